@@ -1,0 +1,47 @@
+# All from Debian 12's packages. One message names everything that is missing.
+find_package(Threads REQUIRED)
+find_package(PkgConfig QUIET)
+set(lathe_missing "")
+
+macro(lathe_need package debian)
+  find_package(${package} QUIET ${ARGN})
+  if(NOT ${package}_FOUND)
+    list(APPEND lathe_missing ${debian})
+  endif()
+endmacro()
+
+macro(lathe_need_pkgconfig name debian)
+  if(PKG_CONFIG_FOUND)
+    pkg_check_modules(${name} QUIET IMPORTED_TARGET ${name})
+  endif()
+  if(NOT ${name}_FOUND)
+    list(APPEND lathe_missing ${debian})
+  endif()
+endmacro()
+
+if(NOT PKG_CONFIG_FOUND)
+  list(APPEND lathe_missing pkg-config)
+endif()
+lathe_need(fmt libfmt-dev)
+lathe_need(CLI11 libcli11-dev)
+lathe_need(nlohmann_json nlohmann-json3-dev)
+lathe_need(yaml-cpp libyaml-cpp-dev)
+lathe_need(simdjson libsimdjson-dev)
+lathe_need_pkgconfig(libpcre2-8 libpcre2-dev)
+lathe_need_pkgconfig(libutf8proc libutf8proc-dev)
+lathe_need_pkgconfig(libxxhash libxxhash-dev)
+lathe_need(Boost libboost-context-dev COMPONENTS context)
+if(LATHE_TESTS)
+  lathe_need(GTest libgtest-dev)
+endif()
+if(LATHE_BENCH)
+  lathe_need(benchmark libbenchmark-dev)
+endif()
+
+if(lathe_missing)
+  list(JOIN lathe_missing " " lathe_missing_text)
+  message(FATAL_ERROR
+    "Lathe needs packages that are not installed: ${lathe_missing_text}\n"
+    "On Debian 12:  apt-get install ${lathe_missing_text}\n"
+    "or run scripts/install-packages, which installs everything that Lathe builds with.")
+endif()

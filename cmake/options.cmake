@@ -1,0 +1,32 @@
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "Release, RelWithDebInfo or Debug" FORCE)
+endif()
+# -O2 keeps the cold build short; the CPU bodies of kernels ask for more themselves (kernels/CMakeLists.txt).
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+
+option(LATHE_TESTS "Build the tests" ON)
+option(LATHE_BENCH "Build lathe-bench (needs Google Benchmark)" ON)
+set(LATHE_CUDA AUTO CACHE STRING "CUDA bodies through nvcc: AUTO (where a CUDA Toolkit is found), ON or OFF")
+set(LATHE_SANITIZE "" CACHE STRING "address, undefined, thread, or a comma-separated list; empty for none")
+
+add_library(lathe_flags INTERFACE)
+target_include_directories(lathe_flags INTERFACE ${CMAKE_SOURCE_DIR})
+# Contraction is off so that a sum rounds the same wherever the compiler puts it; kernels write their FMAs out.
+target_compile_options(lathe_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wno-sign-compare;-Wno-missing-field-initializers;-ffp-contract=off;-fno-math-errno>)
+if(LATHE_SANITIZE)
+  target_compile_options(lathe_flags INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${LATHE_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all;-g1>)
+  target_link_options(lathe_flags INTERFACE -fsanitize=${LATHE_SANITIZE})
+endif()
+
+find_program(LATHE_CCACHE ccache)
+if(LATHE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${LATHE_CCACHE})
+  set(CMAKE_CUDA_COMPILER_LAUNCHER ${LATHE_CCACHE})
+endif()
