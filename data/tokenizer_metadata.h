@@ -1,0 +1,30 @@
+// What a GGUF file says about its tokenizer (keys tokenizer.ggml.* and tokenizer.chat_template), as plain data:
+// nn/weights reads the file, a program copies the fields, data/tokenizer builds a Tokenizer. Neither room sees
+// the other.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace lathe::data {
+
+// The values of tokenizer.ggml.token_type.
+enum class TokenType : int32_t { normal = 1, unknown = 2, control = 3, user_defined = 4, unused = 5, byte = 6 };
+
+struct TokenizerMetadata {
+  std::string model;                 // .model: "gpt2" (byte-level BPE) or "llama" (SentencePiece BPE)
+  std::string pre;                   // .pre: "smollm", "gpt-2", "llama-bpe", "qwen2", …
+  std::vector<std::string> tokens;   // .tokens: index = id
+  std::vector<float> scores;         // .scores: empty or one for each token
+  std::vector<int32_t> token_types;  // .token_type: empty or one TokenType for each token
+  std::vector<std::string> merges;   // .merges: "left right", best first
+  std::optional<int64_t> bos_id, eos_id, eot_id, unknown_id, padding_id;  // .*_token_id
+  std::optional<bool> add_bos;            // .add_bos_token
+  std::optional<bool> add_eos;            // .add_eos_token
+  std::optional<bool> add_space_prefix;   // .add_space_prefix ("llama" only)
+  std::optional<std::string> chat_template;  // tokenizer.chat_template
+};
+
+}  // namespace lathe::data
