@@ -1,0 +1,13 @@
+// out[i] = a[i] + scale · b[i], in f32 (f64 for f64), rounded once to out's dtype.
+#pragma once
+
+#include "core/tensor.h"
+
+namespace lathe::kernels {
+
+// Contiguous, one shape; dtypes f32, bf16, f64, each argument its own; out may be a or b.
+void add(const Tensor& out, const Tensor& a, const Tensor& b, double scale = 1.0);
+// out[i] = scale · a[i].
+void scale(const Tensor& out, const Tensor& a, double scale);
+
+}  // namespace lathe::kernels

@@ -1,0 +1,29 @@
+// Output projection and cross entropy as one operation over chunks of tokens: the [tokens × vocabulary] logits never
+// exist whole (Liger, cut cross-entropy). Also the log-probability of given tokens, from logits.
+#pragma once
+
+#include "core/tensor.h"
+#include "kernels/matmul/matmul.h"
+
+namespace lathe::kernels {
+
+inline constexpr int32_t ignored_label = -100;
+
+struct CrossEntropyOutputs {
+  Tensor loss;      // f32 (f64) [T]: −log p(label), 0 where ignored
+  Tensor entropy;   // f32 (f64) [T] in nats, 0 where ignored; may be undefined
+  Tensor correct;   // u8 [T]: the label is the first maximum of the logits; may be undefined
+  Tensor grad_hidden;  // [T, H] of hidden's dtype: scale · ∂Σloss/∂hidden, zero rows where ignored; may be undefined
+  Tensor grad_weight;  // f32 (f64) [V, H] += scale · ∂Σloss/∂weight, per sequence in order; may be undefined
+};
+
+// hidden [T, H] f32 | bf16 | f64; weight [V, H]; labels i32 [T], ignored_label where there is nothing to learn (those
+// rows cost nothing). cu_seqlens i32 [S + 1] orders grad_weight's sums. softcap > 0 caps the logits as attention does.
+// Logits are the f32 chains of linear_forward; a row's log-sum-exp is summed in one order that depends on V alone.
+void linear_cross_entropy(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView weight,
+                          const Tensor& labels, const Tensor& cu_seqlens, float scale, float softcap = 0.0f);
+
+// logprobs f32 [T] = logits f32 [T, V] at targets i32 [T] − log-sum-exp of the row: the bits of −loss above.
+void token_logprobs(const Tensor& logprobs, const Tensor& logits, const Tensor& targets);
+
+}  // namespace lathe::kernels

@@ -1,0 +1,81 @@
+// Matrix products. Every output element is ONE chain of fused multiply-adds along the reduced index, ascending from
+// zero, in f32 (pairs of bf16 products where the CPU has them, f64 for f64): whatever the batch, the blocking, the
+// threads or the packing, the bits are the same. A LoRA term continues the same chain.
+//
+// dtypes: x and weight are both f32, both bf16 or both f64; out is of that dtype or f32, rounded once.
+#pragma once
+
+#include <cstdint>
+
+#include "core/tensor.h"
+
+namespace lathe::kernels {
+
+// A frozen weight [rows N, columns K], stored once in the panels that the kernel streams: panel p holds rows
+// [p·width, (p+1)·width) with the row index fastest, so that a product broadcasts x and reads weights in order.
+// f32: [K][width]; bf16: [K/2][width][2] (K padded to even with zeros). Rows past N are zeros.
+class PackedWeight {
+ public:
+  PackedWeight() = default;
+  // Uninitialised panels for a weight of that shape, to be filled with pack_rows. dtype f32, bf16 or f64.
+  static PackedWeight allocate(int64_t rows, int64_t columns, DType dtype, MemoryTag tag = MemoryTag::weights);
+
+  bool defined() const { return panels_.defined(); }
+  int64_t rows() const { return rows_; }
+  int64_t columns() const { return columns_; }
+  DType dtype() const { return dtype_; }
+  const Tensor& panels() const { return panels_; }
+
+  // Rounds and stores rows [first, first + count) given in f32, row-major with `columns` each. Different rows may be
+  // packed from different threads at once.
+  void pack_rows(int64_t first, int64_t count, const float* rows);
+  // The reverse, into f32.
+  void unpack_rows(int64_t first, int64_t count, float* rows) const;
+
+ private:
+  int64_t rows_ = 0, columns_ = 0;
+  DType dtype_ = DType::f32;
+  Tensor panels_;
+};
+
+// Packs a dense [N, K] tensor of any floating dtype.
+PackedWeight pack_weight(const Tensor& weight, DType dtype, MemoryTag tag = MemoryTag::weights);
+
+// A weight that a product reads: packed and frozen, or dense [N, K] (packed on the fly, the same bits).
+struct WeightView {
+  WeightView(const PackedWeight& packed) : packed(&packed) {}
+  WeightView(const Tensor& dense) : dense(&dense) {}
+  const PackedWeight* packed = nullptr;
+  const Tensor* dense = nullptr;
+  int64_t rows() const { return packed ? packed->rows() : dense->dim(0); }
+  int64_t columns() const { return packed ? packed->columns() : dense->dim(1); }
+  DType dtype() const { return packed ? packed->dtype() : dense->dtype(); }
+};
+
+// What joins the product before the one rounding. Any member may be undefined.
+struct LinearTerms {
+  Tensor lora_t;    // [M, r], x·Aᵀ already scaled; continues the chain with lora_b
+  Tensor lora_b;    // [N, r]
+  Tensor bias;      // [N]
+  Tensor residual;  // [M, N], added last; may be out
+};
+
+// out [M, N] = x [M, K] · weightᵀ (+ lora_t · lora_bᵀ) (+ bias) (+ residual).
+void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms = {});
+
+// grad_x [M, K] = grad_out [M, N] · weight (+ lora_dt [M, r] · lora_a [r, K]) (+ grad_x when accumulate):
+// the chain runs along n, then along r.
+void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt = {},
+                           const Tensor& lora_a = {}, bool accumulate = false);
+
+// grad_weight f32|f64 [N, K] += Σ over sequences of cu_seqlens i32 [S + 1], in order, of
+// scale · (Σ over the sequence's tokens, ascending, grad_out[t, :]ᵀ x[t, :]). A batch of sequences gives the bits of the
+// same sequences accumulated one by one.
+void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x, const Tensor& cu_seqlens,
+                            float scale = 1.0f);
+
+// out [M, N] = scale · (a [M, K] · b), b given as [N, K] (transposed_b) or [K, N]. Small products: LoRA's A and B.
+enum class Layout { transposed, plain };
+void matmul(const Tensor& out, const Tensor& a, const Tensor& b, Layout b_layout, float scale = 1.0f);
+
+}  // namespace lathe::kernels
