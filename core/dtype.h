@@ -51,7 +51,7 @@ constexpr bool is_floating(DType dtype) {
 
 // Round to nearest even; NaN stays a (quiet) NaN.
 struct bf16 {
-  uint16_t bits = 0;
+  uint16_t bits;  // uninitialised by default, so that arrays and copies are trivial
   bf16() = default;
   explicit bf16(float value) {
     uint32_t u = std::bit_cast<uint32_t>(value);
@@ -66,7 +66,7 @@ struct bf16 {
 
 // IEEE binary16, round to nearest even, with subnormals.
 struct f16 {
-  uint16_t bits = 0;
+  uint16_t bits;
   f16() = default;
   explicit f16(float value);
   explicit operator float() const;

@@ -1,0 +1,178 @@
+// The f32 vector of the instruction set being compiled: 4, 8 or 16 lanes. Included by cpu*.cpp only, inside whose
+// build LATHE_ISA names the set. Everything here is static inline in that set's namespace: no symbol compiled with
+// wider instructions may ever be linked into code that runs on a smaller machine. For the same reason a cpu.cpp calls
+// no inline function of the standard library on its own data; builtins and the functions below do the work.
+//
+// Sums are never contracted by the compiler (-ffp-contract=off): a fused multiply-add is written fma().
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "core/dtype.h"
+
+#if !defined(LATHE_ISA)
+#error "kernels/simd/vec.h is for cpu.cpp, which the build compiles once for each instruction set"
+#endif
+
+namespace lathe::kernels::LATHE_ISA {
+
+#if defined(LATHE_ISA_avx512) || defined(LATHE_ISA_avx512_bf16)
+#define LATHE_AVX512 1
+inline constexpr int lanes = 16;
+#elif defined(LATHE_ISA_avx2)
+#define LATHE_AVX2 1
+inline constexpr int lanes = 8;
+#else
+inline constexpr int lanes = 4;
+#endif
+
+// Vector extensions of GCC and clang: + − · / and comparisons work lane by lane.
+typedef float Vec __attribute__((vector_size(4 * lanes)));
+typedef int32_t VecI __attribute__((vector_size(4 * lanes)));
+typedef uint32_t VecU __attribute__((vector_size(4 * lanes)));
+typedef uint16_t VecH __attribute__((vector_size(2 * lanes)));  // bf16 or f16 bits
+
+#define LATHE_INLINE static inline __attribute__((always_inline))
+
+LATHE_INLINE Vec splat(float x) { return x - Vec{}; }  // x − 0 keeps the sign of −0
+LATHE_INLINE Vec zero() { return Vec{}; }
+
+LATHE_INLINE Vec fma(Vec a, Vec b, Vec c) {
+#if defined(LATHE_AVX512)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(LATHE_AVX2)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
+// The scalar that matches a lane of fma().
+LATHE_INLINE float fma(float a, float b, float c) {
+#if defined(LATHE_AVX512) || defined(LATHE_AVX2)
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+LATHE_INLINE Vec select(VecI mask, Vec yes, Vec no) { return (Vec)((mask & (VecI)yes) | (~mask & (VecI)no)); }
+// Second operand where either is NaN, as maxps.
+LATHE_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
+LATHE_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+LATHE_INLINE Vec abs(Vec a) { return (Vec)((VecI)a & 0x7fffffff); }
+LATHE_INLINE Vec sqrt(Vec a) {
+#if defined(LATHE_AVX512)
+  return (Vec)_mm512_sqrt_ps((__m512)a);
+#elif defined(LATHE_AVX2)
+  return (Vec)_mm256_sqrt_ps((__m256)a);
+#else
+  return (Vec)_mm_sqrt_ps((__m128)a);
+#endif
+}
+
+// Loads and stores need no alignment. The partial ones touch exactly the first n < lanes elements; other lanes are 0.
+LATHE_INLINE Vec load(const float* p) {
+  Vec v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+LATHE_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
+
+LATHE_INLINE Vec from_bf16_bits(VecH bits) { return (Vec)(__builtin_convertvector(bits, VecU) << 16); }
+LATHE_INLINE VecH to_bf16_bits(Vec v) {
+#if defined(LATHE_ISA_avx512_bf16)
+  return (VecH)_mm512_cvtneps_pbh((__m512)v);
+#else
+  const VecU u = (VecU)v;
+  const VecU rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  const VecU quiet = (u >> 16) | 0x40u;
+  const VecI is_nan = (VecI)(v != v);
+  return __builtin_convertvector(((VecU)is_nan & quiet) | (~(VecU)is_nan & rounded), VecH);
+#endif
+}
+LATHE_INLINE Vec load(const bf16* p) {
+  VecH h;
+  __builtin_memcpy(&h, p, sizeof h);
+  return from_bf16_bits(h);
+}
+LATHE_INLINE void store(bf16* p, Vec v) {
+  const VecH h = to_bf16_bits(v);
+  __builtin_memcpy(p, &h, sizeof h);
+}
+LATHE_INLINE Vec load_partial(const float* p, int n) {
+  Vec v{};
+  __builtin_memcpy(&v, p, static_cast<size_t>(n) * sizeof(float));
+  return v;
+}
+LATHE_INLINE void store_partial(float* p, Vec v, int n) { __builtin_memcpy(p, &v, static_cast<size_t>(n) * sizeof(float)); }
+LATHE_INLINE Vec load_partial(const bf16* p, int n) {
+  VecH h{};
+  __builtin_memcpy(&h, p, static_cast<size_t>(n) * sizeof(bf16));
+  return from_bf16_bits(h);
+}
+LATHE_INLINE void store_partial(bf16* p, Vec v, int n) {
+  const VecH h = to_bf16_bits(v);
+  __builtin_memcpy(p, &h, static_cast<size_t>(n) * sizeof(bf16));
+}
+
+// v rounded to T and back: what a store followed by a load gives.
+template <class T>
+LATHE_INLINE Vec round_to(Vec v);
+template <>
+inline __attribute__((always_inline)) Vec round_to<float>(Vec v) { return v; }
+template <>
+inline __attribute__((always_inline)) Vec round_to<bf16>(Vec v) { return from_bf16_bits(to_bf16_bits(v)); }
+
+// Horizontal reductions in one fixed tree: halves are folded onto each other.
+LATHE_INLINE float sum_lanes(Vec v) {
+  float lane[lanes];
+  __builtin_memcpy(lane, &v, sizeof v);
+  for (int width = lanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+  return lane[0];
+}
+LATHE_INLINE float max_lanes(Vec v) {
+  float lane[lanes];
+  __builtin_memcpy(lane, &v, sizeof v);
+  for (int width = lanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lane[i] = lane[i] > lane[i + width] ? lane[i] : lane[i + width];
+  return lane[0];
+}
+
+// exp to within 2 ulp: x = n·ln 2 + r, |r| ≤ ln 2 / 2, a degree-7 polynomial, then the exponent is added in two halves so
+// that results near the largest and the smallest finite numbers come out. −inf gives 0, NaN gives NaN.
+LATHE_INLINE Vec exp(Vec x) {
+  const Vec clamped = min(max(x, splat(-104.0f)), splat(89.0f));
+  const Vec magic = splat(12582912.0f);  // 1.5·2^23: adding it rounds to the nearest integer
+  const Vec shifted = fma(clamped, splat(1.44269504088896341f), magic);
+  const Vec n = shifted - magic;
+  Vec r = fma(n, splat(-0.693145751953125f), clamped);
+  r = fma(n, splat(-1.42860682030941723212e-6f), r);
+  Vec p = splat(1.98412698e-4f);
+  p = fma(p, r, splat(1.3888889e-3f));
+  p = fma(p, r, splat(8.3333333e-3f));
+  p = fma(p, r, splat(4.1666667e-2f));
+  p = fma(p, r, splat(1.6666667e-1f));
+  p = fma(p, r, splat(5.0e-1f));
+  p = fma(p, r, splat(1.0f));
+  p = fma(p, r, splat(1.0f));
+  const VecI whole = (VecI)shifted - (VecI)magic;
+  const VecI half = whole >> 1;
+  const Vec result = p * (Vec)((half + 127) << 23) * (Vec)((whole - half + 127) << 23);
+  return select((VecI)(x == x), result, x);
+}
+
+LATHE_INLINE Vec sigmoid(Vec x) { return splat(1.0f) / (splat(1.0f) + exp(-x)); }
+// 1 − 2/(e^{2x} + 1), exact limits at ±inf; below 0.1, where that cancels, the series to x⁷.
+LATHE_INLINE Vec tanh(Vec x) {
+  const Vec direct = splat(1.0f) - splat(2.0f) / (exp(x + x) + splat(1.0f));
+  const Vec square = x * x;
+  Vec p = splat(-17.0f / 315.0f);
+  p = fma(p, square, splat(2.0f / 15.0f));
+  p = fma(p, square, splat(-1.0f / 3.0f));
+  return select((VecI)(abs(x) < splat(0.1f)), fma(p * square, x, x), direct);
+}
+
+}  // namespace lathe::kernels::LATHE_ISA
