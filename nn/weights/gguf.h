@@ -1,0 +1,57 @@
+// GGUF version 2 and 3, read only: the metadata and the tensors of a memory-mapped file. Everything is checked when the
+// file is opened: a truncated, lying or hostile file is a FormatError with the byte offset, never a crash.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "core/mapped_file.h"
+#include "nn/weights/weight_source.h"
+
+namespace lathe::nn {
+
+// Metadata values; all integers are widened to int64 (a u64 above its range is a FormatError).
+using GgufValue = std::variant<int64_t, double, bool, std::string, std::vector<int64_t>, std::vector<double>,
+                               std::vector<bool>, std::vector<std::string>>;
+
+struct GgufTensor {
+  std::string name;
+  uint32_t type = 0;     // ggml's type id
+  Shape shape;           // row-major, so the reverse of the file's ne[]
+  int64_t offset = 0;    // of the data, from the start of the file
+  int64_t nbytes = 0;
+};
+
+class GgufFile {
+ public:
+  static std::shared_ptr<const GgufFile> open(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const;
+  int64_t file_bytes() const;
+  const std::map<std::string, GgufValue, std::less<>>& metadata() const;
+  const std::vector<GgufTensor>& tensors() const;
+  const GgufTensor* find_tensor(std::string_view name) const;
+  const std::byte* tensor_bytes(const GgufTensor& tensor) const;
+
+  // Typed metadata. get() throws FormatError naming the key when it is missing or of another type.
+  template <class T>
+  const T& get(std::string_view key) const;
+  template <class T>
+  std::optional<T> get_optional(std::string_view key) const;
+
+ private:
+  struct Contents;
+  std::shared_ptr<const Contents> contents_;
+};
+
+// The weights under Hugging Face's names, with llama-architecture Q and K rows put back into half-split order.
+std::unique_ptr<WeightSource> open_gguf_weights(std::shared_ptr<const GgufFile> file);
+
+}  // namespace lathe::nn

@@ -1,0 +1,47 @@
+// safetensors: 8 bytes of header length, a JSON header, then the data without holes. Reading maps the file and checks every
+// rule of the format; writing gives the bytes that the usual writer gives (dtype descending, then name).
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "core/mapped_file.h"
+#include "core/tensor.h"
+#include "nn/weights/weight_source.h"
+
+namespace lathe::nn {
+
+class SafetensorsFile {
+ public:
+  // Throws FormatError with the byte offset or the tensor's name.
+  static std::shared_ptr<const SafetensorsFile> open(const std::filesystem::path& path);
+  const std::filesystem::path& path() const;
+  const std::vector<std::string>& names() const;  // in the order of the data
+  bool contains(std::string_view name) const;
+  // A view of the mapped bytes (alive as long as the tensor), read-only. Throws FormatError when there is none.
+  // Types that Lathe has no arithmetic for (F8…) throw FormatError naming the type.
+  Tensor tensor(std::string_view name) const;
+  const std::map<std::string, std::string, std::less<>>& metadata() const;
+
+ private:
+  struct Contents;
+  std::shared_ptr<const Contents> contents_;
+};
+
+using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
+
+// Contiguous CPU tensors; written aside, synced and renamed. ResourceError on a full disk leaves the old file whole.
+void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
+                       const std::map<std::string, std::string, std::less<>>& metadata = {{"format", "pt"}});
+
+// model.safetensors, or the shards that model.safetensors.index.json lists. Every name of the index must be in its shard.
+std::unique_ptr<WeightSource> open_safetensors_weights(const std::filesystem::path& directory);
+
+}  // namespace lathe::nn

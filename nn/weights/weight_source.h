@@ -1,0 +1,37 @@
+// Where a model's weights come from: a Hugging Face directory (safetensors) or a GGUF file behind one interface.
+// Names are Hugging Face's ("model.layers.0.self_attn.q_proj.weight"), rows are in Hugging Face's order whatever the
+// file's, values come out in f32 whatever the file's type.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/shape.h"
+
+namespace lathe::nn {
+
+struct WeightInfo {
+  std::string name;         // Hugging Face's
+  std::string stored_name;  // the file's
+  std::string stored_type;  // the file's word: "F32", "BF16", "Q4_1"
+  Shape shape;              // row-major: [rows, columns] for matrices, [n] for vectors
+  int64_t stored_bytes = 0;
+};
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  // In the file's order.
+  virtual const std::vector<WeightInfo>& weights() const = 0;
+  // nullptr when there is none of that name.
+  virtual const WeightInfo* find(std::string_view name) const = 0;
+  // Rows [first, first + count) into out, row-major f32. A vector is one row. Thread-safe: rows of one weight may be
+  // read by several threads at once. Throws FormatError for a name that is not there.
+  virtual void read_rows(std::string_view name, int64_t first, int64_t count, float* out) const = 0;
+};
+
+}  // namespace lathe::nn
