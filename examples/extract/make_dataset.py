@@ -39,28 +39,63 @@ FIRST = {
     "train": "Anna Ben Carla David Elena Frank Grace Henry Ingrid Jamal Karen Liam Maria Noah Olga Peter Quentin Rosa Samuel "
              "Tara Ursula Victor Wendy Xavier Yusuf Zoe Ahmed Bianca Chen Diego Emily Fatima George Hanna Ivan Julia Kofi Laura "
              "Marcus Nina Oscar Priya Rachel Stefan Teresa Umar Vera Walter Yara Andre Bruno Chloe Dmitri Esther Felix Gloria "
-             "Hugo Irene Jorge Keiko Lucia Mehmet Naomi Otto Paula Ravi Sofia Tomas Amina Boris",
+             "Hugo Irene Jorge Keiko Lucia Mehmet Naomi Otto Paula Ravi Sofia Tomas Amina Boris Adele Aidan Alma Amir Anders "
+             "Anil Arthur Astrid Aylin Bart Beatriz Bernard Bilal Bogdan Bridget Camille Cecilia Cedric Celine Charlotte "
+             "Claudia Colin Connor Conrad Cynthia Dagmar Damian Daphne Deepa Delphine Derek Dilan Dominic Doris Dylan Edgar "
+             "Edith Eduardo Elif Elliot Elsa Enzo Erica Ethan Eugene Fabian Faisal Fiona Florian Freya Gabriel Gareth Gavin "
+             "Gerard Gina Giulia Goran Gustav Gwen Hamid Harriet Heidi Helmut Hilda Hiroshi Howard Ibrahim Ida Igor Ilse Imran "
+             "Ines Isaac Ivy Jacob Jade Jasmine Javier Jelena Joan Joel Johan Joyce Judith Julius Kai Kamal Karim Kevin Klaus "
+             "Kurt Kyle Lars Layla Lena Leonard Lidia Lionel Lorenzo Louise Ludwig Luna Lydia Magnus Malik Manuel Marta Martin "
+             "Matteo Maya Megan Milan Mohamed Monica Muriel Nadine Natalia Neil Nigel Nils Noel Nora Olaf Oliver Olivia Owen "
+             "Patrick Petra Philip Pilar Rafael Ralph Ramona Raul Rebecca Regina Reza Robin Roland Ruth Salma Sandra Sanjay Saul "
+             "Selma Serge Sheila Silvia Sonia Stella Sven Tamara Tariq Theo Tobias Tom Tristan Ulrich Valentina Vanessa Vikram "
+             "Vincent Violet Wanda Wesley Wilma Yann Yasmin Yolanda Zachary Zeynep",
     "heldout": "Agnes Bjorn Clara Dario Eva Farid Greta Hassan Isabel Jonas Katya Leon Miriam Nadia Omar Pablo Renata Simon "
                "Thea Viktor Yuki Zara Alina Cyrus Dora Emil",
 }
 LAST = {
     "train": "Smith Garcia Novak Okafor Larsen Rossi Kim Patel Brown Meyer Silva Tanaka Dubois Cohen Murphy Haddad Ivanov Lopez "
-             "Chang Weber Jansen Kowalski Mbeki Fischer Reyes Stone Walker Hill Baker Costa Moreau Nakamura Olsen Petrov Quinn",
+             "Chang Weber Jansen Kowalski Mbeki Fischer Reyes Stone Walker Hill Baker Costa Moreau Nakamura Olsen Petrov Quinn "
+             "Abbott Adeyemi Aguilar Bauer Becker Bell Bennett Berg Blake Bose Brandt Brooks Campos Castro Chavez Clarke Collins "
+             "Conti Cooper Cruz Dalton Demir Dietrich Doyle Duarte Edwards Engel Evans Fernandez Ferrari Fleming Foster Fraser "
+             "Fuentes Gallo Gibson Gomez Graham Gupta Hansen Harper Hayes Hoffman Holm Hughes Hussain Jensen Johansson Jones "
+             "Kaplan Kaya Khan Klein Kovacs Kruger Lambert Laurent Lehmann Leone Levy Lindberg Lombardi Malik Mancini Martins "
+             "Mendes Mitchell Morales Morgan Navarro Nilsson Nowak Ortega Owens Parker Pereira Perez Popescu Powell Ramos Reed "
+             "Ricci Rivera Roberts Romano Russo Santos Sato Schmidt Sharma Singh Sokolov Suzuki Taylor Torres Turner Vega Volkov "
+             "Wagner Ward Watson Wilson Wong Wright Yilmaz Young Zhang Ziegler",
     "heldout": "Andersson Bianchi Carter Diaz Eriksen Farouk Greene Horvat Ito Keller Lindgren Marino Nguyen Park Ruiz Schulz "
                "Thompson Vargas",
 }
-PLACES = {
+CITIES = {
     "train": "Oslo, Madrid, Boston, Cairo, Lima, Toronto, Prague, Seoul, Dublin, Nairobi, Chicago, Vienna, Athens, Denver, Lisbon, "
              "Osaka, Mumbai, Warsaw, Geneva, Dallas, Porto, Hamburg, Seattle, Accra, Naples, Bogota, Leeds, Kyoto, New York, "
-             "San Diego, Cape Town, Mexico City, Tel Aviv, St. Louis, the Blue Door, Cafe Luna, Hotel Astoria, the Green Hall, "
-             "Pine Street, the city library, Harbor House, Mill Road, the north office, Luigi's, the Old Mill, Bay View Inn, "
-             "Maple Avenue, King Street, the main station, Golden Dragon, Studio 54, Riverside Park, the town hall, Elm Court, "
-             "Rosewood Clinic, the Red Lion, Sunset Grill, Union Square, East Gate, the science museum, Lakeside Lodge, "
-             "Casa Verde, High Street, the training center, Oak Tower, Bella Vista, the airport, Grand Plaza, Moss Lane",
-    "heldout": "Berlin, Havana, Sydney, Zurich, Manila, Phoenix, Helsinki, Tunis, Glasgow, Hanoi, Lyon, Austin, Bergen, Salt Lake City, "
-               "Buenos Aires, Hong Kong, the White Swan, Cafe Roma, Hotel Bristol, Cedar Street, the south warehouse, Mario's, "
-               "the Silver Spoon, Market Square, Willow Lane, the art gallery, Garden Inn, Chestnut Drive, the tennis club, "
-               "Villa Rossa, Castle Hill, Ocean Terrace",
+             "San Diego, Cape Town, Mexico City, Tel Aviv, St. Louis, Amman, Ankara, Antwerp, Baku, Baltimore, Bangkok, Barcelona, "
+             "Basel, Beirut, Belfast, Bilbao, Bremen, Bristol, Bruges, Brussels, Budapest, Calgary, Cardiff, Cologne, Cordoba, "
+             "Dakar, Detroit, Doha, Dresden, Durban, Edinburgh, Florence, Frankfurt, Genoa, Ghent, Granada, Graz, Houston, "
+             "Istanbul, Jakarta, Kampala, Karachi, Krakow, Kuwait, La Paz, Lagos, Lahore, Leipzig, Liverpool, London, Los Angeles, "
+             "Lucerne, Lusaka, Malaga, Marseille, Medellin, Memphis, Miami, Milan, Minsk, Monaco, Montreal, Moscow, Munich, "
+             "Nagoya, Nantes, Nice, Nicosia, Odessa, Orlando, Ottawa, Oxford, Palermo, Panama, Paris, Perth, Pisa, Portland, "
+             "Quito, Rabat, Reykjavik, Riga, Rio, Rome, Rotterdam, Salzburg, San Jose, Santiago, Seville, Shanghai, Sofia Airport, "
+             "Stockholm, Stuttgart, Taipei, Tallinn, Tampa, Tokyo, Trieste, Turin, Utrecht, Valencia, Vancouver, Venice, Verona, "
+             "Vilnius, Wellington, York, Zagreb",
+    "heldout": "Berlin, Havana, Sydney, Zurich, Manila, Phoenix, Helsinki, Tunis, Glasgow, Hanoi, Lyon, Austin, Bergen, "
+               "Salt Lake City, Buenos Aires, Hong Kong",
+}
+STREETS = {
+    "train": ("Pine Mill Maple King High Elm Moss Baker Rose Church Park Lake River Forest Garden Spring Victoria Orchard Bridge "
+              "Station Meadow Walnut Cherry Granite Harbor Lincoln", "Street Road Avenue Lane Court"),
+    "heldout": ("Cedar Willow Chestnut Castle Ocean Franklin Juniper", "Street Drive Terrace Lane Square"),
+}
+VENUES = {
+    "train": "the Blue Door, Cafe Luna, Hotel Astoria, the Green Hall, the city library, Harbor House, the north office, Luigi's, "
+             "the Old Mill, Bay View Inn, the main station, Golden Dragon, Studio 54, Riverside Park, the town hall, the Red Lion, "
+             "Rosewood Clinic, Sunset Grill, Union Square, East Gate, the science museum, Lakeside Lodge, Casa Verde, Oak Tower, "
+             "the training center, Bella Vista, the airport, Grand Plaza, Hotel Metropol, Cafe Central, the Black Horse, Tony's, "
+             "the Yellow Barn, Chez Marie, the west wing, Pizza Napoli, the old church, Hotel Europa, the sports hall, Sakura, "
+             "the Crown, Hilltop Farm, the main office, Blue Lagoon, the Fox and Hound, Rosie's, the concert hall, Kings Arms, "
+             "El Toro, the head office, Seaside Resort, the Copper Pot, the university, Olive Tree, Cafe Milano, the harbor",
+    "heldout": "the White Swan, Cafe Roma, Hotel Regent, the south warehouse, Mario's, the Silver Spoon, the art gallery, "
+               "Poplar Inn, the tennis club, Villa Rossa, the Brown Bear, Hotel Splendid, Noodle Bar, the theater",
 }
 
 OPENINGS = {
@@ -94,6 +129,11 @@ PHRASINGS = {
             "Do you have a table for {c} at {p} {d}?",
             "A room at {p} for {n} from {d}, please.",
             "Can you save {c} seats for {n} at {p}?",
+            "Book a table at {p} for {c} on {d}.",
+            "Please hold a table for {n} at {p}, {c} people.",
+            "{n} reserved {p} for {d}.",
+            "{d}, dinner for {c}, name {n}.",
+            "Any rooms left at {p} for {c} people from {d}?",
         ],
         "order": [
             "I'd like to order {c} {i} for {n}, to be picked up in {p} on {d}.",
@@ -113,6 +153,11 @@ PHRASINGS = {
             "Order {c} {i} for {p} by {d}.",
             "{n} would like to buy {c} {i} on {d}.",
             "I want to order {i} for {n} at {p} {d}.",
+            "Order {c} {i} for {n}, please.",
+            "Buy {c} {i} at {p} {d}.",
+            "{n} wants to order {c} {i} from {p}.",
+            "Our office in {p} ordered {c} {i} for {d}.",
+            "{c} {i} are on order for {n}, ready in {p}.",
         ],
         "meeting": [
             "Let's meet {n} at {p} on {d}, {c} of us will come.",
@@ -132,6 +177,11 @@ PHRASINGS = {
             "Meet {n} in {p} {d}.",
             "Board meeting {d} at {p}, {c} members.",
             "{n} plans a meeting of {c} people at {p}.",
+            "We meet at {p} {d}, {c} of us.",
+            "{n} meets {c} people {d}.",
+            "The meeting with {n} is at {p}, {c} will come.",
+            "{d} there is a meeting of {c} at {p}.",
+            "{n} asks for a meeting at {p} {d}.",
         ],
         "delivery": [
             "Please deliver {c} {i} to {n} at {p} on {d}.",
@@ -151,6 +201,11 @@ PHRASINGS = {
             "Deliver {c} packages to {p} {d}.",
             "The parcel for {n} gets to {p} on {d}.",
             "{n} gets {c} boxes delivered on {d}.",
+            "{c} boxes will be dropped off at {p} {d}.",
+            "Send {c} parcels to {n} in {p}.",
+            "{c} packages are on their way to {n}, {p}.",
+            "Our courier brings {c} {i} to {p} on {d}.",
+            "A package for {n} arrives at {p} {d}.",
         ],
         "trip": [
             "{n} is flying to {p} on {d} with {c} friends.",
@@ -170,6 +225,11 @@ PHRASINGS = {
             "{n} is traveling to {p} {d}.",
             "{c} tickets to {p} for {d}, one way.",
             "A trip to {p} with {n}, {c} people in the car.",
+            "We are {c} on the bus to {p} {d}.",
+            "{n} wants {c} tickets to {p}.",
+            "{n} leaves for {p} on {d}.",
+            "The flight to {p} {d} is booked for {n}.",
+            "Day trip to {p}, {c} people, {d}.",
         ],
     },
     "heldout": {
@@ -222,6 +282,15 @@ def names(split, rng):
     return f"{first} {rng.choice(LAST[split].split())}" if rng.random() < 0.45 else first
 
 
+def place(split, rng):
+    kind = rng.random()
+    if kind < 0.5:
+        return rng.choice(CITIES[split].split(", "))
+    if kind < 0.7:
+        return " ".join(rng.choice(part.split()) for part in STREETS[split])
+    return rng.choice(VENUES[split].split(", "))
+
+
 def date(rng):
     day, month = rng.randint(1, 28), rng.choice(MONTHS)
     ordinal = f"{day}{'th' if 10 < day < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(day % 10, 'th')}"
@@ -236,7 +305,7 @@ def date(rng):
 
 def message(split, kind, phrasing, rng):
     slots = {"n": names(split, rng), "c": str(rng.choice([*range(2, 13), rng.randint(13, 60), rng.randint(2, 400)])),
-             "d": date(rng), "p": rng.choice(PLACES[split].split(", "))}
+             "d": date(rng), "p": place(split, rng)}
     opening = rng.choice(OPENINGS[split]) if rng.random() < 0.3 else ""
     first = phrasing[1] if phrasing.startswith("{") else ""
     if not opening.endswith(","):  # a sentence begins with a capital, also where a slot begins it
@@ -247,8 +316,6 @@ def message(split, kind, phrasing, rng):
     said = [slots[s] if f"{{{s}}}" in phrasing else None for s in "ncdp"]
     if rng.random() < 0.2:
         text = f"{text} {rng.choice(CLOSINGS[split])}"
-    if rng.random() < 0.08:
-        text, said = text.lower(), [v and v.lower() for v in said]
     assert all(v is None or v in text for v in said), (text, said)
     answer = dict(zip(FIELDS, (kind, said[0], said[1] and int(said[1]), said[2], said[3])))
     return text, json.dumps(answer, separators=(",", ":"))
@@ -274,10 +341,11 @@ def assert_disjoint():
     def words(table, split):
         return {w.strip().lower() for w in re.split(r", " if "," in table[split] else r"\s+", table[split])}
 
-    for table in (FIRST, LAST, PLACES, THINGS):
+    for table in (FIRST, LAST, CITIES, VENUES, THINGS):
         assert not words(table, "train") & words(table, "heldout"), words(table, "train") & words(table, "heldout")
     people = {s: words(FIRST, s) | words(LAST, s) for s in FIRST}
     assert not people["train"] & people["heldout"], people["train"] & people["heldout"]
+    assert not set(STREETS["train"][0].split()) & set(STREETS["heldout"][0].split())
     for table in (OPENINGS, CLOSINGS):
         assert not set(table["train"]) & set(table["heldout"])
     skeleton = {s: {re.sub(r"\W+", " ", re.sub(r"{\w}", "", p)).lower().strip() for ps in PHRASINGS[s].values() for p in ps}
