@@ -12,6 +12,7 @@ namespace lathe {
 class MappedFile {
  public:
   // Throws ResourceError when the file cannot be opened or mapped (says why). An empty file maps to no bytes.
+  // Files are replaced by rename (core/atomic_write.h), never shortened in place: that would fault the reader.
   static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;

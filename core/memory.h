@@ -34,16 +34,20 @@ struct MemoryStats {
   std::array<int64_t, memory_tag_count> at_peak_bytes{};  // each tag's share at the moment of the total's peak
   int64_t total_live_bytes = 0;
   int64_t total_peak_bytes = 0;
-  int64_t cached_bytes = 0;    // freed, kept for reuse
+  int64_t cached_bytes = 0;         // freed, kept for reuse
   int64_t reserved_peak_bytes = 0;  // peak of live + cached: what was taken from the system
-  int64_t allocation_count = 0;
+  int64_t allocation_count = 0;     // calls of allocate() so far
 };
 
 // Thread-safe. Blocks are aligned to 64 bytes and sized in classes; freed blocks are reused for the same class.
+// All figures count whole blocks (at most 1/4 above the bytes asked, 1/16 from 256 KiB on): what is really held.
+// The cache stays small: before memory is taken from the system, blocks that were freed longest ago go back until
+// live + cached fits the highest live total so far plus a small slack.
 class Allocator {
  public:
   virtual ~Allocator() = default;
-  // Throws ResourceError naming the bytes asked, the limit, and the tags' table.
+  // Throws ResourceError naming the bytes asked, the bytes free, and the tags' table. Zero bytes are fine: the
+  // pointer is aligned, not null, and takes no memory.
   virtual void* allocate(int64_t bytes, MemoryTag tag) = 0;
   virtual void deallocate(void* pointer, int64_t bytes, MemoryTag tag) = 0;
   virtual MemoryStats stats() const = 0;
@@ -53,7 +57,17 @@ class Allocator {
   virtual void set_limit(int64_t bytes) = 0;
 };
 
+// The process's allocator for the device. Throws ResourceError for a kind that no layer has registered.
 Allocator& allocator_for(Device device);
+
+// How a device layer (CUDA, simt) joins: called once, while the program starts, before any other thread runs.
+// `fill_zero` clears bytes on the device, ordered before whatever the caller launches next.
+struct DeviceMemory {
+  Allocator& (*allocator)(int index) = nullptr;
+  void (*fill_zero)(Device device, void* pointer, int64_t bytes) = nullptr;
+};
+void register_device_memory(DeviceKind kind, DeviceMemory memory);
+void fill_zero(Device device, void* pointer, int64_t bytes);
 
 // The table that ends every run: tag, live, peak, share at the total's peak; plus the process's peak RSS.
 std::string memory_table(Device device);

@@ -20,7 +20,8 @@ class Tensor {
   // Contiguous. The tag is the enclosing MemoryTagScope's (activations outside any).
   static Tensor empty(const Shape& shape, DType dtype, Device device = {}, std::optional<MemoryTag> tag = {});
   static Tensor zeros(const Shape& shape, DType dtype, Device device = {}, std::optional<MemoryTag> tag = {});
-  // Contiguous view of a storage from a byte offset. Throws ShapeError when it does not fit.
+  // Contiguous view of a storage from a byte offset. Throws ShapeError when it does not fit or when the first
+  // element is not aligned to its size (a tensor inside a mapped file: copy it instead).
   static Tensor from_storage(std::shared_ptr<Storage> storage, int64_t byte_offset, const Shape& shape, DType dtype);
   // A CPU tensor holding a copy of `values`.
   template <class T>
@@ -50,8 +51,10 @@ class Tensor {
   }
   void* raw() const { return static_cast<char*>(storage_->data()) + byte_offset_; }
 
-  // Views of the same storage. view() needs a contiguous tensor; one extent may be -1.
+  // Views of the same storage; negative dimensions and indices count from the end, [begin, end) lies within the
+  // extent. view() needs a contiguous tensor; in a braced list one extent may be -1. All throw ShapeError.
   Tensor view(const Shape& shape) const;
+  Tensor view(std::initializer_list<int64_t> dims) const;
   Tensor slice(int dimension, int64_t begin, int64_t end) const;
   Tensor select(int dimension, int64_t index) const;
   Tensor transpose(int a, int b) const;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <type_traits>
 
 namespace lathe {
 
@@ -14,6 +14,7 @@ template <class R, class... Args>
 class FunctionRef<R(Args...)> {
  public:
   template <class F>
+    requires(!std::is_same_v<std::remove_const_t<F>, FunctionRef>)
   FunctionRef(F& f)
       : object_(const_cast<void*>(static_cast<const void*>(&f))),
         call_([](void* object, Args... args) -> R { return (*static_cast<F*>(object))(args...); }) {}
@@ -24,13 +25,15 @@ class FunctionRef<R(Args...)> {
   R (*call_)(void*, Args...);
 };
 
-// Threads that work on a parallel_for, the caller included. At least 1; default: the CPUs this process may use.
-// Not to be called from within a parallel_for.
+// Threads that work on a parallel_for, the caller included. At least 1 (else ConfigError); default: the CPUs that
+// this process may use (affinity mask and cgroup quota). Not to be called from within a parallel_for (Error).
 void set_thread_count(int threads);
 int thread_count();
 
 // Calls body(begin, end) on disjoint ranges that cover [0, n), each of `grain` items (the last may be shorter),
-// handed out dynamically. Returns when all are done; the first exception is rethrown. Nested calls run inline.
+// handed out dynamically. Returns when all are done. When bodies throw, the exception of the lowest range is
+// rethrown and later ranges may be skipped. Nested calls run inline, and so does a call from a second thread while
+// the pool is busy.
 void parallel_for_ranges(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t)> body);
 
 template <class F>

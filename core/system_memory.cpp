@@ -1,0 +1,63 @@
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "core/caching_allocator.h"
+
+namespace lathe {
+namespace {
+
+constexpr int64_t mapped_from_bytes = 256 << 10;
+
+void* take(int64_t bytes) {
+  const auto size = static_cast<size_t>(bytes);
+  if (bytes < mapped_from_bytes) return std::aligned_alloc(64, size);  // block sizes are multiples of 64
+  void* const block = ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return block == MAP_FAILED ? nullptr : block;
+}
+
+void give(void* block, int64_t bytes) {
+  if (bytes < mapped_from_bytes) {
+    std::free(block);
+  } else {
+    ::munmap(block, static_cast<size_t>(bytes));
+  }
+}
+
+// The kB figure of a line such as "VmHWM:     1234 kB", in bytes; -1 where the file or the line is missing.
+int64_t kilobytes_line(const char* path, const char* name) {
+  std::FILE* const file = std::fopen(path, "re");
+  if (file == nullptr) return -1;
+  int64_t bytes = -1;
+  char line[256];
+  while (bytes < 0 && std::fgets(line, sizeof line, file) != nullptr) {
+    const size_t length = std::strlen(name);
+    if (std::strncmp(line, name, length) == 0) bytes = std::strtoll(line + length, nullptr, 10) * 1024;
+  }
+  std::fclose(file);
+  return bytes;
+}
+
+int64_t free_bytes() {
+  const int64_t available = kilobytes_line("/proc/meminfo", "MemAvailable:");
+  return available < 0 ? 0 : available;
+}
+
+}  // namespace
+
+BlockSource system_memory() {
+  return {.device = "cpu", .take = take, .give = give, .free_bytes = free_bytes, .host_memory = true};
+}
+
+int64_t process_peak_rss_bytes() {
+  // Not ru_maxrss first: that survives exec, so a small program would report its shell's peak.
+  const int64_t peak = kilobytes_line("/proc/self/status", "VmHWM:");
+  if (peak > 0) return peak;
+  struct rusage usage{};
+  return ::getrusage(RUSAGE_SELF, &usage) == 0 ? int64_t{usage.ru_maxrss} * 1024 : 0;
+}
+
+}  // namespace lathe
