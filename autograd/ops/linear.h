@@ -1,0 +1,58 @@
+// y = x·Wᵀ (+ LoRA) (+ bias) (+ residual), one operation with a hand-written vjp (kernels/matmul/matmul.h).
+// The LoRA term (Hu et al. 2021) costs no [T, N] tensor of its own; x is saved once however many linears read
+// it.
+//
+//   t = s · dropout(x)·Aᵀ         y = x·Wᵀ + t·Bᵀ + bias + residual
+//   dt = s · dy·B                 dB += dyᵀ·t       dA += dtᵀ·dropout(x)     dbias += Σ dy
+//   dx = dy·W + dropout(dt·A)     dW += dyᵀ·x       dresidual = dy
+#pragma once
+
+#include <optional>
+#include <variant>
+
+#include "autograd/sequence_layout.h"
+#include "autograd/variable.h"
+#include "kernels/dropout/dropout.h"
+#include "kernels/matmul/matmul.h"
+
+namespace lathe::autograd {
+
+// A weight [N, K]: packed and frozen, or dense (a leaf trains, a constant does not). Cheap to copy.
+class LinearWeight {
+ public:
+  LinearWeight(kernels::PackedWeight packed) : packed_(std::move(packed)) {}
+  LinearWeight(Variable dense) : dense_(std::move(dense)) {}
+  LinearWeight(Tensor dense) : dense_(std::move(dense)) {}
+  kernels::WeightView view() const {
+    return packed_.defined() ? kernels::WeightView(packed_) : kernels::WeightView(dense_.value());
+  }
+  int64_t rows() const { return view().rows(); }
+  int64_t columns() const { return view().columns(); }
+  DType dtype() const { return view().dtype(); }
+  const kernels::PackedWeight& packed() const { return packed_; }  // undefined for a dense weight
+  const Variable& dense() const { return dense_; }                 // undefined for a packed weight
+
+ private:
+  kernels::PackedWeight packed_;
+  Variable dense_;
+};
+
+// a [r, K], b [N, r] of x's dtype. In bf16 training they are bf16 leaves (their gradients are f32), cast from
+// f32 masters once for each optimiser step.
+struct LoraTerm {
+  Variable a, b;
+  float scale = 1.0f;              // lora_alpha / r
+  kernels::DropoutParams dropout;  // of x, before a; probability 0 for none
+};
+
+struct LinearTerms {
+  Variable bias;      // [N]; may be undefined
+  Variable residual;  // [T, N]; may be undefined
+  std::optional<LoraTerm> lora;
+};
+
+// x [T, K] → [T, N], of x's dtype.
+Variable linear(const Variable& x, const LinearWeight& weight, const SequenceLayout& layout,
+                const LinearTerms& terms = {});
+
+}  // namespace lathe::autograd

@@ -1,0 +1,25 @@
+// Output projection and cross entropy as one operation (kernels/linear_cross_entropy/linear_cross_entropy.h):
+// the logits never exist whole. With a frozen projection the gradient of hidden is made in the forward, while
+// a chunk's logits are there, and saved ([T, H]). A trainable projection's gradient would be another [V, H]
+// to keep, so there the backward computes the logits again and adds straight into the leaf's gradient.
+#pragma once
+
+#include "autograd/ops/linear.h"
+
+namespace lathe::autograd {
+
+struct CrossEntropyResult {
+  Variable loss;  // f32 (f64) [1]: scale · Σ over the labelled tokens of −log p(label)
+  // For metrics, without gradients; [T], zero where the label is ignored.
+  Tensor token_loss;  // f32 (f64)
+  Tensor entropy;     // f32 (f64), nats
+  Tensor correct;     // u8: the label is the most probable token
+};
+
+// hidden [T, H], weight [V, H], labels i32 [T] already shifted (the label of a token is what follows it),
+// kernels::ignored_label where there is nothing to learn. softcap > 0 caps the logits.
+CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight,
+                                        const Tensor& labels, const SequenceLayout& layout, float scale,
+                                        float softcap = 0.0f);
+
+}  // namespace lathe::autograd

@@ -1,0 +1,16 @@
+// Rotary position embedding (kernels/rope/rope.h): saves nothing, the backward turns the other way.
+#pragma once
+
+#include "autograd/sequence_layout.h"
+#include "autograd/variable.h"
+
+namespace lathe::autograd {
+
+struct RopeTables {
+  Tensor cos, sin;  // f32 (f64 for f64) [max_positions, D/2], contiguous
+};
+
+// x [T, heads, D] → the same shape, each token turned by its position in layout.
+Variable rope(const Variable& x, const RopeTables& tables, const SequenceLayout& layout);
+
+}  // namespace lathe::autograd
