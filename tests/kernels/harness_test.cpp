@@ -80,6 +80,7 @@ Operation forward_operation(Fault fault) {
                             {.name = "weight", .shape = {width}, .values = extremes(3, 3), .batch = Batch::shared}},
                  .outputs = {{.name = "out", .shape = {rows}}},
                  .run = run,
+                 .reference = [](const Arguments& a) { row_dot<double>(a, Fault::none); },
                  .reduction = width};
   return {.name = "row_dot", .cases = {test_case}};
 }
@@ -139,6 +140,12 @@ TEST(Harness, FindsAnUnwrittenOutput) {
   const Operation operation = forward_operation(Fault::unwritten_element);
   expect_mention(found_by(writes_everything, operation), "out[4]");
   expect_mention(found_by(matches_reference, operation), "out[4] is ");
+}
+
+TEST(Harness, FindsAReferenceThatLeavesItsOutputUnwritten) {
+  Operation operation = forward_operation(Fault::unwritten_element);
+  operation.cases[0].reference = operation.cases[0].run;
+  expect_mention(found_by(matches_reference, operation), "the reference left out[4] unwritten");
 }
 
 TEST(Harness, FindsAWriteOutsideATensor) {

@@ -65,8 +65,8 @@ void compare_bits(const Operand& output, const std::vector<std::byte>& one, cons
                    ", expected the bits of " + number(load_element(other.data() + index * element, output.dtype)) + where);
 }
 
-Contents run_reference(const Case& test_case, const Contents& contents) {
-  BoundCase bound(test_case, contents, {.wide = true, .inputs_may_change = true});
+Contents run_reference(const Case& test_case, const Contents& contents, Poison poison = Poison::not_a_number) {
+  BoundCase bound(test_case, contents, {.wide = true, .poison = poison, .inputs_may_change = true});
   (test_case.reference ? test_case.reference : test_case.run)(bound.arguments());
   Contents results;
   for (const Operand& output : test_case.outputs) results[output.name] = bound.read(output.name);
@@ -174,6 +174,15 @@ Faults matches_reference(const Operation& operation, const Case& test_case, cons
   Faults faults;
   const Contents contents = make_contents(operation, test_case);
   const Contents reference = run_reference(test_case, contents);
+  const Contents other = run_reference(test_case, contents, Poison::huge);
+  for (const Operand& output : test_case.outputs) {
+    const std::vector<double>&one = reference.at(output.name), &two = other.at(output.name);
+    for (size_t i = 0; i < one.size(); ++i)
+      if (std::memcmp(&one[i], &two[i], sizeof(double)) != 0) {
+        faults.push_back("the reference left " + element_name(output, i) + " unwritten");
+        return faults;
+      }
+  }
   const Contents plain = plain_errors(test_case, contents, reference);
   const Bytes bytes = run(test_case, contents, place, 2, faults);
   for (const Operand& output : test_case.outputs) {
