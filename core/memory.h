@@ -86,6 +86,7 @@ class Storage {
   void* data() const { return data_; }
   int64_t nbytes() const { return bytes_; }
   Device device() const { return device_; }
+  bool owned() const { return owned_; }  // false for wrapped memory, which others may see
   // Raised whenever the contents change in place after creation; autograd checks it for saved tensors.
   uint64_t version() const { return version_; }
   void bump_version() { ++version_; }

@@ -21,7 +21,7 @@ struct CrossEntropyOutputs {
 // rows cost nothing). cu_seqlens i32 [S + 1] orders grad_weight's sums. softcap > 0 caps the logits as attention does.
 // Logits are the f32 chains of linear_forward; a row's log-sum-exp is summed in one order that depends on V alone.
 void linear_cross_entropy(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView weight,
-                          const Tensor& labels, const Tensor& cu_seqlens, float scale, float softcap = 0.0f);
+                          const Tensor& labels, const Tensor& cu_seqlens, double scale, float softcap = 0.0f);
 
 // logprobs f32 [T] = logits f32 [T, V] at targets i32 [T] − log-sum-exp of the row: the bits of −loss above.
 void token_logprobs(const Tensor& logprobs, const Tensor& logits, const Tensor& targets);
