@@ -66,8 +66,10 @@ void sweep_temporaries(const fs::path& path) {
 
 // Locks a temporary just made. False when a sweep in another process took it for a dead one's in between.
 bool lock_temporary(int descriptor) {
+  // A file system without locks answers something else than EWOULDBLOCK: nobody can sweep there.
+  if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
   struct stat status{};
-  return ::flock(descriptor, LOCK_EX | LOCK_NB) == 0 && ::fstat(descriptor, &status) == 0 && status.st_nlink > 0;
+  return ::fstat(descriptor, &status) == 0 && status.st_nlink > 0;
 }
 
 void sync_path(const fs::path& path, bool directory) {
@@ -176,6 +178,11 @@ AtomicDirectory::AtomicDirectory(const fs::path& path) : path_(without_trailing_
       refuse("create", path_, errno);
     }
     descriptor_ = ::open(temporary_.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECTORY);
+    if (descriptor_ < 0 && errno != ENOENT) {
+      const int reason = errno;
+      ::rmdir(temporary_.c_str());
+      refuse("open", temporary_, reason);
+    }
     if (descriptor_ >= 0 && lock_temporary(descriptor_)) return;
     if (descriptor_ >= 0) ::close(descriptor_);
     ::rmdir(temporary_.c_str());
