@@ -1,0 +1,243 @@
+#include "data/tokenizer/bpe.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <queue>
+
+#include "data/tokenizer/utf8.h"
+
+namespace lathe::data {
+namespace {
+
+// Up to here a scan over all pairs for each merge is quicker than a heap; 40 symbols is a very long word.
+constexpr size_t short_word_symbols = 40;
+constexpr int32_t no_rank = std::numeric_limits<int32_t>::max();
+
+uint64_t pair_key(int32_t left, int32_t right) {
+  return (uint64_t{static_cast<uint32_t>(left)} << 32) | static_cast<uint32_t>(right);
+}
+
+size_t pair_hash(uint64_t key) { return static_cast<size_t>((key * 0x9E3779B97F4A7C15u) >> 20); }
+
+std::atomic<uint64_t> next_identity{1};
+
+}  // namespace
+
+// Words seen lately by this thread: text repeats its words, and a look-up costs a fifth of merging one.
+class Bpe::WordCache {
+ public:
+  static constexpr size_t max_bytes = 24;
+  static constexpr size_t max_tokens = 6;
+
+  static WordCache& of_this_thread() {
+    thread_local WordCache cache;
+    return cache;
+  }
+
+  struct Entry {
+    uint64_t owner = 0;
+    uint8_t length = 0;
+    uint8_t count = 0;
+    char word[max_bytes];
+    int32_t ids[max_tokens];
+    uint8_t begins[max_tokens];
+    uint8_t ends[max_tokens];
+  };
+
+  Entry& slot(std::string_view word) { return entries_[XXH3_64bits(word.data(), word.size()) % entries_.size()]; }
+
+ private:
+  WordCache() : entries_(8192) {}
+  std::vector<Entry> entries_;
+};
+
+Bpe::Bpe(BpeSettings settings, const Vocabulary& vocabulary, std::span<const Merge> merges)
+    : settings_(settings), identity_(next_identity++) {
+  pairs_.resize(std::bit_ceil(merges.size() * 2 + 16));
+  for (size_t rank = 0; rank < merges.size(); ++rank) insert_pair(merges[rank], static_cast<int32_t>(rank));
+  byte_ids_.assign(256, -1);
+  byte_fallback_ids_.assign(256, -1);
+  for (int byte = 0; byte < 256; ++byte) {
+    std::string symbol;
+    append_code_point(symbol, byte_alphabet()[byte]);
+    byte_ids_[byte] = vocabulary.find(symbol).value_or(-1);
+    char name[8];
+    std::snprintf(name, sizeof name, "<0x%02X>", byte);
+    if (settings_.byte_fallback) byte_fallback_ids_[byte] = vocabulary.find(name).value_or(-1);
+  }
+}
+
+const Bpe::PairEntry* Bpe::find_pair(int32_t left, int32_t right) const {
+  const uint64_t key = pair_key(left, right);
+  for (size_t slot = pair_hash(key) & (pairs_.size() - 1);; slot = (slot + 1) & (pairs_.size() - 1)) {
+    if (pairs_[slot].pair == key) return &pairs_[slot];
+    if (pairs_[slot].pair == ~uint64_t{0}) return nullptr;
+  }
+}
+
+void Bpe::insert_pair(const Merge& merge, int32_t rank) {
+  const uint64_t key = pair_key(merge.left, merge.right);
+  size_t slot = pair_hash(key) & (pairs_.size() - 1);
+  while (pairs_[slot].pair != ~uint64_t{0} && pairs_[slot].pair != key) slot = (slot + 1) & (pairs_.size() - 1);
+  pairs_[slot] = {key, rank, merge.result};
+}
+
+void Bpe::split(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& symbols) const {
+  bool last_unknown = false;
+  const auto unknown = [&](size_t begin, size_t end) {
+    if (!settings_.unknown_id) return;
+    if (settings_.fuse_unknown && last_unknown) {
+      symbols.back().end = static_cast<uint32_t>(end);
+    } else {
+      symbols.push_back({*settings_.unknown_id, static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
+    }
+    last_unknown = true;
+  };
+  const auto known = [&](int32_t id, size_t begin, size_t end) {
+    symbols.push_back({id, static_cast<uint32_t>(begin), static_cast<uint32_t>(end)});
+    last_unknown = false;
+  };
+  if (settings_.alphabet == BpeAlphabet::bytes) {
+    for (size_t i = 0; i < word.size(); ++i) {
+      const int32_t id = byte_ids_[static_cast<unsigned char>(word[i])];
+      id >= 0 ? known(id, i, i + 1) : unknown(i, i + 1);
+    }
+    return;
+  }
+  for (size_t begin = 0; begin < word.size();) {
+    const size_t end = std::min(word.size(), begin + code_point_length(word[begin]));
+    const auto id = vocabulary.find(word.substr(begin, end - begin));
+    bool fallback = !id && settings_.byte_fallback;
+    for (size_t i = begin; i < end && fallback; ++i) {
+      fallback = byte_fallback_ids_[static_cast<unsigned char>(word[i])] >= 0;
+    }
+    if (id) {
+      known(*id, begin, end);
+    } else if (fallback) {
+      for (size_t i = begin; i < end; ++i) known(byte_fallback_ids_[static_cast<unsigned char>(word[i])], i, i + 1);
+    } else {
+      unknown(begin, end);
+    }
+    begin = end;
+  }
+}
+
+void Bpe::merge_short(std::vector<WordToken>& symbols) const {
+  std::array<const PairEntry*, short_word_symbols> pairs;  // pairs[i]: symbols i and i + 1
+  size_t count = symbols.size();
+  for (size_t i = 0; i + 1 < count; ++i) pairs[i] = find_pair(symbols[i].id, symbols[i + 1].id);
+  while (true) {
+    int32_t best_rank = no_rank;
+    size_t best = 0;
+    for (size_t i = 0; i + 1 < count; ++i) {
+      if (pairs[i] && pairs[i]->rank < best_rank) {
+        best_rank = pairs[i]->rank;
+        best = i;
+      }
+    }
+    if (best_rank == no_rank) break;
+    symbols[best].id = pairs[best]->result;
+    symbols[best].end = symbols[best + 1].end;
+    symbols.erase(symbols.begin() + best + 1);
+    --count;
+    for (size_t i = best + 1; i + 1 < count; ++i) pairs[i] = pairs[i + 1];
+    if (best > 0) pairs[best - 1] = find_pair(symbols[best - 1].id, symbols[best].id);
+    if (best + 1 < count) pairs[best] = find_pair(symbols[best].id, symbols[best + 1].id);
+  }
+  symbols.resize(count);
+}
+
+void Bpe::merge_long(std::vector<WordToken>& symbols) const {
+  struct Candidate {
+    int32_t rank;
+    uint32_t position;
+    int32_t left, right;  // what stood there when the candidate was found; anything else makes it stale
+    bool operator>(const Candidate& other) const {
+      return rank != other.rank ? rank > other.rank : position > other.position;
+    }
+  };
+  const auto count = static_cast<int32_t>(symbols.size());
+  std::vector<int32_t> next(count), previous(count);
+  for (int32_t i = 0; i < count; ++i) {
+    next[i] = i + 1 < count ? i + 1 : -1;
+    previous[i] = i - 1;
+  }
+  std::vector<Candidate> found;
+  found.reserve(count);
+  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue(std::greater<>{}, std::move(found));
+  const auto consider = [&](int32_t position) {
+    if (position < 0 || next[position] < 0) return;
+    const int32_t left = symbols[position].id, right = symbols[next[position]].id;
+    if (const PairEntry* pair = find_pair(left, right)) {
+      queue.push({pair->rank, static_cast<uint32_t>(position), left, right});
+    }
+  };
+  for (int32_t i = 0; i + 1 < count; ++i) consider(i);
+  while (!queue.empty()) {
+    const Candidate candidate = queue.top();
+    queue.pop();
+    const auto position = static_cast<int32_t>(candidate.position);
+    const int32_t right = next[position];
+    if (symbols[position].id != candidate.left || right < 0 || symbols[right].id != candidate.right) continue;
+    symbols[position].id = find_pair(candidate.left, candidate.right)->result;
+    symbols[position].end = symbols[right].end;
+    symbols[right].id = -1;
+    next[position] = next[right];
+    next[right] = -1;
+    if (next[position] >= 0) previous[next[position]] = position;
+    consider(previous[position]);
+    consider(position);
+  }
+  std::erase_if(symbols, [](const WordToken& symbol) { return symbol.id < 0; });
+}
+
+void Bpe::encode(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& tokens) const {
+  if (word.empty()) return;
+  WordCache::Entry* entry = nullptr;
+  if (word.size() <= WordCache::max_bytes) {
+    entry = &WordCache::of_this_thread().slot(word);
+    if (entry->owner == identity_ && entry->length == word.size() && !std::memcmp(entry->word, word.data(), word.size())) {
+      for (size_t i = 0; i < entry->count; ++i) tokens.push_back({entry->ids[i], entry->begins[i], entry->ends[i]});
+      return;
+    }
+  }
+  thread_local std::vector<WordToken> symbols;
+  symbols.clear();
+  std::optional<int32_t> whole;
+  if (settings_.ignore_merges) {
+    if (settings_.alphabet == BpeAlphabet::characters) {
+      whole = vocabulary.find(word);
+    } else {
+      std::string spelled;
+      for (const char c : word) append_code_point(spelled, byte_alphabet()[static_cast<unsigned char>(c)]);
+      whole = vocabulary.find(spelled);
+    }
+  }
+  if (whole) {
+    symbols.push_back({*whole, 0, static_cast<uint32_t>(word.size())});
+  } else {
+    split(word, vocabulary, symbols);
+    symbols.size() <= short_word_symbols ? merge_short(symbols) : merge_long(symbols);
+  }
+  tokens.insert(tokens.end(), symbols.begin(), symbols.end());
+  if (!entry || symbols.size() > WordCache::max_tokens) return;
+  entry->owner = identity_;
+  entry->length = static_cast<uint8_t>(word.size());
+  entry->count = static_cast<uint8_t>(symbols.size());
+  std::memcpy(entry->word, word.data(), word.size());
+  for (size_t i = 0; i < symbols.size(); ++i) {
+    entry->ids[i] = symbols[i].id;
+    entry->begins[i] = static_cast<uint8_t>(symbols[i].begin);
+    entry->ends[i] = static_cast<uint8_t>(symbols[i].end);
+  }
+}
+
+}  // namespace lathe::data

@@ -1,0 +1,70 @@
+// Byte pair encoding of one word (Sennrich et al., 2016): adjacent symbols are merged, best rank first, leftmost
+// first among equals, until no pair has a rank.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/tokenizer/vocabulary.h"
+
+namespace lathe::data {
+
+// A token and how many bytes of the word it covers.
+struct WordToken {
+  int32_t id;
+  uint32_t begin;
+  uint32_t end;
+};
+
+enum class BpeAlphabet {
+  bytes,       // a word starts as its bytes in GPT-2's alphabet
+  characters,  // a word starts as its code points
+};
+
+struct BpeSettings {
+  BpeAlphabet alphabet = BpeAlphabet::bytes;
+  bool byte_fallback = false;  // an unknown character becomes its bytes' tokens <0xNN>
+  bool ignore_merges = false;  // a word that is a token is that token, whatever the merges say
+  bool fuse_unknown = false;   // neighbouring unknown characters become one unknown token
+  std::optional<int32_t> unknown_id;  // without one, unknown characters vanish (as in Hugging Face's tokenizers)
+};
+
+class Bpe {
+ public:
+  struct Merge {
+    int32_t left, right, result;
+  };
+
+  // Merges in order of rank; a pair that comes twice has its last rank.
+  Bpe(BpeSettings settings, const Vocabulary& vocabulary, std::span<const Merge> merges);
+
+  // Appends the word's tokens. Linear in short words, n log n in long ones. Words are remembered per thread.
+  void encode(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& tokens) const;
+
+ private:
+  struct PairEntry {
+    uint64_t pair = ~uint64_t{0};
+    int32_t rank = 0;
+    int32_t result = 0;
+  };
+  struct Symbol;
+  class WordCache;
+
+  const PairEntry* find_pair(int32_t left, int32_t right) const;
+  void insert_pair(const Merge& merge, int32_t rank);
+  void split(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& symbols) const;
+  void merge_short(std::vector<WordToken>& symbols) const;
+  void merge_long(std::vector<WordToken>& symbols) const;
+
+  BpeSettings settings_;
+  uint64_t identity_;  // tells this object's words from another's in the cache
+  std::vector<PairEntry> pairs_;
+  std::vector<int32_t> byte_ids_;           // id of each byte's symbol, or -1
+  std::vector<int32_t> byte_fallback_ids_;  // id of <0xNN>, or -1
+};
+
+}  // namespace lathe::data

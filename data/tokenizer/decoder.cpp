@@ -1,0 +1,130 @@
+#include "data/tokenizer/decoder.h"
+
+#include <cctype>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "data/tokenizer/utf8.h"
+
+namespace lathe::data {
+namespace {
+
+using nlohmann::json;
+
+int hexadecimal_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+  return -1;
+}
+
+// The byte of a token <0xNN>, or -1.
+int byte_of_token(std::string_view token) {
+  if (token.size() != 6 || token.substr(0, 3) != "<0x" || token[5] != '>') return -1;
+  const int high = hexadecimal_digit(token[3]), low = hexadecimal_digit(token[4]);
+  return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
+void replace_all(std::string& text, const std::string& from, const std::string& to) {
+  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) text.replace(at, from.size(), to);
+}
+
+void read_into(const json& description, const std::string& file, DecoderSettings& settings) {
+  const std::string type = description.at("type");
+  if (type == "Sequence") {
+    for (const json& part : description.at("decoders")) read_into(part, file, settings);
+  } else if (type == "ByteLevel") {
+    settings.byte_level = true;
+  } else if (type == "ByteFallback") {
+    settings.byte_fallback = true;
+  } else if (type == "Fuse") {
+    // Pieces are joined in any case; what matters is that Strip then sees the whole text, as it does here.
+  } else if (type == "Replace" && description.at("pattern").contains("String")) {
+    settings.replacements.emplace_back(description.at("pattern").at("String"), description.at("content"));
+    if (settings.replacements.back().first.empty()) throw ConfigError(file, "the decoder Replace has an empty pattern");
+  } else if (type == "Strip" && description.value("stop", 0) == 0) {
+    settings.strip = description.at("content");
+    settings.strip_count = description.value("start", size_t{0});
+  } else if (type == "Metaspace") {
+    settings.metaspace = description.value("replacement", std::string("▁"));
+    const std::string prefix = description.value("add_prefix_space", true) ? "always" : "never";
+    settings.metaspace_trim = description.value("prepend_scheme", prefix) != "never";
+  } else {
+    throw ConfigError(file, "the decoder '" + type + "' is not supported in this form (ByteLevel, ByteFallback, Fuse, "
+                            "Replace of a string, Strip at the start, Metaspace and Sequence are)");
+  }
+}
+
+}  // namespace
+
+DecoderSettings read_decoder(const json& description, const std::string& file) {
+  DecoderSettings settings;
+  if (description.is_null()) {
+    settings.separator = " ";
+  } else {
+    read_into(description, file, settings);
+  }
+  return settings;
+}
+
+void Decoding::emit(std::string_view piece, std::string& text) {
+  while (strips_left_ > 0 && !piece.empty()) {
+    if (!piece.starts_with(settings_.strip) || settings_.strip.empty()) {
+      strips_left_ = 0;
+      break;
+    }
+    piece.remove_prefix(settings_.strip.size());
+    --strips_left_;
+  }
+  text += piece;
+}
+
+// A run of byte tokens is text if all of it is UTF-8, else one U+FFFD for each byte (as tokenizers' ByteFallback).
+void Decoding::flush_bytes(std::string& text) {
+  if (pending_.empty()) return;
+  if (is_valid_utf8(pending_)) {
+    emit(pending_, text);
+  } else {
+    for (size_t i = 0; i < pending_.size(); ++i) emit(replacement_character, text);
+  }
+  pending_.clear();
+}
+
+void Decoding::push(std::string_view token, std::string& text) {
+  const bool first = first_token_;
+  first_token_ = false;
+  if (!first && !settings_.separator.empty()) emit(settings_.separator, text);
+  if (settings_.byte_level) {
+    if (const auto bytes = bytes_of_alphabet(token)) {
+      pending_ += *bytes;
+    } else {
+      pending_ += token;
+    }
+    const size_t complete = pending_.size() - incomplete_utf8_suffix(pending_);
+    const std::string_view ready = std::string_view(pending_).substr(0, complete);
+    emit(is_valid_utf8(ready) ? std::string(ready) : replace_invalid_utf8(ready), text);
+    pending_.erase(0, complete);
+    return;
+  }
+  std::string piece(token);
+  for (const auto& [from, to] : settings_.replacements) replace_all(piece, from, to);
+  if (!settings_.metaspace.empty()) replace_all(piece, settings_.metaspace, first && settings_.metaspace_trim ? "" : " ");
+  const int byte = settings_.byte_fallback ? byte_of_token(piece) : -1;
+  if (byte >= 0) {
+    pending_ += static_cast<char>(byte);
+    return;
+  }
+  flush_bytes(text);
+  emit(piece, text);
+}
+
+void Decoding::finish(std::string& text) {
+  if (settings_.byte_level) {
+    emit(replace_invalid_utf8(pending_), text);
+    pending_.clear();
+  } else {
+    flush_bytes(text);
+  }
+}
+
+}  // namespace lathe::data

@@ -1,0 +1,229 @@
+// A tokenizer from a Hugging Face directory: tokenizer.json, tokenizer_config.json, chat_template.jinja.
+#include <simdjson.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/mapped_file.h"
+#include "data/tokenizer/parts.h"
+#include "data/tokenizer/utf8.h"
+
+namespace lathe::data {
+namespace {
+
+using nlohmann::json;
+
+// Ids beyond this are taken for a broken file, not for a vocabulary.
+constexpr int64_t max_vocabulary = 1 << 24;
+
+std::string read_text(const std::filesystem::path& path) {
+  const auto file = MappedFile::open(path);
+  return {reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()};
+}
+
+json small_part(const simdjson::dom::object& object, const char* key) {
+  simdjson::dom::element element;
+  if (object[key].get(element) != simdjson::SUCCESS) return nullptr;
+  return json::parse(simdjson::minify(element));
+}
+
+class TokenizerFile {
+ public:
+  TokenizerFile(const std::filesystem::path& path, Tokenizer::Parts& parts) : file_(path.string()), parts_(parts) {
+    const auto text = simdjson::padded_string(read_text(path));
+    simdjson::dom::element document;
+    if (const auto error = parser_.parse(text).get(document)) fail(simdjson::error_message(error));
+    if (document.get(root_) != simdjson::SUCCESS) fail("is not a JSON object");
+    read_model();
+    parts_.normalizers = read_normalizers(small_part(root_, "normalizer"), file_);
+    parts_.pre_tokenizers = read_pre_tokenizers(small_part(root_, "pre_tokenizer"), file_);
+    settings_.alphabet = parts_.pre_tokenizers.byte_level ? BpeAlphabet::bytes : BpeAlphabet::characters;
+    parts_.decoder = read_decoder(small_part(root_, "decoder"), file_);
+    read_added_tokens();
+    read_post_processor(small_part(root_, "post_processor"));
+    parts_.bpe.emplace(settings_, parts_.vocabulary, merges_);
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& reason) const { throw FormatError(file_, -1, reason); }
+
+  void read_model() {
+    simdjson::dom::object model;
+    if (root_["model"].get(model) != simdjson::SUCCESS) fail("has no object \"model\"");
+    std::string_view type = "BPE";
+    if (model["type"].get(type) == simdjson::SUCCESS && type != "BPE") {
+      throw ConfigError(file_, "the tokenizer model '" + std::string(type) + "' is not supported (BPE is)");
+    }
+    for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+      std::string_view value;
+      if (model[key].get(value) == simdjson::SUCCESS && !value.empty()) {
+        throw ConfigError(file_, std::string("the BPE option ") + key + " is not supported");
+      }
+    }
+    read_flag(model, "byte_fallback", settings_.byte_fallback);
+    read_flag(model, "ignore_merges", settings_.ignore_merges);
+    read_flag(model, "fuse_unk", settings_.fuse_unknown);
+    read_vocabulary(model);
+    std::string_view unknown;
+    if (model["unk_token"].get(unknown) == simdjson::SUCCESS) {
+      settings_.unknown_id = parts_.unknown_id = parts_.vocabulary.find(unknown);
+      if (!settings_.unknown_id) fail("unk_token '" + std::string(unknown) + "' is not in the vocabulary");
+    }
+    read_merges(model);
+  }
+
+  void read_flag(const simdjson::dom::object& model, const char* key, bool& flag) const {
+    simdjson::dom::element value;
+    if (model[key].get(value) != simdjson::SUCCESS || value.is_null()) return;
+    if (value.get(flag) != simdjson::SUCCESS) fail(std::string("model.") + key + " is neither true nor false");
+  }
+
+  void read_vocabulary(const simdjson::dom::object& model) {
+    simdjson::dom::object entries;
+    if (model["vocab"].get(entries) != simdjson::SUCCESS) fail("model has no object \"vocab\"");
+    parts_.vocabulary = Vocabulary(entries.size());
+    for (const auto& [token, value] : entries) {
+      int64_t id = 0;
+      if (value.get(id) != simdjson::SUCCESS || id < 0 || id >= max_vocabulary) {
+        fail("the id of token '" + std::string(token) + "' is not a number from 0 to " + std::to_string(max_vocabulary - 1));
+      }
+      if (parts_.vocabulary.insert(static_cast<int32_t>(id), token)) continue;
+      fail("token '" + std::string(token) + "' with id " + std::to_string(id) + " repeats a token or an id");
+    }
+  }
+
+  void read_merges(const simdjson::dom::object& model) {
+    simdjson::dom::array list;
+    if (model["merges"].get(list) != simdjson::SUCCESS) fail("model has no array \"merges\"");
+    merges_.reserve(list.size());
+    std::string joined;
+    for (const simdjson::dom::element entry : list) {
+      std::string_view left, right, whole;
+      simdjson::dom::array pair;
+      if (entry.get(whole) == simdjson::SUCCESS) {
+        const size_t space = whole.find(' ');
+        if (space == std::string_view::npos || whole.find(' ', space + 1) != std::string_view::npos) fail_merge("is not two tokens with a space between");
+        left = whole.substr(0, space);
+        right = whole.substr(space + 1);
+      } else if (entry.get(pair) != simdjson::SUCCESS || pair.size() != 2 || pair.at(0).get(left) != simdjson::SUCCESS ||
+                 pair.at(1).get(right) != simdjson::SUCCESS) {
+        fail_merge("is neither a string nor a pair of strings");
+      }
+      joined.assign(left).append(right);
+      const auto left_id = parts_.vocabulary.find(left), right_id = parts_.vocabulary.find(right),
+                 result = parts_.vocabulary.find(joined);
+      if (!left_id || !right_id || !result) {
+        fail_merge("names a token that is not in the vocabulary: '" +
+                   std::string(!left_id ? left : !right_id ? right : std::string_view(joined)) + "'");
+      }
+      merges_.push_back({*left_id, *right_id, *result});
+    }
+  }
+
+  [[noreturn]] void fail_merge(const std::string& reason) const { fail("merge " + std::to_string(merges_.size()) + " " + reason); }
+
+  void read_added_tokens() {
+    const json added = small_part(root_, "added_tokens");
+    if (added.is_null()) return;
+    for (const json& entry : added) {
+      AddedToken token;
+      const int64_t id = entry.at("id");
+      if (id < 0 || id >= max_vocabulary) fail("an added token has the id " + std::to_string(id));
+      token.id = static_cast<int32_t>(id);
+      token.content = entry.at("content");
+      token.special = entry.value("special", false);
+      token.normalized = entry.value("normalized", !token.special);
+      token.single_word = entry.value("single_word", false);
+      token.lstrip = entry.value("lstrip", false);
+      token.rstrip = entry.value("rstrip", false);
+      parts_.add_token(token, file_);
+    }
+  }
+
+  void read_post_processor(const json& processor) {
+    if (processor.is_null()) return;
+    const std::string type = processor.at("type");
+    if (type == "Sequence") {
+      for (const json& part : processor.at("processors")) read_post_processor(part);
+    } else if (type == "TemplateProcessing") {
+      bool after = false;
+      for (const json& part : processor.at("single")) {
+        if (part.contains("Sequence")) {
+          after = true;
+          continue;
+        }
+        const std::string name = part.at("SpecialToken").at("id");
+        for (const json& id : processor.at("special_tokens").at(name).at("ids")) {
+          parts_.check_id(id.get<int32_t>(), name.c_str(), file_);
+          (after ? parts_.after : parts_.before).push_back(id.get<int32_t>());
+        }
+      }
+    } else if (type != "ByteLevel") {  // ByteLevel only trims offsets
+      throw ConfigError(file_, "the post-processor '" + type + "' is not supported (TemplateProcessing, ByteLevel and Sequence are)");
+    }
+  }
+
+  std::string file_;
+  Tokenizer::Parts& parts_;
+  simdjson::dom::parser parser_;
+  simdjson::dom::object root_;
+  BpeSettings settings_;
+  std::vector<Bpe::Merge> merges_;
+};
+
+// "<s>" or {"content": "<s>", …}; absent and null are nothing.
+std::optional<int32_t> named_token(const json& config, const char* key, const Tokenizer::Parts& parts, const std::string& file) {
+  if (!config.contains(key) || config.at(key).is_null()) return std::nullopt;
+  const json& value = config.at(key);
+  const std::string token = value.is_object() ? value.at("content").get<std::string>() : value.get<std::string>();
+  const auto id = parts.vocabulary.find(token);
+  if (!id) throw FormatError(file, -1, std::string(key) + " '" + token + "' is not in the vocabulary");
+  return id;
+}
+
+// Older files hold one template, or several by name of which "default" is meant.
+std::optional<std::string> template_of(const json& config) {
+  if (!config.contains("chat_template")) return std::nullopt;
+  const json& value = config.at("chat_template");
+  if (value.is_string()) return value.get<std::string>();
+  if (!value.is_array()) return std::nullopt;
+  for (const json& entry : value) {
+    if (entry.value("name", "") == "default") return entry.at("template").get<std::string>();
+  }
+  return std::nullopt;
+}
+
+void read_config(const std::filesystem::path& path, Tokenizer::Parts& parts) {
+  const std::string file = path.string();
+  const json config = json::parse(read_text(path));
+  parts.bos_id = named_token(config, "bos_token", parts, file);
+  parts.eos_id = named_token(config, "eos_token", parts, file);
+  parts.padding_id = named_token(config, "pad_token", parts, file);
+  if (const auto unknown = named_token(config, "unk_token", parts, file)) parts.unknown_id = unknown;
+  parts.chat_template = template_of(config);
+}
+
+}  // namespace
+
+std::shared_ptr<const Tokenizer> Tokenizer::from_directory(const std::filesystem::path& directory) {
+  auto parts = std::make_unique<Parts>();
+  const auto tokenizer_path = directory / "tokenizer.json", config_path = directory / "tokenizer_config.json",
+             template_path = directory / "chat_template.jinja";
+  std::filesystem::path at = tokenizer_path;
+  if (!std::filesystem::exists(tokenizer_path)) {
+    throw ConfigError(directory.string(), "there is no tokenizer.json (Lathe reads this format and GGUF files; a directory "
+                                          "with only tokenizer.model has to be converted first)");
+  }
+  try {
+    TokenizerFile file(tokenizer_path, *parts);
+    at = config_path;
+    if (std::filesystem::exists(config_path)) read_config(config_path, *parts);
+  } catch (const json::exception& error) {
+    throw FormatError(at.string(), -1, error.what());
+  }
+  if (std::filesystem::exists(template_path)) parts->chat_template = read_text(template_path);
+  return std::make_shared<const Tokenizer>(std::move(parts));
+}
+
+}  // namespace lathe::data

@@ -1,0 +1,216 @@
+// A tokenizer from the metadata of a GGUF file.
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "data/tokenizer/parts.h"
+#include "data/tokenizer/utf8.h"
+
+namespace lathe::data {
+namespace {
+
+// The splits of Llama 3 and Qwen 2 differ in how many digits make a word.
+std::string cl100k_pattern(const std::string& digits) {
+  return R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|)" + digits +
+         R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+}
+
+struct ByteLevelKind {
+  PreTokenizers pre_tokenizers;
+  bool ignore_merges = false;
+  bool nfc = false;
+  bool adds_bos = false;  // where the file does not say
+};
+
+ByteLevelKind byte_level_kind(const std::string& pre, const std::string& file) {
+  ByteLevelKind kind;
+  auto& steps = kind.pre_tokenizers.steps;
+  kind.pre_tokenizers.byte_level = true;
+  if (pre == "smollm") {
+    steps.push_back(digits_pre_tokenizer(true));
+    steps.push_back(split_pre_tokenizer(gpt2_pattern, file));
+  } else if (pre == "gpt-2" || pre == "gpt2") {
+    steps.push_back(split_pre_tokenizer(gpt2_pattern, file));
+  } else if (pre == "llama-bpe" || pre == "llama3") {
+    steps.push_back(split_pre_tokenizer(cl100k_pattern(R"(\p{N}{1,3})"), file));
+    kind.ignore_merges = true;
+    kind.adds_bos = true;
+  } else if (pre == "qwen2") {
+    steps.push_back(split_pre_tokenizer(cl100k_pattern(R"(\p{N})"), file));
+    kind.nfc = true;
+  } else {
+    throw ConfigError("tokenizer.ggml.pre",
+                      "the pre-tokenizer '" + pre + "' of " + file +
+                          " is not supported (smollm, gpt-2, llama-bpe and qwen2 are); the model's Hugging Face "
+                          "directory with its tokenizer.json may be used instead");
+  }
+  return kind;
+}
+
+void fill_vocabulary(const TokenizerMetadata& metadata, const std::string& file, Vocabulary& vocabulary) {
+  const auto check_count = [&](size_t count, const char* key) {
+    if (count == 0 || count == metadata.tokens.size()) return;
+    throw FormatError(file, -1, std::string("tokenizer.ggml.") + key + " has " + std::to_string(count) +
+                                    " entries, but there are " + std::to_string(metadata.tokens.size()) + " tokens");
+  };
+  if (metadata.tokens.empty()) throw FormatError(file, -1, "tokenizer.ggml.tokens is empty or missing");
+  check_count(metadata.scores.size(), "scores");
+  check_count(metadata.token_types.size(), "token_type");
+  vocabulary = Vocabulary(metadata.tokens.size());
+  for (size_t id = 0; id < metadata.tokens.size(); ++id) {
+    if (vocabulary.insert(static_cast<int32_t>(id), metadata.tokens[id])) continue;
+    throw FormatError(file, -1, "token " + std::to_string(id) + " ('" + replace_invalid_utf8(metadata.tokens[id]) +
+                                    "') is a duplicate of token " +
+                                    std::to_string(vocabulary.find(metadata.tokens[id]).value_or(-1)));
+  }
+}
+
+std::vector<Bpe::Merge> merges_of_text(const TokenizerMetadata& metadata, const Vocabulary& vocabulary,
+                                       const std::string& file) {
+  std::vector<Bpe::Merge> merges;
+  merges.reserve(metadata.merges.size());
+  std::string joined;
+  for (size_t rank = 0; rank < metadata.merges.size(); ++rank) {
+    const std::string_view merge = metadata.merges[rank];
+    // The pieces hold no plain space in GPT-2's alphabet; llama.cpp, too, looks for the first one past the start.
+    const size_t space = merge.find(' ', 1);
+    const auto fail = [&](const std::string& reason) -> FormatError {
+      return FormatError(file, -1, "merge " + std::to_string(rank) + " ('" + replace_invalid_utf8(merge) + "') " + reason);
+    };
+    if (space == std::string_view::npos || space + 1 >= merge.size()) throw fail("is not two tokens with a space between");
+    const std::string_view left = merge.substr(0, space), right = merge.substr(space + 1);
+    joined.assign(left).append(right);
+    const auto left_id = vocabulary.find(left), right_id = vocabulary.find(right), result = vocabulary.find(joined);
+    if (!left_id || !right_id || !result) {
+      throw fail(std::string("names a token that is not in the vocabulary: '") +
+                 replace_invalid_utf8(!left_id ? left : !right_id ? right : std::string_view(joined)) + "'");
+    }
+    merges.push_back({*left_id, *right_id, *result});
+  }
+  return merges;
+}
+
+// SentencePiece files carry scores instead of merges: every cut of a piece into two pieces is a merge, the
+// highest score first; among equals the longer left part, then the longer right part (Hugging Face's conversion).
+std::vector<Bpe::Merge> merges_of_scores(const TokenizerMetadata& metadata, const Vocabulary& vocabulary,
+                                         const std::string& file) {
+  struct Candidate {
+    Bpe::Merge merge;
+    float score;
+    uint32_t left_length, right_length;
+  };
+  if (metadata.scores.empty()) throw FormatError(file, -1, "tokenizer.ggml.scores is missing");
+  std::vector<Candidate> candidates;
+  for (size_t id = 0; id < metadata.tokens.size(); ++id) {
+    if (!std::isfinite(metadata.scores[id])) throw FormatError(file, -1, "the score of token " + std::to_string(id) + " is no number");
+    const auto type = metadata.token_types.empty() ? TokenType::normal : static_cast<TokenType>(metadata.token_types[id]);
+    if (type != TokenType::normal && type != TokenType::user_defined) continue;
+    const std::string_view token = metadata.tokens[id];
+    if (!is_valid_utf8(token)) throw FormatError(file, -1, "token " + std::to_string(id) + " is not UTF-8");
+    std::vector<size_t> starts;  // of the characters
+    for (size_t at = 0; at < token.size(); at += code_point_length(token[at])) starts.push_back(at);
+    const size_t first_candidate = candidates.size();
+    for (size_t cut = 1; cut < starts.size(); ++cut) {
+      const auto left = vocabulary.find(token.substr(0, starts[cut])), right = vocabulary.find(token.substr(starts[cut]));
+      if (!left || !right) continue;
+      candidates.push_back({{*left, *right, static_cast<int32_t>(id)}, metadata.scores[id],
+                            static_cast<uint32_t>(cut), static_cast<uint32_t>(starts.size() - cut)});
+    }
+    std::sort(candidates.begin() + first_candidate, candidates.end(), [](const Candidate& a, const Candidate& b) {
+      return a.merge.left != b.merge.left ? a.merge.left < b.merge.left : a.merge.right < b.merge.right;
+    });
+  }
+  std::stable_sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+    if (a.score != b.score) return a.score > b.score;
+    if (a.left_length != b.left_length) return a.left_length > b.left_length;
+    return a.right_length > b.right_length;
+  });
+  std::vector<Bpe::Merge> merges;
+  merges.reserve(candidates.size());
+  for (const Candidate& candidate : candidates) merges.push_back(candidate.merge);
+  return merges;
+}
+
+void add_control_tokens(const TokenizerMetadata& metadata, bool sentence_piece, const std::string& file,
+                        Tokenizer::Parts& parts) {
+  for (size_t id = 0; id < metadata.token_types.size(); ++id) {
+    const auto type = static_cast<TokenType>(metadata.token_types[id]);
+    if (metadata.token_types[id] < 0 || metadata.token_types[id] > static_cast<int32_t>(TokenType::byte)) {
+      throw FormatError(file, -1, "token " + std::to_string(id) + " has the unknown type " + std::to_string(metadata.token_types[id]));
+    }
+    const bool special = type == TokenType::control || (type == TokenType::unknown && sentence_piece);
+    if (!special && type != TokenType::user_defined) continue;
+    AddedToken token;
+    token.id = static_cast<int32_t>(id);
+    token.content = metadata.tokens[id];
+    token.special = special;
+    parts.add_token(token, file);
+  }
+}
+
+std::optional<int32_t> checked_id(std::optional<int64_t> id, const char* key, size_t tokens, const std::string& file) {
+  if (!id) return std::nullopt;
+  if (*id < 0 || *id >= static_cast<int64_t>(tokens)) {
+    throw FormatError(file, -1, std::string("tokenizer.ggml.") + key + " is " + std::to_string(*id) +
+                                    ", but the vocabulary has " + std::to_string(tokens) + " tokens");
+  }
+  return static_cast<int32_t>(*id);
+}
+
+}  // namespace
+
+std::shared_ptr<const Tokenizer> Tokenizer::from_metadata(const TokenizerMetadata& metadata, const std::string& file) {
+  auto parts = std::make_unique<Parts>();
+  fill_vocabulary(metadata, file, parts->vocabulary);
+  const size_t tokens = metadata.tokens.size();
+  parts->bos_id = checked_id(metadata.bos_id, "bos_token_id", tokens, file);
+  parts->eos_id = checked_id(metadata.eos_id, "eos_token_id", tokens, file);
+  parts->eot_id = checked_id(metadata.eot_id, "eot_token_id", tokens, file);
+  parts->unknown_id = checked_id(metadata.unknown_id, "unknown_token_id", tokens, file);
+  parts->padding_id = checked_id(metadata.padding_id, "padding_token_id", tokens, file);
+  parts->chat_template = metadata.chat_template;
+
+  BpeSettings settings;
+  std::vector<Bpe::Merge> merges;
+  bool adds_bos = false;
+  const bool sentence_piece = metadata.model == "llama";
+  if (metadata.model == "gpt2") {
+    ByteLevelKind kind = byte_level_kind(metadata.pre, file);
+    parts->pre_tokenizers = std::move(kind.pre_tokenizers);
+    if (kind.nfc) parts->normalizers.push_back(Normalizer{Normalizer::Kind::nfc});
+    settings.ignore_merges = kind.ignore_merges;
+    adds_bos = kind.adds_bos;
+    merges = merges_of_text(metadata, parts->vocabulary, file);
+    parts->decoder.byte_level = true;
+  } else if (sentence_piece) {
+    settings.alphabet = BpeAlphabet::characters;
+    settings.byte_fallback = settings.fuse_unknown = true;
+    settings.unknown_id = parts->unknown_id;
+    if (metadata.add_space_prefix.value_or(true)) {
+      Normalizer prepend{Normalizer::Kind::prepend};
+      prepend.content = "▁";
+      parts->normalizers.push_back(std::move(prepend));
+      parts->decoder.strip = " ";
+      parts->decoder.strip_count = 1;
+    }
+    Normalizer replace{Normalizer::Kind::replace_string};
+    replace.pattern = " ";
+    replace.content = "▁";
+    parts->normalizers.push_back(std::move(replace));
+    parts->decoder.replacements.emplace_back("▁", " ");
+    parts->decoder.byte_fallback = true;
+    adds_bos = true;
+    merges = metadata.merges.empty() ? merges_of_scores(metadata, parts->vocabulary, file)
+                                     : merges_of_text(metadata, parts->vocabulary, file);
+  } else {
+    throw ConfigError("tokenizer.ggml.model", "the tokenizer model '" + metadata.model + "' of " + file +
+                                                  " is not supported (gpt2 and llama are)");
+  }
+  parts->bpe.emplace(settings, parts->vocabulary, merges);
+  add_control_tokens(metadata, sentence_piece, file, *parts);
+  if (metadata.add_bos.value_or(adds_bos) && parts->bos_id) parts->before.push_back(*parts->bos_id);
+  if (metadata.add_eos.value_or(false) && parts->eos_id) parts->after.push_back(*parts->eos_id);
+  return std::make_shared<const Tokenizer>(std::move(parts));
+}
+
+}  // namespace lathe::data

@@ -1,0 +1,179 @@
+#include "data/tokenizer/normalizer.h"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "data/tokenizer/utf8.h"
+
+namespace lathe::data {
+namespace {
+
+using nlohmann::json;
+
+std::string normal_form(std::string_view text, utf8proc_option_t options) {
+  utf8proc_uint8_t* result = nullptr;
+  const utf8proc_ssize_t length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                               static_cast<utf8proc_ssize_t>(text.size()), &result, options);
+  if (length < 0) throw Error(std::string("Unicode normalisation failed: ") + utf8proc_errmsg(length));
+  std::string normal(reinterpret_cast<const char*>(result), static_cast<size_t>(length));
+  std::free(result);
+  return normal;
+}
+
+// The new text takes the old one's origins where both begin and end alike; what changed in between comes from the
+// changed middle, spread evenly.
+void replace_text(AlignedText& aligned, std::string changed) {
+  const std::string& old = aligned.text;
+  if (changed == old) return;
+  const size_t shortest = std::min(old.size(), changed.size());
+  size_t head = 0, tail = 0;
+  while (head < shortest && old[head] == changed[head]) ++head;
+  while (tail < shortest - head && old[old.size() - 1 - tail] == changed[changed.size() - 1 - tail]) ++tail;
+  std::vector<size_t> origin(changed.size());
+  const size_t old_middle = old.size() - head - tail, new_middle = changed.size() - head - tail;
+  for (size_t i = 0; i < changed.size(); ++i) {
+    size_t from = i;
+    if (i >= changed.size() - tail) {
+      from = old.size() - (changed.size() - i);
+    } else if (i >= head) {
+      from = head + (old_middle ? std::min(old_middle - 1, (i - head) * old_middle / new_middle) : 0);
+      if (old_middle == 0 && from >= old.size()) from = old.size() - 1;
+    }
+    origin[i] = aligned.origin_of(from);
+  }
+  aligned.origin = std::move(origin);
+  aligned.text = std::move(changed);
+}
+
+// Rust's str::to_lowercase, but for Σ at a word's end: single characters, with U+0130 to two.
+std::string lower_case(std::string_view text) {
+  std::string lower;
+  lower.reserve(text.size());
+  for (size_t position = 0; position < text.size();) {
+    const char32_t c = next_code_point(text, position);
+    append_code_point(lower, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
+    if (c == 0x130) append_code_point(lower, 0x307);
+  }
+  return lower;
+}
+
+void strip(AlignedText& text, bool left, bool right) {
+  static const Regex leading(R"(\A\s+)", "Strip"), trailing(R"(\s+\z)", "Strip");
+  size_t begin = 0, end = 0;
+  if (right && trailing.find(text.text, 0, begin, end)) text.replace_all({{begin, end}}, "");
+  if (left && leading.find(text.text, 0, begin, end)) text.replace_all({{begin, end}}, "");
+}
+
+void read_into(const json& description, const std::string& file, std::vector<Normalizer>& normalizers) {
+  const std::string type = description.at("type");
+  Normalizer normalizer;
+  if (type == "Sequence") {
+    for (const json& part : description.at("normalizers")) read_into(part, file, normalizers);
+    return;
+  }
+  if (type == "NFC") {
+    normalizer.kind = Normalizer::Kind::nfc;
+  } else if (type == "NFD") {
+    normalizer.kind = Normalizer::Kind::nfd;
+  } else if (type == "NFKC") {
+    normalizer.kind = Normalizer::Kind::nfkc;
+  } else if (type == "NFKD") {
+    normalizer.kind = Normalizer::Kind::nfkd;
+  } else if (type == "Lowercase") {
+    normalizer.kind = Normalizer::Kind::lowercase;
+  } else if (type == "Prepend") {
+    normalizer.kind = Normalizer::Kind::prepend;
+    normalizer.content = description.at("prepend");
+  } else if (type == "Strip") {
+    normalizer.kind = Normalizer::Kind::strip;
+    normalizer.strip_left = description.value("strip_left", true);
+    normalizer.strip_right = description.value("strip_right", true);
+  } else if (type == "Replace") {
+    const json& pattern = description.at("pattern");
+    normalizer.content = description.at("content");
+    if (pattern.contains("String")) {
+      normalizer.kind = Normalizer::Kind::replace_string;
+      normalizer.pattern = pattern.at("String");
+    } else {
+      normalizer.kind = Normalizer::Kind::replace_regex;
+      normalizer.regex.emplace_back(pattern.at("Regex").get<std::string>(), file + " normalizer Replace");
+    }
+  } else {
+    throw ConfigError(file, "the normalizer '" + type +
+                                "' is not supported (NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip and Sequence are)");
+  }
+  normalizers.push_back(std::move(normalizer));
+}
+
+}  // namespace
+
+void AlignedText::replace_all(const std::vector<TextPiece>& ranges, std::string_view bytes) {
+  if (ranges.empty()) return;
+  std::string changed;
+  std::vector<size_t> places;
+  size_t position = 0;
+  const auto keep = [&](size_t end) {
+    for (; position < end; ++position) {
+      changed += text[position];
+      places.push_back(origin_of(position));
+    }
+  };
+  for (const auto& [begin, end] : ranges) {
+    keep(begin);
+    const size_t place = begin < text.size() ? origin_of(begin) : origin_end(text.size());
+    const size_t last = end > begin ? origin_of(end - 1) : place;
+    for (size_t i = 0; i < bytes.size(); ++i) places.push_back(i + 1 < bytes.size() ? place : last);
+    changed += bytes;
+    position = end;
+  }
+  keep(text.size());
+  text = std::move(changed);
+  origin = std::move(places);
+}
+
+void AlignedText::prepend(std::string_view bytes) { replace_all({{0, 0}}, bytes); }
+
+void Normalizer::apply(AlignedText& aligned) const {
+  if (aligned.text.empty()) return;
+  std::vector<TextPiece> ranges;
+  switch (kind) {
+    case Kind::nfc:
+      return replace_text(aligned, normal_form(aligned.text, utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_COMPOSE)));
+    case Kind::nfd:
+      return replace_text(aligned, normal_form(aligned.text, utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE)));
+    case Kind::nfkc:
+      return replace_text(aligned, normal_form(aligned.text, utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT)));
+    case Kind::nfkd:
+      return replace_text(aligned, normal_form(aligned.text, utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT)));
+    case Kind::lowercase:
+      return replace_text(aligned, lower_case(aligned.text));
+    case Kind::prepend:
+      return aligned.prepend(content);
+    case Kind::strip:
+      return strip(aligned, strip_left, strip_right);
+    case Kind::replace_string:
+      if (pattern.empty()) return;
+      for (size_t at = 0; (at = aligned.text.find(pattern, at)) != std::string::npos; at += pattern.size()) {
+        ranges.push_back({at, at + pattern.size()});
+      }
+      return aligned.replace_all(ranges, content);
+    case Kind::replace_regex:
+      for (size_t from = 0, begin = 0, end = 0; from <= aligned.text.size() && regex[0].find(aligned.text, from, begin, end);) {
+        if (end > begin) ranges.push_back({begin, end});
+        from = end > begin ? end : end < aligned.text.size() ? end + code_point_length(aligned.text[end]) : end + 1;
+      }
+      return aligned.replace_all(ranges, content);
+  }
+}
+
+std::vector<Normalizer> read_normalizers(const json& description, const std::string& file) {
+  std::vector<Normalizer> normalizers;
+  if (!description.is_null()) read_into(description, file, normalizers);
+  return normalizers;
+}
+
+}  // namespace lathe::data

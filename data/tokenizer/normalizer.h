@@ -1,0 +1,47 @@
+// Normalisers: what is done to the text before it is split. Each byte keeps the place it came from.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/tokenizer/regex.h"
+
+namespace lathe::data {
+
+// Bytes [begin, end) of an AlignedText's text.
+struct TextPiece {
+  size_t begin;
+  size_t end;
+};
+
+// A piece of the input, changed or not.
+struct AlignedText {
+  std::string text;
+  size_t base = 0;             // where the piece begins in the input
+  std::vector<size_t> origin;  // for each byte of text, its place in the input; empty: base + index
+
+  size_t origin_of(size_t index) const { return origin.empty() ? base + index : origin[index]; }
+  size_t origin_end(size_t index) const { return index == 0 ? origin_of(0) : origin_of(index - 1) + 1; }
+  // Replaces each of `ranges` (sorted, disjoint) by `bytes`, which come from what they replace.
+  void replace_all(const std::vector<TextPiece>& ranges, std::string_view bytes);
+  void prepend(std::string_view bytes);
+};
+
+struct Normalizer {
+  enum class Kind { nfc, nfd, nfkc, nfkd, lowercase, prepend, replace_string, replace_regex, strip };
+  Kind kind;
+  std::string content;  // prepended or put in
+  std::string pattern;  // replaced (replace_string)
+  std::vector<Regex> regex;
+  bool strip_left = false, strip_right = false;
+
+  void apply(AlignedText& text) const;
+};
+
+// tokenizer.json's "normalizer" (null gives none). Throws ConfigError for kinds that Lathe does not know.
+std::vector<Normalizer> read_normalizers(const nlohmann::json& description, const std::string& file);
+
+}  // namespace lathe::data

@@ -1,0 +1,38 @@
+// What a Tokenizer is made of; its two readers (tokenizer.json, GGUF metadata) fill this in.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/tokenizer/added_tokens.h"
+#include "data/tokenizer/bpe.h"
+#include "data/tokenizer/decoder.h"
+#include "data/tokenizer/normalizer.h"
+#include "data/tokenizer/pre_tokenizer.h"
+#include "data/tokenizer/tokenizer.h"
+#include "data/tokenizer/vocabulary.h"
+
+namespace lathe::data {
+
+struct Tokenizer::Parts {
+  Vocabulary vocabulary;
+  std::optional<Bpe> bpe;
+  std::vector<Normalizer> normalizers;
+  PreTokenizers pre_tokenizers;
+  DecoderSettings decoder;
+  AddedTokenMatcher raw_tokens;         // looked for in the input
+  AddedTokenMatcher normalized_tokens;  // and in the normalised text
+  std::vector<bool> special;            // by id
+  std::vector<int32_t> before, after;   // what SequenceTokens::add puts around a text
+  std::optional<int32_t> bos_id, eos_id, eot_id, unknown_id, padding_id;
+  std::optional<std::string> chat_template;
+
+  // Registers a token with its matcher and, if the vocabulary lacks it, there. `file` is for errors.
+  void add_token(const AddedToken& token, const std::string& file);
+  // Throws FormatError where an id is past the vocabulary's end.
+  void check_id(std::optional<int32_t> id, const char* name, const std::string& file) const;
+};
+
+}  // namespace lathe::data

@@ -1,0 +1,261 @@
+#include "data/tokenizer/pre_tokenizer.h"
+
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "data/tokenizer/utf8.h"
+
+namespace lathe::data {
+namespace {
+
+using nlohmann::json;
+
+struct Section {
+  size_t begin, end;
+  bool match;
+};
+
+// The word cut at the pattern's matches: matches and what lies between them, in order, none empty.
+std::vector<Section> sections_of(const PreTokenizer& step, std::string_view text, TextPiece word) {
+  // A word is matched on its own: what stands before it is not looked at.
+  const std::string_view own = text.substr(word.begin, word.end - word.begin);
+  std::vector<Section> sections;
+  size_t done = 0;
+  const auto add = [&](size_t begin, size_t end) {
+    if (begin > done) sections.push_back({done, begin, step.invert});
+    if (end > begin) sections.push_back({begin, end, !step.invert});
+    done = end;
+  };
+  if (step.regex.empty()) {
+    for (size_t at = 0; (at = own.find(step.literal, at)) != std::string_view::npos; at += step.literal.size()) {
+      add(at, at + step.literal.size());
+    }
+  } else {
+    for (size_t from = 0, begin = 0, end = 0; from < own.size() && step.regex[0].find(own, from, begin, end);) {
+      if (end > begin) add(begin, end);
+      from = end > begin ? end : end < own.size() ? end + code_point_length(own[end]) : own.size();
+    }
+  }
+  if (done < own.size()) sections.push_back({done, own.size(), step.invert});
+  return sections;
+}
+
+void append_cut(const PreTokenizer& step, const std::vector<Section>& sections, size_t base, std::vector<TextPiece>& words) {
+  using Cut = PreTokenizer::Cut;
+  const size_t first = words.size();
+  bool previous_match = false;
+  bool join_next = false;
+  for (const Section& section : sections) {
+    const TextPiece piece{base + section.begin, base + section.end};
+    const bool at_first = words.size() == first;
+    switch (step.cut) {
+      case Cut::removed:
+        if (!section.match) words.push_back(piece);
+        break;
+      case Cut::isolated:
+        words.push_back(piece);
+        break;
+      case Cut::contiguous:
+        if (!at_first && section.match == previous_match) {
+          words.back().end = piece.end;
+        } else {
+          words.push_back(piece);
+        }
+        break;
+      case Cut::merged_with_previous:
+        if (section.match && !previous_match && !at_first) {
+          words.back().end = piece.end;
+        } else {
+          words.push_back(piece);
+        }
+        break;
+      case Cut::merged_with_next:
+        if (join_next && !section.match) {
+          words.back().end = piece.end;
+        } else {
+          words.push_back(piece);
+        }
+        join_next = section.match;
+        break;
+    }
+    previous_match = section.match;
+  }
+}
+
+// Rust's char::is_numeric: the general categories Nd, Nl and No.
+bool is_numeric(char32_t c) {
+  if (c < 0x80) return c >= '0' && c <= '9';
+  const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
+  return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL || category == UTF8PROC_CATEGORY_NO;
+}
+
+void cut_digits(std::string_view text, TextPiece word, bool individual, std::vector<TextPiece>& words) {
+  size_t begin = word.begin;
+  bool in_digits = false;
+  for (size_t position = word.begin; position < word.end;) {
+    const size_t at = position;
+    const bool digit = is_numeric(next_code_point(text, position));
+    const bool cut = at > begin && (digit != in_digits || (digit && individual));
+    if (cut) {
+      words.push_back({begin, at});
+      begin = at;
+    }
+    in_digits = digit;
+  }
+  if (word.end > begin) words.push_back({begin, word.end});
+}
+
+// Puts `bytes` before the words that `wanted` names; words and text stay in step.
+template <class Wanted>
+void prepend_to_words(AlignedText& text, std::vector<TextPiece>& words, std::string_view bytes, Wanted wanted) {
+  std::vector<TextPiece> places;
+  size_t shift = 0;
+  for (TextPiece& word : words) {
+    const size_t before = shift;
+    if (wanted(word)) {
+      places.push_back({word.begin, word.begin});
+      shift += bytes.size();
+    }
+    word = {word.begin + before, word.end + shift};
+  }
+  text.replace_all(places, bytes);
+}
+
+void apply_metaspace(const PreTokenizer& step, AlignedText& text, std::vector<TextPiece>& words) {
+  // Spaces of the words become the replacement, which is as a rule longer.
+  std::vector<TextPiece> spaces;
+  size_t shift = 0;
+  for (TextPiece& word : words) {
+    const size_t before = shift;
+    for (size_t i = word.begin; i < word.end; ++i) {
+      if (text.text[i] != ' ') continue;
+      spaces.push_back({i, i + 1});
+      shift += step.replacement.size() - 1;
+    }
+    word = {word.begin + before, word.end + shift};
+  }
+  text.replace_all(spaces, step.replacement);
+  prepend_to_words(text, words, step.replacement, [&](const TextPiece& word) {
+    if (step.prepend == PreTokenizer::Prepend::never || word.end == word.begin) return false;
+    if (step.prepend == PreTokenizer::Prepend::first && text.origin_of(word.begin) != 0) return false;
+    return text.text.compare(word.begin, step.replacement.size(), step.replacement) != 0;
+  });
+  if (!step.cut_words) return;
+  PreTokenizer cut{PreTokenizer::Kind::split};
+  cut.literal = step.replacement;
+  cut.cut = PreTokenizer::Cut::merged_with_next;
+  cut.apply(text, words);
+}
+
+PreTokenizer::Cut cut_named(const std::string& name, const std::string& file) {
+  using Cut = PreTokenizer::Cut;
+  if (name == "Removed") return Cut::removed;
+  if (name == "Isolated") return Cut::isolated;
+  if (name == "MergedWithPrevious") return Cut::merged_with_previous;
+  if (name == "MergedWithNext") return Cut::merged_with_next;
+  if (name == "Contiguous") return Cut::contiguous;
+  throw ConfigError(file, "the split behavior '" + name + "' is unknown");
+}
+
+PreTokenizer read_split(const json& description, const std::string& file) {
+  PreTokenizer step{PreTokenizer::Kind::split};
+  const json& pattern = description.at("pattern");
+  if (pattern.contains("Regex")) {
+    step.regex.emplace_back(pattern.at("Regex").get<std::string>(), file + " pre_tokenizer Split");
+  } else {
+    step.literal = pattern.at("String");
+    if (step.literal.empty()) throw ConfigError(file, "a Split pre-tokenizer has an empty pattern");
+  }
+  step.cut = cut_named(description.at("behavior"), file);
+  step.invert = description.value("invert", false);
+  return step;
+}
+
+PreTokenizer read_metaspace(const json& description, const std::string& file) {
+  PreTokenizer step{PreTokenizer::Kind::metaspace};
+  step.replacement = description.value("replacement", std::string("▁"));
+  step.cut_words = description.value("split", true);
+  const std::string scheme = description.contains("prepend_scheme") ? description.at("prepend_scheme").get<std::string>()
+                             : description.value("add_prefix_space", true) ? "always"
+                                                                           : "never";
+  if (scheme == "always") {
+    step.prepend = PreTokenizer::Prepend::always;
+  } else if (scheme == "first") {
+    step.prepend = PreTokenizer::Prepend::first;
+  } else if (scheme == "never") {
+    step.prepend = PreTokenizer::Prepend::never;
+  } else {
+    throw ConfigError(file, "the Metaspace prepend_scheme '" + scheme + "' is unknown");
+  }
+  if (step.replacement.empty()) throw ConfigError(file, "Metaspace has an empty replacement");
+  return step;
+}
+
+void read_into(const json& description, const std::string& file, PreTokenizers& all) {
+  const std::string type = description.at("type");
+  if (all.byte_level && type != "Sequence") {
+    throw ConfigError(file, "the pre-tokenizer '" + type + "' comes after ByteLevel, which is supported only as the last");
+  }
+  if (type == "Sequence") {
+    for (const json& part : description.at("pretokenizers")) read_into(part, file, all);
+  } else if (type == "ByteLevel") {
+    if (description.value("add_prefix_space", true)) all.steps.push_back(PreTokenizer{PreTokenizer::Kind::prefix_space});
+    if (description.value("use_regex", true)) all.steps.push_back(split_pre_tokenizer(gpt2_pattern, file));
+    all.byte_level = true;
+  } else if (type == "Digits") {
+    all.steps.push_back(digits_pre_tokenizer(description.value("individual_digits", false)));
+  } else if (type == "Split") {
+    all.steps.push_back(read_split(description, file));
+  } else if (type == "Metaspace") {
+    all.steps.push_back(read_metaspace(description, file));
+  } else {
+    throw ConfigError(file, "the pre-tokenizer '" + type +
+                                "' is not supported (ByteLevel, Digits, Split, Metaspace and Sequence are)");
+  }
+}
+
+}  // namespace
+
+const char* const gpt2_pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
+PreTokenizer split_pre_tokenizer(const std::string& pattern, const std::string& where) {
+  PreTokenizer step{PreTokenizer::Kind::split};
+  step.regex.emplace_back(pattern, where);
+  return step;
+}
+
+PreTokenizer digits_pre_tokenizer(bool individual) {
+  PreTokenizer step{PreTokenizer::Kind::digits};
+  step.individual = individual;
+  return step;
+}
+
+void PreTokenizer::apply(AlignedText& text, std::vector<TextPiece>& words) const {
+  if (kind == Kind::metaspace) return apply_metaspace(*this, text, words);
+  if (kind == Kind::prefix_space) {
+    return prepend_to_words(text, words, " ", [&](const TextPiece& word) {
+      return word.end > word.begin && text.text[word.begin] != ' ';
+    });
+  }
+  std::vector<TextPiece> finer;
+  finer.reserve(words.size() + text.text.size() / 4);
+  for (const TextPiece& word : words) {
+    if (kind == Kind::digits) {
+      cut_digits(text.text, word, individual, finer);
+    } else {
+      append_cut(*this, sections_of(*this, text.text, word), word.begin, finer);
+    }
+  }
+  words = std::move(finer);
+}
+
+PreTokenizers read_pre_tokenizers(const json& description, const std::string& file) {
+  PreTokenizers all;
+  if (!description.is_null()) read_into(description, file, all);
+  return all;
+}
+
+}  // namespace lathe::data

@@ -1,0 +1,55 @@
+#include "data/tokenizer/vocabulary.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <bit>
+
+namespace lathe::data {
+
+Vocabulary::Vocabulary(size_t expected_tokens) {
+  entries_.reserve(expected_tokens);
+  text_.reserve(expected_tokens * 8);
+  grow(std::bit_ceil(expected_tokens * 2 + 16));
+}
+
+void Vocabulary::grow(size_t slots) {
+  slots_.assign(slots, -1);
+  for (int32_t id = 0; id < size(); ++id) {
+    if (!entries_[id].present) continue;
+    const std::string_view token = this->token(id);
+    size_t slot = XXH3_64bits(token.data(), token.size()) & (slots - 1);
+    while (slots_[slot] >= 0) slot = (slot + 1) & (slots - 1);
+    slots_[slot] = id;
+  }
+}
+
+bool Vocabulary::insert(int32_t id, std::string_view token) {
+  if (id < 0 || contains(id)) return false;
+  if (used_ * 2 >= slots_.size()) grow(slots_.size() * 2);
+  size_t slot = XXH3_64bits(token.data(), token.size()) & (slots_.size() - 1);
+  for (; slots_[slot] >= 0; slot = (slot + 1) & (slots_.size() - 1)) {
+    if (this->token(slots_[slot]) == token) return false;
+  }
+  if (id >= size()) entries_.resize(static_cast<size_t>(id) + 1);
+  entries_[id] = {text_.size(), static_cast<uint32_t>(token.size()), true};
+  text_ += token;
+  slots_[slot] = id;
+  ++used_;
+  return true;
+}
+
+std::optional<int32_t> Vocabulary::find(std::string_view token) const {
+  size_t slot = XXH3_64bits(token.data(), token.size()) & (slots_.size() - 1);
+  for (; slots_[slot] >= 0; slot = (slot + 1) & (slots_.size() - 1)) {
+    if (this->token(slots_[slot]) == token) return slots_[slot];
+  }
+  return std::nullopt;
+}
+
+std::string_view Vocabulary::token(int32_t id) const {
+  if (!contains(id)) return {};
+  return std::string_view(text_).substr(entries_[id].offset, entries_[id].length);
+}
+
+}  // namespace lathe::data

@@ -1,0 +1,38 @@
+// Tokens by id and ids by token.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lathe::data {
+
+class Vocabulary {
+ public:
+  explicit Vocabulary(size_t expected_tokens = 0);
+
+  // False where the token or the id is taken already. Ids may come in any order and leave gaps.
+  bool insert(int32_t id, std::string_view token);
+  std::optional<int32_t> find(std::string_view token) const;
+  // Empty for an id without a token. Valid while the vocabulary is neither changed nor moved.
+  std::string_view token(int32_t id) const;
+  bool contains(int32_t id) const { return id >= 0 && id < size() && entries_[id].present; }
+  int32_t size() const { return static_cast<int32_t>(entries_.size()); }  // largest id + 1
+
+ private:
+  struct Entry {
+    uint64_t offset = 0;
+    uint32_t length = 0;
+    bool present = false;
+  };
+  void grow(size_t slots);
+
+  std::string text_;  // every token, end to end: one allocation instead of one for each token
+  std::vector<Entry> entries_;
+  std::vector<int32_t> slots_;  // open addressing, linear probing, at most half full; -1 is free
+  size_t used_ = 0;
+};
+
+}  // namespace lathe::data
