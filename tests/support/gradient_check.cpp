@@ -86,7 +86,7 @@ std::string describe(const std::string& what, double analytic, const Slope& slop
 Faults gradient(const Operation& operation, const Case& test_case) {
   Faults faults;
   for (const GradientCheck& check : test_case.gradient) {
-    const Contents contents = make_contents(operation, test_case);
+    const Contents contents = make_contents(operation, test_case, Prepared::exact);
     BoundCase bound(test_case, contents, {.wide = true, .inputs_may_change = true});
     (test_case.reference ? test_case.reference : test_case.run)(bound.arguments());
     const Case forward = forward_case(test_case, check);

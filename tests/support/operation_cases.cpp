@@ -141,7 +141,7 @@ Range members(const Operand& operand, const Case& test_case, const Contents& con
 
 }  // namespace
 
-Contents make_contents(const Operation& operation, const Case& test_case) {
+Contents make_contents(const Operation& operation, const Case& test_case, Prepared prepared) {
   Contents contents;
   const auto generate = [&](const Operand& operand) {
     RandomStream random(seed_of(operation.name, test_case.name, operand.name), RandomPurpose::test);
@@ -159,6 +159,7 @@ Contents make_contents(const Operation& operation, const Case& test_case) {
     for (const Operand& operand : test_case.inputs) {
       std::vector<double>& elements = contents[operand.name];
       elements = bound.read(operand.name);
+      if (prepared == Prepared::exact) continue;
       for (double& element : elements) element = round_to(operand.dtype, element);
     }
   }

@@ -107,8 +107,10 @@ double unit_roundoff(DType dtype);  // half the gap above 1; 0 for integers
 // Contents of operands by name: every element in f64, row-major without padding.
 using Contents = std::map<std::string, std::vector<double>, std::less<>>;
 
-// Inputs and starting values of accumulating outputs, rounded to their dtypes, `prepare` included.
-Contents make_contents(const Operation& operation, const Case& test_case);
+// Inputs and starting values of accumulating outputs, rounded to their dtypes. What `prepare` computes is rounded, too,
+// or left in f64 where gradients are checked.
+enum class Prepared { rounded, exact };
+Contents make_contents(const Operation& operation, const Case& test_case, Prepared prepared = Prepared::rounded);
 
 // Members [first, first + count) of the batch: the case with smaller shapes, and its contents.
 int64_t batch_size(const Case& test_case, const Contents& contents);
