@@ -1,0 +1,54 @@
+#include "nn/rope_table.h"
+
+#include <cmath>
+#include <numbers>
+#include <vector>
+
+#include "core/thread_pool.h"
+
+namespace lathe::nn {
+namespace {
+
+// Llama 3.1's rule: long wavelengths are stretched by `factor`, short ones stay, those between are blended.
+double scaled_inverse_frequency(double inverse_frequency, const RopeScaling& scaling) {
+  if (scaling.kind == RopeScalingKind::none) return inverse_frequency;
+  if (scaling.kind == RopeScalingKind::linear) return inverse_frequency / scaling.factor;
+  const double context = static_cast<double>(scaling.original_max_position_embeddings);
+  const double wavelength = 2 * std::numbers::pi / inverse_frequency;
+  if (wavelength < context / scaling.high_freq_factor) return inverse_frequency;
+  if (wavelength > context / scaling.low_freq_factor) return inverse_frequency / scaling.factor;
+  const double smooth = (context / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+  return (1 - smooth) * inverse_frequency / scaling.factor + smooth * inverse_frequency;
+}
+
+template <class T>
+RopeTable fill(const ModelConfig& config) {
+  const int64_t half = config.head_dim / 2, positions = config.max_position_embeddings;
+  RopeTable table{Tensor::empty({positions, half}, dtype_of<T>, {}, MemoryTag::weights),
+                  Tensor::empty({positions, half}, dtype_of<T>, {}, MemoryTag::weights)};
+  std::vector<float> inverse(static_cast<size_t>(half));
+  for (int64_t i = 0; i < half; ++i) {
+    const float plain = 1.0f / static_cast<float>(std::pow(config.rope_theta, 2.0 * static_cast<double>(i) /
+                                                                                  static_cast<double>(config.head_dim)));
+    inverse[static_cast<size_t>(i)] = static_cast<float>(scaled_inverse_frequency(plain, config.rope_scaling));
+  }
+  T* cosines = table.cos.data<T>();
+  T* sines = table.sin.data<T>();
+  parallel_for(positions, 256, [&](int64_t begin, int64_t end) {
+    for (int64_t position = begin; position < end; ++position)
+      for (int64_t i = 0; i < half; ++i) {
+        const float angle = static_cast<float>(position) * inverse[static_cast<size_t>(i)];
+        cosines[position * half + i] = std::cos(static_cast<T>(angle));
+        sines[position * half + i] = std::sin(static_cast<T>(angle));
+      }
+  });
+  return table;
+}
+
+}  // namespace
+
+RopeTable make_rope_table(const ModelConfig& config, DType dtype) {
+  return dtype == DType::f64 ? fill<double>(config) : fill<float>(config);
+}
+
+}  // namespace lathe::nn

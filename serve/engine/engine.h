@@ -1,0 +1,57 @@
+// Many requests through one model: step() = schedule → run → sample → publish. A request's tokens are the same bits whatever
+// else is in the batch, and whenever it was preempted.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "nn/kv_cache.h"
+#include "nn/transformer.h"
+#include "serve/engine/request.h"
+#include "serve/engine/scheduler.h"
+
+namespace lathe::engine {
+
+struct EngineOptions {
+  int64_t kv_cache_tokens = 0;  // 0: eight times the model's context, at most 16384 tokens
+  int64_t max_sequences = 64;
+  int64_t max_tokens_per_step = 512;
+};
+
+class Engine {
+ public:
+  // The model is borrowed and must outlive the engine; its active adapter is used.
+  Engine(const nn::Transformer& model, const EngineOptions& options = {});
+
+  // Throws ConfigError for an empty prompt, a token outside the vocabulary, settings out of range, or more tokens than the
+  // model's context or the cache holds.
+  RequestId add(Request request);
+  bool idle() const { return scheduler_.idle(); }
+  // Runs one batch; an output for each sequence that got a token.
+  std::vector<TokenOutput> step();
+
+ private:
+  Tensor run(const std::vector<ScheduledSequence>& scheduled);
+  void sample_rows(const Tensor& logits, const std::vector<Sequence*>& sequences, std::vector<TokenOutput>& outputs);
+
+  const nn::Transformer& model_;
+  nn::KvCache cache_;
+  Scheduler scheduler_;
+  RequestId next_id_ = 1;
+};
+
+struct Completion {
+  std::vector<int32_t> tokens;  // without the stop token
+  std::vector<float> logprobs;
+  FinishReason finish_reason = FinishReason::length;
+};
+
+// All requests to their end, answers in their order. `on_token` (may be empty) sees each output as it comes; its request is
+// the index into `requests`.
+std::vector<Completion> generate(const nn::Transformer& model, const std::vector<Request>& requests,
+                                 const EngineOptions& options = {},
+                                 const std::function<void(const TokenOutput&)>& on_token = {});
+
+}  // namespace lathe::engine
