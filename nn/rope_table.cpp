@@ -22,9 +22,9 @@ double scaled_inverse_frequency(double inverse_frequency, const RopeScaling& sca
 }
 
 template <class T>
-RopeTable fill(const ModelConfig& config) {
-  const int64_t half = config.head_dim / 2, positions = config.max_position_embeddings;
-  RopeTable table{Tensor::empty({positions, half}, dtype_of<T>, {}, MemoryTag::weights),
+autograd::RopeTables fill(const ModelConfig& config, int64_t positions) {
+  const int64_t half = config.head_dim / 2;
+  autograd::RopeTables table{Tensor::empty({positions, half}, dtype_of<T>, {}, MemoryTag::weights),
                   Tensor::empty({positions, half}, dtype_of<T>, {}, MemoryTag::weights)};
   std::vector<float> inverse(static_cast<size_t>(half));
   for (int64_t i = 0; i < half; ++i) {
@@ -47,8 +47,8 @@ RopeTable fill(const ModelConfig& config) {
 
 }  // namespace
 
-RopeTable make_rope_table(const ModelConfig& config, DType dtype) {
-  return dtype == DType::f64 ? fill<double>(config) : fill<float>(config);
+autograd::RopeTables make_rope_tables(const ModelConfig& config, DType dtype, int64_t positions) {
+  return dtype == DType::f64 ? fill<double>(config, positions) : fill<float>(config, positions);
 }
 
 }  // namespace lathe::nn

@@ -3,19 +3,19 @@
 
 #include <cstdint>
 #include <span>
-#include <vector>
 
+#include "autograd/sequence_layout.h"
 #include "core/tensor.h"
 
 namespace lathe::nn {
 
 struct TokenBatch {
-  Tensor ids;         // i32 [T]
-  Tensor positions;   // i32 [T]: from 0 in each sequence, or from what is cached of it
-  Tensor cu_seqlens;  // i32 [S + 1]: 0, then where each sequence ends
+  Tensor ids;                       // i32 [T]
+  autograd::SequenceLayout layout;  // positions run from 0 in each sequence, or from what is cached of it
 };
 
-// Whole sequences, positions from 0. `lengths` cuts `ids`; ConfigError when they do not sum to its size.
-TokenBatch make_token_batch(std::span<const int32_t> ids, std::span<const int64_t> lengths);
+// Whole sequences, positions from 0. `lengths` cuts `ids`; ShapeError when they do not sum to its size. `first_sample` numbers
+// the sequences within an optimiser step.
+TokenBatch make_token_batch(std::span<const int32_t> ids, std::span<const int32_t> lengths, int32_t first_sample = 0);
 
 }  // namespace lathe::nn

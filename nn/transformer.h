@@ -3,19 +3,16 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "autograd/variable.h"
-#include "core/tensor.h"
-#include "kernels/matmul/matmul.h"
+#include "autograd/ops/linear.h"
+#include "autograd/ops/rope.h"
 #include "nn/attention_context.h"
 #include "nn/config.h"
 #include "nn/linear.h"
-#include "nn/rope_table.h"
+#include "nn/parameter.h"
 #include "nn/token_batch.h"
 #include "nn/weights/peft.h"
 #include "nn/weights/weight_source.h"
@@ -28,11 +25,13 @@ enum class WeightMode { frozen, trainable };
 struct TransformerOptions {
   DType dtype = DType::f32;  // of weights and activations: f32, bf16, or f64 (reference bodies)
   WeightMode weights = WeightMode::frozen;
+  int64_t max_positions = 0;  // rotary tables are built for as many; 0: the model's context
 };
 
-struct NamedVariable {
-  std::string name;  // Hugging Face's, or "base_model.model.….lora_A.weight" for adapters
-  autograd::Variable variable;
+struct ForwardOptions {
+  // Each layer keeps only its input and is computed again in the backward, with the same bits.
+  bool checkpoint_layers = false;
+  AdapterMode adapter;
 };
 
 class Transformer {
@@ -43,32 +42,28 @@ class Transformer {
 
   const ModelConfig& config() const { return config_; }
   DType dtype() const { return options_.dtype; }
+  int64_t max_positions() const { return rope_.cos.dim(0); }
 
-  // The hidden states after the last norm, [T, hidden_size]. With `checkpoint_layers` each layer keeps only its input and is
-  // computed again in the backward, with the same bits.
-  autograd::Variable forward(const TokenBatch& batch, AttentionContext& attention, bool checkpoint_layers = false) const;
+  // The hidden states after the last norm, [T, hidden_size]. With checkpoint_layers `attention` must outlive the backward.
+  autograd::Variable forward(const TokenBatch& batch, AttentionContext& attention, const ForwardOptions& options = {}) const;
 
-  // f32 [T, vocab_size] (f64 for f64) from hidden states.
+  // The output projection [vocab, hidden]: the embedding itself where they are tied.
+  const autograd::LinearWeight& output_weight() const { return lm_head_ ? *lm_head_ : *embedding_; }
+  // f32 (f64 for f64) [T, vocab_size] of hidden states [T, hidden_size].
   Tensor logits(const Tensor& hidden) const;
-  // The output projection: the embedding itself where they are tied.
-  const BaseWeight& output_weight() const { return lm_head_ ? *lm_head_ : embedding_; }
 
-  // Adds zero-effect LoRA to every linear that the config targets: A kaiming-uniform from the seed, B zero. ConfigError when
-  // a target matches nothing.
+  // Adds LoRA without effect to every linear that the config targets: A kaiming-uniform from the seed, B zero. ConfigError
+  // when it targets nothing.
   void add_lora(const LoraConfig& config, uint64_t seed);
-  // Loads an adapter's weights. Every key must find its linear with its shape; the first that does not is a FormatError.
+  // Adds an adapter with its weights. Every key must find its linear and have its shape, and every targeted linear its key:
+  // else FormatError names the first that does not.
   void load_adapter(const PeftAdapter& adapter);
-  // Copies of the adapter's current weights.
+  // Copies of the adapter's masters.
   PeftAdapter adapter() const;
   bool has_adapter() const { return lora_config_.has_value(); }
-  // Turns the adapter off and on without unloading it (DPO's reference, `eval` before and after).
-  void set_adapter_enabled(bool enabled);
-  // Adapters compute with copies in the model's dtype: call after each change of the f32 weights.
-  void refresh_adapter();
 
-  // What training updates: the adapter's A and B, or every weight in trainable mode. In a fixed order.
-  std::vector<NamedVariable> trainable_parameters() const;
-  int64_t parameter_count() const { return config_.parameter_count(); }
+  // What training updates: the adapter's A and B, or, in trainable mode without an adapter, every weight. A fixed order.
+  std::vector<Parameter> trainable_parameters() const;
 
  private:
   struct Layer {
@@ -76,17 +71,18 @@ class Transformer {
     Linear q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj;
   };
   autograd::Variable run_layer(const Layer& layer, int64_t index, const autograd::Variable& x, const TokenBatch& batch,
-                               AttentionContext& attention) const;
+                               AttentionContext& attention, const AdapterMode& mode) const;
   std::vector<Linear*> linears();
   std::vector<const Linear*> linears() const;
+  void attach_lora(Linear& linear, const LoraConfig& config, Tensor a, Tensor b);
 
   ModelConfig config_;
   TransformerOptions options_;
-  RopeTable rope_;
-  BaseWeight embedding_;
-  std::optional<BaseWeight> lm_head_;
+  autograd::RopeTables rope_;
+  std::optional<autograd::LinearWeight> embedding_, lm_head_;
   autograd::Variable final_norm_;
   std::vector<Layer> layers_;
+  std::vector<Parameter> weights_;  // trainable mode only
   std::optional<LoraConfig> lora_config_;
 };
 

@@ -15,7 +15,7 @@
 namespace lathe::engine {
 
 struct EngineOptions {
-  int64_t kv_cache_tokens = 0;  // 0: eight times the model's context, at most 16384 tokens
+  int64_t kv_cache_tokens = 16384;  // capacity, rounded up to pages
   int64_t max_sequences = 64;
   int64_t max_tokens_per_step = 512;
 };
@@ -33,8 +33,9 @@ class Engine {
   std::vector<TokenOutput> step();
 
  private:
-  Tensor run(const std::vector<ScheduledSequence>& scheduled);
-  void sample_rows(const Tensor& logits, const std::vector<Sequence*>& sequences, std::vector<TokenOutput>& outputs);
+  Tensor run(const std::vector<ScheduledSequence>& scheduled) const;
+  std::vector<TokenOutput> sample(const std::vector<ScheduledSequence>& scheduled, const Tensor& hidden) const;
+  void publish(const std::vector<ScheduledSequence>& scheduled, std::vector<TokenOutput>& outputs);
 
   const nn::Transformer& model_;
   nn::KvCache cache_;

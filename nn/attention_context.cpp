@@ -1,0 +1,41 @@
+#include "nn/attention_context.h"
+
+#include <cmath>
+
+#include "autograd/ops/attention.h"
+#include "kernels/paged_attention/paged_attention.h"
+
+namespace lathe::nn {
+namespace {
+
+kernels::AttentionParams params_of(const ModelConfig& config) {
+  kernels::AttentionParams params;
+  params.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
+  return params;
+}
+
+}  // namespace
+
+PackedAttention::PackedAttention(const ModelConfig& config, autograd::SequenceLayout layout)
+    : layout_(std::move(layout)), params_(params_of(config)) {}
+
+autograd::Variable PackedAttention::attend(int64_t, const autograd::Variable& q, const autograd::Variable& k,
+                                           const autograd::Variable& v) {
+  return autograd::attention(q, k, v, layout_, params_);
+}
+
+PagedAttention::PagedAttention(const ModelConfig& config, const KvCache& cache, Batch batch)
+    : cache_(cache), batch_(std::move(batch)), params_(params_of(config)) {}
+
+autograd::Variable PagedAttention::attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
+                                          const autograd::Variable& v) {
+  const Tensor& k_pages = cache_.k_pages(layer);
+  const Tensor& v_pages = cache_.v_pages(layer);
+  kernels::kv_append(k_pages, v_pages, k.value(), v.value(), batch_.slots);
+  Tensor out = Tensor::empty(q.shape(), q.dtype());
+  kernels::paged_attention(out, q.value(), k_pages, v_pages, batch_.block_table, batch_.cu_seqlens, batch_.context_lens,
+                           params_);
+  return autograd::Variable(out);
+}
+
+}  // namespace lathe::nn

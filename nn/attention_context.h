@@ -1,0 +1,52 @@
+// How a layer's queries find their keys and values. Layers call attend() and do not care which.
+#pragma once
+
+#include <vector>
+
+#include "autograd/sequence_layout.h"
+#include "autograd/variable.h"
+#include "kernels/attention/attention.h"
+#include "nn/kv_cache.h"
+
+namespace lathe::nn {
+
+class AttentionContext {
+ public:
+  virtual ~AttentionContext() = default;
+  // q [T, heads, D]; k, v [T, kv_heads, D] of the new tokens, rotated → [T, heads, D].
+  virtual autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
+                                    const autograd::Variable& v) = 0;
+};
+
+// Training and scoring: whole sequences, each attending to itself.
+class PackedAttention final : public AttentionContext {
+ public:
+  PackedAttention(const ModelConfig& config, autograd::SequenceLayout layout);
+  autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
+                            const autograd::Variable& v) override;
+
+ private:
+  autograd::SequenceLayout layout_;
+  kernels::AttentionParams params_;
+};
+
+// Generation: appends the new keys and values to their pages, then attends over all of the sequence's. No gradients.
+class PagedAttention final : public AttentionContext {
+ public:
+  struct Batch {
+    Tensor cu_seqlens;    // i32 [S + 1]: the new tokens of each sequence
+    Tensor context_lens;  // i32 [S]: cached and new
+    Tensor block_table;   // i32 [S, max pages]
+    Tensor slots;         // i64 [T]: page · page_size + offset of each new token
+  };
+  PagedAttention(const ModelConfig& config, const KvCache& cache, Batch batch);
+  autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
+                            const autograd::Variable& v) override;
+
+ private:
+  const KvCache& cache_;
+  Batch batch_;
+  kernels::AttentionParams params_;
+};
+
+}  // namespace lathe::nn

@@ -1,0 +1,186 @@
+#include "serve/engine/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <unordered_map>
+
+#include "core/error.h"
+
+namespace lathe::engine {
+namespace {
+
+SchedulerOptions scheduler_options(const EngineOptions& options, int64_t page_size) {
+  SchedulerOptions result;
+  result.page_size = page_size;
+  result.pages = (options.kv_cache_tokens + page_size - 1) / page_size;
+  result.max_sequences = options.max_sequences;
+  result.max_tokens_per_step = options.max_tokens_per_step;
+  return result;
+}
+
+void check_sampling(const kernels::SamplingParams& sampling) {
+  const auto need = [](bool holds, const char* key, double found, const char* expected) {
+    if (!holds) throw ConfigError(key, std::string("expected ") + expected + ", found " + std::to_string(found));
+  };
+  need(sampling.temperature >= 0 && std::isfinite(sampling.temperature), "temperature", sampling.temperature, "0 or more");
+  need(sampling.top_k >= 0, "top_k", sampling.top_k, "0 (off) or more");
+  need(sampling.top_p > 0 && sampling.top_p <= 1, "top_p", sampling.top_p, "above 0, at most 1");
+  need(sampling.min_p >= 0 && sampling.min_p <= 1, "min_p", sampling.min_p, "from 0 to 1");
+  need(sampling.repetition_penalty > 0 && std::isfinite(sampling.repetition_penalty), "repetition_penalty",
+       sampling.repetition_penalty, "above 0");
+  need(std::isfinite(sampling.presence_penalty), "presence_penalty", sampling.presence_penalty, "a finite number");
+  need(std::isfinite(sampling.frequency_penalty), "frequency_penalty", sampling.frequency_penalty, "a finite number");
+}
+
+template <class T>
+Tensor vector_tensor(const std::vector<T>& values) {
+  return Tensor::of<T>(values, {static_cast<int64_t>(values.size())});
+}
+
+}  // namespace
+
+std::string_view name_of(FinishReason reason) { return reason == FinishReason::stop ? "stop" : "length"; }
+
+Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
+    : model_(model),
+      cache_(model.config(), model.dtype(),
+             (options.kv_cache_tokens + nn::KvCache::default_page_size - 1) / nn::KvCache::default_page_size),
+      scheduler_(scheduler_options(options, nn::KvCache::default_page_size)) {}
+
+RequestId Engine::add(Request request) {
+  if (request.prompt.empty()) throw ConfigError("prompt", "is empty; generation needs at least one token");
+  for (const int32_t token : request.prompt)
+    if (token < 0 || token >= model_.config().vocab_size)
+      throw ConfigError("prompt", "token " + std::to_string(token) + " is outside the vocabulary of " +
+                                      std::to_string(model_.config().vocab_size));
+  if (request.max_tokens < 1) throw ConfigError("max_tokens", "expected at least 1");
+  const auto longest = static_cast<int64_t>(request.prompt.size()) + request.max_tokens;
+  if (longest > model_.max_positions())
+    throw ConfigError("max_tokens", "a prompt of " + std::to_string(request.prompt.size()) + " and " +
+                                        std::to_string(request.max_tokens) + " new tokens exceed the model's context of " +
+                                        std::to_string(model_.max_positions()));
+  check_sampling(request.sampling);
+  Sequence sequence;
+  sequence.id = next_id_++;
+  sequence.request = std::move(request);
+  const RequestId id = sequence.id;
+  scheduler_.add(std::move(sequence));
+  return id;
+}
+
+std::vector<TokenOutput> Engine::step() {
+  const autograd::NoGradScope no_grad;
+  const std::vector<ScheduledSequence> scheduled = scheduler_.schedule();
+  if (scheduled.empty()) return {};
+  const Tensor hidden = run(scheduled);
+  std::vector<TokenOutput> outputs = sample(scheduled, hidden);
+  publish(scheduled, outputs);
+  return outputs;
+}
+
+Tensor Engine::run(const std::vector<ScheduledSequence>& scheduled) const {
+  std::vector<int32_t> ids, positions, bounds{0}, context_lens, samples;
+  std::vector<int64_t> slots;
+  size_t most_pages = 0;
+  for (const ScheduledSequence& entry : scheduled) most_pages = std::max(most_pages, entry.sequence->block_table.size());
+  std::vector<int32_t> block_table(scheduled.size() * most_pages, 0);
+
+  for (size_t i = 0; i < scheduled.size(); ++i) {
+    const Sequence& sequence = *scheduled[i].sequence;
+    std::copy(sequence.block_table.begin(), sequence.block_table.end(),
+              block_table.begin() + static_cast<std::ptrdiff_t>(i * most_pages));
+    for (int64_t position = sequence.cached; position < sequence.cached + scheduled[i].tokens; ++position) {
+      ids.push_back(sequence.token(position));
+      positions.push_back(static_cast<int32_t>(position));
+      slots.push_back(int64_t{sequence.block_table[static_cast<size_t>(position / cache_.page_size())]} * cache_.page_size() +
+                      position % cache_.page_size());
+    }
+    bounds.push_back(static_cast<int32_t>(ids.size()));
+    context_lens.push_back(static_cast<int32_t>(sequence.cached + scheduled[i].tokens));
+    samples.push_back(static_cast<int32_t>(i));
+  }
+  const nn::TokenBatch batch{vector_tensor(ids), {vector_tensor(bounds), vector_tensor(positions), vector_tensor(samples)}};
+  const auto sequences = static_cast<int64_t>(scheduled.size());
+  nn::PagedAttention attention(
+      model_.config(), cache_,
+      {batch.layout.cu_seqlens, vector_tensor(context_lens),
+       Tensor::of<int32_t>(block_table, {sequences, static_cast<int64_t>(most_pages)}), vector_tensor(slots)});
+  return model_.forward(batch, attention).value();
+}
+
+std::vector<TokenOutput> Engine::sample(const std::vector<ScheduledSequence>& scheduled, const Tensor& hidden) const {
+  // The last row of each sequence that has reached its end; the others are still being prefilled.
+  std::vector<kernels::SamplingRow> rows;
+  std::vector<TokenOutput> outputs;
+  std::vector<int64_t> last_rows;
+  int64_t end = 0;
+  for (const ScheduledSequence& entry : scheduled) {
+    end += entry.tokens;
+    if (!entry.samples()) continue;
+    const Sequence& sequence = *entry.sequence;
+    last_rows.push_back(end - 1);
+    rows.push_back({sequence.request.sampling, static_cast<uint64_t>(sequence.length()), sequence.request.prompt, sequence.output});
+    outputs.push_back({sequence.id, 0, 0, std::nullopt});
+  }
+  if (rows.empty()) return outputs;
+
+  const auto count = static_cast<int64_t>(rows.size());
+  Tensor last_hidden = Tensor::empty({count, hidden.dim(1)}, hidden.dtype());
+  const int64_t row_bytes = hidden.dim(1) * size_of(hidden.dtype());
+  for (int64_t i = 0; i < count; ++i)
+    std::memcpy(static_cast<char*>(last_hidden.raw()) + i * row_bytes,
+                static_cast<const char*>(hidden.raw()) + last_rows[static_cast<size_t>(i)] * row_bytes,
+                static_cast<size_t>(row_bytes));
+  const Tensor logits = model_.logits(last_hidden);
+  const Tensor tokens = Tensor::empty({count}, DType::i32), logprobs = Tensor::empty({count}, DType::f32);
+  kernels::sample(tokens, logprobs, logits, rows);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    outputs[i].token = tokens.data<int32_t>()[i];
+    outputs[i].logprob = logprobs.data<float>()[i];
+  }
+  return outputs;
+}
+
+void Engine::publish(const std::vector<ScheduledSequence>& scheduled, std::vector<TokenOutput>& outputs) {
+  size_t next = 0;
+  for (const ScheduledSequence& entry : scheduled) {
+    Sequence& sequence = *entry.sequence;
+    const bool sampled = entry.samples();
+    sequence.cached += entry.tokens;
+    if (!sampled) continue;
+    TokenOutput& output = outputs[next++];
+    sequence.output.push_back(output.token);
+    const auto& stops = sequence.request.stop_token_ids;
+    if (std::find(stops.begin(), stops.end(), output.token) != stops.end()) {
+      output.finish_reason = FinishReason::stop;
+    } else if (static_cast<int64_t>(sequence.output.size()) >= sequence.request.max_tokens) {
+      output.finish_reason = FinishReason::length;
+    }
+    if (output.finish_reason) scheduler_.finish(&sequence);
+  }
+}
+
+std::vector<Completion> generate(const nn::Transformer& model, const std::vector<Request>& requests,
+                                 const EngineOptions& options, const std::function<void(const TokenOutput&)>& on_token) {
+  Engine engine(model, options);
+  std::unordered_map<RequestId, size_t> index_of;
+  for (size_t i = 0; i < requests.size(); ++i) index_of[engine.add(requests[i])] = i;
+  std::vector<Completion> completions(requests.size());
+  while (!engine.idle()) {
+    for (TokenOutput output : engine.step()) {
+      const size_t index = index_of.at(output.request);
+      Completion& completion = completions[index];
+      if (output.finish_reason) completion.finish_reason = *output.finish_reason;
+      if (output.finish_reason != FinishReason::stop) {
+        completion.tokens.push_back(output.token);
+        completion.logprobs.push_back(output.logprob);
+      }
+      output.request = index;
+      if (on_token) on_token(output);
+    }
+  }
+  return completions;
+}
+
+}  // namespace lathe::engine
