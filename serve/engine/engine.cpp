@@ -33,6 +33,21 @@ void check_sampling(const kernels::SamplingParams& sampling) {
   need(std::isfinite(sampling.frequency_penalty), "frequency_penalty", sampling.frequency_penalty, "a finite number");
 }
 
+// The cache that the longest requests that run together fill, within the limit.
+EngineOptions sized_for(const std::vector<Request>& requests, EngineOptions options) {
+  std::vector<int64_t> lengths;
+  for (const Request& request : requests) {
+    const int64_t page = nn::KvCache::default_page_size;
+    const int64_t length = static_cast<int64_t>(request.prompt.size()) + std::max<int64_t>(request.max_tokens, 0);
+    lengths.push_back((length + page - 1) / page * page);
+  }
+  std::sort(lengths.rbegin(), lengths.rend());
+  int64_t needed = 0;
+  for (size_t i = 0; i < lengths.size() && static_cast<int64_t>(i) < options.max_sequences; ++i) needed += lengths[i];
+  options.kv_cache_tokens = std::min(options.kv_cache_tokens, needed);
+  return options;
+}
+
 template <class T>
 Tensor vector_tensor(const std::vector<T>& values) {
   return Tensor::of<T>(values, {static_cast<int64_t>(values.size())});
@@ -163,7 +178,7 @@ void Engine::publish(const std::vector<ScheduledSequence>& scheduled, std::vecto
 
 std::vector<Completion> generate(const nn::Transformer& model, const std::vector<Request>& requests,
                                  const EngineOptions& options, const std::function<void(const TokenOutput&)>& on_token) {
-  Engine engine(model, options);
+  Engine engine(model, sized_for(requests, options));
   std::unordered_map<RequestId, size_t> index_of;
   for (size_t i = 0; i < requests.size(); ++i) index_of[engine.add(requests[i])] = i;
   std::vector<Completion> completions(requests.size());

@@ -15,7 +15,7 @@
 namespace lathe::engine {
 
 struct EngineOptions {
-  int64_t kv_cache_tokens = 16384;  // capacity, rounded up to pages
+  int64_t kv_cache_tokens = 16384;  // capacity, rounded up to pages; generate() takes less where its requests need less
   int64_t max_sequences = 64;
   int64_t max_tokens_per_step = 512;
 };

@@ -1,0 +1,26 @@
+// A model on disk: a Hugging Face directory or a .gguf file, opened and checked, nothing read into memory yet.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "nn/config.h"
+#include "nn/weights/gguf.h"
+#include "nn/weights/weight_source.h"
+
+namespace lathe::nn {
+
+struct ModelFiles {
+  std::filesystem::path path;
+  ModelConfig config;
+  std::shared_ptr<const WeightSource> weights;
+  std::shared_ptr<const GgufFile> gguf;  // null for a directory
+};
+
+// Throws ConfigError when the path is neither, FormatError or ConfigError for what is wrong inside.
+ModelFiles open_model_files(const std::filesystem::path& path);
+
+// The dtype that "auto" stands for: bf16 where the CPU multiplies bf16 itself, f32 elsewhere.
+DType parse_compute_dtype(const std::string& text);  // "auto", "f32"/"float32", "bf16"/"bfloat16", "f64"; ConfigError
+
+}  // namespace lathe::nn

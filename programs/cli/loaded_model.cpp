@@ -1,0 +1,62 @@
+#include "programs/cli/loaded_model.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "nn/weights/peft.h"
+
+namespace lathe::cli {
+namespace {
+
+template <class Out, class In>
+std::vector<Out> converted(std::optional<std::vector<In>> values) {
+  if (!values) return {};
+  return {values->begin(), values->end()};
+}
+
+data::TokenizerMetadata metadata_of(const nn::GgufFile& file) {
+  const auto id = [&file](const char* name) {
+    return file.get_optional<int64_t>("tokenizer.ggml." + std::string(name) + "_token_id");
+  };
+  data::TokenizerMetadata metadata;
+  metadata.model = file.get<std::string>("tokenizer.ggml.model");
+  metadata.pre = file.get_optional<std::string>("tokenizer.ggml.pre").value_or("");
+  metadata.tokens = file.get<std::vector<std::string>>("tokenizer.ggml.tokens");
+  metadata.scores = converted<float>(file.get_optional<std::vector<double>>("tokenizer.ggml.scores"));
+  metadata.token_types = converted<int32_t>(file.get_optional<std::vector<int64_t>>("tokenizer.ggml.token_type"));
+  metadata.merges = file.get_optional<std::vector<std::string>>("tokenizer.ggml.merges").value_or(std::vector<std::string>{});
+  metadata.bos_id = id("bos");
+  metadata.eos_id = id("eos");
+  metadata.eot_id = id("eot");
+  metadata.unknown_id = id("unknown");
+  metadata.padding_id = id("padding");
+  metadata.add_bos = file.get_optional<bool>("tokenizer.ggml.add_bos_token");
+  metadata.add_eos = file.get_optional<bool>("tokenizer.ggml.add_eos_token");
+  metadata.add_space_prefix = file.get_optional<bool>("tokenizer.ggml.add_space_prefix");
+  metadata.chat_template = file.get_optional<std::string>("tokenizer.chat_template");
+  return metadata;
+}
+
+}  // namespace
+
+std::shared_ptr<const data::Tokenizer> load_tokenizer(const nn::ModelFiles& files) {
+  if (files.gguf) return data::Tokenizer::from_metadata(metadata_of(*files.gguf), files.path.string());
+  return data::Tokenizer::from_directory(files.path);
+}
+
+void load_adapter_into(nn::Transformer& model, const std::filesystem::path& directory) {
+  std::vector<std::string> warnings;
+  model.load_adapter(nn::read_peft_adapter(directory, &warnings));
+  for (const std::string& warning : warnings) std::fprintf(stderr, "warning: %s: %s\n", directory.c_str(), warning.c_str());
+}
+
+std::vector<int32_t> stop_tokens(const nn::ModelConfig& config, const data::Tokenizer& tokenizer) {
+  std::vector<int32_t> ids = config.eos_token_ids;
+  for (const auto& id : {tokenizer.eos_id(), tokenizer.eot_id()})
+    if (id) ids.push_back(*id);
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+}  // namespace lathe::cli
