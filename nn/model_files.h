@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "core/dtype.h"
 #include "nn/config.h"
 #include "nn/weights/gguf.h"
 #include "nn/weights/weight_source.h"
