@@ -1,6 +1,6 @@
 // The public hook: how an operation joins the tape. Ours (autograd/ops/) and a user's are written alike:
 //
-//   struct Square final : Operation {                       // out = x²
+//   struct Square final : Operation {  // out = x²
 //     std::string_view name() const override { return "square"; }
 //     void forward(Forward& f) {
 //       Tensor out = Tensor::empty(f.input(0).shape(), f.input(0).dtype());
@@ -9,8 +9,7 @@
 //       f.output(out);
 //     }
 //     void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
-//       Tensor grad_x = …2 · saved["x"] · grad_outputs[0]…;
-//       grads.add(0, grad_x);
+//       grads.add(0, …2 · saved["x"] · grad_outputs[0]…);
 //     }
 //   };
 //   Variable square(const Variable& x) { return apply(Square{}, {x}); }
@@ -38,31 +37,36 @@ class Operation {
   virtual ~Operation() = default;
   virtual std::string_view name() const = 0;
   // The vector-Jacobian product. grad_outputs[i] has output i's shape and dtype and is contiguous; it is
-  // undefined where nothing flowed to that output (never all of them). vjp may keep or overwrite it as
-  // reusable() says.
+  // undefined where nothing flowed to that output (never all of them). Its memory may be worked in when
+  // exclusive() says so.
   virtual void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) = 0;
-  // An operation whose single (first) output is cheap to compute again from what it saved offers to do so:
-  // then operations that save that output keep nothing, and the walk calls recompute() once, before it passes
-  // this one.
+  // An operation whose first output is cheap to compute again from what it saved offers to do so: then
+  // operations that save that output as their input keep nothing, and the walk calls recompute() once, before
+  // it passes this one.
   virtual bool can_recompute() const { return false; }
   virtual Tensor recompute(Saved&) { return {}; }
+};
+
+struct SavedTensor {
+  std::string_view name;
+  Tensor tensor;                   // undefined where the producer recomputes it
+  uint64_t version = 0;            // of the storage, when it was saved
+  std::shared_ptr<Node> producer;  // recomputes it
 };
 
 // What forward() sees. Inputs are numbered as in apply(); an optional input that is not given is undefined.
 class Forward {
  public:
   explicit Forward(std::span<const Variable> inputs);
-  const Tensor& input(int i) const { return inputs_[i].value(); }
-  bool needs(int i) const {
-    return recording_ && inputs_[i].requires_grad();
-  }  // its gradient will be asked for
-  bool recording() const {
-    return recording_;
-  }  // false: nothing will be saved, so compute nothing for a backward
+  const Tensor& input(int i) const { return inputs_[static_cast<size_t>(i)].value(); }
+  // Whether this input's gradient will be asked for. All false when nothing is recorded.
+  bool needs(int i) const { return recording_ && inputs_[static_cast<size_t>(i)].requires_grad(); }
+  // False: nothing will be saved, so compute nothing for a backward.
+  bool recording() const { return recording_; }
 
-  // The explicit saved list, read back by name in vjp. A tensor changed in place before the walk reaches it
-  // is an error that names the operation and `name` (a literal). save_input keeps nothing where the producer
-  // recomputes.
+  // The explicit saved list, read back by name (a literal) in vjp. A tensor that is changed in place before
+  // the walk reaches it is an error that names the operation and the tensor. save_input keeps nothing where
+  // the input's producer recomputes it.
   void save(std::string_view name, const Tensor& tensor);
   void save_input(std::string_view name, int i);
   void output(Tensor value) { outputs_.push_back(std::move(value)); }
@@ -72,18 +76,10 @@ class Forward {
 
  private:
   friend class Outputs;
-  friend class Saved;
-  struct Entry {
-    std::string_view name;
-    Tensor tensor;
-    uint64_t version;
-    std::shared_ptr<Node> producer;
-  };
-  friend class Node;
   std::span<const Variable> inputs_;
-  std::vector<Entry> saved_;
+  std::vector<SavedTensor> saved_;
   std::vector<Tensor> outputs_;
-  bool recording_;
+  bool recording_ = false;
 };
 
 // The saved list in vjp and recompute.
@@ -92,10 +88,11 @@ class Saved {
   explicit Saved(Node& node) : node_(node) {}
   const Tensor& operator[](std::string_view name);
   bool has(std::string_view name) const;
-  // Removes it from the list, so that reusable() may hand out its memory.
+  // Removes it from the list, so that its memory may become exclusive().
   Tensor take(std::string_view name);
 
  private:
+  SavedTensor& find(std::string_view name);
   Node& node_;
 };
 
@@ -106,29 +103,29 @@ class InputGradients {
   // False for constants, frozen weights and missing inputs: do no work for those.
   bool needed(int i) const;
 
-  // Three ways to deliver; use one for each needed input.
+  // Three ways to deliver, one for each needed input.
   // 1. A tensor of the input's shape. It may be grad_outputs' own: memory is shared until somebody must
   // write.
   void add(int i, Tensor gradient);
-  // 2. A buffer in the input's dtype, to be written whole (or, with accumulate, added to) before vjp does
-  // anything
-  //    else with `grads`: saves a pass where a kernel can add to what is there.
+  // 2. A contiguous buffer in the input's dtype, to be written whole (or, with accumulate, added to) before
+  // vjp
+  //    delivers anything else: saves a pass where a kernel can add to what is there.
   struct Target {
     Tensor tensor;
     bool accumulate;
   };
   Target target(int i);
-  // 3. A buffer in f32 (f64 for f64) to be added to: a leaf's own gradient, for kernels that sum over tokens.
+  // 3. A buffer in f32 (f64 for f64) to be added to, a leaf's own gradient: for kernels that sum over tokens.
   Tensor accumulator(int i);
 
   // Continues the walk through operations that vjp has just recorded on the inputs' own Variables
   // (checkpoint).
   void continue_through(std::span<const Variable> outputs, std::span<Tensor> grad_outputs);
 
-  // Rounds the buffers that could not be handed out directly; the walk calls it after vjp.
-  void flush();
-
  private:
+  friend class Walk;
+  void deliver_rounded();  // the buffers that were not the receiver's own
+
   struct Pending {
     int input;
     Tensor tensor;
@@ -138,7 +135,7 @@ class InputGradients {
   std::vector<Pending> pending_;
 };
 
-// What apply() returns: converts to the only output, or is indexed.
+// What apply() returns: converts to its only output, or is indexed.
 class Outputs {
  public:
   Outputs(Forward& forward,
@@ -165,9 +162,12 @@ Outputs apply(Op operation, std::initializer_list<Variable> inputs) {
   return apply(std::move(operation), std::span<const Variable>(inputs.begin(), inputs.size()));
 }
 
-// The tensor's own memory when nobody else looks at it (then `tensor` becomes undefined), else a fresh tensor
-// of its shape and dtype: for kernels that may work in place. Uninitialised in either case, as far as the
-// caller may assume.
-Tensor reusable(Tensor& tensor);
+Tensor empty_like(const Tensor& tensor);  // contiguous
+
+// Nobody else sees this tensor's memory: a kernel may write into it.
+bool exclusive(const Tensor& tensor);
+// The tensor's own memory when it is exclusive and contiguous, else fresh memory for its shape and dtype:
+// where the result of a kernel goes that may work in place.
+Tensor in_place_or_fresh(const Tensor& tensor);
 
 }  // namespace lathe::autograd

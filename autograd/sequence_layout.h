@@ -19,6 +19,9 @@ struct SequenceLayout {
   int64_t sequences() const { return cu_seqlens.numel() - 1; }
   int64_t tokens() const { return positions.numel(); }
 
+  // cu_seqlens where each token has several rows (one for each head): rows must be a multiple of tokens().
+  Tensor bounds_of_rows(int64_t rows) const;
+
   // Sequences of these lengths, positions from 0. Without sample numbers they are counted from first_sample:
   // the second micro-batch of a step goes on where the first ended.
   static SequenceLayout of(std::span<const int32_t> lengths, int32_t first_sample = 0);

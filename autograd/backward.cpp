@@ -1,0 +1,224 @@
+// The backward walk: from the root through the recorded operations in descending order of their recording.
+#include "autograd/node.h"
+#include "core/error.h"
+#include "kernels/add/add.h"
+#include "kernels/copy/copy.h"
+
+namespace lathe::autograd {
+namespace {
+
+Tensor contiguous(Tensor tensor) {
+  if (tensor.is_contiguous()) return tensor;
+  Tensor result = empty_like(tensor);
+  kernels::copy(result, tensor);
+  return result;
+}
+
+// A gradient that may be written to: `slot` itself, or a copy where others look at its memory.
+void make_exclusive(Tensor& slot) {
+  if (exclusive(slot)) return;
+  Tensor own = empty_like(slot);
+  kernels::copy(own, slot);
+  slot = std::move(own);
+}
+
+}  // namespace
+
+void Node::check_saved() const {
+  for (const SavedTensor& entry : saved) {
+    if (!entry.tensor.defined() || entry.tensor.version() == entry.version) continue;
+    throw NumericError("the backward of " + name() + " needs its saved tensor \"" + std::string(entry.name) +
+                       "\" (" + describe(entry.tensor) +
+                       "), which was changed in place after the forward (version " +
+                       std::to_string(entry.version) + " then, " + std::to_string(entry.tensor.version()) +
+                       " now); change it after the backward, or change a copy");
+  }
+}
+
+SavedTensor& Saved::find(std::string_view name) {
+  for (SavedTensor& saved : node_.saved) {
+    if (saved.name == name) return saved;
+  }
+  throw Error("the backward of " + node_.name() + " asks for \"" + std::string(name) +
+              "\", which its forward did not save");
+}
+
+bool Saved::has(std::string_view name) const {
+  for (const SavedTensor& saved : node_.saved) {
+    if (saved.name == name) return true;
+  }
+  return false;
+}
+
+const Tensor& Saved::operator[](std::string_view name) {
+  SavedTensor& saved = find(name);
+  if (!saved.producer) return saved.tensor;
+  Node& producer = *saved.producer;
+  if (!producer.recomputed.defined()) {
+    if (producer.walked) {
+      throw NumericError("the backward of " + node_.name() + " needs \"" + std::string(name) +
+                         "\" again, but an earlier backward has freed what it is computed from; "
+                         "sum the losses and walk once");
+    }
+    producer.check_saved();
+    Saved kept(producer);
+    producer.recomputed = producer.operation->recompute(kept);
+  }
+  return producer.recomputed;
+}
+
+Tensor Saved::take(std::string_view name) {
+  SavedTensor& saved = find(name);
+  Tensor result = (*this)[name];
+  saved = SavedTensor{};
+  return result;
+}
+
+bool InputGradients::needed(int i) const {
+  return node_.inputs[static_cast<size_t>(i)].node != nullptr;
+}
+
+void InputGradients::add(int i, Tensor gradient) {
+  const Edge& edge = node_.inputs[static_cast<size_t>(i)];
+  if (!edge.node || !gradient.defined()) return;
+  const Node::Form& form = edge.node->outputs[static_cast<size_t>(edge.output)];
+  if (gradient.shape() != form.shape) {
+    throw ShapeError("the backward of " + node_.name() + " gave its input " + std::to_string(i) +
+                     " of shape " + to_string(form.shape) + " a gradient of shape " +
+                     to_string(gradient.shape()));
+  }
+  walk_.deposit(edge, contiguous(std::move(gradient)));
+}
+
+InputGradients::Target InputGradients::target(int i) {
+  const Edge& edge = node_.inputs[static_cast<size_t>(i)];
+  const Node::Form& form = edge.node->outputs[static_cast<size_t>(edge.output)];
+  if (Walk::is_direct(edge, form.dtype)) return walk_.target(edge);
+  Tensor buffer = Tensor::empty(form.shape, form.dtype, form.device);
+  pending_.push_back({i, buffer});
+  return {std::move(buffer), false};
+}
+
+Tensor InputGradients::accumulator(int i) {
+  const Edge& edge = node_.inputs[static_cast<size_t>(i)];
+  const Node::Form& form = edge.node->outputs[static_cast<size_t>(edge.output)];
+  const DType dtype = accumulation_dtype(form.dtype);
+  if (Walk::is_direct(edge, dtype)) {
+    Target receiver = walk_.target(edge);
+    if (!receiver.accumulate) kernels::fill(receiver.tensor, 0.0);
+    return receiver.tensor;
+  }
+  Tensor buffer = Tensor::zeros(form.shape, dtype, form.device);
+  pending_.push_back({i, buffer});
+  return buffer;
+}
+
+void InputGradients::continue_through(std::span<const Variable> outputs, std::span<Tensor> grad_outputs) {
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    if (outputs[i].requires_grad() && grad_outputs[i].defined()) {
+      walk_.deposit(outputs[i].edge(), std::move(grad_outputs[i]));
+    }
+  }
+}
+
+void InputGradients::deliver_rounded() {
+  for (Pending& pending : pending_) {
+    walk_.deposit(node_.inputs[static_cast<size_t>(pending.input)], std::move(pending.tensor));
+  }
+  pending_.clear();
+}
+
+bool Walk::is_direct(const Edge& edge, DType dtype) {
+  const DType own = edge.node->outputs[static_cast<size_t>(edge.output)].dtype;
+  return dtype == (edge.node->leaf ? accumulation_dtype(own) : own);
+}
+
+InputGradients::Target Walk::target(const Edge& edge) {
+  Node& node = *edge.node;
+  if (node.leaf) return {leaf_gradient(node), true};
+  schedule(edge.node);
+  Tensor& slot = node.gradients[static_cast<size_t>(edge.output)];
+  // Also where the sum must first be copied, it goes on in the same kernel: bits do not depend on who shares
+  // memory.
+  if (slot.defined()) {
+    make_exclusive(slot);
+    return {slot, true};
+  }
+  const Node::Form& form = node.outputs[static_cast<size_t>(edge.output)];
+  slot = Tensor::empty(form.shape, form.dtype, form.device);
+  return {slot, false};
+}
+
+void Walk::deposit(const Edge& edge, Tensor contribution) {
+  Node& node = *edge.node;
+  if (node.leaf) {
+    const Tensor& gradient = leaf_gradient(node);
+    kernels::add(gradient, gradient, contribution);
+    return;
+  }
+  schedule(edge.node);
+  Tensor& slot = node.gradients[static_cast<size_t>(edge.output)];
+  if (!slot.defined()) {
+    slot = kernels::cast(contribution, node.outputs[static_cast<size_t>(edge.output)].dtype);
+  } else if (!exclusive(slot) && exclusive(contribution) && contribution.dtype() == slot.dtype()) {
+    kernels::add(contribution, slot, contribution);
+    slot = std::move(contribution);
+  } else {
+    Tensor sum = in_place_or_fresh(slot);
+    kernels::add(sum, slot, contribution);
+    slot = std::move(sum);
+  }
+}
+
+void Walk::schedule(const std::shared_ptr<Node>& node) {
+  if (node->walked) {
+    throw NumericError(
+        "a graph can be walked backward once, because the walk frees what the operations saved; "
+        "sum the losses and walk once, or run the forward again");
+  }
+  pending_.emplace(node->sequence, node);
+}
+
+void Walk::run() {
+  const RecordingScope no_recording(Recording::off);
+  while (!pending_.empty()) {
+    const std::shared_ptr<Node> node = std::move(pending_.begin()->second);
+    pending_.erase(pending_.begin());
+    visit(*node);
+  }
+}
+
+void Walk::visit(Node& node) {
+  node.check_saved();
+  std::vector<Tensor> grad_outputs(node.gradients.size());
+  node.gradients.swap(grad_outputs);
+  Saved saved(node);
+  InputGradients grads(node, *this);
+  node.operation->vjp(saved, grad_outputs, grads);
+  grads.deliver_rounded();
+  node.release();
+}
+
+void backward(const Variable& root, Tensor cotangent) {
+  if (!root.requires_grad()) {
+    throw NumericError(
+        "backward has nothing to do: its root depends on no leaf, or was computed in a NoGradScope");
+  }
+  if (!cotangent.defined()) {
+    if (root.value().numel() != 1) {
+      throw ShapeError("backward from " + describe(root.value()) +
+                       " needs the gradient of the root: only a single "
+                       "element's is one by itself");
+    }
+    cotangent = empty_like(root.value());
+    kernels::fill(cotangent, 1.0);
+  } else if (cotangent.shape() != root.shape() || cotangent.dtype() != root.dtype()) {
+    throw ShapeError("the gradient of the root must be like the root, " + describe(root.value()) + ", not " +
+                     describe(cotangent));
+  }
+  Walk walk;
+  walk.deposit(root.edge(), contiguous(std::move(cotangent)));
+  walk.run();
+}
+
+}  // namespace lathe::autograd

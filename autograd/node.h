@@ -1,0 +1,86 @@
+// The tape's inside: recorded operations and leaves, linked from outputs to inputs. Nodes are numbered as
+// they are recorded; an input's number is always below its consumer's, so a walk in descending numbers meets
+// every consumer of a node before the node itself.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "autograd/operation.h"
+
+namespace lathe::autograd {
+
+class Node {
+ public:
+  struct Form {  // of an output
+    Shape shape;
+    DType dtype;
+    Device device;
+  };
+
+  Node();
+  ~Node();
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  std::string name() const;
+  void check_saved() const;  // NumericError when a saved tensor was changed in place
+  void release();            // what the operation kept: it has been walked
+
+  const uint64_t sequence;
+  bool leaf = false;
+  bool walked = false;
+  std::unique_ptr<Operation> operation;  // null for a leaf
+  std::vector<Edge> inputs;
+  std::vector<Form> outputs;
+  std::vector<SavedTensor> saved;
+  std::vector<Tensor> gradients;  // of each output: what has arrived so far; a leaf's accumulated gradient
+  Tensor recomputed;              // the first output, once a consumer has asked for it during the walk
+};
+
+// f64 for f64, f32 for everything else.
+inline DType accumulation_dtype(DType dtype) {
+  return dtype == DType::f64 ? DType::f64 : DType::f32;
+}
+// A leaf's gradient, zeros at first.
+Tensor& leaf_gradient(Node& leaf);
+
+// One backward pass.
+class Walk {
+ public:
+  void deposit(const Edge& edge, Tensor contribution);
+  InputGradients::Target target(const Edge& edge);  // only where is_direct
+  // Whether the receiver's own buffer has this dtype.
+  static bool is_direct(const Edge& edge, DType dtype);
+  void run();
+
+ private:
+  void schedule(const std::shared_ptr<Node>& node);
+  void visit(Node& node);
+
+  std::map<uint64_t, std::shared_ptr<Node>, std::greater<>> pending_;
+};
+
+// Whether this thread records. While observing nothing is recorded either, but it is noted whether anything
+// would have been.
+enum class Recording : int { on, observing, off };
+class RecordingScope {
+ public:
+  explicit RecordingScope(Recording mode);
+  ~RecordingScope();
+  RecordingScope(const RecordingScope&) = delete;
+  RecordingScope& operator=(const RecordingScope&) = delete;
+  static Recording mode();
+  bool observed() const;           // something inside would have been recorded
+  static void note_observation();  // called where it would have been
+
+ private:
+  Recording previous_mode_;
+  bool previously_observed_;
+};
+
+}  // namespace lathe::autograd

@@ -1,0 +1,101 @@
+#include "autograd/ops/linear_cross_entropy.h"
+
+#include "autograd/node.h"
+#include "autograd/operation.h"
+#include "kernels/add/add.h"
+#include "kernels/copy/copy.h"
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+
+namespace lathe::autograd {
+namespace {
+
+// Σ in f64, in order: one number for the step's report, no place for rounding.
+double total(const Tensor& per_token) {
+  double result = 0;
+  if (per_token.dtype() == DType::f64) {
+    for (const double value : per_token.span<double>()) result += value;
+  } else {
+    for (const float value : per_token.span<float>()) result += value;
+  }
+  return result;
+}
+
+double element(const Tensor& one) {
+  return one.dtype() == DType::f64 ? *one.data<double>() : static_cast<double>(*one.data<float>());
+}
+
+struct LinearCrossEntropy final : Operation {
+  LinearWeight projection;
+  Tensor labels;
+  SequenceLayout layout;
+  double scale;
+  float softcap;
+
+  LinearCrossEntropy(LinearWeight w, Tensor l, SequenceLayout s, double factor, float cap)
+      : projection(std::move(w)), labels(std::move(l)), layout(std::move(s)), scale(factor), softcap(cap) {}
+  std::string_view name() const override { return "linear_cross_entropy"; }
+
+  void run(const kernels::CrossEntropyOutputs& outputs, const Tensor& hidden, double factor) const {
+    kernels::linear_cross_entropy(outputs, hidden, projection.view(), labels, layout.cu_seqlens, factor,
+                                  softcap);
+  }
+
+  kernels::CrossEntropyOutputs per_token(const Tensor& hidden) const {
+    const DType dtype = accumulation_dtype(hidden.dtype());
+    kernels::CrossEntropyOutputs outputs;
+    outputs.loss = Tensor::empty({hidden.dim(0)}, dtype, hidden.device());
+    return outputs;
+  }
+
+  void forward(Forward& f) {
+    const Tensor& hidden = f.input(0);
+    kernels::CrossEntropyOutputs outputs = per_token(hidden);
+    outputs.entropy = empty_like(outputs.loss);
+    outputs.correct = Tensor::empty({hidden.dim(0)}, DType::u8, hidden.device());
+    const bool gradient_now = f.needs(0) && !f.needs(1);
+    if (gradient_now) outputs.grad_hidden = empty_like(hidden);
+    run(outputs, hidden, scale);
+
+    Tensor loss = Tensor::empty({1}, outputs.loss.dtype(), hidden.device());
+    kernels::fill(loss, scale * total(outputs.loss));
+    if (gradient_now) {
+      f.save("grad_hidden", outputs.grad_hidden);
+    } else {
+      f.save_input("hidden", 0);
+      f.save("weight", f.input(1));
+      f.save("labels", labels);
+    }
+    f.output(loss);
+    f.output(outputs.loss);
+    f.output(outputs.entropy);
+    f.output(outputs.correct);
+  }
+
+  void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
+    const double grad_loss = element(grad_outputs[0]);
+    if (saved.has("grad_hidden")) {
+      Tensor grad_hidden = saved.take("grad_hidden");
+      if (grad_loss != 1.0) kernels::scale(grad_hidden, grad_hidden, grad_loss);
+      grads.add(0, std::move(grad_hidden));
+      return;
+    }
+    const Tensor& hidden = saved["hidden"];
+    kernels::CrossEntropyOutputs outputs = per_token(hidden);
+    if (grads.needed(0)) outputs.grad_hidden = empty_like(hidden);
+    outputs.grad_weight = grads.accumulator(1);
+    run(outputs, hidden, scale * grad_loss);
+    grads.add(0, std::move(outputs.grad_hidden));
+  }
+};
+
+}  // namespace
+
+CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight,
+                                        const Tensor& labels, const SequenceLayout& layout, double scale,
+                                        float softcap) {
+  const Outputs outputs =
+      apply(LinearCrossEntropy(weight, labels, layout, scale, softcap), {hidden, weight.dense()});
+  return {outputs[0], outputs[1].value(), outputs[2].value(), outputs[3].value()};
+}
+
+}  // namespace lathe::autograd

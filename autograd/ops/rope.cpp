@@ -1,0 +1,38 @@
+#include "autograd/ops/rope.h"
+
+#include "autograd/operation.h"
+#include "kernels/rope/rope.h"
+
+namespace lathe::autograd {
+namespace {
+
+struct Rope final : Operation {
+  RopeTables tables;
+  SequenceLayout layout;
+  Rope(RopeTables t, SequenceLayout l) : tables(std::move(t)), layout(std::move(l)) {}
+  std::string_view name() const override { return "rope"; }
+
+  void turn(const Tensor& out, const Tensor& in, kernels::RopeDirection direction) const {
+    kernels::rope(out, in, layout.positions, tables.cos, tables.sin, direction);
+  }
+
+  void forward(Forward& f) {
+    Tensor out = empty_like(f.input(0));
+    turn(out, f.input(0), kernels::RopeDirection::forward);
+    f.output(out);
+  }
+
+  void vjp(Saved&, std::span<Tensor> grad_outputs, InputGradients& grads) override {
+    Tensor grad_x = in_place_or_fresh(grad_outputs[0]);
+    turn(grad_x, grad_outputs[0], kernels::RopeDirection::backward);
+    grads.add(0, std::move(grad_x));
+  }
+};
+
+}  // namespace
+
+Variable rope(const Variable& x, const RopeTables& tables, const SequenceLayout& layout) {
+  return apply(Rope(tables, layout), {x});
+}
+
+}  // namespace lathe::autograd
