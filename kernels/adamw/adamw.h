@@ -7,14 +7,16 @@
 
 namespace lathe::kernels {
 
+// In double, so that 1 − β is not β's rounding error. A body computes in the tensors' dtype.
 struct AdamWParams {
-  float learning_rate = 1e-3f;
-  float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f, weight_decay = 0.0f;
-  float grad_scale = 1.0f;  // the clip factor
+  double learning_rate = 1e-3;
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0;
+  double grad_scale = 1.0;  // the clip factor
   int64_t step = 1;         // counts from 1
 };
 
-// weight, grad, m, v: contiguous, one shape, f32 (all f64 for f64). Elementwise: no order to keep.
+// weight, grad, m, v: contiguous, one shape, all f32 or all f64. weight, m and v change in place. Elementwise: no order to
+// keep. step < 1 throws ConfigError.
 void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tensor& v, const AdamWParams& params);
 
 }  // namespace lathe::kernels

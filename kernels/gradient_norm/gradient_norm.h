@@ -7,7 +7,9 @@
 
 namespace lathe::kernels {
 
-// Σ x² of a contiguous f32 | bf16 | f64 tensor in f64: blocks of 4096 elements in index order, then the blocks in order.
+// Σ x² of a contiguous f32 | bf16 | f64 tensor in f64: blocks of 4096 elements, each in one order (element i of a block joins
+// partial sum i mod 16, then halves are folded onto each other), then the blocks in order. Squares of f32 and bf16 are
+// exact in f64, so that the bits are the same with every instruction set.
 double sum_of_squares(const Tensor& x);
 // √Σ sum_of_squares over the tensors in order.
 double gradient_norm(std::span<const Tensor> gradients);

@@ -117,6 +117,56 @@ LATHE_INLINE void store_partial(bf16* p, Vec v, int n) {
   __builtin_memcpy(p, &h, static_cast<size_t>(n) * sizeof(bf16));
 }
 
+// f16: F16C's conversions, which round to nearest even and keep subnormals; the baseline does each lane on its own.
+LATHE_INLINE Vec from_f16_bits(VecH bits) {
+#if defined(LATHE_AVX512)
+  return (Vec)_mm512_cvtph_ps((__m256i)bits);
+#elif defined(LATHE_AVX2)
+  return (Vec)_mm256_cvtph_ps((__m128i)bits);
+#else
+  // Exponent and mantissa moved into place, scaled by 2^112 (exact, subnormals too); 65536 and up was infinity or NaN.
+  const VecU wide = __builtin_convertvector(bits, VecU);
+  const Vec magnitude = (Vec)((wide & 0x7fffu) << 13) * splat(0x1.0p112f);
+  const VecU special = (VecU)(magnitude >= splat(65536.0f)) & 0x7f800000u;
+  return (Vec)((VecU)magnitude | special | ((wide & 0x8000u) << 16));
+#endif
+}
+LATHE_INLINE VecH to_f16_bits(Vec v) {
+#if defined(LATHE_AVX512)
+  return (VecH)_mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#elif defined(LATHE_AVX2)
+  return (VecH)_mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  // As f16(float) of core/dtype.h, lane by lane.
+  const VecU sign = ((VecU)v >> 16) & 0x8000u;
+  const VecU magnitude = (VecU)v & 0x7fffffffu;
+  const VecU normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1u) - 0x38000000u) >> 13;
+  const VecU tiny = (VecU)((Vec)magnitude + splat(0.5f)) - 0x3f000000u;
+  const VecU is_tiny = (VecU)(magnitude < 0x38800000u), is_huge = (VecU)(magnitude >= 0x477ff000u);
+  const VecU is_nan = (VecU)(magnitude > 0x7f800000u);
+  const VecU finite = (is_tiny & tiny) | (~is_tiny & normal);
+  return __builtin_convertvector(sign | (is_huge & (0x7c00u | (is_nan & 0x200u))) | (~is_huge & finite), VecH);
+#endif
+}
+LATHE_INLINE Vec load(const f16* p) {
+  VecH h;
+  __builtin_memcpy(&h, p, sizeof h);
+  return from_f16_bits(h);
+}
+LATHE_INLINE void store(f16* p, Vec v) {
+  const VecH h = to_f16_bits(v);
+  __builtin_memcpy(p, &h, sizeof h);
+}
+LATHE_INLINE Vec load_partial(const f16* p, int n) {
+  VecH h{};
+  __builtin_memcpy(&h, p, static_cast<size_t>(n) * sizeof(f16));
+  return from_f16_bits(h);
+}
+LATHE_INLINE void store_partial(f16* p, Vec v, int n) {
+  const VecH h = to_f16_bits(v);
+  __builtin_memcpy(p, &h, static_cast<size_t>(n) * sizeof(f16));
+}
+
 // v rounded to T and back: what a store followed by a load gives.
 template <class T>
 LATHE_INLINE Vec round_to(Vec v);
@@ -124,6 +174,8 @@ template <>
 inline __attribute__((always_inline)) Vec round_to<float>(Vec v) { return v; }
 template <>
 inline __attribute__((always_inline)) Vec round_to<bf16>(Vec v) { return from_bf16_bits(to_bf16_bits(v)); }
+template <>
+inline __attribute__((always_inline)) Vec round_to<f16>(Vec v) { return from_f16_bits(to_f16_bits(v)); }
 
 // Horizontal reductions in one fixed tree: halves are folded onto each other.
 LATHE_INLINE float sum_lanes(Vec v) {

@@ -1,0 +1,34 @@
+#include "kernels/copy/cpu.h"
+
+#include "kernels/simd/row.h"
+
+namespace lathe::kernels::LATHE_ISA {
+namespace {
+
+template <class Out, class In>
+void cast_typed(const CastArgs& args) {
+  Out* out = static_cast<Out*>(args.out);
+  const In* in = static_cast<const In*>(args.in);
+  for_row(args.count, [&](int64_t i, int count) { store_some(out + i, load_some(in + i, count), count); });
+}
+
+template <class Out>
+void choose_in(const CastArgs& args) {
+  switch (args.in_dtype) {
+    case DType::bf16: return cast_typed<Out, bf16>(args);
+    case DType::f16: return cast_typed<Out, f16>(args);
+    default: return cast_typed<Out, float>(args);
+  }
+}
+
+}  // namespace
+
+void cast_run(CastArgs args) {
+  switch (args.out_dtype) {
+    case DType::bf16: return choose_in<bf16>(args);
+    case DType::f16: return choose_in<f16>(args);
+    default: return choose_in<float>(args);
+  }
+}
+
+}  // namespace lathe::kernels::LATHE_ISA

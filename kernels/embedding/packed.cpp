@@ -1,0 +1,33 @@
+// The rows of a packed weight: a tied output embedding is stored once, in the panels of the product.
+#include <algorithm>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "kernels/embedding/embedding.h"
+#include "kernels/embedding/ids.h"
+#include "kernels/reference/element.h"
+
+namespace lathe::kernels {
+
+void embedding_forward(const Tensor& out, const PackedWeight& weight, const Tensor& ids) {
+  const char* operation = "embedding_forward";
+  expect(operation, "weight", weight.panels());
+  expect_cpu(operation, weight.panels());
+  expect_ids(operation, ids, weight.rows());
+  expect(operation, "out", out).shape({ids.dim(0), weight.columns()}).dtype(weight.dtype()).rows_contiguous();
+  const int64_t columns = weight.columns();
+  if (columns == 0) return;
+  const int32_t* id = ids.data<int32_t>();
+  parallel_for(ids.dim(0), std::max<int64_t>(1, 4096 / columns), [&](int64_t begin, int64_t end) {
+    std::vector<float> row(static_cast<size_t>(columns));
+    for (int64_t t = begin; t < end; ++t) {
+      weight.unpack_rows(id[t], 1, row.data());
+      // What was packed in this dtype comes back exactly, so that nothing is rounded here.
+      for (int64_t i = 0; i < columns; ++i) {
+        reference::write(out.dtype(), out.raw(), t * out.stride(0) + i, row[static_cast<size_t>(i)]);
+      }
+    }
+  });
+}
+
+}  // namespace lathe::kernels
