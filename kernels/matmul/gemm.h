@@ -6,6 +6,8 @@
 // whose second half is zero). Right operands are streamed from panels [units][panel_width] of such units, left operands
 // from tiles [units][rows of the tile]. A tile never holds rows that are not there, so that nothing is computed twice and
 // no NaN comes out of padding.
+//
+// Functions here are inlined always: no copy compiled with wider instructions may serve a smaller machine.
 #pragma once
 
 #include <cstdint>
@@ -14,11 +16,13 @@
 
 namespace lathe::kernels::gemm {
 
+#define LATHE_ALWAYS_INLINE inline __attribute__((always_inline))
+
 inline constexpr int64_t panel_width = 32;
 
 enum class Element : uint8_t { f32, bf16 };
 
-constexpr int64_t units_of(int64_t k, Element element) { return element == Element::bf16 ? (k + 1) / 2 : k; }
+LATHE_ALWAYS_INLINE constexpr int64_t units_of(int64_t k, Element element) { return element == Element::bf16 ? (k + 1) / 2 : k; }
 
 // rows: [n][k], a dense weight. plain: [k][n]. panels: PackedWeight's. panels_transposed: PackedWeight's of a weight
 // [k, n], read along its rows.
@@ -61,11 +65,13 @@ struct Problem {
 struct Tiling {
   int64_t rows;
   int64_t tiles;
-  int64_t first_row(int64_t tile) const { return tile * (rows / tiles) + (tile < rows % tiles ? tile : rows % tiles); }
+  LATHE_ALWAYS_INLINE int64_t first_row(int64_t tile) const {
+    return tile * (rows / tiles) + (tile < rows % tiles ? tile : rows % tiles);
+  }
 };
 
 // Rows that the kernel of an instruction set keeps in registers.
-constexpr int tile_rows(Isa isa) {
+LATHE_ALWAYS_INLINE constexpr int tile_rows(Isa isa) {
   switch (isa) {
     case Isa::baseline: return 4;
     case Isa::avx2: return 6;
@@ -77,7 +83,7 @@ constexpr int tile_rows(Isa isa) {
 
 // 4-byte words of a packed left unit and row. Without a bf16 dot product, bf16 is packed as the two f32 that it means:
 // that way the kernel broadcasts straight from memory.
-constexpr int64_t left_words(Isa isa, Element element) {
+LATHE_ALWAYS_INLINE constexpr int64_t left_words(Isa isa, Element element) {
   return element == Element::bf16 && isa != Isa::avx512_bf16 ? 2 : 1;
 }
 
@@ -128,6 +134,9 @@ struct UnpackRows {
   int64_t columns, first, count;
   float* rows;
 };
+
+// Computes a problem on the thread pool (gemm.cpp).
+void run(const Problem& problem);
 
 }  // namespace lathe::kernels::gemm
 
