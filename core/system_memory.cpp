@@ -19,9 +19,9 @@ void* map(size_t bytes) {
   return block == MAP_FAILED ? nullptr : block;
 }
 
-// Aligned to a huge page: the first touch costs one fault for each 2 MiB instead of 512. For 64 MiB in a virtual machine
-// that is 9 ms of CPU instead of 37, and 0.2 ms instead of 10 to give them back. Maps a huge page too much and cuts both
-// ends off.
+// Aligned to a huge page: the first touch costs one fault for each 2 MiB instead of 512. For 64 MiB in a
+// virtual machine that is 9 ms of CPU instead of 37, and 0.2 ms instead of 10 to give them back. Maps a huge
+// page too much and cuts both ends off.
 void* map_huge(size_t bytes) {
   char* const start = static_cast<char*>(map(bytes + huge_page));
   if (start == nullptr) return nullptr;
