@@ -1,0 +1,52 @@
+// The pieces of attention_backward that run apart. Plain data, read by the bodies of every instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/attention/tile.h"
+
+namespace lathe::kernels {
+
+// A tensor [T, heads, D] whose last dimension is contiguous; strides in elements.
+struct HeadRows {
+  void* data;
+  int64_t token, head;
+};
+
+struct BackwardCall {
+  HeadRows grad_q, grad_k, grad_v, grad_out, q, k, v, out;
+  const float* lse;  // [heads][T], lse_head apart
+  int64_t lse_head;
+  float* dots;  // [heads][tokens]: rowsum(grad_out ∘ out), filled by attention_row_dots
+  int64_t tokens, heads;
+  int64_t head_dim, padded_dim, group, window;
+  float scale, softcap;
+  bool is_bf16;
+};
+
+struct BackwardTask {
+  const BackwardCall* call;
+  int64_t start, length;  // the sequence's tokens
+  int64_t kv_head;
+  int64_t begin, end;  // attention_row_dots: tokens; key gradients: chunks of keys; query gradients: tiles of 64 tokens
+  float* scratch;      // backward_scratch_floats
+};
+
+constexpr int64_t backward_scratch_floats(int64_t length, int64_t group, int64_t padded_dim) {
+  const int64_t padded_length = (length + 63) / 64 * 64;
+  return 64 * padded_dim * 7      // k, kᵀ, vᵀ, grad_k, grad_v, q, grad_out of a chunk and of a tile
+         + 2 * 64 * 64            // probabilities, score gradients
+         + 4 * 64                 // row pointers, lse, dots
+         + padded_length * group * padded_dim;  // grad_q of the kv head's queries
+}
+
+}  // namespace lathe::kernels
+
+// dots for the tokens [begin, end), all heads.
+LATHE_CPU_BODY(attention_row_dots, const BackwardTask&)
+// All gradients of one sequence and kv head in one pass …
+LATHE_CPU_BODY(attention_gradients, const BackwardTask&)
+// … or, where there are too few of those for the threads, in two, which compute the scores twice and give the same
+// bits: grad_k and grad_v of the chunks [begin, end), grad_q of the tiles [begin, end).
+LATHE_CPU_BODY(attention_key_gradients, const BackwardTask&)
+LATHE_CPU_BODY(attention_query_gradients, const BackwardTask&)

@@ -1,0 +1,28 @@
+#include "kernels/attention/checks.h"
+
+#include <string>
+
+#include "core/error.h"
+#include "kernels/checks/expect.h"
+
+namespace lathe::kernels {
+
+void expect_heads(std::string_view operation, std::string_view argument, const Tensor& x, const Shape& shape,
+                  DType dtype) {
+  expect(operation, argument, x).shape(shape).dtype(dtype).rows_contiguous();
+  expect_cpu(operation, x);
+}
+
+void expect_groups(std::string_view operation, int64_t heads, int64_t kv_heads) {
+  if (kv_heads > 0 && heads > 0 && heads % kv_heads == 0) return;
+  throw ShapeError(std::string(operation) + ": expected query heads that are a multiple of the kv heads, found " +
+                   std::to_string(heads) + " heads and " + std::to_string(kv_heads) + " kv heads");
+}
+
+void expect_params(std::string_view operation, const AttentionParams& params) {
+  if (params.window >= 0 && params.softcap >= 0) return;  // a NaN softcap fails too
+  throw ShapeError(std::string(operation) + ": expected window ≥ 0 and softcap ≥ 0 (0 switches each off), found window " +
+                   std::to_string(params.window) + " and softcap " + std::to_string(params.softcap));
+}
+
+}  // namespace lathe::kernels

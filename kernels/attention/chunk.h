@@ -1,0 +1,138 @@
+// One chunk of keys under a block of query rows: scores → (maximum m, sum l, output o) of each row, and the merge of
+// that into what the earlier chunks gave. Every path of attention goes through these two functions, and every number
+// in them has one order that the other rows, the number of keys present and the way they are stored do not touch:
+//   score  one chain of fma along d, times scale, softcapped
+//   l      the chunk's vectors of exp(score − m) added one after another, then across lanes in a fixed tree
+//   o      one chain of fma along the keys
+//   merge  M = max(m, m'), a = exp(m − M), b = exp(m' − M), l·a + l'·b and o·a + o'·b by one fma each
+// A masked key adds an exact 0, so a chunk that is partly filled gives the bits of one that is partly masked.
+// Included by cpu*.cpp only.
+#pragma once
+
+#include "kernels/attention/attention.h"
+#include "kernels/attention/product.h"
+#include "kernels/attention/tile.h"
+
+namespace lathe::kernels::LATHE_ISA {
+
+inline constexpr float no_score = -__builtin_inff();
+
+// Which keys of a chunk, [begin, end) among its 64, a row attends to; none when begin ≥ end.
+struct KeySpan {
+  int begin, end;
+};
+
+LATHE_INLINE KeySpan visible_keys(int64_t position, int64_t window, int64_t chunk) {
+  int64_t end = position + 1 - chunk * attention_chunk;
+  int64_t begin = window > 0 ? end - window : 0;
+  if (end > attention_chunk) end = attention_chunk;
+  if (end < 0) end = 0;
+  if (begin < 0) begin = 0;
+  if (begin > attention_chunk) begin = attention_chunk;
+  return {static_cast<int>(begin), static_cast<int>(end)};
+}
+
+// Results of one block of rows in one chunk.
+struct BlockResult {
+  KeySpan span[block_rows];
+  float* maximum;  // [16]
+  float* sum;      // [16]
+  float* out;      // [block_rows][padded_dim]
+};
+
+LATHE_INLINE VecI first_lanes() {
+  VecI v;
+  for (int i = 0; i < lanes; ++i) v[i] = i;
+  return v;
+}
+
+// All ones in the lanes of vector v (of a chunk) that the span holds.
+LATHE_INLINE VecI in_span(KeySpan span, int v, VecI lane) {
+  const VecI key = lane + v * lanes;
+  return (key >= span.begin) & (key < span.end);
+}
+
+LATHE_INLINE Vec capped(Vec score, float softcap) {
+  return splat(softcap) * tanh(score * splat(1.0f / softcap));
+}
+
+// Products q·k in row[0, 64) become exp(score − maximum), 0 where masked, over the first `vectors` vectors.
+template <bool masked>
+LATHE_INLINE void chunk_probabilities(float* row, int vectors, KeySpan span, float scale, float softcap, float* maximum,
+                                      float* sum) {
+  const VecI lane = first_lanes();
+  Vec highest = splat(no_score);
+  for (int v = 0; v < vectors; ++v) {
+    Vec score = load(row + v * lanes) * splat(scale);
+    if (softcap > 0) score = capped(score, softcap);
+    if (masked) score = select(in_span(span, v, lane), score, splat(no_score));
+    highest = max(score, highest);
+    store(row + v * lanes, score);
+  }
+  *maximum = max_lanes(highest);
+  Vec total = zero();
+  for (int v = 0; v < vectors; ++v) {
+    Vec p = exp(load(row + v * lanes) - splat(*maximum));
+    if (masked) p = select(in_span(span, v, lane), p, zero());
+    total = total + p;
+    store(row + v * lanes, p);
+  }
+  *sum = sum_lanes(total);
+}
+
+// q [rows][padded_dim]; keys transposed [head_dim][64]; values through V's rows; p: scratch [rows][64].
+// Values must be finite even where masked: 0 · infinity is not 0.
+template <class V>
+LATHE_INLINE void attend_block(int rows, const float* q, const float* keys, V values, int64_t head_dim,
+                               int64_t padded_dim, float scale, float softcap, float* p, const BlockResult& result) {
+  int begin = attention_chunk, end = 0;
+  for (int r = 0; r < rows; ++r) {
+    if (result.span[r].begin >= result.span[r].end) continue;
+    if (result.span[r].begin < begin) begin = result.span[r].begin;
+    if (result.span[r].end > end) end = result.span[r].end;
+  }
+  if (begin >= end) return;
+  const int vectors = (end + lanes - 1) / lanes;
+  multiply<Chain::starts>(rows, Factor{q, padded_dim, 1}, EvenRows{keys, attention_chunk}, 0, head_dim, p,
+                          attention_chunk, vectors * lanes);
+  for (int r = 0; r < rows; ++r) {
+    const KeySpan span = result.span[r];
+    float* row = p + r * attention_chunk;
+    if (span.begin == 0 && span.end == vectors * lanes) {
+      chunk_probabilities<false>(row, vectors, span, scale, softcap, result.maximum + r, result.sum + r);
+    } else {
+      chunk_probabilities<true>(row, vectors, span, scale, softcap, result.maximum + r, result.sum + r);
+    }
+  }
+  multiply<Chain::starts>(rows, Factor{p, attention_chunk, 1}, values, begin, end, result.out, padded_dim, padded_dim);
+}
+
+// What the chunks so far gave for a tile's rows. Before the first: maximum −inf, sum 0, out 0.
+struct RowStates {
+  float* maximum;
+  float* sum;
+  float* out;  // [rows][padded_dim]
+};
+
+LATHE_INLINE void merge_block(int rows, const BlockResult& chunk, const RowStates& state, int64_t padded_dim) {
+  float before[tile_padding], after[tile_padding];
+  // The rows past the block's are computed on whatever lies there and dropped.
+  for (int r = 0; r < block_rows; r += lanes) {
+    const Vec m = load(state.maximum + r), m_chunk = load(chunk.maximum + r);
+    const Vec highest = max(m_chunk, m);
+    store(before + r, exp(m - highest));
+    store(after + r, exp(m_chunk - highest));
+  }
+  for (int r = 0; r < rows; ++r) {
+    if (chunk.span[r].begin >= chunk.span[r].end) continue;
+    const float a = before[r], b = after[r];
+    if (chunk.maximum[r] > state.maximum[r]) state.maximum[r] = chunk.maximum[r];
+    state.sum[r] = fma(state.sum[r], a, chunk.sum[r] * b);
+    float* out = state.out + r * padded_dim;
+    const float* out_chunk = chunk.out + r * padded_dim;
+    for (int64_t d = 0; d < padded_dim; d += lanes)
+      store(out + d, fma(load(out + d), splat(a), load(out_chunk + d) * splat(b)));
+  }
+}
+
+}  // namespace lathe::kernels::LATHE_ISA

@@ -1,0 +1,98 @@
+// The products of attention on a few rows at a time: c[r][·] (+)= Σ_k a[r][k] · b[k][·], each element one chain of
+// fma along k, so that its bits do not depend on which rows are computed together. Included by cpu*.cpp only.
+#pragma once
+
+#include "kernels/simd/vec.h"
+
+namespace lathe::kernels::LATHE_ISA {
+
+// 6 × 4 accumulators leave 8 of AVX-512's registers for b and the broadcast; 6 × 2 leave 4 of the others' 16.
+inline constexpr int block_rows = 6;
+#if defined(LATHE_AVX512)
+inline constexpr int block_vectors = 4;
+#else
+inline constexpr int block_vectors = 2;
+#endif
+
+// Rows of b at an even distance, and rows found through a table (keys and values in pages).
+struct EvenRows {
+  const float* base;
+  int64_t stride;
+  const float* operator[](int64_t k) const { return base + k * stride; }
+};
+template <class T>
+struct TableRows {
+  const T* const* rows;
+  const T* operator[](int64_t k) const { return rows[k]; }
+};
+
+// a[r][k] lies at a[r · row + k · step].
+struct Factor {
+  const float* a;
+  int64_t row, step;
+};
+
+enum class Chain { starts, continues };
+
+template <int R, int V, Chain chain, class B>
+LATHE_INLINE void multiply_block(Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
+                                 int64_t column) {
+  Vec sum[R][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v)
+      sum[r][v] = chain == Chain::continues ? load(c + r * c_row + column + v * lanes) : zero();
+  const float* a = factor.a + k_begin * factor.step;
+  for (int64_t k = k_begin; k < k_end; ++k, a += factor.step) {
+    const auto* b_row = b[k] + column;
+    Vec right[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) right[v] = load(b_row + v * lanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const Vec left = splat(a[r * factor.row]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] = fma(left, right[v], sum[r][v]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(c + r * c_row + column + v * lanes, sum[r][v]);
+}
+
+template <int R, Chain chain, class B>
+static void multiply_rows(Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
+                          int64_t columns) {
+  int64_t column = 0;
+  for (; column + block_vectors * lanes <= columns; column += block_vectors * lanes)
+    multiply_block<R, block_vectors, chain>(factor, b, k_begin, k_end, c, c_row, column);
+  if constexpr (block_vectors == 4) {
+    if (column + 2 * lanes <= columns) {
+      multiply_block<R, 2, chain>(factor, b, k_begin, k_end, c, c_row, column);
+      column += 2 * lanes;
+    }
+  }
+  for (; column < columns; column += lanes)
+    multiply_block<R, 1, chain>(factor, b, k_begin, k_end, c, c_row, column);
+}
+
+// How many of the `remaining` rows the next product takes: 6, 3, 2 or 1, for which there are bodies.
+LATHE_INLINE int next_block(int64_t remaining) {
+  return remaining >= block_rows ? block_rows : remaining >= 3 ? 3 : static_cast<int>(remaining);
+}
+
+// c's first `columns` (rounded up to whole vectors, in padded rows) for `rows` = next_block(…) rows.
+template <Chain chain, class B>
+LATHE_INLINE void multiply(int rows, Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
+                           int64_t columns) {
+  switch (rows) {
+    case 6: return multiply_rows<6, chain>(factor, b, k_begin, k_end, c, c_row, columns);
+    case 3: return multiply_rows<3, chain>(factor, b, k_begin, k_end, c, c_row, columns);
+    case 2: return multiply_rows<2, chain>(factor, b, k_begin, k_end, c, c_row, columns);
+    case 1: return multiply_rows<1, chain>(factor, b, k_begin, k_end, c, c_row, columns);
+  }
+}
+
+}  // namespace lathe::kernels::LATHE_ISA

@@ -1,0 +1,76 @@
+// What attention_forward and paged_attention have in common: the work is cut into tiles of query rows, a tile's keys
+// are found through KeyRows, and one CPU body does the rest. Plain data, read by the bodies of every instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/simd/dispatch.h"
+
+namespace lathe::kernels {
+
+// Where the keys and values of a sequence's position j lie, for one kv head h; strides in elements.
+//   without pages: k + j·k_token + h·k_head
+//   with pages:    k + pages[j / page_size]·k_page + (j % page_size)·k_token + h·k_head
+struct KeyRows {
+  const void* k;
+  const void* v;
+  int64_t k_token, k_head, k_page;
+  int64_t v_token, v_head, v_page;
+  int64_t page_size;
+  const int32_t* pages;  // null: without pages
+};
+
+// What all tiles of one call share. Rows of a tile are its tokens × the query heads of one kv head, token-major.
+struct TileCall {
+  const void* q;
+  void* out;
+  float* lse;  // may be null
+  int64_t q_token, q_head, out_token, out_head, lse_head;
+  int64_t head_dim, padded_dim;  // padded_dim: head_dim rounded up to tile_padding
+  int64_t group;                 // query heads for each kv head
+  int64_t window;
+  float scale, softcap;
+  bool is_bf16;
+};
+
+// Floats in every row of scratch are padded to this: the widest vector.
+inline constexpr int64_t tile_padding = 16;
+constexpr int64_t padded_head_dim(int64_t head_dim) {
+  return (head_dim + tile_padding - 1) / tile_padding * tile_padding;
+}
+
+// The chunk results of a tile whose chunks are computed apart: for chunk c and row r, maximum and sum at [c·rows + r],
+// the output at [(c·rows + r)·padded_dim].
+struct TilePartials {
+  float* maximum;
+  float* sum;
+  float* out;
+};
+
+struct TileTask {
+  const TileCall* call;
+  KeyRows keys;
+  int64_t first_token;     // of the tile, in q
+  int64_t tokens;
+  int64_t first_position;  // of the first token, in its sequence
+  int64_t kv_head;
+  int64_t chunk_begin, chunk_end;
+  TilePartials partials;  // used by the two bodies below the first
+  float* scratch;         // tile_scratch_floats
+};
+
+constexpr int64_t tile_scratch_floats(int64_t rows, int64_t padded_dim) {
+  return rows * (2 * padded_dim + 2) + 4 * tile_padding  // q, out, maximum, sum
+         + 2 * 64 * padded_dim                           // the chunk's keys transposed, its values padded
+         + 8 * (64 + padded_dim + 2 * tile_padding)      // a block's probabilities and results
+         + 4 * 64;                                       // row pointers
+}
+
+}  // namespace lathe::kernels
+
+// Chunks [chunk_begin, chunk_end) one after another, merged in order, and the result written.
+LATHE_CPU_BODY(attention_tile, const TileTask&)
+// The same chunks, their results left in partials …
+LATHE_CPU_BODY(attention_tile_chunks, const TileTask&)
+// … and all of a tile's partials merged in order by the same arithmetic, and the result written.
+LATHE_CPU_BODY(attention_tile_merge, const TileTask&)

@@ -1,0 +1,50 @@
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cmath>
+
+#include "core/error.h"
+#include "tests/kernels/rope_cases.h"
+#include "tests/support/kernel_checks.h"
+
+namespace lathe::kernels {
+
+LATHE_CHECK_OPERATIONS(lathe::testing::rope_operations());
+
+namespace {
+
+Tensor positions(std::array<int32_t, 2> values) { return Tensor::of<int32_t>(values, {2}); }
+
+TEST(Rope, RejectsWhatDoesNotFit) {
+  const Tensor x = Tensor::zeros({2, 3, 8}, DType::f32), table = Tensor::zeros({4, 4}, DType::f32);
+  const auto run = [&](const Tensor& out, const Tensor& in, const Tensor& where, const Tensor& cosine) {
+    rope(out, in, where, cosine, table, RopeDirection::forward);
+  };
+  EXPECT_NO_THROW(run(x, x, positions({0, 3}), table));
+  EXPECT_THROW(run(x, x, positions({0, 4}), table), ShapeError);
+  EXPECT_THROW(run(x, x, positions({-1, 0}), table), ShapeError);
+  EXPECT_THROW(run(x, x, Tensor::zeros({3}, DType::i32), table), ShapeError);
+  EXPECT_THROW(run(x, x, positions({0, 0}), Tensor::zeros({4, 8}, DType::f32)), ShapeError);
+  EXPECT_THROW(run(x, x, positions({0, 0}), Tensor::zeros({4, 4}, DType::bf16)), ShapeError);
+  EXPECT_THROW(run(Tensor::zeros({2, 3, 8}, DType::bf16), x, positions({0, 0}), table), ShapeError);
+  const Tensor odd = Tensor::zeros({2, 3, 7}, DType::f32);
+  EXPECT_THROW(run(odd, odd, positions({0, 0}), table), ShapeError);
+}
+
+TEST(Rope, BackwardUndoesForward) {
+  RandomStream random(1, RandomPurpose::test);
+  const Tensor x = Tensor::empty({2, 3, 64}, DType::f64), table = Tensor::empty({9, 32}, DType::f64),
+               sines = Tensor::empty({9, 32}, DType::f64), y = Tensor::empty({2, 3, 64}, DType::f64);
+  for (double& value : x.span<double>()) value = random.normal();
+  for (size_t i = 0; i < table.span<double>().size(); ++i) {
+    table.span<double>()[i] = std::cos(0.1 * static_cast<double>(i));
+    sines.span<double>()[i] = std::sin(0.1 * static_cast<double>(i));
+  }
+  rope(y, x, positions({8, 2}), table, sines, RopeDirection::forward);
+  rope(y, y, positions({8, 2}), table, sines, RopeDirection::backward);
+  // A rotation and its inverse: two products and a sum each way, of numbers below 8.
+  for (size_t i = 0; i < x.span<double>().size(); ++i) EXPECT_NEAR(x.span<double>()[i], y.span<double>()[i], 1e-14);
+}
+
+}  // namespace
+}  // namespace lathe::kernels
