@@ -5,6 +5,7 @@
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
 #include "kernels/rms_norm/cpu.h"
+#include "kernels/rms_norm/device.h"
 #include "kernels/rms_norm/reference.h"
 
 namespace lathe::kernels {
@@ -109,8 +110,8 @@ void input_grad_on_cpu(const Tensor& grad_x, const Tensor& grad_out, const Tenso
 void rms_norm_forward(const Tensor& out, const Tensor& rstd, const Tensor& x, const Tensor& weight, float eps) {
   check_norm("rms_norm_forward", x, weight, rstd);
   check_matrix("rms_norm_forward", "out", out, x);
-  expect_cpu("rms_norm_forward", x);
   if (x.numel() == 0) return;
+  if (x.device().kind != DeviceKind::cpu) return device::rms_norm_forward(out, {}, rstd, x, {}, weight, eps);
   if (x.dtype() == DType::f64) return reference::rms_norm_forward(out, rstd, x, weight, eps);
   forward_on_cpu(out, {}, rstd, x, {}, weight, eps);
 }
@@ -122,8 +123,8 @@ void rms_norm_residual_forward(const Tensor& out, const Tensor& sum, const Tenso
   check_matrix(operation, "residual", residual, x);
   check_matrix(operation, "sum", sum, x);
   check_matrix(operation, "out", out, x);
-  expect_cpu(operation, x);
   if (x.numel() == 0) return;
+  if (x.device().kind != DeviceKind::cpu) return device::rms_norm_forward(out, sum, rstd, x, residual, weight, eps);
   if (x.dtype() == DType::f64) return reference::rms_norm_residual_forward(out, sum, rstd, x, residual, weight, eps);
   forward_on_cpu(out, sum, rstd, x, residual, weight, eps);
 }
@@ -144,8 +145,10 @@ void rms_norm_backward(const Tensor& grad_x, const Tensor& grad_weight, const Te
         .device(x.device());
     expect_cu_seqlens(operation, cu_seqlens, x.dim(0));
   }
-  expect_cpu(operation, x);
   if (x.numel() == 0) return;
+  if (x.device().kind != DeviceKind::cpu) {
+    return device::rms_norm_backward(grad_x, grad_weight, grad_out, grad_sum, x, weight, rstd, cu_seqlens);
+  }
   if (x.dtype() == DType::f64) {
     return reference::rms_norm_backward(grad_x, grad_weight, grad_out, grad_sum, x, weight, rstd, cu_seqlens);
   }

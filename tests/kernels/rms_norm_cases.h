@@ -110,16 +110,19 @@ inline std::vector<Operation> rms_norm_operations() {
                  forward("zeros_f32", 2, 16, DType::f32, constant(0.0))},
        .timed = {forward("t512_h576_f32", 512, 576, DType::f32, normal()),
                  forward("t512_h576_bf16", 512, 576, DType::bf16, normal()),
-                 forward("t2048_h4096_bf16", 2048, 4096, DType::bf16, normal())}},
+                 forward("t2048_h4096_bf16", 2048, 4096, DType::bf16, normal())},
+       .cuda_body = true},
       {.name = "rms_norm_residual_forward",
        .cases = {residual("h576_f32", 5, 576, DType::f32), residual("h61_bf16", 4, 61, DType::bf16),
                  residual("h64_bf16_sum_in_place", 3, 64, DType::bf16, true)},
-       .timed = {residual("t512_h576_f32", 512, 576, DType::f32), residual("t2048_h4096_bf16", 2048, 4096, DType::bf16)}},
+       .timed = {residual("t512_h576_f32", 512, 576, DType::f32), residual("t2048_h4096_bf16", 2048, 4096, DType::bf16)},
+       .cuda_body = true},
       {.name = "rms_norm_backward",
        .cases = {backward("h64_f32", 64, DType::f32, {0, 3, 4, 9}), backward("h61_bf16", 61, DType::bf16, {0, 1, 6}),
                  with_grad_sum(backward("h48_f32", 48, DType::f32, {0, 2, 5}))},
        .timed = {backward("t512_h576_f32", 576, DType::f32, {0, 128, 512}),
-                 backward("t512_h576_bf16", 576, DType::bf16, {0, 128, 512})}},
+                 backward("t512_h576_bf16", 576, DType::bf16, {0, 128, 512})},
+       .cuda_body = true},
   };
 }
 

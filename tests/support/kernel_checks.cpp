@@ -6,6 +6,8 @@
 #include <limits>
 
 #include "core/thread_pool.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/simt/options.h"
 #include "tests/support/operation_run.h"
 
 namespace lathe::testing {
@@ -43,6 +45,7 @@ Bytes run(const Case& test_case, const Contents& contents, const Place& place, i
   BoundCase bound(test_case, contents, {.device = place.device, .poison = poison});
   poison_cached_memory(place.device, poison);
   test_case.run(bound.arguments());
+  kernels::synchronize(place.device);
   const Faults found = bound.finish();
   faults.insert(faults.end(), found.begin(), found.end());
   Bytes bytes;
@@ -162,10 +165,12 @@ std::string Place::name() const {
   return isa ? "cpu_" + std::string(kernels::name_of(*isa)) : "cpu";
 }
 
-std::vector<Place> places_for(const Operation&) {
+std::vector<Place> places_for(const Operation& operation) {
   std::vector<Place> places;
   for (const kernels::Isa isa : {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16})
     if (kernels::machine_has(isa)) places.push_back({.isa = isa});
+  if (operation.cuda_body) places.push_back({.device = {DeviceKind::simt}});
+  if (operation.cuda_body && kernels::why_unavailable({DeviceKind::cuda}).empty()) places.push_back({.device = {DeviceKind::cuda}});
   return places;
 }
 
@@ -291,6 +296,22 @@ Faults batch_invariant(const Operation& operation, const Case& test_case, const 
   return faults;
 }
 
-Faults any_fiber_order(const Operation&, const Case&, const Place&) { return {}; }
+Faults any_fiber_order(const Operation& operation, const Case& test_case, const Place& place) {
+  const PlaceScope scope(place);
+  Faults faults;
+  const Contents contents = make_contents(operation, test_case);
+  const Bytes first = run(test_case, contents, place, 2, faults);
+  constexpr uint64_t seed = 20240607;
+  const std::pair<simt::FiberOrder, std::string> orders[] = {{simt::FiberOrder::descending, "descending threads"},
+                                                             {simt::FiberOrder::shuffled, "threads shuffled with seed " + std::to_string(seed)}};
+  for (const auto& [order, name] : orders) {
+    simt::set_fiber_order(order, seed);
+    const Bytes again = run(test_case, contents, place, 2, faults);
+    simt::set_fiber_order(simt::FiberOrder::ascending);
+    for (const Operand& output : test_case.outputs)
+      compare_bits(output, again.at(output.name), first.at(output.name), " of ascending threads, under " + name, faults);
+  }
+  return faults;
+}
 
 }  // namespace lathe::testing

@@ -1,11 +1,26 @@
 #include "tests/support/operation_run.h"
 
+#include <optional>
 #include <stdexcept>
+
+#include "kernels/cuda/runtime.h"
+#include "kernels/simt/device_memory.h"
 
 namespace lathe::testing {
 namespace {
 
 constexpr size_t guard_bytes = 256;
+
+// simt opens its memory for every copy; many copies in a row go through one opening.
+class ManyCopies {
+ public:
+  explicit ManyCopies(Device device) {
+    if (device.kind == DeviceKind::simt) opening_.emplace();
+  }
+
+ private:
+  std::optional<simt::HostAccess> opening_;
+};
 
 }  // namespace
 
@@ -14,6 +29,7 @@ int64_t BoundCase::padded_row(const Operand& operand) {
 }
 
 BoundCase::BoundCase(const Case& test_case, const Contents& contents, BindOptions options) : options_(options) {
+  const ManyCopies copies(options.device);
   slots_.reserve(test_case.inputs.size() + test_case.outputs.size());
   for (const Operand& operand : test_case.inputs) add(operand, contents, true);
   for (const Operand& operand : test_case.outputs) {
@@ -61,6 +77,7 @@ void BoundCase::add(const Operand& operand, const Contents& contents, bool is_in
 }
 
 std::vector<std::string> BoundCase::finish() {
+  const ManyCopies copies(options_.device);
   std::vector<std::string> faults;
   for (Slot& slot : slots_) {
     copy_from_device(slot.host, slot.memory);
@@ -119,6 +136,7 @@ std::vector<double> BoundCase::read(const std::string& name) const {
 }
 
 void poison_cached_memory(Device device, Poison poison) {
+  const ManyCopies copies(device);
   std::vector<Tensor> blocks;
   for (int64_t bytes = 64; bytes <= (1 << 18); bytes *= 2)
     for (const int64_t quarter : {4, 5, 6, 7}) {  // the allocator's size classes are quarters of a power of two
@@ -129,11 +147,11 @@ void poison_cached_memory(Device device, Poison poison) {
 }
 
 void copy_to_device(const Tensor& bytes, const std::vector<std::byte>& host) {
-  std::memcpy(bytes.raw(), host.data(), host.size());
+  kernels::copy_bytes(bytes.device(), bytes.raw(), Device{}, host.data(), static_cast<int64_t>(host.size()));
 }
 
 void copy_from_device(std::vector<std::byte>& host, const Tensor& bytes) {
-  std::memcpy(host.data(), bytes.raw(), host.size());
+  kernels::copy_bytes(Device{}, host.data(), bytes.device(), bytes.raw(), static_cast<int64_t>(host.size()));
 }
 
 std::string element_name(const Operand& operand, size_t index) {

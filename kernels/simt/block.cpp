@@ -1,0 +1,332 @@
+#include "kernels/simt/block.h"
+
+#include <algorithm>
+#include <array>
+#include <mutex>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "core/random.h"
+#include "kernels/simt/collectives.h"
+#include "kernels/simt/fiber.h"
+#include "kernels/simt/memory_checks.h"
+#include "kernels/simt/options.h"
+
+namespace lathe::simt {
+
+RunningThread running;
+
+namespace {
+
+enum class State { ready, at_barrier, at_collective, exited };
+
+struct Thread {
+  uint3 index;
+  State state = State::ready;
+  Where where;                   // of the wait
+  const char* waits_for = "";    // "__syncthreads", "__shfl_sync"
+  unsigned mask = 0;             // of the collective
+  void* request = nullptr;
+  AsyncCopies copies;
+};
+
+struct Block {
+  const KernelLaunch* launch = nullptr;
+  uint3 index;
+  std::vector<Thread> threads;
+  std::vector<uint32_t> warp_epochs;
+  std::vector<std::string> faults;
+  bool abandoned = false;  // a wait that can never end
+};
+
+FiberPool& pool() {
+  static FiberPool fibers;
+  return fibers;
+}
+
+Block block;
+FiberOrder order = FiberOrder::ascending;
+uint64_t order_seed = 1;
+
+std::string text_of(const uint3& i) {
+  return "(" + std::to_string(i.x) + "," + std::to_string(i.y) + "," + std::to_string(i.z) + ")";
+}
+
+std::string text_of(const Where& where) {
+  return std::string(where.file_name()) + ":" + std::to_string(where.line());
+}
+
+void add_fault(const std::string& what) {
+  if (block.faults.size() < 4 && std::find(block.faults.begin(), block.faults.end(), what) == block.faults.end())
+    block.faults.push_back(what);
+}
+
+std::string standing(const Thread& thread) {
+  const std::string who = "thread " + text_of(thread.index);
+  switch (thread.state) {
+    case State::exited: return who + " has exited";
+    case State::ready: return who + " runs";
+    default: return who + " waits for " + thread.waits_for + " at " + text_of(thread.where);
+  }
+}
+
+bool same_place(const Thread& a, const Thread& b) {
+  return a.where.line() == b.where.line() && a.where.column() == b.where.column() &&
+         std::strcmp(a.where.file_name(), b.where.file_name()) == 0;
+}
+
+Thread& current() { return block.threads[static_cast<size_t>(running.thread)]; }
+
+void wait(State state, const char* name, Where where) {
+  Thread& thread = current();
+  thread.state = state;
+  thread.waits_for = name;
+  thread.where = where;
+  pool().yield();
+}
+
+void thread_entry(int index) {
+  block.launch->invoke(block.launch->closure);
+  Thread& thread = block.threads[static_cast<size_t>(index)];
+  if (const Where* issued = thread.copies.unfinished())
+    add_fault("thread " + text_of(thread.index) + " exits with cp.async copies that it never waited for, issued at " + text_of(*issued));
+  thread.state = State::exited;
+}
+
+std::vector<int> turn_order(int count, uint64_t salt) {
+  std::vector<int> turns(static_cast<size_t>(count));
+  std::iota(turns.begin(), turns.end(), 0);
+  if (order == FiberOrder::descending) std::reverse(turns.begin(), turns.end());
+  if (order == FiberOrder::shuffled) {
+    RandomStream random(order_seed, RandomPurpose::test, salt);
+    for (size_t i = turns.size(); i > 1; --i) std::swap(turns[i - 1], turns[random.below(i)]);
+  }
+  return turns;
+}
+
+// Nobody can run. When every thread waits at one barrier, it opens; otherwise somebody waits for threads that will never
+// come.
+void open_barrier() {
+  const Thread& first = *std::find_if(block.threads.begin(), block.threads.end(),
+                                      [](const Thread& thread) { return thread.state != State::exited; });
+  for (size_t i = 0; i < block.threads.size(); ++i) {
+    const Thread& thread = block.threads[i];
+    if (thread.state != State::at_collective) continue;
+    for (size_t other = i / 32 * 32; other < std::min(i / 32 * 32 + 32, block.threads.size()); ++other) {
+      const Thread& lane = block.threads[other];
+      if (!(thread.mask >> (other % 32) & 1u)) continue;
+      if (lane.state == State::at_collective && lane.mask == thread.mask && same_place(lane, thread)) continue;
+      add_fault("divergent warp collective: " + standing(thread) + ", but " + standing(lane) + ", which its mask names");
+      block.abandoned = true;
+      return;
+    }
+  }
+  for (const Thread& thread : block.threads) {
+    if (thread.state == State::at_barrier && same_place(first, thread)) continue;
+    add_fault("divergent barrier: " + standing(first) + ", but " + standing(thread));
+    block.abandoned = true;
+    return;
+  }
+  for (Thread& thread : block.threads) thread.state = State::ready;
+  ++running.block_epoch;
+}
+
+void run_threads() {
+  const int count = static_cast<int>(block.threads.size());
+  pool().prepare(count, thread_entry);
+  uint64_t round = 0;
+  const uint64_t salt = (uint64_t{block.index.z} << 20) ^ (block.index.y << 10) ^ block.index.x;
+  while (!block.abandoned) {
+    bool any_ran = false, any_left = false;
+    for (const int i : turn_order(count, (salt << 12) + round++)) {
+      Thread& thread = block.threads[static_cast<size_t>(i)];
+      if (thread.state == State::ready) {
+        running.thread = i;
+        running.warp = i / 32;
+        running.warp_epoch = block.warp_epochs[static_cast<size_t>(i / 32)];
+        pool().resume(i);
+        any_ran = true;
+      }
+      any_left = any_left || thread.state != State::exited;
+    }
+    if (!any_left) break;
+    if (!any_ran) open_barrier();
+  }
+  running.thread = -1;
+}
+
+std::string describe_faults() {
+  std::string text;
+  for (const std::string& fault : block.faults)
+    text += (text.empty() ? "" : "\n") + std::string("kernel ") + block.launch->name + ", block " + text_of(block.index) + ": " + fault;
+  return text;
+}
+
+}  // namespace
+
+void set_fiber_order(FiberOrder wanted, uint64_t seed) {
+  order = wanted;
+  order_seed = seed;
+}
+
+std::string launch_limits(const KernelLaunch& launch) {
+  const auto beyond = [&](const std::string& what) { return "kernel " + std::string(launch.name) + " cannot be launched: " + what; };
+  const uint64_t threads = uint64_t{launch.block.x} * launch.block.y * launch.block.z;
+  if (threads == 0 || threads > max_threads_per_block || launch.block.z > 64)
+    return beyond(std::to_string(threads) + " threads in a block, at most 1024 are allowed (64 along z)");
+  if (launch.grid.x == 0 || launch.grid.y == 0 || launch.grid.z == 0 || launch.grid.x > 0x7fffffffu ||
+      launch.grid.y > 65535 || launch.grid.z > 65535)
+    return beyond("a grid of " + std::to_string(launch.grid.x) + " × " + std::to_string(launch.grid.y) + " × " +
+                  std::to_string(launch.grid.z) + " blocks; each extent is at least 1, and y and z at most 65535");
+  if (launch.dynamic_bytes > max_shared_bytes)
+    return beyond(std::to_string(launch.dynamic_bytes) + " bytes of dynamic shared memory, sm_80 has " + std::to_string(max_shared_bytes));
+  return "";
+}
+
+std::string run_grid(const KernelLaunch& launch) {
+  const int count = static_cast<int>(launch.block.x * launch.block.y * launch.block.z);
+  const uint64_t blocks = uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
+  block.launch = &launch;
+  block.faults.clear();
+  block.abandoned = false;
+  const std::vector<int> turns = turn_order(static_cast<int>(blocks), ~uint64_t{0});
+  for (const int turn : turns) {
+    const unsigned linear = static_cast<unsigned>(turn);
+    block.index = {linear % launch.grid.x, linear / launch.grid.x % launch.grid.y, linear / launch.grid.x / launch.grid.y};
+    block.threads.assign(static_cast<size_t>(count), Thread{});
+    block.warp_epochs.assign(static_cast<size_t>((count + 31) / 32), 0);
+    for (unsigned i = 0; i < static_cast<unsigned>(count); ++i)
+      block.threads[i].index = {i % launch.block.x, i / launch.block.x % launch.block.y, i / launch.block.x / launch.block.y};
+    ++running.block_epoch;
+    begin_shared_memory(launch.dynamic_bytes, running.block_epoch);
+    run_threads();
+    end_shared_memory();
+    if (!block.faults.empty()) break;
+  }
+  return describe_faults();
+}
+
+const uint3& thread_index() { return current().index; }
+const uint3& block_index() { return block.index; }
+const dim3& block_shape() { return block.launch->block; }
+const dim3& grid_shape() { return block.launch->grid; }
+int lane() { return running.thread % 32; }
+
+void report(const char* what, Where where) {
+  add_fault("thread " + text_of(current().index) + " " + what + ", at " + text_of(where));
+}
+
+void report_at(const char* what, const void* code_address) {
+  add_fault("thread " + text_of(current().index) + " " + what + ", at " + source_line(code_address));
+}
+
+void __syncthreads(Where where) { wait(State::at_barrier, "__syncthreads", where); }
+
+void warp_collective(const char* name, unsigned mask, void* request, Complete complete, Where where) {
+  Thread& self = current();
+  const int count = static_cast<int>(block.threads.size());
+  const int first = running.warp * 32;
+  if (!(mask >> lane() & 1u)) return report("calls a warp collective with a mask that leaves itself out", where);
+  // Lanes beyond the block's last thread do not exist; CUDA lets a full mask stand for those that do.
+  const unsigned existing = count - first >= 32 ? 0xffffffffu : (1u << (count - first)) - 1u;
+  const unsigned wanted = mask & existing;
+  self.mask = mask;
+  self.request = request;
+  self.state = State::at_collective;
+  self.waits_for = name;
+  self.where = where;
+  void* requests[32] = {};
+  for (int i = 0; i < 32; ++i) {
+    if (!(wanted >> i & 1u)) continue;
+    const Thread& other = block.threads[static_cast<size_t>(first + i)];
+    if (other.state != State::at_collective || other.mask != mask || !same_place(other, self)) {
+      pool().yield();  // the last lane to arrive completes for all
+      return;
+    }
+    requests[i] = other.request;
+  }
+  complete(requests, wanted);
+  for (int i = 0; i < 32; ++i)
+    if (wanted >> i & 1u) block.threads[static_cast<size_t>(first + i)].state = State::ready;
+}
+
+void __syncwarp(unsigned mask, Where where) {
+  char nothing = 0;
+  warp_collective("__syncwarp", mask, &nothing,
+                  [](void* const*, unsigned) { ++block.warp_epochs[static_cast<size_t>(running.warp)]; }, where);
+  running.warp_epoch = block.warp_epochs[static_cast<size_t>(running.warp)];
+}
+
+void async_copy(void* shared, const void* global, int bytes, int valid_bytes, Where where) {
+  if (bytes != 4 && bytes != 8 && bytes != 16) return report("issues a cp.async that is not of 4, 8 or 16 bytes", where);
+  check_aligned(shared, static_cast<size_t>(bytes), where);
+  if (valid_bytes > 0) check_aligned(global, static_cast<size_t>(bytes), where);
+  if (!in_shared_memory(shared, static_cast<size_t>(bytes)))
+    return report("issues a cp.async to an address outside the block's shared memory", where);
+  current().copies.issue(shared, global, bytes, valid_bytes, where);
+}
+void async_commit() { current().copies.commit(); }
+void async_wait(int groups_left) { current().copies.wait(groups_left); }
+
+void check_aligned(const void* address, size_t bytes, Where where) {
+  if (reinterpret_cast<uintptr_t>(address) % bytes != 0) report("makes a misaligned vector access", where);
+}
+
+namespace {
+
+struct Vote {
+  unsigned value;
+  unsigned result;
+};
+
+template <class Combine>
+unsigned reduce(const char* name, unsigned mask, unsigned value, Combine, Where where) {
+  Vote vote{value, 0};
+  warp_collective(name, mask, &vote, [](void* const* requests, unsigned lanes) {
+    bool first = true;
+    unsigned total = 0;
+    for (int i = 0; i < 32; ++i) {
+      if (!(lanes >> i & 1u)) continue;
+      const unsigned next = static_cast<Vote*>(requests[i])->value;
+      total = first ? next : Combine{}(total, next);
+      first = false;
+    }
+    for (int i = 0; i < 32; ++i)
+      if (lanes >> i & 1u) static_cast<Vote*>(requests[i])->result = total;
+  }, where);
+  return vote.result;
+}
+
+struct Add { unsigned operator()(unsigned a, unsigned b) const { return a + b; } };
+struct Max { unsigned operator()(unsigned a, unsigned b) const { return std::max(a, b); } };
+struct Min { unsigned operator()(unsigned a, unsigned b) const { return std::min(a, b); } };
+struct Or { unsigned operator()(unsigned a, unsigned b) const { return a | b; } };
+
+}  // namespace
+
+unsigned __reduce_add_sync(unsigned mask, unsigned value, Where where) { return reduce("__reduce_add_sync", mask, value, Add{}, where); }
+unsigned __reduce_max_sync(unsigned mask, unsigned value, Where where) { return reduce("__reduce_max_sync", mask, value, Max{}, where); }
+unsigned __reduce_min_sync(unsigned mask, unsigned value, Where where) { return reduce("__reduce_min_sync", mask, value, Min{}, where); }
+unsigned __ballot_sync(unsigned mask, int predicate, Where where) {
+  return reduce("__ballot_sync", mask, predicate != 0 ? 1u << lane() : 0u, Or{}, where);
+}
+
+unsigned __match_any_sync(unsigned mask, uint64_t value, Where where) {
+  struct Match {
+    uint64_t value;
+    unsigned result;
+  } match{value, 0};
+  warp_collective("__match_any_sync", mask, &match, [](void* const* requests, unsigned lanes) {
+    for (int i = 0; i < 32; ++i)
+      for (int j = 0; j < 32; ++j)
+        if ((lanes >> i & 1u) && (lanes >> j & 1u) &&
+            static_cast<Match*>(requests[i])->value == static_cast<Match*>(requests[j])->value)
+          static_cast<Match*>(requests[i])->result |= 1u << j;
+  }, where);
+  return match.result;
+}
+
+unsigned __activemask() { return 1u << lane(); }  // the lanes that are certain to be converged: this one
+
+}  // namespace lathe::simt

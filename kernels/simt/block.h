@@ -1,0 +1,43 @@
+// Runs the blocks of a launch, one after another, their threads as fibers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "kernels/simt/types.h"
+
+namespace lathe::simt {
+
+struct KernelLaunch {
+  const char* name = "";
+  dim3 grid, block;
+  size_t dynamic_bytes = 0;
+  void* closure = nullptr;           // the kernel bound to its arguments
+  void (*invoke)(void* closure) = nullptr;
+  void (*destroy)(void* closure) = nullptr;
+};
+
+// What one multiprocessor of the emulated card (sm_80) allows.
+inline constexpr unsigned max_threads_per_block = 1024;
+inline constexpr size_t max_shared_bytes = 163 << 10;
+inline constexpr size_t max_static_shared_bytes = 48 << 10;
+
+// Empty when the shape can be launched; otherwise what is beyond the card's limits.
+std::string launch_limits(const KernelLaunch& launch);
+
+// Runs the whole grid. Empty when all went well; otherwise what was found, one paragraph. Not reentrant.
+std::string run_grid(const KernelLaunch& launch);
+
+// What the checks of memory know about the running thread; see memory_checks.cpp.
+struct RunningThread {
+  int thread = -1;  // within the block; −1 while no kernel runs
+  int warp = 0;
+  uint32_t block_epoch = 0;  // counts barriers, never falls
+  uint32_t warp_epoch = 0;   // counts __syncwarp of the warp, never falls
+};
+extern RunningThread running;
+void report_at(const char* what, const void* code_address);  // like report(), from an instrumented access
+
+}  // namespace lathe::simt

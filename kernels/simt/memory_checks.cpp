@@ -1,0 +1,271 @@
+#include "kernels/simt/memory_checks.h"
+
+#include <dlfcn.h>
+#include <sys/mman.h>
+
+#include <cstdio>
+#include <new>
+
+#include "kernels/simt/block.h"
+#include "kernels/simt/options.h"
+#include "kernels/simt/sanitizer.h"
+
+namespace lathe::simt {
+namespace {
+
+// Static shared memory, a gap, dynamic shared memory, a gap.
+constexpr size_t gap_bytes = 64 << 10;
+constexpr size_t static_bytes = max_static_shared_bytes;
+constexpr size_t dynamic_offset = static_bytes + gap_bytes;
+constexpr size_t arena_bytes = dynamic_offset + max_shared_bytes + gap_bytes;
+constexpr size_t redzone_bytes = 64;  // between two static variables
+
+// One access: which thread, between which barriers.
+struct Access {
+  uint32_t block_epoch = 0;
+  uint32_t thread : 10 = 0;
+  uint32_t warp_epoch : 22 = 0;
+};
+struct Byte {
+  Access write, first_read, other_read;
+  uint32_t copied_in = 0;  // block epoch in which a cp.async to it was issued and is under way; 0 otherwise
+};
+
+struct StaticVariable {
+  const void* key;
+  size_t offset, bytes;
+};
+
+struct Arena {
+  unsigned char* memory = nullptr;
+  Byte* shadow = nullptr;
+  std::vector<StaticVariable> variables;  // of the running kernel
+  size_t static_used = 0, dynamic_used = 0;
+  uint32_t first_epoch = 0;  // of the running block
+};
+
+Arena arena = [] {
+  const auto map = [](size_t bytes) {
+    void* const block = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (block == MAP_FAILED) throw std::bad_alloc();
+    return block;
+  };
+  Arena made;
+  made.memory = static_cast<unsigned char*>(map(arena_bytes));
+  made.shadow = static_cast<Byte*>(map(arena_bytes * sizeof(Byte)));
+  return made;
+}();
+
+Access now(int thread) {
+  return {running.block_epoch, static_cast<uint32_t>(thread), running.warp_epoch};
+}
+
+bool same_epoch(const Access& a) { return a.block_epoch == running.block_epoch; }
+
+// Neither a barrier nor a __syncwarp stands between that access and one of `thread` now.
+bool unordered(const Access& earlier, int thread) {
+  if (!same_epoch(earlier) || earlier.thread == static_cast<uint32_t>(thread)) return false;
+  const bool same_warp = earlier.thread / 32 == static_cast<uint32_t>(thread) / 32;
+  return !(same_warp && earlier.warp_epoch < running.warp_epoch);
+}
+
+bool written_in_this_block(const Byte& byte) { return byte.write.block_epoch >= arena.first_epoch; }
+
+char message[200];
+
+const char* conflict(const char* verb, size_t offset, const char* other_verb, const Access& other) {
+  std::snprintf(message, sizeof message, "%s shared memory (byte %zu) that thread %u of the block %s, with no barrier between: a race",
+                verb, offset >= dynamic_offset ? offset - dynamic_offset : offset, static_cast<unsigned>(other.thread), other_verb);
+  return message;
+}
+
+// What is wrong with the access, or nullptr.
+const char* read_fault(size_t offset, size_t bytes, int thread) {
+  for (size_t i = offset; i < offset + bytes; ++i) {
+    Byte& byte = arena.shadow[i];
+    if (byte.copied_in >= arena.first_epoch && byte.copied_in != 0) return "reads shared memory that a cp.async is still to write: the wait is missing";
+    if (!written_in_this_block(byte)) return "reads shared memory that nobody has written";
+    if (unordered(byte.write, thread)) return conflict("reads", i, "wrote", byte.write);
+    if (!same_epoch(byte.first_read)) {
+      byte.first_read = now(thread);
+    } else if (byte.first_read.thread != static_cast<uint32_t>(thread)) {
+      byte.other_read = now(thread);
+    } else {
+      byte.first_read = now(thread);
+    }
+  }
+  return nullptr;
+}
+
+const char* write_fault(size_t offset, size_t bytes, int thread) {
+  for (size_t i = offset; i < offset + bytes; ++i) {
+    Byte& byte = arena.shadow[i];
+    if (byte.copied_in >= arena.first_epoch && byte.copied_in != 0) return "writes shared memory that a cp.async is still to write: the wait is missing";
+    if (unordered(byte.write, thread)) return conflict("writes", i, "wrote", byte.write);
+    if (unordered(byte.first_read, thread)) return conflict("writes", i, "read", byte.first_read);
+    if (unordered(byte.other_read, thread)) return conflict("writes", i, "read", byte.other_read);
+    byte.write = now(thread);
+  }
+  return nullptr;
+}
+
+size_t offset_of(const void* address) {
+  return static_cast<size_t>(static_cast<const unsigned char*>(address) - arena.memory);
+}
+
+bool in_use(size_t offset, size_t bytes) {
+  if (offset >= dynamic_offset) return offset - dynamic_offset + bytes <= arena.dynamic_used;
+  for (const StaticVariable& variable : arena.variables)
+    if (offset >= variable.offset && offset + bytes <= variable.offset + variable.bytes) return true;
+  return false;
+}
+
+using Check = const char* (*)(size_t offset, size_t bytes, int thread);
+
+// Called for every instrumented access of device code: nearly all of them are elsewhere.
+inline void checked_access(const void* address, size_t bytes, bool aligned, Check check, const void* code) {
+  if (running.thread < 0) return;
+  if (aligned && reinterpret_cast<uintptr_t>(address) % bytes != 0) return report_at("makes a misaligned access", code);
+  const size_t offset = offset_of(address);
+  if (offset >= arena_bytes) return;
+  if (!in_use(offset, bytes)) return report_at("accesses shared memory outside what the block has", code);
+  if (const char* fault = check(offset, bytes, running.thread)) report_at(fault, code);
+}
+
+}  // namespace
+
+void begin_shared_memory(size_t dynamic_bytes, uint32_t block_epoch) {
+  arena.first_epoch = block_epoch;
+  arena.variables.clear();
+  arena.static_used = 0;
+  arena.dynamic_used = dynamic_bytes;
+  unpoison(arena.memory, arena_bytes);
+  std::memset(arena.memory + dynamic_offset, 0xff, dynamic_bytes);
+  poison(arena.memory, dynamic_offset);
+  poison(arena.memory + dynamic_offset + dynamic_bytes, arena_bytes - dynamic_offset - dynamic_bytes);
+}
+
+void end_shared_memory() { poison(arena.memory, arena_bytes); }
+
+bool in_shared_memory(const void* address, size_t bytes) {
+  const size_t offset = offset_of(address);
+  return offset < arena_bytes && in_use(offset, bytes);
+}
+
+void* static_shared(const void* key, size_t bytes, size_t alignment, Where where) {
+  for (const StaticVariable& variable : arena.variables)
+    if (variable.key == key) return arena.memory + variable.offset;
+  const size_t offset = (arena.static_used + alignment - 1) / alignment * alignment;
+  if (offset + bytes > static_bytes) {
+    report("uses more than the 48 KiB of static shared memory that a kernel may have", where);
+    return arena.memory;
+  }
+  arena.static_used = offset + bytes + redzone_bytes;
+  arena.variables.push_back({key, offset, bytes});
+  unpoison(arena.memory + offset, bytes);
+  std::memset(arena.memory + offset, 0xff, bytes);
+  return arena.memory + offset;
+}
+
+void* dynamic_shared_memory() { return arena.memory + dynamic_offset; }
+
+void note_shared_read(const void* address, size_t bytes, int lane, Where where) {
+  const size_t offset = offset_of(address);
+  if (offset >= arena_bytes || !in_use(offset, bytes)) return report("reads outside the block's shared memory", where);
+  if (!checks_shared_memory()) return;
+  if (const char* fault = read_fault(offset, bytes, running.warp * 32 + lane)) report(fault, where);
+}
+
+void AsyncCopies::issue(void* shared, const void* global, int bytes, int valid_bytes, Where where) {
+  copies_.push_back({shared, global, bytes, valid_bytes, where});
+  const size_t offset = offset_of(shared), count = static_cast<size_t>(bytes);
+  if (checks_shared_memory()) {
+    if (const char* fault = write_fault(offset, count, running.thread)) report(fault, where);
+    for (size_t i = offset; i < offset + count; ++i) arena.shadow[i].copied_in = running.block_epoch;
+  }
+  std::memset(shared, 0xff, count);
+  poison(shared, count);
+}
+
+void AsyncCopies::commit() { group_ends_.push_back(copies_.size()); }
+
+void AsyncCopies::wait(int groups_left) {
+  const size_t left = static_cast<size_t>(groups_left);
+  if (group_ends_.size() <= left) return;
+  const size_t done = group_ends_[group_ends_.size() - 1 - left];
+  for (size_t i = 0; i < done; ++i) {
+    const Copy& copy = copies_[i];
+    const size_t offset = offset_of(copy.shared);
+    unpoison(copy.shared, static_cast<size_t>(copy.bytes));
+    std::memset(copy.shared, 0, static_cast<size_t>(copy.bytes));
+    std::memcpy(copy.shared, copy.global, static_cast<size_t>(copy.valid_bytes));
+    if (!checks_shared_memory()) continue;
+    for (size_t b = offset; b < offset + static_cast<size_t>(copy.bytes); ++b) {
+      arena.shadow[b].copied_in = 0;
+      arena.shadow[b].write = now(running.thread);
+    }
+  }
+  copies_.erase(copies_.begin(), copies_.begin() + static_cast<int64_t>(done));
+  group_ends_.erase(group_ends_.begin(), group_ends_.end() - static_cast<int64_t>(left));
+  for (size_t& end : group_ends_) end -= done;
+}
+
+const Where* AsyncCopies::unfinished() const { return copies_.empty() ? nullptr : &copies_.front().where; }
+
+std::string source_line(const void* code_address) {
+  Dl_info found{};
+  if (::dladdr(code_address, &found) == 0 || found.dli_fname == nullptr) return "an unknown place";
+  const auto offset = static_cast<const char*>(code_address) - static_cast<const char*>(found.dli_fbase) - 1;
+  char command[512], line[512] = "";
+  std::snprintf(command, sizeof command, "addr2line -Cfpie '%s' 0x%lx 2>/dev/null", found.dli_fname, static_cast<unsigned long>(offset));
+  if (std::FILE* const pipe = ::popen(command, "r")) {
+    if (std::fgets(line, sizeof line, pipe) == nullptr) line[0] = 0;
+    ::pclose(pipe);
+  }
+  std::string text = line;
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  if (!text.empty() && text.find("??") == std::string::npos) return text;
+  std::snprintf(line, sizeof line, "%s+0x%lx", found.dli_fname, static_cast<unsigned long>(offset));
+  return line;
+}
+
+bool checks_shared_memory() {
+#if defined(LATHE_SIMT_INSTRUMENTED)
+  return true;
+#else
+  return false;
+#endif
+}
+
+}  // namespace lathe::simt
+
+// The kernels are compiled with -fsanitize=thread, for the calls that the compiler then puts before every access; what they
+// call is this, not ThreadSanitizer's runtime.
+#if defined(LATHE_SIMT_INSTRUMENTED)
+#define LATHE_ACCESS(name, bytes, aligned, check)                                                  \
+  void name(void* address) {                                                                       \
+    ::lathe::simt::checked_access(address, bytes, aligned, ::lathe::simt::check, __builtin_return_address(0)); \
+  }
+#define LATHE_ACCESSES(bytes)                                        \
+  LATHE_ACCESS(__tsan_read##bytes, bytes, true, read_fault)          \
+  LATHE_ACCESS(__tsan_write##bytes, bytes, true, write_fault)        \
+  LATHE_ACCESS(__tsan_unaligned_read##bytes, bytes, false, read_fault) \
+  LATHE_ACCESS(__tsan_unaligned_write##bytes, bytes, false, write_fault)
+
+extern "C" {
+LATHE_ACCESSES(1)
+LATHE_ACCESSES(2)
+LATHE_ACCESSES(4)
+LATHE_ACCESSES(8)
+LATHE_ACCESSES(16)
+void __tsan_read_range(void* address, unsigned long bytes) {
+  ::lathe::simt::checked_access(address, bytes, false, ::lathe::simt::read_fault, __builtin_return_address(0));
+}
+void __tsan_write_range(void* address, unsigned long bytes) {
+  ::lathe::simt::checked_access(address, bytes, false, ::lathe::simt::write_fault, __builtin_return_address(0));
+}
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+}
+#endif

@@ -1,0 +1,26 @@
+// How the simt device runs, and what it found: for tests and for debugging.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace lathe::simt {
+
+// The order in which the threads of a block, and the blocks of a grid, take their turns. A kernel that is right gives the
+// same bits under all of them.
+enum class FiberOrder { ascending, descending, shuffled };
+void set_fiber_order(FiberOrder order, uint64_t seed = 1);
+
+// Whether reads and writes of shared memory are checked here: races, reads of what nobody wrote or of copies under way.
+// Not in AddressSanitizer's and ThreadSanitizer's builds, which instrument the kernels themselves.
+bool checks_shared_memory();
+
+// The n-th call from now of that kind fails (1: the next one); 0 takes it back.
+enum class Call { allocation, launch, copy };
+void fail_nth(Call call, int64_t n);
+
+// Kernel launches that have run since the program started.
+int64_t launches_run();
+
+}  // namespace lathe::simt

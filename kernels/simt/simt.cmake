@@ -1,0 +1,36 @@
+# The simt device: the emulator, and every .cu file compiled by the host compiler. Each gets a wrapper of one #include,
+# because CMake knows a source file by one language only.
+file(GLOB simt_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.cpp)
+file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*/*.cu)
+
+set(simt_kernels "")
+set(simt_host "")
+foreach(source IN LISTS cuda_sources)
+  file(RELATIVE_PATH name ${CMAKE_SOURCE_DIR} ${source})
+  string(REPLACE "/" "_" wrapper ${name})
+  set(wrapper ${CMAKE_CURRENT_BINARY_DIR}/simt/${wrapper}.cpp)
+  file(CONFIGURE OUTPUT ${wrapper} CONTENT "#include \"${name}\"\n" @ONLY)
+  if(name MATCHES "^kernels/cuda/")
+    list(APPEND simt_host ${wrapper})
+  else()
+    list(APPEND simt_kernels ${wrapper})
+  endif()
+endforeach()
+
+target_sources(lathe_kernels PRIVATE ${simt_sources} ${simt_host})
+target_link_libraries(lathe_kernels PRIVATE Boost::context ${CMAKE_DL_LIBS})
+target_compile_definitions(lathe_kernels PRIVATE LATHE_DEVICE_ANCHOR=lathe_simt_anchor)
+# The device registers itself when a program starts; this keeps the linker from leaving it out.
+target_link_options(lathe_kernels INTERFACE -Wl,-u,lathe_simt_anchor)
+
+add_library(lathe_simt_kernels OBJECT ${simt_kernels})
+target_link_libraries(lathe_simt_kernels PRIVATE lathe_flags)
+target_compile_options(lathe_simt_kernels PRIVATE -O1 -g1 -Wno-unused-function -Wno-unknown-pragmas)
+if(NOT LATHE_SANITIZE)
+  # Not ThreadSanitizer: only its calls before every access, which memory_checks.cpp answers.
+  target_compile_options(lathe_simt_kernels PRIVATE -fsanitize=thread
+    $<$<CXX_COMPILER_ID:GNU>:--param=tsan-instrument-func-entry-exit=0>
+    $<$<CXX_COMPILER_ID:Clang>:SHELL:-mllvm -tsan-instrument-func-entry-exit=0>)
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/memory_checks.cpp PROPERTIES COMPILE_DEFINITIONS LATHE_SIMT_INSTRUMENTED)
+endif()
+target_sources(lathe_kernels PRIVATE $<TARGET_OBJECTS:lathe_simt_kernels>)
