@@ -1,0 +1,106 @@
+// lathe-model info: what is in the file, without loading a weight.
+#include <fmt/format.h>
+
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "programs/cli/loaded_model.h"
+#include "programs/cli/program.h"
+#include "programs/model/commands.h"
+
+namespace lathe::programs {
+namespace {
+
+struct InfoOptions {
+  cli::CommonOptions common;
+  std::string model;
+  bool tensors = false;
+};
+
+struct TypeCount {
+  int64_t tensors = 0, elements = 0, bytes = 0;
+};
+
+std::map<std::string, TypeCount> histogram(const nn::WeightSource& source) {
+  std::map<std::string, TypeCount> types;
+  for (const nn::WeightInfo& weight : source.weights()) {
+    TypeCount& count = types[weight.stored_type];
+    ++count.tensors;
+    count.elements += weight.shape.numel();
+    count.bytes += weight.stored_bytes;
+  }
+  return types;
+}
+
+std::string separated(int64_t number) {
+  std::string digits = std::to_string(number);
+  for (auto i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), ",");
+  return digits;
+}
+
+void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, bool tensors) {
+  const nn::ModelConfig& c = files.config;
+  fmt::print("{}\n", files.path.string());
+  fmt::print("  family           {}\n", c.family);
+  fmt::print("  parameters       {}\n", separated(c.parameter_count()));
+  fmt::print("  layers           {}, hidden {}, feed-forward {}\n", c.num_hidden_layers, c.hidden_size, c.intermediate_size);
+  fmt::print("  attention        {} heads over {} key/value heads of {}\n", c.num_attention_heads, c.num_key_value_heads,
+             c.head_dim);
+  fmt::print("  vocabulary       {}{}\n", separated(c.vocab_size),
+             c.tie_word_embeddings ? " (output tied to the embedding)" : "");
+  fmt::print("  context          {} tokens, rope base {:g}\n", separated(c.max_position_embeddings), c.rope_theta);
+  fmt::print("  tokenizer        {} tokens, chat template: {}\n", separated(tokenizer.vocab_size()),
+             tokenizer.chat_template() ? "yes" : "no");
+  fmt::print("  weights\n");
+  for (const auto& [type, count] : histogram(*files.weights))
+    fmt::print("    {:<6} {:>4} tensors {:>15} elements {:>9.1f} MiB\n", type, count.tensors, separated(count.elements),
+               static_cast<double>(count.bytes) / (1 << 20));
+  if (!tensors) return;
+  for (const nn::WeightInfo& weight : files.weights->weights())
+    fmt::print("    {:<48} {:<6} {}\n", weight.name, weight.stored_type, to_string(weight.shape));
+}
+
+void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
+  const nn::ModelConfig& c = files.config;
+  nlohmann::ordered_json result = {
+      {"path", files.path.string()},
+      {"family", c.family},
+      {"parameters", c.parameter_count()},
+      {"vocab_size", c.vocab_size},
+      {"hidden_size", c.hidden_size},
+      {"intermediate_size", c.intermediate_size},
+      {"num_hidden_layers", c.num_hidden_layers},
+      {"num_attention_heads", c.num_attention_heads},
+      {"num_key_value_heads", c.num_key_value_heads},
+      {"head_dim", c.head_dim},
+      {"max_position_embeddings", c.max_position_embeddings},
+      {"rope_theta", c.rope_theta},
+      {"tie_word_embeddings", c.tie_word_embeddings},
+      {"eos_token_ids", c.eos_token_ids},
+      {"chat_template", tokenizer.chat_template().has_value()},
+  };
+  for (const nn::WeightInfo& weight : files.weights->weights())
+    result["weights"].push_back({{"name", weight.name},
+                                 {"type", weight.stored_type},
+                                 {"shape", std::vector<int64_t>(weight.shape.dims().begin(), weight.shape.dims().end())},
+                                 {"bytes", weight.stored_bytes}});
+  fmt::print("{}\n", result.dump(2));
+}
+
+}  // namespace
+
+void add_info(CLI::App& app) {
+  auto options = std::make_shared<InfoOptions>();
+  CLI::App* command = app.add_subcommand("info", "what is in a model: its shape, its tensors' types, its tokenizer");
+  command->add_option("MODEL", options->model, ".gguf file or Hugging Face directory")->required();
+  command->add_flag("--tensors", options->tensors, "list every tensor");
+  cli::add_common_options(*command, options->common);
+  command->callback([options] {
+    const nn::ModelFiles files = nn::open_model_files(options->model);
+    const auto tokenizer = cli::load_tokenizer(files);
+    options->common.json ? print_json(files, *tokenizer) : print_text(files, *tokenizer, options->tensors);
+  });
+}
+
+}  // namespace lathe::programs
