@@ -1,0 +1,64 @@
+#include "programs/cli/session.h"
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/thread_pool.h"
+#include "programs/cli/loaded_model.h"
+
+namespace lathe::cli {
+
+void add_model_options(CLI::App& command, ModelOptions& options) {
+  command.add_option("MODEL", options.model, ".gguf file or Hugging Face directory")->required();
+  command.add_option("--adapter", options.adapter, "PEFT adapter directory to put on the model");
+  command.add_option("--dtype", options.dtype, "auto (bf16 where the CPU multiplies it, else f32), f32, bf16 or f64")
+      ->capture_default_str();
+  add_common_options(command, options.common);
+}
+
+void add_sampling_options(CLI::App& command, kernels::SamplingParams& sampling, int64_t& max_tokens) {
+  sampling.temperature = 0;
+  command.add_option("--max_tokens,--max_new_tokens", max_tokens, "tokens to generate at most")->capture_default_str();
+  command.add_option("--temperature", sampling.temperature, "0 always takes the likeliest token")->capture_default_str();
+  command.add_option("--top_k", sampling.top_k, "keep the k likeliest tokens (0: all)")->capture_default_str();
+  command.add_option("--top_p", sampling.top_p, "keep the likeliest tokens that reach this probability together")
+      ->capture_default_str();
+  command.add_option("--min_p", sampling.min_p, "drop tokens below this share of the likeliest one's probability")
+      ->capture_default_str();
+  command.add_option("--repetition_penalty", sampling.repetition_penalty, "above 1: seen tokens become less likely")
+      ->capture_default_str();
+  command.add_option("--seed", sampling.seed, "the same seed gives the same text")->capture_default_str();
+}
+
+Session Session::open(const ModelOptions& options) {
+  options.common.parsed_device();
+  if (options.common.threads > 0) set_thread_count(options.common.threads);
+  const nn::ModelFiles files = nn::open_model_files(options.model);
+  Session session;
+  session.config = files.config;
+  session.tokenizer = load_tokenizer(files);
+  if (session.tokenizer->chat_template())
+    session.chat_template = data::ChatTemplate::compile(*session.tokenizer->chat_template());
+  nn::TransformerOptions transformer;
+  transformer.dtype = nn::parse_compute_dtype(options.dtype);
+  session.model = std::make_unique<nn::Transformer>(files.config, *files.weights, transformer);
+  if (!options.adapter.empty()) load_adapter_into(*session.model, options.adapter);
+  session.stop_token_ids = stop_tokens(files.config, *session.tokenizer);
+  return session;
+}
+
+std::vector<int32_t> Session::encode_chat(const nlohmann::ordered_json& messages) const {
+  if (!chat_template) throw ConfigError("chat template", "the model has none; --raw continues plain text");
+  data::ChatOptions chat;
+  chat.add_generation_prompt = true;
+  chat.special_tokens = data::special_token_variables(*tokenizer);
+  const data::RenderedChat rendered = chat_template->render(messages, chat);
+  return tokenizer->encode(rendered.text, rendered.control);
+}
+
+engine::Request Session::request(std::vector<int32_t> prompt, const kernels::SamplingParams& sampling,
+                                 int64_t max_tokens) const {
+  return {std::move(prompt), sampling, max_tokens, stop_token_ids};
+}
+
+}  // namespace lathe::cli

@@ -1,0 +1,46 @@
+// A loaded model with all that turns text into tokens and back: what generate, chat and eval share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/chat_template/chat_template.h"
+#include "data/tokenizer/tokenizer.h"
+#include "nn/transformer.h"
+#include "programs/cli/program.h"
+#include "serve/engine/request.h"
+
+namespace lathe::cli {
+
+struct ModelOptions {
+  CommonOptions common;
+  std::string model;
+  std::string adapter;        // a PEFT directory; empty for none
+  std::string dtype = "auto";
+};
+// MODEL, --adapter, --dtype and the common flags.
+void add_model_options(CLI::App& command, ModelOptions& options);
+
+// temperature, top_k, … with the names that vLLM and the OpenAI API use.
+void add_sampling_options(CLI::App& command, kernels::SamplingParams& sampling, int64_t& max_tokens);
+
+struct Session {
+  nn::ModelConfig config;
+  std::shared_ptr<const data::Tokenizer> tokenizer;
+  std::shared_ptr<const data::ChatTemplate> chat_template;  // null when the model has none
+  std::unique_ptr<nn::Transformer> model;
+  std::vector<int32_t> stop_token_ids;
+
+  // Sets the threads, opens and loads everything.
+  static Session open(const ModelOptions& options);
+
+  // The ids of a conversation up to where the assistant answers. ConfigError when the model has no template.
+  std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages) const;
+  engine::Request request(std::vector<int32_t> prompt, const kernels::SamplingParams& sampling, int64_t max_tokens) const;
+};
+
+}  // namespace lathe::cli
