@@ -1,0 +1,93 @@
+// The weights of a Hugging Face directory: model.safetensors, or the shards of its index.
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <unordered_map>
+
+#include "core/error.h"
+#include "kernels/copy/copy.h"
+#include "nn/weights/safetensors.h"
+
+namespace lathe::nn {
+namespace {
+
+class SafetensorsWeights final : public WeightSource {
+ public:
+  void add(const std::shared_ptr<const SafetensorsFile>& file, const std::string& name) {
+    Tensor tensor = file->tensor(name);
+    if (!is_floating(tensor.dtype()))
+      throw FormatError(file->path().string(), tensor.byte_offset(),
+                        name + ": weights of dtype " + std::string(name_of(tensor.dtype())) + " are not supported here");
+    if (!tensors_.emplace(name, tensor).second) throw FormatError(file->path().string(), -1, name + " is in two shards");
+    std::string type(name_of(tensor.dtype()));
+    for (char& letter : type) letter = static_cast<char>(std::toupper(letter));
+    index_.emplace(name, infos_.size());
+    infos_.push_back({name, name, std::move(type), tensor.shape(), tensor.nbytes()});
+  }
+
+  const std::vector<WeightInfo>& weights() const override { return infos_; }
+
+  const WeightInfo* find(std::string_view name) const override {
+    const auto found = index_.find(std::string(name));
+    return found == index_.end() ? nullptr : &infos_[found->second];
+  }
+
+  void read_rows(std::string_view name, int64_t first, int64_t count, float* out) const override {
+    const auto found = tensors_.find(std::string(name));
+    if (found == tensors_.end()) throw FormatError("the model's weights", -1, std::string(name) + " is missing");
+    const Tensor& tensor = found->second;
+    const int64_t columns = tensor.rank() > 0 ? tensor.dim(-1) : 1;
+    const int64_t rows = columns > 0 ? tensor.numel() / columns : 0;
+    const Tensor view = tensor.view({rows, columns}).slice(0, first, first + count);
+    const auto storage = Storage::wrap(out, count * columns * 4, {}, nullptr);
+    kernels::copy(Tensor::from_storage(storage, 0, {count, columns}, DType::f32), view);
+  }
+
+ private:
+  std::vector<WeightInfo> infos_;
+  std::unordered_map<std::string, size_t> index_;
+  std::unordered_map<std::string, Tensor> tensors_;
+};
+
+nlohmann::json read_index(const std::filesystem::path& path) {
+  std::ifstream stream(path);
+  nlohmann::json index;
+  try {
+    index = nlohmann::json::parse(stream);
+  } catch (const nlohmann::json::parse_error& error) {
+    throw FormatError(path.string(), static_cast<int64_t>(error.byte), std::string("is no JSON: ") + error.what());
+  }
+  if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object())
+    throw FormatError(path.string(), -1, "has no \"weight_map\" object");
+  return index;
+}
+
+}  // namespace
+
+std::unique_ptr<WeightSource> open_safetensors_weights(const std::filesystem::path& directory) {
+  auto weights = std::make_unique<SafetensorsWeights>();
+  const auto single = directory / "model.safetensors", index_path = directory / "model.safetensors.index.json";
+  if (std::filesystem::exists(single)) {
+    const auto file = SafetensorsFile::open(single);
+    for (const std::string& name : file->names()) weights->add(file, name);
+    return weights;
+  }
+  if (!std::filesystem::exists(index_path))
+    throw ResourceError(directory.string() + ": holds neither model.safetensors nor model.safetensors.index.json" +
+                        (std::filesystem::exists(directory / "pytorch_model.bin")
+                             ? "; pytorch_model.bin is a pickle, which Lathe never reads: convert it to safetensors"
+                             : ""));
+  std::map<std::string, std::shared_ptr<const SafetensorsFile>> shards;
+  const nlohmann::json index = read_index(index_path);
+  for (const auto& [name, shard] : index["weight_map"].items()) {
+    const std::string file_name = shard.is_string() ? shard.get<std::string>() : "";
+    if (file_name.empty() || file_name.find('/') != std::string::npos)
+      throw FormatError(index_path.string(), -1, name + ": expected the name of a file beside the index, found " + shard.dump());
+    auto& file = shards[file_name];
+    if (!file) file = SafetensorsFile::open(directory / file_name);
+    if (!file->contains(name)) throw FormatError(index_path.string(), -1, name + " is not in " + file_name);
+    weights->add(file, name);
+  }
+  return weights;
+}
+
+}  // namespace lathe::nn
