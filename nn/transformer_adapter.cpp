@@ -1,6 +1,7 @@
 // LoRA on the transformer's linears: adding, loading, taking out.
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -119,9 +120,17 @@ PeftAdapter Transformer::adapter() const {
   if (!has_adapter()) throw ConfigError("adapter", "the model has none");
   PeftAdapter result;
   result.config = *lora_config_;
-  for (const Linear* linear : linears())
-    if (linear->lora)
-      result.modules[linear->name] = {master_copy(linear->lora->a.master), master_copy(linear->lora->b.master)};
+  std::set<std::string> short_names;
+  for (const Linear* linear : linears()) {
+    if (!linear->lora) continue;
+    result.modules[linear->name] = {master_copy(linear->lora->a.master), master_copy(linear->lora->b.master)};
+    short_names.insert(linear->name.substr(linear->name.rfind('.') + 1));
+  }
+  // As PEFT saves it: the names that "all-linear" stood for.
+  if (result.config.target_modules_regex == "all-linear") {
+    result.config.target_modules_regex.reset();
+    result.config.target_modules.assign(short_names.begin(), short_names.end());
+  }
   return result;
 }
 
