@@ -43,7 +43,9 @@ fs::path folder_of(const fs::path& path) { return path.has_parent_path() ? path.
 
 std::string temporary_prefix(const fs::path& path) { return "." + path.filename().string() + ".writing-"; }
 
-fs::path replaced_name(const fs::path& path) { return folder_of(path) / ("." + path.filename().string() + ".replaced"); }
+fs::path replaced_name(const fs::path& path) {
+  return folder_of(path) / ("." + path.filename().string() + ".replaced");
+}
 
 fs::path next_temporary(const fs::path& path) {
   static std::atomic<uint64_t> count{0};

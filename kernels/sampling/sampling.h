@@ -4,16 +4,17 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "core/tensor.h"
 
 namespace lathe::kernels {
 
 struct SamplingParams {
-  float temperature = 1.0f;  // 0 is greedy: the first maximum
-  int32_t top_k = 0;         // 0: off
-  float top_p = 1.0f;
-  float min_p = 0.0f;
+  float temperature = 1.0f;  // below 1e-5 is greedy: the first maximum
+  int32_t top_k = 0;         // 0 (or −1): off
+  float top_p = 1.0f;        // (0, 1]
+  float min_p = 0.0f;        // [0, 1]
   float repetition_penalty = 1.0f;  // over prompt and output, as transformers
   float presence_penalty = 0.0f;    // over output only
   float frequency_penalty = 0.0f;
@@ -27,8 +28,26 @@ struct SamplingRow {
   std::span<const int32_t> output_tokens;
 };
 
-// logits f32 [B, V] are overwritten where penalties apply. tokens i32 [B]; logprobs f32 [B] is the log-probability of the
-// token under the untempered, unfiltered distribution; may be undefined. A row with no finite logit throws NumericError.
+// logits f32 [B, V], rows contiguous, are overwritten where penalties apply. tokens i32 [B]; logprobs f32 [B] is the
+// log-probability of the token under the model's own distribution, before penalties, temperature and filters: the bits of
+// token_logprobs; may be undefined. A row that holds NaN or +inf, or no finite logit, throws NumericError with its number;
+// −inf bans a token. A parameter out of its range throws ConfigError.
+//
+//   penalties    of every token seen: logit / repetition if it is positive, · repetition if not; then of a token that
+//                occurs c > 0 times in the output: − frequency · c − presence
+//   temperature  z = (logit − max) / temperature; a token's weight is exp(z)
+//   top-k        keeps the tokens whose logit is at least the k-th largest (ties stay)
+//   top-p        keeps, from the heaviest on (of equals the lower id first), until their share of what top-k left reaches top_p
+//   min-p        keeps the tokens whose weight is at least min_p times the largest
+//   draw         u · Σ weights, u from 53 bits of random_bits(seed, sampling, 0, position); the token is the first, by id,
+//                at which the running sum of the kept weights exceeds it
 void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, std::span<const SamplingRow> rows);
+
+// What the filters keep of one row of logits (after penalties), by id. What sample() draws from; for tests and inspection.
+struct Kept {
+  int32_t token;
+  float weight;
+};
+std::vector<Kept> kept_tokens(std::span<const float> logits, const SamplingParams& params);
 
 }  // namespace lathe::kernels

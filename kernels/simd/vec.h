@@ -101,21 +101,47 @@ LATHE_INLINE void store(bf16* p, Vec v) {
   const VecH h = to_bf16_bits(v);
   __builtin_memcpy(p, &h, sizeof h);
 }
+// Copies whose length is a variable would become calls of memcpy; masks where the set has them.
 LATHE_INLINE Vec load_partial(const float* p, int n) {
+#if defined(LATHE_AVX512)
+  return (Vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#elif defined(LATHE_AVX2)
+  const VecI lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  return (Vec)_mm256_maskload_ps(p, (__m256i)(lane < n));
+#else
   Vec v{};
-  __builtin_memcpy(&v, p, static_cast<size_t>(n) * sizeof(float));
+  for (int i = 0; i < n; ++i) v[i] = p[i];
   return v;
+#endif
 }
-LATHE_INLINE void store_partial(float* p, Vec v, int n) { __builtin_memcpy(p, &v, static_cast<size_t>(n) * sizeof(float)); }
-LATHE_INLINE Vec load_partial(const bf16* p, int n) {
+LATHE_INLINE void store_partial(float* p, Vec v, int n) {
+#if defined(LATHE_AVX512)
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
+#elif defined(LATHE_AVX2)
+  const VecI lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  _mm256_maskstore_ps(p, (__m256i)(lane < n), (__m256)v);
+#else
+  for (int i = 0; i < n; ++i) p[i] = v[i];
+#endif
+}
+LATHE_INLINE VecH load_partial_bits(const void* p, int n) {
+#if defined(LATHE_AVX512)
+  return (VecH)_mm256_maskz_loadu_epi16((__mmask16)((1u << n) - 1), p);
+#else
   VecH h{};
-  __builtin_memcpy(&h, p, static_cast<size_t>(n) * sizeof(bf16));
-  return from_bf16_bits(h);
+  for (int i = 0; i < n; ++i) __builtin_memcpy((char*)&h + 2 * i, (const char*)p + 2 * i, 2);
+  return h;
+#endif
 }
-LATHE_INLINE void store_partial(bf16* p, Vec v, int n) {
-  const VecH h = to_bf16_bits(v);
-  __builtin_memcpy(p, &h, static_cast<size_t>(n) * sizeof(bf16));
+LATHE_INLINE void store_partial_bits(void* p, VecH h, int n) {
+#if defined(LATHE_AVX512)
+  _mm256_mask_storeu_epi16(p, (__mmask16)((1u << n) - 1), (__m256i)h);
+#else
+  for (int i = 0; i < n; ++i) __builtin_memcpy((char*)p + 2 * i, (const char*)&h + 2 * i, 2);
+#endif
 }
+LATHE_INLINE Vec load_partial(const bf16* p, int n) { return from_bf16_bits(load_partial_bits(p, n)); }
+LATHE_INLINE void store_partial(bf16* p, Vec v, int n) { store_partial_bits(p, to_bf16_bits(v), n); }
 
 // f16: F16C's conversions, which round to nearest even and keep subnormals; the baseline does each lane on its own.
 LATHE_INLINE Vec from_f16_bits(VecH bits) {

@@ -180,6 +180,19 @@ TEST(CachingAllocator, ThreadsNeverShareALiveBlock) {
   EXPECT_EQ(allocator.stats().total_live_bytes, 0);
 }
 
+#if defined(__SANITIZE_ADDRESS__)
+// The cache must not hide from AddressSanitizer what malloc would show it.
+TEST(CachingAllocatorDeathTest, FreedBlocksAndRoundedEndsArePoisoned) {
+  CachingAllocator allocator(system_memory());
+  for (const int64_t bytes : {int64_t{100}, 3 * mib + 1}) {
+    auto* const block = static_cast<volatile char*>(allocator.allocate(bytes, MemoryTag::other));
+    EXPECT_DEATH(block[bytes] = 1, "use-after-poison");
+    allocator.deallocate(const_cast<char*>(block), bytes, MemoryTag::other);
+    EXPECT_DEATH(block[0] = 1, "use-after-poison");
+  }
+}
+#endif
+
 TEST(MemoryTagScope, SetsTheTagOfThisThreadUntilItEnds) {
   EXPECT_EQ(MemoryTagScope::current(), MemoryTag::activations);
   {

@@ -1,0 +1,85 @@
+#include "kernels/linear_cross_entropy/row_log_sum.h"
+#include "kernels/linear_cross_entropy/rows.h"
+
+namespace lathe::kernels::LATHE_ISA {
+namespace {
+
+void cap(float* z, int64_t n, float softcap) {
+  const Vec limit = splat(softcap);
+  for_row(n, [&](int64_t i, int count) { store_some(z + i, limit * tanh(load_some(z + i, count) / limit), count); });
+}
+
+// The label is the first of the largest logits.
+bool is_first_maximum(const float* z, int64_t label, float largest) {
+  if (!(z[label] == largest)) return false;
+  for (int64_t i = 0; i < label; ++i) {
+    if (z[i] == largest) return false;
+  }
+  return true;
+}
+
+// Σ exp(d) · d, d = z − largest. Where exp(d) is 0 the product is 0, even for d = −inf.
+float row_exp_moment(const float* z, int64_t n, float largest) {
+  const Vec shift = splat(largest), floor = splat(-200.0f);
+  return row_sum(n, [&](Vec partial, int64_t i, int count) {
+    const Vec d = load_logits(z + i, count) - shift;
+    return fma(exp(d), max(d, floor), partial);
+  });
+}
+
+float exp_of(float x) {
+  const Vec e = exp(splat(x));
+  float first;
+  __builtin_memcpy(&first, &e, sizeof first);
+  return first;
+}
+
+// scale · (softmax − onehot), through the cap when there is one. T is no wider than the logits, so that what is written
+// at column i never reaches a logit that is still to be read.
+template <class T>
+void gradient_row(const CrossEntropyRows<float>& rows, float* z, int64_t label, float largest, float sum) {
+  const Vec shift = splat(largest), factor = splat(rows.scale / sum);
+  const Vec inverse_cap = splat(rows.softcap > 0.0f ? 1.0f / rows.softcap : 0.0f);  // 0: the slope below is 1
+  const float label_ratio = z[label] * (rows.softcap > 0.0f ? 1.0f / rows.softcap : 0.0f);
+  const float label_slope = 1.0f - label_ratio * label_ratio;
+  const float at_label = rows.scale * (exp_of(z[label] - largest) / sum - 1.0f) * label_slope;
+  T* out = reinterpret_cast<T*>(z);
+  for_row(rows.columns, [&](int64_t i, int count) {
+    const Vec logits = load_some(z + i, count);
+    const Vec ratio = logits * inverse_cap;
+    store_some(out + i, exp(logits - shift) * factor * (splat(1.0f) - ratio * ratio), count);
+  });
+  store_partial(out + label, splat(at_label), 1);
+}
+
+void cross_entropy_row(const CrossEntropyRows<float>& rows, int64_t row) {
+  float* z = rows.logits + row * rows.stride;
+  const int64_t token = rows.tokens[row], label = rows.labels[token];
+  if (rows.softcap > 0.0f) cap(z, rows.columns, rows.softcap);
+  const float largest = row_max(z, rows.columns);
+  const float sum = row_exp_sum(z, rows.columns, largest);
+  const float log_sum = log_of_sum(sum);
+  if (rows.loss != nullptr) rows.loss[token] = -log_probability(z[label], largest, log_sum);
+  if (rows.entropy != nullptr) rows.entropy[token] = log_sum - row_exp_moment(z, rows.columns, largest) / sum;
+  if (rows.correct != nullptr) rows.correct[token] = is_first_maximum(z, label, largest);
+  if (!rows.gradient) return;
+  rows.gradient_dtype == DType::f32 ? gradient_row<float>(rows, z, label, largest, sum)
+                                    : gradient_row<bf16>(rows, z, label, largest, sum);
+}
+
+}  // namespace
+
+void cross_entropy_rows(CrossEntropyRows<float> rows) {
+  for (int64_t row = rows.row_begin; row < rows.row_end; ++row) cross_entropy_row(rows, row);
+}
+
+void token_logprob_rows(TokenLogprobRows<float> rows) {
+  for (int64_t row = rows.row_begin; row < rows.row_end; ++row) {
+    const float* z = rows.logits + row * rows.stride;
+    const float largest = row_max(z, rows.columns);
+    const float log_sum = log_of_sum(row_exp_sum(z, rows.columns, largest));
+    rows.logprobs[row] = log_probability(z[rows.targets[row]], largest, log_sum);
+  }
+}
+
+}  // namespace lathe::kernels::LATHE_ISA

@@ -1,0 +1,202 @@
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "core/thread_pool.h"
+#include "kernels/checks/expect.h"
+#include "kernels/linear_cross_entropy/rows.h"
+
+namespace lathe::kernels {
+namespace {
+
+constexpr const char* operation = "linear_cross_entropy";
+
+void check(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView weight, const Tensor& labels,
+           const Tensor& cu_seqlens) {
+  expect(operation, "hidden", hidden).rank(2).dtype({DType::f32, DType::bf16, DType::f64}).rows_contiguous();
+  expect_cpu(operation, hidden);
+  const int64_t tokens = hidden.dim(0), vocabulary = weight.rows();
+  const DType wide = hidden.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  if (weight.columns() != hidden.dim(1) || weight.dtype() != hidden.dtype()) {
+    throw ShapeError(std::string(operation) + ": weight expects " + std::string(name_of(hidden.dtype())) + "[V, " +
+                     std::to_string(hidden.dim(1)) + "] for hidden " + describe(hidden) + ", found " +
+                     std::string(name_of(weight.dtype())) + "[" + std::to_string(vocabulary) + ", " +
+                     std::to_string(weight.columns()) + "]");
+  }
+  expect(operation, "labels", labels).shape({tokens}).dtype(DType::i32).contiguous();
+  for (int64_t t = 0; t < tokens; ++t) {
+    const int32_t label = labels.data<int32_t>()[t];
+    if (label != ignored_label && (label < 0 || label >= vocabulary)) {
+      throw ShapeError(std::string(operation) + ": labels[" + std::to_string(t) + "] expects 0 ≤ label < " +
+                       std::to_string(vocabulary) + " (the rows of weight) or " + std::to_string(ignored_label) +
+                       " to ignore it, found " + std::to_string(label));
+    }
+  }
+  if (outputs.loss.defined()) expect(operation, "loss", outputs.loss).shape({tokens}).dtype(wide).contiguous();
+  if (outputs.entropy.defined()) expect(operation, "entropy", outputs.entropy).shape({tokens}).dtype(wide).contiguous();
+  if (outputs.correct.defined()) {
+    expect(operation, "correct", outputs.correct).shape({tokens}).dtype(DType::u8).contiguous();
+  }
+  if (outputs.grad_hidden.defined()) {
+    expect(operation, "grad_hidden", outputs.grad_hidden).shape(hidden.shape()).dtype(hidden.dtype()).rows_contiguous();
+  }
+  if (outputs.grad_weight.defined()) {
+    expect(operation, "grad_weight", outputs.grad_weight).shape({vocabulary, hidden.dim(1)}).dtype(wide).rows_contiguous();
+    expect_cu_seqlens(operation, cu_seqlens, tokens);
+  }
+}
+
+void zero_rows(const Tensor& matrix) {
+  const size_t row_bytes = static_cast<size_t>(matrix.dim(1) * size_of(matrix.dtype()));
+  for (int64_t row = 0; row < matrix.dim(0); ++row) std::memset(matrix.select(0, row).raw(), 0, row_bytes);
+}
+
+// Tokens with labels, in order, cut into chunks of at most cross_entropy_chunk rows. `groups` are the bounds, within a
+// chunk, of the sums that grad_weight is made of.
+struct Chunk {
+  std::vector<int64_t> tokens;
+  std::vector<int32_t> groups{0};
+  bool consecutive() const { return tokens.back() - tokens.front() + 1 == static_cast<int64_t>(tokens.size()); }
+};
+
+// Groups start at a sequence's first labelled row and are never cut by a chunk: a sequence's sums are the same in any batch.
+std::vector<Chunk> chunks_by_sequence(std::span<const int32_t> labels, std::span<const int32_t> ends) {
+  std::vector<Chunk> chunks;
+  std::vector<int64_t> group;
+  const auto close_group = [&] {
+    if (group.empty()) return;
+    if (chunks.empty() || chunks.back().tokens.size() + group.size() > cross_entropy_chunk) chunks.emplace_back();
+    Chunk& chunk = chunks.back();
+    chunk.tokens.insert(chunk.tokens.end(), group.begin(), group.end());
+    chunk.groups.push_back(static_cast<int32_t>(chunk.tokens.size()));
+    group.clear();
+  };
+  for (size_t s = 0; s + 1 < ends.size(); ++s) {
+    for (int64_t t = ends[s]; t < ends[s + 1]; ++t) {
+      if (labels[static_cast<size_t>(t)] == ignored_label) continue;
+      group.push_back(t);
+      if (group.size() == cross_entropy_chunk) close_group();
+    }
+    close_group();
+  }
+  return chunks;
+}
+
+// With no weight gradient there is no sum over rows: chunks as even as can be, so that none streams the weight for a few rows.
+std::vector<Chunk> even_chunks(std::span<const int32_t> labels) {
+  const int64_t labelled = std::count_if(labels.begin(), labels.end(), [](int32_t label) { return label != ignored_label; });
+  const int64_t count = (labelled + cross_entropy_chunk - 1) / cross_entropy_chunk;
+  std::vector<Chunk> chunks(static_cast<size_t>(count));
+  int64_t seen = 0;
+  for (size_t t = 0; t < labels.size(); ++t) {
+    if (labels[t] != ignored_label) chunks[static_cast<size_t>(seen++ * count / labelled)].tokens.push_back(static_cast<int64_t>(t));
+  }
+  return chunks;
+}
+
+enum class Direction { gather, scatter };
+void move_rows(const Tensor& matrix, const Tensor& packed, const std::vector<int64_t>& tokens, Direction direction) {
+  const size_t row_bytes = static_cast<size_t>(matrix.dim(1) * size_of(matrix.dtype()));
+  for (size_t r = 0; r < tokens.size(); ++r) {
+    void* row = matrix.select(0, tokens[r]).raw();
+    void* slot = packed.select(0, static_cast<int64_t>(r)).raw();
+    direction == Direction::gather ? std::memcpy(slot, row, row_bytes) : std::memcpy(row, slot, row_bytes);
+  }
+}
+
+template <class Real>
+CrossEntropyRows<Real> rows_of(const CrossEntropyOutputs& outputs, const Tensor& logits, const Chunk& chunk,
+                               const Tensor& labels, DType gradient_dtype, float scale, float softcap) {
+  CrossEntropyRows<Real> rows{};
+  rows.logits = logits.data<Real>();
+  rows.stride = logits.stride(0);
+  rows.columns = logits.dim(1);
+  rows.tokens = chunk.tokens.data();
+  rows.labels = labels.data<int32_t>();
+  rows.loss = outputs.loss.defined() ? outputs.loss.data<Real>() : nullptr;
+  rows.entropy = outputs.entropy.defined() ? outputs.entropy.data<Real>() : nullptr;
+  rows.correct = outputs.correct.defined() ? outputs.correct.data<uint8_t>() : nullptr;
+  rows.gradient = outputs.grad_hidden.defined() || outputs.grad_weight.defined();
+  rows.gradient_dtype = gradient_dtype;
+  rows.scale = scale;
+  rows.softcap = softcap;
+  rows.row_end = logits.dim(0);
+  return rows;
+}
+
+// Losses of a chunk from its logits, which become their own gradient.
+void run_rows(const CrossEntropyOutputs& outputs, const Tensor& logits, const Chunk& chunk, const Tensor& labels,
+              DType gradient_dtype, float scale, float softcap) {
+  if (logits.dtype() == DType::f64) {
+    return reference::cross_entropy_rows(rows_of<double>(outputs, logits, chunk, labels, gradient_dtype, scale, softcap));
+  }
+  const auto rows = rows_of<float>(outputs, logits, chunk, labels, gradient_dtype, scale, softcap);
+  parallel_for(logits.dim(0), std::max<int64_t>(1, 8192 / logits.dim(1)), [&](int64_t begin, int64_t end) {
+    auto range = rows;
+    range.row_begin = begin;
+    range.row_end = end;
+    cpu::cross_entropy_rows(range);
+  });
+}
+
+}  // namespace
+
+void linear_cross_entropy(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView weight,
+                          const Tensor& labels, const Tensor& cu_seqlens, float scale, float softcap) {
+  check(outputs, hidden, weight, labels, cu_seqlens);
+  for (const Tensor& measured : {outputs.loss, outputs.entropy, outputs.correct}) {
+    if (measured.defined()) std::memset(measured.raw(), 0, static_cast<size_t>(measured.nbytes()));
+  }
+  const std::vector<Chunk> chunks = outputs.grad_weight.defined()
+                                        ? chunks_by_sequence(labels.span<int32_t>(), cu_seqlens.span<int32_t>())
+                                        : even_chunks(labels.span<int32_t>());
+  int64_t labelled = 0, most = 0;
+  for (const Chunk& chunk : chunks) {
+    labelled += static_cast<int64_t>(chunk.tokens.size());
+    most = std::max(most, static_cast<int64_t>(chunk.tokens.size()));
+  }
+  if (outputs.grad_hidden.defined() && labelled < hidden.dim(0)) zero_rows(outputs.grad_hidden);
+  if (chunks.empty()) return;
+
+  const int64_t vocabulary = weight.rows(), width = hidden.dim(1);
+  const DType dtype = hidden.dtype(), wide = dtype == DType::f64 ? DType::f64 : DType::f32;
+  const Tensor all_logits = Tensor::empty({most, vocabulary}, wide, {}, MemoryTag::workspace);
+  // The same bytes as gradients: each row starts where its logits start.
+  const Tensor all_gradients = Tensor::from_storage(all_logits.storage(), all_logits.byte_offset(),
+                                                    {most, vocabulary * size_of(wide) / size_of(dtype)}, dtype);
+  Tensor gathered, grad_gathered;  // made when a chunk's tokens are not consecutive
+  for (const Chunk& chunk : chunks) {
+    const int64_t rows = static_cast<int64_t>(chunk.tokens.size());
+    const int64_t first = chunk.tokens.front();
+    Tensor x = hidden.slice(0, first, first + (chunk.consecutive() ? rows : 0));
+    if (!chunk.consecutive()) {
+      if (!gathered.defined()) gathered = Tensor::empty({most, width}, dtype, {}, MemoryTag::workspace);
+      x = gathered.slice(0, 0, rows);
+      move_rows(hidden, x, chunk.tokens, Direction::gather);
+    }
+    const Tensor logits = all_logits.slice(0, 0, rows);
+    linear_forward(logits, x, weight);
+    run_rows(outputs, logits, chunk, labels, dtype, scale, softcap);
+    const Tensor gradients = all_gradients.slice(0, 0, rows).slice(1, 0, vocabulary);
+    if (outputs.grad_weight.defined()) {
+      const Tensor groups = Tensor::of<int32_t>(chunk.groups, {static_cast<int64_t>(chunk.groups.size())},
+                                                MemoryTag::workspace);
+      linear_weight_gradient(outputs.grad_weight, gradients, x, groups);
+    }
+    if (!outputs.grad_hidden.defined()) continue;
+    if (chunk.consecutive()) {
+      linear_input_gradient(outputs.grad_hidden.slice(0, first, first + rows), gradients, weight);
+      continue;
+    }
+    if (!grad_gathered.defined()) grad_gathered = Tensor::empty({most, width}, dtype, {}, MemoryTag::workspace);
+    const Tensor grad_x = grad_gathered.slice(0, 0, rows);
+    linear_input_gradient(grad_x, gradients, weight);
+    move_rows(outputs.grad_hidden, grad_x, chunk.tokens, Direction::scatter);
+  }
+}
+
+}  // namespace lathe::kernels

@@ -1,0 +1,58 @@
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/linear_cross_entropy/rows.h"
+
+namespace lathe::kernels::reference {
+namespace {
+
+struct Normaliser {
+  double largest, log_sum;
+};
+
+Normaliser normaliser_of(const double* z, int64_t n) {
+  const double largest = *std::max_element(z, z + n);
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i) sum += std::exp(z[i] - largest);
+  return {largest, std::log(sum)};
+}
+
+}  // namespace
+
+void cross_entropy_rows(const CrossEntropyRows<double>& rows) {
+  for (int64_t row = rows.row_begin; row < rows.row_end; ++row) {
+    double* z = rows.logits + row * rows.stride;
+    const int64_t token = rows.tokens[row], label = rows.labels[token];
+    const double softcap = static_cast<double>(rows.softcap);
+    if (softcap > 0) {
+      for (int64_t i = 0; i < rows.columns; ++i) z[i] = softcap * std::tanh(z[i] / softcap);
+    }
+    const auto [largest, log_sum] = normaliser_of(z, rows.columns);
+    if (rows.loss != nullptr) rows.loss[token] = -((z[label] - largest) - log_sum);
+    if (rows.entropy != nullptr) {
+      double entropy = 0;
+      for (int64_t i = 0; i < rows.columns; ++i) {
+        const double logprob = (z[i] - largest) - log_sum;
+        if (std::exp(logprob) > 0) entropy -= std::exp(logprob) * logprob;
+      }
+      rows.entropy[token] = entropy;
+    }
+    if (rows.correct != nullptr) rows.correct[token] = std::max_element(z, z + rows.columns) - z == label;
+    if (!rows.gradient) continue;
+    for (int64_t i = 0; i < rows.columns; ++i) {
+      const double softmax = std::exp((z[i] - largest) - log_sum);
+      const double slope = softcap > 0 ? 1.0 - z[i] / softcap * (z[i] / softcap) : 1.0;
+      z[i] = rows.scale * (softmax - (i == label ? 1.0 : 0.0)) * slope;
+    }
+  }
+}
+
+void token_logprob_rows(const TokenLogprobRows<double>& rows) {
+  for (int64_t row = rows.row_begin; row < rows.row_end; ++row) {
+    const double* z = rows.logits + row * rows.stride;
+    const auto [largest, log_sum] = normaliser_of(z, rows.columns);
+    rows.logprobs[row] = (z[rows.targets[row]] - largest) - log_sum;
+  }
+}
+
+}  // namespace lathe::kernels::reference

@@ -1,0 +1,246 @@
+// The product's loops: slabs of a panel that stay in the second-level cache, tiles of rows that stay in registers.
+#include "kernels/matmul/cpu_pack.h"
+#include "kernels/matmul/gemm.h"
+#include "kernels/simd/transpose.h"
+
+namespace lathe::kernels::LATHE_ISA {
+namespace {
+
+using gemm::Block;
+using gemm::Element;
+using gemm::Matrix;
+using gemm::panel_width;
+using gemm::Problem;
+using gemm::Right;
+using gemm::RightLayout;
+using gemm::units_of;
+
+constexpr int max_rows = gemm::tile_rows(Isa::LATHE_ISA);
+constexpr int panel_vectors = panel_width / lanes;
+
+// A stretch of the reduced index: words of the tile and of the panel.
+struct Stretch {
+  const uint32_t* left;
+  const uint32_t* right;
+  int64_t units;
+};
+
+// Vectors of a panel that are computed side by side: what the registers hold besides the operands.
+constexpr int vectors_at_once(int rows) {
+  const int registers = lanes == 16 ? 28 : 12;
+  int vectors = panel_vectors;
+  while (vectors > 1 && vectors * rows > registers) vectors /= 2;
+  return vectors;
+}
+
+LATHE_INLINE Vec broadcast(const uint32_t* word) {
+  float value;
+  __builtin_memcpy(&value, word, sizeof value);
+  return splat(value);
+}
+
+template <int rows, int vectors>
+struct F32Step {
+  static constexpr int left_words = 1;
+  LATHE_INLINE void run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
+    Vec b[vectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) b[j] = (Vec)load_words(right + j * lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i) {
+      const Vec a = broadcast(left + i);
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) sums[i][j] = fma(a, b[j], sums[i][j]);
+    }
+  }
+};
+
+#if defined(LATHE_ISA_avx512_bf16)
+// vdpbf16ps adds the pair's two products to the sum one after the other, and takes subnormals for zero.
+template <int rows, int vectors>
+struct PairStep {
+  static constexpr int left_words = 1;
+  LATHE_INLINE void run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
+    VecU b[vectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) b[j] = load_words(right + j * lanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i) {
+      const __m512bh a = (__m512bh)_mm512_set1_epi32((int)left[i]);
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j)
+        sums[i][j] = (Vec)_mm512_dpbf16_ps((__m512)sums[i][j], a, (__m512bh)b[j]);
+    }
+  }
+};
+#else
+// The left operand is packed as f32 already: [units][2][rows].
+template <int rows, int vectors>
+struct PairStep {
+  static constexpr int left_words = 2;
+  LATHE_INLINE void run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
+    VecU pairs[vectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) pairs[j] = load_words(right + j * lanes);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      Vec b[vectors];
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) b[j] = half == 0 ? first_of_pairs(pairs[j]) : second_of_pairs(pairs[j]);
+#pragma GCC unroll 16
+      for (int i = 0; i < rows; ++i) {
+        const Vec a = broadcast(left + half * rows + i);
+#pragma GCC unroll 8
+        for (int j = 0; j < vectors; ++j) sums[i][j] = fma(a, b[j], sums[i][j]);
+      }
+    }
+  }
+};
+#endif
+
+template <int rows, template <int, int> class Step>
+void multiply_tile(Stretch first, Stretch second, float* accumulators, bool begins) {
+  constexpr int vectors = vectors_at_once(rows);
+  using S = Step<rows, vectors>;
+  for (int column = 0; column < panel_width; column += vectors * lanes) {
+    Vec sums[rows][vectors];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j)
+        sums[i][j] = begins ? zero() : load(accumulators + i * panel_width + column + j * lanes);
+    const uint32_t* left = first.left;
+    const uint32_t* right = first.right + column;
+    for (int64_t unit = 0; unit < first.units; ++unit, left += rows * S::left_words, right += panel_width)
+      S::run(sums, left, right);
+    left = second.left;
+    right = second.right + column;
+    for (int64_t unit = 0; unit < second.units; ++unit, left += rows * S::left_words, right += panel_width)
+      S::run(sums, left, right);
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) store(accumulators + i * panel_width + column + j * lanes, sums[i][j]);
+  }
+}
+
+using TileKernel = void (*)(Stretch, Stretch, float*, bool);
+
+template <template <int, int> class Step>
+TileKernel kernel_for(int64_t rows) {
+  switch (rows) {
+    case 1: return multiply_tile<1, Step>;
+    case 2: return multiply_tile<2, Step>;
+    case 3: return multiply_tile<3, Step>;
+    case 4: return multiply_tile<4, Step>;
+#if defined(LATHE_AVX2) || defined(LATHE_AVX512)
+    case 5: return multiply_tile<5, Step>;
+    case 6: return multiply_tile<6, Step>;
+#endif
+#if defined(LATHE_AVX512)
+    case 7: return multiply_tile<7, Step>;
+    case 8: return multiply_tile<8, Step>;
+    case 9: return multiply_tile<9, Step>;
+    case 10: return multiply_tile<10, Step>;
+    case 11: return multiply_tile<11, Step>;
+    case 12: return multiply_tile<12, Step>;
+    case 13: return multiply_tile<13, Step>;
+    case 14: return multiply_tile<14, Step>;
+#endif
+  }
+  __builtin_unreachable();
+}
+
+template <class T>
+LATHE_INLINE Vec load_columns(const void* row, int64_t column, int count) {
+  const T* p = static_cast<const T*>(row) + column;
+  return count == lanes ? load(p) : load_partial(p, count);
+}
+template <class T>
+LATHE_INLINE void store_columns(void* row, int64_t column, Vec v, int count) {
+  T* p = static_cast<T*>(row) + column;
+  if (count == lanes) {
+    store(p, v);
+  } else {
+    store_partial(p, v, count);
+  }
+}
+
+LATHE_INLINE char* row_of(const Matrix& matrix, int64_t row) {
+  return static_cast<char*>(matrix.data) + row * matrix.stride * (matrix.element == Element::bf16 ? 2 : 4);
+}
+LATHE_INLINE Vec load_matrix(const Matrix& matrix, int64_t row, int64_t column, int count) {
+  const char* p = row_of(matrix, row);
+  return matrix.element == Element::bf16 ? load_columns<bf16>(p, column, count) : load_columns<float>(p, column, count);
+}
+
+// out = scale · sums + bias + residual, in that order, rounded once.
+void write_tile(const Problem& problem, const float* accumulators, int64_t first_row, int64_t rows, int64_t first_column) {
+  const int64_t columns = problem.n - first_column < panel_width ? problem.n - first_column : panel_width;
+  const Vec scale = splat(problem.scale);
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t j = 0; j < columns; j += lanes) {
+      const int count = columns - j < lanes ? static_cast<int>(columns - j) : lanes;
+      const int64_t column = first_column + j;
+      Vec v = load(accumulators + i * panel_width + j) * scale;
+      if (problem.bias.data != nullptr) v = v + load_matrix(problem.bias, 0, column, count);
+      if (problem.residual.data != nullptr) v = v + load_matrix(problem.residual, first_row + i, column, count);
+      char* row = row_of(problem.out, first_row + i);
+      if (problem.out.element == Element::bf16) {
+        store_columns<bf16>(row, column, v, count);
+      } else {
+        store_columns<float>(row, column, v, count);
+      }
+    }
+  }
+}
+
+// Units [first, last) of a panel: where they lie, or packed into `slab`.
+const uint32_t* panel_slab(const Right& right, Element element, int64_t k, int64_t n, int64_t panel, int64_t first,
+                           int64_t last, uint32_t* slab) {
+  if (right.layout == RightLayout::panels)
+    return static_cast<const uint32_t*>(right.data) + (panel * right.stride + first) * panel_width;
+  pack_panel(right, element, k, n, panel, first, last, slab);
+  return slab;
+}
+
+}  // namespace
+
+void gemm_block(const Block& block) {
+  const Problem& problem = *block.problem;
+  const Element element = problem.element;
+  constexpr int64_t accumulator_tile = max_rows * panel_width;
+  const int64_t left_words = gemm::left_words(Isa::LATHE_ISA, element);
+  const int64_t units2 = block.ends ? units_of(problem.k2, element) : 0;
+
+  for (int64_t panel = block.first_panel; panel < block.last_panel; ++panel) {
+    float* panel_accumulators = block.accumulators + (panel - block.first_panel) * block.accumulator_panel_stride;
+    const uint32_t* slab2 =
+        units2 == 0 ? nullptr
+                    : panel_slab(problem.right2, element, problem.k2, problem.n, panel, 0, units2, block.slab2);
+    int64_t first = block.first_unit;
+    do {  // once even when there is nothing to reduce
+      const int64_t last = block.last_unit - first < gemm::slab_units ? block.last_unit : first + gemm::slab_units;
+      const bool begins = block.begins && first == block.first_unit;
+      const bool ends = last == block.last_unit;
+      const uint32_t* slab =
+          first == last ? nullptr
+                        : panel_slab(problem.right, element, problem.k, problem.n, panel, first, last, block.slab);
+      for (int64_t tile = block.first_tile; tile < block.last_tile; ++tile) {
+        const int64_t row = block.tiling.first_row(tile);
+        const int64_t rows = block.tiling.first_row(tile + 1) - row;
+        float* accumulators = panel_accumulators + (tile - block.first_tile) * accumulator_tile;
+        const Stretch one = {block.left + tile * block.left_tile_stride + (first - block.first_unit) * rows * left_words,
+                             slab, last - first};
+        const Stretch two = {block.left2 + tile * block.left2_tile_stride, slab2, ends ? units2 : 0};
+        const TileKernel kernel = element == Element::bf16 ? kernel_for<PairStep>(rows) : kernel_for<F32Step>(rows);
+        kernel(one, two, accumulators, begins);
+        if (ends && block.ends)
+          write_tile(problem, accumulators, block.row_offset + row, rows, panel * panel_width);
+      }
+      first = last;
+    } while (first < block.last_unit);
+  }
+}
+
+}  // namespace lathe::kernels::LATHE_ISA

@@ -1,0 +1,146 @@
+// The one product that every entry of matmul.h becomes, and the bodies that compute it. Internal to this folder.
+//
+// out [m, n] = scale · (left · right (+ left2 · right2)) (+ bias) (+ residual), reduced over k, then k2.
+//
+// The kernels count k in units of 4 bytes: one f32, or two bf16 that are neighbours along k (an odd k ends in a unit
+// whose second half is zero). Right operands are streamed from panels [units][panel_width] of such units, left operands
+// from tiles [units][rows of the tile]. A tile never holds rows that are not there, so that nothing is computed twice and
+// no NaN comes out of padding.
+//
+// Functions here are inlined always: no copy compiled with wider instructions may serve a smaller machine.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/simd/dispatch.h"
+
+namespace lathe::kernels::gemm {
+
+#define LATHE_ALWAYS_INLINE inline __attribute__((always_inline))
+
+inline constexpr int64_t panel_width = 32;
+
+enum class Element : uint8_t { f32, bf16 };
+
+LATHE_ALWAYS_INLINE constexpr int64_t units_of(int64_t k, Element element) { return element == Element::bf16 ? (k + 1) / 2 : k; }
+
+// rows: [n][k], a dense weight. plain: [k][n]. panels: PackedWeight's. panels_transposed: PackedWeight's of a weight
+// [k, n], read along its rows.
+enum class RightLayout : uint8_t { panels, panels_transposed, rows, plain };
+
+struct Left {
+  const void* data;
+  int64_t stride;   // elements from row to row: [m][k], or [k][m] when transposed
+  bool transposed;
+};
+
+struct Right {
+  const void* data;
+  int64_t stride;  // rows, plain: elements from row to row; panels: units of a panel
+  RightLayout layout;
+};
+
+// m = rows of out, or anything else that is read and written through a pointer of either dtype.
+struct Matrix {
+  void* data;
+  int64_t stride;
+  Element element;
+};
+
+struct Problem {
+  int64_t m, n, k;
+  Element element;
+  Left left;
+  Right right;
+  int64_t k2;  // 0: no second pair of operands
+  Left left2;
+  Right right2;
+  float scale;
+  Matrix bias;      // [n], data may be null
+  Matrix residual;  // [m, n], data may be null; may be out
+  Matrix out;
+};
+
+// How m rows are cut into tiles: as evenly as can be, so that 16 rows are 8 + 8 and not 14 + 2.
+struct Tiling {
+  int64_t rows;
+  int64_t tiles;
+  LATHE_ALWAYS_INLINE int64_t first_row(int64_t tile) const {
+    return tile * (rows / tiles) + (tile < rows % tiles ? tile : rows % tiles);
+  }
+};
+
+// Rows that the kernel of an instruction set keeps in registers.
+LATHE_ALWAYS_INLINE constexpr int tile_rows(Isa isa) {
+  switch (isa) {
+    case Isa::baseline: return 4;
+    case Isa::avx2: return 6;
+    case Isa::avx512:
+    case Isa::avx512_bf16: return 14;
+  }
+  return 4;
+}
+
+// 4-byte words of a packed left unit and row. Without a bf16 dot product, bf16 is packed as the two f32 that it means:
+// that way the kernel broadcasts straight from memory.
+LATHE_ALWAYS_INLINE constexpr int64_t left_words(Isa isa, Element element) {
+  return element == Element::bf16 && isa != Isa::avx512_bf16 ? 2 : 1;
+}
+
+// Packs tiles [first_tile, last_tile) of units [first_unit, last_unit): tile i goes to packed + i · tile_stride words
+// as [units][rows of the tile] (times left_words). Up to 16 words past a tile's end are overwritten.
+struct PackLeft {
+  Left left;
+  Element element;
+  int64_t k;
+  int64_t row_offset;  // of the tiling in `left`
+  Tiling tiling;
+  int64_t first_tile, last_tile, first_unit, last_unit;
+  uint32_t* packed;
+  int64_t tile_stride;
+};
+
+// Tiles × panels of a problem over units [first_unit, last_unit). `begins` starts the chains at zero, otherwise they go
+// on from `accumulators`; `ends` adds the second pair of operands and writes out.
+struct Block {
+  const Problem* problem;
+  int64_t row_offset;
+  Tiling tiling;
+  int64_t first_tile, last_tile, first_panel, last_panel, first_unit, last_unit;
+  bool begins, ends;
+  const uint32_t* left;
+  int64_t left_tile_stride;
+  const uint32_t* left2;
+  int64_t left2_tile_stride;
+  float* accumulators;  // [panel − first_panel][tile − first_tile][tile_rows][panel_width]
+  int64_t accumulator_panel_stride;  // 0: the next panel overwrites them
+  uint32_t* slab;                    // slab_units · panel_width words for panels packed on the way
+  uint32_t* slab2;                   // units_of(k2) · panel_width
+};
+
+// Units of a panel that the loops over tiles stay in.
+constexpr int64_t slab_units = 512;
+
+// f32 rows [count][columns] into PackedWeight's panels, from row `first` on.
+struct PackRows {
+  uint32_t* panels;
+  Element element;
+  int64_t columns, first, count;
+  const float* rows;
+};
+struct UnpackRows {
+  const uint32_t* panels;
+  Element element;
+  int64_t columns, first, count;
+  float* rows;
+};
+
+// Computes a problem on the thread pool (gemm.cpp).
+void run(const Problem& problem);
+
+}  // namespace lathe::kernels::gemm
+
+LATHE_CPU_BODY(gemm_pack_left, const lathe::kernels::gemm::PackLeft&)
+LATHE_CPU_BODY(gemm_block, const lathe::kernels::gemm::Block&)
+LATHE_CPU_BODY(gemm_pack_rows, const lathe::kernels::gemm::PackRows&)
+LATHE_CPU_BODY(gemm_unpack_rows, const lathe::kernels::gemm::UnpackRows&)

@@ -1,0 +1,128 @@
+// top-k, top-p and min-p without sorting the vocabulary: the largest logits are collected in one pass over the row, and
+// only those are sorted.
+#include <algorithm>
+#include <limits>
+
+#include "kernels/sampling/cpu.h"
+#include "kernels/sampling/filters.h"
+
+namespace lathe::kernels {
+namespace {
+
+struct Candidate {
+  float logit;
+  int32_t token;
+};
+
+bool heavier(const Candidate& a, const Candidate& b) {
+  return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
+}
+
+// The candidates whose logit is at least the k-th largest of the row: k of them, and more where there are ties. Tokens
+// at −inf never count.
+std::vector<Candidate> largest(std::span<const float> logits, size_t k) {
+  std::vector<Candidate> found;
+  float threshold = -std::numeric_limits<float>::infinity();
+  const auto prune = [&] {
+    if (found.size() <= k) return;
+    const auto kth = found.begin() + static_cast<std::ptrdiff_t>(k - 1);
+    std::nth_element(found.begin(), kth, found.end(), heavier);
+    threshold = kth->logit;
+    std::erase_if(found, [&](const Candidate& candidate) { return candidate.logit < threshold; });
+  };
+  size_t room = 2 * k + 256;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (logits[i] < threshold || logits[i] == -std::numeric_limits<float>::infinity()) continue;
+    found.push_back({logits[i], static_cast<int32_t>(i)});
+    if (found.size() < room) continue;
+    prune();
+    room = 2 * found.size() + 256;  // ties may keep more than k
+  }
+  prune();
+  return found;
+}
+
+struct Weighing {
+  float largest, inverse_temperature;
+  std::vector<float> of(std::span<const float> logits) const {
+    std::vector<float> weights(logits.size());
+    cpu::sampling_weights({logits.data(), static_cast<int64_t>(logits.size()), largest, inverse_temperature,
+                           weights.data(), nullptr});
+    return weights;
+  }
+  double total(std::span<const float> logits) const {
+    std::vector<float> sums((logits.size() + sampling_block - 1) / sampling_block);
+    cpu::sampling_weights({logits.data(), static_cast<int64_t>(logits.size()), largest, inverse_temperature, nullptr,
+                           sums.data()});
+    double total = 0;
+    for (float sum : sums) total += static_cast<double>(sum);
+    return total;
+  }
+};
+
+std::vector<Kept> weigh(const std::vector<Candidate>& candidates, const Weighing& weighing) {
+  std::vector<float> logits(candidates.size());
+  for (size_t i = 0; i < candidates.size(); ++i) logits[i] = candidates[i].logit;
+  const std::vector<float> weights = weighing.of(logits);
+  std::vector<Kept> kept(candidates.size());
+  for (size_t i = 0; i < kept.size(); ++i) kept[i] = {candidates[i].token, weights[i]};
+  return kept;
+}
+
+// How many of the heaviest are needed for `share`; 0 when these do not reach it.
+size_t nucleus_size(const std::vector<Kept>& kept, double share) {
+  double sum = 0;
+  for (size_t i = 0; i < kept.size(); ++i) {
+    sum += static_cast<double>(kept[i].weight);
+    if (sum >= share) return i + 1;
+  }
+  return 0;
+}
+
+// The nucleus of the whole row: the tokens it needs are few as a rule, so that more are collected only when they are not.
+std::vector<Kept> nucleus(std::span<const float> logits, double top_p, const Weighing& weighing) {
+  const double share = top_p * weighing.total(logits);
+  for (size_t k = 64;; k *= 8) {
+    std::vector<Candidate> candidates = largest(logits, std::min(k, logits.size()));
+    std::sort(candidates.begin(), candidates.end(), heavier);
+    std::vector<Kept> kept = weigh(candidates, weighing);
+    const size_t size = nucleus_size(kept, share);
+    if (size == 0 && k < logits.size()) continue;
+    if (size != 0) kept.resize(size);
+    return kept;
+  }
+}
+
+}  // namespace
+
+bool has_filters(const SamplingParams& params) { return params.top_k > 0 || params.top_p < 1.0f || params.min_p > 0.0f; }
+
+std::vector<Kept> filter(std::span<const float> logits, float largest_logit, const SamplingParams& params) {
+  const Weighing weighing{largest_logit, 1.0f / params.temperature};
+  std::vector<Kept> kept;
+  if (params.top_k > 0) {
+    const size_t k = std::min(static_cast<size_t>(params.top_k), logits.size());
+    std::vector<Candidate> candidates = largest(logits, k);
+    std::sort(candidates.begin(), candidates.end(), heavier);
+    kept = weigh(candidates, weighing);
+    if (params.top_p < 1.0f) {
+      double total = 0;
+      for (const Kept& token : kept) total += static_cast<double>(token.weight);
+      const size_t size = nucleus_size(kept, static_cast<double>(params.top_p) * total);
+      if (size != 0) kept.resize(size);
+    }
+  } else if (params.top_p < 1.0f) {
+    kept = nucleus(logits, static_cast<double>(params.top_p), weighing);
+  } else {
+    const std::vector<float> weights = weighing.of(logits);
+    for (size_t i = 0; i < weights.size(); ++i) {
+      if (weights[i] > 0 && weights[i] >= params.min_p) kept.push_back({static_cast<int32_t>(i), weights[i]});
+    }
+  }
+  // The heaviest token's weight is 1: its logit is the one that all are taken relative to.
+  std::erase_if(kept, [&](const Kept& token) { return token.weight < params.min_p; });
+  std::sort(kept.begin(), kept.end(), [](const Kept& a, const Kept& b) { return a.token < b.token; });
+  return kept;
+}
+
+}  // namespace lathe::kernels

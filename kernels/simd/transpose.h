@@ -1,0 +1,66 @@
+// Squares of 4-byte words turned over in registers. For cpu*.cpp only, as vec.h.
+#pragma once
+
+#include "kernels/simd/vec.h"
+
+namespace lathe::kernels::LATHE_ISA {
+
+LATHE_INLINE VecU load_words(const void* p) {
+  VecU v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+LATHE_INLINE void store_words(void* p, VecU v) { __builtin_memcpy(p, &v, sizeof v); }
+
+// a0 b0 a1 b1 … of the first halves, and of the second halves.
+LATHE_INLINE VecU interleave_low(VecU a, VecU b) {
+#if defined(LATHE_AVX512)
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+#elif defined(LATHE_AVX2)
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+#else
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+#endif
+}
+LATHE_INLINE VecU interleave_high(VecU a, VecU b) {
+#if defined(LATHE_AVX512)
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+#elif defined(LATHE_AVX2)
+  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+#endif
+}
+
+// v[i][j] ↔ v[j][i]. Interleaving row i with row i + lanes/2 turns the bits of (row, lane) by one place; after
+// log2(lanes) rounds row and lane have changed places.
+LATHE_INLINE void transpose(VecU (&v)[lanes]) {
+  for (int round = 1; round < lanes; round *= 2) {
+    VecU t[lanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes / 2; ++i) {
+      t[2 * i] = interleave_low(v[i], v[i + lanes / 2]);
+      t[2 * i + 1] = interleave_high(v[i], v[i + lanes / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) v[i] = t[i];
+  }
+}
+
+// Each word holds two bf16, the first in its low half.
+LATHE_INLINE Vec first_of_pairs(VecU pairs) { return (Vec)(pairs << 16); }
+LATHE_INLINE Vec second_of_pairs(VecU pairs) { return (Vec)(pairs & 0xffff0000u); }
+LATHE_INLINE VecU make_pairs(VecH first, VecH second) {
+  return __builtin_convertvector(first, VecU) | (__builtin_convertvector(second, VecU) << 16);
+}
+// 2 · lanes consecutive floats, rounded, as pairs of neighbours.
+LATHE_INLINE VecU neighbours_to_pairs(Vec first_half, Vec second_half) {
+#if defined(LATHE_ISA_avx512_bf16)
+  return (VecU)_mm512_cvtne2ps_pbh((__m512)second_half, (__m512)first_half);
+#else
+  VecH halves[2] = {to_bf16_bits(first_half), to_bf16_bits(second_half)};
+  return load_words(halves);
+#endif
+}
+
+}  // namespace lathe::kernels::LATHE_ISA

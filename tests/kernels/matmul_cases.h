@@ -1,0 +1,160 @@
+// The cases of kernels/matmul: odd extents, tails of every kind, packed and dense weights, every term.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/matmul/matmul.h"
+#include "tests/support/operation_cases.h"
+
+namespace lathe::testing {
+
+namespace matmul_cases {
+
+inline Operand shared(std::string name, Shape shape, DType dtype) {
+  return {.name = std::move(name), .shape = shape, .dtype = dtype, .values = normal(), .batch = Batch::shared};
+}
+
+inline std::string shape_name(int64_t m, int64_t n, int64_t k) {
+  return std::to_string(m) + "_" + std::to_string(n) + "_" + std::to_string(k);
+}
+
+struct Extents {
+  int64_t m, n, k, rank;
+};
+
+inline Case forward_case(Extents e, DType dtype, DType out_dtype, bool packed, bool bias, bool residual) {
+  Case c;
+  c.name = shape_name(e.m, e.n, e.k) + "_" + std::string(name_of(dtype)) + "_to_" + std::string(name_of(out_dtype)) +
+           (packed ? "_packed" : "_dense") + (e.rank ? "_rank" + std::to_string(e.rank) : "") + (bias ? "_bias" : "") +
+           (residual ? "_residual" : "");
+  c.inputs = {{.name = "x", .shape = {e.m, e.k}, .dtype = dtype, .values = normal(), .padding = 3},
+              shared("weight", {e.n, e.k}, dtype)};
+  if (e.rank) {
+    c.inputs.push_back({.name = "lora_t", .shape = {e.m, e.rank}, .dtype = dtype, .values = normal()});
+    c.inputs.push_back(shared("lora_b", {e.n, e.rank}, dtype));
+  }
+  if (bias) c.inputs.push_back(shared("bias", {e.n}, dtype));
+  if (residual) c.inputs.push_back({.name = "residual", .shape = {e.m, e.n}, .dtype = out_dtype, .values = normal()});
+  c.outputs = {{.name = "out", .shape = {e.m, e.n}, .dtype = out_dtype, .in_place_of = residual ? "residual" : ""}};
+  if (!residual) c.outputs[0].padding = 1;
+  c.run = [=](const Arguments& a) {
+    kernels::LinearTerms terms;
+    if (e.rank) terms.lora_t = a["lora_t"], terms.lora_b = a["lora_b"];
+    if (bias) terms.bias = a["bias"];
+    if (residual) terms.residual = a["residual"];
+    if (packed) {
+      kernels::linear_forward(a["out"], a["x"], kernels::pack_weight(a["weight"], a["weight"].dtype()), terms);
+    } else {
+      kernels::linear_forward(a["out"], a["x"], a["weight"], terms);
+    }
+  };
+  c.reduction = e.k + e.rank;
+  return c;
+}
+
+inline Case input_gradient_case(Extents e, DType dtype, bool packed, bool accumulate) {
+  Case c;
+  c.name = shape_name(e.m, e.n, e.k) + "_" + std::string(name_of(dtype)) + (packed ? "_packed" : "_dense") +
+           (e.rank ? "_rank" + std::to_string(e.rank) : "") + (accumulate ? "_accumulate" : "");
+  c.inputs = {{.name = "grad_out", .shape = {e.m, e.n}, .dtype = dtype, .values = normal(), .padding = 1},
+              shared("weight", {e.n, e.k}, dtype)};
+  if (e.rank) {
+    c.inputs.push_back({.name = "lora_dt", .shape = {e.m, e.rank}, .dtype = dtype, .values = normal()});
+    c.inputs.push_back(shared("lora_a", {e.rank, e.k}, dtype));
+  }
+  c.outputs = {{.name = "grad_x", .shape = {e.m, e.k}, .dtype = dtype, .values = normal(), .accumulates = accumulate}};
+  c.run = [=](const Arguments& a) {
+    const Tensor dt = e.rank ? a["lora_dt"] : Tensor{}, la = e.rank ? a["lora_a"] : Tensor{};
+    if (packed) {
+      kernels::linear_input_gradient(a["grad_x"], a["grad_out"], kernels::pack_weight(a["weight"], a["weight"].dtype()), dt,
+                                     la, accumulate);
+    } else {
+      kernels::linear_input_gradient(a["grad_x"], a["grad_out"], a["weight"], dt, la, accumulate);
+    }
+  };
+  c.reduction = e.n + e.rank;
+  if (!accumulate) {
+    GradientCheck check;
+    if (e.rank) {
+      c.inputs.push_back({.name = "x", .shape = {e.m, e.k}, .dtype = dtype, .values = normal()});
+    } else {
+      c.inputs.push_back({.name = "x", .shape = {e.m, e.k}, .dtype = dtype, .values = normal()});
+      check.forward = [](const Arguments& a) { kernels::linear_forward(a["out"], a["x"], a["weight"]); };
+      check.results = {{.name = "out", .cotangent = "grad_out"}};
+      check.gradients = {{.of = "x", .in = "grad_x"}};
+      c.gradient = {check};
+    }
+  }
+  return c;
+}
+
+inline Case weight_gradient_case(int64_t n, int64_t k, std::vector<double> bounds, DType dtype, float scale) {
+  const auto tokens = static_cast<int64_t>(bounds.back());
+  Case c;
+  c.name = shape_name(tokens, n, k) + "_" + std::string(name_of(dtype)) + "_sequences" + std::to_string(bounds.size() - 1);
+  const auto count = static_cast<int64_t>(bounds.size());
+  c.inputs = {{.name = "grad_out", .shape = {tokens, n}, .dtype = dtype, .values = normal(), .padding = 5},
+              {.name = "x", .shape = {tokens, k}, .dtype = dtype, .values = normal()},
+              {.name = "cu_seqlens",
+               .shape = {count},
+               .dtype = DType::i32,
+               .values = values(std::move(bounds)),
+               .batch = Batch::bounds,
+               .on_cpu = true}};
+  c.outputs = {{.name = "grad_weight",
+                .shape = {n, k},
+                .dtype = DType::f32,
+                .values = normal(),
+                .batch = Batch::shared,
+                .accumulates = true}};
+  c.run = [=](const Arguments& a) {
+    kernels::linear_weight_gradient(a["grad_weight"], a["grad_out"], a["x"], a["cu_seqlens"], scale);
+  };
+  c.reduction = tokens;
+  return c;
+}
+
+inline Case product_case(Extents e, DType dtype, DType out_dtype, kernels::Layout layout) {
+  const bool transposed = layout == kernels::Layout::transposed;
+  Case c;
+  c.name = shape_name(e.m, e.n, e.k) + "_" + std::string(name_of(dtype)) + "_to_" + std::string(name_of(out_dtype)) +
+           (transposed ? "_transposed" : "_plain");
+  c.inputs = {{.name = "a", .shape = {e.m, e.k}, .dtype = dtype, .values = normal(), .padding = 1},
+              shared("b", transposed ? Shape{e.n, e.k} : Shape{e.k, e.n}, dtype)};
+  c.outputs = {{.name = "out", .shape = {e.m, e.n}, .dtype = out_dtype}};
+  c.run = [=](const Arguments& a) { kernels::matmul(a["out"], a["a"], a["b"], layout, 0.75f); };
+  c.reduction = e.k;
+  return c;
+}
+
+}  // namespace matmul_cases
+
+inline std::vector<Operation> matmul_operations() {
+  using namespace matmul_cases;
+  constexpr DType f32 = DType::f32, bf16 = DType::bf16;
+  Operation forward{.name = "linear_forward"}, input{.name = "linear_input_gradient"};
+  Operation weight{.name = "linear_weight_gradient"}, product{.name = "matmul"};
+  for (DType dtype : {f32, bf16}) {
+    forward.cases.push_back(forward_case({1, 70, 33, 0}, dtype, dtype, true, false, false));
+    forward.cases.push_back(forward_case({5, 33, 1, 3}, dtype, f32, true, true, false));
+    forward.cases.push_back(forward_case({17, 96, 67, 4}, dtype, dtype, true, true, true));
+    forward.cases.push_back(forward_case({31, 41, 64, 8}, dtype, dtype, false, false, true));
+    forward.cases.push_back(forward_case({2, 3, 1201, 0}, dtype, f32, true, false, false));
+    input.cases.push_back(input_gradient_case({1, 67, 35, 0}, dtype, true, false));
+    input.cases.push_back(input_gradient_case({15, 33, 66, 5}, dtype, true, true));
+    input.cases.push_back(input_gradient_case({29, 64, 31, 8}, dtype, true, false));
+    input.cases.push_back(input_gradient_case({6, 41, 47, 0}, dtype, false, false));
+    weight.cases.push_back(weight_gradient_case(35, 47, {0, 1, 1, 9, 40}, dtype, 0.5f));
+    weight.cases.push_back(weight_gradient_case(8, 65, {0, 33}, dtype, 1.0f));
+    weight.cases.push_back(weight_gradient_case(70, 4, {0, 7, 30}, dtype, 2.0f));
+    for (kernels::Layout layout : {kernels::Layout::transposed, kernels::Layout::plain}) {
+      product.cases.push_back(product_case({37, 8, 67, 0}, dtype, dtype, layout));
+      product.cases.push_back(product_case({9, 70, 5, 0}, dtype, f32, layout));
+      product.cases.push_back(product_case({33, 17, 40, 0}, dtype, dtype, layout));
+    }
+  }
+  return {forward, input, weight, product};
+}
+
+}  // namespace lathe::testing

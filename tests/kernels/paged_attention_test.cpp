@@ -1,0 +1,300 @@
+#include "kernels/paged_attention/paged_attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/thread_pool.h"
+#include "kernels/simd/isa.h"
+#include "tests/kernels/paged_attention_cases.h"
+#include "tests/support/kernel_checks.h"
+
+LATHE_CHECK_OPERATIONS(lathe::testing::paged_attention_operations());
+
+namespace lathe::kernels {
+namespace {
+
+Tensor i32(std::vector<int32_t> values) {
+  return Tensor::of<int32_t>(values, {static_cast<int64_t>(values.size())});
+}
+
+Tensor random_tensor(RandomStream& random, const Shape& shape, DType dtype) {
+  const Tensor x = Tensor::empty(shape, dtype);
+  for (int64_t i = 0; i < x.numel(); ++i)
+    lathe::testing::store_element(static_cast<std::byte*>(x.raw()) + i * size_of(dtype), dtype, random.normal());
+  return x;
+}
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.nbytes() == b.nbytes() && std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.nbytes())) == 0;
+}
+
+struct Model {
+  const char* name;
+  int64_t heads, kv_heads, head_dim;
+  AttentionParams params;
+  DType dtype;
+};
+
+// Sequences with their queries, keys and values, what attention_forward makes of them packed, and a cache of pages that
+// starts as NaN everywhere, so that a read of what was never appended shows.
+class Conversations {
+ public:
+  Conversations(const Model& model, std::vector<int32_t> lengths, int64_t page_size)
+      : model_(model), page_size_(page_size), lengths_(std::move(lengths)) {
+    RandomStream random(7, RandomPurpose::test);
+    bounds_ = {0};
+    for (int32_t length : lengths_) bounds_.push_back(bounds_.back() + length);
+    const int64_t tokens = bounds_.back();
+    q = random_tensor(random, {tokens, model.heads, model.head_dim}, model.dtype);
+    k_ = random_tensor(random, {tokens, model.kv_heads, model.head_dim}, model.dtype);
+    v_ = random_tensor(random, {tokens, model.kv_heads, model.head_dim}, model.dtype);
+    trained = Tensor::empty(q.shape(), model.dtype);
+    attention_forward(trained, {}, q, k_, v_, i32(bounds_), model.params);
+
+    max_pages_ = (*std::max_element(lengths_.begin(), lengths_.end()) + page_size - 1) / page_size;
+    const int64_t pages = max_pages_ * static_cast<int64_t>(lengths_.size()) + 1;
+    order_.resize(static_cast<size_t>(pages));
+    std::iota(order_.begin(), order_.end(), 0);
+    for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[random.below(i)]);
+    k_pages_ = Tensor::empty({pages, model.kv_heads, page_size, model.head_dim}, model.dtype);
+    v_pages_ = Tensor::empty(k_pages_.shape(), model.dtype);
+    forget();
+  }
+
+  void forget() {
+    std::memset(k_pages_.raw(), 0xff, static_cast<size_t>(k_pages_.nbytes()));
+    std::memset(v_pages_.raw(), 0xff, static_cast<size_t>(v_pages_.nbytes()));
+  }
+
+  // One step of serving: the tokens [from, from + count) of each of these sequences, appended and attended together.
+  // Returns whether all of their outputs have the bits of training.
+  struct Part {
+    int sequence;
+    int64_t from, count;
+  };
+  bool step(const std::vector<Part>& parts) {
+    std::vector<int32_t> bounds{0}, contexts, table;
+    std::vector<int64_t> slots, rows;
+    for (const Part& part : parts) {
+      bounds.push_back(bounds.back() + static_cast<int32_t>(part.count));
+      contexts.push_back(static_cast<int32_t>(part.from + part.count));
+      for (int64_t i = 0; i < max_pages_; ++i) table.push_back(page(part.sequence, i));
+      for (int64_t t = part.from; t < part.from + part.count; ++t) {
+        slots.push_back(page(part.sequence, t / page_size_) * page_size_ + t % page_size_);
+        rows.push_back(bounds_[static_cast<size_t>(part.sequence)] + t);
+      }
+    }
+    const Tensor queries = gather(q, rows), out = Tensor::empty(queries.shape(), model_.dtype);
+    kv_append(k_pages_, v_pages_, gather(k_, rows), gather(v_, rows),
+              Tensor::of<int64_t>(slots, {static_cast<int64_t>(slots.size())}));
+    paged_attention(out, queries, k_pages_, v_pages_,
+                    i32(table).view({static_cast<int64_t>(parts.size()), max_pages_}), i32(bounds), i32(contexts),
+                    model_.params);
+    return same_bits(out, gather(trained, rows));
+  }
+
+  int count() const { return static_cast<int>(lengths_.size()); }
+  int64_t length(int sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
+  const std::vector<int32_t>& bounds() const { return bounds_; }
+  // attention_forward of one sequence by itself.
+  bool alone_is_trained(int s) const {
+    const int64_t begin = bounds_[static_cast<size_t>(s)], end = begin + length(s);
+    const Tensor out = Tensor::empty({end - begin, model_.heads, model_.head_dim}, model_.dtype);
+    attention_forward(out, {}, q.slice(0, begin, end), k_.slice(0, begin, end), v_.slice(0, begin, end),
+                      i32({0, static_cast<int32_t>(length(s))}), model_.params);
+    return same_bits(out, trained.slice(0, begin, end));
+  }
+
+  Tensor q, trained;
+
+ private:
+  int32_t page(int sequence, int64_t index) const {
+    return order_[static_cast<size_t>(sequence * max_pages_ + index)];
+  }
+  static Tensor gather(const Tensor& x, const std::vector<int64_t>& rows) {
+    const Tensor out = Tensor::empty({static_cast<int64_t>(rows.size()), x.dim(1), x.dim(2)}, x.dtype());
+    const int64_t bytes = x.dim(1) * x.dim(2) * size_of(x.dtype());
+    for (size_t i = 0; i < rows.size(); ++i)
+      std::memcpy(static_cast<char*>(out.raw()) + static_cast<int64_t>(i) * bytes,
+                  static_cast<char*>(x.raw()) + rows[i] * bytes, static_cast<size_t>(bytes));
+    return out;
+  }
+
+  Model model_;
+  int64_t page_size_, max_pages_ = 0;
+  std::vector<int32_t> lengths_, bounds_, order_;
+  Tensor k_, v_, k_pages_, v_pages_;
+};
+
+// Runs the body on every instruction set of this machine with 1, 2 and 3 threads.
+template <class Body>
+void everywhere(Body body) {
+  const Isa isa_before = active_isa();
+  const int threads_before = thread_count();
+  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
+    if (!machine_has(isa)) continue;
+    set_active_isa(isa);
+    for (const int threads : {1, 2, 3}) {
+      set_thread_count(threads);
+      SCOPED_TRACE(std::string(name_of(isa)) + ", " + std::to_string(threads) + " threads");
+      body();
+    }
+  }
+  set_active_isa(isa_before);
+  set_thread_count(threads_before);
+}
+
+class OneOrder : public ::testing::TestWithParam<Model> {};
+
+TEST_P(OneOrder, PrefillInPagesOfAnySizeHasTheBitsOfTraining) {
+  everywhere([&] {
+    for (const int64_t page_size : {16, 32, 64}) {
+      Conversations talk(GetParam(), {1, 63, 64, 65, 200}, page_size);
+      std::vector<Conversations::Part> all;
+      for (int s = 0; s < talk.count(); ++s) all.push_back({s, 0, talk.length(s)});
+      EXPECT_TRUE(talk.step(all)) << "pages of " << page_size;
+    }
+  });
+}
+
+TEST_P(OneOrder, APackedSequenceHasTheBitsOfItselfAlone) {
+  everywhere([&] {
+    const Conversations talk(GetParam(), {1, 63, 0, 64, 65, 200}, 16);
+    for (int s = 0; s < talk.count(); ++s) EXPECT_TRUE(talk.alone_is_trained(s)) << "sequence " << s;
+  });
+}
+
+TEST_P(OneOrder, PrefillMayBeSplitAnywhere) {
+  RandomStream random(3, RandomPurpose::test);
+  everywhere([&] {
+    Conversations talk(GetParam(), {65, 200}, 16);
+    for (int s = 0; s < talk.count(); ++s) {
+      for (int64_t at = 0; at < talk.length(s);) {
+        const int64_t count = std::min<int64_t>(talk.length(s) - at, 1 + static_cast<int64_t>(random.below(70)));
+        EXPECT_TRUE(talk.step({{s, at, count}})) << "sequence " << s << ", tokens " << at << " and " << count - 1 << " after";
+        at += count;
+      }
+    }
+  });
+}
+
+TEST_P(OneOrder, DecodingOneByOneHasTheBitsOfTraining) {
+  everywhere([&] {
+    Conversations talk(GetParam(), {130}, 16);
+    EXPECT_TRUE(talk.step({{0, 0, 60}}));
+    for (int64_t t = 60; t < 130; ++t) EXPECT_TRUE(talk.step({{0, t, 1}})) << "token " << t;
+  });
+}
+
+TEST_P(OneOrder, ABatchMayMixPrefillAndDecode) {
+  everywhere([&] {
+    Conversations talk(GetParam(), {70, 140, 200, 66}, 32);
+    EXPECT_TRUE(talk.step({{0, 0, 69}, {2, 0, 30}}));
+    EXPECT_TRUE(talk.step({{0, 69, 1}, {1, 0, 100}, {2, 30, 101}}));
+    EXPECT_TRUE(talk.step({{3, 0, 65}, {1, 100, 1}, {2, 131, 1}}));
+    EXPECT_TRUE(talk.step({{1, 101, 39}, {2, 132, 68}, {3, 65, 1}}));
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Models, OneOrder,
+    ::testing::Values(Model{"smollm2_f32", 9, 3, 64, {.scale = 0.125f}, DType::f32},
+                      Model{"smollm2_bf16", 9, 3, 64, {.scale = 0.125f}, DType::bf16},
+                      Model{"gqa8_window_softcap_f32", 8, 1, 16, {.scale = 0.25f, .window = 50, .softcap = 2.0f}, DType::f32},
+                      Model{"mha_d5_window_bf16", 3, 3, 5, {.scale = 0.4f, .window = 64}, DType::bf16},
+                      Model{"d80_f32", 2, 1, 80, {.scale = 0.1f}, DType::f32},
+                      Model{"f64", 2, 1, 6, {.scale = 0.4f, .window = 90, .softcap = 4.0f}, DType::f64}),
+    [](const auto& info) { return info.param.name; });
+
+// ---- pages and errors ----
+
+TEST(KvAppend, WritesTheSlotsAndNothingElse) {
+  RandomStream random(5, RandomPurpose::test);
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+    const Tensor k_pages = Tensor::zeros({3, 2, 4, 5}, dtype), v_pages = Tensor::zeros({3, 2, 4, 5}, dtype);
+    const Tensor k = random_tensor(random, {2, 2, 5}, dtype), v = random_tensor(random, {2, 2, 5}, dtype);
+    const std::vector<int64_t> slots{11, 2};
+    kv_append(k_pages, v_pages, k, v, Tensor::of<int64_t>(slots, {2}));
+    for (const auto& [pages, x] : {std::pair{k_pages, k}, std::pair{v_pages, v}}) {
+      for (int64_t slot = 0; slot < 12; ++slot) {
+        for (int64_t head = 0; head < 2; ++head) {
+          const Tensor row = pages.select(0, slot / 4).select(0, head).select(0, slot % 4);
+          const Tensor wanted = slot == 11  ? x.select(0, 0).select(0, head)
+                                : slot == 2 ? x.select(0, 1).select(0, head)
+                                            : Tensor::zeros({5}, dtype);
+          EXPECT_TRUE(same_bits(row, wanted)) << "slot " << slot << ", head " << head;
+        }
+      }
+    }
+  }
+}
+
+TEST(KvAppend, RejectsWhatDoesNotFit) {
+  const Tensor pages = Tensor::zeros({3, 2, 4, 5}, DType::f32), rows = Tensor::zeros({1, 2, 5}, DType::f32);
+  const auto slot = [](int64_t value) { return Tensor::of<int64_t>(std::vector<int64_t>{value}, {1}); };
+  EXPECT_NO_THROW(kv_append(pages, pages.clone(), rows, rows, slot(11)));
+  EXPECT_THROW(kv_append(pages, pages.clone(), rows, rows, slot(12)), ShapeError);
+  EXPECT_THROW(kv_append(pages, pages.clone(), rows, rows, slot(-1)), ShapeError);
+  EXPECT_THROW(kv_append(pages, pages.clone(), rows, rows, i32({0})), ShapeError);
+  EXPECT_THROW(kv_append(pages, pages.clone(), rows, Tensor::zeros({1, 1, 5}, DType::f32), slot(0)), ShapeError);
+  EXPECT_THROW(kv_append(pages, pages.clone(), rows, Tensor::zeros({1, 2, 5}, DType::bf16), slot(0)), ShapeError);
+  EXPECT_THROW(kv_append(pages, Tensor::zeros({3, 2, 8, 5}, DType::f32), rows, rows, slot(0)), ShapeError);
+}
+
+TEST(KvCopyPages, CopiesInOrder) {
+  RandomStream random(6, RandomPurpose::test);
+  const Tensor k_pages = random_tensor(random, {4, 2, 4, 3}, DType::bf16), v_pages = random_tensor(random, {4, 2, 4, 3}, DType::bf16);
+  const Tensor k_before = k_pages.clone(), v_before = v_pages.clone();
+  kv_copy_pages(k_pages, v_pages, i32({0, 1, 2}), i32({1, 3, 2}));  // page 1's new content goes on to 3
+  for (const auto& [pages, before] : {std::pair{k_pages, k_before}, std::pair{v_pages, v_before}}) {
+    for (const auto& [page, source] : {std::pair{0, 0}, {1, 0}, {2, 2}, {3, 0}})
+      EXPECT_TRUE(same_bits(pages.select(0, page), before.select(0, source))) << "page " << page;
+  }
+  EXPECT_THROW(kv_copy_pages(k_pages, v_pages, i32({4}), i32({0})), ShapeError);
+  EXPECT_THROW(kv_copy_pages(k_pages, v_pages, i32({0}), i32({-1})), ShapeError);
+  EXPECT_THROW(kv_copy_pages(k_pages, v_pages, i32({0, 1}), i32({2})), ShapeError);
+}
+
+// A valid call of two sequences, to be spoilt one argument at a time.
+struct PagedCall {
+  Tensor out = Tensor::zeros({3, 4, 8}, DType::f32), q = Tensor::zeros({3, 4, 8}, DType::f32);
+  Tensor k_pages = Tensor::zeros({6, 2, 16, 8}, DType::f32), v_pages = Tensor::zeros({6, 2, 16, 8}, DType::f32);
+  Tensor block_table = i32({5, 1, 0, -1}).view({2, 2}), cu_seqlens = i32({0, 1, 3}), context_lens = i32({32, 2});
+  AttentionParams params;
+  void run() const { paged_attention(out, q, k_pages, v_pages, block_table, cu_seqlens, context_lens, params); }
+};
+
+template <class Change>
+void expect_rejected(const char* what, Change change) {
+  PagedCall call;
+  change(call);
+  EXPECT_THROW(call.run(), ShapeError) << what;
+}
+
+TEST(PagedAttention, RejectsWhatDoesNotFit) {
+  EXPECT_NO_THROW(PagedCall{}.run());
+  expect_rejected("a page past the cache", [](PagedCall& c) { c.block_table = i32({5, 6, 0, -1}).view({2, 2}); });
+  expect_rejected("a page below 0", [](PagedCall& c) { c.block_table = i32({5, -1, 0, -1}).view({2, 2}); });
+  expect_rejected("more keys than pages", [](PagedCall& c) { c.context_lens = i32({33, 2}); });
+  expect_rejected("fewer keys than new tokens", [](PagedCall& c) { c.context_lens = i32({32, 1}); });
+  expect_rejected("falling cu_seqlens", [](PagedCall& c) { c.cu_seqlens = i32({0, 4, 3}); });
+  expect_rejected("cu_seqlens that ends early", [](PagedCall& c) { c.cu_seqlens = i32({0, 1, 2}); });
+  expect_rejected("cu_seqlens of other sequences", [](PagedCall& c) { c.cu_seqlens = i32({0, 3}); });
+  expect_rejected("a page size that does not divide a chunk", [](PagedCall& c) {
+    c.k_pages = c.v_pages = Tensor::zeros({6, 2, 48, 8}, DType::f32);
+  });
+  expect_rejected("another head size", [](PagedCall& c) {
+    c.k_pages = c.v_pages = Tensor::zeros({6, 2, 16, 4}, DType::f32);
+  });
+  expect_rejected("heads that are no multiple", [](PagedCall& c) {
+    c.k_pages = c.v_pages = Tensor::zeros({6, 3, 16, 8}, DType::f32);
+  });
+  expect_rejected("another dtype", [](PagedCall& c) { c.k_pages = Tensor::zeros({6, 2, 16, 8}, DType::bf16); });
+  expect_rejected("a negative window", [](PagedCall& c) { c.params.window = -1; });
+}
+
+}  // namespace
+}  // namespace lathe::kernels
