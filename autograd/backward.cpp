@@ -27,9 +27,8 @@ void make_exclusive(Tensor& slot) {
 void Node::check_saved() const {
   for (const SavedTensor& entry : saved) {
     if (!entry.tensor.defined() || entry.tensor.version() == entry.version) continue;
-    throw NumericError("the backward of " + name() + " needs its saved tensor \"" + std::string(entry.name) +
-                       "\" (" + describe(entry.tensor) +
-                       "), which was changed in place after the forward (version " +
+    throw NumericError("the backward of " + name() + " needs its saved tensor \"" + std::string(entry.name) + "\" (" +
+                       describe(entry.tensor) + "), which was changed in place after the forward (version " +
                        std::to_string(entry.version) + " then, " + std::to_string(entry.tensor.version()) +
                        " now); change it after the backward, or change a copy");
   }
@@ -74,18 +73,15 @@ Tensor Saved::take(std::string_view name) {
   return result;
 }
 
-bool InputGradients::needed(int i) const {
-  return node_.inputs[static_cast<size_t>(i)].node != nullptr;
-}
+bool InputGradients::needed(int i) const { return node_.inputs[static_cast<size_t>(i)].node != nullptr; }
 
 void InputGradients::add(int i, Tensor gradient) {
   const Edge& edge = node_.inputs[static_cast<size_t>(i)];
   if (!edge.node || !gradient.defined()) return;
   const Node::Form& form = edge.node->outputs[static_cast<size_t>(edge.output)];
   if (gradient.shape() != form.shape) {
-    throw ShapeError("the backward of " + node_.name() + " gave its input " + std::to_string(i) +
-                     " of shape " + to_string(form.shape) + " a gradient of shape " +
-                     to_string(gradient.shape()));
+    throw ShapeError("the backward of " + node_.name() + " gave its input " + std::to_string(i) + " of shape " +
+                     to_string(form.shape) + " a gradient of shape " + to_string(gradient.shape()));
   }
   walk_.deposit(edge, contiguous(std::move(gradient)));
 }
@@ -201,8 +197,7 @@ void Walk::visit(Node& node) {
 
 void backward(const Variable& root, Tensor cotangent) {
   if (!root.requires_grad()) {
-    throw NumericError(
-        "backward has nothing to do: its root depends on no leaf, or was computed in a NoGradScope");
+    throw NumericError("backward has nothing to do: its root depends on no leaf, or was computed in a NoGradScope");
   }
   if (!cotangent.defined()) {
     if (root.value().numel() != 1) {

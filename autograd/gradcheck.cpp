@@ -54,15 +54,14 @@ std::string describe_element(const Element& element, const GradcheckOptions& opt
   char text[256];
   std::snprintf(text, sizeof text,
                 "leaf %zu, element %lld: numeric gradient %.12g, analytic %.12g, error %.3g (tolerance %.3g)",
-                element.leaf, static_cast<long long>(element.index), element.numeric, element.analytic,
-                element.error(), options.tolerance);
+                element.leaf, static_cast<long long>(element.index), element.numeric, element.analytic, element.error(),
+                options.tolerance);
   return text;
 }
 
 }  // namespace
 
-GradcheckResult gradcheck(const Function& function, std::span<const Variable> leaves,
-                          const GradcheckOptions& options) {
+GradcheckResult gradcheck(const Function& function, std::span<const Variable> leaves, const GradcheckOptions& options) {
   for (const Variable& leaf : leaves) {
     if (!leaf.is_leaf() || leaf.dtype() != DType::f64 || !leaf.value().is_contiguous()) {
       throw ShapeError("gradcheck takes contiguous f64 leaves, not " + describe(leaf.value()));
@@ -101,11 +100,12 @@ GradcheckResult gradcheck(const Function& function, std::span<const Variable> le
       const double numeric = (value_at(place, above) - value_at(place, below)) / (above - below);
       const double analytic = gradient.defined() ? gradient.span<double>()[index] : 0.0;
       const Element element{l, static_cast<int64_t>(index), numeric, analytic};
-      if (!(element.error() <= result.worst_error)) {  // also a NaN
+      if (!(element.error() <= result.worst_error)) {  // also when it is no number
         result.worst_error = element.error();
         result.report = describe_element(element, options);
       }
       if (!(element.error() <= options.tolerance)) result.passed = false;
+      if (std::isnan(result.worst_error)) return result;
     }
   }
   return result;

@@ -43,9 +43,7 @@ class Node {
 };
 
 // f64 for f64, f32 for everything else.
-inline DType accumulation_dtype(DType dtype) {
-  return dtype == DType::f64 ? DType::f64 : DType::f32;
-}
+inline DType accumulation_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 // A leaf's gradient, zeros at first.
 Tensor& leaf_gradient(Node& leaf);
 

@@ -23,25 +23,13 @@ RecordingScope::~RecordingScope() {
   recording_mode = previous_mode_;
   recording_observed = previously_observed_;
 }
-Recording RecordingScope::mode() {
-  return recording_mode;
-}
-bool RecordingScope::observed() const {
-  return recording_observed;
-}
-void RecordingScope::note_observation() {
-  recording_observed = true;
-}
+Recording RecordingScope::mode() { return recording_mode; }
+bool RecordingScope::observed() const { return recording_observed; }
+void RecordingScope::note_observation() { recording_observed = true; }
 
-NoGradScope::NoGradScope() : previous_(static_cast<int>(recording_mode)) {
-  recording_mode = Recording::off;
-}
-NoGradScope::~NoGradScope() {
-  recording_mode = static_cast<Recording>(previous_);
-}
-bool grad_enabled() {
-  return recording_mode != Recording::off;
-}
+NoGradScope::NoGradScope() : previous_(static_cast<int>(recording_mode)) { recording_mode = Recording::off; }
+NoGradScope::~NoGradScope() { recording_mode = static_cast<Recording>(previous_); }
+bool grad_enabled() { return recording_mode != Recording::off; }
 
 Node::Node() : sequence(next_sequence.fetch_add(1, std::memory_order_relaxed)) {}
 
@@ -61,9 +49,7 @@ Node::~Node() {
   }
 }
 
-std::string Node::name() const {
-  return leaf ? "leaf" : operation ? std::string(operation->name()) : "operation";
-}
+std::string Node::name() const { return leaf ? "leaf" : operation ? std::string(operation->name()) : "operation"; }
 
 void Node::release() {
   walked = true;
@@ -87,8 +73,8 @@ void Forward::save(std::string_view name, const Tensor& tensor) {
 void Forward::save_input(std::string_view name, int i) {
   if (!recording_) return;
   const Edge& edge = inputs_[static_cast<size_t>(i)].edge();
-  const bool recomputable = edge.node && edge.output == 0 && !edge.node->leaf && !edge.node->walked &&
-                            edge.node->operation->can_recompute();
+  const bool recomputable =
+      edge.node && edge.output == 0 && !edge.node->leaf && !edge.node->walked && edge.node->operation->can_recompute();
   if (recomputable) {
     saved_.push_back({name, Tensor(), 0, edge.node});
   } else {
@@ -113,9 +99,7 @@ Outputs::Outputs(Forward& forward, std::unique_ptr<Operation> operation) {
   }
 }
 
-Tensor empty_like(const Tensor& tensor) {
-  return Tensor::empty(tensor.shape(), tensor.dtype(), tensor.device());
-}
+Tensor empty_like(const Tensor& tensor) { return Tensor::empty(tensor.shape(), tensor.dtype(), tensor.device()); }
 
 bool exclusive(const Tensor& tensor) {
   return tensor.defined() && tensor.storage().use_count() == 1 && tensor.storage()->owned();

@@ -15,8 +15,7 @@ SequenceLayout SequenceLayout::of(std::span<const int32_t> lengths, int32_t firs
     samples.push_back(first_sample + static_cast<int32_t>(samples.size()));
   }
   const auto tensor = [](const std::vector<int32_t>& values) {
-    return Tensor::of(std::span<const int32_t>(values), Shape{static_cast<int64_t>(values.size())},
-                      MemoryTag::other);
+    return Tensor::of(std::span<const int32_t>(values), Shape{static_cast<int64_t>(values.size())}, MemoryTag::other);
   };
   return {tensor(bounds), tensor(positions), tensor(samples)};
 }

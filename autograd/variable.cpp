@@ -9,10 +9,9 @@ namespace {
 
 Node& leaf_of(const Variable& variable, const char* asked) {
   if (!variable.is_leaf()) {
-    throw ShapeError(
-        std::string(asked) + " is for leaves, but this Variable is " +
-        (variable.requires_grad() ? "the output of " + variable.edge().node->name() : "a constant") +
-        "; make it with Variable::leaf");
+    throw ShapeError(std::string(asked) + " is for leaves, but this Variable is " +
+                     (variable.requires_grad() ? "the output of " + variable.edge().node->name() : "a constant") +
+                     "; make it with Variable::leaf");
   }
   return *variable.edge().node;
 }
@@ -21,8 +20,7 @@ Node& leaf_of(const Variable& variable, const char* asked) {
 
 Variable Variable::leaf(Tensor value) {
   if (!value.defined() || !is_floating(value.dtype())) {
-    throw ShapeError("a leaf holds a floating-point tensor, not " +
-                     (value.defined() ? describe(value) : "nothing"));
+    throw ShapeError("a leaf holds a floating-point tensor, not " + (value.defined() ? describe(value) : "nothing"));
   }
   auto node = std::make_shared<Node>();
   node->leaf = true;
@@ -31,13 +29,9 @@ Variable Variable::leaf(Tensor value) {
   return Variable(std::move(value), Edge{std::move(node), 0});
 }
 
-bool Variable::is_leaf() const {
-  return edge_.node && edge_.node->leaf;
-}
+bool Variable::is_leaf() const { return edge_.node && edge_.node->leaf; }
 
-Tensor Variable::grad() const {
-  return leaf_of(*this, "grad()").gradients[0];
-}
+Tensor Variable::grad() const { return leaf_of(*this, "grad()").gradients[0]; }
 
 void Variable::zero_grad() const {
   const Tensor& gradient = leaf_of(*this, "zero_grad()").gradients[0];
@@ -47,8 +41,8 @@ void Variable::zero_grad() const {
 void Variable::set_grad(Tensor gradient) const {
   Node& node = leaf_of(*this, "set_grad()");
   if (gradient.defined()) {
-    const bool fits = gradient.shape() == shape() && gradient.dtype() == accumulation_dtype(dtype()) &&
-                      gradient.is_contiguous();
+    const bool fits =
+        gradient.shape() == shape() && gradient.dtype() == accumulation_dtype(dtype()) && gradient.is_contiguous();
     if (!fits) {
       throw ShapeError("the gradient of a leaf " + describe(value_) + " accumulates in a contiguous " +
                        std::string(name_of(accumulation_dtype(dtype()))) + to_string(shape()) + ", not in " +

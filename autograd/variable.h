@@ -18,7 +18,7 @@ struct Edge {
 
 class Variable {
  public:
-  Variable() = default;  // undefined: an optional input that is not given
+  Variable() = default;                                       // undefined: an optional input that is not given
   Variable(Tensor constant) : value_(std::move(constant)) {}  // no gradient flows to it
   Variable(Tensor value, Edge edge) : value_(std::move(value)), edge_(std::move(edge)) {}
 

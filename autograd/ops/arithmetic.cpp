@@ -91,17 +91,9 @@ struct Sum final : Operation {
 
 }  // namespace
 
-Variable add(const Variable& a, const Variable& b, double factor) {
-  return apply(Add(factor), {a, b});
-}
-Variable scale(const Variable& x, double factor) {
-  return apply(Scale(factor), {x});
-}
-Variable cast(const Variable& x, DType dtype) {
-  return x.dtype() == dtype ? x : Variable(apply(Cast(dtype), {x}));
-}
-Variable sum(const Variable& x) {
-  return apply(Sum(), {x});
-}
+Variable add(const Variable& a, const Variable& b, double factor) { return apply(Add(factor), {a, b}); }
+Variable scale(const Variable& x, double factor) { return apply(Scale(factor), {x}); }
+Variable cast(const Variable& x, DType dtype) { return x.dtype() == dtype ? x : Variable(apply(Cast(dtype), {x})); }
+Variable sum(const Variable& x) { return apply(Sum(), {x}); }
 
 }  // namespace lathe::autograd

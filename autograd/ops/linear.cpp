@@ -30,8 +30,7 @@ struct Linear final : Operation {
 
   void forward(Forward& f) {
     const Tensor& in = f.input(x);
-    kernels::LinearTerms terms{
-        .lora_b = f.input(lora_b), .bias = f.input(bias), .residual = f.input(residual)};
+    kernels::LinearTerms terms{.lora_b = f.input(lora_b), .bias = f.input(bias), .residual = f.input(residual)};
     if (f.input(lora_a).defined()) {
       terms.lora_t = Tensor::empty({in.dim(0), f.input(lora_a).dim(0)}, in.dtype(), in.device());
       kernels::matmul(terms.lora_t, dropped(in), f.input(lora_a), Layout::transposed, lora_scale);
@@ -90,15 +89,12 @@ struct Linear final : Operation {
 
 }  // namespace
 
-Variable linear(const Variable& x, const LinearWeight& weight, const SequenceLayout& layout,
-                const LinearTerms& terms) {
+Variable linear(const Variable& x, const LinearWeight& weight, const SequenceLayout& layout, const LinearTerms& terms) {
   Linear operation(weight, layout);
-  if (!terms.lora)
-    return apply(std::move(operation), {x, weight.dense(), terms.bias, terms.residual, {}, {}});
+  if (!terms.lora) return apply(std::move(operation), {x, weight.dense(), terms.bias, terms.residual, {}, {}});
   operation.lora_scale = terms.lora->scale;
   operation.dropout = terms.lora->dropout;
-  return apply(std::move(operation),
-               {x, weight.dense(), terms.bias, terms.residual, terms.lora->a, terms.lora->b});
+  return apply(std::move(operation), {x, weight.dense(), terms.bias, terms.residual, terms.lora->a, terms.lora->b});
 }
 
 }  // namespace lathe::autograd

@@ -36,8 +36,7 @@ struct LinearCrossEntropy final : Operation {
   std::string_view name() const override { return "linear_cross_entropy"; }
 
   void run(const kernels::CrossEntropyOutputs& outputs, const Tensor& hidden, double factor) const {
-    kernels::linear_cross_entropy(outputs, hidden, projection.view(), labels, layout.cu_seqlens, factor,
-                                  softcap);
+    kernels::linear_cross_entropy(outputs, hidden, projection.view(), labels, layout.cu_seqlens, factor, softcap);
   }
 
   kernels::CrossEntropyOutputs per_token(const Tensor& hidden) const {
@@ -90,11 +89,9 @@ struct LinearCrossEntropy final : Operation {
 
 }  // namespace
 
-CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight,
-                                        const Tensor& labels, const SequenceLayout& layout, double scale,
-                                        float softcap) {
-  const Outputs outputs =
-      apply(LinearCrossEntropy(weight, labels, layout, scale, softcap), {hidden, weight.dense()});
+CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight, const Tensor& labels,
+                                        const SequenceLayout& layout, double scale, float softcap) {
+  const Outputs outputs = apply(LinearCrossEntropy(weight, labels, layout, scale, softcap), {hidden, weight.dense()});
   return {outputs[0], outputs[1].value(), outputs[2].value(), outputs[3].value()};
 }
 

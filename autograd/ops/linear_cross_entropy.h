@@ -18,8 +18,7 @@ struct CrossEntropyResult {
 
 // hidden [T, H], weight [V, H], labels i32 [T] already shifted (the label of a token is what follows it),
 // kernels::ignored_label where there is nothing to learn. softcap > 0 caps the logits.
-CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight,
-                                        const Tensor& labels, const SequenceLayout& layout, float scale,
-                                        float softcap = 0.0f);
+CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight, const Tensor& labels,
+                                        const SequenceLayout& layout, double scale, float softcap = 0.0f);
 
 }  // namespace lathe::autograd

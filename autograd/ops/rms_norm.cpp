@@ -7,9 +7,7 @@
 namespace lathe::autograd {
 namespace {
 
-Tensor rstd_for(const Tensor& x) {
-  return Tensor::empty({x.dim(0)}, accumulation_dtype(x.dtype()), x.device());
-}
+Tensor rstd_for(const Tensor& x) { return Tensor::empty({x.dim(0)}, accumulation_dtype(x.dtype()), x.device()); }
 
 Tensor normed_again(Saved& saved, float eps) {
   Tensor out = empty_like(saved["x"]);
@@ -38,10 +36,9 @@ struct RmsNorm final : Operation {
     const Tensor& x = saved["x"];
     const Tensor grad_weight = grads.needed(1) ? grads.accumulator(1) : Tensor();
     // What has already arrived at x by a residual path is added in the same pass.
-    const auto [grad_x, accumulate] =
-        grads.needed(0) ? grads.target(0) : InputGradients::Target{empty_like(x), false};
-    kernels::rms_norm_backward(grad_x, grad_weight, grad_outputs[0], accumulate ? grad_x : Tensor(), x,
-                               saved["weight"], saved["rstd"], layout.bounds_of_rows(x.dim(0)));
+    const auto [grad_x, accumulate] = grads.needed(0) ? grads.target(0) : InputGradients::Target{empty_like(x), false};
+    kernels::rms_norm_backward(grad_x, grad_weight, grad_outputs[0], accumulate ? grad_x : Tensor(), x, saved["weight"],
+                               saved["rstd"], layout.bounds_of_rows(x.dim(0)));
   }
 
   bool can_recompute() const override { return true; }

@@ -67,11 +67,7 @@ struct SwigluHalves final : Operation {
 
 }  // namespace
 
-Variable swiglu(const Variable& gate, const Variable& up) {
-  return apply(Swiglu(), {gate, up});
-}
-Variable swiglu(const Variable& gate_up) {
-  return apply(SwigluHalves(), {gate_up});
-}
+Variable swiglu(const Variable& gate, const Variable& up) { return apply(Swiglu(), {gate, up}); }
+Variable swiglu(const Variable& gate_up) { return apply(SwigluHalves(), {gate_up}); }
 
 }  // namespace lathe::autograd

@@ -43,9 +43,7 @@ struct Slice final : Operation {
 
 }  // namespace
 
-Variable view(const Variable& x, const Shape& shape) {
-  return apply(View(shape), {x});
-}
+Variable view(const Variable& x, const Shape& shape) { return apply(View(shape), {x}); }
 Variable slice(const Variable& x, int dimension, int64_t begin, int64_t end) {
   return apply(Slice(dimension, begin, end), {x});
 }

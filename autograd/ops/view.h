@@ -5,7 +5,7 @@
 
 namespace lathe::autograd {
 
-Variable view(const Variable& x, const Shape& shape);  // contiguous; one extent may be -1
+Variable view(const Variable& x, const Shape& shape);                          // contiguous
 Variable slice(const Variable& x, int dimension, int64_t begin, int64_t end);  // [begin, end) of a dimension
 
 }  // namespace lathe::autograd

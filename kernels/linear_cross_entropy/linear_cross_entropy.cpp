@@ -110,7 +110,7 @@ void move_rows(const Tensor& matrix, const Tensor& packed, const std::vector<int
 
 template <class Real>
 CrossEntropyRows<Real> rows_of(const CrossEntropyOutputs& outputs, const Tensor& logits, const Chunk& chunk,
-                               const Tensor& labels, DType gradient_dtype, float scale, float softcap) {
+                               const Tensor& labels, DType gradient_dtype, double scale, float softcap) {
   CrossEntropyRows<Real> rows{};
   rows.logits = logits.data<Real>();
   rows.stride = logits.stride(0);
@@ -122,7 +122,7 @@ CrossEntropyRows<Real> rows_of(const CrossEntropyOutputs& outputs, const Tensor&
   rows.correct = outputs.correct.defined() ? outputs.correct.data<uint8_t>() : nullptr;
   rows.gradient = outputs.grad_hidden.defined() || outputs.grad_weight.defined();
   rows.gradient_dtype = gradient_dtype;
-  rows.scale = scale;
+  rows.scale = static_cast<Real>(scale);
   rows.softcap = softcap;
   rows.row_end = logits.dim(0);
   return rows;
@@ -130,7 +130,7 @@ CrossEntropyRows<Real> rows_of(const CrossEntropyOutputs& outputs, const Tensor&
 
 // Losses of a chunk from its logits, which become their own gradient.
 void run_rows(const CrossEntropyOutputs& outputs, const Tensor& logits, const Chunk& chunk, const Tensor& labels,
-              DType gradient_dtype, float scale, float softcap) {
+              DType gradient_dtype, double scale, float softcap) {
   if (logits.dtype() == DType::f64) {
     return reference::cross_entropy_rows(rows_of<double>(outputs, logits, chunk, labels, gradient_dtype, scale, softcap));
   }
@@ -146,7 +146,7 @@ void run_rows(const CrossEntropyOutputs& outputs, const Tensor& logits, const Ch
 }  // namespace
 
 void linear_cross_entropy(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView weight,
-                          const Tensor& labels, const Tensor& cu_seqlens, float scale, float softcap) {
+                          const Tensor& labels, const Tensor& cu_seqlens, double scale, float softcap) {
   check(outputs, hidden, weight, labels, cu_seqlens);
   for (const Tensor& measured : {outputs.loss, outputs.entropy, outputs.correct}) {
     if (measured.defined()) std::memset(measured.raw(), 0, static_cast<size_t>(measured.nbytes()));

@@ -32,7 +32,7 @@ struct CrossEntropyOutputs {
 // cross_entropy_chunk from its first on; each group is one sum over its rows, ascending, and the groups are added to
 // grad_weight in order. A batch gives the bits of its sequences one after another.
 void linear_cross_entropy(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView weight,
-                          const Tensor& labels, const Tensor& cu_seqlens, float scale, float softcap = 0.0f);
+                          const Tensor& labels, const Tensor& cu_seqlens, double scale, float softcap = 0.0f);
 
 // logprobs f32 [T] = logits f32 [T, V] at targets i32 [T] − log-sum-exp of the row: the bits of −loss above, from the
 // logits that linear_forward gives in f32. Rows contiguous. Both may be f64.

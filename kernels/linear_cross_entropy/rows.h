@@ -22,7 +22,8 @@ struct CrossEntropyRows {
   uint8_t* correct;
   bool gradient;
   DType gradient_dtype;
-  float scale, softcap;
+  Real scale;
+  float softcap;
   int64_t row_begin, row_end;
 };
 
