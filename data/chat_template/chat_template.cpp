@@ -1,0 +1,87 @@
+#include "data/chat_template/chat_template.h"
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "data/chat_template/interpreter.h"
+#include "data/chat_template/parser.h"
+
+namespace lathe::data {
+
+struct ChatTemplate::Program {
+  jinja::Body body;
+  bool marks_assistant = false;
+};
+
+namespace {
+
+bool has_generation(const jinja::Body& body) {
+  for (const jinja::Statement& statement : body) {
+    if (statement.kind == jinja::StatementKind::generation) return true;
+    for (const jinja::Body& inner : statement.bodies) {
+      if (has_generation(inner)) return true;
+    }
+  }
+  return false;
+}
+
+std::vector<TextRange> gaps_between(const std::vector<TextRange>& ranges, size_t size) {
+  std::vector<TextRange> gaps;
+  size_t at = 0;
+  for (const TextRange& range : ranges) {
+    if (range.begin > at) gaps.push_back({at, range.begin});
+    at = range.end;
+  }
+  if (size > at) gaps.push_back({at, size});
+  return gaps;
+}
+
+}  // namespace
+
+std::map<std::string, std::string> special_token_variables(const Tokenizer& tokenizer) {
+  std::map<std::string, std::string> variables;
+  const auto add = [&](const char* name, std::optional<int32_t> id) {
+    if (id) variables[name] = tokenizer.token(*id);
+  };
+  add("bos_token", tokenizer.bos_id());
+  add("eos_token", tokenizer.eos_id());
+  add("pad_token", tokenizer.padding_id());
+  add("unk_token", tokenizer.unknown_id());
+  return variables;
+}
+
+ChatTemplate::ChatTemplate(std::unique_ptr<const Program> program) : program_(std::move(program)) {}
+ChatTemplate::~ChatTemplate() = default;
+
+std::shared_ptr<const ChatTemplate> ChatTemplate::compile(std::string_view source) {
+  if (source.size() > (1 << 20)) throw ConfigError("chat template", "it has more than 1 MiB of source");
+  auto program = std::make_unique<Program>();
+  program->body = jinja::parse_template(source, TemplateLimits{}.nesting);
+  program->marks_assistant = has_generation(program->body);
+  return std::make_shared<const ChatTemplate>(std::move(program));
+}
+
+bool ChatTemplate::marks_assistant() const { return program_->marks_assistant; }
+
+RenderedChat ChatTemplate::render(const nlohmann::ordered_json& messages, const ChatOptions& options) const {
+  jinja::Budget budget(options.limits);
+  jinja::Scope variables;
+  variables.set("tools", jinja::None{});
+  variables.set("documents", jinja::None{});
+  if (options.variables) {
+    if (!options.variables->is_object()) throw ConfigError("chat template", "its variables must be an object");
+    for (const auto& [name, value] : options.variables->items()) variables.set(name, jinja::value_of(value, budget));
+  }
+  for (const auto& [name, token] : options.special_tokens) variables.set(name, jinja::Text::own(token));
+  variables.set("messages", jinja::messages_value(messages, budget));
+  if (options.tools && !options.tools->is_null()) variables.set("tools", jinja::value_of(*options.tools, budget));
+  variables.set("add_generation_prompt", options.add_generation_prompt);
+  jinja::Text text = jinja::Interpreter(options, budget).run(program_->body, variables);
+  RenderedChat chat;
+  chat.control = gaps_between(text.inserted, text.bytes.size());
+  chat.assistant = std::move(text.generated);
+  chat.text = std::move(text.bytes);
+  return chat;
+}
+
+}  // namespace lathe::data

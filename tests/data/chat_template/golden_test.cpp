@@ -1,0 +1,64 @@
+// Chats as transformers renders them, byte for byte. See tests/golden/README.md.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "data/chat_template/chat_template.h"
+
+namespace lathe::data {
+namespace {
+
+using nlohmann::ordered_json;
+
+const std::filesystem::path golden = std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/template";
+
+std::string read(const std::filesystem::path& path) {
+  std::ifstream stream(path, std::ios::binary);
+  EXPECT_TRUE(stream) << "there is no " << path;
+  return {std::istreambuf_iterator<char>(stream), {}};
+}
+
+TEST(ChatTemplateGolden, RendersWhatTransformersRenders) {
+  const ordered_json rows = ordered_json::parse(read(golden / "cases.json"));
+  ASSERT_GT(rows.size(), 100u);
+  std::map<std::string, std::shared_ptr<const ChatTemplate>> templates;
+  size_t compared = 0, refused = 0;
+  for (const ordered_json& row : rows) {
+    const std::string name = row.at("template");
+    SCOPED_TRACE(name + " " + row.at("messages").dump().substr(0, 300));
+    auto& chat_template = templates[name];
+    if (!chat_template) chat_template = ChatTemplate::compile(read(golden / (name + ".jinja")));
+    ChatOptions options;
+    options.add_generation_prompt = row.at("add_generation_prompt");
+    if (row.contains("tools")) options.tools = &row.at("tools");
+    ordered_json variables = row.at("variables");
+    for (const char* token : {"bos_token", "eos_token"}) {
+      options.special_tokens[token] = variables.at(token);
+      variables.erase(token);
+    }
+    options.variables = &variables;
+    if (row.contains("error")) {
+      EXPECT_THROW(chat_template->render(row.at("messages"), options), ConfigError) << row.at("error");
+      ++refused;
+      continue;
+    }
+    const RenderedChat chat = chat_template->render(row.at("messages"), options);
+    EXPECT_EQ(chat.text, row.at("expected").get<std::string>());
+    if (row.contains("assistant_spans")) {
+      ordered_json spans = ordered_json::array();
+      for (const TextRange& range : chat.assistant) spans.push_back({range.begin, range.end});
+      EXPECT_EQ(spans, row.at("assistant_spans"));
+    }
+    ++compared;
+  }
+  EXPECT_GT(compared, 100u);
+  EXPECT_GT(refused, 0u);
+}
+
+}  // namespace
+}  // namespace lathe::data
