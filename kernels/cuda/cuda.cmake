@@ -1,0 +1,51 @@
+# The CUDA bodies through nvcc, where a CUDA Toolkit is found (LATHE_CUDA=AUTO), must be (ON) or is left alone (OFF). The
+# runtime is linked statically and looks for the driver when it is first used: programs start on machines without one.
+if(LATHE_CUDA STREQUAL "OFF")
+  return()
+endif()
+find_program(LATHE_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/local/cuda/bin /opt/cuda/bin)
+if(NOT LATHE_NVCC)
+  if(LATHE_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "LATHE_CUDA=ON, but there is no nvcc in PATH, CUDA_PATH, CUDA_HOME or /usr/local/cuda/bin. "
+                        "Install the CUDA Toolkit (12 or newer), or configure with LATHE_CUDA=OFF.")
+  endif()
+  message(STATUS "CUDA: no Toolkit found; kernels are built for the CPU and the simt device only")
+  return()
+endif()
+
+get_filename_component(cuda_root ${LATHE_NVCC} REALPATH)
+get_filename_component(cuda_root ${cuda_root}/../.. ABSOLUTE)
+find_library(LATHE_CUDART cudart_static HINTS ${cuda_root}/lib64 ${cuda_root}/targets/x86_64-linux/lib REQUIRED)
+message(STATUS "CUDA: ${LATHE_NVCC}")
+
+# nvcc is called directly: CMake's CUDA language would make every program that links this a CUDA program, and CMake 3.25 does
+# not know that nvcc has C++20.
+# Machine code for sm_80 and, for every newer card, its PTX.
+set(LATHE_CUDA_ARCHITECTURES "-gencode=arch=compute_80,code=[sm_80,compute_80]" CACHE STRING "nvcc's -gencode options")
+set(nvcc_flags -std=c++20 -O3 ${LATHE_CUDA_ARCHITECTURES} -lineinfo -I${CMAKE_SOURCE_DIR} -DLATHE_DEVICE_ANCHOR=lathe_cuda_anchor
+  -Xcompiler=-fPIE,-fno-math-errno
+  -fmad=false  # as on the host, multiplications and additions are fused where the source says so and nowhere else
+  -Xptxas=-warn-spills,-warn-lmem-usage,-Werror)  # no kernel spills or keeps an array in local memory
+if(CMAKE_BUILD_TYPE STREQUAL "Release")
+  list(APPEND nvcc_flags -DNDEBUG)
+endif()
+
+foreach(source IN LISTS cuda_sources)
+  file(RELATIVE_PATH name ${CMAKE_CURRENT_SOURCE_DIR} ${source})
+  string(REPLACE "/" "_" object ${name})
+  set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/${object}.o)
+  add_custom_command(
+    OUTPUT ${object}
+    COMMAND ${LATHE_CCACHE} ${LATHE_NVCC} ${nvcc_flags} -MD -MT ${object} -MF ${object}.d -c ${source} -o ${object}
+    DEPENDS ${source}
+    DEPFILE ${object}.d
+    COMMENT "nvcc kernels/${name}"
+    VERBATIM)
+  target_sources(lathe_kernels PRIVATE ${object})
+  set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT TRUE GENERATED TRUE)
+endforeach()
+file(MAKE_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/cuda)
+
+target_link_libraries(lathe_kernels PUBLIC ${LATHE_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
+target_compile_definitions(lathe_kernels PRIVATE LATHE_WITH_CUDA)
+target_link_options(lathe_kernels INTERFACE -Wl,-u,lathe_cuda_anchor)
