@@ -3,6 +3,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "kernels/matmul/device.h"
 #include "kernels/matmul/gemm.h"
 #include "kernels/matmul/reference.h"
 
@@ -92,6 +93,7 @@ gemm::Right right_of(WeightView weight, gemm::RightLayout packed_layout, gemm::R
 }  // namespace
 
 void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms) {
+  if (x.defined() && x.device().kind != DeviceKind::cpu) return device::linear_forward(out, x, weight, terms);
   constexpr const char* op = "linear_forward";
   check_operand({op, "x"}, x);
   const int64_t m = x.dim(0), n = weight.rows(), k = x.dim(1);

@@ -53,6 +53,13 @@ inline Case forward_case(Extents e, DType dtype, DType out_dtype, bool packed, b
   return c;
 }
 
+// Rows of x that start at multiples of 16 bytes.
+inline Case aligned(Case c) {
+  c.name += "_aligned";
+  c.inputs[0].padding = 8;
+  return c;
+}
+
 inline Case input_gradient_case(Extents e, DType dtype, bool packed, bool accumulate) {
   Case c;
   c.name = shape_name(e.m, e.n, e.k) + "_" + std::string(name_of(dtype)) + (packed ? "_packed" : "_dense") +
@@ -154,7 +161,14 @@ inline std::vector<Operation> matmul_operations() {
       product.cases.push_back(product_case({33, 17, 40, 0}, dtype, dtype, layout));
     }
   }
-  return {forward, input, weight, product};
+  // What runs on devices, too: dense weights. Extents beyond one tile, tails, rows that are and are not aligned.
+  Operation dense{.name = "linear_forward_dense", .cuda_body = true};
+  for (DType dtype : {f32, bf16}) {
+    dense.cases.push_back(forward_case({3, 136, 96, 0}, dtype, dtype, false, true, false));
+    dense.cases.push_back(forward_case({130, 33, 45, 5}, dtype, dtype, false, false, true));
+    dense.cases.push_back(aligned(forward_case({70, 24, 264, 16}, dtype, f32, false, true, true)));
+  }
+  return {forward, dense, input, weight, product};
 }
 
 }  // namespace lathe::testing
