@@ -1,0 +1,95 @@
+#include "kernels/dropout/dropout.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "core/thread_pool.h"
+#include "kernels/copy/copy.h"
+
+namespace lathe::kernels {
+namespace {
+
+Tensor i32(std::vector<int32_t> values) {
+  return Tensor::of(std::span<const int32_t>(values), Shape{static_cast<int64_t>(values.size())});
+}
+
+Tensor ones(int64_t tokens, int64_t columns, DType dtype) {
+  Tensor x = Tensor::empty({tokens, columns}, dtype);
+  fill(x, 1.0);
+  return x;
+}
+
+constexpr DropoutParams params{.probability = 0.25f, .seed = 42, .step = 7, .stream = 3};
+
+TEST(Dropout, KeepsWhatItsDefinitionSays) {
+  constexpr int64_t columns = 7;
+  const Tensor x = ones(5, columns, DType::f64);
+  dropout(x, x, i32({0, 2, 5}), i32({9, 4}), params);  // in place
+  for (int64_t t = 0; t < 5; ++t) {
+    const uint64_t sample = t < 2 ? 9 : 4, position = static_cast<uint64_t>(t < 2 ? t : t - 2);
+    for (uint64_t k = 0; k < columns; ++k) {
+      const PhiloxCounter words =
+          random_bits(42, RandomPurpose::dropout, (uint64_t{7} << 16) + 3, (sample << 32) + (position << 14) + k / 4);
+      EXPECT_EQ(x.data<double>()[t * columns + static_cast<int64_t>(k)],
+                words[k % 4] >= 0x40000000u ? 1.0 / 0.75 : 0.0);
+    }
+  }
+}
+
+TEST(Dropout, KeepsTheExpectedShareAndDiffersByStepStreamAndSeed) {
+  constexpr int64_t tokens = 64, columns = 256;
+  const auto kept = [&](DropoutParams p) {
+    Tensor out = Tensor::empty({tokens, columns}, DType::f32);
+    dropout(out, ones(tokens, columns, DType::f32), i32({0, tokens}), i32({0}), p);
+    std::vector<bool> mask;
+    for (const float value : out.span<float>()) mask.push_back(value != 0);
+    return mask;
+  };
+  const std::vector<bool> mask = kept(params);
+  const double share = static_cast<double>(std::count(mask.begin(), mask.end(), true)) / (tokens * columns);
+  EXPECT_NEAR(share, 0.75, 5 * std::sqrt(0.75 * 0.25 / (tokens * columns)));  // five standard deviations
+  DropoutParams other = params;
+  other.step = 8;
+  EXPECT_NE(kept(other), mask);
+  other = params;
+  other.stream = 4;
+  EXPECT_NE(kept(other), mask);
+  other = params;
+  other.seed = 43;
+  EXPECT_NE(kept(other), mask);
+}
+
+TEST(Dropout, ASampleIsDroppedAlikeInAnyBatchAndByAnyThreads) {
+  constexpr int64_t columns = 33, first = 40, second = 25;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+    const Tensor both = ones(first + second, columns, dtype), alone = ones(second, columns, dtype);
+    const int before = thread_count();
+    set_thread_count(3);
+    dropout(both, both, i32({0, first, first + second}), i32({1, 2}), params);
+    set_thread_count(1);
+    dropout(alone, alone, i32({0, second}), i32({2}), params);
+    set_thread_count(before);
+    const Tensor part = both.slice(0, first, first + second);
+    EXPECT_EQ(std::memcmp(part.raw(), alone.raw(), static_cast<size_t>(alone.nbytes())), 0) << name_of(dtype);
+  }
+}
+
+TEST(Dropout, RefusesWhatItCannotNumber) {
+  const Tensor x = ones(4, 3, DType::f32);
+  DropoutParams all = params;
+  all.probability = 1.0f;
+  EXPECT_THROW(dropout(x, x, i32({0, 4}), i32({0}), all), ConfigError);
+  EXPECT_THROW(dropout(x, x, i32({0, 3}), i32({0}), params), ShapeError);
+  EXPECT_THROW(dropout(x, x, i32({0, 4}), i32({0, 1}), params), ShapeError);
+  EXPECT_THROW(dropout(x, x, i32({0, 4}), i32({65536}), params), ShapeError);
+  EXPECT_THROW(dropout(x, x, i32({0, 4}), i32({-1}), params), ShapeError);
+}
+
+}  // namespace
+}  // namespace lathe::kernels
