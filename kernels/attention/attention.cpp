@@ -75,6 +75,7 @@ void run_backward(const BackwardCall& call, std::span<const int32_t> bounds, int
   if (chunks <= 1 || in_one_pass(sequences * kv_heads, thread_count())) {
     run(1, cpu::attention_gradients, true);
   } else {
+    run(1, cpu::attention_row_dots, true);
     run(chunks, cpu::attention_key_gradients, false);
     run(chunks, cpu::attention_query_gradients, false);
   }
@@ -150,14 +151,6 @@ void attention_backward(const Tensor& grad_q, const Tensor& grad_k, const Tensor
   call.is_bf16 = q.dtype() == DType::bf16;
   call.dots = attention_scratch(ScratchUse::call, call.heads * call.tokens);
 
-  const int64_t grain = std::max<int64_t>(1, products_least / (call.heads * call.head_dim));
-  parallel_for(call.tokens, grain, [&](int64_t begin, int64_t end) {
-    BackwardTask task{};
-    task.call = &call;
-    task.begin = begin;
-    task.end = end;
-    cpu::attention_row_dots(task);
-  });
   run_backward(call, cu_seqlens.span<int32_t>(), k.dim(1));
 }
 

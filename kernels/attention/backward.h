@@ -17,7 +17,7 @@ struct BackwardCall {
   HeadRows grad_q, grad_k, grad_v, grad_out, q, k, v, out;
   const float* lse;  // [heads][T], lse_head apart
   int64_t lse_head;
-  float* dots;  // [heads][tokens]: rowsum(grad_out ∘ out), filled by attention_row_dots
+  float* dots;  // [heads][tokens]: rowsum(grad_out ∘ out), filled on the way
   int64_t tokens, heads;
   int64_t head_dim, padded_dim, group, window;
   float scale, softcap;
@@ -28,7 +28,7 @@ struct BackwardTask {
   const BackwardCall* call;
   int64_t start, length;  // the sequence's tokens
   int64_t kv_head;
-  int64_t begin, end;  // attention_row_dots: tokens; key gradients: chunks of keys; query gradients: tiles of 64 tokens
+  int64_t begin, end;  // key gradients: chunks of keys; query gradients: tiles of 64 tokens
   float* scratch;      // backward_scratch_floats
 };
 
@@ -42,11 +42,10 @@ constexpr int64_t backward_scratch_floats(int64_t length, int64_t group, int64_t
 
 }  // namespace lathe::kernels
 
-// dots for the tokens [begin, end), all heads.
-LATHE_CPU_BODY(attention_row_dots, const BackwardTask&)
 // All gradients of one sequence and kv head in one pass …
 LATHE_CPU_BODY(attention_gradients, const BackwardTask&)
-// … or, where there are too few of those for the threads, in two, which compute the scores twice and give the same
-// bits: grad_k and grad_v of the chunks [begin, end), grad_q of the tiles [begin, end).
+// … or, where there are too few of those for the threads, apart, which computes the scores twice and gives the same
+// bits: the dots, then grad_k and grad_v of the chunks [begin, end) and grad_q of the tiles [begin, end).
+LATHE_CPU_BODY(attention_row_dots, const BackwardTask&)
 LATHE_CPU_BODY(attention_key_gradients, const BackwardTask&)
 LATHE_CPU_BODY(attention_query_gradients, const BackwardTask&)

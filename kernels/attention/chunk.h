@@ -40,6 +40,25 @@ struct BlockResult {
   float* out;      // [block_rows][padded_dim]
 };
 
+// exp for x ≤ 0, which all of attention's are: 0 below −87.3, where the result would be subnormal. Within 2 ulp.
+LATHE_INLINE Vec exp_below_zero(Vec x) {
+  const Vec lowest = splat(-87.3f), magic = splat(12582912.0f);  // 1.5·2^23: adding it rounds to the nearest integer
+  const Vec shifted = fma(max(lowest, x), splat(1.44269504088896341f), magic);
+  const Vec n = shifted - magic;
+  Vec r = fma(n, splat(-0.693145751953125f), max(lowest, x));
+  r = fma(n, splat(-1.42860682030941723212e-6f), r);
+  Vec p = splat(1.98412698e-4f);
+  p = fma(p, r, splat(1.3888889e-3f));
+  p = fma(p, r, splat(8.3333333e-3f));
+  p = fma(p, r, splat(4.1666667e-2f));
+  p = fma(p, r, splat(1.6666667e-1f));
+  p = fma(p, r, splat(5.0e-1f));
+  p = fma(p, r, splat(1.0f));
+  p = fma(p, r, splat(1.0f));
+  const Vec result = p * (Vec)(((VecI)shifted - (VecI)magic + 127) << 23);
+  return (Vec)(~(VecI)(x < lowest) & (VecI)result);  // a NaN is not below
+}
+
 LATHE_INLINE VecI first_lanes() {
   VecI v;
   for (int i = 0; i < lanes; ++i) v[i] = i;
@@ -72,7 +91,7 @@ LATHE_INLINE void chunk_probabilities(float* row, int vectors, KeySpan span, flo
   *maximum = max_lanes(highest);
   Vec total = zero();
   for (int v = 0; v < vectors; ++v) {
-    Vec p = exp(load(row + v * lanes) - splat(*maximum));
+    Vec p = exp_below_zero(load(row + v * lanes) - splat(*maximum));
     if (masked) p = select(in_span(span, v, lane), p, zero());
     total = total + p;
     store(row + v * lanes, p);
@@ -120,8 +139,8 @@ LATHE_INLINE void merge_block(int rows, const BlockResult& chunk, const RowState
   for (int r = 0; r < block_rows; r += lanes) {
     const Vec m = load(state.maximum + r), m_chunk = load(chunk.maximum + r);
     const Vec highest = max(m_chunk, m);
-    store(before + r, exp(m - highest));
-    store(after + r, exp(m_chunk - highest));
+    store(before + r, exp_below_zero(m - highest));
+    store(after + r, exp_below_zero(m_chunk - highest));
   }
   for (int r = 0; r < rows; ++r) {
     if (chunk.span[r].begin >= chunk.span[r].end) continue;

@@ -13,8 +13,8 @@ struct TileScratch {
   float* values;  // [64][padded_dim]
   float* p;       // [block_rows][64]
   BlockResult block;
-  const void** k_rows;  // [64]
-  const void** v_rows;  // [64]
+  const void **k_rows, **v_rows;            // [64], of the chunk
+  const void **next_k_rows, **next_v_rows;  // of the one after it
 };
 
 TileScratch cut(const TileTask& task) {
@@ -26,8 +26,11 @@ TileScratch cut(const TileTask& task) {
     next += (floats + tile_padding - 1) / tile_padding * tile_padding;
     return piece;
   };
-  s.k_rows = reinterpret_cast<const void**>(take(2 * attention_chunk));
-  s.v_rows = reinterpret_cast<const void**>(take(2 * attention_chunk));
+  const void** tables = reinterpret_cast<const void**>(take(8 * attention_chunk));
+  s.k_rows = tables;
+  s.v_rows = tables + attention_chunk;
+  s.next_k_rows = tables + 2 * attention_chunk;
+  s.next_v_rows = tables + 3 * attention_chunk;
   s.keys = take(attention_chunk * dim);
   s.values = take(attention_chunk * dim);
   s.p = take(block_rows * attention_chunk);
@@ -50,40 +53,37 @@ void load_queries(const TileTask& task, float* q) {
                   task.kv_head * call.group * call.q_head;
   for (int64_t token = 0; token < task.tokens; ++token) {
     for (int64_t h = 0; h < call.group; ++h, q += call.padded_dim) {
-      const T* row = base + token * call.q_token + h * call.q_head;
-      for (int64_t d = 0; d < call.padded_dim; d += lanes) {
-        const int64_t left = call.head_dim - d;
-        store(q + d, left >= lanes ? load(row + d) : left > 0 ? load_partial(row + d, static_cast<int>(left)) : zero());
-      }
+      load_padded(base + token * call.q_token + h * call.q_head, call.head_dim, call.padded_dim, q);
     }
   }
 }
 
+// The rows of keys [first, first + count): `first` starts a chunk, so a page is never entered in its middle.
 template <class T>
 void find_rows(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t count, const void** k_rows,
                const void** v_rows) {
   const T* k = static_cast<const T*>(keys.k) + kv_head * keys.k_head;
   const T* v = static_cast<const T*>(keys.v) + kv_head * keys.v_head;
-  for (int64_t i = 0; i < count; ++i) {
-    int64_t token = first + i, page = 0;
-    if (keys.pages != nullptr) {
-      page = keys.pages[token / keys.page_size];
-      token %= keys.page_size;
+  if (keys.pages == nullptr) {
+    for (int64_t i = 0; i < count; ++i) {
+      k_rows[i] = k + (first + i) * keys.k_token;
+      v_rows[i] = v + (first + i) * keys.v_token;
     }
-    k_rows[i] = k + page * keys.k_page + token * keys.k_token;
-    v_rows[i] = v + page * keys.v_page + token * keys.v_token;
+    return;
+  }
+  const int32_t* page = keys.pages + first / keys.page_size;
+  for (int64_t i = 0; i < count; ++page) {
+    const T *k_page = k + *page * keys.k_page, *v_page = v + *page * keys.v_page;
+    for (int64_t end = least(count, i + keys.page_size); i < end; ++i, k_page += keys.k_token, v_page += keys.v_token) {
+      k_rows[i] = k_page;
+      v_rows[i] = v_page;
+    }
   }
 }
 
 template <class T>
-void pad_values(const T* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
-  for (int64_t j = 0; j < count; ++j, out += padded_dim) {
-    for (int64_t d = 0; d < padded_dim; d += lanes) {
-      const int64_t left = dim - d;
-      store(out + d,
-            left >= lanes ? load(rows[j] + d) : left > 0 ? load_partial(rows[j] + d, static_cast<int>(left)) : zero());
-    }
-  }
+void pad_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
+  for (int64_t j = 0; j < count; ++j, out += padded_dim) load_padded(static_cast<const T*>(rows[j]), dim, padded_dim, out);
 }
 
 void spans_of(const TileTask& task, int64_t row, int rows, int64_t chunk, KeySpan* span) {
@@ -93,8 +93,18 @@ void spans_of(const TileTask& task, int64_t row, int rows, int64_t chunk, KeySpa
 
 // Keys of the chunk that some row of the tile may see: all that lie before the last row's position.
 int64_t keys_present(const TileTask& task, int64_t chunk) {
-  const int64_t present = task.first_position + task.tokens - chunk * attention_chunk;
-  return present < attention_chunk ? present : attention_chunk;
+  return least(attention_chunk, task.first_position + task.tokens - chunk * attention_chunk);
+}
+
+// Few rows a chunk: the keys are read from memory faster than they are used, so the next chunk's are asked for early.
+constexpr int64_t rows_that_wait = 24;
+
+template <class T>
+Prefetch next_chunk(const TileTask& task, int64_t chunk, const TileScratch& s) {
+  if (rows_of(task) > rows_that_wait || chunk + 1 >= task.chunk_end) return {};
+  const int64_t present = keys_present(task, chunk + 1);
+  find_rows<T>(task.keys, task.kv_head, (chunk + 1) * attention_chunk, present, s.next_k_rows, s.next_v_rows);
+  return {s.next_k_rows, s.next_v_rows, present, task.call->head_dim * static_cast<int64_t>(sizeof(T))};
 }
 
 template <class T>
@@ -102,9 +112,8 @@ void load_chunk(const TileTask& task, int64_t chunk, const TileScratch& s) {
   const TileCall& call = *task.call;
   const int64_t present = keys_present(task, chunk);
   find_rows<T>(task.keys, task.kv_head, chunk * attention_chunk, present, s.k_rows, s.v_rows);
-  transpose_rows(reinterpret_cast<const T* const*>(s.k_rows), static_cast<int>(present), call.head_dim, s.keys);
-  if (call.head_dim != call.padded_dim)
-    pad_values(reinterpret_cast<const T* const*>(s.v_rows), present, call.head_dim, call.padded_dim, s.values);
+  transpose_rows<T>(s.k_rows, present, call.head_dim, s.keys, next_chunk<T>(task, chunk, s));
+  if (call.head_dim != call.padded_dim) pad_values<T>(s.v_rows, present, call.head_dim, call.padded_dim, s.values);
 }
 
 template <class T>
@@ -112,7 +121,7 @@ void attend_rows(const TileTask& task, const TileScratch& s, int64_t row, int ro
   const TileCall& call = *task.call;
   const float* q = s.q + row * call.padded_dim;
   if (call.head_dim == call.padded_dim) {
-    attend_block(rows, q, s.keys, TableRows<T>{reinterpret_cast<const T* const*>(s.v_rows)}, call.head_dim,
+    attend_block(rows, q, s.keys, TableRows<T>{s.v_rows}, call.head_dim,
                  call.padded_dim, call.scale, call.softcap, s.p, result);
   } else {
     attend_block(rows, q, s.keys, EvenRows{s.values, call.padded_dim}, call.head_dim, call.padded_dim, call.scale,
@@ -142,9 +151,10 @@ void write_rows(const TileTask& task, const RowStates& state) {
     const int64_t head = task.kv_head * call.group + r % call.group;
     T* out = static_cast<T*>(call.out) + token * call.out_token + head * call.out_head;
     const float sum = state.sum[r];
-    const Vec divisor = splat(sum == 0 ? 1.0f : sum);
+    const Vec factor = splat(sum == 0 ? 0.0f : 1.0f / sum);
     for (int64_t d = 0; d < call.head_dim; d += lanes) {
-      const Vec value = load(state.out + r * call.padded_dim + d) / divisor;
+      // + 0 makes any zero a +0: the sign of an underflow is the one thing that an empty chunk could change.
+      const Vec value = load(state.out + r * call.padded_dim + d) * factor + splat(0.0f);
       if (d + lanes <= call.head_dim) {
         store(out + d, value);
       } else {
@@ -158,16 +168,19 @@ void write_rows(const TileTask& task, const RowStates& state) {
 template <class T>
 void tile(const TileTask& task) {
   const int64_t rows = rows_of(task), dim = task.call->padded_dim;
-  TileScratch s = cut(task);
+  const TileScratch s = cut(task);
   load_queries<T>(task, s.q);
   clear(s.state, rows, dim);
   for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
     load_chunk<T>(task, chunk, s);
     for (int64_t row = 0; row < rows;) {
       const int count = next_block(rows - row);
-      spans_of(task, row, count, chunk, s.block.span);
-      attend_rows<T>(task, s, row, count, s.block);
-      merge_block(count, s.block, from_row(s.state, row, dim), dim);
+      const RowStates state = from_row(s.state, row, dim);
+      // The first chunk's result is the state itself: merging it into nothing multiplies by 1 and adds 0.
+      BlockResult result = chunk == task.chunk_begin ? BlockResult{{}, state.maximum, state.sum, state.out} : s.block;
+      spans_of(task, row, count, chunk, result.span);
+      attend_rows<T>(task, s, row, count, result);
+      if (chunk != task.chunk_begin) merge_block(count, result, state, dim);
       row += count;
     }
   }

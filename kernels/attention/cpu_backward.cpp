@@ -52,13 +52,8 @@ const T* row_of(const HeadRows& x, int64_t token, int64_t head) {
 
 template <class T>
 void load_rows(const BackwardCall& call, const HeadRows& x, int64_t token, int64_t count, int64_t head, float* out) {
-  for (int64_t i = 0; i < count; ++i, out += call.padded_dim) {
-    const T* row = row_of<T>(x, token + i, head);
-    for (int64_t d = 0; d < call.padded_dim; d += lanes) {
-      const int64_t left = call.head_dim - d;
-      store(out + d, left >= lanes ? load(row + d) : left > 0 ? load_partial(row + d, static_cast<int>(left)) : zero());
-    }
-  }
+  for (int64_t i = 0; i < count; ++i, out += call.padded_dim)
+    load_padded(row_of<T>(x, token + i, head), call.head_dim, call.padded_dim, out);
 }
 
 template <class T>
@@ -81,15 +76,13 @@ template <class T>
 void transpose_keys(const BackwardCall& call, const HeadRows& x, int64_t token, int64_t count, int64_t head,
                     const void** rows, float* out) {
   for (int64_t i = 0; i < count; ++i) rows[i] = row_of<T>(x, token + i, head);
-  transpose_rows(reinterpret_cast<const T* const*>(rows), static_cast<int>(count), call.head_dim, out);
+  transpose_rows<T>(rows, count, call.head_dim, out);
 }
 
 // A tile of query rows of one head, and the chunk of keys it meets; token counts within the sequence.
 struct Pair {
   int64_t tile, rows, chunk, keys, head;
 };
-
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 int64_t rows_in(const BackwardTask& task, int64_t tile) { return least(side, task.length - tile * side); }
 
@@ -126,7 +119,7 @@ LATHE_INLINE void row_gradients(const BackwardCall& call, KeySpan span, float ls
       slope = splat(1.0f) - t * t;
     }
     const VecI seen = in_span(span, v, lane);
-    const Vec probability = exp(score - splat(lse));
+    const Vec probability = exp_below_zero(score - splat(lse));
     const Vec gradient = probability * (load(ds + v * lanes) - splat(dot)) * slope;
     store(p + v * lanes, select(seen, probability, zero()));
     store(ds + v * lanes, select(seen, gradient, zero()));
@@ -218,11 +211,29 @@ void chunk_gradients(const BackwardTask& task, int64_t chunk, const Scratch& s, 
   store_rows<T>(call, call.grad_v, token, pair.keys, task.kv_head, s.grad_v, splat(1.0f));
 }
 
+// rowsum(grad_out ∘ out) of the kv head's query heads, token by token as they lie in memory.
+template <class T>
+void row_dots(const BackwardTask& task) {
+  const BackwardCall& call = *task.call;
+  for (int64_t token = task.start; token < task.start + task.length; ++token) {
+    for (int64_t head = task.kv_head * call.group; head < (task.kv_head + 1) * call.group; ++head) {
+      const T *a = row_of<T>(call.grad_out, token, head), *b = row_of<T>(call.out, token, head);
+      Vec sum = zero();
+      int64_t d = 0;
+      for (; d + lanes <= call.head_dim; d += lanes) sum = fma(load(a + d), load(b + d), sum);
+      const int left = static_cast<int>(call.head_dim - d);
+      if (left > 0) sum = fma(load_partial(a + d, left), load_partial(b + d, left), sum);
+      call.dots[head * call.tokens + token] = sum_lanes(sum);
+    }
+  }
+}
+
 template <class T>
 void gradients(const BackwardTask& task) {
   const BackwardCall& call = *task.call;
   const int64_t chunks = (task.length + side - 1) / side, head_floats = chunks * side * call.padded_dim;
   const Scratch s = cut(task);
+  row_dots<T>(task);  // here, because it leaves grad_out in the cache
   fill_zero(s.grad_q, call.group * head_floats);
   for (int64_t chunk = 0; chunk < chunks; ++chunk) chunk_gradients<T>(task, chunk, s, s.grad_q);
   for (int64_t h = 0; h < call.group; ++h)
@@ -257,22 +268,6 @@ void query_gradients(const BackwardTask& task) {
     for (int64_t h = 0; h < call.group; ++h)
       store_rows<T>(call, call.grad_q, task.start + pair.tile * side, pair.rows, task.kv_head * call.group + h,
                     s.grad_q + h * tile_floats, splat(call.scale));
-  }
-}
-
-template <class T>
-void row_dots(const BackwardTask& task) {
-  const BackwardCall& call = *task.call;
-  for (int64_t head = 0; head < call.heads; ++head) {
-    for (int64_t token = task.begin; token < task.end; ++token) {
-      const T *a = row_of<T>(call.grad_out, token, head), *b = row_of<T>(call.out, token, head);
-      Vec sum = zero();
-      int64_t d = 0;
-      for (; d + lanes <= call.head_dim; d += lanes) sum = fma(load(a + d), load(b + d), sum);
-      const int left = static_cast<int>(call.head_dim - d);
-      if (left > 0) sum = fma(load_partial(a + d, left), load_partial(b + d, left), sum);
-      call.dots[head * call.tokens + token] = sum_lanes(sum);
-    }
   }
 }
 

@@ -22,8 +22,8 @@ struct EvenRows {
 };
 template <class T>
 struct TableRows {
-  const T* const* rows;
-  const T* operator[](int64_t k) const { return rows[k]; }
+  const void* const* rows;
+  const T* operator[](int64_t k) const { return static_cast<const T*>(rows[k]); }
 };
 
 // a[r][k] lies at a[r · row + k · step].
@@ -76,6 +76,20 @@ static void multiply_rows(Factor factor, B b, int64_t k_begin, int64_t k_end, fl
   }
   for (; column < columns; column += lanes)
     multiply_block<R, 1, chain>(factor, b, k_begin, k_end, c, c_row, column);
+}
+
+LATHE_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// A row of dim elements into f32, zeros after it.
+template <class T>
+LATHE_INLINE void load_padded(const T* row, int64_t dim, int64_t padded_dim, float* out) {
+  int64_t d = 0;
+  for (; d + lanes <= dim; d += lanes) store(out + d, load(row + d));
+  if (d < dim) {
+    store(out + d, load_partial(row + d, static_cast<int>(dim - d)));
+    d += lanes;
+  }
+  for (; d < padded_dim; d += lanes) store(out + d, zero());
 }
 
 // How many of the `remaining` rows the next product takes: 6, 3, 2 or 1, for which there are bodies.
