@@ -1,0 +1,203 @@
+#include "train/checkpoint.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "core/atomic_write.h"
+#include "core/error.h"
+#include "nn/weights/safetensors.h"
+#include "train/manifest.h"
+
+namespace lathe::train {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::ordered_json;
+
+constexpr const char *state_name = "trainer_state.json", *optimizer_name = "optimizer.safetensors",
+                     *adapter_name = "adapter_model.safetensors", *model_name = "model.safetensors";
+
+std::string hex(uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+ordered_json state_json(const TrainerState& state, const RunIdentity& identity) {
+  ordered_json json = {{"format", 1}, {"step", state.step}, {"num_tokens", state.num_tokens}};
+  json["window"] = {{"steps", state.window.steps}, {"loss", state.window.loss}, {"sums", ordered_json::object()}};
+  for (const auto& [name, sum] : state.window.sums) json["window"]["sums"][name] = sum;
+  json["model_fingerprint"] = hex(identity.model_fingerprint);
+  json["data_fingerprint"] = hex(identity.data_fingerprint);
+  for (const auto& [name, value] : identity.settings) json["settings"][name] = value;
+  return json;
+}
+
+ordered_json read_state(const fs::path& directory) {
+  const fs::path path = directory / state_name;
+  std::ifstream stream(path);
+  if (!stream) throw ResourceError(path.string() + ": cannot be opened");
+  ordered_json json = ordered_json::parse(stream, nullptr, false);
+  if (!json.is_object()) throw FormatError(path.string(), -1, "is no JSON object");
+  return json;
+}
+
+TrainerState state_from(const ordered_json& json) {
+  TrainerState state;
+  state.step = json.at("step").get<int64_t>();
+  state.num_tokens = json.at("num_tokens").get<int64_t>();
+  const ordered_json& window = json.at("window");
+  state.window.steps = window.at("steps").get<int64_t>();
+  state.window.loss = window.at("loss").get<double>();
+  for (const auto& [name, sum] : window.at("sums").items()) state.window.sums.emplace_back(name, sum.get<double>());
+  return state;
+}
+
+void expect_same(const fs::path& directory, const std::string& key, const std::string& saved, const std::string& now) {
+  if (saved == now) return;
+  throw ConfigError(key, directory.string() + " was made with " + saved + ", this run has " + now +
+                             "; give the same value to resume, or another output_dir to start anew");
+}
+
+void check_identity(const fs::path& directory, const ordered_json& json, const RunIdentity& identity) {
+  const ordered_json settings = json.value("settings", ordered_json::object());
+  for (const auto& [name, value] : identity.settings)
+    expect_same(directory, name, settings.value(name, "nothing"), value);
+  if (json.value("model_fingerprint", "") != hex(identity.model_fingerprint))
+    throw ConfigError("model", directory.string() + " was made with another model (its weights differ); resume with the same one");
+  if (json.value("data_fingerprint", "") != hex(identity.data_fingerprint))
+    throw ConfigError("dataset", directory.string() + " was made with other rows (or another tokenizer, template or max_length); "
+                                 "resume with the same dataset, or start anew in another output_dir");
+}
+
+void restore(const nn::SafetensorsFile& file, const std::string& name, const Tensor& into) {
+  const Tensor saved = file.tensor(name);
+  if (saved.shape() != into.shape() || saved.dtype() != into.dtype())
+    throw FormatError(file.path().string(), -1, name + ": expected " + describe(into) + ", found " + describe(saved));
+  std::memcpy(into.raw(), saved.raw(), static_cast<size_t>(into.nbytes()));
+  into.bump_version();
+}
+
+void write_masters(const fs::path& path, const Optimizer& optimizer) {
+  nn::NamedTensors tensors;
+  for (const nn::Parameter& parameter : optimizer.parameters()) tensors.emplace_back(parameter.name, parameter.master);
+  nn::write_safetensors(path, tensors);
+}
+
+}  // namespace
+
+void LogWindow::add(const StepOutcome& outcome) {
+  ++steps;
+  loss += outcome.loss;
+  if (sums.empty()) {
+    sums = outcome.metrics;
+    return;
+  }
+  for (size_t i = 0; i < sums.size(); ++i) sums[i].second += outcome.metrics[i].second;
+}
+
+fs::path checkpoint_path(const fs::path& output_dir, int64_t step) {
+  return output_dir / ("checkpoint-" + std::to_string(step));
+}
+
+void save_checkpoint(const fs::path& directory, const nn::Transformer& model, const Optimizer& optimizer,
+                     const TrainerState& state, const RunIdentity& identity) {
+  AtomicDirectory writing(directory);
+  const fs::path& aside = writing.staging();
+  if (model.has_adapter()) {
+    nn::write_peft_adapter(aside, model.adapter());
+  } else {
+    write_masters(aside / model_name, optimizer);
+  }
+  nn::write_safetensors(aside / optimizer_name, optimizer.state());
+  write_file_atomically(aside / state_name, state_json(state, identity).dump(2) + "\n");
+  write_manifest(aside);
+  writing.commit();
+}
+
+TrainerState load_checkpoint(const fs::path& directory, const Optimizer& optimizer, const RunIdentity& identity) {
+  const ordered_json json = read_state(directory);
+  check_identity(directory, json, identity);
+  const bool adapter = fs::exists(directory / adapter_name);
+  const auto weights = nn::SafetensorsFile::open(directory / (adapter ? adapter_name : model_name));
+  for (const nn::Parameter& parameter : optimizer.parameters()) {
+    restore(*weights, parameter.name, parameter.master);
+    parameter.refresh();
+  }
+  const auto moments = nn::SafetensorsFile::open(directory / optimizer_name);
+  for (const auto& [name, tensor] : optimizer.state()) restore(*moments, name, tensor);
+  try {
+    return state_from(json);
+  } catch (const nlohmann::json::exception& error) {
+    throw FormatError((directory / state_name).string(), -1, error.what());
+  }
+}
+
+std::vector<int64_t> list_checkpoints(const fs::path& output_dir) {
+  std::vector<int64_t> steps;
+  std::error_code error;
+  constexpr std::string_view prefix = "checkpoint-";
+  for (fs::directory_iterator entry(output_dir, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (!name.starts_with(prefix)) continue;
+    int64_t step = 0;
+    const char *begin = name.data() + prefix.size(), *stop = name.data() + name.size();
+    const auto parsed = std::from_chars(begin, stop, step);
+    if (parsed.ec == std::errc{} && parsed.ptr == stop && step >= 0) steps.push_back(step);
+  }
+  std::sort(steps.begin(), steps.end());
+  return steps;
+}
+
+FoundCheckpoint find_checkpoint(const fs::path& output_dir) {
+  FoundCheckpoint found;
+  std::vector<int64_t> steps = list_checkpoints(output_dir);
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    const fs::path path = checkpoint_path(output_dir, *step);
+    recover_directory(path);
+    const std::optional<std::string> broken = broken_part(path);
+    if (!broken) {
+      found.path = path;
+      return found;
+    }
+    found.skipped.push_back(path.filename().string() + ": " + *broken);
+  }
+  return found;
+}
+
+void remove_old_checkpoints(const fs::path& output_dir, int64_t limit, int64_t newest) {
+  if (limit <= 0) return;
+  std::vector<int64_t> steps = list_checkpoints(output_dir);
+  std::erase_if(steps, [newest](int64_t step) { return step > newest; });
+  for (size_t i = 0; i + static_cast<size_t>(limit) < steps.size(); ++i) {
+    std::error_code ignored;  // one that cannot be removed costs room, not the run
+    fs::remove_all(checkpoint_path(output_dir, steps[i]), ignored);
+  }
+}
+
+uint64_t model_fingerprint(const nn::WeightSource& weights) {
+  std::map<std::string, const nn::WeightInfo*> by_name;  // a file's order is no matter
+  for (const nn::WeightInfo& info : weights.weights()) by_name[info.name] = &info;
+  uint64_t hash = 0;
+  std::vector<float> row;
+  for (const auto& [name, info] : by_name) {
+    hash = XXH64(name.data(), name.size(), hash);
+    const auto dims = info->shape.dims();
+    hash = XXH64(dims.data(), dims.size_bytes(), hash);
+    const int64_t rows = info->shape.rank() > 1 ? info->shape[0] : 1;
+    row.resize(static_cast<size_t>(info->shape.numel() / std::max<int64_t>(rows, 1)));
+    for (const int64_t at : {int64_t{0}, rows / 2}) {
+      weights.read_rows(name, at, 1, row.data());
+      hash = XXH64(row.data(), row.size() * sizeof(float), hash);
+    }
+  }
+  return hash;
+}
+
+}  // namespace lathe::train

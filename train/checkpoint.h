@@ -1,0 +1,70 @@
+// checkpoint-N directories: all that a run needs to go on after step N as if it had never stopped.
+//
+//   adapter_config.json, adapter_model.safetensors   the adapter (PEFT's format), or
+//   model.safetensors                                the f32 masters of every weight (full fine-tuning)
+//   optimizer.safetensors                            AdamW's moments
+//   trainer_state.json                               step, sums since the last logged line, settings, fingerprints
+//   manifest.json                                    size and hash of each file above
+//
+// Random numbers are keyed by (seed, step, position) and the order of rows by (seed, epoch): no generator has a state.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "nn/transformer.h"
+#include "train/objective.h"
+#include "train/optimizer.h"
+
+namespace lathe::train {
+
+// What a run must agree in with the checkpoint that it goes on from.
+struct RunIdentity {
+  std::vector<std::pair<std::string, std::string>> settings;  // result_settings()
+  uint64_t model_fingerprint = 0, data_fingerprint = 0;
+};
+
+// Averages of the steps since the last line of metrics.jsonl.
+struct LogWindow {
+  int64_t steps = 0;
+  double loss = 0;  // sum
+  Metrics sums;
+  void add(const StepOutcome& outcome);
+};
+
+struct TrainerState {
+  int64_t step = 0;  // optimiser steps done
+  int64_t num_tokens = 0;
+  LogWindow window;
+};
+
+std::filesystem::path checkpoint_path(const std::filesystem::path& output_dir, int64_t step);
+
+// Appears whole under its name or not at all; an error leaves every older checkpoint as it was.
+void save_checkpoint(const std::filesystem::path& directory, const nn::Transformer& model, const Optimizer& optimizer,
+                     const TrainerState& state, const RunIdentity& identity);
+
+// Restores masters, leaves and moments in place. ConfigError names the first setting (or the model, or the dataset) in which
+// the checkpoint was made differently; FormatError for tensors that do not fit.
+TrainerState load_checkpoint(const std::filesystem::path& directory, const Optimizer& optimizer, const RunIdentity& identity);
+
+struct FoundCheckpoint {
+  std::optional<std::filesystem::path> path;  // the newest whole one
+  std::vector<std::string> skipped;           // newer ones: name and reason
+};
+FoundCheckpoint find_checkpoint(const std::filesystem::path& output_dir);
+
+// Keeps the `limit` newest (0: all) of the checkpoints up to `newest`, which was just saved. Later ones, left by an earlier
+// run that got further, are not counted: they might be the broken ones that this run passed over.
+void remove_old_checkpoints(const std::filesystem::path& output_dir, int64_t limit, int64_t newest);
+// The steps of the checkpoints in the folder, ascending.
+std::vector<int64_t> list_checkpoints(const std::filesystem::path& output_dir);
+
+// xxHash-64 over the names, shapes and some rows of every weight.
+uint64_t model_fingerprint(const nn::WeightSource& weights);
+
+}  // namespace lathe::train

@@ -1,0 +1,17 @@
+// manifest.json: the size and xxHash-64 of every other file of a checkpoint, written last.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+namespace lathe::train {
+
+// Lists the files that lie in the directory.
+void write_manifest(const std::filesystem::path& directory);
+
+// What is wrong with the directory ("optimizer.safetensors: …"), or nothing when every listed file has its bytes and none
+// is missing.
+std::optional<std::string> broken_part(const std::filesystem::path& directory);
+
+}  // namespace lathe::train

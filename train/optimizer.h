@@ -1,0 +1,36 @@
+// AdamW over a model's parameters, with clipping by the norm over all of them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "nn/parameter.h"
+#include "train/training_config.h"
+
+namespace lathe::train {
+
+class Optimizer {
+ public:
+  // The moments start at zero. Gradients are made (as zeros) at once, so that memory is known before the first step.
+  Optimizer(std::vector<nn::Parameter> parameters, const TrainingConfig& config);
+
+  const std::vector<nn::Parameter>& parameters() const { return parameters_; }
+  void zero_gradients() const;
+  // Over all gradients, in f64.
+  double gradient_norm() const;
+  // Step `step` (counted from 1): scales gradients of a norm above max_grad_norm down to it, updates the masters, rounds
+  // them into the leaves. As torch, the factor is min(1, max_grad_norm / (norm + 1e-6)).
+  void step(int64_t step, double learning_rate, double norm) const;
+
+  // "NAME.exp_avg" and "NAME.exp_avg_sq" for each parameter (torch's words), sharing the optimiser's memory.
+  std::vector<std::pair<std::string, Tensor>> state() const;
+
+ private:
+  std::vector<nn::Parameter> parameters_;
+  std::vector<Tensor> mean_, mean_square_;
+  double max_grad_norm_, beta1_, beta2_, eps_, weight_decay_;
+};
+
+}  // namespace lathe::train

@@ -1,0 +1,102 @@
+#include "train/sft_objective.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "autograd/ops/linear_cross_entropy.h"
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "nn/attention_context.h"
+
+namespace lathe::train {
+namespace {
+
+// Token by token in double, in the order of the rows: the sums do not depend on how rows were cut into forwards.
+struct TokenSums {
+  double loss = 0, entropy = 0;
+  int64_t correct = 0, labels = 0, tokens = 0;
+
+  void add(const autograd::CrossEntropyResult& result, const Tensor& labels_tensor) {
+    const auto labels_of = labels_tensor.span<int32_t>();
+    const auto value = [](const Tensor& tensor, size_t i) {
+      return tensor.dtype() == DType::f64 ? tensor.data<double>()[i] : static_cast<double>(tensor.data<float>()[i]);
+    };
+    const auto right = result.correct.span<uint8_t>();
+    tokens += static_cast<int64_t>(labels_of.size());
+    for (size_t i = 0; i < labels_of.size(); ++i) {
+      if (labels_of[i] == kernels::ignored_label) continue;
+      loss += value(result.token_loss, i);
+      entropy += value(result.entropy, i);
+      correct += right[i];
+      ++labels;
+    }
+  }
+  double mean(double sum) const { return labels > 0 ? sum / static_cast<double>(labels) : 0.0; }
+};
+
+int64_t count_labels(const TrainingSet& set, std::span<const std::vector<int64_t>> forwards) {
+  int64_t count = 0;
+  for (const auto& sequences : forwards)
+    for (const int64_t sequence : sequences) {
+      const auto shifted = set.labels(sequence).subspan(1);
+      count += static_cast<int64_t>(shifted.size()) - std::count(shifted.begin(), shifted.end(), kernels::ignored_label);
+    }
+  return count;
+}
+
+}  // namespace
+
+SftObjective::SftObjective(const nn::Transformer& model, const TrainingSet& training, const TrainingSet* evaluation,
+                           const SftConfig& config)
+    : model_(model),
+      training_(training),
+      evaluation_(evaluation),
+      rows_per_forward_(config.per_device_train_batch_size),
+      max_tokens_per_forward_(config.max_tokens_per_forward),
+      checkpoint_layers_(config.gradient_checkpointing),
+      seed_(static_cast<uint64_t>(config.seed)) {}
+
+StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step) {
+  const auto forwards = cut_into_forwards(training_, rows, rows_per_forward_, max_tokens_per_forward_);
+  // Counted before anything runs: every forward's gradients are scaled by the whole step's number.
+  const int64_t labels = count_labels(training_, forwards);
+  const double scale = labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0;
+  nn::ForwardOptions options;
+  options.checkpoint_layers = checkpoint_layers_;
+  options.adapter = {.dropout_seed = seed_, .dropout_step = static_cast<uint32_t>(step), .training = true};
+
+  TokenSums sums;
+  int32_t first_sample = 0;
+  for (const auto& sequences : forwards) {
+    const MicroBatch batch = make_micro_batch(training_, sequences, first_sample);
+    first_sample += static_cast<int32_t>(sequences.size());
+    nn::PackedAttention attention(model_.config(), batch.tokens.layout);
+    const autograd::Variable hidden = model_.forward(batch.tokens, attention, options);
+    const auto result =
+        autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels, batch.tokens.layout, scale);
+    sums.add(result, batch.labels);
+    autograd::backward(result.loss);
+  }
+  return {sums.mean(sums.loss),
+          sums.tokens,
+          {{"entropy", sums.mean(sums.entropy)}, {"mean_token_accuracy", sums.mean(static_cast<double>(sums.correct))}}};
+}
+
+Metrics SftObjective::evaluate() {
+  if (evaluation_ == nullptr) return {};
+  const autograd::NoGradScope no_grad;
+  std::vector<int64_t> rows(static_cast<size_t>(evaluation_->rows()));
+  std::iota(rows.begin(), rows.end(), 0);
+  TokenSums sums;
+  for (const auto& sequences : cut_into_forwards(*evaluation_, rows, rows_per_forward_, max_tokens_per_forward_)) {
+    const MicroBatch batch = make_micro_batch(*evaluation_, sequences, 0);
+    nn::PackedAttention attention(model_.config(), batch.tokens.layout);
+    const autograd::Variable hidden = model_.forward(batch.tokens, attention);
+    sums.add(autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels, batch.tokens.layout, 1.0),
+             batch.labels);
+  }
+  return {{"eval_loss", sums.mean(sums.loss)},
+          {"eval_entropy", sums.mean(sums.entropy)},
+          {"eval_mean_token_accuracy", sums.mean(static_cast<double>(sums.correct))}};
+}
+
+}  // namespace lathe::train

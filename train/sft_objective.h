@@ -1,0 +1,35 @@
+// Supervised fine-tuning: cross entropy of the labelled tokens.
+//
+//   loss = Σ over the shifted valid labels of the WHOLE step of −log p(label) / their number
+//
+// never a mean of micro-batch means, so that 8 rows × 1 and 1 row × 8 are the same step, bit for bit.
+#pragma once
+
+#include "nn/transformer.h"
+#include "train/objective.h"
+#include "train/training_config.h"
+#include "train/training_set.h"
+
+namespace lathe::train {
+
+class SftObjective final : public Objective {
+ public:
+  // Both sets and the model must outlive the objective; `evaluation` may be null.
+  SftObjective(const nn::Transformer& model, const TrainingSet& training, const TrainingSet* evaluation,
+               const SftConfig& config);
+  int64_t rows() const override { return training_.rows(); }
+  uint64_t fingerprint() const override { return training_.fingerprint(); }
+  // Metrics: entropy (nats) and mean_token_accuracy over the labelled tokens of the step.
+  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) override;
+  Metrics evaluate() override;
+
+ private:
+  const nn::Transformer& model_;
+  const TrainingSet& training_;
+  const TrainingSet* evaluation_;
+  int64_t rows_per_forward_, max_tokens_per_forward_;
+  bool checkpoint_layers_;
+  uint64_t seed_;
+};
+
+}  // namespace lathe::train

@@ -1,0 +1,166 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/memory.h"
+#include "train/manifest.h"
+
+namespace lathe::train {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr const char *metrics_name = "metrics.jsonl", *timings_name = "timings.jsonl";
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+bool holds_a_run(const fs::path& directory) {
+  return fs::exists(directory / metrics_name) || !list_checkpoints(directory).empty();
+}
+
+void remove_run(const fs::path& directory) {
+  for (const int64_t step : list_checkpoints(directory)) fs::remove_all(checkpoint_path(directory, step));
+  for (const char* name : {metrics_name, timings_name, "report.html", "adapter_config.json", "adapter_model.safetensors",
+                           "model.safetensors"})
+    fs::remove(directory / name);
+}
+
+}  // namespace
+
+LearningRateSchedule make_schedule(const TrainingConfig& config, double peak, int64_t total_steps) {
+  LearningRateSchedule schedule;
+  schedule.schedule = parse_schedule(config.lr_scheduler_type).value();
+  schedule.peak = peak;
+  schedule.total_steps = total_steps;
+  schedule.warmup_steps = config.warmup_steps > 0
+                              ? config.warmup_steps
+                              : static_cast<int64_t>(std::ceil(config.warmup_ratio * static_cast<double>(total_steps)));
+  return schedule;
+}
+
+Trainer::Trainer(const TrainingConfig& config, Objective& objective, const nn::Transformer& model, RunIdentity identity)
+    : config_(config),
+      objective_(objective),
+      model_(model),
+      identity_(std::move(identity)),
+      output_dir_(config.output_dir),
+      order_(objective.rows(), config),
+      schedule_(make_schedule(config, config.learning_rate.value(), order_.total_steps())),
+      optimizer_(model.trainable_parameters(), config) {
+  start();
+}
+
+void Trainer::start() {
+  std::error_code error;
+  fs::create_directories(output_dir_, error);
+  if (error) throw ResourceError("cannot make " + output_dir_.string() + ": " + error.message());
+  if (!config_.resume_from_checkpoint.empty()) {
+    resume_from(config_.resume_from_checkpoint);
+  } else if (config_.resume) {
+    const FoundCheckpoint found = find_checkpoint(output_dir_);
+    for (const std::string& reason : found.skipped) notes_.push_back("passed over " + reason);
+    if (found.path) {
+      resume_from(*found.path);
+    } else {
+      notes_.push_back("no checkpoint to resume from in " + output_dir_.string() + ": starting from the first step");
+    }
+  } else if (holds_a_run(output_dir_)) {
+    if (!config_.overwrite_output_dir)
+      throw ConfigError("output_dir", output_dir_.string() + " holds a run already; --resume goes on with it, "
+                                      "--overwrite_output_dir starts over, or choose another folder");
+    remove_run(output_dir_);
+  }
+  for (const char* name : {metrics_name, timings_name}) truncate_metrics(output_dir_ / name, state_.step);
+  metrics_ = std::make_unique<MetricsLog>(output_dir_ / metrics_name);
+  timings_ = std::make_unique<MetricsLog>(output_dir_ / timings_name);
+}
+
+void Trainer::resume_from(const fs::path& checkpoint) {
+  if (const auto broken = broken_part(checkpoint))
+    throw FormatError(checkpoint.string(), -1, "is no whole checkpoint: " + *broken);
+  state_ = load_checkpoint(checkpoint, optimizer_, identity_);
+  notes_.push_back("going on from " + checkpoint.string() + ", step " + std::to_string(state_.step) + " of " +
+                   std::to_string(total_steps()));
+}
+
+void Trainer::check_finite(double value, const char* what) const {
+  if (std::isfinite(value)) return;
+  const std::vector<int64_t> saved = list_checkpoints(output_dir_);
+  const auto last = std::upper_bound(saved.begin(), saved.end(), state_.step);
+  throw NumericError("step " + std::to_string(state_.step + 1) + ": " + what + " is " + std::to_string(value) +
+                     ", so training stops before it spoils the weights. " +
+                     (last == saved.begin() ? "There is no checkpoint yet."
+                                            : "The last checkpoint, " +
+                                                  checkpoint_path(output_dir_, *std::prev(last)).string() + ", is good.") +
+                     " A lower learning_rate or max_grad_norm, more warmup_steps, or dtype float32 usually help");
+}
+
+StepRecord Trainer::step() {
+  const auto start = Clock::now();
+  const std::vector<int64_t> rows = order_.rows_of_step(state_.step);
+  optimizer_.zero_gradients();
+  const StepOutcome outcome = objective_.accumulate(rows, state_.step);
+  check_finite(outcome.loss, "the loss");
+  StepRecord record;
+  record.loss = outcome.loss;
+  record.tokens = outcome.tokens;
+  record.grad_norm = optimizer_.gradient_norm();
+  check_finite(record.grad_norm, "the gradient's norm");
+  record.learning_rate = schedule_.rate(state_.step);
+  optimizer_.step(state_.step + 1, record.learning_rate, record.grad_norm);
+  record.step = ++state_.step;
+  state_.num_tokens += outcome.tokens;
+  state_.window.add(outcome);
+  record.seconds = seconds_since(start);
+  seconds_since_log_ += record.seconds;
+  tokens_since_log_ += outcome.tokens;
+
+  if (record.step % config_.logging_steps == 0 || done()) log(record);
+  const int64_t every = config_.eval_steps > 0 ? config_.eval_steps : order_.steps_per_epoch();
+  if (record.step % every == 0 || done()) evaluate(record);
+  if ((config_.save_steps > 0 && record.step % config_.save_steps == 0) || done()) save(record);
+  return record;
+}
+
+void Trainer::log(StepRecord& record) {
+  const auto steps = static_cast<double>(state_.window.steps);
+  Metrics line = {{"epoch", order_.epoch_after(record.step)},
+                  {"loss", state_.window.loss / steps},
+                  {"grad_norm", record.grad_norm},
+                  {"learning_rate", record.learning_rate},
+                  {"num_tokens", static_cast<double>(state_.num_tokens)}};
+  for (const auto& [name, sum] : state_.window.sums) line.emplace_back(name, sum / steps);
+  metrics_->append(record.step, line);
+  state_.window = {};
+  timings_->append(record.step,
+                   {{"tokens_per_second", static_cast<double>(tokens_since_log_) / seconds_since_log_},
+                    {"seconds", seconds_since_log_},
+                    {"peak_memory_bytes", static_cast<double>(allocator_for({}).stats().total_peak_bytes)}});
+  seconds_since_log_ = 0;
+  tokens_since_log_ = 0;
+}
+
+void Trainer::evaluate(StepRecord& record) {
+  const auto start = Clock::now();
+  record.evaluation = objective_.evaluate();
+  if (record.evaluation.empty()) return;
+  Metrics line = {{"epoch", order_.epoch_after(record.step)}};
+  line.insert(line.end(), record.evaluation.begin(), record.evaluation.end());
+  metrics_->append(record.step, line);
+  timings_->append(record.step, {{"eval_seconds", seconds_since(start)}});
+}
+
+void Trainer::save(StepRecord& record) {
+  metrics_->sync();  // a checkpoint counts on the lines before it
+  timings_->sync();
+  const fs::path path = checkpoint_path(output_dir_, record.step);
+  save_checkpoint(path, model_, optimizer_, state_, identity_);
+  remove_old_checkpoints(output_dir_, config_.save_total_limit, record.step);
+  record.saved = path;
+}
+
+}  // namespace lathe::train

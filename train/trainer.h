@@ -1,0 +1,74 @@
+// The training loop, one step at a time: rows → objective → clip → AdamW → records. Methods differ in their Objective alone.
+//
+//   Trainer trainer(config, objective, model, identity);
+//   while (!trainer.done()) show(trainer.step());
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/checkpoint.h"
+#include "train/learning_rate_schedule.h"
+#include "train/metrics_log.h"
+#include "train/objective.h"
+#include "train/optimizer.h"
+#include "train/row_order.h"
+#include "train/training_config.h"
+
+namespace lathe::train {
+
+struct StepRecord {
+  int64_t step = 0;  // done so far, this one included
+  double loss = 0, grad_norm = 0, learning_rate = 0;
+  int64_t tokens = 0;
+  double seconds = 0;
+  Metrics evaluation;                           // empty where none was due
+  std::optional<std::filesystem::path> saved;   // a checkpoint
+};
+
+class Trainer {
+ public:
+  // Makes output_dir, or goes on from a checkpoint in it. ConfigError where output_dir holds a run that is neither to be
+  // resumed nor overwritten. Everything must outlive the trainer.
+  Trainer(const TrainingConfig& config, Objective& objective, const nn::Transformer& model, RunIdentity identity);
+
+  int64_t total_steps() const { return order_.total_steps(); }
+  int64_t steps_done() const { return state_.step; }
+  bool done() const { return state_.step >= total_steps(); }
+  // What a user should know about the start: the checkpoint gone on from, those passed over and why.
+  const std::vector<std::string>& notes() const { return notes_; }
+  const Optimizer& optimizer() const { return optimizer_; }
+
+  // One optimiser step with its records. NumericError when the loss or the gradient is not finite: the weights are those of
+  // the step before, and no checkpoint is written.
+  StepRecord step();
+
+ private:
+  void start();
+  void resume_from(const std::filesystem::path& checkpoint);
+  void check_finite(double value, const char* what) const;
+  void log(StepRecord& record);
+  void evaluate(StepRecord& record);
+  void save(StepRecord& record);
+
+  const TrainingConfig& config_;
+  Objective& objective_;
+  const nn::Transformer& model_;
+  RunIdentity identity_;
+  std::filesystem::path output_dir_;
+  RowOrder order_;
+  LearningRateSchedule schedule_;
+  Optimizer optimizer_;
+  TrainerState state_;
+  std::vector<std::string> notes_;
+  std::unique_ptr<MetricsLog> metrics_, timings_;
+  double seconds_since_log_ = 0;
+  int64_t tokens_since_log_ = 0;
+};
+
+LearningRateSchedule make_schedule(const TrainingConfig& config, double peak, int64_t total_steps);
+
+}  // namespace lathe::train
