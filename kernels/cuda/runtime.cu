@@ -37,7 +37,7 @@ Allocator& allocator(int index) {
   static CachingAllocator* allocators[max_devices] = {};
   use(index);
   if (allocators[index] == nullptr)
-    allocators[index] = new CachingAllocator({.device = to_string({kind, index}), .take = take, .give = give, .free_bytes = free_bytes, .host_memory = false});
+    allocators[index] = new CachingAllocator({.device = to_string({kind, index}), .take = take, .give = give, .free_bytes = free_bytes, .host_memory = LATHE_SIMT});
   return *allocators[index];
 }
 

@@ -1,9 +1,8 @@
 #include "kernels/simt/block.h"
 
 #include <algorithm>
-#include <array>
-#include <mutex>
 #include <numeric>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,6 +36,8 @@ struct Block {
   std::vector<Thread> threads;
   std::vector<uint32_t> warp_epochs;
   std::vector<std::string> faults;
+  std::set<std::string> places;               // of the faults
+  std::set<const void*> faulty_code;          // addresses already looked up
   bool abandoned = false;  // a wait that can never end
 };
 
@@ -57,9 +58,10 @@ std::string text_of(const Where& where) {
   return std::string(where.file_name()) + ":" + std::to_string(where.line());
 }
 
-void add_fault(const std::string& what) {
-  if (block.faults.size() < 4 && std::find(block.faults.begin(), block.faults.end(), what) == block.faults.end())
-    block.faults.push_back(what);
+// One report for each place: the first thread that is at fault stands for all.
+void add_fault(const std::string& what, const std::string& place) {
+  if (block.faults.size() >= 4 || !block.places.insert(place).second) return;
+  block.faults.push_back(what + place);
 }
 
 std::string standing(const Thread& thread) {
@@ -90,7 +92,7 @@ void thread_entry(int index) {
   block.launch->invoke(block.launch->closure);
   Thread& thread = block.threads[static_cast<size_t>(index)];
   if (const Where* issued = thread.copies.unfinished())
-    add_fault("thread " + text_of(thread.index) + " exits with cp.async copies that it never waited for, issued at " + text_of(*issued));
+    add_fault("thread " + text_of(thread.index) + " exits with cp.async copies that it never waited for, issued at ", text_of(*issued));
   thread.state = State::exited;
 }
 
@@ -117,14 +119,14 @@ void open_barrier() {
       const Thread& lane = block.threads[other];
       if (!(thread.mask >> (other % 32) & 1u)) continue;
       if (lane.state == State::at_collective && lane.mask == thread.mask && same_place(lane, thread)) continue;
-      add_fault("divergent warp collective: " + standing(thread) + ", but " + standing(lane) + ", which its mask names");
+      add_fault("divergent warp collective: " + standing(thread) + ", but " + standing(lane) + ", which its mask names", "");
       block.abandoned = true;
       return;
     }
   }
   for (const Thread& thread : block.threads) {
     if (thread.state == State::at_barrier && same_place(first, thread)) continue;
-    add_fault("divergent barrier: " + standing(first) + ", but " + standing(thread));
+    add_fault("divergent barrier: " + standing(first) + ", but " + standing(thread), "");
     block.abandoned = true;
     return;
   }
@@ -189,6 +191,8 @@ std::string run_grid(const KernelLaunch& launch) {
   const uint64_t blocks = uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
   block.launch = &launch;
   block.faults.clear();
+  block.places.clear();
+  block.faulty_code.clear();
   block.abandoned = false;
   const std::vector<int> turns = turn_order(static_cast<int>(blocks), ~uint64_t{0});
   for (const int turn : turns) {
@@ -214,11 +218,12 @@ const dim3& grid_shape() { return block.launch->grid; }
 int lane() { return running.thread % 32; }
 
 void report(const char* what, Where where) {
-  add_fault("thread " + text_of(current().index) + " " + what + ", at " + text_of(where));
+  add_fault("thread " + text_of(current().index) + " " + what + ", at ", text_of(where));
 }
 
 void report_at(const char* what, const void* code_address) {
-  add_fault("thread " + text_of(current().index) + " " + what + ", at " + source_line(code_address));
+  if (!block.faulty_code.insert(code_address).second) return;
+  add_fault("thread " + text_of(current().index) + " " + what + ", at ", source_line(code_address));
 }
 
 void __syncthreads(Where where) { wait(State::at_barrier, "__syncthreads", where); }

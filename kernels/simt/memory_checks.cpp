@@ -28,7 +28,7 @@ struct Access {
 };
 struct Byte {
   Access write, first_read, other_read;
-  uint32_t copied_in = 0;  // block epoch in which a cp.async to it was issued and is under way; 0 otherwise
+  uint32_t copied_in = 0;  // the epoch in which a cp.async that is still under way was issued; 0: none is
 };
 
 struct StaticVariable {
@@ -71,6 +71,8 @@ bool unordered(const Access& earlier, int thread) {
 
 bool written_in_this_block(const Byte& byte) { return byte.write.block_epoch >= arena.first_epoch; }
 
+bool copy_under_way(const Byte& byte) { return byte.copied_in >= arena.first_epoch; }
+
 char message[200];
 
 const char* conflict(const char* verb, size_t offset, const char* other_verb, const Access& other) {
@@ -83,16 +85,11 @@ const char* conflict(const char* verb, size_t offset, const char* other_verb, co
 const char* read_fault(size_t offset, size_t bytes, int thread) {
   for (size_t i = offset; i < offset + bytes; ++i) {
     Byte& byte = arena.shadow[i];
-    if (byte.copied_in >= arena.first_epoch && byte.copied_in != 0) return "reads shared memory that a cp.async is still to write: the wait is missing";
-    if (!written_in_this_block(byte)) return "reads shared memory that nobody has written";
+    const bool another_reads = same_epoch(byte.first_read) && byte.first_read.thread != static_cast<uint32_t>(thread);
+    (another_reads ? byte.other_read : byte.first_read) = now(thread);
+    if (copy_under_way(byte)) return "reads shared memory that a cp.async is still to write: the wait is missing";
+    if (!written_in_this_block(byte)) return "reads shared memory that nobody has written: it never is, or a barrier is missing";
     if (unordered(byte.write, thread)) return conflict("reads", i, "wrote", byte.write);
-    if (!same_epoch(byte.first_read)) {
-      byte.first_read = now(thread);
-    } else if (byte.first_read.thread != static_cast<uint32_t>(thread)) {
-      byte.other_read = now(thread);
-    } else {
-      byte.first_read = now(thread);
-    }
   }
   return nullptr;
 }
@@ -100,7 +97,7 @@ const char* read_fault(size_t offset, size_t bytes, int thread) {
 const char* write_fault(size_t offset, size_t bytes, int thread) {
   for (size_t i = offset; i < offset + bytes; ++i) {
     Byte& byte = arena.shadow[i];
-    if (byte.copied_in >= arena.first_epoch && byte.copied_in != 0) return "writes shared memory that a cp.async is still to write: the wait is missing";
+    if (copy_under_way(byte)) return "writes shared memory that a cp.async is still to write: the wait is missing";
     if (unordered(byte.write, thread)) return conflict("writes", i, "wrote", byte.write);
     if (unordered(byte.first_read, thread)) return conflict("writes", i, "read", byte.first_read);
     if (unordered(byte.other_read, thread)) return conflict("writes", i, "read", byte.other_read);
@@ -216,14 +213,13 @@ std::string source_line(const void* code_address) {
   Dl_info found{};
   if (::dladdr(code_address, &found) == 0 || found.dli_fname == nullptr) return "an unknown place";
   const auto offset = static_cast<const char*>(code_address) - static_cast<const char*>(found.dli_fbase) - 1;
-  char command[512], line[512] = "";
-  std::snprintf(command, sizeof command, "addr2line -Cfpie '%s' 0x%lx 2>/dev/null", found.dli_fname, static_cast<unsigned long>(offset));
+  char command[512], line[512];
+  std::snprintf(command, sizeof command, "addr2line -ie '%s' 0x%lx 2>/dev/null", found.dli_fname, static_cast<unsigned long>(offset));
+  std::string text;  // innermost inlined function first
   if (std::FILE* const pipe = ::popen(command, "r")) {
-    if (std::fgets(line, sizeof line, pipe) == nullptr) line[0] = 0;
+    while (std::fgets(line, sizeof line, pipe) != nullptr) text += (text.empty() ? "" : ", inlined at ") + std::string(line, std::strcspn(line, " \n"));
     ::pclose(pipe);
   }
-  std::string text = line;
-  while (!text.empty() && text.back() == '\n') text.pop_back();
   if (!text.empty() && text.find("??") == std::string::npos) return text;
   std::snprintf(line, sizeof line, "%s+0x%lx", found.dli_fname, static_cast<unsigned long>(offset));
   return line;

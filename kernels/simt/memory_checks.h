@@ -34,7 +34,7 @@ class AsyncCopies {
   std::vector<size_t> group_ends_;  // counts of copies_
 };
 
-// "kernels/rms_norm/cuda.cu:57 in rms_norm_forward", as far as the program's debug information says.
+// "kernels/cuda/row.h:70, inlined at kernels/rms_norm/cuda.cu:57", as far as the program's debug information says.
 std::string source_line(const void* code_address);
 
 }  // namespace lathe::simt

@@ -25,12 +25,18 @@ target_link_options(lathe_kernels INTERFACE -Wl,-u,lathe_simt_anchor)
 
 add_library(lathe_simt_kernels OBJECT ${simt_kernels})
 target_link_libraries(lathe_simt_kernels PRIVATE lathe_flags)
-target_compile_options(lathe_simt_kernels PRIVATE -O1 -g1 -Wno-unused-function -Wno-unknown-pragmas)
+# Debug information names the lines of faults; paths are from the root of the tree.
+set(simt_flags -O1 -g1 -ffile-prefix-map=${CMAKE_SOURCE_DIR}/= -Wno-unused-function -Wno-unknown-pragmas)
 if(NOT LATHE_SANITIZE)
   # Not ThreadSanitizer: only its calls before every access, which memory_checks.cpp answers.
-  target_compile_options(lathe_simt_kernels PRIVATE -fsanitize=thread
-    $<$<CXX_COMPILER_ID:GNU>:--param=tsan-instrument-func-entry-exit=0>
-    $<$<CXX_COMPILER_ID:Clang>:SHELL:-mllvm -tsan-instrument-func-entry-exit=0>)
+  list(APPEND simt_flags -fsanitize=thread)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    list(APPEND simt_flags --param=tsan-instrument-func-entry-exit=0)
+  else()
+    list(APPEND simt_flags "SHELL:-mllvm -tsan-instrument-func-entry-exit=0")
+  endif()
   set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/memory_checks.cpp PROPERTIES COMPILE_DEFINITIONS LATHE_SIMT_INSTRUMENTED)
 endif()
+set_property(GLOBAL PROPERTY lathe_simt_flags "${simt_flags}")  # for tests that hold kernels
+target_compile_options(lathe_simt_kernels PRIVATE ${simt_flags})
 target_sources(lathe_kernels PRIVATE $<TARGET_OBJECTS:lathe_simt_kernels>)
