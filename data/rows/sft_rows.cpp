@@ -1,0 +1,342 @@
+#include "data/rows/sft_rows.h"
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/thread_pool.h"
+#include "data/rows/json_lines.h"
+#include "data/tokenizer/utf8.h"
+
+namespace lathe::data {
+namespace {
+
+using nlohmann::ordered_json;
+
+// What one row became. An error keeps its text: rows are prepared in parallel, and the first in the file is reported.
+struct PreparedRow {
+  SftExample example;
+  std::string error;
+  bool boundary_moved = false;           // the completion does not begin where the prompt's tokens end
+  bool completion_mask_ignored = false;
+};
+
+std::vector<int32_t> integers_of(const ordered_json& row, const char* field) {
+  const ordered_json& values = row.at(field);
+  if (!values.is_array()) throw Error(std::string("\"") + field + "\" must be a list of integers");
+  std::vector<int32_t> result;
+  result.reserve(values.size());
+  for (const ordered_json& value : values) {
+    const bool fits = value.is_number_integer() && (!value.is_number_unsigned() || value.get<uint64_t>() <= INT32_MAX) &&
+                      value.get<int64_t>() >= INT32_MIN && value.get<int64_t>() <= INT32_MAX;
+    if (!fits) throw Error(std::string("\"") + field + "\" must be a list of integers, but holds " + value.dump(-1, ' ', false, ordered_json::error_handler_t::replace).substr(0, 60));
+    result.push_back(value.get<int32_t>());
+  }
+  return result;
+}
+
+std::string string_of(const ordered_json& row, const std::string& field) {
+  const ordered_json& value = row.at(field);
+  if (!value.is_string()) throw Error("\"" + field + "\" must be a string, not " + std::string(value.type_name()));
+  return value.get<std::string>();
+}
+
+// A list of {"role", "content"}; {"from", "value"} is renamed to that.
+ordered_json messages_of(const ordered_json& row, const char* field) {
+  const ordered_json& list = row.at(field);
+  if (!list.is_array()) throw Error(std::string("\"") + field + "\" must be a list of messages, not " + list.type_name());
+  if (list.empty()) throw Error(std::string("\"") + field + "\" has no message");
+  ordered_json messages = ordered_json::array();
+  for (size_t i = 0; i < list.size(); ++i) {
+    const std::string where = std::string("\"") + field + "\"[" + std::to_string(i) + "]";
+    if (!list[i].is_object()) throw Error(where + " must be an object with \"role\" and \"content\", not " + list[i].type_name());
+    ordered_json message = ordered_json::object();
+    for (const auto& [key, value] : list[i].items()) message[key == "from" ? "role" : key == "value" ? "content" : key] = value;
+    if (!message.contains("role")) throw Error(where + " has no \"role\"");
+    if (!message.at("role").is_string()) throw Error(where + ".role must be a string, not " + message.at("role").type_name());
+    if (!message.contains("content") && !message.contains("tool_calls")) throw Error(where + " has no \"content\"");
+    if (message.contains("content")) {
+      const ordered_json& content = message.at("content");
+      if (!content.is_string() && !content.is_array() && !content.is_null()) {
+        throw Error(where + ".content must be a string, not " + content.type_name());
+      }
+    }
+    messages.push_back(std::move(message));
+  }
+  return messages;
+}
+
+bool is_chat(const ordered_json& value) { return value.is_array(); }
+
+std::vector<bool> mask_of(const ordered_json& row, const char* field, size_t length) {
+  const std::vector<int32_t> values = integers_of(row, field);
+  if (values.size() != length) {
+    throw Error(std::string("\"") + field + "\" has " + std::to_string(values.size()) + " entries, but \"input_ids\" has " + std::to_string(length));
+  }
+  std::vector<bool> mask;
+  for (const int32_t value : values) {
+    if (value != 0 && value != 1) throw Error(std::string("\"") + field + "\" must hold 0 and 1 only");
+    mask.push_back(value == 1);
+  }
+  return mask;
+}
+
+// Turns rows into examples. Used by many threads at once.
+class RowPreparation {
+ public:
+  RowPreparation(const Tokenizer& tokenizer, const ChatTemplate* chat_template, const SftOptions& options)
+      : tokenizer_(tokenizer), chat_template_(chat_template), options_(options), token_variables_(special_token_variables(tokenizer)) {
+    if (tokenizer.eos_id()) eos_token_ = tokenizer.token(*tokenizer.eos_id());
+  }
+
+  PreparedRow prepare(const ordered_json& row) const {
+    if (row.contains("input_ids")) return prepare_tokens(row);
+    if (row.contains("prompt")) return prepare_completion(row);
+    for (const char* field : {"messages", "conversations"}) {
+      if (row.contains(field)) return prepare_chat(row, messages_of(row, field));
+    }
+    if (!row.contains(options_.dataset_text_field)) {
+      std::string fields;
+      for (const auto& [key, value] : row.items()) fields += (fields.empty() ? "\"" : ", \"") + key.substr(0, 40) + "\"";
+      throw Error("has none of \"messages\", \"conversations\", \"prompt\" and \"completion\", \"input_ids\", \"" + options_.dataset_text_field +
+                  "\"; its fields are " + (fields.empty() ? "none" : fields.substr(0, 300)));
+    }
+    PreparedRow prepared;
+    std::string text = string_of(row, options_.dataset_text_field);
+    append_eos(text);
+    prepared.example.input_ids = tokenizer_.encode(text, SpecialTokens::recognise, SequenceTokens::add);
+    prepared.example.labels = prepared.example.input_ids;
+    return prepared;
+  }
+
+ private:
+  struct EncodedChat {
+    std::vector<int32_t> ids;
+    std::vector<bool> assistant;
+  };
+
+  PreparedRow prepare_tokens(const ordered_json& row) const {
+    PreparedRow prepared;
+    std::vector<int32_t>& ids = prepared.example.input_ids;
+    ids = integers_of(row, "input_ids");
+    for (const int32_t id : ids) {
+      if (id < 0 || id >= tokenizer_.vocab_size()) {
+        throw Error("\"input_ids\" holds " + std::to_string(id) + ", but the vocabulary has " + std::to_string(tokenizer_.vocab_size()) + " tokens");
+      }
+    }
+    if (row.contains("labels")) {
+      prepared.example.labels = integers_of(row, "labels");
+      if (prepared.example.labels.size() != ids.size()) {
+        throw Error("\"labels\" has " + std::to_string(prepared.example.labels.size()) + " entries, but \"input_ids\" has " + std::to_string(ids.size()));
+      }
+      for (const int32_t label : prepared.example.labels) {
+        if (label != ignored_label && (label < 0 || label >= tokenizer_.vocab_size())) {
+          throw Error("\"labels\" holds " + std::to_string(label) + ", which is neither a token nor -100");
+        }
+      }
+      return prepared;
+    }
+    prepared.example.labels = ids;
+    if (row.contains("completion_mask")) {
+      const std::vector<bool> mask = mask_of(row, "completion_mask", ids.size());
+      if (options_.completion_only_loss.value_or(false)) {
+        keep_labels(prepared.example, mask);
+      } else {
+        prepared.completion_mask_ignored = !options_.completion_only_loss.has_value();
+      }
+    }
+    if (row.contains("assistant_masks")) keep_labels(prepared.example, mask_of(row, "assistant_masks", ids.size()));
+    return prepared;
+  }
+
+  PreparedRow prepare_chat(const ordered_json& row, const ordered_json& messages) const {
+    PreparedRow prepared;
+    EncodedChat chat = encode_chat(row, messages, false);
+    prepared.example.input_ids = chat.ids;
+    prepared.example.labels = std::move(chat.ids);
+    if (options_.assistant_only_loss) keep_labels(prepared.example, checked_assistant(chat.assistant));
+    return prepared;
+  }
+
+  PreparedRow prepare_completion(const ordered_json& row) const {
+    if (!row.contains("completion")) throw Error("has a \"prompt\" but no \"completion\"");
+    PreparedRow prepared;
+    std::vector<int32_t> prompt_ids;
+    EncodedChat whole;
+    if (is_chat(row.at("prompt")) != is_chat(row.at("completion"))) {
+      throw Error("\"prompt\" and \"completion\" must both be strings or both be lists of messages");
+    }
+    if (is_chat(row.at("prompt"))) {
+      ordered_json messages = messages_of(row, "prompt");
+      prompt_ids = encode_chat(row, messages, true).ids;
+      for (ordered_json& message : messages_of(row, "completion")) messages.push_back(std::move(message));
+      whole = encode_chat(row, messages, false);
+    } else {
+      const std::string prompt = string_of(row, "prompt");
+      std::string completion = string_of(row, "completion");
+      append_eos(completion);
+      prompt_ids = tokenizer_.encode(prompt, SpecialTokens::recognise, SequenceTokens::add);
+      whole.ids = tokenizer_.encode(prompt + completion, SpecialTokens::recognise, SequenceTokens::add);
+    }
+    // Tokens may merge across the border: the completion begins where the ids part.
+    const auto parted = std::mismatch(prompt_ids.begin(), prompt_ids.end(), whole.ids.begin(), whole.ids.end()).first;
+    const auto prompt_length = static_cast<size_t>(parted - prompt_ids.begin());
+    prepared.boundary_moved = prompt_length < prompt_ids.size();
+    prepared.example.input_ids = prepared.example.labels = whole.ids;
+    if (options_.completion_only_loss.value_or(true)) {
+      std::fill_n(prepared.example.labels.begin(), prompt_length, ignored_label);
+    }
+    if (options_.assistant_only_loss && is_chat(row.at("prompt"))) keep_labels(prepared.example, checked_assistant(whole.assistant));
+    return prepared;
+  }
+
+  EncodedChat encode_chat(const ordered_json& row, const ordered_json& messages, bool add_generation_prompt) const {
+    if (!chat_template_) throw Error("is a chat, but the model has no chat template");
+    ChatOptions chat_options;
+    chat_options.add_generation_prompt = add_generation_prompt;
+    chat_options.special_tokens = token_variables_;
+    ordered_json tools;
+    if (row.contains("tools")) {
+      tools = row.at("tools");
+      if (tools.is_string()) {
+        const auto text = tools.get<std::string>();
+        tools = ordered_json::parse(text, nullptr, false);
+        if (tools.is_discarded()) throw Error("\"tools\" is a string that is no JSON");
+      }
+      if (!tools.is_array() && !tools.is_null()) throw Error("\"tools\" must be a list");
+      chat_options.tools = &tools;
+    }
+    if (row.contains("chat_template_kwargs") && !row.at("chat_template_kwargs").is_null()) {
+      if (!row.at("chat_template_kwargs").is_object()) throw Error("\"chat_template_kwargs\" must be an object");
+      chat_options.variables = &row.at("chat_template_kwargs");
+    }
+    const RenderedChat chat = chat_template_->render(messages, chat_options);
+    const TextRange everything{0, chat.text.size()};
+    const auto control = options_.special_tokens_in_messages == SpecialTokens::recognise ? std::span(&everything, 1)
+                                                                                         : std::span<const TextRange>(chat.control);
+    if (!options_.assistant_only_loss || add_generation_prompt) return {tokenizer_.encode(chat.text, control), {}};
+    EncodedText encoded = tokenizer_.encode_with_ranges(chat.text, control);
+    EncodedChat result{std::move(encoded.ids), std::vector<bool>(encoded.ranges.size())};
+    for (const TextRange& range : chat.assistant) {
+      for (size_t i = 0; i < encoded.ranges.size(); ++i) {
+        if (encoded.ranges[i].begin < range.end && encoded.ranges[i].end > range.begin) result.assistant[i] = true;
+      }
+    }
+    return result;
+  }
+
+  const std::vector<bool>& checked_assistant(const std::vector<bool>& mask) const {
+    if (std::find(mask.begin(), mask.end(), true) == mask.end()) {
+      throw Error(chat_template_->marks_assistant()
+                      ? "has no token of the assistant to train on (assistant_only_loss is on)"
+                      : "cannot be trained with assistant_only_loss: the chat template has no {% generation %} blocks");
+    }
+    return mask;
+  }
+
+  static void keep_labels(SftExample& example, const std::vector<bool>& mask) {
+    for (size_t i = 0; i < mask.size(); ++i) {
+      if (!mask[i]) example.labels[i] = ignored_label;
+    }
+  }
+
+  void append_eos(std::string& text) const {
+    if (eos_token_.empty()) throw ConfigError("eos_token", "the tokenizer has no end-of-sequence token, which rows of plain text need");
+    if (!text.ends_with(eos_token_)) text += eos_token_;
+  }
+
+  const Tokenizer& tokenizer_;
+  const ChatTemplate* chat_template_;
+  const SftOptions& options_;
+  std::map<std::string, std::string> token_variables_;
+  std::string eos_token_;
+};
+
+bool trains(const SftExample& example) {
+  return std::any_of(example.labels.begin(), example.labels.end(), [](int32_t label) { return label != ignored_label; });
+}
+
+void truncate(SftExample& example, size_t max_length, TruncationMode mode) {
+  for (auto* values : {&example.input_ids, &example.labels}) {
+    if (mode == TruncationMode::keep_end) values->erase(values->begin(), values->end() - static_cast<std::ptrdiff_t>(max_length));
+    values->resize(max_length);
+  }
+}
+
+std::string count_of(int64_t count, const char* what) { return std::to_string(count) + " " + what + (count == 1 ? "" : "s"); }
+
+}  // namespace
+
+SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+                      const SftOptions& options) {
+  if (options.max_length && *options.max_length < 1) throw ConfigError("max_length", "must be at least 1");
+  if (options.packing && !options.max_length) throw ConfigError("max_length", "packing needs one");
+  const JsonLines lines = JsonLines::open(file);
+  if (lines.size() == 0) throw FormatError(lines.file(), -1, "there is no row in it");
+  const RowPreparation preparation(tokenizer, chat_template, options);
+  std::vector<PreparedRow> prepared(static_cast<size_t>(lines.size()));
+  parallel_for(lines.size(), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      try {
+        prepared[static_cast<size_t>(row)] = preparation.prepare(lines.parse(row));
+      } catch (const std::exception& error) {
+        prepared[static_cast<size_t>(row)].error = error.what();
+      }
+    }
+  });
+
+  SftRows rows;
+  const auto failed = std::find_if(prepared.begin(), prepared.end(), [](const PreparedRow& row) { return !row.error.empty(); });
+  if (failed != prepared.end()) {
+    const int64_t others = std::count_if(failed + 1, prepared.end(), [](const PreparedRow& row) { return !row.error.empty(); });
+    throw FormatError(lines.file(), -1, "line " + std::to_string(lines.line(failed - prepared.begin())) + ": " + failed->error +
+                                            (others > 0 ? " (and " + count_of(others, "more row") + " with errors)" : ""));
+  }
+  int64_t moved = 0, ignored_masks = 0;
+  for (int64_t i = 0; i < lines.size(); ++i) {
+    PreparedRow& row = prepared[static_cast<size_t>(i)];
+    const int64_t line = lines.line(i);
+    const auto length = static_cast<int64_t>(row.example.input_ids.size());
+    moved += row.boundary_moved;
+    ignored_masks += row.completion_mask_ignored;
+    const bool too_long = options.max_length && length > *options.max_length;
+    if (too_long && options.too_long == TooLong::error) {
+      throw FormatError(lines.file(), -1, "line " + std::to_string(line) + ": has " + std::to_string(length) + " tokens, and max_length is " +
+                                              std::to_string(*options.max_length));
+    }
+    if (too_long) rows.truncated_lines.push_back(line);
+    if (!options.packing) {
+      const bool trained_before = trains(row.example);
+      if (too_long) truncate(row.example, static_cast<size_t>(*options.max_length), options.truncation_mode);
+      if (!trains(row.example)) {
+        rows.dropped.push_back({line, length == 0        ? "it has no token"
+                                      : trained_before ? "nothing to train on is left after truncation to max_length"
+                                                       : "it has nothing to train on"});
+        continue;
+      }
+    }
+    rows.examples.push_back(std::move(row.example));
+    rows.lines.push_back(line);
+  }
+  if (!rows.truncated_lines.empty()) {
+    const bool splits = options.packing;
+    rows.warnings.push_back(count_of(static_cast<int64_t>(rows.truncated_lines.size()), "row") + " longer than max_length " +
+                            std::to_string(*options.max_length) + (splits ? " will be cut by packing" : " truncated") + ", the first in line " +
+                            std::to_string(rows.truncated_lines[0]));
+  }
+  if (!rows.dropped.empty()) {
+    rows.warnings.push_back(count_of(static_cast<int64_t>(rows.dropped.size()), "row") + " dropped, the first in line " +
+                            std::to_string(rows.dropped[0].line) + ": " + rows.dropped[0].reason);
+  }
+  if (moved > 0) {
+    rows.warnings.push_back("in " + count_of(moved, "row") + " the prompt's last tokens change when the completion follows; the completion is taken "
+                            "to begin where they part");
+  }
+  if (ignored_masks > 0) {
+    rows.warnings.push_back(count_of(ignored_masks, "row") + " with a \"completion_mask\" trained on whole; completion_only_loss turns the mask on");
+  }
+  return rows;
+}
+
+}  // namespace lathe::data

@@ -1,0 +1,61 @@
+// Rows of a JSON Lines file as supervised fine-tuning trains on them, in TRL's order: format → EOS → tokenise →
+// labels → truncate → drop rows without a trained label. Packing is in data/packing.
+//
+// Rows: {"text"} | {"messages": [{role, content}]} | {"prompt", "completion"} (strings or message lists) |
+// {"conversations": [{from, value}]} | {"input_ids", labels?, completion_mask?, assistant_masks?}; beside chats also
+// "tools" and "chat_template_kwargs".
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/chat_template/chat_template.h"
+#include "data/tokenizer/tokenizer.h"
+
+namespace lathe::data {
+
+inline constexpr int32_t ignored_label = -100;
+
+struct SftExample {
+  std::vector<int32_t> input_ids;
+  std::vector<int32_t> labels;  // the same length, not shifted; ignored_label where nothing is trained
+};
+
+enum class TruncationMode { keep_start, keep_end };
+enum class TooLong { truncate, error };
+
+// Names and defaults are TRL's, but for too_long and special_tokens_in_messages.
+struct SftOptions {
+  std::string dataset_text_field = "text";
+  std::optional<int64_t> max_length = 1024;
+  TruncationMode truncation_mode = TruncationMode::keep_start;
+  std::optional<bool> completion_only_loss;  // default: for rows of prompt and completion
+  bool assistant_only_loss = false;
+  bool packing = false;  // then neither truncated nor dropped here: packing does it
+  TooLong too_long = TooLong::truncate;
+  // Whether "<|im_end|>" inside a message is that token (as in TRL) or text. Rows of plain text always are as in TRL.
+  SpecialTokens special_tokens_in_messages = SpecialTokens::as_text;
+};
+
+struct DroppedRow {
+  int64_t line;  // from 1
+  std::string reason;
+};
+
+struct SftRows {
+  std::vector<SftExample> examples;
+  std::vector<int64_t> lines;  // of the file, from 1: where each example came from
+  std::vector<DroppedRow> dropped;
+  std::vector<int64_t> truncated_lines;
+  std::vector<std::string> warnings;  // each one sentence, with counts
+};
+
+// `chat_template` may be null where no row is a chat. Throws FormatError with file and line for a row that is not
+// of a known shape, ConfigError where options and tokenizer do not fit.
+SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+                      const SftOptions& options);
+
+}  // namespace lathe::data
