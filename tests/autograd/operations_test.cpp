@@ -228,6 +228,46 @@ TEST_F(Operations, LinearCrossEntropyReportsPerToken) {
   EXPECT_EQ(result.correct.dtype(), DType::u8);
 }
 
+// Keeps its input and has it computed again, and compares the two.
+struct Compare final : Operation {
+  bool* same;
+  explicit Compare(bool* s) : same(s) {}
+  std::string_view name() const override { return "compare"; }
+  void forward(Forward& f) {
+    f.save("kept", f.input(0));
+    f.save_input("again", 0);
+    f.output(f.input(0).clone());
+  }
+  void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
+    *same = saved["kept"].raw() != saved["again"].raw() && same_bits(saved["kept"], saved["again"]);
+    grads.add(0, grad_outputs[0]);
+  }
+};
+
+TEST_F(Operations, WhatIsComputedAgainHasTheSameBits) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    SCOPED_TRACE(name_of(dtype));
+    const auto tensor = [&](const Shape& shape) { return random_tensor(random_, shape, dtype); };
+    const Variable x = Variable::leaf(tensor({tokens, 40})), weight = Variable::leaf(tensor({40}));
+    const auto same_again = [&](const Variable& out) {
+      bool same = false;
+      backward(Variable(apply(Compare(&same), {out})), tensor(out.shape()));
+      return same;
+    };
+    EXPECT_TRUE(same_again(rms_norm(x, weight, 1e-5f, layout_)));
+    EXPECT_TRUE(same_again(rms_norm_residual(x, tensor({tokens, 40}), weight, 1e-5f, layout_).out));
+    EXPECT_TRUE(same_again(swiglu(x, tensor({tokens, 40}))));
+    EXPECT_TRUE(same_again(swiglu(x)));
+  }
+}
+
+TEST_F(Operations, ATiedWeightTakesTheGradientsOfBothUses) {
+  const Tensor ids = integers(random_, tokens, 7), labels = integers(random_, tokens, 7);
+  check({leaf({7, 5})}, [&](auto in) {
+    return Variables{linear_cross_entropy(embedding(in[0], ids, layout_), in[0], labels, layout_, 0.3).loss};
+  });
+}
+
 TEST_F(Operations, GradcheckFindsAWrongGradient) {
   struct Wrong final : Operation {
     std::string_view name() const override { return "wrong"; }
