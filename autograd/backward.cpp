@@ -73,89 +73,70 @@ Tensor Saved::take(std::string_view name) {
   return result;
 }
 
-bool InputGradients::needed(int i) const { return node_.inputs[static_cast<size_t>(i)].node != nullptr; }
+bool InputGradients::needed(int i) const { return edge(i).node != nullptr; }
+
+const Edge& InputGradients::edge(int i) const { return node_.inputs[static_cast<size_t>(i)]; }
 
 void InputGradients::add(int i, Tensor gradient) {
-  const Edge& edge = node_.inputs[static_cast<size_t>(i)];
-  if (!edge.node || !gradient.defined()) return;
-  const Node::Form& form = edge.node->outputs[static_cast<size_t>(edge.output)];
-  if (gradient.shape() != form.shape) {
+  if (!needed(i) || !gradient.defined()) return;
+  if (gradient.shape() != form_of(edge(i)).shape) {
     throw ShapeError("the backward of " + node_.name() + " gave its input " + std::to_string(i) + " of shape " +
-                     to_string(form.shape) + " a gradient of shape " + to_string(gradient.shape()));
+                     to_string(form_of(edge(i)).shape) + " a gradient of shape " + to_string(gradient.shape()));
   }
-  walk_.deposit(edge, contiguous(std::move(gradient)));
+  walk_.deposit(edge(i), contiguous(std::move(gradient)));
 }
 
-InputGradients::Target InputGradients::target(int i) {
-  const Edge& edge = node_.inputs[static_cast<size_t>(i)];
-  const Node::Form& form = edge.node->outputs[static_cast<size_t>(edge.output)];
-  if (Walk::is_direct(edge, form.dtype)) return walk_.target(edge);
-  Tensor buffer = Tensor::empty(form.shape, form.dtype, form.device);
-  pending_.push_back({i, buffer});
-  return {std::move(buffer), false};
-}
+InputGradients::Target InputGradients::target(int i) { return buffer(i, form_of(edge(i)).dtype); }
 
 Tensor InputGradients::accumulator(int i) {
-  const Edge& edge = node_.inputs[static_cast<size_t>(i)];
-  const Node::Form& form = edge.node->outputs[static_cast<size_t>(edge.output)];
-  const DType dtype = accumulation_dtype(form.dtype);
-  if (Walk::is_direct(edge, dtype)) {
-    Target receiver = walk_.target(edge);
-    if (!receiver.accumulate) kernels::fill(receiver.tensor, 0.0);
-    return receiver.tensor;
-  }
-  Tensor buffer = Tensor::zeros(form.shape, dtype, form.device);
-  pending_.push_back({i, buffer});
-  return buffer;
+  Target target = buffer(i, accumulation_dtype(form_of(edge(i)).dtype));
+  if (!target.accumulate) kernels::fill(target.tensor, 0.0);
+  return target.tensor;
+}
+
+// The receiver's own where it has that dtype.
+InputGradients::Target InputGradients::buffer(int i, DType dtype) {
+  const Node::Form& form = form_of(edge(i));
+  if (dtype == (edge(i).node->leaf ? accumulation_dtype(form.dtype) : form.dtype)) return walk_.target(edge(i));
+  pending_.emplace_back(i, Tensor::empty(form.shape, dtype, form.device));
+  return {pending_.back().second, false};
+}
+
+void InputGradients::deliver_pending() {
+  for (auto& [input, tensor] : pending_) walk_.deposit(edge(input), std::move(tensor));
+  pending_.clear();
 }
 
 void InputGradients::continue_through(std::span<const Variable> outputs, std::span<Tensor> grad_outputs) {
   for (size_t i = 0; i < outputs.size(); ++i) {
-    if (outputs[i].requires_grad() && grad_outputs[i].defined()) {
-      walk_.deposit(outputs[i].edge(), std::move(grad_outputs[i]));
-    }
+    if (!outputs[i].requires_grad() || !grad_outputs[i].defined()) continue;
+    walk_.deposit(outputs[i].edge(), std::move(grad_outputs[i]));
   }
-}
-
-void InputGradients::deliver_rounded() {
-  for (Pending& pending : pending_) {
-    walk_.deposit(node_.inputs[static_cast<size_t>(pending.input)], std::move(pending.tensor));
-  }
-  pending_.clear();
-}
-
-bool Walk::is_direct(const Edge& edge, DType dtype) {
-  const DType own = edge.node->outputs[static_cast<size_t>(edge.output)].dtype;
-  return dtype == (edge.node->leaf ? accumulation_dtype(own) : own);
 }
 
 InputGradients::Target Walk::target(const Edge& edge) {
-  Node& node = *edge.node;
-  if (node.leaf) return {leaf_gradient(node), true};
+  if (edge.node->leaf) return {leaf_gradient(*edge.node), true};
   schedule(edge.node);
-  Tensor& slot = node.gradients[static_cast<size_t>(edge.output)];
-  // Also where the sum must first be copied, it goes on in the same kernel: bits do not depend on who shares
-  // memory.
+  Tensor& slot = slot_of(edge);
   if (slot.defined()) {
+    // Also where the sum must first be copied, it goes on in the same kernel: bits do not depend on who shares memory.
     make_exclusive(slot);
     return {slot, true};
   }
-  const Node::Form& form = node.outputs[static_cast<size_t>(edge.output)];
+  const Node::Form& form = form_of(edge);
   slot = Tensor::empty(form.shape, form.dtype, form.device);
   return {slot, false};
 }
 
 void Walk::deposit(const Edge& edge, Tensor contribution) {
-  Node& node = *edge.node;
-  if (node.leaf) {
-    const Tensor& gradient = leaf_gradient(node);
-    kernels::add(gradient, gradient, contribution);
-    return;
+  if (edge.node->leaf) {
+    const Tensor& gradient = leaf_gradient(*edge.node);
+    return kernels::add(gradient, gradient, contribution);
   }
   schedule(edge.node);
-  Tensor& slot = node.gradients[static_cast<size_t>(edge.output)];
+  Tensor& slot = slot_of(edge);
   if (!slot.defined()) {
-    slot = kernels::cast(contribution, node.outputs[static_cast<size_t>(edge.output)].dtype);
+    slot = kernels::cast(contribution, form_of(edge).dtype);
   } else if (!exclusive(slot) && exclusive(contribution) && contribution.dtype() == slot.dtype()) {
     kernels::add(contribution, slot, contribution);
     slot = std::move(contribution);
@@ -169,8 +150,8 @@ void Walk::deposit(const Edge& edge, Tensor contribution) {
 void Walk::schedule(const std::shared_ptr<Node>& node) {
   if (node->walked) {
     throw NumericError(
-        "a graph can be walked backward once, because the walk frees what the operations saved; "
-        "sum the losses and walk once, or run the forward again");
+        "a graph can be walked backward once, because the walk frees what the operations saved; sum the "
+        "losses and walk once, or run the forward again");
   }
   pending_.emplace(node->sequence, node);
 }
@@ -191,7 +172,7 @@ void Walk::visit(Node& node) {
   Saved saved(node);
   InputGradients grads(node, *this);
   node.operation->vjp(saved, grad_outputs, grads);
-  grads.deliver_rounded();
+  grads.deliver_pending();
   node.release();
 }
 

@@ -42,18 +42,17 @@ class Node {
   Tensor recomputed;              // the first output, once a consumer has asked for it during the walk
 };
 
+inline const Node::Form& form_of(const Edge& edge) { return edge.node->outputs[static_cast<size_t>(edge.output)]; }
+inline Tensor& slot_of(const Edge& edge) { return edge.node->gradients[static_cast<size_t>(edge.output)]; }
 // f64 for f64, f32 for everything else.
 inline DType accumulation_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
-// A leaf's gradient, zeros at first.
-Tensor& leaf_gradient(Node& leaf);
+Tensor& leaf_gradient(Node& leaf);  // zeros at first
 
 // One backward pass.
 class Walk {
  public:
   void deposit(const Edge& edge, Tensor contribution);
-  InputGradients::Target target(const Edge& edge);  // only where is_direct
-  // Whether the receiver's own buffer has this dtype.
-  static bool is_direct(const Edge& edge, DType dtype);
+  InputGradients::Target target(const Edge& edge);  // of the receiver's own dtype
   void run();
 
  private:

@@ -22,6 +22,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "autograd/variable.h"
@@ -124,15 +125,13 @@ class InputGradients {
 
  private:
   friend class Walk;
-  void deliver_rounded();  // the buffers that were not the receiver's own
+  const Edge& edge(int i) const;
+  Target buffer(int i, DType dtype);
+  void deliver_pending();
 
-  struct Pending {
-    int input;
-    Tensor tensor;
-  };
   Node& node_;
   Walk& walk_;
-  std::vector<Pending> pending_;
+  std::vector<std::pair<int, Tensor>> pending_;  // buffers that are not the receiver's own
 };
 
 // What apply() returns: converts to its only output, or is indexed.

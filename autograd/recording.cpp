@@ -40,6 +40,7 @@ Node::~Node() {
     for (Edge& edge : node.inputs) chain.push_back(std::move(edge.node));
     for (SavedTensor& saved : node.saved) chain.push_back(std::move(saved.producer));
     node.inputs.clear();
+    node.operation.reset();  // may hold inputs, too
   };
   cut(*this);
   while (!chain.empty()) {
@@ -49,7 +50,7 @@ Node::~Node() {
   }
 }
 
-std::string Node::name() const { return leaf ? "leaf" : operation ? std::string(operation->name()) : "operation"; }
+std::string Node::name() const { return operation ? std::string(operation->name()) : "leaf"; }
 
 void Node::release() {
   walked = true;
