@@ -5,11 +5,20 @@
 namespace lathe::kernels::LATHE_ISA {
 namespace {
 
+// A copy keeps subnormals in every instruction set.
+template <class Out>
+LATHE_INLINE void store_exactly(Out* out, Vec v, int count) { store_some(out, v, count); }
+LATHE_INLINE void store_exactly(bf16* out, Vec v, int count) {
+  const VecH bits = to_bf16_bits_exactly(v);
+  if (count < lanes) return store_partial_bits(out, bits, count);
+  __builtin_memcpy(out, &bits, sizeof bits);
+}
+
 template <class Out, class In>
 void cast_typed(const CastArgs& args) {
   Out* out = static_cast<Out*>(args.out);
   const In* in = static_cast<const In*>(args.in);
-  for_row(args.count, [&](int64_t i, int count) { store_some(out + i, load_some(in + i, count), count); });
+  for_row(args.count, [&](int64_t i, int count) { store_exactly(out + i, load_some(in + i, count), count); });
 }
 
 template <class Out>

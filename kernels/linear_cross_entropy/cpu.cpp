@@ -36,20 +36,29 @@ float exp_of(float x) {
 
 // scale · (softmax − onehot), through the cap when there is one. T is no wider than the logits, so that what is written
 // at column i never reaches a logit that is still to be read.
-template <class T>
+template <class T, bool capped>
 void gradient_row(const CrossEntropyRows<float>& rows, float* z, int64_t label, float largest, float sum) {
   const Vec shift = splat(largest), factor = splat(rows.scale / sum);
-  const Vec inverse_cap = splat(rows.softcap > 0.0f ? 1.0f / rows.softcap : 0.0f);  // 0: the slope below is 1
-  const float label_ratio = z[label] * (rows.softcap > 0.0f ? 1.0f / rows.softcap : 0.0f);
-  const float label_slope = 1.0f - label_ratio * label_ratio;
-  const float at_label = rows.scale * (exp_of(z[label] - largest) / sum - 1.0f) * label_slope;
+  const float inverse_cap = capped ? 1.0f / rows.softcap : 0.0f;
+  float at_label = rows.scale * (exp_of(z[label] - largest) / sum - 1.0f);
+  if (capped) at_label *= 1.0f - (z[label] * inverse_cap) * (z[label] * inverse_cap);
   T* out = reinterpret_cast<T*>(z);
   for_row(rows.columns, [&](int64_t i, int count) {
     const Vec logits = load_some(z + i, count);
-    const Vec ratio = logits * inverse_cap;
-    store_some(out + i, exp(logits - shift) * factor * (splat(1.0f) - ratio * ratio), count);
+    Vec gradient = exp(logits - shift) * factor;
+    if (capped) {
+      const Vec ratio = logits * splat(inverse_cap);
+      gradient = gradient * (splat(1.0f) - ratio * ratio);
+    }
+    store_some(out + i, gradient, count);
   });
   store_partial(out + label, splat(at_label), 1);
+}
+
+template <class T>
+void gradient_row(const CrossEntropyRows<float>& rows, float* z, int64_t label, float largest, float sum) {
+  rows.softcap > 0.0f ? gradient_row<T, true>(rows, z, label, largest, sum)
+                      : gradient_row<T, false>(rows, z, label, largest, sum);
 }
 
 void cross_entropy_row(const CrossEntropyRows<float>& rows, int64_t row) {

@@ -81,15 +81,20 @@ LATHE_INLINE Vec load(const float* p) {
 LATHE_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
 LATHE_INLINE Vec from_bf16_bits(VecH bits) { return (Vec)(__builtin_convertvector(bits, VecU) << 16); }
-LATHE_INLINE VecH to_bf16_bits(Vec v) {
-#if defined(LATHE_ISA_avx512_bf16)
-  return (VecH)_mm512_cvtneps_pbh((__m512)v);
-#else
+// To nearest even by integers: exact for subnormals too.
+LATHE_INLINE VecH to_bf16_bits_exactly(Vec v) {
   const VecU u = (VecU)v;
   const VecU rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   const VecU quiet = (u >> 16) | 0x40u;
   const VecI is_nan = (VecI)(v != v);
   return __builtin_convertvector(((VecU)is_nan & quiet) | (~(VecU)is_nan & rounded), VecH);
+}
+// The same, but the instruction takes subnormals (below 2^-126) for zero, as the products of that set do.
+LATHE_INLINE VecH to_bf16_bits(Vec v) {
+#if defined(LATHE_ISA_avx512_bf16)
+  return (VecH)_mm512_cvtneps_pbh((__m512)v);
+#else
+  return to_bf16_bits_exactly(v);
 #endif
 }
 LATHE_INLINE Vec load(const bf16* p) {

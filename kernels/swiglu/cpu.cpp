@@ -27,8 +27,10 @@ void backward_row(const SwigluBackwardArgs& args, int64_t row) {
   const Vec one = splat(1.0f);
   for_row(args.columns, [&](int64_t i, int count) {
     const Vec x = load_some(gate + i, count), u = load_some(up + i, count), g = load_some(grad_out + i, count);
-    const Vec s = sigmoid(x);
-    const Vec slope = s * fma(x, one - s, one);
+    const Vec e = exp(-x), s = one / (one + e);
+    // 1 − s, which cancels where s is near 1: there it is e · s.
+    const Vec rest = select((VecI)(x > zero()), e * s, one - s);
+    const Vec slope = s * fma(x, rest, one);
     store_some(grad_gate + i, g * u * slope, count);
     store_some(grad_up + i, g * (x * s), count);
   });

@@ -1,0 +1,40 @@
+// add and scale: against the f64 reference in every instruction set and dtype, exact where it must be.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "core/error.h"
+#include "tests/kernels/add_cases.h"
+#include "tests/support/kernel_checks.h"
+
+namespace lathe::testing {
+namespace {
+
+LATHE_CHECK_OPERATIONS(add_operations());
+
+TEST(Add, ScaleOfOneIsTheCorrectlyRoundedSum) {
+  const float a_values[] = {1.0f, 0x1p24f, -0.0f, 1e30f, INFINITY, 3e38f}, b_values[] = {0x1p-25f, 1.0f, -0.0f, -1e30f, 1.0f, 3e38f};
+  const Tensor out = Tensor::empty({6}, DType::f32);
+  kernels::add(out, Tensor::of<float>(a_values, {6}), Tensor::of<float>(b_values, {6}));
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(out.data<float>()[i], a_values[i] + b_values[i]) << i;
+  EXPECT_TRUE(std::signbit(out.data<float>()[2]));
+}
+
+TEST(Add, TakesF64WhereAnyArgumentIs) {
+  const double b_value[] = {0x1p-60};
+  const float a_value[] = {1.0f};
+  const Tensor out = Tensor::empty({1}, DType::f64);
+  kernels::add(out, Tensor::of<float>(a_value, {1}), Tensor::of<double>(b_value, {1}), 0x1p10);
+  EXPECT_EQ(out.data<double>()[0], 1.0 + 0x1p-50);
+}
+
+TEST(Add, RefusesShapesThatDoNotFitAndViewsWithHoles) {
+  const Tensor out = Tensor::zeros({4, 4}, DType::f32);
+  EXPECT_THROW(kernels::add(out, out, Tensor::zeros({16}, DType::f32)), ShapeError);
+  EXPECT_THROW(kernels::add(out, Tensor::zeros({4, 8}, DType::f32).slice(1, 0, 4), out), ShapeError);
+  EXPECT_THROW(kernels::add(out, Tensor::zeros({4, 4}, DType::i32), out), ShapeError);
+  EXPECT_THROW(kernels::scale(Tensor{}, out, 1.0), ShapeError);
+}
+
+}  // namespace
+}  // namespace lathe::testing

@@ -1,0 +1,70 @@
+// embedding: rows come out as they lie, gradients are summed in the order the header promises, bad ids are refused.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+
+#include "core/error.h"
+#include "tests/kernels/embedding_cases.h"
+#include "tests/support/kernel_checks.h"
+
+namespace lathe::testing {
+namespace {
+
+LATHE_CHECK_OPERATIONS(embedding_operations());
+
+TEST(Embedding, RowsAreTheWeightsBits) {
+  const Tensor weight = Tensor::empty({6, 19}, DType::f16);
+  for (int64_t i = 0; i < weight.numel(); ++i) static_cast<uint16_t*>(weight.raw())[i] = static_cast<uint16_t>(i * 509);  // NaN payloads too
+  const int32_t id[] = {5, 0, 5, 3};
+  const Tensor out = Tensor::empty({4, 19}, DType::f16);
+  kernels::embedding_forward(out, weight, Tensor::of<int32_t>(id, {4}));
+  for (int64_t t = 0; t < 4; ++t) {
+    EXPECT_EQ(std::memcmp(out.select(0, t).raw(), weight.select(0, id[t]).raw(), 19 * 2), 0) << t;
+  }
+}
+
+TEST(Embedding, BackwardSumsEachSequenceBeforeItAdds) {
+  // In f32 1e8 + 3 + 3 is 1e8, but 3 + 3 + 3 = 9 first gives 1e8 + 8: the sum over the sequence comes first.
+  const float grads[] = {3, 3, 3};
+  const int32_t ids[] = {1, 1, 1}, together[] = {0, 3}, apart[] = {0, 1, 2, 3};
+  const auto run = [&](std::span<const int32_t> ends) {
+    const Tensor grad_weight = Tensor::zeros({2, 1}, DType::f32);
+    grad_weight.data<float>()[1] = 1e8f;
+    kernels::embedding_backward(grad_weight, Tensor::of<float>(grads, {3, 1}), Tensor::of<int32_t>(ids, {3}),
+                                Tensor::of<int32_t>(ends, {static_cast<int64_t>(ends.size())}));
+    return grad_weight.data<float>()[1];
+  };
+  EXPECT_EQ(run(together), 100000008.0f);
+  EXPECT_EQ(run(apart), 100000000.0f);
+}
+
+TEST(Embedding, AnIdOutsideTheVocabularyIsNamed) {
+  const Tensor weight = Tensor::zeros({10, 4}, DType::f32), out = Tensor::zeros({2, 4}, DType::f32);
+  const Tensor whole = Tensor::of<int32_t>(std::vector<int32_t>{0, 2}, {2});
+  for (int32_t bad : {-1, 10, 1 << 30}) {
+    const Tensor ids = Tensor::of<int32_t>(std::vector<int32_t>{3, bad}, {2});
+    try {
+      kernels::embedding_forward(out, weight, ids);
+      FAIL() << bad;
+    } catch (const ShapeError& error) {
+      EXPECT_NE(std::string(error.what()).find("ids[1]"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find(std::to_string(bad)), std::string::npos) << error.what();
+    }
+    EXPECT_THROW(kernels::embedding_backward(weight, out, ids, whole), ShapeError);
+    EXPECT_THROW(kernels::embedding_forward(out, kernels::pack_weight(weight, DType::f32), ids), ShapeError);
+  }
+}
+
+TEST(Embedding, RefusesBoundsThatDoNotCutTheTokens) {
+  const Tensor grad_weight = Tensor::zeros({10, 4}, DType::f32), grad_out = Tensor::zeros({3, 4}, DType::f32);
+  const Tensor ids = Tensor::zeros({3}, DType::i32);
+  for (const std::vector<int32_t>& bad : {std::vector<int32_t>{}, {1, 3}, {0, 2}, {0, 4, 3}, {0, 2, 1, 3}}) {
+    const Tensor cu_seqlens = Tensor::of<int32_t>(bad, {static_cast<int64_t>(bad.size())});
+    EXPECT_THROW(kernels::embedding_backward(grad_weight, grad_out, ids, cu_seqlens), ShapeError);
+  }
+  EXPECT_THROW(kernels::embedding_backward(grad_weight, grad_out, ids, Tensor{}), ShapeError);
+}
+
+}  // namespace
+}  // namespace lathe::testing

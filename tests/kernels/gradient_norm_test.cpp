@@ -1,0 +1,76 @@
+// gradient_norm: PyTorch's norms, the promised order of the sum bit for bit, any thread count and instruction set.
+#include "kernels/gradient_norm/gradient_norm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "core/thread_pool.h"
+#include "kernels/copy/copy.h"
+#include "kernels/gradient_norm/reference.h"
+#include "kernels/simd/isa.h"
+#include "tests/support/golden.h"
+
+namespace lathe::kernels {
+namespace {
+
+Tensor random_tensor(int64_t n, DType dtype) {
+  const Tensor values = Tensor::empty({n}, DType::f32);
+  RandomStream random(static_cast<uint64_t>(n), RandomPurpose::test);
+  for (float& x : values.span<float>()) x = random.normal() * std::exp2f(20 * random.uniform() - 10);
+  return cast(values, dtype);
+}
+
+TEST(GradientNorm, IsPyTorchs) {
+  auto golden = lathe::testing::golden_tensors("kernels/clip_grad_norm.safetensors");
+  for (const std::string run : {"clipped", "kept", "tiny"}) {
+    std::vector<Tensor> wide, narrow;
+    for (const char* i : {"0", "1", "2"}) {
+      wide.push_back(golden[run + ".grad." + i]);
+      narrow.push_back(cast(wide.back(), DType::f32));
+    }
+    const double expected = golden[run + ".norm"].data<double>()[0];
+    EXPECT_NEAR(gradient_norm(wide), expected, 40 * 0x1p-53 * expected) << run;  // 31 squares and sums
+    EXPECT_NEAR(gradient_norm(narrow), expected, 0x1p-24 * expected) << run;     // each element rounded to f32
+  }
+}
+
+// Squares of f32 and bf16 are exact in f64 and the order is one: the plain body gives the same bits.
+TEST(GradientNorm, SumsInTheOrderOfItsSpecification) {
+  const Isa before = active_isa();
+  const int threads = thread_count();
+  for (const int64_t n : {0, 1, 15, 16, 17, 4095, 4096, 4097, 100000}) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const Tensor x = random_tensor(n, dtype);
+      const double expected = reference::sum_of_squares(x);
+      for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
+        if (!machine_has(isa)) continue;
+        set_active_isa(isa);
+        for (const int count : {1, 2, 3}) {
+          set_thread_count(count);
+          EXPECT_EQ(sum_of_squares(x), expected) << n << " " << name_of(dtype) << " " << name_of(isa) << " " << count;
+        }
+      }
+    }
+  }
+  set_active_isa(before);
+  set_thread_count(threads);
+}
+
+TEST(GradientNorm, HoldsSquaresThatOverflowF32) {
+  const float values[] = {3e30f, 4e30f}, broken[] = {1.0f, NAN};
+  EXPECT_NEAR(gradient_norm(std::vector<Tensor>{Tensor::of<float>(values, {2})}), 5e30, 5e30 * 0x1p-23);
+  EXPECT_TRUE(std::isnan(sum_of_squares(Tensor::of<float>(broken, {2}))));
+  EXPECT_EQ(gradient_norm({}), 0.0);
+}
+
+TEST(GradientNorm, RefusesViewsWithHoles) {
+  EXPECT_THROW(sum_of_squares(Tensor::zeros({4, 8}, DType::f32).slice(1, 0, 4)), ShapeError);
+  EXPECT_THROW(sum_of_squares(Tensor::zeros({4}, DType::i32)), ShapeError);
+}
+
+}  // namespace
+}  // namespace lathe::kernels

@@ -1,0 +1,184 @@
+// linear_cross_entropy and token_logprobs: the f64 reference in every instruction set, PyTorch's answers, the same bits from
+// both, and what they must refuse.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "core/error.h"
+#include "kernels/copy/copy.h"
+#include "tests/kernels/linear_cross_entropy_cases.h"
+#include "tests/support/golden.h"
+#include "tests/support/kernel_checks.h"
+
+namespace lathe::testing {
+namespace {
+
+LATHE_CHECK_OPERATIONS(linear_cross_entropy_operations());
+
+Tensor random_tensor(const Shape& shape, DType dtype, float scale, uint64_t seed) {
+  const Tensor values = Tensor::empty(shape, DType::f32);
+  RandomStream random(seed, RandomPurpose::test);
+  for (float& x : values.span<float>()) x = scale * random.normal();
+  return kernels::cast(values, dtype);
+}
+
+TEST(LinearCrossEntropy, AnswersAsPyTorchInDouble) {
+  auto golden = golden_tensors("kernels/linear_cross_entropy.safetensors");
+  const Tensor &hidden = golden["hidden"], &weight = golden["weight"];
+  const int64_t tokens = hidden.dim(0);
+  const Tensor labels = Tensor::empty({tokens}, DType::i32);
+  int valid = 0;
+  for (int64_t t = 0; t < tokens; ++t) {
+    labels.data<int32_t>()[t] = static_cast<int32_t>(golden["labels"].data<int64_t>()[t]);
+    valid += labels.data<int32_t>()[t] != kernels::ignored_label;
+  }
+  const Tensor loss = Tensor::empty({tokens}, DType::f64), entropy = Tensor::empty({tokens}, DType::f64);
+  const Tensor grad_hidden = Tensor::empty(hidden.shape(), DType::f64), grad_weight = Tensor::zeros(weight.shape(), DType::f64);
+  const int32_t bounds[] = {0, static_cast<int32_t>(tokens)};
+  const float scale = 1.0f / static_cast<float>(valid);  // PyTorch divides in f64
+  kernels::linear_cross_entropy({loss, entropy, {}, grad_hidden, grad_weight}, hidden, weight, labels,
+                                Tensor::of<int32_t>(bounds, {2}), scale);
+  double sum = 0;
+  for (int64_t t = 0; t < tokens; ++t) {
+    const bool ignored = labels.data<int32_t>()[t] == kernels::ignored_label;
+    sum += loss.data<double>()[t];
+    EXPECT_NEAR(loss.data<double>()[t], ignored ? 0.0 : -golden["logprobs"].data<double>()[t], 1e-13) << t;
+    EXPECT_NEAR(entropy.data<double>()[t], ignored ? 0.0 : golden["entropy"].data<double>()[t], 1e-13) << t;
+  }
+  EXPECT_NEAR(sum / valid, golden["loss"].data<double>()[0], 1e-13);
+  const double exact = 1.0 / valid / static_cast<double>(scale);
+  for (int64_t i = 0; i < hidden.numel(); ++i) EXPECT_NEAR(grad_hidden.data<double>()[i] * exact, golden["dhidden"].data<double>()[i], 1e-14) << i;
+  for (int64_t i = 0; i < weight.numel(); ++i) EXPECT_NEAR(grad_weight.data<double>()[i] * exact, golden["dweight"].data<double>()[i], 1e-14) << i;
+}
+
+// A sampler reads logprobs from logits, a trainer its loss from hidden states: the same bits, in any chunk.
+TEST(LinearCrossEntropy, LossIsTheBitsOfTokenLogprobs) {
+  const int64_t tokens = 150, vocabulary = 1003, hidden = 40;
+  for (const kernels::Isa isa : {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16}) {
+    if (!kernels::machine_has(isa)) continue;
+    const kernels::Isa before = kernels::active_isa();
+    kernels::set_active_isa(isa);
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      const Tensor x = random_tensor({tokens, hidden}, dtype, 1.0f, 1);
+      const kernels::PackedWeight weight = kernels::pack_weight(random_tensor({vocabulary, hidden}, dtype, 0.5f, 2), dtype);
+      const Tensor labels = Tensor::empty({tokens}, DType::i32), logits = Tensor::empty({tokens, vocabulary}, DType::f32);
+      for (int64_t t = 0; t < tokens; ++t) labels.data<int32_t>()[t] = static_cast<int32_t>(t * 331 % vocabulary);
+      const Tensor loss = Tensor::empty({tokens}, DType::f32), logprobs = Tensor::empty({tokens}, DType::f32);
+      const Tensor with_gradient = Tensor::empty({tokens}, DType::f32), grad = Tensor::empty(x.shape(), dtype);
+      kernels::linear_cross_entropy({.loss = loss}, x, weight, labels, {}, 1.0f);
+      kernels::linear_cross_entropy({.loss = with_gradient, .grad_hidden = grad}, x, weight, labels, {}, 0.25f);
+      kernels::linear_forward(logits, x, weight);
+      kernels::token_logprobs(logprobs, logits, labels);
+      for (int64_t t = 0; t < tokens; ++t) {
+        EXPECT_EQ(std::bit_cast<uint32_t>(-loss.data<float>()[t]), std::bit_cast<uint32_t>(logprobs.data<float>()[t])) << t;
+        EXPECT_EQ(std::bit_cast<uint32_t>(loss.data<float>()[t]), std::bit_cast<uint32_t>(with_gradient.data<float>()[t])) << t;
+      }
+    }
+    kernels::set_active_isa(before);
+  }
+}
+
+// hidden = 1 and weight = the logits: rows of any logits, through the whole operation.
+struct OneRow {
+  float loss, entropy;
+  bool correct;
+  std::vector<float> gradient;  // ∂loss/∂logit
+};
+OneRow one_row(const std::vector<float>& logits, int32_t label) {
+  const int64_t n = static_cast<int64_t>(logits.size());
+  const float one[] = {1.0f};
+  const int32_t labels[] = {label}, bounds[] = {0, 1};
+  const Tensor loss = Tensor::empty({1}, DType::f32), entropy = Tensor::empty({1}, DType::f32), correct = Tensor::empty({1}, DType::u8);
+  const Tensor grad = Tensor::zeros({n, 1}, DType::f32);
+  kernels::linear_cross_entropy({loss, entropy, correct, {}, grad}, Tensor::of<float>(one, {1, 1}), Tensor::of<float>(logits, {n, 1}),
+                                Tensor::of<int32_t>(labels, {1}), Tensor::of<int32_t>(bounds, {2}), 1.0f);
+  const auto gradient = grad.span<float>();
+  return {loss.data<float>()[0], entropy.data<float>()[0], correct.data<uint8_t>()[0] != 0, {gradient.begin(), gradient.end()}};
+}
+
+TEST(LinearCrossEntropy, LogitsAtTheEndsOfTheRange) {
+  const float huge = 1e30f;
+  const OneRow certain = one_row({-huge, huge, 0.0f, -huge, 1.0f}, 1);
+  EXPECT_EQ(certain.loss, 0.0f);
+  EXPECT_EQ(certain.entropy, 0.0f);
+  EXPECT_TRUE(certain.correct);
+  for (const float g : certain.gradient) EXPECT_EQ(g, 0.0f);
+  const OneRow wrong = one_row({-huge, huge, 0.0f, -huge, 1.0f}, 0);
+  EXPECT_EQ(wrong.loss, 2 * huge);
+  EXPECT_EQ(wrong.gradient[0], -1.0f);
+  EXPECT_EQ(wrong.gradient[1], 1.0f);
+  const OneRow banned = one_row({0.0f, -INFINITY, 0.0f}, 0);  // −inf has no share
+  EXPECT_FLOAT_EQ(banned.loss, std::log(2.0f));
+  EXPECT_FLOAT_EQ(banned.entropy, std::log(2.0f));
+  EXPECT_EQ(banned.gradient[1], 0.0f);
+  for (const float broken : {NAN, INFINITY}) EXPECT_TRUE(std::isnan(one_row({0.0f, broken, 1.0f}, 0).loss));
+  std::vector<float> late(70, 0.0f);
+  late[69] = NAN;  // past the last whole vector
+  EXPECT_TRUE(std::isnan(one_row(late, 3).loss));
+}
+
+TEST(LinearCrossEntropy, OnlyTheFirstOfEqualMaximaIsCorrect) {
+  std::vector<float> logits(40, 1.0f);
+  EXPECT_TRUE(one_row(logits, 0).correct);
+  EXPECT_FALSE(one_row(logits, 39).correct);
+  logits[39] = 1.5f;
+  EXPECT_TRUE(one_row(logits, 39).correct);
+  EXPECT_FALSE(one_row(logits, 0).correct);
+}
+
+TEST(LinearCrossEntropy, UniformLogitsAreTheVocabularysLogarithm) {
+  for (const int n : {3, 15, 16, 17, 576, 49152}) {
+    const OneRow row = one_row(std::vector<float>(static_cast<size_t>(n), -3.0f), n / 2);
+    EXPECT_FLOAT_EQ(row.loss, std::log(static_cast<float>(n))) << n;
+    EXPECT_NEAR(row.entropy, std::log(static_cast<float>(n)), 1e-6f) << n;
+    EXPECT_NEAR(row.gradient[static_cast<size_t>(n / 2)], 1.0 / n - 1.0, 2 * 0x1p-24) << n;  // two roundings below 1
+    EXPECT_FLOAT_EQ(row.gradient[0], 1.0f / static_cast<float>(n)) << n;
+  }
+}
+
+// A batch that is only cut elsewhere costs the same workspace; what is never asked for is never made.
+TEST(LinearCrossEntropy, HoldsOneChunkOfLogitsAtATime) {
+  const int64_t tokens = 700, vocabulary = 4096, hidden = 8;
+  const Tensor x = random_tensor({tokens, hidden}, DType::f32, 1.0f, 3), weight = random_tensor({vocabulary, hidden}, DType::f32, 1.0f, 4);
+  const Tensor labels = Tensor::zeros({tokens}, DType::i32), loss = Tensor::zeros({tokens}, DType::f32);
+  const Tensor grad = Tensor::zeros({tokens, hidden}, DType::f32);
+  Allocator& allocator = allocator_for({});
+  allocator.release_cached();
+  allocator.reset_peak();
+  const auto before = allocator.stats().total_live_bytes;
+  kernels::linear_cross_entropy({.loss = loss, .grad_hidden = grad}, x, weight, labels, {}, 1.0f);
+  const int64_t chunk_bytes = kernels::cross_entropy_chunk * vocabulary * 4;
+  // The products' own packed panels come on top: at most the weight once, padded.
+  EXPECT_LE(allocator.stats().total_peak_bytes - before, 3 * chunk_bytes);
+  EXPECT_LT(3 * chunk_bytes, tokens * vocabulary * 4);
+}
+
+TEST(LinearCrossEntropy, RefusesWhatDoesNotFit) {
+  const Tensor x = Tensor::zeros({4, 8}, DType::f32), weight = Tensor::zeros({10, 8}, DType::f32), loss = Tensor::zeros({4}, DType::f32);
+  const Tensor labels = Tensor::zeros({4}, DType::i32);
+  const auto run = [&](kernels::CrossEntropyOutputs outputs, const Tensor& h, const Tensor& w, const Tensor& l) {
+    kernels::linear_cross_entropy(outputs, h, w, l, {}, 1.0f);
+  };
+  EXPECT_THROW(run({.loss = loss}, x, Tensor::zeros({10, 9}, DType::f32), labels), ShapeError);
+  EXPECT_THROW(run({.loss = loss}, x, Tensor::zeros({10, 8}, DType::bf16), labels), ShapeError);
+  EXPECT_THROW(run({.loss = Tensor::zeros({3}, DType::f32)}, x, weight, labels), ShapeError);
+  EXPECT_THROW(run({.loss = Tensor::zeros({4}, DType::bf16)}, x, weight, labels), ShapeError);
+  EXPECT_THROW(run({.loss = loss, .grad_weight = Tensor::zeros({10, 8}, DType::f32)}, x, weight, labels), ShapeError);  // no cu_seqlens
+  for (const int32_t bad : {-1, 10, -99, std::numeric_limits<int32_t>::max()}) {
+    const int32_t values[] = {0, 1, bad, 2};
+    try {
+      run({.loss = loss}, x, weight, Tensor::of<int32_t>(values, {4}));
+      FAIL() << bad;
+    } catch (const ShapeError& error) {
+      EXPECT_NE(std::string(error.what()).find("labels[2]"), std::string::npos) << error.what();
+    }
+    const Tensor logits = Tensor::zeros({4, 10}, DType::f32);
+    EXPECT_THROW(kernels::token_logprobs(loss, logits, Tensor::of<int32_t>(values, {4})), ShapeError);
+  }
+}
+
+}  // namespace
+}  // namespace lathe::testing

@@ -1,0 +1,72 @@
+// swiglu: against the f64 reference in every instruction set, PyTorch's answers, and what it must refuse.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "core/error.h"
+#include "tests/kernels/swiglu_cases.h"
+#include "tests/support/golden.h"
+#include "tests/support/kernel_checks.h"
+
+namespace lathe::testing {
+namespace {
+
+LATHE_CHECK_OPERATIONS(swiglu_operations());
+
+// Both sides compute in f64 with a handful of roundings on values below 10.
+void expect_close(const Tensor& found, const Tensor& expected) {
+  for (int64_t i = 0; i < expected.numel(); ++i) EXPECT_NEAR(found.data<double>()[i], expected.data<double>()[i], 1e-14) << i;
+}
+
+TEST(Swiglu, AnswersAsPyTorchInDouble) {
+  auto golden = golden_tensors("kernels/gated.safetensors");
+  const Tensor &gate = golden["swiglu.gate"], &up = golden["swiglu.up"];
+  const Tensor out = Tensor::empty(gate.shape(), DType::f64);
+  kernels::swiglu_forward(out, gate, up);
+  expect_close(out, golden["swiglu.y"]);
+  const Tensor grad_gate = Tensor::empty(gate.shape(), DType::f64), grad_up = Tensor::empty(gate.shape(), DType::f64);
+  kernels::swiglu_backward(grad_gate, grad_up, golden["swiglu.dy"], gate, up);
+  expect_close(grad_gate, golden["swiglu.dgate"]);
+  expect_close(grad_up, golden["swiglu.dup"]);
+}
+
+TEST(Swiglu, HalvesOfOneTensorAreItsGateAndUp) {
+  const Tensor both = Tensor::empty({3, 40}, DType::f32);
+  RandomStream random(5, RandomPurpose::test);
+  for (float& x : both.span<float>()) x = random.normal();
+  const Tensor gate = both.slice(1, 0, 20), up = both.slice(1, 20, 40);
+  const Tensor out = Tensor::empty({3, 20}, DType::f32), expected = Tensor::empty({3, 20}, DType::f32);
+  kernels::swiglu_forward(out, gate, up);
+  kernels::swiglu_forward(expected, gate.clone(), up.clone());
+  EXPECT_EQ(std::memcmp(out.raw(), expected.raw(), static_cast<size_t>(out.nbytes())), 0);
+}
+
+TEST(Swiglu, NaNGoesThroughAndInfinityBehavesAsTheFormula) {
+  const float gate_values[] = {NAN, 1.0f, INFINITY}, up_values[] = {1.0f, NAN, 2.0f};
+  const Tensor gate = Tensor::of<float>(gate_values, {1, 3}), up = Tensor::of<float>(up_values, {1, 3});
+  const Tensor out = Tensor::empty({1, 3}, DType::f32);
+  kernels::swiglu_forward(out, gate, up);
+  EXPECT_TRUE(std::isnan(out.data<float>()[0]));
+  EXPECT_TRUE(std::isnan(out.data<float>()[1]));
+  EXPECT_EQ(out.data<float>()[2], INFINITY);
+}
+
+TEST(Swiglu, RefusesShapesAndDtypesThatDoNotFit) {
+  const Tensor gate = Tensor::zeros({2, 8}, DType::f32), out = Tensor::zeros({2, 8}, DType::f32);
+  EXPECT_THROW(kernels::swiglu_forward(out, gate, Tensor::zeros({2, 9}, DType::f32)), ShapeError);
+  EXPECT_THROW(kernels::swiglu_forward(out, gate, Tensor::zeros({2, 8}, DType::bf16)), ShapeError);
+  EXPECT_THROW(kernels::swiglu_forward(out, gate, Tensor{}), ShapeError);
+  EXPECT_THROW(kernels::swiglu_forward(Tensor::zeros({16}, DType::f32), gate, gate), ShapeError);
+  const Tensor turned = Tensor::zeros({8, 2}, DType::f32).transpose(0, 1);
+  EXPECT_THROW(kernels::swiglu_forward(out, gate, turned), ShapeError);
+  try {
+    kernels::swiglu_backward(out, out, Tensor::zeros({3, 8}, DType::f32), gate, gate);
+    FAIL() << "a gradient of another shape was taken";
+  } catch (const ShapeError& error) {
+    EXPECT_STREQ(error.what(), "swiglu_backward: grad_out expects shape [2, 8], found f32[3, 8] on cpu");
+  }
+}
+
+}  // namespace
+}  // namespace lathe::testing
