@@ -13,11 +13,11 @@ struct AdamWArgs {
   float* m;
   float* v;
   float grad_scale;
-  float keep_weight;           // 1 − learning_rate · weight_decay
+  float keep_weight;  // 1 − learning_rate · weight_decay
   float beta1, one_less_beta1;
   float beta2, one_less_beta2;
-  float step_size;             // learning_rate / (1 − β1^step)
-  float inverse_correction2;   // 1 / √(1 − β2^step)
+  float step_size;            // learning_rate / (1 − β1^step)
+  float inverse_correction2;  // 1 / √(1 − β2^step)
   float eps;
   int64_t begin, end;
 };

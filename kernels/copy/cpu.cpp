@@ -7,7 +7,9 @@ namespace {
 
 // A copy keeps subnormals in every instruction set.
 template <class Out>
-LATHE_INLINE void store_exactly(Out* out, Vec v, int count) { store_some(out, v, count); }
+LATHE_INLINE void store_exactly(Out* out, Vec v, int count) {
+  store_some(out, v, count);
+}
 LATHE_INLINE void store_exactly(bf16* out, Vec v, int count) {
   const VecH bits = to_bf16_bits_exactly(v);
   if (count < lanes) return store_partial_bits(out, bits, count);

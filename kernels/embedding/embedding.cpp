@@ -20,9 +20,8 @@ void backward_on_cpu(const Tensor& grad_weight, const Tensor& grad_out, const Te
   const auto ends = cu_seqlens.span<int32_t>();
   std::vector<int32_t> order(id.size()), sequence_of(id.size());
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return id[static_cast<size_t>(a)] < id[static_cast<size_t>(b)];
-  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return id[static_cast<size_t>(a)] < id[static_cast<size_t>(b)]; });
   for (size_t s = 0; s + 1 < ends.size(); ++s) {
     std::fill(sequence_of.begin() + ends[s], sequence_of.begin() + ends[s + 1], static_cast<int32_t>(s));
   }
@@ -57,7 +56,10 @@ void backward_on_cpu(const Tensor& grad_weight, const Tensor& grad_out, const Te
 
 void embedding_forward(const Tensor& out, const Tensor& weight, const Tensor& ids) {
   const char* operation = "embedding_forward";
-  expect(operation, "weight", weight).rank(2).dtype({DType::f32, DType::bf16, DType::f16, DType::f64}).rows_contiguous();
+  expect(operation, "weight", weight)
+      .rank(2)
+      .dtype({DType::f32, DType::bf16, DType::f16, DType::f64})
+      .rows_contiguous();
   expect_cpu(operation, weight);
   expect_ids(operation, ids, weight.dim(0));
   expect(operation, "out", out).shape({ids.dim(0), weight.dim(1)}).dtype(weight.dtype()).rows_contiguous();
@@ -74,7 +76,8 @@ void embedding_forward(const Tensor& out, const Tensor& weight, const Tensor& id
   });
 }
 
-void embedding_backward(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& ids, const Tensor& cu_seqlens) {
+void embedding_backward(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& ids,
+                        const Tensor& cu_seqlens) {
   const char* operation = "embedding_backward";
   expect(operation, "grad_weight", grad_weight).rank(2).dtype({DType::f32, DType::f64}).rows_contiguous();
   expect_cpu(operation, grad_weight);

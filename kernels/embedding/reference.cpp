@@ -11,12 +11,14 @@ void embedding_forward(const Tensor& out, const Tensor& weight, const Tensor& id
   for (int64_t t = 0; t < ids.numel(); ++t) {
     const int64_t id = ids.data<int32_t>()[t];
     for (int64_t i = 0; i < weight.dim(1); ++i) {
-      write(out.dtype(), out.raw(), t * out.stride(0) + i, read(weight.dtype(), weight.raw(), id * weight.stride(0) + i));
+      write(out.dtype(), out.raw(), t * out.stride(0) + i,
+            read(weight.dtype(), weight.raw(), id * weight.stride(0) + i));
     }
   }
 }
 
-void embedding_backward(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& ids, const Tensor& cu_seqlens) {
+void embedding_backward(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& ids,
+                        const Tensor& cu_seqlens) {
   const int64_t columns = grad_weight.dim(1);
   const auto ends = cu_seqlens.span<int32_t>();
   for (size_t s = 0; s + 1 < ends.size(); ++s) {

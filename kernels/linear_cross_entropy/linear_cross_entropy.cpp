@@ -45,7 +45,10 @@ void check(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView 
     expect(operation, "grad_hidden", outputs.grad_hidden).shape(hidden.shape()).dtype(hidden.dtype()).rows_contiguous();
   }
   if (outputs.grad_weight.defined()) {
-    expect(operation, "grad_weight", outputs.grad_weight).shape({vocabulary, hidden.dim(1)}).dtype(wide).rows_contiguous();
+    expect(operation, "grad_weight", outputs.grad_weight)
+        .shape({vocabulary, hidden.dim(1)})
+        .dtype(wide)
+        .rows_contiguous();
     expect_cu_seqlens(operation, cu_seqlens, tokens);
   }
 }
@@ -88,12 +91,14 @@ std::vector<Chunk> chunks_by_sequence(std::span<const int32_t> labels, std::span
 
 // With no weight gradient there is no sum over rows: chunks as even as can be, so that none streams the weight for a few rows.
 std::vector<Chunk> even_chunks(std::span<const int32_t> labels) {
-  const int64_t labelled = std::count_if(labels.begin(), labels.end(), [](int32_t label) { return label != ignored_label; });
+  const int64_t labelled =
+      std::count_if(labels.begin(), labels.end(), [](int32_t label) { return label != ignored_label; });
   const int64_t count = (labelled + cross_entropy_chunk - 1) / cross_entropy_chunk;
   std::vector<Chunk> chunks(static_cast<size_t>(count));
   int64_t seen = 0;
   for (size_t t = 0; t < labels.size(); ++t) {
-    if (labels[t] != ignored_label) chunks[static_cast<size_t>(seen++ * count / labelled)].tokens.push_back(static_cast<int64_t>(t));
+    if (labels[t] != ignored_label)
+      chunks[static_cast<size_t>(seen++ * count / labelled)].tokens.push_back(static_cast<int64_t>(t));
   }
   return chunks;
 }
@@ -132,7 +137,8 @@ CrossEntropyRows<Real> rows_of(const CrossEntropyOutputs& outputs, const Tensor&
 void run_rows(const CrossEntropyOutputs& outputs, const Tensor& logits, const Chunk& chunk, const Tensor& labels,
               DType gradient_dtype, double scale, float softcap) {
   if (logits.dtype() == DType::f64) {
-    return reference::cross_entropy_rows(rows_of<double>(outputs, logits, chunk, labels, gradient_dtype, scale, softcap));
+    return reference::cross_entropy_rows(
+        rows_of<double>(outputs, logits, chunk, labels, gradient_dtype, scale, softcap));
   }
   const auto rows = rows_of<float>(outputs, logits, chunk, labels, gradient_dtype, scale, softcap);
   parallel_for(logits.dim(0), std::max<int64_t>(1, 8192 / logits.dim(1)), [&](int64_t begin, int64_t end) {
@@ -183,8 +189,8 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const Tensor& hidd
     run_rows(outputs, logits, chunk, labels, dtype, scale, softcap);
     const Tensor gradients = all_gradients.slice(0, 0, rows).slice(1, 0, vocabulary);
     if (outputs.grad_weight.defined()) {
-      const Tensor groups = Tensor::of<int32_t>(chunk.groups, {static_cast<int64_t>(chunk.groups.size())},
-                                                MemoryTag::workspace);
+      const Tensor groups =
+          Tensor::of<int32_t>(chunk.groups, {static_cast<int64_t>(chunk.groups.size())}, MemoryTag::workspace);
       linear_weight_gradient(outputs.grad_weight, gradients, x, groups);
     }
     if (!outputs.grad_hidden.defined()) continue;

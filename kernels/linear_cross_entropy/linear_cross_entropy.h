@@ -13,9 +13,9 @@ inline constexpr int32_t ignored_label = -100;
 inline constexpr int64_t cross_entropy_chunk = 128;
 
 struct CrossEntropyOutputs {
-  Tensor loss;      // f32 (f64) [T]: −log p(label), 0 where ignored; may be undefined
-  Tensor entropy;   // f32 (f64) [T] in nats, 0 where ignored; may be undefined
-  Tensor correct;   // u8 [T]: the label is the first maximum of the logits; may be undefined
+  Tensor loss;         // f32 (f64) [T]: −log p(label), 0 where ignored; may be undefined
+  Tensor entropy;      // f32 (f64) [T] in nats, 0 where ignored; may be undefined
+  Tensor correct;      // u8 [T]: the label is the first maximum of the logits; may be undefined
   Tensor grad_hidden;  // [T, H] of hidden's dtype: scale · ∂Σloss/∂hidden, zero rows where ignored; may be undefined
   Tensor grad_weight;  // f32 (f64) [V, H] += scale · ∂Σloss/∂weight, per sequence in order; may be undefined
 };

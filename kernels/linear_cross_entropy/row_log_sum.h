@@ -32,7 +32,8 @@ LATHE_INLINE Vec load_logits(const float* z, int count) {
 // Σ exp(z − largest).
 LATHE_INLINE float row_exp_sum(const float* z, int64_t n, float largest) {
   const Vec shift = splat(largest);
-  return row_sum(n, [&](Vec partial, int64_t i, int count) { return partial + exp(load_logits(z + i, count) - shift); });
+  return row_sum(n,
+                 [&](Vec partial, int64_t i, int count) { return partial + exp(load_logits(z + i, count) - shift); });
 }
 
 LATHE_INLINE float log_of_sum(float sum) { return static_cast<float>(__builtin_log(static_cast<double>(sum))); }

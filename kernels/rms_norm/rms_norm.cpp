@@ -138,11 +138,7 @@ void rms_norm_backward(const Tensor& grad_x, const Tensor& grad_weight, const Te
   check_matrix(operation, "grad_out", grad_out, x);
   if (grad_sum.defined()) check_matrix(operation, "grad_sum", grad_sum, x);
   if (grad_weight.defined()) {
-    expect(operation, "grad_weight", grad_weight)
-        .shape({x.dim(1)})
-        .dtype(rstd.dtype())
-        .contiguous()
-        .device(x.device());
+    expect(operation, "grad_weight", grad_weight).shape({x.dim(1)}).dtype(rstd.dtype()).contiguous().device(x.device());
     expect_cu_seqlens(operation, cu_seqlens, x.dim(0));
   }
   if (x.numel() == 0) return;

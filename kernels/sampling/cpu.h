@@ -10,8 +10,8 @@ namespace lathe::kernels {
 struct LogitScan {
   const float* logits;
   int64_t count;
-  float* largest;         // the largest logit
-  int64_t* first;         // where it stands first; −1 when there is none
+  float* largest;  // the largest logit
+  int64_t* first;  // where it stands first; −1 when there is none
   uint8_t* has_nan;
 };
 

@@ -46,14 +46,14 @@ struct Weighing {
   float largest, inverse_temperature;
   std::vector<float> of(std::span<const float> logits) const {
     std::vector<float> weights(logits.size());
-    cpu::sampling_weights({logits.data(), static_cast<int64_t>(logits.size()), largest, inverse_temperature,
-                           weights.data(), nullptr});
+    cpu::sampling_weights(
+        {logits.data(), static_cast<int64_t>(logits.size()), largest, inverse_temperature, weights.data(), nullptr});
     return weights;
   }
   double total(std::span<const float> logits) const {
     std::vector<float> sums((logits.size() + sampling_block - 1) / sampling_block);
-    cpu::sampling_weights({logits.data(), static_cast<int64_t>(logits.size()), largest, inverse_temperature, nullptr,
-                           sums.data()});
+    cpu::sampling_weights(
+        {logits.data(), static_cast<int64_t>(logits.size()), largest, inverse_temperature, nullptr, sums.data()});
     double total = 0;
     for (float sum : sums) total += static_cast<double>(sum);
     return total;
@@ -95,7 +95,9 @@ std::vector<Kept> nucleus(std::span<const float> logits, double top_p, const Wei
 
 }  // namespace
 
-bool has_filters(const SamplingParams& params) { return params.top_k > 0 || params.top_p < 1.0f || params.min_p > 0.0f; }
+bool has_filters(const SamplingParams& params) {
+  return params.top_k > 0 || params.top_p < 1.0f || params.min_p > 0.0f;
+}
 
 std::vector<Kept> filter(std::span<const float> logits, float largest_logit, const SamplingParams& params) {
   const Weighing weighing{largest_logit, 1.0f / params.temperature};

@@ -21,7 +21,8 @@ void check(const SamplingParams& params) {
   const auto demand = [](bool fits, const char* key, const char* expected, float found) {
     if (!fits) throw ConfigError(key, std::string("expected ") + expected + ", found " + std::to_string(found));
   };
-  demand(params.temperature >= 0 && std::isfinite(params.temperature), "temperature", "a number ≥ 0", params.temperature);
+  demand(params.temperature >= 0 && std::isfinite(params.temperature), "temperature", "a number ≥ 0",
+         params.temperature);
   demand(params.top_k >= -1, "top_k", "a number of tokens, or 0 for all", static_cast<float>(params.top_k));
   demand(params.top_p > 0 && params.top_p <= 1, "top_p", "0 < top_p ≤ 1", params.top_p);
   demand(params.min_p >= 0 && params.min_p <= 1, "min_p", "0 ≤ min_p ≤ 1", params.min_p);
@@ -42,7 +43,7 @@ Scan scan(std::span<const float> logits, int64_t row) {
   cpu::scan_logits({logits.data(), static_cast<int64_t>(logits.size()), &result.largest, &result.first, &has_nan});
   if (has_nan != 0 || !std::isfinite(result.largest)) {
     throw NumericError("sample: row " + std::to_string(row) + " of the logits " +
-                       (has_nan != 0 ? "holds NaN"
+                       (has_nan != 0         ? "holds NaN"
                         : result.largest > 0 ? "holds +inf"
                                              : "holds no finite number") +
                        "; the model's weights or activations have gone wrong");

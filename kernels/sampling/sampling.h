@@ -11,10 +11,10 @@
 namespace lathe::kernels {
 
 struct SamplingParams {
-  float temperature = 1.0f;  // below 1e-5 is greedy: the first maximum
-  int32_t top_k = 0;         // 0 (or −1): off
-  float top_p = 1.0f;        // (0, 1]
-  float min_p = 0.0f;        // [0, 1]
+  float temperature = 1.0f;         // below 1e-5 is greedy: the first maximum
+  int32_t top_k = 0;                // 0 (or −1): off
+  float top_p = 1.0f;               // (0, 1]
+  float min_p = 0.0f;               // [0, 1]
   float repetition_penalty = 1.0f;  // over prompt and output, as transformers
   float presence_penalty = 0.0f;    // over output only
   float frequency_penalty = 0.0f;
@@ -23,8 +23,8 @@ struct SamplingParams {
 
 struct SamplingRow {
   SamplingParams params;
-  uint64_t position = 0;                    // of the token being drawn
-  std::span<const int32_t> prompt_tokens;   // read only where a penalty is set
+  uint64_t position = 0;                   // of the token being drawn
+  std::span<const int32_t> prompt_tokens;  // read only where a penalty is set
   std::span<const int32_t> output_tokens;
 };
 

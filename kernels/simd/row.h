@@ -6,9 +6,13 @@
 namespace lathe::kernels::LATHE_ISA {
 
 template <class T>
-LATHE_INLINE Vec load_some(const T* p, int count) { return count == lanes ? load(p) : load_partial(p, count); }
+LATHE_INLINE Vec load_some(const T* p, int count) {
+  return count == lanes ? load(p) : load_partial(p, count);
+}
 template <class T>
-LATHE_INLINE void store_some(T* p, Vec v, int count) { count == lanes ? store(p, v) : store_partial(p, v, count); }
+LATHE_INLINE void store_some(T* p, Vec v, int count) {
+  count == lanes ? store(p, v) : store_partial(p, v, count);
+}
 
 // body(i, count) for consecutive pieces of `lanes` elements; the last may be shorter.
 template <class Body>

@@ -25,13 +25,15 @@ void follow_golden(const std::string& run, double weight_decay, DType dtype, dou
     const std::string number = "." + std::to_string(step);
     kernels::adamw(weight, kernels::cast(golden[run + ".grad" + number], dtype), m, v,
                    {.learning_rate = 1e-2, .weight_decay = weight_decay, .step = step});
-    const std::pair<const Tensor*, std::string> results[] = {{&weight, ".param"}, {&m, ".exp_avg"}, {&v, ".exp_avg_sq"}};
+    const std::pair<const Tensor*, std::string> results[] = {
+        {&weight, ".param"}, {&m, ".exp_avg"}, {&v, ".exp_avg_sq"}};
     for (const auto& [found, name] : results) {
       const Tensor wide = kernels::cast(*found, DType::f64), &expected = golden[run + name + number];
       double largest = 0;
       for (const double x : expected.span<double>()) largest = std::max(largest, std::abs(x));
       for (int64_t i = 0; i < wide.numel(); ++i) {
-        EXPECT_NEAR(wide.data<double>()[i], expected.data<double>()[i], relative * largest) << run << name << number << "[" << i << "]";
+        EXPECT_NEAR(wide.data<double>()[i], expected.data<double>()[i], relative * largest)
+            << run << name << number << "[" << i << "]";
       }
     }
   }

@@ -12,7 +12,8 @@ struct Dtypes {
   DType out, a, b;
 };
 
-inline Case add(std::string name, int64_t rows, int64_t columns, Dtypes dtypes, double scale, std::string in_place_of = "") {
+inline Case add(std::string name, int64_t rows, int64_t columns, Dtypes dtypes, double scale,
+                std::string in_place_of = "") {
   const Shape shape{rows, columns};
   return {.name = std::move(name),
           .inputs = {{.name = "a", .shape = shape, .dtype = dtypes.a, .values = normal()},
@@ -44,7 +45,8 @@ inline std::vector<Operation> add_operations() {
                  add("n17_mixed", 5, 17, {f32, f32, bf16}, 0.37), add("n17_mixed_back", 5, 17, {bf16, f32, bf16}, -2.5),
                  add("b_bf16_into_f32", 2, 33, {f32, bf16, f32}, 1e-3), add("out_bf16", 2, 33, {bf16, f32, f32}, 1),
                  add("wide_bf16", 2, 33, {bf16, bf16, f32}, 1), add("wide_f32", 2, 33, {f32, bf16, bf16}, 1),
-                 add("in_place_of_a", 70, 1024, {f32, f32, f32}, 0.5, "a"), add("in_place_of_b", 3, 31, {f32, f32, f32}, 0.5, "b")},
+                 add("in_place_of_a", 70, 1024, {f32, f32, f32}, 0.5, "a"),
+                 add("in_place_of_b", 3, 31, {f32, f32, f32}, 0.5, "b")},
        .timed = {add("t512_h576_f32", 512, 576, {f32, f32, f32}, 1)}},
       {.name = "scale",
        .cases = {scale("n1_f32", 1, 1, f32, f32, 3), scale("n17_bf16", 4, 17, bf16, bf16, 0.1),

@@ -13,7 +13,8 @@ namespace {
 LATHE_CHECK_OPERATIONS(add_operations());
 
 TEST(Add, ScaleOfOneIsTheCorrectlyRoundedSum) {
-  const float a_values[] = {1.0f, 0x1p24f, -0.0f, 1e30f, INFINITY, 3e38f}, b_values[] = {0x1p-25f, 1.0f, -0.0f, -1e30f, 1.0f, 3e38f};
+  const float a_values[] = {1.0f, 0x1p24f, -0.0f, 1e30f, INFINITY, 3e38f},
+              b_values[] = {0x1p-25f, 1.0f, -0.0f, -1e30f, 1.0f, 3e38f};
   const Tensor out = Tensor::empty({6}, DType::f32);
   kernels::add(out, Tensor::of<float>(a_values, {6}), Tensor::of<float>(b_values, {6}));
   for (int i = 0; i < 6; ++i) EXPECT_EQ(out.data<float>()[i], a_values[i] + b_values[i]) << i;

@@ -78,7 +78,8 @@ TEST_P(EveryIsa, CastsF32AtTheEdgesOfRounding) {
   };
   const auto value = [](DType dtype, int pattern) {
     const uint16_t bits = static_cast<uint16_t>(pattern);
-    return dtype == DType::f16 ? static_cast<float>(std::bit_cast<f16>(bits)) : static_cast<float>(std::bit_cast<bf16>(bits));
+    return dtype == DType::f16 ? static_cast<float>(std::bit_cast<f16>(bits))
+                               : static_cast<float>(std::bit_cast<bf16>(bits));
   };
   for (const DType dtype : {DType::f16, DType::bf16}) {
     for (int pattern = 0; pattern < 65535; pattern += dtype == DType::f16 ? 1 : 3) {
@@ -99,8 +100,9 @@ TEST_P(EveryIsa, CastsRowsOfAnyLength) {
 
 // f64 → f32 → bf16 would round twice: 1 + 2^-9 + 2^-40 lies above the midpoint of two bf16, its f32 exactly on it.
 TEST(Copy, RoundsF64Once) {
-  const double values[] = {1.0 + 0x1p-8 + 0x1p-40, 1.0 + 0x1p-8, -(1.0 + 0x1p-8 + 0x1p-40), 1.0 + 0x1p-11 + 0x1p-40, 1e300, -1e300,
-                           0x1p-150, 0x1p-25 + 0x1p-60};
+  const double values[] = {
+      1.0 + 0x1p-8 + 0x1p-40, 1.0 + 0x1p-8, -(1.0 + 0x1p-8 + 0x1p-40), 1.0 + 0x1p-11 + 0x1p-40, 1e300, -1e300, 0x1p-150,
+      0x1p-25 + 0x1p-60};
   const Tensor in = Tensor::of<double>(values, {8});
   const Tensor b = cast(in, DType::bf16), h = cast(in, DType::f16);
   EXPECT_EQ(static_cast<float>(b.data<bf16>()[0]), 1.0f + 0x1p-7f);
@@ -117,9 +119,11 @@ TEST(Copy, StridedViewsOnBothSides) {
   RandomStream random(11, RandomPurpose::test);
   const Tensor source = Tensor::empty({5, 7, 6, 9}, DType::f32);
   for (float& x : source.span<float>()) x = random.normal();
-  const Tensor views[] = {source.transpose(1, 3),       source.transpose(0, 2),          source.slice(3, 2, 7),
-                          source.slice(1, 3, 4),        source.select(2, 4),             source.slice(0, 1, 4).transpose(2, 3),
-                          source.slice(2, 0, 0),        source.select(0, 1).select(0, 2), source.slice(3, 4, 5)};
+  const Tensor views[] = {source.transpose(1, 3), source.transpose(0, 2),
+                          source.slice(3, 2, 7),  source.slice(1, 3, 4),
+                          source.select(2, 4),    source.slice(0, 1, 4).transpose(2, 3),
+                          source.slice(2, 0, 0),  source.select(0, 1).select(0, 2),
+                          source.slice(3, 4, 5)};
   for (const Tensor& view : views) {
     for (const DType dtype : floating) {
       for (const bool strided_out : {false, true}) {
@@ -150,11 +154,12 @@ TEST(Copy, LeavesWhatLiesBetweenRowsAlone) {
 }
 
 TEST(Copy, CopiesTheBitsOfEveryDtype) {
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64, DType::i64, DType::i32, DType::u32, DType::u16,
-                            DType::u8, DType::i8, DType::boolean}) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64, DType::i64, DType::i32, DType::u32,
+                            DType::u16, DType::u8, DType::i8, DType::boolean}) {
     const Tensor in = Tensor::zeros({6, 5}, dtype);
     for (int64_t i = 0; i < in.nbytes(); ++i) {
-      static_cast<unsigned char*>(in.raw())[i] = static_cast<unsigned char>(dtype == DType::boolean ? i % 2 : i * 37 + 11);
+      static_cast<unsigned char*>(in.raw())[i] =
+          static_cast<unsigned char>(dtype == DType::boolean ? i % 2 : i * 37 + 11);
     }
     const Tensor turned = Tensor::zeros({5, 6}, dtype), back = Tensor::zeros({6, 5}, dtype);
     copy(turned, in.transpose(0, 1));
@@ -177,7 +182,8 @@ TEST(Copy, CutsLongRunsAmongThreads) {
 }
 
 TEST(Fill, WritesTheValueInEveryDtype) {
-  const Tensor f = Tensor::empty({3, 5}, DType::f16), i = Tensor::empty({4}, DType::i64), b = Tensor::empty({2}, DType::boolean);
+  const Tensor f = Tensor::empty({3, 5}, DType::f16), i = Tensor::empty({4}, DType::i64),
+               b = Tensor::empty({2}, DType::boolean);
   fill(f, 0.1);
   fill(i, -3.0);
   fill(b, 1.0);

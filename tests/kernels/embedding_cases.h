@@ -8,33 +8,67 @@ namespace lathe::testing {
 
 namespace embedding_cases {
 
-inline Case forward(std::string name, int64_t tokens, int64_t vocabulary, int64_t hidden, DType dtype, bool packed = false) {
+inline Case forward(std::string name, int64_t tokens, int64_t vocabulary, int64_t hidden, DType dtype,
+                    bool packed = false) {
   return {.name = std::move(name),
-          .inputs = {{.name = "ids", .shape = {tokens}, .dtype = DType::i32, .values = integers(0, vocabulary - 1), .on_cpu = true},
-                     {.name = "weight", .shape = {vocabulary, hidden}, .dtype = dtype, .values = normal(), .batch = Batch::shared}},
+          .inputs = {{.name = "ids",
+                      .shape = {tokens},
+                      .dtype = DType::i32,
+                      .values = integers(0, vocabulary - 1),
+                      .on_cpu = true},
+                     {.name = "weight",
+                      .shape = {vocabulary, hidden},
+                      .dtype = dtype,
+                      .values = normal(),
+                      .batch = Batch::shared}},
           .outputs = {{.name = "out", .shape = {tokens, hidden}, .dtype = dtype, .padding = packed ? 3 : 0}},
-          .run = [packed](const Arguments& a) {
-            if (!packed || a["weight"].dtype() == DType::f64) return kernels::embedding_forward(a["out"], a["weight"], a["ids"]);
-            kernels::embedding_forward(a["out"], kernels::pack_weight(a["weight"], a["weight"].dtype()), a["ids"]);
-          },
+          .run =
+              [packed](const Arguments& a) {
+                if (!packed || a["weight"].dtype() == DType::f64)
+                  return kernels::embedding_forward(a["out"], a["weight"], a["ids"]);
+                kernels::embedding_forward(a["out"], kernels::pack_weight(a["weight"], a["weight"].dtype()), a["ids"]);
+              },
           .bytes = 2.0 * tokens * hidden * size_of(dtype)};
 }
 
-inline Case backward(std::string name, int64_t vocabulary, int64_t hidden, DType dtype, std::vector<double> cu_seqlens) {
+inline Case backward(std::string name, int64_t vocabulary, int64_t hidden, DType dtype,
+                     std::vector<double> cu_seqlens) {
   const int64_t tokens = static_cast<int64_t>(cu_seqlens.back()), bounds = static_cast<int64_t>(cu_seqlens.size());
-  return {.name = std::move(name),
-          .inputs = {{.name = "grad_out", .shape = {tokens, hidden}, .dtype = dtype, .values = normal()},
-                     {.name = "ids", .shape = {tokens}, .dtype = DType::i32, .values = integers(0, vocabulary - 1), .on_cpu = true},
-                     {.name = "weight", .shape = {vocabulary, hidden}, .dtype = dtype, .values = normal(), .batch = Batch::shared},
-                     {.name = "cu_seqlens", .shape = {bounds}, .dtype = DType::i32, .values = values(cu_seqlens), .batch = Batch::bounds, .on_cpu = true}},
-          .outputs = {{.name = "grad_weight", .shape = {vocabulary, hidden}, .values = normal(), .batch = Batch::shared, .accumulates = true, .factor = 3}},
-          .run = [](const Arguments& a) { kernels::embedding_backward(a["grad_weight"], a["grad_out"], a["ids"], a["cu_seqlens"]); },
-          .gradient = {{.forward = [](const Arguments& a) { kernels::embedding_forward(a["out"], a["weight"], a["ids"]); },
-                        .results = {{.name = "out", .cotangent = "grad_out"}},
-                        .gradients = {{.of = "weight", .in = "grad_weight"}}}},
-          .reduction = tokens,
-          .flops = 1.0 * tokens * hidden,
-          .bytes = tokens * hidden * (size_of(dtype) + 8.0)};
+  return {
+      .name = std::move(name),
+      .inputs = {{.name = "grad_out", .shape = {tokens, hidden}, .dtype = dtype, .values = normal()},
+                 {.name = "ids",
+                  .shape = {tokens},
+                  .dtype = DType::i32,
+                  .values = integers(0, vocabulary - 1),
+                  .on_cpu = true},
+                 {.name = "weight",
+                  .shape = {vocabulary, hidden},
+                  .dtype = dtype,
+                  .values = normal(),
+                  .batch = Batch::shared},
+                 {.name = "cu_seqlens",
+                  .shape = {bounds},
+                  .dtype = DType::i32,
+                  .values = values(cu_seqlens),
+                  .batch = Batch::bounds,
+                  .on_cpu = true}},
+      .outputs = {{.name = "grad_weight",
+                   .shape = {vocabulary, hidden},
+                   .values = normal(),
+                   .batch = Batch::shared,
+                   .accumulates = true,
+                   .factor = 3}},
+      .run =
+          [](const Arguments& a) {
+            kernels::embedding_backward(a["grad_weight"], a["grad_out"], a["ids"], a["cu_seqlens"]);
+          },
+      .gradient = {{.forward = [](const Arguments& a) { kernels::embedding_forward(a["out"], a["weight"], a["ids"]); },
+                    .results = {{.name = "out", .cotangent = "grad_out"}},
+                    .gradients = {{.of = "weight", .in = "grad_weight"}}}},
+      .reduction = tokens,
+      .flops = 1.0 * tokens * hidden,
+      .bytes = tokens * hidden * (size_of(dtype) + 8.0)};
 }
 
 }  // namespace embedding_cases
@@ -48,7 +82,8 @@ inline std::vector<Operation> embedding_operations() {
                  forward("packed_h64_bf16", 9, 45, 64, DType::bf16, true)},
        .timed = {forward("t512_h576_f32", 512, 8192, 576, DType::f32)}},
       {.name = "embedding_backward",
-       .cases = {backward("h1_f32", 3, 1, DType::f32, {0, 4, 9}), backward("h15_bf16", 5, 15, DType::bf16, {0, 1, 8, 20}),
+       .cases = {backward("h1_f32", 3, 1, DType::f32, {0, 4, 9}),
+                 backward("h15_bf16", 5, 15, DType::bf16, {0, 1, 8, 20}),
                  backward("h17_f32", 4, 17, DType::f32, {0, 12, 13, 30}),
                  backward("h576_f32", 9, 576, DType::f32, {0, 40, 140})},
        .timed = {backward("t512_h576_f32", 8192, 576, DType::f32, {0, 128, 512})}},

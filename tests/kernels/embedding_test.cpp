@@ -15,7 +15,8 @@ LATHE_CHECK_OPERATIONS(embedding_operations());
 
 TEST(Embedding, RowsAreTheWeightsBits) {
   const Tensor weight = Tensor::empty({6, 19}, DType::f16);
-  for (int64_t i = 0; i < weight.numel(); ++i) static_cast<uint16_t*>(weight.raw())[i] = static_cast<uint16_t>(i * 509);  // NaN payloads too
+  for (int64_t i = 0; i < weight.numel(); ++i)
+    static_cast<uint16_t*>(weight.raw())[i] = static_cast<uint16_t>(i * 509);  // NaN payloads too
   const int32_t id[] = {5, 0, 5, 3};
   const Tensor out = Tensor::empty({4, 19}, DType::f16);
   kernels::embedding_forward(out, weight, Tensor::of<int32_t>(id, {4}));

@@ -39,7 +39,8 @@ inline kernels::CrossEntropyOutputs outputs_of(const Arguments& a) {
 inline void call(const Arguments& a, Options options) {
   const Tensor cu_seqlens = a.has("cu_seqlens") ? a["cu_seqlens"] : Tensor{};
   const auto run = [&](kernels::WeightView weight) {
-    kernels::linear_cross_entropy(outputs_of(a), a["hidden"], weight, a["labels"], cu_seqlens, options.scale, options.softcap);
+    kernels::linear_cross_entropy(outputs_of(a), a["hidden"], weight, a["labels"], cu_seqlens, options.scale,
+                                  options.softcap);
   };
   if (!options.packed) return run(a["weight"]);
   run(kernels::pack_weight(a["weight"], a["weight"].dtype()));
@@ -49,16 +50,26 @@ inline Case loss_and_gradient(std::string name, Sizes sizes, DType dtype, Option
   const auto [tokens, vocabulary, hidden] = sizes;
   return {.name = std::move(name),
           .inputs = {{.name = "hidden", .shape = {tokens, hidden}, .dtype = dtype, .values = normal()},
-                     {.name = "weight", .shape = {vocabulary, hidden}, .dtype = dtype, .values = normal(1.5 / std::sqrt(static_cast<double>(hidden))), .batch = Batch::shared},
-                     {.name = "labels", .shape = {tokens}, .dtype = DType::i32, .values = labels(vocabulary, options.ignored_every), .on_cpu = true}},
+                     {.name = "weight",
+                      .shape = {vocabulary, hidden},
+                      .dtype = dtype,
+                      .values = normal(1.5 / std::sqrt(static_cast<double>(hidden))),
+                      .batch = Batch::shared},
+                     {.name = "labels",
+                      .shape = {tokens},
+                      .dtype = DType::i32,
+                      .values = labels(vocabulary, options.ignored_every),
+                      .on_cpu = true}},
           .outputs = {{.name = "loss", .shape = {tokens}},
                       {.name = "entropy", .shape = {tokens}},
                       {.name = "correct", .shape = {tokens}, .dtype = DType::u8},
                       {.name = "grad_hidden", .shape = {tokens, hidden}, .dtype = dtype, .factor = 3}},
           .run = [options](const Arguments& a) { call(a, options); },
-          .gradient = {{.forward = [options](const Arguments& a) {
-                          kernels::linear_cross_entropy({.loss = a["loss"]}, a["hidden"], a["weight"], a["labels"], {}, options.scale, options.softcap);
-                        },
+          .gradient = {{.forward =
+                            [options](const Arguments& a) {
+                              kernels::linear_cross_entropy({.loss = a["loss"]}, a["hidden"], a["weight"], a["labels"],
+                                                            {}, options.scale, options.softcap);
+                            },
                         .results = {{.name = "loss"}},
                         .gradients = {{.of = "hidden", .in = "grad_hidden"}}}},
           .reduction = std::max(vocabulary, hidden),
@@ -69,8 +80,18 @@ inline Case loss_and_gradient(std::string name, Sizes sizes, DType dtype, Option
 inline Case with_weight_gradient(Case test_case, std::vector<double> cu_seqlens) {
   const int64_t bounds = static_cast<int64_t>(cu_seqlens.size());
   const Shape weight = test_case.inputs[1].shape;
-  test_case.inputs.push_back({.name = "cu_seqlens", .shape = {bounds}, .dtype = DType::i32, .values = values(cu_seqlens), .batch = Batch::bounds, .on_cpu = true});
-  test_case.outputs.push_back({.name = "grad_weight", .shape = weight, .values = normal(), .batch = Batch::shared, .accumulates = true, .factor = 3});
+  test_case.inputs.push_back({.name = "cu_seqlens",
+                              .shape = {bounds},
+                              .dtype = DType::i32,
+                              .values = values(cu_seqlens),
+                              .batch = Batch::bounds,
+                              .on_cpu = true});
+  test_case.outputs.push_back({.name = "grad_weight",
+                               .shape = weight,
+                               .values = normal(),
+                               .batch = Batch::shared,
+                               .accumulates = true,
+                               .factor = 3});
   for (GradientCheck& check : test_case.gradient) check.gradients.push_back({.of = "weight", .in = "grad_weight"});
   return test_case;
 }
@@ -78,7 +99,11 @@ inline Case with_weight_gradient(Case test_case, std::vector<double> cu_seqlens)
 inline Case logprobs(std::string name, int64_t tokens, int64_t vocabulary, Generator logits, int64_t padding = 0) {
   return {.name = std::move(name),
           .inputs = {{.name = "logits", .shape = {tokens, vocabulary}, .values = std::move(logits), .padding = padding},
-                     {.name = "targets", .shape = {tokens}, .dtype = DType::i32, .values = integers(0, vocabulary - 1), .on_cpu = true}},
+                     {.name = "targets",
+                      .shape = {tokens},
+                      .dtype = DType::i32,
+                      .values = integers(0, vocabulary - 1),
+                      .on_cpu = true}},
           .outputs = {{.name = "logprobs", .shape = {tokens}}},
           .run = [](const Arguments& a) { kernels::token_logprobs(a["logprobs"], a["logits"], a["targets"]); },
           .reduction = vocabulary,
@@ -94,20 +119,25 @@ inline std::vector<Operation> linear_cross_entropy_operations() {
   return {
       {.name = "linear_cross_entropy",
        .cases = {loss_and_gradient("v1_f32", {3, 1, 4}, f32), loss_and_gradient("v15_f32", {4, 15, 9}, f32),
-                 loss_and_gradient("v17_bf16", {4, 17, 16}, bf16), loss_and_gradient("v67_f32_ignored", {30, 67, 24}, f32, {.ignored_every = 3}),
+                 loss_and_gradient("v17_bf16", {4, 17, 16}, bf16),
+                 loss_and_gradient("v67_f32_ignored", {30, 67, 24}, f32, {.ignored_every = 3}),
                  loss_and_gradient("v67_bf16_ignored", {30, 67, 24}, bf16, {.ignored_every = 3}),
                  loss_and_gradient("all_ignored", {5, 8, 4}, f32, {.ignored_every = 1}),
                  loss_and_gradient("chunks_f32", {300, 41, 8}, f32, {.ignored_every = 20}),
                  loss_and_gradient("packed_f32", {9, 70, 32}, f32, {.packed = true}),
                  loss_and_gradient("packed_bf16", {9, 70, 32}, bf16, {.packed = true}),
                  loss_and_gradient("softcap_f32", {7, 33, 16}, f32, {.softcap = 2.5f}),
-                 with_weight_gradient(loss_and_gradient("weight_f32", {20, 37, 12}, f32, {.ignored_every = 4}), {0, 6, 7, 20}),
-                 with_weight_gradient(loss_and_gradient("weight_bf16", {20, 37, 12}, bf16, {.ignored_every = 4}), {0, 6, 7, 20}),
-                 with_weight_gradient(loss_and_gradient("weight_chunks_f32", {310, 23, 6}, f32, {.ignored_every = 30}), {0, 30, 220, 310})},
+                 with_weight_gradient(loss_and_gradient("weight_f32", {20, 37, 12}, f32, {.ignored_every = 4}),
+                                      {0, 6, 7, 20}),
+                 with_weight_gradient(loss_and_gradient("weight_bf16", {20, 37, 12}, bf16, {.ignored_every = 4}),
+                                      {0, 6, 7, 20}),
+                 with_weight_gradient(loss_and_gradient("weight_chunks_f32", {310, 23, 6}, f32, {.ignored_every = 30}),
+                                      {0, 30, 220, 310})},
        .timed = {loss_and_gradient("t256_v49152_h576_bf16", {256, 49152, 576}, bf16, {.packed = true})}},
       {.name = "token_logprobs",
-       .cases = {logprobs("v1", 3, 1, normal()), logprobs("v17", 4, 17, normal(3)), logprobs("v576_padded", 5, 576, normal(3), 5),
-                 logprobs("v1000_wide", 4, 1000, extremes(6, 20)), logprobs("v33_large", 3, 33, uniform(1e4, 1e4 + 10))},
+       .cases = {logprobs("v1", 3, 1, normal()), logprobs("v17", 4, 17, normal(3)),
+                 logprobs("v576_padded", 5, 576, normal(3), 5), logprobs("v1000_wide", 4, 1000, extremes(6, 20)),
+                 logprobs("v33_large", 3, 33, uniform(1e4, 1e4 + 10))},
        .timed = {logprobs("t256_v49152", 256, 49152, normal(3))}},
   };
 }

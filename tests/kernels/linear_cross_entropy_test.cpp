@@ -36,7 +36,8 @@ TEST(LinearCrossEntropy, AnswersAsPyTorchInDouble) {
     valid += labels.data<int32_t>()[t] != kernels::ignored_label;
   }
   const Tensor loss = Tensor::empty({tokens}, DType::f64), entropy = Tensor::empty({tokens}, DType::f64);
-  const Tensor grad_hidden = Tensor::empty(hidden.shape(), DType::f64), grad_weight = Tensor::zeros(weight.shape(), DType::f64);
+  const Tensor grad_hidden = Tensor::empty(hidden.shape(), DType::f64),
+               grad_weight = Tensor::zeros(weight.shape(), DType::f64);
   const int32_t bounds[] = {0, static_cast<int32_t>(tokens)};
   const float scale = 1.0f / static_cast<float>(valid);  // PyTorch divides in f64
   kernels::linear_cross_entropy({loss, entropy, {}, grad_hidden, grad_weight}, hidden, weight, labels,
@@ -50,21 +51,26 @@ TEST(LinearCrossEntropy, AnswersAsPyTorchInDouble) {
   }
   EXPECT_NEAR(sum / valid, golden["loss"].data<double>()[0], 1e-13);
   const double exact = 1.0 / valid / static_cast<double>(scale);
-  for (int64_t i = 0; i < hidden.numel(); ++i) EXPECT_NEAR(grad_hidden.data<double>()[i] * exact, golden["dhidden"].data<double>()[i], 1e-14) << i;
-  for (int64_t i = 0; i < weight.numel(); ++i) EXPECT_NEAR(grad_weight.data<double>()[i] * exact, golden["dweight"].data<double>()[i], 1e-14) << i;
+  for (int64_t i = 0; i < hidden.numel(); ++i)
+    EXPECT_NEAR(grad_hidden.data<double>()[i] * exact, golden["dhidden"].data<double>()[i], 1e-14) << i;
+  for (int64_t i = 0; i < weight.numel(); ++i)
+    EXPECT_NEAR(grad_weight.data<double>()[i] * exact, golden["dweight"].data<double>()[i], 1e-14) << i;
 }
 
 // A sampler reads logprobs from logits, a trainer its loss from hidden states: the same bits, in any chunk.
 TEST(LinearCrossEntropy, LossIsTheBitsOfTokenLogprobs) {
   const int64_t tokens = 150, vocabulary = 1003, hidden = 40;
-  for (const kernels::Isa isa : {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16}) {
+  for (const kernels::Isa isa :
+       {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16}) {
     if (!kernels::machine_has(isa)) continue;
     const kernels::Isa before = kernels::active_isa();
     kernels::set_active_isa(isa);
     for (const DType dtype : {DType::f32, DType::bf16}) {
       const Tensor x = random_tensor({tokens, hidden}, dtype, 1.0f, 1);
-      const kernels::PackedWeight weight = kernels::pack_weight(random_tensor({vocabulary, hidden}, dtype, 0.5f, 2), dtype);
-      const Tensor labels = Tensor::empty({tokens}, DType::i32), logits = Tensor::empty({tokens, vocabulary}, DType::f32);
+      const kernels::PackedWeight weight =
+          kernels::pack_weight(random_tensor({vocabulary, hidden}, dtype, 0.5f, 2), dtype);
+      const Tensor labels = Tensor::empty({tokens}, DType::i32),
+                   logits = Tensor::empty({tokens, vocabulary}, DType::f32);
       for (int64_t t = 0; t < tokens; ++t) labels.data<int32_t>()[t] = static_cast<int32_t>(t * 331 % vocabulary);
       const Tensor loss = Tensor::empty({tokens}, DType::f32), logprobs = Tensor::empty({tokens}, DType::f32);
       const Tensor with_gradient = Tensor::empty({tokens}, DType::f32), grad = Tensor::empty(x.shape(), dtype);
@@ -73,8 +79,11 @@ TEST(LinearCrossEntropy, LossIsTheBitsOfTokenLogprobs) {
       kernels::linear_forward(logits, x, weight);
       kernels::token_logprobs(logprobs, logits, labels);
       for (int64_t t = 0; t < tokens; ++t) {
-        EXPECT_EQ(std::bit_cast<uint32_t>(-loss.data<float>()[t]), std::bit_cast<uint32_t>(logprobs.data<float>()[t])) << t;
-        EXPECT_EQ(std::bit_cast<uint32_t>(loss.data<float>()[t]), std::bit_cast<uint32_t>(with_gradient.data<float>()[t])) << t;
+        EXPECT_EQ(std::bit_cast<uint32_t>(-loss.data<float>()[t]), std::bit_cast<uint32_t>(logprobs.data<float>()[t]))
+            << t;
+        EXPECT_EQ(std::bit_cast<uint32_t>(loss.data<float>()[t]),
+                  std::bit_cast<uint32_t>(with_gradient.data<float>()[t]))
+            << t;
       }
     }
     kernels::set_active_isa(before);
@@ -91,12 +100,17 @@ OneRow one_row(const std::vector<float>& logits, int32_t label) {
   const int64_t n = static_cast<int64_t>(logits.size());
   const float one[] = {1.0f};
   const int32_t labels[] = {label}, bounds[] = {0, 1};
-  const Tensor loss = Tensor::empty({1}, DType::f32), entropy = Tensor::empty({1}, DType::f32), correct = Tensor::empty({1}, DType::u8);
+  const Tensor loss = Tensor::empty({1}, DType::f32), entropy = Tensor::empty({1}, DType::f32),
+               correct = Tensor::empty({1}, DType::u8);
   const Tensor grad = Tensor::zeros({n, 1}, DType::f32);
-  kernels::linear_cross_entropy({loss, entropy, correct, {}, grad}, Tensor::of<float>(one, {1, 1}), Tensor::of<float>(logits, {n, 1}),
-                                Tensor::of<int32_t>(labels, {1}), Tensor::of<int32_t>(bounds, {2}), 1.0f);
+  kernels::linear_cross_entropy({loss, entropy, correct, {}, grad}, Tensor::of<float>(one, {1, 1}),
+                                Tensor::of<float>(logits, {n, 1}), Tensor::of<int32_t>(labels, {1}),
+                                Tensor::of<int32_t>(bounds, {2}), 1.0f);
   const auto gradient = grad.span<float>();
-  return {loss.data<float>()[0], entropy.data<float>()[0], correct.data<uint8_t>()[0] != 0, {gradient.begin(), gradient.end()}};
+  return {loss.data<float>()[0],
+          entropy.data<float>()[0],
+          correct.data<uint8_t>()[0] != 0,
+          {gradient.begin(), gradient.end()}};
 }
 
 TEST(LinearCrossEntropy, LogitsAtTheEndsOfTheRange) {
@@ -142,7 +156,8 @@ TEST(LinearCrossEntropy, UniformLogitsAreTheVocabularysLogarithm) {
 // A batch that is only cut elsewhere costs the same workspace; what is never asked for is never made.
 TEST(LinearCrossEntropy, HoldsOneChunkOfLogitsAtATime) {
   const int64_t tokens = 700, vocabulary = 4096, hidden = 8;
-  const Tensor x = random_tensor({tokens, hidden}, DType::f32, 1.0f, 3), weight = random_tensor({vocabulary, hidden}, DType::f32, 1.0f, 4);
+  const Tensor x = random_tensor({tokens, hidden}, DType::f32, 1.0f, 3),
+               weight = random_tensor({vocabulary, hidden}, DType::f32, 1.0f, 4);
   const Tensor labels = Tensor::zeros({tokens}, DType::i32), loss = Tensor::zeros({tokens}, DType::f32);
   const Tensor grad = Tensor::zeros({tokens, hidden}, DType::f32);
   Allocator& allocator = allocator_for({});
@@ -157,7 +172,8 @@ TEST(LinearCrossEntropy, HoldsOneChunkOfLogitsAtATime) {
 }
 
 TEST(LinearCrossEntropy, RefusesWhatDoesNotFit) {
-  const Tensor x = Tensor::zeros({4, 8}, DType::f32), weight = Tensor::zeros({10, 8}, DType::f32), loss = Tensor::zeros({4}, DType::f32);
+  const Tensor x = Tensor::zeros({4, 8}, DType::f32), weight = Tensor::zeros({10, 8}, DType::f32),
+               loss = Tensor::zeros({4}, DType::f32);
   const Tensor labels = Tensor::zeros({4}, DType::i32);
   const auto run = [&](kernels::CrossEntropyOutputs outputs, const Tensor& h, const Tensor& w, const Tensor& l) {
     kernels::linear_cross_entropy(outputs, h, w, l, {}, 1.0f);
@@ -166,7 +182,8 @@ TEST(LinearCrossEntropy, RefusesWhatDoesNotFit) {
   EXPECT_THROW(run({.loss = loss}, x, Tensor::zeros({10, 8}, DType::bf16), labels), ShapeError);
   EXPECT_THROW(run({.loss = Tensor::zeros({3}, DType::f32)}, x, weight, labels), ShapeError);
   EXPECT_THROW(run({.loss = Tensor::zeros({4}, DType::bf16)}, x, weight, labels), ShapeError);
-  EXPECT_THROW(run({.loss = loss, .grad_weight = Tensor::zeros({10, 8}, DType::f32)}, x, weight, labels), ShapeError);  // no cu_seqlens
+  EXPECT_THROW(run({.loss = loss, .grad_weight = Tensor::zeros({10, 8}, DType::f32)}, x, weight, labels),
+               ShapeError);  // no cu_seqlens
   for (const int32_t bad : {-1, 10, -99, std::numeric_limits<int32_t>::max()}) {
     const int32_t values[] = {0, 1, bad, 2};
     try {

@@ -11,15 +11,17 @@ namespace rms_norm_cases {
 inline constexpr float eps = 1e-5f;
 
 inline Case forward(std::string name, int64_t tokens, int64_t hidden, DType dtype, Generator x, int64_t padding = 0) {
-  return {.name = std::move(name),
-          .inputs = {{.name = "x", .shape = {tokens, hidden}, .dtype = dtype, .values = std::move(x), .padding = padding},
-                     {.name = "weight", .shape = {hidden}, .dtype = dtype, .values = uniform(0.5, 1.5), .batch = Batch::shared}},
-          .outputs = {{.name = "out", .shape = {tokens, hidden}, .dtype = dtype, .padding = padding},
-                      {.name = "rstd", .shape = {tokens}, .dtype = DType::f32}},
-          .run = [](const Arguments& a) { kernels::rms_norm_forward(a["out"], a["rstd"], a["x"], a["weight"], eps); },
-          .reduction = hidden,
-          .flops = 4.0 * tokens * hidden,
-          .bytes = 2.0 * tokens * hidden * size_of(dtype)};
+  return {
+      .name = std::move(name),
+      .inputs =
+          {{.name = "x", .shape = {tokens, hidden}, .dtype = dtype, .values = std::move(x), .padding = padding},
+           {.name = "weight", .shape = {hidden}, .dtype = dtype, .values = uniform(0.5, 1.5), .batch = Batch::shared}},
+      .outputs = {{.name = "out", .shape = {tokens, hidden}, .dtype = dtype, .padding = padding},
+                  {.name = "rstd", .shape = {tokens}, .dtype = DType::f32}},
+      .run = [](const Arguments& a) { kernels::rms_norm_forward(a["out"], a["rstd"], a["x"], a["weight"], eps); },
+      .reduction = hidden,
+      .flops = 4.0 * tokens * hidden,
+      .bytes = 2.0 * tokens * hidden * size_of(dtype)};
 }
 
 inline Case in_place(Case test_case) {
@@ -29,19 +31,23 @@ inline Case in_place(Case test_case) {
 }
 
 inline Case residual(std::string name, int64_t tokens, int64_t hidden, DType dtype, bool sum_in_place = false) {
-  return {.name = std::move(name),
-          .inputs = {{.name = "x", .shape = {tokens, hidden}, .dtype = dtype, .values = normal()},
-                     {.name = "residual", .shape = {tokens, hidden}, .dtype = dtype, .values = normal(3.0)},
-                     {.name = "weight", .shape = {hidden}, .dtype = dtype, .values = uniform(0.5, 1.5), .batch = Batch::shared}},
-          .outputs = {{.name = "out", .shape = {tokens, hidden}, .dtype = dtype},
-                      {.name = "sum", .shape = {tokens, hidden}, .dtype = dtype, .in_place_of = sum_in_place ? "residual" : ""},
-                      {.name = "rstd", .shape = {tokens}, .dtype = DType::f32}},
-          .run = [](const Arguments& a) {
+  return {
+      .name = std::move(name),
+      .inputs =
+          {{.name = "x", .shape = {tokens, hidden}, .dtype = dtype, .values = normal()},
+           {.name = "residual", .shape = {tokens, hidden}, .dtype = dtype, .values = normal(3.0)},
+           {.name = "weight", .shape = {hidden}, .dtype = dtype, .values = uniform(0.5, 1.5), .batch = Batch::shared}},
+      .outputs =
+          {{.name = "out", .shape = {tokens, hidden}, .dtype = dtype},
+           {.name = "sum", .shape = {tokens, hidden}, .dtype = dtype, .in_place_of = sum_in_place ? "residual" : ""},
+           {.name = "rstd", .shape = {tokens}, .dtype = DType::f32}},
+      .run =
+          [](const Arguments& a) {
             kernels::rms_norm_residual_forward(a["out"], a["sum"], a["rstd"], a["x"], a["residual"], a["weight"], eps);
           },
-          .reduction = hidden,
-          .flops = 5.0 * tokens * hidden,
-          .bytes = 4.0 * tokens * hidden * size_of(dtype)};
+      .reduction = hidden,
+      .flops = 5.0 * tokens * hidden,
+      .bytes = 4.0 * tokens * hidden * size_of(dtype)};
 }
 
 inline Case backward(std::string name, int64_t hidden, DType dtype, std::vector<double> cu_seqlens) {
@@ -50,26 +56,40 @@ inline Case backward(std::string name, int64_t hidden, DType dtype, std::vector<
       .forward = [](const Arguments& a) { kernels::rms_norm_forward(a["out"], Tensor{}, a["x"], a["weight"], eps); },
       .results = {{.name = "out", .cotangent = "grad_out"}},
       .gradients = {{.of = "x", .in = "grad_x"}, {.of = "weight", .in = "grad_weight"}}};
-  return {.name = std::move(name),
-          .inputs = {{.name = "grad_out", .shape = {tokens, hidden}, .dtype = dtype, .values = normal()},
-                     {.name = "x", .shape = {tokens, hidden}, .dtype = dtype, .values = normal(2.0)},
-                     {.name = "weight", .shape = {hidden}, .dtype = dtype, .values = uniform(0.5, 1.5), .batch = Batch::shared},
-                     {.name = "rstd", .shape = {tokens}, .dtype = DType::f32, .values = computed()},
-                     {.name = "cu_seqlens", .shape = {bounds}, .dtype = DType::i32, .values = values(cu_seqlens), .batch = Batch::bounds, .on_cpu = true}},
-          .outputs = {{.name = "grad_x", .shape = {tokens, hidden}, .dtype = dtype, .factor = 3},
-                      {.name = "grad_weight", .shape = {hidden}, .values = normal(), .batch = Batch::shared, .accumulates = true, .factor = 3}},
-          .run = [](const Arguments& a) {
+  return {
+      .name = std::move(name),
+      .inputs =
+          {{.name = "grad_out", .shape = {tokens, hidden}, .dtype = dtype, .values = normal()},
+           {.name = "x", .shape = {tokens, hidden}, .dtype = dtype, .values = normal(2.0)},
+           {.name = "weight", .shape = {hidden}, .dtype = dtype, .values = uniform(0.5, 1.5), .batch = Batch::shared},
+           {.name = "rstd", .shape = {tokens}, .dtype = DType::f32, .values = computed()},
+           {.name = "cu_seqlens",
+            .shape = {bounds},
+            .dtype = DType::i32,
+            .values = values(cu_seqlens),
+            .batch = Batch::bounds,
+            .on_cpu = true}},
+      .outputs = {{.name = "grad_x", .shape = {tokens, hidden}, .dtype = dtype, .factor = 3},
+                  {.name = "grad_weight",
+                   .shape = {hidden},
+                   .values = normal(),
+                   .batch = Batch::shared,
+                   .accumulates = true,
+                   .factor = 3}},
+      .run =
+          [](const Arguments& a) {
             kernels::rms_norm_backward(a["grad_x"], a["grad_weight"], a["grad_out"], Tensor{}, a["x"], a["weight"],
                                        a["rstd"], a["cu_seqlens"]);
           },
-          .prepare = [](const Arguments& a) {
+      .prepare =
+          [](const Arguments& a) {
             const Tensor out = Tensor::empty(a["x"].shape(), DType::f64);
             kernels::rms_norm_forward(out, a["rstd"], a["x"], a["weight"], eps);
           },
-          .gradient = {check},
-          .reduction = std::max(tokens, hidden),
-          .flops = 10.0 * tokens * hidden,
-          .bytes = 3.0 * tokens * hidden * size_of(dtype)};
+      .gradient = {check},
+      .reduction = std::max(tokens, hidden),
+      .flops = 10.0 * tokens * hidden,
+      .bytes = 3.0 * tokens * hidden * size_of(dtype)};
 }
 
 // The same with what arrives by the residual path, which the gradient is added to in place.
@@ -100,11 +120,12 @@ inline std::vector<Operation> rms_norm_operations() {
   const Generator huge_and_tiny = extremes(15, 15);  // squares and their sum stay finite in f32
   return {
       {.name = "rms_norm_forward",
-       .cases = {forward("h576_f32", 5, 576, DType::f32, normal()),
-                 forward("h576_bf16", 5, 576, DType::bf16, normal()),
+       .cases = {forward("h576_f32", 5, 576, DType::f32, normal()), forward("h576_bf16", 5, 576, DType::bf16, normal()),
                  in_place(forward("h61_f32", 4, 61, DType::f32, normal())),
                  forward("h61_bf16_padded", 4, 61, DType::bf16, normal(), 7),
-                 forward("h1_f32", 3, 1, DType::f32, normal()),
+                 forward("h1_f32", 3, 1, DType::f32, normal()), forward("h15_bf16", 3, 15, DType::bf16, normal()),
+                 forward("h16_f32", 3, 16, DType::f32, normal()), forward("h17_f32", 3, 17, DType::f32, normal()),
+                 forward("h33_bf16", 40, 33, DType::bf16, normal()),
                  forward("extremes_f32", 7, 48, DType::f32, huge_and_tiny),
                  forward("extremes_bf16", 7, 48, DType::bf16, huge_and_tiny),
                  forward("zeros_f32", 2, 16, DType::f32, constant(0.0))},
@@ -115,10 +136,13 @@ inline std::vector<Operation> rms_norm_operations() {
       {.name = "rms_norm_residual_forward",
        .cases = {residual("h576_f32", 5, 576, DType::f32), residual("h61_bf16", 4, 61, DType::bf16),
                  residual("h64_bf16_sum_in_place", 3, 64, DType::bf16, true)},
-       .timed = {residual("t512_h576_f32", 512, 576, DType::f32), residual("t2048_h4096_bf16", 2048, 4096, DType::bf16)},
+       .timed = {residual("t512_h576_f32", 512, 576, DType::f32),
+                 residual("t2048_h4096_bf16", 2048, 4096, DType::bf16)},
        .cuda_body = true},
       {.name = "rms_norm_backward",
-       .cases = {backward("h64_f32", 64, DType::f32, {0, 3, 4, 9}), backward("h61_bf16", 61, DType::bf16, {0, 1, 6}),
+       .cases = {backward("h64_f32", 64, DType::f32, {0, 3, 4, 9}), backward("h1_f32", 1, DType::f32, {0, 2, 4}),
+                 backward("h17_f32", 17, DType::f32, {0, 2, 30}), backward("h576_bf16", 576, DType::bf16, {0, 20, 40}),
+                 backward("h61_bf16", 61, DType::bf16, {0, 1, 6}),
                  with_grad_sum(backward("h48_f32", 48, DType::f32, {0, 2, 5}))},
        .timed = {backward("t512_h576_f32", 576, DType::f32, {0, 128, 512}),
                  backward("t512_h576_bf16", 576, DType::bf16, {0, 128, 512})},

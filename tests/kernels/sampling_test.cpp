@@ -34,8 +34,11 @@ struct Drawn {
 };
 Drawn draw(const std::vector<std::vector<float>>& logits, const std::vector<SamplingRow>& rows) {
   const int64_t b = static_cast<int64_t>(logits.size()), v = static_cast<int64_t>(logits.front().size());
-  const Tensor matrix = Tensor::empty({b, v}, DType::f32), tokens = Tensor::empty({b}, DType::i32), logprobs = Tensor::empty({b}, DType::f32);
-  for (int64_t i = 0; i < b; ++i) std::copy(logits[static_cast<size_t>(i)].begin(), logits[static_cast<size_t>(i)].end(), matrix.data<float>() + i * v);
+  const Tensor matrix = Tensor::empty({b, v}, DType::f32), tokens = Tensor::empty({b}, DType::i32),
+               logprobs = Tensor::empty({b}, DType::f32);
+  for (int64_t i = 0; i < b; ++i)
+    std::copy(logits[static_cast<size_t>(i)].begin(), logits[static_cast<size_t>(i)].end(),
+              matrix.data<float>() + i * v);
   sample(tokens, logprobs, matrix, rows);
   const auto t = tokens.span<int32_t>();
   const auto p = logprobs.span<float>();
@@ -55,7 +58,9 @@ std::vector<int32_t> plain_filter(const std::vector<float>& logits, const Sampli
   std::vector<Token> kept;
   for (size_t i = 0; i < logits.size(); ++i) {
     const double logit = static_cast<double>(logits[i]);
-    if (std::isfinite(logit)) kept.push_back({static_cast<int32_t>(i), logit, std::exp((logit - largest) / static_cast<double>(params.temperature))});
+    if (std::isfinite(logit))
+      kept.push_back(
+          {static_cast<int32_t>(i), logit, std::exp((logit - largest) / static_cast<double>(params.temperature))});
   }
   std::stable_sort(kept.begin(), kept.end(), [](const Token& a, const Token& b) { return a.logit > b.logit; });
   if (params.top_k > 0 && static_cast<size_t>(params.top_k) < kept.size()) {
@@ -84,18 +89,30 @@ std::vector<int32_t> ids_of(const std::vector<Kept>& kept) {
 }
 
 TEST(Sampling, FiltersKeepWhatSortingEverythingKeeps) {
-  const SamplingParams settings[] = {
-      {.top_k = 1}, {.top_k = 5}, {.top_k = 50}, {.top_k = 100000}, {.top_p = 0.1f}, {.top_p = 0.5f}, {.top_p = 0.9f}, {.top_p = 0.999f},
-      {.min_p = 0.01f}, {.min_p = 0.3f}, {.min_p = 1.0f}, {.temperature = 0.3f, .top_p = 0.7f}, {.temperature = 3.0f, .top_p = 0.95f},
-      {.top_k = 40, .top_p = 0.8f}, {.temperature = 1.7f, .top_k = 300, .top_p = 0.9f, .min_p = 0.05f}, {.top_p = 0.6f, .min_p = 0.2f}};
+  const SamplingParams settings[] = {{.top_k = 1},
+                                     {.top_k = 5},
+                                     {.top_k = 50},
+                                     {.top_k = 100000},
+                                     {.top_p = 0.1f},
+                                     {.top_p = 0.5f},
+                                     {.top_p = 0.9f},
+                                     {.top_p = 0.999f},
+                                     {.min_p = 0.01f},
+                                     {.min_p = 0.3f},
+                                     {.min_p = 1.0f},
+                                     {.temperature = 0.3f, .top_p = 0.7f},
+                                     {.temperature = 3.0f, .top_p = 0.95f},
+                                     {.top_k = 40, .top_p = 0.8f},
+                                     {.temperature = 1.7f, .top_k = 300, .top_p = 0.9f, .min_p = 0.05f},
+                                     {.top_p = 0.6f, .min_p = 0.2f}};
   for (const int64_t n : {1, 2, 17, 1000, 5003}) {
     for (const float scale : {0.1f, 3.0f}) {
       std::vector<float> logits = random_logits(n, static_cast<uint64_t>(n), scale);
       if (n > 10) logits[3] = logits[7] = -INFINITY;
       for (const SamplingParams& params : settings) {
         EXPECT_EQ(ids_of(kept_tokens(logits, params)), plain_filter(logits, params))
-            << n << " tokens × " << scale << ": temperature " << params.temperature << ", top_k " << params.top_k << ", top_p "
-            << params.top_p << ", min_p " << params.min_p;
+            << n << " tokens × " << scale << ": temperature " << params.temperature << ", top_k " << params.top_k
+            << ", top_p " << params.top_p << ", min_p " << params.min_p;
       }
     }
   }
@@ -140,16 +157,20 @@ TEST(Sampling, TheDrawIsTheInverseOfTheDistributionAtU) {
       const std::vector<int32_t> kept = plain_filter(logits, params);
       std::vector<double> cumulative;
       double total = 0;
-      for (const int32_t id : kept) cumulative.push_back(total += std::exp(static_cast<double>(logits[static_cast<size_t>(id)]) / static_cast<double>(params.temperature)));
+      for (const int32_t id : kept)
+        cumulative.push_back(total += std::exp(static_cast<double>(logits[static_cast<size_t>(id)]) /
+                                               static_cast<double>(params.temperature)));
       for (uint64_t position = 0; position < 200; ++position) {
         const auto bits = random_bits(params.seed, RandomPurpose::sampling, 0, position);
         const double u = (static_cast<double>(bits[0]) + static_cast<double>(bits[1]) * 0x1p-32) * 0x1p-32;
         const int32_t drawn = draw_one(logits, params, position);
         const auto at = std::lower_bound(kept.begin(), kept.end(), drawn) - kept.begin();
-        ASSERT_TRUE(at < static_cast<std::ptrdiff_t>(kept.size()) && kept[static_cast<size_t>(at)] == drawn) << drawn << " was filtered away";
+        ASSERT_TRUE(at < static_cast<std::ptrdiff_t>(kept.size()) && kept[static_cast<size_t>(at)] == drawn)
+            << drawn << " was filtered away";
         // f32 weights: two ulp of exp, the rounding of z and of sums of 1024 in 32 partials; 64 roundings at most.
         const double slack = 64 * 0x1p-24 * total;
-        const double below = at == 0 ? 0.0 : cumulative[static_cast<size_t>(at - 1)], above = cumulative[static_cast<size_t>(at)];
+        const double below = at == 0 ? 0.0 : cumulative[static_cast<size_t>(at - 1)],
+                     above = cumulative[static_cast<size_t>(at)];
         EXPECT_LE(below, u * total + slack) << n << " " << position;
         EXPECT_GE(above, u * total - slack) << n << " " << position;
       }
@@ -230,7 +251,8 @@ TEST(Sampling, LogprobsAreTheBitsOfTokenLogprobs) {
   for (const int64_t n : {12, 17, 3001}) {
     const std::vector<float> logits = random_logits(n, static_cast<uint64_t>(n));
     for (const SamplingParams& params :
-         {SamplingParams{.temperature = 0.0f}, SamplingParams{.temperature = 2.0f}, SamplingParams{.temperature = 0.5f, .top_k = 5},
+         {SamplingParams{.temperature = 0.0f}, SamplingParams{.temperature = 2.0f},
+          SamplingParams{.temperature = 0.5f, .top_k = 5},
           SamplingParams{.top_p = 0.5f, .repetition_penalty = 1.5f, .presence_penalty = -8.0f}}) {
       const Drawn drawn = draw({logits}, {{.params = params, .position = 3, .output_tokens = seen}});
       const Tensor expected = Tensor::empty({1}, DType::f32);
@@ -244,9 +266,10 @@ TEST(Sampling, PenaltiesChangeTheLogitsOfTokensSeenOnce) {
   const std::vector<float> values = {2.0f, -2.0f, 3.0f, -3.0f, 4.0f, 0.0f};
   const Tensor logits = Tensor::of<float>(values, {1, 6}), tokens = Tensor::empty({1}, DType::i32);
   const std::vector<int32_t> prompt = {0, 1, 0, 2}, output = {2, 3, 3, 3};
-  const SamplingRow row{.params = {.temperature = 0.0f, .repetition_penalty = 2.0f, .presence_penalty = 0.25f, .frequency_penalty = 0.5f},
-                        .prompt_tokens = prompt,
-                        .output_tokens = output};
+  const SamplingRow row{
+      .params = {.temperature = 0.0f, .repetition_penalty = 2.0f, .presence_penalty = 0.25f, .frequency_penalty = 0.5f},
+      .prompt_tokens = prompt,
+      .output_tokens = output};
   sample(tokens, {}, logits, {&row, 1});
   const float expected[] = {1.0f, -4.0f, 3.0f / 2 - 0.75f, -6.0f - 1.75f, 4.0f, 0.0f};
   for (int i = 0; i < 6; ++i) EXPECT_EQ(logits.data<float>()[i], expected[i]) << i;
@@ -263,7 +286,8 @@ TEST(Sampling, WithoutPenaltiesTheLogitsStayAsTheyAre) {
 }
 
 TEST(Sampling, BrokenLogitsAreAnErrorThatNamesTheRow) {
-  std::vector<float> whole = random_logits(40, 2), nan = whole, infinite = whole, empty(40, -INFINITY), late = random_logits(35, 2);
+  std::vector<float> whole = random_logits(40, 2), nan = whole, infinite = whole, empty(40, -INFINITY),
+                     late = random_logits(35, 2);
   nan[5] = NAN;
   infinite[5] = INFINITY;
   for (const auto& broken : {nan, infinite, empty}) {
@@ -283,10 +307,15 @@ TEST(Sampling, BrokenLogitsAreAnErrorThatNamesTheRow) {
 
 TEST(Sampling, RefusesParametersOutOfTheirRange) {
   const std::vector<float> logits = {1, 2, 3};
-  for (const auto& [params, key] : {std::pair{SamplingParams{.temperature = -1}, "temperature"}, {SamplingParams{.temperature = NAN}, "temperature"},
-                                    {SamplingParams{.top_k = -2}, "top_k"}, {SamplingParams{.top_p = 0}, "top_p"}, {SamplingParams{.top_p = 1.5f}, "top_p"},
-                                    {SamplingParams{.min_p = -0.1f}, "min_p"}, {SamplingParams{.repetition_penalty = 0}, "repetition_penalty"},
-                                    {SamplingParams{.presence_penalty = INFINITY}, "presence_penalty"}, {SamplingParams{.frequency_penalty = NAN}, "frequency_penalty"}}) {
+  for (const auto& [params, key] : {std::pair{SamplingParams{.temperature = -1}, "temperature"},
+                                    {SamplingParams{.temperature = NAN}, "temperature"},
+                                    {SamplingParams{.top_k = -2}, "top_k"},
+                                    {SamplingParams{.top_p = 0}, "top_p"},
+                                    {SamplingParams{.top_p = 1.5f}, "top_p"},
+                                    {SamplingParams{.min_p = -0.1f}, "min_p"},
+                                    {SamplingParams{.repetition_penalty = 0}, "repetition_penalty"},
+                                    {SamplingParams{.presence_penalty = INFINITY}, "presence_penalty"},
+                                    {SamplingParams{.frequency_penalty = NAN}, "frequency_penalty"}}) {
     try {
       draw_one(logits, params);
       ADD_FAILURE() << key << " was taken";

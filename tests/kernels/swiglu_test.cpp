@@ -16,7 +16,8 @@ LATHE_CHECK_OPERATIONS(swiglu_operations());
 
 // Both sides compute in f64 with a handful of roundings on values below 10.
 void expect_close(const Tensor& found, const Tensor& expected) {
-  for (int64_t i = 0; i < expected.numel(); ++i) EXPECT_NEAR(found.data<double>()[i], expected.data<double>()[i], 1e-14) << i;
+  for (int64_t i = 0; i < expected.numel(); ++i)
+    EXPECT_NEAR(found.data<double>()[i], expected.data<double>()[i], 1e-14) << i;
 }
 
 TEST(Swiglu, AnswersAsPyTorchInDouble) {

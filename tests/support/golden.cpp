@@ -37,7 +37,8 @@ GoldenTensors golden_tensors(const std::string& name) {
   for (const auto& [key, entry] : header.items()) {
     if (key == "__metadata__") continue;
     const auto dims = entry.at("shape").get<std::vector<int64_t>>();
-    const auto begin = entry.at("data_offsets").at(0).get<uint64_t>(), end = entry.at("data_offsets").at(1).get<uint64_t>();
+    const auto begin = entry.at("data_offsets").at(0).get<uint64_t>(),
+               end = entry.at("data_offsets").at(1).get<uint64_t>();
     Tensor tensor = Tensor::empty(Shape(dims), dtype_named(path, entry.at("dtype").get<std::string>()));
     if (end < begin || end > data.size() || end - begin != static_cast<uint64_t>(tensor.nbytes())) {
       throw FormatError(path, static_cast<int64_t>(8 + header_bytes + begin), key + " does not fit its shape");
