@@ -143,7 +143,8 @@ void run(const EvalOptions& options) {
   }
   for (size_t i = 0; i < questions.size() && static_cast<int64_t>(i) < options.show; ++i)
     fmt::print("  message    {}\n  answer {}   {}\n  reference  {}\n\n", shown_prompt(session, questions[i].prompt),
-               questions[i].correct ? "✓" : "✗", questions[i].answer, session.tokenizer->decode(questions[i].reference, true));
+               questions[i].correct ? "✓" : "✗", trimmed(questions[i].answer),
+               trimmed(session.tokenizer->decode(questions[i].reference, true)));
   fmt::print(stderr, "{}", memory_table({}));
   fmt::print("{} of {} correct ({:.1f} %, {}), loss {:.4f} on the references\n", correct, total,
              100.0 * static_cast<double>(correct) / static_cast<double>(total), options.metric, loss);

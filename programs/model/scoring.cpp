@@ -5,15 +5,11 @@
 #include "core/error.h"
 
 namespace lathe::programs {
-namespace {
-
 std::string trimmed(const std::string& text) {
   const char* blanks = " \t\r\n";
   const size_t begin = text.find_first_not_of(blanks);
   return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
 }
-
-}  // namespace
 
 Metric parse_metric(const std::string& text) {
   if (text == "json") return Metric::json;

@@ -12,4 +12,7 @@ Metric parse_metric(const std::string& text);  // "json", "exact"; ConfigError
 // white space at both ends. An answer that is no JSON is wrong; so is a reference that is none a FormatError.
 bool matches(Metric metric, const std::string& answer, const std::string& reference);
 
+// Without white space at both ends.
+std::string trimmed(const std::string& text);
+
 }  // namespace lathe::programs
