@@ -20,7 +20,7 @@ SEED = 20
 TRAIN_ROWS = 600
 HELDOUT_ROWS = 100
 FIELDS = ("type", "name", "count", "date", "place")
-SYSTEM = "JSON: type, name, count, date, place."
+SYSTEM = "Extract JSON."
 
 MONTHS = ("January February March April May June July August September October November December "
           "Jan Feb Mar Apr Jun Jul Aug Sept Oct Nov Dec").split()
@@ -50,8 +50,8 @@ FIRST = {
              "Patrick Petra Philip Pilar Rafael Ralph Ramona Raul Rebecca Regina Reza Robin Roland Ruth Salma Sandra Sanjay Saul "
              "Selma Serge Sheila Silvia Sonia Stella Sven Tamara Tariq Theo Tobias Tom Tristan Ulrich Valentina Vanessa Vikram "
              "Vincent Violet Wanda Wesley Wilma Yann Yasmin Yolanda Zachary Zeynep",
-    "heldout": "Agnes Bjorn Clara Dario Eva Farid Greta Hassan Isabel Jonas Katya Leon Miriam Nadia Omar Pablo Renata Simon "
-               "Thea Viktor Yuki Zara Alina Cyrus Dora Emil",
+    "heldout": "Alice Daniel Robert James William Richard Andrew Edward Scott Adam Max Luke Jane Simon Helen Susan Kelly Emma Nathan "
+               "Brian Amber Christine Leon Mark Nancy Aaron",
 }
 LAST = {
     "train": "Smith Garcia Novak Okafor Larsen Rossi Kim Patel Brown Meyer Silva Tanaka Dubois Cohen Murphy Haddad Ivanov Lopez "
@@ -63,8 +63,8 @@ LAST = {
              "Mendes Mitchell Morales Morgan Navarro Nilsson Nowak Ortega Owens Parker Pereira Perez Popescu Powell Ramos Reed "
              "Ricci Rivera Roberts Romano Russo Santos Sato Schmidt Sharma Singh Sokolov Suzuki Taylor Torres Turner Vega Volkov "
              "Wagner Ward Watson Wilson Wong Wright Yilmaz Young Zhang Ziegler",
-    "heldout": "Andersson Bianchi Carter Diaz Eriksen Farouk Greene Horvat Ito Keller Lindgren Marino Nguyen Park Ruiz Schulz "
-               "Thompson Vargas",
+    "heldout": "Carter Keller Marino Park Greene Nelson Allen Lewis Adams Marshall Stewart Hamilton Gordon Simpson Harrison Grant "
+               "Newton Marsh",
 }
 CITIES = {
     "train": "Oslo, Madrid, Boston, Cairo, Lima, Toronto, Prague, Seoul, Dublin, Nairobi, Chicago, Vienna, Athens, Denver, Lisbon, "
@@ -78,8 +78,8 @@ CITIES = {
              "Quito, Rabat, Reykjavik, Riga, Rio, Rome, Rotterdam, Salzburg, San Jose, Santiago, Seville, Shanghai, Sofia Airport, "
              "Stockholm, Stuttgart, Taipei, Tallinn, Tampa, Tokyo, Trieste, Turin, Utrecht, Valencia, Vancouver, Venice, Verona, "
              "Vilnius, Wellington, York, Zagreb",
-    "heldout": "Berlin, Havana, Sydney, Zurich, Manila, Phoenix, Helsinki, Tunis, Glasgow, Hanoi, Lyon, Austin, Bergen, "
-               "Salt Lake City, Buenos Aires, Hong Kong",
+    "heldout": "Berlin, Austin, Amsterdam, Melbourne, Cambridge, Columbus, Jackson, Singapore, Beijing, Delhi, Manila, "
+               "Southampton, Richmond, Salt Lake City, Hong Kong, Milwaukee, Jerusalem",
 }
 STREETS = {
     "train": ("Pine Mill Maple King High Elm Moss Baker Rose Church Park Lake River Forest Garden Spring Victoria Orchard Bridge "
@@ -95,7 +95,7 @@ VENUES = {
              "the Crown, Hilltop Farm, the main office, Blue Lagoon, the Fox and Hound, Rosie's, the concert hall, Kings Arms, "
              "El Toro, the head office, Seaside Resort, the Copper Pot, the university, Olive Tree, Cafe Milano, the harbor",
     "heldout": "the White Swan, Cafe Roma, Hotel Regent, the south warehouse, Mario's, the Silver Spoon, the art gallery, "
-               "Poplar Inn, the tennis club, Villa Rossa, the Brown Bear, Hotel Splendid, Noodle Bar, the theater",
+               "Poplar Inn, the tennis club, Villa Rossa, the Brown Bear, Hotel Splendid, Noodle Bar, the movie theater",
 }
 
 OPENINGS = {
@@ -126,14 +126,11 @@ PHRASINGS = {
             "Please keep {c} rooms free at {p} for {n}, arriving {d}.",
             "For {d}, a booth for {c} at {p}, signed {n}.",
             "{n} wants to reserve {p} on {d} for a party of {c}.",
-            "Do you have a table for {c} at {p} {d}?",
             "A room at {p} for {n} from {d}, please.",
             "Can you save {c} seats for {n} at {p}?",
-            "Book a table at {p} for {c} on {d}.",
             "Please hold a table for {n} at {p}, {c} people.",
             "{n} reserved {p} for {d}.",
             "{d}, dinner for {c}, name {n}.",
-            "Any rooms left at {p} for {c} people from {d}?",
         ],
         "order": [
             "I'd like to order {c} {i} for {n}, to be picked up in {p} on {d}.",
@@ -150,13 +147,10 @@ PHRASINGS = {
             "This is {n}. I want {c} {i} sold to me at {p} on {d}.",
             "The shop in {p} should order {c} {i} for {n} until {d}.",
             "Buy {c} {i} in {p}, {n} pays you back {d}.",
-            "Order {c} {i} for {p} by {d}.",
             "{n} would like to buy {c} {i} on {d}.",
             "I want to order {i} for {n} at {p} {d}.",
             "Order {c} {i} for {n}, please.",
-            "Buy {c} {i} at {p} {d}.",
             "{n} wants to order {c} {i} from {p}.",
-            "Our office in {p} ordered {c} {i} for {d}.",
             "{c} {i} are on order for {n}, ready in {p}.",
         ],
         "meeting": [
@@ -175,12 +169,9 @@ PHRASINGS = {
             "Project review in {p} on {d}, led by {n}, {c} invited.",
             "{c} of us are meeting {n} {d}. Come to {p}.",
             "Meet {n} in {p} {d}.",
-            "Board meeting {d} at {p}, {c} members.",
             "{n} plans a meeting of {c} people at {p}.",
-            "We meet at {p} {d}, {c} of us.",
             "{n} meets {c} people {d}.",
             "The meeting with {n} is at {p}, {c} will come.",
-            "{d} there is a meeting of {c} at {p}.",
             "{n} asks for a meeting at {p} {d}.",
         ],
         "delivery": [
@@ -198,13 +189,10 @@ PHRASINGS = {
             "{n} missed the delivery of {c} packages to {p}; next try {d}.",
             "Drop {c} {i} at {p} for {n} by {d}.",
             "Expect {c} deliveries at {p} on {d}, ask {n} to open the door.",
-            "Deliver {c} packages to {p} {d}.",
             "The parcel for {n} gets to {p} on {d}.",
             "{n} gets {c} boxes delivered on {d}.",
-            "{c} boxes will be dropped off at {p} {d}.",
             "Send {c} parcels to {n} in {p}.",
             "{c} packages are on their way to {n}, {p}.",
-            "Our courier brings {c} {i} to {p} on {d}.",
             "A package for {n} arrives at {p} {d}.",
         ],
         "trip": [
@@ -223,23 +211,19 @@ PHRASINGS = {
             "Weekend trip with {n} to {p}, {c} places left, start {d}.",
             "Will you join {n} on the journey to {p} {d}? We are {c} so far.",
             "{n} is traveling to {p} {d}.",
-            "{c} tickets to {p} for {d}, one way.",
             "A trip to {p} with {n}, {c} people in the car.",
-            "We are {c} on the bus to {p} {d}.",
             "{n} wants {c} tickets to {p}.",
             "{n} leaves for {p} on {d}.",
             "The flight to {p} {d} is booked for {n}.",
-            "Day trip to {p}, {c} people, {d}.",
         ],
     },
     "heldout": {
         "reservation": [
             "Is there a free table at {p} {d}? We'd be {c}, name of {n}.",
             "I want to make a reservation for {n}: {p}, {c} guests, {d}.",
-            "Please put {n} in the book at {p} for {d}, {c} covers, table by the window.",
+            "Please put {n} in the book at {p} for {d}, {c} people, table by the window.",
             "{n} would love a table for {c} at {p} {d}.",
             "Hold a room at {p} under {n} for {d}, there are {c} of us.",
-            "Need to reserve seats at {p} for {c}, {d}.",
         ],
         "order": [
             "Please order me {c} {i}. I'll fetch them in {p} {d}. Regards, {n}.",
@@ -247,7 +231,6 @@ PHRASINGS = {
             "Can {n} still buy {c} {i} at {p} on {d}?",
             "Customer {n} orders {c} {i}, pickup {d}, {p}.",
             "Place an order of {c} {i} with {p} for {n}, to be ready {d}.",
-            "We want to buy {c} {i} from {p} {d}.",
         ],
         "meeting": [
             "There is a meeting at {p} {d}, {n} presents to {c} people.",
@@ -261,13 +244,13 @@ PHRASINGS = {
             "We will deliver {c} {i} at {p} {d}. Please tell {n}.",
             "{n}, your {c} packages come to {p} on {d}.",
             "Courier job: {c} parcels, deliver to {n}, {p}, {d}.",
-            "Have {c} boxes delivered to {p} by {d} and let {n} sign.",
+            "Have {c} boxes delivered to {p} by {d}, {n} will receive them.",
             "A driver will leave {c} {i} with {n} at {p} {d}, parcel service.",
             "{c} packages were shipped to {p} for {n}.",
         ],
         "trip": [
             "{n} and {c} others go on a trip to {p} {d}.",
-            "Please find {c} plane seats to {p} on {d} for {n}.",
+            "Please find {c} cheap plane tickets to {p} on {d} for {n}.",
             "I need tickets for a trip to {p}, {c} people, {d}. Signed, {n}.",
             "{n} will travel to {p} on {d} with a group of {c}.",
             "Flight to {p} {d} for {c} passengers, booked by {n}.",
