@@ -20,6 +20,7 @@ std::vector<Field> fields_of(SftConfig& c) {
       {"eval_dataset", model, "JSONL file to measure eval_loss and eval_mean_token_accuracy on", run, &c.eval_dataset},
       {"dataset_text_field", model, "the field of plain text rows", run, &c.dataset_text_field},
       {"max_length", model, "tokens of a row; what is longer loses its end", result, &c.max_length},
+      {"too_long", model, "truncate rows above max_length, or stop with an error", run, &c.too_long},
       {"packing", model, "put several rows into one of max_length tokens (attention stays within each)", result, &c.packing},
       {"packing_strategy", model, "bfd, bfd_split or wrapped", result, &c.packing_strategy},
       {"completion_only_loss", model, "learn the completion alone (default: where rows have one)", result, &c.completion_only_loss},
@@ -136,6 +137,7 @@ void check_into(Complaints& wrong, const SftConfig& c) {
                 "'" + c.lr_scheduler_type + "' is none of linear, cosine, constant, constant_with_warmup");
   wrong.require(one_of(c.packing_strategy, {"bfd", "bfd_split", "wrapped"}), "packing_strategy",
                 "'" + c.packing_strategy + "' is none of bfd, bfd_split, wrapped");
+  wrong.require(one_of(c.too_long, {"truncate", "error"}), "too_long", "'" + c.too_long + "' is neither truncate nor error");
   wrong.require(one_of(c.dtype, {"auto", "float32", "f32", "bfloat16", "bf16"}), "dtype",
                 "'" + c.dtype + "' is none of auto, float32, bfloat16");
   wrong.require(!(c.bf16 && c.dtype != "auto"), "bf16", "give bf16 or dtype, not both");

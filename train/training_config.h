@@ -55,6 +55,7 @@ struct SftConfig : TrainingConfig {
   std::string dataset, eval_dataset;
   std::string dataset_text_field = "text";
   int64_t max_length = 1024;
+  std::string too_long = "truncate";  // or error
   bool packing = false;
   std::string packing_strategy = "bfd";
   std::optional<bool> completion_only_loss;  // on where rows have a completion

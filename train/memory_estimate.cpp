@@ -1,0 +1,137 @@
+#include "train/memory_estimate.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+
+#include "core/caching_allocator.h"
+#include "core/error.h"
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+
+namespace lathe::train {
+namespace {
+
+std::string mebibytes(int64_t bytes) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f MiB", static_cast<double>(bytes) / (1 << 20));
+  return text;
+}
+
+std::string millions(int64_t count) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2f M", static_cast<double>(count) / 1e6);
+  return text;
+}
+
+struct LinearShape {
+  const char* name;
+  int64_t out, in;
+};
+
+std::vector<LinearShape> linears_of_layer(const nn::ModelConfig& m) {
+  const int64_t q = m.num_attention_heads * m.head_dim, kv = m.num_key_value_heads * m.head_dim;
+  return {{"self_attn.q_proj", q, m.hidden_size},          {"self_attn.k_proj", kv, m.hidden_size},
+          {"self_attn.v_proj", kv, m.hidden_size},         {"self_attn.o_proj", m.hidden_size, q},
+          {"mlp.gate_proj", m.intermediate_size, m.hidden_size}, {"mlp.up_proj", m.intermediate_size, m.hidden_size},
+          {"mlp.down_proj", m.hidden_size, m.intermediate_size}};
+}
+
+int64_t lora_parameters(const nn::ModelConfig& model, const nn::LoraConfig& lora) {
+  int64_t count = 0;
+  for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer)
+    for (const LinearShape& linear : linears_of_layer(model)) {
+      const std::string name = "model.layers." + std::to_string(layer) + "." + linear.name;
+      if (lora.targets(name)) count += lora.rank_of(name) * (linear.in + linear.out);
+    }
+  return count;
+}
+
+// What the operations of one layer save for the backward, in elements for each token: the inputs of both norms (they give
+// the linears' inputs again), q, k, v, attention's output, gate, up, and the two linears' other inputs are those.
+int64_t saved_elements(const nn::ModelConfig& m) {
+  const int64_t q = m.num_attention_heads * m.head_dim, kv = m.num_key_value_heads * m.head_dim;
+  return 2 * m.hidden_size + 2 * q + 2 * kv + 2 * m.intermediate_size;
+}
+
+// The largest moment inside a layer's forward or backward: gate, up, their product and the gradients of all three.
+int64_t transient_elements(const nn::ModelConfig& m) { return 6 * m.intermediate_size + 4 * m.hidden_size; }
+
+// What the control group may still take; the largest number where there is no limit.
+int64_t control_group_bytes() {
+  int64_t limit = 0, used = 0;
+  std::ifstream("/sys/fs/cgroup/memory.max") >> limit;  // "max" leaves 0
+  std::ifstream("/sys/fs/cgroup/memory.current") >> used;
+  return limit > 0 ? std::max<int64_t>(0, limit - used) : INT64_MAX;
+}
+
+}  // namespace
+
+int64_t MemoryEstimate::total_bytes() const {
+  int64_t total = 0;
+  for (const MemoryLine& line : lines) total += line.bytes;
+  return total;
+}
+
+std::string MemoryEstimate::table() const {
+  std::string text;
+  char row[160];
+  for (const MemoryLine& line : lines) {
+    std::snprintf(row, sizeof row, "  %-12s %12s  %s\n", std::string(name_of(line.tag)).c_str(), mebibytes(line.bytes).c_str(),
+                  line.reason.c_str());
+    text += row;
+  }
+  std::snprintf(row, sizeof row, "  %-12s %12s\n", "total", mebibytes(total_bytes()).c_str());
+  return text + row;
+}
+
+MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, DType dtype, int64_t forward_tokens,
+                               bool gradient_checkpointing) {
+  const int64_t element = size_of(dtype), master = dtype == DType::f64 ? 8 : 4, weights = model.parameter_count();
+  const std::string type(name_of(dtype));
+  const int64_t trained = lora != nullptr ? lora_parameters(model, *lora) : weights;
+  const int64_t copies = master + (element == master ? 0 : element);
+  MemoryEstimate estimate;
+  if (lora != nullptr)
+    estimate.lines.push_back({MemoryTag::weights, weights * element, millions(weights) + " frozen weights in " + type});
+  estimate.lines.push_back({lora != nullptr ? MemoryTag::adapters : MemoryTag::weights, trained * copies,
+                            millions(trained) + " trained, masters" + (element == master ? "" : " and copies in " + type)});
+  estimate.lines.push_back({MemoryTag::gradients, trained * master, "one for each trained"});
+  estimate.lines.push_back({MemoryTag::optimizer, 2 * trained * master, "AdamW's two moments"});
+  const int64_t layers = model.num_hidden_layers;
+  const int64_t kept = gradient_checkpointing ? layers * model.hidden_size + saved_elements(model) : layers * saved_elements(model);
+  estimate.lines.push_back({MemoryTag::activations, forward_tokens * (kept + transient_elements(model)) * element,
+                            std::to_string(forward_tokens) + " tokens in a forward" +
+                                (gradient_checkpointing ? ", layers recomputed" : "")});
+  const int64_t logits = kernels::cross_entropy_chunk * model.vocab_size * (4 + element);
+  estimate.lines.push_back({MemoryTag::workspace, logits, "logits of " + std::to_string(kernels::cross_entropy_chunk) + " tokens"});
+  return estimate;
+}
+
+int64_t largest_forward_tokens(const TrainingSet& set, const TrainingConfig& config) {
+  std::vector<int64_t> row_tokens;
+  for (int64_t row = 0; row < set.rows(); ++row) {
+    const auto [first, last] = set.sequences_of_row(row);
+    int64_t tokens = 0;
+    for (int64_t s = first; s < last; ++s) tokens += static_cast<int64_t>(set.ids(s).size());
+    row_tokens.push_back(tokens);
+  }
+  const auto count = std::min<size_t>(row_tokens.size(), static_cast<size_t>(config.per_device_train_batch_size));
+  std::partial_sort(row_tokens.begin(), row_tokens.begin() + static_cast<std::ptrdiff_t>(count), row_tokens.end(), std::greater<>());
+  int64_t tokens = 0;
+  for (size_t i = 0; i < count; ++i) tokens += row_tokens[i];
+  if (config.max_tokens_per_forward > 0)
+    tokens = std::min(tokens, std::max(config.max_tokens_per_forward, set.longest_sequence()));
+  return tokens;
+}
+
+void expect_fits(const MemoryEstimate& estimate) {
+  const int64_t free_bytes = std::min(system_memory().free_bytes(), control_group_bytes());
+  if (estimate.total_bytes() <= free_bytes) return;
+  throw ResourceError("this run needs about " + mebibytes(estimate.total_bytes()) + " and this machine has " +
+                      mebibytes(free_bytes) + " free:\n" + estimate.table() +
+                      "Less is needed with a lower max_tokens_per_forward, max_length or lora_r, with gradient_checkpointing, "
+                      "or with dtype bfloat16");
+}
+
+}  // namespace lathe::train

@@ -1,0 +1,38 @@
+// What a run will hold at its peak, computed from the config before a weight is read.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/memory.h"
+#include "nn/config.h"
+#include "nn/weights/peft.h"
+#include "train/training_config.h"
+#include "train/training_set.h"
+
+namespace lathe::train {
+
+struct MemoryLine {
+  MemoryTag tag;
+  int64_t bytes = 0;
+  std::string reason;  // "134.5 M weights in bf16"
+};
+
+struct MemoryEstimate {
+  std::vector<MemoryLine> lines;
+  int64_t total_bytes() const;
+  std::string table() const;
+};
+
+// `lora` is null for full fine-tuning; `dtype` is the compute dtype; `forward_tokens` are those of the largest forward.
+MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, DType dtype, int64_t forward_tokens,
+                               bool gradient_checkpointing);
+
+// The tokens of the largest forward that cutting by batch size and max_tokens_per_forward can give.
+int64_t largest_forward_tokens(const TrainingSet& set, const TrainingConfig& config);
+
+// ResourceError when the estimate is more than this machine (or its control group) has left.
+void expect_fits(const MemoryEstimate& estimate);
+
+}  // namespace lathe::train

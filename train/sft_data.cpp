@@ -1,0 +1,88 @@
+#include "train/sft_data.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "core/error.h"
+#include "data/packing/packing.h"
+#include "data/rows/sft_rows.h"
+
+namespace lathe::train {
+namespace {
+
+constexpr size_t sample_count = 4;
+
+data::SftOptions options_of(const SftConfig& config, bool packing) {
+  data::SftOptions options;
+  options.dataset_text_field = config.dataset_text_field;
+  options.max_length = config.max_length;
+  options.completion_only_loss = config.completion_only_loss;
+  options.assistant_only_loss = config.assistant_only_loss;
+  options.packing = packing;
+  options.too_long = config.too_long == "error" ? data::TooLong::error : data::TooLong::truncate;
+  return options;
+}
+
+void add_packed(TrainingSet& set, const std::vector<data::SftExample>& examples, const SftConfig& config) {
+  const data::PackingStrategy strategy = data::packing_strategy(config.packing_strategy);
+  std::vector<int64_t> lengths;
+  for (const data::SftExample& example : examples) lengths.push_back(static_cast<int64_t>(example.input_ids.size()));
+  for (const auto& pieces : data::pack_rows(lengths, config.max_length, strategy)) {
+    const data::PackedExample packed = data::packed_example(examples, pieces, strategy);
+    size_t begin = 0;
+    for (size_t i = 0; i < packed.sample_lengths.size(); ++i) {
+      const auto length = static_cast<size_t>(packed.sample_lengths[i]);
+      const auto ids = std::span(packed.input_ids).subspan(begin, length);
+      const auto labels = std::span(packed.labels).subspan(begin, length);
+      i == 0 ? set.add_row(ids, labels) : set.add_to_row(ids, labels);
+      begin += length;
+    }
+  }
+}
+
+TrainingSet load_set(const std::string& key, const std::string& path, bool packing, const SftConfig& config,
+                     const data::Tokenizer& tokenizer, const data::ChatTemplate* chat_template,
+                     std::vector<std::string>& warnings, std::vector<data::SftExample>* kept) {
+  if (!std::filesystem::is_regular_file(path)) throw ConfigError(key, path + " is no file");
+  data::SftRows rows = data::read_sft_rows(path, tokenizer, chat_template, options_of(config, packing));
+  for (const std::string& warning : rows.warnings) warnings.push_back(path + ": " + warning);
+  TrainingSet set;
+  if (packing) {
+    add_packed(set, rows.examples, config);
+  } else {
+    for (const data::SftExample& example : rows.examples) set.add_row(example.input_ids, example.labels);
+  }
+  if (set.rows() == 0 || set.labelled_tokens() == 0)
+    throw ConfigError(key, path + " holds nothing to learn from: " +
+                               (rows.dropped.empty() ? "no token has a label"
+                                                     : "line " + std::to_string(rows.dropped[0].line) + ": " + rows.dropped[0].reason));
+  if (kept != nullptr) {
+    rows.examples.resize(std::min(rows.examples.size(), sample_count));
+    *kept = std::move(rows.examples);
+  }
+  return set;
+}
+
+SampleRow sample_of(const data::SftExample& example, const data::Tokenizer& tokenizer) {
+  const auto first = std::find_if(example.labels.begin(), example.labels.end(),
+                                  [](int32_t label) { return label != data::ignored_label; });
+  const auto split = static_cast<size_t>(first - example.labels.begin());
+  const std::span<const int32_t> ids(example.input_ids);
+  return {tokenizer.decode(ids.subspan(0, split)), tokenizer.decode(ids.subspan(split))};
+}
+
+}  // namespace
+
+SftData load_sft_data(const SftConfig& config, const data::Tokenizer& tokenizer, const data::ChatTemplate* chat_template) {
+  SftData result;
+  std::vector<data::SftExample> first_rows;
+  result.training = load_set("dataset", config.dataset, config.packing, config, tokenizer, chat_template, result.warnings,
+                             &first_rows);
+  for (const data::SftExample& example : first_rows) result.samples.push_back(sample_of(example, tokenizer));
+  if (!config.eval_dataset.empty())
+    result.evaluation = load_set("eval_dataset", config.eval_dataset, false, config, tokenizer, chat_template,
+                                 result.warnings, nullptr);
+  return result;
+}
+
+}  // namespace lathe::train
