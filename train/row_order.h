@@ -17,17 +17,13 @@ class RowOrder {
   // max_steps, or num_train_epochs passes, the last step of each over what is left.
   int64_t total_steps() const { return total_steps_; }
   // The rows of a step (counted from 0), in order. Every row comes once in an epoch.
-  std::vector<int64_t> rows_of_step(int64_t step);
+  std::vector<int64_t> rows_of_step(int64_t step) const;
   double epoch_after(int64_t steps) const { return static_cast<double>(steps) / static_cast<double>(steps_per_epoch_); }
 
  private:
-  void shuffle_epoch(int64_t epoch);
-
   int64_t rows_, rows_per_step_, steps_per_epoch_ = 0, total_steps_ = 0;
   uint64_t seed_;
   bool shuffle_;
-  int64_t shuffled_epoch_ = -1;
-  std::vector<int64_t> order_;  // of the epoch shuffled last
 };
 
 }  // namespace lathe::train

@@ -9,6 +9,8 @@
 #include <variant>
 #include <vector>
 
+#include "nn/weights/peft.h"
+
 namespace lathe::train {
 
 // What every method (SFT; later DPO, GRPO) shares.
@@ -95,6 +97,9 @@ void set_from_text(const Field& field, const std::string& text);
 // Sets fields by name, then checks them all. Throws one ConfigError that lists everything that is wrong.
 SftConfig make_sft_config(const std::vector<std::pair<std::string, std::string>>& settings);
 void check(const SftConfig& config);
+
+// The new adapter that the config asks for.
+nn::LoraConfig lora_config(const SftConfig& config);
 
 // Every field, the open ones resolved, in groups: loads again through --config.
 std::string resolved_yaml(const SftConfig& config);

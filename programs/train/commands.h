@@ -1,0 +1,12 @@
+// The subcommands of lathe-train.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace lathe::programs {
+
+void add_sft(CLI::App& app);
+
+}  // namespace lathe::programs

@@ -1,0 +1,60 @@
+#include "programs/train/sft_settings.h"
+
+#include <filesystem>
+#include <map>
+
+namespace lathe::programs {
+namespace {
+
+// Names that TRL and transformers use for the same thing.
+std::string aliases_of(const std::string& name) {
+  static const std::map<std::string, std::string> aliases = {{"model", ",--model_name_or_path"},
+                                                             {"dataset", ",--dataset_name,--train_file"},
+                                                             {"eval_dataset", ",--validation_file"},
+                                                             {"dtype", ",--torch_dtype"},
+                                                             {"max_length", ",--max_seq_length"}};
+  const auto found = aliases.find(name);
+  return "--" + name + (found == aliases.end() ? "" : found->second);
+}
+
+bool is_truth(const train::Field& field) {
+  return std::holds_alternative<bool*>(field.target) || std::holds_alternative<std::optional<bool>*>(field.target);
+}
+
+void look_beside(std::string& path, const std::string& config_file) {
+  namespace fs = std::filesystem;
+  if (path.empty() || config_file.empty() || fs::path(path).is_absolute() || fs::exists(path)) return;
+  const fs::path beside = fs::path(config_file).parent_path() / path;
+  if (fs::exists(beside)) path = beside.string();
+}
+
+}  // namespace
+
+void add_sft_arguments(CLI::App& command, SftArguments& arguments) {
+  train::SftConfig defaults;
+  for (const train::Field& field : train::fields_of(defaults)) {
+    CLI::Option* option = command.add_option_function<std::string>(
+        aliases_of(field.name),
+        [&arguments, name = field.name](const std::string& text) { arguments.settings.emplace_back(name, text); }, field.help);
+    const std::string shown = train::text_of(field) == "null" ? "" : "=" + train::text_of(field);
+    // Not default_str: CLI11 takes that for a flag without a value, which stands for true here.
+    option->type_name(shown)->group(field.group);
+    if (is_truth(field)) option->expected(0, 1);
+  }
+  cli::add_common_options(command, arguments.common);
+  for (const char* name : {"--device", "--threads", "--json", "--config"}) command.get_option(name)->group("This program");
+  command.get_option("--help")->group("This program");
+}
+
+train::SftConfig parse_sft_config(const SftArguments& arguments) {
+  std::vector<std::pair<std::string, std::string>> settings = arguments.settings;
+  for (auto& [name, text] : settings)
+    if (name == "dataset" || name == "eval_dataset") look_beside(text, arguments.common.config_file);
+  train::SftConfig config = train::make_sft_config(settings);
+  config.learning_rate = config.resolved_learning_rate();
+  config.dtype = config.resolved_dtype();
+  config.bf16.reset();
+  return config;
+}
+
+}  // namespace lathe::programs
