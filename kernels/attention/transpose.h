@@ -8,20 +8,20 @@ namespace lathe::kernels::LATHE_ISA {
 // Within each quarter of four lanes: the lanes of a and b taken in turn, of the quarter's lower half or its upper.
 LATHE_INLINE Vec interleave_lower(Vec a, Vec b) {
 #if defined(LATHE_AVX512)
-  return (Vec)_mm512_unpacklo_ps((__m512)a, (__m512)b);
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
 #elif defined(LATHE_AVX2)
-  return (Vec)_mm256_unpacklo_ps((__m256)a, (__m256)b);
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13);
 #else
-  return (Vec)_mm_unpacklo_ps((__m128)a, (__m128)b);
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
 #endif
 }
 LATHE_INLINE Vec interleave_upper(Vec a, Vec b) {
 #if defined(LATHE_AVX512)
-  return (Vec)_mm512_unpackhi_ps((__m512)a, (__m512)b);
+  return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
 #elif defined(LATHE_AVX2)
-  return (Vec)_mm256_unpackhi_ps((__m256)a, (__m256)b);
+  return __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
 #else
-  return (Vec)_mm_unpackhi_ps((__m128)a, (__m128)b);
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
 #endif
 }
 
@@ -94,11 +94,15 @@ LATHE_INLINE void prefetch_rows(const Prefetch& wanted, int64_t begin, int64_t e
 template <class T>
 static void transpose_rows(const void** rows, int64_t count, int64_t dim, float* out, const Prefetch& wanted = {}) {
   constexpr int64_t step = 16 / sizeof(T);
+  const int64_t rows_at_once = (lanes * step + dim - 1) / dim;  // spread over the steps of a vector of keys
   for (int64_t j = count; j % lanes != 0; ++j) rows[j] = rows[count - 1];
   for (int64_t j = 0; j < count; j += lanes) {
-    prefetch_rows(wanted, j, j + lanes);
-    int64_t d = 0;
-    while (d + step <= dim) d += transpose_step(rows + j, d, out + j, T{});
+    int64_t d = 0, asked = j;
+    while (d + step <= dim) {
+      prefetch_rows(wanted, asked, asked + rows_at_once);
+      asked += rows_at_once;
+      d += transpose_step(rows + j, d, out + j, T{});
+    }
     for (; d < dim; ++d) {
       for (int i = 0; i < lanes; ++i)
         out[d * transposed_row + j + i] = load_partial(static_cast<const T*>(rows[j + i]) + d, 1)[0];
