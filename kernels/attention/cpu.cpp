@@ -99,12 +99,8 @@ int64_t keys_present(const TileTask& task, int64_t chunk) {
 // Few rows a chunk: the keys are read from memory faster than they are used, so the next chunk's are asked for early.
 constexpr int64_t rows_that_wait = 24;
 
-template <class T>
-Prefetch next_chunk(const TileTask& task, int64_t chunk, const TileScratch& s) {
-  if (rows_of(task) > rows_that_wait || chunk + 1 >= task.chunk_end) return {};
-  const int64_t present = keys_present(task, chunk + 1);
-  find_rows<T>(task.keys, task.kv_head, (chunk + 1) * attention_chunk, present, s.next_k_rows, s.next_v_rows);
-  return {s.next_k_rows, s.next_v_rows, present, task.call->head_dim * static_cast<int64_t>(sizeof(T))};
+bool prefetches(const TileTask& task, int64_t chunk) {
+  return rows_of(task) <= rows_that_wait && chunk + 1 < task.chunk_end;
 }
 
 template <class T>
@@ -112,21 +108,31 @@ void load_chunk(const TileTask& task, int64_t chunk, const TileScratch& s) {
   const TileCall& call = *task.call;
   const int64_t present = keys_present(task, chunk);
   find_rows<T>(task.keys, task.kv_head, chunk * attention_chunk, present, s.k_rows, s.v_rows);
-  transpose_rows<T>(s.k_rows, present, call.head_dim, s.keys, next_chunk<T>(task, chunk, s));
+  Prefetch wanted;
+  if (prefetches(task, chunk)) {
+    const int64_t next = keys_present(task, chunk + 1);
+    find_rows<T>(task.keys, task.kv_head, (chunk + 1) * attention_chunk, next, s.next_k_rows, s.next_v_rows);
+    for (int64_t j = next; j < attention_chunk; ++j) {
+      s.next_k_rows[j] = s.next_k_rows[next - 1];
+      s.next_v_rows[j] = s.next_v_rows[next - 1];
+    }
+    wanted = {s.next_k_rows, call.head_dim * static_cast<int64_t>(sizeof(T))};
+  }
+  transpose_rows<T>(s.k_rows, present, call.head_dim, s.keys, wanted);
   if (call.head_dim != call.padded_dim) pad_values<T>(s.v_rows, present, call.head_dim, call.padded_dim, s.values);
 }
 
 template <class T>
-void attend_rows(const TileTask& task, const TileScratch& s, int64_t row, int rows, const BlockResult& result) {
+void attend_rows(const TileTask& task, const TileScratch& s, int64_t chunk, int64_t row, int rows,
+                 const BlockResult& result) {
   const TileCall& call = *task.call;
-  const float* q = s.q + row * call.padded_dim;
-  if (call.head_dim == call.padded_dim) {
-    attend_block(rows, q, s.keys, TableRows<T>{s.v_rows}, call.head_dim,
-                 call.padded_dim, call.scale, call.softcap, s.p, result);
-  } else {
-    attend_block(rows, q, s.keys, EvenRows{s.values, call.padded_dim}, call.head_dim, call.padded_dim, call.scale,
+  const auto attend = [&](auto values) {
+    attend_block(rows, s.q + row * call.padded_dim, s.keys, values, call.head_dim, call.padded_dim, call.scale,
                  call.softcap, s.p, result);
-  }
+  };
+  if (call.head_dim != call.padded_dim) return attend(EvenRows{s.values, call.padded_dim});
+  if (row == 0 && prefetches(task, chunk)) return attend(PrefetchingRows<T>{s.v_rows, s.next_v_rows});
+  attend(TableRows<T>{s.v_rows});
 }
 
 RowStates from_row(const RowStates& state, int64_t row, int64_t padded_dim) {
@@ -179,7 +185,7 @@ void tile(const TileTask& task) {
       // The first chunk's result is the state itself: merging it into nothing multiplies by 1 and adds 0.
       BlockResult result = chunk == task.chunk_begin ? BlockResult{{}, state.maximum, state.sum, state.out} : s.block;
       spans_of(task, row, count, chunk, result.span);
-      attend_rows<T>(task, s, row, count, result);
+      attend_rows<T>(task, s, chunk, row, count, result);
       if (chunk != task.chunk_begin) merge_block(count, result, state, dim);
       row += count;
     }
@@ -206,7 +212,7 @@ void tile_chunks(const TileTask& task) {
     load_chunk<T>(task, chunk, s);
     for (int64_t row = 0; row < rows;) {
       const int count = next_block(rows - row);
-      attend_rows<T>(task, s, row, count, partial_block(task, chunk, row, count));
+      attend_rows<T>(task, s, chunk, row, count, partial_block(task, chunk, row, count));
       row += count;
     }
   }

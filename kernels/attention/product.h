@@ -25,6 +25,21 @@ struct TableRows {
   const void* const* rows;
   const T* operator[](int64_t k) const { return static_cast<const T*>(rows[k]); }
 };
+// The same, which asks for the like row of `next` on the way: while few rows are computed, memory is what waits.
+template <class T>
+struct PrefetchingRows {
+  const void* const* rows;
+  const void* const* next;
+  const T* operator[](int64_t k) const { return static_cast<const T*>(rows[k]); }
+};
+
+template <class B>
+LATHE_INLINE void prefetch_row(B, int64_t, int64_t, int64_t) {}
+template <class T>
+LATHE_INLINE void prefetch_row(PrefetchingRows<T> b, int64_t k, int64_t column, int64_t columns) {
+  for (int64_t d = 0; d < columns; d += 64 / static_cast<int64_t>(sizeof(T)))
+    __builtin_prefetch(static_cast<const T*>(b.next[k]) + column + d, 0, 2);
+}
 
 // a[r][k] lies at a[r · row + k · step].
 struct Factor {
@@ -46,6 +61,7 @@ LATHE_INLINE void multiply_block(Factor factor, B b, int64_t k_begin, int64_t k_
   const float* a = factor.a + k_begin * factor.step;
   for (int64_t k = k_begin; k < k_end; ++k, a += factor.step) {
     const auto* b_row = b[k] + column;
+    prefetch_row(b, k, column, V * lanes);
     Vec right[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) right[v] = load(b_row + v * lanes);

@@ -74,19 +74,17 @@ LATHE_INLINE int64_t transpose_step(const void* const* rows, int64_t d, float* o
   return 8;
 }
 
-// Rows that are wanted soon, asked for a few at a time. `bytes` of each; none when count is 0.
+// Rows that are wanted soon, asked for a few at a time: `bytes` of each; none when bytes is 0.
 struct Prefetch {
-  const void* const* k = nullptr;
-  const void* const* v = nullptr;
-  int64_t count = 0, bytes = 0;
+  const void* const* rows = nullptr;  // [64]
+  int64_t bytes = 0;
 };
 
 LATHE_INLINE void prefetch_rows(const Prefetch& wanted, int64_t begin, int64_t end) {
-  for (int64_t j = begin; j < end && j < wanted.count; ++j) {
-    for (int64_t byte = 0; byte < wanted.bytes; byte += 64) {
-      __builtin_prefetch(static_cast<const char*>(wanted.k[j]) + byte, 0, 2);
-      __builtin_prefetch(static_cast<const char*>(wanted.v[j]) + byte, 0, 2);
-    }
+  if (wanted.bytes == 0) return;
+  for (int64_t j = begin; j < end && j < transposed_row; ++j) {
+    for (int64_t byte = 0; byte < wanted.bytes; byte += 64)
+      __builtin_prefetch(static_cast<const char*>(wanted.rows[j]) + byte, 0, 2);
   }
 }
 
