@@ -2,9 +2,12 @@
 
 #include <array>
 #include <cmath>
+#include <string>
+#include <vector>
 
 #include "core/error.h"
 #include "tests/kernels/rope_cases.h"
+#include "tests/support/golden.h"
 #include "tests/support/kernel_checks.h"
 
 namespace lathe::kernels {
@@ -44,6 +47,36 @@ TEST(Rope, BackwardUndoesForward) {
   rope(y, y, positions({8, 2}), table, sines, RopeDirection::backward);
   // A rotation and its inverse: two products and a sum each way, of numbers below 8.
   for (size_t i = 0; i < x.span<double>().size(); ++i) EXPECT_NEAR(x.span<double>()[i], y.span<double>()[i], 1e-14);
+}
+
+TEST(RopeGolden, EqualsFloat64PyTorch) {
+  auto golden = lathe::testing::golden_tensors("kernels/rope.safetensors");
+  const auto positions = golden["positions"].span<int64_t>();
+  std::vector<int32_t> rows(positions.size());
+  for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int32_t>(i);
+  const int64_t tokens = static_cast<int64_t>(rows.size());
+  const Tensor row = Tensor::of<int32_t>(rows, {tokens});
+  for (const std::string name : {"default", "llama3", "linear"}) {
+    const Tensor frequency = golden[name + ".inv_freq"];
+    // One row of the table for each position that occurs.
+    const Tensor cosines = Tensor::empty({tokens, frequency.dim(0)}, DType::f64);
+    const Tensor sines = Tensor::empty(cosines.shape(), DType::f64);
+    for (int64_t i = 0; i < cosines.numel(); ++i) {
+      const double angle = static_cast<double>(positions[i / frequency.dim(0)]) *
+                           frequency.data<double>()[i % frequency.dim(0)];
+      cosines.data<double>()[i] = std::cos(angle);
+      sines.data<double>()[i] = std::sin(angle);
+    }
+    const auto expect_rotated = [&](const char* from, const char* to, RopeDirection direction) {
+      const Tensor out = Tensor::empty(golden[name + ".x"].shape(), DType::f64);
+      rope(out, golden[name + from], row, cosines, sines, direction);
+      // Two products and a sum of numbers below 8, and angles that both sides round once.
+      for (int64_t i = 0; i < out.numel(); ++i)
+        ASSERT_NEAR(out.data<double>()[i], golden[name + to].data<double>()[i], 1e-14) << name << to << " at " << i;
+    };
+    expect_rotated(".x", ".y", RopeDirection::forward);
+    expect_rotated(".dy", ".dx", RopeDirection::backward);
+  }
 }
 
 }  // namespace
