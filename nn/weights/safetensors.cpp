@@ -207,7 +207,12 @@ Tensor SafetensorsFile::tensor(std::string_view name) const {
   if (!dtype)
     throw FormatError(path().string(), found->second.begin,
                       std::string(name) + ": dtype " + found->second.type + " cannot be computed with");
-  return Tensor::from_storage(contents_->storage, found->second.begin, found->second.shape, *dtype);
+  const SafetensorsEntry& entry = found->second;
+  if (entry.begin % size_of(*dtype) == 0) return Tensor::from_storage(contents_->storage, entry.begin, entry.shape, *dtype);
+  // A writer that did not pad its header: such a tensor is copied to where its type may be read.
+  const Tensor copy = Tensor::empty(entry.shape, *dtype, {}, MemoryTag::weights);
+  std::memcpy(copy.raw(), contents_->file->bytes().data() + entry.begin, static_cast<size_t>(entry.end - entry.begin));
+  return copy;
 }
 
 void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,

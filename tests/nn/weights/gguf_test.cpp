@@ -1,0 +1,212 @@
+// GGUF: what is read, and that every broken file is an error with its place, never a crash.
+#include "nn/weights/gguf.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "core/random.h"
+#include "nn/weights/ggml_types.h"
+#include "tests/nn/golden_files.h"
+
+namespace lathe::nn {
+namespace {
+
+// Writes GGUF byte by byte, right or wrong.
+class GgufBytes {
+ public:
+  explicit GgufBytes(uint32_t version = 3, uint64_t tensors = 0, uint64_t pairs = 0) {
+    bytes_ = "GGUF";
+    put(version);
+    put(tensors);
+    put(pairs);
+  }
+  template <class T>
+  GgufBytes& put(T value) {
+    bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
+    return *this;
+  }
+  GgufBytes& text(const std::string& value) {
+    put<uint64_t>(value.size());
+    bytes_ += value;
+    return *this;
+  }
+  GgufBytes& tensor(const std::string& name, std::vector<uint64_t> extents, uint32_t type, uint64_t offset) {
+    text(name).put<uint32_t>(static_cast<uint32_t>(extents.size()));
+    for (const uint64_t extent : extents) put(extent);
+    return put(type).put(offset);
+  }
+  GgufBytes& align(size_t to = 32) {
+    bytes_.resize((bytes_.size() + to - 1) / to * to, '\0');
+    return *this;
+  }
+  GgufBytes& data(size_t count) {
+    bytes_.append(count, '\1');
+    return *this;
+  }
+  const std::string& bytes() const { return bytes_; }
+
+ private:
+  std::string bytes_;
+};
+
+std::shared_ptr<const GgufFile> opened(const std::string& bytes) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "model.gguf";
+  std::ofstream(path, std::ios::binary) << bytes;
+  return GgufFile::open(path);
+}
+
+std::string error_of(const std::string& bytes) {
+  try {
+    opened(bytes);
+  } catch (const FormatError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+void expect_error(const GgufBytes& file, const std::string& part) {
+  const std::string error = error_of(file.bytes());
+  EXPECT_NE(error.find(part), std::string::npos) << "expected \"" << part << "\", found: " << error;
+}
+
+GgufBytes small_file() {
+  GgufBytes file(3, 2, 3);
+  file.text("general.architecture").put<uint32_t>(8).text("llama");
+  file.text("numbers").put<uint32_t>(9).put<uint32_t>(5).put<uint64_t>(3).put<int32_t>(-1).put<int32_t>(2).put<int32_t>(3);
+  file.text("flag").put<uint32_t>(7).put<uint8_t>(1);
+  file.tensor("a.weight", {4, 2}, 0, 0).tensor("b.weight", {32}, 8, 32);
+  return file.align().data(32 + 34);
+}
+
+TEST(Gguf, ReadsMetadataAndTensors) {
+  const auto file = opened(small_file().bytes());
+  EXPECT_EQ(file->get<std::string>("general.architecture"), "llama");
+  EXPECT_EQ(file->get<std::vector<int64_t>>("numbers"), (std::vector<int64_t>{-1, 2, 3}));
+  EXPECT_TRUE(file->get<bool>("flag"));
+  ASSERT_NE(file->find_tensor("a.weight"), nullptr);
+  EXPECT_EQ(file->find_tensor("a.weight")->shape, (Shape{2, 4}));  // ne[0] is the row's length
+  EXPECT_EQ(file->find_tensor("c.weight"), nullptr);
+  EXPECT_THROW(file->get<int64_t>("general.architecture"), FormatError);
+  EXPECT_THROW(file->get<int64_t>("nothing"), FormatError);
+  EXPECT_FALSE(file->get_optional<int64_t>("nothing"));
+}
+
+TEST(Gguf, EveryTruncationIsAnError) {
+  const std::string whole = small_file().bytes();
+  for (size_t length = 0; length < whole.size(); ++length) EXPECT_NE(error_of(whole.substr(0, length)), "no error") << length;
+}
+
+// Whatever byte is hit, the file is read or refused: nothing else (the sanitizers watch).
+TEST(Gguf, NoChangedByteCrashes) {
+  const std::string whole = small_file().bytes();
+  RandomStream random(7, RandomPurpose::test);
+  for (int i = 0; i < 4000; ++i) {
+    std::string bytes = whole;
+    const auto changes = 1 + random.below(3);
+    for (uint64_t c = 0; c < changes; ++c) bytes[random.below(bytes.size())] = static_cast<char>(random.below(256));
+    error_of(bytes);
+  }
+}
+
+TEST(Gguf, LyingHeadersAreNamed) {
+  expect_error(GgufBytes(1), "version 1");
+  expect_error(GgufBytes(3, uint64_t{1} << 60, 0), "the number of tensors");
+  expect_error(GgufBytes(3, 0, uint64_t{1} << 60), "the number of metadata pairs");
+  EXPECT_NE(error_of("GGML0000").find("no GGUF file"), std::string::npos);
+}
+
+TEST(Gguf, LyingMetadataIsNamed) {
+  expect_error(GgufBytes(3, 0, 1).put<uint64_t>(uint64_t{1} << 62).data(32), "a string of");
+  expect_error(GgufBytes(3, 0, 1).text("k").put<uint32_t>(77).data(32), "unknown value type 77");
+  expect_error(GgufBytes(3, 0, 1).text("k").put<uint32_t>(9).put<uint32_t>(4).put<uint64_t>(uint64_t{1} << 61).data(32), "items cannot fit");
+  expect_error(GgufBytes(3, 0, 1).text("k").put<uint32_t>(9).put<uint32_t>(9).put<uint64_t>(1).data(32), "array of arrays");
+  expect_error(GgufBytes(3, 0, 1).text("k").put<uint32_t>(7).put<uint8_t>(2).data(32), "neither 0 nor 1");
+  expect_error(GgufBytes(3, 0, 1).text("k").put<uint32_t>(10).put<uint64_t>(~uint64_t{0}).data(32), "above 2^63");
+  expect_error(GgufBytes(3, 0, 2).text("k").put<uint32_t>(4).put<uint32_t>(1).text("k").put<uint32_t>(4).put<uint32_t>(1).data(32), "stands twice");
+  expect_error(GgufBytes(3, 0, 1).text("general.alignment").put<uint32_t>(4).put<uint32_t>(48).data(64), "power of two");
+}
+
+TEST(Gguf, LyingTensorsAreNamed) {
+  const auto with = [](std::vector<uint64_t> extents, uint32_t type, uint64_t offset) {
+    return GgufBytes(3, 1, 0).tensor("w", std::move(extents), type, offset).align().data(256);
+  };
+  expect_error(with({1, 1, 1, 1, 1}, 0, 0), "5 dimensions");
+  expect_error(with({}, 0, 0), "0 dimensions");
+  expect_error(with({4}, 99, 0), "unknown tensor type 99");
+  expect_error(with({33}, 8, 0), "no multiple of Q8_0");
+  expect_error(with({4}, 0, 16), "not aligned");
+  expect_error(with({4}, 0, 1 << 20), "runs past the file's end");
+  expect_error(with({65}, 0, 0), "runs past the file's end");
+  expect_error(with({0}, 0, 0), "absurd extent");
+  expect_error(with({uint64_t{1} << 40, uint64_t{1} << 40}, 0, 0), "absurd extent");
+  expect_error(with({4}, 0, ~uint64_t{0} - 31), "above 2^63");
+  expect_error(GgufBytes(3, 2, 0).tensor("a", {32}, 0, 0).tensor("b", {32}, 0, 64).align().data(256), "overlaps");
+  expect_error(GgufBytes(3, 2, 0).tensor("a", {8}, 0, 0).tensor("a", {8}, 0, 32).align().data(256), "stands twice");
+}
+
+TEST(Gguf, WhatIsNoFileIsToldSo) {
+  EXPECT_THROW(GgufFile::open("no/such/file.gguf"), Error);
+  EXPECT_THROW(GgufFile::open(std::filesystem::temp_directory_path()), Error);
+  EXPECT_THROW(open_model_files("no/such/model"), ConfigError);
+}
+
+void put_f16(std::vector<std::byte>& block, size_t at, float value) {
+  const f16 half(value);
+  std::memcpy(&block[at], &half.bits, 2);
+}
+
+// One block of each type with hand-computed values: formulas of facts that the golden model's Q4_1 and Q8_0 do not reach.
+TEST(GgmlTypes, BlocksMeanWhatTheirFormulasSay) {
+  const auto dequantized = [](uint32_t id, const std::vector<std::byte>& block) {
+    const GgmlType* type = ggml_type(id);
+    EXPECT_EQ(static_cast<int64_t>(block.size()), type->block_bytes) << type->name;
+    std::vector<float> out(static_cast<size_t>(type->block_elements));
+    type->dequantize(block.data(), 1, out.data());
+    return out;
+  };
+  std::vector<std::byte> q4_0(18);
+  put_f16(q4_0, 0, 0.5f);
+  q4_0[2] = std::byte{0xF1};  // element 0: 1, element 16: 15
+  EXPECT_EQ(dequantized(2, q4_0)[0], (1 - 8) * 0.5f);
+  EXPECT_EQ(dequantized(2, q4_0)[16], (15 - 8) * 0.5f);
+  EXPECT_EQ(dequantized(2, q4_0)[1], -8 * 0.5f);
+
+  std::vector<std::byte> q5_1(24);
+  put_f16(q5_1, 0, 2.0f);
+  put_f16(q5_1, 2, -3.0f);
+  q5_1[4] = std::byte{0x02};   // the fifth bit of element 1
+  q5_1[7] = std::byte{0x80};   // and of element 31
+  q5_1[8 + 1] = std::byte{0x03};
+  q5_1[8 + 15] = std::byte{0x40};
+  EXPECT_EQ(dequantized(7, q5_1)[1], 2.0f * (3 + 16) - 3.0f);
+  EXPECT_EQ(dequantized(7, q5_1)[31], 2.0f * (4 + 16) - 3.0f);
+  EXPECT_EQ(dequantized(7, q5_1)[0], -3.0f);
+
+  std::vector<std::byte> q4_k(144);
+  put_f16(q4_k, 0, 0.25f);
+  put_f16(q4_k, 2, 0.5f);
+  // scale and minimum of group 0 in bytes 4 and 8, of group 5 in the low and high nibble of byte 4 + 9 with two bits each from
+  // bytes 4 + 1 and 4 + 5.
+  q4_k[4] = std::byte{5};
+  q4_k[8] = std::byte{7};
+  q4_k[4 + 9] = std::byte{0x3A};
+  q4_k[4 + 1] = std::byte{0x40};
+  q4_k[4 + 5] = std::byte{0x80};
+  q4_k[16] = std::byte{0x09};           // group 0, element 0
+  q4_k[16 + 64 + 3] = std::byte{0xC0};  // group 5, element 3
+  const auto k = dequantized(12, q4_k);
+  EXPECT_EQ(k[0], 0.25f * 5 * 9 - 0.5f * 7);
+  EXPECT_EQ(k[5 * 32 + 3], 0.25f * (0x0A | 0x10) * 12 - 0.5f * (0x03 | 0x20));
+
+  std::vector<std::byte> q6_k(210);
+  put_f16(q6_k, 208, 0.125f);
+  q6_k[64 + 63] = std::byte{0x0D};  // second half, element 63: low nibble
+  q6_k[128 + 32 + 31] = std::byte{0x04};  // its two high bits: 01 at shift 2
+  q6_k[192 + 8 + 3] = std::byte{0xFE};    // scale −2
+  EXPECT_EQ(dequantized(14, q6_k)[128 + 63], 0.125f * -2 * ((0x0D | 0x10) - 32));
+}
+
+}  // namespace
+}  // namespace lathe::nn
