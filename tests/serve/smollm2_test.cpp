@@ -108,7 +108,7 @@ TEST(SmolLm2, LossesAreThoseOfTransformers) {
   }
 }
 
-class OneOrder : public testing::TestWithParam<DType> {};
+class OneOrder : public ::testing::TestWithParam<DType> {};
 
 // 200 tokens generated one by one, in a batch with others; then scored in one prefill and in packed training forwards, alone
 // and beside others, with one thread and two: the same bits.
@@ -135,7 +135,7 @@ TEST_P(OneOrder, TwoHundredTokensHaveTheSameLogProbabilitiesEverywhere) {
   EXPECT_EQ(greedy(model, {prompts[1], prompts[0], prompts[2]}, 200)[1].logprobs, alone.logprobs) << "in a batch, one thread";
 }
 
-INSTANTIATE_TEST_SUITE_P(Dtypes, OneOrder, testing::Values(DType::f32, DType::bf16),
+INSTANTIATE_TEST_SUITE_P(Dtypes, OneOrder, ::testing::Values(DType::f32, DType::bf16),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
 }  // namespace
