@@ -135,6 +135,37 @@ inline Case product_case(Extents e, DType dtype, DType out_dtype, kernels::Layou
   return c;
 }
 
+// Products as a program runs them: the weight is packed once.
+inline Case timed_forward(Extents e, DType dtype) {
+  Case c = forward_case(e, dtype, dtype, true, false, false);
+  c.inputs[0].padding = c.outputs[0].padding = 0;
+  c.flops = 2.0 * e.m * e.n * e.k;
+  c.start = [](const Arguments& a) {
+    return [a, weight = kernels::pack_weight(a["weight"], a["weight"].dtype())] { kernels::linear_forward(a["out"], a["x"], weight); };
+  };
+  return c;
+}
+
+inline Case timed_input_gradient(Extents e, DType dtype) {
+  Case c = input_gradient_case(e, dtype, true, false);
+  c.inputs.resize(2);  // without what only the gradient check needs
+  c.inputs[0].padding = 0;
+  c.flops = 2.0 * e.m * e.n * e.k;
+  c.start = [](const Arguments& a) {
+    return [a, weight = kernels::pack_weight(a["weight"], a["weight"].dtype())] {
+      kernels::linear_input_gradient(a["grad_x"], a["grad_out"], weight);
+    };
+  };
+  return c;
+}
+
+inline Case timed_weight_gradient(int64_t tokens, int64_t n, int64_t k, DType dtype) {
+  Case c = weight_gradient_case(n, k, {0, static_cast<double>(tokens)}, dtype, 1.0f);
+  c.inputs[0].padding = 0;
+  c.flops = 2.0 * tokens * n * k;
+  return c;
+}
+
 }  // namespace matmul_cases
 
 inline std::vector<Operation> matmul_operations() {
@@ -167,6 +198,19 @@ inline std::vector<Operation> matmul_operations() {
     dense.cases.push_back(forward_case({3, 136, 96, 0}, dtype, dtype, false, true, false));
     dense.cases.push_back(forward_case({130, 33, 45, 5}, dtype, dtype, false, false, true));
     dense.cases.push_back(aligned(forward_case({70, 24, 264, 16}, dtype, f32, false, true, true)));
+  }
+  for (DType dtype : {f32, bf16}) {
+    forward.timed.push_back(timed_forward({512, 1536, 576, 0}, dtype));
+    forward.timed.push_back(timed_forward({512, 576, 1536, 0}, dtype));
+    forward.timed.push_back(timed_forward({1, 1536, 576, 0}, dtype));
+    forward.timed.push_back(timed_forward({512, 2048, 2048, 0}, dtype));
+    input.timed.push_back(timed_input_gradient({512, 1536, 576, 0}, dtype));
+    weight.timed.push_back(timed_weight_gradient(512, 1536, 576, dtype));
+    Case on_device = timed_forward({512, 1536, 576, 0}, dtype);
+    on_device.start = {};
+    on_device.run = [](const Arguments& a) { kernels::linear_forward(a["out"], a["x"], a["weight"]); };
+    on_device.name = "512_1536_576_" + std::string(name_of(dtype));
+    dense.timed.push_back(on_device);
   }
   return {forward, dense, input, weight, product};
 }

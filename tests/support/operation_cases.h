@@ -87,7 +87,10 @@ struct Case {
   Call prepare = {};    // fills the inputs that are computed(), in f64
   std::vector<GradientCheck> gradient = {};  // none or one
   int64_t reduction = 1;    // terms of the longest sum behind one output element
+  // For lathe-bench. bytes 0: every input and output once, and accumulated outputs twice.
   double flops = 0, bytes = 0;
+  // What a program does once and not at each call (packing a weight); returns the call to be timed. Empty: `run` is.
+  std::function<std::function<void()>(const Arguments&)> start = {};
 };
 
 struct Operation {

@@ -1,0 +1,21 @@
+// What the machine gives at most, measured in the run that the fractions are of: peak arithmetic in registers, and the
+// bandwidth of memory, with the threads that the operations use.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace lathe::bench {
+
+struct Ceilings {
+  double f32_flops = 0;   // per second, fused multiply-adds (multiply and add apart on the baseline) counted as two
+  double bf16_flops = 0;  // with the CPU's bf16 dot product; where it has none, as f32
+  double bytes = 0;       // per second, the larger of reading and of copying (read + written)
+  double flops(DType dtype) const { return dtype == DType::bf16 ? bf16_flops : f32_flops; }
+};
+Ceilings measure_ceilings();  // under the active instruction set, about a second
+
+int64_t last_cache_bytes();
+
+}  // namespace lathe::bench

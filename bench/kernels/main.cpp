@@ -1,0 +1,118 @@
+// lathe-bench: how fast, and how far from what the machine can do.
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "bench/kernels/clock.h"
+#include "bench/kernels/operations.h"
+#include "bench/kernels/timing.h"
+#include "core/error.h"
+#include "core/thread_pool.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/simd/isa.h"
+#include "programs/cli/program.h"
+
+namespace lathe::bench {
+namespace {
+
+using Json = nlohmann::json;
+
+struct KernelsOptions {
+  cli::CommonOptions common;
+  TimingOptions timing;
+  std::string compare;
+  bool cpu_time = false;
+};
+
+// Earlier results by name.
+std::map<std::string, Json> read_earlier(const std::string& path) {
+  std::map<std::string, Json> earlier;
+  if (path.empty()) return earlier;
+  std::ifstream file(path);
+  if (!file) throw ConfigError("compare", path + " cannot be opened");
+  const Json document = Json::parse(file, nullptr, false);
+  if (!document.is_object() || !document.contains("results"))
+    throw FormatError(path, -1, "expected what lathe-bench kernels --json printed");
+  for (const Json& result : document["results"]) earlier[result.at("name")] = result;
+  return earlier;
+}
+
+// Moved: by more than 5 %, and outside what the repetitions of either run spanned.
+std::string change(const Timing& now, const std::map<std::string, Json>& earlier) {
+  const auto found = earlier.find(now.name);
+  if (found == earlier.end()) return "";
+  const double ratio = now.seconds / found->second.at("seconds").get<double>();
+  char text[40];
+  std::snprintf(text, sizeof text, "  %+.1f %% time", 100 * (ratio - 1));
+  const bool slower = ratio > 1.05 && now.fastest > found->second.at("slowest").get<double>();
+  const bool faster = ratio < 0.95 && now.slowest < found->second.at("fastest").get<double>();
+  return std::string(text) + (slower ? "  SLOWER" : faster ? "  faster" : "");
+}
+
+Json to_json(const Timing& timing, const Ceilings& ceilings) {
+  Json result = {{"name", timing.name}, {"seconds", timing.seconds}, {"fastest", timing.fastest}, {"slowest", timing.slowest},
+                 {"gbytes_per_second", timing.bytes / timing.seconds / 1e9}, {"gflops", timing.flops / timing.seconds / 1e9}};
+  if (ceilings.bytes > 0) {
+    result["fraction"] = timing.fraction(ceilings);
+    result["bound_by"] = timing.bound_by_arithmetic(ceilings) ? "arithmetic" : "bandwidth";
+  }
+  return result;
+}
+
+void print_line(const Timing& timing, const Ceilings& ceilings, const std::string& change) {
+  std::printf("%-64s %10.1f us %8.2f GB/s %9.2f GFLOP/s", timing.name.c_str(), timing.seconds * 1e6,
+              timing.bytes / timing.seconds / 1e9, timing.flops / timing.seconds / 1e9);
+  if (ceilings.bytes > 0)
+    std::printf("  %5.1f %% of %s", 100 * timing.fraction(ceilings),
+                !timing.bound_by_arithmetic(ceilings) ? "bandwidth" : timing.dtype == DType::bf16 ? "bf16 peak" : "f32 peak");
+  std::printf("%s\n", change.c_str());
+  std::fflush(stdout);
+}
+
+void run_kernels(const KernelsOptions& options) {
+  TimingOptions timing = options.timing;
+  timing.device = parse_device(options.common.device);
+  if (const std::string why = kernels::why_unavailable(timing.device); !why.empty()) throw ResourceError(why);
+  if (options.cpu_time && options.common.threads != 1) throw ConfigError("cpu_time", "counts one thread's time; add --threads 1");
+  if (options.cpu_time) clock_in_use = Clock::cpu;
+  if (options.common.threads > 0) set_thread_count(options.common.threads);
+  const std::map<std::string, Json> earlier = read_earlier(options.compare);
+  const bool on_cpu = timing.device.kind == DeviceKind::cpu;
+  const Ceilings ceilings = on_cpu ? measure_ceilings() : Ceilings{};  // a card's are not measured yet
+  const std::string isa(name_of(kernels::active_isa()));
+  Json document = {{"device", to_string(timing.device)}, {"isa", isa}, {"threads", thread_count()}, {"results", Json::array()}};
+  if (on_cpu) document["ceilings"] = {{"f32_gflops", ceilings.f32_flops / 1e9}, {"bf16_gflops", ceilings.bf16_flops / 1e9}, {"gbytes_per_second", ceilings.bytes / 1e9}};
+  if (!options.common.json && on_cpu)
+    std::printf("%s, %d threads. Measured ceilings: f32 %.1f GFLOP/s, bf16 %.1f GFLOP/s, memory %.1f GB/s\n", isa.c_str(),
+                thread_count(), ceilings.f32_flops / 1e9, ceilings.bf16_flops / 1e9, ceilings.bytes / 1e9);
+  time_operations(all_operations(), timing, [&](const Timing& result) {
+    if (options.common.json) {
+      document["results"].push_back(to_json(result, ceilings));
+    } else {
+      print_line(result, ceilings, change(result, earlier));
+    }
+  });
+  if (options.common.json) std::printf("%s\n", document.dump(2).c_str());
+}
+
+}  // namespace
+}  // namespace lathe::bench
+
+int main(int argc, char** argv) {
+  lathe::bench::KernelsOptions options;
+  return lathe::cli::run_program(argc, argv, "lathe-bench", "Time Lathe, and say how far it is from what the machine can do.", [&](CLI::App& app) {
+    CLI::App* const kernels = app.add_subcommand("kernels", "Every operation, from the cases of its tests, at realistic shapes");
+    lathe::cli::add_common_options(*kernels, options.common);
+    kernels->add_option("--filter", options.timing.filter, "Time only what matches this regular expression, as 'linear_forward.*bf16'");
+    kernels->add_option("--seconds", options.timing.seconds, "Time spent on each repetition")->check(CLI::PositiveNumber)->capture_default_str();
+    kernels->add_option("--repetitions", options.timing.repetitions, "Repetitions; the median is reported")->check(CLI::PositiveNumber)->capture_default_str();
+    kernels->add_option("--compare", options.compare, "A file that --json printed earlier: flags what moved beyond the noise of the repetitions");
+    kernels->add_flag("--cpu_time", options.cpu_time, "Count computing time instead of the clock's, on a machine that others use; with --threads 1");
+    kernels->footer("A line says: time of one call (median), memory traffic and arithmetic per second, and the share of the ceiling that\n"
+                    "bounds the call. Ceilings are measured in the same run, with the same threads and instruction set (LATHE_ISA forces one).\n"
+                    "Example: lathe-bench kernels --filter linear_forward --threads 1");
+    kernels->callback([&] { lathe::bench::run_kernels(options); });
+    app.require_subcommand(1);
+  });
+}

@@ -1,0 +1,129 @@
+#include "bench/kernels/timing.h"
+
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <memory>
+#include <regex>
+
+#include "bench/kernels/clock.h"
+#include "kernels/cuda/runtime.h"
+#include "tests/support/operation_run.h"
+
+namespace lathe::bench {
+namespace {
+
+using testing::BoundCase;
+using testing::Case;
+using testing::Operand;
+
+constexpr size_t most_buffers = 256;
+
+double operand_bytes(const Operand& operand) {
+  return static_cast<double>(operand.shape.numel() * size_of(operand.dtype));
+}
+
+double bytes_of(const Case& test_case) {
+  if (test_case.bytes > 0) return test_case.bytes;
+  double bytes = 0;
+  for (const Operand& input : test_case.inputs) bytes += operand_bytes(input);
+  for (const Operand& output : test_case.outputs) bytes += operand_bytes(output) * (output.accumulates ? 2 : 1);
+  return bytes;
+}
+
+DType dtype_of_case(const Case& test_case) {
+  for (const Operand& input : test_case.inputs)
+    if (is_floating(input.dtype)) return input.dtype;
+  return DType::f32;
+}
+
+// The calls of one case, each on tensors of its own.
+struct Rotation {
+  std::vector<std::unique_ptr<BoundCase>> bound;
+  std::vector<std::function<void()>> calls;
+};
+
+Rotation rotate(const testing::Operation& operation, const Case& test_case, Device device) {
+  double bytes = 0;
+  for (const auto* operands : {&test_case.inputs, &test_case.outputs})
+    for (const Operand& operand : *operands) bytes += operand_bytes(operand);
+  const double wanted = 3.0 * static_cast<double>(last_cache_bytes());
+  const size_t buffers = std::clamp<size_t>(static_cast<size_t>(wanted / std::max(bytes, 1.0)) + 1, 2, most_buffers);
+  const testing::Contents contents = testing::make_contents(operation, test_case);
+  Rotation rotation;
+  for (size_t i = 0; i < buffers; ++i) {
+    rotation.bound.push_back(std::make_unique<BoundCase>(test_case, contents, testing::BindOptions{.device = device, .inputs_may_change = true}));
+    const testing::Arguments& arguments = rotation.bound.back()->arguments();
+    rotation.calls.push_back(test_case.start ? test_case.start(arguments) : [&] { test_case.run(arguments); });
+  }
+  return rotation;
+}
+
+// One iteration is one call on each of the buffers.
+void measure(benchmark::State& state, const Rotation& rotation, Device device) {
+  for (int warm_up = 0; warm_up < 2; ++warm_up)
+    for (const auto& call : rotation.calls) call();
+  kernels::synchronize(device);
+  for ([[maybe_unused]] auto iteration : state) {
+    const double start = now_seconds();
+    for (const auto& call : rotation.calls) call();
+    kernels::synchronize(device);
+    state.SetIterationTime((now_seconds() - start) / static_cast<double>(rotation.calls.size()));
+  }
+}
+
+// Keeps the repetitions' times and prints nothing.
+class Collector final : public benchmark::BenchmarkReporter {
+ public:
+  bool ReportContext(const Context&) override { return true; }
+  void ReportRuns(const std::vector<Run>& runs) override {
+    for (const Run& run : runs)
+      if (run.run_type == Run::RT_Iteration) seconds.push_back(run.real_accumulated_time / static_cast<double>(run.iterations));
+  }
+  std::vector<double> seconds;
+};
+
+Timing time_case(const testing::Operation& operation, const Case& test_case, const TimingOptions& options) {
+  const Rotation rotation = rotate(operation, test_case, options.device);
+  Timing timing{.name = operation.name + "/" + test_case.name, .dtype = dtype_of_case(test_case)};
+  benchmark::ClearRegisteredBenchmarks();
+  benchmark::RegisterBenchmark(timing.name.c_str(), [&](benchmark::State& state) { measure(state, rotation, options.device); })
+      ->UseManualTime()
+      ->MinTime(options.seconds)
+      ->Repetitions(options.repetitions);
+  Collector collector;
+  benchmark::RunSpecifiedBenchmarks(&collector);
+  std::sort(collector.seconds.begin(), collector.seconds.end());
+  timing.seconds = collector.seconds.at(collector.seconds.size() / 2);
+  timing.fastest = collector.seconds.front();
+  timing.slowest = collector.seconds.back();
+  timing.flops = test_case.flops;
+  timing.bytes = bytes_of(test_case);
+  return timing;
+}
+
+}  // namespace
+
+bool Timing::bound_by_arithmetic(const Ceilings& ceilings) const {
+  return flops / ceilings.flops(dtype) > bytes / ceilings.bytes;
+}
+
+double Timing::fraction(const Ceilings& ceilings) const {
+  return std::max(flops / ceilings.flops(dtype), bytes / ceilings.bytes) / seconds;
+}
+
+void time_operations(const std::vector<testing::Operation>& operations, const TimingOptions& options,
+                     const std::function<void(const Timing&)>& report) {
+  char program[] = "lathe-bench";
+  char* arguments[] = {program, nullptr};
+  int count = 1;
+  benchmark::Initialize(&count, arguments);
+  const std::regex filter(options.filter);
+  for (const testing::Operation& operation : operations) {
+    if (options.device.kind != DeviceKind::cpu && !operation.cuda_body) continue;
+    for (const Case& test_case : operation.timed)
+      if (std::regex_search(operation.name + "/" + test_case.name, filter)) report(time_case(operation, test_case, options));
+  }
+}
+
+}  // namespace lathe::bench

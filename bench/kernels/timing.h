@@ -1,0 +1,37 @@
+// Times operations with Google Benchmark.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "bench/kernels/ceilings.h"
+#include "core/device.h"
+#include "tests/support/operation_cases.h"
+
+namespace lathe::bench {
+
+struct TimingOptions {
+  Device device = {};
+  std::string filter;  // a regular expression that the name must contain; empty: all
+  double seconds = 0.3;  // of each repetition
+  int repetitions = 5;
+};
+
+struct Timing {
+  std::string name;  // rms_norm_forward/t512_h576_f32
+  DType dtype = DType::f32;
+  double seconds = 0, fastest = 0, slowest = 0;  // of one call: the median repetition, and the extremes
+  double flops = 0, bytes = 0;                   // of one call
+  // The share of the ceiling that bounds the call: the time that its arithmetic at peak, or its memory traffic at full
+  // bandwidth, would take at least, over the time it took.
+  double fraction(const Ceilings& ceilings) const;
+  bool bound_by_arithmetic(const Ceilings& ceilings) const;
+};
+
+// Calls `report` as each is done. Each call gets buffers of its own in turn, until all together are three times the last
+// cache: what is timed comes from memory, as between two other operations of a model.
+void time_operations(const std::vector<testing::Operation>& operations, const TimingOptions& options,
+                     const std::function<void(const Timing&)>& report);
+
+}  // namespace lathe::bench
