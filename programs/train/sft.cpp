@@ -74,7 +74,7 @@ void print_plan(const Plan& plan, const train::SftConfig& config) {
 
 ordered_json plan_json(const Plan& plan, const train::SftConfig& config) {
   const train::TrainingSet& set = plan.data.training;
-  ordered_json memory;
+  ordered_json memory = ordered_json::object();
   for (const train::MemoryLine& line : plan.memory.lines) {
     const std::string tag(name_of(line.tag));
     memory[tag] = memory.value(tag, int64_t{0}) + line.bytes;

@@ -107,11 +107,11 @@ struct TinyRun {
   RunIdentity identity() const {
     return {result_settings(config), model_fingerprint(*files.weights), objective->fingerprint()};
   }
-  // Until `steps` are done, or all.
-  std::vector<StepRecord> train(int64_t steps = -1) {
+  // Until `steps` are done (none: only starts or resumes).
+  std::vector<StepRecord> train(int64_t steps = INT64_MAX) {
     if (!trainer) trainer = std::make_unique<Trainer>(config, *objective, *model, identity());
     std::vector<StepRecord> records;
-    while (!trainer->done() && trainer->steps_done() != steps) records.push_back(trainer->step());
+    while (!trainer->done() && trainer->steps_done() < steps) records.push_back(trainer->step());
     return records;
   }
   std::string parameter_bytes() const {

@@ -1,0 +1,175 @@
+// Checkpoints: whole or passed over, for the same run alone, exact on resume.
+#include "train/checkpoint.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/train/tiny_run.h"
+#include "train/manifest.h"
+
+namespace lathe::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+SftConfig saving_config(const fs::path& folder) {
+  SftConfig config = tiny_config(folder);
+  config.save_steps = 2;
+  config.logging_steps = 4;  // a checkpoint falls between two lines: the sums since the last must survive
+  return config;
+}
+
+struct Finished {
+  std::string metrics, parameters;
+};
+
+Finished uninterrupted() {
+  const TemporaryFolder folder;
+  TinyRun run(saving_config(folder.path()), random_rows(10, 1));
+  run.train();
+  return {bytes_of(folder.path() / "metrics.jsonl"), run.parameter_bytes()};
+}
+
+// A run that stops after `steps`, with a checkpoint at every second one.
+void start_run(const fs::path& folder, int64_t steps) {
+  TinyRun run(saving_config(folder), random_rows(10, 1));
+  run.train(steps);
+}
+
+std::string resume_error(SftConfig config, TrainingSet rows) {
+  config.resume = true;
+  try {
+    TinyRun(config, std::move(rows)).train(0);
+  } catch (const ConfigError& error) {
+    return error.key();
+  }
+  return "no error";
+}
+
+TEST(Checkpoint, AResumedRunEndsInTheSameBits) {
+  const Finished whole = uninterrupted();
+  for (const int64_t stop : {1, 2, 3, 5}) {
+    const TemporaryFolder folder;
+    start_run(folder.path(), stop);
+    SftConfig config = saving_config(folder.path());
+    config.resume = true;
+    TinyRun run(config, random_rows(10, 1));
+    run.train(0);
+    EXPECT_EQ(run.trainer->steps_done(), stop / 2 * 2);
+    run.train();
+    EXPECT_EQ(bytes_of(folder.path() / "metrics.jsonl"), whole.metrics) << "stopped after " << stop;
+    EXPECT_EQ(run.parameter_bytes(), whole.parameters) << "stopped after " << stop;
+  }
+}
+
+TEST(Checkpoint, ARunMayGoOnWithAnotherCutOfItsBatches) {
+  const Finished whole = uninterrupted();
+  const TemporaryFolder folder;
+  start_run(folder.path(), 2);
+  SftConfig config = saving_config(folder.path());
+  config.resume = true;
+  config.per_device_train_batch_size = 1;
+  config.gradient_accumulation_steps = 4;
+  config.gradient_checkpointing = true;
+  TinyRun run(config, random_rows(10, 1));
+  run.train();
+  EXPECT_EQ(run.parameter_bytes(), whole.parameters);
+}
+
+TEST(Checkpoint, FullFineTuningResumesItsMasters) {
+  const auto config_of = [](const fs::path& folder) {
+    SftConfig config = saving_config(folder);
+    config.use_peft = false;
+    config.dtype = "bfloat16";
+    config.learning_rate = 1e-3;
+    return config;
+  };
+  const TemporaryFolder straight, stopped;
+  TinyRun whole(config_of(straight.path()), random_rows(10, 1));
+  whole.train();
+  TinyRun(config_of(stopped.path()), random_rows(10, 1)).train(3);
+  SftConfig config = config_of(stopped.path());
+  config.resume = true;
+  TinyRun resumed(config, random_rows(10, 1));
+  resumed.train();
+  EXPECT_EQ(resumed.parameter_bytes(), whole.parameter_bytes());
+}
+
+TEST(Checkpoint, ABrokenOneIsPassedOverWithItsReason) {
+  for (const char* name : {"adapter_model.safetensors", "optimizer.safetensors", "trainer_state.json", "adapter_config.json",
+                           "manifest.json"}) {
+    const TemporaryFolder folder;
+    start_run(folder.path(), 4);
+    const fs::path file = folder.path() / "checkpoint-4" / name;
+    std::string bytes = bytes_of(file);
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 0x10);
+    std::ofstream(file, std::ios::binary) << bytes;
+    const FoundCheckpoint found = find_checkpoint(folder.path());
+    ASSERT_TRUE(found.path.has_value()) << name;
+    EXPECT_EQ(found.path->filename(), "checkpoint-2") << name;
+    ASSERT_EQ(found.skipped.size(), 1u) << name;
+    EXPECT_NE(found.skipped[0].find("checkpoint-4"), std::string::npos) << found.skipped[0];
+  }
+}
+
+TEST(Checkpoint, MissingAndShortenedFilesAreFound) {
+  const TemporaryFolder folder;
+  start_run(folder.path(), 4);
+  fs::remove(folder.path() / "checkpoint-4/optimizer.safetensors");
+  EXPECT_NE(broken_part(folder.path() / "checkpoint-4")->find("optimizer.safetensors is missing"), std::string::npos);
+  fs::resize_file(folder.path() / "checkpoint-2/optimizer.safetensors", 100);
+  EXPECT_NE(broken_part(folder.path() / "checkpoint-2")->find("optimizer.safetensors has 100 bytes"), std::string::npos);
+  EXPECT_FALSE(find_checkpoint(folder.path()).path.has_value());
+}
+
+TEST(Checkpoint, AnotherRunsCheckpointIsRefusedByTheKeyThatDiffers) {
+  const TemporaryFolder folder;
+  start_run(folder.path(), 2);
+  SftConfig config = saving_config(folder.path());
+  config.learning_rate = 1e-3;
+  EXPECT_EQ(resume_error(config, random_rows(10, 1)), "learning_rate");
+  config = saving_config(folder.path());
+  config.seed = 1;
+  EXPECT_EQ(resume_error(config, random_rows(10, 1)), "seed");
+  EXPECT_EQ(resume_error(saving_config(folder.path()), random_rows(10, 2)), "dataset");
+  config = saving_config(folder.path());
+  config.model = golden("tiny_llama/tied").string();
+  EXPECT_EQ(resume_error(config, random_rows(10, 1)), "model");
+  EXPECT_EQ(resume_error(saving_config(folder.path()), random_rows(10, 1)), "no error");
+}
+
+TEST(Checkpoint, TheNewestAreKept) {
+  const TemporaryFolder folder;
+  SftConfig config = saving_config(folder.path());
+  config.save_steps = 1;
+  config.save_total_limit = 2;
+  TinyRun(config, random_rows(10, 1)).train();
+  EXPECT_EQ(list_checkpoints(folder.path()), (std::vector<int64_t>{5, 6}));
+}
+
+TEST(Checkpoint, AFinishedRunResumesToItself) {
+  const TemporaryFolder folder;
+  TinyRun first(saving_config(folder.path()), random_rows(10, 1));
+  first.train();
+  const std::string metrics = bytes_of(folder.path() / "metrics.jsonl");
+  SftConfig config = saving_config(folder.path());
+  config.resume = true;
+  TinyRun again(config, random_rows(10, 1));
+  EXPECT_TRUE(again.train().empty());
+  EXPECT_EQ(again.parameter_bytes(), first.parameter_bytes());
+  EXPECT_EQ(bytes_of(folder.path() / "metrics.jsonl"), metrics);
+}
+
+TEST(MetricsLog, AnUnfinishedLineIsDropped) {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path() / "metrics.jsonl";
+  std::ofstream(path) << "{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":1.5}\n{\"step\":3,\"lo";
+  truncate_metrics(path, 9);
+  EXPECT_EQ(bytes_of(path), "{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":1.5}\n");
+  truncate_metrics(path, 1);
+  EXPECT_EQ(bytes_of(path), "{\"step\":1,\"loss\":2.5}\n");
+  std::ofstream(path) << "no json\n";
+  EXPECT_THROW(truncate_metrics(path, 1), FormatError);
+}
+
+}  // namespace
+}  // namespace lathe::train
