@@ -1,15 +1,20 @@
-// Matrix products: against the f64 reference under every instruction set, and the same bits however they are reached.
+// Matrix products: against the f64 reference under every instruction set (the cases), and the same bits however an
+// element is reached: in any batch, with any threads, packed or dense, in one piece or in stretches.
 #include "kernels/matmul/matmul.h"
 
 #include <gtest/gtest.h>
+#include <immintrin.h>
 
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <string>
+#include <tuple>
+#include <vector>
 
 #include "core/error.h"
-#include "core/random.h"
 #include "core/thread_pool.h"
+#include "kernels/simd/isa.h"
 #include "tests/kernels/matmul_cases.h"
 #include "tests/support/kernel_checks.h"
 
@@ -17,4 +22,303 @@ namespace lathe::testing {
 
 LATHE_CHECK_OPERATIONS(matmul_operations());
 
+namespace {
+
+using namespace kernels;
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+
+float get(const Tensor& t, int64_t i, int64_t j) {
+  const int64_t at = i * t.stride(0) + j;
+  return t.dtype() == DType::bf16 ? static_cast<float>(t.data<bf16>()[at]) : t.data<float>()[at];
+}
+
+void put(const Tensor& t, int64_t i, int64_t j, float value) {
+  if (t.dtype() == DType::bf16) {
+    t.data<bf16>()[i * t.stride(0) + j] = bf16(value);
+  } else {
+    t.data<float>()[i * t.stride(0) + j] = value;
+  }
+}
+
+Tensor random_matrix(int64_t rows, int64_t columns, DType dtype, uint64_t seed) {
+  uint64_t state = seed * 2654435761u + 1;
+  const Tensor t = Tensor::empty({rows, columns}, dtype);
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t j = 0; j < columns; ++j) {
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      put(t, i, j, static_cast<float>(static_cast<int32_t>(state >> 32)) * 0x1p-31f);
+    }
+  return t;
+}
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  for (int64_t i = 0; i < a.dim(0); ++i)
+    if (std::memcmp(static_cast<char*>(a.raw()) + i * a.stride(0) * size_of(a.dtype()),
+                    static_cast<char*>(b.raw()) + i * b.stride(0) * size_of(b.dtype()),
+                    static_cast<size_t>(a.dim(1) * size_of(a.dtype()))) != 0)
+      return false;
+  return true;
+}
+
+// Every instruction set of this machine, f32 and bf16; puts back what was active.
+class MatmulBits : public ::testing::TestWithParam<std::tuple<Isa, DType>> {
+ protected:
+  void SetUp() override {
+    if (!machine_has(std::get<0>(GetParam()))) GTEST_SKIP() << "this machine lacks the instruction set";
+    set_active_isa(std::get<0>(GetParam()));
+  }
+  void TearDown() override {
+    set_active_isa(before_);
+    set_thread_count(threads_before_);
+  }
+  Isa isa() const { return std::get<0>(GetParam()); }
+  DType dtype() const { return std::get<1>(GetParam()); }
+  Tensor random(int64_t rows, int64_t columns, uint64_t seed) const { return random_matrix(rows, columns, dtype(), seed); }
+
+ private:
+  Isa before_ = active_isa();
+  int threads_before_ = thread_count();
+};
+
+INSTANTIATE_TEST_SUITE_P(, MatmulBits,
+                         ::testing::Combine(::testing::Values(Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16),
+                                            ::testing::Values(DType::f32, DType::bf16)),
+                         [](const auto& info) {
+                           return std::string(name_of(std::get<0>(info.param))) + "_" +
+                                  std::string(name_of(std::get<1>(info.param)));
+                         });
+
+TEST_P(MatmulBits, a_row_is_the_same_alone_and_in_every_batch_with_any_threads_packed_or_dense) {
+  constexpr int64_t n = 75, k = 131, rank = 5;
+  const Tensor weight = random(n, k, 1), x = random(40, k, 2), t = random(40, rank, 3), b = random(n, rank, 4);
+  const PackedWeight packed = pack_weight(weight, dtype());
+  const Tensor alone = Tensor::empty({40, n}, dtype());
+  for (int64_t m = 0; m < 40; ++m)
+    linear_forward(alone.slice(0, m, m + 1), x.slice(0, m, m + 1), packed,
+                   {.lora_t = t.slice(0, m, m + 1), .lora_b = b});
+  for (int64_t rows = 1; rows <= 40; ++rows) {
+    set_thread_count(1 + static_cast<int>(rows % 3));
+    const Tensor out = Tensor::empty({rows, n}, dtype());
+    const LinearTerms terms = {.lora_t = t.slice(0, 0, rows), .lora_b = b};
+    linear_forward(out, x.slice(0, 0, rows), packed, terms);
+    EXPECT_TRUE(same_bits(out, alone.slice(0, 0, rows))) << rows << " rows, packed";
+    linear_forward(out, x.slice(0, 0, rows), weight, terms);
+    EXPECT_TRUE(same_bits(out, alone.slice(0, 0, rows))) << rows << " rows, dense";
+  }
+}
+
+TEST_P(MatmulBits, an_input_gradient_row_is_the_same_alone_and_in_every_batch_packed_or_dense) {
+  constexpr int64_t n = 131, k = 75, rank = 5;
+  const Tensor weight = random(n, k, 1), grad = random(40, n, 2), dt = random(40, rank, 3), a = random(rank, k, 4);
+  const PackedWeight packed = pack_weight(weight, dtype());
+  const Tensor alone = Tensor::empty({40, k}, dtype());
+  for (int64_t m = 0; m < 40; ++m)
+    linear_input_gradient(alone.slice(0, m, m + 1), grad.slice(0, m, m + 1), packed, dt.slice(0, m, m + 1), a);
+  for (int64_t rows = 1; rows <= 40; ++rows) {
+    set_thread_count(1 + static_cast<int>(rows % 3));
+    const Tensor out = Tensor::empty({rows, k}, dtype());
+    linear_input_gradient(out, grad.slice(0, 0, rows), packed, dt.slice(0, 0, rows), a);
+    EXPECT_TRUE(same_bits(out, alone.slice(0, 0, rows))) << rows << " rows, packed";
+    linear_input_gradient(out, grad.slice(0, 0, rows), weight, dt.slice(0, 0, rows), a);
+    EXPECT_TRUE(same_bits(out, alone.slice(0, 0, rows))) << rows << " rows, dense";
+  }
+}
+
+// vdpbf16ps on one lane: what it does with roundings and subnormals is the CPU's own.
+__attribute__((target("avx512f,avx512vl,avx512bf16"))) float add_pair(float sum, const float* a, const float* b) {
+  const auto bits = [](const float* pair) { return static_cast<int>(bf16(pair[0]).bits | uint32_t{bf16(pair[1]).bits} << 16); };
+  return _mm_cvtss_f32(_mm_dpbf16_ps(_mm_set_ss(sum), (__m128bh)_mm_cvtsi32_si128(bits(a)), (__m128bh)_mm_cvtsi32_si128(bits(b))));
+}
+
+// The chain that the header promises, one term (or pair) after the other.
+float chain(Isa isa, DType dtype, const std::vector<float>& a, const std::vector<float>& b, float sum = 0) {
+  if (isa == Isa::avx512_bf16 && dtype == DType::bf16) {
+    for (size_t k = 0; k < a.size(); k += 2) {
+      const float one[2] = {a[k], k + 1 < a.size() ? a[k + 1] : 0}, other[2] = {b[k], k + 1 < b.size() ? b[k + 1] : 0};
+      sum = add_pair(sum, one, other);
+    }
+    return sum;
+  }
+  for (size_t k = 0; k < a.size(); ++k) sum = isa == Isa::baseline ? a[k] * b[k] + sum : std::fma(a[k], b[k], sum);
+  return sum;
+}
+
+std::vector<float> row(const Tensor& t, int64_t i) {
+  std::vector<float> values;
+  for (int64_t j = 0; j < t.dim(1); ++j) values.push_back(get(t, i, j));
+  return values;
+}
+std::vector<float> column(const Tensor& t, int64_t j, int64_t begin, int64_t end) {
+  std::vector<float> values;
+  for (int64_t i = begin; i < end; ++i) values.push_back(get(t, i, j));
+  return values;
+}
+
+TEST_P(MatmulBits, an_element_is_one_ascending_chain_across_slabs_and_stretches) {
+  for (int64_t k : {1, 2, 513, 1100, 17001}) {  // within a slab, over slabs, over stretches of packed left operand
+    const Tensor weight = random(35, k, 1), x = random(3, k, 2), t = random(3, 6, 3), b = random(35, 6, 4);
+    const PackedWeight packed = pack_weight(weight, dtype());
+    const Tensor out = Tensor::empty({3, 35}, DType::f32);
+    linear_forward(out, x, packed, {.lora_t = t, .lora_b = b});
+    for (int64_t m = 0; m < 3; ++m)
+      for (int64_t n = 0; n < 35; ++n)
+        ASSERT_EQ(get(out, m, n), chain(isa(), dtype(), row(t, m), row(b, n),
+                                        chain(isa(), dtype(), row(x, m), row(weight, n))))
+            << k << " at " << m << ", " << n;
+  }
+}
+
+TEST_P(MatmulBits, long_sums_are_the_same_in_stretches_for_one_row_and_for_many) {
+  const Tensor weight = random(33, 17001, 1), x = random(5, 17001, 2);
+  const PackedWeight packed = pack_weight(weight, dtype());
+  const Tensor alone = Tensor::empty({5, 33}, DType::f32), out = Tensor::empty({5, 33}, DType::f32);
+  for (int64_t m = 0; m < 5; ++m) linear_forward(alone.slice(0, m, m + 1), x.slice(0, m, m + 1), packed);
+  linear_forward(out, x, packed);
+  EXPECT_TRUE(same_bits(out, alone));
+
+  const Tensor tall = random(17001, 33, 3), grad = random(3, 17001, 4);
+  const PackedWeight tall_packed = pack_weight(tall, dtype());
+  const Tensor from_packed = Tensor::empty({3, 33}, DType::f32), from_dense = Tensor::empty({3, 33}, DType::f32);
+  linear_input_gradient(from_packed, grad, tall_packed);
+  linear_input_gradient(from_dense, grad, tall);
+  EXPECT_TRUE(same_bits(from_packed, from_dense));
+}
+
+TEST_P(MatmulBits, more_rows_than_one_stretch_holds) {
+  const Tensor weight = random(5, 3, 1), x = random(4500, 3, 2);
+  const Tensor out = Tensor::empty({4500, 5}, dtype());
+  linear_forward(out, x, weight);
+  for (int64_t m = 0; m < 4500; m += 7) {
+    const Tensor alone = Tensor::empty({1, 5}, dtype());
+    linear_forward(alone, x.slice(0, m, m + 1), weight);
+    ASSERT_TRUE(same_bits(alone, out.slice(0, m, m + 1))) << m;
+  }
+}
+
+TEST_P(MatmulBits, a_zero_adapter_changes_nothing) {
+  const Tensor weight = random(37, 41, 1), x = random(9, 41, 2), t = random(9, 4, 3);
+  const Tensor zero = Tensor::zeros({37, 4}, dtype());
+  const Tensor with = Tensor::empty({9, 37}, dtype()), without = Tensor::empty({9, 37}, dtype());
+  linear_forward(with, x, weight, {.lora_t = t, .lora_b = zero});
+  linear_forward(without, x, weight);
+  EXPECT_TRUE(same_bits(with, without));
+}
+
+TEST_P(MatmulBits, infinities_and_nan_stay_in_their_row_and_column) {
+  for (int64_t k : {40, 41}) {
+    const Tensor weight = random(70, k, 1), x = random(17, k, 2);
+    put(x, 3, k - 1, nan);
+    put(x, 16, 0, infinity);
+    put(weight, 69, k - 1, -infinity);
+    const PackedWeight packed = pack_weight(weight, dtype());
+    const Tensor out = Tensor::empty({17, 70}, dtype());
+    linear_forward(out, x, packed);
+    for (int64_t m = 0; m < 17; ++m)
+      for (int64_t n = 0; n < 70; ++n) {
+        if (m == 3) {
+          EXPECT_TRUE(std::isnan(get(out, m, n))) << m << ", " << n;
+        } else if (m == 16 || n == 69) {
+          EXPECT_FALSE(std::isfinite(get(out, m, n))) << m << ", " << n;
+        } else {
+          EXPECT_TRUE(std::isfinite(get(out, m, n))) << m << ", " << n;
+        }
+      }
+  }
+}
+
+TEST_P(MatmulBits, a_weight_gradient_is_the_chain_along_tokens) {
+  const Tensor grad_out = random(23, 18, 1), x = random(23, 33, 2);
+  const Tensor grad = random_matrix(18, 33, DType::f32, 3), start = grad.clone();
+  const int32_t bounds[] = {0, 5, 5, 23};
+  linear_weight_gradient(grad, grad_out, x, Tensor::of<int32_t>(bounds, {4}), 0.5f);
+  for (int64_t n = 0; n < 18; ++n)
+    for (int64_t k = 0; k < 33; ++k) {
+      float total = get(start, n, k);
+      for (int s = 0; s < 3; s += 2) {
+        const float sum = chain(isa(), dtype(), column(grad_out, n, bounds[s], bounds[s + 1]),
+                                column(x, k, bounds[s], bounds[s + 1]));
+        total = 0.5f * sum + total;
+      }
+      ASSERT_EQ(get(grad, n, k), total) << n << ", " << k;
+    }
+}
+
+TEST_P(MatmulBits, packing_rounds_once_and_reads_back_whatever_pieces_it_came_in) {
+  for (int64_t columns : {1, 31, 64, 65}) {
+    const Tensor rows = random_matrix(77, columns, DType::f32, 5);
+    const PackedWeight whole = pack_weight(rows, dtype());
+    PackedWeight pieces = PackedWeight::allocate(77, columns, dtype());
+    int64_t first = 0;
+    for (int64_t count : {3, 16, 13, 1, 40, 4}) {
+      pieces.pack_rows(first, count, rows.data<float>() + first * columns);
+      first += count;
+    }
+    ASSERT_EQ(first, 77);
+    EXPECT_EQ(std::memcmp(whole.panels().raw(), pieces.panels().raw(), static_cast<size_t>(whole.panels().nbytes())), 0);
+    const Tensor back = Tensor::empty({77, columns}, DType::f32);
+    pieces.unpack_rows(0, 50, back.data<float>());
+    pieces.unpack_rows(50, 27, back.data<float>() + 50 * columns);
+    for (int64_t i = 0; i < 77; ++i)
+      for (int64_t j = 0; j < columns; ++j) {
+        const float value = get(rows, i, j);
+        ASSERT_EQ(get(back, i, j), dtype() == DType::bf16 ? static_cast<float>(bf16(value)) : value);
+      }
+  }
+}
+
+TEST_P(MatmulBits, nothing_to_reduce_gives_the_bias_and_no_rows_give_nothing) {
+  const Tensor bias = Tensor::empty({3}, dtype());
+  for (int64_t i = 0; i < 3; ++i) put(bias.view({1, 3}), 0, i, static_cast<float>(i) - 1);
+  const Tensor out = random(2, 3, 1);
+  linear_forward(out, Tensor::empty({2, 0}, dtype()), Tensor::empty({3, 0}, dtype()), {.bias = bias});
+  for (int64_t m = 0; m < 2; ++m)
+    for (int64_t n = 0; n < 3; ++n) EXPECT_EQ(get(out, m, n), static_cast<float>(n) - 1);
+  linear_forward(Tensor::empty({0, 3}, dtype()), Tensor::empty({0, 7}, dtype()), random(3, 7, 2));
+  linear_input_gradient(Tensor::empty({0, 7}, dtype()), Tensor::empty({0, 3}, dtype()), random(3, 7, 2));
+  const Tensor grad = random_matrix(3, 7, DType::f32, 3), start = grad.clone();
+  linear_weight_gradient(grad, Tensor::empty({0, 3}, dtype()), Tensor::empty({0, 7}, dtype()), Tensor::zeros({1}, DType::i32));
+  EXPECT_TRUE(same_bits(grad, start));
+}
+
+// What the error of `call` says; empty when it throws none.
+template <class Call>
+std::string shape_error(const Call& call) {
+  try {
+    call();
+  } catch (const ShapeError& error) {
+    return error.what();
+  }
+  return {};
+}
+
+TEST(MatmulShapes, what_does_not_fit_is_named_with_both_shapes) {
+  const Tensor x = Tensor::zeros({3, 8}, DType::f32), w = Tensor::zeros({5, 7}, DType::f32);
+  const Tensor out = Tensor::empty({3, 5}, DType::f32);
+  EXPECT_EQ(shape_error([&] { linear_forward(out, x, w); }),
+            "linear_forward: weight: expected [5, 8], found f32[5, 7] on cpu");
+  EXPECT_EQ(shape_error([&] { linear_forward(out, x, pack_weight(w, DType::f32)); }),
+            "linear_forward: weight: expected [5, 8], found f32[5, 7] packed");
+  const Tensor weight = Tensor::zeros({5, 8}, DType::f32);
+  EXPECT_EQ(shape_error([&] { linear_forward(out, x, pack_weight(weight, DType::bf16)); }),
+            "linear_forward: weight: expected dtype f32, found bf16[5, 8] packed");
+  EXPECT_EQ(shape_error([&] { linear_forward(out.transpose(0, 1), x, weight); }),
+            "linear_forward: out: expected [3, 5], found f32[5, 3] on cpu");
+  EXPECT_NE(shape_error([&] { linear_forward(out, x, weight, {.lora_t = Tensor::zeros({3, 2}, DType::f32)}); }), "");
+  EXPECT_NE(shape_error([&] { linear_forward(out, x, weight, {.bias = Tensor::zeros({4}, DType::f32)}); }), "");
+  EXPECT_NE(shape_error([&] { linear_forward(out, x, weight, {.residual = Tensor::zeros({3, 4}, DType::f32)}); }), "");
+  EXPECT_NE(shape_error([&] { linear_forward(out, Tensor::zeros({8, 3}, DType::f32).transpose(0, 1), weight); }), "");
+  EXPECT_NE(shape_error([&] { linear_input_gradient(x, out, w); }), "");
+  EXPECT_NE(shape_error([&] { matmul(out, x, weight, Layout::plain); }), "");
+  const int32_t descending[] = {0, 2, 1, 3};
+  EXPECT_NE(shape_error([&] {
+              linear_weight_gradient(Tensor::zeros({5, 8}, DType::f32), out, x, Tensor::of<int32_t>(descending, {4}));
+            }),
+            "");
+  PackedWeight packed = PackedWeight::allocate(5, 8, DType::f32);
+  EXPECT_NE(shape_error([&] { packed.pack_rows(3, 3, x.data<float>()); }), "");
+}
+
+}  // namespace
 }  // namespace lathe::testing
