@@ -1,8 +1,10 @@
 // Matrix products. Every output element is ONE chain of fused multiply-adds along the reduced index, ascending from
-// zero, in f32 (pairs of bf16 products where the CPU has them, f64 for f64): whatever the batch, the blocking, the
-// threads or the packing, the bits are the same. A LoRA term continues the same chain.
+// zero, in f32 (pairs of bf16 products where the CPU has them, which take subnormals for zero; f64 for f64; product and
+// sum rounded apart where the CPU has no fma): whatever the batch, the blocking, the threads or the packing, the bits
+// are the same. A LoRA term continues the same chain.
 //
-// dtypes: x and weight are both f32, both bf16 or both f64; out is of that dtype or f32, rounded once.
+// dtypes: x, weight and LoRA operands are all f32, all bf16 or all f64; out, bias and residual are of that dtype or f32.
+// out is rounded once. Matrices may have rows that lie apart, their elements are contiguous. ShapeError otherwise.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +29,7 @@ class PackedWeight {
   const Tensor& panels() const { return panels_; }
 
   // Rounds and stores rows [first, first + count) given in f32, row-major with `columns` each. Different rows may be
-  // packed from different threads at once.
+  // packed from different threads at once. Fast when first and count are multiples of 16, word by word otherwise.
   void pack_rows(int64_t first, int64_t count, const float* rows);
   // The reverse, into f32.
   void unpack_rows(int64_t first, int64_t count, float* rows) const;
