@@ -14,7 +14,24 @@ namespace {
 
 using nlohmann::json;
 
-std::string normal_form(std::string_view text, utf8proc_option_t options) {
+// Combining marks newer than the Unicode tables of Hugging Face's tokenizers, which leaves them where they stand and
+// lets nothing pass them. (utf8proc would sort them by their class.)
+constexpr char32_t unsorted_marks[][2] = {
+    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},     {0xD3B, 0xD3C},
+    {0xEBA, 0xEBA},     {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27},
+    {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B},
+    {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34},
+    {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42},
+    {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}};
+
+bool is_unsorted_mark(char32_t c) {
+  if (c < unsorted_marks[0][0]) return false;
+  return std::any_of(std::begin(unsorted_marks), std::end(unsorted_marks),
+                     [&](const char32_t (&range)[2]) { return c >= range[0] && c <= range[1]; });
+}
+
+std::string normal_form_of_run(std::string_view text, utf8proc_option_t options) {
+  if (text.empty()) return {};
   utf8proc_uint8_t* result = nullptr;
   const utf8proc_ssize_t length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
                                                static_cast<utf8proc_ssize_t>(text.size()), &result, options);
@@ -22,6 +39,21 @@ std::string normal_form(std::string_view text, utf8proc_option_t options) {
   std::string normal(reinterpret_cast<const char*>(result), static_cast<size_t>(length));
   std::free(result);
   return normal;
+}
+
+std::string normal_form(std::string_view text, utf8proc_option_t options) {
+  // ASCII is every form of itself.
+  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; })) return std::string(text);
+  std::string normal;
+  size_t run = 0;
+  for (size_t at = 0; at < text.size();) {
+    const size_t begin = at;
+    if (!is_unsorted_mark(next_code_point(text, at))) continue;
+    normal += normal_form_of_run(text.substr(run, begin - run), options);
+    normal += text.substr(begin, at - begin);
+    run = at;
+  }
+  return normal + normal_form_of_run(text.substr(run), options);
 }
 
 // The new text takes the old one's origins where both begin and end alike; what changed in between comes from the

@@ -89,7 +89,11 @@ void append_cut(const PreTokenizer& step, const std::vector<Section>& sections, 
 bool is_numeric(char32_t c) {
   if (c < 0x80) return c >= '0' && c <= '9';
   const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  return category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL || category == UTF8PROC_CATEGORY_NO;
+  if (category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL || category == UTF8PROC_CATEGORY_NO) return true;
+  // Numbers of Unicode 16 and 17, which Rust knows and utf8proc does not yet.
+  static constexpr char32_t newer[][2] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x11DE0, 0x11DE9}, {0x16130, 0x16139},
+                                          {0x16D70, 0x16D79}, {0x16FF4, 0x16FF6}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA}};
+  return std::any_of(std::begin(newer), std::end(newer), [&](const char32_t (&range)[2]) { return c >= range[0] && c <= range[1]; });
 }
 
 void cut_digits(std::string_view text, TextPiece word, bool individual, std::vector<TextPiece>& words) {

@@ -1,0 +1,227 @@
+// lathe-data inspect: rows as the trainer sees them, with what is trained marked, and what happens to the rest.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/thread_pool.h"
+#include "data/packing/packing.h"
+#include "data/rows/sft_rows.h"
+#include "nn/model_files.h"
+#include "programs/cli/loaded_model.h"
+#include "programs/cli/program.h"
+#include "programs/data/commands.h"
+
+namespace lathe::programs {
+namespace {
+
+struct InspectOptions {
+  cli::CommonOptions common;
+  std::string file, model, chat_template, truncation_mode = "keep_start", completion_only_loss = "auto", packing_strategy = "bfd";
+  int64_t max_length = 1024, rows = 3;
+  data::SftOptions sft;
+};
+
+// A piece of a row's text, trained on or not.
+struct Piece {
+  std::string text;
+  bool trained;
+};
+
+struct Summary {
+  int64_t tokens = 0, trained = 0, shortest = 0, longest = 0;
+  std::vector<int64_t> lengths;  // of the examples, in their order
+};
+
+int64_t trained_tokens(const data::SftExample& example) {
+  return std::count_if(example.labels.begin(), example.labels.end(), [](int32_t label) { return label != data::ignored_label; });
+}
+
+Summary summarise(const data::SftRows& rows) {
+  Summary summary;
+  for (const data::SftExample& example : rows.examples) {
+    summary.lengths.push_back(static_cast<int64_t>(example.input_ids.size()));
+    summary.tokens += summary.lengths.back();
+    summary.trained += trained_tokens(example);
+  }
+  if (!summary.lengths.empty()) {
+    const auto [low, high] = std::minmax_element(summary.lengths.begin(), summary.lengths.end());
+    summary.shortest = *low;
+    summary.longest = *high;
+  }
+  return summary;
+}
+
+// Decoded in one stream, so that a character whose bytes lie on both sides of a border stays whole.
+std::vector<Piece> pieces_of(const data::SftExample& example, const std::shared_ptr<const data::Tokenizer>& tokenizer) {
+  std::vector<Piece> pieces;
+  data::StreamDecoder decoder(tokenizer, false);
+  for (size_t i = 0; i < example.input_ids.size(); ++i) {
+    const bool trained = example.labels[i] != data::ignored_label;
+    if (pieces.empty() || pieces.back().trained != trained) pieces.push_back({"", trained});
+    pieces.back().text += decoder.push(example.input_ids[i]);
+  }
+  if (!pieces.empty()) pieces.back().text += decoder.finish();
+  return pieces;
+}
+
+// Control characters are shown, not sent to the terminal.
+std::string printable(const std::string& text) {
+  std::string result;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '\n') {
+      result += "\n    ";
+    } else if ((byte < 0x20 && c != '\t') || byte == 0x7F) {
+      result += fmt::format("\\x{:02x}", byte);
+    } else {
+      result += c;
+    }
+  }
+  return result;
+}
+
+void print_row(const data::SftRows& rows, size_t i, const std::shared_ptr<const data::Tokenizer>& tokenizer, bool colour) {
+  const data::SftExample& example = rows.examples[i];
+  fmt::print("\nline {}: {} tokens, {} trained\n    ", rows.lines[i], example.input_ids.size(), trained_tokens(example));
+  for (const Piece& piece : pieces_of(example, tokenizer)) {
+    if (!piece.trained) {
+      fmt::print("{}", printable(piece.text));
+    } else if (colour) {
+      fmt::print("\033[32m{}\033[0m", printable(piece.text));
+    } else {
+      fmt::print("«{}»", printable(piece.text));
+    }
+  }
+  fmt::print("\n");
+}
+
+void print_histogram(const Summary& summary) {
+  constexpr int64_t bars = 10, bar_width = 40;
+  const int64_t step = std::max<int64_t>(1, (summary.longest - summary.shortest + bars) / bars);
+  std::vector<int64_t> counts((summary.longest - summary.shortest) / step + 1);
+  for (const int64_t length : summary.lengths) ++counts[static_cast<size_t>((length - summary.shortest) / step)];
+  const int64_t most = *std::max_element(counts.begin(), counts.end());
+  fmt::print("\ntokens in a row\n");
+  for (size_t i = 0; i < counts.size(); ++i) {
+    const int64_t first = summary.shortest + static_cast<int64_t>(i) * step;
+    std::string bar;
+    for (int64_t j = 0; j < (counts[i] * bar_width + most - 1) / most; ++j) bar += "█";
+    fmt::print("  {:>6}–{:<6} {:>7}  {}\n", first, first + step - 1, counts[i], bar);
+  }
+}
+
+size_t packed_sequences(const InspectOptions& options, const Summary& summary) {
+  return data::pack_rows(summary.lengths, options.max_length, data::packing_strategy(options.packing_strategy)).size();
+}
+
+void print_text(const InspectOptions& options, const data::SftRows& rows, const std::shared_ptr<const data::Tokenizer>& tokenizer) {
+  const bool colour = isatty(STDOUT_FILENO) && !std::getenv("NO_COLOR");
+  const Summary summary = summarise(rows);
+  fmt::print("{}: {} rows to train on, {} dropped, {} longer than max_length\n", options.file, rows.examples.size(), rows.dropped.size(),
+             rows.truncated_lines.size());
+  if (!rows.examples.empty()) {
+    fmt::print("{} tokens, {} of them trained ({:.1f} %); {} to {} tokens a row\n", summary.tokens, summary.trained,
+               100.0 * static_cast<double>(summary.trained) / static_cast<double>(std::max<int64_t>(1, summary.tokens)), summary.shortest,
+               summary.longest);
+    if (options.sft.packing) {
+      const size_t sequences = packed_sequences(options, summary);
+      fmt::print("packed ({}) into {} sequences of at most {} tokens\n", options.packing_strategy, sequences, options.max_length);
+    }
+    print_histogram(summary);
+    fmt::print("\nTrained tokens are {}.\n", colour ? "\033[32mgreen\033[0m" : "in «»");
+    for (size_t i = 0; i < std::min(rows.examples.size(), static_cast<size_t>(options.rows)); ++i) print_row(rows, i, tokenizer, colour);
+  }
+  for (size_t i = 0; i < rows.dropped.size(); ++i) {
+    if (i == 0) fmt::print("\ndropped rows\n");
+    if (i == 20) {
+      fmt::print("  … and {} more (--json lists all)\n", rows.dropped.size() - i);
+      break;
+    }
+    fmt::print("  line {}: {}\n", rows.dropped[i].line, rows.dropped[i].reason);
+  }
+  for (const std::string& warning : rows.warnings) fmt::print(stderr, "warning: {}\n", warning);
+}
+
+void print_json(const InspectOptions& options, const data::SftRows& rows, const std::shared_ptr<const data::Tokenizer>& tokenizer) {
+  using nlohmann::ordered_json;
+  const Summary summary = summarise(rows);
+  ordered_json result = {{"file", options.file},
+                         {"rows", rows.examples.size()},
+                         {"tokens", summary.tokens},
+                         {"trained_tokens", summary.trained},
+                         {"shortest_row_tokens", summary.shortest},
+                         {"longest_row_tokens", summary.longest},
+                         {"truncated_lines", rows.truncated_lines},
+                         {"warnings", rows.warnings},
+                         {"dropped", ordered_json::array()},
+                         {"examples", ordered_json::array()}};
+  if (options.sft.packing) result["packed_sequences"] = packed_sequences(options, summary);
+  for (const data::DroppedRow& row : rows.dropped) result["dropped"].push_back({{"line", row.line}, {"reason", row.reason}});
+  for (size_t i = 0; i < std::min(rows.examples.size(), static_cast<size_t>(options.rows)); ++i) {
+    const data::SftExample& example = rows.examples[i];
+    ordered_json pieces = ordered_json::array();
+    for (const Piece& piece : pieces_of(example, tokenizer)) pieces.push_back({{"text", piece.text}, {"trained", piece.trained}});
+    result["examples"].push_back({{"line", rows.lines[i]},
+                                  {"tokens", example.input_ids.size()},
+                                  {"trained_tokens", trained_tokens(example)},
+                                  {"pieces", pieces},
+                                  {"input_ids", example.input_ids},
+                                  {"labels", example.labels}});
+  }
+  fmt::print("{}\n", result.dump(2, ' ', false, ordered_json::error_handler_t::replace));
+}
+
+std::shared_ptr<const data::ChatTemplate> chat_template_of(const InspectOptions& options, const data::Tokenizer& tokenizer) {
+  if (!options.chat_template.empty()) {
+    std::ifstream stream(options.chat_template, std::ios::binary);
+    if (!stream) throw ConfigError("chat_template", "the file " + options.chat_template + " cannot be read");
+    return data::ChatTemplate::compile(std::string(std::istreambuf_iterator<char>(stream), {}));
+  }
+  return tokenizer.chat_template() ? data::ChatTemplate::compile(*tokenizer.chat_template()) : nullptr;
+}
+
+void inspect(InspectOptions options) {
+  if (options.common.threads > 0) set_thread_count(options.common.threads);
+  options.sft.max_length = options.max_length > 0 ? std::optional(options.max_length) : std::nullopt;
+  if (options.truncation_mode == "keep_end") options.sft.truncation_mode = data::TruncationMode::keep_end;
+  if (options.completion_only_loss != "auto") options.sft.completion_only_loss = options.completion_only_loss == "true";
+  const auto tokenizer = cli::load_tokenizer(nn::open_model_files(options.model));
+  const auto chat_template = chat_template_of(options, *tokenizer);
+  const data::SftRows rows = data::read_sft_rows(options.file, *tokenizer, chat_template.get(), options.sft);
+  options.common.json ? print_json(options, rows, tokenizer) : print_text(options, rows, tokenizer);
+}
+
+}  // namespace
+
+void add_inspect(CLI::App& app) {
+  auto* command = app.add_subcommand("inspect", "Show rows as training sees them: text, tokens, what the loss covers");
+  auto options = std::make_shared<InspectOptions>();
+  command->add_option("FILE", options->file, "a JSON Lines file of text, messages, prompt and completion, or input_ids")->required();
+  command->add_option("--model", options->model, "a .gguf file or a Hugging Face directory, for its tokenizer and template")->required();
+  command->add_option("--rows", options->rows, "how many rows to print")->capture_default_str()->check(CLI::NonNegativeNumber);
+  command->add_option("--max_length", options->max_length, "tokens that a row keeps; 0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
+  command->add_option("--truncation_mode", options->truncation_mode, "which end of a long row is kept")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"keep_start", "keep_end"}));
+  command->add_option("--dataset_text_field", options->sft.dataset_text_field, "the field of plain text")->capture_default_str();
+  command->add_option("--completion_only_loss", options->completion_only_loss, "train on completions alone (auto: where rows have one)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "true", "false"}));
+  command->add_flag("--assistant_only_loss", options->sft.assistant_only_loss, "train on what {% generation %} blocks of the template write");
+  command->add_flag("--packing", options->sft.packing, "put several rows in one sequence of max_length tokens");
+  command->add_option("--packing_strategy", options->packing_strategy, "how")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"bfd", "bfd_split", "wrapped"}));
+  command->add_option("--chat_template", options->chat_template, "a Jinja file instead of the model's own template");
+  cli::add_common_options(*command, options->common);
+  command->callback([options] { inspect(*options); });
+}
+
+}  // namespace lathe::programs
