@@ -21,10 +21,10 @@ struct TokenizerMetadata {
   std::vector<int32_t> token_types;  // .token_type: empty or one TokenType for each token
   std::vector<std::string> merges;   // .merges: "left right", best first
   std::optional<int64_t> bos_id, eos_id, eot_id, unknown_id, padding_id;  // .*_token_id
-  std::optional<bool> add_bos;            // .add_bos_token
-  std::optional<bool> add_eos;            // .add_eos_token
-  std::optional<bool> add_space_prefix;   // .add_space_prefix ("llama" only)
-  std::optional<std::string> chat_template;  // tokenizer.chat_template
+  std::optional<bool> add_bos;                                            // .add_bos_token
+  std::optional<bool> add_eos;                                            // .add_eos_token
+  std::optional<bool> add_space_prefix;                                   // .add_space_prefix ("llama" only)
+  std::optional<std::string> chat_template;                               // tokenizer.chat_template
 };
 
 }  // namespace lathe::data

@@ -12,7 +12,8 @@ namespace lathe::data::jinja {
 // Evaluated arguments, with the checks that calls need. Names that no one asks for are an error.
 class CallArguments {
  public:
-  CallArguments(std::string function, std::vector<Value> positional, std::vector<std::pair<std::string, Value>> named, Budget& budget)
+  CallArguments(std::string function, std::vector<Value> positional, std::vector<std::pair<std::string, Value>> named,
+                Budget& budget)
       : function_(std::move(function)), positional_(std::move(positional)), named_(std::move(named)), budget_(budget) {}
 
   // The argument at `index` or of that name; null where it is absent.

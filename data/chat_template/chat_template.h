@@ -19,10 +19,10 @@
 namespace lathe::data {
 
 struct TemplateLimits {
-  uint64_t steps = 10'000'000;         // nodes evaluated, with a surcharge for large strings and lists
-  size_t output_bytes = 64 << 20;      // of the result, and of any one string on the way
+  uint64_t steps = 10'000'000;     // nodes evaluated, with a surcharge for large strings and lists
+  size_t output_bytes = 64 << 20;  // of the result, and of any one string on the way
   double seconds = 10;
-  int nesting = 100;                   // of expressions and blocks, and of calls
+  int nesting = 100;  // of expressions and blocks, and of calls
 };
 
 struct ChatOptions {
@@ -30,7 +30,7 @@ struct ChatOptions {
   const nlohmann::ordered_json* tools = nullptr;      // JSON schemas; none: the variable is None
   const nlohmann::ordered_json* variables = nullptr;  // an object: more variables, such as enable_thinking
   std::map<std::string, std::string> special_tokens;  // bos_token, eos_token, …: trusted as the template's own text
-  std::optional<int64_t> now_seconds;                 // for strftime_now; since 1970, as local time shows it. Default: now
+  std::optional<int64_t> now_seconds;  // for strftime_now; since 1970, as local time shows it. Default: now
   TemplateLimits limits;
 };
 

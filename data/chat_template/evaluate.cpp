@@ -46,19 +46,14 @@ Value integer_arithmetic(ExpressionKind kind, int64_t a, int64_t b, Budget& budg
   int64_t result = 0, remainder = 0;
   bool overflow = false;
   switch (kind) {
-    case ExpressionKind::add:
-      overflow = __builtin_add_overflow(a, b, &result);
-      break;
-    case ExpressionKind::subtract:
-      overflow = __builtin_sub_overflow(a, b, &result);
-      break;
-    case ExpressionKind::multiply:
-      overflow = __builtin_mul_overflow(a, b, &result);
-      break;
+    case ExpressionKind::add: overflow = __builtin_add_overflow(a, b, &result); break;
+    case ExpressionKind::subtract: overflow = __builtin_sub_overflow(a, b, &result); break;
+    case ExpressionKind::multiply: overflow = __builtin_mul_overflow(a, b, &result); break;
     case ExpressionKind::power:
       if (b < 0) return std::pow(static_cast<double>(a), static_cast<double>(b));
       result = 1;
-      for (int64_t i = 0; i < b && !overflow && !(result == 0 || (a == 1) || (a == -1 && i >= 2)); ++i) overflow = __builtin_mul_overflow(result, a, &result);
+      for (int64_t i = 0; i < b && !overflow && !(result == 0 || (a == 1) || (a == -1 && i >= 2)); ++i)
+        overflow = __builtin_mul_overflow(result, a, &result);
       if (a == -1) result = b % 2 ? -1 : 1;
       break;
     default:
@@ -74,14 +69,10 @@ Value integer_arithmetic(ExpressionKind kind, int64_t a, int64_t b, Budget& budg
 
 Value real_arithmetic(ExpressionKind kind, double a, double b, Budget& budget) {
   switch (kind) {
-    case ExpressionKind::add:
-      return a + b;
-    case ExpressionKind::subtract:
-      return a - b;
-    case ExpressionKind::multiply:
-      return a * b;
-    case ExpressionKind::power:
-      return std::pow(a, b);
+    case ExpressionKind::add: return a + b;
+    case ExpressionKind::subtract: return a - b;
+    case ExpressionKind::multiply: return a * b;
+    case ExpressionKind::power: return std::pow(a, b);
     default:
       if (b == 0) refuse(budget, "division by zero");
       if (kind == ExpressionKind::divide) return a / b;
@@ -103,7 +94,8 @@ const Value* CallArguments::find(size_t index, const char* name) const {
 
 const Value& CallArguments::need(size_t index, const char* name) const {
   if (const Value* value = find(index, name)) return *value;
-  refuse(budget_, function_ + "() lacks its argument " + (*name ? std::string("'") + name + "'" : std::to_string(index + 1)));
+  refuse(budget_,
+         function_ + "() lacks its argument " + (*name ? std::string("'") + name + "'" : std::to_string(index + 1)));
 }
 
 Value CallArguments::value_or(size_t index, const char* name, Value otherwise) const {
@@ -147,18 +139,12 @@ Value Interpreter::evaluate(const Expression& expression, Scope& scope) {
   budget_.spend(1);
   const auto operand = [&](size_t i) { return evaluate(*expression.operands[i], scope); };
   switch (expression.kind) {
-    case Kind::none:
-      return None{};
-    case Kind::boolean:
-      return expression.integer != 0;
-    case Kind::integer:
-      return expression.integer;
-    case Kind::real:
-      return expression.real;
-    case Kind::string:
-      return Text::own(expression.text);
-    case Kind::name:
-      return evaluate_name(expression, scope);
+    case Kind::none: return None{};
+    case Kind::boolean: return expression.integer != 0;
+    case Kind::integer: return expression.integer;
+    case Kind::real: return expression.real;
+    case Kind::string: return Text::own(expression.text);
+    case Kind::name: return evaluate_name(expression, scope);
     case Kind::list:
     case Kind::tuple: {
       List list{{}, expression.kind == Kind::list ? List::Kind::list : List::Kind::tuple};
@@ -169,7 +155,8 @@ Value Interpreter::evaluate(const Expression& expression, Scope& scope) {
       Dict dict;
       for (size_t i = 0; i < expression.operands.size(); i += 2) {
         Value key = operand(i);
-        if (!key.text() && !key.number() && !key.is_none()) refuse(budget_, std::string("a value of type ") + type_name(key) + " is no key for a dict");
+        if (!key.text() && !key.number() && !key.is_none())
+          refuse(budget_, std::string("a value of type ") + type_name(key) + " is no key for a dict");
         budget_.spend(dict.entries.size() / 8);
         dict.set(std::move(key), operand(i + 1));
       }
@@ -177,24 +164,22 @@ Value Interpreter::evaluate(const Expression& expression, Scope& scope) {
     }
     case Kind::attribute: {
       const Value value = operand(0);
-      if (LoopState* const* loop = std::get_if<LoopState*>(&value.variant)) return loop_attribute(**loop, expression.text);
+      if (LoopState* const* loop = std::get_if<LoopState*>(&value.variant))
+        return loop_attribute(**loop, expression.text);
       return attribute_of(value, expression.text, budget_);
     }
     case Kind::item: {
       const Value value = operand(0), key = operand(1);
-      if (LoopState* const* loop = std::get_if<LoopState*>(&value.variant); loop && key.text()) return loop_attribute(**loop, key.text()->bytes);
+      if (LoopState* const* loop = std::get_if<LoopState*>(&value.variant); loop && key.text())
+        return loop_attribute(**loop, key.text()->bytes);
       return item_of(value, key, budget_);
     }
-    case Kind::slice:
-      return evaluate_slice(expression, scope);
-    case Kind::call:
-      return evaluate_call(expression, scope);
-    case Kind::filter:
-      return evaluate_filter(expression, scope);
+    case Kind::slice: return evaluate_slice(expression, scope);
+    case Kind::call: return evaluate_call(expression, scope);
+    case Kind::filter: return evaluate_filter(expression, scope);
     case Kind::test:
       return apply_test(expression.text, operand(0), evaluate_arguments(expression, expression.text, scope), budget_);
-    case Kind::logical_not:
-      return !truthy(operand(0));
+    case Kind::logical_not: return !truthy(operand(0));
     case Kind::logical_and: {
       Value left = operand(0);
       return truthy(left) ? operand(1) : left;
@@ -220,13 +205,11 @@ Value Interpreter::evaluate(const Expression& expression, Scope& scope) {
       budget_.check_bytes(result.bytes.size());
       return result;
     }
-    case Kind::compare:
-      return evaluate_compare(expression, scope);
+    case Kind::compare: return evaluate_compare(expression, scope);
     case Kind::conditional:
       if (truthy(operand(1))) return operand(0);
       return expression.operands[2] ? operand(2) : Value(Undefined{"the value of an inline if without else"});
-    default:
-      return evaluate_arithmetic(expression, scope);
+    default: return evaluate_arithmetic(expression, scope);
   }
 }
 
@@ -250,30 +233,14 @@ Value Interpreter::evaluate_compare(const Expression& expression, Scope& scope) 
     Value right = evaluate(*expression.operands[i + 1], scope);
     bool holds = false;
     switch (expression.comparisons[i]) {
-      case Comparison::equal:
-        holds = equal(left, right, budget_);
-        break;
-      case Comparison::not_equal:
-        holds = !equal(left, right, budget_);
-        break;
-      case Comparison::less:
-        holds = less(left, right, budget_);
-        break;
-      case Comparison::less_equal:
-        holds = !less(right, left, budget_);
-        break;
-      case Comparison::greater:
-        holds = less(right, left, budget_);
-        break;
-      case Comparison::greater_equal:
-        holds = !less(left, right, budget_);
-        break;
-      case Comparison::in:
-        holds = contains(right, left, budget_);
-        break;
-      case Comparison::not_in:
-        holds = !contains(right, left, budget_);
-        break;
+      case Comparison::equal: holds = equal(left, right, budget_); break;
+      case Comparison::not_equal: holds = !equal(left, right, budget_); break;
+      case Comparison::less: holds = less(left, right, budget_); break;
+      case Comparison::less_equal: holds = !less(right, left, budget_); break;
+      case Comparison::greater: holds = less(right, left, budget_); break;
+      case Comparison::greater_equal: holds = !less(left, right, budget_); break;
+      case Comparison::in: holds = contains(right, left, budget_); break;
+      case Comparison::not_in: holds = !contains(right, left, budget_); break;
     }
     if (!holds) return false;
     left = std::move(right);
@@ -321,8 +288,10 @@ Value Interpreter::evaluate_slice(const Expression& expression, Scope& scope) {
 Value Interpreter::evaluate_arithmetic(const Expression& expression, Scope& scope) {
   using Kind = ExpressionKind;
   const Value left = evaluate(*expression.operands[0], scope), right = evaluate(*expression.operands[1], scope);
-  if (const auto a = left.integer(), b = right.integer(); a && b) return integer_arithmetic(expression.kind, *a, *b, budget_);
-  if (const auto a = left.number(), b = right.number(); a && b) return real_arithmetic(expression.kind, *a, *b, budget_);
+  if (const auto a = left.integer(), b = right.integer(); a && b)
+    return integer_arithmetic(expression.kind, *a, *b, budget_);
+  if (const auto a = left.number(), b = right.number(); a && b)
+    return real_arithmetic(expression.kind, *a, *b, budget_);
   if (expression.kind == Kind::add) {
     if (left.text() && right.text()) {
       budget_.check_bytes(left.text()->bytes.size() + right.text()->bytes.size());
@@ -330,7 +299,8 @@ Value Interpreter::evaluate_arithmetic(const Expression& expression, Scope& scop
       result.append(*right.text());
       return result;
     }
-    if (left.list() && right.list() && left.list()->kind == right.list()->kind && left.list()->kind != List::Kind::generator) {
+    if (left.list() && right.list() && left.list()->kind == right.list()->kind &&
+        left.list()->kind != List::Kind::generator) {
       budget_.spend(left.list()->items.size() + right.list()->items.size());
       List result{left.list()->items, left.list()->kind};
       result.items.insert(result.items.end(), right.list()->items.begin(), right.list()->items.end());
@@ -338,7 +308,9 @@ Value Interpreter::evaluate_arithmetic(const Expression& expression, Scope& scop
     }
     refuse_operands(budget_, "the sum", left, right);
   }
-  const auto repeatable = [](const Value& value) { return value.text() || (value.list() && value.list()->kind != List::Kind::generator); };
+  const auto repeatable = [](const Value& value) {
+    return value.text() || (value.list() && value.list()->kind != List::Kind::generator);
+  };
   if (expression.kind == Kind::multiply) {
     if (repeatable(left) && right.integer()) return repeated(left, *right.integer(), budget_);
     if (repeatable(right) && left.integer()) return repeated(right, *left.integer(), budget_);
@@ -350,7 +322,8 @@ Value Interpreter::evaluate_arithmetic(const Expression& expression, Scope& scop
 CallArguments Interpreter::evaluate_arguments(const Expression& expression, std::string function, Scope& scope) {
   std::vector<Value> positional;
   std::vector<std::pair<std::string, Value>> named;
-  for (const ExpressionPtr& argument : expression.arguments.positional) positional.push_back(evaluate(*argument, scope));
+  for (const ExpressionPtr& argument : expression.arguments.positional)
+    positional.push_back(evaluate(*argument, scope));
   for (const auto& [name, argument] : expression.arguments.named) named.emplace_back(name, evaluate(*argument, scope));
   return CallArguments(std::move(function), std::move(positional), std::move(named), budget_);
 }
@@ -365,13 +338,15 @@ Value Interpreter::evaluate_call(const Expression& expression, Scope& scope) {
     }
     function = attribute_of(receiver, target.text, budget_);
     if (!function.callable()) {
-      refuse(budget_, std::string("a value of type ") + type_name(receiver) + " has no method '" + target.text + "' that templates may call");
+      refuse(budget_, std::string("a value of type ") + type_name(receiver) + " has no method '" + target.text +
+                          "' that templates may call");
     }
   } else {
     function = evaluate(target, scope);
   }
   if (function.is_undefined()) refuse(budget_, "'" + std::get<Undefined>(function.variant).name + "' is undefined");
-  if (!function.callable()) refuse(budget_, std::string("a value of type ") + type_name(function) + " cannot be called");
+  if (!function.callable())
+    refuse(budget_, std::string("a value of type ") + type_name(function) + " cannot be called");
   return call(*function.callable(), evaluate_arguments(expression, function.callable()->name, scope), scope, nullptr);
 }
 

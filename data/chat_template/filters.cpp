@@ -25,7 +25,8 @@ JsonStyle json_style(const CallArguments& arguments, Budget& budget) {
   }
   if (const Value* separators = arguments.find(2, "separators"); separators && !separators->is_none()) {
     const std::vector<Value> both = items_of(*separators, budget);
-    if (both.size() != 2 || !both[0].text() || !both[1].text()) refuse(budget, "tojson: separators must be two strings");
+    if (both.size() != 2 || !both[0].text() || !both[1].text())
+      refuse(budget, "tojson: separators must be two strings");
     style.item_separator = both[0].text()->bytes;
     style.key_separator = both[1].text()->bytes;
   }
@@ -38,7 +39,12 @@ Text escaped_html(const Text& text) {
   size_t done = 0;
   for (size_t i = 0; i < text.bytes.size(); ++i) {
     const char c = text.bytes[i];
-    const char* entity = c == '&' ? "&amp;" : c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '\'' ? "&#39;" : c == '"' ? "&#34;" : nullptr;
+    const char* entity = c == '&'    ? "&amp;"
+                         : c == '<'  ? "&lt;"
+                         : c == '>'  ? "&gt;"
+                         : c == '\'' ? "&#39;"
+                         : c == '"'  ? "&#34;"
+                                     : nullptr;
     if (!entity) continue;
     result.append(text.slice(done, i));
     result.append(Text::like(text, entity));
@@ -54,7 +60,8 @@ Text indented(const Text& text, const CallArguments& arguments, Budget& budget) 
     if (width->text()) {
       indentation = *width->text();
     } else {
-      indentation = Text::own(std::string(static_cast<size_t>(std::clamp<int64_t>(arguments.integer_or(0, "width", 4), 0, 1000)), ' '));
+      indentation = Text::own(
+          std::string(static_cast<size_t>(std::clamp<int64_t>(arguments.integer_or(0, "width", 4), 0, 1000)), ' '));
     }
   }
   const bool first = arguments.flag_or(1, "first", false), blank = arguments.flag_or(2, "blank", false);
@@ -159,7 +166,8 @@ Value apply_filter(const std::string& name, const Value& value, const CallArgume
   if (auto result = apply_sequence_filter(name, value, arguments, budget)) return *result;
   if (name == "default" || name == "d") {
     const bool falsy_too = arguments.flag_or(1, "boolean", false);
-    return value.is_undefined() || (falsy_too && !truthy(value)) ? arguments.value_or(0, "default_value", Text{}) : value;
+    return value.is_undefined() || (falsy_too && !truthy(value)) ? arguments.value_or(0, "default_value", Text{})
+                                                                 : value;
   }
   if (name == "length" || name == "count") return length_of(value, budget);
   if (name == "tojson") return json_of(value, json_style(arguments, budget), budget);
@@ -191,7 +199,8 @@ Value apply_filter(const std::string& name, const Value& value, const CallArgume
   if (name == "indent") return indented(text, arguments, budget);
   if (name == "escape" || name == "e" || name == "forceescape") return escaped_html(text);
   if (name == "format") return percent_format(text, List{arguments.positional(), List::Kind::tuple}, budget);
-  if (name == "wordcount") return static_cast<int64_t>(call_method(text, CallArguments("split", {}, {}, budget), budget).list()->items.size());
+  if (name == "wordcount")
+    return static_cast<int64_t>(call_method(text, CallArguments("split", {}, {}, budget), budget).list()->items.size());
   refuse(budget, "there is no filter '" + name + "'");
 }
 

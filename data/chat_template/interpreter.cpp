@@ -52,26 +52,18 @@ Interpreter::Flow Interpreter::run_statement(const Statement& statement, Scope& 
   budget_.line = statement.line;
   budget_.spend(1);
   switch (statement.kind) {
-    case StatementKind::data:
-      append(out, Text::own(statement.text));
-      return Flow::normal;
+    case StatementKind::data: append(out, Text::own(statement.text)); return Flow::normal;
     case StatementKind::output:
       append(out, text_of(evaluate(*statement.expressions[0], scope), budget_));
       return Flow::normal;
-    case StatementKind::if_chain:
-      return run_if(statement, scope, out);
-    case StatementKind::for_loop:
-      return run_for(statement, scope, out);
+    case StatementKind::if_chain: return run_if(statement, scope, out);
+    case StatementKind::for_loop: return run_for(statement, scope, out);
     case StatementKind::set:
-    case StatementKind::set_block:
-      run_set(statement, scope);
-      return Flow::normal;
+    case StatementKind::set_block: run_set(statement, scope); return Flow::normal;
     case StatementKind::macro:
       scope.set(statement.text, Callable{Callable::Kind::macro, statement.text, {}, &statement, &scope, {}});
       return Flow::normal;
-    case StatementKind::call_block:
-      run_call_block(statement, scope, out);
-      return Flow::normal;
+    case StatementKind::call_block: run_call_block(statement, scope, out); return Flow::normal;
     case StatementKind::filter_block: {
       const Value content = run_captured(statement.bodies[0], scope);
       const Value* outer_input = std::exchange(filter_input_, &content);
@@ -82,7 +74,8 @@ Interpreter::Flow Interpreter::run_statement(const Statement& statement, Scope& 
     }
     case StatementKind::with: {
       Scope inner{&scope, {}};
-      for (size_t i = 0; i < statement.targets.size(); ++i) assign(statement.targets[i], evaluate(*statement.expressions[i], scope), inner);
+      for (size_t i = 0; i < statement.targets.size(); ++i)
+        assign(statement.targets[i], evaluate(*statement.expressions[i], scope), inner);
       return run_body(statement.bodies[0], inner, out);
     }
     case StatementKind::generation: {
@@ -92,10 +85,8 @@ Interpreter::Flow Interpreter::run_statement(const Statement& statement, Scope& 
       out.generated.push_back({begin, out.bytes.size()});
       return Flow::normal;
     }
-    case StatementKind::loop_break:
-      return Flow::loop_break;
-    case StatementKind::loop_continue:
-      return Flow::loop_continue;
+    case StatementKind::loop_break: return Flow::loop_break;
+    case StatementKind::loop_continue: return Flow::loop_continue;
   }
   return Flow::normal;
 }
@@ -146,7 +137,8 @@ Interpreter::Flow Interpreter::run_for(const Statement& statement, Scope& scope,
 }
 
 void Interpreter::run_set(const Statement& statement, Scope& scope) {
-  if (statement.kind == StatementKind::set) return assign(statement.targets[0], evaluate(*statement.expressions[0], scope), scope);
+  if (statement.kind == StatementKind::set)
+    return assign(statement.targets[0], evaluate(*statement.expressions[0], scope), scope);
   Value content = run_captured(statement.bodies[0], scope);
   if (!statement.expressions.empty()) {
     const Value* outer_input = std::exchange(filter_input_, &content);
@@ -162,14 +154,16 @@ void Interpreter::assign(const Target& target, Value value, Scope& scope) {
   if (!target.parts.empty()) {
     const std::vector<Value> items = items_of(value, budget_);
     if (items.size() != target.parts.size()) {
-      refuse(budget_, std::to_string(items.size()) + " values cannot be unpacked into " + std::to_string(target.parts.size()) + " names");
+      refuse(budget_, std::to_string(items.size()) + " values cannot be unpacked into " +
+                          std::to_string(target.parts.size()) + " names");
     }
     for (size_t i = 0; i < items.size(); ++i) assign(target.parts[i], items[i], scope);
     return;
   }
   if (target.attribute.empty()) return scope.set(target.name, std::move(value));
   const Value* space = scope.find(target.name);
-  if (!space || !space->space()) refuse(budget_, "attributes can be set on namespaces only, and '" + target.name + "' is none");
+  if (!space || !space->space())
+    refuse(budget_, "attributes can be set on namespaces only, and '" + target.name + "' is none");
   const bool transient = value.space() || value.callable() || std::holds_alternative<LoopState*>(value.variant) ||
                          (value.list() && value.list()->transient) || (value.dict() && value.dict()->transient);
   if (transient) refuse(budget_, "a namespace cannot hold a namespace, a macro, a method or a loop");
@@ -187,19 +181,19 @@ void Interpreter::run_call_block(const Statement& statement, Scope& scope, Text&
   const Value caller = Callable{Callable::Kind::caller, "caller", {}, &statement, &scope, outer ? *outer : Value()};
   const Expression& expression = *statement.expressions[0];
   const Value function = evaluate(*expression.operands[0], scope);
-  if (!function.callable() || function.callable()->kind != Callable::Kind::macro) refuse(budget_, "{% call %} needs a macro");
-  append(out, text_of(call(*function.callable(), evaluate_arguments(expression, function.callable()->name, scope), scope, &caller), budget_));
+  if (!function.callable() || function.callable()->kind != Callable::Kind::macro)
+    refuse(budget_, "{% call %} needs a macro");
+  append(out, text_of(call(*function.callable(), evaluate_arguments(expression, function.callable()->name, scope),
+                           scope, &caller),
+                      budget_));
 }
 
 Value Interpreter::call(const Callable& callable, const CallArguments& arguments, Scope& scope, const Value* caller) {
   switch (callable.kind) {
-    case Callable::Kind::global:
-      return call_global(arguments);
-    case Callable::Kind::method:
-      return call_method(callable.receiver, arguments, budget_);
+    case Callable::Kind::global: return call_global(arguments);
+    case Callable::Kind::method: return call_method(callable.receiver, arguments, budget_);
     case Callable::Kind::macro:
-    case Callable::Kind::caller:
-      return call_macro(callable, arguments, caller);
+    case Callable::Kind::caller: return call_macro(callable, arguments, caller);
   }
   (void)scope;
   return {};
@@ -212,7 +206,8 @@ Value Interpreter::call_macro(const Callable& callable, const CallArguments& arg
     refuse(budget_, "'" + callable.name + "' takes " + std::to_string(parameters.size()) + " arguments at most");
   }
   for (const auto& [name, value] : arguments.named()) {
-    if (std::none_of(parameters.begin(), parameters.end(), [&, &wanted = name](const Parameter& p) { return p.name == wanted; })) {
+    if (std::none_of(parameters.begin(), parameters.end(),
+                     [&, &wanted = name](const Parameter& p) { return p.name == wanted; })) {
       refuse(budget_, "'" + callable.name + "' has no parameter '" + name + "'");
     }
   }
@@ -221,7 +216,7 @@ Value Interpreter::call_macro(const Callable& callable, const CallArguments& arg
   if (callable.kind == Callable::Kind::caller) scope.set("caller", callable.outer_caller);
   for (size_t i = 0; i < parameters.size(); ++i) {
     const Value* given = arguments.find(i, parameters[i].name.c_str());
-    scope.set(parameters[i].name, given                        ? *given
+    scope.set(parameters[i].name, given                         ? *given
                                   : parameters[i].default_value ? evaluate(*parameters[i].default_value, scope)
                                                                 : Value(Undefined{parameters[i].name}));
   }
@@ -238,7 +233,8 @@ Value Interpreter::call_global(const CallArguments& arguments) {
   if (name == "range") {
     const auto bound = [&](size_t i) {
       const auto value = arguments.need(i, "").integer();
-      if (!value || *value > (int64_t{1} << 40) || *value < -(int64_t{1} << 40)) refuse(budget_, "range() needs integers of moderate size");
+      if (!value || *value > (int64_t{1} << 40) || *value < -(int64_t{1} << 40))
+        refuse(budget_, "range() needs integers of moderate size");
       return *value;
     };
     const size_t count = arguments.positional().size();
@@ -263,7 +259,8 @@ Value Interpreter::call_global(const CallArguments& arguments) {
     if (name == "dict") return made;
     if (made.dict()->transient) refuse(budget_, "a namespace cannot hold a namespace, a macro, a method or a loop");
     auto space = std::make_shared<Namespace>();
-    for (const auto& [key, value] : made.dict()->entries) space->entries.emplace_back(text_of(key, budget_).bytes, value);
+    for (const auto& [key, value] : made.dict()->entries)
+      space->entries.emplace_back(text_of(key, budget_).bytes, value);
     return space;
   }
   if (name == "strftime_now") {

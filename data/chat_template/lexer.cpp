@@ -63,14 +63,17 @@ class Lexer {
   // Data up to the next tag, then the tag.
   void lex_root() {
     size_t tag = at_;
-    while (tag + 1 < source_.size() && !(source_[tag] == '{' && (source_[tag + 1] == '%' || source_[tag + 1] == '{' || source_[tag + 1] == '#'))) ++tag;
+    while (tag + 1 < source_.size() &&
+           !(source_[tag] == '{' && (source_[tag + 1] == '%' || source_[tag + 1] == '{' || source_[tag + 1] == '#')))
+      ++tag;
     if (tag + 1 >= source_.size()) {
       add(TokenKind::data, source_.substr(at_));
       advance_to(source_.size());
       return;
     }
     const char type = source_[tag + 1];
-    const char sign = tag + 2 < source_.size() && (source_[tag + 2] == '-' || source_[tag + 2] == '+') ? source_[tag + 2] : 0;
+    const char sign =
+        tag + 2 < source_.size() && (source_[tag + 2] == '-' || source_[tag + 2] == '+') ? source_[tag + 2] : 0;
     add_data(std::string_view(source_).substr(at_, tag - at_), sign, type != '{');
     advance_to(tag + 2 + (sign ? 1 : 0));
     if (type == '#') return lex_comment();
@@ -126,7 +129,8 @@ class Lexer {
       inner = skip_space(inner + (sign ? 1 : 0));
       if (source_.compare(inner, 6, "endraw") != 0) continue;
       inner = skip_space(inner + 6);
-      const char end_sign = inner < source_.size() && (source_[inner] == '-' || source_[inner] == '+') ? source_[inner] : 0;
+      const char end_sign =
+          inner < source_.size() && (source_[inner] == '-' || source_[inner] == '+') ? source_[inner] : 0;
       if (end_sign) ++inner;
       if (source_.compare(inner, 2, "%}") != 0) continue;
       line_starting_ = source_[begin - 1] == '\n';
@@ -144,7 +148,8 @@ class Lexer {
       advance_to(skip_space(at_));
       if (at_ >= source_.size()) fail(line_, std::string("a ") + (block ? "{%" : "{{") + " is not closed");
       if (open.empty()) {
-        const bool signed_end = (source_[at_] == '-' || (block && source_[at_] == '+')) && source_.compare(at_ + 1, 2, closing) == 0;
+        const bool signed_end =
+            (source_[at_] == '-' || (block && source_[at_] == '+')) && source_.compare(at_ + 1, 2, closing) == 0;
         if (signed_end || looking_at(closing)) {
           add(block ? TokenKind::block_end : TokenKind::output_end, "");
           return close(at_ + (signed_end ? 3 : 2), signed_end ? source_[at_] : 0, block);
@@ -167,8 +172,9 @@ class Lexer {
   }
 
   void lex_symbol(std::string& open) {
-    static constexpr std::array<std::string_view, 26> symbols = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
-                                                                 "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ",", ";"};
+    static constexpr std::array<std::string_view, 26> symbols = {"//", "**", "==", "!=", ">=", "<=", "+", "-", "/",
+                                                                 "*",  "%",  "~",  "[",  "]",  "(",  ")", "{", "}",
+                                                                 ">",  "<",  "=",  ".",  ":",  "|",  ",", ";"};
     for (const std::string_view symbol : symbols) {
       if (!looking_at(symbol)) continue;
       const char c = symbol[0];
@@ -189,7 +195,9 @@ class Lexer {
     std::string digits;
     const bool hexadecimal = looking_at("0x") || looking_at("0X");
     if (hexadecimal) {
-      for (end += 2; end < source_.size() && (std::isxdigit(static_cast<unsigned char>(source_[end])) || source_[end] == '_'); ++end) {
+      for (end += 2;
+           end < source_.size() && (std::isxdigit(static_cast<unsigned char>(source_[end])) || source_[end] == '_');
+           ++end) {
         if (source_[end] != '_') digits += source_[end];
       }
     } else {
@@ -219,8 +227,10 @@ class Lexer {
     if (real) {
       token.real = std::strtod(digits.c_str(), nullptr);
     } else {
-      const auto [last, error] = std::from_chars(digits.data(), digits.data() + digits.size(), token.integer, hexadecimal ? 16 : 10);
-      if (error != std::errc() || last != digits.data() + digits.size()) fail(line_, "the number " + digits + " is out of range");
+      const auto [last, error] =
+          std::from_chars(digits.data(), digits.data() + digits.size(), token.integer, hexadecimal ? 16 : 10);
+      if (error != std::errc() || last != digits.data() + digits.size())
+        fail(line_, "the number " + digits + " is out of range");
     }
     tokens_.push_back(std::move(token));
     advance_to(end);
@@ -254,7 +264,8 @@ class Lexer {
     if (c >= '0' && c <= '7') {
       uint32_t code = 0;
       size_t end = i;
-      for (; end < i + 3 && end < source_.size() && source_[end] >= '0' && source_[end] <= '7'; ++end) code = code * 8 + (source_[end] - '0');
+      for (; end < i + 3 && end < source_.size() && source_[end] >= '0' && source_[end] <= '7'; ++end)
+        code = code * 8 + (source_[end] - '0');
       append_code_point(value, code);
       return end - 1;
     }
@@ -269,7 +280,8 @@ class Lexer {
     const bool enough = i + digits < source_.size();
     const auto [last, error] = std::from_chars(first, enough ? first + digits : first, code, 16);
     if (error != std::errc() || last != first + digits || code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF)) {
-      fail(line_, std::string("the escape \\") + c + " needs " + std::to_string(digits) + " hexadecimal digits of a character");
+      fail(line_, std::string("the escape \\") + c + " needs " + std::to_string(digits) +
+                      " hexadecimal digits of a character");
     }
     append_code_point(value, code);
     return i + digits;

@@ -9,7 +9,19 @@
 
 namespace lathe::data::jinja {
 
-enum class TokenKind { data, output_begin, output_end, block_begin, block_end, name, integer, real, string, symbol, end };
+enum class TokenKind {
+  data,
+  output_begin,
+  output_end,
+  block_begin,
+  block_end,
+  name,
+  integer,
+  real,
+  string,
+  symbol,
+  end
+};
 
 struct Token {
   TokenKind kind;

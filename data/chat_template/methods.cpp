@@ -12,10 +12,11 @@
 namespace lathe::data::jinja {
 namespace {
 
-constexpr std::array text_methods = {"split", "rsplit", "strip", "lstrip", "rstrip", "startswith", "endswith", "replace", "upper", "lower",
-                                     "title", "capitalize", "join", "find", "rfind", "index", "count", "splitlines", "removeprefix",
-                                     "removesuffix", "partition", "rpartition", "isdigit", "isalpha", "isalnum", "isspace", "isupper",
-                                     "islower", "zfill", "format"};
+constexpr std::array text_methods = {"split",        "rsplit",       "strip",     "lstrip",     "rstrip",  "startswith",
+                                     "endswith",     "replace",      "upper",     "lower",      "title",   "capitalize",
+                                     "join",         "find",         "rfind",     "index",      "count",   "splitlines",
+                                     "removeprefix", "removesuffix", "partition", "rpartition", "isdigit", "isalpha",
+                                     "isalnum",      "isspace",      "isupper",   "islower",    "zfill",   "format"};
 constexpr std::array dict_methods = {"get", "keys", "values", "items", "copy"};
 constexpr std::array list_methods = {"index", "count", "copy"};
 
@@ -73,7 +74,8 @@ List split_text(const Text& text, const CallArguments& arguments, bool from_righ
     }
     std::reverse(places.begin(), places.end());
   } else {
-    for (size_t at = 0; (limit < 0 || places.size() < static_cast<size_t>(limit)) && (at = text.bytes.find(separator->bytes, at)) != std::string::npos;
+    for (size_t at = 0; (limit < 0 || places.size() < static_cast<size_t>(limit)) &&
+                        (at = text.bytes.find(separator->bytes, at)) != std::string::npos;
          at += separator->bytes.size()) {
       places.push_back(at);
     }
@@ -147,7 +149,8 @@ Text brace_format(const Text& format, const CallArguments& arguments, Budget& bu
     const Value* value = nullptr;
     if (field.empty()) {
       value = &arguments.need(automatic++, "");
-    } else if (std::all_of(field.begin(), field.end(), [](char c) { return c >= '0' && c <= '9'; }) && field.size() < 6) {
+    } else if (std::all_of(field.begin(), field.end(), [](char c) { return c >= '0' && c <= '9'; }) &&
+               field.size() < 6) {
       value = &arguments.need(static_cast<size_t>(std::stoi(field)), "");
     } else {
       value = &arguments.need(arguments.positional().size(), field.c_str());
@@ -168,7 +171,8 @@ Value call_text_method(const Text& text, const CallArguments& arguments, Budget&
   if (name == "strip" || name == "lstrip" || name == "rstrip") {
     const Text* characters = arguments.text_or_null(0, "chars");
     budget.spend(bytes.size() / 16);
-    const TextRange kept = stripped(bytes, characters ? &characters->bytes : nullptr, name != "rstrip", name != "lstrip");
+    const TextRange kept =
+        stripped(bytes, characters ? &characters->bytes : nullptr, name != "rstrip", name != "lstrip");
     return text.slice(kept.begin, kept.end);
   }
   if (name == "split" || name == "rsplit") return split_text(text, arguments, name == "rsplit", budget);
@@ -184,7 +188,8 @@ Value call_text_method(const Text& text, const CallArguments& arguments, Budget&
     return matches(wanted);
   }
   if (name == "replace") {
-    return replaced(text, arguments.need_text(0, "old"), arguments.need_text(1, "new"), arguments.integer_or(2, "count", -1), budget);
+    return replaced(text, arguments.need_text(0, "old"), arguments.need_text(1, "new"),
+                    arguments.integer_or(2, "count", -1), budget);
   }
   if (name == "upper") return Text::like(text, upper_case(bytes));
   if (name == "lower") return Text::like(text, lower_case(bytes));
@@ -224,7 +229,8 @@ Value call_text_method(const Text& text, const CallArguments& arguments, Budget&
   }
   if (name == "removeprefix" || name == "removesuffix") {
     const Text part = arguments.need_text(0, "part");
-    if (name == "removeprefix") return bytes.starts_with(part.bytes) ? text.slice(part.bytes.size(), bytes.size()) : text;
+    if (name == "removeprefix")
+      return bytes.starts_with(part.bytes) ? text.slice(part.bytes.size(), bytes.size()) : text;
     return bytes.ends_with(part.bytes) ? text.slice(0, bytes.size() - part.bytes.size()) : text;
   }
   if (name == "partition" || name == "rpartition") {
@@ -233,7 +239,8 @@ Value call_text_method(const Text& text, const CallArguments& arguments, Budget&
     const size_t at = name == "partition" ? bytes.find(part.bytes) : bytes.rfind(part.bytes);
     List parts{{}, List::Kind::tuple};
     if (at == std::string::npos) {
-      parts.items = name == "partition" ? std::vector<Value>{text, Text{}, Text{}} : std::vector<Value>{Text{}, Text{}, text};
+      parts.items =
+          name == "partition" ? std::vector<Value>{text, Text{}, Text{}} : std::vector<Value>{Text{}, Text{}, text};
     } else {
       parts.items = {text.slice(0, at), part, text.slice(at + part.bytes.size(), bytes.size())};
     }
@@ -241,7 +248,9 @@ Value call_text_method(const Text& text, const CallArguments& arguments, Budget&
   }
   if (name == "isspace") return all_characters(bytes, is_python_space);
   if (name == "isalpha") return all_characters(bytes, is_letter);
-  const auto is_digit = [](char32_t c) { return utf8proc_category(static_cast<utf8proc_int32_t>(c)) == UTF8PROC_CATEGORY_ND; };
+  const auto is_digit = [](char32_t c) {
+    return utf8proc_category(static_cast<utf8proc_int32_t>(c)) == UTF8PROC_CATEGORY_ND;
+  };
   if (name == "isdigit") return all_characters(bytes, is_digit);
   if (name == "isalnum") {
     return all_characters(bytes, [](char32_t c) {
@@ -257,7 +266,8 @@ Value call_text_method(const Text& text, const CallArguments& arguments, Budget&
     if (missing <= 0) return text;
     budget.check_bytes(static_cast<size_t>(missing) + bytes.size());
     const size_t sign = !bytes.empty() && (bytes[0] == '-' || bytes[0] == '+') ? 1 : 0;
-    return Text::like(text, bytes.substr(0, sign) + std::string(static_cast<size_t>(missing), '0') + bytes.substr(sign));
+    return Text::like(text,
+                      bytes.substr(0, sign) + std::string(static_cast<size_t>(missing), '0') + bytes.substr(sign));
   }
   if (name == "format") return brace_format(text, arguments, budget);
   refuse(budget, "strings have no method '" + name + "' that templates may call");
@@ -367,8 +377,10 @@ Text percent_format(const Text& format, const Value& values, Budget& budget) {
   for (size_t at = 0; (at = bytes.find('%', at)) != std::string::npos; copied = at) {
     result.append(format.slice(copied, at));
     std::string specification = "%";
-    for (++at; at < bytes.size() && std::string_view("-+ #0123456789.").find(bytes[at]) != std::string_view::npos; ++at) specification += bytes[at];
-    if (at >= bytes.size() || specification.size() > 8) refuse(budget, "a format string is incomplete or has too many digits");
+    for (++at; at < bytes.size() && std::string_view("-+ #0123456789.").find(bytes[at]) != std::string_view::npos; ++at)
+      specification += bytes[at];
+    if (at >= bytes.size() || specification.size() > 8)
+      refuse(budget, "a format string is incomplete or has too many digits");
     const char kind = bytes[at++];
     if (kind == '%') {
       result.append(Text::own("%"));
@@ -394,7 +406,8 @@ Text percent_format(const Text& format, const Value& values, Budget& budget) {
         buffer.pop_back();
       };
       if (whole) {
-        print(static_cast<long long>(value.integer() ? *value.integer() : static_cast<int64_t>(std::clamp(*value.number(), -9e18, 9e18))));
+        print(static_cast<long long>(value.integer() ? *value.integer()
+                                                     : static_cast<int64_t>(std::clamp(*value.number(), -9e18, 9e18))));
       } else {
         print(*value.number());
       }
@@ -420,7 +433,8 @@ Value call_method(const Value& receiver, const CallArguments& arguments, Budget&
   if (const Text* text = receiver.text()) return call_text_method(*text, arguments, budget);
   if (const Dict* dict = receiver.dict()) return call_dict_method(*dict, arguments, budget);
   if (const List* list = receiver.list()) return call_list_method(*list, arguments, budget);
-  refuse(budget, std::string("a value of type ") + type_name(receiver) + " has no method '" + arguments.function() + "'");
+  refuse(budget,
+         std::string("a value of type ") + type_name(receiver) + " has no method '" + arguments.function() + "'");
 }
 
 Value item_of(const Value& value, const Value& key, Budget& budget) {
@@ -461,7 +475,8 @@ Value item_of(const Value& value, const Value& key, Budget& budget) {
 Value attribute_of(const Value& value, const std::string& name, Budget& budget) {
   budget.spend(1);
   if (value.is_undefined()) {
-    refuse(budget, "'" + std::get<Undefined>(value.variant).name + "' is undefined (its attribute '" + name + "' was asked for)");
+    refuse(budget, "'" + std::get<Undefined>(value.variant).name + "' is undefined (its attribute '" + name +
+                       "' was asked for)");
   }
   if (has_method(value, name)) return Callable{Callable::Kind::method, name, value};
   if (const Dict* dict = value.dict()) {
@@ -484,7 +499,8 @@ Value attribute_path(const Value& value, const Value& path, Budget& budget) {
   for (size_t begin = 0; begin <= text->bytes.size();) {
     const size_t end = std::min(text->bytes.find('.', begin), text->bytes.size());
     const std::string part = text->bytes.substr(begin, end - begin);
-    const bool index = !part.empty() && part.size() < 10 && std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
+    const bool index = !part.empty() && part.size() < 10 &&
+                       std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
     at = index ? item_of(at, int64_t{std::stoi(part)}, budget) : item_of(at, Text::own(part), budget);
     begin = end + 1;
   }

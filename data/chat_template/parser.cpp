@@ -45,13 +45,23 @@ class Parser {
   bool skip_symbol(std::string_view text) { return is_symbol(text) && (next(), true); }
   bool skip_name(std::string_view text) { return is_name(text) && (next(), true); }
   [[noreturn]] void unexpected(const std::string& wanted) const {
-    static constexpr std::array<const char*, 11> kinds = {"text",   "'{{'",    "'}}'",     "'{%'",     "'%}'", "the name",
-                                                          "the number", "a number", "a string", "", "the end of the template"};
+    static constexpr std::array<const char*, 11> kinds = {"text",
+                                                          "'{{'",
+                                                          "'}}'",
+                                                          "'{%'",
+                                                          "'%}'",
+                                                          "the name",
+                                                          "the number",
+                                                          "a number",
+                                                          "a string",
+                                                          "",
+                                                          "the end of the template"};
     const Token& token = current();
-    const std::string found = std::string(kinds[static_cast<size_t>(token.kind)]) +
-                              (token.kind == TokenKind::name || token.kind == TokenKind::symbol || token.kind == TokenKind::integer
-                                   ? " '" + token.text + "'"
-                                   : "");
+    const std::string found =
+        std::string(kinds[static_cast<size_t>(token.kind)]) +
+        (token.kind == TokenKind::name || token.kind == TokenKind::symbol || token.kind == TokenKind::integer
+             ? " '" + token.text + "'"
+             : "");
     fail(token.line, "expected " + wanted + ", found " + found);
   }
   void expect_symbol(std::string_view text) {
@@ -312,12 +322,13 @@ class Parser {
   }
 
   ExpressionPtr parse_compare() {
-    static constexpr std::array<std::pair<std::string_view, Comparison>, 6> operators = {{{"==", Comparison::equal},
-                                                                                          {"!=", Comparison::not_equal},
-                                                                                          {"<", Comparison::less},
-                                                                                          {"<=", Comparison::less_equal},
-                                                                                          {">", Comparison::greater},
-                                                                                          {">=", Comparison::greater_equal}}};
+    static constexpr std::array<std::pair<std::string_view, Comparison>, 6> operators = {
+        {{"==", Comparison::equal},
+         {"!=", Comparison::not_equal},
+         {"<", Comparison::less},
+         {"<=", Comparison::less_equal},
+         {">", Comparison::greater},
+         {">=", Comparison::greater_equal}}};
     const int line = current().line;
     ExpressionPtr left = parse_sum();
     ExpressionPtr comparison;
@@ -367,7 +378,10 @@ class Parser {
     ExpressionPtr left = parse_power();
     for (int links = 0; is_symbol("*") || is_symbol("/") || is_symbol("//") || is_symbol("%");) {
       const std::string symbol = next().text;
-      const Kind kind = symbol == "*" ? Kind::multiply : symbol == "/" ? Kind::divide : symbol == "//" ? Kind::floor_divide : Kind::modulo;
+      const Kind kind = symbol == "*"    ? Kind::multiply
+                        : symbol == "/"  ? Kind::divide
+                        : symbol == "//" ? Kind::floor_divide
+                                         : Kind::modulo;
       left = chain(kind, line, std::move(left), parse_power(), links);
     }
     return left;
@@ -562,8 +576,8 @@ class Parser {
     const TokenKind kind = current().kind;
     if (is_symbol("(")) {
       test->arguments = parse_arguments();
-    } else if (kind == TokenKind::string || kind == TokenKind::integer || kind == TokenKind::real || is_symbol("[") || is_symbol("{") ||
-               (kind == TokenKind::name && !is_name_of({"else", "or", "and"}))) {
+    } else if (kind == TokenKind::string || kind == TokenKind::integer || kind == TokenKind::real || is_symbol("[") ||
+               is_symbol("{") || (kind == TokenKind::name && !is_name_of({"else", "or", "and"}))) {
       if (is_name("is")) fail(line, "tests with 'is' cannot be chained");
       test->arguments.positional.push_back(parse_postfix(parse_primary()));
     }

@@ -16,7 +16,9 @@ Value sort_key(const Value& value, const Value* attribute, bool case_sensitive, 
 std::vector<Value> sorted(std::vector<Value> items, std::vector<Value> keys, bool reverse, Budget& budget) {
   std::vector<size_t> order(items.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return reverse ? less(keys[b], keys[a], budget) : less(keys[a], keys[b], budget); });
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return reverse ? less(keys[b], keys[a], budget) : less(keys[a], keys[b], budget);
+  });
   std::vector<Value> result;
   result.reserve(items.size());
   for (const size_t i : order) result.push_back(std::move(items[i]));
@@ -25,7 +27,9 @@ std::vector<Value> sorted(std::vector<Value> items, std::vector<Value> keys, boo
 
 Value sort(const Value& value, const CallArguments& arguments, Budget& budget) {
   std::vector<Value> items = items_of(value, budget), keys;
-  for (const Value& item : items) keys.push_back(sort_key(item, arguments.find(2, "attribute"), arguments.flag_or(1, "case_sensitive", false), budget));
+  for (const Value& item : items)
+    keys.push_back(
+        sort_key(item, arguments.find(2, "attribute"), arguments.flag_or(1, "case_sensitive", false), budget));
   return List{sorted(std::move(items), std::move(keys), arguments.flag_or(0, "reverse", false), budget)};
 }
 
@@ -50,7 +54,8 @@ Value join(const Value& value, const CallArguments& arguments, Budget& budget) {
   for (const Value& item : items_of(value, budget)) {
     if (!first) joined.append(separator);
     first = false;
-    joined.append(text_of(attribute && !attribute->is_none() ? attribute_path(item, *attribute, budget) : item, budget));
+    joined.append(
+        text_of(attribute && !attribute->is_none() ? attribute_path(item, *attribute, budget) : item, budget));
     budget.check_bytes(joined.bytes.size() / 64);
   }
   budget.check_bytes(joined.bytes.size());
@@ -95,10 +100,13 @@ Value select(const Value& value, const CallArguments& arguments, bool keep, bool
 Value extreme(const Value& value, const CallArguments& arguments, bool largest, Budget& budget) {
   const std::vector<Value> items = items_of(value, budget);
   if (items.empty()) return Undefined{"the extreme of an empty list"};
-  const auto key = [&](const Value& item) { return sort_key(item, arguments.find(1, "attribute"), arguments.flag_or(0, "case_sensitive", false), budget); };
+  const auto key = [&](const Value& item) {
+    return sort_key(item, arguments.find(1, "attribute"), arguments.flag_or(0, "case_sensitive", false), budget);
+  };
   size_t best = 0;
   for (size_t i = 1; i < items.size(); ++i) {
-    if (largest ? less(key(items[best]), key(items[i]), budget) : less(key(items[i]), key(items[best]), budget)) best = i;
+    if (largest ? less(key(items[best]), key(items[i]), budget) : less(key(items[i]), key(items[best]), budget))
+      best = i;
   }
   return items[best];
 }
@@ -119,7 +127,8 @@ Value sum(const Value& value, const CallArguments& arguments, Budget& budget) {
     }
   };
   add(arguments.value_or(1, "start", int64_t{0}));
-  for (const Value& item : items_of(value, budget)) add(attribute && !attribute->is_none() ? attribute_path(item, *attribute, budget) : item);
+  for (const Value& item : items_of(value, budget))
+    add(attribute && !attribute->is_none() ? attribute_path(item, *attribute, budget) : item);
   return is_real ? Value(real + static_cast<double>(whole)) : Value(whole);
 }
 
@@ -160,7 +169,8 @@ Value batch(const Value& value, const CallArguments& arguments, Budget& budget) 
 
 }  // namespace
 
-std::optional<Value> apply_sequence_filter(const std::string& name, const Value& value, const CallArguments& arguments, Budget& budget) {
+std::optional<Value> apply_sequence_filter(const std::string& name, const Value& value, const CallArguments& arguments,
+                                           Budget& budget) {
   if (name == "list") return Value(List{items_of(value, budget)});
   if (name == "first" || name == "last") {
     const std::vector<Value> items = items_of(value, budget);

@@ -9,6 +9,7 @@
 namespace lathe::data::jinja {
 
 // Nothing where the name is none of them.
-std::optional<Value> apply_sequence_filter(const std::string& name, const Value& value, const CallArguments& arguments, Budget& budget);
+std::optional<Value> apply_sequence_filter(const std::string& name, const Value& value, const CallArguments& arguments,
+                                           Budget& budget);
 
 }  // namespace lathe::data::jinja

@@ -25,7 +25,9 @@ bool apply_test(const std::string& name, const Value& value, const CallArguments
   if (name == "float") return std::holds_alternative<double>(value.variant);
   if (name == "number") return value.number().has_value();
   if (name == "mapping") return value.dict();
-  if (name == "sequence") return value.text() || value.dict() || value.is_undefined() || (value.list() && value.list()->kind != List::Kind::generator);
+  if (name == "sequence")
+    return value.text() || value.dict() || value.is_undefined() ||
+           (value.list() && value.list()->kind != List::Kind::generator);
   if (name == "iterable") return value.text() || value.dict() || value.list() || value.is_undefined();
   if (name == "callable") return value.callable();
   if (name == "escaped") return false;

@@ -34,11 +34,15 @@ void note_content(const Value& value, int& depth, bool& transient) {
 bool printable(char32_t c) {
   if (c < 0x7F) return c >= 0x20;
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
-    case UTF8PROC_CATEGORY_CC: case UTF8PROC_CATEGORY_CF: case UTF8PROC_CATEGORY_CS: case UTF8PROC_CATEGORY_CO:
-    case UTF8PROC_CATEGORY_CN: case UTF8PROC_CATEGORY_ZS: case UTF8PROC_CATEGORY_ZL: case UTF8PROC_CATEGORY_ZP:
-      return false;
-    default:
-      return true;
+    case UTF8PROC_CATEGORY_CC:
+    case UTF8PROC_CATEGORY_CF:
+    case UTF8PROC_CATEGORY_CS:
+    case UTF8PROC_CATEGORY_CO:
+    case UTF8PROC_CATEGORY_CN:
+    case UTF8PROC_CATEGORY_ZS:
+    case UTF8PROC_CATEGORY_ZL:
+    case UTF8PROC_CATEGORY_ZP: return false;
+    default: return true;
   }
 }
 
@@ -122,7 +126,9 @@ class JsonWriter {
     } else if (const auto integer = value.integer()) {
       out += std::to_string(*integer);
     } else if (const double* real = std::get_if<double>(&value.variant)) {
-      out += std::isnan(*real) ? "NaN" : std::isinf(*real) ? (*real > 0 ? "Infinity" : "-Infinity") : real_representation(*real);
+      out += std::isnan(*real)   ? "NaN"
+             : std::isinf(*real) ? (*real > 0 ? "Infinity" : "-Infinity")
+                                 : real_representation(*real);
     } else if (const List* list = value.list(); list && list->kind != List::Kind::generator) {
       write_items(list->items.size(), '[', ']', level, [&](size_t i) { write(list->items[i], level + 1); });
     } else if (const Dict* dict = value.dict()) {
@@ -170,7 +176,8 @@ class JsonWriter {
       }
       entries.emplace_back(std::move(name), &value);
     }
-    if (style_.sort_keys) std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    if (style_.sort_keys)
+      std::stable_sort(entries.begin(), entries.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     write_items(entries.size(), '{', '}', level, [&](size_t i) {
       append_json_string(out, entries[i].first, style_.ensure_ascii);
       out += style_.key_separator;
@@ -188,8 +195,8 @@ Budget::Budget(const TemplateLimits& limits)
     : limits_(limits),
       steps_left_(limits.steps),
       next_clock_(limits.steps),
-      deadline_(std::chrono::steady_clock::now() +
-                std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(limits.seconds))) {}
+      deadline_(std::chrono::steady_clock::now() + std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                                                       std::chrono::duration<double>(limits.seconds))) {}
 
 void Budget::spend(uint64_t steps) {
   if (steps >= steps_left_) fail(line, "the template needs more than " + std::to_string(limits_.steps) + " steps");
@@ -197,12 +204,14 @@ void Budget::spend(uint64_t steps) {
   if (steps_left_ > next_clock_) return;
   next_clock_ = steps_left_ > 20'000 ? steps_left_ - 20'000 : 0;
   if (std::chrono::steady_clock::now() > deadline_) {
-    fail(line, "the template needs more than " + std::to_string(static_cast<int>(std::ceil(limits_.seconds))) + " seconds");
+    fail(line,
+         "the template needs more than " + std::to_string(static_cast<int>(std::ceil(limits_.seconds))) + " seconds");
   }
 }
 
 void Budget::check_bytes(size_t bytes) {
-  if (bytes > limits_.output_bytes) fail(line, "the template makes more than " + std::to_string(limits_.output_bytes) + " bytes of text");
+  if (bytes > limits_.output_bytes)
+    fail(line, "the template makes more than " + std::to_string(limits_.output_bytes) + " bytes of text");
   spend(bytes / bytes_per_step + 1);
 }
 
@@ -275,7 +284,8 @@ void Dict::set(Value key, Value value) {
 void refuse(const Budget& budget, const std::string& reason) { fail(budget.line, reason); }
 
 const char* type_name(const Value& value) {
-  static constexpr const char* names[] = {"Undefined", "NoneType", "bool", "int", "float", "str", "list", "dict", "Namespace", "function", "loop"};
+  static constexpr const char* names[] = {"Undefined", "NoneType", "bool",      "int",      "float", "str",
+                                          "list",      "dict",     "Namespace", "function", "loop"};
   if (const List* list = value.list()) {
     return list->kind == List::Kind::list ? "list" : list->kind == List::Kind::tuple ? "tuple" : "generator";
   }
@@ -293,20 +303,20 @@ bool truthy(const Value& value) {
 
 bool equal(const Value& a, const Value& b, Budget& budget) {
   budget.spend(1);
-  if (const Text *left = a.text(), *right = b.text(); left && right) {
+  if (const Text* left = a.text(), *right = b.text(); left && right) {
     budget.spend(std::min(left->bytes.size(), right->bytes.size()) / bytes_per_step);
     return left->bytes == right->bytes;
   }
   if (const auto left = a.integer(), right = b.integer(); left && right) return *left == *right;
   if (const auto left = a.number(), right = b.number(); left && right) return *left == *right;
-  if (const List *left = a.list(), *right = b.list(); left && right) {
+  if (const List* left = a.list(), *right = b.list(); left && right) {
     if (left->kind != right->kind || left->items.size() != right->items.size()) return false;
     for (size_t i = 0; i < left->items.size(); ++i) {
       if (!equal(left->items[i], right->items[i], budget)) return false;
     }
     return true;
   }
-  if (const Dict *left = a.dict(), *right = b.dict(); left && right) {
+  if (const Dict* left = a.dict(), *right = b.dict(); left && right) {
     if (left->entries.size() != right->entries.size()) return false;
     for (const auto& [key, value] : left->entries) {
       budget.spend(right->entries.size());
@@ -322,10 +332,10 @@ bool equal(const Value& a, const Value& b, Budget& budget) {
 
 bool less(const Value& a, const Value& b, Budget& budget) {
   budget.spend(1);
-  if (const Text *left = a.text(), *right = b.text(); left && right) return left->bytes < right->bytes;
+  if (const Text* left = a.text(), *right = b.text(); left && right) return left->bytes < right->bytes;
   if (const auto left = a.integer(), right = b.integer(); left && right) return *left < *right;
   if (const auto left = a.number(), right = b.number(); left && right) return *left < *right;
-  if (const List *left = a.list(), *right = b.list(); left && right && left->kind == right->kind) {
+  if (const List* left = a.list(), *right = b.list(); left && right && left->kind == right->kind) {
     for (size_t i = 0; i < std::min(left->items.size(), right->items.size()); ++i) {
       if (!equal(left->items[i], right->items[i], budget)) return less(left->items[i], right->items[i], budget);
     }
@@ -346,7 +356,8 @@ bool contains(const Value& container, const Value& item, Budget& budget) {
     return dict->find(item) != nullptr;
   }
   if (const List* list = container.list()) {
-    return std::any_of(list->items.begin(), list->items.end(), [&](const Value& value) { return equal(value, item, budget); });
+    return std::any_of(list->items.begin(), list->items.end(),
+                       [&](const Value& value) { return equal(value, item, budget); });
   }
   if (container.is_undefined()) return false;
   refuse(budget, std::string("a value of type ") + type_name(container) + " contains nothing");
@@ -357,7 +368,8 @@ int64_t length_of(const Value& value, Budget& budget) {
     budget.spend(text->bytes.size() / bytes_per_step);
     return static_cast<int64_t>(character_count(text->bytes));
   }
-  if (const List* list = value.list(); list && list->kind != List::Kind::generator) return static_cast<int64_t>(list->items.size());
+  if (const List* list = value.list(); list && list->kind != List::Kind::generator)
+    return static_cast<int64_t>(list->items.size());
   if (const Dict* dict = value.dict()) return static_cast<int64_t>(dict->entries.size());
   if (value.is_undefined()) return 0;
   refuse(budget, std::string("a value of type ") + type_name(value) + " has no length");
@@ -454,10 +466,12 @@ bool is_foreign(const Value& value) {
   if (const Text* text = value.text()) return !text->inserted.empty();
   if (const List* list = value.list()) return std::any_of(list->items.begin(), list->items.end(), is_foreign);
   if (const Dict* dict = value.dict()) {
-    return std::any_of(dict->entries.begin(), dict->entries.end(), [](const auto& entry) { return is_foreign(entry.first) || is_foreign(entry.second); });
+    return std::any_of(dict->entries.begin(), dict->entries.end(),
+                       [](const auto& entry) { return is_foreign(entry.first) || is_foreign(entry.second); });
   }
   if (const Namespace* space = value.space()) {
-    return std::any_of(space->entries.begin(), space->entries.end(), [](const auto& entry) { return is_foreign(entry.second); });
+    return std::any_of(space->entries.begin(), space->entries.end(),
+                       [](const auto& entry) { return is_foreign(entry.second); });
   }
   return false;
 }
@@ -484,17 +498,13 @@ Value value_at_depth(const nlohmann::ordered_json& json, Budget& budget, int dep
   budget.spend(1);
   if (depth > max_container_depth) fail(0, "the messages are nested too deeply");
   switch (json.type()) {
-    case nlohmann::ordered_json::value_t::null:
-      return None{};
-    case nlohmann::ordered_json::value_t::boolean:
-      return json.get<bool>();
+    case nlohmann::ordered_json::value_t::null: return None{};
+    case nlohmann::ordered_json::value_t::boolean: return json.get<bool>();
     case nlohmann::ordered_json::value_t::number_unsigned:
       if (json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return static_cast<double>(json.get<uint64_t>());
       return json.get<int64_t>();
-    case nlohmann::ordered_json::value_t::number_integer:
-      return json.get<int64_t>();
-    case nlohmann::ordered_json::value_t::number_float:
-      return json.get<double>();
+    case nlohmann::ordered_json::value_t::number_integer: return json.get<int64_t>();
+    case nlohmann::ordered_json::value_t::number_float: return json.get<double>();
     case nlohmann::ordered_json::value_t::string: {
       const auto& text = json.get_ref<const std::string&>();
       return Text::foreign(is_valid_utf8(text) ? text : replace_invalid_utf8(text));
@@ -507,12 +517,12 @@ Value value_at_depth(const nlohmann::ordered_json& json, Budget& budget, int dep
     case nlohmann::ordered_json::value_t::object: {
       Dict dict;
       for (const auto& [key, item] : json.items()) {
-        dict.entries.emplace_back(Text::foreign(is_valid_utf8(key) ? key : replace_invalid_utf8(key)), value_at_depth(item, budget, depth + 1));
+        dict.entries.emplace_back(Text::foreign(is_valid_utf8(key) ? key : replace_invalid_utf8(key)),
+                                  value_at_depth(item, budget, depth + 1));
       }
       return dict;
     }
-    default:
-      fail(0, "the messages hold a value that JSON does not know");
+    default: fail(0, "the messages hold a value that JSON does not know");
   }
 }
 
@@ -523,8 +533,9 @@ Value value_of(const nlohmann::ordered_json& json, Budget& budget) { return valu
 Value messages_value(const nlohmann::ordered_json& messages, Budget& budget) {
   if (!messages.is_array()) fail(0, "messages must be a list of {\"role\", \"content\"}");
   // Templates write "<|" + role + "|>": that must be a control token, and can be one only for a known role.
-  static constexpr std::string_view roles[] = {"system", "user",     "assistant", "tool",        "developer", "function", "model",
-                                               "ipython", "observation", "human", "gpt", "environment", "context", "documents", "tool_response"};
+  static constexpr std::string_view roles[] = {"system",   "user",        "assistant", "tool",        "developer",
+                                               "function", "model",       "ipython",   "observation", "human",
+                                               "gpt",      "environment", "context",   "documents",   "tool_response"};
   List list;
   for (size_t i = 0; i < messages.size(); ++i) {
     const auto& message = messages[i];
@@ -541,7 +552,8 @@ Value messages_value(const nlohmann::ordered_json& messages, Budget& budget) {
       const Value* reasoning = dict.find(name);
       if (!reasoning || reasoning->is_none()) continue;
       const Value copy = *reasoning;
-      if (!dict.find(std::string_view("thinking"))) dict.entries.emplace(dict.entries.begin(), Text::own("thinking"), copy);
+      if (!dict.find(std::string_view("thinking")))
+        dict.entries.emplace(dict.entries.begin(), Text::own("thinking"), copy);
       dict.set(Text::own("reasoning_content"), copy);
       break;
     }

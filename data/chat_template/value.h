@@ -49,8 +49,9 @@ struct None {};
 
 class Value {
  public:
-  using Variant = std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const Text>, std::shared_ptr<const List>,
-                               std::shared_ptr<const Dict>, std::shared_ptr<Namespace>, std::shared_ptr<const Callable>, LoopState*>;
+  using Variant = std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const Text>,
+                               std::shared_ptr<const List>, std::shared_ptr<const Dict>, std::shared_ptr<Namespace>,
+                               std::shared_ptr<const Callable>, LoopState*>;
   Value() : variant(Undefined{}) {}
   Value(None) : variant(None{}) {}
   Value(Undefined undefined) : variant(std::move(undefined)) {}

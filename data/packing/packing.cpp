@@ -16,7 +16,8 @@ using Packed = std::vector<std::vector<PackedPiece>>;
 // for longest.
 void pack_best_fit(std::vector<PackedPiece> pieces, int64_t max_length, Packed& packed) {
   const auto length = [](const PackedPiece& piece) { return piece.end - piece.begin; };
-  std::stable_sort(pieces.begin(), pieces.end(), [&](const PackedPiece& a, const PackedPiece& b) { return length(a) > length(b); });
+  std::stable_sort(pieces.begin(), pieces.end(),
+                   [&](const PackedPiece& a, const PackedPiece& b) { return length(a) > length(b); });
   std::map<int64_t, std::deque<size_t>> with_space;  // sequences by the tokens that still fit
   for (const PackedPiece& piece : pieces) {
     int64_t space = max_length;
@@ -72,7 +73,8 @@ Packed pack_rows(std::span<const int64_t> lengths, int64_t max_length, PackingSt
     for (size_t i = 0; i < group.size(); ++i) {
       const auto row = static_cast<int64_t>(first + i);
       const int64_t kept = strategy == PackingStrategy::bfd ? std::min(group[i], max_length) : group[i];
-      for (int64_t begin = 0; begin < kept; begin += max_length) pieces.push_back({row, begin, std::min(kept, begin + max_length)});
+      for (int64_t begin = 0; begin < kept; begin += max_length)
+        pieces.push_back({row, begin, std::min(kept, begin + max_length)});
     }
     Packed of_group;  // sequences are not shared between groups
     pack_best_fit(std::move(pieces), max_length, of_group);
@@ -81,15 +83,18 @@ Packed pack_rows(std::span<const int64_t> lengths, int64_t max_length, PackingSt
   return packed;
 }
 
-PackedExample packed_example(std::span<const SftExample> rows, std::span<const PackedPiece> pieces, PackingStrategy strategy) {
+PackedExample packed_example(std::span<const SftExample> rows, std::span<const PackedPiece> pieces,
+                             PackingStrategy strategy) {
   PackedExample packed;
   for (const PackedPiece& piece : pieces) {
     const SftExample& row = rows[static_cast<size_t>(piece.row)];
-    packed.input_ids.insert(packed.input_ids.end(), row.input_ids.begin() + piece.begin, row.input_ids.begin() + piece.end);
+    packed.input_ids.insert(packed.input_ids.end(), row.input_ids.begin() + piece.begin,
+                            row.input_ids.begin() + piece.end);
     packed.labels.insert(packed.labels.end(), row.labels.begin() + piece.begin, row.labels.begin() + piece.end);
     packed.sample_lengths.push_back(static_cast<int32_t>(piece.end - piece.begin));
   }
-  if (strategy == PackingStrategy::wrapped) packed.sample_lengths.assign(1, static_cast<int32_t>(packed.input_ids.size()));
+  if (strategy == PackingStrategy::wrapped)
+    packed.sample_lengths.assign(1, static_cast<int32_t>(packed.input_ids.size()));
   return packed;
 }
 

@@ -27,8 +27,8 @@ struct PackedPiece {
 
 // How rows of these lengths share sequences of at most max_length tokens. Rows are packed in groups of `group_rows`
 // (TRL maps a data set in batches of 1000), so that the cost grows with the number of rows and no faster than that.
-std::vector<std::vector<PackedPiece>> pack_rows(std::span<const int64_t> lengths, int64_t max_length, PackingStrategy strategy,
-                                                int64_t group_rows = 1000);
+std::vector<std::vector<PackedPiece>> pack_rows(std::span<const int64_t> lengths, int64_t max_length,
+                                                PackingStrategy strategy, int64_t group_rows = 1000);
 
 // A sequence of one or more samples. Positions restart with each sample and attention stays inside it. Labels are the
 // rows' own: nothing predicts a sample's first token, so that its label is never trained.
@@ -38,6 +38,7 @@ struct PackedExample {
   std::vector<int32_t> sample_lengths;  // their sum is the number of ids; one entry for `wrapped`
 };
 
-PackedExample packed_example(std::span<const SftExample> rows, std::span<const PackedPiece> pieces, PackingStrategy strategy);
+PackedExample packed_example(std::span<const SftExample> rows, std::span<const PackedPiece> pieces,
+                             PackingStrategy strategy);
 
 }  // namespace lathe::data

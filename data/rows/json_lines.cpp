@@ -27,35 +27,24 @@ ordered_json converted(const simdjson::dom::element& element) {
       for (const auto& [key, value] : simdjson::dom::object(element)) object[std::string(key)] = converted(value);
       return object;
     }
-    case element_type::INT64:
-      return int64_t(element);
-    case element_type::UINT64:
-      return uint64_t(element);
-    case element_type::DOUBLE:
-      return double(element);
-    case element_type::STRING:
-      return std::string(std::string_view(element));
-    case element_type::BOOL:
-      return bool(element);
-    case element_type::NULL_VALUE:
-      break;
+    case element_type::INT64: return int64_t(element);
+    case element_type::UINT64: return uint64_t(element);
+    case element_type::DOUBLE: return double(element);
+    case element_type::STRING: return std::string(std::string_view(element));
+    case element_type::BOOL: return bool(element);
+    case element_type::NULL_VALUE: break;
   }
   return nullptr;
 }
 
 std::string reason_of(simdjson::error_code error) {
   switch (error) {
-    case simdjson::DEPTH_ERROR:
-      return "is nested deeper than " + std::to_string(max_nesting) + " levels";
-    case simdjson::UTF8_ERROR:
-      return "is not valid UTF-8";
-    case simdjson::NUMBER_ERROR:
-      return "holds a number that is malformed or needs more than 64 bits";
+    case simdjson::DEPTH_ERROR: return "is nested deeper than " + std::to_string(max_nesting) + " levels";
+    case simdjson::UTF8_ERROR: return "is not valid UTF-8";
+    case simdjson::NUMBER_ERROR: return "holds a number that is malformed or needs more than 64 bits";
     case simdjson::MEMALLOC:
-    case simdjson::CAPACITY:
-      return "is too large to be parsed";
-    default:
-      return std::string("is not valid JSON: ") + simdjson::error_message(error);
+    case simdjson::CAPACITY: return "is too large to be parsed";
+    default: return std::string("is not valid JSON: ") + simdjson::error_message(error);
   }
 }
 
@@ -65,7 +54,8 @@ JsonLines JsonLines::open(const std::filesystem::path& path) {
   JsonLines lines;
   lines.file_ = path.string();
   lines.bytes_ = MappedFile::open(path);
-  const std::string_view text(reinterpret_cast<const char*>(lines.bytes_->bytes().data()), lines.bytes_->bytes().size());
+  const std::string_view text(reinterpret_cast<const char*>(lines.bytes_->bytes().data()),
+                              lines.bytes_->bytes().size());
   if (text.starts_with("\x1F\x8B") || text.starts_with("\x28\xB5\x2F\xFD")) {
     throw FormatError(lines.file_, 0, "this is a compressed file; unpack it first (gunzip or unzstd)");
   }
@@ -81,9 +71,10 @@ JsonLines JsonLines::open(const std::filesystem::path& path) {
   if (!lines.rows_.empty()) {
     const std::string_view first = lines.text(0);
     if (first[first.find_first_not_of(" \t\r")] == '[') {
-      throw FormatError(lines.file_, -1, "line " + std::to_string(lines.line(0)) +
-                                             ": this is a JSON array; JSON Lines has one object to a line, without "
-                                             "brackets and commas around them (jq -c '.[]' makes it so)");
+      throw FormatError(lines.file_, -1,
+                        "line " + std::to_string(lines.line(0)) +
+                            ": this is a JSON array; JSON Lines has one object to a line, without "
+                            "brackets and commas around them (jq -c '.[]' makes it so)");
     }
   }
   return lines;

@@ -18,7 +18,7 @@ using nlohmann::ordered_json;
 struct PreparedRow {
   SftExample example;
   std::string error;
-  bool boundary_moved = false;           // the completion does not begin where the prompt's tokens end
+  bool boundary_moved = false;  // the completion does not begin where the prompt's tokens end
   bool completion_mask_ignored = false;
 };
 
@@ -28,9 +28,12 @@ std::vector<int32_t> integers_of(const ordered_json& row, const char* field) {
   std::vector<int32_t> result;
   result.reserve(values.size());
   for (const ordered_json& value : values) {
-    const bool fits = value.is_number_integer() && (!value.is_number_unsigned() || value.get<uint64_t>() <= INT32_MAX) &&
+    const bool fits = value.is_number_integer() &&
+                      (!value.is_number_unsigned() || value.get<uint64_t>() <= INT32_MAX) &&
                       value.get<int64_t>() >= INT32_MIN && value.get<int64_t>() <= INT32_MAX;
-    if (!fits) throw Error(std::string("\"") + field + "\" must be a list of integers, but holds " + value.dump(-1, ' ', false, ordered_json::error_handler_t::replace).substr(0, 60));
+    if (!fits)
+      throw Error(std::string("\"") + field + "\" must be a list of integers, but holds " +
+                  value.dump(-1, ' ', false, ordered_json::error_handler_t::replace).substr(0, 60));
     result.push_back(value.get<int32_t>());
   }
   return result;
@@ -45,16 +48,20 @@ std::string string_of(const ordered_json& row, const std::string& field) {
 // A list of {"role", "content"}; {"from", "value"} is renamed to that.
 ordered_json messages_of(const ordered_json& row, const char* field) {
   const ordered_json& list = row.at(field);
-  if (!list.is_array()) throw Error(std::string("\"") + field + "\" must be a list of messages, not " + list.type_name());
+  if (!list.is_array())
+    throw Error(std::string("\"") + field + "\" must be a list of messages, not " + list.type_name());
   if (list.empty()) throw Error(std::string("\"") + field + "\" has no message");
   ordered_json messages = ordered_json::array();
   for (size_t i = 0; i < list.size(); ++i) {
     const std::string where = std::string("\"") + field + "\"[" + std::to_string(i) + "]";
-    if (!list[i].is_object()) throw Error(where + " must be an object with \"role\" and \"content\", not " + list[i].type_name());
+    if (!list[i].is_object())
+      throw Error(where + " must be an object with \"role\" and \"content\", not " + list[i].type_name());
     ordered_json message = ordered_json::object();
-    for (const auto& [key, value] : list[i].items()) message[key == "from" ? "role" : key == "value" ? "content" : key] = value;
+    for (const auto& [key, value] : list[i].items())
+      message[key == "from" ? "role" : key == "value" ? "content" : key] = value;
     if (!message.contains("role")) throw Error(where + " has no \"role\"");
-    if (!message.at("role").is_string()) throw Error(where + ".role must be a string, not " + message.at("role").type_name());
+    if (!message.at("role").is_string())
+      throw Error(where + ".role must be a string, not " + message.at("role").type_name());
     if (!message.contains("content") && !message.contains("tool_calls")) throw Error(where + " has no \"content\"");
     if (message.contains("content")) {
       const ordered_json& content = message.at("content");
@@ -72,7 +79,8 @@ bool is_chat(const ordered_json& value) { return value.is_array(); }
 std::vector<bool> mask_of(const ordered_json& row, const char* field, size_t length) {
   const std::vector<int32_t> values = integers_of(row, field);
   if (values.size() != length) {
-    throw Error(std::string("\"") + field + "\" has " + std::to_string(values.size()) + " entries, but \"input_ids\" has " + std::to_string(length));
+    throw Error(std::string("\"") + field + "\" has " + std::to_string(values.size()) +
+                " entries, but \"input_ids\" has " + std::to_string(length));
   }
   std::vector<bool> mask;
   for (const int32_t value : values) {
@@ -86,7 +94,10 @@ std::vector<bool> mask_of(const ordered_json& row, const char* field, size_t len
 class RowPreparation {
  public:
   RowPreparation(const Tokenizer& tokenizer, const ChatTemplate* chat_template, const SftOptions& options)
-      : tokenizer_(tokenizer), chat_template_(chat_template), options_(options), token_variables_(special_token_variables(tokenizer)) {
+      : tokenizer_(tokenizer),
+        chat_template_(chat_template),
+        options_(options),
+        token_variables_(special_token_variables(tokenizer)) {
     if (tokenizer.eos_id()) eos_token_ = tokenizer.token(*tokenizer.eos_id());
   }
 
@@ -98,9 +109,11 @@ class RowPreparation {
     }
     if (!row.contains(options_.dataset_text_field)) {
       std::string fields;
-      for (const auto& [key, value] : row.items()) fields += (fields.empty() ? "\"" : ", \"") + key.substr(0, 40) + "\"";
-      throw Error("has none of \"messages\", \"conversations\", \"prompt\" and \"completion\", \"input_ids\", \"" + options_.dataset_text_field +
-                  "\"; its fields are " + (fields.empty() ? "none" : fields.substr(0, 300)));
+      for (const auto& [key, value] : row.items())
+        fields += (fields.empty() ? "\"" : ", \"") + key.substr(0, 40) + "\"";
+      throw Error("has none of \"messages\", \"conversations\", \"prompt\" and \"completion\", \"input_ids\", \"" +
+                  options_.dataset_text_field + "\"; its fields are " +
+                  (fields.empty() ? "none" : fields.substr(0, 300)));
     }
     PreparedRow prepared;
     std::string text = string_of(row, options_.dataset_text_field);
@@ -122,13 +135,15 @@ class RowPreparation {
     ids = integers_of(row, "input_ids");
     for (const int32_t id : ids) {
       if (id < 0 || id >= tokenizer_.vocab_size()) {
-        throw Error("\"input_ids\" holds " + std::to_string(id) + ", but the vocabulary has " + std::to_string(tokenizer_.vocab_size()) + " tokens");
+        throw Error("\"input_ids\" holds " + std::to_string(id) + ", but the vocabulary has " +
+                    std::to_string(tokenizer_.vocab_size()) + " tokens");
       }
     }
     if (row.contains("labels")) {
       prepared.example.labels = integers_of(row, "labels");
       if (prepared.example.labels.size() != ids.size()) {
-        throw Error("\"labels\" has " + std::to_string(prepared.example.labels.size()) + " entries, but \"input_ids\" has " + std::to_string(ids.size()));
+        throw Error("\"labels\" has " + std::to_string(prepared.example.labels.size()) +
+                    " entries, but \"input_ids\" has " + std::to_string(ids.size()));
       }
       for (const int32_t label : prepared.example.labels) {
         if (label != ignored_label && (label < 0 || label >= tokenizer_.vocab_size())) {
@@ -187,7 +202,8 @@ class RowPreparation {
     if (options_.completion_only_loss.value_or(true)) {
       std::fill_n(prepared.example.labels.begin(), prompt_length, ignored_label);
     }
-    if (options_.assistant_only_loss && is_chat(row.at("prompt"))) keep_labels(prepared.example, checked_assistant(whole.assistant));
+    if (options_.assistant_only_loss && is_chat(row.at("prompt")))
+      keep_labels(prepared.example, checked_assistant(whole.assistant));
     return prepared;
   }
 
@@ -213,8 +229,9 @@ class RowPreparation {
     }
     const RenderedChat chat = chat_template_->render(messages, chat_options);
     const TextRange everything{0, chat.text.size()};
-    const auto control = options_.special_tokens_in_messages == SpecialTokens::recognise ? std::span(&everything, 1)
-                                                                                         : std::span<const TextRange>(chat.control);
+    const auto control = options_.special_tokens_in_messages == SpecialTokens::recognise
+                             ? std::span(&everything, 1)
+                             : std::span<const TextRange>(chat.control);
     if (!options_.assistant_only_loss || add_generation_prompt) return {tokenizer_.encode(chat.text, control), {}};
     EncodedText encoded = tokenizer_.encode_with_ranges(chat.text, control);
     EncodedChat result{std::move(encoded.ids), std::vector<bool>(encoded.ranges.size())};
@@ -242,7 +259,8 @@ class RowPreparation {
   }
 
   void append_eos(std::string& text) const {
-    if (eos_token_.empty()) throw ConfigError("eos_token", "the tokenizer has no end-of-sequence token, which rows of plain text need");
+    if (eos_token_.empty())
+      throw ConfigError("eos_token", "the tokenizer has no end-of-sequence token, which rows of plain text need");
     if (!text.ends_with(eos_token_)) text += eos_token_;
   }
 
@@ -254,17 +272,21 @@ class RowPreparation {
 };
 
 bool trains(const SftExample& example) {
-  return std::any_of(example.labels.begin(), example.labels.end(), [](int32_t label) { return label != ignored_label; });
+  return std::any_of(example.labels.begin(), example.labels.end(),
+                     [](int32_t label) { return label != ignored_label; });
 }
 
 void truncate(SftExample& example, size_t max_length, TruncationMode mode) {
   for (auto* values : {&example.input_ids, &example.labels}) {
-    if (mode == TruncationMode::keep_end) values->erase(values->begin(), values->end() - static_cast<std::ptrdiff_t>(max_length));
+    if (mode == TruncationMode::keep_end)
+      values->erase(values->begin(), values->end() - static_cast<std::ptrdiff_t>(max_length));
     values->resize(max_length);
   }
 }
 
-std::string count_of(int64_t count, const char* what) { return std::to_string(count) + " " + what + (count == 1 ? "" : "s"); }
+std::string count_of(int64_t count, const char* what) {
+  return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
+}
 
 }  // namespace
 
@@ -287,11 +309,14 @@ SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokeni
   });
 
   SftRows rows;
-  const auto failed = std::find_if(prepared.begin(), prepared.end(), [](const PreparedRow& row) { return !row.error.empty(); });
+  const auto failed =
+      std::find_if(prepared.begin(), prepared.end(), [](const PreparedRow& row) { return !row.error.empty(); });
   if (failed != prepared.end()) {
-    const int64_t others = std::count_if(failed + 1, prepared.end(), [](const PreparedRow& row) { return !row.error.empty(); });
-    throw FormatError(lines.file(), -1, "line " + std::to_string(lines.line(failed - prepared.begin())) + ": " + failed->error +
-                                            (others > 0 ? " (and " + count_of(others, "more row") + " with errors)" : ""));
+    const int64_t others =
+        std::count_if(failed + 1, prepared.end(), [](const PreparedRow& row) { return !row.error.empty(); });
+    throw FormatError(lines.file(), -1,
+                      "line " + std::to_string(lines.line(failed - prepared.begin())) + ": " + failed->error +
+                          (others > 0 ? " (and " + count_of(others, "more row") + " with errors)" : ""));
   }
   int64_t moved = 0, ignored_masks = 0;
   for (int64_t i = 0; i < lines.size(); ++i) {
@@ -302,15 +327,16 @@ SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokeni
     ignored_masks += row.completion_mask_ignored;
     const bool too_long = options.max_length && length > *options.max_length;
     if (too_long && options.too_long == TooLong::error) {
-      throw FormatError(lines.file(), -1, "line " + std::to_string(line) + ": has " + std::to_string(length) + " tokens, and max_length is " +
-                                              std::to_string(*options.max_length));
+      throw FormatError(lines.file(), -1,
+                        "line " + std::to_string(line) + ": has " + std::to_string(length) +
+                            " tokens, and max_length is " + std::to_string(*options.max_length));
     }
     if (too_long) rows.truncated_lines.push_back(line);
     if (!options.packing) {
       const bool trained_before = trains(row.example);
       if (too_long) truncate(row.example, static_cast<size_t>(*options.max_length), options.truncation_mode);
       if (!trains(row.example)) {
-        rows.dropped.push_back({line, length == 0        ? "it has no token"
+        rows.dropped.push_back({line, length == 0      ? "it has no token"
                                       : trained_before ? "nothing to train on is left after truncation to max_length"
                                                        : "it has nothing to train on"});
         continue;
@@ -321,20 +347,24 @@ SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokeni
   }
   if (!rows.truncated_lines.empty()) {
     const bool splits = options.packing;
-    rows.warnings.push_back(count_of(static_cast<int64_t>(rows.truncated_lines.size()), "row") + " longer than max_length " +
-                            std::to_string(*options.max_length) + (splits ? " will be cut by packing" : " truncated") + ", the first in line " +
+    rows.warnings.push_back(count_of(static_cast<int64_t>(rows.truncated_lines.size()), "row") +
+                            " longer than max_length " + std::to_string(*options.max_length) +
+                            (splits ? " will be cut by packing" : " truncated") + ", the first in line " +
                             std::to_string(rows.truncated_lines[0]));
   }
   if (!rows.dropped.empty()) {
-    rows.warnings.push_back(count_of(static_cast<int64_t>(rows.dropped.size()), "row") + " dropped, the first in line " +
-                            std::to_string(rows.dropped[0].line) + ": " + rows.dropped[0].reason);
+    rows.warnings.push_back(count_of(static_cast<int64_t>(rows.dropped.size()), "row") +
+                            " dropped, the first in line " + std::to_string(rows.dropped[0].line) + ": " +
+                            rows.dropped[0].reason);
   }
   if (moved > 0) {
-    rows.warnings.push_back("in " + count_of(moved, "row") + " the prompt's last tokens change when the completion follows; the completion is taken "
+    rows.warnings.push_back("in " + count_of(moved, "row") +
+                            " the prompt's last tokens change when the completion follows; the completion is taken "
                             "to begin where they part");
   }
   if (ignored_masks > 0) {
-    rows.warnings.push_back(count_of(ignored_masks, "row") + " with a \"completion_mask\" trained on whole; completion_only_loss turns the mask on");
+    rows.warnings.push_back(count_of(ignored_masks, "row") +
+                            " with a \"completion_mask\" trained on whole; completion_only_loss turns the mask on");
   }
   return rows;
 }

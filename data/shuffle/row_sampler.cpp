@@ -16,7 +16,10 @@ constexpr int min_half_bits = 4;
 }  // namespace
 
 Permutation::Permutation(uint64_t size, uint64_t seed, uint64_t epoch)
-    : size_(size), seed_(seed), epoch_(epoch), half_bits_(std::max(min_half_bits, static_cast<int>(std::bit_width(size > 0 ? size - 1 : 0) + 1) / 2)) {}
+    : size_(size),
+      seed_(seed),
+      epoch_(epoch),
+      half_bits_(std::max(min_half_bits, static_cast<int>(std::bit_width(size > 0 ? size - 1 : 0) + 1) / 2)) {}
 
 uint64_t Permutation::operator()(uint64_t position) const {
   const uint64_t mask = (uint64_t{1} << half_bits_) - 1;
@@ -48,8 +51,9 @@ std::vector<int64_t> RowSampler::next(int64_t count) {
   const Permutation permutation(static_cast<uint64_t>(rows_), seed_, static_cast<uint64_t>(state_.epoch));
   std::vector<int64_t> indices;
   for (; state_.position < end; ++state_.position) {
-    indices.push_back(order_ == RowOrder::as_given ? state_.position
-                                                   : static_cast<int64_t>(permutation(static_cast<uint64_t>(state_.position))));
+    indices.push_back(order_ == RowOrder::as_given
+                          ? state_.position
+                          : static_cast<int64_t>(permutation(static_cast<uint64_t>(state_.position))));
   }
   if (state_.position == rows_) state_ = {state_.epoch + 1, 0};
   return indices;

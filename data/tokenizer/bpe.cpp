@@ -204,7 +204,8 @@ void Bpe::encode(std::string_view word, const Vocabulary& vocabulary, std::vecto
   WordCache::Entry* entry = nullptr;
   if (word.size() <= WordCache::max_bytes) {
     entry = &WordCache::of_this_thread().slot(word);
-    if (entry->owner == identity_ && entry->length == word.size() && !std::memcmp(entry->word, word.data(), word.size())) {
+    if (entry->owner == identity_ && entry->length == word.size() &&
+        !std::memcmp(entry->word, word.data(), word.size())) {
       for (size_t i = 0; i < entry->count; ++i) tokens.push_back({entry->ids[i], entry->begins[i], entry->ends[i]});
       return;
     }

@@ -27,9 +27,9 @@ enum class BpeAlphabet {
 
 struct BpeSettings {
   BpeAlphabet alphabet = BpeAlphabet::bytes;
-  bool byte_fallback = false;  // an unknown character becomes its bytes' tokens <0xNN>
-  bool ignore_merges = false;  // a word that is a token is that token, whatever the merges say
-  bool fuse_unknown = false;   // neighbouring unknown characters become one unknown token
+  bool byte_fallback = false;         // an unknown character becomes its bytes' tokens <0xNN>
+  bool ignore_merges = false;         // a word that is a token is that token, whatever the merges say
+  bool fuse_unknown = false;          // neighbouring unknown characters become one unknown token
   std::optional<int32_t> unknown_id;  // without one, unknown characters vanish (as in Hugging Face's tokenizers)
 };
 

@@ -26,7 +26,8 @@ int byte_of_token(std::string_view token) {
 }
 
 void replace_all(std::string& text, const std::string& from, const std::string& to) {
-  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size()) text.replace(at, from.size(), to);
+  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
+    text.replace(at, from.size(), to);
 }
 
 void read_into(const json& description, const std::string& file, DecoderSettings& settings) {
@@ -50,8 +51,9 @@ void read_into(const json& description, const std::string& file, DecoderSettings
     const std::string prefix = description.value("add_prefix_space", true) ? "always" : "never";
     settings.metaspace_trim = description.value("prepend_scheme", prefix) != "never";
   } else {
-    throw ConfigError(file, "the decoder '" + type + "' is not supported in this form (ByteLevel, ByteFallback, Fuse, "
-                            "Replace of a string, Strip at the start, Metaspace and Sequence are)");
+    throw ConfigError(file, "the decoder '" + type +
+                                "' is not supported in this form (ByteLevel, ByteFallback, Fuse, "
+                                "Replace of a string, Strip at the start, Metaspace and Sequence are)");
   }
 }
 
@@ -108,7 +110,8 @@ void Decoding::push(std::string_view token, std::string& text) {
   }
   std::string piece(token);
   for (const auto& [from, to] : settings_.replacements) replace_all(piece, from, to);
-  if (!settings_.metaspace.empty()) replace_all(piece, settings_.metaspace, first && settings_.metaspace_trim ? "" : " ");
+  if (!settings_.metaspace.empty())
+    replace_all(piece, settings_.metaspace, first && settings_.metaspace_trim ? "" : " ");
   const int byte = settings_.byte_fallback ? byte_of_token(piece) : -1;
   if (byte >= 0) {
     pending_ += static_cast<char>(byte);

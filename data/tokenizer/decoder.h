@@ -18,7 +18,7 @@ struct DecoderSettings {
   bool byte_fallback = false;  // <0xNN> is a byte
   std::string strip;           // this character, up to strip_count times, is dropped at the start
   size_t strip_count = 0;
-  std::string separator;       // between tokens (a tokenizer without a decoder: a space)
+  std::string separator;  // between tokens (a tokenizer without a decoder: a space)
 };
 
 DecoderSettings read_decoder(const nlohmann::json& description, const std::string& file);

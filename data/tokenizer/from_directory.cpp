@@ -86,7 +86,8 @@ class TokenizerFile {
     for (const auto& [token, value] : entries) {
       int64_t id = 0;
       if (value.get(id) != simdjson::SUCCESS || id < 0 || id >= max_vocabulary) {
-        fail("the id of token '" + std::string(token) + "' is not a number from 0 to " + std::to_string(max_vocabulary - 1));
+        fail("the id of token '" + std::string(token) + "' is not a number from 0 to " +
+             std::to_string(max_vocabulary - 1));
       }
       if (parts_.vocabulary.insert(static_cast<int32_t>(id), token)) continue;
       fail("token '" + std::string(token) + "' with id " + std::to_string(id) + " repeats a token or an id");
@@ -103,11 +104,12 @@ class TokenizerFile {
       simdjson::dom::array pair;
       if (entry.get(whole) == simdjson::SUCCESS) {
         const size_t space = whole.find(' ');
-        if (space == std::string_view::npos || whole.find(' ', space + 1) != std::string_view::npos) fail_merge("is not two tokens with a space between");
+        if (space == std::string_view::npos || whole.find(' ', space + 1) != std::string_view::npos)
+          fail_merge("is not two tokens with a space between");
         left = whole.substr(0, space);
         right = whole.substr(space + 1);
-      } else if (entry.get(pair) != simdjson::SUCCESS || pair.size() != 2 || pair.at(0).get(left) != simdjson::SUCCESS ||
-                 pair.at(1).get(right) != simdjson::SUCCESS) {
+      } else if (entry.get(pair) != simdjson::SUCCESS || pair.size() != 2 ||
+                 pair.at(0).get(left) != simdjson::SUCCESS || pair.at(1).get(right) != simdjson::SUCCESS) {
         fail_merge("is neither a string nor a pair of strings");
       }
       joined.assign(left).append(right);
@@ -115,13 +117,18 @@ class TokenizerFile {
                  result = parts_.vocabulary.find(joined);
       if (!left_id || !right_id || !result) {
         fail_merge("names a token that is not in the vocabulary: '" +
-                   std::string(!left_id ? left : !right_id ? right : std::string_view(joined)) + "'");
+                   std::string(!left_id    ? left
+                               : !right_id ? right
+                                           : std::string_view(joined)) +
+                   "'");
       }
       merges_.push_back({*left_id, *right_id, *result});
     }
   }
 
-  [[noreturn]] void fail_merge(const std::string& reason) const { fail("merge " + std::to_string(merges_.size()) + " " + reason); }
+  [[noreturn]] void fail_merge(const std::string& reason) const {
+    fail("merge " + std::to_string(merges_.size()) + " " + reason);
+  }
 
   void read_added_tokens() {
     const json added = small_part(root_, "added_tokens");
@@ -160,7 +167,8 @@ class TokenizerFile {
         }
       }
     } else if (type != "ByteLevel") {  // ByteLevel only trims offsets
-      throw ConfigError(file_, "the post-processor '" + type + "' is not supported (TemplateProcessing, ByteLevel and Sequence are)");
+      throw ConfigError(
+          file_, "the post-processor '" + type + "' is not supported (TemplateProcessing, ByteLevel and Sequence are)");
     }
   }
 
@@ -173,7 +181,8 @@ class TokenizerFile {
 };
 
 // "<s>" or {"content": "<s>", …}; absent and null are nothing.
-std::optional<int32_t> named_token(const json& config, const char* key, const Tokenizer::Parts& parts, const std::string& file) {
+std::optional<int32_t> named_token(const json& config, const char* key, const Tokenizer::Parts& parts,
+                                   const std::string& file) {
   if (!config.contains(key) || config.at(key).is_null()) return std::nullopt;
   const json& value = config.at(key);
   const std::string token = value.is_object() ? value.at("content").get<std::string>() : value.get<std::string>();
@@ -212,8 +221,9 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_directory(const std::filesystem
              template_path = directory / "chat_template.jinja";
   std::filesystem::path at = tokenizer_path;
   if (!std::filesystem::exists(tokenizer_path)) {
-    throw ConfigError(directory.string(), "there is no tokenizer.json (Lathe reads this format and GGUF files; a directory "
-                                          "with only tokenizer.model has to be converted first)");
+    throw ConfigError(directory.string(),
+                      "there is no tokenizer.json (Lathe reads this format and GGUF files; a directory "
+                      "with only tokenizer.model has to be converted first)");
   }
   try {
     TokenizerFile file(tokenizer_path, *parts);

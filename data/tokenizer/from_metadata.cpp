@@ -50,8 +50,9 @@ ByteLevelKind byte_level_kind(const std::string& pre, const std::string& file) {
 void fill_vocabulary(const TokenizerMetadata& metadata, const std::string& file, Vocabulary& vocabulary) {
   const auto check_count = [&](size_t count, const char* key) {
     if (count == 0 || count == metadata.tokens.size()) return;
-    throw FormatError(file, -1, std::string("tokenizer.ggml.") + key + " has " + std::to_string(count) +
-                                    " entries, but there are " + std::to_string(metadata.tokens.size()) + " tokens");
+    throw FormatError(file, -1,
+                      std::string("tokenizer.ggml.") + key + " has " + std::to_string(count) +
+                          " entries, but there are " + std::to_string(metadata.tokens.size()) + " tokens");
   };
   if (metadata.tokens.empty()) throw FormatError(file, -1, "tokenizer.ggml.tokens is empty or missing");
   check_count(metadata.scores.size(), "scores");
@@ -59,9 +60,10 @@ void fill_vocabulary(const TokenizerMetadata& metadata, const std::string& file,
   vocabulary = Vocabulary(metadata.tokens.size());
   for (size_t id = 0; id < metadata.tokens.size(); ++id) {
     if (vocabulary.insert(static_cast<int32_t>(id), metadata.tokens[id])) continue;
-    throw FormatError(file, -1, "token " + std::to_string(id) + " ('" + replace_invalid_utf8(metadata.tokens[id]) +
-                                    "') is a duplicate of token " +
-                                    std::to_string(vocabulary.find(metadata.tokens[id]).value_or(-1)));
+    throw FormatError(file, -1,
+                      "token " + std::to_string(id) + " ('" + replace_invalid_utf8(metadata.tokens[id]) +
+                          "') is a duplicate of token " +
+                          std::to_string(vocabulary.find(metadata.tokens[id]).value_or(-1)));
   }
 }
 
@@ -75,15 +77,20 @@ std::vector<Bpe::Merge> merges_of_text(const TokenizerMetadata& metadata, const 
     // The pieces hold no plain space in GPT-2's alphabet; llama.cpp, too, looks for the first one past the start.
     const size_t space = merge.find(' ', 1);
     const auto fail = [&](const std::string& reason) -> FormatError {
-      return FormatError(file, -1, "merge " + std::to_string(rank) + " ('" + replace_invalid_utf8(merge) + "') " + reason);
+      return FormatError(file, -1,
+                         "merge " + std::to_string(rank) + " ('" + replace_invalid_utf8(merge) + "') " + reason);
     };
-    if (space == std::string_view::npos || space + 1 >= merge.size()) throw fail("is not two tokens with a space between");
+    if (space == std::string_view::npos || space + 1 >= merge.size())
+      throw fail("is not two tokens with a space between");
     const std::string_view left = merge.substr(0, space), right = merge.substr(space + 1);
     joined.assign(left).append(right);
     const auto left_id = vocabulary.find(left), right_id = vocabulary.find(right), result = vocabulary.find(joined);
     if (!left_id || !right_id || !result) {
       throw fail(std::string("names a token that is not in the vocabulary: '") +
-                 replace_invalid_utf8(!left_id ? left : !right_id ? right : std::string_view(joined)) + "'");
+                 replace_invalid_utf8(!left_id    ? left
+                                      : !right_id ? right
+                                                  : std::string_view(joined)) +
+                 "'");
     }
     merges.push_back({*left_id, *right_id, *result});
   }
@@ -102,8 +109,10 @@ std::vector<Bpe::Merge> merges_of_scores(const TokenizerMetadata& metadata, cons
   if (metadata.scores.empty()) throw FormatError(file, -1, "tokenizer.ggml.scores is missing");
   std::vector<Candidate> candidates;
   for (size_t id = 0; id < metadata.tokens.size(); ++id) {
-    if (!std::isfinite(metadata.scores[id])) throw FormatError(file, -1, "the score of token " + std::to_string(id) + " is no number");
-    const auto type = metadata.token_types.empty() ? TokenType::normal : static_cast<TokenType>(metadata.token_types[id]);
+    if (!std::isfinite(metadata.scores[id]))
+      throw FormatError(file, -1, "the score of token " + std::to_string(id) + " is no number");
+    const auto type =
+        metadata.token_types.empty() ? TokenType::normal : static_cast<TokenType>(metadata.token_types[id]);
     if (type != TokenType::normal && type != TokenType::user_defined) continue;
     const std::string_view token = metadata.tokens[id];
     if (!is_valid_utf8(token)) throw FormatError(file, -1, "token " + std::to_string(id) + " is not UTF-8");
@@ -111,10 +120,13 @@ std::vector<Bpe::Merge> merges_of_scores(const TokenizerMetadata& metadata, cons
     for (size_t at = 0; at < token.size(); at += code_point_length(token[at])) starts.push_back(at);
     const size_t first_candidate = candidates.size();
     for (size_t cut = 1; cut < starts.size(); ++cut) {
-      const auto left = vocabulary.find(token.substr(0, starts[cut])), right = vocabulary.find(token.substr(starts[cut]));
+      const auto left = vocabulary.find(token.substr(0, starts[cut])),
+                 right = vocabulary.find(token.substr(starts[cut]));
       if (!left || !right) continue;
-      candidates.push_back({{*left, *right, static_cast<int32_t>(id)}, metadata.scores[id],
-                            static_cast<uint32_t>(cut), static_cast<uint32_t>(starts.size() - cut)});
+      candidates.push_back({{*left, *right, static_cast<int32_t>(id)},
+                            metadata.scores[id],
+                            static_cast<uint32_t>(cut),
+                            static_cast<uint32_t>(starts.size() - cut)});
     }
     std::sort(candidates.begin() + first_candidate, candidates.end(), [](const Candidate& a, const Candidate& b) {
       return a.merge.left != b.merge.left ? a.merge.left < b.merge.left : a.merge.right < b.merge.right;
@@ -136,7 +148,9 @@ void add_control_tokens(const TokenizerMetadata& metadata, bool sentence_piece, 
   for (size_t id = 0; id < metadata.token_types.size(); ++id) {
     const auto type = static_cast<TokenType>(metadata.token_types[id]);
     if (metadata.token_types[id] < 0 || metadata.token_types[id] > static_cast<int32_t>(TokenType::byte)) {
-      throw FormatError(file, -1, "token " + std::to_string(id) + " has the unknown type " + std::to_string(metadata.token_types[id]));
+      throw FormatError(
+          file, -1,
+          "token " + std::to_string(id) + " has the unknown type " + std::to_string(metadata.token_types[id]));
     }
     const bool special = type == TokenType::control || (type == TokenType::unknown && sentence_piece);
     if (!special && type != TokenType::user_defined) continue;
@@ -151,8 +165,9 @@ void add_control_tokens(const TokenizerMetadata& metadata, bool sentence_piece, 
 std::optional<int32_t> checked_id(std::optional<int64_t> id, const char* key, size_t tokens, const std::string& file) {
   if (!id) return std::nullopt;
   if (*id < 0 || *id >= static_cast<int64_t>(tokens)) {
-    throw FormatError(file, -1, std::string("tokenizer.ggml.") + key + " is " + std::to_string(*id) +
-                                    ", but the vocabulary has " + std::to_string(tokens) + " tokens");
+    throw FormatError(file, -1,
+                      std::string("tokenizer.ggml.") + key + " is " + std::to_string(*id) +
+                          ", but the vocabulary has " + std::to_string(tokens) + " tokens");
   }
   return static_cast<int32_t>(*id);
 }

@@ -17,17 +17,19 @@ using nlohmann::json;
 // Combining marks newer than the Unicode tables of Hugging Face's tokenizers, which leaves them where they stand and
 // lets nothing pass them. (utf8proc would sort them by their class.)
 constexpr char32_t unsorted_marks[][2] = {
-    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},     {0xD3B, 0xD3C},
-    {0xEBA, 0xEBA},     {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27},
-    {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B},
-    {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34},
-    {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42},
-    {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}};
+    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},
+    {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},
+    {0xA82C, 0xA82C},   {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50},
+    {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
+    {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47},
+    {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42},
+    {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF},
+    {0x1E4EC, 0x1E4EF}};
 
 bool is_unsorted_mark(char32_t c) {
   if (c < unsorted_marks[0][0]) return false;
   return std::any_of(std::begin(unsorted_marks), std::end(unsorted_marks),
-                     [&](const char32_t (&range)[2]) { return c >= range[0] && c <= range[1]; });
+                     [&](const char32_t(&range)[2]) { return c >= range[0] && c <= range[1]; });
 }
 
 std::string normal_form_of_run(std::string_view text, utf8proc_option_t options) {
@@ -43,7 +45,8 @@ std::string normal_form_of_run(std::string_view text, utf8proc_option_t options)
 
 std::string normal_form(std::string_view text, utf8proc_option_t options) {
   // ASCII is every form of itself.
-  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; })) return std::string(text);
+  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; }))
+    return std::string(text);
   std::string normal;
   size_t run = 0;
   for (size_t at = 0; at < text.size();) {
@@ -135,8 +138,9 @@ void read_into(const json& description, const std::string& file, std::vector<Nor
       normalizer.regex.emplace_back(pattern.at("Regex").get<std::string>(), file + " normalizer Replace");
     }
   } else {
-    throw ConfigError(file, "the normalizer '" + type +
-                                "' is not supported (NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip and Sequence are)");
+    throw ConfigError(
+        file, "the normalizer '" + type +
+                  "' is not supported (NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip and Sequence are)");
   }
   normalizers.push_back(std::move(normalizer));
 }
@@ -178,15 +182,14 @@ void Normalizer::apply(AlignedText& aligned) const {
     case Kind::nfd:
       return replace_text(aligned, normal_form(aligned.text, utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE)));
     case Kind::nfkc:
-      return replace_text(aligned, normal_form(aligned.text, utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT)));
+      return replace_text(
+          aligned, normal_form(aligned.text, utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT)));
     case Kind::nfkd:
-      return replace_text(aligned, normal_form(aligned.text, utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT)));
-    case Kind::lowercase:
-      return replace_text(aligned, lower_case(aligned.text));
-    case Kind::prepend:
-      return aligned.prepend(content);
-    case Kind::strip:
-      return strip(aligned, strip_left, strip_right);
+      return replace_text(aligned, normal_form(aligned.text, utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE |
+                                                                               UTF8PROC_COMPAT)));
+    case Kind::lowercase: return replace_text(aligned, lower_case(aligned.text));
+    case Kind::prepend: return aligned.prepend(content);
+    case Kind::strip: return strip(aligned, strip_left, strip_right);
     case Kind::replace_string:
       if (pattern.empty()) return;
       for (size_t at = 0; (at = aligned.text.find(pattern, at)) != std::string::npos; at += pattern.size()) {
@@ -194,7 +197,8 @@ void Normalizer::apply(AlignedText& aligned) const {
       }
       return aligned.replace_all(ranges, content);
     case Kind::replace_regex:
-      for (size_t from = 0, begin = 0, end = 0; from <= aligned.text.size() && regex[0].find(aligned.text, from, begin, end);) {
+      for (size_t from = 0, begin = 0, end = 0;
+           from <= aligned.text.size() && regex[0].find(aligned.text, from, begin, end);) {
         if (end > begin) ranges.push_back({begin, end});
         from = end > begin ? end : end < aligned.text.size() ? end + code_point_length(aligned.text[end]) : end + 1;
       }

@@ -43,7 +43,8 @@ std::vector<Section> sections_of(const PreTokenizer& step, std::string_view text
   return sections;
 }
 
-void append_cut(const PreTokenizer& step, const std::vector<Section>& sections, size_t base, std::vector<TextPiece>& words) {
+void append_cut(const PreTokenizer& step, const std::vector<Section>& sections, size_t base,
+                std::vector<TextPiece>& words) {
   using Cut = PreTokenizer::Cut;
   const size_t first = words.size();
   bool previous_match = false;
@@ -55,9 +56,7 @@ void append_cut(const PreTokenizer& step, const std::vector<Section>& sections, 
       case Cut::removed:
         if (!section.match) words.push_back(piece);
         break;
-      case Cut::isolated:
-        words.push_back(piece);
-        break;
+      case Cut::isolated: words.push_back(piece); break;
       case Cut::contiguous:
         if (!at_first && section.match == previous_match) {
           words.back().end = piece.end;
@@ -89,11 +88,14 @@ void append_cut(const PreTokenizer& step, const std::vector<Section>& sections, 
 bool is_numeric(char32_t c) {
   if (c < 0x80) return c >= '0' && c <= '9';
   const utf8proc_category_t category = utf8proc_category(static_cast<utf8proc_int32_t>(c));
-  if (category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL || category == UTF8PROC_CATEGORY_NO) return true;
+  if (category == UTF8PROC_CATEGORY_ND || category == UTF8PROC_CATEGORY_NL || category == UTF8PROC_CATEGORY_NO)
+    return true;
   // Numbers of Unicode 16 and 17, which Rust knows and utf8proc does not yet.
-  static constexpr char32_t newer[][2] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x11DE0, 0x11DE9}, {0x16130, 0x16139},
-                                          {0x16D70, 0x16D79}, {0x16FF4, 0x16FF6}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA}};
-  return std::any_of(std::begin(newer), std::end(newer), [&](const char32_t (&range)[2]) { return c >= range[0] && c <= range[1]; });
+  static constexpr char32_t newer[][2] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9},
+                                          {0x11DE0, 0x11DE9}, {0x16130, 0x16139}, {0x16D70, 0x16D79},
+                                          {0x16FF4, 0x16FF6}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA}};
+  return std::any_of(std::begin(newer), std::end(newer),
+                     [&](const char32_t(&range)[2]) { return c >= range[0] && c <= range[1]; });
 }
 
 void cut_digits(std::string_view text, TextPiece word, bool individual, std::vector<TextPiece>& words) {
@@ -182,7 +184,8 @@ PreTokenizer read_metaspace(const json& description, const std::string& file) {
   PreTokenizer step{PreTokenizer::Kind::metaspace};
   step.replacement = description.value("replacement", std::string("▁"));
   step.cut_words = description.value("split", true);
-  const std::string scheme = description.contains("prepend_scheme") ? description.at("prepend_scheme").get<std::string>()
+  const std::string scheme = description.contains("prepend_scheme")
+                                 ? description.at("prepend_scheme").get<std::string>()
                              : description.value("add_prefix_space", true) ? "always"
                                                                            : "never";
   if (scheme == "always") {
@@ -201,12 +204,14 @@ PreTokenizer read_metaspace(const json& description, const std::string& file) {
 void read_into(const json& description, const std::string& file, PreTokenizers& all) {
   const std::string type = description.at("type");
   if (all.byte_level && type != "Sequence") {
-    throw ConfigError(file, "the pre-tokenizer '" + type + "' comes after ByteLevel, which is supported only as the last");
+    throw ConfigError(file,
+                      "the pre-tokenizer '" + type + "' comes after ByteLevel, which is supported only as the last");
   }
   if (type == "Sequence") {
     for (const json& part : description.at("pretokenizers")) read_into(part, file, all);
   } else if (type == "ByteLevel") {
-    if (description.value("add_prefix_space", true)) all.steps.push_back(PreTokenizer{PreTokenizer::Kind::prefix_space});
+    if (description.value("add_prefix_space", true))
+      all.steps.push_back(PreTokenizer{PreTokenizer::Kind::prefix_space});
     if (description.value("use_regex", true)) all.steps.push_back(split_pre_tokenizer(gpt2_pattern, file));
     all.byte_level = true;
   } else if (type == "Digits") {
@@ -240,9 +245,8 @@ PreTokenizer digits_pre_tokenizer(bool individual) {
 void PreTokenizer::apply(AlignedText& text, std::vector<TextPiece>& words) const {
   if (kind == Kind::metaspace) return apply_metaspace(*this, text, words);
   if (kind == Kind::prefix_space) {
-    return prepend_to_words(text, words, " ", [&](const TextPiece& word) {
-      return word.end > word.begin && text.text[word.begin] != ' ';
-    });
+    return prepend_to_words(
+        text, words, " ", [&](const TextPiece& word) { return word.end > word.begin && text.text[word.begin] != ' '; });
   }
   std::vector<TextPiece> finer;
   finer.reserve(words.size() + text.text.size() / 4);

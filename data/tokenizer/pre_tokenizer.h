@@ -17,14 +17,14 @@ struct PreTokenizer {
   enum class Prepend { always, first, never };
 
   Kind kind;
-  std::vector<Regex> regex;     // split: matches of this, or
-  std::string literal;          // of this text
-  Cut cut = Cut::isolated;      // split
-  bool invert = false;          // split: the pattern is what lies between the cuts
-  bool individual = true;       // digits: each digit is a word
-  std::string replacement;      // metaspace: what stands for a space
+  std::vector<Regex> regex;  // split: matches of this, or
+  std::string literal;       // of this text
+  Cut cut = Cut::isolated;   // split
+  bool invert = false;       // split: the pattern is what lies between the cuts
+  bool individual = true;    // digits: each digit is a word
+  std::string replacement;   // metaspace: what stands for a space
   Prepend prepend = Prepend::always;
-  bool cut_words = true;        // metaspace: a word begins at each replaced space
+  bool cut_words = true;  // metaspace: a word begins at each replaced space
 
   // Cuts each of `words` (ranges of text, in order) further. May change the text (metaspace, prefix_space).
   void apply(AlignedText& text, std::vector<TextPiece>& words) const;

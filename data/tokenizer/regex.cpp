@@ -11,7 +11,8 @@ namespace lathe::data {
 namespace {
 
 // Oniguruma's \s: Unicode's White_Space. PCRE2's adds U+180E.
-constexpr std::string_view white_space = R"(\t-\r\x20\x85\xA0\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
+constexpr std::string_view white_space =
+    R"(\t-\r\x20\x85\xA0\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
 
 // Letters, numbers and marks of Unicode 15 to 16, which Oniguruma knows and PCRE2 10.42 does not.
 constexpr std::string_view newer_letters =
@@ -70,8 +71,8 @@ std::string as_pcre2_pattern(std::string_view pattern) {
       const char kind = pattern[i + 1];
       if (kind == 's') {
         rewritten += class_depth ? std::string(white_space) : "[" + std::string(white_space) + "]";
-      } else if (const std::string_view rest = pattern.substr(i); rest.starts_with(R"(\p{L})") || rest.starts_with(R"(\p{N})") ||
-                                                                  rest.starts_with(R"(\p{M})")) {
+      } else if (const std::string_view rest = pattern.substr(i);
+                 rest.starts_with(R"(\p{L})") || rest.starts_with(R"(\p{N})") || rest.starts_with(R"(\p{M})")) {
         const std::string_view newer = rest[3] == 'L' ? newer_letters : rest[3] == 'N' ? newer_numbers : newer_marks;
         const std::string members = std::string(rest.substr(0, 5)).append(newer);
         rewritten += class_depth ? members : "[" + members + "]";
@@ -106,12 +107,13 @@ Regex::Regex(const std::string& pattern, const std::string& where) : compiled_(s
   PCRE2_SIZE offset = 0;
   pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
   pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-  compiled_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(rewritten.data()), rewritten.size(),
-                                  PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset, context);
+  compiled_->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(rewritten.data()), rewritten.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &offset, context);
   pcre2_compile_context_free(context);
   if (!compiled_->code) {
-    throw ConfigError(where, "the pattern '" + pattern + "' cannot be compiled: " + pcre2_message(error) +
-                                 " (after '" + rewritten.substr(0, offset) + "')");
+    throw ConfigError(where, "the pattern '" + pattern + "' cannot be compiled: " + pcre2_message(error) + " (after '" +
+                                 rewritten.substr(0, offset) + "')");
   }
   // Where no machine code can be made, the interpreter gives the same matches.
   pcre2_jit_compile(compiled_->code, PCRE2_JIT_COMPLETE);

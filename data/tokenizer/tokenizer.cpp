@@ -81,7 +81,8 @@ class Encoding {
     for (const PreTokenizer& step : parts_.pre_tokenizers.steps) step.apply(text, words);
     for (const TextPiece& word : words) {
       tokens_.clear();
-      parts_.bpe->encode(std::string_view(text.text).substr(word.begin, word.end - word.begin), parts_.vocabulary, tokens_);
+      parts_.bpe->encode(std::string_view(text.text).substr(word.begin, word.end - word.begin), parts_.vocabulary,
+                         tokens_);
       for (const WordToken& token : tokens_) {
         result_.ids.push_back(token.id);
         if (!with_ranges_) continue;
@@ -159,10 +160,11 @@ const std::optional<std::string>& Tokenizer::chat_template() const { return part
 void Tokenizer::Parts::add_token(const AddedToken& token, const std::string& file) {
   const auto known = vocabulary.find(token.content);
   if (known ? *known != token.id : !vocabulary.insert(token.id, token.content)) {
-    throw FormatError(file, -1, "the added token '" + token.content + "' has id " + std::to_string(token.id) +
-                                    (known ? ", but the vocabulary gives it " + std::to_string(*known)
-                                           : ", which the vocabulary gives to '" +
-                                                 std::string(vocabulary.token(token.id)) + "'"));
+    throw FormatError(
+        file, -1,
+        "the added token '" + token.content + "' has id " + std::to_string(token.id) +
+            (known ? ", but the vocabulary gives it " + std::to_string(*known)
+                   : ", which the vocabulary gives to '" + std::string(vocabulary.token(token.id)) + "'"));
   }
   if (special.size() <= static_cast<size_t>(token.id)) special.resize(static_cast<size_t>(token.id) + 1);
   special[token.id] = token.special;
@@ -177,8 +179,9 @@ void Tokenizer::Parts::add_token(const AddedToken& token, const std::string& fil
 
 void Tokenizer::Parts::check_id(std::optional<int32_t> id, const char* name, const std::string& file) const {
   if (!id || (*id >= 0 && *id < vocabulary.size())) return;
-  throw FormatError(file, -1, std::string(name) + " is " + std::to_string(*id) + ", but the vocabulary has " +
-                                  std::to_string(vocabulary.size()) + " tokens");
+  throw FormatError(file, -1,
+                    std::string(name) + " is " + std::to_string(*id) + ", but the vocabulary has " +
+                        std::to_string(vocabulary.size()) + " tokens");
 }
 
 StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special_tokens)

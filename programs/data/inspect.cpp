@@ -23,7 +23,8 @@ namespace {
 
 struct InspectOptions {
   cli::CommonOptions common;
-  std::string file, model, chat_template, truncation_mode = "keep_start", completion_only_loss = "auto", packing_strategy = "bfd";
+  std::string file, model, chat_template, truncation_mode = "keep_start", completion_only_loss = "auto",
+                                          packing_strategy = "bfd";
   int64_t max_length = 1024, rows = 3;
   data::SftOptions sft;
 };
@@ -40,7 +41,8 @@ struct Summary {
 };
 
 int64_t trained_tokens(const data::SftExample& example) {
-  return std::count_if(example.labels.begin(), example.labels.end(), [](int32_t label) { return label != data::ignored_label; });
+  return std::count_if(example.labels.begin(), example.labels.end(),
+                       [](int32_t label) { return label != data::ignored_label; });
 }
 
 Summary summarise(const data::SftRows& rows) {
@@ -71,13 +73,14 @@ std::vector<Piece> pieces_of(const data::SftExample& example, const std::shared_
   return pieces;
 }
 
-// Control characters are shown, not sent to the terminal.
+// Control characters are shown, not sent to the terminal. A line end shows which side of a border it is on.
 std::string printable(const std::string& text) {
   std::string result;
-  for (const char c : text) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
     const auto byte = static_cast<unsigned char>(c);
     if (c == '\n') {
-      result += "\n    ";
+      result += i + 1 < text.size() ? "↵\n    " : "↵";
     } else if ((byte < 0x20 && c != '\t') || byte == 0x7F) {
       result += fmt::format("\\x{:02x}", byte);
     } else {
@@ -87,10 +90,16 @@ std::string printable(const std::string& text) {
   return result;
 }
 
-void print_row(const data::SftRows& rows, size_t i, const std::shared_ptr<const data::Tokenizer>& tokenizer, bool colour) {
+void print_row(const data::SftRows& rows, size_t i, const std::shared_ptr<const data::Tokenizer>& tokenizer,
+               bool colour) {
   const data::SftExample& example = rows.examples[i];
-  fmt::print("\nline {}: {} tokens, {} trained\n    ", rows.lines[i], example.input_ids.size(), trained_tokens(example));
+  fmt::print("\nline {}: {} tokens, {} trained\n    ", rows.lines[i], example.input_ids.size(),
+             trained_tokens(example));
+  bool first = true, line_ended = false;
   for (const Piece& piece : pieces_of(example, tokenizer)) {
+    if (!first && line_ended) fmt::print("\n    ");
+    first = false;
+    line_ended = piece.text.ends_with('\n');
     if (!piece.trained) {
       fmt::print("{}", printable(piece.text));
     } else if (colour) {
@@ -121,22 +130,25 @@ size_t packed_sequences(const InspectOptions& options, const Summary& summary) {
   return data::pack_rows(summary.lengths, options.max_length, data::packing_strategy(options.packing_strategy)).size();
 }
 
-void print_text(const InspectOptions& options, const data::SftRows& rows, const std::shared_ptr<const data::Tokenizer>& tokenizer) {
+void print_text(const InspectOptions& options, const data::SftRows& rows,
+                const std::shared_ptr<const data::Tokenizer>& tokenizer) {
   const bool colour = isatty(STDOUT_FILENO) && !std::getenv("NO_COLOR");
   const Summary summary = summarise(rows);
-  fmt::print("{}: {} rows to train on, {} dropped, {} longer than max_length\n", options.file, rows.examples.size(), rows.dropped.size(),
-             rows.truncated_lines.size());
+  fmt::print("{}: {} rows to train on, {} dropped, {} longer than max_length\n", options.file, rows.examples.size(),
+             rows.dropped.size(), rows.truncated_lines.size());
   if (!rows.examples.empty()) {
     fmt::print("{} tokens, {} of them trained ({:.1f} %); {} to {} tokens a row\n", summary.tokens, summary.trained,
-               100.0 * static_cast<double>(summary.trained) / static_cast<double>(std::max<int64_t>(1, summary.tokens)), summary.shortest,
-               summary.longest);
+               100.0 * static_cast<double>(summary.trained) / static_cast<double>(std::max<int64_t>(1, summary.tokens)),
+               summary.shortest, summary.longest);
     if (options.sft.packing) {
       const size_t sequences = packed_sequences(options, summary);
-      fmt::print("packed ({}) into {} sequences of at most {} tokens\n", options.packing_strategy, sequences, options.max_length);
+      fmt::print("packed ({}) into {} sequences of at most {} tokens\n", options.packing_strategy, sequences,
+                 options.max_length);
     }
     print_histogram(summary);
-    fmt::print("\nTrained tokens are {}.\n", colour ? "\033[32mgreen\033[0m" : "in «»");
-    for (size_t i = 0; i < std::min(rows.examples.size(), static_cast<size_t>(options.rows)); ++i) print_row(rows, i, tokenizer, colour);
+    if (options.rows > 0) fmt::print("\nTrained tokens are {}.\n", colour ? "\033[32mgreen\033[0m" : "in «»");
+    for (size_t i = 0; i < std::min(rows.examples.size(), static_cast<size_t>(options.rows)); ++i)
+      print_row(rows, i, tokenizer, colour);
   }
   for (size_t i = 0; i < rows.dropped.size(); ++i) {
     if (i == 0) fmt::print("\ndropped rows\n");
@@ -149,7 +161,8 @@ void print_text(const InspectOptions& options, const data::SftRows& rows, const 
   for (const std::string& warning : rows.warnings) fmt::print(stderr, "warning: {}\n", warning);
 }
 
-void print_json(const InspectOptions& options, const data::SftRows& rows, const std::shared_ptr<const data::Tokenizer>& tokenizer) {
+void print_json(const InspectOptions& options, const data::SftRows& rows,
+                const std::shared_ptr<const data::Tokenizer>& tokenizer) {
   using nlohmann::ordered_json;
   const Summary summary = summarise(rows);
   ordered_json result = {{"file", options.file},
@@ -163,11 +176,13 @@ void print_json(const InspectOptions& options, const data::SftRows& rows, const 
                          {"dropped", ordered_json::array()},
                          {"examples", ordered_json::array()}};
   if (options.sft.packing) result["packed_sequences"] = packed_sequences(options, summary);
-  for (const data::DroppedRow& row : rows.dropped) result["dropped"].push_back({{"line", row.line}, {"reason", row.reason}});
+  for (const data::DroppedRow& row : rows.dropped)
+    result["dropped"].push_back({{"line", row.line}, {"reason", row.reason}});
   for (size_t i = 0; i < std::min(rows.examples.size(), static_cast<size_t>(options.rows)); ++i) {
     const data::SftExample& example = rows.examples[i];
     ordered_json pieces = ordered_json::array();
-    for (const Piece& piece : pieces_of(example, tokenizer)) pieces.push_back({{"text", piece.text}, {"trained", piece.trained}});
+    for (const Piece& piece : pieces_of(example, tokenizer))
+      pieces.push_back({{"text", piece.text}, {"trained", piece.trained}});
     result["examples"].push_back({{"line", rows.lines[i]},
                                   {"tokens", example.input_ids.size()},
                                   {"trained_tokens", trained_tokens(example)},
@@ -175,10 +190,11 @@ void print_json(const InspectOptions& options, const data::SftRows& rows, const 
                                   {"input_ids", example.input_ids},
                                   {"labels", example.labels}});
   }
-  fmt::print("{}\n", result.dump(2, ' ', false, ordered_json::error_handler_t::replace));
+  fmt::print("{}\n", result.dump(-1, ' ', false, ordered_json::error_handler_t::replace));
 }
 
-std::shared_ptr<const data::ChatTemplate> chat_template_of(const InspectOptions& options, const data::Tokenizer& tokenizer) {
+std::shared_ptr<const data::ChatTemplate> chat_template_of(const InspectOptions& options,
+                                                           const data::Tokenizer& tokenizer) {
   if (!options.chat_template.empty()) {
     std::ifstream stream(options.chat_template, std::ios::binary);
     if (!stream) throw ConfigError("chat_template", "the file " + options.chat_template + " cannot be read");
@@ -203,18 +219,30 @@ void inspect(InspectOptions options) {
 void add_inspect(CLI::App& app) {
   auto* command = app.add_subcommand("inspect", "Show rows as training sees them: text, tokens, what the loss covers");
   auto options = std::make_shared<InspectOptions>();
-  command->add_option("FILE", options->file, "a JSON Lines file of text, messages, prompt and completion, or input_ids")->required();
-  command->add_option("--model", options->model, "a .gguf file or a Hugging Face directory, for its tokenizer and template")->required();
-  command->add_option("--rows", options->rows, "how many rows to print")->capture_default_str()->check(CLI::NonNegativeNumber);
-  command->add_option("--max_length", options->max_length, "tokens that a row keeps; 0: all")->capture_default_str()->check(CLI::NonNegativeNumber);
+  command->add_option("FILE", options->file, "a JSON Lines file of text, messages, prompt and completion, or input_ids")
+      ->required();
+  command
+      ->add_option("--model", options->model,
+                   "a .gguf file or a Hugging Face directory, for its tokenizer and template")
+      ->required();
+  command->add_option("--rows", options->rows, "how many rows to print")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--max_length", options->max_length, "tokens that a row keeps; 0: all")
+      ->capture_default_str()
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--truncation_mode", options->truncation_mode, "which end of a long row is kept")
       ->capture_default_str()
       ->check(CLI::IsMember({"keep_start", "keep_end"}));
-  command->add_option("--dataset_text_field", options->sft.dataset_text_field, "the field of plain text")->capture_default_str();
-  command->add_option("--completion_only_loss", options->completion_only_loss, "train on completions alone (auto: where rows have one)")
+  command->add_option("--dataset_text_field", options->sft.dataset_text_field, "the field of plain text")
+      ->capture_default_str();
+  command
+      ->add_option("--completion_only_loss", options->completion_only_loss,
+                   "train on completions alone (auto: where rows have one)")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "true", "false"}));
-  command->add_flag("--assistant_only_loss", options->sft.assistant_only_loss, "train on what {% generation %} blocks of the template write");
+  command->add_flag("--assistant_only_loss", options->sft.assistant_only_loss,
+                    "train on what {% generation %} blocks of the template write");
   command->add_flag("--packing", options->sft.packing, "put several rows in one sequence of max_length tokens");
   command->add_option("--packing_strategy", options->packing_strategy, "how")
       ->capture_default_str()

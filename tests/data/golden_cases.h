@@ -101,7 +101,8 @@ inline void compare_rows(const Tokenizer& tokenizer, const std::string& name, co
   for (const ordered_json& test_case : ordered_json::parse(read(folder / "rows/cases.json"))) {
     if (test_case.at("tokenizer") != name) continue;
     SCOPED_TRACE(test_case.at("name").get<std::string>());
-    const auto chat_template = ChatTemplate::compile(read(folder / "template" / (test_case.at("template").get<std::string>() + ".jinja")));
+    const auto chat_template =
+        ChatTemplate::compile(read(folder / "template" / (test_case.at("template").get<std::string>() + ".jinja")));
     const auto file = scratch / "rows.jsonl";
     {
       std::ofstream stream(file);

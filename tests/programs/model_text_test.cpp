@@ -20,8 +20,8 @@ std::filesystem::path test_model() {
 class ModelText : public testing::Test {
  protected:
   void SetUp() override {
-    ASSERT_TRUE(std::filesystem::exists(test_model()))
-        << "the model file is missing: run scripts/fetch-model, or set LATHE_TEST_MODEL to SmolLM2-135M-Instruct.Q4_1.gguf";
+    ASSERT_TRUE(std::filesystem::exists(test_model())) << "the model file is missing: run scripts/fetch-model, or set "
+                                                          "LATHE_TEST_MODEL to SmolLM2-135M-Instruct.Q4_1.gguf";
     tokenizer_ = cli::load_tokenizer(nn::open_model_files(test_model()));
   }
   std::shared_ptr<const Tokenizer> tokenizer_;

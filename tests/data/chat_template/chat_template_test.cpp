@@ -30,30 +30,43 @@ std::string error_of(const std::string& source, const ordered_json& messages = h
 // -- limits
 TEST(ChatTemplateLimits, LoopsEnd) {
   EXPECT_NE(error_of("{% for a in range(1000000000) %}x{% endfor %}").find("steps"), std::string::npos);
-  EXPECT_NE(error_of("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}").find("steps"), std::string::npos);
+  EXPECT_NE(error_of("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}").find("steps"),
+            std::string::npos);
 }
 
 TEST(ChatTemplateLimits, OutputEnds) {
   ChatOptions options;
   options.limits.output_bytes = 10'000;
-  EXPECT_NE(error_of("{% for a in range(10000) %}xxxxxxxxxx{% endfor %}", hello, options).find("bytes"), std::string::npos);
+  EXPECT_NE(error_of("{% for a in range(10000) %}xxxxxxxxxx{% endfor %}", hello, options).find("bytes"),
+            std::string::npos);
   EXPECT_NE(error_of("{{ 'x' * 1000000000000 }}", hello, options).find("bytes"), std::string::npos);
-  EXPECT_NE(error_of("{% set ns = namespace(x='xx') %}{% for a in range(100) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}", hello, options).find("bytes"),
-            std::string::npos);
-  EXPECT_NE(error_of("{% set ns = namespace(x=[1, 2]) %}{% for a in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}", hello, options).find("steps"),
-            std::string::npos);
+  EXPECT_NE(
+      error_of("{% set ns = namespace(x='xx') %}{% for a in range(100) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
+               hello, options)
+          .find("bytes"),
+      std::string::npos);
+  EXPECT_NE(
+      error_of("{% set ns = namespace(x=[1, 2]) %}{% for a in range(100) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+               hello, options)
+          .find("steps"),
+      std::string::npos);
   EXPECT_NE(error_of("{{ 'x'.replace('', 'y' * 6000) }}", hello, options).find("bytes"), std::string::npos);
-  EXPECT_NE(error_of("{{ '%999999d' % 1 }}{{ '5'.zfill(99999999999) }}", hello, options).find("bytes"), std::string::npos);
-  EXPECT_NE(error_of("{{ (range(100000) | list * 100) | join('xxxxxxxxxxxxxxxxxxxxxxxx') | length }}", hello, options).find("template"), std::string::npos);
+  EXPECT_NE(error_of("{{ '%999999d' % 1 }}{{ '5'.zfill(99999999999) }}", hello, options).find("bytes"),
+            std::string::npos);
+  EXPECT_NE(error_of("{{ (range(100000) | list * 100) | join('xxxxxxxxxxxxxxxxxxxxxxxx') | length }}", hello, options)
+                .find("template"),
+            std::string::npos);
 }
 
 TEST(ChatTemplateLimits, RecursionEnds) {
   EXPECT_NE(error_of("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}").find("nested too deeply"), std::string::npos);
-  EXPECT_NE(error_of("{% set ns = namespace(x=[]) %}{% for a in range(100000) %}{% set ns.x = [ns.x] %}{% endfor %}").find("nested too deeply"),
+  EXPECT_NE(error_of("{% set ns = namespace(x=[]) %}{% for a in range(100000) %}{% set ns.x = [ns.x] %}{% endfor %}")
+                .find("nested too deeply"),
             std::string::npos);
   EXPECT_NE(error_of("{% set ns = namespace() %}{% set ns.x = ns %}").find("cannot hold"), std::string::npos);
   EXPECT_NE(error_of("{% set ns = namespace() %}{% set ns.x = [ns] %}").find("cannot hold"), std::string::npos);
-  EXPECT_NE(error_of("{% macro f() %}{% endmacro %}{% set ns = namespace(x={'f': f}) %}").find("cannot hold"), std::string::npos);
+  EXPECT_NE(error_of("{% macro f() %}{% endmacro %}{% set ns = namespace(x={'f': f}) %}").find("cannot hold"),
+            std::string::npos);
   for (const char* open : {"(", "[", "{1:", "-", "not ", "a[", "a(", "a|f("}) {
     std::string source = "{{ ";
     for (int i = 0; i < 100'000; ++i) source += open;
@@ -71,14 +84,16 @@ TEST(ChatTemplateLimits, TimeEnds) {
   ChatOptions options;
   options.limits.steps = ~uint64_t{0} >> 1;
   options.limits.seconds = 0.05;
-  EXPECT_NE(error_of("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", hello, options).find("seconds"),
+  EXPECT_NE(error_of("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", hello, options)
+                .find("seconds"),
             std::string::npos);
 }
 
 TEST(ChatTemplateLimits, MessagesMayBeDeepButNotBottomless) {
   ordered_json deep = "x";
   for (int i = 0; i < 1000; ++i) deep = ordered_json::array({deep});
-  EXPECT_NE(error_of("{{ messages | tojson }}", ordered_json::array({{{"role", "user"}, {"content", deep}}})).find("nested too deeply"),
+  EXPECT_NE(error_of("{{ messages | tojson }}", ordered_json::array({{{"role", "user"}, {"content", deep}}}))
+                .find("nested too deeply"),
             std::string::npos);
 }
 
@@ -90,26 +105,67 @@ TEST(ChatTemplateErrors, NameTheLine) {
 }
 
 TEST(ChatTemplateErrors, RefusesWhatIsNoTemplate) {
-  for (const char* source : {"{{", "{%", "{# x", "{{ 'x }}", "{% endif %}", "{% if x %}", "{% for x %}{% endfor %}", "{{ x | }}", "{{ 1 + }}",
-                             "{{ (1 }}", "{{ 1) }}", "{{ [1, }}", "{% set %}", "{% include 'x' %}", "{% import 'x' as y %}", "{% extends 'x' %}",
-                             "{% raw %}", "{{ a..b }}", "{{ 99999999999999999999 }}", "{{ '\\ud800' }}", "{{ f(*x) }}", "{% macro 1() %}{% endmacro %}",
-                             "{% generation %}", "{{ x is }}", "{{ 1 ! 2 }}"}) {
+  for (const char* source : {"{{",
+                             "{%",
+                             "{# x",
+                             "{{ 'x }}",
+                             "{% endif %}",
+                             "{% if x %}",
+                             "{% for x %}{% endfor %}",
+                             "{{ x | }}",
+                             "{{ 1 + }}",
+                             "{{ (1 }}",
+                             "{{ 1) }}",
+                             "{{ [1, }}",
+                             "{% set %}",
+                             "{% include 'x' %}",
+                             "{% import 'x' as y %}",
+                             "{% extends 'x' %}",
+                             "{% raw %}",
+                             "{{ a..b }}",
+                             "{{ 99999999999999999999 }}",
+                             "{{ '\\ud800' }}",
+                             "{{ f(*x) }}",
+                             "{% macro 1() %}{% endmacro %}",
+                             "{% generation %}",
+                             "{{ x is }}",
+                             "{{ 1 ! 2 }}"}) {
     EXPECT_THROW(ChatTemplate::compile(source), ConfigError) << source;
   }
 }
 
 TEST(ChatTemplateErrors, RefusesWrongOperationsAndNumbersBeyond64Bits) {
-  for (const char* source : {"{{ 1 + 'a' }}", "{{ 1 // 0 }}", "{{ 1 % 0 }}", "{{ 9223372036854775807 + 1 }}", "{{ 2 ** 100 }}", "{{ none | length }}",
-                             "{% for x in none %}{% endfor %}", "{{ 'a' < 1 }}", "{{ messages.append(1) }}", "{{ messages[0].update({}) }}",
-                             "{{ ''.__class__.__mro__ }}", "{{ 'x'.encode() }}", "{{ undefined_function() }}", "{{ x | no_such_filter }}",
-                             "{{ 1 is no_such_test }}", "{{ undefined + 'x' }}", "{{ undefined | tojson }}", "{% set a, b = [1] %}", "{{ 1 in 5 }}",
-                             "{{ {[]: 1} }}", "{{ [1][::0] }}", "{{ range(1, 2, 0) }}", "{{ 'abc'.index('z') }}", "{{ messages[0].role.format }}"}) {
+  for (const char* source : {"{{ 1 + 'a' }}",
+                             "{{ 1 // 0 }}",
+                             "{{ 1 % 0 }}",
+                             "{{ 9223372036854775807 + 1 }}",
+                             "{{ 2 ** 100 }}",
+                             "{{ none | length }}",
+                             "{% for x in none %}{% endfor %}",
+                             "{{ 'a' < 1 }}",
+                             "{{ messages.append(1) }}",
+                             "{{ messages[0].update({}) }}",
+                             "{{ ''.__class__.__mro__ }}",
+                             "{{ 'x'.encode() }}",
+                             "{{ undefined_function() }}",
+                             "{{ x | no_such_filter }}",
+                             "{{ 1 is no_such_test }}",
+                             "{{ undefined + 'x' }}",
+                             "{{ undefined | tojson }}",
+                             "{% set a, b = [1] %}",
+                             "{{ 1 in 5 }}",
+                             "{{ {[]: 1} }}",
+                             "{{ [1][::0] }}",
+                             "{{ range(1, 2, 0) }}",
+                             "{{ 'abc'.index('z') }}",
+                             "{{ messages[0].role.format }}"}) {
     EXPECT_EQ(error_of(source).find("rendered"), std::string::npos) << source << ": " << error_of(source);
   }
 }
 
 // -- whose text is whose
-std::vector<std::string> control_texts(const std::string& source, const ordered_json& messages, ChatOptions options = {}) {
+std::vector<std::string> control_texts(const std::string& source, const ordered_json& messages,
+                                       ChatOptions options = {}) {
   const RenderedChat chat = ChatTemplate::compile(source)->render(messages, options);
   std::vector<std::string> texts;
   for (const TextRange& range : chat.control) texts.push_back(chat.text.substr(range.begin, range.end - range.begin));
@@ -121,14 +177,17 @@ TEST(ChatTemplateOrigins, MessagesStayForeignWhateverIsDoneToThem) {
   using Texts = std::vector<std::string>;
   EXPECT_EQ(control_texts("<A>{{ messages[0].content }}<B>", messages), (Texts{"<A>", "<B>"}));
   EXPECT_EQ(control_texts("{{ '<A>' + messages[0]['content'] | trim + '<B>' }}", messages), (Texts{"<A>", "<B>"}));
-  EXPECT_EQ(control_texts("{% set x %}<A>{{ messages[0].content }}{% endset %}{{ x }}<B>", messages), (Texts{"<A>", "<B>"}));
-  EXPECT_EQ(control_texts("{% macro f(m) %}<A>{{ m }}{% endmacro %}{{ f(messages[0].content) }}<B>", messages), (Texts{"<A>", "<B>"}));
+  EXPECT_EQ(control_texts("{% set x %}<A>{{ messages[0].content }}{% endset %}{{ x }}<B>", messages),
+            (Texts{"<A>", "<B>"}));
+  EXPECT_EQ(control_texts("{% macro f(m) %}<A>{{ m }}{% endmacro %}{{ f(messages[0].content) }}<B>", messages),
+            (Texts{"<A>", "<B>"}));
   EXPECT_EQ(control_texts("{{ '<A>%s<B>' % messages[0].content }}", messages), (Texts{"<A>", "<B>"}));
   EXPECT_EQ(control_texts("{{ '<A>{}<B>'.format(messages[0].content) }}", messages), (Texts{"<A>", "<B>"}));
   EXPECT_EQ(control_texts("{{ '<A>x<B>'.replace('x', messages[0].content) }}", messages), (Texts{"<A>", "<B>"}));
   EXPECT_EQ(control_texts("{{ messages[0].content.split('|') | join('<S>') }}", messages), (Texts{"<S>", "<S>"}));
-  for (const char* expression : {"messages[0].content | upper", "messages[0] | tojson", "messages[0].content.title()", "messages | string",
-                                 "messages[0].content[::-1]", "messages[0].content | list | join", "messages[0].content | replace('<', '<')"}) {
+  for (const char* expression :
+       {"messages[0].content | upper", "messages[0] | tojson", "messages[0].content.title()", "messages | string",
+        "messages[0].content[::-1]", "messages[0].content | list | join", "messages[0].content | replace('<', '<')"}) {
     for (const std::string& text : control_texts("{{ " + std::string(expression) + " }}", messages)) {
       EXPECT_EQ(text, "<") << expression;  // only what replace() put in itself
     }
@@ -139,7 +198,8 @@ TEST(ChatTemplateOrigins, KnownRolesAndSpecialTokensAreTheTemplatesOwn) {
   using Texts = std::vector<std::string>;
   ChatOptions options;
   options.special_tokens = {{"bos_token", "<s>"}};
-  EXPECT_EQ(control_texts("{{ bos_token }}{{ '<|' + messages[0].role + '|>' }}", hello, options), (Texts{"<s><|user|>"}));
+  EXPECT_EQ(control_texts("{{ bos_token }}{{ '<|' + messages[0].role + '|>' }}", hello, options),
+            (Texts{"<s><|user|>"}));
   const ordered_json evil = ordered_json::parse(R"([{"role": "im_end", "content": ""}])");
   EXPECT_EQ(control_texts("{{ '<|' + messages[0].role + '|>' }}", evil), (Texts{"<|", "|>"}));
 }
@@ -148,13 +208,15 @@ TEST(ChatTemplateOrigins, GenerationBlocksAreMarkedWhereverTheyAreWritten) {
   const auto spans = [&](const std::string& source) {
     const RenderedChat chat = ChatTemplate::compile(source)->render(hello, {});
     std::vector<std::string> texts;
-    for (const TextRange& range : chat.assistant) texts.push_back(chat.text.substr(range.begin, range.end - range.begin));
+    for (const TextRange& range : chat.assistant)
+      texts.push_back(chat.text.substr(range.begin, range.end - range.begin));
     return texts;
   };
   using Texts = std::vector<std::string>;
   EXPECT_EQ(spans("a{% generation %}b{{ messages[0].content }}{% endgeneration %}c"), (Texts{"bHello"}));
   EXPECT_EQ(spans("{% set x %}a{% generation %}é{% endgeneration %}{% endset %}--{{ x }}"), (Texts{"é"}));
-  EXPECT_EQ(spans("{% macro f() %}({% generation %}g{% endgeneration %}){% endmacro %}{{ f() }}{{ f() }}"), (Texts{"g", "g"}));
+  EXPECT_EQ(spans("{% macro f() %}({% generation %}g{% endgeneration %}){% endmacro %}{{ f() }}{{ f() }}"),
+            (Texts{"g", "g"}));
   EXPECT_TRUE(ChatTemplate::compile("{% if x %}{% generation %}{% endgeneration %}{% endif %}")->marks_assistant());
   EXPECT_FALSE(ChatTemplate::compile("x")->marks_assistant());
 }
@@ -177,12 +239,18 @@ TEST(ChatTemplateRules, AreJinjas) {
       {"{{ 1 < 2 < 3 }}{{ 1 < 2 > 5 }}{{ 'a' in 'abc' }}{{ 'z' not in {'a': 1} }}", "TrueFalseTrueTrue"},
       {"{{ 1 if false }}|{{ 'x' if 0 else 'y' }}", "|y"},
       {"{{ true and 0 }}{{ '' or 'b' }}{{ not 1 }}", "0bFalse"},
-      {"{% for k, v in {'a': 1, 'b': 2}.items() if v > 1 %}{{ k }}{{ loop.index }}{{ loop.last }}{% else %}none{% endfor %}", "b1True"},
+      {"{% for k, v in {'a': 1, 'b': 2}.items() if v > 1 %}{{ k }}{{ loop.index }}{{ loop.last }}{% else %}none{% "
+       "endfor %}",
+       "b1True"},
       {"{% set x = 1 %}{% for i in [1, 2] %}{% set x = x + i %}{{ x }}{% endfor %}{{ x }}", "231"},
-      {"{% for i in range(5) %}{% if i == 1 %}{% continue %}{% endif %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}", "02"},
-      {"{% for i in [1, 1, 2] %}{{ loop.changed(i) }}{{ loop.cycle('a', 'b') }}{{ loop.previtem is defined }} {% endfor %}",
+      {"{% for i in range(5) %}{% if i == 1 %}{% continue %}{% endif %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% "
+       "endfor %}",
+       "02"},
+      {"{% for i in [1, 1, 2] %}{{ loop.changed(i) }}{{ loop.cycle('a', 'b') }}{{ loop.previtem is defined }} {% "
+       "endfor %}",
        "TrueaFalse FalsebTrue TrueaTrue "},
-      {"{% macro m(a, b='B') %}[{{ a }}{{ b }}{{ caller() if caller else '' }}]{% endmacro %}{{ m('A') }}{% call m('C', b='D') %}in{% endcall %}",
+      {"{% macro m(a, b='B') %}[{{ a }}{{ b }}{{ caller() if caller else '' }}]{% endmacro %}{{ m('A') }}{% call "
+       "m('C', b='D') %}in{% endcall %}",
        "[AB][CDin]"},
       {"{% filter upper %}abc{% endfilter %}{% set x | trim %} y {% endset %}{{ x }}", "ABCy"},
       {"{% with a = 1, b = 2 %}{{ a + b }}{% endwith %}{{ a is defined }}", "3False"},
@@ -191,20 +259,31 @@ TEST(ChatTemplateRules, AreJinjas) {
       {"{{ '<é\\x01\"' | tojson }} {{ 'é' | tojson(ensure_ascii=true) }}", "\"<é\\u0001\\\"\" \"\\u00e9\""},
       {"{{ 'a,b,,c'.split(',') }}{{ ' a  b '.split() }}{{ 'a b c'.split(' ', 1) }}{{ 'a b c'.rsplit(None, 1) }}",
        "['a', 'b', '', 'c']['a', 'b']['a', 'b c']['a b', 'c']"},
-      {"{{ 'xxaxx'.strip('x') }}{{ 'Hello World'.title() }}{{ 'hELLO' | capitalize }}{{ 'ab' * 2 }}", "aHello WorldHelloabab"},
-      {"{{ messages | map(attribute='role') | list }}{{ messages | selectattr('role', 'equalto', 'user') | list | length }}", "['user']1"},
-      {"{{ [3, 1, 2] | sort }}{{ ['b', 'A'] | sort }}{{ [1, 2] | sum }}{{ [1, 5, 2] | max }}{{ {'b': 1, 'A': 2} | dictsort }}",
+      {"{{ 'xxaxx'.strip('x') }}{{ 'Hello World'.title() }}{{ 'hELLO' | capitalize }}{{ 'ab' * 2 }}",
+       "aHello WorldHelloabab"},
+      {"{{ messages | map(attribute='role') | list }}{{ messages | selectattr('role', 'equalto', 'user') | list | "
+       "length }}",
+       "['user']1"},
+      {"{{ [3, 1, 2] | sort }}{{ ['b', 'A'] | sort }}{{ [1, 2] | sum }}{{ [1, 5, 2] | max }}{{ {'b': 1, 'A': 2} | "
+       "dictsort }}",
        "[1, 2, 3]['A', 'b']35[('A', 2), ('b', 1)]"},
-      {"{{ 'a\nb' | indent(2) }}|{{ 'x' | default('d') }}{{ u | default('d') }}{{ '' | default('d', true) }}", "a\n  b|xdd"},
-      {"{{ 2.5 | round }}{{ 2.55 | round(1) }}{{ '42' | int + 1 }}{{ 'x' | int }}{{ '1.5' | float }}", "2.02.5430" "1.5"},
-      {"{{ messages is iterable }}{{ messages is string }}{{ messages[0] is mapping }}{{ 1 is integer }}{{ true is number }}{{ none is none }}",
+      {"{{ 'a\nb' | indent(2) }}|{{ 'x' | default('d') }}{{ u | default('d') }}{{ '' | default('d', true) }}",
+       "a\n  b|xdd"},
+      {"{{ 2.5 | round }}{{ 2.55 | round(1) }}{{ '42' | int + 1 }}{{ 'x' | int }}{{ '1.5' | float }}",
+       "2.02.5430"
+       "1.5"},
+      {"{{ messages is iterable }}{{ messages is string }}{{ messages[0] is mapping }}{{ 1 is integer }}{{ true is "
+       "number }}{{ none is none }}",
        "TrueFalseTrueTrueTrueTrue"},
-      {"{{ messages[0].items is defined }}{{ messages[0].get('content') }}{{ messages[0].get('x', 'y') }}", "TrueHelloy"},
-      {"{{ undefined is defined }}{{ undefined }}{{ messages[9] is defined }}{{ messages[0].nothing is undefined }}", "FalseFalseTrue"},
+      {"{{ messages[0].items is defined }}{{ messages[0].get('content') }}{{ messages[0].get('x', 'y') }}",
+       "TrueHelloy"},
+      {"{{ undefined is defined }}{{ undefined }}{{ messages[9] is defined }}{{ messages[0].nothing is undefined }}",
+       "FalseFalseTrue"},
       {"{{ '%s-%d-%.2f%%' % ('a', 3, 1.5) }}", "a-3-1.50%"},
       {"{{ tools is none }}{{ add_generation_prompt }}", "TrueFalse"},
   };
-  for (const auto& [source, expected] : cases) EXPECT_EQ(error_of(source), std::string("rendered: ") + expected) << source;
+  for (const auto& [source, expected] : cases)
+    EXPECT_EQ(error_of(source), std::string("rendered: ") + expected) << source;
 }
 
 TEST(ChatTemplateRules, TheDateIsWhatTheCallerSays) {

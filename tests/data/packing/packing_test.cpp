@@ -14,12 +14,14 @@ std::vector<SftExample> rows_of(const std::vector<std::vector<int32_t>>& ids) {
   return rows;
 }
 
-std::vector<PackedExample> packed(const std::vector<std::vector<int32_t>>& ids, int64_t max_length, PackingStrategy strategy) {
+std::vector<PackedExample> packed(const std::vector<std::vector<int32_t>>& ids, int64_t max_length,
+                                  PackingStrategy strategy) {
   const std::vector<SftExample> rows = rows_of(ids);
   std::vector<int64_t> lengths;
   for (const auto& row : ids) lengths.push_back(static_cast<int64_t>(row.size()));
   std::vector<PackedExample> examples;
-  for (const auto& pieces : pack_rows(lengths, max_length, strategy)) examples.push_back(packed_example(rows, pieces, strategy));
+  for (const auto& pieces : pack_rows(lengths, max_length, strategy))
+    examples.push_back(packed_example(rows, pieces, strategy));
   return examples;
 }
 
@@ -54,7 +56,8 @@ TEST(Packing, KeepsEveryTokenOnce) {
       int64_t total = 0;
       for (const PackedPiece& piece : pieces) {
         ASSERT_LT(piece.begin, piece.end);
-        for (int64_t i = piece.begin; i < piece.end; ++i) ++seen[static_cast<size_t>(piece.row)][static_cast<size_t>(i)];
+        for (int64_t i = piece.begin; i < piece.end; ++i)
+          ++seen[static_cast<size_t>(piece.row)][static_cast<size_t>(i)];
         total += piece.end - piece.begin;
       }
       ASSERT_LE(total, max_length);

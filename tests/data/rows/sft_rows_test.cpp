@@ -15,16 +15,20 @@ namespace lathe::data {
 namespace {
 
 const char* const chatml =
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}"
-    "{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}{{ m.content "
+    "}}<|im_end|>{% endgeneration %}"
+    "{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}{% if add_generation_prompt "
+    "%}<|im_start|>assistant\n{% endif %}";
 
 class SftRowsTest : public testing::Test {
  protected:
   void SetUp() override {
     std::filesystem::create_directories(directory_);
-    std::filesystem::copy_file(std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/tokenizer/byte_level/tokenizer.json",
-                               directory_ / "tokenizer.json", std::filesystem::copy_options::overwrite_existing);
-    std::ofstream(directory_ / "tokenizer_config.json") << R"({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})";
+    std::filesystem::copy_file(
+        std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/tokenizer/byte_level/tokenizer.json",
+        directory_ / "tokenizer.json", std::filesystem::copy_options::overwrite_existing);
+    std::ofstream(directory_ / "tokenizer_config.json")
+        << R"({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})";
     tokenizer_ = Tokenizer::from_directory(directory_);
     end_of_turn_ = *tokenizer_->token_id("<|im_end|>");
   }
@@ -73,7 +77,8 @@ TEST_F(SftRowsTest, NamesTheFileTheLineAndTheReason) {
       {"{\"messages\": [{\"role\": 5, \"content\": \"a\"}]}", ".role must be a string"},
       {"{\"messages\": [{\"role\": \"user\", \"content\": 5}]}", ".content must be a string"},
       {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": 5}", "\"tools\" must be a list"},
-      {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": \"[\"}", "\"tools\" is a string that is no JSON"},
+      {"{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": \"[\"}",
+       "\"tools\" is a string that is no JSON"},
       {"{\"conversations\": [{\"value\": \"a\"}]}", "has no \"role\""},
       {"{\"prompt\": \"a\"}", "no \"completion\""},
       {"{\"prompt\": \"a\", \"completion\": 5}", "\"completion\" must be a string"},
@@ -132,12 +137,14 @@ TEST_F(SftRowsTest, ReadsWindowsLinesByteOrderMarksAndLongLines) {
 }
 
 TEST_F(SftRowsTest, WhatAMessageSaysIsNoControlToken) {
-  const SftRows rows = read(R"({"messages": [{"role": "user", "content": "<|im_end|>"}, {"role": "assistant", "content": "ok"}]})");
+  const SftRows rows =
+      read(R"({"messages": [{"role": "user", "content": "<|im_end|>"}, {"role": "assistant", "content": "ok"}]})");
   const auto& ids = rows.examples.at(0).input_ids;
   EXPECT_EQ(std::count(ids.begin(), ids.end(), end_of_turn_), 2);
   SftOptions options;
   options.special_tokens_in_messages = SpecialTokens::recognise;
-  const SftRows as_trl = read(R"({"messages": [{"role": "user", "content": "<|im_end|>"}, {"role": "assistant", "content": "ok"}]})", options);
+  const SftRows as_trl = read(
+      R"({"messages": [{"role": "user", "content": "<|im_end|>"}, {"role": "assistant", "content": "ok"}]})", options);
   const auto& trl_ids = as_trl.examples.at(0).input_ids;
   EXPECT_EQ(std::count(trl_ids.begin(), trl_ids.end(), end_of_turn_), 3);
 }
@@ -145,7 +152,8 @@ TEST_F(SftRowsTest, WhatAMessageSaysIsNoControlToken) {
 TEST_F(SftRowsTest, AssistantLossCoversTheEndOfTurn) {
   SftOptions options;
   options.assistant_only_loss = true;
-  const SftRows rows = read(R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes é😀"}]})", options);
+  const SftRows rows =
+      read(R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes é😀"}]})", options);
   const SftExample& example = rows.examples.at(0);
   std::vector<int32_t> trained;
   for (size_t i = 0; i < example.labels.size(); ++i) {
@@ -159,20 +167,26 @@ TEST_F(SftRowsTest, AssistantLossCoversTheEndOfTurn) {
 TEST_F(SftRowsTest, AssistantLossWithoutAnAssistantIsAnError) {
   SftOptions options;
   options.assistant_only_loss = true;
-  EXPECT_NE(error(R"({"messages": [{"role": "user", "content": "hi"}]})", options).find("line 1: has no token of the assistant"), std::string::npos);
+  EXPECT_NE(error(R"({"messages": [{"role": "user", "content": "hi"}]})", options)
+                .find("line 1: has no token of the assistant"),
+            std::string::npos);
   chat_template_ = ChatTemplate::compile("{{ messages[0].content }}");
-  EXPECT_NE(error(R"({"messages": [{"role": "user", "content": "hi"}]})", options).find("no {% generation %} blocks"), std::string::npos);
+  EXPECT_NE(error(R"({"messages": [{"role": "user", "content": "hi"}]})", options).find("no {% generation %} blocks"),
+            std::string::npos);
   chat_template_ = nullptr;
   EXPECT_NE(error(R"({"messages": [{"role": "user", "content": "hi"}]})").find("no chat template"), std::string::npos);
   chat_template_ = ChatTemplate::compile("{{ raise_exception('no system role') }}");
-  EXPECT_NE(error(R"({"messages": [{"role": "user", "content": "hi"}]})").find("line 1: chat template: line 1: no system role"), std::string::npos);
+  EXPECT_NE(error(R"({"messages": [{"role": "user", "content": "hi"}]})")
+                .find("line 1: chat template: line 1: no system role"),
+            std::string::npos);
 }
 
 TEST_F(SftRowsTest, CountsWhatIsCutAndWhatIsDropped) {
   SftOptions options;
   options.max_length = 3;
   const std::string text =
-      "{\"input_ids\": [1, 2, 3, 4]}\n{\"input_ids\": []}\n{\"input_ids\": [1, 2, 3, 4], \"labels\": [-100, -100, -100, 4]}\n"
+      "{\"input_ids\": [1, 2, 3, 4]}\n{\"input_ids\": []}\n{\"input_ids\": [1, 2, 3, 4], \"labels\": [-100, -100, "
+      "-100, 4]}\n"
       "{\"input_ids\": [1], \"labels\": [-100]}\n{\"input_ids\": [5, 6]}\n";
   const SftRows rows = read(text, options);
   EXPECT_EQ(rows.lines, (std::vector<int64_t>{1, 5}));
@@ -204,7 +218,8 @@ TEST_F(SftRowsTest, OptionsThatCannotBeAreConfigErrors) {
 }
 
 TEST_F(SftRowsTest, TheLastOfTwoEqualKeysCounts) {
-  EXPECT_EQ(tokenizer_->decode(read(R"({"text": "first", "text": "second"})").examples.at(0).input_ids, true), "second");
+  EXPECT_EQ(tokenizer_->decode(read(R"({"text": "first", "text": "second"})").examples.at(0).input_ids, true),
+            "second");
 }
 
 }  // namespace

@@ -80,7 +80,10 @@ TEST(Tokenizer, RangesCoverTheTextInOrder) {
 TEST(Tokenizer, BrokenUtf8IsReadAsReplacementCharacters) {
   const auto tokenizer = Tokenizer::from_metadata(small_metadata());
   // Python: b"a\xe2\x82b\xff".decode(errors="replace") == "a\ufffdb\ufffd"
-  EXPECT_EQ(tokenizer->encode("a\xE2\x82" "b\xFF"), tokenizer->encode("a\xEF\xBF\xBD" "b\xEF\xBF\xBD"));
+  EXPECT_EQ(tokenizer->encode("a\xE2\x82"
+                              "b\xFF"),
+            tokenizer->encode("a\xEF\xBF\xBD"
+                              "b\xEF\xBF\xBD"));
   EXPECT_EQ(replace_invalid_utf8("\xF0\x80\x80\xED\xA0\x80\xC0\x80"), [] {
     std::string eight;
     for (int i = 0; i < 8; ++i) eight += replacement_character;
@@ -220,15 +223,20 @@ TEST_F(TokenizerFiles, RejectsBrokenFiles) {
       {R"({"model": {"vocab": {"a": 0}, "merges": ["aa"]}})", "merge 0"},
       {R"({"model": {"vocab": {"a": 0}, "merges": [["a", "b"]]}})", "not in the vocabulary: 'b'"},
       {R"({"model": {"vocab": {"a": 0}, "merges": [["a"]]}})", "merge 0"},
-      {R"({"model": {"vocab": {"a": 0}, "merges": []}, "pre_tokenizer": {"type": "Magic"}})", "'Magic' is not supported"},
+      {R"({"model": {"vocab": {"a": 0}, "merges": []}, "pre_tokenizer": {"type": "Magic"}})",
+       "'Magic' is not supported"},
       {R"({"model": {"vocab": {"a": 0}, "merges": []}, "normalizer": {"type": "Magic"}})", "'Magic' is not supported"},
       {R"({"model": {"vocab": {"a": 0}, "merges": []}, "decoder": {"type": "CTC"}})", "'CTC' is not supported"},
-      {R"({"model": {"vocab": {"a": 0}, "merges": []}, "post_processor": {"type": "Magic"}})", "'Magic' is not supported"},
+      {R"({"model": {"vocab": {"a": 0}, "merges": []}, "post_processor": {"type": "Magic"}})",
+       "'Magic' is not supported"},
       {R"({"model": {"vocab": {"a": 0}, "merges": []}, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(("}, "behavior": "Isolated"}})",
        "cannot be compiled"},
-      {R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 0, "content": "b"}]})", "added token 'b'"},
-      {R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 5, "content": "a"}]})", "added token 'a'"},
-      {R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": -5, "content": "b"}]})", "has the id -5"},
+      {R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 0, "content": "b"}]})",
+       "added token 'b'"},
+      {R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 5, "content": "a"}]})",
+       "added token 'a'"},
+      {R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": -5, "content": "b"}]})",
+       "has the id -5"},
       {R"({"model": {"vocab": {"a": 0}, "merges": [], "unk_token": "b"}})", "unk_token 'b'"},
   };
   for (const auto& [text, expected] : cases) {
@@ -252,7 +260,8 @@ TEST_F(TokenizerFiles, APatternOfExponentialCostIsStopped) {
 
 TEST_F(TokenizerFiles, TheTemplateFileStandsAboveTheConfig) {
   write("tokenizer.json", R"({"model": {"vocab": {"a": 0}, "merges": []}})");
-  write("tokenizer_config.json", R"({"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]})");
+  write("tokenizer_config.json",
+        R"({"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]})");
   EXPECT_EQ(Tokenizer::from_directory(directory_)->chat_template(), "D");
   write("chat_template.jinja", "J\n");
   EXPECT_EQ(Tokenizer::from_directory(directory_)->chat_template(), "J\n");
