@@ -80,15 +80,37 @@ LATHE_INLINE Vec load(const float* p) {
 }
 LATHE_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
-LATHE_INLINE Vec from_bf16_bits(VecH bits) { return (Vec)(__builtin_convertvector(bits, VecU) << 16); }
-// To nearest even by integers: exact for subnormals too.
-LATHE_INLINE VecH to_bf16_bits_exactly(Vec v) {
+// 16 to 32 bits and back (of values below 2^16): written out, as GCC 12 takes them apart and puts them together again.
+LATHE_INLINE VecU widen(VecH bits) {
+#if defined(LATHE_AVX512)
+  return (VecU)_mm512_cvtepu16_epi32((__m256i)bits);
+#elif defined(LATHE_AVX2)
+  return (VecU)_mm256_cvtepu16_epi32((__m128i)bits);
+#else
+  return (VecU)_mm_cvtepu16_epi32(_mm_set_epi64x(0, (long long)bits));
+#endif
+}
+LATHE_INLINE VecH narrow(VecU words) {
+#if defined(LATHE_AVX512)
+  return (VecH)_mm512_cvtepi32_epi16((__m512i)words);
+#elif defined(LATHE_AVX2)
+  const __m256i packed = _mm256_packus_epi32((__m256i)words, (__m256i)words);
+  return (VecH)_mm256_castsi256_si128(_mm256_permute4x64_epi64(packed, 0x08));
+#else
+  return (VecH)_mm_cvtsi128_si64(_mm_packus_epi32((__m128i)words, (__m128i)words));
+#endif
+}
+
+LATHE_INLINE Vec from_bf16_bits(VecH bits) { return (Vec)(widen(bits) << 16); }
+// bf16 bits in 32-bit words, rounded to nearest even by integers: exact for subnormals too.
+LATHE_INLINE VecU to_bf16_words(Vec v) {
   const VecU u = (VecU)v;
   const VecU rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   const VecU quiet = (u >> 16) | 0x40u;
-  const VecI is_nan = (VecI)(v != v);
-  return __builtin_convertvector(((VecU)is_nan & quiet) | (~(VecU)is_nan & rounded), VecH);
+  const VecU is_nan = (VecU)(v != v);
+  return (is_nan & quiet) | (~is_nan & rounded);
 }
+LATHE_INLINE VecH to_bf16_bits_exactly(Vec v) { return narrow(to_bf16_words(v)); }
 // The same, but the instruction takes subnormals (below 2^-126) for zero, as the products of that set do.
 LATHE_INLINE VecH to_bf16_bits(Vec v) {
 #if defined(LATHE_ISA_avx512_bf16)
@@ -156,7 +178,7 @@ LATHE_INLINE Vec from_f16_bits(VecH bits) {
   return (Vec)_mm256_cvtph_ps((__m128i)bits);
 #else
   // Exponent and mantissa moved into place, scaled by 2^112 (exact, subnormals too); 65536 and up was infinity or NaN.
-  const VecU wide = __builtin_convertvector(bits, VecU);
+  const VecU wide = widen(bits);
   const Vec magnitude = (Vec)((wide & 0x7fffu) << 13) * splat(0x1.0p112f);
   const VecU special = (VecU)(magnitude >= splat(65536.0f)) & 0x7f800000u;
   return (Vec)((VecU)magnitude | special | ((wide & 0x8000u) << 16));
@@ -176,7 +198,7 @@ LATHE_INLINE VecH to_f16_bits(Vec v) {
   const VecU is_tiny = (VecU)(magnitude < 0x38800000u), is_huge = (VecU)(magnitude >= 0x477ff000u);
   const VecU is_nan = (VecU)(magnitude > 0x7f800000u);
   const VecU finite = (is_tiny & tiny) | (~is_tiny & normal);
-  return __builtin_convertvector(sign | (is_huge & (0x7c00u | (is_nan & 0x200u))) | (~is_huge & finite), VecH);
+  return narrow(sign | (is_huge & (0x7c00u | (is_nan & 0x200u))) | (~is_huge & finite));
 #endif
 }
 LATHE_INLINE Vec load(const f16* p) {
@@ -204,7 +226,13 @@ LATHE_INLINE Vec round_to(Vec v);
 template <>
 inline __attribute__((always_inline)) Vec round_to<float>(Vec v) { return v; }
 template <>
-inline __attribute__((always_inline)) Vec round_to<bf16>(Vec v) { return from_bf16_bits(to_bf16_bits(v)); }
+inline __attribute__((always_inline)) Vec round_to<bf16>(Vec v) {
+#if defined(LATHE_ISA_avx512_bf16)
+  return from_bf16_bits(to_bf16_bits(v));
+#else
+  return (Vec)(to_bf16_words(v) << 16);
+#endif
+}
 template <>
 inline __attribute__((always_inline)) Vec round_to<f16>(Vec v) { return from_f16_bits(to_f16_bits(v)); }
 
@@ -243,10 +271,11 @@ LATHE_INLINE float max_lanes(Vec v) {
   return _mm_cvtss_f32(_mm_max_ps(four, _mm_shuffle_ps(four, four, 1)));
 }
 
-// exp to within 2 ulp: x = n·ln 2 + r, |r| ≤ ln 2 / 2, a degree-7 polynomial, then the exponent is added in two halves so
-// that results near the largest and the smallest finite numbers come out. −inf gives 0, NaN gives NaN.
+// exp to within 2 ulp: x = n·ln 2 + r, |r| ≤ ln 2 / 2, a degree-7 polynomial p, then p · 2^n: in one step where the set has
+// it, else the exponent is added in two halves, so that results near the largest and the smallest finite numbers come out.
+// −inf gives 0. NaN passes max and min as their second operand and stays NaN.
 LATHE_INLINE Vec exp(Vec x) {
-  const Vec clamped = min(max(x, splat(-104.0f)), splat(89.0f));
+  const Vec clamped = min(splat(89.0f), max(splat(-104.0f), x));
   const Vec magic = splat(12582912.0f);  // 1.5·2^23: adding it rounds to the nearest integer
   const Vec shifted = fma(clamped, splat(1.44269504088896341f), magic);
   const Vec n = shifted - magic;
@@ -260,10 +289,13 @@ LATHE_INLINE Vec exp(Vec x) {
   p = fma(p, r, splat(5.0e-1f));
   p = fma(p, r, splat(1.0f));
   p = fma(p, r, splat(1.0f));
+#if defined(LATHE_AVX512)
+  return (Vec)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
   const VecI whole = (VecI)shifted - (VecI)magic;
   const VecI half = whole >> 1;
-  const Vec result = p * (Vec)((half + 127) << 23) * (Vec)((whole - half + 127) << 23);
-  return select((VecI)(x == x), result, x);
+  return p * (Vec)((half + 127) << 23) * (Vec)((whole - half + 127) << 23);
+#endif
 }
 
 LATHE_INLINE Vec sigmoid(Vec x) { return splat(1.0f) / (splat(1.0f) + exp(-x)); }
