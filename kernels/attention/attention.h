@@ -1,8 +1,10 @@
 // Scaled-dot-product attention over packed sequences, causal, with grouped key/value heads (GQA), after
 // FlashAttention-2 (Dao 2023).
 //
-// Keys are visited in chunks of attention_chunk counted from the sequence's start; each chunk's (max, sum, output) is
-// merged in order. That order is shared with paged attention, so prefill, decode and training give the same bits.
+// A query at position i of its sequence sees the keys 0 … i, or the last `window` of them; query head h reads kv head
+// h · kv_heads / heads. Keys are visited in chunks of attention_chunk counted from the sequence's start; each chunk's
+// (max, sum, output) is merged in order (kernels/attention/chunk.h). That order is shared with paged attention, so
+// prefill, decode and training give the same bits.
 #pragma once
 
 #include "core/tensor.h"
@@ -17,14 +19,18 @@ struct AttentionParams {
   float softcap = 0.0f;  // > 0: scores become softcap · tanh(score / softcap)
 };
 
-// q, out [T, heads, D]; k, v [T, kv_heads, D]; last dimension contiguous, others strided; f32 | bf16 | f64.
-// lse f32 (f64) [heads, T]: natural log of the sum of exponentials, for the backward; may be undefined.
-// cu_seqlens i32 [S + 1] on the CPU: the sequences' bounds among the T tokens. Scores, probabilities and sums are f32.
+// q, out [T, heads, D]; k, v [T, kv_heads, D]; last dimension contiguous, others strided; f32 | bf16 | f64. out may not
+// share memory with the inputs. lse f32 (f64) [heads, T]: natural log of the sum of exponentials, for the backward; may
+// be undefined. cu_seqlens i32 [S + 1] on the CPU: the sequences' bounds among the T tokens; sequences may be empty.
+// Scores, probabilities and sums are f32 (f64 for f64). Values must be finite even where masked: a NaN or an infinity in
+// v may reach the rows of its chunk that do not see it.
 void attention_forward(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
                        const Tensor& cu_seqlens, const AttentionParams& params);
 
 // P = exp(S − lse), D = rowsum(grad_out ∘ out), dS = P ∘ (grad_out·vᵀ − D): grad_v = Pᵀ·grad_out, grad_k = dSᵀ·q · scale,
-// grad_q = dS·k · scale. Each sequence's and head's sums run in index order; no atomics. Outputs are overwritten.
+// grad_q = dS·k · scale; with a softcap dS is also times 1 − (score / softcap)². A key's sums run over the heads of its
+// group, then over the queries, ascending; a query's over its keys; no atomics. Outputs are overwritten; they may not share
+// memory with the inputs. D is taken from `out` as it was rounded.
 void attention_backward(const Tensor& grad_q, const Tensor& grad_k, const Tensor& grad_v, const Tensor& grad_out,
                         const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
                         const Tensor& cu_seqlens, const AttentionParams& params);

@@ -34,9 +34,9 @@ struct BackwardTask {
 
 constexpr int64_t backward_scratch_floats(int64_t length, int64_t group, int64_t padded_dim) {
   const int64_t padded_length = (length + 63) / 64 * 64;
-  return 64 * padded_dim * 7      // k, kᵀ, vᵀ, grad_k, grad_v, q, grad_out of a chunk and of a tile
-         + 2 * 64 * 64            // probabilities, score gradients
-         + 4 * 64                 // row pointers, lse, dots
+  return 64 * padded_dim * 7                    // k, kᵀ, vᵀ, grad_k, grad_v, q, grad_out of a chunk and of a tile
+         + 2 * 64 * 64                          // probabilities, score gradients
+         + 4 * 64                               // row pointers, lse, dots
          + padded_length * group * padded_dim;  // grad_q of the kv head's queries
 }
 

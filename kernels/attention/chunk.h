@@ -71,9 +71,7 @@ LATHE_INLINE VecI in_span(KeySpan span, int v, VecI lane) {
   return (key >= span.begin) & (key < span.end);
 }
 
-LATHE_INLINE Vec capped(Vec score, float softcap) {
-  return splat(softcap) * tanh(score * splat(1.0f / softcap));
-}
+LATHE_INLINE Vec capped(Vec score, float softcap) { return splat(softcap) * tanh(score * splat(1.0f / softcap)); }
 
 // Products q·k in row[0, 64) become exp(score − maximum), 0 where masked, over the first `vectors` vectors.
 template <bool masked>

@@ -49,8 +49,8 @@ int64_t rows_of(const TileTask& task) { return task.tokens * task.call->group; }
 template <class T>
 void load_queries(const TileTask& task, float* q) {
   const TileCall& call = *task.call;
-  const T* base = static_cast<const T*>(call.q) + task.first_token * call.q_token +
-                  task.kv_head * call.group * call.q_head;
+  const T* base =
+      static_cast<const T*>(call.q) + task.first_token * call.q_token + task.kv_head * call.group * call.q_head;
   for (int64_t token = 0; token < task.tokens; ++token) {
     for (int64_t h = 0; h < call.group; ++h, q += call.padded_dim) {
       load_padded(base + token * call.q_token + h * call.q_head, call.head_dim, call.padded_dim, q);
@@ -83,7 +83,8 @@ void find_rows(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t coun
 
 template <class T>
 void pad_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
-  for (int64_t j = 0; j < count; ++j, out += padded_dim) load_padded(static_cast<const T*>(rows[j]), dim, padded_dim, out);
+  for (int64_t j = 0; j < count; ++j, out += padded_dim)
+    load_padded(static_cast<const T*>(rows[j]), dim, padded_dim, out);
 }
 
 void spans_of(const TileTask& task, int64_t row, int rows, int64_t chunk, KeySpan* span) {

@@ -90,8 +90,7 @@ static void multiply_rows(Factor factor, B b, int64_t k_begin, int64_t k_end, fl
       column += 2 * lanes;
     }
   }
-  for (; column < columns; column += lanes)
-    multiply_block<R, 1, chain>(factor, b, k_begin, k_end, c, c_row, column);
+  for (; column < columns; column += lanes) multiply_block<R, 1, chain>(factor, b, k_begin, k_end, c, c_row, column);
 }
 
 LATHE_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -43,8 +43,7 @@ struct Plan {
     s.first_token += skipped;
     s.first_position += skipped;
     s.tokens = std::min(tile_tokens, s.tokens - skipped);
-    if (call.window > 0)
-      tile.chunk_begin = std::max<int64_t>(0, s.first_position + 1 - call.window) / attention_chunk;
+    if (call.window > 0) tile.chunk_begin = std::max<int64_t>(0, s.first_position + 1 - call.window) / attention_chunk;
     tile.chunk_end = (s.first_position + s.tokens + attention_chunk - 1) / attention_chunk;
     return tile;
   }
@@ -159,8 +158,7 @@ TileCall tile_call(const Tensor& out, const Tensor& lse, const Tensor& q, int64_
   return call;
 }
 
-void run_tiles(const TileCall& call, int64_t kv_heads, int64_t sequences,
-               FunctionRef<TileSequence(int64_t)> sequence) {
+void run_tiles(const TileCall& call, int64_t kv_heads, int64_t sequences, FunctionRef<TileSequence(int64_t)> sequence) {
   const Plan plan{call, kv_heads, std::clamp<int64_t>(rows_wanted / call.group, 8, tokens_most), sequence};
   const Size size = plan.size(sequences);
   if (size.tiles == 0) return;
@@ -168,8 +166,7 @@ void run_tiles(const TileCall& call, int64_t kv_heads, int64_t sequences,
   const int64_t tasks = size.tiles * kv_heads, threads = thread_count();
   const int64_t slot_floats = Slots::floats(size.rows, size.chunks, call.padded_dim);
   const bool split = tasks < 2 * threads && threads > 1 && size.chunks > 1 &&
-                     size.products * kv_heads >= threads * products_least &&
-                     tasks * slot_floats <= partial_floats_most;
+                     size.products * kv_heads >= threads * products_least && tasks * slot_floats <= partial_floats_most;
 
   const int64_t index_floats = (2 * size.tiles + tile_padding - 1) / tile_padding * tile_padding;
   float* scratch = attention_scratch(ScratchUse::call, index_floats + (split ? tasks * slot_floats : 0));

@@ -19,7 +19,6 @@ struct TileSequence {
 };
 
 // Which tiles and which parts of them run at once depends on the shapes and the threads; the results do not.
-void run_tiles(const TileCall& call, int64_t kv_heads, int64_t sequences,
-               FunctionRef<TileSequence(int64_t)> sequence);
+void run_tiles(const TileCall& call, int64_t kv_heads, int64_t sequences, FunctionRef<TileSequence(int64_t)> sequence);
 
 }  // namespace lathe::kernels

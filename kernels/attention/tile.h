@@ -50,7 +50,7 @@ struct TilePartials {
 struct TileTask {
   const TileCall* call;
   KeyRows keys;
-  int64_t first_token;     // of the tile, in q
+  int64_t first_token;  // of the tile, in q
   int64_t tokens;
   int64_t first_position;  // of the first token, in its sequence
   int64_t kv_head;

@@ -48,7 +48,12 @@ inline Case base(std::string name, const Model& model, DType dtype, const std::v
           .inputs = {{.name = "q", .shape = queries, .dtype = dtype, .values = normal(), .padding = padding},
                      {.name = "k", .shape = keys, .dtype = dtype, .values = normal(), .padding = padding},
                      {.name = "v", .shape = keys, .dtype = dtype, .values = normal(), .padding = padding},
-                     {.name = "cu_seqlens", .shape = {bounds}, .dtype = DType::i32, .values = values(cu_seqlens), .batch = Batch::bounds, .on_cpu = true}},
+                     {.name = "cu_seqlens",
+                      .shape = {bounds},
+                      .dtype = DType::i32,
+                      .values = values(cu_seqlens),
+                      .batch = Batch::bounds,
+                      .on_cpu = true}},
           .reduction = static_cast<int64_t>(std::max<double>(longest(cu_seqlens), model.head_dim))};
 }
 
@@ -73,7 +78,8 @@ inline Case backward(std::string name, const Model& unscaled, DType dtype, const
   Case result = base(std::move(name), model, dtype, cu_seqlens, padding);
   const Shape queries = result.inputs[0].shape, keys = result.inputs[1].shape;
   const int64_t tokens = queries[0];
-  result.inputs.push_back({.name = "grad_out", .shape = queries, .dtype = dtype, .values = normal(), .padding = padding});
+  result.inputs.push_back(
+      {.name = "grad_out", .shape = queries, .dtype = dtype, .values = normal(), .padding = padding});
   result.inputs.push_back({.name = "out", .shape = queries, .dtype = dtype, .values = computed(), .padding = padding});
   result.inputs.push_back({.name = "lse", .shape = {model.heads, tokens}, .values = computed(), .batch_dimension = 1});
   result.outputs = {{.name = "grad_q", .shape = queries, .dtype = dtype, .padding = padding, .factor = 3},
@@ -87,9 +93,10 @@ inline Case backward(std::string name, const Model& unscaled, DType dtype, const
     kernels::attention_forward(a["out"], a["lse"], a["q"], a["k"], a["v"], a["cu_seqlens"], params);
   };
   result.prepare = run_forward;
-  result.gradient = {{.forward = run_forward,
-                      .results = {{.name = "out", .cotangent = "grad_out"}},
-                      .gradients = {{.of = "q", .in = "grad_q"}, {.of = "k", .in = "grad_k"}, {.of = "v", .in = "grad_v"}}}};
+  result.gradient = {
+      {.forward = run_forward,
+       .results = {{.name = "out", .cotangent = "grad_out"}},
+       .gradients = {{.of = "q", .in = "grad_q"}, {.of = "k", .in = "grad_k"}, {.of = "v", .in = "grad_v"}}}};
   result.flops = 10 * visible_pairs(cu_seqlens, model.params.window) * model.heads * model.head_dim;
   result.bytes = 4.0 * tokens * (model.heads + model.kv_heads) * model.head_dim * size_of(dtype);
   return result;
@@ -104,41 +111,34 @@ inline std::vector<Operation> attention_operations() {
   const Model both{4, 2, 24, {.window = 9, .softcap = 3.0f}};
   const std::vector<double> packed{0, 100, 200, 300, 400, 500, 600, 700, 800}, edges{0, 1, 64, 64, 128, 193};
   const DType f32 = DType::f32, bf16 = DType::bf16;
-  return {{.name = "attention_forward",
-           .cases = {forward("smollm2_f32", smollm2, f32, {0, 1, 64, 69}),
-                     forward("smollm2_bf16", smollm2, bf16, {0, 5, 70}, 8),
-                     forward("edges_f32", {3, 1, 16}, f32, edges),
-                     forward("edges_bf16", {2, 2, 16}, bf16, edges),
-                     forward("mha_d80_f32", {2, 2, 80}, f32, {0, 63, 66}),
-                     forward("gqa8_d96_bf16", {8, 1, 96}, bf16, {0, 66}),
-                     forward("d128_f32", {2, 1, 128}, f32, {0, 65}),
-                     forward("d256_bf16", {1, 1, 256}, bf16, {0, 3, 40}),
-                     forward("d5_f32_padded", {3, 3, 5}, f32, {0, 9, 80}, 3),
-                     forward("t200_f32", {1, 1, 16}, f32, {0, 200}),
-                     forward("window_f32", windowed, f32, {0, 3, 203}),
-                     forward("window_bf16", windowed, bf16, {0, 150}),
-                     forward("softcap_f32", capped, f32, {0, 70}),
-                     forward("window_softcap_f32", both, f32, {0, 30, 31}),
-                     forward("window_softcap_bf16", both, bf16, {0, 30, 31})},
-           .timed = {forward("smollm2_8x100_f32", smollm2, f32, packed),
-                     forward("smollm2_8x100_bf16", smollm2, bf16, packed),
-                     forward("smollm2_1024_f32", smollm2, f32, {0, 1024}),
-                     forward("smollm2_1024_bf16", smollm2, bf16, {0, 1024})}},
-          {.name = "attention_backward",
-           .cases = {backward("smollm2_f32", smollm2, f32, {0, 1, 20, 86}),
-                     backward("smollm2_bf16", smollm2, bf16, {0, 40}, 8),
-                     backward("edges_f32", {3, 1, 16}, f32, edges),
-                     backward("d80_bf16", {2, 2, 80}, bf16, {0, 3, 69}),
-                     backward("gqa8_d96_f32", {8, 1, 96}, f32, {0, 12}),
-                     backward("d256_f32", {1, 1, 256}, f32, {0, 20}),
-                     backward("d5_f32_padded", {3, 3, 5}, f32, {0, 9, 80}, 3),
-                     backward("window_f32", windowed, f32, {0, 3, 203}),
-                     backward("softcap_f32", capped, f32, {0, 70}),
-                     backward("window_softcap_bf16", both, bf16, {0, 30, 31})},
-           .timed = {backward("smollm2_8x100_f32", smollm2, f32, packed),
-                     backward("smollm2_8x100_bf16", smollm2, bf16, packed),
-                     backward("smollm2_1024_f32", smollm2, f32, {0, 1024}),
-                     backward("smollm2_1024_bf16", smollm2, bf16, {0, 1024})}}};
+  return {
+      {.name = "attention_forward",
+       .cases = {forward("smollm2_f32", smollm2, f32, {0, 1, 64, 69}),
+                 forward("smollm2_bf16", smollm2, bf16, {0, 5, 70}, 8), forward("edges_f32", {3, 1, 16}, f32, edges),
+                 forward("edges_bf16", {2, 2, 16}, bf16, edges), forward("mha_d80_f32", {2, 2, 80}, f32, {0, 63, 66}),
+                 forward("gqa8_d96_bf16", {8, 1, 96}, bf16, {0, 66}), forward("d128_f32", {2, 1, 128}, f32, {0, 65}),
+                 forward("d256_bf16", {1, 1, 256}, bf16, {0, 3, 40}),
+                 forward("d5_f32_padded", {3, 3, 5}, f32, {0, 9, 80}, 3),
+                 forward("t200_f32", {1, 1, 16}, f32, {0, 200}), forward("window_f32", windowed, f32, {0, 3, 203}),
+                 forward("window_bf16", windowed, bf16, {0, 150}), forward("softcap_f32", capped, f32, {0, 70}),
+                 forward("window_softcap_f32", both, f32, {0, 30, 31}),
+                 forward("window_softcap_bf16", both, bf16, {0, 30, 31})},
+       .timed = {forward("smollm2_8x100_f32", smollm2, f32, packed),
+                 forward("smollm2_8x100_bf16", smollm2, bf16, packed),
+                 forward("smollm2_1024_f32", smollm2, f32, {0, 1024}),
+                 forward("smollm2_1024_bf16", smollm2, bf16, {0, 1024})}},
+      {.name = "attention_backward",
+       .cases = {backward("smollm2_f32", smollm2, f32, {0, 1, 20, 86}),
+                 backward("smollm2_bf16", smollm2, bf16, {0, 40}, 8), backward("edges_f32", {3, 1, 16}, f32, edges),
+                 backward("d80_bf16", {2, 2, 80}, bf16, {0, 3, 69}), backward("gqa8_d96_f32", {8, 1, 96}, f32, {0, 12}),
+                 backward("d256_f32", {1, 1, 256}, f32, {0, 20}),
+                 backward("d5_f32_padded", {3, 3, 5}, f32, {0, 9, 80}, 3),
+                 backward("window_f32", windowed, f32, {0, 3, 203}), backward("softcap_f32", capped, f32, {0, 70}),
+                 backward("window_softcap_bf16", both, bf16, {0, 30, 31})},
+       .timed = {backward("smollm2_8x100_f32", smollm2, f32, packed),
+                 backward("smollm2_8x100_bf16", smollm2, bf16, packed),
+                 backward("smollm2_1024_f32", smollm2, f32, {0, 1024}),
+                 backward("smollm2_1024_bf16", smollm2, bf16, {0, 1024})}}};
 }
 
 }  // namespace lathe::testing

@@ -14,9 +14,7 @@ LATHE_CHECK_OPERATIONS(lathe::testing::attention_operations());
 namespace lathe::kernels {
 namespace {
 
-Tensor i32(std::vector<int32_t> values) {
-  return Tensor::of<int32_t>(values, {static_cast<int64_t>(values.size())});
-}
+Tensor i32(std::vector<int32_t> values) { return Tensor::of<int32_t>(values, {static_cast<int64_t>(values.size())}); }
 
 Tensor f64_like(const Tensor& x) { return Tensor::empty(x.shape(), DType::f64); }
 

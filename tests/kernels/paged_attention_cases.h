@@ -54,18 +54,38 @@ inline Case attend(std::string name, int64_t heads, int64_t kv_heads, int64_t he
           .inputs = {{.name = "q", .shape = queries, .dtype = dtype, .values = normal(), .padding = padding},
                      {.name = "k_pages", .shape = kv, .dtype = dtype, .values = normal(), .batch = Batch::shared},
                      {.name = "v_pages", .shape = kv, .dtype = dtype, .values = normal(), .batch = Batch::shared},
-                     {.name = "block_table", .shape = {count, max_pages}, .dtype = DType::i32, .values = values(deal_pages(sequences, page_size, max_pages, pages)), .batch = Batch::sequences, .on_cpu = true},
-                     {.name = "cu_seqlens", .shape = {count + 1}, .dtype = DType::i32, .values = values(bounds), .batch = Batch::bounds, .on_cpu = true},
-                     {.name = "context_lens", .shape = {count}, .dtype = DType::i32, .values = values(contexts), .batch = Batch::sequences, .on_cpu = true}},
+                     {.name = "block_table",
+                      .shape = {count, max_pages},
+                      .dtype = DType::i32,
+                      .values = values(deal_pages(sequences, page_size, max_pages, pages)),
+                      .batch = Batch::sequences,
+                      .on_cpu = true},
+                     {.name = "cu_seqlens",
+                      .shape = {count + 1},
+                      .dtype = DType::i32,
+                      .values = values(bounds),
+                      .batch = Batch::bounds,
+                      .on_cpu = true},
+                     {.name = "context_lens",
+                      .shape = {count},
+                      .dtype = DType::i32,
+                      .values = values(contexts),
+                      .batch = Batch::sequences,
+                      .on_cpu = true}},
           .outputs = {{.name = "out", .shape = queries, .dtype = dtype, .padding = padding}},
-          .run = [params](const Arguments& a) {
-            kernels::paged_attention(a["out"], a["q"], a["k_pages"], a["v_pages"], a["block_table"], a["cu_seqlens"],
-                                     a["context_lens"], params);
-          },
+          .run =
+              [params](const Arguments& a) {
+                kernels::paged_attention(a["out"], a["q"], a["k_pages"], a["v_pages"], a["block_table"],
+                                         a["cu_seqlens"], a["context_lens"], params);
+              },
           .reduction = std::max(longest, head_dim),
           .flops = 4 * pairs * static_cast<double>(heads * head_dim),
           .bytes = 2.0 * static_cast<double>(kv_heads * head_dim * size_of(dtype)) *
-                   [&] { double sum = 0; for (double c : contexts) sum += c; return sum; }()};
+                   [&] {
+                     double sum = 0;
+                     for (double c : contexts) sum += c;
+                     return sum;
+                   }()};
 }
 
 }  // namespace paged_attention_cases
@@ -76,9 +96,12 @@ inline std::vector<Operation> paged_attention_operations() {
   const std::vector<Sequence> mixed{{1, 70}, {0, 5}, {66, 66}, {3, 130}, {1, 1}};
   std::vector<Sequence> eight(8, Sequence{1, 1024});
   return {{.name = "paged_attention",
-           .cases = {attend("smollm2_f32", 9, 3, 64, f32, 16, mixed), attend("smollm2_bf16", 9, 3, 64, bf16, 32, mixed, {}, 8),
-                     attend("alone_f32", 9, 3, 64, f32, 64, {{1, 200}}), attend("gqa8_d96_f32", 8, 1, 96, f32, 16, {{2, 80}}),
-                     attend("d256_bf16", 2, 2, 256, bf16, 16, {{1, 65}}), attend("d5_f32_padded", 3, 3, 5, f32, 16, mixed, {}, 3),
+           .cases = {attend("smollm2_f32", 9, 3, 64, f32, 16, mixed),
+                     attend("smollm2_bf16", 9, 3, 64, bf16, 32, mixed, {}, 8),
+                     attend("alone_f32", 9, 3, 64, f32, 64, {{1, 200}}),
+                     attend("gqa8_d96_f32", 8, 1, 96, f32, 16, {{2, 80}}),
+                     attend("d256_bf16", 2, 2, 256, bf16, 16, {{1, 65}}),
+                     attend("d5_f32_padded", 3, 3, 5, f32, 16, mixed, {}, 3),
                      attend("page_of_one_f32", 2, 1, 16, f32, 1, {{3, 70}}),
                      attend("window_softcap_f32", 4, 2, 24, f32, 16, mixed, {.window = 40, .softcap = 3.0f}),
                      attend("window_softcap_bf16", 4, 2, 24, bf16, 16, mixed, {.window = 40, .softcap = 3.0f})},

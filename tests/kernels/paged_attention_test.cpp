@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <numeric>
+#include <ostream>
 
 #include "core/error.h"
 #include "core/thread_pool.h"
@@ -16,9 +17,7 @@ LATHE_CHECK_OPERATIONS(lathe::testing::paged_attention_operations());
 namespace lathe::kernels {
 namespace {
 
-Tensor i32(std::vector<int32_t> values) {
-  return Tensor::of<int32_t>(values, {static_cast<int64_t>(values.size())});
-}
+Tensor i32(std::vector<int32_t> values) { return Tensor::of<int32_t>(values, {static_cast<int64_t>(values.size())}); }
 
 Tensor random_tensor(RandomStream& random, const Shape& shape, DType dtype) {
   const Tensor x = Tensor::empty(shape, dtype);
@@ -36,6 +35,7 @@ struct Model {
   int64_t heads, kv_heads, head_dim;
   AttentionParams params;
   DType dtype;
+  friend void PrintTo(const Model& model, std::ostream* stream) { *stream << model.name; }
 };
 
 // Sequences with their queries, keys and values, what attention_forward makes of them packed, and a cache of pages that
@@ -90,9 +90,8 @@ class Conversations {
     const Tensor queries = gather(q, rows), out = Tensor::empty(queries.shape(), model_.dtype);
     kv_append(k_pages_, v_pages_, gather(k_, rows), gather(v_, rows),
               Tensor::of<int64_t>(slots, {static_cast<int64_t>(slots.size())}));
-    paged_attention(out, queries, k_pages_, v_pages_,
-                    i32(table).view({static_cast<int64_t>(parts.size()), max_pages_}), i32(bounds), i32(contexts),
-                    model_.params);
+    paged_attention(out, queries, k_pages_, v_pages_, i32(table).view({static_cast<int64_t>(parts.size()), max_pages_}),
+                    i32(bounds), i32(contexts), model_.params);
     return same_bits(out, gather(trained, rows));
   }
 
@@ -111,9 +110,7 @@ class Conversations {
   Tensor q, trained;
 
  private:
-  int32_t page(int sequence, int64_t index) const {
-    return order_[static_cast<size_t>(sequence * max_pages_ + index)];
-  }
+  int32_t page(int sequence, int64_t index) const { return order_[static_cast<size_t>(sequence * max_pages_ + index)]; }
   static Tensor gather(const Tensor& x, const std::vector<int64_t>& rows) {
     const Tensor out = Tensor::empty({static_cast<int64_t>(rows.size()), x.dim(1), x.dim(2)}, x.dtype());
     const int64_t bytes = x.dim(1) * x.dim(2) * size_of(x.dtype());
@@ -174,7 +171,8 @@ TEST_P(OneOrder, PrefillMayBeSplitAnywhere) {
     for (int s = 0; s < talk.count(); ++s) {
       for (int64_t at = 0; at < talk.length(s);) {
         const int64_t count = std::min<int64_t>(talk.length(s) - at, 1 + static_cast<int64_t>(random.below(70)));
-        EXPECT_TRUE(talk.step({{s, at, count}})) << "sequence " << s << ", tokens " << at << " and " << count - 1 << " after";
+        EXPECT_TRUE(talk.step({{s, at, count}}))
+            << "sequence " << s << ", tokens " << at << " and " << count - 1 << " after";
         at += count;
       }
     }
@@ -201,12 +199,13 @@ TEST_P(OneOrder, ABatchMayMixPrefillAndDecode) {
 
 INSTANTIATE_TEST_SUITE_P(
     Models, OneOrder,
-    ::testing::Values(Model{"smollm2_f32", 9, 3, 64, {.scale = 0.125f}, DType::f32},
-                      Model{"smollm2_bf16", 9, 3, 64, {.scale = 0.125f}, DType::bf16},
-                      Model{"gqa8_window_softcap_f32", 8, 1, 16, {.scale = 0.25f, .window = 50, .softcap = 2.0f}, DType::f32},
-                      Model{"mha_d5_window_bf16", 3, 3, 5, {.scale = 0.4f, .window = 64}, DType::bf16},
-                      Model{"d80_f32", 2, 1, 80, {.scale = 0.1f}, DType::f32},
-                      Model{"f64", 2, 1, 6, {.scale = 0.4f, .window = 90, .softcap = 4.0f}, DType::f64}),
+    ::testing::Values(
+        Model{"smollm2_f32", 9, 3, 64, {.scale = 0.125f}, DType::f32},
+        Model{"smollm2_bf16", 9, 3, 64, {.scale = 0.125f}, DType::bf16},
+        Model{"gqa8_window_softcap_f32", 8, 1, 16, {.scale = 0.25f, .window = 50, .softcap = 2.0f}, DType::f32},
+        Model{"mha_d5_window_bf16", 3, 3, 5, {.scale = 0.4f, .window = 64}, DType::bf16},
+        Model{"d80_f32", 2, 1, 80, {.scale = 0.1f}, DType::f32},
+        Model{"f64", 2, 1, 6, {.scale = 0.4f, .window = 90, .softcap = 4.0f}, DType::f64}),
     [](const auto& info) { return info.param.name; });
 
 // ---- pages and errors ----
@@ -246,7 +245,8 @@ TEST(KvAppend, RejectsWhatDoesNotFit) {
 
 TEST(KvCopyPages, CopiesInOrder) {
   RandomStream random(6, RandomPurpose::test);
-  const Tensor k_pages = random_tensor(random, {4, 2, 4, 3}, DType::bf16), v_pages = random_tensor(random, {4, 2, 4, 3}, DType::bf16);
+  const Tensor k_pages = random_tensor(random, {4, 2, 4, 3}, DType::bf16),
+               v_pages = random_tensor(random, {4, 2, 4, 3}, DType::bf16);
   const Tensor k_before = k_pages.clone(), v_before = v_pages.clone();
   kv_copy_pages(k_pages, v_pages, i32({0, 1, 2}), i32({1, 3, 2}));  // page 1's new content goes on to 3
   for (const auto& [pages, before] : {std::pair{k_pages, k_before}, std::pair{v_pages, v_before}}) {

@@ -13,27 +13,35 @@ inline constexpr int64_t table_rows = 40;
 inline Case rotation(std::string name, int64_t tokens, int64_t heads, int64_t head_dim, DType dtype,
                      kernels::RopeDirection direction, int64_t padding = 0, bool in_place = false) {
   const Shape shape{tokens, heads, head_dim}, table{table_rows, head_dim / 2};
-  Case result{.name = std::move(name),
-              .inputs = {{.name = "x", .shape = shape, .dtype = dtype, .values = normal(), .padding = padding},
-                         {.name = "positions", .shape = {tokens}, .dtype = DType::i32, .values = integers(0, table_rows - 1), .on_cpu = true},
-                         {.name = "cos", .shape = table, .values = uniform(-1, 1), .batch = Batch::shared},
-                         {.name = "sin", .shape = table, .values = uniform(-1, 1), .batch = Batch::shared}},
-              .outputs = {{.name = "out", .shape = shape, .dtype = dtype, .padding = padding, .in_place_of = in_place ? "x" : ""}},
-              .run = [direction](const Arguments& a) {
-                kernels::rope(a["out"], a["x"], a["positions"], a["cos"], a["sin"], direction);
-              },
-              .reduction = 2,
-              .flops = 3.0 * tokens * heads * head_dim,
-              .bytes = 2.0 * tokens * heads * head_dim * size_of(dtype)};
+  Case result{
+      .name = std::move(name),
+      .inputs = {{.name = "x", .shape = shape, .dtype = dtype, .values = normal(), .padding = padding},
+                 {.name = "positions",
+                  .shape = {tokens},
+                  .dtype = DType::i32,
+                  .values = integers(0, table_rows - 1),
+                  .on_cpu = true},
+                 {.name = "cos", .shape = table, .values = uniform(-1, 1), .batch = Batch::shared},
+                 {.name = "sin", .shape = table, .values = uniform(-1, 1), .batch = Batch::shared}},
+      .outputs =
+          {{.name = "out", .shape = shape, .dtype = dtype, .padding = padding, .in_place_of = in_place ? "x" : ""}},
+      .run =
+          [direction](const Arguments& a) {
+            kernels::rope(a["out"], a["x"], a["positions"], a["cos"], a["sin"], direction);
+          },
+      .reduction = 2,
+      .flops = 3.0 * tokens * heads * head_dim,
+      .bytes = 2.0 * tokens * heads * head_dim * size_of(dtype)};
   if (direction == kernels::RopeDirection::backward) {
     // x is the gradient that arrives at `rotated`; with respect to `input` it is out.
     result.inputs.push_back({.name = "input", .shape = shape, .dtype = dtype, .values = normal()});
-    GradientCheck check{
-        .forward = [](const Arguments& a) {
-          kernels::rope(a["rotated"], a["input"], a["positions"], a["cos"], a["sin"], kernels::RopeDirection::forward);
-        },
-        .results = {{.name = "rotated", .cotangent = "x"}},
-        .gradients = {{.of = "input", .in = "out"}}};
+    GradientCheck check{.forward =
+                            [](const Arguments& a) {
+                              kernels::rope(a["rotated"], a["input"], a["positions"], a["cos"], a["sin"],
+                                            kernels::RopeDirection::forward);
+                            },
+                        .results = {{.name = "rotated", .cotangent = "x"}},
+                        .gradients = {{.of = "input", .in = "out"}}};
     result.gradient = {check};
   }
   return result;

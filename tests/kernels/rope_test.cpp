@@ -62,8 +62,8 @@ TEST(RopeGolden, EqualsFloat64PyTorch) {
     const Tensor cosines = Tensor::empty({tokens, frequency.dim(0)}, DType::f64);
     const Tensor sines = Tensor::empty(cosines.shape(), DType::f64);
     for (int64_t i = 0; i < cosines.numel(); ++i) {
-      const double angle = static_cast<double>(positions[i / frequency.dim(0)]) *
-                           frequency.data<double>()[i % frequency.dim(0)];
+      const double angle =
+          static_cast<double>(positions[i / frequency.dim(0)]) * frequency.data<double>()[i % frequency.dim(0)];
       cosines.data<double>()[i] = std::cos(angle);
       sines.data<double>()[i] = std::sin(angle);
     }
