@@ -15,6 +15,7 @@
 #include "programs/train/commands.h"
 #include "programs/train/sft_settings.h"
 #include "train/memory_estimate.h"
+#include "train/report.h"
 #include "train/run_files.h"
 #include "train/sft_data.h"
 #include "train/sft_objective.h"
@@ -138,6 +139,28 @@ Totals run_steps(train::Trainer& trainer) {
   return totals;
 }
 
+void write_report(const train::SftConfig& config, const Plan& plan, const train::Trainer& trainer, const Totals& totals) {
+  const train::TrainingSet& set = plan.data.training;
+  int64_t trained = 0;
+  for (const nn::Parameter& parameter : trainer.optimizer().parameters()) trained += parameter.master.numel();
+  const int64_t weights = plan.files.config.parameter_count();
+  train::ReportContents contents;
+  contents.title = std::filesystem::path(config.output_dir).filename().string() + ": supervised fine-tuning";
+  contents.facts = {{"model", std::filesystem::path(config.model).filename().string()},
+                    {"trained", fmt::format("{} of {} parameters", trained, weights)},
+                    {"dataset", std::filesystem::path(config.dataset).filename().string()},
+                    {"rows", fmt::format("{} ({} tokens, {} learnt)", set.rows(), set.tokens(), set.labelled_tokens())},
+                    {"steps", fmt::format("{} of {}, {} rows each", trainer.steps_done(), trainer.total_steps(), config.rows_per_step())},
+                    {"computed in", std::string(name_of(plan.dtype))}};
+  if (totals.seconds > 0)
+    contents.facts.emplace_back("speed", fmt::format("{:.0f} tokens/s on {} threads", totals.rate(), thread_count()));
+  for (const auto& [name, value] : totals.evaluation) contents.facts.emplace_back(name, fmt::format("{:.4f}", value));
+  contents.config_yaml = train::resolved_yaml(config);
+  contents.memory_table = memory_table({}) + "\nestimated before the run:\n" + plan.memory.table();
+  contents.samples = plan.data.samples;
+  train::write_report(config.output_dir, contents);
+}
+
 void print_summary(const train::SftConfig& config, const Totals& totals, double seconds, const train::Trainer& trainer, bool json) {
   if (json) {
     ordered_json summary = {{"output_dir", config.output_dir},       {"steps", trainer.steps_done()},
@@ -177,6 +200,7 @@ void run(const SftArguments& arguments) {
   const std::filesystem::path output_dir = config.output_dir;
   write_file_atomically(output_dir / "config.yaml", train::resolved_yaml(config));
   const Totals totals = run_steps(trainer);
+  write_report(config, plan, trainer, totals);
   train::write_result(output_dir, *model, trainer.optimizer(), config.model);
   print_summary(config, totals, std::chrono::duration<double>(Clock::now() - start).count(), trainer, json);
 }

@@ -1,0 +1,25 @@
+// report.html: what a run was and how it went, in one file that opens without a network.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "train/sft_data.h"
+
+namespace lathe::train {
+
+struct ReportContents {
+  std::string title;
+  std::vector<std::pair<std::string, std::string>> facts;  // name, value: the model, rows, steps, speed
+  std::string config_yaml;
+  std::string memory_table;
+  std::vector<SampleRow> samples;
+};
+
+// Plots come from metrics.jsonl and timings.jsonl in output_dir, so that a resumed run shows all of its steps. Written aside
+// and renamed.
+void write_report(const std::filesystem::path& output_dir, const ReportContents& contents);
+
+}  // namespace lathe::train
