@@ -18,6 +18,7 @@ foreach(source IN LISTS cuda_sources)
 endforeach()
 
 target_sources(lathe_kernels PRIVATE ${simt_sources} ${simt_host})
+set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/block.cpp PROPERTIES COMPILE_OPTIONS -g)  # what gdb asks for: docs/simt.md
 target_link_libraries(lathe_kernels PRIVATE Boost::context ${CMAKE_DL_LIBS})
 target_compile_definitions(lathe_kernels PRIVATE LATHE_DEVICE_ANCHOR=lathe_simt_anchor)
 # The device registers itself when a program starts; this keeps the linker from leaving it out.
@@ -26,7 +27,7 @@ target_link_options(lathe_kernels INTERFACE -Wl,-u,lathe_simt_anchor)
 add_library(lathe_simt_kernels OBJECT ${simt_kernels})
 target_link_libraries(lathe_simt_kernels PRIVATE lathe_flags)
 # Debug information names the lines of faults; paths are from the root of the tree.
-set(simt_flags -O1 -g1 -ffile-prefix-map=${CMAKE_SOURCE_DIR}/= -Wno-unused-function -Wno-unknown-pragmas)
+set(simt_flags $<IF:$<CONFIG:Debug>,-O0,-O1> -g -ffile-prefix-map=${CMAKE_SOURCE_DIR}/= -Wno-unused-function -Wno-unknown-pragmas)
 if(NOT LATHE_SANITIZE)
   # Not ThreadSanitizer: only its calls before every access, which memory_checks.cpp answers.
   list(APPEND simt_flags -fsanitize=thread)
