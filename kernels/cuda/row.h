@@ -13,12 +13,14 @@ inline constexpr int group_elements = 8;
 template <class Vector>
 Vector load_vector(const void* address, ::lathe::simt::Where where = ::lathe::simt::Where::current()) {
   ::lathe::simt::check_aligned(address, sizeof(Vector), where);
-  return *static_cast<const Vector*>(address);
+  Vector value;
+  __builtin_memcpy(&value, address, sizeof value);  // goes on after a report
+  return value;
 }
 template <class Vector>
 void store_vector(void* address, Vector value, ::lathe::simt::Where where = ::lathe::simt::Where::current()) {
   ::lathe::simt::check_aligned(address, sizeof(Vector), where);
-  *static_cast<Vector*>(address) = value;
+  __builtin_memcpy(address, &value, sizeof value);
 }
 #else
 template <class Vector>
