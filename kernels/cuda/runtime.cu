@@ -1,4 +1,5 @@
 // Memory, copies and waiting on one kind of device, through the CUDA runtime or its stand-in.
+#include <mutex>
 #include <string>
 
 #include "core/caching_allocator.h"
@@ -36,6 +37,8 @@ void use(int index) {
 Allocator& allocator(int index) {
   static CachingAllocator* allocators[max_devices] = {};
   use(index);
+  static std::mutex making;
+  const std::lock_guard lock(making);
   if (allocators[index] == nullptr)
     allocators[index] = new CachingAllocator({.device = to_string({kind, index}), .take = take, .give = give, .free_bytes = free_bytes, .host_memory = LATHE_SIMT});
   return *allocators[index];
@@ -63,6 +66,8 @@ cudaStream_t current_stream() {
 #if !LATHE_SIMT
   check(cudaGetDevice(&device), "asking for the device");
 #endif
+  static std::mutex making;
+  const std::lock_guard lock(making);
   if (streams[device] == nullptr) check(cudaStreamCreateWithFlags(&streams[device], cudaStreamNonBlocking), "making a stream");
   return streams[device];
 }
@@ -74,33 +79,41 @@ void check(cudaError_t error, const char* doing) {
   throw Error(text);
 }
 
-// Asked before every use of the device: remembered once the answer is yes.
-std::string why_unavailable(int index) {
-  static int count = 0;
-  if (count == 0) {
-    const cudaError_t error = cudaGetDeviceCount(&count);
-    if (error != cudaSuccess) {
-      cudaGetLastError();
-      count = 0;
-      return std::string("--device cuda needs an NVIDIA card and its driver, and the CUDA runtime finds none here: ") +
-             cudaGetErrorString(error) + "; use --device cpu";
-    }
+namespace {
+
+struct Devices {
+  int count = 0;
+  std::string why_none;
+};
+
+Devices look_for_devices() {
+  Devices found;
+  const cudaError_t error = cudaGetDeviceCount(&found.count);
+  if (error != cudaSuccess) {
+    cudaGetLastError();
+    found.count = 0;
+    found.why_none = std::string("--device cuda needs an NVIDIA card and a driver that is new enough; the CUDA runtime says: ") +
+                     cudaGetErrorString(error) + ". Use --device cpu";
   }
-  if (index < 0 || index >= (count < max_devices ? count : max_devices))
-    return "device " + to_string(Device{kind, index}) + " does not exist: this machine has " + std::to_string(count) + " of that kind";
 #if !LATHE_SIMT
-  static bool checked[max_devices] = {};
-  if (!checked[index]) {
+  for (int i = 0; i < found.count; ++i) {
     int major = 0;
-    if (const cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index); error != cudaSuccess)
-      return std::string("device ") + to_string(Device{kind, index}) + " does not answer: " + cudaGetErrorString(error);
-    if (major < 8)
-      return "device " + to_string(Device{kind, index}) + " has compute capability " + std::to_string(major) +
-             ".x; Lathe's kernels need 8.0 (A100, RTX 30) or newer";
-    checked[index] = true;
+    if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i) == cudaSuccess && major >= 8) continue;
+    found.why_none = "device " + to_string(Device{kind, i}) + " has compute capability " + std::to_string(major) +
+                     ".x; Lathe's kernels need 8.0 (A100, RTX 30) or newer. CUDA_VISIBLE_DEVICES can leave it out";
   }
 #endif
-  return "";
+  return found;
+}
+
+}  // namespace
+
+// Looked for once: cards do not come and go.
+std::string why_unavailable(int index) {
+  static const Devices found = look_for_devices();
+  if (!found.why_none.empty()) return found.why_none;
+  if (index >= 0 && index < found.count && index < max_devices) return "";
+  return "device " + to_string(Device{kind, index}) + " does not exist: this machine has " + std::to_string(found.count) + " of that kind";
 }
 
 void copy_in(int index, void* to, const void* from, int64_t bytes) { copy(index, to, from, bytes, cudaMemcpyHostToDevice); }

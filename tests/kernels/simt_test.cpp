@@ -142,6 +142,7 @@ TEST(Simt, NamesAMisalignedVector) {
 TEST(SimtDeathTest, AddressSanitizerNamesTheLineOfAnOffByOne) {
   EXPECT_DEATH(run_planted(Planted::off_by_one_shared), "use-after-poison");
   EXPECT_DEATH(run_planted(Planted::read_before_copy_arrived), "use-after-poison");
+  EXPECT_DEATH(run_planted(Planted::off_by_one_global, std::vector<float>(threads)), "use-after-poison");
 }
 #endif
 
