@@ -39,6 +39,7 @@ class CallArguments {
 
 Value apply_filter(const std::string& name, const Value& value, const CallArguments& arguments, Budget& budget);
 bool apply_test(const std::string& name, const Value& value, const CallArguments& arguments, Budget& budget);
+Value call_text_method(const Text& text, const CallArguments& arguments, Budget& budget);
 bool has_method(const Value& receiver, const std::string& name);
 Value call_method(const Value& receiver, const CallArguments& arguments, Budget& budget);
 
