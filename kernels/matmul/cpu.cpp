@@ -113,7 +113,7 @@ void multiply_tile(Stretch first, Stretch second, float* accumulators, bool begi
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
       for (int j = 0; j < vectors; ++j)
-        sums[i][j] = begins ? zero() : load(accumulators + i * panel_width + column + j * lanes);
+        sums[i][j] = zero();
     const uint32_t* left = first.left;
     const uint32_t* right = first.right + column;
     for (int64_t unit = 0; unit < first.units; ++unit, left += rows * S::left_words, right += panel_width)
@@ -125,7 +125,10 @@ void multiply_tile(Stretch first, Stretch second, float* accumulators, bool begi
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) store(accumulators + i * panel_width + column + j * lanes, sums[i][j]);
+      for (int j = 0; j < vectors; ++j) {
+        float* total = accumulators + i * panel_width + column + j * lanes;
+        store(total, begins ? sums[i][j] : load(total) + sums[i][j]);
+      }
   }
 }
 

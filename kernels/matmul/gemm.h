@@ -100,8 +100,8 @@ struct PackLeft {
   int64_t tile_stride;
 };
 
-// Tiles × panels of a problem over units [first_unit, last_unit). `begins` starts the chains at zero, otherwise they go
-// on from `accumulators`; `ends` adds the second pair of operands and writes out.
+// Tiles × panels of a problem over units [first_unit, last_unit). `begins` starts the sums, otherwise they are added to
+// `accumulators`; `ends` adds the second pair of operands and writes out.
 struct Block {
   const Problem* problem;
   int64_t row_offset;
@@ -118,7 +118,7 @@ struct Block {
   uint32_t* slab2;                   // units_of(k2) · panel_width
 };
 
-// Units of a panel that the loops over tiles stay in: 64 KB. 256 and 1024 were within 2 %, 128 lost 3 to 6 %.
+// Units of a panel that the loops over tiles stay in, and of one chain (matmul.h): 64 KB. 256 and 1024 were within 2 %, 128 lost 3 to 6 %.
 constexpr int64_t slab_units = 512;
 
 // f32 rows [count][columns] into PackedWeight's panels, from row `first` on.

@@ -1,7 +1,9 @@
-// Matrix products. Every output element is ONE chain of fused multiply-adds along the reduced index, ascending from
-// zero, in f32 (pairs of bf16 products where the CPU has them, which take subnormals for zero; f64 for f64; product and
-// sum rounded apart where the CPU has no fma): whatever the batch, the blocking, the threads or the packing, the bits
-// are the same. A LoRA term continues the same chain.
+// Matrix products. The reduced index is cut into groups of 512 (bf16: 1024), counted from 0. Each group is one chain of
+// fused multiply-adds, ascending from zero, in f32 (pairs of bf16 products where the CPU has them, which take subnormals for
+// zero; f64 for f64; product and sum rounded apart where the CPU has no fma); the groups are added in order. A LoRA term
+// continues the last group's chain. Whatever the batch, the blocking, the threads or the packing, the bits are the same.
+// (One chain over all of a vocabulary of 49152 lost 20 times as much: the gradients of SmolLM2's last layer were 4e-4 from
+// their values in f64; now 2e-5, PyTorch's are 6e-5.)
 //
 // dtypes: x, weight and LoRA operands are all f32, all bf16 or all f64; out, bias and residual are of that dtype or f32.
 // out is rounded once. Matrices may have rows that lie apart, their elements are contiguous. ShapeError otherwise.
@@ -56,7 +58,7 @@ struct WeightView {
 
 // What joins the product before the one rounding. Any member may be undefined.
 struct LinearTerms {
-  Tensor lora_t;    // [M, r], x·Aᵀ already scaled; continues the chain with lora_b
+  Tensor lora_t;    // [M, r], x·Aᵀ already scaled; continues the last chain with lora_b
   Tensor lora_b;    // [N, r]
   Tensor bias;      // [N]
   Tensor residual;  // [M, N], added last; may be out
@@ -66,7 +68,7 @@ struct LinearTerms {
 void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms = {});
 
 // grad_x [M, K] = grad_out [M, N] · weight (+ lora_dt [M, r] · lora_a [r, K]) (+ grad_x when accumulate):
-// the chain runs along n, then along r.
+// the sum runs along n, then along r.
 void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt = {},
                            const Tensor& lora_a = {}, bool accumulate = false);
 

@@ -132,7 +132,7 @@ __attribute__((target("avx512f,avx512vl,avx512bf16"))) float add_pair(float sum,
   return _mm_cvtss_f32(_mm_dpbf16_ps(_mm_set_ss(sum), (__m128bh)_mm_cvtsi32_si128(bits(a)), (__m128bh)_mm_cvtsi32_si128(bits(b))));
 }
 
-// The chain that the header promises, one term (or pair) after the other.
+// One chain, one term (or pair) after the other.
 float chain(Isa isa, DType dtype, const std::vector<float>& a, const std::vector<float>& b, float sum = 0) {
   if (isa == Isa::avx512_bf16 && dtype == DType::bf16) {
     for (size_t k = 0; k < a.size(); k += 2) {
@@ -156,16 +156,30 @@ std::vector<float> column(const Tensor& t, int64_t j, int64_t begin, int64_t end
   return values;
 }
 
-TEST_P(MatmulBits, an_element_is_one_ascending_chain_across_slabs_and_stretches) {
-  for (int64_t k : {1, 2, 513, 1100, 17001}) {  // within a slab, over slabs, over stretches of packed left operand
+// The sum that the header promises: a chain for each group of 512 (bf16: 1024) terms, LoRA's terms at the end of the last
+// one, and the groups added in order.
+float grouped_sum(Isa isa, DType dtype, const std::vector<float>& a, const std::vector<float>& b, const std::vector<float>& lora_t,
+                  const std::vector<float>& lora_b) {
+  const size_t group = dtype == DType::bf16 ? 1024 : 512;
+  float total = 0;
+  for (size_t begin = 0; begin < a.size(); begin += group) {
+    const auto first = static_cast<std::ptrdiff_t>(begin), last = static_cast<std::ptrdiff_t>(std::min(begin + group, a.size()));
+    float sum = chain(isa, dtype, {a.begin() + first, a.begin() + last}, {b.begin() + first, b.begin() + last});
+    if (begin + group >= a.size()) sum = chain(isa, dtype, lora_t, lora_b, sum);
+    total = begin == 0 ? sum : total + sum;
+  }
+  return total;
+}
+
+TEST_P(MatmulBits, an_element_is_its_groups_chains_in_order_across_slabs_and_stretches) {
+  for (int64_t k : {1, 2, 512, 513, 1024, 1025, 1100, 17001}) {  // within a slab, over slabs, over stretches of packed left operand
     const Tensor weight = random(35, k, 1), x = random(3, k, 2), t = random(3, 6, 3), b = random(35, 6, 4);
     const PackedWeight packed = pack_weight(weight, dtype());
     const Tensor out = Tensor::empty({3, 35}, DType::f32);
     linear_forward(out, x, packed, {.lora_t = t, .lora_b = b});
     for (int64_t m = 0; m < 3; ++m)
       for (int64_t n = 0; n < 35; ++n)
-        ASSERT_EQ(get(out, m, n), chain(isa(), dtype(), row(t, m), row(b, n),
-                                        chain(isa(), dtype(), row(x, m), row(weight, n))))
+        ASSERT_EQ(get(out, m, n), grouped_sum(isa(), dtype(), row(x, m), row(weight, n), row(t, m), row(b, n)))
             << k << " at " << m << ", " << n;
   }
 }
