@@ -1,9 +1,7 @@
-// Matrix products. The reduced index is cut into groups of 512 (bf16: 1024), counted from 0. Each group is one chain of
-// fused multiply-adds, ascending from zero, in f32 (pairs of bf16 products where the CPU has them, which take subnormals for
-// zero; f64 for f64; product and sum rounded apart where the CPU has no fma); the groups are added in order. A LoRA term
-// continues the last group's chain. Whatever the batch, the blocking, the threads or the packing, the bits are the same.
-// (One chain over all of a vocabulary of 49152 lost 20 times as much: the gradients of SmolLM2's last layer were 4e-4 from
-// their values in f64; now 2e-5, PyTorch's are 6e-5.)
+// Matrix products. An output element is the sum, in order, of chains of 512 (bf16: 1024) fused multiply-adds along the reduced
+// index, each ascending from zero, in f32 (pairs of bf16 products where the CPU has them, which take subnormals for zero; f64
+// for f64; product and sum rounded apart where the CPU has no fma): whatever the batch, the blocking, the threads or the
+// packing, the bits are the same. A LoRA term continues the last chain.
 //
 // dtypes: x, weight and LoRA operands are all f32, all bf16 or all f64; out, bias and residual are of that dtype or f32.
 // out is rounded once. Matrices may have rows that lie apart, their elements are contiguous. ShapeError otherwise.
