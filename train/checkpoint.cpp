@@ -70,10 +70,12 @@ void check_identity(const fs::path& directory, const ordered_json& json, const R
   for (const auto& [name, value] : identity.settings)
     expect_same(directory, name, settings.value(name, "nothing"), value);
   if (json.value("model_fingerprint", "") != hex(identity.model_fingerprint))
-    throw ConfigError("model", directory.string() + " was made with another model (its weights differ); resume with the same one");
+    throw ConfigError(
+        "model", directory.string() + " was made with another model (its weights differ); resume with the same one");
   if (json.value("data_fingerprint", "") != hex(identity.data_fingerprint))
-    throw ConfigError("dataset", directory.string() + " was made with other rows (or another tokenizer, template or max_length); "
-                                 "resume with the same dataset, or start anew in another output_dir");
+    throw ConfigError("dataset", directory.string() +
+                                     " was made with other rows (or another tokenizer, template or max_length); "
+                                     "resume with the same dataset, or start anew in another output_dir");
 }
 
 void restore(const nn::SafetensorsFile& file, const std::string& name, const Tensor& into) {

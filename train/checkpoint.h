@@ -50,7 +50,8 @@ void save_checkpoint(const std::filesystem::path& directory, const nn::Transform
 
 // Restores masters, leaves and moments in place. ConfigError names the first setting (or the model, or the dataset) in which
 // the checkpoint was made differently; FormatError for tensors that do not fit.
-TrainerState load_checkpoint(const std::filesystem::path& directory, const Optimizer& optimizer, const RunIdentity& identity);
+TrainerState load_checkpoint(const std::filesystem::path& directory, const Optimizer& optimizer,
+                             const RunIdentity& identity);
 
 struct FoundCheckpoint {
   std::optional<std::filesystem::path> path;  // the newest whole one

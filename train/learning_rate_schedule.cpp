@@ -16,7 +16,8 @@ std::optional<Schedule> parse_schedule(std::string_view name) {
 
 double LearningRateSchedule::rate(int64_t step) const {
   if (schedule == Schedule::constant) return peak;
-  if (step < warmup_steps) return peak * (static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, warmup_steps)));
+  if (step < warmup_steps)
+    return peak * (static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, warmup_steps)));
   if (schedule == Schedule::constant_with_warmup) return peak;
   const auto span = static_cast<double>(std::max<int64_t>(1, total_steps - warmup_steps));
   if (schedule == Schedule::linear) return peak * std::max(0.0, static_cast<double>(total_steps - step) / span);

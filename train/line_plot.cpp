@@ -46,15 +46,15 @@ class Canvas {
     std::string svg;
     for (const double tick : ticks(y_.low, y_.high, 5)) {
       const std::string at = coordinate(down(tick));
-      svg += "<line class='grid' x1='" + coordinate(left) + "' x2='" + coordinate(width - right) + "' y1='" + at + "' y2='" + at +
-             "'/><text class='tick' text-anchor='end' x='" + coordinate(left - 6) + "' y='" + coordinate(down(tick) + 3.5) + "'>" +
-             number(tick) + "</text>";
+      svg += "<line class='grid' x1='" + coordinate(left) + "' x2='" + coordinate(width - right) + "' y1='" + at +
+             "' y2='" + at + "'/><text class='tick' text-anchor='end' x='" + coordinate(left - 6) + "' y='" +
+             coordinate(down(tick) + 3.5) + "'>" + number(tick) + "</text>";
     }
     for (const double tick : ticks(x_.low, x_.high, 7))
-      svg += "<text class='tick' text-anchor='middle' x='" + coordinate(across(tick)) + "' y='" + coordinate(height - bottom + 15) +
-             "'>" + number(tick) + "</text>";
-    return svg + "<text class='tick' text-anchor='end' x='" + coordinate(width - right) + "' y='" + coordinate(height - 4) + "'>" +
-           html_text(x_name) + "</text>";
+      svg += "<text class='tick' text-anchor='middle' x='" + coordinate(across(tick)) + "' y='" +
+             coordinate(height - bottom + 15) + "'>" + number(tick) + "</text>";
+    return svg + "<text class='tick' text-anchor='end' x='" + coordinate(width - right) + "' y='" +
+           coordinate(height - 4) + "'>" + html_text(x_name) + "</text>";
   }
 
   std::string line(const PlotLine& line, size_t index) const {
@@ -68,8 +68,8 @@ class Canvas {
       const auto& [x, y] = line.points[i];
       if (!std::isfinite(y)) continue;
       svg += "<circle class='" + series + (line.dots ? " mark" : "") + "' cx='" + coordinate(across(x)) + "' cy='" +
-             coordinate(down(y)) + "' r='" + (line.dots ? "3" : "4") + "'><title>" + html_text(line.name) + " " + number(y) +
-             " at " + number(x) + "</title></circle>";
+             coordinate(down(y)) + "' r='" + (line.dots ? "3" : "4") + "'><title>" + html_text(line.name) + " " +
+             number(y) + " at " + number(x) + "</title></circle>";
     }
     return svg;
   }
@@ -128,8 +128,8 @@ std::string line_plot(const std::string& title, const std::string& x_name, const
   double legend = left;
   for (size_t i = 0; i < lines.size(); ++i) {
     if (lines[i].points.empty()) continue;
-    svg += canvas.line(lines[i], i) + "<text class='legend s" + std::to_string(i) + "' x='" + coordinate(legend) + "' y='16'>" +
-           html_text(lines[i].name) + "</text>";
+    svg += canvas.line(lines[i], i) + "<text class='legend s" + std::to_string(i) + "' x='" + coordinate(legend) +
+           "' y='16'>" + html_text(lines[i].name) + "</text>";
     legend += 9.0 * static_cast<double>(lines[i].name.size()) + 18;
   }
   return svg + "</svg>";

@@ -31,9 +31,12 @@ struct LinearShape {
 
 std::vector<LinearShape> linears_of_layer(const nn::ModelConfig& m) {
   const int64_t q = m.num_attention_heads * m.head_dim, kv = m.num_key_value_heads * m.head_dim;
-  return {{"self_attn.q_proj", q, m.hidden_size},          {"self_attn.k_proj", kv, m.hidden_size},
-          {"self_attn.v_proj", kv, m.hidden_size},         {"self_attn.o_proj", m.hidden_size, q},
-          {"mlp.gate_proj", m.intermediate_size, m.hidden_size}, {"mlp.up_proj", m.intermediate_size, m.hidden_size},
+  return {{"self_attn.q_proj", q, m.hidden_size},
+          {"self_attn.k_proj", kv, m.hidden_size},
+          {"self_attn.v_proj", kv, m.hidden_size},
+          {"self_attn.o_proj", m.hidden_size, q},
+          {"mlp.gate_proj", m.intermediate_size, m.hidden_size},
+          {"mlp.up_proj", m.intermediate_size, m.hidden_size},
           {"mlp.down_proj", m.hidden_size, m.intermediate_size}};
 }
 
@@ -77,16 +80,16 @@ std::string MemoryEstimate::table() const {
   std::string text;
   char row[160];
   for (const MemoryLine& line : lines) {
-    std::snprintf(row, sizeof row, "  %-12s %12s  %s\n", std::string(name_of(line.tag)).c_str(), mebibytes(line.bytes).c_str(),
-                  line.reason.c_str());
+    std::snprintf(row, sizeof row, "  %-12s %12s  %s\n", std::string(name_of(line.tag)).c_str(),
+                  mebibytes(line.bytes).c_str(), line.reason.c_str());
     text += row;
   }
   std::snprintf(row, sizeof row, "  %-12s %12s\n", "total", mebibytes(total_bytes()).c_str());
   return text + row;
 }
 
-MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, DType dtype, int64_t forward_tokens,
-                               bool gradient_checkpointing) {
+MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, DType dtype,
+                               int64_t forward_tokens, bool gradient_checkpointing) {
   const int64_t element = size_of(dtype), master = dtype == DType::f64 ? 8 : 4, weights = model.parameter_count();
   const std::string type(name_of(dtype));
   const int64_t trained = lora != nullptr ? lora_parameters(model, *lora) : weights;
@@ -94,17 +97,20 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
   MemoryEstimate estimate;
   if (lora != nullptr)
     estimate.lines.push_back({MemoryTag::weights, weights * element, millions(weights) + " frozen weights in " + type});
-  estimate.lines.push_back({lora != nullptr ? MemoryTag::adapters : MemoryTag::weights, trained * copies,
-                            millions(trained) + " trained, masters" + (element == master ? "" : " and copies in " + type)});
+  estimate.lines.push_back(
+      {lora != nullptr ? MemoryTag::adapters : MemoryTag::weights, trained * copies,
+       millions(trained) + " trained, masters" + (element == master ? "" : " and copies in " + type)});
   estimate.lines.push_back({MemoryTag::gradients, trained * master, "one for each trained"});
   estimate.lines.push_back({MemoryTag::optimizer, 2 * trained * master, "AdamW's two moments"});
   const int64_t layers = model.num_hidden_layers;
-  const int64_t kept = gradient_checkpointing ? layers * model.hidden_size + saved_elements(model) : layers * saved_elements(model);
+  const int64_t kept =
+      gradient_checkpointing ? layers * model.hidden_size + saved_elements(model) : layers * saved_elements(model);
   estimate.lines.push_back({MemoryTag::activations, forward_tokens * (kept + transient_elements(model)) * element,
                             std::to_string(forward_tokens) + " tokens in a forward" +
                                 (gradient_checkpointing ? ", layers recomputed" : "")});
   const int64_t logits = kernels::cross_entropy_chunk * model.vocab_size * (4 + element);
-  estimate.lines.push_back({MemoryTag::workspace, logits, "logits of " + std::to_string(kernels::cross_entropy_chunk) + " tokens"});
+  estimate.lines.push_back(
+      {MemoryTag::workspace, logits, "logits of " + std::to_string(kernels::cross_entropy_chunk) + " tokens"});
   return estimate;
 }
 
@@ -117,7 +123,8 @@ int64_t largest_forward_tokens(const TrainingSet& set, const TrainingConfig& con
     row_tokens.push_back(tokens);
   }
   const auto count = std::min<size_t>(row_tokens.size(), static_cast<size_t>(config.per_device_train_batch_size));
-  std::partial_sort(row_tokens.begin(), row_tokens.begin() + static_cast<std::ptrdiff_t>(count), row_tokens.end(), std::greater<>());
+  std::partial_sort(row_tokens.begin(), row_tokens.begin() + static_cast<std::ptrdiff_t>(count), row_tokens.end(),
+                    std::greater<>());
   int64_t tokens = 0;
   for (size_t i = 0; i < count; ++i) tokens += row_tokens[i];
   if (config.max_tokens_per_forward > 0)
@@ -128,10 +135,11 @@ int64_t largest_forward_tokens(const TrainingSet& set, const TrainingConfig& con
 void expect_fits(const MemoryEstimate& estimate) {
   const int64_t free_bytes = std::min(system_memory().free_bytes(), control_group_bytes());
   if (estimate.total_bytes() <= free_bytes) return;
-  throw ResourceError("this run needs about " + mebibytes(estimate.total_bytes()) + " and this machine has " +
-                      mebibytes(free_bytes) + " free:\n" + estimate.table() +
-                      "Less is needed with a lower max_tokens_per_forward, max_length or lora_r, with gradient_checkpointing, "
-                      "or with dtype bfloat16");
+  throw ResourceError(
+      "this run needs about " + mebibytes(estimate.total_bytes()) + " and this machine has " + mebibytes(free_bytes) +
+      " free:\n" + estimate.table() +
+      "Less is needed with a lower max_tokens_per_forward, max_length or lora_r, with gradient_checkpointing, "
+      "or with dtype bfloat16");
 }
 
 }  // namespace lathe::train

@@ -26,8 +26,8 @@ struct MemoryEstimate {
 };
 
 // `lora` is null for full fine-tuning; `dtype` is the compute dtype; `forward_tokens` are those of the largest forward.
-MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, DType dtype, int64_t forward_tokens,
-                               bool gradient_checkpointing);
+MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, DType dtype,
+                               int64_t forward_tokens, bool gradient_checkpointing);
 
 // The tokens of the largest forward that cutting by batch size and max_tokens_per_forward can give.
 int64_t largest_forward_tokens(const TrainingSet& set, const TrainingConfig& config);

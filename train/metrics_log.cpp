@@ -84,8 +84,9 @@ void MetricsLog::sync() {
 
 std::vector<LoggedLine> read_metrics(const std::filesystem::path& path) {
   std::vector<LoggedLine> lines;
-  for_each_line(whole_file(path),
-                [&](int64_t number, std::string_view text, size_t) { lines.push_back(parse_line(path, number, text)); });
+  for_each_line(whole_file(path), [&](int64_t number, std::string_view text, size_t) {
+    lines.push_back(parse_line(path, number, text));
+  });
   return lines;
 }
 

@@ -68,10 +68,11 @@ void write_report(const std::filesystem::path& output_dir, const ReportContents&
     facts += "<div><span>" + html_text(name) + "</span>" + html_text(value) + "</div>\n";
   for (const SampleRow& row : contents.samples)
     samples += "<div class='sample'><i>" + html_text(row.context) + "</i><b>" + html_text(row.learnt) + "</b></div>\n";
-  std::string html = "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-                     "<meta name='viewport' content='width=device-width'><title>" +
-                     html_text(contents.title) + "</title><style>" + style + "</style></head><body>\n<h1>" +
-                     html_text(contents.title) + "</h1>\n<div class='facts'>\n" + facts + "</div>\n" + plots(output_dir) + "\n";
+  std::string html =
+      "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
+      "<meta name='viewport' content='width=device-width'><title>" +
+      html_text(contents.title) + "</title><style>" + style + "</style></head><body>\n<h1>" +
+      html_text(contents.title) + "</h1>\n<div class='facts'>\n" + facts + "</div>\n" + plots(output_dir) + "\n";
   html += section("Rows as the model sees them (what it learns is coloured)", samples);
   html += section("Memory", preformatted(contents.memory_table));
   html += section("Configuration", preformatted(contents.config_yaml));

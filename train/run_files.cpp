@@ -27,7 +27,8 @@ void write_result(const std::filesystem::path& output_dir, const nn::Transformer
     return;
   }
   nn::NamedTensors tensors;
-  for (const nn::Parameter& parameter : optimizer.parameters()) tensors.emplace_back(parameter.name, parameter.leaf.value());
+  for (const nn::Parameter& parameter : optimizer.parameters())
+    tensors.emplace_back(parameter.name, parameter.leaf.value());
   nn::write_safetensors(output_dir / "model.safetensors", tensors);
   for (const char* name : {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
                            "special_tokens_map.json", "chat_template.jinja"})

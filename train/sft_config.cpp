@@ -11,19 +11,23 @@ namespace lathe::train {
 std::vector<Field> fields_of(SftConfig& c) {
   constexpr auto result = Shapes::result;
   constexpr auto run = Shapes::run;
-  const char *model = "Model and data", *adapter = "Adapter (LoRA)", *steps = "Optimisation", *memory = "Memory and dtype",
-             *records = "Records and checkpoints";
+  const char *model = "Model and data", *adapter = "Adapter (LoRA)", *steps = "Optimisation",
+             *memory = "Memory and dtype", *records = "Records and checkpoints";
   return {
       {"model", model, "Hugging Face directory or .gguf file", run, &c.model},
-      {"dataset", model, "JSONL file: {\"prompt\", \"completion\"}, {\"messages\"}, {\"text\"}, {\"conversations\"} or {\"input_ids\"} rows", run,
-       &c.dataset},
+      {"dataset", model,
+       "JSONL file: {\"prompt\", \"completion\"}, {\"messages\"}, {\"text\"}, {\"conversations\"} or {\"input_ids\"} "
+       "rows",
+       run, &c.dataset},
       {"eval_dataset", model, "JSONL file to measure eval_loss and eval_mean_token_accuracy on", run, &c.eval_dataset},
       {"dataset_text_field", model, "the field of plain text rows", run, &c.dataset_text_field},
       {"max_length", model, "tokens of a row; what is longer loses its end", result, &c.max_length},
       {"too_long", model, "truncate rows above max_length, or stop with an error", run, &c.too_long},
-      {"packing", model, "put several rows into one of max_length tokens (attention stays within each)", result, &c.packing},
+      {"packing", model, "put several rows into one of max_length tokens (attention stays within each)", result,
+       &c.packing},
       {"packing_strategy", model, "bfd, bfd_split or wrapped", result, &c.packing_strategy},
-      {"completion_only_loss", model, "learn the completion alone (default: where rows have one)", result, &c.completion_only_loss},
+      {"completion_only_loss", model, "learn the completion alone (default: where rows have one)", result,
+       &c.completion_only_loss},
       {"assistant_only_loss", model, "learn what the assistant says alone (the template must mark it)", result,
        &c.assistant_only_loss},
       {"shuffle", model, "another order of the rows in every epoch", result, &c.shuffle},
@@ -33,11 +37,13 @@ std::vector<Field> fields_of(SftConfig& c) {
       {"lora_r", adapter, "rank", result, &c.lora_r},
       {"lora_alpha", adapter, "scale: alpha / r", result, &c.lora_alpha},
       {"lora_dropout", adapter, "share of the adapter's inputs dropped while training", result, &c.lora_dropout},
-      {"lora_target_modules", adapter, "all-linear, names such as q_proj,v_proj, or a regular expression for whole names",
-       result, &c.lora_target_modules},
+      {"lora_target_modules", adapter,
+       "all-linear, names such as q_proj,v_proj, or a regular expression for whole names", result,
+       &c.lora_target_modules},
       {"use_rslora", adapter, "scale: alpha / √r", result, &c.use_rslora},
 
-      {"learning_rate", steps, "peak rate (default: 2e-4 for adapters, 2e-5 for whole models)", result, &c.learning_rate},
+      {"learning_rate", steps, "peak rate (default: 2e-4 for adapters, 2e-5 for whole models)", result,
+       &c.learning_rate},
       {"lr_scheduler_type", steps, "linear, cosine, constant or constant_with_warmup", result, &c.lr_scheduler_type},
       {"warmup_steps", steps, "steps over which the rate rises from 0", result, &c.warmup_steps},
       {"warmup_ratio", steps, "the same as a share of all steps, where warmup_steps is 0", result, &c.warmup_ratio},
@@ -55,9 +61,12 @@ std::vector<Field> fields_of(SftConfig& c) {
 
       {"dtype", memory, "auto (bfloat16 where the CPU multiplies it), float32 or bfloat16", result, &c.dtype},
       {"bf16", memory, "true: dtype bfloat16, false: dtype float32", run, &c.bf16},
-      {"gradient_checkpointing", memory, "compute a layer's activations again in the backward: less memory, a third more time, the same bits (TRL has it on; here off)",
+      {"gradient_checkpointing", memory,
+       "compute a layer's activations again in the backward: less memory, a third more time, the same bits (TRL has it "
+       "on; here off)",
        run, &c.gradient_checkpointing},
-      {"max_tokens_per_forward", memory, "cut micro-batches between rows above this many tokens: less memory, the same bits (0: never)", run,
+      {"max_tokens_per_forward", memory,
+       "cut micro-batches between rows above this many tokens: less memory, the same bits (0: never)", run,
        &c.max_tokens_per_forward},
 
       {"output_dir", records, "where the adapter, metrics, report and checkpoints go", run, &c.output_dir},
@@ -67,7 +76,8 @@ std::vector<Field> fields_of(SftConfig& c) {
       {"save_total_limit", records, "checkpoints kept, newest first (0: all)", run, &c.save_total_limit},
       {"resume", records, "go on from the newest whole checkpoint in output_dir, if there is one", run, &c.resume},
       {"resume_from_checkpoint", records, "go on from this checkpoint directory", run, &c.resume_from_checkpoint},
-      {"overwrite_output_dir", records, "delete an earlier run's checkpoints and metrics first", run, &c.overwrite_output_dir},
+      {"overwrite_output_dir", records, "delete an earlier run's checkpoints and metrics first", run,
+       &c.overwrite_output_dir},
       {"dry_run", records, "print the plan and the memory estimate, then stop", run, &c.dry_run},
   };
 }
@@ -114,7 +124,8 @@ void check_into(Complaints& wrong, const SftConfig& c) {
   positive("per_device_train_batch_size", c.per_device_train_batch_size);
   positive("gradient_accumulation_steps", c.gradient_accumulation_steps);
   wrong.require(c.rows_per_step() <= 65536, "gradient_accumulation_steps", "a step may have at most 65536 rows");
-  wrong.require(c.max_length >= 2 && c.max_length <= 262144, "max_length", "must be from 2 to 262144, found " + std::to_string(c.max_length));
+  wrong.require(c.max_length >= 2 && c.max_length <= 262144, "max_length",
+                "must be from 2 to 262144, found " + std::to_string(c.max_length));
   positive("lora_r", c.lora_r);
   positive("logging_steps", c.logging_steps);
   wrong.require(c.max_steps > 0 || (c.num_train_epochs > 0 && std::isfinite(c.num_train_epochs)), "num_train_epochs",
@@ -129,15 +140,18 @@ void check_into(Complaints& wrong, const SftConfig& c) {
   not_negative("adam_epsilon", c.adam_epsilon);
   share("lora_dropout", c.lora_dropout);
   wrong.require(std::isfinite(c.lora_alpha), "lora_alpha", "must be a number");
-  for (const auto& [key, value] : {std::pair{"eval_steps", c.eval_steps}, {"save_steps", c.save_steps},
-                                   {"save_total_limit", c.save_total_limit}, {"seed", c.seed},
+  for (const auto& [key, value] : {std::pair{"eval_steps", c.eval_steps},
+                                   {"save_steps", c.save_steps},
+                                   {"save_total_limit", c.save_total_limit},
+                                   {"seed", c.seed},
                                    {"max_tokens_per_forward", c.max_tokens_per_forward}})
     not_negative(key, static_cast<double>(value));
   wrong.require(parse_schedule(c.lr_scheduler_type).has_value(), "lr_scheduler_type",
                 "'" + c.lr_scheduler_type + "' is none of linear, cosine, constant, constant_with_warmup");
   wrong.require(one_of(c.packing_strategy, {"bfd", "bfd_split", "wrapped"}), "packing_strategy",
                 "'" + c.packing_strategy + "' is none of bfd, bfd_split, wrapped");
-  wrong.require(one_of(c.too_long, {"truncate", "error"}), "too_long", "'" + c.too_long + "' is neither truncate nor error");
+  wrong.require(one_of(c.too_long, {"truncate", "error"}), "too_long",
+                "'" + c.too_long + "' is neither truncate nor error");
   wrong.require(one_of(c.dtype, {"auto", "float32", "f32", "bfloat16", "bf16"}), "dtype",
                 "'" + c.dtype + "' is none of auto, float32, bfloat16");
   wrong.require(!(c.bf16 && c.dtype != "auto"), "bf16", "give bf16 or dtype, not both");

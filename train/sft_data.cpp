@@ -54,8 +54,9 @@ TrainingSet load_set(const std::string& key, const std::string& path, bool packi
   }
   if (set.rows() == 0 || set.labelled_tokens() == 0)
     throw ConfigError(key, path + " holds nothing to learn from: " +
-                               (rows.dropped.empty() ? "no token has a label"
-                                                     : "line " + std::to_string(rows.dropped[0].line) + ": " + rows.dropped[0].reason));
+                               (rows.dropped.empty()
+                                    ? "no token has a label"
+                                    : "line " + std::to_string(rows.dropped[0].line) + ": " + rows.dropped[0].reason));
   if (kept != nullptr) {
     rows.examples.resize(std::min(rows.examples.size(), sample_count));
     *kept = std::move(rows.examples);
@@ -73,11 +74,12 @@ SampleRow sample_of(const data::SftExample& example, const data::Tokenizer& toke
 
 }  // namespace
 
-SftData load_sft_data(const SftConfig& config, const data::Tokenizer& tokenizer, const data::ChatTemplate* chat_template) {
+SftData load_sft_data(const SftConfig& config, const data::Tokenizer& tokenizer,
+                      const data::ChatTemplate* chat_template) {
   SftData result;
   std::vector<data::SftExample> first_rows;
-  result.training = load_set("dataset", config.dataset, config.packing, config, tokenizer, chat_template, result.warnings,
-                             &first_rows);
+  result.training = load_set("dataset", config.dataset, config.packing, config, tokenizer, chat_template,
+                             result.warnings, &first_rows);
   for (const data::SftExample& example : first_rows) result.samples.push_back(sample_of(example, tokenizer));
   if (!config.eval_dataset.empty())
     result.evaluation = load_set("eval_dataset", config.eval_dataset, false, config, tokenizer, chat_template,

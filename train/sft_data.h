@@ -26,6 +26,7 @@ struct SftData {
 
 // `chat_template` may be null where no row is a chat. FormatError with file and line for a bad row, ConfigError where
 // nothing is left to learn from or options and tokenizer do not fit.
-SftData load_sft_data(const SftConfig& config, const data::Tokenizer& tokenizer, const data::ChatTemplate* chat_template);
+SftData load_sft_data(const SftConfig& config, const data::Tokenizer& tokenizer,
+                      const data::ChatTemplate* chat_template);
 
 }  // namespace lathe::train

@@ -38,7 +38,8 @@ int64_t count_labels(const TrainingSet& set, std::span<const std::vector<int64_t
   for (const auto& sequences : forwards)
     for (const int64_t sequence : sequences) {
       const auto shifted = set.labels(sequence).subspan(1);
-      count += static_cast<int64_t>(shifted.size()) - std::count(shifted.begin(), shifted.end(), kernels::ignored_label);
+      count +=
+          static_cast<int64_t>(shifted.size()) - std::count(shifted.begin(), shifted.end(), kernels::ignored_label);
     }
   return count;
 }
@@ -76,9 +77,10 @@ StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step
     sums.add(result, batch.labels);
     autograd::backward(result.loss);
   }
-  return {sums.mean(sums.loss),
-          sums.tokens,
-          {{"entropy", sums.mean(sums.entropy)}, {"mean_token_accuracy", sums.mean(static_cast<double>(sums.correct))}}};
+  return {
+      sums.mean(sums.loss),
+      sums.tokens,
+      {{"entropy", sums.mean(sums.entropy)}, {"mean_token_accuracy", sums.mean(static_cast<double>(sums.correct))}}};
 }
 
 Metrics SftObjective::evaluate() {

@@ -24,8 +24,8 @@ bool holds_a_run(const fs::path& directory) {
 
 void remove_run(const fs::path& directory) {
   for (const int64_t step : list_checkpoints(directory)) fs::remove_all(checkpoint_path(directory, step));
-  for (const char* name : {metrics_name, timings_name, "report.html", "adapter_config.json", "adapter_model.safetensors",
-                           "model.safetensors"})
+  for (const char* name : {metrics_name, timings_name, "report.html", "adapter_config.json",
+                           "adapter_model.safetensors", "model.safetensors"})
     fs::remove(directory / name);
 }
 
@@ -70,8 +70,9 @@ void Trainer::start() {
     }
   } else if (holds_a_run(output_dir_)) {
     if (!config_.overwrite_output_dir)
-      throw ConfigError("output_dir", output_dir_.string() + " holds a run already; --resume goes on with it, "
-                                      "--overwrite_output_dir starts over, or choose another folder");
+      throw ConfigError("output_dir", output_dir_.string() +
+                                          " holds a run already; --resume goes on with it, "
+                                          "--overwrite_output_dir starts over, or choose another folder");
     remove_run(output_dir_);
   }
   for (const char* name : {metrics_name, timings_name}) truncate_metrics(output_dir_ / name, state_.step);
@@ -91,12 +92,13 @@ void Trainer::check_finite(double value, const char* what) const {
   if (std::isfinite(value)) return;
   const std::vector<int64_t> saved = list_checkpoints(output_dir_);
   const auto last = std::upper_bound(saved.begin(), saved.end(), state_.step);
-  throw NumericError("step " + std::to_string(state_.step + 1) + ": " + what + " is " + std::to_string(value) +
-                     ", so training stops before it spoils the weights. " +
-                     (last == saved.begin() ? "There is no checkpoint yet."
-                                            : "The last checkpoint, " +
-                                                  checkpoint_path(output_dir_, *std::prev(last)).string() + ", is good.") +
-                     " A lower learning_rate or max_grad_norm, more warmup_steps, or dtype float32 usually help");
+  throw NumericError(
+      "step " + std::to_string(state_.step + 1) + ": " + what + " is " + std::to_string(value) +
+      ", so training stops before it spoils the weights. " +
+      (last == saved.begin()
+           ? "There is no checkpoint yet."
+           : "The last checkpoint, " + checkpoint_path(output_dir_, *std::prev(last)).string() + ", is good.") +
+      " A lower learning_rate or max_grad_norm, more warmup_steps, or dtype float32 usually help");
 }
 
 StepRecord Trainer::step() {

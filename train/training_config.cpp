@@ -54,15 +54,14 @@ Number parse_number(const std::string& name, const std::string& text) {
 
 std::string text_of(const Field& field) {
   const auto truth = [](bool value) { return std::string(value ? "true" : "false"); };
-  return std::visit(Overloaded{[&](const bool* value) { return truth(*value); },
-                               [](const int64_t* value) { return std::to_string(*value); },
-                               [](const double* value) { return number_text(*value); },
-                               [](const std::string* value) { return value->empty() ? "null" : quoted_if_needed(*value); },
-                               [&](const std::optional<bool>* value) { return *value ? truth(**value) : "null"; },
-                               [](const std::optional<double>* value) {
-                                 return *value ? number_text(**value) : std::string("null");
-                               }},
-                    field.target);
+  return std::visit(
+      Overloaded{
+          [&](const bool* value) { return truth(*value); }, [](const int64_t* value) { return std::to_string(*value); },
+          [](const double* value) { return number_text(*value); },
+          [](const std::string* value) { return value->empty() ? "null" : quoted_if_needed(*value); },
+          [&](const std::optional<bool>* value) { return *value ? truth(**value) : "null"; },
+          [](const std::optional<double>* value) { return *value ? number_text(**value) : std::string("null"); }},
+      field.target);
 }
 
 void set_from_text(const Field& field, const std::string& text) {
@@ -84,8 +83,8 @@ nn::LoraConfig lora_config(const SftConfig& config) {
   lora.base_model_name_or_path = config.model;
   const std::string& targets = config.lora_target_modules;
   const bool names = targets != "all-linear" && std::all_of(targets.begin(), targets.end(), [](unsigned char c) {
-    return std::isalnum(c) != 0 || c == '_' || c == '.' || c == ',';
-  });
+                       return std::isalnum(c) != 0 || c == '_' || c == '.' || c == ',';
+                     });
   if (!names) {
     lora.target_modules_regex = targets;
     return lora;
@@ -122,7 +121,8 @@ std::vector<std::pair<std::string, std::string>> result_settings(const SftConfig
   std::vector<std::pair<std::string, std::string>> settings;
   for (const Field& field : fields_of(resolved))
     if (field.shapes == Shapes::result) settings.emplace_back(field.name, text_of(field));
-  settings.emplace_back("per_device_train_batch_size × gradient_accumulation_steps", std::to_string(config.rows_per_step()));
+  settings.emplace_back("per_device_train_batch_size × gradient_accumulation_steps",
+                        std::to_string(config.rows_per_step()));
   return settings;
 }
 

@@ -16,8 +16,8 @@ void TrainingSet::add_row(std::span<const int32_t> input_ids, std::span<const in
 
 void TrainingSet::add_to_row(std::span<const int32_t> input_ids, std::span<const int32_t> labels) {
   if (input_ids.empty() || input_ids.size() != labels.size())
-    throw ShapeError("a sequence needs as many labels as ids and at least one: found " + std::to_string(input_ids.size()) +
-                     " ids and " + std::to_string(labels.size()) + " labels");
+    throw ShapeError("a sequence needs as many labels as ids and at least one: found " +
+                     std::to_string(input_ids.size()) + " ids and " + std::to_string(labels.size()) + " labels");
   ids_.insert(ids_.end(), input_ids.begin(), input_ids.end());
   labels_.insert(labels_.end(), labels.begin(), labels.end());
   begin_.push_back(tokens());

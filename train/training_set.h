@@ -22,7 +22,7 @@ class TrainingSet {
   int64_t rows() const { return static_cast<int64_t>(row_begin_.size()); }
   int64_t sequences() const { return static_cast<int64_t>(begin_.size()) - 1; }
   int64_t tokens() const { return static_cast<int64_t>(ids_.size()); }
-  int64_t labelled_tokens() const;   // after the shift: what the loss sums over
+  int64_t labelled_tokens() const;  // after the shift: what the loss sums over
   int64_t longest_sequence() const;
   // The sequences [first, last) of a row.
   std::pair<int64_t, int64_t> sequences_of_row(int64_t row) const;

@@ -43,8 +43,10 @@ Plan make_plan(const train::SftConfig& config) {
   Plan plan;
   plan.files = nn::open_model_files(config.model);
   if (!config.use_peft && plan.files.gguf)
-    throw ConfigError("use_peft", "training every weight needs a Hugging Face directory, whose configuration and tokenizer go "
-                                  "with the result; " + config.model + " is a GGUF file (train an adapter on it)");
+    throw ConfigError("use_peft",
+                      "training every weight needs a Hugging Face directory, whose configuration and tokenizer go "
+                      "with the result; " +
+                          config.model + " is a GGUF file (train an adapter on it)");
   plan.dtype = nn::parse_compute_dtype(config.dtype);
   plan.tokenizer = cli::load_tokenizer(plan.files);
   std::shared_ptr<const data::ChatTemplate> chat_template;
@@ -56,8 +58,9 @@ Plan make_plan(const train::SftConfig& config) {
   } else if (config.use_peft) {
     plan.lora = train::lora_config(config);
   }
-  plan.memory = train::estimate_memory(plan.files.config, config.use_peft ? &plan.lora : nullptr, plan.dtype,
-                                       train::largest_forward_tokens(plan.data.training, config), config.gradient_checkpointing);
+  plan.memory =
+      train::estimate_memory(plan.files.config, config.use_peft ? &plan.lora : nullptr, plan.dtype,
+                             train::largest_forward_tokens(plan.data.training, config), config.gradient_checkpointing);
   plan.total_steps = train::RowOrder(plan.data.training.rows(), config).total_steps();
   return plan;
 }
@@ -65,7 +68,8 @@ Plan make_plan(const train::SftConfig& config) {
 void print_plan(const Plan& plan, const train::SftConfig& config) {
   const train::TrainingSet& set = plan.data.training;
   for (const std::string& warning : plan.data.warnings) fmt::print(stderr, "warning: {}\n", warning);
-  fmt::print(stderr, "{}: {} rows, {} tokens, {} of them learnt\n", config.dataset, set.rows(), set.tokens(), set.labelled_tokens());
+  fmt::print(stderr, "{}: {} rows, {} tokens, {} of them learnt\n", config.dataset, set.rows(), set.tokens(),
+             set.labelled_tokens());
   if (plan.data.evaluation)
     fmt::print(stderr, "{}: {} rows to evaluate on\n", config.eval_dataset, plan.data.evaluation->rows());
   fmt::print(stderr, "{} steps of {} rows, {} threads, {}\n", plan.total_steps, config.rows_per_step(), thread_count(),
@@ -98,8 +102,9 @@ std::unique_ptr<nn::Transformer> load_model(const Plan& plan, const train::SftCo
   int64_t longest = plan.data.training.longest_sequence();
   if (plan.data.evaluation) longest = std::max(longest, plan.data.evaluation->longest_sequence());
   if (longest > plan.files.config.max_position_embeddings)
-    throw ConfigError("max_length", fmt::format("the longest row has {} tokens and the model was made for {}; lower max_length",
-                                                longest, plan.files.config.max_position_embeddings));
+    throw ConfigError("max_length",
+                      fmt::format("the longest row has {} tokens and the model was made for {}; lower max_length",
+                                  longest, plan.files.config.max_position_embeddings));
   options.max_positions = longest;
   auto model = std::make_unique<nn::Transformer>(plan.files.config, *plan.files.weights, options);
   if (plan.adapter) {
@@ -134,12 +139,14 @@ Totals run_steps(train::Trainer& trainer) {
       totals.evaluation = record.evaluation;
       evaluated = fmt::format("  eval_loss {:.4f}", record.evaluation[0].second);
     }
-    progress.update(record.step - first, fmt::format("loss {:.4f}{}  {:.0f} tok/s", record.loss, evaluated, totals.rate()));
+    progress.update(record.step - first,
+                    fmt::format("loss {:.4f}{}  {:.0f} tok/s", record.loss, evaluated, totals.rate()));
   }
   return totals;
 }
 
-void write_report(const train::SftConfig& config, const Plan& plan, const train::Trainer& trainer, const Totals& totals) {
+void write_report(const train::SftConfig& config, const Plan& plan, const train::Trainer& trainer,
+                  const Totals& totals) {
   const train::TrainingSet& set = plan.data.training;
   int64_t trained = 0;
   for (const nn::Parameter& parameter : trainer.optimizer().parameters()) trained += parameter.master.numel();
@@ -150,7 +157,8 @@ void write_report(const train::SftConfig& config, const Plan& plan, const train:
                     {"trained", fmt::format("{} of {} parameters", trained, weights)},
                     {"dataset", std::filesystem::path(config.dataset).filename().string()},
                     {"rows", fmt::format("{} ({} tokens, {} learnt)", set.rows(), set.tokens(), set.labelled_tokens())},
-                    {"steps", fmt::format("{} of {}, {} rows each", trainer.steps_done(), trainer.total_steps(), config.rows_per_step())},
+                    {"steps", fmt::format("{} of {}, {} rows each", trainer.steps_done(), trainer.total_steps(),
+                                          config.rows_per_step())},
                     {"computed in", std::string(name_of(plan.dtype))}};
   if (totals.seconds > 0)
     contents.facts.emplace_back("speed", fmt::format("{:.0f} tokens/s on {} threads", totals.rate(), thread_count()));
@@ -161,12 +169,17 @@ void write_report(const train::SftConfig& config, const Plan& plan, const train:
   train::write_report(config.output_dir, contents);
 }
 
-void print_summary(const train::SftConfig& config, const Totals& totals, double seconds, const train::Trainer& trainer, bool json) {
+void print_summary(const train::SftConfig& config, const Totals& totals, double seconds, const train::Trainer& trainer,
+                   bool json) {
   if (json) {
-    ordered_json summary = {{"output_dir", config.output_dir},       {"steps", trainer.steps_done()},
-                            {"loss", totals.loss},                   {"tokens", totals.tokens},
-                            {"tokens_per_second", totals.rate()},    {"train_seconds", totals.seconds},
-                            {"total_seconds", seconds},              {"peak_memory_bytes", allocator_for({}).stats().total_peak_bytes},
+    ordered_json summary = {{"output_dir", config.output_dir},
+                            {"steps", trainer.steps_done()},
+                            {"loss", totals.loss},
+                            {"tokens", totals.tokens},
+                            {"tokens_per_second", totals.rate()},
+                            {"train_seconds", totals.seconds},
+                            {"total_seconds", seconds},
+                            {"peak_memory_bytes", allocator_for({}).stats().total_peak_bytes},
                             {"peak_rss_bytes", process_peak_rss_bytes()}};
     for (const auto& [name, value] : totals.evaluation) summary[name] = value;
     fmt::print("{}\n", summary.dump(2));
@@ -193,9 +206,11 @@ void run(const SftArguments& arguments) {
     return;
   }
   const std::unique_ptr<nn::Transformer> model = load_model(plan, config);
-  train::SftObjective objective(*model, plan.data.training, plan.data.evaluation ? &*plan.data.evaluation : nullptr, config);
-  train::Trainer trainer(config, objective, *model,
-                         {train::result_settings(config), train::model_fingerprint(*plan.files.weights), objective.fingerprint()});
+  train::SftObjective objective(*model, plan.data.training, plan.data.evaluation ? &*plan.data.evaluation : nullptr,
+                                config);
+  train::Trainer trainer(
+      config, objective, *model,
+      {train::result_settings(config), train::model_fingerprint(*plan.files.weights), objective.fingerprint()});
   for (const std::string& note : trainer.notes()) fmt::print(stderr, "{}\n", note);
   const std::filesystem::path output_dir = config.output_dir;
   write_file_atomically(output_dir / "config.yaml", train::resolved_yaml(config));

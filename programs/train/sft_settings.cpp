@@ -35,14 +35,16 @@ void add_sft_arguments(CLI::App& command, SftArguments& arguments) {
   for (const train::Field& field : train::fields_of(defaults)) {
     CLI::Option* option = command.add_option_function<std::string>(
         aliases_of(field.name),
-        [&arguments, name = field.name](const std::string& text) { arguments.settings.emplace_back(name, text); }, field.help);
+        [&arguments, name = field.name](const std::string& text) { arguments.settings.emplace_back(name, text); },
+        field.help);
     const std::string shown = train::text_of(field) == "null" ? "" : "=" + train::text_of(field);
     // Not default_str: CLI11 takes that for a flag without a value, which stands for true here.
     option->type_name(shown)->group(field.group);
     if (is_truth(field)) option->expected(0, 1);
   }
   cli::add_common_options(command, arguments.common);
-  for (const char* name : {"--device", "--threads", "--json", "--config"}) command.get_option(name)->group("This program");
+  for (const char* name : {"--device", "--threads", "--json", "--config"})
+    command.get_option(name)->group("This program");
   command.get_option("--help")->group("This program");
 }
 

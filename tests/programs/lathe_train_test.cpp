@@ -52,9 +52,14 @@ class LatheTrain : public testing::Test {
   }
 
   std::vector<std::string> arguments(const std::string& output_dir, std::vector<std::string> more = {}) const {
-    std::vector<std::string> all = {"bin/lathe-train", "sft", "--model", (folder_ / "model").string(), "--dataset",
-                                    (folder_ / "rows.jsonl").string(), "--output_dir", (folder_ / output_dir).string(),
-                                    "--max-steps", "6", "--save_steps", "2", "--logging_steps", "1", "--lora_r", "4"};
+    std::vector<std::string> all = {"bin/lathe-train", "sft",
+                                    "--model",         (folder_ / "model").string(),
+                                    "--dataset",       (folder_ / "rows.jsonl").string(),
+                                    "--output_dir",    (folder_ / output_dir).string(),
+                                    "--max-steps",     "6",
+                                    "--save_steps",    "2",
+                                    "--logging_steps", "1",
+                                    "--lora_r",        "4"};
     all.insert(all.end(), more.begin(), more.end());
     return all;
   }
@@ -63,7 +68,8 @@ class LatheTrain : public testing::Test {
   pid_t start(const std::vector<std::string>& arguments) const {
     const pid_t child = ::fork();
     if (child != 0) return child;
-    if (::freopen((folder_ / "out").c_str(), "w", stdout) == nullptr || ::freopen((folder_ / "err").c_str(), "w", stderr) == nullptr)
+    if (::freopen((folder_ / "out").c_str(), "w", stdout) == nullptr ||
+        ::freopen((folder_ / "err").c_str(), "w", stderr) == nullptr)
       ::_exit(99);
     std::vector<char*> raw;
     for (const std::string& argument : arguments) raw.push_back(const_cast<char*>(argument.c_str()));
@@ -87,23 +93,28 @@ TEST_F(LatheTrain, LeavesAnAdapterMetricsReportConfigAndCheckpoints) {
   const auto summary = nlohmann::json::parse(out());
   EXPECT_EQ(summary["steps"], 6);
   EXPECT_GT(summary["peak_memory_bytes"].get<int64_t>(), 0);
-  for (const char* name : {"adapter_config.json", "adapter_model.safetensors", "metrics.jsonl", "timings.jsonl", "report.html",
-                           "config.yaml", "checkpoint-2/manifest.json", "checkpoint-6/optimizer.safetensors"})
+  for (const char* name :
+       {"adapter_config.json", "adapter_model.safetensors", "metrics.jsonl", "timings.jsonl", "report.html",
+        "config.yaml", "checkpoint-2/manifest.json", "checkpoint-6/optimizer.safetensors"})
     EXPECT_TRUE(fs::exists(folder_ / "run" / name)) << name;
 }
 
 TEST_F(LatheTrain, ItsResolvedConfigRepeatsTheRun) {
   ASSERT_EQ(run(arguments("run", {"--warmup_ratio", "0.5", "--packing"})), 0) << err();
   ASSERT_EQ(run({"bin/lathe-train", "sft", "--config", (folder_ / "run/config.yaml").string(), "--output_dir",
-                 (folder_ / "again").string()}), 0) << err();
+                 (folder_ / "again").string()}),
+            0)
+      << err();
   EXPECT_EQ(bytes_of(folder_ / "run/metrics.jsonl"), bytes_of(folder_ / "again/metrics.jsonl"));
   EXPECT_EQ(bytes_of(folder_ / "run/adapter_model.safetensors"), bytes_of(folder_ / "again/adapter_model.safetensors"));
 }
 
 TEST_F(LatheTrain, AConfigFindsTheDatasetBesideIt) {
   std::ofstream(folder_ / "sft.yaml") << "dataset: rows.jsonl\nmax_steps: 1\n";
-  EXPECT_EQ(run({"bin/lathe-train", "sft", "--config", (folder_ / "sft.yaml").string(), "--model", (folder_ / "model").string(),
-                 "--output_dir", (folder_ / "run").string()}), 0) << err();
+  EXPECT_EQ(run({"bin/lathe-train", "sft", "--config", (folder_ / "sft.yaml").string(), "--model",
+                 (folder_ / "model").string(), "--output_dir", (folder_ / "run").string()}),
+            0)
+      << err();
 }
 
 TEST_F(LatheTrain, ADryRunWritesNothing) {

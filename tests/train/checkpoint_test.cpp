@@ -95,8 +95,8 @@ TEST(Checkpoint, FullFineTuningResumesItsMasters) {
 }
 
 TEST(Checkpoint, ABrokenOneIsPassedOverWithItsReason) {
-  for (const char* name : {"adapter_model.safetensors", "optimizer.safetensors", "trainer_state.json", "adapter_config.json",
-                           "manifest.json"}) {
+  for (const char* name : {"adapter_model.safetensors", "optimizer.safetensors", "trainer_state.json",
+                           "adapter_config.json", "manifest.json"}) {
     const TemporaryFolder folder;
     start_run(folder.path(), 4);
     const fs::path file = folder.path() / "checkpoint-4" / name;
@@ -117,7 +117,8 @@ TEST(Checkpoint, MissingAndShortenedFilesAreFound) {
   fs::remove(folder.path() / "checkpoint-4/optimizer.safetensors");
   EXPECT_NE(broken_part(folder.path() / "checkpoint-4")->find("optimizer.safetensors is missing"), std::string::npos);
   fs::resize_file(folder.path() / "checkpoint-2/optimizer.safetensors", 100);
-  EXPECT_NE(broken_part(folder.path() / "checkpoint-2")->find("optimizer.safetensors has 100 bytes"), std::string::npos);
+  EXPECT_NE(broken_part(folder.path() / "checkpoint-2")->find("optimizer.safetensors has 100 bytes"),
+            std::string::npos);
   EXPECT_FALSE(find_checkpoint(folder.path()).path.has_value());
 }
 

@@ -21,7 +21,8 @@ TEST(Report, HoldsPlotsFactsAndRowsAndReachesForNothing) {
                                .memory_table = "total 3",
                                .samples = {{"<|im_start|>user", "an \"answer\""}}});
   const std::string html = bytes_of(folder.path() / "report.html");
-  for (const char* part : {"A &lt;run&gt;", "eval_loss 1.75 at 2", "&lt;|im_start|&gt;user", "an &quot;answer&quot;", "seed: 1", "total 3"})
+  for (const char* part : {"A &lt;run&gt;", "eval_loss 1.75 at 2", "&lt;|im_start|&gt;user", "an &quot;answer&quot;",
+                           "seed: 1", "total 3"})
     EXPECT_NE(html.find(part), std::string::npos) << part;
   size_t plots = 0;
   for (size_t at = 0; (at = html.find("<svg", at)) != std::string::npos; ++at) ++plots;

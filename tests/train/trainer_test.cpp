@@ -95,7 +95,8 @@ TEST(Trainer, FullFineTuningHasTheGradientsOfPyTorch) {
   const auto expected = nlohmann::json::parse(bytes_of(folder / "expected.json"));
   TrainingSet rows;
   for (size_t i = 0; i < expected["input_ids"].size(); ++i)
-    rows.add_row(expected["input_ids"][i].get<std::vector<int32_t>>(), expected["labels"][i].get<std::vector<int32_t>>());
+    rows.add_row(expected["input_ids"][i].get<std::vector<int32_t>>(),
+                 expected["labels"][i].get<std::vector<int32_t>>());
   const TemporaryFolder out;
   SftConfig config = tiny_config(out.path());
   config.use_peft = false;

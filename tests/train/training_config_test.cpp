@@ -38,8 +38,12 @@ TEST(SftConfig, DefaultsAreTrlsAndPefts) {
 }
 
 TEST(SftConfig, EveryErrorComesAtOnceWithItsKey) {
-  const std::string message = error_of({{"lora_r", "many"}, {"adam_beta1", "3"}, {"lr_scheduler_type", "step"},
-                                        {"per_device_train_batch_size", "0"}, {"packing", "perhaps"}, {"no_such_key", "1"}});
+  const std::string message = error_of({{"lora_r", "many"},
+                                        {"adam_beta1", "3"},
+                                        {"lr_scheduler_type", "step"},
+                                        {"per_device_train_batch_size", "0"},
+                                        {"packing", "perhaps"},
+                                        {"no_such_key", "1"}});
   for (const char* part : {"model: ", "dataset: ", "output_dir: ", "lora_r: expected a whole number, found 'many'",
                            "adam_beta1: must be in [0, 1)", "lr_scheduler_type: 'step' is none of",
                            "per_device_train_batch_size: must be at least 1", "packing: expected true or false",
@@ -56,8 +60,11 @@ TEST(SftConfig, ALaterSettingWins) {
 
 TEST(SftConfig, TheResolvedYamlReadsBackAsTheSameConfig) {
   Settings settings = complete();
-  for (const auto& [name, value] : Settings{{"dataset", "a path/with 'quotes'.jsonl"}, {"learning_rate", "3.3e-5"},
-                                            {"completion_only_loss", "false"}, {"bf16", "true"}, {"lora_target_modules", "q_proj,v_proj"}})
+  for (const auto& [name, value] : Settings{{"dataset", "a path/with 'quotes'.jsonl"},
+                                            {"learning_rate", "3.3e-5"},
+                                            {"completion_only_loss", "false"},
+                                            {"bf16", "true"},
+                                            {"lora_target_modules", "q_proj,v_proj"}})
     settings.emplace_back(name, value);
   const SftConfig config = make_sft_config(settings);
   const std::string yaml = resolved_yaml(config);

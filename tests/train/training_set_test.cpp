@@ -54,7 +54,8 @@ TEST(TrainingSet, AFingerprintChangesWithIdsLabelsAndBorders) {
   other_border.add_row(Ids{1, 2}, Ids{1, 2});
   other_border.add_to_row(Ids{3, 4}, Ids{3, 4});
   EXPECT_EQ(a.fingerprint(), same.fingerprint());
-  for (const TrainingSet* other : {&other_id, &other_label, &other_border}) EXPECT_NE(a.fingerprint(), other->fingerprint());
+  for (const TrainingSet* other : {&other_id, &other_label, &other_border})
+    EXPECT_NE(a.fingerprint(), other->fingerprint());
 }
 
 TEST(TrainingSet, ForwardsAreCutAtTheBatchSizeAndTheTokenLimit) {
