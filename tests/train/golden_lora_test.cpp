@@ -10,6 +10,15 @@ namespace {
 
 using nlohmann::json;
 
+// Where scripts/fetch-model puts it.
+std::string test_model() {
+  if (const char* path = std::getenv("LATHE_TEST_MODEL")) return path;
+  const char *cache = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
+  const std::filesystem::path folder =
+      cache != nullptr && *cache != '\0' ? cache : std::filesystem::path(home ? home : ".") / ".cache";
+  return folder / "lathe/models/SmolLM2-135M-Instruct.Q4_1.gguf";
+}
+
 void expect_follows(const std::filesystem::path& folder, const std::string& model, int64_t rows_per_step) {
   const json steps = json::parse(bytes_of(folder / "steps.json"));
   ASSERT_EQ(steps.size(), 50u);
@@ -33,7 +42,8 @@ void expect_follows(const std::filesystem::path& folder, const std::string& mode
   ASSERT_EQ(records.size(), 50u);
   for (size_t i = 0; i < 50; ++i) {
     const double loss = steps[i]["loss"], norm = steps[i]["grad_norm"], rate = steps[i]["learning_rate"];
-    // The bar of the issue; two f32 implementations of this sum agree to about 1e-6.
+    // Rounding moves the first updates of elements with a tiny gradient by a whole learning rate; on SmolLM2, whose golden
+    // run is in f64, PyTorch's own f32 run parts from it by 2.9e-4 and 5.8e-4. Measured here: 2.6e-5 and 4.9e-5.
     EXPECT_NEAR(records[i].loss, loss, 1e-4 * loss) << "step " << i + 1;
     EXPECT_NEAR(records[i].grad_norm, norm, 1e-3 * norm) << "step " << i + 1;
     EXPECT_DOUBLE_EQ(records[i].learning_rate, rate) << "step " << i + 1;
@@ -44,6 +54,14 @@ void expect_follows(const std::filesystem::path& folder, const std::string& mode
 
 TEST(GoldenLora, TinyLlamaFollowsPeftForFiftySteps) {
   expect_follows(golden("lora_sft/tiny"), golden("tiny_llama/untied").string(), 4);
+}
+
+TEST(GoldenLora, SmolLM2FollowsPeftForFiftySteps) {
+  const std::string model = test_model();
+  ASSERT_TRUE(std::filesystem::exists(model)) << model
+                                              << " is missing: run scripts/fetch-model, or set LATHE_TEST_MODEL to "
+                                                 "SmolLM2-135M-Instruct.Q4_1.gguf";
+  expect_follows(golden("lora_sft/smollm2"), model, 2);
 }
 
 }  // namespace
