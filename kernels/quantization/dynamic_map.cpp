@@ -1,0 +1,60 @@
+#include "kernels/quantization/dynamic_map.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace lathe::kernels {
+namespace {
+
+// linspace(0.1, 1, count)[i].
+float boundary(int i, int count) {
+  const float step = (1.0f - 0.1f) / static_cast<float>(count - 1);
+  return i < count / 2 ? std::fma(step, static_cast<float>(i), 0.1f)
+                       : std::fma(-step, static_cast<float>(count - 1 - i), 1.0f);
+}
+
+bool goes_down(float x, float below, float above) { return std::abs(x - below) <= std::abs(x - above); }
+
+// The last x between two neighbouring values that the lower takes: near their midpoint, found from it step by step.
+float threshold(float below, float above) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  float x = static_cast<float>((static_cast<double>(below) + static_cast<double>(above)) / 2);
+  while (!goes_down(x, below, above)) x = std::nextafter(x, -infinity);
+  for (float next = std::nextafter(x, infinity); goes_down(next, below, above); next = std::nextafter(next, infinity))
+    x = next;
+  return x;
+}
+
+DynamicMap make(bool with_sign) {
+  constexpr float powers[] = {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1.0f};
+  DynamicMap map;
+  map.values = {0.0f, 1.0f};
+  size_t size = 2;
+  for (int i = 0; i < 7; ++i) {
+    const int count = (with_sign ? 1 : 2) * (1 << i) + 1;
+    for (int j = 0; j + 1 < count; ++j) {
+      const float value = powers[i] * ((boundary(j, count) + boundary(j + 1, count)) / 2.0f);
+      map.values[size++] = value;
+      if (with_sign) map.values[size++] = -value;
+    }
+  }
+  std::sort(map.values.begin(), map.values.end());
+  for (size_t c = 0; c + 1 < map.values.size(); ++c) map.thresholds[c] = threshold(map.values[c], map.values[c + 1]);
+  map.thresholds.back() = std::numeric_limits<float>::infinity();
+  return map;
+}
+
+}  // namespace
+
+const DynamicMap& signed_dynamic_map() {
+  static const DynamicMap map = make(true);
+  return map;
+}
+
+const DynamicMap& unsigned_dynamic_map() {
+  static const DynamicMap map = make(false);
+  return map;
+}
+
+}  // namespace lathe::kernels
