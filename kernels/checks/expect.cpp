@@ -78,6 +78,12 @@ void expect_cu_seqlens(std::string_view operation, const Tensor& cu_seqlens, int
   }
 }
 
+void expect_body(std::string_view operation, std::string_view argument, const Tensor& tensor) {
+  if (tensor.dtype() != DType::f64 || tensor.device().kind == DeviceKind::cpu) return;
+  throw ShapeError(std::string(operation) + ": " + std::string(argument) + " expects f64 on the cpu only, found " +
+                   describe(tensor));
+}
+
 void expect_cpu(std::string_view operation, const Tensor& tensor) {
   if (tensor.device().kind != DeviceKind::cpu) {
     throw ResourceError(std::string(operation) + " has no body for " + to_string(tensor.device()) +

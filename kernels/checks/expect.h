@@ -34,6 +34,9 @@ inline Expect expect(std::string_view operation, std::string_view argument, cons
 // cu_seqlens i32 [S + 1]: starts at 0, never falls, ends at `tokens`.
 void expect_cu_seqlens(std::string_view operation, const Tensor& cu_seqlens, int64_t tokens);
 
+// f64 is the reference's dtype and has bodies on the CPU only: on another device it throws ShapeError.
+void expect_body(std::string_view operation, std::string_view argument, const Tensor& tensor);
+
 // For operations whose only bodies are the CPU's: anything else throws ResourceError.
 void expect_cpu(std::string_view operation, const Tensor& tensor);
 

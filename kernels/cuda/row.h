@@ -2,6 +2,7 @@
 // number of rows, so that a row's sums have one order that depends on its length alone.
 #pragma once
 
+#include "kernels/arguments/matrix.h"
 #include "kernels/cuda/device.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -42,6 +43,23 @@ struct Group {
 template <class T>
 inline bool rows_aligned(const T* data, int64_t stride) {
   return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride * static_cast<int64_t>(sizeof(T)) % 16 == 0;
+}
+template <class T>
+inline bool rows_aligned(const Matrix& matrix) {
+  return rows_aligned(static_cast<const T*>(matrix.data), matrix.stride);
+}
+template <class T>
+inline bool rows_aligned(const ConstMatrix& matrix) {
+  return rows_aligned(static_cast<const T*>(matrix.data), matrix.stride);
+}
+
+template <class T>
+__device__ __forceinline__ T* row_of(const Matrix& matrix, int64_t row) {
+  return static_cast<T*>(matrix.data) + row * matrix.stride;
+}
+template <class T>
+__device__ __forceinline__ const T* row_of(const ConstMatrix& matrix, int64_t row) {
+  return static_cast<const T*>(matrix.data) + row * matrix.stride;
 }
 
 template <class T>

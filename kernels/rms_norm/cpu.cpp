@@ -7,14 +7,14 @@ namespace {
 
 template <class T>
 void forward_row(const RmsNormForwardArgs& args, int64_t row) {
-  const T* x = static_cast<const T*>(args.x) + row * args.x_stride;
-  T* out = static_cast<T*>(args.out) + row * args.out_stride;
+  const T* x = row_of<T>(args.x, row);
+  T* out = row_of<T>(args.out, row);
   const T* weight = static_cast<const T*>(args.weight);
   const T* normed = x;
   float squares;
-  if (args.residual != nullptr) {
-    const T* residual = static_cast<const T*>(args.residual) + row * args.residual_stride;
-    T* sum = static_cast<T*>(args.sum) + row * args.sum_stride;
+  if (args.residual.data != nullptr) {
+    const T* residual = row_of<T>(args.residual, row);
+    T* sum = row_of<T>(args.sum, row);
     squares = row_sum(args.columns, [&](Vec partial, int64_t i, int count) {
       const Vec s = round_to<T>(load_some(x + i, count) + load_some(residual + i, count));
       store_some(sum + i, s, count);
@@ -38,12 +38,11 @@ void forward_row(const RmsNormForwardArgs& args, int64_t row) {
 
 template <class T>
 void backward_row(const RmsNormBackwardArgs& args, int64_t row) {
-  const T* x = static_cast<const T*>(args.x) + row * args.x_stride;
-  const T* grad_out = static_cast<const T*>(args.grad_out) + row * args.grad_out_stride;
-  const T* grad_sum =
-      args.grad_sum != nullptr ? static_cast<const T*>(args.grad_sum) + row * args.grad_sum_stride : nullptr;
+  const T* x = row_of<T>(args.x, row);
+  const T* grad_out = row_of<T>(args.grad_out, row);
+  const T* grad_sum = args.grad_sum.data != nullptr ? row_of<T>(args.grad_sum, row) : nullptr;
   const T* weight = static_cast<const T*>(args.weight);
-  T* grad_x = static_cast<T*>(args.grad_x) + row * args.grad_x_stride;
+  T* grad_x = row_of<T>(args.grad_x, row);
   const Vec rstd = splat(args.rstd[row]);
   const float products = row_sum(args.columns, [&](Vec partial, int64_t i, int count) {
     const Vec g = load_some(grad_out + i, count) * load_some(weight + i, count);
@@ -72,8 +71,8 @@ void weight_grad(const RmsNormWeightGradArgs& args) {
     for (int64_t sequence = 0; sequence < args.sequences; ++sequence) {
       Vec sums[width] = {};
       for (int64_t t = args.cu_seqlens[sequence]; t < args.cu_seqlens[sequence + 1]; ++t) {
-        const T* x = static_cast<const T*>(args.x) + t * args.x_stride + column;
-        const T* grad_out = static_cast<const T*>(args.grad_out) + t * args.grad_out_stride + column;
+        const T* x = row_of<T>(args.x, t) + column;
+        const T* grad_out = row_of<T>(args.grad_out, t) + column;
         const Vec rstd = splat(args.rstd[t]);
         for (int k = 0; k < width; ++k) {
           if (counts[k] == 0) continue;

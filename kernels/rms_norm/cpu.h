@@ -1,36 +1,33 @@
-// What the CPU bodies of rms_norm read and write: plain pointers, strides in elements, one range of rows or columns.
+// What the bodies of rms_norm read and write, and the CPU's: one range of rows or columns.
 #pragma once
 
-#include <cstdint>
-
 #include "core/dtype.h"
+#include "kernels/arguments/matrix.h"
 #include "kernels/simd/dispatch.h"
 
 namespace lathe::kernels {
 
 struct RmsNormForwardArgs {
-  DType dtype;  // f32 | bf16
-  const void* x;
-  const void* residual;  // null: no residual, and sum is null too
-  void* sum;
-  void* out;
+  DType dtype;  // f32 | bf16, of every matrix and weight
+  Matrix out;
+  Matrix sum;   // there when residual is
   float* rstd;  // may be null
+  ConstMatrix x;
+  ConstMatrix residual;  // may be missing
   const void* weight;
-  int64_t x_stride, residual_stride, sum_stride, out_stride;
-  int64_t columns;
   float eps;
+  int64_t columns;
   int64_t row_begin, row_end;
 };
 
 struct RmsNormBackwardArgs {
   DType dtype;  // f32 | bf16
-  void* grad_x;
-  const void* grad_out;
-  const void* grad_sum;  // may be null
-  const void* x;
+  Matrix grad_x;
+  ConstMatrix grad_out;
+  ConstMatrix grad_sum;  // may be missing
+  ConstMatrix x;
   const void* weight;
   const float* rstd;
-  int64_t grad_x_stride, grad_out_stride, grad_sum_stride, x_stride;
   int64_t columns;
   int64_t row_begin, row_end;
 };
@@ -38,11 +35,10 @@ struct RmsNormBackwardArgs {
 struct RmsNormWeightGradArgs {
   DType dtype;  // of grad_out and x
   float* grad_weight;
-  const void* grad_out;
-  const void* x;
+  ConstMatrix grad_out;
+  ConstMatrix x;
   const float* rstd;
-  int64_t grad_out_stride, x_stride;
-  const int32_t* cu_seqlens;
+  const int32_t* cu_seqlens;  // on the host
   int64_t sequences;
   int64_t column_begin, column_end;
 };

@@ -9,41 +9,25 @@ namespace {
 
 constexpr int warps_per_block = 4;
 
-template <class T>
-struct Forward {
-  const T* x;
-  int64_t x_stride;
-  const T* residual;
-  int64_t residual_stride;
-  T* sum;
-  int64_t sum_stride;
-  T* out;
-  int64_t out_stride;
-  float* rstd;
-  const T* weight;
-  int64_t rows, columns;
-  float eps;
-};
-
 __device__ __forceinline__ int group_size(int64_t columns, int64_t first) {
   return columns - first < group_elements ? static_cast<int>(columns - first) : group_elements;
 }
 
 template <class T, bool aligned>
-__global__ void __launch_bounds__(warps_per_block * 32) rms_norm_forward_kernel(Forward<T> a) {
+__global__ void __launch_bounds__(warps_per_block * 32) rms_norm_forward_kernel(RmsNormForwardArgs a) {
   const int lane = threadIdx.x % 32;
   const int64_t row = int64_t{blockIdx.x} * warps_per_block + threadIdx.x / 32;
-  if (row >= a.rows) return;  // a whole warp leaves
-  const T* x = a.x + row * a.x_stride;
+  if (row >= a.row_end) return;  // a whole warp leaves
+  const T* x = row_of<T>(a.x, row);
   float squares = 0.0f;
   for (int64_t i = lane * group_elements; i < a.columns; i += 32 * group_elements) {
     const int count = group_size(a.columns, i);
     Group group = load_group<aligned>(x + i, count);
-    if (a.residual != nullptr) {
-      const Group residual = load_group<aligned>(a.residual + row * a.residual_stride + i, count);
+    if (a.residual.data != nullptr) {
+      const Group residual = load_group<aligned>(row_of<T>(a.residual, row) + i, count);
       LATHE_UNROLL
       for (int j = 0; j < group_elements; ++j) group.at[j] = to_float(from_float<T>(group.at[j] + residual.at[j]));
-      store_group<aligned>(a.sum + row * a.sum_stride + i, group, count);
+      store_group<aligned>(row_of<T>(a.sum, row) + i, group, count);
     }
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) squares = fmaf(group.at[j], group.at[j], squares);
@@ -51,73 +35,56 @@ __global__ void __launch_bounds__(warps_per_block * 32) rms_norm_forward_kernel(
   const float r = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(a.columns) + a.eps);
   if (lane == 0 && a.rstd != nullptr) a.rstd[row] = r;
 
-  const T* normed = a.residual != nullptr ? a.sum + row * a.sum_stride : x;  // each lane reads what it wrote
+  const T* normed = a.residual.data != nullptr ? row_of<T>(a.sum, row) : x;  // each lane reads what it wrote
   for (int64_t i = lane * group_elements; i < a.columns; i += 32 * group_elements) {
     const int count = group_size(a.columns, i);
     Group group = load_group<aligned>(normed + i, count);
-    const Group weight = load_group<aligned>(a.weight + i, count);
+    const Group weight = load_group<aligned>(static_cast<const T*>(a.weight) + i, count);
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) group.at[j] = to_float(from_float<T>(group.at[j] * r)) * weight.at[j];
-    store_group<aligned>(a.out + row * a.out_stride + i, group, count);
+    store_group<aligned>(row_of<T>(a.out, row) + i, group, count);
   }
 }
 
+dim3 row_grid(int64_t rows) { return dim3(static_cast<unsigned>((rows + warps_per_block - 1) / warps_per_block)); }
+
 template <class T>
-void forward(const RmsNormForwardCuda& args) {
-  const Forward<T> a{static_cast<const T*>(args.x), args.x_stride, static_cast<const T*>(args.residual), args.residual_stride,
-                     static_cast<T*>(args.sum), args.sum_stride, static_cast<T*>(args.out), args.out_stride, args.rstd,
-                     static_cast<const T*>(args.weight), args.rows, args.columns, args.eps};
-  const LaunchConfig config{.name = "rms_norm_forward",
-                            .grid = dim3(static_cast<unsigned>((a.rows + warps_per_block - 1) / warps_per_block)),
-                            .block = dim3(warps_per_block * 32)};
-  const bool aligned = rows_aligned(a.x, a.x_stride) && rows_aligned(a.out, a.out_stride) && rows_aligned(a.weight, 0) &&
-                       (a.residual == nullptr || (rows_aligned(a.residual, a.residual_stride) && rows_aligned(a.sum, a.sum_stride)));
-  launch(config, aligned ? rms_norm_forward_kernel<T, true> : rms_norm_forward_kernel<T, false>, a);
+void forward(const RmsNormForwardArgs& args) {
+  const LaunchConfig config{
+      .name = "rms_norm_forward", .grid = row_grid(args.row_end), .block = dim3(warps_per_block * 32)};
+  const bool aligned = rows_aligned<T>(args.x) && rows_aligned<T>(args.out) && rows_aligned<T>(args.residual) &&
+                       rows_aligned<T>(args.sum) && rows_aligned(static_cast<const T*>(args.weight), 0);
+  launch(config, aligned ? rms_norm_forward_kernel<T, true> : rms_norm_forward_kernel<T, false>, args);
 }
 
-template <class T>
-struct Backward {
-  T* grad_x;
-  int64_t grad_x_stride;
-  const T* grad_out;
-  int64_t grad_out_stride;
-  const T* grad_sum;
-  int64_t grad_sum_stride;
-  const T* x;
-  int64_t x_stride;
-  const T* weight;
-  const float* rstd;
-  int64_t rows, columns;
-};
-
 template <class T, bool aligned>
-__global__ void __launch_bounds__(warps_per_block * 32) rms_norm_backward_kernel(Backward<T> a) {
+__global__ void __launch_bounds__(warps_per_block * 32) rms_norm_backward_kernel(RmsNormBackwardArgs a) {
   const int lane = threadIdx.x % 32;
   const int64_t row = int64_t{blockIdx.x} * warps_per_block + threadIdx.x / 32;
-  if (row >= a.rows) return;
+  if (row >= a.row_end) return;
   const float r = a.rstd[row];
   float products = 0.0f;
   for (int64_t i = lane * group_elements; i < a.columns; i += 32 * group_elements) {
     const int count = group_size(a.columns, i);
-    const Group x = load_group<aligned>(a.x + row * a.x_stride + i, count);
-    const Group grad = load_group<aligned>(a.grad_out + row * a.grad_out_stride + i, count);
-    const Group weight = load_group<aligned>(a.weight + i, count);
+    const Group x = load_group<aligned>(row_of<T>(a.x, row) + i, count);
+    const Group grad = load_group<aligned>(row_of<T>(a.grad_out, row) + i, count);
+    const Group weight = load_group<aligned>(static_cast<const T*>(a.weight) + i, count);
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) products = fmaf(grad.at[j] * weight.at[j], x.at[j] * r, products);
   }
   const float mean = warp_sum(products) / static_cast<float>(a.columns);
   for (int64_t i = lane * group_elements; i < a.columns; i += 32 * group_elements) {
     const int count = group_size(a.columns, i);
-    const Group x = load_group<aligned>(a.x + row * a.x_stride + i, count);
-    const Group grad = load_group<aligned>(a.grad_out + row * a.grad_out_stride + i, count);
-    const Group weight = load_group<aligned>(a.weight + i, count);
+    const Group x = load_group<aligned>(row_of<T>(a.x, row) + i, count);
+    const Group grad = load_group<aligned>(row_of<T>(a.grad_out, row) + i, count);
+    const Group weight = load_group<aligned>(static_cast<const T*>(a.weight) + i, count);
     Group through = {};
-    if (a.grad_sum != nullptr) through = load_group<aligned>(a.grad_sum + row * a.grad_sum_stride + i, count);
+    if (a.grad_sum.data != nullptr) through = load_group<aligned>(row_of<T>(a.grad_sum, row) + i, count);
     Group result;
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j)
       result.at[j] = fmaf(r, fmaf(-(x.at[j] * r), mean, grad.at[j] * weight.at[j]), through.at[j]);
-    store_group<aligned>(a.grad_x + row * a.grad_x_stride + i, result, count);
+    store_group<aligned>(row_of<T>(a.grad_x, row) + i, result, count);
   }
 }
 
@@ -134,20 +101,20 @@ constexpr int weight_warps = 8;
 
 template <class T>
 __global__ void __launch_bounds__(weight_warps * 32)
-    rms_norm_weight_gradient_kernel(float* grad_weight, Backward<T> a, Bounds bounds) {
+    rms_norm_weight_gradient_kernel(RmsNormWeightGradArgs a, Bounds bounds) {
   struct Partial {
     float sums[weight_warps][32];
   };
   Partial& partial = block_shared<Partial>();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t column = int64_t{blockIdx.x} * 32 + lane;
-  const bool inside = column < a.columns;
-  float total = inside && warp == 0 ? grad_weight[column] : 0.0f;
+  const bool inside = column < a.column_end;
+  float total = inside && warp == 0 ? a.grad_weight[column] : 0.0f;
   for (int s = 0; s < bounds.count; ++s) {
     float sum = 0.0f;
     if (inside)
       for (int64_t t = bounds.at[s] + warp; t < bounds.at[s + 1]; t += weight_warps)
-        sum = fmaf(to_float(a.grad_out[t * a.grad_out_stride + column]), to_float(a.x[t * a.x_stride + column]) * a.rstd[t], sum);
+        sum = fmaf(to_float(row_of<T>(a.grad_out, t)[column]), to_float(row_of<T>(a.x, t)[column]) * a.rstd[t], sum);
     partial.sums[warp][lane] = sum;
     __syncthreads();  // the eight sums are there
     if (warp == 0) {
@@ -157,42 +124,44 @@ __global__ void __launch_bounds__(weight_warps * 32)
     }
     __syncthreads();  // and have been read
   }
-  if (inside && warp == 0) grad_weight[column] = total;
+  if (inside && warp == 0) a.grad_weight[column] = total;
 }
 
 template <class T>
-void backward(const RmsNormBackwardCuda& args) {
-  const Backward<T> a{static_cast<T*>(args.grad_x), args.grad_x_stride, static_cast<const T*>(args.grad_out), args.grad_out_stride,
-                      static_cast<const T*>(args.grad_sum), args.grad_sum_stride, static_cast<const T*>(args.x), args.x_stride,
-                      static_cast<const T*>(args.weight), args.rstd, args.rows, args.columns};
-  if (args.grad_weight != nullptr) {  // before grad_x, which may take the place of grad_out
-    const LaunchConfig config{.name = "rms_norm_weight_gradient",
-                              .grid = dim3(static_cast<unsigned>((a.columns + 31) / 32)),
-                              .block = dim3(weight_warps * 32)};
-    for (int64_t first = 0; first < args.sequences; first += sequences_per_launch) {
-      Bounds bounds;
-      bounds.count = static_cast<int>(args.sequences - first < sequences_per_launch ? args.sequences - first : sequences_per_launch);
-      for (int i = 0; i <= bounds.count; ++i) bounds.at[i] = args.cu_seqlens[first + i];
-      launch(config, rms_norm_weight_gradient_kernel<T>, args.grad_weight, a, bounds);
-    }
+void weight_gradient(const RmsNormWeightGradArgs& args) {
+  const LaunchConfig config{.name = "rms_norm_weight_gradient",
+                            .grid = dim3(static_cast<unsigned>((args.column_end + 31) / 32)),
+                            .block = dim3(weight_warps * 32)};
+  for (int64_t first = 0; first < args.sequences; first += sequences_per_launch) {
+    Bounds bounds;
+    bounds.count =
+        static_cast<int>(args.sequences - first < sequences_per_launch ? args.sequences - first : sequences_per_launch);
+    for (int i = 0; i <= bounds.count; ++i) bounds.at[i] = args.cu_seqlens[first + i];
+    launch(config, rms_norm_weight_gradient_kernel<T>, args, bounds);
   }
-  const LaunchConfig config{.name = "rms_norm_backward",
-                            .grid = dim3(static_cast<unsigned>((a.rows + warps_per_block - 1) / warps_per_block)),
-                            .block = dim3(warps_per_block * 32)};
-  const bool aligned = rows_aligned(a.x, a.x_stride) && rows_aligned(a.grad_x, a.grad_x_stride) &&
-                       rows_aligned(a.grad_out, a.grad_out_stride) && rows_aligned(a.weight, 0) &&
-                       (a.grad_sum == nullptr || rows_aligned(a.grad_sum, a.grad_sum_stride));
-  launch(config, aligned ? rms_norm_backward_kernel<T, true> : rms_norm_backward_kernel<T, false>, a);
+}
+
+template <class T>
+void backward(const RmsNormBackwardArgs& args) {
+  const LaunchConfig config{
+      .name = "rms_norm_backward", .grid = row_grid(args.row_end), .block = dim3(warps_per_block * 32)};
+  const bool aligned = rows_aligned<T>(args.x) && rows_aligned<T>(args.grad_x) && rows_aligned<T>(args.grad_out) &&
+                       rows_aligned<T>(args.grad_sum) && rows_aligned(static_cast<const T*>(args.weight), 0);
+  launch(config, aligned ? rms_norm_backward_kernel<T, true> : rms_norm_backward_kernel<T, false>, args);
 }
 
 }  // namespace
 
-void rms_norm_forward_rows(const RmsNormForwardCuda& args) {
+void rms_norm_forward_rows(const RmsNormForwardArgs& args) {
   args.dtype == DType::bf16 ? forward<bf16_t>(args) : forward<float>(args);
 }
 
-void rms_norm_backward_rows(const RmsNormBackwardCuda& args) {
+void rms_norm_backward_rows(const RmsNormBackwardArgs& args) {
   args.dtype == DType::bf16 ? backward<bf16_t>(args) : backward<float>(args);
+}
+
+void rms_norm_weight_grad_columns(const RmsNormWeightGradArgs& args) {
+  args.dtype == DType::bf16 ? weight_gradient<bf16_t>(args) : weight_gradient<float>(args);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

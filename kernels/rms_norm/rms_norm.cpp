@@ -2,10 +2,9 @@
 
 #include <algorithm>
 
-#include "core/thread_pool.h"
+#include "kernels/arguments/run_rows.h"
 #include "kernels/checks/expect.h"
-#include "kernels/rms_norm/cpu.h"
-#include "kernels/rms_norm/device.h"
+#include "kernels/rms_norm/cuda.h"
 #include "kernels/rms_norm/reference.h"
 
 namespace lathe::kernels {
@@ -13,15 +12,13 @@ namespace {
 
 constexpr auto floating = {DType::f32, DType::bf16, DType::f64};
 
-// About 16k elements: some microseconds, so that a few rows stay on the caller.
-int64_t row_grain(int64_t columns) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns)); }
-
 void check_matrix(const char* operation, const char* argument, const Tensor& tensor, const Tensor& x) {
   expect(operation, argument, tensor).shape(x.shape()).dtype(x.dtype()).rows_contiguous().device(x.device());
 }
 
 void check_norm(const char* operation, const Tensor& x, const Tensor& weight, const Tensor& rstd) {
   expect(operation, "x", x).rank(2).dtype(floating).rows_contiguous();
+  expect_body(operation, "x", x);
   expect(operation, "weight", weight).shape({x.dim(1)}).dtype(x.dtype()).contiguous().device(x.device());
   if (rstd.defined()) {
     expect(operation, "rstd", rstd)
@@ -32,46 +29,36 @@ void check_norm(const char* operation, const Tensor& x, const Tensor& weight, co
   }
 }
 
-void forward_on_cpu(const Tensor& out, const Tensor& sum, const Tensor& rstd, const Tensor& x, const Tensor& residual,
-                    const Tensor& weight, float eps) {
-  RmsNormForwardArgs args{};
-  args.dtype = x.dtype();
-  args.x = x.raw();
-  args.x_stride = x.stride(0);
-  if (residual.defined()) {
-    args.residual = residual.raw();
-    args.residual_stride = residual.stride(0);
-    args.sum = sum.raw();
-    args.sum_stride = sum.stride(0);
-  }
-  args.out = out.raw();
-  args.out_stride = out.stride(0);
-  args.rstd = rstd.defined() ? rstd.data<float>() : nullptr;
-  args.weight = weight.raw();
-  args.columns = x.dim(1);
-  args.eps = eps;
-  parallel_for(x.dim(0), row_grain(x.dim(1)), [&](int64_t begin, int64_t end) {
-    RmsNormForwardArgs range = args;
-    range.row_begin = begin;
-    range.row_end = end;
-    cpu::rms_norm_forward_rows(range);
-  });
+void forward(const Tensor& out, const Tensor& sum, const Tensor& rstd, const Tensor& x, const Tensor& residual,
+             const Tensor& weight, float eps) {
+  const RmsNormForwardArgs args{.dtype = x.dtype(),
+                                .out = matrix_of(out),
+                                .sum = matrix_of(sum),
+                                .rstd = rstd.defined() ? rstd.data<float>() : nullptr,
+                                .x = matrix_of(x),
+                                .residual = matrix_of(residual),
+                                .weight = weight.raw(),
+                                .eps = eps,
+                                .columns = x.dim(1),
+                                .row_begin = 0,
+                                .row_end = x.dim(0)};
+  run_rows(args, x.device(), cpu::rms_norm_forward_rows, device::rms_norm_forward_rows);
 }
 
-void weight_grad_on_cpu(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x, const Tensor& rstd,
-                        const Tensor& cu_seqlens) {
-  RmsNormWeightGradArgs args{};
-  args.dtype = x.dtype();
-  args.grad_weight = grad_weight.data<float>();
-  args.grad_out = grad_out.raw();
-  args.grad_out_stride = grad_out.stride(0);
-  args.x = x.raw();
-  args.x_stride = x.stride(0);
-  args.rstd = rstd.data<float>();
-  args.cu_seqlens = cu_seqlens.data<int32_t>();
-  args.sequences = cu_seqlens.dim(0) - 1;
-  const int64_t tokens = std::max<int64_t>(1, x.dim(0));
-  const int64_t grain = std::max<int64_t>(64, 16384 / tokens / 64 * 64);  // whole cache lines of the four vectors
+void weight_grad(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x, const Tensor& rstd,
+                 const Tensor& cu_seqlens) {
+  const RmsNormWeightGradArgs args{.dtype = x.dtype(),
+                                   .grad_weight = grad_weight.data<float>(),
+                                   .grad_out = matrix_of(grad_out),
+                                   .x = matrix_of(x),
+                                   .rstd = rstd.data<float>(),
+                                   .cu_seqlens = cu_seqlens.data<int32_t>(),
+                                   .sequences = cu_seqlens.dim(0) - 1,
+                                   .column_begin = 0,
+                                   .column_end = x.dim(1)};
+  if (x.device().kind != DeviceKind::cpu) return device::rms_norm_weight_grad_columns(args, x.device());
+  // Whole cache lines of the four vectors.
+  const int64_t grain = std::max<int64_t>(64, row_grain(x.dim(0)) / 64 * 64);
   parallel_for(x.dim(1), grain, [&](int64_t begin, int64_t end) {
     RmsNormWeightGradArgs range = args;
     range.column_begin = begin;
@@ -80,29 +67,19 @@ void weight_grad_on_cpu(const Tensor& grad_weight, const Tensor& grad_out, const
   });
 }
 
-void input_grad_on_cpu(const Tensor& grad_x, const Tensor& grad_out, const Tensor& grad_sum, const Tensor& x,
-                       const Tensor& weight, const Tensor& rstd) {
-  RmsNormBackwardArgs args{};
-  args.dtype = x.dtype();
-  args.grad_x = grad_x.raw();
-  args.grad_x_stride = grad_x.stride(0);
-  args.grad_out = grad_out.raw();
-  args.grad_out_stride = grad_out.stride(0);
-  if (grad_sum.defined()) {
-    args.grad_sum = grad_sum.raw();
-    args.grad_sum_stride = grad_sum.stride(0);
-  }
-  args.x = x.raw();
-  args.x_stride = x.stride(0);
-  args.weight = weight.raw();
-  args.rstd = rstd.data<float>();
-  args.columns = x.dim(1);
-  parallel_for(x.dim(0), row_grain(x.dim(1)), [&](int64_t begin, int64_t end) {
-    RmsNormBackwardArgs range = args;
-    range.row_begin = begin;
-    range.row_end = end;
-    cpu::rms_norm_backward_rows(range);
-  });
+void input_grad(const Tensor& grad_x, const Tensor& grad_out, const Tensor& grad_sum, const Tensor& x,
+                const Tensor& weight, const Tensor& rstd) {
+  const RmsNormBackwardArgs args{.dtype = x.dtype(),
+                                 .grad_x = matrix_of(grad_x),
+                                 .grad_out = matrix_of(grad_out),
+                                 .grad_sum = matrix_of(grad_sum),
+                                 .x = matrix_of(x),
+                                 .weight = weight.raw(),
+                                 .rstd = rstd.data<float>(),
+                                 .columns = x.dim(1),
+                                 .row_begin = 0,
+                                 .row_end = x.dim(0)};
+  run_rows(args, x.device(), cpu::rms_norm_backward_rows, device::rms_norm_backward_rows);
 }
 
 }  // namespace
@@ -111,9 +88,8 @@ void rms_norm_forward(const Tensor& out, const Tensor& rstd, const Tensor& x, co
   check_norm("rms_norm_forward", x, weight, rstd);
   check_matrix("rms_norm_forward", "out", out, x);
   if (x.numel() == 0) return;
-  if (x.device().kind != DeviceKind::cpu) return device::rms_norm_forward(out, {}, rstd, x, {}, weight, eps);
   if (x.dtype() == DType::f64) return reference::rms_norm_forward(out, rstd, x, weight, eps);
-  forward_on_cpu(out, {}, rstd, x, {}, weight, eps);
+  forward(out, {}, rstd, x, {}, weight, eps);
 }
 
 void rms_norm_residual_forward(const Tensor& out, const Tensor& sum, const Tensor& rstd, const Tensor& x,
@@ -124,9 +100,8 @@ void rms_norm_residual_forward(const Tensor& out, const Tensor& sum, const Tenso
   check_matrix(operation, "sum", sum, x);
   check_matrix(operation, "out", out, x);
   if (x.numel() == 0) return;
-  if (x.device().kind != DeviceKind::cpu) return device::rms_norm_forward(out, sum, rstd, x, residual, weight, eps);
   if (x.dtype() == DType::f64) return reference::rms_norm_residual_forward(out, sum, rstd, x, residual, weight, eps);
-  forward_on_cpu(out, sum, rstd, x, residual, weight, eps);
+  forward(out, sum, rstd, x, residual, weight, eps);
 }
 
 void rms_norm_backward(const Tensor& grad_x, const Tensor& grad_weight, const Tensor& grad_out, const Tensor& grad_sum,
@@ -142,14 +117,11 @@ void rms_norm_backward(const Tensor& grad_x, const Tensor& grad_weight, const Te
     expect_cu_seqlens(operation, cu_seqlens, x.dim(0));
   }
   if (x.numel() == 0) return;
-  if (x.device().kind != DeviceKind::cpu) {
-    return device::rms_norm_backward(grad_x, grad_weight, grad_out, grad_sum, x, weight, rstd, cu_seqlens);
-  }
   if (x.dtype() == DType::f64) {
     return reference::rms_norm_backward(grad_x, grad_weight, grad_out, grad_sum, x, weight, rstd, cu_seqlens);
   }
-  if (grad_weight.defined()) weight_grad_on_cpu(grad_weight, grad_out, x, rstd, cu_seqlens);
-  input_grad_on_cpu(grad_x, grad_out, grad_sum, x, weight, rstd);
+  if (grad_weight.defined()) weight_grad(grad_weight, grad_out, x, rstd, cu_seqlens);
+  input_grad(grad_x, grad_out, grad_sum, x, weight, rstd);
 }
 
 }  // namespace lathe::kernels

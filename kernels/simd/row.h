@@ -1,9 +1,19 @@
 // Walks and sums along a row of any length. Like vec.h, for cpu*.cpp only.
 #pragma once
 
+#include "kernels/arguments/matrix.h"
 #include "kernels/simd/vec.h"
 
 namespace lathe::kernels::LATHE_ISA {
+
+template <class T>
+LATHE_INLINE T* row_of(const Matrix& matrix, int64_t row) {
+  return static_cast<T*>(matrix.data) + row * matrix.stride;
+}
+template <class T>
+LATHE_INLINE const T* row_of(const ConstMatrix& matrix, int64_t row) {
+  return static_cast<const T*>(matrix.data) + row * matrix.stride;
+}
 
 template <class T>
 LATHE_INLINE Vec load_some(const T* p, int count) {
