@@ -1,7 +1,7 @@
-# lathe_room(NAME [folder…] USES room… LINKS library…): a static library lathe_NAME of every .cpp under the
+# lathe_room(NAME [folder…] USES room… LINKS library… EXCLUDE regex…): a static library lathe_NAME of every .cpp under the
 # current folder (or the given subfolders). Files named main.cpp are left to lathe_program.
 function(lathe_room name)
-  cmake_parse_arguments(ARG "" "" "USES;LINKS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "USES;LINKS;EXCLUDE" ${ARGN})
   set(folders ${ARG_UNPARSED_ARGUMENTS})
   if(NOT folders)
     set(folders .)
@@ -10,6 +10,9 @@ function(lathe_room name)
   foreach(folder IN LISTS folders)
     file(GLOB_RECURSE found CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*.cpp)
     list(APPEND sources ${found})
+  endforeach()
+  foreach(regex IN LISTS ARG_EXCLUDE)
+    list(FILTER sources EXCLUDE REGEX ${regex})
   endforeach()
   if(NOT sources)
     add_library(lathe_${name} INTERFACE)

@@ -3,7 +3,7 @@
 if(LATHE_CUDA STREQUAL "OFF")
   return()
 endif()
-find_program(LATHE_NVCC nvcc HINTS ENV CUDA_PATH ENV CUDA_HOME PATHS /usr/local/cuda/bin /opt/cuda/bin)
+include(cuda_toolkit)
 if(NOT LATHE_NVCC)
   if(LATHE_CUDA STREQUAL "ON")
     message(FATAL_ERROR "LATHE_CUDA=ON, but there is no nvcc in PATH, CUDA_PATH, CUDA_HOME or /usr/local/cuda/bin. "
@@ -13,9 +13,6 @@ if(NOT LATHE_NVCC)
   return()
 endif()
 
-get_filename_component(cuda_root ${LATHE_NVCC} REALPATH)
-get_filename_component(cuda_root ${cuda_root}/../.. ABSOLUTE)
-find_library(LATHE_CUDART cudart_static HINTS ${cuda_root}/lib64 ${cuda_root}/targets/x86_64-linux/lib REQUIRED)
 message(STATUS "CUDA: ${LATHE_NVCC}")
 
 # nvcc is called directly: CMake's CUDA language would make every program that links this a CUDA program, and CMake 3.25 does

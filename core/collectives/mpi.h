@@ -1,0 +1,19 @@
+// The processes that mpirun started, as a Communicator of CPU tensors. In a library of its own, lathe_mpi: linking MPI
+// costs every start of a program 4 ms, needed or not.
+#pragma once
+
+#include <memory>
+
+#include "core/collectives/communicator.h"
+
+namespace lathe {
+
+// Whether this process was started by mpirun (or a scheduler that speaks its protocol).
+bool started_by_mpi();
+
+// All processes. The first call initialises MPI, which ends with the process; call it from the main thread, and use the
+// communicator from one thread at a time. Sums run in ascending ranks: MPI's own reductions promise no order, so the parts are
+// exchanged and added here.
+std::unique_ptr<Communicator> mpi_communicator();
+
+}  // namespace lathe
