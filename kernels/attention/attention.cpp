@@ -17,7 +17,7 @@ constexpr int64_t products_least = 1 << 16;
 
 void check_inputs(std::string_view operation, const Tensor& q, const Tensor& k, const Tensor& v,
                   const Tensor& cu_seqlens, const AttentionParams& params) {
-  expect(operation, "q", q).rank(3).dtype({DType::f32, DType::bf16, DType::f64}).rows_contiguous();
+  expect(operation, "q", q).rank(3).dtype({DType::f32, DType::bf16, DType::f16, DType::f64}).rows_contiguous();
   expect(operation, "k", k).rank(3);
   expect_cpu(operation, q);
   expect_groups(operation, q.dim(1), k.dim(1));
@@ -148,7 +148,7 @@ void attention_backward(const Tensor& grad_q, const Tensor& grad_k, const Tensor
   call.window = params.window;
   call.scale = params.scale;
   call.softcap = params.softcap;
-  call.is_bf16 = q.dtype() == DType::bf16;
+  call.dtype = q.dtype();
   call.dots = attention_scratch(ScratchUse::call, call.heads * call.tokens);
 
   run_backward(call, cu_seqlens.span<int32_t>(), k.dim(1));

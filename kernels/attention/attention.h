@@ -8,18 +8,11 @@
 #pragma once
 
 #include "core/tensor.h"
+#include "kernels/attention/params.h"
 
 namespace lathe::kernels {
 
-inline constexpr int64_t attention_chunk = 64;  // keys; a multiple of every KV page size in use
-
-struct AttentionParams {
-  float scale = 1.0f;    // of q·k, usually 1/√D
-  int64_t window = 0;    // > 0: a query sees itself and the window − 1 keys before it
-  float softcap = 0.0f;  // > 0: scores become softcap · tanh(score / softcap)
-};
-
-// q, out [T, heads, D]; k, v [T, kv_heads, D]; last dimension contiguous, others strided; f32 | bf16 | f64. out may not
+// q, out [T, heads, D]; k, v [T, kv_heads, D]; last dimension contiguous, others strided; f32 | bf16 | f16 | f64. out may not
 // share memory with the inputs. lse f32 (f64) [heads, T]: natural log of the sum of exponentials, for the backward; may
 // be undefined. cu_seqlens i32 [S + 1] on the CPU: the sequences' bounds among the T tokens; sequences may be empty.
 // Scores, probabilities and sums are f32 (f64 for f64). Values must be finite even where masked: a NaN or an infinity in

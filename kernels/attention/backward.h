@@ -21,7 +21,7 @@ struct BackwardCall {
   int64_t tokens, heads;
   int64_t head_dim, padded_dim, group, window;
   float scale, softcap;
-  bool is_bf16;
+  DType dtype;  // f32 | bf16 | f16
 };
 
 struct BackwardTask {

@@ -233,16 +233,18 @@ void merge_partials(const TileTask& task, const RowStates& state) {
 
 }  // namespace
 
-void attention_tile(const TileTask& task) { task.call->is_bf16 ? tile<bf16>(task) : tile<float>(task); }
+void attention_tile(const TileTask& task) {
+  with_element(task.call->dtype, [&](auto element) { tile<decltype(element)>(task); });
+}
 
 void attention_tile_chunks(const TileTask& task) {
-  task.call->is_bf16 ? tile_chunks<bf16>(task) : tile_chunks<float>(task);
+  with_element(task.call->dtype, [&](auto element) { tile_chunks<decltype(element)>(task); });
 }
 
 void attention_tile_merge(const TileTask& task) {
   const TileScratch s = cut(task);
   merge_partials(task, s.state);
-  task.call->is_bf16 ? write_rows<bf16>(task, s.state) : write_rows<float>(task, s.state);
+  with_element(task.call->dtype, [&](auto element) { write_rows<decltype(element)>(task, s.state); });
 }
 
 }  // namespace lathe::kernels::LATHE_ISA

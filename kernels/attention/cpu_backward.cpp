@@ -273,15 +273,17 @@ void query_gradients(const BackwardTask& task) {
 
 }  // namespace
 
-void attention_row_dots(const BackwardTask& task) { task.call->is_bf16 ? row_dots<bf16>(task) : row_dots<float>(task); }
+void attention_row_dots(const BackwardTask& task) {
+  with_element(task.call->dtype, [&](auto element) { row_dots<decltype(element)>(task); });
+}
 void attention_gradients(const BackwardTask& task) {
-  task.call->is_bf16 ? gradients<bf16>(task) : gradients<float>(task);
+  with_element(task.call->dtype, [&](auto element) { gradients<decltype(element)>(task); });
 }
 void attention_key_gradients(const BackwardTask& task) {
-  task.call->is_bf16 ? key_gradients<bf16>(task) : key_gradients<float>(task);
+  with_element(task.call->dtype, [&](auto element) { key_gradients<decltype(element)>(task); });
 }
 void attention_query_gradients(const BackwardTask& task) {
-  task.call->is_bf16 ? query_gradients<bf16>(task) : query_gradients<float>(task);
+  with_element(task.call->dtype, [&](auto element) { query_gradients<decltype(element)>(task); });
 }
 
 }  // namespace lathe::kernels::LATHE_ISA

@@ -2,6 +2,7 @@
 // fma along k, so that its bits do not depend on which rows are computed together. Included by cpu*.cpp only.
 #pragma once
 
+#include "core/dtype.h"
 #include "kernels/simd/vec.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -91,6 +92,16 @@ static void multiply_rows(Factor factor, B b, int64_t k_begin, int64_t k_end, fl
     }
   }
   for (; column < columns; column += lanes) multiply_block<R, 1, chain>(factor, b, k_begin, k_end, c, c_row, column);
+}
+
+// Calls body with an element of the dtype, whose type is what matters.
+template <class Body>
+LATHE_INLINE void with_element(DType dtype, Body body) {
+  switch (dtype) {
+    case DType::bf16: return body(bf16{});
+    case DType::f16: return body(f16{});
+    default: return body(float{});
+  }
 }
 
 LATHE_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }

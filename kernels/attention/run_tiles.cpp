@@ -154,7 +154,7 @@ TileCall tile_call(const Tensor& out, const Tensor& lse, const Tensor& q, int64_
   call.window = params.window;
   call.scale = params.scale;
   call.softcap = params.softcap;
-  call.is_bf16 = q.dtype() == DType::bf16;
+  call.dtype = q.dtype();
   return call;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "core/dtype.h"
 #include "kernels/simd/dispatch.h"
 
 namespace lathe::kernels {
@@ -30,7 +31,7 @@ struct TileCall {
   int64_t group;                 // query heads for each kv head
   int64_t window;
   float scale, softcap;
-  bool is_bf16;
+  DType dtype;  // f32 | bf16 | f16
 };
 
 // Floats in every row of scratch are padded to this: the widest vector.

@@ -74,6 +74,17 @@ LATHE_INLINE int64_t transpose_step(const void* const* rows, int64_t d, float* o
   return 8;
 }
 
+LATHE_INLINE int64_t transpose_step(const void* const* rows, int64_t d, float* out, f16) {
+  Vec pairs[4];
+  transpose_words(rows, d * 2, pairs);
+  for (int i = 0; i < 4; ++i) {
+    const VecU words = (VecU)pairs[i];
+    store(out + (d + 2 * i) * transposed_row, from_f16_bits(narrow(words & 0xffffu)));
+    store(out + (d + 2 * i + 1) * transposed_row, from_f16_bits(narrow(words >> 16)));
+  }
+  return 8;
+}
+
 // Rows that are wanted soon, asked for a few at a time: `bytes` of each; none when bytes is 0.
 struct Prefetch {
   const void* const* rows = nullptr;  // [64]

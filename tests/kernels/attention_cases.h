@@ -110,7 +110,7 @@ inline std::vector<Operation> attention_operations() {
   const Model windowed{2, 1, 16, {.window = 70}}, capped{2, 2, 16, {.softcap = 2.0f}};
   const Model both{4, 2, 24, {.window = 9, .softcap = 3.0f}};
   const std::vector<double> packed{0, 100, 200, 300, 400, 500, 600, 700, 800}, edges{0, 1, 64, 64, 128, 193};
-  const DType f32 = DType::f32, bf16 = DType::bf16;
+  const DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
   return {
       {.name = "attention_forward",
        .cases = {forward("smollm2_f32", smollm2, f32, {0, 1, 64, 69}),
@@ -118,7 +118,7 @@ inline std::vector<Operation> attention_operations() {
                  forward("edges_bf16", {2, 2, 16}, bf16, edges), forward("mha_d80_f32", {2, 2, 80}, f32, {0, 63, 66}),
                  forward("gqa8_d96_bf16", {8, 1, 96}, bf16, {0, 66}), forward("d128_f32", {2, 1, 128}, f32, {0, 65}),
                  forward("d256_bf16", {1, 1, 256}, bf16, {0, 3, 40}),
-                 forward("d5_f32_padded", {3, 3, 5}, f32, {0, 9, 80}, 3),
+                 forward("d5_f32_padded", {3, 3, 5}, f32, {0, 9, 80}, 3), forward("edges_f16", {2, 1, 24}, f16, edges),
                  forward("t200_f32", {1, 1, 16}, f32, {0, 200}), forward("window_f32", windowed, f32, {0, 3, 203}),
                  forward("window_bf16", windowed, bf16, {0, 150}), forward("softcap_f32", capped, f32, {0, 70}),
                  forward("window_softcap_f32", both, f32, {0, 30, 31}),
@@ -133,7 +133,8 @@ inline std::vector<Operation> attention_operations() {
                  backward("d80_bf16", {2, 2, 80}, bf16, {0, 3, 69}), backward("gqa8_d96_f32", {8, 1, 96}, f32, {0, 12}),
                  backward("d256_f32", {1, 1, 256}, f32, {0, 20}),
                  backward("d5_f32_padded", {3, 3, 5}, f32, {0, 9, 80}, 3),
-                 backward("window_f32", windowed, f32, {0, 3, 203}), backward("softcap_f32", capped, f32, {0, 70}),
+                 backward("d80_f16", {2, 1, 80}, f16, {0, 3, 69}), backward("window_f32", windowed, f32, {0, 3, 203}),
+                 backward("softcap_f32", capped, f32, {0, 70}),
                  backward("window_softcap_bf16", both, bf16, {0, 30, 31})},
        .timed = {backward("smollm2_8x100_f32", smollm2, f32, packed),
                  backward("smollm2_8x100_bf16", smollm2, bf16, packed),
