@@ -2,8 +2,8 @@
 
 #include "autograd/checkpoint.h"
 #include "autograd/ops/embedding.h"
+#include "autograd/ops/gated.h"
 #include "autograd/ops/rms_norm.h"
-#include "autograd/ops/swiglu.h"
 #include "autograd/ops/view.h"
 #include "kernels/matmul/matmul.h"
 #include "nn/rope_table.h"

@@ -39,6 +39,11 @@ struct Group {
   float at[group_elements];
 };
 
+// The elements of the group that begins at `first`.
+__device__ __forceinline__ int group_size(int64_t columns, int64_t first) {
+  return columns - first < group_elements ? static_cast<int>(columns - first) : group_elements;
+}
+
 // Whether whole groups of a tensor can be moved as 16-byte vectors.
 template <class T>
 inline bool rows_aligned(const T* data, int64_t stride) {

@@ -9,10 +9,6 @@ namespace {
 
 constexpr int warps_per_block = 4;
 
-__device__ __forceinline__ int group_size(int64_t columns, int64_t first) {
-  return columns - first < group_elements ? static_cast<int>(columns - first) : group_elements;
-}
-
 template <class T, bool aligned>
 __global__ void __launch_bounds__(warps_per_block * 32) rms_norm_forward_kernel(RmsNormForwardArgs a) {
   const int lane = threadIdx.x % 32;

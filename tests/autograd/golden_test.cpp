@@ -2,10 +2,10 @@
 #include <algorithm>
 
 #include "autograd/ops/attention.h"
+#include "autograd/ops/gated.h"
 #include "autograd/ops/linear_cross_entropy.h"
 #include "autograd/ops/rms_norm.h"
 #include "autograd/ops/rope.h"
-#include "autograd/ops/swiglu.h"
 #include "tests/autograd/tensors.h"
 #include "tests/support/golden.h"
 
@@ -54,15 +54,18 @@ TEST(Golden, RmsNorm) {
   expect_near(weight.grad(), golden.at("dweight"), "dweight", bound);
 }
 
-TEST(Golden, Swiglu) {
+void expect_golden_gated(const std::string& name, Variable (*gated)(const Variable& gate, const Variable& up)) {
   const GoldenTensors golden = golden_tensors("kernels/gated.safetensors");
-  const Variable gate = Variable::leaf(golden.at("swiglu.gate")), up = Variable::leaf(golden.at("swiglu.up"));
-  const Variable y = swiglu(gate, up);
-  expect_near(y.value(), golden.at("swiglu.y"), "y");
-  backward(y, golden.at("swiglu.dy"));
-  expect_near(gate.grad(), golden.at("swiglu.dgate"), "dgate");
-  expect_near(up.grad(), golden.at("swiglu.dup"), "dup");
+  const Variable gate = Variable::leaf(golden.at(name + ".gate")), up = Variable::leaf(golden.at(name + ".up"));
+  const Variable y = gated(gate, up);
+  expect_near(y.value(), golden.at(name + ".y"), "y");
+  backward(y, golden.at(name + ".dy"));
+  expect_near(gate.grad(), golden.at(name + ".dgate"), "dgate");
+  expect_near(up.grad(), golden.at(name + ".dup"), "dup");
 }
+
+TEST(Golden, Swiglu) { expect_golden_gated("swiglu", swiglu); }
+TEST(Golden, Geglu) { expect_golden_gated("geglu_tanh", geglu); }
 
 TEST(Golden, Rope) {
   const GoldenTensors golden = golden_tensors("kernels/rope.safetensors");

@@ -5,11 +5,11 @@
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/embedding.h"
+#include "autograd/ops/gated.h"
 #include "autograd/ops/linear.h"
 #include "autograd/ops/linear_cross_entropy.h"
 #include "autograd/ops/rms_norm.h"
 #include "autograd/ops/rope.h"
-#include "autograd/ops/swiglu.h"
 #include "autograd/ops/view.h"
 #include "core/error.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
@@ -178,14 +178,21 @@ TEST_F(Operations, LoraIsTheProductOfItsFactors) {
   }
 }
 
-TEST_F(Operations, Swiglu) {
-  check({leaf({tokens, 4}), leaf({tokens, 4})}, [](auto in) { return Variables{swiglu(in[0], in[1])}; });
-  check({leaf({tokens, 8})}, [](auto in) { return Variables{swiglu(in[0])}; });
-  // In place in what an operation before it made, and with a consumer that asks for the output again.
-  check({leaf({tokens, 4}), leaf({tokens, 4}), leaf({3, 4})},
-        [&](auto in) { return Variables{linear(swiglu(scale(in[0], 1.0), scale(in[1], 1.0)), in[2], layout_)}; });
-  check({leaf({tokens, 8}), leaf({3, 4})},
-        [&](auto in) { return Variables{linear(swiglu(scale(in[0], 1.0)), in[1], layout_)}; });
+using TwoInputs = Variable (*)(const Variable& gate, const Variable& up);
+using Halves = Variable (*)(const Variable& gate_up);
+
+TEST_F(Operations, GatedActivations) {
+  const auto check_gated = [this](TwoInputs of_two, Halves of_halves) {
+    check({leaf({tokens, 4}), leaf({tokens, 4})}, [&](auto in) { return Variables{of_two(in[0], in[1])}; });
+    check({leaf({tokens, 8})}, [&](auto in) { return Variables{of_halves(in[0])}; });
+    // In place in what an operation before it made, and with a consumer that asks for the output again.
+    check({leaf({tokens, 4}), leaf({tokens, 4}), leaf({3, 4})},
+          [&](auto in) { return Variables{linear(of_two(scale(in[0], 1.0), scale(in[1], 1.0)), in[2], layout_)}; });
+    check({leaf({tokens, 8}), leaf({3, 4})},
+          [&](auto in) { return Variables{linear(of_halves(scale(in[0], 1.0)), in[1], layout_)}; });
+  };
+  check_gated(swiglu, swiglu);
+  check_gated(geglu, geglu);
 }
 
 TEST_F(Operations, Attention) {
@@ -258,6 +265,8 @@ TEST_F(Operations, WhatIsComputedAgainHasTheSameBits) {
     EXPECT_TRUE(same_again(rms_norm_residual(x, tensor({tokens, 40}), weight, 1e-5f, layout_).out));
     EXPECT_TRUE(same_again(swiglu(x, tensor({tokens, 40}))));
     EXPECT_TRUE(same_again(swiglu(x)));
+    EXPECT_TRUE(same_again(geglu(x, tensor({tokens, 40}))));
+    EXPECT_TRUE(same_again(geglu(x)));
   }
 }
 

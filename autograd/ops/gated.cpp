@@ -1,17 +1,28 @@
-#include "autograd/ops/swiglu.h"
+#include "autograd/ops/gated.h"
 
 #include "autograd/operation.h"
-#include "kernels/swiglu/swiglu.h"
+#include "kernels/gated/gated.h"
 
 namespace lathe::autograd {
 namespace {
 
-struct Swiglu final : Operation {
-  std::string_view name() const override { return "swiglu"; }
+struct Kind {
+  std::string_view name;
+  void (*forward)(const Tensor& out, const Tensor& gate, const Tensor& up);
+  void (*backward)(const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out, const Tensor& gate,
+                   const Tensor& up);
+};
+constexpr Kind swiglu_kind{"swiglu", kernels::swiglu_forward, kernels::swiglu_backward};
+constexpr Kind geglu_kind{"geglu", kernels::geglu_forward, kernels::geglu_backward};
+
+struct Gated final : Operation {
+  Kind kind;
+  explicit Gated(Kind k) : kind(k) {}
+  std::string_view name() const override { return kind.name; }
 
   void forward(Forward& f) {
     Tensor out = empty_like(f.input(0));
-    kernels::swiglu_forward(out, f.input(0), f.input(1));
+    kind.forward(out, f.input(0), f.input(1));
     f.save("gate", f.input(0));
     f.save("up", f.input(1));
     f.output(out);
@@ -21,7 +32,7 @@ struct Swiglu final : Operation {
   void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
     const Tensor gate = saved.take("gate"), up = saved.take("up");
     Tensor grad_gate = in_place_or_fresh(gate), grad_up = in_place_or_fresh(up);
-    kernels::swiglu_backward(grad_gate, grad_up, grad_outputs[0], gate, up);
+    kind.backward(grad_gate, grad_up, grad_outputs[0], gate, up);
     grads.add(0, std::move(grad_gate));
     grads.add(1, std::move(grad_up));
   }
@@ -29,23 +40,25 @@ struct Swiglu final : Operation {
   bool can_recompute() const override { return true; }
   Tensor recompute(Saved& saved) override {
     Tensor out = empty_like(saved["gate"]);
-    kernels::swiglu_forward(out, saved["gate"], saved["up"]);
+    kind.forward(out, saved["gate"], saved["up"]);
     return out;
   }
 };
 
 // gate and up are the halves of one input.
-struct SwigluHalves final : Operation {
-  std::string_view name() const override { return "swiglu"; }
+struct GatedHalves final : Operation {
+  Kind kind;
+  explicit GatedHalves(Kind k) : kind(k) {}
+  std::string_view name() const override { return kind.name; }
 
   static Tensor half(const Tensor& both, int index) {
     const int64_t width = both.dim(1) / 2;
     return both.slice(1, index * width, (index + 1) * width);
   }
 
-  static Tensor product(const Tensor& both) {
+  Tensor product(const Tensor& both) const {
     Tensor out = Tensor::empty({both.dim(0), both.dim(1) / 2}, both.dtype(), both.device());
-    kernels::swiglu_forward(out, half(both, 0), half(both, 1));
+    kind.forward(out, half(both, 0), half(both, 1));
     return out;
   }
 
@@ -57,7 +70,7 @@ struct SwigluHalves final : Operation {
   void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
     const Tensor both = saved.take("gate_up");
     Tensor grad = in_place_or_fresh(both);
-    kernels::swiglu_backward(half(grad, 0), half(grad, 1), grad_outputs[0], half(both, 0), half(both, 1));
+    kind.backward(half(grad, 0), half(grad, 1), grad_outputs[0], half(both, 0), half(both, 1));
     grads.add(0, std::move(grad));
   }
 
@@ -67,7 +80,9 @@ struct SwigluHalves final : Operation {
 
 }  // namespace
 
-Variable swiglu(const Variable& gate, const Variable& up) { return apply(Swiglu(), {gate, up}); }
-Variable swiglu(const Variable& gate_up) { return apply(SwigluHalves(), {gate_up}); }
+Variable swiglu(const Variable& gate, const Variable& up) { return apply(Gated(swiglu_kind), {gate, up}); }
+Variable swiglu(const Variable& gate_up) { return apply(GatedHalves(swiglu_kind), {gate_up}); }
+Variable geglu(const Variable& gate, const Variable& up) { return apply(Gated(geglu_kind), {gate, up}); }
+Variable geglu(const Variable& gate_up) { return apply(GatedHalves(geglu_kind), {gate_up}); }
 
 }  // namespace lathe::autograd

@@ -1,18 +1,19 @@
-// swiglu: against the f64 reference in every instruction set, PyTorch's answers, and what it must refuse.
+// swiglu and geglu: against the f64 reference on every device and instruction set, PyTorch's answers, and what it must refuse.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
+#include <string>
 
 #include "core/error.h"
-#include "tests/kernels/swiglu_cases.h"
+#include "tests/kernels/gated_cases.h"
 #include "tests/support/golden.h"
 #include "tests/support/kernel_checks.h"
 
 namespace lathe::testing {
 namespace {
 
-LATHE_CHECK_OPERATIONS(swiglu_operations());
+LATHE_CHECK_OPERATIONS(gated_operations());
 
 // Both sides compute in f64 with a handful of roundings on values below 10.
 void expect_close(const Tensor& found, const Tensor& expected) {
@@ -20,19 +21,26 @@ void expect_close(const Tensor& found, const Tensor& expected) {
     EXPECT_NEAR(found.data<double>()[i], expected.data<double>()[i], 1e-14) << i;
 }
 
-TEST(Swiglu, AnswersAsPyTorchInDouble) {
+void expect_golden(const std::string& name, gated_cases::Functions functions) {
   auto golden = golden_tensors("kernels/gated.safetensors");
-  const Tensor &gate = golden["swiglu.gate"], &up = golden["swiglu.up"];
+  const Tensor &gate = golden[name + ".gate"], &up = golden[name + ".up"];
   const Tensor out = Tensor::empty(gate.shape(), DType::f64);
-  kernels::swiglu_forward(out, gate, up);
-  expect_close(out, golden["swiglu.y"]);
+  functions.forward(out, gate, up);
+  expect_close(out, golden[name + ".y"]);
   const Tensor grad_gate = Tensor::empty(gate.shape(), DType::f64), grad_up = Tensor::empty(gate.shape(), DType::f64);
-  kernels::swiglu_backward(grad_gate, grad_up, golden["swiglu.dy"], gate, up);
-  expect_close(grad_gate, golden["swiglu.dgate"]);
-  expect_close(grad_up, golden["swiglu.dup"]);
+  functions.backward(grad_gate, grad_up, golden[name + ".dy"], gate, up);
+  expect_close(grad_gate, golden[name + ".dgate"]);
+  expect_close(grad_up, golden[name + ".dup"]);
 }
 
-TEST(Swiglu, HalvesOfOneTensorAreItsGateAndUp) {
+TEST(Gated, SwigluAnswersAsPyTorchInDouble) {
+  expect_golden("swiglu", {kernels::swiglu_forward, kernels::swiglu_backward});
+}
+TEST(Gated, GegluAnswersAsPyTorchInDouble) {
+  expect_golden("geglu_tanh", {kernels::geglu_forward, kernels::geglu_backward});
+}
+
+TEST(Gated, HalvesOfOneTensorAreItsGateAndUp) {
   const Tensor both = Tensor::empty({3, 40}, DType::f32);
   RandomStream random(5, RandomPurpose::test);
   for (float& x : both.span<float>()) x = random.normal();
@@ -43,17 +51,19 @@ TEST(Swiglu, HalvesOfOneTensorAreItsGateAndUp) {
   EXPECT_EQ(std::memcmp(out.raw(), expected.raw(), static_cast<size_t>(out.nbytes())), 0);
 }
 
-TEST(Swiglu, NaNGoesThroughAndInfinityBehavesAsTheFormula) {
+TEST(Gated, NaNGoesThroughAndInfinityBehavesAsTheFormula) {
   const float gate_values[] = {NAN, 1.0f, INFINITY}, up_values[] = {1.0f, NAN, 2.0f};
   const Tensor gate = Tensor::of<float>(gate_values, {1, 3}), up = Tensor::of<float>(up_values, {1, 3});
-  const Tensor out = Tensor::empty({1, 3}, DType::f32);
-  kernels::swiglu_forward(out, gate, up);
-  EXPECT_TRUE(std::isnan(out.data<float>()[0]));
-  EXPECT_TRUE(std::isnan(out.data<float>()[1]));
-  EXPECT_EQ(out.data<float>()[2], INFINITY);
+  for (const auto forward : {kernels::swiglu_forward, kernels::geglu_forward}) {
+    const Tensor out = Tensor::empty({1, 3}, DType::f32);
+    forward(out, gate, up);
+    EXPECT_TRUE(std::isnan(out.data<float>()[0]));
+    EXPECT_TRUE(std::isnan(out.data<float>()[1]));
+    EXPECT_EQ(out.data<float>()[2], INFINITY);
+  }
 }
 
-TEST(Swiglu, RefusesShapesAndDtypesThatDoNotFit) {
+TEST(Gated, RefusesShapesAndDtypesThatDoNotFit) {
   const Tensor gate = Tensor::zeros({2, 8}, DType::f32), out = Tensor::zeros({2, 8}, DType::f32);
   EXPECT_THROW(kernels::swiglu_forward(out, gate, Tensor::zeros({2, 9}, DType::f32)), ShapeError);
   EXPECT_THROW(kernels::swiglu_forward(out, gate, Tensor::zeros({2, 8}, DType::bf16)), ShapeError);

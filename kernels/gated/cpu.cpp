@@ -1,0 +1,81 @@
+#include "kernels/gated/cpu.h"
+
+#include "kernels/simd/row.h"
+
+namespace lathe::kernels::LATHE_ISA {
+namespace {
+
+// z and x · z′ of gated.h.
+struct Silu {
+  LATHE_INLINE Vec z(Vec x) { return x; }
+  LATHE_INLINE Vec x_slope(Vec x) { return x; }
+};
+struct GeluTanh {
+  // Beyond ±16 the logistic function is 0 or 1 to the last bit, and x³ would go on to infinity. NaN stays.
+  LATHE_INLINE Vec bounded(Vec x) { return min(splat(16.0f), max(splat(-16.0f), x)); }
+  LATHE_INLINE Vec z(Vec x) {
+    const Vec b = bounded(x), scaled = splat(1.5957691216057308f) * b;
+    return fma(scaled * (b * b), splat(0.044715f), scaled);
+  }
+  LATHE_INLINE Vec x_slope(Vec x) {
+    const Vec b = bounded(x), scaled = splat(1.5957691216057308f) * b;
+    return fma(scaled * (b * b), splat(3 * 0.044715f), scaled);
+  }
+};
+
+template <class T, class Gate>
+void forward_row(const GatedForwardArgs& args, int64_t row) {
+  const T* gate = row_of<T>(args.gate, row);
+  const T* up = row_of<T>(args.up, row);
+  T* out = row_of<T>(args.out, row);
+  for_row(args.columns, [&](int64_t i, int count) {
+    const Vec x = load_some(gate + i, count);
+    const Vec activated = round_to<T>(x / (splat(1.0f) + exp(-Gate::z(x))));
+    store_some(out + i, activated * load_some(up + i, count), count);
+  });
+}
+
+template <class T, class Gate>
+void backward_row(const GatedBackwardArgs& args, int64_t row) {
+  const T* grad_out = row_of<T>(args.grad_out, row);
+  const T* gate = row_of<T>(args.gate, row);
+  const T* up = row_of<T>(args.up, row);
+  T* grad_gate = row_of<T>(args.grad_gate, row);
+  T* grad_up = row_of<T>(args.grad_up, row);
+  const Vec one = splat(1.0f);
+  for_row(args.columns, [&](int64_t i, int count) {
+    const Vec x = load_some(gate + i, count), u = load_some(up + i, count), g = load_some(grad_out + i, count);
+    const Vec e = exp(-Gate::z(x)), s = one / (one + e);
+    // 1 − s, which cancels where s is near 1: there it is e · s.
+    const Vec rest = select((VecI)(x > zero()), e * s, one - s);
+    const Vec slope = s * fma(Gate::x_slope(x), rest, one);
+    store_some(grad_gate + i, g * u * slope, count);
+    store_some(grad_up + i, g * (x * s), count);
+  });
+}
+
+// Calls rows.operator()<T, Gate>().
+template <class Args, class Rows>
+LATHE_INLINE void choose(const Args& args, Rows rows) {
+  if (args.activation == Activation::silu) {
+    args.dtype == DType::f32 ? rows.template operator()<float, Silu>() : rows.template operator()<bf16, Silu>();
+  } else {
+    args.dtype == DType::f32 ? rows.template operator()<float, GeluTanh>() : rows.template operator()<bf16, GeluTanh>();
+  }
+}
+
+}  // namespace
+
+void gated_forward_rows(GatedForwardArgs args) {
+  choose(args, [&]<class T, class Gate>() {
+    for (int64_t row = args.row_begin; row < args.row_end; ++row) forward_row<T, Gate>(args, row);
+  });
+}
+
+void gated_backward_rows(GatedBackwardArgs args) {
+  choose(args, [&]<class T, class Gate>() {
+    for (int64_t row = args.row_begin; row < args.row_end; ++row) backward_row<T, Gate>(args, row);
+  });
+}
+
+}  // namespace lathe::kernels::LATHE_ISA

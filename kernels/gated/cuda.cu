@@ -1,0 +1,95 @@
+// Bound by bandwidth: a thread reads a group of eight elements of each operand and writes the results (kernels/cuda/elementwise.h).
+#include "kernels/cuda/elementwise.h"
+#include "kernels/gated/cuda.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+// z and x · z′ of gated.h.
+struct Silu {
+  static __device__ __forceinline__ float z(float x) { return x; }
+  static __device__ __forceinline__ float x_slope(float x) { return x; }
+};
+struct GeluTanh {
+  // Beyond ±16 the logistic function is 0 or 1 to the last bit, and x³ would go on to infinity. NaN stays.
+  static __device__ __forceinline__ float bounded(float x) { return x > 16.0f ? 16.0f : x < -16.0f ? -16.0f : x; }
+  static __device__ __forceinline__ float z(float x) {
+    const float b = bounded(x), scaled = 1.5957691216057308f * b;
+    return fmaf(scaled * (b * b), 0.044715f, scaled);
+  }
+  static __device__ __forceinline__ float x_slope(float x) {
+    const float b = bounded(x), scaled = 1.5957691216057308f * b;
+    return fmaf(scaled * (b * b), 3 * 0.044715f, scaled);
+  }
+};
+
+template <class T, class Gate, bool aligned>
+__global__ void __launch_bounds__(elementwise_threads) gated_forward_kernel(GatedForwardArgs a, Tiling tiling) {
+  const auto [row, column, count] = elements_of_thread(tiling);
+  if (count == 0) return;
+  const Group gate = load_group<aligned>(row_of<T>(a.gate, row) + column, count);
+  const Group up = load_group<aligned>(row_of<T>(a.up, row) + column, count);
+  Group out;
+  LATHE_UNROLL
+  for (int j = 0; j < group_elements; ++j) {
+    const float x = gate.at[j], activated = x / (1.0f + expf(-Gate::z(x)));
+    out.at[j] = to_float(from_float<T>(activated)) * up.at[j];
+  }
+  store_group<aligned>(row_of<T>(a.out, row) + column, out, count);
+}
+
+template <class T, class Gate, bool aligned>
+__global__ void __launch_bounds__(elementwise_threads) gated_backward_kernel(GatedBackwardArgs a, Tiling tiling) {
+  const auto [row, column, count] = elements_of_thread(tiling);
+  if (count == 0) return;
+  const Group grad_out = load_group<aligned>(row_of<T>(a.grad_out, row) + column, count);
+  const Group gate = load_group<aligned>(row_of<T>(a.gate, row) + column, count);
+  const Group up = load_group<aligned>(row_of<T>(a.up, row) + column, count);
+  Group grad_gate, grad_up;
+  LATHE_UNROLL
+  for (int j = 0; j < group_elements; ++j) {
+    const float x = gate.at[j], g = grad_out.at[j];
+    const float e = expf(-Gate::z(x)), s = 1.0f / (1.0f + e);
+    const float rest = x > 0.0f ? e * s : 1.0f - s;  // 1 − s, which cancels where s is near 1
+    const float slope = s * fmaf(Gate::x_slope(x), rest, 1.0f);
+    grad_gate.at[j] = g * up.at[j] * slope;
+    grad_up.at[j] = g * (x * s);
+  }
+  store_group<aligned>(row_of<T>(a.grad_gate, row) + column, grad_gate, count);
+  store_group<aligned>(row_of<T>(a.grad_up, row) + column, grad_up, count);
+}
+
+template <class T, class Gate>
+void forward(const GatedForwardArgs& a) {
+  const bool aligned = rows_aligned<T>(a.out) && rows_aligned<T>(a.gate) && rows_aligned<T>(a.up);
+  launch_elementwise("gated_forward", a.row_end, a.columns,
+                     aligned ? gated_forward_kernel<T, Gate, true> : gated_forward_kernel<T, Gate, false>, a);
+}
+
+template <class T, class Gate>
+void backward(const GatedBackwardArgs& a) {
+  const bool aligned = rows_aligned<T>(a.grad_gate) && rows_aligned<T>(a.grad_up) && rows_aligned<T>(a.grad_out) &&
+                       rows_aligned<T>(a.gate) && rows_aligned<T>(a.up);
+  launch_elementwise("gated_backward", a.row_end, a.columns,
+                     aligned ? gated_backward_kernel<T, Gate, true> : gated_backward_kernel<T, Gate, false>, a);
+}
+
+}  // namespace
+
+void gated_forward_rows(const GatedForwardArgs& args) {
+  if (args.activation == Activation::silu) {
+    args.dtype == DType::bf16 ? forward<bf16_t, Silu>(args) : forward<float, Silu>(args);
+  } else {
+    args.dtype == DType::bf16 ? forward<bf16_t, GeluTanh>(args) : forward<float, GeluTanh>(args);
+  }
+}
+
+void gated_backward_rows(const GatedBackwardArgs& args) {
+  if (args.activation == Activation::silu) {
+    args.dtype == DType::bf16 ? backward<bf16_t, Silu>(args) : backward<float, Silu>(args);
+  } else {
+    args.dtype == DType::bf16 ? backward<bf16_t, GeluTanh>(args) : backward<float, GeluTanh>(args);
+  }
+}
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

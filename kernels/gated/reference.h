@@ -1,0 +1,13 @@
+// The plain bodies in double; arguments as in gated.h.
+#pragma once
+
+#include "core/tensor.h"
+#include "kernels/gated/cpu.h"
+
+namespace lathe::kernels::reference {
+
+void gated_forward(Activation activation, const Tensor& out, const Tensor& gate, const Tensor& up);
+void gated_backward(Activation activation, const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out,
+                    const Tensor& gate, const Tensor& up);
+
+}  // namespace lathe::kernels::reference
