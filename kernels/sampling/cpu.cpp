@@ -1,8 +1,31 @@
 #include "kernels/sampling/cpu.h"
 
 #include "kernels/linear_cross_entropy/row_log_sum.h"
+#include "kernels/sampling/weight.h"
 
 namespace lathe::kernels::LATHE_ISA {
+namespace {
+
+typedef uint64_t VecL __attribute__((vector_size(8 * lanes)));
+
+// By reference: a vector wider than the set's registers has no calling convention.
+LATHE_INLINE void weigh(VecL& weights, Vec z) {
+  Vec fraction, exponent;
+  exponential_parts(max(z, splat(sampling_lowest_z)), fraction, exponent);
+  const VecI mantissa = __builtin_convertvector(fraction * 0x1p24f, VecI),
+             shift = __builtin_convertvector(-exponent, VecI);
+  weights = (__builtin_convertvector((VecU)mantissa, VecL) << 16) >> __builtin_convertvector((VecU)shift, VecL);
+}
+
+LATHE_INLINE void store_weights(uint64_t* to, const VecL& weights, int count) {
+  if (count == lanes) {
+    __builtin_memcpy(to, &weights, sizeof weights);
+    return;
+  }
+  for (int i = 0; i < count; ++i) to[i] = weights[i];
+}
+
+}  // namespace
 
 void scan_logits(LogitScan args) {
   const float* z = args.logits;
@@ -31,17 +54,20 @@ void normalise_logits(LogitNormaliser args) {
 
 void sampling_weights(SamplingWeights args) {
   const Vec shift = splat(args.largest), inverse = splat(args.inverse_temperature);
-  const auto weight_of = [&](const float* z, int count) { return exp((load_logits(z, count) - shift) * inverse); };
   for (int64_t start = 0; start < args.count; start += sampling_block) {
     const int64_t left = args.count - start, n = left < sampling_block ? left : sampling_block;
     const float* z = args.logits + start;
-    if (args.weights != nullptr) {
-      for_row(n, [&](int64_t i, int count) { store_some(args.weights + start + i, weight_of(z + i, count), count); });
-    }
-    if (args.sums != nullptr) {
-      args.sums[start / sampling_block] =
-          row_sum(n, [&](Vec partial, int64_t i, int count) { return partial + weight_of(z + i, count); });
-    }
+    VecL partial{};
+    for_row(n, [&](int64_t i, int count) {
+      VecL weights;
+      weigh(weights, (load_logits(z + i, count) - shift) * inverse);
+      if (args.weights != nullptr) store_weights(args.weights + start + i, weights, count);
+      partial += weights;  // lanes past the end weigh nothing
+    });
+    if (args.sums == nullptr) continue;
+    uint64_t sum = 0;
+    for (int i = 0; i < lanes; ++i) sum += partial[i];
+    args.sums[start / sampling_block] = sum;
   }
 }
 

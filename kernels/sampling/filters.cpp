@@ -1,7 +1,9 @@
 // top-k, top-p and min-p without sorting the vocabulary: the largest logits are collected in one pass over the row, and
 // only those are sorted.
 #include <algorithm>
+#include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "kernels/sampling/cpu.h"
 #include "kernels/sampling/filters.h"
@@ -44,51 +46,49 @@ std::vector<Candidate> largest(std::span<const float> logits, size_t k) {
 
 struct Weighing {
   float largest, inverse_temperature;
-  std::vector<float> of(std::span<const float> logits) const {
-    std::vector<float> weights(logits.size());
+  std::vector<uint64_t> of(std::span<const float> logits) const {
+    std::vector<uint64_t> weights(logits.size());
     cpu::sampling_weights(
         {logits.data(), static_cast<int64_t>(logits.size()), largest, inverse_temperature, weights.data(), nullptr});
     return weights;
   }
-  double total(std::span<const float> logits) const {
-    std::vector<float> sums((logits.size() + sampling_block - 1) / sampling_block);
+  uint64_t total(std::span<const float> logits) const {
+    std::vector<uint64_t> sums((logits.size() + sampling_block - 1) / sampling_block);
     cpu::sampling_weights(
         {logits.data(), static_cast<int64_t>(logits.size()), largest, inverse_temperature, nullptr, sums.data()});
-    double total = 0;
-    for (float sum : sums) total += static_cast<double>(sum);
-    return total;
+    return std::accumulate(sums.begin(), sums.end(), uint64_t{0});
   }
 };
 
 std::vector<Kept> weigh(const std::vector<Candidate>& candidates, const Weighing& weighing) {
   std::vector<float> logits(candidates.size());
   for (size_t i = 0; i < candidates.size(); ++i) logits[i] = candidates[i].logit;
-  const std::vector<float> weights = weighing.of(logits);
+  const std::vector<uint64_t> weights = weighing.of(logits);
   std::vector<Kept> kept(candidates.size());
   for (size_t i = 0; i < kept.size(); ++i) kept[i] = {candidates[i].token, weights[i]};
   return kept;
 }
 
-// How many of the heaviest are needed for `share`; 0 when these do not reach it.
-size_t nucleus_size(const std::vector<Kept>& kept, double share) {
-  double sum = 0;
+// How many of the heaviest are needed; 0 when these do not reach it.
+size_t nucleus_size(const std::vector<Kept>& kept, uint64_t needed) {
+  uint64_t sum = 0;
   for (size_t i = 0; i < kept.size(); ++i) {
-    sum += static_cast<double>(kept[i].weight);
-    if (sum >= share) return i + 1;
+    sum += kept[i].weight;
+    if (sum >= needed) return i + 1;
   }
   return 0;
 }
 
 // The nucleus of the whole row: the tokens it needs are few as a rule, so that more are collected only when they are not.
-std::vector<Kept> nucleus(std::span<const float> logits, double top_p, const Weighing& weighing) {
-  const double share = top_p * weighing.total(logits);
+std::vector<Kept> nucleus(std::span<const float> logits, float top_p, const Weighing& weighing) {
+  const uint64_t needed = weight_needed(top_p, weighing.total(logits));
   for (size_t k = 64;; k *= 8) {
     std::vector<Candidate> candidates = largest(logits, std::min(k, logits.size()));
     std::sort(candidates.begin(), candidates.end(), heavier);
     std::vector<Kept> kept = weigh(candidates, weighing);
-    const size_t size = nucleus_size(kept, share);
-    if (size == 0 && k < logits.size()) continue;
-    if (size != 0) kept.resize(size);
+    const size_t size = nucleus_size(kept, needed);
+    if (size == 0) continue;  // never with the whole row
+    kept.resize(size);
     return kept;
   }
 }
@@ -99,6 +99,12 @@ bool has_filters(const SamplingParams& params) {
   return params.top_k > 0 || params.top_p < 1.0f || params.min_p > 0.0f;
 }
 
+uint64_t weight_needed(float top_p, uint64_t total) {
+  return static_cast<uint64_t>(std::ceil(static_cast<double>(top_p) * static_cast<double>(total)));
+}
+
+uint64_t least_weight(float min_p) { return static_cast<uint64_t>(std::ceil(static_cast<double>(min_p) * 0x1p40)); }
+
 std::vector<Kept> filter(std::span<const float> logits, float largest_logit, const SamplingParams& params) {
   const Weighing weighing{largest_logit, 1.0f / params.temperature};
   std::vector<Kept> kept;
@@ -108,21 +114,19 @@ std::vector<Kept> filter(std::span<const float> logits, float largest_logit, con
     std::sort(candidates.begin(), candidates.end(), heavier);
     kept = weigh(candidates, weighing);
     if (params.top_p < 1.0f) {
-      double total = 0;
-      for (const Kept& token : kept) total += static_cast<double>(token.weight);
-      const size_t size = nucleus_size(kept, static_cast<double>(params.top_p) * total);
-      if (size != 0) kept.resize(size);
+      uint64_t total = 0;
+      for (const Kept& token : kept) total += token.weight;
+      kept.resize(nucleus_size(kept, weight_needed(params.top_p, total)));
     }
   } else if (params.top_p < 1.0f) {
-    kept = nucleus(logits, static_cast<double>(params.top_p), weighing);
+    kept = nucleus(logits, params.top_p, weighing);
   } else {
-    const std::vector<float> weights = weighing.of(logits);
-    for (size_t i = 0; i < weights.size(); ++i) {
-      if (weights[i] > 0 && weights[i] >= params.min_p) kept.push_back({static_cast<int32_t>(i), weights[i]});
-    }
+    const std::vector<uint64_t> weights = weighing.of(logits);
+    for (size_t i = 0; i < weights.size(); ++i) kept.push_back({static_cast<int32_t>(i), weights[i]});
   }
-  // The heaviest token's weight is 1: its logit is the one that all are taken relative to.
-  std::erase_if(kept, [&](const Kept& token) { return token.weight < params.min_p; });
+  // The heaviest token's weight is 2^40: its logit is the one that all are taken relative to. A token without weight is never drawn.
+  const uint64_t least = std::max<uint64_t>(1, least_weight(params.min_p));
+  std::erase_if(kept, [&](const Kept& token) { return token.weight < least; });
   std::sort(kept.begin(), kept.end(), [](const Kept& a, const Kept& b) { return a.token < b.token; });
   return kept;
 }

@@ -10,8 +10,10 @@
 
 namespace lathe::kernels {
 
+inline constexpr float greedy_below = 1e-5f;
+
 struct SamplingParams {
-  float temperature = 1.0f;         // below 1e-5 is greedy: the first maximum
+  float temperature = 1.0f;         // below greedy_below: the first maximum
   int32_t top_k = 0;                // 0 (or −1): off
   float top_p = 1.0f;               // (0, 1]
   float min_p = 0.0f;               // [0, 1]
@@ -28,25 +30,28 @@ struct SamplingRow {
   std::span<const int32_t> output_tokens;
 };
 
-// logits f32 [B, V], rows contiguous, are overwritten where penalties apply. tokens i32 [B]; logprobs f32 [B] is the
-// log-probability of the token under the model's own distribution, before penalties, temperature and filters: the bits of
+// logits f32 (f64) [B, V], rows contiguous, are overwritten where penalties apply. tokens i32 [B]; logprobs [B] of logits' dtype is
+// the log-probability of the token under the model's own distribution, before penalties, temperature and filters: the bits of
 // token_logprobs; may be undefined. A row that holds NaN or +inf, or no finite logit, throws NumericError with its number;
-// −inf bans a token. A parameter out of its range throws ConfigError.
+// −inf bans a token. A parameter out of its range throws ConfigError. V < 2^24.
 //
 //   penalties    of every token seen: logit / repetition if it is positive, · repetition if not; then of a token that
-//                occurs c > 0 times in the output: − frequency · c − presence
-//   temperature  z = (logit − max) / temperature; a token's weight is exp(z)
+//                occurs c > 0 times in the output: − (frequency · c + presence)
+//   temperature  z = (logit − max) · (1 / temperature); a token's weight is exp(z), rounded down to a multiple of 2^-40
 //   top-k        keeps the tokens whose logit is at least the k-th largest (ties stay)
-//   top-p        keeps, from the heaviest on (of equals the lower id first), until their share of what top-k left reaches top_p
+//   top-p        keeps, from the largest logit on (of equals the lower id first), until their share of what top-k left reaches top_p
 //   min-p        keeps the tokens whose weight is at least min_p times the largest
 //   draw         u · Σ weights, u from 53 bits of random_bits(seed, sampling, 0, position); the token is the first, by id,
 //                at which the running sum of the kept weights exceeds it
+//
+// Weights come from IEEE multiplications and additions alone and are summed as integers, which have no order: the same logits
+// give the same token in every instruction set and on every device.
 void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, std::span<const SamplingRow> rows);
 
 // What the filters keep of one row of logits (after penalties), by id. What sample() draws from; for tests and inspection.
 struct Kept {
   int32_t token;
-  float weight;
+  uint64_t weight;  // in units of 2^-40
 };
 std::vector<Kept> kept_tokens(std::span<const float> logits, const SamplingParams& params);
 

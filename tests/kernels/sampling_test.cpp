@@ -1,5 +1,5 @@
-// sampling: the filters' sets against a plain implementation that sorts everything, draws that depend on (seed, position)
-// alone, frequencies that follow the weights, and log-probabilities that are token_logprobs' bits.
+// sampling: against the f64 reference in every instruction set, the filters' sets against its sorting of everything, draws that
+// depend on (seed, position) alone, frequencies that follow the weights, and log-probabilities that are token_logprobs' bits.
 #include "kernels/sampling/sampling.h"
 
 #include <gtest/gtest.h>
@@ -16,10 +16,15 @@
 #include "core/random.h"
 #include "core/thread_pool.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "kernels/sampling/reference.h"
 #include "kernels/simd/isa.h"
+#include "tests/kernels/sampling_cases.h"
+#include "tests/support/kernel_checks.h"
 
 namespace lathe::kernels {
 namespace {
+
+LATHE_CHECK_OPERATIONS(lathe::testing::sampling_operations());
 
 std::vector<float> random_logits(int64_t n, uint64_t seed, float scale = 3.0f) {
   std::vector<float> logits(static_cast<size_t>(n));
@@ -48,38 +53,9 @@ int32_t draw_one(const std::vector<float>& logits, const SamplingParams& params,
   return draw({logits}, {{.params = params, .position = position}}).tokens[0];
 }
 
-// What the header says, by sorting the whole vocabulary in double.
+// By sorting the whole vocabulary in double.
 std::vector<int32_t> plain_filter(const std::vector<float>& logits, const SamplingParams& params) {
-  struct Token {
-    int32_t id;
-    double logit, weight;
-  };
-  const double largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-  std::vector<Token> kept;
-  for (size_t i = 0; i < logits.size(); ++i) {
-    const double logit = static_cast<double>(logits[i]);
-    if (std::isfinite(logit))
-      kept.push_back(
-          {static_cast<int32_t>(i), logit, std::exp((logit - largest) / static_cast<double>(params.temperature))});
-  }
-  std::stable_sort(kept.begin(), kept.end(), [](const Token& a, const Token& b) { return a.logit > b.logit; });
-  if (params.top_k > 0 && static_cast<size_t>(params.top_k) < kept.size()) {
-    const double kth = kept[static_cast<size_t>(params.top_k - 1)].logit;
-    std::erase_if(kept, [&](const Token& token) { return token.logit < kth; });
-  }
-  if (params.top_p < 1.0f) {
-    double total = 0, sum = 0;
-    for (const Token& token : kept) total += token.weight;
-    size_t size = 0;
-    while (size < kept.size() && sum < static_cast<double>(params.top_p) * total) sum += kept[size++].weight;
-    kept.resize(size);
-  }
-  std::vector<int32_t> ids;
-  for (const Token& token : kept) {
-    if (token.weight >= static_cast<double>(params.min_p)) ids.push_back(token.id);
-  }
-  std::sort(ids.begin(), ids.end());
-  return ids;
+  return reference::kept_tokens(std::vector<double>(logits.begin(), logits.end()), params);
 }
 
 std::vector<int32_t> ids_of(const std::vector<Kept>& kept) {
@@ -116,6 +92,29 @@ TEST(Sampling, FiltersKeepWhatSortingEverythingKeeps) {
       }
     }
   }
+}
+
+// Every instruction set's bits; 3 units in the last place of the fraction (2^-24 at most each), then cut at 2^-40.
+TEST(Sampling, WeightsAreTheExponential) {
+  std::vector<float> logits = {0.0f};
+  for (float z = -1e-6f; z > -45.0f; z *= 1.003f) logits.push_back(z);
+  const Isa before = active_isa();
+  std::vector<uint64_t> anywhere;
+  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
+    if (!machine_has(isa)) continue;
+    set_active_isa(isa);
+    std::vector<uint64_t> weights(logits.size());
+    for (const Kept& kept : kept_tokens(logits, {})) weights[static_cast<size_t>(kept.token)] = kept.weight;
+    for (size_t i = 0; i < logits.size(); ++i) {
+      const double expected = std::exp(static_cast<double>(logits[i])),
+                   found = static_cast<double>(weights[i]) * 0x1p-40;
+      EXPECT_LE(found, expected * (1 + 3 * 0x1p-24)) << logits[i];
+      EXPECT_GE(found, expected * (1 - 3 * 0x1p-24) - 0x1p-40) << logits[i];
+    }
+    if (anywhere.empty()) anywhere = weights;
+    EXPECT_EQ(weights, anywhere) << name_of(isa);
+  }
+  set_active_isa(before);
 }
 
 TEST(Sampling, TiesAtTopKStayAndTiesAtTopPGoToTheLowerId) {
@@ -206,7 +205,7 @@ TEST(Sampling, DrawsDependOnSeedAndPositionAlone) {
   EXPECT_GT(differs_by_position, 30);
 }
 
-TEST(Sampling, ARowIsTheSameAloneAndInAnyBatch) {
+TEST(Sampling, ARowIsTheSameAloneInAnyBatchAndInstructionSet) {
   std::vector<std::vector<float>> logits;
   std::vector<SamplingRow> rows;
   const std::vector<int32_t> seen = {1, 5, 5, 9};
@@ -225,11 +224,14 @@ TEST(Sampling, ARowIsTheSameAloneAndInAnyBatch) {
   }
   const int threads = thread_count();
   const Isa before = active_isa();
+  std::vector<int32_t> anywhere;
   for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
     if (!machine_has(isa)) continue;
     set_active_isa(isa);
     set_thread_count(1);
     const Drawn all = draw(logits, rows);
+    if (anywhere.empty()) anywhere = all.tokens;
+    EXPECT_EQ(all.tokens, anywhere) << name_of(isa);
     for (const int count : {2, 3}) {
       set_thread_count(count);
       const Drawn again = draw(logits, rows);
