@@ -1,6 +1,7 @@
 #include "kernels/quantization/dynamic_map.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -26,22 +27,32 @@ float threshold(float below, float above) {
   return x;
 }
 
+uint8_t search(const DynamicMap& map, float x) {
+  return static_cast<uint8_t>(std::lower_bound(map.thresholds.begin(), map.thresholds.end(), x) -
+                              map.thresholds.begin());
+}
+
 DynamicMap make(bool with_sign) {
   constexpr float powers[] = {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1.0f};
-  DynamicMap map;
-  map.values = {0.0f, 1.0f};
-  size_t size = 2;
+  DynamicMap map{.values = {0.0f, 1.0f}, .thresholds = {}, .first_code = {}};
+  float* next = map.values.data() + 2;
   for (int i = 0; i < 7; ++i) {
     const int count = (with_sign ? 1 : 2) * (1 << i) + 1;
     for (int j = 0; j + 1 < count; ++j) {
       const float value = powers[i] * ((boundary(j, count) + boundary(j + 1, count)) / 2.0f);
-      map.values[size++] = value;
-      if (with_sign) map.values[size++] = -value;
+      *next++ = value;
+      if (with_sign) *next++ = -value;
     }
   }
   std::sort(map.values.begin(), map.values.end());
-  for (size_t c = 0; c + 1 < map.values.size(); ++c) map.thresholds[c] = threshold(map.values[c], map.values[c + 1]);
-  map.thresholds.back() = std::numeric_limits<float>::infinity();
+  for (size_t c = 0; c < 255; ++c) map.thresholds[c] = threshold(map.values[c], map.values[c + 1]);
+  map.thresholds[255] = std::numeric_limits<float>::infinity();
+  for (int bucket = 0; bucket < DynamicMap::buckets; ++bucket) {
+    const uint32_t first = bucket == 0 ? 0 : 0x33800000u + (static_cast<uint32_t>(bucket - 1) << 16);
+    const uint32_t last = bucket == 0 ? 0x337fffffu : first + 0xffffu;
+    map.first_code[0][bucket] = search(map, std::bit_cast<float>(first));
+    map.first_code[1][bucket] = search(map, -std::bit_cast<float>(last));
+  }
   return map;
 }
 

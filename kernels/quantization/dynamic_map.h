@@ -6,7 +6,6 @@
 #pragma once
 
 #include <array>
-#include <cstddef>
 #include <cstdint>
 
 namespace lathe::kernels {
@@ -16,16 +15,35 @@ struct DynamicMap {
   // Code c is the nearest for thresholds[c − 1] < x ≤ thresholds[c] (of two equally near the lower): |x − value| compared as
   // f32 differences, which grow with x, so that each pair of neighbours has one last x that goes down. The last is +∞.
   std::array<float, 256> thresholds;
+  // By sign and magnitude of x, in buckets of 2^-7 of a power of two from 2^-24 to 1, with what is smaller and what is larger
+  // at the ends: the code of a bucket's lowest x. A bucket holds one threshold at most.
+  static constexpr int buckets = 24 * 128 + 2;
+  uint8_t first_code[2][buckets];
 };
 
 const DynamicMap& signed_dynamic_map();    // −0.993 … 1; code 127 is 0
 const DynamicMap& unsigned_dynamic_map();  // 0 … 1; code 0 is 0
 
-// The code nearest to x: how many thresholds lie below it. NaN gives 0.
+// Where x lies in first_code[x < 0].
+static inline __attribute__((always_inline)) int dynamic_bucket(float x) {
+  constexpr uint32_t below = (0x33800000u >> 16) - 1;  // the last bucket below 2^-24
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  const uint32_t bucket = (bits & 0x7fffffffu) >> 16;
+  return bucket <= below                        ? 0
+         : bucket - below < DynamicMap::buckets ? static_cast<int>(bucket - below)
+                                                : DynamicMap::buckets - 1;
+}
+
+// The code nearest to x in [−1, 1] (a larger |x| gives some code), from thresholds and first_code of a map.
+static inline __attribute__((always_inline)) uint8_t nearest_code(const float* thresholds,
+                                                                  const uint8_t (*first_code)[DynamicMap::buckets],
+                                                                  float x) {
+  const uint8_t code = first_code[x < 0][dynamic_bucket(x)];
+  return static_cast<uint8_t>(code + (x > thresholds[code]));
+}
 inline uint8_t nearest_code(const DynamicMap& map, float x) {
-  int code = 0;
-  for (int step = 128; step > 0; step /= 2) code += x > map.thresholds[static_cast<size_t>(code + step - 1)] ? step : 0;
-  return static_cast<uint8_t>(code);
+  return nearest_code(map.thresholds.data(), map.first_code, x);
 }
 
 }  // namespace lathe::kernels

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <vector>
 
-#include "core/random.h"
 #include "tests/support/golden.h"
 
 namespace lathe::kernels {
@@ -25,20 +24,21 @@ TEST(DynamicMap, HoldsTheBitsOfBitsandbytes) {
 
 TEST(DynamicMap, CodesAreTheNearestOfAllValuesAndTheLowerOfTwo) {
   for (const DynamicMap* map : {&signed_dynamic_map(), &unsigned_dynamic_map()}) {
-    std::vector<float> inputs = {0.0f, -0.0f, 1.0f, -1.0f, 1e-30f, -1e-30f, 2e-7f};
-    for (size_t c = 0; c + 1 < 256; ++c) {
+    std::vector<float> inputs = {0.0f, -0.0f, 1e-30f, 2e-7f, 0x1p-24f, 1e-40f};
+    for (size_t c = 0; c < 255; ++c) {
       const float at = map->thresholds[c];
       for (const float x : {map->values[c], at, std::nextafter(at, -2.0f), std::nextafter(at, 2.0f)})
         inputs.push_back(x);
     }
-    RandomStream random(1, RandomPurpose::test);
-    for (int i = 0; i < 2000; ++i)
-      inputs.push_back((2 * random.uniform() - 1) * std::pow(10.0f, -7 * random.uniform()));
+    for (uint32_t bits = 0x33800000u; bits <= 0x3f800000u; bits += 0x10000u)  // where buckets begin
+      for (const uint32_t edge : {bits - 1, bits}) inputs.push_back(std::bit_cast<float>(edge));
+    const size_t count = inputs.size();
+    for (size_t i = 0; i < count; ++i) inputs.push_back(-inputs[i]);
     for (const float x : inputs) {
       size_t nearest = 0;
       for (size_t c = 1; c < 256; ++c)
         if (std::abs(x - map->values[c]) < std::abs(x - map->values[nearest])) nearest = c;
-      EXPECT_EQ(nearest_code(*map, x), nearest) << x;
+      ASSERT_EQ(nearest_code(*map, x), nearest) << x;
     }
   }
   EXPECT_EQ(nearest_code(signed_dynamic_map(), 0.0f), 127);
