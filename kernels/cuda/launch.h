@@ -13,6 +13,8 @@ struct LaunchConfig {
 
 // The stream on which every operation of this thread is queued: one for each device (runtime.cu).
 cudaStream_t current_stream();
+// Multiprocessors of this thread's device. simt says 2, so that small shapes in tests fill it.
+int multiprocessors();
 // Throws the error of core/error.h that the code stands for; `doing` says what was tried.
 void check(cudaError_t error, const char* doing);
 

@@ -1,4 +1,5 @@
 // Memory, copies and waiting on one kind of device, through the CUDA runtime or its stand-in.
+#include <atomic>
 #include <mutex>
 #include <string>
 
@@ -70,6 +71,22 @@ cudaStream_t current_stream() {
   const std::lock_guard lock(making);
   if (streams[device] == nullptr) check(cudaStreamCreateWithFlags(&streams[device], cudaStreamNonBlocking), "making a stream");
   return streams[device];
+}
+
+int multiprocessors() {
+#if LATHE_SIMT
+  return 2;
+#else
+  static std::atomic<int> counts[max_devices] = {};
+  int device = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  int count = counts[device];
+  if (count == 0) {
+    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "asking for the multiprocessors");
+    counts[device] = count;
+  }
+  return count;
+#endif
 }
 
 void check(cudaError_t error, const char* doing) {

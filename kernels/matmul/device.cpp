@@ -1,52 +1,74 @@
 #include "kernels/matmul/device.h"
 
-#include "core/error.h"
-#include "kernels/checks/expect.h"
 #include "kernels/matmul/cuda.h"
 
 namespace lathe::kernels::device {
 namespace {
-
-constexpr const char* operation = "linear_forward";
-
-void check_operand(const char* argument, const Tensor& tensor, const Tensor& x, int64_t rows, int64_t columns) {
-  expect(operation, argument, tensor).shape({rows, columns}).dtype(x.dtype()).rows_contiguous().device(x.device());
-}
 
 MatrixCuda matrix(const Tensor& tensor) {
   if (!tensor.defined()) return {};
   return {tensor.raw(), tensor.rank() == 2 ? tensor.stride(0) : 0, tensor.dtype()};
 }
 
+MatrixCuda matrix(WeightView weight) { return matrix(weight.packed ? weight.packed->dense() : *weight.dense); }
+
+void run(const ProductCuda& product, Device device) {
+  if (product.m == 0 || product.n == 0) return;
+  product.dtype == DType::f32 ? product_tiles_f32(product, device) : product_tiles(product, device);
+}
+
 }  // namespace
 
 void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms) {
-  expect(operation, "x", x).rank(2).dtype({DType::f32, DType::bf16}).rows_contiguous();
-  if (weight.dense == nullptr)
-    throw ShapeError("linear_forward: weight: expected a dense tensor on " + to_string(x.device()) +
-                     ", found one packed for the cpu");
-  const int64_t m = x.dim(0), n = weight.rows(), k = x.dim(1);
-  check_operand("weight", *weight.dense, x, n, k);
-  expect(operation, "out", out).shape({m, n}).dtype({x.dtype(), DType::f32}).rows_contiguous().device(x.device());
-  LinearForwardCuda args{.m = m, .n = n, .k = k, .rank = 0};
-  if (terms.lora_t.defined()) {
-    args.rank = terms.lora_t.dim(1);
-    check_operand("lora_t", terms.lora_t, x, m, args.rank);
-    check_operand("lora_b", terms.lora_b, x, n, args.rank);
-  }
-  if (terms.bias.defined())
-    expect(operation, "bias", terms.bias).shape({n}).dtype({x.dtype(), DType::f32}).contiguous().device(x.device());
-  if (terms.residual.defined())
-    expect(operation, "residual", terms.residual).shape({m, n}).dtype({x.dtype(), DType::f32}).rows_contiguous().device(x.device());
-  if (m == 0 || n == 0) return;
-  args.x = matrix(x);
-  args.weight = matrix(*weight.dense);
-  args.lora_t = matrix(terms.lora_t);
-  args.lora_b = matrix(terms.lora_b);
-  args.bias = matrix(terms.bias);
-  args.residual = matrix(terms.residual);
-  args.out = matrix(out);
-  linear_forward_tiles(args, x.device());
+  ProductCuda product{.layout = ProductLayout::rows_rows, .dtype = x.dtype()};
+  product.m = x.dim(0), product.n = weight.rows(), product.k = x.dim(1);
+  product.left = matrix(x);
+  product.right = matrix(weight);
+  product.k2 = terms.lora_t.defined() ? terms.lora_t.dim(1) : 0;
+  product.left2 = matrix(terms.lora_t);
+  product.right2 = matrix(terms.lora_b);
+  product.bias = matrix(terms.bias);
+  product.residual = matrix(terms.residual);
+  product.out = matrix(out);
+  run(product, x.device());
+}
+
+void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt,
+                           const Tensor& lora_a, bool accumulate) {
+  ProductCuda product{.layout = ProductLayout::rows_plain, .dtype = grad_out.dtype()};
+  product.m = grad_out.dim(0), product.n = weight.columns(), product.k = grad_out.dim(1);
+  product.left = matrix(grad_out);
+  product.right = matrix(weight);
+  product.k2 = lora_dt.defined() ? lora_dt.dim(1) : 0;
+  product.left2 = matrix(lora_dt);
+  product.right2 = matrix(lora_a);
+  product.out = matrix(grad_x);
+  if (accumulate) product.residual = product.out;
+  run(product, grad_out.device());
+}
+
+void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x,
+                            const Tensor& cu_seqlens, float scale) {
+  ProductCuda product{.layout = ProductLayout::columns_plain, .dtype = x.dtype()};
+  product.m = grad_out.dim(1), product.n = x.dim(1), product.k = x.dim(0);
+  product.left = matrix(grad_out);
+  product.right = matrix(x);
+  product.scale = scale;
+  product.residual = product.out = matrix(grad_weight);
+  product.cu_seqlens = cu_seqlens.data<int32_t>();
+  product.sequences = cu_seqlens.numel() - 1;
+  run(product, x.device());
+}
+
+void matmul(const Tensor& out, const Tensor& a, const Tensor& b, Layout b_layout, float scale) {
+  const bool transposed = b_layout == Layout::transposed;
+  ProductCuda product{.layout = transposed ? ProductLayout::rows_rows : ProductLayout::rows_plain, .dtype = a.dtype()};
+  product.m = a.dim(0), product.n = b.dim(transposed ? 0 : 1), product.k = a.dim(1);
+  product.left = matrix(a);
+  product.right = matrix(b);
+  product.scale = scale;
+  product.out = matrix(out);
+  run(product, a.device());
 }
 
 }  // namespace lathe::kernels::device

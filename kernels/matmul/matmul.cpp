@@ -6,6 +6,7 @@
 #include "kernels/matmul/device.h"
 #include "kernels/matmul/gemm.h"
 #include "kernels/matmul/reference.h"
+#include "kernels/matmul/widened.h"
 
 namespace lathe::kernels {
 namespace {
@@ -16,6 +17,7 @@ using gemm::Element;
 struct Argument {
   const char* operation;
   const char* name;
+  Device device;  // that of the operation
   [[noreturn]] void fail(const std::string& expected, const std::string& found) const {
     throw ShapeError(std::string(operation) + ": " + name + ": expected " + expected + ", found " + found);
   }
@@ -28,8 +30,9 @@ void check_matrix(Argument argument, const Tensor& tensor, int64_t rows, int64_t
   if (!tensor.defined()) argument.fail(text(rows, columns), "an undefined tensor");
   if (tensor.rank() != 2 || tensor.dim(0) != rows || tensor.dim(1) != columns)
     argument.fail(text(rows, columns), describe(tensor));
-  if (tensor.device().kind != DeviceKind::cpu) argument.fail("a tensor on cpu", describe(tensor));
-  if (columns > 1 && rows > 0 && tensor.stride(1) != 1) argument.fail("contiguous rows", describe(tensor) + " with strided rows");
+  if (tensor.device() != argument.device) argument.fail("a tensor on " + to_string(argument.device), describe(tensor));
+  if (columns > 1 && rows > 0 && tensor.stride(1) != 1)
+    argument.fail("contiguous rows", describe(tensor) + " with strided rows");
 }
 
 void check_dtype(Argument argument, const Tensor& tensor, DType dtype) {
@@ -42,9 +45,11 @@ void check_dtype_or_f32(Argument argument, const Tensor& tensor, DType dtype) {
 }
 
 void check_operand(Argument argument, const Tensor& tensor) {
-  if (!tensor.defined() || tensor.rank() != 2) argument.fail("a matrix", tensor.defined() ? describe(tensor) : "an undefined tensor");
-  if (tensor.dtype() != DType::f32 && tensor.dtype() != DType::bf16 && tensor.dtype() != DType::f64)
-    argument.fail("dtype f32, bf16 or f64", describe(tensor));
+  if (!tensor.defined() || tensor.rank() != 2)
+    argument.fail("a matrix", tensor.defined() ? describe(tensor) : "an undefined tensor");
+  const bool f64 = tensor.dtype() == DType::f64;
+  if (!is_floating(tensor.dtype()) || (f64 && argument.device.kind != DeviceKind::cpu))
+    argument.fail("dtype f32, bf16, f16 or (on cpu) f64", describe(tensor));
   check_matrix(argument, tensor, tensor.dim(0), tensor.dim(1));
 }
 
@@ -58,7 +63,11 @@ void check_weight(Argument argument, WeightView weight, int64_t rows, int64_t co
   const std::string found = std::string(name_of(packed.dtype())) + text(packed.rows(), packed.columns()) + " packed";
   if (packed.rows() != rows || packed.columns() != columns) argument.fail(text(rows, columns), found);
   if (packed.dtype() != dtype) argument.fail("dtype " + std::string(name_of(dtype)), found);
+  if (packed.device() != argument.device)
+    argument.fail("a weight on " + to_string(argument.device), found + " for " + to_string(packed.device()));
 }
+
+Device device_of(const Tensor& tensor) { return tensor.defined() ? tensor.device() : Device{}; }
 
 // The two LoRA operands come together: left [rows, r], right [n, r] or [r, n].
 void check_lora(Argument left_argument, const Tensor& left, Argument right_argument, const Tensor& right, int64_t rows,
@@ -93,23 +102,27 @@ gemm::Right right_of(WeightView weight, gemm::RightLayout packed_layout, gemm::R
 }  // namespace
 
 void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms) {
-  if (x.defined() && x.device().kind != DeviceKind::cpu) return device::linear_forward(out, x, weight, terms);
   constexpr const char* op = "linear_forward";
-  check_operand({op, "x"}, x);
+  const Device device = device_of(x);
+  check_operand({op, "x", device}, x);
   const int64_t m = x.dim(0), n = weight.rows(), k = x.dim(1);
-  check_weight({op, "weight"}, weight, n, k, x.dtype());
-  check_matrix({op, "out"}, out, m, n);
-  check_dtype_or_f32({op, "out"}, out, x.dtype());
-  check_lora({op, "lora_t"}, terms.lora_t, {op, "lora_b"}, terms.lora_b, m, n, false, x.dtype());
+  check_weight({op, "weight", device}, weight, n, k, x.dtype());
+  check_matrix({op, "out", device}, out, m, n);
+  check_dtype_or_f32({op, "out", device}, out, x.dtype());
+  check_lora({op, "lora_t", device}, terms.lora_t, {op, "lora_b", device}, terms.lora_b, m, n, false, x.dtype());
   if (terms.bias.defined()) {
-    if (terms.bias.rank() != 1 || terms.bias.dim(0) != n) Argument{op, "bias"}.fail(to_string(Shape{n}), describe(terms.bias));
-    if (!terms.bias.is_contiguous()) Argument{op, "bias"}.fail("contiguous elements", describe(terms.bias) + " with strides");
-    check_dtype_or_f32({op, "bias"}, terms.bias, x.dtype());
+    if (terms.bias.rank() != 1 || terms.bias.dim(0) != n)
+      Argument{op, "bias", device}.fail(to_string(Shape{n}), describe(terms.bias));
+    if (!terms.bias.is_contiguous())
+      Argument{op, "bias", device}.fail("contiguous elements", describe(terms.bias) + " with strides");
+    check_dtype_or_f32({op, "bias", device}, terms.bias, x.dtype());
   }
   if (terms.residual.defined()) {
-    check_matrix({op, "residual"}, terms.residual, m, n);
-    check_dtype_or_f32({op, "residual"}, terms.residual, x.dtype());
+    check_matrix({op, "residual", device}, terms.residual, m, n);
+    check_dtype_or_f32({op, "residual", device}, terms.residual, x.dtype());
   }
+  if (device.kind != DeviceKind::cpu) return device::linear_forward(out, x, weight, terms);
+  if (x.dtype() == DType::f16) return widened::linear_forward(out, x, weight, terms);
   if (x.dtype() == DType::f64) return reference::linear_forward(out, x, weight, terms);
 
   gemm::Problem problem{};
@@ -130,12 +143,17 @@ void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const
 void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt,
                            const Tensor& lora_a, bool accumulate) {
   constexpr const char* op = "linear_input_gradient";
-  check_operand({op, "grad_out"}, grad_out);
+  const Device device = device_of(grad_out);
+  check_operand({op, "grad_out", device}, grad_out);
   const int64_t m = grad_out.dim(0), n = grad_out.dim(1), k = weight.columns();
-  check_weight({op, "weight"}, weight, n, k, grad_out.dtype());
-  check_matrix({op, "grad_x"}, grad_x, m, k);
-  check_dtype_or_f32({op, "grad_x"}, grad_x, grad_out.dtype());
-  check_lora({op, "lora_dt"}, lora_dt, {op, "lora_a"}, lora_a, m, k, true, grad_out.dtype());
+  check_weight({op, "weight", device}, weight, n, k, grad_out.dtype());
+  check_matrix({op, "grad_x", device}, grad_x, m, k);
+  check_dtype_or_f32({op, "grad_x", device}, grad_x, grad_out.dtype());
+  check_lora({op, "lora_dt", device}, lora_dt, {op, "lora_a", device}, lora_a, m, k, true, grad_out.dtype());
+  if (device.kind != DeviceKind::cpu)
+    return device::linear_input_gradient(grad_x, grad_out, weight, lora_dt, lora_a, accumulate);
+  if (grad_out.dtype() == DType::f16)
+    return widened::linear_input_gradient(grad_x, grad_out, weight, lora_dt, lora_a, accumulate);
   if (grad_out.dtype() == DType::f64)
     return reference::linear_input_gradient(grad_x, grad_out, weight, lora_dt, lora_a, accumulate);
 
@@ -153,24 +171,29 @@ void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightV
   gemm::run(problem);
 }
 
-void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x, const Tensor& cu_seqlens,
-                            float scale) {
+void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x,
+                            const Tensor& cu_seqlens, float scale) {
   constexpr const char* op = "linear_weight_gradient";
-  check_operand({op, "grad_out"}, grad_out);
-  check_operand({op, "x"}, x);
+  const Device device = device_of(grad_out);
+  check_operand({op, "grad_out", device}, grad_out);
+  check_operand({op, "x", device}, x);
   const int64_t tokens = x.dim(0), n = grad_out.dim(1), k = x.dim(1);
-  check_matrix({op, "grad_out"}, grad_out, tokens, n);
-  check_dtype({op, "grad_out"}, grad_out, x.dtype());
-  check_matrix({op, "grad_weight"}, grad_weight, n, k);
-  check_dtype({op, "grad_weight"}, grad_weight, x.dtype() == DType::f64 ? DType::f64 : DType::f32);
+  check_matrix({op, "grad_out", device}, grad_out, tokens, n);
+  check_dtype({op, "grad_out", device}, grad_out, x.dtype());
+  check_matrix({op, "grad_weight", device}, grad_weight, n, k);
+  check_dtype({op, "grad_weight", device}, grad_weight, x.dtype() == DType::f64 ? DType::f64 : DType::f32);
   if (!cu_seqlens.defined() || cu_seqlens.rank() != 1 || cu_seqlens.numel() == 0 || cu_seqlens.dtype() != DType::i32)
-    Argument{op, "cu_seqlens"}.fail("i32[S + 1]", cu_seqlens.defined() ? describe(cu_seqlens) : "an undefined tensor");
+    Argument{op, "cu_seqlens", device}.fail("i32[S + 1]",
+                                            cu_seqlens.defined() ? describe(cu_seqlens) : "an undefined tensor");
   const int32_t* bounds = cu_seqlens.data<int32_t>();
   const int64_t sequences = cu_seqlens.numel() - 1;
   for (int64_t s = 0; s <= sequences; ++s)
     if ((s == 0 && bounds[s] != 0) || (s > 0 && bounds[s] < bounds[s - 1]) || (s == sequences && bounds[s] != tokens))
-      Argument{op, "cu_seqlens"}.fail("bounds that ascend from 0 to " + std::to_string(tokens),
-                                      std::to_string(bounds[s]) + " at " + std::to_string(s));
+      Argument{op, "cu_seqlens", device}.fail("bounds that ascend from 0 to " + std::to_string(tokens),
+                                              std::to_string(bounds[s]) + " at " + std::to_string(s));
+  if (device.kind != DeviceKind::cpu)
+    return device::linear_weight_gradient(grad_weight, grad_out, x, cu_seqlens, scale);
+  if (x.dtype() == DType::f16) return widened::linear_weight_gradient(grad_weight, grad_out, x, cu_seqlens, scale);
   if (x.dtype() == DType::f64) return reference::linear_weight_gradient(grad_weight, grad_out, x, cu_seqlens, scale);
 
   for (int64_t s = 0; s < sequences; ++s) {
@@ -189,14 +212,17 @@ void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, c
 
 void matmul(const Tensor& out, const Tensor& a, const Tensor& b, Layout b_layout, float scale) {
   constexpr const char* op = "matmul";
-  check_operand({op, "a"}, a);
-  check_operand({op, "b"}, b);
+  const Device device = device_of(a);
+  check_operand({op, "a", device}, a);
+  check_operand({op, "b", device}, b);
   const bool transposed = b_layout == Layout::transposed;
   const int64_t m = a.dim(0), k = a.dim(1), n = b.dim(transposed ? 0 : 1);
-  check_matrix({op, "b"}, b, transposed ? n : k, transposed ? k : n);
-  check_dtype({op, "b"}, b, a.dtype());
-  check_matrix({op, "out"}, out, m, n);
-  check_dtype_or_f32({op, "out"}, out, a.dtype());
+  check_matrix({op, "b", device}, b, transposed ? n : k, transposed ? k : n);
+  check_dtype({op, "b", device}, b, a.dtype());
+  check_matrix({op, "out", device}, out, m, n);
+  check_dtype_or_f32({op, "out", device}, out, a.dtype());
+  if (device.kind != DeviceKind::cpu) return device::matmul(out, a, b, b_layout, scale);
+  if (a.dtype() == DType::f16) return widened::matmul(out, a, b, b_layout, scale);
   if (a.dtype() == DType::f64) return reference::matmul(out, a, b, b_layout, scale);
 
   gemm::Problem problem{};

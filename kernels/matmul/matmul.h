@@ -3,8 +3,12 @@
 // for f64; product and sum rounded apart where the CPU has no fma): whatever the batch, the blocking, the threads or the
 // packing, the bits are the same. A LoRA term continues the last chain.
 //
-// dtypes: x, weight and LoRA operands are all f32, all bf16 or all f64; out, bias and residual are of that dtype or f32.
-// out is rounded once. Matrices may have rows that lie apart, their elements are contiguous. ShapeError otherwise.
+// On cuda and simt: f32 has the same chains, and the bits of a CPU with fma; bf16 and f16 are one chain of the tensor cores'
+// steps of sixteen, the same whatever the batch and the shape of tile.
+//
+// dtypes: x, weight and LoRA operands are all f32, all bf16, all f16 or (on the CPU) all f64; out, bias and residual are of
+// that dtype or f32. out is rounded once. f16 on the CPU is widened to f32 on the way: correct, not fast. Everything lies on
+// one device. Matrices may have rows that lie apart, their elements are contiguous. ShapeError otherwise.
 #pragma once
 
 #include <cstdint>
@@ -15,32 +19,45 @@ namespace lathe::kernels {
 
 // A frozen weight [rows N, columns K], stored once in the panels that the kernel streams: panel p holds rows
 // [p·width, (p+1)·width) with the row index fastest, so that a product broadcasts x and reads weights in order.
-// f32: [K][width]; bf16: [K/2][width][2] (K padded to even with zeros). Rows past N are zeros.
+// f32: [K][width]; bf16: [K/2][width][2] (K padded to even with zeros); f16: as f32. Rows past N are zeros.
+// On cuda and simt it is the dense matrix, whose rows start at multiples of 16 bytes: tiles are put into order by the kernel.
 class PackedWeight {
  public:
   PackedWeight() = default;
-  // Uninitialised panels for a weight of that shape, to be filled with pack_rows. dtype f32, bf16 or f64.
-  static PackedWeight allocate(int64_t rows, int64_t columns, DType dtype, MemoryTag tag = MemoryTag::weights);
+  // Uninitialised panels for a weight of that shape, to be filled with pack_rows. dtype f32, bf16, f16 or (on the CPU) f64.
+  static PackedWeight allocate(int64_t rows, int64_t columns, DType dtype, MemoryTag tag = MemoryTag::weights,
+                               Device device = {});
 
   bool defined() const { return panels_.defined(); }
   int64_t rows() const { return rows_; }
   int64_t columns() const { return columns_; }
   DType dtype() const { return dtype_; }
   const Tensor& panels() const { return panels_; }
+  Device device() const { return panels_.device(); }
+  // The matrix [N, K] with contiguous rows. Devices only: on the CPU it lies in panels (ShapeError).
+  Tensor dense() const;
+  // The same panels, read as f32. f16 on the CPU only.
+  PackedWeight as_f32() const;
 
   // Rounds and stores rows [first, first + count) given in f32, row-major with `columns` each. Different rows may be
-  // packed from different threads at once. Fast when first and count are multiples of 16, word by word otherwise.
+  // packed from different threads at once. Fast when first and count are multiples of 16, word by word otherwise. On a
+  // device the rows are rounded here, copied over, and have arrived on return.
   void pack_rows(int64_t first, int64_t count, const float* rows);
   // The reverse, into f32.
   void unpack_rows(int64_t first, int64_t count, float* rows) const;
 
  private:
+  friend PackedWeight pack_weight(const Tensor& weight, DType dtype, MemoryTag tag);
+  explicit PackedWeight(const Tensor& dense)
+      : rows_(dense.dim(0)), columns_(dense.dim(1)), dtype_(dense.dtype()), panels_(dense) {}
+
   int64_t rows_ = 0, columns_ = 0;
   DType dtype_ = DType::f32;
   Tensor panels_;
 };
 
-// Packs a dense [N, K] tensor of any floating dtype.
+// Packs a dense [N, K] tensor of any floating dtype, on its device. There it is the tensor itself, not a copy, when it has
+// the dtype already.
 PackedWeight pack_weight(const Tensor& weight, DType dtype, MemoryTag tag = MemoryTag::weights);
 
 // A weight that a product reads: packed and frozen, or dense [N, K] (packed on the fly, the same bits).
@@ -52,6 +69,7 @@ struct WeightView {
   int64_t rows() const { return packed ? packed->rows() : dense->dim(0); }
   int64_t columns() const { return packed ? packed->columns() : dense->dim(1); }
   DType dtype() const { return packed ? packed->dtype() : dense->dtype(); }
+  Device device() const { return packed ? packed->device() : dense->device(); }
 };
 
 // What joins the product before the one rounding. Any member may be undefined.
@@ -70,11 +88,11 @@ void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const
 void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt = {},
                            const Tensor& lora_a = {}, bool accumulate = false);
 
-// grad_weight f32|f64 [N, K] += Σ over sequences of cu_seqlens i32 [S + 1], in order, of
+// grad_weight f32|f64 [N, K] += Σ over sequences of cu_seqlens i32 [S + 1] (on the CPU), in order, of
 // scale · (Σ over the sequence's tokens, ascending, grad_out[t, :]ᵀ x[t, :]). A batch of sequences gives the bits of the
 // same sequences accumulated one by one.
-void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x, const Tensor& cu_seqlens,
-                            float scale = 1.0f);
+void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x,
+                            const Tensor& cu_seqlens, float scale = 1.0f);
 
 // out [M, N] = scale · (a [M, K] · b), b given as [N, K] (transposed_b) or [K, N]. Small products: LoRA's A and B.
 enum class Layout { transposed, plain };

@@ -74,8 +74,8 @@ inline Case input_gradient_case(Extents e, DType dtype, bool packed, bool accumu
   c.run = [=](const Arguments& a) {
     const Tensor dt = e.rank ? a["lora_dt"] : Tensor{}, la = e.rank ? a["lora_a"] : Tensor{};
     if (packed) {
-      kernels::linear_input_gradient(a["grad_x"], a["grad_out"], kernels::pack_weight(a["weight"], a["weight"].dtype()), dt,
-                                     la, accumulate);
+      kernels::linear_input_gradient(a["grad_x"], a["grad_out"], kernels::pack_weight(a["weight"], a["weight"].dtype()),
+                                     dt, la, accumulate);
     } else {
       kernels::linear_input_gradient(a["grad_x"], a["grad_out"], a["weight"], dt, la, accumulate);
     }
@@ -99,7 +99,8 @@ inline Case input_gradient_case(Extents e, DType dtype, bool packed, bool accumu
 inline Case weight_gradient_case(int64_t n, int64_t k, std::vector<double> bounds, DType dtype, float scale) {
   const auto tokens = static_cast<int64_t>(bounds.back());
   Case c;
-  c.name = shape_name(tokens, n, k) + "_" + std::string(name_of(dtype)) + "_sequences" + std::to_string(bounds.size() - 1);
+  c.name =
+      shape_name(tokens, n, k) + "_" + std::string(name_of(dtype)) + "_sequences" + std::to_string(bounds.size() - 1);
   const auto count = static_cast<int64_t>(bounds.size());
   c.inputs = {{.name = "grad_out", .shape = {tokens, n}, .dtype = dtype, .values = normal(), .padding = 5},
               {.name = "x", .shape = {tokens, k}, .dtype = dtype, .values = normal()},
@@ -141,7 +142,9 @@ inline Case timed_forward(Extents e, DType dtype) {
   c.inputs[0].padding = c.outputs[0].padding = 0;
   c.flops = 2.0 * e.m * e.n * e.k;
   c.start = [](const Arguments& a) {
-    return [a, weight = kernels::pack_weight(a["weight"], a["weight"].dtype())] { kernels::linear_forward(a["out"], a["x"], weight); };
+    return [a, weight = kernels::pack_weight(a["weight"], a["weight"].dtype())] {
+      kernels::linear_forward(a["out"], a["x"], weight);
+    };
   };
   return c;
 }
@@ -170,9 +173,10 @@ inline Case timed_weight_gradient(int64_t tokens, int64_t n, int64_t k, DType dt
 
 inline std::vector<Operation> matmul_operations() {
   using namespace matmul_cases;
-  constexpr DType f32 = DType::f32, bf16 = DType::bf16;
-  Operation forward{.name = "linear_forward"}, input{.name = "linear_input_gradient"};
-  Operation weight{.name = "linear_weight_gradient"}, product{.name = "matmul"};
+  constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
+  Operation forward{.name = "linear_forward", .cuda_body = true},
+      input{.name = "linear_input_gradient", .cuda_body = true};
+  Operation weight{.name = "linear_weight_gradient", .cuda_body = true}, product{.name = "matmul", .cuda_body = true};
   for (DType dtype : {f32, bf16}) {
     forward.cases.push_back(forward_case({1, 70, 33, 0}, dtype, dtype, true, false, false));
     forward.cases.push_back(forward_case({5, 33, 1, 3}, dtype, f32, true, true, false));
@@ -192,7 +196,14 @@ inline std::vector<Operation> matmul_operations() {
       product.cases.push_back(product_case({33, 17, 40, 0}, dtype, dtype, layout));
     }
   }
-  // What runs on devices, too: dense weights. Extents beyond one tile, tails, rows that are and are not aligned.
+  forward.cases.push_back(forward_case({17, 96, 67, 4}, f16, f16, true, true, true));
+  forward.cases.push_back(forward_case({31, 41, 64, 8}, f16, f32, false, true, false));
+  input.cases.push_back(input_gradient_case({15, 33, 66, 5}, f16, true, true));
+  input.cases.push_back(input_gradient_case({6, 41, 47, 0}, f16, false, false));
+  weight.cases.push_back(weight_gradient_case(35, 47, {0, 1, 1, 9, 40}, f16, 0.5f));
+  product.cases.push_back(product_case({37, 8, 67, 0}, f16, f16, kernels::Layout::transposed));
+  product.cases.push_back(product_case({9, 70, 5, 0}, f16, f32, kernels::Layout::plain));
+  // Tiles of devices: extents beyond one, every shape of them, tails, rows that are and are not aligned.
   Operation dense{.name = "linear_forward_dense", .cuda_body = true};
   for (DType dtype : {f32, bf16}) {
     dense.cases.push_back(forward_case({3, 136, 96, 0}, dtype, dtype, false, true, false));

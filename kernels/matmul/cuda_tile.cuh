@@ -1,0 +1,249 @@
+// The tile loop of every product on the tensor cores (bf16, f16): operands in shared memory in stages, fragments by ldmatrix,
+// mma.sync m16n8k16 into f32. A product is its sources (what fills a stage: dense matrices here, quantised weights elsewhere)
+// and what it does with the sums (cuda_epilogue.cuh).
+//
+// Every shape of tile adds along k in the same steps of sixteen into one accumulator for each element, and past the end of k
+// come zeros: an element has the same bits whatever shape computed it, so the shape may follow the extents and the card.
+#pragma once
+
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/ptx.h"
+#include "kernels/cuda/row.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+
+inline constexpr int tile_k = 64;         // 128 bytes: one pass over the banks
+inline constexpr int piece_elements = 8;  // 16 bytes: what cp.async moves, and a row of ldmatrix's 8 × 8 matrices
+
+// Which index of an operand has neighbours in memory, and so in its tile.
+enum class Fastest { k, row };
+
+// A tile of `rows_` rows (of the left operand, or columns of the product) × tile_k in shared memory, in lines of the fastest
+// index. A line is a whole number of passes over the 32 banks, and its pieces change places with the line's number modulo
+// eight: the eight pieces that ldmatrix reads at once (one place in eight lines) lie in eight different groups of banks, and so
+// do the pieces that eight neighbouring threads write (eight places in one line). No access conflicts, and nothing is padded.
+template <int rows_, Fastest fastest_>
+struct OperandTile {
+  static constexpr int rows = rows_;
+  static constexpr Fastest fastest = fastest_;
+  static constexpr int elements = rows * tile_k;
+  static constexpr int line_elements = fastest == Fastest::k ? tile_k : rows;
+  static constexpr int lines = fastest == Fastest::k ? rows : tile_k;
+  static constexpr int line_pieces = line_elements / piece_elements;
+  static_assert(line_pieces % 8 == 0, "places are swapped within eight pieces");
+
+  static __device__ __forceinline__ int place(int line, int piece) {
+    return line * line_elements + (piece ^ (line % 8)) * piece_elements;
+  }
+};
+
+// A block's part of the product and how its warps share it.
+template <int m_, int n_, int warp_m_, int warp_n_, int stages_, int blocks_at_once_>
+struct TileShape {
+  static constexpr int m = m_, n = n_, warp_m = warp_m_, warp_n = warp_n_, stages = stages_;
+  static constexpr int warps_along_n = n / warp_n;
+  static constexpr int threads = m / warp_m * warps_along_n * 32;
+  static constexpr int blocks_at_once =
+      blocks_at_once_;  // on a multiprocessor of sm_80: what registers and shared memory allow
+  static constexpr int stage_elements = (m + n) * tile_k;
+  static constexpr int shared_bytes = stages * stage_elements * 2;
+  static constexpr int left_fragments = warp_m / 16, right_fragments = warp_n / 8;
+};
+
+template <class Shape>
+struct TileSums {
+  float at[Shape::left_fragments][Shape::right_fragments][4] = {};
+};
+
+// Where the sums of a thread stand: at[i][j][0..1] in row i·16 and columns j·8 and one more, [2..3] eight rows below.
+template <class Shape>
+__device__ __forceinline__ int first_row_in_tile() {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = threadIdx.x % 32;
+  return warp / Shape::warps_along_n * Shape::warp_m + lane / 4;
+}
+template <class Shape>
+__device__ __forceinline__ int first_column_in_tile() {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = threadIdx.x % 32;
+  return warp % Shape::warps_along_n * Shape::warp_n + lane % 4 * 2;
+}
+
+__device__ __forceinline__ void multiply_fragments(bf16_t, float (&c)[4], const uint32_t (&a)[4],
+                                                   const uint32_t (&b)[2]) {
+  mma_m16n8k16_bf16(c, a, b);
+}
+__device__ __forceinline__ void multiply_fragments(f16_t, float (&c)[4], const uint32_t (&a)[4],
+                                                   const uint32_t (&b)[2]) {
+  mma_m16n8k16_f16(c, a, b);
+}
+
+// Rows [row, row + 16) × k [16 step, 16 step + 16): rows 0–7 and 8–15 of the first eight k, then of the second.
+template <class Tile, class T>
+__device__ __forceinline__ void load_left_fragment(uint32_t (&a)[4], const T* tile, int row, int step, int lane) {
+  if constexpr (Tile::fastest == Fastest::k) {
+    ldmatrix_x4(a, tile + Tile::place(row + lane % 16, 2 * step + lane / 16));
+  } else {
+    ldmatrix_x4_transposed(a, tile + Tile::place(16 * step + lane / 16 * 8 + lane % 8, row / 8 + lane / 8 % 2));
+  }
+}
+
+// Two column fragments at once: k 0–7 and 8–15 of columns [row, row + 8), then of the next eight.
+template <class Tile, class T>
+__device__ __forceinline__ void load_right_fragments(uint32_t (&first)[2], uint32_t (&second)[2], const T* tile,
+                                                     int row, int step, int lane) {
+  uint32_t both[4];
+  if constexpr (Tile::fastest == Fastest::k) {
+    ldmatrix_x4(both, tile + Tile::place(row + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
+  } else {
+    ldmatrix_x4_transposed(both, tile + Tile::place(16 * step + lane / 8 % 2 * 8 + lane % 8, row / 8 + lane / 16));
+  }
+  first[0] = both[0], first[1] = both[1];
+  second[0] = both[2], second[1] = both[3];
+}
+
+// The fragments of one step of sixteen along k. A warp that has eight columns only takes two steps' right fragments at once.
+template <class Shape>
+struct Fragments {
+  uint32_t left[Shape::left_fragments][4];
+  uint32_t right[Shape::right_fragments][2];
+};
+
+template <class Shape, class LeftTile, class RightTile, class T>
+__device__ __forceinline__ void load_fragments(Fragments<Shape>& now, Fragments<Shape>& next, const T* left,
+                                               const T* right, int step, int warp_row, int warp_column, int lane) {
+  LATHE_UNROLL
+  for (int i = 0; i < Shape::left_fragments; ++i)
+    load_left_fragment<LeftTile>(now.left[i], left, warp_row + i * 16, step, lane);
+  if constexpr (Shape::right_fragments > 1) {
+    LATHE_UNROLL
+    for (int j = 0; j < Shape::right_fragments; j += 2)
+      load_right_fragments<RightTile>(now.right[j], now.right[j + 1], right, warp_column + j * 8, step, lane);
+  } else if (step % 2 == 0) {
+    static_assert(Shape::right_fragments > 1 || RightTile::fastest == Fastest::k);
+    uint32_t both[4];
+    ldmatrix_x4(both, right + RightTile::place(warp_column + lane % 8, 2 * step + lane / 8));
+    now.right[0][0] = both[0], now.right[0][1] = both[1];
+    next.right[0][0] = both[2], next.right[0][1] = both[3];
+  }
+}
+
+// sums += a stage's left · right. The next step's fragments are asked for before this step's products, so that the tensor cores
+// do not wait for shared memory.
+template <class Shape, class LeftTile, class RightTile, class T>
+__device__ __forceinline__ void multiply_stage(TileSums<Shape>& sums, const T* left, const T* right) {
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = threadIdx.x % 32;
+  const int warp_row = warp / Shape::warps_along_n * Shape::warp_m,
+            warp_column = warp % Shape::warps_along_n * Shape::warp_n;
+  constexpr int steps = tile_k / 16;
+  constexpr bool ahead = Shape::right_fragments > 1;  // otherwise the fragments in hand are those of two steps already
+  Fragments<Shape> fragments[2];
+  load_fragments<Shape, LeftTile, RightTile>(fragments[0], fragments[1], left, right, 0, warp_row, warp_column, lane);
+  LATHE_UNROLL
+  for (int step = 0; step < steps; ++step) {
+    Fragments<Shape>&now = fragments[step % 2], &next = fragments[(step + 1) % 2];
+    if (ahead && step + 1 < steps)
+      load_fragments<Shape, LeftTile, RightTile>(next, now, left, right, step + 1, warp_row, warp_column, lane);
+    LATHE_UNROLL
+    for (int i = 0; i < Shape::left_fragments; ++i) {
+      LATHE_UNROLL
+      for (int j = 0; j < Shape::right_fragments; ++j)
+        multiply_fragments(T{}, sums.at[i][j], now.left[i], now.right[j]);
+    }
+    if (!ahead && step + 1 < steps)
+      load_fragments<Shape, LeftTile, RightTile>(next, now, left, right, step + 1, warp_row, warp_column, lane);
+  }
+}
+
+// sums += `steps` tiles along k. `pipeline` is Shape::shared_bytes of shared memory that nobody reads or writes any more.
+// A source fills a stage:
+//   begin(step, left, right)   starts what can be in flight: cp.async into the stage, or loads into the source's own registers
+//   end(step, left, right)     after the products of an earlier stage: stores what had to pass through registers
+// Tiles along k past the end of an operand, and rows past its last, are zeros.
+template <class Shape, class LeftTile, class RightTile, class T, class Source>
+__device__ __forceinline__ void multiply_tiles(TileSums<Shape>& sums, T* pipeline, int steps, Source& source) {
+  static_assert(LeftTile::rows == Shape::m && RightTile::rows == Shape::n);
+  for (int step = 0; step < Shape::stages - 1; ++step) {
+    T* stage = pipeline + step * Shape::stage_elements;
+    if (step < steps) {
+      source.begin(step, stage, stage + LeftTile::elements);
+      source.end(step, stage, stage + LeftTile::elements);
+    }
+    cp_async_commit();  // one group for each step, empty at the end, so that the wait can count
+  }
+  for (int step = 0; step < steps; ++step) {
+    cp_async_wait<Shape::stages - 2>();
+    __syncthreads();  // this step's tiles are there for all, and all are done with the previous step's
+    const int ahead = step + Shape::stages - 1;
+    T* stage = pipeline + ahead % Shape::stages * Shape::stage_elements;
+    if (ahead < steps) source.begin(ahead, stage, stage + LeftTile::elements);
+    cp_async_commit();
+    const T* current = pipeline + step % Shape::stages * Shape::stage_elements;
+    multiply_stage<Shape, LeftTile, RightTile>(sums, current, current + LeftTile::elements);
+    if (ahead < steps) source.end(ahead, stage, stage + LeftTile::elements);
+  }
+}
+
+__host__ __device__ __forceinline__ int tiles_along(int64_t k) { return static_cast<int>((k + tile_k - 1) / tile_k); }
+
+// An operand in memory: `rows` × `k`, `stride` elements from line to line of its fastest index.
+template <class T>
+struct DenseOperand {
+  const T* data;
+  int64_t stride;
+};
+
+// Rows [first_row, …) × k [first_k, …) of an operand into its tile, by cp.async; without 16-byte alignment element by element.
+template <class Shape, class Tile, class T>
+__device__ __forceinline__ void load_dense_tile(T* tile, const DenseOperand<T>& operand, bool aligned,
+                                                int64_t first_row, int64_t rows, int64_t first_k, int64_t k) {
+  constexpr bool along_k = Tile::fastest == Fastest::k;
+  constexpr int lines_at_once = Shape::threads / Tile::line_pieces;
+  constexpr int passes = Tile::lines / lines_at_once;
+  static_assert(Shape::threads % Tile::line_pieces == 0 && Tile::lines % lines_at_once == 0 && lines_at_once % 8 == 0);
+  const int piece = static_cast<int>(threadIdx.x) % Tile::line_pieces,
+            line = static_cast<int>(threadIdx.x) / Tile::line_pieces;
+  const int64_t first_line = (along_k ? first_row : first_k) + line, lines = along_k ? rows : k;
+  const int64_t first_element = (along_k ? first_k : first_row) + piece * piece_elements;
+  const int64_t left = (along_k ? k : rows) - first_element;
+  const int count = left < 0 ? 0 : left > piece_elements ? piece_elements : static_cast<int>(left);
+  const T* source = operand.data + first_line * operand.stride + first_element;
+  T* target = tile + Tile::place(line, piece);
+  if (aligned) {
+    LATHE_UNROLL
+    for (int i = 0; i < passes; ++i) {
+      const bool there = first_line + i * lines_at_once < lines && count > 0;
+      const T* from = source + i * lines_at_once * operand.stride;
+      cp_async_16(target + i * lines_at_once * Tile::line_elements, there ? from : operand.data, there ? count * 2 : 0);
+    }
+    return;
+  }
+#pragma unroll 1
+  for (int i = 0; i < passes; ++i) {
+    const bool there = first_line + i * lines_at_once < lines;
+    const T* from = source + i * lines_at_once * operand.stride;
+    GroupBits<T> bits;
+    LATHE_UNROLL
+    for (int j = 0; j < piece_elements; ++j) bits.elements[j] = there && j < count ? from[j] : from_float<T>(0.0f);
+    store_vector<uint4>(target + i * lines_at_once * Tile::line_elements, bits.vectors[0]);
+  }
+}
+
+// Which tile of the product a block computes. Blocks that run at the same time should share rows and columns, so that the
+// second-level cache holds what they read: tiles are walked down groups of eight rows of tiles. Walking along whole rows, a
+// vocabulary of 128k columns would stream its weight from memory once for each row of tiles.
+template <class Shape>
+__device__ __forceinline__ void find_tile(int64_t m, int64_t n, int64_t& first_row, int64_t& first_column) {
+  constexpr unsigned group = 8;
+  const unsigned tiles_m = static_cast<unsigned>((m + Shape::m - 1) / Shape::m),
+                 tiles_n = static_cast<unsigned>((n + Shape::n - 1) / Shape::n);
+  const unsigned above = blockIdx.x / (group * tiles_n) * group, within = blockIdx.x % (group * tiles_n);
+  const unsigned height = tiles_m - above < group ? tiles_m - above : group;
+  first_row = int64_t{above + within % height} * Shape::m;
+  first_column = int64_t{within / height} * Shape::n;
+}
+
+template <class Shape>
+inline int64_t count_tiles(int64_t m, int64_t n) {
+  return (m + Shape::m - 1) / Shape::m * ((n + Shape::n - 1) / Shape::n);
+}
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
