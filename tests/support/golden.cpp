@@ -15,7 +15,10 @@ DType dtype_named(const std::string& file, const std::string& name) {
   if (name == "F32") return DType::f32;
   if (name == "I64") return DType::i64;
   if (name == "I32") return DType::i32;
-  throw FormatError(file, -1, "golden tensors are F64, F32, I64 or I32, found " + name);
+  if (name == "BF16") return DType::bf16;
+  if (name == "F16") return DType::f16;
+  if (name == "U8") return DType::u8;
+  throw FormatError(file, -1, "golden tensors are F64, F32, BF16, F16, I64, I32 or U8, found " + name);
 }
 
 }  // namespace

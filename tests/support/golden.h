@@ -12,7 +12,7 @@ namespace lathe::testing {
 std::string golden_path(const std::string& name);
 
 using GoldenTensors = std::map<std::string, Tensor, std::less<>>;
-// Every tensor of a golden safetensors file (F64, F32, I64, I32), in its own dtype. Throws FormatError.
+// Every tensor of a golden safetensors file (F64, F32, BF16, F16, I64, I32, U8), in its own dtype. Throws FormatError.
 GoldenTensors golden_tensors(const std::string& name);
 
 }  // namespace lathe::testing

@@ -1,0 +1,54 @@
+// What the bodies of nf4.h read and write, on the CPU and on devices.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace lathe::kernels {
+
+struct Nf4QuantizeArgs {
+  DType dtype;  // of weight: f32 | bf16 | f16
+  const void* weight;
+  int64_t numel, block_size;
+  uint8_t* codes;
+  float* absmax;
+  int64_t block_begin, block_end;
+};
+
+struct Nf4NestArgs {
+  const float* absmax;
+  const float* offset;      // one number
+  const float* thresholds;  // of the signed dynamic map, on the host
+  int64_t count;            // of absmax
+  uint8_t* codes;
+  float* nested_absmax;
+  int64_t block_begin, block_end;  // nested blocks
+};
+
+struct Nf4OffsetArgs {
+  const float* absmax;
+  int64_t count;
+  float* offset;
+};
+
+// Where a block's scale comes from; see nf4.h.
+struct Nf4ScaleArgs {
+  const float* absmax;  // null: nested
+  const uint8_t* codes;
+  const float* nested_absmax;
+  const float* offset;
+  const float* map;  // of 256 values, on the host; null when absmax is there
+};
+
+struct Nf4DequantizeArgs {
+  DType dtype;  // of out: f32 | bf16 | f16
+  void* out;    // of element `first`
+  const uint8_t* codes;
+  Nf4ScaleArgs scales;
+  int64_t block_size;
+  int64_t first;       // of the elements that are wanted
+  int64_t begin, end;  // elements
+};
+
+}  // namespace lathe::kernels

@@ -1,0 +1,128 @@
+#include "kernels/nf4/cpu.h"
+
+#include "kernels/nf4/codebook.h"
+#include "kernels/nf4/cpu_codebook.h"
+#include "kernels/simd/row.h"
+
+namespace lathe::kernels::LATHE_ISA {
+namespace {
+
+LATHE_INLINE Vec load_any(const void* data, DType dtype, int64_t i, int count) {
+  switch (dtype) {
+    case DType::f32: return load_some(static_cast<const float*>(data) + i, count);
+    case DType::bf16: return load_some(static_cast<const bf16*>(data) + i, count);
+    default: return load_some(static_cast<const f16*>(data) + i, count);
+  }
+}
+
+// Counts the thresholds below each lane.
+LATHE_INLINE VecU codes_of(Vec x) {
+  VecI codes{};
+#pragma GCC unroll 15
+  for (int i = 0; i < 15; ++i) codes = codes - (VecI)(x > splat(nf4_codebook.thresholds[i]));  // a comparison gives −1
+  return (VecU)codes;
+}
+
+constexpr int64_t nested_block = 256;
+
+float scale_of(const Nf4ScaleArgs& from, int64_t block) {
+  if (from.absmax != nullptr) return from.absmax[block];
+  const float product = from.map[from.codes[block]] * from.nested_absmax[block / nested_block];
+  return product + *from.offset;
+}
+
+// Rounded to nearest even, subnormals kept, in every instruction set.
+LATHE_INLINE void store_exactly(float* out, Vec v) { store(out, v); }
+LATHE_INLINE void store_exactly(bf16* out, Vec v) {
+  const VecH bits = to_bf16_bits_exactly(v);
+  __builtin_memcpy(out, &bits, sizeof bits);
+}
+LATHE_INLINE void store_exactly(f16* out, Vec v) { store(out, v); }
+
+// Pieces of 2 · lanes elements, which `lanes` bytes hold, lie in one block each where they start at a multiple of that. What is left
+// at the ends goes through memory.
+template <class T>
+void dequantize(const Nf4DequantizeArgs& args) {
+  constexpr int64_t piece = 2 * lanes;
+  const Nf4Table table = nf4_table();
+  T* out = static_cast<T*>(args.out) - args.first;
+  for (int64_t i = args.begin; i < args.end;) {
+    const int64_t start = i / piece * piece;
+    const int64_t stop = start + piece < args.end ? start + piece : args.end;
+    const Vec scale = splat(scale_of(args.scales, i / args.block_size));
+    uint8_t edge[lanes] = {};
+    const uint8_t* bytes = args.codes + start / 2;
+    const bool whole = i == start && stop == start + piece;
+    if (!whole) {
+      for (int64_t b = i / 2; b < (stop + 1) / 2; ++b) edge[b - start / 2] = args.codes[b];
+      bytes = edge;
+    }
+    const VecU words = load_bytes(bytes);
+    const Vec first = look_up(table, words >> 4) * scale, second = look_up(table, words & 15u) * scale;
+    const Vec low = (Vec)interleave_low((VecU)first, (VecU)second),
+              high = (Vec)interleave_high((VecU)first, (VecU)second);
+    if (whole) {
+      store_exactly(out + i, low);
+      store_exactly(out + i + lanes, high);
+    } else {
+      T values[piece];
+      store_exactly(values, low);
+      store_exactly(values + lanes, high);
+      for (int64_t j = i; j < stop; ++j) out[j] = values[j - start];
+    }
+    i = stop;
+  }
+}
+
+}  // namespace
+
+void nf4_quantize_blocks(Nf4QuantizeArgs args) {
+  for (int64_t block = args.block_begin; block < args.block_end; ++block) {
+    const int64_t first = block * args.block_size;
+    const int64_t count = args.numel - first < args.block_size ? args.numel - first : args.block_size;
+    Vec largest{};
+    for_row(count,
+            [&](int64_t i, int n) { largest = max(abs(load_any(args.weight, args.dtype, first + i, n)), largest); });
+    const float absmax = max_lanes(largest);
+    args.absmax[block] = absmax;
+    const Vec inverse = splat(1.0f / (absmax > nf4_least_absmax ? absmax : nf4_least_absmax));
+    // Lanes past the end are zeros, which have code 7.
+    for_row(count, [&](int64_t i, int n) {
+      uint32_t codes[lanes];
+      store_words(codes, codes_of(load_any(args.weight, args.dtype, first + i, n) * inverse));
+      uint8_t* bytes = args.codes + (first + i) / 2;
+      for (int j = 0; j < n; j += 2) bytes[j / 2] = static_cast<uint8_t>(codes[j] << 4 | codes[j + 1]);
+    });
+  }
+}
+
+void nf4_nest_blocks(Nf4NestArgs args) {
+  const float offset = *args.offset;
+  for (int64_t block = args.block_begin; block < args.block_end; ++block) {
+    const int64_t first = block * nested_block;
+    const int64_t last = args.count - first < nested_block ? args.count : first + nested_block;
+    float largest = 0;
+    for (int64_t i = first; i < last; ++i) {
+      const float magnitude = __builtin_fabsf(args.absmax[i] - offset);
+      largest = magnitude > largest ? magnitude : largest;
+    }
+    args.nested_absmax[block] = largest;
+    const float inverse = 1.0f / (largest > nf4_least_absmax ? largest : nf4_least_absmax);
+    for (int64_t i = first; i < last; ++i) {
+      const float x = (args.absmax[i] - offset) * inverse;
+      int code = 0;
+      for (int step = 128; step > 0; step /= 2) code += x > args.thresholds[code + step - 1] ? step : 0;
+      args.codes[i] = static_cast<uint8_t>(code);
+    }
+  }
+}
+
+void nf4_dequantize_elements(Nf4DequantizeArgs args) {
+  switch (args.dtype) {
+    case DType::f32: return dequantize<float>(args);
+    case DType::bf16: return dequantize<bf16>(args);
+    default: return dequantize<f16>(args);
+  }
+}
+
+}  // namespace lathe::kernels::LATHE_ISA
