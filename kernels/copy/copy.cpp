@@ -1,7 +1,6 @@
 #include "kernels/copy/copy.h"
 
 #include <algorithm>
-#include <array>
 #include <cstring>
 #include <string>
 
@@ -9,6 +8,8 @@
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
 #include "kernels/copy/cpu.h"
+#include "kernels/copy/cuda.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/reference/element.h"
 
 namespace lathe::kernels {
@@ -16,13 +17,7 @@ namespace {
 
 constexpr int64_t grain = 32768;  // elements: some microseconds
 
-// The two tensors as rows of `run` elements: dimensions that follow each other in both are folded into one.
-struct Walk {
-  int rank = 0;  // of the outer dimensions
-  std::array<int64_t, Shape::max_rank> extent{}, out_stride{}, in_stride{};
-  int64_t run = 1, out_step = 1, in_step = 1;  // the innermost dimension
-  int64_t rows = 1;
-};
+static_assert(Walk::max_rank == Shape::max_rank);
 
 Walk fold(const Tensor& out, const Tensor& in) {
   Walk walk;
@@ -41,7 +36,7 @@ Walk fold(const Tensor& out, const Tensor& in) {
       walk.run *= extent;
       continue;
     }
-    const size_t k = static_cast<size_t>(walk.rank++);
+    const int k = walk.rank++;
     walk.extent[k] = extent;
     walk.out_stride[k] = out.stride(d);
     walk.in_stride[k] = in.stride(d);
@@ -50,10 +45,10 @@ Walk fold(const Tensor& out, const Tensor& in) {
   return walk;
 }
 
-// Offsets of row `row`, in elements; extent[0] is the fastest of the outer dimensions.
+// Offsets of row `row`, in elements.
 void locate(const Walk& walk, int64_t row, int64_t& out_offset, int64_t& in_offset) {
   out_offset = in_offset = 0;
-  for (size_t k = 0; k < static_cast<size_t>(walk.rank); ++k) {
+  for (int k = 0; k < walk.rank; ++k) {
     const int64_t index = row % walk.extent[k];
     row /= walk.extent[k];
     out_offset += index * walk.out_stride[k];
@@ -107,19 +102,7 @@ void store(DType dtype, void* data, double value) {
   }
 }
 
-}  // namespace
-
-void copy(const Tensor& out, const Tensor& in) {
-  expect("copy", "in", in);
-  expect("copy", "out", out).shape(in.shape());
-  if (out.dtype() != in.dtype()) {
-    expect("copy", "in", in).dtype({DType::f32, DType::bf16, DType::f16, DType::f64});
-    expect("copy", "out", out).dtype({DType::f32, DType::bf16, DType::f16, DType::f64});
-  }
-  expect_cpu("copy", in);
-  expect_cpu("copy", out);
-  if (in.numel() == 0) return;
-  const Walk walk = fold(out, in);
+void copy_on_cpu(const Tensor& out, const Tensor& in, const Walk& walk) {
   char* to = static_cast<char*>(out.raw());
   const char* from = static_cast<const char*>(in.raw());
   const int64_t out_bytes = size_of(out.dtype()), in_bytes = size_of(in.dtype());
@@ -140,14 +123,8 @@ void copy(const Tensor& out, const Tensor& in) {
   });
 }
 
-void fill(const Tensor& out, double value) {
-  expect("fill", "out", out);
-  expect_cpu("fill", out);
-  if (out.numel() == 0) return;
-  alignas(8) char pattern[8];
-  store(out.dtype(), pattern, value);
+void fill_on_cpu(const Tensor& out, const char* pattern, const Walk& walk) {
   const int64_t element = size_of(out.dtype());
-  const Walk walk = fold(out, out);
   char* to = static_cast<char*>(out.raw());
   // A step of 0 on the input side repeats the pattern.
   const auto fill_run = [&](int64_t offset, int64_t count) {
@@ -164,6 +141,40 @@ void fill(const Tensor& out, double value) {
       fill_run(out_offset, walk.run);
     }
   });
+}
+
+void copy_to_other_device(const Tensor& out, const Tensor& in) {
+  expect("copy", "out", out).dtype(in.dtype()).contiguous();
+  expect("copy", "in", in).contiguous();
+  copy_bytes(out.device(), out.raw(), in.device(), in.raw(), in.nbytes());
+}
+
+}  // namespace
+
+void copy(const Tensor& out, const Tensor& in) {
+  expect("copy", "in", in);
+  expect("copy", "out", out).shape(in.shape());
+  if (out.dtype() != in.dtype()) {
+    expect("copy", "in", in).dtype({DType::f32, DType::bf16, DType::f16, DType::f64});
+    expect("copy", "out", out).dtype({DType::f32, DType::bf16, DType::f16, DType::f64});
+  }
+  if (in.numel() == 0) return;
+  if (out.device() != in.device()) return copy_to_other_device(out, in);
+  const Walk walk = fold(out, in);
+  if (in.device().kind == DeviceKind::cpu) return copy_on_cpu(out, in, walk);
+  device::copy_rows({out.dtype(), in.dtype(), out.raw(), in.raw(), walk}, in.device());
+}
+
+void fill(const Tensor& out, double value) {
+  expect("fill", "out", out);
+  if (out.numel() == 0) return;
+  alignas(8) char pattern[8] = {};
+  store(out.dtype(), pattern, value);
+  const Walk walk = fold(out, out);
+  if (out.device().kind == DeviceKind::cpu) return fill_on_cpu(out, pattern, walk);
+  FillCuda args{.element_bytes = size_of(out.dtype()), .pattern = 0, .out = out.raw(), .walk = walk};
+  std::memcpy(&args.pattern, pattern, sizeof pattern);
+  device::fill_rows(args, out.device());
 }
 
 Tensor cast(const Tensor& in, DType dtype) {

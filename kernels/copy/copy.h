@@ -7,6 +7,7 @@ namespace lathe::kernels {
 
 // Same shape, any strides, any dtypes among the floating ones f32, bf16, f16, f64 (or equal dtypes of any kind: the bits
 // are copied); out must not overlap in. NaN stays NaN, and what is too large for out becomes infinite.
+// From one device to another: one dtype, both contiguous; returns when the bytes have arrived.
 void copy(const Tensor& out, const Tensor& in);
 // Any dtype and strides; an integer dtype takes the value's whole part.
 void fill(const Tensor& out, double value);

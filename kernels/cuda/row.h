@@ -73,14 +73,27 @@ union GroupBits {
   T elements[group_elements];
 };
 
+// A whole group at a 16-byte boundary, as it lies there.
+template <class T>
+__device__ __forceinline__ GroupBits<T> load_bits(const T* address) {
+  GroupBits<T> bits;
+  LATHE_UNROLL
+  for (int i = 0; i < static_cast<int>(sizeof bits.vectors / 16); ++i)
+    bits.vectors[i] = load_vector<uint4>(address + i * (16 / static_cast<int>(sizeof(T))));
+  return bits;
+}
+template <class T>
+__device__ __forceinline__ void store_bits(T* address, const GroupBits<T>& bits) {
+  LATHE_UNROLL
+  for (int i = 0; i < static_cast<int>(sizeof bits.vectors / 16); ++i)
+    store_vector<uint4>(address + i * (16 / static_cast<int>(sizeof(T))), bits.vectors[i]);
+}
+
 template <bool aligned, class T>
 __device__ __forceinline__ Group load_group(const T* address, int count) {
   Group group;
   if (aligned && count == group_elements) {
-    GroupBits<T> bits;
-    LATHE_UNROLL
-    for (int i = 0; i < static_cast<int>(sizeof bits.vectors / 16); ++i)
-      bits.vectors[i] = load_vector<uint4>(address + i * (16 / static_cast<int>(sizeof(T))));
+    const GroupBits<T> bits = load_bits(address);
     LATHE_UNROLL
     for (int i = 0; i < group_elements; ++i) group.at[i] = to_float(bits.elements[i]);
   } else {
@@ -96,9 +109,7 @@ __device__ __forceinline__ void store_group(T* address, const Group& group, int 
     GroupBits<T> bits;
     LATHE_UNROLL
     for (int i = 0; i < group_elements; ++i) bits.elements[i] = from_float<T>(group.at[i]);
-    LATHE_UNROLL
-    for (int i = 0; i < static_cast<int>(sizeof bits.vectors / 16); ++i)
-      store_vector<uint4>(address + i * (16 / static_cast<int>(sizeof(T))), bits.vectors[i]);
+    store_bits(address, bits);
   } else {
     LATHE_UNROLL
     for (int i = 0; i < group_elements; ++i)

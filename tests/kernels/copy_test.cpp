@@ -1,6 +1,5 @@
-// copy, fill and cast: every 16-bit pattern and the edges of rounding, bit for bit, in every instruction set; strided views.
-#include "kernels/copy/copy.h"
-
+// copy, fill and cast: every 16-bit pattern and the edges of rounding, bit for bit, on every device and instruction set; strided
+// views.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -13,23 +12,38 @@
 #include "core/thread_pool.h"
 #include "kernels/copy/reference.h"
 #include "kernels/simd/isa.h"
+#include "tests/kernels/copy_cases.h"
+#include "tests/support/kernel_checks.h"
 
 namespace lathe::kernels {
 namespace {
 
-class EveryIsa : public testing::TestWithParam<Isa> {
+using testing::Place;
+
+LATHE_CHECK_OPERATIONS(testing::copy_operations());
+
+class Everywhere : public ::testing::TestWithParam<Place> {
  protected:
   void SetUp() override {
-    if (!machine_has(GetParam())) GTEST_SKIP() << "this machine lacks " << name_of(GetParam());
-    set_active_isa(GetParam());
+    if (GetParam().isa) set_active_isa(*GetParam().isa);
   }
   void TearDown() override { set_active_isa(before_); }
+
+  static Device device() { return GetParam().device; }
+  // A contiguous tensor of the CPU, on the device and back.
+  static Tensor moved(const Tensor& tensor, Device to) {
+    if (tensor.device() == to) return tensor;
+    const Tensor there = Tensor::empty(tensor.shape(), tensor.dtype(), to);
+    copy(there, tensor);
+    return there;
+  }
+  static void expect_copies_exactly(const Tensor& in);
 
  private:
   Isa before_ = active_isa();
 };
-INSTANTIATE_TEST_SUITE_P(Copy, EveryIsa, testing::Values(Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16),
-                         [](const auto& isa) { return std::string(name_of(isa.param)); });
+INSTANTIATE_TEST_SUITE_P(Copy, Everywhere, ::testing::ValuesIn(testing::places_for({.cuda_body = true})),
+                         [](const auto& place) { return place.param.name(); });
 
 constexpr DType floating[] = {DType::f32, DType::bf16, DType::f16, DType::f64};
 
@@ -50,16 +64,17 @@ void expect_same(const Tensor& found, const Tensor& expected, const Tensor& in) 
   }
 }
 
-void expect_copies_exactly(const Tensor& in) {
+void Everywhere::expect_copies_exactly(const Tensor& in) {
+  const Tensor there = moved(in, device());
   for (const DType dtype : floating) {
-    const Tensor out = Tensor::empty(in.shape(), dtype), expected = Tensor::empty(in.shape(), dtype);
-    copy(out, in);
+    const Tensor out = Tensor::empty(in.shape(), dtype, device()), expected = Tensor::empty(in.shape(), dtype);
+    copy(out, there);
     reference::copy(expected, in);
-    expect_same(out, expected, in);
+    expect_same(moved(out, {}), expected, in);
   }
 }
 
-TEST_P(EveryIsa, CastsEvery16BitPattern) {
+TEST_P(Everywhere, CastsEvery16BitPattern) {
   for (const DType dtype : {DType::f16, DType::bf16}) {
     const Tensor all = Tensor::empty({65536}, dtype);
     for (int64_t i = 0; i < 65536; ++i) static_cast<uint16_t*>(all.raw())[i] = static_cast<uint16_t>(i);
@@ -67,7 +82,7 @@ TEST_P(EveryIsa, CastsEvery16BitPattern) {
   }
 }
 
-TEST_P(EveryIsa, CastsF32AtTheEdgesOfRounding) {
+TEST_P(Everywhere, CastsF32AtTheEdgesOfRounding) {
   // Around every value of f16 and bf16: the value, the midpoints to its neighbours, and one step to either side of each.
   std::vector<float> edges;
   const auto add_around = [&](float value, float next) {
@@ -89,7 +104,7 @@ TEST_P(EveryIsa, CastsF32AtTheEdgesOfRounding) {
   expect_copies_exactly(Tensor::of<float>(edges, {static_cast<int64_t>(edges.size())}));
 }
 
-TEST_P(EveryIsa, CastsRowsOfAnyLength) {
+TEST_P(Everywhere, CastsRowsOfAnyLength) {
   RandomStream random(3, RandomPurpose::test);
   for (const int64_t n : {1, 3, 4, 5, 15, 16, 17, 31, 32, 33, 576}) {
     const Tensor in = Tensor::empty({n}, DType::f32);
@@ -99,12 +114,12 @@ TEST_P(EveryIsa, CastsRowsOfAnyLength) {
 }
 
 // f64 → f32 → bf16 would round twice: 1 + 2^-9 + 2^-40 lies above the midpoint of two bf16, its f32 exactly on it.
-TEST(Copy, RoundsF64Once) {
+TEST_P(Everywhere, RoundsF64Once) {
   const double values[] = {
       1.0 + 0x1p-8 + 0x1p-40, 1.0 + 0x1p-8, -(1.0 + 0x1p-8 + 0x1p-40), 1.0 + 0x1p-11 + 0x1p-40, 1e300, -1e300, 0x1p-150,
       0x1p-25 + 0x1p-60};
-  const Tensor in = Tensor::of<double>(values, {8});
-  const Tensor b = cast(in, DType::bf16), h = cast(in, DType::f16);
+  const Tensor in = moved(Tensor::of<double>(values, {8}), device());
+  const Tensor b = moved(cast(in, DType::bf16), {}), h = moved(cast(in, DType::f16), {});
   EXPECT_EQ(static_cast<float>(b.data<bf16>()[0]), 1.0f + 0x1p-7f);
   EXPECT_EQ(static_cast<float>(b.data<bf16>()[1]), 1.0f);
   EXPECT_EQ(static_cast<float>(b.data<bf16>()[2]), -(1.0f + 0x1p-7f));
@@ -115,45 +130,50 @@ TEST(Copy, RoundsF64Once) {
   EXPECT_EQ(static_cast<float>(h.data<f16>()[7]), 0x1p-24f);
 }
 
-TEST(Copy, StridedViewsOnBothSides) {
+TEST_P(Everywhere, StridedViewsOnBothSides) {
   RandomStream random(11, RandomPurpose::test);
-  const Tensor source = Tensor::empty({5, 7, 6, 9}, DType::f32);
-  for (float& x : source.span<float>()) x = random.normal();
-  const Tensor views[] = {source.transpose(1, 3), source.transpose(0, 2),
-                          source.slice(3, 2, 7),  source.slice(1, 3, 4),
-                          source.select(2, 4),    source.slice(0, 1, 4).transpose(2, 3),
-                          source.slice(2, 0, 0),  source.select(0, 1).select(0, 2),
-                          source.slice(3, 4, 5)};
-  for (const Tensor& view : views) {
+  const Tensor values = Tensor::empty({5, 7, 6, 9}, DType::f32);
+  for (float& x : values.span<float>()) x = random.normal();
+  const auto views_of = [](const Tensor& source) {
+    return std::vector<Tensor>{source.transpose(1, 3), source.transpose(0, 2),
+                               source.slice(3, 2, 7),  source.slice(1, 3, 4),
+                               source.select(2, 4),    source.slice(0, 1, 4).transpose(2, 3),
+                               source.slice(2, 0, 0),  source.select(0, 1).select(0, 2),
+                               source.slice(3, 4, 5)};
+  };
+  const std::vector<Tensor> here = views_of(values), there = views_of(moved(values, device()));
+  for (size_t i = 0; i < here.size(); ++i) {
+    const Tensor& view = here[i];
     for (const DType dtype : floating) {
       for (const bool strided_out : {false, true}) {
-        Tensor out = Tensor::zeros(view.shape(), dtype), expected = Tensor::zeros(view.shape(), dtype);
-        if (strided_out) {  // a transposed home of the same shape
-          std::vector<int64_t> dims(view.shape().dims().begin(), view.shape().dims().end());
-          std::swap(dims.front(), dims.back());
-          out = Tensor::zeros(Shape(dims), dtype).transpose(0, static_cast<int>(dims.size()) - 1);
-        }
-        copy(out, view);
+        // Strided: a transposed home of the same shape.
+        std::vector<int64_t> dims(view.shape().dims().begin(), view.shape().dims().end());
+        const int last = static_cast<int>(dims.size()) - 1;
+        if (strided_out) std::swap(dims.front(), dims.back());
+        const Tensor home = Tensor::zeros(Shape(dims), dtype, device()), expected = Tensor::zeros(view.shape(), dtype);
+        copy(strided_out ? home.transpose(0, last) : home, there[i]);
         reference::copy(expected, view);
-        expect_same(out, expected, view);
+        const Tensor found = moved(home, {});
+        expect_same(strided_out ? found.transpose(0, last) : found, expected, view);
       }
     }
   }
 }
 
-TEST(Copy, LeavesWhatLiesBetweenRowsAlone) {
-  const Tensor home = Tensor::empty({4, 10}, DType::f32);
+TEST_P(Everywhere, LeavesWhatLiesBetweenRowsAlone) {
+  const Tensor home = Tensor::empty({4, 10}, DType::f32, device());
   fill(home, 7.0);
   fill(home.slice(1, 2, 5), -1.0);
   copy(home.slice(1, 6, 9), home.slice(1, 2, 5));
+  const Tensor found = moved(home, {});
   for (int64_t i = 0; i < 40; ++i) {
     const int64_t column = i % 10;
     const bool written = (column >= 2 && column < 5) || (column >= 6 && column < 9);
-    EXPECT_EQ(home.data<float>()[i], written ? -1.0f : 7.0f) << i;
+    EXPECT_EQ(found.data<float>()[i], written ? -1.0f : 7.0f) << i;
   }
 }
 
-TEST(Copy, CopiesTheBitsOfEveryDtype) {
+TEST_P(Everywhere, CopiesTheBitsOfEveryDtype) {
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64, DType::i64, DType::i32, DType::u32,
                             DType::u16, DType::u8, DType::i8, DType::boolean}) {
     const Tensor in = Tensor::zeros({6, 5}, dtype);
@@ -161,14 +181,16 @@ TEST(Copy, CopiesTheBitsOfEveryDtype) {
       static_cast<unsigned char*>(in.raw())[i] =
           static_cast<unsigned char>(dtype == DType::boolean ? i % 2 : i * 37 + 11);
     }
-    const Tensor turned = Tensor::zeros({5, 6}, dtype), back = Tensor::zeros({6, 5}, dtype);
-    copy(turned, in.transpose(0, 1));
+    const Tensor turned = Tensor::zeros({5, 6}, dtype, device()), back = Tensor::zeros({6, 5}, dtype, device());
+    copy(turned, moved(in, device()).transpose(0, 1));
     copy(back, turned.transpose(0, 1));
-    EXPECT_EQ(std::memcmp(back.raw(), in.raw(), static_cast<size_t>(in.nbytes())), 0) << name_of(dtype);
+    const Tensor found = moved(back, {});
+    EXPECT_EQ(std::memcmp(found.raw(), in.raw(), static_cast<size_t>(in.nbytes())), 0) << name_of(dtype);
   }
 }
 
-TEST(Copy, CutsLongRunsAmongThreads) {
+TEST_P(Everywhere, CutsLongRunsAmongThreads) {
+  if (device().kind == DeviceKind::simt) GTEST_SKIP() << "has no such threads";
   const int64_t n = 3 * 32768 + 5;
   const Tensor in = Tensor::empty({n}, DType::f32);
   RandomStream random(2, RandomPurpose::test);
@@ -181,15 +203,24 @@ TEST(Copy, CutsLongRunsAmongThreads) {
   set_thread_count(threads);
 }
 
-TEST(Fill, WritesTheValueInEveryDtype) {
-  const Tensor f = Tensor::empty({3, 5}, DType::f16), i = Tensor::empty({4}, DType::i64),
-               b = Tensor::empty({2}, DType::boolean);
+TEST_P(Everywhere, FillWritesTheValueInEveryDtype) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64, DType::i64, DType::i32, DType::u32,
+                            DType::u16, DType::u8, DType::i8, DType::boolean}) {
+    const bool is_signed = dtype != DType::u32 && dtype != DType::u16 && dtype != DType::u8 && dtype != DType::boolean;
+    const double value = dtype == DType::boolean ? 1 : is_signed ? -3 : 200;
+    const Tensor home = Tensor::zeros({3, 21}, dtype, device());
+    fill(home.slice(1, 1, 20), value);
+    const Tensor found = moved(home, {});
+    for (int64_t i = 0; i < found.numel(); ++i) {
+      const bool written = i % 21 >= 1 && i % 21 < 20;
+      const auto* element = static_cast<const std::byte*>(found.raw()) + i * size_of(dtype);
+      EXPECT_EQ(testing::load_element(element, dtype), written ? value : 0.0) << name_of(dtype) << " " << i;
+    }
+  }
+  const Tensor f = Tensor::empty({3, 5}, DType::f16, device());
   fill(f, 0.1);
-  fill(i, -3.0);
-  fill(b, 1.0);
-  for (const f16 x : f.span<f16>()) EXPECT_EQ(static_cast<float>(x), static_cast<float>(f16(0.1f)));
-  for (const int64_t x : i.span<int64_t>()) EXPECT_EQ(x, -3);
-  for (const bool x : b.span<bool>()) EXPECT_TRUE(x);
+  const Tensor found = moved(f, {});
+  for (const f16 x : found.span<f16>()) EXPECT_EQ(static_cast<float>(x), static_cast<float>(f16(0.1f)));
 }
 
 TEST(Cast, ReturnsTheTensorItselfWhereThereIsNothingToDo) {
@@ -206,6 +237,9 @@ TEST(Copy, RefusesShapesAndDtypesThatDoNotFit) {
   EXPECT_THROW(copy(f, Tensor::zeros({2, 3}, DType::i32)), ShapeError);
   EXPECT_THROW(copy(Tensor::zeros({2, 3}, DType::u8), f), ShapeError);
   EXPECT_THROW(copy(f, Tensor{}), ShapeError);
+  const Tensor there = Tensor::zeros({2, 3}, DType::bf16, {DeviceKind::simt});
+  EXPECT_THROW(copy(f, there), ShapeError);
+  EXPECT_THROW(copy(there, Tensor::zeros({3, 2}, DType::bf16).transpose(0, 1)), ShapeError);
 }
 
 }  // namespace
