@@ -2,7 +2,9 @@
 
 #include "kernels/nf4/codebook.h"
 #include "kernels/nf4/cpu_codebook.h"
+#include "kernels/simd/bytes.h"
 #include "kernels/simd/row.h"
+#include "kernels/simd/transpose.h"
 
 namespace lathe::kernels::LATHE_ISA {
 namespace {
@@ -31,14 +33,6 @@ float scale_of(const Nf4ScaleArgs& from, int64_t block) {
   return product + *from.offset;
 }
 
-// Rounded to nearest even, subnormals kept, in every instruction set.
-LATHE_INLINE void store_exactly(float* out, Vec v) { store(out, v); }
-LATHE_INLINE void store_exactly(bf16* out, Vec v) {
-  const VecH bits = to_bf16_bits_exactly(v);
-  __builtin_memcpy(out, &bits, sizeof bits);
-}
-LATHE_INLINE void store_exactly(f16* out, Vec v) { store(out, v); }
-
 // Pieces of 2 · lanes elements, which `lanes` bytes hold, lie in one block each where they start at a multiple of that. What is left
 // at the ends goes through memory.
 template <class T>
@@ -62,12 +56,12 @@ void dequantize(const Nf4DequantizeArgs& args) {
     const Vec low = (Vec)interleave_low((VecU)first, (VecU)second),
               high = (Vec)interleave_high((VecU)first, (VecU)second);
     if (whole) {
-      store_exactly(out + i, low);
-      store_exactly(out + i + lanes, high);
+      store_exactly(out + i, low, lanes);
+      store_exactly(out + i + lanes, high, lanes);
     } else {
       T values[piece];
-      store_exactly(values, low);
-      store_exactly(values + lanes, high);
+      store_exactly(values, low, lanes);
+      store_exactly(values + lanes, high, lanes);
       for (int64_t j = i; j < stop; ++j) out[j] = values[j - start];
     }
     i = stop;

@@ -1,21 +1,10 @@
-// Lookups in a table of 16 floats, and bytes widened to words. For cpu*.cpp only, as vec.h.
+// Lookups in the codebook. For cpu*.cpp only, as vec.h.
 #pragma once
 
 #include "kernels/nf4/codebook.h"
-#include "kernels/simd/transpose.h"
+#include "kernels/simd/vec.h"
 
 namespace lathe::kernels::LATHE_ISA {
-
-// `lanes` bytes as words.
-LATHE_INLINE VecU load_bytes(const uint8_t* p) {
-#if defined(LATHE_AVX512)
-  return (VecU)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-#elif defined(LATHE_AVX2)
-  return (VecU)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-#else
-  return (VecU)_mm_cvtepu8_epi32(_mm_loadu_si32(p));
-#endif
-}
 
 #if defined(LATHE_AVX512)
 struct Nf4Table {

@@ -1,0 +1,31 @@
+// What the bodies of int8_blocks.h read and write, and the CPU's.
+#pragma once
+
+#include "core/dtype.h"
+#include "kernels/arguments/matrix.h"
+#include "kernels/simd/dispatch.h"
+
+namespace lathe::kernels {
+
+struct Int8QuantizeArgs {
+  DType dtype;  // of weight: f32 | bf16 | f16
+  ConstMatrix weight;
+  int8_t* codes;  // [rows, columns]
+  float* scales;  // [rows, ⌈columns / 64⌉]
+  int64_t columns;
+  int64_t row_begin, row_end;
+};
+
+struct Int8DequantizeArgs {
+  DType dtype;  // of out: f32 | bf16 | f16
+  Matrix out;
+  const int8_t* codes;  // of the first row wanted
+  const float* scales;
+  int64_t columns;
+  int64_t row_begin, row_end;
+};
+
+}  // namespace lathe::kernels
+
+LATHE_CPU_BODY(int8_quantize_rows, Int8QuantizeArgs)
+LATHE_CPU_BODY(int8_dequantize_rows, Int8DequantizeArgs)

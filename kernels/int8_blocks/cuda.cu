@@ -1,0 +1,103 @@
+// A warp for each block of 64 when quantising, a thread for eight elements when dequantising. Bound by bandwidth.
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/row.h"
+#include "kernels/int8_blocks/cuda.h"
+#include "kernels/int8_blocks/least_scale.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+constexpr int threads = 128, warps = threads / 32;
+constexpr int block_elements = 64;
+
+__host__ __device__ __forceinline__ int64_t pieces_of(int64_t columns, int piece) {
+  return (columns + piece - 1) / piece;
+}
+
+template <class T>
+__global__ void __launch_bounds__(threads) int8_quantize_kernel(Int8QuantizeArgs a) {
+  const int lane = threadIdx.x % 32;
+  const int64_t blocks = pieces_of(a.columns, block_elements);
+  const int64_t index = int64_t{blockIdx.x} * warps + threadIdx.x / 32;
+  if (index >= a.row_end * blocks) return;  // a whole warp leaves
+  const int64_t row = index / blocks, first = index % blocks * block_elements;
+  const T* x = row_of<T>(a.weight, row) + first;
+  const int64_t left = a.columns - first;
+  const bool has_one = lane < left, has_two = lane + 32 < left;
+  const float one = has_one ? to_float(x[lane]) : 0.0f, two = has_two ? to_float(x[lane + 32]) : 0.0f;
+  float absmax = fmaxf(fabsf(one), fabsf(two));
+  LATHE_UNROLL
+  for (int lanes = 16; lanes > 0; lanes /= 2) absmax = fmaxf(absmax, __shfl_xor_sync(full_warp, absmax, lanes));
+  const float scale = absmax / 127.0f, inverse = 1.0f / fmaxf(scale, int8_least_scale);
+  if (lane == 0) a.scales[index] = scale;
+  int8_t* codes = a.codes + row * a.columns + first;
+  if (has_one) codes[lane] = static_cast<int8_t>(rintf(one * inverse));
+  if (has_two) codes[lane + 32] = static_cast<int8_t>(rintf(two * inverse));
+}
+
+union CodeBits {
+  uint2 vector;
+  int8_t codes[group_elements];
+};
+
+template <class T, bool aligned>
+__global__ void __launch_bounds__(threads) int8_dequantize_kernel(Int8DequantizeArgs a) {
+  const int64_t groups = pieces_of(a.columns, group_elements);
+  const int64_t index = int64_t{blockIdx.x} * threads + threadIdx.x;
+  if (index >= a.row_end * groups) return;
+  const int64_t row = index / groups, first = index % groups * group_elements;
+  const int64_t left = a.columns - first;
+  const int count = left < group_elements ? static_cast<int>(left) : group_elements;
+  const float scale = a.scales[row * pieces_of(a.columns, block_elements) + first / block_elements];
+  const int8_t* codes = a.codes + row * a.columns + first;
+  Group values;
+  if (aligned) {
+    CodeBits bits;
+    bits.vector = load_vector<uint2>(codes);
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) values.at[j] = static_cast<float>(bits.codes[j]) * scale;
+  } else {
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) values.at[j] = j < count ? static_cast<float>(codes[j]) * scale : 0.0f;
+  }
+  store_group<aligned>(row_of<T>(a.out, row) + first, values, count);
+}
+
+template <class T>
+void quantize(const Int8QuantizeArgs& args) {
+  const int64_t blocks = args.row_end * pieces_of(args.columns, block_elements);
+  launch(
+      {.name = "int8_quantize", .grid = dim3(static_cast<unsigned>(pieces_of(blocks, warps))), .block = dim3(threads)},
+      int8_quantize_kernel<T>, args);
+}
+
+template <class T>
+void dequantize(const Int8DequantizeArgs& args) {
+  const int64_t groups = args.row_end * pieces_of(args.columns, group_elements);
+  const LaunchConfig config{.name = "int8_dequantize",
+                            .grid = dim3(static_cast<unsigned>(pieces_of(groups, threads))),
+                            .block = dim3(threads)};
+  const bool aligned = args.columns % group_elements == 0 && rows_aligned<T>(args.out) &&
+                       reinterpret_cast<uintptr_t>(args.codes) % 8 == 0;
+  launch(config, aligned ? int8_dequantize_kernel<T, true> : int8_dequantize_kernel<T, false>, args);
+}
+
+}  // namespace
+
+void int8_quantize_rows(const Int8QuantizeArgs& args) {
+  switch (args.dtype) {
+    case DType::f32: return quantize<float>(args);
+    case DType::bf16: return quantize<bf16_t>(args);
+    default: return quantize<f16_t>(args);
+  }
+}
+
+void int8_dequantize_rows(const Int8DequantizeArgs& args) {
+  switch (args.dtype) {
+    case DType::f32: return dequantize<float>(args);
+    case DType::bf16: return dequantize<bf16_t>(args);
+    default: return dequantize<f16_t>(args);
+  }
+}
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
