@@ -1,7 +1,7 @@
 #include "kernels/add/add.h"
 
 #include "core/thread_pool.h"
-#include "kernels/add/cpu.h"
+#include "kernels/add/cuda.h"
 #include "kernels/add/reference.h"
 #include "kernels/checks/expect.h"
 
@@ -16,10 +16,12 @@ void check(const char* operation, const char* argument, const Tensor& tensor, co
       .dtype({DType::f32, DType::bf16, DType::f64})
       .contiguous()
       .device(out.device());
+  expect_body(operation, argument, tensor);
 }
 
-void run_on_cpu(AddArgs args, int64_t count) {
-  parallel_for(count, grain, [&](int64_t begin, int64_t end) {
+void run(const AddArgs& args, Device device) {
+  if (device.kind != DeviceKind::cpu) return device::add_range(args, device);
+  parallel_for(args.end, grain, [&](int64_t begin, int64_t end) {
     AddArgs range = args;
     range.begin = begin;
     range.end = end;
@@ -36,20 +38,36 @@ void add(const Tensor& out, const Tensor& a, const Tensor& b, double scale) {
   check("add", "out", out, out);
   check("add", "a", a, out);
   check("add", "b", b, out);
-  expect_cpu("add", out);
+  if (out.numel() == 0) return;
   if (is_f64(out) || is_f64(a) || is_f64(b)) return reference::add(out, a, b, scale);
-  run_on_cpu({out.dtype(), a.dtype(), b.dtype(), out.raw(), a.raw(), b.raw(), static_cast<float>(scale), 0, 0},
-             out.numel());
+  run({.out_dtype = out.dtype(),
+       .a_dtype = a.dtype(),
+       .b_dtype = b.dtype(),
+       .out = out.raw(),
+       .a = a.raw(),
+       .b = b.raw(),
+       .scale = static_cast<float>(scale),
+       .begin = 0,
+       .end = out.numel()},
+      out.device());
 }
 
 void scale(const Tensor& out, const Tensor& a, double scale) {
   expect("scale", "out", out);
   check("scale", "out", out, out);
   check("scale", "a", a, out);
-  expect_cpu("scale", out);
+  if (out.numel() == 0) return;
   if (is_f64(out) || is_f64(a)) return reference::scale(out, a, scale);
-  run_on_cpu({out.dtype(), a.dtype(), DType::f32, out.raw(), a.raw(), nullptr, static_cast<float>(scale), 0, 0},
-             out.numel());
+  run({.out_dtype = out.dtype(),
+       .a_dtype = a.dtype(),
+       .b_dtype = DType::f32,
+       .out = out.raw(),
+       .a = a.raw(),
+       .b = nullptr,
+       .scale = static_cast<float>(scale),
+       .begin = 0,
+       .end = out.numel()},
+      out.device());
 }
 
 }  // namespace lathe::kernels

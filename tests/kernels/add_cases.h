@@ -47,11 +47,14 @@ inline std::vector<Operation> add_operations() {
                  add("wide_bf16", 2, 33, {bf16, bf16, f32}, 1), add("wide_f32", 2, 33, {f32, bf16, bf16}, 1),
                  add("in_place_of_a", 70, 1024, {f32, f32, f32}, 0.5, "a"),
                  add("in_place_of_b", 3, 31, {f32, f32, f32}, 0.5, "b")},
-       .timed = {add("t512_h576_f32", 512, 576, {f32, f32, f32}, 1)}},
+       .timed = {add("t512_h576_f32", 512, 576, {f32, f32, f32}, 1),
+                 add("n16m_bf16", 4096, 4096, {bf16, bf16, bf16}, 1)},
+       .cuda_body = true},
       {.name = "scale",
        .cases = {scale("n1_f32", 1, 1, f32, f32, 3), scale("n17_bf16", 4, 17, bf16, bf16, 0.1),
-                 scale("n31_mixed", 4, 31, f32, bf16, -0.1), scale("n33_mixed", 70, 1024, bf16, f32, 7)},
-       .timed = {scale("t512_h576_f32", 512, 576, f32, f32, 0.5)}},
+                 scale("n31_mixed", 4, 31, f32, bf16, -0.1), scale("n70k_mixed", 70, 1024, bf16, f32, 7)},
+       .timed = {scale("t512_h576_f32", 512, 576, f32, f32, 0.5)},
+       .cuda_body = true},
   };
 }
 

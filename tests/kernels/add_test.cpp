@@ -1,9 +1,10 @@
-// add and scale: against the f64 reference in every instruction set and dtype, exact where it must be.
+// add and scale: against the f64 reference on every device, instruction set and dtype, exact where it must be.
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "core/error.h"
+#include "kernels/copy/copy.h"
 #include "tests/kernels/add_cases.h"
 #include "tests/support/kernel_checks.h"
 
@@ -27,6 +28,25 @@ TEST(Add, TakesF64WhereAnyArgumentIs) {
   const Tensor out = Tensor::empty({1}, DType::f64);
   kernels::add(out, Tensor::of<float>(a_value, {1}), Tensor::of<double>(b_value, {1}), 0x1p10);
   EXPECT_EQ(out.data<double>()[0], 1.0 + 0x1p-50);
+}
+
+// Vectors of 16 bytes are moved only where they fit; the sum is the CPU's, bit for bit (half of b is exact, fused or not).
+TEST(Add, OnADeviceElementsMayStartAnywhere) {
+  const Tensor values = Tensor::empty({2, 101}, DType::f32);
+  RandomStream random(7, RandomPurpose::test);
+  for (float& x : values.span<float>()) x = random.normal();
+  const Tensor there = Tensor::empty({2, 101}, DType::f32, {DeviceKind::simt});
+  kernels::copy(there, values);
+  const auto add_tails = [](const Tensor& pair) {
+    const Tensor a = pair.select(0, 0).slice(0, 1, 101), b = pair.select(0, 1).slice(0, 1, 101);
+    const Tensor out = Tensor::zeros({101}, DType::f32, pair.device());
+    kernels::add(out.slice(0, 1, 101), a, b, 0.5);
+    return out;
+  };
+  const Tensor found = Tensor::empty({101}, DType::f32);
+  kernels::copy(found, add_tails(there));
+  const Tensor expected = add_tails(values);
+  for (int i = 0; i < 101; ++i) EXPECT_EQ(found.data<float>()[i], expected.data<float>()[i]) << i;
 }
 
 TEST(Add, RefusesShapesThatDoNotFitAndViewsWithHoles) {

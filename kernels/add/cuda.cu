@@ -1,0 +1,47 @@
+// Bound by bandwidth: a thread for each eight elements (kernels/cuda/elementwise.h).
+#include "kernels/add/cuda.h"
+
+#include "kernels/cuda/elementwise.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+template <class Out, class A, class B, bool aligned>
+__global__ void __launch_bounds__(elementwise_threads) add_kernel(AddArgs args, Tiling tiling) {
+  const auto [row, column, count] = elements_of_thread(tiling);
+  if (count == 0) return;
+  Group out = load_group<aligned>(static_cast<const A*>(args.a) + column, count);
+  if (args.b != nullptr) {
+    const Group b = load_group<aligned>(static_cast<const B*>(args.b) + column, count);
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) out.at[j] = fmaf(args.scale, b.at[j], out.at[j]);
+  } else {
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) out.at[j] *= args.scale;
+  }
+  store_group<aligned>(static_cast<Out*>(args.out) + column, out, count);
+}
+
+template <class Out, class A, class B>
+void start(const AddArgs& args) {
+  const bool aligned = rows_aligned(static_cast<const Out*>(args.out), 0) &&
+                       rows_aligned(static_cast<const A*>(args.a), 0) && rows_aligned(static_cast<const B*>(args.b), 0);
+  launch_elementwise(args.b != nullptr ? "add" : "scale", 1, args.end,
+                     aligned ? add_kernel<Out, A, B, true> : add_kernel<Out, A, B, false>, args);
+}
+
+template <class Out, class A>
+void choose_b(const AddArgs& args) {
+  args.b_dtype == DType::f32 ? start<Out, A, float>(args) : start<Out, A, bf16_t>(args);
+}
+
+template <class Out>
+void choose_a(const AddArgs& args) {
+  args.a_dtype == DType::f32 ? choose_b<Out, float>(args) : choose_b<Out, bf16_t>(args);
+}
+
+}  // namespace
+
+void add_range(const AddArgs& args) { args.out_dtype == DType::f32 ? choose_a<float>(args) : choose_a<bf16_t>(args); }
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
