@@ -6,40 +6,115 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "kernels/adamw/cpu.h"
+#include "kernels/adamw/cuda.h"
 #include "kernels/adamw/reference.h"
 #include "kernels/checks/expect.h"
+#include "kernels/quantization/dynamic_map.h"
 
 namespace lathe::kernels {
+namespace {
+
+void check_like(const char* operation, const char* name, const Tensor& tensor, const Tensor& weight, DType dtype) {
+  expect(operation, name, tensor).shape(weight.shape()).dtype(dtype).contiguous().device(weight.device());
+}
+
+CodeTables tables_of(const DynamicMap& map) { return {map.values.data(), map.thresholds.data(), map.first_code}; }
+
+int64_t blocks_of(const Tensor& weight) { return (weight.numel() + adamw_8bit_block - 1) / adamw_8bit_block; }
+
+AdamW8bitCuda device_args(const Tensor& weight, const Tensor& grad, const AdamW8bitStates& states,
+                          const AdamWConstants& constants) {
+  AdamW8bitCuda args{.weight = weight.data<float>(),
+                     .grad = grad.data<float>(),
+                     .m = states.m.data<uint8_t>(),
+                     .v = states.v.data<uint8_t>(),
+                     .m_absmax = states.m_absmax.data<float>(),
+                     .v_absmax = states.v_absmax.data<float>(),
+                     .constants = constants,
+                     .count = weight.numel()};
+  for (size_t c = 0; c < 256; ++c) {
+    args.maps.m[c] = signed_dynamic_map().values[c];
+    args.maps.v[c] = unsigned_dynamic_map().values[c];
+  }
+  return args;
+}
+
+}  // namespace
+
+AdamWConstants constants_of(const AdamWParams& params) {
+  if (params.step < 1) throw ConfigError("step", "AdamW counts steps from 1, found " + std::to_string(params.step));
+  const double step = static_cast<double>(params.step);
+  return {.grad_scale = static_cast<float>(params.grad_scale),
+          .keep_weight = static_cast<float>(1.0 - params.learning_rate * params.weight_decay),
+          .beta1 = static_cast<float>(params.beta1),
+          .one_less_beta1 = static_cast<float>(1.0 - params.beta1),
+          .beta2 = static_cast<float>(params.beta2),
+          .one_less_beta2 = static_cast<float>(1.0 - params.beta2),
+          .step_size = static_cast<float>(params.learning_rate / (1.0 - std::pow(params.beta1, step))),
+          .inverse_correction2 = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(params.beta2, step))),
+          .eps = static_cast<float>(params.eps)};
+}
 
 void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tensor& v, const AdamWParams& params) {
   expect("adamw", "weight", weight).dtype({DType::f32, DType::f64}).contiguous();
-  for (const auto& [name, tensor] : {std::pair{"grad", &grad}, std::pair{"m", &m}, std::pair{"v", &v}}) {
-    expect("adamw", name, *tensor).shape(weight.shape()).dtype(weight.dtype()).contiguous().device(weight.device());
+  check_like("adamw", "grad", grad, weight, weight.dtype());
+  check_like("adamw", "m", m, weight, weight.dtype());
+  check_like("adamw", "v", v, weight, weight.dtype());
+  const AdamWConstants constants = constants_of(params);
+  if (weight.dtype() == DType::f64) {
+    expect_cpu("adamw", weight);
+    return reference::adamw(weight, grad, m, v, params);
   }
-  if (params.step < 1) throw ConfigError("step", "AdamW counts steps from 1, found " + std::to_string(params.step));
-  expect_cpu("adamw", weight);
-  if (weight.dtype() == DType::f64) return reference::adamw(weight, grad, m, v, params);
-
-  const double step = static_cast<double>(params.step);
-  AdamWArgs args{};
-  args.weight = weight.data<float>();
-  args.grad = grad.data<float>();
-  args.m = m.data<float>();
-  args.v = v.data<float>();
-  args.grad_scale = static_cast<float>(params.grad_scale);
-  args.keep_weight = static_cast<float>(1.0 - params.learning_rate * params.weight_decay);
-  args.beta1 = static_cast<float>(params.beta1);
-  args.one_less_beta1 = static_cast<float>(1.0 - params.beta1);
-  args.beta2 = static_cast<float>(params.beta2);
-  args.one_less_beta2 = static_cast<float>(1.0 - params.beta2);
-  args.step_size = static_cast<float>(params.learning_rate / (1.0 - std::pow(params.beta1, step)));
-  args.inverse_correction2 = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(params.beta2, step)));
-  args.eps = static_cast<float>(params.eps);
+  if (weight.numel() == 0) return;
+  if (weight.device().kind != DeviceKind::cpu) {
+    return device::adamw_elements(
+        {weight.data<float>(), grad.data<float>(), m.data<float>(), v.data<float>(), constants, weight.numel()},
+        weight.device());
+  }
+  AdamWArgs args{weight.data<float>(), grad.data<float>(), m.data<float>(), v.data<float>(), constants};
   parallel_for(weight.numel(), 16384, [&](int64_t begin, int64_t end) {
     AdamWArgs range = args;
     range.begin = begin;
     range.end = end;
     cpu::adamw_range(range);
+  });
+}
+
+void adamw_8bit(const Tensor& weight, const Tensor& grad, const AdamW8bitStates& states, const AdamWParams& params) {
+  const char* operation = "adamw_8bit";
+  expect(operation, "weight", weight).dtype({DType::f32, DType::f64}).contiguous();
+  check_like(operation, "grad", grad, weight, weight.dtype());
+  check_like(operation, "m", states.m, weight, DType::u8);
+  check_like(operation, "v", states.v, weight, DType::u8);
+  for (const auto& [name, absmax] : {std::pair{"m_absmax", &states.m_absmax}, std::pair{"v_absmax", &states.v_absmax}})
+    expect(operation, name, *absmax)
+        .shape({blocks_of(weight)})
+        .dtype(weight.dtype())
+        .contiguous()
+        .device(weight.device());
+  const AdamWConstants constants = constants_of(params);
+  if (weight.dtype() == DType::f64) {
+    expect_cpu(operation, weight);
+    return reference::adamw_8bit(weight, grad, states, params);
+  }
+  if (weight.numel() == 0) return;
+  if (weight.device().kind != DeviceKind::cpu)
+    return device::adamw_8bit_blocks(device_args(weight, grad, states, constants), weight.device());
+  const AdamW8bitArgs args{.weight = weight.data<float>(),
+                           .grad = grad.data<float>(),
+                           .m = states.m.data<uint8_t>(),
+                           .v = states.v.data<uint8_t>(),
+                           .m_absmax = states.m_absmax.data<float>(),
+                           .v_absmax = states.v_absmax.data<float>(),
+                           .m_codes = tables_of(signed_dynamic_map()),
+                           .v_codes = tables_of(unsigned_dynamic_map()),
+                           .constants = constants,
+                           .count = weight.numel()};
+  parallel_for(blocks_of(weight), 32, [&](int64_t begin, int64_t end) {
+    AdamW8bitArgs range = args;
+    range.begin = begin;
+    range.end = end;
+    cpu::adamw_8bit_range(range);
   });
 }
 

@@ -19,4 +19,19 @@ struct AdamWParams {
 // keep. step < 1 throws ConfigError.
 void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tensor& v, const AdamWParams& params);
 
+// The states in 8 bits (Dettmers et al. 2022; bitsandbytes' AdamW8bit): blocks of 256 elements of the flattened tensor, the last
+// may be shorter. An element is map[code] · absmax of its block, with the signed dynamic map for m and the unsigned one for v
+// (kernels/quantization/dynamic_map.h). New states in f32 (f64) move the weight as above; then absmax = max |state| of the block
+// and a code is the nearest to state / absmax, 0's where absmax is 0. Zeros everywhere are the states before the first step.
+struct AdamW8bitStates {
+  Tensor m, v;                // u8, of weight's shape
+  Tensor m_absmax, v_absmax;  // of weight's dtype [⌈n / 256⌉]
+};
+inline constexpr int64_t adamw_8bit_block = 256;
+// bitsandbytes keeps the states of smaller tensors in f32.
+inline constexpr int64_t adamw_8bit_least_elements = 4096;
+
+// weight, grad: contiguous, one shape, both f32 or both f64.
+void adamw_8bit(const Tensor& weight, const Tensor& grad, const AdamW8bitStates& states, const AdamWParams& params);
+
 }  // namespace lathe::kernels

@@ -1,4 +1,4 @@
-// adamw: against the f64 reference in every instruction set, and five steps of torch.optim.AdamW.
+// adamw: against the f64 reference in every body, five steps of torch.optim.AdamW, and bitsandbytes' steps with 8-bit states.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -6,6 +6,8 @@
 
 #include "core/error.h"
 #include "kernels/copy/copy.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/quantization/dynamic_map.h"
 #include "tests/kernels/adamw_cases.h"
 #include "tests/support/golden.h"
 #include "tests/support/kernel_checks.h"
@@ -49,6 +51,95 @@ TEST(AdamW, FollowsPyTorchInFloat) {
   follow_golden("decay", 0.1, DType::f32, 50 * 0x1p-24);
 }
 
+// Every step from what bitsandbytes had before it. Its sums are the same up to roundings, and no quotient of these lies so near the
+// middle between two codes that they would matter.
+TEST(AdamW8bit, FollowsBitsandbytes) {
+  auto golden = golden_tensors("kernels/adamw_8bit.safetensors");
+  for (const auto& [run, weight_decay] : {std::pair<std::string, double>{"plain", 0.0}, {"decay", 0.1}}) {
+    const int64_t n = golden[run + ".weight.0"].numel();
+    for (int64_t step = 1; step <= 4; ++step) {
+      const std::string before = "." + std::to_string(step - 1), number = "." + std::to_string(step);
+      const auto start = [&](const char* name, const Shape& shape, DType dtype) {
+        return step == 1 ? Tensor::zeros(shape, dtype) : golden[run + name + before].clone();
+      };
+      const Tensor weight = golden[run + ".weight" + before].clone();
+      const kernels::AdamW8bitStates states = {
+          start(".m", weight.shape(), DType::u8), start(".v", weight.shape(), DType::u8),
+          start(".m_absmax", {(n + 255) / 256}, DType::f32), start(".v_absmax", {(n + 255) / 256}, DType::f32)};
+      kernels::adamw_8bit(weight, golden[run + ".grad" + number], states,
+                          {.learning_rate = 1e-2, .weight_decay = weight_decay, .step = step});
+      const Tensor &expected = golden[run + ".weight" + number], &m = golden[run + ".m" + number],
+                   &v = golden[run + ".v" + number];
+      for (int64_t i = 0; i < n; ++i) {
+        const double x = static_cast<double>(expected.data<float>()[i]);
+        EXPECT_NEAR(static_cast<double>(weight.data<float>()[i]), x, 8 * 0x1p-24 * (std::abs(x) + 0.01)) << number << i;
+        EXPECT_EQ(states.m.data<uint8_t>()[i], m.data<uint8_t>()[i]) << run << number << " " << i;
+        EXPECT_EQ(states.v.data<uint8_t>()[i], v.data<uint8_t>()[i]) << run << number << " " << i;
+      }
+      const std::pair<const Tensor*, const char*> maxima[] = {{&states.m_absmax, ".m_absmax"},
+                                                              {&states.v_absmax, ".v_absmax"}};
+      for (const auto& [found, name] : maxima) {
+        for (int64_t i = 0; i < found->numel(); ++i)
+          EXPECT_FLOAT_EQ(found->data<float>()[i], golden[run + name + number].data<float>()[i]);
+      }
+    }
+  }
+}
+
+// With β1 = 0 the new m is the gradient: every value and every threshold of the signed map, and what stands beside them; with β2 = 0
+// the new v is its square. simt finds codes from the map's formula, the CPU from a table.
+TEST(AdamW8bit, CodesAreTheSameOnTheCpuAndOnSimt) {
+  const kernels::DynamicMap& map = kernels::signed_dynamic_map();
+  std::vector<float> grads;
+  for (size_t c = 0; c < 255; ++c) {
+    const float at = map.thresholds[c];
+    for (const float x : {1.0f, map.values[c], at, std::nextafter(at, -2.0f), std::nextafter(at, 2.0f), 0.0f,
+                          std::sqrt(std::abs(at)), at * at})
+      grads.push_back(x);
+  }
+  const int64_t n = static_cast<int64_t>(grads.size()), blocks = (n + 255) / 256;
+  const Device simt = {DeviceKind::simt};
+  const auto on_simt = [&](const Tensor& from) {
+    const Tensor to = Tensor::empty(from.shape(), from.dtype(), simt);
+    kernels::copy_bytes(simt, to.raw(), {}, from.raw(), from.nbytes());
+    return to;
+  };
+  const auto states = [&] {
+    return kernels::AdamW8bitStates{Tensor::zeros({n}, DType::u8), Tensor::zeros({n}, DType::u8),
+                                    Tensor::zeros({blocks}, DType::f32), Tensor::zeros({blocks}, DType::f32)};
+  };
+  const kernels::AdamWParams params = {.beta1 = 0.0, .beta2 = 0.0};
+  const Tensor grad = Tensor::of<float>(grads, {n}), weight = Tensor::zeros({n}, DType::f32);
+  const kernels::AdamW8bitStates expected = states(), from = states();
+  const kernels::AdamW8bitStates found = {on_simt(from.m), on_simt(from.v), on_simt(from.m_absmax),
+                                          on_simt(from.v_absmax)};
+  kernels::adamw_8bit(on_simt(weight), on_simt(grad), found, params);
+  kernels::adamw_8bit(weight, grad, expected, params);
+  const std::pair<const Tensor*, const Tensor*> results[] = {{&found.m, &expected.m}, {&found.v, &expected.v}};
+  for (const auto& [on_device, on_cpu] : results) {
+    std::vector<uint8_t> codes(static_cast<size_t>(n));
+    kernels::copy_bytes({}, codes.data(), simt, on_device->raw(), n);
+    for (size_t i = 0; i < codes.size(); ++i) ASSERT_EQ(codes[i], on_cpu->data<uint8_t>()[i]) << grads[i];
+  }
+  for (size_t i = 0; i < grads.size(); ++i)
+    EXPECT_EQ(expected.m.data<uint8_t>()[i], kernels::nearest_code(map, grads[i])) << grads[i];
+}
+
+TEST(AdamW8bit, ABlockOfZerosStaysZero) {
+  const Tensor weight = Tensor::zeros({300}, DType::f32), grad = Tensor::zeros({300}, DType::f32);
+  grad.data<float>()[299] = 2.0f;
+  const kernels::AdamW8bitStates states = {Tensor::zeros({300}, DType::u8), Tensor::zeros({300}, DType::u8),
+                                           Tensor::zeros({2}, DType::f32), Tensor::zeros({2}, DType::f32)};
+  for (int64_t step = 1; step <= 3; ++step) kernels::adamw_8bit(weight, grad, states, {.step = step});
+  for (int64_t i = 0; i < 299; ++i) {
+    EXPECT_EQ(weight.data<float>()[i], 0.0f);
+    EXPECT_EQ(states.m.data<uint8_t>()[i], 127);
+    EXPECT_EQ(states.v.data<uint8_t>()[i], 0);
+  }
+  EXPECT_EQ(states.m_absmax.data<float>()[0], 0.0f);
+  EXPECT_EQ(states.m.data<uint8_t>()[299], 255);
+}
+
 TEST(AdamW, ZeroGradientsLeaveAWeightAsItIs) {
   const Tensor weight = Tensor::zeros({3}, DType::f32), zero = Tensor::zeros({3}, DType::f32);
   kernels::fill(weight, 0.3);
@@ -62,6 +153,10 @@ TEST(AdamW, RefusesWhatDoesNotFit) {
   EXPECT_THROW(kernels::adamw(w, Tensor::zeros({4}, DType::bf16), w, w, {}), ShapeError);
   EXPECT_THROW(kernels::adamw(w, w, w, Tensor{}, {}), ShapeError);
   EXPECT_THROW(kernels::adamw(w, w, w, w, {.step = 0}), ConfigError);
+  const Tensor codes = Tensor::zeros({4}, DType::u8), absmax = Tensor::zeros({1}, DType::f32);
+  EXPECT_THROW(kernels::adamw_8bit(w, w, {w, codes, absmax, absmax}, {}), ShapeError);
+  EXPECT_THROW(kernels::adamw_8bit(w, w, {codes, codes, absmax, Tensor::zeros({2}, DType::f32)}, {}), ShapeError);
+  EXPECT_THROW(kernels::adamw_8bit(w, w, {codes, codes, absmax, absmax}, {.step = 0}), ConfigError);
 }
 
 }  // namespace
