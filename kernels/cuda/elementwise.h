@@ -33,10 +33,10 @@ __device__ __forceinline__ Elements elements_of_thread(const Tiling& tiling) {
   return {row, column, group_size(tiling.columns, column)};
 }
 
-// kernel(args, tiling) with elementwise_threads threads a block.
-template <class Args>
-void launch_elementwise(const char* name, int64_t rows, int64_t columns, void (*kernel)(Args, Tiling),
-                        const Args& args) {
+// kernel(args, tiling, more…) with elementwise_threads threads a block.
+template <class Args, class... More>
+void launch_elementwise(const char* name, int64_t rows, int64_t columns, void (*kernel)(Args, Tiling, More...),
+                        const Args& args, const More&... more) {
   if (rows == 0 || columns == 0) return;
   Tiling tiling{.rows = rows, .columns = columns, .tiles_across = 0, .beside = rows < elementwise_warps};
   const int64_t tile_columns = 32 * group_elements * (tiling.beside ? elementwise_warps : 1);
@@ -45,7 +45,7 @@ void launch_elementwise(const char* name, int64_t rows, int64_t columns, void (*
   launch({.name = name,
           .grid = dim3(static_cast<unsigned>(tile_rows * tiling.tiles_across)),
           .block = dim3(elementwise_threads)},
-         kernel, args, tiling);
+         kernel, args, tiling, more...);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

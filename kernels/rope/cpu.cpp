@@ -15,8 +15,8 @@ void rotate_tokens(const RopeArgs& args) {
   const int64_t half = args.half, whole = half / lanes * lanes;
   const int left = static_cast<int>(half - whole);
   for (int64_t token = args.begin; token < args.end; ++token) {
-    const float* cosine = args.cos_table + args.positions[token] * args.cos_row;
-    const float* sine = args.sin_table + args.positions[token] * args.sin_row;
+    const float* cosine = args.cos_table + args.positions.data[token] * args.cos_row;
+    const float* sine = args.sin_table + args.positions.data[token] * args.sin_row;
     for (int64_t head = 0; head < args.heads; ++head) {
       const T* x = static_cast<const T*>(args.x) + token * args.x_token + head * args.x_head;
       T* out = static_cast<T*>(args.out) + token * args.out_token + head * args.out_head;
@@ -39,6 +39,6 @@ void rotate_tokens(const RopeArgs& args) {
 
 }  // namespace
 
-void rope(const RopeArgs& args) { args.is_bf16 ? rotate_tokens<bf16>(args) : rotate_tokens<float>(args); }
+void rope(const RopeArgs& args) { args.dtype == DType::bf16 ? rotate_tokens<bf16>(args) : rotate_tokens<float>(args); }
 
 }  // namespace lathe::kernels::LATHE_ISA

@@ -1,23 +1,23 @@
-// The rotation of a range of tokens: plain data, read by the bodies of every instruction set.
+// The rotation of a range of tokens: what the bodies read and write, and the CPU's.
 #pragma once
 
-#include <cstdint>
-
+#include "core/dtype.h"
+#include "kernels/arguments/indices.h"
 #include "kernels/simd/dispatch.h"
 
 namespace lathe::kernels {
 
 struct RopeArgs {
+  DType dtype;  // f32 | bf16, of x and out
   void* out;
   const void* x;
-  const int32_t* positions;
+  int64_t out_token, out_head, x_token, x_head;  // strides in elements, as below
+  Indices positions;
   const float *cos_table, *sin_table;
-  int64_t cos_row, sin_row;  // strides in elements, as below
-  int64_t out_token, out_head, x_token, x_head;
-  int64_t begin, end;  // tokens
+  int64_t cos_row, sin_row, table_rows;
   int64_t heads, half;
-  float direction;  // 1, or −1 for the backward
-  bool is_bf16;
+  float direction;     // 1, or −1 for the backward
+  int64_t begin, end;  // tokens
 };
 
 }  // namespace lathe::kernels

@@ -11,7 +11,8 @@ namespace rope_cases {
 inline constexpr int64_t table_rows = 40;
 
 inline Case rotation(std::string name, int64_t tokens, int64_t heads, int64_t head_dim, DType dtype,
-                     kernels::RopeDirection direction, int64_t padding = 0, bool in_place = false) {
+                     kernels::RopeDirection direction, int64_t padding = 0, bool in_place = false,
+                     bool positions_on_cpu = true) {
   const Shape shape{tokens, heads, head_dim}, table{table_rows, head_dim / 2};
   Case result{
       .name = std::move(name),
@@ -20,7 +21,7 @@ inline Case rotation(std::string name, int64_t tokens, int64_t heads, int64_t he
                   .shape = {tokens},
                   .dtype = DType::i32,
                   .values = integers(0, table_rows - 1),
-                  .on_cpu = true},
+                  .on_cpu = positions_on_cpu},
                  {.name = "cos", .shape = table, .values = uniform(-1, 1), .batch = Batch::shared},
                  {.name = "sin", .shape = table, .values = uniform(-1, 1), .batch = Batch::shared}},
       .outputs =
@@ -57,12 +58,18 @@ inline std::vector<Operation> rope_operations() {
                      rotation("h3_d64_bf16_in_place", 5, 3, 64, DType::bf16, forward, 0, true),
                      rotation("h2_d80_f32_padded", 4, 2, 80, DType::f32, forward, 5),
                      rotation("h1_d6_f32_in_place", 3, 1, 6, DType::f32, forward, 0, true),
-                     rotation("h2_d30_bf16", 4, 2, 30, DType::bf16, forward)},
+                     rotation("h2_d30_bf16", 4, 2, 30, DType::bf16, forward),
+                     rotation("t800_d16_f32", 800, 1, 16, DType::f32, forward),  // more positions than one launch takes
+                     rotation("h5_d128_bf16_positions_on_device", 9, 5, 128, DType::bf16, forward, 0, false, false),
+                     rotation("h2_d80_bf16_positions_on_device", 4, 2, 80, DType::bf16, forward, 8, true, false)},
            .timed = {rotation("t800_h9_d64_f32", 800, 9, 64, DType::f32, forward),
-                     rotation("t800_h9_d64_bf16", 800, 9, 64, DType::bf16, forward)}},
+                     rotation("t800_h9_d64_bf16", 800, 9, 64, DType::bf16, forward),
+                     rotation("t8192_h32_d128_bf16", 8192, 32, 128, DType::bf16, forward)},
+           .cuda_body = true},
           {.name = "rope_backward",
            .cases = {rotation("h3_d64_f32", 5, 3, 64, DType::f32, backward),
-                     rotation("h3_d10_bf16", 5, 3, 10, DType::bf16, backward)}}};
+                     rotation("h3_d10_bf16", 5, 3, 10, DType::bf16, backward)},
+           .cuda_body = true}};
 }
 
 }  // namespace lathe::testing

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "kernels/copy/copy.h"
 #include "tests/kernels/rope_cases.h"
 #include "tests/support/golden.h"
 #include "tests/support/kernel_checks.h"
@@ -32,6 +33,23 @@ TEST(Rope, RejectsWhatDoesNotFit) {
   EXPECT_THROW(run(Tensor::zeros({2, 3, 8}, DType::bf16), x, positions({0, 0}), table), ShapeError);
   const Tensor odd = Tensor::zeros({2, 3, 7}, DType::f32);
   EXPECT_THROW(run(odd, odd, positions({0, 0}), table), ShapeError);
+}
+
+TEST(Rope, APositionOutsideTheTableGivesNaNOnADevice) {
+  const Device simt{DeviceKind::simt};
+  const auto there = [&](const Tensor& tensor) {
+    const Tensor result = Tensor::empty(tensor.shape(), tensor.dtype(), simt);
+    copy(result, tensor);
+    return result;
+  };
+  const Tensor x = there(Tensor::zeros({2, 1, 8}, DType::f32)), table = there(Tensor::zeros({4, 4}, DType::f32));
+  for (const int32_t bad : {4, -1, 1 << 30}) {
+    rope(x, x, there(positions({3, bad})), table, table, RopeDirection::forward);
+    const Tensor found = Tensor::empty({2, 1, 8}, DType::f32);
+    copy(found, x);
+    for (int i = 0; i < 16; ++i) EXPECT_EQ(std::isnan(found.data<float>()[i]), i >= 8) << bad << " " << i;
+  }
+  EXPECT_THROW(rope(x, x, positions({0, 4}), table, table, RopeDirection::forward), ShapeError);
 }
 
 TEST(Rope, BackwardUndoesForward) {
