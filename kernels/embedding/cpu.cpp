@@ -6,16 +6,14 @@ namespace lathe::kernels::LATHE_ISA {
 namespace {
 
 template <class T>
-void add_run(const EmbeddingBackwardArgs& args, int64_t first, int64_t last) {
-  float* row = args.grad_weight + args.ids[args.order[first]] * args.grad_weight_stride;
-  const T* grad_out = static_cast<const T*>(args.grad_out);
+void add_row(const EmbeddingBackwardArgs& args, int64_t r) {
+  float* row = row_of<float>(args.grad_weight, args.row_id[r]);
   for_row(args.columns, [&](int64_t i, int count) {
     Vec total = load_some(row + i, count);
-    for (int64_t k = first; k < last;) {
-      const int32_t sequence = args.sequence_of[args.order[k]];
+    for (int32_t piece = args.row_piece[r]; piece < args.row_piece[r + 1]; ++piece) {
       Vec sum = zero();
-      for (; k < last && args.sequence_of[args.order[k]] == sequence; ++k) {
-        sum = sum + load_some(grad_out + args.order[k] * args.grad_out_stride + i, count);
+      for (int32_t k = args.piece_start[piece]; k < args.piece_start[piece + 1]; ++k) {
+        sum = sum + load_some(row_of<T>(args.grad_out, args.order[k]) + i, count);
       }
       total = total + sum;
     }
@@ -25,10 +23,9 @@ void add_run(const EmbeddingBackwardArgs& args, int64_t first, int64_t last) {
 
 }  // namespace
 
-void embedding_backward_runs(EmbeddingBackwardArgs args) {
-  for (int64_t r = args.begin; r < args.end; ++r) {
-    args.dtype == DType::f32 ? add_run<float>(args, args.runs[r], args.runs[r + 1])
-                             : add_run<bf16>(args, args.runs[r], args.runs[r + 1]);
+void embedding_backward_rows(EmbeddingBackwardArgs args) {
+  for (int64_t r = args.row_begin; r < args.row_end; ++r) {
+    args.dtype == DType::f32 ? add_row<float>(args, r) : add_row<bf16>(args, r);
   }
 }
 

@@ -1,28 +1,24 @@
-// What the CPU body of embedding_backward reads and writes.
+// What the bodies of embedding_backward read and write, and the CPU's.
 #pragma once
 
-#include <cstdint>
-
 #include "core/dtype.h"
+#include "kernels/arguments/matrix.h"
 #include "kernels/simd/dispatch.h"
 
 namespace lathe::kernels {
 
-// grad_weight row `id` += the sums over sequences, for runs [begin, end). Run r is the tokens order[runs[r]] up to
-// order[runs[r + 1] − 1]: all tokens with one id, ascending. sequence_of[t] is the sequence that token t belongs to.
+// The rows are those of grad_weight that some token names: row r is row_id[r]. To it belong the pieces [row_piece[r],
+// row_piece[r + 1]), one for each sequence that has the id, in the sequences' order; to a piece p the tokens order[piece_start[p]] up
+// to order[piece_start[p + 1] − 1], ascending.
 struct EmbeddingBackwardArgs {
-  DType dtype;  // of grad_out: f32 | bf16
-  float* grad_weight;
-  const void* grad_out;
-  const int32_t* ids;
-  const int32_t* order;
-  const int32_t* sequence_of;
-  const int64_t* runs;
-  int64_t grad_weight_stride, grad_out_stride;
+  DType dtype;         // of grad_out: f32 | bf16
+  Matrix grad_weight;  // f32
+  ConstMatrix grad_out;
+  const int32_t *row_id, *row_piece, *piece_start, *order;
   int64_t columns;
-  int64_t begin, end;
+  int64_t row_begin, row_end;
 };
 
 }  // namespace lathe::kernels
 
-LATHE_CPU_BODY(embedding_backward_runs, EmbeddingBackwardArgs)
+LATHE_CPU_BODY(embedding_backward_rows, EmbeddingBackwardArgs)

@@ -3,8 +3,9 @@
 #include <vector>
 
 #include "core/thread_pool.h"
+#include "kernels/arguments/indices.h"
+#include "kernels/checks/expect.h"
 #include "kernels/embedding/embedding.h"
-#include "kernels/embedding/ids.h"
 #include "kernels/reference/element.h"
 
 namespace lathe::kernels {
@@ -12,12 +13,12 @@ namespace lathe::kernels {
 void embedding_forward(const Tensor& out, const PackedWeight& weight, const Tensor& ids) {
   const char* operation = "embedding_forward";
   expect(operation, "weight", weight.panels());
-  expect_cpu(operation, weight.panels());
-  expect_ids(operation, ids, weight.rows());
+  if (weight.device().kind != DeviceKind::cpu) return embedding_forward(out, weight.dense(), ids);
+  expect(operation, "ids", ids).rank(1);
+  const int32_t* id = expect_indices(operation, "ids", ids, ids.dim(0), "weight", weight.rows(), {}).data;
   expect(operation, "out", out).shape({ids.dim(0), weight.columns()}).dtype(weight.dtype()).rows_contiguous();
   const int64_t columns = weight.columns();
   if (columns == 0) return;
-  const int32_t* id = ids.data<int32_t>();
   parallel_for(ids.dim(0), std::max<int64_t>(1, 4096 / columns), [&](int64_t begin, int64_t end) {
     std::vector<float> row(static_cast<size_t>(columns));
     for (int64_t t = begin; t < end; ++t) {

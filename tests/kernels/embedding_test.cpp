@@ -1,10 +1,12 @@
 // embedding: rows come out as they lie, gradients are summed in the order the header promises, bad ids are refused.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <string>
 
 #include "core/error.h"
+#include "kernels/copy/copy.h"
 #include "tests/kernels/embedding_cases.h"
 #include "tests/support/kernel_checks.h"
 
@@ -55,6 +57,33 @@ TEST(Embedding, AnIdOutsideTheVocabularyIsNamed) {
     EXPECT_THROW(kernels::embedding_backward(weight, out, ids, whole), ShapeError);
     EXPECT_THROW(kernels::embedding_forward(out, kernels::pack_weight(weight, DType::f32), ids), ShapeError);
   }
+}
+
+TEST(Embedding, OnADeviceGradientsHaveTheBitsOfTheCpu) {
+  RandomStream random(8, RandomPurpose::test);
+  const Tensor grad_out = Tensor::empty({40, 21}, DType::f32), ids = Tensor::empty({40}, DType::i32);
+  for (float& x : grad_out.span<float>()) x = random.normal();
+  for (int32_t& id : ids.span<int32_t>()) id = static_cast<int32_t>(random.below(3));
+  const Tensor cu_seqlens = Tensor::of<int32_t>(std::vector<int32_t>{0, 7, 22, 40}, {4});
+  const Device simt{DeviceKind::simt};
+  const Tensor there = Tensor::empty({40, 21}, DType::f32, simt),
+               found_there = Tensor::zeros({3, 21}, DType::f32, simt);
+  kernels::copy(there, grad_out);
+  kernels::embedding_backward(found_there, there, ids, cu_seqlens);
+  const Tensor found = Tensor::empty({3, 21}, DType::f32), expected = Tensor::zeros({3, 21}, DType::f32);
+  kernels::copy(found, found_there);
+  kernels::embedding_backward(expected, grad_out, ids, cu_seqlens);
+  EXPECT_EQ(std::memcmp(found.raw(), expected.raw(), static_cast<size_t>(found.nbytes())), 0);
+}
+
+TEST(Embedding, AnIdOutsideTheVocabularyGivesNaNOnADevice) {
+  const Device simt{DeviceKind::simt};
+  const Tensor ids = Tensor::empty({3}, DType::i32, simt), out = Tensor::empty({3, 9}, DType::bf16, simt);
+  kernels::copy(ids, Tensor::of<int32_t>(std::vector<int32_t>{9, 10, -1}, {3}));
+  kernels::embedding_forward(out, Tensor::zeros({10, 9}, DType::bf16, simt), ids);
+  const Tensor found = Tensor::empty({3, 9}, DType::bf16);
+  kernels::copy(found, out);
+  for (int64_t i = 0; i < 27; ++i) EXPECT_EQ(std::isnan(static_cast<float>(found.data<bf16>()[i])), i >= 9) << i;
 }
 
 TEST(Embedding, RefusesBoundsThatDoNotCutTheTokens) {
