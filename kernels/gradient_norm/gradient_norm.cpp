@@ -1,20 +1,33 @@
 #include "kernels/gradient_norm/gradient_norm.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/gradient_norm/cpu.h"
+#include "kernels/gradient_norm/cuda.h"
 #include "kernels/gradient_norm/reference.h"
 
 namespace lathe::kernels {
+namespace {
 
-double sum_of_squares(const Tensor& x) {
-  expect("sum_of_squares", "x", x).dtype({DType::f32, DType::bf16, DType::f64}).contiguous();
-  expect_cpu("sum_of_squares", x);
+int64_t blocks_of(const Tensor& x) { return (x.numel() + square_block - 1) / square_block; }
+
+void check(const Tensor& x) {
+  const Expect checked = expect("sum_of_squares", "x", x).contiguous();
+  if (x.device().kind == DeviceKind::cpu) {
+    checked.dtype({DType::f32, DType::bf16, DType::f64});
+  } else {
+    checked.dtype({DType::f32, DType::bf16});
+  }
+}
+
+double on_cpu(const Tensor& x) {
   if (x.dtype() == DType::f64) return reference::sum_of_squares(x);
-  std::vector<double> sums(static_cast<size_t>((x.numel() + square_block - 1) / square_block));
+  std::vector<double> sums(static_cast<size_t>(blocks_of(x)));
   const SumOfSquaresArgs args{x.dtype(), x.raw(), x.numel(), sums.data(), 0, 0};
   parallel_for(static_cast<int64_t>(sums.size()), 8, [&](int64_t begin, int64_t end) {
     SumOfSquaresArgs range = args;
@@ -27,9 +40,49 @@ double sum_of_squares(const Tensor& x) {
   return total;
 }
 
-double gradient_norm(std::span<const Tensor> gradients) {
+// One wait for all the tensors; their blocks' sums are added here, in the order of the specification.
+void on_device(std::span<const Tensor> tensors, std::span<double> totals) {
+  int64_t blocks = 0;
+  for (const Tensor& x : tensors) blocks += blocks_of(x);
+  if (blocks == 0) return;
+  const Device device = tensors.front().device();
+  const Tensor on_device = Tensor::empty({blocks}, DType::f64, device, MemoryTag::workspace);
+  double* next = on_device.data<double>();
+  for (const Tensor& x : tensors) {
+    if (x.numel() > 0) device::sum_of_squares_blocks({x.dtype(), x.raw(), x.numel(), next}, device);
+    next += blocks_of(x);
+  }
+  std::vector<double> sums(static_cast<size_t>(blocks));
+  copy_bytes({}, sums.data(), device, on_device.raw(), on_device.nbytes());
+  auto sum = sums.begin();
+  for (size_t t = 0; t < tensors.size(); ++t) {
+    for (int64_t block = 0; block < blocks_of(tensors[t]); ++block) totals[t] += *sum++;
+  }
+}
+
+}  // namespace
+
+double sum_of_squares(const Tensor& x) {
+  check(x);
+  if (x.device().kind == DeviceKind::cpu) return on_cpu(x);
   double total = 0;
-  for (const Tensor& gradient : gradients) total += sum_of_squares(gradient);
+  on_device({&x, 1}, {&total, 1});
+  return total;
+}
+
+double gradient_norm(std::span<const Tensor> gradients) {
+  for (const Tensor& gradient : gradients) {
+    check(gradient);
+    expect("gradient_norm", "gradients", gradient).device(gradients.front().device());
+  }
+  std::vector<double> totals(gradients.size());
+  if (!gradients.empty() && gradients.front().device().kind != DeviceKind::cpu) {
+    on_device(gradients, totals);
+  } else {
+    std::transform(gradients.begin(), gradients.end(), totals.begin(), on_cpu);
+  }
+  double total = 0;
+  for (const double squares : totals) total += squares;
   return std::sqrt(total);
 }
 

@@ -1,4 +1,4 @@
-// gradient_norm: PyTorch's norms, the promised order of the sum bit for bit, any thread count and instruction set.
+// gradient_norm: PyTorch's norms, the promised order of the sum bit for bit, in any thread count, instruction set and device.
 #include "kernels/gradient_norm/gradient_norm.h"
 
 #include <gtest/gtest.h>
@@ -10,12 +10,24 @@
 #include "core/random.h"
 #include "core/thread_pool.h"
 #include "kernels/copy/copy.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/gradient_norm/reference.h"
 #include "kernels/simd/isa.h"
+#include "tests/kernels/gradient_norm_cases.h"
 #include "tests/support/golden.h"
+#include "tests/support/kernel_checks.h"
 
 namespace lathe::kernels {
 namespace {
+
+LATHE_CHECK_OPERATIONS(lathe::testing::gradient_norm_operations());
+
+constexpr Device simt = {DeviceKind::simt};
+Tensor on_simt(const Tensor& from) {
+  const Tensor to = Tensor::empty(from.shape(), from.dtype(), simt);
+  copy_bytes(simt, to.raw(), {}, from.raw(), from.nbytes());
+  return to;
+}
 
 Tensor random_tensor(int64_t n, DType dtype) {
   const Tensor values = Tensor::empty({n}, DType::f32);
@@ -54,6 +66,7 @@ TEST(GradientNorm, SumsInTheOrderOfItsSpecification) {
           EXPECT_EQ(sum_of_squares(x), expected) << n << " " << name_of(dtype) << " " << name_of(isa) << " " << count;
         }
       }
+      EXPECT_EQ(sum_of_squares(on_simt(x)), expected) << n << " " << name_of(dtype) << " simt";
     }
   }
   set_active_isa(before);
@@ -65,6 +78,17 @@ TEST(GradientNorm, HoldsSquaresThatOverflowF32) {
   EXPECT_NEAR(gradient_norm(std::vector<Tensor>{Tensor::of<float>(values, {2})}), 5e30, 5e30 * 0x1p-23);
   EXPECT_TRUE(std::isnan(sum_of_squares(Tensor::of<float>(broken, {2}))));
   EXPECT_EQ(gradient_norm({}), 0.0);
+}
+
+TEST(GradientNorm, IsTheSameOfManyTensorsOnADevice) {
+  std::vector<Tensor> on_cpu, on_device;
+  for (const int64_t n : {5000, 0, 3, 4096, 9000}) {
+    on_cpu.push_back(random_tensor(n, n % 2 == 0 ? DType::f32 : DType::bf16));
+    on_device.push_back(on_simt(on_cpu.back()));
+  }
+  EXPECT_EQ(gradient_norm(on_device), gradient_norm(on_cpu));
+  on_device.push_back(on_cpu.front());
+  EXPECT_THROW(gradient_norm(on_device), ShapeError);
 }
 
 TEST(GradientNorm, RefusesViewsWithHoles) {

@@ -1,0 +1,51 @@
+// The order of the specification: element i of a block of 4096 joins partial sum i mod 16, one thread to a partial sum. That reads
+// 64 bytes in a row for each half of a warp, and has no barrier; squares are exact in f64, so that the bits are the CPU's.
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/row.h"
+#include "kernels/gradient_norm/cuda.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+constexpr int threads = 128, partials = 16, square_block = 4096;
+constexpr int loads = 8;  // under way at a time
+
+template <class T>
+__global__ void __launch_bounds__(threads) sum_of_squares_kernel(const T* x, int64_t count, double* sums) {
+  const int64_t block = int64_t{blockIdx.x} * (threads / partials) + threadIdx.x / partials;
+  const int64_t start = block * square_block, left = count - start;
+  const int size = left <= 0 ? 0 : left < square_block ? static_cast<int>(left) : square_block;
+  double sum = 0;
+  int i = threadIdx.x % partials;
+  for (; i + (loads - 1) * partials < size; i += loads * partials) {
+    float values[loads];
+    LATHE_UNROLL
+    for (int j = 0; j < loads; ++j) values[j] = to_float(x[start + i + j * partials]);
+    LATHE_UNROLL
+    for (int j = 0; j < loads; ++j) sum += static_cast<double>(values[j]) * static_cast<double>(values[j]);
+  }
+  for (; i < size; i += partials) {
+    const double value = to_float(x[start + i]);
+    sum += value * value;
+  }
+  LATHE_UNROLL
+  for (int width = partials / 2; width > 0; width /= 2) sum += __shfl_down_sync(full_warp, sum, width, partials);
+  if (threadIdx.x % partials == 0 && size > 0) sums[block] = sum;
+}
+
+template <class T>
+void run(const SumOfSquaresCuda& args) {
+  constexpr int64_t per_block = int64_t{threads / partials} * square_block;
+  const LaunchConfig config{.name = "sum_of_squares",
+                            .grid = dim3(static_cast<unsigned>((args.count + per_block - 1) / per_block)),
+                            .block = dim3(threads)};
+  launch(config, sum_of_squares_kernel<T>, static_cast<const T*>(args.x), args.count, args.sums);
+}
+
+}  // namespace
+
+void sum_of_squares_blocks(const SumOfSquaresCuda& args) {
+  args.dtype == DType::bf16 ? run<bf16_t>(args) : run<float>(args);
+}
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -1,0 +1,21 @@
+// The CUDA body of gradient_norm.h. Pointers are device memory.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "kernels/cuda/dispatch.h"
+
+namespace lathe::kernels {
+
+// sums[k] = Σ x² of elements [k · 4096, (k + 1) · 4096) below count.
+struct SumOfSquaresCuda {
+  DType dtype;  // f32 | bf16
+  const void* x;
+  int64_t count;
+  double* sums;
+};
+
+}  // namespace lathe::kernels
+
+LATHE_CUDA_BODY(sum_of_squares_blocks, SumOfSquaresCuda)
