@@ -2,6 +2,7 @@
 // card; the bits of an element do not.
 #include "kernels/matmul/cuda.h"
 
+#include "kernels/cuda/bounds.h"
 #include "kernels/matmul/cuda_epilogue.cuh"
 #include "kernels/matmul/cuda_tile.cuh"
 
@@ -13,9 +14,10 @@ namespace {
 // time for, where 64 × 32 takes three quarters.
 using Large = TileShape<128, 256, 64, 64, 3, 1>;
 using Medium = TileShape<64, 128, 32, 64, 3, 2>;
-// Few rows: the time is that of streaming the right operand, so a block has few columns (there are blocks for all
-// multiprocessors) and many bytes in flight (42 KB beyond the stage that is computed).
-using FewRows = TileShape<64, 32, 64, 8, 4, 3>;
+// Few rows or few columns (LoRA's products): the time is that of streaming the other operand, so that a tile should waste
+// little and there should be one for every multiprocessor.
+using Narrow = TileShape<64, 32, 64, 8, 4, 3>;
+// Sixteen rows at most: a decode step streams the weight at the memory's bandwidth with 42 KB in flight in each block.
 using DecodeRows = TileShape<16, 32, 16, 8, 8, 3>;
 
 constexpr Fastest left_fastest(ProductLayout layout) {
@@ -83,17 +85,11 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once) product
   finish_tile(p.epilogue, sums, source.first_row, source.first_column);
 }
 
-// Bounds travel as kernel arguments (at most 4 KiB of them): the operation allocates nothing and waits for nothing.
-constexpr int sequences_per_launch = 512;
-struct Bounds {
-  int32_t at[sequences_per_launch + 1];
-  int count;
-};
-
 // The gradient of a weight: a sum for each sequence, from zero, added to the total that lies in out. What a block adds for the
 // next sequence it reads back from the cache; totals in registers beside the sums would halve the tile.
 template <class Shape, class T>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once) sequences_kernel(Product<T> p, Bounds bounds) {
+__global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once)
+    sequences_kernel(Product<T> p, SequenceBounds bounds) {
   using Source = DenseSource<Shape, ProductLayout::columns_plain, T>;
   T* pipeline = dynamic_shared<T>();
   int64_t first_row, first_column;
@@ -146,28 +142,30 @@ void start(const ProductCuda& args) {
 
 template <class Shape, class T>
 void start_sequences(const ProductCuda& args) {
-  for (int64_t first = 0; first < args.sequences; first += sequences_per_launch) {
-    Bounds bounds;
-    bounds.count =
-        static_cast<int>(args.sequences - first < sequences_per_launch ? args.sequences - first : sequences_per_launch);
-    for (int i = 0; i <= bounds.count; ++i) bounds.at[i] = args.cu_seqlens[first + i];
+  for_each_launch(args.cu_seqlens, args.sequences, [&](const SequenceBounds& bounds) {
     launch(config_for<Shape>("product_of_sequences", args), sequences_kernel<Shape, T>, product_of<T>(args), bounds);
-  }
+  });
 }
 
-// All instances there are. A large tile is worth it when every multiprocessor gets one.
+// All instances there are: two dtypes times ten. A large tile is worth it when every multiprocessor gets one.
 template <class T>
 void start(const ProductCuda& args) {
   const bool large = count_tiles<Large>(args.m, args.n) >= multiprocessors();
+  const bool narrow = args.m <= Narrow::m || args.n <= Narrow::n;
   switch (args.layout) {
-    case ProductLayout::rows_rows:
-      if (args.m <= DecodeRows::m) return start<DecodeRows, ProductLayout::rows_rows, T>(args);
-      if (args.m <= FewRows::m || args.n <= FewRows::n) return start<FewRows, ProductLayout::rows_rows, T>(args);
-      return large ? start<Large, ProductLayout::rows_rows, T>(args) : start<Medium, ProductLayout::rows_rows, T>(args);
-    case ProductLayout::rows_plain:
-      return large ? start<Large, ProductLayout::rows_plain, T>(args)
-                   : start<Medium, ProductLayout::rows_plain, T>(args);
+    case ProductLayout::rows_rows: {
+      constexpr ProductLayout layout = ProductLayout::rows_rows;
+      if (args.m <= DecodeRows::m) return start<DecodeRows, layout, T>(args);
+      if (narrow) return start<Narrow, layout, T>(args);
+      return large ? start<Large, layout, T>(args) : start<Medium, layout, T>(args);
+    }
+    case ProductLayout::rows_plain: {
+      constexpr ProductLayout layout = ProductLayout::rows_plain;
+      if (narrow) return start<Narrow, layout, T>(args);
+      return large ? start<Large, layout, T>(args) : start<Medium, layout, T>(args);
+    }
     case ProductLayout::columns_plain:
+      if (narrow) return start_sequences<Narrow, T>(args);
       return large ? start_sequences<Large, T>(args) : start_sequences<Medium, T>(args);
   }
 }

@@ -19,9 +19,8 @@ inline constexpr int piece_elements = 8;  // 16 bytes: what cp.async moves, and 
 enum class Fastest { k, row };
 
 // A tile of `rows_` rows (of the left operand, or columns of the product) × tile_k in shared memory, in lines of the fastest
-// index. A line is a whole number of passes over the 32 banks, and its pieces change places with the line's number modulo
-// eight: the eight pieces that ldmatrix reads at once (one place in eight lines) lie in eight different groups of banks, and so
-// do the pieces that eight neighbouring threads write (eight places in one line). No access conflicts, and nothing is padded.
+// index. Pieces of a line change places, by a number that counts passes of 128 bytes over the 32 banks: no access conflicts
+// (`conflict_free` proves it), and nothing is padded.
 template <int rows_, Fastest fastest_>
 struct OperandTile {
   static constexpr int rows = rows_;
@@ -30,10 +29,28 @@ struct OperandTile {
   static constexpr int line_elements = fastest == Fastest::k ? tile_k : rows;
   static constexpr int lines = fastest == Fastest::k ? rows : tile_k;
   static constexpr int line_pieces = line_elements / piece_elements;
-  static_assert(line_pieces % 8 == 0, "places are swapped within eight pieces");
+  static constexpr int swapped = line_pieces < 8 ? line_pieces : 8;  // places are swapped within so many pieces
+  static constexpr int lines_in_pass = 8 / swapped;
+  static_assert(line_pieces % swapped == 0 && 8 % swapped == 0);
 
-  static __device__ __forceinline__ int place(int line, int piece) {
-    return line * line_elements + (piece ^ (line % 8)) * piece_elements;
+  static __host__ __device__ constexpr int place(int line, int piece) {
+    return line * line_elements + (piece ^ (line / lines_in_pass % swapped)) * piece_elements;
+  }
+
+  // Eight lanes are served at once. ldmatrix has them at one piece of eight neighbouring lines, a copy into the tile at eight
+  // neighbouring pieces in the order of lines: either way the eight places must lie in eight different groups of four banks.
+  static __host__ __device__ constexpr bool conflict_free() {
+    for (int line = 0; line < lines; line += 8)
+      for (int piece = 0; piece < line_pieces; ++piece) {
+        unsigned read = 0, written = 0;
+        for (int i = 0; i < 8; ++i) {
+          const int pieces = line * line_pieces + piece / 8 * 8 + i;
+          read |= 1u << place(line + i, piece) / piece_elements % 8;
+          written |= 1u << place(pieces / line_pieces, pieces % line_pieces) / piece_elements % 8;
+        }
+        if (read != 0xffu || written != 0xffu) return false;
+      }
+    return true;
   }
 };
 
@@ -118,9 +135,12 @@ __device__ __forceinline__ void load_fragments(Fragments<Shape>& now, Fragments<
     for (int j = 0; j < Shape::right_fragments; j += 2)
       load_right_fragments<RightTile>(now.right[j], now.right[j + 1], right, warp_column + j * 8, step, lane);
   } else if (step % 2 == 0) {
-    static_assert(Shape::right_fragments > 1 || RightTile::fastest == Fastest::k);
     uint32_t both[4];
-    ldmatrix_x4(both, right + RightTile::place(warp_column + lane % 8, 2 * step + lane / 8));
+    if constexpr (RightTile::fastest == Fastest::k) {
+      ldmatrix_x4(both, right + RightTile::place(warp_column + lane % 8, 2 * step + lane / 8));
+    } else {
+      ldmatrix_x4_transposed(both, right + RightTile::place(16 * step + lane, warp_column / 8));
+    }
     now.right[0][0] = both[0], now.right[0][1] = both[1];
     next.right[0][0] = both[2], next.right[0][1] = both[3];
   }
@@ -161,6 +181,7 @@ __device__ __forceinline__ void multiply_stage(TileSums<Shape>& sums, const T* l
 template <class Shape, class LeftTile, class RightTile, class T, class Source>
 __device__ __forceinline__ void multiply_tiles(TileSums<Shape>& sums, T* pipeline, int steps, Source& source) {
   static_assert(LeftTile::rows == Shape::m && RightTile::rows == Shape::n);
+  static_assert(LeftTile::conflict_free() && RightTile::conflict_free());
   for (int step = 0; step < Shape::stages - 1; ++step) {
     T* stage = pipeline + step * Shape::stage_elements;
     if (step < steps) {

@@ -1,5 +1,6 @@
 // A warp for each row: no barrier, and a row's sums depend on its length alone (kernels/cuda/row.h). Bound by bandwidth: x is
 // read twice, the second time from the cache.
+#include "kernels/cuda/bounds.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
 #include "kernels/rms_norm/cuda.h"
@@ -84,20 +85,13 @@ __global__ void __launch_bounds__(warps_per_block * 32) rms_norm_backward_kernel
   }
 }
 
-// Bounds travel as kernel arguments (at most 4 KiB of them): the operation allocates nothing and waits for nothing.
-constexpr int sequences_per_launch = 512;
-struct Bounds {
-  int32_t at[sequences_per_launch + 1];
-  int count;
-};
-
 // A block for 32 columns. Warp w sums the tokens w, w + 8, w + 16, … of a sequence, counted from its start; the eight sums are
 // added in order, then the sequences in order: the bits depend on the sequence alone.
 constexpr int weight_warps = 8;
 
 template <class T>
 __global__ void __launch_bounds__(weight_warps * 32)
-    rms_norm_weight_gradient_kernel(RmsNormWeightGradArgs a, Bounds bounds) {
+    rms_norm_weight_gradient_kernel(RmsNormWeightGradArgs a, SequenceBounds bounds) {
   struct Partial {
     float sums[weight_warps][32];
   };
@@ -128,13 +122,9 @@ void weight_gradient(const RmsNormWeightGradArgs& args) {
   const LaunchConfig config{.name = "rms_norm_weight_gradient",
                             .grid = dim3(static_cast<unsigned>((args.column_end + 31) / 32)),
                             .block = dim3(weight_warps * 32)};
-  for (int64_t first = 0; first < args.sequences; first += sequences_per_launch) {
-    Bounds bounds;
-    bounds.count =
-        static_cast<int>(args.sequences - first < sequences_per_launch ? args.sequences - first : sequences_per_launch);
-    for (int i = 0; i <= bounds.count; ++i) bounds.at[i] = args.cu_seqlens[first + i];
+  for_each_launch(args.cu_seqlens, args.sequences, [&](const SequenceBounds& bounds) {
     launch(config, rms_norm_weight_gradient_kernel<T>, args, bounds);
-  }
+  });
 }
 
 template <class T>

@@ -210,6 +210,9 @@ inline std::vector<Operation> matmul_operations() {
     dense.cases.push_back(forward_case({130, 33, 45, 5}, dtype, dtype, false, false, true));
     dense.cases.push_back(aligned(forward_case({70, 24, 264, 16}, dtype, f32, false, true, true)));
   }
+  input.cases.push_back(input_gradient_case({130, 20, 260, 0}, bf16, false, false));
+  weight.cases.push_back(weight_gradient_case(130, 260, {0, 20, 27}, bf16, 0.5f));
+  weight.cases.push_back(weight_gradient_case(70, 90, {0, 70, 72}, bf16, 0.5f));
   for (DType dtype : {f32, bf16}) {
     forward.timed.push_back(timed_forward({512, 1536, 576, 0}, dtype));
     forward.timed.push_back(timed_forward({512, 576, 1536, 0}, dtype));

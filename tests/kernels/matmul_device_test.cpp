@@ -1,0 +1,155 @@
+// Matrix products on devices, beyond their cases: the bits of f32 are the CPU's, an element's bits do not depend on the shape of
+// tile that computes it, and weights packed on a device.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "kernels/copy/copy.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/simd/isa.h"
+
+namespace lathe::kernels {
+namespace {
+
+Tensor random_matrix(int64_t rows, int64_t columns, DType dtype, uint64_t seed) {
+  uint64_t state = seed * 2654435761u + 1;
+  const Tensor wide = Tensor::empty({rows, columns}, DType::f32);
+  for (float& value : wide.span<float>()) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    value = static_cast<float>(static_cast<int32_t>(state >> 32)) * 0x1p-31f;
+  }
+  return cast(wide, dtype);
+}
+
+class MatmulDevice : public ::testing::TestWithParam<DeviceKind> {
+ protected:
+  void SetUp() override {
+    if (const std::string why = why_unavailable(device()); !why.empty()) GTEST_SKIP() << why;
+  }
+  Device device() const { return {GetParam()}; }
+  Tensor there(const Tensor& tensor) const {
+    const Tensor result = Tensor::empty(tensor.shape(), tensor.dtype(), device());
+    copy_bytes(device(), result.raw(), {}, tensor.raw(), tensor.nbytes());
+    return result;
+  }
+  Tensor room(int64_t rows, int64_t columns, DType dtype) const {
+    return Tensor::empty({rows, columns}, dtype, device());
+  }
+  std::vector<std::byte> bytes(const Tensor& tensor) const {
+    std::vector<std::byte> result(static_cast<size_t>(tensor.nbytes()));
+    copy_bytes({}, result.data(), tensor.device(), tensor.raw(), tensor.nbytes());
+    return result;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(, MatmulDevice, ::testing::Values(DeviceKind::simt, DeviceKind::cuda),
+                         [](const auto& info) { return info.param == DeviceKind::simt ? "simt" : "cuda"; });
+
+TEST_P(MatmulDevice, f32_has_the_bits_of_a_cpu_with_fused_multiply_adds) {
+  if (active_isa() == Isa::baseline) GTEST_SKIP() << "this CPU has no fused multiply-add";
+  constexpr int64_t m = 3, n = 5, k = 1030, rank = 4;  // three chains
+  const Tensor x = random_matrix(m, k, DType::f32, 1), w = random_matrix(n, k, DType::f32, 2);
+  const Tensor t = random_matrix(m, rank, DType::f32, 3), b = random_matrix(n, rank, DType::f32, 4);
+  const Tensor out = Tensor::empty({m, n}, DType::f32), on_device = room(m, n, DType::f32);
+  linear_forward(out, x, w, {.lora_t = t, .lora_b = b});
+  linear_forward(on_device, there(x), there(w), {.lora_t = there(t), .lora_b = there(b)});
+  EXPECT_EQ(bytes(on_device), bytes(out));
+
+  const Tensor tall = random_matrix(k, n, DType::f32, 5), grad = room(m, n, DType::f32);
+  linear_input_gradient(out, x, tall);
+  linear_input_gradient(grad, there(x), there(tall));
+  EXPECT_EQ(bytes(grad), bytes(out));
+
+  const Tensor tokens = random_matrix(k, m, DType::f32, 6), sums = Tensor::zeros({m, n}, DType::f32),
+               start = there(sums);
+  const int32_t bounds[] = {0, 600, 600, 1030};
+  const Tensor cu_seqlens = Tensor::of<int32_t>(bounds, {4});
+  linear_weight_gradient(sums, tokens, tall, cu_seqlens, 0.3f);
+  linear_weight_gradient(start, there(tokens), there(tall), cu_seqlens, 0.3f);
+  EXPECT_EQ(bytes(start), bytes(sums));
+}
+
+TEST_P(MatmulDevice, an_element_has_the_same_bits_in_every_shape_of_tile) {
+  constexpr int64_t n = 40, k = 104, rank = 8;
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const Tensor x = there(random_matrix(130, k, dtype, 1)), t = there(random_matrix(130, rank, dtype, 2));
+    const Tensor w = there(random_matrix(n, k, dtype, 3)), b = there(random_matrix(n, rank, dtype, 4));
+    const Tensor plain = there(random_matrix(k, n, dtype, 5)), a = there(random_matrix(rank, n, dtype, 6));
+    const Tensor one = room(1, n, DType::f32), one_gradient = room(1, n, DType::f32);
+    linear_forward(one, x.slice(0, 0, 1), w, {.lora_t = t.slice(0, 0, 1), .lora_b = b});
+    linear_input_gradient(one_gradient, x.slice(0, 0, 1), plain, t.slice(0, 0, 1), a);
+    for (const int64_t rows : {17, 70, 130}) {  // on simt: narrow, medium, large
+      const Tensor out = room(rows, n, DType::f32);
+      linear_forward(out, x.slice(0, 0, rows), w, {.lora_t = t.slice(0, 0, rows), .lora_b = b});
+      EXPECT_EQ(bytes(out.slice(0, 0, 1)), bytes(one)) << rows << " rows of " << name_of(dtype);
+      linear_input_gradient(out, x.slice(0, 0, rows), plain, t.slice(0, 0, rows), a);
+      EXPECT_EQ(bytes(out.slice(0, 0, 1)), bytes(one_gradient)) << rows << " rows of " << name_of(dtype);
+    }
+  }
+}
+
+TEST_P(MatmulDevice, weights_are_packed_row_by_row_and_read_back) {
+  constexpr int64_t rows = 7, columns = 13;
+  const Tensor values = random_matrix(rows, columns, DType::f32, 1);
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    PackedWeight weight = PackedWeight::allocate(rows, columns, dtype, MemoryTag::weights, device());
+    EXPECT_EQ(weight.device(), device());
+    weight.pack_rows(3, 4, values.data<float>() + 3 * columns);
+    weight.pack_rows(0, 3, values.data<float>());
+    EXPECT_EQ(weight.dense().stride(0) * size_of(dtype) % 16, 0);
+    const Tensor back = Tensor::empty({rows, columns}, DType::f32);
+    weight.unpack_rows(0, 2, back.data<float>());
+    weight.unpack_rows(2, 5, back.data<float>() + 2 * columns);
+    EXPECT_EQ(bytes(back), bytes(cast(cast(values, dtype), DType::f32))) << name_of(dtype);
+
+    const Tensor x = random_matrix(2, columns, dtype, 2), cpu = Tensor::empty({2, rows}, DType::f32);
+    const Tensor packed = room(2, rows, DType::f32), dense = room(2, rows, DType::f32);
+    linear_forward(packed, there(x), weight);
+    linear_forward(dense, there(x), there(cast(values, dtype)));
+    EXPECT_EQ(bytes(packed), bytes(dense)) << name_of(dtype);
+  }
+}
+
+TEST_P(MatmulDevice, a_dense_weight_of_the_dtype_is_packed_where_it_lies) {
+  const Tensor weight = there(random_matrix(5, 9, DType::bf16, 1));
+  EXPECT_EQ(pack_weight(weight, DType::bf16).dense().raw(), weight.raw());
+  const PackedWeight wide = pack_weight(weight, DType::f32);
+  EXPECT_EQ(wide.dense().dtype(), DType::f32);
+  EXPECT_EQ(wide.dense().stride(0), 12);  // 48 bytes
+}
+
+TEST_P(MatmulDevice, what_does_not_fit_is_named) {
+  const Tensor x = Tensor::zeros({3, 8}, DType::f32), out = room(3, 5, DType::f32);
+  const auto error = [&](const auto& call) -> std::string {
+    try {
+      call();
+    } catch (const ShapeError& e) {
+      return e.what();
+    }
+    return {};
+  };
+  const std::string where = to_string(device());
+  const PackedWeight for_the_cpu = pack_weight(Tensor::zeros({5, 8}, DType::f32), DType::f32);
+  EXPECT_EQ(error([&] { linear_forward(out, there(x), for_the_cpu); }),
+            "linear_forward: weight: expected a weight on " + where + ", found f32[5, 8] packed for cpu");
+  EXPECT_EQ(error([&] {
+              linear_forward(out, there(x), Tensor::zeros({5, 8}, DType::f32));
+            }),
+            "linear_forward: weight: expected a tensor on " + where + ", found f32[5, 8] on cpu");
+  EXPECT_EQ(error([&] {
+              linear_forward(out, x, Tensor::zeros({5, 8}, DType::f32));
+            }),
+            "linear_forward: out: expected a tensor on cpu, found f32[3, 5] on " + where);
+  const Tensor wide = Tensor::zeros({3, 8}, DType::f64, device());
+  EXPECT_EQ(error([&] { linear_forward(out, wide, wide); }),
+            "linear_forward: x: expected dtype f32, bf16, f16 or (on cpu) f64, found f64[3, 8] on " + where);
+  EXPECT_NE(error([&] { PackedWeight::allocate(2, 2, DType::f64, MemoryTag::weights, device()); }), "");
+  EXPECT_NE(error([&] { for_the_cpu.dense(); }), "");
+}
+
+}  // namespace
+}  // namespace lathe::kernels
