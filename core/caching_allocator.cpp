@@ -131,7 +131,12 @@ void CachingAllocator::refuse(int64_t asked, MemoryTag tag, int64_t free_bytes) 
                         " bytes asked for " + std::string(name_of(tag)) + ", " + std::to_string(free_bytes) +
                         " bytes free";
   if (limit_ > 0) message += " under the limit of " + std::to_string(limit_) + " bytes";
-  throw ResourceError(message + "; held now:\n" + memory_table(stats_, source_.device));
+  // The largest holder, which may be what was asked for.
+  auto held = stats_.live_bytes;
+  held[index_of(tag)] += asked;
+  const auto largest = static_cast<MemoryTag>(std::ranges::max_element(held) - held.begin());
+  throw ResourceError(message + "; held now:\n" + memory_table(stats_, source_.device) + "Most of it is " +
+                      std::string(name_of(largest)) + ": " + std::string(how_to_lower(largest)) + ".");
 }
 
 MemoryStats CachingAllocator::stats() const {

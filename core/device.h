@@ -15,7 +15,7 @@ struct Device {
   bool operator==(const Device&) const = default;
 };
 
-// "cpu", "cuda", "cuda:1", "simt"; anything else is a ConfigError.
+// "cpu", "cuda", "cuda:1", "simt", "simt:1"; anything else is a ConfigError.
 Device parse_device(const std::string& text);
 std::string to_string(Device device);
 

@@ -64,6 +64,22 @@ std::string_view name_of(MemoryTag tag) {
   return "?";
 }
 
+std::string_view how_to_lower(MemoryTag tag) {
+  switch (tag) {
+    case MemoryTag::weights: return "take a smaller or quantised model, or --dtype bf16";
+    case MemoryTag::adapters:
+    case MemoryTag::gradients:
+    case MemoryTag::optimizer: return "train an adapter instead of every weight (use_peft), or lower lora_r";
+    case MemoryTag::activations:
+    case MemoryTag::workspace:
+      return "lower the batch size (per_device_train_batch_size, max_tokens_per_forward) or the length (max_length), or turn "
+             "gradient_checkpointing on";
+    case MemoryTag::kv_cache: return "lower max_tokens, the prompts' length or the number of requests at a time";
+    case MemoryTag::other: break;
+  }
+  return "close other programs";
+}
+
 MemoryTagScope::MemoryTagScope(MemoryTag tag) : previous_(std::exchange(current_tag, tag)) {}
 MemoryTagScope::~MemoryTagScope() { current_tag = previous_; }
 MemoryTag MemoryTagScope::current() { return current_tag; }

@@ -14,6 +14,8 @@ namespace lathe {
 enum class MemoryTag : uint8_t { weights, adapters, gradients, optimizer, activations, kv_cache, workspace, other };
 inline constexpr int memory_tag_count = 8;
 std::string_view name_of(MemoryTag tag);
+// What a user can do about a tag that takes too much: "lower the batch size, …".
+std::string_view how_to_lower(MemoryTag tag);
 
 // Sets the tag that Tensor::empty uses where none is given, for this thread, until the scope ends.
 class MemoryTagScope {
@@ -46,8 +48,8 @@ struct MemoryStats {
 class Allocator {
  public:
   virtual ~Allocator() = default;
-  // Throws ResourceError naming the bytes asked, the bytes free, and the tags' table. Zero bytes are fine: the
-  // pointer is aligned, not null, and takes no memory.
+  // Throws ResourceError naming the bytes asked, the bytes free, the tags' table, and what to lower. Zero bytes are fine:
+  // the pointer is aligned, not null, and takes no memory.
   virtual void* allocate(int64_t bytes, MemoryTag tag) = 0;
   virtual void deallocate(void* pointer, int64_t bytes, MemoryTag tag) = 0;
   virtual MemoryStats stats() const = 0;

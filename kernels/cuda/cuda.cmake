@@ -45,4 +45,5 @@ file(MAKE_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/cuda)
 
 target_link_libraries(lathe_kernels PUBLIC ${LATHE_CUDART} Threads::Threads ${CMAKE_DL_LIBS} rt)
 target_compile_definitions(lathe_kernels PRIVATE LATHE_WITH_CUDA)
+target_include_directories(lathe_kernels SYSTEM PRIVATE ${LATHE_CUDA_ROOT}/include)  # NVTX's headers
 target_link_options(lathe_kernels INTERFACE -Wl,-u,lathe_cuda_anchor)

@@ -10,6 +10,8 @@ namespace lathe::kernels {
 // Throws ResourceError: this program was built without CUDA.
 [[noreturn]] void no_cuda_in_this_build();
 bool built_with_cuda();
+// Later launches of this thread go to that device.
+void use_device(Device device);
 
 }  // namespace lathe::kernels
 
@@ -24,6 +26,7 @@ bool built_with_cuda();
   namespace lathe::kernels::simt { void name(const Args& args); }                 \
   namespace lathe::kernels::device {                                              \
   inline void name(const Args& args, Device on) {                                 \
+    use_device(on);                                                               \
     if (on.kind == DeviceKind::simt) return simt::name(args);                     \
     LATHE_CALL_CUDA(name, args);                                                  \
   }                                                                               \

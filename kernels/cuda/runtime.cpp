@@ -4,8 +4,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "kernels/cuda/dispatch.h"
-#include "kernels/cuda/layer.h"
+#include "kernels/cuda/on_device.h"
 
 namespace lathe::kernels {
 
@@ -21,11 +20,7 @@ bool built_with_cuda() {
 #endif
 }
 
-#if defined(LATHE_WITH_CUDA)
-#define LATHE_ON_DEVICE(device, call) ((device).kind == DeviceKind::simt ? simt::call : cuda::call)
-#else
-#define LATHE_ON_DEVICE(device, call) ((device).kind == DeviceKind::simt ? void() : no_cuda_in_this_build(), simt::call)
-#endif
+void use_device(Device device) { LATHE_ON_DEVICE(device, use(device.index)); }
 
 std::string why_unavailable(Device device) {
   if (device.kind == DeviceKind::cpu) return device.index == 0 ? "" : "there is one cpu device, cpu:0";

@@ -2,12 +2,14 @@
 #include <atomic>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "core/caching_allocator.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/layer.h"
+#include "kernels/cuda/memory_hold.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -22,19 +24,34 @@ void* take(int64_t bytes) {
   return nullptr;
 }
 
-void give(void* block, int64_t) { cudaFree(block); }
+// What the allocator has given back since a capture began, by device.
+struct HeldMemory {
+  std::mutex mutex;
+  bool holding[max_devices] = {};
+  std::vector<void*> blocks[max_devices];
+};
+HeldMemory& held_memory() {
+  static auto* const held = new HeldMemory;
+  return *held;
+}
+
+void give(void* block, int64_t) {
+  int device = 0;
+  cudaGetDevice(&device);
+  {
+    const std::lock_guard lock(held_memory().mutex);
+    if (held_memory().holding[device]) return held_memory().blocks[device].push_back(block);
+  }
+  cudaFree(block);
+}
 
 int64_t free_bytes() {
   size_t free = 0, total = 0;
   return cudaMemGetInfo(&free, &total) == cudaSuccess ? static_cast<int64_t>(free) : 0;
 }
 
-void use(int index) {
-  if (const std::string why = why_unavailable(index); !why.empty()) throw ResourceError(why);
-  check(cudaSetDevice(index), "choosing the device");
-}
-
-// Freed blocks are reused at once: all work of a device is queued on one stream, so whatever still reads them comes first.
+// Stream-ordered: freed blocks are reused at once, because all work of a device is queued on one stream, so that whatever
+// still reads them comes first. Other streams order themselves with events (copy_queue.cu).
 Allocator& allocator(int index) {
   static CachingAllocator* allocators[max_devices] = {};
   use(index);
@@ -61,12 +78,30 @@ void copy(int index, void* to, const void* from, int64_t bytes, cudaMemcpyKind d
 
 }  // namespace
 
+void hold_memory(int index) {
+  const std::lock_guard lock(held_memory().mutex);
+  held_memory().holding[index] = true;
+}
+
+void release_memory(int index) {
+  std::vector<void*> blocks;
+  {
+    const std::lock_guard lock(held_memory().mutex);
+    held_memory().holding[index] = false;
+    blocks.swap(held_memory().blocks[index]);
+  }
+  for (void* block : blocks) cudaFree(block);
+}
+
+void use(int index) {
+  if (const std::string why = why_unavailable(index); !why.empty()) throw ResourceError(why);
+  check(cudaSetDevice(index), "choosing the device");
+}
+
 cudaStream_t current_stream() {
   static cudaStream_t streams[max_devices] = {};
-  static thread_local int device = 0;
-#if !LATHE_SIMT
+  int device = 0;
   check(cudaGetDevice(&device), "asking for the device");
-#endif
   static std::mutex making;
   const std::lock_guard lock(making);
   if (streams[device] == nullptr) check(cudaStreamCreateWithFlags(&streams[device], cudaStreamNonBlocking), "making a stream");
@@ -106,28 +141,33 @@ struct Devices {
 Devices look_for_devices() {
   Devices found;
   const cudaError_t error = cudaGetDeviceCount(&found.count);
-  if (error != cudaSuccess) {
+  if (error != cudaSuccess || found.count == 0) {
     cudaGetLastError();
     found.count = 0;
-    found.why_none = std::string("--device cuda needs an NVIDIA card and a driver that is new enough; the CUDA runtime says: ") +
-                     cudaGetErrorString(error) + ". Use --device cpu";
+    found.why_none = std::string("--device ") + (LATHE_SIMT ? "simt" : "cuda") +
+                     " needs an NVIDIA card and a driver that is new enough; the CUDA runtime says: " +
+                     (error != cudaSuccess ? cudaGetErrorString(error) : "no device") + ". Use --device cpu";
   }
-#if !LATHE_SIMT
   for (int i = 0; i < found.count; ++i) {
-    int major = 0;
+    int major = 0, minor = 0;
     if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i) == cudaSuccess && major >= 8) continue;
-    found.why_none = "device " + to_string(Device{kind, i}) + " has compute capability " + std::to_string(major) +
-                     ".x; Lathe's kernels need 8.0 (A100, RTX 30) or newer. CUDA_VISIBLE_DEVICES can leave it out";
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i);
+    found.why_none = "device " + to_string(Device{kind, i}) + " has compute capability " + std::to_string(major) + "." +
+                     std::to_string(minor) + "; Lathe's kernels need 8.0 (A100, RTX 30) or newer. CUDA_VISIBLE_DEVICES can leave it out";
   }
-#endif
+  return found;
+}
+
+// Looked for once: cards do not come and go.
+const Devices& devices() {
+  static const Devices found = look_for_devices();
   return found;
 }
 
 }  // namespace
 
-// Looked for once: cards do not come and go.
 std::string why_unavailable(int index) {
-  static const Devices found = look_for_devices();
+  const Devices& found = devices();
   if (!found.why_none.empty()) return found.why_none;
   if (index >= 0 && index < found.count && index < max_devices) return "";
   return "device " + to_string(Device{kind, index}) + " does not exist: this machine has " + std::to_string(found.count) + " of that kind";

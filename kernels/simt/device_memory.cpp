@@ -30,39 +30,53 @@ struct Range {
 
 void on_fault(int signal, siginfo_t* info, void* context);
 
-Range& range() {
+char* map_range() {
+  void* const block = ::mmap(nullptr, device_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (block == MAP_FAILED) throw std::bad_alloc();
+  return static_cast<char*>(block);
+}
+
+Range& range(int device) {
   static Range* const made = [] {
-    auto* const fresh = new Range;
-    void* const block = ::mmap(nullptr, device_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (block == MAP_FAILED) throw std::bad_alloc();
-    fresh->begin = static_cast<char*>(block);
+    auto* const fresh = new Range[device_count];
+    for (int i = 0; i < device_count; ++i) fresh[i].begin = map_range();
     struct sigaction action = {};
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     ::sigaction(SIGSEGV, &action, &previous_handler);
     return fresh;
   }();
-  return *made;
+  return made[device];
+}
+
+// The range that an address lies in, −1 for the host's memory.
+int range_of(const void* pointer) {
+  for (int i = 0; i < device_count; ++i)
+    if (static_cast<size_t>(static_cast<const char*>(pointer) - range(i).begin) < device_bytes) return i;
+  return -1;
 }
 
 // Says what happened, then lets the fault take its course.
 void on_fault(int, siginfo_t* info, void*) {
-  const auto* const address = static_cast<const char*>(info->si_addr);
-  if (address >= range().begin && address < range().begin + device_bytes) {
+  if (range_of(info->si_addr) >= 0) {
     constexpr std::string_view text =
-        "The host touched memory of the simt device. Copy it first (kernels/cuda/runtime.h), or call an operation that has a "
-        "CUDA body.\n";
+        "The host touched memory of a simt device, or a kernel that of another one. Copy it first (kernels/cuda/runtime.h), or "
+        "call an operation that has a CUDA body.\n";
     [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text.data(), text.size());
   }
   ::sigaction(SIGSEGV, &previous_handler, nullptr);
+}
+
+void protect(const Range& memory, int protection) {
+  ::mprotect(memory.begin, (memory.used + 4095) / 4096 * 4096, protection);
 }
 
 size_t rounded(size_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
 }  // namespace
 
-void* take_device_memory(size_t bytes) {
-  Range& memory = range();
+void* take_device_memory(int device, size_t bytes) {
+  Range& memory = range(device);
   const size_t block = rounded(bytes == 0 ? 1 : bytes);
   size_t offset = 0;
   if (const auto reuse = memory.free_blocks.find(block); reuse != memory.free_blocks.end()) {
@@ -72,7 +86,7 @@ void* take_device_memory(size_t bytes) {
     if (memory.used + block + gap_bytes > device_bytes) return nullptr;
     offset = memory.used;
     memory.used += block + gap_bytes;
-    if (memory.open > 0) ::mprotect(memory.begin, (memory.used + 4095) / 4096 * 4096, PROT_READ | PROT_WRITE);
+    if (memory.open > 0) protect(memory, PROT_READ | PROT_WRITE);
     poison(memory.begin + offset, block + gap_bytes);
   }
   memory.live[offset] = bytes;
@@ -82,7 +96,9 @@ void* take_device_memory(size_t bytes) {
 }
 
 bool give_device_memory(void* pointer) {
-  Range& memory = range();
+  const int device = range_of(pointer);
+  if (device < 0) return false;
+  Range& memory = range(device);
   const auto found = memory.live.find(static_cast<size_t>(static_cast<char*>(pointer) - memory.begin));
   if (found == memory.live.end()) return false;
   const size_t block = rounded(found->second == 0 ? 1 : found->second);
@@ -93,26 +109,31 @@ bool give_device_memory(void* pointer) {
   return true;
 }
 
-size_t free_device_bytes() { return device_bytes - range().live_bytes; }
+size_t free_device_bytes(int device) { return device_bytes - range(device).live_bytes; }
 
-bool is_device_memory(const void* pointer, size_t bytes) {
-  const Range& memory = range();
+int device_of(const void* pointer, size_t bytes) {
+  const int device = range_of(pointer);
+  if (device < 0) return -1;
+  const Range& memory = range(device);
   const auto offset = static_cast<size_t>(static_cast<const char*>(pointer) - memory.begin);
-  if (offset >= device_bytes) return false;
   const auto after = memory.live.upper_bound(offset);
-  if (after == memory.live.begin()) return false;
+  if (after == memory.live.begin()) return -1;
   const auto block = std::prev(after);
-  return offset + bytes <= block->first + block->second;
+  return offset + bytes <= block->first + block->second ? device : -1;
 }
 
-HostAccess::HostAccess() {
-  Range& memory = range();
-  if (memory.open++ == 0) ::mprotect(memory.begin, (memory.used + 4095) / 4096 * 4096, PROT_READ | PROT_WRITE);
+HostAccess::HostAccess() : first_(0), last_(device_count - 1) {
+  for (int i = first_; i <= last_; ++i)
+    if (range(i).open++ == 0) protect(range(i), PROT_READ | PROT_WRITE);
+}
+
+HostAccess::HostAccess(int device) : first_(device), last_(device) {
+  if (range(device).open++ == 0) protect(range(device), PROT_READ | PROT_WRITE);
 }
 
 HostAccess::~HostAccess() {
-  Range& memory = range();
-  if (--memory.open == 0) ::mprotect(memory.begin, (memory.used + 4095) / 4096 * 4096, PROT_NONE);
+  for (int i = first_; i <= last_; ++i)
+    if (--range(i).open == 0) protect(range(i), PROT_NONE);
 }
 
 }  // namespace lathe::simt

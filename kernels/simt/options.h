@@ -20,6 +20,11 @@ bool checks_shared_memory();
 enum class Call { allocation, launch, copy };
 void fail_nth(Call call, int64_t n);
 
+// What a program finds when it looks for devices: none with a driver that is too old, one of another compute capability, or
+// (the default) two of 8.0. Before the program has looked for the first time.
+enum class Machine { two_cards, no_driver, old_card };
+void pretend(Machine machine);
+
 // Kernel launches that have run since the program started.
 int64_t launches_run();
 

@@ -267,7 +267,7 @@ TEST(SimtRuntime, OutOfMemoryNamesTheBytesAndGoesOn) {
 
 TEST(SimtDeathTest, TheHostCannotTouchDeviceMemory) {
   const Tensor tensor = to_simt(counting());
-  EXPECT_DEATH(*static_cast<volatile float*>(tensor.raw()) = 1.0f, "host touched memory of the simt device|use-after-poison|SEGV");
+  EXPECT_DEATH(*static_cast<volatile float*>(tensor.raw()) = 1.0f, "host touched memory of a simt device|use-after-poison|SEGV");
 }
 
 }  // namespace

@@ -1,0 +1,27 @@
+#include "kernels/cuda/graph.h"
+
+#include "kernels/cuda/on_device.h"
+
+namespace lathe::kernels {
+
+DeviceGraph::DeviceGraph(Device device) : device_(device) {
+  if (device_.kind != DeviceKind::cpu) graph_ = LATHE_ON_DEVICE(device_, make_graph(device_.index));
+}
+
+DeviceGraph::~DeviceGraph() {
+  if (graph_ != nullptr) LATHE_ON_DEVICE(device_, destroy_graph(graph_));
+}
+
+void DeviceGraph::run(const std::function<void()>& step) {
+  if (graph_ == nullptr) return step();
+  LATHE_ON_DEVICE(device_, begin_capture(graph_));
+  try {
+    step();
+  } catch (...) {
+    LATHE_ON_DEVICE(device_, abandon_capture(graph_));
+    throw;
+  }
+  LATHE_ON_DEVICE(device_, end_capture_and_launch(graph_));
+}
+
+}  // namespace lathe::kernels
