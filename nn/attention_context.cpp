@@ -24,17 +24,15 @@ autograd::Variable PackedAttention::attend(int64_t, const autograd::Variable& q,
   return autograd::attention(q, k, v, layout_, params_);
 }
 
-PagedAttention::PagedAttention(const ModelConfig& config, const KvCache& cache, Batch batch)
+PagedAttention::PagedAttention(const ModelConfig& config, const KvCache& cache, kernels::PagedBatch batch)
     : cache_(cache), batch_(std::move(batch)), params_(params_of(config)) {}
 
 autograd::Variable PagedAttention::attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
                                           const autograd::Variable& v) {
-  const Tensor& k_pages = cache_.k_pages(layer);
-  const Tensor& v_pages = cache_.v_pages(layer);
-  kernels::kv_append(k_pages, v_pages, k.value(), v.value(), batch_.slots);
-  Tensor out = Tensor::empty(q.shape(), q.dtype());
-  kernels::paged_attention(out, q.value(), k_pages, v_pages, batch_.block_table, batch_.cu_seqlens, batch_.context_lens,
-                           params_);
+  const kernels::KvPages& pages = cache_.layer(layer);
+  kernels::kv_append(pages, k.value(), v.value(), batch_);
+  Tensor out = Tensor::empty(q.shape(), q.dtype(), q.value().device());
+  kernels::paged_attention(out, q.value(), pages, batch_, params_);
   return autograd::Variable(out);
 }
 

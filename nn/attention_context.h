@@ -33,19 +33,14 @@ class PackedAttention final : public AttentionContext {
 // Generation: appends the new keys and values to their pages, then attends over all of the sequence's. No gradients.
 class PagedAttention final : public AttentionContext {
  public:
-  struct Batch {
-    Tensor cu_seqlens;    // i32 [S + 1]: the new tokens of each sequence
-    Tensor context_lens;  // i32 [S]: cached and new
-    Tensor block_table;   // i32 [S, max pages]
-    Tensor slots;         // i64 [T]: page · page_size + offset of each new token
-  };
-  PagedAttention(const ModelConfig& config, const KvCache& cache, Batch batch);
+  // The batch is made for cache.shape().
+  PagedAttention(const ModelConfig& config, const KvCache& cache, kernels::PagedBatch batch);
   autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
                             const autograd::Variable& v) override;
 
  private:
   const KvCache& cache_;
-  Batch batch_;
+  kernels::PagedBatch batch_;
   kernels::AttentionParams params_;
 };
 

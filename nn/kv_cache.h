@@ -2,9 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 #include <vector>
 
-#include "core/tensor.h"
+#include "kernels/paged_attention/paged_attention.h"
 #include "nn/config.h"
 
 namespace lathe::nn {
@@ -13,20 +14,31 @@ class KvCache {
  public:
   static constexpr int64_t default_page_size = 16;  // tokens
 
-  // Throws ResourceError when the pages do not fit into memory.
-  KvCache(const ModelConfig& config, DType dtype, int64_t pages, int64_t page_size = default_page_size);
+  // dtype: f32 | bf16 | f16 | i8 (f64 for a model in f64). Throws ResourceError when the pages do not fit into memory.
+  KvCache(const ModelConfig& config, DType dtype, int64_t pages, int64_t page_size = default_page_size,
+          Device device = {});
 
+  // Of all layers, with the scales of i8.
   static int64_t bytes_per_page(const ModelConfig& config, DType dtype, int64_t page_size = default_page_size);
 
+  DType dtype() const { return dtype_; }
   int64_t page_count() const { return pages_; }
   int64_t page_size() const { return page_size_; }
-  // [pages, kv_heads, page_size, head_dim]
-  const Tensor& k_pages(int64_t layer) const { return k_[static_cast<size_t>(layer)]; }
-  const Tensor& v_pages(int64_t layer) const { return v_[static_cast<size_t>(layer)]; }
+  const kernels::KvPages& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
+  // The shape that a step's PagedBatch is made for.
+  kernels::PagedBatch::Pages shape() const { return {pages_, page_size_, device_}; }
+
+  // Copy-on-write: in every layer page to[i] = page from[i], i ascending.
+  void copy_pages(std::span<const int32_t> from, std::span<const int32_t> to) const;
 
  private:
+  DType dtype_;
   int64_t pages_, page_size_;
-  std::vector<Tensor> k_, v_;
+  Device device_;
+  std::vector<kernels::KvPages> layers_;
 };
+
+// "auto" is the model's own dtype; else f32, bf16, f16, int8. Throws ConfigError for anything else.
+DType parse_kv_cache_dtype(std::string_view name, DType model_dtype);
 
 }  // namespace lathe::nn

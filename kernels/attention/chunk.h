@@ -73,15 +73,25 @@ LATHE_INLINE VecI in_span(KeySpan span, int v, VecI lane) {
 
 LATHE_INLINE Vec capped(Vec score, float softcap) { return splat(softcap) * tanh(score * splat(1.0f / softcap)); }
 
-// Products q·k in row[0, 64) become exp(score − maximum), 0 where masked, over the first `vectors` vectors.
+// How a product q·k becomes a score, and a probability a value's weight. Scales [64] of the chunk's rows, or null: they
+// are 1.
+struct Scoring {
+  float scale, softcap;
+  const float *k_scales, *v_scales;
+};
+
+// Products q·k in row[0, 64) become exp(score − maximum), 0 where masked, over the first `vectors` vectors; the values'
+// scales are put on after the sum.
 template <bool masked>
-LATHE_INLINE void chunk_probabilities(float* row, int vectors, KeySpan span, float scale, float softcap, float* maximum,
+LATHE_INLINE void chunk_probabilities(float* row, int vectors, KeySpan span, const Scoring& scoring, float* maximum,
                                       float* sum) {
   const VecI lane = first_lanes();
   Vec highest = splat(no_score);
   for (int v = 0; v < vectors; ++v) {
-    Vec score = load(row + v * lanes) * splat(scale);
-    if (softcap > 0) score = capped(score, softcap);
+    Vec score = load(row + v * lanes);
+    if (scoring.k_scales != nullptr) score = score * load(scoring.k_scales + v * lanes);
+    score = score * splat(scoring.scale);
+    if (scoring.softcap > 0) score = capped(score, scoring.softcap);
     if (masked) score = select(in_span(span, v, lane), score, splat(no_score));
     highest = max(score, highest);
     store(row + v * lanes, score);
@@ -92,6 +102,7 @@ LATHE_INLINE void chunk_probabilities(float* row, int vectors, KeySpan span, flo
     Vec p = exp_below_zero(load(row + v * lanes) - splat(*maximum));
     if (masked) p = select(in_span(span, v, lane), p, zero());
     total = total + p;
+    if (scoring.v_scales != nullptr) p = p * load(scoring.v_scales + v * lanes);
     store(row + v * lanes, p);
   }
   *sum = sum_lanes(total);
@@ -101,7 +112,7 @@ LATHE_INLINE void chunk_probabilities(float* row, int vectors, KeySpan span, flo
 // Values must be finite even where masked: 0 · infinity is not 0.
 template <class V>
 LATHE_INLINE void attend_block(int rows, const float* q, const float* keys, V values, int64_t head_dim,
-                               int64_t padded_dim, float scale, float softcap, float* p, const BlockResult& result) {
+                               int64_t padded_dim, const Scoring& scoring, float* p, const BlockResult& result) {
   int begin = attention_chunk, end = 0;
   for (int r = 0; r < rows; ++r) {
     if (result.span[r].begin >= result.span[r].end) continue;
@@ -116,9 +127,9 @@ LATHE_INLINE void attend_block(int rows, const float* q, const float* keys, V va
     const KeySpan span = result.span[r];
     float* row = p + r * attention_chunk;
     if (span.begin == 0 && span.end == vectors * lanes) {
-      chunk_probabilities<false>(row, vectors, span, scale, softcap, result.maximum + r, result.sum + r);
+      chunk_probabilities<false>(row, vectors, span, scoring, result.maximum + r, result.sum + r);
     } else {
-      chunk_probabilities<true>(row, vectors, span, scale, softcap, result.maximum + r, result.sum + r);
+      chunk_probabilities<true>(row, vectors, span, scoring, result.maximum + r, result.sum + r);
     }
   }
   multiply<Chain::starts>(rows, Factor{p, attention_chunk, 1}, values, begin, end, result.out, padded_dim, padded_dim);

@@ -15,6 +15,7 @@ struct TileScratch {
   BlockResult block;
   const void **k_rows, **v_rows;            // [64], of the chunk
   const void **next_k_rows, **next_v_rows;  // of the one after it
+  float *k_scales, *v_scales;               // [64]; of i8 pages
 };
 
 TileScratch cut(const TileTask& task) {
@@ -31,6 +32,8 @@ TileScratch cut(const TileTask& task) {
   s.v_rows = tables + attention_chunk;
   s.next_k_rows = tables + 2 * attention_chunk;
   s.next_v_rows = tables + 3 * attention_chunk;
+  s.k_scales = take(attention_chunk);
+  s.v_scales = take(attention_chunk);
   s.keys = take(attention_chunk * dim);
   s.values = take(attention_chunk * dim);
   s.p = take(block_rows * attention_chunk);
@@ -81,6 +84,19 @@ void find_rows(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t coun
   }
 }
 
+// Scales of the chunk that starts at `first`, whole vectors of them: 0 past the keys present.
+void find_scales(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t count, const TileScratch& s) {
+  const int32_t* page = keys.pages + first / keys.page_size;
+  for (int64_t i = 0; i < count; ++page) {
+    const int64_t start = *page * keys.scale_page + kv_head * keys.scale_head - i;
+    for (int64_t end = least(count, i + keys.page_size); i < end; ++i) {
+      s.k_scales[i] = keys.k_scales[start + i];
+      s.v_scales[i] = keys.v_scales[start + i];
+    }
+  }
+  for (int64_t i = count; i % lanes != 0; ++i) s.k_scales[i] = s.v_scales[i] = 0;
+}
+
 template <class T>
 void pad_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
   for (int64_t j = 0; j < count; ++j, out += padded_dim)
@@ -97,8 +113,13 @@ int64_t keys_present(const TileTask& task, int64_t chunk) {
   return least(attention_chunk, task.first_position + task.tokens - chunk * attention_chunk);
 }
 
-// Few rows a chunk: the keys are read from memory faster than they are used, so the next chunk's are asked for early.
+// Few rows a chunk: the keys are read from memory faster than they are used, so the next chunk's are asked for early, and
+// values are converted where they are used.
 constexpr int64_t rows_that_wait = 24;
+
+bool reads_values_in_place(const TileTask& task) {
+  return rows_of(task) <= rows_that_wait && task.call->head_dim == task.call->padded_dim;
+}
 
 bool prefetches(const TileTask& task, int64_t chunk) {
   return rows_of(task) <= rows_that_wait && chunk + 1 < task.chunk_end;
@@ -120,7 +141,8 @@ void load_chunk(const TileTask& task, int64_t chunk, const TileScratch& s) {
     wanted = {s.next_k_rows, call.head_dim * static_cast<int64_t>(sizeof(T))};
   }
   transpose_rows<T>(s.k_rows, present, call.head_dim, s.keys, wanted);
-  if (call.head_dim != call.padded_dim) pad_values<T>(s.v_rows, present, call.head_dim, call.padded_dim, s.values);
+  if (!reads_values_in_place(task)) pad_values<T>(s.v_rows, present, call.head_dim, call.padded_dim, s.values);
+  if (call.kv_dtype == DType::i8) find_scales(task.keys, task.kv_head, chunk * attention_chunk, present, s);
 }
 
 template <class T>
@@ -128,12 +150,13 @@ void attend_rows(const TileTask& task, const TileScratch& s, int64_t chunk, int6
                  const BlockResult& result) {
   const TileCall& call = *task.call;
   const auto attend = [&](auto values) {
-    attend_block(rows, s.q + row * call.padded_dim, s.keys, values, call.head_dim, call.padded_dim, call.scale,
-                 call.softcap, s.p, result);
+    const bool scaled = call.kv_dtype == DType::i8;
+    attend_block(rows, s.q + row * call.padded_dim, s.keys, values, call.head_dim, call.padded_dim,
+                 {call.scale, call.softcap, scaled ? s.k_scales : nullptr, scaled ? s.v_scales : nullptr}, s.p, result);
   };
-  if (call.head_dim != call.padded_dim) return attend(EvenRows{s.values, call.padded_dim});
-  if (row == 0 && prefetches(task, chunk)) return attend(PrefetchingRows<T>{s.v_rows, s.next_v_rows});
-  attend(TableRows<T>{s.v_rows});
+  if (!reads_values_in_place(task)) return attend(EvenRows{s.values, call.padded_dim});
+  const bool asks = row == 0 && prefetches(task, chunk);
+  attend(PrefetchingRows<T>{s.v_rows, asks ? s.next_v_rows : s.v_rows});
 }
 
 RowStates from_row(const RowStates& state, int64_t row, int64_t padded_dim) {
@@ -172,11 +195,20 @@ void write_rows(const TileTask& task, const RowStates& state) {
   }
 }
 
+void load_queries(const TileTask& task, float* q) {
+  with_element(task.call->dtype, [&](auto element) { load_queries<decltype(element)>(task, q); });
+}
+
+void write_rows(const TileTask& task, const RowStates& state) {
+  with_element(task.call->dtype, [&](auto element) { write_rows<decltype(element)>(task, state); });
+}
+
+// T is the type of keys and values.
 template <class T>
 void tile(const TileTask& task) {
   const int64_t rows = rows_of(task), dim = task.call->padded_dim;
   const TileScratch s = cut(task);
-  load_queries<T>(task, s.q);
+  load_queries(task, s.q);
   clear(s.state, rows, dim);
   for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
     load_chunk<T>(task, chunk, s);
@@ -191,7 +223,7 @@ void tile(const TileTask& task) {
       row += count;
     }
   }
-  write_rows<T>(task, s.state);
+  write_rows(task, s.state);
 }
 
 BlockResult partial_block(const TileTask& task, int64_t chunk, int64_t row, int count) {
@@ -208,7 +240,7 @@ template <class T>
 void tile_chunks(const TileTask& task) {
   const int64_t rows = rows_of(task);
   const TileScratch s = cut(task);
-  load_queries<T>(task, s.q);
+  load_queries(task, s.q);
   for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
     load_chunk<T>(task, chunk, s);
     for (int64_t row = 0; row < rows;) {
@@ -231,20 +263,26 @@ void merge_partials(const TileTask& task, const RowStates& state) {
   }
 }
 
+template <class Body>
+void with_key_element(DType dtype, Body body) {
+  if (dtype == DType::i8) return body(int8_t{});
+  with_element(dtype, body);
+}
+
 }  // namespace
 
 void attention_tile(const TileTask& task) {
-  with_element(task.call->dtype, [&](auto element) { tile<decltype(element)>(task); });
+  with_key_element(task.call->kv_dtype, [&](auto element) { tile<decltype(element)>(task); });
 }
 
 void attention_tile_chunks(const TileTask& task) {
-  with_element(task.call->dtype, [&](auto element) { tile_chunks<decltype(element)>(task); });
+  with_key_element(task.call->kv_dtype, [&](auto element) { tile_chunks<decltype(element)>(task); });
 }
 
 void attention_tile_merge(const TileTask& task) {
   const TileScratch s = cut(task);
   merge_partials(task, s.state);
-  with_element(task.call->dtype, [&](auto element) { write_rows<decltype(element)>(task, s.state); });
+  write_rows(task, s.state);
 }
 
 }  // namespace lathe::kernels::LATHE_ISA

@@ -15,18 +15,14 @@ inline constexpr int block_vectors = 4;
 inline constexpr int block_vectors = 2;
 #endif
 
-// Rows of b at an even distance, and rows found through a table (keys and values in pages).
+// Rows of b at an even distance.
 struct EvenRows {
   const float* base;
   int64_t stride;
   const float* operator[](int64_t k) const { return base + k * stride; }
 };
-template <class T>
-struct TableRows {
-  const void* const* rows;
-  const T* operator[](int64_t k) const { return static_cast<const T*>(rows[k]); }
-};
-// The same, which asks for the like row of `next` on the way: while few rows are computed, memory is what waits.
+// Rows found through a table (values in pages), which ask for the like row of `next` on the way: while few rows are
+// computed, memory is what waits.
 template <class T>
 struct PrefetchingRows {
   const void* const* rows;

@@ -155,6 +155,7 @@ TileCall tile_call(const Tensor& out, const Tensor& lse, const Tensor& q, int64_
   call.scale = params.scale;
   call.softcap = params.softcap;
   call.dtype = q.dtype();
+  call.kv_dtype = q.dtype();
   return call;
 }
 

@@ -19,6 +19,9 @@ struct KeyRows {
   int64_t v_token, v_head, v_page;
   int64_t page_size;
   const int32_t* pages;  // null: without pages
+  // i8 pages only: one scale a row, at pages[j / page_size]·scale_page + h·scale_head + j % page_size.
+  const float *k_scales, *v_scales;
+  int64_t scale_page, scale_head;
 };
 
 // What all tiles of one call share. Rows of a tile are its tokens × the query heads of one kv head, token-major.
@@ -31,7 +34,8 @@ struct TileCall {
   int64_t group;                 // query heads for each kv head
   int64_t window;
   float scale, softcap;
-  DType dtype;  // f32 | bf16 | f16
+  DType dtype;     // of q and out: f32 | bf16 | f16
+  DType kv_dtype;  // the same, or of pages: f32 | bf16 | f16 | i8
 };
 
 // Floats in every row of scratch are padded to this: the widest vector.
@@ -64,7 +68,8 @@ constexpr int64_t tile_scratch_floats(int64_t rows, int64_t padded_dim) {
   return rows * (2 * padded_dim + 2) + 4 * tile_padding  // q, out, maximum, sum
          + 2 * 64 * padded_dim                           // the chunk's keys transposed, its values padded
          + 8 * (64 + padded_dim + 2 * tile_padding)      // a block's probabilities and results
-         + 8 * 64;                                       // row pointers
+         + 8 * 64                                        // row pointers
+         + 2 * 64;                                       // scales of the chunk's rows
 }
 
 }  // namespace lathe::kernels

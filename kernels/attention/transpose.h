@@ -85,6 +85,18 @@ LATHE_INLINE int64_t transpose_step(const void* const* rows, int64_t d, float* o
   return 8;
 }
 
+LATHE_INLINE int64_t transpose_step(const void* const* rows, int64_t d, float* out, int8_t) {
+  Vec fours[4];
+  transpose_words(rows, d, fours);
+  for (int i = 0; i < 4; ++i) {
+    for (int j = 0; j < 4; ++j) {
+      const VecI whole = (VecI)((VecU)fours[i] << (24 - 8 * j)) >> 24;
+      store(out + (d + 4 * i + j) * transposed_row, __builtin_convertvector(whole, Vec));
+    }
+  }
+  return 16;
+}
+
 // Rows that are wanted soon, asked for a few at a time: `bytes` of each; none when bytes is 0.
 struct Prefetch {
   const void* const* rows = nullptr;  // [64]

@@ -1,28 +1,38 @@
 // Attention of new tokens over keys and values kept in pages (Kwon et al. 2023), and the append that fills them.
 //
-// k_pages, v_pages [pages, kv_heads, page_size, D], dtype of q (f32 | bf16 | f64); attention_chunk % page_size == 0.
-// Decode (one new token per sequence) and chunked prefill are one operation; its bits equal attention_forward's. Slots
-// that no token was appended to are not read.
+// Decode (one new token per sequence) and chunked prefill are one operation. Over pages of q's dtype its bits equal
+// attention_forward's; f32 queries over shorter pages give the bits of attention_forward over the rounded keys and values.
+// Slots that no token was appended to are not read.
 #pragma once
 
 #include "core/tensor.h"
 #include "kernels/attention/attention.h"
+#include "kernels/paged_attention/paged_batch.h"
 
 namespace lathe::kernels {
 
-// q, out [T, heads, D]: the new tokens of S sequences, cut by cu_seqlens i32 [S + 1]. context_lens i32 [S]: keys of each
-// sequence including its new tokens, which are the last ones. block_table i32 [S, max_pages]: the sequence's pages in
-// order; entries past its length are not read. All index tensors on the CPU; an entry out of range throws ShapeError.
-// A sequence without new tokens is allowed.
-void paged_attention(const Tensor& out, const Tensor& q, const Tensor& k_pages, const Tensor& v_pages,
-                     const Tensor& block_table, const Tensor& cu_seqlens, const Tensor& context_lens,
+// One layer's keys and values, [pages, kv_heads, page_size, D] each: f32 | bf16 | f16 | i8 (f64 for the reference), the
+// last dimension contiguous; attention_chunk % page_size == 0. i8 elements stand for element · scale, with one scale for
+// each row (token and kv head) in f32 [pages, kv_heads, page_size], contiguous.
+struct KvPages {
+  Tensor k, v;
+  Tensor k_scales, v_scales;  // with i8 only
+};
+
+// q, out [T, heads, D], f32 | bf16 | f16 | f64, on the pages' device: the batch's new tokens. Scores, probabilities and sums are
+// f32 (f64 for f64 q). With i8 a score is (q·k) · k_scale · params.scale, and a value's weight is p · v_scale, where p was
+// already counted in the sum.
+void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
                      const AttentionParams& params);
 
-// k, v [T, kv_heads, D], the last dimension contiguous, go to slots i64 [T] on the CPU: slot = page · page_size + offset.
-// Slots are distinct (not checked); one out of range throws ShapeError.
-void kv_append(const Tensor& k_pages, const Tensor& v_pages, const Tensor& k, const Tensor& v, const Tensor& slots);
+// The batch's new keys and values, k, v [T, kv_heads, D], f32 | bf16 | f16 | f64, the last dimension contiguous, go to the slots
+// that the block table gives their positions, rounded to nearest even (beyond 65504 an f16 is infinite). A row becomes i8
+// by m = max |x|, scale = m / 127, round(x · (127 / m)), all in f32; with m < 2^-100 the row and its scale are 0. Values
+// must be finite. Two sequences that share a page may not both append to it: copy it first.
+void kv_append(const KvPages& pages, const Tensor& k, const Tensor& v, const PagedBatch& batch);
 
-// Whole pages, for copy-on-write: pages[to[i]] = pages[from[i]], i ascending. from, to i32 [n] on the CPU.
-void kv_copy_pages(const Tensor& k_pages, const Tensor& v_pages, const Tensor& from, const Tensor& to);
+// Whole pages, for copy-on-write: page to[i] = page from[i], i ascending: a page may be copied on. from, to i32 [n] on the
+// CPU; one out of range throws ShapeError.
+void kv_copy_pages(const KvPages& pages, const Tensor& from, const Tensor& to);
 
 }  // namespace lathe::kernels

@@ -1,12 +1,14 @@
-// Paged attention in plain loops over f64: the specification of the CPU body, and the body for f64 itself.
+// Paged attention and the append in plain loops: the specification of the other bodies, and the bodies for f64 itself.
 #pragma once
 
 #include "kernels/paged_attention/paged_attention.h"
 
 namespace lathe::kernels::reference {
 
-void paged_attention(const Tensor& out, const Tensor& q, const Tensor& k_pages, const Tensor& v_pages,
-                     const Tensor& block_table, const Tensor& cu_seqlens, const Tensor& context_lens,
+// q and out f64, pages of any dtype.
+void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
                      const AttentionParams& params);
+// k and v f64.
+void kv_append(const KvPages& pages, const Tensor& k, const Tensor& v, const PagedBatch& batch);
 
 }  // namespace lathe::kernels::reference

@@ -220,6 +220,22 @@ LATHE_INLINE void store_partial(f16* p, Vec v, int n) {
   __builtin_memcpy(p, &h, static_cast<size_t>(n) * sizeof(f16));
 }
 
+// i8: whole numbers.
+LATHE_INLINE Vec load(const int8_t* p) {
+#if defined(LATHE_AVX512)
+  return (Vec)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(LATHE_AVX2)
+  return (Vec)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  return (Vec)_mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_loadu_si32(p)));
+#endif
+}
+LATHE_INLINE Vec load_partial(const int8_t* p, int n) {
+  Vec v{};
+  for (int i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+
 // v rounded to T and back: what a store followed by a load gives.
 template <class T>
 LATHE_INLINE Vec round_to(Vec v);

@@ -59,7 +59,7 @@ std::string_view name_of(FinishReason reason) { return reason == FinishReason::s
 
 Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
     : model_(model),
-      cache_(model.config(), model.dtype(),
+      cache_(model.config(), options.kv_cache_dtype.value_or(model.dtype()),
              (options.kv_cache_tokens + nn::KvCache::default_page_size - 1) / nn::KvCache::default_page_size),
       scheduler_(scheduler_options(options, nn::KvCache::default_page_size)) {}
 
@@ -96,7 +96,6 @@ std::vector<TokenOutput> Engine::step() {
 
 Tensor Engine::run(const std::vector<ScheduledSequence>& scheduled) const {
   std::vector<int32_t> ids, positions, bounds{0}, context_lens, samples;
-  std::vector<int64_t> slots;
   size_t most_pages = 0;
   for (const ScheduledSequence& entry : scheduled) most_pages = std::max(most_pages, entry.sequence->block_table.size());
   std::vector<int32_t> block_table(scheduled.size() * most_pages, 0);
@@ -108,8 +107,6 @@ Tensor Engine::run(const std::vector<ScheduledSequence>& scheduled) const {
     for (int64_t position = sequence.cached; position < sequence.cached + scheduled[i].tokens; ++position) {
       ids.push_back(sequence.token(position));
       positions.push_back(static_cast<int32_t>(position));
-      slots.push_back(int64_t{sequence.block_table[static_cast<size_t>(position / cache_.page_size())]} * cache_.page_size() +
-                      position % cache_.page_size());
     }
     bounds.push_back(static_cast<int32_t>(ids.size()));
     context_lens.push_back(static_cast<int32_t>(sequence.cached + scheduled[i].tokens));
@@ -120,7 +117,7 @@ Tensor Engine::run(const std::vector<ScheduledSequence>& scheduled) const {
   nn::PagedAttention attention(
       model_.config(), cache_,
       {batch.layout.cu_seqlens, vector_tensor(context_lens),
-       Tensor::of<int32_t>(block_table, {sequences, static_cast<int64_t>(most_pages)}), vector_tensor(slots)});
+       Tensor::of<int32_t>(block_table, {sequences, static_cast<int64_t>(most_pages)}), cache_.shape()});
   return model_.forward(batch, attention).value();
 }
 

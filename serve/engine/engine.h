@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "nn/kv_cache.h"
@@ -16,6 +17,7 @@ namespace lathe::engine {
 
 struct EngineOptions {
   int64_t kv_cache_tokens = 16384;  // capacity, rounded up to pages; generate() takes less where its requests need less
+  std::optional<DType> kv_cache_dtype = {};  // f32 | bf16 | f16 | i8; the model's when empty
   int64_t max_sequences = 64;
   int64_t max_tokens_per_step = 512;
 };

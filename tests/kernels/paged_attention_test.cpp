@@ -26,6 +26,14 @@ Tensor random_tensor(RandomStream& random, const Shape& shape, DType dtype) {
   return x;
 }
 
+void round_to(DType dtype, const Tensor& x) {
+  for (int64_t i = 0; i < x.numel(); ++i) {
+    std::byte* element = static_cast<std::byte*>(x.raw()) + i * size_of(x.dtype());
+    const double value = lathe::testing::load_element(element, x.dtype());
+    lathe::testing::store_element(element, x.dtype(), lathe::testing::round_to(dtype, value));
+  }
+}
+
 bool same_bits(const Tensor& a, const Tensor& b) {
   return a.nbytes() == b.nbytes() && std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.nbytes())) == 0;
 }
@@ -35,6 +43,7 @@ struct Model {
   int64_t heads, kv_heads, head_dim;
   AttentionParams params;
   DType dtype;
+  DType page_dtype = dtype;
   friend void PrintTo(const Model& model, std::ostream* stream) { *stream << model.name; }
 };
 
@@ -52,6 +61,8 @@ class Conversations {
     k_ = random_tensor(random, {tokens, model.kv_heads, model.head_dim}, model.dtype);
     v_ = random_tensor(random, {tokens, model.kv_heads, model.head_dim}, model.dtype);
     trained = Tensor::empty(q.shape(), model.dtype);
+    // Shorter pages round: what is trained on has been rounded before.
+    for (const Tensor& x : {k_, v_}) round_to(model.page_dtype, x);
     attention_forward(trained, {}, q, k_, v_, i32(bounds_), model.params);
 
     max_pages_ = (*std::max_element(lengths_.begin(), lengths_.end()) + page_size - 1) / page_size;
@@ -59,14 +70,13 @@ class Conversations {
     order_.resize(static_cast<size_t>(pages));
     std::iota(order_.begin(), order_.end(), 0);
     for (size_t i = order_.size(); i > 1; --i) std::swap(order_[i - 1], order_[random.below(i)]);
-    k_pages_ = Tensor::empty({pages, model.kv_heads, page_size, model.head_dim}, model.dtype);
-    v_pages_ = Tensor::empty(k_pages_.shape(), model.dtype);
+    const Shape elements{pages, model.kv_heads, page_size, model.head_dim};
+    pages_ = {Tensor::empty(elements, model.page_dtype), Tensor::empty(elements, model.page_dtype), {}, {}};
     forget();
   }
 
   void forget() {
-    std::memset(k_pages_.raw(), 0xff, static_cast<size_t>(k_pages_.nbytes()));
-    std::memset(v_pages_.raw(), 0xff, static_cast<size_t>(v_pages_.nbytes()));
+    for (const Tensor& side : {pages_.k, pages_.v}) std::memset(side.raw(), 0xff, static_cast<size_t>(side.nbytes()));
   }
 
   // One step of serving: the tokens [from, from + count) of each of these sequences, appended and attended together.
@@ -77,21 +87,20 @@ class Conversations {
   };
   bool step(const std::vector<Part>& parts) {
     std::vector<int32_t> bounds{0}, contexts, table;
-    std::vector<int64_t> slots, rows;
+    std::vector<int64_t> rows;
     for (const Part& part : parts) {
       bounds.push_back(bounds.back() + static_cast<int32_t>(part.count));
       contexts.push_back(static_cast<int32_t>(part.from + part.count));
       for (int64_t i = 0; i < max_pages_; ++i) table.push_back(page(part.sequence, i));
-      for (int64_t t = part.from; t < part.from + part.count; ++t) {
-        slots.push_back(page(part.sequence, t / page_size_) * page_size_ + t % page_size_);
+      for (int64_t t = part.from; t < part.from + part.count; ++t)
         rows.push_back(bounds_[static_cast<size_t>(part.sequence)] + t);
-      }
     }
     const Tensor queries = gather(q, rows), out = Tensor::empty(queries.shape(), model_.dtype);
-    kv_append(k_pages_, v_pages_, gather(k_, rows), gather(v_, rows),
-              Tensor::of<int64_t>(slots, {static_cast<int64_t>(slots.size())}));
-    paged_attention(out, queries, k_pages_, v_pages_, i32(table).view({static_cast<int64_t>(parts.size()), max_pages_}),
-                    i32(bounds), i32(contexts), model_.params);
+    const PagedBatch batch(i32(bounds), i32(contexts),
+                           i32(table).view({static_cast<int64_t>(parts.size()), max_pages_}),
+                           {pages_.k.dim(0), page_size_});
+    kv_append(pages_, gather(k_, rows), gather(v_, rows), batch);
+    paged_attention(out, queries, pages_, batch, model_.params);
     return same_bits(out, gather(trained, rows));
   }
 
@@ -123,7 +132,8 @@ class Conversations {
   Model model_;
   int64_t page_size_, max_pages_ = 0;
   std::vector<int32_t> lengths_, bounds_, order_;
-  Tensor k_, v_, k_pages_, v_pages_;
+  Tensor k_, v_;
+  KvPages pages_;
 };
 
 // Runs the body on every instruction set of this machine with 1, 2 and 3 threads.
@@ -205,25 +215,67 @@ INSTANTIATE_TEST_SUITE_P(
         Model{"gqa8_window_softcap_f32", 8, 1, 16, {.scale = 0.25f, .window = 50, .softcap = 2.0f}, DType::f32},
         Model{"mha_d5_window_bf16", 3, 3, 5, {.scale = 0.4f, .window = 64}, DType::bf16},
         Model{"d80_f32", 2, 1, 80, {.scale = 0.1f}, DType::f32},
+        Model{"gqa3_d16_f16", 3, 1, 16, {.scale = 0.25f}, DType::f16},
+        Model{"d24_f32_in_bf16", 4, 2, 24, {.scale = 0.2f, .window = 70}, DType::f32, DType::bf16},
+        Model{"d16_f32_in_f16", 2, 1, 16, {.scale = 0.25f}, DType::f32, DType::f16},
         Model{"f64", 2, 1, 6, {.scale = 0.4f, .window = 90, .softcap = 4.0f}, DType::f64}),
     [](const auto& info) { return info.param.name; });
 
 // ---- pages and errors ----
 
+// Two sequences: the first appends its token 16, the second its tokens 0 and 1.
+PagedBatch two_sequences(Tensor cu_seqlens = i32({0, 1, 3}), Tensor context_lens = i32({17, 2}),
+                         Tensor block_table = i32({2, 1, 0, -1}).view({2, 2}), PagedBatch::Pages pages = {3, 16}) {
+  return PagedBatch(cu_seqlens, context_lens, block_table, pages);
+}
+
+KvPages zero_pages(DType dtype, int64_t page_size = 16) {
+  KvPages pages{Tensor::zeros({3, 2, page_size, 5}, dtype), Tensor::zeros({3, 2, page_size, 5}, dtype), {}, {}};
+  if (dtype == DType::i8)
+    pages.k_scales = Tensor::zeros({3, 2, page_size}, DType::f32), pages.v_scales = pages.k_scales.clone();
+  return pages;
+}
+
+TEST(PagedBatch, PlacesTokensAndMeasures) {
+  const PagedBatch batch = two_sequences();
+  EXPECT_EQ(batch.page_of(0), 1);
+  EXPECT_EQ(batch.offset_of(0), 0);
+  EXPECT_EQ(batch.page_of(2), 0);
+  EXPECT_EQ(batch.offset_of(2), 1);
+  EXPECT_EQ(batch.tokens(), 3);
+  EXPECT_EQ(batch.longest(), 17);
+  EXPECT_EQ(batch.most_tokens(), 2);
+  EXPECT_EQ(batch.on_device().contexts[1], 2);
+  EXPECT_EQ(batch.on_device().block_table[2], 0);
+  EXPECT_EQ(batch.on_device().token_offset[2], 1);
+}
+
+TEST(PagedBatch, RejectsWhatDoesNotFit) {
+  const Tensor bounds = i32({0, 1, 3}), lengths = i32({17, 2}), table = i32({2, 1, 0, -1}).view({2, 2});
+  const PagedBatch::Pages pages{3, 16};
+  EXPECT_NO_THROW(PagedBatch(bounds, lengths, table, pages));
+  EXPECT_THROW(PagedBatch(bounds, lengths, table, {2, 16}), ShapeError) << "a page past the cache";
+  EXPECT_THROW(PagedBatch(bounds, i32({17, 17}), table, pages), ShapeError) << "a page below 0";
+  EXPECT_THROW(PagedBatch(bounds, i32({33, 2}), table, pages), ShapeError) << "more keys than pages";
+  EXPECT_THROW(PagedBatch(bounds, i32({17, 1}), table, pages), ShapeError) << "fewer keys than new tokens";
+  EXPECT_THROW(PagedBatch(i32({0, 4, 3}), lengths, table, pages), ShapeError) << "falling cu_seqlens";
+  EXPECT_THROW(PagedBatch(i32({1, 2, 3}), lengths, table, pages), ShapeError) << "cu_seqlens from 1";
+  EXPECT_THROW(PagedBatch(i32({0, 3}), lengths, table, pages), ShapeError) << "cu_seqlens of other sequences";
+  EXPECT_THROW(PagedBatch(bounds, lengths, i32({2, 1}).view({1, 2}), pages), ShapeError) << "a table of others";
+}
+
 TEST(KvAppend, WritesTheSlotsAndNothingElse) {
   RandomStream random(5, RandomPurpose::test);
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
-    const Tensor k_pages = Tensor::zeros({3, 2, 4, 5}, dtype), v_pages = Tensor::zeros({3, 2, 4, 5}, dtype);
-    const Tensor k = random_tensor(random, {2, 2, 5}, dtype), v = random_tensor(random, {2, 2, 5}, dtype);
-    const std::vector<int64_t> slots{11, 2};
-    kv_append(k_pages, v_pages, k, v, Tensor::of<int64_t>(slots, {2}));
-    for (const auto& [pages, x] : {std::pair{k_pages, k}, std::pair{v_pages, v}}) {
-      for (int64_t slot = 0; slot < 12; ++slot) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64}) {
+    const KvPages pages = zero_pages(dtype);
+    const Tensor k = random_tensor(random, {3, 2, 5}, dtype), v = random_tensor(random, {3, 2, 5}, dtype);
+    kv_append(pages, k, v, two_sequences());
+    for (const auto& [side, x] : {std::pair{pages.k, k}, std::pair{pages.v, v}}) {
+      for (int64_t slot = 0; slot < 3 * 16; ++slot) {
         for (int64_t head = 0; head < 2; ++head) {
-          const Tensor row = pages.select(0, slot / 4).select(0, head).select(0, slot % 4);
-          const Tensor wanted = slot == 11  ? x.select(0, 0).select(0, head)
-                                : slot == 2 ? x.select(0, 1).select(0, head)
-                                            : Tensor::zeros({5}, dtype);
+          const int64_t token = slot == 16 ? 0 : slot == 0 ? 1 : slot == 1 ? 2 : -1;
+          const Tensor row = side.select(0, slot / 16).select(0, head).select(0, slot % 16);
+          const Tensor wanted = token < 0 ? Tensor::zeros({5}, dtype) : x.select(0, token).select(0, head);
           EXPECT_TRUE(same_bits(row, wanted)) << "slot " << slot << ", head " << head;
         }
       }
@@ -231,40 +283,69 @@ TEST(KvAppend, WritesTheSlotsAndNothingElse) {
   }
 }
 
+TEST(KvAppend, QuantisesARowByItsLargestElement) {
+  const KvPages pages = zero_pages(DType::i8);
+  const std::vector<float> row{-2.54f, 0.03f, 0.01f, 2.0f, -0.0001f}, tiny{1e-31f, 0, 0, -1e-31f, 0};
+  std::vector<float> rows;
+  for (int token = 0; token < 3; ++token)
+    for (int head = 0; head < 2; ++head)
+      rows.insert(rows.end(), (head == 0 ? row : tiny).begin(), (head == 0 ? row : tiny).end());
+  const Tensor k = Tensor::of<float>(rows, {3, 2, 5});
+  kv_append(pages, k, k, two_sequences());
+  EXPECT_EQ(pages.k_scales.data<float>()[0], 2.54f / 127);
+  const std::vector<int8_t> expected{-127, 2, 0, 100, 0};  // 1.5 goes to 2 and 0.5 to 0: the even ones
+  EXPECT_TRUE(std::equal(expected.begin(), expected.end(), pages.k.data<int8_t>()));
+  EXPECT_EQ(pages.v_scales.data<float>()[16], 0.0f) << "below 2^-100 a row is zero";
+  EXPECT_EQ(pages.k.select(0, 0).select(0, 1).data<int8_t>()[0], 0);
+}
+
 TEST(KvAppend, RejectsWhatDoesNotFit) {
-  const Tensor pages = Tensor::zeros({3, 2, 4, 5}, DType::f32), rows = Tensor::zeros({1, 2, 5}, DType::f32);
-  const auto slot = [](int64_t value) { return Tensor::of<int64_t>(std::vector<int64_t>{value}, {1}); };
-  EXPECT_NO_THROW(kv_append(pages, pages.clone(), rows, rows, slot(11)));
-  EXPECT_THROW(kv_append(pages, pages.clone(), rows, rows, slot(12)), ShapeError);
-  EXPECT_THROW(kv_append(pages, pages.clone(), rows, rows, slot(-1)), ShapeError);
-  EXPECT_THROW(kv_append(pages, pages.clone(), rows, rows, i32({0})), ShapeError);
-  EXPECT_THROW(kv_append(pages, pages.clone(), rows, Tensor::zeros({1, 1, 5}, DType::f32), slot(0)), ShapeError);
-  EXPECT_THROW(kv_append(pages, pages.clone(), rows, Tensor::zeros({1, 2, 5}, DType::bf16), slot(0)), ShapeError);
-  EXPECT_THROW(kv_append(pages, Tensor::zeros({3, 2, 8, 5}, DType::f32), rows, rows, slot(0)), ShapeError);
+  const Tensor rows = Tensor::zeros({3, 2, 5}, DType::f32);
+  const KvPages pages = zero_pages(DType::f32);
+  EXPECT_NO_THROW(kv_append(pages, rows, rows, two_sequences()));
+  const auto rejected = [&](const KvPages& to, const Tensor& k, const Tensor& v, const PagedBatch& batch) {
+    EXPECT_THROW(kv_append(to, k, v, batch), ShapeError);
+  };
+  rejected(pages, rows, Tensor::zeros({3, 1, 5}, DType::f32), two_sequences());
+  rejected(pages, rows, Tensor::zeros({3, 2, 5}, DType::bf16), two_sequences());
+  rejected(pages, Tensor::zeros({2, 2, 5}, DType::f32), rows, two_sequences());
+  rejected(zero_pages(DType::f32, 8), rows, rows, two_sequences());
+  rejected({pages.k, Tensor::zeros({3, 2, 8, 5}, DType::f32), {}, {}}, rows, rows, two_sequences());
+  rejected({pages.k, pages.v.slice(0, 0, 2), {}, {}}, rows, rows, two_sequences());
+  KvPages no_scales = zero_pages(DType::i8);
+  no_scales.v_scales = {};
+  rejected(no_scales, rows, rows, two_sequences());
 }
 
 TEST(KvCopyPages, CopiesInOrder) {
   RandomStream random(6, RandomPurpose::test);
-  const Tensor k_pages = random_tensor(random, {4, 2, 4, 3}, DType::bf16),
-               v_pages = random_tensor(random, {4, 2, 4, 3}, DType::bf16);
-  const Tensor k_before = k_pages.clone(), v_before = v_pages.clone();
-  kv_copy_pages(k_pages, v_pages, i32({0, 1, 2}), i32({1, 3, 2}));  // page 1's new content goes on to 3
-  for (const auto& [pages, before] : {std::pair{k_pages, k_before}, std::pair{v_pages, v_before}}) {
-    for (const auto& [page, source] : {std::pair{0, 0}, {1, 0}, {2, 2}, {3, 0}})
-      EXPECT_TRUE(same_bits(pages.select(0, page), before.select(0, source))) << "page " << page;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i8}) {
+    const auto make = [&] { return random_tensor(random, {4, 2, 4, 3}, dtype); };
+    KvPages pages{make(), make(), {}, {}};
+    if (dtype == DType::i8)
+      pages.k_scales = random_tensor(random, {4, 2, 4}, DType::f32), pages.v_scales = pages.k_scales.clone();
+    const KvPages before{pages.k.clone(), pages.v.clone(), {}, {}};
+    const Tensor scales_before = dtype == DType::i8 ? pages.k_scales.clone() : Tensor{};
+    kv_copy_pages(pages, i32({0, 1, 2}), i32({1, 3, 2}));  // page 1's new content goes on to 3
+    for (const auto& [page, source] : {std::pair{0, 0}, {1, 0}, {2, 2}, {3, 0}}) {
+      EXPECT_TRUE(same_bits(pages.k.select(0, page), before.k.select(0, source))) << "page " << page;
+      EXPECT_TRUE(same_bits(pages.v.select(0, page), before.v.select(0, source))) << "page " << page;
+      if (dtype != DType::i8) continue;
+      EXPECT_TRUE(same_bits(pages.k_scales.select(0, page), scales_before.select(0, source)));
+      EXPECT_TRUE(same_bits(pages.v_scales.select(0, page), scales_before.select(0, source)));
+    }
+    EXPECT_THROW(kv_copy_pages(pages, i32({4}), i32({0})), ShapeError);
+    EXPECT_THROW(kv_copy_pages(pages, i32({0}), i32({-1})), ShapeError);
+    EXPECT_THROW(kv_copy_pages(pages, i32({0, 1}), i32({2})), ShapeError);
   }
-  EXPECT_THROW(kv_copy_pages(k_pages, v_pages, i32({4}), i32({0})), ShapeError);
-  EXPECT_THROW(kv_copy_pages(k_pages, v_pages, i32({0}), i32({-1})), ShapeError);
-  EXPECT_THROW(kv_copy_pages(k_pages, v_pages, i32({0, 1}), i32({2})), ShapeError);
 }
 
 // A valid call of two sequences, to be spoilt one argument at a time.
 struct PagedCall {
   Tensor out = Tensor::zeros({3, 4, 8}, DType::f32), q = Tensor::zeros({3, 4, 8}, DType::f32);
-  Tensor k_pages = Tensor::zeros({6, 2, 16, 8}, DType::f32), v_pages = Tensor::zeros({6, 2, 16, 8}, DType::f32);
-  Tensor block_table = i32({5, 1, 0, -1}).view({2, 2}), cu_seqlens = i32({0, 1, 3}), context_lens = i32({32, 2});
+  KvPages pages{Tensor::zeros({3, 2, 16, 8}, DType::f32), Tensor::zeros({3, 2, 16, 8}, DType::f32), {}, {}};
   AttentionParams params;
-  void run() const { paged_attention(out, q, k_pages, v_pages, block_table, cu_seqlens, context_lens, params); }
+  void run() const { paged_attention(out, q, pages, two_sequences(), params); }
 };
 
 template <class Change>
@@ -276,23 +357,18 @@ void expect_rejected(const char* what, Change change) {
 
 TEST(PagedAttention, RejectsWhatDoesNotFit) {
   EXPECT_NO_THROW(PagedCall{}.run());
-  expect_rejected("a page past the cache", [](PagedCall& c) { c.block_table = i32({5, 6, 0, -1}).view({2, 2}); });
-  expect_rejected("a page below 0", [](PagedCall& c) { c.block_table = i32({5, -1, 0, -1}).view({2, 2}); });
-  expect_rejected("more keys than pages", [](PagedCall& c) { c.context_lens = i32({33, 2}); });
-  expect_rejected("fewer keys than new tokens", [](PagedCall& c) { c.context_lens = i32({32, 1}); });
-  expect_rejected("falling cu_seqlens", [](PagedCall& c) { c.cu_seqlens = i32({0, 4, 3}); });
-  expect_rejected("cu_seqlens that ends early", [](PagedCall& c) { c.cu_seqlens = i32({0, 1, 2}); });
-  expect_rejected("cu_seqlens of other sequences", [](PagedCall& c) { c.cu_seqlens = i32({0, 3}); });
-  expect_rejected("a page size that does not divide a chunk", [](PagedCall& c) {
-    c.k_pages = c.v_pages = Tensor::zeros({6, 2, 48, 8}, DType::f32);
-  });
-  expect_rejected("another head size", [](PagedCall& c) {
-    c.k_pages = c.v_pages = Tensor::zeros({6, 2, 16, 4}, DType::f32);
-  });
-  expect_rejected("heads that are no multiple", [](PagedCall& c) {
-    c.k_pages = c.v_pages = Tensor::zeros({6, 3, 16, 8}, DType::f32);
-  });
-  expect_rejected("another dtype", [](PagedCall& c) { c.k_pages = Tensor::zeros({6, 2, 16, 8}, DType::bf16); });
+  const auto both = [](PagedCall& c, const Shape& shape, DType dtype = DType::f32) {
+    c.pages.k = c.pages.v = Tensor::zeros(shape, dtype);
+  };
+  expect_rejected("other tokens", [](PagedCall& c) { c.q = c.out = Tensor::zeros({2, 4, 8}, DType::f32); });
+  expect_rejected("fewer pages than the batch", [&](PagedCall& c) { both(c, {2, 2, 16, 8}); });
+  expect_rejected("another page size than the batch", [&](PagedCall& c) { both(c, {3, 2, 32, 8}); });
+  expect_rejected("a page size that does not divide a chunk", [&](PagedCall& c) { both(c, {3, 2, 48, 8}); });
+  expect_rejected("another head size", [&](PagedCall& c) { both(c, {3, 2, 16, 4}); });
+  expect_rejected("heads that are no multiple", [&](PagedCall& c) { both(c, {3, 3, 16, 8}); });
+  expect_rejected("i8 without scales", [&](PagedCall& c) { both(c, {3, 2, 16, 8}, DType::i8); });
+  expect_rejected("f64 pages of f32 queries", [&](PagedCall& c) { both(c, {3, 2, 16, 8}, DType::f64); });
+  expect_rejected("another dtype of out", [](PagedCall& c) { c.out = Tensor::zeros({3, 4, 8}, DType::bf16); });
   expect_rejected("a negative window", [](PagedCall& c) { c.params.window = -1; });
 }
 

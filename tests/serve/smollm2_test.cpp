@@ -60,13 +60,11 @@ std::vector<float> prefill_logprobs(const nn::Transformer& model, const Ids& seq
   const int64_t pages = (length + 15) / 16;
   const nn::KvCache cache(model.config(), model.dtype(), pages);
   Ids block_table(static_cast<size_t>(pages));
-  std::vector<int64_t> slots(sequence.size());
   for (int64_t i = 0; i < pages; ++i) block_table[static_cast<size_t>(i)] = static_cast<int32_t>(pages - 1 - i);  // any order
-  for (int64_t i = 0; i < length; ++i) slots[static_cast<size_t>(i)] = int64_t{block_table[static_cast<size_t>(i / 16)]} * 16 + i % 16;
   const nn::TokenBatch batch = nn::make_token_batch(sequence, std::span(&length, 1));
   nn::PagedAttention attention(model.config(), cache,
                                {batch.layout.cu_seqlens, Tensor::of<int32_t>(std::span(&length, 1), {1}),
-                                Tensor::of<int32_t>(block_table, {1, pages}), Tensor::of<int64_t>(slots, {length})});
+                                Tensor::of<int32_t>(block_table, {1, pages}), cache.shape()});
   const Tensor logits = model.logits(model.forward(batch, attention).value());
   Ids targets(sequence.begin() + 1, sequence.end());
   targets.push_back(0);
