@@ -6,19 +6,21 @@
 #include <array>
 #include <cstdint>
 
+#include "core/philox.h"
+
 namespace lathe {
 
 using PhiloxCounter = std::array<uint32_t, 4>;
 using PhiloxKey = std::array<uint32_t, 2>;
 
 constexpr PhiloxCounter philox4x32_10(PhiloxCounter counter, PhiloxKey key) {
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = uint64_t{0xD2511F53u} * counter[0];
-    const uint64_t product1 = uint64_t{0xCD9E8D57u} * counter[2];
+  for (int round = 0; round < Philox::rounds; ++round) {
+    const uint64_t product0 = uint64_t{Philox::multiplier[0]} * counter[0];
+    const uint64_t product1 = uint64_t{Philox::multiplier[1]} * counter[2];
     counter = {static_cast<uint32_t>(product1 >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(product1),
                static_cast<uint32_t>(product0 >> 32) ^ counter[3] ^ key[1], static_cast<uint32_t>(product0)};
-    key[0] += 0x9E3779B9u;
-    key[1] += 0xBB67AE85u;
+    key[0] += Philox::increment[0];
+    key[1] += Philox::increment[1];
   }
   return counter;
 }
@@ -26,13 +28,19 @@ constexpr PhiloxCounter philox4x32_10(PhiloxCounter counter, PhiloxKey key) {
 // What a stream of numbers is for: two purposes never share numbers.
 enum class RandomPurpose : uint32_t { init = 1, dropout = 2, sampling = 3, shuffle = 4, dataset = 5, test = 6 };
 
-// The four numbers at (step, position) of a purpose; step and position are up to 2^48 and 2^48.
+// What is counted: (step, position) of a purpose; both are up to 2^48.
+constexpr PhiloxCounter philox_counter(RandomPurpose purpose, uint64_t step, uint64_t position) {
+  return {static_cast<uint32_t>(position),
+          static_cast<uint32_t>((position >> 32) & 0xffffu) | (static_cast<uint32_t>(step >> 32) << 16),
+          static_cast<uint32_t>(step), static_cast<uint32_t>(purpose)};
+}
+constexpr PhiloxKey philox_key(uint64_t seed) {
+  return {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
+}
+
+// The four numbers at (step, position) of a purpose.
 constexpr PhiloxCounter random_bits(uint64_t seed, RandomPurpose purpose, uint64_t step, uint64_t position) {
-  const PhiloxCounter counter = {static_cast<uint32_t>(position),
-                                 static_cast<uint32_t>((position >> 32) & 0xffffu) |
-                                     (static_cast<uint32_t>(step >> 32) << 16),
-                                 static_cast<uint32_t>(step), static_cast<uint32_t>(purpose)};
-  return philox4x32_10(counter, {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  return philox4x32_10(philox_counter(purpose, step, position), philox_key(seed));
 }
 
 // [0, 1) with 24 bits, and a standard normal from two words (Box–Muller).

@@ -1,19 +1,21 @@
-#include "kernels/dropout/dropout.h"
-
+// dropout: against the f64 reference on every device and instruction set, its definition element by element, and what it must
+// refuse.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "core/error.h"
 #include "core/random.h"
-#include "core/thread_pool.h"
 #include "kernels/copy/copy.h"
+#include "tests/kernels/dropout_cases.h"
+#include "tests/support/kernel_checks.h"
 
 namespace lathe::kernels {
 namespace {
+
+LATHE_CHECK_OPERATIONS(testing::dropout_operations());
 
 Tensor i32(std::vector<int32_t> values) {
   return Tensor::of(std::span<const int32_t>(values), Shape{static_cast<int64_t>(values.size())});
@@ -65,21 +67,6 @@ TEST(Dropout, KeepsTheExpectedShareAndDiffersByStepStreamAndSeed) {
   EXPECT_NE(kept(other), mask);
 }
 
-TEST(Dropout, ASampleIsDroppedAlikeInAnyBatchAndByAnyThreads) {
-  constexpr int64_t columns = 33, first = 40, second = 25;
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
-    const Tensor both = ones(first + second, columns, dtype), alone = ones(second, columns, dtype);
-    const int before = thread_count();
-    set_thread_count(3);
-    dropout(both, both, i32({0, first, first + second}), i32({1, 2}), params);
-    set_thread_count(1);
-    dropout(alone, alone, i32({0, second}), i32({2}), params);
-    set_thread_count(before);
-    const Tensor part = both.slice(0, first, first + second);
-    EXPECT_EQ(std::memcmp(part.raw(), alone.raw(), static_cast<size_t>(alone.nbytes())), 0) << name_of(dtype);
-  }
-}
-
 TEST(Dropout, RefusesWhatItCannotNumber) {
   const Tensor x = ones(4, 3, DType::f32);
   DropoutParams all = params;
@@ -89,6 +76,9 @@ TEST(Dropout, RefusesWhatItCannotNumber) {
   EXPECT_THROW(dropout(x, x, i32({0, 4}), i32({0, 1}), params), ShapeError);
   EXPECT_THROW(dropout(x, x, i32({0, 4}), i32({65536}), params), ShapeError);
   EXPECT_THROW(dropout(x, x, i32({0, 4}), i32({-1}), params), ShapeError);
+  EXPECT_THROW(dropout(x, x, i32({1, 4}), i32({0}), params), ShapeError);
+  const Tensor wide = ones(1, 65537, DType::f32);
+  EXPECT_THROW(dropout(wide, wide, i32({0, 1}), i32({0}), params), ShapeError);
 }
 
 }  // namespace
