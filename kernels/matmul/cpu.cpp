@@ -1,5 +1,7 @@
 // The product's loops: slabs of a panel that stay in the second-level cache, tiles of rows that stay in registers.
 #include "kernels/matmul/cpu_pack.h"
+#include "kernels/matmul/cpu_quantized.h"
+#include "kernels/matmul/cpu_steps.h"
 #include "kernels/matmul/gemm.h"
 #include "kernels/simd/transpose.h"
 
@@ -16,88 +18,6 @@ using gemm::RightLayout;
 using gemm::units_of;
 
 constexpr int max_rows = gemm::tile_rows(Isa::LATHE_ISA);
-constexpr int panel_vectors = panel_width / lanes;
-
-// A stretch of the reduced index: words of the tile and of the panel.
-struct Stretch {
-  const uint32_t* left;
-  const uint32_t* right;
-  int64_t units;
-};
-
-// Vectors of a panel that are computed side by side: what the registers hold besides the operands, and no more than
-// are wanted.
-constexpr int vectors_at_once(int rows, int wanted) {
-  const int registers = lanes == 16 ? 28 : 12;
-  int vectors = wanted;
-  while (vectors > 1 && vectors * rows > registers) vectors /= 2;
-  return vectors;
-}
-
-LATHE_INLINE Vec broadcast(const uint32_t* word) {
-  float value;
-  __builtin_memcpy(&value, word, sizeof value);
-  return splat(value);
-}
-
-template <int rows, int vectors>
-struct F32Step {
-  static constexpr int left_words = 1;
-  LATHE_INLINE void run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
-    Vec b[vectors];
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) b[j] = (Vec)load_words(right + j * lanes);
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i) {
-      const Vec a = broadcast(left + i);
-#pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) sums[i][j] = fma(a, b[j], sums[i][j]);
-    }
-  }
-};
-
-#if defined(LATHE_ISA_avx512_bf16)
-// vdpbf16ps adds the pair's two products to the sum one after the other, and takes subnormals for zero.
-template <int rows, int vectors>
-struct PairStep {
-  static constexpr int left_words = 1;
-  LATHE_INLINE void run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
-    VecU b[vectors];
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) b[j] = load_words(right + j * lanes);
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i) {
-      const __m512bh a = (__m512bh)_mm512_set1_epi32((int)left[i]);
-#pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j)
-        sums[i][j] = (Vec)_mm512_dpbf16_ps((__m512)sums[i][j], a, (__m512bh)b[j]);
-    }
-  }
-};
-#else
-// The left operand is packed as f32 already: [units][2][rows].
-template <int rows, int vectors>
-struct PairStep {
-  static constexpr int left_words = 2;
-  LATHE_INLINE void run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
-    VecU pairs[vectors];
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) pairs[j] = load_words(right + j * lanes);
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) {
-      Vec b[vectors];
-#pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) b[j] = half == 0 ? first_of_pairs(pairs[j]) : second_of_pairs(pairs[j]);
-#pragma GCC unroll 16
-      for (int i = 0; i < rows; ++i) {
-        const Vec a = broadcast(left + half * rows + i);
-#pragma GCC unroll 8
-        for (int j = 0; j < vectors; ++j) sums[i][j] = fma(a, b[j], sums[i][j]);
-      }
-    }
-  }
-};
-#endif
 
 // The first `columns` of a panel, rounded up to whole vectors; `wanted` of them fill at least as many columns.
 //
@@ -112,8 +32,7 @@ void multiply_tile(Stretch first, Stretch second, float* accumulators, bool begi
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j)
-        sums[i][j] = zero();
+      for (int j = 0; j < vectors; ++j) sums[i][j] = zero();
     const uint32_t* left = first.left;
     const uint32_t* right = first.right + column;
     for (int64_t unit = 0; unit < first.units; ++unit, left += rows * S::left_words, right += panel_width)
@@ -164,7 +83,8 @@ TileKernel kernel_for(Element element, int64_t rows, int64_t columns) {
   constexpr int half = panel_vectors / 2;
   if (columns <= half * lanes)
     return element == Element::bf16 ? kernel_for<PairStep, half>(rows) : kernel_for<F32Step, half>(rows);
-  return element == Element::bf16 ? kernel_for<PairStep, panel_vectors>(rows) : kernel_for<F32Step, panel_vectors>(rows);
+  return element == Element::bf16 ? kernel_for<PairStep, panel_vectors>(rows)
+                                  : kernel_for<F32Step, panel_vectors>(rows);
 }
 
 template <class T>
@@ -191,7 +111,8 @@ LATHE_INLINE Vec load_matrix(const Matrix& matrix, int64_t row, int64_t column, 
 }
 
 // out = scale · sums + bias + residual, in that order, rounded once.
-void write_tile(const Problem& problem, const float* accumulators, int64_t first_row, int64_t rows, int64_t first_column) {
+void write_tile(const Problem& problem, const float* accumulators, int64_t first_row, int64_t rows,
+                int64_t first_column) {
   const int64_t columns = problem.n - first_column < panel_width ? problem.n - first_column : panel_width;
   const Vec scale = splat(problem.scale);
   for (int64_t i = 0; i < rows; ++i) {
@@ -228,6 +149,8 @@ void gemm_block(const Block& block) {
   constexpr int64_t accumulator_tile = max_rows * panel_width;
   const int64_t left_words = gemm::left_words(Isa::LATHE_ISA, element);
   const int64_t units2 = block.ends ? units_of(problem.k2, element) : 0;
+  const bool fused = problem.right.layout == RightLayout::quantized && block.last_tile - block.first_tile == 1 &&
+                     block.tiling.first_row(block.last_tile) - block.tiling.first_row(block.first_tile) <= fused_rows;
 
   for (int64_t panel = block.first_panel; panel < block.last_panel; ++panel) {
     float* panel_accumulators = block.accumulators + (panel - block.first_panel) * block.accumulator_panel_stride;
@@ -241,19 +164,23 @@ void gemm_block(const Block& block) {
       const int64_t last = block.last_unit - first < gemm::slab_units ? block.last_unit : first + gemm::slab_units;
       const bool begins = block.begins && first == block.first_unit;
       const bool ends = last == block.last_unit;
-      const uint32_t* slab =
-          first == last ? nullptr
-                        : panel_slab(problem.right, element, problem.k, problem.n, panel, first, last, block.slab);
+      const uint32_t* slab = first == last || fused ? nullptr
+                                                    : panel_slab(problem.right, element, problem.k, problem.n, panel,
+                                                                 first, last, block.slab);
       for (int64_t tile = block.first_tile; tile < block.last_tile; ++tile) {
         const int64_t row = block.tiling.first_row(tile);
         const int64_t rows = block.tiling.first_row(tile + 1) - row;
         float* accumulators = panel_accumulators + (tile - block.first_tile) * accumulator_tile;
-        const Stretch one = {block.left + tile * block.left_tile_stride + (first - block.first_unit) * rows * left_words,
-                             slab, last - first};
+        const uint32_t* left =
+            block.left + tile * block.left_tile_stride + (first - block.first_unit) * rows * left_words;
         const Stretch two = {block.left2 + tile * block.left2_tile_stride, slab2, ends ? units2 : 0};
-        kernel_for(element, rows, columns)(one, two, accumulators, begins, columns);
-        if (ends && block.ends)
-          write_tile(problem, accumulators, block.row_offset + row, rows, panel * panel_width);
+        if (fused) {
+          quantized_kernel_for(problem.right.format, element, rows)({problem.right, panel, first, last, left}, two,
+                                                                    accumulators, begins, columns);
+        } else {
+          kernel_for(element, rows, columns)({left, slab, last - first}, two, accumulators, begins, columns);
+        }
+        if (ends && block.ends) write_tile(problem, accumulators, block.row_offset + row, rows, panel * panel_width);
       }
       first = last;
     } while (first < block.last_unit);

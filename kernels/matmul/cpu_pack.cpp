@@ -1,6 +1,7 @@
 // Operands of a product put into the order in which the kernel reads them: squares of words turned over in registers.
 #include "kernels/matmul/cpu_pack.h"
 
+#include "kernels/matmul/cpu_quantized.h"
 #include "kernels/simd/transpose.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -18,7 +19,9 @@ struct F32Units {
   const float* data;
   int64_t stride, k;
   static constexpr int64_t k_per_unit = 1;
-  LATHE_INLINE VecU full(const F32Units& s, int64_t row, int64_t unit) { return load_words(s.data + row * s.stride + unit); }
+  LATHE_INLINE VecU full(const F32Units& s, int64_t row, int64_t unit) {
+    return load_words(s.data + row * s.stride + unit);
+  }
   LATHE_INLINE uint32_t one(const F32Units& s, int64_t row, int64_t unit) {
     uint32_t word;
     __builtin_memcpy(&word, s.data + row * s.stride + unit, 4);
@@ -183,6 +186,24 @@ void panel_of_panels_bf16(const Right& right, int64_t n, int64_t panel, int64_t 
   }
 }
 
+// A quantised weight [k, n] read along its rows: squares of 32 × 32, dequantised and then turned over.
+void panel_of_quantized(const Right& right, Element element, int64_t panel, int64_t first, int64_t last,
+                        uint32_t* slab) {
+  constexpr int64_t square = panel_width;
+  const int64_t units = gemm::units_of(square, element);
+  uint32_t words[square * square];
+  const Right dense = {words, units, RightLayout::panels_transposed};
+  for (int64_t unit = first; unit < last; unit += units, slab += units * panel_width) {
+    dequantize_panel(right, element, unit / units, panel * square, (panel + 1) * square, words);
+    const int64_t count = last - unit < units ? last - unit : units;
+    if (element == Element::f32) {
+      panel_of_panels_f32(dense, square, 0, 0, count, slab);
+    } else {
+      panel_of_panels_bf16(dense, square, 0, 0, count, slab);
+    }
+  }
+}
+
 // ---- left operands -------------------------------------------------------------------------------------------------
 
 // Rows of the left operand lie along memory's columns: a unit's words are neighbours already.
@@ -220,11 +241,16 @@ void pack_panel(const Right& right, Element element, int64_t k, int64_t n, int64
       return f32 ? panel_of_panels_f32(right, n, panel, first, last, slab)
                  : panel_of_panels_bf16(right, n, panel, first, last, slab);
     case RightLayout::rows:
-      return f32 ? panel_of_rows(F32Units{static_cast<const float*>(right.data), right.stride, k}, n, panel, first, last,
-                                 slab)
+      return f32 ? panel_of_rows(F32Units{static_cast<const float*>(right.data), right.stride, k}, n, panel, first,
+                                 last, slab)
                  : panel_of_rows(Bf16Units{static_cast<const uint16_t*>(right.data), right.stride, k}, n, panel, first,
                                  last, slab);
     case RightLayout::plain: return panel_of_plain(right, element, k, n, panel, first, last, slab);
+    case RightLayout::quantized: {
+      const int64_t k_per_unit = f32 ? 1 : 2;
+      return dequantize_panel(right, element, panel, first * k_per_unit, last * k_per_unit, slab);
+    }
+    case RightLayout::quantized_transposed: return panel_of_quantized(right, element, panel, first, last, slab);
   }
 }
 
@@ -237,8 +263,8 @@ void gemm_pack_left(const gemm::PackLeft& args) {
     if (args.left.transposed) {
       tile_of_columns(args, row, rows, out);
     } else if (args.element == Element::f32) {
-      turn_rows(F32Units{static_cast<const float*>(args.left.data), args.left.stride, args.k}, row, rows, args.first_unit,
-                args.last_unit, out, rows);
+      turn_rows(F32Units{static_cast<const float*>(args.left.data), args.left.stride, args.k}, row, rows,
+                args.first_unit, args.last_unit, out, rows);
     } else if (gemm::left_words(Isa::LATHE_ISA, Element::bf16) == 1) {
       turn_rows(Bf16Units{static_cast<const uint16_t*>(args.left.data), args.left.stride, args.k}, row, rows,
                 args.first_unit, args.last_unit, out, rows);

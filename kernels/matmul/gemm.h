@@ -12,6 +12,7 @@
 
 #include <cstdint>
 
+#include "kernels/matmul/quantized_weight.h"
 #include "kernels/simd/dispatch.h"
 
 namespace lathe::kernels::gemm {
@@ -22,22 +23,32 @@ inline constexpr int64_t panel_width = 32;
 
 enum class Element : uint8_t { f32, bf16 };
 
-LATHE_ALWAYS_INLINE constexpr int64_t units_of(int64_t k, Element element) { return element == Element::bf16 ? (k + 1) / 2 : k; }
+LATHE_ALWAYS_INLINE constexpr int64_t units_of(int64_t k, Element element) {
+  return element == Element::bf16 ? (k + 1) / 2 : k;
+}
 
 // rows: [n][k], a dense weight. plain: [k][n]. panels: PackedWeight's. panels_transposed: PackedWeight's of a weight
-// [k, n], read along its rows.
-enum class RightLayout : uint8_t { panels, panels_transposed, rows, plain };
+// [k, n], read along its rows. quantized, quantized_transposed: QuantizedWeight's panels, in the same two ways.
+enum class RightLayout : uint8_t { panels, panels_transposed, rows, plain, quantized, quantized_transposed };
+
+// A group of QuantizedWeight's panels: scales, then codes.
+inline constexpr int64_t quantized_scale_bytes = panel_width * 4;
+LATHE_ALWAYS_INLINE constexpr int64_t quantized_group_bytes(QuantizedFormat format, int64_t group) {
+  return quantized_scale_bytes + panel_width * (format == QuantizedFormat::nf4 ? group / 2 : group);
+}
 
 struct Left {
   const void* data;
-  int64_t stride;   // elements from row to row: [m][k], or [k][m] when transposed
+  int64_t stride;  // elements from row to row: [m][k], or [k][m] when transposed
   bool transposed;
 };
 
 struct Right {
   const void* data;
-  int64_t stride;  // rows, plain: elements from row to row; panels: units of a panel
+  int64_t stride;  // rows, plain: elements from row to row; panels: units of a panel; quantized: bytes of a panel
   RightLayout layout;
+  QuantizedFormat format = QuantizedFormat::nf4;  // quantized
+  int64_t group = 0;
 };
 
 // m = rows of out, or anything else that is read and written through a pointer of either dtype.
@@ -112,7 +123,7 @@ struct Block {
   int64_t left_tile_stride;
   const uint32_t* left2;
   int64_t left2_tile_stride;
-  float* accumulators;  // [panel − first_panel][tile − first_tile][tile_rows][panel_width]
+  float* accumulators;               // [panel − first_panel][tile − first_tile][tile_rows][panel_width]
   int64_t accumulator_panel_stride;  // 0: the next panel overwrites them
   uint32_t* slab;                    // slab_units · panel_width words for panels packed on the way
   uint32_t* slab2;                   // units_of(k2) · panel_width

@@ -53,11 +53,20 @@ void check_operand(Argument argument, const Tensor& tensor) {
   check_matrix(argument, tensor, tensor.dim(0), tensor.dim(1));
 }
 
+void check_quantized(Argument argument, const QuantizedWeight& weight, int64_t rows, int64_t columns) {
+  if (!weight.defined()) argument.fail(text(rows, columns), "an undefined weight");
+  if (weight.rows() != rows || weight.columns() != columns)
+    argument.fail(text(rows, columns), "quantised " + text(weight.rows(), weight.columns()));
+  if (weight.device() != argument.device)
+    argument.fail("a weight on " + to_string(argument.device), "a quantised one on " + to_string(weight.device()));
+}
+
 void check_weight(Argument argument, WeightView weight, int64_t rows, int64_t columns, DType dtype) {
   if (weight.dense) {
     check_matrix(argument, *weight.dense, rows, columns);
     return check_dtype(argument, *weight.dense, dtype);
   }
+  if (weight.quantized) return check_quantized(argument, *weight.quantized, rows, columns);
   const PackedWeight& packed = *weight.packed;
   if (!packed.defined()) argument.fail(text(rows, columns), "an undefined weight");
   const std::string found = std::string(name_of(packed.dtype())) + text(packed.rows(), packed.columns()) + " packed";
@@ -95,8 +104,29 @@ gemm::Right right_of(const Tensor& tensor, gemm::RightLayout layout) {
 }
 gemm::Right right_of(WeightView weight, gemm::RightLayout packed_layout, gemm::RightLayout dense_layout) {
   if (weight.dense) return right_of(*weight.dense, dense_layout);
+  if (weight.quantized) {
+    const QuantizedWeight& quantized = *weight.quantized;
+    const bool transposed = packed_layout == gemm::RightLayout::panels_transposed;
+    return {quantized.panels().raw(), quantized.panels().dim(1),
+            transposed ? gemm::RightLayout::quantized_transposed : gemm::RightLayout::quantized, quantized.format(),
+            quantized.group()};
+  }
   const Element element = weight.dtype() == DType::bf16 ? Element::bf16 : Element::f32;
   return {weight.packed->panels().raw(), gemm::units_of(weight.columns(), element), packed_layout};
+}
+
+// Products with codes are for f32 and bf16 on the CPU. Elsewhere a dense weight of the operand's dtype takes the quantised one's
+// place for one product: a device's tiles read one faster than codes when there are rows enough.
+bool must_be_dequantized(WeightView weight, const Tensor& operand) {
+  if (!weight.quantized) return false;
+  return operand.device().kind != DeviceKind::cpu || operand.dtype() == DType::f16 || operand.dtype() == DType::f64;
+}
+
+Tensor dequantized(WeightView weight, const Tensor& operand) {
+  const Tensor dense =
+      Tensor::empty({weight.rows(), weight.columns()}, operand.dtype(), operand.device(), MemoryTag::workspace);
+  weight.quantized->dequantize(dense);
+  return dense;
 }
 
 }  // namespace
@@ -121,6 +151,7 @@ void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const
     check_matrix({op, "residual", device}, terms.residual, m, n);
     check_dtype_or_f32({op, "residual", device}, terms.residual, x.dtype());
   }
+  if (must_be_dequantized(weight, x)) return linear_forward(out, x, dequantized(weight, x), terms);
   if (device.kind != DeviceKind::cpu) return device::linear_forward(out, x, weight, terms);
   if (x.dtype() == DType::f16) return widened::linear_forward(out, x, weight, terms);
   if (x.dtype() == DType::f64) return reference::linear_forward(out, x, weight, terms);
@@ -150,6 +181,8 @@ void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightV
   check_matrix({op, "grad_x", device}, grad_x, m, k);
   check_dtype_or_f32({op, "grad_x", device}, grad_x, grad_out.dtype());
   check_lora({op, "lora_dt", device}, lora_dt, {op, "lora_a", device}, lora_a, m, k, true, grad_out.dtype());
+  if (must_be_dequantized(weight, grad_out))
+    return linear_input_gradient(grad_x, grad_out, dequantized(weight, grad_out), lora_dt, lora_a, accumulate);
   if (device.kind != DeviceKind::cpu)
     return device::linear_input_gradient(grad_x, grad_out, weight, lora_dt, lora_a, accumulate);
   if (grad_out.dtype() == DType::f16)

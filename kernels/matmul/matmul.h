@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "core/tensor.h"
+#include "kernels/matmul/quantized_weight.h"
 
 namespace lathe::kernels {
 
@@ -60,16 +61,20 @@ class PackedWeight {
 // the dtype already.
 PackedWeight pack_weight(const Tensor& weight, DType dtype, MemoryTag tag = MemoryTag::weights);
 
-// A weight that a product reads: packed and frozen, or dense [N, K] (packed on the fly, the same bits).
+// A weight that a product reads: packed and frozen, dense [N, K] (packed on the fly, the same bits), or quantised and frozen (the
+// bits of the weight dequantised to the dtype of the other operand).
 struct WeightView {
   WeightView(const PackedWeight& packed) : packed(&packed) {}
   WeightView(const Tensor& dense) : dense(&dense) {}
+  WeightView(const QuantizedWeight& quantized) : quantized(&quantized) {}
   const PackedWeight* packed = nullptr;
   const Tensor* dense = nullptr;
-  int64_t rows() const { return packed ? packed->rows() : dense->dim(0); }
-  int64_t columns() const { return packed ? packed->columns() : dense->dim(1); }
-  DType dtype() const { return packed ? packed->dtype() : dense->dtype(); }
-  Device device() const { return packed ? packed->device() : dense->device(); }
+  const QuantizedWeight* quantized = nullptr;
+  int64_t rows() const { return packed ? packed->rows() : dense ? dense->dim(0) : quantized->rows(); }
+  int64_t columns() const { return packed ? packed->columns() : dense ? dense->dim(1) : quantized->columns(); }
+  // Of a quantised weight f32, in which its values are exact; a product rounds them to the dtype of the other operand.
+  DType dtype() const { return packed ? packed->dtype() : dense ? dense->dtype() : DType::f32; }
+  Device device() const { return packed ? packed->device() : dense ? dense->device() : quantized->device(); }
 };
 
 // What joins the product before the one rounding. Any member may be undefined.

@@ -1,0 +1,101 @@
+// What a tile of a product does with one unit along the reduced index. For this folder's cpu*.cpp only.
+#pragma once
+
+#include "kernels/matmul/gemm.h"
+#include "kernels/simd/transpose.h"
+
+namespace lathe::kernels::LATHE_ISA {
+
+// A stretch of the reduced index: words of the tile and of the panel.
+struct Stretch {
+  const uint32_t* left;
+  const uint32_t* right;
+  int64_t units;
+};
+
+inline constexpr int panel_vectors = gemm::panel_width / lanes;
+
+// Vectors of a panel that are computed side by side: what the registers hold besides the operands, and no more than
+// are wanted.
+static constexpr int vectors_at_once(int rows, int wanted) {
+  const int registers = lanes == 16 ? 28 : 12;
+  int vectors = wanted;
+  while (vectors > 1 && vectors * rows > registers) vectors /= 2;
+  return vectors;
+}
+
+LATHE_INLINE Vec broadcast(const uint32_t* word) {
+  float value;
+  __builtin_memcpy(&value, word, sizeof value);
+  return splat(value);
+}
+
+template <int rows, int vectors>
+struct F32Step {
+  static constexpr int left_words = 1;
+  LATHE_INLINE void run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
+    VecU b[vectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) b[j] = load_words(right + j * lanes);
+    multiply(sums, left, b);
+  }
+  // The same with the panel's words in registers.
+  LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i) {
+      const Vec a = broadcast(left + i);
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) sums[i][j] = fma(a, (Vec)b[j], sums[i][j]);
+    }
+  }
+};
+
+#if defined(LATHE_ISA_avx512_bf16)
+// vdpbf16ps adds the pair's two products to the sum one after the other, and takes subnormals for zero.
+template <int rows, int vectors>
+struct PairStep {
+  static constexpr int left_words = 1;
+  LATHE_INLINE void run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
+    VecU b[vectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) b[j] = load_words(right + j * lanes);
+    multiply(sums, left, b);
+  }
+  LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; ++i) {
+      const __m512bh a = (__m512bh)_mm512_set1_epi32((int)left[i]);
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) sums[i][j] = (Vec)_mm512_dpbf16_ps((__m512)sums[i][j], a, (__m512bh)b[j]);
+    }
+  }
+};
+#else
+// The left operand is packed as f32 already: [units][2][rows].
+template <int rows, int vectors>
+struct PairStep {
+  static constexpr int left_words = 2;
+  LATHE_INLINE void run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
+    VecU pairs[vectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) pairs[j] = load_words(right + j * lanes);
+    multiply(sums, left, pairs);
+  }
+  LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&pairs)[vectors]) {
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      Vec b[vectors];
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) b[j] = half == 0 ? first_of_pairs(pairs[j]) : second_of_pairs(pairs[j]);
+#pragma GCC unroll 16
+      for (int i = 0; i < rows; ++i) {
+        const Vec a = broadcast(left + half * rows + i);
+#pragma GCC unroll 8
+        for (int j = 0; j < vectors; ++j) sums[i][j] = fma(a, b[j], sums[i][j]);
+      }
+    }
+  }
+};
+#endif
+
+}  // namespace lathe::kernels::LATHE_ISA
