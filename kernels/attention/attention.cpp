@@ -1,9 +1,12 @@
 #include "kernels/attention/attention.h"
 
 #include <algorithm>
+#include <string>
 
+#include "core/error.h"
 #include "kernels/attention/backward.h"
 #include "kernels/attention/checks.h"
+#include "kernels/attention/cuda.h"
 #include "kernels/attention/reference.h"
 #include "kernels/attention/run_tiles.h"
 #include "kernels/attention/scratch.h"
@@ -18,14 +21,18 @@ constexpr int64_t products_least = 1 << 16;
 void check_inputs(std::string_view operation, const Tensor& q, const Tensor& k, const Tensor& v,
                   const Tensor& cu_seqlens, const AttentionParams& params) {
   expect(operation, "q", q).rank(3).dtype({DType::f32, DType::bf16, DType::f16, DType::f64}).rows_contiguous();
+  expect_body(operation, "q", q);
   expect(operation, "k", k).rank(3);
-  expect_cpu(operation, q);
   expect_groups(operation, q.dim(1), k.dim(1));
   const Shape key_shape{q.dim(0), k.dim(1), q.dim(2)};
-  expect_heads(operation, "k", k, key_shape, q.dtype());
-  expect_heads(operation, "v", v, key_shape, q.dtype());
+  expect_heads(operation, "k", k, key_shape, q.dtype(), q.device());
+  expect_heads(operation, "v", v, key_shape, q.dtype(), q.device());
   expect_cu_seqlens(operation, cu_seqlens, q.dim(0));
   expect_params(operation, params);
+  if (q.device().kind != DeviceKind::cpu && q.dim(2) > attention_cuda_head_dim_most)
+    throw ShapeError(std::string(operation) + ": q expects a head size of at most " +
+                     std::to_string(attention_cuda_head_dim_most) + " on " + to_string(q.device()) + ", found " +
+                     describe(q) + "; run it on the cpu");
 }
 
 void check_lse(std::string_view operation, const Tensor& lse, const Tensor& q) {
@@ -37,6 +44,24 @@ void check_lse(std::string_view operation, const Tensor& lse, const Tensor& q) {
 }
 
 HeadRows rows_of(const Tensor& x) { return {x.raw(), x.stride(0), x.stride(1)}; }
+
+void forward_on_device(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
+                       const Tensor& cu_seqlens, const AttentionParams& params) {
+  const AttentionForwardCuda args{.dtype = q.dtype(),
+                                  .q = rows_of(q),
+                                  .k = rows_of(k),
+                                  .v = rows_of(v),
+                                  .out = rows_of(out),
+                                  .lse = lse.defined() ? lse.data<float>() : nullptr,
+                                  .lse_head = lse.defined() ? lse.stride(0) : 0,
+                                  .cu_seqlens = cu_seqlens.data<int32_t>(),
+                                  .sequences = cu_seqlens.dim(0) - 1,
+                                  .heads = q.dim(1),
+                                  .kv_heads = k.dim(1),
+                                  .head_dim = q.dim(2),
+                                  .params = params};
+  device::attention_forward_tiles(args, q.device());
+}
 
 // Which of the two ways of cutting the backward ends first: one pass makes five products a pair of tiles, two passes
 // make seven between them but leave many more pieces to share out.
@@ -87,10 +112,12 @@ void attention_forward(const Tensor& out, const Tensor& lse, const Tensor& q, co
                        const Tensor& cu_seqlens, const AttentionParams& params) {
   constexpr std::string_view operation = "attention_forward";
   check_inputs(operation, q, k, v, cu_seqlens, params);
-  expect_heads(operation, "out", out, q.shape(), q.dtype());
+  expect_heads(operation, "out", out, q.shape(), q.dtype(), q.device());
   if (lse.defined()) check_lse(operation, lse, q);
   if (q.numel() == 0) return;
   if (q.dtype() == DType::f64) return reference::attention_forward(out, lse, q, k, v, cu_seqlens, params);
+
+  if (q.device().kind != DeviceKind::cpu) return forward_on_device(out, lse, q, k, v, cu_seqlens, params);
 
   const TileCall call = tile_call(out, lse, q, k.dim(1), params);
   const auto bounds = cu_seqlens.span<int32_t>();
@@ -117,12 +144,13 @@ void attention_backward(const Tensor& grad_q, const Tensor& grad_k, const Tensor
                         const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
                         const Tensor& cu_seqlens, const AttentionParams& params) {
   constexpr std::string_view operation = "attention_backward";
+  expect_cpu(operation, q);
   check_inputs(operation, q, k, v, cu_seqlens, params);
-  expect_heads(operation, "out", out, q.shape(), q.dtype());
-  expect_heads(operation, "grad_out", grad_out, q.shape(), q.dtype());
-  expect_heads(operation, "grad_q", grad_q, q.shape(), q.dtype());
-  expect_heads(operation, "grad_k", grad_k, k.shape(), q.dtype());
-  expect_heads(operation, "grad_v", grad_v, k.shape(), q.dtype());
+  expect_heads(operation, "out", out, q.shape(), q.dtype(), q.device());
+  expect_heads(operation, "grad_out", grad_out, q.shape(), q.dtype(), q.device());
+  expect_heads(operation, "grad_q", grad_q, q.shape(), q.dtype(), q.device());
+  expect_heads(operation, "grad_k", grad_k, k.shape(), q.dtype(), q.device());
+  expect_heads(operation, "grad_v", grad_v, k.shape(), q.dtype(), q.device());
   check_lse(operation, lse, q);
   if (q.numel() == 0) return;
   if (q.dtype() == DType::f64) {

@@ -3,15 +3,10 @@
 
 #include <cstdint>
 
+#include "kernels/attention/params.h"
 #include "kernels/attention/tile.h"
 
 namespace lathe::kernels {
-
-// A tensor [T, heads, D] whose last dimension is contiguous; strides in elements.
-struct HeadRows {
-  void* data;
-  int64_t token, head;
-};
 
 struct BackwardCall {
   HeadRows grad_q, grad_k, grad_v, grad_out, q, k, v, out;

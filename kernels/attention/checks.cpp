@@ -8,9 +8,8 @@
 namespace lathe::kernels {
 
 void expect_heads(std::string_view operation, std::string_view argument, const Tensor& x, const Shape& shape,
-                  DType dtype) {
-  expect(operation, argument, x).shape(shape).dtype(dtype).rows_contiguous();
-  expect_cpu(operation, x);
+                  DType dtype, Device device) {
+  expect(operation, argument, x).shape(shape).dtype(dtype).rows_contiguous().device(device);
 }
 
 void expect_groups(std::string_view operation, int64_t heads, int64_t kv_heads) {

@@ -13,4 +13,10 @@ struct AttentionParams {
   float softcap = 0.0f;  // > 0: scores become softcap · tanh(score / softcap)
 };
 
+// A tensor [T, heads, D] whose last dimension is contiguous; strides in elements.
+struct HeadRows {
+  void* data;
+  int64_t token, head;
+};
+
 }  // namespace lathe::kernels

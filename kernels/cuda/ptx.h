@@ -29,6 +29,9 @@ inline void ldmatrix_x4_transposed(uint32_t (&registers)[4], const void* row, ::
   ::lathe::simt::load_matrices(registers, 4, row, true, where);
 }
 
+// 2^x by the special function unit, within 2 ulp; results below 2^-126 are 0.
+inline float exp2_fast(float x) { return x < -126.0f ? 0.0f : ::exp2f(x); }
+
 // c [16 × 8] += a [16 × 16] · b [16 × 8], products and sums in f32.
 inline void mma_m16n8k16_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], ::lathe::simt::Where where = ::lathe::simt::Where::current()) {
   ::lathe::simt::multiply_tiles(c, a, b, ::lathe::simt::TileElement::bf16, where);
@@ -71,6 +74,12 @@ __device__ __forceinline__ void ldmatrix_x4_transposed(uint32_t (&registers)[4],
                : "=r"(registers[0]), "=r"(registers[1]), "=r"(registers[2]), "=r"(registers[3])
                : "r"(shared_address(row))
                : "memory");
+}
+
+__device__ __forceinline__ float exp2_fast(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
 }
 
 #define LATHE_MMA(instruction, c_constraint)                                                                  \

@@ -40,12 +40,13 @@ void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, c
                      const AttentionParams& params) {
   constexpr std::string_view operation = "paged_attention";
   expect(operation, "q", q).rank(3).dtype({DType::f32, DType::bf16, DType::f16, DType::f64}).rows_contiguous();
+  expect_cpu(operation, q);
   expect_pages(operation, pages);
   expect_batch(operation, batch, pages);
   expect_groups(operation, q.dim(1), pages.k.dim(1));
   const Shape shape{batch.tokens(), q.dim(1), pages.k.dim(3)};
-  expect_heads(operation, "q", q, shape, q.dtype());
-  expect_heads(operation, "out", out, shape, q.dtype());
+  expect_heads(operation, "q", q, shape, q.dtype(), pages.k.device());
+  expect_heads(operation, "out", out, shape, q.dtype(), q.device());
   expect_params(operation, params);
   if (q.numel() == 0) return;
   if (q.dtype() == DType::f64) return reference::paged_attention(out, q, pages, batch, params);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "kernels/copy/copy.h"
 #include "tests/kernels/attention_cases.h"
 #include "tests/support/golden.h"
 #include "tests/support/kernel_checks.h"
@@ -119,6 +120,22 @@ TEST(Attention, RejectsWhatDoesNotFit) {
   expect_rejected("a negative window", [](ForwardCall& c) { c.params.window = -1; });
   expect_rejected("a softcap that is no number", [](ForwardCall& c) { c.params.softcap = NAN; });
   expect_rejected("an undefined input", [](ForwardCall& c) { c.k = Tensor{}; });
+}
+
+// More sequences than the arguments of one kernel hold (kernels/attention/cuda_sequences.cuh).
+TEST(Attention, SequencesOfOneTokenOnSimtAnswerTheirValues) {
+  constexpr int64_t tokens = 402;
+  std::vector<int32_t> bounds(tokens + 1);
+  for (size_t i = 0; i < bounds.size(); ++i) bounds[i] = static_cast<int32_t>(i);
+  std::vector<float> values(tokens * 4);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  const Device simt{DeviceKind::simt};
+  const Tensor v = Tensor::of<float>(values, {tokens, 1, 4}), on_simt = Tensor::empty(v.shape(), v.dtype(), simt);
+  copy(on_simt, v);
+  const Tensor out_on_simt = Tensor::empty(v.shape(), v.dtype(), simt), out = Tensor::empty(v.shape(), v.dtype());
+  attention_forward(out_on_simt, {}, on_simt, on_simt, on_simt, i32(bounds), {});
+  copy(out, out_on_simt);
+  for (size_t i = 0; i < values.size(); ++i) ASSERT_EQ(out.span<float>()[i], values[i]) << i;
 }
 
 TEST(Attention, NoTokensIsNoWork) {

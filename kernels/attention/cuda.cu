@@ -1,0 +1,134 @@
+// attention_forward: a block for each tile of query rows and kv head (cuda_tile.cuh).
+#include "kernels/attention/cuda.h"
+
+#include "kernels/attention/cuda_sequences.cuh"
+#include "kernels/attention/cuda_tile.cuh"
+#include "kernels/cuda/launch.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+using namespace flash;
+
+// Keys and values of one kv head, a sequence's tokens an even distance apart.
+template <class T>
+struct PackedKeys {
+  const T* k;
+  int64_t k_token;
+  const T* v;
+  int64_t v_token;
+  int head_dim;
+  bool aligned;
+
+  template <class Shape>
+  __device__ __forceinline__ void keys(Shape, T* matrix, int first, int count) const {
+    load_rows<T, Shape::D, chunk, Shape::threads>(matrix, count, head_dim, aligned,
+                                                  [&](int j) { return k + int64_t{first + j} * k_token; });
+  }
+  template <class Shape>
+  __device__ __forceinline__ void values(Shape, T* matrix, int first, int count) const {
+    load_rows<T, Shape::D, chunk, Shape::threads>(matrix, count, head_dim, aligned,
+                                                  [&](int j) { return v + int64_t{first + j} * v_token; });
+  }
+};
+
+template <class T>
+struct Forward {
+  TileCall<T> tiles;
+  const T* k;
+  int64_t k_token, k_head;
+  const T* v;
+  int64_t v_token, v_head;
+  bool keys_aligned;
+  int kv_heads;
+};
+
+template <class Shape>
+__global__ void __launch_bounds__(Shape::threads, Shape::blocks)
+    attention_forward_kernel(Forward<typename Shape::T> a, Sequences sequences) {
+  using T = typename Shape::T;
+  const int block = static_cast<int>(blockIdx.x);
+  // The last tiles of a sequence see the most keys and come first.
+  const SequencePiece piece = find_piece(sequences, sequences.pieces() - 1 - block / a.kv_heads);
+  Tile tile{.first_token = piece.start,
+            .first_position = 0,
+            .first_row = piece.index * Shape::rows,
+            .rows = Shape::rows,
+            .kv_head = block % a.kv_heads};
+  const int left = piece.length * a.tiles.group - tile.first_row;
+  if (left < tile.rows) tile.rows = left;
+  attend_tile<Shape>(a.tiles, tile,
+                     PackedKeys<T>{a.k + piece.start * a.k_token + tile.kv_head * a.k_head, a.k_token,
+                                   a.v + piece.start * a.v_token + tile.kv_head * a.v_head, a.v_token, a.tiles.head_dim,
+                                   a.keys_aligned});
+}
+
+// What nvcc 13.0 makes of them for sm_80 (-Xptxas=-v), and what a multiprocessor holds at once:
+//   16 bits  D 64: 219 registers, 36 KiB shared, 2 blocks · 96: 243, 52 KiB, 2 · 128: 255, 68 KiB, 2 · 256: 239, 99 KiB, 1
+//   f32      D 64: 163, 68 KiB, 2 · 128: 206, 116 KiB, 1 · 256: 254, 151 KiB, 1
+// On the tensor cores a warp takes two slabs of 16 rows, so that what it reads of keys and values serves 32 rows: 16 rows would
+// ask shared memory for all it gives. D = 256 has registers for one slab only.
+template <class T, int head_size, int warps, int slabs, int blocks_>
+struct ForwardShape : TileShape<T, head_size, warps, slabs> {
+  static constexpr int blocks = blocks_;
+};
+
+template <class Shape>
+void forward(const AttentionForwardCuda& args) {
+  using T = typename Shape::T;
+  const auto aligned = [](const HeadRows& x) {
+    return rows_aligned(static_cast<const T*>(x.data), x.token) && rows_aligned(static_cast<const T*>(x.data), x.head);
+  };
+  Forward<T> a{};
+  a.tiles = {static_cast<const T*>(args.q.data),
+             args.q.token,
+             args.q.head,
+             static_cast<T*>(args.out.data),
+             args.out.token,
+             args.out.head,
+             args.lse,
+             args.lse_head,
+             static_cast<int>(args.head_dim),
+             static_cast<int>(args.heads / args.kv_heads),
+             aligned(args.q),
+             aligned(args.out),
+             score_rule(args.params)};
+  a.k = static_cast<const T*>(args.k.data), a.k_token = args.k.token, a.k_head = args.k.head;
+  a.v = static_cast<const T*>(args.v.data), a.v_token = args.v.token, a.v_head = args.v.head;
+  a.keys_aligned = aligned(args.k) && aligned(args.v);
+  a.kv_heads = static_cast<int>(args.kv_heads);
+  const auto tiles_of = [&](int length) { return (length * a.tiles.group + Shape::rows - 1) / Shape::rows; };
+  for_each_launch(args.cu_seqlens, args.sequences, tiles_of, [&](const Sequences& sequences) {
+    const LaunchConfig config{.name = "attention_forward",
+                              .grid = dim3(static_cast<unsigned>(sequences.pieces() * a.kv_heads)),
+                              .block = dim3(Shape::threads),
+                              .shared_bytes = Shape::shared_bytes};
+    launch(config, attention_forward_kernel<Shape>, a, sequences);
+  });
+}
+
+// All instances. Head sizes between them take the next one's, their rows filled up with zeros.
+template <class T>
+void forward_16_bits(const AttentionForwardCuda& args) {
+  if (args.head_dim <= 64) return forward<ForwardShape<T, 64, 4, 2, 2>>(args);
+  if (args.head_dim <= 96) return forward<ForwardShape<T, 96, 4, 2, 2>>(args);
+  if (args.head_dim <= 128) return forward<ForwardShape<T, 128, 4, 2, 2>>(args);
+  return forward<ForwardShape<T, 256, 4, 1, 2>>(args);
+}
+void forward_f32(const AttentionForwardCuda& args) {
+  if (args.head_dim <= 64) return forward<ForwardShape<float, 64, 4, 1, 2>>(args);
+  if (args.head_dim <= 128) return forward<ForwardShape<float, 128, 4, 1, 1>>(args);
+  return forward<ForwardShape<float, 256, 1, 1, 1>>(args);  // more warps' queries do not fit beside the keys
+}
+
+}  // namespace
+
+void attention_forward_tiles(const AttentionForwardCuda& args) {
+  switch (args.dtype) {
+    case DType::bf16: return forward_16_bits<bf16_t>(args);
+    case DType::f16: return forward_16_bits<f16_t>(args);
+    default: return forward_f32(args);
+  }
+}
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

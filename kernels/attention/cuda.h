@@ -1,0 +1,27 @@
+// The CUDA bodies of attention.h. Pointers are device memory unless said otherwise.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "kernels/attention/params.h"
+#include "kernels/cuda/dispatch.h"
+
+namespace lathe::kernels {
+
+inline constexpr int64_t attention_cuda_head_dim_most = 256;
+
+struct AttentionForwardCuda {
+  DType dtype;  // f32 | bf16 | f16
+  HeadRows q, k, v, out;
+  float* lse;  // [heads][T], lse_head apart; null: not wanted
+  int64_t lse_head;
+  const int32_t* cu_seqlens;  // on the host
+  int64_t sequences;
+  int64_t heads, kv_heads, head_dim;
+  AttentionParams params;
+};
+
+}  // namespace lathe::kernels
+
+LATHE_CUDA_BODY(attention_forward_tiles, AttentionForwardCuda)
