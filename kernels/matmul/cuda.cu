@@ -3,8 +3,8 @@
 #include "kernels/matmul/cuda.h"
 
 #include "kernels/cuda/bounds.h"
+#include "kernels/matmul/cuda_dense.cuh"
 #include "kernels/matmul/cuda_epilogue.cuh"
-#include "kernels/matmul/cuda_tile.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -42,47 +42,48 @@ struct Product {
 
 // Stages from the first pair along its k, then from the second.
 template <class Shape, ProductLayout layout, class T>
-struct DenseSource {
+class DenseSource {
+ public:
   using LeftTile = OperandTile<Shape::m, left_fastest(layout)>;
   using RightTile = OperandTile<Shape::n, right_fastest(layout)>;
-  const Product<T>& p;
-  int64_t first_row, first_column;
-  int first_steps;
 
-  __device__ __forceinline__ void begin(int step, T* left, T* right) const {
-    const bool second = step >= first_steps;
-    const Pair<T>& pair = second ? p.pairs[1] : p.pairs[0];
-    const int64_t first_k = int64_t{second ? step - first_steps : step} * tile_k;
-    load_dense_tile<Shape, LeftTile>(left, pair.left, p.aligned, first_row, p.epilogue.m, first_k, pair.k);
-    load_dense_tile<Shape, RightTile>(right, pair.right, p.aligned, first_column, p.epilogue.n, first_k, pair.k);
+  __device__ __forceinline__ DenseSource(const Product<T>& p, const Pair<T>& first, int64_t first_row,
+                                         int64_t first_column)
+      : p_(p), first_row_(first_row), first_column_(first_column), first_steps_(tiles_along(first.k)) {
+    start(first_steps_ > 0 ? first : p.pairs[1]);
+  }
+  __device__ __forceinline__ int steps() const { return first_steps_ + tiles_along(p_.pairs[1].k); }
+
+  __device__ __forceinline__ void begin(int step, T* left, T* right) {
+    if (step == first_steps_) start(p_.pairs[1]);
+    left_.read(left);
+    right_.read(right);
   }
   __device__ __forceinline__ void end(int, T*, T*) const {}
-};
 
-template <class Shape, class T>
-__device__ __forceinline__ void finish_tile(const Epilogue<T>& epilogue, const TileSums<Shape>& sums, int64_t first_row,
-                                            int64_t first_column) {
-  const int64_t row = first_row + first_row_in_tile<Shape>(), column = first_column + first_column_in_tile<Shape>();
-  LATHE_UNROLL
-  for (int i = 0; i < Shape::left_fragments; ++i) {
-    LATHE_UNROLL
-    for (int j = 0; j < Shape::right_fragments; ++j) {
-      finish_two(epilogue, row + i * 16, column + j * 8, sums.at[i][j][0], sums.at[i][j][1]);
-      finish_two(epilogue, row + i * 16 + 8, column + j * 8, sums.at[i][j][2], sums.at[i][j][3]);
-    }
+ private:
+  __device__ __forceinline__ void start(const Pair<T>& pair) {
+    left_.start(pair.left, p_.aligned, first_row_, p_.epilogue.m, pair.k);
+    right_.start(pair.right, p_.aligned, first_column_, p_.epilogue.n, pair.k);
   }
-}
+
+  const Product<T>& p_;
+  int64_t first_row_, first_column_;
+  int first_steps_;
+  DenseReader<Shape, LeftTile, T> left_;
+  DenseReader<Shape, RightTile, T> right_;
+};
 
 template <class Shape, ProductLayout layout, class T>
 __global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once) product_kernel(Product<T> p) {
   using Source = DenseSource<Shape, layout, T>;
   T* pipeline = dynamic_shared<T>();
-  Source source{p, 0, 0, tiles_along(p.pairs[0].k)};
-  find_tile<Shape>(p.epilogue.m, p.epilogue.n, source.first_row, source.first_column);
+  int64_t first_row, first_column;
+  find_tile<Shape>(p.epilogue.m, p.epilogue.n, first_row, first_column);
+  Source source(p, p.pairs[0], first_row, first_column);
   TileSums<Shape> sums;
-  multiply_tiles<Shape, typename Source::LeftTile, typename Source::RightTile>(
-      sums, pipeline, source.first_steps + tiles_along(p.pairs[1].k), source);
-  finish_tile(p.epilogue, sums, source.first_row, source.first_column);
+  multiply_tiles<Shape, typename Source::LeftTile, typename Source::RightTile>(sums, pipeline, source.steps(), source);
+  finish_tile(p.epilogue, sums, pipeline, first_row, first_column);
 }
 
 // The gradient of a weight: a sum for each sequence, from zero, added to the total that lies in out. What a block adds for the
@@ -97,16 +98,14 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once)
   for (int s = 0; s < bounds.count; ++s) {
     const int64_t begin = bounds.at[s], tokens = bounds.at[s + 1] - begin;
     if (tokens == 0) continue;
-    Product<T> part = p;
-    part.pairs[0].left.data += begin * p.pairs[0].left.stride;
-    part.pairs[0].right.data += begin * p.pairs[0].right.stride;
-    part.pairs[0].k = tokens;
-    Source source{part, first_row, first_column, tiles_along(tokens)};
+    const DenseOperand<T>&left = p.pairs[0].left, &right = p.pairs[0].right;
+    const Pair<T> part{
+        {left.data + begin * left.stride, left.stride}, {right.data + begin * right.stride, right.stride}, tokens};
+    Source source(p, part, first_row, first_column);
     TileSums<Shape> sums;
-    multiply_tiles<Shape, typename Source::LeftTile, typename Source::RightTile>(sums, pipeline, source.first_steps,
+    multiply_tiles<Shape, typename Source::LeftTile, typename Source::RightTile>(sums, pipeline, source.steps(),
                                                                                  source);
-    finish_tile(p.epilogue, sums, first_row, first_column);
-    __syncthreads();  // all are done with the stages before the next sequence fills them
+    finish_tile(p.epilogue, sums, pipeline, first_row, first_column);
   }
 }
 

@@ -138,12 +138,9 @@ __device__ __forceinline__ Sums multiply_tiles(const Product& p, int64_t first_r
 
 __device__ __forceinline__ void finish_tile(const Epilogue<float>& epilogue, const Sums& sums, int64_t first_row,
                                             int64_t first_column) {
-  const int64_t row = first_row + threadIdx.x / 16 * 4, column = first_column + threadIdx.x % 16 * 4;
   LATHE_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    finish_two(epilogue, row + i, column, sums.at[i][0], sums.at[i][1]);
-    finish_two(epilogue, row + i, column + 2, sums.at[i][2], sums.at[i][3]);
-  }
+  for (int i = 0; i < 4; ++i)
+    finish(epilogue, first_row + threadIdx.x / 16 * 4 + i, first_column + threadIdx.x % 16 * 4, sums.at[i]);
 }
 
 __global__ void __launch_bounds__(threads, 2) product_f32_kernel(Product p) {

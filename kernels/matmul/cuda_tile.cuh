@@ -65,6 +65,8 @@ struct TileShape {
   static constexpr int stage_elements = (m + n) * tile_k;
   static constexpr int shared_bytes = stages * stage_elements * 2;
   static constexpr int left_fragments = warp_m / 16, right_fragments = warp_n / 8;
+  // A multiprocessor has 164 KB, of which each block takes one more; __launch_bounds__ sees to the registers.
+  static_assert(blocks_at_once * (shared_bytes + (1 << 10)) <= 164 << 10);
 };
 
 template <class Shape>
@@ -93,88 +95,127 @@ __device__ __forceinline__ void multiply_fragments(f16_t, float (&c)[4], const u
   mma_m16n8k16_f16(c, a, b);
 }
 
-// Rows [row, row + 16) × k [16 step, 16 step + 16): rows 0–7 and 8–15 of the first eight k, then of the second.
-template <class Tile, class T>
-__device__ __forceinline__ void load_left_fragment(uint32_t (&a)[4], const T* tile, int row, int step, int lane) {
-  if constexpr (Tile::fastest == Fastest::k) {
-    ldmatrix_x4(a, tile + Tile::place(row + lane % 16, 2 * step + lane / 16));
-  } else {
-    ldmatrix_x4_transposed(a, tile + Tile::place(16 * step + lane / 16 * 8 + lane % 8, row / 8 + lane / 8 % 2));
+// Where a lane reads fragments of a tile: its place is worked out once, and what differs from fragment to fragment is a number of
+// whole lines and a bit of the piece, both known when compiling.
+template <class Tile>
+class FragmentPlace {
+ public:
+  __device__ __forceinline__ FragmentPlace(int line, int piece)
+      : lines_(line * Tile::line_elements), piece_(Tile::place(line, piece) - lines_) {}
+  // `lines` more (a multiple of eight, which keeps the swap), and `piece` more, whose bits the lane's own piece lacks.
+  __device__ __forceinline__ int at(int lines, int piece) const {
+    return lines_ + lines * Tile::line_elements + (piece_ ^ (piece * piece_elements));
   }
-}
 
-// Two column fragments at once: k 0–7 and 8–15 of columns [row, row + 8), then of the next eight.
-template <class Tile, class T>
-__device__ __forceinline__ void load_right_fragments(uint32_t (&first)[2], uint32_t (&second)[2], const T* tile,
-                                                     int row, int step, int lane) {
-  uint32_t both[4];
-  if constexpr (Tile::fastest == Fastest::k) {
-    ldmatrix_x4(both, tile + Tile::place(row + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2));
-  } else {
-    ldmatrix_x4_transposed(both, tile + Tile::place(16 * step + lane / 8 % 2 * 8 + lane % 8, row / 8 + lane / 16));
-  }
-  first[0] = both[0], first[1] = both[1];
-  second[0] = both[2], second[1] = both[3];
-}
-
-// The fragments of one step of sixteen along k. A warp that has eight columns only takes two steps' right fragments at once.
-template <class Shape>
-struct Fragments {
-  uint32_t left[Shape::left_fragments][4];
-  uint32_t right[Shape::right_fragments][2];
+ private:
+  int lines_, piece_;
 };
 
-template <class Shape, class LeftTile, class RightTile, class T>
-__device__ __forceinline__ void load_fragments(Fragments<Shape>& now, Fragments<Shape>& next, const T* left,
-                                               const T* right, int step, int warp_row, int warp_column, int lane) {
-  LATHE_UNROLL
-  for (int i = 0; i < Shape::left_fragments; ++i)
-    load_left_fragment<LeftTile>(now.left[i], left, warp_row + i * 16, step, lane);
-  if constexpr (Shape::right_fragments > 1) {
-    LATHE_UNROLL
-    for (int j = 0; j < Shape::right_fragments; j += 2)
-      load_right_fragments<RightTile>(now.right[j], now.right[j + 1], right, warp_column + j * 8, step, lane);
-  } else if (step % 2 == 0) {
-    uint32_t both[4];
-    if constexpr (RightTile::fastest == Fastest::k) {
-      ldmatrix_x4(both, right + RightTile::place(warp_column + lane % 8, 2 * step + lane / 8));
+// Fragments of the left operand of a warp whose rows start at `row`. Fragment i of a step has 16 rows × 16 k: rows 0–7 and
+// 8–15 of the first eight k, then of the second.
+template <class Tile>
+class LeftFragments {
+ public:
+  __device__ __forceinline__ LeftFragments(int row, int lane)
+      : place_(along_k ? FragmentPlace<Tile>(row + lane % 16, lane / 16)
+                       : FragmentPlace<Tile>(lane / 16 * 8 + lane % 8, row / 8 + lane / 8 % 2)) {}
+  template <class T>
+  __device__ __forceinline__ void load(uint32_t (&a)[4], const T* tile, int i, int step) const {
+    if constexpr (along_k) {
+      ldmatrix_x4(a, tile + place_.at(16 * i, 2 * step));
     } else {
-      ldmatrix_x4_transposed(both, right + RightTile::place(16 * step + lane, warp_column / 8));
+      ldmatrix_x4_transposed(a, tile + place_.at(16 * step, 2 * i));
     }
-    now.right[0][0] = both[0], now.right[0][1] = both[1];
-    next.right[0][0] = both[2], next.right[0][1] = both[3];
   }
-}
 
-// sums += a stage's left · right. The next step's fragments are asked for before this step's products, so that the tensor cores
-// do not wait for shared memory.
-template <class Shape, class LeftTile, class RightTile, class T>
-__device__ __forceinline__ void multiply_stage(TileSums<Shape>& sums, const T* left, const T* right) {
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = threadIdx.x % 32;
-  const int warp_row = warp / Shape::warps_along_n * Shape::warp_m,
-            warp_column = warp % Shape::warps_along_n * Shape::warp_n;
-  constexpr int steps = tile_k / 16;
-  constexpr bool ahead = Shape::right_fragments > 1;  // otherwise the fragments in hand are those of two steps already
-  Fragments<Shape> fragments[2];
-  load_fragments<Shape, LeftTile, RightTile>(fragments[0], fragments[1], left, right, 0, warp_row, warp_column, lane);
-  LATHE_UNROLL
-  for (int step = 0; step < steps; ++step) {
-    Fragments<Shape>&now = fragments[step % 2], &next = fragments[(step + 1) % 2];
-    if (ahead && step + 1 < steps)
-      load_fragments<Shape, LeftTile, RightTile>(next, now, left, right, step + 1, warp_row, warp_column, lane);
-    LATHE_UNROLL
-    for (int i = 0; i < Shape::left_fragments; ++i) {
-      LATHE_UNROLL
-      for (int j = 0; j < Shape::right_fragments; ++j)
-        multiply_fragments(T{}, sums.at[i][j], now.left[i], now.right[j]);
+ private:
+  static constexpr bool along_k = Tile::fastest == Fastest::k;
+  FragmentPlace<Tile> place_;
+};
+
+// Fragments of the right operand, 8 columns × 16 k each, from column `row` on; two at a time: k 0–7 and 8–15 of eight columns,
+// then of the next eight columns, or (`one_column`: the warp has no more) of the next step.
+template <class Tile, bool one_column>
+class RightFragments {
+ public:
+  __device__ __forceinline__ RightFragments(int row, int lane)
+      : place_(along_k ? (one_column ? FragmentPlace<Tile>(row + lane % 8, lane / 8)
+                                     : FragmentPlace<Tile>(row + lane / 16 * 8 + lane % 8, lane / 8 % 2))
+                       : (one_column ? FragmentPlace<Tile>(lane, row / 8)
+                                     : FragmentPlace<Tile>(lane / 8 % 2 * 8 + lane % 8, row / 8 + lane / 16))) {}
+  template <class T>
+  __device__ __forceinline__ void load(uint32_t (&first)[2], uint32_t (&second)[2], const T* tile, int j,
+                                       int step) const {
+    uint32_t both[4];
+    if constexpr (along_k) {
+      ldmatrix_x4(both, tile + place_.at(8 * j, 2 * step));
+    } else {
+      ldmatrix_x4_transposed(both, tile + place_.at(16 * step, j));
     }
-    if (!ahead && step + 1 < steps)
-      load_fragments<Shape, LeftTile, RightTile>(next, now, left, right, step + 1, warp_row, warp_column, lane);
+    first[0] = both[0], first[1] = both[1];
+    second[0] = both[2], second[1] = both[3];
   }
-}
+
+ private:
+  static constexpr bool along_k = Tile::fastest == Fastest::k;
+  FragmentPlace<Tile> place_;
+};
+
+// A warp's part of the products of a stage.
+template <class Shape, class LeftTile, class RightTile>
+class StageProduct {
+ public:
+  __device__ __forceinline__ StageProduct()
+      : left_(static_cast<int>(threadIdx.x) / 32 / Shape::warps_along_n * Shape::warp_m, threadIdx.x % 32),
+        right_(static_cast<int>(threadIdx.x) / 32 % Shape::warps_along_n * Shape::warp_n, threadIdx.x % 32) {}
+
+  // sums += left · right. The next step's fragments are asked for before this step's products, so that the tensor cores do not
+  // wait for shared memory.
+  template <class T>
+  __device__ __forceinline__ void add(TileSums<Shape>& sums, const T* left, const T* right) const {
+    constexpr int steps = tile_k / 16;
+    Fragments fragments[2];
+    load(fragments[0], fragments[1], left, right, 0);
+    LATHE_UNROLL
+    for (int step = 0; step < steps; ++step) {
+      Fragments &now = fragments[step % 2], &next = fragments[(step + 1) % 2];
+      if (!one_column && step + 1 < steps) load(next, now, left, right, step + 1);
+      LATHE_UNROLL
+      for (int i = 0; i < Shape::left_fragments; ++i) {
+        LATHE_UNROLL
+        for (int j = 0; j < Shape::right_fragments; ++j)
+          multiply_fragments(T{}, sums.at[i][j], now.left[i], now.right[j]);
+      }
+      if (one_column && step + 1 < steps)
+        load(next, now, left, right, step + 1);  // two steps' right fragments are in hand
+    }
+  }
+
+ private:
+  static constexpr bool one_column = Shape::right_fragments == 1;
+  struct Fragments {
+    uint32_t left[Shape::left_fragments][4];
+    uint32_t right[Shape::right_fragments][2];
+  };
+
+  template <class T>
+  __device__ __forceinline__ void load(Fragments& now, Fragments& next, const T* left, const T* right, int step) const {
+    LATHE_UNROLL
+    for (int i = 0; i < Shape::left_fragments; ++i) left_.load(now.left[i], left, i, step);
+    if constexpr (one_column) {
+      if (step % 2 == 0) right_.load(now.right[0], next.right[0], right, 0, step);
+    } else {
+      LATHE_UNROLL
+      for (int j = 0; j < Shape::right_fragments; j += 2) right_.load(now.right[j], now.right[j + 1], right, j, step);
+    }
+  }
+
+  LeftFragments<LeftTile> left_;
+  RightFragments<RightTile, one_column> right_;
+};
 
 // sums += `steps` tiles along k. `pipeline` is Shape::shared_bytes of shared memory that nobody reads or writes any more.
-// A source fills a stage:
+// A source fills a stage, each step once and in order:
 //   begin(step, left, right)   starts what can be in flight: cp.async into the stage, or loads into the source's own registers
 //   end(step, left, right)     after the products of an earlier stage: stores what had to pass through registers
 // Tiles along k past the end of an operand, and rows past its last, are zeros.
@@ -190,63 +231,24 @@ __device__ __forceinline__ void multiply_tiles(TileSums<Shape>& sums, T* pipelin
     }
     cp_async_commit();  // one group for each step, empty at the end, so that the wait can count
   }
+  const StageProduct<Shape, LeftTile, RightTile> product;
+  int reading = 0, filling = Shape::stages - 1;  // stages
   for (int step = 0; step < steps; ++step) {
     cp_async_wait<Shape::stages - 2>();
     __syncthreads();  // this step's tiles are there for all, and all are done with the previous step's
     const int ahead = step + Shape::stages - 1;
-    T* stage = pipeline + ahead % Shape::stages * Shape::stage_elements;
+    T* stage = pipeline + filling * Shape::stage_elements;
     if (ahead < steps) source.begin(ahead, stage, stage + LeftTile::elements);
     cp_async_commit();
-    const T* current = pipeline + step % Shape::stages * Shape::stage_elements;
-    multiply_stage<Shape, LeftTile, RightTile>(sums, current, current + LeftTile::elements);
+    const T* current = pipeline + reading * Shape::stage_elements;
+    product.add(sums, current, current + LeftTile::elements);
     if (ahead < steps) source.end(ahead, stage, stage + LeftTile::elements);
+    reading = reading + 1 == Shape::stages ? 0 : reading + 1;
+    filling = filling + 1 == Shape::stages ? 0 : filling + 1;
   }
 }
 
 __host__ __device__ __forceinline__ int tiles_along(int64_t k) { return static_cast<int>((k + tile_k - 1) / tile_k); }
-
-// An operand in memory: `rows` × `k`, `stride` elements from line to line of its fastest index.
-template <class T>
-struct DenseOperand {
-  const T* data;
-  int64_t stride;
-};
-
-// Rows [first_row, …) × k [first_k, …) of an operand into its tile, by cp.async; without 16-byte alignment element by element.
-template <class Shape, class Tile, class T>
-__device__ __forceinline__ void load_dense_tile(T* tile, const DenseOperand<T>& operand, bool aligned,
-                                                int64_t first_row, int64_t rows, int64_t first_k, int64_t k) {
-  constexpr bool along_k = Tile::fastest == Fastest::k;
-  constexpr int lines_at_once = Shape::threads / Tile::line_pieces;
-  constexpr int passes = Tile::lines / lines_at_once;
-  static_assert(Shape::threads % Tile::line_pieces == 0 && Tile::lines % lines_at_once == 0 && lines_at_once % 8 == 0);
-  const int piece = static_cast<int>(threadIdx.x) % Tile::line_pieces,
-            line = static_cast<int>(threadIdx.x) / Tile::line_pieces;
-  const int64_t first_line = (along_k ? first_row : first_k) + line, lines = along_k ? rows : k;
-  const int64_t first_element = (along_k ? first_k : first_row) + piece * piece_elements;
-  const int64_t left = (along_k ? k : rows) - first_element;
-  const int count = left < 0 ? 0 : left > piece_elements ? piece_elements : static_cast<int>(left);
-  const T* source = operand.data + first_line * operand.stride + first_element;
-  T* target = tile + Tile::place(line, piece);
-  if (aligned) {
-    LATHE_UNROLL
-    for (int i = 0; i < passes; ++i) {
-      const bool there = first_line + i * lines_at_once < lines && count > 0;
-      const T* from = source + i * lines_at_once * operand.stride;
-      cp_async_16(target + i * lines_at_once * Tile::line_elements, there ? from : operand.data, there ? count * 2 : 0);
-    }
-    return;
-  }
-#pragma unroll 1
-  for (int i = 0; i < passes; ++i) {
-    const bool there = first_line + i * lines_at_once < lines;
-    const T* from = source + i * lines_at_once * operand.stride;
-    GroupBits<T> bits;
-    LATHE_UNROLL
-    for (int j = 0; j < piece_elements; ++j) bits.elements[j] = there && j < count ? from[j] : from_float<T>(0.0f);
-    store_vector<uint4>(target + i * lines_at_once * Tile::line_elements, bits.vectors[0]);
-  }
-}
 
 // Which tile of the product a block computes. Blocks that run at the same time should share rows and columns, so that the
 // second-level cache holds what they read: tiles are walked down groups of eight rows of tiles. Walking along whole rows, a
