@@ -8,6 +8,8 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
+#include "kernels/copy/copy.h"
+#include "kernels/linear_cross_entropy/device.h"
 #include "kernels/linear_cross_entropy/rows.h"
 
 namespace lathe::kernels {
@@ -18,7 +20,8 @@ constexpr const char* operation = "linear_cross_entropy";
 void check(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView weight, const Tensor& labels,
            const Tensor& cu_seqlens) {
   expect(operation, "hidden", hidden).rank(2).dtype({DType::f32, DType::bf16, DType::f64}).rows_contiguous();
-  expect_cpu(operation, hidden);
+  const Device device = hidden.device();
+  if (device.kind != DeviceKind::cpu) expect(operation, "hidden", hidden).dtype({DType::f32, DType::bf16});
   const int64_t tokens = hidden.dim(0), vocabulary = weight.rows();
   const DType wide = hidden.dtype() == DType::f64 ? DType::f64 : DType::f32;
   if (weight.columns() != hidden.dim(1) || weight.dtype() != hidden.dtype()) {
@@ -27,7 +30,11 @@ void check(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView 
                      std::string(name_of(weight.dtype())) + "[" + std::to_string(vocabulary) + ", " +
                      std::to_string(weight.columns()) + "]");
   }
-  expect(operation, "labels", labels).shape({tokens}).dtype(DType::i32).contiguous();
+  if (weight.device() != device) {
+    throw ShapeError(std::string(operation) + ": weight expects a weight on " + to_string(device) +
+                     " like hidden, found one on " + to_string(weight.device()));
+  }
+  expect(operation, "labels", labels).shape({tokens}).dtype(DType::i32).contiguous().device({});
   for (int64_t t = 0; t < tokens; ++t) {
     const int32_t label = labels.data<int32_t>()[t];
     if (label != ignored_label && (label < 0 || label >= vocabulary)) {
@@ -36,29 +43,36 @@ void check(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView 
                        " to ignore it, found " + std::to_string(label));
     }
   }
-  if (outputs.loss.defined()) expect(operation, "loss", outputs.loss).shape({tokens}).dtype(wide).contiguous();
-  if (outputs.entropy.defined()) expect(operation, "entropy", outputs.entropy).shape({tokens}).dtype(wide).contiguous();
+  if (outputs.loss.defined())
+    expect(operation, "loss", outputs.loss).shape({tokens}).dtype(wide).contiguous().device(device);
+  if (outputs.entropy.defined())
+    expect(operation, "entropy", outputs.entropy).shape({tokens}).dtype(wide).contiguous().device(device);
   if (outputs.correct.defined()) {
-    expect(operation, "correct", outputs.correct).shape({tokens}).dtype(DType::u8).contiguous();
+    expect(operation, "correct", outputs.correct).shape({tokens}).dtype(DType::u8).contiguous().device(device);
   }
   if (outputs.grad_hidden.defined()) {
-    expect(operation, "grad_hidden", outputs.grad_hidden).shape(hidden.shape()).dtype(hidden.dtype()).rows_contiguous();
+    expect(operation, "grad_hidden", outputs.grad_hidden)
+        .shape(hidden.shape())
+        .dtype(hidden.dtype())
+        .rows_contiguous()
+        .device(device);
   }
   if (outputs.grad_weight.defined()) {
     expect(operation, "grad_weight", outputs.grad_weight)
         .shape({vocabulary, hidden.dim(1)})
         .dtype(wide)
-        .rows_contiguous();
+        .rows_contiguous()
+        .device(device);
     expect_cu_seqlens(operation, cu_seqlens, tokens);
   }
 }
 
-void zero_rows(const Tensor& matrix) {
-  const size_t row_bytes = static_cast<size_t>(matrix.dim(1) * size_of(matrix.dtype()));
-  for (int64_t row = 0; row < matrix.dim(0); ++row) std::memset(matrix.select(0, row).raw(), 0, row_bytes);
+// Rows whose logits exist at one time. On a device too few rows would leave the products waiting for the weight.
+int64_t chunk_rows(Device device) {
+  return device.kind == DeviceKind::cpu ? cross_entropy_chunk : cross_entropy_device_chunk;
 }
 
-// Tokens with labels, in order, cut into chunks of at most cross_entropy_chunk rows. `groups` are the bounds, within a
+// Tokens with labels, in order, cut into chunks. `groups` are the bounds, within a
 // chunk, of the sums that grad_weight is made of.
 struct Chunk {
   std::vector<int64_t> tokens;
@@ -67,12 +81,12 @@ struct Chunk {
 };
 
 // Groups start at a sequence's first labelled row and are never cut by a chunk: a sequence's sums are the same in any batch.
-std::vector<Chunk> chunks_by_sequence(std::span<const int32_t> labels, std::span<const int32_t> ends) {
+std::vector<Chunk> chunks_by_sequence(std::span<const int32_t> labels, std::span<const int32_t> ends, size_t rows) {
   std::vector<Chunk> chunks;
   std::vector<int64_t> group;
   const auto close_group = [&] {
     if (group.empty()) return;
-    if (chunks.empty() || chunks.back().tokens.size() + group.size() > cross_entropy_chunk) chunks.emplace_back();
+    if (chunks.empty() || chunks.back().tokens.size() + group.size() > rows) chunks.emplace_back();
     Chunk& chunk = chunks.back();
     chunk.tokens.insert(chunk.tokens.end(), group.begin(), group.end());
     chunk.groups.push_back(static_cast<int32_t>(chunk.tokens.size()));
@@ -90,10 +104,10 @@ std::vector<Chunk> chunks_by_sequence(std::span<const int32_t> labels, std::span
 }
 
 // With no weight gradient there is no sum over rows: chunks as even as can be, so that none streams the weight for a few rows.
-std::vector<Chunk> even_chunks(std::span<const int32_t> labels) {
+std::vector<Chunk> even_chunks(std::span<const int32_t> labels, int64_t rows) {
   const int64_t labelled =
       std::count_if(labels.begin(), labels.end(), [](int32_t label) { return label != ignored_label; });
-  const int64_t count = (labelled + cross_entropy_chunk - 1) / cross_entropy_chunk;
+  const int64_t count = (labelled + rows - 1) / rows;
   std::vector<Chunk> chunks(static_cast<size_t>(count));
   int64_t seen = 0;
   for (size_t t = 0; t < labels.size(); ++t) {
@@ -103,8 +117,8 @@ std::vector<Chunk> even_chunks(std::span<const int32_t> labels) {
   return chunks;
 }
 
-enum class Direction { gather, scatter };
 void move_rows(const Tensor& matrix, const Tensor& packed, const std::vector<int64_t>& tokens, Direction direction) {
+  if (matrix.device().kind != DeviceKind::cpu) return device::move_rows(matrix, packed, tokens, direction);
   const size_t row_bytes = static_cast<size_t>(matrix.dim(1) * size_of(matrix.dtype()));
   for (size_t r = 0; r < tokens.size(); ++r) {
     void* row = matrix.select(0, tokens[r]).raw();
@@ -136,6 +150,8 @@ CrossEntropyRows<Real> rows_of(const CrossEntropyOutputs& outputs, const Tensor&
 // Losses of a chunk from its logits, which become their own gradient.
 void run_rows(const CrossEntropyOutputs& outputs, const Tensor& logits, const Chunk& chunk, const Tensor& labels,
               DType gradient_dtype, double scale, float softcap) {
+  if (logits.device().kind != DeviceKind::cpu)
+    return device::cross_entropy_rows(outputs, logits, chunk.tokens, labels, gradient_dtype, scale, softcap);
   if (logits.dtype() == DType::f64) {
     return reference::cross_entropy_rows(
         rows_of<double>(outputs, logits, chunk, labels, gradient_dtype, scale, softcap));
@@ -155,22 +171,24 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const Tensor& hidd
                           const Tensor& labels, const Tensor& cu_seqlens, double scale, float softcap) {
   check(outputs, hidden, weight, labels, cu_seqlens);
   for (const Tensor& measured : {outputs.loss, outputs.entropy, outputs.correct}) {
-    if (measured.defined()) std::memset(measured.raw(), 0, static_cast<size_t>(measured.nbytes()));
+    if (measured.defined()) fill(measured, 0.0);
   }
-  const std::vector<Chunk> chunks = outputs.grad_weight.defined()
-                                        ? chunks_by_sequence(labels.span<int32_t>(), cu_seqlens.span<int32_t>())
-                                        : even_chunks(labels.span<int32_t>());
+  const int64_t rows_at_once = chunk_rows(hidden.device());
+  const std::vector<Chunk> chunks =
+      outputs.grad_weight.defined()
+          ? chunks_by_sequence(labels.span<int32_t>(), cu_seqlens.span<int32_t>(), static_cast<size_t>(rows_at_once))
+          : even_chunks(labels.span<int32_t>(), rows_at_once);
   int64_t labelled = 0, most = 0;
   for (const Chunk& chunk : chunks) {
     labelled += static_cast<int64_t>(chunk.tokens.size());
     most = std::max(most, static_cast<int64_t>(chunk.tokens.size()));
   }
-  if (outputs.grad_hidden.defined() && labelled < hidden.dim(0)) zero_rows(outputs.grad_hidden);
+  if (outputs.grad_hidden.defined() && labelled < hidden.dim(0)) fill(outputs.grad_hidden, 0.0);
   if (chunks.empty()) return;
 
   const int64_t vocabulary = weight.rows(), width = hidden.dim(1);
   const DType dtype = hidden.dtype(), wide = dtype == DType::f64 ? DType::f64 : DType::f32;
-  const Tensor all_logits = Tensor::empty({most, vocabulary}, wide, {}, MemoryTag::workspace);
+  const Tensor all_logits = Tensor::empty({most, vocabulary}, wide, hidden.device(), MemoryTag::workspace);
   // The same bytes as gradients: each row starts where its logits start.
   const Tensor all_gradients = Tensor::from_storage(all_logits.storage(), all_logits.byte_offset(),
                                                     {most, vocabulary * size_of(wide) / size_of(dtype)}, dtype);
@@ -180,7 +198,7 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const Tensor& hidd
     const int64_t first = chunk.tokens.front();
     Tensor x = hidden.slice(0, first, first + (chunk.consecutive() ? rows : 0));
     if (!chunk.consecutive()) {
-      if (!gathered.defined()) gathered = Tensor::empty({most, width}, dtype, {}, MemoryTag::workspace);
+      if (!gathered.defined()) gathered = Tensor::empty({most, width}, dtype, hidden.device(), MemoryTag::workspace);
       x = gathered.slice(0, 0, rows);
       move_rows(hidden, x, chunk.tokens, Direction::gather);
     }
@@ -198,7 +216,8 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const Tensor& hidd
       linear_input_gradient(outputs.grad_hidden.slice(0, first, first + rows), gradients, weight);
       continue;
     }
-    if (!grad_gathered.defined()) grad_gathered = Tensor::empty({most, width}, dtype, {}, MemoryTag::workspace);
+    if (!grad_gathered.defined())
+      grad_gathered = Tensor::empty({most, width}, dtype, hidden.device(), MemoryTag::workspace);
     const Tensor grad_x = grad_gathered.slice(0, 0, rows);
     linear_input_gradient(grad_x, gradients, weight);
     move_rows(outputs.grad_hidden, grad_x, chunk.tokens, Direction::scatter);

@@ -9,8 +9,9 @@ namespace lathe::kernels {
 
 inline constexpr int32_t ignored_label = -100;
 
-// Rows whose logits exist at one time.
+// Rows whose logits exist at one time, on the CPU and on devices.
 inline constexpr int64_t cross_entropy_chunk = 128;
+inline constexpr int64_t cross_entropy_device_chunk = 256;
 
 struct CrossEntropyOutputs {
   Tensor loss;         // f32 (f64) [T]: −log p(label), 0 where ignored; may be undefined
@@ -20,22 +21,23 @@ struct CrossEntropyOutputs {
   Tensor grad_weight;  // f32 (f64) [V, H] += scale · ∂Σloss/∂weight, per sequence in order; may be undefined
 };
 
-// hidden [T, H] f32 | bf16 | f64, rows contiguous; weight [V, H] of that dtype; labels i32 [T], ignored_label where there is
-// nothing to learn (those rows cost nothing). Any other label outside [0, V) throws ShapeError. outputs.loss may be
+// hidden [T, H] f32 | bf16 | (on the CPU) f64, rows contiguous; weight [V, H] of that dtype; labels i32 [T] on the CPU,
+// ignored_label where there is nothing to learn (those rows cost nothing). Any other label outside [0, V) throws ShapeError. outputs.loss may be
 // undefined too when only gradients are wanted.
 //
 // softcap c > 0 caps the logits as attention does: z = c · tanh(logit / c). Logits are the f32 chains of linear_forward; a
 // row's log-sum-exp is summed in one order that depends on V alone, and −loss = (z_label − max z) − log Σ exp(z − max z).
 // ∂loss/∂logit is rounded to hidden's dtype before the two gradient products, as logits are in a plain implementation.
 //
-// cu_seqlens i32 [S + 1] is read only for grad_weight: a sequence's rows with labels are cut into groups of
+// cu_seqlens i32 [S + 1] (on the CPU) is read only for grad_weight: a sequence's rows with labels are cut into groups of
 // cross_entropy_chunk from its first on; each group is one sum over its rows, ascending, and the groups are added to
 // grad_weight in order. A batch gives the bits of its sequences one after another.
 void linear_cross_entropy(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView weight,
                           const Tensor& labels, const Tensor& cu_seqlens, double scale, float softcap = 0.0f);
 
 // logprobs f32 [T] = logits f32 [T, V] at targets i32 [T] − log-sum-exp of the row: the bits of −loss above, from the
-// logits that linear_forward gives in f32. Rows contiguous. Both may be f64.
+// logits that linear_forward gives in f32. Rows contiguous. Both may be f64 on the CPU. targets lie on the CPU, where one outside
+// [0, V) throws ShapeError, or on the device of logits, where it gives NaN.
 void token_logprobs(const Tensor& logprobs, const Tensor& logits, const Tensor& targets);
 
 }  // namespace lathe::kernels

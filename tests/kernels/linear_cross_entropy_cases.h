@@ -96,14 +96,15 @@ inline Case with_weight_gradient(Case test_case, std::vector<double> cu_seqlens)
   return test_case;
 }
 
-inline Case logprobs(std::string name, int64_t tokens, int64_t vocabulary, Generator logits, int64_t padding = 0) {
+inline Case logprobs(std::string name, int64_t tokens, int64_t vocabulary, Generator logits, int64_t padding = 0,
+                     bool targets_on_cpu = true) {
   return {.name = std::move(name),
           .inputs = {{.name = "logits", .shape = {tokens, vocabulary}, .values = std::move(logits), .padding = padding},
                      {.name = "targets",
                       .shape = {tokens},
                       .dtype = DType::i32,
                       .values = integers(0, vocabulary - 1),
-                      .on_cpu = true}},
+                      .on_cpu = targets_on_cpu}},
           .outputs = {{.name = "logprobs", .shape = {tokens}}},
           .run = [](const Arguments& a) { kernels::token_logprobs(a["logprobs"], a["logits"], a["targets"]); },
           .reduction = vocabulary,
@@ -123,22 +124,27 @@ inline std::vector<Operation> linear_cross_entropy_operations() {
                  loss_and_gradient("v67_f32_ignored", {30, 67, 24}, f32, {.ignored_every = 3}),
                  loss_and_gradient("v67_bf16_ignored", {30, 67, 24}, bf16, {.ignored_every = 3}),
                  loss_and_gradient("all_ignored", {5, 8, 4}, f32, {.ignored_every = 1}),
-                 loss_and_gradient("chunks_f32", {300, 41, 8}, f32, {.ignored_every = 20}),
+                 loss_and_gradient("v2059_bf16", {2, 2059, 4}, bf16),
                  loss_and_gradient("packed_f32", {9, 70, 32}, f32, {.packed = true}),
                  loss_and_gradient("packed_bf16", {9, 70, 32}, bf16, {.packed = true}),
                  loss_and_gradient("softcap_f32", {7, 33, 16}, f32, {.softcap = 2.5f}),
                  with_weight_gradient(loss_and_gradient("weight_f32", {20, 37, 12}, f32, {.ignored_every = 4}),
                                       {0, 6, 7, 20}),
                  with_weight_gradient(loss_and_gradient("weight_bf16", {20, 37, 12}, bf16, {.ignored_every = 4}),
-                                      {0, 6, 7, 20}),
+                                      {0, 6, 7, 20})},
+       .timed = {loss_and_gradient("t256_v49152_h576_bf16", {256, 49152, 576}, bf16, {.packed = true})},
+       .cuda_body = true},
+      // Several chunks: too many rows for simt, where a test of its own runs them once.
+      {.name = "linear_cross_entropy_chunks",
+       .cases = {loss_and_gradient("chunks_f32", {300, 41, 8}, f32, {.ignored_every = 20}),
                  with_weight_gradient(loss_and_gradient("weight_chunks_f32", {310, 23, 6}, f32, {.ignored_every = 30}),
-                                      {0, 30, 220, 310})},
-       .timed = {loss_and_gradient("t256_v49152_h576_bf16", {256, 49152, 576}, bf16, {.packed = true})}},
+                                      {0, 30, 220, 310})}},
       {.name = "token_logprobs",
        .cases = {logprobs("v1", 3, 1, normal()), logprobs("v17", 4, 17, normal(3)),
                  logprobs("v576_padded", 5, 576, normal(3), 5), logprobs("v1000_wide", 4, 1000, extremes(6, 20)),
-                 logprobs("v33_large", 3, 33, uniform(1e4, 1e4 + 10))},
-       .timed = {logprobs("t256_v49152", 256, 49152, normal(3))}},
+                 logprobs("v33_large", 3, 33, uniform(1e4, 1e4 + 10)), logprobs("v4100", 2, 4100, normal(3), 0, false)},
+       .timed = {logprobs("t256_v49152", 256, 49152, normal(3))},
+       .cuda_body = true},
   };
 }
 

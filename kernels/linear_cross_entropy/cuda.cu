@@ -1,0 +1,185 @@
+// A block for each row of logits: one pass finds the largest logit and Σ exp together (online softmax, Milakov & Gimelshein 2018),
+// a second, where it is asked for, overwrites the logits with their gradient. Logits are read twice and written once: 12 bytes a
+// logit, beside 4 · H operations of the two products (at 3 TB/s and 400 TFLOP/s a tenth of the time for H = 4096; not timed).
+//
+// Thread t sums the groups of eight logits t, t + 256, t + 512, …, and the threads' sums are added in one order: a row's bits
+// depend on its length alone, and are the same for the loss and for token_logprobs.
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/row.h"
+#include "kernels/linear_cross_entropy/cuda.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+constexpr int threads = 256, warps = threads / 32;  // of a chunk of 256 rows an SM holds two blocks or more
+constexpr int stride = threads * group_elements;
+
+struct RowStatistics {
+  float largest, sum;  // max z, Σ exp(z − max z)
+};
+
+struct Reduction {
+  float largest[warps], sums[warps], moments[warps];
+  int earlier[warps];
+};
+
+__device__ __forceinline__ float warp_max(float value) {
+  LATHE_UNROLL
+  for (int lanes = 16; lanes > 0; lanes /= 2) value = fmaxf(value, __shfl_xor_sync(full_warp, value, lanes));
+  return value;
+}
+
+// Eight logits, capped; −∞ past the row's end.
+template <bool aligned>
+__device__ __forceinline__ Group load_logits(const float* z, int64_t i, int64_t columns, float softcap) {
+  const int64_t left = columns - i;
+  Group group = load_group<aligned>(z + i, left < group_elements ? static_cast<int>(left) : group_elements);
+  LATHE_UNROLL
+  for (int j = 0; j < group_elements; ++j) {
+    if (softcap > 0.0f) group.at[j] = softcap * tanhf(group.at[j] / softcap);
+    if (j >= left) group.at[j] = -INFINITY;
+  }
+  return group;
+}
+
+// The same in every thread. NaN and +∞ in the row make the sum NaN.
+template <bool aligned>
+__device__ __forceinline__ RowStatistics statistics_of(const float* z, int64_t columns, float softcap, Reduction& shared) {
+  float largest = -INFINITY, sum = 0.0f;
+  for (int64_t i = threadIdx.x * group_elements; i < columns; i += stride) {
+    const Group group = load_logits<aligned>(z, i, columns, softcap);
+    float top = largest;
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) top = fmaxf(top, group.at[j]);
+    if (top > largest) {
+      sum *= expf(largest - top);
+      largest = top;
+    }
+    const float shift = largest == -INFINITY ? 0.0f : largest;  // never (−∞) − (−∞)
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) sum += expf(group.at[j] - shift);
+  }
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const float warp_largest = warp_max(largest);
+  if (lane == 0) shared.largest[warp] = warp_largest;
+  __syncthreads();  // the warps' maxima are there
+  float row_largest = shared.largest[0];
+  for (int w = 1; w < warps; ++w) row_largest = fmaxf(row_largest, shared.largest[w]);
+  if (largest != -INFINITY) sum *= expf(largest - row_largest);
+  const float warp_sum_of = warp_sum(sum);
+  if (lane == 0) shared.sums[warp] = warp_sum_of;
+  __syncthreads();  // the warps' sums are there
+  float row_sum = shared.sums[0];
+  for (int w = 1; w < warps; ++w) row_sum += shared.sums[w];
+  return {row_largest, row_sum};
+}
+
+__device__ __forceinline__ float log_of_sum(float sum) { return static_cast<float>(log(static_cast<double>(sum))); }
+
+// The logit is taken relative to the largest first, so that large logits cost no digits.
+__device__ __forceinline__ float log_probability(float logit, RowStatistics row) { return (logit - row.largest) - log_of_sum(row.sum); }
+
+__device__ __forceinline__ float capped(float logit, float softcap) { return softcap > 0.0f ? softcap * tanhf(logit / softcap) : logit; }
+
+// T is the gradient's type. Where it is narrower than a logit, what is written at column i lies on the logits at i / 2: a barrier
+// keeps it behind the reading of all columns up to i.
+template <class T, bool aligned>
+__global__ void __launch_bounds__(threads) cross_entropy_kernel(CrossEntropyRowsCuda a) {
+  Reduction& shared = block_shared<Reduction>();
+  float* z = a.logits + int64_t{blockIdx.x} * a.stride;
+  const int64_t token = a.tokens.at[blockIdx.x], label = a.labels.at[blockIdx.x];
+  const RowStatistics row = statistics_of<aligned>(z, a.columns, a.softcap, shared);
+  const float label_logit = capped(z[label], a.softcap);
+  if (threadIdx.x == 0 && a.loss != nullptr) a.loss[token] = -log_probability(label_logit, row);
+  if (!a.gradient && a.entropy == nullptr && a.correct == nullptr) return;  // the whole block
+  __syncthreads();  // every thread has read the label's logit
+
+  const float factor = a.scale / row.sum, inverse_cap = a.softcap > 0.0f ? 1.0f / a.softcap : 0.0f;
+  float moment = 0.0f;   // Σ exp(d) · d, d = z − max z
+  bool earlier = false;  // a column before the label's has the largest logit
+  for (int64_t first = 0; first < a.columns; first += stride) {
+    const int64_t i = first + threadIdx.x * group_elements;
+    const int64_t left = a.columns - i;
+    const int count = left >= group_elements ? group_elements : left > 0 ? static_cast<int>(left) : 0;
+    Group group = {};
+    if (count > 0) group = load_logits<aligned>(z, i, a.columns, a.softcap);
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) {
+      if (j >= count) continue;
+      const float logit = group.at[j], distance = logit - row.largest, e = expf(distance);
+      moment = fmaf(e, fmaxf(distance, -200.0f), moment);  // where e is 0 the product is 0, even for −∞
+      earlier = earlier || (i + j < label && logit == row.largest);
+      float gradient = i + j == label ? a.scale * (e / row.sum - 1.0f) : e * factor;
+      const float ratio = logit * inverse_cap;
+      if (a.softcap > 0.0f) gradient *= 1.0f - ratio * ratio;
+      group.at[j] = gradient;
+    }
+    if (!a.gradient) continue;  // the whole block
+    if (sizeof(T) < sizeof(float)) __syncthreads();
+    if (count > 0) store_group<aligned>(reinterpret_cast<T*>(z) + i, group, count);
+  }
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const float warp_moment = warp_sum(moment);
+  const int warp_earlier = __any_sync(full_warp, earlier);
+  if (lane == 0) {
+    shared.moments[warp] = warp_moment;
+    shared.earlier[warp] = warp_earlier;
+  }
+  __syncthreads();  // the warps' results are there
+  if (threadIdx.x != 0) return;
+  float total = 0.0f;
+  int any = 0;
+  for (int w = 0; w < warps; ++w) {
+    total += shared.moments[w];
+    any |= shared.earlier[w];
+  }
+  if (a.entropy != nullptr) a.entropy[token] = log_of_sum(row.sum) - total / row.sum;
+  if (a.correct != nullptr) a.correct[token] = label_logit == row.largest && any == 0 ? 1 : 0;
+}
+
+template <bool aligned>
+__global__ void __launch_bounds__(threads) token_logprob_kernel(TokenLogprobsCuda a) {
+  Reduction& shared = block_shared<Reduction>();
+  const int64_t r = blockIdx.x;
+  const float* z = a.logits + r * a.stride;
+  const int64_t target = a.targets != nullptr ? a.targets[r] : a.listed.at[r];
+  const RowStatistics row = statistics_of<aligned>(z, a.columns, 0.0f, shared);
+  if (threadIdx.x != 0) return;
+  a.logprobs[r] = target >= 0 && target < a.columns ? log_probability(z[target], row) : NAN;
+}
+
+template <class Unit>
+__global__ void __launch_bounds__(256) move_rows_kernel(MoveRowsCuda a) {
+  char* row = static_cast<char*>(a.matrix) + int64_t{a.tokens.at[blockIdx.x]} * a.matrix_stride_bytes;
+  char* packed = static_cast<char*>(a.packed) + int64_t{blockIdx.x} * a.packed_stride_bytes;
+  char* to = a.gather ? packed : row;
+  const char* from = a.gather ? row : packed;
+  for (int64_t i = threadIdx.x * int64_t{sizeof(Unit)}; i < a.row_bytes; i += 256 * int64_t{sizeof(Unit)})
+    store_vector<Unit>(to + i, load_vector<Unit>(from + i));
+}
+
+template <class T>
+void cross_entropy(const CrossEntropyRowsCuda& args) {
+  const LaunchConfig config{.name = "cross_entropy", .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(threads)};
+  launch(config, rows_aligned(args.logits, args.stride) ? cross_entropy_kernel<T, true> : cross_entropy_kernel<T, false>, args);
+}
+
+}  // namespace
+
+void cross_entropy_rows(const CrossEntropyRowsCuda& args) {
+  args.gradient_dtype == DType::bf16 ? cross_entropy<bf16_t>(args) : cross_entropy<float>(args);
+}
+
+void token_logprob_rows(const TokenLogprobsCuda& args) {
+  const LaunchConfig config{.name = "token_logprobs", .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(threads)};
+  launch(config, rows_aligned(args.logits, args.stride) ? token_logprob_kernel<true> : token_logprob_kernel<false>, args);
+}
+
+void move_token_rows(const MoveRowsCuda& args) {
+  const LaunchConfig config{.name = "move_token_rows", .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(256)};
+  const auto multiple_of_16 = [](const void* data, int64_t stride) { return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 16 == 0; };
+  const bool wide = multiple_of_16(args.matrix, args.matrix_stride_bytes) && multiple_of_16(args.packed, args.packed_stride_bytes) && args.row_bytes % 16 == 0;
+  launch(config, wide ? move_rows_kernel<uint4> : move_rows_kernel<uint16_t>, args);
+}
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -1,0 +1,59 @@
+// The CUDA bodies of linear_cross_entropy.h between the matrix products. Pointers are device memory; strides are in
+// elements, between rows.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "kernels/cuda/dispatch.h"
+
+namespace lathe::kernels {
+
+// What travels as a kernel argument (at most 4 KiB): the operation copies nothing to the device and waits for nothing.
+inline constexpr int cross_entropy_rows_per_launch = 256;
+struct RowNumbers {
+  int32_t at[cross_entropy_rows_per_launch];
+};
+
+// Row r belongs to token tokens[r], which indexes loss, entropy and correct (each may be null), and its label is labels[r].
+// With a gradient the logits are overwritten by scale · ∂loss/∂logit in gradient_dtype, from the row's first byte on.
+struct CrossEntropyRowsCuda {
+  float* logits;
+  int64_t stride, columns;
+  RowNumbers tokens, labels;
+  float* loss;
+  float* entropy;
+  uint8_t* correct;
+  bool gradient;
+  DType gradient_dtype;  // f32 | bf16
+  float scale;
+  float softcap;  // 0: none
+  int64_t rows;
+};
+
+struct TokenLogprobsCuda {
+  const float* logits;
+  int64_t stride, columns;
+  const int32_t* targets;  // null: those of `listed`
+  RowNumbers listed;
+  float* logprobs;  // NaN for a target outside [0, columns)
+  int64_t rows;
+};
+
+// packed [rows, row_bytes] ← the rows of matrix named by tokens, or the other way round.
+struct MoveRowsCuda {
+  void* matrix;
+  int64_t matrix_stride_bytes;
+  void* packed;
+  int64_t packed_stride_bytes;
+  int64_t row_bytes;
+  RowNumbers tokens;
+  int64_t rows;
+  bool gather;
+};
+
+}  // namespace lathe::kernels
+
+LATHE_CUDA_BODY(cross_entropy_rows, CrossEntropyRowsCuda)
+LATHE_CUDA_BODY(token_logprob_rows, TokenLogprobsCuda)
+LATHE_CUDA_BODY(move_token_rows, MoveRowsCuda)

@@ -1,0 +1,68 @@
+#include "kernels/linear_cross_entropy/device.h"
+
+#include <algorithm>
+
+#include "kernels/linear_cross_entropy/cuda.h"
+
+namespace lathe::kernels::device {
+namespace {
+
+// body(first, rows) for every launch.
+template <class Body>
+void for_each_launch(int64_t rows, Body body) {
+  for (int64_t first = 0; first < rows; first += cross_entropy_rows_per_launch)
+    body(first, std::min<int64_t>(cross_entropy_rows_per_launch, rows - first));
+}
+
+}  // namespace
+
+void cross_entropy_rows(const CrossEntropyOutputs& outputs, const Tensor& logits, std::span<const int64_t> tokens,
+                        const Tensor& labels, DType gradient_dtype, double scale, float softcap) {
+  CrossEntropyRowsCuda args{.stride = logits.stride(0), .columns = logits.dim(1)};
+  args.loss = outputs.loss.defined() ? outputs.loss.data<float>() : nullptr;
+  args.entropy = outputs.entropy.defined() ? outputs.entropy.data<float>() : nullptr;
+  args.correct = outputs.correct.defined() ? outputs.correct.data<uint8_t>() : nullptr;
+  args.gradient = outputs.grad_hidden.defined() || outputs.grad_weight.defined();
+  args.gradient_dtype = gradient_dtype;
+  args.scale = static_cast<float>(scale);
+  args.softcap = softcap;
+  for_each_launch(logits.dim(0), [&](int64_t first, int64_t rows) {
+    args.logits = logits.data<float>() + first * args.stride;
+    args.rows = rows;
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t token = tokens[static_cast<size_t>(first + r)];
+      args.tokens.at[r] = static_cast<int32_t>(token);
+      args.labels.at[r] = labels.data<int32_t>()[token];
+    }
+    device::cross_entropy_rows(args, logits.device());
+  });
+}
+
+void token_logprobs(const Tensor& logprobs, const Tensor& logits, const Tensor& targets) {
+  const bool on_device = targets.device().kind != DeviceKind::cpu;
+  TokenLogprobsCuda args{.stride = logits.stride(0), .columns = logits.dim(1)};
+  for_each_launch(logits.dim(0), [&](int64_t first, int64_t rows) {
+    args.logits = logits.data<float>() + first * args.stride;
+    args.logprobs = logprobs.data<float>() + first;
+    args.targets = on_device ? targets.data<int32_t>() + first : nullptr;
+    if (!on_device) std::copy_n(targets.data<int32_t>() + first, rows, args.listed.at);
+    args.rows = rows;
+    token_logprob_rows(args, logits.device());
+  });
+}
+
+void move_rows(const Tensor& matrix, const Tensor& packed, std::span<const int64_t> tokens, Direction direction) {
+  const int64_t element = size_of(matrix.dtype());
+  MoveRowsCuda args{.matrix = matrix.raw(), .matrix_stride_bytes = matrix.stride(0) * element};
+  args.packed_stride_bytes = packed.stride(0) * element;
+  args.row_bytes = matrix.dim(1) * element;
+  args.gather = direction == Direction::gather;
+  for_each_launch(packed.dim(0), [&](int64_t first, int64_t rows) {
+    args.packed = static_cast<char*>(packed.raw()) + first * args.packed_stride_bytes;
+    for (int64_t r = 0; r < rows; ++r) args.tokens.at[r] = static_cast<int32_t>(tokens[static_cast<size_t>(first + r)]);
+    args.rows = rows;
+    move_token_rows(args, matrix.device());
+  });
+}
+
+}  // namespace lathe::kernels::device
