@@ -292,7 +292,10 @@ Faults batch_invariant(const Operation& operation, const Case& test_case, const 
   compare_part(test_case, contents, place, whole, 1, members - 1, 2, faults);
   const bool sequences = std::any_of(test_case.inputs.begin(), test_case.inputs.end(),
                                      [](const Operand& input) { return input.batch == Batch::bounds; });
-  if (sequences) compare_accumulated(test_case, contents, place, whole, faults);
+  const bool accumulates = std::any_of(test_case.outputs.begin(), test_case.outputs.end(), [](const Operand& output) {
+    return output.accumulates && output.batch == Batch::shared;
+  });
+  if (sequences && accumulates) compare_accumulated(test_case, contents, place, whole, faults);
   return faults;
 }
 
