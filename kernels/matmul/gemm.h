@@ -31,10 +31,23 @@ LATHE_ALWAYS_INLINE constexpr int64_t units_of(int64_t k, Element element) {
 // [k, n], read along its rows. quantized, quantized_transposed: QuantizedWeight's panels, in the same two ways.
 enum class RightLayout : uint8_t { panels, panels_transposed, rows, plain, quantized, quantized_transposed };
 
-// A group of QuantizedWeight's panels: scales, then codes.
+// A group of QuantizedWeight's panels: scales, then the codes of two neighbours along k after those of the two before.
 inline constexpr int64_t quantized_scale_bytes = panel_width * 4;
 LATHE_ALWAYS_INLINE constexpr int64_t quantized_group_bytes(QuantizedFormat format, int64_t group) {
   return quantized_scale_bytes + panel_width * (format == QuantizedFormat::nf4 ? group / 2 : group);
+}
+// nf4: 16 bytes for 16 rows. Byte 2j is of the first neighbour, 2j + 1 of the second: row j in its low half, row j + 8 in its high
+// half. So half-bytes widened to words in the order of memory are pairs of bf16, and 16-bit pieces widened to words rows of f32.
+struct Nf4Place {
+  int64_t byte;  // of the first neighbour
+  int shift;
+};
+LATHE_ALWAYS_INLINE constexpr Nf4Place nf4_place(int64_t lane) {
+  return {lane / 16 * 16 + lane % 8 * 2, static_cast<int>(lane % 16 / 8 * 4)};
+}
+// int8: two bytes for each of the 32 rows.
+LATHE_ALWAYS_INLINE constexpr int64_t int8_place(int64_t lane, int64_t k) {
+  return (k / 2 * panel_width + lane) * 2 + k % 2;
 }
 
 struct Left {

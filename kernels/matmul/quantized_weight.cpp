@@ -26,8 +26,8 @@ int64_t group_of(int64_t columns, int64_t block_size) {
       std::to_string(columns) + " columns in blocks of " + std::to_string(block_size));
 }
 
-// codes(row, group, bytes) writes the code bytes of one row and group, panel_width bytes apart; scale(row, group) is theirs.
-// Rows past the last have scale 0.
+// codes(row, group, lane, bytes) puts the codes of one row of a panel, its lane-th, into the bytes of a group; scale(row, group) is
+// theirs. Rows past the last have scale 0.
 template <class Codes, class Scale>
 Tensor make_panels(int64_t rows, int64_t columns, int64_t group, QuantizedFormat format, MemoryTag tag,
                    const Codes& codes, const Scale& scale) {
@@ -41,9 +41,8 @@ Tensor make_panels(int64_t rows, int64_t columns, int64_t group, QuantizedFormat
         std::memset(bytes, 0, static_cast<size_t>(group_bytes));
         float scales[panel_width] = {};
         for (int64_t lane = 0; lane < panel_width && panel * panel_width + lane < rows; ++lane) {
-          const int64_t row = panel * panel_width + lane;
-          scales[lane] = scale(row, g);
-          codes(row, g, bytes + gemm::quantized_scale_bytes + lane);
+          scales[lane] = scale(panel * panel_width + lane, g);
+          codes(panel * panel_width + lane, g, lane, bytes + gemm::quantized_scale_bytes);
         }
         std::memcpy(bytes, scales, sizeof scales);
       }
@@ -71,10 +70,14 @@ QuantizedWeight QuantizedWeight::pack(const Nf4Weight& weight, MemoryTag tag) {
   const int64_t group = result.group_;
   result.panels_ = make_panels(
       weight.rows, weight.columns, group, QuantizedFormat::nf4, tag,
-      [&](int64_t row, int64_t g, uint8_t* bytes) {
+      [&](int64_t row, int64_t g, int64_t lane, uint8_t* bytes) {
         const uint8_t* from = all + (row * weight.columns + g * group) / 2;
-        for (int64_t i = 0; i < group / 2; ++i)
-          bytes[i * panel_width] = static_cast<uint8_t>(from[i] >> 4 | from[i] << 4);
+        const gemm::Nf4Place place = gemm::nf4_place(lane);
+        for (int64_t pair = 0; pair < group / 2; ++pair) {
+          uint8_t* to = bytes + pair * panel_width + place.byte;
+          to[0] = static_cast<uint8_t>(to[0] | (from[pair] >> 4) << place.shift);
+          to[1] = static_cast<uint8_t>(to[1] | (from[pair] & 15) << place.shift);
+        }
       },
       [&](int64_t row, int64_t g) {
         return scales[static_cast<size_t>((row * weight.columns + g * group) / weight.block_size)];
@@ -97,9 +100,9 @@ QuantizedWeight QuantizedWeight::pack(const Int8Weight& weight, MemoryTag tag) {
   const int64_t group = result.group_, blocks = weight.scales.dim(1);
   result.panels_ = make_panels(
       weight.rows(), weight.columns(), group, QuantizedFormat::int8, tag,
-      [&](int64_t row, int64_t g, uint8_t* bytes) {
+      [&](int64_t row, int64_t g, int64_t lane, uint8_t* bytes) {
         const uint8_t* from = all + row * weight.columns() + g * group;
-        for (int64_t i = 0; i < group; ++i) bytes[i * panel_width] = from[i];
+        for (int64_t i = 0; i < group; ++i) bytes[gemm::int8_place(lane, i)] = from[i];
       },
       [&](int64_t row, int64_t g) { return scales[row * blocks + g * group / int8_block]; });
   return result;
@@ -133,11 +136,15 @@ void QuantizedWeight::dequantize(const Tensor& out, int64_t first_row) const {
         const uint8_t* bytes = panel + k / group_ * group_bytes;
         float scale;
         std::memcpy(&scale, bytes + lane * 4, 4);
-        const uint8_t* codes = bytes + gemm::quantized_scale_bytes + lane;
+        const uint8_t* codes = bytes + gemm::quantized_scale_bytes;
         const int64_t at = k % group_;
-        const float value = format_ == QuantizedFormat::nf4
-                                ? nf4_codebook.values[codes[at / 2 * panel_width] >> (at % 2 * 4) & 15]
-                                : static_cast<float>(static_cast<int8_t>(codes[at * panel_width]));
+        float value;
+        if (format_ == QuantizedFormat::nf4) {
+          const gemm::Nf4Place place = gemm::nf4_place(lane);
+          value = nf4_codebook.values[codes[at / 2 * panel_width + place.byte + at % 2] >> place.shift & 15];
+        } else {
+          value = static_cast<float>(static_cast<int8_t>(codes[gemm::int8_place(lane, at)]));
+        }
         reference::write(out.dtype(), out.raw(), i * columns_ + k, static_cast<double>(value * scale));
       }
     }

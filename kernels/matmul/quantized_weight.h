@@ -16,8 +16,8 @@ class QuantizedWeight {
  public:
   QuantizedWeight() = default;
   // On the CPU the codes are put into panels, as PackedWeight's: panel p holds rows [32 p, 32 p + 32), in groups of 64 or 32 along k:
-  // a group is the 32 rows' scales in f32, then its codes with the row fastest. nf4: a byte for two neighbours along k, the first
-  // in the low half: 4.5 bits for a weight, whether or not its scales were nested. int8: a byte each.
+  // a group is the 32 rows' scales in f32, then its codes, two neighbours along k at a time (gemm.h says where). nf4 takes
+  // 4.5 bits for a weight, whether or not its scales were nested; int8 8.5.
   // On cuda and simt, and with f64 scales (the reference), the tensors given are kept as they are.
   static QuantizedWeight pack(const Nf4Weight& weight, MemoryTag tag = MemoryTag::weights);
   static QuantizedWeight pack(const Int8Weight& weight, MemoryTag tag = MemoryTag::weights);

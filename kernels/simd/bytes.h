@@ -24,6 +24,12 @@ LATHE_INLINE VecI load_signed_bytes(const int8_t* p) {
   return (VecI)_mm_cvtepi8_epi32(_mm_loadu_si32(p));
 #endif
 }
+// 2 · lanes bytes as words of two, the first in the lowest eight bits.
+LATHE_INLINE VecU load_pairs_of_bytes(const uint8_t* p) {
+  VecH pairs;
+  __builtin_memcpy(&pairs, p, sizeof pairs);
+  return widen(pairs);
+}
 // The first n of them; the others are 0.
 LATHE_INLINE VecI load_signed_bytes(const int8_t* p, int n) {
   if (n == lanes) return load_signed_bytes(p);
