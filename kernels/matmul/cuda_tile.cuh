@@ -60,8 +60,7 @@ struct TileShape {
   static constexpr int m = m_, n = n_, warp_m = warp_m_, warp_n = warp_n_, stages = stages_;
   static constexpr int warps_along_n = n / warp_n;
   static constexpr int threads = m / warp_m * warps_along_n * 32;
-  static constexpr int blocks_at_once =
-      blocks_at_once_;  // on a multiprocessor of sm_80: what registers and shared memory allow
+  static constexpr int blocks_at_once = blocks_at_once_;  // on a multiprocessor of sm_80
   static constexpr int stage_elements = (m + n) * tile_k;
   static constexpr int shared_bytes = stages * stage_elements * 2;
   static constexpr int left_fragments = warp_m / 16, right_fragments = warp_n / 8;
@@ -161,57 +160,48 @@ class RightFragments {
   FragmentPlace<Tile> place_;
 };
 
-// A warp's part of the products of a stage.
+// A warp's fragments of a stage, one step of sixteen along k in hand and the next one on its way.
 template <class Shape, class LeftTile, class RightTile>
-class StageProduct {
+class WarpProduct {
  public:
-  __device__ __forceinline__ StageProduct()
-      : left_(static_cast<int>(threadIdx.x) / 32 / Shape::warps_along_n * Shape::warp_m, threadIdx.x % 32),
-        right_(static_cast<int>(threadIdx.x) / 32 % Shape::warps_along_n * Shape::warp_n, threadIdx.x % 32) {}
+  static constexpr int steps = tile_k / 16;
 
-  // sums += left · right. The next step's fragments are asked for before this step's products, so that the tensor cores do not
-  // wait for shared memory.
+  __device__ __forceinline__ WarpProduct()
+      : left_place_(static_cast<int>(threadIdx.x) / 32 / Shape::warps_along_n * Shape::warp_m, threadIdx.x % 32),
+        right_place_(static_cast<int>(threadIdx.x) / 32 % Shape::warps_along_n * Shape::warp_n, threadIdx.x % 32) {}
+
   template <class T>
-  __device__ __forceinline__ void add(TileSums<Shape>& sums, const T* left, const T* right) const {
-    constexpr int steps = tile_k / 16;
-    Fragments fragments[2];
-    load(fragments[0], fragments[1], left, right, 0);
+  __device__ __forceinline__ void load(const T* stage, int step) {
+    const T* right = stage + LeftTile::elements;
     LATHE_UNROLL
-    for (int step = 0; step < steps; ++step) {
-      Fragments &now = fragments[step % 2], &next = fragments[(step + 1) % 2];
-      if (!one_column && step + 1 < steps) load(next, now, left, right, step + 1);
+    for (int i = 0; i < Shape::left_fragments; ++i) left_place_.load(left_[step % 2][i], stage, i, step);
+    if constexpr (one_column) {
+      if (step % 2 == 0) right_place_.load(right_[step / 2 % 2][0], right_[step / 2 % 2][1], right, 0, step);
+    } else {
       LATHE_UNROLL
-      for (int i = 0; i < Shape::left_fragments; ++i) {
-        LATHE_UNROLL
-        for (int j = 0; j < Shape::right_fragments; ++j)
-          multiply_fragments(T{}, sums.at[i][j], now.left[i], now.right[j]);
-      }
-      if (one_column && step + 1 < steps)
-        load(next, now, left, right, step + 1);  // two steps' right fragments are in hand
+      for (int j = 0; j < Shape::right_fragments; j += 2)
+        right_place_.load(right_[step % 2][j], right_[step % 2][j + 1], right, j, step);
+    }
+  }
+
+  template <class T>
+  __device__ __forceinline__ void multiply(TileSums<Shape>& sums, int step) const {
+    LATHE_UNROLL
+    for (int i = 0; i < Shape::left_fragments; ++i) {
+      LATHE_UNROLL
+      for (int j = 0; j < Shape::right_fragments; ++j)
+        multiply_fragments(T{}, sums.at[i][j], left_[step % 2][i],
+                           one_column ? right_[step / 2 % 2][step % 2] : right_[step % 2][j]);
     }
   }
 
  private:
   static constexpr bool one_column = Shape::right_fragments == 1;
-  struct Fragments {
-    uint32_t left[Shape::left_fragments][4];
-    uint32_t right[Shape::right_fragments][2];
-  };
 
-  template <class T>
-  __device__ __forceinline__ void load(Fragments& now, Fragments& next, const T* left, const T* right, int step) const {
-    LATHE_UNROLL
-    for (int i = 0; i < Shape::left_fragments; ++i) left_.load(now.left[i], left, i, step);
-    if constexpr (one_column) {
-      if (step % 2 == 0) right_.load(now.right[0], next.right[0], right, 0, step);
-    } else {
-      LATHE_UNROLL
-      for (int j = 0; j < Shape::right_fragments; j += 2) right_.load(now.right[j], now.right[j + 1], right, j, step);
-    }
-  }
-
-  LeftFragments<LeftTile> left_;
-  RightFragments<RightTile, one_column> right_;
+  LeftFragments<LeftTile> left_place_;
+  RightFragments<RightTile, one_column> right_place_;
+  uint32_t left_[2][Shape::left_fragments][4];
+  uint32_t right_[2][one_column ? 2 : Shape::right_fragments][2];
 };
 
 // sums += `steps` tiles along k. `pipeline` is Shape::shared_bytes of shared memory that nobody reads or writes any more.
@@ -219,6 +209,9 @@ class StageProduct {
 //   begin(step, left, right)   starts what can be in flight: cp.async into the stage, or loads into the source's own registers
 //   end(step, left, right)     after the products of an earlier stage: stores what had to pass through registers
 // Tiles along k past the end of an operand, and rows past its last, are zeros.
+//
+// Fragments are loaded one step of sixteen before their products, over the end of a stage, too: the tensor cores have the last
+// products of a stage to do while the first fragments of the next one come.
 template <class Shape, class LeftTile, class RightTile, class T, class Source>
 __device__ __forceinline__ void multiply_tiles(TileSums<Shape>& sums, T* pipeline, int steps, Source& source) {
   static_assert(LeftTile::rows == Shape::m && RightTile::rows == Shape::n);
@@ -231,20 +224,36 @@ __device__ __forceinline__ void multiply_tiles(TileSums<Shape>& sums, T* pipelin
     }
     cp_async_commit();  // one group for each step, empty at the end, so that the wait can count
   }
-  const StageProduct<Shape, LeftTile, RightTile> product;
+  using Product = WarpProduct<Shape, LeftTile, RightTile>;
+  Product product;
+  if (steps > 0) {
+    cp_async_wait<Shape::stages - 2>();
+    __syncthreads();  // the first stage is there for all
+    product.load(pipeline, 0);
+  }
   int reading = 0, filling = Shape::stages - 1;  // stages
   for (int step = 0; step < steps; ++step) {
-    cp_async_wait<Shape::stages - 2>();
-    __syncthreads();  // this step's tiles are there for all, and all are done with the previous step's
-    const int ahead = step + Shape::stages - 1;
-    T* stage = pipeline + filling * Shape::stage_elements;
-    if (ahead < steps) source.begin(ahead, stage, stage + LeftTile::elements);
-    cp_async_commit();
     const T* current = pipeline + reading * Shape::stage_elements;
-    product.add(sums, current, current + LeftTile::elements);
-    if (ahead < steps) source.end(ahead, stage, stage + LeftTile::elements);
+    T* empty = pipeline + filling * Shape::stage_elements;
     reading = reading + 1 == Shape::stages ? 0 : reading + 1;
     filling = filling + 1 == Shape::stages ? 0 : filling + 1;
+    const int ahead = step + Shape::stages - 1;
+    if (ahead < steps) source.begin(ahead, empty, empty + LeftTile::elements);
+    cp_async_commit();
+    LATHE_UNROLL
+    for (int part = 0; part < Product::steps; ++part) {
+      if (part + 1 < Product::steps) {
+        product.load(current, part + 1);
+      } else {
+        if (ahead < steps) source.end(ahead, empty, empty + LeftTile::elements);
+        if (step + 1 < steps) {
+          cp_async_wait<Shape::stages - 2>();
+          __syncthreads();  // the next stage is there for all, and all have this one in their registers: it is empty
+          product.load(pipeline + reading * Shape::stage_elements, 0);
+        }
+      }
+      product.template multiply<T>(sums, part);
+    }
   }
 }
 
