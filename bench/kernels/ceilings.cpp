@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "bench/kernels/clock.h"
@@ -16,8 +17,6 @@
 
 namespace lathe::bench {
 namespace {
-
-double seconds_since(double start) { return now_seconds() - start; }
 
 // Independent chains enough to hide the latency of two multiply-adds a cycle; each body returns its operations.
 constexpr int chains = 12;
@@ -81,44 +80,51 @@ __attribute__((target("avx512f,avx512bf16"))) double dot_bf16() {
   return 2.0 * 32 * chains * rounds;
 }
 
-// The best of several rounds on all threads at once.
-double peak(double (*body)()) {
-  const int threads = thread_count();
+// The highest rate of several attempts: `attempt` does its work once on all threads and returns how much that was.
+template <class Attempt>
+double best_rate(int attempts, Attempt attempt) {
   double best = 0;
-  for (int attempt = 0; attempt < 12; ++attempt) {
-    double operations = 0;
+  for (int i = 0; i < attempts; ++i) {
     const double start = now_seconds();
-    std::vector<double> done(static_cast<size_t>(threads));
-    parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) done[static_cast<size_t>(i)] = body();
-    });
-    for (const double each : done) operations += each;
-    best = std::max(best, operations / seconds_since(start));
+    const double done = attempt();
+    best = std::max(best, done / (now_seconds() - start));
   }
   return best;
 }
 
+double peak(double (*body)()) {
+  const int threads = thread_count();
+  return best_rate(12, [&] {
+    std::vector<double> done(static_cast<size_t>(threads));
+    parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) done[static_cast<size_t>(i)] = body();
+    });
+    return std::accumulate(done.begin(), done.end(), 0.0);
+  });
+}
+
+// Of copying or of reading alone, whichever is faster.
 double bandwidth() {
   const int64_t words = 3 * last_cache_bytes() / 8;
   std::vector<uint64_t> from(static_cast<size_t>(words), 1), to(static_cast<size_t>(words));
   const int64_t grain = int64_t{1} << 17;
-  double best = 0;
-  for (int attempt = 0; attempt < 5; ++attempt) {
-    const double copying = now_seconds();
+  const double copying = best_rate(5, [&] {
     parallel_for(words, grain, [&](int64_t begin, int64_t end) {
-      std::memcpy(&to[static_cast<size_t>(begin)], &from[static_cast<size_t>(begin)], static_cast<size_t>(end - begin) * 8);
+      std::memcpy(&to[static_cast<size_t>(begin)], &from[static_cast<size_t>(begin)],
+                  static_cast<size_t>(end - begin) * 8);
     });
-    best = std::max(best, 16.0 * static_cast<double>(words) / seconds_since(copying));
-    const double reading = now_seconds();
+    return 16.0 * static_cast<double>(words);
+  });
+  const double reading = best_rate(5, [&] {
     parallel_for(words, grain, [&](int64_t begin, int64_t end) {
       uint64_t sums[8] = {};
       for (int64_t i = begin; i + 8 <= end; i += 8)
         for (int64_t j = 0; j < 8; ++j) sums[j] += from[static_cast<size_t>(i + j)];
       for (const uint64_t sum : sums) to[static_cast<size_t>(begin)] += sum;
     });
-    best = std::max(best, 8.0 * static_cast<double>(words) / seconds_since(reading));
-  }
-  return best;
+    return 8.0 * static_cast<double>(words);
+  });
+  return std::max(copying, reading);
 }
 
 }  // namespace

@@ -52,14 +52,16 @@ Rotation rotate(const testing::Operation& operation, const Case& test_case, Devi
   const testing::Contents contents = testing::make_contents(operation, test_case);
   Rotation rotation;
   for (size_t i = 0; i < buffers; ++i) {
-    rotation.bound.push_back(std::make_unique<BoundCase>(test_case, contents, testing::BindOptions{.device = device, .inputs_may_change = true}));
+    rotation.bound.push_back(std::make_unique<BoundCase>(
+        test_case, contents, testing::BindOptions{.device = device, .inputs_may_change = true}));
     const testing::Arguments& arguments = rotation.bound.back()->arguments();
     rotation.calls.push_back(test_case.start ? test_case.start(arguments) : [&] { test_case.run(arguments); });
   }
   return rotation;
 }
 
-// One iteration is one call on each of the buffers.
+// One iteration is one call on each of the buffers, and its time is that of all of them: Google Benchmark repeats until the
+// iterations' times add up to what was asked for.
 void measure(benchmark::State& state, const Rotation& rotation, Device device) {
   for (int warm_up = 0; warm_up < 2; ++warm_up)
     for (const auto& call : rotation.calls) call();
@@ -68,30 +70,36 @@ void measure(benchmark::State& state, const Rotation& rotation, Device device) {
     const double start = now_seconds();
     for (const auto& call : rotation.calls) call();
     kernels::synchronize(device);
-    state.SetIterationTime((now_seconds() - start) / static_cast<double>(rotation.calls.size()));
+    state.SetIterationTime(now_seconds() - start);
   }
 }
 
-// Keeps the repetitions' times and prints nothing.
+// Keeps each repetition's time for one call and prints nothing.
 class Collector final : public benchmark::BenchmarkReporter {
  public:
+  explicit Collector(size_t calls) : calls_(static_cast<double>(calls)) {}
   bool ReportContext(const Context&) override { return true; }
   void ReportRuns(const std::vector<Run>& runs) override {
     for (const Run& run : runs)
-      if (run.run_type == Run::RT_Iteration) seconds.push_back(run.real_accumulated_time / static_cast<double>(run.iterations));
+      if (run.run_type == Run::RT_Iteration)
+        seconds.push_back(run.real_accumulated_time / static_cast<double>(run.iterations) / calls_);
   }
   std::vector<double> seconds;
+
+ private:
+  double calls_;
 };
 
 Timing time_case(const testing::Operation& operation, const Case& test_case, const TimingOptions& options) {
   const Rotation rotation = rotate(operation, test_case, options.device);
   Timing timing{.name = operation.name + "/" + test_case.name, .dtype = dtype_of_case(test_case)};
   benchmark::ClearRegisteredBenchmarks();
-  benchmark::RegisterBenchmark(timing.name.c_str(), [&](benchmark::State& state) { measure(state, rotation, options.device); })
+  benchmark::RegisterBenchmark(timing.name.c_str(),
+                               [&](benchmark::State& state) { measure(state, rotation, options.device); })
       ->UseManualTime()
       ->MinTime(options.seconds)
       ->Repetitions(options.repetitions);
-  Collector collector;
+  Collector collector(rotation.calls.size());
   benchmark::RunSpecifiedBenchmarks(&collector);
   std::sort(collector.seconds.begin(), collector.seconds.end());
   timing.seconds = collector.seconds.at(collector.seconds.size() / 2);
@@ -122,7 +130,8 @@ void time_operations(const std::vector<testing::Operation>& operations, const Ti
   for (const testing::Operation& operation : operations) {
     if (options.device.kind != DeviceKind::cpu && !operation.cuda_body) continue;
     for (const Case& test_case : operation.timed)
-      if (std::regex_search(operation.name + "/" + test_case.name, filter)) report(time_case(operation, test_case, options));
+      if (std::regex_search(operation.name + "/" + test_case.name, filter))
+        report(time_case(operation, test_case, options));
   }
 }
 
