@@ -135,14 +135,25 @@ void panel_of_plain(const Right& right, Element element, int64_t k, int64_t n, i
   }
 }
 
+// A square of a packed weight is one line from each of `lanes` places 128 bytes apart, few enough that the hardware's
+// streams do not get going: the square two steps on is asked for while this one is turned over.
+LATHE_INLINE void prefetch_square(const uint32_t* source) {
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) __builtin_prefetch(source + i * panel_width);
+}
+
 // The weight is [k, n] in panels [⌈k/32⌉][n units][32 rows of the weight]; its rows are the reduced index here.
-void panel_of_panels_f32(const Right& right, int64_t n, int64_t panel, int64_t first, int64_t last, uint32_t* slab) {
+void panel_of_panels_f32(const Right& right, int64_t k, int64_t n, int64_t panel, int64_t first, int64_t last,
+                         uint32_t* slab) {
   const uint32_t* panels = static_cast<const uint32_t*>(right.data);
   for (int64_t row = first; row < last; row += lanes) {
     const uint32_t* source = panels + row / panel_width * right.stride * panel_width + row % panel_width;
     const int rows = static_cast<int>(last - row < lanes ? last - row : lanes);
+    const int64_t ahead = row + 2 * lanes;
+    const uint32_t* next = panels + ahead / panel_width * right.stride * panel_width + ahead % panel_width;
     for (int64_t lane = 0; lane < panel_width; lane += lanes) {
       const int64_t column = panel * panel_width + lane;
+      if (ahead < k && column + lanes <= n) prefetch_square(next + column * panel_width);
       VecU v[lanes];
 #pragma GCC unroll 16
       for (int i = 0; i < lanes; ++i) v[i] = column + i < n ? load_words(source + (column + i) * panel_width) : VecU{};
@@ -159,15 +170,19 @@ void panel_of_panels_f32(const Right& right, int64_t n, int64_t panel, int64_t f
 }
 
 // The same for pairs: a word pairs two columns of one row, a word of the slab two rows of one column.
-void panel_of_panels_bf16(const Right& right, int64_t n, int64_t panel, int64_t first, int64_t last, uint32_t* slab) {
+void panel_of_panels_bf16(const Right& right, int64_t k, int64_t n, int64_t panel, int64_t first, int64_t last,
+                          uint32_t* slab) {
   const uint32_t* panels = static_cast<const uint32_t*>(right.data);
   const int64_t units = (n + 1) / 2;
   for (int64_t unit = first; unit < last; unit += lanes / 2) {
     const int64_t row = 2 * unit;
     const uint32_t* source = panels + row / panel_width * right.stride * panel_width + row % panel_width;
     const int64_t count = last - unit < lanes / 2 ? last - unit : lanes / 2;
+    const int64_t ahead = row + 2 * lanes;
+    const uint32_t* next = panels + ahead / panel_width * right.stride * panel_width + ahead % panel_width;
     for (int64_t lane = 0; lane < panel_width; lane += 2 * lanes) {
       const int64_t column_unit = (panel * panel_width + lane) / 2;
+      if (ahead < k && column_unit + lanes <= units) prefetch_square(next + column_unit * panel_width);
       VecU v[lanes];
 #pragma GCC unroll 16
       for (int i = 0; i < lanes; ++i)
@@ -238,8 +253,8 @@ void pack_panel(const Right& right, Element element, int64_t k, int64_t n, int64
   switch (right.layout) {
     case RightLayout::panels: break;
     case RightLayout::panels_transposed:
-      return f32 ? panel_of_panels_f32(right, n, panel, first, last, slab)
-                 : panel_of_panels_bf16(right, n, panel, first, last, slab);
+      return f32 ? panel_of_panels_f32(right, k, n, panel, first, last, slab)
+                 : panel_of_panels_bf16(right, k, n, panel, first, last, slab);
     case RightLayout::rows:
       return f32 ? panel_of_rows(F32Units{static_cast<const float*>(right.data), right.stride, k}, n, panel, first,
                                  last, slab)
