@@ -1,6 +1,7 @@
 // 50 steps of LoRA against PEFT and torch.optim.AdamW (tests/golden/lora_sft), in f32.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "tests/train/tiny_run.h"
@@ -19,12 +20,12 @@ std::string test_model() {
   return folder / "lathe/models/SmolLM2-135M-Instruct.Q4_1.gguf";
 }
 
-void expect_follows(const std::filesystem::path& folder, const std::string& model, int64_t rows_per_step) {
-  const json steps = json::parse(bytes_of(folder / "steps.json"));
-  ASSERT_EQ(steps.size(), 50u);
+// Trains on the rows of steps.json from its initial adapter, one optimiser step for each of them.
+std::vector<StepRecord> train_on(const json& steps, const std::filesystem::path& folder, const std::string& model,
+                                 int64_t rows_per_step) {
   TrainingSet rows;
   for (const json& step : steps) {
-    ASSERT_EQ(static_cast<int64_t>(step["input_ids"].size()), rows_per_step);
+    EXPECT_EQ(static_cast<int64_t>(step["input_ids"].size()), rows_per_step);
     for (size_t i = 0; i < step["input_ids"].size(); ++i)
       rows.add_row(step["input_ids"][i].get<std::vector<int32_t>>(), step["labels"][i].get<std::vector<int32_t>>());
   }
@@ -34,34 +35,67 @@ void expect_follows(const std::filesystem::path& folder, const std::string& mode
   config.adapter = (folder / "initial_adapter").string();
   config.learning_rate = steps[0]["learning_rate"].get<double>();
   config.per_device_train_batch_size = rows_per_step;
-  config.max_steps = 50;
+  config.max_steps = static_cast<int64_t>(steps.size());
   config.shuffle = false;
   config.save_steps = 0;
   TinyRun run(config, std::move(rows));
-  const std::vector<StepRecord> records = run.train();
+  return run.train();
+}
+
+constexpr double loss_bar = 1e-4, norm_bar = 1e-3;  // relative
+
+// Every step of `records` within the bars of `expected`.
+void expect_within_bars(const std::vector<StepRecord>& records, const json& expected) {
   ASSERT_EQ(records.size(), 50u);
+  ASSERT_EQ(expected.size(), 50u);
   for (size_t i = 0; i < 50; ++i) {
-    const double loss = steps[i]["loss"], norm = steps[i]["grad_norm"], rate = steps[i]["learning_rate"];
-    // Rounding moves the first updates of elements with a tiny gradient by a whole learning rate; on SmolLM2, whose golden
-    // run is in f64, PyTorch's own f32 run parts from it by 2.9e-4 and 5.8e-4. Measured here: 2.6e-5 and 4.9e-5.
-    EXPECT_NEAR(records[i].loss, loss, 1e-4 * loss) << "step " << i + 1;
-    EXPECT_NEAR(records[i].grad_norm, norm, 1e-3 * norm) << "step " << i + 1;
-    EXPECT_DOUBLE_EQ(records[i].learning_rate, rate) << "step " << i + 1;
+    const double loss = expected[i]["loss"], norm = expected[i]["grad_norm"];
+    EXPECT_NEAR(records[i].loss, loss, loss_bar * loss) << "step " << i + 1;
+    EXPECT_NEAR(records[i].grad_norm, norm, norm_bar * norm) << "step " << i + 1;
   }
-  const json last = steps.back();
   EXPECT_LT(records.back().loss, records.front().loss);
 }
 
-TEST(GoldenLora, TinyLlamaFollowsPeftForFiftySteps) {
-  expect_follows(golden("lora_sft/tiny"), golden("tiny_llama/untied").string(), 4);
+void expect_rates(const std::vector<StepRecord>& records, const json& steps) {
+  for (size_t i = 0; i < records.size(); ++i)
+    EXPECT_DOUBLE_EQ(records[i].learning_rate, steps[i]["learning_rate"].get<double>()) << "step " << i + 1;
 }
 
+TEST(GoldenLora, TinyLlamaFollowsPeftForFiftySteps) {
+  const std::filesystem::path folder = golden("lora_sft/tiny");
+  const json steps = json::parse(bytes_of(folder / "steps.json"));
+  const std::vector<StepRecord> records = train_on(steps, folder, golden("tiny_llama/untied").string(), 4);
+  expect_within_bars(records, steps);
+  expect_rates(records, steps);
+}
+
+// PEFT's own float32 run parts from its float64 run by up to 2.9e-4 and 5.8e-4 (tests/golden/README.md); ours by 2.6e-5 and 4.9e-5.
+// The float32 run is held to where it is within half the bar itself.
 TEST(GoldenLora, SmolLM2FollowsPeftForFiftySteps) {
   const std::string model = test_model();
   ASSERT_TRUE(std::filesystem::exists(model)) << model
                                               << " is missing: run scripts/fetch-model, or set LATHE_TEST_MODEL to "
                                                  "SmolLM2-135M-Instruct.Q4_1.gguf";
-  expect_follows(golden("lora_sft/smollm2"), model, 2);
+  const std::filesystem::path folder = golden("lora_sft/smollm2");
+  const json float32 = json::parse(bytes_of(folder / "steps.json")),
+             float64 = json::parse(bytes_of(folder / "steps_float64.json"));
+  const std::vector<StepRecord> records = train_on(float32, folder, model, 2);
+  expect_within_bars(records, float64);
+  expect_rates(records, float32);
+  int losses = 0, norms = 0;
+  for (size_t i = 0; i < records.size(); ++i) {
+    const double loss = float32[i]["loss"], norm = float32[i]["grad_norm"];
+    if (std::abs(loss - float64[i]["loss"].get<double>()) <= loss_bar / 2 * loss) {
+      EXPECT_NEAR(records[i].loss, loss, loss_bar * loss) << "step " << i + 1;
+      ++losses;
+    }
+    if (std::abs(norm - float64[i]["grad_norm"].get<double>()) <= norm_bar / 2 * norm) {
+      EXPECT_NEAR(records[i].grad_norm, norm, norm_bar * norm) << "step " << i + 1;
+      ++norms;
+    }
+  }
+  EXPECT_GE(losses, 20);
+  EXPECT_GE(norms, 45);
 }
 
 }  // namespace
