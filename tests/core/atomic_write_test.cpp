@@ -1,7 +1,7 @@
 #include "core/atomic_write.h"
 
-#include <gtest/gtest.h>
 #include <fcntl.h>
+#include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
@@ -17,6 +17,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "tests/support/temporary_folder.h"
 
 namespace lathe {
 namespace {
@@ -43,20 +44,14 @@ std::string message_of(const std::function<void()>& action) {
 
 class AtomicWrite : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "lathe-atomic-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   std::set<std::string> listing() const {
     std::set<std::string> names;
     for (const auto& entry : fs::directory_iterator(folder_)) names.insert(entry.path().filename().string());
     return names;
   }
 
-  fs::path folder_;
+  TemporaryFolder temporary_;
+  const fs::path& folder_ = temporary_.path();
 };
 
 TEST_F(AtomicWrite, FileAppearsOnlyAtCommit) {

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "tests/support/temporary_folder.h"
 
 namespace lathe {
 namespace {
@@ -16,13 +17,6 @@ namespace fs = std::filesystem;
 
 class MappedFileTest : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "lathe-mapped-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   std::string message(const fs::path& path) {
     try {
       MappedFile::open(path);
@@ -32,7 +26,8 @@ class MappedFileTest : public testing::Test {
     return "no ResourceError";
   }
 
-  fs::path folder_;
+  TemporaryFolder temporary_;
+  const fs::path& folder_ = temporary_.path();
 };
 
 TEST_F(MappedFileTest, ShowsTheWholeFile) {

@@ -1,8 +1,6 @@
 // What the tests of nn/ read from tests/golden/, and a temporary folder for what they write.
 #pragma once
 
-#include <stdlib.h>
-
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -13,6 +11,7 @@
 #include "nn/attention_context.h"
 #include "nn/model_files.h"
 #include "nn/transformer.h"
+#include "tests/support/temporary_folder.h"
 
 namespace lathe::nn {
 
@@ -20,24 +19,9 @@ inline std::filesystem::path golden(const std::string& path) {
   return std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden" / path;
 }
 
-inline nlohmann::json golden_json(const std::string& path) { return nlohmann::json::parse(std::ifstream(golden(path))); }
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "lathe-nn-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw ResourceError("cannot make " + name);
-    path_ = name;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+inline nlohmann::json golden_json(const std::string& path) {
+  return nlohmann::json::parse(std::ifstream(golden(path)));
+}
 
 inline Transformer load(const std::filesystem::path& path, DType dtype, WeightMode mode = WeightMode::frozen) {
   const ModelFiles files = open_model_files(path);

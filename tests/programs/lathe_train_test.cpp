@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "core/random.h"
+#include "tests/support/temporary_folder.h"
 
 namespace lathe {
 namespace {
@@ -30,9 +31,6 @@ class LatheTrain : public testing::Test {
  protected:
   void SetUp() override {
     ASSERT_TRUE(fs::exists("bin/lathe-train")) << "run from the build folder, after building lathe-train";
-    std::string name = (fs::temp_directory_path() / "lathe-train-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
     const fs::path golden = fs::path(LATHE_SOURCE_DIR) / "tests/golden";
     fs::create_directory(folder_ / "model");
     for (const char* file : {"config.json", "model.safetensors"})
@@ -45,10 +43,6 @@ class LatheTrain : public testing::Test {
       for (uint64_t i = 0, length = 6 + random.below(12); i < length; ++i) ids.push_back(random.below(320));
       rows << nlohmann::json{{"input_ids", ids}}.dump() << "\n";
     }
-  }
-  void TearDown() override {
-    std::error_code ignored;
-    fs::remove_all(folder_, ignored);
   }
 
   std::vector<std::string> arguments(const std::string& output_dir, std::vector<std::string> more = {}) const {
@@ -85,7 +79,8 @@ class LatheTrain : public testing::Test {
   std::string out() const { return bytes_of(folder_ / "out"); }
   std::string err() const { return bytes_of(folder_ / "err"); }
 
-  fs::path folder_;
+  TemporaryFolder temporary_;
+  const fs::path& folder_ = temporary_.path();
 };
 
 TEST_F(LatheTrain, LeavesAnAdapterMetricsReportConfigAndCheckpoints) {

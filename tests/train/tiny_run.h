@@ -1,8 +1,6 @@
 // A run on the tiny golden Llama: the model with an adapter, rows, a config and a folder that goes away.
 #pragma once
 
-#include <stdlib.h>
-
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -13,6 +11,7 @@
 #include "core/random.h"
 #include "nn/model_files.h"
 #include "nn/transformer.h"
+#include "tests/support/temporary_folder.h"
 #include "train/sft_objective.h"
 #include "train/trainer.h"
 
@@ -21,23 +20,6 @@ namespace lathe::train {
 inline std::filesystem::path golden(const std::string& path) {
   return std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden" / path;
 }
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "lathe-train-XXXXXX").string();
-    if (::mkdtemp(name.data()) == nullptr) throw ResourceError("cannot make " + name);
-    path_ = name;
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 inline std::string bytes_of(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);
