@@ -1,6 +1,8 @@
 #include "kernels/matmul/device.h"
 
 #include "kernels/matmul/cuda.h"
+#include "kernels/matmul/cuda_quantized.h"
+#include "kernels/nf4/scale.h"
 
 namespace lathe::kernels::device {
 namespace {
@@ -17,20 +19,40 @@ void run(const ProductCuda& product, Device device) {
   product.dtype == DType::f32 ? product_tiles_f32(product, device) : product_tiles(product, device);
 }
 
+void run_codes(const ProductCuda& product, const QuantizedWeight& weight, Device device) {
+  if (product.m == 0 || product.n == 0) return;
+  QuantizedProductCuda args{.product = product, .format = weight.format()};
+  if (weight.format() == QuantizedFormat::nf4) {
+    args.codes = weight.nf4().codes.raw();
+    args.nf4_scales = nf4_scale_args(weight.nf4());
+    args.block_size = weight.nf4().block_size;
+  } else {
+    args.codes = weight.int8().codes.raw();
+    args.int8_scales = weight.int8().scales.data<float>();
+  }
+  quantized_product_tiles(args, device);
+}
+
 }  // namespace
+
+bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight) {
+  const void* codes = weight.format() == QuantizedFormat::nf4 ? weight.nf4().codes.raw() : weight.int8().codes.raw();
+  return x.dim(0) <= most_fused_rows && x.dtype() != DType::f32 && weight.group() == 64 &&
+         reinterpret_cast<uintptr_t>(codes) % 16 == 0;
+}
 
 void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms) {
   ProductCuda product{.layout = ProductLayout::rows_rows, .dtype = x.dtype()};
   product.m = x.dim(0), product.n = weight.rows(), product.k = x.dim(1);
   product.left = matrix(x);
-  product.right = matrix(weight);
+  if (!weight.quantized) product.right = matrix(weight);
   product.k2 = terms.lora_t.defined() ? terms.lora_t.dim(1) : 0;
   product.left2 = matrix(terms.lora_t);
   product.right2 = matrix(terms.lora_b);
   product.bias = matrix(terms.bias);
   product.residual = matrix(terms.residual);
   product.out = matrix(out);
-  run(product, x.device());
+  weight.quantized ? run_codes(product, *weight.quantized, x.device()) : run(product, x.device());
 }
 
 void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt,

@@ -5,6 +5,10 @@
 
 namespace lathe::kernels::device {
 
+// Whether linear_forward multiplies x [M, K] with this weight's codes: few rows of bf16 or f16, K a multiple of 64 and blocks of 64
+// or more. The other products want a dense weight of x's dtype in its place (more rows gain nothing from codes).
+bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight);
+
 void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms);
 void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt,
                            const Tensor& lora_a, bool accumulate);

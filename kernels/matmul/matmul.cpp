@@ -115,11 +115,17 @@ gemm::Right right_of(WeightView weight, gemm::RightLayout packed_layout, gemm::R
   return {weight.packed->panels().raw(), gemm::units_of(weight.columns(), element), packed_layout};
 }
 
-// Products with codes are for f32 and bf16 on the CPU. Elsewhere a dense weight of the operand's dtype takes the quantised one's
-// place for one product: a device's tiles read one faster than codes when there are rows enough.
-bool must_be_dequantized(WeightView weight, const Tensor& operand) {
-  if (!weight.quantized) return false;
-  return operand.device().kind != DeviceKind::cpu || operand.dtype() == DType::f16 || operand.dtype() == DType::f64;
+// A dense weight of the operand's dtype, for one product, where no body reads the codes.
+bool on_cpu_without_codes(WeightView weight, const Tensor& operand) {
+  return weight.quantized && operand.device().kind == DeviceKind::cpu &&
+         (operand.dtype() == DType::f16 || operand.dtype() == DType::f64);
+}
+bool forward_wants_dense(WeightView weight, const Tensor& x) {
+  if (!weight.quantized || x.device().kind == DeviceKind::cpu) return on_cpu_without_codes(weight, x);
+  return !device::multiplies_codes(x, *weight.quantized);
+}
+bool gradient_wants_dense(WeightView weight, const Tensor& grad_out) {
+  return on_cpu_without_codes(weight, grad_out) || (weight.quantized && grad_out.device().kind != DeviceKind::cpu);
 }
 
 Tensor dequantized(WeightView weight, const Tensor& operand) {
@@ -151,7 +157,7 @@ void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const
     check_matrix({op, "residual", device}, terms.residual, m, n);
     check_dtype_or_f32({op, "residual", device}, terms.residual, x.dtype());
   }
-  if (must_be_dequantized(weight, x)) return linear_forward(out, x, dequantized(weight, x), terms);
+  if (forward_wants_dense(weight, x)) return linear_forward(out, x, dequantized(weight, x), terms);
   if (device.kind != DeviceKind::cpu) return device::linear_forward(out, x, weight, terms);
   if (x.dtype() == DType::f16) return widened::linear_forward(out, x, weight, terms);
   if (x.dtype() == DType::f64) return reference::linear_forward(out, x, weight, terms);
@@ -181,7 +187,7 @@ void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightV
   check_matrix({op, "grad_x", device}, grad_x, m, k);
   check_dtype_or_f32({op, "grad_x", device}, grad_x, grad_out.dtype());
   check_lora({op, "lora_dt", device}, lora_dt, {op, "lora_a", device}, lora_a, m, k, true, grad_out.dtype());
-  if (must_be_dequantized(weight, grad_out))
+  if (gradient_wants_dense(weight, grad_out))
     return linear_input_gradient(grad_x, grad_out, dequantized(weight, grad_out), lora_dt, lora_a, accumulate);
   if (device.kind != DeviceKind::cpu)
     return device::linear_input_gradient(grad_x, grad_out, weight, lora_dt, lora_a, accumulate);

@@ -141,7 +141,10 @@ inline std::vector<Operation> quantized_matmul_operations() {
       gradient.cases.push_back(input_gradient_case({9, 70, 96, 5}, format, dtype, true));
       gradient.cases.push_back(input_gradient_case({3, 1030, 32}, format, dtype));
     }
-    on_devices.cases.push_back(forward_case({3, 40, 96, 8}, format, DType::bf16, DType::bf16, true));
+    // Codes in tiles: more steps than stages and than a chunk of scales, a last block of columns that is not full; LoRA's tiles.
+    on_devices.cases.push_back(forward_case({3, 37, 1216}, format, DType::bf16, DType::bf16));
+    on_devices.cases.push_back(forward_case({16, 33, 128, 72}, format, DType::f16, DType::f32, true));
+    on_devices.cases.push_back(forward_case({17, 40, 96, 8}, format, DType::bf16, DType::bf16, true));  // dequantised
     on_devices.cases.push_back(input_gradient_case({19, 24, 64}, format, DType::bf16));
   }
   on_devices.cases.push_back(forward_case({5, 33, 64}, QuantizedFormat::nf4, DType::f32, DType::f32));
@@ -154,6 +157,7 @@ inline std::vector<Operation> quantized_matmul_operations() {
     for (const DType dtype : {DType::bf16, DType::f32}) {
       forward.timed.push_back(timed_forward({1, 4096, 4096}, format, dtype));
       forward.timed.push_back(timed_forward({4, 4096, 4096}, format, dtype));
+      on_devices.timed.push_back(timed_forward({1, 4096, 14336}, format, dtype));
       forward.timed.push_back(timed_forward({512, 2048, 2048}, format, dtype));
       gradient.timed.push_back(timed_input_gradient({512, 2048, 2048}, format, dtype));
     }

@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "kernels/copy/copy.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/simd/isa.h"
 #include "tests/kernels/quantized_matmul_cases.h"
 #include "tests/support/kernel_checks.h"
@@ -91,6 +92,30 @@ INSTANTIATE_TEST_SUITE_P(Cpu, QuantizedBits,
                                   (std::get<1>(info.param) == QuantizedFormat::nf4 ? "_nf4_" : "_int8_") +
                                   std::string(name_of(std::get<2>(info.param)));
                          });
+
+// On a device, too, from codes in tiles and from a dequantised weight: the bits of the dense product.
+TEST(QuantizedOnDevices, ProductsAreThoseWithTheDequantisedWeight) {
+  const Device simt{DeviceKind::simt};
+  const auto moved = [](const Tensor& tensor, Device device) {
+    const Tensor result = Tensor::empty(tensor.shape(), tensor.dtype(), device);
+    kernels::copy_bytes(device, result.raw(), tensor.device(), tensor.raw(), tensor.nbytes());
+    return result;
+  };
+  const int64_t n = 40, k = 192;
+  const Tensor values = moved(random_matrix(n, k, DType::f32, 9), simt);
+  for (const QuantizedFormat format : {QuantizedFormat::nf4, QuantizedFormat::int8}) {
+    const QuantizedWeight weight = quantized(values, format);
+    const Tensor dense = Tensor::empty({n, k}, DType::bf16, simt);
+    weight.dequantize(dense);
+    for (const int64_t m : {1, 16, 17}) {
+      const Tensor x = moved(random_matrix(m, k, DType::bf16, 10), simt);
+      const Tensor out = Tensor::empty({m, n}, DType::f32, simt), expected = Tensor::empty({m, n}, DType::f32, simt);
+      kernels::linear_forward(out, x, weight);
+      kernels::linear_forward(expected, x, dense);
+      EXPECT_TRUE(same_bits(moved(out, {}), moved(expected, {}))) << m << " rows";
+    }
+  }
+}
 
 // Panels hold what the weight held: dequantised from them or from the codes as they came.
 TEST(QuantizedWeight, PanelsStandForTheSameNumbers) {
