@@ -36,7 +36,6 @@ struct Pair {
 template <class T>
 struct Product {
   Pair<T> pairs[2];  // the weight, then LoRA (k = 0: none)
-  bool aligned;      // every row of every operand at a multiple of 16 bytes
   Epilogue<T> epilogue;
 };
 
@@ -63,8 +62,8 @@ class DenseSource {
 
  private:
   __device__ __forceinline__ void start(const Pair<T>& pair) {
-    left_.start(pair.left, p_.aligned, first_row_, p_.epilogue.m, pair.k);
-    right_.start(pair.right, p_.aligned, first_column_, p_.epilogue.n, pair.k);
+    left_.start(pair.left, first_row_, p_.epilogue.m, pair.k);
+    right_.start(pair.right, first_column_, p_.epilogue.n, pair.k);
   }
 
   const Product<T>& p_;
@@ -99,8 +98,9 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once)
     const int64_t begin = bounds.at[s], tokens = bounds.at[s + 1] - begin;
     if (tokens == 0) continue;
     const DenseOperand<T>&left = p.pairs[0].left, &right = p.pairs[0].right;
-    const Pair<T> part{
-        {left.data + begin * left.stride, left.stride}, {right.data + begin * right.stride, right.stride}, tokens};
+    const Pair<T> part{{left.data + begin * left.stride, left.stride, left.aligned},
+                       {right.data + begin * right.stride, right.stride, right.aligned},
+                       tokens};
     Source source(p, part, first_row, first_column);
     TileSums<Shape> sums;
     multiply_tiles<Shape, typename Source::LeftTile, typename Source::RightTile>(sums, pipeline, source.steps(),
@@ -110,19 +110,9 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once)
 }
 
 template <class T>
-bool aligned(const MatrixCuda& matrix) {
-  return rows_aligned(static_cast<const T*>(matrix.data), matrix.stride);
-}
-
-template <class T>
 Product<T> product_of(const ProductCuda& args) {
-  const auto pair = [](const MatrixCuda& left, const MatrixCuda& right, int64_t k) {
-    return Pair<T>{
-        {static_cast<const T*>(left.data), left.stride}, {static_cast<const T*>(right.data), right.stride}, k};
-  };
-  return {{pair(args.left, args.right, args.k), pair(args.left2, args.right2, args.k2)},
-          aligned<T>(args.left) && aligned<T>(args.right) &&
-              (args.k2 == 0 || (aligned<T>(args.left2) && aligned<T>(args.right2))),
+  return {{{dense_operand<T>(args.left), dense_operand<T>(args.right), args.k},
+           {dense_operand<T>(args.left2), dense_operand<T>(args.right2), args.k2}},
           epilogue_of<T>(args)};
 }
 

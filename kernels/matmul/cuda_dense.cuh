@@ -1,30 +1,38 @@
 // Dense operands on their way into the tiles of a product (cuda_tile.cuh).
 #pragma once
 
+#include "kernels/matmul/cuda.h"
 #include "kernels/matmul/cuda_tile.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
-// An operand in memory, `stride` elements from line to line of its fastest index.
+// An operand in memory, `stride` elements from line to line of its fastest index. `aligned`: lines start at multiples of 16
+// bytes.
 template <class T>
 struct DenseOperand {
   const T* data;
   int64_t stride;
+  bool aligned;
 };
+
+template <class T>
+inline DenseOperand<T> dense_operand(const MatrixCuda& matrix) {
+  const T* data = static_cast<const T*>(matrix.data);
+  return {data, matrix.stride, rows_aligned(data, matrix.stride)};
+}
 
 // What a thread copies of each tile of a dense operand: one piece of every `lines_at_once`-th line, always in the same columns of
 // memory. Everything that does not change from tile to tile is worked out once: in the loop an address is an addition.
 template <class Shape, class Tile, class T>
 class DenseReader {
  public:
-  // Tiles of rows [first_row, first_row + Tile::rows) from k = 0 on. `aligned`: lines start at multiples of 16 bytes.
-  __device__ __forceinline__ void start(const DenseOperand<T>& operand, bool aligned, int64_t first_row, int64_t rows,
-                                        int64_t k) {
+  // Tiles of rows [first_row, first_row + Tile::rows) from k = 0 on.
+  __device__ __forceinline__ void start(const DenseOperand<T>& operand, int64_t first_row, int64_t rows, int64_t k) {
     const int piece = static_cast<int>(threadIdx.x) % Tile::line_pieces,
               line = static_cast<int>(threadIdx.x) / Tile::line_pieces;
     const int64_t rows_left = rows - first_row, k_left = k < far ? k : far;
     const int rows_here = rows_left < Tile::rows ? static_cast<int>(rows_left) : Tile::rows;
-    aligned_ = aligned;
+    aligned_ = operand.aligned;
     pass_stride_ = operand.stride * lines_at_once;
     if constexpr (along_k) {
       next_ = operand.data + (first_row + line) * operand.stride + piece * piece_elements;

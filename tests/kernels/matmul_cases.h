@@ -210,6 +210,8 @@ inline std::vector<Operation> matmul_operations() {
     dense.cases.push_back(forward_case({130, 33, 45, 5}, dtype, dtype, false, false, true));
     dense.cases.push_back(aligned(forward_case({70, 24, 264, 16}, dtype, f32, false, true, true)));
   }
+  weight.cases.push_back(
+      weight_gradient_case(40, 1, {0, 3, 19}, bf16, 1.0f));  // a bias: one column, whose rows are not aligned
   input.cases.push_back(input_gradient_case({130, 20, 260, 0}, bf16, false, false));
   weight.cases.push_back(weight_gradient_case(130, 260, {0, 20, 27}, bf16, 0.5f));
   weight.cases.push_back(weight_gradient_case(70, 90, {0, 70, 72}, bf16, 0.5f));
@@ -226,6 +228,8 @@ inline std::vector<Operation> matmul_operations() {
     on_device.name = "512_1536_576_" + std::string(name_of(dtype));
     dense.timed.push_back(on_device);
   }
+  forward.timed.push_back(timed_forward({1, 4096, 4096, 0}, bf16));
+  forward.timed.push_back(timed_forward({4096, 4096, 4096, 0}, bf16));
   return {forward, dense, input, weight, product};
 }
 
