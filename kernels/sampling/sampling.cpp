@@ -10,6 +10,7 @@
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
 #include "kernels/sampling/cpu.h"
+#include "kernels/sampling/device.h"
 #include "kernels/sampling/draw.h"
 #include "kernels/sampling/filters.h"
 #include "kernels/sampling/penalties.h"
@@ -33,6 +34,14 @@ void check(const SamplingParams& params) {
   demand(std::isfinite(params.frequency_penalty), "frequency_penalty", "a finite number", params.frequency_penalty);
 }
 
+[[noreturn]] void throw_broken(int64_t row, BrokenLogits why) {
+  throw NumericError("sample: row " + std::to_string(row) + " of the logits " +
+                     (why == BrokenLogits::nan        ? "holds NaN"
+                      : why == BrokenLogits::infinite ? "holds +inf"
+                                                      : "holds no finite number") +
+                     "; the model's weights or activations have gone wrong");
+}
+
 struct Scan {
   float largest;
   int64_t first;
@@ -42,13 +51,9 @@ Scan scan(std::span<const float> logits, int64_t row) {
   Scan result{};
   uint8_t has_nan = 0;
   cpu::scan_logits({logits.data(), static_cast<int64_t>(logits.size()), &result.largest, &result.first, &has_nan});
-  if (has_nan != 0 || !std::isfinite(result.largest)) {
-    throw NumericError("sample: row " + std::to_string(row) + " of the logits " +
-                       (has_nan != 0         ? "holds NaN"
-                        : result.largest > 0 ? "holds +inf"
-                                             : "holds no finite number") +
-                       "; the model's weights or activations have gone wrong");
-  }
+  if (has_nan != 0) throw_broken(row, BrokenLogits::nan);
+  if (!std::isfinite(result.largest))
+    throw_broken(row, result.largest > 0 ? BrokenLogits::infinite : BrokenLogits::none_finite);
   return result;
 }
 
@@ -134,14 +139,20 @@ void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, 
   expect("sample", "tokens", tokens).shape({logits.dim(0)}).dtype(DType::i32).contiguous();
   if (logprobs.defined())
     expect("sample", "logprobs", logprobs).shape({logits.dim(0)}).dtype(logits.dtype()).contiguous();
-  expect_cpu("sample", logits);
+  expect("sample", "tokens", tokens).device(logits.device());
+  if (logprobs.defined()) expect("sample", "logprobs", logprobs).device(logits.device());
   if (static_cast<int64_t>(rows.size()) != logits.dim(0)) {
     throw ShapeError("sample: rows expects one entry for each of the " + std::to_string(logits.dim(0)) +
                      " rows of logits, found " + std::to_string(rows.size()));
   }
   if (rows.empty()) return;
-  if (logits.dim(1) == 0) throw ShapeError("sample: logits expects a vocabulary, found " + describe(logits));
+  if (logits.dim(1) == 0 || logits.dim(1) >= 1 << 24)
+    throw ShapeError("sample: logits expects a vocabulary of 1 to 2^24 − 1 tokens, found " + describe(logits));
   for (const SamplingRow& row : rows) check(row.params);
+  if (logits.device().kind != DeviceKind::cpu) {
+    expect("sample", "logits", logits).dtype(DType::f32);
+    return device::sample(tokens, logprobs, logits, rows);
+  }
   if (logits.dtype() == DType::f64) return reference::sample(tokens, logprobs, logits, rows);
   const size_t vocabulary = static_cast<size_t>(logits.dim(1));
   parallel_for(logits.dim(0), std::max<int64_t>(1, 8192 / logits.dim(1)), [&](int64_t begin, int64_t end) {
@@ -150,6 +161,12 @@ void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, 
                  {logits.data<float>() + b * logits.stride(0), vocabulary}, rows[static_cast<size_t>(b)], b);
     }
   });
+}
+
+void expect_sampled(std::span<const int32_t> tokens) {
+  for (size_t row = 0; row < tokens.size(); ++row) {
+    if (tokens[row] < 0) throw_broken(static_cast<int64_t>(row), static_cast<BrokenLogits>(tokens[row]));
+  }
 }
 
 std::vector<Kept> kept_tokens(std::span<const float> logits, const SamplingParams& params) {

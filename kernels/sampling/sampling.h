@@ -34,6 +34,8 @@ struct SamplingRow {
 // the log-probability of the token under the model's own distribution, before penalties, temperature and filters: the bits of
 // token_logprobs; may be undefined. A row that holds NaN or +inf, or no finite logit, throws NumericError with its number;
 // −inf bans a token. A parameter out of its range throws ConfigError. V < 2^24.
+// On a device nothing is waited for: such a row's token is a BrokenLogits and its log-probability NaN; expect_sampled() on the
+// tokens, once they have been copied to the CPU, throws the error.
 //
 //   penalties    of every token seen: logit / repetition if it is positive, · repetition if not; then of a token that
 //                occurs c > 0 times in the output: − (frequency · c + presence)
@@ -47,6 +49,9 @@ struct SamplingRow {
 // Weights come from IEEE multiplications and additions alone and are summed as integers, which have no order: the same logits
 // give the same token in every instruction set and on every device.
 void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, std::span<const SamplingRow> rows);
+
+enum class BrokenLogits : int32_t { nan = -1, infinite = -2, none_finite = -3 };
+void expect_sampled(std::span<const int32_t> tokens);
 
 // What the filters keep of one row of logits (after penalties), by id. What sample() draws from; for tests and inspection.
 struct Kept {

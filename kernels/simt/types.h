@@ -58,6 +58,10 @@ inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
 inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
 inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
+inline unsigned long long __umul64hi(unsigned long long x, unsigned long long y) {
+  __extension__ typedef unsigned __int128 Wide;
+  return static_cast<unsigned long long>(static_cast<Wide>(x) * y >> 64);
+}
 inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
 template <class T>
 inline T __ldg(const T* address) { return *address; }

@@ -92,7 +92,8 @@ inline std::vector<Operation> sampling_operations() {
                  penalised(draw("v90_penalties", 5, 90, normal(2), penalties), 20)},
        .timed = {draw("b8_v49152", 8, 49152, normal(3), {{}}),
                  draw("b8_v128256_top_p", 8, 128256, normal(3), {{.top_p = 0.9f}}),
-                 draw("b8_v128256_top_k", 8, 128256, normal(3), {{.top_k = 50}})}}};
+                 draw("b8_v128256_top_k", 8, 128256, normal(3), {{.top_k = 50}})},
+       .cuda_body = true}};
 }
 
 }  // namespace lathe::testing

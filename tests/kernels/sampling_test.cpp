@@ -7,14 +7,17 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <map>
 #include <numeric>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "core/error.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
+#include "kernels/copy/copy.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "kernels/sampling/reference.h"
 #include "kernels/simd/isa.h"
@@ -246,6 +249,80 @@ TEST(Sampling, ARowIsTheSameAloneInAnyBatchAndInstructionSet) {
   }
   set_active_isa(before);
   set_thread_count(threads);
+}
+
+constexpr Device simt = {DeviceKind::simt};
+Tensor moved(const Tensor& from, Device to) {
+  const Tensor copied = Tensor::empty(from.shape(), from.dtype(), to);
+  copy(copied, from);
+  return copied;
+}
+
+// Ties, banned tokens, nuclei that end among equals, and more rows than go into one launch.
+TEST(Sampling, ADeviceDrawsTheTokensOfTheCpu) {
+  const SamplingParams settings[] = {{},
+                                     {.temperature = 0.0f},
+                                     {.top_k = 1},
+                                     {.top_k = 40, .top_p = 0.9f},
+                                     {.temperature = 0.6f, .top_p = 0.95f},
+                                     {.temperature = 3.0f, .top_p = 0.3f, .min_p = 0.1f},
+                                     {.top_k = 900, .min_p = 0.01f},
+                                     {.top_p = 0.5f, .repetition_penalty = 1.2f, .presence_penalty = 0.3f}};
+  for (const auto& [vocabulary, rows, scale] : {std::tuple{3, 66, 2.0f}, {700, 16, 3.0f}, {2500, 8, 0.2f}}) {
+    const Tensor logits = Tensor::empty({rows, vocabulary}, DType::f32);
+    std::vector<SamplingRow> each(static_cast<size_t>(rows));
+    const std::vector<int32_t> seen = {1, 0, 1, 2};
+    for (int b = 0; b < rows; ++b) {
+      std::vector<float> row = random_logits(vocabulary, static_cast<uint64_t>(vocabulary + b), scale);
+      if (b % 3 == 0)
+        for (float& z : row) z = std::round(2 * z) / 2;
+      if (b % 4 == 1) row[0] = -INFINITY;
+      std::copy(row.begin(), row.end(), logits.data<float>() + b * vocabulary);
+      SamplingRow& settings_of_row = each[static_cast<size_t>(b)];
+      settings_of_row.params = settings[b % 8];
+      settings_of_row.params.seed = static_cast<uint64_t>(b);
+      settings_of_row.position = static_cast<uint64_t>(7 * b);
+      settings_of_row.output_tokens = seen;
+    }
+    const Tensor on_device = moved(logits, simt), tokens = Tensor::empty({rows}, DType::i32, simt),
+                 logprobs = Tensor::empty({rows}, DType::f32, simt), expected = Tensor::empty({rows}, DType::i32);
+    const Tensor device_only = moved(logits, simt), without_logprobs = Tensor::empty({rows}, DType::i32, simt);
+    sample(tokens, logprobs, on_device, each);
+    sample(without_logprobs, {}, device_only, each);
+    sample(expected, {}, logits, each);
+    const Tensor found = moved(tokens, {}), again = moved(without_logprobs, {}), penalised = moved(on_device, {});
+    for (int b = 0; b < rows; ++b) {
+      EXPECT_EQ(found.data<int32_t>()[b], expected.data<int32_t>()[b]) << vocabulary << " " << b;
+      EXPECT_EQ(again.data<int32_t>()[b], expected.data<int32_t>()[b]) << vocabulary << " " << b;
+    }
+    EXPECT_EQ(std::memcmp(penalised.raw(), logits.raw(), static_cast<size_t>(logits.nbytes())), 0);
+  }
+}
+
+TEST(Sampling, BrokenLogitsOnADeviceAreFoundInTheTokens) {
+  std::vector<float> values(4 * 40, 1.0f);
+  values[45] = NAN;
+  values[46] = INFINITY;
+  values[95] = INFINITY;
+  std::fill(values.begin() + 120, values.end(), -INFINITY);
+  for (const float temperature : {0.0f, 1.0f}) {
+    const Tensor tokens = Tensor::empty({4}, DType::i32, simt), logprobs = Tensor::empty({4}, DType::f32, simt);
+    sample(tokens, logprobs, moved(Tensor::of<float>(values, {4, 40}), simt),
+           std::vector<SamplingRow>(4, {.params = {.temperature = temperature}}));
+    const Tensor found = moved(tokens, {}), probabilities = moved(logprobs, {});
+    EXPECT_GE(found.data<int32_t>()[0], 0);
+    for (int b = 1; b < 4; ++b) {
+      EXPECT_EQ(found.data<int32_t>()[b], -b);
+      EXPECT_TRUE(std::isnan(probabilities.data<float>()[b]));
+    }
+    EXPECT_NO_THROW(expect_sampled(found.span<int32_t>().first(1)));
+    try {
+      expect_sampled(found.span<int32_t>());
+      ADD_FAILURE() << "broken logits were sampled from";
+    } catch (const NumericError& error) {
+      EXPECT_NE(std::string(error.what()).find("row 1 of the logits holds NaN"), std::string::npos) << error.what();
+    }
+  }
 }
 
 TEST(Sampling, LogprobsAreTheBitsOfTokenLogprobs) {

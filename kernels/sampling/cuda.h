@@ -1,0 +1,46 @@
+// The CUDA bodies of sampling.h. Pointers are device memory.
+//
+// Settings travel as kernel arguments (at most 4 KiB), so that nothing is copied and nothing waited for. A captured graph would
+// keep them: sampling stands outside of one.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/dispatch.h"
+
+namespace lathe::kernels {
+
+struct SampledRow {
+  uint64_t draw;              // u in units of 2^-64
+  uint64_t least_weight;      // of min-p, in units of 2^-40; 1 at least
+  float inverse_temperature;  // 0: greedy
+  float top_p;                // 1: off
+  int32_t top_k;              // 0: off
+};
+
+inline constexpr int sampled_rows_per_launch = 64;
+struct SampleCuda {
+  const float* logits;
+  int64_t stride, columns;
+  int32_t* tokens;  // or a BrokenLogits
+  int64_t rows;
+  SampledRow settings[sampled_rows_per_launch];
+};
+
+struct SeenToken {
+  int32_t token, count;
+};
+inline constexpr int penalties_per_launch = 384;
+struct PenalisedCuda {
+  float* logits;  // of the row
+  float* before;  // what the logits were: written when penalising, where not null; read when restoring
+  bool restore;
+  float repetition, presence, frequency;
+  int32_t count;
+  SeenToken seen[penalties_per_launch];  // each token once
+};
+
+}  // namespace lathe::kernels
+
+LATHE_CUDA_BODY(sample_rows, SampleCuda)
+LATHE_CUDA_BODY(penalise_row, PenalisedCuda)

@@ -1,0 +1,86 @@
+#include "kernels/sampling/device.h"
+
+#include <algorithm>
+
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "kernels/sampling/cuda.h"
+#include "kernels/sampling/draw.h"
+#include "kernels/sampling/filters.h"
+#include "kernels/sampling/penalties.h"
+
+namespace lathe::kernels::device {
+namespace {
+
+SampledRow settings_of(const SamplingRow& row) {
+  const SamplingParams& params = row.params;
+  return {.draw = draw_bits(row),
+          .least_weight = std::max<uint64_t>(1, least_weight(params.min_p)),
+          .inverse_temperature = params.temperature < greedy_below ? 0.0f : 1.0f / params.temperature,
+          .top_p = params.top_p,
+          .top_k = std::max(params.top_k, 0)};
+}
+
+struct RowPenalties {
+  int64_t row;
+  std::vector<Penalty> penalties;
+};
+
+std::vector<RowPenalties> all_penalties(const Tensor& logits, std::span<const SamplingRow> rows) {
+  std::vector<RowPenalties> all;
+  for (size_t b = 0; b < rows.size(); ++b) {
+    std::vector<Penalty> penalties = penalties_of(rows[b], logits.dim(1));
+    if (!penalties.empty()) all.push_back({static_cast<int64_t>(b), std::move(penalties)});
+  }
+  return all;
+}
+
+// `before`, where defined, is written when penalising and read when restoring: what the logits were.
+enum class Change { penalise, restore };
+void change_logits(const Tensor& logits, const Tensor& before, std::span<const SamplingRow> rows,
+                   std::span<const RowPenalties> all, Change change) {
+  float* next_before = before.defined() ? before.data<float>() : nullptr;
+  PenalisedCuda args{.restore = change == Change::restore};
+  for (const auto& [row, penalties] : all) {
+    const SamplingParams& params = rows[static_cast<size_t>(row)].params;
+    args.logits = logits.data<float>() + row * logits.stride(0);
+    args.repetition = params.repetition_penalty;
+    args.presence = params.presence_penalty;
+    args.frequency = params.frequency_penalty;
+    for (size_t first = 0; first < penalties.size(); first += penalties_per_launch) {
+      const size_t count = std::min<size_t>(penalties_per_launch, penalties.size() - first);
+      for (size_t i = 0; i < count; ++i) args.seen[i] = {penalties[first + i].token, penalties[first + i].count};
+      args.count = static_cast<int32_t>(count);
+      args.before = next_before;
+      penalise_row(args, logits.device());
+      if (next_before != nullptr) next_before += count;
+    }
+  }
+}
+
+}  // namespace
+
+void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, std::span<const SamplingRow> rows) {
+  const std::vector<RowPenalties> penalised = all_penalties(logits, rows);
+  int64_t changes = 0;
+  for (const RowPenalties& row : penalised) changes += static_cast<int64_t>(row.penalties.size());
+  Tensor before;
+  if (changes > 0 && logprobs.defined())
+    before = Tensor::empty({changes}, DType::f32, logits.device(), MemoryTag::workspace);
+  change_logits(logits, before, rows, penalised, Change::penalise);
+
+  SampleCuda args{.stride = logits.stride(0), .columns = logits.dim(1)};
+  for (int64_t first = 0; first < logits.dim(0); first += sampled_rows_per_launch) {
+    args.rows = std::min<int64_t>(sampled_rows_per_launch, logits.dim(0) - first);
+    args.logits = logits.data<float>() + first * args.stride;
+    args.tokens = tokens.data<int32_t>() + first;
+    for (int64_t r = 0; r < args.rows; ++r) args.settings[r] = settings_of(rows[static_cast<size_t>(first + r)]);
+    sample_rows(args, logits.device());
+  }
+  if (!logprobs.defined()) return;
+  // Of the model's own logits: the penalties are taken away for it, and put back as the caller expects them.
+  change_logits(logits, before, rows, penalised, Change::restore);
+  token_logprobs(logprobs, logits, tokens);
+  change_logits(logits, {}, rows, penalised, Change::penalise);
+}
+
+}  // namespace lathe::kernels::device
