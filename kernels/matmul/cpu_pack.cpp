@@ -211,10 +211,10 @@ void panel_of_quantized(const Right& right, Element element, int64_t panel, int6
   for (int64_t unit = first; unit < last; unit += units, slab += units * panel_width) {
     dequantize_panel(right, element, unit / units, panel * square, (panel + 1) * square, words);
     const int64_t count = last - unit < units ? last - unit : units;
-    if (element == Element::f32) {
-      panel_of_panels_f32(dense, square, 0, 0, count, slab);
+    if (element == Element::f32) {  // rows 0: nothing to fetch ahead of
+      panel_of_panels_f32(dense, 0, square, 0, 0, count, slab);
     } else {
-      panel_of_panels_bf16(dense, square, 0, 0, count, slab);
+      panel_of_panels_bf16(dense, 0, square, 0, 0, count, slab);
     }
   }
 }
