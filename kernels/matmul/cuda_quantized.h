@@ -1,4 +1,4 @@
-// The CUDA body of linear_forward for a few rows and a quantised weight that lies as bitsandbytes stores it. Pointers are device
+// The CUDA bodies for a few rows and a quantised weight that lies as bitsandbytes stores it. Pointers are device
 // memory, except the dynamic map of the nested scales.
 #pragma once
 
@@ -21,4 +21,5 @@ inline constexpr int64_t most_fused_rows = 16;
 
 }  // namespace lathe::kernels
 
-LATHE_CUDA_BODY(quantized_product_tiles, QuantizedProductCuda)
+LATHE_CUDA_BODY(quantized_product_tiles, QuantizedProductCuda)  // linear_forward
+LATHE_CUDA_BODY(quantized_gemv_columns, QuantizedProductCuda)   // quantized_gemv, m ≤ 4

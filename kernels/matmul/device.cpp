@@ -19,8 +19,20 @@ void run(const ProductCuda& product, Device device) {
   product.dtype == DType::f32 ? product_tiles_f32(product, device) : product_tiles(product, device);
 }
 
-void run_codes(const ProductCuda& product, const QuantizedWeight& weight, Device device) {
-  if (product.m == 0 || product.n == 0) return;
+ProductCuda forward_product(const Tensor& out, const Tensor& x, const LinearTerms& terms) {
+  ProductCuda product{.layout = ProductLayout::rows_rows, .dtype = x.dtype()};
+  product.m = x.dim(0), product.n = out.dim(1), product.k = x.dim(1);
+  product.left = matrix(x);
+  product.k2 = terms.lora_t.defined() ? terms.lora_t.dim(1) : 0;
+  product.left2 = matrix(terms.lora_t);
+  product.right2 = matrix(terms.lora_b);
+  product.bias = matrix(terms.bias);
+  product.residual = matrix(terms.residual);
+  product.out = matrix(out);
+  return product;
+}
+
+QuantizedProductCuda with_codes(const ProductCuda& product, const QuantizedWeight& weight) {
   QuantizedProductCuda args{.product = product, .format = weight.format()};
   if (weight.format() == QuantizedFormat::nf4) {
     args.codes = weight.nf4().codes.raw();
@@ -30,7 +42,7 @@ void run_codes(const ProductCuda& product, const QuantizedWeight& weight, Device
     args.codes = weight.int8().codes.raw();
     args.int8_scales = weight.int8().scales.data<float>();
   }
-  quantized_product_tiles(args, device);
+  return args;
 }
 
 }  // namespace
@@ -42,17 +54,17 @@ bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight) {
 }
 
 void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms) {
-  ProductCuda product{.layout = ProductLayout::rows_rows, .dtype = x.dtype()};
-  product.m = x.dim(0), product.n = weight.rows(), product.k = x.dim(1);
-  product.left = matrix(x);
-  if (!weight.quantized) product.right = matrix(weight);
-  product.k2 = terms.lora_t.defined() ? terms.lora_t.dim(1) : 0;
-  product.left2 = matrix(terms.lora_t);
-  product.right2 = matrix(terms.lora_b);
-  product.bias = matrix(terms.bias);
-  product.residual = matrix(terms.residual);
-  product.out = matrix(out);
-  weight.quantized ? run_codes(product, *weight.quantized, x.device()) : run(product, x.device());
+  ProductCuda product = forward_product(out, x, terms);
+  if (product.m == 0 || product.n == 0) return;
+  if (weight.quantized) return quantized_product_tiles(with_codes(product, *weight.quantized), x.device());
+  product.right = matrix(weight);
+  run(product, x.device());
+}
+
+void quantized_gemv(const Tensor& out, const Tensor& x, const QuantizedWeight& weight, const LinearTerms& terms) {
+  const ProductCuda product = forward_product(out, x, terms);
+  if (product.m == 0 || product.n == 0) return;
+  quantized_gemv_columns(with_codes(product, weight), x.device());
 }
 
 void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt,

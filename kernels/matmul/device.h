@@ -10,6 +10,7 @@ namespace lathe::kernels::device {
 bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight);
 
 void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms);
+void quantized_gemv(const Tensor& out, const Tensor& x, const QuantizedWeight& weight, const LinearTerms& terms);
 void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt,
                            const Tensor& lora_a, bool accumulate);
 void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x,

@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "kernels/matmul/device.h"
 #include "kernels/matmul/gemm.h"
+#include "kernels/matmul/quantized_gemv.h"
 #include "kernels/matmul/reference.h"
 #include "kernels/matmul/widened.h"
 
@@ -135,10 +136,7 @@ Tensor dequantized(WeightView weight, const Tensor& operand) {
   return dense;
 }
 
-}  // namespace
-
-void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms) {
-  constexpr const char* op = "linear_forward";
+void check_linear(const char* op, const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms) {
   const Device device = device_of(x);
   check_operand({op, "x", device}, x);
   const int64_t m = x.dim(0), n = weight.rows(), k = x.dim(1);
@@ -157,6 +155,14 @@ void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const
     check_matrix({op, "residual", device}, terms.residual, m, n);
     check_dtype_or_f32({op, "residual", device}, terms.residual, x.dtype());
   }
+}
+
+}  // namespace
+
+void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms) {
+  const Device device = device_of(x);
+  check_linear("linear_forward", out, x, weight, terms);
+  const int64_t m = x.dim(0), n = weight.rows(), k = x.dim(1);
   if (forward_wants_dense(weight, x)) return linear_forward(out, x, dequantized(weight, x), terms);
   if (device.kind != DeviceKind::cpu) return device::linear_forward(out, x, weight, terms);
   if (x.dtype() == DType::f16) return widened::linear_forward(out, x, weight, terms);
@@ -175,6 +181,18 @@ void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const
   problem.residual = matrix_of(terms.residual);
   problem.out = matrix_of(out);
   gemm::run(problem);
+}
+
+void quantized_gemv(const Tensor& out, const Tensor& x, const QuantizedWeight& weight, const LinearTerms& terms) {
+  constexpr const char* op = "quantized_gemv";
+  check_linear(op, out, x, weight, terms);
+  if (x.dim(0) > most_gemv_rows) Argument{op, "x", x.device()}.fail("at most 4 rows", describe(x));
+  if (x.device().kind == DeviceKind::cpu) return linear_forward(out, x, weight, terms);
+  const bool aligned = reinterpret_cast<uintptr_t>(x.raw()) % 16 == 0 && x.stride(0) % 8 == 0;
+  if (!device::multiplies_codes(x, weight) || !aligned)
+    Argument{op, "x", x.device()}.fail("bf16 or f16 with rows at multiples of 16 bytes, and blocks of 64 along it",
+                                       describe(x));
+  device::quantized_gemv(out, x, weight, terms);
 }
 
 void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt,

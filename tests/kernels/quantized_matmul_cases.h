@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul/quantized_gemv.h"
 #include "tests/kernels/nf4_cases.h"
 #include "tests/support/operation_cases.h"
 
@@ -73,6 +74,24 @@ inline Case forward_case(Extents e, QuantizedFormat format, DType dtype, DType o
   return c;
 }
 
+// Its weight is not rounded to x's dtype on the way.
+inline Case gemv_case(Extents e, QuantizedFormat format, DType dtype, DType out_dtype, bool terms = false) {
+  Case c = forward_case(e, format, dtype, out_dtype, terms);
+  const auto linear_terms = [=](const Arguments& a) {
+    kernels::LinearTerms linear;
+    if (e.rank) linear.lora_t = a["lora_t"], linear.lora_b = a["lora_b"];
+    if (terms) linear.bias = a["bias"], linear.residual = a["residual"];
+    return linear;
+  };
+  c.run = [=](const Arguments& a) {
+    kernels::quantized_gemv(a["out"], a["x"], weight_of(a, e, format), linear_terms(a));
+  };
+  c.reference = [=](const Arguments& a) {
+    kernels::linear_forward(a["out"], a["x"], rounded_weight(a, e, format, DType::f32), linear_terms(a));
+  };
+  return c;
+}
+
 inline Case input_gradient_case(Extents e, QuantizedFormat format, DType dtype, bool accumulate = false) {
   Case c{.name = name_of_case(e, format, dtype) + (accumulate ? "_accumulate" : "")};
   c.inputs = weight_inputs(e, format);
@@ -114,6 +133,14 @@ inline Case timed_forward(Extents e, QuantizedFormat format, DType dtype) {
   return c;
 }
 
+inline Case timed_gemv(Extents e, QuantizedFormat format, DType dtype) {
+  Case c = timed_forward(e, format, dtype);
+  c.start = [=](const Arguments& a) {
+    return [a, weight = weight_of(a, e, format)] { kernels::quantized_gemv(a["out"], a["x"], weight); };
+  };
+  return c;
+}
+
 inline Case timed_input_gradient(Extents e, QuantizedFormat format, DType dtype) {
   Case c = input_gradient_case(e, format, dtype);
   c.inputs.pop_back();  // x, which only the gradient check needs
@@ -130,7 +157,8 @@ inline Case timed_input_gradient(Extents e, QuantizedFormat format, DType dtype)
 inline std::vector<Operation> quantized_matmul_operations() {
   using namespace quantized_matmul_cases;
   Operation forward{.name = "quantized_linear_forward"}, gradient{.name = "quantized_linear_input_gradient"};
-  Operation on_devices{.name = "quantized_linear_on_devices", .cuda_body = true};
+  Operation on_devices{.name = "quantized_linear_on_devices", .cuda_body = true},
+      gemv{.name = "quantized_gemv", .cuda_body = true};
   for (const QuantizedFormat format : {QuantizedFormat::nf4, QuantizedFormat::int8}) {
     for (const DType dtype : {DType::f32, DType::bf16}) {
       forward.cases.push_back(forward_case({1, 70, 96}, format, dtype, dtype));
@@ -146,6 +174,12 @@ inline std::vector<Operation> quantized_matmul_operations() {
     on_devices.cases.push_back(forward_case({16, 33, 128, 72}, format, DType::f16, DType::f32, true));
     on_devices.cases.push_back(forward_case({17, 40, 96, 8}, format, DType::bf16, DType::bf16, true));  // dequantised
     on_devices.cases.push_back(input_gradient_case({19, 24, 64}, format, DType::bf16));
+    gemv.cases.push_back(gemv_case({1, 17, 1216}, format, DType::bf16, DType::bf16));
+    gemv.cases.push_back(gemv_case({4, 9, 2112, 8}, format, DType::bf16, DType::f32, true));
+    gemv.cases.push_back(gemv_case({3, 18, 64, 72}, format, DType::f16, DType::f16, true));
+    gemv.timed.push_back(timed_gemv({1, 4096, 4096}, format, DType::bf16));
+    gemv.timed.push_back(timed_gemv({4, 4096, 4096}, format, DType::bf16));
+    gemv.timed.push_back(timed_gemv({1, 4096, 14336}, format, DType::bf16));
   }
   on_devices.cases.push_back(forward_case({5, 33, 64}, QuantizedFormat::nf4, DType::f32, DType::f32));
   forward.cases.push_back(forward_case({2, 40, 64}, QuantizedFormat::nf4, DType::f16, DType::f16));
@@ -162,7 +196,7 @@ inline std::vector<Operation> quantized_matmul_operations() {
       gradient.timed.push_back(timed_input_gradient({512, 2048, 2048}, format, dtype));
     }
   }
-  return {forward, gradient, on_devices};
+  return {forward, gradient, on_devices, gemv};
 }
 
 }  // namespace lathe::testing

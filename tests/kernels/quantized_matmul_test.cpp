@@ -158,6 +158,9 @@ TEST(QuantizedWeight, RefusesWhatDoesNotFit) {
   EXPECT_THROW(kernels::linear_forward(Tensor::zeros({2, 4}, DType::f32), x, weight), ShapeError);
   EXPECT_THROW(kernels::linear_forward(out, x, QuantizedWeight{}), ShapeError);
   EXPECT_THROW(weight.dequantize(Tensor::zeros({4, 64}, DType::f32)), ShapeError);
+  const Tensor rows = Tensor::zeros({5, 64}, DType::bf16), five = Tensor::zeros({5, 3}, DType::bf16);
+  EXPECT_THROW(kernels::quantized_gemv(five, rows, weight), ShapeError);
+  EXPECT_NO_THROW(kernels::quantized_gemv(five.slice(0, 0, 4), rows.slice(0, 0, 4), weight));
 }
 
 }  // namespace
