@@ -11,7 +11,7 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-using Shape = TileShape<16, 32, 16, 8, 8, 3>;
+using Shape = TileShape<16, 32, 16, 8, 8, 2>;
 using LeftTile = OperandTile<Shape::m, Fastest::k>;
 using RightTile = OperandTile<Shape::n, Fastest::k>;
 static_assert(RightTile::conflict_free());
@@ -27,8 +27,10 @@ constexpr int code_bytes = format == QuantizedFormat::nf4 ? Shape::n* tile_k / 2
 
 template <class T, QuantizedFormat format>
 struct Memory {
-  T left[Shape::stages][LeftTile::elements];
-  T right[2][RightTile::elements];
+  struct Stage {
+    T left[LeftTile::elements];
+    T right[RightTile::elements];
+  } stages[Shape::stages];
   uint8_t codes[Shape::stages][code_bytes<format>];
   float scales[2][chunk_steps][Shape::n];
   Nf4SharedTables tables;
@@ -37,7 +39,6 @@ struct Memory {
 template <class T>
 struct Product {
   DenseOperand<T> left, left2, right2;
-  bool aligned;
   int64_t k, k2;
   Epilogue<T> epilogue;
   const uint8_t* codes;
@@ -116,7 +117,7 @@ struct Reader {
   __device__ __forceinline__ void dequantize(int step) const {
     const float scale = memory.scales[step / chunk_steps % 2][step % chunk_steps][column()];
     const uint8_t* codes = memory.codes[step % Shape::stages] + threadIdx.x * (code_bytes<format> / Shape::threads);
-    T* tile = memory.right[step % 2];
+    T* tile = memory.stages[step % Shape::stages].right;
     float values[16];
     if (format == QuantizedFormat::nf4) {
       const uint2 bytes = load_vector<uint2>(codes);
@@ -142,17 +143,28 @@ struct Reader {
   }
 };
 
+template <class T>
+__device__ __forceinline__ void add_stage(TileSums<Shape>& sums, WarpProduct<Shape, LeftTile, RightTile>& product,
+                                          const T* stage) {
+  product.load(stage, 0);
+  LATHE_UNROLL
+  for (int step = 0; step < product.steps; ++step) {
+    if (step + 1 < product.steps) product.load(stage, step + 1);
+    product.template multiply<T>(sums, step);
+  }
+}
+
 // sums += x · weightᵀ: while a tile is multiplied the next one is dequantised, and seven are on their way.
 template <class T, QuantizedFormat format>
 __device__ __forceinline__ void multiply_codes(TileSums<Shape>& sums, const Product<T>& p, Memory<T, format>& memory,
                                                int64_t first_column) {
   const Reader<T, format> right{p, memory, first_column, static_cast<int>(p.k / tile_k)};
   DenseReader<Shape, LeftTile, T> left;
-  left.start(p.left, p.aligned, 0, p.epilogue.m, p.k);
+  left.start(p.left, 0, p.epilogue.m, p.k);
   const int steps = right.steps;
   for (int step = 0; step < Shape::stages - 1; ++step) {
     if (step < steps) {
-      left.read(memory.left[step]);
+      left.read(memory.stages[step].left);
       right.begin_codes(step);
     }
     cp_async_commit();  // one group for each step, empty at the end, so that the wait can count
@@ -164,13 +176,13 @@ __device__ __forceinline__ void multiply_codes(TileSums<Shape>& sums, const Prod
   cp_async_wait<Shape::stages - 2>();
   __syncthreads();  // the first tile's codes and scales are there
   right.dequantize(0);
-  const StageProduct<Shape, LeftTile, RightTile> product;
+  WarpProduct<Shape, LeftTile, RightTile> product;
   for (int step = 0; step < steps; ++step) {
     cp_async_wait<Shape::stages - 3>();
     __syncthreads();  // this step's tiles and the next one's codes are there for all, and all are done with the previous step's
     const int ahead = step + Shape::stages - 1;
     if (ahead < steps) {
-      left.read(memory.left[ahead % Shape::stages]);
+      left.read(memory.stages[ahead % Shape::stages].left);
       right.begin_codes(ahead);
     }
     cp_async_commit();
@@ -179,7 +191,7 @@ __device__ __forceinline__ void multiply_codes(TileSums<Shape>& sums, const Prod
       right.store_scales(step / chunk_steps + 1, next);
       next = right.read_scales(step / chunk_steps + 2);
     }
-    product.add(sums, memory.left[step % Shape::stages], memory.right[step % 2]);
+    add_stage(sums, product, memory.stages[step % Shape::stages].left);
   }
 }
 
@@ -189,17 +201,17 @@ __device__ __forceinline__ void multiply_lora(TileSums<Shape>& sums, const Produ
                                               int64_t first_column) {
   DenseReader<Shape, LeftTile, T> left;
   DenseReader<Shape, RightTile, T> right;
-  left.start(p.left2, p.aligned, 0, p.epilogue.m, p.k2);
-  right.start(p.right2, p.aligned, first_column, p.epilogue.n, p.k2);
-  const StageProduct<Shape, LeftTile, RightTile> product;
+  left.start(p.left2, 0, p.epilogue.m, p.k2);
+  right.start(p.right2, first_column, p.epilogue.n, p.k2);
+  WarpProduct<Shape, LeftTile, RightTile> product;
   for (int step = 0; step < tiles_along(p.k2); ++step) {
     __syncthreads();  // all are done with the tiles
-    left.read(memory.left[0]);
-    right.read(memory.right[0]);
+    left.read(memory.stages[0].left);
+    right.read(memory.stages[0].right);
     cp_async_commit();
     cp_async_wait<0>();
     __syncthreads();  // the tiles are there
-    product.add(sums, memory.left[0], memory.right[0]);
+    add_stage(sums, product, memory.stages[0].left);
   }
 }
 
@@ -215,29 +227,19 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once)
   finish_tile(p.epilogue, sums, &memory, 0, first_column);
 }
 
-template <class T>
-bool aligned(const MatrixCuda& matrix) {
-  return rows_aligned(static_cast<const T*>(matrix.data), matrix.stride);
-}
-
 template <class T, QuantizedFormat format>
 void start(const QuantizedProductCuda& args) {
   const ProductCuda& product = args.product;
-  const auto operand = [](const MatrixCuda& matrix) {
-    return DenseOperand<T>{static_cast<const T*>(matrix.data), matrix.stride};
-  };
-  const Product<T> p{
-      operand(product.left),
-      operand(product.left2),
-      operand(product.right2),
-      aligned<T>(product.left) && (product.k2 == 0 || (aligned<T>(product.left2) && aligned<T>(product.right2))),
-      product.k,
-      product.k2,
-      epilogue_of<T>(product),
-      static_cast<const uint8_t*>(args.codes),
-      args.nf4_scales,
-      args.block_size,
-      args.int8_scales};
+  const Product<T> p{dense_operand<T>(product.left),
+                     dense_operand<T>(product.left2),
+                     dense_operand<T>(product.right2),
+                     product.k,
+                     product.k2,
+                     epilogue_of<T>(product),
+                     static_cast<const uint8_t*>(args.codes),
+                     args.nf4_scales,
+                     args.block_size,
+                     args.int8_scales};
   const LaunchConfig config{.name = "quantized_product",
                             .grid = dim3(static_cast<unsigned>((product.n + Shape::n - 1) / Shape::n)),
                             .block = dim3(Shape::threads),
