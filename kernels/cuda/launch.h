@@ -15,6 +15,8 @@ struct LaunchConfig {
 cudaStream_t current_stream();
 // Multiprocessors of this thread's device. simt says 2, so that small shapes in tests fill it.
 int multiprocessors();
+// The most shared memory that a block may have: 163 KB on an A100, 227 KB on an H100, 99 KB on an RTX 30 or 40.
+int shared_bytes_per_block();
 // Throws the error of core/error.h that the code stands for; `doing` says what was tried.
 void check(cudaError_t error, const char* doing);
 

@@ -108,21 +108,34 @@ cudaStream_t current_stream() {
   return streams[device];
 }
 
-int multiprocessors() {
 #if LATHE_SIMT
-  return 2;
+int multiprocessors() { return 2; }
+int shared_bytes_per_block() { return static_cast<int>(max_shared_bytes); }
 #else
-  static std::atomic<int> counts[max_devices] = {};
+namespace {
+// Asked for once: launches must not wait for the driver.
+int attribute(cudaDeviceAttr wanted, std::atomic<int> (&known)[max_devices]) {
   int device = 0;
   check(cudaGetDevice(&device), "asking for the device");
-  int count = counts[device];
-  if (count == 0) {
-    check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "asking for the multiprocessors");
-    counts[device] = count;
+  int value = known[device];
+  if (value == 0) {
+    check(cudaDeviceGetAttribute(&value, wanted, device), "asking what the device has");
+    known[device] = value;
   }
-  return count;
-#endif
+  return value;
 }
+}  // namespace
+
+int multiprocessors() {
+  static std::atomic<int> known[max_devices] = {};
+  return attribute(cudaDevAttrMultiProcessorCount, known);
+}
+
+int shared_bytes_per_block() {
+  static std::atomic<int> known[max_devices] = {};
+  return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, known);
+}
+#endif
 
 void check(cudaError_t error, const char* doing) {
   if (error == cudaSuccess) return;
