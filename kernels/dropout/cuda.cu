@@ -1,39 +1,38 @@
 // A thread draws two counters, for eight elements: some hundred instructions beside 32 or 64 bytes.
 #include "kernels/dropout/cuda.h"
 
+#include "kernels/cuda/bounds.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/philox.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-// Sequences travel as kernel arguments (at most 4 KiB of them): the operation allocates nothing and waits for nothing.
-constexpr int sequences_per_launch = 448;
-struct Samples {
-  int32_t bounds[sequences_per_launch + 1];
-  int32_t numbers[sequences_per_launch];
-  int count;
+// Of the sequences of one launch (kernels/cuda/bounds.h).
+struct SampleNumbers {
+  uint16_t at[sequences_per_launch];
 };
 
-// The sequence that holds a row of the launch: the last that starts at it or before, which skips empty ones.
-__device__ __forceinline__ int sequence_of(const Samples& samples, int64_t row) {
-  int low = 0, high = samples.count;
+// The sequence that holds a token: the last that starts at it or before, which skips empty ones.
+__device__ __forceinline__ int sequence_of(const SequenceBounds& bounds, int64_t token) {
+  int low = 0, high = bounds.count;
   while (high - low > 1) {
     const int middle = (low + high) / 2;
-    (samples.bounds[middle] <= row ? low : high) = middle;
+    (bounds.at[middle] <= token ? low : high) = middle;
   }
   return low;
 }
 
 template <class T, bool aligned>
-__global__ void __launch_bounds__(elementwise_threads) dropout_kernel(DropoutArgs a, Tiling tiling, Samples samples) {
+__global__ void __launch_bounds__(elementwise_threads)
+    dropout_kernel(DropoutArgs a, Tiling tiling, SequenceBounds bounds, SampleNumbers samples) {
   const auto [local, column, count] = elements_of_thread(tiling);
   if (count == 0) return;
-  const int64_t row = samples.bounds[0] + local;
-  const int sequence = sequence_of(samples, row);
-  const uint32_t position = static_cast<uint32_t>(row - samples.bounds[sequence]);
+  const int64_t row = bounds.at[0] + local;
+  const int sequence = sequence_of(bounds, row);
+  const uint32_t position = static_cast<uint32_t>(row - bounds.at[sequence]);
   const uint32_t first = (position << dropout_position_shift) | static_cast<uint32_t>(column / 4);
-  const uint32_t word1 = a.counter[1] | static_cast<uint32_t>(samples.numbers[sequence]);
+  const uint32_t word1 = a.counter[1] | samples.at[sequence];
   Group group = load_group<aligned>(row_of<T>(a.x, row) + column, count);
   LATHE_UNROLL
   for (int half = 0; half < 2; ++half) {
@@ -51,15 +50,14 @@ __global__ void __launch_bounds__(elementwise_threads) dropout_kernel(DropoutArg
 template <class T>
 void drop(const DropoutArgs& a) {
   const bool aligned = rows_aligned<T>(a.out) && rows_aligned<T>(a.x);
-  for (int64_t first = 0; first < a.sequences; first += sequences_per_launch) {
-    Samples samples;
-    samples.count =
-        static_cast<int>(a.sequences - first < sequences_per_launch ? a.sequences - first : sequences_per_launch);
-    for (int i = 0; i < samples.count; ++i) samples.numbers[i] = a.sample_numbers[first + i];
-    for (int i = 0; i <= samples.count; ++i) samples.bounds[i] = a.cu_seqlens[first + i];
-    launch_elementwise("dropout", samples.bounds[samples.count] - samples.bounds[0], a.columns,
-                       aligned ? dropout_kernel<T, true> : dropout_kernel<T, false>, a, samples);
-  }
+  const int32_t* numbers = a.sample_numbers;
+  for_each_launch(a.cu_seqlens, a.sequences, [&](const SequenceBounds& bounds) {
+    SampleNumbers samples;
+    for (int i = 0; i < bounds.count; ++i) samples.at[i] = static_cast<uint16_t>(numbers[i]);
+    numbers += bounds.count;
+    launch_elementwise("dropout", bounds.at[bounds.count] - bounds.at[0], a.columns,
+                       aligned ? dropout_kernel<T, true> : dropout_kernel<T, false>, a, bounds, samples);
+  });
 }
 
 }  // namespace
