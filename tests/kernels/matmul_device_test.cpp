@@ -92,6 +92,27 @@ TEST_P(MatmulDevice, an_element_has_the_same_bits_in_every_shape_of_tile) {
   }
 }
 
+TEST_P(MatmulDevice, a_weight_gradient_takes_more_sequences_than_one_launch_does) {
+  constexpr int64_t sequences = 515, n = 2, k = 3;  // 512 in the first launch
+  std::vector<int32_t> bounds{0};
+  for (int32_t s = 0; s < sequences; ++s) bounds.push_back(bounds.back() + (s % 100 == 12 ? 2 : 0));  // most are empty
+  const Tensor cu_seqlens = Tensor::of<int32_t>(bounds, {sequences + 1});
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Tensor grad_out = random_matrix(bounds.back(), n, dtype, 1), x = random_matrix(bounds.back(), k, dtype, 2);
+    const Tensor all = there(Tensor::zeros({n, k}, DType::f32)), parts = there(Tensor::zeros({n, k}, DType::f32));
+    linear_weight_gradient(all, there(grad_out), there(x), cu_seqlens);
+    for (int64_t first = 0; first < sequences; first += 103) {
+      const int32_t begin = bounds[static_cast<size_t>(first)], end = bounds[static_cast<size_t>(first + 103)];
+      std::vector<int32_t> part(bounds.begin() + first, bounds.begin() + first + 104);
+      for (int32_t& bound : part) bound -= begin;
+      linear_weight_gradient(parts, there(grad_out.slice(0, begin, end)), there(x.slice(0, begin, end)),
+                             Tensor::of<int32_t>(part, {104}));
+    }
+    EXPECT_EQ(bytes(all), bytes(parts)) << name_of(dtype);
+    EXPECT_NE(bytes(all), bytes(Tensor::zeros({n, k}, DType::f32)));
+  }
+}
+
 TEST_P(MatmulDevice, weights_are_packed_row_by_row_and_read_back) {
   constexpr int64_t rows = 7, columns = 13;
   const Tensor values = random_matrix(rows, columns, DType::f32, 1);
