@@ -7,6 +7,7 @@
 
 #include "core/caching_allocator.h"
 #include "core/error.h"
+#include "kernels/adamw/adamw.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 
 namespace lathe::train {
@@ -40,14 +41,23 @@ std::vector<LinearShape> linears_of_layer(const nn::ModelConfig& m) {
           {"mlp.down_proj", m.hidden_size, m.intermediate_size}};
 }
 
-int64_t lora_parameters(const nn::ModelConfig& model, const nn::LoraConfig& lora) {
-  int64_t count = 0;
+// The elements of each matrix of the adapter.
+std::vector<int64_t> lora_matrices(const nn::ModelConfig& model, const nn::LoraConfig& lora) {
+  std::vector<int64_t> elements;
   for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer)
     for (const LinearShape& linear : linears_of_layer(model)) {
       const std::string name = "model.layers." + std::to_string(layer) + "." + linear.name;
-      if (lora.targets(name)) count += lora.rank_of(name) * (linear.in + linear.out);
+      if (!lora.targets(name)) continue;
+      for (const int64_t side : {linear.in, linear.out}) elements.push_back(lora.rank_of(name) * side);
     }
-  return count;
+  return elements;
+}
+
+// Both moments of a tensor.
+int64_t moments_bytes(int64_t elements, int64_t master, MomentsIn in) {
+  if (in == MomentsIn::masters_dtype || elements < kernels::adamw_8bit_least_elements) return 2 * elements * master;
+  const int64_t blocks = (elements + kernels::adamw_8bit_block - 1) / kernels::adamw_8bit_block;
+  return 2 * (elements + blocks * master);
 }
 
 // What the operations of one layer save for the backward, in elements for each token: the inputs of both norms (they give
@@ -89,10 +99,16 @@ std::string MemoryEstimate::table() const {
 }
 
 MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, DType dtype,
-                               int64_t forward_tokens, bool gradient_checkpointing) {
+                               int64_t forward_tokens, bool gradient_checkpointing, MomentsIn moments) {
   const int64_t element = size_of(dtype), master = dtype == DType::f64 ? 8 : 4, weights = model.parameter_count();
   const std::string type(name_of(dtype));
-  const int64_t trained = lora != nullptr ? lora_parameters(model, *lora) : weights;
+  // Of a whole model, the norms are few enough to count them with the matrices.
+  const std::vector<int64_t> tensors = lora != nullptr ? lora_matrices(model, *lora) : std::vector<int64_t>{weights};
+  int64_t trained = 0, moments_total = 0;
+  for (const int64_t elements : tensors) {
+    trained += elements;
+    moments_total += moments_bytes(elements, master, moments);
+  }
   const int64_t copies = master + (element == master ? 0 : element);
   MemoryEstimate estimate;
   if (lora != nullptr)
@@ -101,7 +117,9 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
       {lora != nullptr ? MemoryTag::adapters : MemoryTag::weights, trained * copies,
        millions(trained) + " trained, masters" + (element == master ? "" : " and copies in " + type)});
   estimate.lines.push_back({MemoryTag::gradients, trained * master, "one for each trained"});
-  estimate.lines.push_back({MemoryTag::optimizer, 2 * trained * master, "AdamW's two moments"});
+  estimate.lines.push_back(
+      {MemoryTag::optimizer, moments_total,
+       moments == MomentsIn::eight_bits ? "AdamW's two moments in 8 bits" : "AdamW's two moments"});
   const int64_t layers = model.num_hidden_layers;
   const int64_t kept =
       gradient_checkpointing ? layers * model.hidden_size + saved_elements(model) : layers * saved_elements(model);

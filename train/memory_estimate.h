@@ -25,9 +25,12 @@ struct MemoryEstimate {
   std::string table() const;
 };
 
+enum class MomentsIn { masters_dtype, eight_bits };
+
 // `lora` is null for full fine-tuning; `dtype` is the compute dtype; `forward_tokens` are those of the largest forward.
 MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, DType dtype,
-                               int64_t forward_tokens, bool gradient_checkpointing);
+                               int64_t forward_tokens, bool gradient_checkpointing,
+                               MomentsIn moments = MomentsIn::masters_dtype);
 
 // The tokens of the largest forward that cutting by batch size and max_tokens_per_forward can give.
 int64_t largest_forward_tokens(const TrainingSet& set, const TrainingConfig& config);

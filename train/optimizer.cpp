@@ -2,10 +2,24 @@
 
 #include <algorithm>
 
-#include "kernels/adamw/adamw.h"
 #include "kernels/gradient_norm/gradient_norm.h"
 
 namespace lathe::train {
+namespace {
+
+kernels::AdamW8bitStates zero_moments(const Tensor& master, bool in_8_bits) {
+  const auto zeros = [&](const Shape& shape, DType dtype) {
+    return Tensor::zeros(shape, dtype, master.device(), MemoryTag::optimizer);
+  };
+  const Shape& shape = master.shape();
+  if (!in_8_bits || master.numel() < kernels::adamw_8bit_least_elements)
+    return {zeros(shape, master.dtype()), zeros(shape, master.dtype()), {}, {}};
+  const Shape blocks = {(master.numel() + kernels::adamw_8bit_block - 1) / kernels::adamw_8bit_block};
+  return {zeros(shape, DType::u8), zeros(shape, DType::u8), zeros(blocks, master.dtype()),
+          zeros(blocks, master.dtype())};
+}
+
+}  // namespace
 
 Optimizer::Optimizer(std::vector<nn::Parameter> parameters, const TrainingConfig& config)
     : parameters_(std::move(parameters)),
@@ -16,8 +30,7 @@ Optimizer::Optimizer(std::vector<nn::Parameter> parameters, const TrainingConfig
       weight_decay_(config.weight_decay) {
   for (const nn::Parameter& parameter : parameters_) {
     const Tensor& master = parameter.master;
-    mean_.push_back(Tensor::zeros(master.shape(), master.dtype(), master.device(), MemoryTag::optimizer));
-    mean_square_.push_back(Tensor::zeros(master.shape(), master.dtype(), master.device(), MemoryTag::optimizer));
+    moments_.push_back(zero_moments(master, config.moments_in_8_bits()));
     parameter.leaf.set_grad(Tensor::zeros(master.shape(), master.dtype(), master.device(), MemoryTag::gradients));
   }
 }
@@ -43,7 +56,12 @@ void Optimizer::step(int64_t step, double learning_rate, double norm) const {
   for (size_t i = 0; i < parameters_.size(); ++i) {
     const nn::Parameter& parameter = parameters_[i];
     params.weight_decay = parameter.master.rank() > 1 ? weight_decay_ : 0.0;  // vectors are norms and biases
-    kernels::adamw(parameter.master, parameter.leaf.grad(), mean_[i], mean_square_[i], params);
+    const kernels::AdamW8bitStates& moments = moments_[i];
+    if (moments.m_absmax.defined()) {
+      kernels::adamw_8bit(parameter.master, parameter.leaf.grad(), moments, params);
+    } else {
+      kernels::adamw(parameter.master, parameter.leaf.grad(), moments.m, moments.v, params);
+    }
     parameter.refresh();
   }
 }
@@ -51,8 +69,12 @@ void Optimizer::step(int64_t step, double learning_rate, double norm) const {
 std::vector<std::pair<std::string, Tensor>> Optimizer::state() const {
   std::vector<std::pair<std::string, Tensor>> tensors;
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    tensors.emplace_back(parameters_[i].name + ".exp_avg", mean_[i]);
-    tensors.emplace_back(parameters_[i].name + ".exp_avg_sq", mean_square_[i]);
+    const auto& [m, v, m_absmax, v_absmax] = moments_[i];
+    tensors.emplace_back(parameters_[i].name + ".exp_avg", m);
+    tensors.emplace_back(parameters_[i].name + ".exp_avg_sq", v);
+    if (!m_absmax.defined()) continue;
+    tensors.emplace_back(parameters_[i].name + ".exp_avg.absmax", m_absmax);
+    tensors.emplace_back(parameters_[i].name + ".exp_avg_sq.absmax", v_absmax);
   }
   return tensors;
 }

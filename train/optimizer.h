@@ -1,4 +1,5 @@
-// AdamW over a model's parameters, with clipping by the norm over all of them.
+// AdamW over a model's parameters, with clipping by the norm over all of them. Moments are f32, or 8-bit codes with a scale for
+// each block of 256 where the config asks for it and the tensor is large enough (kernels/adamw/adamw.h).
 #pragma once
 
 #include <cstdint>
@@ -6,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/adamw/adamw.h"
 #include "nn/parameter.h"
 #include "train/training_config.h"
 
@@ -24,12 +26,13 @@ class Optimizer {
   // them into the leaves. As torch, the factor is min(1, max_grad_norm / (norm + 1e-6)).
   void step(int64_t step, double learning_rate, double norm) const;
 
-  // "NAME.exp_avg" and "NAME.exp_avg_sq" for each parameter (torch's words), sharing the optimiser's memory.
+  // "NAME.exp_avg" and "NAME.exp_avg_sq" for each parameter (torch's words), and where they are codes also "NAME.exp_avg.absmax" and
+  // "NAME.exp_avg_sq.absmax", sharing the optimiser's memory.
   std::vector<std::pair<std::string, Tensor>> state() const;
 
  private:
   std::vector<nn::Parameter> parameters_;
-  std::vector<Tensor> mean_, mean_square_;
+  std::vector<kernels::AdamW8bitStates> moments_;  // absmax is undefined where m and v are no codes
   double max_grad_norm_, beta1_, beta2_, eps_, weight_decay_;
 };
 

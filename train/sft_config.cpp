@@ -53,6 +53,9 @@ std::vector<Field> fields_of(SftConfig& c) {
       {"gradient_accumulation_steps", steps, "micro-batches of a step (8 × 1 and 1 × 8 give the same bits)", run,
        &c.gradient_accumulation_steps},
       {"max_grad_norm", steps, "gradients are scaled down to this norm (0: never)", result, &c.max_grad_norm},
+      {"optim", steps,
+       "adamw_torch, or adamw_8bit: AdamW's two moments in a byte each (tensors under 4096 elements stay f32)", result,
+       &c.optim},
       {"weight_decay", steps, "AdamW's, norms and biases excluded", result, &c.weight_decay},
       {"adam_beta1", steps, "AdamW's decay of the mean", result, &c.adam_beta1},
       {"adam_beta2", steps, "AdamW's decay of the mean square", result, &c.adam_beta2},
@@ -148,6 +151,8 @@ void check_into(Complaints& wrong, const SftConfig& c) {
     not_negative(key, static_cast<double>(value));
   wrong.require(parse_schedule(c.lr_scheduler_type).has_value(), "lr_scheduler_type",
                 "'" + c.lr_scheduler_type + "' is none of linear, cosine, constant, constant_with_warmup");
+  wrong.require(one_of(c.optim, {"adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit"}), "optim",
+                "'" + c.optim + "' is neither adamw_torch nor adamw_8bit");
   wrong.require(one_of(c.packing_strategy, {"bfd", "bfd_split", "wrapped"}), "packing_strategy",
                 "'" + c.packing_strategy + "' is none of bfd, bfd_split, wrapped");
   wrong.require(one_of(c.too_long, {"truncate", "error"}), "too_long",

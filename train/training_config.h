@@ -24,8 +24,9 @@ struct TrainingConfig {
   int64_t max_steps = -1;  // above 0: overrides num_train_epochs
   std::string lr_scheduler_type = "linear";
   int64_t warmup_steps = 0;
-  double warmup_ratio = 0.0;   // of all steps, where warmup_steps is 0
-  double max_grad_norm = 1.0;  // 0: no clipping
+  double warmup_ratio = 0.0;          // of all steps, where warmup_steps is 0
+  double max_grad_norm = 1.0;         // 0: no clipping
+  std::string optim = "adamw_torch";  // or adamw_8bit; transformers' other names for the two are taken, too
   double adam_beta1 = 0.9, adam_beta2 = 0.999, adam_epsilon = 1e-8;
   double weight_decay = 0.0;  // biases and norms (every vector) excluded
   int64_t seed = 42;
@@ -46,6 +47,7 @@ struct TrainingConfig {
   bool overwrite_output_dir = false;
   bool dry_run = false;
 
+  bool moments_in_8_bits() const { return optim == "adamw_8bit" || optim == "adamw_bnb_8bit"; }
   int64_t rows_per_step() const { return per_device_train_batch_size * gradient_accumulation_steps; }
 };
 

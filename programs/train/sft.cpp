@@ -58,9 +58,10 @@ Plan make_plan(const train::SftConfig& config) {
   } else if (config.use_peft) {
     plan.lora = train::lora_config(config);
   }
-  plan.memory =
-      train::estimate_memory(plan.files.config, config.use_peft ? &plan.lora : nullptr, plan.dtype,
-                             train::largest_forward_tokens(plan.data.training, config), config.gradient_checkpointing);
+  plan.memory = train::estimate_memory(
+      plan.files.config, config.use_peft ? &plan.lora : nullptr, plan.dtype,
+      train::largest_forward_tokens(plan.data.training, config), config.gradient_checkpointing,
+      config.moments_in_8_bits() ? train::MomentsIn::eight_bits : train::MomentsIn::masters_dtype);
   plan.total_steps = train::RowOrder(plan.data.training.rows(), config).total_steps();
   return plan;
 }

@@ -94,6 +94,37 @@ TEST(Checkpoint, FullFineTuningResumesItsMasters) {
   EXPECT_EQ(resumed.parameter_bytes(), whole.parameter_bytes());
 }
 
+// The tiny model's embedding and projections have 8-bit moments, its norms f32 ones.
+TEST(Checkpoint, MomentsIn8BitsResumeInTheSameBits) {
+  const auto config_of = [](const fs::path& folder) {
+    SftConfig config = saving_config(folder);
+    config.use_peft = false;
+    config.optim = "adamw_8bit";
+    config.learning_rate = 1e-3;
+    return config;
+  };
+  const TemporaryFolder straight, stopped;
+  TinyRun whole(config_of(straight.path()), random_rows(10, 1));
+  const auto records = whole.train();
+  EXPECT_LT(records.back().loss, records.front().loss);
+  int codes = 0, floats = 0;
+  for (const auto& [name, tensor] : whole.trainer->optimizer().state()) {
+    if (!name.ends_with(".exp_avg")) continue;
+    EXPECT_EQ(tensor.dtype(), tensor.numel() < 4096 ? DType::f32 : DType::u8) << name;
+    ++(tensor.dtype() == DType::u8 ? codes : floats);
+  }
+  EXPECT_GT(codes, 10);
+  EXPECT_GT(floats, 4);
+  TinyRun(config_of(stopped.path()), random_rows(10, 1)).train(3);
+  SftConfig config = config_of(stopped.path());
+  config.resume = true;
+  TinyRun resumed(config, random_rows(10, 1));
+  resumed.train();
+  EXPECT_EQ(resumed.parameter_bytes(), whole.parameter_bytes());
+  config.optim = "adamw_torch";
+  EXPECT_EQ(resume_error(config, random_rows(10, 1)), "optim");
+}
+
 TEST(Checkpoint, ABrokenOneIsPassedOverWithItsReason) {
   for (const char* name : {"adapter_model.safetensors", "optimizer.safetensors", "trainer_state.json",
                            "adapter_config.json", "manifest.json"}) {
