@@ -157,7 +157,7 @@ void expect_fits(const MemoryEstimate& estimate) {
       "this run needs about " + mebibytes(estimate.total_bytes()) + " and this machine has " + mebibytes(free_bytes) +
       " free:\n" + estimate.table() +
       "Less is needed with a lower max_tokens_per_forward, max_length or lora_r, with gradient_checkpointing, "
-      "or with dtype bfloat16");
+      "optim adamw_8bit or dtype bfloat16");
 }
 
 }  // namespace lathe::train
