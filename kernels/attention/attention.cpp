@@ -63,6 +63,32 @@ void forward_on_device(const Tensor& out, const Tensor& lse, const Tensor& q, co
   device::attention_forward_tiles(args, q.device());
 }
 
+void backward_on_device(const Tensor& grad_q, const Tensor& grad_k, const Tensor& grad_v, const Tensor& grad_out,
+                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
+                        const Tensor& cu_seqlens, const AttentionParams& params) {
+  const Tensor dots = Tensor::empty({q.dim(1), q.dim(0)}, DType::f32, q.device(), MemoryTag::workspace);
+  const AttentionBackwardCuda args{.dtype = q.dtype(),
+                                   .grad_q = rows_of(grad_q),
+                                   .grad_k = rows_of(grad_k),
+                                   .grad_v = rows_of(grad_v),
+                                   .grad_out = rows_of(grad_out),
+                                   .q = rows_of(q),
+                                   .k = rows_of(k),
+                                   .v = rows_of(v),
+                                   .out = rows_of(out),
+                                   .lse = lse.data<float>(),
+                                   .lse_head = lse.stride(0),
+                                   .dots = dots.data<float>(),
+                                   .cu_seqlens = cu_seqlens.data<int32_t>(),
+                                   .sequences = cu_seqlens.dim(0) - 1,
+                                   .tokens = q.dim(0),
+                                   .heads = q.dim(1),
+                                   .kv_heads = k.dim(1),
+                                   .head_dim = q.dim(2),
+                                   .params = params};
+  device::attention_backward_tiles(args, q.device());
+}
+
 // Which of the two ways of cutting the backward ends first: one pass makes five products a pair of tiles, two passes
 // make seven between them but leave many more pieces to share out.
 bool in_one_pass(int64_t tasks, int64_t threads) {
@@ -144,7 +170,6 @@ void attention_backward(const Tensor& grad_q, const Tensor& grad_k, const Tensor
                         const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
                         const Tensor& cu_seqlens, const AttentionParams& params) {
   constexpr std::string_view operation = "attention_backward";
-  expect_cpu(operation, q);
   check_inputs(operation, q, k, v, cu_seqlens, params);
   expect_heads(operation, "out", out, q.shape(), q.dtype(), q.device());
   expect_heads(operation, "grad_out", grad_out, q.shape(), q.dtype(), q.device());
@@ -155,6 +180,10 @@ void attention_backward(const Tensor& grad_q, const Tensor& grad_k, const Tensor
   if (q.numel() == 0) return;
   if (q.dtype() == DType::f64) {
     return reference::attention_backward(grad_q, grad_k, grad_v, grad_out, q, k, v, out, lse, cu_seqlens, params);
+  }
+
+  if (q.device().kind != DeviceKind::cpu) {
+    return backward_on_device(grad_q, grad_k, grad_v, grad_out, q, k, v, out, lse, cu_seqlens, params);
   }
 
   BackwardCall call{};

@@ -22,6 +22,19 @@ struct AttentionForwardCuda {
   AttentionParams params;
 };
 
+struct AttentionBackwardCuda {
+  DType dtype;
+  HeadRows grad_q, grad_k, grad_v, grad_out, q, k, v, out;
+  const float* lse;  // [heads][T], lse_head apart
+  int64_t lse_head;
+  float* dots;                // workspace [heads][tokens]
+  const int32_t* cu_seqlens;  // on the host
+  int64_t sequences, tokens;
+  int64_t heads, kv_heads, head_dim;
+  AttentionParams params;
+};
+
 }  // namespace lathe::kernels
 
 LATHE_CUDA_BODY(attention_forward_tiles, AttentionForwardCuda)
+LATHE_CUDA_BODY(attention_backward_tiles, AttentionBackwardCuda)

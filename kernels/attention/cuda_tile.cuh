@@ -59,27 +59,33 @@ __device__ __forceinline__ void score_products(float (&s)[slabs][tiles][4], cons
   }
 }
 
-// Which keys a query at `position` sees.
+// Which keys a query at `position` sees; whether some query of a span sees some key of another; whether all see all.
 __device__ __forceinline__ bool sees(int position, int key, int window) {
   return key <= position && (window == 0 || key > position - window);
+}
+struct Span {
+  int first, last;  // first > last: empty
+};
+__device__ __forceinline__ bool some_seen(Span queries, Span keys, int window) {
+  return queries.first <= queries.last && keys.first <= keys.last && keys.first <= queries.last &&
+         (window == 0 || keys.last > queries.first - window);
+}
+__device__ __forceinline__ bool all_seen(Span queries, Span keys, int window) {
+  return keys.last <= queries.first && (window == 0 || keys.first > queries.last - window);
+}
+__device__ __forceinline__ Span chunk_keys(int chunk_index) {
+  return {chunk_index * chunk, chunk_index * chunk + chunk - 1};
 }
 
 // Where a warp's rows stand among the keys: row r of the sequence's queries × group at first_position + r / group.
 struct WarpRows {
   int first_position, group;
-  int first_row;    // of the warp
-  int first, last;  // positions of its rows that exist (first > last: none does)
+  int first_row;   // of the warp
+  Span positions;  // of its rows that exist
 
   // Of the lane's row 8 · half + lane / 4 in a slab. Computed when a mask needs it: kept, it cost the registers that spilled.
   __device__ __forceinline__ int position(int slab, int half) const {
     return first_position + (first_row + slab * 16 + half * 8 + static_cast<int>(threadIdx.x) % 32 / 4) / group;
-  }
-  __device__ __forceinline__ bool see_some_of(int chunk_index, int window) const {
-    return first <= last && chunk_index * chunk <= last &&
-           (window == 0 || (chunk_index + 1) * chunk > first - window + 1);
-  }
-  __device__ __forceinline__ bool see_all_of(int chunk_index, int window) const {
-    return (chunk_index + 1) * chunk <= first + 1 && (window == 0 || chunk_index * chunk > last - window);
   }
 };
 
@@ -88,7 +94,7 @@ template <class T, int slabs>
 __device__ __forceinline__ void chunk_scores(float (&s)[slabs][chunk_tiles][4], float (&maximum)[slabs][2],
                                              const WarpRows& rows, int chunk_index, const ScoreRule& rule) {
   score_products<T>(s, rule);
-  if (!rows.see_all_of(chunk_index, rule.window)) {
+  if (!all_seen(rows.positions, chunk_keys(chunk_index), rule.window)) {
     const int first_key = chunk_index * chunk + static_cast<int>(threadIdx.x) % 4 * 2;
     int position[slabs][2];
     LATHE_UNROLL
@@ -222,15 +228,11 @@ __device__ __forceinline__ T* row_address(T* data, int64_t token_stride, int64_t
 
 // Of the warp whose rows are [first, first + count) of the tile's.
 __device__ __forceinline__ WarpRows warp_rows(const Tile& tile, int group, int first, int count) {
-  WarpRows rows{.first_position = tile.first_position,
-                .group = group,
-                .first_row = tile.first_row + first,
-                .first = 1,
-                .last = 0};
+  WarpRows rows{tile.first_position, group, tile.first_row + first, {1, 0}};
   const int end = first + count < tile.rows ? first + count : tile.rows;
-  if (first >= end) return rows;
-  rows.first = tile.first_position + rows.first_row / group;
-  rows.last = tile.first_position + (tile.first_row + end - 1) / group;
+  if (first < end)
+    rows.positions = {tile.first_position + rows.first_row / group,
+                      tile.first_position + (tile.first_row + end - 1) / group};
   return rows;
 }
 
@@ -270,7 +272,7 @@ __device__ __forceinline__ void attend_tile(const TileCall<typename Shape::T>& c
   for (int i = 0; i < slabs; ++i) maximum[i][0] = maximum[i][1] = nothing;
 
   for (int c = begin; c < end; ++c) {
-    const bool works = rows.see_some_of(c, window);
+    const bool works = some_seen(rows.positions, chunk_keys(c), window);
     cp_async_wait<0>();
     __syncthreads();  // the keys are there for all, and all are done with the values before
     loader.values(Shape{}, values, c * chunk, present(c));

@@ -140,7 +140,8 @@ inline std::vector<Operation> attention_operations() {
        .timed = {backward("smollm2_8x100_f32", smollm2, f32, packed),
                  backward("smollm2_8x100_bf16", smollm2, bf16, packed),
                  backward("smollm2_1024_f32", smollm2, f32, {0, 1024}),
-                 backward("smollm2_1024_bf16", smollm2, bf16, {0, 1024})}}};
+                 backward("smollm2_1024_bf16", smollm2, bf16, {0, 1024})},
+       .cuda_body = true}};
 }
 
 }  // namespace lathe::testing
