@@ -104,24 +104,27 @@ inline Case backward(std::string name, const Model& unscaled, DType dtype, const
 
 }  // namespace attention_cases
 
+// Lengths and head sizes are small, because simt runs some hundred MFLOP/s, and lie around every boundary: chunks of 64 keys,
+// tiles of 128 rows (queries × group), in the backward tiles of 64 or 128 and steps of 16 or 32, and on devices the four
+// instances of head sizes (64, 96, 128, 256).
 inline std::vector<Operation> attention_operations() {
   using namespace attention_cases;
-  const Model smollm2{9, 3, 64};
-  const Model windowed{2, 1, 16, {.window = 70}}, capped{2, 2, 16, {.softcap = 2.0f}};
+  const Model smollm2{9, 3, 64}, third{3, 1, 64};  // of SmolLM2
+  const Model windowed{2, 1, 16, {.window = 70}}, narrow{2, 1, 16, {.window = 20}}, capped{2, 2, 16, {.softcap = 2.0f}};
   const Model both{4, 2, 24, {.window = 9, .softcap = 3.0f}};
   const std::vector<double> packed{0, 100, 200, 300, 400, 500, 600, 700, 800}, edges{0, 1, 64, 64, 128, 193};
   const DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
   return {
       {.name = "attention_forward",
-       .cases = {forward("smollm2_f32", smollm2, f32, {0, 1, 64, 69}),
-                 forward("smollm2_bf16", smollm2, bf16, {0, 5, 70}, 8), forward("edges_f32", {3, 1, 16}, f32, edges),
-                 forward("edges_bf16", {2, 2, 16}, bf16, edges), forward("mha_d80_f32", {2, 2, 80}, f32, {0, 63, 66}),
-                 forward("gqa8_d96_bf16", {8, 1, 96}, bf16, {0, 66}), forward("d128_f32", {2, 1, 128}, f32, {0, 65}),
-                 forward("d256_bf16", {1, 1, 256}, bf16, {0, 3, 40}),
-                 forward("d5_f32_padded", {3, 3, 5}, f32, {0, 9, 80}, 3), forward("edges_f16", {2, 1, 24}, f16, edges),
-                 forward("t200_f32", {1, 1, 16}, f32, {0, 200}), forward("window_f32", windowed, f32, {0, 3, 203}),
-                 forward("window_bf16", windowed, bf16, {0, 150}), forward("softcap_f32", capped, f32, {0, 70}),
-                 forward("window_softcap_f32", both, f32, {0, 30, 31}),
+       .cases = {forward("smollm2_f32", third, f32, {0, 1, 47}), forward("smollm2_bf16", third, bf16, {0, 5, 70}, 8),
+                 forward("edges_f32", {2, 1, 16}, f32, edges), forward("edges_bf16", {2, 2, 16}, bf16, edges),
+                 forward("edges_f16", {2, 1, 24}, f16, edges), forward("d80_f32", {1, 1, 80}, f32, {0, 3, 36}),
+                 forward("gqa8_d96_bf16", {8, 1, 96}, bf16, {0, 3, 36}), forward("d128_f32", {1, 1, 128}, f32, {0, 65}),
+                 forward("d128_bf16", {2, 1, 128}, bf16, {0, 66}), forward("d256_bf16", {1, 1, 256}, bf16, {0, 3, 40}),
+                 forward("d256_f32", {1, 1, 256}, f32, {0, 20}),
+                 forward("d5_f32_padded", {2, 2, 5}, f32, {0, 9, 70}, 3),
+                 forward("window_f32", windowed, f32, {0, 3, 203}), forward("window_bf16", windowed, bf16, {0, 150}),
+                 forward("softcap_f32", capped, f32, {0, 33}), forward("window_softcap_f32", both, f32, {0, 30, 31}),
                  forward("window_softcap_bf16", both, bf16, {0, 30, 31})},
        .timed = {forward("smollm2_8x100_f32", smollm2, f32, packed),
                  forward("smollm2_8x100_bf16", smollm2, bf16, packed),
@@ -129,13 +132,14 @@ inline std::vector<Operation> attention_operations() {
                  forward("smollm2_1024_bf16", smollm2, bf16, {0, 1024})},
        .cuda_body = true},
       {.name = "attention_backward",
-       .cases = {backward("smollm2_f32", smollm2, f32, {0, 1, 20, 86}),
-                 backward("smollm2_bf16", smollm2, bf16, {0, 40}, 8), backward("edges_f32", {3, 1, 16}, f32, edges),
-                 backward("d80_bf16", {2, 2, 80}, bf16, {0, 3, 69}), backward("gqa8_d96_f32", {8, 1, 96}, f32, {0, 12}),
-                 backward("d256_f32", {1, 1, 256}, f32, {0, 20}),
-                 backward("d5_f32_padded", {3, 3, 5}, f32, {0, 9, 80}, 3),
-                 backward("d80_f16", {2, 1, 80}, f16, {0, 3, 69}), backward("window_f32", windowed, f32, {0, 3, 203}),
-                 backward("softcap_f32", capped, f32, {0, 70}),
+       .cases = {backward("smollm2_f32", third, f32, {0, 1, 36}), backward("smollm2_bf16", third, bf16, {0, 40}, 8),
+                 backward("edges_f32", {2, 1, 16}, f32, {0, 1, 64, 64, 129}),
+                 backward("t140_bf16", {1, 1, 16}, bf16, {0, 140}), backward("d80_bf16", {2, 2, 80}, bf16, {0, 3, 36}),
+                 backward("d80_f16", {2, 1, 80}, f16, {0, 3, 36}), backward("gqa8_d96_f32", {8, 1, 96}, f32, {0, 5}),
+                 backward("d128_bf16", {1, 1, 128}, bf16, {0, 66}), backward("d256_f32", {1, 1, 256}, f32, {0, 20}),
+                 backward("d256_bf16", {1, 1, 256}, bf16, {0, 20}),
+                 backward("d5_f32_padded", {2, 2, 5}, f32, {0, 9, 40}, 3),
+                 backward("window_f32", narrow, f32, {0, 3, 131}), backward("softcap_f32", capped, f32, {0, 33}),
                  backward("window_softcap_bf16", both, bf16, {0, 30, 31})},
        .timed = {backward("smollm2_8x100_f32", smollm2, f32, packed),
                  backward("smollm2_8x100_bf16", smollm2, bf16, packed),
