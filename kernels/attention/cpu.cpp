@@ -1,6 +1,6 @@
 #include "kernels/attention/chunk.h"
 #include "kernels/attention/tile.h"
-#include "kernels/attention/transpose.h"
+#include "kernels/attention/transposed_rows.h"
 
 namespace lathe::kernels::LATHE_ISA {
 namespace {

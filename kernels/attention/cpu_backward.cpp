@@ -3,7 +3,7 @@
 // heads, then the rows, ascending; grad_q of a row over its keys, ascending.
 #include "kernels/attention/backward.h"
 #include "kernels/attention/chunk.h"
-#include "kernels/attention/transpose.h"
+#include "kernels/attention/transposed_rows.h"
 
 namespace lathe::kernels::LATHE_ISA {
 namespace {

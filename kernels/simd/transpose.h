@@ -1,4 +1,5 @@
-// Squares of 4-byte words turned over in registers. For cpu*.cpp only, as vec.h.
+// Rows of 4-byte words turned into columns: squares in registers, and strips of 16 bytes on the way from memory. For cpu*.cpp
+// only, as vec.h.
 #pragma once
 
 #include "kernels/simd/vec.h"
@@ -45,6 +46,56 @@ LATHE_INLINE void transpose(VecU (&v)[lanes]) {
 #pragma GCC unroll 16
     for (int i = 0; i < lanes; ++i) v[i] = t[i];
   }
+}
+
+// Within each quarter of four lanes: the lanes of a and b taken in turn, of the quarter's lower half or its upper.
+LATHE_INLINE Vec interleave_lower(Vec a, Vec b) {
+#if defined(LATHE_AVX512)
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+#elif defined(LATHE_AVX2)
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13);
+#else
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+#endif
+}
+LATHE_INLINE Vec interleave_upper(Vec a, Vec b) {
+#if defined(LATHE_AVX512)
+  return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+#elif defined(LATHE_AVX2)
+  return __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+#else
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+#endif
+}
+
+// Four lanes from each of rows 0, 4, 8 …, one quarter of the vector from each: the loads do half of the transposition,
+// which leaves 2 shuffles a row to the one port that has them. (transpose() takes 4; attention with it was a third slower.)
+LATHE_INLINE Vec gather_quarters(const void* const* rows, int64_t byte) {
+  const auto four = [byte](const void* row) {
+    return _mm_loadu_ps(reinterpret_cast<const float*>(static_cast<const char*>(row) + byte));
+  };
+#if defined(LATHE_AVX512)
+  __m512 v = _mm512_castps128_ps512(four(rows[0]));
+  v = _mm512_mask_broadcast_f32x4(v, 0x00f0, four(rows[4]));
+  v = _mm512_mask_broadcast_f32x4(v, 0x0f00, four(rows[8]));
+  return (Vec)_mm512_mask_broadcast_f32x4(v, 0xf000, four(rows[12]));
+#elif defined(LATHE_AVX2)
+  return (Vec)_mm256_insertf128_ps(_mm256_castps128_ps256(four(rows[0])), four(rows[4]), 1);
+#else
+  return (Vec)four(rows[0]);
+#endif
+}
+
+// 16 bytes of each of `lanes` rows, from byte on: out[i] holds their i-th four bytes.
+LATHE_INLINE void transpose_words(const void* const* rows, int64_t byte, Vec (&out)[4]) {
+  const Vec a = gather_quarters(rows, byte), b = gather_quarters(rows + 1, byte), c = gather_quarters(rows + 2, byte),
+            d = gather_quarters(rows + 3, byte);
+  const Vec ac_lower = interleave_lower(a, c), bd_lower = interleave_lower(b, d);
+  const Vec ac_upper = interleave_upper(a, c), bd_upper = interleave_upper(b, d);
+  out[0] = interleave_lower(ac_lower, bd_lower);
+  out[1] = interleave_upper(ac_lower, bd_lower);
+  out[2] = interleave_lower(ac_upper, bd_upper);
+  out[3] = interleave_upper(ac_upper, bd_upper);
 }
 
 // Each word holds two bf16, the first in its low half.

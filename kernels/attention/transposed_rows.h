@@ -1,59 +1,9 @@
 // Up to 64 rows of dim elements, transposed into f32: out[d][64]. Included by cpu*.cpp only.
 #pragma once
 
-#include "kernels/simd/vec.h"
+#include "kernels/simd/transpose.h"
 
 namespace lathe::kernels::LATHE_ISA {
-
-// Within each quarter of four lanes: the lanes of a and b taken in turn, of the quarter's lower half or its upper.
-LATHE_INLINE Vec interleave_lower(Vec a, Vec b) {
-#if defined(LATHE_AVX512)
-  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
-#elif defined(LATHE_AVX2)
-  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 4, 12, 5, 13);
-#else
-  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
-#endif
-}
-LATHE_INLINE Vec interleave_upper(Vec a, Vec b) {
-#if defined(LATHE_AVX512)
-  return __builtin_shufflevector(a, b, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-#elif defined(LATHE_AVX2)
-  return __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
-#else
-  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
-#endif
-}
-
-// Four lanes from each of rows 0, 4, 8 …, one quarter of the vector from each: the loads do half of the transposition,
-// which leaves 2 shuffles a row to the one port that has them. (All in registers it was 4 and a third slower.)
-LATHE_INLINE Vec gather_quarters(const void* const* rows, int64_t byte) {
-  const auto four = [byte](const void* row) {
-    return _mm_loadu_ps(reinterpret_cast<const float*>(static_cast<const char*>(row) + byte));
-  };
-#if defined(LATHE_AVX512)
-  __m512 v = _mm512_castps128_ps512(four(rows[0]));
-  v = _mm512_mask_broadcast_f32x4(v, 0x00f0, four(rows[4]));
-  v = _mm512_mask_broadcast_f32x4(v, 0x0f00, four(rows[8]));
-  return (Vec)_mm512_mask_broadcast_f32x4(v, 0xf000, four(rows[12]));
-#elif defined(LATHE_AVX2)
-  return (Vec)_mm256_insertf128_ps(_mm256_castps128_ps256(four(rows[0])), four(rows[4]), 1);
-#else
-  return (Vec)four(rows[0]);
-#endif
-}
-
-// 16 bytes of each of `lanes` rows, from byte on: out[i] holds their i-th four bytes.
-LATHE_INLINE void transpose_words(const void* const* rows, int64_t byte, Vec (&out)[4]) {
-  const Vec a = gather_quarters(rows, byte), b = gather_quarters(rows + 1, byte), c = gather_quarters(rows + 2, byte),
-            d = gather_quarters(rows + 3, byte);
-  const Vec ac_lower = interleave_lower(a, c), bd_lower = interleave_lower(b, d);
-  const Vec ac_upper = interleave_upper(a, c), bd_upper = interleave_upper(b, d);
-  out[0] = interleave_lower(ac_lower, bd_lower);
-  out[1] = interleave_upper(ac_lower, bd_lower);
-  out[2] = interleave_lower(ac_upper, bd_upper);
-  out[3] = interleave_upper(ac_upper, bd_upper);
-}
 
 inline constexpr int64_t transposed_row = 64;
 
@@ -68,8 +18,8 @@ LATHE_INLINE int64_t transpose_step(const void* const* rows, int64_t d, float* o
   Vec pairs[4];
   transpose_words(rows, d * 2, pairs);
   for (int i = 0; i < 4; ++i) {
-    store(out + (d + 2 * i) * transposed_row, (Vec)((VecU)pairs[i] << 16));
-    store(out + (d + 2 * i + 1) * transposed_row, (Vec)((VecU)pairs[i] & 0xffff0000u));
+    store(out + (d + 2 * i) * transposed_row, first_of_pairs((VecU)pairs[i]));
+    store(out + (d + 2 * i + 1) * transposed_row, second_of_pairs((VecU)pairs[i]));
   }
   return 8;
 }
