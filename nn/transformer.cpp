@@ -5,6 +5,7 @@
 #include "autograd/ops/gated.h"
 #include "autograd/ops/rms_norm.h"
 #include "autograd/ops/view.h"
+#include "core/error.h"
 #include "kernels/matmul/matmul.h"
 #include "nn/rope_table.h"
 #include "nn/weight_loader.h"
@@ -15,6 +16,8 @@ using autograd::Variable;
 
 Transformer::Transformer(const ModelConfig& config, const WeightSource& source, const TransformerOptions& options)
     : config_(config), options_(options) {
+  if (options.quantized_linears && options.weights == WeightMode::trainable)
+    throw ConfigError("quantized_linears", "codes cannot be trained: freeze the weights and train an adapter");
   const MemoryTagScope tag(MemoryTag::weights);
   const int64_t positions = options.max_positions > 0 ? options.max_positions : config.max_position_embeddings;
   rope_ = make_rope_tables(config, options.dtype, positions);
@@ -27,7 +30,11 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     const std::string prefix = "model.layers." + std::to_string(i) + ".";
     const auto linear = [&](const std::string& name, int64_t out, int64_t in) {
-      return Linear{prefix + name, loader.matrix(prefix + name + ".weight", out, in), std::nullopt};
+      const std::string weight = prefix + name + ".weight";
+      return Linear{prefix + name,
+                    options.quantized_linears ? loader.quantized_matrix(weight, out, in, *options.quantized_linears)
+                                              : loader.matrix(weight, out, in),
+                    std::nullopt};
     };
     loader.ignore(prefix + "self_attn.rotary_emb.inv_freq");  // old checkpoints carry it; it follows from the config
     layers_.push_back(Layer{

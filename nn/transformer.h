@@ -26,6 +26,9 @@ struct TransformerOptions {
   DType dtype = DType::f32;  // of weights and activations: f32, bf16, or f64 (reference bodies)
   WeightMode weights = WeightMode::frozen;
   int64_t max_positions = 0;  // rotary tables are built for as many; 0: the model's context
+  // The layers' linears as codes (frozen only, else ConfigError): nf4 with doubly quantised scales as QLoRA has it, or int8
+  // blocks. The embedding and the output projection stay dense.
+  std::optional<kernels::QuantizedFormat> quantized_linears = {};
 };
 
 struct ForwardOptions {

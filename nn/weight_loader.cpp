@@ -33,6 +33,15 @@ autograd::LinearWeight WeightLoader::matrix(const std::string& name, int64_t row
   return autograd::LinearWeight(std::move(packed));
 }
 
+autograd::LinearWeight WeightLoader::quantized_matrix(const std::string& name, int64_t rows, int64_t columns,
+                                                      kernels::QuantizedFormat format) {
+  expect(name, {rows, columns});
+  const Tensor values = dense(name, {rows, columns});
+  if (format == kernels::QuantizedFormat::nf4)
+    return kernels::QuantizedWeight::pack(kernels::quantize_nf4(values, 64, kernels::Nf4Scales::nested, MemoryTag::workspace));
+  return kernels::QuantizedWeight::pack(kernels::quantize_int8(values, MemoryTag::workspace));
+}
+
 autograd::Variable WeightLoader::vector(const std::string& name, int64_t size) {
   expect(name, {size});
   Tensor master = dense(name, {size});

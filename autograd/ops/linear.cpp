@@ -41,6 +41,7 @@ struct Linear final : Operation {
     if (f.needs(weight) || f.needs(lora_a)) f.save_input("x", x);
     if (f.needs(lora_b)) f.save("t", terms.lora_t);
     if (f.needs(x)) {
+      // So that a change of it is noticed; the codes of a quantised one have no way to change.
       f.save("weight", base.packed().defined() ? base.packed().panels() : f.input(weight));
       f.save("lora_a", f.input(lora_a));
     }

@@ -17,23 +17,28 @@
 
 namespace lathe::autograd {
 
-// A weight [N, K]: packed and frozen, or dense (a leaf trains, a constant does not). Cheap to copy.
+// A weight [N, K]: packed and frozen, quantised and frozen, or dense (a leaf trains, a constant does not). Cheap to copy.
 class LinearWeight {
  public:
   LinearWeight(kernels::PackedWeight packed) : packed_(std::move(packed)) {}
+  LinearWeight(kernels::QuantizedWeight quantized) : quantized_(std::move(quantized)) {}
   LinearWeight(Variable dense) : dense_(std::move(dense)) {}
   LinearWeight(Tensor dense) : dense_(std::move(dense)) {}
   kernels::WeightView view() const {
+    if (quantized_.defined()) return kernels::WeightView(quantized_);
     return packed_.defined() ? kernels::WeightView(packed_) : kernels::WeightView(dense_.value());
   }
   int64_t rows() const { return view().rows(); }
   int64_t columns() const { return view().columns(); }
   DType dtype() const { return view().dtype(); }
-  const kernels::PackedWeight& packed() const { return packed_; }  // undefined for a dense weight
-  const Variable& dense() const { return dense_; }                 // undefined for a packed weight
+  // Two of the three are undefined.
+  const kernels::PackedWeight& packed() const { return packed_; }
+  const kernels::QuantizedWeight& quantized() const { return quantized_; }
+  const Variable& dense() const { return dense_; }
 
  private:
   kernels::PackedWeight packed_;
+  kernels::QuantizedWeight quantized_;
   Variable dense_;
 };
 

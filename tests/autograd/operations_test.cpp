@@ -166,6 +166,25 @@ TEST_F(Operations, LinearWithLora) {
   }
 }
 
+// QLoRA: the adapter trains, the codes stay. In f64 the weight is what the codes stand for.
+TEST_F(Operations, LinearWithAQuantizedWeight) {
+  const Variable x = leaf({tokens, 32}), a = leaf({2, 32}), b = leaf({4, 2});
+  const Tensor values = random_tensor(random_, {4, 32}, DType::f32, 1.0);
+  for (const LinearWeight& weight : {LinearWeight(kernels::QuantizedWeight::pack(kernels::quantize_nf4(values))),
+                                     LinearWeight(kernels::QuantizedWeight::pack(kernels::quantize_int8(values)))}) {
+    LinearTerms terms;
+    check({x, a, b}, [&](auto in) {
+      terms.lora = LoraTerm{in[1], in[2], 1.75f, {}};
+      return Variables{linear(in[0], weight, layout_, terms)};
+    });
+    const Tensor dense = Tensor::empty({4, 32}, DType::f64);
+    weight.quantized().dequantize(dense);
+    const Variable coded = linear(x, weight, layout_, terms), plain = linear(x, dense, layout_, terms);
+    for (int64_t i = 0; i < coded.value().numel(); ++i)
+      EXPECT_EQ(coded.value().data<double>()[i], plain.value().data<double>()[i]);
+  }
+}
+
 TEST_F(Operations, LoraIsTheProductOfItsFactors) {
   const Tensor x = random({tokens, 5}), weight = random({4, 5}), a = random({2, 5}), b = random({4, 2});
   LinearTerms terms;
