@@ -23,8 +23,9 @@ ModelFiles open_model_files(const std::filesystem::path& path) {
   return files;
 }
 
-DType parse_compute_dtype(const std::string& text) {
-  if (text == "auto") return kernels::active_isa() == kernels::Isa::avx512_bf16 ? DType::bf16 : DType::f32;
+DType parse_compute_dtype(const std::string& text, Device device) {
+  const bool multiplies_bf16 = device.kind != DeviceKind::cpu || kernels::active_isa() == kernels::Isa::avx512_bf16;
+  if (text == "auto") return multiplies_bf16 ? DType::bf16 : DType::f32;
   if (text == "f32" || text == "float32") return DType::f32;
   if (text == "bf16" || text == "bfloat16") return DType::bf16;
   if (text == "f64" || text == "float64") return DType::f64;

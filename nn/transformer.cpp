@@ -6,6 +6,7 @@
 #include "autograd/ops/rms_norm.h"
 #include "autograd/ops/view.h"
 #include "core/error.h"
+#include "kernels/copy/copy.h"
 #include "kernels/matmul/matmul.h"
 #include "nn/rope_table.h"
 #include "nn/weight_loader.h"
@@ -18,10 +19,13 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
     : config_(config), options_(options) {
   if (options.quantized_linears && options.weights == WeightMode::trainable)
     throw ConfigError("quantized_linears", "codes cannot be trained: freeze the weights and train an adapter");
+  if (options.dtype == DType::f64 && options.device.kind != DeviceKind::cpu)
+    throw ConfigError("dtype", "f64 runs on the cpu only, found --device " + to_string(options.device));
   const MemoryTagScope tag(MemoryTag::weights);
   const int64_t positions = options.max_positions > 0 ? options.max_positions : config.max_position_embeddings;
   rope_ = make_rope_tables(config, options.dtype, positions);
-  WeightLoader loader(source, options.dtype, options.weights == WeightMode::trainable ? &weights_ : nullptr);
+  rope_ = {kernels::moved(rope_.cos, options.device), kernels::moved(rope_.sin, options.device)};
+  WeightLoader loader(source, options.dtype, options.device, options.weights == WeightMode::trainable ? &weights_ : nullptr);
   const int64_t hidden = config.hidden_size, ffn = config.intermediate_size;
   const int64_t q_size = config.num_attention_heads * config.head_dim, kv_size = config.num_key_value_heads * config.head_dim;
 
@@ -56,6 +60,7 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
     lm_head_ = loader.matrix("lm_head.weight", config.vocab_size, hidden);
   }
   loader.check_all_used();
+  loader.publish();
 }
 
 Variable Transformer::forward(const TokenBatch& batch, AttentionContext& attention, const ForwardOptions& options) const {
@@ -98,7 +103,7 @@ Variable Transformer::run_layer(const Layer& layer, int64_t index, const Variabl
 
 Tensor Transformer::logits(const Tensor& hidden) const {
   const DType dtype = options_.dtype == DType::f64 ? DType::f64 : DType::f32;
-  Tensor out = Tensor::empty({hidden.dim(0), config_.vocab_size}, dtype);
+  Tensor out = Tensor::empty({hidden.dim(0), config_.vocab_size}, dtype, hidden.device());
   kernels::linear_forward(out, hidden, output_weight().view());
   return out;
 }

@@ -29,6 +29,7 @@ struct TransformerOptions {
   // The layers' linears as codes (frozen only, else ConfigError): nf4 with doubly quantised scales as QLoRA has it, or int8
   // blocks. The embedding and the output projection stay dense.
   std::optional<kernels::QuantizedFormat> quantized_linears = {};
+  Device device = {};         // of weights, activations, adapters and gradients; f64 on the cpu only
 };
 
 struct ForwardOptions {
@@ -45,10 +46,12 @@ class Transformer {
 
   const ModelConfig& config() const { return config_; }
   DType dtype() const { return options_.dtype; }
+  Device device() const { return options_.device; }
   int64_t max_positions() const { return rope_.cos.dim(0); }
 
   // The hidden states after the last norm, [T, hidden_size]. With checkpoint_layers `attention` must outlive the backward.
-  autograd::Variable forward(const TokenBatch& batch, AttentionContext& attention, const ForwardOptions& options = {}) const;
+  autograd::Variable forward(const TokenBatch& batch, AttentionContext& attention,
+                             const ForwardOptions& options = {}) const;
 
   // The output projection [vocab, hidden]: the embedding itself where they are tied.
   const autograd::LinearWeight& output_weight() const { return lm_head_ ? *lm_head_ : *embedding_; }
@@ -61,7 +64,7 @@ class Transformer {
   // Adds an adapter with its weights. Every key must find its linear and have its shape, and every targeted linear its key:
   // else FormatError names the first that does not.
   void load_adapter(const PeftAdapter& adapter);
-  // Copies of the adapter's masters.
+  // Copies of the adapter's masters, on the cpu.
   PeftAdapter adapter() const;
   bool has_adapter() const { return lora_config_.has_value(); }
 

@@ -25,10 +25,11 @@ Tensor kaiming_uniform(int64_t r, int64_t in, uint64_t seed, uint64_t linear_num
   return a;
 }
 
+// A copy in f32, on the cpu.
 Tensor master_copy(const Tensor& values) {
   const MemoryTagScope tag(MemoryTag::adapters);
   Tensor copy = Tensor::empty(values.shape(), DType::f32);
-  kernels::copy(copy, values);
+  kernels::copy(copy, kernels::moved(values, {}));
   return copy;
 }
 
@@ -53,6 +54,8 @@ void Transformer::attach_lora(Linear& linear, const LoraConfig& config, Tensor a
     a = kernels::cast(a, DType::f64);
     b = kernels::cast(b, DType::f64);
   }
+  a = kernels::moved(a, options_.device, MemoryTag::adapters);
+  b = kernels::moved(b, options_.device, MemoryTag::adapters);
   LoraLayer lora;
   lora.a = Parameter::make(key_of(linear.name, "lora_A"), std::move(a), options_.dtype);
   lora.b = Parameter::make(key_of(linear.name, "lora_B"), std::move(b), options_.dtype);

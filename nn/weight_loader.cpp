@@ -1,6 +1,7 @@
 #include "nn/weight_loader.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/error.h"
 #include "core/thread_pool.h"
@@ -23,7 +24,11 @@ autograd::LinearWeight WeightLoader::matrix(const std::string& name, int64_t row
     parameters_->push_back(Parameter::make(name, std::move(master), dtype_));
     return autograd::LinearWeight(parameters_->back().leaf);
   }
-  auto packed = kernels::PackedWeight::allocate(rows, columns, dtype_);
+  auto packed = kernels::PackedWeight::allocate(rows, columns, dtype_, MemoryTag::weights, device_);
+  if (device_.kind != DeviceKind::cpu) {
+    send_rows(name, packed.panels());
+    return autograd::LinearWeight(std::move(packed));
+  }
   parallel_for(rows, rows_per_task, [&](int64_t begin, int64_t end) {
     thread_local std::vector<float> values;
     values.resize(static_cast<size_t>((end - begin) * columns));
@@ -73,16 +78,41 @@ void WeightLoader::expect(const std::string& name, const Shape& shape) {
   used_.insert(name);
 }
 
-Tensor WeightLoader::dense(const std::string& name, const Shape& shape) const {
-  Tensor values = Tensor::empty(shape, DType::f32, {}, MemoryTag::weights);
-  const int64_t columns = shape[-1], rows = shape.numel() / columns;
-  float* out = values.data<float>();
-  parallel_for(rows, rows_per_task, [&](int64_t begin, int64_t end) {
-    source_.read_rows(name, begin, end - begin, out + begin * columns);
-  });
+// On the device in f32, on the cpu in f64 for f64.
+Tensor WeightLoader::dense(const std::string& name, const Shape& shape) {
+  Tensor values = Tensor::empty(shape, DType::f32, device_, MemoryTag::weights);
+  if (device_.kind != DeviceKind::cpu) {
+    send_rows(name, values);
+    upload_.publish();  // what follows may cast it
+    return values;
+  }
+  fill_rows(name, 0, values);
   if (dtype_ != DType::f64) return values;
   const MemoryTagScope tag(MemoryTag::weights);
   return kernels::cast(values, DType::f64);
+}
+
+// rows f32 [n, columns] (or a vector), contiguous, on the cpu.
+void WeightLoader::fill_rows(const std::string& name, int64_t first_row, const Tensor& rows) const {
+  const int64_t columns = rows.dim(-1);
+  float* const out = rows.data<float>();
+  parallel_for(rows.numel() / columns, rows_per_task, [&](int64_t begin, int64_t end) {
+    source_.read_rows(name, first_row + begin, end - begin, out + begin * columns);
+  });
+}
+
+// `to` [rows, stored columns] (or a vector) on the device: the file's columns, rounded to its dtype, then zeros.
+void WeightLoader::send_rows(const std::string& name, const Tensor& to) {
+  const int64_t columns = source_.find(name)->shape[-1], stored = to.dim(-1), row_bytes = stored * size_of(to.dtype());
+  upload_.write(to.raw(), to.nbytes(), row_bytes, [&](char* buffer, int64_t first, int64_t bytes) {
+    const int64_t rows = bytes / row_bytes;
+    const Tensor values = Tensor::empty({rows, columns}, DType::f32, {}, MemoryTag::workspace);
+    fill_rows(name, first / row_bytes, values);
+    if (stored != columns) std::memset(buffer, 0, static_cast<size_t>(bytes));
+    const Tensor staged =
+        Tensor::from_storage(Storage::wrap(buffer, bytes, {}, nullptr), 0, {rows, stored}, to.dtype());
+    kernels::copy(staged.slice(1, 0, columns), values);
+  });
 }
 
 }  // namespace lathe::nn

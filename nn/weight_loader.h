@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "autograd/ops/linear.h"
+#include "kernels/cuda/upload.h"
 #include "nn/parameter.h"
 #include "nn/weights/weight_source.h"
 
@@ -14,9 +15,10 @@ namespace lathe::nn {
 
 class WeightLoader {
  public:
+  // On a device, weights travel through pinned buffers while the next are read (kernels/cuda/upload.h).
   // With `parameters`, every weight becomes a dense trainable leaf that is listed there; without, it is frozen and packed.
-  WeightLoader(const WeightSource& source, DType dtype, std::vector<Parameter>* parameters)
-      : source_(source), dtype_(dtype), parameters_(parameters) {}
+  WeightLoader(const WeightSource& source, DType dtype, Device device, std::vector<Parameter>* parameters)
+      : source_(source), dtype_(dtype), device_(device), parameters_(parameters), upload_(device) {}
 
   // FormatError when the name is missing or has another shape.
   autograd::LinearWeight matrix(const std::string& name, int64_t rows, int64_t columns);
@@ -29,14 +31,20 @@ class WeightLoader {
   void ignore(const std::string& name) { used_.insert(name); }
   // FormatError naming the weights that nothing asked for.
   void check_all_used() const;
+  // Everything loaded so far may be used by what is queued on the device after this.
+  void publish() { upload_.publish(); }
 
  private:
   void expect(const std::string& name, const Shape& shape);
-  Tensor dense(const std::string& name, const Shape& shape) const;
+  Tensor dense(const std::string& name, const Shape& shape);
+  void fill_rows(const std::string& name, int64_t first_row, const Tensor& rows) const;
+  void send_rows(const std::string& name, const Tensor& to);
 
   const WeightSource& source_;
   DType dtype_;
+  Device device_;
   std::vector<Parameter>* parameters_;
+  kernels::Upload upload_;
   std::set<std::string, std::less<>> used_;
 };
 

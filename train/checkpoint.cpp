@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "kernels/copy/copy.h"
 #include "nn/weights/safetensors.h"
 #include "train/manifest.h"
 
@@ -82,13 +82,13 @@ void restore(const nn::SafetensorsFile& file, const std::string& name, const Ten
   const Tensor saved = file.tensor(name);
   if (saved.shape() != into.shape() || saved.dtype() != into.dtype())
     throw FormatError(file.path().string(), -1, name + ": expected " + describe(into) + ", found " + describe(saved));
-  std::memcpy(into.raw(), saved.raw(), static_cast<size_t>(into.nbytes()));
+  kernels::copy(into, saved);
   into.bump_version();
 }
 
 void write_masters(const fs::path& path, const Optimizer& optimizer) {
   nn::NamedTensors tensors;
-  for (const nn::Parameter& parameter : optimizer.parameters()) tensors.emplace_back(parameter.name, parameter.master);
+  for (const nn::Parameter& parameter : optimizer.parameters()) tensors.emplace_back(parameter.name, kernels::moved(parameter.master, {}));
   nn::write_safetensors(path, tensors);
 }
 
@@ -117,7 +117,9 @@ void save_checkpoint(const fs::path& directory, const nn::Transformer& model, co
   } else {
     write_masters(aside / model_name, optimizer);
   }
-  nn::write_safetensors(aside / optimizer_name, optimizer.state());
+  nn::NamedTensors moments = optimizer.state();
+  for (auto& [name, tensor] : moments) tensor = kernels::moved(tensor, {});
+  nn::write_safetensors(aside / optimizer_name, moments);
   write_file_atomically(aside / state_name, state_json(state, identity).dump(2) + "\n");
   write_manifest(aside);
   writing.commit();

@@ -5,9 +5,9 @@
 #include <fstream>
 #include <functional>
 
-#include "core/caching_allocator.h"
 #include "core/error.h"
 #include "kernels/adamw/adamw.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 
 namespace lathe::train {
@@ -150,11 +150,12 @@ int64_t largest_forward_tokens(const TrainingSet& set, const TrainingConfig& con
   return tokens;
 }
 
-void expect_fits(const MemoryEstimate& estimate) {
-  const int64_t free_bytes = std::min(system_memory().free_bytes(), control_group_bytes());
+void expect_fits(const MemoryEstimate& estimate, Device device) {
+  const bool on_cpu = device.kind == DeviceKind::cpu;
+  const int64_t free_bytes = std::min(kernels::free_memory_bytes(device), on_cpu ? control_group_bytes() : INT64_MAX);
   if (estimate.total_bytes() <= free_bytes) return;
   throw ResourceError(
-      "this run needs about " + mebibytes(estimate.total_bytes()) + " and this machine has " + mebibytes(free_bytes) +
+      "this run needs about " + mebibytes(estimate.total_bytes()) + " and " + (on_cpu ? "this machine" : to_string(device)) + " has " + mebibytes(free_bytes) +
       " free:\n" + estimate.table() +
       "Less is needed with a lower max_tokens_per_forward, max_length or lora_r, with gradient_checkpointing, "
       "optim adamw_8bit or dtype bfloat16");

@@ -35,7 +35,7 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
 // The tokens of the largest forward that cutting by batch size and max_tokens_per_forward can give.
 int64_t largest_forward_tokens(const TrainingSet& set, const TrainingConfig& config);
 
-// ResourceError when the estimate is more than this machine (or its control group) has left.
-void expect_fits(const MemoryEstimate& estimate);
+// ResourceError when the estimate is more than the device has left (the machine or its control group, for the cpu).
+void expect_fits(const MemoryEstimate& estimate, Device device = {});
 
 }  // namespace lathe::train

@@ -5,6 +5,7 @@
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "kernels/copy/copy.h"
 #include "nn/weights/safetensors.h"
 
 namespace lathe::train {
@@ -28,7 +29,7 @@ void write_result(const std::filesystem::path& output_dir, const nn::Transformer
   }
   nn::NamedTensors tensors;
   for (const nn::Parameter& parameter : optimizer.parameters())
-    tensors.emplace_back(parameter.name, parameter.leaf.value());
+    tensors.emplace_back(parameter.name, kernels::moved(parameter.leaf.value(), {}));
   nn::write_safetensors(output_dir / "model.safetensors", tensors);
   for (const char* name : {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
                            "special_tokens_map.json", "chat_template.jinja"})

@@ -2,8 +2,11 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "autograd/ops/linear_cross_entropy.h"
+#include "kernels/copy/copy.h"
+#include "kernels/cuda/profiler_range.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/attention_context.h"
 
@@ -20,12 +23,14 @@ struct TokenSums {
     const auto value = [](const Tensor& tensor, size_t i) {
       return tensor.dtype() == DType::f64 ? tensor.data<double>()[i] : static_cast<double>(tensor.data<float>()[i]);
     };
-    const auto right = result.correct.span<uint8_t>();
+    const Tensor token_loss = kernels::moved(result.token_loss, {}), entropies = kernels::moved(result.entropy, {}),
+                 correct_tokens = kernels::moved(result.correct, {});
+    const auto right = correct_tokens.span<uint8_t>();
     tokens += static_cast<int64_t>(labels_of.size());
     for (size_t i = 0; i < labels_of.size(); ++i) {
       if (labels_of[i] == kernels::ignored_label) continue;
-      loss += value(result.token_loss, i);
-      entropy += value(result.entropy, i);
+      loss += value(token_loss, i);
+      entropy += value(entropies, i);
       correct += right[i];
       ++labels;
     }
@@ -71,10 +76,12 @@ StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step
     const MicroBatch batch = make_micro_batch(training_, sequences, first_sample);
     first_sample += static_cast<int32_t>(sequences.size());
     nn::PackedAttention attention(model_.config(), batch.tokens.layout);
+    std::optional<kernels::ProfilerRange> range("forward");
     const autograd::Variable hidden = model_.forward(batch.tokens, attention, options);
     const auto result =
         autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels, batch.tokens.layout, scale);
     sums.add(result, batch.labels);
+    range.emplace("backward");
     autograd::backward(result.loss);
   }
   return {

@@ -6,6 +6,8 @@
 
 #include "core/error.h"
 #include "core/memory.h"
+#include "kernels/cuda/profiler_range.h"
+#include "kernels/cuda/runtime.h"
 #include "train/manifest.h"
 
 namespace lathe::train {
@@ -113,7 +115,11 @@ StepRecord Trainer::step() {
   record.grad_norm = optimizer_.gradient_norm();
   check_finite(record.grad_norm, "the gradient's norm");
   record.learning_rate = schedule_.rate(state_.step);
-  optimizer_.step(state_.step + 1, record.learning_rate, record.grad_norm);
+  {
+    const kernels::ProfilerRange range("optimizer");
+    optimizer_.step(state_.step + 1, record.learning_rate, record.grad_norm);
+    kernels::synchronize(model_.device());  // the step's seconds are its own
+  }
   record.step = ++state_.step;
   state_.num_tokens += outcome.tokens;
   state_.window.add(outcome);
@@ -141,7 +147,7 @@ void Trainer::log(StepRecord& record) {
   timings_->append(record.step,
                    {{"tokens_per_second", static_cast<double>(tokens_since_log_) / seconds_since_log_},
                     {"seconds", seconds_since_log_},
-                    {"peak_memory_bytes", static_cast<double>(allocator_for({}).stats().total_peak_bytes)}});
+                    {"peak_memory_bytes", static_cast<double>(allocator_for(model_.device()).stats().total_peak_bytes)}});
   seconds_since_log_ = 0;
   tokens_since_log_ = 0;
 }

@@ -41,6 +41,7 @@ class Trainer {
   // What a user should know about the start: the checkpoint gone on from, those passed over and why.
   const std::vector<std::string>& notes() const { return notes_; }
   const Optimizer& optimizer() const { return optimizer_; }
+  const nn::Transformer& model() const { return model_; }
 
   // One optimiser step with its records. NumericError when the loss or the gradient is not finite: the weights are those of
   // the step before, and no checkpoint is written.

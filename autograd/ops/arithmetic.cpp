@@ -84,7 +84,8 @@ struct Sum final : Operation {
   void vjp(Saved&, std::span<Tensor> grad_outputs, InputGradients& grads) override {
     const Tensor& g = grad_outputs[0];
     Tensor grad_x = Tensor::empty(shape, dtype, g.device());
-    kernels::fill(grad_x, dtype == DType::f64 ? *g.data<double>() : *g.data<float>());
+    const Tensor one = kernels::moved(g, {});
+    kernels::fill(grad_x, dtype == DType::f64 ? *one.data<double>() : *one.data<float>());
     grads.add(0, std::move(grad_x));
   }
 };

@@ -15,7 +15,7 @@ struct Embedding final : Operation {
   std::string_view name() const override { return "embedding"; }
 
   void forward(Forward& f) {
-    Tensor out = Tensor::empty({ids.numel(), weight.columns()}, weight.dtype(), ids.device());
+    Tensor out = Tensor::empty({ids.numel(), weight.columns()}, weight.dtype(), weight.view().device());
     if (weight.packed().defined()) {
       kernels::embedding_forward(out, weight.packed(), ids);
     } else {

@@ -10,7 +10,8 @@ namespace lathe::autograd {
 namespace {
 
 // Σ in f64, in order: one number for the step's report, no place for rounding.
-double total(const Tensor& per_token) {
+double total(const Tensor& on_device) {
+  const Tensor per_token = kernels::moved(on_device, {});
   double result = 0;
   if (per_token.dtype() == DType::f64) {
     for (const double value : per_token.span<double>()) result += value;
@@ -20,7 +21,8 @@ double total(const Tensor& per_token) {
   return result;
 }
 
-double element(const Tensor& one) {
+double element(const Tensor& on_device) {
+  const Tensor one = kernels::moved(on_device, {});
   return one.dtype() == DType::f64 ? *one.data<double>() : static_cast<double>(*one.data<float>());
 }
 

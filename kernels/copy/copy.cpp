@@ -177,6 +177,19 @@ void fill(const Tensor& out, double value) {
   device::fill_rows(args, out.device());
 }
 
+Tensor moved(const Tensor& in, Device device, std::optional<MemoryTag> tag) {
+  if (in.device() == device && in.is_contiguous()) return in;
+  Tensor source = in;
+  if (!in.is_contiguous()) {
+    source = Tensor::empty(in.shape(), in.dtype(), in.device(), in.device() == device ? tag : MemoryTag::workspace);
+    copy(source, in);
+    if (in.device() == device) return source;
+  }
+  Tensor out = Tensor::empty(in.shape(), in.dtype(), device, tag);
+  copy(out, source);
+  return out;
+}
+
 Tensor cast(const Tensor& in, DType dtype) {
   expect("cast", "in", in);
   if (in.dtype() == dtype && in.is_contiguous()) return in;

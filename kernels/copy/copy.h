@@ -1,6 +1,8 @@
 // Fills, copies and casts. out[i] = (T_out) in[i], rounded once to nearest even.
 #pragma once
 
+#include <optional>
+
 #include "core/tensor.h"
 
 namespace lathe::kernels {
@@ -14,5 +16,8 @@ void fill(const Tensor& out, double value);
 
 // A contiguous tensor of that dtype: `in` itself when it already is one.
 Tensor cast(const Tensor& in, DType dtype);
+
+// A contiguous tensor on that device with the bytes of `in`: `in` itself when it already is one. Returns when they have arrived.
+Tensor moved(const Tensor& in, Device device, std::optional<MemoryTag> tag = {});
 
 }  // namespace lathe::kernels

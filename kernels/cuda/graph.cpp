@@ -24,4 +24,8 @@ void DeviceGraph::run(const std::function<void()>& step) {
   LATHE_ON_DEVICE(device_, end_capture_and_launch(graph_));
 }
 
+void DeviceGraph::replay() {
+  if (graph_ != nullptr) LATHE_ON_DEVICE(device_, launch_graph(graph_));
+}
+
 }  // namespace lathe::kernels

@@ -1,4 +1,5 @@
 // Capture, update, launch; see graph.h.
+#include "core/error.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/layer.h"
 #include "kernels/cuda/memory_hold.h"
@@ -67,6 +68,12 @@ void end_capture_and_launch(Graph* graph) {
   }
   cudaGraphDestroy(captured);
   release_memory(graph->index);
+}
+
+void launch_graph(Graph* graph) {
+  use(graph->index);
+  if (graph->executable == nullptr) throw Error("a graph cannot be replayed before it has run");
+  check(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph->executable), current_stream()), "launching a graph");
 }
 
 void abandon_capture(Graph* graph) {

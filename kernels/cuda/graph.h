@@ -23,6 +23,8 @@ class DeviceGraph {
   // nobody else may queue work there meanwhile. What it throws passes through, and then nothing of it runs. On the cpu the
   // step simply runs.
   void run(const std::function<void()>& step);
+  // Queues the last step once more as it was: the same numbers in the same memory.
+  void replay();
 
  private:
   Device device_;

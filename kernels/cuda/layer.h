@@ -19,6 +19,9 @@ struct Graph;      // graph.h: what was captured, and its executable
   void copy_out(int index, void* to, const void* from, int64_t bytes);                                \
   void copy_within(int index, void* to, const void* from, int64_t bytes);                             \
   void synchronize(int index);                                                                        \
+  int64_t free_memory_bytes(int index);                                                               \
+  int64_t last_cache_bytes(int index);                                                                \
+  std::string device_name(int index);                                                                 \
                                                                                                       \
   void* take_pinned(int index, int64_t bytes);                                                        \
   void give_pinned(int index, void* pointer);                                                         \
@@ -34,6 +37,7 @@ struct Graph;      // graph.h: what was captured, and its executable
   void destroy_graph(Graph* graph);                                                                   \
   void begin_capture(Graph* graph);                                                                   \
   void end_capture_and_launch(Graph* graph);                                                          \
+  void launch_graph(Graph* graph);                                                                    \
   void abandon_capture(Graph* graph);                                                                 \
   }
 LATHE_DEVICE_LAYER(cuda)

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "core/caching_allocator.h"
 #include "core/error.h"
 #include "kernels/cuda/on_device.h"
 
@@ -47,6 +48,17 @@ void copy_bytes(Device to_device, void* to, Device from_device, const void* from
     LATHE_ON_DEVICE(to_device, copy_in(to_device.index, to, staged.data(), bytes));
   }
 }
+
+int64_t free_memory_bytes(Device device) {
+  if (device.kind == DeviceKind::cpu) return system_memory().free_bytes();
+  return LATHE_ON_DEVICE(device, free_memory_bytes(device.index));
+}
+
+std::string device_name(Device device) {
+  return device.kind == DeviceKind::cpu ? "cpu" : LATHE_ON_DEVICE(device, device_name(device.index));
+}
+
+int64_t last_cache_bytes(Device device) { return LATHE_ON_DEVICE(device, last_cache_bytes(device.index)); }
 
 void synchronize(Device device) {
   if (device.kind != DeviceKind::cpu) LATHE_ON_DEVICE(device, synchronize(device.index));

@@ -190,6 +190,29 @@ void copy_in(int index, void* to, const void* from, int64_t bytes) { copy(index,
 void copy_out(int index, void* to, const void* from, int64_t bytes) { copy(index, to, from, bytes, cudaMemcpyDeviceToHost); }
 void copy_within(int index, void* to, const void* from, int64_t bytes) { copy(index, to, from, bytes, cudaMemcpyDeviceToDevice); }
 
+int64_t free_memory_bytes(int index) {
+  use(index);
+  return free_bytes();
+}
+
+int64_t last_cache_bytes(int index) {
+  use(index);
+  int bytes = 0;
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, index), "asking for the size of the cache");
+  return bytes;
+}
+
+std::string device_name(int index) {
+  use(index);
+#if LATHE_SIMT
+  return "simt";
+#else
+  cudaDeviceProp properties;
+  check(cudaGetDeviceProperties(&properties, index), "asking for the card's name");
+  return properties.name;
+#endif
+}
+
 void synchronize(int index) {
   use(index);
   check(cudaStreamSynchronize(current_stream()), "waiting for the device");

@@ -15,6 +15,14 @@ std::string why_unavailable(Device device);
 // have arrived.
 void copy_bytes(Device to_device, void* to, Device from_device, const void* from, int64_t bytes);
 
+// What the device could still give.
+int64_t free_memory_bytes(Device device);
+
+// "NVIDIA H100 80GB HBM3", "simt".
+std::string device_name(Device device);
+// Of a card or simt: what a working set must exceed to come from memory.
+int64_t last_cache_bytes(Device device);
+
 // Waits for all work queued on the device. Throws Error with what a kernel did wrong.
 void synchronize(Device device);
 

@@ -91,6 +91,10 @@ cudaError_t cudaGetDeviceCount(int* count) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device < 0 || device >= device_count) return remember(cudaErrorInvalidDevice);
+  if (attribute == cudaDevAttrL2CacheSize) {
+    *value = 16 << 10;  // little: benches of an emulator shall end
+    return cudaSuccess;
+  }
   *value = attribute == cudaDevAttrComputeCapabilityMinor ? 0 : 8;
   if (machine == Machine::old_card) *value = attribute == cudaDevAttrComputeCapabilityMinor ? 5 : 7;
   return cudaSuccess;

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/thread_pool.h"
+#include "kernels/cuda/runtime.h"
 
 namespace lathe::cli {
 namespace {
@@ -72,7 +73,7 @@ std::vector<std::string> expand_arguments(std::vector<std::string> arguments) {
 
 Device CommonOptions::parsed_device() const {
   const Device parsed = parse_device(device);
-  if (parsed.kind != DeviceKind::cpu) throw ConfigError("device", device + ": this program runs on cpu only yet");
+  if (const std::string why = kernels::why_unavailable(parsed); !why.empty()) throw ResourceError(why);
   return parsed;
 }
 

@@ -17,7 +17,7 @@ struct CommonOptions {
   bool json = false;
   std::string config_file;
 
-  Device parsed_device() const;  // ConfigError for a device that this build or machine lacks
+  Device parsed_device() const;  // ConfigError for no device's name, ResourceError for one that this build or machine lacks
 };
 
 // Adds --device, --threads, --json and --config to a subcommand.

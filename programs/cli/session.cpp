@@ -11,7 +11,7 @@ namespace lathe::cli {
 void add_model_options(CLI::App& command, ModelOptions& options) {
   command.add_option("MODEL", options.model, ".gguf file or Hugging Face directory")->required();
   command.add_option("--adapter", options.adapter, "PEFT adapter directory to put on the model");
-  command.add_option("--dtype", options.dtype, "auto (bf16 where the CPU multiplies it, else f32), f32, bf16 or f64")
+  command.add_option("--dtype", options.dtype, "auto (bf16 where the device multiplies it, else f32), f32, bf16 or f64")
       ->capture_default_str();
   add_common_options(command, options.common);
 }
@@ -31,7 +31,7 @@ void add_sampling_options(CLI::App& command, kernels::SamplingParams& sampling, 
 }
 
 Session Session::open(const ModelOptions& options) {
-  options.common.parsed_device();
+  const Device device = options.common.parsed_device();
   if (options.common.threads > 0) set_thread_count(options.common.threads);
   const nn::ModelFiles files = nn::open_model_files(options.model);
   Session session;
@@ -40,7 +40,8 @@ Session Session::open(const ModelOptions& options) {
   if (session.tokenizer->chat_template())
     session.chat_template = data::ChatTemplate::compile(*session.tokenizer->chat_template());
   nn::TransformerOptions transformer;
-  transformer.dtype = nn::parse_compute_dtype(options.dtype);
+  transformer.dtype = nn::parse_compute_dtype(options.dtype, device);
+  transformer.device = device;
   session.model = std::make_unique<nn::Transformer>(files.config, *files.weights, transformer);
   if (!options.adapter.empty()) load_adapter_into(*session.model, options.adapter);
   session.stop_token_ids = stop_tokens(files.config, *session.tokenizer);

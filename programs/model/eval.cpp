@@ -9,6 +9,7 @@
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "data/rows/sft_rows.h"
+#include "kernels/copy/copy.h"
 #include "nn/attention_context.h"
 #include "programs/cli/progress.h"
 #include "programs/cli/session.h"
@@ -60,7 +61,8 @@ double mean_loss(const cli::Session& session, const std::vector<data::SftExample
     shifted.push_back(data::ignored_label);
     const auto result = autograd::linear_cross_entropy(session.model->forward(batch, attention), session.model->output_weight(),
                                                        Tensor::of<int32_t>(shifted, {length}), batch.layout, 1.0f);
-    sum += session.model->dtype() == DType::f64 ? result.loss.value().data<double>()[0] : result.loss.value().data<float>()[0];
+    const Tensor loss = kernels::moved(result.loss.value(), {});
+    sum += loss.dtype() == DType::f64 ? loss.data<double>()[0] : loss.data<float>()[0];
     count += std::count_if(shifted.begin(), shifted.end(), [](int32_t id) { return id != data::ignored_label; });
   }
   return count > 0 ? sum / static_cast<double>(count) : 0;
@@ -145,7 +147,7 @@ void run(const EvalOptions& options) {
     fmt::print("  message    {}\n  answer {}   {}\n  reference  {}\n\n", shown_prompt(session, questions[i].prompt),
                questions[i].correct ? "✓" : "✗", trimmed(questions[i].answer),
                trimmed(session.tokenizer->decode(questions[i].reference, true)));
-  fmt::print(stderr, "{}", memory_table({}));
+  fmt::print(stderr, "{}", memory_table(session.model->device()));
   fmt::print("{} of {} correct ({:.1f} %, {}), loss {:.4f} on the references\n", correct, total,
              100.0 * static_cast<double>(correct) / static_cast<double>(total), options.metric, loss);
 }

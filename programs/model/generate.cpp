@@ -52,13 +52,13 @@ void print_json(const std::string& text, const engine::Completion& completion, c
   fmt::print("{}\n", result.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
-void print_summary(const Timing& timing) {
+void print_summary(const Timing& timing, Device device) {
   const double decoding = timing.end - timing.first_token;
   fmt::print(stderr, "\n{} prompt tokens, first token after {:.0f} ms from the start", timing.prompt_tokens,
              timing.first_token * 1e3);
   if (timing.tokens > 1)
     fmt::print(stderr, ", then {:.1f} tokens/s", static_cast<double>(timing.tokens - 1) / decoding);
-  fmt::print(stderr, "\n{}", memory_table({}));
+  fmt::print(stderr, "\n{}", memory_table(device));
 }
 
 void run(GenerateOptions options, Clock::time_point start) {
@@ -85,7 +85,7 @@ void run(GenerateOptions options, Clock::time_point start) {
   }
   fmt::print("{}\n", decoder.finish());
   std::fflush(stdout);
-  if (!options.quiet) print_summary(timing);
+  if (!options.quiet) print_summary(timing, session.model->device());
 }
 
 }  // namespace

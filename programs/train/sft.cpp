@@ -39,7 +39,7 @@ struct Plan {
   int64_t total_steps = 0;
 };
 
-Plan make_plan(const train::SftConfig& config) {
+Plan make_plan(const train::SftConfig& config, Device device) {
   Plan plan;
   plan.files = nn::open_model_files(config.model);
   if (!config.use_peft && plan.files.gguf)
@@ -47,7 +47,7 @@ Plan make_plan(const train::SftConfig& config) {
                       "training every weight needs a Hugging Face directory, whose configuration and tokenizer go "
                       "with the result; " +
                           config.model + " is a GGUF file (train an adapter on it)");
-  plan.dtype = nn::parse_compute_dtype(config.dtype);
+  plan.dtype = nn::parse_compute_dtype(config.dtype, device);
   plan.tokenizer = cli::load_tokenizer(plan.files);
   std::shared_ptr<const data::ChatTemplate> chat_template;
   if (plan.tokenizer->chat_template()) chat_template = data::ChatTemplate::compile(*plan.tokenizer->chat_template());
@@ -96,9 +96,10 @@ ordered_json plan_json(const Plan& plan, const train::SftConfig& config) {
           {"warnings", plan.data.warnings}};
 }
 
-std::unique_ptr<nn::Transformer> load_model(const Plan& plan, const train::SftConfig& config) {
+std::unique_ptr<nn::Transformer> load_model(const Plan& plan, const train::SftConfig& config, Device device) {
   nn::TransformerOptions options;
   options.dtype = plan.dtype;
+  options.device = device;
   options.weights = config.use_peft ? nn::WeightMode::frozen : nn::WeightMode::trainable;
   int64_t longest = plan.data.training.longest_sequence();
   if (plan.data.evaluation) longest = std::max(longest, plan.data.evaluation->longest_sequence());
@@ -165,7 +166,7 @@ void write_report(const train::SftConfig& config, const Plan& plan, const train:
     contents.facts.emplace_back("speed", fmt::format("{:.0f} tokens/s on {} threads", totals.rate(), thread_count()));
   for (const auto& [name, value] : totals.evaluation) contents.facts.emplace_back(name, fmt::format("{:.4f}", value));
   contents.config_yaml = train::resolved_yaml(config);
-  contents.memory_table = memory_table({}) + "\nestimated before the run:\n" + plan.memory.table();
+  contents.memory_table = memory_table(trainer.model().device()) + "\nestimated before the run:\n" + plan.memory.table();
   contents.samples = plan.data.samples;
   train::write_report(config.output_dir, contents);
 }
@@ -180,13 +181,13 @@ void print_summary(const train::SftConfig& config, const Totals& totals, double 
                             {"tokens_per_second", totals.rate()},
                             {"train_seconds", totals.seconds},
                             {"total_seconds", seconds},
-                            {"peak_memory_bytes", allocator_for({}).stats().total_peak_bytes},
+                            {"peak_memory_bytes", allocator_for(trainer.model().device()).stats().total_peak_bytes},
                             {"peak_rss_bytes", process_peak_rss_bytes()}};
     for (const auto& [name, value] : totals.evaluation) summary[name] = value;
     fmt::print("{}\n", summary.dump(2));
     return;
   }
-  fmt::print(stderr, "{}", memory_table({}));
+  fmt::print(stderr, "{}", memory_table(trainer.model().device()));
   fmt::print(stderr, "{} steps, {} tokens in {} ({:.0f} tokens/s)\n", trainer.steps_done(), totals.tokens,
              cli::format_duration(totals.seconds), totals.rate());
   fmt::print("{}: {}, metrics.jsonl, report.html\n", config.output_dir, config.use_peft ? "the adapter" : "the model");
@@ -195,18 +196,18 @@ void print_summary(const train::SftConfig& config, const Totals& totals, double 
 void run(const SftArguments& arguments) {
   const auto start = Clock::now();
   const train::SftConfig config = parse_sft_config(arguments);
-  arguments.common.parsed_device();
+  const Device device = arguments.common.parsed_device();
   if (arguments.common.threads > 0) set_thread_count(arguments.common.threads);
   const bool json = arguments.common.json;
 
-  const Plan plan = make_plan(config);
+  const Plan plan = make_plan(config, device);
   if (!json || !config.dry_run) print_plan(plan, config);
-  train::expect_fits(plan.memory);
+  train::expect_fits(plan.memory, device);
   if (config.dry_run) {
     if (json) fmt::print("{}\n", plan_json(plan, config).dump(2));
     return;
   }
-  const std::unique_ptr<nn::Transformer> model = load_model(plan, config);
+  const std::unique_ptr<nn::Transformer> model = load_model(plan, config, device);
   train::SftObjective objective(*model, plan.data.training, plan.data.evaluation ? &*plan.data.evaluation : nullptr,
                                 config);
   train::Trainer trainer(

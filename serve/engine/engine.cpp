@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <unordered_map>
 
 #include "core/error.h"
+#include "kernels/copy/copy.h"
+#include "kernels/cuda/profiler_range.h"
 
 namespace lathe::engine {
 namespace {
@@ -60,8 +61,11 @@ std::string_view name_of(FinishReason reason) { return reason == FinishReason::s
 Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
     : model_(model),
       cache_(model.config(), options.kv_cache_dtype.value_or(model.dtype()),
-             (options.kv_cache_tokens + nn::KvCache::default_page_size - 1) / nn::KvCache::default_page_size),
-      scheduler_(scheduler_options(options, nn::KvCache::default_page_size)) {}
+             (options.kv_cache_tokens + nn::KvCache::default_page_size - 1) / nn::KvCache::default_page_size,
+             nn::KvCache::default_page_size, model.device()),
+      scheduler_(scheduler_options(options, nn::KvCache::default_page_size)) {
+  if (options.device_graphs) decode_graph_.emplace(model.device());
+}
 
 RequestId Engine::add(Request request) {
   if (request.prompt.empty()) throw ConfigError("prompt", "is empty; generation needs at least one token");
@@ -95,6 +99,7 @@ std::vector<TokenOutput> Engine::step() {
 }
 
 Tensor Engine::run(const std::vector<ScheduledSequence>& scheduled) const {
+  const kernels::ProfilerRange range("forward");
   std::vector<int32_t> ids, positions, bounds{0}, context_lens, samples;
   size_t most_pages = 0;
   for (const ScheduledSequence& entry : scheduled) most_pages = std::max(most_pages, entry.sequence->block_table.size());
@@ -118,10 +123,16 @@ Tensor Engine::run(const std::vector<ScheduledSequence>& scheduled) const {
       model_.config(), cache_,
       {batch.layout.cu_seqlens, vector_tensor(context_lens),
        Tensor::of<int32_t>(block_table, {sequences, static_cast<int64_t>(most_pages)}), cache_.shape()});
-  return model_.forward(batch, attention).value();
+  // Prefill runs long kernels, which hide their launches; a step of single tokens is all launches.
+  const bool decodes = std::all_of(scheduled.begin(), scheduled.end(), [](const ScheduledSequence& entry) { return entry.tokens == 1; });
+  if (!decodes || !decode_graph_) return model_.forward(batch, attention).value();
+  Tensor hidden;
+  decode_graph_->run([&] { hidden = model_.forward(batch, attention).value(); });
+  return hidden;
 }
 
 std::vector<TokenOutput> Engine::sample(const std::vector<ScheduledSequence>& scheduled, const Tensor& hidden) const {
+  const kernels::ProfilerRange range("sample");
   // The last row of each sequence that has reached its end; the others are still being prefilled.
   std::vector<kernels::SamplingRow> rows;
   std::vector<TokenOutput> outputs;
@@ -138,18 +149,22 @@ std::vector<TokenOutput> Engine::sample(const std::vector<ScheduledSequence>& sc
   if (rows.empty()) return outputs;
 
   const auto count = static_cast<int64_t>(rows.size());
-  Tensor last_hidden = Tensor::empty({count, hidden.dim(1)}, hidden.dtype());
-  const int64_t row_bytes = hidden.dim(1) * size_of(hidden.dtype());
-  for (int64_t i = 0; i < count; ++i)
-    std::memcpy(static_cast<char*>(last_hidden.raw()) + i * row_bytes,
-                static_cast<const char*>(hidden.raw()) + last_rows[static_cast<size_t>(i)] * row_bytes,
-                static_cast<size_t>(row_bytes));
+  Tensor last_hidden = hidden;
+  if (count < hidden.dim(0)) {  // some are prefilled: with one row for each sequence all of them are the last
+    last_hidden = Tensor::empty({count, hidden.dim(1)}, hidden.dtype(), hidden.device());
+    for (int64_t i = 0; i < count; ++i)
+      kernels::copy(last_hidden.select(0, i), hidden.select(0, last_rows[static_cast<size_t>(i)]));
+  }
   const Tensor logits = model_.logits(last_hidden);
-  const Tensor tokens = Tensor::empty({count}, DType::i32), logprobs = Tensor::empty({count}, DType::f32);
+  const Tensor tokens = Tensor::empty({count}, DType::i32, logits.device());
+  const Tensor logprobs = Tensor::empty({count}, logits.dtype(), logits.device());
   kernels::sample(tokens, logprobs, logits, rows);
+  const Tensor sampled = kernels::moved(tokens, {});  // the step's one wait for the device
+  kernels::expect_sampled(sampled.span<int32_t>());
+  const Tensor sampled_logprobs = kernels::cast(kernels::moved(logprobs, {}), DType::f32);
   for (size_t i = 0; i < outputs.size(); ++i) {
-    outputs[i].token = tokens.data<int32_t>()[i];
-    outputs[i].logprob = logprobs.data<float>()[i];
+    outputs[i].token = sampled.data<int32_t>()[i];
+    outputs[i].logprob = sampled_logprobs.data<float>()[i];
   }
   return outputs;
 }

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/cuda/graph.h"
 #include "nn/kv_cache.h"
 #include "nn/transformer.h"
 #include "serve/engine/request.h"
@@ -20,6 +21,7 @@ struct EngineOptions {
   std::optional<DType> kv_cache_dtype = {};  // f32 | bf16 | f16 | i8; the model's when empty
   int64_t max_sequences = 64;
   int64_t max_tokens_per_step = 512;
+  bool device_graphs = true;  // a step of decoding alone is queued as one graph; the same bits either way
 };
 
 class Engine {
@@ -42,6 +44,7 @@ class Engine {
   const nn::Transformer& model_;
   nn::KvCache cache_;
   Scheduler scheduler_;
+  mutable std::optional<kernels::DeviceGraph> decode_graph_;
   RequestId next_id_ = 1;
 };
 
