@@ -13,6 +13,7 @@
 
 #include "bench/kernels/clock.h"
 #include "core/thread_pool.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/simd/isa.h"
 
 namespace lathe::bench {
@@ -105,7 +106,7 @@ double peak(double (*body)()) {
 
 // Of copying or of reading alone, whichever is faster.
 double bandwidth() {
-  const int64_t words = 3 * last_cache_bytes() / 8;
+  const int64_t words = 3 * last_cache_bytes({}) / 8;
   std::vector<uint64_t> from(static_cast<size_t>(words), 1), to(static_cast<size_t>(words));
   const int64_t grain = int64_t{1} << 17;
   const double copying = best_rate(5, [&] {
@@ -129,7 +130,8 @@ double bandwidth() {
 
 }  // namespace
 
-int64_t last_cache_bytes() {
+int64_t last_cache_bytes(Device device) {
+  if (device.kind != DeviceKind::cpu) return kernels::last_cache_bytes(device);
   const long bytes = std::max(::sysconf(_SC_LEVEL3_CACHE_SIZE), ::sysconf(_SC_LEVEL2_CACHE_SIZE));
   return bytes > 0 ? bytes : int64_t{32} << 20;
 }

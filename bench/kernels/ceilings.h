@@ -4,18 +4,20 @@
 
 #include <cstdint>
 
+#include "core/device.h"
 #include "core/dtype.h"
 
 namespace lathe::bench {
 
 struct Ceilings {
   double f32_flops = 0;   // per second, fused multiply-adds (multiply and add apart on the baseline) counted as two
-  double bf16_flops = 0;  // with the CPU's bf16 dot product; where it has none, as f32
+  double bf16_flops = 0;  // with the CPU's bf16 dot product (where it has none, as f32), or the card's tensor cores
   double bytes = 0;       // per second, the larger of reading and of copying (read + written)
   double flops(DType dtype) const { return dtype == DType::bf16 ? bf16_flops : f32_flops; }
 };
-Ceilings measure_ceilings();  // under the active instruction set, about a second
+Ceilings measure_ceilings();  // of the CPU, under the active instruction set; about a second
+Ceilings measure_device_ceilings(Device device);  // of a card, by kernels of their own (kernels/ceilings); bytes of copying
 
-int64_t last_cache_bytes();
+int64_t last_cache_bytes(Device device);
 
 }  // namespace lathe::bench

@@ -79,12 +79,12 @@ void run_kernels(const KernelsOptions& options) {
   if (options.common.threads > 0) set_thread_count(options.common.threads);
   const std::map<std::string, Json> earlier = read_earlier(options.compare);
   const bool on_cpu = timing.device.kind == DeviceKind::cpu;
-  const Ceilings ceilings = on_cpu ? measure_ceilings() : Ceilings{};  // a card's are not measured yet
-  const std::string isa(name_of(kernels::active_isa()));
-  Json document = {{"device", to_string(timing.device)}, {"isa", isa}, {"threads", thread_count()}, {"results", Json::array()}};
-  if (on_cpu) document["ceilings"] = {{"f32_gflops", ceilings.f32_flops / 1e9}, {"bf16_gflops", ceilings.bf16_flops / 1e9}, {"gbytes_per_second", ceilings.bytes / 1e9}};
-  if (!options.common.json && on_cpu)
-    std::printf("%s, %d threads. Measured ceilings: f32 %.1f GFLOP/s, bf16 %.1f GFLOP/s, memory %.1f GB/s\n", isa.c_str(),
+  const Ceilings ceilings = on_cpu ? measure_ceilings() : measure_device_ceilings(timing.device);
+  const std::string name = on_cpu ? std::string(name_of(kernels::active_isa())) : kernels::device_name(timing.device);
+  Json document = {{"device", to_string(timing.device)}, {on_cpu ? "isa" : "card", name}, {"threads", thread_count()}, {"results", Json::array()}};
+  document["ceilings"] = {{"f32_gflops", ceilings.f32_flops / 1e9}, {"bf16_gflops", ceilings.bf16_flops / 1e9}, {"gbytes_per_second", ceilings.bytes / 1e9}};
+  if (!options.common.json)
+    std::printf("%s, %d threads. Measured ceilings: f32 %.1f GFLOP/s, bf16 %.1f GFLOP/s, memory %.1f GB/s\n", name.c_str(),
                 thread_count(), ceilings.f32_flops / 1e9, ceilings.bf16_flops / 1e9, ceilings.bytes / 1e9);
   time_operations(all_operations(), timing, [&](const Timing& result) {
     if (options.common.json) {

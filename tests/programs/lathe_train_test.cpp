@@ -1,87 +1,15 @@
 // The program itself: exit codes, what it leaves behind, its errors, and kill -9 with --resume.
-#include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
-#include <sstream>
-
-#include "core/random.h"
-#include "tests/support/temporary_folder.h"
+#include "tests/programs/program_test.h"
 
 namespace lathe {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::string bytes_of(const fs::path& path) {
-  std::ifstream stream(path, std::ios::binary);
-  std::ostringstream text;
-  text << stream.rdbuf();
-  return text.str();
-}
-
-// A folder with a MODEL (the tiny golden Llama with a tokenizer) and rows of ids for it.
-class LatheTrain : public testing::Test {
- protected:
-  void SetUp() override {
-    ASSERT_TRUE(fs::exists("bin/lathe-train")) << "run from the build folder, after building lathe-train";
-    const fs::path golden = fs::path(LATHE_SOURCE_DIR) / "tests/golden";
-    fs::create_directory(folder_ / "model");
-    for (const char* file : {"config.json", "model.safetensors"})
-      fs::copy_file(golden / "tiny_llama/untied" / file, folder_ / "model" / file);
-    fs::copy_file(golden / "tokenizer/byte_level/tokenizer.json", folder_ / "model/tokenizer.json");
-    RandomStream random(1, RandomPurpose::test);
-    std::ofstream rows(folder_ / "rows.jsonl");
-    for (int row = 0; row < 24; ++row) {
-      nlohmann::json ids = nlohmann::json::array();
-      for (uint64_t i = 0, length = 6 + random.below(12); i < length; ++i) ids.push_back(random.below(320));
-      rows << nlohmann::json{{"input_ids", ids}}.dump() << "\n";
-    }
-  }
-
-  std::vector<std::string> arguments(const std::string& output_dir, std::vector<std::string> more = {}) const {
-    std::vector<std::string> all = {"bin/lathe-train", "sft",
-                                    "--model",         (folder_ / "model").string(),
-                                    "--dataset",       (folder_ / "rows.jsonl").string(),
-                                    "--output_dir",    (folder_ / output_dir).string(),
-                                    "--max-steps",     "6",
-                                    "--save_steps",    "2",
-                                    "--logging_steps", "1",
-                                    "--lora_r",        "4"};
-    all.insert(all.end(), more.begin(), more.end());
-    return all;
-  }
-
-  // Standard output and error go to files in the folder.
-  pid_t start(const std::vector<std::string>& arguments) const {
-    const pid_t child = ::fork();
-    if (child != 0) return child;
-    if (::freopen((folder_ / "out").c_str(), "w", stdout) == nullptr ||
-        ::freopen((folder_ / "err").c_str(), "w", stderr) == nullptr)
-      ::_exit(99);
-    std::vector<char*> raw;
-    for (const std::string& argument : arguments) raw.push_back(const_cast<char*>(argument.c_str()));
-    raw.push_back(nullptr);
-    ::execv(raw[0], raw.data());
-    ::_exit(98);
-  }
-  int run(const std::vector<std::string>& arguments) const {
-    int status = 0;
-    ::waitpid(start(arguments), &status, 0);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-  }
-  std::string out() const { return bytes_of(folder_ / "out"); }
-  std::string err() const { return bytes_of(folder_ / "err"); }
-
-  TemporaryFolder temporary_;
-  const fs::path& folder_ = temporary_.path();
-};
+using LatheTrain = ProgramTest;
 
 TEST_F(LatheTrain, LeavesAnAdapterMetricsReportConfigAndCheckpoints) {
   ASSERT_EQ(run(arguments("run", {"--json"})), 0) << err();
