@@ -20,6 +20,7 @@ LATHE_INLINE void step(const AdamWConstants& c, float* weight, const float* grad
 
 constexpr int block = 256;
 
+// One by one: with AVX-512's gathers both moments took 5.4 ns an element instead of 5.7 (Zen 4), which is no gain.
 void decode(const CodeTables& tables, const uint8_t* codes, float absmax, int count, float* values) {
   for (int i = 0; i < count; ++i) values[i] = tables.values[codes[i]] * absmax;
 }

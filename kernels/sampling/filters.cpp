@@ -107,6 +107,9 @@ uint64_t least_weight(float min_p) { return static_cast<uint64_t>(std::ceil(stat
 
 std::vector<Kept> filter(std::span<const float> logits, float largest_logit, const SamplingParams& params) {
   const Weighing weighing{largest_logit, 1.0f / params.temperature};
+  // The heaviest token's weight is 2^40: its logit is the one that all are taken relative to. A token without weight is never
+  // drawn.
+  const uint64_t least = std::max<uint64_t>(1, least_weight(params.min_p));
   std::vector<Kept> kept;
   if (params.top_k > 0) {
     const size_t k = std::min(static_cast<size_t>(params.top_k), logits.size());
@@ -122,10 +125,11 @@ std::vector<Kept> filter(std::span<const float> logits, float largest_logit, con
     kept = nucleus(logits, params.top_p, weighing);
   } else {
     const std::vector<uint64_t> weights = weighing.of(logits);
-    for (size_t i = 0; i < weights.size(); ++i) kept.push_back({static_cast<int32_t>(i), weights[i]});
+    for (size_t i = 0; i < weights.size(); ++i) {
+      if (weights[i] >= least) kept.push_back({static_cast<int32_t>(i), weights[i]});
+    }
+    return kept;
   }
-  // The heaviest token's weight is 2^40: its logit is the one that all are taken relative to. A token without weight is never drawn.
-  const uint64_t least = std::max<uint64_t>(1, least_weight(params.min_p));
   std::erase_if(kept, [&](const Kept& token) { return token.weight < least; });
   std::sort(kept.begin(), kept.end(), [](const Kept& a, const Kept& b) { return a.token < b.token; });
   return kept;
