@@ -110,6 +110,17 @@ LATHE_INLINE Vec load_matrix(const Matrix& matrix, int64_t row, int64_t column, 
   return matrix.element == Element::bf16 ? load_columns<bf16>(p, column, count) : load_columns<float>(p, column, count);
 }
 
+// The lines that write_tile will touch, asked for before the tile's sums are computed: rows of out lie far apart, and a weight's
+// gradient is read and written from memory.
+LATHE_INLINE void prefetch_tile(const Problem& problem, int64_t first_row, int64_t rows, int64_t first_column) {
+  const Matrix& matrix = problem.residual.data != nullptr ? problem.residual : problem.out;
+  const int64_t element = matrix.element == Element::bf16 ? 2 : 4, bytes = panel_width * element;
+  for (int64_t i = 0; i < rows; ++i) {
+    const char* row = row_of(matrix, first_row + i) + first_column * element;
+    for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(row + offset, 1);
+  }
+}
+
 // out = scale · sums + bias + residual, in that order, rounded once.
 void write_tile(const Problem& problem, const float* accumulators, int64_t first_row, int64_t rows,
                 int64_t first_column) {
@@ -174,6 +185,7 @@ void gemm_block(const Block& block) {
         const uint32_t* left =
             block.left + tile * block.left_tile_stride + (first - block.first_unit) * rows * left_words;
         const Stretch two = {block.left2 + tile * block.left2_tile_stride, slab2, ends ? units2 : 0};
+        if (ends && block.ends) prefetch_tile(problem, block.row_offset + row, rows, panel * panel_width);
         if (fused) {
           quantized_kernel_for(problem.right.format, element, rows)({problem.right, panel, first, last, left}, two,
                                                                     accumulators, begins, columns);

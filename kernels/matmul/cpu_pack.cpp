@@ -222,10 +222,11 @@ void panel_of_quantized(const Right& right, Element element, int64_t panel, int6
 // ---- left operands -------------------------------------------------------------------------------------------------
 
 // Rows of the left operand lie along memory's columns: a unit's words are neighbours already.
-void tile_of_columns(const gemm::PackLeft& args, int64_t row, int rows, uint32_t* out) {
+void tile_of_columns(const gemm::PackLeft& args, int64_t row, int rows, int64_t first_unit, int64_t last_unit,
+                     uint32_t* out) {
   constexpr bool widen = gemm::left_words(Isa::LATHE_ISA, Element::bf16) == 2;
   const int64_t stride = args.left.stride;
-  for (int64_t unit = args.first_unit; unit < args.last_unit; ++unit) {
+  for (int64_t unit = first_unit; unit < last_unit; ++unit) {
     if (args.element == Element::f32) {
       store_words(out, load_words_partial(static_cast<const float*>(args.left.data) + unit * stride + row, rows));
       out += rows;
@@ -241,6 +242,21 @@ void tile_of_columns(const gemm::PackLeft& args, int64_t row, int rows, uint32_t
     } else {
       store_words(out, make_pairs(first, second));
       out += rows;
+    }
+  }
+}
+
+// A few units of all tiles at a time, because the units of one tile are scraps of 14 words, a whole row of memory apart: read
+// tile by tile, each line comes from beyond the second-level cache once for every tile that shares it.
+void tiles_of_columns(const gemm::PackLeft& args) {
+  constexpr int64_t units_at_once = 8;
+  const int64_t words = gemm::left_words(Isa::LATHE_ISA, args.element);
+  for (int64_t unit = args.first_unit; unit < args.last_unit; unit += units_at_once) {
+    const int64_t last = unit + units_at_once < args.last_unit ? unit + units_at_once : args.last_unit;
+    for (int64_t tile = args.first_tile; tile < args.last_tile; ++tile) {
+      const int64_t row = args.tiling.first_row(tile), rows = args.tiling.first_row(tile + 1) - row;
+      uint32_t* out = args.packed + tile * args.tile_stride + (unit - args.first_unit) * rows * words;
+      tile_of_columns(args, args.row_offset + row, static_cast<int>(rows), unit, last, out);
     }
   }
 }
@@ -270,14 +286,13 @@ void pack_panel(const Right& right, Element element, int64_t k, int64_t n, int64
 }
 
 void gemm_pack_left(const gemm::PackLeft& args) {
+  if (args.left.transposed) return tiles_of_columns(args);
   for (int64_t tile = args.first_tile; tile < args.last_tile; ++tile) {
     const int64_t tile_row = args.tiling.first_row(tile);
     const int rows = static_cast<int>(args.tiling.first_row(tile + 1) - tile_row);
     const int64_t row = args.row_offset + tile_row;
     uint32_t* out = args.packed + tile * args.tile_stride;
-    if (args.left.transposed) {
-      tile_of_columns(args, row, rows, out);
-    } else if (args.element == Element::f32) {
+    if (args.element == Element::f32) {
       turn_rows(F32Units{static_cast<const float*>(args.left.data), args.left.stride, args.k}, row, rows,
                 args.first_unit, args.last_unit, out, rows);
     } else if (gemm::left_words(Isa::LATHE_ISA, Element::bf16) == 1) {
