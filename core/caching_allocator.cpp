@@ -8,14 +8,15 @@
 #include "core/error.h"
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/asan_interface.h>
+#define LATHE_ASAN
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
+#define LATHE_ASAN
+#endif
+#endif
+#if defined(LATHE_ASAN)
 #include <sanitizer/asan_interface.h>
-#endif
-#endif
-#ifndef ASAN_POISON_MEMORY_REGION
-#define ASAN_POISON_MEMORY_REGION(pointer, bytes) ((void)(pointer), (void)(bytes))
+#else
 #define ASAN_UNPOISON_MEMORY_REGION(pointer, bytes) ((void)(pointer), (void)(bytes))
 #endif
 
@@ -55,7 +56,7 @@ void* CachingAllocator::allocate(int64_t bytes, MemoryTag tag) {
   count(block, tag);
   if (source_.host_memory) {
     ASAN_UNPOISON_MEMORY_REGION(pointer, static_cast<size_t>(bytes));
-    ASAN_POISON_MEMORY_REGION(static_cast<char*>(pointer) + bytes, static_cast<size_t>(block - bytes));
+    poison(static_cast<char*>(pointer) + bytes, block - bytes);
   }
   return pointer;
 }
@@ -64,11 +65,18 @@ void CachingAllocator::deallocate(void* pointer, int64_t bytes, MemoryTag tag) {
   if (bytes == 0 || pointer == nullptr) return;
   const int64_t block = block_bytes(bytes);
   const std::lock_guard lock(mutex_);
-  if (source_.host_memory) ASAN_POISON_MEMORY_REGION(pointer, static_cast<size_t>(block));
+  if (source_.host_memory) poison(pointer, block);
   cache_[block].push_back({pointer, ++frees_});
   stats_.live_bytes[index_of(tag)] -= block;
   stats_.total_live_bytes -= block;
   stats_.cached_bytes += block;
+}
+
+void CachingAllocator::poison([[maybe_unused]] void* pointer, [[maybe_unused]] int64_t bytes) const {
+#if defined(LATHE_ASAN)
+  if (source_.work_is_queued != nullptr && source_.work_is_queued()) return;
+  ASAN_POISON_MEMORY_REGION(pointer, static_cast<size_t>(bytes));
+#endif
 }
 
 void* CachingAllocator::take_cached(int64_t block) {

@@ -13,11 +13,12 @@
 namespace lathe {
 
 struct BlockSource {
-  std::string device;                              // for messages: "cpu", "cuda:0"
-  void* (*take)(int64_t bytes) = nullptr;          // aligned to 64 bytes; nullptr when there is no memory
+  std::string device;                      // for messages: "cpu", "cuda:0"
+  void* (*take)(int64_t bytes) = nullptr;  // aligned to 64 bytes; nullptr when there is no memory
   void (*give)(void* block, int64_t bytes) = nullptr;
-  int64_t (*free_bytes)() = nullptr;               // what the device could still give, for messages
-  bool host_memory = true;                         // the CPU may touch it (freed blocks are poisoned under ASan)
+  int64_t (*free_bytes)() = nullptr;   // what the device could still give, for messages
+  bool host_memory = true;             // the CPU may touch it (freed blocks are poisoned under ASan)
+  bool (*work_is_queued)() = nullptr;  // it may still use a block that was freed: nothing is poisoned then
 };
 
 class CachingAllocator final : public Allocator {
@@ -42,6 +43,7 @@ class CachingAllocator final : public Allocator {
     void* pointer;
     uint64_t freed_at;
   };
+  void poison(void* pointer, int64_t bytes) const;
   void* take_cached(int64_t block);
   void* take_fresh(int64_t block, int64_t asked, MemoryTag tag);
   void release_until(int64_t cached_bytes);

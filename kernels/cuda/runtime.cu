@@ -58,7 +58,15 @@ Allocator& allocator(int index) {
   static std::mutex making;
   const std::lock_guard lock(making);
   if (allocators[index] == nullptr)
-    allocators[index] = new CachingAllocator({.device = to_string({kind, index}), .take = take, .give = give, .free_bytes = free_bytes, .host_memory = LATHE_SIMT});
+    allocators[index] = new CachingAllocator({.device = to_string({kind, index}),
+                                              .take = take,
+                                              .give = give,
+                                              .free_bytes = free_bytes,
+                                              .host_memory = LATHE_SIMT,
+#if LATHE_SIMT
+                                              .work_is_queued = work_is_queued
+#endif
+    });
   return *allocators[index];
 }
 

@@ -88,6 +88,9 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 
+// Whether any stream holds work back, or captures it: it may use memory that the host has done with.
+bool work_is_queued();
+
 // kernel<<<…>>>(): queued on the stream.
 cudaError_t launch_kernel(KernelLaunch launch, cudaStream_t stream);
 

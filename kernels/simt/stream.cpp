@@ -1,5 +1,6 @@
 #include "kernels/simt/stream.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/simt/device_memory.h"
@@ -93,6 +94,12 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   StreamState& state = state_of(stream);
   if (state.capture) return break_capture(state);
   return remember(run_until(state, state.queued));
+}
+
+bool work_is_queued() {
+  const Lock lock(device_mutex());
+  return std::any_of(streams().begin(), streams().end(),
+                     [](const StreamState* stream) { return stream->capture || !stream->held.empty(); });
 }
 
 cudaError_t cudaDeviceSynchronize() {

@@ -190,7 +190,6 @@ TEST_P(Everywhere, CopiesTheBitsOfEveryDtype) {
 }
 
 TEST_P(Everywhere, CutsLongRunsAmongThreads) {
-  if (device().kind == DeviceKind::simt) GTEST_SKIP() << "has no such threads";
   const int64_t n = 3 * 32768 + 5;
   const Tensor in = Tensor::empty({n}, DType::f32);
   RandomStream random(2, RandomPurpose::test);

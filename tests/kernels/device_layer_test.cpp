@@ -200,6 +200,13 @@ TEST(DevicesDeathTest, AKernelOnTheWrongDeviceIsCaught) {
       "a kernel that of another one");
 }
 
+// AddressSanitizer watches freed blocks, but not while work that was queued before may still use them.
+TEST(Devices, QueuedWorkMayOutliveItsTensors) {
+  { const Tensor cleared = Tensor::zeros({1000}, DType::f32, first); }
+  { const Tensor shorter = Tensor::zeros({900}, DType::f32, first); }  // the same block
+  EXPECT_NO_THROW(kernels::synchronize(first));
+}
+
 TEST(Devices, NamesWhatDoesNotExist) {
   expect_words(kernels::why_unavailable({DeviceKind::simt, 2}), {"simt:2", "2 of that kind"});
   EXPECT_NE(kernels::why_unavailable({DeviceKind::cpu, 1}), "");
