@@ -5,6 +5,8 @@
 //   l      the chunk's vectors of exp(score − m) added one after another, then across lanes in a fixed tree
 //   o      one chain of fma along the keys
 //   merge  M = max(m, m'), a = exp(m − M), b = exp(m' − M), l·a + l'·b and o·a + o'·b by one fma each
+// Where the CPU multiplies pairs of bf16, and queries, keys and values are bf16, both chains go by pairs, and the weights of
+// the values are rounded to bf16 for it (l is the sum before).
 // A masked key adds an exact 0, so a chunk that is partly filled gives the bits of one that is partly masked.
 // Included by cpu*.cpp only.
 #pragma once
@@ -12,6 +14,7 @@
 #include "kernels/attention/attention.h"
 #include "kernels/attention/product.h"
 #include "kernels/attention/tile.h"
+#include "kernels/simd/transpose.h"
 
 namespace lathe::kernels::LATHE_ISA {
 
@@ -108,9 +111,20 @@ LATHE_INLINE void chunk_probabilities(float* row, int vectors, KeySpan span, con
   *sum = sum_lanes(total);
 }
 
-// q [rows][padded_dim]; keys transposed [head_dim][64]; values through V's rows; p: scratch [rows][64].
+#if defined(LATHE_ISA_avx512_bf16)
+// Probabilities of whole vectors rounded to bf16, in place: row[i] holds those of keys 2i and 2i + 1.
+LATHE_INLINE void round_to_pairs(float* row, int vectors) {
+  for (int v = 0; v < vectors; v += 2) {
+    const Vec second = v + 1 < vectors ? load(row + (v + 1) * lanes) : zero();
+    store(row + v / 2 * lanes, (Vec)neighbours_to_pairs(load(row + v * lanes), second));
+  }
+}
+#endif
+
+// q [rows][padded_dim]; keys transposed [head_dim][64]; values through V's rows; p: scratch [rows][64]. With Pairs, q's rows
+// hold head_dim / 2 pairs, keys lie [head_dim / 2][64], and a row of the values is of two keys.
 // Values must be finite even where masked: 0 · infinity is not 0.
-template <class V>
+template <class Step, class V>
 LATHE_INLINE void attend_block(int rows, const float* q, const float* keys, V values, int64_t head_dim,
                                int64_t padded_dim, const Scoring& scoring, float* p, const BlockResult& result) {
   int begin = attention_chunk, end = 0;
@@ -121,8 +135,8 @@ LATHE_INLINE void attend_block(int rows, const float* q, const float* keys, V va
   }
   if (begin >= end) return;
   const int vectors = (end + lanes - 1) / lanes;
-  multiply<Chain::starts>(rows, Factor{q, padded_dim, 1}, EvenRows{keys, attention_chunk}, 0, head_dim, p,
-                          attention_chunk, vectors * lanes);
+  multiply<Chain::starts, Step>(rows, Factor{q, padded_dim, 1}, EvenRows{keys, attention_chunk}, 0,
+                                head_dim / Step::width, p, attention_chunk, vectors * lanes);
   for (int r = 0; r < rows; ++r) {
     const KeySpan span = result.span[r];
     float* row = p + r * attention_chunk;
@@ -131,8 +145,12 @@ LATHE_INLINE void attend_block(int rows, const float* q, const float* keys, V va
     } else {
       chunk_probabilities<true>(row, vectors, span, scoring, result.maximum + r, result.sum + r);
     }
+#if defined(LATHE_ISA_avx512_bf16)
+    if constexpr (Step::width == 2) round_to_pairs(row, vectors);
+#endif
   }
-  multiply<Chain::starts>(rows, Factor{p, attention_chunk, 1}, values, begin, end, result.out, padded_dim, padded_dim);
+  multiply<Chain::starts, Step>(rows, Factor{p, attention_chunk, 1}, values, begin / Step::width,
+                                (end + Step::width - 1) / Step::width, result.out, padded_dim, padded_dim);
 }
 
 // What the chunks so far gave for a tile's rows. Before the first: maximum −inf, sum 0, out 0.

@@ -50,7 +50,7 @@ TileScratch cut(const TileTask& task) {
 int64_t rows_of(const TileTask& task) { return task.tokens * task.call->group; }
 
 template <class T>
-void load_queries(const TileTask& task, float* q) {
+void load_query_elements(const TileTask& task, float* q) {
   const TileCall& call = *task.call;
   const T* base =
       static_cast<const T*>(call.q) + task.first_token * call.q_token + task.kv_head * call.group * call.q_head;
@@ -103,6 +103,28 @@ void pad_values(const void* const* rows, int64_t count, int64_t dim, int64_t pad
     load_padded(static_cast<const T*>(rows[j]), dim, padded_dim, out);
 }
 
+// out[j][d] = elements d of rows 2j and 2j + 1; what is not there is 0.
+void pair_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
+  const auto halves = [&](int64_t j, int64_t d) -> VecH {
+    const auto* row = reinterpret_cast<const bf16*>(rows[j]) + d;
+    VecH result;
+    if (d + lanes <= dim) {
+      __builtin_memcpy(&result, row, sizeof result);
+    } else {
+      result = VecH{};
+      __builtin_memcpy(&result, row, static_cast<size_t>(dim - d) * sizeof(bf16));
+    }
+    return result;
+  };
+  for (int64_t j = 0; j < count; j += 2, out += padded_dim) {
+    for (int64_t d = 0; d < padded_dim; d += lanes) {
+      const VecH none{};
+      const VecH first = d < dim ? halves(j, d) : none, second = d < dim && j + 1 < count ? halves(j + 1, d) : none;
+      store_words(out + d, make_pairs(first, second));
+    }
+  }
+}
+
 void spans_of(const TileTask& task, int64_t row, int rows, int64_t chunk, KeySpan* span) {
   for (int r = 0; r < rows; ++r)
     span[r] = visible_keys(task.first_position + (row + r) / task.call->group, task.call->window, chunk);
@@ -125,7 +147,7 @@ bool prefetches(const TileTask& task, int64_t chunk) {
   return rows_of(task) <= rows_that_wait && chunk + 1 < task.chunk_end;
 }
 
-template <class T>
+template <class T, class Step>
 void load_chunk(const TileTask& task, int64_t chunk, const TileScratch& s) {
   const TileCall& call = *task.call;
   const int64_t present = keys_present(task, chunk);
@@ -140,21 +162,26 @@ void load_chunk(const TileTask& task, int64_t chunk, const TileScratch& s) {
     }
     wanted = {s.next_k_rows, call.head_dim * static_cast<int64_t>(sizeof(T))};
   }
+  if constexpr (Step::width == 2) {
+    transpose_rows<float>(s.k_rows, present, call.head_dim / 2, s.keys, wanted);
+    return pair_values(s.v_rows, present, call.head_dim, call.padded_dim, s.values);
+  }
   transpose_rows<T>(s.k_rows, present, call.head_dim, s.keys, wanted);
   if (!reads_values_in_place(task)) pad_values<T>(s.v_rows, present, call.head_dim, call.padded_dim, s.values);
   if (call.kv_dtype == DType::i8) find_scales(task.keys, task.kv_head, chunk * attention_chunk, present, s);
 }
 
-template <class T>
+template <class T, class Step>
 void attend_rows(const TileTask& task, const TileScratch& s, int64_t chunk, int64_t row, int rows,
                  const BlockResult& result) {
   const TileCall& call = *task.call;
   const auto attend = [&](auto values) {
     const bool scaled = call.kv_dtype == DType::i8;
-    attend_block(rows, s.q + row * call.padded_dim, s.keys, values, call.head_dim, call.padded_dim,
-                 {call.scale, call.softcap, scaled ? s.k_scales : nullptr, scaled ? s.v_scales : nullptr}, s.p, result);
+    attend_block<Step>(rows, s.q + row * call.padded_dim, s.keys, values, call.head_dim, call.padded_dim,
+                       {call.scale, call.softcap, scaled ? s.k_scales : nullptr, scaled ? s.v_scales : nullptr}, s.p,
+                       result);
   };
-  if (!reads_values_in_place(task)) return attend(EvenRows{s.values, call.padded_dim});
+  if (Step::width == 2 || !reads_values_in_place(task)) return attend(EvenRows{s.values, call.padded_dim});
   const bool asks = row == 0 && prefetches(task, chunk);
   attend(PrefetchingRows<T>{s.v_rows, asks ? s.next_v_rows : s.v_rows});
 }
@@ -195,30 +222,44 @@ void write_rows(const TileTask& task, const RowStates& state) {
   }
 }
 
+// Rows of pairs, each padded_dim floats from the next like the others.
+void load_query_pairs(const TileTask& task, float* q) {
+  const TileCall& call = *task.call;
+  const auto* base =
+      static_cast<const bf16*>(call.q) + task.first_token * call.q_token + task.kv_head * call.group * call.q_head;
+  for (int64_t token = 0; token < task.tokens; ++token) {
+    for (int64_t h = 0; h < call.group; ++h, q += call.padded_dim)
+      __builtin_memcpy(q, base + token * call.q_token + h * call.q_head,
+                       static_cast<size_t>(call.head_dim) * sizeof(bf16));
+  }
+}
+
+template <class Step>
 void load_queries(const TileTask& task, float* q) {
-  with_element(task.call->dtype, [&](auto element) { load_queries<decltype(element)>(task, q); });
+  if (Step::width == 2) return load_query_pairs(task, q);
+  with_element(task.call->dtype, [&](auto element) { load_query_elements<decltype(element)>(task, q); });
 }
 
 void write_rows(const TileTask& task, const RowStates& state) {
   with_element(task.call->dtype, [&](auto element) { write_rows<decltype(element)>(task, state); });
 }
 
-// T is the type of keys and values.
-template <class T>
+// T is the type of keys and values, Step how products are summed.
+template <class T, class Step>
 void tile(const TileTask& task) {
   const int64_t rows = rows_of(task), dim = task.call->padded_dim;
   const TileScratch s = cut(task);
-  load_queries(task, s.q);
+  load_queries<Step>(task, s.q);
   clear(s.state, rows, dim);
   for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
-    load_chunk<T>(task, chunk, s);
+    load_chunk<T, Step>(task, chunk, s);
     for (int64_t row = 0; row < rows;) {
       const int count = next_block(rows - row);
       const RowStates state = from_row(s.state, row, dim);
       // The first chunk's result is the state itself: merging it into nothing multiplies by 1 and adds 0.
       BlockResult result = chunk == task.chunk_begin ? BlockResult{{}, state.maximum, state.sum, state.out} : s.block;
       spans_of(task, row, count, chunk, result.span);
-      attend_rows<T>(task, s, chunk, row, count, result);
+      attend_rows<T, Step>(task, s, chunk, row, count, result);
       if (chunk != task.chunk_begin) merge_block(count, result, state, dim);
       row += count;
     }
@@ -236,16 +277,16 @@ BlockResult partial_block(const TileTask& task, int64_t chunk, int64_t row, int 
   return result;
 }
 
-template <class T>
+template <class T, class Step>
 void tile_chunks(const TileTask& task) {
   const int64_t rows = rows_of(task);
   const TileScratch s = cut(task);
-  load_queries(task, s.q);
+  load_queries<Step>(task, s.q);
   for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
-    load_chunk<T>(task, chunk, s);
+    load_chunk<T, Step>(task, chunk, s);
     for (int64_t row = 0; row < rows;) {
       const int count = next_block(rows - row);
-      attend_rows<T>(task, s, chunk, row, count, partial_block(task, chunk, row, count));
+      attend_rows<T, Step>(task, s, chunk, row, count, partial_block(task, chunk, row, count));
       row += count;
     }
   }
@@ -264,19 +305,22 @@ void merge_partials(const TileTask& task, const RowStates& state) {
 }
 
 template <class Body>
-void with_key_element(DType dtype, Body body) {
-  if (dtype == DType::i8) return body(int8_t{});
-  with_element(dtype, body);
+void with_types(const TileCall& call, Body body) {
+  if (call.kv_dtype == DType::i8) return body(int8_t{}, Elements{});
+#if defined(LATHE_ISA_avx512_bf16)
+  if (call.dtype == DType::bf16 && call.kv_dtype == DType::bf16 && call.head_dim % 2 == 0) return body(bf16{}, Pairs{});
+#endif
+  with_element(call.kv_dtype, [&](auto element) { body(element, Elements{}); });
 }
 
 }  // namespace
 
 void attention_tile(const TileTask& task) {
-  with_key_element(task.call->kv_dtype, [&](auto element) { tile<decltype(element)>(task); });
+  with_types(*task.call, [&](auto element, auto step) { tile<decltype(element), decltype(step)>(task); });
 }
 
 void attention_tile_chunks(const TileTask& task) {
-  with_key_element(task.call->kv_dtype, [&](auto element) { tile_chunks<decltype(element)>(task); });
+  with_types(*task.call, [&](auto element, auto step) { tile_chunks<decltype(element), decltype(step)>(task); });
 }
 
 void attention_tile_merge(const TileTask& task) {
