@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks)
 
 // What nvcc 13.0 makes of them for sm_80 (-Xptxas=-v), and what a multiprocessor holds at once:
 //   16 bits  D 64: 219 registers, 36 KiB shared, 2 blocks · 96: 243, 52 KiB, 2 · 128: 255, 68 KiB, 2 · 256: 239, 99 KiB, 1
-//   f32      D 64: 163, 68 KiB, 2 · 128: 206, 116 KiB, 1 · 256: 254, 151 KiB, 1
+//   f32      D 64: 163, 68 KiB, 2 · 128: 206, 91 KiB, 1 · 256: 254, 151 KiB, 1 (too much for the RTX 30 and 40 series)
 // On the tensor cores a warp takes two slabs of 16 rows, so that what it reads of keys and values serves 32 rows: 16 rows would
 // ask shared memory for all it gives. D = 256 has registers for one slab only.
 template <class T, int head_size, int warps, int slabs, int blocks_>
@@ -117,7 +117,7 @@ void forward_16_bits(const AttentionForwardCuda& args) {
 }
 void forward_f32(const AttentionForwardCuda& args) {
   if (args.head_dim <= 64) return forward<ForwardShape<float, 64, 4, 1, 2>>(args);
-  if (args.head_dim <= 128) return forward<ForwardShape<float, 128, 4, 1, 1>>(args);
+  if (args.head_dim <= 128) return forward<ForwardShape<float, 128, 2, 1, 1>>(args);
   return forward<ForwardShape<float, 256, 1, 1, 1>>(args);  // more warps' queries do not fit beside the keys
 }
 
