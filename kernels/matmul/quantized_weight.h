@@ -1,6 +1,10 @@
 // A frozen weight [N, K] in nf4 or int8 blocks, as products read it (WeightView in matmul.h). A product with activations of some
 // dtype is the product with the weight dequantised to that dtype: the same bits, for any number of rows.
 //
+// On the CPU all products read the codes: up to four rows in registers, more by way of a slab of a panel. On a device up to 16 rows of
+// bf16 or f16 do; more rows, f32 and the gradient of the input dequantise the weight into workspace [N, K] for one product, which the
+// dense tiles then read faster than codes. quantized_gemv.h is faster for up to four rows there, and other bits.
+//
 // K is a multiple of 32, and every 32 neighbours along it from a multiple of 32 on share a scale (as they do when K is a multiple of
 // nf4's block size, or that one of K's factors); ShapeError otherwise: such a weight stays dense.
 #pragma once
