@@ -17,8 +17,8 @@
 //      keys(Shape{}, T* matrix, int first, int count) const;  values(Shape{}, T* matrix, int first, int count) const
 //    by cp.async (load_rows does it for any rows that lie somewhere in T) or by plain stores: what follows waits for both.
 //    attend_tile() then is the whole kernel (cuda.cu has the shortest).
-//  - to compute chunks apart (a split decode): chunk_scores, chunk_weights and chunk_output of each chunk, m, l and o put away,
-//    and later merge_factors and merge_output in order, starting from m = −∞, l = 0, o = 0.
+//  - to compute chunks apart (a split decode): attend_chunks() with chunk_output of each, m, l and o put away, and later
+//    merge_factors and merge_output in order, starting from m = −∞, l = 0, o = 0.
 #pragma once
 
 #include "kernels/attention/cuda_product.cuh"
@@ -236,26 +236,37 @@ __device__ __forceinline__ WarpRows warp_rows(const Tile& tile, int group, int f
   return rows;
 }
 
+struct ChunkRange {
+  int begin, end;
+};
+// The chunks in which some row of the tile sees something.
+__device__ __forceinline__ ChunkRange chunks_of(const Tile& tile, int group, int window) {
+  const int first_position = tile.first_position + tile.first_row / group;
+  const int last_position = tile.first_position + (tile.first_row + tile.rows - 1) / group;
+  return {window > 0 && first_position >= window ? (first_position + 1 - window) / chunk : 0,
+          last_position / chunk + 1};
+}
+
+// Brings the tile's queries and each chunk of keys and values into shared memory, and calls
+//   consume(chunk, maximum [slabs][2], sum [slabs][2], weights, values)
+// for every chunk in which the warp's rows see something. Queries are in the first Shape::rows rows, and stay there.
+//
 // Shared memory: queries, a chunk's keys, its values. Keys arrive while the chunk before them meets its values, values while
 // their chunk's scores are computed; the other blocks of the multiprocessor cover the rest. (Two chunks of each would leave one
 // block to a multiprocessor of sm_80.)
-template <class Shape, class Loader>
-__device__ __forceinline__ void attend_tile(const TileCall<typename Shape::T>& call, const Tile& tile,
-                                            const Loader& loader) {
+template <class Shape, class Loader, class Consume>
+__device__ __forceinline__ void attend_chunks(const TileCall<typename Shape::T>& call, const Tile& tile,
+                                              const ChunkRange& chunks, const Loader& loader, const Consume& consume) {
   using T = typename Shape::T;
   constexpr int D = Shape::D, slabs = Shape::slabs, step = pitch<T, D>;
   T* queries = dynamic_shared<T>();
   T* keys = queries + Shape::rows * step;
   T* values = keys + chunk * step;
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  T* own_queries = queries + warp * 16 * slabs * step;
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const T* own_queries = queries + warp * 16 * slabs * step;
   float* own_room = reinterpret_cast<float*>(values + chunk * step) + warp * Shape::room;
 
-  const int first_position = tile.first_position + tile.first_row / call.group;
   const int last_position = tile.first_position + (tile.first_row + tile.rows - 1) / call.group;
-  const int window = call.rule.window;
-  const int begin = window > 0 && first_position >= window ? (first_position + 1 - window) / chunk : 0;
-  const int end = last_position / chunk + 1;
   const auto present = [&](int c) {
     return last_position + 1 - c * chunk < chunk ? last_position + 1 - c * chunk : chunk;
   };
@@ -263,16 +274,12 @@ __device__ __forceinline__ void attend_tile(const TileCall<typename Shape::T>& c
   load_rows<T, D, Shape::rows, Shape::threads>(queries, tile.rows, call.head_dim, call.q_aligned, [&](int r) {
     return row_address(call.q, call.q_token, call.q_head, tile, call.group, r);
   });
-  loader.keys(Shape{}, keys, begin * chunk, present(begin));
+  loader.keys(Shape{}, keys, chunks.begin * chunk, present(chunks.begin));
   cp_async_commit();
 
   const WarpRows rows = warp_rows(tile, call.group, warp * 16 * slabs, 16 * slabs);
-  float out[slabs][D / 8][4] = {}, maximum[slabs][2], sum[slabs][2] = {};
-  LATHE_UNROLL
-  for (int i = 0; i < slabs; ++i) maximum[i][0] = maximum[i][1] = nothing;
-
-  for (int c = begin; c < end; ++c) {
-    const bool works = some_seen(rows.positions, chunk_keys(c), window);
+  for (int c = chunks.begin; c < chunks.end; ++c) {
+    const bool works = some_seen(rows.positions, chunk_keys(c), call.rule.window);
     cp_async_wait<0>();
     __syncthreads();  // the keys are there for all, and all are done with the values before
     loader.values(Shape{}, values, c * chunk, present(c));
@@ -281,36 +288,55 @@ __device__ __forceinline__ void attend_tile(const TileCall<typename Shape::T>& c
     if (works) multiply_rows<T, D>(s, own_queries, keys, call.head_dim);
     cp_async_wait<0>();
     __syncthreads();  // the values are there for all, and all are done with the keys
-    if (c + 1 < end) loader.keys(Shape{}, keys, (c + 1) * chunk, present(c + 1));
+    if (c + 1 < chunks.end) loader.keys(Shape{}, keys, (c + 1) * chunk, present(c + 1));
     cp_async_commit();
     if (!works) continue;
 
-    float chunk_maximum[slabs][2], chunk_sum[slabs][2];
-    MergeFactors factors[slabs][2];
-    chunk_scores<T>(s, chunk_maximum, rows, c, call.rule);
-    chunk_weights(s, chunk_maximum, chunk_sum);
-    const Weights<T, slabs, chunk_tiles> weights(s, own_room);
-    LATHE_UNROLL
-    for (int i = 0; i < slabs; ++i) {
-      LATHE_UNROLL
-      for (int r = 0; r < 2; ++r)
-        factors[i][r] = merge_factors(maximum[i][r], sum[i][r], chunk_maximum[i][r], chunk_sum[i][r]);
-    }
-    LATHE_UNROLL
-    for (int j = 0; j < D / 8; j += 2) {
-      // Nothing lies there; and a branch keeps ptxas from fetching the values of every j at once, which spilled 200 to 400 bytes.
-      if (8 * j >= call.head_dim) break;
-      float chunk_out[slabs][2][4];
-      chunk_output<T, D>(chunk_out, weights, values, j);
-      LATHE_UNROLL
-      for (int i = 0; i < slabs; ++i) {
-        LATHE_UNROLL
-        for (int e = 0; e < 8; ++e)
-          out[i][j + e / 4][e % 4] =
-              merge_output(out[i][j + e / 4][e % 4], chunk_out[i][e / 4][e % 4], factors[i][e % 4 / 2]);
-      }
-    }
+    float maximum[slabs][2], sum[slabs][2];
+    chunk_scores<T>(s, maximum, rows, c, call.rule);
+    chunk_weights(s, maximum, sum);
+    consume(c, maximum, sum, Weights<T, slabs, chunk_tiles>(s, own_room), values);
   }
+}
+
+// A tile under all its chunks, and what becomes of it written.
+template <class Shape, class Loader>
+__device__ __forceinline__ void attend_tile(const TileCall<typename Shape::T>& call, const Tile& tile,
+                                            const Loader& loader) {
+  using T = typename Shape::T;
+  constexpr int D = Shape::D, slabs = Shape::slabs;
+  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  float out[slabs][D / 8][4] = {}, maximum[slabs][2], sum[slabs][2] = {};
+  LATHE_UNROLL
+  for (int i = 0; i < slabs; ++i) maximum[i][0] = maximum[i][1] = nothing;
+
+  attend_chunks<Shape>(call, tile, chunks_of(tile, call.group, call.rule.window), loader,
+                       [&](int, const float(&chunk_maximum)[slabs][2], const float(&chunk_sum)[slabs][2],
+                           const Weights<T, slabs, chunk_tiles>& weights, const T* values) {
+                         MergeFactors factors[slabs][2];
+                         LATHE_UNROLL
+                         for (int i = 0; i < slabs; ++i) {
+                           LATHE_UNROLL
+                           for (int r = 0; r < 2; ++r)
+                             factors[i][r] =
+                                 merge_factors(maximum[i][r], sum[i][r], chunk_maximum[i][r], chunk_sum[i][r]);
+                         }
+                         LATHE_UNROLL
+                         for (int j = 0; j < D / 8; j += 2) {
+                           // Nothing lies there; and a branch keeps ptxas from fetching the values of every j at once, which spilled 200 to 400
+                           // bytes.
+                           if (8 * j >= call.head_dim) break;
+                           float chunk_out[slabs][2][4];
+                           chunk_output<T, D>(chunk_out, weights, values, j);
+                           LATHE_UNROLL
+                           for (int i = 0; i < slabs; ++i) {
+                             LATHE_UNROLL
+                             for (int e = 0; e < 8; ++e)
+                               out[i][j + e / 4][e % 4] = merge_output(
+                                   out[i][j + e / 4][e % 4], chunk_out[i][e / 4][e % 4], factors[i][e % 4 / 2]);
+                           }
+                         }
+                       });
 
   const int own_rows = tile.rows - warp * 16 * slabs < 16 * slabs ? tile.rows - warp * 16 * slabs : 16 * slabs;
   LATHE_UNROLL
@@ -331,6 +357,7 @@ __device__ __forceinline__ void attend_tile(const TileCall<typename Shape::T>& c
       }
     }
   }
+  T* own_queries = dynamic_shared<T>() + warp * 16 * slabs * pitch<T, D>;
   store_rows<T, D>(out, own_queries, own_rows, call.head_dim, call.out_aligned, [&](int r) {
     return row_address(call.out, call.out_token, call.out_head, tile, call.group, warp * 16 * slabs + r);
   });

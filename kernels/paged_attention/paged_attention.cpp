@@ -9,6 +9,7 @@
 #include "kernels/attention/run_tiles.h"
 #include "kernels/checks/expect.h"
 #include "kernels/paged_attention/checks.h"
+#include "kernels/paged_attention/device.h"
 #include "kernels/paged_attention/reference.h"
 
 namespace lathe::kernels {
@@ -40,7 +41,6 @@ void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, c
                      const AttentionParams& params) {
   constexpr std::string_view operation = "paged_attention";
   expect(operation, "q", q).rank(3).dtype({DType::f32, DType::bf16, DType::f16, DType::f64}).rows_contiguous();
-  expect_cpu(operation, q);
   expect_pages(operation, pages);
   expect_batch(operation, batch, pages);
   expect_groups(operation, q.dim(1), pages.k.dim(1));
@@ -49,6 +49,7 @@ void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, c
   expect_heads(operation, "out", out, shape, q.dtype(), q.device());
   expect_params(operation, params);
   if (q.numel() == 0) return;
+  if (q.device().kind != DeviceKind::cpu) return device::paged_attention(out, q, pages, batch, params);
   if (q.dtype() == DType::f64) return reference::paged_attention(out, q, pages, batch, params);
   expect(operation, "pages.k", pages.k).dtype({DType::f32, DType::bf16, DType::f16, DType::i8});
 

@@ -1,4 +1,4 @@
-// kv_append and kv_copy_pages on the CPU.
+// kv_append and kv_copy_pages, and their CPU bodies.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -8,6 +8,7 @@
 #include "kernels/checks/expect.h"
 #include "kernels/paged_attention/checks.h"
 #include "kernels/paged_attention/cpu.h"
+#include "kernels/paged_attention/device.h"
 #include "kernels/paged_attention/paged_attention.h"
 #include "kernels/paged_attention/reference.h"
 
@@ -73,9 +74,10 @@ void kv_append(const KvPages& pages, const Tensor& k, const Tensor& v, const Pag
   expect(operation, "k", k).device(pages.k.device());
   expect(operation, "v", v).shape(shape).dtype(k.dtype()).rows_contiguous().device(pages.k.device());
   if (k.numel() == 0) return;
-  expect_cpu(operation, k);
-  if (k.dtype() == DType::f64) return reference::kv_append(pages, k, v, batch);
+  if (k.device().kind == DeviceKind::cpu && k.dtype() == DType::f64) return reference::kv_append(pages, k, v, batch);
+  expect(operation, "k", k).dtype({DType::f32, DType::bf16, DType::f16});
   expect(operation, "pages.k", pages.k).dtype({DType::f32, DType::bf16, DType::f16, DType::i8});
+  if (k.device().kind != DeviceKind::cpu) return device::kv_append(pages, k, v, batch);
 
   const int64_t token_bytes = 2 * k.dim(1) * k.dim(2) * size_of(k.dtype());
   parallel_for(k.dim(0), std::max<int64_t>(1, bytes_least / token_bytes), [&](int64_t begin, int64_t end) {
@@ -93,7 +95,7 @@ void kv_copy_pages(const KvPages& pages, const Tensor& from, const Tensor& to) {
   expect(operation, "to", to).shape(from.shape()).dtype(DType::i32).contiguous().device({});
   check_page_index("from", from, pages.k.dim(0));
   check_page_index("to", to, pages.k.dim(0));
-  expect_cpu(operation, pages.k);
+  if (pages.k.device().kind != DeviceKind::cpu) return device::kv_copy_pages(pages, from, to);
   const auto source = from.span<int32_t>(), target = to.span<int32_t>();
   for (size_t i = 0; i < source.size(); ++i) {
     if (source[i] == target[i]) continue;

@@ -166,7 +166,7 @@ inline std::vector<Operation> paged_attention_operations() {
        .cases = {attend("smollm2_f32", smollm2, f32, f32, {mixed, 16}),
                  attend("smollm2_bf16", smollm2, bf16, bf16, {mixed, 32}, 8),
                  attend("smollm2_f16", smollm2, f16, f16, {mixed, 16}),
-                 attend("smollm2_bf16_in_f16", smollm2, bf16, f16, {mixed, 16}),
+                 attend("gqa3_bf16_in_f16", {3, 1, 32}, bf16, f16, {mixed, 16}),
                  attend("smollm2_f32_in_i8", smollm2, f32, i8, {mixed, 16}),
                  attend("smollm2_bf16_in_i8", smollm2, bf16, i8, {mixed, 64}),
                  attend("alone_f32", smollm2, f32, f32, {{{1, 200}}, 64}),
@@ -184,7 +184,8 @@ inline std::vector<Operation> paged_attention_operations() {
                  attend("smollm2_decode_8x1024_bf16", smollm2, bf16, bf16, {eight, 64}),
                  attend("llama8b_decode_8x1024_bf16", llama8b, bf16, bf16, {eight, 64}),
                  attend("llama8b_decode_8x1024_f16", llama8b, bf16, f16, {eight, 64}),
-                 attend("llama8b_decode_8x1024_i8", llama8b, bf16, i8, {eight, 64})}},
+                 attend("llama8b_decode_8x1024_i8", llama8b, bf16, i8, {eight, 64})},
+       .cuda_body = true},
       {.name = "kv_append",
        .cases = {append("f32", 2, 24, f32, f32, {mixed, 16}, 8), append("bf16", 2, 24, bf16, bf16, {mixed, 64}),
                  append("bf16_d5", 3, 5, bf16, bf16, {mixed, 16}, 3),
@@ -195,7 +196,8 @@ inline std::vector<Operation> paged_attention_operations() {
                  append("extremes_as_i8", 1, 16, f32, i8, {mixed, 16}, 0, extremes(120, 126)),
                  append("zeros_as_i8", 1, 16, f32, i8, {mixed, 16}, 0, constant(0.0))},
        .timed = {append("llama8b_512_bf16", 8, 128, bf16, bf16, {{{512, 512}}, 16}),
-                 append("llama8b_512_i8", 8, 128, bf16, i8, {{{512, 512}}, 16})}}};
+                 append("llama8b_512_i8", 8, 128, bf16, i8, {{{512, 512}}, 16})},
+       .cuda_body = true}};
 }
 
 }  // namespace lathe::testing

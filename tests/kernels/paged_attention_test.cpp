@@ -8,6 +8,8 @@
 
 #include "core/error.h"
 #include "core/thread_pool.h"
+#include "kernels/copy/copy.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/simd/isa.h"
 #include "tests/kernels/paged_attention_cases.h"
 #include "tests/support/kernel_checks.h"
@@ -317,26 +319,131 @@ TEST(KvAppend, RejectsWhatDoesNotFit) {
   rejected(no_scales, rows, rows, two_sequences());
 }
 
-TEST(KvCopyPages, CopiesInOrder) {
+// Calls body with a copy of the pages on the device, and copies back what it made of them.
+template <class Body>
+void on_device(Device device, const KvPages& pages, Body body) {
+  const auto there = [&](const Tensor& x) {
+    if (!x.defined()) return x;
+    const Tensor result = Tensor::empty(x.shape(), x.dtype(), device);
+    copy(result, x);
+    return result;
+  };
+  const KvPages moved{there(pages.k), there(pages.v), there(pages.k_scales), there(pages.v_scales)};
+  body(moved);
+  for (const auto& [to, from] : {std::pair{pages.k, moved.k}, std::pair{pages.v, moved.v},
+                                 std::pair{pages.k_scales, moved.k_scales}, std::pair{pages.v_scales, moved.v_scales}})
+    if (to.defined()) copy(to, from);
+}
+
+std::vector<Device> devices_here() {
+  std::vector<Device> devices{{}, {DeviceKind::simt}};
+  if (why_unavailable({DeviceKind::cuda}).empty()) devices.push_back({DeviceKind::cuda});
+  return devices;
+}
+
+TEST(KvCopyPages, CopiesInOrderOnEveryDevice) {
   RandomStream random(6, RandomPurpose::test);
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i8}) {
-    const auto make = [&] { return random_tensor(random, {4, 2, 4, 3}, dtype); };
-    KvPages pages{make(), make(), {}, {}};
-    if (dtype == DType::i8)
-      pages.k_scales = random_tensor(random, {4, 2, 4}, DType::f32), pages.v_scales = pages.k_scales.clone();
-    const KvPages before{pages.k.clone(), pages.v.clone(), {}, {}};
-    const Tensor scales_before = dtype == DType::i8 ? pages.k_scales.clone() : Tensor{};
-    kv_copy_pages(pages, i32({0, 1, 2}), i32({1, 3, 2}));  // page 1's new content goes on to 3
-    for (const auto& [page, source] : {std::pair{0, 0}, {1, 0}, {2, 2}, {3, 0}}) {
-      EXPECT_TRUE(same_bits(pages.k.select(0, page), before.k.select(0, source))) << "page " << page;
-      EXPECT_TRUE(same_bits(pages.v.select(0, page), before.v.select(0, source))) << "page " << page;
-      if (dtype != DType::i8) continue;
-      EXPECT_TRUE(same_bits(pages.k_scales.select(0, page), scales_before.select(0, source)));
-      EXPECT_TRUE(same_bits(pages.v_scales.select(0, page), scales_before.select(0, source)));
+  for (const Device device : devices_here()) {
+    for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i8}) {
+      const auto make = [&] { return random_tensor(random, {4, 2, 4, 3}, dtype); };
+      KvPages pages{make(), make(), {}, {}};
+      if (dtype == DType::i8)
+        pages.k_scales = random_tensor(random, {4, 2, 4}, DType::f32), pages.v_scales = pages.k_scales.clone();
+      const KvPages before{pages.k.clone(), pages.v.clone(), {}, {}};
+      const Tensor scales_before = dtype == DType::i8 ? pages.k_scales.clone() : Tensor{};
+      on_device(device, pages, [](const KvPages& there) {
+        kv_copy_pages(there, i32({0, 1, 2}), i32({1, 3, 2}));  // page 1's new content goes on to 3
+      });
+      for (const auto& [page, source] : {std::pair{0, 0}, {1, 0}, {2, 2}, {3, 0}}) {
+        EXPECT_TRUE(same_bits(pages.k.select(0, page), before.k.select(0, source))) << "page " << page;
+        EXPECT_TRUE(same_bits(pages.v.select(0, page), before.v.select(0, source))) << "page " << page;
+        if (dtype != DType::i8) continue;
+        EXPECT_TRUE(same_bits(pages.k_scales.select(0, page), scales_before.select(0, source)));
+        EXPECT_TRUE(same_bits(pages.v_scales.select(0, page), scales_before.select(0, source)));
+      }
+      EXPECT_THROW(kv_copy_pages(pages, i32({4}), i32({0})), ShapeError);
+      EXPECT_THROW(kv_copy_pages(pages, i32({0}), i32({-1})), ShapeError);
+      EXPECT_THROW(kv_copy_pages(pages, i32({0, 1}), i32({2})), ShapeError);
     }
-    EXPECT_THROW(kv_copy_pages(pages, i32({4}), i32({0})), ShapeError);
-    EXPECT_THROW(kv_copy_pages(pages, i32({0}), i32({-1})), ShapeError);
-    EXPECT_THROW(kv_copy_pages(pages, i32({0, 1}), i32({2})), ShapeError);
+  }
+}
+
+// ---- devices ----
+
+Tensor moved(const Tensor& x, Device device) {
+  const Tensor result = Tensor::empty(x.shape(), x.dtype(), device);
+  copy(result, x);
+  return result;
+}
+
+// One sequence on a device: what attention_forward gives for it there, and the same by way of pages.
+class DeviceConversation {
+ public:
+  DeviceConversation(const Model& model, Device device) : model_(model), device_(device) {
+    RandomStream random(9, RandomPurpose::test);
+    q_ = random_tensor(random, {length, model.heads, model.head_dim}, model.dtype);
+    k_ = random_tensor(random, {length, model.kv_heads, model.head_dim}, model.dtype);
+    v_ = random_tensor(random, k_.shape(), model.dtype);
+    const Tensor out = Tensor::empty(q_.shape(), model.dtype, device);
+    attention_forward(out, {}, moved(q_, device), moved(k_, device), moved(v_, device), i32({0, length}), model.params);
+    trained_ = moved(out, {});
+    const Tensor empty = Tensor::empty({page_count, model.kv_heads, page_size, model.head_dim}, model.dtype);
+    std::memset(empty.raw(), 0xff, static_cast<size_t>(empty.nbytes()));
+    pages_ = {moved(empty, device), moved(empty, device), {}, {}};
+  }
+
+  // Tokens [from, to), as so many sequences that share the pages. Returns whether each has the bits of training.
+  bool step(int32_t from, int32_t to, int copies = 1) {
+    const int32_t count = to - from;
+    std::vector<int32_t> bounds{0}, contexts, table;
+    for (int s = 0; s < copies; ++s) {
+      bounds.push_back(bounds.back() + count);
+      contexts.push_back(to);
+      for (int32_t i = 0; i < page_count; ++i) table.push_back(page_count - 1 - i);
+    }
+    const PagedBatch batch(i32(bounds), i32(contexts), i32(table).view({copies, page_count}),
+                           {page_count, page_size, device_});
+    const auto rows = [&](const Tensor& x) { return moved(repeat(x.slice(0, from, to), copies), device_); };
+    kv_append(pages_, rows(k_), rows(v_), batch);
+    const Tensor out = Tensor::empty({copies * count, model_.heads, model_.head_dim}, model_.dtype, device_);
+    paged_attention(out, rows(q_), pages_, batch, model_.params);
+    return same_bits(moved(out, {}), repeat(trained_.slice(0, from, to), copies));
+  }
+
+  static constexpr int32_t length = 150, page_size = 16, page_count = 10;
+
+ private:
+  static Tensor repeat(const Tensor& x, int copies) {
+    const Tensor all = Tensor::empty({copies * x.dim(0), x.dim(1), x.dim(2)}, x.dtype());
+    for (int s = 0; s < copies; ++s)
+      std::memcpy(static_cast<char*>(all.raw()) + s * x.nbytes(), x.raw(), static_cast<size_t>(x.nbytes()));
+    return all;
+  }
+
+  Model model_;
+  Device device_;
+  Tensor q_, k_, v_, trained_;
+  KvPages pages_;
+};
+
+TEST(PagedAttention, OnADeviceHasTheBitsOfAttentionThere) {
+  for (const Device device : devices_here()) {
+    if (device == Device{}) continue;  // OneOrder
+    for (const Model& model :
+         {Model{"f32", 3, 1, 24, {.scale = 0.2f}, DType::f32},
+          Model{"f32_window_softcap", 2, 2, 8, {.scale = 0.4f, .window = 70, .softcap = 3}, DType::f32},
+          Model{"bf16", 3, 1, 80, {.scale = 0.1f}, DType::bf16},
+          Model{"bf16_window", 4, 1, 16, {.scale = 0.3f, .window = 65}, DType::bf16},
+          Model{"f16_softcap", 2, 2, 16, {.scale = 0.3f, .softcap = 2}, DType::f16}}) {
+      SCOPED_TRACE(to_string(device) + ", " + model.name);
+      DeviceConversation talk(model, device);
+      EXPECT_TRUE(talk.step(0, 100)) << "prefill";
+      EXPECT_TRUE(talk.step(100, 141)) << "prefill goes on";
+      EXPECT_TRUE(talk.step(141, 143)) << "two tokens at once";
+      for (const int32_t token : {143, 144}) EXPECT_TRUE(talk.step(token, token + 1)) << "decode, split into runs";
+      EXPECT_TRUE(talk.step(145, 146, 5)) << "decode of five, runs of two chunks";
+      EXPECT_TRUE(talk.step(146, 147, 24)) << "decode of many, unsplit";
+    }
   }
 }
 

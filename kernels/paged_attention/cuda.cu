@@ -1,0 +1,389 @@
+// paged_attention over attention's own tiles (kernels/attention/cuda_tile.cuh): prefill takes them whole. A decoded sequence is
+// one tile of at most 16 rows under all of its keys, for one warp: enough of them keep memory busy. Where they are too few,
+// each is split into runs of chunks; every chunk's result is put away, and merged in order by the arithmetic that merges them
+// within a tile. So the split shows in no bit, and is free to follow the number of sequences.
+#include "kernels/paged_attention/cuda.h"
+
+#include "kernels/attention/cuda_tile.cuh"
+#include "kernels/cuda/launch.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+using namespace flash;
+
+template <class T>
+inline constexpr DType page_dtype_of = DType::f32;
+template <>
+inline constexpr DType page_dtype_of<bf16_t> = DType::bf16;
+template <>
+inline constexpr DType page_dtype_of<f16_t> = DType::f16;
+
+// The 16-bit type that T is not.
+template <class T>
+struct OtherHalf {
+  using type = f16_t;
+};
+template <>
+struct OtherHalf<f16_t> {
+  using type = bf16_t;
+};
+
+__device__ __forceinline__ float widen(int8_t value) { return static_cast<float>(value); }
+template <class T>
+__device__ __forceinline__ float widen(T value) {
+  return to_float(value);
+}
+
+// Keys or values of one sequence and kv head.
+struct SequenceRows {
+  const void* data;
+  int64_t page, token;  // strides, in elements
+  const float* scales;  // i8
+};
+
+// attention's loader for rows in pages. Pages of another type than T are widened or rounded to it on the way.
+template <class T>
+struct PagedKeys {
+  SequenceRows k, v;
+  const int32_t* table;
+  DType dtype;
+  int page_shift;      // log2 of the page size
+  int64_t scale_page;  // stride of the scales
+  int head_dim;
+  bool aligned;
+
+  template <class Shape>
+  __device__ __forceinline__ void keys(Shape, T* matrix, int first, int count) const {
+    bring<Shape>(k, matrix, first, count);
+  }
+  template <class Shape>
+  __device__ __forceinline__ void values(Shape, T* matrix, int first, int count) const {
+    bring<Shape>(v, matrix, first, count);
+  }
+
+ private:
+  template <class Shape>
+  __device__ __forceinline__ void bring(const SequenceRows& rows, T* matrix, int first, int count) const {
+    if (dtype == page_dtype_of<T>) {
+      load_rows<T, Shape::D, chunk, Shape::threads>(matrix, count, head_dim, aligned, [&](int j) {
+        return static_cast<const T*>(rows.data) + offset(rows, first + j);
+      });
+    } else if (dtype == DType::i8) {
+      convert<Shape, int8_t>(rows, matrix, first, count);
+    } else if constexpr (sizeof(T) == 4) {
+      dtype == DType::bf16 ? convert<Shape, bf16_t>(rows, matrix, first, count)
+                           : convert<Shape, f16_t>(rows, matrix, first, count);
+    } else {
+      convert<Shape, typename OtherHalf<T>::type>(rows, matrix, first, count);
+    }
+  }
+
+  __device__ __forceinline__ int64_t offset(const SequenceRows& rows, int position) const {
+    return table[position >> page_shift] * rows.page + (position & ((1 << page_shift) - 1)) * rows.token;
+  }
+  __device__ __forceinline__ float scale(const SequenceRows& rows, int position) const {
+    return rows.scales[table[position >> page_shift] * scale_page + (position & ((1 << page_shift) - 1))];
+  }
+
+  // 16 bytes of From at a time.
+  template <class Shape, class From>
+  __device__ __forceinline__ void convert(const SequenceRows& rows, T* matrix, int first, int count) const {
+    constexpr int wide = 16 / static_cast<int>(sizeof(From)), pieces = Shape::D / wide;
+    union In {
+      uint4 bits;
+      From elements[wide];
+    };
+    union Out {
+      uint2 bits[wide * sizeof(T) / 8];
+      T elements[wide];
+    };
+    LATHE_UNROLL_LITTLE
+    for (int i = static_cast<int>(threadIdx.x); i < chunk * pieces; i += Shape::threads) {
+      const int row = i / pieces, column = i % pieces * wide;
+      const int left = row < count ? head_dim - column : 0;
+      In in;
+      in.bits = uint4{};
+      float factor = 1.0f;
+      if (left > 0) {
+        const From* source = static_cast<const From*>(rows.data) + offset(rows, first + row) + column;
+        if (aligned && left >= wide) {
+          in.bits = load_vector<uint4>(source);
+        } else {
+          LATHE_UNROLL
+          for (int j = 0; j < wide; ++j)
+            if (j < left) in.elements[j] = source[j];
+        }
+        if constexpr (sizeof(From) == 1) factor = scale(rows, first + row);
+      }
+      Out out;
+      LATHE_UNROLL
+      for (int j = 0; j < wide; ++j) out.elements[j] = from_float<T>(widen(in.elements[j]) * factor);
+      LATHE_UNROLL
+      for (int j = 0; j < static_cast<int>(sizeof out.bits / 8); ++j)
+        store_vector<uint2>(matrix + row * pitch<T, Shape::D> + column + j * (8 / static_cast<int>(sizeof(T))),
+                            out.bits[j]);
+    }
+  }
+};
+
+template <class T>
+struct Paged {
+  TileCall<T> tiles;
+  SequenceRows k, v;
+  int64_t k_head, v_head;  // strides, in bytes
+  DType page_dtype;
+  int page_shift, kv_heads;
+  bool aligned;
+  PagedSteps batch;
+  int runs;
+  int most_rows, most_chunks;  // decoded
+  float* partials;
+  int64_t partial_floats;  // of a chunk
+};
+
+// All rows of a sequence for the block's kv head. Grids are (·, kv heads, sequences).
+template <class T>
+__device__ __forceinline__ Tile tile_of_sequence(const Paged<T>& a) {
+  const int sequence = static_cast<int>(blockIdx.z);
+  const int begin = a.batch.bounds[sequence], tokens = a.batch.bounds[sequence + 1] - begin;
+  return {.first_token = begin,
+          .first_position = a.batch.contexts[sequence] - tokens,
+          .first_row = 0,
+          .rows = tokens * a.tiles.group,
+          .kv_head = static_cast<int>(blockIdx.y)};
+}
+
+template <class T>
+__device__ __forceinline__ PagedKeys<T> keys_of_sequence(const Paged<T>& a) {
+  const int64_t head = blockIdx.y, page_size = int64_t{1} << a.page_shift;
+  PagedKeys<T> keys{.k = a.k,
+                    .v = a.v,
+                    .table = a.batch.block_table + blockIdx.z * a.batch.max_pages,
+                    .dtype = a.page_dtype,
+                    .page_shift = a.page_shift,
+                    .scale_page = a.kv_heads * page_size,
+                    .head_dim = a.tiles.head_dim,
+                    .aligned = a.aligned};
+  keys.k.data = static_cast<const char*>(a.k.data) + head * a.k_head;
+  keys.v.data = static_cast<const char*>(a.v.data) + head * a.v_head;
+  if (a.k.scales != nullptr) {
+    keys.k.scales += head * page_size;
+    keys.v.scales += head * page_size;
+  }
+  return keys;
+}
+
+// Tiles of Shape under all of their keys, of sequences with more than `above` and at most `most` rows.
+template <class Shape>
+__global__ void __launch_bounds__(Shape::threads, Shape::blocks)
+    paged_tile_kernel(Paged<typename Shape::T> a, int above, int most) {
+  Tile tile = tile_of_sequence(a);
+  if (tile.rows <= above || tile.rows > most) return;
+  const int tiles = (tile.rows + Shape::rows - 1) / Shape::rows;
+  const int index = tiles - 1 - static_cast<int>(blockIdx.x);  // the last tiles see the most keys and come first
+  if (index < 0) return;
+  tile.first_row = index * Shape::rows;
+  tile.rows = tile.rows - tile.first_row < Shape::rows ? tile.rows - tile.first_row : Shape::rows;
+  attend_tile<Shape>(a.tiles, tile, keys_of_sequence(a));
+}
+
+// ---- decode in runs ----
+
+// Results of one chunk: outputs [rows][width], maxima [rows], sums [rows].
+struct Partial {
+  float* out;
+  int width;
+  float *maximum, *sum;
+};
+
+template <class T>
+__device__ __forceinline__ Partial partial_of(const Paged<T>& a, int chunk_of_sequence) {
+  const int64_t slot = (int64_t{blockIdx.z} * a.kv_heads + blockIdx.y) * a.most_chunks + chunk_of_sequence;
+  float* start = a.partials + slot * a.partial_floats;
+  const int width = (a.tiles.head_dim + 15) / 16 * 16;
+  return {start, width, start + a.most_rows * width, start + a.most_rows * (width + 1)};
+}
+
+template <class Shape>
+__global__ void __launch_bounds__(Shape::threads) paged_run_kernel(Paged<typename Shape::T> a) {
+  using T = typename Shape::T;
+  const Tile tile = tile_of_sequence(a);
+  if (tile.rows == 0 || tile.rows > paged_decode_rows) return;
+  const ChunkRange all = chunks_of(tile, a.tiles.group, a.tiles.rule.window);
+  const int run = static_cast<int>(blockIdx.x);
+  const int runs = a.runs < all.end - all.begin ? a.runs : all.end - all.begin;
+  if (run >= runs) return;
+  const int count = all.end - all.begin, lane = static_cast<int>(threadIdx.x);
+  const ChunkRange own{all.begin + count * run / runs, all.begin + count * (run + 1) / runs};
+  attend_chunks<Shape>(a.tiles, tile, own, keys_of_sequence(a),
+                       [&](int c, const auto& maximum, const auto& sum, const auto& weights, const T* values) {
+                         const Partial partial = partial_of(a, c - all.begin);
+                         LATHE_UNROLL
+                         for (int r = 0; r < 2; ++r) {
+                           const int row = lane / 4 + 8 * r;
+                           if (lane % 4 != 0 || row >= tile.rows) continue;
+                           partial.maximum[row] = maximum[0][r];
+                           partial.sum[row] = sum[0][r];
+                         }
+                         LATHE_NOT_UNROLLED
+                         for (int j = 0; 8 * j < a.tiles.head_dim; j += 2) {
+                           float out[1][2][4];
+                           chunk_output<T, Shape::D>(out, weights, values, j);
+                           LATHE_UNROLL
+                           for (int e = 0; e < 4; ++e) {
+                             const int row = lane / 4 + e / 2 * 8;
+                             if (row < tile.rows)
+                               store_vector<float2>(
+                                   partial.out + row * partial.width + (j + e % 2) * 8 + lane % 4 * 2,
+                                   make_float2(out[0][e % 2][e / 2 * 2], out[0][e % 2][e / 2 * 2 + 1]));
+                           }
+                         }
+                       });
+}
+
+constexpr int merge_threads = 128;
+
+// A thread for four elements of a row. The loads of some chunks are under way together; the merge waits for each in turn.
+template <class T>
+__global__ void __launch_bounds__(merge_threads) paged_merge_kernel(Paged<T> a) {
+  const Tile tile = tile_of_sequence(a);
+  if (tile.rows == 0 || tile.rows > paged_decode_rows) return;
+  const ChunkRange all = chunks_of(tile, a.tiles.group, a.tiles.rule.window);
+  const int quads = (a.tiles.head_dim + 15) / 16 * 4;
+  const int item = static_cast<int>(blockIdx.x) * merge_threads + static_cast<int>(threadIdx.x);
+  const int row = item / quads, column = item % quads * 4;
+  if (row >= tile.rows || column >= a.tiles.head_dim) return;
+
+  constexpr int ahead = 8;
+  float maximum = nothing, sum = 0.0f;
+  float4 out{0.0f, 0.0f, 0.0f, 0.0f};
+  const int count = all.end - all.begin;
+  for (int first = 0; first < count; first += ahead) {
+    float maxima[ahead], sums[ahead];
+    float4 outs[ahead];
+    LATHE_UNROLL
+    for (int i = 0; i < ahead; ++i) {
+      const Partial partial = partial_of(a, first + i < count ? first + i : count - 1);
+      maxima[i] = partial.maximum[row];
+      sums[i] = partial.sum[row];
+      outs[i] = load_vector<float4>(partial.out + row * partial.width + column);
+    }
+    LATHE_UNROLL
+    for (int i = 0; i < ahead; ++i) {
+      if (first + i >= count) continue;
+      const MergeFactors factors = merge_factors(maximum, sum, maxima[i], sums[i]);
+      out.x = merge_output(out.x, outs[i].x, factors);
+      out.y = merge_output(out.y, outs[i].y, factors);
+      out.z = merge_output(out.z, outs[i].z, factors);
+      out.w = merge_output(out.w, outs[i].w, factors);
+    }
+  }
+  const float factor = final_factor(sum);
+  T* target = row_address(a.tiles.out, a.tiles.out_token, a.tiles.out_head, tile, a.tiles.group, row) + column;
+  const float elements[4] = {out.x, out.y, out.z, out.w};
+  LATHE_UNROLL
+  for (int j = 0; j < 4; ++j)
+    if (column + j < a.tiles.head_dim) target[j] = from_float<T>(fmaf(elements[j], factor, 0.0f));
+}
+
+template <class T, int head_size, int warps, int slabs, int blocks_ = 1>
+struct PagedShape : TileShape<T, head_size, warps, slabs> {
+  static constexpr int blocks = blocks_;
+};
+
+template <class Prefill, class Decode>
+void attend(const PagedAttentionCuda& args) {
+  using T = typename Prefill::T;
+  static_assert(Decode::rows == paged_decode_rows);
+  const auto heads_aligned = [](const HeadRows& x) {
+    return rows_aligned(static_cast<const T*>(x.data), x.token) && rows_aligned(static_cast<const T*>(x.data), x.head);
+  };
+  const auto pages_aligned = [&](const PageSide& side) {
+    const int64_t bytes = size_of(args.page_dtype);
+    return (reinterpret_cast<uintptr_t>(side.data) | static_cast<uintptr_t>(side.page * bytes) |
+            static_cast<uintptr_t>(side.head * bytes) | static_cast<uintptr_t>(side.token * bytes)) %
+               16 ==
+           0;
+  };
+  const auto sequence_rows = [](const PageSide& side) {
+    return SequenceRows{side.data, side.page, side.token, side.scales};
+  };
+  int page_shift = 0;
+  while ((int64_t{1} << page_shift) < args.page_size) ++page_shift;
+  Paged<T> a{};
+  a.tiles = {static_cast<const T*>(args.q.data),
+             args.q.token,
+             args.q.head,
+             static_cast<T*>(args.out.data),
+             args.out.token,
+             args.out.head,
+             nullptr,
+             0,
+             static_cast<int>(args.head_dim),
+             static_cast<int>(args.heads / args.kv_heads),
+             heads_aligned(args.q),
+             heads_aligned(args.out),
+             score_rule(args.params)};
+  a.k = sequence_rows(args.k), a.v = sequence_rows(args.v);
+  a.k_head = args.k.head * size_of(args.page_dtype), a.v_head = args.v.head * size_of(args.page_dtype);
+  a.page_dtype = args.page_dtype;
+  a.page_shift = page_shift;
+  a.kv_heads = static_cast<int>(args.kv_heads);
+  a.aligned = pages_aligned(args.k) && pages_aligned(args.v);
+  a.batch = args.batch;
+  a.runs = static_cast<int>(args.runs);
+  a.most_rows = static_cast<int>(args.most_decode_rows);
+  a.most_chunks = static_cast<int>(args.most_decode_chunks);
+  a.partials = args.partials;
+  a.partial_floats = paged_partial_floats(args.most_decode_rows, args.head_dim);
+
+  const auto grid = [&](int64_t x) {
+    return dim3(static_cast<unsigned>(x), static_cast<unsigned>(args.kv_heads),
+                static_cast<unsigned>(args.batch.sequences));
+  };
+  const auto launch_tiles = [&]<class Shape>(Shape, int64_t rows, int above, int most) {
+    launch({.name = "paged_attention",
+            .grid = grid((rows + Shape::rows - 1) / Shape::rows),
+            .block = dim3(Shape::threads),
+            .shared_bytes = Shape::shared_bytes},
+           paged_tile_kernel<Shape>, a, above, most);
+  };
+  if (args.most_tiles_rows > 0) launch_tiles(Prefill{}, args.most_tiles_rows, paged_decode_rows, INT32_MAX);
+  if (args.most_decode_rows == 0) return;
+  if (args.runs == 1) return launch_tiles(Decode{}, args.most_decode_rows, 0, paged_decode_rows);
+  launch({.name = "paged_runs",
+          .grid = grid(args.runs),
+          .block = dim3(Decode::threads),
+          .shared_bytes = Decode::shared_bytes},
+         paged_run_kernel<Decode>, a);
+  const int64_t items = args.most_decode_rows * ((args.head_dim + 15) / 16 * 4);
+  launch(
+      {.name = "paged_merge", .grid = grid((items + merge_threads - 1) / merge_threads), .block = dim3(merge_threads)},
+      paged_merge_kernel<T>, a);
+}
+
+// All instances. Head sizes between them take the next one's, their rows filled up with zeros.
+template <class T>
+void attend_16_bits(const PagedAttentionCuda& args) {
+  if (args.head_dim <= 64) return attend<PagedShape<T, 64, 4, 2, 2>, PagedShape<T, 64, 1, 1>>(args);
+  if (args.head_dim <= 128) return attend<PagedShape<T, 128, 4, 2, 2>, PagedShape<T, 128, 1, 1>>(args);
+  return attend<PagedShape<T, 256, 4, 1, 2>, PagedShape<T, 256, 1, 1>>(args);
+}
+void attend_f32(const PagedAttentionCuda& args) {
+  if (args.head_dim <= 64) return attend<PagedShape<float, 64, 4, 1, 2>, PagedShape<float, 64, 1, 1>>(args);
+  if (args.head_dim <= 128) return attend<PagedShape<float, 128, 4, 1, 1>, PagedShape<float, 128, 1, 1>>(args);
+  return attend<PagedShape<float, 256, 1, 1, 1>, PagedShape<float, 256, 1, 1>>(args);
+}
+
+}  // namespace
+
+void paged_attention_tiles(const PagedAttentionCuda& args) {
+  switch (args.dtype) {
+    case DType::bf16: return attend_16_bits<bf16_t>(args);
+    case DType::f16: return attend_16_bits<f16_t>(args);
+    default: return attend_f32(args);
+  }
+}
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
