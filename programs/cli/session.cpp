@@ -13,6 +13,10 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--adapter", options.adapter, "PEFT adapter directory to put on the model");
   command.add_option("--dtype", options.dtype, "auto (bf16 where the device multiplies it, else f32), f32, bf16 or f64")
       ->capture_default_str();
+  command.add_option("--kv_cache_dtype", options.kv_cache_dtype,
+                     "what keys and values are kept in while generating: auto (the dtype), f32, bf16, f16, or int8 (half "
+                     "of bf16's memory)")
+      ->capture_default_str();
   add_common_options(command, options.common);
 }
 
@@ -42,6 +46,7 @@ Session Session::open(const ModelOptions& options) {
   nn::TransformerOptions transformer;
   transformer.dtype = nn::parse_compute_dtype(options.dtype, device);
   transformer.device = device;
+  session.engine.kv_cache_dtype = nn::parse_kv_cache_dtype(options.kv_cache_dtype, transformer.dtype);
   session.model = std::make_unique<nn::Transformer>(files.config, *files.weights, transformer);
   if (!options.adapter.empty()) load_adapter_into(*session.model, options.adapter);
   session.stop_token_ids = stop_tokens(files.config, *session.tokenizer);

@@ -12,7 +12,7 @@
 #include "data/tokenizer/tokenizer.h"
 #include "nn/transformer.h"
 #include "programs/cli/program.h"
-#include "serve/engine/request.h"
+#include "serve/engine/engine.h"
 
 namespace lathe::cli {
 
@@ -21,8 +21,9 @@ struct ModelOptions {
   std::string model;
   std::string adapter;        // a PEFT directory; empty for none
   std::string dtype = "auto";
+  std::string kv_cache_dtype = "auto";
 };
-// MODEL, --adapter, --dtype and the common flags.
+// MODEL, --adapter, --dtype, --kv_cache_dtype and the common flags.
 void add_model_options(CLI::App& command, ModelOptions& options);
 
 // temperature, top_k, … with the names that vLLM and the OpenAI API use.
@@ -34,6 +35,7 @@ struct Session {
   std::shared_ptr<const data::ChatTemplate> chat_template;  // null when the model has none
   std::unique_ptr<nn::Transformer> model;
   std::vector<int32_t> stop_token_ids;
+  engine::EngineOptions engine;
 
   // Sets the threads, opens and loads everything.
   static Session open(const ModelOptions& options);

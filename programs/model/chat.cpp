@@ -36,7 +36,7 @@ std::string answer(const cli::Session& session, const ChatCommandOptions& option
     fmt::print("{}", piece);
     std::fflush(stdout);
   };
-  engine::generate(*session.model, {session.request(session.encode_chat(messages), options.sampling, options.max_tokens)}, {},
+  engine::generate(*session.model, {session.request(session.encode_chat(messages), options.sampling, options.max_tokens)}, session.engine,
                    [&](const engine::TokenOutput& output) {
                      if (output.finish_reason != engine::FinishReason::stop) print(decoder.push(output.token));
                    });

@@ -74,7 +74,7 @@ void answer_all(const cli::Session& session, const EvalOptions& options, std::ve
     requests.push_back(session.request(question.prompt, options.sampling, options.max_tokens));
   cli::Progress progress("answering", static_cast<int64_t>(questions.size()));
   int64_t finished = 0;
-  const auto completions = engine::generate(*session.model, requests, {}, [&](const engine::TokenOutput& output) {
+  const auto completions = engine::generate(*session.model, requests, session.engine, [&](const engine::TokenOutput& output) {
     if (output.finish_reason) progress.update(++finished);
   });
   const Metric metric = parse_metric(options.metric);

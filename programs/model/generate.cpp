@@ -71,7 +71,7 @@ void run(GenerateOptions options, Clock::time_point start) {
   timing.prompt_tokens = prompt.size();
   data::StreamDecoder decoder(session.tokenizer);
   const auto completions = engine::generate(
-      *session.model, {session.request(std::move(prompt), options.sampling, options.max_tokens)}, {},
+      *session.model, {session.request(std::move(prompt), options.sampling, options.max_tokens)}, session.engine,
       [&](const engine::TokenOutput& output) {
         if (timing.tokens++ == 0) timing.first_token = seconds_since(start);
         if (json || output.finish_reason == engine::FinishReason::stop) return;

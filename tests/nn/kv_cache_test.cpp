@@ -1,0 +1,74 @@
+// The cache's memory, and copy-on-write in every layer.
+#include "nn/kv_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "core/error.h"
+#include "core/memory.h"
+
+namespace lathe::nn {
+namespace {
+
+ModelConfig small_config() {
+  ModelConfig config;
+  config.num_hidden_layers = 3;
+  config.num_key_value_heads = 2;
+  config.head_dim = 24;
+  return config;
+}
+
+int64_t nbytes_of(const KvCache& cache) {
+  int64_t bytes = 0;
+  for (int64_t layer = 0; layer < 3; ++layer) {
+    const kernels::KvPages& pages = cache.layer(layer);
+    for (const Tensor& part : {pages.k, pages.v, pages.k_scales, pages.v_scales})
+      if (part.defined()) bytes += part.nbytes();
+  }
+  return bytes;
+}
+
+TEST(KvCache, TakesTheBytesItAnnounces) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::i8}) {
+    const KvCache cache(small_config(), dtype, 5, 32);
+    EXPECT_EQ(nbytes_of(cache), 5 * KvCache::bytes_per_page(small_config(), dtype, 32)) << name_of(dtype);
+    EXPECT_EQ(cache.dtype(), dtype);
+  }
+  // 24 elements and one scale: 28 bytes for the 48 of bf16.
+  EXPECT_EQ(48 * KvCache::bytes_per_page(small_config(), DType::i8),
+            28 * KvCache::bytes_per_page(small_config(), DType::bf16));
+}
+
+TEST(KvCache, CopiesPagesInEveryLayer) {
+  const KvCache cache(small_config(), DType::i8, 4);
+  for (int64_t layer = 0; layer < 3; ++layer) {
+    const kernels::KvPages& pages = cache.layer(layer);
+    for (const Tensor& part : {pages.k, pages.v, pages.k_scales, pages.v_scales})
+      for (int page = 0; page < 4; ++page)
+        std::memset(part.select(0, page).raw(), 1 + static_cast<int>(layer) * 4 + page,
+                    static_cast<size_t>(part.select(0, page).nbytes()));
+  }
+  const std::vector<int32_t> from{0, 3}, to{2, 1};
+  cache.copy_pages(from, to);
+  for (int64_t layer = 0; layer < 3; ++layer) {
+    const kernels::KvPages& pages = cache.layer(layer);
+    for (const Tensor& part : {pages.k, pages.v, pages.k_scales, pages.v_scales}) {
+      for (const auto& [page, source] : {std::pair{0, 0}, {1, 3}, {2, 0}, {3, 3}})
+        EXPECT_EQ(std::memcmp(part.select(0, page).raw(), part.select(0, source).raw(),
+                              static_cast<size_t>(part.select(0, page).nbytes())),
+                  0);
+      EXPECT_EQ(*static_cast<const char*>(part.select(0, 2).raw()), 1 + static_cast<int>(layer) * 4);
+    }
+  }
+}
+
+TEST(KvCache, DtypesByName) {
+  EXPECT_EQ(parse_kv_cache_dtype("auto", DType::bf16), DType::bf16);
+  EXPECT_EQ(parse_kv_cache_dtype("int8", DType::bf16), DType::i8);
+  EXPECT_EQ(parse_kv_cache_dtype("f16", DType::f32), DType::f16);
+  EXPECT_THROW(parse_kv_cache_dtype("i8", DType::f32), ConfigError);
+}
+
+}  // namespace
+}  // namespace lathe::nn
