@@ -43,8 +43,8 @@ template <class T, int D, int rows, int threads, class Address>
 __device__ __forceinline__ void load_rows(T* matrix, int count, int head_dim, bool aligned, Address address) {
   constexpr int pieces = D / piece<T>;
   const auto each_piece = [&](auto copy) {
-    LATHE_UNROLL_LITTLE
-    for (int i = static_cast<int>(threadIdx.x); i < rows * pieces; i += threads) {
+    LATHE_NOT_UNROLLED  // two at a time: the addresses of the keys spilled at D = 128, where 192 registers hold sums meanwhile
+        for (int i = static_cast<int>(threadIdx.x); i < rows * pieces; i += threads) {
       const int row = i / pieces, column = i % pieces * piece<T>;
       const int left = row < count ? head_dim - column : 0;
       const int valid = left < 0 ? 0 : left < piece<T> ? left : piece<T>;

@@ -310,33 +310,31 @@ __device__ __forceinline__ void attend_tile(const TileCall<typename Shape::T>& c
   LATHE_UNROLL
   for (int i = 0; i < slabs; ++i) maximum[i][0] = maximum[i][1] = nothing;
 
-  attend_chunks<Shape>(call, tile, chunks_of(tile, call.group, call.rule.window), loader,
-                       [&](int, const float(&chunk_maximum)[slabs][2], const float(&chunk_sum)[slabs][2],
-                           const Weights<T, slabs, chunk_tiles>& weights, const T* values) {
-                         MergeFactors factors[slabs][2];
-                         LATHE_UNROLL
-                         for (int i = 0; i < slabs; ++i) {
-                           LATHE_UNROLL
-                           for (int r = 0; r < 2; ++r)
-                             factors[i][r] =
-                                 merge_factors(maximum[i][r], sum[i][r], chunk_maximum[i][r], chunk_sum[i][r]);
-                         }
-                         LATHE_UNROLL
-                         for (int j = 0; j < D / 8; j += 2) {
-                           // Nothing lies there; and a branch keeps ptxas from fetching the values of every j at once, which spilled 200 to 400
-                           // bytes.
-                           if (8 * j >= call.head_dim) break;
-                           float chunk_out[slabs][2][4];
-                           chunk_output<T, D>(chunk_out, weights, values, j);
-                           LATHE_UNROLL
-                           for (int i = 0; i < slabs; ++i) {
-                             LATHE_UNROLL
-                             for (int e = 0; e < 8; ++e)
-                               out[i][j + e / 4][e % 4] = merge_output(
-                                   out[i][j + e / 4][e % 4], chunk_out[i][e / 4][e % 4], factors[i][e % 4 / 2]);
-                           }
-                         }
-                       });
+  const auto merge = [&](int, const float(&chunk_maximum)[slabs][2], const float(&chunk_sum)[slabs][2],
+                         const Weights<T, slabs, chunk_tiles>& weights, const T* values) {
+    MergeFactors factors[slabs][2];
+    LATHE_UNROLL
+    for (int i = 0; i < slabs; ++i) {
+      LATHE_UNROLL
+      for (int r = 0; r < 2; ++r)
+        factors[i][r] = merge_factors(maximum[i][r], sum[i][r], chunk_maximum[i][r], chunk_sum[i][r]);
+    }
+    LATHE_UNROLL
+    for (int j = 0; j < D / 8; j += 2) {
+      // Nothing lies there; and a branch keeps ptxas from fetching the values of every j at once, which spilled 200 to 400 bytes.
+      if (8 * j >= call.head_dim) break;
+      float chunk_out[slabs][2][4];
+      chunk_output<T, D>(chunk_out, weights, values, j);
+      LATHE_UNROLL
+      for (int i = 0; i < slabs; ++i) {
+        LATHE_UNROLL
+        for (int e = 0; e < 8; ++e)
+          out[i][j + e / 4][e % 4] =
+              merge_output(out[i][j + e / 4][e % 4], chunk_out[i][e / 4][e % 4], factors[i][e % 4 / 2]);
+      }
+    }
+  };
+  attend_chunks<Shape>(call, tile, chunks_of(tile, call.group, call.rule.window), loader, merge);
 
   const int own_rows = tile.rows - warp * 16 * slabs < 16 * slabs ? tile.rows - warp * 16 * slabs : 16 * slabs;
   LATHE_UNROLL

@@ -205,8 +205,9 @@ __device__ __forceinline__ Partial partial_of(const Paged<T>& a, int chunk_of_se
   return {start, width, start + a.most_rows * width, start + a.most_rows * (width + 1)};
 }
 
+// 8 blocks to a multiprocessor leave all 255 registers: without the number ptxas settled on 80 and spilled at D = 256.
 template <class Shape>
-__global__ void __launch_bounds__(Shape::threads) paged_run_kernel(Paged<typename Shape::T> a) {
+__global__ void __launch_bounds__(Shape::threads, 8) paged_run_kernel(Paged<typename Shape::T> a) {
   using T = typename Shape::T;
   const Tile tile = tile_of_sequence(a);
   if (tile.rows == 0 || tile.rows > paged_decode_rows) return;
@@ -216,30 +217,30 @@ __global__ void __launch_bounds__(Shape::threads) paged_run_kernel(Paged<typenam
   if (run >= runs) return;
   const int count = all.end - all.begin, lane = static_cast<int>(threadIdx.x);
   const ChunkRange own{all.begin + count * run / runs, all.begin + count * (run + 1) / runs};
-  attend_chunks<Shape>(a.tiles, tile, own, keys_of_sequence(a),
-                       [&](int c, const auto& maximum, const auto& sum, const auto& weights, const T* values) {
-                         const Partial partial = partial_of(a, c - all.begin);
-                         LATHE_UNROLL
-                         for (int r = 0; r < 2; ++r) {
-                           const int row = lane / 4 + 8 * r;
-                           if (lane % 4 != 0 || row >= tile.rows) continue;
-                           partial.maximum[row] = maximum[0][r];
-                           partial.sum[row] = sum[0][r];
-                         }
-                         LATHE_NOT_UNROLLED
-                         for (int j = 0; 8 * j < a.tiles.head_dim; j += 2) {
-                           float out[1][2][4];
-                           chunk_output<T, Shape::D>(out, weights, values, j);
-                           LATHE_UNROLL
-                           for (int e = 0; e < 4; ++e) {
-                             const int row = lane / 4 + e / 2 * 8;
-                             if (row < tile.rows)
-                               store_vector<float2>(
-                                   partial.out + row * partial.width + (j + e % 2) * 8 + lane % 4 * 2,
-                                   make_float2(out[0][e % 2][e / 2 * 2], out[0][e % 2][e / 2 * 2 + 1]));
-                           }
-                         }
-                       });
+  const auto put_away = [&](int c, const float(&maximum)[1][2], const float(&sum)[1][2],
+                            const Weights<T, 1, chunk_tiles>& weights, const T* values) {
+    const Partial partial = partial_of(a, c - all.begin);
+    LATHE_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      const int row = lane / 4 + 8 * r;
+      if (lane % 4 != 0 || row >= tile.rows) continue;
+      partial.maximum[row] = maximum[0][r];
+      partial.sum[row] = sum[0][r];
+    }
+    LATHE_NOT_UNROLLED
+    for (int j = 0; 8 * j < a.tiles.head_dim; j += 2) {
+      float out[1][2][4];
+      chunk_output<T, Shape::D>(out, weights, values, j);
+      LATHE_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        const int row = lane / 4 + e / 2 * 8;
+        if (row < tile.rows)
+          store_vector<float2>(partial.out + row * partial.width + (j + e % 2) * 8 + lane % 4 * 2,
+                               make_float2(out[0][e % 2][e / 2 * 2], out[0][e % 2][e / 2 * 2 + 1]));
+      }
+    }
+  };
+  attend_chunks<Shape>(a.tiles, tile, own, keys_of_sequence(a), put_away);
 }
 
 constexpr int merge_threads = 128;
