@@ -164,7 +164,9 @@ void load_chunk(const TileTask& task, int64_t chunk, const TileScratch& s) {
   }
   if constexpr (Step::width == 2) {
     transpose_rows<float>(s.k_rows, present, call.head_dim / 2, s.keys, wanted);
-    return pair_values(s.v_rows, present, call.head_dim, call.padded_dim, s.values);
+    if (!reads_values_in_place(task)) return pair_values(s.v_rows, present, call.head_dim, call.padded_dim, s.values);
+    if (present % 2 != 0) s.v_rows[present] = s.v_rows[present - 1];  // meets a weight of 0
+    return;
   }
   transpose_rows<T>(s.k_rows, present, call.head_dim, s.keys, wanted);
   if (!reads_values_in_place(task)) pad_values<T>(s.v_rows, present, call.head_dim, call.padded_dim, s.values);
@@ -181,9 +183,16 @@ void attend_rows(const TileTask& task, const TileScratch& s, int64_t chunk, int6
                        {call.scale, call.softcap, scaled ? s.k_scales : nullptr, scaled ? s.v_scales : nullptr}, s.p,
                        result);
   };
-  if (Step::width == 2 || !reads_values_in_place(task)) return attend(EvenRows{s.values, call.padded_dim});
-  const bool asks = row == 0 && prefetches(task, chunk);
-  attend(PrefetchingRows<T>{s.v_rows, asks ? s.next_v_rows : s.v_rows});
+  if (!reads_values_in_place(task)) return attend(EvenRows{s.values, call.padded_dim});
+  const void* const* next = row == 0 && prefetches(task, chunk) ? s.next_v_rows : s.v_rows;
+#if defined(LATHE_ISA_avx512_bf16)
+  if constexpr (Step::width == 2) {
+    attend(PrefetchingPairRows{s.v_rows, next, pair_order()});
+  } else
+#endif
+  {
+    attend(PrefetchingRows<T>{s.v_rows, next});
+  }
 }
 
 RowStates from_row(const RowStates& state, int64_t row, int64_t padded_dim) {

@@ -15,11 +15,13 @@ inline constexpr int block_vectors = 4;
 inline constexpr int block_vectors = 2;
 #endif
 
+#define LATHE_IN_CLASS inline __attribute__((always_inline))
+
 // Rows of b at an even distance.
 struct EvenRows {
   const float* base;
   int64_t stride;
-  const float* operator[](int64_t k) const { return base + k * stride; }
+  LATHE_IN_CLASS Vec at(int64_t k, int64_t column) const { return load(base + k * stride + column); }
 };
 // Rows found through a table (values in pages), which ask for the like row of `next` on the way: while few rows are
 // computed, memory is what waits.
@@ -27,7 +29,7 @@ template <class T>
 struct PrefetchingRows {
   const void* const* rows;
   const void* const* next;
-  const T* operator[](int64_t k) const { return static_cast<const T*>(rows[k]); }
+  LATHE_IN_CLASS Vec at(int64_t k, int64_t column) const { return load(static_cast<const T*>(rows[k]) + column); }
 };
 
 template <class B>
@@ -37,6 +39,32 @@ LATHE_INLINE void prefetch_row(PrefetchingRows<T> b, int64_t k, int64_t column, 
   for (int64_t d = 0; d < columns; d += 64 / static_cast<int64_t>(sizeof(T)))
     __builtin_prefetch(static_cast<const T*>(b.next[k]) + column + d, 0, 2);
 }
+#if defined(LATHE_ISA_avx512_bf16)
+// The like for pairs of bf16: row k is of the table's rows 2k and 2k + 1, element beside element.
+struct PrefetchingPairRows {
+  const void* const* rows;
+  const void* const* next;
+  __m512i order;  // pair_order()
+  LATHE_IN_CLASS Vec at(int64_t k, int64_t column) const {
+    const auto half = [&](int64_t row) {
+      return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const bf16*>(rows[row]) + column));
+    };
+    const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(half(2 * k)), half(2 * k + 1), 1);
+    return (Vec)_mm512_permutexvar_epi16(order, both);
+  }
+};
+// 0 16 1 17 …
+LATHE_INLINE __m512i pair_order() {
+  const VecU places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return (__m512i)(places | ((places + 16u) << 16));
+}
+LATHE_INLINE void prefetch_row(const PrefetchingPairRows& b, int64_t k, int64_t column, int64_t columns) {
+  for (int64_t row = 2 * k; row < 2 * k + 2; ++row) {
+    for (int64_t d = 0; d < columns; d += 32)
+      __builtin_prefetch(static_cast<const bf16*>(b.next[row]) + column + d, 0, 2);
+  }
+}
+#endif
 
 // a[r][k] lies at a[r · row + k · step].
 struct Factor {
@@ -49,13 +77,13 @@ enum class Chain { starts, continues };
 // What one k stands for: an element, or a pair of bf16 side by side in the 32 bits of a float.
 struct Elements {
   static constexpr int64_t width = 1;
-  static inline __attribute__((always_inline)) Vec add(Vec left, Vec right, Vec sum) { return fma(left, right, sum); }
+  static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) { return fma(left, right, sum); }
 };
 #if defined(LATHE_ISA_avx512_bf16)
 // Twice the products of fma in the same time; subnormals are taken for zero.
 struct Pairs {
   static constexpr int64_t width = 2;
-  static inline __attribute__((always_inline)) Vec add(Vec left, Vec right, Vec sum) {
+  static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) {
     return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
   }
 };
@@ -72,11 +100,10 @@ LATHE_INLINE void multiply_block(Factor factor, B b, int64_t k_begin, int64_t k_
       sum[r][v] = chain == Chain::continues ? load(c + r * c_row + column + v * lanes) : zero();
   const float* a = factor.a + k_begin * factor.step;
   for (int64_t k = k_begin; k < k_end; ++k, a += factor.step) {
-    const auto* b_row = b[k] + column;
     prefetch_row(b, k, column, V * lanes);
     Vec right[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) right[v] = load(b_row + v * lanes);
+    for (int v = 0; v < V; ++v) right[v] = b.at(k, column + v * lanes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const Vec left = splat(a[r * factor.row]);
@@ -130,9 +157,9 @@ LATHE_INLINE void load_padded(const T* row, int64_t dim, int64_t padded_dim, flo
   for (; d < padded_dim; d += lanes) store(out + d, zero());
 }
 
-// How many of the `remaining` rows the next product takes: 6, 3, 2 or 1, for which there are bodies.
+// How many of the `remaining` rows the next product takes: 6, 4, 3, 2 or 1, for which there are bodies.
 LATHE_INLINE int next_block(int64_t remaining) {
-  return remaining >= block_rows ? block_rows : remaining >= 3 ? 3 : static_cast<int>(remaining);
+  return remaining >= block_rows ? block_rows : remaining >= 4 ? 4 : static_cast<int>(remaining);
 }
 
 // c's first `columns` (rounded up to whole vectors, in padded rows) for `rows` = next_block(…) rows.
@@ -141,6 +168,7 @@ LATHE_INLINE void multiply(int rows, Factor factor, B b, int64_t k_begin, int64_
                            int64_t columns) {
   switch (rows) {
     case 6: return multiply_rows<6, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns);
+    case 4: return multiply_rows<4, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns);
     case 3: return multiply_rows<3, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns);
     case 2: return multiply_rows<2, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns);
     case 1: return multiply_rows<1, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns);
