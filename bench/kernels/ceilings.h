@@ -12,11 +12,14 @@ namespace lathe::bench {
 struct Ceilings {
   double f32_flops = 0;   // per second, fused multiply-adds (multiply and add apart on the baseline) counted as two
   double bf16_flops = 0;  // with the CPU's bf16 dot product (where it has none, as f32), or the card's tensor cores
-  double bytes = 0;       // per second, the larger of reading and of copying (read + written)
+  // Bytes per second. One core waits for what it reads: updating in place moves nearly twice as much.
+  double reading = 0;  // reading alone
+  double bytes = 0;    // read + written, whichever way moves most
   double flops(DType dtype) const { return dtype == DType::bf16 ? bf16_flops : f32_flops; }
 };
-Ceilings measure_ceilings();  // of the CPU, under the active instruction set; about a second
-Ceilings measure_device_ceilings(Device device);  // of a card, by kernels of their own (kernels/ceilings); bytes of copying
+Ceilings measure_ceilings();  // of the CPU, under the active instruction set; a second or two
+Ceilings measure_device_ceilings(
+    Device device);  // of a card, by kernels of their own (kernels/ceilings); both bandwidths are of copying
 
 int64_t last_cache_bytes(Device device);
 

@@ -50,12 +50,21 @@ std::string change(const Timing& now, const std::map<std::string, Json>& earlier
   return std::string(text) + (slower ? "  SLOWER" : faster ? "  faster" : "");
 }
 
+const char* name_of(Timing::Floor floor) {
+  switch (floor) {
+    case Timing::Floor::arithmetic: return "arithmetic";
+    case Timing::Floor::reading: return "reading";
+    case Timing::Floor::bandwidth: break;
+  }
+  return "bandwidth";
+}
+
 Json to_json(const Timing& timing, const Ceilings& ceilings) {
   Json result = {{"name", timing.name}, {"seconds", timing.seconds}, {"fastest", timing.fastest}, {"slowest", timing.slowest},
                  {"gbytes_per_second", timing.bytes / timing.seconds / 1e9}, {"gflops", timing.flops / timing.seconds / 1e9}};
   if (ceilings.bytes > 0) {
     result["fraction"] = timing.fraction(ceilings);
-    result["bound_by"] = timing.bound_by_arithmetic(ceilings) ? "arithmetic" : "bandwidth";
+    result["bound_by"] = name_of(timing.bound(ceilings).floor);
   }
   return result;
 }
@@ -63,9 +72,11 @@ Json to_json(const Timing& timing, const Ceilings& ceilings) {
 void print_line(const Timing& timing, const Ceilings& ceilings, const std::string& change) {
   std::printf("%-64s %10.1f us %8.2f GB/s %9.2f GFLOP/s", timing.name.c_str(), timing.seconds * 1e6,
               timing.bytes / timing.seconds / 1e9, timing.flops / timing.seconds / 1e9);
-  if (ceilings.bytes > 0)
-    std::printf("  %5.1f %% of %s", 100 * timing.fraction(ceilings),
-                !timing.bound_by_arithmetic(ceilings) ? "bandwidth" : timing.dtype == DType::bf16 ? "bf16 peak" : "f32 peak");
+  if (ceilings.bytes > 0) {
+    const Timing::Floor floor = timing.bound(ceilings).floor;
+    const char* const peak = timing.dtype == DType::bf16 ? "bf16 peak" : "f32 peak";
+    std::printf("  %5.1f %% of %s", 100 * timing.fraction(ceilings), floor == Timing::Floor::arithmetic ? peak : name_of(floor));
+  }
   std::printf("%s\n", change.c_str());
   std::fflush(stdout);
 }
@@ -82,10 +93,11 @@ void run_kernels(const KernelsOptions& options) {
   const Ceilings ceilings = on_cpu ? measure_ceilings() : measure_device_ceilings(timing.device);
   const std::string name = on_cpu ? std::string(name_of(kernels::active_isa())) : kernels::device_name(timing.device);
   Json document = {{"device", to_string(timing.device)}, {on_cpu ? "isa" : "card", name}, {"threads", thread_count()}, {"results", Json::array()}};
-  document["ceilings"] = {{"f32_gflops", ceilings.f32_flops / 1e9}, {"bf16_gflops", ceilings.bf16_flops / 1e9}, {"gbytes_per_second", ceilings.bytes / 1e9}};
+  document["ceilings"] = {{"f32_gflops", ceilings.f32_flops / 1e9}, {"bf16_gflops", ceilings.bf16_flops / 1e9}, {"gbytes_per_second", ceilings.bytes / 1e9}, {"reading_gbytes_per_second", ceilings.reading / 1e9}};
   if (!options.common.json)
-    std::printf("%s, %d threads. Measured ceilings: f32 %.1f GFLOP/s, bf16 %.1f GFLOP/s, memory %.1f GB/s\n", name.c_str(),
-                thread_count(), ceilings.f32_flops / 1e9, ceilings.bf16_flops / 1e9, ceilings.bytes / 1e9);
+    std::printf("%s, %d threads. Measured ceilings: f32 %.1f GFLOP/s, bf16 %.1f GFLOP/s, reading %.1f GB/s, "
+                "read + written %.1f GB/s\n", name.c_str(), thread_count(), ceilings.f32_flops / 1e9, ceilings.bf16_flops / 1e9,
+                ceilings.reading / 1e9, ceilings.bytes / 1e9);
   time_operations(all_operations(), timing, [&](const Timing& result) {
     if (options.common.json) {
       document["results"].push_back(to_json(result, ceilings));
@@ -110,7 +122,8 @@ int main(int argc, char** argv) {
     kernels->add_option("--compare", options.compare, "A file that --json printed earlier: flags what moved beyond the noise of the repetitions");
     kernels->add_flag("--cpu_time", options.cpu_time, "Count computing time instead of the clock's, on a machine that others use; with --threads 1");
     kernels->footer("A line says: time of one call (median), memory traffic and arithmetic per second, and the share of the ceiling that\n"
-                    "bounds the call. Ceilings are measured in the same run, with the same threads and instruction set (LATHE_ISA forces one).\n"
+                    "bounds the call: arithmetic, memory read alone (reading), or read and written (bandwidth).\n"
+                    "Ceilings are measured in the same run, with the same threads and instruction set (LATHE_ISA forces one).\n"
                     "Example: lathe-bench kernels --filter linear_forward --threads 1");
     kernels->callback([&] { lathe::bench::run_kernels(options); });
     app.require_subcommand(1);

@@ -3,6 +3,7 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <iterator>
 #include <memory>
 #include <regex>
 
@@ -33,8 +34,15 @@ double bytes_of(const Case& test_case) {
   return bytes;
 }
 
+double bytes_written_of(const Case& test_case) {
+  double bytes = 0;
+  for (const Operand& output : test_case.outputs) bytes += operand_bytes(output);
+  return bytes;
+}
+
 const Case& largest(const std::vector<Case>& cases) {
-  return *std::max_element(cases.begin(), cases.end(), [](const Case& a, const Case& b) { return bytes_of(a) < bytes_of(b); });
+  return *std::max_element(cases.begin(), cases.end(),
+                           [](const Case& a, const Case& b) { return bytes_of(a) < bytes_of(b); });
 }
 
 DType dtype_of_case(const Case& test_case) {
@@ -141,17 +149,18 @@ Timing time_case(const testing::Operation& operation, const Case& test_case, con
   timing.slowest = collector.seconds.back();
   timing.flops = test_case.flops;
   timing.bytes = bytes_of(test_case);
+  timing.bytes_read = std::max(0.0, timing.bytes - bytes_written_of(test_case));
   return timing;
 }
 
 }  // namespace
 
-bool Timing::bound_by_arithmetic(const Ceilings& ceilings) const {
-  return flops / ceilings.flops(dtype) > bytes / ceilings.bytes;
-}
-
-double Timing::fraction(const Ceilings& ceilings) const {
-  return std::max(flops / ceilings.flops(dtype), bytes / ceilings.bytes) / seconds;
+Timing::Bound Timing::bound(const Ceilings& ceilings) const {
+  const Bound bounds[] = {{Floor::arithmetic, flops / ceilings.flops(dtype)},
+                          {Floor::reading, bytes_read / ceilings.reading},
+                          {Floor::bandwidth, bytes / ceilings.bytes}};
+  return *std::max_element(std::begin(bounds), std::end(bounds),
+                           [](const Bound& a, const Bound& b) { return a.seconds < b.seconds; });
 }
 
 void time_operations(const std::vector<testing::Operation>& operations, const TimingOptions& options,

@@ -13,7 +13,7 @@ namespace lathe::bench {
 
 struct TimingOptions {
   Device device = {};
-  std::string filter;  // a regular expression that the name must contain; empty: all
+  std::string filter;    // a regular expression that the name must contain; empty: all
   double seconds = 0.3;  // of each repetition
   int repetitions = 5;
 };
@@ -23,10 +23,16 @@ struct Timing {
   DType dtype = DType::f32;
   double seconds = 0, fastest = 0, slowest = 0;  // of one call: the median repetition, and the extremes
   double flops = 0, bytes = 0;                   // of one call
-  // The share of the ceiling that bounds the call: the time that its arithmetic at peak, or its memory traffic at full
-  // bandwidth, would take at least, over the time it took.
-  double fraction(const Ceilings& ceilings) const;
-  bool bound_by_arithmetic(const Ceilings& ceilings) const;
+  double bytes_read = 0;                         // of bytes
+
+  // The floor: the time that the call takes at least, by whichever of the three is highest.
+  enum class Floor { arithmetic, reading, bandwidth };
+  struct Bound {
+    Floor floor;
+    double seconds;
+  };
+  Bound bound(const Ceilings& ceilings) const;
+  double fraction(const Ceilings& ceilings) const { return bound(ceilings).seconds / seconds; }
 };
 
 // Calls `report` as each is done. Each call gets buffers of its own in turn, until all together are three times the last
