@@ -22,21 +22,13 @@ CodeTables tables_of(const DynamicMap& map) { return {map.values.data(), map.thr
 
 int64_t blocks_of(const Tensor& weight) { return (weight.numel() + adamw_8bit_block - 1) / adamw_8bit_block; }
 
-AdamW8bitCuda device_args(const Tensor& weight, const Tensor& grad, const AdamW8bitStates& states,
-                          const AdamWConstants& constants) {
-  AdamW8bitCuda args{.weight = weight.data<float>(),
-                     .grad = grad.data<float>(),
-                     .m = states.m.data<uint8_t>(),
-                     .v = states.v.data<uint8_t>(),
-                     .m_absmax = states.m_absmax.data<float>(),
-                     .v_absmax = states.v_absmax.data<float>(),
-                     .constants = constants,
-                     .count = weight.numel()};
+AdamW8bitMaps maps_of_states() {
+  AdamW8bitMaps maps;
   for (size_t c = 0; c < 256; ++c) {
-    args.maps.m[c] = signed_dynamic_map().values[c];
-    args.maps.v[c] = unsigned_dynamic_map().values[c];
+    maps.m[c] = signed_dynamic_map().values[c];
+    maps.v[c] = unsigned_dynamic_map().values[c];
   }
-  return args;
+  return maps;
 }
 
 }  // namespace
@@ -66,18 +58,10 @@ void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tens
     return reference::adamw(weight, grad, m, v, params);
   }
   if (weight.numel() == 0) return;
-  if (weight.device().kind != DeviceKind::cpu) {
-    return device::adamw_elements(
-        {weight.data<float>(), grad.data<float>(), m.data<float>(), v.data<float>(), constants, weight.numel()},
-        weight.device());
-  }
-  AdamWArgs args{weight.data<float>(), grad.data<float>(), m.data<float>(), v.data<float>(), constants};
-  parallel_for(weight.numel(), 16384, [&](int64_t begin, int64_t end) {
-    AdamWArgs range = args;
-    range.begin = begin;
-    range.end = end;
-    cpu::adamw_range(range);
-  });
+  const AdamWOperands operands{weight.data<float>(), grad.data<float>(), m.data<float>(),
+                               v.data<float>(),      constants,          weight.numel()};
+  if (weight.device().kind != DeviceKind::cpu) return device::adamw_elements(operands, weight.device());
+  parallel_for(weight.numel(), 16384, [&](int64_t begin, int64_t end) { cpu::adamw_range({operands, begin, end}); });
 }
 
 void adamw_8bit(const Tensor& weight, const Tensor& grad, const AdamW8bitStates& states, const AdamWParams& params) {
@@ -98,23 +82,19 @@ void adamw_8bit(const Tensor& weight, const Tensor& grad, const AdamW8bitStates&
     return reference::adamw_8bit(weight, grad, states, params);
   }
   if (weight.numel() == 0) return;
+  const AdamW8bitOperands operands{.weight = weight.data<float>(),
+                                   .grad = grad.data<float>(),
+                                   .m = states.m.data<uint8_t>(),
+                                   .v = states.v.data<uint8_t>(),
+                                   .m_absmax = states.m_absmax.data<float>(),
+                                   .v_absmax = states.v_absmax.data<float>(),
+                                   .constants = constants,
+                                   .count = weight.numel()};
   if (weight.device().kind != DeviceKind::cpu)
-    return device::adamw_8bit_blocks(device_args(weight, grad, states, constants), weight.device());
-  const AdamW8bitArgs args{.weight = weight.data<float>(),
-                           .grad = grad.data<float>(),
-                           .m = states.m.data<uint8_t>(),
-                           .v = states.v.data<uint8_t>(),
-                           .m_absmax = states.m_absmax.data<float>(),
-                           .v_absmax = states.v_absmax.data<float>(),
-                           .m_codes = tables_of(signed_dynamic_map()),
-                           .v_codes = tables_of(unsigned_dynamic_map()),
-                           .constants = constants,
-                           .count = weight.numel()};
+    return device::adamw_8bit_blocks({operands, maps_of_states()}, weight.device());
+  const CodeTables m_codes = tables_of(signed_dynamic_map()), v_codes = tables_of(unsigned_dynamic_map());
   parallel_for(blocks_of(weight), 32, [&](int64_t begin, int64_t end) {
-    AdamW8bitArgs range = args;
-    range.begin = begin;
-    range.end = end;
-    cpu::adamw_8bit_range(range);
+    cpu::adamw_8bit_range({operands, m_codes, v_codes, begin, end});
   });
 }
 

@@ -3,19 +3,15 @@
 
 #include <cstdint>
 
-#include "kernels/adamw/constants.h"
+#include "kernels/adamw/arguments.h"
 #include "kernels/quantization/dynamic_map.h"
 #include "kernels/simd/dispatch.h"
 
 namespace lathe::kernels {
 
-struct AdamWArgs {
-  float* weight;
-  const float* grad;
-  float* m;
-  float* v;
-  AdamWConstants constants;
-  int64_t begin = 0, end = 0;
+// Elements [begin, end).
+struct AdamWArgs : AdamWOperands {
+  int64_t begin, end;
 };
 
 // The parts of a DynamicMap.
@@ -26,17 +22,9 @@ struct CodeTables {
 };
 
 // Blocks [begin, end) of 256 elements below count.
-struct AdamW8bitArgs {
-  float* weight;
-  const float* grad;
-  uint8_t* m;
-  uint8_t* v;
-  float* m_absmax;
-  float* v_absmax;
+struct AdamW8bitArgs : AdamW8bitOperands {
   CodeTables m_codes, v_codes;
-  AdamWConstants constants;
-  int64_t count;
-  int64_t begin = 0, end = 0;
+  int64_t begin, end;
 };
 
 }  // namespace lathe::kernels

@@ -18,7 +18,7 @@ __device__ __forceinline__ void step(const AdamWConstants& c, float& weight, flo
 constexpr int threads = 256;
 
 template <bool aligned>
-__global__ void __launch_bounds__(threads) adamw_kernel(AdamWCuda a) {
+__global__ void __launch_bounds__(threads) adamw_kernel(AdamWOperands a) {
   const int64_t first = (int64_t{blockIdx.x} * threads + threadIdx.x) * group_elements;
   if (first >= a.count) return;
   const int count = a.count - first < group_elements ? static_cast<int>(a.count - first) : group_elements;
@@ -70,7 +70,7 @@ __device__ __forceinline__ void store_codes(uint8_t* to, const Codes& codes, int
 template <bool is_signed>
 __device__ __forceinline__ int code_near(float x) {
   const float magnitude = fabsf(x);
-  int cells = 0;  // of the decade; none below the first
+  int cells = 0;       // of the decade; none below the first
   float scale = 0.0f;  // 10^(6 − i)
   if (magnitude >= 1e-7f) cells = 1, scale = 1e6f;
   if (magnitude >= 1e-6f) cells = 2, scale = 1e5f;
@@ -118,7 +118,8 @@ __global__ void __launch_bounds__(threads) adamw_8bit_kernel(AdamW8bitCuda a) {
 
   const int lane = threadIdx.x % 32;
   const int64_t blocks = (a.count + quantised - 1) / quantised;
-  for (int64_t block = int64_t{blockIdx.x} * (threads / 32) + threadIdx.x / 32; block < blocks; block += int64_t{gridDim.x} * (threads / 32)) {
+  for (int64_t block = int64_t{blockIdx.x} * (threads / 32) + threadIdx.x / 32; block < blocks;
+       block += int64_t{gridDim.x} * (threads / 32)) {
     const int64_t first = block * quantised + lane * group_elements, left = a.count - first;
     const int count = left >= group_elements ? group_elements : left > 0 ? static_cast<int>(left) : 0;
     Group weight = load_group<aligned>(a.weight + first, count);
@@ -150,21 +151,23 @@ bool states_aligned(const void* m, const void* v) {
 
 }  // namespace
 
-void adamw_elements(const AdamWCuda& args) {
+void adamw_elements(const AdamWOperands& args) {
   constexpr int64_t per_block = int64_t{threads} * group_elements;
   const LaunchConfig config{.name = "adamw",
                             .grid = dim3(static_cast<unsigned>((args.count + per_block - 1) / per_block)),
                             .block = dim3(threads)};
-  const bool aligned = rows_aligned(args.weight, 0) && rows_aligned(args.grad, 0) && rows_aligned(args.m, 0) && rows_aligned(args.v, 0);
+  const bool aligned =
+      rows_aligned(args.weight, 0) && rows_aligned(args.grad, 0) && rows_aligned(args.m, 0) && rows_aligned(args.v, 0);
   launch(config, aligned ? adamw_kernel<true> : adamw_kernel<false>, args);
 }
 
 void adamw_8bit_blocks(const AdamW8bitCuda& args) {
   constexpr int64_t per_block = int64_t{threads / 32} * quantised;
   const int64_t wanted = (args.count + per_block - 1) / per_block;
-  const LaunchConfig config{.name = "adamw_8bit",
-                            .grid = dim3(static_cast<unsigned>(wanted < most_thread_blocks ? wanted : most_thread_blocks)),
-                            .block = dim3(threads)};
+  const LaunchConfig config{
+      .name = "adamw_8bit",
+      .grid = dim3(static_cast<unsigned>(wanted < most_thread_blocks ? wanted : most_thread_blocks)),
+      .block = dim3(threads)};
   const bool aligned = rows_aligned(args.weight, 0) && rows_aligned(args.grad, 0) && states_aligned(args.m, args.v);
   launch(config, aligned ? adamw_8bit_kernel<true> : adamw_8bit_kernel<false>, args);
 }

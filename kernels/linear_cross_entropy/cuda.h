@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "core/dtype.h"
 #include "kernels/cuda/dispatch.h"
+#include "kernels/linear_cross_entropy/call.h"
 
 namespace lathe::kernels {
 
@@ -15,19 +15,9 @@ struct RowNumbers {
   int32_t at[cross_entropy_rows_per_launch];
 };
 
-// Row r belongs to token tokens[r], which indexes loss, entropy and correct (each may be null), and its label is labels[r].
-// With a gradient the logits are overwritten by scale · ∂loss/∂logit in gradient_dtype, from the row's first byte on.
-struct CrossEntropyRowsCuda {
-  float* logits;
-  int64_t stride, columns;
+// Row r belongs to token tokens[r], and its label is labels[r]. Gradients are f32 or bf16.
+struct CrossEntropyRowsCuda : CrossEntropyCall<float> {
   RowNumbers tokens, labels;
-  float* loss;
-  float* entropy;
-  uint8_t* correct;
-  bool gradient;
-  DType gradient_dtype;  // f32 | bf16
-  float scale;
-  float softcap;  // 0: none
   int64_t rows;
 };
 

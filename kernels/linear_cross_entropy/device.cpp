@@ -16,25 +16,18 @@ void for_each_launch(int64_t rows, Body body) {
 
 }  // namespace
 
-void cross_entropy_rows(const CrossEntropyOutputs& outputs, const Tensor& logits, std::span<const int64_t> tokens,
-                        const Tensor& labels, DType gradient_dtype, double scale, float softcap) {
-  CrossEntropyRowsCuda args{.stride = logits.stride(0), .columns = logits.dim(1)};
-  args.loss = outputs.loss.defined() ? outputs.loss.data<float>() : nullptr;
-  args.entropy = outputs.entropy.defined() ? outputs.entropy.data<float>() : nullptr;
-  args.correct = outputs.correct.defined() ? outputs.correct.data<uint8_t>() : nullptr;
-  args.gradient = outputs.grad_hidden.defined() || outputs.grad_weight.defined();
-  args.gradient_dtype = gradient_dtype;
-  args.scale = static_cast<float>(scale);
-  args.softcap = softcap;
-  for_each_launch(logits.dim(0), [&](int64_t first, int64_t rows) {
-    args.logits = logits.data<float>() + first * args.stride;
+void cross_entropy_rows(const CrossEntropyCall<float>& chunk, std::span<const int64_t> tokens, const Tensor& labels,
+                        Device device) {
+  CrossEntropyRowsCuda args{chunk};
+  for_each_launch(static_cast<int64_t>(tokens.size()), [&](int64_t first, int64_t rows) {
+    args.logits = chunk.logits + first * chunk.stride;
     args.rows = rows;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t token = tokens[static_cast<size_t>(first + r)];
       args.tokens.at[r] = static_cast<int32_t>(token);
       args.labels.at[r] = labels.data<int32_t>()[token];
     }
-    device::cross_entropy_rows(args, logits.device());
+    device::cross_entropy_rows(args, device);
   });
 }
 

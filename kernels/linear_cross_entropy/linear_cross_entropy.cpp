@@ -128,40 +128,34 @@ void move_rows(const Tensor& matrix, const Tensor& packed, const std::vector<int
 }
 
 template <class Real>
-CrossEntropyRows<Real> rows_of(const CrossEntropyOutputs& outputs, const Tensor& logits, const Chunk& chunk,
-                               const Tensor& labels, DType gradient_dtype, double scale, float softcap) {
-  CrossEntropyRows<Real> rows{};
-  rows.logits = logits.data<Real>();
-  rows.stride = logits.stride(0);
-  rows.columns = logits.dim(1);
-  rows.tokens = chunk.tokens.data();
-  rows.labels = labels.data<int32_t>();
-  rows.loss = outputs.loss.defined() ? outputs.loss.data<Real>() : nullptr;
-  rows.entropy = outputs.entropy.defined() ? outputs.entropy.data<Real>() : nullptr;
-  rows.correct = outputs.correct.defined() ? outputs.correct.data<uint8_t>() : nullptr;
-  rows.gradient = outputs.grad_hidden.defined() || outputs.grad_weight.defined();
-  rows.gradient_dtype = gradient_dtype;
-  rows.scale = static_cast<Real>(scale);
-  rows.softcap = softcap;
-  rows.row_end = logits.dim(0);
-  return rows;
+CrossEntropyCall<Real> call_of(const CrossEntropyOutputs& outputs, const Tensor& logits, DType gradient_dtype,
+                               double scale, float softcap) {
+  return {.logits = logits.data<Real>(),
+          .stride = logits.stride(0),
+          .columns = logits.dim(1),
+          .loss = outputs.loss.defined() ? outputs.loss.data<Real>() : nullptr,
+          .entropy = outputs.entropy.defined() ? outputs.entropy.data<Real>() : nullptr,
+          .correct = outputs.correct.defined() ? outputs.correct.data<uint8_t>() : nullptr,
+          .gradient = outputs.grad_hidden.defined() || outputs.grad_weight.defined(),
+          .gradient_dtype = gradient_dtype,
+          .scale = static_cast<Real>(scale),
+          .softcap = softcap};
 }
 
 // Losses of a chunk from its logits, which become their own gradient.
 void run_rows(const CrossEntropyOutputs& outputs, const Tensor& logits, const Chunk& chunk, const Tensor& labels,
               DType gradient_dtype, double scale, float softcap) {
-  if (logits.device().kind != DeviceKind::cpu)
-    return device::cross_entropy_rows(outputs, logits, chunk.tokens, labels, gradient_dtype, scale, softcap);
+  const int64_t* tokens = chunk.tokens.data();
+  const int32_t* listed = labels.data<int32_t>();
   if (logits.dtype() == DType::f64) {
     return reference::cross_entropy_rows(
-        rows_of<double>(outputs, logits, chunk, labels, gradient_dtype, scale, softcap));
+        {call_of<double>(outputs, logits, gradient_dtype, scale, softcap), tokens, listed, 0, logits.dim(0)});
   }
-  const auto rows = rows_of<float>(outputs, logits, chunk, labels, gradient_dtype, scale, softcap);
+  const auto call = call_of<float>(outputs, logits, gradient_dtype, scale, softcap);
+  if (logits.device().kind != DeviceKind::cpu)
+    return device::cross_entropy_rows(call, chunk.tokens, labels, logits.device());
   parallel_for(logits.dim(0), std::max<int64_t>(1, 8192 / logits.dim(1)), [&](int64_t begin, int64_t end) {
-    auto range = rows;
-    range.row_begin = begin;
-    range.row_end = end;
-    cpu::cross_entropy_rows(range);
+    cpu::cross_entropy_rows({call, tokens, listed, begin, end});
   });
 }
 

@@ -3,27 +3,16 @@
 
 #include <cstdint>
 
-#include "core/dtype.h"
+#include "kernels/linear_cross_entropy/call.h"
 #include "kernels/simd/dispatch.h"
 
 namespace lathe::kernels {
 
-// Rows [row_begin, row_end) of one chunk. Row r has its logits at logits + r · stride and belongs to token tokens[r], which
-// indexes labels, loss, entropy and correct (each of the last three may be null). When gradient is set the logits are
-// overwritten by scale · ∂loss/∂logit in gradient_dtype, from the row's first byte on; otherwise only softcap changes them.
+// Rows [row_begin, row_end) of one chunk. Row r belongs to token tokens[r], which indexes labels as well.
 template <class Real>
-struct CrossEntropyRows {
-  Real* logits;
-  int64_t stride, columns;
+struct CrossEntropyRows : CrossEntropyCall<Real> {
   const int64_t* tokens;
   const int32_t* labels;
-  Real* loss;
-  Real* entropy;
-  uint8_t* correct;
-  bool gradient;
-  DType gradient_dtype;
-  Real scale;
-  float softcap;
   int64_t row_begin, row_end;
 };
 

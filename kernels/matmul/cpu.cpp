@@ -36,11 +36,11 @@ void multiply_tile(Stretch first, Stretch second, float* accumulators, bool begi
     const uint32_t* left = first.left;
     const uint32_t* right = first.right + column;
     for (int64_t unit = 0; unit < first.units; ++unit, left += rows * S::left_words, right += panel_width)
-      S::run(sums, left, right);
+      multiply_panel<S>(sums, left, right);
     left = second.left;
     right = second.right + column;
     for (int64_t unit = 0; unit < second.units; ++unit, left += rows * S::left_words, right += panel_width)
-      S::run(sums, left, right);
+      multiply_panel<S>(sums, left, right);
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 8

@@ -106,7 +106,7 @@ void multiply_quantized(const QuantizedStretch& first, Stretch second, float* ac
       const uint32_t* words = second.right + column + b * block_rows;
       left = second.left;
       for (int64_t unit = 0; unit < second.units; ++unit, left += rows * Step::left_words, words += panel_width)
-        Step::run(sums[b], left, words);
+        multiply_panel<Step>(sums[b], left, words);
 #pragma GCC unroll 4
       for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 4

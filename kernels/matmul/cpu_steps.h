@@ -30,16 +30,10 @@ LATHE_INLINE Vec broadcast(const uint32_t* word) {
   return splat(value);
 }
 
+// A step: multiply() adds one unit's products to the sums, from left_words words of each row and the panel's words.
 template <int rows, int vectors>
 struct F32Step {
   static constexpr int left_words = 1;
-  LATHE_INLINE void run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
-    VecU b[vectors];
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) b[j] = load_words(right + j * lanes);
-    multiply(sums, left, b);
-  }
-  // The same with the panel's words in registers.
   LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
@@ -55,12 +49,6 @@ struct F32Step {
 template <int rows, int vectors>
 struct PairStep {
   static constexpr int left_words = 1;
-  LATHE_INLINE void run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
-    VecU b[vectors];
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) b[j] = load_words(right + j * lanes);
-    multiply(sums, left, b);
-  }
   LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
@@ -75,12 +63,6 @@ struct PairStep {
 template <int rows, int vectors>
 struct PairStep {
   static constexpr int left_words = 2;
-  LATHE_INLINE void run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
-    VecU pairs[vectors];
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) pairs[j] = load_words(right + j * lanes);
-    multiply(sums, left, pairs);
-  }
   LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&pairs)[vectors]) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
@@ -97,5 +79,14 @@ struct PairStep {
   }
 };
 #endif
+
+// The same from the panel's words in memory.
+template <class Step, int rows, int vectors>
+LATHE_INLINE void multiply_panel(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right) {
+  VecU b[vectors];
+#pragma GCC unroll 8
+  for (int j = 0; j < vectors; ++j) b[j] = load_words(right + j * lanes);
+  Step::multiply(sums, left, b);
+}
 
 }  // namespace lathe::kernels::LATHE_ISA

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/philox.h"
-#include "kernels/simd/vec.h"
+#include "kernels/simd/transpose.h"
 
 namespace lathe::kernels::LATHE_ISA {
 
@@ -50,36 +50,11 @@ LATHE_INLINE VecU counter_of_lane() {
   for (int l = 0; l < lanes; ++l) offsets[l] = static_cast<uint32_t>(lanes / 4 * (l % 4) + l / 4);
   return offsets;
 }
-// Turns squares of four lanes: then words[i] holds the words lanes · i, lanes · i + 1, … of the counters one after another.
+// Then words[i] holds the words lanes · i, lanes · i + 1, … of the counters one after another.
 LATHE_INLINE void words_in_order(VecU (&words)[4]) {
-#if defined(LATHE_AVX512)
-  const __m512i a = _mm512_unpacklo_epi32((__m512i)words[0], (__m512i)words[1]);
-  const __m512i b = _mm512_unpacklo_epi32((__m512i)words[2], (__m512i)words[3]);
-  const __m512i c = _mm512_unpackhi_epi32((__m512i)words[0], (__m512i)words[1]);
-  const __m512i d = _mm512_unpackhi_epi32((__m512i)words[2], (__m512i)words[3]);
-  words[0] = (VecU)_mm512_unpacklo_epi64(a, b);
-  words[1] = (VecU)_mm512_unpackhi_epi64(a, b);
-  words[2] = (VecU)_mm512_unpacklo_epi64(c, d);
-  words[3] = (VecU)_mm512_unpackhi_epi64(c, d);
-#elif defined(LATHE_AVX2)
-  const __m256i a = _mm256_unpacklo_epi32((__m256i)words[0], (__m256i)words[1]);
-  const __m256i b = _mm256_unpacklo_epi32((__m256i)words[2], (__m256i)words[3]);
-  const __m256i c = _mm256_unpackhi_epi32((__m256i)words[0], (__m256i)words[1]);
-  const __m256i d = _mm256_unpackhi_epi32((__m256i)words[2], (__m256i)words[3]);
-  words[0] = (VecU)_mm256_unpacklo_epi64(a, b);
-  words[1] = (VecU)_mm256_unpackhi_epi64(a, b);
-  words[2] = (VecU)_mm256_unpacklo_epi64(c, d);
-  words[3] = (VecU)_mm256_unpackhi_epi64(c, d);
-#else
-  const __m128i a = _mm_unpacklo_epi32((__m128i)words[0], (__m128i)words[1]);
-  const __m128i b = _mm_unpacklo_epi32((__m128i)words[2], (__m128i)words[3]);
-  const __m128i c = _mm_unpackhi_epi32((__m128i)words[0], (__m128i)words[1]);
-  const __m128i d = _mm_unpackhi_epi32((__m128i)words[2], (__m128i)words[3]);
-  words[0] = (VecU)_mm_unpacklo_epi64(a, b);
-  words[1] = (VecU)_mm_unpackhi_epi64(a, b);
-  words[2] = (VecU)_mm_unpacklo_epi64(c, d);
-  words[3] = (VecU)_mm_unpackhi_epi64(c, d);
-#endif
+  Vec squares[4] = {(Vec)words[0], (Vec)words[1], (Vec)words[2], (Vec)words[3]};
+  transpose_squares(squares);
+  for (int i = 0; i < 4; ++i) words[i] = (VecU)squares[i];
 }
 
 }  // namespace lathe::kernels::LATHE_ISA

@@ -86,16 +86,21 @@ LATHE_INLINE Vec gather_quarters(const void* const* rows, int64_t byte) {
 #endif
 }
 
+// Each quarter of four lanes of the four vectors is a square of words, turned in its place.
+LATHE_INLINE void transpose_squares(Vec (&v)[4]) {
+  const Vec lower02 = interleave_lower(v[0], v[2]), lower13 = interleave_lower(v[1], v[3]);
+  const Vec upper02 = interleave_upper(v[0], v[2]), upper13 = interleave_upper(v[1], v[3]);
+  v[0] = interleave_lower(lower02, lower13);
+  v[1] = interleave_upper(lower02, lower13);
+  v[2] = interleave_lower(upper02, upper13);
+  v[3] = interleave_upper(upper02, upper13);
+}
+
 // 16 bytes of each of `lanes` rows, from byte on: out[i] holds their i-th four bytes.
 LATHE_INLINE void transpose_words(const void* const* rows, int64_t byte, Vec (&out)[4]) {
-  const Vec a = gather_quarters(rows, byte), b = gather_quarters(rows + 1, byte), c = gather_quarters(rows + 2, byte),
-            d = gather_quarters(rows + 3, byte);
-  const Vec ac_lower = interleave_lower(a, c), bd_lower = interleave_lower(b, d);
-  const Vec ac_upper = interleave_upper(a, c), bd_upper = interleave_upper(b, d);
-  out[0] = interleave_lower(ac_lower, bd_lower);
-  out[1] = interleave_upper(ac_lower, bd_lower);
-  out[2] = interleave_lower(ac_upper, bd_upper);
-  out[3] = interleave_upper(ac_upper, bd_upper);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) out[i] = gather_quarters(rows + i, byte);
+  transpose_squares(out);
 }
 
 // Each word holds two bf16, the first in its low half.

@@ -75,36 +75,36 @@ TEST(Checkpoint, ARunMayGoOnWithAnotherCutOfItsBatches) {
   EXPECT_EQ(run.parameter_bytes(), whole.parameters);
 }
 
-TEST(Checkpoint, FullFineTuningResumesItsMasters) {
-  const auto config_of = [](const fs::path& folder) {
-    SftConfig config = saving_config(folder);
-    config.use_peft = false;
-    config.dtype = "bfloat16";
-    config.learning_rate = 1e-3;
-    return config;
-  };
-  const TemporaryFolder straight, stopped;
-  TinyRun whole(config_of(straight.path()), random_rows(10, 1));
-  whole.train();
-  TinyRun(config_of(stopped.path()), random_rows(10, 1)).train(3);
-  SftConfig config = config_of(stopped.path());
+SftConfig full_fine_tuning(const fs::path& folder, const std::string& dtype, const std::string& optim) {
+  SftConfig config = saving_config(folder);
+  config.use_peft = false;
+  config.dtype = dtype;
+  config.optim = optim;
+  config.learning_rate = 1e-3;
+  return config;
+}
+
+// A run with this configuration, stopped after three steps and resumed, ends in these parameters.
+void expect_resumes_to(const std::string& parameters, SftConfig config) {
+  TinyRun(config, random_rows(10, 1)).train(3);
   config.resume = true;
   TinyRun resumed(config, random_rows(10, 1));
   resumed.train();
-  EXPECT_EQ(resumed.parameter_bytes(), whole.parameter_bytes());
+  EXPECT_EQ(resumed.parameter_bytes(), parameters);
+}
+
+TEST(Checkpoint, FullFineTuningResumesItsMasters) {
+  const TemporaryFolder straight, stopped;
+  TinyRun whole(full_fine_tuning(straight.path(), "bfloat16", "adamw_torch"), random_rows(10, 1));
+  whole.train();
+  expect_resumes_to(whole.parameter_bytes(), full_fine_tuning(stopped.path(), "bfloat16", "adamw_torch"));
 }
 
 // The tiny model's embedding and projections have 8-bit moments, its norms f32 ones.
 TEST(Checkpoint, MomentsIn8BitsResumeInTheSameBits) {
-  const auto config_of = [](const fs::path& folder) {
-    SftConfig config = saving_config(folder);
-    config.use_peft = false;
-    config.optim = "adamw_8bit";
-    config.learning_rate = 1e-3;
-    return config;
-  };
   const TemporaryFolder straight, stopped;
-  TinyRun whole(config_of(straight.path()), random_rows(10, 1));
+  const std::string dtype = tiny_config(straight.path()).dtype;
+  TinyRun whole(full_fine_tuning(straight.path(), dtype, "adamw_8bit"), random_rows(10, 1));
   const auto records = whole.train();
   EXPECT_LT(records.back().loss, records.front().loss);
   int codes = 0, floats = 0;
@@ -115,14 +115,8 @@ TEST(Checkpoint, MomentsIn8BitsResumeInTheSameBits) {
   }
   EXPECT_GT(codes, 10);
   EXPECT_GT(floats, 4);
-  TinyRun(config_of(stopped.path()), random_rows(10, 1)).train(3);
-  SftConfig config = config_of(stopped.path());
-  config.resume = true;
-  TinyRun resumed(config, random_rows(10, 1));
-  resumed.train();
-  EXPECT_EQ(resumed.parameter_bytes(), whole.parameter_bytes());
-  config.optim = "adamw_torch";
-  EXPECT_EQ(resume_error(config, random_rows(10, 1)), "optim");
+  expect_resumes_to(whole.parameter_bytes(), full_fine_tuning(stopped.path(), dtype, "adamw_8bit"));
+  EXPECT_EQ(resume_error(full_fine_tuning(stopped.path(), dtype, "adamw_torch"), random_rows(10, 1)), "optim");
 }
 
 TEST(Checkpoint, ABrokenOneIsPassedOverWithItsReason) {

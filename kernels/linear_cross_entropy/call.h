@@ -1,0 +1,26 @@
+// What every body of cross_entropy_rows is told of a chunk's rows, however it is told which rows they are.
+#pragma once
+
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace lathe::kernels {
+
+// Row r has its logits at logits + r · stride and belongs to a token, which indexes loss, entropy and correct (each may be null).
+// When gradient is set the logits are overwritten by scale · ∂loss/∂logit in gradient_dtype, from the row's first byte on; otherwise
+// only softcap changes them (0: none).
+template <class Real>
+struct CrossEntropyCall {
+  Real* logits;
+  int64_t stride, columns;
+  Real* loss;
+  Real* entropy;
+  uint8_t* correct;
+  bool gradient;
+  DType gradient_dtype;
+  Real scale;
+  float softcap;
+};
+
+}  // namespace lathe::kernels
