@@ -42,18 +42,13 @@ inline double longest(const std::vector<double>& cu_seqlens) {
 // Both operations share their inputs; extra ones follow.
 inline Case base(std::string name, const Model& model, DType dtype, const std::vector<double>& cu_seqlens,
                  int64_t padding) {
-  const int64_t tokens = static_cast<int64_t>(cu_seqlens.back()), bounds = static_cast<int64_t>(cu_seqlens.size());
+  const int64_t tokens = static_cast<int64_t>(cu_seqlens.back());
   const Shape queries{tokens, model.heads, model.head_dim}, keys{tokens, model.kv_heads, model.head_dim};
   return {.name = std::move(name),
           .inputs = {{.name = "q", .shape = queries, .dtype = dtype, .values = normal(), .padding = padding},
                      {.name = "k", .shape = keys, .dtype = dtype, .values = normal(), .padding = padding},
                      {.name = "v", .shape = keys, .dtype = dtype, .values = normal(), .padding = padding},
-                     {.name = "cu_seqlens",
-                      .shape = {bounds},
-                      .dtype = DType::i32,
-                      .values = values(cu_seqlens),
-                      .batch = Batch::bounds,
-                      .on_cpu = true}},
+                     sequence_bounds(cu_seqlens)},
           .reduction = static_cast<int64_t>(std::max<double>(longest(cu_seqlens), model.head_dim))};
 }
 

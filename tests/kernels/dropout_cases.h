@@ -22,12 +22,7 @@ inline Case dropout(std::string name, int64_t columns, DType dtype, Layout layou
       .probability = probability, .seed = 0x123456789abcdef0u, .step = 70000, .stream = 9};
   return {.name = std::move(name),
           .inputs = {{.name = "x", .shape = shape, .dtype = dtype, .values = normal(), .padding = padding},
-                     {.name = "cu_seqlens",
-                      .shape = {sequences + 1},
-                      .dtype = DType::i32,
-                      .values = values(layout.cu_seqlens),
-                      .batch = Batch::bounds,
-                      .on_cpu = true},
+                     sequence_bounds(layout.cu_seqlens),
                      {.name = "sample_numbers",
                       .shape = {sequences},
                       .dtype = DType::i32,

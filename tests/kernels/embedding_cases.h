@@ -33,7 +33,7 @@ inline Case forward(std::string name, int64_t tokens, int64_t vocabulary, int64_
 
 inline Case backward(std::string name, int64_t vocabulary, int64_t hidden, DType dtype, std::vector<double> cu_seqlens,
                      int64_t padding = 0) {
-  const int64_t tokens = static_cast<int64_t>(cu_seqlens.back()), bounds = static_cast<int64_t>(cu_seqlens.size());
+  const int64_t tokens = static_cast<int64_t>(cu_seqlens.back());
   return {
       .name = std::move(name),
       .inputs =
@@ -48,12 +48,7 @@ inline Case backward(std::string name, int64_t vocabulary, int64_t hidden, DType
             .dtype = dtype,
             .values = normal(),
             .batch = Batch::shared},
-           {.name = "cu_seqlens",
-            .shape = {bounds},
-            .dtype = DType::i32,
-            .values = values(cu_seqlens),
-            .batch = Batch::bounds,
-            .on_cpu = true}},
+           sequence_bounds(cu_seqlens)},
       .outputs = {{.name = "grad_weight",
                    .shape = {vocabulary, hidden},
                    .values = normal(),

@@ -78,14 +78,8 @@ inline Case loss_and_gradient(std::string name, Sizes sizes, DType dtype, Option
 }
 
 inline Case with_weight_gradient(Case test_case, std::vector<double> cu_seqlens) {
-  const int64_t bounds = static_cast<int64_t>(cu_seqlens.size());
   const Shape weight = test_case.inputs[1].shape;
-  test_case.inputs.push_back({.name = "cu_seqlens",
-                              .shape = {bounds},
-                              .dtype = DType::i32,
-                              .values = values(cu_seqlens),
-                              .batch = Batch::bounds,
-                              .on_cpu = true});
+  test_case.inputs.push_back(sequence_bounds(cu_seqlens));
   test_case.outputs.push_back({.name = "grad_weight",
                                .shape = weight,
                                .values = normal(),

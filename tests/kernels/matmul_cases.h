@@ -96,20 +96,14 @@ inline Case input_gradient_case(Extents e, DType dtype, bool packed, bool accumu
   return c;
 }
 
-inline Case weight_gradient_case(int64_t n, int64_t k, std::vector<double> bounds, DType dtype, float scale) {
+inline Case weight_gradient_case(int64_t n, int64_t k, const std::vector<double>& bounds, DType dtype, float scale) {
   const auto tokens = static_cast<int64_t>(bounds.back());
   Case c;
   c.name =
       shape_name(tokens, n, k) + "_" + std::string(name_of(dtype)) + "_sequences" + std::to_string(bounds.size() - 1);
-  const auto count = static_cast<int64_t>(bounds.size());
   c.inputs = {{.name = "grad_out", .shape = {tokens, n}, .dtype = dtype, .values = normal(), .padding = 5},
               {.name = "x", .shape = {tokens, k}, .dtype = dtype, .values = normal()},
-              {.name = "cu_seqlens",
-               .shape = {count},
-               .dtype = DType::i32,
-               .values = values(std::move(bounds)),
-               .batch = Batch::bounds,
-               .on_cpu = true}};
+              sequence_bounds(bounds)};
   c.outputs = {{.name = "grad_weight",
                 .shape = {n, k},
                 .dtype = DType::f32,

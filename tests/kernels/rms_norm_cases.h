@@ -51,7 +51,7 @@ inline Case residual(std::string name, int64_t tokens, int64_t hidden, DType dty
 }
 
 inline Case backward(std::string name, int64_t hidden, DType dtype, std::vector<double> cu_seqlens) {
-  const int64_t tokens = static_cast<int64_t>(cu_seqlens.back()), bounds = static_cast<int64_t>(cu_seqlens.size());
+  const int64_t tokens = static_cast<int64_t>(cu_seqlens.back());
   GradientCheck check{
       .forward = [](const Arguments& a) { kernels::rms_norm_forward(a["out"], Tensor{}, a["x"], a["weight"], eps); },
       .results = {{.name = "out", .cotangent = "grad_out"}},
@@ -63,12 +63,7 @@ inline Case backward(std::string name, int64_t hidden, DType dtype, std::vector<
            {.name = "x", .shape = {tokens, hidden}, .dtype = dtype, .values = normal(2.0)},
            {.name = "weight", .shape = {hidden}, .dtype = dtype, .values = uniform(0.5, 1.5), .batch = Batch::shared},
            {.name = "rstd", .shape = {tokens}, .dtype = DType::f32, .values = computed()},
-           {.name = "cu_seqlens",
-            .shape = {bounds},
-            .dtype = DType::i32,
-            .values = values(cu_seqlens),
-            .batch = Batch::bounds,
-            .on_cpu = true}},
+           sequence_bounds(cu_seqlens)},
       .outputs = {{.name = "grad_x", .shape = {tokens, hidden}, .dtype = dtype, .factor = 3},
                   {.name = "grad_weight",
                    .shape = {hidden},

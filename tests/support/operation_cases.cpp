@@ -33,11 +33,21 @@ Generator extremes(int exponent, int low_exponent) {
     switch (random.below(8)) {
       case 0: return sign * 0.0;
       case 1: return sign * 0x1.8p-130;
-      default: return sign * std::exp2(-low_exponent + (exponent + low_exponent) * static_cast<double>(random.uniform()));
+      default:
+        return sign * std::exp2(-low_exponent + (exponent + low_exponent) * static_cast<double>(random.uniform()));
     }
   };
 }
 Generator computed() { return constant(0.0); }
+
+Operand sequence_bounds(const std::vector<double>& cu_seqlens) {
+  return {.name = "cu_seqlens",
+          .shape = {static_cast<int64_t>(cu_seqlens.size())},
+          .dtype = DType::i32,
+          .values = values(cu_seqlens),
+          .batch = Batch::bounds,
+          .on_cpu = true};
+}
 
 const Tensor& Arguments::operator[](std::string_view name) const {
   const auto found = tensors_.find(name);
@@ -136,7 +146,8 @@ Range members(const Operand& operand, const Case& test_case, const Contents& con
   const Operand* bounds = bounds_of(test_case);
   if (bounds == nullptr || operand.batch == Batch::sequences) return {first, first + count};
   const std::vector<double>& cut = contents.at(bounds->name);
-  return {static_cast<int64_t>(cut[static_cast<size_t>(first)]), static_cast<int64_t>(cut[static_cast<size_t>(first + count)])};
+  return {static_cast<int64_t>(cut[static_cast<size_t>(first)]),
+          static_cast<int64_t>(cut[static_cast<size_t>(first + count)])};
 }
 
 }  // namespace
@@ -208,7 +219,8 @@ std::vector<double> restrict_operand(const Operand& operand, const std::vector<d
   std::vector<double> part;
   part.reserve(static_cast<size_t>(outer * (range.end - range.begin) * inner));
   for (int64_t o = 0; o < outer; ++o)
-    part.insert(part.end(), all.begin() + (o * extent + range.begin) * inner, all.begin() + (o * extent + range.end) * inner);
+    part.insert(part.end(), all.begin() + (o * extent + range.begin) * inner,
+                all.begin() + (o * extent + range.end) * inner);
   return part;
 }
 

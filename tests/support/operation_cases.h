@@ -20,8 +20,8 @@ namespace lathe::testing {
 using Generator = std::function<double(RandomStream& random, int64_t index)>;
 Generator normal(double scale = 1.0);
 Generator uniform(double low, double high);
-Generator integers(int64_t low, int64_t high);    // both included
-Generator values(std::vector<double> listed);     // repeated when there are more elements
+Generator integers(int64_t low, int64_t high);  // both included
+Generator values(std::vector<double> listed);   // repeated when there are more elements
 Generator constant(double value);
 // Zeros of both signs, subnormals of bf16, and magnitudes from 2^-low_exponent to 2^exponent of both signs.
 Generator extremes(int exponent = 40, int low_exponent = 40);
@@ -42,13 +42,16 @@ struct Operand {
   Generator values = {};  // inputs, and outputs that accumulate
   Batch batch = Batch::rows;
   int batch_dimension = 0;
-  int64_t padding = 0;   // elements left between rows of the last dimension, so that the tensor is strided
-  bool on_cpu = false;   // index tensors that the operation wants on the CPU whatever the device
+  int64_t padding = 0;  // elements left between rows of the last dimension, so that the tensor is strided
+  bool on_cpu = false;  // index tensors that the operation wants on the CPU whatever the device
   // Outputs only.
   bool accumulates = false;      // the operation adds to what `values` put there
   std::string in_place_of = {};  // shares the memory of that input
   double factor = 2.0;           // of the plain arithmetic's error that is allowed; 3 for gradients at most
 };
+
+// The input "cu_seqlens": cuts the rows into sequences at these places, the first 0.
+Operand sequence_bounds(const std::vector<double>& cu_seqlens);
 
 // The tensors of one call, by name. An unknown name throws.
 class Arguments {
@@ -86,7 +89,7 @@ struct Case {
   Call plain = {};      // the arithmetic done plainly in the dtypes, on the CPU; see kernel_checks.h when empty
   Call prepare = {};    // fills the inputs that are computed(), in f64
   std::vector<GradientCheck> gradient = {};  // none or one
-  int64_t reduction = 1;    // terms of the longest sum behind one output element
+  int64_t reduction = 1;                     // terms of the longest sum behind one output element
   // For lathe-bench. bytes 0: every input and output once, and accumulated outputs twice.
   double flops = 0, bytes = 0;
   // What a program does once and not at each call (packing a weight); returns the call to be timed. Empty: `run` is.
@@ -94,10 +97,10 @@ struct Case {
 };
 
 struct Operation {
-  std::string name;          // rms_norm_forward
-  std::vector<Case> cases;   // checked by the tests: small
+  std::string name;              // rms_norm_forward
+  std::vector<Case> cases;       // checked by the tests: small
   std::vector<Case> timed = {};  // timed by lathe-bench: realistic shapes
-  bool cuda_body = false;    // has a cuda.cu: is checked on simt, and on a card where there is one
+  bool cuda_body = false;        // has a cuda.cu: is checked on simt, and on a card where there is one
 };
 
 // ---- what the checks and the bench build from a case ----
