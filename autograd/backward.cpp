@@ -1,18 +1,12 @@
 // The backward walk: from the root through the recorded operations in descending order of their recording.
 #include "autograd/node.h"
+#include "autograd/recording.h"
 #include "core/error.h"
 #include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
 
 namespace lathe::autograd {
 namespace {
-
-Tensor contiguous(Tensor tensor) {
-  if (tensor.is_contiguous()) return tensor;
-  Tensor result = empty_like(tensor);
-  kernels::copy(result, tensor);
-  return result;
-}
 
 // A gradient that may be written to: `slot` itself, or a copy where others look at its memory.
 void make_exclusive(Tensor& slot) {
@@ -83,7 +77,7 @@ void InputGradients::add(int i, Tensor gradient) {
     throw ShapeError("the backward of " + node_.name() + " gave its input " + std::to_string(i) + " of shape " +
                      to_string(form_of(edge(i)).shape) + " a gradient of shape " + to_string(gradient.shape()));
   }
-  walk_.deposit(edge(i), contiguous(std::move(gradient)));
+  walk_.deposit(edge(i), kernels::cast(gradient, gradient.dtype()));
 }
 
 InputGradients::Target InputGradients::target(int i) { return buffer(i, form_of(edge(i)).dtype); }
@@ -193,7 +187,7 @@ void backward(const Variable& root, Tensor cotangent) {
                      describe(cotangent));
   }
   Walk walk;
-  walk.deposit(root.edge(), contiguous(std::move(cotangent)));
+  walk.deposit(root.edge(), kernels::cast(cotangent, cotangent.dtype()));
   walk.run();
 }
 

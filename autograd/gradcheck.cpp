@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "autograd/operation.h"
+#include "autograd/recording.h"
 #include "core/error.h"
 #include "core/random.h"
 

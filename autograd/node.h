@@ -62,22 +62,4 @@ class Walk {
   std::map<uint64_t, std::shared_ptr<Node>, std::greater<>> pending_;
 };
 
-// Whether this thread records. While observing nothing is recorded either, but it is noted whether anything
-// would have been.
-enum class Recording : int { on, observing, off };
-class RecordingScope {
- public:
-  explicit RecordingScope(Recording mode);
-  ~RecordingScope();
-  RecordingScope(const RecordingScope&) = delete;
-  RecordingScope& operator=(const RecordingScope&) = delete;
-  static Recording mode();
-  bool observed() const;           // something inside would have been recorded
-  static void note_observation();  // called where it would have been
-
- private:
-  Recording previous_mode_;
-  bool previously_observed_;
-};
-
 }  // namespace lathe::autograd

@@ -1,35 +1,13 @@
-// Which threads record, and how an applied operation becomes a node.
+// How an applied operation becomes a node.
 #include <algorithm>
 #include <atomic>
 
 #include "autograd/node.h"
-#include "core/error.h"
+#include "autograd/recording.h"
 
 namespace lathe::autograd {
-namespace {
 
-thread_local Recording recording_mode = Recording::on;
-thread_local bool recording_observed = false;
-std::atomic<uint64_t> next_sequence{1};
-
-}  // namespace
-
-RecordingScope::RecordingScope(Recording mode)
-    : previous_mode_(recording_mode), previously_observed_(recording_observed) {
-  recording_mode = mode;
-  recording_observed = false;
-}
-RecordingScope::~RecordingScope() {
-  recording_mode = previous_mode_;
-  recording_observed = previously_observed_;
-}
-Recording RecordingScope::mode() { return recording_mode; }
-bool RecordingScope::observed() const { return recording_observed; }
-void RecordingScope::note_observation() { recording_observed = true; }
-
-NoGradScope::NoGradScope() : previous_(static_cast<int>(recording_mode)) { recording_mode = Recording::off; }
-NoGradScope::~NoGradScope() { recording_mode = static_cast<Recording>(previous_); }
-bool grad_enabled() { return recording_mode != Recording::off; }
+static std::atomic<uint64_t> next_sequence{1};
 
 Node::Node() : sequence(next_sequence.fetch_add(1, std::memory_order_relaxed)) {}
 
@@ -63,8 +41,8 @@ void Node::release() {
 Forward::Forward(std::span<const Variable> inputs) : inputs_(inputs) {
   const bool needed =
       std::any_of(inputs.begin(), inputs.end(), [](const Variable& input) { return input.requires_grad(); });
-  recording_ = needed && recording_mode == Recording::on;
-  if (needed && recording_mode == Recording::observing) RecordingScope::note_observation();
+  recording_ = needed && recording_state.mode == Recording::on;
+  if (needed) recording_state.observed = true;
 }
 
 void Forward::save(std::string_view name, const Tensor& tensor) {

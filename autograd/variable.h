@@ -55,19 +55,6 @@ class Variable {
   Edge edge_;
 };
 
-// While it lives, this thread records nothing: inference, evaluation.
-class NoGradScope {
- public:
-  NoGradScope();
-  ~NoGradScope();
-  NoGradScope(const NoGradScope&) = delete;
-  NoGradScope& operator=(const NoGradScope&) = delete;
-
- private:
-  int previous_;
-};
-bool grad_enabled();
-
 // Gradients of every leaf that `root` depends on, each added to what the leaf has. `cotangent` is the
 // gradient of root (its shape and dtype); it may be left out for a single element, where it is one.
 // Operations are visited in the reverse order of their recording, whatever the number of threads. What an

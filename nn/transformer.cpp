@@ -1,6 +1,6 @@
 #include "nn/transformer.h"
 
-#include "autograd/checkpoint.h"
+#include "autograd/ops/checkpoint.h"
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/gated.h"
 #include "autograd/ops/rms_norm.h"

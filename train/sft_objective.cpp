@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "autograd/ops/linear_cross_entropy.h"
+#include "autograd/recording.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/profiler_range.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"

@@ -1,6 +1,6 @@
-#include "autograd/checkpoint.h"
+#include "autograd/ops/checkpoint.h"
 
-#include "autograd/node.h"
+#include "autograd/recording.h"
 
 namespace lathe::autograd {
 namespace {
@@ -14,12 +14,12 @@ struct Checkpoint final : Operation {
 
   void forward(Forward& f) {
     std::vector<Variable> outputs;
-    if (RecordingScope::mode() == Recording::on) {
+    if (recording_state.mode == Recording::on) {
       // The body may use leaves that are no inputs (a layer's weights): whether there are any shows while it
       // runs.
       const RecordingScope observing(Recording::observing);
       outputs = body(inputs);
-      if (observing.observed()) f.require_recording();
+      if (recording_state.observed) f.require_recording();
     } else {
       outputs = body(inputs);
     }

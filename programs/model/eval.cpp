@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "autograd/ops/linear_cross_entropy.h"
+#include "autograd/recording.h"
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "data/rows/sft_rows.h"
@@ -36,11 +37,14 @@ struct Question {
 };
 
 Question question_of(const data::SftExample& example, int64_t line, const std::string& file) {
-  const auto first = std::find_if(example.labels.begin(), example.labels.end(), [](int32_t id) { return id != data::ignored_label; });
+  const auto first =
+      std::find_if(example.labels.begin(), example.labels.end(), [](int32_t id) { return id != data::ignored_label; });
   const auto at = first - example.labels.begin();
   if (at == 0)
-    throw FormatError(file, -1, "line " + std::to_string(line) + " has no prompt before what is to be answered; eval takes rows of "
-                                "\"prompt\" and \"completion\"");
+    throw FormatError(file, -1,
+                      "line " + std::to_string(line) +
+                          " has no prompt before what is to be answered; eval takes rows of "
+                          "\"prompt\" and \"completion\"");
   Question question;
   question.prompt.assign(example.input_ids.begin(), example.input_ids.begin() + at);
   question.reference.assign(example.input_ids.begin() + at, example.input_ids.end());
@@ -59,8 +63,9 @@ double mean_loss(const cli::Session& session, const std::vector<data::SftExample
     nn::PackedAttention attention(session.config, batch.layout);
     std::vector<int32_t> shifted(example.labels.begin() + 1, example.labels.end());
     shifted.push_back(data::ignored_label);
-    const auto result = autograd::linear_cross_entropy(session.model->forward(batch, attention), session.model->output_weight(),
-                                                       Tensor::of<int32_t>(shifted, {length}), batch.layout, 1.0f);
+    const auto result =
+        autograd::linear_cross_entropy(session.model->forward(batch, attention), session.model->output_weight(),
+                                       Tensor::of<int32_t>(shifted, {length}), batch.layout, 1.0f);
     const Tensor loss = kernels::moved(result.loss.value(), {});
     sum += loss.dtype() == DType::f64 ? loss.data<double>()[0] : loss.data<float>()[0];
     count += std::count_if(shifted.begin(), shifted.end(), [](int32_t id) { return id != data::ignored_label; });
@@ -74,13 +79,15 @@ void answer_all(const cli::Session& session, const EvalOptions& options, std::ve
     requests.push_back(session.request(question.prompt, options.sampling, options.max_tokens));
   cli::Progress progress("answering", static_cast<int64_t>(questions.size()));
   int64_t finished = 0;
-  const auto completions = engine::generate(*session.model, requests, session.engine, [&](const engine::TokenOutput& output) {
-    if (output.finish_reason) progress.update(++finished);
-  });
+  const auto completions =
+      engine::generate(*session.model, requests, session.engine, [&](const engine::TokenOutput& output) {
+        if (output.finish_reason) progress.update(++finished);
+      });
   const Metric metric = parse_metric(options.metric);
   for (size_t i = 0; i < questions.size(); ++i) {
     questions[i].answer = session.tokenizer->decode(completions[i].tokens, true);
-    questions[i].correct = matches(metric, questions[i].answer, session.tokenizer->decode(questions[i].reference, true));
+    questions[i].correct =
+        matches(metric, questions[i].answer, session.tokenizer->decode(questions[i].reference, true));
   }
 }
 
@@ -118,13 +125,15 @@ void run(const EvalOptions& options) {
   const cli::Session session = cli::Session::open(options.model);
   data::SftOptions row_options;
   row_options.max_length.reset();
-  data::SftRows rows = data::read_sft_rows(options.dataset, *session.tokenizer, session.chat_template.get(), row_options);
+  data::SftRows rows =
+      data::read_sft_rows(options.dataset, *session.tokenizer, session.chat_template.get(), row_options);
   for (const std::string& warning : rows.warnings) fmt::print(stderr, "warning: {}\n", warning);
   if (options.limit > 0 && static_cast<int64_t>(rows.examples.size()) > options.limit)
     rows.examples.resize(static_cast<size_t>(options.limit));
   if (rows.examples.empty()) throw FormatError(options.dataset, -1, "has no row to answer");
   std::vector<Question> questions;
-  for (size_t i = 0; i < rows.examples.size(); ++i) questions.push_back(question_of(rows.examples[i], rows.lines[i], options.dataset));
+  for (size_t i = 0; i < rows.examples.size(); ++i)
+    questions.push_back(question_of(rows.examples[i], rows.lines[i], options.dataset));
 
   const double loss = mean_loss(session, rows.examples);
   answer_all(session, options, questions);
@@ -133,12 +142,17 @@ void run(const EvalOptions& options) {
 
   if (!options.predictions.empty()) {
     std::string lines;
-    for (const Question& question : questions) lines += prediction(session, question).dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+    for (const Question& question : questions)
+      lines +=
+          prediction(session, question).dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
     write_file_atomically(options.predictions, lines);
   }
   if (options.model.common.json) {
-    fmt::print("{}\n", nlohmann::ordered_json{{"dataset", options.dataset}, {"metric", options.metric}, {"rows", total},
-                                              {"correct", correct}, {"accuracy", static_cast<double>(correct) / static_cast<double>(total)},
+    fmt::print("{}\n", nlohmann::ordered_json{{"dataset", options.dataset},
+                                              {"metric", options.metric},
+                                              {"rows", total},
+                                              {"correct", correct},
+                                              {"accuracy", static_cast<double>(correct) / static_cast<double>(total)},
                                               {"loss", loss}}
                            .dump(2));
     return;
@@ -158,11 +172,17 @@ void add_eval(CLI::App& app) {
   auto options = std::make_shared<EvalOptions>();
   CLI::App* command = app.add_subcommand("eval", "answer a dataset's prompts and count the right answers");
   cli::add_model_options(*command, options->model);
-  command->add_option("--dataset", options->dataset, "JSONL of {\"prompt\", \"completion\"} rows, strings or message lists")->required();
-  command->add_option("--metric", options->metric, "json: equal as JSON values; exact: equal text")->capture_default_str();
-  command->add_option("--show", options->show, "print the first N messages with answer and reference")->capture_default_str();
+  command
+      ->add_option("--dataset", options->dataset,
+                   "JSONL of {\"prompt\", \"completion\"} rows, strings or message lists")
+      ->required();
+  command->add_option("--metric", options->metric, "json: equal as JSON values; exact: equal text")
+      ->capture_default_str();
+  command->add_option("--show", options->show, "print the first N messages with answer and reference")
+      ->capture_default_str();
   command->add_option("--limit", options->limit, "take the first N rows only (0: all)")->capture_default_str();
-  command->add_option("--predictions", options->predictions, "write every prompt, answer and reference to this JSONL file");
+  command->add_option("--predictions", options->predictions,
+                      "write every prompt, answer and reference to this JSONL file");
   cli::add_sampling_options(*command, options->sampling, options->max_tokens);
   command->callback([options] { run(*options); });
 }

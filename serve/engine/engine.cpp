@@ -4,6 +4,7 @@
 #include <cmath>
 #include <unordered_map>
 
+#include "autograd/recording.h"
 #include "core/error.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/profiler_range.h"

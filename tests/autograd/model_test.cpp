@@ -1,5 +1,6 @@
 // A whole two-layer model: gradients in f64, and the promise that bits depend on nothing but the numbers.
 #include "autograd/gradcheck.h"
+#include "autograd/recording.h"
 #include "core/memory.h"
 #include "core/thread_pool.h"
 #include "tests/autograd/tiny_llama.h"

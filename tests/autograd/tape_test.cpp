@@ -2,6 +2,7 @@
 #include "autograd/node.h"
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/view.h"
+#include "autograd/recording.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "kernels/add/add.h"

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "autograd/checkpoint.h"
+#include "autograd/ops/checkpoint.h"
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/attention.h"
 #include "autograd/ops/embedding.h"

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd/recording.h"
 #include "core/error.h"
 #include "nn/attention_context.h"
 #include "nn/model_files.h"

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "autograd/ops/linear_cross_entropy.h"
+#include "autograd/recording.h"
 #include "core/thread_pool.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/attention_context.h"
@@ -60,7 +61,8 @@ std::vector<float> prefill_logprobs(const nn::Transformer& model, const Ids& seq
   const int64_t pages = (length + 15) / 16;
   const nn::KvCache cache(model.config(), model.dtype(), pages);
   Ids block_table(static_cast<size_t>(pages));
-  for (int64_t i = 0; i < pages; ++i) block_table[static_cast<size_t>(i)] = static_cast<int32_t>(pages - 1 - i);  // any order
+  for (int64_t i = 0; i < pages; ++i)
+    block_table[static_cast<size_t>(i)] = static_cast<int32_t>(pages - 1 - i);  // any order
   const nn::TokenBatch batch = nn::make_token_batch(sequence, std::span(&length, 1));
   nn::PagedAttention attention(model.config(), cache,
                                {batch.layout.cu_seqlens, Tensor::of<int32_t>(std::span(&length, 1), {1}),
@@ -89,7 +91,8 @@ TEST(SmolLm2, GreedyTokensAreThoseOfTransformers) {
   for (const auto& row : rows) prompts.push_back(row["prompt_ids"].get<Ids>());
   ASSERT_EQ(prompts.size(), 20u);
   const auto completions = greedy(model, prompts, 64);
-  for (size_t i = 0; i < prompts.size(); ++i) EXPECT_EQ(completions[i].tokens, rows[i]["tokens"].get<Ids>()) << "prompt " << i;
+  for (size_t i = 0; i < prompts.size(); ++i)
+    EXPECT_EQ(completions[i].tokens, rows[i]["tokens"].get<Ids>()) << "prompt " << i;
 }
 
 TEST(SmolLm2, LossesAreThoseOfTransformers) {
@@ -113,7 +116,8 @@ class OneOrder : public ::testing::TestWithParam<DType> {};
 TEST_P(OneOrder, TwoHundredTokensHaveTheSameLogProbabilitiesEverywhere) {
   const nn::Transformer model = load(GetParam());
   const nlohmann::json rows = golden_json("greedy.json");
-  const std::vector<Ids> prompts = {rows[0]["prompt_ids"].get<Ids>(), rows[1]["prompt_ids"].get<Ids>(), rows[2]["prompt_ids"].get<Ids>()};
+  const std::vector<Ids> prompts = {rows[0]["prompt_ids"].get<Ids>(), rows[1]["prompt_ids"].get<Ids>(),
+                                    rows[2]["prompt_ids"].get<Ids>()};
   set_thread_count(2);
   const Completion alone = greedy(model, {prompts[0]}, 200)[0];
   ASSERT_EQ(alone.tokens.size(), 200u);
@@ -125,12 +129,14 @@ TEST_P(OneOrder, TwoHundredTokensHaveTheSameLogProbabilitiesEverywhere) {
   for (const int threads : {1, 2}) {
     set_thread_count(threads);
     EXPECT_EQ(generated_part(prefill_logprobs(model, sequence)), alone.logprobs) << "one prefill, threads " << threads;
-    EXPECT_EQ(generated_part(training_logprobs(model, {sequence})[0]), alone.logprobs) << "training forward, threads " << threads;
+    EXPECT_EQ(generated_part(training_logprobs(model, {sequence})[0]), alone.logprobs)
+        << "training forward, threads " << threads;
     EXPECT_EQ(generated_part(training_logprobs(model, {prompts[1], sequence, prompts[2]})[1]), alone.logprobs)
         << "packed training forward, threads " << threads;
   }
   set_thread_count(1);
-  EXPECT_EQ(greedy(model, {prompts[1], prompts[0], prompts[2]}, 200)[1].logprobs, alone.logprobs) << "in a batch, one thread";
+  EXPECT_EQ(greedy(model, {prompts[1], prompts[0], prompts[2]}, 200)[1].logprobs, alone.logprobs)
+      << "in a batch, one thread";
 }
 
 INSTANTIATE_TEST_SUITE_P(Dtypes, OneOrder, ::testing::Values(DType::f32, DType::bf16),
