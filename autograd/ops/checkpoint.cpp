@@ -1,5 +1,6 @@
 #include "autograd/ops/checkpoint.h"
 
+#include "autograd/operation.h"
 #include "autograd/recording.h"
 
 namespace lathe::autograd {
