@@ -3,6 +3,7 @@
 
 #include "kernels/attention/cuda_sequences.cuh"
 #include "kernels/attention/cuda_tile.cuh"
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -76,26 +77,11 @@ struct ForwardShape : TileShape<T, head_size, warps, slabs> {
 template <class Shape>
 void forward(const AttentionForwardCuda& args) {
   using T = typename Shape::T;
-  const auto aligned = [](const HeadRows& x) {
-    return rows_aligned(static_cast<const T*>(x.data), x.token) && rows_aligned(static_cast<const T*>(x.data), x.head);
-  };
   Forward<T> a{};
-  a.tiles = {static_cast<const T*>(args.q.data),
-             args.q.token,
-             args.q.head,
-             static_cast<T*>(args.out.data),
-             args.out.token,
-             args.out.head,
-             args.lse,
-             args.lse_head,
-             static_cast<int>(args.head_dim),
-             static_cast<int>(args.heads / args.kv_heads),
-             aligned(args.q),
-             aligned(args.out),
-             score_rule(args.params)};
+  a.tiles = tile_call<T>(args, args.lse, args.lse_head);
   a.k = static_cast<const T*>(args.k.data), a.k_token = args.k.token, a.k_head = args.k.head;
   a.v = static_cast<const T*>(args.v.data), a.v_token = args.v.token, a.v_head = args.v.head;
-  a.keys_aligned = aligned(args.k) && aligned(args.v);
+  a.keys_aligned = heads_aligned<T>(args.k) && heads_aligned<T>(args.v);
   a.kv_heads = static_cast<int>(args.kv_heads);
   const auto tiles_of = [&](int length) { return (length * a.tiles.group + Shape::rows - 1) / Shape::rows; };
   for_each_launch(args.cu_seqlens, args.sequences, tiles_of, [&](const Sequences& sequences) {
@@ -109,13 +95,14 @@ void forward(const AttentionForwardCuda& args) {
 
 // All instances. Head sizes between them take the next one's, their rows filled up with zeros.
 template <class T>
-void forward_16_bits(const AttentionForwardCuda& args) {
+void choose(const AttentionForwardCuda& args) {
   if (args.head_dim <= 64) return forward<ForwardShape<T, 64, 4, 2, 2>>(args);
   if (args.head_dim <= 96) return forward<ForwardShape<T, 96, 4, 2, 2>>(args);
   if (args.head_dim <= 128) return forward<ForwardShape<T, 128, 4, 2, 2>>(args);
   return forward<ForwardShape<T, 256, 4, 1, 2>>(args);
 }
-void forward_f32(const AttentionForwardCuda& args) {
+template <>
+void choose<float>(const AttentionForwardCuda& args) {
   if (args.head_dim <= 64) return forward<ForwardShape<float, 64, 4, 1, 2>>(args);
   if (args.head_dim <= 128) return forward<ForwardShape<float, 128, 2, 1, 1>>(args);
   return forward<ForwardShape<float, 256, 1, 1, 1>>(args);  // more warps' queries do not fit beside the keys
@@ -124,11 +111,7 @@ void forward_f32(const AttentionForwardCuda& args) {
 }  // namespace
 
 void attention_forward_tiles(const AttentionForwardCuda& args) {
-  switch (args.dtype) {
-    case DType::bf16: return forward_16_bits<bf16_t>(args);
-    case DType::f16: return forward_16_bits<f16_t>(args);
-    default: return forward_f32(args);
-  }
+  with_element(args.dtype, [&]<class T>(T) { choose<T>(args); });
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -8,6 +8,7 @@
 #include "kernels/attention/cuda.h"
 #include "kernels/attention/cuda_sequences.cuh"
 #include "kernels/attention/cuda_tile.cuh"
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -114,6 +115,19 @@ __device__ __forceinline__ void score_gradients(float (&s)[slabs][tiles][4], flo
   for_each(s, [&](int i, int j, int e, float p) { ds[i][j][e] *= p; });
 }
 
+// sums += scores, rounded to T, · passing
+template <class Shape, class T>
+__device__ __forceinline__ void add_weighted(float (&sums)[Shape::slabs][Shape::D / 8][4],
+                                             const float (&scores)[Shape::slabs][Shape::tiles][4],
+                                             const Memory<Shape>& memory, const T* passing, int head_dim) {
+  const Weights<T, Shape::slabs, Shape::tiles> weights(scores, memory.room);
+  LATHE_UNROLL
+  for (int j = 0; j < Shape::D / 8; j += 2) {
+    if (8 * j >= head_dim) break;
+    multiply_columns<T, Shape::D>(sums, j, weights, passing + 8 * j);
+  }
+}
+
 template <class Shape, class T>
 __device__ __forceinline__ void load_own(T* matrix, const Rows<const T>& rows, int64_t token, int64_t head, int count,
                                          int head_dim) {
@@ -203,22 +217,8 @@ __device__ __forceinline__ void key_gradients(const Backward<typename Shape::T>&
       return sees(first + j * 8 + lane % 4 * 2 + e % 2, own.first + i * 16 + lane / 4 + e / 2 * 8, window);
     };
     score_gradients<T>(s, ds, a.rule, all_seen(passing, own, window), terms, seen);
-    if constexpr (values_wanted) {
-      const Weights<T, slabs, tiles> weights(s, memory.room);
-      LATHE_UNROLL
-      for (int j = 0; j < D / 8; j += 2) {
-        if (8 * j >= a.head_dim) break;
-        multiply_columns<T, D>(grad_v, j, weights, grad_out + 8 * j);
-      }
-    }
-    if constexpr (keys_wanted) {
-      const Weights<T, slabs, tiles> weights(ds, memory.room);
-      LATHE_UNROLL
-      for (int j = 0; j < D / 8; j += 2) {
-        if (8 * j >= a.head_dim) break;
-        multiply_columns<T, D>(grad_k, j, weights, queries + 8 * j);
-      }
-    }
+    if constexpr (values_wanted) add_weighted<Shape>(grad_v, s, memory, grad_out, a.head_dim);
+    if constexpr (keys_wanted) add_weighted<Shape>(grad_k, ds, memory, queries, a.head_dim);
   }
 
   // Through the warp's own rows, which no other warp reads; keys are needed again for grad_v.
@@ -302,12 +302,7 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks)
       return sees(own.first + i * 16 + lane / 4 + e / 2 * 8, first + j * 8 + lane % 4 * 2 + e % 2, window);
     };
     score_gradients<T>(s, ds, a.rule, all_seen(own, passing, window), terms, seen);
-    const Weights<T, slabs, tiles> weights(ds, memory.room);
-    LATHE_UNROLL
-    for (int j = 0; j < D / 8; j += 2) {
-      if (8 * j >= a.head_dim) break;
-      multiply_columns<T, D>(grad_q, j, weights, keys + 8 * j);
-    }
+    add_weighted<Shape>(grad_q, ds, memory, keys, a.head_dim);
   }
   store_own<Shape>(memory, 0, grad_q, a.scale, a.grad_q, piece.start + own.first, head, own.last - own.first + 1,
                    a.head_dim);
@@ -341,8 +336,7 @@ __global__ void __launch_bounds__(dot_warps * 32) attention_row_dots_kernel(Back
 
 template <class Element>
 Rows<Element> rows_of(const HeadRows& x) {
-  auto* data = static_cast<Element*>(x.data);
-  return {data, x.token, x.head, rows_aligned(data, x.token) && rows_aligned(data, x.head)};
+  return {static_cast<Element*>(x.data), x.token, x.head, heads_aligned<Element>(x)};
 }
 
 template <class Keys, class Queries>
@@ -385,14 +379,15 @@ void backward(const AttentionBackwardCuda& args) {
 //            D 96: 181 / 138, 52 KiB, 2 / 3 · D 128: 213 / 154, 68 KiB, 2 · D 256: 199 / 191, 99 KiB, 1
 //   f32      D 64: 165 / 133, 77 KiB, 2 · the others are for correctness, not for speed
 template <class T>
-void backward_16_bits(const AttentionBackwardCuda& args) {
+void choose(const AttentionBackwardCuda& args) {
   if (args.head_dim <= 64) return backward<BackwardShape<T, 64, 4, 2, 32, 2>, BackwardShape<T, 64, 4, 2, 32, 2>>(args);
   if (args.head_dim <= 96) return backward<BackwardShape<T, 96, 4, 1, 32, 2>, BackwardShape<T, 96, 4, 1, 32, 2>>(args);
   if (args.head_dim <= 128)
     return backward<BackwardShape<T, 128, 4, 1, 32, 2>, BackwardShape<T, 128, 4, 1, 32, 2>>(args);
   return backward<BackwardShape<T, 256, 4, 1, 16, 2, true>, BackwardShape<T, 256, 4, 1, 16, 2>>(args);
 }
-void backward_f32(const AttentionBackwardCuda& args) {
+template <>
+void choose<float>(const AttentionBackwardCuda& args) {
   if (args.head_dim <= 64)
     return backward<BackwardShape<float, 64, 4, 1, 32, 2>, BackwardShape<float, 64, 4, 1, 32, 2>>(args);
   if (args.head_dim <= 128)
@@ -403,11 +398,7 @@ void backward_f32(const AttentionBackwardCuda& args) {
 }  // namespace
 
 void attention_backward_tiles(const AttentionBackwardCuda& args) {
-  switch (args.dtype) {
-    case DType::bf16: return backward_16_bits<bf16_t>(args);
-    case DType::f16: return backward_16_bits<f16_t>(args);
-    default: return backward_f32(args);
-  }
+  with_element(args.dtype, [&]<class T>(T) { choose<T>(args); });
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

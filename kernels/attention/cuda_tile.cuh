@@ -208,6 +208,29 @@ struct TileCall {
   ScoreRule rule;
 };
 
+template <class T>
+bool heads_aligned(const HeadRows& x) {
+  return rows_aligned(static_cast<const T*>(x.data), x.token) && rows_aligned(static_cast<const T*>(x.data), x.head);
+}
+
+// Of AttentionForwardCuda or PagedAttentionCuda.
+template <class T, class Args>
+TileCall<T> tile_call(const Args& args, float* lse, int64_t lse_head) {
+  return {static_cast<const T*>(args.q.data),
+          args.q.token,
+          args.q.head,
+          static_cast<T*>(args.out.data),
+          args.out.token,
+          args.out.head,
+          lse,
+          lse_head,
+          static_cast<int>(args.head_dim),
+          static_cast<int>(args.heads / args.kv_heads),
+          heads_aligned<T>(args.q),
+          heads_aligned<T>(args.out),
+          score_rule(args.params)};
+}
+
 // Rows [first_row, first_row + rows) of a sequence's queries × group. Token first_token of q is the sequence's first query and
 // stands at first_position among its keys.
 struct Tile {

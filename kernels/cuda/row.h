@@ -123,5 +123,10 @@ __device__ __forceinline__ float warp_sum(float value) {
   for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(full_warp, value, lanes);
   return value;
 }
+__device__ __forceinline__ float warp_max(float value) {
+  LATHE_UNROLL
+  for (int lanes = 16; lanes > 0; lanes /= 2) value = fmaxf(value, __shfl_xor_sync(full_warp, value, lanes));
+  return value;
+}
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -1,4 +1,5 @@
 // A warp for each block of 64 when quantising, a thread for eight elements when dequantising. Bound by bandwidth.
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
 #include "kernels/int8_blocks/cuda.h"
@@ -25,9 +26,7 @@ __global__ void __launch_bounds__(threads) int8_quantize_kernel(Int8QuantizeArgs
   const int64_t left = a.columns - first;
   const bool has_one = lane < left, has_two = lane + 32 < left;
   const float one = has_one ? to_float(x[lane]) : 0.0f, two = has_two ? to_float(x[lane + 32]) : 0.0f;
-  float absmax = fmaxf(fabsf(one), fabsf(two));
-  LATHE_UNROLL
-  for (int lanes = 16; lanes > 0; lanes /= 2) absmax = fmaxf(absmax, __shfl_xor_sync(full_warp, absmax, lanes));
+  const float absmax = warp_max(fmaxf(fabsf(one), fabsf(two)));
   const float scale = absmax / 127.0f, inverse = 1.0f / fmaxf(scale, int8_least_scale);
   if (lane == 0) a.scales[index] = scale;
   int8_t* codes = a.codes + row * a.columns + first;
@@ -85,19 +84,11 @@ void dequantize(const Int8DequantizeArgs& args) {
 }  // namespace
 
 void int8_quantize_rows(const Int8QuantizeArgs& args) {
-  switch (args.dtype) {
-    case DType::f32: return quantize<float>(args);
-    case DType::bf16: return quantize<bf16_t>(args);
-    default: return quantize<f16_t>(args);
-  }
+  with_element(args.dtype, [&]<class T>(T) { quantize<T>(args); });
 }
 
 void int8_dequantize_rows(const Int8DequantizeArgs& args) {
-  switch (args.dtype) {
-    case DType::f32: return dequantize<float>(args);
-    case DType::bf16: return dequantize<bf16_t>(args);
-    default: return dequantize<f16_t>(args);
-  }
+  with_element(args.dtype, [&]<class T>(T) { dequantize<T>(args); });
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -23,12 +23,6 @@ struct Reduction {
   int earlier[warps];
 };
 
-__device__ __forceinline__ float warp_max(float value) {
-  LATHE_UNROLL
-  for (int lanes = 16; lanes > 0; lanes /= 2) value = fmaxf(value, __shfl_xor_sync(full_warp, value, lanes));
-  return value;
-}
-
 // Eight logits, capped; −∞ past the row's end.
 template <bool aligned>
 __device__ __forceinline__ Group load_logits(const float* z, int64_t i, int64_t columns, float softcap) {

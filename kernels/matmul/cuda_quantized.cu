@@ -5,7 +5,7 @@
 // (256 steps of some 33 cycles each, reckoned, not timed).
 #include "kernels/matmul/cuda_dense.cuh"
 #include "kernels/matmul/cuda_epilogue.cuh"
-#include "kernels/matmul/cuda_quantized.h"
+#include "kernels/matmul/cuda_quantized_types.cuh"
 #include "kernels/nf4/device.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -247,15 +247,10 @@ void start(const QuantizedProductCuda& args) {
   launch(config, quantized_product_kernel<T, format>, p, nf4_tables(args.nf4_scales));
 }
 
-template <class T>
-void start(const QuantizedProductCuda& args) {
-  args.format == QuantizedFormat::nf4 ? start<T, QuantizedFormat::nf4>(args) : start<T, QuantizedFormat::int8>(args);
-}
-
 }  // namespace
 
 void quantized_product_tiles(const QuantizedProductCuda& args) {
-  args.product.dtype == DType::bf16 ? start<bf16_t>(args) : start<f16_t>(args);
+  with_quantized_types(args, [&]<class T, QuantizedFormat format>() { start<T, format>(args); });
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -2,7 +2,7 @@
 // time, 16 or 32 bytes of codes, and has the next ones on their way: at N = 4096 some 30 KB for each multiprocessor of an H100.
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
-#include "kernels/matmul/cuda_quantized.h"
+#include "kernels/matmul/cuda_quantized_types.cuh"
 #include "kernels/nf4/device.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -143,20 +143,12 @@ void start(const QuantizedProductCuda& args) {
          quantized_gemv_kernel<T, format, rows, columns>, args, nf4_tables(args.nf4_scales));
 }
 
-// All instances there are: two dtypes, two formats, one row or up to four.
-template <class T, QuantizedFormat format>
-void start(const QuantizedProductCuda& args) {
-  args.product.m == 1 ? start<T, format, 1, 1>(args) : start<T, format, 4, 2>(args);
-}
-template <class T>
-void start(const QuantizedProductCuda& args) {
-  args.format == QuantizedFormat::nf4 ? start<T, QuantizedFormat::nf4>(args) : start<T, QuantizedFormat::int8>(args);
-}
-
 }  // namespace
 
 void quantized_gemv_columns(const QuantizedProductCuda& args) {
-  args.product.dtype == DType::bf16 ? start<bf16_t>(args) : start<f16_t>(args);
+  with_quantized_types(args, [&]<class T, QuantizedFormat format>() {
+    args.product.m == 1 ? start<T, format, 1, 1>(args) : start<T, format, 4, 2>(args);
+  });
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

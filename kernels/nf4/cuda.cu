@@ -1,4 +1,5 @@
 // A warp for each block when quantising, a thread for eight elements when dequantising. All of it is bound by bandwidth.
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
 #include "kernels/nf4/cuda.h"
@@ -10,12 +11,6 @@ namespace {
 constexpr int threads = 128, warps = threads / 32;
 
 unsigned blocks_for(int64_t items, int64_t each) { return static_cast<unsigned>((items + each - 1) / each); }
-
-__device__ __forceinline__ float warp_max(float value) {
-  LATHE_UNROLL
-  for (int lanes = 16; lanes > 0; lanes /= 2) value = fmaxf(value, __shfl_xor_sync(full_warp, value, lanes));
-  return value;
-}
 
 // ---- quantise ----
 
@@ -157,11 +152,7 @@ void quantize(const Nf4QuantizeArgs& args) {
 }  // namespace
 
 void nf4_quantize_blocks(const Nf4QuantizeArgs& args) {
-  switch (args.dtype) {
-    case DType::f32: return quantize<float>(args);
-    case DType::bf16: return quantize<bf16_t>(args);
-    default: return quantize<f16_t>(args);
-  }
+  with_element(args.dtype, [&]<class T>(T) { quantize<T>(args); });
 }
 
 void nf4_offset_of(const Nf4OffsetArgs& args) {
@@ -176,11 +167,7 @@ void nf4_nest_blocks(const Nf4NestArgs& args) {
 }
 
 void nf4_dequantize_elements(const Nf4DequantizeArgs& args) {
-  switch (args.dtype) {
-    case DType::f32: return dequantize<float>(args);
-    case DType::bf16: return dequantize<bf16_t>(args);
-    default: return dequantize<f16_t>(args);
-  }
+  with_element(args.dtype, [&]<class T>(T) { dequantize<T>(args); });
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

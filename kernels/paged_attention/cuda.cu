@@ -5,6 +5,7 @@
 #include "kernels/paged_attention/cuda.h"
 
 #include "kernels/attention/cuda_tile.cuh"
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -297,9 +298,6 @@ template <class Prefill, class Decode>
 void attend(const PagedAttentionCuda& args) {
   using T = typename Prefill::T;
   static_assert(Decode::rows == paged_decode_rows);
-  const auto heads_aligned = [](const HeadRows& x) {
-    return rows_aligned(static_cast<const T*>(x.data), x.token) && rows_aligned(static_cast<const T*>(x.data), x.head);
-  };
   const auto pages_aligned = [&](const PageSide& side) {
     const int64_t bytes = size_of(args.page_dtype);
     return (reinterpret_cast<uintptr_t>(side.data) | static_cast<uintptr_t>(side.page * bytes) |
@@ -313,19 +311,7 @@ void attend(const PagedAttentionCuda& args) {
   int page_shift = 0;
   while ((int64_t{1} << page_shift) < args.page_size) ++page_shift;
   Paged<T> a{};
-  a.tiles = {static_cast<const T*>(args.q.data),
-             args.q.token,
-             args.q.head,
-             static_cast<T*>(args.out.data),
-             args.out.token,
-             args.out.head,
-             nullptr,
-             0,
-             static_cast<int>(args.head_dim),
-             static_cast<int>(args.heads / args.kv_heads),
-             heads_aligned(args.q),
-             heads_aligned(args.out),
-             score_rule(args.params)};
+  a.tiles = tile_call<T>(args, nullptr, 0);
   a.k = sequence_rows(args.k), a.v = sequence_rows(args.v);
   a.k_head = args.k.head * size_of(args.page_dtype), a.v_head = args.v.head * size_of(args.page_dtype);
   a.page_dtype = args.page_dtype;
@@ -366,12 +352,13 @@ void attend(const PagedAttentionCuda& args) {
 
 // All instances. Head sizes between them take the next one's, their rows filled up with zeros.
 template <class T>
-void attend_16_bits(const PagedAttentionCuda& args) {
+void choose(const PagedAttentionCuda& args) {
   if (args.head_dim <= 64) return attend<PagedShape<T, 64, 4, 2, 2>, PagedShape<T, 64, 1, 1>>(args);
   if (args.head_dim <= 128) return attend<PagedShape<T, 128, 4, 2, 2>, PagedShape<T, 128, 1, 1>>(args);
   return attend<PagedShape<T, 256, 4, 1, 2>, PagedShape<T, 256, 1, 1>>(args);
 }
-void attend_f32(const PagedAttentionCuda& args) {
+template <>
+void choose<float>(const PagedAttentionCuda& args) {
   if (args.head_dim <= 64) return attend<PagedShape<float, 64, 4, 1, 2>, PagedShape<float, 64, 1, 1>>(args);
   if (args.head_dim <= 128) return attend<PagedShape<float, 128, 4, 1, 1>, PagedShape<float, 128, 1, 1>>(args);
   return attend<PagedShape<float, 256, 1, 1, 1>, PagedShape<float, 256, 1, 1>>(args);
@@ -380,11 +367,7 @@ void attend_f32(const PagedAttentionCuda& args) {
 }  // namespace
 
 void paged_attention_tiles(const PagedAttentionCuda& args) {
-  switch (args.dtype) {
-    case DType::bf16: return attend_16_bits<bf16_t>(args);
-    case DType::f16: return attend_16_bits<f16_t>(args);
-    default: return attend_f32(args);
-  }
+  with_element(args.dtype, [&]<class T>(T) { choose<T>(args); });
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

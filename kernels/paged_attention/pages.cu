@@ -1,4 +1,5 @@
 // kv_append and kv_copy_pages: bound by bandwidth.
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
 #include "kernels/paged_attention/cuda.h"
@@ -55,8 +56,7 @@ __device__ __forceinline__ void quantise_row(const T* from, int8_t* to, float* s
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) most = fmaxf(most, fabsf(group.at[j]));
   }
-  LATHE_UNROLL
-  for (int lanes = 16; lanes > 0; lanes /= 2) most = fmaxf(most, __shfl_xor_sync(full_warp, most, lanes));
+  most = warp_max(most);
   const bool is_zero = most < 0x1p-100f;
   const float factor = is_zero ? 0.0f : 127.0f / most;
   if (lane == 0) *scale = is_zero ? 0.0f : most / 127.0f;
@@ -151,11 +151,7 @@ void kv_append_rows(const KvAppendCuda& args) {
   const LaunchConfig config{.name = "kv_append",
                             .grid = dim3(static_cast<unsigned>((rows + append_warps - 1) / append_warps)),
                             .block = dim3(append_warps * 32)};
-  switch (args.dtype) {
-    case DType::bf16: return launch(config, kv_append_kernel<bf16_t>, args, whole_groups);
-    case DType::f16: return launch(config, kv_append_kernel<f16_t>, args, whole_groups);
-    default: return launch(config, kv_append_kernel<float>, args, whole_groups);
-  }
+  with_element(args.dtype, [&]<class T>(T) { launch(config, kv_append_kernel<T>, args, whole_groups); });
 }
 
 void kv_copy_page_pairs(const KvCopyCuda& args) {
