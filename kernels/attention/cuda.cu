@@ -4,7 +4,6 @@
 #include "kernels/attention/cuda_sequences.cuh"
 #include "kernels/attention/cuda_tile.cuh"
 #include "kernels/cuda/element.h"
-#include "kernels/cuda/launch.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -44,9 +43,9 @@ struct Forward {
   int kv_heads;
 };
 
-template <class Shape>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks)
-    attention_forward_kernel(Forward<typename Shape::T> a, Sequences sequences) {
+template <class Shape, class Resources = typename Shape::Resources>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    attention_forward_kernel(Resources, Forward<typename Shape::T> a, Sequences sequences) {
   using T = typename Shape::T;
   const int block = static_cast<int>(blockIdx.x);
   // The last tiles of a sequence see the most keys and come first.
@@ -64,16 +63,6 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks)
                                    a.keys_aligned});
 }
 
-// What nvcc 13.0 makes of them for sm_80 (-Xptxas=-v), and what a multiprocessor holds at once:
-//   16 bits  D 64: 219 registers, 36 KiB shared, 2 blocks · 96: 243, 52 KiB, 2 · 128: 255, 68 KiB, 2 · 256: 239, 99 KiB, 1
-//   f32      D 64: 163, 68 KiB, 2 · 128: 206, 91 KiB, 1 · 256: 254, 151 KiB, 1 (too much for the RTX 30 and 40 series)
-// On the tensor cores a warp takes two slabs of 16 rows, so that what it reads of keys and values serves 32 rows: 16 rows would
-// ask shared memory for all it gives. D = 256 has registers for one slab only.
-template <class T, int head_size, int warps, int slabs, int blocks_>
-struct ForwardShape : TileShape<T, head_size, warps, slabs> {
-  static constexpr int blocks = blocks_;
-};
-
 template <class Shape>
 void forward(const AttentionForwardCuda& args) {
   using T = typename Shape::T;
@@ -85,27 +74,29 @@ void forward(const AttentionForwardCuda& args) {
   a.kv_heads = static_cast<int>(args.kv_heads);
   const auto tiles_of = [&](int length) { return (length * a.tiles.group + Shape::rows - 1) / Shape::rows; };
   for_each_launch(args.cu_seqlens, args.sequences, tiles_of, [&](const Sequences& sequences) {
-    const LaunchConfig config{.name = "attention_forward",
-                              .grid = dim3(static_cast<unsigned>(sequences.pieces() * a.kv_heads)),
-                              .block = dim3(Shape::threads),
-                              .shared_bytes = Shape::shared_bytes};
-    launch(config, attention_forward_kernel<Shape>, a, sequences);
+    launch("attention_forward", dim3(static_cast<unsigned>(sequences.pieces() * a.kv_heads)),
+           attention_forward_kernel<Shape>, a, sequences);
   });
 }
 
-// All instances. Head sizes between them take the next one's, their rows filled up with zeros.
+// All instances: head size, warps, slabs, blocks on a multiprocessor. Head sizes between them take the next one's, their rows
+// filled up with zeros. What nvcc makes of them stands in kernels/cuda/resources.txt.
+//
+// On the tensor cores a warp takes two slabs of 16 rows, so that what it reads of keys and values serves 32 rows: 16 rows would
+// ask shared memory for all it gives. D = 256 has registers for one slab only.
 template <class T>
 void choose(const AttentionForwardCuda& args) {
-  if (args.head_dim <= 64) return forward<ForwardShape<T, 64, 4, 2, 2>>(args);
-  if (args.head_dim <= 96) return forward<ForwardShape<T, 96, 4, 2, 2>>(args);
-  if (args.head_dim <= 128) return forward<ForwardShape<T, 128, 4, 2, 2>>(args);
-  return forward<ForwardShape<T, 256, 4, 1, 2>>(args);
+  if (args.head_dim <= 64) return forward<TileShape<T, 64, 4, 2, 2>>(args);
+  if (args.head_dim <= 96) return forward<TileShape<T, 96, 4, 2, 2>>(args);
+  if (args.head_dim <= 128) return forward<TileShape<T, 128, 4, 2, 2>>(args);
+  return forward<TileShape<T, 256, 4, 1, 1>>(args);
 }
 template <>
 void choose<float>(const AttentionForwardCuda& args) {
-  if (args.head_dim <= 64) return forward<ForwardShape<float, 64, 4, 1, 2>>(args);
-  if (args.head_dim <= 128) return forward<ForwardShape<float, 128, 2, 1, 1>>(args);
-  return forward<ForwardShape<float, 256, 1, 1, 1>>(args);  // more warps' queries do not fit beside the keys
+  if (args.head_dim <= 64) return forward<TileShape<float, 64, 4, 1, 2>>(args);
+  if (args.head_dim <= 128) return forward<TileShape<float, 128, 2, 1, 1>>(args);
+  // Values of their own or more warps' queries do not fit beside the keys.
+  return forward<TileShape<float, 256, 1, 1, 1, Places::one>>(args);
 }
 
 }  // namespace

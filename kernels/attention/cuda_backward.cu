@@ -9,7 +9,6 @@
 #include "kernels/attention/cuda_sequences.cuh"
 #include "kernels/attention/cuda_tile.cuh"
 #include "kernels/cuda/element.h"
-#include "kernels/cuda/launch.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -42,16 +41,17 @@ struct Backward {
 
 // Warps, slabs of 16 rows that each owns, and rows that pass by at a time. `apart`: grad_k and grad_v one after the other,
 // because their sums do not fit a thread's registers together; that computes the scores a third time.
-template <class T_, int head_size, int warps_, int slabs_, int step_, int blocks_, bool apart_ = false>
+template <class T_, int head_size, int warps_, int slabs_, int step_, int blocks, bool apart_ = false>
 struct BackwardShape {
   using T = T_;
-  static constexpr int D = head_size, warps = warps_, slabs = slabs_, step = step_, blocks = blocks_;
+  static constexpr int D = head_size, warps = warps_, slabs = slabs_, step = step_;
   static constexpr bool apart = apart_;
   static constexpr int threads = 32 * warps, own = 16 * warps * slabs, tiles = step / 8;
   static constexpr int stages = 2;
   static constexpr int room = Weights<T, slabs, tiles>::room;  // floats for a warp
   static constexpr int shared_bytes =
       (2 * own + stages * 2 * step) * pitch<T, D> * static_cast<int>(sizeof(T)) + warps * room * 4;
+  using Resources = BlockResources<threads, blocks, shared_bytes>;
 };
 
 // Shared memory: both own matrices, then stages of both passing ones, then what Weights needs.
@@ -228,9 +228,9 @@ __device__ __forceinline__ void key_gradients(const Backward<typename Shape::T>&
   if constexpr (values_wanted) store_own<Shape>(memory, 0, grad_v, 1.0f, a.grad_v, token, kv_head, count, a.head_dim);
 }
 
-template <class Shape>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks)
-    attention_key_gradient_kernel(Backward<typename Shape::T> a, Sequences sequences) {
+template <class Shape, class Resources = typename Shape::Resources>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    attention_key_gradient_kernel(Resources, Backward<typename Shape::T> a, Sequences sequences) {
   const int block = static_cast<int>(blockIdx.x), kv_head = block % a.kv_heads;
   const SequencePiece piece =
       find_piece(sequences, block / a.kv_heads);  // a sequence's first keys are seen by most: they come first
@@ -249,9 +249,9 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks)
 
 // ---- grad_q ----
 
-template <class Shape>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks)
-    attention_query_gradient_kernel(Backward<typename Shape::T> a, Sequences sequences) {
+template <class Shape, class Resources = typename Shape::Resources>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    attention_query_gradient_kernel(Resources, Backward<typename Shape::T> a, Sequences sequences) {
   using T = typename Shape::T;
   constexpr int D = Shape::D, slabs = Shape::slabs, tiles = Shape::tiles, step = Shape::step;
   const int block = static_cast<int>(blockIdx.x), head = block % a.heads, kv_head = head / a.group;
@@ -358,33 +358,24 @@ void backward(const AttentionBackwardCuda& args) {
          attention_row_dots_kernel<T>, a, a.grad_out.aligned && a.out.aligned);
   const auto pieces = [](int own) { return [own](int length) { return (length + own - 1) / own; }; };
   for_each_launch(args.cu_seqlens, args.sequences, pieces(Keys::own), [&](const Sequences& sequences) {
-    launch({.name = "attention_key_gradient",
-            .grid = dim3(static_cast<unsigned>(sequences.pieces() * a.kv_heads)),
-            .block = dim3(Keys::threads),
-            .shared_bytes = Keys::shared_bytes},
+    launch("attention_key_gradient", dim3(static_cast<unsigned>(sequences.pieces() * a.kv_heads)),
            attention_key_gradient_kernel<Keys>, a, sequences);
   });
   for_each_launch(args.cu_seqlens, args.sequences, pieces(Queries::own), [&](const Sequences& sequences) {
-    launch({.name = "attention_query_gradient",
-            .grid = dim3(static_cast<unsigned>(sequences.pieces() * a.heads)),
-            .block = dim3(Queries::threads),
-            .shared_bytes = Queries::shared_bytes},
+    launch("attention_query_gradient", dim3(static_cast<unsigned>(sequences.pieces() * a.heads)),
            attention_query_gradient_kernel<Queries>, a, sequences);
   });
 }
 
-// All instances; head sizes between them take the next one's. All fit into the 99 KiB of shared memory that a block has on
-// cards of the RTX 30 and 40 series. What nvcc 13.0 makes of them for sm_80 (-Xptxas=-v), keys / queries:
-//   16 bits  D 64: 247 / 200 registers, 54 KiB shared, 2 blocks to a multiprocessor
-//            D 96: 181 / 138, 52 KiB, 2 / 3 · D 128: 213 / 154, 68 KiB, 2 · D 256: 199 / 191, 99 KiB, 1
-//   f32      D 64: 165 / 133, 77 KiB, 2 · the others are for correctness, not for speed
+// All instances; head sizes between them take the next one's. f32 above D = 64 is for correctness, not for speed. What nvcc makes
+// of them stands in kernels/cuda/resources.txt.
 template <class T>
 void choose(const AttentionBackwardCuda& args) {
   if (args.head_dim <= 64) return backward<BackwardShape<T, 64, 4, 2, 32, 2>, BackwardShape<T, 64, 4, 2, 32, 2>>(args);
   if (args.head_dim <= 96) return backward<BackwardShape<T, 96, 4, 1, 32, 2>, BackwardShape<T, 96, 4, 1, 32, 2>>(args);
   if (args.head_dim <= 128)
     return backward<BackwardShape<T, 128, 4, 1, 32, 2>, BackwardShape<T, 128, 4, 1, 32, 2>>(args);
-  return backward<BackwardShape<T, 256, 4, 1, 16, 2, true>, BackwardShape<T, 256, 4, 1, 16, 2>>(args);
+  return backward<BackwardShape<T, 256, 4, 1, 16, 1, true>, BackwardShape<T, 256, 4, 1, 16, 1>>(args);
 }
 template <>
 void choose<float>(const AttentionBackwardCuda& args) {

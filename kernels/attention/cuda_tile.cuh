@@ -23,6 +23,7 @@
 
 #include "kernels/attention/cuda_product.cuh"
 #include "kernels/attention/params.h"
+#include "kernels/cuda/launch.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE::flash {
 
@@ -185,13 +186,21 @@ __device__ __forceinline__ float natural_lse(float maximum, float sum) {
 
 // ---- a whole tile ----
 
-template <class T_, int head_size, int warps_, int slabs_>
+// Where a chunk's keys and values lie: each in its place, or the values where the keys were, which leaves nothing to bring
+// meanwhile.
+enum class Places { two, one };
+
+// `blocks` is what a multiprocessor of sm_80 holds at once.
+template <class T_, int head_size, int warps_, int slabs_, int blocks, Places places_ = Places::two>
 struct TileShape {
   using T = T_;
   static constexpr int D = head_size, warps = warps_, slabs = slabs_, threads = 32 * warps;
+  static constexpr Places places = places_;
   static constexpr int rows = 16 * warps * slabs;
   static constexpr int room = Weights<T, slabs, chunk_tiles>::room;  // floats for a warp
-  static constexpr int shared_bytes = (rows + 2 * chunk) * pitch<T, D> * static_cast<int>(sizeof(T)) + warps * room * 4;
+  static constexpr int shared_rows = rows + (places == Places::two ? 2 : 1) * chunk;
+  static constexpr int shared_bytes = shared_rows * pitch<T, D> * static_cast<int>(sizeof(T)) + warps * room * 4;
+  using Resources = BlockResources<threads, blocks, shared_bytes>;
 };
 
 // What the tiles of one call share.
@@ -274,7 +283,7 @@ __device__ __forceinline__ ChunkRange chunks_of(const Tile& tile, int group, int
 //   consume(chunk, maximum [slabs][2], sum [slabs][2], weights, values)
 // for every chunk in which the warp's rows see something. Queries are in the first Shape::rows rows, and stay there.
 //
-// Shared memory: queries, a chunk's keys, its values. Keys arrive while the chunk before them meets its values, values while
+// Shared memory: queries, a chunk's keys, its values. With a place for each, keys arrive while the chunk before them meets its values, values while
 // their chunk's scores are computed; the other blocks of the multiprocessor cover the rest. (Two chunks of each would leave one
 // block to a multiprocessor of sm_80.)
 template <class Shape, class Loader, class Consume>
@@ -284,7 +293,7 @@ __device__ __forceinline__ void attend_chunks(const TileCall<typename Shape::T>&
   constexpr int D = Shape::D, slabs = Shape::slabs, step = pitch<T, D>;
   T* queries = dynamic_shared<T>();
   T* keys = queries + Shape::rows * step;
-  T* values = keys + chunk * step;
+  T* values = Shape::places == Places::two ? keys + chunk * step : keys;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const T* own_queries = queries + warp * 16 * slabs * step;
   float* own_room = reinterpret_cast<float*>(values + chunk * step) + warp * Shape::room;
@@ -303,16 +312,32 @@ __device__ __forceinline__ void attend_chunks(const TileCall<typename Shape::T>&
   const WarpRows rows = warp_rows(tile, call.group, warp * 16 * slabs, 16 * slabs);
   for (int c = chunks.begin; c < chunks.end; ++c) {
     const bool works = some_seen(rows.positions, chunk_keys(c), call.rule.window);
+    if constexpr (Shape::places == Places::one) {
+      if (c > chunks.begin) {
+        __syncthreads();  // all are done with the values before
+        loader.keys(Shape{}, keys, c * chunk, present(c));
+        cp_async_commit();
+      }
+    }
     cp_async_wait<0>();
     __syncthreads();  // the keys are there for all, and all are done with the values before
-    loader.values(Shape{}, values, c * chunk, present(c));
-    cp_async_commit();
+    if constexpr (Shape::places == Places::two) {
+      loader.values(Shape{}, values, c * chunk, present(c));
+      cp_async_commit();
+    }
     float s[slabs][chunk_tiles][4] = {};
     if (works) multiply_rows<T, D>(s, own_queries, keys, call.head_dim);
+    if constexpr (Shape::places == Places::one) {
+      __syncthreads();  // all are done with the keys
+      loader.values(Shape{}, values, c * chunk, present(c));
+      cp_async_commit();
+    }
     cp_async_wait<0>();
     __syncthreads();  // the values are there for all, and all are done with the keys
-    if (c + 1 < chunks.end) loader.keys(Shape{}, keys, (c + 1) * chunk, present(c + 1));
-    cp_async_commit();
+    if constexpr (Shape::places == Places::two) {
+      if (c + 1 < chunks.end) loader.keys(Shape{}, keys, (c + 1) * chunk, present(c + 1));
+      cp_async_commit();
+    }
     if (!works) continue;
 
     float maximum[slabs][2], sum[slabs][2];

@@ -44,7 +44,7 @@ __device__ __forceinline__ T& block_shared() {
 }
 #endif
 
-// The dynamic shared memory of LaunchConfig::shared_bytes.
+// The dynamic shared memory of BlockResources (launch.h).
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {
 #if LATHE_SIMT

@@ -12,7 +12,7 @@ namespace {
 // All shapes there are: m, n, a warp's m and n, stages, blocks on a multiprocessor.
 // Large: 128 accumulators in a thread (219 to 238 registers). A warp's 64 × 64 takes shared memory half of the time that the
 // products take the tensor cores of an A100, 64 × 32 would take it three quarters; on an H100, all of it and more.
-using Large = TileShape<128, 256, 64, 64, 3, 1>;
+using Large = TileShape<128, 256, 64, 64, 3, 1, Cards::large_blocks>;
 using Medium = TileShape<64, 128, 32, 64, 3, 2>;
 // Few rows or few columns (LoRA's products): the time is that of streaming the other operand, so that a tile should waste
 // little and there should be one for every multiprocessor.
@@ -73,8 +73,8 @@ class DenseSource {
   DenseReader<Shape, RightTile, T> right_;
 };
 
-template <class Shape, ProductLayout layout, class T>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once) product_kernel(Product<T> p) {
+template <class Shape, ProductLayout layout, class T, class Resources = typename Shape::Resources>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks) product_kernel(Resources, Product<T> p) {
   using Source = DenseSource<Shape, layout, T>;
   T* pipeline = dynamic_shared<T>();
   int64_t first_row, first_column;
@@ -87,9 +87,9 @@ __global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once) product
 
 // The gradient of a weight: a sum for each sequence, from zero, added to the total that lies in out. What a block adds for the
 // next sequence it reads back from the cache; totals in registers beside the sums would halve the tile.
-template <class Shape, class T>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once)
-    sequences_kernel(Product<T> p, SequenceBounds bounds) {
+template <class Shape, class T, class Resources = typename Shape::Resources>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    sequences_kernel(Resources, Product<T> p, SequenceBounds bounds) {
   using Source = DenseSource<Shape, ProductLayout::columns_plain, T>;
   T* pipeline = dynamic_shared<T>();
   int64_t first_row, first_column;
@@ -117,22 +117,19 @@ Product<T> product_of(const ProductCuda& args) {
 }
 
 template <class Shape>
-LaunchConfig config_for(const char* name, const ProductCuda& args) {
-  return {.name = name,
-          .grid = dim3(static_cast<unsigned>(count_tiles<Shape>(args.m, args.n))),
-          .block = dim3(Shape::threads),
-          .shared_bytes = Shape::shared_bytes};
+dim3 grid_for(const ProductCuda& args) {
+  return dim3(static_cast<unsigned>(count_tiles<Shape>(args.m, args.n)));
 }
 
 template <class Shape, ProductLayout layout, class T>
 void start(const ProductCuda& args) {
-  launch(config_for<Shape>("product", args), product_kernel<Shape, layout, T>, product_of<T>(args));
+  launch("product", grid_for<Shape>(args), product_kernel<Shape, layout, T>, product_of<T>(args));
 }
 
 template <class Shape, class T>
 void start_sequences(const ProductCuda& args) {
   for_each_launch(args.cu_seqlens, args.sequences, [&](const SequenceBounds& bounds) {
-    launch(config_for<Shape>("product_of_sequences", args), sequences_kernel<Shape, T>, product_of<T>(args), bounds);
+    launch("product_of_sequences", grid_for<Shape>(args), sequences_kernel<Shape, T>, product_of<T>(args), bounds);
   });
 }
 

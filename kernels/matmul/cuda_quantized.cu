@@ -215,9 +215,11 @@ __device__ __forceinline__ void multiply_lora(TileSums<Shape>& sums, const Produ
   }
 }
 
-template <class T, QuantizedFormat format>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks_at_once)
-    quantized_product_kernel(Product<T> p, Nf4Tables tables) {
+template <class T, QuantizedFormat format,
+          class Resources =
+              BlockResources<Shape::threads, Shape::blocks_at_once, static_cast<int>(sizeof(Memory<T, format>))>>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    quantized_product_kernel(Resources, Product<T> p, Nf4Tables tables) {
   Memory<T, format>& memory = *dynamic_shared<Memory<T, format>>();
   fill_tables(memory.tables, tables);
   const int64_t first_column = int64_t{blockIdx.x} * Shape::n;
@@ -240,11 +242,8 @@ void start(const QuantizedProductCuda& args) {
                      args.nf4_scales,
                      args.block_size,
                      args.int8_scales};
-  const LaunchConfig config{.name = "quantized_product",
-                            .grid = dim3(static_cast<unsigned>((product.n + Shape::n - 1) / Shape::n)),
-                            .block = dim3(Shape::threads),
-                            .shared_bytes = sizeof(Memory<T, format>)};
-  launch(config, quantized_product_kernel<T, format>, p, nf4_tables(args.nf4_scales));
+  launch("quantized_product", dim3(static_cast<unsigned>((product.n + Shape::n - 1) / Shape::n)),
+         quantized_product_kernel<T, format>, p, nf4_tables(args.nf4_scales));
 }
 
 }  // namespace

@@ -55,17 +55,16 @@ struct OperandTile {
 };
 
 // A block's part of the product and how its warps share it.
-template <int m_, int n_, int warp_m_, int warp_n_, int stages_, int blocks_at_once_>
+template <int m_, int n_, int warp_m_, int warp_n_, int stages_, int blocks_at_once_, Cards cards = Cards::all>
 struct TileShape {
   static constexpr int m = m_, n = n_, warp_m = warp_m_, warp_n = warp_n_, stages = stages_;
   static constexpr int warps_along_n = n / warp_n;
   static constexpr int threads = m / warp_m * warps_along_n * 32;
-  static constexpr int blocks_at_once = blocks_at_once_;  // on a multiprocessor of sm_80
+  static constexpr int blocks_at_once = blocks_at_once_;
   static constexpr int stage_elements = (m + n) * tile_k;
   static constexpr int shared_bytes = stages * stage_elements * 2;
   static constexpr int left_fragments = warp_m / 16, right_fragments = warp_n / 8;
-  // A multiprocessor has 164 KB, of which each block takes one more; __launch_bounds__ sees to the registers.
-  static_assert(blocks_at_once * (shared_bytes + (1 << 10)) <= 164 << 10);
+  using Resources = BlockResources<threads, blocks_at_once, shared_bytes, cards>;
 };
 
 template <class Shape>

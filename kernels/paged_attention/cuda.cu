@@ -6,7 +6,6 @@
 
 #include "kernels/attention/cuda_tile.cuh"
 #include "kernels/cuda/element.h"
-#include "kernels/cuda/launch.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -176,9 +175,9 @@ __device__ __forceinline__ PagedKeys<T> keys_of_sequence(const Paged<T>& a) {
 }
 
 // Tiles of Shape under all of their keys, of sequences with more than `above` and at most `most` rows.
-template <class Shape>
-__global__ void __launch_bounds__(Shape::threads, Shape::blocks)
-    paged_tile_kernel(Paged<typename Shape::T> a, int above, int most) {
+template <class Shape, class Resources = typename Shape::Resources>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    paged_tile_kernel(Resources, Paged<typename Shape::T> a, int above, int most) {
   Tile tile = tile_of_sequence(a);
   if (tile.rows <= above || tile.rows > most) return;
   const int tiles = (tile.rows + Shape::rows - 1) / Shape::rows;
@@ -206,9 +205,10 @@ __device__ __forceinline__ Partial partial_of(const Paged<T>& a, int chunk_of_se
   return {start, width, start + a.most_rows * width, start + a.most_rows * (width + 1)};
 }
 
-// 8 blocks to a multiprocessor leave all 255 registers: without the number ptxas settled on 80 and spilled at D = 256.
-template <class Shape>
-__global__ void __launch_bounds__(Shape::threads, 8) paged_run_kernel(Paged<typename Shape::T> a) {
+// Without the number of blocks, ptxas settled on 80 registers and spilled at D = 256.
+template <class Shape, class Resources = typename Shape::Resources>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    paged_run_kernel(Resources, Paged<typename Shape::T> a) {
   using T = typename Shape::T;
   const Tile tile = tile_of_sequence(a);
   if (tile.rows == 0 || tile.rows > paged_decode_rows) return;
@@ -289,11 +289,6 @@ __global__ void __launch_bounds__(merge_threads) paged_merge_kernel(Paged<T> a) 
     if (column + j < a.tiles.head_dim) target[j] = from_float<T>(fmaf(elements[j], factor, 0.0f));
 }
 
-template <class T, int head_size, int warps, int slabs, int blocks_ = 1>
-struct PagedShape : TileShape<T, head_size, warps, slabs> {
-  static constexpr int blocks = blocks_;
-};
-
 template <class Prefill, class Decode>
 void attend(const PagedAttentionCuda& args) {
   using T = typename Prefill::T;
@@ -330,38 +325,32 @@ void attend(const PagedAttentionCuda& args) {
                 static_cast<unsigned>(args.batch.sequences));
   };
   const auto launch_tiles = [&]<class Shape>(Shape, int64_t rows, int above, int most) {
-    launch({.name = "paged_attention",
-            .grid = grid((rows + Shape::rows - 1) / Shape::rows),
-            .block = dim3(Shape::threads),
-            .shared_bytes = Shape::shared_bytes},
-           paged_tile_kernel<Shape>, a, above, most);
+    launch("paged_attention", grid((rows + Shape::rows - 1) / Shape::rows), paged_tile_kernel<Shape>, a, above, most);
   };
   if (args.most_tiles_rows > 0) launch_tiles(Prefill{}, args.most_tiles_rows, paged_decode_rows, INT32_MAX);
   if (args.most_decode_rows == 0) return;
   if (args.runs == 1) return launch_tiles(Decode{}, args.most_decode_rows, 0, paged_decode_rows);
-  launch({.name = "paged_runs",
-          .grid = grid(args.runs),
-          .block = dim3(Decode::threads),
-          .shared_bytes = Decode::shared_bytes},
-         paged_run_kernel<Decode>, a);
+  launch("paged_runs", grid(args.runs), paged_run_kernel<Decode>, a);
   const int64_t items = args.most_decode_rows * ((args.head_dim + 15) / 16 * 4);
   launch(
       {.name = "paged_merge", .grid = grid((items + merge_threads - 1) / merge_threads), .block = dim3(merge_threads)},
       paged_merge_kernel<T>, a);
 }
 
-// All instances. Head sizes between them take the next one's, their rows filled up with zeros.
+// All instances, for prefill and for decode: head size, warps, slabs, blocks on a multiprocessor. Head sizes between them take
+// the next one's, their rows filled up with zeros.
 template <class T>
 void choose(const PagedAttentionCuda& args) {
-  if (args.head_dim <= 64) return attend<PagedShape<T, 64, 4, 2, 2>, PagedShape<T, 64, 1, 1>>(args);
-  if (args.head_dim <= 128) return attend<PagedShape<T, 128, 4, 2, 2>, PagedShape<T, 128, 1, 1>>(args);
-  return attend<PagedShape<T, 256, 4, 1, 2>, PagedShape<T, 256, 1, 1>>(args);
+  if (args.head_dim <= 64) return attend<TileShape<T, 64, 4, 2, 2>, TileShape<T, 64, 1, 1, 7>>(args);
+  if (args.head_dim <= 128) return attend<TileShape<T, 128, 4, 2, 2>, TileShape<T, 128, 1, 1, 4>>(args);
+  return attend<TileShape<T, 256, 4, 1, 1>, TileShape<T, 256, 1, 1, 2>>(args);
 }
 template <>
 void choose<float>(const PagedAttentionCuda& args) {
-  if (args.head_dim <= 64) return attend<PagedShape<float, 64, 4, 1, 2>, PagedShape<float, 64, 1, 1>>(args);
-  if (args.head_dim <= 128) return attend<PagedShape<float, 128, 4, 1, 1>, PagedShape<float, 128, 1, 1>>(args);
-  return attend<PagedShape<float, 256, 1, 1, 1>, PagedShape<float, 256, 1, 1>>(args);
+  if (args.head_dim <= 64) return attend<TileShape<float, 64, 4, 1, 2>, TileShape<float, 64, 1, 1, 3>>(args);
+  if (args.head_dim <= 128) return attend<TileShape<float, 128, 2, 1, 1>, TileShape<float, 128, 1, 1, 2>>(args);
+  using Widest = TileShape<float, 256, 1, 1, 1, Places::one>;  // for both: there is no room for more
+  return attend<Widest, Widest>(args);
 }
 
 }  // namespace

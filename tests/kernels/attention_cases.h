@@ -116,7 +116,7 @@ inline std::vector<Operation> attention_operations() {
                  forward("edges_f16", {2, 1, 24}, f16, edges), forward("d80_f32", {1, 1, 80}, f32, {0, 3, 36}),
                  forward("gqa8_d96_bf16", {8, 1, 96}, bf16, {0, 3, 36}), forward("d128_f32", {1, 1, 128}, f32, {0, 65}),
                  forward("d128_bf16", {2, 1, 128}, bf16, {0, 66}), forward("d256_bf16", {1, 1, 256}, bf16, {0, 3, 40}),
-                 forward("d256_f32", {1, 1, 256}, f32, {0, 20}),
+                 forward("d256_f32", {1, 1, 256}, f32, {0, 70}),
                  forward("d5_f32_padded", {2, 2, 5}, f32, {0, 9, 70}, 3),
                  forward("window_f32", windowed, f32, {0, 3, 203}), forward("window_bf16", windowed, bf16, {0, 150}),
                  forward("softcap_f32", capped, f32, {0, 33}), forward("window_softcap_f32", both, f32, {0, 30, 31}),

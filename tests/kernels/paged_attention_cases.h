@@ -168,6 +168,7 @@ inline std::vector<Operation> paged_attention_operations() {
                  attend("gqa8_d96_f32", {8, 1, 96}, f32, f32, {{{2, 80}}, 16}),
                  attend("gqa8_d96_bf16_in_i8", {8, 1, 96}, bf16, i8, {{{2, 80}}, 16}),
                  attend("d256_bf16", {2, 2, 256}, bf16, bf16, {{{1, 65}}, 16}),
+                 attend("d256_f32", {1, 1, 256}, f32, f32, {{{1, 70}, {17, 70}}, 16}),
                  attend("d5_f32_padded", {3, 3, 5}, f32, f32, {mixed, 16}, 3),
                  attend("d5_f32_in_i8", {3, 3, 5}, f32, i8, {mixed, 16}),
                  attend("page_of_one_f32", {2, 1, 16}, f32, f32, {{{3, 70}}, 1}),

@@ -170,8 +170,8 @@ using namespace kernels::LATHE_CUDA_NAMESPACE;
 void launch_planted(Planted fault, float* out, const float* in, int count) {
   const auto threads = static_cast<unsigned>(count);
   const bool copies = fault == Planted::copy_never_waited_for || fault == Planted::read_before_copy_arrived;
-  launch({.name = "planted", .grid = dim3(1), .block = dim3(threads), .shared_bytes = threads * (copies ? 16u : 4u)},
-         planted_kernel, fault, out, in, count);
+  launch_unclaimed({.name = "planted", .grid = dim3(1), .block = dim3(threads)}, threads * (copies ? 16u : 4u), planted_kernel, fault, out,
+                   in, count);
 }
 
 void launch_collective(Collective collective, uint32_t* out, const uint32_t* in) {
@@ -179,11 +179,11 @@ void launch_collective(Collective collective, uint32_t* out, const uint32_t* in)
 }
 
 void launch_tile(Tile tile, void* out, const void* a, const void* b) {
-  launch({.name = "tile", .grid = dim3(1), .block = dim3(32), .shared_bytes = 1024}, tile_kernel, tile, out, a, b);
+  launch_unclaimed({.name = "tile", .grid = dim3(1), .block = dim3(32)}, 1024, tile_kernel, tile, out, a, b);
 }
 
 void launch_shape(unsigned threads, unsigned long shared_bytes) {
-  launch({.name = "empty", .grid = dim3(1), .block = dim3(threads), .shared_bytes = shared_bytes}, empty_kernel);
+  launch_unclaimed({.name = "empty", .grid = dim3(1), .block = dim3(threads)}, shared_bytes, empty_kernel);
 }
 
 }  // namespace lathe::testing
