@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """The peer of `lathe-train sft`: LoRA SFT with PyTorch and PEFT, on rows that are already token ids.
 
-    peft_lora.py MODEL ROWS.jsonl [--dtype f32|bf16] [--batch 8] [--threads 2] [--steps 20] [--layout padded|packed] [--full-logits]
+    peft_lora.py MODEL ROWS.jsonl [--device cpu|cuda] [--dtype f32|bf16] [--batch 8] [--threads 2] [--steps 20] [--layout padded|packed]
+                 [--full-logits]
 
 MODEL is a Hugging Face directory or a .gguf file (dequantised by transformers). A row is {"input_ids": [...], "labels": [...]}, -100 = not trained.
 The fastest honest way that PyTorch has: sdpa attention, frozen base weights in the chosen dtype, LoRA weights in float32 (bf16: autocast), fused AdamW,
 rows sorted into the batch as they come, logits only where there is a label (--full-logits for what a plain Trainer does). `padded` pads a batch to its
 longest row; `packed` puts the rows behind one another with a block-diagonal mask. Prints one JSON line a step, then a summary: tokens/s counts real
-tokens (no padding), the first --warmup steps are left out; peak_rss_bytes is ru_maxrss.
+tokens (no padding), the first --warmup steps are left out; peak_rss_bytes is ru_maxrss, peak_device_bytes what PyTorch held on the card at most.
 """
 
 import argparse
@@ -24,6 +25,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("rows", type=Path)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
@@ -77,7 +79,7 @@ def main():
     rows = [json.loads(line) for line in options.rows.read_text(encoding="utf-8").splitlines() if line.strip()]
 
     model = get_peft_model(load(options.model, dtype), LoraConfig(
-        r=options.lora_r, lora_alpha=options.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"))
+        r=options.lora_r, lora_alpha=options.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")).to(options.device)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()
@@ -85,15 +87,17 @@ def main():
     for p in parameters:
         p.data = p.data.float()
     optimizer = torch.optim.AdamW(parameters, lr=options.learning_rate, weight_decay=0.0, fused=True)
-    precision = (lambda: torch.autocast("cpu", torch.bfloat16)) if options.dtype == "bf16" else nullcontext
+    precision = (lambda: torch.autocast(options.device, torch.bfloat16)) if options.dtype == "bf16" else nullcontext
     causal_lm = model.get_base_model()
     model.train()
+    synchronize = torch.cuda.synchronize if options.device == "cuda" else lambda: None
 
     seconds, tokens = [], []
     for step in range(options.steps):
         batch = [rows[(step * options.batch + i) % len(rows)] for i in range(options.batch)]
         begin = time.perf_counter()
         inputs, labels = padded(batch, torch) if options.layout == "padded" else packed(batch, torch, dtype)
+        inputs, labels = {name: value.to(options.device) for name, value in inputs.items()}, labels.to(options.device)
         with precision():
             hidden = causal_lm.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
             targets = labels[:, 1:]
@@ -105,6 +109,7 @@ def main():
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        synchronize()
         seconds.append(time.perf_counter() - begin)
         tokens.append(sum(len(r["input_ids"]) for r in batch))
         print(json.dumps({"step": step + 1, "loss": round(loss.item(), 6), "grad_norm": round(grad_norm.item(), 6), "seconds": round(seconds[-1], 4),
@@ -112,10 +117,11 @@ def main():
 
     skip = min(options.warmup, options.steps - 1)
     print(json.dumps({
-        "peer": "torch+peft", "torch": torch.__version__, "dtype": options.dtype, "batch": options.batch, "threads": options.threads, "layout": options.layout,
+        "peer": "torch+peft", "torch": torch.__version__, "device": options.device, "dtype": options.dtype, "batch": options.batch, "threads": options.threads, "layout": options.layout,
         "full_logits": options.full_logits, "steps": options.steps - skip, "tokens_per_second": round(sum(tokens[skip:]) / sum(seconds[skip:]), 1),
         "median_step_seconds": round(statistics.median(seconds[skip:]), 4), "trainable_parameters": sum(p.numel() for p in parameters),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)}))
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        "peak_device_bytes": torch.cuda.max_memory_allocated() if options.device == "cuda" else 0}))
 
 
 if __name__ == "__main__":
