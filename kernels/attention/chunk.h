@@ -12,7 +12,7 @@
 #pragma once
 
 #include "kernels/attention/attention.h"
-#include "kernels/attention/product.h"
+#include "kernels/attention/scores.h"
 #include "kernels/attention/tile.h"
 #include "kernels/simd/transpose.h"
 
@@ -121,12 +121,12 @@ LATHE_INLINE void round_to_pairs(float* row, int vectors) {
 }
 #endif
 
-// q [rows][padded_dim]; keys transposed [head_dim][64]; values through V's rows; p: scratch [rows][64]. With Pairs, q's rows
-// hold head_dim / 2 pairs, keys lie [head_dim / 2][64], and a row of the values is of two keys.
+// q [rows][padded_dim]; keys as scores.h says; values through V's rows; p: scratch [rows][64]. With Pairs, q's rows hold
+// head_dim / 2 pairs, and a row of the values is of two keys.
 // Values must be finite even where masked: 0 · infinity is not 0.
-template <class Step, class V>
-LATHE_INLINE void attend_block(int rows, const float* q, const float* keys, V values, int64_t head_dim,
-                               int64_t padded_dim, const Scoring& scoring, float* p, const BlockResult& result) {
+template <class Step, class K, class V, class A>
+LATHE_INLINE void attend_block(int rows, const float* q, K keys, V values, int64_t head_dim, int64_t padded_dim,
+                               const Scoring& scoring, float* p, const BlockResult& result, A& ahead) {
   int begin = attention_chunk, end = 0;
   for (int r = 0; r < rows; ++r) {
     if (result.span[r].begin >= result.span[r].end) continue;
@@ -135,8 +135,7 @@ LATHE_INLINE void attend_block(int rows, const float* q, const float* keys, V va
   }
   if (begin >= end) return;
   const int vectors = (end + lanes - 1) / lanes;
-  multiply<Chain::starts, Step>(rows, Factor{q, padded_dim, 1}, EvenRows{keys, attention_chunk}, 0,
-                                head_dim / Step::width, p, attention_chunk, vectors * lanes);
+  score<Step>(rows, Factor{q, padded_dim, 1}, keys, head_dim / Step::width, vectors * lanes, p, ahead);
   for (int r = 0; r < rows; ++r) {
     const KeySpan span = result.span[r];
     float* row = p + r * attention_chunk;
@@ -150,7 +149,7 @@ LATHE_INLINE void attend_block(int rows, const float* q, const float* keys, V va
 #endif
   }
   multiply<Chain::starts, Step>(rows, Factor{p, attention_chunk, 1}, values, begin / Step::width,
-                                (end + Step::width - 1) / Step::width, result.out, padded_dim, padded_dim);
+                                (end + Step::width - 1) / Step::width, result.out, padded_dim, padded_dim, ahead);
 }
 
 // What the chunks so far gave for a tile's rows. Before the first: maximum −inf, sum 0, out 0.

@@ -13,9 +13,12 @@ struct TileScratch {
   float* values;  // [64][padded_dim]
   float* p;       // [block_rows][64]
   BlockResult block;
-  const void **k_rows, **v_rows;            // [64], of the chunk
-  const void **next_k_rows, **next_v_rows;  // of the one after it
-  float *k_scales, *v_scales;               // [64]; of i8 pages
+  const void **rows, **next_rows;  // [2 · 64], of the chunk and of the one after it: keys, then values
+  Ahead ahead;
+  float *k_scales, *v_scales;  // [64]; of i8 pages
+
+  const void** k_rows() const { return rows; }
+  const void** v_rows() const { return rows + attention_chunk; }
 };
 
 TileScratch cut(const TileTask& task) {
@@ -28,10 +31,8 @@ TileScratch cut(const TileTask& task) {
     return piece;
   };
   const void** tables = reinterpret_cast<const void**>(take(8 * attention_chunk));
-  s.k_rows = tables;
-  s.v_rows = tables + attention_chunk;
-  s.next_k_rows = tables + 2 * attention_chunk;
-  s.next_v_rows = tables + 3 * attention_chunk;
+  s.rows = tables;
+  s.next_rows = tables + 2 * attention_chunk;
   s.k_scales = take(attention_chunk);
   s.v_scales = take(attention_chunk);
   s.keys = take(attention_chunk * dim);
@@ -57,30 +58,33 @@ void load_query_elements(const TileTask& task, float* q) {
   for (int64_t token = 0; token < task.tokens; ++token) {
     for (int64_t h = 0; h < call.group; ++h, q += call.padded_dim) {
       load_padded(base + token * call.q_token + h * call.q_head, call.head_dim, call.padded_dim, q);
+      if (call.kv_dtype != DType::i8) continue;
+      for (int64_t d = 0; d < call.padded_dim; d += lanes) store(q + d, load(q + d) * splat(1.0f / i8_column_unit));
     }
   }
 }
 
-// The rows of keys [first, first + count): `first` starts a chunk, so a page is never entered in its middle.
+// The rows of keys [first, first + count), then their values': `first` starts a chunk, so a page is never entered in its middle. Both
+// are filled to 64 with their last.
 template <class T>
-void find_rows(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t count, const void** k_rows,
-               const void** v_rows) {
+void find_rows(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t count, const void** rows) {
   const T* k = static_cast<const T*>(keys.k) + kv_head * keys.k_head;
   const T* v = static_cast<const T*>(keys.v) + kv_head * keys.v_head;
-  if (keys.pages == nullptr) {
-    for (int64_t i = 0; i < count; ++i) {
-      k_rows[i] = k + (first + i) * keys.k_token;
-      v_rows[i] = v + (first + i) * keys.v_token;
-    }
-    return;
-  }
-  const int32_t* page = keys.pages + first / keys.page_size;
+  const void** const v_rows = rows + attention_chunk;
+  const int64_t page_size = keys.pages == nullptr ? count : keys.page_size;
+  const int32_t* page = keys.pages + (keys.pages == nullptr ? 0 : first / page_size);
   for (int64_t i = 0; i < count; ++page) {
-    const T *k_page = k + *page * keys.k_page, *v_page = v + *page * keys.v_page;
-    for (int64_t end = least(count, i + keys.page_size); i < end; ++i, k_page += keys.k_token, v_page += keys.v_token) {
-      k_rows[i] = k_page;
-      v_rows[i] = v_page;
+    const bool paged = keys.pages != nullptr;
+    const T* k_row = k + (paged ? *page * keys.k_page : first * keys.k_token);
+    const T* v_row = v + (paged ? *page * keys.v_page : first * keys.v_token);
+    for (int64_t end = least(count, i + page_size); i < end; ++i, k_row += keys.k_token, v_row += keys.v_token) {
+      rows[i] = k_row;
+      v_rows[i] = v_row;
     }
+  }
+  for (int64_t i = count; i < attention_chunk; ++i) {
+    rows[i] = rows[count - 1];
+    v_rows[i] = v_rows[count - 1];
   }
 }
 
@@ -136,63 +140,71 @@ int64_t keys_present(const TileTask& task, int64_t chunk) {
 }
 
 // Few rows a chunk: the keys are read from memory faster than they are used, so the next chunk's are asked for early, and
-// values are converted where they are used.
+// values are converted where they are used; one block of rows also reads its keys where they lie.
 constexpr int64_t rows_that_wait = 24;
 
-bool reads_values_in_place(const TileTask& task) {
-  return rows_of(task) <= rows_that_wait && task.call->head_dim == task.call->padded_dim;
+bool waits(const TileTask& task) { return rows_of(task) <= rows_that_wait; }
+bool reads_values_in_place(const TileTask& task) { return waits(task) && task.call->head_dim == task.call->padded_dim; }
+bool reads_keys_in_place(const TileTask& task) {
+  return reads_values_in_place(task) && rows_of(task) <= block_rows && next_block(rows_of(task)) == rows_of(task);
 }
 
-bool prefetches(const TileTask& task, int64_t chunk) {
-  return rows_of(task) <= rows_that_wait && chunk + 1 < task.chunk_end;
-}
-
+// What to ask for while a chunk is computed: the next one, in equal parts wherever a strip of keys or a value is read.
 template <class T, class Step>
-void load_chunk(const TileTask& task, int64_t chunk, const TileScratch& s) {
+Ahead lines_ahead(const TileTask& task, const void* const* rows) {
+  const TileCall& call = *task.call;
+  const int64_t row_bytes = call.head_dim * static_cast<int64_t>(sizeof(T));
+  const int64_t strips = attention_chunk / lanes * (row_bytes / 16);
+  const int64_t blocks = (rows_of(task) + block_rows - 1) / block_rows;
+  const int64_t vectors = (call.padded_dim + block_vectors * lanes - 1) / (block_vectors * lanes);
+  const int64_t asks = strips + blocks * vectors * (attention_chunk / Step::width);
+  return {rows, rows + 2 * attention_chunk, row_bytes, (2 * attention_chunk + asks - 1) / asks};
+}
+template <class T, class Step>
+void load_chunk(const TileTask& task, int64_t chunk, TileScratch& s) {
   const TileCall& call = *task.call;
   const int64_t present = keys_present(task, chunk);
-  find_rows<T>(task.keys, task.kv_head, chunk * attention_chunk, present, s.k_rows, s.v_rows);
-  Prefetch wanted;
-  if (prefetches(task, chunk)) {
-    const int64_t next = keys_present(task, chunk + 1);
-    find_rows<T>(task.keys, task.kv_head, (chunk + 1) * attention_chunk, next, s.next_k_rows, s.next_v_rows);
-    for (int64_t j = next; j < attention_chunk; ++j) {
-      s.next_k_rows[j] = s.next_k_rows[next - 1];
-      s.next_v_rows[j] = s.next_v_rows[next - 1];
-    }
-    wanted = {s.next_k_rows, call.head_dim * static_cast<int64_t>(sizeof(T))};
+  if (chunk == task.chunk_begin || !waits(task)) {
+    find_rows<T>(task.keys, task.kv_head, chunk * attention_chunk, present, s.rows);
+  } else {
+    const void** const rows = s.rows;
+    s.rows = s.next_rows;
+    s.next_rows = rows;
   }
-  if constexpr (Step::width == 2) {
-    transpose_rows<float>(s.k_rows, present, call.head_dim / 2, s.keys, wanted);
-    if (!reads_values_in_place(task)) return pair_values(s.v_rows, present, call.head_dim, call.padded_dim, s.values);
-    if (present % 2 != 0) s.v_rows[present] = s.v_rows[present - 1];  // meets a weight of 0
-    return;
+  s.ahead = {};
+  if (waits(task) && chunk + 1 < task.chunk_end) {
+    find_rows<T>(task.keys, task.kv_head, (chunk + 1) * attention_chunk, keys_present(task, chunk + 1), s.next_rows);
+    s.ahead = lines_ahead<T, Step>(task, s.next_rows);
   }
-  transpose_rows<T>(s.k_rows, present, call.head_dim, s.keys, wanted);
-  if (!reads_values_in_place(task)) pad_values<T>(s.v_rows, present, call.head_dim, call.padded_dim, s.values);
   if (call.kv_dtype == DType::i8) find_scales(task.keys, task.kv_head, chunk * attention_chunk, present, s);
+  using Element = typename Step::template KeyElement<T>;
+  if (!reads_keys_in_place(task))
+    transpose_rows<Element>(s.k_rows(), present, call.head_dim / Step::width, s.keys, s.ahead);
+  if (reads_values_in_place(task)) return;
+  if constexpr (Step::width == 2) {
+    pair_values(s.v_rows(), present, call.head_dim, call.padded_dim, s.values);
+  } else {
+    pad_values<T>(s.v_rows(), present, call.head_dim, call.padded_dim, s.values);
+  }
 }
 
 template <class T, class Step>
-void attend_rows(const TileTask& task, const TileScratch& s, int64_t chunk, int64_t row, int rows,
-                 const BlockResult& result) {
+void attend_rows(const TileTask& task, TileScratch& s, int64_t row, int rows, const BlockResult& result) {
   const TileCall& call = *task.call;
-  const auto attend = [&](auto values) {
-    const bool scaled = call.kv_dtype == DType::i8;
-    attend_block<Step>(rows, s.q + row * call.padded_dim, s.keys, values, call.head_dim, call.padded_dim,
-                       {call.scale, call.softcap, scaled ? s.k_scales : nullptr, scaled ? s.v_scales : nullptr}, s.p,
-                       result);
+  const bool scaled = call.kv_dtype == DType::i8;
+  const Scoring scoring{call.scale, call.softcap, scaled ? s.k_scales : nullptr, scaled ? s.v_scales : nullptr};
+  const auto attend = [&](auto keys, auto values, auto& ahead) {
+    attend_block<Step>(rows, s.q + row * call.padded_dim, keys, values, call.head_dim, call.padded_dim, scoring, s.p,
+                       result, ahead);
   };
-  if (!reads_values_in_place(task)) return attend(EvenRows{s.values, call.padded_dim});
-  const void* const* next = row == 0 && prefetches(task, chunk) ? s.next_v_rows : s.v_rows;
-#if defined(LATHE_ISA_avx512_bf16)
-  if constexpr (Step::width == 2) {
-    attend(PrefetchingPairRows{s.v_rows, next, pair_order()});
-  } else
-#endif
-  {
-    attend(PrefetchingRows<T>{s.v_rows, next});
+  if (!reads_values_in_place(task)) {
+    NothingAhead nothing;
+    return attend(TransposedKeys{s.keys}, EvenRows{s.values, call.padded_dim}, nothing);
   }
+  const auto values = Step::template rows_in_place<T>(s.v_rows());
+  if (reads_keys_in_place(task))
+    return attend(KeysInPlace<typename Step::template KeyElement<T>>{s.k_rows()}, values, s.ahead);
+  attend(TransposedKeys{s.keys}, values, s.ahead);
 }
 
 RowStates from_row(const RowStates& state, int64_t row, int64_t padded_dim) {
@@ -257,7 +269,7 @@ void write_rows(const TileTask& task, const RowStates& state) {
 template <class T, class Step>
 void tile(const TileTask& task) {
   const int64_t rows = rows_of(task), dim = task.call->padded_dim;
-  const TileScratch s = cut(task);
+  TileScratch s = cut(task);
   load_queries<Step>(task, s.q);
   clear(s.state, rows, dim);
   for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
@@ -268,7 +280,7 @@ void tile(const TileTask& task) {
       // The first chunk's result is the state itself: merging it into nothing multiplies by 1 and adds 0.
       BlockResult result = chunk == task.chunk_begin ? BlockResult{{}, state.maximum, state.sum, state.out} : s.block;
       spans_of(task, row, count, chunk, result.span);
-      attend_rows<T, Step>(task, s, chunk, row, count, result);
+      attend_rows<T, Step>(task, s, row, count, result);
       if (chunk != task.chunk_begin) merge_block(count, result, state, dim);
       row += count;
     }
@@ -289,13 +301,13 @@ BlockResult partial_block(const TileTask& task, int64_t chunk, int64_t row, int 
 template <class T, class Step>
 void tile_chunks(const TileTask& task) {
   const int64_t rows = rows_of(task);
-  const TileScratch s = cut(task);
+  TileScratch s = cut(task);
   load_queries<Step>(task, s.q);
   for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
     load_chunk<T, Step>(task, chunk, s);
     for (int64_t row = 0; row < rows;) {
       const int count = next_block(rows - row);
-      attend_rows<T, Step>(task, s, chunk, row, count, partial_block(task, chunk, row, count));
+      attend_rows<T, Step>(task, s, row, count, partial_block(task, chunk, row, count));
       row += count;
     }
   }

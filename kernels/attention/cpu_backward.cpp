@@ -76,7 +76,9 @@ template <class T>
 void transpose_keys(const BackwardCall& call, const HeadRows& x, int64_t token, int64_t count, int64_t head,
                     const void** rows, float* out) {
   for (int64_t i = 0; i < count; ++i) rows[i] = row_of<T>(x, token + i, head);
-  transpose_rows<T>(rows, count, call.head_dim, out);
+  repeat_last_row(rows, count);
+  NothingAhead nothing;
+  transpose_rows<T>(rows, count, call.head_dim, out, nothing);
 }
 
 // A tile of query rows of one head, and the chunk of keys it meets; token counts within the sequence.

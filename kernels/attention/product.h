@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/dtype.h"
-#include "kernels/simd/vec.h"
+#include "kernels/attention/ahead.h"
 
 namespace lathe::kernels::LATHE_ISA {
 
@@ -15,35 +15,22 @@ inline constexpr int block_vectors = 4;
 inline constexpr int block_vectors = 2;
 #endif
 
-#define LATHE_IN_CLASS inline __attribute__((always_inline))
-
 // Rows of b at an even distance.
 struct EvenRows {
   const float* base;
   int64_t stride;
   LATHE_IN_CLASS Vec at(int64_t k, int64_t column) const { return load(base + k * stride + column); }
 };
-// Rows found through a table (values in pages), which ask for the like row of `next` on the way: while few rows are
-// computed, memory is what waits.
+// Rows found through a table: values where they lie.
 template <class T>
-struct PrefetchingRows {
+struct TableRows {
   const void* const* rows;
-  const void* const* next;
   LATHE_IN_CLASS Vec at(int64_t k, int64_t column) const { return load(static_cast<const T*>(rows[k]) + column); }
 };
-
-template <class B>
-LATHE_INLINE void prefetch_row(B, int64_t, int64_t, int64_t) {}
-template <class T>
-LATHE_INLINE void prefetch_row(PrefetchingRows<T> b, int64_t k, int64_t column, int64_t columns) {
-  for (int64_t d = 0; d < columns; d += 64 / static_cast<int64_t>(sizeof(T)))
-    __builtin_prefetch(static_cast<const T*>(b.next[k]) + column + d, 0, 2);
-}
 #if defined(LATHE_ISA_avx512_bf16)
 // The like for pairs of bf16: row k is of the table's rows 2k and 2k + 1, element beside element.
-struct PrefetchingPairRows {
+struct TablePairRows {
   const void* const* rows;
-  const void* const* next;
   __m512i order;  // pair_order()
   LATHE_IN_CLASS Vec at(int64_t k, int64_t column) const {
     const auto half = [&](int64_t row) {
@@ -58,12 +45,6 @@ LATHE_INLINE __m512i pair_order() {
   const VecU places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   return (__m512i)(places | ((places + 16u) << 16));
 }
-LATHE_INLINE void prefetch_row(const PrefetchingPairRows& b, int64_t k, int64_t column, int64_t columns) {
-  for (int64_t row = 2 * k; row < 2 * k + 2; ++row) {
-    for (int64_t d = 0; d < columns; d += 32)
-      __builtin_prefetch(static_cast<const bf16*>(b.next[row]) + column + d, 0, 2);
-  }
-}
 #endif
 
 // a[r][k] lies at a[r · row + k · step].
@@ -77,21 +58,33 @@ enum class Chain { starts, continues };
 // What one k stands for: an element, or a pair of bf16 side by side in the 32 bits of a float.
 struct Elements {
   static constexpr int64_t width = 1;
+  template <class T>
+  using KeyElement = T;
+  template <class T>
+  static LATHE_IN_CLASS TableRows<T> rows_in_place(const void* const* rows) {
+    return {rows};
+  }
   static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) { return fma(left, right, sum); }
 };
 #if defined(LATHE_ISA_avx512_bf16)
 // Twice the products of fma in the same time; subnormals are taken for zero.
 struct Pairs {
   static constexpr int64_t width = 2;
+  template <class T>
+  using KeyElement = float;
+  template <class T>
+  static LATHE_IN_CLASS TablePairRows rows_in_place(const void* const* rows) {
+    return {rows, pair_order()};
+  }
   static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) {
     return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
   }
 };
 #endif
 
-template <int R, int V, Chain chain, class Step, class B>
+template <int R, int V, Chain chain, class Step, class B, class A>
 LATHE_INLINE void multiply_block(Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
-                                 int64_t column) {
+                                 int64_t column, A& ahead) {
   Vec sum[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -99,8 +92,9 @@ LATHE_INLINE void multiply_block(Factor factor, B b, int64_t k_begin, int64_t k_
     for (int v = 0; v < V; ++v)
       sum[r][v] = chain == Chain::continues ? load(c + r * c_row + column + v * lanes) : zero();
   const float* a = factor.a + k_begin * factor.step;
+  A asking = ahead;  // a copy stays in registers
   for (int64_t k = k_begin; k < k_end; ++k, a += factor.step) {
-    prefetch_row(b, k, column, V * lanes);
+    asking.ask();
     Vec right[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) right[v] = b.at(k, column + v * lanes);
@@ -111,26 +105,27 @@ LATHE_INLINE void multiply_block(Factor factor, B b, int64_t k_begin, int64_t k_
       for (int v = 0; v < V; ++v) sum[r][v] = Step::add(left, right[v], sum[r][v]);
     }
   }
+  ahead = asking;
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) store(c + r * c_row + column + v * lanes, sum[r][v]);
 }
 
-template <int R, Chain chain, class Step, class B>
-static void multiply_rows(Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
-                          int64_t columns) {
+template <int R, Chain chain, class Step, class B, class A>
+static void multiply_rows(Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row, int64_t columns,
+                          A& ahead) {
   int64_t column = 0;
   for (; column + block_vectors * lanes <= columns; column += block_vectors * lanes)
-    multiply_block<R, block_vectors, chain, Step>(factor, b, k_begin, k_end, c, c_row, column);
+    multiply_block<R, block_vectors, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead);
   if constexpr (block_vectors == 4) {
     if (column + 2 * lanes <= columns) {
-      multiply_block<R, 2, chain, Step>(factor, b, k_begin, k_end, c, c_row, column);
+      multiply_block<R, 2, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead);
       column += 2 * lanes;
     }
   }
   for (; column < columns; column += lanes)
-    multiply_block<R, 1, chain, Step>(factor, b, k_begin, k_end, c, c_row, column);
+    multiply_block<R, 1, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead);
 }
 
 // Calls body with an element of the dtype, whose type is what matters.
@@ -163,16 +158,22 @@ LATHE_INLINE int next_block(int64_t remaining) {
 }
 
 // c's first `columns` (rounded up to whole vectors, in padded rows) for `rows` = next_block(…) rows.
+template <Chain chain, class Step = Elements, class B, class A>
+LATHE_INLINE void multiply(int rows, Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
+                           int64_t columns, A& ahead) {
+  switch (rows) {
+    case 6: return multiply_rows<6, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead);
+    case 4: return multiply_rows<4, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead);
+    case 3: return multiply_rows<3, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead);
+    case 2: return multiply_rows<2, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead);
+    case 1: return multiply_rows<1, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead);
+  }
+}
 template <Chain chain, class Step = Elements, class B>
 LATHE_INLINE void multiply(int rows, Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
                            int64_t columns) {
-  switch (rows) {
-    case 6: return multiply_rows<6, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns);
-    case 4: return multiply_rows<4, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns);
-    case 3: return multiply_rows<3, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns);
-    case 2: return multiply_rows<2, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns);
-    case 1: return multiply_rows<1, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns);
-  }
+  NothingAhead nothing;
+  multiply<chain, Step>(rows, factor, b, k_begin, k_end, c, c_row, columns, nothing);
 }
 
 }  // namespace lathe::kernels::LATHE_ISA

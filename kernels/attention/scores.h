@@ -1,0 +1,93 @@
+// Products q·k of a few rows with a chunk's keys: p[r][key], each one chain along d. Many rows share keys that were transposed for
+// them; up to block_rows read each key once, where it lies, and turn it over in registers: storing the transposed chunk and reading it
+// again took a third of a decode step that finds its keys in the cache. Included by cpu*.cpp only.
+#pragma once
+
+#include "kernels/attention/product.h"
+#include "kernels/attention/transposed_rows.h"
+
+namespace lathe::kernels::LATHE_ISA {
+
+// Keys as [head_dim / Step::width][64].
+struct TransposedKeys {
+  const float* keys;
+};
+// A table of the chunk's rows, filled to a whole vector. T: what they hold; with Pairs, float: its bits are a pair.
+template <class T>
+struct KeysInPlace {
+  const void* const* rows;
+};
+
+template <class Step, class A>
+LATHE_INLINE void score(int rows, Factor q, TransposedKeys keys, int64_t steps, int64_t key_count, float* p, A&) {
+  multiply<Chain::starts, Step>(rows, q, EvenRows{keys.keys, transposed_row}, 0, steps, p, transposed_row, key_count);
+}
+
+template <int R, int V, class Step, class T, class A>
+LATHE_INLINE void score_block(Factor q, const void* const* keys, int64_t steps, float* p, A& ahead) {
+  Vec sum[R][V];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sum[r][v] = zero();
+  const auto add = [&](int64_t d, const Vec(&columns)[V]) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const Vec left = splat(q.a[r * q.row + d]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) sum[r][v] = Step::add(left, columns[v], sum[r][v]);
+    }
+  };
+  int64_t d = 0;
+  A asking = ahead;  // a copy stays in registers
+  for (; d + strip_columns<T> <= steps; d += strip_columns<T>) {
+    // Vector beside vector: one after the other, the compiler keeps a strip's broadcast queries for the second, in memory.
+    Vec words[V][4];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      asking.ask();
+      transpose_words(keys + v * lanes, d * static_cast<int64_t>(sizeof(T)), words[v]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+#pragma GCC unroll 4
+      for (int c = 0; c < word_columns<T>; ++c) {
+        Vec columns[V];
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) columns[v] = column_of(words[v][i], c, T{});
+        add(d + i * word_columns<T> + c, columns);
+      }
+    }
+  }
+  ahead = asking;
+  for (; d < steps; ++d) {
+    Vec columns[V];
+    for (int v = 0; v < V; ++v) columns[v] = load_column<T>(keys + v * lanes, d);
+    add(d, columns);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(p + r * transposed_row + v * lanes, sum[r][v]);
+}
+
+template <int R, class Step, class T, class A>
+static void score_rows(Factor q, KeysInPlace<T> keys, int64_t steps, int64_t key_count, float* p, A& ahead) {
+  int64_t key = 0;
+  for (; key + 2 * lanes <= key_count; key += 2 * lanes)
+    score_block<R, 2, Step, T>(q, keys.rows + key, steps, p + key, ahead);
+  if (key < key_count) score_block<R, 1, Step, T>(q, keys.rows + key, steps, p + key, ahead);
+}
+
+template <class Step, class T, class A>
+LATHE_INLINE void score(int rows, Factor q, KeysInPlace<T> keys, int64_t steps, int64_t key_count, float* p, A& ahead) {
+  switch (rows) {
+    case 6: return score_rows<6, Step>(q, keys, steps, key_count, p, ahead);
+    case 4: return score_rows<4, Step>(q, keys, steps, key_count, p, ahead);
+    case 3: return score_rows<3, Step>(q, keys, steps, key_count, p, ahead);
+    case 2: return score_rows<2, Step>(q, keys, steps, key_count, p, ahead);
+    case 1: return score_rows<1, Step>(q, keys, steps, key_count, p, ahead);
+  }
+}
+
+}  // namespace lathe::kernels::LATHE_ISA
