@@ -51,8 +51,10 @@ void* CachingAllocator::allocate(int64_t bytes, MemoryTag tag) {
   const std::lock_guard lock(mutex_);
   if (bytes < 0 || bytes > std::numeric_limits<int64_t>::max() / 4) refuse(bytes, tag, source_.free_bytes());
   const int64_t block = block_bytes(bytes);
-  void* pointer = take_cached(block);
+  void* pointer = open_pool_ == 0 ? nullptr : take_pooled(block);
+  if (pointer == nullptr) pointer = take_cached(block);
   if (pointer == nullptr) pointer = take_fresh(block, bytes, tag);
+  if (open_pool_ != 0) pool_of_[pointer] = open_pool_;
   count(block, tag);
   if (source_.host_memory) {
     ASAN_UNPOISON_MEMORY_REGION(pointer, static_cast<size_t>(bytes));
@@ -65,6 +67,7 @@ void CachingAllocator::deallocate(void* pointer, int64_t bytes, MemoryTag tag) {
   if (bytes == 0 || pointer == nullptr) return;
   const int64_t block = block_bytes(bytes);
   const std::lock_guard lock(mutex_);
+  if (!pool_of_.empty() && give_to_pool(pointer, block, tag)) return;
   if (source_.host_memory) poison(pointer, block);
   cache_[block].push_back({pointer, ++frees_});
   stats_.live_bytes[index_of(tag)] -= block;
@@ -77,6 +80,25 @@ void CachingAllocator::poison([[maybe_unused]] void* pointer, [[maybe_unused]] i
   if (source_.work_is_queued != nullptr && source_.work_is_queued()) return;
   ASAN_POISON_MEMORY_REGION(pointer, static_cast<size_t>(bytes));
 #endif
+}
+
+void* CachingAllocator::take_pooled(int64_t block) {
+  std::vector<void*>& free = pool_free_[open_pool_][block];
+  if (free.empty()) return nullptr;
+  void* const pointer = free.back();
+  free.pop_back();
+  stats_.live_bytes[index_of(MemoryTag::workspace)] -= block;
+  stats_.total_live_bytes -= block;
+  return pointer;
+}
+
+// Not poisoned: what was captured uses it whenever it runs.
+bool CachingAllocator::give_to_pool(void* pointer, int64_t block, MemoryTag tag) {
+  const auto found = pool_of_.find(pointer);
+  if (found == pool_of_.end()) return false;
+  pool_free_[found->second][block].push_back(pointer);
+  move_live(block, tag, MemoryTag::workspace);
+  return true;
 }
 
 void* CachingAllocator::take_cached(int64_t block) {
@@ -107,8 +129,8 @@ void* CachingAllocator::take_fresh(int64_t block, int64_t asked, MemoryTag tag) 
 
 void CachingAllocator::release_until(int64_t cached_bytes) {
   while (stats_.cached_bytes > cached_bytes) {
-    const auto oldest = std::ranges::min_element(
-        cache_, {}, [](const auto& entry) { return entry.second.front().freed_at; });
+    const auto oldest =
+        std::ranges::min_element(cache_, {}, [](const auto& entry) { return entry.second.front().freed_at; });
     const int64_t block = oldest->first;
     void* const pointer = oldest->second.front().pointer;
     oldest->second.erase(oldest->second.begin());
@@ -134,10 +156,16 @@ void CachingAllocator::count(int64_t block, MemoryTag tag) {
   s.reserved_peak_bytes = std::max(s.reserved_peak_bytes, s.total_live_bytes + s.cached_bytes);
 }
 
+void CachingAllocator::move_live(int64_t block, MemoryTag from, MemoryTag to) {
+  stats_.live_bytes[index_of(from)] -= block;
+  int64_t& live = stats_.live_bytes[index_of(to)];
+  live += block;
+  stats_.peak_bytes[index_of(to)] = std::max(stats_.peak_bytes[index_of(to)], live);
+}
+
 void CachingAllocator::refuse(int64_t asked, MemoryTag tag, int64_t free_bytes) const {
-  std::string message = "out of memory on " + source_.device + ": " + std::to_string(asked) +
-                        " bytes asked for " + std::string(name_of(tag)) + ", " + std::to_string(free_bytes) +
-                        " bytes free";
+  std::string message = "out of memory on " + source_.device + ": " + std::to_string(asked) + " bytes asked for " +
+                        std::string(name_of(tag)) + ", " + std::to_string(free_bytes) + " bytes free";
   if (limit_ > 0) message += " under the limit of " + std::to_string(limit_) + " bytes";
   // The largest holder, which may be what was asked for.
   auto held = stats_.live_bytes;
@@ -169,6 +197,31 @@ void CachingAllocator::set_limit(int64_t bytes) {
   const std::lock_guard lock(mutex_);
   limit_ = std::max<int64_t>(bytes, 0);
   if (limit_ > 0) release_until(std::max<int64_t>(limit_ - stats_.total_live_bytes, 0));
+}
+
+int64_t CachingAllocator::make_pool() {
+  const std::lock_guard lock(mutex_);
+  return ++pools_made_;
+}
+
+int64_t CachingAllocator::open_pool(int64_t pool) {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(open_pool_, pool);
+}
+
+void CachingAllocator::drop_pool(int64_t pool) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [block, pointers] : pool_free_[pool]) {
+    for (void* const pointer : pointers) {
+      if (source_.host_memory) poison(pointer, block);
+      cache_[block].push_back({pointer, ++frees_});
+      stats_.live_bytes[index_of(MemoryTag::workspace)] -= block;
+      stats_.total_live_bytes -= block;
+      stats_.cached_bytes += block;
+    }
+  }
+  pool_free_.erase(pool);
+  std::erase_if(pool_of_, [pool](const auto& entry) { return entry.second == pool; });
 }
 
 }  // namespace lathe

@@ -1,11 +1,12 @@
 // The allocator behind every device: size classes, a bounded cache of freed blocks, tags and a limit, over whatever
-// gives raw blocks (the system, cudaMalloc).
+// gives raw blocks (the system, cudaMalloc). Free blocks of a pool count as live workspace: nobody else can have them.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <mutex>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "core/memory.h"
@@ -34,6 +35,9 @@ class CachingAllocator final : public Allocator {
   void reset_peak() override;
   void release_cached() override;
   void set_limit(int64_t bytes) override;
+  int64_t make_pool() override;
+  int64_t open_pool(int64_t pool) override;
+  void drop_pool(int64_t pool) override;
 
   // The block size that serves a request: 4 classes for each power of two, 16 from 256 KiB on.
   static int64_t block_bytes(int64_t bytes);
@@ -44,10 +48,13 @@ class CachingAllocator final : public Allocator {
     uint64_t freed_at;
   };
   void poison(void* pointer, int64_t bytes) const;
+  void* take_pooled(int64_t block);
+  bool give_to_pool(void* pointer, int64_t block, MemoryTag tag);
   void* take_cached(int64_t block);
   void* take_fresh(int64_t block, int64_t asked, MemoryTag tag);
   void release_until(int64_t cached_bytes);
   void count(int64_t block, MemoryTag tag);
+  void move_live(int64_t block, MemoryTag from, MemoryTag to);
   [[noreturn]] void refuse(int64_t asked, MemoryTag tag, int64_t free_bytes) const;
 
   BlockSource source_;
@@ -57,6 +64,9 @@ class CachingAllocator final : public Allocator {
   int64_t limit_ = 0;
   int64_t highest_live_ = 0;  // the bound of the cache; reset_peak() leaves it alone
   uint64_t frees_ = 0;
+  int64_t pools_made_ = 0, open_pool_ = 0;
+  std::unordered_map<void*, int64_t> pool_of_;                          // blocks of pools, live or free
+  std::map<int64_t, std::map<int64_t, std::vector<void*>>> pool_free_;  // by pool, then by block size
 };
 
 // The table of a device's tags, without the process's own lines.

@@ -57,6 +57,11 @@ class Allocator {
   virtual void release_cached() = 0;
   // Total of live + cached bytes that may be held; 0 means no limit. Exceeding it is a ResourceError.
   virtual void set_limit(int64_t bytes) = 0;
+
+  // What MemoryPool (memory_pool.h) is made of; pools count from 1.
+  virtual int64_t make_pool() = 0;
+  virtual int64_t open_pool(int64_t pool) = 0;  // 0: none; returns the one that was open
+  virtual void drop_pool(int64_t pool) = 0;
 };
 
 // The process's allocator for the device. Throws ResourceError for a kind that no layer has registered.
@@ -80,7 +85,8 @@ class Storage {
  public:
   static std::shared_ptr<Storage> allocate(int64_t bytes, Device device, MemoryTag tag);
   // Memory owned by somebody else (a mapped file); `keep_alive` is held as long as the storage lives.
-  static std::shared_ptr<Storage> wrap(void* data, int64_t bytes, Device device, std::shared_ptr<const void> keep_alive);
+  static std::shared_ptr<Storage> wrap(void* data, int64_t bytes, Device device,
+                                       std::shared_ptr<const void> keep_alive);
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;

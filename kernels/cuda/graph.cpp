@@ -1,11 +1,16 @@
 #include "kernels/cuda/graph.h"
 
+#include <utility>
+
 #include "kernels/cuda/on_device.h"
 
 namespace lathe::kernels {
 
-DeviceGraph::DeviceGraph(Device device) : device_(device) {
-  if (device_.kind != DeviceKind::cpu) graph_ = LATHE_ON_DEVICE(device_, make_graph(device_.index));
+DeviceGraph::DeviceGraph(Device device, std::shared_ptr<MemoryPool> memory)
+    : device_(device), memory_(std::move(memory)) {
+  if (device_.kind == DeviceKind::cpu) return;
+  if (memory_ == nullptr) memory_ = std::make_shared<MemoryPool>(device_);
+  graph_ = LATHE_ON_DEVICE(device_, make_graph(device_.index));
 }
 
 DeviceGraph::~DeviceGraph() {
@@ -14,6 +19,7 @@ DeviceGraph::~DeviceGraph() {
 
 void DeviceGraph::run(const std::function<void()>& step) {
   if (graph_ == nullptr) return step();
+  const MemoryPool::Scope scope(*memory_);
   LATHE_ON_DEVICE(device_, begin_capture(graph_));
   try {
     step();

@@ -16,8 +16,9 @@ void set_fiber_order(FiberOrder order, uint64_t seed = 1);
 // Not in AddressSanitizer's and ThreadSanitizer's builds, which instrument the kernels themselves.
 bool checks_shared_memory();
 
-// The n-th call from now of that kind fails (1: the next one); 0 takes it back.
-enum class Call { allocation, launch, copy };
+// The n-th call from now of that kind fails (1: the next one); 0 takes it back. The launch of a graph is one launch; capture
+// stands for the begin of one and for making an executable graph of it.
+enum class Call { allocation, launch, copy, capture };
 void fail_nth(Call call, int64_t n);
 
 // What a program finds when it looks for devices: none with a driver that is too old, one of another compute capability, or

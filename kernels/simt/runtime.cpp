@@ -15,7 +15,7 @@ namespace {
 cudaError_t last_error = cudaSuccess;
 std::string failure_text = "no kernel has failed";
 int64_t launches = 0;
-int64_t until_failure[3] = {};  // by Call; 0 is off
+int64_t until_failure[4] = {};  // by Call; 0 is off
 Machine machine = Machine::two_cards;
 thread_local int device_of_thread = 0;
 

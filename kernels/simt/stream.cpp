@@ -162,6 +162,7 @@ cudaError_t launch_kernel(KernelLaunch launch, cudaStream_t stream) {
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   const Lock lock(device_mutex());
   if (stream == nullptr) return remember(cudaErrorStreamCaptureUnsupported);  // the default stream cannot
+  if (fails_now(Call::capture)) return remember(cudaErrorMemoryAllocation);
   if (stream->capture) return remember(cudaErrorInvalidValue);
   stream->capture = std::make_unique<GraphState>();
   stream->capture->device = stream->device;
@@ -180,6 +181,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  const Lock lock(device_mutex());
+  if (fails_now(Call::capture)) return remember(cudaErrorMemoryAllocation);
   *executable = new GraphState(*graph);
   return cudaSuccess;
 }
@@ -197,6 +200,10 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   const Lock lock(device_mutex());
   StreamState& state = state_of(stream);
   if (state.device != executable->device) return remember(cudaErrorInvalidResourceHandle);
+  if (fails_now(Call::launch)) {
+    set_failure_text("injected launch failure");
+    return remember(cudaErrorLaunchFailure);
+  }
   for (const Work& node : executable->nodes) hold(state, node.kind, node.run);
   return cudaSuccess;
 }

@@ -74,6 +74,32 @@ TEST(CachingAllocator, TagsHavePeaksOfTheirOwnAndAShareOfTheTotals) {
   EXPECT_EQ(allocator.stats().reserved_peak_bytes, 3 * mib);
 }
 
+TEST(CachingAllocator, APoolsBlocksServeNobodyElseUntilItIsDropped) {
+  CachingAllocator allocator(system_memory());
+  const int64_t pool = allocator.make_pool(), bytes = 4096;
+  EXPECT_EQ(allocator.open_pool(pool), 0);
+  void* const kept = allocator.allocate(bytes, MemoryTag::activations);
+  void* const live = allocator.allocate(bytes, MemoryTag::activations);
+  allocator.deallocate(kept, bytes, MemoryTag::activations);
+  void* const again = allocator.allocate(bytes, MemoryTag::weights);
+  EXPECT_EQ(again, kept);
+  EXPECT_EQ(allocator.open_pool(0), pool);
+  allocator.deallocate(again, bytes, MemoryTag::weights);
+  EXPECT_EQ(allocator.stats().cached_bytes, 0);
+  EXPECT_EQ(allocator.stats().total_live_bytes, 2 * bytes) << "what the pool keeps is held";
+  EXPECT_EQ(allocator.stats().live_bytes[static_cast<size_t>(MemoryTag::workspace)], bytes);
+  void* const other = allocator.allocate(bytes, MemoryTag::activations);
+  EXPECT_NE(other, kept);
+  allocator.release_cached();
+  allocator.drop_pool(pool);
+  EXPECT_EQ(allocator.stats().cached_bytes, bytes);
+  void* const freed = allocator.allocate(bytes, MemoryTag::activations);
+  EXPECT_EQ(freed, kept);
+  for (void* const block : {live, other, freed}) allocator.deallocate(block, bytes, MemoryTag::activations);
+  EXPECT_EQ(allocator.stats().total_live_bytes, 0);
+  EXPECT_EQ(allocator.stats().cached_bytes, 3 * bytes);
+}
+
 // Batches whose length changes ask for ever new classes; what was freed long ago must go back.
 TEST(CachingAllocator, TheCacheStaysNearTheHighestLiveTotal) {
   CachingAllocator allocator(system_memory());
@@ -254,11 +280,12 @@ TEST(DeviceMemory, ARegisteredDeviceAllocatesAndFills) {
   static int fills = 0;
   EXPECT_THROW(allocator_for({DeviceKind::simt, 0}), ResourceError);
   register_device_memory(DeviceKind::simt, {.allocator = [](int) -> Allocator& { return allocator; },
-                                            .fill_zero = [](Device device, void* pointer, int64_t bytes) {
-                                              EXPECT_EQ(device.kind, DeviceKind::simt);
-                                              std::memset(pointer, 0, static_cast<size_t>(bytes));
-                                              ++fills;
-                                            }});
+                                            .fill_zero =
+                                                [](Device device, void* pointer, int64_t bytes) {
+                                                  EXPECT_EQ(device.kind, DeviceKind::simt);
+                                                  std::memset(pointer, 0, static_cast<size_t>(bytes));
+                                                  ++fills;
+                                                }});
   {
     const Tensor tensor = Tensor::zeros({16}, DType::f32, {DeviceKind::simt, 0});
     EXPECT_EQ(allocator.stats().total_live_bytes, 64);

@@ -170,6 +170,42 @@ TEST(DeviceGraph, KeepsMemoryThatTheStepGaveBack) {
   EXPECT_EQ(get(out), counting());
 }
 
+TEST(DeviceGraph, ReplaysWithNewNumbersAndTouchesNobodysMemory) {
+  kernels::DeviceGraph graph(first);
+  const Tensor in = put(counting(), first);
+  Tensor out;
+  graph.run([&] {
+    const Tensor middle = Tensor::empty({threads}, DType::f32, first);
+    out = Tensor::empty({threads}, DType::f32, first);
+    reverse(middle, in);
+    reverse(out, middle);
+  });
+  EXPECT_EQ(get(out), counting());
+  std::vector<Tensor> others;
+  for (int i = 0; i < 4; ++i) others.push_back(put(counting(1000), first));
+  kernels::copy_bytes(first, in.raw(), {}, counting(50).data(), in.nbytes());
+  graph.replay();
+  EXPECT_EQ(get(out), counting(50));
+  for (const Tensor& other : others) EXPECT_EQ(get(other), counting(1000));
+}
+
+TEST(DeviceGraph, FailuresAreOneSentenceAndTheNextRunWorks) {
+  kernels::DeviceGraph graph(first);
+  const Tensor in = put(counting(), first), out = put(counting(), first);
+  const auto run = [&] { graph.run([&] { reverse(out, in); }); };
+  simt::fail_nth(simt::Call::capture, 1);
+  expect_words(error_of(run), {"capturing a graph", "out of memory"});
+  simt::fail_nth(simt::Call::capture, 2);
+  expect_words(error_of(run), {"making a graph", "out of memory"});
+  simt::fail_nth(simt::Call::launch, 1);
+  expect_words(error_of(run), {"planted", "injected launch failure"});
+  simt::fail_nth(simt::Call::launch, 2);
+  expect_words(error_of(run), {"launching a graph", "injected launch failure"});
+  EXPECT_EQ(get(out), counting()) << "nothing of a failed step may run";
+  run();
+  EXPECT_EQ(get(out), reversed(counting()));
+}
+
 TEST(Devices, EachHasItsMemoryAndItsWork) {
   EXPECT_EQ(kernels::why_unavailable(second), "");
   const int64_t live = allocator_for(second).stats().total_live_bytes;
