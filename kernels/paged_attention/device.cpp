@@ -44,7 +44,7 @@ Tensor cut(PagedAttentionCuda& args, const PagedBatch& batch, Device device) {
                                : batch.context(s);
       ++decoded;
       args.most_decode_rows = std::max(args.most_decode_rows, rows);
-      args.most_decode_chunks = std::max(args.most_decode_chunks, (keys + attention_chunk - 1) / attention_chunk);
+      args.most_decode_chunks = std::max(args.most_decode_chunks, paged_launched_keys(keys) / attention_chunk);
     }
   }
   args.runs = 1;

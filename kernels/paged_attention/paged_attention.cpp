@@ -2,6 +2,7 @@
 // bits are attention_forward's by construction.
 #include "kernels/paged_attention/paged_attention.h"
 
+#include <bit>
 #include <string>
 
 #include "core/error.h"
@@ -36,6 +37,11 @@ KeyRows paged_rows(const KvPages& pages, const int32_t* table) {
 }
 
 }  // namespace
+
+int64_t paged_launched_keys(int64_t keys) {
+  const auto chunks = static_cast<uint64_t>((keys + attention_chunk - 1) / attention_chunk);
+  return static_cast<int64_t>(std::bit_ceil(chunks)) * attention_chunk;
+}
 
 void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
                      const AttentionParams& params) {

@@ -25,6 +25,11 @@ struct KvPages {
 void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
                      const AttentionParams& params);
 
+// For how many keys the kernels of a decoding step are launched where the longest sequence has `keys`: a power of two of chunks.
+// Blocks beyond a sequence's own chunks leave at once, and no bit depends on it. A graph captured on a device serves every step of as
+// many sequences, with a block table as wide, whose longest sequence is launched for as many keys.
+int64_t paged_launched_keys(int64_t keys);
+
 // The batch's new keys and values, k, v [T, kv_heads, D], f32 | bf16 | f16 | f64, the last dimension contiguous, go to the slots
 // that the block table gives their positions, rounded to nearest even (beyond 65504 an f16 is infinite). A row becomes i8
 // by m = max |x|, scale = m / 127, round(x · (127 / m)), all in f32; with m < 2^-100 the row and its scale are 0. Values

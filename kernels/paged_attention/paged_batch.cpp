@@ -17,8 +17,13 @@ std::string text(int64_t number) { return std::to_string(number); }
 
 }  // namespace
 
-PagedBatch::PagedBatch(const Tensor& cu_seqlens, const Tensor& context_lens, const Tensor& block_table, Pages pages)
-    : pages_(pages) {
+int64_t PagedBatch::number_count(int64_t sequences, int64_t tokens, int64_t max_pages) {
+  return 2 * sequences + 1 + 2 * tokens + sequences * max_pages;
+}
+
+PagedBatch::PagedBatch(const Tensor& cu_seqlens, const Tensor& context_lens, const Tensor& block_table, Pages pages,
+                       const Tensor& there)
+    : pages_(pages), device_(there) {
   expect(operation, "context_lens", context_lens).rank(1).dtype(DType::i32).contiguous().device({});
   sequences_ = context_lens.dim(0);
   expect(operation, "cu_seqlens", cu_seqlens).shape({sequences_ + 1}).dtype(DType::i32).contiguous().device({});
@@ -31,7 +36,7 @@ PagedBatch::PagedBatch(const Tensor& cu_seqlens, const Tensor& context_lens, con
     throw ShapeError("PagedBatch: expected at most 2^31 pages of at least one token, found " + text(pages.count) +
                      " of " + text(pages.page_size));
 
-  host_ = Tensor::empty({tables_start() + sequences_ * max_pages_}, DType::i32);
+  host_ = Tensor::empty({number_count(sequences_, tokens_, max_pages_)}, DType::i32);
   int32_t* to = host_.data<int32_t>();
   to = std::copy_n(cu_seqlens.data<int32_t>(), sequences_ + 1, to);
   std::copy_n(context_lens.data<int32_t>(), sequences_, to);
@@ -41,6 +46,10 @@ PagedBatch::PagedBatch(const Tensor& cu_seqlens, const Tensor& context_lens, con
   check_sequences();
   place_tokens();
 
+  if (there.defined()) {
+    expect(operation, "there", there).shape(host_.shape()).dtype(DType::i32).contiguous().device(pages.device);
+    return;
+  }
   device_ = host_;
   if (pages.device == Device{}) return;
   device_ = Tensor::empty(host_.shape(), DType::i32, pages.device);

@@ -18,7 +18,12 @@ class PagedBatch {
   // cu_seqlens i32 [S + 1] cuts the new tokens into sequences, which may be empty. context_lens i32 [S]: keys of each sequence
   // including its new tokens, which are the last ones. block_table i32 [S, max_pages]: the sequence's pages in order; entries
   // past its length are not read. All on the CPU. What does not fit throws ShapeError.
-  PagedBatch(const Tensor& cu_seqlens, const Tensor& context_lens, const Tensor& block_table, Pages pages);
+  // With `there`, i32 [number_count(…)] on the pages' device, nothing is uploaded: kernels read the numbers there, where the caller
+  // copies numbers() before they run. So a captured graph finds those of every step in one place.
+  PagedBatch(const Tensor& cu_seqlens, const Tensor& context_lens, const Tensor& block_table, Pages pages,
+             const Tensor& there = {});
+  static int64_t number_count(int64_t sequences, int64_t tokens, int64_t max_pages);
+  std::span<const int32_t> numbers() const { return host_.span<int32_t>(); }
 
   int64_t sequences() const { return sequences_; }
   int64_t tokens() const { return tokens_; }
@@ -45,7 +50,7 @@ class PagedBatch {
   OnDevice on_device() const;
 
  private:
-  int64_t tables_start() const { return 2 * sequences_ + 1 + 2 * tokens_; }
+  int64_t tables_start() const { return number_count(sequences_, tokens_, 0); }
   const int32_t* at(int64_t i) const { return host_.data<int32_t>() + i; }
   void check_sequences();
   void place_tokens();

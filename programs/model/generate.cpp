@@ -39,16 +39,19 @@ std::vector<int32_t> encode_prompt(const cli::Session& session, const GenerateOp
 struct Timing {
   double first_token = 0, end = 0;  // seconds since the program's command began
   size_t prompt_tokens = 0, tokens = 0;
+  engine::GraphCounts graphs;
 };
 
-void print_json(const std::string& text, const engine::Completion& completion, const Timing& timing) {
-  const nlohmann::ordered_json result = {{"text", text},
-                                         {"tokens", completion.tokens},
-                                         {"logprobs", completion.logprobs},
-                                         {"finish_reason", engine::name_of(completion.finish_reason)},
-                                         {"prompt_tokens", timing.prompt_tokens},
-                                         {"first_token_seconds", timing.first_token},
-                                         {"total_seconds", timing.end}};
+void print_json(const std::string& text, const engine::Completion& completion, const Timing& timing, Device device) {
+  nlohmann::ordered_json result = {{"text", text},
+                                   {"tokens", completion.tokens},
+                                   {"logprobs", completion.logprobs},
+                                   {"finish_reason", engine::name_of(completion.finish_reason)},
+                                   {"prompt_tokens", timing.prompt_tokens},
+                                   {"first_token_seconds", timing.first_token},
+                                   {"total_seconds", timing.end}};
+  if (device.kind != DeviceKind::cpu)
+    result["decode_graphs"] = {{"captured", timing.graphs.captured}, {"replayed", timing.graphs.replayed}};
   fmt::print("{}\n", result.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
@@ -58,6 +61,8 @@ void print_summary(const Timing& timing, Device device) {
              timing.first_token * 1e3);
   if (timing.tokens > 1)
     fmt::print(stderr, ", then {:.1f} tokens/s", static_cast<double>(timing.tokens - 1) / decoding);
+  if (device.kind != DeviceKind::cpu)
+    fmt::print(stderr, "\ndecoding: {} graphs captured, {} replayed", timing.graphs.captured, timing.graphs.replayed);
   fmt::print(stderr, "\n{}", memory_table(device));
 }
 
@@ -77,10 +82,11 @@ void run(GenerateOptions options, Clock::time_point start) {
         if (json || output.finish_reason == engine::FinishReason::stop) return;
         fmt::print("{}", decoder.push(output.token));
         std::fflush(stdout);
-      });
+      },
+      &timing.graphs);
   timing.end = seconds_since(start);
   if (json) {
-    print_json(session.tokenizer->decode(completions[0].tokens, true), completions[0], timing);
+    print_json(session.tokenizer->decode(completions[0].tokens, true), completions[0], timing, session.model->device());
     return;
   }
   fmt::print("{}\n", decoder.finish());

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <unordered_map>
 
 #include "autograd/recording.h"
 #include "core/error.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/profiler_range.h"
+#include "serve/engine/step_batch.h"
 
 namespace lathe::engine {
 namespace {
@@ -25,7 +27,8 @@ void check_sampling(const kernels::SamplingParams& sampling) {
   const auto need = [](bool holds, const char* key, double found, const char* expected) {
     if (!holds) throw ConfigError(key, std::string("expected ") + expected + ", found " + std::to_string(found));
   };
-  need(sampling.temperature >= 0 && std::isfinite(sampling.temperature), "temperature", sampling.temperature, "0 or more");
+  need(sampling.temperature >= 0 && std::isfinite(sampling.temperature), "temperature", sampling.temperature,
+       "0 or more");
   need(sampling.top_k >= 0, "top_k", sampling.top_k, "0 (off) or more");
   need(sampling.top_p > 0 && sampling.top_p <= 1, "top_p", sampling.top_p, "above 0, at most 1");
   need(sampling.min_p >= 0 && sampling.min_p <= 1, "min_p", sampling.min_p, "from 0 to 1");
@@ -65,7 +68,8 @@ Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
              (options.kv_cache_tokens + nn::KvCache::default_page_size - 1) / nn::KvCache::default_page_size,
              nn::KvCache::default_page_size, model.device()),
       scheduler_(scheduler_options(options, nn::KvCache::default_page_size)) {
-  if (options.device_graphs) decode_graph_.emplace(model.device());
+  if (options.device_graphs > 0 && model.device().kind != DeviceKind::cpu)
+    decode_graphs_.emplace(model_, cache_, options.device_graphs);
 }
 
 RequestId Engine::add(Request request) {
@@ -78,7 +82,8 @@ RequestId Engine::add(Request request) {
   const auto longest = static_cast<int64_t>(request.prompt.size()) + request.max_tokens;
   if (longest > model_.max_positions())
     throw ConfigError("max_tokens", "a prompt of " + std::to_string(request.prompt.size()) + " and " +
-                                        std::to_string(request.max_tokens) + " new tokens exceed the model's context of " +
+                                        std::to_string(request.max_tokens) +
+                                        " new tokens exceed the model's context of " +
                                         std::to_string(model_.max_positions()));
   check_sampling(request.sampling);
   Sequence sequence;
@@ -93,70 +98,54 @@ std::vector<TokenOutput> Engine::step() {
   const autograd::NoGradScope no_grad;
   const std::vector<ScheduledSequence> scheduled = scheduler_.schedule();
   if (scheduled.empty()) return {};
-  const Tensor hidden = run(scheduled);
-  std::vector<TokenOutput> outputs = sample(scheduled, hidden);
+  const Tensor logits = run(scheduled);
+  std::vector<TokenOutput> outputs = sample(scheduled, logits);
   publish(scheduled, outputs);
   return outputs;
 }
 
-Tensor Engine::run(const std::vector<ScheduledSequence>& scheduled) const {
+// Logits of the last row of each sequence that has reached its end, in their order; the others are still being prefilled.
+Tensor Engine::run(const std::vector<ScheduledSequence>& scheduled) {
   const kernels::ProfilerRange range("forward");
-  std::vector<int32_t> ids, positions, bounds{0}, context_lens, samples;
-  size_t most_pages = 0;
-  for (const ScheduledSequence& entry : scheduled) most_pages = std::max(most_pages, entry.sequence->block_table.size());
-  std::vector<int32_t> block_table(scheduled.size() * most_pages, 0);
-
-  for (size_t i = 0; i < scheduled.size(); ++i) {
-    const Sequence& sequence = *scheduled[i].sequence;
-    std::copy(sequence.block_table.begin(), sequence.block_table.end(),
-              block_table.begin() + static_cast<std::ptrdiff_t>(i * most_pages));
-    for (int64_t position = sequence.cached; position < sequence.cached + scheduled[i].tokens; ++position) {
-      ids.push_back(sequence.token(position));
-      positions.push_back(static_cast<int32_t>(position));
-    }
-    bounds.push_back(static_cast<int32_t>(ids.size()));
-    context_lens.push_back(static_cast<int32_t>(sequence.cached + scheduled[i].tokens));
-    samples.push_back(static_cast<int32_t>(i));
-  }
-  const nn::TokenBatch batch{vector_tensor(ids), {vector_tensor(bounds), vector_tensor(positions), vector_tensor(samples)}};
-  const auto sequences = static_cast<int64_t>(scheduled.size());
-  nn::PagedAttention attention(
-      model_.config(), cache_,
-      {batch.layout.cu_seqlens, vector_tensor(context_lens),
-       Tensor::of<int32_t>(block_table, {sequences, static_cast<int64_t>(most_pages)}), cache_.shape()});
   // Prefill runs long kernels, which hide their launches; a step of single tokens is all launches.
-  const bool decodes = std::all_of(scheduled.begin(), scheduled.end(), [](const ScheduledSequence& entry) { return entry.tokens == 1; });
-  if (!decodes || !decode_graph_) return model_.forward(batch, attention).value();
-  Tensor hidden;
-  decode_graph_->run([&] { hidden = model_.forward(batch, attention).value(); });
-  return hidden;
+  const bool decodes = std::ranges::all_of(
+      scheduled, [](const ScheduledSequence& entry) { return entry.tokens == 1 && entry.samples(); });
+  if (decodes && decode_graphs_) return decode_graphs_->logits(scheduled);
+
+  const StepBatch step(scheduled);
+  std::vector<int32_t> samples(scheduled.size());
+  std::iota(samples.begin(), samples.end(), 0);
+  const nn::TokenBatch batch{vector_tensor(step.ids),
+                             {vector_tensor(step.bounds), vector_tensor(step.positions), vector_tensor(samples)}};
+  nn::PagedAttention attention(model_.config(), cache_, step.paged(cache_));
+  const Tensor hidden = model_.forward(batch, attention).value();
+
+  std::vector<int64_t> last_rows;
+  for (size_t i = 0; i < scheduled.size(); ++i)
+    if (scheduled[i].samples()) last_rows.push_back(step.bounds[i + 1] - 1);
+  const auto count = static_cast<int64_t>(last_rows.size());
+  if (count == 0) return {};
+  if (count == hidden.dim(0)) return model_.logits(hidden);
+  const Tensor last = Tensor::empty({count, hidden.dim(1)}, hidden.dtype(), hidden.device());
+  for (int64_t i = 0; i < count; ++i)
+    kernels::copy(last.select(0, i), hidden.select(0, last_rows[static_cast<size_t>(i)]));
+  return model_.logits(last);
 }
 
-std::vector<TokenOutput> Engine::sample(const std::vector<ScheduledSequence>& scheduled, const Tensor& hidden) const {
+std::vector<TokenOutput> Engine::sample(const std::vector<ScheduledSequence>& scheduled, const Tensor& logits) const {
   const kernels::ProfilerRange range("sample");
-  // The last row of each sequence that has reached its end; the others are still being prefilled.
   std::vector<kernels::SamplingRow> rows;
   std::vector<TokenOutput> outputs;
-  std::vector<int64_t> last_rows;
-  int64_t end = 0;
   for (const ScheduledSequence& entry : scheduled) {
-    end += entry.tokens;
     if (!entry.samples()) continue;
     const Sequence& sequence = *entry.sequence;
-    last_rows.push_back(end - 1);
-    rows.push_back({sequence.request.sampling, static_cast<uint64_t>(sequence.length()), sequence.request.prompt, sequence.output});
+    rows.push_back({sequence.request.sampling, static_cast<uint64_t>(sequence.length()), sequence.request.prompt,
+                    sequence.output});
     outputs.push_back({sequence.id, 0, 0, std::nullopt});
   }
   if (rows.empty()) return outputs;
 
   const auto count = static_cast<int64_t>(rows.size());
-  Tensor last_hidden = hidden;
-  if (count < hidden.dim(0)) {  // some are prefilled: with one row for each sequence all of them are the last
-    last_hidden = Tensor::empty({count, hidden.dim(1)}, hidden.dtype(), hidden.device());
-    for (int64_t i = 0; i < count; ++i)
-      kernels::copy(last_hidden.select(0, i), hidden.select(0, last_rows[static_cast<size_t>(i)]));
-  }
-  const Tensor logits = model_.logits(last_hidden);
   const Tensor tokens = Tensor::empty({count}, DType::i32, logits.device());
   const Tensor logprobs = Tensor::empty({count}, logits.dtype(), logits.device());
   kernels::sample(tokens, logprobs, logits, rows);
@@ -190,7 +179,8 @@ void Engine::publish(const std::vector<ScheduledSequence>& scheduled, std::vecto
 }
 
 std::vector<Completion> generate(const nn::Transformer& model, const std::vector<Request>& requests,
-                                 const EngineOptions& options, const std::function<void(const TokenOutput&)>& on_token) {
+                                 const EngineOptions& options, const std::function<void(const TokenOutput&)>& on_token,
+                                 GraphCounts* graphs) {
   Engine engine(model, sized_for(requests, options));
   std::unordered_map<RequestId, size_t> index_of;
   for (size_t i = 0; i < requests.size(); ++i) index_of[engine.add(requests[i])] = i;
@@ -208,6 +198,7 @@ std::vector<Completion> generate(const nn::Transformer& model, const std::vector
       if (on_token) on_token(output);
     }
   }
+  if (graphs != nullptr) *graphs = engine.graph_counts();
   return completions;
 }
 

@@ -8,9 +8,9 @@
 #include <optional>
 #include <vector>
 
-#include "kernels/cuda/graph.h"
 #include "nn/kv_cache.h"
 #include "nn/transformer.h"
+#include "serve/engine/decode_graphs.h"
 #include "serve/engine/request.h"
 #include "serve/engine/scheduler.h"
 
@@ -21,7 +21,9 @@ struct EngineOptions {
   std::optional<DType> kv_cache_dtype = {};  // f32 | bf16 | f16 | i8; the model's when empty
   int64_t max_sequences = 64;
   int64_t max_tokens_per_step = 512;
-  bool device_graphs = true;  // a step of decoding alone is queued as one graph; the same bits either way
+  // A step of decoding alone is queued on a device as one graph, the same bits either way: for so many shapes of steps graphs are kept.
+  // 0: none.
+  int64_t device_graphs = 32;
 };
 
 class Engine {
@@ -35,16 +37,17 @@ class Engine {
   bool idle() const { return scheduler_.idle(); }
   // Runs one batch; an output for each sequence that got a token.
   std::vector<TokenOutput> step();
+  GraphCounts graph_counts() const { return decode_graphs_ ? decode_graphs_->counts() : GraphCounts{}; }
 
  private:
-  Tensor run(const std::vector<ScheduledSequence>& scheduled) const;
-  std::vector<TokenOutput> sample(const std::vector<ScheduledSequence>& scheduled, const Tensor& hidden) const;
+  Tensor run(const std::vector<ScheduledSequence>& scheduled);
+  std::vector<TokenOutput> sample(const std::vector<ScheduledSequence>& scheduled, const Tensor& logits) const;
   void publish(const std::vector<ScheduledSequence>& scheduled, std::vector<TokenOutput>& outputs);
 
   const nn::Transformer& model_;
   nn::KvCache cache_;
   Scheduler scheduler_;
-  mutable std::optional<kernels::DeviceGraph> decode_graph_;
+  std::optional<DecodeGraphs> decode_graphs_;
   RequestId next_id_ = 1;
 };
 
@@ -55,9 +58,10 @@ struct Completion {
 };
 
 // All requests to their end, answers in their order. `on_token` (may be empty) sees each output as it comes; its request is
-// the index into `requests`.
+// the index into `requests`. `graphs` (may be null) is told what was captured and replayed.
 std::vector<Completion> generate(const nn::Transformer& model, const std::vector<Request>& requests,
                                  const EngineOptions& options = {},
-                                 const std::function<void(const TokenOutput&)>& on_token = {});
+                                 const std::function<void(const TokenOutput&)>& on_token = {},
+                                 GraphCounts* graphs = nullptr);
 
 }  // namespace lathe::engine

@@ -42,6 +42,8 @@ TEST_F(DeviceProgram, GenerateAnswersAsOnTheCpu) {
   const std::vector<std::string> sampled = {"--temperature", "1", "--seed", "5"};
   EXPECT_EQ(json_of(generate("simt", "f32"))["tokens"], json_of(generate("cpu", "f32"))["tokens"]);
   EXPECT_EQ(json_of(generate("simt", "f32", sampled))["tokens"], json_of(generate("cpu", "f32", sampled))["tokens"]);
+  const nlohmann::json graphs = {{"captured", 1}, {"replayed", 4}};  // the first of six tokens is the prefill's
+  EXPECT_EQ(json_of(generate("simt", "f32"))["decode_graphs"], graphs);
   // bf16 rounds at other places on the CPU: the same answer twice is what can be asked.
   const auto answer = json_of(generate("simt", "bf16"));
   EXPECT_EQ(answer["tokens"].size(), 6u);

@@ -1,0 +1,29 @@
+#include "serve/engine/step_batch.h"
+
+#include <algorithm>
+
+namespace lathe::engine {
+
+StepBatch::StepBatch(std::span<const ScheduledSequence> scheduled, int64_t pages_least) : pages_across(pages_least) {
+  for (const ScheduledSequence& entry : scheduled)
+    pages_across = std::max(pages_across, static_cast<int64_t>(entry.sequence->block_table.size()));
+  block_table.resize(scheduled.size() * static_cast<size_t>(pages_across));
+  auto row = block_table.begin();
+  for (const auto& [sequence, tokens] : scheduled) {
+    std::copy(sequence->block_table.begin(), sequence->block_table.end(), row);
+    row += pages_across;
+    for (int64_t position = sequence->cached; position < sequence->cached + tokens; ++position) {
+      ids.push_back(sequence->token(position));
+      positions.push_back(static_cast<int32_t>(position));
+    }
+    bounds.push_back(static_cast<int32_t>(ids.size()));
+    context_lens.push_back(static_cast<int32_t>(sequence->cached + tokens));
+  }
+}
+
+kernels::PagedBatch StepBatch::paged(const nn::KvCache& cache, const Tensor& there) const {
+  return {Tensor::of<int32_t>(bounds, {sequences() + 1}), Tensor::of<int32_t>(context_lens, {sequences()}),
+          Tensor::of<int32_t>(block_table, {sequences(), pages_across}), cache.shape(), there};
+}
+
+}  // namespace lathe::engine

@@ -1,0 +1,189 @@
+// Decoding on a device through graphs: the same bits as without, few captures, and an engine that goes on after a failure.
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "core/error.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/simt/options.h"
+#include "nn/model_files.h"
+#include "serve/engine/engine.h"
+
+namespace lathe::engine {
+namespace {
+
+const Device simt_device{DeviceKind::simt};
+
+nn::Transformer tiny_model(DType dtype = DType::f32, Device device = simt_device) {
+  const auto folder = std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/tiny_llama/untied";
+  const nn::ModelFiles files = nn::open_model_files(folder);
+  return nn::Transformer(files.config, *files.weights, {.dtype = dtype, .max_positions = 256, .device = device});
+}
+
+Request request_of(size_t prompt, int64_t max_tokens, float temperature = 0.0f) {
+  Request request;
+  for (size_t i = 0; i < prompt; ++i) request.prompt.push_back(static_cast<int32_t>((i * 37 + prompt) % 320));
+  request.max_tokens = max_tokens;
+  request.sampling.temperature = temperature;
+  request.sampling.seed = prompt;
+  return request;
+}
+
+void expect_same(const std::vector<Completion>& found, const std::vector<Completion>& expected) {
+  ASSERT_EQ(found.size(), expected.size());
+  for (size_t i = 0; i < found.size(); ++i) {
+    EXPECT_EQ(found[i].tokens, expected[i].tokens) << "request " << i;
+    EXPECT_EQ(found[i].logprobs, expected[i].logprobs) << "request " << i;  // bits
+  }
+}
+
+std::vector<Completion> without_graphs(const nn::Transformer& model, const std::vector<Request>& requests,
+                                       EngineOptions options = {}) {
+  options.device_graphs = 0;
+  GraphCounts none;
+  auto completions = generate(model, requests, options, {}, &none);
+  EXPECT_EQ(none.captured + none.replayed, 0);
+  return completions;
+}
+
+// Tokens of all requests so far, by id.
+using Answers = std::map<RequestId, std::vector<std::pair<int32_t, float>>>;
+void step_into(Answers& answers, Engine& engine) {
+  for (const TokenOutput& output : engine.step()) answers[output.request].emplace_back(output.token, output.logprob);
+}
+
+// 24 tokens after 55: the pages of one chunk of attention until 64, of two until 128.
+TEST(DecodeGraphs, ASequenceIsCapturedWhenItsLengthHasDoubled) {
+  const nn::Transformer model = tiny_model(DType::bf16);
+  const std::vector<Request> requests{request_of(55, 24, 0.9f)};
+  GraphCounts counts;
+  expect_same(generate(model, requests, {}, {}, &counts), without_graphs(model, requests));
+  EXPECT_EQ(counts.captured, 2);
+  EXPECT_EQ(counts.replayed, 21) << "the first of 24 tokens is the prefill's";
+}
+
+TEST(DecodeGraphs, SequencesOfDifferentLengthsShareAGraph) {
+  const nn::Transformer model = tiny_model();
+  Request penalised = request_of(3, 8, 0.8f);
+  penalised.sampling.repetition_penalty = 1.3f;
+  penalised.sampling.top_k = 20;
+  const std::vector<Request> requests{penalised, request_of(40, 8), request_of(70, 8)};
+  GraphCounts counts;
+  const auto together = generate(model, requests, {}, {}, &counts);
+  expect_same(together, without_graphs(model, requests));
+  EXPECT_EQ(counts.captured, 1);
+  EXPECT_EQ(counts.replayed, 6);
+  expect_same({together[2]}, generate(model, {requests[2]}));
+}
+
+TEST(DecodeGraphs, ACacheOfInt8AndPreemptionGiveTheSameBits) {
+  const nn::Transformer model = tiny_model();
+  const std::vector<Request> requests{request_of(30, 12), request_of(31, 12), request_of(5, 12, 1.0f)};
+  EngineOptions options;
+  options.kv_cache_dtype = DType::i8;
+  const auto expected = without_graphs(model, requests, options);
+  options.kv_cache_tokens = 80;  // of 112 in whole pages: somebody waits, or is computed again
+  options.max_tokens_per_step = 16;
+  expect_same(generate(model, requests, options), expected);
+}
+
+TEST(DecodeGraphs, ASequenceMayJoinMidwayAndAnotherLeave) {
+  const nn::Transformer model = tiny_model();
+  const std::vector<Request> requests{request_of(20, 16), request_of(9, 4, 0.7f)};
+  Engine engine(model);
+  Answers answers;
+  const RequestId first = engine.add(requests[0]);
+  for (int i = 0; i < 5; ++i) step_into(answers, engine);
+  const RequestId second = engine.add(requests[1]);
+  while (!engine.idle()) step_into(answers, engine);
+  const auto alone = without_graphs(model, requests);
+  for (const auto& [id, expected] : {std::pair{first, alone[0]}, {second, alone[1]}}) {
+    ASSERT_EQ(answers[id].size(), expected.tokens.size());
+    for (size_t i = 0; i < expected.tokens.size(); ++i) {
+      EXPECT_EQ(answers[id][i].first, expected.tokens[i]);
+      EXPECT_EQ(answers[id][i].second, expected.logprobs[i]);
+    }
+  }
+  EXPECT_EQ(engine.graph_counts().captured, 2) << "alone, and both; alone again is replayed";
+}
+
+TEST(DecodeGraphs, BeyondSoManyShapesAllAreCapturedAnew) {
+  const nn::Transformer model = tiny_model();
+  std::vector<Request> requests;
+  for (size_t i = 0; i < 4; ++i) requests.push_back(request_of(1 + i, 3 + static_cast<int64_t>(i)));
+  EngineOptions options;
+  options.max_sequences = 3;  // the fourth makes them three again
+  options.device_graphs = 1;
+  GraphCounts counts;
+  expect_same(generate(model, requests, options, {}, &counts), without_graphs(model, requests));
+  const int64_t steps = counts.captured + counts.replayed;
+  EXPECT_GE(counts.captured, 3);
+  options.device_graphs = 3;
+  expect_same(generate(model, requests, options, {}, &counts), without_graphs(model, requests));
+  EXPECT_EQ(counts.captured, 3) << "of three, two and one sequences";
+  EXPECT_EQ(counts.captured + counts.replayed, steps);
+}
+
+struct Fault {
+  const char* name;
+  simt::Call call;
+  int64_t nth;
+  const char* says;
+};
+
+// Each in a step that captures (the first decode) and in one that replays.
+TEST(DecodeGraphs, AFailureIsOneSentenceAndTheEngineGoesOn) {
+  const nn::Transformer model = tiny_model();
+  const std::vector<Request> requests{request_of(10, 8, 0.9f), request_of(21, 8)};
+  const auto expected = without_graphs(model, requests);
+  const Fault faults[] = {{"upload", simt::Call::copy, 1, "copying to the device: invalid argument"},
+                          {"begin of a capture", simt::Call::capture, 1, "capturing a graph: out of memory"},
+                          {"making the graph", simt::Call::capture, 2, "making a graph: out of memory"},
+                          {"launch within a capture", simt::Call::launch, 7, "injected launch failure"},
+                          {"launch of the graph", simt::Call::launch, 1, "injected launch failure"}};
+  for (const Fault& fault : faults) {
+    for (const bool replays : {false, true}) {
+      if (replays && (fault.call == simt::Call::capture || fault.nth == 7)) continue;  // nothing is captured then
+      SCOPED_TRACE(std::string(fault.name) + (replays ? ", replayed" : ", captured"));
+      Engine engine(model);
+      for (const Request& request : requests) engine.add(request);
+      Answers answers;
+      for (int i = 0; i < (replays ? 3 : 1); ++i) step_into(answers, engine);
+      simt::fail_nth(fault.call, fault.nth);
+      try {
+        engine.step();
+        ADD_FAILURE() << "the failure went unnoticed";
+      } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find(fault.says), std::string::npos) << error.what();
+      }
+      simt::fail_nth(fault.call, 0);
+      while (!engine.idle()) step_into(answers, engine);
+      for (size_t r = 0; r < requests.size(); ++r) {
+        std::vector<int32_t> tokens;
+        for (const auto& [token, logprob] : answers[r + 1]) tokens.push_back(token);
+        EXPECT_EQ(tokens, expected[r].tokens);
+      }
+      EXPECT_EQ(engine.graph_counts().captured, 1);
+    }
+  }
+}
+
+// What graphs keep is counted, and goes back with the engine.
+TEST(DecodeGraphs, TheirMemoryIsCountedAndGivenBack) {
+  const nn::Transformer model = tiny_model();
+  const auto live = [] { return allocator_for(simt_device).stats().total_live_bytes; };
+  const int64_t before = live();
+  {
+    Engine engine(model);
+    engine.add(request_of(4, 3));
+    const int64_t with_cache = live();
+    engine.step();
+    EXPECT_EQ(live(), with_cache);
+    engine.step();
+    EXPECT_GT(live(), with_cache);
+  }
+  EXPECT_EQ(live(), before);
+}
+
+}  // namespace
+}  // namespace lathe::engine
