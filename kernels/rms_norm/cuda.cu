@@ -1,5 +1,6 @@
-// A warp for each row: no barrier, and a row's sums depend on its length alone (kernels/cuda/row.h). Bound by bandwidth: x is
-// read twice, the second time from the cache.
+// A warp for each short row: no barrier. A long one has eight, because a step of decoding has few rows, and one warp alone would
+// wait for memory sixteen times in a row of 4096. The columns alone choose, and so a row's sums depend on its length alone
+// (kernels/cuda/row.h). Bound by bandwidth: x is read twice, the second time from the cache.
 #include "kernels/cuda/bounds.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
@@ -8,16 +9,56 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-constexpr int warps_per_block = 4;
+constexpr int64_t short_row = 1024;  // columns: four turns of a warp
+constexpr int warps_of_long_row = 8;
 
-template <class T, bool aligned>
-__global__ void __launch_bounds__(warps_per_block * 32) rms_norm_forward_kernel(RmsNormForwardArgs a) {
-  const int lane = threadIdx.x % 32;
-  const int64_t row = int64_t{blockIdx.x} * warps_per_block + threadIdx.x / 32;
-  if (row >= a.row_end) return;  // a whole warp leaves
+// How the rows fall into blocks of threads.
+template <int warps_of_row>
+struct Rows {
+  static constexpr int warps = warps_of_row == 1 ? 4 : warps_of_row, threads = warps * 32;
+  static constexpr int in_block = warps / warps_of_row;
+  static constexpr int step = warps_of_row * 32 * group_elements;  // from a thread's group to its next
+
+  static __device__ __forceinline__ int64_t row() {
+    return int64_t{blockIdx.x} * in_block + threadIdx.x / (warps_of_row * 32);
+  }
+  static __device__ __forceinline__ int first_column() { return threadIdx.x % (warps_of_row * 32) * group_elements; }
+  // Over the row, the same in every thread: each warp's sum, then the warps in order. At most once in a kernel.
+  static __device__ __forceinline__ float sum(float value) {
+    value = warp_sum(value);
+    if constexpr (warps_of_row > 1) {
+      struct Sums {
+        float of[warps_of_row];
+      };
+      Sums& sums = block_shared<Sums>();
+      if (threadIdx.x % 32 == 0) sums.of[threadIdx.x / 32] = value;
+      __syncthreads();  // every warp's sum is there
+      value = sums.of[0];
+      LATHE_UNROLL
+      for (int w = 1; w < warps_of_row; ++w) value += sums.of[w];
+    }
+    return value;
+  }
+};
+
+template <class Args>
+void launch_rows(const char* name, void (*short_rows)(Args), void (*long_rows)(Args), const Args& args) {
+  const bool is_short = args.columns <= short_row;
+  const int64_t in_block = is_short ? Rows<1>::in_block : 1;
+  launch({.name = name,
+          .grid = dim3(static_cast<unsigned>((args.row_end + in_block - 1) / in_block)),
+          .block = dim3(is_short ? Rows<1>::threads : Rows<warps_of_long_row>::threads)},
+         is_short ? short_rows : long_rows, args);
+}
+
+template <class T, bool aligned, int warps_of_row>
+__global__ void __launch_bounds__(Rows<warps_of_row>::threads) rms_norm_forward_kernel(RmsNormForwardArgs a) {
+  using R = Rows<warps_of_row>;
+  const int64_t row = R::row();
+  if (row >= a.row_end) return;  // all of a row's warps leave
   const T* x = row_of<T>(a.x, row);
   float squares = 0.0f;
-  for (int64_t i = lane * group_elements; i < a.columns; i += 32 * group_elements) {
+  for (int64_t i = R::first_column(); i < a.columns; i += R::step) {
     const int count = group_size(a.columns, i);
     Group group = load_group<aligned>(x + i, count);
     if (a.residual.data != nullptr) {
@@ -29,11 +70,11 @@ __global__ void __launch_bounds__(warps_per_block * 32) rms_norm_forward_kernel(
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) squares = fmaf(group.at[j], group.at[j], squares);
   }
-  const float r = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(a.columns) + a.eps);
-  if (lane == 0 && a.rstd != nullptr) a.rstd[row] = r;
+  const float r = 1.0f / sqrtf(R::sum(squares) / static_cast<float>(a.columns) + a.eps);
+  if (R::first_column() == 0 && a.rstd != nullptr) a.rstd[row] = r;
 
-  const T* normed = a.residual.data != nullptr ? row_of<T>(a.sum, row) : x;  // each lane reads what it wrote
-  for (int64_t i = lane * group_elements; i < a.columns; i += 32 * group_elements) {
+  const T* normed = a.residual.data != nullptr ? row_of<T>(a.sum, row) : x;  // each thread reads what it wrote
+  for (int64_t i = R::first_column(); i < a.columns; i += R::step) {
     const int count = group_size(a.columns, i);
     Group group = load_group<aligned>(normed + i, count);
     const Group weight = load_group<aligned>(static_cast<const T*>(a.weight) + i, count);
@@ -43,25 +84,27 @@ __global__ void __launch_bounds__(warps_per_block * 32) rms_norm_forward_kernel(
   }
 }
 
-dim3 row_grid(int64_t rows) { return dim3(static_cast<unsigned>((rows + warps_per_block - 1) / warps_per_block)); }
+template <class T, bool aligned>
+void launch_forward(const RmsNormForwardArgs& args) {
+  launch_rows("rms_norm_forward", rms_norm_forward_kernel<T, aligned, 1>,
+              rms_norm_forward_kernel<T, aligned, warps_of_long_row>, args);
+}
 
 template <class T>
 void forward(const RmsNormForwardArgs& args) {
-  const LaunchConfig config{
-      .name = "rms_norm_forward", .grid = row_grid(args.row_end), .block = dim3(warps_per_block * 32)};
   const bool aligned = rows_aligned<T>(args.x) && rows_aligned<T>(args.out) && rows_aligned<T>(args.residual) &&
                        rows_aligned<T>(args.sum) && rows_aligned(static_cast<const T*>(args.weight), 0);
-  launch(config, aligned ? rms_norm_forward_kernel<T, true> : rms_norm_forward_kernel<T, false>, args);
+  aligned ? launch_forward<T, true>(args) : launch_forward<T, false>(args);
 }
 
-template <class T, bool aligned>
-__global__ void __launch_bounds__(warps_per_block * 32) rms_norm_backward_kernel(RmsNormBackwardArgs a) {
-  const int lane = threadIdx.x % 32;
-  const int64_t row = int64_t{blockIdx.x} * warps_per_block + threadIdx.x / 32;
+template <class T, bool aligned, int warps_of_row>
+__global__ void __launch_bounds__(Rows<warps_of_row>::threads) rms_norm_backward_kernel(RmsNormBackwardArgs a) {
+  using R = Rows<warps_of_row>;
+  const int64_t row = R::row();
   if (row >= a.row_end) return;
   const float r = a.rstd[row];
   float products = 0.0f;
-  for (int64_t i = lane * group_elements; i < a.columns; i += 32 * group_elements) {
+  for (int64_t i = R::first_column(); i < a.columns; i += R::step) {
     const int count = group_size(a.columns, i);
     const Group x = load_group<aligned>(row_of<T>(a.x, row) + i, count);
     const Group grad = load_group<aligned>(row_of<T>(a.grad_out, row) + i, count);
@@ -69,8 +112,8 @@ __global__ void __launch_bounds__(warps_per_block * 32) rms_norm_backward_kernel
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) products = fmaf(grad.at[j] * weight.at[j], x.at[j] * r, products);
   }
-  const float mean = warp_sum(products) / static_cast<float>(a.columns);
-  for (int64_t i = lane * group_elements; i < a.columns; i += 32 * group_elements) {
+  const float mean = R::sum(products) / static_cast<float>(a.columns);
+  for (int64_t i = R::first_column(); i < a.columns; i += R::step) {
     const int count = group_size(a.columns, i);
     const Group x = load_group<aligned>(row_of<T>(a.x, row) + i, count);
     const Group grad = load_group<aligned>(row_of<T>(a.grad_out, row) + i, count);
@@ -127,13 +170,17 @@ void weight_gradient(const RmsNormWeightGradArgs& args) {
   });
 }
 
+template <class T, bool aligned>
+void launch_backward(const RmsNormBackwardArgs& args) {
+  launch_rows("rms_norm_backward", rms_norm_backward_kernel<T, aligned, 1>,
+              rms_norm_backward_kernel<T, aligned, warps_of_long_row>, args);
+}
+
 template <class T>
 void backward(const RmsNormBackwardArgs& args) {
-  const LaunchConfig config{
-      .name = "rms_norm_backward", .grid = row_grid(args.row_end), .block = dim3(warps_per_block * 32)};
   const bool aligned = rows_aligned<T>(args.x) && rows_aligned<T>(args.grad_x) && rows_aligned<T>(args.grad_out) &&
                        rows_aligned<T>(args.grad_sum) && rows_aligned(static_cast<const T*>(args.weight), 0);
-  launch(config, aligned ? rms_norm_backward_kernel<T, true> : rms_norm_backward_kernel<T, false>, args);
+  aligned ? launch_backward<T, true>(args) : launch_backward<T, false>(args);
 }
 
 }  // namespace
