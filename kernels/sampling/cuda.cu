@@ -170,7 +170,8 @@ __device__ __forceinline__ void choose_bucket(Workspace& shared, u64 target) {
 // sorts by distance from the largest logit, in eighths of a nat: logits share their leading bits, and atomics on one bucket wait
 // for each other. It keeps those of one bucket; the others then sort these by a byte of the key at a time.
 template <class Amount>
-__device__ __forceinline__ unsigned select_key(const Row& row, u64 target, u64& larger, Workspace& shared, Amount amount) {
+__device__ __forceinline__ unsigned select_key(const Row& row, u64 target, u64& larger, Workspace& shared,
+                                               Amount amount) {
   const auto distance = [&](float logit) {
     const float eighths = (row.largest - logit) * row.inverse_temperature * 8.0f;
     return eighths < 255.0f ? 255u - static_cast<unsigned>(eighths) : 0u;
@@ -223,10 +224,10 @@ __device__ __forceinline__ void cut_to_nucleus(Row& row, float top_p, Workspace&
   row.nucleus_key = key;
 }
 
-// 56 registers; left to itself ptxas aims at three blocks to an SM, of which there is work for one, and spills.
+// 57 registers; left to itself ptxas aims at three blocks to an SM, of which there is work for one, and spills.
 __global__ void __launch_bounds__(threads, 1) sample_kernel(SampleCuda a) {
   Workspace& shared = block_shared<Workspace>();
-  const SampledRow& settings = a.settings[blockIdx.x];
+  const SampledRow settings = a.stored != nullptr ? a.stored[blockIdx.x] : a.settings[blockIdx.x];
   Row row;
   row.z = a.logits + int64_t{blockIdx.x} * a.stride;
   row.columns = a.columns;

@@ -1,7 +1,7 @@
 // The CUDA bodies of sampling.h. Pointers are device memory.
 //
-// Settings travel as kernel arguments (at most 4 KiB), so that nothing is copied and nothing waited for. A captured graph would
-// keep them: sampling stands outside of one.
+// Settings travel as kernel arguments (at most 4 KiB), so that nothing is copied and nothing waited for; or they are stored, for a
+// captured graph, which would keep arguments as they were.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +24,7 @@ struct SampleCuda {
   int64_t stride, columns;
   int32_t* tokens;  // or a BrokenLogits
   int64_t rows;
+  const SampledRow* stored;  // [rows]; null: they are sent
   SampledRow settings[sampled_rows_per_launch];
 };
 

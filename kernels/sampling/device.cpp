@@ -83,4 +83,23 @@ void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, 
   change_logits(logits, {}, rows, penalised, Change::penalise);
 }
 
+Tensor sampling_settings(std::span<const SamplingRow> rows) {
+  static_assert(sizeof(SampledRow) == sampling_setting_words * sizeof(int32_t));
+  const Tensor settings = Tensor::zeros({static_cast<int64_t>(rows.size()), sampling_setting_words}, DType::i32);
+  for (size_t b = 0; b < rows.size(); ++b) static_cast<SampledRow*>(settings.raw())[b] = settings_of(rows[b]);
+  return settings;
+}
+
+void sample_with(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, const Tensor& settings) {
+  sample_rows({.logits = logits.data<float>(),
+               .stride = logits.stride(0),
+               .columns = logits.dim(1),
+               .tokens = tokens.data<int32_t>(),
+               .rows = logits.dim(0),
+               .stored = static_cast<const SampledRow*>(settings.raw()),
+               .settings = {}},
+              logits.device());
+  if (logprobs.defined()) token_logprobs(logprobs, logits, tokens);
+}
+
 }  // namespace lathe::kernels::device

@@ -7,10 +7,14 @@
 
 namespace lathe::kernels {
 
+bool has_penalties(const SamplingParams& params) {
+  return params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f;
+}
+
 std::vector<Penalty> penalties_of(const SamplingRow& row, int64_t vocabulary) {
   const SamplingParams& params = row.params;
+  if (!has_penalties(params)) return {};
   const bool repetition = params.repetition_penalty != 1.0f;
-  if (!repetition && params.presence_penalty == 0.0f && params.frequency_penalty == 0.0f) return {};
   std::vector<int32_t> output(row.output_tokens.begin(), row.output_tokens.end());
   std::sort(output.begin(), output.end());
   std::vector<int32_t> seen = output;

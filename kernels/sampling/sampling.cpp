@@ -34,6 +34,17 @@ void check(const SamplingParams& params) {
   demand(std::isfinite(params.frequency_penalty), "frequency_penalty", "a finite number", params.frequency_penalty);
 }
 
+void check(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits) {
+  expect("sample", "logits", logits).rank(2).dtype({DType::f32, DType::f64}).rows_contiguous();
+  expect("sample", "tokens", tokens).shape({logits.dim(0)}).dtype(DType::i32).contiguous();
+  if (logprobs.defined())
+    expect("sample", "logprobs", logprobs).shape({logits.dim(0)}).dtype(logits.dtype()).contiguous();
+  expect("sample", "tokens", tokens).device(logits.device());
+  if (logprobs.defined()) expect("sample", "logprobs", logprobs).device(logits.device());
+  if (logits.dim(0) > 0 && (logits.dim(1) == 0 || logits.dim(1) >= 1 << 24))
+    throw ShapeError("sample: logits expects a vocabulary of 1 to 2^24 − 1 tokens, found " + describe(logits));
+}
+
 [[noreturn]] void throw_broken(int64_t row, BrokenLogits why) {
   throw NumericError("sample: row " + std::to_string(row) + " of the logits " +
                      (why == BrokenLogits::nan        ? "holds NaN"
@@ -135,19 +146,12 @@ void sample_row(int32_t* token, float* logprob, std::span<float> logits, const S
 }  // namespace
 
 void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, std::span<const SamplingRow> rows) {
-  expect("sample", "logits", logits).rank(2).dtype({DType::f32, DType::f64}).rows_contiguous();
-  expect("sample", "tokens", tokens).shape({logits.dim(0)}).dtype(DType::i32).contiguous();
-  if (logprobs.defined())
-    expect("sample", "logprobs", logprobs).shape({logits.dim(0)}).dtype(logits.dtype()).contiguous();
-  expect("sample", "tokens", tokens).device(logits.device());
-  if (logprobs.defined()) expect("sample", "logprobs", logprobs).device(logits.device());
+  check(tokens, logprobs, logits);
   if (static_cast<int64_t>(rows.size()) != logits.dim(0)) {
     throw ShapeError("sample: rows expects one entry for each of the " + std::to_string(logits.dim(0)) +
                      " rows of logits, found " + std::to_string(rows.size()));
   }
   if (rows.empty()) return;
-  if (logits.dim(1) == 0 || logits.dim(1) >= 1 << 24)
-    throw ShapeError("sample: logits expects a vocabulary of 1 to 2^24 − 1 tokens, found " + describe(logits));
   for (const SamplingRow& row : rows) check(row.params);
   if (logits.device().kind != DeviceKind::cpu) {
     expect("sample", "logits", logits).dtype(DType::f32);
@@ -161,6 +165,29 @@ void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, 
                  {logits.data<float>() + b * logits.stride(0), vocabulary}, rows[static_cast<size_t>(b)], b);
     }
   });
+}
+
+Tensor sampling_settings(std::span<const SamplingRow> rows) {
+  for (const SamplingRow& row : rows) {
+    check(row.params);
+    if (has_penalties(row.params))
+      throw ConfigError("repetition_penalty", "settings in device memory hold no penalties: use sample()");
+  }
+  return device::sampling_settings(rows);
+}
+
+void sample_with(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, const Tensor& settings) {
+  check(tokens, logprobs, logits);
+  expect("sample_with", "logits", logits).dtype(DType::f32);
+  expect("sample_with", "settings", settings)
+      .shape({logits.dim(0), sampling_setting_words})
+      .dtype(DType::i32)
+      .contiguous();
+  expect("sample_with", "settings", settings).device(logits.device());
+  if (logits.device().kind == DeviceKind::cpu || reinterpret_cast<uintptr_t>(settings.raw()) % 8 != 0)
+    throw ShapeError("sample_with: settings expects device memory at a multiple of 8 bytes, found " +
+                     describe(settings));
+  if (logits.dim(0) > 0) device::sample_with(tokens, logprobs, logits, settings);
 }
 
 void expect_sampled(std::span<const int32_t> tokens) {

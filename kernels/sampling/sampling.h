@@ -50,6 +50,13 @@ struct SamplingRow {
 // give the same token in every instruction set and on every device.
 void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, std::span<const SamplingRow> rows);
 
+// A captured graph can draw on a device for rows without penalties: their settings lie there, i32 [B, 8] at a multiple of 8 bytes, where
+// the caller copies sampling_settings() before each run. The same tokens and log-probabilities as sample()'s.
+bool has_penalties(const SamplingParams& params);
+inline constexpr int64_t sampling_setting_words = 8;
+Tensor sampling_settings(std::span<const SamplingRow> rows);  // on the CPU
+void sample_with(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, const Tensor& settings);
+
 enum class BrokenLogits : int32_t { nan = -1, infinite = -2, none_finite = -3 };
 void expect_sampled(std::span<const int32_t> tokens);
 

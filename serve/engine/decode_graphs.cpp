@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "kernels/cuda/graph.h"
+#include "kernels/cuda/profiler_range.h"
 #include "kernels/paged_attention/paged_attention.h"
-#include "serve/engine/step_batch.h"
 
 namespace lathe::engine {
 namespace {
@@ -14,12 +14,25 @@ namespace {
 constexpr int64_t upload_buffer_bytes = 256 << 10;
 constexpr int64_t most_logits_bytes = int64_t{256} << 20;
 
+// Where the parts of a step's numbers end.
+struct Parts {
+  int64_t settings, ids, positions, pages;
+
+  Parts(const StepBatch& batch, bool draws)
+      : settings(draws ? batch.sequences() * kernels::sampling_setting_words : 0),
+        ids(settings + batch.sequences()),
+        positions(ids + batch.sequences()),
+        pages(positions + kernels::PagedBatch::number_count(batch.sequences(), batch.sequences(), batch.pages_across)) {
+  }
+};
+
 }  // namespace
 
 struct DecodeGraphs::Step {
-  Tensor numbers;  // i32 on the device: ids [S], positions [S], the PagedBatch's
+  Tensor numbers;  // i32, on the device
   kernels::DeviceGraph graph;
-  Tensor logits;
+  Drawn drawn;
+  Tensor logits;  // where the graph draws nothing
 };
 
 DecodeGraphs::DecodeGraphs(const nn::Transformer& model, const nn::KvCache& cache, int64_t most)
@@ -31,53 +44,70 @@ DecodeGraphs::DecodeGraphs(const nn::Transformer& model, const nn::KvCache& cach
 
 DecodeGraphs::~DecodeGraphs() = default;
 
-Tensor DecodeGraphs::logits(std::span<const ScheduledSequence> scheduled) {
+Drawn DecodeGraphs::run(std::span<const ScheduledSequence> scheduled, std::span<const kernels::SamplingRow> rows) {
+  const kernels::ProfilerRange range("decode");
   int64_t longest = 0;
   for (const ScheduledSequence& entry : scheduled) longest = std::max(longest, entry.sequence->cached + entry.tokens);
+  const bool penalises = std::ranges::any_of(rows, [](const auto& row) { return kernels::has_penalties(row.params); });
   const auto sequences = static_cast<int64_t>(scheduled.size());
-  const StepShape shape{sequences, kernels::paged_launched_keys(longest)};
+  const StepShape shape{sequences, kernels::paged_launched_keys(longest), !penalises};
   const StepBatch batch(scheduled, shape.keys / cache_.page_size());
+  const Parts ends(batch, shape.draws);
 
-  const auto found = steps_.find(shape);
-  std::unique_ptr<Step> made;
-  if (found == steps_.end()) {
-    if (steps_.size() == most_ || logits_bytes_ > most_logits_bytes) {  // the step before has been waited for
-      steps_.clear();
-      logits_bytes_ = 0;
-      memory_ = std::make_shared<MemoryPool>(model_.device());
-    }
-    const int64_t count = 2 * sequences + kernels::PagedBatch::number_count(sequences, sequences, batch.pages_across);
-    made.reset(new Step{.numbers = Tensor::empty({count}, DType::i32, model_.device(), MemoryTag::workspace),
-                        .graph = kernels::DeviceGraph(model_.device(), memory_),
-                        .logits = {}});
-  }
-  Step& step = made ? *made : *found->second;
-
-  const Tensor ids = step.numbers.slice(0, 0, sequences), positions = step.numbers.slice(0, sequences, 2 * sequences);
-  const kernels::PagedBatch paged = batch.paged(cache_, step.numbers.slice(0, 2 * sequences, step.numbers.numel()));
-  std::vector<int32_t> numbers = batch.ids;
-  numbers.insert(numbers.end(), batch.positions.begin(), batch.positions.end());
-  numbers.insert(numbers.end(), paged.numbers().begin(), paged.numbers().end());
-  upload_.write(
-      step.numbers.raw(), step.numbers.nbytes(), sizeof(int32_t), [&](char* buffer, int64_t first, int64_t bytes) {
-        std::memcpy(buffer, reinterpret_cast<const char*>(numbers.data()) + first, static_cast<size_t>(bytes));
-      });
-  upload_.publish();
-
-  if (made) {
-    const Tensor bounds = Tensor::of<int32_t>(batch.bounds, {sequences + 1});
-    nn::PagedAttention attention(model_.config(), cache_, paged);
-    step.graph.run([&] {
-      step.logits = model_.logits(model_.forward({ids, {bounds, positions, {}}}, attention).value());
-    });
-    ++counts_.captured;
-    logits_bytes_ += step.logits.nbytes();
-    steps_.emplace(shape, std::move(made));
-  } else {
+  const auto known = steps_.find(shape);
+  std::unique_ptr<Step> made = known == steps_.end() ? make_step(ends.pages) : nullptr;
+  Step& step = made ? *made : *known->second;
+  const auto part = [&](int64_t begin, int64_t end) { return step.numbers.slice(0, begin, end); };
+  const kernels::PagedBatch paged = batch.paged(cache_, part(ends.positions, ends.pages));
+  const Tensor settings = shape.draws ? kernels::sampling_settings(rows) : Tensor::empty({0}, DType::i32);
+  upload({settings.span<int32_t>(), batch.ids, batch.positions, paged.numbers()}, step.numbers);
+  if (!made) {
     step.graph.replay();
     ++counts_.replayed;
+    return shape.draws ? step.drawn : draw(step.logits, rows);
   }
-  return step.logits;
+
+  const nn::TokenBatch tokens{part(ends.settings, ends.ids),
+                              {Tensor::of<int32_t>(batch.bounds, {sequences + 1}), part(ends.ids, ends.positions), {}}};
+  nn::PagedAttention attention(model_.config(), cache_, paged);
+  step.graph.run([&] {
+    const Tensor logits = model_.logits(model_.forward(tokens, attention).value());
+    logits_bytes_ += logits.nbytes();
+    if (!shape.draws) {
+      step.logits = logits;
+      return;
+    }
+    step.drawn = {Tensor::empty({sequences}, DType::i32, logits.device()),
+                  Tensor::empty({sequences}, logits.dtype(), logits.device())};
+    kernels::sample_with(step.drawn.tokens, step.drawn.logprobs, logits,
+                         part(0, ends.settings).view({sequences, kernels::sampling_setting_words}));
+  });
+  ++counts_.captured;
+  steps_.emplace(shape, std::move(made));
+  return shape.draws ? step.drawn : draw(step.logits, rows);
+}
+
+std::unique_ptr<DecodeGraphs::Step> DecodeGraphs::make_step(int64_t numbers) {
+  if (steps_.size() == most_ || logits_bytes_ > most_logits_bytes) {  // the step before has been waited for
+    steps_.clear();
+    logits_bytes_ = 0;
+    memory_ = std::make_shared<MemoryPool>(model_.device());
+  }
+  const Device device = model_.device();
+  return std::unique_ptr<Step>(new Step{.numbers = Tensor::empty({numbers}, DType::i32, device, MemoryTag::workspace),
+                                        .graph = kernels::DeviceGraph(device, memory_),
+                                        .drawn = {},
+                                        .logits = {}});
+}
+
+// One after another, in one copy.
+void DecodeGraphs::upload(std::initializer_list<std::span<const int32_t>> parts, const Tensor& to) {
+  std::vector<int32_t> all;
+  for (const auto& part : parts) all.insert(all.end(), part.begin(), part.end());
+  upload_.write(to.raw(), to.nbytes(), sizeof(int32_t), [&](char* buffer, int64_t first, int64_t bytes) {
+    std::memcpy(buffer, reinterpret_cast<const char*>(all.data()) + first, static_cast<size_t>(bytes));
+  });
+  upload_.publish();
 }
 
 }  // namespace lathe::engine

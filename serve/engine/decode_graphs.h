@@ -1,9 +1,10 @@
 // Decoding steps on a device as graphs: captured once for so many sequences of so many pages, then replayed. Token ids, positions,
-// lengths and pages lie in one small block of device memory that is uploaded before each step.
+// lengths, pages and sampling settings lie in one small block of device memory that is uploaded before each step.
 #pragma once
 
 #include <compare>
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <span>
@@ -13,6 +14,7 @@
 #include "nn/kv_cache.h"
 #include "nn/transformer.h"
 #include "serve/engine/scheduler.h"
+#include "serve/engine/step_batch.h"
 
 namespace lathe::engine {
 
@@ -28,18 +30,21 @@ class DecodeGraphs {
   DecodeGraphs(const nn::Transformer& model, const nn::KvCache& cache, int64_t most);
   ~DecodeGraphs();
 
-  // Logits [S, vocab_size] of a step in which every sequence has one token, its last. The next call overwrites them. After an error
-  // the step may be tried again.
-  Tensor logits(std::span<const ScheduledSequence> scheduled);
+  // A step in which every sequence has one token, its last, and a row. The next call overwrites what was drawn. After an error the
+  // step may be tried again.
+  Drawn run(std::span<const ScheduledSequence> scheduled, std::span<const kernels::SamplingRow> rows);
   const GraphCounts& counts() const { return counts_; }
 
  private:
   // What kernels are launched for (kernels/paged_attention): steps of one shape differ in numbers alone.
   struct StepShape {
     int64_t sequences, keys;
+    bool draws;  // else a row has penalties, whose tokens change: it is sampled from the graph's logits
     auto operator<=>(const StepShape&) const = default;
   };
   struct Step;
+  std::unique_ptr<Step> make_step(int64_t numbers);  // for so many
+  void upload(std::initializer_list<std::span<const int32_t>> parts, const Tensor& to);
 
   const nn::Transformer& model_;
   const nn::KvCache& cache_;

@@ -98,42 +98,6 @@ std::vector<TokenOutput> Engine::step() {
   const autograd::NoGradScope no_grad;
   const std::vector<ScheduledSequence> scheduled = scheduler_.schedule();
   if (scheduled.empty()) return {};
-  const Tensor logits = run(scheduled);
-  std::vector<TokenOutput> outputs = sample(scheduled, logits);
-  publish(scheduled, outputs);
-  return outputs;
-}
-
-// Logits of the last row of each sequence that has reached its end, in their order; the others are still being prefilled.
-Tensor Engine::run(const std::vector<ScheduledSequence>& scheduled) {
-  const kernels::ProfilerRange range("forward");
-  // Prefill runs long kernels, which hide their launches; a step of single tokens is all launches.
-  const bool decodes = std::ranges::all_of(
-      scheduled, [](const ScheduledSequence& entry) { return entry.tokens == 1 && entry.samples(); });
-  if (decodes && decode_graphs_) return decode_graphs_->logits(scheduled);
-
-  const StepBatch step(scheduled);
-  std::vector<int32_t> samples(scheduled.size());
-  std::iota(samples.begin(), samples.end(), 0);
-  const nn::TokenBatch batch{vector_tensor(step.ids),
-                             {vector_tensor(step.bounds), vector_tensor(step.positions), vector_tensor(samples)}};
-  nn::PagedAttention attention(model_.config(), cache_, step.paged(cache_));
-  const Tensor hidden = model_.forward(batch, attention).value();
-
-  std::vector<int64_t> last_rows;
-  for (size_t i = 0; i < scheduled.size(); ++i)
-    if (scheduled[i].samples()) last_rows.push_back(step.bounds[i + 1] - 1);
-  const auto count = static_cast<int64_t>(last_rows.size());
-  if (count == 0) return {};
-  if (count == hidden.dim(0)) return model_.logits(hidden);
-  const Tensor last = Tensor::empty({count, hidden.dim(1)}, hidden.dtype(), hidden.device());
-  for (int64_t i = 0; i < count; ++i)
-    kernels::copy(last.select(0, i), hidden.select(0, last_rows[static_cast<size_t>(i)]));
-  return model_.logits(last);
-}
-
-std::vector<TokenOutput> Engine::sample(const std::vector<ScheduledSequence>& scheduled, const Tensor& logits) const {
-  const kernels::ProfilerRange range("sample");
   std::vector<kernels::SamplingRow> rows;
   std::vector<TokenOutput> outputs;
   for (const ScheduledSequence& entry : scheduled) {
@@ -143,20 +107,48 @@ std::vector<TokenOutput> Engine::sample(const std::vector<ScheduledSequence>& sc
                     sequence.output});
     outputs.push_back({sequence.id, 0, 0, std::nullopt});
   }
-  if (rows.empty()) return outputs;
-
-  const auto count = static_cast<int64_t>(rows.size());
-  const Tensor tokens = Tensor::empty({count}, DType::i32, logits.device());
-  const Tensor logprobs = Tensor::empty({count}, logits.dtype(), logits.device());
-  kernels::sample(tokens, logprobs, logits, rows);
-  const Tensor sampled = kernels::moved(tokens, {});  // the step's one wait for the device
-  kernels::expect_sampled(sampled.span<int32_t>());
-  const Tensor sampled_logprobs = kernels::cast(kernels::moved(logprobs, {}), DType::f32);
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    outputs[i].token = sampled.data<int32_t>()[i];
-    outputs[i].logprob = sampled_logprobs.data<float>()[i];
+  const Drawn drawn = run(scheduled, rows);
+  if (!rows.empty()) {
+    const Tensor tokens = kernels::moved(drawn.tokens, {});  // the step's one wait for the device
+    kernels::expect_sampled(tokens.span<int32_t>());
+    const Tensor logprobs = kernels::cast(kernels::moved(drawn.logprobs, {}), DType::f32);
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      outputs[i].token = tokens.data<int32_t>()[i];
+      outputs[i].logprob = logprobs.data<float>()[i];
+    }
   }
+  publish(scheduled, outputs);
   return outputs;
+}
+
+Drawn Engine::run(const std::vector<ScheduledSequence>& scheduled, std::span<const kernels::SamplingRow> rows) {
+  // Prefill runs long kernels, which hide their launches; a step of single tokens is all launches.
+  const bool decodes = std::ranges::all_of(
+      scheduled, [](const ScheduledSequence& entry) { return entry.tokens == 1 && entry.samples(); });
+  if (decodes && decode_graphs_) return decode_graphs_->run(scheduled, rows);
+
+  const StepBatch step(scheduled);
+  std::vector<int32_t> samples(scheduled.size());
+  std::iota(samples.begin(), samples.end(), 0);
+  const nn::TokenBatch batch{vector_tensor(step.ids),
+                             {vector_tensor(step.bounds), vector_tensor(step.positions), vector_tensor(samples)}};
+  nn::PagedAttention attention(model_.config(), cache_, step.paged(cache_));
+  const Tensor hidden = [&] {
+    const kernels::ProfilerRange range("forward");
+    return model_.forward(batch, attention).value();
+  }();
+
+  // The last row of each sequence that has reached its end; the others are still being prefilled.
+  const auto count = static_cast<int64_t>(rows.size());
+  if (count == 0) return {};
+  Tensor last = hidden;
+  if (count < hidden.dim(0)) {
+    last = Tensor::empty({count, hidden.dim(1)}, hidden.dtype(), hidden.device());
+    int64_t next = 0;
+    for (size_t i = 0; i < scheduled.size(); ++i)
+      if (scheduled[i].samples()) kernels::copy(last.select(0, next++), hidden.select(0, step.bounds[i + 1] - 1));
+  }
+  return draw(model_.logits(last), rows);
 }
 
 void Engine::publish(const std::vector<ScheduledSequence>& scheduled, std::vector<TokenOutput>& outputs) {

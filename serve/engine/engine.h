@@ -13,6 +13,7 @@
 #include "serve/engine/decode_graphs.h"
 #include "serve/engine/request.h"
 #include "serve/engine/scheduler.h"
+#include "serve/engine/step_batch.h"
 
 namespace lathe::engine {
 
@@ -40,8 +41,7 @@ class Engine {
   GraphCounts graph_counts() const { return decode_graphs_ ? decode_graphs_->counts() : GraphCounts{}; }
 
  private:
-  Tensor run(const std::vector<ScheduledSequence>& scheduled);
-  std::vector<TokenOutput> sample(const std::vector<ScheduledSequence>& scheduled, const Tensor& logits) const;
+  Drawn run(const std::vector<ScheduledSequence>& scheduled, std::span<const kernels::SamplingRow> rows);
   void publish(const std::vector<ScheduledSequence>& scheduled, std::vector<TokenOutput>& outputs);
 
   const nn::Transformer& model_;

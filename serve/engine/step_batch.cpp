@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/cuda/profiler_range.h"
+
 namespace lathe::engine {
 
 StepBatch::StepBatch(std::span<const ScheduledSequence> scheduled, int64_t pages_least) : pages_across(pages_least) {
@@ -24,6 +26,15 @@ StepBatch::StepBatch(std::span<const ScheduledSequence> scheduled, int64_t pages
 kernels::PagedBatch StepBatch::paged(const nn::KvCache& cache, const Tensor& there) const {
   return {Tensor::of<int32_t>(bounds, {sequences() + 1}), Tensor::of<int32_t>(context_lens, {sequences()}),
           Tensor::of<int32_t>(block_table, {sequences(), pages_across}), cache.shape(), there};
+}
+
+Drawn draw(const Tensor& logits, std::span<const kernels::SamplingRow> rows) {
+  const kernels::ProfilerRange range("sample");
+  const Shape shape{logits.dim(0)};
+  const Drawn drawn{Tensor::empty(shape, DType::i32, logits.device()),
+                    Tensor::empty(shape, logits.dtype(), logits.device())};
+  kernels::sample(drawn.tokens, drawn.logprobs, logits, rows);
+  return drawn;
 }
 
 }  // namespace lathe::engine

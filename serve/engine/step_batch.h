@@ -1,4 +1,4 @@
-// The tokens of one step, as the model and its pages take them.
+// The tokens of one step: what the model and its pages take, and what is drawn.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/paged_attention/paged_batch.h"
+#include "kernels/sampling/sampling.h"
 #include "nn/kv_cache.h"
 #include "serve/engine/scheduler.h"
 
@@ -25,5 +26,12 @@ struct StepBatch {
   // On the cache's device: uploaded, or at `there` (PagedBatch).
   kernels::PagedBatch paged(const nn::KvCache& cache, const Tensor& there = {}) const;
 };
+
+// A token and its log-probability for each sequence that has reached its end, on the model's device. Undefined where none has.
+struct Drawn {
+  Tensor tokens, logprobs;
+};
+// From their logits.
+Drawn draw(const Tensor& logits, std::span<const kernels::SamplingRow> rows);
 
 }  // namespace lathe::engine

@@ -299,6 +299,37 @@ TEST(Sampling, ADeviceDrawsTheTokensOfTheCpu) {
   }
 }
 
+// As a captured graph does: 70 rows are two launches of sample(), one of sample_with().
+TEST(Sampling, SettingsInDeviceMemoryDrawTheSame) {
+  constexpr int64_t rows = 70, vocabulary = 200;
+  const Tensor logits = Tensor::empty({rows, vocabulary}, DType::f32);
+  std::vector<SamplingRow> each(rows);
+  for (size_t b = 0; b < rows; ++b) {
+    const std::vector<float> row = random_logits(vocabulary, b, 3.0f);
+    std::copy(row.begin(), row.end(), logits.data<float>() + b * vocabulary);
+    each[b].params = {.temperature = b % 5 == 0 ? 0.0f : 0.8f,
+                      .top_k = static_cast<int32_t>(b % 4 * 10),
+                      .top_p = b % 3 == 0 ? 0.7f : 1.0f,
+                      .min_p = b % 7 == 0 ? 0.05f : 0.0f,
+                      .seed = b};
+    each[b].position = 3 * b;
+  }
+  const Tensor on_device = moved(logits, simt), settings = moved(sampling_settings(each), simt);
+  std::vector<Tensor> found;
+  for (const bool stored : {true, false}) {
+    const Tensor tokens = Tensor::empty({rows}, DType::i32, simt), logprobs = Tensor::empty({rows}, DType::f32, simt);
+    stored ? sample_with(tokens, logprobs, on_device, settings) : sample(tokens, logprobs, on_device, each);
+    for (const Tensor& result : {tokens, logprobs}) found.push_back(moved(result, {}));
+  }
+  for (const size_t i : {0u, 1u})
+    EXPECT_EQ(std::memcmp(found[i].raw(), found[i + 2].raw(), sizeof(float) * rows), 0) << i;
+
+  each[1].params.presence_penalty = 0.1f;
+  EXPECT_THROW(sampling_settings(each), ConfigError);
+  const Tensor tokens = Tensor::empty({rows}, DType::i32);
+  EXPECT_THROW(sample_with(tokens, {}, logits, Tensor::empty({rows, sampling_setting_words}, DType::i32)), ShapeError);
+}
+
 TEST(Sampling, BrokenLogitsOnADeviceAreFoundInTheTokens) {
   std::vector<float> values(4 * 40, 1.0f);
   values[45] = NAN;

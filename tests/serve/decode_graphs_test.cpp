@@ -89,7 +89,8 @@ TEST(DecodeGraphs, ACacheOfInt8AndPreemptionGiveTheSameBits) {
 
 TEST(DecodeGraphs, ASequenceMayJoinMidwayAndAnotherLeave) {
   const nn::Transformer model = tiny_model();
-  const std::vector<Request> requests{request_of(20, 16), request_of(9, 4, 0.7f)};
+  std::vector<Request> requests{request_of(20, 16, 1.1f), request_of(9, 4, 0.7f)};
+  requests[1].sampling.presence_penalty = 0.5f;  // so that their graph ends with logits, the first one's with its token
   Engine engine(model);
   Answers answers;
   const RequestId first = engine.add(requests[0]);
