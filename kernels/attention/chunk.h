@@ -83,43 +83,56 @@ struct Scoring {
   const float *k_scales, *v_scales;
 };
 
-// Products q·k in row[0, 64) become exp(score − maximum), 0 where masked, over the first `vectors` vectors; the values'
-// scales are put on after the sum.
-template <bool masked>
-LATHE_INLINE void chunk_probabilities(float* row, int vectors, KeySpan span, const Scoring& scoring, float* maximum,
-                                      float* sum) {
+// The first V vectors of products q·k in a row become exp(score − maximum), 0 where masked; the values' scales are put on after the sum.
+// With Pairs they are rounded to bf16: row[i] holds those of keys 2i and 2i + 1. All in registers where there are as many: in two passes
+// over the row with a third that rounded, this took a fifth longer.
+template <class Step, bool masked, int V>
+LATHE_INLINE void chunk_probabilities(float* row, KeySpan span, const Scoring& scoring, float* maximum, float* sum) {
   const VecI lane = first_lanes();
+  Vec p[V];
+  for (int v = 0; v < V; ++v) p[v] = load(row + v * lanes);
+  if (scoring.k_scales != nullptr)
+    for (int v = 0; v < V; ++v) p[v] = p[v] * load(scoring.k_scales + v * lanes);
+  for (int v = 0; v < V; ++v) p[v] = p[v] * splat(scoring.scale);
+  if (scoring.softcap > 0)
+    for (int v = 0; v < V; ++v) p[v] = capped(p[v], scoring.softcap);
   Vec highest = splat(no_score);
-  for (int v = 0; v < vectors; ++v) {
-    Vec score = load(row + v * lanes);
-    if (scoring.k_scales != nullptr) score = score * load(scoring.k_scales + v * lanes);
-    score = score * splat(scoring.scale);
-    if (scoring.softcap > 0) score = capped(score, scoring.softcap);
-    if (masked) score = select(in_span(span, v, lane), score, splat(no_score));
-    highest = max(score, highest);
-    store(row + v * lanes, score);
+  for (int v = 0; v < V; ++v) {
+    if (masked) p[v] = select(in_span(span, v, lane), p[v], splat(no_score));
+    highest = max(p[v], highest);
   }
   *maximum = max_lanes(highest);
   Vec total = zero();
-  for (int v = 0; v < vectors; ++v) {
-    Vec p = exp_below_zero(load(row + v * lanes) - splat(*maximum));
-    if (masked) p = select(in_span(span, v, lane), p, zero());
-    total = total + p;
-    if (scoring.v_scales != nullptr) p = p * load(scoring.v_scales + v * lanes);
-    store(row + v * lanes, p);
+  for (int v = 0; v < V; ++v) {
+    p[v] = exp_below_zero(p[v] - splat(*maximum));
+    if (masked) p[v] = select(in_span(span, v, lane), p[v], zero());
+    total = total + p[v];
   }
   *sum = sum_lanes(total);
+  if (scoring.v_scales != nullptr)
+    for (int v = 0; v < V; ++v) p[v] = p[v] * load(scoring.v_scales + v * lanes);
+#if defined(LATHE_ISA_avx512_bf16)
+  if constexpr (Step::width == 2) {
+    for (int v = 0; v < V; v += 2)
+      store(row + v / 2 * lanes, (Vec)neighbours_to_pairs(p[v], v + 1 < V ? p[v + 1] : zero()));
+    return;
+  }
+#endif
+  for (int v = 0; v < V; ++v) store(row + v * lanes, p[v]);
 }
 
-#if defined(LATHE_ISA_avx512_bf16)
-// Probabilities of whole vectors rounded to bf16, in place: row[i] holds those of keys 2i and 2i + 1.
-LATHE_INLINE void round_to_pairs(float* row, int vectors) {
-  for (int v = 0; v < vectors; v += 2) {
-    const Vec second = v + 1 < vectors ? load(row + (v + 1) * lanes) : zero();
-    store(row + v / 2 * lanes, (Vec)neighbours_to_pairs(load(row + v * lanes), second));
+// Of the first 16, 32, 48 or 64 keys.
+template <class Step, bool masked>
+LATHE_INLINE void chunk_probabilities(float* row, int64_t keys, KeySpan span, const Scoring& scoring, float* maximum,
+                                      float* sum) {
+  constexpr int V = tile_padding / lanes;
+  switch (keys / tile_padding) {
+    case 1: return chunk_probabilities<Step, masked, V>(row, span, scoring, maximum, sum);
+    case 2: return chunk_probabilities<Step, masked, 2 * V>(row, span, scoring, maximum, sum);
+    case 3: return chunk_probabilities<Step, masked, 3 * V>(row, span, scoring, maximum, sum);
+    case 4: return chunk_probabilities<Step, masked, 4 * V>(row, span, scoring, maximum, sum);
   }
 }
-#endif
 
 // q [rows][padded_dim]; keys as scores.h says; values through V's rows; p: scratch [rows][64]. With Pairs, q's rows hold
 // head_dim / 2 pairs, and a row of the values is of two keys.
@@ -134,19 +147,16 @@ LATHE_INLINE void attend_block(int rows, const float* q, K keys, V values, int64
     if (result.span[r].end > end) end = result.span[r].end;
   }
   if (begin >= end) return;
-  const int vectors = (end + lanes - 1) / lanes;
-  score<Step>(rows, Factor{q, padded_dim, 1}, keys, head_dim / Step::width, vectors * lanes, p, ahead);
+  const int64_t keys_wanted = (end + tile_padding - 1) / tile_padding * tile_padding;
+  score<Step>(rows, Factor{q, padded_dim, 1}, keys, head_dim / Step::width, keys_wanted, p, ahead);
   for (int r = 0; r < rows; ++r) {
     const KeySpan span = result.span[r];
     float* row = p + r * attention_chunk;
-    if (span.begin == 0 && span.end == vectors * lanes) {
-      chunk_probabilities<false>(row, vectors, span, scoring, result.maximum + r, result.sum + r);
+    if (span.begin == 0 && span.end == keys_wanted) {
+      chunk_probabilities<Step, false>(row, keys_wanted, span, scoring, result.maximum + r, result.sum + r);
     } else {
-      chunk_probabilities<true>(row, vectors, span, scoring, result.maximum + r, result.sum + r);
+      chunk_probabilities<Step, true>(row, keys_wanted, span, scoring, result.maximum + r, result.sum + r);
     }
-#if defined(LATHE_ISA_avx512_bf16)
-    if constexpr (Step::width == 2) round_to_pairs(row, vectors);
-#endif
   }
   multiply<Chain::starts, Step>(rows, Factor{p, attention_chunk, 1}, values, begin / Step::width,
                                 (end + Step::width - 1) / Step::width, result.out, padded_dim, padded_dim, ahead);

@@ -88,7 +88,7 @@ void find_rows(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t coun
   }
 }
 
-// Scales of the chunk that starts at `first`, whole vectors of them: 0 past the keys present.
+// Scales of the chunk that starts at `first`: 0 past the keys present.
 void find_scales(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t count, const TileScratch& s) {
   const int32_t* page = keys.pages + first / keys.page_size;
   for (int64_t i = 0; i < count; ++page) {
@@ -98,7 +98,7 @@ void find_scales(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t co
       s.v_scales[i] = keys.v_scales[start + i];
     }
   }
-  for (int64_t i = count; i % lanes != 0; ++i) s.k_scales[i] = s.v_scales[i] = 0;
+  for (int64_t i = count; i < attention_chunk; ++i) s.k_scales[i] = s.v_scales[i] = 0;
 }
 
 template <class T>
@@ -172,8 +172,11 @@ void load_chunk(const TileTask& task, int64_t chunk, TileScratch& s) {
     s.next_rows = rows;
   }
   s.ahead = {};
-  if (waits(task) && chunk + 1 < task.chunk_end) {
-    find_rows<T>(task.keys, task.kv_head, (chunk + 1) * attention_chunk, keys_present(task, chunk + 1), s.next_rows);
+  const bool last = chunk + 1 == task.chunk_end;
+  const TileTask* const next = last ? task.after : &task;
+  if (waits(task) && next != nullptr && next->tokens > 0) {
+    const int64_t next_chunk = last ? next->chunk_begin : chunk + 1;
+    find_rows<T>(next->keys, next->kv_head, next_chunk * attention_chunk, keys_present(*next, next_chunk), s.next_rows);
     s.ahead = lines_ahead<T, Step>(task, s.next_rows);
   }
   if (call.kv_dtype == DType::i8) find_scales(task.keys, task.kv_head, chunk * attention_chunk, present, s);
@@ -249,9 +252,11 @@ void load_query_pairs(const TileTask& task, float* q) {
   const auto* base =
       static_cast<const bf16*>(call.q) + task.first_token * call.q_token + task.kv_head * call.group * call.q_head;
   for (int64_t token = 0; token < task.tokens; ++token) {
-    for (int64_t h = 0; h < call.group; ++h, q += call.padded_dim)
-      __builtin_memcpy(q, base + token * call.q_token + h * call.q_head,
-                       static_cast<size_t>(call.head_dim) * sizeof(bf16));
+    for (int64_t h = 0; h < call.group; ++h, q += call.padded_dim) {
+      const float* row = reinterpret_cast<const float*>(base + token * call.q_token + h * call.q_head);
+      load_padded(row, call.head_dim / 2, call.padded_dim / 2,
+                  q);  // bits; a call of memcpy for each took a twelfth of short sequences
+    }
   }
 }
 

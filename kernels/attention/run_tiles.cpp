@@ -88,12 +88,18 @@ float* task_scratch(const Plan& plan, int64_t tokens) {
 }
 
 void run_whole(const Plan& plan, const TileIndex* tiles, int64_t count, int64_t grain) {
+  const auto task_of = [&](int64_t i) {
+    const TileIndex where = tiles[i / plan.kv_heads];
+    return plan.task(plan.tile(where.sequence, where.index), i % plan.kv_heads);
+  };
   parallel_for(count * plan.kv_heads, grain, [&](int64_t begin, int64_t end) {
+    TileTask task = task_of(begin);
     for (int64_t i = begin; i < end; ++i) {
-      const TileIndex where = tiles[i / plan.kv_heads];
-      TileTask task = plan.task(plan.tile(where.sequence, where.index), i % plan.kv_heads);
+      TileTask after{};
+      if (i + 1 < end) after = task_of(i + 1), task.after = &after;
       task.scratch = task_scratch(plan, task.tokens);
       cpu::attention_tile(task);
+      task = after;
     }
   });
 }

@@ -62,6 +62,7 @@ struct TileTask {
   int64_t chunk_begin, chunk_end;
   TilePartials partials;  // used by the two bodies below the first
   float* scratch;         // tile_scratch_floats
+  const TileTask* after;  // what this thread does next, or null: its first keys are asked for during the last of these
 };
 
 constexpr int64_t tile_scratch_floats(int64_t rows, int64_t padded_dim) {
