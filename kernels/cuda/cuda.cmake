@@ -26,6 +26,11 @@ set(nvcc_flags -std=c++20 -O3 ${LATHE_CUDA_ARCHITECTURES} -lineinfo -I${CMAKE_SO
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   list(APPEND nvcc_flags -DNDEBUG)
 endif()
+# Machine code, PTX and line numbers pack to a quarter. (nvcc 12's own such mode wants a newer driver than its programs do.)
+execute_process(COMMAND ${LATHE_NVCC} --version OUTPUT_VARIABLE nvcc_version)
+if(nvcc_version MATCHES "release ([0-9]+)" AND CMAKE_MATCH_1 GREATER_EQUAL 13)
+  list(APPEND nvcc_flags --compress-mode=size)
+endif()
 
 foreach(source IN LISTS cuda_sources)
   file(RELATIVE_PATH name ${CMAKE_CURRENT_SOURCE_DIR} ${source})
