@@ -174,7 +174,9 @@ void time_operations(const std::vector<testing::Operation>& operations, const Ti
     if (options.device.kind != DeviceKind::cpu && !operation.cuda_body) continue;
     // simt runs a few hundred MFLOP/s: the largest of the tests' small cases shows that the bench works.
     const bool emulated = options.device.kind == DeviceKind::simt;
-    const std::vector<Case> cases = emulated ? std::vector<Case>{largest(operation.cases)} : operation.timed;
+    std::vector<Case> cases = emulated ? std::vector<Case>{largest(operation.cases)} : operation.timed;
+    if (options.device.kind == DeviceKind::cuda)
+      cases.insert(cases.end(), operation.timed_on_cards.begin(), operation.timed_on_cards.end());
     for (const Case& test_case : cases)
       if (std::regex_search(operation.name + "/" + test_case.name, filter))
         report(time_case(operation, test_case, options));

@@ -97,6 +97,29 @@ inline Case backward(std::string name, const Model& unscaled, DType dtype, const
   return result;
 }
 
+// FlashAttention's shapes: 16384 tokens, 2048 / D heads. A reference would take hours to compute the inputs of the backward:
+// they are random, which costs a kernel the same.
+using Function = Case (*)(std::string, const Model&, DType, const std::vector<double>&, int64_t);
+inline std::vector<Case> on_cards(Function function) {
+  std::vector<Case> cases;
+  for (const int64_t head_dim : {64, 128}) {
+    for (const double length : {4096.0, 16384.0}) {
+      std::vector<double> cu_seqlens{0};
+      while (cu_seqlens.back() < 16384) cu_seqlens.push_back(cu_seqlens.back() + length);
+      const std::string name =
+          "s" + std::to_string(static_cast<int>(length)) + "_d" + std::to_string(head_dim) + "_bf16";
+      Case test_case = function(name, {2048 / head_dim, 2048 / head_dim, head_dim}, DType::bf16, cu_seqlens, 0);
+      test_case.prepare = {};
+      for (Operand& input : test_case.inputs) {
+        if (input.name == "out") input.values = normal();
+        if (input.name == "lse") input.values = constant(8);
+      }
+      cases.push_back(std::move(test_case));
+    }
+  }
+  return cases;
+}
+
 }  // namespace attention_cases
 
 // Lengths and head sizes are small, because simt runs some hundred MFLOP/s, and lie around every boundary: chunks of 64 keys,
@@ -125,6 +148,7 @@ inline std::vector<Operation> attention_operations() {
                  forward("smollm2_8x100_bf16", smollm2, bf16, packed),
                  forward("smollm2_1024_f32", smollm2, f32, {0, 1024}),
                  forward("smollm2_1024_bf16", smollm2, bf16, {0, 1024})},
+       .timed_on_cards = on_cards(forward),
        .cuda_body = true},
       {.name = "attention_backward",
        .cases = {backward("smollm2_f32", third, f32, {0, 1, 36}), backward("smollm2_bf16", third, bf16, {0, 40}, 8),
@@ -140,6 +164,7 @@ inline std::vector<Operation> attention_operations() {
                  backward("smollm2_8x100_bf16", smollm2, bf16, packed),
                  backward("smollm2_1024_f32", smollm2, f32, {0, 1024}),
                  backward("smollm2_1024_bf16", smollm2, bf16, {0, 1024})},
+       .timed_on_cards = on_cards(backward),
        .cuda_body = true}};
 }
 

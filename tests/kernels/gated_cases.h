@@ -90,6 +90,7 @@ inline std::vector<Operation> operations(const std::string& name, Functions f) {
                  backward(f, "extremes_f32", 2, 42, f32, wide)},
        .timed = {backward(f, "t512_f1536_f32", 512, 1536, f32, normal()),
                  backward(f, "t512_f1536_bf16", 512, 1536, bf16, normal())},
+       .timed_on_cards = {backward(f, "t4096_f14336_bf16", 4096, 14336, bf16, normal())},
        .cuda_body = true},
   };
 }

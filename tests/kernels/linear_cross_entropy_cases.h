@@ -127,6 +127,7 @@ inline std::vector<Operation> linear_cross_entropy_operations() {
                  with_weight_gradient(loss_and_gradient("weight_bf16", {20, 37, 12}, bf16, {.ignored_every = 4}),
                                       {0, 6, 7, 20})},
        .timed = {loss_and_gradient("t256_v49152_h576_bf16", {256, 49152, 576}, bf16, {.packed = true})},
+       .timed_on_cards = {loss_and_gradient("t2048_v128256_h2048_bf16", {2048, 128256, 2048}, bf16)},
        .cuda_body = true},
       // Several chunks: too many rows for simt, where a test of its own runs them once.
       {.name = "linear_cross_entropy_chunks",

@@ -148,6 +148,7 @@ inline std::vector<Operation> rms_norm_operations() {
                  with_grad_sum(backward("h1025_f32", 1025, DType::f32, {0, 1, 2}))},
        .timed = {backward("t512_h576_f32", 576, DType::f32, {0, 128, 512}),
                  backward("t512_h576_bf16", 576, DType::bf16, {0, 128, 512})},
+       .timed_on_cards = {backward("t4096_h4096_bf16", 4096, DType::bf16, {0, 1024, 4096})},
        .cuda_body = true},
   };
 }

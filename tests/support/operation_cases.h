@@ -97,10 +97,11 @@ struct Case {
 };
 
 struct Operation {
-  std::string name;              // rms_norm_forward
-  std::vector<Case> cases;       // checked by the tests: small
-  std::vector<Case> timed = {};  // timed by lathe-bench: realistic shapes
-  bool cuda_body = false;        // has a cuda.cu: is checked on simt, and on a card where there is one
+  std::string name;                       // rms_norm_forward
+  std::vector<Case> cases;                // checked by the tests: small
+  std::vector<Case> timed = {};           // timed by lathe-bench: realistic shapes
+  std::vector<Case> timed_on_cards = {};  // and those that take a CPU too long
+  bool cuda_body = false;                 // has a cuda.cu: is checked on simt, and on a card where there is one
 };
 
 // ---- what the checks and the bench build from a case ----
