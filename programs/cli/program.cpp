@@ -78,7 +78,7 @@ Device CommonOptions::parsed_device() const {
 }
 
 void add_common_options(CLI::App& command, CommonOptions& options) {
-  command.add_option("--device", options.device, "cpu, cuda or simt")->capture_default_str();
+  command.add_option("--device", options.device, "cpu, cuda, cuda:N or simt")->capture_default_str();
   command.add_option("--threads", options.threads, "threads to compute with; results do not depend on it (0: all CPUs)")
       ->check(CLI::Range(0, 1024));
   command.add_flag("--json", options.json, "print results as JSON on standard output");

@@ -1,4 +1,5 @@
-// --device on the programs themselves: what they answer and learn on simt is what they do on the CPU.
+// --device on the programs themselves: what they answer and learn on simt, or on a card, is what they do on the CPU.
+#include "kernels/cuda/runtime.h"
 #include "tests/programs/program_test.h"
 
 namespace lathe {
@@ -38,36 +39,43 @@ class DeviceProgram : public ProgramTest {
   }
 };
 
-TEST_F(DeviceProgram, GenerateAnswersAsOnTheCpu) {
+class ProgramOnDevice : public DeviceProgram, public testing::WithParamInterface<std::string> {
+ protected:
+  const std::string device_ = GetParam();
+
+  void SetUp() override {
+    if (const std::string why = kernels::why_unavailable(parse_device(device_)); !why.empty()) GTEST_SKIP() << why;
+    DeviceProgram::SetUp();
+  }
+};
+
+TEST_P(ProgramOnDevice, GenerateAnswersAsOnTheCpu) {
   const std::vector<std::string> sampled = {"--temperature", "1", "--seed", "5"};
-  EXPECT_EQ(json_of(generate("simt", "f32"))["tokens"], json_of(generate("cpu", "f32"))["tokens"]);
-  EXPECT_EQ(json_of(generate("simt", "f32", sampled))["tokens"], json_of(generate("cpu", "f32", sampled))["tokens"]);
+  EXPECT_EQ(json_of(generate(device_, "f32"))["tokens"], json_of(generate("cpu", "f32"))["tokens"]);
+  EXPECT_EQ(json_of(generate(device_, "f32", sampled))["tokens"], json_of(generate("cpu", "f32", sampled))["tokens"]);
   const nlohmann::json graphs = {{"captured", 1}, {"replayed", 4}};  // the first of six tokens is the prefill's
-  EXPECT_EQ(json_of(generate("simt", "f32"))["decode_graphs"], graphs);
+  EXPECT_EQ(json_of(generate(device_, "f32"))["decode_graphs"], graphs);
   // bf16 rounds at other places on the CPU: the same answer twice is what can be asked.
-  const auto answer = json_of(generate("simt", "bf16"));
+  const auto answer = json_of(generate(device_, "bf16"));
   EXPECT_EQ(answer["tokens"].size(), 6u);
-  EXPECT_EQ(json_of(generate("simt", "bf16"))["tokens"], answer["tokens"]);
+  EXPECT_EQ(json_of(generate(device_, "bf16"))["tokens"], answer["tokens"]);
 }
 
-TEST_F(DeviceProgram, EvalCountsAndScoresAsOnTheCpu) {
+TEST_P(ProgramOnDevice, EvalCountsAndScoresAsOnTheCpu) {
   std::ofstream(folder_ / "questions.jsonl") << R"({"input_ids": [5, 9, 300, 41], "labels": [-100, -100, 300, 41]}
 {"input_ids": [7, 70, 12], "labels": [-100, 70, 12]}
 )";
-  "\n"
-  R"({"prompt": "c", "completion": "def"})"
-  "\n";
   const auto eval = [&](const std::string& device) {
     return json_of({"bin/lathe-model", "eval", (folder_ / "model").string(), "--dataset",
                     (folder_ / "questions.jsonl").string(), "--max_tokens", "4", "--dtype", "f32", "--device", device});
   };
-  const auto on_cpu = eval("cpu"), on_simt = eval("simt");
-  EXPECT_EQ(on_simt["correct"], on_cpu["correct"]);
+  const auto on_cpu = eval("cpu"), on_device = eval(device_);
+  EXPECT_EQ(on_device["correct"], on_cpu["correct"]);
   // f32 sums of a thousand terms: a few units of 2^-24 √1000.
-  EXPECT_NEAR(on_simt["loss"].get<double>(), on_cpu["loss"].get<double>(), 1e-5);
+  EXPECT_NEAR(on_device["loss"].get<double>(), on_cpu["loss"].get<double>(), 1e-5);
 }
 
-TEST_F(DeviceProgram, TrainingLearnsAsOnTheCpuAndResumesToTheSameBytes) {
+TEST_P(ProgramOnDevice, TrainingLearnsAsOnTheCpuAndResumesToTheSameBytes) {
   const std::vector<std::string> short_run = {"--max-steps",
                                               "3",
                                               "--save_steps",
@@ -83,22 +91,25 @@ TEST_F(DeviceProgram, TrainingLearnsAsOnTheCpuAndResumesToTheSameBytes) {
     return more;
   };
   ASSERT_EQ(run(arguments("cpu", short_run)), 0) << err();
-  ASSERT_EQ(run(arguments("simt", with({"--device", "simt", "--json"}))), 0) << err();
+  ASSERT_EQ(run(arguments("device", with({"--device", device_, "--json"}))), 0) << err();
   EXPECT_GT(nlohmann::json::parse(out())["peak_memory_bytes"].get<int64_t>(), 0);
-  const auto on_cpu = metrics("cpu"), on_simt = metrics("simt");
-  ASSERT_EQ(on_simt.size(), on_cpu.size());
+  const auto on_cpu = metrics("cpu"), on_device = metrics("device");
+  ASSERT_EQ(on_device.size(), on_cpu.size());
   for (size_t i = 0; i < on_cpu.size(); ++i) {
-    EXPECT_NEAR(on_simt[i]["loss"].get<double>(), on_cpu[i]["loss"].get<double>(), 1e-5) << i;
-    EXPECT_NEAR(on_simt[i]["grad_norm"].get<double>() / on_cpu[i]["grad_norm"].get<double>(), 1.0, 1e-4) << i;
+    EXPECT_NEAR(on_device[i]["loss"].get<double>(), on_cpu[i]["loss"].get<double>(), 1e-5) << i;
+    EXPECT_NEAR(on_device[i]["grad_norm"].get<double>() / on_cpu[i]["grad_norm"].get<double>(), 1.0, 1e-4) << i;
   }
   // Killed after the first step: the checkpoint goes to the device and back without a changed bit.
   fs::create_directory(folder_ / "resumed");
-  fs::copy(folder_ / "simt/checkpoint-1", folder_ / "resumed/checkpoint-1", fs::copy_options::recursive);
-  ASSERT_EQ(run(arguments("resumed", with({"--device", "simt", "--resume"}))), 0) << err();
+  fs::copy(folder_ / "device/checkpoint-1", folder_ / "resumed/checkpoint-1", fs::copy_options::recursive);
+  ASSERT_EQ(run(arguments("resumed", with({"--device", device_, "--resume"}))), 0) << err();
   EXPECT_NE(err().find("going on from"), std::string::npos) << err();
   EXPECT_EQ(bytes_of(folder_ / "resumed/adapter_model.safetensors"),
-            bytes_of(folder_ / "simt/adapter_model.safetensors"));
+            bytes_of(folder_ / "device/adapter_model.safetensors"));
 }
+
+INSTANTIATE_TEST_SUITE_P(, ProgramOnDevice, testing::Values("simt", "cuda"),
+                         [](const auto& info) { return info.param; });
 
 TEST_F(DeviceProgram, ADeviceThatIsNotThereIsOneSentence) {
   EXPECT_EQ(run(generate("simt:7", "f32")), 1);
