@@ -45,7 +45,7 @@ template <class T_, int head_size, int warps_, int slabs_, int step_, int blocks
 struct BackwardShape {
   using T = T_;
   static constexpr int D = head_size, warps = warps_, slabs = slabs_, step = step_;
-  static constexpr bool apart = apart_;
+  [[maybe_unused]] static constexpr bool apart = apart_;
   static constexpr int threads = 32 * warps, own = 16 * warps * slabs, tiles = step / 8;
   static constexpr int stages = 2;
   static constexpr int room = Weights<T, slabs, tiles>::room;  // floats for a warp

@@ -14,9 +14,10 @@ struct LaunchConfig {
 // shared_bytes_per_block() is less.
 enum class Cards { all, large_blocks };
 
-// What a block takes, and how many of them a multiprocessor of sm_80 holds at once. A kernel with dynamic shared memory has it as
-// its first parameter, and so in its name: launch() takes threads and bytes from there, and scripts/kernel-resources the claim,
-// which it holds against the registers that nvcc gave. The claim goes into __launch_bounds__ as well.
+// What a block takes, and how many of them a multiprocessor of sm_80 holds at once. A kernel that has dynamic shared memory, or
+// counts on a number of blocks, has it as its first parameter, and so in its name: launch() takes threads and bytes from there,
+// and scripts/kernel-resources the claim, which it holds against the registers that nvcc gave. The claim goes into
+// __launch_bounds__ as well.
 template <int threads_, int blocks_, int shared_bytes_, Cards cards = Cards::all>
 struct BlockResources {
   static constexpr int threads = threads_, blocks = blocks_;

@@ -143,13 +143,16 @@ __device__ __forceinline__ void finish_tile(const Epilogue<float>& epilogue, con
     finish(epilogue, first_row + threadIdx.x / 16 * 4 + i, first_column + threadIdx.x % 16 * 4, sums.at[i]);
 }
 
-__global__ void __launch_bounds__(threads, 2) product_f32_kernel(Product p) {
+using Resources = BlockResources<threads, 2, 0>;
+
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks) product_f32_kernel(Resources, Product p) {
   const int64_t first_row = int64_t{blockIdx.y} * tile, first_column = int64_t{blockIdx.x} * tile;
   finish_tile(p.epilogue, multiply_tiles(p, first_row, first_column), first_row, first_column);
 }
 
 // The gradient of a weight: a sum for each sequence, added to the total that lies in out.
-__global__ void __launch_bounds__(threads, 2) sequences_f32_kernel(Product p, SequenceBounds bounds) {
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    sequences_f32_kernel(Resources, Product p, SequenceBounds bounds) {
   const int64_t first_row = int64_t{blockIdx.y} * tile, first_column = int64_t{blockIdx.x} * tile;
   for (int s = 0; s < bounds.count; ++s) {
     const int64_t begin = bounds.at[s];
@@ -178,14 +181,12 @@ Product product_of(const ProductCuda& args) {
 }  // namespace
 
 void product_tiles_f32(const ProductCuda& args) {
-  const LaunchConfig config{.name = "product_f32",
-                            .grid = dim3(static_cast<unsigned>((args.n + tile - 1) / tile),
-                                         static_cast<unsigned>((args.m + tile - 1) / tile)),
-                            .block = dim3(threads)};
+  const dim3 grid(static_cast<unsigned>((args.n + tile - 1) / tile), static_cast<unsigned>((args.m + tile - 1) / tile));
   const Product product = product_of(args);
-  if (args.layout != ProductLayout::columns_plain) return launch(config, product_f32_kernel, product);
-  for_each_launch(args.cu_seqlens, args.sequences,
-                  [&](const SequenceBounds& bounds) { launch(config, sequences_f32_kernel, product, bounds); });
+  if (args.layout != ProductLayout::columns_plain) return launch("product_f32", grid, product_f32_kernel, product);
+  for_each_launch(args.cu_seqlens, args.sequences, [&](const SequenceBounds& bounds) {
+    launch("product_of_sequences_f32", grid, sequences_f32_kernel, product, bounds);
+  });
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
