@@ -178,13 +178,15 @@ Bandwidth bandwidth() {
   };
   Bandwidth best{};
   const Read read = read_body();
-  for (const int64_t streams : {1, 2, 4}) {
-    best.reading = std::max(best.reading, rate(streams, 4, [&](const float* first, int64_t distance, int64_t length) {
-                              sink = read(first, streams, distance, length);
-                            }));
-    best.updating = std::max(best.updating, rate(streams, 8, [&](float* first, int64_t distance, int64_t length) {
-                               update(first, streams, distance, length);
-                             }));
+  for (int round = 0; round < 4; ++round) {  // another program's burst must not fall on all attempts
+    for (const int64_t streams : {1, 2, 4}) {
+      best.reading = std::max(best.reading, rate(streams, 4, [&](const float* first, int64_t distance, int64_t length) {
+                                sink = read(first, streams, distance, length);
+                              }));
+      best.updating = std::max(best.updating, rate(streams, 8, [&](float* first, int64_t distance, int64_t length) {
+                                 update(first, streams, distance, length);
+                               }));
+    }
   }
   return best;
 }
