@@ -9,17 +9,17 @@ namespace lathe::simt {
 
 // A place in a stream's queue: everything before it has run once `completed` of its stream reaches `position`.
 struct EventState {
-  StreamState* stream = nullptr;
+  std::shared_ptr<StreamState> stream;
   uint64_t position = 0;
 };
 
 namespace {
 
 // The default streams of the devices come first.
-std::vector<StreamState*>& streams() {
+std::vector<std::shared_ptr<StreamState>>& streams() {
   static auto* const all = [] {
-    auto* const made = new std::vector<StreamState*>;
-    for (int i = 0; i < device_count; ++i) made->push_back(new StreamState{.device = i});
+    auto* const made = new std::vector<std::shared_ptr<StreamState>>;
+    for (int i = 0; i < device_count; ++i) made->push_back(std::make_shared<StreamState>(i));
     return made;
   }();
   return *all;
@@ -68,7 +68,7 @@ cudaError_t break_capture(StreamState& stream) {
 
 cudaError_t synchronize_device(int device) {
   cudaError_t result = cudaSuccess;
-  for (StreamState* stream : streams())
+  for (const auto& stream : streams())
     if (stream->device == device)
       if (const cudaError_t error = run_until(*stream, stream->queued); error != cudaSuccess) result = error;
   return remember(result);
@@ -76,16 +76,15 @@ cudaError_t synchronize_device(int device) {
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   const Lock lock(device_mutex());
-  *stream = new StreamState{.device = current_device()};
-  streams().push_back(*stream);
+  streams().push_back(std::make_shared<StreamState>(current_device()));
+  *stream = streams().back().get();
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   const Lock lock(device_mutex());
   const cudaError_t error = cudaStreamSynchronize(stream);
-  std::erase(streams(), stream);
-  delete stream;
+  std::erase_if(streams(), [stream](const auto& one) { return one.get() == stream; });
   return error;
 }
 
@@ -99,7 +98,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
 bool work_is_queued() {
   const Lock lock(device_mutex());
   return std::any_of(streams().begin(), streams().end(),
-                     [](const StreamState* stream) { return stream->capture || !stream->held.empty(); });
+                     [](const auto& stream) { return stream->capture || !stream->held.empty(); });
 }
 
 cudaError_t cudaDeviceSynchronize() {
@@ -120,7 +119,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const Lock lock(device_mutex());
   StreamState& state = state_of(stream);
   if (state.capture) return break_capture(state);
-  *event = {&state, state.queued};
+  *event = {state.shared_from_this(), state.queued};
   return cudaSuccess;
 }
 
@@ -133,7 +132,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   const Lock lock(device_mutex());
   StreamState& state = state_of(stream);
   if (state.capture) return break_capture(state);
-  if (event->stream == nullptr || event->stream == &state) return cudaSuccess;
+  if (event->stream == nullptr || event->stream.get() == &state) return cudaSuccess;
   return hold(state, WorkKind::wait, [place = *event] { return run_until(*place.stream, place.position); });
 }
 

@@ -25,8 +25,10 @@ struct GraphState {
   std::vector<Work> nodes;
 };
 
-struct StreamState {
-  int device = 0;
+// Shared with whoever waits for it, as its owner may destroy it before they do.
+struct StreamState : std::enable_shared_from_this<StreamState> {
+  explicit StreamState(int of) : device(of) {}
+  int device;
   std::deque<Work> held;
   uint64_t queued = 0, completed = 0;
   bool running = false;  // guards against streams that wait for each other

@@ -94,6 +94,18 @@ TEST(Upload, WaitsForWorkThatStillReadsTheMemory) {
   EXPECT_EQ(get(in), std::vector<float>(threads, 0.0f));
 }
 
+TEST(Upload, MayGoBeforeTheWorkThatWaitsForIt) {
+  const Tensor in = put(counting(), first), out = Tensor::empty({threads}, DType::f32, first);
+  {
+    kernels::Upload upload(first);
+    upload.write(in.raw(), in.nbytes(), 4,
+                 [](char* buffer, int64_t, int64_t count) { std::memset(buffer, 0, static_cast<size_t>(count)); });
+    upload.publish();
+    reverse(out, in);  // behind the wait for the upload's stream
+  }
+  EXPECT_EQ(get(out), std::vector<float>(threads, 0.0f));
+}
+
 TEST(Upload, OnTheCpuFillsInPlace) {
   std::vector<char> to(10);
   kernels::Upload upload({});
