@@ -8,6 +8,11 @@
 namespace lathe::autograd {
 namespace {
 
+// Hands the gradient on rather than sharing it: what nobody else sees may be worked in.
+Tensor contiguous(Tensor gradient) {
+  return gradient.is_contiguous() ? std::move(gradient) : kernels::cast(gradient, gradient.dtype());
+}
+
 // A gradient that may be written to: `slot` itself, or a copy where others look at its memory.
 void make_exclusive(Tensor& slot) {
   if (exclusive(slot)) return;
@@ -50,8 +55,7 @@ const Tensor& Saved::operator[](std::string_view name) {
   if (!producer.recomputed.defined()) {
     if (producer.walked) {
       throw NumericError("the backward of " + node_.name() + " needs \"" + std::string(name) +
-                         "\" again, but an earlier backward has freed what it is computed from; "
-                         "sum the losses and walk once");
+                         "\" again, but an earlier backward freed its source; sum the losses and walk once");
     }
     producer.check_saved();
     Saved kept(producer);
@@ -77,7 +81,7 @@ void InputGradients::add(int i, Tensor gradient) {
     throw ShapeError("the backward of " + node_.name() + " gave its input " + std::to_string(i) + " of shape " +
                      to_string(form_of(edge(i)).shape) + " a gradient of shape " + to_string(gradient.shape()));
   }
-  walk_.deposit(edge(i), kernels::cast(gradient, gradient.dtype()));
+  walk_.deposit(edge(i), contiguous(std::move(gradient)));
 }
 
 InputGradients::Target InputGradients::target(int i) { return buffer(i, form_of(edge(i)).dtype); }
@@ -177,8 +181,7 @@ void backward(const Variable& root, Tensor cotangent) {
   if (!cotangent.defined()) {
     if (root.value().numel() != 1) {
       throw ShapeError("backward from " + describe(root.value()) +
-                       " needs the gradient of the root: only a single "
-                       "element's is one by itself");
+                       " needs the gradient of the root: only a single element's is one by itself");
     }
     cotangent = empty_like(root.value());
     kernels::fill(cotangent, 1.0);
@@ -187,7 +190,7 @@ void backward(const Variable& root, Tensor cotangent) {
                      describe(cotangent));
   }
   Walk walk;
-  walk.deposit(root.edge(), kernels::cast(cotangent, cotangent.dtype()));
+  walk.deposit(root.edge(), contiguous(std::move(cotangent)));
   walk.run();
 }
 
