@@ -254,8 +254,8 @@ void load_query_pairs(const TileTask& task, float* q) {
   for (int64_t token = 0; token < task.tokens; ++token) {
     for (int64_t h = 0; h < call.group; ++h, q += call.padded_dim) {
       const float* row = reinterpret_cast<const float*>(base + token * call.q_token + h * call.q_head);
-      load_padded(row, call.head_dim / 2, call.padded_dim / 2,
-                  q);  // bits; a call of memcpy for each took a twelfth of short sequences
+      // Bits. A call of memcpy for each took a twelfth of short sequences.
+      load_padded(row, call.head_dim / 2, call.padded_dim / 2, q);
     }
   }
 }

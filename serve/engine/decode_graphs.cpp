@@ -77,8 +77,7 @@ Drawn DecodeGraphs::run(std::span<const ScheduledSequence> scheduled, std::span<
       step.logits = logits;
       return;
     }
-    step.drawn = {Tensor::empty({sequences}, DType::i32, logits.device()),
-                  Tensor::empty({sequences}, logits.dtype(), logits.device())};
+    step.drawn = room_to_draw(logits);
     kernels::sample_with(step.drawn.tokens, step.drawn.logprobs, logits,
                          part(0, ends.settings).view({sequences, kernels::sampling_setting_words}));
   });

@@ -28,11 +28,14 @@ kernels::PagedBatch StepBatch::paged(const nn::KvCache& cache, const Tensor& the
           Tensor::of<int32_t>(block_table, {sequences(), pages_across}), cache.shape(), there};
 }
 
+Drawn room_to_draw(const Tensor& logits) {
+  const Shape shape{logits.dim(0)};
+  return {Tensor::empty(shape, DType::i32, logits.device()), Tensor::empty(shape, logits.dtype(), logits.device())};
+}
+
 Drawn draw(const Tensor& logits, std::span<const kernels::SamplingRow> rows) {
   const kernels::ProfilerRange range("sample");
-  const Shape shape{logits.dim(0)};
-  const Drawn drawn{Tensor::empty(shape, DType::i32, logits.device()),
-                    Tensor::empty(shape, logits.dtype(), logits.device())};
+  const Drawn drawn = room_to_draw(logits);
   kernels::sample(drawn.tokens, drawn.logprobs, logits, rows);
   return drawn;
 }

@@ -31,7 +31,7 @@ struct StepBatch {
 struct Drawn {
   Tensor tokens, logprobs;
 };
-// From their logits.
+Drawn room_to_draw(const Tensor& logits);  // one for each row
 Drawn draw(const Tensor& logits, std::span<const kernels::SamplingRow> rows);
 
 }  // namespace lathe::engine

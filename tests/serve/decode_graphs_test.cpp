@@ -6,19 +6,14 @@
 #include "core/error.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/simt/options.h"
-#include "nn/model_files.h"
-#include "serve/engine/engine.h"
+#include "tests/serve/tiny_engine.h"
 
 namespace lathe::engine {
 namespace {
 
 const Device simt_device{DeviceKind::simt};
 
-nn::Transformer tiny_model(DType dtype = DType::f32, Device device = simt_device) {
-  const auto folder = std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/tiny_llama/untied";
-  const nn::ModelFiles files = nn::open_model_files(folder);
-  return nn::Transformer(files.config, *files.weights, {.dtype = dtype, .max_positions = 256, .device = device});
-}
+nn::Transformer model_on_simt(DType dtype = DType::f32) { return tiny_model(dtype, simt_device, 256); }
 
 Request request_of(size_t prompt, int64_t max_tokens, float temperature = 0.0f) {
   Request request;
@@ -27,14 +22,6 @@ Request request_of(size_t prompt, int64_t max_tokens, float temperature = 0.0f) 
   request.sampling.temperature = temperature;
   request.sampling.seed = prompt;
   return request;
-}
-
-void expect_same(const std::vector<Completion>& found, const std::vector<Completion>& expected) {
-  ASSERT_EQ(found.size(), expected.size());
-  for (size_t i = 0; i < found.size(); ++i) {
-    EXPECT_EQ(found[i].tokens, expected[i].tokens) << "request " << i;
-    EXPECT_EQ(found[i].logprobs, expected[i].logprobs) << "request " << i;  // bits
-  }
 }
 
 std::vector<Completion> without_graphs(const nn::Transformer& model, const std::vector<Request>& requests,
@@ -54,7 +41,7 @@ void step_into(Answers& answers, Engine& engine) {
 
 // 24 tokens after 55: the pages of one chunk of attention until 64, of two until 128.
 TEST(DecodeGraphs, ASequenceIsCapturedWhenItsLengthHasDoubled) {
-  const nn::Transformer model = tiny_model(DType::bf16);
+  const nn::Transformer model = model_on_simt(DType::bf16);
   const std::vector<Request> requests{request_of(55, 24, 0.9f)};
   GraphCounts counts;
   expect_same(generate(model, requests, {}, {}, &counts), without_graphs(model, requests));
@@ -63,7 +50,7 @@ TEST(DecodeGraphs, ASequenceIsCapturedWhenItsLengthHasDoubled) {
 }
 
 TEST(DecodeGraphs, SequencesOfDifferentLengthsShareAGraph) {
-  const nn::Transformer model = tiny_model();
+  const nn::Transformer model = model_on_simt();
   Request penalised = request_of(3, 8, 0.8f);
   penalised.sampling.repetition_penalty = 1.3f;
   penalised.sampling.top_k = 20;
@@ -77,7 +64,7 @@ TEST(DecodeGraphs, SequencesOfDifferentLengthsShareAGraph) {
 }
 
 TEST(DecodeGraphs, ACacheOfInt8AndPreemptionGiveTheSameBits) {
-  const nn::Transformer model = tiny_model();
+  const nn::Transformer model = model_on_simt();
   const std::vector<Request> requests{request_of(30, 12), request_of(31, 12), request_of(5, 12, 1.0f)};
   EngineOptions options;
   options.kv_cache_dtype = DType::i8;
@@ -88,7 +75,7 @@ TEST(DecodeGraphs, ACacheOfInt8AndPreemptionGiveTheSameBits) {
 }
 
 TEST(DecodeGraphs, ASequenceMayJoinMidwayAndAnotherLeave) {
-  const nn::Transformer model = tiny_model();
+  const nn::Transformer model = model_on_simt();
   std::vector<Request> requests{request_of(20, 16, 1.1f), request_of(9, 4, 0.7f)};
   requests[1].sampling.presence_penalty = 0.5f;  // so that their graph ends with logits, the first one's with its token
   Engine engine(model);
@@ -109,7 +96,7 @@ TEST(DecodeGraphs, ASequenceMayJoinMidwayAndAnotherLeave) {
 }
 
 TEST(DecodeGraphs, BeyondSoManyShapesAllAreCapturedAnew) {
-  const nn::Transformer model = tiny_model();
+  const nn::Transformer model = model_on_simt();
   std::vector<Request> requests;
   for (size_t i = 0; i < 4; ++i) requests.push_back(request_of(1 + i, 3 + static_cast<int64_t>(i)));
   EngineOptions options;
@@ -134,7 +121,7 @@ struct Fault {
 
 // Each in a step that captures (the first decode) and in one that replays.
 TEST(DecodeGraphs, AFailureIsOneSentenceAndTheEngineGoesOn) {
-  const nn::Transformer model = tiny_model();
+  const nn::Transformer model = model_on_simt();
   const std::vector<Request> requests{request_of(10, 8, 0.9f), request_of(21, 8)};
   const auto expected = without_graphs(model, requests);
   const Fault faults[] = {{"upload", simt::Call::copy, 1, "copying to the device: invalid argument"},
@@ -171,7 +158,7 @@ TEST(DecodeGraphs, AFailureIsOneSentenceAndTheEngineGoesOn) {
 
 // What graphs keep is counted, and goes back with the engine.
 TEST(DecodeGraphs, TheirMemoryIsCountedAndGivenBack) {
-  const nn::Transformer model = tiny_model();
+  const nn::Transformer model = model_on_simt();
   const auto live = [] { return allocator_for(simt_device).stats().total_live_bytes; };
   const int64_t before = live();
   {

@@ -6,15 +6,10 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
-#include "nn/model_files.h"
+#include "tests/serve/tiny_engine.h"
 
 namespace lathe::engine {
 namespace {
-
-nn::Transformer tiny_model(DType dtype) {
-  const nn::ModelFiles files = nn::open_model_files(std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/tiny_llama/untied");
-  return nn::Transformer(files.config, *files.weights, {dtype, nn::WeightMode::frozen, 0});
-}
 
 std::vector<Request> some_requests() {
   std::vector<Request> requests;
@@ -30,15 +25,6 @@ std::vector<Request> some_requests() {
     requests.push_back(request);
   }
   return requests;
-}
-
-void expect_same(const std::vector<Completion>& found, const std::vector<Completion>& expected) {
-  ASSERT_EQ(found.size(), expected.size());
-  for (size_t i = 0; i < found.size(); ++i) {
-    EXPECT_EQ(found[i].tokens, expected[i].tokens) << "request " << i;
-    EXPECT_EQ(found[i].logprobs, expected[i].logprobs) << "request " << i;  // bits
-    EXPECT_EQ(found[i].finish_reason, expected[i].finish_reason);
-  }
 }
 
 std::vector<Completion> one_by_one(const nn::Transformer& model, const std::vector<Request>& requests) {
