@@ -1,5 +1,4 @@
-#include "kernels/attention/chunk.h"
-#include "kernels/attention/tile.h"
+#include "kernels/attention/tile_rows.h"
 #include "kernels/attention/transposed_rows.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -48,8 +47,6 @@ TileScratch cut(const TileTask& task) {
   return s;
 }
 
-int64_t rows_of(const TileTask& task) { return task.tokens * task.call->group; }
-
 template <class T>
 void load_query_elements(const TileTask& task, float* q) {
   const TileCall& call = *task.call;
@@ -64,79 +61,9 @@ void load_query_elements(const TileTask& task, float* q) {
   }
 }
 
-// The rows of keys [first, first + count), then their values': `first` starts a chunk, so a page is never entered in its middle. Both
-// are filled to 64 with their last.
-template <class T>
-void find_rows(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t count, const void** rows) {
-  const T* k = static_cast<const T*>(keys.k) + kv_head * keys.k_head;
-  const T* v = static_cast<const T*>(keys.v) + kv_head * keys.v_head;
-  const void** const v_rows = rows + attention_chunk;
-  const int64_t page_size = keys.pages == nullptr ? count : keys.page_size;
-  const int32_t* page = keys.pages + (keys.pages == nullptr ? 0 : first / page_size);
-  for (int64_t i = 0; i < count; ++page) {
-    const bool paged = keys.pages != nullptr;
-    const T* k_row = k + (paged ? *page * keys.k_page : first * keys.k_token);
-    const T* v_row = v + (paged ? *page * keys.v_page : first * keys.v_token);
-    for (int64_t end = least(count, i + page_size); i < end; ++i, k_row += keys.k_token, v_row += keys.v_token) {
-      rows[i] = k_row;
-      v_rows[i] = v_row;
-    }
-  }
-  for (int64_t i = count; i < attention_chunk; ++i) {
-    rows[i] = rows[count - 1];
-    v_rows[i] = v_rows[count - 1];
-  }
-}
-
-// Scales of the chunk that starts at `first`: 0 past the keys present.
-void find_scales(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t count, const TileScratch& s) {
-  const int32_t* page = keys.pages + first / keys.page_size;
-  for (int64_t i = 0; i < count; ++page) {
-    const int64_t start = *page * keys.scale_page + kv_head * keys.scale_head - i;
-    for (int64_t end = least(count, i + keys.page_size); i < end; ++i) {
-      s.k_scales[i] = keys.k_scales[start + i];
-      s.v_scales[i] = keys.v_scales[start + i];
-    }
-  }
-  for (int64_t i = count; i < attention_chunk; ++i) s.k_scales[i] = s.v_scales[i] = 0;
-}
-
-template <class T>
-void pad_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
-  for (int64_t j = 0; j < count; ++j, out += padded_dim)
-    load_padded(static_cast<const T*>(rows[j]), dim, padded_dim, out);
-}
-
-// out[j][d] = elements d of rows 2j and 2j + 1; what is not there is 0.
-void pair_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
-  const auto halves = [&](int64_t j, int64_t d) -> VecH {
-    const auto* row = reinterpret_cast<const bf16*>(rows[j]) + d;
-    VecH result;
-    if (d + lanes <= dim) {
-      __builtin_memcpy(&result, row, sizeof result);
-    } else {
-      result = VecH{};
-      __builtin_memcpy(&result, row, static_cast<size_t>(dim - d) * sizeof(bf16));
-    }
-    return result;
-  };
-  for (int64_t j = 0; j < count; j += 2, out += padded_dim) {
-    for (int64_t d = 0; d < padded_dim; d += lanes) {
-      const VecH none{};
-      const VecH first = d < dim ? halves(j, d) : none, second = d < dim && j + 1 < count ? halves(j + 1, d) : none;
-      store_words(out + d, make_pairs(first, second));
-    }
-  }
-}
-
 void spans_of(const TileTask& task, int64_t row, int rows, int64_t chunk, KeySpan* span) {
   for (int r = 0; r < rows; ++r)
     span[r] = visible_keys(task.first_position + (row + r) / task.call->group, task.call->window, chunk);
-}
-
-// Keys of the chunk that some row of the tile may see: all that lie before the last row's position.
-int64_t keys_present(const TileTask& task, int64_t chunk) {
-  return least(attention_chunk, task.first_position + task.tokens - chunk * attention_chunk);
 }
 
 // Few rows a chunk: the keys are read from memory faster than they are used, so the next chunk's are asked for early, and
@@ -179,7 +106,8 @@ void load_chunk(const TileTask& task, int64_t chunk, TileScratch& s) {
     find_rows<T>(next->keys, next->kv_head, next_chunk * attention_chunk, keys_present(*next, next_chunk), s.next_rows);
     s.ahead = lines_ahead<T, Step>(task, s.next_rows);
   }
-  if (call.kv_dtype == DType::i8) find_scales(task.keys, task.kv_head, chunk * attention_chunk, present, s);
+  if (call.kv_dtype == DType::i8)
+    find_scales(task.keys, task.kv_head, chunk * attention_chunk, present, s.k_scales, s.v_scales);
   using Element = typename Step::template KeyElement<T>;
   if (!reads_keys_in_place(task))
     transpose_rows<Element>(s.k_rows(), present, call.head_dim / Step::width, s.keys, s.ahead);
@@ -214,38 +142,6 @@ RowStates from_row(const RowStates& state, int64_t row, int64_t padded_dim) {
   return {state.maximum + row, state.sum + row, state.out + row * padded_dim};
 }
 
-void clear(const RowStates& state, int64_t rows, int64_t padded_dim) {
-  for (int64_t r = 0; r < rows + tile_padding; ++r) {
-    state.maximum[r] = no_score;
-    state.sum[r] = 0;
-  }
-  __builtin_memset(state.out, 0, static_cast<size_t>(rows * padded_dim) * sizeof(float));
-}
-
-// out = state.out / sum, lse = maximum + log(sum); a row that attended to nothing gives 0 and −inf.
-template <class T>
-void write_rows(const TileTask& task, const RowStates& state) {
-  const TileCall& call = *task.call;
-  const int64_t rows = rows_of(task);
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t token = task.first_token + r / call.group;
-    const int64_t head = task.kv_head * call.group + r % call.group;
-    T* out = static_cast<T*>(call.out) + token * call.out_token + head * call.out_head;
-    const float sum = state.sum[r];
-    const Vec factor = splat(sum == 0 ? 0.0f : 1.0f / sum);
-    for (int64_t d = 0; d < call.head_dim; d += lanes) {
-      // + 0 makes any zero a +0: the sign of an underflow is the one thing that an empty chunk could change.
-      const Vec value = load(state.out + r * call.padded_dim + d) * factor + splat(0.0f);
-      if (d + lanes <= call.head_dim) {
-        store(out + d, value);
-      } else {
-        store_partial(out + d, value, static_cast<int>(call.head_dim - d));
-      }
-    }
-    if (call.lse != nullptr) call.lse[head * call.lse_head + token] = state.maximum[r] + __builtin_logf(sum);
-  }
-}
-
 // Rows of pairs, each padded_dim floats from the next like the others.
 void load_query_pairs(const TileTask& task, float* q) {
   const TileCall& call = *task.call;
@@ -264,10 +160,6 @@ template <class Step>
 void load_queries(const TileTask& task, float* q) {
   if (Step::width == 2) return load_query_pairs(task, q);
   with_element(task.call->dtype, [&](auto element) { load_query_elements<decltype(element)>(task, q); });
-}
-
-void write_rows(const TileTask& task, const RowStates& state) {
-  with_element(task.call->dtype, [&](auto element) { write_rows<decltype(element)>(task, state); });
 }
 
 // T is the type of keys and values, Step how products are summed.
@@ -328,15 +220,6 @@ void merge_partials(const TileTask& task, const RowStates& state) {
       row += count;
     }
   }
-}
-
-template <class Body>
-void with_types(const TileCall& call, Body body) {
-  if (call.kv_dtype == DType::i8) return body(int8_t{}, Elements{});
-#if defined(LATHE_ISA_avx512_bf16)
-  if (call.dtype == DType::bf16 && call.kv_dtype == DType::bf16 && call.head_dim % 2 == 0) return body(bf16{}, Pairs{});
-#endif
-  with_element(call.kv_dtype, [&](auto element) { body(element, Elements{}); });
 }
 
 }  // namespace

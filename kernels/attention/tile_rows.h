@@ -1,0 +1,129 @@
+// What tiles of few and of many query rows have in common: where a chunk's keys lie, how its values are laid out, and how a tile's
+// result is written. Included by cpu*.cpp only.
+#pragma once
+
+#include "kernels/attention/chunk.h"
+#include "kernels/attention/tile.h"
+
+namespace lathe::kernels::LATHE_ISA {
+
+LATHE_INLINE int64_t rows_of(const TileTask& task) { return task.tokens * task.call->group; }
+
+// Keys of the chunk that some row of the tile may see: all that lie before the last row's position.
+LATHE_INLINE int64_t keys_present(const TileTask& task, int64_t chunk) {
+  return least(attention_chunk, task.first_position + task.tokens - chunk * attention_chunk);
+}
+
+// The rows of keys [first, first + count), then their values': `first` starts a chunk, so a page is never entered in its middle. Both
+// are filled to 64 with their last.
+template <class T>
+static inline void find_rows(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t count, const void** rows) {
+  const T* k = static_cast<const T*>(keys.k) + kv_head * keys.k_head;
+  const T* v = static_cast<const T*>(keys.v) + kv_head * keys.v_head;
+  const void** const v_rows = rows + attention_chunk;
+  const int64_t page_size = keys.pages == nullptr ? count : keys.page_size;
+  const int32_t* page = keys.pages + (keys.pages == nullptr ? 0 : first / page_size);
+  for (int64_t i = 0; i < count; ++page) {
+    const bool paged = keys.pages != nullptr;
+    const T* k_row = k + (paged ? *page * keys.k_page : first * keys.k_token);
+    const T* v_row = v + (paged ? *page * keys.v_page : first * keys.v_token);
+    for (int64_t end = least(count, i + page_size); i < end; ++i, k_row += keys.k_token, v_row += keys.v_token) {
+      rows[i] = k_row;
+      v_rows[i] = v_row;
+    }
+  }
+  for (int64_t i = count; i < attention_chunk; ++i) {
+    rows[i] = rows[count - 1];
+    v_rows[i] = v_rows[count - 1];
+  }
+}
+
+// Scales of the chunk that starts at `first`: 0 past the keys present.
+static inline void find_scales(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t count, float* k_scales,
+                               float* v_scales) {
+  const int32_t* page = keys.pages + first / keys.page_size;
+  for (int64_t i = 0; i < count; ++page) {
+    const int64_t start = *page * keys.scale_page + kv_head * keys.scale_head - i;
+    for (int64_t end = least(count, i + keys.page_size); i < end; ++i) {
+      k_scales[i] = keys.k_scales[start + i];
+      v_scales[i] = keys.v_scales[start + i];
+    }
+  }
+  for (int64_t i = count; i < attention_chunk; ++i) k_scales[i] = v_scales[i] = 0;
+}
+
+template <class T>
+static inline void pad_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
+  for (int64_t j = 0; j < count; ++j, out += padded_dim)
+    load_padded(static_cast<const T*>(rows[j]), dim, padded_dim, out);
+}
+
+// out[j][d] = elements d of rows 2j and 2j + 1; what is not there is 0.
+static inline void pair_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
+  const auto halves = [&](int64_t j, int64_t d) -> VecH {
+    const auto* row = reinterpret_cast<const bf16*>(rows[j]) + d;
+    VecH result;
+    if (d + lanes <= dim) {
+      __builtin_memcpy(&result, row, sizeof result);
+    } else {
+      result = VecH{};
+      __builtin_memcpy(&result, row, static_cast<size_t>(dim - d) * sizeof(bf16));
+    }
+    return result;
+  };
+  for (int64_t j = 0; j < count; j += 2, out += padded_dim) {
+    for (int64_t d = 0; d < padded_dim; d += lanes) {
+      const VecH none{};
+      const VecH first = d < dim ? halves(j, d) : none, second = d < dim && j + 1 < count ? halves(j + 1, d) : none;
+      store_words(out + d, make_pairs(first, second));
+    }
+  }
+}
+
+static inline void clear(const RowStates& state, int64_t rows, int64_t padded_dim) {
+  for (int64_t r = 0; r < rows + tile_padding; ++r) {
+    state.maximum[r] = no_score;
+    state.sum[r] = 0;
+  }
+  __builtin_memset(state.out, 0, static_cast<size_t>(rows * padded_dim) * sizeof(float));
+}
+
+// out = state.out / sum, lse = maximum + log(sum); a row that attended to nothing gives 0 and −inf.
+template <class T>
+static inline void write_rows(const TileTask& task, const RowStates& state) {
+  const TileCall& call = *task.call;
+  const int64_t rows = rows_of(task);
+  for (int64_t r = 0; r < rows; ++r) {
+    const int64_t token = task.first_token + r / call.group;
+    const int64_t head = task.kv_head * call.group + r % call.group;
+    T* out = static_cast<T*>(call.out) + token * call.out_token + head * call.out_head;
+    const float sum = state.sum[r];
+    const Vec factor = splat(sum == 0 ? 0.0f : 1.0f / sum);
+    for (int64_t d = 0; d < call.head_dim; d += lanes) {
+      // + 0 makes any zero a +0: the sign of an underflow is the one thing that an empty chunk could change.
+      const Vec value = load(state.out + r * call.padded_dim + d) * factor + splat(0.0f);
+      if (d + lanes <= call.head_dim) {
+        store(out + d, value);
+      } else {
+        store_partial(out + d, value, static_cast<int>(call.head_dim - d));
+      }
+    }
+    if (call.lse != nullptr) call.lse[head * call.lse_head + token] = state.maximum[r] + __builtin_logf(sum);
+  }
+}
+
+static inline void write_rows(const TileTask& task, const RowStates& state) {
+  with_element(task.call->dtype, [&](auto element) { write_rows<decltype(element)>(task, state); });
+}
+
+// Calls body with an element of the type of keys and values, and with how products are summed.
+template <class Body>
+LATHE_INLINE void with_types(const TileCall& call, Body body) {
+  if (call.kv_dtype == DType::i8) return body(int8_t{}, Elements{});
+#if defined(LATHE_ISA_avx512_bf16)
+  if (call.dtype == DType::bf16 && call.kv_dtype == DType::bf16 && call.head_dim % 2 == 0) return body(bf16{}, Pairs{});
+#endif
+  with_element(call.kv_dtype, [&](auto element) { body(element, Elements{}); });
+}
+
+}  // namespace lathe::kernels::LATHE_ISA
