@@ -12,12 +12,13 @@ struct TileScratch {
   float* values;  // [64][padded_dim]
   float* p;       // [block_rows][64]
   BlockResult block;
-  const void **rows, **next_rows;  // [2 · 64], of the chunk and of the one after it: keys, then values
+  const void** tables[1 + chunks_ahead];  // [2 · 64], of the chunk and of those after it: rows of keys, then of values
+  bool known[1 + chunks_ahead];           // which of them
   Ahead ahead;
   float *k_scales, *v_scales;  // [64]; of i8 pages
 
-  const void** k_rows() const { return rows; }
-  const void** v_rows() const { return rows + attention_chunk; }
+  const void** k_rows() const { return tables[0]; }
+  const void** v_rows() const { return tables[0] + attention_chunk; }
 };
 
 TileScratch cut(const TileTask& task) {
@@ -29,9 +30,7 @@ TileScratch cut(const TileTask& task) {
     next += (floats + tile_padding - 1) / tile_padding * tile_padding;
     return piece;
   };
-  const void** tables = reinterpret_cast<const void**>(take(8 * attention_chunk));
-  s.rows = tables;
-  s.next_rows = tables + 2 * attention_chunk;
+  for (const void**& table : s.tables) table = reinterpret_cast<const void**>(take(4 * attention_chunk));
   s.k_scales = take(attention_chunk);
   s.v_scales = take(attention_chunk);
   s.keys = take(attention_chunk * dim);
@@ -76,36 +75,59 @@ bool reads_keys_in_place(const TileTask& task) {
   return reads_values_in_place(task) && rows_of(task) <= block_rows && next_block(rows_of(task)) == rows_of(task);
 }
 
-// What to ask for while a chunk is computed: the next one, in equal parts wherever a strip of keys or a value is read.
+// What to ask for while a chunk is computed: those after it, in equal parts wherever a strip of keys or a value is read.
 template <class T, class Step>
-Ahead lines_ahead(const TileTask& task, const void* const* rows) {
+void spread_evenly(const TileTask& task, Ahead& ahead) {
   const TileCall& call = *task.call;
-  const int64_t row_bytes = call.head_dim * static_cast<int64_t>(sizeof(T));
-  const int64_t strips = attention_chunk / lanes * (row_bytes / 16);
+  ahead.next = 0;
+  ahead.count = 2 * attention_chunk;
+  ahead.row_bytes = call.head_dim * static_cast<int64_t>(sizeof(T));
+  const int64_t strips = attention_chunk / lanes * (ahead.row_bytes / 16);
   const int64_t blocks = (rows_of(task) + block_rows - 1) / block_rows;
   const int64_t vectors = (call.padded_dim + block_vectors * lanes - 1) / (block_vectors * lanes);
   const int64_t asks = strips + blocks * vectors * (attention_chunk / Step::width);
-  return {rows, rows + 2 * attention_chunk, row_bytes, (2 * attention_chunk + asks - 1) / asks};
+  ahead.rows_at_once = (ahead.count + asks - 1) / asks;
 }
+
+// The rows of the chunk that is computed `distance` chunks after this one, by this task or the next; false: not known.
+template <class T>
+bool find_rows_after(const TileTask& task, int64_t chunk, int64_t distance, const void** rows) {
+  const TileTask* owner = &task;
+  int64_t wanted = chunk + distance;
+  if (wanted >= task.chunk_end) {
+    owner = task.after;
+    if (owner == nullptr || owner->tokens == 0) return false;
+    wanted += owner->chunk_begin - task.chunk_end;
+    if (wanted >= owner->chunk_end) return false;
+  }
+  find_rows<T>(owner->keys, owner->kv_head, wanted * attention_chunk, keys_present(*owner, wanted), rows);
+  return true;
+}
+
+template <class T, class Step>
+void load_rows(const TileTask& task, int64_t chunk, TileScratch& s) {
+  if (chunk == task.chunk_begin || !waits(task))
+    find_rows<T>(task.keys, task.kv_head, chunk * attention_chunk, keys_present(task, chunk), s.tables[0]);
+  s.ahead = {};
+  if (!waits(task)) return;
+  if (chunk == task.chunk_begin) {
+    for (int i = 1; i <= chunks_ahead; ++i) s.known[i] = find_rows_after<T>(task, chunk, i, s.tables[i]);
+  } else {
+    const void** const done = s.tables[0];
+    for (int i = 0; i < chunks_ahead; ++i) s.tables[i] = s.tables[i + 1], s.known[i] = s.known[i + 1];
+    s.tables[chunks_ahead] = done;
+    s.known[chunks_ahead] = find_rows_after<T>(task, chunk, chunks_ahead, done);
+  }
+  // In place of what is not known, rows that are in the cache.
+  for (int i = 0; i < chunks_ahead; ++i) s.ahead.rows[i] = s.tables[s.known[i + 1] ? i + 1 : 0];
+  if (s.known[1]) spread_evenly<T, Step>(task, s.ahead);
+}
+
 template <class T, class Step>
 void load_chunk(const TileTask& task, int64_t chunk, TileScratch& s) {
   const TileCall& call = *task.call;
   const int64_t present = keys_present(task, chunk);
-  if (chunk == task.chunk_begin || !waits(task)) {
-    find_rows<T>(task.keys, task.kv_head, chunk * attention_chunk, present, s.rows);
-  } else {
-    const void** const rows = s.rows;
-    s.rows = s.next_rows;
-    s.next_rows = rows;
-  }
-  s.ahead = {};
-  const bool last = chunk + 1 == task.chunk_end;
-  const TileTask* const next = last ? task.after : &task;
-  if (waits(task) && next != nullptr && next->tokens > 0) {
-    const int64_t next_chunk = last ? next->chunk_begin : chunk + 1;
-    find_rows<T>(next->keys, next->kv_head, next_chunk * attention_chunk, keys_present(*next, next_chunk), s.next_rows);
-    s.ahead = lines_ahead<T, Step>(task, s.next_rows);
-  }
+  load_rows<T, Step>(task, chunk, s);
   if (call.kv_dtype == DType::i8)
     find_scales(task.keys, task.kv_head, chunk * attention_chunk, present, s.k_scales, s.v_scales);
   using Element = typename Step::template KeyElement<T>;

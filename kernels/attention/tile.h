@@ -69,7 +69,7 @@ constexpr int64_t tile_scratch_floats(int64_t rows, int64_t padded_dim) {
   return rows * (2 * padded_dim + 2) + 4 * tile_padding  // q, out, maximum, sum
          + 2 * 64 * padded_dim                           // the chunk's keys transposed, its values padded
          + 8 * (64 + padded_dim + 2 * tile_padding)      // a block's probabilities and results
-         + 8 * 64                                        // row pointers
+         + 16 * 64                                       // row pointers
          + 2 * 64;                                       // scales of the chunk's rows
 }
 
