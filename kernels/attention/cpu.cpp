@@ -1,3 +1,4 @@
+#include "kernels/attention/many_rows.h"
 #include "kernels/attention/tile_rows.h"
 #include "kernels/attention/transposed_rows.h"
 
@@ -145,7 +146,8 @@ template <class T, class Step>
 void attend_rows(const TileTask& task, TileScratch& s, int64_t row, int rows, const BlockResult& result) {
   const TileCall& call = *task.call;
   const bool scaled = call.kv_dtype == DType::i8;
-  const Scoring scoring{call.scale, call.softcap, scaled ? s.k_scales : nullptr, scaled ? s.v_scales : nullptr};
+  const Scoring scoring =
+      scoring_of(call.scale, call.softcap, scaled ? s.k_scales : nullptr, scaled ? s.v_scales : nullptr);
   const auto attend = [&](auto keys, auto values, auto& ahead) {
     attend_block<Step>(rows, s.q + row * call.padded_dim, keys, values, call.head_dim, call.padded_dim, scoring, s.p,
                        result, ahead);
@@ -247,10 +249,12 @@ void merge_partials(const TileTask& task, const RowStates& state) {
 }  // namespace
 
 void attention_tile(const TileTask& task) {
+  if (!waits(task)) return many_rows_tile(task);
   with_types(*task.call, [&](auto element, auto step) { tile<decltype(element), decltype(step)>(task); });
 }
 
 void attention_tile_chunks(const TileTask& task) {
+  if (!waits(task)) return many_rows_tile_chunks(task);
   with_types(*task.call, [&](auto element, auto step) { tile_chunks<decltype(element), decltype(step)>(task); });
 }
 

@@ -121,7 +121,7 @@ LATHE_INLINE void row_gradients(const BackwardCall& call, KeySpan span, float ls
       slope = splat(1.0f) - t * t;
     }
     const VecI seen = in_span(span, v, lane);
-    const Vec probability = exp_below_zero(score - splat(lse));
+    const Vec probability = exp2_below_zero((score - splat(lse)) * splat(log2_e));
     const Vec gradient = probability * (load(ds + v * lanes) - splat(dot)) * slope;
     store(p + v * lanes, select(seen, probability, zero()));
     store(ds + v * lanes, select(seen, gradient, zero()));

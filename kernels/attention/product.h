@@ -53,7 +53,11 @@ struct Factor {
   int64_t row, step;
 };
 
-enum class Chain { starts, continues };
+// merges: a chain that starts, added to what c holds: c[r] · before[r] + chain · after[r].
+enum class Chain { starts, continues, merges };
+struct MergeWeights {
+  const float *before, *after;
+};
 
 // What one k stands for: an element, or a pair of bf16 side by side in the 32 bits of a float.
 struct Elements {
@@ -65,6 +69,11 @@ struct Elements {
     return {rows};
   }
   static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) { return fma(left, right, sum); }
+  // Of two neighbours along k, the lanes of each being rows.
+  static LATHE_IN_CLASS void store_weights(float* p, int64_t stride, Vec first, Vec second) {
+    store(p, first);
+    store(p + stride, second);
+  }
 };
 #if defined(LATHE_ISA_avx512_bf16)
 // Twice the products of fma in the same time; subnormals are taken for zero.
@@ -79,12 +88,16 @@ struct Pairs {
   static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) {
     return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
   }
+  static LATHE_IN_CLASS void store_weights(float* p, int64_t, Vec first, Vec second) {
+    const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
+    store(p, (Vec)_mm512_permutexvar_epi16(pair_order(), halves));
+  }
 };
 #endif
 
 template <int R, int V, Chain chain, class Step, class B, class A>
 LATHE_INLINE void multiply_block(Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
-                                 int64_t column, A& ahead) {
+                                 int64_t column, A& ahead, MergeWeights weights) {
   Vec sum[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -107,25 +120,33 @@ LATHE_INLINE void multiply_block(Factor factor, B b, int64_t k_begin, int64_t k_
   }
   ahead = asking;
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(c + r * c_row + column + v * lanes, sum[r][v]);
+    for (int v = 0; v < V; ++v) {
+      float* const to = c + r * c_row + column + v * lanes;
+      if constexpr (chain == Chain::merges) {
+        store(to, fma(load(to), splat(weights.before[r]), sum[r][v] * splat(weights.after[r])));
+      } else {
+        store(to, sum[r][v]);
+      }
+    }
+  }
 }
 
 template <int R, Chain chain, class Step, class B, class A>
 static void multiply_rows(Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row, int64_t columns,
-                          A& ahead) {
+                          A& ahead, MergeWeights weights) {
   int64_t column = 0;
   for (; column + block_vectors * lanes <= columns; column += block_vectors * lanes)
-    multiply_block<R, block_vectors, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead);
+    multiply_block<R, block_vectors, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead, weights);
+  const int64_t left = (columns - column + lanes - 1) / lanes;
   if constexpr (block_vectors == 4) {
-    if (column + 2 * lanes <= columns) {
-      multiply_block<R, 2, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead);
-      column += 2 * lanes;
-    }
+    if (left == 3)
+      return multiply_block<R, 3, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead, weights);
+    if (left == 2)
+      return multiply_block<R, 2, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead, weights);
   }
-  for (; column < columns; column += lanes)
-    multiply_block<R, 1, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead);
+  if (left == 1) multiply_block<R, 1, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead, weights);
 }
 
 // Calls body with an element of the dtype, whose type is what matters.
@@ -160,20 +181,20 @@ LATHE_INLINE int next_block(int64_t remaining) {
 // c's first `columns` (rounded up to whole vectors, in padded rows) for `rows` = next_block(…) rows.
 template <Chain chain, class Step = Elements, class B, class A>
 LATHE_INLINE void multiply(int rows, Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
-                           int64_t columns, A& ahead) {
+                           int64_t columns, A& ahead, MergeWeights weights = {}) {
   switch (rows) {
-    case 6: return multiply_rows<6, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead);
-    case 4: return multiply_rows<4, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead);
-    case 3: return multiply_rows<3, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead);
-    case 2: return multiply_rows<2, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead);
-    case 1: return multiply_rows<1, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead);
+    case 6: return multiply_rows<6, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead, weights);
+    case 4: return multiply_rows<4, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead, weights);
+    case 3: return multiply_rows<3, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead, weights);
+    case 2: return multiply_rows<2, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead, weights);
+    case 1: return multiply_rows<1, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead, weights);
   }
 }
 template <Chain chain, class Step = Elements, class B>
 LATHE_INLINE void multiply(int rows, Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
-                           int64_t columns) {
+                           int64_t columns, MergeWeights weights = {}) {
   NothingAhead nothing;
-  multiply<chain, Step>(rows, factor, b, k_begin, k_end, c, c_row, columns, nothing);
+  multiply<chain, Step>(rows, factor, b, k_begin, k_end, c, c_row, columns, nothing, weights);
 }
 
 }  // namespace lathe::kernels::LATHE_ISA

@@ -65,12 +65,24 @@ struct TileTask {
   const TileTask* after;  // what this thread does next, or null: its first keys are asked for during the last of these
 };
 
-constexpr int64_t tile_scratch_floats(int64_t rows, int64_t padded_dim) {
+constexpr int64_t few_rows_scratch_floats(int64_t rows, int64_t padded_dim) {
   return rows * (2 * padded_dim + 2) + 4 * tile_padding  // q, out, maximum, sum
          + 2 * 64 * padded_dim                           // the chunk's keys transposed, its values padded
          + 8 * (64 + padded_dim + 2 * tile_padding)      // a block's probabilities and results
          + 16 * 64                                       // row pointers
          + 2 * 64;                                       // scales of the chunk's rows
+}
+constexpr int64_t many_rows_scratch_floats(int64_t rows, int64_t padded_dim) {
+  const int64_t whole = (rows + 63) / 64 * 64;
+  return whole * (2 * padded_dim + 2) + 2 * tile_padding  // q, out, maximum, sum
+         + 2 * 64 * padded_dim                            // the chunk's keys and values
+         + 2 * 64 * 64                                    // a block's scores and probabilities
+         + 4 * 64                                         // row pointers
+         + 6 * 64;                                        // scales of the chunk's rows, a block's sums and factors
+}
+constexpr int64_t tile_scratch_floats(int64_t rows, int64_t padded_dim) {
+  const int64_t few = few_rows_scratch_floats(rows, padded_dim), many = many_rows_scratch_floats(rows, padded_dim);
+  return few > many ? few : many;
 }
 
 }  // namespace lathe::kernels

@@ -88,7 +88,7 @@ static inline void clear(const RowStates& state, int64_t rows, int64_t padded_di
   __builtin_memset(state.out, 0, static_cast<size_t>(rows * padded_dim) * sizeof(float));
 }
 
-// out = state.out / sum, lse = maximum + log(sum); a row that attended to nothing gives 0 and −inf.
+// out = state.out / sum, lse = maximum · ln 2 + log(sum); a row that attended to nothing gives 0 and −inf.
 template <class T>
 static inline void write_rows(const TileTask& task, const RowStates& state) {
   const TileCall& call = *task.call;
@@ -108,7 +108,7 @@ static inline void write_rows(const TileTask& task, const RowStates& state) {
         store_partial(out + d, value, static_cast<int>(call.head_dim - d));
       }
     }
-    if (call.lse != nullptr) call.lse[head * call.lse_head + token] = state.maximum[r] + __builtin_logf(sum);
+    if (call.lse != nullptr) call.lse[head * call.lse_head + token] = fma(state.maximum[r], log_2, __builtin_logf(sum));
   }
 }
 
