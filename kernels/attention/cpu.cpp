@@ -135,11 +135,7 @@ void load_chunk(const TileTask& task, int64_t chunk, TileScratch& s) {
   if (!reads_keys_in_place(task))
     transpose_rows<Element>(s.k_rows(), present, call.head_dim / Step::width, s.keys, s.ahead);
   if (reads_values_in_place(task)) return;
-  if constexpr (Step::width == 2) {
-    pair_values(s.v_rows(), present, call.head_dim, call.padded_dim, s.values);
-  } else {
-    pad_values<T>(s.v_rows(), present, call.head_dim, call.padded_dim, s.values);
-  }
+  load_values<T, Step>(s.v_rows(), present, call.head_dim, call.padded_dim, s.values);
 }
 
 template <class T, class Step>

@@ -89,20 +89,21 @@ void load_queries(const TileTask& task, const Scratch& s) {
   }
 }
 
+// Floats from one key to the next in scratch.
+template <class Step>
+int64_t key_row(const TileCall& call) {
+  return padded_head_dim(call.head_dim / Step::width);
+}
+
 template <class T, class Step>
 void load_chunk(const TileTask& task, int64_t chunk, const Scratch& s) {
   const TileCall& call = *task.call;
   const int64_t present = keys_present(task, chunk), first = chunk * attention_chunk;
   find_rows<T>(task.keys, task.kv_head, first, present, s.rows);
   if (call.kv_dtype == DType::i8) find_scales(task.keys, task.kv_head, first, present, s.k_scales, s.v_scales);
-  const void* const* const v_rows = s.rows + attention_chunk;
-  if constexpr (Step::width == 2) {
-    pad_values<float>(s.rows, present, call.head_dim / 2, call.padded_dim, s.keys);
-    pair_values(v_rows, present, call.head_dim, call.padded_dim, s.values);
-  } else {
-    pad_values<T>(s.rows, present, call.head_dim, call.padded_dim, s.keys);
-    pad_values<T>(v_rows, present, call.head_dim, call.padded_dim, s.values);
-  }
+  using Element = typename Step::template KeyElement<T>;
+  pad_values<Element>(s.rows, present, call.head_dim / Step::width, key_row<Step>(call), s.keys);
+  load_values<T, Step>(s.rows + attention_chunk, present, call.head_dim, call.padded_dim, s.values);
 }
 
 // The first vector of the block's rows in which some row sees the key; rows ascend with their positions.
@@ -114,15 +115,15 @@ int first_vector(const TileTask& task, const Block& block, int64_t key) {
 // scores[key][row] = q · k. Vectors of rows that all lie before a block of keys keep what they held.
 template <class Step>
 void score_block(const TileTask& task, const Block& block, const Scratch& s) {
-  const int64_t dim = task.call->padded_dim, present = keys_present(task, block.chunk);
+  const int64_t row = key_row<Step>(*task.call), present = keys_present(task, block.chunk);
   const int64_t keys = least(block.keys, present);
-  const float* const q = s.q + block.first * dim;
+  const float* const q = s.q + block.first * task.call->padded_dim;
   const int64_t columns = (block.count + lanes - 1) / lanes * lanes;
   for (int64_t key = 0; key < keys;) {
     const int count = next_block(keys - key);
     const int64_t skipped = first_vector(task, block, key) * lanes;
     if (skipped < columns)
-      multiply<Chain::starts, Step>(count, Factor{s.keys + key * dim, dim, 1}, EvenRows{q + skipped, side}, 0,
+      multiply<Chain::starts, Step>(count, Factor{s.keys + key * row, row, 1}, EvenRows{q + skipped, side}, 0,
                                     task.call->head_dim / Step::width, s.scores + key * side + skipped, side,
                                     columns - skipped);
     key += count;
@@ -152,11 +153,11 @@ LATHE_INLINE Vec sum_across(Vec (&t)[lanes]) {
 }
 
 // chunk_probabilities() of one vector of rows: s and p point to its lanes of the first key, V vectors of keys.
-template <class Step, bool masked, int V>
+template <class Step, bool scaled, bool masked, int V>
 void vector_probabilities(float* s, const SpanLanes& span, const Scoring& scoring, float* p, float* maximum,
                           float* sum) {
   constexpr int keys = V * lanes;
-  if (scoring.k_scales != nullptr)
+  if constexpr (scaled)
     for (int key = 0; key < keys; ++key) store(s + key * side, load(s + key * side) * splat(scoring.k_scales[key]));
   if (scoring.softcap > 0)
     for (int key = 0; key < keys; ++key) store(s + key * side, score_of(load(s + key * side), scoring));
@@ -176,7 +177,7 @@ void vector_probabilities(float* s, const SpanLanes& span, const Scoring& scorin
     return masked ? select(span.holds(key), w, zero()) : w;
   };
   const auto valued = [&](int key, Vec w) __attribute__((always_inline)) {
-    return scoring.v_scales == nullptr ? w : w * splat(scoring.v_scales[key]);
+    return scaled ? w * splat(scoring.v_scales[key]) : w;
   };
   Vec total[lanes];
   for (int j = 0; j < lanes; j += 2) {
@@ -214,7 +215,7 @@ SpanLanes span_lanes(const TileTask& task, int64_t row, int64_t last, int64_t ch
 }
 
 // Probabilities of the whole block in p, maxima and sums in s.maximum and s.sum.
-template <class Step>
+template <class T, class Step>
 void block_probabilities(const TileTask& task, const Block& block, const Scoring& scoring, const Scratch& s) {
   for (int64_t column = 0; column < block.count; column += lanes) {
     const int64_t row = block.first + column, last = least(row + lanes, block.first + block.count) - 1;
@@ -225,8 +226,9 @@ void block_probabilities(const TileTask& task, const Block& block, const Scoring
     float *const scores = s.scores + column, *const p = s.p + column;
     float *const maximum = s.maximum + column, *const sum = s.sum + column;
     const auto fill = [&](auto vectors) {
-      masked ? vector_probabilities<Step, true, vectors.count>(scores, span, scoring, p, maximum, sum)
-             : vector_probabilities<Step, false, vectors.count>(scores, span, scoring, p, maximum, sum);
+      constexpr bool scaled = sizeof(T) == 1;
+      masked ? vector_probabilities<Step, scaled, true, vectors.count>(scores, span, scoring, p, maximum, sum)
+             : vector_probabilities<Step, scaled, false, vectors.count>(scores, span, scoring, p, maximum, sum);
     };
     constexpr int V = tile_padding / lanes;
     switch (keys / tile_padding) {
@@ -291,7 +293,7 @@ void for_blocks(const TileTask& task, const Scratch& s, Body body) {
       if (last.end <= span_of(task, first, chunk).begin) continue;
       block.keys = whole_vectors(last.end);
       score_block<Step>(task, block, s);
-      block_probabilities<Step>(task, block, scoring, s);
+      block_probabilities<T, Step>(task, block, scoring, s);
       body(block);
     }
   }

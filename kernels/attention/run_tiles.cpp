@@ -8,8 +8,8 @@ namespace lathe::kernels {
 namespace {
 
 // Rows of a tile share each transposed chunk of keys; more than these cost cache and balance and gain nothing.
-constexpr int64_t rows_wanted = 192;
-constexpr int64_t tokens_most = 64;
+constexpr int64_t rows_wanted = 384;
+constexpr int64_t tokens_most = 128;
 // A task below this many products is not worth handing to another thread.
 constexpr int64_t products_least = 1 << 16;
 // Partial results of split tiles are kept to 16 MiB.

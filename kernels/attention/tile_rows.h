@@ -59,24 +59,32 @@ static inline void pad_values(const void* const* rows, int64_t count, int64_t di
 }
 
 // out[j][d] = elements d of rows 2j and 2j + 1; what is not there is 0.
+template <class Step>
 static inline void pair_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
-  const auto halves = [&](int64_t j, int64_t d) -> VecH {
-    const auto* row = reinterpret_cast<const bf16*>(rows[j]) + d;
-    VecH result;
-    if (d + lanes <= dim) {
-      __builtin_memcpy(&result, row, sizeof result);
-    } else {
-      result = VecH{};
-      __builtin_memcpy(&result, row, static_cast<size_t>(dim - d) * sizeof(bf16));
-    }
-    return result;
+  const auto pairs = Step::template rows_in_place<bf16>(rows);
+  const int64_t whole = dim / lanes * lanes, whole_rows = count / 2;
+  for (int64_t j = 0; j < whole_rows; ++j)
+    for (int64_t d = 0; d < whole; d += lanes) store(out + j * padded_dim + d, pairs.at(j, d));
+  const auto rest = [&](int64_t row, int64_t d) -> VecH {
+    const int left = static_cast<int>(least(lanes, dim - d));
+    return row < count ? load_partial_bits(static_cast<const bf16*>(rows[row]) + d, left) : VecH{};
   };
-  for (int64_t j = 0; j < count; j += 2, out += padded_dim) {
-    for (int64_t d = 0; d < padded_dim; d += lanes) {
-      const VecH none{};
-      const VecH first = d < dim ? halves(j, d) : none, second = d < dim && j + 1 < count ? halves(j + 1, d) : none;
-      store_words(out + d, make_pairs(first, second));
-    }
+  const auto put = [&](int64_t j, int64_t d) {
+    store_words(out + j * padded_dim + d, make_pairs(rest(2 * j, d), rest(2 * j + 1, d)));
+  };
+  if (whole < padded_dim)
+    for (int64_t j = 0; j < whole_rows; ++j) put(j, whole);
+  if (count % 2 == 1)
+    for (int64_t d = 0; d < padded_dim; d += lanes) put(whole_rows, d);
+}
+
+// A chunk's values as multiply() wants them for Step, zeros up to padded_dim.
+template <class T, class Step>
+LATHE_INLINE void load_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
+  if constexpr (Step::width == 2) {
+    pair_values<Step>(rows, count, dim, padded_dim, out);
+  } else {
+    pad_values<T>(rows, count, dim, padded_dim, out);
   }
 }
 

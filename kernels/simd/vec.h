@@ -58,9 +58,25 @@ LATHE_INLINE float fma(float a, float b, float c) {
 }
 
 LATHE_INLINE Vec select(VecI mask, Vec yes, Vec no) { return (Vec)((mask & (VecI)yes) | (~mask & (VecI)no)); }
-// Second operand where either is NaN, as maxps.
-LATHE_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
-LATHE_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+// Second operand where either is NaN, as maxps. (Written a > b ? a : b, GCC 12 compares and blends when one is a constant.)
+LATHE_INLINE Vec max(Vec a, Vec b) {
+#if defined(LATHE_AVX512)
+  return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(LATHE_AVX2)
+  return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return (Vec)_mm_max_ps((__m128)a, (__m128)b);
+#endif
+}
+LATHE_INLINE Vec min(Vec a, Vec b) {
+#if defined(LATHE_AVX512)
+  return (Vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(LATHE_AVX2)
+  return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+  return (Vec)_mm_min_ps((__m128)a, (__m128)b);
+#endif
+}
 LATHE_INLINE Vec abs(Vec a) { return (Vec)((VecI)a & 0x7fffffff); }
 LATHE_INLINE Vec sqrt(Vec a) {
 #if defined(LATHE_AVX512)
