@@ -4,7 +4,6 @@
 #include "kernels/attention/many_rows.h"
 
 #include "kernels/attention/tile_rows.h"
-#include "kernels/attention/transposed_rows.h"
 
 namespace lathe::kernels::LATHE_ISA {
 namespace {
@@ -58,41 +57,22 @@ struct Block {
 
 int64_t position_of(const TileTask& task, int64_t row) { return task.first_position + row / task.call->group; }
 
-template <class T>
-void load_query_block(const TileTask& task, int64_t first, int64_t count, int64_t dim, const void** rows, float* q) {
-  const TileCall& call = *task.call;
-  const auto* base = static_cast<const char*>(call.q);
-  for (int64_t r = 0; r < count; ++r) {
-    const int64_t token = task.first_token + (first + r) / call.group;
-    const int64_t head = task.kv_head * call.group + (first + r) % call.group;
-    rows[r] = base + (token * call.q_token + head * call.q_head) * size_of(call.dtype);
-  }
-  repeat_last_row(rows, count);
-  NothingAhead nothing;
-  transpose_rows<T>(rows, count, dim, q, nothing);
-}
-
 template <class Step>
 void load_queries(const TileTask& task, const Scratch& s) {
   const TileCall& call = *task.call;
+  const auto* base = static_cast<const char*>(call.q);
   const int64_t rows = rows_of(task);
   for (int64_t first = 0; first < rows; first += side) {
     const int64_t count = least(side, rows - first);
-    float* const q = s.q + first * call.padded_dim;
-    if constexpr (Step::width == 2) {
-      load_query_block<float>(task, first, count, call.head_dim / 2, s.rows, q);
-    } else {
-      with_element(call.dtype, [&](auto element) {
-        load_query_block<decltype(element)>(task, first, count, call.head_dim, s.rows, q);
-      });
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t token = task.first_token + (first + r) / call.group;
+      const int64_t head = task.kv_head * call.group + (first + r) % call.group;
+      s.rows[r] = base + (token * call.q_token + head * call.q_head) * size_of(call.dtype);
     }
+    with_element(call.dtype, [&](auto element) {
+      load_turned<decltype(element), Step>(s.rows, count, call.head_dim, s.q + first * call.padded_dim);
+    });
   }
-}
-
-// Floats from one key to the next in scratch.
-template <class Step>
-int64_t key_row(const TileCall& call) {
-  return padded_head_dim(call.head_dim / Step::width);
 }
 
 template <class T, class Step>
@@ -101,47 +81,20 @@ void load_chunk(const TileTask& task, int64_t chunk, const Scratch& s) {
   const int64_t present = keys_present(task, chunk), first = chunk * attention_chunk;
   find_rows<T>(task.keys, task.kv_head, first, present, s.rows);
   if (call.kv_dtype == DType::i8) find_scales(task.keys, task.kv_head, first, present, s.k_scales, s.v_scales);
-  using Element = typename Step::template KeyElement<T>;
-  pad_values<Element>(s.rows, present, call.head_dim / Step::width, key_row<Step>(call), s.keys);
+  load_keys<T, Step>(s.rows, present, call.head_dim, s.keys);
   load_values<T, Step>(s.rows + attention_chunk, present, call.head_dim, call.padded_dim, s.values);
 }
 
-// The first vector of the block's rows in which some row sees the key; rows ascend with their positions.
-int first_vector(const TileTask& task, const Block& block, int64_t key) {
-  const int64_t row = (block.chunk * attention_chunk + key - task.first_position) * task.call->group - block.first;
-  return row > 0 ? static_cast<int>(row / lanes) : 0;
-}
-
-// scores[key][row] = q · k. Vectors of rows that all lie before a block of keys keep what they held.
+// s.scores[key][row] = q · k.
 template <class Step>
 void score_block(const TileTask& task, const Block& block, const Scratch& s) {
-  const int64_t row = key_row<Step>(*task.call), present = keys_present(task, block.chunk);
-  const int64_t keys = least(block.keys, present);
-  const float* const q = s.q + block.first * task.call->padded_dim;
-  const int64_t columns = (block.count + lanes - 1) / lanes * lanes;
-  for (int64_t key = 0; key < keys;) {
-    const int count = next_block(keys - key);
-    const int64_t skipped = first_vector(task, block, key) * lanes;
-    if (skipped < columns)
-      multiply<Chain::starts, Step>(count, Factor{s.keys + key * row, row, 1}, EvenRows{q + skipped, side}, 0,
-                                    task.call->head_dim / Step::width, s.scores + key * side + skipped, side,
-                                    columns - skipped);
-    key += count;
-  }
+  const TileCall& call = *task.call;
+  const auto first_row = [&](int64_t key) {
+    return (block.chunk * attention_chunk + key - task.first_position) * call.group - block.first;
+  };
+  multiply_keys<Step>(s.keys, least(block.keys, keys_present(task, block.chunk)), s.q + block.first * call.padded_dim,
+                      block.count, call.head_dim, first_row, s.scores);
 }
-
-int64_t whole_vectors(int64_t keys) { return (keys + tile_padding - 1) / tile_padding * tile_padding; }
-
-template <int V>
-struct Vectors {
-  static constexpr int count = V;
-};
-
-// The keys that one vector of rows sees.
-struct SpanLanes {
-  VecI begin, end;
-  LATHE_IN_CLASS VecI holds(int key) const { return (begin <= key) & (end > key); }
-};
 
 // l of chunk.h: lane j of a vector of keys is t[j] here.
 LATHE_INLINE Vec sum_across(Vec (&t)[lanes]) {
@@ -203,17 +156,6 @@ KeySpan span_of(const TileTask& task, int64_t row, int64_t chunk) {
   return visible_keys(position_of(task, row), task.call->window, chunk);
 }
 
-// Of the rows `row` to `last`, repeated.
-SpanLanes span_lanes(const TileTask& task, int64_t row, int64_t last, int64_t chunk) {
-  SpanLanes span{};
-  for (int i = 0; i < lanes; ++i) {
-    const KeySpan one = span_of(task, least(row + i, last), chunk);
-    span.begin[i] = one.begin;
-    span.end[i] = one.end;
-  }
-  return span;
-}
-
 // Probabilities of the whole block in p, maxima and sums in s.maximum and s.sum.
 template <class T, class Step>
 void block_probabilities(const TileTask& task, const Block& block, const Scoring& scoring, const Scratch& s) {
@@ -222,7 +164,8 @@ void block_probabilities(const TileTask& task, const Block& block, const Scoring
     const KeySpan first_span = span_of(task, row, block.chunk), last_span = span_of(task, last, block.chunk);
     const int64_t keys = first_span.begin < last_span.end ? whole_vectors(last_span.end) : 0;
     const bool masked = first_span.end < keys || last_span.begin > 0;
-    const SpanLanes span = masked ? span_lanes(task, row, last, block.chunk) : SpanLanes{};
+    SpanLanes span{};
+    if (masked) span = span_lanes([&](int i) { return span_of(task, least(row + i, last), block.chunk); });
     float *const scores = s.scores + column, *const p = s.p + column;
     float *const maximum = s.maximum + column, *const sum = s.sum + column;
     const auto fill = [&](auto vectors) {
@@ -302,7 +245,8 @@ class NextTile {
   template <bool written>
   void ask_row(const void* base, int64_t element, int64_t size) const {
     const char* const first = static_cast<const char*>(base) + element * size;
-    for (int64_t byte = 0; byte < task_->call->head_dim * size; byte += 64) __builtin_prefetch(first + byte, written, 2);
+    for (int64_t byte = 0; byte < task_->call->head_dim * size; byte += 64)
+      __builtin_prefetch(first + byte, written, 2);
   }
 
   const TileTask* task_;

@@ -69,11 +69,13 @@ struct Elements {
     return {rows};
   }
   static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) { return fma(left, right, sum); }
-  // Of two neighbours along k, the lanes of each being rows.
+  // Factors of a later product, whose lanes lie across its k: two neighbours along k …
   static LATHE_IN_CLASS void store_weights(float* p, int64_t stride, Vec first, Vec second) {
     store(p, first);
     store(p + stride, second);
   }
+  // … or along it, from k on.
+  static LATHE_IN_CLASS void store_along(float* row, int64_t k, Vec weights) { store(row + k, weights); }
 };
 #if defined(LATHE_ISA_avx512_bf16)
 // Twice the products of fma in the same time; subnormals are taken for zero.
@@ -91,6 +93,9 @@ struct Pairs {
   static LATHE_IN_CLASS void store_weights(float* p, int64_t, Vec first, Vec second) {
     const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
     store(p, (Vec)_mm512_permutexvar_epi16(pair_order(), halves));
+  }
+  static LATHE_IN_CLASS void store_along(float* row, int64_t k, Vec weights) {
+    store(reinterpret_cast<bf16*>(row) + k, weights);
   }
 };
 #endif
@@ -157,6 +162,17 @@ LATHE_INLINE void with_element(DType dtype, Body body) {
     case DType::f16: return body(f16{});
     default: return body(float{});
   }
+}
+
+// Calls body with an element of the type of keys and values, and with how products with the queries are summed.
+template <class Body>
+LATHE_INLINE void with_products([[maybe_unused]] DType queries, DType keys, [[maybe_unused]] int64_t head_dim,
+                                Body body) {
+  if (keys == DType::i8) return body(int8_t{}, Elements{});
+#if defined(LATHE_ISA_avx512_bf16)
+  if (queries == DType::bf16 && keys == DType::bf16 && head_dim % 2 == 0) return body(bf16{}, Pairs{});
+#endif
+  with_element(keys, [&](auto element) { body(element, Elements{}); });
 }
 
 LATHE_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels/attention/chunk.h"
+#include "kernels/attention/row_lanes.h"
 #include "kernels/attention/tile.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -52,42 +53,6 @@ static inline void find_scales(const KeyRows& keys, int64_t kv_head, int64_t fir
   for (int64_t i = count; i < attention_chunk; ++i) k_scales[i] = v_scales[i] = 0;
 }
 
-template <class T>
-static inline void pad_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
-  for (int64_t j = 0; j < count; ++j, out += padded_dim)
-    load_padded(static_cast<const T*>(rows[j]), dim, padded_dim, out);
-}
-
-// out[j][d] = elements d of rows 2j and 2j + 1; what is not there is 0.
-template <class Step>
-static inline void pair_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
-  const auto pairs = Step::template rows_in_place<bf16>(rows);
-  const int64_t whole = dim / lanes * lanes, whole_rows = count / 2;
-  for (int64_t j = 0; j < whole_rows; ++j)
-    for (int64_t d = 0; d < whole; d += lanes) store(out + j * padded_dim + d, pairs.at(j, d));
-  const auto rest = [&](int64_t row, int64_t d) -> VecH {
-    const int left = static_cast<int>(least(lanes, dim - d));
-    return row < count ? load_partial_bits(static_cast<const bf16*>(rows[row]) + d, left) : VecH{};
-  };
-  const auto put = [&](int64_t j, int64_t d) {
-    store_words(out + j * padded_dim + d, make_pairs(rest(2 * j, d), rest(2 * j + 1, d)));
-  };
-  if (whole < padded_dim)
-    for (int64_t j = 0; j < whole_rows; ++j) put(j, whole);
-  if (count % 2 == 1)
-    for (int64_t d = 0; d < padded_dim; d += lanes) put(whole_rows, d);
-}
-
-// A chunk's values as multiply() wants them for Step, zeros up to padded_dim.
-template <class T, class Step>
-LATHE_INLINE void load_values(const void* const* rows, int64_t count, int64_t dim, int64_t padded_dim, float* out) {
-  if constexpr (Step::width == 2) {
-    pair_values<Step>(rows, count, dim, padded_dim, out);
-  } else {
-    pad_values<T>(rows, count, dim, padded_dim, out);
-  }
-}
-
 static inline void clear(const RowStates& state, int64_t rows, int64_t padded_dim) {
   for (int64_t r = 0; r < rows + tile_padding; ++r) {
     state.maximum[r] = no_score;
@@ -124,14 +89,9 @@ static inline void write_rows(const TileTask& task, const RowStates& state) {
   with_element(task.call->dtype, [&](auto element) { write_rows<decltype(element)>(task, state); });
 }
 
-// Calls body with an element of the type of keys and values, and with how products are summed.
 template <class Body>
 LATHE_INLINE void with_types(const TileCall& call, Body body) {
-  if (call.kv_dtype == DType::i8) return body(int8_t{}, Elements{});
-#if defined(LATHE_ISA_avx512_bf16)
-  if (call.dtype == DType::bf16 && call.kv_dtype == DType::bf16 && call.head_dim % 2 == 0) return body(bf16{}, Pairs{});
-#endif
-  with_element(call.kv_dtype, [&](auto element) { body(element, Elements{}); });
+  with_products(call.dtype, call.kv_dtype, call.head_dim, body);
 }
 
 }  // namespace lathe::kernels::LATHE_ISA
