@@ -104,7 +104,7 @@ void run_backward(const BackwardCall& call, std::span<const int32_t> bounds, int
     longest = std::max(longest, length);
     products += 4 * length * length * call.head_dim * call.group;
   }
-  const int64_t scratch_floats = backward_scratch_floats(longest, call.group, call.padded_dim);
+  const int64_t scratch_floats = backward_scratch_floats(longest, call.padded_dim);
   const int64_t chunks = (longest + attention_chunk - 1) / attention_chunk;
 
   // Pieces [begin, end) of every sequence and kv head; a piece past a shorter sequence's end is nothing.

@@ -27,12 +27,12 @@ struct BackwardTask {
   float* scratch;      // backward_scratch_floats
 };
 
-constexpr int64_t backward_scratch_floats(int64_t length, int64_t group, int64_t padded_dim) {
+constexpr int64_t backward_scratch_floats(int64_t length, int64_t padded_dim) {
   const int64_t padded_length = (length + 63) / 64 * 64;
-  return 64 * padded_dim * 7                    // k, kᵀ, vᵀ, grad_k, grad_v, q, grad_out of a chunk and of a tile
-         + 2 * 64 * 64                          // probabilities, score gradients
-         + 4 * 64                               // row pointers, lse, dots
-         + padded_length * group * padded_dim;  // grad_q of the kv head's queries
+  return 4 * 64                             // row pointers, lse, dots
+         + 5 * 64 * padded_dim              // a tile's queries and gradients
+         + 4 * 64 * 64                      // products, probabilities, score gradients
+         + 5 * padded_length * padded_dim;  // the sequence's keys, values and their gradients
 }
 
 }  // namespace lathe::kernels

@@ -168,7 +168,6 @@ LATHE_INLINE void with_element(DType dtype, Body body) {
 template <class Body>
 LATHE_INLINE void with_products([[maybe_unused]] DType queries, DType keys, [[maybe_unused]] int64_t head_dim,
                                 Body body) {
-  if (keys == DType::i8) return body(int8_t{}, Elements{});
 #if defined(LATHE_ISA_avx512_bf16)
   if (queries == DType::bf16 && keys == DType::bf16 && head_dim % 2 == 0) return body(bf16{}, Pairs{});
 #endif

@@ -91,6 +91,7 @@ static inline void write_rows(const TileTask& task, const RowStates& state) {
 
 template <class Body>
 LATHE_INLINE void with_types(const TileCall& call, Body body) {
+  if (call.kv_dtype == DType::i8) return body(int8_t{}, Elements{});
   with_products(call.dtype, call.kv_dtype, call.head_dim, body);
 }
 
