@@ -5,7 +5,7 @@
 // one request 15, with none 7. Into the first-level cache: 10. Asked for in bursts most are dropped, so requests are spread evenly.
 #pragma once
 
-#include "kernels/simd/vec.h"
+#include "kernels/attention/row_groups.h"
 
 namespace lathe::kernels::LATHE_ISA {
 
@@ -13,18 +13,47 @@ namespace lathe::kernels::LATHE_ISA {
 
 inline constexpr int chunks_ahead = 3;
 
-struct Ahead {
-  const void* const* rows[chunks_ahead] = {};  // tables of `count` rows
-  int64_t next = 0, count = 0;
-  int64_t row_bytes = 0;
-  int64_t rows_at_once = 0;
+class Ahead {
+ public:
+  Ahead() = default;  // asks for nothing
+  // Rows that lie one after the other, spread over `asks`.
+  Ahead(const ChunkRows* const (&chunks)[chunks_ahead], int64_t row_bytes, int64_t asks)
+      : pace_((2 * chunk_groups * group_rows * row_bytes / pair_bytes * one + asks - 1) / asks),
+        run_bytes_(group_rows * row_bytes) {
+    for (int c = 0; c < chunks_ahead; ++c) chunks_[c] = chunks[c];
+  }
 
   LATHE_IN_CLASS void ask() {
-    for (int64_t i = 0; i < rows_at_once && next != count; ++i, ++next) {
-      for (int64_t byte = 0; byte < row_bytes; byte += 64)
-        for (int c = 0; c < chunks_ahead; ++c) __builtin_prefetch(static_cast<const char*>(rows[c][next]) + byte, 0, 2);
+    for (due_ += pace_; due_ >= one; due_ -= one) {
+      if (at_[0] == end_ && !next_run()) return;
+      for (int c = 0; c < chunks_ahead; ++c) {
+        __builtin_prefetch(at_[c], 0, 2);
+        __builtin_prefetch(at_[c] + 64, 0, 2);
+        at_[c] += pair_bytes;
+      }
     }
   }
+
+ private:
+  static constexpr int64_t pair_bytes = 128, one = 256;
+
+  LATHE_IN_CLASS bool next_run() {
+    if (group_ == 2 * chunk_groups) {
+      pace_ = due_ = 0;
+      return false;
+    }
+    for (int c = 0; c < chunks_ahead; ++c)
+      at_[c] = (group_ < chunk_groups ? chunks_[c]->k : chunks_[c]->v).first[group_ % chunk_groups];
+    end_ = at_[0] + run_bytes_;
+    ++group_;
+    return true;
+  }
+
+  const char* at_[chunks_ahead] = {};
+  const char* end_ = nullptr;
+  int64_t pace_ = 0, due_ = 0;  // pairs of lines, in units of 1 / one
+  int64_t run_bytes_ = 0, group_ = 0;
+  const ChunkRows* chunks_[chunks_ahead] = {};
 };
 
 // Where enough is computed with each line.

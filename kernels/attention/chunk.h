@@ -15,6 +15,7 @@
 #include "kernels/attention/attention.h"
 #include "kernels/attention/scores.h"
 #include "kernels/attention/tile.h"
+#include "kernels/attention/values.h"
 #include "kernels/simd/transpose.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -103,8 +104,9 @@ LATHE_INLINE Vec score_of(Vec product, const Scoring& scoring) {
 // The first V vectors of products q·k in a row become 2^(score − maximum), 0 where masked; the values' scales are put on after the sum.
 // With Pairs they are rounded to bf16: row[i] holds those of keys 2i and 2i + 1. All in registers where there are as many: in two passes
 // over the row with a third that rounded, this took a fifth longer.
-template <class Step, bool masked, int V>
-LATHE_INLINE void chunk_probabilities(float* row, KeySpan span, const Scoring& scoring, float* maximum, float* sum) {
+template <class Step, bool masked, int V, class A>
+LATHE_INLINE void chunk_probabilities(float* row, KeySpan span, const Scoring& scoring, float* maximum, float* sum,
+                                      A& ahead) {
   const VecI lane = first_lanes();
   Vec p[V];
   for (int v = 0; v < V; ++v) p[v] = load(row + v * lanes);
@@ -117,12 +119,14 @@ LATHE_INLINE void chunk_probabilities(float* row, KeySpan span, const Scoring& s
     if (masked) p[v] = select(in_span(span, v, lane), p[v], splat(no_score));
     highest = max(p[v], highest);
   }
+  ahead.ask();
   *maximum = max_lanes(highest) * scoring.factor;
   Vec total = zero();
   for (int v = 0; v < V; ++v) {
     p[v] = exp2_below_zero(fma(p[v], splat(scoring.factor), splat(-*maximum)));
     if (masked) p[v] = select(in_span(span, v, lane), p[v], zero());
     total = total + p[v];
+    ahead.ask();
   }
   *sum = sum_lanes(total);
   if (scoring.v_scales != nullptr)
@@ -137,16 +141,19 @@ LATHE_INLINE void chunk_probabilities(float* row, KeySpan span, const Scoring& s
   for (int v = 0; v < V; ++v) store(row + v * lanes, p[v]);
 }
 
+// How often that asks ahead, of 64 keys.
+inline constexpr int64_t probability_asks = 1 + attention_chunk / lanes;
+
 // Of the first 16, 32, 48 or 64 keys.
-template <class Step, bool masked>
+template <class Step, bool masked, class A>
 LATHE_INLINE void chunk_probabilities(float* row, int64_t keys, KeySpan span, const Scoring& scoring, float* maximum,
-                                      float* sum) {
+                                      float* sum, A& ahead) {
   constexpr int V = tile_padding / lanes;
   switch (keys / tile_padding) {
-    case 1: return chunk_probabilities<Step, masked, V>(row, span, scoring, maximum, sum);
-    case 2: return chunk_probabilities<Step, masked, 2 * V>(row, span, scoring, maximum, sum);
-    case 3: return chunk_probabilities<Step, masked, 3 * V>(row, span, scoring, maximum, sum);
-    case 4: return chunk_probabilities<Step, masked, 4 * V>(row, span, scoring, maximum, sum);
+    case 1: return chunk_probabilities<Step, masked, V>(row, span, scoring, maximum, sum, ahead);
+    case 2: return chunk_probabilities<Step, masked, 2 * V>(row, span, scoring, maximum, sum, ahead);
+    case 3: return chunk_probabilities<Step, masked, 3 * V>(row, span, scoring, maximum, sum, ahead);
+    case 4: return chunk_probabilities<Step, masked, 4 * V>(row, span, scoring, maximum, sum, ahead);
   }
 }
 
@@ -169,9 +176,9 @@ LATHE_INLINE void attend_block(int rows, const float* q, K keys, V values, int64
     const KeySpan span = result.span[r];
     float* row = p + r * attention_chunk;
     if (span.begin == 0 && span.end == keys_wanted) {
-      chunk_probabilities<Step, false>(row, keys_wanted, span, scoring, result.maximum + r, result.sum + r);
+      chunk_probabilities<Step, false>(row, keys_wanted, span, scoring, result.maximum + r, result.sum + r, ahead);
     } else {
-      chunk_probabilities<Step, true>(row, keys_wanted, span, scoring, result.maximum + r, result.sum + r);
+      chunk_probabilities<Step, true>(row, keys_wanted, span, scoring, result.maximum + r, result.sum + r, ahead);
     }
   }
   multiply<Chain::starts, Step>(rows, Factor{p, attention_chunk, 1}, values, begin / Step::width,

@@ -13,13 +13,21 @@ struct TileScratch {
   float* values;  // [64][padded_dim]
   float* p;       // [block_rows][64]
   BlockResult block;
-  const void** tables[1 + chunks_ahead];  // [2 · 64], of the chunk and of those after it: rows of keys, then of values
-  bool known[1 + chunks_ahead];           // which of them
-  Ahead ahead;
+  const void** rows;           // [2 · 64], of the chunk: keys, then values; where they are not read in place
   float *k_scales, *v_scales;  // [64]; of i8 pages
 
-  const void** k_rows() const { return tables[0]; }
-  const void** v_rows() const { return tables[0] + attention_chunk; }
+  const void** k_rows() const { return rows; }
+  const void** v_rows() const { return rows + attention_chunk; }
+};
+
+// The chunk that is computed and those after it, whose rows are asked for meanwhile; of tiles that read in place.
+struct Chunks {
+  ChunkRows rows[1 + chunks_ahead];
+  bool known[1 + chunks_ahead];
+  int current = 0;
+  Ahead ahead;
+
+  int place(int distance) const { return (current + distance) % (1 + chunks_ahead); }
 };
 
 TileScratch cut(const TileTask& task) {
@@ -31,7 +39,7 @@ TileScratch cut(const TileTask& task) {
     next += (floats + tile_padding - 1) / tile_padding * tile_padding;
     return piece;
   };
-  for (const void**& table : s.tables) table = reinterpret_cast<const void**>(take(4 * attention_chunk));
+  s.rows = reinterpret_cast<const void**>(take(4 * attention_chunk));
   s.k_scales = take(attention_chunk);
   s.v_scales = take(attention_chunk);
   s.keys = take(attention_chunk * dim);
@@ -66,96 +74,92 @@ void spans_of(const TileTask& task, int64_t row, int rows, int64_t chunk, KeySpa
     span[r] = visible_keys(task.first_position + (row + r) / task.call->group, task.call->window, chunk);
 }
 
-// Few rows a chunk: the keys are read from memory faster than they are used, so the next chunk's are asked for early, and
-// values are converted where they are used; one block of rows also reads its keys where they lie.
+// Few rows a chunk: its keys and values are read from memory faster than they are used, so those of the next chunks are asked for early,
+// and both are read where they lie.
 constexpr int64_t rows_that_wait = 24;
 
 bool waits(const TileTask& task) { return rows_of(task) <= rows_that_wait; }
-bool reads_values_in_place(const TileTask& task) { return waits(task) && task.call->head_dim == task.call->padded_dim; }
-bool reads_keys_in_place(const TileTask& task) {
-  return reads_values_in_place(task) && rows_of(task) <= block_rows && next_block(rows_of(task)) == rows_of(task);
-}
+bool reads_in_place(const TileTask& task) { return waits(task) && task.call->head_dim == task.call->padded_dim; }
 
 // What to ask for while a chunk is computed: those after it, in equal parts wherever a strip of keys or a value is read.
 template <class T, class Step>
-void spread_evenly(const TileTask& task, Ahead& ahead) {
+Ahead asked_evenly(const TileTask& task, const Chunks& chunks) {
   const TileCall& call = *task.call;
-  ahead.next = 0;
-  ahead.count = 2 * attention_chunk;
-  ahead.row_bytes = call.head_dim * static_cast<int64_t>(sizeof(T));
-  const int64_t strips = attention_chunk / lanes * (ahead.row_bytes / 16);
+  if (!chunks.known[chunks.place(1)]) return {};
+  const ChunkRows* rows[chunks_ahead];
+  // In place of what is not known, rows that are in the cache.
+  for (int i = 0; i < chunks_ahead; ++i)
+    rows[i] = &chunks.rows[chunks.place(chunks.known[chunks.place(i + 1)] ? i + 1 : 0)];
+  const int64_t row_bytes = call.head_dim * static_cast<int64_t>(sizeof(T));
+  const int64_t strips = attention_chunk / lanes * (row_bytes / 16);
   const int64_t blocks = (rows_of(task) + block_rows - 1) / block_rows;
   const int64_t vectors = (call.padded_dim + block_vectors * lanes - 1) / (block_vectors * lanes);
-  const int64_t asks = strips + blocks * vectors * (attention_chunk / Step::width);
-  ahead.rows_at_once = (ahead.count + asks - 1) / asks;
+  const int64_t asks = blocks * (strips + vectors * (attention_chunk / Step::width)) + rows_of(task) * probability_asks;
+  return {rows, row_bytes, asks};
 }
 
-// The rows of the chunk that is computed `distance` chunks after this one, by this task or the next; false: not known.
+// The rows of the chunk that is computed `distance` chunks after this one, by this task or the next.
 template <class T>
-bool find_rows_after(const TileTask& task, int64_t chunk, int64_t distance, const void** rows) {
+void find_rows_after(const TileTask& task, int64_t chunk, int distance, Chunks& chunks) {
   const TileTask* owner = &task;
   int64_t wanted = chunk + distance;
-  if (wanted >= task.chunk_end) {
+  if (wanted >= task.chunk_end && task.after != nullptr) {
     owner = task.after;
-    if (owner == nullptr || owner->tokens == 0) return false;
     wanted += owner->chunk_begin - task.chunk_end;
-    if (wanted >= owner->chunk_end) return false;
   }
-  find_rows<T>(owner->keys, owner->kv_head, wanted * attention_chunk, keys_present(*owner, wanted), rows);
-  return true;
+  const int place = chunks.place(distance);
+  chunks.known[place] = owner->tokens > 0 && wanted < owner->chunk_end;
+  if (!chunks.known[place]) return;
+  find_groups<T>(owner->keys, owner->kv_head, wanted * attention_chunk, keys_present(*owner, wanted),
+                 chunks.rows[place]);
 }
 
 template <class T, class Step>
-void load_rows(const TileTask& task, int64_t chunk, TileScratch& s) {
-  if (chunk == task.chunk_begin || !waits(task))
-    find_rows<T>(task.keys, task.kv_head, chunk * attention_chunk, keys_present(task, chunk), s.tables[0]);
-  s.ahead = {};
-  if (!waits(task)) return;
-  if (chunk == task.chunk_begin) {
-    for (int i = 1; i <= chunks_ahead; ++i) s.known[i] = find_rows_after<T>(task, chunk, i, s.tables[i]);
-  } else {
-    const void** const done = s.tables[0];
-    for (int i = 0; i < chunks_ahead; ++i) s.tables[i] = s.tables[i + 1], s.known[i] = s.known[i + 1];
-    s.tables[chunks_ahead] = done;
-    s.known[chunks_ahead] = find_rows_after<T>(task, chunk, chunks_ahead, done);
-  }
-  // In place of what is not known, rows that are in the cache.
-  for (int i = 0; i < chunks_ahead; ++i) s.ahead.rows[i] = s.tables[s.known[i + 1] ? i + 1 : 0];
-  if (s.known[1]) spread_evenly<T, Step>(task, s.ahead);
-}
-
-template <class T, class Step>
-void load_chunk(const TileTask& task, int64_t chunk, TileScratch& s) {
+void find_chunk(const TileTask& task, int64_t chunk, const TileScratch& s, Chunks& chunks) {
   const TileCall& call = *task.call;
-  const int64_t present = keys_present(task, chunk);
-  load_rows<T, Step>(task, chunk, s);
-  if (call.kv_dtype == DType::i8)
-    find_scales(task.keys, task.kv_head, chunk * attention_chunk, present, s.k_scales, s.v_scales);
+  if (chunk == task.chunk_begin) {
+    for (int i = 0; i < chunks_ahead; ++i) find_rows_after<T>(task, chunk, i, chunks);
+  } else {
+    chunks.current = chunks.place(1);
+  }
+  find_rows_after<T>(task, chunk, chunks_ahead, chunks);
+  chunks.ahead = asked_evenly<T, Step>(task, chunks);
+  ChunkRows& rows = chunks.rows[chunks.current];
+  const int64_t present = keys_present(task, chunk), first = chunk * attention_chunk;
+  make_whole<T>(task.keys, keys_of<T>(task.keys, task.kv_head), first, present, call.head_dim, s.keys, rows.k);
+  make_whole<T>(task.keys, values_of<T>(task.keys, task.kv_head), first, present, call.head_dim, s.values, rows.v);
+}
+
+template <class T, class Step>
+void load_chunk(const TileTask& task, int64_t chunk, const TileScratch& s, Chunks& chunks) {
+  const TileCall& call = *task.call;
+  const int64_t present = keys_present(task, chunk), first = chunk * attention_chunk;
+  if (call.kv_dtype == DType::i8) find_scales(task.keys, task.kv_head, first, present, s.k_scales, s.v_scales);
+  if (reads_in_place(task)) return find_chunk<T, Step>(task, chunk, s, chunks);
+  find_rows<T>(task.keys, task.kv_head, first, present, s.rows);
   using Element = typename Step::template KeyElement<T>;
-  if (!reads_keys_in_place(task))
-    transpose_rows<Element>(s.k_rows(), present, call.head_dim / Step::width, s.keys, s.ahead);
-  if (reads_values_in_place(task)) return;
+  NothingAhead nothing;
+  transpose_rows<Element>(s.k_rows(), present, call.head_dim / Step::width, s.keys, nothing);
   load_values<T, Step>(s.v_rows(), present, call.head_dim, call.padded_dim, s.values);
 }
 
 template <class T, class Step>
-void attend_rows(const TileTask& task, TileScratch& s, int64_t row, int rows, const BlockResult& result) {
+void attend_rows(const TileTask& task, const TileScratch& s, Chunks& chunks, int64_t row, int rows,
+                 const BlockResult& result) {
   const TileCall& call = *task.call;
   const bool scaled = call.kv_dtype == DType::i8;
   const Scoring scoring =
       scoring_of(call.scale, call.softcap, scaled ? s.k_scales : nullptr, scaled ? s.v_scales : nullptr);
-  const auto attend = [&](auto keys, auto values, auto& ahead) {
+  const auto attend = [&](const auto& keys, const auto& values, auto& ahead) {
     attend_block<Step>(rows, s.q + row * call.padded_dim, keys, values, call.head_dim, call.padded_dim, scoring, s.p,
                        result, ahead);
   };
-  if (!reads_values_in_place(task)) {
+  if (!reads_in_place(task)) {
     NothingAhead nothing;
     return attend(TransposedKeys{s.keys}, EvenRows{s.values, call.padded_dim}, nothing);
   }
-  const auto values = Step::template rows_in_place<T>(s.v_rows());
-  if (reads_keys_in_place(task))
-    return attend(KeysInPlace<typename Step::template KeyElement<T>>{s.k_rows()}, values, s.ahead);
-  attend(TransposedKeys{s.keys}, values, s.ahead);
+  const ChunkRows& in_place = chunks.rows[chunks.current];
+  attend(KeysInPlace<typename Step::template KeyElement<T>>{in_place.k}, ValuesInPlace<T>{in_place.v}, chunks.ahead);
 }
 
 RowStates from_row(const RowStates& state, int64_t row, int64_t padded_dim) {
@@ -186,18 +190,19 @@ void load_queries(const TileTask& task, float* q) {
 template <class T, class Step>
 void tile(const TileTask& task) {
   const int64_t rows = rows_of(task), dim = task.call->padded_dim;
-  TileScratch s = cut(task);
+  const TileScratch s = cut(task);
+  Chunks chunks;
   load_queries<Step>(task, s.q);
   clear(s.state, rows, dim);
   for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
-    load_chunk<T, Step>(task, chunk, s);
+    load_chunk<T, Step>(task, chunk, s, chunks);
     for (int64_t row = 0; row < rows;) {
       const int count = next_block(rows - row);
       const RowStates state = from_row(s.state, row, dim);
       // The first chunk's result is the state itself: merging it into nothing multiplies by 1 and adds 0.
       BlockResult result = chunk == task.chunk_begin ? BlockResult{{}, state.maximum, state.sum, state.out} : s.block;
       spans_of(task, row, count, chunk, result.span);
-      attend_rows<T, Step>(task, s, row, count, result);
+      attend_rows<T, Step>(task, s, chunks, row, count, result);
       if (chunk != task.chunk_begin) merge_block(count, result, state, dim);
       row += count;
     }
@@ -218,13 +223,14 @@ BlockResult partial_block(const TileTask& task, int64_t chunk, int64_t row, int 
 template <class T, class Step>
 void tile_chunks(const TileTask& task) {
   const int64_t rows = rows_of(task);
-  TileScratch s = cut(task);
+  const TileScratch s = cut(task);
+  Chunks chunks;
   load_queries<Step>(task, s.q);
   for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
-    load_chunk<T, Step>(task, chunk, s);
+    load_chunk<T, Step>(task, chunk, s, chunks);
     for (int64_t row = 0; row < rows;) {
       const int count = next_block(rows - row);
-      attend_rows<T, Step>(task, s, row, count, partial_block(task, chunk, row, count));
+      attend_rows<T, Step>(task, s, chunks, row, count, partial_block(task, chunk, row, count));
       row += count;
     }
   }

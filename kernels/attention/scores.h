@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/attention/product.h"
+#include "kernels/attention/row_groups.h"
 #include "kernels/attention/transposed_rows.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -12,10 +13,10 @@ namespace lathe::kernels::LATHE_ISA {
 struct TransposedKeys {
   const float* keys;
 };
-// A table of the chunk's rows, filled to a whole vector. T: what they hold; with Pairs, float: its bits are a pair.
+// T: what the rows hold; with Pairs, float: its bits are a pair. Rows are whole strips.
 template <class T>
 struct KeysInPlace {
-  const void* const* rows;
+  RowGroups rows;
 };
 
 template <class Step, class A>
@@ -24,29 +25,26 @@ LATHE_INLINE void score(int rows, Factor q, TransposedKeys keys, int64_t steps, 
 }
 
 template <int R, int V, class Step, class T, class A>
-LATHE_INLINE void score_block(Factor q, const void* const* keys, int64_t steps, float* p, A& ahead) {
+LATHE_INLINE void score_block(Factor q, const RowGroups& keys, int64_t key, int64_t steps, float* p, A& ahead) {
   Vec sum[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[r][v] = zero();
-  const auto add = [&](int64_t d, const Vec(&columns)[V]) __attribute__((always_inline)) {
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const Vec left = splat(q.a[r * q.row + d]);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] = Step::add(left, columns[v], sum[r][v]);
-    }
-  };
-  int64_t d = 0;
+  const char* from[V];
+  for (int v = 0; v < V; ++v) {
+    const int64_t first = key + v * lanes;
+    from[v] = keys.first[first / group_rows] + first % group_rows * keys.stride;
+  }
+  const int64_t stride = keys.stride;
   A asking = ahead;  // a copy stays in registers
-  for (; d + strip_columns<T> <= steps; d += strip_columns<T>) {
+  for (int64_t d = 0; d < steps; d += strip_columns<T>) {
     // Vector beside vector: one after the other, the compiler keeps a strip's broadcast queries for the second, in memory.
     Vec words[V][4];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
       asking.ask();
-      transpose_words(keys + v * lanes, d * static_cast<int64_t>(sizeof(T)), words[v]);
+      transpose_words(from[v] + d * static_cast<int64_t>(sizeof(T)), stride, words[v]);
     }
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
@@ -55,32 +53,32 @@ LATHE_INLINE void score_block(Factor q, const void* const* keys, int64_t steps, 
         Vec columns[V];
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) columns[v] = column_of(words[v][i], c, T{});
-        add(d + i * word_columns<T> + c, columns);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          const Vec left = splat(q.a[r * q.row + d + i * word_columns<T> + c]);
+#pragma GCC unroll 4
+          for (int v = 0; v < V; ++v) sum[r][v] = Step::add(left, columns[v], sum[r][v]);
+        }
       }
     }
   }
   ahead = asking;
-  for (; d < steps; ++d) {
-    Vec columns[V];
-    for (int v = 0; v < V; ++v) columns[v] = load_column<T>(keys + v * lanes, d);
-    add(d, columns);
-  }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(p + r * transposed_row + v * lanes, sum[r][v]);
+    for (int v = 0; v < V; ++v) store(p + r * transposed_row + key + v * lanes, sum[r][v]);
 }
 
 template <int R, class Step, class T, class A>
-static void score_rows(Factor q, KeysInPlace<T> keys, int64_t steps, int64_t key_count, float* p, A& ahead) {
+static void score_rows(Factor q, const KeysInPlace<T>& keys, int64_t steps, int64_t key_count, float* p, A& ahead) {
   int64_t key = 0;
-  for (; key + 2 * lanes <= key_count; key += 2 * lanes)
-    score_block<R, 2, Step, T>(q, keys.rows + key, steps, p + key, ahead);
-  if (key < key_count) score_block<R, 1, Step, T>(q, keys.rows + key, steps, p + key, ahead);
+  for (; key + 2 * lanes <= key_count; key += 2 * lanes) score_block<R, 2, Step, T>(q, keys.rows, key, steps, p, ahead);
+  if (key < key_count) score_block<R, 1, Step, T>(q, keys.rows, key, steps, p, ahead);
 }
 
 template <class Step, class T, class A>
-LATHE_INLINE void score(int rows, Factor q, KeysInPlace<T> keys, int64_t steps, int64_t key_count, float* p, A& ahead) {
+LATHE_INLINE void score(int rows, Factor q, const KeysInPlace<T>& keys, int64_t steps, int64_t key_count, float* p,
+                        A& ahead) {
   switch (rows) {
     case 6: return score_rows<6, Step>(q, keys, steps, key_count, p, ahead);
     case 4: return score_rows<4, Step>(q, keys, steps, key_count, p, ahead);
