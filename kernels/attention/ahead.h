@@ -56,6 +56,24 @@ class Ahead {
   const ChunkRows* chunks_[chunks_ahead] = {};
 };
 
+// Rows [first, first + count) of row_bytes, token_bytes apart, brought near in the order of memory. What is read is loaded: the hardware's
+// prefetcher follows loads, and prefetches in the same order gained nothing. What will be written another thread may be writing: prefetches.
+enum class Use { read, written };
+template <Use use>
+LATHE_INLINE void bring_rows(const void* base, int64_t token_bytes, int64_t first, int64_t count, int64_t row_bytes) {
+  Vec seen = zero();
+  for (int64_t i = first; i < first + count; ++i) {
+    const char* const row = static_cast<const char*>(base) + i * token_bytes;
+    if constexpr (use == Use::read) {
+      for (int64_t byte = 0; byte + 64 <= row_bytes; byte += 64)
+        seen = (Vec)((VecI)seen | (VecI)load(reinterpret_cast<const float*>(row + byte)));
+    } else {
+      for (int64_t byte = 0; byte < row_bytes; byte += 64) __builtin_prefetch(row + byte, 1, 3);
+    }
+  }
+  asm volatile("" : : "x"(seen));  // or the loads are dropped
+}
+
 // Where enough is computed with each line.
 struct NothingAhead {
   LATHE_IN_CLASS void ask() {}

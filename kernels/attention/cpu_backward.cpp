@@ -301,10 +301,26 @@ void tile_gradients(const BackwardTask& task, Pair pair, const Scratch& s, Chunk
   store_query_gradients<T>(task, pair, s.grad_q);
 }
 
+// As in the forward: a sequence's first head brings the rows of all, in the order of memory.
+template <class T>
+void bring_tokens(const BackwardTask& task) {
+  const BackwardCall& call = *task.call;
+  constexpr int64_t size = sizeof(T);
+  const int64_t head = call.head_dim * size, heads = call.heads * head, kv_heads = call.heads / call.group * head;
+  for (const HeadRows* x : {&call.grad_out, &call.out, &call.q})
+    bring_rows<Use::read>(x->data, x->token * size, task.start, task.length, heads);
+  for (const HeadRows* x : {&call.k, &call.v})
+    bring_rows<Use::read>(x->data, x->token * size, task.start, task.length, kv_heads);
+  bring_rows<Use::written>(call.grad_q.data, call.grad_q.token * size, task.start, task.length, heads);
+  for (const HeadRows* x : {&call.grad_k, &call.grad_v})
+    bring_rows<Use::written>(x->data, x->token * size, task.start, task.length, kv_heads);
+}
+
 template <class T, class Step>
 void gradients(const BackwardTask& task) {
   const int64_t chunks = (task.length + side - 1) / side;
   const Scratch s = cut(task);
+  if (task.kv_head == 0) bring_tokens<T>(task);
   row_dots<T>(task);  // here, because it leaves grad_out in the cache
   for (int64_t chunk = 0; chunk < chunks; ++chunk) load_chunk<T, Step>(task, chunk, s.rows, s.chunk<Step>(chunk));
   fill_zero(s.grad_k, chunks * s.matrix);

@@ -158,6 +158,7 @@ TileCall tile_call(const Tensor& out, const Tensor& lse, const Tensor& q, int64_
   call.lse_head = lse.defined() ? lse.stride(0) : 0;
   call.head_dim = q.dim(2);
   call.padded_dim = padded_head_dim(call.head_dim);
+  call.kv_heads = kv_heads;
   call.group = q.dim(1) / kv_heads;
   call.window = params.window;
   call.scale = params.scale;

@@ -31,7 +31,7 @@ struct TileCall {
   float* lse;  // may be null
   int64_t q_token, q_head, out_token, out_head, lse_head;
   int64_t head_dim, padded_dim;  // padded_dim: head_dim rounded up to tile_padding
-  int64_t group;                 // query heads for each kv head
+  int64_t kv_heads, group;       // query heads for each kv head
   int64_t window;
   float scale, softcap;
   DType dtype;     // of q and out: f32 | bf16 | f16
