@@ -1,9 +1,6 @@
 // Codes of QuantizedWeight's panels into words of a panel, for 16 rows and two neighbours along k at a time. For this folder's
-// cpu*.cpp only. The layouts are in gemm.h.
-//
-// One row of bf16 is bound by these instructions, not by memory: 32 weights take eight of 512 bits, of which Zen 4 starts two in a
-// cycle, and as long from the first-level cache as from memory. Leaving out any one takes an eighth off. Codes row by row, whose pairs
-// a permutation put together after vcvtne2ps_pbh, took 1.27 times as long.
+// cpu*.cpp only. The layouts are in gemm.h. Pairs of bf16 from nf4 come from tables instead where the CPU multiplies them
+// (cpu_tables.h).
 #pragma once
 
 #include "kernels/matmul/gemm.h"
@@ -15,6 +12,8 @@ namespace lathe::kernels::LATHE_ISA {
 
 inline constexpr int block_rows = 16;
 inline constexpr int block_vectors = block_rows / lanes;
+inline constexpr int runs = 4;  // of a square of 32 neighbours along k
+inline constexpr int pairs_of_run = 4;
 
 // The words of one unit (bf16: a pair of neighbours) or of two (f32).
 template <gemm::Element element>
@@ -64,54 +63,53 @@ LATHE_INLINE void put(BlockWords<element>& words, int vector, Vec first, Vec sec
   }
 }
 
+// Square: the codes of 16 rows and 32 neighbours along k. `codes` are a group's, `square` counts from its beginning.
 struct Nf4Codes {
-  static constexpr int block_bytes = 16;
   Nf4Table table = nf4_table();
 
+  struct Square {
+    VecU words[runs][block_vectors];  // of a row each
+  };
+  LATHE_INLINE Square load_square(const uint8_t* codes, int64_t group, int64_t square, int64_t block) {
+    const int64_t four_bytes = gemm::nf4_four_bytes(group);
+    Square result;
+#pragma GCC unroll 4
+    for (int j = 0; j < block_vectors; ++j) {
+      Vec v[4];
+#pragma GCC unroll 4
+      for (int four = 0; four < 4; ++four)
+        v[four] = (Vec)load_words(codes + (block * 4 + four) * four_bytes + square * 64 + j * lanes * 4);
+      transpose_squares(v);
+#pragma GCC unroll 4
+      for (int run = 0; run < runs; ++run) result.words[run][j] = (VecU)v[run];
+    }
+    return result;
+  }
+
   template <gemm::Element element>
-  LATHE_INLINE void decode(const Nf4Codes& self, const uint8_t* codes, const BlockScales<element>& scales,
-                           BlockWords<element>& words) {
-#if defined(LATHE_ISA_avx512_bf16)
-    if constexpr (element == gemm::Element::bf16) {
-      const VecU bytes = load_bytes(codes);
-      const Vec low = look_up(self.table, bytes) * scales.low, high = look_up(self.table, bytes >> 4) * scales.high;
-      words.units[0][0] = (VecU)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low);
-      return;
-    } else
-#endif
-    {
-#if defined(LATHE_AVX512)
-      // 16-bit pieces of rows j and j + 8, once for either half of the vector.
-      const __m512i four_times = _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
-      const __m512i order =
-          _mm512_set_epi64((long long)0x80800f0e80800d0c, (long long)0x80800b0a80800908, (long long)0x8080070680800504,
-                           (long long)0x8080030280800100, (long long)0x80800f0e80800d0c, (long long)0x80800b0a80800908,
-                           (long long)0x8080070680800504, (long long)0x8080030280800100);
-      const __m512i pieces = _mm512_shuffle_epi8(four_times, order);
-      const __m512i to_first = _mm512_set_epi32(4, 4, 4, 4, 4, 4, 4, 4, 0, 0, 0, 0, 0, 0, 0, 0);
-      const VecU first = (VecU)_mm512_srlv_epi32(pieces, to_first);
-      put(words, 0, look_up(self.table, first) * scales.rows[0], look_up(self.table, first >> 8) * scales.rows[0]);
-#else
-      constexpr int half = block_vectors / 2;
-#pragma GCC unroll 2
-      for (int j = 0; j < half; ++j) {
-        VecU pieces = load_pairs_of_bytes(codes + 2 * j * lanes);  // of rows j·lanes … and of those 8 further
-        put(words, j, look_up(self.table, pieces) * scales.rows[j], look_up(self.table, pieces >> 8) * scales.rows[j]);
-        pieces = pieces >> 4;
-        put(words, j + half, look_up(self.table, pieces) * scales.rows[j + half],
-            look_up(self.table, pieces >> 8) * scales.rows[j + half]);
-      }
-#endif
+  LATHE_INLINE void decode(const Nf4Codes& self, const Square& square, int run, int pair,
+                           const BlockScales<element>& scales, BlockWords<element>& words) {
+#pragma GCC unroll 4
+    for (int j = 0; j < block_vectors; ++j) {
+      const VecU codes = square.words[run][j];
+      put(words, j, look_up(self.table, codes >> 4 * pair) * scales.rows[j],
+          look_up(self.table, codes >> (4 * pair + 16)) * scales.rows[j]);
     }
   }
 };
 
 struct Int8Codes {
-  static constexpr int block_bytes = 32;
+  struct Square {
+    const uint8_t* pairs;
+  };
+  LATHE_INLINE Square load_square(const uint8_t* codes, int64_t, int64_t square, int64_t block) {
+    return {codes + square * gemm::decoded_k * gemm::panel_width + block * block_rows * 2};
+  }
 
   template <gemm::Element element>
-  LATHE_INLINE void decode(const Int8Codes&, const uint8_t* codes, const BlockScales<element>& scales,
-                           BlockWords<element>& words) {
+  LATHE_INLINE void decode(const Int8Codes&, const Square& square, int run, int pair,
+                           const BlockScales<element>& scales, BlockWords<element>& words) {
+    const uint8_t* codes = square.pairs + (run * pairs_of_run + pair) * 2 * gemm::panel_width;
 #if defined(LATHE_ISA_avx512_bf16)
     if constexpr (element == gemm::Element::bf16) {
       const int8_t* at = reinterpret_cast<const int8_t*>(codes);

@@ -261,6 +261,20 @@ void tiles_of_columns(const gemm::PackLeft& args) {
   }
 }
 
+#if defined(LATHE_ISA_avx512_bf16)
+// Squares of 4 × 4 words of one row turned over. Whole squares: a quantised weight has them.
+void turn_squares(const gemm::PackLeft& args) {
+  const Bf16Units row = {static_cast<const uint16_t*>(args.left.data), args.left.stride, args.k};
+  const int64_t rows = args.tiling.rows;
+  uint32_t* out = args.packed;
+  for (int64_t unit = args.first_unit; unit < args.last_unit; unit += lanes)
+    for (int64_t i = 0; i < rows; ++i, out += lanes) {
+      const VecU v = Bf16Units::full(row, args.row_offset + i, unit);
+      store_words(out, __builtin_shufflevector(v, v, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    }
+}
+#endif
+
 }  // namespace
 
 void pack_panel(const Right& right, Element element, int64_t k, int64_t n, int64_t panel, int64_t first, int64_t last,
@@ -286,6 +300,9 @@ void pack_panel(const Right& right, Element element, int64_t k, int64_t n, int64
 }
 
 void gemm_pack_left(const gemm::PackLeft& args) {
+#if defined(LATHE_ISA_avx512_bf16)
+  if (args.turned) return turn_squares(args);
+#endif
   if (args.left.transposed) return tiles_of_columns(args);
   for (int64_t tile = args.first_tile; tile < args.last_tile; ++tile) {
     const int64_t tile_row = args.tiling.first_row(tile);

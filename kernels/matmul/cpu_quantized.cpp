@@ -3,6 +3,7 @@
 #include "kernels/matmul/cpu_quantized.h"
 
 #include "kernels/matmul/cpu_codes.h"
+#include "kernels/matmul/cpu_tables.h"
 
 namespace lathe::kernels::LATHE_ISA {
 namespace {
@@ -11,6 +12,13 @@ using gemm::Element;
 using gemm::panel_width;
 using gemm::quantized_scale_bytes;
 using gemm::Right;
+
+// The codes of a square are registers where there are enough of them, and are chosen by constants then.
+#if defined(LATHE_AVX512)
+#define LATHE_UNROLL_SQUARE _Pragma("GCC unroll 4")
+#else
+#define LATHE_UNROLL_SQUARE
+#endif
 
 struct GroupAt {
   const uint8_t* codes;
@@ -22,20 +30,35 @@ LATHE_INLINE GroupAt group_at(const Right& right, int64_t panel, int64_t group) 
   return {bytes + quantized_scale_bytes, reinterpret_cast<const float*>(bytes)};
 }
 
-template <class Codes, Element element>
-void fill_slab(const Right& right, int64_t panel, int64_t first_k, int64_t last_k, uint32_t* slab) {
-  const Codes codes{};
+// Fills a slab square by square: 32 neighbours along k of 16 rows.
+template <class Filler>
+void fill_slab(const Right& right, Element element, int64_t panel, int64_t first_k, int64_t last_k, uint32_t* slab) {
+  const Filler filler{};
   for (int64_t k = first_k; k < last_k;) {
     const int64_t begin = k % right.group;
     const int64_t stop = k - begin + right.group < last_k ? right.group : begin + last_k - k;
     const GroupAt group = group_at(right, panel, k / right.group);
-    for (int block = 0; block < panel_width / block_rows; ++block) {
-      const BlockScales<element> scales(group.scales + block * block_rows);
-      uint32_t* out = slab + block * block_rows;
-      for (int64_t pair = begin / 2; pair < stop / 2; ++pair) {
+    for (int block = 0; block < panel_width / block_rows; ++block)
+      Filler::fill(filler, group, right.group, begin / gemm::decoded_k, stop / gemm::decoded_k, block,
+                   slab + block * block_rows);
+    slab += gemm::units_of(stop - begin, element) * panel_width;
+    k += stop - begin;
+  }
+}
+
+template <class Codes, Element element>
+struct Decoding {
+  Codes codes{};
+  LATHE_INLINE void fill(const Decoding& self, const GroupAt& group, int64_t group_k, int64_t first, int64_t last,
+                         int block, uint32_t* out) {
+    const BlockScales<element> scales(group.scales + block * block_rows);
+    for (int64_t at = first; at < last; ++at) {
+      const typename Codes::Square square = Codes::load_square(group.codes, group_k, at, block);
+      LATHE_UNROLL_SQUARE
+      for (int run = 0; run < runs; ++run) LATHE_UNROLL_SQUARE
+      for (int pair = 0; pair < pairs_of_run; ++pair) {
         BlockWords<element> words;
-        Codes::decode(codes, group.codes + Codes::block_bytes * (pair * panel_width / block_rows + block), scales,
-                      words);
+        Codes::decode(self.codes, square, run, pair, scales, words);
 #pragma GCC unroll 2
         for (auto& unit : words.units) {
 #pragma GCC unroll 4
@@ -44,10 +67,8 @@ void fill_slab(const Right& right, int64_t panel, int64_t first_k, int64_t last_
         }
       }
     }
-    slab += gemm::units_of(stop - begin, element) * panel_width;
-    k += stop - begin;
   }
-}
+};
 
 template <int rows, Element element>
 struct StepFor;
@@ -60,63 +81,194 @@ struct StepFor<rows, Element::bf16> {
   using Step = PairStep<rows, block_vectors>;
 };
 
-// Blocks of rows side by side: what the registers hold besides scales and a table.
+// Adds the chains of a slab to a tile's totals, the last of them continued by second.
+template <class Step, int chains, int rows, int vectors>
+LATHE_INLINE void finish_chains(Vec (&sums)[chains][rows][vectors], const Stretch& second, float* accumulators,
+                                bool begins, int64_t column) {
+  multiply_run<Step>(sums[chains - 1], second.left, second.right + column, second.units);
+#pragma GCC unroll 4
+  for (int chain = 0; chain < chains; ++chain) add_chain(accumulators + column, sums[chain], begins && chain == 0);
+}
+
+// Blocks of rows side by side: what the registers hold besides scales, codes and a table.
 constexpr int blocks_at_once(int rows) { return lanes == 16 ? 2 : lanes == 8 && rows == 1 ? 2 : 1; }
 
 template <class Codes, Element element, int rows>
 void multiply_quantized(const QuantizedStretch& first, Stretch second, float* accumulators, bool begins,
                         int64_t columns) {
-  constexpr int blocks = blocks_at_once(rows);
   using Step = typename StepFor<rows, element>::Step;
+  constexpr int blocks = blocks_at_once(rows);
   constexpr int64_t k_per_unit = element == Element::bf16 ? 2 : 1;
+  constexpr int units = BlockWords<element>::count;
+  static_assert(Step::chains == 1 || (runs == Step::chains && pairs_of_run == gemm::chain_run));
   const Codes codes{};
   const Right& right = first.right;
   const int64_t first_group = first.first_unit * k_per_unit / right.group,
                 last_group = first.last_unit * k_per_unit / right.group;
   for (int64_t column = 0; column < columns; column += blocks * block_rows) {
-    Vec sums[blocks][rows][block_vectors];
+    Vec sums[blocks][Step::chains][rows][block_vectors];
 #pragma GCC unroll 2
-    for (auto& block : sums)
-#pragma GCC unroll 4
-      for (auto& row : block)
-#pragma GCC unroll 4
-        for (Vec& sum : row) sum = zero();
+    for (auto& block : sums) clear(block);
     const uint32_t* left = first.left;
     for (int64_t g = first_group; g < last_group; ++g) {
       const GroupAt group = group_at(right, first.panel, g);
       BlockScales<element> scales[blocks];
 #pragma GCC unroll 2
       for (int b = 0; b < blocks; ++b) scales[b] = BlockScales<element>(group.scales + column + b * block_rows);
-      const uint8_t* bytes = group.codes + column / block_rows * Codes::block_bytes;
-      for (int64_t pair = 0; pair < right.group / 2; ++pair, bytes += panel_width / block_rows * Codes::block_bytes) {
-        constexpr int units = BlockWords<element>::count;
+      for (int64_t at = 0; at < right.group / gemm::decoded_k; ++at) {
+        typename Codes::Square squares[blocks];
 #pragma GCC unroll 2
-        for (int b = 0; b < blocks; ++b) {
-          BlockWords<element> words;
-          Codes::decode(codes, bytes + b * Codes::block_bytes, scales[b], words);
+        for (int b = 0; b < blocks; ++b)
+          squares[b] = Codes::load_square(group.codes, right.group, at, column / block_rows + b);
+#pragma GCC unroll 1
+        for (int run = 0; run < runs; ++run) {
+          const int chain = Step::chains == 1 ? 0 : run;
+#pragma GCC unroll 4
+          for (int pair = 0; pair < pairs_of_run; ++pair, left += units * rows * Step::left_words) {
 #pragma GCC unroll 2
-          for (int unit = 0; unit < units; ++unit)
-            Step::multiply(sums[b], left + unit * rows * Step::left_words, words.units[unit]);
+            for (int b = 0; b < blocks; ++b) {
+              BlockWords<element> words;
+              Codes::decode(codes, squares[b], run, pair, scales[b], words);
+#pragma GCC unroll 2
+              for (int unit = 0; unit < units; ++unit)
+                Step::multiply(sums[b][chain], left + unit * rows * Step::left_words, words.units[unit]);
+            }
+          }
         }
-        left += units * rows * Step::left_words;
       }
     }
 #pragma GCC unroll 2
-    for (int b = 0; b < blocks; ++b) {
-      const uint32_t* words = second.right + column + b * block_rows;
-      left = second.left;
-      for (int64_t unit = 0; unit < second.units; ++unit, left += rows * Step::left_words, words += panel_width)
-        multiply_panel<Step>(sums[b], left, words);
-#pragma GCC unroll 4
-      for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 4
-        for (int j = 0; j < block_vectors; ++j) {
-          float* total = accumulators + i * panel_width + column + b * block_rows + j * lanes;
-          store(total, begins ? sums[b][i][j] : load(total) + sums[b][i][j]);
-        }
-    }
+    for (int b = 0; b < blocks; ++b)
+      finish_chains<Step>(sums[b], second, accumulators, begins, column + b * block_rows);
   }
 }
+
+#if defined(LATHE_ISA_avx512_bf16)
+constexpr int fours = panel_width / 4;  // of rows that share a pair of vectors as tables
+constexpr int fours_of_block = 4;
+
+LATHE_INLINE Nf4RowTables tables_of(const Nf4Table& codebook, const GroupAt& group, int four) {
+  return Nf4RowTables::of(codebook, group.scales + four / fours_of_block * block_rows + four % fours_of_block);
+}
+
+struct FillingFromTables {
+  Nf4Table codebook = nf4_table();
+  LATHE_INLINE void fill(const FillingFromTables& self, const GroupAt& group, int64_t group_k, int64_t first,
+                         int64_t last, int block, uint32_t* out) {
+    Nf4RowTables tables[fours_of_block];
+#pragma GCC unroll 4
+    for (int i = 0; i < fours_of_block; ++i) tables[i] = tables_of(self.codebook, group, block * fours_of_block + i);
+    for (int64_t at = first; at < last; ++at, out += runs * pairs_of_run * panel_width) {
+      const uint8_t* codes = group.codes + block * fours_of_block * gemm::nf4_four_bytes(group_k) + at * 64;
+      Nf4Places places[fours_of_block];
+#pragma GCC unroll 4
+      for (int i = 0; i < fours_of_block; ++i) places[i] = Nf4Places::of(codes + i * gemm::nf4_four_bytes(group_k));
+#pragma GCC unroll 4
+      for (int pair = 0; pair < pairs_of_run; ++pair) {
+        Vec words[fours_of_block];
+#pragma GCC unroll 4
+        for (int i = 0; i < fours_of_block; ++i) words[i] = (Vec)Nf4Places::look_up(places[i], pair, tables[i]);
+        transpose_squares(words);
+#pragma GCC unroll 4
+        for (int run = 0; run < runs; ++run)
+          store_words(out + (run * pairs_of_run + pair) * panel_width, (VecU)words[run]);
+      }
+    }
+  }
+};
+
+// Sums of `at_once` fours of rows stay in registers for all groups of the slab, those of `together` share what is loaded of the left
+// operand. The lanes of a sum are four rows × four chains.
+template <int rows, int squares>
+void multiply_tables(const QuantizedStretch& first, Stretch second, float* accumulators, bool begins, int64_t) {
+  constexpr int at_once = rows <= 2 ? 8 : 4, together = rows == 1 ? 2 : rows == 2 ? 1 : 4;
+  using Step = PairStep<rows, 1>;
+  const Nf4Table codebook = nf4_table();
+  const Right& right = first.right;
+  constexpr int64_t group_k = squares * gemm::decoded_k, four_bytes = gemm::nf4_four_bytes(group_k);
+  constexpr int64_t group_bytes = gemm::quantized_group_bytes(QuantizedFormat::nf4, group_k);
+  const int64_t first_group = 2 * first.first_unit / group_k, last_group = 2 * first.last_unit / group_k;
+  Vec all[fours][rows];
+  for (int begin = 0; begin < fours; begin += at_once) {
+    Vec sums[1][at_once][rows];
+    clear(sums);
+    const uint32_t* left = first.left;
+    // What is asked for early, in the order of memory: the next slab by several passes over this one, or groups that follow.
+    constexpr int64_t ahead_bytes = group_bytes * at_once / fours;
+    const uint8_t* ahead = at_once == fours ? group_at(right, first.panel, first_group + 8).codes
+                                            : group_at(right, first.panel, last_group).codes +
+                                                  begin / at_once * (last_group - first_group) * ahead_bytes;
+    for (int64_t g = first_group; g < last_group; ++g) {
+      const GroupAt group = group_at(right, first.panel, g);
+      for (int64_t byte = 0; byte < ahead_bytes; byte += 64) __builtin_prefetch(ahead + byte);
+      ahead += ahead_bytes;
+#pragma GCC unroll 8
+      for (int four = 0; four < at_once; four += together) {
+        Nf4RowTables tables[together];
+#pragma GCC unroll 4
+        for (int i = 0; i < together; ++i) tables[i] = tables_of(codebook, group, begin + four + i);
+        const uint8_t* codes = group.codes + (begin + four) * four_bytes;
+        const uint32_t* words = left;
+#pragma GCC unroll 2
+        for (int square = 0; square < squares; ++square, words += rows * lanes) {
+          Nf4Places places[together];
+#pragma GCC unroll 4
+          for (int i = 0; i < together; ++i) places[i] = Nf4Places::of(codes + i * four_bytes + square * 64);
+#pragma GCC unroll 4
+          for (int pair = 0; pair < pairs_of_run; ++pair) {
+            __m512bh weights[together];
+#pragma GCC unroll 4
+            for (int i = 0; i < together; ++i) weights[i] = (__m512bh)Nf4Places::look_up(places[i], pair, tables[i]);
+#pragma GCC unroll 4
+            for (int row = 0; row < rows; ++row) {
+              const __m512bh x = (__m512bh)_mm512_broadcast_i32x4(
+                  _mm_loadu_si128(reinterpret_cast<const __m128i*>(words + row * lanes + pair * 4)));
+#pragma GCC unroll 4
+              for (int i = 0; i < together; ++i) {
+                Vec& sum = sums[0][four + i][row];
+                sum = (Vec)_mm512_dpbf16_ps((__m512)sum, x, weights[i]);
+              }
+            }
+          }
+        }
+      }
+      left += rows * group_k / 2;
+    }
+#pragma GCC unroll 8
+    for (int four = 0; four < at_once; ++four)
+#pragma GCC unroll 4
+      for (int row = 0; row < rows; ++row) all[begin + four][row] = sums[0][four][row];
+  }
+  for (int block = 0; block < fours / fours_of_block; ++block) {
+    Vec chains[Step::chains][rows][1];
+#pragma GCC unroll 4
+    for (int row = 0; row < rows; ++row) {
+      Vec words[fours_of_block];
+      for (int i = 0; i < fours_of_block; ++i) words[i] = all[block * fours_of_block + i][row];
+      transpose_squares(words);
+      for (int chain = 0; chain < Step::chains; ++chain) chains[chain][row][0] = words[chain];
+    }
+    finish_chains<Step>(chains, second, accumulators, begins, block * block_rows);
+  }
+}
+
+template <int rows>
+QuantizedTileKernel tables_kernel_for(int64_t group) {
+  return group == gemm::decoded_k ? multiply_tables<rows, 1> : multiply_tables<rows, 2>;
+}
+QuantizedTileKernel tables_kernel_for(int64_t rows, int64_t group) {
+  switch (rows) {
+    case 1: return tables_kernel_for<1>(group);
+    case 2: return tables_kernel_for<2>(group);
+    case 3: return tables_kernel_for<3>(group);
+    case 4: return tables_kernel_for<4>(group);
+  }
+  __builtin_unreachable();
+}
+using Nf4Pairs = FillingFromTables;
+#else
+using Nf4Pairs = Decoding<Nf4Codes, Element::bf16>;
+#endif
 
 template <class Codes, Element element>
 QuantizedTileKernel kernel_for(int64_t rows) {
@@ -135,17 +287,22 @@ void dequantize_panel(const Right& right, Element element, int64_t panel, int64_
                       uint32_t* slab) {
   const bool nf4 = right.format == QuantizedFormat::nf4;
   if (element == Element::bf16)
-    return nf4 ? fill_slab<Nf4Codes, Element::bf16>(right, panel, first_k, last_k, slab)
-               : fill_slab<Int8Codes, Element::bf16>(right, panel, first_k, last_k, slab);
-  return nf4 ? fill_slab<Nf4Codes, Element::f32>(right, panel, first_k, last_k, slab)
-             : fill_slab<Int8Codes, Element::f32>(right, panel, first_k, last_k, slab);
+    return nf4 ? fill_slab<Nf4Pairs>(right, element, panel, first_k, last_k, slab)
+               : fill_slab<Decoding<Int8Codes, Element::bf16>>(right, element, panel, first_k, last_k, slab);
+  return nf4 ? fill_slab<Decoding<Nf4Codes, Element::f32>>(right, element, panel, first_k, last_k, slab)
+             : fill_slab<Decoding<Int8Codes, Element::f32>>(right, element, panel, first_k, last_k, slab);
 }
 
-QuantizedTileKernel quantized_kernel_for(QuantizedFormat format, Element element, int64_t rows) {
-  const bool nf4 = format == QuantizedFormat::nf4;
-  if (element == Element::bf16)
-    return nf4 ? kernel_for<Nf4Codes, Element::bf16>(rows) : kernel_for<Int8Codes, Element::bf16>(rows);
-  return nf4 ? kernel_for<Nf4Codes, Element::f32>(rows) : kernel_for<Int8Codes, Element::f32>(rows);
+QuantizedTileKernel quantized_kernel_for(const Right& right, Element element, int64_t rows) {
+  const bool nf4 = right.format == QuantizedFormat::nf4;
+  if (element == Element::f32)
+    return nf4 ? kernel_for<Nf4Codes, Element::f32>(rows) : kernel_for<Int8Codes, Element::f32>(rows);
+  if (!nf4) return kernel_for<Int8Codes, Element::bf16>(rows);
+#if defined(LATHE_ISA_avx512_bf16)
+  return tables_kernel_for(rows, right.group);
+#else
+  return kernel_for<Nf4Codes, Element::bf16>(rows);
+#endif
 }
 
 }  // namespace lathe::kernels::LATHE_ISA

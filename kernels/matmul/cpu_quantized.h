@@ -10,8 +10,8 @@ namespace lathe::kernels::LATHE_ISA {
 void dequantize_panel(const gemm::Right& right, gemm::Element element, int64_t panel, int64_t first_k, int64_t last_k,
                       uint32_t* slab);
 
-// A tile with a quantised panel that is dequantised in registers. left holds the words of units [first_unit, last_unit),
-// then second follows, as in cpu.cpp's multiply_tile.
+// A tile with a quantised panel that is dequantised in registers, up to gemm::fused_rows rows. left holds the words of units
+// [first_unit, last_unit), turned where gemm::uses_tables says so; then second follows, as in cpu.cpp's multiply_tile.
 struct QuantizedStretch {
   const gemm::Right& right;
   int64_t panel, first_unit, last_unit;
@@ -19,8 +19,6 @@ struct QuantizedStretch {
 };
 using QuantizedTileKernel = void (*)(const QuantizedStretch& first, Stretch second, float* accumulators, bool begins,
                                      int64_t columns);
-// For up to so many rows; with more, a dequantised slab that is used again costs less.
-inline constexpr int64_t fused_rows = 4;
-QuantizedTileKernel quantized_kernel_for(QuantizedFormat format, gemm::Element element, int64_t rows);
+QuantizedTileKernel quantized_kernel_for(const gemm::Right& right, gemm::Element element, int64_t rows);
 
 }  // namespace lathe::kernels::LATHE_ISA

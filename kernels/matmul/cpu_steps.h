@@ -11,6 +11,7 @@ struct Stretch {
   const uint32_t* left;
   const uint32_t* right;
   int64_t units;
+  const uint32_t* ahead = nullptr;  // as many units of the panel that follow, to be asked for early
 };
 
 inline constexpr int panel_vectors = gemm::panel_width / lanes;
@@ -34,6 +35,7 @@ LATHE_INLINE Vec broadcast(const uint32_t* word) {
 template <int rows, int vectors>
 struct F32Step {
   static constexpr int left_words = 1;
+  static constexpr int chains = gemm::chains(Isa::LATHE_ISA, gemm::Element::f32);
   LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
@@ -49,6 +51,7 @@ struct F32Step {
 template <int rows, int vectors>
 struct PairStep {
   static constexpr int left_words = 1;
+  static constexpr int chains = gemm::chains(Isa::LATHE_ISA, gemm::Element::bf16);
   LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
@@ -63,6 +66,7 @@ struct PairStep {
 template <int rows, int vectors>
 struct PairStep {
   static constexpr int left_words = 2;
+  static constexpr int chains = gemm::chains(Isa::LATHE_ISA, gemm::Element::bf16);
   LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&pairs)[vectors]) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
@@ -87,6 +91,40 @@ LATHE_INLINE void multiply_panel(Vec (&sums)[rows][vectors], const uint32_t* lef
 #pragma GCC unroll 8
   for (int j = 0; j < vectors; ++j) b[j] = load_words(right + j * lanes);
   Step::multiply(sums, left, b);
+}
+
+// Units one after the other.
+template <class Step, int rows, int vectors>
+LATHE_INLINE void multiply_run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right, int64_t units) {
+  for (int64_t unit = 0; unit < units; ++unit, left += rows * Step::left_words, right += gemm::panel_width)
+    multiply_panel<Step>(sums, left, right);
+}
+
+template <int chains, int rows, int vectors>
+LATHE_INLINE void clear(Vec (&sums)[chains][rows][vectors]) {
+#pragma GCC unroll 4
+  for (auto& chain : sums)
+#pragma GCC unroll 16
+    for (auto& row : chain)
+#pragma GCC unroll 8
+      for (Vec& sum : row) sum = zero();
+}
+
+// Nothing goes to this chain of a slab: neither runs of first nor second, which continues the last chain.
+LATHE_INLINE bool is_left_out(int chain, int chains, const Stretch& first, const Stretch& second) {
+  return chain > 0 && first.units <= chain * gemm::chain_run && (chain < chains - 1 || second.units == 0);
+}
+
+// The first chain of all begins the total: added to zero, it would lose a negative one.
+template <int rows, int vectors>
+LATHE_INLINE void add_chain(float* accumulators, const Vec (&sums)[rows][vectors], bool begins) {
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) {
+      float* total = accumulators + i * gemm::panel_width + j * lanes;
+      store(total, begins ? sums[i][j] : load(total) + sums[i][j]);
+    }
 }
 
 }  // namespace lathe::kernels::LATHE_ISA

@@ -31,13 +31,14 @@ thread_local Workspace block_workspace;
 
 constexpr int64_t packed_left_words = int64_t{1} << 21;  // 8 MB for a stretch of packed left operand
 constexpr int64_t most_stretch_units = 8192;
-static_assert(most_stretch_units % slab_units == 0, "a chain ends where a slab does, wherever stretches are cut");
+static_assert(most_stretch_units % slab_units(Isa::avx512_bf16, Element::bf16) == 0,
+              "a chain ends where a slab does, wherever stretches are cut");
 // Tiles of a block. Their left operand over a slab should stay in the second-level cache (1 MB): 512×2048×512 in f32 on
 // Zen 4 gives 86 % of the peak with 24 or 37 tiles, 1024×2048×512 82 % with 24, 79 % with 37 and 57 % with 74. 40 keeps 512
 // rows whole, so that a panel which is packed on the way is packed once.
 constexpr int64_t most_tiles = 40;
 constexpr int64_t worth_a_fork = int64_t{1} << 17;  // multiply-adds below which a fork costs more than it gives
-constexpr int64_t tile_overrun = 16;             // words that packing may write past a tile's end
+constexpr int64_t tile_overrun = 16;                // words that packing may write past a tile's end
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -107,7 +108,7 @@ void multiply(const Stretch& stretch, PackedLeft left, PackedLeft left2) {
       block.left_tile_stride = left.tile_stride;
       block.left2 = left2.words;
       block.left2_tile_stride = left2.tile_stride;
-      const int64_t slab = slab_units * panel_width;
+      const int64_t slab = slab_units(active_isa(), problem.element) * panel_width;
       uint32_t* words =
           block_workspace.words(slab + units2 * panel_width + (block.last_tile - block.first_tile) * accumulator_tile);
       block.slab = words;
@@ -146,12 +147,12 @@ void run(const Problem& problem) {
 
     PackedLeft left{nullptr, rows_of_tile * unit_stretch * words + tile_overrun};
     PackedLeft left2{nullptr, rows_of_tile * units2 * words + tile_overrun};
-    const bool lies = packed_as_it_lies(problem.left, problem, problem.k);
+    const bool turned = uses_tables(problem, isa);
+    const bool lies = !turned && packed_as_it_lies(problem.left, problem, problem.k);
     const bool lies2 = packed_as_it_lies(problem.left2, problem, problem.k2);
     const int64_t left_total = lies ? 0 : left.tile_stride * tiling.tiles;
     const int64_t left2_total = lies2 || units2 == 0 ? 0 : left2.tile_stride * tiling.tiles;
-    const int64_t accumulator_total =
-        several_unit_stretches ? panels * tiling.tiles * tile_rows(isa) * panel_width : 0;
+    const int64_t accumulator_total = several_unit_stretches ? panels * tiling.tiles * tile_rows(isa) * panel_width : 0;
     uint32_t* workspace = left_workspace.words(left_total + left2_total + accumulator_total);
     left.words = workspace;
     left2.words = workspace + left_total;
@@ -173,7 +174,7 @@ void run(const Problem& problem) {
         left.words = static_cast<uint32_t*>(const_cast<void*>(problem.left.data)) + first;
       } else {
         pack({problem.left, problem.element, problem.k, row, tiling, 0, 0, stretch.first_unit, stretch.last_unit,
-              left.words, left.tile_stride});
+              left.words, left.tile_stride, turned});
       }
       multiply(stretch, left, left2);
       first = stretch.last_unit;

@@ -31,21 +31,27 @@ LATHE_ALWAYS_INLINE constexpr int64_t units_of(int64_t k, Element element) {
 // [k, n], read along its rows. quantized, quantized_transposed: QuantizedWeight's panels, in the same two ways.
 enum class RightLayout : uint8_t { panels, panels_transposed, rows, plain, quantized, quantized_transposed };
 
-// A group of QuantizedWeight's panels: scales, then the codes of two neighbours along k after those of the two before.
+// A group of QuantizedWeight's panels: scales, then codes.
 inline constexpr int64_t quantized_scale_bytes = panel_width * 4;
 LATHE_ALWAYS_INLINE constexpr int64_t quantized_group_bytes(QuantizedFormat format, int64_t group) {
   return quantized_scale_bytes + panel_width * (format == QuantizedFormat::nf4 ? group / 2 : group);
 }
-// nf4: 16 bytes for 16 rows. Byte 2j is of the first neighbour, 2j + 1 of the second: row j in its low half, row j + 8 in its high
-// half. So half-bytes widened to words in the order of memory are pairs of bf16, and 16-bit pieces widened to words rows of f32.
+// Codes are decoded in squares of 32 neighbours along k (chain_run · 4 units of bf16).
+inline constexpr int64_t decoded_k = 32;
+// nf4: the four rows q, q + 4, q + 8, q + 12 of each half of a panel lie together, because a vector has room for four tables: 64 bytes
+// for each 32 neighbours, 16 for a row, 4 of those for a run of eight neighbours, whose pair j is the j-th half-byte of two words.
+LATHE_ALWAYS_INLINE constexpr int64_t nf4_four_bytes(int64_t group) { return group * 2; }
 struct Nf4Place {
-  int64_t byte;  // of the first neighbour
+  int64_t byte;
   int shift;
 };
-LATHE_ALWAYS_INLINE constexpr Nf4Place nf4_place(int64_t lane) {
-  return {lane / 16 * 16 + lane % 8 * 2, static_cast<int>(lane % 16 / 8 * 4)};
+LATHE_ALWAYS_INLINE constexpr Nf4Place nf4_place(int64_t lane, int64_t k, int64_t group) {
+  const int64_t four = lane / 16 * 4 + lane % 4, row = lane % 16 / 4;
+  const int64_t run = k % decoded_k / 8, pair = k % 8 / 2;
+  return {four * nf4_four_bytes(group) + k / decoded_k * 64 + row * 16 + run * 4 + k % 2 * 2 + pair / 2,
+          static_cast<int>(pair % 2 * 4)};
 }
-// int8: two bytes for each of the 32 rows.
+// int8: two neighbours of each of the 32 rows, then the next two.
 LATHE_ALWAYS_INLINE constexpr int64_t int8_place(int64_t lane, int64_t k) {
   return (k / 2 * panel_width + lane) * 2 + k % 2;
 }
@@ -111,6 +117,14 @@ LATHE_ALWAYS_INLINE constexpr int64_t left_words(Isa isa, Element element) {
   return element == Element::bf16 && isa != Isa::avx512_bf16 ? 2 : 1;
 }
 
+// The order of the sums. A slab of units makes `chains` chains, each a sum from zero on, which are added to the total in order: runs
+// of chain_run units go to them in turn. Four where codes of nf4 become pairs by tables: a table serves one row of the weight, so that
+// a vector holds few rows and several places along k, whose sums cannot be one chain. A chain that gets no unit is left out.
+inline constexpr int64_t chain_run = 4;
+LATHE_ALWAYS_INLINE constexpr int chains(Isa isa, Element element) {
+  return element == Element::bf16 && isa == Isa::avx512_bf16 ? 4 : 1;
+}
+
 // Packs tiles [first_tile, last_tile) of units [first_unit, last_unit): tile i goes to packed + i · tile_stride words
 // as [units][rows of the tile] (times left_words). Up to 16 words past a tile's end are overwritten.
 struct PackLeft {
@@ -122,6 +136,7 @@ struct PackLeft {
   int64_t first_tile, last_tile, first_unit, last_unit;
   uint32_t* packed;
   int64_t tile_stride;
+  bool turned = false;  // as tables want it: [units / 16][rows][chain_run][4], so that four runs' words are neighbours
 };
 
 // Tiles × panels of a problem over units [first_unit, last_unit). `begins` starts the sums, otherwise they are added to
@@ -142,10 +157,22 @@ struct Block {
   uint32_t* slab2;                   // units_of(k2) · panel_width
 };
 
-// Units of a panel that the loops over tiles stay in: 64 KB. 256 and 1024 were within 2 %, 128 lost 3 to 6 %.
-// And of one chain. One over everything lost 20 times as much: in f32, the gradients of SmolLM2's last layer, which come out of
-// a sum over 49152 words, were 4e-4 from their values in f64; they are 2e-5 (PyTorch's: 6e-5).
-constexpr int64_t slab_units = 512;
+// Up to so many rows codes are decoded in registers; with more, a dequantised slab that is used again costs less.
+inline constexpr int64_t fused_rows = 4;
+LATHE_ALWAYS_INLINE bool fuses_codes(const Problem& problem) {
+  return problem.right.layout == RightLayout::quantized && problem.m <= fused_rows;
+}
+LATHE_ALWAYS_INLINE bool uses_tables(const Problem& problem, Isa isa) {
+  return fuses_codes(problem) && problem.right.format == QuantizedFormat::nf4 && chains(isa, problem.element) > 1;
+}
+
+// Units of a panel that the loops over tiles stay in: 64 KB (256 and 1024 units were within 2 %, 128 lost 3 to 6 %), or 128 KB where they
+// make four chains: adding those up takes time, too.
+// Chains are of 512 elements. One over everything lost 20 times as much: in f32, the gradients of SmolLM2's last layer, which come out
+// of a sum over 49152 words, were 4e-4 from their values in f64; they are 2e-5 (PyTorch's: 6e-5).
+LATHE_ALWAYS_INLINE constexpr int64_t slab_units(Isa isa, Element element) {
+  return chains(isa, element) == 1 ? 512 : 1024;
+}
 
 // f32 rows [count][columns] into PackedWeight's panels, from row `first` on.
 struct PackRows {

@@ -72,11 +72,10 @@ QuantizedWeight QuantizedWeight::pack(const Nf4Weight& weight, MemoryTag tag) {
       weight.rows, weight.columns, group, QuantizedFormat::nf4, tag,
       [&](int64_t row, int64_t g, int64_t lane, uint8_t* bytes) {
         const uint8_t* from = all + (row * weight.columns + g * group) / 2;
-        const gemm::Nf4Place place = gemm::nf4_place(lane);
-        for (int64_t pair = 0; pair < group / 2; ++pair) {
-          uint8_t* to = bytes + pair * panel_width + place.byte;
-          to[0] = static_cast<uint8_t>(to[0] | (from[pair] >> 4) << place.shift);
-          to[1] = static_cast<uint8_t>(to[1] | (from[pair] & 15) << place.shift);
+        for (int64_t k = 0; k < group; ++k) {
+          const gemm::Nf4Place place = gemm::nf4_place(lane, k, group);
+          const int code = k % 2 == 0 ? from[k / 2] >> 4 : from[k / 2] & 15;
+          bytes[place.byte] = static_cast<uint8_t>(bytes[place.byte] | code << place.shift);
         }
       },
       [&](int64_t row, int64_t g) {
@@ -140,8 +139,8 @@ void QuantizedWeight::dequantize(const Tensor& out, int64_t first_row) const {
         const int64_t at = k % group_;
         float value;
         if (format_ == QuantizedFormat::nf4) {
-          const gemm::Nf4Place place = gemm::nf4_place(lane);
-          value = nf4_codebook.values[codes[at / 2 * panel_width + place.byte + at % 2] >> place.shift & 15];
+          const gemm::Nf4Place place = gemm::nf4_place(lane, at, group_);
+          value = nf4_codebook.values[codes[place.byte] >> place.shift & 15];
         } else {
           value = static_cast<float>(static_cast<int8_t>(codes[gemm::int8_place(lane, at)]));
         }

@@ -75,7 +75,9 @@ class MatmulBits : public ::testing::TestWithParam<std::tuple<Isa, DType>> {
   }
   Isa isa() const { return std::get<0>(GetParam()); }
   DType dtype() const { return std::get<1>(GetParam()); }
-  Tensor random(int64_t rows, int64_t columns, uint64_t seed) const { return random_matrix(rows, columns, dtype(), seed); }
+  Tensor random(int64_t rows, int64_t columns, uint64_t seed) const {
+    return random_matrix(rows, columns, dtype(), seed);
+  }
 
  private:
   Isa before_ = active_isa();
@@ -128,8 +130,11 @@ TEST_P(MatmulBits, an_input_gradient_row_is_the_same_alone_and_in_every_batch_pa
 
 // vdpbf16ps on one lane: what it does with roundings and subnormals is the CPU's own.
 __attribute__((target("avx512f,avx512vl,avx512bf16"))) float add_pair(float sum, const float* a, const float* b) {
-  const auto bits = [](const float* pair) { return static_cast<int>(bf16(pair[0]).bits | uint32_t{bf16(pair[1]).bits} << 16); };
-  return _mm_cvtss_f32(_mm_dpbf16_ps(_mm_set_ss(sum), (__m128bh)_mm_cvtsi32_si128(bits(a)), (__m128bh)_mm_cvtsi32_si128(bits(b))));
+  const auto bits = [](const float* pair) {
+    return static_cast<int>(bf16(pair[0]).bits | uint32_t{bf16(pair[1]).bits} << 16);
+  };
+  return _mm_cvtss_f32(
+      _mm_dpbf16_ps(_mm_set_ss(sum), (__m128bh)_mm_cvtsi32_si128(bits(a)), (__m128bh)_mm_cvtsi32_si128(bits(b))));
 }
 
 // One chain, one term (or pair) after the other.
@@ -156,23 +161,35 @@ std::vector<float> column(const Tensor& t, int64_t j, int64_t begin, int64_t end
   return values;
 }
 
-// The sum that the header promises: a chain for each group of 512 (bf16: 1024) terms, LoRA's terms at the end of the last
-// one, and the groups added in order.
-float grouped_sum(Isa isa, DType dtype, const std::vector<float>& a, const std::vector<float>& b, const std::vector<float>& lora_t,
-                  const std::vector<float>& lora_b) {
-  const size_t group = dtype == DType::bf16 ? 1024 : 512;
+// The sum that the header promises: groups of 512 (bf16: 1024) terms, each one chain, or, where pairs of bf16 are multiplied, groups of 2048
+// and four chains, to which runs of eight terms go in turn and of which empty ones are left out. LoRA's terms are at the end of the last chain, and the
+// chains are added in order.
+float grouped_sum(Isa isa, DType dtype, const std::vector<float>& a, const std::vector<float>& b,
+                  const std::vector<float>& lora_t, const std::vector<float>& lora_b) {
+  const size_t chains = isa == Isa::avx512_bf16 && dtype == DType::bf16 ? 4 : 1;
+  const size_t group = dtype == DType::bf16 ? chains == 4 ? 2048 : 1024 : 512, run = chains == 1 ? group : 8;
   float total = 0;
   for (size_t begin = 0; begin < a.size(); begin += group) {
-    const auto first = static_cast<std::ptrdiff_t>(begin), last = static_cast<std::ptrdiff_t>(std::min(begin + group, a.size()));
-    float sum = chain(isa, dtype, {a.begin() + first, a.begin() + last}, {b.begin() + first, b.begin() + last});
-    if (begin + group >= a.size()) sum = chain(isa, dtype, lora_t, lora_b, sum);
-    total = begin == 0 ? sum : total + sum;
+    const size_t end = std::min(begin + group, a.size());
+    for (size_t i = 0; i < chains; ++i) {
+      float sum = 0;
+      bool empty = true;
+      for (size_t first = begin + i * run; first < end; first += chains * run, empty = false) {
+        const auto from = static_cast<std::ptrdiff_t>(first),
+                   to = static_cast<std::ptrdiff_t>(std::min(first + run, end));
+        sum = chain(isa, dtype, {a.begin() + from, a.begin() + to}, {b.begin() + from, b.begin() + to}, sum);
+      }
+      if (end == a.size() && i == chains - 1 && !lora_t.empty())
+        sum = chain(isa, dtype, lora_t, lora_b, sum), empty = false;
+      if (!empty) total = begin == 0 && i == 0 ? sum : total + sum;
+    }
   }
   return total;
 }
 
 TEST_P(MatmulBits, an_element_is_its_groups_chains_in_order_across_slabs_and_stretches) {
-  for (int64_t k : {1, 2, 512, 513, 1024, 1025, 1100, 17001}) {  // within a slab, over slabs, over stretches of packed left operand
+  for (int64_t k : {1, 2, 9, 23, 30, 512, 513, 1024, 1025, 1100, 2049, 2075,
+                    17001}) {  // within a slab, over slabs, over stretches of packed left operand
     const Tensor weight = random(35, k, 1), x = random(3, k, 2), t = random(3, 6, 3), b = random(35, 6, 4);
     const PackedWeight packed = pack_weight(weight, dtype());
     const Tensor out = Tensor::empty({3, 35}, DType::f32);
@@ -242,7 +259,7 @@ TEST_P(MatmulBits, infinities_and_nan_stay_in_their_row_and_column) {
   }
 }
 
-TEST_P(MatmulBits, a_weight_gradient_is_the_chain_along_tokens) {
+TEST_P(MatmulBits, a_weight_gradient_is_its_chains_along_tokens) {
   const Tensor grad_out = random(23, 18, 1), x = random(23, 33, 2);
   const Tensor grad = random_matrix(18, 33, DType::f32, 3), start = grad.clone();
   const int32_t bounds[] = {0, 5, 5, 23};
@@ -251,8 +268,8 @@ TEST_P(MatmulBits, a_weight_gradient_is_the_chain_along_tokens) {
     for (int64_t k = 0; k < 33; ++k) {
       float total = get(start, n, k);
       for (int s = 0; s < 3; s += 2) {
-        const float sum = chain(isa(), dtype(), column(grad_out, n, bounds[s], bounds[s + 1]),
-                                column(x, k, bounds[s], bounds[s + 1]));
+        const float sum = grouped_sum(isa(), dtype(), column(grad_out, n, bounds[s], bounds[s + 1]),
+                                      column(x, k, bounds[s], bounds[s + 1]), {}, {});
         total = 0.5f * sum + total;
       }
       ASSERT_EQ(get(grad, n, k), total) << n << ", " << k;
@@ -270,7 +287,8 @@ TEST_P(MatmulBits, packing_rounds_once_and_reads_back_whatever_pieces_it_came_in
       first += count;
     }
     ASSERT_EQ(first, 77);
-    EXPECT_EQ(std::memcmp(whole.panels().raw(), pieces.panels().raw(), static_cast<size_t>(whole.panels().nbytes())), 0);
+    EXPECT_EQ(std::memcmp(whole.panels().raw(), pieces.panels().raw(), static_cast<size_t>(whole.panels().nbytes())),
+              0);
     const Tensor back = Tensor::empty({77, columns}, DType::f32);
     pieces.unpack_rows(0, 50, back.data<float>());
     pieces.unpack_rows(50, 27, back.data<float>() + 50 * columns);
@@ -292,7 +310,8 @@ TEST_P(MatmulBits, nothing_to_reduce_gives_the_bias_and_no_rows_give_nothing) {
   linear_forward(Tensor::empty({0, 3}, dtype()), Tensor::empty({0, 7}, dtype()), random(3, 7, 2));
   linear_input_gradient(Tensor::empty({0, 7}, dtype()), Tensor::empty({0, 3}, dtype()), random(3, 7, 2));
   const Tensor grad = random_matrix(3, 7, DType::f32, 3), start = grad.clone();
-  linear_weight_gradient(grad, Tensor::empty({0, 3}, dtype()), Tensor::empty({0, 7}, dtype()), Tensor::zeros({1}, DType::i32));
+  linear_weight_gradient(grad, Tensor::empty({0, 3}, dtype()), Tensor::empty({0, 7}, dtype()),
+                         Tensor::zeros({1}, DType::i32));
   EXPECT_TRUE(same_bits(grad, start));
 }
 
