@@ -120,8 +120,7 @@ void multiply_quantized(const QuantizedStretch& first, Stretch second, float* ac
 #pragma GCC unroll 2
         for (int b = 0; b < blocks; ++b)
           squares[b] = Codes::load_square(group.codes, right.group, at, column / block_rows + b);
-#pragma GCC unroll 1
-        for (int run = 0; run < runs; ++run) {
+        const auto multiply_run = [&](int run) __attribute__((always_inline)) {
           const int chain = Step::chains == 1 ? 0 : run;
 #pragma GCC unroll 4
           for (int pair = 0; pair < pairs_of_run; ++pair, left += units * rows * Step::left_words) {
@@ -134,6 +133,13 @@ void multiply_quantized(const QuantizedStretch& first, Stretch second, float* ac
                 Step::multiply(sums[b][chain], left + unit * rows * Step::left_words, words.units[unit]);
             }
           }
+        };
+        if constexpr (Step::chains > 1 && rows == 1) {  // sums of all chains in registers
+#pragma GCC unroll 4
+          for (int run = 0; run < runs; ++run) multiply_run(run);
+        } else {
+#pragma GCC unroll 1
+          for (int run = 0; run < runs; ++run) multiply_run(run);
         }
       }
     }

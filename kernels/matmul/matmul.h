@@ -1,7 +1,7 @@
 // Matrix products. An output element is the sum, in order, of chains of 512 (bf16: 1024) fused multiply-adds along the reduced
-// index, each ascending from zero, in f32 (pairs of bf16 products where the CPU has them, which take subnormals for zero; f64
-// for f64; product and sum rounded apart where the CPU has no fma): whatever the batch, the blocking, the threads or the
-// packing, the bits are the same. A LoRA term continues the last chain.
+// index, each ascending from zero, in f32 (f64 for f64; product and sum rounded apart where the CPU has no fma): whatever the batch,
+// the blocking, the threads or the packing, the bits are the same. Where the CPU multiplies pairs of bf16 (and takes subnormals for
+// zero) each 2048 terms are four chains, to which runs of eight go in turn. A LoRA term continues the last chain.
 //
 // On cuda and simt: f32 has the same chains, and the bits of a CPU with fma; bf16 and f16 are one chain of the tensor cores'
 // steps of sixteen, the same whatever the batch and the shape of tile.
