@@ -98,6 +98,16 @@ Ahead asked_evenly(const TileTask& task, const Chunks& chunks) {
   return {rows, row_bytes, asks};
 }
 
+// Those of a later chunk: few enough for the first-level cache, where no request is dropped.
+void ask_scales(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t count) {
+  for (int64_t i = 0; i < count; i += group_rows) {
+    const int64_t at = keys.pages[(first + i) / keys.page_size] * keys.scale_page + kv_head * keys.scale_head +
+                       (first + i) % keys.page_size;
+    __builtin_prefetch(keys.k_scales + at, 0, 3);
+    __builtin_prefetch(keys.v_scales + at, 0, 3);
+  }
+}
+
 // The rows of the chunk that is computed `distance` chunks after this one, by this task or the next.
 template <class T>
 void find_rows_after(const TileTask& task, int64_t chunk, int distance, Chunks& chunks) {
@@ -110,8 +120,9 @@ void find_rows_after(const TileTask& task, int64_t chunk, int distance, Chunks& 
   const int place = chunks.place(distance);
   chunks.known[place] = owner->tokens > 0 && wanted < owner->chunk_end;
   if (!chunks.known[place]) return;
-  find_groups<T>(owner->keys, owner->kv_head, wanted * attention_chunk, keys_present(*owner, wanted),
-                 chunks.rows[place]);
+  const int64_t first = wanted * attention_chunk, present = keys_present(*owner, wanted);
+  find_groups<T>(owner->keys, owner->kv_head, first, present, chunks.rows[place]);
+  if (sizeof(T) == 1) ask_scales(owner->keys, owner->kv_head, first, present);
 }
 
 template <class T, class Step>

@@ -38,7 +38,8 @@ LATHE_INLINE Side values_of(const KeyRows& keys, int64_t kv_head) {
 
 LATHE_INLINE const char* row_of(const KeyRows& keys, const Side& side, int64_t position) {
   if (keys.pages == nullptr) return side.base + position * side.token;
-  return side.base + keys.pages[position / keys.page_size] * side.page + position % keys.page_size * side.token;
+  const int shift = __builtin_ctzll(static_cast<unsigned long long>(keys.page_size));  // it divides a chunk of 64
+  return side.base + keys.pages[position >> shift] * side.page + (position & (keys.page_size - 1)) * side.token;
 }
 
 // Of keys [first, first + count), where `first` starts a chunk; before make_whole().
