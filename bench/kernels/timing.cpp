@@ -21,6 +21,7 @@ using testing::Case;
 using testing::Operand;
 
 constexpr size_t most_buffers = 256;
+constexpr double most_bytes = 600e6;
 
 double operand_bytes(const Operand& operand) {
   return static_cast<double>(operand.shape.numel() * size_of(operand.dtype));
@@ -62,7 +63,11 @@ Rotation rotate(const testing::Operation& operation, const Case& test_case, Devi
   for (const auto* operands : {&test_case.inputs, &test_case.outputs})
     for (const Operand& operand : *operands) bytes += operand_bytes(operand);
   const double wanted = 3.0 * static_cast<double>(last_cache_bytes(device));
-  const size_t buffers = std::clamp<size_t>(static_cast<size_t>(wanted / std::max(bytes, 1.0)) + 1, 2, most_buffers);
+  // A call that touches a part of its tensors finds that part in the cache again unless there are more of them.
+  const double touched = std::max(1.0, std::min(bytes, bytes_of(test_case)));
+  const double copies =
+      std::max(wanted / std::max(bytes, 1.0), std::min(wanted / touched, most_bytes / std::max(bytes, 1.0)));
+  const size_t buffers = std::clamp<size_t>(static_cast<size_t>(copies) + 1, 2, most_buffers);
   const testing::Contents contents = testing::make_contents(operation, test_case);
   Rotation rotation;
   for (size_t i = 0; i < buffers; ++i) {
