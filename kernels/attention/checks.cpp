@@ -19,10 +19,11 @@ void expect_groups(std::string_view operation, int64_t heads, int64_t kv_heads) 
 }
 
 void expect_params(std::string_view operation, const AttentionParams& params) {
-  if (params.window >= 0 && params.softcap >= 0) return;  // a NaN softcap fails too
+  if (params.window >= 0 && params.softcap >= 0 && params.scale > 0) return;  // a NaN fails too
   throw ShapeError(std::string(operation) +
-                   ": expected window ≥ 0 and softcap ≥ 0 (0 switches each off), found window " +
-                   std::to_string(params.window) + " and softcap " + std::to_string(params.softcap));
+                   ": expected scale > 0, window ≥ 0 and softcap ≥ 0 (0 switches the last two off), found scale " +
+                   std::to_string(params.scale) + ", window " + std::to_string(params.window) + " and softcap " +
+                   std::to_string(params.softcap));
 }
 
 }  // namespace lathe::kernels

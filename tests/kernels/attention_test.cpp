@@ -118,6 +118,7 @@ TEST(Attention, RejectsWhatDoesNotFit) {
   expect_rejected("cu_seqlens that ends early", [](ForwardCall& c) { c.cu_seqlens = i32({0, 2}); });
   expect_rejected("cu_seqlens that falls", [](ForwardCall& c) { c.cu_seqlens = i32({0, 6, 5}); });
   expect_rejected("a negative window", [](ForwardCall& c) { c.params.window = -1; });
+  expect_rejected("a scale of zero", [](ForwardCall& c) { c.params.scale = 0; });
   expect_rejected("a softcap that is no number", [](ForwardCall& c) { c.params.softcap = NAN; });
   expect_rejected("an undefined input", [](ForwardCall& c) { c.k = Tensor{}; });
 }
