@@ -60,8 +60,12 @@ const char* name_of(Timing::Floor floor) {
 }
 
 Json to_json(const Timing& timing, const Ceilings& ceilings) {
-  Json result = {{"name", timing.name}, {"seconds", timing.seconds}, {"fastest", timing.fastest}, {"slowest", timing.slowest},
-                 {"gbytes_per_second", timing.bytes / timing.seconds / 1e9}, {"gflops", timing.flops / timing.seconds / 1e9}};
+  Json result = {{"name", timing.name},
+                 {"seconds", timing.seconds},
+                 {"fastest", timing.fastest},
+                 {"slowest", timing.slowest},
+                 {"gbytes_per_second", timing.bytes / timing.seconds / 1e9},
+                 {"gflops", timing.flops / timing.seconds / 1e9}};
   if (ceilings.bytes > 0) {
     result["fraction"] = timing.fraction(ceilings);
     result["bound_by"] = name_of(timing.bound(ceilings).floor);
@@ -75,7 +79,8 @@ void print_line(const Timing& timing, const Ceilings& ceilings, const std::strin
   if (ceilings.bytes > 0) {
     const Timing::Floor floor = timing.bound(ceilings).floor;
     const char* const peak = timing.dtype == DType::bf16 ? "bf16 peak" : "f32 peak";
-    std::printf("  %5.1f %% of %s", 100 * timing.fraction(ceilings), floor == Timing::Floor::arithmetic ? peak : name_of(floor));
+    std::printf("  %5.1f %% of %s", 100 * timing.fraction(ceilings),
+                floor == Timing::Floor::arithmetic ? peak : name_of(floor));
   }
   std::printf("%s\n", change.c_str());
   std::fflush(stdout);
@@ -85,19 +90,28 @@ void run_kernels(const KernelsOptions& options) {
   TimingOptions timing = options.timing;
   timing.device = parse_device(options.common.device);
   if (const std::string why = kernels::why_unavailable(timing.device); !why.empty()) throw ResourceError(why);
-  if (options.cpu_time && options.common.threads != 1) throw ConfigError("cpu_time", "counts one thread's time; add --threads 1");
+  if (options.cpu_time && options.common.threads != 1)
+    throw ConfigError("cpu_time", "counts one thread's time; add --threads 1");
   if (options.cpu_time) clock_in_use = Clock::cpu;
   if (options.common.threads > 0) set_thread_count(options.common.threads);
   const std::map<std::string, Json> earlier = read_earlier(options.compare);
   const bool on_cpu = timing.device.kind == DeviceKind::cpu;
   const Ceilings ceilings = on_cpu ? measure_ceilings() : measure_device_ceilings(timing.device);
   const std::string name = on_cpu ? std::string(name_of(kernels::active_isa())) : kernels::device_name(timing.device);
-  Json document = {{"device", to_string(timing.device)}, {on_cpu ? "isa" : "card", name}, {"threads", thread_count()}, {"results", Json::array()}};
-  document["ceilings"] = {{"f32_gflops", ceilings.f32_flops / 1e9}, {"bf16_gflops", ceilings.bf16_flops / 1e9}, {"gbytes_per_second", ceilings.bytes / 1e9}, {"reading_gbytes_per_second", ceilings.reading / 1e9}};
+  Json document = {{"device", to_string(timing.device)},
+                   {on_cpu ? "isa" : "card", name},
+                   {"threads", thread_count()},
+                   {"results", Json::array()}};
+  document["ceilings"] = {{"f32_gflops", ceilings.f32_flops / 1e9},
+                          {"bf16_gflops", ceilings.bf16_flops / 1e9},
+                          {"gbytes_per_second", ceilings.bytes / 1e9},
+                          {"reading_gbytes_per_second", ceilings.reading / 1e9}};
   if (!options.common.json)
-    std::printf("%s, %d threads. Measured ceilings: f32 %.1f GFLOP/s, bf16 %.1f GFLOP/s, reading %.1f GB/s, "
-                "read + written %.1f GB/s\n", name.c_str(), thread_count(), ceilings.f32_flops / 1e9, ceilings.bf16_flops / 1e9,
-                ceilings.reading / 1e9, ceilings.bytes / 1e9);
+    std::printf(
+        "%s, %d threads. Measured ceilings: f32 %.1f GFLOP/s, bf16 %.1f GFLOP/s, reading %.1f GB/s, "
+        "read + written %.1f GB/s\n",
+        name.c_str(), thread_count(), ceilings.f32_flops / 1e9, ceilings.bf16_flops / 1e9, ceilings.reading / 1e9,
+        ceilings.bytes / 1e9);
   time_operations(all_operations(), timing, [&](const Timing& result) {
     if (options.common.json) {
       document["results"].push_back(to_json(result, ceilings));
@@ -113,19 +127,31 @@ void run_kernels(const KernelsOptions& options) {
 
 int main(int argc, char** argv) {
   lathe::bench::KernelsOptions options;
-  return lathe::cli::run_program(argc, argv, "lathe-bench", "Time Lathe, and say how far it is from what the machine can do.", [&](CLI::App& app) {
-    CLI::App* const kernels = app.add_subcommand("kernels", "Every operation, from the cases of its tests, at realistic shapes");
-    lathe::cli::add_common_options(*kernels, options.common);
-    kernels->add_option("--filter", options.timing.filter, "Time only what matches this regular expression, as 'linear_forward.*bf16'");
-    kernels->add_option("--seconds", options.timing.seconds, "Time spent on each repetition")->check(CLI::PositiveNumber)->capture_default_str();
-    kernels->add_option("--repetitions", options.timing.repetitions, "Repetitions; the median is reported")->check(CLI::PositiveNumber)->capture_default_str();
-    kernels->add_option("--compare", options.compare, "A file that --json printed earlier: flags what moved beyond the noise of the repetitions");
-    kernels->add_flag("--cpu_time", options.cpu_time, "Count computing time instead of the clock's, on a machine that others use; with --threads 1");
-    kernels->footer("A line says: time of one call (median), memory traffic and arithmetic per second, and the share of the ceiling that\n"
-                    "bounds the call: arithmetic, memory read alone (reading), or read and written (bandwidth).\n"
-                    "Ceilings are measured in the same run, with the same threads and instruction set (LATHE_ISA forces one).\n"
-                    "Example: lathe-bench kernels --filter linear_forward --threads 1");
-    kernels->callback([&] { lathe::bench::run_kernels(options); });
-    app.require_subcommand(1);
-  });
+  return lathe::cli::run_program(
+      argc, argv, "lathe-bench", "Time Lathe, and say how far it is from what the machine can do.", [&](CLI::App& app) {
+        CLI::App* const kernels =
+            app.add_subcommand("kernels", "Every operation, from the cases of its tests, at realistic shapes");
+        lathe::cli::add_common_options(*kernels, options.common);
+        kernels->add_option("--filter", options.timing.filter,
+                            "Time only what matches this regular expression, as 'linear_forward.*bf16'");
+        kernels->add_option("--seconds", options.timing.seconds, "Time spent on each repetition")
+            ->check(CLI::PositiveNumber)
+            ->capture_default_str();
+        kernels->add_option("--repetitions", options.timing.repetitions, "Repetitions; the median is reported")
+            ->check(CLI::PositiveNumber)
+            ->capture_default_str();
+        kernels->add_option("--compare", options.compare,
+                            "A file that --json printed earlier: flags what moved beyond the noise of the repetitions");
+        kernels->add_flag(
+            "--cpu_time", options.cpu_time,
+            "Count computing time instead of the clock's, on a machine that others use; with --threads 1");
+        kernels->footer(
+            "A line says: time of one call (median), memory traffic and arithmetic per second, and the share of the "
+            "ceiling that\n"
+            "bounds the call: arithmetic, memory read alone (reading), or read and written (bandwidth).\n"
+            "Ceilings are measured in the same run, with the same threads and instruction set (LATHE_ISA forces one).\n"
+            "Example: lathe-bench kernels --filter linear_forward --threads 1");
+        kernels->callback([&] { lathe::bench::run_kernels(options); });
+        app.require_subcommand(1);
+      });
 }

@@ -91,8 +91,8 @@ void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightV
   });
 }
 
-void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x, const Tensor& cu_seqlens,
-                            float scale) {
+void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x,
+                            const Tensor& cu_seqlens, float scale) {
   const Elements gw(grad_weight), go(grad_out), in(x);
   const int32_t* bounds = cu_seqlens.data<int32_t>();
   for_each_row(grad_weight.dim(0), [&](int64_t n) {
