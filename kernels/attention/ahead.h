@@ -5,6 +5,7 @@
 // one request 15, with none 7. Into the first-level cache: 10. Asked for in bursts most are dropped, so requests are spread evenly.
 #pragma once
 
+#include "kernels/attention/params.h"
 #include "kernels/attention/row_groups.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -56,14 +57,18 @@ class Ahead {
   const ChunkRows* chunks_[chunks_ahead] = {};
 };
 
-// Rows [first, first + count) of row_bytes, token_bytes apart, brought near in the order of memory. What is read is loaded: the hardware's
-// prefetcher follows loads, and prefetches in the same order gained nothing. What will be written another thread may be writing: prefetches.
+// Tokens [first, first + count) of `heads` heads brought near in the order of memory; nothing where heads do not lie side by side, as in
+// a view that repeats one. What is read is loaded: the hardware's prefetcher follows loads, and prefetches in the same order gained
+// nothing. What will be written another thread may be writing: prefetches.
 enum class Use { read, written };
 template <Use use>
-LATHE_INLINE void bring_rows(const void* base, int64_t token_bytes, int64_t first, int64_t count, int64_t row_bytes) {
+LATHE_INLINE void bring_rows(const HeadRows& rows, int64_t heads, int64_t head_dim, int64_t size, int64_t first,
+                             int64_t count) {
+  if (heads > 1 && rows.head != head_dim) return;
+  const int64_t row_bytes = heads * head_dim * size;
   Vec seen = zero();
   for (int64_t i = first; i < first + count; ++i) {
-    const char* const row = static_cast<const char*>(base) + i * token_bytes;
+    const char* const row = static_cast<const char*>(rows.data) + i * rows.token * size;
     if constexpr (use == Use::read) {
       for (int64_t byte = 0; byte + 64 <= row_bytes; byte += 64)
         seen = (Vec)((VecI)seen | (VecI)load(reinterpret_cast<const float*>(row + byte)));

@@ -74,10 +74,6 @@ void spans_of(const TileTask& task, int64_t row, int rows, int64_t chunk, KeySpa
     span[r] = visible_keys(task.first_position + (row + r) / task.call->group, task.call->window, chunk);
 }
 
-// Few rows a chunk: its keys and values are read from memory faster than they are used, so those of the next chunks are asked for early,
-// and both are read where they lie.
-constexpr int64_t rows_that_wait = 24;
-
 bool waits(const TileTask& task) { return rows_of(task) <= rows_that_wait; }
 bool reads_in_place(const TileTask& task) { return waits(task) && task.call->head_dim == task.call->padded_dim; }
 
@@ -158,9 +154,7 @@ template <class T, class Step>
 void attend_rows(const TileTask& task, const TileScratch& s, Chunks& chunks, int64_t row, int rows,
                  const BlockResult& result) {
   const TileCall& call = *task.call;
-  const bool scaled = call.kv_dtype == DType::i8;
-  const Scoring scoring =
-      scoring_of(call.scale, call.softcap, scaled ? s.k_scales : nullptr, scaled ? s.v_scales : nullptr);
+  const Scoring scoring = tile_scoring(call, s.k_scales, s.v_scales);
   const auto attend = [&](const auto& keys, const auto& values, auto& ahead) {
     attend_block<Step>(rows, s.q + row * call.padded_dim, keys, values, call.head_dim, call.padded_dim, scoring, s.p,
                        result, ahead);

@@ -305,15 +305,15 @@ void tile_gradients(const BackwardTask& task, Pair pair, const Scratch& s, Chunk
 template <class T>
 void bring_tokens(const BackwardTask& task) {
   const BackwardCall& call = *task.call;
+  const int64_t kv_heads = call.heads / call.group;
   constexpr int64_t size = sizeof(T);
-  const int64_t head = call.head_dim * size, heads = call.heads * head, kv_heads = call.heads / call.group * head;
   for (const HeadRows* x : {&call.grad_out, &call.out, &call.q})
-    bring_rows<Use::read>(x->data, x->token * size, task.start, task.length, heads);
+    bring_rows<Use::read>(*x, call.heads, call.head_dim, size, task.start, task.length);
   for (const HeadRows* x : {&call.k, &call.v})
-    bring_rows<Use::read>(x->data, x->token * size, task.start, task.length, kv_heads);
-  bring_rows<Use::written>(call.grad_q.data, call.grad_q.token * size, task.start, task.length, heads);
+    bring_rows<Use::read>(*x, kv_heads, call.head_dim, size, task.start, task.length);
+  bring_rows<Use::written>(call.grad_q, call.heads, call.head_dim, size, task.start, task.length);
   for (const HeadRows* x : {&call.grad_k, &call.grad_v})
-    bring_rows<Use::written>(x->data, x->token * size, task.start, task.length, kv_heads);
+    bring_rows<Use::written>(*x, kv_heads, call.head_dim, size, task.start, task.length);
 }
 
 template <class T, class Step>

@@ -221,25 +221,24 @@ void merge_sums(const Block& block, const Scratch& s) {
 void bring_tokens(const TileTask& task) {
   const TileCall& call = *task.call;
   const KeyRows& keys = task.keys;
-  const int64_t size = size_of(call.dtype), kv_size = size_of(call.kv_dtype);
-  const int64_t k_bytes = call.kv_heads * call.head_dim * kv_size,
-                q_bytes = call.kv_heads * call.group * call.head_dim * size;
-  bring_rows<Use::read>(call.q, call.q_token * size, task.first_token, task.tokens, q_bytes);
-  bring_rows<Use::written>(call.out, call.out_token * size, task.first_token, task.tokens, q_bytes);
-  bring_rows<Use::read>(keys.k, keys.k_token * kv_size, task.first_position, task.tokens, k_bytes);
-  bring_rows<Use::read>(keys.v, keys.v_token * kv_size, task.first_position, task.tokens, k_bytes);
-}
-
-template <class Step>
-Scoring tile_scoring(const TileTask& task, const Scratch& s) {
-  const bool scaled = task.call->kv_dtype == DType::i8;
-  return scoring_of(task.call->scale, task.call->softcap, scaled ? s.k_scales : nullptr, scaled ? s.v_scales : nullptr);
+  const int64_t size = size_of(call.dtype), heads = call.kv_heads * call.group;
+  const auto rows = [](const void* data, int64_t token, int64_t head) {
+    return HeadRows{const_cast<void*>(data), token, head};
+  };
+  bring_rows<Use::read>(rows(call.q, call.q_token, call.q_head), heads, call.head_dim, size, task.first_token,
+                        task.tokens);
+  bring_rows<Use::written>(rows(call.out, call.out_token, call.out_head), heads, call.head_dim, size, task.first_token,
+                           task.tokens);
+  bring_rows<Use::read>(rows(keys.k, keys.k_token, keys.k_head), call.kv_heads, call.head_dim, size,
+                        task.first_position, task.tokens);
+  bring_rows<Use::read>(rows(keys.v, keys.v_token, keys.v_head), call.kv_heads, call.head_dim, size,
+                        task.first_position, task.tokens);
 }
 
 // Calls body with every block of rows that sees some of the tile's chunks, chunk by chunk, its probabilities in s.
 template <class T, class Step, class Body>
 void for_blocks(const TileTask& task, const Scratch& s, Body body) {
-  const Scoring scoring = tile_scoring<Step>(task, s);
+  const Scoring scoring = tile_scoring(*task.call, s.k_scales, s.v_scales);
   const int64_t rows = rows_of(task);
   if (task.kv_head == 0 && task.keys.pages == nullptr) bring_tokens(task);
   load_queries<Step>(task, s);

@@ -21,14 +21,8 @@ struct EvenRows {
   int64_t stride;
   LATHE_IN_CLASS Vec at(int64_t k, int64_t column) const { return load(base + k * stride + column); }
 };
-// Rows found through a table: values where they lie.
-template <class T>
-struct TableRows {
-  const void* const* rows;
-  LATHE_IN_CLASS Vec at(int64_t k, int64_t column) const { return load(static_cast<const T*>(rows[k]) + column); }
-};
 #if defined(LATHE_ISA_avx512_bf16)
-// The like for pairs of bf16: row k is of the table's rows 2k and 2k + 1, element beside element.
+// Pairs of bf16 through a table of rows: row k is of the table's rows 2k and 2k + 1, element beside element.
 struct TablePairRows {
   const void* const* rows;
   __m512i order;  // pair_order()
@@ -64,10 +58,6 @@ struct Elements {
   static constexpr int64_t width = 1;
   template <class T>
   using KeyElement = T;
-  template <class T>
-  static LATHE_IN_CLASS TableRows<T> rows_in_place(const void* const* rows) {
-    return {rows};
-  }
   static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) { return fma(left, right, sum); }
   // Factors of a later product, whose lanes lie across its k: two neighbours along k …
   static LATHE_IN_CLASS void store_weights(float* p, int64_t stride, Vec first, Vec second) {

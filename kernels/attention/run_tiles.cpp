@@ -7,11 +7,9 @@
 namespace lathe::kernels {
 namespace {
 
-// Rows of a tile share each transposed chunk of keys; more than these cost cache and balance and gain nothing.
+// Rows of a tile share the copy of each chunk; more than these cost cache and balance and gain nothing.
 constexpr int64_t rows_wanted = 384;
 constexpr int64_t tokens_most = 128;
-// Tiles up to these wait for their keys.
-constexpr int64_t decode_rows = 24;
 // A task below this many products is not worth handing to another thread.
 constexpr int64_t products_least = 1 << 16;
 // Partial results of split tiles are kept to 16 MiB.
@@ -189,7 +187,7 @@ void run_tiles(const TileCall& call, int64_t kv_heads, int64_t sequences, Functi
     // A range of tasks asks for the next one's keys during each but its last, so ranges of short tasks are long.
     const int64_t balanced = threads == 1 ? tasks : tasks / (4 * threads);
     const int64_t least = products_least * size.tiles / size.products;
-    run_whole(plan, tiles, size.tiles, std::max<int64_t>({1, least, size.rows <= decode_rows ? balanced : 0}));
+    run_whole(plan, tiles, size.tiles, std::max<int64_t>({1, least, size.rows <= rows_that_wait ? balanced : 0}));
   }
 }
 

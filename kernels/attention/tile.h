@@ -52,6 +52,10 @@ struct TilePartials {
   float* out;
 };
 
+// Up to so many rows a tile uses its keys and values faster than memory brings them: those of the next chunks are asked for early, and both
+// are read where they lie.
+inline constexpr int64_t rows_that_wait = 24;
+
 struct TileTask {
   const TileCall* call;
   KeyRows keys;

@@ -15,27 +15,14 @@ LATHE_INLINE int64_t keys_present(const TileTask& task, int64_t chunk) {
   return least(attention_chunk, task.first_position + task.tokens - chunk * attention_chunk);
 }
 
-// The rows of keys [first, first + count), then their values': `first` starts a chunk, so a page is never entered in its middle. Both
-// are filled to 64 with their last.
+// The rows of keys [first, first + count), then their values'; both are filled to 64 with their last.
 template <class T>
 static inline void find_rows(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t count, const void** rows) {
-  const T* k = static_cast<const T*>(keys.k) + kv_head * keys.k_head;
-  const T* v = static_cast<const T*>(keys.v) + kv_head * keys.v_head;
-  const void** const v_rows = rows + attention_chunk;
-  const int64_t page_size = keys.pages == nullptr ? count : keys.page_size;
-  const int32_t* page = keys.pages + (keys.pages == nullptr ? 0 : first / page_size);
-  for (int64_t i = 0; i < count; ++page) {
-    const bool paged = keys.pages != nullptr;
-    const T* k_row = k + (paged ? *page * keys.k_page : first * keys.k_token);
-    const T* v_row = v + (paged ? *page * keys.v_page : first * keys.v_token);
-    for (int64_t end = least(count, i + page_size); i < end; ++i, k_row += keys.k_token, v_row += keys.v_token) {
-      rows[i] = k_row;
-      v_rows[i] = v_row;
-    }
-  }
-  for (int64_t i = count; i < attention_chunk; ++i) {
-    rows[i] = rows[count - 1];
-    v_rows[i] = v_rows[count - 1];
+  const Side k = keys_of<T>(keys, kv_head), v = values_of<T>(keys, kv_head);
+  for (int64_t i = 0; i < attention_chunk; ++i) {
+    const int64_t position = first + least(i, count - 1);
+    rows[i] = row_of(keys, k, position);
+    rows[attention_chunk + i] = row_of(keys, v, position);
   }
 }
 
@@ -51,6 +38,12 @@ static inline void find_scales(const KeyRows& keys, int64_t kv_head, int64_t fir
     }
   }
   for (int64_t i = count; i < attention_chunk; ++i) k_scales[i] = v_scales[i] = 0;
+}
+
+// The scales are those of the chunk's rows, which only i8 pages have.
+LATHE_INLINE Scoring tile_scoring(const TileCall& call, const float* k_scales, const float* v_scales) {
+  const bool scaled = call.kv_dtype == DType::i8;
+  return scoring_of(call.scale, call.softcap, scaled ? k_scales : nullptr, scaled ? v_scales : nullptr);
 }
 
 static inline void clear(const RowStates& state, int64_t rows, int64_t padded_dim) {
