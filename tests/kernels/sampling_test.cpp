@@ -125,6 +125,9 @@ TEST(Sampling, TiesAtTopKStayAndTiesAtTopPGoToTheLowerId) {
   EXPECT_EQ(ids_of(kept_tokens(logits, {.top_k = 3})), (std::vector<int32_t>{1, 2, 3, 4, 6}));
   EXPECT_EQ(ids_of(kept_tokens(std::vector<float>(8, 1.0f), {.top_p = 0.5f})), (std::vector<int32_t>{0, 1, 2, 3}));
   EXPECT_EQ(kept_tokens(std::vector<float>(3000, 1.0f), {.top_k = 2}).size(), 3000u);  // all are equal
+  std::vector<int32_t> lower_half(1500);
+  std::iota(lower_half.begin(), lower_half.end(), 0);
+  EXPECT_EQ(ids_of(kept_tokens(std::vector<float>(3000, 1.0f), {.top_p = 0.5f})), lower_half);
 }
 
 TEST(Sampling, GreedyIsTheFirstMaximum) {
