@@ -30,6 +30,26 @@ LATHE_INLINE GroupAt group_at(const Right& right, int64_t panel, int64_t group) 
   return {bytes + quantized_scale_bytes, reinterpret_cast<const float*>(bytes)};
 }
 
+// Memory asked for early, in its order and for each group as much as a group has: by one pass over a slab the groups that follow soon, by
+// several their parts of the next slab.
+class AskedEarly {
+ public:
+  LATHE_ALWAYS_INLINE AskedEarly(const QuantizedStretch& first, int64_t first_group, int64_t last_group,
+                                 int64_t group_bytes, int64_t pass, int passes)
+      : bytes_(group_bytes / passes),
+        at_(passes == 1
+                ? group_at(first.right, first.panel, first_group + 8).codes
+                : group_at(first.right, first.panel, last_group).codes + pass * (last_group - first_group) * bytes_) {}
+  LATHE_ALWAYS_INLINE void ask() {
+    for (int64_t byte = 0; byte < bytes_; byte += 64) __builtin_prefetch(at_ + byte);
+    at_ += bytes_;
+  }
+
+ private:
+  int64_t bytes_;
+  const uint8_t* at_;
+};
+
 // Fills a slab square by square: 32 neighbours along k of 16 rows.
 template <class Filler>
 void fill_slab(const Right& right, Element element, int64_t panel, int64_t first_k, int64_t last_k, uint32_t* slab) {
@@ -110,8 +130,12 @@ void multiply_quantized(const QuantizedStretch& first, Stretch second, float* ac
 #pragma GCC unroll 2
     for (auto& block : sums) clear(block);
     const uint32_t* left = first.left;
+    constexpr int columns_at_once = blocks * block_rows;
+    AskedEarly early(first, first_group, last_group, gemm::quantized_group_bytes(right.format, right.group),
+                     column / columns_at_once, panel_width / columns_at_once);
     for (int64_t g = first_group; g < last_group; ++g) {
       const GroupAt group = group_at(right, first.panel, g);
+      if constexpr (Codes::asks_early) early.ask();
       BlockScales<element> scales[blocks];
 #pragma GCC unroll 2
       for (int b = 0; b < blocks; ++b) scales[b] = BlockScales<element>(group.scales + column + b * block_rows);
@@ -199,15 +223,10 @@ void multiply_tables(const QuantizedStretch& first, Stretch second, float* accum
     Vec sums[1][at_once][rows];
     clear(sums);
     const uint32_t* left = first.left;
-    // What is asked for early, in the order of memory: the next slab by several passes over this one, or groups that follow.
-    constexpr int64_t ahead_bytes = group_bytes * at_once / fours;
-    const uint8_t* ahead = at_once == fours ? group_at(right, first.panel, first_group + 8).codes
-                                            : group_at(right, first.panel, last_group).codes +
-                                                  begin / at_once * (last_group - first_group) * ahead_bytes;
+    AskedEarly early(first, first_group, last_group, group_bytes, begin / at_once, fours / at_once);
     for (int64_t g = first_group; g < last_group; ++g) {
       const GroupAt group = group_at(right, first.panel, g);
-      for (int64_t byte = 0; byte < ahead_bytes; byte += 64) __builtin_prefetch(ahead + byte);
-      ahead += ahead_bytes;
+      early.ask();
 #pragma GCC unroll 8
       for (int four = 0; four < at_once; four += together) {
         Nf4RowTables tables[together];
