@@ -8,11 +8,14 @@
 //   merge  M = max(m, m'), a = 2^(m − M), b = 2^(m' − M), l·a + l'·b and o·a + o'·b by one fma each
 // Where the CPU multiplies pairs of bf16, and queries, keys and values are bf16, both chains go by pairs, and the weights of
 // the values are rounded to bf16 for it (l is the sum before).
+// There too, bf16 queries over int8 pages are multiplied as whole numbers of 16 bits, and so are the weights of their values: both sums are
+// exact, and rounded once (byte_digits.h).
 // A masked key adds an exact 0, so a chunk that is partly filled gives the bits of one that is partly masked.
 // Included by cpu*.cpp only.
 #pragma once
 
 #include "kernels/attention/attention.h"
+#include "kernels/attention/byte_products.h"
 #include "kernels/attention/scores.h"
 #include "kernels/attention/tile.h"
 #include "kernels/attention/values.h"
@@ -132,6 +135,7 @@ LATHE_INLINE void chunk_probabilities(float* row, KeySpan span, const Scoring& s
   if (scoring.v_scales != nullptr)
     for (int v = 0; v < V; ++v) p[v] = p[v] * load(scoring.v_scales + v * lanes);
 #if defined(LATHE_ISA_avx512_bf16)
+  if constexpr (Step::width == 4) return store_weight_digits(row, p);
   if constexpr (Step::width == 2) {
     for (int v = 0; v < V; v += 2)
       store(row + v / 2 * lanes, (Vec)neighbours_to_pairs(p[v], v + 1 < V ? p[v + 1] : zero()));
@@ -157,7 +161,16 @@ LATHE_INLINE void chunk_probabilities(float* row, int64_t keys, KeySpan span, co
   }
 }
 
-// q [rows][padded_dim]; keys as scores.h says; values through V's rows; p: scratch [rows][64]. With Pairs, q's rows hold
+// Floats from one query row of a few to the next in scratch.
+template <class Step>
+LATHE_INLINE int64_t query_row(int64_t padded_dim) {
+#if defined(LATHE_ISA_avx512_bf16)
+  if constexpr (Step::width == 4) return byte_query_row(padded_dim);
+#endif
+  return padded_dim;
+}
+
+// q: rows of scratch, query_row() apart; keys as scores.h says; values through V's rows; p: scratch [rows][64]. With Pairs, q's rows hold
 // head_dim / 2 pairs, and a row of the values is of two keys.
 // Values must be finite even where masked: 0 · infinity is not 0.
 template <class Step, class K, class V, class A>
@@ -171,7 +184,7 @@ LATHE_INLINE void attend_block(int rows, const float* q, K keys, V values, int64
   }
   if (begin >= end) return;
   const int64_t keys_wanted = (end + tile_padding - 1) / tile_padding * tile_padding;
-  score<Step>(rows, Factor{q, padded_dim, 1}, keys, head_dim / Step::width, keys_wanted, p, ahead);
+  score<Step>(rows, Factor{q, query_row<Step>(padded_dim), 1}, keys, head_dim / Step::width, keys_wanted, p, ahead);
   for (int r = 0; r < rows; ++r) {
     const KeySpan span = result.span[r];
     float* row = p + r * attention_chunk;

@@ -7,7 +7,7 @@ namespace {
 
 // A tile's scratch, cut up. tile_scratch_floats() counts the same pieces.
 struct TileScratch {
-  float* q;  // [rows][padded_dim]
+  float* q;  // [rows], query_row() apart
   RowStates state;
   float* keys;    // [head_dim][64]
   float* values;  // [64][padded_dim]
@@ -48,26 +48,46 @@ TileScratch cut(const TileTask& task) {
   s.block.maximum = take(tile_padding);
   s.block.sum = take(tile_padding);
   s.block.out = take(block_rows * dim);
-  s.q = take(rows * dim);
+  s.q = take(rows * (2 * dim + tile_padding));  // the longest, of Bytes
   s.state.out = take(rows * dim);
   s.state.maximum = take(rows + tile_padding);
   s.state.sum = take(rows + tile_padding);
   return s;
 }
 
-template <class T>
-void load_query_elements(const TileTask& task, float* q) {
+// Calls body with each of the tile's rows and where it goes in scratch.
+template <class T, class Step, class Body>
+LATHE_INLINE void for_queries(const TileTask& task, float* q, Body body) {
   const TileCall& call = *task.call;
   const T* base =
       static_cast<const T*>(call.q) + task.first_token * call.q_token + task.kv_head * call.group * call.q_head;
-  for (int64_t token = 0; token < task.tokens; ++token) {
-    for (int64_t h = 0; h < call.group; ++h, q += call.padded_dim) {
-      load_padded(base + token * call.q_token + h * call.q_head, call.head_dim, call.padded_dim, q);
-      if (call.kv_dtype != DType::i8) continue;
-      for (int64_t d = 0; d < call.padded_dim; d += lanes) store(q + d, load(q + d) * splat(1.0f / i8_column_unit));
-    }
-  }
+  for (int64_t token = 0; token < task.tokens; ++token)
+    for (int64_t h = 0; h < call.group; ++h, q += query_row<Step>(call.padded_dim))
+      body(base + token * call.q_token + h * call.q_head, q);
 }
+
+void load_queries(const TileTask& task, float* to, Elements) {
+  const TileCall& call = *task.call;
+  with_element(call.dtype, [&](auto element) {
+    for_queries<decltype(element), Elements>(task, to, [&](const auto* row, float* q) {
+      load_padded(row, call.head_dim, call.padded_dim, q);
+      if (call.kv_dtype != DType::i8) return;
+      for (int64_t d = 0; d < call.padded_dim; d += lanes) store(q + d, load(q + d) * splat(1.0f / i8_column_unit));
+    });
+  });
+}
+#if defined(LATHE_ISA_avx512_bf16)
+void load_queries(const TileTask& task, float* to, Pairs) {
+  const TileCall& call = *task.call;
+  for_queries<bf16, Pairs>(task, to, [&](const bf16* row, float* q) {
+    // Bits. A call of memcpy for each took a twelfth of short sequences.
+    load_padded(reinterpret_cast<const float*>(row), call.head_dim / 2, call.padded_dim / 2, q);
+  });
+}
+void load_queries(const TileTask& task, float* to, Bytes) {
+  for_queries<bf16, Bytes>(task, to, [&](const bf16* row, float* q) { load_byte_query(row, task.call->head_dim, q); });
+}
+#endif
 
 void spans_of(const TileTask& task, int64_t row, int rows, int64_t chunk, KeySpan* span) {
   for (int r = 0; r < rows; ++r)
@@ -90,8 +110,9 @@ Ahead asked_evenly(const TileTask& task, const Chunks& chunks) {
   const int64_t strips = attention_chunk / lanes * (row_bytes / 16);
   const int64_t blocks = (rows_of(task) + block_rows - 1) / block_rows;
   const int64_t vectors = (call.padded_dim + block_vectors * lanes - 1) / (block_vectors * lanes);
-  const int64_t asks = blocks * (strips + vectors * (attention_chunk / Step::width)) + rows_of(task) * probability_asks;
-  return {rows, row_bytes, asks};
+  const int64_t passes = Step::width == 4 ? 2 : 1;  // of byte_products.h over keys and over values
+  const int64_t product_asks = passes * (strips + vectors * (attention_chunk / Step::width));
+  return {rows, row_bytes, blocks * product_asks + rows_of(task) * probability_asks};
 }
 
 // Those of a later chunk: few enough for the first-level cache, where no request is dropped.
@@ -143,11 +164,13 @@ void load_chunk(const TileTask& task, int64_t chunk, const TileScratch& s, Chunk
   const int64_t present = keys_present(task, chunk), first = chunk * attention_chunk;
   if (call.kv_dtype == DType::i8) find_scales(task.keys, task.kv_head, first, present, s.k_scales, s.v_scales);
   if (reads_in_place(task)) return find_chunk<T, Step>(task, chunk, s, chunks);
-  find_rows<T>(task.keys, task.kv_head, first, present, s.rows);
-  using Element = typename Step::template KeyElement<T>;
-  NothingAhead nothing;
-  transpose_rows<Element>(s.k_rows(), present, call.head_dim / Step::width, s.keys, nothing);
-  load_values<T, Step>(s.v_rows(), present, call.head_dim, call.padded_dim, s.values);
+  if constexpr (Step::width != 4) {
+    find_rows<T>(task.keys, task.kv_head, first, present, s.rows);
+    using Element = typename Step::template KeyElement<T>;
+    NothingAhead nothing;
+    transpose_rows<Element>(s.k_rows(), present, call.head_dim / Step::width, s.keys, nothing);
+    load_values<T, Step>(s.v_rows(), present, call.head_dim, call.padded_dim, s.values);
+  }
 }
 
 template <class T, class Step>
@@ -156,39 +179,24 @@ void attend_rows(const TileTask& task, const TileScratch& s, Chunks& chunks, int
   const TileCall& call = *task.call;
   const Scoring scoring = tile_scoring(call, s.k_scales, s.v_scales);
   const auto attend = [&](const auto& keys, const auto& values, auto& ahead) {
-    attend_block<Step>(rows, s.q + row * call.padded_dim, keys, values, call.head_dim, call.padded_dim, scoring, s.p,
-                       result, ahead);
+    attend_block<Step>(rows, s.q + row * query_row<Step>(call.padded_dim), keys, values, call.head_dim, call.padded_dim,
+                       scoring, s.p, result, ahead);
   };
-  if (!reads_in_place(task)) {
-    NothingAhead nothing;
-    return attend(TransposedKeys{s.keys}, EvenRows{s.values, call.padded_dim}, nothing);
-  }
   const ChunkRows& in_place = chunks.rows[chunks.current];
-  attend(KeysInPlace<typename Step::template KeyElement<T>>{in_place.k}, ValuesInPlace<T>{in_place.v}, chunks.ahead);
+#if defined(LATHE_ISA_avx512_bf16)
+  if constexpr (Step::width == 4) return attend(ByteKeys{in_place.k}, ByteValues{in_place.v}, chunks.ahead);
+#endif
+  if constexpr (Step::width != 4) {
+    if (reads_in_place(task))
+      return attend(KeysInPlace<typename Step::template KeyElement<T>>{in_place.k}, ValuesInPlace<T>{in_place.v},
+                    chunks.ahead);
+    NothingAhead nothing;
+    attend(TransposedKeys{s.keys}, EvenRows{s.values, call.padded_dim}, nothing);
+  }
 }
 
 RowStates from_row(const RowStates& state, int64_t row, int64_t padded_dim) {
   return {state.maximum + row, state.sum + row, state.out + row * padded_dim};
-}
-
-// Rows of pairs, each padded_dim floats from the next like the others.
-void load_query_pairs(const TileTask& task, float* q) {
-  const TileCall& call = *task.call;
-  const auto* base =
-      static_cast<const bf16*>(call.q) + task.first_token * call.q_token + task.kv_head * call.group * call.q_head;
-  for (int64_t token = 0; token < task.tokens; ++token) {
-    for (int64_t h = 0; h < call.group; ++h, q += call.padded_dim) {
-      const float* row = reinterpret_cast<const float*>(base + token * call.q_token + h * call.q_head);
-      // Bits. A call of memcpy for each took a twelfth of short sequences.
-      load_padded(row, call.head_dim / 2, call.padded_dim / 2, q);
-    }
-  }
-}
-
-template <class Step>
-void load_queries(const TileTask& task, float* q) {
-  if (Step::width == 2) return load_query_pairs(task, q);
-  with_element(task.call->dtype, [&](auto element) { load_query_elements<decltype(element)>(task, q); });
 }
 
 // T is the type of keys and values, Step how products are summed.
@@ -197,7 +205,7 @@ void tile(const TileTask& task) {
   const int64_t rows = rows_of(task), dim = task.call->padded_dim;
   const TileScratch s = cut(task);
   Chunks chunks;
-  load_queries<Step>(task, s.q);
+  load_queries(task, s.q, Step{});
   clear(s.state, rows, dim);
   for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
     load_chunk<T, Step>(task, chunk, s, chunks);
@@ -230,7 +238,7 @@ void tile_chunks(const TileTask& task) {
   const int64_t rows = rows_of(task);
   const TileScratch s = cut(task);
   Chunks chunks;
-  load_queries<Step>(task, s.q);
+  load_queries(task, s.q, Step{});
   for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
     load_chunk<T, Step>(task, chunk, s, chunks);
     for (int64_t row = 0; row < rows;) {

@@ -1,8 +1,8 @@
 // Query rows lie in the lanes: a block of 64 rows is turned over once for a tile, keys are broadcast from where they were copied, and
 // maxima, sums and merges go down the lanes without a step across them. With keys in the lanes every chunk had to be turned over, and every
 // row's maximum and sum cost two trees across a vector.
+#include "kernels/attention/byte_lanes.h"
 #include "kernels/attention/many_rows.h"
-
 #include "kernels/attention/tile_rows.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -69,9 +69,14 @@ void load_queries(const TileTask& task, const Scratch& s) {
       const int64_t head = task.kv_head * call.group + (first + r) % call.group;
       s.rows[r] = base + (token * call.q_token + head * call.q_head) * size_of(call.dtype);
     }
-    with_element(call.dtype, [&](auto element) {
-      load_turned<decltype(element), Step>(s.rows, count, call.head_dim, s.q + first * call.padded_dim);
-    });
+#if defined(LATHE_ISA_avx512_bf16)
+    if constexpr (Step::width == 4) {
+      load_turned_digits(s.rows, count, call.head_dim, s.keys, s.q + first * call.padded_dim);
+    } else
+#endif
+      with_element(call.dtype, [&](auto element) {
+        load_turned<decltype(element), Step>(s.rows, count, call.head_dim, s.q + first * call.padded_dim);
+      });
   }
 }
 
@@ -81,8 +86,16 @@ void load_chunk(const TileTask& task, int64_t chunk, const Scratch& s) {
   const int64_t present = keys_present(task, chunk), first = chunk * attention_chunk;
   find_rows<T>(task.keys, task.kv_head, first, present, s.rows);
   if (call.kv_dtype == DType::i8) find_scales(task.keys, task.kv_head, first, present, s.k_scales, s.v_scales);
-  load_keys<T, Step>(s.rows, present, call.head_dim, s.keys);
-  load_values<T, Step>(s.rows + attention_chunk, present, call.head_dim, call.padded_dim, s.values);
+#if defined(LATHE_ISA_avx512_bf16)
+  if constexpr (Step::width == 4) {
+    load_byte_keys(s.rows, present, call.head_dim, s.keys);
+    load_byte_values(s.rows + attention_chunk, call.head_dim, s.values);
+  } else
+#endif
+  {
+    load_keys<T, Step>(s.rows, present, call.head_dim, s.keys);
+    load_values<T, Step>(s.rows + attention_chunk, present, call.head_dim, call.padded_dim, s.values);
+  }
 }
 
 // s.scores[key][row] = q · k.
@@ -92,8 +105,13 @@ void score_block(const TileTask& task, const Block& block, const Scratch& s) {
   const auto first_row = [&](int64_t key) {
     return (block.chunk * attention_chunk + key - task.first_position) * call.group - block.first;
   };
-  multiply_keys<Step>(s.keys, least(block.keys, keys_present(task, block.chunk)), s.q + block.first * call.padded_dim,
-                      block.count, call.head_dim, first_row, s.scores);
+  float* const turned = s.q + block.first * call.padded_dim;
+  const int64_t keys = least(block.keys, keys_present(task, block.chunk));
+#if defined(LATHE_ISA_avx512_bf16)
+  if constexpr (Step::width == 4)
+    return multiply_byte_keys(s.keys, keys, turned, block.count, call.head_dim, first_row, s.scores, s.p);
+#endif
+  multiply_keys<Step>(s.keys, keys, turned, block.count, call.head_dim, first_row, s.scores);
 }
 
 // l of chunk.h: lane j of a vector of keys is t[j] here.
@@ -104,6 +122,10 @@ LATHE_INLINE Vec sum_across(Vec (&t)[lanes]) {
     for (int j = 0; j < half; ++j) t[j] = t[j] + t[j + half];
   return t[0];
 }
+
+// How many weights of a row share 32 bits before they are digits.
+template <class Step>
+constexpr int64_t keys_together = Step::width == 4 ? 1 : Step::width;
 
 // chunk_probabilities() of one vector of rows: s and p point to its lanes of the first key, V vectors of keys.
 template <class Step, bool scaled, bool masked, int V>
@@ -140,7 +162,7 @@ void vector_probabilities(float* s, const SpanLanes& span, const Scoring& scorin
       const int key = v * lanes + j;
       even[v] = weight(key);
       odd[v] = weight(key + 1);
-      Step::store_weights(p + key / Step::width * side, side, valued(key, even[v]), valued(key + 1, odd[v]));
+      Step::store_weights(p + key / keys_together<Step> * side, side, valued(key, even[v]), valued(key + 1, odd[v]));
     }
     total[j] = even[0];
     total[j + 1] = odd[0];
@@ -150,6 +172,9 @@ void vector_probabilities(float* s, const SpanLanes& span, const Scoring& scorin
     }
   }
   store(sum, sum_across(total));
+#if defined(LATHE_ISA_avx512_bf16)
+  if constexpr (Step::width == 4) turn_to_digits<V>(p);
+#endif
 }
 
 KeySpan span_of(const TileTask& task, int64_t row, int64_t chunk) {
@@ -182,7 +207,9 @@ void block_probabilities(const TileTask& task, const Block& block, const Scoring
       default: store(maximum, splat(no_score)), store(sum, zero());
     }
     // Later rows of a block of the next product may see more.
-    for (int64_t key = keys / Step::width; key < block.keys / Step::width; ++key) store(p + key * side, zero());
+    int64_t filled = keys / Step::width, wanted = block.keys / Step::width;
+    if (Step::width == 4) filled = keys > 0 ? side : 0, wanted = side;  // digits are of whole chunks
+    for (int64_t i = filled; i < wanted; ++i) store(p + i * side, zero());
   }
 }
 
@@ -194,7 +221,15 @@ void weigh_values(const TileTask& task, const Block& block, const Scratch& s, fl
     const int count = next_block(block.count - row);
     const int begin = span_of(task, block.first + row, block.chunk).begin;
     const int end = span_of(task, block.first + row + count - 1, block.chunk).end;
-    if (begin < end)
+#if defined(LATHE_ISA_avx512_bf16)
+    if constexpr (Step::width == 4) {
+      float* const room = s.values + weight_words * dim;  // the words take a fourth of what values take
+      if (begin < end)
+        weigh_byte_values<chain>(count, s.p + row, s.values, dim, room, out + row * dim,
+                                 {s.before + row, s.after + row});
+    } else
+#endif
+        if (begin < end)
       multiply<chain, Step>(count, Factor{s.p + row, 1, side}, EvenRows{s.values, dim}, begin / Step::width,
                             (end + Step::width - 1) / Step::width, out + row * dim, dim, dim,
                             {s.before + row, s.after + row});

@@ -4,6 +4,7 @@
 
 #include "core/dtype.h"
 #include "kernels/attention/ahead.h"
+#include "kernels/attention/byte_digits.h"
 
 namespace lathe::kernels::LATHE_ISA {
 
@@ -53,12 +54,13 @@ struct MergeWeights {
   const float *before, *after;
 };
 
-// What one k stands for: an element, or a pair of bf16 side by side in the 32 bits of a float.
+// What one k stands for: an element, or what lies side by side in the 32 bits of a float: a pair of bf16, or four bytes.
 struct Elements {
   static constexpr int64_t width = 1;
   template <class T>
   using KeyElement = T;
   static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) { return fma(left, right, sum); }
+  static LATHE_IN_CLASS Vec repeat(const float* left) { return splat(*left); }
   // Factors of a later product, whose lanes lie across its k: two neighbours along k …
   static LATHE_IN_CLASS void store_weights(float* p, int64_t stride, Vec first, Vec second) {
     store(p, first);
@@ -80,12 +82,29 @@ struct Pairs {
   static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) {
     return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
   }
+  static LATHE_IN_CLASS Vec repeat(const float* left) { return splat(*left); }
   static LATHE_IN_CLASS void store_weights(float* p, int64_t, Vec first, Vec second) {
     const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
     store(p, (Vec)_mm512_permutexvar_epi16(pair_order(), halves));
   }
   static LATHE_IN_CLASS void store_along(float* row, int64_t k, Vec weights) {
     store(reinterpret_cast<bf16*>(row) + k, weights);
+  }
+};
+// Unsigned bytes on the left, signed ones on the right; sums are whole numbers in 32 bits, exact in any order (byte_digits.h).
+struct Bytes {
+  static constexpr int64_t width = 4;
+  static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) {
+    return (Vec)sum_bytes((VecI)left, (VecI)right, (VecI)sum);
+  }
+  // Not as a float: its bits may be a signalling NaN's.
+  static LATHE_IN_CLASS Vec repeat(const float* left) {
+    int32_t word;
+    __builtin_memcpy(&word, left, sizeof word);
+    return (Vec)_mm512_set1_epi32(word);
+  }
+  static LATHE_IN_CLASS void store_weights(float* p, int64_t stride, Vec first, Vec second) {
+    Elements::store_weights(p, stride, first, second);
   }
 };
 #endif
@@ -108,7 +127,7 @@ LATHE_INLINE void multiply_block(Factor factor, B b, int64_t k_begin, int64_t k_
     for (int v = 0; v < V; ++v) right[v] = b.at(k, column + v * lanes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const Vec left = splat(a[r * factor.row]);
+      const Vec left = Step::repeat(a + r * factor.row);
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) sum[r][v] = Step::add(left, right[v], sum[r][v]);
     }
@@ -183,17 +202,29 @@ LATHE_INLINE int next_block(int64_t remaining) {
   return remaining >= block_rows ? block_rows : remaining >= 4 ? 4 : static_cast<int>(remaining);
 }
 
+template <int R>
+struct Rows {
+  static constexpr int count = R;
+};
+// Calls body with Rows<rows>, rows = next_block(…).
+template <class Body>
+LATHE_INLINE void with_rows(int rows, Body body) {
+  switch (rows) {
+    case 6: return body(Rows<6>{});
+    case 4: return body(Rows<4>{});
+    case 3: return body(Rows<3>{});
+    case 2: return body(Rows<2>{});
+    case 1: return body(Rows<1>{});
+  }
+}
+
 // c's first `columns` (rounded up to whole vectors, in padded rows) for `rows` = next_block(…) rows.
 template <Chain chain, class Step = Elements, class B, class A>
 LATHE_INLINE void multiply(int rows, Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
                            int64_t columns, A& ahead, MergeWeights weights = {}) {
-  switch (rows) {
-    case 6: return multiply_rows<6, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead, weights);
-    case 4: return multiply_rows<4, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead, weights);
-    case 3: return multiply_rows<3, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead, weights);
-    case 2: return multiply_rows<2, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead, weights);
-    case 1: return multiply_rows<1, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead, weights);
-  }
+  with_rows(rows, [&](auto r) {
+    multiply_rows<r.count, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead, weights);
+  });
 }
 template <Chain chain, class Step = Elements, class B>
 LATHE_INLINE void multiply(int rows, Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,

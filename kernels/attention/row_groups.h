@@ -68,7 +68,11 @@ LATHE_INLINE void make_whole(const KeyRows& keys, const Side& side, int64_t firs
   if (!even || rows.stride != row_bytes) from = 0;
   rows.stride = row_bytes;
   char* to = reinterpret_cast<char*>(copy);
-  for (int64_t g = from; g * group_rows < count; ++g) {
+  for (int64_t g = from; g < chunk_groups; ++g) {
+    if (g * group_rows >= count) {
+      rows.first[g] = rows.first[g - 1];
+      continue;
+    }
     rows.first[g] = to;
     for (int64_t j = 0; j < group_rows; ++j, to += row_bytes) {
       const int64_t i = g * group_rows + j;

@@ -79,13 +79,7 @@ static void score_rows(Factor q, const KeysInPlace<T>& keys, int64_t steps, int6
 template <class Step, class T, class A>
 LATHE_INLINE void score(int rows, Factor q, const KeysInPlace<T>& keys, int64_t steps, int64_t key_count, float* p,
                         A& ahead) {
-  switch (rows) {
-    case 6: return score_rows<6, Step>(q, keys, steps, key_count, p, ahead);
-    case 4: return score_rows<4, Step>(q, keys, steps, key_count, p, ahead);
-    case 3: return score_rows<3, Step>(q, keys, steps, key_count, p, ahead);
-    case 2: return score_rows<2, Step>(q, keys, steps, key_count, p, ahead);
-    case 1: return score_rows<1, Step>(q, keys, steps, key_count, p, ahead);
-  }
+  with_rows(rows, [&](auto r) { score_rows<r.count, Step>(q, keys, steps, key_count, p, ahead); });
 }
 
 }  // namespace lathe::kernels::LATHE_ISA

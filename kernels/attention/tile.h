@@ -70,11 +70,11 @@ struct TileTask {
 };
 
 constexpr int64_t few_rows_scratch_floats(int64_t rows, int64_t padded_dim) {
-  return rows * (2 * padded_dim + 2) + 4 * tile_padding  // q, out, maximum, sum
-         + 2 * 64 * padded_dim                           // the chunk's keys transposed, its values padded
-         + 8 * (64 + padded_dim + 2 * tile_padding)      // a block's probabilities and results
-         + 16 * 64                                       // row pointers
-         + 2 * 64;                                       // scales of the chunk's rows
+  return rows * (3 * padded_dim + tile_padding + 2) + 4 * tile_padding  // q, out, maximum, sum
+         + 2 * 64 * padded_dim                       // the chunk's keys transposed, its values padded
+         + 8 * (64 + padded_dim + 2 * tile_padding)  // a block's probabilities and results
+         + 16 * 64                                   // row pointers
+         + 2 * 64;                                   // scales of the chunk's rows
 }
 constexpr int64_t many_rows_scratch_floats(int64_t rows, int64_t padded_dim) {
   const int64_t whole = (rows + 63) / 64 * 64;

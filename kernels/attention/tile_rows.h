@@ -84,7 +84,12 @@ static inline void write_rows(const TileTask& task, const RowStates& state) {
 
 template <class Body>
 LATHE_INLINE void with_types(const TileCall& call, Body body) {
-  if (call.kv_dtype == DType::i8) return body(int8_t{}, Elements{});
+  if (call.kv_dtype == DType::i8) {
+#if defined(LATHE_ISA_avx512_bf16)
+    if (call.dtype == DType::bf16 && sums_as_bytes(call.head_dim)) return body(int8_t{}, Bytes{});
+#endif
+    return body(int8_t{}, Elements{});
+  }
   with_products(call.dtype, call.kv_dtype, call.head_dim, body);
 }
 

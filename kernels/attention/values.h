@@ -109,13 +109,8 @@ template <Chain chain, class Step, class T, class A>
 LATHE_INLINE void multiply(int rows, Factor factor, const ValuesInPlace<T>& values, int64_t begin, int64_t end,
                            float* c, int64_t c_row, int64_t columns, A& ahead) {
   static_assert(chain == Chain::starts);
-  switch (rows) {
-    case 6: return weigh_rows<6, Step, T>(factor, values.rows, begin, end, c, c_row, columns, ahead);
-    case 4: return weigh_rows<4, Step, T>(factor, values.rows, begin, end, c, c_row, columns, ahead);
-    case 3: return weigh_rows<3, Step, T>(factor, values.rows, begin, end, c, c_row, columns, ahead);
-    case 2: return weigh_rows<2, Step, T>(factor, values.rows, begin, end, c, c_row, columns, ahead);
-    case 1: return weigh_rows<1, Step, T>(factor, values.rows, begin, end, c, c_row, columns, ahead);
-  }
+  with_rows(rows,
+            [&](auto r) { weigh_rows<r.count, Step, T>(factor, values.rows, begin, end, c, c_row, columns, ahead); });
 }
 
 }  // namespace lathe::kernels::LATHE_ISA

@@ -21,7 +21,9 @@ struct KvPages {
 
 // q, out [T, heads, D], f32 | bf16 | f16 | f64, on the pages' device: the batch's new tokens. Scores, probabilities and sums are
 // f32 (f64 for f64 q). With i8 a score is (q·k) · k_scale · params.scale, and a value's weight is p · v_scale, where p was
-// already counted in the sum.
+// already counted in the sum. Where the CPU sums products of bytes (AVX512-VNNI with bf16), bf16 queries and their weights of i8 values
+// have 16 bits, relative to the largest of their row or chunk: a hundredth of the rounding of out at most; a query that is not finite
+// then makes its row NaN.
 void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
                      const AttentionParams& params);
 
