@@ -23,7 +23,10 @@ LATHE_INLINE bool sums_as_bytes(int64_t head_dim) { return head_dim % byte_dim_u
 LATHE_INLINE VecI sum_bytes(VecI unsigned_bytes, VecI signed_bytes, VecI sum) {
   return (VecI)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)unsigned_bytes, (__m512i)signed_bytes);
 }
-LATHE_INLINE VecI join_digits(VecI high, VecI low) { return (high << digit_bits) + low; }
+// Modulo 2^32: a sum over keys that were turned by 128 may pass 2^31 until the offset is taken off.
+LATHE_INLINE VecI add_whole(VecI a, VecI b) { return (VecI)((VecU)a + (VecU)b); }
+LATHE_INLINE VecI subtract_whole(VecI a, VecI b) { return (VecI)((VecU)a - (VecU)b); }
+LATHE_INLINE VecI join_digits(VecI high, VecI low) { return (VecI)(((VecU)high << digit_bits) + (VecU)low); }
 LATHE_INLINE Vec to_float(VecI whole) { return (Vec)_mm512_cvtepi32_ps((__m512i)whole); }
 LATHE_INLINE VecI to_whole(Vec v) { return (VecI)_mm512_cvtps_epi32((__m512)v); }
 

@@ -74,7 +74,7 @@ LATHE_INLINE void multiply_byte_keys(const float* key_rows, int64_t keys, float*
     const Vec unit = load(digits.units + row);
     for (int64_t key = 0; key < keys; ++key) {
       float *const high = out + key * transposed_row + row, *const low = room + key * transposed_row + row;
-      store(high, to_float(join_digits((VecI)load(high), (VecI)load(low)) - offset) * unit);
+      store(high, to_float(subtract_whole(join_digits((VecI)load(high), (VecI)load(low)), offset)) * unit);
     }
   }
 }

@@ -43,9 +43,10 @@ LATHE_INLINE void add_quarters(const VecI (&sums)[R][4], int r, VecI& out) {
   const VecI* const t = sums[r];
   const auto low = [](VecI a, VecI b) { return (VecI)interleave_lower((Vec)a, (Vec)b); };
   const auto high = [](VecI a, VecI b) { return (VecI)interleave_upper((Vec)a, (Vec)b); };
-  const VecI first = low(t[0], t[1]) + high(t[0], t[1]), second = low(t[2], t[3]) + high(t[2], t[3]);
-  out = (VecI)_mm512_unpacklo_epi64((__m512i)first, (__m512i)second) +
-        (VecI)_mm512_unpackhi_epi64((__m512i)first, (__m512i)second);
+  const VecI first = add_whole(low(t[0], t[1]), high(t[0], t[1])),
+             second = add_whole(low(t[2], t[3]), high(t[2], t[3]));
+  out = add_whole((VecI)_mm512_unpacklo_epi64((__m512i)first, (__m512i)second),
+                  (VecI)_mm512_unpackhi_epi64((__m512i)first, (__m512i)second));
 }
 
 // Keys i + 4q of sixteen, i in [first, first + V), into sums[·][i].
@@ -101,7 +102,7 @@ static void score_bytes(const float* q, int64_t q_row, const RowGroups& keys, in
       const QueryUnit unit = query_unit(q + r * q_row, dim);
       VecI whole;
       add_quarters(sums, r, whole);
-      store(p + r * 64 + key, to_float(whole - unit.offset) * splat(unit.unit));
+      store(p + r * 64 + key, to_float(subtract_whole(whole, VecI{} + unit.offset)) * splat(unit.unit));
     }
   }
   ahead = asking;

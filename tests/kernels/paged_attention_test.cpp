@@ -597,8 +597,8 @@ TEST(PagedAttention, ValuesOfZeroOverBytesGiveZero) {
     ByteConversation talk({"", 2, 1, 32, {.scale = 0.2f}, DType::bf16}, 16);
     for (float& scale : talk.pages.v_scales.span<float>()) scale = 0;
     everywhere([&] {
-      for (const bf16 x : talk.attend(ByteConversation::length - tokens, ByteConversation::length).span<bf16>())
-        EXPECT_EQ(static_cast<float>(x), 0.0f);
+      const Tensor out = talk.attend(ByteConversation::length - tokens, ByteConversation::length);
+      for (const bf16 x : out.span<bf16>()) EXPECT_EQ(static_cast<float>(x), 0.0f);
     });
   }
 }
