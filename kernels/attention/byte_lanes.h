@@ -37,8 +37,8 @@ static inline void load_turned_digits(const void* const* rows, int64_t count, in
   transpose_rows<float>(low_rows, count, dim / Bytes::width, turned.low, nothing);
 }
 
-// As multiply_keys() wants them.
-static inline void load_byte_keys(const void* const* rows, int64_t count, int64_t dim, float* out) {
+template <>
+inline void load_keys<int8_t, Bytes>(const void* const* rows, int64_t count, int64_t dim, float* out) {
   for (int64_t j = 0; j < count; ++j, out += key_row<Bytes>(dim))
     for (int64_t d = 0; d < dim; d += byte_dim_unit) {
       const auto* const from = reinterpret_cast<const __m128i*>(static_cast<const char*>(rows[j]) + d);
@@ -47,8 +47,9 @@ static inline void load_byte_keys(const void* const* rows, int64_t count, int64_
     }
 }
 
-// out[j][d] = elements d of rows j, j + 32, j + 16 and j + 48, as split_weights() puts the weights.
-static inline void load_byte_values(const void* const* rows, int64_t dim, float* out) {
+// out[j][d] = elements d of rows j, j + 32, j + 16 and j + 48 of 64, as split_weights() puts the weights.
+template <>
+inline void load_values<int8_t, Bytes>(const void* const* rows, int64_t, int64_t dim, int64_t, float* out) {
   for (int64_t j = 0; j < weight_words; ++j, out += dim)
     for (int64_t d = 0; d < dim; d += byte_dim_unit) {
       const auto row = [&](int64_t i) {
@@ -96,17 +97,23 @@ LATHE_INLINE void turn_to_digits(float* p) {
   store(p + weight_unit_place * transposed_row, weight_unit(held));
 }
 
-// multiply() of such digits, p those of the first row, with values of load_byte_values(); room for 2 · block_rows · dim floats.
-template <Chain chain>
-LATHE_INLINE void weigh_byte_values(int rows, const float* p, const float* values, int64_t dim, float* room, float* out,
-                                    MergeWeights weights) {
-  float *const high = room, *const low = room + block_rows * dim;
-  const EvenRows words{values, dim};
-  multiply<Chain::starts, Bytes>(rows, Factor{p, 1, transposed_row}, words, 0, weight_words, high, dim, dim);
-  multiply<Chain::starts, Bytes>(rows, Factor{p + weight_words * transposed_row, 1, transposed_row}, words, 0,
-                                 weight_words, low, dim, dim);
+// What load_values() gave, a fourth of the floats that values take, and room for 2 · block_rows · dim after it.
+struct ByteWords {
+  const float* words;
+  float* room;
+};
+
+// multiply() of such digits, `a` those of the first row. Weights that are masked are 0: every chunk is weighed whole.
+template <Chain chain, class Step>
+LATHE_INLINE void multiply(int rows, Factor factor, ByteWords values, int64_t, int64_t, float* out, int64_t,
+                           int64_t dim, MergeWeights weights) {
+  float *const high = values.room, *const low = values.room + block_rows * dim;
+  const EvenRows words{values.words, dim};
+  const Factor low_digits{factor.a + weight_words * factor.step, factor.row, factor.step};
+  multiply<Chain::starts, Step>(rows, factor, words, 0, weight_words, high, dim, dim);
+  multiply<Chain::starts, Step>(rows, low_digits, words, 0, weight_words, low, dim, dim);
   for (int r = 0; r < rows; ++r) {
-    const Vec unit = splat(p[weight_unit_place * transposed_row + r]);
+    const Vec unit = splat(factor.a[weight_unit_place * factor.step + r * factor.row]);
     for (int64_t d = r * dim; d < (r + 1) * dim; d += lanes) {
       const Vec weighed = to_float(join_digits((VecI)load(high + d), (VecI)load(low + d))) * unit;
       if constexpr (chain == Chain::merges) {

@@ -86,16 +86,8 @@ void load_chunk(const TileTask& task, int64_t chunk, const Scratch& s) {
   const int64_t present = keys_present(task, chunk), first = chunk * attention_chunk;
   find_rows<T>(task.keys, task.kv_head, first, present, s.rows);
   if (call.kv_dtype == DType::i8) find_scales(task.keys, task.kv_head, first, present, s.k_scales, s.v_scales);
-#if defined(LATHE_ISA_avx512_bf16)
-  if constexpr (Step::width == 4) {
-    load_byte_keys(s.rows, present, call.head_dim, s.keys);
-    load_byte_values(s.rows + attention_chunk, call.head_dim, s.values);
-  } else
-#endif
-  {
-    load_keys<T, Step>(s.rows, present, call.head_dim, s.keys);
-    load_values<T, Step>(s.rows + attention_chunk, present, call.head_dim, call.padded_dim, s.values);
-  }
+  load_keys<T, Step>(s.rows, present, call.head_dim, s.keys);
+  load_values<T, Step>(s.rows + attention_chunk, present, call.head_dim, call.padded_dim, s.values);
 }
 
 // s.scores[key][row] = q · k.
@@ -122,10 +114,6 @@ LATHE_INLINE Vec sum_across(Vec (&t)[lanes]) {
     for (int j = 0; j < half; ++j) t[j] = t[j] + t[j + half];
   return t[0];
 }
-
-// How many weights of a row share 32 bits before they are digits.
-template <class Step>
-constexpr int64_t keys_together = Step::width == 4 ? 1 : Step::width;
 
 // chunk_probabilities() of one vector of rows: s and p point to its lanes of the first key, V vectors of keys.
 template <class Step, bool scaled, bool masked, int V>
@@ -162,7 +150,7 @@ void vector_probabilities(float* s, const SpanLanes& span, const Scoring& scorin
       const int key = v * lanes + j;
       even[v] = weight(key);
       odd[v] = weight(key + 1);
-      Step::store_weights(p + key / keys_together<Step> * side, side, valued(key, even[v]), valued(key + 1, odd[v]));
+      Step::store_weights(p + key / Step::stored_together * side, side, valued(key, even[v]), valued(key + 1, odd[v]));
     }
     total[j] = even[0];
     total[j + 1] = odd[0];
@@ -207,10 +195,20 @@ void block_probabilities(const TileTask& task, const Block& block, const Scoring
       default: store(maximum, splat(no_score)), store(sum, zero());
     }
     // Later rows of a block of the next product may see more.
-    int64_t filled = keys / Step::width, wanted = block.keys / Step::width;
+    int64_t filled = keys / Step::stored_together, wanted = block.keys / Step::stored_together;
     if (Step::width == 4) filled = keys > 0 ? side : 0, wanted = side;  // digits are of whole chunks
     for (int64_t i = filled; i < wanted; ++i) store(p + i * side, zero());
   }
+}
+
+template <class Step>
+auto chunk_values(const Scratch& s, int64_t dim) {
+#if defined(LATHE_ISA_avx512_bf16)
+  if constexpr (Step::width == 4) {
+    return ByteWords{s.values, s.values + weight_words * dim};
+  } else
+#endif
+    return EvenRows{s.values, dim};
 }
 
 // The block's rows of `out` from the probabilities and the chunk's values.
@@ -221,16 +219,8 @@ void weigh_values(const TileTask& task, const Block& block, const Scratch& s, fl
     const int count = next_block(block.count - row);
     const int begin = span_of(task, block.first + row, block.chunk).begin;
     const int end = span_of(task, block.first + row + count - 1, block.chunk).end;
-#if defined(LATHE_ISA_avx512_bf16)
-    if constexpr (Step::width == 4) {
-      float* const room = s.values + weight_words * dim;  // the words take a fourth of what values take
-      if (begin < end)
-        weigh_byte_values<chain>(count, s.p + row, s.values, dim, room, out + row * dim,
-                                 {s.before + row, s.after + row});
-    } else
-#endif
-        if (begin < end)
-      multiply<chain, Step>(count, Factor{s.p + row, 1, side}, EvenRows{s.values, dim}, begin / Step::width,
+    if (begin < end)
+      multiply<chain, Step>(count, Factor{s.p + row, 1, side}, chunk_values<Step>(s, dim), begin / Step::width,
                             (end + Step::width - 1) / Step::width, out + row * dim, dim, dim,
                             {s.before + row, s.after + row});
     row += count;

@@ -60,8 +60,8 @@ struct Elements {
   template <class T>
   using KeyElement = T;
   static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) { return fma(left, right, sum); }
-  static LATHE_IN_CLASS Vec repeat(const float* left) { return splat(*left); }
-  // Factors of a later product, whose lanes lie across its k: two neighbours along k …
+  // Factors of a later product, whose lanes lie across its k: two neighbours along k, so many of them in 32 bits …
+  static constexpr int64_t stored_together = 1;
   static LATHE_IN_CLASS void store_weights(float* p, int64_t stride, Vec first, Vec second) {
     store(p, first);
     store(p + stride, second);
@@ -82,7 +82,7 @@ struct Pairs {
   static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) {
     return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
   }
-  static LATHE_IN_CLASS Vec repeat(const float* left) { return splat(*left); }
+  static constexpr int64_t stored_together = 2;
   static LATHE_IN_CLASS void store_weights(float* p, int64_t, Vec first, Vec second) {
     const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
     store(p, (Vec)_mm512_permutexvar_epi16(pair_order(), halves));
@@ -97,12 +97,8 @@ struct Bytes {
   static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) {
     return (Vec)sum_bytes((VecI)left, (VecI)right, (VecI)sum);
   }
-  // Not as a float: its bits may be a signalling NaN's.
-  static LATHE_IN_CLASS Vec repeat(const float* left) {
-    int32_t word;
-    __builtin_memcpy(&word, left, sizeof word);
-    return (Vec)_mm512_set1_epi32(word);
-  }
+  // They become digits when all of a chunk are there.
+  static constexpr int64_t stored_together = 1;
   static LATHE_IN_CLASS void store_weights(float* p, int64_t stride, Vec first, Vec second) {
     Elements::store_weights(p, stride, first, second);
   }
@@ -127,7 +123,7 @@ LATHE_INLINE void multiply_block(Factor factor, B b, int64_t k_begin, int64_t k_
     for (int v = 0; v < V; ++v) right[v] = b.at(k, column + v * lanes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const Vec left = Step::repeat(a + r * factor.row);
+      const Vec left = splat(a[r * factor.row]);
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) sum[r][v] = Step::add(left, right[v], sum[r][v]);
     }
