@@ -112,17 +112,7 @@ Ahead asked_evenly(const TileTask& task, const Chunks& chunks) {
   const int64_t vectors = (call.padded_dim + block_vectors * lanes - 1) / (block_vectors * lanes);
   const int64_t passes = Step::width == 4 ? 2 : 1;  // of byte_products.h over keys and over values
   const int64_t product_asks = passes * (strips + vectors * (attention_chunk / Step::width));
-  return {rows, row_bytes, blocks * product_asks + rows_of(task) * probability_asks};
-}
-
-// Those of a later chunk: few enough for the first-level cache, where no request is dropped.
-void ask_scales(const KeyRows& keys, int64_t kv_head, int64_t first, int64_t count) {
-  for (int64_t i = 0; i < count; i += group_rows) {
-    const int64_t at = keys.pages[(first + i) / keys.page_size] * keys.scale_page + kv_head * keys.scale_head +
-                       (first + i) % keys.page_size;
-    __builtin_prefetch(keys.k_scales + at, 0, 3);
-    __builtin_prefetch(keys.v_scales + at, 0, 3);
-  }
+  return {rows, row_bytes, sizeof(T) == 1, blocks * product_asks + rows_of(task) * probability_asks};
 }
 
 // The rows of the chunk that is computed `distance` chunks after this one, by this task or the next.
@@ -139,7 +129,6 @@ void find_rows_after(const TileTask& task, int64_t chunk, int distance, Chunks& 
   if (!chunks.known[place]) return;
   const int64_t first = wanted * attention_chunk, present = keys_present(*owner, wanted);
   find_groups<T>(owner->keys, owner->kv_head, first, present, chunks.rows[place]);
-  if (sizeof(T) == 1) ask_scales(owner->keys, owner->kv_head, first, present);
 }
 
 template <class T, class Step>

@@ -11,8 +11,9 @@ namespace lathe::kernels::LATHE_ISA {
 inline constexpr int64_t group_rows = 16, chunk_groups = 64 / group_rows;
 
 struct RowGroups {
-  const char* first[chunk_groups];  // the first row of each sixteen
-  int64_t stride;                   // bytes from one row to the next
+  const char* first[chunk_groups];   // the first row of each sixteen
+  int64_t stride;                    // bytes from one row to the next
+  const char* scales[chunk_groups];  // of i8 pages: the scale of each sixteen's first row
 };
 // Past the keys present, the last group again.
 struct ChunkRows {
@@ -53,6 +54,13 @@ LATHE_INLINE void find_groups(const KeyRows& keys, int64_t kv_head, int64_t firs
     const int64_t position = first + (g < last ? g : last) * group_rows;
     rows.k.first[g] = row_of(keys, k, position);
     rows.v.first[g] = row_of(keys, v, position);
+    if (sizeof(T) > 1) continue;
+    const auto scale = [&](const float* scales) {
+      const Side side{reinterpret_cast<const char*>(scales + kv_head * keys.scale_head), 4, 4 * keys.scale_page};
+      return row_of(keys, side, position);
+    };
+    rows.k.scales[g] = scale(keys.k_scales);
+    rows.v.scales[g] = scale(keys.v_scales);
   }
 }
 
