@@ -37,10 +37,22 @@ LATHE_INLINE Side values_of(const KeyRows& keys, int64_t kv_head) {
   return {static_cast<const char*>(keys.v) + kv_head * keys.v_head * size, keys.v_token * size, keys.v_page * size};
 }
 
+// Scales of i8 pages are rows of one number.
+LATHE_INLINE Side scales_of(const KeyRows& keys, const float* scales, int64_t kv_head) {
+  constexpr int64_t size = sizeof(float);
+  return {reinterpret_cast<const char*>(scales + kv_head * keys.scale_head), size, keys.scale_page * size};
+}
+
 LATHE_INLINE const char* row_of(const KeyRows& keys, const Side& side, int64_t position) {
   if (keys.pages == nullptr) return side.base + position * side.token;
   const int shift = __builtin_ctzll(static_cast<unsigned long long>(keys.page_size));  // it divides a chunk of 64
   return side.base + keys.pages[position >> shift] * side.page + (position & (keys.page_size - 1)) * side.token;
+}
+
+LATHE_INLINE void find_firsts(const KeyRows& keys, const Side& side, int64_t first, int64_t count,
+                              const char* (&firsts)[chunk_groups]) {
+  const int64_t last = (count - 1) / group_rows;
+  for (int64_t g = 0; g < chunk_groups; ++g) firsts[g] = row_of(keys, side, first + (g < last ? g : last) * group_rows);
 }
 
 // Of keys [first, first + count), where `first` starts a chunk; before make_whole().
@@ -49,18 +61,11 @@ LATHE_INLINE void find_groups(const KeyRows& keys, int64_t kv_head, int64_t firs
   const Side k = keys_of<T>(keys, kv_head), v = values_of<T>(keys, kv_head);
   rows.k.stride = k.token;
   rows.v.stride = v.token;
-  for (int64_t g = 0; g < chunk_groups; ++g) {
-    const int64_t last = (count - 1) / group_rows;
-    const int64_t position = first + (g < last ? g : last) * group_rows;
-    rows.k.first[g] = row_of(keys, k, position);
-    rows.v.first[g] = row_of(keys, v, position);
-    if (sizeof(T) > 1) continue;
-    const auto scale = [&](const float* scales) {
-      const Side side{reinterpret_cast<const char*>(scales + kv_head * keys.scale_head), 4, 4 * keys.scale_page};
-      return row_of(keys, side, position);
-    };
-    rows.k.scales[g] = scale(keys.k_scales);
-    rows.v.scales[g] = scale(keys.v_scales);
+  find_firsts(keys, k, first, count, rows.k.first);
+  find_firsts(keys, v, first, count, rows.v.first);
+  if constexpr (sizeof(T) == 1) {
+    find_firsts(keys, scales_of(keys, keys.k_scales, kv_head), first, count, rows.k.scales);
+    find_firsts(keys, scales_of(keys, keys.v_scales, kv_head), first, count, rows.v.scales);
   }
 }
 
