@@ -3,11 +3,13 @@
 
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "core/error.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/quantization/dynamic_map.h"
+#include "kernels/simd/isa.h"
 #include "tests/kernels/adamw_cases.h"
 #include "tests/support/golden.h"
 #include "tests/support/kernel_checks.h"
@@ -86,43 +88,49 @@ TEST(AdamW8bit, FollowsBitsandbytes) {
   }
 }
 
-// With β1 = 0 the new m is the gradient: every value and every threshold of the signed map, and what stands beside them; with β2 = 0
-// the new v is its square. simt finds codes from the map's formula, the CPU from a table.
-TEST(AdamW8bit, CodesAreTheSameOnTheCpuAndOnSimt) {
-  const kernels::DynamicMap& map = kernels::signed_dynamic_map();
+// With β1 = 0 the new m is the gradient, with β2 = 0 the new v its square: every value and every threshold of the maps, and what stands
+// beside them. simt and AVX-512 find codes from the formula of the maps, other sets from nearest_code() itself.
+TEST(AdamW8bit, CodesAreTheNearestInEveryBody) {
+  const kernels::DynamicMap &map = kernels::signed_dynamic_map(), &v_map = kernels::unsigned_dynamic_map();
   std::vector<float> grads;
   for (size_t c = 0; c < 255; ++c) {
     const float at = map.thresholds[c];
     for (const float x : {1.0f, map.values[c], at, std::nextafter(at, -2.0f), std::nextafter(at, 2.0f), 0.0f,
                           std::sqrt(std::abs(at)), at * at})
       grads.push_back(x);
+    float root = std::sqrt(v_map.thresholds[c]);
+    for (int i = 0; i < 3; ++i) root = std::nextafter(root, 0.0f);
+    for (int i = 0; i < 8; ++i, root = std::nextafter(root, 2.0f)) grads.push_back(root);
   }
   const int64_t n = static_cast<int64_t>(grads.size()), blocks = (n + 255) / 256;
-  const Device simt = {DeviceKind::simt};
-  const auto on_simt = [&](const Tensor& from) {
-    const Tensor to = Tensor::empty(from.shape(), from.dtype(), simt);
-    kernels::copy_bytes(simt, to.raw(), {}, from.raw(), from.nbytes());
-    return to;
+  const auto check = [&](Device device, const std::string& body) {
+    const auto on_device = [&](const Tensor& from) {
+      const Tensor to = Tensor::empty(from.shape(), from.dtype(), device);
+      kernels::copy_bytes(device, to.raw(), {}, from.raw(), from.nbytes());
+      return to;
+    };
+    const kernels::AdamW8bitStates states = {
+        on_device(Tensor::zeros({n}, DType::u8)), on_device(Tensor::zeros({n}, DType::u8)),
+        on_device(Tensor::zeros({blocks}, DType::f32)), on_device(Tensor::zeros({blocks}, DType::f32))};
+    kernels::adamw_8bit(on_device(Tensor::zeros({n}, DType::f32)), on_device(Tensor::of<float>(grads, {n})), states,
+                        {.beta1 = 0.0, .beta2 = 0.0});
+    std::vector<uint8_t> m(grads.size()), v(grads.size());
+    kernels::copy_bytes({}, m.data(), device, states.m.raw(), n);
+    kernels::copy_bytes({}, v.data(), device, states.v.raw(), n);
+    for (size_t i = 0; i < grads.size(); ++i) {
+      ASSERT_EQ(m[i], kernels::nearest_code(map, grads[i])) << body << " " << grads[i];
+      ASSERT_EQ(v[i], kernels::nearest_code(v_map, grads[i] * grads[i])) << body << " " << grads[i];
+    }
   };
-  const auto states = [&] {
-    return kernels::AdamW8bitStates{Tensor::zeros({n}, DType::u8), Tensor::zeros({n}, DType::u8),
-                                    Tensor::zeros({blocks}, DType::f32), Tensor::zeros({blocks}, DType::f32)};
-  };
-  const kernels::AdamWParams params = {.beta1 = 0.0, .beta2 = 0.0};
-  const Tensor grad = Tensor::of<float>(grads, {n}), weight = Tensor::zeros({n}, DType::f32);
-  const kernels::AdamW8bitStates expected = states(), from = states();
-  const kernels::AdamW8bitStates found = {on_simt(from.m), on_simt(from.v), on_simt(from.m_absmax),
-                                          on_simt(from.v_absmax)};
-  kernels::adamw_8bit(on_simt(weight), on_simt(grad), found, params);
-  kernels::adamw_8bit(weight, grad, expected, params);
-  const std::pair<const Tensor*, const Tensor*> results[] = {{&found.m, &expected.m}, {&found.v, &expected.v}};
-  for (const auto& [on_device, on_cpu] : results) {
-    std::vector<uint8_t> codes(static_cast<size_t>(n));
-    kernels::copy_bytes({}, codes.data(), simt, on_device->raw(), n);
-    for (size_t i = 0; i < codes.size(); ++i) ASSERT_EQ(codes[i], on_cpu->data<uint8_t>()[i]) << grads[i];
+  check({DeviceKind::simt}, "simt");
+  const kernels::Isa before = kernels::active_isa();
+  for (const kernels::Isa isa :
+       {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16}) {
+    if (!kernels::machine_has(isa)) continue;
+    kernels::set_active_isa(isa);
+    check({}, std::string(kernels::name_of(isa)));
   }
-  for (size_t i = 0; i < grads.size(); ++i)
-    EXPECT_EQ(expected.m.data<uint8_t>()[i], kernels::nearest_code(map, grads[i])) << grads[i];
+  kernels::set_active_isa(before);
 }
 
 TEST(AdamW8bit, ABlockOfZerosStaysZero) {
