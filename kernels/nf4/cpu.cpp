@@ -17,12 +17,61 @@ LATHE_INLINE Vec load_any(const void* data, DType dtype, int64_t i, int count) {
   }
 }
 
+#if defined(LATHE_AVX512)
+// [−1, 1] in 32 cells, narrower than neighbouring thresholds are apart: a cell holds one threshold at most (+∞ where none), with
+// `below` thresholds under it.
+struct Nf4Cells {
+  float threshold[32];
+  int32_t below[32];
+};
+constexpr Nf4Cells nf4_cells = [] {
+  Nf4Cells cells{};
+  for (int cell = 0, code = 0; cell < 32; ++cell) {
+    const float end = static_cast<float>(cell - 15) / 16.0f;
+    cells.below[cell] = code;
+    cells.threshold[cell] =
+        code < 15 && nf4_codebook.thresholds[code] < end ? nf4_codebook.thresholds[code++] : __builtin_inff();
+  }
+  return cells;
+}();
+static_assert([] {
+  for (int cell = 0; cell < 32; ++cell)
+    if (nf4_cells.threshold[cell] < static_cast<float>(cell - 16) / 16.0f) return false;
+  return nf4_cells.below[31] == 15;
+}());
+
+// How many thresholds lie below each lane. NaN has none.
+LATHE_INLINE VecU codes_of(Vec x) {
+  const Vec place = fma(x, splat(16.0f), splat(16.0f));
+  const __m512i cell = (__m512i) __builtin_convertvector(min(max(place, zero()), splat(31.0f)), VecI);
+  const Vec threshold = (Vec)_mm512_permutex2var_ps(_mm512_loadu_ps(nf4_cells.threshold), cell,
+                                                    _mm512_loadu_ps(nf4_cells.threshold + lanes));
+  const VecI below = (VecI)_mm512_permutex2var_epi32(_mm512_loadu_si512(nf4_cells.below), cell,
+                                                     _mm512_loadu_si512(nf4_cells.below + lanes));
+  return (VecU)(below - (VecI)(x > threshold));
+}
+#else
 // Counts the thresholds below each lane.
 LATHE_INLINE VecU codes_of(Vec x) {
   VecI codes{};
 #pragma GCC unroll 15
   for (int i = 0; i < 15; ++i) codes = codes - (VecI)(x > splat(nf4_codebook.thresholds[i]));  // a comparison gives −1
   return (VecU)codes;
+}
+#endif
+
+// Two codes to a byte, the first in its upper half; the lane past an odd number is joined too.
+LATHE_INLINE void store_codes(uint8_t* bytes, VecU codes, int count) {
+#if defined(LATHE_AVX512)
+  if (count == lanes) {
+    const __m512i pairs = (__m512i)codes;
+    const __m512i joined = _mm512_or_si512(_mm512_slli_epi64(pairs, 4), _mm512_srli_epi64(pairs, 32));
+    return _mm_storel_epi64(reinterpret_cast<__m128i*>(bytes), _mm512_cvtepi64_epi8(joined));
+  }
+#endif
+  uint32_t words[lanes];
+  store_words(words, codes);
+  for (int j = 0; j < count; j += 2) bytes[j / 2] = static_cast<uint8_t>(words[j] << 4 | words[j + 1]);
 }
 
 constexpr int64_t nested_block = 256;
@@ -82,10 +131,8 @@ void nf4_quantize_blocks(Nf4QuantizeArgs args) {
     const Vec inverse = splat(1.0f / (absmax > nf4_least_absmax ? absmax : nf4_least_absmax));
     // Lanes past the end are zeros, which have code 7.
     for_row(count, [&](int64_t i, int n) {
-      uint32_t codes[lanes];
-      store_words(codes, codes_of(load_any(args.weight, args.dtype, first + i, n) * inverse));
-      uint8_t* bytes = args.codes + (first + i) / 2;
-      for (int j = 0; j < n; j += 2) bytes[j / 2] = static_cast<uint8_t>(codes[j] << 4 | codes[j + 1]);
+      const Vec x = load_any(args.weight, args.dtype, first + i, n) * inverse;
+      store_codes(args.codes + (first + i) / 2, codes_of(x), n);
     });
   }
 }

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/nf4/codebook.h"
 #include "kernels/simd/isa.h"
 #include "tests/kernels/nf4_cases.h"
 #include "tests/support/golden.h"
@@ -138,6 +139,35 @@ TEST(Nf4, ZerosComeBackAsZeros) {
     kernels::nf4_dequantize(back, kernels::quantize_nf4(zeros, 64, scales));
     for (const float v : back.span<float>()) EXPECT_EQ(v, 0.0f);
   }
+}
+
+// The code counts the thresholds below a weight, in every instruction set; 1 and −1 in each block keep its scale at 1.
+TEST(Nf4, CodesChangeAtTheThresholds) {
+  const auto& thresholds = kernels::nf4_codebook.thresholds;
+  const Tensor weight = Tensor::zeros({64}, DType::f32), absmax = Tensor::zeros({1}, DType::f32);
+  float* x = weight.data<float>();
+  for (int i = 0; i < 15; ++i) {
+    x[3 * i] = thresholds[i];
+    x[3 * i + 1] = std::nextafter(thresholds[i], -2.0f);
+    x[3 * i + 2] = std::nextafter(thresholds[i], 2.0f);
+  }
+  for (int i = 45; i < 62; ++i) x[i] = static_cast<float>(i - 53) / 16.0f;
+  x[62] = 1.0f, x[63] = -1.0f;
+  const kernels::Isa before = kernels::active_isa();
+  for (const kernels::Isa isa :
+       {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16}) {
+    if (!kernels::machine_has(isa)) continue;
+    kernels::set_active_isa(isa);
+    const Tensor codes = Tensor::zeros({32}, DType::u8);
+    kernels::nf4_quantize(codes, absmax, weight, 64);
+    for (int i = 0; i < 64; ++i) {
+      int expected = 0;
+      for (const float threshold : thresholds) expected += x[i] > threshold ? 1 : 0;
+      const int byte = codes.data<uint8_t>()[i / 2];
+      EXPECT_EQ(i % 2 == 0 ? byte >> 4 : byte & 15, expected) << x[i] << " " << kernels::name_of(isa);
+    }
+  }
+  kernels::set_active_isa(before);
 }
 
 // A weight quantised where it is to be used: the same bits as on the CPU, the scales' mean included.
