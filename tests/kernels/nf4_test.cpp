@@ -144,7 +144,7 @@ TEST(Nf4, ZerosComeBackAsZeros) {
 // The code counts the thresholds below a weight, in every instruction set; 1 and −1 in each block keep its scale at 1.
 TEST(Nf4, CodesChangeAtTheThresholds) {
   const auto& thresholds = kernels::nf4_codebook.thresholds;
-  const Tensor weight = Tensor::zeros({64}, DType::f32), absmax = Tensor::zeros({1}, DType::f32);
+  const Tensor weight = Tensor::zeros({1, 64}, DType::f32), absmax = Tensor::zeros({1}, DType::f32);
   float* x = weight.data<float>();
   for (int i = 0; i < 15; ++i) {
     x[3 * i] = thresholds[i];
