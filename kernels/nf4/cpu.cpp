@@ -60,7 +60,7 @@ LATHE_INLINE VecU codes_of(Vec x) {
 }
 #endif
 
-// Two codes to a byte, the first in its upper half; the lane past an odd number is joined too.
+// Two codes to a byte, the first in its upper half. An odd number's last is joined by the next lane's.
 LATHE_INLINE void store_codes(uint8_t* bytes, VecU codes, int count) {
 #if defined(LATHE_AVX512)
   if (count == lanes) {
