@@ -4,9 +4,9 @@
 #include <string>
 
 #include "core/error.h"
-#include "kernels/attention/backward.h"
+#include "kernels/attention/cpu/backward.h"
 #include "kernels/attention/checks.h"
-#include "kernels/attention/cuda.h"
+#include "kernels/attention/cuda/arguments.h"
 #include "kernels/attention/reference.h"
 #include "kernels/attention/run_tiles.h"
 #include "kernels/attention/scratch.h"

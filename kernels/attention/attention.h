@@ -3,7 +3,7 @@
 //
 // A query at position i of its sequence sees the keys 0 … i, or the last `window` of them; query head h reads kv head
 // h · kv_heads / heads. Keys are visited in chunks of attention_chunk counted from the sequence's start; each chunk's
-// (max, sum, output) is merged in order (kernels/attention/chunk.h). That order is shared with paged attention, so
+// (max, sum, output) is merged in order (kernels/attention/cpu/chunk.h). That order is shared with paged attention, so
 // prefill, decode and training give the same bits.
 #pragma once
 

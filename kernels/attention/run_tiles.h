@@ -4,7 +4,7 @@
 #include "core/tensor.h"
 #include "core/thread_pool.h"
 #include "kernels/attention/attention.h"
-#include "kernels/attention/tile.h"
+#include "kernels/attention/cpu/tile.h"
 
 namespace lathe::kernels {
 

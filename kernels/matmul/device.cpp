@@ -1,7 +1,7 @@
 #include "kernels/matmul/device.h"
 
-#include "kernels/matmul/cuda.h"
-#include "kernels/matmul/cuda_quantized.h"
+#include "kernels/matmul/cuda/product.h"
+#include "kernels/matmul/cuda/quantized.h"
 #include "kernels/nf4/scale.h"
 
 namespace lathe::kernels::device {

@@ -1,6 +1,6 @@
 // A product cut into pieces: rows and the reduced index into stretches whose left operand is packed once for all panels,
 // then tiles × panels for the threads. How it is cut may depend on the number of threads; no element's chain does.
-#include "kernels/matmul/gemm.h"
+#include "kernels/matmul/cpu/gemm.h"
 
 #include <algorithm>
 

@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 #include "kernels/matmul/device.h"
-#include "kernels/matmul/gemm.h"
+#include "kernels/matmul/cpu/gemm.h"
 #include "kernels/matmul/quantized_gemv.h"
 #include "kernels/matmul/reference.h"
 #include "kernels/matmul/widened.h"

@@ -14,7 +14,7 @@
 #include <cstdint>
 
 #include "core/tensor.h"
-#include "kernels/matmul/quantized_weight.h"
+#include "kernels/matmul/weights/quantized_weight.h"
 
 namespace lathe::kernels {
 

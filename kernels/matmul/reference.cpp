@@ -2,7 +2,7 @@
 
 #include "core/error.h"
 #include "core/thread_pool.h"
-#include "kernels/matmul/gemm.h"
+#include "kernels/matmul/cpu/gemm.h"
 
 namespace lathe::kernels::reference {
 namespace {

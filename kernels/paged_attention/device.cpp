@@ -4,7 +4,7 @@
 #include <string>
 
 #include "core/error.h"
-#include "kernels/attention/cuda.h"
+#include "kernels/attention/cuda/arguments.h"
 #include "kernels/checks/expect.h"
 #include "kernels/paged_attention/cuda.h"
 

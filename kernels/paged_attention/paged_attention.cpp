@@ -1,4 +1,4 @@
-// The CPU body is attention's own (kernels/attention/tile.h): pages are only another way to find a key's row, so the
+// The CPU body is attention's own (kernels/attention/cpu/tile.h): pages are only another way to find a key's row, so the
 // bits are attention_forward's by construction.
 #include "kernels/paged_attention/paged_attention.h"
 

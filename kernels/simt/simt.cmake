@@ -1,7 +1,7 @@
 # The simt device: the emulator, and every .cu file compiled by the host compiler. Each gets a wrapper of one #include,
 # because CMake knows a source file by one language only.
 file(GLOB simt_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*.cpp)
-file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*/*.cu)
+file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cu)
 
 set(simt_kernels "")
 set(simt_host "")

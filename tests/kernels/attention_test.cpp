@@ -123,7 +123,7 @@ TEST(Attention, RejectsWhatDoesNotFit) {
   expect_rejected("an undefined input", [](ForwardCall& c) { c.k = Tensor{}; });
 }
 
-// More sequences than the arguments of one kernel hold (kernels/attention/cuda_sequences.cuh).
+// More sequences than the arguments of one kernel hold (kernels/attention/cuda/sequences.cuh).
 TEST(Attention, SequencesOfOneTokenOnSimtAnswerTheirValues) {
   constexpr int64_t tokens = 402;
   std::vector<int32_t> bounds(tokens + 1);

@@ -1,4 +1,4 @@
-// The cases of products with quantised weights (kernels/matmul/quantized_weight.h): both formats and dtypes, few rows and many, ends
+// The cases of products with quantised weights (kernels/matmul/weights/quantized_weight.h): both formats and dtypes, few rows and many, ends
 // inside panels, more than one chain along k, LoRA, bias and residual.
 #pragma once
 

@@ -1,0 +1,165 @@
+// Products of bf16 and f16 matrices on the tensor cores, in tiles (tile.cuh). The shape of tile follows the extents and the
+// card; the bits of an element do not.
+#include "kernels/matmul/cuda/product.h"
+
+#include "kernels/cuda/bounds.h"
+#include "kernels/matmul/cuda/dense.cuh"
+#include "kernels/matmul/cuda/epilogue.cuh"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+// All shapes there are: m, n, a warp's m and n, stages, blocks on a multiprocessor.
+// Large: 128 accumulators in a thread (219 to 238 registers). A warp's 64 × 64 takes shared memory half of the time that the
+// products take the tensor cores of an A100, 64 × 32 would take it three quarters; on an H100, all of it and more.
+using Large = TileShape<128, 256, 64, 64, 3, 1, Cards::large_blocks>;
+using Medium = TileShape<64, 128, 32, 64, 3, 2>;
+// Few rows or few columns (LoRA's products): the time is that of streaming the other operand, so that a tile should waste
+// little and there should be one for every multiprocessor.
+using Narrow = TileShape<64, 32, 64, 8, 4, 3>;
+// Sixteen rows at most: a decode step streams the weight at the memory's bandwidth with 42 KB in flight in each block.
+using DecodeRows = TileShape<16, 32, 16, 8, 8, 3>;
+
+constexpr Fastest left_fastest(ProductLayout layout) {
+  return layout == ProductLayout::columns_plain ? Fastest::row : Fastest::k;
+}
+constexpr Fastest right_fastest(ProductLayout layout) {
+  return layout == ProductLayout::rows_rows ? Fastest::k : Fastest::row;
+}
+
+template <class T>
+struct Pair {
+  DenseOperand<T> left, right;
+  int64_t k;
+};
+
+template <class T>
+struct Product {
+  Pair<T> pairs[2];  // the weight, then LoRA (k = 0: none)
+  Epilogue<T> epilogue;
+};
+
+// Stages from the first pair along its k, then from the second.
+template <class Shape, ProductLayout layout, class T>
+class DenseSource {
+ public:
+  using LeftTile = OperandTile<Shape::m, left_fastest(layout)>;
+  using RightTile = OperandTile<Shape::n, right_fastest(layout)>;
+
+  __device__ __forceinline__ DenseSource(const Product<T>& p, const Pair<T>& first, int64_t first_row,
+                                         int64_t first_column)
+      : p_(p), first_row_(first_row), first_column_(first_column), first_steps_(tiles_along(first.k)) {
+    start(first_steps_ > 0 ? first : p.pairs[1]);
+  }
+  __device__ __forceinline__ int steps() const { return first_steps_ + tiles_along(p_.pairs[1].k); }
+
+  __device__ __forceinline__ void begin(int step, T* left, T* right) {
+    if (step == first_steps_) start(p_.pairs[1]);
+    left_.read(left);
+    right_.read(right);
+  }
+  __device__ __forceinline__ void end(int, T*, T*) const {}
+
+ private:
+  __device__ __forceinline__ void start(const Pair<T>& pair) {
+    left_.start(pair.left, first_row_, p_.epilogue.m, pair.k);
+    right_.start(pair.right, first_column_, p_.epilogue.n, pair.k);
+  }
+
+  const Product<T>& p_;
+  int64_t first_row_, first_column_;
+  int first_steps_;
+  DenseReader<Shape, LeftTile, T> left_;
+  DenseReader<Shape, RightTile, T> right_;
+};
+
+template <class Shape, ProductLayout layout, class T, class Resources = typename Shape::Resources>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks) product_kernel(Resources, Product<T> p) {
+  using Source = DenseSource<Shape, layout, T>;
+  T* pipeline = dynamic_shared<T>();
+  int64_t first_row, first_column;
+  find_tile<Shape>(p.epilogue.m, p.epilogue.n, first_row, first_column);
+  Source source(p, p.pairs[0], first_row, first_column);
+  TileSums<Shape> sums;
+  multiply_tiles<Shape, typename Source::LeftTile, typename Source::RightTile>(sums, pipeline, source.steps(), source);
+  finish_tile(p.epilogue, sums, pipeline, first_row, first_column);
+}
+
+// The gradient of a weight: a sum for each sequence, from zero, added to the total that lies in out. What a block adds for the
+// next sequence it reads back from the cache; totals in registers beside the sums would halve the tile.
+template <class Shape, class T, class Resources = typename Shape::Resources>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    sequences_kernel(Resources, Product<T> p, SequenceBounds bounds) {
+  using Source = DenseSource<Shape, ProductLayout::columns_plain, T>;
+  T* pipeline = dynamic_shared<T>();
+  int64_t first_row, first_column;
+  find_tile<Shape>(p.epilogue.m, p.epilogue.n, first_row, first_column);
+  for (int s = 0; s < bounds.count; ++s) {
+    const int64_t begin = bounds.at[s], tokens = bounds.at[s + 1] - begin;
+    if (tokens == 0) continue;
+    const DenseOperand<T>&left = p.pairs[0].left, &right = p.pairs[0].right;
+    const Pair<T> part{{left.data + begin * left.stride, left.stride, left.aligned},
+                       {right.data + begin * right.stride, right.stride, right.aligned},
+                       tokens};
+    Source source(p, part, first_row, first_column);
+    TileSums<Shape> sums;
+    multiply_tiles<Shape, typename Source::LeftTile, typename Source::RightTile>(sums, pipeline, source.steps(),
+                                                                                 source);
+    finish_tile(p.epilogue, sums, pipeline, first_row, first_column);
+  }
+}
+
+template <class T>
+Product<T> product_of(const ProductCuda& args) {
+  return {{{dense_operand<T>(args.left), dense_operand<T>(args.right), args.k},
+           {dense_operand<T>(args.left2), dense_operand<T>(args.right2), args.k2}},
+          epilogue_of<T>(args)};
+}
+
+template <class Shape>
+dim3 grid_for(const ProductCuda& args) {
+  return dim3(static_cast<unsigned>(count_tiles<Shape>(args.m, args.n)));
+}
+
+template <class Shape, ProductLayout layout, class T>
+void start(const ProductCuda& args) {
+  launch("product", grid_for<Shape>(args), product_kernel<Shape, layout, T>, product_of<T>(args));
+}
+
+template <class Shape, class T>
+void start_sequences(const ProductCuda& args) {
+  for_each_launch(args.cu_seqlens, args.sequences, [&](const SequenceBounds& bounds) {
+    launch("product_of_sequences", grid_for<Shape>(args), sequences_kernel<Shape, T>, product_of<T>(args), bounds);
+  });
+}
+
+// All instances there are: two dtypes times ten. A large tile is worth it when every multiprocessor gets one; cards of the RTX
+// kind have no room for it.
+template <class T>
+void start(const ProductCuda& args) {
+  const bool large =
+      Large::shared_bytes <= shared_bytes_per_block() && count_tiles<Large>(args.m, args.n) >= multiprocessors();
+  const bool narrow = args.m <= Narrow::m || args.n <= Narrow::n;
+  switch (args.layout) {
+    case ProductLayout::rows_rows: {
+      constexpr ProductLayout layout = ProductLayout::rows_rows;
+      if (args.m <= DecodeRows::m) return start<DecodeRows, layout, T>(args);
+      if (narrow) return start<Narrow, layout, T>(args);
+      return large ? start<Large, layout, T>(args) : start<Medium, layout, T>(args);
+    }
+    case ProductLayout::rows_plain: {
+      constexpr ProductLayout layout = ProductLayout::rows_plain;
+      if (narrow) return start<Narrow, layout, T>(args);
+      return large ? start<Large, layout, T>(args) : start<Medium, layout, T>(args);
+    }
+    case ProductLayout::columns_plain:
+      if (narrow) return start_sequences<Narrow, T>(args);
+      return large ? start_sequences<Large, T>(args) : start_sequences<Medium, T>(args);
+  }
+}
+
+}  // namespace
+
+void product_tiles(const ProductCuda& args) { args.dtype == DType::bf16 ? start<bf16_t>(args) : start<f16_t>(args); }
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -1,0 +1,25 @@
+// The CUDA bodies for a few rows and a quantised weight that lies as bitsandbytes stores it. Pointers are device
+// memory, except the dynamic map of the nested scales.
+#pragma once
+
+#include "kernels/matmul/cuda/product.h"
+#include "kernels/matmul/weights/quantized_weight.h"
+#include "kernels/nf4/arguments.h"
+
+namespace lathe::kernels {
+
+struct QuantizedProductCuda {
+  ProductCuda product;  // rows_rows, bf16 | f16, m ≤ 16, k a multiple of 64; right is not used
+  QuantizedFormat format;
+  const void* codes;         // at a multiple of 16 bytes
+  Nf4ScaleArgs nf4_scales;   // nf4
+  int64_t block_size;        // nf4: a multiple of 64
+  const float* int8_scales;  // int8: [n, k / 64]
+};
+
+inline constexpr int64_t most_fused_rows = 16;
+
+}  // namespace lathe::kernels
+
+LATHE_CUDA_BODY(quantized_product_tiles, QuantizedProductCuda)  // linear_forward
+LATHE_CUDA_BODY(quantized_gemv_columns, QuantizedProductCuda)   // quantized_gemv, m ≤ 4
