@@ -19,21 +19,6 @@
 namespace lathe::kernels {
 namespace {
 
-void check(const SamplingParams& params) {
-  const auto demand = [](bool fits, const char* key, const char* expected, float found) {
-    if (!fits) throw ConfigError(key, std::string("expected ") + expected + ", found " + std::to_string(found));
-  };
-  demand(params.temperature >= 0 && std::isfinite(params.temperature), "temperature", "a number ≥ 0",
-         params.temperature);
-  demand(params.top_k >= -1, "top_k", "a number of tokens, or 0 for all", static_cast<float>(params.top_k));
-  demand(params.top_p > 0 && params.top_p <= 1, "top_p", "0 < top_p ≤ 1", params.top_p);
-  demand(params.min_p >= 0 && params.min_p <= 1, "min_p", "0 ≤ min_p ≤ 1", params.min_p);
-  demand(params.repetition_penalty > 0 && std::isfinite(params.repetition_penalty), "repetition_penalty",
-         "a number > 0", params.repetition_penalty);
-  demand(std::isfinite(params.presence_penalty), "presence_penalty", "a finite number", params.presence_penalty);
-  demand(std::isfinite(params.frequency_penalty), "frequency_penalty", "a finite number", params.frequency_penalty);
-}
-
 void check(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits) {
   expect("sample", "logits", logits).rank(2).dtype({DType::f32, DType::f64}).rows_contiguous();
   expect("sample", "tokens", tokens).shape({logits.dim(0)}).dtype(DType::i32).contiguous();
@@ -145,6 +130,20 @@ void sample_row(int32_t* token, float* logprob, std::span<float> logits, const S
 
 }  // namespace
 
+void check_sampling(const SamplingParams& params) {
+  const auto need = [](bool holds, const char* key, double found, const char* expected) {
+    if (!holds) throw ConfigError(key, std::string("expected ") + expected + ", found " + std::to_string(found));
+  };
+  need(params.temperature >= 0 && std::isfinite(params.temperature), "temperature", params.temperature, "0 or more");
+  need(params.top_k >= -1, "top_k", params.top_k, "0 (off) or more");
+  need(params.top_p > 0 && params.top_p <= 1, "top_p", params.top_p, "above 0, at most 1");
+  need(params.min_p >= 0 && params.min_p <= 1, "min_p", params.min_p, "from 0 to 1");
+  need(params.repetition_penalty > 0 && std::isfinite(params.repetition_penalty), "repetition_penalty",
+       params.repetition_penalty, "above 0");
+  need(std::isfinite(params.presence_penalty), "presence_penalty", params.presence_penalty, "a finite number");
+  need(std::isfinite(params.frequency_penalty), "frequency_penalty", params.frequency_penalty, "a finite number");
+}
+
 void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, std::span<const SamplingRow> rows) {
   check(tokens, logprobs, logits);
   if (static_cast<int64_t>(rows.size()) != logits.dim(0)) {
@@ -152,7 +151,7 @@ void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, 
                      " rows of logits, found " + std::to_string(rows.size()));
   }
   if (rows.empty()) return;
-  for (const SamplingRow& row : rows) check(row.params);
+  for (const SamplingRow& row : rows) check_sampling(row.params);
   if (logits.device().kind != DeviceKind::cpu) {
     expect("sample", "logits", logits).dtype(DType::f32);
     return device::sample(tokens, logprobs, logits, rows);
@@ -169,7 +168,7 @@ void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, 
 
 Tensor sampling_settings(std::span<const SamplingRow> rows) {
   for (const SamplingRow& row : rows) {
-    check(row.params);
+    check_sampling(row.params);
     if (has_penalties(row.params))
       throw ConfigError("repetition_penalty", "settings in device memory hold no penalties: use sample()");
   }
@@ -197,7 +196,7 @@ void expect_sampled(std::span<const int32_t> tokens) {
 }
 
 std::vector<Kept> kept_tokens(std::span<const float> logits, const SamplingParams& params) {
-  check(params);
+  check_sampling(params);
   const Scan scanned = scan(logits, 0);
   if (params.temperature < greedy_below) return {{static_cast<int32_t>(scanned.first), uint64_t{1} << 40}};
   if (has_filters(params)) return filter(logits, scanned.largest, params);

@@ -22,6 +22,8 @@ struct SamplingParams {
   float frequency_penalty = 0.0f;
   uint64_t seed = 0;
 };
+// ConfigError with the name of the first parameter that is out of its range.
+void check_sampling(const SamplingParams& params);
 
 struct SamplingRow {
   SamplingParams params;
@@ -33,7 +35,7 @@ struct SamplingRow {
 // logits f32 (f64) [B, V], rows contiguous, are overwritten where penalties apply. tokens i32 [B]; logprobs [B] of logits' dtype is
 // the log-probability of the token under the model's own distribution, before penalties, temperature and filters: the bits of
 // token_logprobs; may be undefined. A row that holds NaN or +inf, or no finite logit, throws NumericError with its number;
-// −inf bans a token. A parameter out of its range throws ConfigError. V < 2^24.
+// −inf bans a token. Every row's parameters go through check_sampling(). V < 2^24.
 // On a device nothing is waited for: such a row's token is a BrokenLogits and its log-probability NaN; expect_sampled() on the
 // tokens, once they have been copied to the CPU, throws the error.
 //

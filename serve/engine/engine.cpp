@@ -1,7 +1,6 @@
 #include "serve/engine/engine.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 #include <unordered_map>
 
@@ -21,21 +20,6 @@ SchedulerOptions scheduler_options(const EngineOptions& options, int64_t page_si
   result.max_sequences = options.max_sequences;
   result.max_tokens_per_step = options.max_tokens_per_step;
   return result;
-}
-
-void check_sampling(const kernels::SamplingParams& sampling) {
-  const auto need = [](bool holds, const char* key, double found, const char* expected) {
-    if (!holds) throw ConfigError(key, std::string("expected ") + expected + ", found " + std::to_string(found));
-  };
-  need(sampling.temperature >= 0 && std::isfinite(sampling.temperature), "temperature", sampling.temperature,
-       "0 or more");
-  need(sampling.top_k >= 0, "top_k", sampling.top_k, "0 (off) or more");
-  need(sampling.top_p > 0 && sampling.top_p <= 1, "top_p", sampling.top_p, "above 0, at most 1");
-  need(sampling.min_p >= 0 && sampling.min_p <= 1, "min_p", sampling.min_p, "from 0 to 1");
-  need(sampling.repetition_penalty > 0 && std::isfinite(sampling.repetition_penalty), "repetition_penalty",
-       sampling.repetition_penalty, "above 0");
-  need(std::isfinite(sampling.presence_penalty), "presence_penalty", sampling.presence_penalty, "a finite number");
-  need(std::isfinite(sampling.frequency_penalty), "frequency_penalty", sampling.frequency_penalty, "a finite number");
 }
 
 // The cache that the longest requests that run together fill, within the limit.
@@ -85,7 +69,7 @@ RequestId Engine::add(Request request) {
                                         std::to_string(request.max_tokens) +
                                         " new tokens exceed the model's context of " +
                                         std::to_string(model_.max_positions()));
-  check_sampling(request.sampling);
+  kernels::check_sampling(request.sampling);
   Sequence sequence;
   sequence.id = next_id_++;
   sequence.request = std::move(request);

@@ -113,6 +113,18 @@ TEST(Engine, AStopTokenEndsTheAnswerAndIsNoPartOfIt) {
   EXPECT_EQ(stopped.tokens, std::vector<int32_t>(whole.tokens.begin(), first));
 }
 
+TEST(Engine, ATopKOfMinusOneIsOffAsZeroIs) {
+  const nn::Transformer model = tiny_model(DType::f32);
+  std::vector<Request> requests = some_requests();
+  for (Request& request : requests) {
+    request.sampling.temperature = 1.0f;
+    request.sampling.top_k = 0;
+  }
+  const auto every_token = generate(model, requests);
+  for (Request& request : requests) request.sampling.top_k = -1;
+  expect_same(generate(model, requests), every_token);
+}
+
 TEST(Engine, WhatCannotBeAnsweredIsRefusedAtOnce) {
   const nn::Transformer model = tiny_model(DType::f32);
   Engine engine(model, {});
@@ -129,7 +141,7 @@ TEST(Engine, WhatCannotBeAnsweredIsRefusedAtOnce) {
   refused([](Request& r) { r.max_tokens = int64_t{1} << 40; });
   refused([](Request& r) { r.sampling.temperature = -1; });
   refused([](Request& r) { r.sampling.top_p = 0; });
-  refused([](Request& r) { r.sampling.top_k = -1; });
+  refused([](Request& r) { r.sampling.top_k = -2; });
   refused([](Request& r) { r.sampling.min_p = 2; });
   refused([](Request& r) { r.sampling.repetition_penalty = 0; });
   EXPECT_TRUE(engine.idle());
