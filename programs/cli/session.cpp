@@ -1,21 +1,35 @@
 #include "programs/cli/session.h"
 
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/thread_pool.h"
-#include "programs/cli/loaded_model.h"
+#include "nn/weights/peft.h"
 
 namespace lathe::cli {
+namespace {
+
+// An adapter must fit the model in every key; what its config says beside is printed as a warning.
+void load_adapter_into(nn::Transformer& model, const std::filesystem::path& directory) {
+  std::vector<std::string> warnings;
+  model.load_adapter(nn::read_peft_adapter(directory, &warnings));
+  for (const std::string& warning : warnings)
+    std::fprintf(stderr, "warning: %s: %s\n", directory.c_str(), warning.c_str());
+}
+
+}  // namespace
 
 void add_model_options(CLI::App& command, ModelOptions& options) {
   command.add_option("MODEL", options.model, ".gguf file or Hugging Face directory")->required();
   command.add_option("--adapter", options.adapter, "PEFT adapter directory to put on the model");
-  command.add_option("--dtype", options.dtype, "auto (bf16 where the device multiplies it, else f32), f32, bf16 or f64")
+  command
+      .add_option("--dtype", options.dtype, "auto (bf16 where the device multiplies it, else f32), f32, bf16 or f64")
       ->capture_default_str();
-  command.add_option("--kv_cache_dtype", options.kv_cache_dtype,
-                     "what keys and values are kept in while generating: auto (the dtype), f32, bf16, f16, or int8 (half "
-                     "of bf16's memory)")
+  command
+      .add_option("--kv_cache_dtype", options.kv_cache_dtype,
+                  "what keys and values are kept in while generating: auto (the dtype), f32, bf16, f16, or int8 (half "
+                  "of bf16's memory)")
       ->capture_default_str();
   add_common_options(command, options.common);
 }
@@ -23,7 +37,8 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
 void add_sampling_options(CLI::App& command, kernels::SamplingParams& sampling, int64_t& max_tokens) {
   sampling.temperature = 0;
   command.add_option("--max_tokens,--max_new_tokens", max_tokens, "tokens to generate at most")->capture_default_str();
-  command.add_option("--temperature", sampling.temperature, "0 always takes the likeliest token")->capture_default_str();
+  command.add_option("--temperature", sampling.temperature, "0 always takes the likeliest token")
+      ->capture_default_str();
   command.add_option("--top_k", sampling.top_k, "keep the k likeliest tokens (0: all)")->capture_default_str();
   command.add_option("--top_p", sampling.top_p, "keep the likeliest tokens that reach this probability together")
       ->capture_default_str();
@@ -40,31 +55,24 @@ Session Session::open(const ModelOptions& options) {
   const nn::ModelFiles files = nn::open_model_files(options.model);
   Session session;
   session.config = files.config;
-  session.tokenizer = load_tokenizer(files);
-  if (session.tokenizer->chat_template())
-    session.chat_template = data::ChatTemplate::compile(*session.tokenizer->chat_template());
+  session.text = text::load_model_text(files);
   nn::TransformerOptions transformer;
   transformer.dtype = nn::parse_compute_dtype(options.dtype, device);
   transformer.device = device;
   session.engine.kv_cache_dtype = nn::parse_kv_cache_dtype(options.kv_cache_dtype, transformer.dtype);
   session.model = std::make_unique<nn::Transformer>(files.config, *files.weights, transformer);
   if (!options.adapter.empty()) load_adapter_into(*session.model, options.adapter);
-  session.stop_token_ids = stop_tokens(files.config, *session.tokenizer);
   return session;
 }
 
 std::vector<int32_t> Session::encode_chat(const nlohmann::ordered_json& messages) const {
-  if (!chat_template) throw ConfigError("chat template", "the model has none; --raw continues plain text");
-  data::ChatOptions chat;
-  chat.add_generation_prompt = true;
-  chat.special_tokens = data::special_token_variables(*tokenizer);
-  const data::RenderedChat rendered = chat_template->render(messages, chat);
-  return tokenizer->encode(rendered.text, rendered.control);
+  if (!text.chat_template) throw ConfigError("chat template", "the model has none; --raw continues plain text");
+  return text.encode_chat(messages);
 }
 
 engine::Request Session::request(std::vector<int32_t> prompt, const kernels::SamplingParams& sampling,
                                  int64_t max_tokens) const {
-  return {std::move(prompt), sampling, max_tokens, stop_token_ids};
+  return {std::move(prompt), sampling, max_tokens, text.stop_token_ids};
 }
 
 }  // namespace lathe::cli

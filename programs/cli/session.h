@@ -8,18 +8,17 @@
 #include <string>
 #include <vector>
 
-#include "data/chat_template/chat_template.h"
-#include "data/tokenizer/tokenizer.h"
 #include "nn/transformer.h"
 #include "programs/cli/program.h"
 #include "serve/engine/engine.h"
+#include "text/model_text.h"
 
 namespace lathe::cli {
 
 struct ModelOptions {
   CommonOptions common;
   std::string model;
-  std::string adapter;        // a PEFT directory; empty for none
+  std::string adapter;  // a PEFT directory; empty for none
   std::string dtype = "auto";
   std::string kv_cache_dtype = "auto";
 };
@@ -31,18 +30,17 @@ void add_sampling_options(CLI::App& command, kernels::SamplingParams& sampling, 
 
 struct Session {
   nn::ModelConfig config;
-  std::shared_ptr<const data::Tokenizer> tokenizer;
-  std::shared_ptr<const data::ChatTemplate> chat_template;  // null when the model has none
+  text::ModelText text;
   std::unique_ptr<nn::Transformer> model;
-  std::vector<int32_t> stop_token_ids;
   engine::EngineOptions engine;
 
   // Sets the threads, opens and loads everything.
   static Session open(const ModelOptions& options);
 
-  // The ids of a conversation up to where the assistant answers. ConfigError when the model has no template.
+  // The text's, with a hint for who has no template.
   std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages) const;
-  engine::Request request(std::vector<int32_t> prompt, const kernels::SamplingParams& sampling, int64_t max_tokens) const;
+  engine::Request request(std::vector<int32_t> prompt, const kernels::SamplingParams& sampling,
+                          int64_t max_tokens) const;
 };
 
 }  // namespace lathe::cli

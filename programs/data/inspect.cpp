@@ -13,10 +13,9 @@
 #include "core/thread_pool.h"
 #include "data/packing/packing.h"
 #include "data/rows/sft_rows.h"
-#include "nn/model_files.h"
-#include "programs/cli/loaded_model.h"
 #include "programs/cli/program.h"
 #include "programs/data/commands.h"
+#include "text/model_text.h"
 
 namespace lathe::programs {
 namespace {
@@ -208,7 +207,7 @@ void inspect(InspectOptions options) {
   options.sft.max_length = options.max_length > 0 ? std::optional(options.max_length) : std::nullopt;
   if (options.truncation_mode == "keep_end") options.sft.truncation_mode = data::TruncationMode::keep_end;
   if (options.completion_only_loss != "auto") options.sft.completion_only_loss = options.completion_only_loss == "true";
-  const auto tokenizer = cli::load_tokenizer(nn::open_model_files(options.model));
+  const auto tokenizer = text::load_tokenizer(nn::open_model_files(options.model));
   const auto chat_template = chat_template_of(options, *tokenizer);
   const data::SftRows rows = data::read_sft_rows(options.file, *tokenizer, chat_template.get(), options.sft);
   options.common.json ? print_json(options, rows, tokenizer) : print_text(options, rows, tokenizer);

@@ -29,7 +29,7 @@ nlohmann::ordered_json opening(const std::string& system) {
 
 // Streams the answer to standard output and returns it.
 std::string answer(const cli::Session& session, const ChatCommandOptions& options, const nlohmann::ordered_json& messages) {
-  data::StreamDecoder decoder(session.tokenizer);
+  data::StreamDecoder decoder(session.text.tokenizer);
   std::string text;
   const auto print = [&text](const std::string& piece) {
     text += piece;

@@ -85,9 +85,9 @@ void answer_all(const cli::Session& session, const EvalOptions& options, std::ve
       });
   const Metric metric = parse_metric(options.metric);
   for (size_t i = 0; i < questions.size(); ++i) {
-    questions[i].answer = session.tokenizer->decode(completions[i].tokens, true);
+    questions[i].answer = session.text.tokenizer->decode(completions[i].tokens, true);
     questions[i].correct =
-        matches(metric, questions[i].answer, session.tokenizer->decode(questions[i].reference, true));
+        matches(metric, questions[i].answer, session.text.tokenizer->decode(questions[i].reference, true));
   }
 }
 
@@ -96,7 +96,7 @@ void answer_all(const cli::Session& session, const EvalOptions& options, std::ve
 std::string shown_prompt(const cli::Session& session, const std::vector<int32_t>& prompt) {
   std::vector<std::vector<int32_t>> parts(1);
   for (const int32_t id : prompt) {
-    if (session.tokenizer->is_special(id)) {
+    if (session.text.tokenizer->is_special(id)) {
       parts.emplace_back();
     } else {
       parts.back().push_back(id);
@@ -104,7 +104,7 @@ std::string shown_prompt(const cli::Session& session, const std::vector<int32_t>
   }
   std::vector<std::string> texts;
   for (const auto& part : parts) {
-    std::string text = session.tokenizer->decode(part);
+    std::string text = session.text.tokenizer->decode(part);
     if (text.find_first_not_of(" \n") != std::string::npos) texts.push_back(std::move(text));
   }
   if (texts.size() < 2) return texts.empty() ? "" : texts[0];
@@ -114,8 +114,8 @@ std::string shown_prompt(const cli::Session& session, const std::vector<int32_t>
 
 nlohmann::ordered_json prediction(const cli::Session& session, const Question& question) {
   return {{"line", question.line},
-          {"prompt", session.tokenizer->decode(question.prompt)},
-          {"reference", session.tokenizer->decode(question.reference, true)},
+          {"prompt", session.text.tokenizer->decode(question.prompt)},
+          {"reference", session.text.tokenizer->decode(question.reference, true)},
           {"answer", question.answer},
           {"correct", question.correct}};
 }
@@ -126,7 +126,7 @@ void run(const EvalOptions& options) {
   data::SftOptions row_options;
   row_options.max_length.reset();
   data::SftRows rows =
-      data::read_sft_rows(options.dataset, *session.tokenizer, session.chat_template.get(), row_options);
+      data::read_sft_rows(options.dataset, *session.text.tokenizer, session.text.chat_template.get(), row_options);
   for (const std::string& warning : rows.warnings) fmt::print(stderr, "warning: {}\n", warning);
   if (options.limit > 0 && static_cast<int64_t>(rows.examples.size()) > options.limit)
     rows.examples.resize(static_cast<size_t>(options.limit));
@@ -160,7 +160,7 @@ void run(const EvalOptions& options) {
   for (size_t i = 0; i < questions.size() && static_cast<int64_t>(i) < options.show; ++i)
     fmt::print("  message    {}\n  answer {}   {}\n  reference  {}\n\n", shown_prompt(session, questions[i].prompt),
                questions[i].correct ? "✓" : "✗", trimmed(questions[i].answer),
-               trimmed(session.tokenizer->decode(questions[i].reference, true)));
+               trimmed(session.text.tokenizer->decode(questions[i].reference, true)));
   fmt::print(stderr, "{}", memory_table(session.model->device()));
   fmt::print("{} of {} correct ({:.1f} %, {}), loss {:.4f} on the references\n", correct, total,
              100.0 * static_cast<double>(correct) / static_cast<double>(total), options.metric, loss);

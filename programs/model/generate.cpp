@@ -29,7 +29,7 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 std::vector<int32_t> encode_prompt(const cli::Session& session, const GenerateOptions& options) {
   if (options.raw)
-    return session.tokenizer->encode(options.prompt, data::SpecialTokens::as_text, data::SequenceTokens::add);
+    return session.text.tokenizer->encode(options.prompt, data::SpecialTokens::as_text, data::SequenceTokens::add);
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();
   if (!options.system.empty()) messages.push_back({{"role", "system"}, {"content", options.system}});
   messages.push_back({{"role", "user"}, {"content", options.prompt}});
@@ -74,7 +74,7 @@ void run(GenerateOptions options, Clock::time_point start) {
   std::vector<int32_t> prompt = encode_prompt(session, options);
   Timing timing;
   timing.prompt_tokens = prompt.size();
-  data::StreamDecoder decoder(session.tokenizer);
+  data::StreamDecoder decoder(session.text.tokenizer);
   const auto completions = engine::generate(
       *session.model, {session.request(std::move(prompt), options.sampling, options.max_tokens)}, session.engine,
       [&](const engine::TokenOutput& output) {
@@ -86,7 +86,7 @@ void run(GenerateOptions options, Clock::time_point start) {
       &timing.graphs);
   timing.end = seconds_since(start);
   if (json) {
-    print_json(session.tokenizer->decode(completions[0].tokens, true), completions[0], timing, session.model->device());
+    print_json(session.text.tokenizer->decode(completions[0].tokens, true), completions[0], timing, session.model->device());
     return;
   }
   fmt::print("{}\n", decoder.finish());

@@ -5,9 +5,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "programs/cli/loaded_model.h"
 #include "programs/cli/program.h"
 #include "programs/model/commands.h"
+#include "text/model_text.h"
 
 namespace lathe::programs {
 namespace {
@@ -98,7 +98,7 @@ void add_info(CLI::App& app) {
   cli::add_common_options(*command, options->common);
   command->callback([options] {
     const nn::ModelFiles files = nn::open_model_files(options->model);
-    const auto tokenizer = cli::load_tokenizer(files);
+    const auto tokenizer = text::load_tokenizer(files);
     options->common.json ? print_json(files, *tokenizer) : print_text(files, *tokenizer, options->tensors);
   });
 }

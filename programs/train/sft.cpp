@@ -8,9 +8,6 @@
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "core/thread_pool.h"
-#include "data/chat_template/chat_template.h"
-#include "nn/model_files.h"
-#include "programs/cli/loaded_model.h"
 #include "programs/cli/progress.h"
 #include "programs/train/commands.h"
 #include "programs/train/sft_settings.h"
@@ -19,6 +16,7 @@
 #include "train/run_files.h"
 #include "train/sft_data.h"
 #include "train/sft_objective.h"
+#include "text/model_text.h"
 #include "train/trainer.h"
 
 namespace lathe::programs {
@@ -30,7 +28,6 @@ using nlohmann::ordered_json;
 // Everything that is known before a weight is read.
 struct Plan {
   nn::ModelFiles files;
-  std::shared_ptr<const data::Tokenizer> tokenizer;
   train::SftData data;
   DType dtype = DType::f32;
   std::optional<nn::PeftAdapter> adapter;  // to train further
@@ -48,10 +45,8 @@ Plan make_plan(const train::SftConfig& config, Device device) {
                       "with the result; " +
                           config.model + " is a GGUF file (train an adapter on it)");
   plan.dtype = nn::parse_compute_dtype(config.dtype, device);
-  plan.tokenizer = cli::load_tokenizer(plan.files);
-  std::shared_ptr<const data::ChatTemplate> chat_template;
-  if (plan.tokenizer->chat_template()) chat_template = data::ChatTemplate::compile(*plan.tokenizer->chat_template());
-  plan.data = train::load_sft_data(config, *plan.tokenizer, chat_template.get());
+  const text::ModelText text = text::load_model_text(plan.files);
+  plan.data = train::load_sft_data(config, *text.tokenizer, text.chat_template.get());
   if (!config.adapter.empty()) {
     plan.adapter = nn::read_peft_adapter(config.adapter);
     plan.lora = plan.adapter->config;

@@ -2,9 +2,9 @@
 #include <cstdlib>
 
 #include "data/chat_template/chat_template.h"
-#include "nn/model_files.h"
-#include "programs/cli/loaded_model.h"
+#include "core/error.h"
 #include "tests/data/golden_cases.h"
+#include "text/model_text.h"
 
 namespace lathe::data {
 namespace {
@@ -22,7 +22,7 @@ class ModelText : public testing::Test {
   void SetUp() override {
     ASSERT_TRUE(std::filesystem::exists(test_model())) << "the model file is missing: run scripts/fetch-model, or set "
                                                           "LATHE_TEST_MODEL to SmolLM2-135M-Instruct.Q4_1.gguf";
-    tokenizer_ = cli::load_tokenizer(nn::open_model_files(test_model()));
+    tokenizer_ = text::load_tokenizer(nn::open_model_files(test_model()));
   }
   std::shared_ptr<const Tokenizer> tokenizer_;
 };
@@ -42,6 +42,21 @@ TEST_F(ModelText, RowsAreThoseOfTrl) {
 TEST_F(ModelText, TheTemplateInTheFileIsTheGoldenOne) {
   ASSERT_TRUE(tokenizer_->chat_template());
   EXPECT_EQ(*tokenizer_->chat_template(), golden::read(golden::folder / "template/smollm2.jinja"));
+}
+
+TEST_F(ModelText, AConversationEndsWhereTheAssistantAnswersAndAnswersEndAtTheTurn) {
+  const text::ModelText text = text::load_model_text(nn::open_model_files(test_model()));
+  const auto messages = nlohmann::ordered_json::array({{{"role", "user"}, {"content", "Hi"}}});
+  const std::string chat = text.tokenizer->decode(text.encode_chat(messages));
+  EXPECT_TRUE(chat.ends_with("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")) << chat;
+  const std::vector<int32_t> end_of_turn =
+      text.tokenizer->encode("<|im_end|>", SpecialTokens::recognise, SequenceTokens::none);
+  EXPECT_EQ(text.stop_token_ids, end_of_turn);
+}
+
+TEST_F(ModelText, AModelWithoutATemplateHasNoConversations) {
+  const text::ModelText text{tokenizer_, nullptr, {}};
+  EXPECT_THROW(text.encode_chat(nlohmann::ordered_json::array()), ConfigError);
 }
 
 }  // namespace

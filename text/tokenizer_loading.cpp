@@ -1,11 +1,7 @@
-#include "programs/cli/loaded_model.h"
+// From a model's files to its tokenizer.
+#include "text/model_text.h"
 
-#include <algorithm>
-#include <cstdio>
-
-#include "nn/weights/peft.h"
-
-namespace lathe::cli {
+namespace lathe::text {
 namespace {
 
 template <class Out, class In>
@@ -24,7 +20,8 @@ data::TokenizerMetadata metadata_of(const nn::GgufFile& file) {
   metadata.tokens = file.get<std::vector<std::string>>("tokenizer.ggml.tokens");
   metadata.scores = converted<float>(file.get_optional<std::vector<double>>("tokenizer.ggml.scores"));
   metadata.token_types = converted<int32_t>(file.get_optional<std::vector<int64_t>>("tokenizer.ggml.token_type"));
-  metadata.merges = file.get_optional<std::vector<std::string>>("tokenizer.ggml.merges").value_or(std::vector<std::string>{});
+  metadata.merges =
+      file.get_optional<std::vector<std::string>>("tokenizer.ggml.merges").value_or(std::vector<std::string>{});
   metadata.bos_id = id("bos");
   metadata.eos_id = id("eos");
   metadata.eot_id = id("eot");
@@ -44,19 +41,4 @@ std::shared_ptr<const data::Tokenizer> load_tokenizer(const nn::ModelFiles& file
   return data::Tokenizer::from_directory(files.path);
 }
 
-void load_adapter_into(nn::Transformer& model, const std::filesystem::path& directory) {
-  std::vector<std::string> warnings;
-  model.load_adapter(nn::read_peft_adapter(directory, &warnings));
-  for (const std::string& warning : warnings) std::fprintf(stderr, "warning: %s: %s\n", directory.c_str(), warning.c_str());
-}
-
-std::vector<int32_t> stop_tokens(const nn::ModelConfig& config, const data::Tokenizer& tokenizer) {
-  std::vector<int32_t> ids = config.eos_token_ids;
-  for (const auto& id : {tokenizer.eos_id(), tokenizer.eot_id()})
-    if (id) ids.push_back(*id);
-  std::sort(ids.begin(), ids.end());
-  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
-  return ids;
-}
-
-}  // namespace lathe::cli
+}  // namespace lathe::text

@@ -1,0 +1,34 @@
+// The text side of a model on disk: what turns messages into its tokens and tokens into text. Here the model's files (nn) and the
+// tokenizers and templates (data) meet; neither knows the other.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <vector>
+
+#include "data/chat_template/chat_template.h"
+#include "data/tokenizer/tokenizer.h"
+#include "nn/model_files.h"
+
+namespace lathe::text {
+
+struct ModelText {
+  std::shared_ptr<const data::Tokenizer> tokenizer;
+  std::shared_ptr<const data::ChatTemplate> chat_template;  // null when the model has none
+  std::vector<int32_t> stop_token_ids;
+
+  // The ids of a conversation up to where the assistant answers. ConfigError when the model has no template.
+  std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages) const;
+};
+
+// FormatError or ConfigError for a tokenizer or a template that cannot be understood.
+ModelText load_model_text(const nn::ModelFiles& files);
+
+// The tokenizer alone: from a GGUF file's metadata or a directory's tokenizer.json.
+std::shared_ptr<const data::Tokenizer> load_tokenizer(const nn::ModelFiles& files);
+
+// Where generation ends: the model's EOS ids, the tokenizer's EOS and end-of-turn tokens; ascending.
+std::vector<int32_t> stop_tokens(const nn::ModelConfig& config, const data::Tokenizer& tokenizer);
+
+}  // namespace lathe::text
