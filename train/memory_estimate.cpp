@@ -132,7 +132,7 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
   return estimate;
 }
 
-int64_t largest_forward_tokens(const TrainingSet& set, const TrainingConfig& config) {
+int64_t largest_forward_tokens(const TrainingSet& set, const TrainingSettings& config) {
   std::vector<int64_t> row_tokens;
   for (int64_t row = 0; row < set.rows(); ++row) {
     const auto [first, last] = set.sequences_of_row(row);

@@ -8,7 +8,7 @@
 #include "core/memory.h"
 #include "nn/config.h"
 #include "nn/weights/peft.h"
-#include "train/training_config.h"
+#include "train/settings/training_settings.h"
 #include "train/training_set.h"
 
 namespace lathe::train {
@@ -33,7 +33,7 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
                                MomentsIn moments = MomentsIn::masters_dtype);
 
 // The tokens of the largest forward that cutting by batch size and max_tokens_per_forward can give.
-int64_t largest_forward_tokens(const TrainingSet& set, const TrainingConfig& config);
+int64_t largest_forward_tokens(const TrainingSet& set, const TrainingSettings& config);
 
 // ResourceError when the estimate is more than the device has left (the machine or its control group, for the cpu).
 void expect_fits(const MemoryEstimate& estimate, Device device = {});

@@ -21,7 +21,7 @@ kernels::AdamW8bitStates zero_moments(const Tensor& master, bool in_8_bits) {
 
 }  // namespace
 
-Optimizer::Optimizer(std::vector<nn::Parameter> parameters, const TrainingConfig& config)
+Optimizer::Optimizer(std::vector<nn::Parameter> parameters, const TrainingSettings& config)
     : parameters_(std::move(parameters)),
       max_grad_norm_(config.max_grad_norm),
       beta1_(config.adam_beta1),

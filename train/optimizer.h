@@ -9,14 +9,14 @@
 
 #include "kernels/adamw/adamw.h"
 #include "nn/parameter.h"
-#include "train/training_config.h"
+#include "train/settings/training_settings.h"
 
 namespace lathe::train {
 
 class Optimizer {
  public:
   // The moments start at zero. Gradients are made (as zeros) at once, so that memory is known before the first step.
-  Optimizer(std::vector<nn::Parameter> parameters, const TrainingConfig& config);
+  Optimizer(std::vector<nn::Parameter> parameters, const TrainingSettings& config);
 
   const std::vector<nn::Parameter>& parameters() const { return parameters_; }
   void zero_gradients() const;

@@ -6,9 +6,11 @@
 #include <utility>
 #include <vector>
 
-#include "train/sft_data.h"
-
 namespace lathe::train {
+
+struct SampleRow {
+  std::string context, learnt;  // decoded: what the model reads, and what it is to say
+};
 
 struct ReportContents {
   std::string title;

@@ -8,7 +8,7 @@
 
 namespace lathe::train {
 
-RowOrder::RowOrder(int64_t rows, const TrainingConfig& config)
+RowOrder::RowOrder(int64_t rows, const TrainingSettings& config)
     : rows_(rows),
       rows_per_step_(config.rows_per_step()),
       seed_(static_cast<uint64_t>(config.seed)),

@@ -4,14 +4,14 @@
 #include <cstdint>
 #include <vector>
 
-#include "train/training_config.h"
+#include "train/settings/training_settings.h"
 
 namespace lathe::train {
 
 class RowOrder {
  public:
   // ConfigError when there are no rows.
-  RowOrder(int64_t rows, const TrainingConfig& config);
+  RowOrder(int64_t rows, const TrainingSettings& config);
 
   int64_t steps_per_epoch() const { return steps_per_epoch_; }
   // max_steps, or num_train_epochs passes, the last step of each over what is left.

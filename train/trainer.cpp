@@ -33,7 +33,7 @@ void remove_run(const fs::path& directory) {
 
 }  // namespace
 
-LearningRateSchedule make_schedule(const TrainingConfig& config, double peak, int64_t total_steps) {
+LearningRateSchedule make_schedule(const TrainingSettings& config, double peak, int64_t total_steps) {
   LearningRateSchedule schedule;
   schedule.schedule = parse_schedule(config.lr_scheduler_type).value();
   schedule.peak = peak;
@@ -44,7 +44,7 @@ LearningRateSchedule make_schedule(const TrainingConfig& config, double peak, in
   return schedule;
 }
 
-Trainer::Trainer(const TrainingConfig& config, Objective& objective, const nn::Transformer& model, RunIdentity identity)
+Trainer::Trainer(const TrainingSettings& config, Objective& objective, const nn::Transformer& model, RunIdentity identity)
     : config_(config),
       objective_(objective),
       model_(model),

@@ -16,7 +16,7 @@
 #include "train/objective.h"
 #include "train/optimizer.h"
 #include "train/row_order.h"
-#include "train/training_config.h"
+#include "train/settings/training_settings.h"
 
 namespace lathe::train {
 
@@ -33,7 +33,7 @@ class Trainer {
  public:
   // Makes output_dir, or goes on from a checkpoint in it. ConfigError where output_dir holds a run that is neither to be
   // resumed nor overwritten. Everything must outlive the trainer.
-  Trainer(const TrainingConfig& config, Objective& objective, const nn::Transformer& model, RunIdentity identity);
+  Trainer(const TrainingSettings& config, Objective& objective, const nn::Transformer& model, RunIdentity identity);
 
   int64_t total_steps() const { return order_.total_steps(); }
   int64_t steps_done() const { return state_.step; }
@@ -55,7 +55,7 @@ class Trainer {
   void evaluate(StepRecord& record);
   void save(StepRecord& record);
 
-  const TrainingConfig& config_;
+  const TrainingSettings& config_;
   Objective& objective_;
   const nn::Transformer& model_;
   RunIdentity identity_;
@@ -70,6 +70,6 @@ class Trainer {
   int64_t tokens_since_log_ = 0;
 };
 
-LearningRateSchedule make_schedule(const TrainingConfig& config, double peak, int64_t total_steps);
+LearningRateSchedule make_schedule(const TrainingSettings& config, double peak, int64_t total_steps);
 
 }  // namespace lathe::train

@@ -10,12 +10,12 @@
 #include "core/thread_pool.h"
 #include "programs/cli/progress.h"
 #include "programs/train/commands.h"
-#include "programs/train/sft_settings.h"
+#include "programs/train/settings.h"
 #include "train/memory_estimate.h"
 #include "train/report.h"
 #include "train/run_files.h"
-#include "train/sft_data.h"
-#include "train/sft_objective.h"
+#include "train/sft/sft_data.h"
+#include "train/sft/sft_objective.h"
 #include "text/model_text.h"
 #include "train/trainer.h"
 
@@ -45,8 +45,7 @@ Plan make_plan(const train::SftConfig& config, Device device) {
                       "with the result; " +
                           config.model + " is a GGUF file (train an adapter on it)");
   plan.dtype = nn::parse_compute_dtype(config.dtype, device);
-  const text::ModelText text = text::load_model_text(plan.files);
-  plan.data = train::load_sft_data(config, *text.tokenizer, text.chat_template.get());
+  plan.data = train::load_sft_data(config, text::load_model_text(plan.files));
   if (!config.adapter.empty()) {
     plan.adapter = nn::read_peft_adapter(config.adapter);
     plan.lora = plan.adapter->config;
@@ -188,9 +187,9 @@ void print_summary(const train::SftConfig& config, const Totals& totals, double 
   fmt::print("{}: {}, metrics.jsonl, report.html\n", config.output_dir, config.use_peft ? "the adapter" : "the model");
 }
 
-void run(const SftArguments& arguments) {
+void run(const TrainArguments& arguments) {
   const auto start = Clock::now();
-  const train::SftConfig config = parse_sft_config(arguments);
+  const train::SftConfig config = parse_config<train::SftConfig>(arguments);
   const Device device = arguments.common.parsed_device();
   if (arguments.common.threads > 0) set_thread_count(arguments.common.threads);
   const bool json = arguments.common.json;
@@ -220,9 +219,10 @@ void run(const SftArguments& arguments) {
 }  // namespace
 
 void add_sft(CLI::App& app) {
-  auto arguments = std::make_shared<SftArguments>();
+  auto arguments = std::make_shared<TrainArguments>();
   CLI::App* command = app.add_subcommand("sft", "supervised fine-tuning: show the model what to answer");
-  add_sft_arguments(*command, *arguments);
+  train::SftConfig defaults;
+  add_settings(*command, fields_of(defaults), *arguments);
   command->footer(
       "Examples:\n"
       "  lathe-train sft --model model.gguf --dataset rows.jsonl --output_dir runs/first\n"

@@ -1,7 +1,6 @@
 // The text side of the real model, from its file: token ids of the tokenizers library and rows of TRL.
 #include <cstdlib>
 
-#include "data/chat_template/chat_template.h"
 #include "core/error.h"
 #include "tests/data/golden_cases.h"
 #include "text/model_text.h"

@@ -26,7 +26,7 @@ TEST(LearningRateSchedule, IsTransformersAtEveryStep) {
 }
 
 TEST(LearningRateSchedule, WarmupRatioCountsOnlyWithoutWarmupSteps) {
-  TrainingConfig config;
+  TrainingSettings config;
   config.warmup_ratio = 0.1;
   EXPECT_EQ(make_schedule(config, 1.0, 101).warmup_steps, 11);  // rounded up, as transformers does
   config.warmup_steps = 3;

@@ -12,7 +12,8 @@
 #include "nn/model_files.h"
 #include "nn/transformer.h"
 #include "tests/support/temporary_folder.h"
-#include "train/sft_objective.h"
+#include "train/sft/sft_config.h"
+#include "train/sft/sft_objective.h"
 #include "train/trainer.h"
 
 namespace lathe::train {

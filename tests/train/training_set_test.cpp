@@ -74,7 +74,7 @@ TEST(TrainingSet, SequencesWithoutTokensOrWithOtherLabelsAreRefused) {
 }
 
 TEST(RowOrder, EveryRowComesOnceInEachEpochInAnotherOrder) {
-  TrainingConfig config;
+  TrainingSettings config;
   config.per_device_train_batch_size = 2;
   config.gradient_accumulation_steps = 2;
   const RowOrder order(11, config);
@@ -93,7 +93,7 @@ TEST(RowOrder, EveryRowComesOnceInEachEpochInAnotherOrder) {
 }
 
 TEST(RowOrder, HowRowsAreCutIntoMicroBatchesDoesNotChangeTheSteps) {
-  TrainingConfig eight, one;
+  TrainingSettings eight, one;
   one.per_device_train_batch_size = 1;
   one.gradient_accumulation_steps = 8;
   const RowOrder a(37, eight), b(37, one);
@@ -102,7 +102,7 @@ TEST(RowOrder, HowRowsAreCutIntoMicroBatchesDoesNotChangeTheSteps) {
 }
 
 TEST(RowOrder, EpochsMayBeFractionsAndMaxStepsOverrides) {
-  TrainingConfig config;
+  TrainingSettings config;
   config.num_train_epochs = 0.5;
   EXPECT_EQ(RowOrder(40, config).total_steps(), 3);  // 2.5 steps, rounded up
   config.max_steps = 17;

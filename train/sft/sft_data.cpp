@@ -1,4 +1,4 @@
-#include "train/sft_data.h"
+#include "train/sft/sft_data.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -41,10 +41,11 @@ void add_packed(TrainingSet& set, const std::vector<data::SftExample>& examples,
 }
 
 TrainingSet load_set(const std::string& key, const std::string& path, bool packing, const SftConfig& config,
-                     const data::Tokenizer& tokenizer, const data::ChatTemplate* chat_template,
-                     std::vector<std::string>& warnings, std::vector<data::SftExample>* kept) {
+                     const text::ModelText& text, std::vector<std::string>& warnings,
+                     std::vector<data::SftExample>* kept) {
   if (!std::filesystem::is_regular_file(path)) throw ConfigError(key, path + " is no file");
-  data::SftRows rows = data::read_sft_rows(path, tokenizer, chat_template, options_of(config, packing));
+  data::SftRows rows =
+      data::read_sft_rows(path, *text.tokenizer, text.chat_template.get(), options_of(config, packing));
   for (const std::string& warning : rows.warnings) warnings.push_back(path + ": " + warning);
   TrainingSet set;
   if (packing) {
@@ -74,16 +75,13 @@ SampleRow sample_of(const data::SftExample& example, const data::Tokenizer& toke
 
 }  // namespace
 
-SftData load_sft_data(const SftConfig& config, const data::Tokenizer& tokenizer,
-                      const data::ChatTemplate* chat_template) {
+SftData load_sft_data(const SftConfig& config, const text::ModelText& text) {
   SftData result;
   std::vector<data::SftExample> first_rows;
-  result.training = load_set("dataset", config.dataset, config.packing, config, tokenizer, chat_template,
-                             result.warnings, &first_rows);
-  for (const data::SftExample& example : first_rows) result.samples.push_back(sample_of(example, tokenizer));
+  result.training = load_set("dataset", config.dataset, config.packing, config, text, result.warnings, &first_rows);
+  for (const data::SftExample& example : first_rows) result.samples.push_back(sample_of(example, *text.tokenizer));
   if (!config.eval_dataset.empty())
-    result.evaluation = load_set("eval_dataset", config.eval_dataset, false, config, tokenizer, chat_template,
-                                 result.warnings, nullptr);
+    result.evaluation = load_set("eval_dataset", config.eval_dataset, false, config, text, result.warnings, nullptr);
   return result;
 }
 

@@ -7,7 +7,7 @@
 
 #include "nn/transformer.h"
 #include "train/objective.h"
-#include "train/training_config.h"
+#include "train/settings/training_settings.h"
 #include "train/training_set.h"
 
 namespace lathe::train {
@@ -16,7 +16,7 @@ class SftObjective final : public Objective {
  public:
   // Both sets and the model must outlive the objective; `evaluation` may be null.
   SftObjective(const nn::Transformer& model, const TrainingSet& training, const TrainingSet* evaluation,
-               const SftConfig& config);
+               const TrainingSettings& settings);
   int64_t rows() const override { return training_.rows(); }
   uint64_t fingerprint() const override { return training_.fingerprint(); }
   // Metrics: entropy (nats) and mean_token_accuracy over the labelled tokens of the step.

@@ -1,8 +1,9 @@
-#include "train/training_config.h"
+#include "train/settings/field.h"
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <map>
 
 #include "core/error.h"
 
@@ -50,7 +51,28 @@ Number parse_number(const std::string& name, const std::string& text) {
   return value;
 }
 
+// Of a field that a file is not to decide.
+std::string open_text(const Field& field) { return std::holds_alternative<bool*>(field.target) ? "false" : "null"; }
+
 }  // namespace
+
+std::string_view name_of(Group group) {
+  switch (group) {
+    case Group::model_and_data: return "Model and data";
+    case Group::adapter: return "Adapter (LoRA)";
+    case Group::optimisation: return "Optimisation";
+    case Group::memory: return "Memory and dtype";
+    case Group::records: return "Records and checkpoints";
+  }
+  return "";
+}
+
+Fields composed(std::initializer_list<Fields> tables) {
+  Fields fields;
+  for (const Fields& table : tables) fields.insert(fields.end(), table.begin(), table.end());
+  std::stable_sort(fields.begin(), fields.end(), [](const Field& a, const Field& b) { return a.group < b.group; });
+  return fields;
+}
 
 std::string text_of(const Field& field) {
   const auto truth = [](bool value) { return std::string(value ? "true" : "false"); };
@@ -74,56 +96,65 @@ void set_from_text(const Field& field, const std::string& text) {
              field.target);
 }
 
-nn::LoraConfig lora_config(const SftConfig& config) {
-  nn::LoraConfig lora;
-  lora.r = config.lora_r;
-  lora.lora_alpha = config.lora_alpha;
-  lora.lora_dropout = config.lora_dropout;
-  lora.use_rslora = config.use_rslora;
-  lora.base_model_name_or_path = config.model;
-  const std::string& targets = config.lora_target_modules;
-  const bool names = targets != "all-linear" && std::all_of(targets.begin(), targets.end(), [](unsigned char c) {
-                       return std::isalnum(c) != 0 || c == '_' || c == '.' || c == ',';
-                     });
-  if (!names) {
-    lora.target_modules_regex = targets;
-    return lora;
-  }
-  for (size_t begin = 0; begin <= targets.size();) {
-    const size_t end = std::min(targets.find(',', begin), targets.size());
-    if (end > begin) lora.target_modules.push_back(targets.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return lora;
+void Complaints::add(const std::string& key, const std::string& reason) {
+  if (text_.empty()) first_key_ = key;
+  text_ += (text_.empty() ? "" : "\n  " + key + ": ") + reason;
 }
 
-std::string resolved_yaml(const SftConfig& config) {
-  SftConfig resolved = config;
-  resolved.learning_rate = config.resolved_learning_rate();
-  resolved.dtype = config.resolved_dtype();
-  resolved.bf16.reset();
-  // How this call was made, not what the run is.
-  resolved.resume = resolved.overwrite_output_dir = resolved.dry_run = false;
-  resolved.resume_from_checkpoint.clear();
-  std::string yaml = "# lathe-train sft --config THIS_FILE repeats this run.\n", group;
-  for (const Field& field : fields_of(resolved)) {
-    if (field.group != group) yaml += "\n# " + field.group + "\n";
+void Complaints::raise() const {
+  if (!text_.empty()) throw ConfigError(first_key_, text_);
+}
+
+void Complaints::require_positive(const std::string& key, int64_t value) {
+  require(value > 0, key, "must be at least 1, found " + std::to_string(value));
+}
+
+void Complaints::require_not_negative(const std::string& key, double value) {
+  require(value >= 0 && std::isfinite(value), key, "must be 0 or more, found " + std::to_string(value));
+}
+
+void Complaints::require_below_one(const std::string& key, double value) {
+  require(value >= 0 && value < 1, key, "must be in [0, 1), found " + std::to_string(value));
+}
+
+bool one_of(std::string_view value, std::initializer_list<std::string_view> choices) {
+  return std::find(choices.begin(), choices.end(), value) != choices.end();
+}
+
+void set_fields(const Fields& fields, const NamedValues& values, const std::string& method, Complaints& wrong) {
+  std::map<std::string, const Field*> by_name;
+  for (const Field& field : fields) by_name.emplace(field.name, &field);
+  for (const auto& [name, text] : values) {
+    const auto found = by_name.find(name);
+    if (found == by_name.end()) {
+      wrong.add(name, "is no setting of " + method);
+      continue;
+    }
+    try {
+      set_from_text(*found->second, text);
+    } catch (const ConfigError& error) {
+      wrong.add(name, std::string(error.what()).substr(name.size() + 2));
+    }
+  }
+}
+
+std::string yaml_of(const Fields& fields, const std::string& command) {
+  std::string yaml = "# lathe-train " + command + " --config THIS_FILE repeats this run.\n";
+  std::optional<Group> group;
+  for (const Field& field : fields) {
+    if (field.group != group) yaml += "\n# " + std::string(name_of(field.group)) + "\n";
     group = field.group;
-    yaml += field.name + ": " + text_of(field) + "\n";
+    const bool open = field.shapes == Shapes::call;
+    yaml += field.name + ": " + (open ? open_text(field) : text_of(field)) + "\n";
   }
   return yaml;
 }
 
-std::vector<std::pair<std::string, std::string>> result_settings(const SftConfig& config) {
-  SftConfig resolved = config;
-  resolved.learning_rate = config.resolved_learning_rate();
-  resolved.dtype = config.resolved_dtype();
-  std::vector<std::pair<std::string, std::string>> settings;
-  for (const Field& field : fields_of(resolved))
-    if (field.shapes == Shapes::result) settings.emplace_back(field.name, text_of(field));
-  settings.emplace_back("per_device_train_batch_size × gradient_accumulation_steps",
-                        std::to_string(config.rows_per_step()));
-  return settings;
+NamedValues result_values(const Fields& fields) {
+  NamedValues values;
+  for (const Field& field : fields)
+    if (field.shapes == Shapes::result) values.emplace_back(field.name, text_of(field));
+  return values;
 }
 
 }  // namespace lathe::train

@@ -1,4 +1,4 @@
-#include "train/training_config.h"
+#include "train/sft/sft_config.h"
 
 #include <gtest/gtest.h>
 
@@ -13,7 +13,7 @@ Settings complete() { return {{"model", "m"}, {"dataset", "d"}, {"output_dir", "
 
 std::string error_of(Settings settings) {
   try {
-    make_sft_config(settings);
+    make_config<SftConfig>(settings);
   } catch (const ConfigError& error) {
     return error.what();
   }
@@ -21,7 +21,7 @@ std::string error_of(Settings settings) {
 }
 
 TEST(SftConfig, DefaultsAreTrlsAndPefts) {
-  const SftConfig config = make_sft_config(complete());
+  const SftConfig config = make_config<SftConfig>(complete());
   EXPECT_EQ(config.per_device_train_batch_size, 8);
   EXPECT_EQ(config.num_train_epochs, 3.0);
   EXPECT_EQ(config.max_length, 1024);
@@ -34,7 +34,7 @@ TEST(SftConfig, DefaultsAreTrlsAndPefts) {
   EXPECT_EQ(config.resolved_learning_rate(), 2e-4);
   Settings whole = complete();
   whole.emplace_back("use_peft", "false");
-  EXPECT_EQ(make_sft_config(whole).resolved_learning_rate(), 2e-5);
+  EXPECT_EQ(make_config<SftConfig>(whole).resolved_learning_rate(), 2e-5);
 }
 
 TEST(SftConfig, EveryErrorComesAtOnceWithItsKey) {
@@ -55,7 +55,7 @@ TEST(SftConfig, ALaterSettingWins) {
   Settings settings = complete();
   settings.emplace_back("seed", "1");
   settings.emplace_back("seed", "2");
-  EXPECT_EQ(make_sft_config(settings).seed, 2);
+  EXPECT_EQ(make_config<SftConfig>(settings).seed, 2);
 }
 
 TEST(SftConfig, TheResolvedYamlReadsBackAsTheSameConfig) {
@@ -66,7 +66,7 @@ TEST(SftConfig, TheResolvedYamlReadsBackAsTheSameConfig) {
                                             {"bf16", "true"},
                                             {"lora_target_modules", "q_proj,v_proj"}})
     settings.emplace_back(name, value);
-  const SftConfig config = make_sft_config(settings);
+  const SftConfig config = make_config<SftConfig>(settings);
   const std::string yaml = resolved_yaml(config);
   EXPECT_NE(yaml.find("learning_rate: 3.3e-05\n"), std::string::npos) << yaml;
   EXPECT_NE(yaml.find("dtype: bfloat16\n"), std::string::npos) << yaml;
@@ -77,17 +77,17 @@ TEST(SftConfig, TheResolvedYamlReadsBackAsTheSameConfig) {
 TEST(SftConfig, TargetsAreNamesOrAnExpression) {
   Settings settings = complete();
   settings.emplace_back("lora_target_modules", "q_proj,mlp.up_proj");
-  const nn::LoraConfig names = lora_config(make_sft_config(settings));
+  const nn::LoraConfig names = lora_config(make_config<SftConfig>(settings));
   EXPECT_EQ(names.target_modules, (std::vector<std::string>{"q_proj", "mlp.up_proj"}));
   EXPECT_FALSE(names.target_modules_regex.has_value());
   settings.emplace_back("lora_target_modules", ".*\\.(q|v)_proj");
-  EXPECT_EQ(lora_config(make_sft_config(settings)).target_modules_regex, ".*\\.(q|v)_proj");
+  EXPECT_EQ(lora_config(make_config<SftConfig>(settings)).target_modules_regex, ".*\\.(q|v)_proj");
   settings.emplace_back("lora_target_modules", "all-linear");
-  EXPECT_EQ(lora_config(make_sft_config(settings)).target_modules_regex, "all-linear");
+  EXPECT_EQ(lora_config(make_config<SftConfig>(settings)).target_modules_regex, "all-linear");
 }
 
 TEST(SftConfig, OnlyTheProductOfBatchAndAccumulationMattersOnResume) {
-  SftConfig a = make_sft_config(complete()), b = a;
+  SftConfig a = make_config<SftConfig>(complete()), b = a;
   b.per_device_train_batch_size = 1;
   b.gradient_accumulation_steps = 8;
   b.gradient_checkpointing = true;

@@ -1,4 +1,4 @@
-#include "train/sft_objective.h"
+#include "train/sft/sft_objective.h"
 
 #include <algorithm>
 #include <numeric>
@@ -53,14 +53,14 @@ int64_t count_labels(const TrainingSet& set, std::span<const std::vector<int64_t
 }  // namespace
 
 SftObjective::SftObjective(const nn::Transformer& model, const TrainingSet& training, const TrainingSet* evaluation,
-                           const SftConfig& config)
+                           const TrainingSettings& settings)
     : model_(model),
       training_(training),
       evaluation_(evaluation),
-      rows_per_forward_(config.per_device_train_batch_size),
-      max_tokens_per_forward_(config.max_tokens_per_forward),
-      checkpoint_layers_(config.gradient_checkpointing),
-      seed_(static_cast<uint64_t>(config.seed)) {}
+      rows_per_forward_(settings.per_device_train_batch_size),
+      max_tokens_per_forward_(settings.max_tokens_per_forward),
+      checkpoint_layers_(settings.gradient_checkpointing),
+      seed_(static_cast<uint64_t>(settings.seed)) {}
 
 StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step) {
   const auto forwards = cut_into_forwards(training_, rows, rows_per_forward_, max_tokens_per_forward_);

@@ -1,4 +1,4 @@
-#include "programs/train/sft_settings.h"
+#include "programs/train/settings.h"
 
 #include <filesystem>
 #include <map>
@@ -30,16 +30,15 @@ void look_beside(std::string& path, const std::string& config_file) {
 
 }  // namespace
 
-void add_sft_arguments(CLI::App& command, SftArguments& arguments) {
-  train::SftConfig defaults;
-  for (const train::Field& field : train::fields_of(defaults)) {
+void add_settings(CLI::App& command, const train::Fields& defaults, TrainArguments& arguments) {
+  for (const train::Field& field : defaults) {
     CLI::Option* option = command.add_option_function<std::string>(
         aliases_of(field.name),
         [&arguments, name = field.name](const std::string& text) { arguments.settings.emplace_back(name, text); },
         field.help);
     const std::string shown = train::text_of(field) == "null" ? "" : "=" + train::text_of(field);
     // Not default_str: CLI11 takes that for a flag without a value, which stands for true here.
-    option->type_name(shown)->group(field.group);
+    option->type_name(shown)->group(std::string(name_of(field.group)));
     if (is_truth(field)) option->expected(0, 1);
   }
   cli::add_common_options(command, arguments.common);
@@ -48,15 +47,11 @@ void add_sft_arguments(CLI::App& command, SftArguments& arguments) {
   command.get_option("--help")->group("This program");
 }
 
-train::SftConfig parse_sft_config(const SftArguments& arguments) {
-  std::vector<std::pair<std::string, std::string>> settings = arguments.settings;
+train::NamedValues settings_of(const TrainArguments& arguments) {
+  train::NamedValues settings = arguments.settings;
   for (auto& [name, text] : settings)
     if (name == "dataset" || name == "eval_dataset") look_beside(text, arguments.common.config_file);
-  train::SftConfig config = train::make_sft_config(settings);
-  config.learning_rate = config.resolved_learning_rate();
-  config.dtype = config.resolved_dtype();
-  config.bf16.reset();
-  return config;
+  return settings;
 }
 
 }  // namespace lathe::programs

@@ -1,0 +1,77 @@
+// A method's config is tables put together: one that is not SFT's gets the same flags, file, checks and comparison on resume.
+#include "train/settings/run_config.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+#include "core/error.h"
+
+namespace lathe::train {
+namespace {
+
+struct PairConfig : RunConfig, DataSettings {
+  static constexpr const char *method = "pairs", *command = "pairs";
+  double beta = 0.1;
+  double resolved_learning_rate() const { return learning_rate.value_or(1e-6); }
+};
+
+Fields fields_of(PairConfig& c) {
+  const Fields own = {{"beta", Group::optimisation, "strength", Shapes::result, &c.beta}};
+  return composed(
+      {model_fields(c), data_fields(c, "pairs of", "margins"), own, adapter_fields(c), training_fields(c, "1e-6")});
+}
+
+void check(const PairConfig& c, Complaints& wrong) {
+  check_model(c, wrong);
+  wrong.require_not_negative("beta", c.beta);
+}
+
+NamedValues complete() { return {{"model", "m"}, {"dataset", "d"}, {"output_dir", "o"}, {"beta", "0.5"}}; }
+
+TEST(RunConfig, AMethodsSettingsLieAmongTheSharedOnesByGroup) {
+  PairConfig config;
+  std::vector<Group> groups;
+  std::set<std::string> names;
+  for (const Field& field : fields_of(config)) {
+    groups.push_back(field.group);
+    EXPECT_TRUE(names.insert(field.name).second) << field.name;
+  }
+  EXPECT_TRUE(std::is_sorted(groups.begin(), groups.end()));
+  EXPECT_TRUE(names.contains("beta") && names.contains("lora_r") && names.contains("max_steps"));
+  EXPECT_FALSE(names.contains("packing")) << "SFT's alone";
+}
+
+TEST(RunConfig, AMethodHasItsOwnDefaultsFileAndComparison) {
+  const PairConfig config = make_config<PairConfig>(complete());
+  EXPECT_EQ(config.beta, 0.5);
+  const std::string yaml = resolved_yaml(config);
+  EXPECT_TRUE(yaml.starts_with("# lathe-train pairs --config THIS_FILE repeats this run.\n")) << yaml;
+  EXPECT_NE(yaml.find("# Optimisation\nbeta: 0.5\nlearning_rate: 1e-06\n"), std::string::npos) << yaml;
+  PairConfig other = config;
+  other.beta = 0.25;
+  EXPECT_NE(result_settings(config), result_settings(other));
+}
+
+TEST(RunConfig, WhatOneCallDoesIsLeftOpenInTheFile) {
+  PairConfig config = make_config<PairConfig>(complete());
+  const std::string yaml = resolved_yaml(config);
+  config.resume = config.dry_run = true;
+  config.resume_from_checkpoint = "there";
+  EXPECT_EQ(resolved_yaml(config), yaml);
+}
+
+TEST(RunConfig, AnotherMethodsSettingIsRefusedByName) {
+  NamedValues values = complete();
+  values.emplace_back("packing", "true");
+  try {
+    make_config<PairConfig>(values);
+    FAIL() << "packing was taken";
+  } catch (const ConfigError& error) {
+    EXPECT_STREQ(error.what(), "packing: is no setting of pairs");
+  }
+}
+
+}  // namespace
+}  // namespace lathe::train
