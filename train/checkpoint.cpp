@@ -21,7 +21,8 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 constexpr const char *state_name = "trainer_state.json", *optimizer_name = "optimizer.safetensors",
-                     *adapter_name = "adapter_model.safetensors", *model_name = "model.safetensors";
+                     *adapter_name = "adapter_model.safetensors", *model_name = "model.safetensors",
+                     *objective_name = "objective";
 
 std::string hex(uint64_t value) {
   char text[17];
@@ -29,10 +30,29 @@ std::string hex(uint64_t value) {
   return text;
 }
 
-ordered_json state_json(const TrainerState& state, const RunIdentity& identity) {
+ordered_json window_json(const LogWindow& window) {
+  ordered_json json = {{"steps", window.steps}, {"loss", window.loss}, {"sums", ordered_json::object()}};
+  for (const MetricSum& metric : window.metrics) {
+    json["sums"][metric.name] = metric.sum;
+    if (metric.steps != window.steps) json["steps_with"][metric.name] = metric.steps;
+  }
+  return json;
+}
+
+LogWindow window_from(const ordered_json& json) {
+  LogWindow window;
+  window.steps = json.at("steps").get<int64_t>();
+  window.loss = json.at("loss").get<double>();
+  const ordered_json steps_with = json.value("steps_with", ordered_json::object());
+  for (const auto& [name, sum] : json.at("sums").items())
+    window.metrics.push_back({name, sum.get<double>(), steps_with.value(name, window.steps)});
+  return window;
+}
+
+ordered_json state_json(const TrainerState& state, const Objective& objective, const RunIdentity& identity) {
   ordered_json json = {{"format", 1}, {"step", state.step}, {"num_tokens", state.num_tokens}};
-  json["window"] = {{"steps", state.window.steps}, {"loss", state.window.loss}, {"sums", ordered_json::object()}};
-  for (const auto& [name, sum] : state.window.sums) json["window"]["sums"][name] = sum;
+  json["window"] = window_json(state.window);
+  if (!objective.state_name().empty()) json["objective"] = objective.state_name();
   json["model_fingerprint"] = hex(identity.model_fingerprint);
   json["data_fingerprint"] = hex(identity.data_fingerprint);
   for (const auto& [name, value] : identity.settings) json["settings"][name] = value;
@@ -52,10 +72,7 @@ TrainerState state_from(const ordered_json& json) {
   TrainerState state;
   state.step = json.at("step").get<int64_t>();
   state.num_tokens = json.at("num_tokens").get<int64_t>();
-  const ordered_json& window = json.at("window");
-  state.window.steps = window.at("steps").get<int64_t>();
-  state.window.loss = window.at("loss").get<double>();
-  for (const auto& [name, sum] : window.at("sums").items()) state.window.sums.emplace_back(name, sum.get<double>());
+  state.window = window_from(json.at("window"));
   return state;
 }
 
@@ -78,6 +95,17 @@ void check_identity(const fs::path& directory, const ordered_json& json, const R
                                      "resume with the same dataset, or start anew in another output_dir");
 }
 
+void check_objective(const fs::path& directory, const ordered_json& json, const Objective& objective) {
+  const std::string saved = json.value("objective", ""), now(objective.state_name());
+  if (saved != now)
+    throw ConfigError("resume", directory.string() + " holds " +
+                                    (saved.empty() ? "no objective's state" : "the state of the objective " + saved) +
+                                    ", this run's objective " + (now.empty() ? "keeps none" : "is " + now) +
+                                    "; resume with the same method, or start anew in another output_dir");
+  if (!now.empty() && !fs::is_directory(directory / objective_name))
+    throw FormatError((directory / objective_name).string(), -1, "is missing, the folder with the state of " + now);
+}
+
 void restore(const nn::SafetensorsFile& file, const std::string& name, const Tensor& into) {
   const Tensor saved = file.tensor(name);
   if (saved.shape() != into.shape() || saved.dtype() != into.dtype())
@@ -88,7 +116,8 @@ void restore(const nn::SafetensorsFile& file, const std::string& name, const Ten
 
 void write_masters(const fs::path& path, const Optimizer& optimizer) {
   nn::NamedTensors tensors;
-  for (const nn::Parameter& parameter : optimizer.parameters()) tensors.emplace_back(parameter.name, kernels::moved(parameter.master, {}));
+  for (const nn::Parameter& parameter : optimizer.parameters())
+    tensors.emplace_back(parameter.name, kernels::moved(parameter.master, {}));
   nn::write_safetensors(path, tensors);
 }
 
@@ -97,11 +126,15 @@ void write_masters(const fs::path& path, const Optimizer& optimizer) {
 void LogWindow::add(const StepOutcome& outcome) {
   ++steps;
   loss += outcome.loss;
-  if (sums.empty()) {
-    sums = outcome.metrics;
-    return;
+  for (const auto& [name, value] : outcome.metrics) {
+    auto found = std::find_if(metrics.begin(), metrics.end(), [&](const MetricSum& m) { return m.name == name; });
+    if (found == metrics.end()) {
+      metrics.push_back({name, value, 1});
+    } else {
+      found->sum += value;
+      ++found->steps;
+    }
   }
-  for (size_t i = 0; i < sums.size(); ++i) sums[i].second += outcome.metrics[i].second;
 }
 
 fs::path checkpoint_path(const fs::path& output_dir, int64_t step) {
@@ -109,7 +142,7 @@ fs::path checkpoint_path(const fs::path& output_dir, int64_t step) {
 }
 
 void save_checkpoint(const fs::path& directory, const nn::Transformer& model, const Optimizer& optimizer,
-                     const TrainerState& state, const RunIdentity& identity) {
+                     const Objective& objective, const TrainerState& state, const RunIdentity& identity) {
   AtomicDirectory writing(directory);
   const fs::path& aside = writing.staging();
   if (model.has_adapter()) {
@@ -120,22 +153,29 @@ void save_checkpoint(const fs::path& directory, const nn::Transformer& model, co
   nn::NamedTensors moments = optimizer.state();
   for (auto& [name, tensor] : moments) tensor = kernels::moved(tensor, {});
   nn::write_safetensors(aside / optimizer_name, moments);
-  write_file_atomically(aside / state_name, state_json(state, identity).dump(2) + "\n");
+  if (!objective.state_name().empty()) {
+    fs::create_directory(aside / objective_name);
+    objective.save_state(aside / objective_name);
+  }
+  write_file_atomically(aside / state_name, state_json(state, objective, identity).dump(2) + "\n");
   write_manifest(aside);
   writing.commit();
 }
 
-TrainerState load_checkpoint(const fs::path& directory, const Optimizer& optimizer, const RunIdentity& identity) {
+TrainerState load_checkpoint(const fs::path& directory, Optimizer& optimizer, Objective& objective,
+                             const RunIdentity& identity) {
   const ordered_json json = read_state(directory);
   check_identity(directory, json, identity);
+  check_objective(directory, json, objective);
   const bool adapter = fs::exists(directory / adapter_name);
   const auto weights = nn::SafetensorsFile::open(directory / (adapter ? adapter_name : model_name));
-  for (const nn::Parameter& parameter : optimizer.parameters()) {
+  for (nn::Parameter& parameter : optimizer.parameters()) {
     restore(*weights, parameter.name, parameter.master);
     parameter.refresh();
   }
   const auto moments = nn::SafetensorsFile::open(directory / optimizer_name);
   for (const auto& [name, tensor] : optimizer.state()) restore(*moments, name, tensor);
+  if (!objective.state_name().empty()) objective.load_state(directory / objective_name);
   try {
     return state_from(json);
   } catch (const nlohmann::json::exception& error) {

@@ -3,6 +3,7 @@
 //   adapter_config.json, adapter_model.safetensors   the adapter (PEFT's format), or
 //   model.safetensors                                the f32 masters of every weight (full fine-tuning)
 //   optimizer.safetensors                            AdamW's moments
+//   objective/                                       what the objective keeps between steps, where it keeps anything
 //   trainer_state.json                               step, sums since the last logged line, settings, fingerprints
 //   manifest.json                                    size and hash of each file above
 //
@@ -13,26 +14,32 @@
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "nn/transformer.h"
 #include "train/objective.h"
 #include "train/optimizer.h"
+#include "train/settings/field.h"
 
 namespace lathe::train {
 
 // What a run must agree in with the checkpoint that it goes on from.
 struct RunIdentity {
-  std::vector<std::pair<std::string, std::string>> settings;  // result_settings()
+  NamedValues settings;  // result_settings()
   uint64_t model_fingerprint = 0, data_fingerprint = 0;
 };
 
-// Averages of the steps since the last line of metrics.jsonl.
+struct MetricSum {
+  std::string name;
+  double sum = 0;
+  int64_t steps = 0;  // that had it
+};
+
+// The steps since the last line of metrics.jsonl, to be averaged.
 struct LogWindow {
   int64_t steps = 0;
-  double loss = 0;  // sum
-  Metrics sums;
+  double loss = 0;                 // sum
+  std::vector<MetricSum> metrics;  // in the order in which they first came
   void add(const StepOutcome& outcome);
 };
 
@@ -46,11 +53,11 @@ std::filesystem::path checkpoint_path(const std::filesystem::path& output_dir, i
 
 // Appears whole under its name or not at all; an error leaves every older checkpoint as it was.
 void save_checkpoint(const std::filesystem::path& directory, const nn::Transformer& model, const Optimizer& optimizer,
-                     const TrainerState& state, const RunIdentity& identity);
+                     const Objective& objective, const TrainerState& state, const RunIdentity& identity);
 
-// Restores masters, leaves and moments in place. ConfigError names the first setting (or the model, or the dataset) in which
-// the checkpoint was made differently; FormatError for tensors that do not fit.
-TrainerState load_checkpoint(const std::filesystem::path& directory, const Optimizer& optimizer,
+// Restores masters, leaves, moments and the objective's state in place. ConfigError names the first setting (or the model, the
+// dataset, the objective) in which the checkpoint was made differently; FormatError for tensors or a state that do not fit.
+TrainerState load_checkpoint(const std::filesystem::path& directory, Optimizer& optimizer, Objective& objective,
                              const RunIdentity& identity);
 
 struct FoundCheckpoint {

@@ -28,8 +28,8 @@ std::string hash_text(const std::filesystem::path& file) {
 
 void write_manifest(const std::filesystem::path& directory) {
   std::map<std::string, nlohmann::ordered_json> files;  // in the order of their names
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    const std::string name = entry.path().filename().string();
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(directory)) {
+    const std::string name = entry.path().lexically_relative(directory).generic_string();
     if (name == manifest_name || !entry.is_regular_file()) continue;
     files[name] = {{"bytes", entry.file_size()}, {"xxh64", hash_text(entry.path())}};
   }

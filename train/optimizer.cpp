@@ -21,22 +21,22 @@ kernels::AdamW8bitStates zero_moments(const Tensor& master, bool in_8_bits) {
 
 }  // namespace
 
-Optimizer::Optimizer(std::vector<nn::Parameter> parameters, const TrainingSettings& config)
+Optimizer::Optimizer(std::vector<nn::Parameter> parameters, const TrainingSettings& settings)
     : parameters_(std::move(parameters)),
-      max_grad_norm_(config.max_grad_norm),
-      beta1_(config.adam_beta1),
-      beta2_(config.adam_beta2),
-      eps_(config.adam_epsilon),
-      weight_decay_(config.weight_decay) {
-  for (const nn::Parameter& parameter : parameters_) {
+      max_grad_norm_(settings.max_grad_norm),
+      beta1_(settings.adam_beta1),
+      beta2_(settings.adam_beta2),
+      eps_(settings.adam_epsilon),
+      weight_decay_(settings.weight_decay) {
+  for (nn::Parameter& parameter : parameters_) {
     const Tensor& master = parameter.master;
-    moments_.push_back(zero_moments(master, config.moments_in_8_bits()));
+    moments_.push_back(zero_moments(master, settings.moments_in_8_bits()));
     parameter.leaf.set_grad(Tensor::zeros(master.shape(), master.dtype(), master.device(), MemoryTag::gradients));
   }
 }
 
-void Optimizer::zero_gradients() const {
-  for (const nn::Parameter& parameter : parameters_) parameter.leaf.zero_grad();
+void Optimizer::zero_gradients() {
+  for (nn::Parameter& parameter : parameters_) parameter.leaf.zero_grad();
 }
 
 double Optimizer::gradient_norm() const {
@@ -45,7 +45,7 @@ double Optimizer::gradient_norm() const {
   return kernels::gradient_norm(gradients);
 }
 
-void Optimizer::step(int64_t step, double learning_rate, double norm) const {
+void Optimizer::step(int64_t step, double learning_rate, double norm) {
   kernels::AdamWParams params;
   params.learning_rate = learning_rate;
   params.beta1 = beta1_;
@@ -54,7 +54,7 @@ void Optimizer::step(int64_t step, double learning_rate, double norm) const {
   params.step = step;
   if (max_grad_norm_ > 0) params.grad_scale = std::min(1.0, max_grad_norm_ / (norm + 1e-6));
   for (size_t i = 0; i < parameters_.size(); ++i) {
-    const nn::Parameter& parameter = parameters_[i];
+    nn::Parameter& parameter = parameters_[i];
     params.weight_decay = parameter.master.rank() > 1 ? weight_decay_ : 0.0;  // vectors are norms and biases
     const kernels::AdamW8bitStates& moments = moments_[i];
     if (moments.m_absmax.defined()) {

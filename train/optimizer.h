@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,15 +17,16 @@ namespace lathe::train {
 class Optimizer {
  public:
   // The moments start at zero. Gradients are made (as zeros) at once, so that memory is known before the first step.
-  Optimizer(std::vector<nn::Parameter> parameters, const TrainingSettings& config);
+  Optimizer(std::vector<nn::Parameter> parameters, const TrainingSettings& settings);
 
-  const std::vector<nn::Parameter>& parameters() const { return parameters_; }
-  void zero_gradients() const;
+  std::span<const nn::Parameter> parameters() const { return parameters_; }
+  std::span<nn::Parameter> parameters() { return parameters_; }
+  void zero_gradients();
   // Over all gradients, in f64.
   double gradient_norm() const;
   // Step `step` (counted from 1): scales gradients of a norm above max_grad_norm down to it, updates the masters, rounds
   // them into the leaves. As torch, the factor is min(1, max_grad_norm / (norm + 1e-6)).
-  void step(int64_t step, double learning_rate, double norm) const;
+  void step(int64_t step, double learning_rate, double norm);
 
   // "NAME.exp_avg" and "NAME.exp_avg_sq" for each parameter (torch's words), and where they are codes also "NAME.exp_avg.absmax" and
   // "NAME.exp_avg_sq.absmax", sharing the optimiser's memory.

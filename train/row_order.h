@@ -10,18 +10,18 @@ namespace lathe::train {
 
 class RowOrder {
  public:
-  // ConfigError when there are no rows.
-  RowOrder(int64_t rows, const TrainingSettings& config);
+  // `updates_per_rows` steps in turn learn from the same rows. ConfigError when there are no rows.
+  RowOrder(int64_t rows, const TrainingSettings& settings, int64_t updates_per_rows = 1);
 
   int64_t steps_per_epoch() const { return steps_per_epoch_; }
-  // max_steps, or num_train_epochs passes, the last step of each over what is left.
+  // max_steps, or num_train_epochs passes, the last rows of each being what is left.
   int64_t total_steps() const { return total_steps_; }
-  // The rows of a step (counted from 0), in order. Every row comes once in an epoch.
+  // The rows of a step (counted from 0), in order. Every row is drawn once in an epoch.
   std::vector<int64_t> rows_of_step(int64_t step) const;
   double epoch_after(int64_t steps) const { return static_cast<double>(steps) / static_cast<double>(steps_per_epoch_); }
 
  private:
-  int64_t rows_, rows_per_step_, steps_per_epoch_ = 0, total_steps_ = 0;
+  int64_t rows_, rows_per_step_, updates_per_rows_, steps_per_epoch_ = 0, total_steps_ = 0;
   uint64_t seed_;
   bool shuffle_;
 };

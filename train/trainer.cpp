@@ -33,26 +33,27 @@ void remove_run(const fs::path& directory) {
 
 }  // namespace
 
-LearningRateSchedule make_schedule(const TrainingSettings& config, double peak, int64_t total_steps) {
+LearningRateSchedule make_schedule(const TrainingSettings& settings, double peak, int64_t total_steps) {
   LearningRateSchedule schedule;
-  schedule.schedule = parse_schedule(config.lr_scheduler_type).value();
+  schedule.schedule = parse_schedule(settings.lr_scheduler_type).value();
   schedule.peak = peak;
   schedule.total_steps = total_steps;
-  schedule.warmup_steps = config.warmup_steps > 0
-                              ? config.warmup_steps
-                              : static_cast<int64_t>(std::ceil(config.warmup_ratio * static_cast<double>(total_steps)));
+  schedule.warmup_steps =
+      settings.warmup_steps > 0
+          ? settings.warmup_steps
+          : static_cast<int64_t>(std::ceil(settings.warmup_ratio * static_cast<double>(total_steps)));
   return schedule;
 }
 
-Trainer::Trainer(const TrainingSettings& config, Objective& objective, const nn::Transformer& model, RunIdentity identity)
-    : config_(config),
+Trainer::Trainer(const TrainingSettings& settings, Objective& objective, nn::Transformer& model, RunIdentity identity)
+    : settings_(settings),
       objective_(objective),
       model_(model),
       identity_(std::move(identity)),
-      output_dir_(config.output_dir),
-      order_(objective.rows(), config),
-      schedule_(make_schedule(config, config.learning_rate.value(), order_.total_steps())),
-      optimizer_(model.trainable_parameters(), config) {
+      output_dir_(settings.output_dir),
+      order_(objective.rows(), settings, objective.updates_per_rows()),
+      schedule_(make_schedule(settings, settings.learning_rate.value(), order_.total_steps())),
+      optimizer_(model.trainable_parameters(), settings) {
   start();
 }
 
@@ -60,9 +61,9 @@ void Trainer::start() {
   std::error_code error;
   fs::create_directories(output_dir_, error);
   if (error) throw ResourceError("cannot make " + output_dir_.string() + ": " + error.message());
-  if (!config_.resume_from_checkpoint.empty()) {
-    resume_from(config_.resume_from_checkpoint);
-  } else if (config_.resume) {
+  if (!settings_.resume_from_checkpoint.empty()) {
+    resume_from(settings_.resume_from_checkpoint);
+  } else if (settings_.resume) {
     const FoundCheckpoint found = find_checkpoint(output_dir_);
     for (const std::string& reason : found.skipped) notes_.push_back("passed over " + reason);
     if (found.path) {
@@ -71,7 +72,7 @@ void Trainer::start() {
       notes_.push_back("no checkpoint to resume from in " + output_dir_.string() + ": starting from the first step");
     }
   } else if (holds_a_run(output_dir_)) {
-    if (!config_.overwrite_output_dir)
+    if (!settings_.overwrite_output_dir)
       throw ConfigError("output_dir", output_dir_.string() +
                                           " holds a run already; --resume goes on with it, "
                                           "--overwrite_output_dir starts over, or choose another folder");
@@ -85,7 +86,7 @@ void Trainer::start() {
 void Trainer::resume_from(const fs::path& checkpoint) {
   if (const auto broken = broken_part(checkpoint))
     throw FormatError(checkpoint.string(), -1, "is no whole checkpoint: " + *broken);
-  state_ = load_checkpoint(checkpoint, optimizer_, identity_);
+  state_ = load_checkpoint(checkpoint, optimizer_, objective_, identity_);
   notes_.push_back("going on from " + checkpoint.string() + ", step " + std::to_string(state_.step) + " of " +
                    std::to_string(total_steps()));
 }
@@ -127,10 +128,10 @@ StepRecord Trainer::step() {
   seconds_since_log_ += record.seconds;
   tokens_since_log_ += outcome.tokens;
 
-  if (record.step % config_.logging_steps == 0 || done()) log(record);
-  const int64_t every = config_.eval_steps > 0 ? config_.eval_steps : order_.steps_per_epoch();
+  if (record.step % settings_.logging_steps == 0 || done()) log(record);
+  const int64_t every = settings_.eval_steps > 0 ? settings_.eval_steps : order_.steps_per_epoch();
   if (record.step % every == 0 || done()) evaluate(record);
-  if ((config_.save_steps > 0 && record.step % config_.save_steps == 0) || done()) save(record);
+  if ((settings_.save_steps > 0 && record.step % settings_.save_steps == 0) || done()) save(record);
   return record;
 }
 
@@ -141,13 +142,14 @@ void Trainer::log(StepRecord& record) {
                   {"grad_norm", record.grad_norm},
                   {"learning_rate", record.learning_rate},
                   {"num_tokens", static_cast<double>(state_.num_tokens)}};
-  for (const auto& [name, sum] : state_.window.sums) line.emplace_back(name, sum / steps);
+  for (const MetricSum& metric : state_.window.metrics)
+    line.emplace_back(metric.name, metric.sum / static_cast<double>(metric.steps));
   metrics_->append(record.step, line);
   state_.window = {};
-  timings_->append(record.step,
-                   {{"tokens_per_second", static_cast<double>(tokens_since_log_) / seconds_since_log_},
-                    {"seconds", seconds_since_log_},
-                    {"peak_memory_bytes", static_cast<double>(allocator_for(model_.device()).stats().total_peak_bytes)}});
+  timings_->append(record.step, {{"tokens_per_second", static_cast<double>(tokens_since_log_) / seconds_since_log_},
+                                 {"seconds", seconds_since_log_},
+                                 {"peak_memory_bytes",
+                                  static_cast<double>(allocator_for(model_.device()).stats().total_peak_bytes)}});
   seconds_since_log_ = 0;
   tokens_since_log_ = 0;
 }
@@ -166,8 +168,8 @@ void Trainer::save(StepRecord& record) {
   metrics_->sync();  // a checkpoint counts on the lines before it
   timings_->sync();
   const fs::path path = checkpoint_path(output_dir_, record.step);
-  save_checkpoint(path, model_, optimizer_, state_, identity_);
-  remove_old_checkpoints(output_dir_, config_.save_total_limit, record.step);
+  save_checkpoint(path, model_, optimizer_, objective_, state_, identity_);
+  remove_old_checkpoints(output_dir_, settings_.save_total_limit, record.step);
   record.saved = path;
 }
 

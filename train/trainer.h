@@ -1,6 +1,6 @@
 // The training loop, one step at a time: rows → objective → clip → AdamW → records. Methods differ in their Objective alone.
 //
-//   Trainer trainer(config, objective, model, identity);
+//   Trainer trainer(settings, objective, model, identity);
 //   while (!trainer.done()) show(trainer.step());
 #pragma once
 
@@ -33,7 +33,7 @@ class Trainer {
  public:
   // Makes output_dir, or goes on from a checkpoint in it. ConfigError where output_dir holds a run that is neither to be
   // resumed nor overwritten. Everything must outlive the trainer.
-  Trainer(const TrainingSettings& config, Objective& objective, const nn::Transformer& model, RunIdentity identity);
+  Trainer(const TrainingSettings& settings, Objective& objective, nn::Transformer& model, RunIdentity identity);
 
   int64_t total_steps() const { return order_.total_steps(); }
   int64_t steps_done() const { return state_.step; }
@@ -55,9 +55,9 @@ class Trainer {
   void evaluate(StepRecord& record);
   void save(StepRecord& record);
 
-  const TrainingSettings& config_;
+  const TrainingSettings& settings_;
   Objective& objective_;
-  const nn::Transformer& model_;
+  nn::Transformer& model_;
   RunIdentity identity_;
   std::filesystem::path output_dir_;
   RowOrder order_;
@@ -70,6 +70,6 @@ class Trainer {
   int64_t tokens_since_log_ = 0;
 };
 
-LearningRateSchedule make_schedule(const TrainingSettings& config, double peak, int64_t total_steps);
+LearningRateSchedule make_schedule(const TrainingSettings& settings, double peak, int64_t total_steps);
 
 }  // namespace lathe::train

@@ -10,7 +10,7 @@
 #include <cstdio>
 
 #include "core/thread_pool.h"
-#include "tests/train/tiny_run.h"
+#include "tests/train/held_rows_objective.h"
 #include "train/manifest.h"
 #include "train/run_files.h"
 
@@ -84,6 +84,28 @@ TEST(Kill, ARunKilledAfterAnyStepResumesToTheSameBytes) {
     ASSERT_TRUE(WIFSIGNALED(killed) && WTERMSIG(killed) == SIGKILL);
     ASSERT_EQ(status_of(in_child([&] { train_to_the_end(folder.path(), 1); })), 0);  // and with one thread
     EXPECT_EQ(outcome_in(folder.path()), whole) << "killed after step " << steps;
+  }
+}
+
+// With state, and three updates on the same rows: checkpoints fall between the updates.
+void train_held_rows(const fs::path& folder, int64_t steps) {
+  TinyRun run(killable_config(folder), random_rows(13, 1), held_rows(3));
+  run.train(steps);
+  if (!run.trainer->done()) ::raise(SIGKILL);
+  write_result(folder, *run.model, run.trainer->optimizer(), run.config.model);
+}
+
+TEST(Kill, ARunWithStateKilledAfterAnyStepResumesToTheSameBytes) {
+  const TemporaryFolder straight;
+  ASSERT_EQ(status_of(in_child([&] { train_held_rows(straight.path(), INT64_MAX); })), 0);
+  for (int64_t steps = 1; steps < 8; ++steps) {
+    const TemporaryFolder folder;
+    const int killed = status_of(in_child([&] { train_held_rows(folder.path(), steps); }));
+    ASSERT_TRUE(WIFSIGNALED(killed) && WTERMSIG(killed) == SIGKILL);
+    ASSERT_EQ(status_of(in_child([&] { train_held_rows(folder.path(), INT64_MAX); })), 0);
+    EXPECT_EQ(outcome_in(folder.path()), outcome_in(straight.path())) << "killed after step " << steps;
+    EXPECT_EQ(bytes_of(folder.path() / "checkpoint-8/objective/rows.json"),
+              bytes_of(straight.path() / "checkpoint-8/objective/rows.json"));
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -60,15 +61,19 @@ inline SftConfig tiny_config(const std::filesystem::path& output_dir) {
   return config;
 }
 
+// What the run learns; it borrows the model and the rows. Empty: SFT.
+using MakeObjective = std::function<std::unique_ptr<Objective>(nn::Transformer&, const TrainingSet&, const SftConfig&)>;
+
 struct TinyRun {
   SftConfig config;
   TrainingSet rows;
   nn::ModelFiles files;
   std::unique_ptr<nn::Transformer> model;
-  std::unique_ptr<SftObjective> objective;
+  std::unique_ptr<Objective> objective;
   std::unique_ptr<Trainer> trainer;
 
-  TinyRun(SftConfig settings, TrainingSet training) : config(std::move(settings)), rows(std::move(training)) {
+  TinyRun(SftConfig settings, TrainingSet training, const MakeObjective& make_objective = {})
+      : config(std::move(settings)), rows(std::move(training)) {
     files = nn::open_model_files(config.model);
     nn::TransformerOptions options;
     options.dtype = nn::parse_compute_dtype(config.dtype);
@@ -84,7 +89,8 @@ struct TinyRun {
       lora.target_modules_regex = "all-linear";
       model->add_lora(lora, static_cast<uint64_t>(config.seed));
     }
-    objective = std::make_unique<SftObjective>(*model, rows, nullptr, config);
+    objective = make_objective ? make_objective(*model, rows, config)
+                               : std::make_unique<SftObjective>(*model, rows, nullptr, config);
   }
 
   RunIdentity identity() const {

@@ -101,7 +101,7 @@ TEST(Trainer, FullFineTuningHasTheGradientsOfPyTorch) {
   SftConfig config = tiny_config(out.path());
   config.use_peft = false;
   TinyRun run(config, std::move(rows));
-  const Optimizer optimizer(run.model->trainable_parameters(), config);
+  Optimizer optimizer(run.model->trainable_parameters(), config);
   const std::vector<int64_t> all = {0, 1, 2};
   const StepOutcome outcome = run.objective->accumulate(all, 0);
   EXPECT_NEAR(outcome.loss, expected["loss"].get<double>(), 1e-5 * expected["loss"].get<double>());
@@ -130,7 +130,7 @@ TEST(Trainer, FullFineTuningLeavesAModelDirectory) {
   EXPECT_LT(records.back().loss, records.front().loss);
   write_result(folder.path(), *run.model, run.trainer->optimizer(), config.model);
   const nn::ModelFiles files = nn::open_model_files(folder.path());
-  const nn::Transformer again(files.config, *files.weights, {.weights = nn::WeightMode::trainable});
+  nn::Transformer again(files.config, *files.weights, {.weights = nn::WeightMode::trainable});
   std::string bytes;
   for (const nn::Parameter& parameter : again.trainable_parameters())
     bytes.append(static_cast<const char*>(parameter.master.raw()), static_cast<size_t>(parameter.master.nbytes()));
@@ -144,7 +144,7 @@ TEST(Trainer, AnInfiniteLossStopsTheRunAndNamesTheStepAndTheGoodCheckpoint) {
   TinyRun run(config, random_rows(8, 4));
   run.train(3);
   const std::string good = bytes_of(folder.path() / "checkpoint-2/adapter_model.safetensors");
-  const nn::Parameter parameter = run.trainer->optimizer().parameters()[0];
+  nn::Parameter parameter = run.trainer->optimizer().parameters()[0];
   parameter.master.data<float>()[0] = std::nanf("");
   parameter.refresh();
   try {
