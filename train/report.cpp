@@ -1,5 +1,8 @@
 #include "train/report.h"
 
+#include <algorithm>
+#include <set>
+
 #include "core/atomic_write.h"
 #include "train/line_plot.h"
 #include "train/metrics_log.h"
@@ -37,6 +40,26 @@ PlotLine line_of(const std::vector<LoggedLine>& lines, const std::string& name, 
   return line;
 }
 
+// Every metric that was logged, what one looks for first in front. An evaluation lies in the plot of what it measures.
+std::vector<std::string> plotted(const std::vector<LoggedLine>& lines) {
+  std::vector<std::string> names = {"loss", "mean_token_accuracy", "learning_rate", "grad_norm", "entropy"};
+  std::set<std::string> seen(names.begin(), names.end());
+  seen.insert({"epoch", "num_tokens"});  // these grow with the steps, whatever happens
+  for (const LoggedLine& line : lines)
+    for (const auto& [metric, value] : line.metrics) {
+      const std::string name = metric.starts_with("eval_") ? metric.substr(5) : metric;
+      if (seen.insert(name).second) names.push_back(name);
+    }
+  return names;
+}
+
+// "learning rate" of learning_rate.
+std::string title_of(std::string name) {
+  if (name == "grad_norm") return "gradient norm";
+  std::replace(name.begin(), name.end(), '_', ' ');
+  return name;
+}
+
 std::string plots(const std::filesystem::path& output_dir) {
   const auto metrics = read_metrics(output_dir / "metrics.jsonl"), timings = read_metrics(output_dir / "timings.jsonl");
   std::string html;
@@ -44,12 +67,8 @@ std::string plots(const std::filesystem::path& output_dir) {
     const std::string plot = line_plot(title, "step", lines);
     if (!plot.empty()) html += "<div>" + plot + "</div>\n";
   };
-  add("loss", {line_of(metrics, "loss"), line_of(metrics, "eval_loss", true)});
-  add("mean token accuracy",
-      {line_of(metrics, "mean_token_accuracy"), line_of(metrics, "eval_mean_token_accuracy", true)});
-  add("learning rate", {line_of(metrics, "learning_rate")});
-  add("gradient norm", {line_of(metrics, "grad_norm")});
-  add("entropy", {line_of(metrics, "entropy"), line_of(metrics, "eval_entropy", true)});
+  for (const std::string& name : plotted(metrics))
+    add(title_of(name), {line_of(metrics, name), line_of(metrics, "eval_" + name, true)});
   add("tokens per second", {line_of(timings, "tokens_per_second")});
   return html.empty() ? "<p>No step has been logged yet.</p>" : "<div class='plots'>\n" + html + "</div>";
 }

@@ -31,6 +31,17 @@ TEST(Report, HoldsPlotsFactsAndRowsAndReachesForNothing) {
     EXPECT_EQ(html.find(outside), std::string::npos) << outside;
 }
 
+TEST(Report, PlotsWhateverAMethodLogs) {
+  const TemporaryFolder folder;
+  std::ofstream(folder.path() / "metrics.jsonl")
+      << "{\"step\":1,\"epoch\":0.5,\"loss\":2.5,\"num_tokens\":9,\"mean_reward\":0.25,\"eval_margin\":0.75}\n";
+  write_report(folder.path(), {});
+  const std::string html = bytes_of(folder.path() / "report.html");
+  for (const char* part : {"aria-label='loss'", "aria-label='mean reward'", "aria-label='margin'", "eval_margin 0.75"})
+    EXPECT_NE(html.find(part), std::string::npos) << part;
+  EXPECT_EQ(html.find("aria-label='epoch'"), std::string::npos);
+}
+
 TEST(LinePlot, TicksAreRoundAndInside) {
   EXPECT_EQ(ticks(0.0, 10.0, 5), (std::vector<double>{0, 2, 4, 6, 8, 10}));
   for (const auto& [low, high] : {std::pair{1.7, 2.1}, {-3.0, 400.0}, {1e-9, 3e-9}}) {

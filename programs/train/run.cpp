@@ -1,0 +1,211 @@
+#include "programs/train/run.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "core/atomic_write.h"
+#include "core/error.h"
+#include "core/memory.h"
+#include "core/thread_pool.h"
+#include "nn/model_files.h"
+#include "programs/cli/progress.h"
+#include "train/memory_estimate.h"
+#include "train/run_files.h"
+#include "train/trainer.h"
+
+namespace lathe::programs {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using nlohmann::ordered_json;
+
+// Everything that is known before a weight is read.
+struct Plan {
+  nn::ModelFiles files;
+  RowFacts facts;
+  DType dtype = DType::f32;
+  std::optional<nn::PeftAdapter> adapter;  // to train further
+  nn::LoraConfig lora;
+  train::MemoryEstimate memory;
+  int64_t total_steps = 0;
+};
+
+Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
+  Plan plan;
+  plan.files = nn::open_model_files(config.model);
+  if (!config.use_peft && plan.files.gguf)
+    throw ConfigError("use_peft",
+                      "training every weight needs a Hugging Face directory, whose configuration and tokenizer go "
+                      "with the result; " +
+                          config.model + " is a GGUF file (train an adapter on it)");
+  plan.dtype = nn::parse_compute_dtype(config.dtype, device);
+  plan.facts = method.load_rows(text::load_model_text(plan.files));
+  if (!config.adapter.empty()) {
+    plan.adapter = nn::read_peft_adapter(config.adapter);
+    plan.lora = plan.adapter->config;
+  } else if (config.use_peft) {
+    plan.lora = train::lora_config(config);
+  }
+  plan.memory = train::estimate_memory(
+      plan.files.config, config.use_peft ? &plan.lora : nullptr, plan.dtype, plan.facts.largest_forward_tokens,
+      config.gradient_checkpointing,
+      config.moments_in_8_bits() ? train::MomentsIn::eight_bits : train::MomentsIn::masters_dtype);
+  plan.total_steps = train::RowOrder(plan.facts.rows, config, plan.facts.updates_per_rows).total_steps();
+  return plan;
+}
+
+void print_plan(const Plan& plan, const train::RunConfig& config) {
+  for (const std::string& warning : plan.facts.warnings) fmt::print(stderr, "warning: {}\n", warning);
+  for (const std::string& line : plan.facts.plan) fmt::print(stderr, "{}\n", line);
+  fmt::print(stderr, "{} steps of {} rows, {} threads, {}\n", plan.total_steps, config.rows_per_step(), thread_count(),
+             name_of(plan.dtype));
+  fmt::print(stderr, "memory, estimated:\n{}", plan.memory.table());
+}
+
+ordered_json plan_json(const Plan& plan, const train::RunConfig& config) {
+  ordered_json memory = ordered_json::object();
+  for (const train::MemoryLine& line : plan.memory.lines) {
+    const std::string tag(name_of(line.tag));
+    memory[tag] = memory.value(tag, int64_t{0}) + line.bytes;
+  }
+  memory["total"] = plan.memory.total_bytes();
+  ordered_json json = {{"rows", plan.facts.rows}};
+  for (const auto& [name, count] : plan.facts.counts) json[name] = count;
+  json["total_steps"] = plan.total_steps;
+  json["rows_per_step"] = config.rows_per_step();
+  json["dtype"] = name_of(plan.dtype);
+  json["memory_bytes"] = memory;
+  json["warnings"] = plan.facts.warnings;
+  return json;
+}
+
+std::unique_ptr<nn::Transformer> load_model(const Plan& plan, const train::RunConfig& config, Device device) {
+  const int64_t longest = plan.facts.longest_sequence;
+  if (longest > plan.files.config.max_position_embeddings)
+    throw ConfigError("max_length",
+                      fmt::format("the longest row has {} tokens and the model was made for {}; lower max_length",
+                                  longest, plan.files.config.max_position_embeddings));
+  nn::TransformerOptions options;
+  options.dtype = plan.dtype;
+  options.device = device;
+  options.weights = config.use_peft ? nn::WeightMode::frozen : nn::WeightMode::trainable;
+  options.max_positions = longest;
+  auto model = std::make_unique<nn::Transformer>(plan.files.config, *plan.files.weights, options);
+  if (plan.adapter) {
+    model->load_adapter(*plan.adapter);
+  } else if (config.use_peft) {
+    model->add_lora(plan.lora, static_cast<uint64_t>(config.seed));
+  }
+  return model;
+}
+
+// What the loop saw, for the last line and for --json.
+struct Totals {
+  int64_t tokens = 0;
+  double seconds = 0;  // in steps alone
+  double loss = 0;     // of the last step
+  train::Metrics evaluation;
+  double rate() const { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
+};
+
+Totals run_steps(train::Trainer& trainer) {
+  Totals totals;
+  if (trainer.done()) return totals;
+  cli::Progress progress("train", trainer.total_steps() - trainer.steps_done());
+  const int64_t first = trainer.steps_done();
+  std::string evaluated;
+  while (!trainer.done()) {
+    const train::StepRecord record = trainer.step();
+    totals.tokens += record.tokens;
+    totals.seconds += record.seconds;
+    totals.loss = record.loss;
+    if (!record.evaluation.empty()) {
+      totals.evaluation = record.evaluation;
+      const auto& [name, value] = record.evaluation[0];
+      evaluated = fmt::format("  {} {:.4f}", name, value);
+    }
+    progress.update(record.step - first,
+                    fmt::format("loss {:.4f}{}  {:.0f} tok/s", record.loss, evaluated, totals.rate()));
+  }
+  return totals;
+}
+
+train::ReportContents report_of(const std::string& title, const train::RunConfig& config, const Plan& plan,
+                                const train::Trainer& trainer, const Totals& totals) {
+  int64_t trained = 0;
+  for (const nn::Parameter& parameter : trainer.optimizer().parameters()) trained += parameter.master.numel();
+  train::ReportContents contents;
+  contents.title = std::filesystem::path(config.output_dir).filename().string() + ": " + title;
+  contents.facts = {{"model", std::filesystem::path(config.model).filename().string()},
+                    {"trained", fmt::format("{} of {} parameters", trained, plan.files.config.parameter_count())}};
+  contents.facts.insert(contents.facts.end(), plan.facts.report.begin(), plan.facts.report.end());
+  contents.facts.emplace_back("steps", fmt::format("{} of {}, {} rows each", trainer.steps_done(),
+                                                   trainer.total_steps(), config.rows_per_step()));
+  contents.facts.emplace_back("computed in", std::string(name_of(plan.dtype)));
+  if (totals.seconds > 0)
+    contents.facts.emplace_back("speed", fmt::format("{:.0f} tokens/s on {} threads", totals.rate(), thread_count()));
+  for (const auto& [name, value] : totals.evaluation) contents.facts.emplace_back(name, fmt::format("{:.4f}", value));
+  contents.memory_table =
+      memory_table(trainer.model().device()) + "\nestimated before the run:\n" + plan.memory.table();
+  contents.samples = plan.facts.samples;
+  return contents;
+}
+
+void print_summary(const train::RunConfig& config, const Totals& totals, double seconds, const train::Trainer& trainer,
+                   bool json) {
+  if (json) {
+    ordered_json summary = {{"output_dir", config.output_dir},
+                            {"steps", trainer.steps_done()},
+                            {"loss", totals.loss},
+                            {"tokens", totals.tokens},
+                            {"tokens_per_second", totals.rate()},
+                            {"train_seconds", totals.seconds},
+                            {"total_seconds", seconds},
+                            {"peak_memory_bytes", allocator_for(trainer.model().device()).stats().total_peak_bytes},
+                            {"peak_rss_bytes", process_peak_rss_bytes()}};
+    for (const auto& [name, value] : totals.evaluation) summary[name] = value;
+    fmt::print("{}\n", summary.dump(2));
+    return;
+  }
+  fmt::print(stderr, "{}", memory_table(trainer.model().device()));
+  fmt::print(stderr, "{} steps, {} tokens in {} ({:.0f} tokens/s)\n", trainer.steps_done(), totals.tokens,
+             cli::format_duration(totals.seconds), totals.rate());
+  fmt::print("{}: {}, metrics.jsonl, report.html\n", config.output_dir, config.use_peft ? "the adapter" : "the model");
+}
+
+}  // namespace
+
+void run(Method& method, const train::RunConfig& config, const RecordedSettings& recorded,
+         const cli::CommonOptions& options) {
+  const auto start = Clock::now();
+  const Device device = options.parsed_device();
+  if (options.threads > 0) set_thread_count(options.threads);
+
+  const Plan plan = make_plan(method, config, device);
+  if (!options.json || !config.dry_run) print_plan(plan, config);
+  train::expect_fits(plan.memory, device);
+  if (config.dry_run) {
+    if (options.json) fmt::print("{}\n", plan_json(plan, config).dump(2));
+    return;
+  }
+  const std::unique_ptr<nn::Transformer> model = load_model(plan, config, device);
+  const std::unique_ptr<train::Objective> objective = method.make_objective(*model);
+  train::Trainer trainer(
+      config, *objective, *model,
+      {recorded.result_settings, train::model_fingerprint(*plan.files.weights), objective->fingerprint()});
+  for (const std::string& note : trainer.notes()) fmt::print(stderr, "{}\n", note);
+  const std::filesystem::path output_dir = config.output_dir;
+  write_file_atomically(output_dir / "config.yaml", recorded.yaml);
+  const Totals totals = run_steps(trainer);
+  train::ReportContents report = report_of(method.title(), config, plan, trainer, totals);
+  report.config_yaml = recorded.yaml;
+  train::write_report(output_dir, report);
+  train::write_result(output_dir, *model, trainer.optimizer(), config.model);
+  print_summary(config, totals, std::chrono::duration<double>(Clock::now() - start).count(), trainer, options.json);
+}
+
+}  // namespace lathe::programs

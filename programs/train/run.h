@@ -1,0 +1,68 @@
+// One training run for every method, from a parsed config to its records: plan, load, steps, report, summary.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "nn/transformer.h"
+#include "programs/train/settings.h"
+#include "text/model_text.h"
+#include "train/objective.h"
+#include "train/report.h"
+#include "train/settings/run_config.h"
+
+namespace lathe::programs {
+
+// What the plan, the memory estimate and the report say about a method's rows.
+struct RowFacts {
+  int64_t rows = 0;
+  int64_t updates_per_rows = 1;  // as the objective has it
+  int64_t longest_sequence = 0;  // tokens: the positions that the model must have
+  int64_t largest_forward_tokens = 0;
+  std::vector<std::string> warnings;                    // each one sentence
+  std::vector<std::string> plan;                        // lines: "rows.jsonl: 24 rows, 285 tokens, 261 of them learnt"
+  std::vector<std::pair<std::string, int64_t>> counts;  // of --dry_run --json: {"labelled_tokens", 261}
+  std::vector<std::pair<std::string, std::string>> report;  // name, value: {"dataset", "rows.jsonl"}
+  std::vector<train::SampleRow> samples;
+};
+
+// What is a method's own: its rows, its objective, its words.
+class Method {
+ public:
+  virtual ~Method() = default;
+  virtual std::string title() const = 0;  // of the report: "supervised fine-tuning"
+  // Reads and checks the rows, which the method keeps.
+  virtual RowFacts load_rows(const text::ModelText& text) = 0;
+  // After load_rows(). The model outlives the objective.
+  virtual std::unique_ptr<train::Objective> make_objective(nn::Transformer& model) = 0;
+};
+
+// What is written down of a config.
+struct RecordedSettings {
+  std::string yaml;                    // config.yaml
+  train::NamedValues result_settings;  // what a resumed run must agree in
+};
+
+void run(Method& method, const train::RunConfig& config, const RecordedSettings& recorded,
+         const cli::CommonOptions& options);
+
+// The subcommand of a method: its config's fields as flags, and a run with them. MethodType is made from the parsed config, which it
+// may keep a reference to.
+template <class Config, class MethodType>
+CLI::App* add_method(CLI::App& app, const std::string& description) {
+  CLI::App* command = app.add_subcommand(Config::command, description);
+  auto arguments = std::make_shared<TrainArguments>();
+  Config defaults;
+  add_settings(*command, fields_of(defaults), *arguments);
+  command->callback([arguments] {
+    const Config config = parse_config<Config>(*arguments);
+    MethodType method(config);
+    run(method, config, {train::resolved_yaml(config), train::result_settings(config)}, arguments->common);
+  });
+  return command;
+}
+
+}  // namespace lathe::programs
