@@ -38,7 +38,12 @@ struct LinearCrossEntropy final : Operation {
   std::string_view name() const override { return "linear_cross_entropy"; }
 
   void run(const kernels::CrossEntropyOutputs& outputs, const Tensor& hidden, double factor) const {
-    kernels::linear_cross_entropy(outputs, hidden, projection.view(), labels, layout.cu_seqlens, factor, softcap);
+    kernels::linear_cross_entropy(outputs, {.hidden = hidden,
+                                            .weight = projection.view(),
+                                            .labels = labels,
+                                            .cu_seqlens = layout.cu_seqlens,
+                                            .scale = factor,
+                                            .softcap = softcap});
   }
 
   kernels::CrossEntropyOutputs per_token(const Tensor& hidden) const {

@@ -8,8 +8,8 @@
 namespace lathe::kernels {
 
 // Row r has its logits at logits + r · stride and belongs to a token, which indexes loss, entropy and correct (each may be null).
-// When gradient is set the logits are overwritten by scale · ∂loss/∂logit in gradient_dtype, from the row's first byte on; otherwise
-// only softcap changes them (0: none).
+// When gradient is set the logits are overwritten by the token's scale · ∂loss/∂logit in gradient_dtype, from the row's first byte on;
+// otherwise only softcap changes them (0: none).
 template <class Real>
 struct CrossEntropyCall {
   Real* logits;
@@ -20,7 +20,10 @@ struct CrossEntropyCall {
   bool gradient;
   DType gradient_dtype;
   Real scale;
+  const Real* token_scales;  // null: 1 for every token
   float softcap;
+
+  Real scale_of(int64_t token) const { return token_scales != nullptr ? scale * token_scales[token] : scale; }
 };
 
 }  // namespace lathe::kernels

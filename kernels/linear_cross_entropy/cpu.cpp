@@ -37,10 +37,12 @@ float exp_of(float x) {
 // scale · (softmax − onehot), through the cap when there is one. T is no wider than the logits, so that what is written
 // at column i never reaches a logit that is still to be read.
 template <class T, bool capped>
-void gradient_row(const CrossEntropyRows<float>& rows, float* z, int64_t label, float largest, float sum) {
-  const Vec shift = splat(largest), factor = splat(rows.scale / sum);
+void gradient_row(const CrossEntropyRows<float>& rows, float* z, int64_t token, float largest, float sum) {
+  const int64_t label = rows.labels[token];
+  const float scale = rows.scale_of(token);
+  const Vec shift = splat(largest), factor = splat(scale / sum);
   const float inverse_cap = capped ? 1.0f / rows.softcap : 0.0f;
-  float at_label = rows.scale * (exp_of(z[label] - largest) / sum - 1.0f);
+  float at_label = scale * (exp_of(z[label] - largest) / sum - 1.0f);
   if (capped) at_label *= 1.0f - (z[label] * inverse_cap) * (z[label] * inverse_cap);
   T* out = reinterpret_cast<T*>(z);
   for_row(rows.columns, [&](int64_t i, int count) {
@@ -56,9 +58,9 @@ void gradient_row(const CrossEntropyRows<float>& rows, float* z, int64_t label, 
 }
 
 template <class T>
-void gradient_row(const CrossEntropyRows<float>& rows, float* z, int64_t label, float largest, float sum) {
-  rows.softcap > 0.0f ? gradient_row<T, true>(rows, z, label, largest, sum)
-                      : gradient_row<T, false>(rows, z, label, largest, sum);
+void gradient_row(const CrossEntropyRows<float>& rows, float* z, int64_t token, float largest, float sum) {
+  rows.softcap > 0.0f ? gradient_row<T, true>(rows, z, token, largest, sum)
+                      : gradient_row<T, false>(rows, z, token, largest, sum);
 }
 
 void cross_entropy_row(const CrossEntropyRows<float>& rows, int64_t row) {
@@ -72,8 +74,8 @@ void cross_entropy_row(const CrossEntropyRows<float>& rows, int64_t row) {
   if (rows.entropy != nullptr) rows.entropy[token] = log_sum - row_exp_moment(z, rows.columns, largest) / sum;
   if (rows.correct != nullptr) rows.correct[token] = is_first_maximum(z, label, largest);
   if (!rows.gradient) return;
-  rows.gradient_dtype == DType::f32 ? gradient_row<float>(rows, z, label, largest, sum)
-                                    : gradient_row<bf16>(rows, z, label, largest, sum);
+  rows.gradient_dtype == DType::f32 ? gradient_row<float>(rows, z, token, largest, sum)
+                                    : gradient_row<bf16>(rows, z, token, largest, sum);
 }
 
 }  // namespace

@@ -88,7 +88,8 @@ __global__ void __launch_bounds__(threads) cross_entropy_kernel(CrossEntropyRows
   if (!a.gradient && a.entropy == nullptr && a.correct == nullptr) return;  // the whole block
   __syncthreads();  // every thread has read the label's logit
 
-  const float factor = a.scale / row.sum, inverse_cap = a.softcap > 0.0f ? 1.0f / a.softcap : 0.0f;
+  const float scale = a.token_scales != nullptr ? a.scale * a.token_scales[token] : a.scale;
+  const float factor = scale / row.sum, inverse_cap = a.softcap > 0.0f ? 1.0f / a.softcap : 0.0f;
   float moment = 0.0f;   // Σ exp(d) · d, d = z − max z
   bool earlier = false;  // a column before the label's has the largest logit
   for (int64_t first = 0; first < a.columns; first += stride) {
@@ -103,7 +104,7 @@ __global__ void __launch_bounds__(threads) cross_entropy_kernel(CrossEntropyRows
       const float logit = group.at[j], distance = logit - row.largest, e = expf(distance);
       moment = fmaf(e, fmaxf(distance, -200.0f), moment);  // where e is 0 the product is 0, even for −∞
       earlier = earlier || (i + j < label && logit == row.largest);
-      float gradient = i + j == label ? a.scale * (e / row.sum - 1.0f) : e * factor;
+      float gradient = i + j == label ? scale * (e / row.sum - 1.0f) : e * factor;
       const float ratio = logit * inverse_cap;
       if (a.softcap > 0.0f) gradient *= 1.0f - ratio * ratio;
       group.at[j] = gradient;

@@ -17,8 +17,9 @@ namespace {
 
 constexpr const char* operation = "linear_cross_entropy";
 
-void check(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView weight, const Tensor& labels,
-           const Tensor& cu_seqlens) {
+void check(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs) {
+  const Tensor &hidden = inputs.hidden, &labels = inputs.labels;
+  const WeightView weight = inputs.weight;
   expect(operation, "hidden", hidden).rank(2).dtype({DType::f32, DType::bf16, DType::f64}).rows_contiguous();
   const Device device = hidden.device();
   if (device.kind != DeviceKind::cpu) expect(operation, "hidden", hidden).dtype({DType::f32, DType::bf16});
@@ -43,6 +44,8 @@ void check(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView 
                        " to ignore it, found " + std::to_string(label));
     }
   }
+  if (inputs.token_scales.defined())
+    expect(operation, "token_scales", inputs.token_scales).shape({tokens}).dtype(wide).contiguous().device(device);
   if (outputs.loss.defined())
     expect(operation, "loss", outputs.loss).shape({tokens}).dtype(wide).contiguous().device(device);
   if (outputs.entropy.defined())
@@ -63,7 +66,7 @@ void check(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView 
         .dtype(wide)
         .rows_contiguous()
         .device(device);
-    expect_cu_seqlens(operation, cu_seqlens, tokens);
+    expect_cu_seqlens(operation, inputs.cu_seqlens, tokens);
   }
 }
 
@@ -128,8 +131,8 @@ void move_rows(const Tensor& matrix, const Tensor& packed, const std::vector<int
 }
 
 template <class Real>
-CrossEntropyCall<Real> call_of(const CrossEntropyOutputs& outputs, const Tensor& logits, DType gradient_dtype,
-                               double scale, float softcap) {
+CrossEntropyCall<Real> call_of(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs,
+                               const Tensor& logits) {
   return {.logits = logits.data<Real>(),
           .stride = logits.stride(0),
           .columns = logits.dim(1),
@@ -137,23 +140,23 @@ CrossEntropyCall<Real> call_of(const CrossEntropyOutputs& outputs, const Tensor&
           .entropy = outputs.entropy.defined() ? outputs.entropy.data<Real>() : nullptr,
           .correct = outputs.correct.defined() ? outputs.correct.data<uint8_t>() : nullptr,
           .gradient = outputs.grad_hidden.defined() || outputs.grad_weight.defined(),
-          .gradient_dtype = gradient_dtype,
-          .scale = static_cast<Real>(scale),
-          .softcap = softcap};
+          .gradient_dtype = inputs.hidden.dtype(),
+          .scale = static_cast<Real>(inputs.scale),
+          .token_scales = inputs.token_scales.defined() ? inputs.token_scales.data<Real>() : nullptr,
+          .softcap = inputs.softcap};
 }
 
 // Losses of a chunk from its logits, which become their own gradient.
-void run_rows(const CrossEntropyOutputs& outputs, const Tensor& logits, const Chunk& chunk, const Tensor& labels,
-              DType gradient_dtype, double scale, float softcap) {
+void run_rows(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs, const Tensor& logits,
+              const Chunk& chunk) {
   const int64_t* tokens = chunk.tokens.data();
-  const int32_t* listed = labels.data<int32_t>();
+  const int32_t* listed = inputs.labels.data<int32_t>();
   if (logits.dtype() == DType::f64) {
-    return reference::cross_entropy_rows(
-        {call_of<double>(outputs, logits, gradient_dtype, scale, softcap), tokens, listed, 0, logits.dim(0)});
+    return reference::cross_entropy_rows({call_of<double>(outputs, inputs, logits), tokens, listed, 0, logits.dim(0)});
   }
-  const auto call = call_of<float>(outputs, logits, gradient_dtype, scale, softcap);
+  const auto call = call_of<float>(outputs, inputs, logits);
   if (logits.device().kind != DeviceKind::cpu)
-    return device::cross_entropy_rows(call, chunk.tokens, labels, logits.device());
+    return device::cross_entropy_rows(call, chunk.tokens, inputs.labels, logits.device());
   parallel_for(logits.dim(0), std::max<int64_t>(1, 8192 / logits.dim(1)), [&](int64_t begin, int64_t end) {
     cpu::cross_entropy_rows({call, tokens, listed, begin, end});
   });
@@ -161,17 +164,18 @@ void run_rows(const CrossEntropyOutputs& outputs, const Tensor& logits, const Ch
 
 }  // namespace
 
-void linear_cross_entropy(const CrossEntropyOutputs& outputs, const Tensor& hidden, WeightView weight,
-                          const Tensor& labels, const Tensor& cu_seqlens, double scale, float softcap) {
-  check(outputs, hidden, weight, labels, cu_seqlens);
+void linear_cross_entropy(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs) {
+  check(outputs, inputs);
+  const Tensor &hidden = inputs.hidden, &labels = inputs.labels;
+  const WeightView weight = inputs.weight;
   for (const Tensor& measured : {outputs.loss, outputs.entropy, outputs.correct}) {
     if (measured.defined()) fill(measured, 0.0);
   }
   const int64_t rows_at_once = chunk_rows(hidden.device());
-  const std::vector<Chunk> chunks =
-      outputs.grad_weight.defined()
-          ? chunks_by_sequence(labels.span<int32_t>(), cu_seqlens.span<int32_t>(), static_cast<size_t>(rows_at_once))
-          : even_chunks(labels.span<int32_t>(), rows_at_once);
+  const std::vector<Chunk> chunks = outputs.grad_weight.defined()
+                                        ? chunks_by_sequence(labels.span<int32_t>(), inputs.cu_seqlens.span<int32_t>(),
+                                                             static_cast<size_t>(rows_at_once))
+                                        : even_chunks(labels.span<int32_t>(), rows_at_once);
   int64_t labelled = 0, most = 0;
   for (const Chunk& chunk : chunks) {
     labelled += static_cast<int64_t>(chunk.tokens.size());
@@ -198,7 +202,7 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const Tensor& hidd
     }
     const Tensor logits = all_logits.slice(0, 0, rows);
     linear_forward(logits, x, weight);
-    run_rows(outputs, logits, chunk, labels, dtype, scale, softcap);
+    run_rows(outputs, inputs, logits, chunk);
     const Tensor gradients = all_gradients.slice(0, 0, rows).slice(1, 0, vocabulary);
     if (outputs.grad_weight.defined()) {
       const Tensor groups =

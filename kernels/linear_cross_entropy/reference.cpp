@@ -39,10 +39,11 @@ void cross_entropy_rows(const CrossEntropyRows<double>& rows) {
     }
     if (rows.correct != nullptr) rows.correct[token] = std::max_element(z, z + rows.columns) - z == label;
     if (!rows.gradient) continue;
+    const double scale = rows.scale_of(token);
     for (int64_t i = 0; i < rows.columns; ++i) {
       const double softmax = std::exp((z[i] - largest) - log_sum);
       const double slope = softcap > 0 ? 1.0 - z[i] / softcap * (z[i] / softcap) : 1.0;
-      z[i] = rows.scale * (softmax - (i == label ? 1.0 : 0.0)) * slope;
+      z[i] = scale * (softmax - (i == label ? 1.0 : 0.0)) * slope;
     }
   }
 }

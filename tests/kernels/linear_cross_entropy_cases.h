@@ -37,10 +37,15 @@ inline kernels::CrossEntropyOutputs outputs_of(const Arguments& a) {
 }
 
 inline void call(const Arguments& a, Options options) {
-  const Tensor cu_seqlens = a.has("cu_seqlens") ? a["cu_seqlens"] : Tensor{};
+  const auto given = [&](const char* name) { return a.has(name) ? a[name] : Tensor{}; };
   const auto run = [&](kernels::WeightView weight) {
-    kernels::linear_cross_entropy(outputs_of(a), a["hidden"], weight, a["labels"], cu_seqlens, options.scale,
-                                  options.softcap);
+    kernels::linear_cross_entropy(outputs_of(a), {.hidden = a["hidden"],
+                                                  .weight = weight,
+                                                  .labels = a["labels"],
+                                                  .cu_seqlens = given("cu_seqlens"),
+                                                  .scale = options.scale,
+                                                  .token_scales = given("token_scales"),
+                                                  .softcap = options.softcap});
   };
   if (!options.packed) return run(a["weight"]);
   run(kernels::pack_weight(a["weight"], a["weight"].dtype()));
@@ -67,8 +72,10 @@ inline Case loss_and_gradient(std::string name, Sizes sizes, DType dtype, Option
           .run = [options](const Arguments& a) { call(a, options); },
           .gradient = {{.forward =
                             [options](const Arguments& a) {
-                              kernels::linear_cross_entropy({.loss = a["loss"]}, a["hidden"], a["weight"], a["labels"],
-                                                            {}, options.scale, options.softcap);
+                              kernels::linear_cross_entropy({.loss = a["loss"]}, {.hidden = a["hidden"],
+                                                                                  .weight = a["weight"],
+                                                                                  .labels = a["labels"],
+                                                                                  .softcap = options.softcap});
                             },
                         .results = {{.name = "loss"}},
                         .gradients = {{.of = "hidden", .in = "grad_hidden"}}}},
@@ -87,6 +94,13 @@ inline Case with_weight_gradient(Case test_case, std::vector<double> cu_seqlens)
                                .accumulates = true,
                                .factor = 3});
   for (GradientCheck& check : test_case.gradient) check.gradients.push_back({.of = "weight", .in = "grad_weight"});
+  return test_case;
+}
+
+// Of both signs, and as far apart as advantages and weights of tokens are.
+inline Case with_token_scales(Case test_case) {
+  test_case.inputs.push_back({.name = "token_scales", .shape = {test_case.inputs[0].shape[0]}, .values = normal(0.5)});
+  for (GradientCheck& check : test_case.gradient) check.results[0].cotangent = "token_scales";
   return test_case;
 }
 
@@ -125,7 +139,16 @@ inline std::vector<Operation> linear_cross_entropy_operations() {
                  with_weight_gradient(loss_and_gradient("weight_f32", {20, 37, 12}, f32, {.ignored_every = 4}),
                                       {0, 6, 7, 20}),
                  with_weight_gradient(loss_and_gradient("weight_bf16", {20, 37, 12}, bf16, {.ignored_every = 4}),
-                                      {0, 6, 7, 20})},
+                                      {0, 6, 7, 20}),
+                 with_token_scales(loss_and_gradient("token_scales_f32", {30, 67, 24}, f32, {.ignored_every = 3})),
+                 with_token_scales(loss_and_gradient("token_scales_bf16", {9, 70, 32}, bf16, {.packed = true})),
+                 with_token_scales(loss_and_gradient("token_scales_softcap_f32", {7, 33, 16}, f32, {.softcap = 2.5f})),
+                 with_token_scales(with_weight_gradient(
+                     loss_and_gradient("token_scales_weight_f32", {20, 37, 12}, f32, {.ignored_every = 4}),
+                     {0, 6, 7, 20})),
+                 with_token_scales(with_weight_gradient(
+                     loss_and_gradient("token_scales_weight_bf16", {20, 37, 12}, bf16, {.ignored_every = 4}),
+                     {0, 6, 7, 20}))},
        .timed = {loss_and_gradient("t256_v49152_h576_bf16", {256, 49152, 576}, bf16, {.packed = true})},
        .timed_on_cards = {loss_and_gradient("t2048_v128256_h2048_bf16", {2048, 128256, 2048}, bf16)},
        .cuda_body = true},

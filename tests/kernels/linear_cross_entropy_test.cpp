@@ -5,6 +5,8 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -40,8 +42,8 @@ TEST(LinearCrossEntropy, AnswersAsPyTorchInDouble) {
                grad_weight = Tensor::zeros(weight.shape(), DType::f64);
   const int32_t bounds[] = {0, static_cast<int32_t>(tokens)};
   const float scale = 1.0f / static_cast<float>(valid);  // PyTorch divides in f64
-  kernels::linear_cross_entropy({loss, entropy, {}, grad_hidden, grad_weight}, hidden, weight, labels,
-                                Tensor::of<int32_t>(bounds, {2}), scale);
+  kernels::linear_cross_entropy({loss, entropy, {}, grad_hidden, grad_weight},
+                                {hidden, weight, labels, Tensor::of<int32_t>(bounds, {2}), scale});
   double sum = 0;
   for (int64_t t = 0; t < tokens; ++t) {
     const bool ignored = labels.data<int32_t>()[t] == kernels::ignored_label;
@@ -74,8 +76,8 @@ TEST(LinearCrossEntropy, LossIsTheBitsOfTokenLogprobs) {
       for (int64_t t = 0; t < tokens; ++t) labels.data<int32_t>()[t] = static_cast<int32_t>(t * 331 % vocabulary);
       const Tensor loss = Tensor::empty({tokens}, DType::f32), logprobs = Tensor::empty({tokens}, DType::f32);
       const Tensor with_gradient = Tensor::empty({tokens}, DType::f32), grad = Tensor::empty(x.shape(), dtype);
-      kernels::linear_cross_entropy({.loss = loss}, x, weight, labels, {}, 1.0f);
-      kernels::linear_cross_entropy({.loss = with_gradient, .grad_hidden = grad}, x, weight, labels, {}, 0.25f);
+      kernels::linear_cross_entropy({.loss = loss}, {x, weight, labels});
+      kernels::linear_cross_entropy({.loss = with_gradient, .grad_hidden = grad}, {x, weight, labels, {}, 0.25});
       kernels::linear_forward(logits, x, weight);
       kernels::token_logprobs(logprobs, logits, labels);
       for (int64_t t = 0; t < tokens; ++t) {
@@ -110,7 +112,7 @@ TEST(LinearCrossEntropy, ADevicesChunksGiveEveryRowAsItIsAlone) {
     kernels::CrossEntropyOutputs outputs = {.loss = Tensor::empty({rows.dim(0)}, DType::f32, device),
                                             .grad_hidden = Tensor::empty(rows.shape(), DType::f32, device),
                                             .grad_weight = moved(Tensor::zeros(weight.shape(), DType::f32), device)};
-    kernels::linear_cross_entropy(outputs, moved(rows, device), moved(weight, device), row_labels, cuts, 0.5f);
+    kernels::linear_cross_entropy(outputs, {moved(rows, device), moved(weight, device), row_labels, cuts, 0.5});
     for (Tensor* output : {&outputs.loss, &outputs.grad_hidden, &outputs.grad_weight}) *output = moved(*output, {});
     return outputs;
   };
@@ -140,6 +142,65 @@ TEST(LinearCrossEntropy, ADevicesChunksGiveEveryRowAsItIsAlone) {
     EXPECT_NEAR(on_simt.grad_weight.data<float>()[i], on_cpu.grad_weight.data<float>()[i], 290 * 4 * 0x1p-24f) << i;
 }
 
+std::vector<std::byte> bytes_of(const Tensor& anywhere) {
+  const Tensor tensor = kernels::moved(anywhere, {});
+  const auto* begin = static_cast<const std::byte*>(tensor.raw());
+  return {begin, begin + tensor.nbytes()};
+}
+
+// Several chunks of gathered rows: the gradients of scale alone, and of scale beside token_scales.
+void expect_bits_of_the_number(Device device, DType dtype, float softcap) {
+  const int64_t tokens = 290, vocabulary = 21, hidden = 6;
+  const Tensor x = kernels::moved(random_tensor({tokens, hidden}, dtype, 1.0f, 7), device);
+  const Tensor weight = kernels::moved(random_tensor({vocabulary, hidden}, dtype, 1.0f, 8), device);
+  const Tensor labels = Tensor::empty({tokens}, DType::i32);
+  for (int64_t t = 0; t < tokens; ++t)
+    labels.data<int32_t>()[t] = t % 20 == 7 ? kernels::ignored_label : static_cast<int32_t>(t % vocabulary);
+  const int32_t bounds[] = {0, 140, 290};
+  const auto gradients_of = [&](double scale, std::optional<float> of_each_token) {
+    kernels::CrossEntropyInputs inputs{.hidden = x,
+                                       .weight = weight,
+                                       .labels = labels,
+                                       .cu_seqlens = Tensor::of<int32_t>(bounds, {3}),
+                                       .scale = scale,
+                                       .softcap = softcap};
+    if (of_each_token) {
+      const Tensor scales = Tensor::empty({tokens}, DType::f32);
+      kernels::fill(scales, *of_each_token);
+      inputs.token_scales = kernels::moved(scales, device);
+    }
+    const Tensor grad_hidden = Tensor::empty(x.shape(), dtype, device);
+    const Tensor grad_weight = kernels::moved(Tensor::zeros(weight.shape(), DType::f32), device);
+    kernels::linear_cross_entropy({.grad_hidden = grad_hidden, .grad_weight = grad_weight}, inputs);
+    return std::pair(bytes_of(grad_hidden), bytes_of(grad_weight));
+  };
+  const float s = 1.0f / 7;
+  const auto number = gradients_of(s, {});
+  EXPECT_TRUE(number == gradients_of(1, s));
+  EXPECT_TRUE(number == gradients_of(-1, -s));  // as the gradient of log-probabilities
+  EXPECT_TRUE(number == gradients_of(s, 1));
+  EXPECT_FALSE(number == gradients_of(1, 2 * s));
+}
+
+TEST(LinearCrossEntropy, EqualTokenScalesGiveTheBitsOfTheNumber) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    for (const float softcap : {0.0f, 2.0f}) {
+      const std::string options = std::string(name_of(dtype)) + ", softcap " + std::to_string(softcap);
+      for (const kernels::Isa isa :
+           {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16}) {
+        if (!kernels::machine_has(isa)) continue;
+        SCOPED_TRACE(options + ", " + std::string(kernels::name_of(isa)));
+        const kernels::Isa before = kernels::active_isa();
+        kernels::set_active_isa(isa);
+        expect_bits_of_the_number({}, dtype, softcap);
+        kernels::set_active_isa(before);
+      }
+      SCOPED_TRACE(options + ", simt");
+      expect_bits_of_the_number({DeviceKind::simt}, dtype, softcap);
+    }
+  }
+}
+
 // hidden = 1 and weight = the logits: rows of any logits, through the whole operation.
 struct OneRow {
   float loss, entropy;
@@ -153,9 +214,9 @@ OneRow one_row(const std::vector<float>& logits, int32_t label) {
   const Tensor loss = Tensor::empty({1}, DType::f32), entropy = Tensor::empty({1}, DType::f32),
                correct = Tensor::empty({1}, DType::u8);
   const Tensor grad = Tensor::zeros({n, 1}, DType::f32);
-  kernels::linear_cross_entropy({loss, entropy, correct, {}, grad}, Tensor::of<float>(one, {1, 1}),
-                                Tensor::of<float>(logits, {n, 1}), Tensor::of<int32_t>(labels, {1}),
-                                Tensor::of<int32_t>(bounds, {2}), 1.0f);
+  kernels::linear_cross_entropy({loss, entropy, correct, {}, grad},
+                                {Tensor::of<float>(one, {1, 1}), Tensor::of<float>(logits, {n, 1}),
+                                 Tensor::of<int32_t>(labels, {1}), Tensor::of<int32_t>(bounds, {2})});
   const auto gradient = grad.span<float>();
   return {loss.data<float>()[0],
           entropy.data<float>()[0],
@@ -214,7 +275,7 @@ TEST(LinearCrossEntropy, HoldsOneChunkOfLogitsAtATime) {
   allocator.release_cached();
   allocator.reset_peak();
   const auto before = allocator.stats().total_live_bytes;
-  kernels::linear_cross_entropy({.loss = loss, .grad_hidden = grad}, x, weight, labels, {}, 1.0f);
+  kernels::linear_cross_entropy({.loss = loss, .grad_hidden = grad}, {x, weight, labels});
   const int64_t chunk_bytes = kernels::cross_entropy_chunk * vocabulary * 4;
   // The products' own packed panels come on top: at most the weight once, padded.
   EXPECT_LE(allocator.stats().total_peak_bytes - before, 3 * chunk_bytes);
@@ -226,7 +287,7 @@ TEST(LinearCrossEntropy, RefusesWhatDoesNotFit) {
                loss = Tensor::zeros({4}, DType::f32);
   const Tensor labels = Tensor::zeros({4}, DType::i32);
   const auto run = [&](kernels::CrossEntropyOutputs outputs, const Tensor& h, const Tensor& w, const Tensor& l) {
-    kernels::linear_cross_entropy(outputs, h, w, l, {}, 1.0f);
+    kernels::linear_cross_entropy(outputs, {h, w, l});
   };
   EXPECT_THROW(run({.loss = loss}, x, Tensor::zeros({10, 9}, DType::f32), labels), ShapeError);
   EXPECT_THROW(run({.loss = loss}, x, Tensor::zeros({10, 8}, DType::bf16), labels), ShapeError);
@@ -234,6 +295,8 @@ TEST(LinearCrossEntropy, RefusesWhatDoesNotFit) {
   EXPECT_THROW(run({.loss = Tensor::zeros({4}, DType::bf16)}, x, weight, labels), ShapeError);
   EXPECT_THROW(run({.loss = loss, .grad_weight = Tensor::zeros({10, 8}, DType::f32)}, x, weight, labels),
                ShapeError);  // no cu_seqlens
+  for (const Tensor& scales : {Tensor::zeros({3}, DType::f32), Tensor::zeros({4}, DType::f64)})
+    EXPECT_THROW(kernels::linear_cross_entropy({.loss = loss}, {x, weight, labels, {}, 1.0, scales}), ShapeError);
   for (const int32_t bad : {-1, 10, -99, std::numeric_limits<int32_t>::max()}) {
     const int32_t values[] = {0, 1, bad, 2};
     try {
