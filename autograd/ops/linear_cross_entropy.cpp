@@ -9,16 +9,24 @@
 namespace lathe::autograd {
 namespace {
 
-// Σ in f64, in order: one number for the step's report, no place for rounding.
-double total(const Tensor& on_device) {
-  const Tensor per_token = kernels::moved(on_device, {});
+template <class Real>
+double sum_of(const Tensor& per_token, const Tensor& scales) {
+  const auto values = per_token.span<Real>();
   double result = 0;
-  if (per_token.dtype() == DType::f64) {
-    for (const double value : per_token.span<double>()) result += value;
+  if (scales.defined()) {
+    const auto scale = scales.span<Real>();
+    for (size_t t = 0; t < values.size(); ++t) result += static_cast<double>(scale[t]) * values[t];
   } else {
-    for (const float value : per_token.span<float>()) result += value;
+    for (const Real value : values) result += value;
   }
   return result;
+}
+
+// Σ scale · loss in f64, in order: one number for the step's report, no place for rounding.
+double total(const Tensor& loss, const Tensor& token_scales) {
+  const Tensor per_token = kernels::moved(loss, {});
+  const Tensor scales = token_scales.defined() ? kernels::moved(token_scales, {}) : Tensor();
+  return per_token.dtype() == DType::f64 ? sum_of<double>(per_token, scales) : sum_of<float>(per_token, scales);
 }
 
 double element(const Tensor& on_device) {
@@ -30,11 +38,12 @@ struct LinearCrossEntropy final : Operation {
   LinearWeight projection;
   Tensor labels;
   SequenceLayout layout;
-  double scale;
+  double scale = 1.0;
+  Tensor token_scales;
   float softcap;
 
-  LinearCrossEntropy(LinearWeight w, Tensor l, SequenceLayout s, double factor, float cap)
-      : projection(std::move(w)), labels(std::move(l)), layout(std::move(s)), scale(factor), softcap(cap) {}
+  LinearCrossEntropy(LinearWeight w, Tensor l, SequenceLayout s, float cap)
+      : projection(std::move(w)), labels(std::move(l)), layout(std::move(s)), softcap(cap) {}
   std::string_view name() const override { return "linear_cross_entropy"; }
 
   void run(const kernels::CrossEntropyOutputs& outputs, const Tensor& hidden, double factor) const {
@@ -43,19 +52,14 @@ struct LinearCrossEntropy final : Operation {
                                             .labels = labels,
                                             .cu_seqlens = layout.cu_seqlens,
                                             .scale = factor,
+                                            .token_scales = token_scales,
                                             .softcap = softcap});
-  }
-
-  kernels::CrossEntropyOutputs per_token(const Tensor& hidden) const {
-    const DType dtype = accumulation_dtype(hidden.dtype());
-    kernels::CrossEntropyOutputs outputs;
-    outputs.loss = Tensor::empty({hidden.dim(0)}, dtype, hidden.device());
-    return outputs;
   }
 
   void forward(Forward& f) {
     const Tensor& hidden = f.input(0);
-    kernels::CrossEntropyOutputs outputs = per_token(hidden);
+    kernels::CrossEntropyOutputs outputs;
+    outputs.loss = Tensor::empty({hidden.dim(0)}, accumulation_dtype(hidden.dtype()), hidden.device());
     outputs.entropy = empty_like(outputs.loss);
     outputs.correct = Tensor::empty({hidden.dim(0)}, DType::u8, hidden.device());
     const bool gradient_now = f.needs(0) && !f.needs(1);
@@ -63,13 +67,14 @@ struct LinearCrossEntropy final : Operation {
     run(outputs, hidden, scale);
 
     Tensor loss = Tensor::empty({1}, outputs.loss.dtype(), hidden.device());
-    kernels::fill(loss, scale * total(outputs.loss));
+    kernels::fill(loss, scale * total(outputs.loss, token_scales));
     if (gradient_now) {
       f.save("grad_hidden", outputs.grad_hidden);
     } else {
       f.save_input("hidden", 0);
       f.save("weight", f.input(1));
       f.save("labels", labels);
+      f.save("token_scales", token_scales);
     }
     f.output(loss);
     f.output(outputs.loss);
@@ -86,7 +91,7 @@ struct LinearCrossEntropy final : Operation {
       return;
     }
     const Tensor& hidden = saved["hidden"];
-    kernels::CrossEntropyOutputs outputs = per_token(hidden);
+    kernels::CrossEntropyOutputs outputs;
     if (grads.needed(0)) outputs.grad_hidden = empty_like(hidden);
     outputs.grad_weight = grads.accumulator(1);
     run(outputs, hidden, scale * grad_loss);
@@ -94,12 +99,25 @@ struct LinearCrossEntropy final : Operation {
   }
 };
 
+CrossEntropyResult record(LinearCrossEntropy operation, const Variable& hidden, const LinearWeight& weight) {
+  const Outputs outputs = apply(std::move(operation), {hidden, weight.dense()});
+  return {outputs[0], outputs[1].value(), outputs[2].value(), outputs[3].value()};
+}
+
 }  // namespace
 
 CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight, const Tensor& labels,
                                         const SequenceLayout& layout, double scale, float softcap) {
-  const Outputs outputs = apply(LinearCrossEntropy(weight, labels, layout, scale, softcap), {hidden, weight.dense()});
-  return {outputs[0], outputs[1].value(), outputs[2].value(), outputs[3].value()};
+  LinearCrossEntropy operation(weight, labels, layout, softcap);
+  operation.scale = scale;
+  return record(std::move(operation), hidden, weight);
+}
+
+CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight, const Tensor& labels,
+                                        const SequenceLayout& layout, const Tensor& token_scales, float softcap) {
+  LinearCrossEntropy operation(weight, labels, layout, softcap);
+  operation.token_scales = token_scales;
+  return record(std::move(operation), hidden, weight);
 }
 
 }  // namespace lathe::autograd

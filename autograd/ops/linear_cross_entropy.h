@@ -21,4 +21,9 @@ struct CrossEntropyResult {
 CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight, const Tensor& labels,
                                         const SequenceLayout& layout, double scale, float softcap = 0.0f);
 
+// A scale for each token, f32 (f64) [T] on hidden's device, through which no gradient flows:
+// loss = Σ token_scales[t] · −log p(label). Where all are equal the gradients are the number's, bit for bit.
+CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight, const Tensor& labels,
+                                        const SequenceLayout& layout, const Tensor& token_scales, float softcap = 0.0f);
+
 }  // namespace lathe::autograd

@@ -1,0 +1,65 @@
+#include "autograd/ops/token_logprobs.h"
+
+#include "autograd/node.h"
+#include "autograd/operation.h"
+#include "kernels/add/add.h"
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+
+namespace lathe::autograd {
+namespace {
+
+enum Input : int { hidden, weight };
+
+struct TokenLogprobs final : Operation {
+  LinearWeight projection;
+  Tensor targets;
+  SequenceLayout layout;
+  float softcap;
+
+  TokenLogprobs(LinearWeight w, Tensor t, SequenceLayout s, float cap)
+      : projection(std::move(w)), targets(std::move(t)), layout(std::move(s)), softcap(cap) {}
+  std::string_view name() const override { return "token_logprobs"; }
+
+  kernels::CrossEntropyInputs inputs(const Tensor& of_hidden) const {
+    return {.hidden = of_hidden,
+            .weight = projection.view(),
+            .labels = targets,
+            .cu_seqlens = layout.cu_seqlens,
+            .softcap = softcap};
+  }
+
+  void forward(Forward& f) {
+    const Tensor& in = f.input(hidden);
+    const DType dtype = accumulation_dtype(in.dtype());
+    const Tensor loss = Tensor::empty({in.dim(0)}, dtype, in.device());
+    kernels::linear_cross_entropy({.loss = loss}, inputs(in));
+    Tensor logprobs = Tensor::zeros({in.dim(0)}, dtype, in.device());
+    kernels::add(logprobs, logprobs, loss, -1.0);  // 0 − loss: an ignored token's is 0, where −loss is −0
+
+    f.save_input("hidden", hidden);
+    // So that a change of them is noticed.
+    f.save("weight", projection.packed().defined() ? projection.packed().panels() : f.input(weight));
+    f.save("targets", targets);
+    f.output(logprobs);
+  }
+
+  void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
+    kernels::CrossEntropyInputs scaled = inputs(saved["hidden"]);
+    scaled.scale = -1.0;  // log p = −loss
+    scaled.token_scales = grad_outputs[0];
+    kernels::CrossEntropyOutputs outputs;
+    if (grads.needed(hidden)) outputs.grad_hidden = empty_like(scaled.hidden);
+    if (grads.needed(weight)) outputs.grad_weight = grads.accumulator(weight);
+    kernels::linear_cross_entropy(outputs, scaled);
+    grads.add(hidden, std::move(outputs.grad_hidden));
+  }
+};
+
+}  // namespace
+
+Variable token_logprobs(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
+                        const SequenceLayout& layout, float softcap) {
+  return apply(TokenLogprobs(weight, targets, layout, softcap), {hidden, weight.dense()});
+}
+
+}  // namespace lathe::autograd
