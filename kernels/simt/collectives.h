@@ -11,7 +11,26 @@
 
 namespace lathe::simt {
 
+#if __has_builtin(__builtin_source_location)
 using Where = std::source_location;
+#else  // clang 14 has not got it, but what it is made of
+class Where {
+ public:
+  static constexpr Where current(const char* file = __builtin_FILE(), unsigned line = __builtin_LINE(),
+                                 unsigned column = __builtin_COLUMN()) {
+    Where where;
+    where.file_ = file, where.line_ = line, where.column_ = column;
+    return where;
+  }
+  constexpr const char* file_name() const { return file_; }
+  constexpr unsigned line() const { return line_; }
+  constexpr unsigned column() const { return column_; }
+
+ private:
+  const char* file_ = "";
+  unsigned line_ = 0, column_ = 0;
+};
+#endif
 
 const uint3& thread_index();
 const uint3& block_index();
