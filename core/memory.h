@@ -48,8 +48,8 @@ struct MemoryStats {
 class Allocator {
  public:
   virtual ~Allocator() = default;
-  // Throws ResourceError naming the bytes asked, the bytes free, the tags' table, and what to lower. Zero bytes are fine:
-  // the pointer is aligned, not null, and takes no memory.
+  // Throws ResourceError naming the bytes asked, the bytes free, the tags' table, and what to lower. Zero bytes are
+  // fine: the pointer is aligned, not null, and takes no memory.
   virtual void* allocate(int64_t bytes, MemoryTag tag) = 0;
   virtual void deallocate(void* pointer, int64_t bytes, MemoryTag tag) = 0;
   virtual MemoryStats stats() const = 0;

@@ -1,5 +1,6 @@
-// Memory that stays with its user. While a pool is open on its device, what is allocated there belongs to the pool: freed, it
-// serves the pool's next allocations and nobody else's. A captured graph reads and writes the same addresses whenever it runs.
+// Memory that stays with its user. While a pool is open on its device, what is allocated there belongs to the pool:
+// freed, it serves the pool's next allocations and nobody else's. A captured graph reads and writes the same addresses
+// whenever it runs.
 #pragma once
 
 #include "core/memory.h"

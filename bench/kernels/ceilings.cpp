@@ -105,8 +105,9 @@ double peak(double (*body)()) {
   });
 }
 
-// Adds up `streams` stretches of `length` floats side by side, each `distance` floats from the one before. Vectors as wide as the
-// operations': with 16 bytes a load, an instruction set's loads in flight bring two thirds of what 64 bring.
+// Adds up `streams` stretches of `length` floats side by side, each `distance` floats from the one before. Vectors as
+// wide as the operations': with 16 bytes a load, an instruction set's loads in flight bring two thirds of what 64
+// bring.
 using Read = float (*)(const float* from, int64_t streams, int64_t distance, int64_t length);
 constexpr int64_t step = 64;  // floats, by which lengths are counted
 
@@ -159,9 +160,9 @@ void update(float* at, int64_t streams, int64_t distance, int64_t length) {
 struct Bandwidth {
   double reading, updating;
 };
-// The best of one, two and four streams to a thread, over memory in huge pages where the kernel gives them (Storage). Updating in
-// place is what moves most: copying 17 to 19 GB/s on a Zen 4 core with plain stores and 27 to 45 with streaming ones, where two
-// streams updated give 45 and reading alone gives 25.
+// The best of one, two and four streams to a thread, over memory in huge pages where the kernel gives them (Storage).
+// Updating in place is what moves most: copying 17 to 19 GB/s on a Zen 4 core with plain stores and 27 to 45 with
+// streaming ones, where two streams updated give 45 and reading alone gives 25.
 Bandwidth bandwidth() {
   const int64_t floats = 3 * last_cache_bytes(Device{}) / 4 / (4 * step) * (4 * step);
   const std::shared_ptr<Storage> storage = Storage::allocate(floats * 4, Device{}, MemoryTag::workspace);

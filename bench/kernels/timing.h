@@ -35,8 +35,8 @@ struct Timing {
   double fraction(const Ceilings& ceilings) const { return bound(ceilings).seconds / seconds; }
 };
 
-// Calls `report` as each is done. Each call gets buffers of its own in turn, until all together are three times the last
-// cache: what is timed comes from memory, as between two other operations of a model.
+// Calls `report` as each is done. Each call gets buffers of its own in turn, until all together are three times the
+// last cache: what is timed comes from memory, as between two other operations of a model.
 void time_operations(const std::vector<testing::Operation>& operations, const TimingOptions& options,
                      const std::function<void(const Timing&)>& report);
 

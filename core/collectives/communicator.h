@@ -1,8 +1,8 @@
-// What a group of processes (or cards), numbered by rank, does together. Every rank calls the same operations in the same
-// order with the same extents and dtypes.
+// What a group of processes (or cards), numbered by rank, does together. Every rank calls the same operations in the
+// same order with the same extents and dtypes.
 //
-// Sums are deterministic, and every rank gets the same bits. One process and MPI add in ascending ranks, in f32 for f32, bf16
-// and f16 (f64 for f64, wrapping integers), and round once; what NCCL does stands in nccl.h.
+// Sums are deterministic, and every rank gets the same bits. One process and MPI add in ascending ranks, in f32 for
+// f32, bf16 and f16 (f64 for f64, wrapping integers), and round once; what NCCL does stands in nccl.h.
 #pragma once
 
 #include <memory>

@@ -89,7 +89,8 @@ class MpiCommunicator final : public Communicator {
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 
-  // Each rank sums one part of the piece, then the parts are gathered: every element is moved twice, whatever the ranks.
+  // Each rank sums one part of the piece, then the parts are gathered: every element is moved twice, whatever the
+  // ranks.
   void all_reduce_sum(const Tensor& tensor) override {
     collectives::expect_tensor("all_reduce_sum", "tensor", tensor, DeviceKind::cpu);
     collectives::expect_summable("all_reduce_sum", tensor);

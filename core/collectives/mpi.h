@@ -12,8 +12,8 @@ namespace lathe {
 bool started_by_mpi();
 
 // All processes. The first call initialises MPI, which ends with the process; call it from the main thread, and use the
-// communicator from one thread at a time. Sums run in ascending ranks: MPI's own reductions promise no order, so the parts are
-// exchanged and added here.
+// communicator from one thread at a time. Sums run in ascending ranks: MPI's own reductions promise no order, so the
+// parts are exchanged and added here.
 std::unique_ptr<Communicator> mpi_communicator();
 
 }  // namespace lathe

@@ -1,4 +1,5 @@
-// The tokens of a template, one after the other, and what the parsers expect of them. Errors are ConfigErrors with the line.
+// The tokens of a template, one after the other, and what the parsers expect of them. Errors are ConfigErrors with the
+// line.
 #pragma once
 
 #include <algorithm>

@@ -1,4 +1,5 @@
-// adamw: against the f64 reference in every body, five steps of torch.optim.AdamW, and bitsandbytes' steps with 8-bit states.
+// adamw: against the f64 reference in every body, five steps of torch.optim.AdamW, and bitsandbytes' steps with 8-bit
+// states.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -19,8 +20,8 @@ namespace {
 
 LATHE_CHECK_OPERATIONS(adamw_operations());
 
-// Five steps from param.0 in one dtype; `relative` bounds the error of each result against PyTorch's f64, relative to the
-// tensor's largest element.
+// Five steps from param.0 in one dtype; `relative` bounds the error of each result against PyTorch's f64, relative to
+// the tensor's largest element.
 void follow_golden(const std::string& run, double weight_decay, DType dtype, double relative) {
   auto golden = golden_tensors("kernels/adamw.safetensors");
   const Tensor weight = kernels::cast(golden[run + ".param.0"], dtype).clone();
@@ -53,8 +54,8 @@ TEST(AdamW, FollowsPyTorchInFloat) {
   follow_golden("decay", 0.1, DType::f32, 50 * 0x1p-24);
 }
 
-// Every step from what bitsandbytes had before it. Its sums are the same up to roundings, and no quotient of these lies so near the
-// middle between two codes that they would matter.
+// Every step from what bitsandbytes had before it. Its sums are the same up to roundings, and no quotient of these lies
+// so near the middle between two codes that they would matter.
 TEST(AdamW8bit, FollowsBitsandbytes) {
   auto golden = golden_tensors("kernels/adamw_8bit.safetensors");
   for (const auto& [run, weight_decay] : {std::pair<std::string, double>{"plain", 0.0}, {"decay", 0.1}}) {
@@ -88,8 +89,9 @@ TEST(AdamW8bit, FollowsBitsandbytes) {
   }
 }
 
-// With β1 = 0 the new m is the gradient, with β2 = 0 the new v its square: every value and every threshold of the maps, and what stands
-// beside them. simt and AVX-512 find codes from the formula of the maps, other sets from nearest_code() itself.
+// With β1 = 0 the new m is the gradient, with β2 = 0 the new v its square: every value and every threshold of the maps,
+// and what stands beside them. simt and AVX-512 find codes from the formula of the maps, other sets from nearest_code()
+// itself.
 TEST(AdamW8bit, CodesAreTheNearestInEveryBody) {
   const kernels::DynamicMap &map = kernels::signed_dynamic_map(), &v_map = kernels::unsigned_dynamic_map();
   std::vector<float> grads;

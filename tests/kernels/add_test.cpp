@@ -30,7 +30,8 @@ TEST(Add, TakesF64WhereAnyArgumentIs) {
   EXPECT_EQ(out.data<double>()[0], 1.0 + 0x1p-50);
 }
 
-// Vectors of 16 bytes are moved only where they fit; the sum is the CPU's, bit for bit (half of b is exact, fused or not).
+// Vectors of 16 bytes are moved only where they fit; the sum is the CPU's, bit for bit (half of b is exact, fused or
+// not).
 TEST(Add, OnADeviceElementsMayStartAnywhere) {
   const Tensor values = Tensor::empty({2, 101}, DType::f32);
   RandomStream random(7, RandomPurpose::test);

@@ -1,5 +1,5 @@
-// copy, fill and cast: every 16-bit pattern and the edges of rounding, bit for bit, on every device and instruction set; strided
-// views.
+// copy, fill and cast: every 16-bit pattern and the edges of rounding, bit for bit, on every device and instruction
+// set; strided views.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -83,7 +83,8 @@ TEST_P(Everywhere, CastsEvery16BitPattern) {
 }
 
 TEST_P(Everywhere, CastsF32AtTheEdgesOfRounding) {
-  // Around every value of f16 and bf16: the value, the midpoints to its neighbours, and one step to either side of each.
+  // Around every value of f16 and bf16: the value, the midpoints to its neighbours, and one step to either side of
+  // each.
   std::vector<float> edges;
   const auto add_around = [&](float value, float next) {
     const float middle = static_cast<float>((static_cast<double>(value) + static_cast<double>(next)) / 2);

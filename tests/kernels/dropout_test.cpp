@@ -1,5 +1,5 @@
-// dropout: against the f64 reference on every device and instruction set, its definition element by element, and what it must
-// refuse.
+// dropout: against the f64 reference on every device and instruction set, its definition element by element, and what
+// it must refuse.
 #include <gtest/gtest.h>
 
 #include <algorithm>

@@ -61,7 +61,8 @@ inline Case backward(Functions functions, std::string name, int64_t tokens, int6
   return result;
 }
 
-// Shapes: below and above a CPU vector, a group of eight and a warp's tile of 256, fewer and more rows than a CUDA block has warps.
+// Shapes: below and above a CPU vector, a group of eight and a warp's tile of 256, fewer and more rows than a CUDA
+// block has warps.
 inline std::vector<Operation> operations(const std::string& name, Functions f) {
   constexpr DType f32 = DType::f32, bf16 = DType::bf16;
   // The gate's whole range: where exp overflows and underflows, zeros of both signs, subnormals.

@@ -1,4 +1,5 @@
-// swiglu and geglu: against the f64 reference on every device and instruction set, PyTorch's answers, and what it must refuse.
+// swiglu and geglu: against the f64 reference on every device and instruction set, PyTorch's answers, and what it must
+// refuse.
 #include <gtest/gtest.h>
 
 #include <cmath>

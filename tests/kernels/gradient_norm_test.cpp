@@ -1,4 +1,5 @@
-// gradient_norm: PyTorch's norms, the promised order of the sum bit for bit, in any thread count, instruction set and device.
+// gradient_norm: PyTorch's norms, the promised order of the sum bit for bit, in any thread count, instruction set and
+// device.
 #include "kernels/gradient_norm/gradient_norm.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
-// int8 blocks: against the reference on every device and instruction set, how much they lose, and what they must refuse.
+// int8 blocks: against the reference on every device and instruction set, how much they lose, and what they must
+// refuse.
 #include <gtest/gtest.h>
 
 #include <cmath>

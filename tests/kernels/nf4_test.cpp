@@ -116,8 +116,8 @@ double mean_error(const Tensor& weight, int64_t block_size, Nf4Scales scales) {
   return error / static_cast<double>(weight.numel());
 }
 
-// The mean absolute error of normal numbers that bitsandbytes' own tests expect: 0.0728 with blocks of 64, 0.0768 with 128. Over
-// 2^17 numbers it is known to 0.0002, three of its standard errors.
+// The mean absolute error of normal numbers that bitsandbytes' own tests expect: 0.0728 with blocks of 64, 0.0768 with
+// 128. Over 2^17 numbers it is known to 0.0002, three of its standard errors.
 TEST(Nf4, LosesOfNormalNumbersWhatItShould) {
   const Tensor weight = normal_matrix(256, 512);
   EXPECT_NEAR(mean_error(weight, 64, Nf4Scales::plain), 0.0728, 0.0004);

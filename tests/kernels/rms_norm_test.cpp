@@ -1,5 +1,5 @@
-// rms_norm: against the f64 reference on every device and instruction set, PyTorch's answers, transformers' rounding, and
-// what it must refuse.
+// rms_norm: against the f64 reference on every device and instruction set, PyTorch's answers, transformers' rounding,
+// and what it must refuse.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -19,7 +19,8 @@ LATHE_CHECK_OPERATIONS(rms_norm_operations());
 
 constexpr float eps = 1e-5f;
 
-// Sums of 24 terms below 100 in f64; the golden eps is 1e-5, ours its nearest f32, which moves a result by 2e-13 of itself.
+// Sums of 24 terms below 100 in f64; the golden eps is 1e-5, ours its nearest f32, which moves a result by 2e-13 of
+// itself.
 void expect_close(const Tensor& found, const Tensor& expected) {
   for (int64_t i = 0; i < expected.numel(); ++i) {
     EXPECT_NEAR(found.data<double>()[i], expected.data<double>()[i], 1e-12 * (1 + std::abs(expected.data<double>()[i])))

@@ -1,5 +1,6 @@
-// sampling: against the f64 reference in every instruction set, the filters' sets against its sorting of everything, draws that
-// depend on (seed, position) alone, frequencies that follow the weights, and log-probabilities that are token_logprobs' bits.
+// sampling: against the f64 reference in every instruction set, the filters' sets against its sorting of everything,
+// draws that depend on (seed, position) alone, frequencies that follow the weights, and log-probabilities that are
+// token_logprobs' bits.
 #include "kernels/sampling/sampling.h"
 
 #include <gtest/gtest.h>
@@ -152,8 +153,8 @@ TEST(Sampling, OneTokenLeftIsAlwaysDrawn) {
   EXPECT_EQ(draw_one(banned, {}), 23);
 }
 
-// The inverse of the distribution function at u, in double: the draw is this token, or its neighbour where u lies within the
-// rounding of a step.
+// The inverse of the distribution function at u, in double: the draw is this token, or its neighbour where u lies
+// within the rounding of a step.
 TEST(Sampling, TheDrawIsTheInverseOfTheDistributionAtU) {
   for (const int64_t n : {5, 1000, 1024, 1025, 7000}) {
     const std::vector<float> logits = random_logits(n, static_cast<uint64_t>(n) + 1);
@@ -183,8 +184,8 @@ TEST(Sampling, TheDrawIsTheInverseOfTheDistributionAtU) {
   }
 }
 
-// 4000 independent draws of a token with probability p: the count leaves n·p ± 6·√(n·p·(1−p)) + 1 with probability below
-// 1e-8 (Bernstein); the draws are fixed by their seed, so that this holds or does not, for good.
+// 4000 independent draws of a token with probability p: the count leaves n·p ± 6·√(n·p·(1−p)) + 1 with probability
+// below 1e-8 (Bernstein); the draws are fixed by their seed, so that this holds or does not, for good.
 TEST(Sampling, FrequenciesFollowTheWeights) {
   const std::vector<float> logits = {0.0f, 1.0f, -1.0f, 2.0f, 0.5f, -INFINITY, 1.5f};
   double total = 0;

@@ -36,8 +36,8 @@ using Faults = std::vector<std::string>;
 
 // FlashAttention's rule, row by row of the batch: max |result − reference| ≤ factor · max |plain − reference| + floor.
 // `plain` is the case's own plain arithmetic. Without it, it is what backward error analysis says plain arithmetic
-// gives: the exact operation on inputs that are each off by a relative error of a unit roundoff of their dtype, or of f32
-// times √reduction (the random walk of a sum's roundings) where that is more; the worst of four draws.
+// gives: the exact operation on inputs that are each off by a relative error of a unit roundoff of their dtype, or of
+// f32 times √reduction (the random walk of a sum's roundings) where that is more; the worst of four draws.
 // floor: the result's own rounding and the sum's, (u(dtype) + u(f32) √reduction) · max |reference| of the row.
 // Integer results must be equal. Infinities and NaN must be where the reference, rounded to the dtype, has them.
 Faults matches_reference(const Operation& operation, const Case& test_case, const Place& place);

@@ -2,7 +2,8 @@
 //
 // A case names its inputs and outputs, how the operation is called, and which part of each tensor belongs to one member
 // of the batch. kernel_checks.h turns that into tests, lathe-bench into timings. The operation called with f64 tensors
-// is its own reference. A new operation needs its header, reference.cpp, and a file like tests/kernels/rms_norm_cases.h.
+// is its own reference. A new operation needs its header, reference.cpp, and a file like
+// tests/kernels/rms_norm_cases.h.
 #pragma once
 
 #include <functional>
