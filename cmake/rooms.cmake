@@ -1,5 +1,5 @@
-# lathe_room(NAME [folder…] USES room… LINKS library… EXCLUDE regex…): a static library lathe_NAME of every .cpp under the
-# current folder (or the given subfolders). Files named main.cpp are left to lathe_program.
+# lathe_room(NAME [folder…] USES room… LINKS library… EXCLUDE regex…): a static library lathe_NAME of every .cpp under
+# the current folder (or the given subfolders). Files named main.cpp are left to lathe_program.
 function(lathe_room name)
   cmake_parse_arguments(ARG "" "" "USES;LINKS;EXCLUDE" ${ARGN})
   set(folders ${ARG_UNPARSED_ARGUMENTS})

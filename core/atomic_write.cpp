@@ -53,7 +53,7 @@ fs::path next_temporary(const fs::path& path) {
          (temporary_prefix(path) + std::to_string(::getpid()) + "-" + std::to_string(count.fetch_add(1)));
 }
 
-// Removes what killed writers of the same target left: whatever no living writer has locked.
+// Removes the temporaries that killed writers of the same target left: those that no living writer holds locked.
 void sweep_temporaries(const fs::path& path) {
   std::error_code ignored;
   const std::string prefix = temporary_prefix(path);
@@ -66,11 +66,12 @@ void sweep_temporaries(const fs::path& path) {
   }
 }
 
-// Locks a temporary just made. False when a sweep in another process took it for a dead one's in between.
+// Locks a temporary that was just made. False when another process, cleaning up between the two steps, found it
+// unlocked and removed it as a killed writer's.
 bool lock_temporary(int descriptor) {
-  // A file system without locks answers something else than EWOULDBLOCK: nobody can sweep there.
+  // A file system without locks fails in another way than EWOULDBLOCK. Nobody can clean up there, so nothing is lost.
   if (::flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return false;
-  struct stat status{};
+  struct stat status = {};
   return ::fstat(descriptor, &status) == 0 && status.st_nlink > 0;
 }
 
@@ -111,7 +112,7 @@ void replace_directory(const fs::path& staging, const fs::path& target) {
 }  // namespace
 
 AtomicFile::AtomicFile(const fs::path& path) : path_(without_trailing_slash(path)) {
-  struct stat target{};
+  struct stat target = {};
   const bool exists = ::stat(path_.c_str(), &target) == 0;
   // A rename would replace a device such as /dev/null by a file.
   if (exists && !S_ISREG(target.st_mode)) {
@@ -201,7 +202,7 @@ AtomicDirectory::~AtomicDirectory() {
 void AtomicDirectory::commit() {
   if (descriptor_ < 0) throw Error("second commit of " + path_.string());
   sync_tree(temporary_);
-  struct stat target{};
+  struct stat target = {};
   if (::lstat(path_.c_str(), &target) == 0) {
     replace_directory(temporary_, path_);
   } else if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
@@ -217,7 +218,7 @@ void AtomicDirectory::commit() {
 void recover_directory(const fs::path& path) {
   const fs::path target = without_trailing_slash(path);
   const fs::path aside = replaced_name(target);
-  struct stat status{};
+  struct stat status = {};
   if (::lstat(aside.c_str(), &status) != 0) return;
   std::error_code ignored;
   if (::lstat(target.c_str(), &status) == 0) {

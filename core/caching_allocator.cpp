@@ -92,7 +92,7 @@ void* CachingAllocator::take_pooled(int64_t block) {
   return pointer;
 }
 
-// Not poisoned: what was captured uses it whenever it runs.
+// Not poisoned: a captured graph uses it whenever it runs.
 bool CachingAllocator::give_to_pool(void* pointer, int64_t block, MemoryTag tag) {
   const auto found = pool_of_.find(pointer);
   if (found == pool_of_.end()) return false;

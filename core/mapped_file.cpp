@@ -30,7 +30,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::filesystem::path& 
   // O_NONBLOCK: a FIFO is refused below instead of blocking here.
   const Descriptor descriptor{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (descriptor.value < 0) refuse(path, "open", std::strerror(errno));
-  struct stat status{};
+  struct stat status = {};
   if (::fstat(descriptor.value, &status) != 0) refuse(path, "examine", std::strerror(errno));
   if (S_ISDIR(status.st_mode)) refuse(path, "map", "it is a directory, a file was expected");
   if (!S_ISREG(status.st_mode)) refuse(path, "map", "it is not a regular file");

@@ -10,7 +10,7 @@ namespace lathe {
 class MemoryPool {
  public:
   explicit MemoryPool(Device device) : allocator_(allocator_for(device)), pool_(allocator_.make_pool()) {}
-  // Free memory is the device's again; what tensors still hold follows when they let go.
+  // The pool's free memory returns to the device; what tensors still hold returns when they are freed.
   ~MemoryPool() { allocator_.drop_pool(pool_); }
   MemoryPool(const MemoryPool&) = delete;
   MemoryPool& operator=(const MemoryPool&) = delete;

@@ -76,7 +76,7 @@ int64_t process_peak_rss_bytes() {
   // Not ru_maxrss first: that survives exec, so a small program would report its shell's peak.
   const int64_t peak = kilobytes_line("/proc/self/status", "VmHWM:");
   if (peak > 0) return peak;
-  struct rusage usage{};
+  struct rusage usage = {};
   return ::getrusage(RUSAGE_SELF, &usage) == 0 ? int64_t{usage.ru_maxrss} * 1024 : 0;
 }
 

@@ -20,7 +20,7 @@
 namespace lathe::bench {
 namespace {
 
-// Independent chains enough to hide the latency of two multiply-adds a cycle; each body returns its operations.
+// Enough independent chains to hide the latency of two multiply-adds a cycle. Each body returns its operations.
 constexpr int chains = 12;
 #define LATHE_IN_REGISTERS _Pragma("GCC unroll 12")
 constexpr int64_t rounds = 200'000;
@@ -105,11 +105,11 @@ double peak(double (*body)()) {
   });
 }
 
-// Adds up `streams` stretches of `length` floats side by side, each `distance` floats from the one before. Vectors as
-// wide as the operations': with 16 bytes a load, an instruction set's loads in flight bring two thirds of what 64
-// bring.
+// Adds up `streams` stretches of `length` floats side by side, each `distance` floats from the one before. The
+// vectors are as wide as the operations': a core has only so many loads under way, and with 16 bytes each they bring
+// two thirds of what they bring with 64.
 using Read = float (*)(const float* from, int64_t streams, int64_t distance, int64_t length);
-constexpr int64_t step = 64;  // floats, by which lengths are counted
+constexpr int64_t step = 64;  // floats; every length is a multiple of it
 
 float read_sse(const float* from, int64_t streams, int64_t distance, int64_t length) {
   __m128 sums[4] = {};
@@ -161,8 +161,8 @@ struct Bandwidth {
   double reading, updating;
 };
 // The best of one, two and four streams to a thread, over memory in huge pages where the kernel gives them (Storage).
-// Updating in place is what moves most: copying 17 to 19 GB/s on a Zen 4 core with plain stores and 27 to 45 with
-// streaming ones, where two streams updated give 45 and reading alone gives 25.
+// Updating in place moves most: on a Zen 4 core, updating two streams gave 45 GB/s, copying 17 to 19 with plain stores
+// and 27 to 45 with streaming ones, and reading alone 25.
 Bandwidth bandwidth() {
   const int64_t floats = 3 * last_cache_bytes(Device{}) / 4 / (4 * step) * (4 * step);
   const std::shared_ptr<Storage> storage = Storage::allocate(floats * 4, Device{}, MemoryTag::workspace);
@@ -179,7 +179,7 @@ Bandwidth bandwidth() {
   };
   Bandwidth best{};
   const Read read = read_body();
-  for (int round = 0; round < 4; ++round) {  // another program's burst must not fall on all attempts
+  for (int round = 0; round < 4; ++round) {  // so that another program's burst falls on some attempts only
     for (const int64_t streams : {1, 2, 4}) {
       best.reading = std::max(best.reading, rate(streams, 4, [&](const float* first, int64_t distance, int64_t length) {
                                 sink = read(first, streams, distance, length);

@@ -5,7 +5,7 @@
 
 namespace lathe::bench {
 
-// wall: what a user waits. cpu: the time this process computed, for one thread on a machine that others use, too.
+// wall: what a user waits. cpu: the time this process computed, for one thread on a machine that others use as well.
 enum class Clock { wall, cpu };
 inline Clock clock_in_use = Clock::wall;
 

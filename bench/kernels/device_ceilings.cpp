@@ -10,7 +10,7 @@
 namespace lathe::bench {
 namespace {
 
-// The best of several tries, each long beside a launch. The first warms up.
+// The best of several tries, each much longer than a launch takes. The first warms up.
 double best_rate(Device device, const std::function<double()>& queue) {
   double best = 0;
   for (int attempt = 0; attempt < 8; ++attempt) {
@@ -26,7 +26,7 @@ double best_rate(Device device, const std::function<double()>& queue) {
 }  // namespace
 
 Ceilings measure_device_ceilings(Device device) {
-  const bool emulated = device.kind == DeviceKind::simt;  // shows that the bench runs, not how fast anything is
+  const bool emulated = device.kind == DeviceKind::simt;  // there only to show that the bench runs
   const Tensor out = Tensor::zeros({kernels::ceiling_threads(device)}, DType::f32, device);
   const int rounds = emulated ? 4 : 1 << 14, copies = emulated ? 1 : 20;
   Ceilings ceilings;

@@ -63,7 +63,8 @@ Rotation rotate(const testing::Operation& operation, const Case& test_case, Devi
   for (const auto* operands : {&test_case.inputs, &test_case.outputs})
     for (const Operand& operand : *operands) bytes += operand_bytes(operand);
   const double wanted = 3.0 * static_cast<double>(last_cache_bytes(device));
-  // A call that touches a part of its tensors finds that part in the cache again unless there are more of them.
+  // A call that touches only a part of its tensors would find that part in the cache again: then there are more of
+  // them.
   const double touched = std::max(1.0, std::min(bytes, bytes_of(test_case)));
   const double copies =
       std::max(wanted / std::max(bytes, 1.0), std::min(wanted / touched, most_bytes / std::max(bytes, 1.0)));
@@ -86,12 +87,12 @@ class Rounds {
     call_all();
     kernels::synchronize(device_);
     if (device_.kind == DeviceKind::cpu) return;
-    try {  // short kernels are not to be timed by their launches
+    try {  // as a graph: a short kernel would be timed by its launch
       graph_.run([this] { call_all(); });
       captured_ = true;
     } catch (const Error&) {  // an operation that waits for the device: its launches and its wait are part of it
     }
-    // On a card as many rounds as make the one wait at the end small.
+    // On a card: enough rounds that the one wait at their end hardly counts.
     if (device_.kind == DeviceKind::cuda) count_ = std::clamp(static_cast<int>(2e-3 / seconds()), 1, 1000);
     seconds();
   }

@@ -9,7 +9,7 @@
 
 namespace lathe::data::jinja {
 
-// Evaluated arguments, with the checks that calls need. Names that no one asks for are an error.
+// Evaluated arguments, with the checks that calls need. Keyword arguments that nobody asks for are an error.
 class CallArguments {
  public:
   CallArguments(std::string function, std::vector<Value> positional, std::vector<std::pair<std::string, Value>> named,
@@ -50,7 +50,7 @@ Value attribute_path(const Value& value, const Value& path, Budget& budget);
 
 // "%s: %d" % values
 Text percent_format(const Text& format, const Value& values, Budget& budget);
-// text.replace(from, to), at most `count` times where count >= 0; bytes keep where they came from.
+// text.replace(from, to), at most `count` times where count >= 0; each byte keeps its origin (text.h).
 Text replaced(const Text& text, const Text& from, const Text& to, int64_t count, Budget& budget);
 // Letters of single characters, as far as Unicode's simple mappings go.
 std::string upper_case(std::string_view text);

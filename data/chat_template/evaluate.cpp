@@ -24,7 +24,7 @@ int64_t floor_division(int64_t a, int64_t b, int64_t& remainder) {
   return quotient;
 }
 
-// Repeats text or a list; Python takes a count below 0 for 0.
+// Repeats text or a list; as in Python, a count below 0 means 0.
 Value repeated(const Value& value, int64_t count, Budget& budget) {
   const uint64_t times = count < 0 ? 0 : static_cast<uint64_t>(count);
   if (const Text* text = value.text()) {

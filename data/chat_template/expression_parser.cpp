@@ -27,7 +27,7 @@ ExpressionPtr with_text(ExpressionPtr expression, const std::string& text) {
   return expression;
 }
 
-// A left-leaning chain is as deep as it is long: evaluating it nests.
+// a + b + c + … becomes a tree as deep as the chain is long, and evaluating it recurses: its length is limited.
 ExpressionPtr chain(Kind kind, int line, ExpressionPtr left, ExpressionPtr right, int& links) {
   if (++links > 500) fail(line, "an expression has too many operators in a row");
   return make(kind, line, std::move(left), std::move(right));

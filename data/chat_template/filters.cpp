@@ -65,7 +65,7 @@ Text indented(const Text& text, const CallArguments& arguments, Budget& budget) 
     }
   }
   const bool first = arguments.flag_or(1, "first", false), blank = arguments.flag_or(2, "blank", false);
-  // Jinja cuts at what splitlines() cuts at and joins with "\n"; a final newline stays.
+  // Jinja splits as splitlines() does and joins with "\n"; a final newline stays.
   const CallArguments no_arguments("splitlines", {}, {}, budget);
   Text with_end = text;
   with_end.append(Text::own("\n"));
@@ -179,7 +179,7 @@ Value apply_filter(const std::string& name, const Value& value, const CallArgume
     if (const auto number = value.number()) return std::fabs(*number);
     refuse(budget, std::string("abs needs a number, not ") + type_name(value));
   }
-  // What is left works on text.
+  // All other filters work on text.
   const Text text = text_of(value, budget);
   budget.check_bytes(text.bytes.size());
   if (name == "string" || name == "safe") return text;

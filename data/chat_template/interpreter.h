@@ -69,11 +69,11 @@ class Interpreter {
   const Value* filter_input_ = nullptr;  // what the innermost of a block's filters works on
 };
 
-// One level of statements or expressions in each other; the native stack grows with them.
+// One level of nested statements or expressions, for as long as it lives: the native stack grows with each.
 class Interpreter::Level {
  public:
   explicit Level(Interpreter& interpreter) : interpreter_(interpreter) {
-    // A template's own nesting is limited by the parser: what is left to stop here is macros that call each other.
+    // The parser limits how deep a template's text nests; this stops macros that call each other.
     if (++interpreter_.depth_ > 8 * interpreter_.options_.limits.nesting) {
       --interpreter_.depth_;
       refuse(interpreter_.budget_, "calls are nested too deeply");

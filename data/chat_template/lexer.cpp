@@ -12,7 +12,7 @@
 namespace lathe::data::jinja {
 namespace {
 
-// "\r\n" and "\r" become "\n", and one newline at the end goes.
+// "\r\n" and "\r" become "\n", and one newline at the end is removed.
 std::string normalized_source(std::string_view source) {
   std::string text;
   text.reserve(source.size());
@@ -82,7 +82,8 @@ class Lexer {
     lex_expression(type == '%');
   }
 
-  // Text before a tag: '-' takes all white space from its end; before a block, what stands alone on its line goes.
+  // Text before a tag: '-' removes all white space at its end. Without it, a block removes the spaces before it on its
+// own line (lstrip_blocks).
   void add_data(std::string_view text, char sign, bool block) {
     if (sign == '-') {
       text = text.substr(0, stripped(text, nullptr, false, true).end);
@@ -97,7 +98,7 @@ class Lexer {
     if (!text.empty()) add(TokenKind::data, std::string(text));
   }
 
-  // Past the end of a tag; '-' takes the white space after it, a block's end takes one newline.
+  // Moves past the end of a tag: '-' removes the white space after it, the end of a block one newline (trim_blocks).
   void close(size_t end, char sign, bool block) {
     if (sign == '-') {
       end = skip_space(end);
@@ -142,7 +143,7 @@ class Lexer {
   }
 
   void lex_expression(bool block) {
-    std::string open;  // brackets that wait to be closed; inside them "}}" and "%}" are operators
+    std::string open;  // brackets still open; inside them "}}" and "%}" are operators
     const std::string_view closing = block ? "%}" : "}}";
     while (true) {
       advance_to(skip_space(at_));

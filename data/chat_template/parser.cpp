@@ -14,7 +14,7 @@ class StatementParser : public ExpressionParser {
   Body parse() { return parse_body({}); }
 
  private:
-  // Up to {% one of `ends`; that name is then current.
+  // The statements up to a block tag named in `ends`; the current token is then that name.
   Body parse_body(std::initializer_list<std::string_view> ends) {
     const Level level(*this);
     Body body;

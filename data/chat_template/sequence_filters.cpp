@@ -5,14 +5,14 @@
 namespace lathe::data::jinja {
 namespace {
 
-// What sort compares: the value or its attribute, letters without their case unless asked.
+// What sort compares: the value or its attribute, without regard to case unless asked.
 Value sort_key(const Value& value, const Value* attribute, bool case_sensitive, Budget& budget) {
   const Value key = attribute && !attribute->is_none() ? attribute_path(value, *attribute, budget) : value;
   const Text* text = key.text();
   return text && !case_sensitive ? Value(Text::like(*text, lower_case(text->bytes))) : key;
 }
 
-// Sorted by key, equals in their order. Keys are made once: comparing must not be costlier than it looks.
+// A stable sort. Keys come ready made: computing them in each comparison would cost far more than the sort seems to.
 std::vector<Value> sorted(std::vector<Value> items, std::vector<Value> keys, bool reverse, Budget& budget) {
   std::vector<size_t> order(items.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;

@@ -16,7 +16,7 @@ struct Text {
 
   static Text own(std::string bytes) { return {std::move(bytes), {}, {}}; }
   static Text foreign(std::string bytes);
-  // Bytes that were made from `source`, if it was foreign in any part then all of them are.
+  // Bytes that were computed from `source`: if any part of it was inserted, all of them count as inserted.
   static Text like(const Text& source, std::string bytes);
 
   void append(const Text& other);

@@ -11,7 +11,7 @@ namespace lathe::data::jinja {
 namespace {
 
 List words_of(const Text& text, int64_t limit, bool from_right) {
-  // White space separates; runs of it count once.
+  // Splits at runs of white space.
   std::vector<TextRange> words;
   for (size_t at = 0; at < text.bytes.size();) {
     size_t next = at;
@@ -103,7 +103,7 @@ bool all_characters(std::string_view text, bool (*wanted)(char32_t)) {
   return !text.empty();
 }
 
-// str.title(): a letter after something that is none is upper case, all others lower.
+// str.title(): a letter that follows no letter becomes upper case, every other lower case.
 std::string title_case(std::string_view text) {
   std::string result;
   bool in_word = false;
@@ -345,7 +345,7 @@ Text percent_format(const Text& format, const Value& values, Budget& budget) {
     } else if (kind == 'd' || kind == 'i' || kind == 'x' || kind == 'f' || kind == 'g' || kind == 'e') {
       if (!value.number()) refuse(budget, std::string("%") + kind + " needs a number, not " + type_name(value));
       const bool whole = kind == 'd' || kind == 'i' || kind == 'x';
-      // Width and precision stay below seven digits, so that a thousand bytes are not always enough: ask first.
+      // Width and precision may have up to six digits: the length is asked for before the buffer is made.
       specification += whole ? "ll" : "";
       specification += kind;
       std::string buffer;

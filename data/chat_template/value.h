@@ -110,7 +110,7 @@ struct Callable {
   Value outer_caller;                // caller: what caller() means inside the block
 };
 
-// -- what Python does with values. Errors are ConfigErrors with the budget's line.
+// What Python does with values. Errors are ConfigErrors with the budget's line.
 [[noreturn]] void refuse(const Budget& budget, const std::string& reason);
 const char* type_name(const Value& value);
 bool truthy(const Value& value);
@@ -131,7 +131,7 @@ struct JsonStyle {
 };
 Text json_of(const Value& value, const JsonStyle& style, Budget& budget);
 
-// Strings come out foreign, but for the role of each message where it is one that models know.
+// Strings count as inserted, except the role of a message where it is one that models know.
 Value value_of(const nlohmann::ordered_json& json, Budget& budget);
 Value messages_value(const nlohmann::ordered_json& messages, Budget& budget);
 

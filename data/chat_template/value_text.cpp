@@ -91,7 +91,7 @@ void append_json_string(std::string& out, std::string_view text, bool ensure_asc
   out += '"';
 }
 
-// Writes one value as Python's json.dumps; a part that came from messages makes all of it foreign.
+// Writes one value as Python's json.dumps. If any part came from messages, all of the text counts as inserted.
 class JsonWriter {
  public:
   JsonWriter(const JsonStyle& style, Budget& budget) : style_(style), budget_(budget) {}
@@ -325,7 +325,7 @@ Value messages_value(const nlohmann::ordered_json& messages, Budget& budget) {
       if (!text || key.text()->bytes != "role") continue;
       if (std::find(std::begin(roles), std::end(roles), text->bytes) != std::end(roles)) value = Text::own(text->bytes);
     }
-    // Older names for a model's thoughts are filled in as transformers does.
+    // A model's reasoning goes by several names; where one is given, the others are filled in as transformers does.
     for (const std::string_view name : {"reasoning_content", "thinking", "reasoning"}) {
       const Value* reasoning = dict.find(name);
       if (!reasoning || reasoning->is_none()) continue;

@@ -12,8 +12,8 @@ namespace {
 
 using Packed = std::vector<std::vector<PackedPiece>>;
 
-// Longest first, each into the fullest sequence that it still fits; among equally full ones the one that has been so
-// for longest.
+// Longest first, each into the fullest sequence that it still fits; among equally full ones the one that has been that
+// full for longest.
 void pack_best_fit(std::vector<PackedPiece> pieces, int64_t max_length, Packed& packed) {
   const auto length = [](const PackedPiece& piece) { return piece.end - piece.begin; };
   std::stable_sort(pieces.begin(), pieces.end(),

@@ -194,7 +194,7 @@ class RowPreparation {
       prompt_ids = tokenizer_.encode(prompt, SpecialTokens::recognise, SequenceTokens::add);
       whole.ids = tokenizer_.encode(prompt + completion, SpecialTokens::recognise, SequenceTokens::add);
     }
-    // Tokens may merge across the border: the completion begins where the ids part.
+    // Tokens may merge across the border: the completion begins at the first id that differs from the prompt's own.
     const auto parted = std::mismatch(prompt_ids.begin(), prompt_ids.end(), whole.ids.begin(), whole.ids.end()).first;
     const auto prompt_length = static_cast<size_t>(parted - prompt_ids.begin());
     prepared.boundary_moved = prompt_length < prompt_ids.size();

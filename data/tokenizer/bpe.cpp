@@ -31,7 +31,7 @@ std::atomic<uint64_t> next_identity{1};
 
 }  // namespace
 
-// Words seen lately by this thread: text repeats its words, and a look-up costs a fifth of merging one.
+// The words that this thread saw last: text repeats its words, and looking one up costs a fifth of merging it.
 class Bpe::WordCache {
  public:
   static constexpr size_t max_bytes = 24;

@@ -39,7 +39,7 @@ void read_into(const json& description, const std::string& file, DecoderSettings
   } else if (type == "ByteFallback") {
     settings.byte_fallback = true;
   } else if (type == "Fuse") {
-    // Pieces are joined in any case; what matters is that Strip then sees the whole text, as it does here.
+    // Fuse joins the pieces, which are joined here in any case; after it Strip sees the whole text, as it does here.
   } else if (type == "Replace" && description.at("pattern").contains("String")) {
     settings.replacements.emplace_back(description.at("pattern").at("String"), description.at("content"));
     if (settings.replacements.back().first.empty()) throw ConfigError(file, "the decoder Replace has an empty pattern");

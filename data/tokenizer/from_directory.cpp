@@ -191,7 +191,7 @@ std::optional<int32_t> named_token(const json& config, const char* key, const To
   return id;
 }
 
-// Older files hold one template, or several by name of which "default" is meant.
+// Older files hold one template, or several by name, of which the one named "default" is taken.
 std::optional<std::string> template_of(const json& config) {
   if (!config.contains("chat_template")) return std::nullopt;
   const json& value = config.at("chat_template");

@@ -74,7 +74,7 @@ std::vector<Bpe::Merge> merges_of_text(const TokenizerMetadata& metadata, const 
   std::string joined;
   for (size_t rank = 0; rank < metadata.merges.size(); ++rank) {
     const std::string_view merge = metadata.merges[rank];
-    // The pieces hold no plain space in GPT-2's alphabet; llama.cpp, too, looks for the first one past the start.
+    // In GPT-2's alphabet pieces hold no plain space: the first one after the start divides them, as in llama.cpp.
     const size_t space = merge.find(' ', 1);
     const auto fail = [&](const std::string& reason) -> FormatError {
       return FormatError(file, -1,

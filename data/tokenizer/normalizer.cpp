@@ -14,8 +14,8 @@ namespace {
 
 using nlohmann::json;
 
-// Combining marks newer than the Unicode tables of Hugging Face's tokenizers, which leaves them where they stand and
-// lets nothing pass them. (utf8proc would sort them by their class.)
+// Combining marks newer than the Unicode tables of Hugging Face's tokenizers, which leaves them where they stand
+// and moves no other mark past them. (utf8proc would sort them by their class.)
 constexpr char32_t unsorted_marks[][2] = {
     {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},
     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},
@@ -44,7 +44,7 @@ std::string normal_form_of_run(std::string_view text, utf8proc_option_t options)
 }
 
 std::string normal_form(std::string_view text, utf8proc_option_t options) {
-  // ASCII is every form of itself.
+  // ASCII text is the same in every normal form.
   if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; }))
     return std::string(text);
   std::string normal;
@@ -59,8 +59,8 @@ std::string normal_form(std::string_view text, utf8proc_option_t options) {
   return normal + normal_form_of_run(text.substr(run), options);
 }
 
-// The new text takes the old one's origins where both begin and end alike; what changed in between comes from the
-// changed middle, spread evenly.
+// Where the new text begins and ends as the old one does, bytes keep their origins; those in between are spread evenly
+// over what was replaced.
 void replace_text(AlignedText& aligned, std::string changed) {
   const std::string& old = aligned.text;
   if (changed == old) return;

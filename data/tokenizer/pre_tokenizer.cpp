@@ -20,7 +20,7 @@ struct Section {
 
 // The word cut at the pattern's matches: matches and what lies between them, in order, none empty.
 std::vector<Section> sections_of(const PreTokenizer& step, std::string_view text, TextPiece word) {
-  // A word is matched on its own: what stands before it is not looked at.
+  // A word is matched on its own: look-behind does not see the text before it.
   const std::string_view own = text.substr(word.begin, word.end - word.begin);
   std::vector<Section> sections;
   size_t done = 0;
@@ -131,7 +131,7 @@ void prepend_to_words(AlignedText& text, std::vector<TextPiece>& words, std::str
 }
 
 void apply_metaspace(const PreTokenizer& step, AlignedText& text, std::vector<TextPiece>& words) {
-  // Spaces of the words become the replacement, which is as a rule longer.
+  // Spaces in the words become the replacement, which is usually longer.
   std::vector<TextPiece> spaces;
   size_t shift = 0;
   for (TextPiece& word : words) {
