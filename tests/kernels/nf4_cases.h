@@ -22,7 +22,7 @@ inline Operand shared(std::string name, Shape shape, DType dtype, Generator valu
 }
 
 inline Case quantize_case(int64_t rows, int64_t columns, int64_t block_size, DType dtype, Generator values,
-                          std::string suffix = "") {
+                          const std::string& suffix = "") {
   return {.name = name_of_shape(rows, columns, block_size) + "_" + std::string(name_of(dtype)) + suffix,
           .inputs = {shared("weight", {rows, columns}, dtype, std::move(values))},
           .outputs = {shared("codes", {ceil_div(rows * columns, 2)}, DType::u8),
@@ -30,7 +30,7 @@ inline Case quantize_case(int64_t rows, int64_t columns, int64_t block_size, DTy
           .run = [=](const Arguments& a) { kernels::nf4_quantize(a["codes"], a["absmax"], a["weight"], block_size); }};
 }
 
-inline Case nest_case(int64_t blocks, Generator absmax, std::string suffix = "") {
+inline Case nest_case(int64_t blocks, Generator absmax, const std::string& suffix = "") {
   return {.name = std::to_string(blocks) + suffix,
           .inputs = {shared("absmax", {blocks}, DType::f32, std::move(absmax))},
           .outputs = {shared("offset", {1}, DType::f32), shared("absmax_codes", {blocks}, DType::u8),
