@@ -15,7 +15,8 @@ namespace lathe::data {
 
 class JsonLines {
  public:
-  // Finds the lines; blank ones are left out. Throws FormatError for a compressed file or a JSON array.
+  // Finds the lines; blank ones are left out. Throws FormatError for a compressed file, UTF-16 or UTF-32, or a JSON
+  // array.
   static JsonLines open(const std::filesystem::path& path);
 
   int64_t size() const { return static_cast<int64_t>(rows_.size()); }

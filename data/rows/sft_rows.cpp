@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "core/thread_pool.h"
 #include "data/rows/json_lines.h"
 #include "data/tokenizer/utf8.h"
@@ -33,7 +34,7 @@ std::vector<int32_t> integers_of(const ordered_json& row, const char* field) {
                       value.get<int64_t>() >= INT32_MIN && value.get<int64_t>() <= INT32_MAX;
     if (!fits)
       throw Error(std::string("\"") + field + "\" must be a list of integers, but holds " +
-                  value.dump(-1, ' ', false, ordered_json::error_handler_t::replace).substr(0, 60));
+                  json_excerpt(value));
     result.push_back(value.get<int32_t>());
   }
   return result;
@@ -217,8 +218,11 @@ class RowPreparation {
       tools = row.at("tools");
       if (tools.is_string()) {
         const auto text = tools.get<std::string>();
-        tools = ordered_json::parse(text, nullptr, false);
-        if (tools.is_discarded()) throw Error("\"tools\" is a string that is no JSON");
+        try {
+          tools = parse_json(text, "\"tools\"");
+        } catch (const FormatError& error) {
+          throw Error(std::string("\"tools\" is a string that is no JSON: ") + error.what());
+        }
       }
       if (!tools.is_array() && !tools.is_null()) throw Error("\"tools\" must be a list");
       chat_options.tools = &tools;
@@ -271,11 +275,6 @@ class RowPreparation {
   std::string eos_token_;
 };
 
-bool trains(const SftExample& example) {
-  return std::any_of(example.labels.begin(), example.labels.end(),
-                     [](int32_t label) { return label != ignored_label; });
-}
-
 void truncate(SftExample& example, size_t max_length, TruncationMode mode) {
   for (auto* values : {&example.input_ids, &example.labels}) {
     if (mode == TruncationMode::keep_end)
@@ -289,6 +288,12 @@ std::string count_of(int64_t count, const char* what) {
 }
 
 }  // namespace
+
+int64_t trained_tokens(const SftExample& example) {
+  if (example.labels.empty()) return 0;
+  return std::count_if(example.labels.begin() + 1, example.labels.end(),
+                       [](int32_t label) { return label != ignored_label; });
+}
 
 SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
                       const SftOptions& options) {
@@ -333,9 +338,9 @@ SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokeni
     }
     if (too_long) rows.truncated_lines.push_back(line);
     if (!options.packing) {
-      const bool trained_before = trains(row.example);
+      const bool trained_before = trained_tokens(row.example) > 0;
       if (too_long) truncate(row.example, static_cast<size_t>(*options.max_length), options.truncation_mode);
-      if (!trains(row.example)) {
+      if (trained_tokens(row.example) == 0) {
         rows.dropped.push_back({line, length == 0      ? "it has no token"
                                       : trained_before ? "nothing to train on is left after truncation to max_length"
                                                        : "it has nothing to train on"});

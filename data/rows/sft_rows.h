@@ -24,6 +24,9 @@ struct SftExample {
   std::vector<int32_t> labels;  // the same length, not shifted; ignored_label where nothing is trained
 };
 
+// Labels that are learnt: the first token is never predicted, so that its label does not count.
+int64_t trained_tokens(const SftExample& example);
+
 enum class TruncationMode { keep_start, keep_end };
 enum class TooLong { truncate, error };
 

@@ -39,17 +39,12 @@ struct Summary {
   std::vector<int64_t> lengths;  // of the examples, in their order
 };
 
-int64_t trained_tokens(const data::SftExample& example) {
-  return std::count_if(example.labels.begin(), example.labels.end(),
-                       [](int32_t label) { return label != data::ignored_label; });
-}
-
 Summary summarise(const data::SftRows& rows) {
   Summary summary;
   for (const data::SftExample& example : rows.examples) {
     summary.lengths.push_back(static_cast<int64_t>(example.input_ids.size()));
     summary.tokens += summary.lengths.back();
-    summary.trained += trained_tokens(example);
+    summary.trained += data::trained_tokens(example);
   }
   if (!summary.lengths.empty()) {
     const auto [low, high] = std::minmax_element(summary.lengths.begin(), summary.lengths.end());
@@ -64,7 +59,7 @@ std::vector<Piece> pieces_of(const data::SftExample& example, const std::shared_
   std::vector<Piece> pieces;
   data::StreamDecoder decoder(tokenizer, false);
   for (size_t i = 0; i < example.input_ids.size(); ++i) {
-    const bool trained = example.labels[i] != data::ignored_label;
+    const bool trained = i > 0 && example.labels[i] != data::ignored_label;
     if (pieces.empty() || pieces.back().trained != trained) pieces.push_back({"", trained});
     pieces.back().text += decoder.push(example.input_ids[i]);
   }
@@ -93,7 +88,7 @@ void print_row(const data::SftRows& rows, size_t i, const std::shared_ptr<const 
                bool colour) {
   const data::SftExample& example = rows.examples[i];
   fmt::print("\nline {}: {} tokens, {} trained\n    ", rows.lines[i], example.input_ids.size(),
-             trained_tokens(example));
+             data::trained_tokens(example));
   bool first = true, line_ended = false;
   for (const Piece& piece : pieces_of(example, tokenizer)) {
     if (!first && line_ended) fmt::print("\n    ");
@@ -184,7 +179,7 @@ void print_json(const InspectOptions& options, const data::SftRows& rows,
       pieces.push_back({{"text", piece.text}, {"trained", piece.trained}});
     result["examples"].push_back({{"line", rows.lines[i]},
                                   {"tokens", example.input_ids.size()},
-                                  {"trained_tokens", trained_tokens(example)},
+                                  {"trained_tokens", data::trained_tokens(example)},
                                   {"pieces", pieces},
                                   {"input_ids", example.input_ids},
                                   {"labels", example.labels}});

@@ -108,6 +108,32 @@ TEST_F(SftRowsTest, RejectsFilesThatAreNoJsonLines) {
   EXPECT_THROW(read_sft_rows(directory_ / "absent.jsonl", *tokenizer_, nullptr, {}), Error);
 }
 
+TEST_F(SftRowsTest, NamesAnEncodingThatIsNotUtf8) {
+  using namespace std::string_literals;
+  EXPECT_NE(error("\xFF\xFE{\0"s).find("this is UTF-16"), std::string::npos);
+  EXPECT_NE(error("\xFE\xFF\0{"s).find("this is UTF-16"), std::string::npos);
+  EXPECT_NE(error("{\0\"\0"s).find("this is UTF-16"), std::string::npos);
+  EXPECT_NE(error("\0{\0\""s).find("this is UTF-16"), std::string::npos);
+  EXPECT_NE(error("\xFF\xFE\0\0{\0\0\0"s).find("this is UTF-32"), std::string::npos);
+  EXPECT_NE(error("{\0\0\0\"\0\0\0"s).find("this is UTF-32"), std::string::npos);
+  EXPECT_NE(error("\0\0\0{\0\0\0\""s).find("this is UTF-32"), std::string::npos);
+}
+
+TEST_F(SftRowsTest, ARowOfManyKeysTakesTimeLinearInThem) {
+  std::string row = "{\"text\": \"a\"";
+  for (int i = 0; i < 200'000; ++i) row += ", \"key " + std::to_string(i) + "\": 1";
+  EXPECT_EQ(read(row + "}\n").examples.size(), 1u);
+}
+
+TEST_F(SftRowsTest, ALabelOnTheFirstTokenAloneTeachesNothing) {
+  const SftRows rows = read("{\"input_ids\": [5]}\n{\"input_ids\": [5, 6]}\n{\"input_ids\": [5, 6], \"labels\": [5, -100]}\n");
+  ASSERT_EQ(rows.examples.size(), 1u);
+  EXPECT_EQ(trained_tokens(rows.examples[0]), 1);
+  ASSERT_EQ(rows.dropped.size(), 2u);
+  EXPECT_EQ(rows.dropped[0].line, 1);
+  EXPECT_EQ(rows.dropped[1].line, 3);
+}
+
 TEST_F(SftRowsTest, DeepNestingIsAnErrorAndNoCrash) {
   const std::string row = "{\"text\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}";
   EXPECT_NE(error(row).find("line 1: is nested deeper"), std::string::npos);
