@@ -52,6 +52,9 @@ Value attribute_path(const Value& value, const Value& path, Budget& budget);
 Text percent_format(const Text& format, const Value& values, Budget& budget);
 // text.replace(from, to), at most `count` times where count >= 0; each byte keeps its origin (text.h).
 Text replaced(const Text& text, const Text& from, const Text& to, int64_t count, Budget& budget);
+// Filled up with `fill`, one character, to `width` characters.
+enum class Alignment { left, center, right };
+Text padded(const Text& text, int64_t width, Alignment alignment, const std::string& fill, Budget& budget);
 // Letters of single characters, as far as Unicode's simple mappings go.
 std::string upper_case(std::string_view text);
 std::string lower_case(std::string_view text);

@@ -35,8 +35,11 @@ Value repeated(const Value& value, int64_t count, Budget& budget) {
     return result;
   }
   List result{{}, value.list()->kind};
-  for (uint64_t i = 0; i < times && !value.list()->items.empty(); ++i) {
-    budget.spend(value.list()->items.size());
+  const size_t size = value.list()->items.size();
+  // Paid before it is made: the steps that are left bound the memory.
+  if (size > 0) budget.spend(times > UINT64_MAX / size ? UINT64_MAX : times * size);
+  result.items.reserve(size * times);
+  for (uint64_t i = 0; i < times && size > 0; ++i) {
     result.items.insert(result.items.end(), value.list()->items.begin(), value.list()->items.end());
   }
   return result;
@@ -141,7 +144,9 @@ Value Interpreter::evaluate(const Expression& expression, Scope& scope) {
   switch (expression.kind) {
     case Kind::none: return None{};
     case Kind::boolean: return expression.integer != 0;
-    case Kind::integer: return expression.integer;
+    case Kind::integer:
+      if (expression.integer > static_cast<uint64_t>(INT64_MAX)) return LargeInteger{expression.integer};
+      return static_cast<int64_t>(expression.integer);
     case Kind::real: return expression.real;
     case Kind::string: return Text::own(expression.text);
     case Kind::name: return evaluate_name(expression, scope);
@@ -196,6 +201,10 @@ Value Interpreter::evaluate(const Expression& expression, Scope& scope) {
         if (*integer == INT64_MIN) refuse(budget_, "an integer is out of range");
         return negative ? -*integer : *integer;
       }
+      if (value.exact_integer()) {
+        if (negative) refuse(budget_, "an integer is out of range");
+        return value;
+      }
       if (const auto number = value.number()) return negative ? -*number : *number;
       refuse_operands(budget_, "the sign", value, value);
     }
@@ -215,7 +224,7 @@ Value Interpreter::evaluate(const Expression& expression, Scope& scope) {
 
 Value Interpreter::evaluate_name(const Expression& expression, Scope& scope) {
   if (const Value* value = scope.find(expression.text)) return *value;
-  for (const char* global : {"range", "namespace", "dict", "raise_exception", "strftime_now"}) {
+  for (const char* global : {"range", "namespace", "dict", "raise_exception", "strftime_now", "cycler", "joiner"}) {
     if (expression.text == global) return Callable{Callable::Kind::global, expression.text};
   }
   return Undefined{expression.text};
@@ -290,6 +299,7 @@ Value Interpreter::evaluate_arithmetic(const Expression& expression, Scope& scop
   const Value left = evaluate(*expression.operands[0], scope), right = evaluate(*expression.operands[1], scope);
   if (const auto a = left.integer(), b = right.integer(); a && b)
     return integer_arithmetic(expression.kind, *a, *b, budget_);
+  if (left.exact_integer() && right.exact_integer()) refuse(budget_, "an integer is out of range");
   if (const auto a = left.number(), b = right.number(); a && b)
     return real_arithmetic(expression.kind, *a, *b, budget_);
   if (expression.kind == Kind::add) {
@@ -344,6 +354,10 @@ Value Interpreter::evaluate_call(const Expression& expression, Scope& scope) {
   } else {
     function = evaluate(target, scope);
   }
+  if (LoopState* const* loop = std::get_if<LoopState*>(&function.variant))
+    return call_recursive_loop(**loop, evaluate_arguments(expression, "loop", scope));
+  if (Namespace* space = function.space(); space && space->kind == Namespace::Kind::joiner)
+    return std::exchange(space->position, 1) == 0 ? Value(Text{}) : space->entries[0].second;
   if (function.is_undefined()) refuse(budget_, "'" + std::get<Undefined>(function.variant).name + "' is undefined");
   if (!function.callable())
     refuse(budget_, std::string("a value of type ") + type_name(function) + " cannot be called");

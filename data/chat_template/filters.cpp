@@ -1,5 +1,6 @@
 // "x | …". map, select and their kin are in sequence_filters.cpp.
 #include <algorithm>
+#include <climits>
 #include <cmath>
 #include <cstdlib>
 
@@ -85,7 +86,7 @@ Text indented(const Text& text, const CallArguments& arguments, Budget& budget) 
 
 Value to_integer(const Value& value, const CallArguments& arguments, Budget& budget) {
   const Value otherwise = arguments.value_or(0, "default", int64_t{0});
-  if (const auto whole = value.integer()) return *whole;
+  if (value.exact_integer()) return std::holds_alternative<bool>(value.variant) ? Value(*value.integer()) : value;
   const int base = static_cast<int>(std::clamp<int64_t>(arguments.integer_or(1, "base", 10), 2, 36));
   double real = 0;
   if (const Text* text = value.text()) {
@@ -95,7 +96,11 @@ Value to_integer(const Value& value, const CallArguments& arguments, Budget& bud
     errno = 0;
     const long long whole = std::strtoll(digits.c_str(), &end, base);
     if (!digits.empty() && *end == 0) {
-      if (errno == ERANGE) refuse(budget, "int: the number " + digits + " is out of range");
+      if (errno == ERANGE) {
+        const unsigned long long large = std::strtoull(digits.c_str(), &end, base);
+        if (digits[0] == '-' || large == ULLONG_MAX) refuse(budget, "int: the number " + digits.substr(0, 60) + " is out of range");
+        return LargeInteger{large};
+      }
       return static_cast<int64_t>(whole);
     }
     real = std::strtod(digits.c_str(), &end);
@@ -127,6 +132,8 @@ Value rounded(const Value& value, const CallArguments& arguments, Budget& budget
   const auto precision = std::clamp<int64_t>(arguments.integer_or(0, "precision", 0), -300, 300);
   const Text* method = arguments.text_or_null(1, "method");
   const double scale = std::pow(10.0, static_cast<double>(precision));
+  // Python rounds an integer to itself, and keeps it one.
+  if (value.exact_integer() && precision >= 0 && (!method || method->bytes == "common")) return value;
   if (method && method->bytes == "ceil") return std::ceil(*number * scale) / scale;
   if (method && method->bytes == "floor") return std::floor(*number * scale) / scale;
   if (method && method->bytes != "common") refuse(budget, "round: the method must be common, ceil or floor");
@@ -135,6 +142,38 @@ Value rounded(const Value& value, const CallArguments& arguments, Budget& budget
   char buffer[400];
   std::snprintf(buffer, sizeof buffer, "%.*f", static_cast<int>(precision), *number);
   return std::strtod(buffer, nullptr);
+}
+
+// truncate(length=255, killwords=False, end="...", leeway=5)
+Text truncated(const Text& text, const CallArguments& arguments, Budget& budget) {
+  const int64_t length = arguments.integer_or(0, "length", 255), leeway = arguments.integer_or(3, "leeway", 5);
+  const Text end = text_of(arguments.value_or(2, "end", Text::own("...")), budget);
+  const auto end_length = static_cast<int64_t>(character_count(end.bytes));
+  if (length < end_length) refuse(budget, "truncate: the length must be at least that of the end");
+  if (leeway < 0) refuse(budget, "truncate: the leeway must be 0 or more");
+  if (static_cast<int64_t>(character_count(text.bytes)) <= length + leeway) return text;
+  Text kept = text.slice(0, byte_of_character(text.bytes, static_cast<size_t>(length - end_length)));
+  if (!arguments.flag_or(1, "killwords", false)) {
+    const size_t space = kept.bytes.rfind(' ');
+    if (space != std::string::npos) kept = kept.slice(0, space);
+  }
+  kept.append(end);
+  return kept;
+}
+
+// urllib's quote with "/" left alone.
+std::string percent_encoded(std::string_view text) {
+  static constexpr char digits[] = "0123456789ABCDEF";
+  std::string encoded;
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x80 && (std::isalnum(byte) || std::string_view("_.-~/").find(c) != std::string_view::npos)) {
+      encoded += c;
+    } else {
+      encoded += {'%', digits[byte >> 4], digits[byte & 15]};
+    }
+  }
+  return encoded;
 }
 
 // Jinja's title: words begin after white space and -([{<.
@@ -175,7 +214,11 @@ Value apply_filter(const std::string& name, const Value& value, const CallArgume
   if (name == "float") return to_real(value, arguments);
   if (name == "round") return rounded(value, arguments, budget);
   if (name == "abs") {
-    if (const auto whole = value.integer()) return *whole < 0 ? -*whole : *whole;
+    if (const auto whole = value.integer()) {
+      if (*whole == INT64_MIN) refuse(budget, "abs: an integer is out of range");
+      return *whole < 0 ? -*whole : *whole;
+    }
+    if (value.exact_integer()) return value;
     if (const auto number = value.number()) return std::fabs(*number);
     refuse(budget, std::string("abs needs a number, not ") + type_name(value));
   }
@@ -197,6 +240,9 @@ Value apply_filter(const std::string& name, const Value& value, const CallArgume
                     arguments.integer_or(2, "count", -1), budget);
   }
   if (name == "indent") return indented(text, arguments, budget);
+  if (name == "truncate") return truncated(text, arguments, budget);
+  if (name == "center") return padded(text, arguments.integer_or(0, "width", 80), Alignment::center, " ", budget);
+  if (name == "urlencode") return Text::like(text, percent_encoded(text.bytes));
   if (name == "escape" || name == "e" || name == "forceescape") return escaped_html(text);
   if (name == "format") return percent_format(text, List{arguments.positional(), List::Kind::tuple}, budget);
   if (name == "wordcount")

@@ -107,8 +107,10 @@ Interpreter::Flow Interpreter::run_if(const Statement& statement, Scope& scope, 
 }
 
 Interpreter::Flow Interpreter::run_for(const Statement& statement, Scope& scope, Text& out) {
-  if (statement.recursive) fail(statement.line, "recursive loops are not supported");
-  std::vector<Value> items = items_of(evaluate(*statement.expressions[0], scope), budget_);
+  return run_loop(statement, items_of(evaluate(*statement.expressions[0], scope), budget_), scope, out);
+}
+
+Interpreter::Flow Interpreter::run_loop(const Statement& statement, std::vector<Value> items, Scope& scope, Text& out) {
   if (const Expression* condition = statement.expressions[1].get()) {
     std::vector<Value> kept;
     for (Value& item : items) {
@@ -123,7 +125,7 @@ Interpreter::Flow Interpreter::run_for(const Statement& statement, Scope& scope,
     Scope inner{&scope, {}};
     return run_body(statement.bodies[1], inner, out);
   }
-  LoopState loop{&items};
+  LoopState loop{&items, statement.recursive ? &statement : nullptr, &scope};
   loop.depth = ++loop_depth_;
   for (; loop.index < items.size(); ++loop.index) {
     budget_.spend(1);
@@ -263,6 +265,20 @@ Value Interpreter::call_global(const CallArguments& arguments) {
       space->entries.emplace_back(text_of(key, budget_).bytes, value);
     return space;
   }
+  if (name == "cycler" || name == "joiner") {
+    auto space = std::make_shared<Namespace>();
+    space->kind = name == "cycler" ? Namespace::Kind::cycler : Namespace::Kind::joiner;
+    if (name == "joiner") {
+      space->entries.emplace_back("", arguments.value_or(0, "sep", Text::own(", ")));
+    } else {
+      for (const Value& item : arguments.positional()) space->entries.emplace_back("", item);
+      if (space->entries.empty()) refuse(budget_, "cycler() needs at least one item");
+    }
+    for (const auto& [key, item] : space->entries) {
+      if (item.space() || item.callable() || (item.list() && item.list()->transient) || (item.dict() && item.dict()->transient)) refuse(budget_, name + "() cannot hold a namespace or a macro");
+    }
+    return space;
+  }
   if (name == "strftime_now") {
     const std::time_t now = options_.now_seconds ? static_cast<std::time_t>(*options_.now_seconds) : std::time(nullptr);
     std::tm parts{};
@@ -289,6 +305,17 @@ Value Interpreter::loop_attribute(LoopState& loop, const std::string& name) {
   if (name == "previtem") return index > 0 ? (*loop.items)[loop.index - 1] : Value(Undefined{"loop.previtem"});
   if (name == "nextitem") return index + 1 < size ? (*loop.items)[loop.index + 1] : Value(Undefined{"loop.nextitem"});
   return Undefined{"loop." + name};
+}
+
+// {{ loop(children) }} inside {% for … recursive %}
+Value Interpreter::call_recursive_loop(const LoopState& loop, const CallArguments& arguments) {
+  if (!loop.statement) refuse(budget_, "loop() needs a loop that is marked recursive");
+  const Level level(*this);
+  const int line = budget_.line;
+  Text out;
+  run_loop(*loop.statement, items_of(arguments.need(0, "iterable"), budget_), *loop.scope, out);
+  budget_.line = line;
+  return out;
 }
 
 // loop.cycle(a, b, …) and loop.changed(value)

@@ -24,6 +24,8 @@ struct Scope {
 // The variable `loop`.
 struct LoopState {
   const std::vector<Value>* items;
+  const Statement* statement = nullptr;  // of a recursive loop: what loop(…) runs again, in this scope
+  Scope* scope = nullptr;
   size_t index = 0;
   int64_t depth = 1;
   std::optional<std::vector<Value>> last_changed;
@@ -42,6 +44,7 @@ class Interpreter {
   Flow run_statement(const Statement& statement, Scope& scope, Text& out);
   Flow run_if(const Statement& statement, Scope& scope, Text& out);
   Flow run_for(const Statement& statement, Scope& scope, Text& out);
+  Flow run_loop(const Statement& statement, std::vector<Value> items, Scope& scope, Text& out);
   void run_set(const Statement& statement, Scope& scope);
   void run_call_block(const Statement& statement, Scope& scope, Text& out);
   Text run_captured(const Body& body, Scope& outer);
@@ -60,6 +63,7 @@ class Interpreter {
   Value call_macro(const Callable& callable, const CallArguments& arguments, const Value* caller);
   Value loop_attribute(LoopState& loop, const std::string& name);
   Value call_loop(LoopState& loop, const CallArguments& arguments);
+  Value call_recursive_loop(const LoopState& loop, const CallArguments& arguments);
   CallArguments evaluate_arguments(const Expression& expression, std::string function, Scope& scope);
 
   const ChatOptions& options_;

@@ -27,7 +27,7 @@ struct Token {
   TokenKind kind;
   std::string text;
   int line = 0;
-  int64_t integer = 0;
+  uint64_t integer = 0;
   double real = 0;
 };
 

@@ -12,7 +12,8 @@ constexpr std::array text_methods = {"split",        "rsplit",       "strip",   
                                      "endswith",     "replace",      "upper",     "lower",      "title",   "capitalize",
                                      "join",         "find",         "rfind",     "index",      "count",   "splitlines",
                                      "removeprefix", "removesuffix", "partition", "rpartition", "isdigit", "isalpha",
-                                     "isalnum",      "isspace",      "isupper",   "islower",    "zfill",   "format"};
+                                     "isalnum",      "isspace",      "isupper",   "islower",    "zfill",   "format",
+                                     "center",       "ljust",        "rjust",     "swapcase"};
 constexpr std::array dict_methods = {"get", "keys", "values", "items", "copy"};
 constexpr std::array list_methods = {"index", "count", "copy"};
 
@@ -54,10 +55,23 @@ Value call_list_method(const List& list, const CallArguments& arguments, Budget&
   return count;
 }
 
+Value call_cycler_method(Namespace& cycler, const std::string& name) {
+  if (name == "reset") {
+    cycler.position = 0;
+    return None{};
+  }
+  const Value current = cycler.entries[cycler.position].second;
+  cycler.position = (cycler.position + 1) % cycler.entries.size();
+  return current;
+}
+
 }  // namespace
+
 bool has_method(const Value& receiver, const std::string& name) {
   if (receiver.text()) return is_one_of(text_methods, name);
   if (receiver.dict()) return is_one_of(dict_methods, name);
+  if (const Namespace* space = receiver.space())
+    return space->kind == Namespace::Kind::cycler && (name == "next" || name == "reset");
   if (receiver.list()) return receiver.list()->kind != List::Kind::generator && is_one_of(list_methods, name);
   return false;
 }
@@ -67,6 +81,7 @@ Value call_method(const Value& receiver, const CallArguments& arguments, Budget&
   if (const Text* text = receiver.text()) return call_text_method(*text, arguments, budget);
   if (const Dict* dict = receiver.dict()) return call_dict_method(*dict, arguments, budget);
   if (const List* list = receiver.list()) return call_list_method(*list, arguments, budget);
+  if (Namespace* space = receiver.space()) return call_cycler_method(*space, arguments.function());
   refuse(budget,
          std::string("a value of type ") + type_name(receiver) + " has no method '" + arguments.function() + "'");
 }
@@ -118,7 +133,12 @@ Value attribute_of(const Value& value, const std::string& name, Budget& budget) 
     const Value* found = dict->find(name);
     return found ? *found : Value(Undefined{name});
   }
+  if (const List* list = value.list(); list && list->group) {
+    if (name == "grouper") return list->items[0];
+    if (name == "list") return list->items[1];
+  }
   if (const Namespace* space = value.space()) {
+    if (space->kind == Namespace::Kind::cycler && name == "current") return space->entries[space->position].second;
     for (const auto& [entry, content] : space->entries) {
       if (entry == name) return content;
     }

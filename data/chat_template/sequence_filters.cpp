@@ -119,6 +119,8 @@ Value sum(const Value& value, const CallArguments& arguments, Budget& budget) {
   const auto add = [&](const Value& item) {
     if (const auto integer = item.integer()) {
       if (__builtin_add_overflow(whole, *integer, &whole)) refuse(budget, "sum: the result is out of range");
+    } else if (item.exact_integer()) {
+      refuse(budget, "sum: the result is out of range");
     } else if (const auto number = item.number()) {
       real += *number;
       is_real = true;
@@ -140,6 +142,61 @@ Value unique(const Value& value, const CallArguments& arguments, Budget& budget)
     if (std::any_of(seen.begin(), seen.end(), [&](const Value& other) { return equal(key, other, budget); })) continue;
     seen.push_back(std::move(key));
     result.items.push_back(item);
+  }
+  return result;
+}
+
+// groupby(attribute, default=…): (key, items) for each key, in the order of the keys.
+Value group_by(const Value& value, const CallArguments& arguments, Budget& budget) {
+  const Value attribute = arguments.need(0, "attribute");
+  const Value* otherwise = arguments.find(1, "default");
+  const bool case_sensitive = arguments.flag_or(2, "case_sensitive", false);
+  std::vector<Value> items = items_of(value, budget), pairs, keys;
+  for (Value& item : items) {
+    Value key = attribute_path(item, attribute, budget);
+    if (key.is_undefined() && otherwise) key = *otherwise;
+    keys.push_back(sort_key(key, nullptr, case_sensitive, budget));
+    pairs.emplace_back(List{{std::move(key), std::move(item)}, List::Kind::tuple});
+  }
+  List result;
+  std::vector<Value> members;
+  const auto flush = [&](const Value& key) {
+    List group{{key, List{std::move(members)}}, List::Kind::tuple};
+    group.group = true;
+    result.items.emplace_back(std::move(group));
+    members.clear();
+  };
+  const Value* first = nullptr;  // the key of the group that is being filled, as its first item spells it
+  const std::vector<Value> ordered = sorted(std::move(pairs), std::move(keys), false, budget);
+  for (const Value& pair : ordered) {
+    const Value& key = pair.list()->items[0];
+    if (first && !equal(sort_key(*first, nullptr, case_sensitive, budget), sort_key(key, nullptr, case_sensitive, budget), budget)) {
+      flush(*first);
+      first = nullptr;
+    }
+    if (!first) first = &key;
+    members.push_back(pair.list()->items[1]);
+  }
+  if (first) flush(*first);
+  return result;
+}
+
+// slice(n): n lists of as even a length as can be, the longer ones first; with fill_with the shorter ones are filled up.
+Value slices(const Value& value, const CallArguments& arguments, Budget& budget) {
+  const int64_t count = arguments.integer_or(0, "slices", 0);
+  if (count < 1) refuse(budget, "slice needs a positive number of slices");
+  budget.spend(static_cast<uint64_t>(count));
+  const Value* fill = arguments.find(1, "fill_with");
+  const std::vector<Value> items = items_of(value, budget);
+  const auto size = static_cast<int64_t>(items.size()), shortest = size / count, longer = size % count;
+  List result{{}, List::Kind::generator};
+  auto at = items.begin();
+  for (int64_t i = 0; i < count; ++i) {
+    const auto end = at + static_cast<std::ptrdiff_t>(shortest + (i < longer ? 1 : 0));
+    List part{{at, end}};
+    if (fill && !fill->is_none() && i >= longer) part.items.push_back(*fill);
+    result.items.emplace_back(std::move(part));
+    at = end;
   }
   return result;
 }
@@ -190,12 +247,18 @@ std::optional<Value> apply_sequence_filter(const std::string& name, const Value&
   if (name == "sum") return sum(value, arguments, budget);
   if (name == "unique") return unique(value, arguments, budget);
   if (name == "batch") return batch(value, arguments, budget);
+  if (name == "groupby") return group_by(value, arguments, budget);
+  if (name == "slice") return slices(value, arguments, budget);
   if (name == "items") {
     if (value.is_undefined()) return Value(List{{}, List::Kind::generator});
     if (!value.dict()) refuse(budget, std::string("items needs a dict, not ") + type_name(value));
     return call_method(value, CallArguments("items", {}, {}, budget), budget);
   }
-  if (name == "attr") return attribute_of(value, arguments.need_text(0, "name").bytes, budget);
+  if (name == "attr") {  // Python's attributes alone: a dict's entries are none
+    const std::string attribute = arguments.need_text(0, "name").bytes;
+    if (value.dict() && !has_method(value, attribute)) return Value(Undefined{attribute});
+    return attribute_of(value, attribute, budget);
+  }
   if (name == "reverse") {
     if (const Text* text = value.text()) {
       Text reversed;

@@ -57,7 +57,7 @@ struct Expression {
   ExpressionKind kind;
   int line = 0;
   std::string text;  // a name, a string constant, a filter…
-  int64_t integer = 0;
+  uint64_t integer = 0;
   double real = 0;
   std::vector<ExpressionPtr> operands;
   std::vector<Comparison> comparisons;

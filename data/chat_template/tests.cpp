@@ -21,7 +21,7 @@ bool apply_test(const std::string& name, const Value& value, const CallArguments
   if (name == "true") return is_boolean && truthy(value);
   if (name == "false") return is_boolean && !truthy(value);
   if (name == "string") return value.text();
-  if (name == "integer") return std::holds_alternative<int64_t>(value.variant);
+  if (name == "integer") return value.exact_integer() && !is_boolean;
   if (name == "float") return std::holds_alternative<double>(value.variant);
   if (name == "number") return value.number().has_value();
   if (name == "mapping") return value.dict();

@@ -1,6 +1,7 @@
 #include "data/chat_template/text.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "data/tokenizer/utf8.h"
 
@@ -32,10 +33,9 @@ void Text::append(const Text& other) {
 Text Text::slice(size_t begin, size_t end) const {
   Text part{bytes.substr(begin, end - begin), {}, {}};
   const auto cut = [&](const std::vector<TextRange>& from, std::vector<TextRange>& to) {
-    for (const TextRange& range : from) {
-      const size_t low = std::max(range.begin, begin), high = std::min(range.end, end);
-      if (low < high) to.push_back({low - begin, high - begin});
-    }
+    const auto first = std::partition_point(from.begin(), from.end(), [&](const TextRange& range) { return range.end <= begin; });
+    for (auto range = first; range != from.end() && range->begin < end; ++range)
+      to.push_back({std::max(range->begin, begin) - begin, std::min(range->end, end) - begin});
   };
   cut(inserted, part.inserted);
   cut(generated, part.generated);
@@ -59,6 +59,34 @@ size_t byte_of_character(std::string_view text, size_t character) {
     --character;
   }
   return std::min(at, text.size());
+}
+
+size_t find_text(std::string_view text, std::string_view part, size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  if (part.empty()) return from;
+  const void* found = ::memmem(text.data() + from, text.size() - from, part.data(), part.size());
+  return found ? static_cast<size_t>(static_cast<const char*>(found) - text.data()) : std::string_view::npos;
+}
+
+size_t find_last_text(std::string_view text, std::string_view part, size_t from) {
+  if (part.size() > text.size()) return std::string_view::npos;
+  const size_t last = std::min(from, text.size() - part.size());
+  if (part.empty()) return last;
+  // Knuth, Morris and Pratt, from the end: fallback[i] is how much of the part's end repeats within its last i characters.
+  const auto from_end = [&](size_t i) { return part[part.size() - 1 - i]; };
+  std::vector<size_t> fallback(part.size() + 1, 0);
+  for (size_t i = 1, matched = 0; i < part.size(); ++i) {
+    while (matched > 0 && from_end(i) != from_end(matched)) matched = fallback[matched];
+    if (from_end(i) == from_end(matched)) ++matched;
+    fallback[i + 1] = matched;
+  }
+  size_t matched = 0;
+  for (size_t end = last + part.size(); end > 0; --end) {
+    while (matched > 0 && text[end - 1] != from_end(matched)) matched = fallback[matched];
+    if (text[end - 1] == from_end(matched)) ++matched;
+    if (matched == part.size()) return end - 1;
+  }
+  return std::string_view::npos;
 }
 
 TextRange stripped(std::string_view text, const std::string* characters, bool left, bool right) {

@@ -52,7 +52,7 @@ List split_text(const Text& text, const CallArguments& arguments, bool from_righ
   if (from_right) {
     for (size_t end = text.bytes.size(); limit < 0 || places.size() < static_cast<size_t>(limit);) {
       if (end < separator->bytes.size()) break;
-      const size_t at = text.bytes.rfind(separator->bytes, end - separator->bytes.size());
+      const size_t at = find_last_text(text.bytes, separator->bytes, end - separator->bytes.size());
       if (at == std::string::npos) break;
       places.push_back(at);
       end = at;
@@ -60,7 +60,7 @@ List split_text(const Text& text, const CallArguments& arguments, bool from_righ
     std::reverse(places.begin(), places.end());
   } else {
     for (size_t at = 0; (limit < 0 || places.size() < static_cast<size_t>(limit)) &&
-                        (at = text.bytes.find(separator->bytes, at)) != std::string::npos;
+                        (at = find_text(text.bytes, separator->bytes, at)) != std::string::npos;
          at += separator->bytes.size()) {
       places.push_back(at);
     }
@@ -157,7 +157,7 @@ Value call_text_method(const Text& text, const CallArguments& arguments, Budget&
   budget.check_bytes(bytes.size());
   if (name == "strip" || name == "lstrip" || name == "rstrip") {
     const Text* characters = arguments.text_or_null(0, "chars");
-    budget.spend(bytes.size() / 16);
+    budget.spend(bytes.size() / 16 * (characters ? characters->bytes.size() / 64 + 1 : 1));
     const TextRange kept =
         stripped(bytes, characters ? &characters->bytes : nullptr, name != "rstrip", name != "lstrip");
     return text.slice(kept.begin, kept.end);
@@ -200,7 +200,7 @@ Value call_text_method(const Text& text, const CallArguments& arguments, Budget&
   }
   if (name == "find" || name == "rfind" || name == "index") {
     const Text part = arguments.need_text(0, "sub");
-    const size_t at = name == "rfind" ? bytes.rfind(part.bytes) : bytes.find(part.bytes);
+    const size_t at = name == "rfind" ? find_last_text(bytes, part.bytes) : find_text(bytes, part.bytes, 0);
     if (at == std::string::npos) {
       if (name == "index") refuse(budget, "index(): the string is not there");
       return int64_t{-1};
@@ -211,7 +211,7 @@ Value call_text_method(const Text& text, const CallArguments& arguments, Budget&
     const Text part = arguments.need_text(0, "sub");
     if (part.bytes.empty()) return static_cast<int64_t>(character_count(bytes)) + 1;
     int64_t count = 0;
-    for (size_t at = 0; (at = bytes.find(part.bytes, at)) != std::string::npos; at += part.bytes.size()) ++count;
+    for (size_t at = 0; (at = find_text(bytes, part.bytes, at)) != std::string::npos; at += part.bytes.size()) ++count;
     return count;
   }
   if (name == "removeprefix" || name == "removesuffix") {
@@ -223,7 +223,7 @@ Value call_text_method(const Text& text, const CallArguments& arguments, Budget&
   if (name == "partition" || name == "rpartition") {
     const Text part = arguments.need_text(0, "sep");
     if (part.bytes.empty()) refuse(budget, "partition() with an empty separator");
-    const size_t at = name == "partition" ? bytes.find(part.bytes) : bytes.rfind(part.bytes);
+    const size_t at = name == "partition" ? find_text(bytes, part.bytes, 0) : find_last_text(bytes, part.bytes);
     List parts{{}, List::Kind::tuple};
     if (at == std::string::npos) {
       parts.items =
@@ -256,8 +256,44 @@ Value call_text_method(const Text& text, const CallArguments& arguments, Budget&
     return Text::like(text,
                       bytes.substr(0, sign) + std::string(static_cast<size_t>(missing), '0') + bytes.substr(sign));
   }
+  if (name == "center" || name == "ljust" || name == "rjust") {
+    const Text* fill = arguments.text_or_null(1, "fillchar");
+    if (fill && character_count(fill->bytes) != 1) refuse(budget, name + "(): the fill must be one character");
+    return padded(text, arguments.integer_or(0, "width", 0),
+                  name == "center" ? Alignment::center : name == "ljust" ? Alignment::left : Alignment::right,
+                  fill ? fill->bytes : " ", budget);
+  }
+  if (name == "swapcase") {
+    std::string swapped;
+    for (size_t at = 0; at < bytes.size();) {
+      const auto c = static_cast<utf8proc_int32_t>(next_code_point(bytes, at));
+      append_code_point(swapped, static_cast<char32_t>(utf8proc_toupper(c) != c ? utf8proc_toupper(c) : utf8proc_tolower(c)));
+    }
+    return Text::like(text, std::move(swapped));
+  }
   if (name == "format") return brace_format(text, arguments, budget);
   refuse(budget, "strings have no method '" + name + "' that templates may call");
+}
+
+Text padded(const Text& text, int64_t width, Alignment alignment, const std::string& fill, Budget& budget) {
+  const auto length = static_cast<int64_t>(character_count(text.bytes));
+  if (width <= length) return text;
+  const int64_t missing = width - length;
+  if (missing > (int64_t{1} << 40)) budget.check_bytes(SIZE_MAX);
+  budget.check_bytes(text.bytes.size() + static_cast<size_t>(missing) * fill.size());
+  // Python's centre: of an odd rest the larger half stands left where the width is odd, too.
+  const int64_t left = alignment == Alignment::left    ? 0
+                       : alignment == Alignment::right ? missing
+                                                       : missing / 2 + (missing & width & 1);
+  const auto filling = [&](int64_t count) {
+    std::string characters;
+    for (int64_t i = 0; i < count; ++i) characters += fill;
+    return Text::like(text, std::move(characters));
+  };
+  Text result = filling(left);
+  result.append(text);
+  result.append(filling(missing - left));
+  return result;
 }
 
 std::string upper_case(std::string_view text) {
@@ -288,6 +324,15 @@ std::string lower_case(std::string_view text) {
 Text replaced(const Text& text, const Text& from, const Text& to, int64_t count, Budget& budget) {
   Text result;
   const std::string& bytes = text.bytes;
+  // What it will take is paid before it is made: text, and up to two marks of origin for each place.
+  uint64_t places = 0;
+  if (from.bytes.empty()) places = character_count(bytes) + 1;
+  for (size_t at = 0; !from.bytes.empty() && (at = find_text(bytes, from.bytes, at)) != std::string::npos;
+       at += from.bytes.size())
+    ++places;
+  if (count >= 0) places = std::min(places, static_cast<uint64_t>(count));
+  budget.spend(4 * places);
+  budget.check_bytes(bytes.size() - places * from.bytes.size() + places * to.bytes.size());
   if (from.bytes.empty()) {  // Python puts `to` before each character and at the end
     for (size_t at = 0; at <= bytes.size(); --count) {
       if (count == 0) {
@@ -299,20 +344,17 @@ Text replaced(const Text& text, const Text& from, const Text& to, int64_t count,
       const size_t end = at + code_point_length(bytes[at]);
       result.append(text.slice(at, end));
       at = end;
-      budget.check_bytes(result.bytes.size() / 64);
     }
     return result;
   }
   size_t done = 0;
-  for (size_t at = 0; count != 0 && (at = bytes.find(from.bytes, at)) != std::string::npos; --count) {
+  for (size_t at = 0; count != 0 && (at = find_text(bytes, from.bytes, at)) != std::string::npos; --count) {
     result.append(text.slice(done, at));
     result.append(to);
     at += from.bytes.size();
     done = at;
-    budget.check_bytes(result.bytes.size() / 64);
   }
   result.append(text.slice(done, bytes.size()));
-  budget.check_bytes(result.bytes.size());
   return result;
 }
 
@@ -340,8 +382,16 @@ Text percent_format(const Text& format, const Value& values, Budget& budget) {
     }
     const Value& value = take();
     if (kind == 's' || kind == 'r') {
-      if (specification.size() > 1) refuse(budget, "widths of strings in format strings are not supported");
-      result.append(kind == 's' ? text_of(value, budget) : Text::foreign(representation_of(value, budget)));
+      const Text shown = kind == 's' ? text_of(value, budget) : Text::foreign(representation_of(value, budget));
+      const bool to_left = specification.find('-') != std::string::npos;
+      const size_t digits = specification.find_first_of("123456789");
+      if (specification.find('.') != std::string::npos)
+        refuse(budget, "precisions of strings in format strings are not supported");
+      result.append(padded(shown, digits == std::string::npos ? 0 : std::atoll(specification.c_str() + digits),
+                           to_left ? Alignment::left : Alignment::right, " ", budget));
+    } else if (std::holds_alternative<LargeInteger>(value.variant) && (kind == 'd' || kind == 'i')) {
+      if (specification.size() > 1) refuse(budget, "widths of such large integers in format strings are not supported");
+      result.append(Text::own(representation_of(value, budget)));
     } else if (kind == 'd' || kind == 'i' || kind == 'x' || kind == 'f' || kind == 'g' || kind == 'e') {
       if (!value.number()) refuse(budget, std::string("%") + kind + " needs a number, not " + type_name(value));
       const bool whole = kind == 'd' || kind == 'i' || kind == 'x';

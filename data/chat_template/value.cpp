@@ -87,7 +87,12 @@ std::optional<int64_t> Value::integer() const {
   if (const int64_t* integer = std::get_if<int64_t>(&variant)) return *integer;
   return std::nullopt;
 }
+std::optional<__int128> Value::exact_integer() const {
+  if (const auto* large = std::get_if<LargeInteger>(&variant)) return large->value;
+  return integer();
+}
 std::optional<double> Value::number() const {
+  if (const auto* large = std::get_if<LargeInteger>(&variant)) return static_cast<double>(large->value);
   if (const double* real = std::get_if<double>(&variant)) return *real;
   if (const auto whole = integer()) return static_cast<double>(*whole);
   return std::nullopt;
@@ -104,8 +109,10 @@ const Value* Dict::find(std::string_view key) const {
 const Value* Dict::find(const Value& key) const {
   if (const Text* text = key.text()) return find(text->bytes);
   for (const auto& [name, value] : entries) {
+    const auto exact = name.exact_integer(), wanted = key.exact_integer();
     const auto a = name.number(), b = key.number();
-    if ((a && b && *a == *b) || (name.is_none() && key.is_none())) return &value;
+    const bool same = exact && wanted ? *exact == *wanted : a && b && *a == *b;
+    if (same || (name.is_none() && key.is_none())) return &value;
   }
   return nullptr;
 }
@@ -122,7 +129,7 @@ void refuse(const Budget& budget, const std::string& reason) { fail(budget.line,
 
 const char* type_name(const Value& value) {
   static constexpr const char* names[] = {"Undefined", "NoneType", "bool",      "int",      "float", "str",
-                                          "list",      "dict",     "Namespace", "function", "loop"};
+                                          "list",      "dict",     "Namespace", "function", "loop",  "int"};
   if (const List* list = value.list()) {
     return list->kind == List::Kind::list ? "list" : list->kind == List::Kind::tuple ? "tuple" : "generator";
   }
@@ -144,7 +151,7 @@ bool equal(const Value& a, const Value& b, Budget& budget) {
     budget.spend(std::min(left->bytes.size(), right->bytes.size()) / bytes_per_step);
     return left->bytes == right->bytes;
   }
-  if (const auto left = a.integer(), right = b.integer(); left && right) return *left == *right;
+  if (const auto left = a.exact_integer(), right = b.exact_integer(); left && right) return *left == *right;
   if (const auto left = a.number(), right = b.number(); left && right) return *left == *right;
   if (const List* left = a.list(), *right = b.list(); left && right) {
     if (left->kind != right->kind || left->items.size() != right->items.size()) return false;
@@ -170,7 +177,7 @@ bool equal(const Value& a, const Value& b, Budget& budget) {
 bool less(const Value& a, const Value& b, Budget& budget) {
   budget.spend(1);
   if (const Text* left = a.text(), *right = b.text(); left && right) return left->bytes < right->bytes;
-  if (const auto left = a.integer(), right = b.integer(); left && right) return *left < *right;
+  if (const auto left = a.exact_integer(), right = b.exact_integer(); left && right) return *left < *right;
   if (const auto left = a.number(), right = b.number(); left && right) return *left < *right;
   if (const List* left = a.list(), *right = b.list(); left && right && left->kind == right->kind) {
     for (size_t i = 0; i < std::min(left->items.size(), right->items.size()); ++i) {
@@ -186,7 +193,7 @@ bool contains(const Value& container, const Value& item, Budget& budget) {
     const Text* part = item.text();
     if (!part) refuse(budget, std::string("'in <string>' needs a string, not ") + type_name(item));
     budget.spend(text->bytes.size() / bytes_per_step + 1);
-    return text->bytes.find(part->bytes) != std::string::npos;
+    return find_text(text->bytes, part->bytes, 0) != std::string::npos;
   }
   if (const Dict* dict = container.dict()) {
     budget.spend(dict->entries.size());

@@ -1,4 +1,4 @@
-// Python's values, as far as templates meet them: None, bool, int (64 bits), float, str, list, tuple, dict, Jinja's
+// Python's values, as far as templates meet them: None, bool, int (64 bits, and unsigned ones that JSON holds), float, str, list, tuple, dict, Jinja's
 // Undefined and namespace, and what can be called. All but namespaces are immutable.
 #pragma once
 
@@ -46,18 +46,23 @@ struct Undefined {
   std::string name;  // of what was not there
 };
 struct None {};
+// An integer from 2^63 to 2^64 − 1: it is written, compared and passed on, and arithmetic with it is out of range.
+struct LargeInteger {
+  uint64_t value;
+};
 
 class Value {
  public:
   using Variant = std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const Text>,
                                std::shared_ptr<const List>, std::shared_ptr<const Dict>, std::shared_ptr<Namespace>,
-                               std::shared_ptr<const Callable>, LoopState*>;
+                               std::shared_ptr<const Callable>, LoopState*, LargeInteger>;
   Value() : variant(Undefined{}) {}
   Value(None) : variant(None{}) {}
   Value(Undefined undefined) : variant(std::move(undefined)) {}
   template <std::same_as<bool> Bool>  // and no pointer that would turn into one
   Value(Bool value) : variant(value) {}
   Value(int64_t value) : variant(value) {}
+  Value(LargeInteger value) : variant(value) {}
   Value(double value) : variant(value) {}
   Value(Text text) : variant(std::make_shared<const Text>(std::move(text))) {}
   Value(std::shared_ptr<const Text> text) : variant(std::move(text)) {}
@@ -74,7 +79,8 @@ class Value {
   const Dict* dict() const;
   Namespace* space() const;
   const Callable* callable() const;
-  std::optional<int64_t> integer() const;  // of bool and int
+  std::optional<int64_t> integer() const;  // of bool and int, unless it is large
+  std::optional<__int128> exact_integer() const;  // of bool and any int
   std::optional<double> number() const;    // of bool, int and float
 
   Variant variant;
@@ -86,6 +92,7 @@ struct List {
   Kind kind = Kind::list;
   int depth = 0;           // set when it becomes a Value
   bool transient = false;  // holds what must not outlive its scope
+  bool group = false;      // one of groupby's tuples: items[0] is also .grouper, items[1] .list
 };
 
 struct Dict {
@@ -97,8 +104,12 @@ struct Dict {
   void set(Value key, Value value);  // before it becomes a Value
 };
 
+// namespace(…), and Jinja's two other objects that change: cycler(…) whose entries are its items, joiner(…) with its separator.
 struct Namespace {
+  enum class Kind { plain, cycler, joiner };
   std::vector<std::pair<std::string, Value>> entries;
+  Kind kind = Kind::plain;
+  size_t position = 0;  // cycler: the current item; joiner: calls so far, counted to 1
 };
 
 struct Callable {

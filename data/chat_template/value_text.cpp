@@ -91,6 +91,11 @@ void append_json_string(std::string& out, std::string_view text, bool ensure_asc
   out += '"';
 }
 
+std::string integer_text(const Value& value) {
+  const auto* large = std::get_if<LargeInteger>(&value.variant);
+  return large ? std::to_string(large->value) : std::to_string(*value.integer());
+}
+
 // Writes one value as Python's json.dumps. If any part came from messages, all of the text counts as inserted.
 class JsonWriter {
  public:
@@ -107,8 +112,8 @@ class JsonWriter {
       out += "null";
     } else if (const bool* flag = std::get_if<bool>(&value.variant)) {
       out += *flag ? "true" : "false";
-    } else if (const auto integer = value.integer()) {
-      out += std::to_string(*integer);
+    } else if (value.exact_integer()) {
+      out += integer_text(value);
     } else if (const double* real = std::get_if<double>(&value.variant)) {
       out += std::isnan(*real)   ? "NaN"
              : std::isinf(*real) ? (*real > 0 ? "Infinity" : "-Infinity")
@@ -197,7 +202,7 @@ std::string representation_of(const Value& value, Budget& budget) {
   if (value.is_none()) return "None";
   if (value.is_undefined()) return "Undefined";
   if (const bool* flag = std::get_if<bool>(&value.variant)) return *flag ? "True" : "False";
-  if (const auto integer = value.integer()) return std::to_string(*integer);
+  if (value.exact_integer()) return integer_text(value);
   if (const double* real = std::get_if<double>(&value.variant)) return real_representation(*real);
   std::string result;
   const auto join = [&](const auto& items, auto append) {
@@ -229,7 +234,7 @@ std::string representation_of(const Value& value, Budget& budget) {
     join(dict->entries, append_entry);
     return result + '}';
   }
-  if (const Namespace* space = value.space()) {
+  if (const Namespace* space = value.space(); space && space->kind == Namespace::Kind::plain) {
     result += "<Namespace {";
     join(space->entries, append_entry);
     return result + "}>";
@@ -279,7 +284,7 @@ Value value_at_depth(const nlohmann::ordered_json& json, Budget& budget, int dep
     case nlohmann::ordered_json::value_t::null: return None{};
     case nlohmann::ordered_json::value_t::boolean: return json.get<bool>();
     case nlohmann::ordered_json::value_t::number_unsigned:
-      if (json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return static_cast<double>(json.get<uint64_t>());
+      if (json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)) return LargeInteger{json.get<uint64_t>()};
       return json.get<int64_t>();
     case nlohmann::ordered_json::value_t::number_integer: return json.get<int64_t>();
     case nlohmann::ordered_json::value_t::number_float: return json.get<double>();

@@ -60,5 +60,28 @@ TEST(ChatTemplateGolden, RendersWhatTransformersRenders) {
   EXPECT_GT(refused, 0u);
 }
 
+// One small template for each filter, method and construct.
+TEST(ChatTemplateGolden, FiltersMethodsAndLoopsAreJinjas) {
+  const ordered_json cases = ordered_json::parse(read(golden / "builtins.json"));
+  ChatOptions options;
+  options.variables = &cases.at("variables");
+  size_t compared = 0;
+  for (const ordered_json& row : cases.at("rows")) {
+    const std::string source = row.at("template");
+    SCOPED_TRACE(source);
+    if (row.contains("error")) {
+      EXPECT_THROW(ChatTemplate::compile(source)->render(cases.at("messages"), options), ConfigError) << row.at("error");
+      continue;
+    }
+    try {
+      EXPECT_EQ(ChatTemplate::compile(source)->render(cases.at("messages"), options).text, row.at("expected").get<std::string>());
+    } catch (const ConfigError& error) {
+      ADD_FAILURE() << error.what();
+    }
+    ++compared;
+  }
+  EXPECT_GT(compared, 60u);
+}
+
 }  // namespace
 }  // namespace lathe::data
