@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,7 +25,7 @@ struct TokenizerMetadata {
   std::optional<bool> add_bos;                                            // .add_bos_token
   std::optional<bool> add_eos;                                            // .add_eos_token
   std::optional<bool> add_space_prefix;                                   // .add_space_prefix ("llama" only)
-  std::optional<std::string> chat_template;                               // tokenizer.chat_template
+  std::map<std::string, std::string> chat_templates;  // tokenizer.chat_template is "default", tokenizer.chat_template.NAME is NAME
 };
 
 }  // namespace lathe::data

@@ -19,8 +19,7 @@ std::vector<int32_t> ModelText::encode_chat(const nlohmann::ordered_json& messag
 ModelText load_model_text(const nn::ModelFiles& files) {
   ModelText text;
   text.tokenizer = load_tokenizer(files);
-  if (text.tokenizer->chat_template())
-    text.chat_template = data::ChatTemplate::compile(*text.tokenizer->chat_template());
+  text.chat_template = data::ChatTemplate::of(*text.tokenizer);
   text.stop_token_ids = stop_tokens(files.config, *text.tokenizer);
   return text;
 }

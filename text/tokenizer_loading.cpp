@@ -30,7 +30,12 @@ data::TokenizerMetadata metadata_of(const nn::GgufFile& file) {
   metadata.add_bos = file.get_optional<bool>("tokenizer.ggml.add_bos_token");
   metadata.add_eos = file.get_optional<bool>("tokenizer.ggml.add_eos_token");
   metadata.add_space_prefix = file.get_optional<bool>("tokenizer.ggml.add_space_prefix");
-  metadata.chat_template = file.get_optional<std::string>("tokenizer.chat_template");
+  constexpr std::string_view key = "tokenizer.chat_template";
+  for (const auto& [name, value] : file.metadata()) {
+    if (!name.starts_with(key) || !std::holds_alternative<std::string>(value)) continue;
+    if (name.size() == key.size()) metadata.chat_templates["default"] = std::get<std::string>(value);
+    else if (name[key.size()] == '.') metadata.chat_templates[name.substr(key.size() + 1)] = std::get<std::string>(value);
+  }
   return metadata;
 }
 

@@ -1,5 +1,6 @@
 #include "data/chat_template/chat_template.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -50,18 +51,45 @@ std::map<std::string, std::string> special_token_variables(const Tokenizer& toke
   return variables;
 }
 
-ChatTemplate::ChatTemplate(std::unique_ptr<const Program> program) : program_(std::move(program)) {}
+ChatTemplate::ChatTemplate(std::map<std::string, Program> programs) : programs_(std::move(programs)) {}
 ChatTemplate::~ChatTemplate() = default;
 
-std::shared_ptr<const ChatTemplate> ChatTemplate::compile(std::string_view source) {
+namespace {
+
+ChatTemplate::Program program_of(std::string_view source) {
   if (source.size() > (1 << 20)) throw ConfigError("chat template", "it has more than 1 MiB of source");
-  auto program = std::make_unique<Program>();
-  program->body = jinja::parse_template(source, TemplateLimits{}.nesting);
-  program->marks_assistant = has_generation(program->body);
-  return std::make_shared<const ChatTemplate>(std::move(program));
+  ChatTemplate::Program program;
+  program.body = jinja::parse_template(source, TemplateLimits{}.nesting);
+  program.marks_assistant = has_generation(program.body);
+  return program;
 }
 
-bool ChatTemplate::marks_assistant() const { return program_->marks_assistant; }
+}  // namespace
+
+std::shared_ptr<const ChatTemplate> ChatTemplate::compile(std::string_view source) {
+  std::map<std::string, Program> programs;
+  programs.emplace("default", program_of(source));
+  return std::make_shared<const ChatTemplate>(std::move(programs));
+}
+
+std::shared_ptr<const ChatTemplate> ChatTemplate::of(const Tokenizer& tokenizer) {
+  std::map<std::string, Program> programs;
+  for (const auto& [name, source] : tokenizer.chat_templates()) {
+    if (name == "default" || name == "tool_use") programs.emplace(name, program_of(source));
+  }
+  return programs.empty() ? nullptr : std::make_shared<const ChatTemplate>(std::move(programs));
+}
+
+bool ChatTemplate::marks_assistant() const {
+  return std::all_of(programs_.begin(), programs_.end(), [](const auto& entry) { return entry.second.marks_assistant; });
+}
+
+const ChatTemplate::Program& ChatTemplate::program_for(const ChatOptions& options) const {
+  const bool with_tools = options.tools && !options.tools->is_null();
+  if (const auto found = programs_.find("tool_use"); with_tools && found != programs_.end()) return found->second;
+  if (const auto found = programs_.find("default"); found != programs_.end()) return found->second;
+  throw ConfigError("chat template", "the model has one for chats with tools alone (tool_use) and no default one");
+}
 
 RenderedChat ChatTemplate::render(const nlohmann::ordered_json& messages, const ChatOptions& options) const {
   jinja::Budget budget(options.limits);
@@ -76,7 +104,7 @@ RenderedChat ChatTemplate::render(const nlohmann::ordered_json& messages, const 
   variables.set("messages", jinja::messages_value(messages, budget));
   if (options.tools && !options.tools->is_null()) variables.set("tools", jinja::value_of(*options.tools, budget));
   variables.set("add_generation_prompt", options.add_generation_prompt);
-  jinja::Text text = jinja::Interpreter(options, budget).run(program_->body, variables);
+  jinja::Text text = jinja::Interpreter(options, budget).run(program_for(options).body, variables);
   RenderedChat chat;
   chat.control = gaps_between(text.inserted, text.bytes.size());
   chat.assistant = std::move(text.generated);

@@ -47,20 +47,24 @@ class ChatTemplate {
  public:
   // Throws ConfigError with the line for what is no Jinja, or no part of it that chat templates use.
   static std::shared_ptr<const ChatTemplate> compile(std::string_view source);
+  // The templates that came with a tokenizer; null where there is none. A chat with tools is rendered by the one named
+  // "tool_use" where there is one, all others by "default".
+  static std::shared_ptr<const ChatTemplate> of(const Tokenizer& tokenizer);
   ~ChatTemplate();
 
   // `messages`: an array of {"role", "content", …}. Throws ConfigError where the template raises one, does what
   // Jinja refuses, or passes a limit.
   RenderedChat render(const nlohmann::ordered_json& messages, const ChatOptions& options) const;
 
-  // Whether it has {% generation %} blocks, so that assistant masks can be had.
+  // Whether it has {% generation %} blocks, so that assistant masks can be had (all of the templates, where there are several).
   bool marks_assistant() const;
 
   struct Program;
-  explicit ChatTemplate(std::unique_ptr<const Program> program);
+  explicit ChatTemplate(std::map<std::string, Program> programs);
 
  private:
-  std::unique_ptr<const Program> program_;
+  const Program& program_for(const ChatOptions& options) const;
+  std::map<std::string, Program> programs_;  // by name
 };
 
 }  // namespace lathe::data

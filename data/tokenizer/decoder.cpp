@@ -9,7 +9,7 @@
 namespace lathe::data {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 int hexadecimal_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';

@@ -21,7 +21,7 @@ struct DecoderSettings {
   std::string separator;  // between tokens (a tokenizer without a decoder: a space)
 };
 
-DecoderSettings read_decoder(const nlohmann::json& description, const std::string& file);
+DecoderSettings read_decoder(const nlohmann::ordered_json& description, const std::string& file);
 
 // Text that grows token by token. Bytes that may still become a character wait in `pending`.
 class Decoding {

@@ -1,18 +1,19 @@
-// A tokenizer from a Hugging Face directory: tokenizer.json, tokenizer_config.json, chat_template.jinja.
+// A tokenizer from a Hugging Face directory: tokenizer.json, and what stands beside it (tokenizer_config.h).
 #include <simdjson.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "core/mapped_file.h"
 #include "data/tokenizer/parts.h"
+#include "data/tokenizer/tokenizer_config.h"
 #include "data/tokenizer/utf8.h"
 
 namespace lathe::data {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 // Ids beyond this are taken for a broken file, not for a vocabulary.
 constexpr int64_t max_vocabulary = 1 << 24;
@@ -22,28 +23,31 @@ std::string read_text(const std::filesystem::path& path) {
   return {reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()};
 }
 
-json small_part(const simdjson::dom::object& object, const char* key) {
+json small_part(const simdjson::dom::object& object, const char* key, const std::string& file) {
   simdjson::dom::element element;
   if (object[key].get(element) != simdjson::SUCCESS) return nullptr;
-  return json::parse(simdjson::minify(element));
+  return parse_json(simdjson::minify(element), file + ", \"" + key + "\"");
 }
 
 class TokenizerFile {
  public:
+  // Fills in all but the added tokens, which other files have a say in.
   TokenizerFile(const std::filesystem::path& path, Tokenizer::Parts& parts) : file_(path.string()), parts_(parts) {
     const auto text = simdjson::padded_string(read_text(path));
     simdjson::dom::element document;
     if (const auto error = parser_.parse(text).get(document)) fail(simdjson::error_message(error));
     if (document.get(root_) != simdjson::SUCCESS) fail("is not a JSON object");
     read_model();
-    parts_.normalizers = read_normalizers(small_part(root_, "normalizer"), file_);
-    parts_.pre_tokenizers = read_pre_tokenizers(small_part(root_, "pre_tokenizer"), file_);
+    parts_.normalizers = read_normalizers(small_part(root_, "normalizer", file_), file_);
+    parts_.pre_tokenizers = read_pre_tokenizers(small_part(root_, "pre_tokenizer", file_), file_);
     settings_.alphabet = parts_.pre_tokenizers.byte_level ? BpeAlphabet::bytes : BpeAlphabet::characters;
-    parts_.decoder = read_decoder(small_part(root_, "decoder"), file_);
+    parts_.decoder = read_decoder(small_part(root_, "decoder", file_), file_);
     read_added_tokens();
-    read_post_processor(small_part(root_, "post_processor"));
+    read_post_processor(small_part(root_, "post_processor", file_));
     parts_.bpe.emplace(settings_, parts_.vocabulary, merges_);
   }
+
+  std::vector<AddedToken> take_added_tokens() { return std::move(added_tokens_); }
 
  private:
   [[noreturn]] void fail(const std::string& reason) const { throw FormatError(file_, -1, reason); }
@@ -131,21 +135,23 @@ class TokenizerFile {
   }
 
   void read_added_tokens() {
-    const json added = small_part(root_, "added_tokens");
+    const json added = small_part(root_, "added_tokens", file_);
     if (added.is_null()) return;
     for (const json& entry : added) {
       AddedToken token;
-      const int64_t id = entry.at("id");
-      if (id < 0 || id >= max_vocabulary) fail("an added token has the id " + std::to_string(id));
-      token.id = static_cast<int32_t>(id);
+      token.id = id_of(entry.at("id"), "an added token's id");
       token.content = entry.at("content");
       token.special = entry.value("special", false);
       token.normalized = entry.value("normalized", !token.special);
       token.single_word = entry.value("single_word", false);
       token.lstrip = entry.value("lstrip", false);
       token.rstrip = entry.value("rstrip", false);
-      parts_.add_token(token, file_);
+      added_tokens_.push_back(std::move(token));
     }
+  }
+
+  int32_t id_of(const json& value, const std::string& what) const {
+    return static_cast<int32_t>(json_integer(value, what, 0, max_vocabulary - 1, file_));
   }
 
   void read_post_processor(const json& processor) {
@@ -162,8 +168,7 @@ class TokenizerFile {
         }
         const std::string name = part.at("SpecialToken").at("id");
         for (const json& id : processor.at("special_tokens").at(name).at("ids")) {
-          parts_.check_id(id.get<int32_t>(), name.c_str(), file_);
-          (after ? parts_.after : parts_.before).push_back(id.get<int32_t>());
+          (after ? parts_.after : parts_.before).push_back(id_of(id, "the post-processor's id of " + name));
         }
       }
     } else if (type != "ByteLevel") {  // ByteLevel only trims offsets
@@ -173,6 +178,7 @@ class TokenizerFile {
   }
 
   std::string file_;
+  std::vector<AddedToken> added_tokens_;
   Tokenizer::Parts& parts_;
   simdjson::dom::parser parser_;
   simdjson::dom::object root_;
@@ -180,59 +186,33 @@ class TokenizerFile {
   std::vector<Bpe::Merge> merges_;
 };
 
-// "<s>" or {"content": "<s>", …}; absent and null are nothing.
-std::optional<int32_t> named_token(const json& config, const char* key, const Tokenizer::Parts& parts,
-                                   const std::string& file) {
-  if (!config.contains(key) || config.at(key).is_null()) return std::nullopt;
-  const json& value = config.at(key);
-  const std::string token = value.is_object() ? value.at("content").get<std::string>() : value.get<std::string>();
-  const auto id = parts.vocabulary.find(token);
-  if (!id) throw FormatError(file, -1, std::string(key) + " '" + token + "' is not in the vocabulary");
-  return id;
-}
-
-// Older files hold one template, or several by name, of which the one named "default" is taken.
-std::optional<std::string> template_of(const json& config) {
-  if (!config.contains("chat_template")) return std::nullopt;
-  const json& value = config.at("chat_template");
-  if (value.is_string()) return value.get<std::string>();
-  if (!value.is_array()) return std::nullopt;
-  for (const json& entry : value) {
-    if (entry.value("name", "") == "default") return entry.at("template").get<std::string>();
-  }
-  return std::nullopt;
-}
-
-void read_config(const std::filesystem::path& path, Tokenizer::Parts& parts) {
-  const std::string file = path.string();
-  const json config = json::parse(read_text(path));
-  parts.bos_id = named_token(config, "bos_token", parts, file);
-  parts.eos_id = named_token(config, "eos_token", parts, file);
-  parts.padding_id = named_token(config, "pad_token", parts, file);
-  if (const auto unknown = named_token(config, "unk_token", parts, file)) parts.unknown_id = unknown;
-  parts.chat_template = template_of(config);
-}
-
 }  // namespace
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_directory(const std::filesystem::path& directory) {
   auto parts = std::make_unique<Parts>();
-  const auto tokenizer_path = directory / "tokenizer.json", config_path = directory / "tokenizer_config.json",
-             template_path = directory / "chat_template.jinja";
-  std::filesystem::path at = tokenizer_path;
-  if (!std::filesystem::exists(tokenizer_path)) {
+  const auto path = directory / "tokenizer.json";
+  if (!std::filesystem::exists(path)) {
     throw ConfigError(directory.string(),
                       "there is no tokenizer.json (Lathe reads this format and GGUF files; a directory "
                       "with only tokenizer.model has to be converted first)");
   }
   try {
-    TokenizerFile file(tokenizer_path, *parts);
-    at = config_path;
-    if (std::filesystem::exists(config_path)) read_config(config_path, *parts);
+    TokenizerFile file(path, *parts);
+    TokenizerConfig config = read_tokenizer_config(directory, parts->vocabulary, file.take_added_tokens());
+    for (const AddedToken& token : config.added_tokens) parts->add_token(token, path.string());
+    for (const std::vector<int32_t>* ids : {&parts->before, &parts->after})
+      for (const int32_t id : *ids) parts->check_id(id, "an id of the post-processor", path.string());
+    const auto id_of = [&](const std::optional<std::string>& token) {
+      return token ? parts->vocabulary.find(*token) : std::nullopt;
+    };
+    parts->bos_id = id_of(config.bos);
+    parts->eos_id = id_of(config.eos);
+    parts->padding_id = id_of(config.padding);
+    if (config.unknown) parts->unknown_id = id_of(config.unknown);
+    parts->chat_templates = std::move(config.chat_templates);
   } catch (const json::exception& error) {
-    throw FormatError(at.string(), -1, error.what());
+    throw FormatError(path.string(), -1, error.what());
   }
-  if (std::filesystem::exists(template_path)) parts->chat_template = read_text(template_path);
   return std::make_shared<const Tokenizer>(std::move(parts));
 }
 

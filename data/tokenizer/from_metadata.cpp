@@ -183,7 +183,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_metadata(const TokenizerMetadat
   parts->eot_id = checked_id(metadata.eot_id, "eot_token_id", tokens, file);
   parts->unknown_id = checked_id(metadata.unknown_id, "unknown_token_id", tokens, file);
   parts->padding_id = checked_id(metadata.padding_id, "padding_token_id", tokens, file);
-  parts->chat_template = metadata.chat_template;
+  parts->chat_templates = metadata.chat_templates;
 
   BpeSettings settings;
   std::vector<Bpe::Merge> merges;

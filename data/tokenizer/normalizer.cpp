@@ -12,7 +12,7 @@
 namespace lathe::data {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 // Combining marks newer than the Unicode tables of Hugging Face's tokenizers, which leaves them where they stand
 // and moves no other mark past them. (utf8proc would sort them by their class.)

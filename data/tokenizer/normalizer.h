@@ -42,6 +42,6 @@ struct Normalizer {
 };
 
 // tokenizer.json's "normalizer" (null gives none). Throws ConfigError for kinds that Lathe does not know.
-std::vector<Normalizer> read_normalizers(const nlohmann::json& description, const std::string& file);
+std::vector<Normalizer> read_normalizers(const nlohmann::ordered_json& description, const std::string& file);
 
 }  // namespace lathe::data

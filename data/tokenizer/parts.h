@@ -1,6 +1,7 @@
 // What a Tokenizer is made of; its two readers (tokenizer.json, GGUF metadata) fill this in.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -27,7 +28,7 @@ struct Tokenizer::Parts {
   std::vector<bool> special;            // by id
   std::vector<int32_t> before, after;   // what SequenceTokens::add puts around a text
   std::optional<int32_t> bos_id, eos_id, eot_id, unknown_id, padding_id;
-  std::optional<std::string> chat_template;
+  std::map<std::string, std::string> chat_templates;  // by name
 
   // Registers a token with its matcher and, if the vocabulary lacks it, there. `file` is for errors.
   void add_token(const AddedToken& token, const std::string& file);

@@ -11,7 +11,7 @@
 namespace lathe::data {
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 
 struct Section {
   size_t begin, end;

@@ -42,6 +42,6 @@ PreTokenizer split_pre_tokenizer(const std::string& pattern, const std::string& 
 PreTokenizer digits_pre_tokenizer(bool individual);
 
 // tokenizer.json's "pre_tokenizer". Throws ConfigError for kinds that Lathe does not know.
-PreTokenizers read_pre_tokenizers(const nlohmann::json& description, const std::string& file);
+PreTokenizers read_pre_tokenizers(const nlohmann::ordered_json& description, const std::string& file);
 
 }  // namespace lathe::data

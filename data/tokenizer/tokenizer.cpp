@@ -155,7 +155,11 @@ std::optional<int32_t> Tokenizer::eos_id() const { return parts_->eos_id; }
 std::optional<int32_t> Tokenizer::eot_id() const { return parts_->eot_id; }
 std::optional<int32_t> Tokenizer::unknown_id() const { return parts_->unknown_id; }
 std::optional<int32_t> Tokenizer::padding_id() const { return parts_->padding_id; }
-const std::optional<std::string>& Tokenizer::chat_template() const { return parts_->chat_template; }
+const std::map<std::string, std::string>& Tokenizer::chat_templates() const { return parts_->chat_templates; }
+std::optional<std::string> Tokenizer::chat_template() const {
+  const auto found = parts_->chat_templates.find("default");
+  return found == parts_->chat_templates.end() ? std::nullopt : std::optional(found->second);
+}
 
 void Tokenizer::Parts::add_token(const AddedToken& token, const std::string& file) {
   const auto known = vocabulary.find(token.content);

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -46,7 +47,8 @@ class Tokenizer {
   // Throws ConfigError (a part that Lathe does not know) or FormatError (a file that contradicts itself).
   static std::shared_ptr<const Tokenizer> from_metadata(const TokenizerMetadata& metadata,
                                                         const std::string& file = "GGUF tokenizer");
-  // Reads tokenizer.json, tokenizer_config.json and chat_template.jinja (the last two where they exist).
+  // Reads tokenizer.json and, where they exist, tokenizer_config.json, special_tokens_map.json, added_tokens.json,
+  // chat_template.jinja and additional_chat_templates/*.jinja, as transformers does.
   static std::shared_ptr<const Tokenizer> from_directory(const std::filesystem::path& directory);
   ~Tokenizer();
 
@@ -72,8 +74,9 @@ class Tokenizer {
   std::optional<int32_t> eot_id() const;  // GGUF's end of turn, where it differs from EOS
   std::optional<int32_t> unknown_id() const;
   std::optional<int32_t> padding_id() const;
-  // The Jinja source that came with the tokenizer.
-  const std::optional<std::string>& chat_template() const;
+  // The Jinja sources that came with the tokenizer, by name: "default", "tool_use", …
+  const std::map<std::string, std::string>& chat_templates() const;
+  std::optional<std::string> chat_template() const;  // the default one
 
   struct Parts;
   explicit Tokenizer(std::unique_ptr<Parts> parts);

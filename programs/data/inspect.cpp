@@ -194,7 +194,7 @@ std::shared_ptr<const data::ChatTemplate> chat_template_of(const InspectOptions&
     if (!stream) throw ConfigError("chat_template", "the file " + options.chat_template + " cannot be read");
     return data::ChatTemplate::compile(std::string(std::istreambuf_iterator<char>(stream), {}));
   }
-  return tokenizer.chat_template() ? data::ChatTemplate::compile(*tokenizer.chat_template()) : nullptr;
+  return data::ChatTemplate::of(tokenizer);
 }
 
 void inspect(InspectOptions options) {

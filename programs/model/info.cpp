@@ -51,7 +51,7 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
              c.tie_word_embeddings ? " (output tied to the embedding)" : "");
   fmt::print("  context          {} tokens, rope base {:g}\n", separated(c.max_position_embeddings), c.rope_theta);
   fmt::print("  tokenizer        {} tokens, chat template: {}\n", separated(tokenizer.vocab_size()),
-             tokenizer.chat_template() ? "yes" : "no");
+             tokenizer.chat_templates().empty() ? "no" : "yes");
   fmt::print("  weights\n");
   for (const auto& [type, count] : histogram(*files.weights))
     fmt::print("    {:<6} {:>4} tensors {:>15} elements {:>9.1f} MiB\n", type, count.tensors, separated(count.elements),
@@ -78,7 +78,7 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
       {"rope_theta", c.rope_theta},
       {"tie_word_embeddings", c.tie_word_embeddings},
       {"eos_token_ids", c.eos_token_ids},
-      {"chat_template", tokenizer.chat_template().has_value()},
+      {"chat_template", !tokenizer.chat_templates().empty()},
   };
   for (const nn::WeightInfo& weight : files.weights->weights())
     result["weights"].push_back({{"name", weight.name},

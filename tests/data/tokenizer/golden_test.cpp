@@ -1,6 +1,9 @@
 // Token ids of the tokenizers library, both ways, over one corpus: every script, emoji, control characters, long
 // runs of spaces, broken UTF-8. See tests/golden/README.md.
+#include <fstream>
+
 #include "tests/data/golden_cases.h"
+#include "tests/support/temporary_folder.h"
 
 namespace lathe::data {
 namespace {
@@ -14,6 +17,34 @@ TEST_P(TokenizerJson, AgreesWithTheLibrary) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, TokenizerJson,
                          testing::Values("byte_level", "split_regex", "sentencepiece", "metaspace"));
+
+// Tokens that stand in several files of a directory, as transformers joins them.
+TEST(TokenizerDirectory, JoinsItsFilesAsTransformersDoes) {
+  const auto cases = nlohmann::json::parse(golden::read(golden::folder / "tokenizer/directories.json"));
+  const std::string text = cases.at("text");
+  for (const auto& row : cases.at("rows")) {
+    SCOPED_TRACE(row.at("name").get<std::string>());
+    const TemporaryFolder folder;
+    std::filesystem::copy_file(golden::folder / "tokenizer/byte_level/tokenizer.json", folder.path() / "tokenizer.json");
+    for (const auto& [name, content] : row.at("files").items()) std::ofstream(folder.path() / name) << content.dump();
+    const auto tokenizer = Tokenizer::from_directory(folder.path());
+    const auto& expected = row.at("expected");
+    const std::vector<int32_t> ids = tokenizer->encode(text, SpecialTokens::recognise, SequenceTokens::add);
+    EXPECT_EQ(ids, expected.at("ids").get<std::vector<int32_t>>());
+    EXPECT_EQ(tokenizer->decode(ids, true), expected.at("without_special").get<std::string>());
+    const auto id = [&](const char* key) {
+      return expected.at(key).is_null() ? std::nullopt : std::optional(expected.at(key).get<int32_t>());
+    };
+    EXPECT_EQ(tokenizer->bos_id(), id("bos"));
+    EXPECT_EQ(tokenizer->eos_id(), id("eos"));
+    EXPECT_EQ(tokenizer->padding_id(), id("pad"));
+    EXPECT_EQ(tokenizer->unknown_id(), id("unk"));
+    for (const auto& content : expected.at("special")) {
+      const auto special = tokenizer->token_id(content.get<std::string>());
+      EXPECT_TRUE(special && tokenizer->is_special(*special)) << content;
+    }
+  }
+}
 
 }  // namespace
 }  // namespace lathe::data
