@@ -149,6 +149,11 @@ void read_into(const json& description, const std::string& file, std::vector<Nor
 
 void AlignedText::replace_all(const std::vector<TextPiece>& ranges, std::string_view bytes) {
   if (ranges.empty()) return;
+  size_t size = text.size();
+  for (const auto& [begin, end] : ranges) size += bytes.size() - (end - begin);
+  if (size > most_bytes)
+    throw Error("the tokenizer's normaliser makes " + std::to_string(size) + " bytes of a text, more than the " +
+                std::to_string(most_bytes) + " that it may");
   std::string changed;
   std::vector<size_t> places;
   size_t position = 0;

@@ -22,10 +22,12 @@ struct AlignedText {
   std::string text;
   size_t base = 0;             // where the piece begins in the input
   std::vector<size_t> origin;  // for each byte of text, its place in the input; empty: base + index
+  // Real normalisers grow a text by a few times: four that each put a thousand letters for one would fill the memory.
+  size_t most_bytes = 64 * text.size() + (1 << 16);
 
   size_t origin_of(size_t index) const { return origin.empty() ? base + index : origin[index]; }
   size_t origin_end(size_t index) const { return index == 0 ? origin_of(0) : origin_of(index - 1) + 1; }
-  // Replaces each of `ranges` (sorted, disjoint) by `bytes`, which come from what they replace.
+  // Replaces each of `ranges` (sorted, disjoint) by `bytes`, which come from what they replace. Error beyond most_bytes.
   void replace_all(const std::vector<TextPiece>& ranges, std::string_view bytes);
   void prepend(std::string_view bytes);
 };

@@ -35,7 +35,7 @@ class Encoding {
 
   void encode_segment(size_t begin, size_t end) {
     if (begin == end) return;
-    AlignedText segment{std::string(text_.substr(begin, end - begin)), begin, {}};
+    AlignedText segment{std::string(text_.substr(begin, end - begin)), begin};
     for (const Normalizer& normalizer : parts_.normalizers) normalizer.apply(segment);
     std::vector<TextPiece> words;
     if (parts_.normalized_tokens.empty()) {
@@ -47,7 +47,7 @@ class Encoding {
     size_t done = 0;
     const auto encode_until = [&](size_t until) {
       if (until == done) return;
-      AlignedText part{segment.text.substr(done, until - done), segment.base + done, {}};
+      AlignedText part{segment.text.substr(done, until - done), segment.base + done};
       if (!segment.origin.empty()) part.origin.assign(segment.origin.begin() + done, segment.origin.begin() + until);
       words.assign(1, {0, part.text.size()});
       encode_words(part, words);
@@ -176,7 +176,7 @@ void Tokenizer::Parts::add_token(const AddedToken& token, const std::string& fil
     raw_tokens.add(token, token.content);
     return;
   }
-  AlignedText normalized{token.content, 0, {}};
+  AlignedText normalized{token.content};
   for (const Normalizer& normalizer : normalizers) normalizer.apply(normalized);
   normalized_tokens.add(token, normalized.text);
 }

@@ -254,6 +254,25 @@ TEST_F(TokenizerFiles, RejectsBrokenFiles) {
   EXPECT_NE(message().find("tokenizer_config.json"), std::string::npos);
 }
 
+TEST_F(TokenizerFiles, NormalisersThatAmplifyAreStopped) {
+  const std::string grow = R"({"type": "Replace", "pattern": {"String": "a"}, "content": ")" + std::string(1000, 'a') + "\"}";
+  write("tokenizer.json", R"({"model": {"vocab": {"a": 0}, "merges": []}, "normalizer": {"type": "Sequence", "normalizers": [)" +
+                              grow + "," + grow + "," + grow + "," + grow + "]}}");
+  const auto tokenizer = Tokenizer::from_directory(directory_);
+  EXPECT_THROW(tokenizer->encode("aaaaaaaaaa"), Error);
+}
+
+TEST_F(TokenizerFiles, FilesNestedDeeplyAreRefused) {
+  const std::string model = R"({"model": {"vocab": {"a": 0}, "merges": []}, "normalizer": )";
+  std::string nested = R"({"type": "Lowercase"})";
+  for (int i = 0; i < 200; ++i) nested = R"({"type": "Sequence", "normalizers": [)" + nested + "]}";
+  write("tokenizer.json", model + nested + "}");
+  EXPECT_NE(message().find("nested"), std::string::npos) << message();
+  write("tokenizer.json", model + "null}");
+  write("tokenizer_config.json", std::string(100'000, '[') + std::string(100'000, ']'));
+  EXPECT_NE(message().find("nested deeper than 100 levels"), std::string::npos) << message();
+}
+
 TEST_F(TokenizerFiles, APatternOfExponentialCostIsStopped) {
   write("tokenizer.json", R"({"model": {"vocab": {"a": 0}, "merges": []},
     "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a|aa)+[bc]"}, "behavior": "Isolated"}})");
