@@ -97,7 +97,7 @@ std::string lower_case(std::string_view text) {
 }
 
 void strip(AlignedText& text, bool left, bool right) {
-  static const Regex leading(R"(\A\s+)", "Strip"), trailing(R"(\s+\z)", "Strip");
+  static const Regex leading = tokenizer_regex(R"(\A\s+)", "Strip"), trailing = tokenizer_regex(R"(\s+\z)", "Strip");
   size_t begin = 0, end = 0;
   if (right && trailing.find(text.text, 0, begin, end)) text.replace_all({{begin, end}}, "");
   if (left && leading.find(text.text, 0, begin, end)) text.replace_all({{begin, end}}, "");
@@ -135,7 +135,7 @@ void read_into(const json& description, const std::string& file, std::vector<Nor
       normalizer.pattern = pattern.at("String");
     } else {
       normalizer.kind = Normalizer::Kind::replace_regex;
-      normalizer.regex.emplace_back(pattern.at("Regex").get<std::string>(), file + " normalizer Replace");
+      normalizer.regex.push_back(tokenizer_regex(pattern.at("Regex").get<std::string>(), file + " normalizer Replace"));
     }
   } else {
     throw ConfigError(

@@ -170,7 +170,7 @@ PreTokenizer read_split(const json& description, const std::string& file) {
   PreTokenizer step{PreTokenizer::Kind::split};
   const json& pattern = description.at("pattern");
   if (pattern.contains("Regex")) {
-    step.regex.emplace_back(pattern.at("Regex").get<std::string>(), file + " pre_tokenizer Split");
+    step.regex.push_back(tokenizer_regex(pattern.at("Regex").get<std::string>(), file + " pre_tokenizer Split"));
   } else {
     step.literal = pattern.at("String");
     if (step.literal.empty()) throw ConfigError(file, "a Split pre-tokenizer has an empty pattern");
@@ -232,7 +232,7 @@ const char* const gpt2_pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?
 
 PreTokenizer split_pre_tokenizer(const std::string& pattern, const std::string& where) {
   PreTokenizer step{PreTokenizer::Kind::split};
-  step.regex.emplace_back(pattern, where);
+  step.regex.push_back(tokenizer_regex(pattern, where));
   return step;
 }
 

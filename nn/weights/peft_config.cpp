@@ -1,33 +1,44 @@
-// Which linears a LoRA configuration targets, and with which rank and scaling: PEFT's rules.
+// Which linears a LoRA configuration targets, and with which rank and scaling: PEFT's rules (peft/tuners/tuners_utils.py,
+// check_target_module_exists; peft/utils/other.py, get_pattern_key).
+#include <algorithm>
+#include <charconv>
 #include <cmath>
-#include <regex>
 
 #include "core/error.h"
+#include "core/regex.h"
 #include "nn/weights/peft.h"
 
 namespace lathe::nn {
 namespace {
 
-std::regex compiled(const std::string& key, const std::string& pattern) {
-  try {
-    return std::regex(pattern, std::regex::ECMAScript);
-  } catch (const std::regex_error& error) {
-    throw ConfigError(key, "\"" + pattern + "\" is no regular expression: " + error.what());
-  }
-}
+Regex compiled(const std::string& key, const std::string& pattern) { return Regex(python_pattern(pattern), key); }
 
 // A list entry names a module exactly or by the end of its path.
-bool named(std::string_view module, std::string_view entry) {
-  return module == entry || (module.ends_with(entry) && module[module.size() - entry.size() - 1] == '.');
+bool named(std::string_view module, const std::vector<std::string>& entries) {
+  return std::any_of(entries.begin(), entries.end(), [&](const std::string& entry) {
+    return module == entry || (module.size() > entry.size() && module.ends_with(entry) &&
+                               module[module.size() - entry.size() - 1] == '.');
+  });
 }
 
-// rank_pattern and alpha_pattern: the first key (in the configuration's order, which JSON keeps sorted) that matches
-// (.*\.)?key at the whole name.
+// rank_pattern and alpha_pattern: (.*\.)?key at the whole name.
 template <class T>
-const T* pattern_value(const char* key, const std::map<std::string, T>& patterns, std::string_view module) {
+const T* pattern_value(const char* key, const std::vector<std::pair<std::string, T>>& patterns, std::string_view module) {
   for (const auto& [pattern, value] : patterns)
-    if (std::regex_match(module.begin(), module.end(), compiled(key, "(?:.*\\.)?(?:" + pattern + ")"))) return &value;
+    if (compiled(key, "(.*\\.)?(" + pattern + ")").matches_all(module)) return &value;
   return nullptr;
+}
+
+// The number of the module's layer: of the first part of its name that is a number, after one of the pattern's names.
+std::optional<int64_t> layer_of(std::string_view module, const std::vector<std::string>& patterns) {
+  std::string digits;
+  bool found = false;
+  if (patterns.empty()) found = compiled("layers_pattern", R"(.*?\.[^.]*\.(?P<idx>\d+)\.)").match_group(module, "idx", digits);
+  for (size_t i = 0; i < patterns.size() && !found; ++i)
+    found = compiled("layers_pattern", "(?:^|.*?\\.)" + patterns[i] + "\\.(?P<idx>\\d+)\\.").match_group(module, "idx", digits);
+  int64_t layer = 0;
+  if (!found || std::from_chars(digits.data(), digits.data() + digits.size(), layer).ec != std::errc{}) return std::nullopt;
+  return layer;
 }
 
 }  // namespace
@@ -44,13 +55,16 @@ double LoraConfig::scaling_of(std::string_view module) const {
 }
 
 bool LoraConfig::targets(std::string_view module) const {
+  if (exclude_modules_regex && compiled("exclude_modules", *exclude_modules_regex).matches_all(module)) return false;
+  if (named(module, exclude_modules)) return false;
   if (target_modules_regex) {
     if (*target_modules_regex == "all-linear") return module != "lm_head";
-    return std::regex_match(module.begin(), module.end(), compiled("target_modules", *target_modules_regex));
+    return compiled("target_modules", *target_modules_regex).matches_all(module);
   }
-  for (const std::string& entry : target_modules)
-    if (named(module, entry)) return true;
-  return false;
+  if (!named(module, target_modules)) return false;
+  if (layers_to_transform.empty()) return true;
+  const auto layer = layer_of(module, layers_pattern);
+  return layer && std::find(layers_to_transform.begin(), layers_to_transform.end(), *layer) != layers_to_transform.end();
 }
 
 }  // namespace lathe::nn
