@@ -42,6 +42,64 @@ TEST_P(PeftWrote, ComesBackFromDiskAsItWas) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, PeftWrote, testing::Values("plain", "rslora", "patterns", "regex", "all_linear", "layers_to_transform"));
 
+// Configurations that choose modules in PEFT's subtler ways.
+class PeftMatched : public testing::TestWithParam<const char*> {};
+
+TEST_P(PeftMatched, GivesTheLogitsOfPeft) {
+  const auto expected = SafetensorsFile::open(golden("peft_adapter/logits_matching.safetensors"))->tensor(GetParam());
+  EXPECT_LE(largest_difference(logits_with(golden(std::string("peft_adapter/") + GetParam())), expected), 1e-4);
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, PeftMatched,
+                         testing::Values("alpha_order", "lookbehind", "excluded", "excluded_regex", "layers_pattern"));
+
+TEST(Adapter, KeysWithTheAdaptersNameAreRead) {
+  const PeftAdapter adapter = read_peft_adapter(golden("peft_adapter/plain"));
+  const TemporaryFolder folder;
+  write_peft_adapter(folder.path(), adapter);
+  NamedTensors tensors;
+  for (const auto& [module, weights] : adapter.modules) {
+    tensors.emplace_back("base_model.model." + module + ".lora_A.default.weight", weights.a);
+    tensors.emplace_back("base_model.model." + module + ".lora_B.default.weight", weights.b);
+  }
+  write_safetensors(folder.path() / "adapter_model.safetensors", tensors);
+  EXPECT_EQ(largest_difference(logits_with(folder.path()), logits_with(golden("peft_adapter/plain"))), 0.0);
+}
+
+// Each ends at once, with the key's name.
+TEST(Adapter, BrokenConfigurationsAreRefusedByName) {
+  const TemporaryFolder folder;
+  write_peft_adapter(folder.path(), read_peft_adapter(golden("peft_adapter/plain")));
+  const auto path = folder.path() / "adapter_config.json";
+  const nlohmann::json good = nlohmann::json::parse(std::ifstream(path));
+  const auto refusal = [&](const std::string& config) {
+    write_file_atomically(path, config);
+    try {
+      logits_with(folder.path());
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  const auto with = [&](const char* key, const nlohmann::json& value) {
+    nlohmann::json config = good;
+    config[key] = value;
+    return config.dump();
+  };
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  EXPECT_NE(refusal("{\"peft_type\": \"LORA\", \"modules_to_save\": " + deep + "}").find("nested"), std::string::npos);
+  EXPECT_NE(refusal("{\"peft_type\": \"LORA\", \"target_modules\": " + deep + "}").find("nested"), std::string::npos);
+  EXPECT_NE(refusal("{\"peft_type\": \"LORA\", \"lora_alpha\": 1e400}").find("out of range"), std::string::npos);
+  EXPECT_NE(refusal(with("r", 8.9)).find("r: expected an integer from 1 to 65536, found 8.9"), std::string::npos);
+  EXPECT_NE(refusal(with("r", 1e26)).find("r: expected an integer"), std::string::npos);
+  EXPECT_NE(refusal(with("rank_pattern", {{"q_proj", 0}})).find("rank_pattern.q_proj"), std::string::npos);
+  EXPECT_NE(refusal(with("target_modules", {1, 2})).find("target_modules"), std::string::npos);
+  EXPECT_NE(refusal(with("rank_pattern", {{std::string(50'000, '('), 4}})).find("rank_pattern"), std::string::npos);
+  EXPECT_EQ(refusal(with("rank_pattern", {{"(.*)*(.*)*(.*)*Z", 4}})), "accepted");  // matches nothing, and says so at once
+  const std::string slow = refusal(with("rank_pattern", {{"([a-z_.0-9]+)+[A-Z]", 4}}));
+  EXPECT_NE(slow.find("rank_pattern: matching the pattern failed"), std::string::npos) << slow;
+}
+
 class Unsupported : public testing::TestWithParam<const char*> {};
 
 TEST_P(Unsupported, IsAnErrorNotHalfAnAdapter) {
