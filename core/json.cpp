@@ -4,6 +4,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "core/error.h"
 #include "core/mapped_file.h"
@@ -19,7 +20,7 @@ constexpr size_t excerpt_bytes = 60;
 // Builds the value from the parser's events. A container that is not closed yet is a Level; nothing recurses.
 class Builder : public nlohmann::json_sax<ordered_json> {
  public:
-  explicit Builder(const std::string& file) : file_(file) {}
+  Builder(const std::string& file, RepeatedKeys repeated) : file_(file), repeated_(repeated) {}
   ordered_json take() { return std::move(root_); }
 
   bool null() override { return put(nullptr); }
@@ -86,18 +87,28 @@ class Builder : public nlohmann::json_sax<ordered_json> {
   bool close() {
     Level level = std::move(levels_.back());
     levels_.pop_back();
-    return put(level.array ? ordered_json(std::move(level.items)) : json_object(std::move(level.members)));
+    if (level.array) return put(ordered_json(std::move(level.items)));
+    if (repeated_ == RepeatedKeys::refused) check_keys(level.members);
+    return put(json_object(std::move(level.members)));
+  }
+
+  void check_keys(const Members& members) const {
+    std::unordered_set<std::string_view> keys;
+    for (const auto& [key, value] : members) {
+      if (!keys.insert(key).second) throw FormatError(file_, -1, "has the key \"" + key.substr(0, excerpt_bytes) + "\" twice");
+    }
   }
 
   const std::string& file_;
+  RepeatedKeys repeated_;
   ordered_json root_;
   std::vector<Level> levels_;
 };
 
 }  // namespace
 
-ordered_json parse_json(std::string_view text, const std::string& file) {
-  Builder builder(file);
+ordered_json parse_json(std::string_view text, const std::string& file, RepeatedKeys repeated) {
+  Builder builder(file, repeated);
   if (!ordered_json::sax_parse(text.begin(), text.end(), &builder)) throw FormatError(file, -1, "is no JSON");
   return builder.take();
 }

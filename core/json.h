@@ -15,9 +15,12 @@ namespace lathe {
 
 inline constexpr int max_json_nesting = 100;
 
-// Keys keep the file's order; where one comes twice its last value counts. `file` is for errors. FormatError: no JSON, invalid
+enum class RepeatedKeys { last_counts, refused };
+
+// Keys keep the file's order; where one comes twice its last value counts, or it is a FormatError. `file` is for errors. FormatError: no JSON, invalid
 // UTF-8, too deep, a number that no double or no 64-bit integer holds (1e400, 123456789012345678901).
-nlohmann::ordered_json parse_json(std::string_view text, const std::string& file);
+nlohmann::ordered_json parse_json(std::string_view text, const std::string& file,
+                                   RepeatedKeys repeated = RepeatedKeys::last_counts);
 
 // The same of a file's contents, with or without a byte order mark. ResourceError when it cannot be opened.
 nlohmann::ordered_json read_json_file(const std::filesystem::path& path);

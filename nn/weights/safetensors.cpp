@@ -4,11 +4,11 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 #include <unordered_map>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "core/json.h"
 
 namespace lathe::nn {
 namespace {
@@ -53,25 +53,23 @@ int64_t bits_of_type(std::string_view name) {
   return 0;
 }
 
-// nlohmann's parser keeps the last of two equal keys; the format forbids them.
-nlohmann::json parse_without_duplicates(const std::string& path, std::string_view text) {
-  std::vector<std::set<std::string>> open_objects;
-  std::string duplicate;
-  const auto watch = [&](int, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-    using Event = nlohmann::json::parse_event_t;
-    if (event == Event::object_start) open_objects.emplace_back();
-    if (event == Event::object_end) open_objects.pop_back();
-    if (event == Event::key && !open_objects.back().insert(parsed.get<std::string>()).second && duplicate.empty())
-      duplicate = parsed.get<std::string>();
-    return true;
-  };
-  try {
-    nlohmann::json header = nlohmann::json::parse(text.begin(), text.end(), watch);
-    if (!duplicate.empty()) throw FormatError(path, 8, "the header has the key \"" + duplicate + "\" twice");
-    return header;
-  } catch (const nlohmann::json::exception& error) {
-    throw FormatError(path, 8, std::string("the header is no JSON: ") + error.what());
-  }
+// What is often found in a weight file's place, by its first bytes; nothing for anything else.
+std::string what_it_is_instead(std::string_view text) {
+  if (text.starts_with("version https://git-lfs.github.com/spec"))
+    return "this is a git-lfs pointer, a note of where the weights are, not the weights: fetch them with 'git lfs pull', or "
+           "download the file itself";
+  const size_t first = text.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
+  if (first == std::string_view::npos) return "";
+  std::string begin(text.substr(first, 15));
+  std::transform(begin.begin(), begin.end(), begin.begin(), [](unsigned char c) { return std::tolower(c); });
+  if (begin.starts_with("<!doctype html") || begin.starts_with("<html") || begin.starts_with("<?xml"))
+    return "this is a web page, perhaps one that asks to log in or says that the file is gone, not the weights: download "
+           "the file itself";
+  if (text.starts_with("PK\x03\x04")) return "this is a zip archive, perhaps a PyTorch checkpoint; convert it to safetensors";
+  if (text.starts_with("GGUF")) return "this is a GGUF file: give its path as MODEL";
+  if (text.starts_with("\x1F\x8B")) return "this is a gzip file: unpack it first (gunzip)";
+  if (text.starts_with("\x28\xB5\x2F\xFD")) return "this is a zstd file: unpack it first (unzstd)";
+  return "";
 }
 
 }  // namespace
@@ -92,12 +90,12 @@ struct SafetensorsFile::Contents {
 
 namespace {
 
-Shape read_shape(const std::string& path, const std::string& name, const nlohmann::json& value) {
+Shape read_shape(const std::string& path, const std::string& name, const nlohmann::ordered_json& value) {
   if (!value.is_array()) throw FormatError(path, 8, name + ": \"shape\" is no list");
   std::vector<int64_t> dims;
   for (const auto& extent : value) {
     if (!extent.is_number_unsigned() || extent.get<uint64_t>() > (uint64_t{1} << 46))
-      throw FormatError(path, 8, name + ": an extent that is no reasonable natural number: " + extent.dump());
+      throw FormatError(path, 8, name + ": an extent that is no reasonable natural number: " + json_excerpt(extent));
     dims.push_back(extent.get<int64_t>());
   }
   try {
@@ -107,10 +105,10 @@ Shape read_shape(const std::string& path, const std::string& name, const nlohman
   }
 }
 
-SafetensorsEntry read_entry(const std::string& path, const std::string& name, const nlohmann::json& value, int64_t data_begin,
+SafetensorsEntry read_entry(const std::string& path, const std::string& name, const nlohmann::ordered_json& value, int64_t data_begin,
                             int64_t file_bytes) {
   if (!value.is_object()) throw FormatError(path, 8, name + ": its header entry is no object");
-  const auto field = [&](const char* key) -> const nlohmann::json& {
+  const auto field = [&](const char* key) -> const nlohmann::ordered_json& {
     const auto found = value.find(key);
     if (found == value.end()) throw FormatError(path, 8, name + ": \"" + key + "\" is missing");
     return *found;
@@ -146,6 +144,8 @@ std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const std::filesyst
   contents->file = MappedFile::open(path);
   const std::string name = path.string();
   const auto bytes = contents->file->bytes();
+  const std::string_view beginning(reinterpret_cast<const char*>(bytes.data()), std::min<size_t>(bytes.size(), 4096));
+  if (const std::string instead = what_it_is_instead(beginning); !instead.empty()) throw FormatError(name, 0, instead);
   if (bytes.size() < 9) throw FormatError(name, 0, "is too short for a safetensors file");
   uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, bytes.data(), 8);
@@ -156,7 +156,7 @@ std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const std::filesyst
                                    std::to_string(bytes.size()) + "; it may be truncated: fetch it again");
   const std::string_view text(reinterpret_cast<const char*>(bytes.data() + 8), header_bytes);
   if (text.empty() || text[0] != '{') throw FormatError(name, 8, "the header does not begin with '{'");
-  const nlohmann::json header = parse_without_duplicates(name, text);
+  const nlohmann::ordered_json header = parse_json(text, name + ", its header", RepeatedKeys::refused);
 
   const auto data_begin = static_cast<int64_t>(8 + header_bytes), file_bytes = static_cast<int64_t>(bytes.size());
   std::vector<std::pair<int64_t, std::string>> order;

@@ -1,9 +1,9 @@
 // The weights of a Hugging Face directory: model.safetensors, or the shards of its index.
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "kernels/copy/copy.h"
 #include "nn/weights/safetensors.h"
 
@@ -48,14 +48,8 @@ class SafetensorsWeights final : public WeightSource {
   std::unordered_map<std::string, Tensor> tensors_;
 };
 
-nlohmann::json read_index(const std::filesystem::path& path) {
-  std::ifstream stream(path);
-  nlohmann::json index;
-  try {
-    index = nlohmann::json::parse(stream);
-  } catch (const nlohmann::json::parse_error& error) {
-    throw FormatError(path.string(), static_cast<int64_t>(error.byte), std::string("is no JSON: ") + error.what());
-  }
+nlohmann::ordered_json read_index(const std::filesystem::path& path) {
+  nlohmann::ordered_json index = read_json_file(path);
   if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object())
     throw FormatError(path.string(), -1, "has no \"weight_map\" object");
   return index;
@@ -77,11 +71,11 @@ std::unique_ptr<WeightSource> open_safetensors_weights(const std::filesystem::pa
                              ? "; pytorch_model.bin is a pickle, which Lathe never reads: convert it to safetensors"
                              : ""));
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> shards;
-  const nlohmann::json index = read_index(index_path);
+  const nlohmann::ordered_json index = read_index(index_path);
   for (const auto& [name, shard] : index["weight_map"].items()) {
     const std::string file_name = shard.is_string() ? shard.get<std::string>() : "";
     if (file_name.empty() || file_name.find('/') != std::string::npos)
-      throw FormatError(index_path.string(), -1, name + ": expected the name of a file beside the index, found " + shard.dump());
+      throw FormatError(index_path.string(), -1, name + ": expected the name of a file beside the index, found " + json_excerpt(shard));
     auto& file = shards[file_name];
     if (!file) file = SafetensorsFile::open(directory / file_name);
     if (!file->contains(name)) throw FormatError(index_path.string(), -1, name + " is not in " + file_name);

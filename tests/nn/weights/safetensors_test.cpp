@@ -113,6 +113,31 @@ TEST(Safetensors, LyingHeadersAreNamed) {
   expect_error(one(R"({"dtype":"F8_E4M3","shape":[16],"data_offsets":[0,16]})"), "cannot be computed with");
 }
 
+TEST(Safetensors, WhatLiesInAWeightFilesPlaceIsNamed) {
+  expect_error("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "git-lfs pointer");
+  expect_error("<!DOCTYPE html>\n<html><body>Sign in</body></html>", "web page");
+  expect_error("\n  <html lang=\"en\">", "web page");
+  expect_error(std::string("PK\x03\x04", 4) + std::string(60, 'x'), "zip archive");
+  expect_error("GGUF" + std::string(60, '\0'), "GGUF file");
+  expect_error("\x1F\x8B" + std::string(60, '\0'), "gunzip");
+}
+
+// With a look at every tensor for every tensor, these 100,000 took minutes.
+TEST(Safetensors, AHeaderOfManyTensorsTakesTimeLinearInThem) {
+  std::string header = "{";
+  for (int i = 0; i < 100'000; ++i)
+    header += (i > 0 ? ",\"model.layers.0.mlp.experts." : "\"model.layers.0.mlp.experts.") + std::to_string(i) +
+              R"(.down_proj.weight":{"dtype":"U8","shape":[1],"data_offsets":[)" + std::to_string(i) + "," + std::to_string(i + 1) + "]}";
+  const TemporaryFolder folder;
+  std::ofstream(folder.path() / "many.safetensors", std::ios::binary) << file_of(header + "}", 100'000);
+  EXPECT_EQ(SafetensorsFile::open(folder.path() / "many.safetensors")->names().size(), 100'000u);
+}
+
+TEST(Safetensors, DeepNestingIsRefused) {
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  expect_error(file_of("{\"a\":{\"dtype\":\"U8\",\"shape\":" + deep + ",\"data_offsets\":[0,1]}}", 1), "nested");
+}
+
 TEST(Safetensors, ShardsMustHoldWhatTheIndexSays) {
   const TemporaryFolder folder;
   write_safetensors(folder.path() / "one.safetensors", {{"a", Tensor::zeros({2}, DType::f32)}});
