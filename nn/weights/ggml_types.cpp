@@ -164,6 +164,68 @@ void dequantize_q6_k(const std::byte* in, int64_t blocks, float* out) {
   }
 }
 
+// Q2_K: scales[16] (a scale in the low nibble, a minimum in the high one, for 16 elements); qs[64]; f16 d, dmin; d·sc·q − dmin·mn. Each
+// half of 128 elements has 32 bytes of qs: element 32 j + i takes bits 2 j and 2 j + 1 of byte i.
+void dequantize_q2_k(const std::byte* in, int64_t blocks, float* out) {
+  for (int64_t b = 0; b < blocks; ++b, in += 84, out += 256) {
+    const float d = read_f16(in + 80), dmin = read_f16(in + 82);
+    for (int e = 0; e < 256; ++e) {
+      const int both = byte_at(in, e / 16);
+      const int q = (byte_at(in + 16, e / 128 * 32 + e % 32) >> (2 * (e % 128 / 32))) & 3;
+      out[e] = d * static_cast<float>(both & 15) * static_cast<float>(q) - dmin * static_cast<float>(both >> 4);
+    }
+  }
+}
+
+// Q3_K: hmask[32]; qs[64]; scales[12]; f16 d; d·(sc − 32)·(q − 4), the two low bits of q as Q2_K's, the third of element 32 j + i bit j
+// of hmask[i]. Scale s of 16 elements has its four low bits in nibbles of the first 8 bytes, its two high ones in the last 4.
+void dequantize_q3_k(const std::byte* in, int64_t blocks, float* out) {
+  for (int64_t b = 0; b < blocks; ++b, in += 110, out += 256) {
+    const std::byte* packed = in + 96;
+    const float d = read_f16(in + 108);
+    for (int e = 0; e < 256; ++e) {
+      const int s = e / 16;
+      const int low = s < 8 ? byte_at(packed, s) & 15 : byte_at(packed, s - 8) >> 4;
+      const int scale = (low | (((byte_at(packed, 8 + s % 4) >> (2 * (s / 4))) & 3) << 4)) - 32;
+      const int bits = (byte_at(in + 32, e / 128 * 32 + e % 32) >> (2 * (e % 128 / 32))) & 3;
+      const int q = (bits | (((byte_at(in, e % 32) >> (e / 32)) & 1) << 2)) - 4;
+      out[e] = d * static_cast<float>(scale) * static_cast<float>(q);
+    }
+  }
+}
+
+// The 16 values of IQ4_NL and IQ4_XS, in which a code is an index.
+constexpr int iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+// IQ4_NL: f16 d; qs[16]; d·value(q), laid out as Q4_0.
+void dequantize_iq4_nl(const std::byte* in, int64_t blocks, float* out) {
+  for (int64_t b = 0; b < blocks; ++b, in += 18, out += 32) {
+    const float d = read_f16(in);
+    for (int j = 0; j < 16; ++j) {
+      const int q = byte_at(in + 2, j);
+      out[j] = d * static_cast<float>(iq4_values[q & 15]);
+      out[j + 16] = d * static_cast<float>(iq4_values[q >> 4]);
+    }
+  }
+}
+
+// IQ4_XS: f16 d; u16 of the scales' two high bits; 4 bytes of their four low bits; qs[128]; d·(sc − 32)·value(q) for 32 elements each.
+void dequantize_iq4_xs(const std::byte* in, int64_t blocks, float* out) {
+  for (int64_t b = 0; b < blocks; ++b, in += 136, out += 256) {
+    const float d = read_f16(in);
+    const int high = byte_at(in, 2) | (byte_at(in, 3) << 8);
+    for (int group = 0; group < 8; ++group) {
+      const int low = (byte_at(in + 4, group / 2) >> (4 * (group % 2))) & 15;
+      const float step = d * static_cast<float>((low | (((high >> (2 * group)) & 3) << 4)) - 32);
+      for (int j = 0; j < 16; ++j) {
+        const int q = byte_at(in + 8 + 16 * group, j);
+        out[32 * group + j] = step * static_cast<float>(iq4_values[q & 15]);
+        out[32 * group + j + 16] = step * static_cast<float>(iq4_values[q >> 4]);
+      }
+    }
+  }
+}
+
 constexpr GgmlType all_types[] = {
     {0, "F32", 1, 4, dequantize_f32},       {1, "F16", 1, 2, dequantize_f16},
     {2, "Q4_0", 32, 18, dequantize_q4_0},   {3, "Q4_1", 32, 20, dequantize_q4_1},
@@ -171,9 +233,12 @@ constexpr GgmlType all_types[] = {
     {8, "Q8_0", 32, 34, dequantize_q8_0},   {12, "Q4_K", 256, 144, dequantize_q4_k},
     {13, "Q5_K", 256, 176, dequantize_q5_k}, {14, "Q6_K", 256, 210, dequantize_q6_k},
     {30, "BF16", 1, 2, dequantize_bf16},
+    {10, "Q2_K", 256, 84, dequantize_q2_k}, {11, "Q3_K", 256, 110, dequantize_q3_k},
+    {20, "IQ4_NL", 32, 18, dequantize_iq4_nl}, {23, "IQ4_XS", 256, 136, dequantize_iq4_xs},
     // Known, so that `info` can name them and sizes can be checked; no reader yet.
-    {10, "Q2_K", 256, 84, nullptr},         {11, "Q3_K", 256, 110, nullptr},
-    {20, "IQ4_NL", 32, 18, nullptr},
+    {16, "IQ2_XXS", 256, 66, nullptr},      {17, "IQ2_XS", 256, 74, nullptr},
+    {18, "IQ3_XXS", 256, 98, nullptr},      {19, "IQ1_S", 256, 50, nullptr},
+    {21, "IQ3_S", 256, 110, nullptr},       {22, "IQ2_S", 256, 82, nullptr},
 };
 
 }  // namespace

@@ -3,10 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "core/random.h"
 #include "nn/weights/ggml_types.h"
+#include "nn/weights/safetensors.h"
 #include "tests/nn/golden_files.h"
 
 namespace lathe::nn {
@@ -206,6 +208,25 @@ TEST(GgmlTypes, BlocksMeanWhatTheirFormulasSay) {
   q6_k[128 + 32 + 31] = std::byte{0x04};  // its two high bits: 01 at shift 2
   q6_k[192 + 8 + 3] = std::byte{0xFE};    // scale −2
   EXPECT_EQ(dequantized(14, q6_k)[128 + 63], 0.125f * -2 * ((0x0D | 0x10) - 32));
+}
+
+// Every block type against the gguf package's own dequantisation of the same bytes. Products of two scales may round twice there and
+// once here: the last bits of an f32.
+TEST(GgmlTypes, BlocksAreWhatTheGgufPackageMakesOfThem) {
+  const auto file = SafetensorsFile::open(golden("gguf/blocks.safetensors"));
+  const std::pair<uint32_t, const char*> types[] = {{2, "Q4_0"},  {3, "Q4_1"},  {6, "Q5_0"},  {7, "Q5_1"},  {8, "Q8_0"},    {10, "Q2_K"},
+                                                    {11, "Q3_K"}, {12, "Q4_K"}, {13, "Q5_K"}, {14, "Q6_K"}, {20, "IQ4_NL"}, {23, "IQ4_XS"}};
+  for (const auto& [id, name] : types) {
+    const GgmlType* type = ggml_type(id);
+    ASSERT_EQ(type->name, name);
+    const Tensor bytes = file->tensor(std::string(name) + ".bytes"), values = file->tensor(std::string(name) + ".values");
+    ASSERT_EQ(bytes.dim(1), type->block_bytes) << name;
+    std::vector<float> found(static_cast<size_t>(bytes.dim(0) * type->block_elements));
+    ASSERT_EQ(values.numel(), static_cast<int64_t>(found.size())) << name;
+    type->dequantize(static_cast<const std::byte*>(bytes.raw()), bytes.dim(0), found.data());
+    for (size_t i = 0; i < found.size(); ++i)
+      ASSERT_LE(std::fabs(found[i] - values.data<float>()[i]), 1e-6f * std::max(1.0f, std::fabs(found[i]))) << name << " " << i;
+  }
 }
 
 }  // namespace
