@@ -9,6 +9,7 @@
 #include "kernels/adamw/cuda.h"
 #include "kernels/adamw/reference.h"
 #include "kernels/checks/expect.h"
+#include "kernels/dispatch.h"
 #include "kernels/quantization/dynamic_map.h"
 
 namespace lathe::kernels {
@@ -60,8 +61,11 @@ void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tens
   if (weight.numel() == 0) return;
   const AdamWOperands operands{weight.data<float>(), grad.data<float>(), m.data<float>(),
                                v.data<float>(),      constants,          weight.numel()};
-  if (weight.device().kind != DeviceKind::cpu) return device::adamw_elements(operands, weight.device());
-  parallel_for(weight.numel(), 16384, [&](int64_t begin, int64_t end) { cpu::adamw_range({operands, begin, end}); });
+  if (weight.device().kind != DeviceKind::cpu)
+    return with_device(weight.device(), [&]<DeviceKind kind>() { adamw_elements<kind>(operands); });
+  parallel_for(weight.numel(), 16384, [&](int64_t begin, int64_t end) {
+    with_isa([&]<Isa isa>() { adamw_range<isa>({operands, begin, end}); });
+  });
 }
 
 void adamw_8bit(const Tensor& weight, const Tensor& grad, const AdamW8bitStates& states, const AdamWParams& params) {
@@ -91,10 +95,12 @@ void adamw_8bit(const Tensor& weight, const Tensor& grad, const AdamW8bitStates&
                                    .constants = constants,
                                    .count = weight.numel()};
   if (weight.device().kind != DeviceKind::cpu)
-    return device::adamw_8bit_blocks({operands, maps_of_states()}, weight.device());
+    return with_device(weight.device(), [&]<DeviceKind kind>() {
+      adamw_8bit_blocks<kind>({operands, maps_of_states()});
+    });
   const CodeTables m_codes = tables_of(signed_dynamic_map()), v_codes = tables_of(unsigned_dynamic_map());
   parallel_for(blocks_of(weight), 32, [&](int64_t begin, int64_t end) {
-    cpu::adamw_8bit_range({operands, m_codes, v_codes, begin, end});
+    with_isa([&]<Isa isa>() { adamw_8bit_range<isa>({operands, m_codes, v_codes, begin, end}); });
   });
 }
 

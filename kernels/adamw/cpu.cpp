@@ -92,13 +92,19 @@ void step_block(const AdamW8bitArgs& args, const MapTables& m_map, const MapTabl
 #endif
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void adamw_range(AdamWArgs args) {
   for_row(args.end - args.begin, [&](int64_t i, int count) {
     step(args.constants, args.weight, args.grad, args.m, args.v, args.begin + i, count);
   });
 }
+template void adamw_range<Isa::LATHE_ISA>(AdamWArgs);
 
+template <Isa>
 void adamw_8bit_range(AdamW8bitArgs args) {
   int64_t b = args.begin;
 #if defined(LATHE_AVX512)
@@ -111,5 +117,6 @@ void adamw_8bit_range(AdamW8bitArgs args) {
     step_block(args, b, left < block ? static_cast<int>(left) : block);
   }
 }
+template void adamw_8bit_range<Isa::LATHE_ISA>(AdamW8bitArgs);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

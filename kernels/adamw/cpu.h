@@ -5,7 +5,7 @@
 
 #include "kernels/adamw/arguments.h"
 #include "kernels/quantization/dynamic_map.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -27,7 +27,9 @@ struct AdamW8bitArgs : AdamW8bitOperands {
   int64_t begin, end;
 };
 
-}  // namespace lathe::kernels
+template <Isa>
+void adamw_range(AdamWArgs args);
+template <Isa>
+void adamw_8bit_range(AdamW8bitArgs args);
 
-LATHE_CPU_BODY(adamw_range, AdamWArgs)
-LATHE_CPU_BODY(adamw_8bit_range, AdamW8bitArgs)
+}  // namespace lathe::kernels

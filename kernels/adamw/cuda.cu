@@ -150,7 +150,11 @@ bool states_aligned(const void* m, const void* v) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void adamw_elements(const AdamWOperands& args) {
   constexpr int64_t per_block = int64_t{threads} * group_elements;
   const LaunchConfig config{.name = "adamw",
@@ -160,7 +164,9 @@ void adamw_elements(const AdamWOperands& args) {
       rows_aligned(args.weight, 0) && rows_aligned(args.grad, 0) && rows_aligned(args.m, 0) && rows_aligned(args.v, 0);
   launch(config, aligned ? adamw_kernel<true> : adamw_kernel<false>, args);
 }
+template void adamw_elements<DeviceKind::LATHE_CUDA_NAMESPACE>(const AdamWOperands&);
 
+template <DeviceKind>
 void adamw_8bit_blocks(const AdamW8bitCuda& args) {
   constexpr int64_t per_block = int64_t{threads / 32} * quantised;
   const int64_t wanted = (args.count + per_block - 1) / per_block;
@@ -171,5 +177,6 @@ void adamw_8bit_blocks(const AdamW8bitCuda& args) {
   const bool aligned = rows_aligned(args.weight, 0) && rows_aligned(args.grad, 0) && states_aligned(args.m, args.v);
   launch(config, aligned ? adamw_8bit_kernel<true> : adamw_8bit_kernel<false>, args);
 }
+template void adamw_8bit_blocks<DeviceKind::LATHE_CUDA_NAMESPACE>(const AdamW8bitCuda&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

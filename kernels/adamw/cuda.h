@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include "core/device.h"
 #include "kernels/adamw/arguments.h"
-#include "kernels/cuda/dispatch.h"
 
 namespace lathe::kernels {
 
@@ -17,7 +17,9 @@ struct AdamW8bitCuda : AdamW8bitOperands {
   AdamW8bitMaps maps;
 };
 
-}  // namespace lathe::kernels
+template <DeviceKind>
+void adamw_elements(const AdamWOperands& args);
+template <DeviceKind>
+void adamw_8bit_blocks(const AdamW8bitCuda& args);
 
-LATHE_CUDA_BODY(adamw_elements, AdamWOperands)
-LATHE_CUDA_BODY(adamw_8bit_blocks, AdamW8bitCuda)
+}  // namespace lathe::kernels

@@ -1,9 +1,10 @@
 #include "kernels/add/add.h"
 
 #include "core/thread_pool.h"
-#include "kernels/add/cuda.h"
+#include "kernels/add/bodies.h"
 #include "kernels/add/reference.h"
 #include "kernels/checks/expect.h"
+#include "kernels/dispatch.h"
 
 namespace lathe::kernels {
 namespace {
@@ -20,12 +21,12 @@ void check(const char* operation, const char* argument, const Tensor& tensor, co
 }
 
 void run(const AddArgs& args, Device device) {
-  if (device.kind != DeviceKind::cpu) return device::add_range(args, device);
+  if (device.kind != DeviceKind::cpu) return with_device(device, [&]<DeviceKind kind>() { add_range<kind>(args); });
   parallel_for(args.end, grain, [&](int64_t begin, int64_t end) {
     AddArgs range = args;
     range.begin = begin;
     range.end = end;
-    cpu::add_range(range);
+    with_isa([&]<Isa isa>() { add_range<isa>(range); });
   });
 }
 

@@ -1,4 +1,4 @@
-#include "kernels/add/cpu.h"
+#include "kernels/add/bodies.h"
 
 #include "kernels/simd/row.h"
 
@@ -37,7 +37,14 @@ void choose_a(const AddArgs& args) {
 }
 
 }  // namespace
-
-void add_range(AddArgs args) { args.out_dtype == DType::f32 ? choose_a<float>(args) : choose_a<bf16>(args); }
-
 }  // namespace lathe::kernels::LATHE_ISA
+
+namespace lathe::kernels {
+
+template <Isa>
+void add_range(AddArgs args) {
+  args.out_dtype == DType::f32 ? choose_a<float>(args) : choose_a<bf16>(args);
+}
+template void add_range<Isa::LATHE_ISA>(AddArgs);
+
+}  // namespace lathe::kernels

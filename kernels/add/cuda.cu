@@ -1,5 +1,5 @@
 // Bound by bandwidth: a thread for each eight elements (kernels/cuda/elementwise.h).
-#include "kernels/add/cuda.h"
+#include "kernels/add/bodies.h"
 
 #include "kernels/cuda/elementwise.h"
 
@@ -41,7 +41,12 @@ void choose_a(const AddArgs& args) {
 }
 
 }  // namespace
-
-void add_range(const AddArgs& args) { args.out_dtype == DType::f32 ? choose_a<float>(args) : choose_a<bf16_t>(args); }
-
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+
+namespace lathe::kernels {
+
+template <DeviceKind>
+void add_range(const AddArgs& args) { args.out_dtype == DType::f32 ? choose_a<float>(args) : choose_a<bf16_t>(args); }
+template void add_range<DeviceKind::LATHE_CUDA_NAMESPACE>(const AddArgs&);
+
+}  // namespace lathe::kernels

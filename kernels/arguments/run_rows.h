@@ -4,23 +4,25 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "core/device.h"
 #include "core/thread_pool.h"
+#include "kernels/dispatch.h"
 
 namespace lathe::kernels {
 
 // About 16k elements: some microseconds, so that a few rows stay on the caller.
 inline int64_t row_grain(int64_t columns) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns)); }
 
-// Rows [0, args.row_end): all of them by the device's body, or ranges of them by the CPU's, dealt out to threads.
-template <class Args>
-void run_rows(const Args& args, Device device, void (*cpu_body)(Args), void (*device_body)(const Args&, Device)) {
-  if (device.kind != DeviceKind::cpu) return device_body(args, device);
+// Rows [0, args.row_end): all of them by the device's body, or ranges of them by the CPU's, dealt out to threads. `body` names
+// both: []<auto target>(const ScaleArgs& rows) { scale_rows<target>(rows); }
+template <class Args, class Body>
+void run_rows(const Args& args, Device device, const Body& body) {
+  if (device.kind != DeviceKind::cpu)
+    return with_device(device, [&]<DeviceKind kind>() { body.template operator()<kind>(args); });
   parallel_for(args.row_end, row_grain(args.columns), [&](int64_t begin, int64_t end) {
     Args range = args;
     range.row_begin = begin;
     range.row_end = end;
-    cpu_body(range);
+    with_isa([&]<Isa isa>() { body.template operator()<isa>(range); });
   });
 }
 

@@ -60,22 +60,33 @@ __global__ void __launch_bounds__(ceiling_block) multiply_f32_ceiling_kernel(flo
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void copy_ceiling(const CopyCeilingCuda& args) {
   launch({.name = "copy_ceiling", .grid = dim3(static_cast<unsigned>(2 * grid())), .block = dim3(ceiling_block)}, copy_ceiling_kernel,
          static_cast<uint4*>(args.out), static_cast<const uint4*>(args.in), args.bytes / 16);
 }
+template void copy_ceiling<DeviceKind::LATHE_CUDA_NAMESPACE>(const CopyCeilingCuda&);
 
+template <DeviceKind>
 void multiply_bf16_ceiling(const MultiplyCeilingCuda& args) {
   launch({.name = "multiply_bf16_ceiling", .grid = dim3(static_cast<unsigned>(grid())), .block = dim3(ceiling_block)},
          multiply_bf16_ceiling_kernel, args.out, args.rounds);
 }
+template void multiply_bf16_ceiling<DeviceKind::LATHE_CUDA_NAMESPACE>(const MultiplyCeilingCuda&);
 
+template <DeviceKind>
 void multiply_f32_ceiling(const MultiplyCeilingCuda& args) {
   launch({.name = "multiply_f32_ceiling", .grid = dim3(static_cast<unsigned>(grid())), .block = dim3(ceiling_block)},
          multiply_f32_ceiling_kernel, args.out, args.rounds, 0.75f);
 }
+template void multiply_f32_ceiling<DeviceKind::LATHE_CUDA_NAMESPACE>(const MultiplyCeilingCuda&);
 
+template <DeviceKind>
 void ceiling_thread_count(const CeilingThreadsCuda& args) { *args.threads = int64_t{grid()} * ceiling_block; }
+template void ceiling_thread_count<DeviceKind::LATHE_CUDA_NAMESPACE>(const CeilingThreadsCuda&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/dispatch.h"
+#include "core/device.h"
 
 namespace lathe::kernels {
 
@@ -23,9 +23,13 @@ struct CeilingThreadsCuda {
 inline constexpr int ceiling_block = 256;  // threads
 inline constexpr int ceiling_chains = 8;   // independent sums of a thread: enough to hide the latency of each
 
-}  // namespace lathe::kernels
+template <DeviceKind>
+void copy_ceiling(const CopyCeilingCuda& args);
+template <DeviceKind>
+void multiply_bf16_ceiling(const MultiplyCeilingCuda& args);
+template <DeviceKind>
+void multiply_f32_ceiling(const MultiplyCeilingCuda& args);
+template <DeviceKind>
+void ceiling_thread_count(const CeilingThreadsCuda& args);
 
-LATHE_CUDA_BODY(copy_ceiling, CopyCeilingCuda)
-LATHE_CUDA_BODY(multiply_bf16_ceiling, MultiplyCeilingCuda)
-LATHE_CUDA_BODY(multiply_f32_ceiling, MultiplyCeilingCuda)
-LATHE_CUDA_BODY(ceiling_thread_count, CeilingThreadsCuda)
+}  // namespace lathe::kernels

@@ -10,6 +10,7 @@
 #include "kernels/copy/cpu.h"
 #include "kernels/copy/cuda.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/dispatch.h"
 #include "kernels/reference/element.h"
 
 namespace lathe::kernels {
@@ -82,7 +83,7 @@ void copy_run(DType out_dtype, char* out, int64_t out_step, DType in_dtype, cons
     }
   }
   if (contiguous && out_dtype != DType::f64 && in_dtype != DType::f64) {
-    return cpu::cast_run({out_dtype, in_dtype, out, in, count});
+    return with_isa([&]<Isa isa>() { cast_run<isa>({out_dtype, in_dtype, out, in, count}); });
   }
   for (int64_t i = 0; i < count; ++i) {
     reference::write(out_dtype, out, i * out_step, reference::read(in_dtype, in, i * in_step));
@@ -162,7 +163,9 @@ void copy(const Tensor& out, const Tensor& in) {
   if (out.device() != in.device()) return copy_to_other_device(out, in);
   const Walk walk = fold(out, in);
   if (in.device().kind == DeviceKind::cpu) return copy_on_cpu(out, in, walk);
-  device::copy_rows({out.dtype(), in.dtype(), out.raw(), in.raw(), walk}, in.device());
+  with_device(in.device(), [&]<DeviceKind kind>() {
+    copy_rows<kind>({out.dtype(), in.dtype(), out.raw(), in.raw(), walk});
+  });
 }
 
 void fill(const Tensor& out, double value) {
@@ -174,7 +177,7 @@ void fill(const Tensor& out, double value) {
   if (out.device().kind == DeviceKind::cpu) return fill_on_cpu(out, pattern, walk);
   FillCuda args{.element_bytes = size_of(out.dtype()), .pattern = 0, .out = out.raw(), .walk = walk};
   std::memcpy(&args.pattern, pattern, sizeof pattern);
-  device::fill_rows(args, out.device());
+  with_device(out.device(), [&]<DeviceKind kind>() { fill_rows<kind>(args); });
 }
 
 Tensor moved(const Tensor& in, Device device, std::optional<MemoryTag> tag) {

@@ -33,7 +33,11 @@ void choose_in(const CastArgs& args) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void cast_run(CastArgs args) {
   switch (args.out_dtype) {
     case DType::bf16: return choose_in<bf16>(args);
@@ -41,5 +45,6 @@ void cast_run(CastArgs args) {
     default: return choose_in<float>(args);
   }
 }
+template void cast_run<Isa::LATHE_ISA>(CastArgs);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -15,6 +15,7 @@ struct CastArgs {
   int64_t count;
 };
 
-}  // namespace lathe::kernels
+template <Isa>
+void cast_run(CastArgs args);
 
-LATHE_CPU_BODY(cast_run, CastArgs)
+}  // namespace lathe::kernels

@@ -149,7 +149,11 @@ void copy_bits(const CopyCuda& a, int64_t element_bytes) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void copy_rows(const CopyCuda& args) {
   if (args.out_dtype == args.in_dtype) return copy_bits(args, size_of(args.out_dtype));
   switch (args.out_dtype) {
@@ -159,7 +163,9 @@ void copy_rows(const CopyCuda& args) {
     default: return cast_to<float>(args);
   }
 }
+template void copy_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const CopyCuda&);
 
+template <DeviceKind>
 void fill_rows(const FillCuda& args) {
   switch (args.element_bytes) {
     case 8: return fill<uint64_t>(args);
@@ -168,5 +174,6 @@ void fill_rows(const FillCuda& args) {
     default: return fill<uint8_t>(args);
   }
 }
+template void fill_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const FillCuda&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

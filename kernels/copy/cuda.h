@@ -1,9 +1,9 @@
 // The CUDA bodies of copy and fill. Pointers are device memory.
 #pragma once
 
+#include "core/device.h"
 #include "core/dtype.h"
 #include "kernels/copy/walk.h"
-#include "kernels/cuda/dispatch.h"
 
 namespace lathe::kernels {
 
@@ -21,7 +21,9 @@ struct FillCuda {
   Walk walk;  // out's; the input side is not used
 };
 
-}  // namespace lathe::kernels
+template <DeviceKind>
+void copy_rows(const CopyCuda& args);
+template <DeviceKind>
+void fill_rows(const FillCuda& args);
 
-LATHE_CUDA_BODY(copy_rows, CopyCuda)
-LATHE_CUDA_BODY(fill_rows, FillCuda)
+}  // namespace lathe::kernels

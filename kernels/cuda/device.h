@@ -1,7 +1,7 @@
 // The first include of every .cu file. nvcc compiles it as CUDA into namespace lathe::kernels::cuda; the host compiler
 // compiles the same text for the simt device into lathe::kernels::simt (see docs/simt.md).
 //
-// A .cu file includes only what stands in kernels/cuda and its operation's cuda.h, and no standard containers: on simt every
+// A .cu file includes only what stands in kernels/cuda and its operation's header of arguments, and no standard containers: on simt every
 // access it makes is checked, and an inline function of the standard library compiled here would be shared with the
 // whole program.
 #pragma once
@@ -70,3 +70,7 @@ template <>
 __device__ __forceinline__ f16_t from_float<f16_t>(float value) { return __float2half_rn(value); }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+
+namespace lathe::kernels {
+using namespace LATHE_CUDA_NAMESPACE;  // for the bodies, which stand here (kernels/dispatch.h)
+}

@@ -1,24 +1,20 @@
-// LATHE_CUDA_BODY(name, Args) declares the body `void name(const Args&)` that cuda.cu defines in
-// lathe::kernels::LATHE_CUDA_NAMESPACE, once for cards and once for simt, and lathe::kernels::device::name, which calls the
-// one for a device. Args holds pointers and numbers only.
+// LATHE_CUDA_BODY(name, Args): a device's body as kernels/dispatch.h describes it, and lathe::kernels::device::name(args, device), which
+// calls it.
 #pragma once
 
 #include "core/device.h"
 
-namespace lathe::kernels {
-
-// Throws ResourceError: this program was built without CUDA.
-[[noreturn]] void no_cuda_in_this_build();
-bool built_with_cuda();
-// Later launches of this thread go to that device.
-void use_device(Device device);
-
-}  // namespace lathe::kernels
-
+#if defined(LATHE_CUDA_NAMESPACE)
+#define LATHE_CUDA_BODY(name, Args)                \
+  namespace lathe::kernels::LATHE_CUDA_NAMESPACE { \
+  void name(const Args& args);                     \
+  }
+#else
+#include "kernels/dispatch.h"
 #if defined(LATHE_WITH_CUDA)
 #define LATHE_CALL_CUDA(name, args) cuda::name(args)
 #else
-#define LATHE_CALL_CUDA(name, args) no_cuda_in_this_build()
+#define LATHE_CALL_CUDA(name, args) void()
 #endif
 
 #define LATHE_CUDA_BODY(name, Args)                                               \
@@ -31,3 +27,4 @@ void use_device(Device device);
     LATHE_CALL_CUDA(name, args);                                                  \
   }                                                                               \
   }
+#endif

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "kernels/cuda/on_device.h"
+#include "kernels/cuda/device_runtime.h"
 
 namespace lathe::kernels {
 
@@ -10,28 +10,26 @@ DeviceGraph::DeviceGraph(Device device, std::shared_ptr<MemoryPool> memory)
     : device_(device), memory_(std::move(memory)) {
   if (device_.kind == DeviceKind::cpu) return;
   if (memory_ == nullptr) memory_ = std::make_shared<MemoryPool>(device_);
-  graph_ = LATHE_ON_DEVICE(device_, make_graph(device_.index));
+  graph_ = device_runtime(device_).make_graph(device_.index);
 }
 
-DeviceGraph::~DeviceGraph() {
-  if (graph_ != nullptr) LATHE_ON_DEVICE(device_, destroy_graph(graph_));
-}
+DeviceGraph::~DeviceGraph() = default;
 
 void DeviceGraph::run(const std::function<void()>& step) {
   if (graph_ == nullptr) return step();
   const MemoryPool::Scope scope(*memory_);
-  LATHE_ON_DEVICE(device_, begin_capture(graph_));
+  graph_->begin_capture();
   try {
     step();
   } catch (...) {
-    LATHE_ON_DEVICE(device_, abandon_capture(graph_));
+    graph_->abandon_capture();
     throw;
   }
-  LATHE_ON_DEVICE(device_, end_capture_and_launch(graph_));
+  graph_->end_capture_and_launch();
 }
 
 void DeviceGraph::replay() {
-  if (graph_ != nullptr) LATHE_ON_DEVICE(device_, launch_graph(graph_));
+  if (graph_ != nullptr) graph_->launch();
 }
 
 }  // namespace lathe::kernels

@@ -12,7 +12,7 @@
 
 namespace lathe::kernels {
 
-struct Graph;
+class Graph;
 
 class DeviceGraph {
  public:
@@ -33,7 +33,7 @@ class DeviceGraph {
  private:
   Device device_;
   std::shared_ptr<MemoryPool> memory_;
-  Graph* graph_ = nullptr;
+  std::unique_ptr<Graph> graph_;  // none on the cpu
 };
 
 }  // namespace lathe::kernels

@@ -8,8 +8,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/layer.h"
-#include "kernels/cuda/memory_hold.h"
+#include "kernels/cuda/runtime_parts.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -75,13 +74,6 @@ void fill_zero(Device device, void* pointer, int64_t bytes) {
   check(cudaMemsetAsync(pointer, 0, static_cast<size_t>(bytes), current_stream()), "clearing memory");
 }
 
-void copy(int index, void* to, const void* from, int64_t bytes, cudaMemcpyKind direction) {
-  if (bytes == 0) return;
-  use(index);
-  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), direction, current_stream()), "copying");
-  if (direction != cudaMemcpyDeviceToDevice) synchronize(index);
-}
-
 [[maybe_unused]] const bool registered = (register_device_memory(kind, {.allocator = allocator, .fill_zero = fill_zero}), true);
 
 }  // namespace
@@ -99,11 +91,6 @@ void release_memory(int index) {
     blocks.swap(held_memory().blocks[index]);
   }
   for (void* block : blocks) cudaFree(block);
-}
-
-void use(int index) {
-  if (const std::string why = why_unavailable(index); !why.empty()) throw ResourceError(why);
-  check(cudaSetDevice(index), "choosing the device");
 }
 
 cudaStream_t current_stream() {
@@ -185,8 +172,6 @@ const Devices& devices() {
   return found;
 }
 
-}  // namespace
-
 std::string why_unavailable(int index) {
   const Devices& found = devices();
   if (!found.why_none.empty()) return found.why_none;
@@ -194,36 +179,78 @@ std::string why_unavailable(int index) {
   return "device " + to_string(Device{kind, index}) + " does not exist: this machine has " + std::to_string(found.count) + " of that kind";
 }
 
-void copy_in(int index, void* to, const void* from, int64_t bytes) { copy(index, to, from, bytes, cudaMemcpyHostToDevice); }
-void copy_out(int index, void* to, const void* from, int64_t bytes) { copy(index, to, from, bytes, cudaMemcpyDeviceToHost); }
-void copy_within(int index, void* to, const void* from, int64_t bytes) { copy(index, to, from, bytes, cudaMemcpyDeviceToDevice); }
+class Runtime final : public DeviceRuntime {
+ public:
+  std::string why_unavailable(int index) override { return LATHE_CUDA_NAMESPACE::why_unavailable(index); }
+  void use(int index) override { LATHE_CUDA_NAMESPACE::use(index); }
 
-int64_t free_memory_bytes(int index) {
-  use(index);
-  return free_bytes();
-}
+  void copy_in(int index, void* to, const void* from, int64_t bytes) override {
+    copy(index, to, from, bytes, cudaMemcpyHostToDevice);
+  }
+  void copy_out(int index, void* to, const void* from, int64_t bytes) override {
+    copy(index, to, from, bytes, cudaMemcpyDeviceToHost);
+  }
+  void copy_within(int index, void* to, const void* from, int64_t bytes) override {
+    copy(index, to, from, bytes, cudaMemcpyDeviceToDevice);
+  }
+  void synchronize(int index) override {
+    use(index);
+    check(cudaStreamSynchronize(current_stream()), "waiting for the device");
+  }
 
-int64_t last_cache_bytes(int index) {
-  use(index);
-  int bytes = 0;
-  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, index), "asking for the size of the cache");
-  return bytes;
-}
-
-std::string device_name(int index) {
-  use(index);
+  int64_t free_memory_bytes(int index) override {
+    use(index);
+    return free_bytes();
+  }
+  int64_t last_cache_bytes(int index) override {
+    use(index);
+    int bytes = 0;
+    check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, index), "asking for the size of the cache");
+    return bytes;
+  }
+  std::string device_name(int index) override {
+    use(index);
 #if LATHE_SIMT
-  return "simt";
+    return "simt";
 #else
-  cudaDeviceProp properties;
-  check(cudaGetDeviceProperties(&properties, index), "asking for the card's name");
-  return properties.name;
+    cudaDeviceProp properties;
+    check(cudaGetDeviceProperties(&properties, index), "asking for the card's name");
+    return properties.name;
 #endif
+  }
+
+  void* take_pinned(int index, int64_t bytes) override {
+    use(index);
+    void* pointer = nullptr;
+    check(cudaMallocHost(&pointer, static_cast<size_t>(bytes)), "taking pinned memory for copies to the device");
+    return pointer;
+  }
+  void give_pinned(int index, void* pointer) override {
+    use(index);
+    cudaFreeHost(pointer);
+  }
+  std::unique_ptr<CopyQueue> make_copy_queue(int index) override { return LATHE_CUDA_NAMESPACE::make_copy_queue(index); }
+  std::unique_ptr<Graph> make_graph(int index) override { return LATHE_CUDA_NAMESPACE::make_graph(index); }
+
+ private:
+  void copy(int index, void* to, const void* from, int64_t bytes, cudaMemcpyKind direction) {
+    if (bytes == 0) return;
+    use(index);
+    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), direction, current_stream()), "copying");
+    if (direction != cudaMemcpyDeviceToDevice) synchronize(index);
+  }
+};
+
+}  // namespace
+
+void use(int index) {
+  if (const std::string why = why_unavailable(index); !why.empty()) throw ResourceError(why);
+  check(cudaSetDevice(index), "choosing the device");
 }
 
-void synchronize(int index) {
-  use(index);
-  check(cudaStreamSynchronize(current_stream()), "waiting for the device");
+DeviceRuntime& runtime() {
+  static Runtime instance;
+  return instance;
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

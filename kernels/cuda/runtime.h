@@ -8,6 +8,9 @@
 
 namespace lathe::kernels {
 
+// Later launches of this thread go to that device. Throws ResourceError where it cannot be used.
+void use_device(Device device);
+
 // Empty when the device can be used; otherwise why not ("no CUDA driver: …").
 std::string why_unavailable(Device device);
 

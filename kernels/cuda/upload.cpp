@@ -4,28 +4,27 @@
 #include <string>
 
 #include "core/error.h"
-#include "kernels/cuda/on_device.h"
+#include "kernels/cuda/device_runtime.h"
 
 namespace lathe::kernels {
 
 Upload::Upload(Device device, int64_t buffer_bytes) : device_(device), buffer_bytes_(buffer_bytes) {
   if (device_.kind == DeviceKind::cpu) return;
-  queue_ = LATHE_ON_DEVICE(device_, make_copy_queue(device_.index));
+  DeviceRuntime& runtime = device_runtime(device_);
+  queue_ = runtime.make_copy_queue(device_.index);
   try {
-    for (char*& buffer : buffers_)
-      buffer = static_cast<char*>(LATHE_ON_DEVICE(device_, take_pinned(device_.index, buffer_bytes_)));
+    for (char*& buffer : buffers_) buffer = static_cast<char*>(runtime.take_pinned(device_.index, buffer_bytes_));
   } catch (...) {
     for (char* buffer : buffers_)
-      if (buffer != nullptr) LATHE_ON_DEVICE(device_, give_pinned(device_.index, buffer));
-    LATHE_ON_DEVICE(device_, destroy_copy_queue(queue_));
+      if (buffer != nullptr) runtime.give_pinned(device_.index, buffer);
     throw;
   }
 }
 
 Upload::~Upload() {
   if (queue_ == nullptr) return;
-  LATHE_ON_DEVICE(device_, destroy_copy_queue(queue_));
-  for (char* buffer : buffers_) LATHE_ON_DEVICE(device_, give_pinned(device_.index, buffer));
+  queue_.reset();
+  for (char* buffer : buffers_) device_runtime(device_).give_pinned(device_.index, buffer);
 }
 
 void Upload::write(void* to, int64_t bytes, int64_t unit, const std::function<void(char*, int64_t, int64_t)>& fill) {
@@ -35,20 +34,19 @@ void Upload::write(void* to, int64_t bytes, int64_t unit, const std::function<vo
     throw ResourceError("a row of " + std::to_string(unit) + " bytes does not fit into a staging buffer of " +
                         std::to_string(buffer_bytes_));
   // The memory may have been another tensor's, which queued work still reads.
-  LATHE_ON_DEVICE(device_, follow_compute(queue_));
+  queue_->follow_compute();
   const int64_t piece = buffer_bytes_ / unit * unit;
   for (int64_t first = 0; first < bytes; first += piece) {
     const int64_t count = std::min(piece, bytes - first);
-    LATHE_ON_DEVICE(device_, wait_for_buffer(queue_, next_));
+    queue_->wait_for_buffer(next_);
     fill(buffers_[static_cast<size_t>(next_)], first, count);
-    LATHE_ON_DEVICE(device_, queue_copy(queue_, next_, static_cast<char*>(to) + first,
-                                        buffers_[static_cast<size_t>(next_)], count));
+    queue_->queue_copy(next_, static_cast<char*>(to) + first, buffers_[static_cast<size_t>(next_)], count);
     next_ = (next_ + 1) % buffer_count;
   }
 }
 
 void Upload::publish() {
-  if (queue_ != nullptr) LATHE_ON_DEVICE(device_, lead_compute(queue_));
+  if (queue_ != nullptr) queue_->lead_compute();
 }
 
 }  // namespace lathe::kernels

@@ -5,12 +5,13 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 #include "core/device.h"
 
 namespace lathe::kernels {
 
-struct CopyQueue;
+class CopyQueue;
 
 class Upload {
  public:
@@ -37,7 +38,7 @@ class Upload {
 
   Device device_;
   int64_t buffer_bytes_;
-  CopyQueue* queue_ = nullptr;
+  std::unique_ptr<CopyQueue> queue_;  // none for the cpu
   std::array<char*, buffer_count> buffers_{};
   int next_ = 0;
 };

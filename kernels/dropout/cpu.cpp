@@ -1,4 +1,4 @@
-#include "kernels/dropout/cpu.h"
+#include "kernels/dropout/bodies.h"
 
 #include "kernels/simd/philox.h"
 #include "kernels/simd/row.h"
@@ -27,7 +27,11 @@ void drop_row(const DropoutArgs& args, int64_t row, uint32_t sample, uint32_t po
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void dropout_rows(DropoutArgs args) {
   int64_t sequence = 0;
   for (int64_t row = args.row_begin; row < args.row_end; ++row) {
@@ -38,5 +42,6 @@ void dropout_rows(DropoutArgs args) {
                              : drop_row<bf16>(args, row, sample, position);
   }
 }
+template void dropout_rows<Isa::LATHE_ISA>(DropoutArgs);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

@@ -1,5 +1,5 @@
 // A thread draws two counters, for eight elements: some hundred instructions beside 32 or 64 bytes.
-#include "kernels/dropout/cuda.h"
+#include "kernels/dropout/bodies.h"
 
 #include "kernels/cuda/bounds.h"
 #include "kernels/cuda/elementwise.h"
@@ -61,7 +61,12 @@ void drop(const DropoutArgs& a) {
 }
 
 }  // namespace
-
-void dropout_rows(const DropoutArgs& args) { args.dtype == DType::bf16 ? drop<bf16_t>(args) : drop<float>(args); }
-
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+
+namespace lathe::kernels {
+
+template <DeviceKind>
+void dropout_rows(const DropoutArgs& args) { args.dtype == DType::bf16 ? drop<bf16_t>(args) : drop<float>(args); }
+template void dropout_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const DropoutArgs&);
+
+}  // namespace lathe::kernels

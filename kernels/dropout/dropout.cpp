@@ -8,7 +8,7 @@
 #include "core/random.h"
 #include "kernels/arguments/run_rows.h"
 #include "kernels/checks/expect.h"
-#include "kernels/dropout/cuda.h"
+#include "kernels/dropout/bodies.h"
 #include "kernels/dropout/reference.h"
 
 namespace lathe::kernels {
@@ -64,7 +64,8 @@ void dropout(const Tensor& out, const Tensor& x, const Tensor& cu_seqlens, const
       philox_counter(RandomPurpose::dropout, (uint64_t{params.step} << 16) + params.stream, 0);
   std::copy(key.begin(), key.end(), args.key);
   std::copy(counter.begin(), counter.end(), args.counter);
-  run_rows(args, x.device(), cpu::dropout_rows, device::dropout_rows);
+  run_rows(
+      args, x.device(), []<auto target>(const DropoutArgs& rows) { dropout_rows<target>(rows); });
 }
 
 }  // namespace lathe::kernels

@@ -22,11 +22,16 @@ void add_row(const EmbeddingBackwardArgs& args, int64_t r) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void embedding_backward_rows(EmbeddingBackwardArgs args) {
   for (int64_t r = args.row_begin; r < args.row_end; ++r) {
     args.dtype == DType::f32 ? add_row<float>(args, r) : add_row<bf16>(args, r);
   }
 }
+template void embedding_backward_rows<Isa::LATHE_ISA>(EmbeddingBackwardArgs);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

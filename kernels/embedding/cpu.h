@@ -3,7 +3,7 @@
 
 #include "core/dtype.h"
 #include "kernels/arguments/matrix.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -19,6 +19,7 @@ struct EmbeddingBackwardArgs {
   int64_t row_begin, row_end;
 };
 
-}  // namespace lathe::kernels
+template <Isa>
+void embedding_backward_rows(EmbeddingBackwardArgs args);
 
-LATHE_CPU_BODY(embedding_backward_rows, EmbeddingBackwardArgs)
+}  // namespace lathe::kernels

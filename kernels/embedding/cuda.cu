@@ -65,13 +65,20 @@ void backward(const EmbeddingBackwardArgs& a) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void embedding_forward_rows(const EmbeddingForwardCuda& args) {
   args.element_bytes == 2 ? forward<uint16_t>(args) : forward<uint32_t>(args);
 }
+template void embedding_forward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const EmbeddingForwardCuda&);
 
+template <DeviceKind>
 void embedding_backward_rows(const EmbeddingBackwardArgs& args) {
   args.dtype == DType::bf16 ? backward<bf16_t>(args) : backward<float>(args);
 }
+template void embedding_backward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const EmbeddingBackwardArgs&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

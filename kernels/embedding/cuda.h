@@ -1,8 +1,8 @@
 // The CUDA bodies of embedding.h. Pointers are device memory but for ids, which say where they are.
 #pragma once
 
+#include "core/device.h"
 #include "kernels/arguments/indices.h"
-#include "kernels/cuda/dispatch.h"
 #include "kernels/embedding/cpu.h"
 
 namespace lathe::kernels {
@@ -15,7 +15,9 @@ struct EmbeddingForwardCuda {
   int64_t rows, columns, vocabulary;
 };
 
-}  // namespace lathe::kernels
+template <DeviceKind>
+void embedding_forward_rows(const EmbeddingForwardCuda& args);
+template <DeviceKind>
+void embedding_backward_rows(const EmbeddingBackwardArgs& args);
 
-LATHE_CUDA_BODY(embedding_forward_rows, EmbeddingForwardCuda)
-LATHE_CUDA_BODY(embedding_backward_rows, EmbeddingBackwardArgs)
+}  // namespace lathe::kernels

@@ -37,14 +37,14 @@ void embedding_forward(const Tensor& out, const Tensor& weight, const Tensor& id
   expect(operation, "out", out).device(weight.device());
   if (out.numel() == 0) return;
   if (weight.device().kind == DeviceKind::cpu) return forward_on_cpu(out, weight, indices.data);
-  device::embedding_forward_rows({.element_bytes = size_of(weight.dtype()),
+  const EmbeddingForwardCuda args{.element_bytes = size_of(weight.dtype()),
                                   .out = matrix_of(out),
                                   .weight = matrix_of(weight),
                                   .ids = indices,
                                   .rows = out.dim(0),
                                   .columns = out.dim(1),
-                                  .vocabulary = weight.dim(0)},
-                                 weight.device());
+                                  .vocabulary = weight.dim(0)};
+  with_device(weight.device(), [&]<DeviceKind kind>() { embedding_forward_rows<kind>(args); });
 }
 
 void embedding_backward(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& ids,
@@ -73,7 +73,9 @@ void embedding_backward(const Tensor& grad_weight, const Tensor& grad_out, const
   args.grad_out = matrix_of(grad_out);
   args.columns = grad_weight.dim(1);
   plan.describe_to(args);
-  run_rows(args, grad_weight.device(), cpu::embedding_backward_rows, device::embedding_backward_rows);
+  run_rows(
+      args, grad_weight.device(),
+      []<auto target>(const EmbeddingBackwardArgs& rows) { embedding_backward_rows<target>(rows); });
 }
 
 }  // namespace lathe::kernels

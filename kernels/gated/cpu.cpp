@@ -1,4 +1,4 @@
-#include "kernels/gated/cpu.h"
+#include "kernels/gated/bodies.h"
 
 #include "kernels/simd/row.h"
 
@@ -65,17 +65,24 @@ LATHE_INLINE void choose(const Args& args, Rows rows) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void gated_forward_rows(GatedForwardArgs args) {
   choose(args, [&]<class T, class Gate>() {
     for (int64_t row = args.row_begin; row < args.row_end; ++row) forward_row<T, Gate>(args, row);
   });
 }
+template void gated_forward_rows<Isa::LATHE_ISA>(GatedForwardArgs);
 
+template <Isa>
 void gated_backward_rows(GatedBackwardArgs args) {
   choose(args, [&]<class T, class Gate>() {
     for (int64_t row = args.row_begin; row < args.row_end; ++row) backward_row<T, Gate>(args, row);
   });
 }
+template void gated_backward_rows<Isa::LATHE_ISA>(GatedBackwardArgs);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

@@ -1,6 +1,6 @@
 // Bound by bandwidth: a thread reads a group of eight elements of each operand and writes the results (kernels/cuda/elementwise.h).
 #include "kernels/cuda/elementwise.h"
-#include "kernels/gated/cuda.h"
+#include "kernels/gated/bodies.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -75,7 +75,11 @@ void backward(const GatedBackwardArgs& a) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void gated_forward_rows(const GatedForwardArgs& args) {
   if (args.activation == Activation::silu) {
     args.dtype == DType::bf16 ? forward<bf16_t, Silu>(args) : forward<float, Silu>(args);
@@ -83,7 +87,9 @@ void gated_forward_rows(const GatedForwardArgs& args) {
     args.dtype == DType::bf16 ? forward<bf16_t, GeluTanh>(args) : forward<float, GeluTanh>(args);
   }
 }
+template void gated_forward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const GatedForwardArgs&);
 
+template <DeviceKind>
 void gated_backward_rows(const GatedBackwardArgs& args) {
   if (args.activation == Activation::silu) {
     args.dtype == DType::bf16 ? backward<bf16_t, Silu>(args) : backward<float, Silu>(args);
@@ -91,5 +97,6 @@ void gated_backward_rows(const GatedBackwardArgs& args) {
     args.dtype == DType::bf16 ? backward<bf16_t, GeluTanh>(args) : backward<float, GeluTanh>(args);
   }
 }
+template void gated_backward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const GatedBackwardArgs&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

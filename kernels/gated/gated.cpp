@@ -2,7 +2,7 @@
 
 #include "kernels/arguments/run_rows.h"
 #include "kernels/checks/expect.h"
-#include "kernels/gated/cuda.h"
+#include "kernels/gated/bodies.h"
 #include "kernels/gated/reference.h"
 
 namespace lathe::kernels {
@@ -31,7 +31,8 @@ void forward(const char* operation, Activation activation, const Tensor& out, co
                               .columns = gate.dim(1),
                               .row_begin = 0,
                               .row_end = gate.dim(0)};
-  run_rows(args, gate.device(), cpu::gated_forward_rows, device::gated_forward_rows);
+  run_rows(
+      args, gate.device(), []<auto target>(const GatedForwardArgs& rows) { gated_forward_rows<target>(rows); });
 }
 
 void backward(const char* operation, Activation activation, const Tensor& grad_gate, const Tensor& grad_up,
@@ -55,7 +56,8 @@ void backward(const char* operation, Activation activation, const Tensor& grad_g
                                .columns = gate.dim(1),
                                .row_begin = 0,
                                .row_end = gate.dim(0)};
-  run_rows(args, gate.device(), cpu::gated_backward_rows, device::gated_backward_rows);
+  run_rows(
+      args, gate.device(), []<auto target>(const GatedBackwardArgs& rows) { gated_backward_rows<target>(rows); });
 }
 
 }  // namespace

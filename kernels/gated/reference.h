@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/tensor.h"
-#include "kernels/gated/cpu.h"
+#include "kernels/gated/bodies.h"
 
 namespace lathe::kernels::reference {
 

@@ -33,7 +33,11 @@ double block_sum(const T* x, int64_t n) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void sum_of_squares_blocks(SumOfSquaresArgs args) {
   for (int64_t block = args.begin; block < args.end; ++block) {
     const int64_t start = block * square_block;
@@ -42,5 +46,6 @@ void sum_of_squares_blocks(SumOfSquaresArgs args) {
                                                 : block_sum(static_cast<const bf16*>(args.x) + start, n);
   }
 }
+template void sum_of_squares_blocks<Isa::LATHE_ISA>(SumOfSquaresArgs);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

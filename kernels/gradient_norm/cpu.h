@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -19,6 +19,7 @@ struct SumOfSquaresArgs {
   int64_t begin, end;
 };
 
-}  // namespace lathe::kernels
+template <Isa>
+void sum_of_squares_blocks(SumOfSquaresArgs args);
 
-LATHE_CPU_BODY(sum_of_squares_blocks, SumOfSquaresArgs)
+}  // namespace lathe::kernels

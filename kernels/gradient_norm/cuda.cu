@@ -43,9 +43,14 @@ void run(const SumOfSquaresCuda& args) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void sum_of_squares_blocks(const SumOfSquaresCuda& args) {
   args.dtype == DType::bf16 ? run<bf16_t>(args) : run<float>(args);
 }
+template void sum_of_squares_blocks<DeviceKind::LATHE_CUDA_NAMESPACE>(const SumOfSquaresCuda&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
+#include "core/device.h"
 #include "core/dtype.h"
-#include "kernels/cuda/dispatch.h"
 
 namespace lathe::kernels {
 
@@ -16,6 +16,7 @@ struct SumOfSquaresCuda {
   double* sums;
 };
 
-}  // namespace lathe::kernels
+template <DeviceKind>
+void sum_of_squares_blocks(const SumOfSquaresCuda& args);
 
-LATHE_CUDA_BODY(sum_of_squares_blocks, SumOfSquaresCuda)
+}  // namespace lathe::kernels

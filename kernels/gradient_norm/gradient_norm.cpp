@@ -7,6 +7,7 @@
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/dispatch.h"
 #include "kernels/gradient_norm/cpu.h"
 #include "kernels/gradient_norm/cuda.h"
 #include "kernels/gradient_norm/reference.h"
@@ -33,7 +34,7 @@ double on_cpu(const Tensor& x) {
     SumOfSquaresArgs range = args;
     range.begin = begin;
     range.end = end;
-    cpu::sum_of_squares_blocks(range);
+    with_isa([&]<Isa isa>() { sum_of_squares_blocks<isa>(range); });
   });
   double total = 0;
   for (double sum : sums) total += sum;
@@ -49,7 +50,10 @@ void on_device(std::span<const Tensor> tensors, std::span<double> totals) {
   const Tensor on_device = Tensor::empty({blocks}, DType::f64, device, MemoryTag::workspace);
   double* next = on_device.data<double>();
   for (const Tensor& x : tensors) {
-    if (x.numel() > 0) device::sum_of_squares_blocks({x.dtype(), x.raw(), x.numel(), next}, device);
+    if (x.numel() > 0)
+      with_device(device, [&]<DeviceKind kind>() {
+        sum_of_squares_blocks<kind>({x.dtype(), x.raw(), x.numel(), next});
+      });
     next += blocks_of(x);
   }
   std::vector<double> sums(static_cast<size_t>(blocks));

@@ -1,4 +1,4 @@
-#include "kernels/int8_blocks/cpu.h"
+#include "kernels/int8_blocks/bodies.h"
 
 #include "kernels/int8_blocks/least_scale.h"
 #include "kernels/simd/bytes.h"
@@ -50,7 +50,11 @@ void dequantize_row(const Int8DequantizeArgs& args, int64_t row) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void int8_quantize_rows(Int8QuantizeArgs args) {
   for (int64_t row = args.row_begin; row < args.row_end; ++row) {
     switch (args.dtype) {
@@ -60,7 +64,9 @@ void int8_quantize_rows(Int8QuantizeArgs args) {
     }
   }
 }
+template void int8_quantize_rows<Isa::LATHE_ISA>(Int8QuantizeArgs);
 
+template <Isa>
 void int8_dequantize_rows(Int8DequantizeArgs args) {
   for (int64_t row = args.row_begin; row < args.row_end; ++row) {
     switch (args.dtype) {
@@ -70,5 +76,6 @@ void int8_dequantize_rows(Int8DequantizeArgs args) {
     }
   }
 }
+template void int8_dequantize_rows<Isa::LATHE_ISA>(Int8DequantizeArgs);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

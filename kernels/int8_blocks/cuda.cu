@@ -2,7 +2,7 @@
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
-#include "kernels/int8_blocks/cuda.h"
+#include "kernels/int8_blocks/bodies.h"
 #include "kernels/int8_blocks/least_scale.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -82,13 +82,20 @@ void dequantize(const Int8DequantizeArgs& args) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void int8_quantize_rows(const Int8QuantizeArgs& args) {
   with_element(args.dtype, [&]<class T>(T) { quantize<T>(args); });
 }
+template void int8_quantize_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const Int8QuantizeArgs&);
 
+template <DeviceKind>
 void int8_dequantize_rows(const Int8DequantizeArgs& args) {
   with_element(args.dtype, [&]<class T>(T) { dequantize<T>(args); });
 }
+template void int8_dequantize_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const Int8DequantizeArgs&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

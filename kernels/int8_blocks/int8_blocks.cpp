@@ -5,8 +5,7 @@
 #include "core/error.h"
 #include "kernels/arguments/run_rows.h"
 #include "kernels/checks/expect.h"
-#include "kernels/int8_blocks/cpu.h"
-#include "kernels/int8_blocks/cuda.h"
+#include "kernels/int8_blocks/bodies.h"
 #include "kernels/int8_blocks/reference.h"
 
 namespace lathe::kernels {
@@ -55,7 +54,8 @@ void int8_quantize(const Int8Weight& out, const Tensor& weight) {
   const Int8QuantizeArgs args{
       weight.dtype(), matrix_of(weight), out.codes.data<int8_t>(), out.scales.data<float>(), weight.dim(1), 0,
       weight.dim(0)};
-  run_rows(args, weight.device(), cpu::int8_quantize_rows, device::int8_quantize_rows);
+  run_rows(
+      args, weight.device(), []<auto target>(const Int8QuantizeArgs& rows) { int8_quantize_rows<target>(rows); });
 }
 
 void int8_dequantize(const Tensor& out, const Int8Weight& weight, int64_t first_row) {
@@ -77,7 +77,8 @@ void int8_dequantize(const Tensor& out, const Int8Weight& weight, int64_t first_
                                 weight.columns(),
                                 0,
                                 out.dim(0)};
-  run_rows(args, out.device(), cpu::int8_dequantize_rows, device::int8_dequantize_rows);
+  run_rows(
+      args, out.device(), []<auto target>(const Int8DequantizeArgs& rows) { int8_dequantize_rows<target>(rows); });
 }
 
 }  // namespace lathe::kernels

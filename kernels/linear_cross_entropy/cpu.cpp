@@ -79,11 +79,17 @@ void cross_entropy_row(const CrossEntropyRows<float>& rows, int64_t row) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void cross_entropy_rows(CrossEntropyRows<float> rows) {
   for (int64_t row = rows.row_begin; row < rows.row_end; ++row) cross_entropy_row(rows, row);
 }
+template void cross_entropy_rows<Isa::LATHE_ISA>(CrossEntropyRows<float>);
 
+template <Isa>
 void token_logprob_rows(TokenLogprobRows<float> rows) {
   for (int64_t row = rows.row_begin; row < rows.row_end; ++row) {
     const float* z = rows.logits + row * rows.stride;
@@ -92,5 +98,6 @@ void token_logprob_rows(TokenLogprobRows<float> rows) {
     rows.logprobs[row] = log_probability(z[rows.targets[row]], largest, log_sum);
   }
 }
+template void token_logprob_rows<Isa::LATHE_ISA>(TokenLogprobRows<float>);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

@@ -160,21 +160,30 @@ void cross_entropy(const CrossEntropyRowsCuda& args) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void cross_entropy_rows(const CrossEntropyRowsCuda& args) {
   args.gradient_dtype == DType::bf16 ? cross_entropy<bf16_t>(args) : cross_entropy<float>(args);
 }
+template void cross_entropy_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const CrossEntropyRowsCuda&);
 
+template <DeviceKind>
 void token_logprob_rows(const TokenLogprobsCuda& args) {
   const LaunchConfig config{.name = "token_logprobs", .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(threads)};
   launch(config, rows_aligned(args.logits, args.stride) ? token_logprob_kernel<true> : token_logprob_kernel<false>, args);
 }
+template void token_logprob_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const TokenLogprobsCuda&);
 
+template <DeviceKind>
 void move_token_rows(const MoveRowsCuda& args) {
   const LaunchConfig config{.name = "move_token_rows", .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(256)};
   const auto multiple_of_16 = [](const void* data, int64_t stride) { return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 16 == 0; };
   const bool wide = multiple_of_16(args.matrix, args.matrix_stride_bytes) && multiple_of_16(args.packed, args.packed_stride_bytes) && args.row_bytes % 16 == 0;
   launch(config, wide ? move_rows_kernel<uint4> : move_rows_kernel<uint16_t>, args);
 }
+template void move_token_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const MoveRowsCuda&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/dispatch.h"
+#include "core/device.h"
 #include "kernels/linear_cross_entropy/call.h"
 
 namespace lathe::kernels {
@@ -42,8 +42,11 @@ struct MoveRowsCuda {
   bool gather;
 };
 
-}  // namespace lathe::kernels
+template <DeviceKind>
+void cross_entropy_rows(const CrossEntropyRowsCuda& args);
+template <DeviceKind>
+void token_logprob_rows(const TokenLogprobsCuda& args);
+template <DeviceKind>
+void move_token_rows(const MoveRowsCuda& args);
 
-LATHE_CUDA_BODY(cross_entropy_rows, CrossEntropyRowsCuda)
-LATHE_CUDA_BODY(token_logprob_rows, TokenLogprobsCuda)
-LATHE_CUDA_BODY(move_token_rows, MoveRowsCuda)
+}  // namespace lathe::kernels

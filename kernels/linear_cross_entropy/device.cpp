@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/dispatch.h"
 #include "kernels/linear_cross_entropy/cuda.h"
 
 namespace lathe::kernels::device {
@@ -27,7 +28,7 @@ void cross_entropy_rows(const CrossEntropyCall<float>& chunk, std::span<const in
       args.tokens.at[r] = static_cast<int32_t>(token);
       args.labels.at[r] = labels.data<int32_t>()[token];
     }
-    device::cross_entropy_rows(args, device);
+    with_device(device, [&]<DeviceKind kind>() { kernels::cross_entropy_rows<kind>(args); });
   });
 }
 
@@ -40,7 +41,7 @@ void token_logprobs(const Tensor& logprobs, const Tensor& logits, const Tensor& 
     args.targets = on_device ? targets.data<int32_t>() + first : nullptr;
     if (!on_device) std::copy_n(targets.data<int32_t>() + first, rows, args.listed.at);
     args.rows = rows;
-    token_logprob_rows(args, logits.device());
+    with_device(logits.device(), [&]<DeviceKind kind>() { token_logprob_rows<kind>(args); });
   });
 }
 
@@ -54,7 +55,7 @@ void move_rows(const Tensor& matrix, const Tensor& packed, std::span<const int64
     args.packed = static_cast<char*>(packed.raw()) + first * args.packed_stride_bytes;
     for (int64_t r = 0; r < rows; ++r) args.tokens.at[r] = static_cast<int32_t>(tokens[static_cast<size_t>(first + r)]);
     args.rows = rows;
-    move_token_rows(args, matrix.device());
+    with_device(matrix.device(), [&]<DeviceKind kind>() { move_token_rows<kind>(args); });
   });
 }
 

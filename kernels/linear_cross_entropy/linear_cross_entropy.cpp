@@ -9,6 +9,7 @@
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
 #include "kernels/copy/copy.h"
+#include "kernels/dispatch.h"
 #include "kernels/linear_cross_entropy/device.h"
 #include "kernels/linear_cross_entropy/rows.h"
 
@@ -158,7 +159,7 @@ void run_rows(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inpu
   if (logits.device().kind != DeviceKind::cpu)
     return device::cross_entropy_rows(call, chunk.tokens, inputs.labels, logits.device());
   parallel_for(logits.dim(0), std::max<int64_t>(1, 8192 / logits.dim(1)), [&](int64_t begin, int64_t end) {
-    cpu::cross_entropy_rows({call, tokens, listed, begin, end});
+    with_isa([&]<Isa isa>() { cross_entropy_rows<isa>({call, tokens, listed, begin, end}); });
   });
 }
 

@@ -24,9 +24,7 @@ LATHE_INLINE float row_max(const float* z, int64_t n) {
 // Lanes past the row's end are −inf, whose exponential is 0.
 LATHE_INLINE Vec load_logits(const float* z, int count) {
   if (count == lanes) return load(z);
-  float padded[lanes];
-  for (int i = 0; i < lanes; ++i) padded[i] = i < count ? z[i] : -__builtin_inff();
-  return load(padded);
+  return select(first_lanes(count), load_partial(z, count), splat(-__builtin_inff()));
 }
 
 // Σ exp(z − largest).

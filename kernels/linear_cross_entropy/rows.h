@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "kernels/linear_cross_entropy/call.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -30,7 +30,9 @@ void cross_entropy_rows(const CrossEntropyRows<double>& rows);
 void token_logprob_rows(const TokenLogprobRows<double>& rows);
 }  // namespace reference
 
-}  // namespace lathe::kernels
+template <Isa>
+void cross_entropy_rows(CrossEntropyRows<float> args);
+template <Isa>
+void token_logprob_rows(TokenLogprobRows<float> args);
 
-LATHE_CPU_BODY(cross_entropy_rows, CrossEntropyRows<float>)
-LATHE_CPU_BODY(token_logprob_rows, TokenLogprobRows<float>)
+}  // namespace lathe::kernels

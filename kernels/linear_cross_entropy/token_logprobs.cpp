@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
+#include "kernels/dispatch.h"
 #include "kernels/linear_cross_entropy/device.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "kernels/linear_cross_entropy/rows.h"
@@ -61,7 +62,7 @@ void token_logprobs(const Tensor& logprobs, const Tensor& logits, const Tensor& 
     auto range = rows;
     range.row_begin = begin;
     range.row_end = end;
-    cpu::token_logprob_rows(range);
+    with_isa([&]<Isa isa>() { token_logprob_rows<isa>(range); });
   });
 }
 

@@ -1,4 +1,4 @@
-#include "kernels/nf4/cpu.h"
+#include "kernels/nf4/bodies.h"
 
 #include "kernels/nf4/codebook.h"
 #include "kernels/nf4/cpu_codebook.h"
@@ -118,7 +118,11 @@ void dequantize(const Nf4DequantizeArgs& args) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void nf4_quantize_blocks(Nf4QuantizeArgs args) {
   for (int64_t block = args.block_begin; block < args.block_end; ++block) {
     const int64_t first = block * args.block_size;
@@ -136,7 +140,9 @@ void nf4_quantize_blocks(Nf4QuantizeArgs args) {
     });
   }
 }
+template void nf4_quantize_blocks<Isa::LATHE_ISA>(Nf4QuantizeArgs);
 
+template <Isa>
 void nf4_nest_blocks(Nf4NestArgs args) {
   const float offset = *args.offset;
   for (int64_t block = args.block_begin; block < args.block_end; ++block) {
@@ -157,7 +163,9 @@ void nf4_nest_blocks(Nf4NestArgs args) {
     }
   }
 }
+template void nf4_nest_blocks<Isa::LATHE_ISA>(Nf4NestArgs);
 
+template <Isa>
 void nf4_dequantize_elements(Nf4DequantizeArgs args) {
   switch (args.dtype) {
     case DType::f32: return dequantize<float>(args);
@@ -165,5 +173,6 @@ void nf4_dequantize_elements(Nf4DequantizeArgs args) {
     default: return dequantize<f16>(args);
   }
 }
+template void nf4_dequantize_elements<Isa::LATHE_ISA>(Nf4DequantizeArgs);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

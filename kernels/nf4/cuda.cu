@@ -2,7 +2,7 @@
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
-#include "kernels/nf4/cuda.h"
+#include "kernels/nf4/bodies.h"
 #include "kernels/nf4/device.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -150,24 +150,35 @@ void quantize(const Nf4QuantizeArgs& args) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void nf4_quantize_blocks(const Nf4QuantizeArgs& args) {
   with_element(args.dtype, [&]<class T>(T) { quantize<T>(args); });
 }
+template void nf4_quantize_blocks<DeviceKind::LATHE_CUDA_NAMESPACE>(const Nf4QuantizeArgs&);
 
+template <DeviceKind>
 void nf4_offset_of(const Nf4OffsetArgs& args) {
   launch({.name = "nf4_offset", .grid = dim3(1), .block = dim3(offset_threads)}, nf4_offset_kernel, args);
 }
+template void nf4_offset_of<DeviceKind::LATHE_CUDA_NAMESPACE>(const Nf4OffsetArgs&);
 
+template <DeviceKind>
 void nf4_nest_blocks(const Nf4NestArgs& args) {
   MapThresholds thresholds;
   for (int i = 0; i < 256; ++i) thresholds.at[i] = args.thresholds[i];
   launch({.name = "nf4_nest", .grid = dim3(blocks_for(args.block_end, warps)), .block = dim3(threads)}, nf4_nest_kernel,
          args, thresholds);
 }
+template void nf4_nest_blocks<DeviceKind::LATHE_CUDA_NAMESPACE>(const Nf4NestArgs&);
 
+template <DeviceKind>
 void nf4_dequantize_elements(const Nf4DequantizeArgs& args) {
   with_element(args.dtype, [&]<class T>(T) { dequantize<T>(args); });
 }
+template void nf4_dequantize_elements<DeviceKind::LATHE_CUDA_NAMESPACE>(const Nf4DequantizeArgs&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

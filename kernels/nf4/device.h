@@ -2,7 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
-#include "kernels/nf4/arguments.h"
+#include "kernels/nf4/bodies.h"
 #include "kernels/nf4/codebook.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {

@@ -6,8 +6,8 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
-#include "kernels/nf4/cpu.h"
-#include "kernels/nf4/cuda.h"
+#include "kernels/dispatch.h"
+#include "kernels/nf4/bodies.h"
 #include "kernels/nf4/reference.h"
 #include "kernels/nf4/scale.h"
 #include "kernels/quantization/dynamic_map.h"
@@ -129,13 +129,13 @@ void nf4_quantize(const Tensor& codes, const Tensor& absmax, const Tensor& weigh
                        codes.data<uint8_t>(), absmax.data<float>(), 0,     blocks};
   if (!on_cpu) {
     expect(operation, "weight", weight).dtype({DType::f32, DType::bf16, DType::f16});
-    return device::nf4_quantize_blocks(args, weight.device());
+    return with_device(weight.device(), [&]<DeviceKind kind>() { nf4_quantize_blocks<kind>(args); });
   }
   parallel_for(blocks, std::max<int64_t>(1, elements_at_once / block_size), [&](int64_t begin, int64_t end) {
     Nf4QuantizeArgs range = args;
     range.block_begin = begin;
     range.block_end = end;
-    cpu::nf4_quantize_blocks(range);
+    with_isa([&]<Isa isa>() { nf4_quantize_blocks<isa>(range); });
   });
 }
 
@@ -145,7 +145,9 @@ void nf4_offset(const Tensor& offset, const Tensor& absmax) {
   check_vector(operation, "offset", offset, 1, absmax.dtype(), absmax.device());
   if (absmax.device().kind == DeviceKind::cpu)
     return reference::nf4_offset(offset, absmax);  // already as wide as it gets
-  device::nf4_offset_of({absmax.data<float>(), absmax.numel(), offset.data<float>()}, absmax.device());
+  with_device(absmax.device(), [&]<DeviceKind kind>() {
+    nf4_offset_of<kind>({absmax.data<float>(), absmax.numel(), offset.data<float>()});
+  });
 }
 
 void nf4_nest(const Tensor& absmax_codes, const Tensor& nested_absmax, const Tensor& absmax, const Tensor& offset) {
@@ -169,12 +171,13 @@ void nf4_nest(const Tensor& absmax_codes, const Tensor& nested_absmax, const Ten
                          nested_absmax.data<float>(),
                          0,
                          blocks};
-  if (device.kind != DeviceKind::cpu) return device::nf4_nest_blocks(args, device);
+  if (device.kind != DeviceKind::cpu)
+    return with_device(device, [&]<DeviceKind kind>() { nf4_nest_blocks<kind>(args); });
   parallel_for(blocks, 64, [&](int64_t begin, int64_t end) {
     Nf4NestArgs range = args;
     range.block_begin = begin;
     range.block_end = end;
-    cpu::nf4_nest_blocks(range);
+    with_isa([&]<Isa isa>() { nf4_nest_blocks<isa>(range); });
   });
 }
 
@@ -195,13 +198,13 @@ void nf4_dequantize(const Tensor& out, const Nf4Weight& weight, int64_t first_ro
       first,       first,     first + out.numel()};
   if (!on_cpu) {
     expect(operation, "out", out).dtype({DType::f32, DType::bf16, DType::f16});
-    return device::nf4_dequantize_elements(args, out.device());
+    return with_device(out.device(), [&]<DeviceKind kind>() { nf4_dequantize_elements<kind>(args); });
   }
   parallel_for(out.numel(), elements_at_once, [&](int64_t begin, int64_t end) {
     Nf4DequantizeArgs range = args;
     range.begin = first + begin;
     range.end = first + end;
-    cpu::nf4_dequantize_elements(range);
+    with_isa([&]<Isa isa>() { nf4_dequantize_elements<isa>(range); });
   });
 }
 

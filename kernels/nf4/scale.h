@@ -1,7 +1,7 @@
 // A block's scale on the host.
 #pragma once
 
-#include "kernels/nf4/arguments.h"
+#include "kernels/nf4/bodies.h"
 #include "kernels/nf4/nf4.h"
 
 namespace lathe::kernels {

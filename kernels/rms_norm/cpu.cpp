@@ -1,4 +1,4 @@
-#include "kernels/rms_norm/cpu.h"
+#include "kernels/rms_norm/bodies.h"
 
 #include "kernels/simd/row.h"
 
@@ -90,21 +90,30 @@ void weight_grad(const RmsNormWeightGradArgs& args) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void rms_norm_forward_rows(RmsNormForwardArgs args) {
   for (int64_t row = args.row_begin; row < args.row_end; ++row) {
     args.dtype == DType::f32 ? forward_row<float>(args, row) : forward_row<bf16>(args, row);
   }
 }
+template void rms_norm_forward_rows<Isa::LATHE_ISA>(RmsNormForwardArgs);
 
+template <Isa>
 void rms_norm_backward_rows(RmsNormBackwardArgs args) {
   for (int64_t row = args.row_begin; row < args.row_end; ++row) {
     args.dtype == DType::f32 ? backward_row<float>(args, row) : backward_row<bf16>(args, row);
   }
 }
+template void rms_norm_backward_rows<Isa::LATHE_ISA>(RmsNormBackwardArgs);
 
+template <Isa>
 void rms_norm_weight_grad_columns(RmsNormWeightGradArgs args) {
   args.dtype == DType::f32 ? weight_grad<float>(args) : weight_grad<bf16>(args);
 }
+template void rms_norm_weight_grad_columns<Isa::LATHE_ISA>(RmsNormWeightGradArgs);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

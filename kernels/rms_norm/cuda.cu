@@ -4,7 +4,7 @@
 #include "kernels/cuda/bounds.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
-#include "kernels/rms_norm/cuda.h"
+#include "kernels/rms_norm/bodies.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -184,17 +184,26 @@ void backward(const RmsNormBackwardArgs& args) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void rms_norm_forward_rows(const RmsNormForwardArgs& args) {
   args.dtype == DType::bf16 ? forward<bf16_t>(args) : forward<float>(args);
 }
+template void rms_norm_forward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const RmsNormForwardArgs&);
 
+template <DeviceKind>
 void rms_norm_backward_rows(const RmsNormBackwardArgs& args) {
   args.dtype == DType::bf16 ? backward<bf16_t>(args) : backward<float>(args);
 }
+template void rms_norm_backward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const RmsNormBackwardArgs&);
 
+template <DeviceKind>
 void rms_norm_weight_grad_columns(const RmsNormWeightGradArgs& args) {
   args.dtype == DType::bf16 ? weight_gradient<bf16_t>(args) : weight_gradient<float>(args);
 }
+template void rms_norm_weight_grad_columns<DeviceKind::LATHE_CUDA_NAMESPACE>(const RmsNormWeightGradArgs&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

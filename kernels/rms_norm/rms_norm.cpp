@@ -4,7 +4,7 @@
 
 #include "kernels/arguments/run_rows.h"
 #include "kernels/checks/expect.h"
-#include "kernels/rms_norm/cuda.h"
+#include "kernels/rms_norm/bodies.h"
 #include "kernels/rms_norm/reference.h"
 
 namespace lathe::kernels {
@@ -42,7 +42,8 @@ void forward(const Tensor& out, const Tensor& sum, const Tensor& rstd, const Ten
                                 .columns = x.dim(1),
                                 .row_begin = 0,
                                 .row_end = x.dim(0)};
-  run_rows(args, x.device(), cpu::rms_norm_forward_rows, device::rms_norm_forward_rows);
+  run_rows(
+      args, x.device(), []<auto target>(const RmsNormForwardArgs& rows) { rms_norm_forward_rows<target>(rows); });
 }
 
 void weight_grad(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x, const Tensor& rstd,
@@ -56,14 +57,15 @@ void weight_grad(const Tensor& grad_weight, const Tensor& grad_out, const Tensor
                                    .sequences = cu_seqlens.dim(0) - 1,
                                    .column_begin = 0,
                                    .column_end = x.dim(1)};
-  if (x.device().kind != DeviceKind::cpu) return device::rms_norm_weight_grad_columns(args, x.device());
+  if (x.device().kind != DeviceKind::cpu)
+    return with_device(x.device(), [&]<DeviceKind kind>() { rms_norm_weight_grad_columns<kind>(args); });
   // Whole cache lines of the four vectors.
   const int64_t grain = std::max<int64_t>(64, row_grain(x.dim(0)) / 64 * 64);
   parallel_for(x.dim(1), grain, [&](int64_t begin, int64_t end) {
     RmsNormWeightGradArgs range = args;
     range.column_begin = begin;
     range.column_end = end;
-    cpu::rms_norm_weight_grad_columns(range);
+    with_isa([&]<Isa isa>() { rms_norm_weight_grad_columns<isa>(range); });
   });
 }
 
@@ -79,7 +81,8 @@ void input_grad(const Tensor& grad_x, const Tensor& grad_out, const Tensor& grad
                                  .columns = x.dim(1),
                                  .row_begin = 0,
                                  .row_end = x.dim(0)};
-  run_rows(args, x.device(), cpu::rms_norm_backward_rows, device::rms_norm_backward_rows);
+  run_rows(
+      args, x.device(), []<auto target>(const RmsNormBackwardArgs& rows) { rms_norm_backward_rows<target>(rows); });
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "kernels/rope/cpu.h"
+#include "kernels/rope/bodies.h"
 
 #include "kernels/simd/vec.h"
 
@@ -38,7 +38,14 @@ void rotate_tokens(const RopeArgs& args) {
 }
 
 }  // namespace
-
-void rope(const RopeArgs& args) { args.dtype == DType::bf16 ? rotate_tokens<bf16>(args) : rotate_tokens<float>(args); }
-
 }  // namespace lathe::kernels::LATHE_ISA
+
+namespace lathe::kernels {
+
+template <Isa>
+void rope_tokens(const RopeArgs& args) {
+  args.dtype == DType::bf16 ? rotate_tokens<bf16>(args) : rotate_tokens<float>(args);
+}
+template void rope_tokens<Isa::LATHE_ISA>(const RopeArgs&);
+
+}  // namespace lathe::kernels

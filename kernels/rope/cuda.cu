@@ -1,6 +1,6 @@
 // Bound by bandwidth: a thread turns eight elements of a head's lower half with the eight of its upper half. The table's rows come
 // from the cache for all heads but the first.
-#include "kernels/rope/cuda.h"
+#include "kernels/rope/bodies.h"
 
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/indices.h"
@@ -58,7 +58,12 @@ void turn(const RopeArgs& a) {
 }
 
 }  // namespace
-
-void rope(const RopeArgs& args) { args.dtype == DType::bf16 ? turn<bf16_t>(args) : turn<float>(args); }
-
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+
+namespace lathe::kernels {
+
+template <DeviceKind>
+void rope_tokens(const RopeArgs& args) { args.dtype == DType::bf16 ? turn<bf16_t>(args) : turn<float>(args); }
+template void rope_tokens<DeviceKind::LATHE_CUDA_NAMESPACE>(const RopeArgs&);
+
+}  // namespace lathe::kernels

@@ -5,7 +5,8 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
-#include "kernels/rope/cuda.h"
+#include "kernels/dispatch.h"
+#include "kernels/rope/bodies.h"
 #include "kernels/rope/reference.h"
 
 namespace lathe::kernels {
@@ -15,13 +16,13 @@ namespace {
 constexpr int64_t elements_least = 1 << 15;
 
 void run(const RopeArgs& args, Device device) {
-  if (device.kind != DeviceKind::cpu) return device::rope(args, device);
+  if (device.kind != DeviceKind::cpu) return with_device(device, [&]<DeviceKind kind>() { rope_tokens<kind>(args); });
   const int64_t grain = std::max<int64_t>(1, elements_least / (args.heads * args.half * 2));
   parallel_for(args.end, grain, [&](int64_t begin, int64_t end) {
     RopeArgs part = args;
     part.begin = begin;
     part.end = end;
-    cpu::rope(part);
+    with_isa([&]<Isa isa>() { rope_tokens<isa>(part); });
   });
 }
 

@@ -26,7 +26,11 @@ LATHE_INLINE void store_weights(uint64_t* to, const VecL& weights, int count) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void scan_logits(LogitScan args) {
   const float* z = args.logits;
   VecI not_numbers{};
@@ -47,11 +51,15 @@ void scan_logits(LogitScan args) {
     }
   }
 }
+template void scan_logits<Isa::LATHE_ISA>(LogitScan);
 
+template <Isa>
 void normalise_logits(LogitNormaliser args) {
   *args.log_sum = log_of_sum(row_exp_sum(args.logits, args.count, args.largest));
 }
+template void normalise_logits<Isa::LATHE_ISA>(LogitNormaliser);
 
+template <Isa>
 void sampling_weights(SamplingWeights args) {
   const Vec shift = splat(args.largest), inverse = splat(args.inverse_temperature);
   for (int64_t start = 0; start < args.count; start += sampling_block) {
@@ -70,5 +78,6 @@ void sampling_weights(SamplingWeights args) {
     args.sums[start / sampling_block] = sum;
   }
 }
+template void sampling_weights<Isa::LATHE_ISA>(SamplingWeights);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

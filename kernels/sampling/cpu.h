@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -34,8 +34,11 @@ struct SamplingWeights {
   uint64_t* sums;
 };
 
-}  // namespace lathe::kernels
+template <Isa>
+void scan_logits(LogitScan args);
+template <Isa>
+void normalise_logits(LogitNormaliser args);
+template <Isa>
+void sampling_weights(SamplingWeights args);
 
-LATHE_CPU_BODY(scan_logits, LogitScan)
-LATHE_CPU_BODY(normalise_logits, LogitNormaliser)
-LATHE_CPU_BODY(sampling_weights, SamplingWeights)
+}  // namespace lathe::kernels

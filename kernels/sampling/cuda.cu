@@ -291,15 +291,22 @@ __global__ void __launch_bounds__(128) penalise_kernel(PenalisedCuda a) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void sample_rows(const SampleCuda& args) {
   const LaunchConfig config{.name = "sample", .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(threads)};
   launch(config, sample_kernel, args);
 }
+template void sample_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const SampleCuda&);
 
+template <DeviceKind>
 void penalise_row(const PenalisedCuda& args) {
   const LaunchConfig config{.name = "penalise", .grid = dim3(1), .block = dim3(128)};
   launch(config, penalise_kernel, args);
 }
+template void penalise_row<DeviceKind::LATHE_CUDA_NAMESPACE>(const PenalisedCuda&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/dispatch.h"
+#include "core/device.h"
 
 namespace lathe::kernels {
 
@@ -41,7 +41,9 @@ struct PenalisedCuda {
   SeenToken seen[penalties_per_launch];  // each token once
 };
 
-}  // namespace lathe::kernels
+template <DeviceKind>
+void sample_rows(const SampleCuda& args);
+template <DeviceKind>
+void penalise_row(const PenalisedCuda& args);
 
-LATHE_CUDA_BODY(sample_rows, SampleCuda)
-LATHE_CUDA_BODY(penalise_row, PenalisedCuda)
+}  // namespace lathe::kernels

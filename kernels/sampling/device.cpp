@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/dispatch.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "kernels/sampling/cuda.h"
 #include "kernels/sampling/draw.h"
@@ -51,7 +52,7 @@ void change_logits(const Tensor& logits, const Tensor& before, std::span<const S
       for (size_t i = 0; i < count; ++i) args.seen[i] = {penalties[first + i].token, penalties[first + i].count};
       args.count = static_cast<int32_t>(count);
       args.before = next_before;
-      penalise_row(args, logits.device());
+      with_device(logits.device(), [&]<DeviceKind kind>() { penalise_row<kind>(args); });
       if (next_before != nullptr) next_before += count;
     }
   }
@@ -74,7 +75,7 @@ void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, 
     args.logits = logits.data<float>() + first * args.stride;
     args.tokens = tokens.data<int32_t>() + first;
     for (int64_t r = 0; r < args.rows; ++r) args.settings[r] = settings_of(rows[static_cast<size_t>(first + r)]);
-    sample_rows(args, logits.device());
+    with_device(logits.device(), [&]<DeviceKind kind>() { sample_rows<kind>(args); });
   }
   if (!logprobs.defined()) return;
   // Of the model's own logits: the penalties are taken away for it, and put back as the caller expects them.
@@ -91,14 +92,14 @@ Tensor sampling_settings(std::span<const SamplingRow> rows) {
 }
 
 void sample_with(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, const Tensor& settings) {
-  sample_rows({.logits = logits.data<float>(),
-               .stride = logits.stride(0),
-               .columns = logits.dim(1),
-               .tokens = tokens.data<int32_t>(),
-               .rows = logits.dim(0),
-               .stored = static_cast<const SampledRow*>(settings.raw()),
-               .settings = {}},
-              logits.device());
+  const SampleCuda args{.logits = logits.data<float>(),
+                        .stride = logits.stride(0),
+                        .columns = logits.dim(1),
+                        .tokens = tokens.data<int32_t>(),
+                        .rows = logits.dim(0),
+                        .stored = static_cast<const SampledRow*>(settings.raw()),
+                        .settings = {}};
+  with_device(logits.device(), [&]<DeviceKind kind>() { sample_rows<kind>(args); });
   if (logprobs.defined()) token_logprobs(logprobs, logits, tokens);
 }
 

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "kernels/dispatch.h"
 #include "kernels/sampling/cpu.h"
 #include "kernels/sampling/filters.h"
 
@@ -48,14 +49,16 @@ struct Weighing {
   float largest, inverse_temperature;
   std::vector<uint64_t> of(std::span<const float> logits) const {
     std::vector<uint64_t> weights(logits.size());
-    cpu::sampling_weights(
-        {logits.data(), static_cast<int64_t>(logits.size()), largest, inverse_temperature, weights.data(), nullptr});
+    const SamplingWeights args{
+        logits.data(), static_cast<int64_t>(logits.size()), largest, inverse_temperature, weights.data(), nullptr};
+    with_isa([&]<Isa isa>() { sampling_weights<isa>(args); });
     return weights;
   }
   uint64_t total(std::span<const float> logits) const {
     std::vector<uint64_t> sums((logits.size() + sampling_block - 1) / sampling_block);
-    cpu::sampling_weights(
-        {logits.data(), static_cast<int64_t>(logits.size()), largest, inverse_temperature, nullptr, sums.data()});
+    const SamplingWeights args{
+        logits.data(), static_cast<int64_t>(logits.size()), largest, inverse_temperature, nullptr, sums.data()};
+    with_isa([&]<Isa isa>() { sampling_weights<isa>(args); });
     return std::accumulate(sums.begin(), sums.end(), uint64_t{0});
   }
 };

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
+#include "kernels/dispatch.h"
 #include "kernels/sampling/cpu.h"
 #include "kernels/sampling/device.h"
 #include "kernels/sampling/draw.h"
@@ -46,7 +47,8 @@ struct Scan {
 Scan scan(std::span<const float> logits, int64_t row) {
   Scan result{};
   uint8_t has_nan = 0;
-  cpu::scan_logits({logits.data(), static_cast<int64_t>(logits.size()), &result.largest, &result.first, &has_nan});
+  const LogitScan scan{logits.data(), static_cast<int64_t>(logits.size()), &result.largest, &result.first, &has_nan};
+  with_isa([&]<Isa isa>() { scan_logits<isa>(scan); });
   if (has_nan != 0) throw_broken(row, BrokenLogits::nan);
   if (!std::isfinite(result.largest))
     throw_broken(row, result.largest > 0 ? BrokenLogits::infinite : BrokenLogits::none_finite);
@@ -94,12 +96,14 @@ int32_t pick(std::span<const float> logits, float largest, const SamplingRow& ro
   const int64_t count = static_cast<int64_t>(logits.size());
   const float inverse = 1.0f / row.params.temperature;
   std::vector<uint64_t> sums(static_cast<size_t>((count + sampling_block - 1) / sampling_block));
-  cpu::sampling_weights({logits.data(), count, largest, inverse, nullptr, sums.data()});
+  with_isa([&]<Isa isa>() { sampling_weights<isa>({logits.data(), count, largest, inverse, nullptr, sums.data()}); });
   uint64_t target = draw(row, std::accumulate(sums.begin(), sums.end(), uint64_t{0}));
   const int64_t start = static_cast<int64_t>(walk(target, [&](size_t b) { return sums[b]; })) * sampling_block;
   uint64_t weights[sampling_block];
-  cpu::sampling_weights(
-      {logits.data() + start, std::min(sampling_block, count - start), largest, inverse, weights, nullptr});
+  with_isa([&]<Isa isa>() {
+    sampling_weights<isa>(
+        {logits.data() + start, std::min(sampling_block, count - start), largest, inverse, weights, nullptr});
+  });
   return static_cast<int32_t>(start) + static_cast<int32_t>(walk(target, [&](size_t i) { return weights[i]; }));
 }
 
@@ -114,7 +118,8 @@ void sample_row(int32_t* token, float* logprob, std::span<float> logits, const S
   const float model_largest = scanned.largest;
   float log_sum = 0;
   if (logprob != nullptr) {
-    cpu::normalise_logits({logits.data(), static_cast<int64_t>(logits.size()), model_largest, &log_sum});
+    const LogitNormaliser normaliser{logits.data(), static_cast<int64_t>(logits.size()), model_largest, &log_sum};
+    with_isa([&]<Isa isa>() { normalise_logits<isa>(normaliser); });
   }
   const std::vector<Penalty> penalties = penalties_of(row, static_cast<int64_t>(logits.size()));
   const std::vector<float> before = penalise(logits, row.params, penalties);

@@ -88,6 +88,14 @@ LATHE_INLINE Vec sqrt(Vec a) {
 #endif
 }
 
+LATHE_INLINE VecI lane_numbers() {  // 0, 1, 2, …
+  VecI v;
+  for (int i = 0; i < lanes; ++i) v[i] = i;
+  return v;
+}
+// All ones in the first n lanes.
+LATHE_INLINE VecI first_lanes(int n) { return lane_numbers() < n; }
+
 // Loads and stores need no alignment. The partial ones touch exactly the first n < lanes elements; other lanes are 0.
 LATHE_INLINE Vec load(const float* p) {
   Vec v;
@@ -149,8 +157,7 @@ LATHE_INLINE Vec load_partial(const float* p, int n) {
 #if defined(LATHE_AVX512)
   return (Vec)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
 #elif defined(LATHE_AVX2)
-  const VecI lane = {0, 1, 2, 3, 4, 5, 6, 7};
-  return (Vec)_mm256_maskload_ps(p, (__m256i)(lane < n));
+  return (Vec)_mm256_maskload_ps(p, (__m256i)first_lanes(n));
 #else
   Vec v{};
   for (int i = 0; i < n; ++i) v[i] = p[i];
@@ -161,8 +168,7 @@ LATHE_INLINE void store_partial(float* p, Vec v, int n) {
 #if defined(LATHE_AVX512)
   _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v);
 #elif defined(LATHE_AVX2)
-  const VecI lane = {0, 1, 2, 3, 4, 5, 6, 7};
-  _mm256_maskstore_ps(p, (__m256i)(lane < n), (__m256)v);
+  _mm256_maskstore_ps(p, (__m256i)first_lanes(n), (__m256)v);
 #else
   for (int i = 0; i < n; ++i) p[i] = v[i];
 #endif
@@ -342,3 +348,7 @@ LATHE_INLINE Vec tanh(Vec x) {
 }
 
 }  // namespace lathe::kernels::LATHE_ISA
+
+namespace lathe::kernels {
+using namespace LATHE_ISA;  // for the bodies, which stand here (kernels/dispatch.h)
+}

@@ -9,7 +9,6 @@
 
 #include "core/error.h"
 #include "core/tensor.h"
-#include "kernels/cuda/dispatch.h"
 #include "kernels/cuda/graph.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/upload.h"

@@ -4,7 +4,7 @@
 
 #include "kernels/matmul/cuda/product.h"
 #include "kernels/matmul/weights/quantized_weight.h"
-#include "kernels/nf4/arguments.h"
+#include "kernels/nf4/bodies.h"
 
 namespace lathe::kernels {
 

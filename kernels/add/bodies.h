@@ -1,10 +1,11 @@
-// What the CPU body of add and scale reads and writes.
+// What the bodies of add and scale read and write.
 #pragma once
 
 #include <cstdint>
 
+#include "core/device.h"
 #include "core/dtype.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -18,6 +19,12 @@ struct AddArgs {
   int64_t begin, end;
 };
 
-}  // namespace lathe::kernels
+// cpu.cpp: elements [begin, end).
+template <Isa>
+void add_range(AddArgs args);
 
-LATHE_CPU_BODY(add_range, AddArgs)
+// cuda.cu: all elements, in the device's memory.
+template <DeviceKind>
+void add_range(const AddArgs& args);
+
+}  // namespace lathe::kernels

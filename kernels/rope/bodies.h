@@ -1,9 +1,10 @@
-// The rotation of a range of tokens: what the bodies read and write, and the CPU's.
+// What the bodies of rope read and write: the rotation of a range of tokens.
 #pragma once
 
+#include "core/device.h"
 #include "core/dtype.h"
 #include "kernels/arguments/indices.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -20,6 +21,12 @@ struct RopeArgs {
   int64_t begin, end;  // tokens
 };
 
-}  // namespace lathe::kernels
+// cpu.cpp: tokens [begin, end).
+template <Isa>
+void rope_tokens(const RopeArgs& args);
 
-LATHE_CPU_BODY(rope, const RopeArgs&)
+// cuda.cu: all tokens, in the device's memory; positions may be on the host.
+template <DeviceKind>
+void rope_tokens(const RopeArgs& args);
+
+}  // namespace lathe::kernels

@@ -1,9 +1,10 @@
-// What the bodies of rms_norm read and write, and the CPU's: one range of rows or columns.
+// What the bodies of rms_norm read and write.
 #pragma once
 
+#include "core/device.h"
 #include "core/dtype.h"
 #include "kernels/arguments/matrix.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -43,8 +44,20 @@ struct RmsNormWeightGradArgs {
   int64_t column_begin, column_end;
 };
 
-}  // namespace lathe::kernels
+// cpu.cpp: rows [row_begin, row_end) or columns [column_begin, column_end).
+template <Isa>
+void rms_norm_forward_rows(RmsNormForwardArgs args);
+template <Isa>
+void rms_norm_backward_rows(RmsNormBackwardArgs args);
+template <Isa>
+void rms_norm_weight_grad_columns(RmsNormWeightGradArgs args);
 
-LATHE_CPU_BODY(rms_norm_forward_rows, RmsNormForwardArgs)
-LATHE_CPU_BODY(rms_norm_backward_rows, RmsNormBackwardArgs)
-LATHE_CPU_BODY(rms_norm_weight_grad_columns, RmsNormWeightGradArgs)
+// cuda.cu: all rows or columns, in the device's memory but for cu_seqlens.
+template <DeviceKind>
+void rms_norm_forward_rows(const RmsNormForwardArgs& args);
+template <DeviceKind>
+void rms_norm_backward_rows(const RmsNormBackwardArgs& args);
+template <DeviceKind>
+void rms_norm_weight_grad_columns(const RmsNormWeightGradArgs& args);
+
+}  // namespace lathe::kernels

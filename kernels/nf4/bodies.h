@@ -1,9 +1,11 @@
-// What the bodies of nf4.h read and write, on the CPU and on devices.
+// What the bodies of nf4.h read and write.
 #pragma once
 
 #include <cstdint>
 
+#include "core/device.h"
 #include "core/dtype.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -50,5 +52,23 @@ struct Nf4DequantizeArgs {
   int64_t first;       // of the elements that are wanted
   int64_t begin, end;  // elements
 };
+
+// cpu.cpp: a range of blocks or of elements.
+template <Isa>
+void nf4_quantize_blocks(Nf4QuantizeArgs args);
+template <Isa>
+void nf4_nest_blocks(Nf4NestArgs args);
+template <Isa>
+void nf4_dequantize_elements(Nf4DequantizeArgs args);
+
+// cuda.cu: all blocks or elements, in the device's memory but for what is on the host.
+template <DeviceKind>
+void nf4_quantize_blocks(const Nf4QuantizeArgs& args);
+template <DeviceKind>
+void nf4_offset_of(const Nf4OffsetArgs& args);
+template <DeviceKind>
+void nf4_nest_blocks(const Nf4NestArgs& args);
+template <DeviceKind>
+void nf4_dequantize_elements(const Nf4DequantizeArgs& args);
 
 }  // namespace lathe::kernels

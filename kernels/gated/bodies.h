@@ -1,9 +1,10 @@
-// What the bodies of the gated activations read and write, and the CPU's.
+// What the bodies of the gated activations read and write.
 #pragma once
 
+#include "core/device.h"
 #include "core/dtype.h"
 #include "kernels/arguments/matrix.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -27,7 +28,16 @@ struct GatedBackwardArgs {
   int64_t row_begin, row_end;
 };
 
-}  // namespace lathe::kernels
+// cpu.cpp: rows [row_begin, row_end).
+template <Isa>
+void gated_forward_rows(GatedForwardArgs args);
+template <Isa>
+void gated_backward_rows(GatedBackwardArgs args);
 
-LATHE_CPU_BODY(gated_forward_rows, GatedForwardArgs)
-LATHE_CPU_BODY(gated_backward_rows, GatedBackwardArgs)
+// cuda.cu: all rows, in the device's memory.
+template <DeviceKind>
+void gated_forward_rows(const GatedForwardArgs& args);
+template <DeviceKind>
+void gated_backward_rows(const GatedBackwardArgs& args);
+
+}  // namespace lathe::kernels

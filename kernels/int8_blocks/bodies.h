@@ -1,9 +1,10 @@
-// What the bodies of int8_blocks.h read and write, and the CPU's.
+// What the bodies of int8_blocks.h read and write.
 #pragma once
 
+#include "core/device.h"
 #include "core/dtype.h"
 #include "kernels/arguments/matrix.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -25,7 +26,16 @@ struct Int8DequantizeArgs {
   int64_t row_begin, row_end;
 };
 
-}  // namespace lathe::kernels
+// cpu.cpp: rows [row_begin, row_end).
+template <Isa>
+void int8_quantize_rows(Int8QuantizeArgs args);
+template <Isa>
+void int8_dequantize_rows(Int8DequantizeArgs args);
 
-LATHE_CPU_BODY(int8_quantize_rows, Int8QuantizeArgs)
-LATHE_CPU_BODY(int8_dequantize_rows, Int8DequantizeArgs)
+// cuda.cu: all rows, in the device's memory.
+template <DeviceKind>
+void int8_quantize_rows(const Int8QuantizeArgs& args);
+template <DeviceKind>
+void int8_dequantize_rows(const Int8DequantizeArgs& args);
+
+}  // namespace lathe::kernels

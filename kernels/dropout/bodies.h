@@ -1,9 +1,10 @@
-// What the bodies of dropout read and write, and the CPU's.
+// What the bodies of dropout read and write.
 #pragma once
 
+#include "core/device.h"
 #include "core/dtype.h"
 #include "kernels/arguments/matrix.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -25,6 +26,12 @@ struct DropoutArgs {
 // counter, make word 0.
 inline constexpr int dropout_position_shift = 14;
 
-}  // namespace lathe::kernels
+// cpu.cpp: rows [row_begin, row_end).
+template <Isa>
+void dropout_rows(DropoutArgs args);
 
-LATHE_CPU_BODY(dropout_rows, DropoutArgs)
+// cuda.cu: all rows, in the device's memory but for the sequences.
+template <DeviceKind>
+void dropout_rows(const DropoutArgs& args);
+
+}  // namespace lathe::kernels
