@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/arguments/matrix.h"
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/launch.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
@@ -127,6 +127,63 @@ __device__ __forceinline__ float warp_max(float value) {
   LATHE_UNROLL
   for (int lanes = 16; lanes > 0; lanes /= 2) value = fmaxf(value, __shfl_xor_sync(full_warp, value, lanes));
   return value;
+}
+
+// ---- a kernel that sums along rows ----
+
+// A warp for each short row: no barrier. A long one has eight, because a step of decoding has few rows, and one warp alone would
+// wait for memory sixteen times in a row of 4096. The columns alone choose, and so a row's sums depend on its length alone.
+inline constexpr int64_t short_row = 1024;  // columns: four turns of a warp
+inline constexpr int warps_of_long_row = 8;
+
+// How the rows fall into blocks of threads.
+template <int warps_of_row>
+struct RowThreads {
+  static constexpr int warps = warps_of_row == 1 ? 4 : warps_of_row, threads = warps * 32;
+  static constexpr int in_block = warps / warps_of_row;
+  static constexpr int step = warps_of_row * 32 * group_elements;  // from a thread's group to its next
+
+  static __device__ __forceinline__ int64_t row() {
+    return int64_t{blockIdx.x} * in_block + threadIdx.x / (warps_of_row * 32);
+  }
+  static __device__ __forceinline__ int first_column() { return threadIdx.x % (warps_of_row * 32) * group_elements; }
+};
+
+// Sums over the row, the same in every thread: each warp's sum, then the warps in order. One object in a kernel, called as often as
+// there are sums, by all threads of the row.
+template <int warps_of_row>
+class RowSum {
+ public:
+  __device__ __forceinline__ float operator()(float value) {
+    value = warp_sum(value);
+    if constexpr (warps_of_row > 1) {
+      float* const sums = block_shared<Sums>().of[turn_];
+      turn_ ^= 1;
+      if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+      __syncthreads();  // every warp's sum is there, and the sums of the call before have been read
+      value = sums[0];
+      LATHE_UNROLL
+      for (int w = 1; w < warps_of_row; ++w) value += sums[w];
+    }
+    return value;
+  }
+
+ private:
+  struct Sums {
+    float of[2][warps_of_row];  // in turn, so that a call has one barrier and not two
+  };
+  int turn_ = 0;
+};
+
+// Starts the kernel on all rows of args: the one for RowThreads<1> or for RowThreads<warps_of_long_row>.
+template <class Args>
+void launch_rows(const char* name, void (*short_rows)(Args), void (*long_rows)(Args), const Args& args) {
+  const bool is_short = args.columns <= short_row;
+  const int64_t in_block = is_short ? RowThreads<1>::in_block : 1;
+  launch({.name = name,
+          .grid = dim3(static_cast<unsigned>((args.row_end + in_block - 1) / in_block)),
+          .block = dim3(is_short ? RowThreads<1>::threads : RowThreads<warps_of_long_row>::threads)},
+         is_short ? short_rows : long_rows, args);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

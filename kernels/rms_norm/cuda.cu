@@ -1,6 +1,4 @@
-// A warp for each short row: no barrier. A long one has eight, because a step of decoding has few rows, and one warp alone would
-// wait for memory sixteen times in a row of 4096. The columns alone choose, and so a row's sums depend on its length alone
-// (kernels/cuda/row.h). Bound by bandwidth: x is read twice, the second time from the cache.
+// A row's sums are those of kernels/cuda/row.h. Bound by bandwidth: x is read twice, the second time from the cache.
 #include "kernels/cuda/bounds.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
@@ -9,51 +7,10 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-constexpr int64_t short_row = 1024;  // columns: four turns of a warp
-constexpr int warps_of_long_row = 8;
-
-// How the rows fall into blocks of threads.
-template <int warps_of_row>
-struct Rows {
-  static constexpr int warps = warps_of_row == 1 ? 4 : warps_of_row, threads = warps * 32;
-  static constexpr int in_block = warps / warps_of_row;
-  static constexpr int step = warps_of_row * 32 * group_elements;  // from a thread's group to its next
-
-  static __device__ __forceinline__ int64_t row() {
-    return int64_t{blockIdx.x} * in_block + threadIdx.x / (warps_of_row * 32);
-  }
-  static __device__ __forceinline__ int first_column() { return threadIdx.x % (warps_of_row * 32) * group_elements; }
-  // Over the row, the same in every thread: each warp's sum, then the warps in order. At most once in a kernel.
-  static __device__ __forceinline__ float sum(float value) {
-    value = warp_sum(value);
-    if constexpr (warps_of_row > 1) {
-      struct Sums {
-        float of[warps_of_row];
-      };
-      Sums& sums = block_shared<Sums>();
-      if (threadIdx.x % 32 == 0) sums.of[threadIdx.x / 32] = value;
-      __syncthreads();  // every warp's sum is there
-      value = sums.of[0];
-      LATHE_UNROLL
-      for (int w = 1; w < warps_of_row; ++w) value += sums.of[w];
-    }
-    return value;
-  }
-};
-
-template <class Args>
-void launch_rows(const char* name, void (*short_rows)(Args), void (*long_rows)(Args), const Args& args) {
-  const bool is_short = args.columns <= short_row;
-  const int64_t in_block = is_short ? Rows<1>::in_block : 1;
-  launch({.name = name,
-          .grid = dim3(static_cast<unsigned>((args.row_end + in_block - 1) / in_block)),
-          .block = dim3(is_short ? Rows<1>::threads : Rows<warps_of_long_row>::threads)},
-         is_short ? short_rows : long_rows, args);
-}
-
 template <class T, bool aligned, int warps_of_row>
-__global__ void __launch_bounds__(Rows<warps_of_row>::threads) rms_norm_forward_kernel(RmsNormForwardArgs a) {
-  using R = Rows<warps_of_row>;
+__global__ void __launch_bounds__(RowThreads<warps_of_row>::threads) rms_norm_forward_kernel(RmsNormForwardArgs a) {
+  using R = RowThreads<warps_of_row>;
+  RowSum<warps_of_row> row_sum;
   const int64_t row = R::row();
   if (row >= a.row_end) return;  // all of a row's warps leave
   const T* x = row_of<T>(a.x, row);
@@ -70,7 +27,7 @@ __global__ void __launch_bounds__(Rows<warps_of_row>::threads) rms_norm_forward_
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) squares = fmaf(group.at[j], group.at[j], squares);
   }
-  const float r = 1.0f / sqrtf(R::sum(squares) / static_cast<float>(a.columns) + a.eps);
+  const float r = 1.0f / sqrtf(row_sum(squares) / static_cast<float>(a.columns) + a.eps);
   if (R::first_column() == 0 && a.rstd != nullptr) a.rstd[row] = r;
 
   const T* normed = a.residual.data != nullptr ? row_of<T>(a.sum, row) : x;  // each thread reads what it wrote
@@ -98,8 +55,9 @@ void forward(const RmsNormForwardArgs& args) {
 }
 
 template <class T, bool aligned, int warps_of_row>
-__global__ void __launch_bounds__(Rows<warps_of_row>::threads) rms_norm_backward_kernel(RmsNormBackwardArgs a) {
-  using R = Rows<warps_of_row>;
+__global__ void __launch_bounds__(RowThreads<warps_of_row>::threads) rms_norm_backward_kernel(RmsNormBackwardArgs a) {
+  using R = RowThreads<warps_of_row>;
+  RowSum<warps_of_row> row_sum;
   const int64_t row = R::row();
   if (row >= a.row_end) return;
   const float r = a.rstd[row];
@@ -112,7 +70,7 @@ __global__ void __launch_bounds__(Rows<warps_of_row>::threads) rms_norm_backward
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) products = fmaf(grad.at[j] * weight.at[j], x.at[j] * r, products);
   }
-  const float mean = R::sum(products) / static_cast<float>(a.columns);
+  const float mean = row_sum(products) / static_cast<float>(a.columns);
   for (int64_t i = R::first_column(); i < a.columns; i += R::step) {
     const int count = group_size(a.columns, i);
     const Group x = load_group<aligned>(row_of<T>(a.x, row) + i, count);

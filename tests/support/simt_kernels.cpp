@@ -158,6 +158,15 @@ __global__ void tile_kernel(Tile tile, void* out, const void* a, const void* b) 
   }
 }
 
+// One long row: three sums with nothing between them.
+__global__ void row_sums_kernel(float* out, const float* in) {
+  RowSum<warps_of_long_row> row_sum;
+  for (int s = 0; s < 3; ++s) {
+    const float sum = row_sum(in[threadIdx.x] * static_cast<float>(s + 1));
+    out[s * static_cast<int>(blockDim.x) + static_cast<int>(threadIdx.x)] = sum;
+  }
+}
+
 __global__ void empty_kernel() {}
 
 }  // namespace
@@ -180,6 +189,10 @@ void launch_collective(Collective collective, uint32_t* out, const uint32_t* in)
 
 void launch_tile(Tile tile, void* out, const void* a, const void* b) {
   launch_unclaimed({.name = "tile", .grid = dim3(1), .block = dim3(32)}, 1024, tile_kernel, tile, out, a, b);
+}
+
+void launch_row_sums(float* out, const float* in) {
+  launch({.name = "row_sums", .grid = dim3(1), .block = dim3(row_sum_threads)}, row_sums_kernel, out, in);
 }
 
 void launch_shape(unsigned threads, unsigned long shared_bytes) {

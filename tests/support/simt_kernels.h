@@ -34,6 +34,10 @@ void launch_collective(Collective collective, uint32_t* out, const uint32_t* in)
 enum class Tile { bf16, f16, tf32, s8, bf16_through_shared };
 void launch_tile(Tile tile, void* out, const void* a, const void* b);
 
+// out [3, row_sum_threads]: Σ in, 2 Σ in and 3 Σ in as every thread of a row has them (kernels/cuda/row.h).
+inline constexpr int row_sum_threads = 256;
+void launch_row_sums(float* out, const float* in);
+
 void launch_shape(unsigned threads, unsigned long shared_bytes);  // an empty kernel
 
 }  // namespace lathe::testing
