@@ -1,10 +1,13 @@
 #include "kernels/simt/memory_checks.h"
 
 #include <dlfcn.h>
+#include <link.h>
 #include <sys/mman.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <new>
+#include <string_view>
 
 #include "kernels/simt/block.h"
 #include "kernels/simt/options.h"
@@ -216,18 +219,26 @@ const Where* AsyncCopies::unfinished() const { return copies_.empty() ? nullptr 
 
 std::string source_line(const void* code_address) {
   Dl_info found{};
-  if (::dladdr(code_address, &found) == 0 || found.dli_fname == nullptr) return "an unknown place";
+  ::link_map* object = nullptr;
+  if (::dladdr1(code_address, &found, reinterpret_cast<void**>(&object), RTLD_DL_LINKMAP) == 0 || object == nullptr)
+    return "an unknown place";
+  // dladdr gives the program's name as it was called, which is found neither in another current folder nor through PATH.
+  std::error_code unreadable;
+  const bool is_program = object->l_name[0] == '\0';
+  const std::string file =
+      is_program ? std::filesystem::read_symlink("/proc/self/exe", unreadable).string() : object->l_name;
   const auto offset = static_cast<const char*>(code_address) - static_cast<const char*>(found.dli_fbase) - 1;
-  char command[512], line[512];
-  std::snprintf(command, sizeof command, "addr2line -ie '%s' 0x%lx 2>/dev/null", found.dli_fname, static_cast<unsigned long>(offset));
+  char hex[32], line[1024];
+  std::snprintf(hex, sizeof hex, "0x%zx", static_cast<size_t>(offset));
   std::string text;  // innermost inlined function first
-  if (std::FILE* const pipe = ::popen(command, "r")) {
-    while (std::fgets(line, sizeof line, pipe) != nullptr) text += (text.empty() ? "" : ", inlined at ") + std::string(line, std::strcspn(line, " \n"));
+  if (std::FILE* const pipe = ::popen(("addr2line -ie '" + file + "' " + hex + " 2>/dev/null").c_str(), "r")) {
+    while (std::fgets(line, sizeof line, pipe) != nullptr) {
+      const std::string_view place(line, std::strcspn(line, "\n"));
+      text += (text.empty() ? "" : ", inlined at ") + std::string(place.substr(0, place.find(" (discriminator")));
+    }
     ::pclose(pipe);
   }
-  if (!text.empty() && text.find("??") == std::string::npos) return text;
-  std::snprintf(line, sizeof line, "%s+0x%lx", found.dli_fname, static_cast<unsigned long>(offset));
-  return line;
+  return !text.empty() && text.find("??") == std::string::npos ? text : file + "+" + hex;
 }
 
 bool checks_shared_memory() {

@@ -26,8 +26,8 @@ target_link_options(lathe_kernels INTERFACE -Wl,-u,lathe_simt_anchor)
 
 add_library(lathe_simt_kernels OBJECT ${simt_kernels})
 target_link_libraries(lathe_simt_kernels PRIVATE lathe_flags)
-# Debug information names the lines of faults; paths are from the root of the tree.
-set(simt_flags $<IF:$<CONFIG:Debug>,-O0,-O1> -g -ffile-prefix-map=${CMAKE_SOURCE_DIR}/= -Wno-unused-function -Wno-unknown-pragmas)
+# Debug information names the lines of faults.
+set(simt_flags $<IF:$<CONFIG:Debug>,-O0,-O1> -g -Wno-unused-function -Wno-unknown-pragmas)
 if(NOT LATHE_SANITIZE)
   # Not ThreadSanitizer: only its calls before every access, which memory_checks.cpp answers.
   list(APPEND simt_flags -fsanitize=thread)

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -15,6 +16,7 @@
 #include "kernels/simt/sanitizer.h"
 #include "tests/support/operation_cases.h"
 #include "tests/support/simt_kernels.h"
+#include "tests/support/temporary_folder.h"
 
 namespace lathe::testing {
 namespace {
@@ -95,6 +97,21 @@ class SimtMemoryChecks : public ::testing::Test {
 TEST_F(SimtMemoryChecks, NameAMissingBarrier) {
   expect_report(Planted::missing_barrier, {"kernel planted, block (0,0,0): thread (0,0,0) reads shared memory that nobody has written",
                                            "with no barrier between: a race", "simt_kernels.cpp:"});
+}
+// The file that a report names after "at ".
+std::filesystem::path place_of(const std::string& report) {
+  const size_t begin = report.rfind(" at ") + 4;
+  return report.substr(begin, report.find(':', begin) - begin);
+}
+TEST_F(SimtMemoryChecks, NameAFileThatExists) {
+  const TemporaryFolder elsewhere;
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::current_path(elsewhere.path());
+  const std::string by_address = report_of(Planted::off_by_one_shared),
+                    by_compiler = report_of(Planted::misaligned_vector);
+  std::filesystem::current_path(before);
+  for (const std::string& report : {by_address, by_compiler})
+    EXPECT_TRUE(place_of(report).is_absolute() && std::filesystem::exists(place_of(report))) << report;
 }
 TEST_F(SimtMemoryChecks, NameARaceBetweenWarps) {
   expect_report(Planted::race_between_warps, {"thread (32,0,0) writes shared memory (byte 0) that thread 0 of the block wrote", "a race"});
@@ -187,6 +204,22 @@ TEST(Simt, WarpCollectivesGiveWhatCudaDefines) {
     for (uint32_t j = 0; j < 32; ++j) same |= (in[i] % 4 == in[j] % 4 ? 1u : 0u) << j;
     EXPECT_EQ(match[i], same);
   }
+}
+
+TEST(Simt, ARowIsSummedMoreThanOnce) {
+  std::vector<float> in(row_sum_threads);
+  std::iota(in.begin(), in.end(), 1.0f);
+  const float total = row_sum_threads * (row_sum_threads + 1) / 2;
+  for (const simt::FiberOrder order :
+       {simt::FiberOrder::ascending, simt::FiberOrder::descending, simt::FiberOrder::shuffled}) {
+    simt::set_fiber_order(order);
+    const Tensor input = to_simt(in), output = to_simt(std::vector<float>(3 * row_sum_threads));
+    launch_row_sums(static_cast<float*>(output.raw()), static_cast<const float*>(input.raw()));
+    const std::vector<float> sums = from_simt<float>(output);
+    for (size_t i = 0; i < sums.size(); ++i)
+      EXPECT_EQ(sums[i], total * static_cast<float>(i / row_sum_threads + 1)) << i;
+  }
+  simt::set_fiber_order(simt::FiberOrder::ascending);
 }
 
 // Small integers are exact in every operand type and every order of addition.
