@@ -11,8 +11,10 @@
 //   any_fiber_order     simt only: ascending, descending and shuffled threads give the same bits
 // and once, for a backward operation:
 //   gradient            against numerical differentiation in f64
+// and once, for kernels/<op>: cuda_sources.<op>, see cuda_sources.h.
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
@@ -47,10 +49,11 @@ Faults batch_invariant(const Operation& operation, const Case& test_case, const 
 Faults any_fiber_order(const Operation& operation, const Case& test_case, const Place& place);
 Faults gradient(const Operation& operation, const Case& test_case);
 
-// Registers a test for every check, named <operation>.<case>/<check>/<place>.
-bool register_operation_tests(const std::vector<Operation>& operations);
+// Registers a test for every check, named <operation>.<case>/<check>/<place>. `test_file` is tests/kernels/<op>_test.cpp.
+bool register_operation_tests(const std::filesystem::path& test_file, const std::vector<Operation>& operations);
 
 }  // namespace lathe::testing
 
-#define LATHE_CHECK_OPERATIONS(...) \
-  [[maybe_unused]] static const bool lathe_operations_registered = ::lathe::testing::register_operation_tests(__VA_ARGS__)
+#define LATHE_CHECK_OPERATIONS(...)                                \
+  [[maybe_unused]] static const bool lathe_operations_registered = \
+      ::lathe::testing::register_operation_tests(__FILE__, __VA_ARGS__)

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "tests/support/cuda_sources.h"
 #include "tests/support/kernel_checks.h"
 
 namespace lathe::testing {
@@ -23,7 +24,7 @@ void add(const std::string& suite, const std::string& name, std::function<Faults
 
 }  // namespace
 
-bool register_operation_tests(const std::vector<Operation>& operations) {
+bool register_operation_tests(const std::filesystem::path& test_file, const std::vector<Operation>& operations) {
   using Check = Faults (*)(const Operation&, const Case&, const Place&);
   const std::pair<const char*, Check> checks[] = {{"matches_reference", matches_reference},
                                                   {"writes_everything", writes_everything},
@@ -43,6 +44,10 @@ bool register_operation_tests(const std::vector<Operation>& operations) {
         add(operation.name, test_case.name + "/gradient", [operation, test_case] { return gradient(operation, test_case); });
     }
   }
+  const std::string stem = test_file.stem();  // rope_test
+  const std::string folder = stem.substr(0, stem.rfind("_test"));
+  const std::filesystem::path root = test_file.parent_path().parent_path().parent_path();
+  add("cuda_sources", folder, [root, folder, operations] { return faults_of_cuda_sources(root, folder, operations); });
   return true;
 }
 
