@@ -122,7 +122,8 @@ ordered_json read_json_file(const std::filesystem::path& path) {
 
 ordered_json json_object(Members members) {
   ordered_json object = ordered_json::object();
-  // The map's own insertion compares with every key before it: past the base class, with an index of the keys, it is linear.
+  // The map's own insertion compares with every key before it: past the base class, with an index of the keys, it is
+  // linear.
   auto& entries = static_cast<std::vector<std::pair<const std::string, ordered_json>>&>(*object.get_ptr<ordered_json::object_t*>());
   entries.reserve(members.size());
   std::unordered_map<std::string_view, size_t> places;

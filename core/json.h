@@ -1,6 +1,6 @@
-// JSON files that people hand over, read within bounds: whatever a file holds, the answer is a value or a FormatError with its
-// place. Nesting ends at 100 levels, an integer that 64 bits cannot hold is refused instead of rounded, and an object of many
-// keys costs time linear in them.
+// JSON files that people hand over, read within bounds: whatever a file holds, the answer is a value or a FormatError
+// with its place. Nesting ends at 100 levels, an integer that 64 bits cannot hold is refused instead of rounded, and an
+// object of many keys costs time linear in them.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,9 @@ inline constexpr int max_json_nesting = 100;
 
 enum class RepeatedKeys { last_counts, refused };
 
-// Keys keep the file's order; where one comes twice its last value counts, or it is a FormatError. `file` is for errors. FormatError: no JSON, invalid
-// UTF-8, too deep, a number that no double or no 64-bit integer holds (1e400, 123456789012345678901).
+// Keys keep the file's order; where one comes twice its last value counts, or it is a FormatError. `file` is for
+// errors. FormatError: no JSON, invalid UTF-8, too deep, a number that no double or no 64-bit integer holds (1e400,
+// 123456789012345678901).
 nlohmann::ordered_json parse_json(std::string_view text, const std::string& file,
                                    RepeatedKeys repeated = RepeatedKeys::last_counts);
 
@@ -28,8 +29,8 @@ nlohmann::ordered_json read_json_file(const std::filesystem::path& path);
 // An object of these members; where a key comes twice the last value counts, in the first one's place.
 nlohmann::ordered_json json_object(std::vector<std::pair<std::string, nlohmann::ordered_json>> members);
 
-// The value as an integer from `least` to `greatest`: 8 and 8.0 are 8, anything else (8.9, "8", true, 2^40 where 32 bits are
-// meant) is a FormatError that names `key` and shows what was found.
+// The value as an integer from `least` to `greatest`: 8 and 8.0 are 8, anything else (8.9, "8", true, 2^40 where 32
+// bits are meant) is a FormatError that names `key` and shows what was found.
 int64_t json_integer(const nlohmann::ordered_json& value, const std::string& key, int64_t least, int64_t greatest,
                      const std::string& file);
 // A finite number as a double.

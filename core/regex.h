@@ -22,12 +22,13 @@ class Regex {
   ~Regex();
   Regex(Regex&&) noexcept;
 
-  // The next match at or after `from` in valid UTF-8. False where there is none. Throws ConfigError where a match needs more than
-  // the allowed steps (the pattern is then of exponential cost).
+  // The next match at or after `from` in valid UTF-8. False where there is none. Throws ConfigError where a match needs
+  // more than the allowed steps (the pattern is then of exponential cost).
   bool find(std::string_view text, size_t from, size_t& begin, size_t& end) const;
   // Whether all of the text matches, as Python's re.fullmatch.
   bool matches_all(std::string_view text) const;
-  // The group of that name in the first match that begins at the text's start, as Python's re.match; nothing where there is none.
+  // The group of that name in the first match that begins at the text's start, as Python's re.match; nothing where
+  // there is none.
   bool match_group(std::string_view text, const char* group, std::string& found) const;
 
  private:

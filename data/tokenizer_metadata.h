@@ -25,7 +25,8 @@ struct TokenizerMetadata {
   std::optional<bool> add_bos;                                            // .add_bos_token
   std::optional<bool> add_eos;                                            // .add_eos_token
   std::optional<bool> add_space_prefix;                                   // .add_space_prefix ("llama" only)
-  std::map<std::string, std::string> chat_templates;  // tokenizer.chat_template is "default", tokenizer.chat_template.NAME is NAME
+  // tokenizer.chat_template is "default", tokenizer.chat_template.NAME is NAME
+  std::map<std::string, std::string> chat_templates;
 };
 
 }  // namespace lathe::data

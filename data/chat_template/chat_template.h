@@ -56,7 +56,8 @@ class ChatTemplate {
   // Jinja refuses, or passes a limit.
   RenderedChat render(const nlohmann::ordered_json& messages, const ChatOptions& options) const;
 
-  // Whether it has {% generation %} blocks, so that assistant masks can be had (all of the templates, where there are several).
+  // Whether it has {% generation %} blocks, so that assistant masks can be had (all of the templates, where there are
+  // several).
   bool marks_assistant() const;
 
   struct Program;

@@ -181,7 +181,8 @@ Value group_by(const Value& value, const CallArguments& arguments, Budget& budge
   return result;
 }
 
-// slice(n): n lists of as even a length as can be, the longer ones first; with fill_with the shorter ones are filled up.
+// slice(n): n lists of as even a length as can be, the longer ones first; with fill_with the shorter ones are filled
+// up.
 Value slices(const Value& value, const CallArguments& arguments, Budget& budget) {
   const int64_t count = arguments.integer_or(0, "slices", 0);
   if (count < 1) refuse(budget, "slice needs a positive number of slices");

@@ -72,7 +72,8 @@ size_t find_last_text(std::string_view text, std::string_view part, size_t from)
   if (part.size() > text.size()) return std::string_view::npos;
   const size_t last = std::min(from, text.size() - part.size());
   if (part.empty()) return last;
-  // Knuth, Morris and Pratt, from the end: fallback[i] is how much of the part's end repeats within its last i characters.
+  // Knuth, Morris and Pratt, from the end: fallback[i] is how much of the part's end repeats within its last i
+  // characters.
   const auto from_end = [&](size_t i) { return part[part.size() - 1 - i]; };
   std::vector<size_t> fallback(part.size() + 1, 0);
   for (size_t i = 1, matched = 0; i < part.size(); ++i) {

@@ -30,8 +30,9 @@ bool is_python_space(char32_t c);
 size_t character_count(std::string_view text);
 size_t byte_of_character(std::string_view text, size_t character);
 
-// Where `part` first begins at `from` or after, and where it last begins at `from` or before; npos where it does not. Both take time
-// linear in the text, which std::string's do not: a megabyte of 'a' searched for half of one and a 'b' took minutes.
+// Where `part` first begins at `from` or after, and where it last begins at `from` or before; npos where it does not.
+// Both take time linear in the text, which std::string's do not: a megabyte of 'a' searched for half of one and a 'b'
+// took minutes.
 size_t find_text(std::string_view text, std::string_view part, size_t from);
 size_t find_last_text(std::string_view text, std::string_view part, size_t from = std::string_view::npos);
 

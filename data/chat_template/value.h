@@ -1,5 +1,5 @@
-// Python's values, as far as templates meet them: None, bool, int (64 bits, and unsigned ones that JSON holds), float, str, list, tuple, dict, Jinja's
-// Undefined and namespace, and what can be called. All but namespaces are immutable.
+// Python's values, as far as templates meet them: None, bool, int (64 bits, and unsigned ones that JSON holds), float,
+// str, list, tuple, dict, Jinja's Undefined and namespace, and what can be called. All but namespaces are immutable.
 #pragma once
 
 #include <chrono>
@@ -104,7 +104,8 @@ struct Dict {
   void set(Value key, Value value);  // before it becomes a Value
 };
 
-// namespace(…), and Jinja's two other objects that change: cycler(…) whose entries are its items, joiner(…) with its separator.
+// namespace(…), and Jinja's two other objects that change: cycler(…) whose entries are its items, joiner(…) with its
+// separator.
 struct Namespace {
   enum class Kind { plain, cycler, joiner };
   std::vector<std::pair<std::string, Value>> entries;

@@ -47,8 +47,8 @@ std::string reason_of(simdjson::error_code error) {
   }
 }
 
-// What the file's first bytes give away, or nullptr for UTF-8. JSON begins with an ASCII character: with zeros beside it in the
-// wider encodings.
+// What the file's first bytes give away, or nullptr for UTF-8. JSON begins with an ASCII character: with zeros beside
+// it in the wider encodings.
 const char* wide_encoding(std::string_view text) {
   const auto begins = [&](std::string_view bytes) { return text.starts_with(bytes); };
   const auto zero = [&](size_t i) { return i < text.size() && text[i] == '\0'; };

@@ -27,7 +27,8 @@ struct AlignedText {
 
   size_t origin_of(size_t index) const { return origin.empty() ? base + index : origin[index]; }
   size_t origin_end(size_t index) const { return index == 0 ? origin_of(0) : origin_of(index - 1) + 1; }
-  // Replaces each of `ranges` (sorted, disjoint) by `bytes`, which come from what they replace. Error beyond most_bytes.
+  // Replaces each of `ranges` (sorted, disjoint) by `bytes`, which come from what they replace. Error beyond
+  // most_bytes.
   void replace_all(const std::vector<TextPiece>& ranges, std::string_view bytes);
   void prepend(std::string_view bytes);
 };

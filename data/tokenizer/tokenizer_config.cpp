@@ -122,7 +122,8 @@ std::vector<AddedToken> decoder_tokens(const ordered_json& decoder, const std::s
   return result;
 }
 
-// Files from before added_tokens_decoder: special_tokens_map.json's keys count before the config's, added_tokens.json gives text → id.
+// Files from before added_tokens_decoder: special_tokens_map.json's keys count before the config's, added_tokens.json
+// gives text → id.
 std::vector<AddedToken> legacy_tokens(const fs::path& directory, ordered_json& config) {
   const fs::path map_path = directory / "special_tokens_map.json", added_path = directory / "added_tokens.json";
   const ordered_json map = object_of(map_path), added = object_of(added_path);

@@ -7,7 +7,7 @@
 
 namespace lathe::kernels {
 
-// In double, so that 1 − β is not β's rounding error. A body computes in the tensors' dtype.
+// In double: in f32, 1 − β would be mostly the rounding error of β. A body computes in the tensors' dtype.
 struct AdamWParams {
   double learning_rate = 1e-3;
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0.0;
@@ -15,14 +15,15 @@ struct AdamWParams {
   int64_t step = 1;         // counts from 1
 };
 
-// weight, grad, m, v: contiguous, one shape, all f32 or all f64. weight, m and v change in place. Elementwise: no order to
-// keep. step < 1 throws ConfigError.
+// weight, grad, m, v: contiguous, one shape, all f32 or all f64. weight, m and v change in place. Elementwise: no order
+// to keep. step < 1 throws ConfigError.
 void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tensor& v, const AdamWParams& params);
 
-// The states in 8 bits (Dettmers et al. 2022; bitsandbytes' AdamW8bit): blocks of 256 elements of the flattened tensor, the last
-// may be shorter. An element is map[code] · absmax of its block, with the signed dynamic map for m and the unsigned one for v
-// (kernels/quantization/dynamic_map.h). New states in f32 (f64) move the weight as above; then absmax = max |state| of the block
-// and a code is the nearest to state / absmax, 0's where absmax is 0. Zeros everywhere are the states before the first step.
+// The states in 8 bits (Dettmers et al. 2022; bitsandbytes' AdamW8bit): blocks of 256 elements of the flattened tensor,
+// the last may be shorter. An element is map[code] · absmax of its block, with the signed dynamic map for m and the
+// unsigned one for v (kernels/quantization/dynamic_map.h). New states in f32 (f64) move the weight as above; then
+// absmax = max |state| of the block and a code is the nearest to state / absmax (0 where absmax is 0). Zeros
+// everywhere are the states before the first step.
 struct AdamW8bitStates {
   Tensor m, v;                // u8, of weight's shape
   Tensor m_absmax, v_absmax;  // of weight's dtype [⌈n / 256⌉]

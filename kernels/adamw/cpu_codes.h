@@ -1,6 +1,7 @@
-// Values and nearest codes of a dynamic map (kernels/quantization/dynamic_map.h) for 32 elements at a time, with the bits of
-// nearest_code(). Tables are looked up by permutations of registers: 1.8 ns an element for both moments, where gathers took 5.4 and one
-// by one 5.7 (Zen 4). For cpu*.cpp only, as vec.h; sets below AVX-512 have no permutation of words and take the elements one by one.
+// Values and nearest codes of a dynamic map (kernels/quantization/dynamic_map.h) for 32 elements at a time, with the
+// bits of nearest_code(). Tables are looked up by permutations of registers: 1.8 ns an element for both moments, where
+// gathers took 5.4 and one by one 5.7 (Zen 4). For cpu*.cpp only, as vec.h; sets below AVX-512 have no permutation of
+// words and take the elements one by one.
 #pragma once
 
 #include "kernels/adamw/cpu.h"
@@ -54,10 +55,11 @@ LATHE_INLINE void decode(const FloatTable& values, const uint8_t* codes, Vec& fi
   look_up(values, _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes))), first, second);
 }
 
-// The nearest code of x in [−1, 1] or the one below it. The map cuts the magnitudes of decade i, up to 10^(i − 6), into 2^i equal
-// cells, twice as many in the unsigned map, with a value in the middle of each. Counted along the magnitudes, cells lie on seven lines,
-// of which the lowest holds, as each is flatter than the one before. A threshold stands where a cell begins, or a fifth of a cell
-// above it at the start of a decade: a quarter below is surely in the cell or in the one before.
+// The nearest code of x in [−1, 1] or the one below it. The map cuts the magnitudes of decade i, up to 10^(i − 6), into
+// 2^i equal cells (twice as many in the unsigned map) with a value in the middle of each. The number of the cell as a
+// function of the magnitude is a line in each decade; each of the seven is flatter than the one before, so that the
+// lowest of them is the right one. A threshold stands where a cell begins, or a fifth of a cell above at the start of a
+// decade: a quarter of a cell is subtracted, which gives the nearest code or the one before.
 template <bool is_signed>
 LATHE_INLINE VecI code_below(Vec x) {
   const Vec magnitude = is_signed ? abs(x) : x;
@@ -70,7 +72,7 @@ LATHE_INLINE VecI code_below(Vec x) {
   const Vec below = is_signed ? cell - splat(quarter) : fma(cell, splat(2.0f), splat(-1.0f - quarter));
   VecI code = __builtin_convertvector(below, VecI);
   if (is_signed) code = 127 + (code ^ ((VecI)x >> 31));  // 126 − code for x < 0
-  // Past the ends are codes of 1 in the one map, of −1, which has none, in the other, and of NaN.
+  // Codes beyond the ends are brought back: that of 1 in one map, that of −1, which has none, in the other, and NaN's.
   return (VecI)_mm512_min_epi32(_mm512_max_epi32((__m512i)code, _mm512_setzero_si512()), _mm512_set1_epi32(255));
 }
 

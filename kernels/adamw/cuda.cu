@@ -1,5 +1,5 @@
-// Bound by bandwidth: with f32 states 28 bytes move for an element, with 8-bit states a little more than 16. The arithmetic is the
-// CPU's, operation by operation, so that the bits are those of a CPU with fused multiply-adds.
+// Bound by bandwidth: with f32 states 28 bytes move for an element, with 8-bit states a little more than 16. The
+// arithmetic is the CPU's, operation by operation, so that the bits are those of a CPU with fused multiply-adds.
 #include "kernels/adamw/cuda.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
@@ -32,7 +32,8 @@ __global__ void __launch_bounds__(threads) adamw_kernel(AdamWOperands a) {
   store_group<aligned>(a.v + first, v, count);
 }
 
-// ---- 8-bit states: a warp for a block of 256 elements, eight to a lane, and no barrier after the maps are in shared memory ----
+// 8-bit states: a warp has a block of 256 elements, eight to a lane, and needs no barrier once the maps are in shared
+// memory.
 
 constexpr int quantised = 32 * group_elements;
 constexpr int most_thread_blocks = 2048;  // a few waves: each loads the maps once
@@ -65,8 +66,8 @@ __device__ __forceinline__ void store_codes(uint8_t* to, const Codes& codes, int
   }
 }
 
-// Within one of the nearest code, from the formula of the map: magnitudes of decade i are cut into 2^i equal cells (2^(i + 1) in
-// the unsigned map), with a value in the middle of each.
+// Within one of the nearest code, from the formula of the map: magnitudes of decade i are cut into 2^i equal cells
+// (2^(i + 1) in the unsigned map), with a value in the middle of each.
 template <bool is_signed>
 __device__ __forceinline__ int code_near(float x) {
   const float magnitude = fabsf(x);

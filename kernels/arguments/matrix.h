@@ -1,5 +1,5 @@
-// What a body is told of a [rows, columns] tensor whose rows are contiguous and lie a stride apart. Plain data, the same for
-// CPU and CUDA bodies.
+// What a body is told of a [rows, columns] tensor whose rows are contiguous and lie a stride apart. Plain data, the
+// same for CPU and CUDA bodies.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ struct ConstMatrix {
   ConstMatrix(Matrix matrix) : data(matrix.data), stride(matrix.stride) {}
 };
 
-// Of an undefined tensor: one that is not there.
+// Of an undefined tensor: a matrix that is not there.
 Matrix matrix_of(const Tensor& tensor);
 
 }  // namespace lathe::kernels

@@ -12,8 +12,8 @@ namespace lathe::kernels {
 // About 16k elements: some microseconds, so that a few rows stay on the caller.
 inline int64_t row_grain(int64_t columns) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns)); }
 
-// Rows [0, args.row_end): all of them by the device's body, or ranges of them by the CPU's, dealt out to threads. `body` names
-// both: []<auto target>(const ScaleArgs& rows) { scale_rows<target>(rows); }
+// Rows [0, args.row_end): all of them by the device's body, or ranges of them by the CPU's, dealt out to threads.
+// `body` names both: []<auto target>(const ScaleArgs& rows) { scale_rows<target>(rows); }
 template <class Args, class Body>
 void run_rows(const Args& args, Device device, const Body& body) {
   if (device.kind != DeviceKind::cpu)

@@ -1,5 +1,5 @@
-// Bound by bandwidth where both sides are contiguous. What is not moved as vectors goes element by element: a transposed side
-// takes a memory transaction for each of its elements.
+// Bound by bandwidth where both sides are contiguous. What is not moved as vectors goes element by element: a
+// transposed side takes a memory transaction for each of its elements.
 #include "kernels/copy/cuda.h"
 
 #include <type_traits>
@@ -100,7 +100,8 @@ bool vectors_fit(const void* data, int64_t step, const int64_t (&strides)[Walk::
 
 template <class Out, class In>
 void copy(const CopyCuda& a) {
-  // Eight bytes are no whole vector, and f64 is no dtype of a hot path.
+  // Element by element go single bytes, of which a group is no whole vector, and f64 beside another dtype, which is
+  // rare.
   constexpr bool as_vectors = sizeof(In) > 1 && (sizeof(In) + sizeof(Out) <= 8 || sizeof(In) == sizeof(Out));
   void (*kernel)(CopyCuda, Tiling) = copy_kernel<Out, In, false>;
   if constexpr (as_vectors) {

@@ -5,7 +5,8 @@
 
 namespace lathe::kernels {
 
-// Rows of `run` elements, their elements a step apart. Dimensions that follow each other in both tensors are folded into one.
+// Rows of `run` elements, their elements a step apart. Dimensions that follow each other in both tensors are folded
+// into one.
 struct Walk {
   static constexpr int max_rank = 6;
   int rank = 0;  // of the dimensions outside the run

@@ -22,8 +22,8 @@ struct DropoutArgs {
   int64_t row_begin, row_end;
 };
 
-// An element's counter: the sample's number is added to word 1; a token's position in its sequence and the column, four to a
-// counter, make word 0.
+// An element's counter: the sample's number is added to word 1; a token's position in its sequence and the column, four
+// to a counter, make word 0.
 inline constexpr int dropout_position_shift = 14;
 
 // cpu.cpp: rows [row_begin, row_end).

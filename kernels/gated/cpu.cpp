@@ -46,7 +46,7 @@ void backward_row(const GatedBackwardArgs& args, int64_t row) {
   for_row(args.columns, [&](int64_t i, int count) {
     const Vec x = load_some(gate + i, count), u = load_some(up + i, count), g = load_some(grad_out + i, count);
     const Vec e = exp(-Gate::z(x)), s = one / (one + e);
-    // 1 − s, which cancels where s is near 1: there it is e · s.
+    // 1 − s, which would cancel where s is near 1: there it is computed as e · s.
     const Vec rest = select((VecI)(x > zero()), e * s, one - s);
     const Vec slope = s * fma(Gate::x_slope(x), rest, one);
     store_some(grad_gate + i, g * u * slope, count);

@@ -1,4 +1,5 @@
-// Bound by bandwidth: a thread reads a group of eight elements of each operand and writes the results (kernels/cuda/elementwise.h).
+// Bound by bandwidth: a thread reads a group of eight elements of each operand and writes the results
+// (kernels/cuda/elementwise.h).
 #include "kernels/cuda/elementwise.h"
 #include "kernels/gated/bodies.h"
 

@@ -5,7 +5,7 @@
 namespace lathe::kernels::LATHE_ISA {
 namespace {
 
-// `lanes` doubles, which the compiler cuts into registers; the order of the sums is that of 16 partials throughout.
+// `lanes` doubles, which the compiler splits over registers. Every set sums in the order of 16 partial sums.
 typedef double VecD __attribute__((vector_size(8 * lanes)));
 
 template <class T>

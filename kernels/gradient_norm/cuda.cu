@@ -1,5 +1,6 @@
-// The order of the specification: element i of a block of 4096 joins partial sum i mod 16, one thread to a partial sum. That reads
-// 64 bytes in a row for each half of a warp, and has no barrier; squares are exact in f64, so that the bits are the CPU's.
+// The order of the specification: element i of a block of 4096 joins partial sum i mod 16, one thread to a partial sum.
+// Half a warp reads 64 consecutive bytes, and there is no barrier. Squares are exact in f64, so that the bits
+// are the CPU's.
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
 #include "kernels/gradient_norm/cuda.h"

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int64_t block = 64;
 
-// 1.5·2^23: what it is added to is rounded to an integer, which stands in the low bits.
+// 1.5·2^23: adding it rounds a float to an integer, which then stands in the low bits.
 LATHE_INLINE VecI nearest_integers(Vec x) {
   const Vec magic = splat(12582912.0f);
   return (VecI)(x + magic) - (VecI)magic;

@@ -1,8 +1,8 @@
 // Weights as 8-bit integers with a scale for each block of 64 along a row: near-lossless, 8.5 bits for a weight.
 //
-// scale = absmax/127 of the block (the last of a row may be shorter), code = x · (1/scale) rounded to the nearest integer, halves to
-// the even one: −127 … 127. A code stands for code · scale, multiplied in f32 and rounded once to the dtype wanted. Weights are
-// finite. A block of zeros has scale 0 and comes back as zeros.
+// scale = absmax/127 of the block (the last of a row may be shorter), code = x · (1/scale) rounded to the nearest
+// integer, halves to the even one: −127 … 127. A code stands for code · scale, multiplied in f32 and rounded once to
+// the dtype wanted. Weights are finite. A block of zeros has scale 0 and comes back as zeros.
 #pragma once
 
 #include <cstdint>

@@ -2,7 +2,7 @@
 
 namespace lathe::kernels {
 
-// Scales below it are divided by as if they were it, so that a block of zeros is divided by something.
+// A smaller scale counts as this one in divisions, so that a block of zeros is not divided by zero.
 inline constexpr float int8_least_scale = 1e-38f;
 
 }  // namespace lathe::kernels

@@ -1,5 +1,5 @@
-// Plain loops; arguments as in int8_blocks.h, f32 tensors as f64. Quantising is defined in f32 arithmetic and is done in it here,
-// too: codes are exact. Dequantising multiplies in double.
+// Plain loops; arguments as in int8_blocks.h, f32 tensors as f64. Quantising is defined in f32 arithmetic and is done
+// in it here, too: codes are exact. Dequantising multiplies in double.
 #pragma once
 
 #include "kernels/int8_blocks/int8_blocks.h"

@@ -1,4 +1,5 @@
-// The 16 values of nf4, quantiles of the normal distribution as QLoRA's authors published them, and the thresholds between them.
+// The 16 values of nf4, quantiles of the normal distribution as QLoRA's authors published them, and the thresholds
+// between them.
 #pragma once
 
 namespace lathe::kernels {
@@ -18,7 +19,7 @@ inline constexpr Nf4Codebook nf4_codebook = [] {
   return book;
 }();
 
-// Magnitudes below it count as it, so that a block of zeros is divided by something.
+// A smaller absmax counts as this one in divisions, so that a block of zeros is not divided by zero.
 inline constexpr float nf4_least_absmax = 1e-38f;
 
 }  // namespace lathe::kernels

@@ -18,8 +18,8 @@ LATHE_INLINE Vec load_any(const void* data, DType dtype, int64_t i, int count) {
 }
 
 #if defined(LATHE_AVX512)
-// [−1, 1] in 32 cells, narrower than neighbouring thresholds are apart: a cell holds one threshold at most (+∞ where none), with
-// `below` thresholds under it.
+// [−1, 1] cut into 32 cells, narrower than any two thresholds are apart: a cell holds one threshold at most (+∞ stands
+// for none), and `below` thresholds lie under it.
 struct Nf4Cells {
   float threshold[32];
   int32_t below[32];
@@ -60,7 +60,7 @@ LATHE_INLINE VecU codes_of(Vec x) {
 }
 #endif
 
-// Two codes to a byte, the first in its upper half. An odd number's last is joined by the next lane's.
+// Two codes to a byte, the first in its upper half. Where their number is odd, the next lane's code joins the last.
 LATHE_INLINE void store_codes(uint8_t* bytes, VecU codes, int count) {
 #if defined(LATHE_AVX512)
   if (count == lanes) {
@@ -82,8 +82,8 @@ float scale_of(const Nf4ScaleArgs& from, int64_t block) {
   return product + *from.offset;
 }
 
-// Pieces of 2 · lanes elements, which `lanes` bytes hold, lie in one block each where they start at a multiple of that. What is left
-// at the ends goes through memory.
+// Pieces of 2 · lanes elements (`lanes` bytes of codes) that start at a multiple of 2 · lanes lie within one block.
+// What is left at both ends goes through memory.
 template <class T>
 void dequantize(const Nf4DequantizeArgs& args) {
   constexpr int64_t piece = 2 * lanes;

@@ -1,4 +1,5 @@
-// A warp for each block when quantising, a thread for eight elements when dequantising. All of it is bound by bandwidth.
+// A warp for each block when quantising, a thread for eight elements when dequantising. All of it is bound by
+// bandwidth.
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
@@ -98,8 +99,8 @@ __global__ void __launch_bounds__(threads) nf4_nest_kernel(Nf4NestArgs a, MapThr
 
 // ---- dequantise ----
 
-// Each thread has the eight elements from a multiple of eight on, four bytes of codes in one block. `aligned`: the codes are at a
-// multiple of four bytes, and whole groups of out at multiples of 16.
+// Each thread has the eight elements from a multiple of eight on, four bytes of codes in one block. `aligned`: the
+// codes are at a multiple of four bytes, and whole groups of out at multiples of 16.
 template <class T, bool aligned>
 __global__ void __launch_bounds__(threads) nf4_dequantize_kernel(Nf4DequantizeArgs a, Nf4Tables tables) {
   Nf4SharedTables& shared = block_shared<Nf4SharedTables>();

@@ -17,7 +17,8 @@ float boundary(int i, int count) {
 
 bool goes_down(float x, float below, float above) { return std::abs(x - below) <= std::abs(x - above); }
 
-// The last x between two neighbouring values that the lower takes: near their midpoint, found from it step by step.
+// The last x between two neighbouring values that goes to the lower: near their midpoint, and found from there step by
+// step.
 float threshold(float below, float above) {
   const float infinity = std::numeric_limits<float>::infinity();
   float x = static_cast<float>((static_cast<double>(below) + static_cast<double>(above)) / 2);

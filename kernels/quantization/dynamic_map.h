@@ -1,7 +1,8 @@
-// The dynamic 8-bit data type (Dettmers 2016): 256 values with a shared exponent in unary and a fraction that shrinks as it grows.
+// The dynamic 8-bit data type (Dettmers 2016): 256 values with a shared exponent in unary and a fraction that shrinks
+// as it grows.
 //
-// For i = 0 … 6 the midpoints of linspace(0.1, 1, n) × 10^(i − 6), with n = 2^i + 1 in the signed map, which holds them with both
-// signs, and n = 2^(i + 1) + 1 in the unsigned one; 0 and 1 beside them. The bits are those of bitsandbytes'
+// For i = 0 … 6 the midpoints of linspace(0.1, 1, n) × 10^(i − 6), with n = 2^i + 1 in the signed map, which holds them
+// with both signs, and n = 2^(i + 1) + 1 in the unsigned one; 0 and 1 beside them. The bits are those of bitsandbytes'
 // create_dynamic_map on PyTorch for x86-64, whose linspace counts in f32 from the nearer end with a fused multiply-add.
 #pragma once
 
@@ -12,11 +13,11 @@ namespace lathe::kernels {
 
 struct DynamicMap {
   std::array<float, 256> values;  // ascending; code c stands for values[c]
-  // Code c is the nearest for thresholds[c − 1] < x ≤ thresholds[c] (of two equally near the lower): |x − value| compared as
-  // f32 differences, which grow with x, so that each pair of neighbours has one last x that goes down. The last is +∞.
+  // Code c is the nearest for thresholds[c − 1] < x ≤ thresholds[c]; of two that are equally near, the lower. Distances
+  // |x − value| are compared as f32: between two neighbours one last x goes to the lower. The last threshold is +∞.
   std::array<float, 256> thresholds;
-  // By sign and magnitude of x, in buckets of 2^-7 of a power of two from 2^-24 to 1, with what is smaller and what is larger
-  // at the ends: the code of a bucket's lowest x. A bucket holds one threshold at most.
+  // By sign and magnitude of x, in buckets of 2^-7 of a power of two from 2^-24 to 1, with what is smaller and what is
+  // larger at the ends: the code of a bucket's lowest x. A bucket holds one threshold at most.
   static constexpr int buckets = 24 * 128 + 2;
   uint8_t first_code[2][buckets];
 };

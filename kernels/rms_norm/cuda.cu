@@ -86,8 +86,8 @@ __global__ void __launch_bounds__(RowThreads<warps_of_row>::threads) rms_norm_ba
   }
 }
 
-// A block for 32 columns. Warp w sums the tokens w, w + 8, w + 16, … of a sequence, counted from its start; the eight sums are
-// added in order, then the sequences in order: the bits depend on the sequence alone.
+// A block for 32 columns. Warp w sums the tokens w, w + 8, w + 16, … of a sequence, counted from its start; the eight
+// sums are added in order, then the sequences in order: the bits depend on the sequence alone.
 constexpr int weight_warps = 8;
 
 template <class T>

@@ -1,5 +1,5 @@
-// Bound by bandwidth: a thread turns eight elements of a head's lower half with the eight of its upper half. The table's rows come
-// from the cache for all heads but the first.
+// Bound by bandwidth: a thread turns eight elements of a head's lower half with the eight of its upper half. The
+// table's rows come from the cache for all heads but the first.
 #include "kernels/rope/bodies.h"
 
 #include "kernels/cuda/elementwise.h"
@@ -8,7 +8,8 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-// The tiling's rows are tokens, counted from `first`; its columns are the groups of all heads' halves, eight elements each.
+// The tiling's rows are tokens, counted from `first`; its columns are the groups of all heads' halves, eight elements
+// each.
 template <class T, class Positions, bool aligned>
 __global__ void __launch_bounds__(elementwise_threads)
     rope_kernel(RopeArgs a, Tiling tiling, Positions positions, int64_t first) {

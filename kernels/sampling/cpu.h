@@ -23,8 +23,8 @@ struct LogitNormaliser {
   float* log_sum;
 };
 
-// weights[i] = exp((logits[i] − largest) · inverse_temperature) in units of 2^-40, rounded down; sums[b], where asked for, over
-// each block of sampling_block elements. Either output may be null.
+// weights[i] = exp((logits[i] − largest) · inverse_temperature) in units of 2^-40, rounded down; sums[b], where asked
+// for, over each block of sampling_block elements. Either output may be null.
 inline constexpr int64_t sampling_block = 1024;
 struct SamplingWeights {
   const float* logits;

@@ -1,8 +1,9 @@
-// A block for each row. Nothing is sorted: the k-th largest logit, and the one at which the nucleus ends, are found by counting, a
-// byte of the logit's bits at a time. Weights are integers (weight.h), so that sums by atomics, by warps or by the CPU are the same.
+// A block for each row. Nothing is sorted: the k-th largest logit, and the one at which the nucleus ends, are found by
+// counting, a byte of the logit's bits at a time. Weights are integers (weight.h), so that sums by atomics, by warps or
+// by the CPU are the same.
 //
-// A row is read once for its largest logit, once for the sum of weights, a thirtieth of it again for the draw, and five times for
-// each of top-k and top-p; from the second time on it comes from the cache (512 KiB for 128k tokens).
+// A row is read once for its largest logit, once for the sum of weights, a thirtieth of it again for the draw, and five
+// times for each of top-k and top-p; from the second time on it comes from the cache (512 KiB for 128k tokens).
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
 #include "kernels/sampling/cuda.h"
@@ -105,15 +106,15 @@ __device__ __forceinline__ u64 total_of(const Workspace& shared) {
   return total;
 }
 
-// The part at whose end the running sum exceeds target, which becomes what is left of it.
+// The first part at whose end the running sum exceeds target; target becomes what is left of it there.
 __device__ __forceinline__ Range exceeding_part(Range range, const Workspace& shared, u64& target) {
   int w = 0;
   for (; w < warps - 1 && shared.sums[w] <= target; ++w) target -= shared.sums[w];
   return part(range, w);
 }
 
-// The first i of the range at which the running sum of amounts exceeds target, of which the sum of all does. shared.sums holds
-// the sums of the range's parts.
+// The first i of the range at which the running sum of amounts exceeds target (at the range's end it does). shared.sums
+// holds the sums of the range's parts.
 template <class Amount>
 __device__ __forceinline__ int64_t find(const float* z, Range range, u64 target, Workspace& shared, Amount amount) {
   range = exceeding_part(range, shared, target);
@@ -142,7 +143,8 @@ __device__ __forceinline__ int64_t find(const float* z, Range range, u64 target,
   return shared.found;
 }
 
-// From the last bucket down, the one at which the running sum reaches target; shared.above is the sum of those after it.
+// From the last bucket down, the one at which the running sum reaches target; shared.above is the sum of those after
+// it.
 __device__ __forceinline__ void choose_bucket(Workspace& shared, u64 target) {
   if (threadIdx.x < 32) {
     const int lane = threadIdx.x, last = 255 - 8 * lane;  // a lane has eight buckets
@@ -166,9 +168,10 @@ __device__ __forceinline__ void choose_bucket(Workspace& shared, u64 target) {
   __syncthreads();  // bucket and above are there
 }
 
-// The key at which the sum of amounts, from the largest key down, reaches target, and the sum of the larger ones. The first pass
-// sorts by distance from the largest logit, in eighths of a nat: logits share their leading bits, and atomics on one bucket wait
-// for each other. It keeps those of one bucket; the others then sort these by a byte of the key at a time.
+// The key at which the sum of amounts, from the largest key down, reaches target, and the sum of the larger ones. The
+// first pass sorts by distance from the largest logit, in eighths of a nat: logits share their leading bits, and
+// atomics on one bucket wait for each other. It keeps those of one bucket; the others then sort these by a byte of the
+// key at a time.
 template <class Amount>
 __device__ __forceinline__ unsigned select_key(const Row& row, u64 target, u64& larger, Workspace& shared,
                                                Amount amount) {
@@ -224,7 +227,7 @@ __device__ __forceinline__ void cut_to_nucleus(Row& row, float top_p, Workspace&
   row.nucleus_key = key;
 }
 
-// 57 registers; left to itself ptxas aims at three blocks to an SM, of which there is work for one, and spills.
+// Needs 57 registers. Left to itself, ptxas aims at three blocks to a multiprocessor and spills; there is work for one.
 __global__ void __launch_bounds__(threads, 1) sample_kernel(SampleCuda a) {
   Workspace& shared = block_shared<Workspace>();
   const SampledRow settings = a.stored != nullptr ? a.stored[blockIdx.x] : a.settings[blockIdx.x];

@@ -1,7 +1,7 @@
 // The CUDA bodies of sampling.h. Pointers are device memory.
 //
-// Settings travel as kernel arguments (at most 4 KiB), so that nothing is copied and nothing waited for; or they are stored, for a
-// captured graph, which would keep arguments as they were.
+// Settings travel as kernel arguments (at most 4 KiB), so that nothing is copied and nothing waited for; or they are
+// stored, for a captured graph, which would keep arguments as they were.
 #pragma once
 
 #include <cstdint>

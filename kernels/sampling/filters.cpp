@@ -90,10 +90,10 @@ std::vector<Kept> nucleus_of(std::vector<Candidate> candidates, uint64_t needed,
   return kept;
 }
 
-// A row's weights by how far its logits lie below the largest, so that only the bin in which the nucleus ends is sorted: 8 rows of 128256
-// normal logits, whose nucleus is a tenth of them, took 44 ms with a sort.
+// A row's weights by how far its logits lie below the largest, so that only the bin in which the nucleus ends is
+// sorted: 8 rows of 128256 normal logits, whose nucleus is a tenth of them, took 44 ms with a sort.
 constexpr float bins_per_unit = 64;
-constexpr size_t distance_bins = 2048;  // the last holds what is too light to be drawn, too
+constexpr size_t distance_bins = 2048;  // the last also holds what is too light to be drawn
 static_assert(distance_bins / bins_per_unit > 40 * 0.6932f);
 
 size_t distance_bin(float logit, const Weighing& weighing) {
@@ -120,7 +120,7 @@ std::vector<Kept> wide_nucleus(std::span<const float> logits, uint64_t needed, c
   return kept;
 }
 
-// The nucleus of the whole row: the tokens it needs are few as a rule.
+// The nucleus of the whole row, which usually needs few tokens.
 std::vector<Kept> nucleus(std::span<const float> logits, float top_p, const Weighing& weighing) {
   constexpr size_t few = 64;
   const uint64_t needed = weight_needed(top_p, weighing.total(logits));
@@ -142,7 +142,7 @@ uint64_t least_weight(float min_p) { return static_cast<uint64_t>(std::ceil(stat
 
 std::vector<Kept> filter(std::span<const float> logits, float largest_logit, const SamplingParams& params) {
   const Weighing weighing{largest_logit, 1.0f / params.temperature};
-  // The heaviest token's weight is 2^40: its logit is the one that all are taken relative to. A token without weight is never
+  // The heaviest token's weight is 2^40, because logits are taken relative to its own. A token without weight is never
   // drawn.
   const uint64_t least = std::max<uint64_t>(1, least_weight(params.min_p));
   std::vector<Kept> kept;

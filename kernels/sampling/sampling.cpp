@@ -68,7 +68,7 @@ std::vector<float> penalise(std::span<float> logits, const SamplingParams& param
   return before;
 }
 
-// u · total, u in [0, 1) with 53 bits: below total.
+// u · total, which is below total: u in [0, 1) has 53 bits.
 uint64_t draw(const SamplingRow& row, uint64_t total) {
   __extension__ typedef unsigned __int128 Wide;
   return static_cast<uint64_t>((Wide{draw_bits(row)} * total) >> 64);

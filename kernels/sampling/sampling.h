@@ -32,28 +32,30 @@ struct SamplingRow {
   std::span<const int32_t> output_tokens;
 };
 
-// logits f32 (f64) [B, V], rows contiguous, are overwritten where penalties apply. tokens i32 [B]; logprobs [B] of logits' dtype is
-// the log-probability of the token under the model's own distribution, before penalties, temperature and filters: the bits of
-// token_logprobs; may be undefined. A row that holds NaN or +inf, or no finite logit, throws NumericError with its number;
-// −inf bans a token. Every row's parameters go through check_sampling(). V < 2^24.
-// On a device nothing is waited for: such a row's token is a BrokenLogits and its log-probability NaN; expect_sampled() on the
-// tokens, once they have been copied to the CPU, throws the error.
+// logits f32 (f64) [B, V], rows contiguous, are overwritten where penalties apply. tokens i32 [B]; logprobs [B] of
+// logits' dtype is the log-probability of the token under the model's own distribution, before penalties, temperature
+// and filters: the bits of token_logprobs; may be undefined. A row that holds NaN or +inf, or no finite logit, throws
+// NumericError with its number; −inf bans a token. Every row's parameters go through check_sampling(). V < 2^24.
+// On a device nothing is waited for: such a row's token is a BrokenLogits and its log-probability NaN; expect_sampled()
+// on the tokens, once they have been copied to the CPU, throws the error.
 //
 //   penalties    of every token seen: logit / repetition if it is positive, · repetition if not; then of a token that
 //                occurs c > 0 times in the output: − (frequency · c + presence)
 //   temperature  z = (logit − max) · (1 / temperature); a token's weight is exp(z), rounded down to a multiple of 2^-40
 //   top-k        keeps the tokens whose logit is at least the k-th largest (ties stay)
-//   top-p        keeps, from the largest logit on (of equals the lower id first), until their share of what top-k left reaches top_p
+//   top-p        keeps, from the largest logit on (of equals the lower id first), until their share of what top-k left
+//                reaches top_p
 //   min-p        keeps the tokens whose weight is at least min_p times the largest
-//   draw         u · Σ weights, u from 53 bits of random_bits(seed, sampling, 0, position); the token is the first, by id,
-//                at which the running sum of the kept weights exceeds it
+//   draw         u · Σ weights, u from 53 bits of random_bits(seed, sampling, 0, position); the token is the first, by
+//                id, at which the running sum of the kept weights exceeds it
 //
-// Weights come from IEEE multiplications and additions alone and are summed as integers, which have no order: the same logits
-// give the same token in every instruction set and on every device.
+// Weights come from IEEE multiplications and additions alone and are summed as integers, which have no order: the same
+// logits give the same token in every instruction set and on every device.
 void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, std::span<const SamplingRow> rows);
 
-// A captured graph can draw on a device for rows without penalties: their settings lie there, i32 [B, 8] at a multiple of 8 bytes, where
-// the caller copies sampling_settings() before each run. The same tokens and log-probabilities as sample()'s.
+// A captured graph can draw on a device for rows without penalties: their settings lie there, i32 [B, 8] at a multiple
+// of 8 bytes, where the caller copies sampling_settings() before each run. The same tokens and log-probabilities as
+// sample()'s.
 bool has_penalties(const SamplingParams& params);
 inline constexpr int64_t sampling_setting_words = 8;
 Tensor sampling_settings(std::span<const SamplingRow> rows);  // on the CPU
@@ -62,7 +64,8 @@ void sample_with(const Tensor& tokens, const Tensor& logprobs, const Tensor& log
 enum class BrokenLogits : int32_t { nan = -1, infinite = -2, none_finite = -3 };
 void expect_sampled(std::span<const int32_t> tokens);
 
-// What the filters keep of one row of logits (after penalties), by id. What sample() draws from; for tests and inspection.
+// What the filters keep of one row of logits (after penalties), by id. What sample() draws from; for tests and
+// inspection.
 struct Kept {
   int32_t token;
   uint64_t weight;  // in units of 2^-40

@@ -1,5 +1,6 @@
-// exp(z) for z ≤ 0 by IEEE multiplications and additions alone: the same bits in every instruction set, on every device. For
-// cpu.cpp (Real is Vec) and cuda.cu (Real is float). exp() of simd/vec.h fuses where the CPU can, which moves a draw now and then.
+// exp(z) for z ≤ 0 by IEEE multiplications and additions alone: the same bits in every instruction set, on every
+// device. For cpu.cpp (Real is Vec) and cuda.cu (Real is float). exp() of simd/vec.h fuses where the CPU can, which
+// moves a draw now and then.
 //
 // z = n·ln 2 + r with |r| ≤ ln 2 / 2 and a polynomial of degree 7 in r; below −40, where a weight is 0, take −40.
 // exp(z) = fraction · 2^exponent, 0.7 < fraction < 1.42, exact to 3 units in fraction's last place.
@@ -13,7 +14,8 @@
 
 namespace lathe::kernels {
 
-// A token's weight is fraction · 2^24 (an integer), shifted left by 16 and right by −exponent: exp(z) in units of 2^-40.
+// A token's weight is fraction · 2^24 (an integer), shifted left by 16 and right by −exponent: exp(z) in units of
+// 2^-40.
 inline constexpr float sampling_lowest_z = -40.0f;
 inline constexpr int sampling_weight_bits = 40;
 

@@ -49,7 +49,8 @@ Faults batch_invariant(const Operation& operation, const Case& test_case, const 
 Faults any_fiber_order(const Operation& operation, const Case& test_case, const Place& place);
 Faults gradient(const Operation& operation, const Case& test_case);
 
-// Registers a test for every check, named <operation>.<case>/<check>/<place>. `test_file` is tests/kernels/<op>_test.cpp.
+// Registers a test for every check, named <operation>.<case>/<check>/<place>. `test_file` is
+// tests/kernels/<op>_test.cpp.
 bool register_operation_tests(const std::filesystem::path& test_file, const std::vector<Operation>& operations);
 
 }  // namespace lathe::testing

@@ -89,8 +89,8 @@ TEST(ChatTemplateLimits, TimeEnds) {
             std::string::npos);
 }
 
-// Half a megabyte of one letter with another at its end, looked for in a megabyte of it: 2.5e11 comparisons for a search that
-// begins anew at each letter, which no step limit would notice.
+// Half a megabyte of one letter with another at its end, looked for in a megabyte of it: 2.5e11 comparisons for a
+// search that begins anew at each letter, which no step limit would notice.
 TEST(ChatTemplateLimits, SearchesTakeTimeLinearInTheText) {
   const std::string setting = "{% set t = 'a' * 1000000 %}{% set p = 'a' * 500000 ~ 'b' %}{% set q = 'b' ~ 'a' * 500000 %}";
   for (const char* search : {"p in t", "t.find(p)", "t.rfind(q)", "t.count(p)", "t.split(p) | length", "t.rsplit(q) | length",
