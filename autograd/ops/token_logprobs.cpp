@@ -14,10 +14,10 @@ struct TokenLogprobs final : Operation {
   LinearWeight projection;
   Tensor targets;
   SequenceLayout layout;
-  float softcap;
+  float softcap, temperature;
 
-  TokenLogprobs(LinearWeight w, Tensor t, SequenceLayout s, float cap)
-      : projection(std::move(w)), targets(std::move(t)), layout(std::move(s)), softcap(cap) {}
+  TokenLogprobs(LinearWeight w, Tensor t, SequenceLayout s, float cap, float divisor)
+      : projection(std::move(w)), targets(std::move(t)), layout(std::move(s)), softcap(cap), temperature(divisor) {}
   std::string_view name() const override { return "token_logprobs"; }
 
   kernels::CrossEntropyInputs inputs(const Tensor& of_hidden) const {
@@ -25,7 +25,8 @@ struct TokenLogprobs final : Operation {
             .weight = projection.view(),
             .labels = targets,
             .cu_seqlens = layout.cu_seqlens,
-            .softcap = softcap};
+            .softcap = softcap,
+            .temperature = temperature};
   }
 
   void forward(Forward& f) {
@@ -58,8 +59,8 @@ struct TokenLogprobs final : Operation {
 }  // namespace
 
 Variable token_logprobs(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
-                        const SequenceLayout& layout, float softcap) {
-  return apply(TokenLogprobs(weight, targets, layout, softcap), {hidden, weight.dense()});
+                        const SequenceLayout& layout, float softcap, float temperature) {
+  return apply(TokenLogprobs(weight, targets, layout, softcap, temperature), {hidden, weight.dense()});
 }
 
 }  // namespace lathe::autograd

@@ -1,20 +1,20 @@
-// Log-probabilities of given tokens, with a gradient for each: what preference optimisation and policy gradients stand on.
-// Output projection and log-softmax are one operation (kernels/linear_cross_entropy/linear_cross_entropy.h): the logits never
-// exist whole, in the forward or the backward. The gradients of the tokens are known only in the backward, so nothing of
-// [T, V] is kept: it computes the logits again.
+// Log-probabilities of given tokens, with a gradient for each: what preference optimisation and policy gradients stand
+// on. Output projection and log-softmax are one operation (kernels/linear_cross_entropy/linear_cross_entropy.h): the
+// logits never exist whole. The gradients of the tokens are known only in the backward, which computes the logits
+// again: nothing of [T, V] is kept.
 #pragma once
 
 #include "autograd/ops/linear.h"
 
 namespace lathe::autograd {
 
-// hidden [T, H], weight [V, H], targets i32 [T] on the CPU, already shifted (a token's target is what follows it) →
-// f32 (f64) [T]: log p(target), the bits of kernels::token_logprobs; 0, without a gradient, where the target is
-// kernels::ignored_label. softcap > 0 caps the logits.
+// hidden [T, H], weight [V, H], targets i32 [T] on the CPU, already shifted (a token's target is what follows it) → f32
+// (f64) [T]: log p(target), the bits of kernels::token_logprobs of these logits; 0, through which no gradient flows,
+// where the target is kernels::ignored_label. softcap > 0 caps the logits; then the temperature divides them.
 //
-// With g the gradient of the output, that of hidden (and of a weight that trains) is linear_cross_entropy's with the token
-// scales −g, bit for bit.
+// With g the gradient of the output, that of hidden (and of a weight that trains) is linear_cross_entropy's for the
+// token scales −g, bit for bit.
 Variable token_logprobs(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
-                        const SequenceLayout& layout, float softcap = 0.0f);
+                        const SequenceLayout& layout, float softcap = 0.0f, float temperature = 1.0f);
 
 }  // namespace lathe::autograd

@@ -7,9 +7,9 @@
 
 namespace lathe::kernels {
 
-// Row r has its logits at logits + r · stride and belongs to a token, which indexes loss, entropy and correct (each may be null).
-// When gradient is set the logits are overwritten by the token's scale · ∂loss/∂logit in gradient_dtype, from the row's first byte on;
-// otherwise only softcap changes them (0: none).
+// Row r has its logits at logits + r · stride and belongs to a token, which indexes loss, entropy and correct (each may
+// be null). When gradient is set the logits are overwritten by the token's scale · ∂loss/∂logit in gradient_dtype, from
+// the row's first byte on; otherwise only softcap (0: none) and temperature change them.
 template <class Real>
 struct CrossEntropyCall {
   Real* logits;
@@ -22,6 +22,7 @@ struct CrossEntropyCall {
   Real scale;
   const Real* token_scales;  // null: 1 for every token
   float softcap;
+  Real inverse_temperature;
 
   Real scale_of(int64_t token) const { return token_scales != nullptr ? scale * token_scales[token] : scale; }
 };

@@ -9,6 +9,11 @@ void cap(float* z, int64_t n, float softcap) {
   for_row(n, [&](int64_t i, int count) { store_some(z + i, limit * tanh(load_some(z + i, count) / limit), count); });
 }
 
+void multiply(float* z, int64_t n, float by) {
+  const Vec factor = splat(by);
+  for_row(n, [&](int64_t i, int count) { store_some(z + i, load_some(z + i, count) * factor, count); });
+}
+
 // The label is the first of the largest logits.
 bool is_first_maximum(const float* z, int64_t label, float largest) {
   if (!(z[label] == largest)) return false;
@@ -39,9 +44,9 @@ float exp_of(float x) {
 template <class T, bool capped>
 void gradient_row(const CrossEntropyRows<float>& rows, float* z, int64_t token, float largest, float sum) {
   const int64_t label = rows.labels[token];
-  const float scale = rows.scale_of(token);
+  const float scale = rows.scale_of(token) * rows.inverse_temperature;
   const Vec shift = splat(largest), factor = splat(scale / sum);
-  const float inverse_cap = capped ? 1.0f / rows.softcap : 0.0f;
+  const float inverse_cap = capped ? 1.0f / (rows.softcap * rows.inverse_temperature) : 0.0f;
   float at_label = scale * (exp_of(z[label] - largest) / sum - 1.0f);
   if (capped) at_label *= 1.0f - (z[label] * inverse_cap) * (z[label] * inverse_cap);
   T* out = reinterpret_cast<T*>(z);
@@ -67,6 +72,7 @@ void cross_entropy_row(const CrossEntropyRows<float>& rows, int64_t row) {
   float* z = rows.logits + row * rows.stride;
   const int64_t token = rows.tokens[row], label = rows.labels[token];
   if (rows.softcap > 0.0f) cap(z, rows.columns, rows.softcap);
+  if (rows.inverse_temperature != 1.0f) multiply(z, rows.columns, rows.inverse_temperature);
   const float largest = row_max(z, rows.columns);
   const float sum = row_exp_sum(z, rows.columns, largest);
   const float log_sum = log_of_sum(sum);

@@ -1,9 +1,10 @@
-// A block for each row of logits: one pass finds the largest logit and Σ exp together (online softmax, Milakov & Gimelshein 2018),
-// a second, where it is asked for, overwrites the logits with their gradient. Logits are read twice and written once: 12 bytes a
-// logit, beside 4 · H operations of the two products (at 3 TB/s and 400 TFLOP/s a tenth of the time for H = 4096; not timed).
+// A block for each row of logits: one pass finds the largest logit and Σ exp together (online softmax, Milakov &
+// Gimelshein 2018), a second, where it is asked for, overwrites the logits with their gradient. Logits are read twice
+// and written once: 12 bytes a logit, beside 4 · H operations of the two products (at 3 TB/s and 400 TFLOP/s a tenth of
+// the time for H = 4096; not timed).
 //
-// Thread t sums the groups of eight logits t, t + 256, t + 512, …, and the threads' sums are added in one order: a row's bits
-// depend on its length alone, and are the same for the loss and for token_logprobs.
+// Thread t sums the groups of eight logits t, t + 256, t + 512, …, and the threads' sums are added in one order: a
+// row's bits depend on its length alone, and are the same for the loss and for token_logprobs.
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
 #include "kernels/linear_cross_entropy/cuda.h"
@@ -23,14 +24,15 @@ struct Reduction {
   int earlier[warps];
 };
 
-// Eight logits, capped; −∞ past the row's end.
+// Eight logits, capped and over the temperature; −∞ past the row's end.
 template <bool aligned>
-__device__ __forceinline__ Group load_logits(const float* z, int64_t i, int64_t columns, float softcap) {
+__device__ __forceinline__ Group load_logits(const float* z, int64_t i, int64_t columns, float softcap, float inverse_temperature) {
   const int64_t left = columns - i;
   Group group = load_group<aligned>(z + i, left < group_elements ? static_cast<int>(left) : group_elements);
   LATHE_UNROLL
   for (int j = 0; j < group_elements; ++j) {
     if (softcap > 0.0f) group.at[j] = softcap * tanhf(group.at[j] / softcap);
+    group.at[j] *= inverse_temperature;
     if (j >= left) group.at[j] = -INFINITY;
   }
   return group;
@@ -38,10 +40,11 @@ __device__ __forceinline__ Group load_logits(const float* z, int64_t i, int64_t 
 
 // The same in every thread. NaN and +∞ in the row make the sum NaN.
 template <bool aligned>
-__device__ __forceinline__ RowStatistics statistics_of(const float* z, int64_t columns, float softcap, Reduction& shared) {
+__device__ __forceinline__ RowStatistics statistics_of(const float* z, int64_t columns, float softcap, float inverse_temperature,
+                                                       Reduction& shared) {
   float largest = -INFINITY, sum = 0.0f;
   for (int64_t i = threadIdx.x * group_elements; i < columns; i += stride) {
-    const Group group = load_logits<aligned>(z, i, columns, softcap);
+    const Group group = load_logits<aligned>(z, i, columns, softcap, inverse_temperature);
     float top = largest;
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) top = fmaxf(top, group.at[j]);
@@ -75,21 +78,22 @@ __device__ __forceinline__ float log_probability(float logit, RowStatistics row)
 
 __device__ __forceinline__ float capped(float logit, float softcap) { return softcap > 0.0f ? softcap * tanhf(logit / softcap) : logit; }
 
-// T is the gradient's type. Where it is narrower than a logit, what is written at column i lies on the logits at i / 2: a barrier
-// keeps it behind the reading of all columns up to i.
+// T is the gradient's type. Where it is narrower than a logit, what is written at column i lies on the logits at i / 2:
+// a barrier keeps it behind the reading of all columns up to i.
 template <class T, bool aligned>
 __global__ void __launch_bounds__(threads) cross_entropy_kernel(CrossEntropyRowsCuda a) {
   Reduction& shared = block_shared<Reduction>();
   float* z = a.logits + int64_t{blockIdx.x} * a.stride;
   const int64_t token = a.tokens.at[blockIdx.x], label = a.labels.at[blockIdx.x];
-  const RowStatistics row = statistics_of<aligned>(z, a.columns, a.softcap, shared);
-  const float label_logit = capped(z[label], a.softcap);
+  const RowStatistics row = statistics_of<aligned>(z, a.columns, a.softcap, a.inverse_temperature, shared);
+  const float label_logit = capped(z[label], a.softcap) * a.inverse_temperature;
   if (threadIdx.x == 0 && a.loss != nullptr) a.loss[token] = -log_probability(label_logit, row);
   if (!a.gradient && a.entropy == nullptr && a.correct == nullptr) return;  // the whole block
   __syncthreads();  // every thread has read the label's logit
 
   const float scale = a.token_scales != nullptr ? a.scale * a.token_scales[token] : a.scale;
-  const float factor = scale / row.sum, inverse_cap = a.softcap > 0.0f ? 1.0f / a.softcap : 0.0f;
+  const float slope = scale * a.inverse_temperature, factor = slope / row.sum;
+  const float inverse_cap = a.softcap > 0.0f ? 1.0f / (a.softcap * a.inverse_temperature) : 0.0f;
   float moment = 0.0f;   // Σ exp(d) · d, d = z − max z
   bool earlier = false;  // a column before the label's has the largest logit
   for (int64_t first = 0; first < a.columns; first += stride) {
@@ -97,14 +101,14 @@ __global__ void __launch_bounds__(threads) cross_entropy_kernel(CrossEntropyRows
     const int64_t left = a.columns - i;
     const int count = left >= group_elements ? group_elements : left > 0 ? static_cast<int>(left) : 0;
     Group group = {};
-    if (count > 0) group = load_logits<aligned>(z, i, a.columns, a.softcap);
+    if (count > 0) group = load_logits<aligned>(z, i, a.columns, a.softcap, a.inverse_temperature);
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) {
       if (j >= count) continue;
       const float logit = group.at[j], distance = logit - row.largest, e = expf(distance);
       moment = fmaf(e, fmaxf(distance, -200.0f), moment);  // where e is 0 the product is 0, even for −∞
       earlier = earlier || (i + j < label && logit == row.largest);
-      float gradient = i + j == label ? scale * (e / row.sum - 1.0f) : e * factor;
+      float gradient = i + j == label ? slope * (e / row.sum - 1.0f) : e * factor;
       const float ratio = logit * inverse_cap;
       if (a.softcap > 0.0f) gradient *= 1.0f - ratio * ratio;
       group.at[j] = gradient;
@@ -138,7 +142,7 @@ __global__ void __launch_bounds__(threads) token_logprob_kernel(TokenLogprobsCud
   const int64_t r = blockIdx.x;
   const float* z = a.logits + r * a.stride;
   const int64_t target = a.targets != nullptr ? a.targets[r] : a.listed.at[r];
-  const RowStatistics row = statistics_of<aligned>(z, a.columns, 0.0f, shared);
+  const RowStatistics row = statistics_of<aligned>(z, a.columns, 0.0f, 1.0f, shared);
   if (threadIdx.x != 0) return;
   a.logprobs[r] = target >= 0 && target < a.columns ? log_probability(z[target], row) : NAN;
 }

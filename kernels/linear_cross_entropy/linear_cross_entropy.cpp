@@ -1,6 +1,7 @@
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -45,6 +46,8 @@ void check(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs)
                        " to ignore it, found " + std::to_string(label));
     }
   }
+  if (!(inputs.temperature > 0 && std::isnormal(inputs.temperature)))  // its inverse is finite, too
+    throw ConfigError("temperature", "expected a number > 0, found " + std::to_string(inputs.temperature));
   if (inputs.token_scales.defined())
     expect(operation, "token_scales", inputs.token_scales).shape({tokens}).dtype(wide).contiguous().device(device);
   if (outputs.loss.defined())
@@ -84,7 +87,8 @@ struct Chunk {
   bool consecutive() const { return tokens.back() - tokens.front() + 1 == static_cast<int64_t>(tokens.size()); }
 };
 
-// Groups start at a sequence's first labelled row and are never cut by a chunk: a sequence's sums are the same in any batch.
+// Groups start at a sequence's first labelled row and are never cut by a chunk: a sequence's sums are the same in any
+// batch.
 std::vector<Chunk> chunks_by_sequence(std::span<const int32_t> labels, std::span<const int32_t> ends, size_t rows) {
   std::vector<Chunk> chunks;
   std::vector<int64_t> group;
@@ -107,7 +111,8 @@ std::vector<Chunk> chunks_by_sequence(std::span<const int32_t> labels, std::span
   return chunks;
 }
 
-// With no weight gradient there is no sum over rows: chunks as even as can be, so that none streams the weight for a few rows.
+// With no weight gradient there is no sum over rows: chunks as even as can be, so that none streams the weight for a
+// few rows.
 std::vector<Chunk> even_chunks(std::span<const int32_t> labels, int64_t rows) {
   const int64_t labelled =
       std::count_if(labels.begin(), labels.end(), [](int32_t label) { return label != ignored_label; });
@@ -144,7 +149,8 @@ CrossEntropyCall<Real> call_of(const CrossEntropyOutputs& outputs, const CrossEn
           .gradient_dtype = inputs.hidden.dtype(),
           .scale = static_cast<Real>(inputs.scale),
           .token_scales = inputs.token_scales.defined() ? inputs.token_scales.data<Real>() : nullptr,
-          .softcap = inputs.softcap};
+          .softcap = inputs.softcap,
+          .inverse_temperature = Real{1} / static_cast<Real>(inputs.temperature)};
 }
 
 // Losses of a chunk from its logits, which become their own gradient.

@@ -14,16 +14,17 @@ inline constexpr int64_t cross_entropy_chunk = 128;
 inline constexpr int64_t cross_entropy_device_chunk = 256;
 
 struct CrossEntropyInputs {
-  Tensor hidden;         // [T, H] f32 | bf16 | (on the CPU) f64, rows contiguous
-  WeightView weight;     // [V, H] of hidden's dtype
-  Tensor labels;         // i32 [T] on the CPU; ignored_label where there is nothing to learn: those rows cost nothing
-  Tensor cu_seqlens;     // i32 [S + 1] on the CPU: the sequences' bounds; read for grad_weight only
-  double scale = 1.0;    // of the gradients
-  Tensor token_scales;   // f32 (f64) [T] like hidden: of each token's gradients, beside scale; undefined: 1 for all
-  float softcap = 0.0f;  // above 0: the logits are capped as attention's scores are
+  Tensor hidden;             // [T, H] f32 | bf16 | (on the CPU) f64, rows contiguous
+  WeightView weight;         // [V, H] of hidden's dtype
+  Tensor labels;             // i32 [T] on the CPU; a row with ignored_label costs nothing
+  Tensor cu_seqlens;         // i32 [S + 1] on the CPU, the bounds of the sequences: read for grad_weight only
+  double scale = 1.0;        // of the gradients
+  Tensor token_scales;       // f32 (f64) [T] on hidden's device, of each token's gradients; undefined: 1 for all
+  float softcap = 0.0f;      // above 0: caps the logits as attention does its scores
+  float temperature = 1.0f;  // divides the logits, after the cap
 };
 
-// Each may be undefined. s_t = scale · token_scales[t], in f32 (f64).
+// Each may be undefined. s_t = scale · token_scales[t], one product in f32 (f64).
 struct CrossEntropyOutputs {
   Tensor loss;         // f32 (f64) [T]: −log p(label), 0 where ignored
   Tensor entropy;      // f32 (f64) [T] in nats, 0 where ignored
@@ -32,23 +33,25 @@ struct CrossEntropyOutputs {
   Tensor grad_weight;  // f32 (f64) [V, H] += Σ s_t · ∂loss_t/∂weight, per sequence in order
 };
 
-// Any label outside [0, V) but ignored_label throws ShapeError.
+// A label outside [0, V) that is not ignored_label throws ShapeError; a temperature that is not above 0 throws
+// ConfigError.
 //
-// softcap c > 0: z = c · tanh(logit / c). Logits are the f32 chains of linear_forward; a row's log-sum-exp is summed in one
-// order that depends on V alone, and −loss = (z_label − max z) − log Σ exp(z − max z).
+// z = c · tanh(logit / c) · (1 / temperature) for a softcap c > 0, else logit · (1 / temperature). Logits are the f32
+// chains of linear_forward; a row's log-sum-exp is summed in one order that depends on V alone, and
+// −loss = (z_label − max z) − log Σ exp(z − max z).
 //
-// s_t · ∂loss_t/∂logit is computed in f32 and rounded once to hidden's dtype before the two gradient products, as logits are in
-// a plain implementation. Only s_t counts: token_scales that are all s give the bits of scale = s alone, and of scale = −1
-// beside −s.
+// s_t · ∂loss_t/∂logit is computed in f32 and rounded once to hidden's dtype before the two gradient products, as
+// logits are in a plain implementation. How scale and token_scales give s_t does not matter: token_scales that are all
+// s are the bits of scale = s without them.
 //
-// For grad_weight a sequence's rows with labels are cut into groups of cross_entropy_chunk from its first on; each group is one
-// sum over its rows, ascending, and the groups are added to grad_weight in order. A batch gives the bits of its sequences one
-// after another.
+// For grad_weight a sequence's rows with labels are cut into groups of cross_entropy_chunk from its first on; each
+// group is one sum over its rows, ascending, and the groups are added to grad_weight in order. A batch gives the bits
+// of its sequences one after another.
 void linear_cross_entropy(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs);
 
 // logprobs f32 [T] = logits f32 [T, V] at targets i32 [T] − log-sum-exp of the row: the bits of −loss above, from the
-// logits that linear_forward gives in f32. Rows contiguous. Both may be f64 on the CPU. targets lie on the CPU, where one outside
-// [0, V) throws ShapeError, or on the device of logits, where it gives NaN.
+// logits that linear_forward gives in f32. Rows contiguous. Both may be f64 on the CPU. targets lie on the CPU, where
+// one outside [0, V) throws ShapeError, or on the device of logits, where it gives NaN.
 void token_logprobs(const Tensor& logprobs, const Tensor& logits, const Tensor& targets);
 
 }  // namespace lathe::kernels

@@ -27,6 +27,7 @@ void cross_entropy_rows(const CrossEntropyRows<double>& rows) {
     if (softcap > 0) {
       for (int64_t i = 0; i < rows.columns; ++i) z[i] = softcap * std::tanh(z[i] / softcap);
     }
+    for (int64_t i = 0; i < rows.columns; ++i) z[i] *= rows.inverse_temperature;
     const auto [largest, log_sum] = normaliser_of(z, rows.columns);
     if (rows.loss != nullptr) rows.loss[token] = -((z[label] - largest) - log_sum);
     if (rows.entropy != nullptr) {
@@ -39,10 +40,11 @@ void cross_entropy_rows(const CrossEntropyRows<double>& rows) {
     }
     if (rows.correct != nullptr) rows.correct[token] = std::max_element(z, z + rows.columns) - z == label;
     if (!rows.gradient) continue;
-    const double scale = rows.scale_of(token);
+    const double scale = rows.scale_of(token) * rows.inverse_temperature;
+    const double limit = softcap * rows.inverse_temperature;
     for (int64_t i = 0; i < rows.columns; ++i) {
       const double softmax = std::exp((z[i] - largest) - log_sum);
-      const double slope = softcap > 0 ? 1.0 - z[i] / softcap * (z[i] / softcap) : 1.0;
+      const double slope = softcap > 0 ? 1.0 - z[i] / limit * (z[i] / limit) : 1.0;
       z[i] = scale * (softmax - (i == label ? 1.0 : 0.0)) * slope;
     }
   }

@@ -1,8 +1,10 @@
-// Log-probabilities of tokens and a scale for each token's loss: numerically in f64, in bits against the kernels, on the CPU and
-// on devices.
+// Log-probabilities of tokens and a scale for each token's loss: numerically in f64, in bits against the kernels, on
+// the CPU and on devices.
 #include "autograd/ops/token_logprobs.h"
 
 #include <algorithm>
+#include <string>
+#include <utility>
 
 #include "autograd/gradcheck.h"
 #include "autograd/ops/arithmetic.h"
@@ -47,10 +49,10 @@ class TokenLogprobs : public ::testing::Test {
 TEST_F(TokenLogprobs, GradientOfEveryToken) {
   const Variable hidden = Variable::leaf(exact({tokens, width})), weight = Variable::leaf(exact({vocabulary, width}));
   const kernels::PackedWeight packed = kernels::pack_weight(weight.value(), DType::f64);
-  for (const float softcap : {0.0f, 2.0f}) {
-    SCOPED_TRACE(softcap);
-    const auto logprobs = [&](const Variable& h, const LinearWeight& w) {
-      return token_logprobs(h, w, targets_, layout_, softcap);
+  for (const auto& [softcap, temperature] : {std::pair(0.0f, 1.0f), {2.0f, 1.0f}, {0.0f, 0.7f}, {2.0f, 1.5f}}) {
+    SCOPED_TRACE(std::to_string(softcap) + ", " + std::to_string(temperature));
+    const auto logprobs = [&, cap = softcap, divisor = temperature](const Variable& h, const LinearWeight& w) {
+      return token_logprobs(h, w, targets_, layout_, cap, divisor);
     };
     check({hidden}, [&](auto in) { return logprobs(in[0], packed); });
     check({weight}, [&](auto in) { return logprobs(hidden.detach(), in[0]); });
@@ -136,14 +138,20 @@ TEST_P(TokenLogprobsOnDevice, AreTheKernelsBitsAndZeroWhereIgnored) {
   kernels::linear_forward(logits, hidden, weight);
   const Tensor listed = targets_.clone();
   for (int32_t& target : listed.span<int32_t>()) target = std::max(target, 0);
-  kernels::token_logprobs(direct, logits, listed);
-  const Tensor expected = on_cpu(direct);
-  for (int64_t t = 0; t < tokens; ++t) {
-    if (targets_.data<int32_t>()[t] == kernels::ignored_label) expected.data<float>()[t] = 0.0f;
+  for (const float temperature : {1.0f, 0.7f}) {
+    SCOPED_TRACE(temperature);
+    kernels::scale(logits, logits, 1.0f / temperature);
+    kernels::token_logprobs(direct, logits, listed);
+    const Tensor expected = on_cpu(direct).clone();
+    for (int64_t t = 0; t < tokens; ++t) {
+      if (targets_.data<int32_t>()[t] == kernels::ignored_label) expected.data<float>()[t] = 0.0f;
+    }
+    const auto logprobs_of = [&](const Variable& h) {
+      return on_cpu(token_logprobs(h, weight, targets_, layout_, 0.0f, temperature).value());
+    };
+    EXPECT_TRUE(same_bits(logprobs_of(Variable::leaf(hidden)), expected));
+    EXPECT_TRUE(same_bits(logprobs_of(hidden), expected)) << "not recorded";
   }
-  const Variable found = token_logprobs(Variable::leaf(hidden), weight, targets_, layout_);
-  EXPECT_TRUE(same_bits(on_cpu(found.value()), expected));
-  EXPECT_TRUE(same_bits(on_cpu(token_logprobs(hidden, weight, targets_, layout_).value()), expected));  // not recorded
 }
 
 // The gradients of the scaled loss, of hidden over a packed weight, and of hidden and a weight that trains.

@@ -28,6 +28,7 @@ struct Options {
   int ignored_every = 0;
   float scale = 1.0f;  // the gradient checks differentiate Σ loss
   float softcap = 0.0f;
+  float temperature = 1.0f;
   bool packed = false;
 };
 
@@ -45,7 +46,8 @@ inline void call(const Arguments& a, Options options) {
                                                   .cu_seqlens = given("cu_seqlens"),
                                                   .scale = options.scale,
                                                   .token_scales = given("token_scales"),
-                                                  .softcap = options.softcap});
+                                                  .softcap = options.softcap,
+                                                  .temperature = options.temperature});
   };
   if (!options.packed) return run(a["weight"]);
   run(kernels::pack_weight(a["weight"], a["weight"].dtype()));
@@ -75,7 +77,8 @@ inline Case loss_and_gradient(std::string name, Sizes sizes, DType dtype, Option
                               kernels::linear_cross_entropy({.loss = a["loss"]}, {.hidden = a["hidden"],
                                                                                   .weight = a["weight"],
                                                                                   .labels = a["labels"],
-                                                                                  .softcap = options.softcap});
+                                                                                  .softcap = options.softcap,
+                                                                                  .temperature = options.temperature});
                             },
                         .results = {{.name = "loss"}},
                         .gradients = {{.of = "hidden", .in = "grad_hidden"}}}},
@@ -127,7 +130,8 @@ inline std::vector<Operation> linear_cross_entropy_operations() {
   constexpr DType f32 = DType::f32, bf16 = DType::bf16;
   return {
       {.name = "linear_cross_entropy",
-       .cases = {loss_and_gradient("v1_f32", {3, 1, 4}, f32), loss_and_gradient("v15_f32", {4, 15, 9}, f32),
+       .cases = {loss_and_gradient("v1_f32", {3, 1, 4}, f32),
+                 loss_and_gradient("v15_f32", {4, 15, 9}, f32),
                  loss_and_gradient("v17_bf16", {4, 17, 16}, bf16),
                  loss_and_gradient("v67_f32_ignored", {30, 67, 24}, f32, {.ignored_every = 3}),
                  loss_and_gradient("v67_bf16_ignored", {30, 67, 24}, bf16, {.ignored_every = 3}),
@@ -136,6 +140,10 @@ inline std::vector<Operation> linear_cross_entropy_operations() {
                  loss_and_gradient("packed_f32", {9, 70, 32}, f32, {.packed = true}),
                  loss_and_gradient("packed_bf16", {9, 70, 32}, bf16, {.packed = true}),
                  loss_and_gradient("softcap_f32", {7, 33, 16}, f32, {.softcap = 2.5f}),
+                 loss_and_gradient("temperature_f32", {7, 33, 16}, f32, {.ignored_every = 3, .temperature = 0.7f}),
+                 loss_and_gradient("temperature_bf16", {9, 70, 32}, bf16, {.temperature = 1.5f, .packed = true}),
+                 with_token_scales(loss_and_gradient("temperature_softcap_token_scales_f32", {7, 33, 16}, f32,
+                                                     {.softcap = 2.5f, .temperature = 0.7f})),
                  with_weight_gradient(loss_and_gradient("weight_f32", {20, 37, 12}, f32, {.ignored_every = 4}),
                                       {0, 6, 7, 20}),
                  with_weight_gradient(loss_and_gradient("weight_bf16", {20, 37, 12}, bf16, {.ignored_every = 4}),

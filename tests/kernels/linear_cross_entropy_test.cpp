@@ -1,5 +1,5 @@
-// linear_cross_entropy and token_logprobs: the f64 reference in every instruction set, PyTorch's answers, the same bits from
-// both, and what they must refuse.
+// linear_cross_entropy and token_logprobs: the f64 reference in every instruction set, PyTorch's answers, the same bits
+// from both, and what they must refuse.
 #include <gtest/gtest.h>
 
 #include <bit>
@@ -297,6 +297,9 @@ TEST(LinearCrossEntropy, RefusesWhatDoesNotFit) {
                ShapeError);  // no cu_seqlens
   for (const Tensor& scales : {Tensor::zeros({3}, DType::f32), Tensor::zeros({4}, DType::f64)})
     EXPECT_THROW(kernels::linear_cross_entropy({.loss = loss}, {x, weight, labels, {}, 1.0, scales}), ShapeError);
+  for (const float temperature : {0.0f, -1.0f, 1e-40f, INFINITY, NAN})
+    EXPECT_THROW(kernels::linear_cross_entropy({.loss = loss}, {x, weight, labels, {}, 1.0, {}, 0.0f, temperature}),
+                 ConfigError);
   for (const int32_t bad : {-1, 10, -99, std::numeric_limits<int32_t>::max()}) {
     const int32_t values[] = {0, 1, bad, 2};
     try {
