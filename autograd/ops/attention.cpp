@@ -17,7 +17,8 @@ struct Attention final : Operation {
     Tensor lse;
     if (f.recording()) lse = Tensor::empty({q.dim(1), q.dim(0)}, accumulation_dtype(q.dtype()), q.device());
     Tensor out = empty_like(q);
-    kernels::attention_forward(out, lse, q, k, v, layout.cu_seqlens, params);
+    kernels::attention_forward(
+        {.out = out, .lse = lse, .q = q, .k = k, .v = v, .cu_seqlens = layout.cu_seqlens, .params = params});
     f.save_input("q", 0);
     f.save_input("k", 1);
     f.save_input("v", 2);
@@ -29,8 +30,17 @@ struct Attention final : Operation {
   void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
     const Tensor &q = saved["q"], &k = saved["k"], &v = saved["v"];
     Tensor grad_q = empty_like(q), grad_k = empty_like(k), grad_v = empty_like(v);
-    kernels::attention_backward(grad_q, grad_k, grad_v, grad_outputs[0], q, k, v, saved["out"], saved["lse"],
-                                layout.cu_seqlens, params);
+    kernels::attention_backward({.grad_q = grad_q,
+                                 .grad_k = grad_k,
+                                 .grad_v = grad_v,
+                                 .grad_out = grad_outputs[0],
+                                 .q = q,
+                                 .k = k,
+                                 .v = v,
+                                 .out = saved["out"],
+                                 .lse = saved["lse"],
+                                 .cu_seqlens = layout.cu_seqlens,
+                                 .params = params});
     grads.add(0, std::move(grad_q));
     grads.add(1, std::move(grad_k));
     grads.add(2, std::move(grad_v));

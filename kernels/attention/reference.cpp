@@ -65,10 +65,11 @@ double attend_row(const double* q, int64_t position, int64_t head_dim, const Att
   return maximum + std::log(sum);
 }
 
-void attention_forward(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
-                       const Tensor& cu_seqlens, const AttentionParams& params) {
+void attention_forward(const AttentionForward& call) {
+  const Tensor &out = call.out, &lse = call.lse, &q = call.q, &k = call.k, &v = call.v;
+  const AttentionParams& params = call.params;
   const int64_t heads = q.dim(1), group = heads / k.dim(1), head_dim = q.dim(2);
-  const auto bounds = cu_seqlens.span<int32_t>();
+  const auto bounds = call.cu_seqlens.span<int32_t>();
   const int64_t sequences = static_cast<int64_t>(bounds.size()) - 1;
   parallel_for(sequences * heads, 1, [&](int64_t begin, int64_t end) {
     std::vector<double> scores;
@@ -86,12 +87,13 @@ void attention_forward(const Tensor& out, const Tensor& lse, const Tensor& q, co
   });
 }
 
-void attention_backward(const Tensor& grad_q, const Tensor& grad_k, const Tensor& grad_v, const Tensor& grad_out,
-                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
-                        const Tensor& cu_seqlens, const AttentionParams& params) {
+void attention_backward(const AttentionBackward& call) {
+  const Tensor &grad_q = call.grad_q, &grad_k = call.grad_k, &grad_v = call.grad_v, &grad_out = call.grad_out;
+  const Tensor &q = call.q, &k = call.k, &v = call.v, &out = call.out, &lse = call.lse;
+  const AttentionParams& params = call.params;
   const int64_t kv_heads = k.dim(1), group = q.dim(1) / kv_heads, head_dim = q.dim(2);
   const double scale = params.scale;
-  const auto bounds = cu_seqlens.span<int32_t>();
+  const auto bounds = call.cu_seqlens.span<int32_t>();
   const int64_t sequences = static_cast<int64_t>(bounds.size()) - 1;
   parallel_for(sequences * kv_heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

@@ -13,10 +13,7 @@ double attend_row(const double* q, int64_t position, int64_t head_dim, const Att
                   FunctionRef<const double*(int64_t)> key, FunctionRef<const double*(int64_t)> value, double* scores,
                   double* out);
 
-void attention_forward(const Tensor& out, const Tensor& lse, const Tensor& q, const Tensor& k, const Tensor& v,
-                       const Tensor& cu_seqlens, const AttentionParams& params);
-void attention_backward(const Tensor& grad_q, const Tensor& grad_k, const Tensor& grad_v, const Tensor& grad_out,
-                        const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
-                        const Tensor& cu_seqlens, const AttentionParams& params);
+void attention_forward(const AttentionForward& call);
+void attention_backward(const AttentionBackward& call);
 
 }  // namespace lathe::kernels::reference

@@ -38,7 +38,7 @@ void quantise(const From* from, int8_t* to, float* scale, int64_t dim) {
 }
 
 template <class From>
-void append(const AppendRow& row) {
+void append(const KvAppendRowArgs& row) {
   const From* from = static_cast<const From*>(row.from);
   switch (row.to_dtype) {
     case DType::f32: return convert(from, static_cast<float*>(row.to), row.dim);
@@ -50,7 +50,7 @@ void append(const AppendRow& row) {
 
 }  // namespace
 
-void kv_append_row(const AppendRow& row) {
+void kv_append_row(const KvAppendRowArgs& row) {
   switch (row.from_dtype) {
     case DType::bf16: return append<bf16>(row);
     case DType::f16: return append<f16>(row);

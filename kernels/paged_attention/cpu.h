@@ -8,7 +8,7 @@
 
 namespace lathe::kernels {
 
-struct AppendRow {
+struct KvAppendRowArgs {
   const void* from;
   void* to;
   float* scale;  // i8 only
@@ -18,4 +18,4 @@ struct AppendRow {
 
 }  // namespace lathe::kernels
 
-LATHE_CPU_BODY(kv_append_row, const AppendRow&)
+LATHE_CPU_BODY(kv_append_row, const KvAppendRowArgs&)

@@ -11,8 +11,6 @@
 namespace lathe::kernels::device {
 namespace {
 
-HeadRows heads_of(const Tensor& x) { return {x.raw(), x.stride(0), x.stride(1)}; }
-
 PageSide side_of(const Tensor& pages, const Tensor& scales) {
   return {pages.raw(), pages.stride(0), pages.stride(1), pages.stride(2),
           scales.defined() ? scales.data<float>() : nullptr};
@@ -24,8 +22,8 @@ PagedSteps steps_of(const PagedBatch& batch) {
           there.block_table, there.max_pages, batch.sequences(), batch.tokens()};
 }
 
-// Blocks that fill a large card, several to a multiprocessor: fewer decoded sequences than that are split. On simt few, so
-// that small cases take both ways.
+// Blocks that fill a large card, several to a multiprocessor: fewer decoded sequences than that are split. On simt few,
+// so that small cases take both ways.
 int64_t blocks_wanted(Device device) { return device.kind == DeviceKind::simt ? 24 : 512; }
 // The results of split sequences are kept to 256 MiB.
 constexpr int64_t partial_floats_most = int64_t{1} << 26;
@@ -82,8 +80,8 @@ void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, c
                      describe(q));
   PagedAttentionCuda args{.dtype = q.dtype(),
                           .page_dtype = pages.k.dtype(),
-                          .q = heads_of(q),
-                          .out = heads_of(out),
+                          .q = head_rows_of(q),
+                          .out = head_rows_of(out),
                           .k = side_of(pages.k, pages.k_scales),
                           .v = side_of(pages.v, pages.v_scales),
                           .batch = steps_of(batch),
@@ -99,8 +97,8 @@ void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, c
 void kv_append(const KvPages& pages, const Tensor& k, const Tensor& v, const PagedBatch& batch) {
   kv_append_rows({.dtype = k.dtype(),
                   .page_dtype = pages.k.dtype(),
-                  .k = heads_of(k),
-                  .v = heads_of(v),
+                  .k = head_rows_of(k),
+                  .v = head_rows_of(v),
                   .k_pages = side_of(pages.k, pages.k_scales),
                   .v_pages = side_of(pages.v, pages.v_scales),
                   .batch = steps_of(batch),

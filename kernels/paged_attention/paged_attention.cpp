@@ -1,5 +1,5 @@
-// The CPU body is attention's own (kernels/attention/cpu/tile.h): pages are only another way to find a key's row, so the
-// bits are attention_forward's by construction.
+// The CPU body is attention's own (kernels/attention/cpu/arguments.h): pages are only another way to find a key's row,
+// so the bits are attention_forward's by construction.
 #include "kernels/paged_attention/paged_attention.h"
 
 #include <bit>
@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 #include "kernels/attention/checks.h"
-#include "kernels/attention/run_tiles.h"
+#include "kernels/attention/schedule.h"
 #include "kernels/checks/expect.h"
 #include "kernels/paged_attention/checks.h"
 #include "kernels/paged_attention/device.h"
@@ -16,24 +16,22 @@
 namespace lathe::kernels {
 namespace {
 
-KeyRows paged_rows(const KvPages& pages, const int32_t* table) {
-  KeyRows rows{};
-  rows.k = pages.k.raw();
-  rows.v = pages.v.raw();
-  rows.k_page = pages.k.stride(0);
-  rows.k_head = pages.k.stride(1);
-  rows.k_token = pages.k.stride(2);
-  rows.v_page = pages.v.stride(0);
-  rows.v_head = pages.v.stride(1);
-  rows.v_token = pages.v.stride(2);
-  rows.page_size = pages.k.dim(2);
-  rows.pages = table;
-  if (pages.k.dtype() != DType::i8) return rows;
-  rows.k_scales = pages.k_scales.data<float>();
-  rows.v_scales = pages.v_scales.data<float>();
-  rows.scale_page = pages.k_scales.stride(0);
-  rows.scale_head = pages.k_scales.stride(1);
-  return rows;
+KeyRows key_rows(const Tensor& pages, const Tensor& scales) {
+  return {.data = pages.raw(),
+          .token = pages.stride(2),
+          .head = pages.stride(1),
+          .page = pages.stride(0),
+          .scales = pages.dtype() == DType::i8 ? scales.data<float>() : nullptr};
+}
+
+KeysAndValues paged_keys(const KvPages& pages, const int32_t* block_table) {
+  const bool scaled = pages.k.dtype() == DType::i8;
+  return {.k = key_rows(pages.k, pages.k_scales),
+          .v = key_rows(pages.v, pages.v_scales),
+          .pages = block_table,
+          .page_size = pages.k.dim(2),
+          .scale_page = scaled ? pages.k_scales.stride(0) : 0,
+          .scale_head = scaled ? pages.k_scales.stride(1) : 0};
 }
 
 }  // namespace
@@ -59,13 +57,13 @@ void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, c
   if (q.dtype() == DType::f64) return reference::paged_attention(out, q, pages, batch, params);
   expect(operation, "pages.k", pages.k).dtype({DType::f32, DType::bf16, DType::f16, DType::i8});
 
-  TileCall call = tile_call(out, {}, q, pages.k.dim(1), params);
+  AttentionTileArgs::Call call = attention_tile_call(out, {}, q, pages.k.dim(1), params);
   call.kv_dtype = pages.k.dtype();
-  auto sequence = [&](int64_t s) -> TileSequence {
+  auto sequence = [&](int64_t s) -> AttentionSequence {
     const int64_t first = batch.bounds()[s], tokens = batch.bounds()[s + 1] - first;
-    return {paged_rows(pages, batch.block_table(s)), first, tokens, batch.context(s) - tokens};
+    return {paged_keys(pages, batch.block_table(s)), first, tokens, batch.context(s) - tokens};
   };
-  run_tiles(call, pages.k.dim(1), batch.sequences(), sequence);
+  run_attention_tiles(call, batch.sequences(), sequence);
 }
 
 }  // namespace lathe::kernels

@@ -1,4 +1,5 @@
-// The new tokens of one step, and where their sequences' keys lie: checked once, and on a card uploaded once, for all layers.
+// The new tokens of one step, and where their sequences' keys lie: checked once, and on a card uploaded once, for all
+// layers.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +16,11 @@ class PagedBatch {
     int64_t count, page_size;  // a page holds page_size tokens
     Device device = {};
   };
-  // cu_seqlens i32 [S + 1] cuts the new tokens into sequences, which may be empty. context_lens i32 [S]: keys of each sequence
-  // including its new tokens, which are the last ones. block_table i32 [S, max_pages]: the sequence's pages in order; entries
-  // past its length are not read. All on the CPU. What does not fit throws ShapeError.
-  // With `there`, i32 [number_count(…)] on the pages' device, nothing is uploaded: kernels read the numbers there, where the caller
-  // copies numbers() before they run. So a captured graph finds those of every step in one place.
+  // cu_seqlens i32 [S + 1] cuts the new tokens into sequences, which may be empty. context_lens i32 [S]: keys of each
+  // sequence including its new tokens, which are the last ones. block_table i32 [S, max_pages]: the sequence's pages in
+  // order; entries past its length are not read. All on the CPU. What does not fit throws ShapeError.
+  // With `there`, i32 [number_count(…)] on the pages' device, nothing is uploaded: kernels read the numbers there,
+  // where the caller copies numbers() before they run. So a captured graph finds those of every step in one place.
   PagedBatch(const Tensor& cu_seqlens, const Tensor& context_lens, const Tensor& block_table, Pages pages,
              const Tensor& there = {});
   static int64_t number_count(int64_t sequences, int64_t tokens, int64_t max_pages);

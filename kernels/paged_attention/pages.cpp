@@ -31,12 +31,12 @@ char* at(const Tensor& x, int64_t elements) { return static_cast<char*>(x.raw())
 void append_token(const Tensor& pages, const Tensor& scales, const Tensor& x, int64_t token, const PagedBatch& batch) {
   const int64_t page = batch.page_of(token), offset = batch.offset_of(token);
   for (int64_t head = 0; head < x.dim(1); ++head) {
-    AppendRow row{at(x, token * x.stride(0) + head * x.stride(1)),
-                  at(pages, page * pages.stride(0) + head * pages.stride(1) + offset * pages.stride(2)),
-                  nullptr,
-                  x.dim(2),
-                  x.dtype(),
-                  pages.dtype()};
+    KvAppendRowArgs row{.from = at(x, token * x.stride(0) + head * x.stride(1)),
+                        .to = at(pages, page * pages.stride(0) + head * pages.stride(1) + offset * pages.stride(2)),
+                        .scale = nullptr,
+                        .dim = x.dim(2),
+                        .from_dtype = x.dtype(),
+                        .to_dtype = pages.dtype()};
     if (row.from_dtype == row.to_dtype) {
       std::memcpy(row.to, row.from, static_cast<size_t>(row.dim * size_of(x.dtype())));
       continue;

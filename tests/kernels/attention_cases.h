@@ -52,6 +52,30 @@ inline Case base(std::string name, const Model& model, DType dtype, const std::v
           .reduction = static_cast<int64_t>(std::max<double>(longest(cu_seqlens), model.head_dim))};
 }
 
+inline kernels::AttentionForward forward_of(const Arguments& a, const kernels::AttentionParams& params) {
+  return {.out = a["out"],
+          .lse = a["lse"],
+          .q = a["q"],
+          .k = a["k"],
+          .v = a["v"],
+          .cu_seqlens = a["cu_seqlens"],
+          .params = params};
+}
+
+inline kernels::AttentionBackward backward_of(const Arguments& a, const kernels::AttentionParams& params) {
+  return {.grad_q = a["grad_q"],
+          .grad_k = a["grad_k"],
+          .grad_v = a["grad_v"],
+          .grad_out = a["grad_out"],
+          .q = a["q"],
+          .k = a["k"],
+          .v = a["v"],
+          .out = a["out"],
+          .lse = a["lse"],
+          .cu_seqlens = a["cu_seqlens"],
+          .params = params};
+}
+
 inline Case forward(std::string name, const Model& unscaled, DType dtype, const std::vector<double>& cu_seqlens,
                     int64_t padding = 0) {
   const Model model = with_scale(unscaled);
@@ -59,9 +83,7 @@ inline Case forward(std::string name, const Model& unscaled, DType dtype, const 
   const int64_t tokens = result.inputs[0].shape[0];
   result.outputs = {{.name = "out", .shape = result.inputs[0].shape, .dtype = dtype, .padding = padding},
                     {.name = "lse", .shape = {model.heads, tokens}, .batch_dimension = 1}};
-  result.run = [params = model.params](const Arguments& a) {
-    kernels::attention_forward(a["out"], a["lse"], a["q"], a["k"], a["v"], a["cu_seqlens"], params);
-  };
+  result.run = [params = model.params](const Arguments& a) { kernels::attention_forward(forward_of(a, params)); };
   result.flops = 4 * visible_pairs(cu_seqlens, model.params.window) * model.heads * model.head_dim;
   result.bytes = 2.0 * tokens * (model.heads + model.kv_heads) * model.head_dim * size_of(dtype);
   return result;
@@ -80,12 +102,9 @@ inline Case backward(std::string name, const Model& unscaled, DType dtype, const
   result.outputs = {{.name = "grad_q", .shape = queries, .dtype = dtype, .padding = padding, .factor = 3},
                     {.name = "grad_k", .shape = keys, .dtype = dtype, .padding = padding, .factor = 3},
                     {.name = "grad_v", .shape = keys, .dtype = dtype, .padding = padding, .factor = 3}};
-  result.run = [params = model.params](const Arguments& a) {
-    kernels::attention_backward(a["grad_q"], a["grad_k"], a["grad_v"], a["grad_out"], a["q"], a["k"], a["v"], a["out"],
-                                a["lse"], a["cu_seqlens"], params);
-  };
+  result.run = [params = model.params](const Arguments& a) { kernels::attention_backward(backward_of(a, params)); };
   const Call run_forward = [params = model.params](const Arguments& a) {
-    kernels::attention_forward(a["out"], a["lse"], a["q"], a["k"], a["v"], a["cu_seqlens"], params);
+    kernels::attention_forward(forward_of(a, params));
   };
   result.prepare = run_forward;
   result.gradient = {

@@ -43,7 +43,8 @@ class Conversations {
     trained = Tensor::empty(q.shape(), model.dtype);
     // Shorter pages round: what is trained on has been rounded before.
     for (const Tensor& x : {k_, v_}) round_to(model.page_dtype, x);
-    attention_forward(trained, {}, q, k_, v_, i32(bounds_), model.params);
+    attention_forward(
+        {.out = trained, .q = q, .k = k_, .v = v_, .cu_seqlens = i32(bounds_), .params = model.params});
 
     max_pages_ = (*std::max_element(lengths_.begin(), lengths_.end()) + page_size - 1) / page_size;
     const int64_t pages = max_pages_ * static_cast<int64_t>(lengths_.size()) + 1;
@@ -91,8 +92,12 @@ class Conversations {
   bool alone_is_trained(int s) const {
     const int64_t begin = bounds_[static_cast<size_t>(s)], end = begin + length(s);
     const Tensor out = Tensor::empty({end - begin, model_.heads, model_.head_dim}, model_.dtype);
-    attention_forward(out, {}, q.slice(0, begin, end), k_.slice(0, begin, end), v_.slice(0, begin, end),
-                      i32({0, static_cast<int32_t>(length(s))}), model_.params);
+    attention_forward({.out = out,
+                       .q = q.slice(0, begin, end),
+                       .k = k_.slice(0, begin, end),
+                       .v = v_.slice(0, begin, end),
+                       .cu_seqlens = i32({0, static_cast<int32_t>(length(s))}),
+                       .params = model_.params});
     return same_bits(out, trained.slice(0, begin, end));
   }
 
@@ -345,7 +350,12 @@ class DeviceConversation {
     k_ = random_tensor(random, {length, model.kv_heads, model.head_dim}, model.dtype);
     v_ = random_tensor(random, k_.shape(), model.dtype);
     const Tensor out = Tensor::empty(q_.shape(), model.dtype, device);
-    attention_forward(out, {}, moved(q_, device), moved(k_, device), moved(v_, device), i32({0, length}), model.params);
+    attention_forward({.out = out,
+                       .q = moved(q_, device),
+                       .k = moved(k_, device),
+                       .v = moved(v_, device),
+                       .cu_seqlens = i32({0, length}),
+                       .params = model.params});
     trained_ = moved(out, {});
     const Tensor empty = Tensor::empty({page_count, model.kv_heads, page_size, model.head_dim}, model.dtype);
     std::memset(empty.raw(), 0xff, static_cast<size_t>(empty.nbytes()));

@@ -1,18 +1,20 @@
-#include "kernels/attention/cpu/many_rows.h"
-#include "kernels/attention/cpu/tile_rows.h"
-#include "kernels/attention/cpu/transposed_rows.h"
+// Tiles of few query rows, as decode has: the keys are in the lanes, keys and values are read in place, and those of
+// the next chunks are prefetched.
+#include "kernels/attention/cpu/int8_pages/few_rows.h"
+#include "kernels/attention/cpu/in_place_products.h"
+#include "kernels/attention/cpu/tile.h"
 
 namespace lathe::kernels::LATHE_ISA {
 namespace {
 
-// A tile's scratch, cut up. tile_scratch_floats() counts the same pieces.
-struct TileScratch {
+// Where a tile's scratch holds what. few_rows_scratch_floats() counts the same pieces.
+struct Scratch {
   float* q;  // [rows], query_row() apart
   RowStates state;
   float* keys;    // [head_dim][64]
   float* values;  // [64][padded_dim]
   float* p;       // [block_rows][64]
-  BlockResult block;
+  ChunkResult result;
   const void** rows;           // [2 · 64], of the chunk: keys, then values; where they are not read in place
   float *k_scales, *v_scales;  // [64]; of i8 pages
 
@@ -20,23 +22,13 @@ struct TileScratch {
   const void** v_rows() const { return rows + attention_chunk; }
 };
 
-// The chunk that is computed and those after it, whose rows are asked for meanwhile; of tiles that read in place.
-struct Chunks {
-  ChunkRows rows[1 + chunks_ahead];
-  bool known[1 + chunks_ahead];
-  int current = 0;
-  Ahead ahead;
-
-  int place(int distance) const { return (current + distance) % (1 + chunks_ahead); }
-};
-
-TileScratch cut(const TileTask& task) {
-  const int64_t rows = task.tokens * task.call->group, dim = task.call->padded_dim;
-  TileScratch s;
-  float* next = task.scratch;
+Scratch scratch_of(const AttentionTileArgs& args) {
+  const int64_t rows = rows_of(args), dim = args.call->padded_dim;
+  Scratch s;
+  float* next = args.scratch;
   const auto take = [&next](int64_t floats) {
     float* piece = next;
-    next += (floats + tile_padding - 1) / tile_padding * tile_padding;
+    next += (floats + row_padding - 1) / row_padding * row_padding;
     return piece;
   };
   s.rows = reinterpret_cast<const void**>(take(4 * attention_chunk));
@@ -45,206 +37,294 @@ TileScratch cut(const TileTask& task) {
   s.keys = take(attention_chunk * dim);
   s.values = take(attention_chunk * dim);
   s.p = take(block_rows * attention_chunk);
-  s.block.maximum = take(tile_padding);
-  s.block.sum = take(tile_padding);
-  s.block.out = take(block_rows * dim);
-  s.q = take(rows * (2 * dim + tile_padding));  // the longest, of Bytes
+  s.result.maximum = take(row_padding);
+  s.result.sum = take(row_padding);
+  s.result.out = take(block_rows * dim);
+  s.q = take(rows * (2 * dim + row_padding));  // the longest, of Int8Dot
   s.state.out = take(rows * dim);
-  s.state.maximum = take(rows + tile_padding);
-  s.state.sum = take(rows + tile_padding);
+  s.state.maximum = take(rows + row_padding);
+  s.state.sum = take(rows + row_padding);
   return s;
 }
 
-// Calls body with each of the tile's rows and where it goes in scratch.
-template <class T, class Step, class Body>
-LATHE_INLINE void for_queries(const TileTask& task, float* q, Body body) {
-  const TileCall& call = *task.call;
-  const T* base =
-      static_cast<const T*>(call.q) + task.first_token * call.q_token + task.kv_head * call.group * call.q_head;
-  for (int64_t token = 0; token < task.tokens; ++token)
-    for (int64_t h = 0; h < call.group; ++h, q += query_row<Step>(call.padded_dim))
-      body(base + token * call.q_token + h * call.q_head, q);
+// ---- queries ----
+
+// Floats from one query row to the next in scratch.
+template <class Dot>
+LATHE_INLINE int64_t query_row(int64_t padded_dim) {
+#if defined(LATHE_ISA_avx512_bf16)
+  if constexpr (Dot::width == 4) return quantised_query_row(padded_dim);
+#endif
+  return padded_dim;
 }
 
-void load_queries(const TileTask& task, float* to, Elements) {
-  const TileCall& call = *task.call;
-  with_element(call.dtype, [&](auto element) {
-    for_queries<decltype(element), Elements>(task, to, [&](const auto* row, float* q) {
-      load_padded(row, call.head_dim, call.padded_dim, q);
-      if (call.kv_dtype != DType::i8) return;
-      for (int64_t d = 0; d < call.padded_dim; d += lanes) store(q + d, load(q + d) * splat(1.0f / i8_column_unit));
-    });
-  });
-}
+template <class Dot, class T>
+LATHE_INLINE void load_query(const AttentionTileArgs::Call& call, const T* row, float* q) {
 #if defined(LATHE_ISA_avx512_bf16)
-void load_queries(const TileTask& task, float* to, Pairs) {
-  const TileCall& call = *task.call;
-  for_queries<bf16, Pairs>(task, to, [&](const bf16* row, float* q) {
+  if constexpr (Dot::width == 4) return load_quantised_query(row, call.head_dim, q);
+#endif
+  if constexpr (Dot::width == 2) {
     // Bits. A call of memcpy for each took a twelfth of short sequences.
     load_padded(reinterpret_cast<const float*>(row), call.head_dim / 2, call.padded_dim / 2, q);
-  });
-}
-void load_queries(const TileTask& task, float* to, Bytes) {
-  for_queries<bf16, Bytes>(task, to, [&](const bf16* row, float* q) { load_byte_query(row, task.call->head_dim, q); });
-}
-#endif
-
-void spans_of(const TileTask& task, int64_t row, int rows, int64_t chunk, KeySpan* span) {
-  for (int r = 0; r < rows; ++r)
-    span[r] = visible_keys(task.first_position + (row + r) / task.call->group, task.call->window, chunk);
+  } else {
+    load_padded(row, call.head_dim, call.padded_dim, q);
+    if (call.kv_dtype != DType::i8) return;
+    for (int64_t d = 0; d < call.padded_dim; d += lanes) store(q + d, load(q + d) * splat(1.0f / i8_column_unit));
+  }
 }
 
-bool waits(const TileTask& task) { return rows_of(task) <= rows_that_wait; }
-bool reads_in_place(const TileTask& task) { return waits(task) && task.call->head_dim == task.call->padded_dim; }
+template <class Dot, class T>
+void load_queries(const AttentionTileArgs& args, float* q) {
+  const AttentionTileArgs::Call& call = *args.call;
+  for (int64_t token = args.first_token; token < args.first_token + args.tokens; ++token)
+    for (int64_t h = 0; h < call.group; ++h, q += query_row<Dot>(call.padded_dim))
+      load_query<Dot>(call, row_of<const T>(call.q, token, args.kv_head * call.group + h), q);
+}
 
-// What to ask for while a chunk is computed: those after it, in equal parts wherever a strip of keys or a value is read.
-template <class T, class Step>
-Ahead asked_evenly(const TileTask& task, const Chunks& chunks) {
-  const TileCall& call = *task.call;
-  if (!chunks.known[chunks.place(1)]) return {};
-  const ChunkRows* rows[chunks_ahead];
+template <class Dot>
+void load_queries(const AttentionTileArgs& args, float* q) {
+  if constexpr (Dot::width > 1) {
+    load_queries<Dot, bf16>(args, q);
+  } else {
+    with_element(args.call->dtype, [&](auto element) { load_queries<Dot, decltype(element)>(args, q); });
+  }
+}
+
+// ---- one chunk of keys and values ----
+
+// The chunk that is computed and those after it, whose rows are prefetched meanwhile; of tiles that read in place.
+struct ChunkWindow {
+  ChunkAddresses chunks[1 + prefetch_distance];
+  bool known[1 + prefetch_distance];
+  int current = 0;
+  Prefetcher prefetch;
+
+  int place(int distance) const { return (current + distance) % (1 + prefetch_distance); }
+};
+
+bool reads_in_place(const AttentionTileArgs& args) { return args.call->head_dim == args.call->padded_dim; }
+
+// How often the probabilities of a row with 64 keys call step().
+constexpr int64_t probability_steps = 1 + attention_chunk / lanes;
+
+// Prefetches of the chunks after this one, in equal parts wherever a strip of keys or a value is read.
+template <class T, class Dot>
+Prefetcher next_chunks(const AttentionTileArgs& args, const ChunkWindow& window) {
+  const AttentionTileArgs::Call& call = *args.call;
+  if (!window.known[window.place(1)]) return {};
+  const ChunkAddresses* chunks[prefetch_distance];
   // In place of what is not known, rows that are in the cache.
-  for (int i = 0; i < chunks_ahead; ++i)
-    rows[i] = &chunks.rows[chunks.place(chunks.known[chunks.place(i + 1)] ? i + 1 : 0)];
+  for (int i = 0; i < prefetch_distance; ++i)
+    chunks[i] = &window.chunks[window.place(window.known[window.place(i + 1)] ? i + 1 : 0)];
   const int64_t row_bytes = call.head_dim * static_cast<int64_t>(sizeof(T));
   const int64_t strips = attention_chunk / lanes * (row_bytes / 16);
-  const int64_t blocks = (rows_of(task) + block_rows - 1) / block_rows;
+  const int64_t blocks = (rows_of(args) + block_rows - 1) / block_rows;
   const int64_t vectors = (call.padded_dim + block_vectors * lanes - 1) / (block_vectors * lanes);
-  const int64_t passes = Step::width == 4 ? 2 : 1;  // of byte_products.h over keys and over values
-  const int64_t product_asks = passes * (strips + vectors * (attention_chunk / Step::width));
-  return {rows, row_bytes, sizeof(T) == 1, blocks * product_asks + rows_of(task) * probability_asks};
+  const int64_t passes = Dot::width == 4 ? 2 : 1;  // of int8_pages/few_rows.h over keys and over values
+  const int64_t product_steps = passes * (strips + vectors * (attention_chunk / Dot::width));
+  return {chunks, row_bytes, sizeof(T) == 1, blocks * product_steps + rows_of(args) * probability_steps};
 }
 
-// The rows of the chunk that is computed `distance` chunks after this one, by this task or the next.
+// The rows of the chunk that is computed `distance` chunks after this one, by this tile or the next.
 template <class T>
-void find_rows_after(const TileTask& task, int64_t chunk, int distance, Chunks& chunks) {
-  const TileTask* owner = &task;
+void find_chunk_after(const AttentionTileArgs& args, int64_t chunk, int distance, ChunkWindow& window) {
+  const AttentionTileArgs* owner = &args;
   int64_t wanted = chunk + distance;
-  if (wanted >= task.chunk_end && task.after != nullptr) {
-    owner = task.after;
-    wanted += owner->chunk_begin - task.chunk_end;
+  if (wanted >= args.chunk_end && args.next != nullptr) {
+    owner = args.next;
+    wanted += owner->chunk_begin - args.chunk_end;
   }
-  const int place = chunks.place(distance);
-  chunks.known[place] = owner->tokens > 0 && wanted < owner->chunk_end;
-  if (!chunks.known[place]) return;
+  const int place = window.place(distance);
+  window.known[place] = owner->tokens > 0 && wanted < owner->chunk_end;
+  if (!window.known[place]) return;
   const int64_t first = wanted * attention_chunk, present = keys_present(*owner, wanted);
-  find_groups<T>(owner->keys, owner->kv_head, first, present, chunks.rows[place]);
+  find_addresses<T>(owner->keys, owner->kv_head, first, present, window.chunks[place]);
 }
 
-template <class T, class Step>
-void find_chunk(const TileTask& task, int64_t chunk, const TileScratch& s, Chunks& chunks) {
-  const TileCall& call = *task.call;
-  if (chunk == task.chunk_begin) {
-    for (int i = 0; i < chunks_ahead; ++i) find_rows_after<T>(task, chunk, i, chunks);
+template <class T, class Dot>
+void find_chunk(const AttentionTileArgs& args, int64_t chunk, const Scratch& s, ChunkWindow& window) {
+  const int64_t dim = args.call->head_dim, kv_head = args.kv_head;
+  if (chunk == args.chunk_begin) {
+    for (int i = 0; i < prefetch_distance; ++i) find_chunk_after<T>(args, chunk, i, window);
   } else {
-    chunks.current = chunks.place(1);
+    window.current = window.place(1);
   }
-  find_rows_after<T>(task, chunk, chunks_ahead, chunks);
-  chunks.ahead = asked_evenly<T, Step>(task, chunks);
-  ChunkRows& rows = chunks.rows[chunks.current];
-  const int64_t present = keys_present(task, chunk), first = chunk * attention_chunk;
-  make_whole<T>(task.keys, keys_of<T>(task.keys, task.kv_head), first, present, call.head_dim, s.keys, rows.k);
-  make_whole<T>(task.keys, values_of<T>(task.keys, task.kv_head), first, present, call.head_dim, s.values, rows.v);
+  find_chunk_after<T>(args, chunk, prefetch_distance, window);
+  window.prefetch = next_chunks<T, Dot>(args, window);
+  ChunkAddresses& rows = window.chunks[window.current];
+  const int64_t present = keys_present(args, chunk), first = chunk * attention_chunk;
+  complete_runs<T>(args.keys, head_addresses<T>(args.keys.k, kv_head), first, present, dim, s.keys, rows.k);
+  complete_runs<T>(args.keys, head_addresses<T>(args.keys.v, kv_head), first, present, dim, s.values, rows.v);
 }
 
-template <class T, class Step>
-void load_chunk(const TileTask& task, int64_t chunk, const TileScratch& s, Chunks& chunks) {
-  const TileCall& call = *task.call;
-  const int64_t present = keys_present(task, chunk), first = chunk * attention_chunk;
-  if (call.kv_dtype == DType::i8) find_scales(task.keys, task.kv_head, first, present, s.k_scales, s.v_scales);
-  if (reads_in_place(task)) return find_chunk<T, Step>(task, chunk, s, chunks);
-  if constexpr (Step::width != 4) {
-    find_rows<T>(task.keys, task.kv_head, first, present, s.rows);
-    using Element = typename Step::template KeyElement<T>;
-    NothingAhead nothing;
-    transpose_rows<Element>(s.k_rows(), present, call.head_dim / Step::width, s.keys, nothing);
-    load_values<T, Step>(s.v_rows(), present, call.head_dim, call.padded_dim, s.values);
+template <class T, class Dot>
+void load_chunk(const AttentionTileArgs& args, int64_t chunk, const Scratch& s, ChunkWindow& window) {
+  const AttentionTileArgs::Call& call = *args.call;
+  const int64_t present = keys_present(args, chunk), first = chunk * attention_chunk;
+  if (call.kv_dtype == DType::i8) find_scales(args.keys, args.kv_head, first, present, s.k_scales, s.v_scales);
+  if (reads_in_place(args)) return find_chunk<T, Dot>(args, chunk, s, window);
+  if constexpr (Dot::width != 4) {
+    find_rows<T>(args.keys, args.kv_head, first, present, s.rows);
+    load_transposed<T, Dot>(s.k_rows(), present, call.head_dim, s.keys);
+    load_values<T, Dot>(s.v_rows(), present, call.head_dim, call.padded_dim, s.values);
   }
 }
 
-template <class T, class Step>
-void attend_rows(const TileTask& task, const TileScratch& s, Chunks& chunks, int64_t row, int rows,
-                 const BlockResult& result) {
-  const TileCall& call = *task.call;
-  const Scoring scoring = tile_scoring(call, s.k_scales, s.v_scales);
-  const auto attend = [&](const auto& keys, const auto& values, auto& ahead) {
-    attend_block<Step>(rows, s.q + row * query_row<Step>(call.padded_dim), keys, values, call.head_dim, call.padded_dim,
-                       scoring, s.p, result, ahead);
-  };
-  const ChunkRows& in_place = chunks.rows[chunks.current];
+// ---- a block of rows with one chunk ----
+
+LATHE_INLINE VecI first_lanes() {
+  VecI v;
+  for (int i = 0; i < lanes; ++i) v[i] = i;
+  return v;
+}
+
+// All ones in the lanes of vector v (of a chunk) that the span holds.
+LATHE_INLINE VecI in_span(KeySpan span, int v, VecI lane) {
+  const VecI key = lane + v * lanes;
+  return (key >= span.begin) & (key < span.end);
+}
+
+// The first V vectors of products q·k in a row become 2^(score − maximum), 0 where masked; the values' scales are put
+// on after the sum. For Bf16Dot they are rounded to bf16: row[i] holds those of keys 2i and 2i + 1. All in registers
+// where there are as many: in two passes over the row with a third that rounded, this took a fifth longer.
+template <class Dot, bool masked, int V, class Prefetch>
+LATHE_INLINE void row_probabilities(float* row, KeySpan span, const Scoring& scoring, float* maximum, float* sum,
+                                    Prefetch& prefetch) {
+  const VecI lane = first_lanes();
+  Vec p[V];
+  for (int v = 0; v < V; ++v) p[v] = load(row + v * lanes);
+  if (scoring.k_scales != nullptr)
+    for (int v = 0; v < V; ++v) p[v] = p[v] * load(scoring.k_scales + v * lanes);
+  if (scoring.softcap > 0)
+    for (int v = 0; v < V; ++v) p[v] = score_of(p[v], scoring);
+  Vec highest = splat(no_score);
+  for (int v = 0; v < V; ++v) {
+    if (masked) p[v] = select(in_span(span, v, lane), p[v], splat(no_score));
+    highest = max(p[v], highest);
+  }
+  prefetch.step();
+  *maximum = max_lanes(highest) * scoring.factor;
+  Vec total = zero();
+  for (int v = 0; v < V; ++v) {
+    p[v] = exp2_below_zero(fma(p[v], splat(scoring.factor), splat(-*maximum)));
+    if (masked) p[v] = select(in_span(span, v, lane), p[v], zero());
+    total = total + p[v];
+    prefetch.step();
+  }
+  *sum = sum_lanes(total);
+  if (scoring.v_scales != nullptr)
+    for (int v = 0; v < V; ++v) p[v] = p[v] * load(scoring.v_scales + v * lanes);
 #if defined(LATHE_ISA_avx512_bf16)
-  if constexpr (Step::width == 4) return attend(ByteKeys{in_place.k}, ByteValues{in_place.v}, chunks.ahead);
+  if constexpr (Dot::width == 4) return store_quantised_weights(row, p);
+  if constexpr (Dot::width == 2) {
+    for (int v = 0; v < V; v += 2)
+      store(row + v / 2 * lanes, (Vec)neighbours_to_pairs(p[v], v + 1 < V ? p[v + 1] : zero()));
+    return;
+  }
 #endif
-  if constexpr (Step::width != 4) {
-    if (reads_in_place(task))
-      return attend(KeysInPlace<typename Step::template KeyElement<T>>{in_place.k}, ValuesInPlace<T>{in_place.v},
-                    chunks.ahead);
-    NothingAhead nothing;
-    attend(TransposedKeys{s.keys}, EvenRows{s.values, call.padded_dim}, nothing);
+  for (int v = 0; v < V; ++v) store(row + v * lanes, p[v]);
+}
+
+// Of the first 16, 32, 48 or 64 keys.
+template <class Dot, bool masked, class Prefetch>
+LATHE_INLINE void row_probabilities(float* row, int64_t keys, KeySpan span, const Scoring& scoring, float* maximum,
+                                    float* sum, Prefetch& prefetch) {
+  constexpr int V = row_padding / lanes;
+  switch (keys / row_padding) {
+    case 1: return row_probabilities<Dot, masked, V>(row, span, scoring, maximum, sum, prefetch);
+    case 2: return row_probabilities<Dot, masked, 2 * V>(row, span, scoring, maximum, sum, prefetch);
+    case 3: return row_probabilities<Dot, masked, 3 * V>(row, span, scoring, maximum, sum, prefetch);
+    case 4: return row_probabilities<Dot, masked, 4 * V>(row, span, scoring, maximum, sum, prefetch);
   }
 }
 
-RowStates from_row(const RowStates& state, int64_t row, int64_t padded_dim) {
-  return {state.maximum + row, state.sum + row, state.out + row * padded_dim};
+// q: rows of scratch, query_row() apart; keys and values as score() and multiply() take them; p: scratch [rows][64].
+// With Bf16Dot q's rows hold head_dim / 2 pairs, and one k of the values is two keys. Values must be finite even where
+// masked: 0 · infinity is not 0.
+template <class Dot, class Keys, class Values, class Prefetch>
+LATHE_INLINE void attend_block(int rows, const float* q, Keys keys, Values values, int64_t head_dim, int64_t padded_dim,
+                               const Scoring& scoring, float* p, const ChunkResult& result, Prefetch& prefetch) {
+  int begin = attention_chunk, end = 0;
+  for (int r = 0; r < rows; ++r) {
+    if (result.span[r].begin >= result.span[r].end) continue;
+    if (result.span[r].begin < begin) begin = result.span[r].begin;
+    if (result.span[r].end > end) end = result.span[r].end;
+  }
+  if (begin >= end) return;
+  const int64_t key_count = padded_keys(end);
+  score<Dot>(rows, Factor{q, query_row<Dot>(padded_dim), 1}, keys, head_dim / Dot::width, key_count, p, prefetch);
+  for (int r = 0; r < rows; ++r) {
+    const KeySpan span = result.span[r];
+    float* row = p + r * attention_chunk;
+    if (span.begin == 0 && span.end == key_count) {
+      row_probabilities<Dot, false>(row, key_count, span, scoring, result.maximum + r, result.sum + r, prefetch);
+    } else {
+      row_probabilities<Dot, true>(row, key_count, span, scoring, result.maximum + r, result.sum + r, prefetch);
+    }
+  }
+  multiply<Chain::starts, Dot>(rows, Factor{p, attention_chunk, 1}, values, begin / Dot::width,
+                               (end + Dot::width - 1) / Dot::width, result.out, padded_dim, padded_dim, prefetch);
 }
 
-// T is the type of keys and values, Step how products are summed.
-template <class T, class Step>
-void tile(const TileTask& task) {
-  const int64_t rows = rows_of(task), dim = task.call->padded_dim;
-  const TileScratch s = cut(task);
-  Chunks chunks;
-  load_queries(task, s.q, Step{});
+template <class T, class Dot>
+void attend_rows(const AttentionTileArgs& args, const Scratch& s, ChunkWindow& window, int64_t row, int rows,
+                 const ChunkResult& result) {
+  const AttentionTileArgs::Call& call = *args.call;
+  const Scoring scoring = tile_scoring(call, s.k_scales, s.v_scales);
+  const auto attend = [&](const auto& keys, const auto& values, auto& prefetch) {
+    attend_block<Dot>(rows, s.q + row * query_row<Dot>(call.padded_dim), keys, values, call.head_dim, call.padded_dim,
+                      scoring, s.p, result, prefetch);
+  };
+  const ChunkAddresses& in_place = window.chunks[window.current];
+#if defined(LATHE_ISA_avx512_bf16)
+  if constexpr (Dot::width == 4) return attend(Int8Keys{in_place.k}, Int8Values{in_place.v}, window.prefetch);
+#endif
+  if constexpr (Dot::width != 4) {
+    if (reads_in_place(args))
+      return attend(KeysInPlace<typename Dot::template KeyWord<T>>{in_place.k}, ValuesInPlace<T>{in_place.v},
+                    window.prefetch);
+    NoPrefetch none;
+    attend(TransposedKeys{s.keys}, StridedRows{s.values, call.padded_dim}, none);
+  }
+}
+
+// ---- a tile ----
+
+// T is the type of keys and values.
+template <class T, class Dot>
+void tile(const AttentionTileArgs& args) {
+  const int64_t rows = rows_of(args), dim = args.call->padded_dim;
+  const Scratch s = scratch_of(args);
+  ChunkWindow window;
+  load_queries<Dot>(args, s.q);
   clear(s.state, rows, dim);
-  for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
-    load_chunk<T, Step>(task, chunk, s, chunks);
+  for (int64_t chunk = args.chunk_begin; chunk < args.chunk_end; ++chunk) {
+    load_chunk<T, Dot>(args, chunk, s, window);
     for (int64_t row = 0; row < rows;) {
       const int count = next_block(rows - row);
       const RowStates state = from_row(s.state, row, dim);
       // The first chunk's result is the state itself: merging it into nothing multiplies by 1 and adds 0.
-      BlockResult result = chunk == task.chunk_begin ? BlockResult{{}, state.maximum, state.sum, state.out} : s.block;
-      spans_of(task, row, count, chunk, result.span);
-      attend_rows<T, Step>(task, s, chunks, row, count, result);
-      if (chunk != task.chunk_begin) merge_block(count, result, state, dim);
+      ChunkResult result = chunk == args.chunk_begin ? ChunkResult{{}, state.maximum, state.sum, state.out} : s.result;
+      find_spans(args, row, count, chunk, result.span);
+      attend_rows<T, Dot>(args, s, window, row, count, result);
+      if (chunk != args.chunk_begin) merge_chunk(count, result, state, dim);
       row += count;
     }
   }
-  write_rows(task, s.state);
+  write_rows(args, s.state);
 }
 
-BlockResult partial_block(const TileTask& task, int64_t chunk, int64_t row, int count) {
-  const int64_t first = chunk * rows_of(task) + row;
-  BlockResult result;
-  result.maximum = task.partials.maximum + first;
-  result.sum = task.partials.sum + first;
-  result.out = task.partials.out + first * task.call->padded_dim;
-  spans_of(task, row, count, chunk, result.span);
-  return result;
-}
-
-template <class T, class Step>
-void tile_chunks(const TileTask& task) {
-  const int64_t rows = rows_of(task);
-  const TileScratch s = cut(task);
-  Chunks chunks;
-  load_queries(task, s.q, Step{});
-  for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
-    load_chunk<T, Step>(task, chunk, s, chunks);
+template <class T, class Dot>
+void tile_chunks(const AttentionTileArgs& args) {
+  const int64_t rows = rows_of(args);
+  const Scratch s = scratch_of(args);
+  ChunkWindow window;
+  load_queries<Dot>(args, s.q);
+  for (int64_t chunk = args.chunk_begin; chunk < args.chunk_end; ++chunk) {
+    load_chunk<T, Dot>(args, chunk, s, window);
     for (int64_t row = 0; row < rows;) {
       const int count = next_block(rows - row);
-      attend_rows<T, Step>(task, s, chunks, row, count, partial_block(task, chunk, row, count));
-      row += count;
-    }
-  }
-}
-
-void merge_partials(const TileTask& task, const RowStates& state) {
-  const int64_t rows = rows_of(task), dim = task.call->padded_dim;
-  clear(state, rows, dim);
-  for (int64_t chunk = task.chunk_begin; chunk < task.chunk_end; ++chunk) {
-    for (int64_t row = 0; row < rows;) {
-      const int count = next_block(rows - row);
-      merge_block(count, partial_block(task, chunk, row, count), from_row(state, row, dim), dim);
+      attend_rows<T, Dot>(args, s, window, row, count, partial_result(args, chunk, row, count));
       row += count;
     }
   }
@@ -252,20 +332,12 @@ void merge_partials(const TileTask& task, const RowStates& state) {
 
 }  // namespace
 
-void attention_tile(const TileTask& task) {
-  if (!waits(task)) return many_rows_tile(task);
-  with_types(*task.call, [&](auto element, auto step) { tile<decltype(element), decltype(step)>(task); });
+void few_rows_tile(const AttentionTileArgs& args) {
+  with_types(*args.call, [&](auto element, auto dot) { tile<decltype(element), decltype(dot)>(args); });
 }
 
-void attention_tile_chunks(const TileTask& task) {
-  if (!waits(task)) return many_rows_tile_chunks(task);
-  with_types(*task.call, [&](auto element, auto step) { tile_chunks<decltype(element), decltype(step)>(task); });
-}
-
-void attention_tile_merge(const TileTask& task) {
-  const TileScratch s = cut(task);
-  merge_partials(task, s.state);
-  write_rows(task, s.state);
+void few_rows_tile_chunks(const AttentionTileArgs& args) {
+  with_types(*args.call, [&](auto element, auto dot) { tile_chunks<decltype(element), decltype(dot)>(args); });
 }
 
 }  // namespace lathe::kernels::LATHE_ISA

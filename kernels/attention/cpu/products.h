@@ -1,10 +1,9 @@
-// The products of attention on a few rows at a time: c[r][·] (+)= Σ_k a[r][k] · b[k][·], each element one chain of
-// fma along k, so that its bits do not depend on which rows are computed together. Included by this folder's sources only.
+// The products of attention, a few rows at a time: c[r][·] (+)= Σ_k a[r][k] · b[k][·], each element one chain of fma
+// over ascending k, so that its bits do not depend on which rows are computed together.
 #pragma once
 
 #include "core/dtype.h"
 #include "kernels/attention/cpu/prefetch.h"
-#include "kernels/attention/cpu/byte_digits.h"
 
 namespace lathe::kernels::LATHE_ISA {
 
@@ -16,18 +15,18 @@ inline constexpr int block_vectors = 4;
 inline constexpr int block_vectors = 2;
 #endif
 
-// Rows of b at an even distance.
-struct EvenRows {
+// The right factor: rows of b at an even distance …
+struct StridedRows {
   const float* base;
   int64_t stride;
-  LATHE_IN_CLASS Vec at(int64_t k, int64_t column) const { return load(base + k * stride + column); }
+  [[gnu::always_inline]] Vec at(int64_t k, int64_t column) const { return load(base + k * stride + column); }
 };
 #if defined(LATHE_ISA_avx512_bf16)
-// Pairs of bf16 through a table of rows: row k is of the table's rows 2k and 2k + 1, element beside element.
-struct TablePairRows {
+// … or pairs of bf16 through a table of rows: row k interleaves the table's rows 2k and 2k + 1.
+struct PairedRows {
   const void* const* rows;
   __m512i order;  // pair_order()
-  LATHE_IN_CLASS Vec at(int64_t k, int64_t column) const {
+  [[gnu::always_inline]] Vec at(int64_t k, int64_t column) const {
     const auto half = [&](int64_t row) {
       return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const bf16*>(rows[row]) + column));
     };
@@ -42,93 +41,82 @@ LATHE_INLINE __m512i pair_order() {
 }
 #endif
 
-// a[r][k] lies at a[r · row + k · step].
+// The left factor: a[r][k] is at a[r · row_stride + k · k_stride].
 struct Factor {
   const float* a;
-  int64_t row, step;
+  int64_t row_stride, k_stride;
 };
 
-// merges: a chain that starts, added to what c holds: c[r] · before[r] + chain · after[r].
+// What an element's chain does with what c holds: ignores it, goes on from it, or is scaled and added to it:
+// c[r] · before[r] + chain · after[r].
 enum class Chain { starts, continues, merges };
 struct MergeWeights {
   const float *before, *after;
 };
 
-// What one k stands for: an element, or what lies side by side in the 32 bits of a float: a pair of bf16, or four bytes.
-struct Elements {
+// How products are summed (Dot). Each k is a 32-bit word of `width` elements that are neighbours in the sum: one f32, a
+// pair of bf16, or four bytes (Int8Dot, int8_pages/quantised.h).
+struct F32Dot {
   static constexpr int64_t width = 1;
+  // What transpose_rows() and load_keys() move of keys of type T.
   template <class T>
-  using KeyElement = T;
-  static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) { return fma(left, right, sum); }
-  // Factors of a later product, whose lanes lie across its k: two neighbours along k, so many of them in 32 bits …
-  static constexpr int64_t stored_together = 1;
-  static LATHE_IN_CLASS void store_weights(float* p, int64_t stride, Vec first, Vec second) {
+  using KeyWord = T;
+  [[gnu::always_inline]] static Vec add(Vec left, Vec right, Vec sum) { return fma(left, right, sum); }
+  // A left factor that is made in registers is stored transposed, two of its columns at a time, with as many to a word
+  // …
+  static constexpr int64_t columns_per_word = 1;
+  [[gnu::always_inline]] static void store_columns(float* p, int64_t stride, Vec first, Vec second) {
     store(p, first);
     store(p + stride, second);
   }
-  // … or along it, from k on.
-  static LATHE_IN_CLASS void store_along(float* row, int64_t k, Vec weights) { store(row + k, weights); }
+  // … or as it is: a vector of one row, from column k on.
+  [[gnu::always_inline]] static void store_row(float* row, int64_t k, Vec factors) { store(row + k, factors); }
 };
 #if defined(LATHE_ISA_avx512_bf16)
 // Twice the products of fma in the same time; subnormals are taken for zero.
-struct Pairs {
+struct Bf16Dot {
   static constexpr int64_t width = 2;
   template <class T>
-  using KeyElement = float;
-  template <class T>
-  static LATHE_IN_CLASS TablePairRows rows_in_place(const void* const* rows) {
-    return {rows, pair_order()};
-  }
-  static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) {
+  using KeyWord = float;
+  [[gnu::always_inline]] static PairedRows paired_rows(const void* const* rows) { return {rows, pair_order()}; }
+  [[gnu::always_inline]] static Vec add(Vec left, Vec right, Vec sum) {
     return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)left, (__m512bh)right);
   }
-  static constexpr int64_t stored_together = 2;
-  static LATHE_IN_CLASS void store_weights(float* p, int64_t, Vec first, Vec second) {
+  static constexpr int64_t columns_per_word = 2;
+  [[gnu::always_inline]] static void store_columns(float* p, int64_t, Vec first, Vec second) {
     const __m512i halves = (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
     store(p, (Vec)_mm512_permutexvar_epi16(pair_order(), halves));
   }
-  static LATHE_IN_CLASS void store_along(float* row, int64_t k, Vec weights) {
-    store(reinterpret_cast<bf16*>(row) + k, weights);
-  }
-};
-// Unsigned bytes on the left, signed ones on the right; sums are whole numbers in 32 bits, exact in any order (byte_digits.h).
-struct Bytes {
-  static constexpr int64_t width = 4;
-  static LATHE_IN_CLASS Vec add(Vec left, Vec right, Vec sum) {
-    return (Vec)sum_bytes((VecI)left, (VecI)right, (VecI)sum);
-  }
-  // They become digits when all of a chunk are there.
-  static constexpr int64_t stored_together = 1;
-  static LATHE_IN_CLASS void store_weights(float* p, int64_t stride, Vec first, Vec second) {
-    Elements::store_weights(p, stride, first, second);
+  [[gnu::always_inline]] static void store_row(float* row, int64_t k, Vec factors) {
+    store(reinterpret_cast<bf16*>(row) + k, factors);
   }
 };
 #endif
 
-template <int R, int V, Chain chain, class Step, class B, class A>
+template <int R, int V, Chain chain, class Dot, class B, class Prefetch>
 LATHE_INLINE void multiply_block(Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
-                                 int64_t column, A& ahead, MergeWeights weights) {
+                                 int64_t column, Prefetch& prefetch, MergeWeights weights) {
   Vec sum[R][V];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v)
       sum[r][v] = chain == Chain::continues ? load(c + r * c_row + column + v * lanes) : zero();
-  const float* a = factor.a + k_begin * factor.step;
-  A asking = ahead;  // a copy stays in registers
-  for (int64_t k = k_begin; k < k_end; ++k, a += factor.step) {
-    asking.ask();
+  const float* a = factor.a + k_begin * factor.k_stride;
+  Prefetch local = prefetch;  // a copy stays in registers
+  for (int64_t k = k_begin; k < k_end; ++k, a += factor.k_stride) {
+    local.step();
     Vec right[V];
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) right[v] = b.at(k, column + v * lanes);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const Vec left = splat(a[r * factor.row]);
+      const Vec left = splat(a[r * factor.row_stride]);
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] = Step::add(left, right[v], sum[r][v]);
+      for (int v = 0; v < V; ++v) sum[r][v] = Dot::add(left, right[v], sum[r][v]);
     }
   }
-  ahead = asking;
+  prefetch = local;
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
@@ -143,20 +131,20 @@ LATHE_INLINE void multiply_block(Factor factor, B b, int64_t k_begin, int64_t k_
   }
 }
 
-template <int R, Chain chain, class Step, class B, class A>
+template <int R, Chain chain, class Dot, class B, class Prefetch>
 static void multiply_rows(Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row, int64_t columns,
-                          A& ahead, MergeWeights weights) {
+                          Prefetch& prefetch, MergeWeights weights) {
   int64_t column = 0;
   for (; column + block_vectors * lanes <= columns; column += block_vectors * lanes)
-    multiply_block<R, block_vectors, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead, weights);
+    multiply_block<R, block_vectors, chain, Dot>(factor, b, k_begin, k_end, c, c_row, column, prefetch, weights);
   const int64_t left = (columns - column + lanes - 1) / lanes;
   if constexpr (block_vectors == 4) {
     if (left == 3)
-      return multiply_block<R, 3, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead, weights);
+      return multiply_block<R, 3, chain, Dot>(factor, b, k_begin, k_end, c, c_row, column, prefetch, weights);
     if (left == 2)
-      return multiply_block<R, 2, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead, weights);
+      return multiply_block<R, 2, chain, Dot>(factor, b, k_begin, k_end, c, c_row, column, prefetch, weights);
   }
-  if (left == 1) multiply_block<R, 1, chain, Step>(factor, b, k_begin, k_end, c, c_row, column, ahead, weights);
+  if (left == 1) multiply_block<R, 1, chain, Dot>(factor, b, k_begin, k_end, c, c_row, column, prefetch, weights);
 }
 
 // Calls body with an element of the dtype, whose type is what matters.
@@ -169,14 +157,13 @@ LATHE_INLINE void with_element(DType dtype, Body body) {
   }
 }
 
-// Calls body with an element of the type of keys and values, and with how products with the queries are summed.
+// Calls body with an element of the type of keys and values, and the Dot of their products with the queries.
 template <class Body>
-LATHE_INLINE void with_products([[maybe_unused]] DType queries, DType keys, [[maybe_unused]] int64_t head_dim,
-                                Body body) {
+LATHE_INLINE void with_dot([[maybe_unused]] DType queries, DType keys, [[maybe_unused]] int64_t head_dim, Body body) {
 #if defined(LATHE_ISA_avx512_bf16)
-  if (queries == DType::bf16 && keys == DType::bf16 && head_dim % 2 == 0) return body(bf16{}, Pairs{});
+  if (queries == DType::bf16 && keys == DType::bf16 && head_dim % 2 == 0) return body(bf16{}, Bf16Dot{});
 #endif
-  with_element(keys, [&](auto element) { body(element, Elements{}); });
+  with_element(keys, [&](auto element) { body(element, F32Dot{}); });
 }
 
 LATHE_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -215,18 +202,18 @@ LATHE_INLINE void with_rows(int rows, Body body) {
 }
 
 // c's first `columns` (rounded up to whole vectors, in padded rows) for `rows` = next_block(…) rows.
-template <Chain chain, class Step = Elements, class B, class A>
+template <Chain chain, class Dot, class B, class Prefetch>
 LATHE_INLINE void multiply(int rows, Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
-                           int64_t columns, A& ahead, MergeWeights weights = {}) {
+                           int64_t columns, Prefetch& prefetch, MergeWeights weights = {}) {
   with_rows(rows, [&](auto r) {
-    multiply_rows<r.count, chain, Step>(factor, b, k_begin, k_end, c, c_row, columns, ahead, weights);
+    multiply_rows<r.count, chain, Dot>(factor, b, k_begin, k_end, c, c_row, columns, prefetch, weights);
   });
 }
-template <Chain chain, class Step = Elements, class B>
+template <Chain chain, class Dot, class B>
 LATHE_INLINE void multiply(int rows, Factor factor, B b, int64_t k_begin, int64_t k_end, float* c, int64_t c_row,
                            int64_t columns, MergeWeights weights = {}) {
-  NothingAhead nothing;
-  multiply<chain, Step>(rows, factor, b, k_begin, k_end, c, c_row, columns, nothing, weights);
+  NoPrefetch none;
+  multiply<chain, Dot>(rows, factor, b, k_begin, k_end, c, c_row, columns, none, weights);
 }
 
 }  // namespace lathe::kernels::LATHE_ISA
