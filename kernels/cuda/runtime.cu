@@ -56,6 +56,7 @@ Allocator& allocator(int index) {
   use(index);
   static std::mutex making;
   const std::lock_guard lock(making);
+  // clang-format off
   if (allocators[index] == nullptr)
     allocators[index] = new CachingAllocator({.device = to_string({kind, index}),
                                               .take = take,
@@ -66,6 +67,7 @@ Allocator& allocator(int index) {
                                               .work_is_queued = work_is_queued
 #endif
     });
+  // clang-format on
   return *allocators[index];
 }
 

@@ -19,22 +19,26 @@ struct uint3 {
   unsigned x = 0, y = 0, z = 0;
 };
 
+// clang-format off
 struct alignas(8) float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 struct alignas(8) int2 { int x, y; };
 struct alignas(16) int4 { int x, y, z, w; };
 struct alignas(8) uint2 { unsigned x, y; };
 struct alignas(16) uint4 { unsigned x, y, z, w; };
+// clang-format on
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 inline int2 make_int2(int x, int y) { return {x, y}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
+// clang-format off
 struct __nv_bfloat16 { uint16_t bits; };
 struct __half { uint16_t bits; };
 struct alignas(4) __nv_bfloat162 { __nv_bfloat16 x, y; };
 struct alignas(4) __half2 { __half x, y; };
+// clang-format on
 
 inline __nv_bfloat16 __float2bfloat16_rn(float value) { return {bf16(value).bits}; }
 inline float __bfloat162float(__nv_bfloat16 value) { return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }

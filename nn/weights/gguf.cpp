@@ -68,6 +68,7 @@ class Cursor {
 };
 
 int64_t value_bytes(uint32_t type) {
+  // clang-format off
   switch (type) {
     case u8: case i8: case boolean: return 1;
     case u16: case i16: return 2;
@@ -76,6 +77,7 @@ int64_t value_bytes(uint32_t type) {
     case string: return 8;  // at least its length
     default: return 0;
   }
+  // clang-format on
 }
 
 int64_t read_integer(Cursor& cursor, uint32_t type) {
