@@ -17,7 +17,6 @@ namespace lathe::kernels {
 // A token's weight is fraction · 2^24 (an integer), shifted left by 16 and right by −exponent: exp(z) in units of
 // 2^-40.
 inline constexpr float sampling_lowest_z = -40.0f;
-inline constexpr int sampling_weight_bits = 40;
 
 template <class Real>
 LATHE_SAMPLING_INLINE void exponential_parts(const Real& z, Real& fraction, Real& exponent) {
