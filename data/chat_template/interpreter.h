@@ -1,7 +1,6 @@
 // Runs a parsed template.
 #pragma once
 
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>

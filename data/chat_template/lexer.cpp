@@ -3,7 +3,6 @@
 #include <array>
 #include <charconv>
 #include <cstdlib>
-#include <limits>
 
 #include "core/error.h"
 #include "data/chat_template/text.h"

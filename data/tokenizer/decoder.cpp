@@ -1,6 +1,5 @@
 #include "data/tokenizer/decoder.h"
 
-#include <cctype>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <vector>
 
 #include "kernels/quantization/dynamic_map.h"
 #include "kernels/reference/element.h"

@@ -2,8 +2,6 @@
 // refuse.
 #include <gtest/gtest.h>
 
-#include <cmath>
-
 #include "core/error.h"
 #include "tests/kernels/int8_blocks_cases.h"
 #include "tests/support/kernel_checks.h"

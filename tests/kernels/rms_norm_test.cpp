@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstring>
-#include <string>
 
 #include "core/error.h"
 #include "kernels/copy/copy.h"

@@ -1,7 +1,6 @@
 // The real model: transformers' greedy tokens and losses, and one order for every sum.
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
 

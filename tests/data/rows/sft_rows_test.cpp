@@ -5,7 +5,6 @@
 
 #include <filesystem>
 #include <fstream>
-#include <numeric>
 
 #include "core/error.h"
 #include "core/thread_pool.h"
