@@ -1,5 +1,5 @@
-// The text side of a model on disk: what turns messages into its tokens and tokens into text. Here the model's files (nn) and the
-// tokenizers and templates (data) meet; neither knows the other.
+// The text side of a model on disk: what turns messages into its tokens and tokens into text. Here the model's files
+// (nn) and the tokenizers and templates (data) meet; neither knows the other.
 #pragma once
 
 #include <cstdint>

@@ -55,8 +55,9 @@ std::filesystem::path checkpoint_path(const std::filesystem::path& output_dir, i
 void save_checkpoint(const std::filesystem::path& directory, const nn::Transformer& model, const Optimizer& optimizer,
                      const Objective& objective, const TrainerState& state, const RunIdentity& identity);
 
-// Restores masters, leaves, moments and the objective's state in place. ConfigError names the first setting (or the model, the
-// dataset, the objective) in which the checkpoint was made differently; FormatError for tensors or a state that do not fit.
+// Restores masters, leaves, moments and the objective's state in place. ConfigError names the first setting (or the
+// model, the dataset, the objective) in which the checkpoint was made differently; FormatError for tensors or a state
+// that do not fit.
 TrainerState load_checkpoint(const std::filesystem::path& directory, Optimizer& optimizer, Objective& objective,
                              const RunIdentity& identity);
 
@@ -66,8 +67,8 @@ struct FoundCheckpoint {
 };
 FoundCheckpoint find_checkpoint(const std::filesystem::path& output_dir);
 
-// Keeps the `limit` newest (0: all) of the checkpoints up to `newest`, which was just saved. Later ones, left by an earlier
-// run that got further, are not counted: they might be the broken ones that this run passed over.
+// Keeps the `limit` newest (0: all) of the checkpoints up to `newest`, which was just saved. Later ones, left by an
+// earlier run that got further, are not counted: they might be the broken ones that this run passed over.
 void remove_old_checkpoints(const std::filesystem::path& output_dir, int64_t limit, int64_t newest);
 // The steps of the checkpoints in the folder, ascending.
 std::vector<int64_t> list_checkpoints(const std::filesystem::path& output_dir);

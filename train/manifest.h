@@ -10,8 +10,8 @@ namespace lathe::train {
 // Lists the files that lie in the directory and its folders ("objective/rollouts.safetensors").
 void write_manifest(const std::filesystem::path& directory);
 
-// What is wrong with the directory ("optimizer.safetensors: …"), or nothing when every listed file has its bytes and none
-// is missing.
+// What is wrong with the directory ("optimizer.safetensors: …"), or nothing when every listed file has its bytes and
+// none is missing.
 std::optional<std::string> broken_part(const std::filesystem::path& directory);
 
 }  // namespace lathe::train

@@ -1,5 +1,5 @@
-// metrics.jsonl and timings.jsonl: one JSON object a line, "step" first. Lines are appended as they come; what depends on
-// the clock stands in timings.jsonl alone, so that two runs of the same config have the same bytes in metrics.jsonl.
+// metrics.jsonl and timings.jsonl: one JSON object a line, "step" first. Lines are appended as they come; what depends
+// on the clock stands in timings.jsonl alone, so that two runs of the same config have the same bytes in metrics.jsonl.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ class MetricsLog {
   MetricsLog(const MetricsLog&) = delete;
   MetricsLog& operator=(const MetricsLog&) = delete;
 
-  // One write() for the line. Whole numbers are written without a point. ResourceError on a full disk: what was written of
-  // the line is taken back.
+  // One write() for the line. Whole numbers are written without a point. ResourceError on a full disk: what was written
+  // of the line is taken back.
   void append(int64_t step, const Metrics& metrics);
   void sync();  // to the disk, before a checkpoint that counts on these lines
 

@@ -25,21 +25,23 @@ class Objective {
   virtual int64_t rows() const = 0;
   // Identifies the rows: a resumed run must have the same.
   virtual uint64_t fingerprint() const = 0;
-  // Optimiser steps that learn from the same rows before the next are drawn (GRPO's num_iterations): step s has the rows of draw
-  // s / updates_per_rows(). At least 1, and the same throughout a run.
+  // Optimiser steps that learn from the same rows before the next are drawn (GRPO's num_iterations): step s has the
+  // rows of draw s / updates_per_rows(). At least 1, and the same throughout a run.
   virtual int64_t updates_per_rows() const { return 1; }
-  // Forward and backward over the rows of one optimiser step. Gradients are added to the parameters' leaves and are those of
-  // the returned loss. `step` counts from 0 and keys random numbers.
+  // Forward and backward over the rows of one optimiser step. Gradients are added to the parameters' leaves and are
+  // those of the returned loss. `step` counts from 0 and keys random numbers.
   virtual StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) = 0;
   // Empty when there is nothing to evaluate; names have the prefix eval_.
   virtual Metrics evaluate() = 0;
 
-  // State is what one step leaves for later ones beside the parameters: the rollouts that several updates share, a moving average. Its
-  // name tells whose it is ("grpo"); an objective without a name has none, and its checkpoints have no file of it.
+  // State is what one step leaves for later ones beside the parameters: the rollouts that several updates share, a
+  // moving average. Its name tells whose it is ("grpo"); an objective without a name has none, and its checkpoints have
+  // no file of it.
   virtual std::string_view state_name() const { return {}; }
   // Writes one file or more into the folder, which is empty.
   virtual void save_state(const std::filesystem::path& /*folder*/) const {}
-  // After it every later step gives the bits that it would have given without the stop. FormatError for files that do not fit.
+  // After it every later step gives the bits that it would have given without the stop. FormatError for files that do
+  // not fit.
   virtual void load_state(const std::filesystem::path& /*folder*/) {}
 };
 

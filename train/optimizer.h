@@ -1,5 +1,5 @@
-// AdamW over a model's parameters, with clipping by the norm over all of them. Moments are f32, or 8-bit codes with a scale for
-// each block of 256 where the config asks for it and the tensor is large enough (kernels/adamw/adamw.h).
+// AdamW over a model's parameters, with clipping by the norm over all of them. Moments are f32, or 8-bit codes with a
+// scale for each block of 256 where the config asks for it and the tensor is large enough (kernels/adamw/adamw.h).
 #pragma once
 
 #include <cstdint>
@@ -24,12 +24,12 @@ class Optimizer {
   void zero_gradients();
   // Over all gradients, in f64.
   double gradient_norm() const;
-  // Step `step` (counted from 1): scales gradients of a norm above max_grad_norm down to it, updates the masters, rounds
-  // them into the leaves. As torch, the factor is min(1, max_grad_norm / (norm + 1e-6)).
+  // Step `step` (counted from 1): scales gradients of a norm above max_grad_norm down to it, updates the masters,
+  // rounds them into the leaves. As torch, the factor is min(1, max_grad_norm / (norm + 1e-6)).
   void step(int64_t step, double learning_rate, double norm);
 
-  // "NAME.exp_avg" and "NAME.exp_avg_sq" for each parameter (torch's words), and where they are codes also "NAME.exp_avg.absmax" and
-  // "NAME.exp_avg_sq.absmax", sharing the optimiser's memory.
+  // "NAME.exp_avg" and "NAME.exp_avg_sq" for each parameter (torch's words), and where they are codes also
+  // "NAME.exp_avg.absmax" and "NAME.exp_avg_sq.absmax", sharing the optimiser's memory.
   std::vector<std::pair<std::string, Tensor>> state() const;
 
  private:

@@ -20,8 +20,8 @@ struct ReportContents {
   std::vector<SampleRow> samples;
 };
 
-// Plots come from metrics.jsonl and timings.jsonl in output_dir, so that a resumed run shows all of its steps, and a method whatever it
-// logs. Written aside and renamed.
+// Plots come from metrics.jsonl and timings.jsonl in output_dir, so that a resumed run shows all of its steps, and a
+// method whatever it logs. Written aside and renamed.
 void write_report(const std::filesystem::path& output_dir, const ReportContents& contents);
 
 }  // namespace lathe::train

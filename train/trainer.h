@@ -1,4 +1,5 @@
-// The training loop, one step at a time: rows → objective → clip → AdamW → records. Methods differ in their Objective alone.
+// The training loop, one step at a time: rows → objective → clip → AdamW → records. Methods differ in their Objective
+// alone.
 //
 //   Trainer trainer(settings, objective, model, identity);
 //   while (!trainer.done()) show(trainer.step());
@@ -31,8 +32,8 @@ struct StepRecord {
 
 class Trainer {
  public:
-  // Makes output_dir, or goes on from a checkpoint in it. ConfigError where output_dir holds a run that is neither to be
-  // resumed nor overwritten. Everything must outlive the trainer.
+  // Makes output_dir, or goes on from a checkpoint in it. ConfigError where output_dir holds a run that is neither to
+  // be resumed nor overwritten. Everything must outlive the trainer.
   Trainer(const TrainingSettings& settings, Objective& objective, nn::Transformer& model, RunIdentity identity);
 
   int64_t total_steps() const { return order_.total_steps(); }
@@ -43,8 +44,8 @@ class Trainer {
   const Optimizer& optimizer() const { return optimizer_; }
   const nn::Transformer& model() const { return model_; }
 
-  // One optimiser step with its records. NumericError when the loss or the gradient is not finite: the weights are those of
-  // the step before, and no checkpoint is written.
+  // One optimiser step with its records. NumericError when the loss or the gradient is not finite: the weights are
+  // those of the step before, and no checkpoint is written.
   StepRecord step();
 
  private:

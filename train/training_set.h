@@ -13,8 +13,8 @@ namespace lathe::train {
 
 class TrainingSet {
  public:
-  // A new row with one sequence. `labels` has an element for each id, not shifted: the id itself, or -100 where there is
-  // nothing to learn. ShapeError when the sizes differ or the sequence is empty.
+  // A new row with one sequence. `labels` has an element for each id, not shifted: the id itself, or -100 where there
+  // is nothing to learn. ShapeError when the sizes differ or the sequence is empty.
   void add_row(std::span<const int32_t> input_ids, std::span<const int32_t> labels);
   // One more sequence in the last row (packing).
   void add_to_row(std::span<const int32_t> input_ids, std::span<const int32_t> labels);
@@ -44,8 +44,8 @@ struct MicroBatch {
 };
 MicroBatch make_micro_batch(const TrainingSet& set, std::span<const int64_t> sequences, int32_t first_sample);
 
-// Cuts the sequences of these rows, in order, into forwards of at most `rows_per_forward` rows and max_tokens tokens (0: no
-// limit; a longer sequence runs alone). The numbers of a step do not depend on the cuts.
+// Cuts the sequences of these rows, in order, into forwards of at most `rows_per_forward` rows and max_tokens tokens
+// (0: no limit; a longer sequence runs alone). The numbers of a step do not depend on the cuts.
 std::vector<std::vector<int64_t>> cut_into_forwards(const TrainingSet& set, std::span<const int64_t> rows,
                                                     int64_t rows_per_forward, int64_t max_tokens);
 

@@ -17,7 +17,8 @@ struct CommonOptions {
   bool json = false;
   std::string config_file;
 
-  Device parsed_device() const;  // ConfigError for no device's name, ResourceError for one that this build or machine lacks
+  // ConfigError for no device's name, ResourceError for one that this build or machine lacks.
+  Device parsed_device() const;
 };
 
 // Adds --device, --threads, --json and --config to a subcommand.

@@ -65,7 +65,8 @@ void run(const ChatCommandOptions& options) {
     messages.push_back({{"role", "user"}, {"content", line}});
     try {
       messages.push_back({{"role", "assistant"}, {"content", answer(session, options, messages)}});
-    } catch (const ConfigError& error) {  // the conversation has outgrown the context: keep the program, drop the message
+    } catch (const ConfigError& error) {
+      // The conversation has outgrown the context: the program goes on without the message.
       fmt::print(stderr, "error: {}\n/reset starts over.\n", error.what());
       messages.erase(messages.size() - 1);
     }

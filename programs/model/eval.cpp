@@ -91,8 +91,8 @@ void answer_all(const cli::Session& session, const EvalOptions& options, std::ve
   }
 }
 
-// The last message of a chat prompt, as a person reads it: the control tokens cut the prompt into "role\nmessage" parts, the
-// last of which opens the answer. A prompt without control tokens is shown whole.
+// The last message of a chat prompt, as a person reads it: the control tokens cut the prompt into "role\nmessage"
+// parts, the last of which opens the answer. A prompt without control tokens is shown whole.
 std::string shown_prompt(const cli::Session& session, const std::vector<int32_t>& prompt) {
   std::vector<std::vector<int32_t>> parts(1);
   for (const int32_t id : prompt) {

@@ -49,8 +49,8 @@ struct RecordedSettings {
 void run(Method& method, const train::RunConfig& config, const RecordedSettings& recorded,
          const cli::CommonOptions& options);
 
-// The subcommand of a method: its config's fields as flags, and a run with them. MethodType is made from the parsed config, which it
-// may keep a reference to.
+// The subcommand of a method: its config's fields as flags, and a run with them. MethodType is made from the parsed
+// config, which it may keep a reference to.
 template <class Config, class MethodType>
 CLI::App* add_method(CLI::App& app, const std::string& description) {
   CLI::App* command = app.add_subcommand(Config::command, description);

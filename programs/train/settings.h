@@ -16,7 +16,8 @@ struct TrainArguments {
 // Adds the flags and the common ones. `defaults` are bound to a config that has its defaults.
 void add_settings(CLI::App& command, const train::Fields& defaults, TrainArguments& arguments);
 
-// The settings with the relative dataset paths of a --config file that are not found from here looked for beside that file.
+// The settings with the relative dataset paths of a --config file that are not found from here looked for beside that
+// file.
 train::NamedValues settings_of(const TrainArguments& arguments);
 
 // Checked whole, what was left open resolved.

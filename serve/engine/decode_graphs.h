@@ -1,5 +1,6 @@
-// Decoding steps on a device as graphs: captured once for so many sequences of so many pages, then replayed. Token ids, positions,
-// lengths, pages and sampling settings lie in one small block of device memory that is uploaded before each step.
+// Decoding steps on a device as graphs: captured once for so many sequences of so many pages, then replayed. Token ids,
+// positions, lengths, pages and sampling settings lie in one small block of device memory that is uploaded before each
+// step.
 #pragma once
 
 #include <compare>
@@ -24,14 +25,15 @@ struct GraphCounts {
 
 class DecodeGraphs {
  public:
-  // Model and cache are borrowed; neither the model's weights nor its adapter may move. Graphs of `most` shapes of steps are kept:
-  // beyond that, or 256 MiB of logits, all of them are forgotten with their memory and those in use captured again, a few
-  // milliseconds each. (Giving up the oldest alone would leave the pool with blocks of its sizes.)
+  // Model and cache are borrowed; neither the model's weights nor its adapter may move. Graphs of `most` shapes of
+  // steps are kept: beyond that, or 256 MiB of logits, all of them are forgotten with their memory and those in use
+  // captured again, a few milliseconds each. (Giving up the oldest alone would leave the pool with blocks of its
+  // sizes.)
   DecodeGraphs(const nn::Transformer& model, const nn::KvCache& cache, int64_t most);
   ~DecodeGraphs();
 
-  // A step in which every sequence has one token, its last, and a row. The next call overwrites what was drawn. After an error the
-  // step may be tried again.
+  // A step in which every sequence has one token, its last, and a row. The next call overwrites what was drawn. After
+  // an error the step may be tried again.
   Drawn run(std::span<const ScheduledSequence> scheduled, std::span<const kernels::SamplingRow> rows);
   const GraphCounts& counts() const { return counts_; }
 

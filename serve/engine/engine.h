@@ -1,5 +1,5 @@
-// Many requests through one model: step() = schedule → run → sample → publish. A request's tokens are the same bits whatever
-// else is in the batch, and whenever it was preempted.
+// Many requests through one model: step() = schedule → run → sample → publish. A request's tokens are the same bits
+// whatever else is in the batch, and whenever it was preempted.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,8 @@ struct EngineOptions {
   std::optional<DType> kv_cache_dtype = {};  // f32 | bf16 | f16 | i8; the model's when empty
   int64_t max_sequences = 64;
   int64_t max_tokens_per_step = 512;
-  // A step of decoding alone is queued on a device as one graph, the same bits either way: for so many shapes of steps graphs are kept.
-  // 0: none.
+  // A step of decoding alone is queued on a device as one graph, the same bits either way: for so many shapes of steps
+  // graphs are kept. 0: none.
   int64_t device_graphs = 32;
 };
 
@@ -32,8 +32,8 @@ class Engine {
   // The model is borrowed and must outlive the engine; its active adapter is used.
   Engine(const nn::Transformer& model, const EngineOptions& options = {});
 
-  // Throws ConfigError for an empty prompt, a token outside the vocabulary, settings out of range, or more tokens than the
-  // model's context or the cache holds.
+  // Throws ConfigError for an empty prompt, a token outside the vocabulary, settings out of range, or more tokens than
+  // the model's context or the cache holds.
   RequestId add(Request request);
   bool idle() const { return scheduler_.idle(); }
   // Runs one batch; an output for each sequence that got a token.
@@ -57,8 +57,8 @@ struct Completion {
   FinishReason finish_reason = FinishReason::length;
 };
 
-// All requests to their end, answers in their order. `on_token` (may be empty) sees each output as it comes; its request is
-// the index into `requests`. `graphs` (may be null) is told what was captured and replayed.
+// All requests to their end, answers in their order. `on_token` (may be empty) sees each output as it comes; its
+// request is the index into `requests`. `graphs` (may be null) is told what was captured and replayed.
 std::vector<Completion> generate(const nn::Transformer& model, const std::vector<Request>& requests,
                                  const EngineOptions& options = {},
                                  const std::function<void(const TokenOutput&)>& on_token = {},

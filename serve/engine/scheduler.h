@@ -32,8 +32,8 @@ class Scheduler {
   void add(Sequence sequence);
   bool idle() const { return waiting_.empty() && running_.empty(); }
 
-  // Running sequences come first, oldest first; then waiting ones as long as tokens, places and pages last. When a running
-  // sequence finds no page, the youngest is put back to wait and will be computed again.
+  // Running sequences come first, oldest first; then waiting ones as long as tokens, places and pages last. When a
+  // running sequence finds no page, the youngest is put back to wait and will be computed again.
   std::vector<ScheduledSequence> schedule();
   void finish(Sequence* sequence);
 

@@ -27,7 +27,8 @@ struct StepBatch {
   kernels::PagedBatch paged(const nn::KvCache& cache, const Tensor& there = {}) const;
 };
 
-// A token and its log-probability for each sequence that has reached its end, on the model's device. Undefined where none has.
+// A token and its log-probability for each sequence that has reached its end, on the model's device. Undefined where
+// none has.
 struct Drawn {
   Tensor tokens, logprobs;
 };

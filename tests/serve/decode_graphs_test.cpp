@@ -1,4 +1,5 @@
-// Decoding on a device through graphs: the same bits as without, few captures, and an engine that goes on after a failure.
+// Decoding on a device through graphs: the same bits as without, few captures, and an engine that goes on after a
+// failure.
 #include <gtest/gtest.h>
 
 #include <map>

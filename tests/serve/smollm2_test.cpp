@@ -27,8 +27,8 @@ nn::Transformer load(DType dtype) {
   return nn::Transformer(files.config, *files.weights, {dtype, nn::WeightMode::frozen, 1024});
 }
 
-// −loss of each token given those before it, by the path that training takes: sequences packed end to end. The first token of
-// each has none.
+// −loss of each token given those before it, by the path that training takes: sequences packed end to end. The first
+// token of each has none.
 std::vector<std::vector<float>> training_logprobs(const nn::Transformer& model, const std::vector<Ids>& sequences) {
   const autograd::NoGradScope no_grad;
   Ids ids, labels, lengths;
@@ -110,8 +110,8 @@ TEST(SmolLm2, LossesAreThoseOfTransformers) {
 
 class OneOrder : public ::testing::TestWithParam<DType> {};
 
-// 200 tokens generated one by one, in a batch with others; then scored in one prefill and in packed training forwards, alone
-// and beside others, with one thread and two: the same bits.
+// 200 tokens generated one by one, in a batch with others; then scored in one prefill and in packed training forwards,
+// alone and beside others, with one thread and two: the same bits.
 TEST_P(OneOrder, TwoHundredTokensHaveTheSameLogProbabilitiesEverywhere) {
   const nn::Transformer model = load(GetParam());
   const nlohmann::json rows = golden_json("greedy.json");

@@ -69,8 +69,8 @@ TEST(GoldenLora, TinyLlamaFollowsPeftForFiftySteps) {
   expect_rates(records, steps);
 }
 
-// PEFT's own float32 run parts from its float64 run by up to 2.9e-4 and 5.8e-4 (tests/golden/README.md); ours by 2.6e-5 and 4.9e-5.
-// The float32 run is held to where it is within half the bar itself.
+// PEFT's own float32 run parts from its float64 run by up to 2.9e-4 and 5.8e-4 (tests/golden/README.md); ours by 2.6e-5
+// and 4.9e-5. The float32 run is held to where it is within half the bar itself.
 TEST(GoldenLora, SmolLM2FollowsPeftForFiftySteps) {
   const std::string model = test_model();
   ASSERT_TRUE(std::filesystem::exists(model)) << model

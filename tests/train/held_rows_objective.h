@@ -1,5 +1,6 @@
-// An objective that is not SFT's: it learns several times from the rows that were hard when they were new, as GRPO learns from rollouts,
-// and follows the loss with a moving average over the whole run. What it holds between steps is its state.
+// An objective that is not SFT's: it learns several times from the rows that were hard when they were new, as GRPO
+// learns from rollouts, and follows the loss with a moving average over the whole run. What it holds between steps is
+// its state.
 #pragma once
 
 #include <algorithm>

@@ -1,5 +1,5 @@
-// Kill -9 and a full disk in the middle of a run. All training happens in child processes, so that this one, which forks
-// them, never starts a thread.
+// Kill -9 and a full disk in the middle of a run. All training happens in child processes, so that this one, which
+// forks them, never starts a thread.
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>

@@ -1,5 +1,5 @@
-// An objective with state and several updates on the same rows: stopped anywhere, a run ends in the same bytes; a checkpoint whose
-// state is missing, torn or another objective's is refused.
+// An objective with state and several updates on the same rows: stopped anywhere, a run ends in the same bytes; a
+// checkpoint whose state is missing, torn or another objective's is refused.
 #include <gtest/gtest.h>
 
 #include <map>

@@ -1,6 +1,7 @@
 #include "train/settings/field.h"
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <map>

@@ -1,5 +1,6 @@
-// One setting of a run. --help, --config, config.yaml and the comparison on resume are made from tables of such fields; the config
-// of a method is several tables put together (run_config.h). Names and defaults are those of TRL, transformers and PEFT.
+// One setting of a run. --help, --config, config.yaml and the comparison on resume are made from tables of such fields;
+// the config of a method is several tables put together (run_config.h). Names and defaults are those of TRL,
+// transformers and PEFT.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,8 @@ namespace lathe::train {
 enum class Group { model_and_data, adapter, optimisation, memory, records };
 std::string_view name_of(Group group);  // "Model and data"
 
-// `result`: a run that is resumed must have the same value. `run`: how it is carried out and recorded. `call`: what one call of the
-// program does with the run; config.yaml leaves it open.
+// `result`: a run that is resumed must have the same value. `run`: how it is carried out and recorded. `call`: what one
+// call of the program does with the run; config.yaml leaves it open.
 enum class Shapes { result, run, call };
 
 // Bound to a member of a config, which it must not outlive.
@@ -36,7 +37,8 @@ using NamedValues = std::vector<std::pair<std::string, std::string>>;
 // Several tables as one: by group, and within a group in the order in which the tables are given.
 Fields composed(std::initializer_list<Fields> tables);
 
-// The value as YAML writes it ("null" where it is left open) and the value from text; ConfigError for text that is none.
+// The value as YAML writes it ("null" where it is left open) and the value from text; ConfigError for text that is
+// none.
 std::string text_of(const Field& field);
 void set_from_text(const Field& field, const std::string& text);
 

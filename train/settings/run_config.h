@@ -7,7 +7,8 @@
 //   Fields fields_of(SftConfig& config);                    // the tables, composed
 //   void check(const SftConfig& config, Complaints& wrong);  // each table's check
 //
-// A config is parsed once, checked whole (every error in one message), written to output_dir, and passed by const reference.
+// A config is parsed once, checked whole (every error in one message), written to output_dir, and passed by const
+// reference.
 #pragma once
 
 #include <string>

@@ -1,7 +1,6 @@
 // From files of rows to the training and evaluation sets of a run.
 #pragma once
 
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,8 +19,8 @@ struct SftData {
   std::vector<SampleRow> samples;         // a few rows of the training set, to look at
 };
 
-// FormatError with file and line for a bad row, ConfigError where nothing is left to learn from or options, tokenizer and template
-// do not fit.
+// FormatError with file and line for a bad row, ConfigError where nothing is left to learn from or options, tokenizer
+// and template do not fit.
 SftData load_sft_data(const SftConfig& config, const text::ModelText& text);
 
 }  // namespace lathe::train

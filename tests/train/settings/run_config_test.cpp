@@ -1,4 +1,5 @@
-// A method's config is tables put together: one that is not SFT's gets the same flags, file, checks and comparison on resume.
+// A method's config is tables put together: one that is not SFT's gets the same flags, file, checks and comparison on
+// resume.
 #include "train/settings/run_config.h"
 
 #include <gtest/gtest.h>
