@@ -33,9 +33,9 @@ void Node::check_saved() const {
   }
 }
 
-SavedTensor& Saved::find(std::string_view name) {
+SavedTensor& Saved::find(std::string_view name, int index) {
   for (SavedTensor& saved : node_.saved) {
-    if (saved.name == name) return saved;
+    if (saved.name == name && index-- == 0) return saved;
   }
   throw Error("the backward of " + node_.name() + " asks for \"" + std::string(name) +
               "\", which its forward did not save");
@@ -48,8 +48,8 @@ bool Saved::has(std::string_view name) const {
   return false;
 }
 
-const Tensor& Saved::operator[](std::string_view name) {
-  SavedTensor& saved = find(name);
+const Tensor& Saved::at(std::string_view name, int index) {
+  SavedTensor& saved = find(name, index);
   if (!saved.producer) return saved.tensor;
   Node& producer = *saved.producer;
   if (!producer.recomputed.defined()) {
@@ -65,7 +65,7 @@ const Tensor& Saved::operator[](std::string_view name) {
 }
 
 Tensor Saved::take(std::string_view name) {
-  SavedTensor& saved = find(name);
+  SavedTensor& saved = find(name, 0);
   Tensor result = (*this)[name];
   saved = SavedTensor{};
   return result;

@@ -87,13 +87,15 @@ class Forward {
 class Saved {
  public:
   explicit Saved(Node& node) : node_(node) {}
-  const Tensor& operator[](std::string_view name);
+  const Tensor& operator[](std::string_view name) { return at(name, 0); }
+  // The index-th that was saved under this name.
+  const Tensor& at(std::string_view name, int index);
   bool has(std::string_view name) const;
   // Removes it from the list, so that its memory may become exclusive().
   Tensor take(std::string_view name);
 
  private:
-  SavedTensor& find(std::string_view name);
+  SavedTensor& find(std::string_view name, int index);
   Node& node_;
 };
 

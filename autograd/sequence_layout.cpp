@@ -31,4 +31,18 @@ Tensor SequenceLayout::bounds_of_rows(int64_t rows) const {
   return bounds;
 }
 
+SequenceRun SequenceLayout::run(int64_t first, int64_t last) const {
+  if (first < 0 || first > last || last > sequences()) {
+    throw ShapeError("sequences " + std::to_string(first) + " to " + std::to_string(last) + " of " +
+                     std::to_string(sequences()));
+  }
+  Tensor bounds = cu_seqlens.slice(0, first, last + 1).clone();
+  const int32_t begin = bounds.data<int32_t>()[0];
+  for (int32_t& bound : bounds.span<int32_t>()) bound -= begin;
+  const int64_t end = begin + bounds.data<int32_t>()[last - first];
+  // Generation has no sample numbers: nothing random happens there.
+  const Tensor samples = sample_numbers.defined() ? sample_numbers.slice(0, first, last) : Tensor();
+  return {begin, {bounds, positions.slice(0, begin, end), samples}};
+}
+
 }  // namespace lathe::autograd

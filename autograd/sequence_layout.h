@@ -9,6 +9,8 @@
 
 namespace lathe::autograd {
 
+struct SequenceRun;
+
 // Three small CPU tensors, shared by all operations of a step (copies are cheap).
 struct SequenceLayout {
   Tensor cu_seqlens;      // i32 [S + 1]: sequence s holds tokens [cu_seqlens[s], cu_seqlens[s + 1])
@@ -25,6 +27,16 @@ struct SequenceLayout {
   // Sequences of these lengths, positions from 0. Without sample numbers they are counted from first_sample:
   // the second micro-batch of a step goes on where the first ended.
   static SequenceLayout of(std::span<const int32_t> lengths, int32_t first_sample = 0);
+
+  // Sequences [first, last).
+  SequenceRun run(int64_t first, int64_t last) const;
+};
+
+// Consecutive sequences of a layout, for what applies to them alone.
+struct SequenceRun {
+  int64_t first_token = 0;  // in the whole
+  SequenceLayout layout;    // their own: cu_seqlens begins at 0
+  int64_t end_token() const { return first_token + layout.tokens(); }
 };
 
 }  // namespace lathe::autograd

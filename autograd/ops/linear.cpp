@@ -1,6 +1,9 @@
 #include "autograd/ops/linear.h"
 
+#include <string>
+
 #include "autograd/operation.h"
+#include "core/error.h"
 #include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
 
@@ -9,81 +12,174 @@ namespace {
 
 using kernels::Layout;
 
-enum Input : int { x, weight, bias, residual, lora_a, lora_b };
+enum Input : int { x, weight, bias, residual, first_lora };  // then a and b of each term
+int lora_a(int term) { return first_lora + 2 * term; }
+int lora_b(int term) { return first_lora + 2 * term + 1; }
+
+constexpr int no_term = -1;
+
+// Rows [begin, end), which have one LoRA term or none.
+struct RowRun {
+  int64_t begin, end;
+  int term;
+
+  // These rows of a tensor that has all of them, or is undefined.
+  Tensor of(const Tensor& all) const {
+    return all.defined() && all.dim(0) != end - begin ? all.slice(0, begin, end) : all;
+  }
+};
 
 struct Linear final : Operation {
+  struct Term {
+    float scale;
+    kernels::DropoutParams dropout;
+    SequenceLayout layout;  // of its rows
+  };
   LinearWeight base;
   SequenceLayout layout;
-  float lora_scale = 1.0f;
-  kernels::DropoutParams dropout;
+  std::vector<Term> terms;
+  std::vector<RowRun> runs;  // every row once, ascending
 
   Linear(LinearWeight w, SequenceLayout l) : base(std::move(w)), layout(std::move(l)) {}
   std::string_view name() const override { return "linear"; }
 
-  // The input of the adapter: the same in the forward and, computed again, in the backward.
-  Tensor dropped(const Tensor& input) const {
-    if (dropout.probability == 0.0f) return input;
+  void add_term(const LoraTerm& term, int64_t rows) {
+    const int index = static_cast<int>(terms.size());
+    if (!term.sequences) {
+      terms.push_back({term.scale, term.dropout, layout});
+      return add_run(0, rows, index);
+    }
+    if (rows != layout.tokens())
+      throw ShapeError("linear: a LoRA term for some sequences of a layout of " + std::to_string(layout.tokens()) +
+                       " tokens, but x has " + std::to_string(rows) + " rows");
+    terms.push_back({term.scale, term.dropout, term.sequences->layout});
+    add_run(term.sequences->first_token, term.sequences->end_token(), index);
+  }
+
+  // After the last run; the rows that it leaves out have the base weight alone.
+  void add_run(int64_t begin, int64_t end, int term) {
+    const int64_t done = runs.empty() ? 0 : runs.back().end;
+    if (begin < done)
+      throw ShapeError("linear: a LoRA term for rows from " + std::to_string(begin) + ", but those before " +
+                       std::to_string(done) + " have theirs already");
+    if (begin > done) runs.push_back({done, begin, no_term});
+    runs.push_back({begin, end, term});
+  }
+
+  // The rest has the base weight alone.
+  void end_runs(int64_t rows) {
+    const int64_t done = runs.empty() ? 0 : runs.back().end;
+    if (done > rows)
+      throw ShapeError("linear: a LoRA term for rows up to " + std::to_string(done) + " of " + std::to_string(rows));
+    if (done < rows || runs.empty()) runs.push_back({done, rows, no_term});
+  }
+
+  // The input of an adapter: the same in the forward and, computed again, in the backward.
+  static Tensor dropped(const Tensor& input, const Term& term) {
+    if (term.dropout.probability == 0.0f) return input;
     Tensor result = empty_like(input);
-    kernels::dropout(result, input, layout.cu_seqlens, layout.sample_numbers, dropout);
+    drop(result, input, term);
     return result;
   }
+  static void drop(const Tensor& out, const Tensor& in, const Term& term) {
+    kernels::dropout(out, in, term.layout.cu_seqlens, term.layout.sample_numbers, term.dropout);
+  }
+
+  const Term& term_of(const RowRun& run) const { return terms[static_cast<size_t>(run.term)]; }
 
   void forward(Forward& f) {
     const Tensor& in = f.input(x);
-    kernels::LinearTerms terms{.lora_b = f.input(lora_b), .bias = f.input(bias), .residual = f.input(residual)};
-    if (f.input(lora_a).defined()) {
-      terms.lora_t = Tensor::empty({in.dim(0), f.input(lora_a).dim(0)}, in.dtype(), in.device());
-      kernels::matmul(terms.lora_t, dropped(in), f.input(lora_a), Layout::transposed, lora_scale);
+    std::vector<Tensor> t(terms.size());
+    for (const RowRun& run : runs) {
+      if (run.term == no_term) continue;
+      const Tensor &rows = run.of(in), &a = f.input(lora_a(run.term));
+      Tensor& product = t[static_cast<size_t>(run.term)];
+      product = Tensor::empty({rows.dim(0), a.dim(0)}, in.dtype(), in.device());
+      kernels::matmul(product, dropped(rows, term_of(run)), a, Layout::transposed, term_of(run).scale);
     }
     Tensor out = Tensor::empty({in.dim(0), base.rows()}, in.dtype(), in.device());
-    kernels::linear_forward(out, in, base.view(), terms);
-
-    if (f.needs(weight) || f.needs(lora_a)) f.save_input("x", x);
-    if (f.needs(lora_b)) f.save("t", terms.lora_t);
-    if (f.needs(x)) {
-      // So that a change of it is noticed; the codes of a quantised one have no way to change.
-      f.save("weight", base.packed().defined() ? base.packed().panels() : f.input(weight));
-      f.save("lora_a", f.input(lora_a));
+    for (const RowRun& run : runs) {
+      kernels::LinearTerms joined{.bias = f.input(bias), .residual = run.of(f.input(residual))};
+      if (run.term != no_term) {
+        joined.lora_t = t[static_cast<size_t>(run.term)];
+        joined.lora_b = f.input(lora_b(run.term));
+      }
+      kernels::linear_forward(run.of(out), run.of(in), base.view(), joined);
     }
-    if (f.needs(x) || f.needs(lora_a)) f.save("lora_b", f.input(lora_b));
+    save(f, t);
     f.output(out);
+  }
+
+  // What any term needs is saved for all, so that the index-th of a name belongs to the index-th term.
+  void save(Forward& f, const std::vector<Tensor>& t) const {
+    bool needs_a = false, needs_b = false;
+    for (int i = 0; i < static_cast<int>(terms.size()); ++i) {
+      needs_a |= f.needs(lora_a(i));
+      needs_b |= f.needs(lora_b(i));
+    }
+    if (f.needs(weight) || needs_a) f.save_input("x", x);
+    // So that a change of it is noticed; the codes of a quantised one have no way to change.
+    if (f.needs(x)) f.save("weight", base.packed().defined() ? base.packed().panels() : f.input(weight));
+    for (int i = 0; i < static_cast<int>(terms.size()); ++i) {
+      if (needs_b) f.save("t", t[static_cast<size_t>(i)]);
+      if (f.needs(x)) f.save("lora_a", f.input(lora_a(i)));
+      if (f.needs(x) || needs_a) f.save("lora_b", f.input(lora_b(i)));
+    }
   }
 
   void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
     const Tensor& grad_out = grad_outputs[0];
-    Tensor dt;
-    if (saved.has("lora_b")) {
-      const Tensor& b = saved["lora_b"];
-      dt = Tensor::empty({grad_out.dim(0), b.dim(1)}, grad_out.dtype(), grad_out.device());
-      kernels::matmul(dt, grad_out, b, Layout::plain, lora_scale);
-    }
-    if (grads.needed(lora_b)) weight_gradient(grads.accumulator(lora_b), grad_out, saved["t"]);
-    if (grads.needed(lora_a)) weight_gradient(grads.accumulator(lora_a), dt, dropped(saved["x"]));
-    if (grads.needed(weight)) weight_gradient(grads.accumulator(weight), grad_out, saved["x"]);
+    std::vector<Tensor> dt(terms.size());
+    for (const RowRun& run : runs)
+      if (run.term != no_term) dt[static_cast<size_t>(run.term)] = lora_gradients(run, saved, run.of(grad_out), grads);
+    if (grads.needed(weight)) weight_gradient(grads.accumulator(weight), grad_out, saved["x"], layout);
     if (grads.needed(bias)) {  // the weight gradient of a column of ones
       const Tensor ones = Tensor::empty({grad_out.dim(0), 1}, grad_out.dtype(), grad_out.device());
       kernels::fill(ones, 1.0);
-      weight_gradient(grads.accumulator(bias).view({grad_out.dim(1), 1}), grad_out, ones);
+      weight_gradient(grads.accumulator(bias).view({grad_out.dim(1), 1}), grad_out, ones, layout);
     }
-    if (grads.needed(x)) input_gradient(saved, grad_out, dt, grads);
+    if (grads.needed(x)) {
+      const auto [grad_x, accumulate] = grads.target(x);
+      for (const RowRun& run : runs) {
+        const Tensor through = run.term == no_term ? Tensor() : dt[static_cast<size_t>(run.term)];
+        input_gradient(run, saved, run.of(grad_out), through, run.of(grad_x), accumulate);
+      }
+    }
     grads.add(residual, grad_out);
   }
 
-  void weight_gradient(const Tensor& gradient, const Tensor& grad_out, const Tensor& input) const {
+  // Of a run's own a and b. Returns dt, undefined where nobody needs it.
+  Tensor lora_gradients(const RowRun& run, Saved& saved, const Tensor& grad_out, InputGradients& grads) const {
+    const Term& term = term_of(run);
+    Tensor dt;
+    if (saved.has("lora_b")) {
+      const Tensor& b = saved.at("lora_b", run.term);
+      dt = Tensor::empty({grad_out.dim(0), b.dim(1)}, grad_out.dtype(), grad_out.device());
+      kernels::matmul(dt, grad_out, b, Layout::plain, term.scale);
+    }
+    if (grads.needed(lora_b(run.term)))
+      weight_gradient(grads.accumulator(lora_b(run.term)), grad_out, saved.at("t", run.term), term.layout);
+    if (grads.needed(lora_a(run.term)))
+      weight_gradient(grads.accumulator(lora_a(run.term)), dt, dropped(run.of(saved["x"]), term), term.layout);
+    return dt;
+  }
+
+  static void weight_gradient(const Tensor& gradient, const Tensor& grad_out, const Tensor& input,
+                              const SequenceLayout& layout) {
     kernels::linear_weight_gradient(gradient, grad_out, input, layout.bounds_of_rows(input.dim(0)));
   }
 
-  void input_gradient(Saved& saved, const Tensor& grad_out, const Tensor& dt, InputGradients& grads) const {
-    const auto [grad_x, accumulate] = grads.target(x);
-    if (!dt.defined() || dropout.probability == 0.0f) {
-      const Tensor a = dt.defined() ? saved["lora_a"] : Tensor();
+  void input_gradient(const RowRun& run, Saved& saved, const Tensor& grad_out, const Tensor& dt, const Tensor& grad_x,
+                      bool accumulate) const {
+    if (!dt.defined() || term_of(run).dropout.probability == 0.0f) {
+      const Tensor a = dt.defined() ? saved.at("lora_a", run.term) : Tensor();
       kernels::linear_input_gradient(grad_x, grad_out, base.view(), dt, a, accumulate);
       return;
     }
     kernels::linear_input_gradient(grad_x, grad_out, base.view(), {}, {}, accumulate);
     Tensor through_adapter = empty_like(grad_x);
-    kernels::matmul(through_adapter, dt, saved["lora_a"], Layout::plain);
-    kernels::dropout(through_adapter, through_adapter, layout.cu_seqlens, layout.sample_numbers, dropout);
+    kernels::matmul(through_adapter, dt, saved.at("lora_a", run.term), Layout::plain);
+    drop(through_adapter, through_adapter, term_of(run));
     kernels::add(grad_x, grad_x, through_adapter);
   }
 };
@@ -92,10 +188,15 @@ struct Linear final : Operation {
 
 Variable linear(const Variable& x, const LinearWeight& weight, const SequenceLayout& layout, const LinearTerms& terms) {
   Linear operation(weight, layout);
-  if (!terms.lora) return apply(std::move(operation), {x, weight.dense(), terms.bias, terms.residual, {}, {}});
-  operation.lora_scale = terms.lora->scale;
-  operation.dropout = terms.lora->dropout;
-  return apply(std::move(operation), {x, weight.dense(), terms.bias, terms.residual, terms.lora->a, terms.lora->b});
+  std::vector<Variable> inputs{x, weight.dense(), terms.bias, terms.residual};
+  for (const LoraTerm& term : terms.lora) {
+    if (term.sequences && term.sequences->layout.tokens() == 0) continue;
+    operation.add_term(term, x.dim(0));
+    inputs.push_back(term.a);
+    inputs.push_back(term.b);
+  }
+  operation.end_runs(x.dim(0));
+  return apply(std::move(operation), std::span<const Variable>(inputs));
 }
 
 }  // namespace lathe::autograd

@@ -1,6 +1,7 @@
 // y = x·Wᵀ (+ LoRA) (+ bias) (+ residual), one operation with a hand-written vjp (kernels/matmul/matmul.h).
 // The LoRA term (Hu et al. 2021) costs no [T, N] tensor of its own; x is saved once however many linears read
-// it.
+// it. Different sequences may have different LoRA terms: a row's bits, and each term's gradients, are those of
+// a batch with that term alone.
 //
 //   t = s · dropout(x)·Aᵀ         y = x·Wᵀ + t·Bᵀ + bias + residual
 //   dt = s · dy·B                 dB += dyᵀ·t       dA += dtᵀ·dropout(x)     dbias += Σ dy
@@ -8,7 +9,7 @@
 #pragma once
 
 #include <optional>
-#include <variant>
+#include <vector>
 
 #include "autograd/sequence_layout.h"
 #include "autograd/variable.h"
@@ -46,17 +47,18 @@ class LinearWeight {
 // f32 masters once for each optimiser step.
 struct LoraTerm {
   Variable a, b;
-  float scale = 1.0f;              // lora_alpha / r
-  kernels::DropoutParams dropout;  // of x, before a; probability 0 for none
+  float scale = 1.0f;                         // lora_alpha / r
+  kernels::DropoutParams dropout;             // of x, before a; probability 0 for none
+  std::optional<SequenceRun> sequences = {};  // that it applies to; all of them where it is not given
 };
 
 struct LinearTerms {
-  Variable bias;      // [N]; may be undefined
-  Variable residual;  // [T, N]; may be undefined
-  std::optional<LoraTerm> lora;
+  Variable bias;               // [N]; may be undefined
+  Variable residual;           // [T, N]; may be undefined
+  std::vector<LoraTerm> lora;  // their sequences ascend and do not overlap; those between have the base weight alone
 };
 
-// x [T, K] → [T, N], of x's dtype.
+// x [T, K] → [T, N], of x's dtype. ShapeError where a term's sequences are not some of the layout's, in order.
 Variable linear(const Variable& x, const LinearWeight& weight, const SequenceLayout& layout,
                 const LinearTerms& terms = {});
 

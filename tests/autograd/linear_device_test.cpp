@@ -37,7 +37,7 @@ TEST_P(LinearOnDevice, forward_and_gradients_have_the_cpus_bits) {
     const Variable leaves[] = {Variable::leaf(on(where, x)), Variable::leaf(on(where, a)), Variable::leaf(on(where, b)),
                                Variable::leaf(on(where, bias)), Variable::leaf(on(where, residual))};
     LinearTerms terms{.bias = leaves[3], .residual = leaves[4]};
-    terms.lora = LoraTerm{leaves[1], leaves[2], 1.75f, {.probability = dropout, .seed = 9, .step = 4, .stream = 6}};
+    terms.lora = {LoraTerm{leaves[1], leaves[2], 1.75f, {.probability = dropout, .seed = 9, .step = 4, .stream = 6}}};
     const auto packed = kernels::pack_weight(on(where, weight), DType::f32);
     const Variable y = linear(leaves[0], packed, layout, terms);
     backward(y, on(where, cotangent));

@@ -149,7 +149,7 @@ TEST_F(Operations, LinearWithLora) {
   for (const float dropout : {0.0f, 0.375f}) {
     const auto terms = [&](const Variable& lora_a, const Variable& lora_b) {
       LinearTerms result;
-      result.lora = LoraTerm{lora_a, lora_b, 1.75f, {.probability = dropout, .seed = 9, .step = 4, .stream = 6}};
+      result.lora = {LoraTerm{lora_a, lora_b, 1.75f, {.probability = dropout, .seed = 9, .step = 4, .stream = 6}}};
       return result;
     };
     SCOPED_TRACE(dropout);
@@ -166,6 +166,46 @@ TEST_F(Operations, LinearWithLora) {
   }
 }
 
+// Of the three sequences the first and the last have terms of their own, of different ranks, and the second has none.
+TEST_F(Operations, LinearWithLoraBySequence) {
+  const Variable x = leaf({tokens, 5}), weight = leaf({4, 5}), a = leaf({2, 5}), b = leaf({4, 2}), c = leaf({3, 5}),
+                 d = leaf({4, 3});
+  const kernels::PackedWeight packed = kernels::pack_weight(weight.value(), DType::f64);
+  for (const float dropout : {0.0f, 0.375f}) {
+    const auto terms = [&](const Variable& a1, const Variable& b1, const Variable& a2, const Variable& b2) {
+      LinearTerms result;
+      const kernels::DropoutParams drops{.probability = dropout, .seed = 9, .step = 4, .stream = 6};
+      result.lora = {LoraTerm{a1, b1, 1.75f, drops, layout_.run(0, 1)}, LoraTerm{a2, b2, 0.5f, {}, layout_.run(2, 3)}};
+      return result;
+    };
+    SCOPED_TRACE(dropout);
+    check({x, a, b, c, d}, [&](auto in) {
+      return Variables{linear(in[0], packed, layout_, terms(in[1], in[2], in[3], in[4]))};
+    });
+    // One of the terms is frozen; nobody asks for the gradient of x.
+    check({c, d}, [&](auto in) {
+      return Variables{linear(x.detach(), packed, layout_, terms(a.detach(), b.detach(), in[0], in[1]))};
+    });
+    check({x, weight, a, b}, [&](auto in) {  // and one pair of factors for both
+      LinearTerms all = terms(in[2], in[3], in[2], in[3]);
+      all.residual = linear(in[0], in[1], layout_, terms(in[2], in[3], in[2], in[3]));
+      return Variables{linear(in[0], in[1], layout_, all)};
+    });
+  }
+}
+
+TEST_F(Operations, LoraTermsThatDoNotFitTheirSequencesAreErrors) {
+  const Tensor x = random({tokens, 5}), weight = random({4, 5}), a = random({2, 5}), b = random({4, 2});
+  const LoraTerm first{a, b, 1.0f, {}, layout_.run(0, 2)}, second{a, b, 1.0f, {}, layout_.run(1, 3)};
+  const auto with = [&](std::vector<LoraTerm> lora) {
+    return linear(x, weight, layout_, {.bias = {}, .residual = {}, .lora = std::move(lora)});
+  };
+  EXPECT_THROW(with({first, second}), ShapeError);  // both claim the second sequence
+  EXPECT_THROW(with({second, first}), ShapeError);
+  EXPECT_THROW(with({{a, b, 1.0f, {}, SequenceRun{tokens, layout_}}}), ShapeError);
+  EXPECT_THROW(layout_.run(1, 4), ShapeError);
+}
+
 // QLoRA: the adapter trains, the codes stay. In f64 the weight is what the codes stand for.
 TEST_F(Operations, LinearWithAQuantizedWeight) {
   const Variable x = leaf({tokens, 32}), a = leaf({2, 32}), b = leaf({4, 2});
@@ -174,7 +214,7 @@ TEST_F(Operations, LinearWithAQuantizedWeight) {
                                      LinearWeight(kernels::QuantizedWeight::pack(kernels::quantize_int8(values)))}) {
     LinearTerms terms;
     check({x, a, b}, [&](auto in) {
-      terms.lora = LoraTerm{in[1], in[2], 1.75f, {}};
+      terms.lora = {LoraTerm{in[1], in[2], 1.75f, {}}};
       return Variables{linear(in[0], weight, layout_, terms)};
     });
     const Tensor dense = Tensor::empty({4, 32}, DType::f64);
@@ -188,7 +228,7 @@ TEST_F(Operations, LinearWithAQuantizedWeight) {
 TEST_F(Operations, LoraIsTheProductOfItsFactors) {
   const Tensor x = random({tokens, 5}), weight = random({4, 5}), a = random({2, 5}), b = random({4, 2});
   LinearTerms terms;
-  terms.lora = LoraTerm{a, b, 1.5f, {}};
+  terms.lora = {LoraTerm{a, b, 1.5f, {}}};
   const Variable together = linear(x, weight, layout_, terms);
   const Variable apart = add(linear(x, weight, layout_), linear(linear(x, a, layout_), b, layout_), 1.5);
   for (size_t i = 0; i < together.value().span<double>().size(); ++i) {

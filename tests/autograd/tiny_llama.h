@@ -123,9 +123,9 @@ struct TinyLlama {
                    const Variable& residual = {}) const {
     LinearTerms terms{.residual = residual};
     if (p.a.defined()) {
-      terms.lora = LoraTerm{p.a, p.b, 2.0f, {}};
+      terms.lora = {LoraTerm{p.a, p.b, 2.0f, {}}};
       if (training == Training::lora_with_dropout) {
-        terms.lora->dropout = {.probability = 0.25f, .seed = 5, .step = step, .stream = p.stream};
+        terms.lora[0].dropout = {.probability = 0.25f, .seed = 5, .step = step, .stream = p.stream};
       }
     }
     return linear(x, p.weight, layout, terms);
