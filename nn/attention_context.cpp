@@ -8,10 +8,15 @@
 namespace lathe::nn {
 namespace {
 
-kernels::AttentionParams params_of(const ModelConfig& config) {
-  kernels::AttentionParams params;
-  params.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
-  return params;
+std::vector<kernels::AttentionParams> params_of(const ModelConfig& config) {
+  std::vector<kernels::AttentionParams> layers;
+  for (const LayerConfig& layer : config.layers) {
+    kernels::AttentionParams params;
+    params.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
+    params.window = layer.sliding_window;
+    layers.push_back(params);
+  }
+  return layers;
 }
 
 }  // namespace
@@ -19,12 +24,12 @@ kernels::AttentionParams params_of(const ModelConfig& config) {
 PackedAttention::PackedAttention(const ModelConfig& config, autograd::SequenceLayout layout)
     : layout_(std::move(layout)), params_(params_of(config)) {}
 
-autograd::Variable PackedAttention::attend(int64_t, const autograd::Variable& q, const autograd::Variable& k,
+autograd::Variable PackedAttention::attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
                                            const autograd::Variable& v) {
-  return autograd::attention(q, k, v, layout_, params_);
+  return autograd::attention(q, k, v, layout_, params_.at(static_cast<size_t>(layer)));
 }
 
-PagedAttention::PagedAttention(const ModelConfig& config, const KvCache& cache, kernels::PagedBatch batch)
+PagedAttention::PagedAttention(const ModelConfig& config, KvCache& cache, kernels::PagedBatch batch)
     : cache_(cache), batch_(std::move(batch)), params_(params_of(config)) {}
 
 autograd::Variable PagedAttention::attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
@@ -32,7 +37,7 @@ autograd::Variable PagedAttention::attend(int64_t layer, const autograd::Variabl
   const kernels::KvPages& pages = cache_.layer(layer);
   kernels::kv_append(pages, k.value(), v.value(), batch_);
   Tensor out = Tensor::empty(q.shape(), q.dtype(), q.value().device());
-  kernels::paged_attention(out, q.value(), pages, batch_, params_);
+  kernels::paged_attention(out, q.value(), pages, batch_, params_.at(static_cast<size_t>(layer)));
   return autograd::Variable(out);
 }
 

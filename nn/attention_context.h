@@ -14,6 +14,7 @@ class AttentionContext {
  public:
   virtual ~AttentionContext() = default;
   // q [T, heads, D]; k, v [T, kv_heads, D] of the new tokens, rotated → [T, heads, D].
+  // Layer i attends as the config's layers[i] says.
   virtual autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
                                     const autograd::Variable& v) = 0;
 };
@@ -27,21 +28,21 @@ class PackedAttention final : public AttentionContext {
 
  private:
   autograd::SequenceLayout layout_;
-  kernels::AttentionParams params_;
+  std::vector<kernels::AttentionParams> params_;  // of each layer
 };
 
 // Generation: appends the new keys and values to their pages, then attends over all of the sequence's. No gradients.
 class PagedAttention final : public AttentionContext {
  public:
   // The batch is made for cache.shape().
-  PagedAttention(const ModelConfig& config, const KvCache& cache, kernels::PagedBatch batch);
+  PagedAttention(const ModelConfig& config, KvCache& cache, kernels::PagedBatch batch);
   autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
                             const autograd::Variable& v) override;
 
  private:
-  const KvCache& cache_;
+  KvCache& cache_;
   kernels::PagedBatch batch_;
-  kernels::AttentionParams params_;
+  std::vector<kernels::AttentionParams> params_;  // of each layer
 };
 
 }  // namespace lathe::nn

@@ -1,5 +1,5 @@
 // What a decoder-only transformer is made of. A family (nn/families/) fills it from a Hugging Face config.json or from
-// GGUF metadata; nothing else reads those files.
+// GGUF metadata; nothing else reads those files. What follows for each layer's weights is in nn/layer_layout.h.
 #pragma once
 
 #include <cstdint>
@@ -22,22 +22,40 @@ struct RopeScaling {
   int64_t original_max_position_embeddings = 0;
 };
 
+// The angles of one rotary table.
+struct RopeConfig {
+  double theta = 10000.0;
+  RopeScaling scaling;
+};
+
+// What may differ from layer to layer.
+struct LayerConfig {
+  int64_t sliding_window = 0;  // > 0: a token sees itself and the sliding_window − 1 before it; 0: all before it
+  int64_t rope = 0;            // which of ModelConfig::ropes
+};
+
+enum class Activation { silu, gelu_tanh };  // of the feed-forward gate
+enum class QkNorm { none, per_head };  // per_head: RMS norm over each head of q and k, one weight [head_dim] for each
+
 struct ModelConfig {
-  std::string family;  // "llama"
+  std::string family;  // "llama": the name in nn/families/
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
-  int64_t num_hidden_layers = 0;
   int64_t num_attention_heads = 0;
   int64_t num_key_value_heads = 0;
   int64_t head_dim = 0;
   int64_t max_position_embeddings = 0;
   double rms_norm_eps = 1e-6;
-  double rope_theta = 10000.0;
-  RopeScaling rope_scaling;
+  std::vector<RopeConfig> ropes = {RopeConfig{}};
+  std::vector<LayerConfig> layers;
+  Activation activation = Activation::silu;
+  QkNorm qk_norm = QkNorm::none;
+  bool attention_bias = false;  // of q, k, v and o
   bool tie_word_embeddings = false;
   std::vector<int32_t> eos_token_ids;
 
+  int64_t num_hidden_layers() const { return static_cast<int64_t>(layers.size()); }
   // All errors at once: extents that are not positive, heads that do not divide, an odd head_dim.
   void check() const;
   // Every parameter, the tied output embedding counted once.

@@ -29,7 +29,7 @@ class KvCache {
   kernels::PagedBatch::Pages shape() const { return {pages_, page_size_, device_}; }
 
   // Copy-on-write: in every layer page to[i] = page from[i], i ascending.
-  void copy_pages(std::span<const int32_t> from, std::span<const int32_t> to) const;
+  void copy_pages(std::span<const int32_t> from, std::span<const int32_t> to);
 
  private:
   DType dtype_;

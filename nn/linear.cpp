@@ -2,17 +2,19 @@
 
 namespace lathe::nn {
 
-autograd::Variable Linear::operator()(const autograd::Variable& x, const autograd::SequenceLayout& layout,
-                                      const AdapterMode& mode, const autograd::Variable& residual) const {
-  autograd::LinearTerms terms;
-  terms.residual = residual;
-  if (lora && mode.enabled) {
-    autograd::LoraTerm term{lora->a.leaf, lora->b.leaf, lora->scaling, {}, {}};
-    if (mode.training && lora->dropout > 0)
-      term.dropout = {lora->dropout, mode.dropout_seed, mode.dropout_step, lora->dropout_stream};
+autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRows& rows,
+                                      const autograd::Variable& residual) const {
+  autograd::LinearTerms terms{.bias = bias, .residual = residual, .lora = {}};
+  for (const AdapterRun& run : rows.adapters) {
+    const auto found = lora.find(run.adapter);
+    if (found == lora.end()) continue;  // this adapter targets other linears
+    const LoraLayer& layer = found->second;
+    autograd::LoraTerm term{layer.a.leaf, layer.b.leaf, layer.scaling, {}, run.sequences};
+    if (rows.mode.training && layer.dropout > 0)
+      term.dropout = {layer.dropout, rows.mode.dropout_seed, rows.mode.dropout_step, layer.dropout_stream};
     terms.lora.push_back(std::move(term));
   }
-  return autograd::linear(x, weight, layout, terms);
+  return autograd::linear(x, weight, rows.layout, terms);
 }
 
 }  // namespace lathe::nn

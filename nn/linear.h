@@ -1,37 +1,53 @@
-// A linear layer: a base weight and, where an adapter targets it, its LoRA.
+// A linear layer: a base weight and the LoRA of every adapter that targets it.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "autograd/ops/linear.h"
 #include "nn/parameter.h"
 
 namespace lathe::nn {
 
-// What changes from call to call, not from layer to layer.
+// Dropout is for training only: probability 0 elsewhere.
 struct AdapterMode {
-  bool enabled = true;
-  // Dropout is for training only: probability 0 elsewhere.
   uint64_t dropout_seed = 0;
   uint32_t dropout_step = 0;
   bool training = false;
+};
+
+// Sequences that use one adapter.
+struct AdapterRun {
+  std::string adapter;
+  std::optional<autograd::SequenceRun> sequences;  // all of the batch where it is not given
+};
+
+// The rows of a forward: what changes from call to call, not from layer to layer.
+struct BatchRows {
+  autograd::SequenceLayout layout;
+  std::vector<AdapterRun> adapters;  // ascending; the sequences between use none
+  AdapterMode mode;
 };
 
 struct LoraLayer {
   Parameter a, b;  // [r, in], [out, r]
   float scaling = 1.0f;
   float dropout = 0.0f;
-  uint16_t dropout_stream = 0;  // unique in the model
+  uint16_t dropout_stream =
+      0;  // the linear's number in the model: the same for every adapter, since a row uses one of them
 };
 
 struct Linear {
   std::string name;  // "model.layers.0.self_attn.q_proj"
   autograd::LinearWeight weight;
-  std::optional<LoraLayer> lora;
+  autograd::Variable bias;                                  // [out]; undefined where there is none
+  std::map<std::string, LoraLayer, std::less<>> lora = {};  // by the adapter's name
 
   // x [T, in] → [T, out], plus `residual` [T, out] where it is defined.
-  autograd::Variable operator()(const autograd::Variable& x, const autograd::SequenceLayout& layout, const AdapterMode& mode,
+  autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows,
                                 const autograd::Variable& residual = {}) const;
 };
 

@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "kernels/simd/isa.h"
+#include "nn/families/family.h"
 #include "nn/weights/safetensors.h"
 
 namespace lathe::nn {
@@ -15,7 +16,7 @@ ModelFiles open_model_files(const std::filesystem::path& path) {
   } else if (std::filesystem::is_regular_file(path)) {
     files.gguf = GgufFile::open(path);
     files.config = config_from_gguf(*files.gguf);
-    files.weights = open_gguf_weights(files.gguf);
+    files.weights = open_gguf_weights(files.gguf, gguf_places(files.config));
   } else {
     throw ConfigError("MODEL", path.string() + " is neither a file nor a directory; expected a .gguf file or a Hugging Face "
                                "model directory (scripts/fetch-model fetches a small model and prints its path)");

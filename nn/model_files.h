@@ -22,7 +22,8 @@ struct ModelFiles {
 // Throws ConfigError when the path is neither, FormatError or ConfigError for what is wrong inside.
 ModelFiles open_model_files(const std::filesystem::path& path);
 
-// The dtype that "auto" stands for: bf16 where the device multiplies bf16 itself (every card does, not every CPU), f32 elsewhere.
-DType parse_compute_dtype(const std::string& text, Device device = {});  // "auto", "f32"/"float32", "bf16"/"bfloat16", "f64"; ConfigError
+// The dtype that "auto" stands for: bf16 where the device multiplies bf16 itself (every card does, not every CPU),
+// f32 elsewhere. Else "f32"/"float32", "bf16"/"bfloat16", "f64"/"float64"; ConfigError for any other word.
+DType parse_compute_dtype(const std::string& text, Device device = {});
 
 }  // namespace lathe::nn

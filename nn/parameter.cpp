@@ -11,7 +11,7 @@ Parameter Parameter::make(std::string name, Tensor master, DType dtype) {
   return {std::move(name), std::move(master), autograd::Variable::leaf(std::move(compute))};
 }
 
-void Parameter::refresh() const {
+void Parameter::refresh() {
   const Tensor& compute = leaf.value();
   if (compute.dtype() != master.dtype()) kernels::copy(compute, master);
   compute.bump_version();

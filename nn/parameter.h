@@ -1,5 +1,5 @@
-// A tensor that training updates: an f32 master that the optimiser steps, and the leaf that the forward reads, in the model's
-// dtype. In f32 (and f64) they are one tensor.
+// A tensor that training updates: an f32 master that the optimiser steps, and the leaf that the forward reads, in the
+// model's dtype. In f32 (and f64) they are one tensor.
 #pragma once
 
 #include <string>
@@ -9,14 +9,15 @@
 namespace lathe::nn {
 
 struct Parameter {
-  std::string name;  // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", or Hugging Face's for whole weights
+  // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", or Hugging Face's for whole weights.
+  std::string name;
   Tensor master;     // f32, or f64 for f64
   autograd::Variable leaf;
 
   // A leaf of `dtype` whose gradient accumulates in f32.
   static Parameter make(std::string name, Tensor master, DType dtype);
   // After the master has changed: rounds it into the leaf, and tells autograd that saved copies are stale.
-  void refresh() const;
+  void refresh();
 };
 
 }  // namespace lathe::nn

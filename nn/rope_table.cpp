@@ -17,20 +17,21 @@ double scaled_inverse_frequency(double inverse_frequency, const RopeScaling& sca
   const double wavelength = 2 * std::numbers::pi / inverse_frequency;
   if (wavelength < context / scaling.high_freq_factor) return inverse_frequency;
   if (wavelength > context / scaling.low_freq_factor) return inverse_frequency / scaling.factor;
-  const double smooth = (context / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+  const double smooth =
+      (context / wavelength - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
   return (1 - smooth) * inverse_frequency / scaling.factor + smooth * inverse_frequency;
 }
 
 template <class T>
-autograd::RopeTables fill(const ModelConfig& config, int64_t positions) {
-  const int64_t half = config.head_dim / 2;
+autograd::RopeTables fill(const RopeConfig& rope, int64_t head_dim, int64_t positions) {
+  const int64_t half = head_dim / 2;
   autograd::RopeTables table{Tensor::empty({positions, half}, dtype_of<T>, {}, MemoryTag::weights),
-                  Tensor::empty({positions, half}, dtype_of<T>, {}, MemoryTag::weights)};
+                             Tensor::empty({positions, half}, dtype_of<T>, {}, MemoryTag::weights)};
   std::vector<float> inverse(static_cast<size_t>(half));
   for (int64_t i = 0; i < half; ++i) {
-    const float plain = 1.0f / static_cast<float>(std::pow(config.rope_theta, 2.0 * static_cast<double>(i) /
-                                                                                  static_cast<double>(config.head_dim)));
-    inverse[static_cast<size_t>(i)] = static_cast<float>(scaled_inverse_frequency(plain, config.rope_scaling));
+    const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
+    const float plain = 1.0f / static_cast<float>(std::pow(rope.theta, exponent));
+    inverse[static_cast<size_t>(i)] = static_cast<float>(scaled_inverse_frequency(plain, rope.scaling));
   }
   T* cosines = table.cos.data<T>();
   T* sines = table.sin.data<T>();
@@ -47,8 +48,8 @@ autograd::RopeTables fill(const ModelConfig& config, int64_t positions) {
 
 }  // namespace
 
-autograd::RopeTables make_rope_tables(const ModelConfig& config, DType dtype, int64_t positions) {
-  return dtype == DType::f64 ? fill<double>(config, positions) : fill<float>(config, positions);
+autograd::RopeTables make_rope_tables(const RopeConfig& rope, int64_t head_dim, DType dtype, int64_t positions) {
+  return dtype == DType::f64 ? fill<double>(rope, head_dim, positions) : fill<float>(rope, head_dim, positions);
 }
 
 }  // namespace lathe::nn

@@ -2,12 +2,11 @@
 
 #include "autograd/ops/checkpoint.h"
 #include "autograd/ops/embedding.h"
-#include "autograd/ops/gated.h"
 #include "autograd/ops/rms_norm.h"
-#include "autograd/ops/view.h"
 #include "core/error.h"
 #include "kernels/copy/copy.h"
 #include "kernels/matmul/matmul.h"
+#include "nn/layer_layout.h"
 #include "nn/rope_table.h"
 #include "nn/weight_loader.h"
 
@@ -22,83 +21,81 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
   if (options.dtype == DType::f64 && options.device.kind != DeviceKind::cpu)
     throw ConfigError("dtype", "f64 runs on the cpu only, found --device " + to_string(options.device));
   const MemoryTagScope tag(MemoryTag::weights);
-  const int64_t positions = options.max_positions > 0 ? options.max_positions : config.max_position_embeddings;
-  rope_ = make_rope_tables(config, options.dtype, positions);
-  rope_ = {kernels::moved(rope_.cos, options.device), kernels::moved(rope_.sin, options.device)};
-  WeightLoader loader(source, options.dtype, options.device, options.weights == WeightMode::trainable ? &weights_ : nullptr);
-  const int64_t hidden = config.hidden_size, ffn = config.intermediate_size;
-  const int64_t q_size = config.num_attention_heads * config.head_dim, kv_size = config.num_key_value_heads * config.head_dim;
-
-  embedding_ = loader.matrix("model.embed_tokens.weight", config.vocab_size, hidden);
-  layers_.reserve(static_cast<size_t>(config.num_hidden_layers));
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    const std::string prefix = "model.layers." + std::to_string(i) + ".";
-    const auto linear = [&](const std::string& name, int64_t out, int64_t in) {
-      const std::string weight = prefix + name + ".weight";
-      return Linear{prefix + name,
-                    options.quantized_linears ? loader.quantized_matrix(weight, out, in, *options.quantized_linears)
-                                              : loader.matrix(weight, out, in),
-                    std::nullopt};
-    };
-    loader.ignore(prefix + "self_attn.rotary_emb.inv_freq");  // old checkpoints carry it; it follows from the config
-    layers_.push_back(Layer{
-        .input_norm = loader.vector(prefix + "input_layernorm.weight", hidden),
-        .post_attention_norm = loader.vector(prefix + "post_attention_layernorm.weight", hidden),
-        .q_proj = linear("self_attn.q_proj", q_size, hidden),
-        .k_proj = linear("self_attn.k_proj", kv_size, hidden),
-        .v_proj = linear("self_attn.v_proj", kv_size, hidden),
-        .o_proj = linear("self_attn.o_proj", hidden, q_size),
-        .gate_proj = linear("mlp.gate_proj", ffn, hidden),
-        .up_proj = linear("mlp.up_proj", ffn, hidden),
-        .down_proj = linear("mlp.down_proj", hidden, ffn),
-    });
+  max_positions_ = options.max_positions > 0 ? options.max_positions : config.max_position_embeddings;
+  std::vector<autograd::RopeTables> ropes;
+  for (const RopeConfig& rope : config.ropes) {
+    const autograd::RopeTables made = make_rope_tables(rope, config.head_dim, options.dtype, max_positions_);
+    ropes.push_back({kernels::moved(made.cos, options.device), kernels::moved(made.sin, options.device)});
   }
-  final_norm_ = loader.vector("model.norm.weight", hidden);
+  WeightLoader loader(source, options.dtype, options.device,
+                      options.weights == WeightMode::trainable ? &weights_ : nullptr);
+  embedding_ = loader.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
+  layers_.reserve(config.layers.size());
+  for (int64_t i = 0; i < config.num_hidden_layers(); ++i) layers_.push_back(load_layer(i, loader, ropes));
+  final_norm_ = loader.vector("model.norm.weight", config.hidden_size);
   if (config.tie_word_embeddings) {
     loader.ignore("lm_head.weight");  // some files store the tied weight twice
   } else {
-    lm_head_ = loader.matrix("lm_head.weight", config.vocab_size, hidden);
+    lm_head_ = loader.matrix("lm_head.weight", config.vocab_size, config.hidden_size);
   }
   loader.check_all_used();
   loader.publish();
 }
 
-Variable Transformer::forward(const TokenBatch& batch, AttentionContext& attention, const ForwardOptions& options) const {
+Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
+                                           const std::vector<autograd::RopeTables>& ropes) const {
+  const LayerLayout layout = layer_layout(config_, index);
+  const std::string prefix = layer_prefix(index);
+  const auto norm = [&](const std::optional<NormShape>& shape) {
+    return shape ? loader.vector(prefix + shape->name + ".weight", shape->size) : Variable();
+  };
+  const auto linear = [&](const LinearShape& shape) {
+    const std::string name = prefix + shape.name, weight = name + ".weight";
+    autograd::LinearWeight base =
+        options_.quantized_linears ? loader.quantized_matrix(weight, shape.out, shape.in, *options_.quantized_linears)
+                                   : loader.matrix(weight, shape.out, shape.in);
+    return Linear{name, std::move(base), shape.bias ? loader.vector(name + ".bias", shape.out) : Variable()};
+  };
+  loader.ignore(prefix + "self_attn.rotary_emb.inv_freq");  // old checkpoints carry it; it follows from the config
+  // Norms first: the order of trainable weights is that of their loading, and the gradient's norm sums in that order.
+  const Variable input_norm = norm(layout.input_norm), post_attention_norm = norm(layout.post_attention_norm);
+  const Variable q_norm = norm(layout.q_norm), k_norm = norm(layout.k_norm);
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  return {.attention = {.layer = index,
+                        .head_dim = config_.head_dim,
+                        .eps = eps,
+                        .rope = ropes[static_cast<size_t>(config_.layers[static_cast<size_t>(index)].rope)],
+                        .input_norm = input_norm,
+                        .q_norm = q_norm,
+                        .k_norm = k_norm,
+                        .q_proj = linear(layout.q_proj),
+                        .k_proj = linear(layout.k_proj),
+                        .v_proj = linear(layout.v_proj),
+                        .o_proj = linear(layout.o_proj)},
+          .feed_forward = {.eps = eps,
+                           .activation = config_.activation,
+                           .norm = post_attention_norm,
+                           .gate_proj = linear(layout.gate_proj),
+                           .up_proj = linear(layout.up_proj),
+                           .down_proj = linear(layout.down_proj)}};
+}
+
+Variable Transformer::forward(const TokenBatch& batch, AttentionContext& attention,
+                              const ForwardOptions& options) const {
+  const BatchRows rows = rows_of(batch, options.adapter);
   Variable x = autograd::embedding(*embedding_, batch.ids, batch.layout);
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    const auto index = static_cast<int64_t>(i);
+  for (const Layer& layer : layers_) {
     if (options.checkpoint_layers) {
-      // The backward may run after this call has returned: the batch's tensors and the mode are captured by value.
-      x = autograd::checkpoint(
-          [this, i, index, batch, &attention, mode = options.adapter](std::span<const Variable> inputs) {
-            return std::vector<Variable>{run_layer(layers_[i], index, inputs[0], batch, attention, mode)};
-          },
-          {x})[0];
+      // The backward may run after this call has returned: the rows are captured by value.
+      const auto body = [&layer, rows, &attention](std::span<const Variable> inputs) {
+        return std::vector<Variable>{layer(inputs[0], rows, attention)};
+      };
+      x = autograd::checkpoint(body, {x})[0];
     } else {
-      x = run_layer(layers_[i], index, x, batch, attention, options.adapter);
+      x = layer(x, rows, attention);
     }
   }
   return autograd::rms_norm(x, final_norm_, static_cast<float>(config_.rms_norm_eps), batch.layout);
-}
-
-Variable Transformer::run_layer(const Layer& layer, int64_t index, const Variable& x, const TokenBatch& batch,
-                                AttentionContext& attention, const AdapterMode& mode) const {
-  const auto& layout = batch.layout;
-  const auto eps = static_cast<float>(config_.rms_norm_eps);
-  const int64_t tokens = x.dim(0), head_dim = config_.head_dim;
-
-  const Variable normed = autograd::rms_norm(x, layer.input_norm, eps, layout);
-  const Shape q_heads{tokens, config_.num_attention_heads, head_dim}, kv_heads{tokens, config_.num_key_value_heads, head_dim};
-  const Variable q = autograd::rope(autograd::view(layer.q_proj(normed, layout, mode), q_heads), rope_, layout);
-  const Variable k = autograd::rope(autograd::view(layer.k_proj(normed, layout, mode), kv_heads), rope_, layout);
-  const Variable v = autograd::view(layer.v_proj(normed, layout, mode), kv_heads);
-  const Variable attended = autograd::view(attention.attend(index, q, k, v), {tokens, config_.num_attention_heads * head_dim});
-  const Variable middle = layer.o_proj(attended, layout, mode, x);
-
-  const Variable normed_middle = autograd::rms_norm(middle, layer.post_attention_norm, eps, layout);
-  const Variable activated = autograd::swiglu(layer.gate_proj(normed_middle, layout, mode),
-                                              layer.up_proj(normed_middle, layout, mode));
-  return layer.down_proj(activated, layout, mode, middle);
 }
 
 Tensor Transformer::logits(const Tensor& hidden) const {

@@ -1,16 +1,19 @@
-// A decoder-only transformer driven by a config. The same forward serves training (packed sequences) and serving (pages): how
-// attention finds its keys is the AttentionContext's business.
+// A decoder-only transformer driven by a config. The same forward serves training (packed sequences) and serving
+// (pages): how attention finds its keys is the AttentionContext's business.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "autograd/ops/linear.h"
-#include "autograd/ops/rope.h"
+#include "nn/attention_block.h"
 #include "nn/attention_context.h"
 #include "nn/config.h"
+#include "nn/feed_forward_block.h"
 #include "nn/linear.h"
 #include "nn/parameter.h"
 #include "nn/token_batch.h"
@@ -19,6 +22,8 @@
 
 namespace lathe::nn {
 
+class WeightLoader;
+
 // `frozen`: weights are packed once, for inference and adapters. `trainable`: dense leaves with gradients.
 enum class WeightMode { frozen, trainable };
 
@@ -26,10 +31,10 @@ struct TransformerOptions {
   DType dtype = DType::f32;  // of weights and activations: f32, bf16, or f64 (reference bodies)
   WeightMode weights = WeightMode::frozen;
   int64_t max_positions = 0;  // rotary tables are built for as many; 0: the model's context
-  // The layers' linears as codes (frozen only, else ConfigError): nf4 with doubly quantised scales as QLoRA has it, or int8
-  // blocks. The embedding and the output projection stay dense.
+  // The layers' linears as codes (frozen only, else ConfigError): nf4 with doubly quantised scales as QLoRA has it,
+  // or int8 blocks. The embedding and the output projection stay dense.
   std::optional<kernels::QuantizedFormat> quantized_linears = {};
-  Device device = {};         // of weights, activations, adapters and gradients; f64 on the cpu only
+  Device device = {};  // of weights, activations, adapters and gradients; f64 on the cpu only
 };
 
 struct ForwardOptions {
@@ -37,6 +42,9 @@ struct ForwardOptions {
   bool checkpoint_layers = false;
   AdapterMode adapter;
 };
+
+// The name of an adapter that nobody named; PEFT's.
+inline constexpr std::string_view default_adapter = "default";
 
 class Transformer {
  public:
@@ -47,9 +55,11 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   DType dtype() const { return options_.dtype; }
   Device device() const { return options_.device; }
-  int64_t max_positions() const { return rope_.cos.dim(0); }
+  int64_t max_positions() const { return max_positions_; }
 
-  // The hidden states after the last norm, [T, hidden_size]. With checkpoint_layers `attention` must outlive the backward.
+  // The hidden states after the last norm, [T, hidden_size]. With checkpoint_layers `attention` must outlive the
+  // backward. A sequence's rows, and the gradients of its adapter, do not depend on the adapters of other sequences.
+  // ConfigError for an adapter that the model does not have.
   autograd::Variable forward(const TokenBatch& batch, AttentionContext& attention,
                              const ForwardOptions& options = {}) const;
 
@@ -58,38 +68,52 @@ class Transformer {
   // f32 (f64 for f64) [T, vocab_size] of hidden states [T, hidden_size].
   Tensor logits(const Tensor& hidden) const;
 
-  // Adds LoRA without effect to every linear that the config targets: A kaiming-uniform from the seed, B zero. ConfigError
-  // when it targets nothing.
-  void add_lora(const LoraConfig& config, uint64_t seed);
-  // Adds an adapter with its weights. Every key must find its linear and have its shape, and every targeted linear its key:
-  // else FormatError names the first that does not.
-  void load_adapter(const PeftAdapter& adapter);
-  // Copies of the adapter's masters, on the cpu.
-  PeftAdapter adapter() const;
-  bool has_adapter() const { return lora_config_.has_value(); }
+  // A model may hold any number of adapters, each with a name of its own (else ConfigError); TokenBatch::adapters
+  // says who uses which.
 
-  // What training updates: the adapter's A and B, or, in trainable mode without an adapter, every weight. A fixed order.
-  std::vector<Parameter> trainable_parameters() const;
+  // Adds LoRA without effect to every linear that the config targets: A kaiming-uniform from the seed, B zero.
+  // ConfigError when it targets nothing.
+  void add_lora(const LoraConfig& config, uint64_t seed, std::string_view name = default_adapter);
+  // Adds an adapter with its weights. Every key must find its linear and have its shape, and every targeted linear
+  // its key: else FormatError names the first that does not.
+  void load_adapter(const PeftAdapter& adapter, std::string_view name = default_adapter);
+  void remove_adapter(std::string_view name);
+  bool has_adapter() const { return !adapters_.empty(); }
+  std::vector<std::string> adapter_names() const;  // sorted
+  // Copies of the adapter's masters, on the cpu.
+  PeftAdapter adapter(std::string_view name = default_adapter) const;
+
+  // What training updates: A and B of that adapter, or, in trainable mode without an adapter, every weight. A fixed
+  // order. They share the model's memory: who changes them changes the model.
+  std::vector<Parameter> trainable_parameters(std::string_view adapter = default_adapter);
 
  private:
   struct Layer {
-    autograd::Variable input_norm, post_attention_norm;
-    Linear q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj;
+    AttentionBlock attention;
+    FeedForwardBlock feed_forward;
+    autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows, AttentionContext& context) const {
+      return feed_forward(attention(x, rows, context), rows);
+    }
   };
-  autograd::Variable run_layer(const Layer& layer, int64_t index, const autograd::Variable& x, const TokenBatch& batch,
-                               AttentionContext& attention, const AdapterMode& mode) const;
+  Layer load_layer(int64_t index, WeightLoader& loader, const std::vector<autograd::RopeTables>& ropes) const;
+
+  // Every linear of the layers, in the order of LayerLayout::linears().
   std::vector<Linear*> linears();
   std::vector<const Linear*> linears() const;
-  void attach_lora(Linear& linear, const LoraConfig& config, Tensor a, Tensor b);
+  const LoraConfig& adapter_config(std::string_view name) const;
+  void check_new_name(std::string_view name) const;
+  void attach_lora(Linear& linear, uint16_t number, std::string_view name, const LoraConfig& config, Tensor a,
+                   Tensor b);
+  BatchRows rows_of(const TokenBatch& batch, const AdapterMode& mode) const;
 
   ModelConfig config_;
   TransformerOptions options_;
-  autograd::RopeTables rope_;
+  int64_t max_positions_ = 0;
   std::optional<autograd::LinearWeight> embedding_, lm_head_;
   autograd::Variable final_norm_;
   std::vector<Layer> layers_;
   std::vector<Parameter> weights_;  // trainable mode only
-  std::optional<LoraConfig> lora_config_;
+  std::map<std::string, LoraConfig, std::less<>> adapters_;
 };
 
 }  // namespace lathe::nn

@@ -10,8 +10,8 @@
 namespace lathe::nn {
 namespace {
 
-// Rows that one thread dequantises and packs at a time: a multiple of every panel's width, and few enough that their f32 values
-// stay in the second-level cache (64 × 1536 × 4 bytes).
+// Rows that one thread dequantises and packs at a time: a multiple of every panel's width, and few enough that their
+// f32 values stay in the second-level cache (64 × 1536 × 4 bytes).
 constexpr int64_t rows_per_task = 64;
 
 }  // namespace

@@ -15,15 +15,15 @@ namespace lathe::nn {
 
 class WeightLoader {
  public:
-  // On a device, weights travel through pinned buffers while the next are read (kernels/cuda/upload.h).
-  // With `parameters`, every weight becomes a dense trainable leaf that is listed there; without, it is frozen and packed.
+  // On a device, weights travel through pinned buffers while the next are read (kernels/cuda/upload.h). With
+  // `parameters`, every weight becomes a dense trainable leaf that is listed there; without, it is frozen and packed.
   WeightLoader(const WeightSource& source, DType dtype, Device device, std::vector<Parameter>* parameters)
       : source_(source), dtype_(dtype), device_(device), parameters_(parameters), upload_(device) {}
 
   // FormatError when the name is missing or has another shape.
   autograd::LinearWeight matrix(const std::string& name, int64_t rows, int64_t columns);
-  // The same, frozen and quantised from its f32 values, which live no longer than that: at most one weight at a time is dense. A
-  // weight whose columns do not suit (kernels/matmul/weights/quantized_weight.h) is a ShapeError.
+  // The same, frozen and quantised from its f32 values, which live no longer than that: at most one weight at a time
+  // is dense. A weight whose columns do not suit (kernels/matmul/weights/quantized_weight.h) is a ShapeError.
   autograd::LinearWeight quantized_matrix(const std::string& name, int64_t rows, int64_t columns, kernels::QuantizedFormat format);
   autograd::Variable vector(const std::string& name, int64_t size);
   bool has(std::string_view name) const { return source_.find(name) != nullptr; }

@@ -9,6 +9,7 @@
 #include "kernels/adamw/adamw.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "nn/layer_layout.h"
 
 namespace lathe::train {
 namespace {
@@ -25,28 +26,12 @@ std::string millions(int64_t count) {
   return text;
 }
 
-struct LinearShape {
-  const char* name;
-  int64_t out, in;
-};
-
-std::vector<LinearShape> linears_of_layer(const nn::ModelConfig& m) {
-  const int64_t q = m.num_attention_heads * m.head_dim, kv = m.num_key_value_heads * m.head_dim;
-  return {{"self_attn.q_proj", q, m.hidden_size},
-          {"self_attn.k_proj", kv, m.hidden_size},
-          {"self_attn.v_proj", kv, m.hidden_size},
-          {"self_attn.o_proj", m.hidden_size, q},
-          {"mlp.gate_proj", m.intermediate_size, m.hidden_size},
-          {"mlp.up_proj", m.intermediate_size, m.hidden_size},
-          {"mlp.down_proj", m.hidden_size, m.intermediate_size}};
-}
-
 // The elements of each matrix of the adapter.
 std::vector<int64_t> lora_matrices(const nn::ModelConfig& model, const nn::LoraConfig& lora) {
   std::vector<int64_t> elements;
-  for (int64_t layer = 0; layer < model.num_hidden_layers; ++layer)
-    for (const LinearShape& linear : linears_of_layer(model)) {
-      const std::string name = "model.layers." + std::to_string(layer) + "." + linear.name;
+  for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer)
+    for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears()) {
+      const std::string name = nn::layer_prefix(layer) + linear.name;
       if (!lora.targets(name)) continue;
       for (const int64_t side : {linear.in, linear.out}) elements.push_back(lora.rank_of(name) * side);
     }
@@ -60,11 +45,25 @@ int64_t moments_bytes(int64_t elements, int64_t master, MomentsIn in) {
   return 2 * (elements + blocks * master);
 }
 
-// What the operations of one layer save for the backward, in elements for each token: the inputs of both norms (they give
-// the linears' inputs again), q, k, v, attention's output, gate, up, and the two linears' other inputs are those.
-int64_t saved_elements(const nn::ModelConfig& m) {
-  const int64_t q = m.num_attention_heads * m.head_dim, kv = m.num_key_value_heads * m.head_dim;
-  return 2 * m.hidden_size + 2 * q + 2 * kv + 2 * m.intermediate_size;
+// What the operations of one layer save for the backward, in elements for each token: the inputs of the norms (from which
+// the inputs of q, k, v, gate and up are made again), q, k, v, attention's output, gate and up.
+int64_t saved_elements(const nn::LayerLayout& layer) {
+  const int64_t q = layer.q_proj.out, k = layer.k_proj.out;
+  const int64_t norms = layer.input_norm.size + layer.post_attention_norm.size + (layer.q_norm ? q : 0) + (layer.k_norm ? k : 0);
+  return norms + 2 * q + k + layer.v_proj.out + layer.gate_proj.out + layer.up_proj.out;
+}
+
+struct SavedElements {
+  int64_t all_layers = 0, largest_layer = 0;
+};
+SavedElements saved_elements(const nn::ModelConfig& model) {
+  SavedElements saved;
+  for (int64_t i = 0; i < model.num_hidden_layers(); ++i) {
+    const int64_t layer = saved_elements(nn::layer_layout(model, i));
+    saved.all_layers += layer;
+    saved.largest_layer = std::max(saved.largest_layer, layer);
+  }
+  return saved;
 }
 
 // The largest moment inside a layer's forward or backward: gate, up, their product and the gradients of all three.
@@ -120,9 +119,9 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
   estimate.lines.push_back(
       {MemoryTag::optimizer, moments_total,
        moments == MomentsIn::eight_bits ? "AdamW's two moments in 8 bits" : "AdamW's two moments"});
-  const int64_t layers = model.num_hidden_layers;
-  const int64_t kept =
-      gradient_checkpointing ? layers * model.hidden_size + saved_elements(model) : layers * saved_elements(model);
+  const SavedElements saved = saved_elements(model);
+  const int64_t kept = gradient_checkpointing ? model.num_hidden_layers() * model.hidden_size + saved.largest_layer
+                                              : saved.all_layers;
   estimate.lines.push_back({MemoryTag::activations, forward_tokens * (kept + transient_elements(model)) * element,
                             std::to_string(forward_tokens) + " tokens in a forward" +
                                 (gradient_checkpointing ? ", layers recomputed" : "")});

@@ -18,7 +18,8 @@
 
 namespace lathe::autograd {
 
-// A weight [N, K]: packed and frozen, quantised and frozen, or dense (a leaf trains, a constant does not). Cheap to copy.
+// A weight [N, K]: packed and frozen, quantised and frozen, or dense (a leaf trains, a constant does not). Cheap to
+// copy.
 class LinearWeight {
  public:
   LinearWeight(kernels::PackedWeight packed) : packed_(std::move(packed)) {}

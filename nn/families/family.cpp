@@ -4,24 +4,32 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "nn/weights/gguf.h"
+#include "nn/layer_layout.h"
 
 namespace lathe::nn {
 namespace {
 
-constexpr Family all_families[] = {
-    {"llama", "llama", llama_from_hf, llama_from_gguf},
-};
+constexpr const Family* all_families[] = {&llama_family, &qwen3_family};
 
 std::string known_names() {
   std::string names;
-  for (const Family& family : all_families) names += (names.empty() ? "" : ", ") + std::string(family.name);
+  for (const Family* family : all_families) names += (names.empty() ? "" : ", ") + std::string(family->name);
   return names;
 }
 
-}  // namespace
+const Family& family_of(const ModelConfig& config) {
+  for (const Family* family : all_families)
+    if (family->name == config.family) return *family;
+  throw ConfigError("family", "expected one of " + known_names() + ", found \"" + config.family + "\"");
+}
 
-std::span<const Family> families() { return all_families; }
+std::string gguf_name(const Family& family, const std::string& module) {
+  for (const GgufName& name : family.gguf_names)
+    if (name.module == module) return std::string(name.gguf);
+  throw ConfigError("family", std::string(family.name) + " has no GGUF name for " + module);
+}
+
+}  // namespace
 
 ModelConfig read_hf_config(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
@@ -36,9 +44,9 @@ ModelConfig read_hf_config(const std::filesystem::path& directory) {
   if (!config.is_object()) throw FormatError(path.string(), 0, "expected a JSON object");
   const auto type = config.find("model_type");
   const std::string name = type != config.end() && type->is_string() ? type->get<std::string>() : "";
-  for (const Family& family : all_families) {
-    if (family.name != name) continue;
-    ModelConfig result = family.from_hf(config);
+  for (const Family* family : all_families) {
+    if (family->name != name) continue;
+    ModelConfig result = family->from_hf(config);
     result.check();
     return result;
   }
@@ -47,14 +55,40 @@ ModelConfig read_hf_config(const std::filesystem::path& directory) {
 
 ModelConfig config_from_gguf(const GgufFile& file) {
   const std::string& architecture = file.get<std::string>("general.architecture");
-  for (const Family& family : all_families) {
-    if (family.gguf_architecture != architecture) continue;
-    ModelConfig result = family.from_gguf(file);
+  for (const Family* family : all_families) {
+    if (family->gguf_architecture != architecture) continue;
+    ModelConfig result = family->from_gguf(file);
     result.check();
     return result;
   }
   throw ConfigError("general.architecture",
                     "expected one of " + known_names() + ", found \"" + architecture + "\" in " + file.path().string());
+}
+
+size_t layer_count(const std::string& key, int64_t found) {
+  if (found < 1 || found > 10000) throw ConfigError(key, "expected 1 to 10000 layers, found " + std::to_string(found));
+  return static_cast<size_t>(found);
+}
+
+GgufPlaces gguf_places(const ModelConfig& config) {
+  const Family& family = family_of(config);
+  const bool interleaved = family.gguf_rotary_rows == GgufRotaryRows::interleaved;
+  GgufPlaces places = {{"token_embd.weight", {"model.embed_tokens.weight"}},
+                       {"output_norm.weight", {"model.norm.weight"}},
+                       {"output.weight", {"lm_head.weight"}}};
+  for (int64_t i = 0; i < config.num_hidden_layers(); ++i) {
+    const LayerLayout layer = layer_layout(config, i);
+    const auto place = [&](const std::string& module, int64_t interleaved_heads) {
+      places["blk." + std::to_string(i) + "." + gguf_name(family, module) + ".weight"] = {
+          layer_prefix(i) + module + ".weight", interleaved_heads};
+    };
+    for (const NormShape& norm : layer.norms()) place(norm.name, 0);
+    for (const LinearShape& linear : layer.linears()) place(linear.name, 0);
+    if (!interleaved) continue;
+    place(layer.q_proj.name, config.num_attention_heads);
+    place(layer.k_proj.name, config.num_key_value_heads);
+  }
+  return places;
 }
 
 }  // namespace lathe::nn

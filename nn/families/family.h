@@ -1,26 +1,42 @@
-// A model family maps a Hugging Face config.json, or GGUF metadata, to a ModelConfig. One small file for each family; the
-// table in family.cpp lists them.
+// A model family maps a Hugging Face config.json, or GGUF metadata, to a ModelConfig, and says how its weights are
+// called and stored in GGUF. One small file for each family; the list in family.cpp holds them all.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "nn/config.h"
+#include "nn/weights/gguf.h"
 
 namespace lathe::nn {
+
+// A linear or norm of nn/layer_layout.h, and its name in GGUF: {"self_attn.q_proj", "attn_q"}.
+struct GgufName {
+  std::string_view module, gguf;
+};
+
+// The rows of each head of q and k in GGUF: as Hugging Face has them, the pairs that rotary embedding turns half a
+// head apart, or with the halves interleaved, each pair side by side.
+enum class GgufRotaryRows { half_split, interleaved };
 
 struct Family {
   std::string_view name;               // our name, and config.json's model_type
   std::string_view gguf_architecture;  // general.architecture
   ModelConfig (*from_hf)(const nlohmann::json& config);
   ModelConfig (*from_gguf)(const GgufFile& file);
+  std::span<const GgufName> gguf_names;
+  GgufRotaryRows gguf_rotary_rows;
 };
 
-std::span<const Family> families();
+extern const Family llama_family;  // Llama 2 and 3.x, SmolLM2
+extern const Family qwen3_family;
 
-// nn/families/llama.cpp: Llama 2 and 3.x, SmolLM2.
-ModelConfig llama_from_hf(const nlohmann::json& config);
-ModelConfig llama_from_gguf(const GgufFile& file);
+// A number of layers that a file gives, for ModelConfig::layers. ConfigError with the key where it is absurd.
+size_t layer_count(const std::string& key, int64_t found);
+
+// What each tensor of a GGUF file of this model stands for.
+GgufPlaces gguf_places(const ModelConfig& config);
 
 }  // namespace lathe::nn

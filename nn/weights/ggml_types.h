@@ -1,5 +1,5 @@
-// The block formats of ggml that GGUF files hold, and their dequantisation to f32 (facts: each type's block layout stands
-// beside its function in ggml_types.cpp).
+// The block formats of ggml that GGUF files hold, and their dequantisation to f32 (facts: each type's block layout
+// stands beside its function in ggml_types.cpp).
 #pragma once
 
 #include <cstddef>

@@ -51,7 +51,14 @@ class GgufFile {
   std::shared_ptr<const Contents> contents_;
 };
 
-// The weights under Hugging Face's names, with llama-architecture Q and K rows put back into half-split order.
-std::unique_ptr<WeightSource> open_gguf_weights(std::shared_ptr<const GgufFile> file);
+// What a tensor of the file stands for.
+struct GgufPlace {
+  std::string name;               // Hugging Face's
+  int64_t interleaved_heads = 0;  // > 0: its rows are those of so many heads, the two halves of each interleaved
+};
+using GgufPlaces = std::map<std::string, GgufPlace, std::less<>>;  // by the file's name
+
+// The weights under Hugging Face's names and in its row order. A tensor that has no place keeps its own name.
+std::unique_ptr<WeightSource> open_gguf_weights(std::shared_ptr<const GgufFile> file, const GgufPlaces& places);
 
 }  // namespace lathe::nn

@@ -1,5 +1,4 @@
 // The weights of a GGUF file under Hugging Face's names and in Hugging Face's row order.
-#include <array>
 #include <unordered_map>
 
 #include "core/error.h"
@@ -9,46 +8,14 @@
 namespace lathe::nn {
 namespace {
 
-struct NamePair {
-  std::string_view gguf, hf;
-};
-constexpr NamePair whole_names[] = {
-    {"token_embd.weight", "model.embed_tokens.weight"},
-    {"output_norm.weight", "model.norm.weight"},
-    {"output.weight", "lm_head.weight"},
-};
-constexpr NamePair layer_names[] = {
-    {"attn_norm.weight", "input_layernorm.weight"},      {"attn_q.weight", "self_attn.q_proj.weight"},
-    {"attn_k.weight", "self_attn.k_proj.weight"},        {"attn_v.weight", "self_attn.v_proj.weight"},
-    {"attn_output.weight", "self_attn.o_proj.weight"},   {"ffn_norm.weight", "post_attention_layernorm.weight"},
-    {"ffn_gate.weight", "mlp.gate_proj.weight"},         {"ffn_up.weight", "mlp.up_proj.weight"},
-    {"ffn_down.weight", "mlp.down_proj.weight"},
-};
-
-// The stored name itself where no rule maps it, so that `info` still lists the tensor.
-std::string hf_name(std::string_view stored) {
-  for (const NamePair& pair : whole_names)
-    if (stored == pair.gguf) return std::string(pair.hf);
-  if (stored.starts_with("blk.")) {
-    const size_t dot = stored.find('.', 4);
-    if (dot != std::string_view::npos)
-      for (const NamePair& pair : layer_names)
-        if (stored.substr(dot + 1) == pair.gguf)
-          return "model.layers." + std::string(stored.substr(4, dot - 4)) + "." + std::string(pair.hf);
-  }
-  return std::string(stored);
-}
-
 class GgufWeights final : public WeightSource {
  public:
-  explicit GgufWeights(std::shared_ptr<const GgufFile> file) : file_(std::move(file)) {
-    if (file_->get<std::string>("general.architecture") == "llama") {
-      query_heads_ = file_->get<int64_t>("llama.attention.head_count");
-      key_heads_ = file_->get_optional<int64_t>("llama.attention.head_count_kv").value_or(query_heads_);
-    }
+  GgufWeights(std::shared_ptr<const GgufFile> file, const GgufPlaces& places) : file_(std::move(file)) {
     for (const GgufTensor& tensor : file_->tensors()) {
+      const auto place = places.find(tensor.name);
+      interleaved_heads_.push_back(place == places.end() ? 0 : place->second.interleaved_heads);
       WeightInfo info;
-      info.name = hf_name(tensor.name);
+      info.name = place == places.end() ? tensor.name : place->second.name;  // so that `info` lists what nobody uses
       info.stored_name = tensor.name;
       info.stored_type = ggml_type(tensor.type)->name;
       info.shape = tensor.shape;
@@ -73,8 +40,9 @@ class GgufWeights final : public WeightSource {
     const GgufTensor& tensor = file_->tensors()[found->second];
     const GgmlType& type = *ggml_type(tensor.type);
     if (type.dequantize == nullptr)
-      throw FormatError(file_->path().string(), tensor.offset,
-                        tensor.name + ": type " + std::string(type.name) + " cannot be read yet; take a file in another type");
+      throw FormatError(
+          file_->path().string(), tensor.offset,
+          tensor.name + ": type " + std::string(type.name) + " cannot be read yet; take a file in another type");
     const int64_t columns = tensor.shape[-1];
     const int64_t rows = tensor.shape.numel() / columns;
     if (first < 0 || count < 0 || first > rows - count)
@@ -82,11 +50,11 @@ class GgufWeights final : public WeightSource {
                        " asked of " + std::to_string(rows));
     const int64_t blocks = columns / type.block_elements;
     const std::byte* data = file_->tensor_bytes(tensor);
-    const int64_t heads = permuted_heads(tensor.name);
-    if (heads != 0 && (heads < 0 || rows % (2 * heads) != 0))
+    const int64_t heads = interleaved_heads_[found->second];
+    if (heads > 0 && rows % (2 * heads) != 0)
       throw FormatError(file_->path().string(), tensor.offset,
-                        tensor.name + ": " + std::to_string(rows) + " rows do not divide into " + std::to_string(heads) +
-                            " heads of even size");
+                        tensor.name + ": " + std::to_string(rows) + " rows do not divide into " +
+                            std::to_string(heads) + " heads of even size");
     for (int64_t i = 0; i < count; ++i) {
       const int64_t stored = heads > 0 ? stored_row(first + i, rows, heads) : first + i;
       type.dequantize(data + stored * blocks * type.block_bytes, blocks, out + i * columns);
@@ -94,13 +62,6 @@ class GgufWeights final : public WeightSource {
   }
 
  private:
-  // llama-architecture files hold Q and K for interleaved rotary pairs; 0 where a tensor is not permuted.
-  int64_t permuted_heads(std::string_view stored_name) const {
-    if (stored_name.ends_with(".attn_q.weight")) return query_heads_;
-    if (stored_name.ends_with(".attn_k.weight")) return key_heads_;
-    return 0;
-  }
-
   // Half-split row h·D + half·D/2 + i lies at h·D + 2i + half.
   static int64_t stored_row(int64_t row, int64_t rows, int64_t heads) {
     const int64_t head_dim = rows / heads, head = row / head_dim, within = row % head_dim;
@@ -111,13 +72,13 @@ class GgufWeights final : public WeightSource {
   std::shared_ptr<const GgufFile> file_;
   std::vector<WeightInfo> infos_;
   std::unordered_map<std::string_view, size_t> by_name_;
-  int64_t query_heads_ = 0, key_heads_ = 0;
+  std::vector<int64_t> interleaved_heads_;  // of each tensor; 0 where its rows lie in Hugging Face's order
 };
 
 }  // namespace
 
-std::unique_ptr<WeightSource> open_gguf_weights(std::shared_ptr<const GgufFile> file) {
-  return std::make_unique<GgufWeights>(std::move(file));
+std::unique_ptr<WeightSource> open_gguf_weights(std::shared_ptr<const GgufFile> file, const GgufPlaces& places) {
+  return std::make_unique<GgufWeights>(std::move(file), places);
 }
 
 }  // namespace lathe::nn

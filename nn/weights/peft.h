@@ -1,5 +1,6 @@
-// PEFT adapter directories: adapter_config.json + adapter_model.safetensors, read and written so that the peer loads what
-// Lathe wrote and the other way round. PEFT ignores keys that it does not know; here every key must find its linear.
+// PEFT adapter directories: adapter_config.json + adapter_model.safetensors, read and written so that the peer loads
+// what Lathe wrote and the other way round. PEFT ignores keys that it does not know; here every key must find its
+// linear.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// safetensors: 8 bytes of header length, a JSON header, then the data without holes. Reading maps the file and checks every
-// rule of the format; writing gives the bytes that the usual writer gives (dtype descending, then name).
+// safetensors: 8 bytes of header length, a JSON header, then the data without holes. Reading maps the file and checks
+// every rule of the format; writing gives the bytes that the usual writer gives (dtype descending, then name).
 #pragma once
 
 #include <filesystem>
@@ -41,7 +41,8 @@ using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
                        const std::map<std::string, std::string, std::less<>>& metadata = {{"format", "pt"}});
 
-// model.safetensors, or the shards that model.safetensors.index.json lists. Every name of the index must be in its shard.
+// model.safetensors, or the shards that model.safetensors.index.json lists. Every name of the index must be in its
+// shard.
 std::unique_ptr<WeightSource> open_safetensors_weights(const std::filesystem::path& directory);
 
 }  // namespace lathe::nn

@@ -44,12 +44,12 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
   fmt::print("{}\n", files.path.string());
   fmt::print("  family           {}\n", c.family);
   fmt::print("  parameters       {}\n", separated(c.parameter_count()));
-  fmt::print("  layers           {}, hidden {}, feed-forward {}\n", c.num_hidden_layers, c.hidden_size, c.intermediate_size);
+  fmt::print("  layers           {}, hidden {}, feed-forward {}\n", c.num_hidden_layers(), c.hidden_size, c.intermediate_size);
   fmt::print("  attention        {} heads over {} key/value heads of {}\n", c.num_attention_heads, c.num_key_value_heads,
              c.head_dim);
   fmt::print("  vocabulary       {}{}\n", separated(c.vocab_size),
              c.tie_word_embeddings ? " (output tied to the embedding)" : "");
-  fmt::print("  context          {} tokens, rope base {:g}\n", separated(c.max_position_embeddings), c.rope_theta);
+  fmt::print("  context          {} tokens, rope base {:g}\n", separated(c.max_position_embeddings), c.ropes[0].theta);
   fmt::print("  tokenizer        {} tokens, chat template: {}\n", separated(tokenizer.vocab_size()),
              tokenizer.chat_templates().empty() ? "no" : "yes");
   fmt::print("  weights\n");
@@ -70,12 +70,12 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
       {"vocab_size", c.vocab_size},
       {"hidden_size", c.hidden_size},
       {"intermediate_size", c.intermediate_size},
-      {"num_hidden_layers", c.num_hidden_layers},
+      {"num_hidden_layers", c.num_hidden_layers()},
       {"num_attention_heads", c.num_attention_heads},
       {"num_key_value_heads", c.num_key_value_heads},
       {"head_dim", c.head_dim},
       {"max_position_embeddings", c.max_position_embeddings},
-      {"rope_theta", c.rope_theta},
+      {"rope_theta", c.ropes[0].theta},
       {"tie_word_embeddings", c.tie_word_embeddings},
       {"eos_token_ids", c.eos_token_ids},
       {"chat_template", !tokenizer.chat_templates().empty()},

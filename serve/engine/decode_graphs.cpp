@@ -35,7 +35,7 @@ struct DecodeGraphs::Step {
   Tensor logits;  // where the graph draws nothing
 };
 
-DecodeGraphs::DecodeGraphs(const nn::Transformer& model, const nn::KvCache& cache, int64_t most)
+DecodeGraphs::DecodeGraphs(const nn::Transformer& model, nn::KvCache& cache, int64_t most)
     : model_(model),
       cache_(cache),
       most_(static_cast<size_t>(most)),

@@ -29,7 +29,7 @@ class DecodeGraphs {
   // steps are kept: beyond that, or 256 MiB of logits, all of them are forgotten with their memory and those in use
   // captured again, a few milliseconds each. (Giving up the oldest alone would leave the pool with blocks of its
   // sizes.)
-  DecodeGraphs(const nn::Transformer& model, const nn::KvCache& cache, int64_t most);
+  DecodeGraphs(const nn::Transformer& model, nn::KvCache& cache, int64_t most);
   ~DecodeGraphs();
 
   // A step in which every sequence has one token, its last, and a row. The next call overwrites what was drawn. After

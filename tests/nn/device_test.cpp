@@ -93,7 +93,7 @@ struct Trained {
   std::vector<std::pair<std::string, Tensor>> gradients;
 };
 
-Trained train(const Transformer& model, bool checkpointed) {
+Trained train(Transformer model, bool checkpointed) {
   std::vector<int32_t> ids, labels, lengths;
   for (const auto& sequence : sequences()) {
     ids.insert(ids.end(), sequence.begin(), sequence.end());

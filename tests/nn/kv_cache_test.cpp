@@ -13,7 +13,7 @@ namespace {
 
 ModelConfig small_config() {
   ModelConfig config;
-  config.num_hidden_layers = 3;
+  config.layers.resize(3);
   config.num_key_value_heads = 2;
   config.head_dim = 24;
   return config;
@@ -41,7 +41,7 @@ TEST(KvCache, TakesTheBytesItAnnounces) {
 }
 
 TEST(KvCache, CopiesPagesInEveryLayer) {
-  const KvCache cache(small_config(), DType::i8, 4);
+  KvCache cache(small_config(), DType::i8, 4);
   for (int64_t layer = 0; layer < 3; ++layer) {
     const kernels::KvPages& pages = cache.layer(layer);
     for (const Tensor& part : {pages.k, pages.v, pages.k_scales, pages.v_scales})

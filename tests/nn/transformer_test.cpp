@@ -62,7 +62,7 @@ TEST_P(TinyLlama, FrozenAndTrainableWeightsGiveTheSameBits) {
 TEST_P(TinyLlama, LossAndEveryGradientAreThoseOfTransformers) {
   const Expected expected = expected_of(GetParam());
   for (const bool checkpointed : {false, true}) {
-    const Transformer model = load(golden(std::string("tiny_llama/") + GetParam()), DType::f32, WeightMode::trainable);
+    Transformer model = load(golden(std::string("tiny_llama/") + GetParam()), DType::f32, WeightMode::trainable);
     std::vector<int32_t> ids, labels, lengths;
     for (size_t i = 0; i < expected.ids.size(); ++i) {
       ids.insert(ids.end(), expected.ids[i].begin(), expected.ids[i].end());
@@ -108,7 +108,7 @@ TEST(Transformer, AMissingWeightIsNamed) {
 TEST(Transformer, WeightsThatBelongNowhereAreNamed) {
   const ModelFiles files = open_model_files(golden("tiny_llama/untied"));
   ModelConfig config = files.config;
-  config.num_hidden_layers = 1;
+  config.layers.resize(1);
   try {
     Transformer model(config, *files.weights, {});
     FAIL() << "a second layer's weights were ignored";

@@ -58,7 +58,7 @@ std::vector<float> prefill_logprobs(const nn::Transformer& model, const Ids& seq
   const autograd::NoGradScope no_grad;
   const auto length = static_cast<int32_t>(sequence.size());
   const int64_t pages = (length + 15) / 16;
-  const nn::KvCache cache(model.config(), model.dtype(), pages);
+  nn::KvCache cache(model.config(), model.dtype(), pages);
   Ids block_table(static_cast<size_t>(pages));
   for (int64_t i = 0; i < pages; ++i)
     block_table[static_cast<size_t>(i)] = static_cast<int32_t>(pages - 1 - i);  // any order

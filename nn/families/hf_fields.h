@@ -1,4 +1,4 @@
-// Typed fields of a config.json; a missing or mistyped one is a ConfigError that names its key.
+// What the families' config.json files have in common, by transformers' names.
 #pragma once
 
 #include <cstdint>
@@ -6,9 +6,11 @@
 #include <string>
 
 #include "core/error.h"
+#include "nn/config.h"
 
 namespace lathe::nn {
 
+// Typed fields; a missing or mistyped one is a ConfigError that names its key.
 template <class T>
 T required_field(const nlohmann::json& config, const char* key) {
   const auto found = config.find(key);
@@ -29,5 +31,9 @@ T optional_field(const nlohmann::json& config, const char* key, T otherwise) {
   if (found == config.end() || found->is_null()) return otherwise;
   return required_field<T>(config, key);
 }
+
+// The fields of Llama, which others extend: layers that are all alike, one rotary table. Without num_key_value_heads
+// there are as many as heads; without head_dim the heads share the width out.
+ModelConfig read_hf_fields(const nlohmann::json& config);
 
 }  // namespace lathe::nn

@@ -1,0 +1,33 @@
+#include "nn/attention_block.h"
+
+#include "autograd/ops/rms_norm.h"
+#include "autograd/ops/view.h"
+
+namespace lathe::nn {
+
+using autograd::Variable;
+
+Variable AttentionBlock::operator()(const Variable& x, const BatchRows& rows, AttentionContext& attention) const {
+  const Variable normed = autograd::rms_norm(x, input_norm, eps, rows.layout);
+  const Variable q = turned(q_proj(normed, rows), q_norm, rows.layout);
+  const Variable k = turned(k_proj(normed, rows), k_norm, rows.layout);
+  const Variable v = heads_of(v_proj(normed, rows));
+  const Variable attended = attention.attend(layer, q, k, v);
+  return o_proj(autograd::view(attended, {x.dim(0), attended.dim(1) * head_dim}), rows, x);
+}
+
+// [T, heads · head_dim] → [T, heads, head_dim].
+Variable AttentionBlock::heads_of(const Variable& flat) const {
+  return autograd::view(flat, {flat.dim(0), flat.dim(1) / head_dim, head_dim});
+}
+
+// The heads, normed where there is a norm, each token's turned by its position.
+Variable AttentionBlock::turned(const Variable& flat, const Variable& head_norm,
+                                const autograd::SequenceLayout& layout) const {
+  if (!head_norm.defined()) return autograd::rope(heads_of(flat), rope, layout);
+  const Variable heads = autograd::view(flat, {flat.dim(0) * flat.dim(1) / head_dim, head_dim});
+  const Variable normed = autograd::view(autograd::rms_norm(heads, head_norm, eps, layout), flat.shape());
+  return autograd::rope(heads_of(normed), rope, layout);
+}
+
+}  // namespace lathe::nn

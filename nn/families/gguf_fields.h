@@ -1,0 +1,23 @@
+// What the families' GGUF files have in common.
+#pragma once
+
+#include "nn/config.h"
+#include "nn/families/family.h"
+
+namespace lathe::nn {
+
+// The keys that every architecture has, each behind its own name ("llama.block_count"): layers that are all alike,
+// one rotary table. Without output.weight the embedding is tied. FormatError or ConfigError naming the key.
+ModelConfig read_gguf_fields(const GgufFile& file, const Family& family);
+
+// llama.cpp's names for what Llama's layers, and those that extend them, are made of.
+inline constexpr GgufName usual_gguf_names[] = {
+    {"input_layernorm", "attn_norm"},    {"post_attention_layernorm", "ffn_norm"},
+    {"self_attn.q_norm", "attn_q_norm"}, {"self_attn.k_norm", "attn_k_norm"},
+    {"self_attn.q_proj", "attn_q"},      {"self_attn.k_proj", "attn_k"},
+    {"self_attn.v_proj", "attn_v"},      {"self_attn.o_proj", "attn_output"},
+    {"mlp.gate_proj", "ffn_gate"},       {"mlp.up_proj", "ffn_up"},
+    {"mlp.down_proj", "ffn_down"},
+};
+
+}  // namespace lathe::nn

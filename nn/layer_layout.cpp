@@ -1,0 +1,35 @@
+#include "nn/layer_layout.h"
+
+namespace lathe::nn {
+
+// Every layer is alike today; a family whose layers differ (experts in some) decides by config.layers[layer].
+LayerLayout layer_layout(const ModelConfig& config, int64_t) {
+  const int64_t hidden = config.hidden_size, inner = config.intermediate_size;
+  const int64_t q = config.num_attention_heads * config.head_dim, kv = config.num_key_value_heads * config.head_dim;
+  LayerLayout layer;
+  layer.input_norm = {"input_layernorm", hidden};
+  layer.post_attention_norm = {"post_attention_layernorm", hidden};
+  if (config.qk_norm == QkNorm::per_head) {
+    layer.q_norm = {"self_attn.q_norm", config.head_dim};
+    layer.k_norm = {"self_attn.k_norm", config.head_dim};
+  }
+  layer.q_proj = {"self_attn.q_proj", q, hidden, config.attention_bias};
+  layer.k_proj = {"self_attn.k_proj", kv, hidden, config.attention_bias};
+  layer.v_proj = {"self_attn.v_proj", kv, hidden, config.attention_bias};
+  layer.o_proj = {"self_attn.o_proj", hidden, q, config.attention_bias};
+  layer.gate_proj = {"mlp.gate_proj", inner, hidden};
+  layer.up_proj = {"mlp.up_proj", inner, hidden};
+  layer.down_proj = {"mlp.down_proj", hidden, inner};
+  return layer;
+}
+
+std::vector<NormShape> LayerLayout::norms() const {
+  std::vector<NormShape> all{input_norm, post_attention_norm};
+  for (const std::optional<NormShape>& norm : {q_norm, k_norm})
+    if (norm) all.push_back(*norm);
+  return all;
+}
+
+std::string layer_prefix(int64_t layer) { return "model.layers." + std::to_string(layer) + "."; }
+
+}  // namespace lathe::nn
