@@ -1,6 +1,7 @@
-"""The random Llama of the golden files; tiny_llama/make.py saves it, the others load what it saved."""
+"""The random models of the golden files, and what transformers answers with them."""
 
 import torch
+from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import oracle
@@ -13,10 +14,16 @@ def random_llama(tied, seed):
     config = LlamaConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, intermediate_size=160,
                          vocab_size=320, max_position_embeddings=256, rms_norm_eps=1e-5, tie_word_embeddings=tied, rope_theta=10000.0,
                          bos_token_id=1, eos_token_id=2, pad_token_id=None, initializer_range=0.08)
-    model = LlamaForCausalLM(config).float().eval()
-    for name, p in model.named_parameters():  # norms that are not all ones, so that a wrong one shows
+    return with_random_vectors(LlamaForCausalLM(config).float().eval())
+
+
+def with_random_vectors(model):
+    """Norms that are not all ones and biases that are not all zeros, so that a wrong one shows."""
+    for name, p in model.named_parameters():
         if "norm" in name:
             p.data = 1 + 0.2 * torch.randn_like(p)
+        elif name.endswith(".bias"):
+            p.data = 0.2 * torch.randn_like(p)
     return model
 
 
@@ -25,6 +32,44 @@ def load(name="untied"):
     return AutoModelForCausalLM.from_pretrained(FOLDER / name, dtype=torch.float32).eval()
 
 
-def sequences(lengths, seed):
+def sequences(lengths, seed, vocabulary=320):
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randint(0, 320, (n,), generator=generator).tolist() for n in lengths]
+    return [torch.randint(0, vocabulary, (n,), generator=generator).tolist() for n in lengths]
+
+
+def labels_of(ids, number):
+    """The middle sequence's first 20 tokens are a prompt; a label in the last one is left out."""
+    labels = list(ids)
+    if number == 1:
+        labels[:20] = [-100] * 20
+    if number == 2:
+        labels[33] = -100
+    return labels
+
+
+def run(model, dtype, all_ids):
+    """Each sequence alone (batch 1, no padding); loss = sum over all valid shifted labels of all sequences ÷ their number."""
+    model = model.to(dtype)
+    total, count, logits = 0, 0, {}
+    for number, ids in enumerate(all_ids):
+        out = model(input_ids=torch.tensor([ids])).logits[0]
+        labels = torch.tensor(labels_of(ids, number))[1:]
+        total = total + torch.nn.functional.cross_entropy(out[:-1], labels, ignore_index=-100, reduction="sum")
+        count += int((labels != -100).sum())
+        logits[f"logits.{number}"] = out.detach().float().contiguous()
+    loss = total / count
+    loss.backward()
+    return loss.item(), count, logits, {n: p.grad.float().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def write_expected(folder, model_class, all_ids):
+    """Logits, loss and the gradient of every parameter of the model in the folder, computed in float64."""
+    loss, count, logits, gradients = run(model_class.from_pretrained(folder, dtype=torch.float32), torch.float32, all_ids)
+    loss64, _, logits64, gradients64 = run(model_class.from_pretrained(folder, dtype=torch.float32), torch.float64, all_ids)
+    worst = max(float((gradients[n] - gradients64[n]).norm() / gradients64[n].norm()) for n in gradients)
+    worst_logit = max(float((logits[n] - logits64[n]).abs().max()) for n in logits)
+    save_file({**logits64, **{f"grad.{n}": g for n, g in gradients64.items()}}, folder / "expected.safetensors")
+    oracle.write_json(folder / "expected.json", {
+        "input_ids": all_ids, "labels": [labels_of(ids, i) for i, ids in enumerate(all_ids)], "loss": loss64, "num_labels": count,
+        "float32": {"loss": loss, "max_logit_difference": worst_logit, "max_relative_gradient_difference": worst}})
+    (folder / "generation_config.json").unlink(missing_ok=True)

@@ -1,14 +1,17 @@
 // What the tests of nn/ read from tests/golden/, and a temporary folder for what they write.
 #pragma once
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "autograd/ops/linear_cross_entropy.h"
 #include "autograd/recording.h"
 #include "core/error.h"
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/attention_context.h"
 #include "nn/model_files.h"
 #include "nn/transformer.h"
@@ -40,6 +43,36 @@ inline Tensor logits_of(const Transformer& model, const std::vector<std::vector<
   const TokenBatch batch = make_token_batch(ids, lengths);
   PackedAttention attention(model.config(), batch.layout);
   return model.logits(model.forward(batch, attention).value());
+}
+
+// The gradients of the cross entropy summed over the labels (not shifted, ignored_label for none) ÷ their number. Returns
+// that loss.
+inline double backward_through(const Transformer& model, const std::vector<std::vector<int32_t>>& sequences,
+                               const std::vector<std::vector<int32_t>>& sequence_labels, int64_t label_count,
+                               bool checkpoint_layers = false) {
+  std::vector<int32_t> ids, labels, lengths;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    ids.insert(ids.end(), sequences[i].begin(), sequences[i].end());
+    labels.insert(labels.end(), sequence_labels[i].begin() + 1, sequence_labels[i].end());
+    labels.push_back(kernels::ignored_label);
+    lengths.push_back(static_cast<int32_t>(sequences[i].size()));
+  }
+  const TokenBatch batch = make_token_batch(ids, lengths);
+  PackedAttention attention(model.config(), batch.layout);
+  ForwardOptions options;
+  options.checkpoint_layers = checkpoint_layers;
+  const auto result = autograd::linear_cross_entropy(
+      model.forward(batch, attention, options), model.output_weight(),
+      Tensor::of<int32_t>(labels, {static_cast<int64_t>(labels.size())}), batch.layout,
+      1.0f / static_cast<float>(label_count));
+  autograd::backward(result.loss);
+  return result.loss.value().data<float>()[0];
+}
+
+inline double norm(const Tensor& tensor) {
+  double sum = 0;
+  for (const float value : tensor.span<float>()) sum += static_cast<double>(value) * value;
+  return std::sqrt(sum);
 }
 
 inline double largest_difference(const Tensor& found, const Tensor& expected) {

@@ -1,11 +1,7 @@
-// The transformer against transformers: logits, the loss and every gradient of a tiny random Llama.
+// The transformer against transformers: logits, the loss and every gradient of tiny random models, of every family.
 #include <gtest/gtest.h>
 
-#include <cmath>
-
-#include "autograd/ops/linear_cross_entropy.h"
 #include "kernels/copy/copy.h"
-#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/weights/safetensors.h"
 #include "tests/nn/golden_files.h"
 
@@ -19,25 +15,19 @@ struct Expected {
   int64_t label_count;
 };
 
-Expected expected_of(const std::string& variant) {
-  const nlohmann::json json = golden_json("tiny_llama/" + variant + "/expected.json");
+Expected expected_of(const std::string& folder) {
+  const nlohmann::json json = golden_json(folder + "/expected.json");
   return {json["input_ids"].get<std::vector<std::vector<int32_t>>>(), json["labels"].get<std::vector<std::vector<int32_t>>>(),
-          SafetensorsFile::open(golden("tiny_llama/" + variant + "/expected.safetensors")), json["loss"].get<double>(),
+          SafetensorsFile::open(golden(folder + "/expected.safetensors")), json["loss"].get<double>(),
           json["num_labels"].get<int64_t>()};
 }
 
-double norm(const Tensor& tensor) {
-  double sum = 0;
-  for (const float value : tensor.span<float>()) sum += static_cast<double>(value) * value;
-  return std::sqrt(sum);
-}
+class TinyModel : public testing::TestWithParam<const char*> {};
 
-class TinyLlama : public testing::TestWithParam<const char*> {};
-
-TEST_P(TinyLlama, LogitsAreThoseOfTransformers) {
+TEST_P(TinyModel, LogitsAreThoseOfTransformers) {
   const Expected expected = expected_of(GetParam());
   for (const WeightMode mode : {WeightMode::frozen, WeightMode::trainable}) {
-    const Transformer model = load(golden(std::string("tiny_llama/") + GetParam()), DType::f32, mode);
+    const Transformer model = load(golden(GetParam()), DType::f32, mode);
     const Tensor logits = logits_of(model, expected.ids);
     int64_t row = 0;
     for (size_t i = 0; i < expected.ids.size(); ++i) {
@@ -50,36 +40,21 @@ TEST_P(TinyLlama, LogitsAreThoseOfTransformers) {
 }
 
 // Frozen weights are packed once, trainable ones on the fly: the bits must not tell.
-TEST_P(TinyLlama, FrozenAndTrainableWeightsGiveTheSameBits) {
+TEST_P(TinyModel, FrozenAndTrainableWeightsGiveTheSameBits) {
   const auto ids = expected_of(GetParam()).ids;
   for (const DType dtype : {DType::f32, DType::bf16}) {
-    const auto path = golden(std::string("tiny_llama/") + GetParam());
+    const auto path = golden(GetParam());
     const Tensor frozen = logits_of(load(path, dtype), ids);
     EXPECT_EQ(largest_difference(frozen, logits_of(load(path, dtype, WeightMode::trainable), ids)), 0.0);
   }
 }
 
-TEST_P(TinyLlama, LossAndEveryGradientAreThoseOfTransformers) {
+TEST_P(TinyModel, LossAndEveryGradientAreThoseOfTransformers) {
   const Expected expected = expected_of(GetParam());
   for (const bool checkpointed : {false, true}) {
-    Transformer model = load(golden(std::string("tiny_llama/") + GetParam()), DType::f32, WeightMode::trainable);
-    std::vector<int32_t> ids, labels, lengths;
-    for (size_t i = 0; i < expected.ids.size(); ++i) {
-      ids.insert(ids.end(), expected.ids[i].begin(), expected.ids[i].end());
-      labels.insert(labels.end(), expected.labels[i].begin() + 1, expected.labels[i].end());
-      labels.push_back(kernels::ignored_label);
-      lengths.push_back(static_cast<int32_t>(expected.ids[i].size()));
-    }
-    const TokenBatch batch = make_token_batch(ids, lengths);
-    PackedAttention attention(model.config(), batch.layout);
-    ForwardOptions options;
-    options.checkpoint_layers = checkpointed;
-    const auto result = autograd::linear_cross_entropy(
-        model.forward(batch, attention, options), model.output_weight(),
-        Tensor::of<int32_t>(labels, {static_cast<int64_t>(labels.size())}), batch.layout,
-        1.0f / static_cast<float>(expected.label_count));
-    EXPECT_NEAR(result.loss.value().data<float>()[0], expected.loss, 1e-5 * expected.loss);
-    autograd::backward(result.loss);
+    Transformer model = load(golden(GetParam()), DType::f32, WeightMode::trainable);
+    const double loss = backward_through(model, expected.ids, expected.labels, expected.label_count, checkpointed);
+    EXPECT_NEAR(loss, expected.loss, 1e-5 * expected.loss);
     size_t compared = 0;
     for (const Parameter& parameter : model.trainable_parameters()) {
       const Tensor wanted = expected.tensors->tensor("grad." + parameter.name);
@@ -91,7 +66,40 @@ TEST_P(TinyLlama, LossAndEveryGradientAreThoseOfTransformers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, TinyLlama, testing::Values("untied", "tied"));
+INSTANTIATE_TEST_SUITE_P(Golden, TinyModel,
+                         testing::Values("tiny_llama/untied", "tiny_llama/tied", "tiny_qwen3/untied", "tiny_qwen3/tied",
+                                         "tiny_qwen3/options"));
+
+// With two rotary tables, what counts is which table a layer names, not where it stands in the list.
+TEST(Transformer, EachLayerTurnsByItsOwnRotaryTable) {
+  const ModelFiles files = open_model_files(golden("tiny_llama/untied"));
+  const auto logits_with = [&](std::vector<RopeConfig> ropes, int64_t first, int64_t second) {
+    ModelConfig config = files.config;
+    config.ropes = std::move(ropes);
+    config.layers[0].rope = first;
+    config.layers[1].rope = second;
+    return logits_of(Transformer(config, *files.weights, {}), expected_of("tiny_llama/untied").ids);
+  };
+  const RopeConfig wide{.theta = 10000.0, .scaling = {}}, narrow{.theta = 50.0, .scaling = {}};
+  const Tensor mixed = logits_with({wide, narrow}, 0, 1);
+  EXPECT_EQ(largest_difference(mixed, logits_with({narrow, wide}, 1, 0)), 0.0);
+  EXPECT_GT(largest_difference(mixed, logits_with({wide, narrow}, 1, 0)), 1e-2);
+  EXPECT_GT(largest_difference(mixed, logits_with({wide}, 0, 0)), 1e-2);
+}
+
+// A window that reaches the first token hides nothing.
+TEST(Transformer, AWindowThatReachesTheFirstTokenChangesNoBit) {
+  const ModelFiles files = open_model_files(golden("tiny_llama/untied"));
+  const auto ids = expected_of("tiny_llama/untied").ids;
+  const auto logits_with = [&](int64_t window) {
+    ModelConfig config = files.config;
+    config.layers[1].sliding_window = window;
+    return logits_of(Transformer(config, *files.weights, {}), ids);
+  };
+  const auto longest = static_cast<int64_t>(ids[2].size());
+  EXPECT_EQ(largest_difference(logits_with(0), logits_with(longest)), 0.0);
+  EXPECT_GT(largest_difference(logits_with(0), logits_with(longest - 1)), 0.0);
+}
 
 TEST(Transformer, AMissingWeightIsNamed) {
   const ModelFiles files = open_model_files(golden("tiny_llama/tied"));

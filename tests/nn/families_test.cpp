@@ -1,0 +1,136 @@
+// What a family makes of a config.json and of a GGUF file.
+#include "nn/families/family.h"
+
+#include <gtest/gtest.h>
+
+#include "core/atomic_write.h"
+#include "kernels/copy/copy.h"
+#include "nn/weights/safetensors.h"
+#include "tests/nn/golden_files.h"
+
+namespace lathe::nn {
+namespace {
+
+ModelConfig config_of(const nlohmann::json& json) {
+  const TemporaryFolder folder;
+  write_file_atomically(folder.path() / "config.json", json.dump());
+  return read_hf_config(folder.path());
+}
+
+std::string error_of(const nlohmann::json& json) {
+  try {
+    config_of(json);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::vector<int64_t> windows_of(const nlohmann::json& json) {
+  std::vector<int64_t> windows;
+  for (const LayerConfig& layer : config_of(json).layers) windows.push_back(layer.sliding_window);
+  return windows;
+}
+
+class Everything : public testing::TestWithParam<const char*> {};
+
+TEST_P(Everything, CountsTheParametersThatAreInTheFile) {
+  const ModelFiles files = open_model_files(golden(GetParam()));
+  int64_t elements = 0;
+  for (const WeightInfo& weight : files.weights->weights()) elements += weight.shape.numel();
+  EXPECT_EQ(files.config.parameter_count(), elements);
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, Everything,
+                         testing::Values("tiny_llama/untied", "tiny_llama/tied", "tiny_qwen3/untied", "tiny_qwen3/tied",
+                                         "tiny_qwen3/options"));
+
+TEST(Qwen3, AGgufFileGivesTheBitsOfTheDirectory) {
+  for (const std::string folder : {"tiny_qwen3/untied", "tiny_qwen3/tied"}) {
+    const auto ids = golden_json(folder + "/expected.json")["input_ids"].get<std::vector<std::vector<int32_t>>>();
+    const Tensor expected = logits_of(load(golden(folder), DType::f32), ids);
+    EXPECT_EQ(largest_difference(logits_of(load(golden(folder + "/model.gguf"), DType::f32), ids), expected), 0.0);
+  }
+}
+
+TEST(Qwen3, AnAdapterHasTheLogitsAndGradientsOfPeft) {
+  const auto expected = SafetensorsFile::open(golden("tiny_qwen3/adapter/expected.safetensors"));
+  const nlohmann::json json = golden_json("tiny_qwen3/untied/expected.json");
+  const auto ids = json["input_ids"].get<std::vector<std::vector<int32_t>>>();
+  Transformer model = load(golden("tiny_qwen3/untied"), DType::f32);
+  model.load_adapter(read_peft_adapter(golden("tiny_qwen3/adapter")));
+  const Tensor logits = logits_of(model, ids);
+  int64_t row = 0;
+  for (size_t i = 0; i < ids.size(); ++i) {
+    const auto length = static_cast<int64_t>(ids[i].size());
+    EXPECT_LE(largest_difference(kernels::cast(logits.slice(0, row, row + length), DType::f32),
+                                 expected->tensor("logits." + std::to_string(i))),
+              1e-4);
+    row += length;
+  }
+  backward_through(model, ids, json["labels"].get<std::vector<std::vector<int32_t>>>(),
+                   json["num_labels"].get<int64_t>());
+  size_t compared = 0;
+  for (const Parameter& parameter : model.trainable_parameters()) {
+    const Tensor wanted = expected->tensor("grad." + parameter.name);
+    EXPECT_LE(largest_difference(parameter.leaf.grad(), wanted), 1e-4 * norm(wanted)) << parameter.name;
+    ++compared;
+  }
+  EXPECT_EQ(compared, expected->names().size() - ids.size());
+}
+
+TEST(Qwen3, WindowsAreTheConfigs) {
+  nlohmann::json json = golden_json("tiny_qwen3/options/config.json");
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 8}));
+  json.erase("layer_types");  // then from max_window_layers on
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 8}));
+  json["max_window_layers"] = 0;
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 8}));
+  json.erase("max_window_layers");  // 28
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 0}));
+  json["layer_types"] = {"sliding_attention", "full_attention"};
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 0}));
+  json["use_sliding_window"] = false;
+  EXPECT_NE(error_of(json).find("use_sliding_window"), std::string::npos) << error_of(json);
+  json["layer_types"] = {"full_attention", "chunked_attention"};
+  EXPECT_NE(error_of(json).find("chunked_attention"), std::string::npos) << error_of(json);
+  json.erase("layer_types");
+  json["max_window_layers"] = 0;
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 0}));
+}
+
+TEST(Qwen3, WhatTheConfigLeavesOutIsAsInTransformers) {
+  nlohmann::json json = golden_json("tiny_qwen3/untied/config.json");
+  for (const char* key : {"num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "hidden_act",
+                          "attention_bias", "tie_word_embeddings", "rope_parameters"})
+    json.erase(key);
+  json["num_attention_heads"] = 64;
+  const ModelConfig config = config_of(json);
+  EXPECT_EQ(config.num_key_value_heads, 32);
+  EXPECT_EQ(config.head_dim, 128);
+  EXPECT_EQ(config.max_position_embeddings, 32768);
+  EXPECT_EQ(config.rms_norm_eps, 1e-6);
+  EXPECT_EQ(config.ropes[0].theta, 10000.0);
+  EXPECT_EQ(config.activation, Activation::silu);
+  EXPECT_FALSE(config.attention_bias || config.tie_word_embeddings);
+  json["num_key_value_heads"] = nullptr;  // as many as heads
+  EXPECT_EQ(config_of(json).num_key_value_heads, 64);
+}
+
+TEST(Families, WhatIsNotComputedIsNamed) {
+  nlohmann::json json = golden_json("tiny_llama/untied/config.json");
+  const auto error_with = [&json](const char* key, const nlohmann::json& value) {
+    nlohmann::json changed = json;
+    changed[key] = value;
+    return error_of(changed);
+  };
+  for (const auto& [key, value] : std::vector<std::pair<const char*, nlohmann::json>>{{"hidden_act", "relu"},
+                                                                                      {"mlp_bias", true},
+                                                                                      {"num_hidden_layers", 0},
+                                                                                      {"num_hidden_layers", 1000000},
+                                                                                      {"model_type", "bloom"}})
+    EXPECT_NE(error_with(key, value).find(key), std::string::npos) << error_with(key, value);
+}
+
+}  // namespace
+}  // namespace lathe::nn

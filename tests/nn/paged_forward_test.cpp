@@ -1,0 +1,60 @@
+// Generation is the training forward: tokens that come in pieces through pages have the bits of the whole sequence.
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "tests/nn/golden_files.h"
+
+namespace lathe::nn {
+namespace {
+
+Tensor integers(const std::vector<int32_t>& values, const Shape& shape) { return Tensor::of<int32_t>(values, shape); }
+
+// Logits of every position, [T, vocab], the sequence given in pieces of these lengths.
+std::vector<float> logits_in_pieces(const Transformer& model, const std::vector<int32_t>& ids,
+                                    const std::vector<int32_t>& pieces) {
+  const autograd::NoGradScope no_grad;
+  const auto pages = static_cast<int32_t>((ids.size() + 15) / 16);
+  KvCache cache(model.config(), model.dtype(), pages);
+  std::vector<int32_t> block_table(static_cast<size_t>(pages));
+  std::iota(block_table.rbegin(), block_table.rend(), 0);  // any order
+  std::vector<float> all;
+  int32_t done = 0;
+  for (const int32_t length : pieces) {
+    std::vector<int32_t> positions(static_cast<size_t>(length));
+    std::iota(positions.begin(), positions.end(), done);
+    const TokenBatch batch{
+        Tensor::of<int32_t>(std::span(ids).subspan(static_cast<size_t>(done), positions.size()), {length}),
+        {integers({0, length}, {2}), integers(positions, {length}), integers({0}, {1})}};
+    done += length;
+    PagedAttention attention(
+        model.config(), cache,
+        {batch.layout.cu_seqlens, integers({done}, {1}), integers(block_table, {1, pages}), cache.shape()});
+    const Tensor logits = model.logits(model.forward(batch, attention).value());
+    all.insert(all.end(), logits.data<float>(), logits.data<float>() + logits.numel());
+  }
+  return all;
+}
+
+class PagedForward : public testing::TestWithParam<const char*> {};
+
+TEST_P(PagedForward, HasTheBitsOfThePackedOne) {
+  const auto sequences =
+      golden_json(std::string(GetParam()) + "/expected.json")["input_ids"].get<std::vector<std::vector<int32_t>>>();
+  const std::vector<int32_t>& ids = sequences[1];  // of 37
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Transformer model = load(golden(GetParam()), dtype);
+    const Tensor packed = logits_of(model, {ids});
+    const std::vector<float> whole(packed.data<float>(), packed.data<float>() + packed.numel());
+    EXPECT_EQ(logits_in_pieces(model, ids, {37}), whole) << name_of(dtype);
+    EXPECT_EQ(logits_in_pieces(model, ids, {5, 20, 1, 1, 1, 9}), whole) << name_of(dtype);
+    EXPECT_EQ(logits_in_pieces(model, ids, std::vector<int32_t>(37, 1)), whole) << name_of(dtype);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, PagedForward,
+                         testing::Values("tiny_llama/untied", "tiny_qwen3/untied", "tiny_qwen3/tied",
+                                         "tiny_qwen3/options"));
+
+}  // namespace
+}  // namespace lathe::nn
