@@ -1,10 +1,10 @@
-// Products of bf16 and f16 matrices on the tensor cores, in tiles (tile.cuh). The shape of tile follows the extents and the
-// card; the bits of an element do not.
+// Products of bf16 and f16 matrices on the tensor cores, in tiles (mainloop.cuh). The shape of tile follows the extents and
+// the card; the bits of an element do not.
 #include "kernels/matmul/cuda/product.h"
 
 #include "kernels/cuda/bounds.h"
-#include "kernels/matmul/cuda/dense.cuh"
 #include "kernels/matmul/cuda/epilogue.cuh"
+#include "kernels/matmul/cuda/operand.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -12,20 +12,18 @@ namespace {
 // All shapes there are: m, n, a warp's m and n, stages, blocks on a multiprocessor.
 // Large: 128 accumulators in a thread (219 to 238 registers). A warp's 64 × 64 takes shared memory half of the time that the
 // products take the tensor cores of an A100, 64 × 32 would take it three quarters; on an H100, all of it and more.
-using Large = TileShape<128, 256, 64, 64, 3, 1, Cards::large_blocks>;
-using Medium = TileShape<64, 128, 32, 64, 3, 2>;
+using Large = ProductShape<128, 256, 64, 64, 3, 1, Cards::large_blocks>;
+using Medium = ProductShape<64, 128, 32, 64, 3, 2>;
 // Few rows or few columns (LoRA's products): the time is that of streaming the other operand, so that a tile should waste
 // little and there should be one for every multiprocessor.
-using Narrow = TileShape<64, 32, 64, 8, 4, 3>;
+using Narrow = ProductShape<64, 32, 64, 8, 4, 3>;
 // Sixteen rows at most: a decode step streams the weight at the memory's bandwidth with 42 KB in flight in each block.
-using DecodeRows = TileShape<16, 32, 16, 8, 8, 3>;
+using DecodeRows = ProductShape<16, 32, 16, 8, 8, 3>;
 
-constexpr Fastest left_fastest(ProductLayout layout) {
-  return layout == ProductLayout::columns_plain ? Fastest::row : Fastest::k;
+constexpr Major left_major(ProductLayout layout) {
+  return layout == ProductLayout::columns_plain ? Major::mn : Major::k;
 }
-constexpr Fastest right_fastest(ProductLayout layout) {
-  return layout == ProductLayout::rows_rows ? Fastest::k : Fastest::row;
-}
+constexpr Major right_major(ProductLayout layout) { return layout == ProductLayout::rows_rows ? Major::k : Major::mn; }
 
 template <class T>
 struct Pair {
@@ -39,26 +37,28 @@ struct Product {
   Epilogue<T> epilogue;
 };
 
-// Stages from the first pair along its k, then from the second.
 template <class Shape, ProductLayout layout, class T>
-class DenseSource {
- public:
-  using LeftTile = OperandTile<Shape::m, left_fastest(layout)>;
-  using RightTile = OperandTile<Shape::n, right_fastest(layout)>;
+using StageOf = Stage<Shape, T, left_major(layout), right_major(layout)>;
 
-  __device__ __forceinline__ DenseSource(const Product<T>& p, const Pair<T>& first, int64_t first_row,
+// Stages from the first pair along its k, then from the second.
+template <class Stage>
+class StageSource {
+  using Shape = typename Stage::Shape;
+  using T = typename Stage::T;
+
+ public:
+  __device__ __forceinline__ StageSource(const Product<T>& p, const Pair<T>& first, int64_t first_row,
                                          int64_t first_column)
-      : p_(p), first_row_(first_row), first_column_(first_column), first_steps_(tiles_along(first.k)) {
+      : p_(p), first_row_(first_row), first_column_(first_column), first_steps_(stages_along(first.k)) {
     start(first_steps_ > 0 ? first : p.pairs[1]);
   }
-  __device__ __forceinline__ int steps() const { return first_steps_ + tiles_along(p_.pairs[1].k); }
+  __device__ __forceinline__ int steps() const { return first_steps_ + stages_along(p_.pairs[1].k); }
 
-  __device__ __forceinline__ void begin(int step, T* left, T* right) {
+  __device__ __forceinline__ void fill(int step, Stage& stage) {
     if (step == first_steps_) start(p_.pairs[1]);
-    left_.read(left);
-    right_.read(right);
+    left_.read(stage.left);
+    right_.read(stage.right);
   }
-  __device__ __forceinline__ void end(int, T*, T*) const {}
 
  private:
   __device__ __forceinline__ void start(const Pair<T>& pair) {
@@ -69,20 +69,27 @@ class DenseSource {
   const Product<T>& p_;
   int64_t first_row_, first_column_;
   int first_steps_;
-  DenseReader<Shape, LeftTile, T> left_;
-  DenseReader<Shape, RightTile, T> right_;
+  OperandReader<decltype(Stage::left), Stage::left_major, Shape::threads> left_;
+  OperandReader<decltype(Stage::right), Stage::right_major, Shape::threads> right_;
 };
+
+// A block's tile of the product, whose first pair is `first`.
+template <class Stage, class T>
+__device__ __forceinline__ void multiply_tile(const Product<T>& p, const Pair<T>& first, int64_t first_row,
+                                              int64_t first_column) {
+  using Shape = typename Stage::Shape;
+  Stage* stages = dynamic_shared<Stage>();
+  StageSource<Stage> source(p, first, first_row, first_column);
+  typename Shape::Sums sums;
+  multiply_stages(sums, stages, source.steps(), [&](int step, Stage& stage) { source.fill(step, stage); });
+  finish_tile<Shape>(p.epilogue, sums, stages, first_row, first_column);
+}
 
 template <class Shape, ProductLayout layout, class T, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks) product_kernel(Resources, Product<T> p) {
-  using Source = DenseSource<Shape, layout, T>;
-  T* pipeline = dynamic_shared<T>();
   int64_t first_row, first_column;
   find_tile<Shape>(p.epilogue.m, p.epilogue.n, first_row, first_column);
-  Source source(p, p.pairs[0], first_row, first_column);
-  TileSums<Shape> sums;
-  multiply_tiles<Shape, typename Source::LeftTile, typename Source::RightTile>(sums, pipeline, source.steps(), source);
-  finish_tile(p.epilogue, sums, pipeline, first_row, first_column);
+  multiply_tile<StageOf<Shape, layout, T>>(p, p.pairs[0], first_row, first_column);
 }
 
 // The gradient of a weight: a sum for each sequence, from zero, added to the total that lies in out. What a block adds for the
@@ -90,8 +97,6 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks) product
 template <class Shape, class T, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     sequences_kernel(Resources, Product<T> p, SequenceBounds bounds) {
-  using Source = DenseSource<Shape, ProductLayout::columns_plain, T>;
-  T* pipeline = dynamic_shared<T>();
   int64_t first_row, first_column;
   find_tile<Shape>(p.epilogue.m, p.epilogue.n, first_row, first_column);
   for (int s = 0; s < bounds.count; ++s) {
@@ -101,11 +106,7 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     const Pair<T> part{{left.data + begin * left.stride, left.stride, left.aligned},
                        {right.data + begin * right.stride, right.stride, right.aligned},
                        tokens};
-    Source source(p, part, first_row, first_column);
-    TileSums<Shape> sums;
-    multiply_tiles<Shape, typename Source::LeftTile, typename Source::RightTile>(sums, pipeline, source.steps(),
-                                                                                 source);
-    finish_tile(p.epilogue, sums, pipeline, first_row, first_column);
+    multiply_tile<StageOf<Shape, ProductLayout::columns_plain, T>>(p, part, first_row, first_column);
   }
 }
 

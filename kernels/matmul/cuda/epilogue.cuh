@@ -1,8 +1,8 @@
 // What a product does with its sums: out = scale · sum (+ bias) (+ residual), in that order, rounded once.
 #pragma once
 
+#include "kernels/cuda/tile/epilogue.cuh"
 #include "kernels/matmul/cuda/product.h"
-#include "kernels/matmul/cuda/tile.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
@@ -88,32 +88,25 @@ __device__ __forceinline__ void finish(const Epilogue<T>& e, int64_t row, int64_
   }
 }
 
-// The sums of a tile by way of shared memory, where each thread takes eight neighbours of a row: 16-byte accesses for whatever
-// is read and written, and one copy of this code where the fragments would need one for each of their places (nvcc takes
-// 14 s for all instances, not 62). `memory` is the pipeline's, which nobody reads or writes any more when all have come here; the same on return.
+// The sums of a block's tile by way of shared memory, where each thread takes eight neighbours of a row: 16-byte accesses for
+// whatever is read and written, and one copy of this code where the fragments would need one for each of their places (nvcc
+// takes 14 s for all instances, not 62). `memory` is the stages', which nobody reads or writes any more when all have come here;
+// the same on return.
 template <class Shape, class T>
-__device__ __forceinline__ void finish_tile(const Epilogue<T>& e, const TileSums<Shape>& sums, void* memory,
+__device__ __forceinline__ void finish_tile(const Epilogue<T>& e, const typename Shape::Sums& sums, void* memory,
                                             int64_t first_row, int64_t first_column) {
-  constexpr int pitch = Shape::n + 8;  // four rows of a fragment's pairs lie in different banks
-  static_assert(Shape::m * pitch * 4 <= Shape::shared_bytes);
-  float* tile = static_cast<float*>(memory);
+  using Tile = SharedTile<float, Shape::m, Shape::n, Padded<32>>;  // four rows of a fragment's pairs in different banks
+  static_assert(sizeof(Tile) <= Shape::shared_bytes);
+  Tile& tile = *static_cast<Tile*>(memory);
   __syncthreads();  // all are done with the last stage
-  float* mine = tile + first_row_in_tile<Shape>() * pitch + first_column_in_tile<Shape>();
-  LATHE_UNROLL
-  for (int i = 0; i < Shape::left_fragments; ++i) {
-    LATHE_UNROLL
-    for (int j = 0; j < Shape::right_fragments; ++j) {
-      store_vector(mine + i * 16 * pitch + j * 8, float2{sums.at[i][j][0], sums.at[i][j][1]});
-      store_vector(mine + (i * 16 + 8) * pitch + j * 8, float2{sums.at[i][j][2], sums.at[i][j][3]});
-    }
-  }
+  store_fragments(sums, tile, Shape::warp_row(), Shape::warp_column());
   __syncthreads();  // the sums are there
 #pragma unroll 1
   for (int i = threadIdx.x; i < Shape::m * (Shape::n / 8); i += Shape::threads) {
     const int row = i / (Shape::n / 8), column = i % (Shape::n / 8) * 8;
     if (first_row + row >= e.m) break;
-    const float4 low = load_vector<float4>(tile + row * pitch + column),
-                 high = load_vector<float4>(tile + row * pitch + column + 4);
+    const float* from = tile.elements + Tile::offset(row, column);
+    const float4 low = load_vector<float4>(from), high = load_vector<float4>(from + 4);
     const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
     finish(e, first_row + row, first_column + column, eight);
   }

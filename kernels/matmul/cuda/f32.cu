@@ -5,6 +5,7 @@
 // from memory in registers meanwhile, and go into the other half of shared memory: one barrier for each step.
 #include "kernels/cuda/bounds.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/tile/shared_tile.cuh"
 #include "kernels/matmul/cuda/epilogue.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -14,15 +15,25 @@ constexpr int tile = 64, tile_k = 16;
 constexpr int threads = 256;  // 16 × 16
 static_assert(tile * tile_k == threads * 4, "each thread moves four elements of each operand");
 constexpr int chain_steps = 512 / tile_k;  // gemm::slab_units
-// Rows of shared memory: 16-byte reads, and the stores of a warp whose elements are neighbours along k meet at most two to a
-// bank.
-constexpr int pitch = tile + 4;
+
+// An operand's part of a step, its 64 rows (or columns of the product) beside each other. Where a thread writes and reads it:
+using OperandTile = PaddedTile<float, tile_k, tile>;
+__host__ __device__ constexpr int across_k(int thread) { return OperandTile::offset(thread / 16, thread % 16 * 4); }
+__host__ __device__ constexpr int along_k(int thread, int i) {
+  return OperandTile::offset(thread % 4 * 4 + i, thread / 4);
+}
+__host__ __device__ constexpr int of_rows(int thread, int k) { return OperandTile::offset(k, thread / 16 * 4); }
+__host__ __device__ constexpr int of_columns(int thread, int k) { return OperandTile::offset(k, thread % 16 * 4); }
+static_assert(bank_passes(16, [](int lane) { return across_k(lane) * 4; }) == 1);
+static_assert(bank_passes(4, [](int lane) { return along_k(lane, 0) * 4; }) == 2);
+static_assert(bank_passes(16, [](int lane) { return of_rows(lane, 0) * 4; }) == 1);
+static_assert(bank_passes(16, [](int lane) { return of_columns(lane, 0) * 4; }) == 1);
 
 // Lines of the index that has neighbours in memory lie `stride` apart.
 struct Operand {
   const float* data;
   int64_t stride;
-  bool along_k;  // neighbours along k, or along rows
+  Major major;
 };
 
 struct Pair {
@@ -36,7 +47,7 @@ struct Product {
 };
 
 struct Tiles {
-  float left[tile_k][pitch], right[tile_k][pitch];
+  OperandTile left, right;
 };
 
 struct Four {
@@ -47,9 +58,10 @@ struct Four {
 __device__ __forceinline__ Four fetch(const Operand& operand, int64_t first_row, int64_t rows, int64_t first_k,
                                       int64_t k) {
   const int thread = static_cast<int>(threadIdx.x);
-  const int64_t line = operand.along_k ? first_row + thread / 4 : first_k + thread / 16;
-  const int64_t element = operand.along_k ? first_k + thread % 4 * 4 : first_row + thread % 16 * 4;
-  const int64_t left = line < (operand.along_k ? rows : k) ? (operand.along_k ? k : rows) - element : 0;
+  const bool k_major = operand.major == Major::k;
+  const int64_t line = k_major ? first_row + thread / 4 : first_k + thread / 16;
+  const int64_t element = k_major ? first_k + thread % 4 * 4 : first_row + thread % 16 * 4;
+  const int64_t left = line < (k_major ? rows : k) ? (k_major ? k : rows) - element : 0;
   const float* from = operand.data + line * operand.stride + element;
   if (left >= 4 && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
     const float4 four = load_vector<float4>(from);
@@ -62,13 +74,13 @@ __device__ __forceinline__ Four fetch(const Operand& operand, int64_t first_row,
   return four;
 }
 
-__device__ __forceinline__ void put(float (&to)[tile_k][pitch], const Four& four, bool along_k) {
+__device__ __forceinline__ void put(OperandTile& to, const Four& four, Major major) {
   const int thread = static_cast<int>(threadIdx.x);
-  if (along_k) {
+  if (major == Major::k) {
     LATHE_UNROLL
-    for (int i = 0; i < 4; ++i) to[thread % 4 * 4 + i][thread / 4] = four.at[i];
+    for (int i = 0; i < 4; ++i) to.elements[along_k(thread, i)] = four.at[i];
   } else {
-    store_vector(&to[thread / 16][thread % 16 * 4], float4{four.at[0], four.at[1], four.at[2], four.at[3]});
+    store_vector(to.elements + across_k(thread), float4{four.at[0], four.at[1], four.at[2], four.at[3]});
   }
 }
 
@@ -78,9 +90,10 @@ struct Sums {
 
 // sums += the first `count` of k of a tile.
 __device__ __forceinline__ void multiply(Sums& sums, const Tiles& tiles, int count) {
+  const int thread = static_cast<int>(threadIdx.x);
   for (int k = 0; k < count; ++k) {
-    const float4 left = load_vector<float4>(&tiles.left[k][threadIdx.x / 16 * 4]);
-    const float4 right = load_vector<float4>(&tiles.right[k][threadIdx.x % 16 * 4]);
+    const float4 left = load_vector<float4>(tiles.left.elements + of_rows(thread, k));
+    const float4 right = load_vector<float4>(tiles.right.elements + of_columns(thread, k));
     const float a[4] = {left.x, left.y, left.z, left.w}, b[4] = {right.x, right.y, right.z, right.w};
     LATHE_UNROLL
     for (int i = 0; i < 4; ++i) {
@@ -100,7 +113,7 @@ __device__ __forceinline__ Sums multiply_tiles(const Product& p, int64_t first_r
   Halves& halves = block_shared<Halves>();
   const int first_steps = steps_along(p.pairs[0].k), steps = first_steps + steps_along(p.pairs[1].k);
   const bool has_rows = first_row + threadIdx.x / 16 * 4 < p.epilogue.m;  // decode: most threads have none
-  const bool left_along_k = p.pairs[0].left.along_k, right_along_k = p.pairs[0].right.along_k;
+  const Major left_major = p.pairs[0].left.major, right_major = p.pairs[0].right.major;
   Four left, right;
   const auto fetch_step = [&](int step) {
     Pair pair = p.pairs[0];  // by value: a reference to one or the other would keep both in memory
@@ -123,8 +136,8 @@ __device__ __forceinline__ Sums multiply_tiles(const Product& p, int64_t first_r
   if (steps > 0) fetch_step(0);
   for (int step = 0; step < steps; ++step) {
     Tiles& tiles = halves.at[step % 2];
-    put(tiles.left, left, left_along_k);
-    put(tiles.right, right, right_along_k);
+    put(tiles.left, left, left_major);
+    put(tiles.right, right, right_major);
     __syncthreads();  // the tiles are there, and all are done with the other half
     if (step + 1 < steps) fetch_step(step + 1);
     if (step > 0 && step < first_steps && step % chain_steps == 0) close_chain();
@@ -168,13 +181,13 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
 }
 
 Product product_of(const ProductCuda& args) {
-  const bool left_along_k = args.layout != ProductLayout::columns_plain;
-  const bool right_along_k = args.layout == ProductLayout::rows_rows;
-  const auto operand = [](const MatrixCuda& matrix, bool along_k) {
-    return Operand{static_cast<const float*>(matrix.data), matrix.stride, along_k};
+  const Major left = args.layout == ProductLayout::columns_plain ? Major::mn : Major::k;
+  const Major right = args.layout == ProductLayout::rows_rows ? Major::k : Major::mn;
+  const auto operand = [](const MatrixCuda& matrix, Major major) {
+    return Operand{static_cast<const float*>(matrix.data), matrix.stride, major};
   };
-  return {{{operand(args.left, left_along_k), operand(args.right, right_along_k), args.k},
-           {operand(args.left2, left_along_k), operand(args.right2, right_along_k), args.k2}},
+  return {{{operand(args.left, left), operand(args.right, right), args.k},
+           {operand(args.left2, left), operand(args.right2, right), args.k2}},
           epilogue_of<float>(args)};
 }
 

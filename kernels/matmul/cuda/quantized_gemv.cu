@@ -2,8 +2,7 @@
 // time, 16 or 32 bytes of codes, and has the next ones on their way: at N = 4096 some 30 KB for each multiprocessor of an H100.
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
-#include "kernels/matmul/cuda/quantized_types.cuh"
-#include "kernels/nf4/device.h"
+#include "kernels/matmul/weights/decode.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -11,52 +10,30 @@ namespace {
 constexpr int threads = 256, warps = threads / 32;
 constexpr int lane_weights = 32, step_weights = 32 * lane_weights;
 
-template <QuantizedFormat format>
-constexpr int lane_vectors = format == QuantizedFormat::nf4 ? 1 : 2;  // of 16 bytes
-
-template <QuantizedFormat format>
+template <class Codes>
 struct LaneCodes {
-  uint4 vectors[lane_vectors<format>];
+  uint32_t words[lane_weights * Codes::bits / 32];
   float scale;
 };
 
-template <QuantizedFormat format>
-__device__ __forceinline__ float scale_of(const QuantizedProductCuda& a, const float* map, int64_t column, int64_t k) {
-  if (format == QuantizedFormat::int8) return a.int8_scales[(column * a.product.k + k) / 64];
-  return nf4_scale(a.nf4_scales, map, (column * a.product.k + k) / a.block_size);
-}
-
-// Nothing, with scale 0, past the end.
-template <QuantizedFormat format>
-__device__ __forceinline__ LaneCodes<format> load_codes(const QuantizedProductCuda& a, const float* map, int64_t column,
-                                                        int64_t k) {
-  LaneCodes<format> result = {};
-  if (column >= a.product.n || k >= a.product.k) return result;
-  const int64_t element = column * a.product.k + k;
-  const uint8_t* codes =
-      static_cast<const uint8_t*>(a.codes) + (format == QuantizedFormat::nf4 ? element / 2 : element);
-  LATHE_UNROLL
-  for (int i = 0; i < lane_vectors<format>; ++i) result.vectors[i] = load_vector<uint4>(codes + 16 * i);
-  result.scale = scale_of<format>(a, map, column, k);
+// Of a row of the weight, `n` × `k`. Nothing, with scale 0, past the end.
+template <class Codes>
+__device__ __forceinline__ LaneCodes<Codes> load_codes(const Codes& codes, const typename Codes::Shared& shared,
+                                                       int64_t n, int64_t k, int64_t row, int64_t first_k) {
+  LaneCodes<Codes> result = {};
+  if (row >= n || first_k >= k) return result;
+  load_words(result.words, codes.codes + (row * k + first_k) / (8 / Codes::bits));
+  result.scale = codes.scale(codes.read_scale(row, first_k, k), shared);
   return result;
 }
 
 // The eight values from the lane's weight 8 · part on.
-template <QuantizedFormat format>
-__device__ __forceinline__ Group values_of(const LaneCodes<format>& codes, int part, const float* codebook) {
-  const auto word = [&](int i) {
-    const uint4& vector = codes.vectors[i / 4];
-    return i % 4 == 0 ? vector.x : i % 4 == 1 ? vector.y : i % 4 == 2 ? vector.z : vector.w;
-  };
+template <class Codes>
+__device__ __forceinline__ Group values_of(const LaneCodes<Codes>& codes, int part,
+                                           const typename Codes::Shared& shared) {
   Group values;
   LATHE_UNROLL
-  for (int j = 0; j < group_elements; ++j) {
-    if (format == QuantizedFormat::nf4) {
-      values.at[j] = codebook[word(part) >> (j / 2 * 8 + (j % 2 == 0 ? 4 : 0)) & 15u];
-    } else {
-      values.at[j] = static_cast<float>(static_cast<int8_t>(word(2 * part + j / 4) >> (j % 4 * 8) & 255u));
-    }
-  }
+  for (int j = 0; j < group_elements; ++j) values.at[j] = Codes::value(codes.words, part * group_elements + j, shared);
   return values;
 }
 
@@ -68,23 +45,23 @@ __device__ __forceinline__ float term(const MatrixCuda& matrix, int64_t row, int
                                     : to_float(static_cast<const T*>(matrix.data)[i]);
 }
 
-template <class T, QuantizedFormat format, int rows, int columns>
-__global__ void __launch_bounds__(threads) quantized_gemv_kernel(QuantizedProductCuda a, Nf4Tables tables) {
-  Nf4SharedTables& shared = block_shared<Nf4SharedTables>();
-  fill_tables(shared, tables);
-  __syncthreads();  // the tables are there
-  const ProductCuda& p = a.product;
+template <class T, class Codes, int rows, int columns>
+__global__ void __launch_bounds__(threads) quantized_gemv_kernel(ProductCuda p, Codes weight) {
+  typename Codes::Shared& shared = block_shared<typename Codes::Shared>();
+  weight.fill(shared);
+  __syncthreads();  // what decoding looks up is there
   const int lane = threadIdx.x % 32;
   const int64_t first_column = (int64_t{blockIdx.x} * warps + threadIdx.x / 32) * columns;
   if (first_column >= p.n) return;  // a whole warp leaves
   float sums[rows][columns] = {};
-  LaneCodes<format> codes[columns];
+  const auto load = [&](int c, int64_t k) { return load_codes(weight, shared, p.n, p.k, first_column + c, k); };
+  LaneCodes<Codes> codes[columns];
   LATHE_UNROLL
-  for (int c = 0; c < columns; ++c) codes[c] = load_codes<format>(a, shared.map, first_column + c, lane * lane_weights);
+  for (int c = 0; c < columns; ++c) codes[c] = load(c, lane * lane_weights);
   for (int64_t k = lane * lane_weights; k < p.k; k += step_weights) {
-    LaneCodes<format> next[columns];
+    LaneCodes<Codes> next[columns];
     LATHE_UNROLL
-    for (int c = 0; c < columns; ++c) next[c] = load_codes<format>(a, shared.map, first_column + c, k + step_weights);
+    for (int c = 0; c < columns; ++c) next[c] = load(c, k + step_weights);
     float partial[rows][columns] = {};
     LATHE_UNROLL
     for (int part = 0; part < lane_weights / group_elements; ++part) {
@@ -98,7 +75,7 @@ __global__ void __launch_bounds__(threads) quantized_gemv_kernel(QuantizedProduc
       }
       LATHE_UNROLL
       for (int c = 0; c < columns; ++c) {
-        const Group values = values_of<format>(codes[c], part, shared.values);
+        const Group values = values_of(codes[c], part, shared);
         LATHE_UNROLL
         for (int r = 0; r < rows; ++r) {
           LATHE_UNROLL
@@ -134,20 +111,20 @@ __global__ void __launch_bounds__(threads) quantized_gemv_kernel(QuantizedProduc
   }
 }
 
-template <class T, QuantizedFormat format, int rows, int columns>
-void start(const QuantizedProductCuda& args) {
+template <class T, int rows, int columns, class Codes>
+void start(const ProductCuda& args, const Codes& codes) {
   const int64_t each = warps * columns;
   launch({.name = "quantized_gemv",
-          .grid = dim3(static_cast<unsigned>((args.product.n + each - 1) / each)),
+          .grid = dim3(static_cast<unsigned>((args.n + each - 1) / each)),
           .block = dim3(threads)},
-         quantized_gemv_kernel<T, format, rows, columns>, args, nf4_tables(args.nf4_scales));
+         quantized_gemv_kernel<T, Codes, rows, columns>, args, codes);
 }
 
 }  // namespace
 
 void quantized_gemv_columns(const QuantizedProductCuda& args) {
-  with_quantized_types(args, [&]<class T, QuantizedFormat format>() {
-    args.product.m == 1 ? start<T, format, 1, 1>(args) : start<T, format, 4, 2>(args);
+  with_codes(args, [&]<class T>(const auto& codes) {
+    args.product.m == 1 ? start<T, 1, 1>(args.product, codes) : start<T, 4, 2>(args.product, codes);
   });
 }
 

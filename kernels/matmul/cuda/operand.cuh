@@ -1,0 +1,109 @@
+// Dense operands on their way into the stages of a product (mainloop.cuh).
+#pragma once
+
+#include "kernels/matmul/cuda/mainloop.cuh"
+#include "kernels/matmul/cuda/product.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+
+// An operand in memory, `stride` elements from line to line of its fastest index. `aligned`: lines start at multiples of 16
+// bytes.
+template <class T>
+struct DenseOperand {
+  const T* data;
+  int64_t stride;
+  bool aligned;
+};
+
+template <class T>
+inline DenseOperand<T> dense_operand(const MatrixCuda& matrix) {
+  const T* data = static_cast<const T*>(matrix.data);
+  return {data, matrix.stride, rows_aligned(data, matrix.stride)};
+}
+
+// What a thread copies of each tile of a dense operand along k: one vector of every `rows_at_once`-th row of the tile, always in
+// the same columns. Everything that does not change from tile to tile is worked out once: in the loop an address is an addition.
+template <class Tile, Major major, int threads>
+class OperandReader {
+  using T = typename Tile::T;
+
+ public:
+  // Tiles of operand rows [first, first + extent of the tile), of `count` that there are, from k = 0 on.
+  __device__ __forceinline__ void start(const DenseOperand<T>& operand, int64_t first, int64_t count, int64_t k) {
+    const int row = static_cast<int>(threadIdx.x) / Tile::vectors,
+              column = static_cast<int>(threadIdx.x) % Tile::vectors * width;
+    constexpr int extent = k_major ? Tile::rows : Tile::columns;
+    const int64_t left = count - first, k_left = k < far ? k : far;
+    const int here = left < extent ? static_cast<int>(left) : extent;
+    aligned_ = operand.aligned;
+    pass_stride_ = operand.stride * rows_at_once;
+    if constexpr (k_major) {
+      next_ = operand.data + (first + row) * operand.stride + column;
+      step_stride_ = block_k;
+      rows_left_ = here - row;
+      columns_left_ = static_cast<int>(k_left) - column;
+    } else {
+      next_ = operand.data + row * operand.stride + first + column;
+      step_stride_ = block_k * operand.stride;
+      rows_left_ = static_cast<int>(k_left) - row;
+      columns_left_ = here - column;
+    }
+    place_ = Tile::offset(row, column);
+  }
+
+  // The next tile, by cp.async; without alignment element by element.
+  __device__ __forceinline__ void read(Tile& tile) {
+    T* target = tile.elements + place_;
+    if (!aligned_) {
+      read_elements(target);
+    } else if (columns_left_ >= width && rows_left_ > (passes - 1) * rows_at_once) {
+      read_vectors<true>(target);
+    } else {
+      read_vectors<false>(target);
+    }
+    next_ += step_stride_;
+    (k_major ? columns_left_ : rows_left_) -= block_k;
+  }
+
+ private:
+  static constexpr bool k_major = major == Major::k;
+  static constexpr int width = vector_elements<T>;
+  static constexpr int64_t far = int64_t{1} << 30;
+  static constexpr int rows_at_once = threads / Tile::vectors;
+  static constexpr int passes = Tile::rows / rows_at_once;
+  static_assert(threads % Tile::vectors == 0 && Tile::rows % rows_at_once == 0);
+  static_assert(rows_at_once % 8 == 0, "the swizzle repeats every eight rows");
+  static_assert(row_order_passes<Tile> == 1, "the copies of a warp meet no bank twice");
+
+  // A length that is not constant costs five instructions for each copy; nearly all tiles are whole.
+  template <bool whole>
+  __device__ __forceinline__ void read_vectors(T* target) const {
+    const int count = columns_left_ < 0 ? 0 : columns_left_ > width ? width : columns_left_;
+    const T* from = next_;
+    LATHE_UNROLL
+    for (int i = 0; i < passes; ++i, from += pass_stride_) {
+      const int valid_bytes = whole ? 16 : i * rows_at_once < rows_left_ ? count * 2 : 0;
+      cp_async_16(target + i * rows_at_once * Tile::pitch, from, valid_bytes);
+    }
+  }
+
+  __device__ __forceinline__ void read_elements(T* target) const {
+    const T* from = next_;
+#pragma unroll 1
+    for (int i = 0; i < passes; ++i, from += pass_stride_) {
+      const int count = i * rows_at_once < rows_left_ ? columns_left_ : 0;
+      GroupBits<T> bits;
+      LATHE_UNROLL
+      for (int j = 0; j < width; ++j) bits.elements[j] = j < count ? from[j] : from_float<T>(0.0f);
+      store_vector<uint4>(target + i * rows_at_once * Tile::pitch, bits.vectors[0]);
+    }
+  }
+
+  const T* next_;
+  int64_t pass_stride_, step_stride_;
+  int rows_left_, columns_left_;  // from this thread's first row and column on
+  int place_;
+  bool aligned_;
+};
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

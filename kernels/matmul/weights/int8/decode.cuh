@@ -1,0 +1,36 @@
+// int8 blocks in device code: how products (cuda/quantized.cu, cuda/quantized_gemv.cu) read their codes.
+#pragma once
+
+#include "kernels/cuda/device.h"
+#include "kernels/matmul/cuda/quantized.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+
+// A kernel's argument.
+struct Int8Codes {
+  static constexpr int bits = 8;
+  struct Shared {};  // nothing is looked up
+
+  const uint8_t* codes;
+  const float* scales;
+
+  explicit Int8Codes(const QuantizedProductCuda& args)
+      : codes(static_cast<const uint8_t*>(args.codes)), scales(args.int8_scales) {}
+
+  __device__ __forceinline__ void fill(Shared&) const {}
+
+  struct RawScale {
+    float value = 0.0f;
+  };
+  __device__ __forceinline__ RawScale read_scale(int64_t row, int64_t k, int64_t columns) const {
+    return {scales[row * (columns / 64) + k / 64]};
+  }
+  __device__ __forceinline__ float scale(RawScale raw, const Shared&) const { return raw.value; }
+
+  template <int count>
+  static __device__ __forceinline__ float value(const uint32_t (&words)[count], int i, const Shared&) {
+    return static_cast<float>(static_cast<int8_t>(words[i / 4] >> (i % 4 * 8) & 255u));
+  }
+};
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -1,0 +1,52 @@
+// nf4 in device code: how products (cuda/quantized.cu, cuda/quantized_gemv.cu) read codes that lie as bitsandbytes stores them.
+#pragma once
+
+#include "kernels/matmul/cuda/quantized.h"
+#include "kernels/nf4/device.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+
+// A kernel's argument.
+struct Nf4Codes {
+  static constexpr int bits = 4;   // of a code
+  using Shared = Nf4SharedTables;  // of a block
+
+  const uint8_t* codes;
+  Nf4ScaleArgs scales;
+  int64_t block_size;
+  Nf4Tables tables;
+
+  explicit Nf4Codes(const QuantizedProductCuda& args)
+      : codes(static_cast<const uint8_t*>(args.codes)),
+        scales(args.nf4_scales),
+        block_size(args.block_size),
+        tables(nf4_tables(args.nf4_scales)) {}
+
+  // Called by all threads; a barrier must follow.
+  __device__ __forceinline__ void fill(Shared& shared) const { fill_tables(shared, tables); }
+
+  // What is read of a scale, so that it can be on its way before the tables are needed.
+  struct RawScale {
+    float value = 0.0f;
+    uint8_t code = 0;
+  };
+  // Of the block of element (row, k) of a weight that has so many columns.
+  __device__ __forceinline__ RawScale read_scale(int64_t row, int64_t k, int64_t columns) const {
+    const int64_t block = (row * columns + k) / block_size;
+    if (scales.absmax != nullptr) return {scales.absmax[block]};
+    return {scales.nested_absmax[block / nf4_nested_elements], scales.codes[block]};
+  }
+  __device__ __forceinline__ float scale(RawScale raw, const Shared& shared) const {
+    if (scales.absmax != nullptr) return raw.value;
+    const float product = shared.map[raw.code] * raw.value;
+    return product + *scales.offset;
+  }
+
+  // What code i of these words stands for, before the scale: the first of two has the high half of their byte.
+  template <int count>
+  static __device__ __forceinline__ float value(const uint32_t (&words)[count], int i, const Shared& shared) {
+    return shared.values[words[i / 8] >> (i % 8 / 2 * 8 + (i % 2 == 0 ? 4 : 0)) & 15u];
+  }
+};
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
