@@ -1,10 +1,10 @@
-// paged_attention over attention's own tiles (kernels/attention/cuda/tile.cuh): prefill takes them whole. A decoded sequence is
+// paged_attention over attention's own tiles (kernels/attention/cuda/attend.cuh): prefill takes them whole. A decoded sequence is
 // one tile of at most 16 rows under all of its keys, for one warp: enough of them keep memory busy. Where they are too few,
 // each is split into runs of chunks; every chunk's result is put away, and merged in order by the arithmetic that merges them
 // within a tile. So the split shows in no bit, and is free to follow the number of sequences.
 #include "kernels/paged_attention/cuda.h"
 
-#include "kernels/attention/cuda/tile.cuh"
+#include "kernels/attention/cuda/attend.cuh"
 #include "kernels/cuda/element.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -53,29 +53,28 @@ struct PagedKeys {
   int head_dim;
   bool aligned;
 
-  template <class Shape>
-  __device__ __forceinline__ void keys(Shape, T* matrix, int first, int count) const {
-    bring<Shape>(k, matrix, first, count);
+  template <int threads, class Tile>
+  __device__ __forceinline__ void keys(Tile& tile, int first, int count) const {
+    load<threads>(k, tile, first, count);
   }
-  template <class Shape>
-  __device__ __forceinline__ void values(Shape, T* matrix, int first, int count) const {
-    bring<Shape>(v, matrix, first, count);
+  template <int threads, class Tile>
+  __device__ __forceinline__ void values(Tile& tile, int first, int count) const {
+    load<threads>(v, tile, first, count);
   }
 
  private:
-  template <class Shape>
-  __device__ __forceinline__ void bring(const SequenceRows& rows, T* matrix, int first, int count) const {
+  template <int threads, class Tile>
+  __device__ __forceinline__ void load(const SequenceRows& rows, Tile& tile, int first, int count) const {
     if (dtype == page_dtype_of<T>) {
-      load_rows<T, Shape::D, chunk, Shape::threads>(matrix, count, head_dim, aligned, [&](int j) {
-        return static_cast<const T*>(rows.data) + offset(rows, first + j);
-      });
+      load_rows<threads>(tile, count, head_dim, aligned,
+                         [&](int j) { return static_cast<const T*>(rows.data) + offset(rows, first + j); });
     } else if (dtype == DType::i8) {
-      convert<Shape, int8_t>(rows, matrix, first, count);
+      convert<threads, int8_t>(rows, tile, first, count);
     } else if constexpr (sizeof(T) == 4) {
-      dtype == DType::bf16 ? convert<Shape, bf16_t>(rows, matrix, first, count)
-                           : convert<Shape, f16_t>(rows, matrix, first, count);
+      dtype == DType::bf16 ? convert<threads, bf16_t>(rows, tile, first, count)
+                           : convert<threads, f16_t>(rows, tile, first, count);
     } else {
-      convert<Shape, typename OtherHalf<T>::type>(rows, matrix, first, count);
+      convert<threads, typename OtherHalf<T>::type>(rows, tile, first, count);
     }
   }
 
@@ -87,9 +86,9 @@ struct PagedKeys {
   }
 
   // 16 bytes of From at a time.
-  template <class Shape, class From>
-  __device__ __forceinline__ void convert(const SequenceRows& rows, T* matrix, int first, int count) const {
-    constexpr int wide = 16 / static_cast<int>(sizeof(From)), pieces = Shape::D / wide;
+  template <int threads, class From, class Tile>
+  __device__ __forceinline__ void convert(const SequenceRows& rows, Tile& tile, int first, int count) const {
+    constexpr int wide = vector_elements<From>, vectors = Tile::columns / wide;
     union In {
       uint4 bits;
       From elements[wide];
@@ -98,9 +97,9 @@ struct PagedKeys {
       uint2 bits[wide * sizeof(T) / 8];
       T elements[wide];
     };
-    LATHE_UNROLL_LITTLE
-    for (int i = static_cast<int>(threadIdx.x); i < chunk * pieces; i += Shape::threads) {
-      const int row = i / pieces, column = i % pieces * wide;
+#pragma unroll 2
+    for (int i = static_cast<int>(threadIdx.x); i < Tile::rows * vectors; i += threads) {
+      const int row = i / vectors, column = i % vectors * wide;
       const int left = row < count ? head_dim - column : 0;
       In in;
       in.bits = uint4{};
@@ -121,7 +120,7 @@ struct PagedKeys {
       for (int j = 0; j < wide; ++j) out.elements[j] = from_float<T>(widen(in.elements[j]) * factor);
       LATHE_UNROLL
       for (int j = 0; j < static_cast<int>(sizeof out.bits / 8); ++j)
-        store_vector<uint2>(matrix + row * pitch<T, Shape::D> + column + j * (8 / static_cast<int>(sizeof(T))),
+        store_vector<uint2>(tile.elements + Tile::offset(row, column) + j * (8 / static_cast<int>(sizeof(T))),
                             out.bits[j]);
     }
   }
@@ -209,7 +208,6 @@ __device__ __forceinline__ Partial partial_of(const Paged<T>& a, int chunk_of_se
 template <class Shape, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     paged_run_kernel(Resources, Paged<typename Shape::T> a) {
-  using T = typename Shape::T;
   const Tile tile = tile_of_sequence(a);
   if (tile.rows == 0 || tile.rows > paged_decode_rows) return;
   const ChunkRange all = chunks_of(tile, a.tiles.group, a.tiles.rule.window);
@@ -218,26 +216,24 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   if (run >= runs) return;
   const int count = all.end - all.begin, lane = static_cast<int>(threadIdx.x);
   const ChunkRange own{all.begin + count * run / runs, all.begin + count * (run + 1) / runs};
-  const auto put_away = [&](int c, const float(&maximum)[1][2], const float(&sum)[1][2],
-                            const Weights<T, 1, chunk_tiles>& weights, const T* values) {
+  const auto put_away = [&](int c, const auto& maximum, const auto& sum, const auto& weights, const auto& values) {
     const Partial partial = partial_of(a, c - all.begin);
     LATHE_UNROLL
-    for (int r = 0; r < 2; ++r) {
-      const int row = lane / 4 + 8 * r;
+    for (int h = 0; h < 2; ++h) {
+      const int row = lane / 4 + 8 * h;
       if (lane % 4 != 0 || row >= tile.rows) continue;
-      partial.maximum[row] = maximum[0][r];
-      partial.sum[row] = sum[0][r];
+      partial.maximum[row] = maximum.at[0][h];
+      partial.sum[row] = sum.at[0][h];
     }
-    LATHE_NOT_UNROLLED
+#pragma unroll 1
     for (int j = 0; 8 * j < a.tiles.head_dim; j += 2) {
-      float out[1][2][4];
-      chunk_output<T, Shape::D>(out, weights, values, j);
+      const auto out = chunk_output<Shape>(weights, values, j);
       LATHE_UNROLL
       for (int e = 0; e < 4; ++e) {
         const int row = lane / 4 + e / 2 * 8;
         if (row < tile.rows)
           store_vector<float2>(partial.out + row * partial.width + (j + e % 2) * 8 + lane % 4 * 2,
-                               make_float2(out[0][e % 2][e / 2 * 2], out[0][e % 2][e / 2 * 2 + 1]));
+                               make_float2(out.at[0][e % 2][e / 2 * 2], out.at[0][e % 2][e / 2 * 2 + 1]));
       }
     }
   };
@@ -337,19 +333,21 @@ void attend(const PagedAttentionCuda& args) {
       paged_merge_kernel<T>, a);
 }
 
-// All instances, for prefill and for decode: head size, warps, slabs, blocks on a multiprocessor. Head sizes between them take
+// All instances, for prefill and for decode: head size, warps, rows of each, blocks on a multiprocessor. Head sizes between them take
 // the next one's, their rows filled up with zeros.
 template <class T>
 void choose(const PagedAttentionCuda& args) {
-  if (args.head_dim <= 64) return attend<TileShape<T, 64, 4, 2, 2>, TileShape<T, 64, 1, 1, 7>>(args);
-  if (args.head_dim <= 128) return attend<TileShape<T, 128, 4, 2, 2>, TileShape<T, 128, 1, 1, 4>>(args);
-  return attend<TileShape<T, 256, 4, 1, 1>, TileShape<T, 256, 1, 1, 2>>(args);
+  if (args.head_dim <= 64) return attend<AttentionShape<T, 64, 4, 32, 2>, AttentionShape<T, 64, 1, 16, 7>>(args);
+  if (args.head_dim <= 128) return attend<AttentionShape<T, 128, 4, 32, 2>, AttentionShape<T, 128, 1, 16, 4>>(args);
+  return attend<AttentionShape<T, 256, 4, 16, 1>, AttentionShape<T, 256, 1, 16, 2>>(args);
 }
 template <>
 void choose<float>(const PagedAttentionCuda& args) {
-  if (args.head_dim <= 64) return attend<TileShape<float, 64, 4, 1, 2>, TileShape<float, 64, 1, 1, 3>>(args);
-  if (args.head_dim <= 128) return attend<TileShape<float, 128, 2, 1, 1>, TileShape<float, 128, 1, 1, 2>>(args);
-  using Widest = TileShape<float, 256, 1, 1, 1, Places::one>;  // for both: there is no room for more
+  if (args.head_dim <= 64)
+    return attend<AttentionShape<float, 64, 4, 16, 2>, AttentionShape<float, 64, 1, 16, 3>>(args);
+  if (args.head_dim <= 128)
+    return attend<AttentionShape<float, 128, 2, 16, 1>, AttentionShape<float, 128, 1, 16, 2>>(args);
+  using Widest = AttentionShape<float, 256, 1, 16, 1, 1>;  // for both: there is no room for more
   return attend<Widest, Widest>(args);
 }
 

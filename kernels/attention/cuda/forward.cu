@@ -1,8 +1,8 @@
-// attention_forward: a block for each tile of query rows and kv head (tile.cuh).
+// attention_forward: a block for each tile of query rows and kv head (attend.cuh).
 #include "kernels/attention/cuda/arguments.h"
 
+#include "kernels/attention/cuda/attend.cuh"
 #include "kernels/attention/cuda/sequences.cuh"
-#include "kernels/attention/cuda/tile.cuh"
 #include "kernels/cuda/element.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -20,15 +20,13 @@ struct PackedKeys {
   int head_dim;
   bool aligned;
 
-  template <class Shape>
-  __device__ __forceinline__ void keys(Shape, T* matrix, int first, int count) const {
-    load_rows<T, Shape::D, chunk, Shape::threads>(matrix, count, head_dim, aligned,
-                                                  [&](int j) { return k + int64_t{first + j} * k_token; });
+  template <int threads, class Tile>
+  __device__ __forceinline__ void keys(Tile& tile, int first, int count) const {
+    load_rows<threads>(tile, count, head_dim, aligned, [&](int j) { return k + int64_t{first + j} * k_token; });
   }
-  template <class Shape>
-  __device__ __forceinline__ void values(Shape, T* matrix, int first, int count) const {
-    load_rows<T, Shape::D, chunk, Shape::threads>(matrix, count, head_dim, aligned,
-                                                  [&](int j) { return v + int64_t{first + j} * v_token; });
+  template <int threads, class Tile>
+  __device__ __forceinline__ void values(Tile& tile, int first, int count) const {
+    load_rows<threads>(tile, count, head_dim, aligned, [&](int j) { return v + int64_t{first + j} * v_token; });
   }
 };
 
@@ -79,24 +77,24 @@ void forward(const AttentionForwardCuda& args) {
   });
 }
 
-// All instances: head size, warps, slabs, blocks on a multiprocessor. Head sizes between them take the next one's, their rows
+// All instances: head size, warps, rows of each, blocks on a multiprocessor. Head sizes between them take the next one's, their rows
 // filled up with zeros. What nvcc makes of them stands in kernels/cuda/resources.txt.
 //
-// On the tensor cores a warp takes two slabs of 16 rows, so that what it reads of keys and values serves 32 rows: 16 rows would
-// ask shared memory for all it gives. D = 256 has registers for one slab only.
+// On the tensor cores a warp takes 32 rows, which what it reads of keys and values serves: 16 rows would ask shared memory for all it
+// gives. D = 256 has registers for 16 only.
 template <class T>
 void choose(const AttentionForwardCuda& args) {
-  if (args.head_dim <= 64) return forward<TileShape<T, 64, 4, 2, 2>>(args);
-  if (args.head_dim <= 96) return forward<TileShape<T, 96, 4, 2, 2>>(args);
-  if (args.head_dim <= 128) return forward<TileShape<T, 128, 4, 2, 2>>(args);
-  return forward<TileShape<T, 256, 4, 1, 1>>(args);
+  if (args.head_dim <= 64) return forward<AttentionShape<T, 64, 4, 32, 2>>(args);
+  if (args.head_dim <= 96) return forward<AttentionShape<T, 96, 4, 32, 2>>(args);
+  if (args.head_dim <= 128) return forward<AttentionShape<T, 128, 4, 32, 2>>(args);
+  return forward<AttentionShape<T, 256, 4, 16, 1>>(args);
 }
 template <>
 void choose<float>(const AttentionForwardCuda& args) {
-  if (args.head_dim <= 64) return forward<TileShape<float, 64, 4, 1, 2>>(args);
-  if (args.head_dim <= 128) return forward<TileShape<float, 128, 2, 1, 1>>(args);
-  // Values of their own or more warps' queries do not fit beside the keys.
-  return forward<TileShape<float, 256, 1, 1, 1, Places::one>>(args);
+  if (args.head_dim <= 64) return forward<AttentionShape<float, 64, 4, 16, 2>>(args);
+  if (args.head_dim <= 128) return forward<AttentionShape<float, 128, 2, 16, 1>>(args);
+  // Values beside the keys, or more warps' queries, do not fit.
+  return forward<AttentionShape<float, 256, 1, 16, 1, 1>>(args);
 }
 
 }  // namespace

@@ -33,9 +33,10 @@ __host__ __device__ constexpr int fragment_row(int lane, int e) { return lane / 
 __host__ __device__ constexpr int fragment_column(int lane, int e) { return lane % 4 * 2 + e % 2; }
 
 // Something for each row that a lane has elements of: at[i][h] for row 16 i + 8 h + lane / 4.
-template <int rows, class Value = float>
+template <int rows_, class Value = float>
 struct RowValues {
-  Value at[rows / 16][2];
+  static constexpr int rows = rows_, m = rows / 16;
+  Value at[m][2];
 };
 
 // Calls body(i, j, e, c.at[i][j][e]) for every element of a lane.
@@ -48,6 +49,16 @@ __device__ __forceinline__ void for_each(Accumulator<rows, columns>& c, Body bod
       LATHE_UNROLL
       for (int e = 0; e < 4; ++e) body(i, j, e, c.at[i][j][e]);
     }
+  }
+}
+
+// Calls body(i, h, values.at[i][h]) for every row of a lane.
+template <int rows, class Value, class Body>
+__device__ __forceinline__ void for_each_row(RowValues<rows, Value>& values, Body body) {
+  LATHE_UNROLL
+  for (int i = 0; i < values.m; ++i) {
+    LATHE_UNROLL
+    for (int h = 0; h < 2; ++h) body(i, h, values.at[i][h]);
   }
 }
 
