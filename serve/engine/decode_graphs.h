@@ -49,7 +49,7 @@ class DecodeGraphs {
   void upload(std::initializer_list<std::span<const int32_t>> parts, const Tensor& to);
 
   const nn::Transformer& model_;
-  const nn::KvCache& cache_;
+  nn::KvCache& cache_;
   size_t most_;
   kernels::Upload upload_;
   std::shared_ptr<MemoryPool> memory_;  // of all graphs: they run one after another
