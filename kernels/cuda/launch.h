@@ -40,6 +40,7 @@ void check(cudaError_t error, const char* doing);
 // With dynamic shared memory that the kernel does not claim: what both launch() are made of.
 template <class... Parameters, class... Arguments>
 void launch_unclaimed(const LaunchConfig& config, size_t shared_bytes, void (*kernel)(Parameters...), Arguments... arguments) {
+  static_assert((sizeof(Parameters) + ... + 0) <= 4 << 10, "a kernel's arguments are at most 4 KiB: every CUDA 12 copies so many");
 #if LATHE_SIMT
   auto call = [=] { kernel(static_cast<Parameters>(arguments)...); };
   using Call = decltype(call);
