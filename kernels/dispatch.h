@@ -4,8 +4,8 @@
 //   void scale_rows(ScaleArgs args);  // cpu.cpp
 //   template <DeviceKind>
 //   void scale_rows(const ScaleArgs& args);  // cuda.cu
-// cpu.cpp is compiled for each set, cuda.cu by nvcc and for simt. Each compilation defines the template and instantiates
-// the one that it is for: scale_rows<Isa::LATHE_ISA>, scale_rows<DeviceKind::LATHE_CUDA_NAMESPACE>. Here one is chosen:
+// cpu.cpp is compiled for each set, cuda.cu by nvcc and for simt. Each compilation defines the template and makes the
+// instance it is for: scale_rows<Isa::LATHE_ISA>, scale_rows<DeviceKind::LATHE_CUDA_NAMESPACE>. Here one is chosen:
 //   with_isa([&]<Isa isa>() { scale_rows<isa>(args); });
 //   with_device(device, [&]<DeviceKind kind>() { scale_rows<kind>(args); });
 // Arguments are pointers and numbers. The CPU's come by value, so that the compiler knows that no store changes them.
