@@ -2,7 +2,7 @@
 
 namespace lathe::nn {
 
-// Every layer is alike today; a family whose layers differ (experts in some) decides by config.layers[layer].
+// The layers of a model have the same shapes; where they differ (experts in some), config.layers[layer] decides here.
 LayerLayout layer_layout(const ModelConfig& config, int64_t) {
   const int64_t hidden = config.hidden_size, inner = config.intermediate_size;
   const int64_t q = config.num_attention_heads * config.head_dim, kv = config.num_key_value_heads * config.head_dim;

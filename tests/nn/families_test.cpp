@@ -5,6 +5,7 @@
 
 #include "core/atomic_write.h"
 #include "kernels/copy/copy.h"
+#include "nn/layer_layout.h"
 #include "nn/weights/safetensors.h"
 #include "tests/nn/golden_files.h"
 
@@ -32,16 +33,35 @@ std::vector<int64_t> windows_of(const nlohmann::json& json) {
   return windows;
 }
 
-class Everything : public testing::TestWithParam<const char*> {};
+class EveryFamily : public testing::TestWithParam<const char*> {};
 
-TEST_P(Everything, CountsTheParametersThatAreInTheFile) {
+TEST_P(EveryFamily, CountsTheParametersThatAreInTheFile) {
   const ModelFiles files = open_model_files(golden(GetParam()));
   int64_t elements = 0;
   for (const WeightInfo& weight : files.weights->weights()) elements += weight.shape.numel();
   EXPECT_EQ(files.config.parameter_count(), elements);
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, Everything,
+// The order of an adapter's linears, by which its random numbers are keyed, is the layout's.
+TEST_P(EveryFamily, AdaptersFollowTheLayout) {
+  Transformer model = load(golden(GetParam()), DType::f32);
+  LoraConfig config;
+  config.target_modules_regex = "all-linear";
+  model.add_lora(config, 1);
+  const std::vector<Parameter> parameters = model.trainable_parameters();
+  size_t next = 0;
+  for (int64_t i = 0; i < model.config().num_hidden_layers(); ++i)
+    for (const LinearShape& linear : layer_layout(model.config(), i).linears()) {
+      ASSERT_LT(next + 1, parameters.size());
+      const Parameter &a = parameters[next++], &b = parameters[next++];
+      EXPECT_EQ(a.name, "base_model.model." + layer_prefix(i) + linear.name + ".lora_A.weight");
+      EXPECT_EQ(a.master.shape(), (Shape{config.r, linear.in}));
+      EXPECT_EQ(b.master.shape(), (Shape{linear.out, config.r}));
+    }
+  EXPECT_EQ(next, parameters.size());
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, EveryFamily,
                          testing::Values("tiny_llama/untied", "tiny_llama/tied", "tiny_qwen3/untied", "tiny_qwen3/tied",
                                          "tiny_qwen3/options"));
 
