@@ -8,6 +8,7 @@
 #include "kernels/attention/reference.h"
 #include "kernels/attention/schedule.h"
 #include "kernels/checks/expect.h"
+#include "kernels/dispatch.h"
 
 namespace lathe::kernels {
 namespace {
@@ -52,7 +53,7 @@ void forward_on_device(const AttentionForward& call) {
                                   .kv_heads = call.k.dim(1),
                                   .head_dim = q.dim(2),
                                   .params = call.params};
-  device::attention_forward_tiles(args, q.device());
+  with_device(q.device(), [&]<DeviceKind kind>() { attention_forward_tiles<kind>(args); });
 }
 
 void backward_on_device(const AttentionBackward& call) {
@@ -77,7 +78,7 @@ void backward_on_device(const AttentionBackward& call) {
                                    .kv_heads = call.k.dim(1),
                                    .head_dim = q.dim(2),
                                    .params = call.params};
-  device::attention_backward_tiles(args, q.device());
+  with_device(q.device(), [&]<DeviceKind kind>() { attention_backward_tiles<kind>(args); });
 }
 
 // Keys or values of the sequence that starts at `token`.

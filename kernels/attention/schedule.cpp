@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "core/memory.h"
+#include "kernels/dispatch.h"
 
 namespace lathe::kernels {
 namespace {
@@ -106,7 +107,7 @@ void run_whole(const Plan& plan, const TileIndex* tiles, int64_t count, int64_t 
       AttentionTileArgs next{};
       if (i + 1 < end) next = tile_at(i + 1), tile.next = &next;
       tile.scratch = tile_scratch(tile);
-      cpu::attention_tile(tile);
+      with_isa([&]<Isa isa>() { attention_tile<isa>(tile); });
       tile = next;
     }
   });
@@ -140,11 +141,11 @@ void run_split(const Plan& plan, const TileIndex* tiles, int64_t count, int64_t 
       const int64_t piece = i % pieces, chunks = tile.chunk_end - tile.chunk_begin, first = tile.chunk_begin;
       tile.chunk_begin = first + chunks * piece / pieces;
       tile.chunk_end = first + chunks * (piece + 1) / pieces;
-      cpu::attention_tile_chunks(tile);
+      with_isa([&]<Isa isa>() { attention_tile_chunks<isa>(tile); });
     }
   });
   parallel_for(tasks, tasks, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) cpu::attention_tile_merge(tile_at(i));
+    for (int64_t i = begin; i < end; ++i) with_isa([&]<Isa isa>() { attention_tile_merge<isa>(tile_at(i)); });
   });
 }
 
@@ -246,11 +247,13 @@ void run_attention_gradients(AttentionGradientArgs::Call call, std::span<const i
   const GradientPlan plan(call, bounds);
   const int64_t chunks = (plan.longest + attention_chunk - 1) / attention_chunk;
   if (chunks <= 1 || in_one_pass(plan.sequences() * call.kv_heads, thread_count())) {
-    plan.run(1, cpu::attention_gradients);
+    with_isa([&]<Isa isa>() { plan.run(1, attention_gradients<isa>); });
   } else {
-    plan.run(1, cpu::attention_row_dots);
-    plan.run(chunks, cpu::attention_key_gradients);
-    plan.run(chunks, cpu::attention_query_gradients);
+    with_isa([&]<Isa isa>() {
+      plan.run(1, attention_row_dots<isa>);
+      plan.run(chunks, attention_key_gradients<isa>);
+      plan.run(chunks, attention_query_gradients<isa>);
+    });
   }
 }
 

@@ -49,7 +49,11 @@ void append(const KvAppendRowArgs& row) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void kv_append_row(const KvAppendRowArgs& row) {
   switch (row.from_dtype) {
     case DType::bf16: return append<bf16>(row);
@@ -57,5 +61,6 @@ void kv_append_row(const KvAppendRowArgs& row) {
     default: return append<float>(row);
   }
 }
+template void kv_append_row<Isa::LATHE_ISA>(const KvAppendRowArgs&);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -16,6 +16,7 @@ struct KvAppendRowArgs {
   DType from_dtype, to_dtype;  // f32 | bf16 | f16, and f32 | bf16 | f16 | i8; they differ
 };
 
-}  // namespace lathe::kernels
+template <Isa>
+void kv_append_row(const KvAppendRowArgs& row);
 
-LATHE_CPU_BODY(kv_append_row, const KvAppendRowArgs&)
+}  // namespace lathe::kernels

@@ -352,9 +352,14 @@ void choose<float>(const PagedAttentionCuda& args) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void paged_attention_tiles(const PagedAttentionCuda& args) {
   with_element(args.dtype, [&]<class T>(T) { choose<T>(args); });
 }
+template void paged_attention_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const PagedAttentionCuda&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

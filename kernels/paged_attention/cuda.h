@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
+#include "core/device.h"
 #include "core/dtype.h"
 #include "kernels/attention/params.h"
-#include "kernels/cuda/dispatch.h"
 
 namespace lathe::kernels {
 
@@ -65,8 +65,11 @@ constexpr int64_t paged_partial_floats(int64_t rows, int64_t head_dim) {
   return rows * ((head_dim + 15) / 16 * 16) + (2 * rows + 3) / 4 * 4;
 }
 
-}  // namespace lathe::kernels
+template <DeviceKind>
+void paged_attention_tiles(const PagedAttentionCuda& args);
+template <DeviceKind>
+void kv_append_rows(const KvAppendCuda& args);
+template <DeviceKind>
+void kv_copy_page_pairs(const KvCopyCuda& args);
 
-LATHE_CUDA_BODY(paged_attention_tiles, PagedAttentionCuda)
-LATHE_CUDA_BODY(kv_append_rows, KvAppendCuda)
-LATHE_CUDA_BODY(kv_copy_page_pairs, KvCopyCuda)
+}  // namespace lathe::kernels

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "kernels/attention/cuda/arguments.h"
 #include "kernels/checks/expect.h"
+#include "kernels/dispatch.h"
 #include "kernels/paged_attention/cuda.h"
 
 namespace lathe::kernels::device {
@@ -91,30 +92,30 @@ void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, c
                           .page_size = pages.k.dim(2),
                           .params = params};
   const Tensor room = cut(args, batch, q.device());
-  paged_attention_tiles(args, q.device());
+  with_device(q.device(), [&]<DeviceKind kind>() { paged_attention_tiles<kind>(args); });
 }
 
 void kv_append(const KvPages& pages, const Tensor& k, const Tensor& v, const PagedBatch& batch) {
-  kv_append_rows({.dtype = k.dtype(),
-                  .page_dtype = pages.k.dtype(),
-                  .k = head_rows_of(k),
-                  .v = head_rows_of(v),
-                  .k_pages = side_of(pages.k, pages.k_scales),
-                  .v_pages = side_of(pages.v, pages.v_scales),
-                  .batch = steps_of(batch),
-                  .kv_heads = k.dim(1),
-                  .head_dim = k.dim(2),
-                  .page_size = pages.k.dim(2)},
-                 k.device());
+  const KvAppendCuda args{.dtype = k.dtype(),
+                          .page_dtype = pages.k.dtype(),
+                          .k = head_rows_of(k),
+                          .v = head_rows_of(v),
+                          .k_pages = side_of(pages.k, pages.k_scales),
+                          .v_pages = side_of(pages.v, pages.v_scales),
+                          .batch = steps_of(batch),
+                          .kv_heads = k.dim(1),
+                          .head_dim = k.dim(2),
+                          .page_size = pages.k.dim(2)};
+  with_device(k.device(), [&]<DeviceKind kind>() { kv_append_rows<kind>(args); });
 }
 
 void kv_copy_pages(const KvPages& pages, const Tensor& from, const Tensor& to) {
-  kv_copy_page_pairs(
-      {.sides = {pages_of(pages.k), pages_of(pages.v), pages_of(pages.k_scales), pages_of(pages.v_scales)},
-       .from = from.data<int32_t>(),
-       .to = to.data<int32_t>(),
-       .count = from.dim(0)},
-      pages.k.device());
+  const KvCopyCuda args{
+      .sides = {pages_of(pages.k), pages_of(pages.v), pages_of(pages.k_scales), pages_of(pages.v_scales)},
+      .from = from.data<int32_t>(),
+      .to = to.data<int32_t>(),
+      .count = from.dim(0)};
+  with_device(pages.k.device(), [&]<DeviceKind kind>() { kv_copy_page_pairs<kind>(args); });
 }
 
 }  // namespace lathe::kernels::device

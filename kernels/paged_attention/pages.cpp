@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
+#include "kernels/dispatch.h"
 #include "kernels/paged_attention/checks.h"
 #include "kernels/paged_attention/cpu.h"
 #include "kernels/paged_attention/device.h"
@@ -43,7 +44,7 @@ void append_token(const Tensor& pages, const Tensor& scales, const Tensor& x, in
     }
     if (pages.dtype() == DType::i8)
       row.scale = scales.data<float>() + page * scales.stride(0) + head * scales.stride(1) + offset;
-    cpu::kv_append_row(row);
+    with_isa([&]<Isa isa>() { kv_append_row<isa>(row); });
   }
 }
 

@@ -143,7 +143,11 @@ void copy_pairs(const KvCopyCuda& args, const PagePairs& pairs, int count) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void kv_append_rows(const KvAppendCuda& args) {
   const int64_t rows = 2 * args.batch.tokens * args.kv_heads;
   const bool whole_groups = aligned(args.k, args.dtype) && aligned(args.v, args.dtype) &&
@@ -153,7 +157,9 @@ void kv_append_rows(const KvAppendCuda& args) {
                             .block = dim3(append_warps * 32)};
   with_element(args.dtype, [&]<class T>(T) { launch(config, kv_append_kernel<T>, args, whole_groups); });
 }
+template void kv_append_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const KvAppendCuda&);
 
+template <DeviceKind>
 void kv_copy_page_pairs(const KvCopyCuda& args) {
   PagePairs pairs{};
   int count = 0;
@@ -168,5 +174,6 @@ void kv_copy_page_pairs(const KvCopyCuda& args) {
   }
   copy_pairs(args, pairs, count);
 }
+template void kv_copy_page_pairs<DeviceKind::LATHE_CUDA_NAMESPACE>(const KvCopyCuda&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

@@ -6,7 +6,7 @@
 
 #include "core/dtype.h"
 #include "kernels/attention/params.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -118,19 +118,26 @@ constexpr int64_t attention_gradient_scratch_floats(int64_t length, int64_t padd
          + 5 * padded_length * padded_dim;  // the sequence's keys, values and their gradients
 }
 
-}  // namespace lathe::kernels
-
 // Chunks [chunk_begin, chunk_end) one after another, merged in order, and the result written.
-LATHE_CPU_BODY(attention_tile, const AttentionTileArgs&)
+template <Isa>
+void attention_tile(const AttentionTileArgs& args);
 // The same chunks, their results left in partials …
-LATHE_CPU_BODY(attention_tile_chunks, const AttentionTileArgs&)
+template <Isa>
+void attention_tile_chunks(const AttentionTileArgs& args);
 // … and all of a tile's partials merged in order by the same arithmetic, and the result written.
-LATHE_CPU_BODY(attention_tile_merge, const AttentionTileArgs&)
+template <Isa>
+void attention_tile_merge(const AttentionTileArgs& args);
 
 // All gradients of one sequence and kv head in one pass …
-LATHE_CPU_BODY(attention_gradients, const AttentionGradientArgs&)
+template <Isa>
+void attention_gradients(const AttentionGradientArgs& args);
 // … or, where there are too few of those for the threads, apart, which computes the scores twice and gives the same
 // bits: the dots, then grad_k and grad_v of the chunks [begin, end) and grad_q of the tiles [begin, end).
-LATHE_CPU_BODY(attention_row_dots, const AttentionGradientArgs&)
-LATHE_CPU_BODY(attention_key_gradients, const AttentionGradientArgs&)
-LATHE_CPU_BODY(attention_query_gradients, const AttentionGradientArgs&)
+template <Isa>
+void attention_row_dots(const AttentionGradientArgs& args);
+template <Isa>
+void attention_key_gradients(const AttentionGradientArgs& args);
+template <Isa>
+void attention_query_gradients(const AttentionGradientArgs& args);
+
+}  // namespace lathe::kernels

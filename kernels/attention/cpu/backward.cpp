@@ -382,18 +382,32 @@ void with_types(const AttentionGradientArgs& args, Body body) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void attention_row_dots(const AttentionGradientArgs& args) {
   with_element(args.call->dtype, [&](auto element) { row_dots<decltype(element)>(args); });
 }
+template void attention_row_dots<Isa::LATHE_ISA>(const AttentionGradientArgs&);
+
+template <Isa>
 void attention_gradients(const AttentionGradientArgs& args) {
   with_types(args, [&](auto element, auto dot) { gradients<decltype(element), decltype(dot)>(args); });
 }
+template void attention_gradients<Isa::LATHE_ISA>(const AttentionGradientArgs&);
+
+template <Isa>
 void attention_key_gradients(const AttentionGradientArgs& args) {
   with_types(args, [&](auto element, auto dot) { key_gradients<decltype(element), decltype(dot)>(args); });
 }
+template void attention_key_gradients<Isa::LATHE_ISA>(const AttentionGradientArgs&);
+
+template <Isa>
 void attention_query_gradients(const AttentionGradientArgs& args) {
   with_types(args, [&](auto element, auto dot) { query_gradients<decltype(element), decltype(dot)>(args); });
 }
+template void attention_query_gradients<Isa::LATHE_ISA>(const AttentionGradientArgs&);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

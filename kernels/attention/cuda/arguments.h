@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
+#include "core/device.h"
 #include "core/dtype.h"
 #include "kernels/attention/params.h"
-#include "kernels/cuda/dispatch.h"
 
 namespace lathe::kernels {
 
@@ -34,7 +34,9 @@ struct AttentionBackwardCuda {
   AttentionParams params;
 };
 
-}  // namespace lathe::kernels
+template <DeviceKind>
+void attention_forward_tiles(const AttentionForwardCuda& args);
+template <DeviceKind>
+void attention_backward_tiles(const AttentionBackwardCuda& args);
 
-LATHE_CUDA_BODY(attention_forward_tiles, AttentionForwardCuda)
-LATHE_CUDA_BODY(attention_backward_tiles, AttentionBackwardCuda)
+}  // namespace lathe::kernels

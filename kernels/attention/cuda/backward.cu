@@ -104,9 +104,14 @@ void choose<float>(const AttentionBackwardCuda& args) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void attention_backward_tiles(const AttentionBackwardCuda& args) {
   with_element(args.dtype, [&]<class T>(T) { choose<T>(args); });
 }
+template void attention_backward_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const AttentionBackwardCuda&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

@@ -98,9 +98,14 @@ void choose<float>(const AttentionForwardCuda& args) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
+namespace lathe::kernels {
+
+template <DeviceKind>
 void attention_forward_tiles(const AttentionForwardCuda& args) {
   with_element(args.dtype, [&]<class T>(T) { choose<T>(args); });
 }
+template void attention_forward_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const AttentionForwardCuda&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels
