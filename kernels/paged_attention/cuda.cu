@@ -1,7 +1,8 @@
-// paged_attention over attention's own tiles (kernels/attention/cuda/attend.cuh): prefill takes them whole. A decoded sequence is
-// one tile of at most 16 rows under all of its keys, for one warp: enough of them keep memory busy. Where they are too few,
-// each is split into runs of chunks; every chunk's result is put away, and merged in order by the arithmetic that merges them
-// within a tile. So the split shows in no bit, and is free to follow the number of sequences.
+// paged_attention over attention's own tiles (kernels/attention/cuda/attend.cuh): prefill takes them whole. A decoded
+// sequence is one tile of at most 16 rows under all of its keys, for one warp: enough of them keep memory busy. Where
+// they are too few, each is split into runs of chunks; every chunk's result is put away, and merged in order by the
+// arithmetic that merges them within a tile. So the split shows in no bit, and is free to follow the number of
+// sequences.
 #include "kernels/paged_attention/cuda.h"
 
 #include "kernels/attention/cuda/attend.cuh"
@@ -41,6 +42,16 @@ struct SequenceRows {
   int64_t page, token;  // strides, in elements
   const float* scales;  // i8
 };
+
+// How often a bank is asked while a warp stores 8 bytes of what each lane converted from 16 bytes of From: lanes are 16
+// bytes times the types' sizes apart. (Not conflict-free; where pages are of another type than T, each is written once
+// and read by all warps.)
+template <class Tile, class From>
+inline constexpr int convert_passes = bank_passes(8, [](int lane) {
+  constexpr int vectors = Tile::columns / vector_elements<From>;
+  return Tile::offset(lane / vectors, lane % vectors * vector_elements<From>) *
+         static_cast<int>(sizeof(typename Tile::T));
+});
 
 // attention's loader for rows in pages. Pages of another type than T are widened or rounded to it on the way.
 template <class T>
@@ -89,6 +100,7 @@ struct PagedKeys {
   template <int threads, class From, class Tile>
   __device__ __forceinline__ void convert(const SequenceRows& rows, Tile& tile, int first, int count) const {
     constexpr int wide = vector_elements<From>, vectors = Tile::columns / wide;
+    static_assert(convert_passes<Tile, From> <= 2 * static_cast<int>(sizeof(T) / sizeof(From)));
     union In {
       uint4 bits;
       From elements[wide];
@@ -242,7 +254,8 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
 
 constexpr int merge_threads = 128;
 
-// A thread for four elements of a row. The loads of some chunks are under way together; the merge waits for each in turn.
+// A thread for four elements of a row. The loads of some chunks are under way together; the merge waits for each in
+// turn.
 template <class T>
 __global__ void __launch_bounds__(merge_threads) paged_merge_kernel(Paged<T> a) {
   const Tile tile = tile_of_sequence(a);
@@ -333,8 +346,8 @@ void attend(const PagedAttentionCuda& args) {
       paged_merge_kernel<T>, a);
 }
 
-// All instances, for prefill and for decode: head size, warps, rows of each, blocks on a multiprocessor. Head sizes between them take
-// the next one's, their rows filled up with zeros.
+// All instances, for prefill and for decode: head size, warps, rows of each, blocks on a multiprocessor. Head sizes
+// between them take the next one's, their rows filled up with zeros.
 template <class T>
 void choose(const PagedAttentionCuda& args) {
   if (args.head_dim <= 64) return attend<AttentionShape<T, 64, 4, 32, 2>, AttentionShape<T, 64, 1, 16, 7>>(args);

@@ -1,24 +1,26 @@
-// Attention of a tile of query rows on a card: chunks of 64 keys one after another, each computed apart and merged in order
-// (kernels/attention/attention.h). Shared with paged attention, so that training, prefill and decode give the same bits.
+// Attention of a tile of query rows on a card: chunks of 64 keys one after another, each computed apart and merged in
+// order (kernels/attention/attention.h). Shared with paged attention, so that training, prefill and decode give the
+// same bits.
 //
-// A tile's rows are tokens × the query heads of one kv head, token-major: row r is token r / group, head r % group. So keys and
-// values are read once for a group, and one token of a decode is a tile of `group` rows.
+// A tile's rows are tokens × the query heads of one kv head, token-major: row r is token r / group, head r % group. So
+// keys and values are read once for a group, and one token of a decode is a tile of `group` rows.
 //
 // What a row's bits depend on: its own query, the keys it sees, and their places in their chunks. In a chunk
 //   score   scale · log2 e · (q·k), softcapped, in log2 units: scores go through exp2
-//   m, l    the chunk's maximum, and the sum of 2^(score − m): 16 keys to a lane in ascending order, then lanes t ^ 1, t ^ 2
+//   m, l    the chunk's maximum, and the sum of 2^(score − m): 16 keys to a lane in ascending order, then lanes t ^ 1
+//           and t ^ 2
 //   o       Σ 2^(score − m) · v over the chunk's keys, the weights rounded to T
-// and merging two results takes M = max(m, m'), a = 2^(m − M), b = 2^(m' − M), l·a + l'·b and o·a + o'·b by one fma each. A
-// chunk in which a row sees nothing changes no bit of it, so which chunks a warp leaves out does not show.
+// and merging two results takes M = max(m, m'), a = 2^(m − M), b = 2^(m' − M), l·a + l'·b and o·a + o'·b by one fma
+// each. A chunk in which a row sees nothing changes no bit of it, so which chunks a warp leaves out does not show.
 //
 // Another way of storing keys needs
-//  - a loader with two functions, called by `threads` threads, all of the block, that bring `count` ≥ 1 keys or values from position
-//    `first` (a chunk's start) as rows of a shared tile, zeros after them and beyond head_dim:
+//  - a loader with two functions, called by `threads` threads, all of the block, that bring `count` ≥ 1 keys or values
+//    from position `first` (a chunk's start) as rows of a shared tile, zeros after them and beyond head_dim:
 //      template <int threads, class Tile> void keys(Tile& tile, int first, int count) const;  and values(…)
-//    by cp.async (load_rows does it for any rows that lie somewhere in T) or by plain stores: what follows waits for both.
-//    attend_tile() then is the whole kernel (forward.cu has the shortest).
-//  - to compute chunks apart (a split decode): attend_chunks() with chunk_output of each, m, l and o put away, and later
-//    merge_factors and merge_output in order, starting from m = −∞, l = 0, o = 0.
+//    by cp.async (load_rows does it for any rows that lie somewhere in T) or by plain stores: what follows waits for
+//    both. attend_tile() then is the whole kernel (forward.cu has the shortest).
+//  - to compute chunks apart (a split decode): attend_chunks() with chunk_output of each, m, l and o put away, and
+//    later merge_factors and merge_output in order, starting from m = −∞, l = 0, o = 0.
 #pragma once
 
 #include "kernels/attention/cuda/scores.cuh"
@@ -29,10 +31,11 @@
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE::flash {
 
-// Head size, warps, rows of the queries that each owns, blocks that a multiprocessor of sm_80 holds at once, and stages for keys
-// and values, which come in turn: with two, keys arrive while the chunk before them meets its values, and values while their
-// chunk's scores are computed; the other blocks of the multiprocessor cover the rest. (Two chunks of each would leave one block
-// to a multiprocessor of sm_80.) With one, values come where the keys were, and nothing is on its way meanwhile.
+// Head size, warps, rows of the queries that each owns, blocks that a multiprocessor of sm_80 holds at once, and stages
+// for keys and values, which come in turn: with two, keys arrive while the chunk before them meets its values, and
+// values while their chunk's scores are computed; the other blocks of the multiprocessor cover the rest. (Two chunks of
+// each would leave one block to a multiprocessor of sm_80.) With one, values come where the keys were, and nothing is
+// on its way meanwhile.
 template <class T_, int head_size, int warps_, int warp_rows_, int blocks, int stages_ = 2>
 struct AttentionShape {
   using T = T_;
@@ -92,8 +95,8 @@ TileCall<T> tile_call(const Args& args, float* lse, int64_t lse_head) {
           score_rule(args.params)};
 }
 
-// Rows [first_row, first_row + rows) of a sequence's queries × group. Token first_token of q is the sequence's first query and
-// stands at first_position among its keys.
+// Rows [first_row, first_row + rows) of a sequence's queries × group. Token first_token of q is the sequence's first
+// query and stands at first_position among its keys.
 struct Tile {
   int64_t first_token;
   int first_position;
@@ -205,7 +208,8 @@ struct TileState {
     });
     LATHE_UNROLL
     for (int j = 0; j < out.n; j += 2) {
-      // Nothing lies there; and a branch keeps ptxas from fetching the values of every j at once, which spilled 200 to 400 bytes.
+      // Nothing lies there; and a branch keeps ptxas from fetching the values of every j at once, which spilled 200 to
+      // 400 bytes.
       if (8 * j >= head_dim) break;
       auto chunk_out = chunk_output<Shape>(weights, values, j);
       for_each(chunk_out, [&](int i, int column, int e, float element) {

@@ -82,8 +82,8 @@ void backward(const AttentionBackwardCuda& args) {
   });
 }
 
-// All instances; head sizes between them take the next one's. f32 above D = 64 is for correctness, not for speed. What nvcc makes
-// of them stands in kernels/cuda/resources.txt.
+// All instances; head sizes between them take the next one's. f32 above D = 64 is for correctness, not for speed. What
+// nvcc makes of them stands in kernels/cuda/resources.txt.
 template <class T>
 void choose(const AttentionBackwardCuda& args) {
   if (args.head_dim <= 64)

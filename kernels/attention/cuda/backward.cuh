@@ -1,10 +1,12 @@
-// The backward of attention in three kernels: D = rowsum(grad_out ∘ out); grad_k and grad_v, a block for each tile of keys and kv
-// head, over the heads of its group, then the queries, ascending; grad_q, a block for each tile of queries and head, over its
-// keys. Scores are computed twice, which makes seven products of five, and no sum needs an atomic or a buffer of partial sums.
+// The backward of attention in three kernels: D = rowsum(grad_out ∘ out); grad_k and grad_v, a block for each tile of
+// keys and kv head, over the heads of its group, then the queries, ascending; grad_q, a block for each tile of queries
+// and head, over its keys. Scores are computed twice, which makes seven products of five, and no sum needs an atomic or
+// a buffer of partial sums.
 //
-// The two passes have one shape, which this file describes. A warp owns rows of two matrices (keys and values; queries and
-// grad_out), the others pass by in steps, two in flight. Products with the warp's own rows on the left leave scores and their
-// gradients in the registers where the next product wants its left operand: nothing but rows of inputs goes through shared memory.
+// The two passes have one shape, which this file describes. A warp owns rows of two matrices (keys and values; queries
+// and grad_out), the others pass by in steps, two in flight. Products with the warp's own rows on the left leave scores
+// and their gradients in the registers where the next product wants its left operand: nothing but rows of inputs goes
+// through shared memory.
 #pragma once
 
 #include "kernels/attention/cuda/arguments.h"
@@ -41,9 +43,9 @@ struct Backward {
   float scale;
 };
 
-// Head size, warps, rows that each owns, rows that pass by at a time, and blocks that a multiprocessor of sm_80 holds at once.
-// `apart`: grad_k and grad_v one after the other, because their sums do not fit a thread's registers together; that computes the
-// scores a third time.
+// Head size, warps, rows that each owns, rows that pass by at a time, and blocks that a multiprocessor of sm_80 holds
+// at once. `apart`: grad_k and grad_v one after the other, because their sums do not fit a thread's registers together;
+// that computes the scores a third time.
 template <class T_, int head_size, int warps_, int warp_rows_, int step_, int blocks, bool apart_ = false>
 struct BackwardShape {
   using T = T_;
@@ -85,8 +87,8 @@ __device__ __forceinline__ RowTerms row_terms(const Backward<T>& a, int64_t toke
   return {a.lse[head * a.lse_head + token] * log2_e, a.dots[head * a.tokens + token]};
 }
 
-// Products q·k in s and grad_out·v in ds become P and dS / scale. terms(i, j, e) are the query's, seen(i, j, e) says whether it
-// sees the key; not asked where all do.
+// Products q·k in s and grad_out·v in ds become P and dS / scale. terms(i, j, e) are the query's, seen(i, j, e) says
+// whether it sees the key; not asked where all do.
 template <class T, int rows, int columns, class Terms, class Seen>
 __device__ __forceinline__ void score_gradients(Accumulator<rows, columns>& s, Accumulator<rows, columns>& ds,
                                                 const ScoreRule& rule, bool all, Terms terms, Seen seen) {

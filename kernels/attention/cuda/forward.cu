@@ -77,11 +77,11 @@ void forward(const AttentionForwardCuda& args) {
   });
 }
 
-// All instances: head size, warps, rows of each, blocks on a multiprocessor. Head sizes between them take the next one's, their rows
-// filled up with zeros. What nvcc makes of them stands in kernels/cuda/resources.txt.
+// All instances: head size, warps, rows of each, blocks on a multiprocessor. Head sizes between them take the next
+// one's, their rows filled up with zeros. What nvcc makes of them stands in kernels/cuda/resources.txt.
 //
-// On the tensor cores a warp takes 32 rows, which what it reads of keys and values serves: 16 rows would ask shared memory for all it
-// gives. D = 256 has registers for 16 only.
+// On the tensor cores a warp takes 32 rows, which what it reads of keys and values serves: 16 rows would ask shared
+// memory for all it gives. D = 256 has registers for 16 only.
 template <class T>
 void choose(const AttentionForwardCuda& args) {
   if (args.head_dim <= 64) return forward<AttentionShape<T, 64, 4, 32, 2>>(args);

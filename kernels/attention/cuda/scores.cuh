@@ -1,5 +1,5 @@
-// From products q·k to the weights of an online softmax, and how chunks of keys are merged: what forward, backward and decode
-// share. Sums of a warp lie as mma.sync leaves them (kernels/cuda/tile/fragment.cuh).
+// From products q·k to the weights of an online softmax, and how chunks of keys are merged: what forward, backward and
+// decode share. Sums of a warp lie as mma.sync leaves them (kernels/cuda/tile/fragment.cuh).
 #pragma once
 
 #include "kernels/attention/params.h"
@@ -24,7 +24,8 @@ inline ScoreRule score_rule(const AttentionParams& params) {
                             : ScoreRule{params.scale * log2_e, 0.0f, window};
 }
 
-// tanh is within 2^-22 of 1 for 16-bit queries, whose scores have no more; f32 takes the library's, which is slower by half.
+// tanh is within 2^-22 of 1 for 16-bit queries, whose scores have no more; f32 takes the library's, which is slower by
+// half.
 template <class T>
 __device__ __forceinline__ float tanh_of(float x) {
   if constexpr (sizeof(T) == 2) return 1.0f - __fdividef(2.0f, 1.0f + exp2_fast(x * 2.88539008177792681f));
@@ -135,7 +136,8 @@ __device__ __forceinline__ float merge_output(float out, float chunk_out, MergeF
   return fmaf(out, factors.before, chunk_out * factors.after);
 }
 
-// What becomes of a row's state: out · final_factor, + 0 so that any zero is +0, and its lse. A row that saw nothing: 0 and −∞.
+// What becomes of a row's state: out · final_factor, + 0 so that any zero is +0, and its lse. A row that saw nothing: 0
+// and −∞.
 __device__ __forceinline__ float final_factor(float sum) { return sum == 0.0f ? 0.0f : 1.0f / sum; }
 __device__ __forceinline__ float natural_lse(float maximum, float sum) {
   return sum == 0.0f ? nothing : fmaf(maximum, 0.693147180559945309f, logf(sum));

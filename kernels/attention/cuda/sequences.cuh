@@ -1,5 +1,5 @@
-// How packed sequences are cut into pieces, a block for each. Bounds travel as kernel arguments (at most 4 KiB of them), so that
-// the operation allocates nothing and waits for nothing; what does not fit goes into another launch.
+// How packed sequences are cut into pieces, a block for each. Bounds travel as kernel arguments (at most 4 KiB of
+// them), so that the operation allocates nothing and waits for nothing; what does not fit goes into another launch.
 #pragma once
 
 #include "kernels/cuda/device.h"

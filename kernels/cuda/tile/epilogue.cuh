@@ -1,5 +1,5 @@
-// Accumulators on their way out: through shared memory, where a thread finds neighbours of a row beside each other, so that
-// global memory is accessed 16 bytes at a time.
+// Accumulators on their way out: through shared memory, where a thread finds neighbours of a row beside each other, so
+// that global memory is accessed 16 bytes at a time.
 #pragma once
 
 #include "kernels/cuda/tile/fragment.cuh"

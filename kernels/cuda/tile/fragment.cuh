@@ -1,5 +1,5 @@
-// What a warp holds of matrices in its registers, as mma.sync m16n8k16 wants it (16-bit operands, sums in f32), and how operands
-// come from shared tiles. With g = lane / 4 and t = lane % 4 a lane has
+// What a warp holds of matrices in its registers, as mma.sync m16n8k16 wants it (16-bit operands, sums in f32), and how
+// operands come from shared tiles. With g = lane / 4 and t = lane % 4 a lane has
 //   of an accumulator, 16 × 8   elements 0, 1 at row g, columns 2t and 2t + 1, and 2, 3 at row g + 8
 //   of A, 16 × 16               (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8), each with its right neighbour
 //   of B, 16 × 8                (2t, g), (2t + 8, g), each with the neighbour below
@@ -95,8 +95,8 @@ __host__ __device__ constexpr TilePlace<Tile> a_place(int lane, int first) {
                            : TilePlace<Tile>(lane / 16 * 8 + lane % 8, first + lane / 8 % 2 * 8);
 }
 
-// B comes in two fragments at a time: k 0–7 and 8–15 of eight columns, then of the next eight columns, or of the next sixteen k
-// where a warp has no more columns.
+// B comes in two fragments at a time: k 0–7 and 8–15 of eight columns, then of the next eight columns, or of the next
+// sixteen k where a warp has no more columns.
 enum class BPair { columns, k };
 template <class Tile, Major major, BPair pair>
 __host__ __device__ constexpr TilePlace<Tile> b_place(int lane, int first) {
@@ -108,8 +108,8 @@ __host__ __device__ constexpr TilePlace<Tile> b_place(int lane, int first) {
   }
 }
 
-// Whether eight lanes, which ldmatrix serves together, meet no bank twice, wherever in the tile the operand's fragments of
-// rows × columns elements of the tile begin. Fragments of a padded tile are all alike.
+// Whether eight lanes, which ldmatrix serves together, meet no bank twice, wherever in the tile the operand's fragments
+// of rows × columns elements of the tile begin. Fragments of a padded tile are all alike.
 template <class Tile, class Place>
 constexpr bool ldmatrix_conflict_free(int rows, int columns, const Place& place) {
   for (int row = 0; row + rows <= (Tile::Layout::swizzled ? Tile::rows : rows); row += rows) {
@@ -120,7 +120,8 @@ constexpr bool ldmatrix_conflict_free(int rows, int columns, const Place& place)
   return true;
 }
 
-// Fragments of A, 16 rows × 16 k, of a warp whose rows begin at `first_row` of the operand in a tile.
+// Fragments of A, 16 rows × 16 k, of a warp whose rows begin at `first_row` of the operand in a tile. load() takes the
+// one that begins `row` rows after that, a multiple of 16, and at `k`, another.
 template <class Tile, Major major>
 class AReader {
  public:
@@ -142,7 +143,8 @@ class AReader {
   TilePlace<Tile> place_;
 };
 
-// Two neighbouring fragments of B, 16 k × 8 columns each, of a warp whose columns begin at `first_column`.
+// Two neighbouring fragments of B, 16 k × 8 columns each, of a warp whose columns begin at `first_column`; load()
+// counts from there and from k = 0.
 template <class Tile, Major major, BPair pair = BPair::columns>
 class BReader {
  public:

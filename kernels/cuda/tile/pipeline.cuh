@@ -5,9 +5,9 @@
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
-// stages of them, each for every stages-th step, so that `ahead` steps are on their way while one is computed. fill(step) starts
-// the copies of a step. A step is one group of copies, an empty one past the last step, so that a wait can count them. All
-// threads of a block call
+// As many stages as said, each for every stages-th step, so that `ahead` steps are on their way while one is computed.
+// fill(step) starts the copies of a step. A step is one group of copies, an empty one past the last step, so that a
+// wait can count them. All threads of a block call
 //
 //   pipeline.start(steps, fill);
 //   for (int step = 0; step < steps; ++step) {
@@ -26,8 +26,8 @@ struct Pipeline {
     }
   }
 
-  // The stage of `step` is there for all threads, and the stage of the step before, which all are done with, is being filled for
-  // a later one. With a single stage nothing is on its way meanwhile.
+  // The stage of `step` is there for all threads, and the stage of the step before, which all are done with, is being
+  // filled for a later one. With a single stage nothing is on its way meanwhile.
   template <class Fill>
   __device__ __forceinline__ void advance(int step, int steps, const Fill& fill) const {
     if constexpr (stages == 1) {
@@ -41,7 +41,8 @@ struct Pipeline {
     }
   }
 
-  // The two halves of advance(), for loops with something between them. `further`: the stages of so many more steps are there.
+  // The two halves of advance(), for loops with something between them. `further`: the stages of so many more steps are
+  // there.
   template <int further = 0>
   __device__ __forceinline__ void wait() const {
     cp_async_wait<ahead - 1 - further>();

@@ -1,28 +1,26 @@
-// The two products of attention, by one warp: a shared tile times a transposed one, and what became of its sums times a tile. On
-// the tensor cores for bf16 and f16, in chains of fma for f32, whose accumulators lie as mma.sync leaves them all the same.
+// The two products of attention, by one warp: a shared tile times a transposed one, and what became of its sums times a
+// tile. On the tensor cores for bf16 and f16, in chains of fma for f32, whose accumulators lie as mma.sync leaves them
+// all the same.
 //
-// An element's bits depend on its row and column alone: f32 in ascending order, 16 bits in steps of 16 along the sum. How many
-// rows and columns a warp computes beside it changes nothing.
+// An element's bits depend on its row and column alone: f32 in ascending order, 16 bits in steps of 16 along the sum.
+// How many rows and columns a warp computes beside it changes nothing.
 #pragma once
 
 #include "kernels/cuda/tile/epilogue.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
-// How often a bank is asked at most while f32 operands are read: four neighbours of the rows of the left one and of the right
-// one; a row of each of the left one's rows, and neighbours of a row of the right one.
+// Whether no read of an f32 operand meets a bank twice: of multiply_transposed, four neighbours in each lane's row of
+// the left and of the right one; of multiply_columns, an element of each lane's row, and two neighbours of one row.
 template <class Tile>
-inline constexpr int fma_passes = [] {
-  const int left = bank_passes(16, [](int lane) { return Tile::offset(fragment_row(lane, 0), 0) * 4; });
-  const int right = bank_passes(16, [](int lane) { return Tile::offset(fragment_column(lane, 0), 0) * 4; });
-  const int column = bank_passes(4, [](int lane) { return Tile::offset(fragment_row(lane, 0), 0) * 4; });
-  const int row = bank_passes(8, [](int lane) { return Tile::offset(0, fragment_column(lane, 0)) * 4; });
-  const int most = left > right ? left : right, others = column > row ? column : row;
-  return most > others ? most : others;
-}();
+inline constexpr bool fma_conflict_free =
+    bank_passes(16, [](int lane) { return Tile::offset(fragment_row(lane, 0), 0) * 4; }) == 1 &&
+    bank_passes(16, [](int lane) { return Tile::offset(fragment_column(lane, 0), 0) * 4; }) == 1 &&
+    bank_passes(4, [](int lane) { return Tile::offset(fragment_row(lane, 0), 0) * 4; }) == 1 &&
+    bank_passes(8, [](int lane) { return Tile::offset(0, fragment_column(lane, 0)) * 4; }) == 1;
 
-// c += left · rightᵀ over columns [0, k) of both, rounded up to 16 (f32: 4): zeros lie after k. The warp's rows of `left` begin at
-// first_row.
+// c += left · rightᵀ over columns [0, k) of both, rounded up to 16 (f32: 4): zeros lie after k. The warp's rows of
+// `left` begin at first_row.
 template <class Left, class Right, int rows, int columns>
 __device__ __forceinline__ void multiply_transposed(Accumulator<rows, columns>& c, const Left& left, int first_row,
                                                     const Right& right, int k) {
@@ -48,7 +46,7 @@ __device__ __forceinline__ void multiply_transposed(Accumulator<rows, columns>& 
       }
     }
   } else {
-    static_assert(fma_passes<Left> == 1 && fma_passes<Right> == 1);
+    static_assert(fma_conflict_free<Left> && fma_conflict_free<Right>);
     const int lane = static_cast<int>(threadIdx.x % 32);
     const float* left_row = left.elements + Left::offset(first_row + fragment_row(lane, 0), 0);
     const float* right_row = right.elements + Right::offset(fragment_column(lane, 0), 0);
@@ -76,8 +74,8 @@ __device__ __forceinline__ void multiply_transposed(Accumulator<rows, columns>& 
   }
 }
 
-// A warp's sums, rows × k, as the left operand of a product over their columns: rounded to T. The fragments of 16 bits are the
-// sums' own places; f32 goes through a tile in shared memory, the warp's own `room` of room_bytes.
+// A warp's sums, rows × k, as the left operand of a product over their columns: rounded to T. The fragments of 16 bits
+// are the sums' own places; f32 goes through a tile in shared memory, the warp's own `room` of room_bytes.
 template <class T, int rows, int k>
 struct LeftOperand {
   static constexpr int room_bytes = 0;
@@ -128,17 +126,17 @@ __device__ __forceinline__ void multiply_columns(Accumulator<rows, columns>& c, 
     }
   } else {
     using Left = typename LeftOperand<T, rows, k>::Tile;
-    static_assert(fma_passes<Left> == 1 && fma_passes<Right> == 1);
+    static_assert(fma_conflict_free<Left> && fma_conflict_free<Right>);
     const int lane = static_cast<int>(threadIdx.x % 32);
     const float* left_row = left.tile.elements + Left::offset(fragment_row(lane, 0), 0);
     const float* right_pair = right.elements + Right::offset(0, column + fragment_column(lane, 0));
 #pragma unroll 2
-    for (int i_k = 0; i_k < k; ++i_k) {
-      const float2 b[2] = {load_vector<float2>(right_pair + i_k * Right::pitch),
-                           load_vector<float2>(right_pair + i_k * Right::pitch + 8)};
+    for (int row = 0; row < k; ++row) {
+      const float2 b[2] = {load_vector<float2>(right_pair + row * Right::pitch),
+                           load_vector<float2>(right_pair + row * Right::pitch + 8)};
       LATHE_UNROLL
       for (int i = 0; i < c.m; ++i) {
-        const float a[2] = {left_row[i * 16 * Left::pitch + i_k], left_row[(i * 16 + 8) * Left::pitch + i_k]};
+        const float a[2] = {left_row[i * 16 * Left::pitch + row], left_row[(i * 16 + 8) * Left::pitch + row]};
         LATHE_UNROLL
         for (int j = 0; j < 2; ++j) {
           LATHE_UNROLL

@@ -5,13 +5,14 @@
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
-// Rows of 96 elements of 16 bits: the end of one and the beginning of the next meet in a bank, in one of three accesses.
+// Rows of 96 elements of 16 bits: the end of one and the beginning of the next meet in a bank, in one of three
+// accesses.
 template <class Tile>
 inline constexpr bool rows_meet_no_bank = row_order_passes<Tile> == (Tile::vectors % 8 == 0 ? 1 : 2);
 
-// All `threads` of the block fill a tile: its first `count` ≥ 1 rows with the first `width` elements of the rows found through
-// address(row) → const T*, the rest with zeros. By cp.async where the rows in memory are `aligned` to 16 bytes, else at once: the
-// caller commits the copies and waits.
+// All `threads` of the block fill a tile: its first `count` ≥ 1 rows with the first `width` elements of the rows found
+// through address(row) → const T*, the rest with zeros. By cp.async where the rows in memory are `aligned` to 16 bytes,
+// else at once: the caller commits the copies and waits.
 template <int threads, class Tile, class Address>
 __device__ __forceinline__ void load_rows(Tile& tile, int count, int width, bool aligned, Address address) {
   using T = typename Tile::T;
@@ -39,8 +40,8 @@ __device__ __forceinline__ void load_rows(Tile& tile, int count, int width, bool
   }
 }
 
-// A warp's sums, rounded, through as many rows of a tile from first_row on, which nobody else uses: the first `width` columns of
-// the first `count` rows, to rows found through address(row) → T*, whole vectors where those are `aligned`.
+// A warp's sums, rounded, through as many rows of a tile from first_row on, which nobody else uses: the first `width`
+// columns of the first `count` rows, to rows found through address(row) → T*, whole vectors where those are `aligned`.
 template <class Tile, int rows, int columns, class Address>
 __device__ __forceinline__ void store_rows(const Accumulator<rows, columns>& sums, Tile& tile, int first_row, int count,
                                            int width, bool aligned, Address address) {

@@ -1,5 +1,5 @@
-// Tiles in shared memory. How a tile lies is part of its type, so that whoever reads or writes it (fragment.cuh, copy.cuh,
-// epilogue.cuh) finds its elements, and asserts when compiling that no access of a warp meets bank conflicts.
+// Tiles in shared memory. How a tile lies is part of its type, so that whoever reads or writes it (fragment.cuh,
+// rows.cuh, epilogue.cuh) finds its elements, and asserts when compiling that no access of a warp meets bank conflicts.
 #pragma once
 
 #include "kernels/cuda/row.h"
@@ -7,17 +7,17 @@
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
+// In 16 bytes: what cp.async moves, and a row of ldmatrix's 8 × 8 matrices.
 template <class T>
-inline constexpr int vector_elements =
-    16 / static_cast<int>(sizeof(T));  // what cp.async moves, a row of ldmatrix's matrices
+inline constexpr int vector_elements = 16 / static_cast<int>(sizeof(T));
 
-// Which index of an operand has neighbours in memory: k, which is summed over, or the other (m of the left operand, n of the
-// right one).
+// Which index of an operand has neighbours in memory: k, which is summed over, or the other (m of the left operand, n
+// of the right one).
 enum class Major { k, mn };
 
-// Swizzled: the 16-byte vectors of a row change places within 128 bytes (less where a row has less) by an exclusive or with a
-// number that counts passes of 128 bytes over the banks: nothing is padded. With rows of 128, 64 or 32 bytes this is the
-// hardware's swizzle of that width.
+// Swizzled: the 16-byte vectors of a row change places within 128 bytes (less where a row has less) by an exclusive or
+// with a number that counts passes of 128 bytes over the banks: nothing is padded. With rows of 128, 64 or 32 bytes
+// this is the hardware's swizzle of that width.
 struct Swizzled {
   static constexpr bool swizzled = true;
   static constexpr int padding_bytes = 0;
@@ -56,13 +56,13 @@ struct SharedTile {
 template <class T, int rows, int columns>
 using SwizzledTile = SharedTile<T, rows, columns, Swizzled>;
 
-// An odd number of vectors from row to row: the like vector of eight neighbouring rows lies in eight different bank groups, and
-// every place is an addition of constants. It costs a vector a row.
+// An odd number of vectors from row to row: the like vector of eight neighbouring rows lies in eight different bank
+// groups, and every place is an addition of constants. It costs a vector a row.
 template <class T, int rows, int columns>
 using PaddedTile = SharedTile<T, rows, columns, Padded<16>>;
 
-// A lane's place in a tile, worked out once: what differs from access to access are rows (a multiple of eight, which keeps the
-// swizzle) and columns whose bits the lane's own column lacks.
+// A lane's place in a tile, worked out once: what differs from access to access are rows (a multiple of eight, which
+// keeps the swizzle) and columns whose bits the lane's own column lacks.
 template <class Tile>
 class TilePlace {
  public:
@@ -81,8 +81,8 @@ class TilePlace {
   int row_, column_;  // offsets in elements; a padded tile needs their sum only
 };
 
-// How often a bank is asked at most while the lanes of a warp access neighbouring vectors in the order of rows, as every copy
-// does.
+// How often a bank is asked at most while the lanes of a warp access neighbouring vectors in the order of rows, as
+// every copy does.
 template <class Tile>
 constexpr int count_row_order_passes() {
   constexpr int bytes = static_cast<int>(sizeof(typename Tile::T));

@@ -1,5 +1,5 @@
-// Products of bf16 and f16 matrices on the tensor cores, in tiles (mainloop.cuh). The shape of tile follows the extents and
-// the card; the bits of an element do not.
+// Products of bf16 and f16 matrices on the tensor cores, in tiles (mainloop.cuh). The shape of tile follows the extents
+// and the card; the bits of an element do not.
 #include "kernels/matmul/cuda/product.h"
 
 #include "kernels/cuda/bounds.h"
@@ -9,13 +9,13 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-// All shapes there are: m, n, a warp's m and n, stages, blocks on a multiprocessor.
-// Large: 128 accumulators in a thread (219 to 238 registers). A warp's 64 × 64 takes shared memory half of the time that the
-// products take the tensor cores of an A100, 64 × 32 would take it three quarters; on an H100, all of it and more.
+// All shapes there are: m, n, a warp's m and n, stages, blocks on a multiprocessor. Large: 128 accumulators in a thread
+// (219 to 238 registers). A warp's 64 × 64 takes shared memory half of the time that the products take the tensor cores
+// of an A100, 64 × 32 would take it three quarters; on an H100, all of it and more.
 using Large = ProductShape<128, 256, 64, 64, 3, 1, Cards::large_blocks>;
 using Medium = ProductShape<64, 128, 32, 64, 3, 2>;
-// Few rows or few columns (LoRA's products): the time is that of streaming the other operand, so that a tile should waste
-// little and there should be one for every multiprocessor.
+// Few rows or few columns (LoRA's products): the time is that of streaming the other operand, so that a tile should
+// waste little and there should be one for every multiprocessor.
 using Narrow = ProductShape<64, 32, 64, 8, 4, 3>;
 // Sixteen rows at most: a decode step streams the weight at the memory's bandwidth with 42 KB in flight in each block.
 using DecodeRows = ProductShape<16, 32, 16, 8, 8, 3>;
@@ -92,8 +92,8 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks) product
   multiply_tile<StageOf<Shape, layout, T>>(p, p.pairs[0], first_row, first_column);
 }
 
-// The gradient of a weight: a sum for each sequence, from zero, added to the total that lies in out. What a block adds for the
-// next sequence it reads back from the cache; totals in registers beside the sums would halve the tile.
+// The gradient of a weight: a sum for each sequence, from zero, added to the total that lies in out. What a block adds
+// for the next sequence it reads back from the cache; totals in registers beside the sums would halve the tile.
 template <class Shape, class T, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     sequences_kernel(Resources, Product<T> p, SequenceBounds bounds) {
@@ -134,8 +134,8 @@ void start_sequences(const ProductCuda& args) {
   });
 }
 
-// All instances there are: two dtypes times ten. A large tile is worth it when every multiprocessor gets one; cards of the RTX
-// kind have no room for it.
+// All instances there are: two dtypes times ten. A large tile is worth it when every multiprocessor gets one; cards of
+// the RTX kind have no room for it.
 template <class T>
 void start(const ProductCuda& args) {
   const bool large =

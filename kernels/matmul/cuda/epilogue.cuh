@@ -88,15 +88,22 @@ __device__ __forceinline__ void finish(const Epilogue<T>& e, int64_t row, int64_
   }
 }
 
-// The sums of a block's tile by way of shared memory, where each thread takes eight neighbours of a row: 16-byte accesses for
-// whatever is read and written, and one copy of this code where the fragments would need one for each of their places (nvcc
-// takes 14 s for all instances, not 62). `memory` is the stages', which nobody reads or writes any more when all have come here;
-// the same on return.
+// How often a bank is asked while a warp reads four of each lane's eight neighbours of a row. A lane's other four lie
+// between.
+template <class Tile>
+inline constexpr int eight_neighbours_passes = bank_passes(16, [](int lane) {
+  return Tile::offset(lane / (Tile::columns / 8), lane % (Tile::columns / 8) * 8) * 4;
+});
+
+// The sums of a block's tile by way of shared memory, where each thread takes eight neighbours of a row: 16-byte
+// accesses for whatever is read and written, and one copy of this code where the fragments would need one for each of
+// their places (nvcc takes 14 s for all instances, not 62). `memory` is the stages', which nobody reads or writes any
+// more when all have come here; the same on return.
 template <class Shape, class T>
 __device__ __forceinline__ void finish_tile(const Epilogue<T>& e, const typename Shape::Sums& sums, void* memory,
                                             int64_t first_row, int64_t first_column) {
   using Tile = SharedTile<float, Shape::m, Shape::n, Padded<32>>;  // four rows of a fragment's pairs in different banks
-  static_assert(sizeof(Tile) <= Shape::shared_bytes);
+  static_assert(sizeof(Tile) <= Shape::shared_bytes && eight_neighbours_passes<Tile> == 2);
   Tile& tile = *static_cast<Tile*>(memory);
   __syncthreads();  // all are done with the last stage
   store_fragments(sums, tile, Shape::warp_row(), Shape::warp_column());

@@ -1,8 +1,8 @@
-// Products of f32 matrices: 64 × 64 tiles of fused multiply-adds in the very order of the CPU's bodies, chains of 512 along k
-// that are added in order, so that the bits are those of a CPU with fused multiply-adds.
+// Products of f32 matrices: 64 × 64 tiles of fused multiply-adds in the very order of the CPU's bodies, chains of 512
+// along k that are added in order, so that the bits are those of a CPU with fused multiply-adds.
 //
-// A thread has 4 × 4 of the tile: two 16-byte reads of shared memory for 16 multiply-adds. The next tiles are on their way
-// from memory in registers meanwhile, and go into the other half of shared memory: one barrier for each step.
+// A thread has 4 × 4 of the tile: two 16-byte reads of shared memory for 16 multiply-adds. The next tiles are on their
+// way from memory in registers meanwhile, and go into the other half of shared memory: one barrier for each step.
 #include "kernels/cuda/bounds.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/tile/shared_tile.cuh"
@@ -16,7 +16,8 @@ constexpr int threads = 256;  // 16 × 16
 static_assert(tile * tile_k == threads * 4, "each thread moves four elements of each operand");
 constexpr int chain_steps = 512 / tile_k;  // gemm::slab_units
 
-// An operand's part of a step, its 64 rows (or columns of the product) beside each other. Where a thread writes and reads it:
+// An operand's part of a step, its 64 rows (or columns of the product) beside each other. Where a thread writes and
+// reads it:
 using OperandTile = PaddedTile<float, tile_k, tile>;
 __host__ __device__ constexpr int across_k(int thread) { return OperandTile::offset(thread / 16, thread % 16 * 4); }
 __host__ __device__ constexpr int along_k(int thread, int i) {

@@ -1,9 +1,10 @@
-// The main loop of the products on the tensor cores (bf16, f16): stages of both operands in shared memory, fragments one k step
-// ahead of their multiplication, sums in f32. A product is what fills a stage (operand.cuh for dense matrices) and what becomes
-// of the sums (epilogue.cuh).
+// The main loop of the products on the tensor cores (bf16, f16): stages of both operands in shared memory, fragments
+// one k step ahead of their multiplication, sums in f32. A product is what fills a stage (operand.cuh for dense
+// matrices) and what becomes of the sums (epilogue.cuh).
 //
-// Every shape adds along k in the same steps of sixteen into one accumulator for each element, and past the end of k come zeros:
-// an element has the same bits whatever shape computed it, so the shape may follow the extents and the card.
+// Every shape adds along k in the same steps of sixteen into one accumulator for each element, and past the end of k
+// come zeros: an element has the same bits whatever shape computed it, so the shape may follow the extents and the
+// card.
 #pragma once
 
 #include "kernels/cuda/launch.h"
@@ -33,7 +34,8 @@ struct ProductShape {
   }
 };
 
-// An operand's part of a stage: `extent` rows (of the left operand; columns of the product for the right one) × block_k.
+// An operand's part of a stage: `extent` rows (of the left operand; columns of the product for the right one) ×
+// block_k.
 template <class T, int extent, Major major>
 using OperandTile = SwizzledTile<T, major == Major::k ? extent : block_k, major == Major::k ? block_k : extent>;
 
@@ -88,11 +90,11 @@ class WarpProduct {
   BFragment<T> right_[2][one_fragment ? 2 : Sums::n];
 };
 
-// sums += `steps` stages along k, in `stages`, which nobody reads or writes any more. fill(step, stage) starts the copies of a
-// step, each once and in order; tiles past the end of k, and rows past an operand's last, are zeros.
+// sums += `steps` stages along k, in `stages`, which nobody reads or writes any more. fill(step, stage) starts the
+// copies of a step, each once and in order; tiles past the end of k, and rows past an operand's last, are zeros.
 //
-// Fragments are loaded one k step before they are multiplied, over the end of a stage, too: the tensor cores have the last
-// products of a stage to do while the first fragments of the next one come.
+// Fragments are loaded one k step before they are multiplied, over the end of a stage, too: the tensor cores have the
+// last products of a stage to do while the first fragments of the next one come.
 template <class Stage, class Fill>
 __device__ __forceinline__ void multiply_stages(typename Stage::Shape::Sums& sums, Stage* stages, int steps,
                                                 Fill fill) {
@@ -128,9 +130,9 @@ __host__ __device__ __forceinline__ int stages_along(int64_t k) {
   return static_cast<int>((k + block_k - 1) / block_k);
 }
 
-// Which tile of the product a block computes. Blocks that run at the same time should share rows and columns, so that the
-// second-level cache holds what they read: tiles are walked down groups of eight rows of tiles. Walking along whole rows, a
-// vocabulary of 128k columns would stream its weight from memory once for each row of tiles.
+// Which tile of the product a block computes. Blocks that run at the same time should share rows and columns, so that
+// the second-level cache holds what they read: tiles are walked down groups of eight rows of tiles. Walking along whole
+// rows, a vocabulary of 128k columns would stream its weight from memory once for each row of tiles.
 template <class Shape>
 __device__ __forceinline__ void find_tile(int64_t m, int64_t n, int64_t& first_row, int64_t& first_column) {
   constexpr unsigned group = 8;

@@ -6,8 +6,8 @@
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
-// An operand in memory, `stride` elements from line to line of its fastest index. `aligned`: lines start at multiples of 16
-// bytes.
+// An operand in memory, `stride` elements from line to line of its fastest index. `aligned`: lines start at multiples
+// of 16 bytes.
 template <class T>
 struct DenseOperand {
   const T* data;
@@ -21,8 +21,9 @@ inline DenseOperand<T> dense_operand(const MatrixCuda& matrix) {
   return {data, matrix.stride, rows_aligned(data, matrix.stride)};
 }
 
-// What a thread copies of each tile of a dense operand along k: one vector of every `rows_at_once`-th row of the tile, always in
-// the same columns. Everything that does not change from tile to tile is worked out once: in the loop an address is an addition.
+// What a thread copies of each tile of a dense operand along k: one vector of every `rows_at_once`-th row of the tile,
+// always in the same columns. Everything that does not change from tile to tile is worked out once: in the loop an
+// address is an addition.
 template <class Tile, Major major, int threads>
 class OperandReader {
   using T = typename Tile::T;

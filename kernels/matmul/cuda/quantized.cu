@@ -1,8 +1,9 @@
-// A few rows times a quantised weight, which is read once, as codes: blocks of 32 columns whose codes become a tile in shared memory.
-// Sums are added in the very steps of mainloop.cuh: the bits are those of the product with the dequantised weight.
+// A few rows times a quantised weight, which is read once, as codes: blocks of 32 columns whose codes become a tile in
+// shared memory. Sums are added in the very steps of mainloop.cuh: the bits are those of the product with the
+// dequantised weight.
 //
-// That order is one chain along k, in which a step of sixteen waits for the one before: 5 µs at K = 4096, however fast the memory is
-// (256 steps of some 33 cycles each, reckoned, not timed).
+// That order is one chain along k, in which a step of sixteen waits for the one before: 5 µs at K = 4096, however fast
+// the memory is (256 steps of some 33 cycles each, reckoned, not timed).
 #include "kernels/matmul/cuda/epilogue.cuh"
 #include "kernels/matmul/cuda/operand.cuh"
 #include "kernels/matmul/weights/decode.cuh"

@@ -1,5 +1,6 @@
-// quantized_gemv.h: a warp for one column, or for two where rows make the operand x dear. A lane takes 32 neighbours along k at a
-// time, 16 or 32 bytes of codes, and has the next ones on their way: at N = 4096 some 30 KB for each multiprocessor of an H100.
+// quantized_gemv.h: a warp for one column, or for two where rows make the operand x dear. A lane takes 32 neighbours
+// along k at a time, 16 or 32 bytes of codes, and has the next ones on their way: at N = 4096 some 30 KB for each
+// multiprocessor of an H100.
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
 #include "kernels/matmul/weights/decode.cuh"

@@ -1,5 +1,5 @@
-// The block formats that kernels over quantised weights are instantiated for: the list for device code. A format is a struct in
-// its folder's decode.cuh, a kernel's argument, with
+// The block formats that kernels over quantised weights are instantiated for: the list for device code. A format is a
+// struct in its folder's decode.cuh, a kernel's argument, with
 //   bits                          of a code; the codes of a row of the weight lie one after another
 //   Shared, fill(Shared&)         what decoding looks up, in shared memory, and how a block brings it there
 //   RawScale, read_scale(row, k, columns), scale(raw, shared)

@@ -1,4 +1,5 @@
-// nf4 in device code: how products (cuda/quantized.cu, cuda/quantized_gemv.cu) read codes that lie as bitsandbytes stores them.
+// nf4 in device code: how products (cuda/quantized.cu, cuda/quantized_gemv.cu) read codes that lie as bitsandbytes
+// stores them.
 #pragma once
 
 #include "kernels/matmul/cuda/quantized.h"
