@@ -25,6 +25,7 @@ data::TokenizerMetadata metadata_of(const nn::GgufFile& file) {
   metadata.bos_id = id("bos");
   metadata.eos_id = id("eos");
   metadata.eot_id = id("eot");
+  metadata.eom_id = id("eom");
   metadata.unknown_id = id("unknown");
   metadata.padding_id = id("padding");
   metadata.add_bos = file.get_optional<bool>("tokenizer.ggml.add_bos_token");
@@ -33,8 +34,10 @@ data::TokenizerMetadata metadata_of(const nn::GgufFile& file) {
   constexpr std::string_view key = "tokenizer.chat_template";
   for (const auto& [name, value] : file.metadata()) {
     if (!name.starts_with(key) || !std::holds_alternative<std::string>(value)) continue;
-    if (name.size() == key.size()) metadata.chat_templates["default"] = std::get<std::string>(value);
-    else if (name[key.size()] == '.') metadata.chat_templates[name.substr(key.size() + 1)] = std::get<std::string>(value);
+    // "tokenizer.chat_template", "tokenizer.chat_template.tool_use"
+    const std::string_view rest = std::string_view(name).substr(key.size());
+    if (rest.empty() || (rest.size() > 1 && rest[0] == '.'))
+      metadata.chat_templates[rest.empty() ? "default" : std::string(rest.substr(1))] = std::get<std::string>(value);
   }
   return metadata;
 }

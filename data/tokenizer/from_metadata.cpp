@@ -181,6 +181,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_metadata(const TokenizerMetadat
   parts->bos_id = checked_id(metadata.bos_id, "bos_token_id", tokens, file);
   parts->eos_id = checked_id(metadata.eos_id, "eos_token_id", tokens, file);
   parts->eot_id = checked_id(metadata.eot_id, "eot_token_id", tokens, file);
+  parts->eom_id = checked_id(metadata.eom_id, "eom_token_id", tokens, file);
   parts->unknown_id = checked_id(metadata.unknown_id, "unknown_token_id", tokens, file);
   parts->padding_id = checked_id(metadata.padding_id, "padding_token_id", tokens, file);
   parts->chat_templates = metadata.chat_templates;

@@ -26,7 +26,7 @@ struct Tokenizer::Parts {
   AddedTokenMatcher normalized_tokens;  // and in the normalised text
   std::vector<bool> special;            // by id
   std::vector<int32_t> before, after;   // what SequenceTokens::add puts around a text
-  std::optional<int32_t> bos_id, eos_id, eot_id, unknown_id, padding_id;
+  std::optional<int32_t> bos_id, eos_id, eot_id, eom_id, unknown_id, padding_id;
   std::map<std::string, std::string> chat_templates;  // by name
 
   // Registers a token with its matcher and, if the vocabulary lacks it, there. `file` is for errors.

@@ -152,6 +152,7 @@ bool Tokenizer::is_special(int32_t id) const {
 }
 std::optional<int32_t> Tokenizer::bos_id() const { return parts_->bos_id; }
 std::optional<int32_t> Tokenizer::eos_id() const { return parts_->eos_id; }
+std::optional<int32_t> Tokenizer::eom_id() const { return parts_->eom_id; }
 std::optional<int32_t> Tokenizer::eot_id() const { return parts_->eot_id; }
 std::optional<int32_t> Tokenizer::unknown_id() const { return parts_->unknown_id; }
 std::optional<int32_t> Tokenizer::padding_id() const { return parts_->padding_id; }

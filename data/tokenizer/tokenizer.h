@@ -71,6 +71,7 @@ class Tokenizer {
 
   std::optional<int32_t> bos_id() const;
   std::optional<int32_t> eos_id() const;
+  std::optional<int32_t> eom_id() const;  // GGUF's end of message (Llama 3.1's tool calls)
   std::optional<int32_t> eot_id() const;  // GGUF's end of turn, where it differs from EOS
   std::optional<int32_t> unknown_id() const;
   std::optional<int32_t> padding_id() const;

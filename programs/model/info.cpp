@@ -7,6 +7,7 @@
 
 #include "programs/cli/program.h"
 #include "programs/model/commands.h"
+#include "text/generation_config.h"
 #include "text/model_text.h"
 
 namespace lathe::programs {
@@ -39,6 +40,20 @@ std::string separated(int64_t number) {
   return digits;
 }
 
+// "default, tool_use", or "none"
+std::string template_names(const data::Tokenizer& tokenizer) {
+  std::string names;
+  for (const auto& [name, source] : tokenizer.chat_templates()) names += (names.empty() ? "" : ", ") + name;
+  return names.empty() ? "none" : names;
+}
+
+// "<|im_end|> (2), <|endoftext|> (0)"
+std::string token_names(const std::vector<int32_t>& ids, const data::Tokenizer& tokenizer) {
+  std::string names;
+  for (const int32_t id : ids) names += fmt::format("{}{} ({})", names.empty() ? "" : ", ", tokenizer.token(id), id);
+  return names.empty() ? "nowhere" : names;
+}
+
 void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, bool tensors) {
   const nn::ModelConfig& c = files.config;
   fmt::print("{}\n", files.path.string());
@@ -51,7 +66,12 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
              c.tie_word_embeddings ? " (output tied to the embedding)" : "");
   fmt::print("  context          {} tokens, rope base {:g}\n", separated(c.max_position_embeddings), c.ropes[0].theta);
   fmt::print("  tokenizer        {} tokens, chat template: {}\n", separated(tokenizer.vocab_size()),
-             tokenizer.chat_templates().empty() ? "no" : "yes");
+             template_names(tokenizer));
+  fmt::print("  answers end at   {}\n", token_names(text::stop_tokens(files, tokenizer), tokenizer));
+  const text::GenerationConfig generation = text::read_generation_config(files.path);
+  for (size_t i = 0; i < generation.sampling.size(); ++i)
+    fmt::print("{}{} {}", i == 0 ? "  its authors sample with " : ", ", generation.sampling[i].first, generation.sampling[i].second);
+  if (!generation.sampling.empty()) fmt::print(" (generation_config.json; flags decide, these are not applied)\n");
   fmt::print("  weights\n");
   for (const auto& [type, count] : histogram(*files.weights))
     fmt::print("    {:<6} {:>4} tensors {:>15} elements {:>9.1f} MiB\n", type, count.tensors, separated(count.elements),
@@ -78,8 +98,12 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
       {"rope_theta", c.ropes[0].theta},
       {"tie_word_embeddings", c.tie_word_embeddings},
       {"eos_token_ids", c.eos_token_ids},
+      {"stop_token_ids", text::stop_tokens(files, tokenizer)},
       {"chat_template", !tokenizer.chat_templates().empty()},
+      {"chat_templates", template_names(tokenizer)},
   };
+  for (const auto& [name, value] : text::read_generation_config(files.path).sampling)
+    result["generation_config"][name] = nlohmann::ordered_json::parse(value, nullptr, false);
   for (const nn::WeightInfo& weight : files.weights->weights())
     result["weights"].push_back({{"name", weight.name},
                                  {"type", weight.stored_type},
