@@ -7,17 +7,17 @@ namespace {
 
 // z and x · z′ of gated.h.
 struct Silu {
-  LATHE_INLINE Vec z(Vec x) { return x; }
-  LATHE_INLINE Vec x_slope(Vec x) { return x; }
+  static LATHE_INLINE Vec z(Vec x) { return x; }
+  static LATHE_INLINE Vec x_slope(Vec x) { return x; }
 };
 struct GeluTanh {
   // Beyond ±16 the logistic function is 0 or 1 to the last bit, and x³ would go on to infinity. NaN stays.
-  LATHE_INLINE Vec bounded(Vec x) { return min(splat(16.0f), max(splat(-16.0f), x)); }
-  LATHE_INLINE Vec z(Vec x) {
+  static LATHE_INLINE Vec bounded(Vec x) { return min(splat(16.0f), max(splat(-16.0f), x)); }
+  static LATHE_INLINE Vec z(Vec x) {
     const Vec b = bounded(x), scaled = splat(1.5957691216057308f) * b;
     return fma(scaled * (b * b), splat(0.044715f), scaled);
   }
-  LATHE_INLINE Vec x_slope(Vec x) {
+  static LATHE_INLINE Vec x_slope(Vec x) {
     const Vec b = bounded(x), scaled = splat(1.5957691216057308f) * b;
     return fma(scaled * (b * b), splat(3 * 0.044715f), scaled);
   }

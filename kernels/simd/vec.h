@@ -1,5 +1,5 @@
 // The f32 vector of the instruction set being compiled: 4, 8 or 16 lanes. Included by cpu*.cpp only, inside whose
-// build LATHE_ISA names the set. Everything here is static inline in that set's namespace: no symbol compiled with
+// build LATHE_ISA names the set. Everything here is inlined, in that set's namespace: no symbol compiled with
 // wider instructions may ever be linked into code that runs on a smaller machine. For the same reason a cpu.cpp calls
 // no inline function of the standard library on its own data; builtins and the functions below do the work.
 //
@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
+#include "kernels/simd/inline.h"
 
 #if !defined(LATHE_ISA)
 #error "kernels/simd/vec.h is for cpu.cpp, which the build compiles once for each instruction set"
@@ -33,8 +34,6 @@ typedef float Vec __attribute__((vector_size(4 * lanes)));
 typedef int32_t VecI __attribute__((vector_size(4 * lanes)));
 typedef uint32_t VecU __attribute__((vector_size(4 * lanes)));
 typedef uint16_t VecH __attribute__((vector_size(2 * lanes)));  // bf16 or f16 bits
-
-#define LATHE_INLINE static inline __attribute__((always_inline))
 
 LATHE_INLINE Vec splat(float x) { return x - Vec{}; }  // x − 0 keeps the sign of −0
 LATHE_INLINE Vec zero() { return Vec{}; }

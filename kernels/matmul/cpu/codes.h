@@ -27,7 +27,7 @@ template <gemm::Element element>
 struct BlockScales {
   Vec rows[block_vectors];
   BlockScales() = default;
-  LATHE_ALWAYS_INLINE explicit BlockScales(const float* scales) {
+  LATHE_INLINE explicit BlockScales(const float* scales) {
 #pragma GCC unroll 4
     for (int j = 0; j < block_vectors; ++j) rows[j] = load(scales + j * lanes);
   }
@@ -39,7 +39,7 @@ struct BlockScales<
     gemm::Element::bf16> {  // vcvtne2ps_pbh puts two vectors one after the other: neighbours must be neighbours
   Vec low, high;            // of rows 0, 0, 1, 1, …, and of rows 8, 8, 9, 9, …
   BlockScales() = default;
-  LATHE_ALWAYS_INLINE explicit BlockScales(const float* scales) {
+  LATHE_INLINE explicit BlockScales(const float* scales) {
     const VecU v = load_words(scales);
     low = (Vec)__builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
     high = (Vec)__builtin_shufflevector(v, v, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15);
@@ -71,7 +71,7 @@ struct Nf4Codes {
   struct Square {
     VecU words[runs][block_vectors];  // of a row each
   };
-  LATHE_INLINE Square load_square(const uint8_t* codes, int64_t group, int64_t square, int64_t block) {
+  static LATHE_INLINE Square load_square(const uint8_t* codes, int64_t group, int64_t square, int64_t block) {
     const int64_t four_bytes = gemm::nf4_four_bytes(group);
     Square result;
 #pragma GCC unroll 4
@@ -88,7 +88,7 @@ struct Nf4Codes {
   }
 
   template <gemm::Element element>
-  LATHE_INLINE void decode(const Nf4Codes& self, const Square& square, int run, int pair,
+  static LATHE_INLINE void decode(const Nf4Codes& self, const Square& square, int run, int pair,
                            const BlockScales<element>& scales, BlockWords<element>& words) {
 #pragma GCC unroll 4
     for (int j = 0; j < block_vectors; ++j) {
@@ -110,12 +110,12 @@ struct Int8Codes {
   struct Square {
     const uint8_t* pairs;
   };
-  LATHE_INLINE Square load_square(const uint8_t* codes, int64_t, int64_t square, int64_t block) {
+  static LATHE_INLINE Square load_square(const uint8_t* codes, int64_t, int64_t square, int64_t block) {
     return {codes + square * gemm::decoded_k * gemm::panel_width + block * block_rows * 2};
   }
 
   template <gemm::Element element>
-  LATHE_INLINE void decode(const Int8Codes&, const Square& square, int run, int pair,
+  static LATHE_INLINE void decode(const Int8Codes&, const Square& square, int run, int pair,
                            const BlockScales<element>& scales, BlockWords<element>& words) {
     const uint8_t* codes = square.pairs + (run * pairs_of_run + pair) * 2 * gemm::panel_width;
 #if defined(LATHE_ISA_avx512_bf16)

@@ -14,16 +14,15 @@
 
 #include "kernels/matmul/weights/quantized_weight.h"
 #include "kernels/simd/dispatch.h"
+#include "kernels/simd/inline.h"
 
 namespace lathe::kernels::gemm {
-
-#define LATHE_ALWAYS_INLINE inline __attribute__((always_inline))
 
 inline constexpr int64_t panel_width = 32;
 
 enum class Element : uint8_t { f32, bf16 };
 
-LATHE_ALWAYS_INLINE constexpr int64_t units_of(int64_t k, Element element) {
+LATHE_INLINE constexpr int64_t units_of(int64_t k, Element element) {
   return element == Element::bf16 ? (k + 1) / 2 : k;
 }
 
@@ -33,26 +32,26 @@ enum class RightLayout : uint8_t { panels, panels_transposed, rows, plain, quant
 
 // A group of QuantizedWeight's panels: scales, then codes.
 inline constexpr int64_t quantized_scale_bytes = panel_width * 4;
-LATHE_ALWAYS_INLINE constexpr int64_t quantized_group_bytes(QuantizedFormat format, int64_t group) {
+LATHE_INLINE constexpr int64_t quantized_group_bytes(QuantizedFormat format, int64_t group) {
   return quantized_scale_bytes + panel_width * (format == QuantizedFormat::nf4 ? group / 2 : group);
 }
 // Codes are decoded in squares of 32 neighbours along k (chain_run · 4 units of bf16).
 inline constexpr int64_t decoded_k = 32;
 // nf4: the four rows q, q + 4, q + 8, q + 12 of each half of a panel lie together, because a vector has room for four tables: 64 bytes
 // for each 32 neighbours, 16 for a row, 4 of those for a run of eight neighbours, whose pair j is the j-th half-byte of two words.
-LATHE_ALWAYS_INLINE constexpr int64_t nf4_four_bytes(int64_t group) { return group * 2; }
+LATHE_INLINE constexpr int64_t nf4_four_bytes(int64_t group) { return group * 2; }
 struct Nf4Place {
   int64_t byte;
   int shift;
 };
-LATHE_ALWAYS_INLINE constexpr Nf4Place nf4_place(int64_t lane, int64_t k, int64_t group) {
+LATHE_INLINE constexpr Nf4Place nf4_place(int64_t lane, int64_t k, int64_t group) {
   const int64_t four = lane / 16 * 4 + lane % 4, row = lane % 16 / 4;
   const int64_t run = k % decoded_k / 8, pair = k % 8 / 2;
   return {four * nf4_four_bytes(group) + k / decoded_k * 64 + row * 16 + run * 4 + k % 2 * 2 + pair / 2,
           static_cast<int>(pair % 2 * 4)};
 }
 // int8: two neighbours of each of the 32 rows, then the next two.
-LATHE_ALWAYS_INLINE constexpr int64_t int8_place(int64_t lane, int64_t k) {
+LATHE_INLINE constexpr int64_t int8_place(int64_t lane, int64_t k) {
   return (k / 2 * panel_width + lane) * 2 + k % 2;
 }
 
@@ -95,13 +94,13 @@ struct Problem {
 struct Tiling {
   int64_t rows;
   int64_t tiles;
-  LATHE_ALWAYS_INLINE int64_t first_row(int64_t tile) const {
+  LATHE_INLINE int64_t first_row(int64_t tile) const {
     return tile * (rows / tiles) + (tile < rows % tiles ? tile : rows % tiles);
   }
 };
 
 // Rows that the kernel of an instruction set keeps in registers.
-LATHE_ALWAYS_INLINE constexpr int tile_rows(Isa isa) {
+LATHE_INLINE constexpr int tile_rows(Isa isa) {
   switch (isa) {
     case Isa::baseline: return 4;
     case Isa::avx2: return 6;
@@ -113,7 +112,7 @@ LATHE_ALWAYS_INLINE constexpr int tile_rows(Isa isa) {
 
 // 4-byte words of a packed left unit and row. Without a bf16 dot product, bf16 is packed as the two f32 that it means:
 // that way the kernel broadcasts straight from memory.
-LATHE_ALWAYS_INLINE constexpr int64_t left_words(Isa isa, Element element) {
+LATHE_INLINE constexpr int64_t left_words(Isa isa, Element element) {
   return element == Element::bf16 && isa != Isa::avx512_bf16 ? 2 : 1;
 }
 
@@ -121,7 +120,7 @@ LATHE_ALWAYS_INLINE constexpr int64_t left_words(Isa isa, Element element) {
 // of chain_run units go to them in turn. Four where codes of nf4 become pairs by tables: a table serves one row of the weight, so that
 // a vector holds few rows and several places along k, whose sums cannot be one chain. A chain that gets no unit is left out.
 inline constexpr int64_t chain_run = 4;
-LATHE_ALWAYS_INLINE constexpr int chains(Isa isa, Element element) {
+LATHE_INLINE constexpr int chains(Isa isa, Element element) {
   return element == Element::bf16 && isa == Isa::avx512_bf16 ? 4 : 1;
 }
 
@@ -159,10 +158,10 @@ struct Block {
 
 // Up to so many rows codes are decoded in registers; with more, a dequantised slab that is used again costs less.
 inline constexpr int64_t fused_rows = 4;
-LATHE_ALWAYS_INLINE bool fuses_codes(const Problem& problem) {
+LATHE_INLINE bool fuses_codes(const Problem& problem) {
   return problem.right.layout == RightLayout::quantized && problem.m <= fused_rows;
 }
-LATHE_ALWAYS_INLINE bool uses_tables(const Problem& problem, Isa isa) {
+LATHE_INLINE bool uses_tables(const Problem& problem, Isa isa) {
   return fuses_codes(problem) && problem.right.format == QuantizedFormat::nf4 && chains(isa, problem.element) > 1;
 }
 
@@ -170,7 +169,7 @@ LATHE_ALWAYS_INLINE bool uses_tables(const Problem& problem, Isa isa) {
 // make four chains: adding those up takes time, too.
 // Chains are of 512 elements. One over everything lost 20 times as much: in f32, the gradients of SmolLM2's last layer, which come out
 // of a sum over 49152 words, were 4e-4 from their values in f64; they are 2e-5 (PyTorch's: 6e-5).
-LATHE_ALWAYS_INLINE constexpr int64_t slab_units(Isa isa, Element element) {
+LATHE_INLINE constexpr int64_t slab_units(Isa isa, Element element) {
   return chains(isa, element) == 1 ? 512 : 1024;
 }
 

@@ -19,10 +19,10 @@ struct F32Units {
   const float* data;
   int64_t stride, k;
   static constexpr int64_t k_per_unit = 1;
-  LATHE_INLINE VecU full(const F32Units& s, int64_t row, int64_t unit) {
+  static LATHE_INLINE VecU full(const F32Units& s, int64_t row, int64_t unit) {
     return load_words(s.data + row * s.stride + unit);
   }
-  LATHE_INLINE uint32_t one(const F32Units& s, int64_t row, int64_t unit) {
+  static LATHE_INLINE uint32_t one(const F32Units& s, int64_t row, int64_t unit) {
     uint32_t word;
     __builtin_memcpy(&word, s.data + row * s.stride + unit, 4);
     return word;
@@ -34,10 +34,10 @@ struct Bf16Units {
   const uint16_t* data;
   int64_t stride, k;
   static constexpr int64_t k_per_unit = 2;
-  LATHE_INLINE VecU full(const Bf16Units& s, int64_t row, int64_t unit) {
+  static LATHE_INLINE VecU full(const Bf16Units& s, int64_t row, int64_t unit) {
     return load_words(s.data + row * s.stride + 2 * unit);
   }
-  LATHE_INLINE uint32_t one(const Bf16Units& s, int64_t row, int64_t unit) {
+  static LATHE_INLINE uint32_t one(const Bf16Units& s, int64_t row, int64_t unit) {
     const uint16_t* p = s.data + row * s.stride + 2 * unit;
     return p[0] | (2 * unit + 1 < s.k ? static_cast<uint32_t>(p[1]) << 16 : 0u);
   }
@@ -48,11 +48,11 @@ struct RoundedUnits {
   const float* data;
   int64_t stride, k;
   static constexpr int64_t k_per_unit = 2;
-  LATHE_INLINE VecU full(const RoundedUnits& s, int64_t row, int64_t unit) {
+  static LATHE_INLINE VecU full(const RoundedUnits& s, int64_t row, int64_t unit) {
     const float* p = s.data + row * s.stride + 2 * unit;
     return neighbours_to_pairs(load(p), load(p + lanes));
   }
-  LATHE_INLINE uint32_t one(const RoundedUnits& s, int64_t row, int64_t unit) {
+  static LATHE_INLINE uint32_t one(const RoundedUnits& s, int64_t row, int64_t unit) {
     const float* p = s.data + row * s.stride + 2 * unit;
     return neighbours_to_pairs(load_partial(p, 2 * unit + 1 < s.k ? 2 : 1), zero())[0];
   }
@@ -63,10 +63,10 @@ struct WidenedUnits {
   const bf16* data;
   int64_t stride, k;
   static constexpr int64_t k_per_unit = 1;
-  LATHE_INLINE VecU full(const WidenedUnits& s, int64_t row, int64_t unit) {
+  static LATHE_INLINE VecU full(const WidenedUnits& s, int64_t row, int64_t unit) {
     return (VecU)load(s.data + row * s.stride + unit);
   }
-  LATHE_INLINE uint32_t one(const WidenedUnits& s, int64_t row, int64_t unit) {
+  static LATHE_INLINE uint32_t one(const WidenedUnits& s, int64_t row, int64_t unit) {
     return unit < s.k ? static_cast<uint32_t>((s.data + row * s.stride + unit)->bits) << 16 : 0u;
   }
 };

@@ -36,13 +36,13 @@ LATHE_INLINE GroupAt group_at(const Right& right, int64_t panel, int64_t group) 
 // several their parts of the next slab.
 class AskedEarly {
  public:
-  LATHE_ALWAYS_INLINE AskedEarly(const QuantizedStretch& first, int64_t first_group, int64_t last_group,
+  LATHE_INLINE AskedEarly(const QuantizedStretch& first, int64_t first_group, int64_t last_group,
                                  int64_t group_bytes, int64_t pass, int passes)
       : bytes_(group_bytes / passes),
         at_(passes == 1
                 ? group_at(first.right, first.panel, first_group + 8).codes
                 : group_at(first.right, first.panel, last_group).codes + pass * (last_group - first_group) * bytes_) {}
-  LATHE_ALWAYS_INLINE void ask() {
+  LATHE_INLINE void ask() {
     for (int64_t byte = 0; byte < bytes_; byte += 64) __builtin_prefetch(at_ + byte);
     at_ += bytes_;
   }
@@ -71,7 +71,7 @@ void fill_slab(const Right& right, Element element, int64_t panel, int64_t first
 template <class Codes, Element element>
 struct Decoding {
   Codes codes{};
-  LATHE_INLINE void fill(const Decoding& self, const GroupAt& group, int64_t group_k, int64_t first, int64_t last,
+  static LATHE_INLINE void fill(const Decoding& self, const GroupAt& group, int64_t group_k, int64_t first, int64_t last,
                          int block, uint32_t* out) {
     const BlockScales<element> scales(group.scales + block * block_rows);
     for (int64_t at = first; at < last; ++at) {
@@ -180,7 +180,7 @@ void multiply_quantized(const QuantizedStretch& first, Stretch second, float* ac
 // rows lie apart until the end, and one shift serves 64 weights where widening each half took two of the same ports.
 struct EvenAndOdd {
   Vec even, odd;
-  LATHE_ALWAYS_INLINE explicit EvenAndOdd(const float* rows) {
+  LATHE_INLINE explicit EvenAndOdd(const float* rows) {
     const Vec a = load(rows), b = load(rows + lanes);
     even = __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     odd = __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
@@ -233,7 +233,7 @@ LATHE_INLINE Nf4RowTables tables_of(const Nf4Table& codebook, const GroupAt& gro
 
 struct FillingFromTables {
   Nf4Table codebook = nf4_table();
-  LATHE_INLINE void fill(const FillingFromTables& self, const GroupAt& group, int64_t group_k, int64_t first,
+  static LATHE_INLINE void fill(const FillingFromTables& self, const GroupAt& group, int64_t group_k, int64_t first,
                          int64_t last, int block, uint32_t* out) {
     Nf4RowTables tables[fours_of_block];
 #pragma GCC unroll 4

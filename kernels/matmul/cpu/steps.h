@@ -36,7 +36,7 @@ template <int rows, int vectors>
 struct F32Step {
   static constexpr int left_words = 1;
   static constexpr int chains = gemm::chains(Isa::LATHE_ISA, gemm::Element::f32);
-  LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
+  static LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
       const Vec a = broadcast(left + i);
@@ -52,7 +52,7 @@ template <int rows, int vectors>
 struct PairStep {
   static constexpr int left_words = 1;
   static constexpr int chains = gemm::chains(Isa::LATHE_ISA, gemm::Element::bf16);
-  LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
+  static LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
       const __m512bh a = (__m512bh)_mm512_set1_epi32((int)left[i]);
@@ -67,7 +67,7 @@ template <int rows, int vectors>
 struct PairStep {
   static constexpr int left_words = 2;
   static constexpr int chains = gemm::chains(Isa::LATHE_ISA, gemm::Element::bf16);
-  LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&pairs)[vectors]) {
+  static LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&pairs)[vectors]) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       Vec b[vectors];

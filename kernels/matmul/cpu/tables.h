@@ -17,7 +17,7 @@ namespace lathe::kernels::LATHE_ISA {
 struct Nf4RowTables {
   __m512i low, high;
   // scales: those of the block's 16 rows, from row q on.
-  LATHE_INLINE Nf4RowTables of(const Nf4Table& codebook, const float* scales) {
+  static LATHE_INLINE Nf4RowTables of(const Nf4Table& codebook, const float* scales) {
     const auto row = [&](int i) { return (__m512)(codebook.values * splat(scales[4 * i])); };
     return {(__m512i)_mm512_cvtne2ps_pbh(row(1), row(0)), (__m512i)_mm512_cvtne2ps_pbh(row(3), row(2))};
   }
@@ -26,7 +26,7 @@ struct Nf4RowTables {
 // The places in a table of 64 bytes of codes: pair j of each run is that in the low byte of each word of `words(j)`.
 struct Nf4Places {
   __m512i even, odd;
-  LATHE_INLINE Nf4Places of(const uint8_t* codes) {
+  static LATHE_INLINE Nf4Places of(const uint8_t* codes) {
     const VecU bytes = load_words(codes);
     const VecU rows = {0x00000000, 0x00000000, 0x00000000, 0x00000000, 0x10101010, 0x10101010, 0x10101010, 0x10101010,
                        0x20202020, 0x20202020, 0x20202020, 0x20202020, 0x30303030, 0x30303030, 0x30303030, 0x30303030};
@@ -35,7 +35,7 @@ struct Nf4Places {
     return {_mm512_ternarylogic_epi32((__m512i)bytes, codes_only, (__m512i)rows, and_or),
             _mm512_ternarylogic_epi32(_mm512_srli_epi16((__m512i)bytes, 4), codes_only, (__m512i)rows, and_or)};
   }
-  LATHE_INLINE VecU look_up(const Nf4Places& self, int pair, const Nf4RowTables& tables) {
+  static LATHE_INLINE VecU look_up(const Nf4Places& self, int pair, const Nf4RowTables& tables) {
     const __m512i words = pair % 2 == 0 ? self.even : self.odd;
     return (VecU)_mm512_permutex2var_epi16(tables.low, pair < 2 ? words : _mm512_srli_epi16(words, 8), tables.high);
   }
