@@ -101,7 +101,7 @@ Variable Transformer::forward(const TokenBatch& batch, AttentionContext& attenti
 Tensor Transformer::logits(const Tensor& hidden) const {
   const DType dtype = options_.dtype == DType::f64 ? DType::f64 : DType::f32;
   Tensor out = Tensor::empty({hidden.dim(0), config_.vocab_size}, dtype, hidden.device());
-  kernels::linear_forward(out, hidden, output_weight().view());
+  kernels::linear_forward(out, hidden, output_weight().value());
   return out;
 }
 

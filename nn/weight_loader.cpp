@@ -42,11 +42,7 @@ autograd::LinearWeight WeightLoader::quantized_matrix(const std::string& name, i
                                                       kernels::QuantizedFormat format) {
   expect(name, {rows, columns});
   const Tensor values = dense(name, {rows, columns});
-  // On the CPU the codes are put into panels, on a device they stay.
-  const MemoryTag tag = values.device().kind == DeviceKind::cpu ? MemoryTag::workspace : MemoryTag::weights;
-  if (format == kernels::QuantizedFormat::nf4)
-    return kernels::QuantizedWeight::pack(kernels::quantize_nf4(values, 64, kernels::Nf4Scales::nested, tag));
-  return kernels::QuantizedWeight::pack(kernels::quantize_int8(values, tag));
+  return kernels::QuantizedWeight::quantize(values, format);
 }
 
 autograd::Variable WeightLoader::vector(const std::string& name, int64_t size) {

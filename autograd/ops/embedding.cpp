@@ -15,9 +15,9 @@ struct Embedding final : Operation {
   std::string_view name() const override { return "embedding"; }
 
   void forward(Forward& f) {
-    Tensor out = Tensor::empty({ids.numel(), weight.columns()}, weight.dtype(), weight.view().device());
-    if (weight.packed().defined()) {
-      kernels::embedding_forward(out, weight.packed(), ids);
+    Tensor out = Tensor::empty({ids.numel(), weight.columns()}, weight.dtype(), weight.value().device());
+    if (const kernels::PackedWeight* packed = weight.value().packed()) {
+      kernels::embedding_forward(out, *packed, ids);
     } else {
       kernels::embedding_forward(out, f.input(0), ids);
     }

@@ -104,7 +104,7 @@ struct Linear final : Operation {
         joined.lora_t = t[static_cast<size_t>(run.term)];
         joined.lora_b = f.input(lora_b(run.term));
       }
-      kernels::linear_forward(run.of(out), run.of(in), base.view(), joined);
+      kernels::linear_forward(run.of(out), run.of(in), base.value(), joined);
     }
     save(f, t);
     f.output(out);
@@ -119,7 +119,7 @@ struct Linear final : Operation {
     }
     if (f.needs(weight) || needs_a) f.save_input("x", x);
     // So that a change of it is noticed; the codes of a quantised one have no way to change.
-    if (f.needs(x)) f.save("weight", base.packed().defined() ? base.packed().panels() : f.input(weight));
+    if (f.needs(x)) f.save("weight", base.versioned());
     for (int i = 0; i < static_cast<int>(terms.size()); ++i) {
       if (needs_b) f.save("t", t[static_cast<size_t>(i)]);
       if (f.needs(x)) f.save("lora_a", f.input(lora_a(i)));
@@ -173,10 +173,16 @@ struct Linear final : Operation {
                       bool accumulate) const {
     if (!dt.defined() || term_of(run).dropout.probability == 0.0f) {
       const Tensor a = dt.defined() ? saved.at("lora_a", run.term) : Tensor();
-      kernels::linear_input_gradient(grad_x, grad_out, base.view(), dt, a, accumulate);
+      kernels::linear_input_gradient({.grad_x = grad_x,
+                                      .grad_out = grad_out,
+                                      .weight = base.value(),
+                                      .lora_dt = dt,
+                                      .lora_a = a,
+                                      .accumulate = accumulate});
       return;
     }
-    kernels::linear_input_gradient(grad_x, grad_out, base.view(), {}, {}, accumulate);
+    kernels::linear_input_gradient(
+        {.grad_x = grad_x, .grad_out = grad_out, .weight = base.value(), .accumulate = accumulate});
     Tensor through_adapter = empty_like(grad_x);
     kernels::matmul(through_adapter, dt, saved.at("lora_a", run.term), Layout::plain);
     drop(through_adapter, through_adapter, term_of(run));

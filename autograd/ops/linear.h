@@ -18,29 +18,28 @@
 
 namespace lathe::autograd {
 
-// A weight [N, K]: packed and frozen, quantised and frozen, or dense (a leaf trains, a constant does not). Cheap to
-// copy.
+// A weight [N, K]: frozen, of any kind, or dense (a leaf trains, a constant does not). Cheap to copy.
 class LinearWeight {
  public:
-  LinearWeight(kernels::PackedWeight packed) : packed_(std::move(packed)) {}
-  LinearWeight(kernels::QuantizedWeight quantized) : quantized_(std::move(quantized)) {}
-  LinearWeight(Variable dense) : dense_(std::move(dense)) {}
-  LinearWeight(Tensor dense) : dense_(std::move(dense)) {}
-  kernels::WeightView view() const {
-    if (quantized_.defined()) return kernels::WeightView(quantized_);
-    return packed_.defined() ? kernels::WeightView(packed_) : kernels::WeightView(dense_.value());
-  }
-  int64_t rows() const { return view().rows(); }
-  int64_t columns() const { return view().columns(); }
-  DType dtype() const { return view().dtype(); }
-  // Two of the three are undefined.
-  const kernels::PackedWeight& packed() const { return packed_; }
-  const kernels::QuantizedWeight& quantized() const { return quantized_; }
+  LinearWeight(kernels::PackedWeight packed) : value_(std::move(packed)) {}
+  LinearWeight(kernels::QuantizedWeight quantized) : value_(std::move(quantized)) {}
+  LinearWeight(Variable dense) : value_(dense.value()), dense_(std::move(dense)) {}
+  LinearWeight(Tensor dense) : LinearWeight(Variable(std::move(dense))) {}
+  const kernels::Weight& value() const { return value_; }
+  int64_t rows() const { return value_.rows(); }
+  int64_t columns() const { return value_.columns(); }
+  DType dtype() const { return value_.dtype(); }
+  // What an operation takes as its input: undefined where the weight is packed or quantised.
   const Variable& dense() const { return dense_; }
+  // What an operation saves so that a change of the weight is noticed. Undefined for a quantised one, whose codes have
+  // no way to change.
+  Tensor versioned() const {
+    const kernels::PackedWeight* packed = value_.packed();
+    return packed ? packed->panels() : dense_.value();
+  }
 
  private:
-  kernels::PackedWeight packed_;
-  kernels::QuantizedWeight quantized_;
+  kernels::Weight value_;
   Variable dense_;
 };
 

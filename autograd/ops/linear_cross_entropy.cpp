@@ -48,7 +48,7 @@ struct LinearCrossEntropy final : Operation {
 
   void run(const kernels::CrossEntropyOutputs& outputs, const Tensor& hidden, double factor) const {
     kernels::linear_cross_entropy(outputs, {.hidden = hidden,
-                                            .weight = projection.view(),
+                                            .weight = projection.value(),
                                             .labels = labels,
                                             .cu_seqlens = layout.cu_seqlens,
                                             .scale = factor,

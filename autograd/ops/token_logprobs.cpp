@@ -39,7 +39,7 @@ struct TokenLogprobs final : Operation {
 
     f.save_input("hidden", hidden);
     // So that a change of them is noticed.
-    f.save("weight", projection.packed().defined() ? projection.packed().panels() : f.input(weight));
+    f.save("weight", projection.versioned());
     f.save("targets", targets);
     f.output(logprobs);
   }

@@ -21,7 +21,7 @@ constexpr const char* operation = "linear_cross_entropy";
 
 void check(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs) {
   const Tensor &hidden = inputs.hidden, &labels = inputs.labels;
-  const WeightView weight = inputs.weight;
+  const Weight& weight = inputs.weight;
   expect(operation, "hidden", hidden).rank(2).dtype({DType::f32, DType::bf16, DType::f64}).rows_contiguous();
   const Device device = hidden.device();
   if (device.kind != DeviceKind::cpu) expect(operation, "hidden", hidden).dtype({DType::f32, DType::bf16});
@@ -174,7 +174,7 @@ void run_rows(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inpu
 void linear_cross_entropy(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs) {
   check(outputs, inputs);
   const Tensor &hidden = inputs.hidden, &labels = inputs.labels;
-  const WeightView weight = inputs.weight;
+  const Weight& weight = inputs.weight;
   for (const Tensor& measured : {outputs.loss, outputs.entropy, outputs.correct}) {
     if (measured.defined()) fill(measured, 0.0);
   }
@@ -218,13 +218,14 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const CrossEntropy
     }
     if (!outputs.grad_hidden.defined()) continue;
     if (chunk.consecutive()) {
-      linear_input_gradient(outputs.grad_hidden.slice(0, first, first + rows), gradients, weight);
+      linear_input_gradient(
+          {.grad_x = outputs.grad_hidden.slice(0, first, first + rows), .grad_out = gradients, .weight = weight});
       continue;
     }
     if (!grad_gathered.defined())
       grad_gathered = Tensor::empty({most, width}, dtype, hidden.device(), MemoryTag::workspace);
     const Tensor grad_x = grad_gathered.slice(0, 0, rows);
-    linear_input_gradient(grad_x, gradients, weight);
+    linear_input_gradient({.grad_x = grad_x, .grad_out = gradients, .weight = weight});
     move_rows(outputs.grad_hidden, grad_x, chunk.tokens, Direction::scatter);
   }
 }

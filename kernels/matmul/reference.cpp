@@ -2,7 +2,7 @@
 
 #include "core/error.h"
 #include "core/thread_pool.h"
-#include "kernels/matmul/cpu/gemm.h"
+#include "kernels/matmul/weights/panels.h"
 
 namespace lathe::kernels::reference {
 namespace {
@@ -17,8 +17,9 @@ class Elements {
     stride0_ = tensor.rank() == 2 ? tensor.stride(0) : 0;
     stride1_ = tensor.stride(-1);
   }
-  explicit Elements(WeightView weight) : Elements(weight.packed ? weight.packed->panels() : *weight.dense) {
-    if (!weight.packed) return;
+  // A quantised weight was dequantised before (matmul.cpp).
+  explicit Elements(const Weight& weight) : Elements(weight.packed() ? weight.packed()->panels() : *weight.dense()) {
+    if (!weight.packed()) return;
     panel_rows_ = gemm::panel_width;
     pairs_ = dtype_ == DType::bf16;
   }
@@ -62,7 +63,7 @@ void for_each_row(int64_t rows, const Body& body) {
 
 }  // namespace
 
-void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms) {
+void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms) {
   const Elements o(out), in(x), w(weight), t(terms.lora_t), b(terms.lora_b), bias(terms.bias), residual(terms.residual);
   const int64_t rank = terms.lora_t.defined() ? terms.lora_t.dim(1) : 0;
   for_each_row(out.dim(0), [&](int64_t m) {
@@ -77,16 +78,15 @@ void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const
   });
 }
 
-void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt,
-                           const Tensor& lora_a, bool accumulate) {
-  const Elements gx(grad_x), go(grad_out), w(weight), dt(lora_dt), a(lora_a);
-  const int64_t rank = lora_dt.defined() ? lora_dt.dim(1) : 0;
-  for_each_row(grad_x.dim(0), [&](int64_t m) {
-    for (int64_t k = 0; k < grad_x.dim(1); ++k) {
+void linear_input_gradient(const LinearInputGradient& call) {
+  const Elements gx(call.grad_x), go(call.grad_out), w(call.weight), dt(call.lora_dt), a(call.lora_a);
+  const int64_t rank = call.lora_dt.defined() ? call.lora_dt.dim(1) : 0;
+  for_each_row(call.grad_x.dim(0), [&](int64_t m) {
+    for (int64_t k = 0; k < call.grad_x.dim(1); ++k) {
       double sum = 0;
-      for (int64_t n = 0; n < grad_out.dim(1); ++n) sum += go(m, n) * w(n, k);
+      for (int64_t n = 0; n < call.grad_out.dim(1); ++n) sum += go(m, n) * w(n, k);
       for (int64_t r = 0; r < rank; ++r) sum += dt(m, r) * a(r, k);
-      gx.set(m, k, accumulate ? sum + gx(m, k) : sum);
+      gx.set(m, k, call.accumulate ? sum + gx(m, k) : sum);
     }
   });
 }

@@ -5,9 +5,8 @@
 
 namespace lathe::kernels::reference {
 
-void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms);
-void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt,
-                           const Tensor& lora_a, bool accumulate);
+void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms);
+void linear_input_gradient(const LinearInputGradient& call);
 void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x,
                             const Tensor& cu_seqlens, float scale);
 void matmul(const Tensor& out, const Tensor& a, const Tensor& b, Layout b_layout, float scale);

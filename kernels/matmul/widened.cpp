@@ -12,21 +12,11 @@ Tensor wide(const Tensor& tensor) {
   return result;
 }
 
-class WideWeight {
- public:
-  explicit WideWeight(WeightView weight) {
-    if (weight.packed) {
-      packed_ = weight.packed->as_f32();
-    } else {
-      dense_ = wide(*weight.dense);
-    }
-  }
-  WeightView view() const { return packed_.defined() ? WeightView(packed_) : WeightView(dense_); }
-
- private:
-  PackedWeight packed_;
-  Tensor dense_;
-};
+// A quantised weight was dequantised before (matmul.cpp).
+Weight wide(const Weight& weight) {
+  if (const PackedWeight* packed = weight.packed()) return packed->as_f32();
+  return wide(*weight.dense());
+}
 
 // The result in f32: the tensor itself, or one that is rounded into it at the end.
 class WideResult {
@@ -46,10 +36,9 @@ class WideResult {
 
 }  // namespace
 
-void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms) {
-  const WideWeight w(weight);
+void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms) {
   const WideResult result(out);
-  kernels::linear_forward(result.tensor(), wide(x), w.view(),
+  kernels::linear_forward(result.tensor(), wide(x), wide(weight),
                           {.lora_t = wide(terms.lora_t),
                            .lora_b = wide(terms.lora_b),
                            .bias = wide(terms.bias),
@@ -57,12 +46,15 @@ void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const
   result.round();
 }
 
-void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt,
-                           const Tensor& lora_a, bool accumulate) {
-  const WideWeight w(weight);
-  const WideResult result(grad_x);
-  if (accumulate && grad_x.dtype() != DType::f32) copy(result.tensor(), grad_x);
-  kernels::linear_input_gradient(result.tensor(), wide(grad_out), w.view(), wide(lora_dt), wide(lora_a), accumulate);
+void linear_input_gradient(const LinearInputGradient& call) {
+  const WideResult result(call.grad_x);
+  if (call.accumulate && call.grad_x.dtype() != DType::f32) copy(result.tensor(), call.grad_x);
+  kernels::linear_input_gradient({.grad_x = result.tensor(),
+                                  .grad_out = wide(call.grad_out),
+                                  .weight = wide(call.weight),
+                                  .lora_dt = wide(call.lora_dt),
+                                  .lora_a = wide(call.lora_a),
+                                  .accumulate = call.accumulate});
   result.round();
 }
 

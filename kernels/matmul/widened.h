@@ -1,13 +1,13 @@
-// matmul.h for f16 on the CPU: operands are widened to f32, multiplied as f32, and the result is rounded. Checked already.
+// matmul.h for f16 on the CPU: operands are widened to f32, multiplied as f32, and the result is rounded. Checked
+// already.
 #pragma once
 
 #include "kernels/matmul/matmul.h"
 
 namespace lathe::kernels::widened {
 
-void linear_forward(const Tensor& out, const Tensor& x, WeightView weight, const LinearTerms& terms);
-void linear_input_gradient(const Tensor& grad_x, const Tensor& grad_out, WeightView weight, const Tensor& lora_dt,
-                           const Tensor& lora_a, bool accumulate);
+void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms);
+void linear_input_gradient(const LinearInputGradient& call);
 void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x,
                             const Tensor& cu_seqlens, float scale);
 void matmul(const Tensor& out, const Tensor& a, const Tensor& b, Layout b_layout, float scale);

@@ -12,6 +12,16 @@ LATHE_INLINE VecU load_words(const void* p) {
   return v;
 }
 LATHE_INLINE void store_words(void* p, VecU v) { __builtin_memcpy(p, &v, sizeof v); }
+// The first n words, or halves of words; the others are 0.
+LATHE_INLINE VecU load_words(const void* p, int n) {
+  return n == lanes ? load_words(p) : (VecU)load_partial(static_cast<const float*>(p), n);
+}
+LATHE_INLINE VecH load_halves(const void* p, int n) {
+  if (n < lanes) return load_partial_bits(p, n);
+  VecH h;
+  __builtin_memcpy(&h, p, sizeof h);
+  return h;
+}
 
 // a0 b0 a1 b1 … of the first halves, and of the second halves.
 LATHE_INLINE VecU interleave_low(VecU a, VecU b) {

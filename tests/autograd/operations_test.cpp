@@ -218,7 +218,7 @@ TEST_F(Operations, LinearWithAQuantizedWeight) {
       return Variables{linear(in[0], weight, layout_, terms)};
     });
     const Tensor dense = Tensor::empty({4, 32}, DType::f64);
-    weight.quantized().dequantize(dense);
+    weight.value().quantized()->dequantize(dense);
     const Variable coded = linear(x, weight, layout_, terms), plain = linear(x, dense, layout_, terms);
     for (int64_t i = 0; i < coded.value().numel(); ++i)
       EXPECT_EQ(coded.value().data<double>()[i], plain.value().data<double>()[i]);

@@ -39,7 +39,7 @@ inline kernels::CrossEntropyOutputs outputs_of(const Arguments& a) {
 
 inline void call(const Arguments& a, Options options) {
   const auto given = [&](const char* name) { return a.has(name) ? a[name] : Tensor{}; };
-  const auto run = [&](kernels::WeightView weight) {
+  const auto run = [&](const kernels::Weight& weight) {
     kernels::linear_cross_entropy(outputs_of(a), {.hidden = a["hidden"],
                                                   .weight = weight,
                                                   .labels = a["labels"],

@@ -73,12 +73,14 @@ inline Case input_gradient_case(Extents e, DType dtype, bool packed, bool accumu
   c.outputs = {{.name = "grad_x", .shape = {e.m, e.k}, .dtype = dtype, .values = normal(), .accumulates = accumulate}};
   c.run = [=](const Arguments& a) {
     const Tensor dt = e.rank ? a["lora_dt"] : Tensor{}, la = e.rank ? a["lora_a"] : Tensor{};
-    if (packed) {
-      kernels::linear_input_gradient(a["grad_x"], a["grad_out"], kernels::pack_weight(a["weight"], a["weight"].dtype()),
-                                     dt, la, accumulate);
-    } else {
-      kernels::linear_input_gradient(a["grad_x"], a["grad_out"], a["weight"], dt, la, accumulate);
-    }
+    const kernels::Weight weight =
+        packed ? kernels::Weight(kernels::pack_weight(a["weight"], a["weight"].dtype())) : kernels::Weight(a["weight"]);
+    kernels::linear_input_gradient({.grad_x = a["grad_x"],
+                                    .grad_out = a["grad_out"],
+                                    .weight = weight,
+                                    .lora_dt = dt,
+                                    .lora_a = la,
+                                    .accumulate = accumulate});
   };
   c.reduction = e.n + e.rank;
   if (!accumulate) {
@@ -150,7 +152,7 @@ inline Case timed_input_gradient(Extents e, DType dtype) {
   c.flops = 2.0 * e.m * e.n * e.k;
   c.start = [](const Arguments& a) {
     return [a, weight = kernels::pack_weight(a["weight"], a["weight"].dtype())] {
-      kernels::linear_input_gradient(a["grad_x"], a["grad_out"], weight);
+      kernels::linear_input_gradient({.grad_x = a["grad_x"], .grad_out = a["grad_out"], .weight = weight});
     };
   };
   return c;

@@ -60,8 +60,8 @@ TEST_P(MatmulDevice, f32_has_the_bits_of_a_cpu_with_fused_multiply_adds) {
   EXPECT_EQ(bytes(on_device), bytes(out));
 
   const Tensor tall = random_matrix(k, n, DType::f32, 5), grad = room(m, n, DType::f32);
-  linear_input_gradient(out, x, tall);
-  linear_input_gradient(grad, there(x), there(tall));
+  linear_input_gradient({.grad_x = out, .grad_out = x, .weight = tall});
+  linear_input_gradient({.grad_x = grad, .grad_out = there(x), .weight = there(tall)});
   EXPECT_EQ(bytes(grad), bytes(out));
 
   const Tensor tokens = random_matrix(k, m, DType::f32, 6), sums = Tensor::zeros({m, n}, DType::f32),
@@ -81,12 +81,20 @@ TEST_P(MatmulDevice, an_element_has_the_same_bits_in_every_shape_of_tile) {
     const Tensor plain = there(random_matrix(k, n, dtype, 5)), a = there(random_matrix(rank, n, dtype, 6));
     const Tensor one = room(1, n, DType::f32), one_gradient = room(1, n, DType::f32);
     linear_forward(one, x.slice(0, 0, 1), w, {.lora_t = t.slice(0, 0, 1), .lora_b = b});
-    linear_input_gradient(one_gradient, x.slice(0, 0, 1), plain, t.slice(0, 0, 1), a);
+    linear_input_gradient({.grad_x = one_gradient,
+                           .grad_out = x.slice(0, 0, 1),
+                           .weight = plain,
+                           .lora_dt = t.slice(0, 0, 1),
+                           .lora_a = a});
     for (const int64_t rows : {17, 70, 130}) {  // on simt: narrow, medium, large
       const Tensor out = room(rows, n, DType::f32);
       linear_forward(out, x.slice(0, 0, rows), w, {.lora_t = t.slice(0, 0, rows), .lora_b = b});
       EXPECT_EQ(bytes(out.slice(0, 0, 1)), bytes(one)) << rows << " rows of " << name_of(dtype);
-      linear_input_gradient(out, x.slice(0, 0, rows), plain, t.slice(0, 0, rows), a);
+      linear_input_gradient({.grad_x = out,
+                             .grad_out = x.slice(0, 0, rows),
+                             .weight = plain,
+                             .lora_dt = t.slice(0, 0, rows),
+                             .lora_a = a});
       EXPECT_EQ(bytes(out.slice(0, 0, 1)), bytes(one_gradient)) << rows << " rows of " << name_of(dtype);
     }
   }

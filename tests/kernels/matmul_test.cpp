@@ -117,13 +117,25 @@ TEST_P(MatmulBits, an_input_gradient_row_is_the_same_alone_and_in_every_batch_pa
   const PackedWeight packed = pack_weight(weight, dtype());
   const Tensor alone = Tensor::empty({40, k}, dtype());
   for (int64_t m = 0; m < 40; ++m)
-    linear_input_gradient(alone.slice(0, m, m + 1), grad.slice(0, m, m + 1), packed, dt.slice(0, m, m + 1), a);
+    linear_input_gradient({.grad_x = alone.slice(0, m, m + 1),
+                           .grad_out = grad.slice(0, m, m + 1),
+                           .weight = packed,
+                           .lora_dt = dt.slice(0, m, m + 1),
+                           .lora_a = a});
   for (int64_t rows = 1; rows <= 40; ++rows) {
     set_thread_count(1 + static_cast<int>(rows % 3));
     const Tensor out = Tensor::empty({rows, k}, dtype());
-    linear_input_gradient(out, grad.slice(0, 0, rows), packed, dt.slice(0, 0, rows), a);
+    linear_input_gradient({.grad_x = out,
+                           .grad_out = grad.slice(0, 0, rows),
+                           .weight = packed,
+                           .lora_dt = dt.slice(0, 0, rows),
+                           .lora_a = a});
     EXPECT_TRUE(same_bits(out, alone.slice(0, 0, rows))) << rows << " rows, packed";
-    linear_input_gradient(out, grad.slice(0, 0, rows), weight, dt.slice(0, 0, rows), a);
+    linear_input_gradient({.grad_x = out,
+                           .grad_out = grad.slice(0, 0, rows),
+                           .weight = weight,
+                           .lora_dt = dt.slice(0, 0, rows),
+                           .lora_a = a});
     EXPECT_TRUE(same_bits(out, alone.slice(0, 0, rows))) << rows << " rows, dense";
   }
 }
@@ -212,8 +224,8 @@ TEST_P(MatmulBits, long_sums_are_the_same_in_stretches_for_one_row_and_for_many)
   const Tensor tall = random(17001, 33, 3), grad = random(3, 17001, 4);
   const PackedWeight tall_packed = pack_weight(tall, dtype());
   const Tensor from_packed = Tensor::empty({3, 33}, DType::f32), from_dense = Tensor::empty({3, 33}, DType::f32);
-  linear_input_gradient(from_packed, grad, tall_packed);
-  linear_input_gradient(from_dense, grad, tall);
+  linear_input_gradient({.grad_x = from_packed, .grad_out = grad, .weight = tall_packed});
+  linear_input_gradient({.grad_x = from_dense, .grad_out = grad, .weight = tall});
   EXPECT_TRUE(same_bits(from_packed, from_dense));
 }
 
@@ -308,7 +320,9 @@ TEST_P(MatmulBits, nothing_to_reduce_gives_the_bias_and_no_rows_give_nothing) {
   for (int64_t m = 0; m < 2; ++m)
     for (int64_t n = 0; n < 3; ++n) EXPECT_EQ(get(out, m, n), static_cast<float>(n) - 1);
   linear_forward(Tensor::empty({0, 3}, dtype()), Tensor::empty({0, 7}, dtype()), random(3, 7, 2));
-  linear_input_gradient(Tensor::empty({0, 7}, dtype()), Tensor::empty({0, 3}, dtype()), random(3, 7, 2));
+  linear_input_gradient({.grad_x = Tensor::empty({0, 7}, dtype()),
+                         .grad_out = Tensor::empty({0, 3}, dtype()),
+                         .weight = random(3, 7, 2)});
   const Tensor grad = random_matrix(3, 7, DType::f32, 3), start = grad.clone();
   linear_weight_gradient(grad, Tensor::empty({0, 3}, dtype()), Tensor::empty({0, 7}, dtype()),
                          Tensor::zeros({1}, DType::i32));
@@ -342,7 +356,7 @@ TEST(MatmulShapes, what_does_not_fit_is_named_with_both_shapes) {
   EXPECT_NE(shape_error([&] { linear_forward(out, x, weight, {.bias = Tensor::zeros({4}, DType::f32)}); }), "");
   EXPECT_NE(shape_error([&] { linear_forward(out, x, weight, {.residual = Tensor::zeros({3, 4}, DType::f32)}); }), "");
   EXPECT_NE(shape_error([&] { linear_forward(out, Tensor::zeros({8, 3}, DType::f32).transpose(0, 1), weight); }), "");
-  EXPECT_NE(shape_error([&] { linear_input_gradient(x, out, w); }), "");
+  EXPECT_NE(shape_error([&] { linear_input_gradient({.grad_x = x, .grad_out = out, .weight = w}); }), "");
   EXPECT_NE(shape_error([&] { matmul(out, x, weight, Layout::plain); }), "");
   const int32_t descending[] = {0, 2, 1, 3};
   EXPECT_NE(shape_error([&] {

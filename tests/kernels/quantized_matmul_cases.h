@@ -62,7 +62,7 @@ inline Case forward_case(Extents e, QuantizedFormat format, DType dtype, DType o
     c.inputs.push_back({.name = "residual", .shape = {e.m, e.n}, .dtype = dtype, .values = normal()});
   }
   c.outputs = {{.name = "out", .shape = {e.m, e.n}, .dtype = out_dtype}};
-  const auto multiply = [=](const Arguments& a, kernels::WeightView weight) {
+  const auto multiply = [=](const Arguments& a, const kernels::Weight& weight) {
     kernels::LinearTerms linear;
     if (e.rank) linear.lora_t = a["lora_t"], linear.lora_b = a["lora_b"];
     if (terms) linear.bias = a["bias"], linear.residual = a["residual"];
@@ -101,9 +101,14 @@ inline Case input_gradient_case(Extents e, QuantizedFormat format, DType dtype, 
     c.inputs.push_back(nf4_cases::shared("lora_a", {e.rank, e.k}, dtype, normal()));
   }
   c.outputs = {{.name = "grad_x", .shape = {e.m, e.k}, .dtype = dtype, .values = normal(), .accumulates = accumulate}};
-  const auto multiply = [=](const Arguments& a, kernels::WeightView weight) {
+  const auto multiply = [=](const Arguments& a, const kernels::Weight& weight) {
     const Tensor dt = e.rank ? a["lora_dt"] : Tensor{}, lora_a = e.rank ? a["lora_a"] : Tensor{};
-    kernels::linear_input_gradient(a["grad_x"], a["grad_out"], weight, dt, lora_a, accumulate);
+    kernels::linear_input_gradient({.grad_x = a["grad_x"],
+                                    .grad_out = a["grad_out"],
+                                    .weight = weight,
+                                    .lora_dt = dt,
+                                    .lora_a = lora_a,
+                                    .accumulate = accumulate});
   };
   c.run = [=](const Arguments& a) { multiply(a, weight_of(a, e, format)); };
   c.reference = [=](const Arguments& a) { multiply(a, rounded_weight(a, e, format, dtype)); };
@@ -146,8 +151,9 @@ inline Case timed_input_gradient(Extents e, QuantizedFormat format, DType dtype)
   c.inputs.pop_back();  // x, which only the gradient check needs
   c.flops = 2.0 * e.m * e.n * e.k;
   c.start = [=](const Arguments& a) {
-    return
-        [a, weight = weight_of(a, e, format)] { kernels::linear_input_gradient(a["grad_x"], a["grad_out"], weight); };
+    return [a, weight = weight_of(a, e, format)] {
+      kernels::linear_input_gradient({.grad_x = a["grad_x"], .grad_out = a["grad_out"], .weight = weight});
+    };
   };
   return c;
 }

@@ -77,8 +77,8 @@ TEST_P(QuantizedBits, GradientsAreThoseWithTheDequantisedWeight) {
   for (const int64_t m : {1, 6, 17}) {
     const Tensor grad_out = random_matrix(m, n, dtype(), 6);
     const Tensor grad_x = Tensor::empty({m, k}, dtype()), expected = Tensor::empty({m, k}, dtype());
-    kernels::linear_input_gradient(grad_x, grad_out, weight);
-    kernels::linear_input_gradient(expected, grad_out, dense);
+    kernels::linear_input_gradient({.grad_x = grad_x, .grad_out = grad_out, .weight = weight});
+    kernels::linear_input_gradient({.grad_x = expected, .grad_out = grad_out, .weight = dense});
     EXPECT_TRUE(same_bits(grad_x, expected)) << m << " rows";
   }
 }

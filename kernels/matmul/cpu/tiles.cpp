@@ -1,67 +1,63 @@
-// The product's loops: slabs of a panel that stay in the second-level cache, tiles of rows that stay in registers.
-#include "kernels/matmul/cpu/pack.h"
-#include "kernels/matmul/cpu/quantized.h"
-#include "kernels/matmul/cpu/steps.h"
-#include "kernels/matmul/cpu/gemm.h"
+// The product's loops: k blocks of a panel that stay in the second-level cache, tiles of rows whose sums stay in
+// registers.
+#include "kernels/matmul/cpu/bodies.h"
+#include "kernels/matmul/cpu/codes.h"
+#include "kernels/matmul/cpu/k_step.h"
+#include "kernels/matmul/cpu/pack_right.h"
 #include "kernels/simd/transpose.h"
 
 namespace lathe::kernels::LATHE_ISA {
 namespace {
 
-using gemm::Block;
-using gemm::Element;
-using gemm::Matrix;
+using gemm::k_steps;
 using gemm::panel_width;
-using gemm::Problem;
-using gemm::Right;
-using gemm::RightLayout;
-using gemm::units_of;
 
 constexpr int max_rows = gemm::tile_rows(Isa::LATHE_ISA);
 
-// Adds chain `chain` of a slab to the sums, from the places of the tile and of the panel where the slab begins. The hardware does not
-// follow runs with gaps: with many rows the chain's next run is asked for. Where no other tile has read the panel before, each
-// chain asks for a quarter of the slab that follows: 16 rows take 2.6 ms for 4096 x 4096, without 4.4 (one chain in order: 3.0).
+// Adds one chain of a k block to the sums. The hardware's prefetcher does not follow its k steps, which have gaps
+// between them: the chain's next ones are prefetched. Where no other tile has read the panel before, each chain
+// prefetches a quarter of the k block that follows: 16 rows take 2.6 ms for 4096 x 4096, without 4.4 (one chain in
+// order: 3.0).
 template <class Step, int chains, int rows, int vectors>
-LATHE_INLINE void multiply_chain(Vec (&sums)[rows][vectors], const Stretch& stretch, int chain, int64_t column) {
+LATHE_INLINE void multiply_chain(Vec (&sums)[rows][vectors], const KRange& range, int chain, int64_t column) {
   constexpr int64_t lines = panel_width * 4 / 64;
   if constexpr (chains == 1) {
-    multiply_run<Step>(sums, stretch.left, stretch.right + column, stretch.units);
+    multiply_steps<Step>(sums, range.left, range.right + column, range.steps);
   } else {
-    constexpr int64_t run = gemm::chain_run, round = run * chains;
-    const uint32_t* left = stretch.left + chain * run * rows * Step::left_words;
-    const uint32_t* right = stretch.right + column + chain * run * panel_width;
-    const uint32_t* ahead = stretch.ahead;
-    if (ahead != nullptr) ahead += chain * (stretch.units / round) * run * panel_width;
-    int64_t unit = chain * run;
-    for (; unit + run <= stretch.units; unit += round) {
+    constexpr int64_t turn = gemm::chain_steps, round = turn * chains;
+    const uint32_t* left = range.left + chain * turn * rows * Step::left_words;
+    const uint32_t* right = range.right + column + chain * turn * panel_width;
+    const uint32_t* next_block = range.prefetch;
+    if (next_block != nullptr) next_block += chain * (range.steps / round) * turn * panel_width;
+    int64_t step = chain * turn;
+    for (; step + turn <= range.steps; step += round) {
 #pragma GCC unroll 4
-      for (int j = 0; j < run; ++j) {
-        if (ahead != nullptr)
-          for (int64_t line = 0; line < lines; ++line) __builtin_prefetch(ahead + (j * lines + line) * 16, 0, 2);
+      for (int j = 0; j < turn; ++j) {
+        if (next_block != nullptr)
+          for (int64_t line = 0; line < lines; ++line) __builtin_prefetch(next_block + (j * lines + line) * 16, 0, 2);
         for (int64_t line = 0; line < lines; ++line) __builtin_prefetch(right + (round + j) * panel_width + line * 16);
         multiply_panel<Step>(sums, left + j * rows * Step::left_words, right + j * panel_width);
       }
-      if (ahead != nullptr) ahead += run * panel_width;
+      if (next_block != nullptr) next_block += turn * panel_width;
       left += round * rows * Step::left_words, right += round * panel_width;
     }
-    multiply_run<Step>(sums, left, right, stretch.units - unit);
+    multiply_steps<Step>(sums, left, right, range.steps - step);
   }
 }
 
-// All chains at once, in the order of memory: their sums in registers, or fetched for each run.
+// All chains at once, in the order of memory: their sums in registers, or loaded for each chain's turn.
 template <class Step, bool in_registers, int chains, int rows, int vectors>
-LATHE_INLINE void multiply_chains(Vec (&sums)[chains][rows][vectors], const Stretch& stretch, int64_t column) {
-  constexpr int64_t run = gemm::chain_run;
-  const uint32_t* left = stretch.left;
-  const uint32_t* right = stretch.right + column;
-  int64_t unit = 0;
+LATHE_INLINE void multiply_chains(Vec (&sums)[chains][rows][vectors], const KRange& range, int64_t column) {
+  constexpr int64_t turn = gemm::chain_steps;
+  const uint32_t* left = range.left;
+  const uint32_t* right = range.right + column;
+  int64_t step = 0;
   const auto multiply_next = [&](int chain) __attribute__((always_inline)) {
 #pragma GCC unroll 4
-    for (int j = 0; j < run; ++j, left += rows * Step::left_words, right += panel_width)
+    for (int j = 0; j < turn; ++j, left += rows * Step::left_words, right += panel_width)
       multiply_panel<Step>(sums[chain], left, right);
   };
-  for (; unit + run * chains <= stretch.units; unit += run * chains) {
+  for (; step + turn * chains <= range.steps; step += turn * chains) {
     if constexpr (in_registers) {
 #pragma GCC unroll 4
       for (int chain = 0; chain < chains; ++chain) multiply_next(chain);
@@ -72,18 +68,18 @@ LATHE_INLINE void multiply_chains(Vec (&sums)[chains][rows][vectors], const Stre
   }
 #pragma GCC unroll 4
   for (int chain = 0; chain < chains; ++chain)
-    for (int j = 0; j < run && unit < stretch.units; ++j, ++unit, left += rows * Step::left_words, right += panel_width)
+    for (int j = 0; j < turn && step < range.steps; ++j, ++step, left += rows * Step::left_words, right += panel_width)
       multiply_panel<Step>(sums[chain], left, right);
 }
 
-// The first `columns` of a panel, rounded up to whole vectors; `wanted` of them fill at least as many columns. A few rows work on
-// all chains at once: what bounds them is a panel that comes from memory, and it is read in its order (4 rows: 1.5 ms for 4096 x 4096,
-// chain by chain 1.7 to 3.3).
+// The first `columns` of a panel, rounded up to whole vectors, of which `wanted` cover them. A few rows work on all
+// chains at once: what bounds them is a panel that comes from memory, and so it is read in the order of memory (4 rows:
+// 1.5 ms for 4096 x 4096, chain by chain 1.7 to 3.3).
 //
-// Tried and left: prefetching the left operand 0.5 to 4 KB ahead (within 1 % either way), prefetching the panel 1 to 8 KB
-// ahead for one row (5 to 25 % slower: the hardware's streams do better alone).
+// Tried and left: prefetching the left operand 0.5 to 4 KB ahead (within 1 % either way), prefetching the panel 1 to 8
+// KB ahead for one row (5 to 25 % slower: the hardware's prefetcher does better alone).
 template <int rows, template <int, int> class Step, int wanted>
-void multiply_tile(Stretch first, Stretch second, float* accumulators, bool begins, int64_t columns) {
+void multiply_tile(KRange first, KRange second, float* accumulators, bool begins, int64_t columns) {
   constexpr int vectors = vectors_at_once(rows, wanted);
   using S = Step<rows, vectors>;
   constexpr int chains = S::chains;
@@ -93,7 +89,7 @@ void multiply_tile(Stretch first, Stretch second, float* accumulators, bool begi
       Vec sums[chains][rows][vectors];
       clear(sums);
       multiply_chains<S, in_registers>(sums, first, column);
-      multiply_run<S>(sums[chains - 1], second.left, second.right + column, second.units);
+      multiply_steps<S>(sums[chains - 1], second.left, second.right + column, second.steps);
 #pragma GCC unroll 4
       for (int chain = 0; chain < chains; ++chain)
         if (!is_left_out(chain, chains, first, second))
@@ -105,14 +101,14 @@ void multiply_tile(Stretch first, Stretch second, float* accumulators, bool begi
         Vec sums[1][rows][vectors];
         clear(sums);
         multiply_chain<S, chains>(sums[0], first, chain, column);
-        if (chain == chains - 1) multiply_run<S>(sums[0], second.left, second.right + column, second.units);
+        if (chain == chains - 1) multiply_steps<S>(sums[0], second.left, second.right + column, second.steps);
         add_chain(accumulators + column, sums[0], begins && chain == 0);
       }
     }
   }
 }
 
-using TileKernel = void (*)(Stretch, Stretch, float*, bool, int64_t);
+using TileKernel = void (*)(KRange, KRange, float*, bool, int64_t);
 
 template <template <int, int> class Step, int wanted>
 TileKernel kernel_for(int64_t rows) {
@@ -140,12 +136,11 @@ TileKernel kernel_for(int64_t rows) {
 }
 
 // A LoRA product has 4 to 16 columns: half a panel.
-TileKernel kernel_for(Element element, int64_t rows, int64_t columns) {
+TileKernel kernel_for(DType dtype, int64_t rows, int64_t columns) {
   constexpr int half = panel_vectors / 2;
   if (columns <= half * lanes)
-    return element == Element::bf16 ? kernel_for<PairStep, half>(rows) : kernel_for<F32Step, half>(rows);
-  return element == Element::bf16 ? kernel_for<PairStep, panel_vectors>(rows)
-                                  : kernel_for<F32Step, panel_vectors>(rows);
+    return dtype == DType::bf16 ? kernel_for<PairStep, half>(rows) : kernel_for<F32Step, half>(rows);
+  return dtype == DType::bf16 ? kernel_for<PairStep, panel_vectors>(rows) : kernel_for<F32Step, panel_vectors>(rows);
 }
 
 template <class T>
@@ -163,19 +158,20 @@ LATHE_INLINE void store_columns(void* row, int64_t column, Vec v, int count) {
   }
 }
 
-LATHE_INLINE char* row_of(const Matrix& matrix, int64_t row) {
-  return static_cast<char*>(matrix.data) + row * matrix.stride * (matrix.element == Element::bf16 ? 2 : 4);
+LATHE_INLINE int64_t element_bytes(const ProductMatrix& matrix) { return matrix.dtype == DType::bf16 ? 2 : 4; }
+LATHE_INLINE char* row_of(const ProductMatrix& matrix, int64_t row) {
+  return static_cast<char*>(matrix.data) + row * matrix.stride * element_bytes(matrix);
 }
-LATHE_INLINE Vec load_matrix(const Matrix& matrix, int64_t row, int64_t column, int count) {
+LATHE_INLINE Vec load_matrix(const ProductMatrix& matrix, int64_t row, int64_t column, int count) {
   const char* p = row_of(matrix, row);
-  return matrix.element == Element::bf16 ? load_columns<bf16>(p, column, count) : load_columns<float>(p, column, count);
+  return matrix.dtype == DType::bf16 ? load_columns<bf16>(p, column, count) : load_columns<float>(p, column, count);
 }
 
-// The lines that write_tile will touch, asked for before the tile's sums are computed: rows of out lie far apart, and a weight's
+// Prefetches what write_tile will touch, before the tile's sums are computed: rows of out lie far apart, and a weight's
 // gradient is read and written from memory.
-LATHE_INLINE void prefetch_tile(const Problem& problem, int64_t first_row, int64_t rows, int64_t first_column) {
-  const Matrix& matrix = problem.residual.data != nullptr ? problem.residual : problem.out;
-  const int64_t element = matrix.element == Element::bf16 ? 2 : 4, bytes = panel_width * element;
+LATHE_INLINE void prefetch_tile(const ProductArgs& product, int64_t first_row, int64_t rows, int64_t first_column) {
+  const ProductMatrix& matrix = product.residual.data != nullptr ? product.residual : product.out;
+  const int64_t element = element_bytes(matrix), bytes = panel_width * element;
   for (int64_t i = 0; i < rows; ++i) {
     const char* row = row_of(matrix, first_row + i) + first_column * element;
     for (int64_t offset = 0; offset < bytes; offset += 64) __builtin_prefetch(row + offset, 1);
@@ -183,19 +179,19 @@ LATHE_INLINE void prefetch_tile(const Problem& problem, int64_t first_row, int64
 }
 
 // out = scale · sums + bias + residual, in that order, rounded once.
-void write_tile(const Problem& problem, const float* accumulators, int64_t first_row, int64_t rows,
+void write_tile(const ProductArgs& product, const float* accumulators, int64_t first_row, int64_t rows,
                 int64_t first_column) {
-  const int64_t columns = problem.n - first_column < panel_width ? problem.n - first_column : panel_width;
-  const Vec scale = splat(problem.scale);
+  const int64_t columns = product.n - first_column < panel_width ? product.n - first_column : panel_width;
+  const Vec scale = splat(product.scale);
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < columns; j += lanes) {
       const int count = columns - j < lanes ? static_cast<int>(columns - j) : lanes;
       const int64_t column = first_column + j;
       Vec v = load(accumulators + i * panel_width + j) * scale;
-      if (problem.bias.data != nullptr) v = v + load_matrix(problem.bias, 0, column, count);
-      if (problem.residual.data != nullptr) v = v + load_matrix(problem.residual, first_row + i, column, count);
-      char* row = row_of(problem.out, first_row + i);
-      if (problem.out.element == Element::bf16) {
+      if (product.bias.data != nullptr) v = v + load_matrix(product.bias, 0, column, count);
+      if (product.residual.data != nullptr) v = v + load_matrix(product.residual, first_row + i, column, count);
+      char* row = row_of(product.out, first_row + i);
+      if (product.out.dtype == DType::bf16) {
         store_columns<bf16>(row, column, v, count);
       } else {
         store_columns<float>(row, column, v, count);
@@ -204,62 +200,73 @@ void write_tile(const Problem& problem, const float* accumulators, int64_t first
   }
 }
 
-// Units [first, last) of a panel: where they lie, or packed into `slab`.
-const uint32_t* panel_slab(const Right& right, Element element, int64_t k, int64_t n, int64_t panel, int64_t first,
-                           int64_t last, uint32_t* slab) {
-  if (right.layout == RightLayout::panels)
-    return static_cast<const uint32_t*>(right.data) + (panel * right.stride + first) * panel_width;
-  pack_panel(right, element, k, n, panel, first, last, slab);
-  return slab;
+// k steps [first, last) of a panel: where they lie, or packed into `words`.
+const uint32_t* panel_words(const ProductArgs& product, int64_t panel, int64_t first, int64_t last, uint32_t* words) {
+  const WeightPanels& panels = product.panels;
+  if (panels.data == nullptr) {
+    pack_dense_panel(product.right, product.layout, product.k, product.n, panel, first, last, words);
+  } else if (panels.group > 0 || product.layout != ProductLayout::rows_rows) {
+    pack_weight_panel(product, panel, first, last, words);
+  } else {
+    return static_cast<const uint32_t*>(panels.data) + panel * (panels.panel_bytes / 4) + first * panel_width;
+  }
+  return words;
+}
+
+// The second pair's.
+const uint32_t* second_panel_words(const ProductArgs& product, int64_t panel, int64_t steps, uint32_t* words) {
+  if (steps == 0) return nullptr;
+  pack_dense_panel(product.right2, product.layout, product.k2, product.n, panel, 0, steps, words);
+  return words;
 }
 
 }  // namespace
 
-void gemm_block(const Block& block) {
-  const Problem& problem = *block.problem;
-  const Element element = problem.element;
+void multiply_tiles(const MultiplyTilesArgs& args) {
+  const ProductArgs& product = *args.product;
+  const DType dtype = product.dtype;
   constexpr int64_t accumulator_tile = max_rows * panel_width;
-  const int64_t left_words = gemm::left_words(Isa::LATHE_ISA, element);
-  const int64_t units2 = block.ends ? units_of(problem.k2, element) : 0;
-  const int64_t slab_units = gemm::slab_units(Isa::LATHE_ISA, element);
-  const bool fused = gemm::fuses_codes(problem);
+  const int64_t left_words = gemm::left_words(Isa::LATHE_ISA, dtype);
+  const int64_t steps2 = args.ends ? k_steps(product.k2, dtype) : 0;
+  const int64_t block_steps = gemm::k_block_steps(Isa::LATHE_ISA, dtype);
+  const bool in_registers = decodes_in_registers(product);
+  const bool panels_in_memory =
+      product.panels.data != nullptr && product.panels.group == 0 && product.layout == ProductLayout::rows_rows;
 
-  for (int64_t panel = block.first_panel; panel < block.last_panel; ++panel) {
-    float* panel_accumulators = block.accumulators + (panel - block.first_panel) * block.accumulator_panel_stride;
-    const uint32_t* slab2 =
-        units2 == 0 ? nullptr
-                    : panel_slab(problem.right2, element, problem.k2, problem.n, panel, 0, units2, block.slab2);
-    const int64_t columns_left = problem.n - panel * panel_width;
+  for (int64_t panel = args.first_panel; panel < args.last_panel; ++panel) {
+    float* panel_accumulators = args.accumulators + (panel - args.first_panel) * args.accumulator_panel_stride;
+    const uint32_t* right2 = second_panel_words(product, panel, steps2, args.panel2);
+    const int64_t columns_left = product.n - panel * panel_width;
     const int64_t columns = columns_left < panel_width ? columns_left : panel_width;
-    int64_t first = block.first_unit;
+    int64_t first = args.first_step;
     do {  // once even when there is nothing to reduce
-      const int64_t last = block.last_unit - first < slab_units ? block.last_unit : first + slab_units;
-      const bool begins = block.begins && first == block.first_unit;
-      const bool ends = last == block.last_unit;
-      const uint32_t* slab = first == last || fused ? nullptr
-                                                    : panel_slab(problem.right, element, problem.k, problem.n, panel,
-                                                                 first, last, block.slab);
-      for (int64_t tile = block.first_tile; tile < block.last_tile; ++tile) {
-        const int64_t row = block.tiling.first_row(tile);
-        const int64_t rows = block.tiling.first_row(tile + 1) - row;
-        float* accumulators = panel_accumulators + (tile - block.first_tile) * accumulator_tile;
-        const uint32_t* left =
-            block.left + tile * block.left_tile_stride + (first - block.first_unit) * rows * left_words;
-        const Stretch two = {block.left2 + tile * block.left2_tile_stride, slab2, ends ? units2 : 0};
-        if (ends && block.ends) prefetch_tile(problem, block.row_offset + row, rows, panel * panel_width);
-        if (fused) {
-          quantized_kernel_for(problem.right, element, rows)({problem.right, panel, first, last, left}, two,
-                                                             accumulators, begins, columns);
+      const int64_t last = args.last_step - first < block_steps ? args.last_step : first + block_steps;
+      const bool begins = args.begins && first == args.first_step;
+      const bool ends = last == args.last_step;
+      const uint32_t* right =
+          first == last || in_registers ? nullptr : panel_words(product, panel, first, last, args.panel);
+      for (int64_t tile = args.first_tile; tile < args.last_tile; ++tile) {
+        const int64_t row = args.tiling.first_row(tile);
+        const int64_t rows = args.tiling.first_row(tile + 1) - row;
+        float* accumulators = panel_accumulators + (tile - args.first_tile) * accumulator_tile;
+        const uint32_t* left = args.left + tile * args.left_tile_stride + (first - args.first_step) * rows * left_words;
+        const KRange second = {args.left2 + tile * args.left2_tile_stride, right2, ends ? steps2 : 0};
+        if (ends && args.ends) prefetch_tile(product, args.row_offset + row, rows, panel * panel_width);
+        if (in_registers) {
+          const CodeTileKernel kernel = with_format(product.panels.format, [&]<class Format>() {
+            return code_tile_kernel<Format>(product.panels, dtype, rows);
+          });
+          kernel({product.panels, panel, first, last, left}, second, accumulators, begins, columns);
         } else {
-          const bool first_reads = block.last_tile - block.first_tile <= 2 && tile == block.first_tile &&
-                                   problem.right.layout == RightLayout::panels;
-          const uint32_t* ahead = first_reads ? slab + (last - first) * panel_width : nullptr;
-          kernel_for(element, rows, columns)({left, slab, last - first, ahead}, two, accumulators, begins, columns);
+          const bool reads_first = panels_in_memory && args.last_tile - args.first_tile <= 2 && tile == args.first_tile;
+          const uint32_t* prefetch = reads_first ? right + (last - first) * panel_width : nullptr;
+          kernel_for(dtype, rows, columns)({left, right, last - first, prefetch}, second, accumulators, begins,
+                                           columns);
         }
-        if (ends && block.ends) write_tile(problem, accumulators, block.row_offset + row, rows, panel * panel_width);
+        if (ends && args.ends) write_tile(product, accumulators, args.row_offset + row, rows, panel * panel_width);
       }
       first = last;
-    } while (first < block.last_unit);
+    } while (first < args.last_step);
   }
 }
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/matmul/cuda/product.h"
-#include "kernels/matmul/weights/quantized_weight.h"
+#include "kernels/matmul/weights/formats.h"
 #include "kernels/nf4/bodies.h"
 
 namespace lathe::kernels {

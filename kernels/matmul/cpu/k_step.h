@@ -1,23 +1,23 @@
-// What a tile of a product does with one unit along the reduced index. For this folder's sources only.
+// What a tile of a product does in one k step. For kernels/matmul's cpu sources only.
 #pragma once
 
-#include "kernels/matmul/cpu/gemm.h"
+#include "kernels/matmul/cpu/blocking.h"
 #include "kernels/simd/transpose.h"
 
 namespace lathe::kernels::LATHE_ISA {
 
-// A stretch of the reduced index: words of the tile and of the panel.
-struct Stretch {
+// Words of a tile and of a panel over some k steps.
+struct KRange {
   const uint32_t* left;
   const uint32_t* right;
-  int64_t units;
-  const uint32_t* ahead = nullptr;  // as many units of the panel that follow, to be asked for early
+  int64_t steps;
+  const uint32_t* prefetch = nullptr;  // as many k steps of the panel that follow
 };
 
 inline constexpr int panel_vectors = gemm::panel_width / lanes;
 
-// Vectors of a panel that are computed side by side: what the registers hold besides the operands, and no more than
-// are wanted.
+// Vectors of a panel that are computed side by side: as many as the registers hold besides the operands, and at most
+// `wanted`.
 static constexpr int vectors_at_once(int rows, int wanted) {
   const int registers = lanes == 16 ? 28 : 12;
   int vectors = wanted;
@@ -31,11 +31,11 @@ LATHE_INLINE Vec broadcast(const uint32_t* word) {
   return splat(value);
 }
 
-// A step: multiply() adds one unit's products to the sums, from left_words words of each row and the panel's words.
+// multiply() adds one k step's products to the sums, from left_words words of each row and the panel's words.
 template <int rows, int vectors>
 struct F32Step {
   static constexpr int left_words = 1;
-  static constexpr int chains = gemm::chains(Isa::LATHE_ISA, gemm::Element::f32);
+  static constexpr int chains = gemm::chains(Isa::LATHE_ISA, DType::f32);
   static LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
@@ -51,7 +51,7 @@ struct F32Step {
 template <int rows, int vectors>
 struct PairStep {
   static constexpr int left_words = 1;
-  static constexpr int chains = gemm::chains(Isa::LATHE_ISA, gemm::Element::bf16);
+  static constexpr int chains = gemm::chains(Isa::LATHE_ISA, DType::bf16);
   static LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
 #pragma GCC unroll 16
     for (int i = 0; i < rows; ++i) {
@@ -62,11 +62,11 @@ struct PairStep {
   }
 };
 #else
-// The left operand is packed as f32 already: [units][2][rows].
+// The left operand is packed as f32 already: [k steps][2][rows].
 template <int rows, int vectors>
 struct PairStep {
   static constexpr int left_words = 2;
-  static constexpr int chains = gemm::chains(Isa::LATHE_ISA, gemm::Element::bf16);
+  static constexpr int chains = gemm::chains(Isa::LATHE_ISA, DType::bf16);
   static LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&pairs)[vectors]) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
@@ -93,10 +93,11 @@ LATHE_INLINE void multiply_panel(Vec (&sums)[rows][vectors], const uint32_t* lef
   Step::multiply(sums, left, b);
 }
 
-// Units one after the other.
+// k steps one after the other.
 template <class Step, int rows, int vectors>
-LATHE_INLINE void multiply_run(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right, int64_t units) {
-  for (int64_t unit = 0; unit < units; ++unit, left += rows * Step::left_words, right += gemm::panel_width)
+LATHE_INLINE void multiply_steps(Vec (&sums)[rows][vectors], const uint32_t* left, const uint32_t* right,
+                                 int64_t steps) {
+  for (int64_t step = 0; step < steps; ++step, left += rows * Step::left_words, right += gemm::panel_width)
     multiply_panel<Step>(sums, left, right);
 }
 
@@ -110,12 +111,13 @@ LATHE_INLINE void clear(Vec (&sums)[chains][rows][vectors]) {
       for (Vec& sum : row) sum = zero();
 }
 
-// Nothing goes to this chain of a slab: neither runs of first nor second, which continues the last chain.
-LATHE_INLINE bool is_left_out(int chain, int chains, const Stretch& first, const Stretch& second) {
-  return chain > 0 && first.units <= chain * gemm::chain_run && (chain < chains - 1 || second.units == 0);
+// Nothing goes to this chain of a k block: no k steps of the first operands, nor of the second, which continue the last
+// chain.
+LATHE_INLINE bool is_left_out(int chain, int chains, const KRange& first, const KRange& second) {
+  return chain > 0 && first.steps <= chain * gemm::chain_steps && (chain < chains - 1 || second.steps == 0);
 }
 
-// The first chain of all begins the total: added to zero, it would lose a negative one.
+// Adds a chain to a tile's totals. The first chain of all is the total: added to zero, it would lose a negative zero.
 template <int rows, int vectors>
 LATHE_INLINE void add_chain(float* accumulators, const Vec (&sums)[rows][vectors], bool begins) {
 #pragma GCC unroll 16

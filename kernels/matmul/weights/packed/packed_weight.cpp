@@ -1,4 +1,7 @@
+#include "kernels/matmul/weights/packed/packed_weight.h"
+
 #include <algorithm>
+#include <cstring>
 #include <mutex>
 #include <vector>
 
@@ -6,13 +9,13 @@
 #include "core/thread_pool.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
-#include "kernels/matmul/cpu/gemm.h"
-#include "kernels/matmul/matmul.h"
+#include "kernels/matmul/weights/packed/cpu.h"
+#include "kernels/matmul/weights/panels.h"
 
 namespace lathe::kernels {
 namespace {
 
-gemm::Element element_of(DType dtype) { return dtype == DType::bf16 ? gemm::Element::bf16 : gemm::Element::f32; }
+using gemm::panel_width;
 
 int64_t padded_columns(int64_t columns, DType dtype) { return dtype == DType::bf16 ? (columns + 1) / 2 * 2 : columns; }
 
@@ -29,7 +32,7 @@ void narrow(void* to, DType dtype, int64_t i, float value) {
 }
 
 double* f64_row(const Tensor& panels, int64_t row, int64_t columns) {
-  return panels.data<double>() + row / gemm::panel_width * columns * gemm::panel_width + row % gemm::panel_width;
+  return panels.data<double>() + row / panel_width * columns * panel_width + row % panel_width;
 }
 
 void check_rows(const char* what, int64_t first, int64_t count, int64_t rows) {
@@ -62,12 +65,12 @@ PackedWeight PackedWeight::allocate(int64_t rows, int64_t columns, DType dtype, 
     weight.panels_ = Tensor::zeros({rows, (columns + piece - 1) / piece * piece}, dtype, device, tag);
     return weight;
   }
-  const int64_t panels = (rows + gemm::panel_width - 1) / gemm::panel_width;
+  const int64_t panels = (rows + panel_width - 1) / panel_width;
   const int64_t stored_columns = padded_columns(columns, dtype);
   const DType stored = dtype == DType::f16 ? DType::f32 : dtype;
-  weight.panels_ = Tensor::empty({panels, stored_columns * gemm::panel_width}, stored, {}, tag);
+  weight.panels_ = Tensor::empty({panels, stored_columns * panel_width}, stored, {}, tag);
   // The last panel's missing rows are zeros for good: pack_rows never touches them.
-  if (rows % gemm::panel_width != 0) {
+  if (rows % panel_width != 0) {
     const Tensor last = weight.panels_.select(0, panels - 1);
     std::memset(last.raw(), 0, static_cast<size_t>(last.nbytes()));
   }
@@ -77,6 +80,10 @@ PackedWeight PackedWeight::allocate(int64_t rows, int64_t columns, DType dtype, 
 Tensor PackedWeight::dense() const {
   if (on_cpu(device())) throw ShapeError("PackedWeight::dense: this weight lies in panels, on the cpu");
   return panels_.slice(1, 0, columns_);
+}
+
+WeightPanels PackedWeight::product_panels() const {
+  return {.data = panels_.raw(), .panel_bytes = panels_.dim(1) * size_of(panels_.dtype())};
 }
 
 PackedWeight PackedWeight::as_f32() const {
@@ -106,11 +113,10 @@ void PackedWeight::pack_rows(int64_t first, int64_t count, const float* rows) {
     return as_f32().pack_rows(first, count, rounded.data());
   }
   if (dtype_ != DType::f64)
-    return cpu::gemm_pack_rows(
-        {static_cast<uint32_t*>(panels_.raw()), element_of(dtype_), columns_, first, count, rows});
+    return cpu::pack_rows({static_cast<uint32_t*>(panels_.raw()), panels_.dtype(), columns_, first, count, rows});
   for (int64_t i = 0; i < count; ++i) {
     double* out = f64_row(panels_, first + i, columns_);
-    for (int64_t k = 0; k < columns_; ++k) out[k * gemm::panel_width] = rows[i * columns_ + k];
+    for (int64_t k = 0; k < columns_; ++k) out[k * panel_width] = rows[i * columns_ + k];
   }
 }
 
@@ -125,11 +131,11 @@ void PackedWeight::unpack_rows(int64_t first, int64_t count, float* rows) const 
     return;
   }
   if (dtype_ != DType::f64)
-    return cpu::gemm_unpack_rows(
-        {static_cast<const uint32_t*>(panels_.raw()), element_of(dtype_), columns_, first, count, rows});
+    return cpu::unpack_rows(
+        {static_cast<const uint32_t*>(panels_.raw()), panels_.dtype(), columns_, first, count, rows});
   for (int64_t i = 0; i < count; ++i) {
     const double* in = f64_row(panels_, first + i, columns_);
-    for (int64_t k = 0; k < columns_; ++k) rows[i * columns_ + k] = static_cast<float>(in[k * gemm::panel_width]);
+    for (int64_t k = 0; k < columns_; ++k) rows[i * columns_ + k] = static_cast<float>(in[k * panel_width]);
   }
 }
 
@@ -147,24 +153,23 @@ PackedWeight pack_weight(const Tensor& weight, DType dtype, MemoryTag tag) {
     for (int64_t n = 0; n < rows; ++n) {
       double* out = f64_row(packed.panels(), n, columns);
       for (int64_t k = 0; k < columns; ++k)
-        out[k * gemm::panel_width] = weight.data<double>()[n * weight.stride(0) + k * weight.stride(1)];
+        out[k * panel_width] = weight.data<double>()[n * weight.stride(0) + k * weight.stride(1)];
     }
     return packed;
   }
   if (weight.dtype() == DType::f32 && weight.is_contiguous()) {
-    parallel_for(rows, 4 * gemm::panel_width, [&](int64_t begin, int64_t end) {
+    parallel_for(rows, 4 * panel_width, [&](int64_t begin, int64_t end) {
       packed.pack_rows(begin, end - begin, weight.data<float>() + begin * columns);
     });
     return packed;
   }
-  const int64_t groups = (rows + gemm::panel_width - 1) / gemm::panel_width;
-  const Tensor widened =
-      Tensor::empty({thread_count(), gemm::panel_width, columns}, DType::f32, {}, MemoryTag::workspace);
+  const int64_t groups = (rows + panel_width - 1) / panel_width;
+  const Tensor widened = Tensor::empty({thread_count(), panel_width, columns}, DType::f32, {}, MemoryTag::workspace);
   parallel_for(groups, 4, [&](int64_t begin, int64_t end) {
-    float* buffer = widened.data<float>() + thread_index() * gemm::panel_width * columns;
+    float* buffer = widened.data<float>() + thread_index() * panel_width * columns;
     for (int64_t group = begin; group < end; ++group) {
-      const int64_t first = group * gemm::panel_width;
-      const int64_t count = std::min(gemm::panel_width, rows - first);
+      const int64_t first = group * panel_width;
+      const int64_t count = std::min(panel_width, rows - first);
       for (int64_t i = 0; i < count; ++i)
         for (int64_t k = 0; k < columns; ++k)
           buffer[i * columns + k] =

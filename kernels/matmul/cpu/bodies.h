@@ -1,0 +1,58 @@
+// What the CPU bodies of a product get, and their declarations.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/matmul/arguments.h"
+#include "kernels/matmul/cpu/blocking.h"
+#include "kernels/simd/dispatch.h"
+
+namespace lathe::kernels {
+
+// Packs tiles [first_tile, last_tile) of k steps [first_step, last_step): tile i goes to packed + i · tile_stride words
+// as [k steps][rows of the tile] (times left_words). Up to 16 words past a tile's end are overwritten.
+struct PackLeftArgs {
+  ProductMatrix left;
+  bool transposed;  // [k][m] in memory, otherwise [m][k]
+  int64_t k;
+  int64_t row_offset;  // of the tiling in `left`
+  gemm::Tiling tiling;
+  int64_t first_tile, last_tile, first_step, last_step;
+  uint32_t* packed;
+  int64_t tile_stride;
+  bool by_chain = false;  // as nf4's tables want it: [k steps / 16][rows][chain_steps][4 chains]
+};
+
+// Tiles × panels of a product over k steps [first_step, last_step). `begins` starts the sums, otherwise they are added
+// to `accumulators`; `ends` adds the second pair of operands and writes out.
+struct MultiplyTilesArgs {
+  const ProductArgs* product;
+  int64_t row_offset;
+  gemm::Tiling tiling;
+  int64_t first_tile, last_tile, first_panel, last_panel, first_step, last_step;
+  bool begins, ends;
+  const uint32_t* left;
+  int64_t left_tile_stride;
+  const uint32_t* left2;
+  int64_t left2_tile_stride;
+  float* accumulators;               // [panel − first_panel][tile − first_tile][tile_rows][panel_width]
+  int64_t accumulator_panel_stride;  // 0: the next panel overwrites them
+  uint32_t* panel;                   // k_block_steps · panel_width words for panels packed on the way
+  uint32_t* panel2;                  // k_steps(k2) · panel_width
+};
+
+// Whether the few rows of a product meet codes that are decoded in registers.
+LATHE_INLINE bool decodes_in_registers(const ProductArgs& product) {
+  return product.panels.group > 0 && product.layout == ProductLayout::rows_rows &&
+         product.m <= gemm::most_rows_decoded_in_registers;
+}
+// Whether they are looked up in tables, which want the left operand by_chain.
+LATHE_INLINE bool decodes_by_tables(const ProductArgs& product, Isa isa) {
+  return decodes_in_registers(product) && gemm::chains(isa, product.dtype) > 1 &&
+         with_format(product.panels.format, []<class Format>() { return Format::has_pair_tables; });
+}
+
+}  // namespace lathe::kernels
+
+LATHE_CPU_BODY(pack_left, const lathe::kernels::PackLeftArgs&)
+LATHE_CPU_BODY(multiply_tiles, const lathe::kernels::MultiplyTilesArgs&)

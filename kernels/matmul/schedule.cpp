@@ -1,0 +1,218 @@
+// A product is cut into passes over rows and k, whose left operand is packed once for all panels; a pass into tiles ×
+// panels for the threads.
+#include "kernels/matmul/schedule.h"
+
+#include <algorithm>
+
+#include "core/memory.h"
+#include "core/thread_pool.h"
+#include "kernels/matmul/cpu/bodies.h"
+
+namespace lathe::kernels {
+namespace {
+
+using gemm::k_block_steps;
+using gemm::k_steps;
+using gemm::left_words;
+using gemm::panel_width;
+using gemm::tile_rows;
+using gemm::Tiling;
+
+// Memory of this thread that grows to what its largest product needed and is kept for the next one.
+class Workspace {
+ public:
+  uint32_t* words(int64_t count) {
+    if (storage_ == nullptr || storage_->nbytes() < count * 4) {
+      storage_.reset();
+      storage_ = Storage::allocate(std::max<int64_t>(count * 4, 64), Device{}, MemoryTag::workspace);
+    }
+    return static_cast<uint32_t*>(storage_->data());
+  }
+
+ private:
+  std::shared_ptr<Storage> storage_;
+};
+
+// The packed left operand is the calling thread's and is read by all, while each has a workspace for its task: so a
+// thread needs both.
+thread_local Workspace left_workspace;
+thread_local Workspace task_workspace;
+
+constexpr int64_t packed_left_words = int64_t{1} << 21;  // 8 MB for the packed left operand of a pass
+constexpr int64_t most_pass_steps = 8192;
+static_assert(most_pass_steps % k_block_steps(Isa::avx512_bf16, DType::bf16) == 0,
+              "a chain ends where a k block does, wherever passes are cut");
+// Tiles of a task. Their left operand over a k block should stay in the second-level cache (1 MB): 512×2048×512 in f32
+// on Zen 4 gives 86 % of the peak with 24 or 37 tiles, 1024×2048×512 82 % with 24, 79 % with 37 and 57 % with 74. 40
+// keeps 512 rows whole, so that a panel which is packed on the way is packed once.
+constexpr int64_t most_tiles = 40;
+constexpr int64_t worth_a_fork = int64_t{1} << 17;  // multiply-adds below which a fork costs more than it gives
+constexpr int64_t tile_overrun = 16;                // words that packing may write past a tile's end
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Rows from row_offset on, cut into tiles, and k steps [first_step, last_step).
+struct Pass {
+  const ProductArgs& product;
+  int64_t row_offset;
+  Tiling tiling;
+  int64_t first_step, last_step;
+  bool begins, ends;
+  float* accumulators;  // of all panels, from pass to pass along k; null when there is one
+};
+
+struct PackedLeft {
+  uint32_t* words = nullptr;
+  int64_t tile_stride = 0;
+};
+
+// A single row in memory order is a packed tile already.
+bool is_packed_in_memory(const ProductArgs& product, int64_t k) {
+  return product.m == 1 && product.layout != ProductLayout::columns_plain &&
+         left_words(active_isa(), product.dtype) == 1 && (product.dtype == DType::f32 || k % 2 == 0);
+}
+
+void pack(const PackLeftArgs& all) {
+  const int64_t words = all.tiling.rows * (all.last_step - all.first_step);
+  const int64_t grain = words < worth_a_fork ? all.tiling.tiles : ceil_div(all.tiling.tiles, 4 * thread_count());
+  parallel_for(all.tiling.tiles, grain, [&](int64_t begin, int64_t end) {
+    PackLeftArgs part = all;
+    part.first_tile = begin;
+    part.last_tile = end;
+    cpu::pack_left(part);
+  });
+}
+
+void multiply(const Pass& pass, PackedLeft left, PackedLeft left2) {
+  const ProductArgs& product = pass.product;
+  const int64_t accumulator_tile = tile_rows(active_isa()) * panel_width;
+  const int64_t panels = ceil_div(product.n, panel_width);
+  const int64_t tiles = pass.tiling.tiles;
+  const int64_t steps2 = pass.ends ? k_steps(product.k2, product.dtype) : 0;
+  const int64_t work = pass.tiling.rows * product.n * ((pass.last_step - pass.first_step) + steps2);
+
+  // Panels are cut first, because a panel that is packed on the way is then packed by one thread only.
+  const int64_t tasks = work < worth_a_fork ? 1 : int64_t{8} * thread_count();
+  const int64_t panels_each = std::max<int64_t>(1, panels / tasks);
+  const int64_t panel_groups = ceil_div(panels, panels_each);
+  const int64_t tile_groups =
+      std::min(tiles, std::max(ceil_div(tiles, most_tiles), tasks == 1 ? 1 : ceil_div(tasks / 2, panel_groups)));
+  const int64_t tiles_each = ceil_div(tiles, tile_groups);
+
+  parallel_for(panel_groups * ceil_div(tiles, tiles_each), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      MultiplyTilesArgs args;
+      args.product = &product;
+      args.row_offset = pass.row_offset;
+      args.tiling = pass.tiling;
+      args.first_panel = task % panel_groups * panels_each;
+      args.last_panel = std::min(panels, args.first_panel + panels_each);
+      args.first_tile = task / panel_groups * tiles_each;
+      args.last_tile = std::min(tiles, args.first_tile + tiles_each);
+      args.first_step = pass.first_step;
+      args.last_step = pass.last_step;
+      args.begins = pass.begins;
+      args.ends = pass.ends;
+      args.left = left.words;
+      args.left_tile_stride = left.tile_stride;
+      args.left2 = left2.words;
+      args.left2_tile_stride = left2.tile_stride;
+      const int64_t panel = k_block_steps(active_isa(), product.dtype) * panel_width;
+      uint32_t* words =
+          task_workspace.words(panel + steps2 * panel_width + (args.last_tile - args.first_tile) * accumulator_tile);
+      args.panel = words;
+      args.panel2 = words + panel;
+      if (pass.accumulators == nullptr) {
+        args.accumulators = reinterpret_cast<float*>(words + panel + steps2 * panel_width);
+        args.accumulator_panel_stride = 0;
+      } else {
+        args.accumulator_panel_stride = tiles * accumulator_tile;
+        args.accumulators =
+            pass.accumulators + args.first_panel * args.accumulator_panel_stride + args.first_tile * accumulator_tile;
+      }
+      cpu::multiply_tiles(args);
+    }
+  });
+}
+
+// Passes along k over rows [row, row + tiling.rows).
+void multiply_rows(const ProductArgs& product, int64_t row, const Tiling& tiling, int64_t pass_steps) {
+  const Isa isa = active_isa();
+  const int64_t words = left_words(isa, product.dtype);
+  const int64_t steps = k_steps(product.k, product.dtype), steps2 = k_steps(product.k2, product.dtype);
+  const int64_t panels = ceil_div(product.n, panel_width), rows_of_tile = ceil_div(tiling.rows, tiling.tiles);
+  const bool transposed = product.layout == ProductLayout::columns_plain;
+  const bool several_passes = pass_steps < steps;
+
+  PackedLeft left{nullptr, rows_of_tile * pass_steps * words + tile_overrun};
+  PackedLeft left2{nullptr, rows_of_tile * steps2 * words + tile_overrun};
+  const bool by_chain = decodes_by_tables(product, isa);
+  const bool in_memory = !by_chain && is_packed_in_memory(product, product.k);
+  const bool in_memory2 = is_packed_in_memory(product, product.k2);
+  const int64_t left_total = in_memory ? 0 : left.tile_stride * tiling.tiles;
+  const int64_t left2_total = in_memory2 || steps2 == 0 ? 0 : left2.tile_stride * tiling.tiles;
+  const int64_t accumulator_total = several_passes ? panels * tiling.tiles * tile_rows(isa) * panel_width : 0;
+  uint32_t* workspace = left_workspace.words(left_total + left2_total + accumulator_total);
+  left.words = workspace;
+  left2.words = workspace + left_total;
+  Pass pass{product, row, tiling, 0, 0, false, false, nullptr};
+  if (several_passes) pass.accumulators = reinterpret_cast<float*>(workspace + left_total + left2_total);
+
+  if (in_memory2) {
+    left2.words = static_cast<uint32_t*>(product.left2.data);
+  } else if (steps2 > 0) {
+    pack({product.left2, transposed, product.k2, row, tiling, 0, 0, 0, steps2, left2.words, left2.tile_stride});
+  }
+  int64_t first = 0;
+  do {
+    pass.first_step = first;
+    pass.last_step = std::min(steps, first + pass_steps);
+    pass.begins = first == 0;
+    pass.ends = pass.last_step == steps;
+    if (in_memory) {
+      left.words = static_cast<uint32_t*>(product.left.data) + first;
+    } else {
+      pack({product.left, transposed, product.k, row, tiling, 0, 0, pass.first_step, pass.last_step, left.words,
+            left.tile_stride, by_chain});
+    }
+    multiply(pass, left, left2);
+    first = pass.last_step;
+  } while (first < steps);
+}
+
+void multiply_once(const ProductArgs& product) {
+  const int64_t steps = k_steps(product.k, product.dtype), steps2 = k_steps(product.k2, product.dtype);
+  const int64_t words = left_words(active_isa(), product.dtype);
+  const int64_t pass_steps = std::min(steps, most_pass_steps);
+  const int64_t pass_rows =
+      std::clamp<int64_t>(packed_left_words / std::max<int64_t>(1, (pass_steps + steps2) * words), 256, 2048);
+  for (int64_t row = 0; row < product.m; row += pass_rows) {
+    const int64_t rows = std::min(pass_rows, product.m - row);
+    multiply_rows(product, row, {rows, ceil_div(rows, tile_rows(active_isa()))}, pass_steps);
+  }
+}
+
+// The rows of a matrix from one on.
+ProductMatrix from_row(const ProductMatrix& matrix, int64_t row) {
+  ProductMatrix result = matrix;
+  result.data = static_cast<char*>(matrix.data) + row * matrix.stride * size_of(matrix.dtype);
+  return result;
+}
+
+}  // namespace
+
+void multiply_on_cpu(const ProductArgs& args) {
+  if (args.m == 0 || args.n == 0) return;
+  if (args.cu_seqlens == nullptr) return multiply_once(args);
+  for (int64_t s = 0; s < args.sequences; ++s) {
+    const int64_t begin = args.cu_seqlens[s], end = args.cu_seqlens[s + 1];
+    if (begin == end) continue;
+    ProductArgs sequence = args;
+    sequence.left = from_row(args.left, begin);
+    sequence.right = from_row(args.right, begin);
+    sequence.k = end - begin;
+    multiply_once(sequence);
+  }
+}
+
+}  // namespace lathe::kernels

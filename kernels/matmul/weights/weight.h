@@ -1,0 +1,45 @@
+// A weight [N, K] that a product reads: dense, packed and frozen, or quantised and frozen.
+#pragma once
+
+#include <utility>
+#include <variant>
+
+#include "core/tensor.h"
+#include "kernels/matmul/weights/packed/packed_weight.h"
+#include "kernels/matmul/weights/quantized_weight.h"
+
+namespace lathe::kernels {
+
+// Shares its storage: cheap to copy.
+class Weight {
+ public:
+  Weight() = default;  // undefined
+  // Rows may lie apart, their elements are contiguous. A product packs it on the way: the bits of the packed weight.
+  Weight(Tensor dense) : weight_(std::move(dense)) {}
+  Weight(PackedWeight packed) : weight_(std::move(packed)) {}
+  // Stands for the weight dequantised to the dtype of the other operand.
+  Weight(QuantizedWeight quantized) : weight_(std::move(quantized)) {}
+
+  bool defined() const;
+  int64_t rows() const;
+  int64_t columns() const;
+  // Of a quantised weight f32, in which its values are exact; a product rounds them to the dtype of the other operand.
+  DType dtype() const;
+  Device device() const;
+  int64_t nbytes() const;
+
+  // The weight where it is of that kind, or null.
+  const Tensor* dense() const { return std::get_if<Tensor>(&weight_); }
+  const PackedWeight* packed() const { return std::get_if<PackedWeight>(&weight_); }
+  const QuantizedWeight* quantized() const { return std::get_if<QuantizedWeight>(&weight_); }
+  // visitor(const Tensor& | const PackedWeight& | const QuantizedWeight&).
+  template <class Visitor>
+  decltype(auto) visit(Visitor&& visitor) const {
+    return std::visit(std::forward<Visitor>(visitor), weight_);
+  }
+
+ private:
+  std::variant<Tensor, PackedWeight, QuantizedWeight> weight_;
+};
+
+}  // namespace lathe::kernels
