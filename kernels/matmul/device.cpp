@@ -1,13 +1,14 @@
 #include "kernels/matmul/device.h"
 
+#include "kernels/dispatch.h"
 #include "kernels/matmul/cuda/product.h"
 #include "kernels/matmul/cuda/quantized.h"
 
 namespace lathe::kernels::device {
 namespace {
 
-QuantizedProductCuda with_codes(const ProductArgs& product, const QuantizedWeight& weight) {
-  QuantizedProductCuda args{.product = product};
+QuantizedProductArgs with_codes(const ProductArgs& product, const QuantizedWeight& weight) {
+  QuantizedProductArgs args{.product = product};
   with_format(weight.format(),
               [&]<class Format>() { Format::set_codes(args, std::get<typename Format::Stored>(weight.stored())); });
   return args;
@@ -17,7 +18,9 @@ QuantizedProductCuda with_codes(const ProductArgs& product, const QuantizedWeigh
 
 void multiply(const ProductArgs& args, Device device) {
   if (args.m == 0 || args.n == 0) return;
-  args.dtype == DType::f32 ? product_tiles_f32(args, device) : product_tiles(args, device);
+  with_device(device, [&]<DeviceKind kind>() {
+    args.dtype == DType::f32 ? product_tiles_f32<kind>(args) : product_tiles<kind>(args);
+  });
 }
 
 bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight) {
@@ -28,12 +31,14 @@ bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight) {
 
 void multiply_codes(const ProductArgs& args, const QuantizedWeight& weight, Device device) {
   if (args.m == 0 || args.n == 0) return;
-  quantized_product_tiles(with_codes(args, weight), device);
+  const QuantizedProductArgs codes = with_codes(args, weight);
+  with_device(device, [&]<DeviceKind kind>() { quantized_product_tiles<kind>(codes); });
 }
 
 void multiply_codes_gemv(const ProductArgs& args, const QuantizedWeight& weight, Device device) {
   if (args.m == 0 || args.n == 0) return;
-  quantized_gemv_columns(with_codes(args, weight), device);
+  const QuantizedProductArgs codes = with_codes(args, weight);
+  with_device(device, [&]<DeviceKind kind>() { quantized_gemv_columns<kind>(codes); });
 }
 
 }  // namespace lathe::kernels::device

@@ -6,6 +6,7 @@
 
 #include "core/memory.h"
 #include "core/thread_pool.h"
+#include "kernels/dispatch.h"
 #include "kernels/matmul/cpu/bodies.h"
 
 namespace lathe::kernels {
@@ -79,7 +80,7 @@ void pack(const PackLeftArgs& all) {
     PackLeftArgs part = all;
     part.first_tile = begin;
     part.last_tile = end;
-    cpu::pack_left(part);
+    with_isa([&]<Isa isa>() { pack_left<isa>(part); });
   });
 }
 
@@ -130,7 +131,7 @@ void multiply(const Pass& pass, PackedLeft left, PackedLeft left2) {
         args.accumulators =
             pass.accumulators + args.first_panel * args.accumulator_panel_stride + args.first_tile * accumulator_tile;
       }
-      cpu::multiply_tiles(args);
+      with_isa([&]<Isa isa>() { multiply_tiles<isa>(args); });
     }
   });
 }

@@ -5,7 +5,7 @@
 
 #include "kernels/matmul/arguments.h"
 #include "kernels/matmul/cpu/blocking.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -52,7 +52,11 @@ LATHE_INLINE bool decodes_by_tables(const ProductArgs& product, Isa isa) {
          with_format(product.panels.format, []<class Format>() { return Format::has_pair_tables; });
 }
 
-}  // namespace lathe::kernels
+// pack_left.cpp.
+template <Isa>
+void pack_left(const PackLeftArgs& args);
+// tiles.cpp.
+template <Isa>
+void multiply_tiles(const MultiplyTilesArgs& args);
 
-LATHE_CPU_BODY(pack_left, const lathe::kernels::PackLeftArgs&)
-LATHE_CPU_BODY(multiply_tiles, const lathe::kernels::MultiplyTilesArgs&)
+}  // namespace lathe::kernels

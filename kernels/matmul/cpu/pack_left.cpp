@@ -61,7 +61,11 @@ void pack_by_chain(const PackLeftArgs& args) {
 #endif
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void pack_left(const PackLeftArgs& args) {
 #if defined(LATHE_ISA_avx512_bf16)
   if (args.by_chain) return pack_by_chain(args);
@@ -84,5 +88,6 @@ void pack_left(const PackLeftArgs& args) {
     }
   }
 }
+template void pack_left<Isa::LATHE_ISA>(const PackLeftArgs&);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

@@ -221,7 +221,11 @@ const uint32_t* second_panel_words(const ProductArgs& product, int64_t panel, in
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void multiply_tiles(const MultiplyTilesArgs& args) {
   const ProductArgs& product = *args.product;
   const DType dtype = product.dtype;
@@ -269,5 +273,6 @@ void multiply_tiles(const MultiplyTilesArgs& args) {
     } while (first < args.last_step);
   }
 }
+template void multiply_tiles<Isa::LATHE_ISA>(const MultiplyTilesArgs&);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

@@ -111,24 +111,24 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
 }
 
 template <class T>
-Product<T> product_of(const ProductCuda& args) {
+Product<T> product_of(const ProductArgs& args) {
   return {{{dense_operand<T>(args.left), dense_operand<T>(args.right), args.k},
            {dense_operand<T>(args.left2), dense_operand<T>(args.right2), args.k2}},
           epilogue_of<T>(args)};
 }
 
 template <class Shape>
-dim3 grid_for(const ProductCuda& args) {
+dim3 grid_for(const ProductArgs& args) {
   return dim3(static_cast<unsigned>(count_tiles<Shape>(args.m, args.n)));
 }
 
 template <class Shape, ProductLayout layout, class T>
-void start(const ProductCuda& args) {
+void start(const ProductArgs& args) {
   launch("product", grid_for<Shape>(args), product_kernel<Shape, layout, T>, product_of<T>(args));
 }
 
 template <class Shape, class T>
-void start_sequences(const ProductCuda& args) {
+void start_sequences(const ProductArgs& args) {
   for_each_launch(args.cu_seqlens, args.sequences, [&](const SequenceBounds& bounds) {
     launch("product_of_sequences", grid_for<Shape>(args), sequences_kernel<Shape, T>, product_of<T>(args), bounds);
   });
@@ -137,7 +137,7 @@ void start_sequences(const ProductCuda& args) {
 // All instances there are: two dtypes times ten. A large tile is worth it when every multiprocessor gets one; cards of
 // the RTX kind have no room for it.
 template <class T>
-void start(const ProductCuda& args) {
+void start(const ProductArgs& args) {
   const bool large =
       Large::shared_bytes <= shared_bytes_per_block() && count_tiles<Large>(args.m, args.n) >= multiprocessors();
   const bool narrow = args.m <= Narrow::m || args.n <= Narrow::n;
@@ -160,7 +160,14 @@ void start(const ProductCuda& args) {
 }
 
 }  // namespace
-
-void product_tiles(const ProductCuda& args) { args.dtype == DType::bf16 ? start<bf16_t>(args) : start<f16_t>(args); }
-
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+
+namespace lathe::kernels {
+
+template <DeviceKind>
+void product_tiles(const ProductArgs& args) {
+  args.dtype == DType::bf16 ? start<bf16_t>(args) : start<f16_t>(args);
+}
+template void product_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);
+
+}  // namespace lathe::kernels

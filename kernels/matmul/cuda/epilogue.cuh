@@ -11,11 +11,11 @@ template <class T>
 struct Epilogue {
   int64_t m, n;
   float scale;
-  MatrixCuda bias, residual, out;
+  ProductMatrix bias, residual, out;
 };
 
 template <class T>
-inline Epilogue<T> epilogue_of(const ProductCuda& args) {
+inline Epilogue<T> epilogue_of(const ProductArgs& args) {
   return {args.m, args.n, args.scale, args.bias, args.residual, args.out};
 }
 
@@ -59,8 +59,8 @@ __device__ __forceinline__ void store_neighbours(T* to, const float (&values)[wi
 }
 
 template <class T, int width>
-__device__ __forceinline__ void add_term(float (&values)[width], const MatrixCuda& matrix, int64_t row, int64_t column,
-                                         int count) {
+__device__ __forceinline__ void add_term(float (&values)[width], const ProductMatrix& matrix, int64_t row,
+                                         int64_t column, int count) {
   if (matrix.data == nullptr) return;
   const int64_t i = row * matrix.stride + column;
   if (matrix.dtype == DType::f32) {

@@ -14,7 +14,7 @@ namespace {
 constexpr int tile = 64, tile_k = 16;
 constexpr int threads = 256;  // 16 × 16
 static_assert(tile * tile_k == threads * 4, "each thread moves four elements of each operand");
-constexpr int chain_steps = 512 / tile_k;  // gemm::slab_units
+constexpr int chain_steps = 512 / tile_k;  // gemm::k_block_steps
 
 // An operand's part of a step, its 64 rows (or columns of the product) beside each other. Where a thread writes and
 // reads it:
@@ -181,10 +181,10 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   }
 }
 
-Product product_of(const ProductCuda& args) {
+Product product_of(const ProductArgs& args) {
   const Major left = args.layout == ProductLayout::columns_plain ? Major::mn : Major::k;
   const Major right = args.layout == ProductLayout::rows_rows ? Major::k : Major::mn;
-  const auto operand = [](const MatrixCuda& matrix, Major major) {
+  const auto operand = [](const ProductMatrix& matrix, Major major) {
     return Operand{static_cast<const float*>(matrix.data), matrix.stride, major};
   };
   return {{{operand(args.left, left), operand(args.right, right), args.k},
@@ -193,8 +193,12 @@ Product product_of(const ProductCuda& args) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
-void product_tiles_f32(const ProductCuda& args) {
+namespace lathe::kernels {
+
+template <DeviceKind>
+void product_tiles_f32(const ProductArgs& args) {
   const dim3 grid(static_cast<unsigned>((args.n + tile - 1) / tile), static_cast<unsigned>((args.m + tile - 1) / tile));
   const Product product = product_of(args);
   if (args.layout != ProductLayout::columns_plain) return launch("product_f32", grid, product_f32_kernel, product);
@@ -202,5 +206,6 @@ void product_tiles_f32(const ProductCuda& args) {
     launch("product_of_sequences_f32", grid, sequences_f32_kernel, product, bounds);
   });
 }
+template void product_tiles_f32<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

@@ -16,7 +16,7 @@ struct DenseOperand {
 };
 
 template <class T>
-inline DenseOperand<T> dense_operand(const MatrixCuda& matrix) {
+inline DenseOperand<T> dense_operand(const ProductMatrix& matrix) {
   const T* data = static_cast<const T*>(matrix.data);
   return {data, matrix.stride, rows_aligned(data, matrix.stride)};
 }

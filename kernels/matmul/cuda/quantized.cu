@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
 }
 
 template <class T, class Codes>
-void start(const ProductCuda& args, const Codes& codes) {
+void start(const ProductArgs& args, const Codes& codes) {
   const Product<T, Codes> p{dense_operand<T>(args.left),
                             dense_operand<T>(args.left2),
                             dense_operand<T>(args.right2),
@@ -212,9 +212,14 @@ void start(const ProductCuda& args, const Codes& codes) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
-void quantized_product_tiles(const QuantizedProductCuda& args) {
+namespace lathe::kernels {
+
+template <DeviceKind>
+void quantized_product_tiles(const QuantizedProductArgs& args) {
   with_codes(args, [&]<class T>(const auto& codes) { start<T>(args.product, codes); });
 }
+template void quantized_product_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const QuantizedProductArgs&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

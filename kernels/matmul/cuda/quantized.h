@@ -8,8 +8,8 @@
 
 namespace lathe::kernels {
 
-struct QuantizedProductCuda {
-  ProductCuda product;  // rows_rows, bf16 | f16, m ≤ 16, k a multiple of 64; right is not used
+struct QuantizedProductArgs {
+  ProductArgs product;  // rows_rows, bf16 | f16, m ≤ 16, k a multiple of 64; right is not used
   QuantizedFormat format;
   const void* codes;         // at a multiple of 16 bytes
   Nf4ScaleArgs nf4_scales;   // nf4
@@ -19,7 +19,11 @@ struct QuantizedProductCuda {
 
 inline constexpr int64_t most_fused_rows = 16;
 
-}  // namespace lathe::kernels
+// quantized.cu: linear_forward.
+template <DeviceKind>
+void quantized_product_tiles(const QuantizedProductArgs& args);
+// quantized_gemv.cu: quantized_gemv, m ≤ 4.
+template <DeviceKind>
+void quantized_gemv_columns(const QuantizedProductArgs& args);
 
-LATHE_CUDA_BODY(quantized_product_tiles, QuantizedProductCuda)  // linear_forward
-LATHE_CUDA_BODY(quantized_gemv_columns, QuantizedProductCuda)   // quantized_gemv, m ≤ 4
+}  // namespace lathe::kernels

@@ -39,7 +39,7 @@ __device__ __forceinline__ Group values_of(const LaneCodes<Codes>& codes, int pa
 }
 
 template <class T>
-__device__ __forceinline__ float term(const MatrixCuda& matrix, int64_t row, int64_t column) {
+__device__ __forceinline__ float term(const ProductMatrix& matrix, int64_t row, int64_t column) {
   if (matrix.data == nullptr) return 0.0f;
   const int64_t i = row * matrix.stride + column;
   return matrix.dtype == DType::f32 ? static_cast<const float*>(matrix.data)[i]
@@ -47,7 +47,7 @@ __device__ __forceinline__ float term(const MatrixCuda& matrix, int64_t row, int
 }
 
 template <class T, class Codes, int rows, int columns>
-__global__ void __launch_bounds__(threads) quantized_gemv_kernel(ProductCuda p, Codes weight) {
+__global__ void __launch_bounds__(threads) quantized_gemv_kernel(ProductArgs p, Codes weight) {
   typename Codes::Shared& shared = block_shared<typename Codes::Shared>();
   weight.fill(shared);
   __syncthreads();  // what decoding looks up is there
@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(threads) quantized_gemv_kernel(ProductCuda p, 
 }
 
 template <class T, int rows, int columns, class Codes>
-void start(const ProductCuda& args, const Codes& codes) {
+void start(const ProductArgs& args, const Codes& codes) {
   const int64_t each = warps * columns;
   launch({.name = "quantized_gemv",
           .grid = dim3(static_cast<unsigned>((args.n + each - 1) / each)),
@@ -122,11 +122,16 @@ void start(const ProductCuda& args, const Codes& codes) {
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
-void quantized_gemv_columns(const QuantizedProductCuda& args) {
+namespace lathe::kernels {
+
+template <DeviceKind>
+void quantized_gemv_columns(const QuantizedProductArgs& args) {
   with_codes(args, [&]<class T>(const auto& codes) {
     args.product.m == 1 ? start<T, 1, 1>(args.product, codes) : start<T, 4, 2>(args.product, codes);
   });
 }
+template void quantized_gemv_columns<DeviceKind::LATHE_CUDA_NAMESPACE>(const QuantizedProductArgs&);
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+}  // namespace lathe::kernels

@@ -1,5 +1,5 @@
-// The block formats that kernels over quantised weights are instantiated for: the list for device code. A format is a
-// struct in its folder's decode.cuh, a kernel's argument, with
+// What kernels over quantised weights are instantiated for: the formats of formats.h. Each has a struct in its folder's
+// decode.cuh, made by device_codes(Format, args): a kernel's argument, with
 //   bits                          of a code; the codes of a row of the weight lie one after another
 //   Shared, fill(Shared&)         what decoding looks up, in shared memory, and how a block brings it there
 //   RawScale, read_scale(row, k, columns), scale(raw, shared)
@@ -15,14 +15,12 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
 // Calls body.operator()<T>(codes), T bf16 or f16.
 template <class Body>
-void with_codes(const QuantizedProductCuda& args, Body body) {
-  const auto with_format = [&]<class T>(T) {
-    switch (args.format) {
-      case QuantizedFormat::nf4: return body.template operator()<T>(Nf4Codes(args));
-      case QuantizedFormat::int8: return body.template operator()<T>(Int8Codes(args));
-    }
-  };
-  args.product.dtype == DType::bf16 ? with_format(bf16_t{}) : with_format(f16_t{});
+void with_codes(const QuantizedProductArgs& args, Body body) {
+  with_format(args.format, [&]<class Format>() {
+    const auto codes = device_codes(Format{}, args);
+    args.product.dtype == DType::bf16 ? body.template operator()<bf16_t>(codes)
+                                      : body.template operator()<f16_t>(codes);
+  });
 }
 
 // Codes, at a multiple of 8 bytes (two words) or 16.

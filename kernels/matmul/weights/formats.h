@@ -1,7 +1,7 @@
 // The block formats of quantised weights that products read: the one list. A format is a folder beside this file with
 //   <format>_format.h  a struct of static functions: what is stored, and where a row's codes lie in a panel
 //   cpu.cpp            its bodies for each instruction set (cpu/codes.h)
-// and what turns its codes into a tile in CUDA.
+//   decode.cuh         its decoder in CUDA (decode.cuh)
 #pragma once
 
 #include <cstddef>

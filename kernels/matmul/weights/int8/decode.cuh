@@ -14,7 +14,7 @@ struct Int8Codes {
   const uint8_t* codes;
   const float* scales;
 
-  explicit Int8Codes(const QuantizedProductCuda& args)
+  explicit Int8Codes(const QuantizedProductArgs& args)
       : codes(static_cast<const uint8_t*>(args.codes)), scales(args.int8_scales) {}
 
   __device__ __forceinline__ void fill(Shared&) const {}
@@ -32,5 +32,7 @@ struct Int8Codes {
     return static_cast<float>(static_cast<int8_t>(words[i / 4] >> (i % 4 * 8) & 255u));
   }
 };
+
+inline Int8Codes device_codes(Int8Format, const QuantizedProductArgs& args) { return Int8Codes(args); }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -4,7 +4,7 @@
 
 namespace lathe::kernels {
 
-void Int8Format::set_codes(QuantizedProductCuda& args, const Int8Weight& weight) {
+void Int8Format::set_codes(QuantizedProductArgs& args, const Int8Weight& weight) {
   args.format = QuantizedFormat::int8;
   args.codes = weight.codes.raw();
   args.int8_scales = weight.scales.data<float>();

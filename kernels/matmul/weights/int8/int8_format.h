@@ -9,7 +9,7 @@
 
 namespace lathe::kernels {
 
-struct QuantizedProductCuda;
+struct QuantizedProductArgs;
 
 struct Int8Format {
   // Codes in a group of a panel.
@@ -38,7 +38,7 @@ struct Int8Format {
     int8_dequantize(out, weight, first_row);
   }
   // The codes and scales of a weight on a device.
-  static void set_codes(QuantizedProductCuda& args, const Int8Weight& weight);
+  static void set_codes(QuantizedProductArgs& args, const Int8Weight& weight);
 
   // Reads a weight on the CPU.
   class Reader {

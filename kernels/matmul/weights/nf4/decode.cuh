@@ -17,7 +17,7 @@ struct Nf4Codes {
   int64_t block_size;
   Nf4Tables tables;
 
-  explicit Nf4Codes(const QuantizedProductCuda& args)
+  explicit Nf4Codes(const QuantizedProductArgs& args)
       : codes(static_cast<const uint8_t*>(args.codes)),
         scales(args.nf4_scales),
         block_size(args.block_size),
@@ -49,5 +49,7 @@ struct Nf4Codes {
     return shared.values[words[i / 8] >> (i % 8 / 2 * 8 + (i % 2 == 0 ? 4 : 0)) & 15u];
   }
 };
+
+inline Nf4Codes device_codes(Nf4Format, const QuantizedProductArgs& args) { return Nf4Codes(args); }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -16,7 +16,7 @@ float Nf4Format::value(const uint8_t* codes, int64_t group, int64_t row, int64_t
   return nf4_codebook.values[codes[at.byte] >> at.shift & 15];
 }
 
-void Nf4Format::set_codes(QuantizedProductCuda& args, const Nf4Weight& weight) {
+void Nf4Format::set_codes(QuantizedProductArgs& args, const Nf4Weight& weight) {
   args.format = QuantizedFormat::nf4;
   args.codes = weight.codes.raw();
   args.nf4_scales = nf4_scale_args(weight);

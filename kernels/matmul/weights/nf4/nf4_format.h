@@ -10,7 +10,7 @@
 
 namespace lathe::kernels {
 
-struct QuantizedProductCuda;
+struct QuantizedProductArgs;
 
 struct Nf4Format {
   // Codes in a group of a panel.
@@ -54,7 +54,7 @@ struct Nf4Format {
     nf4_dequantize(out, weight, first_row);
   }
   // The codes and scales of a weight on a device.
-  static void set_codes(QuantizedProductCuda& args, const Nf4Weight& weight);
+  static void set_codes(QuantizedProductArgs& args, const Nf4Weight& weight);
 
   // Reads a weight on the CPU.
   class Reader {

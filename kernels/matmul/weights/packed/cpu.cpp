@@ -1,13 +1,14 @@
-#include "kernels/matmul/weights/packed/cpu.h"
+#include "kernels/matmul/weights/packed/bodies.h"
 
 #include "kernels/matmul/cpu/transpose_rows.h"
 
-namespace lathe::kernels::LATHE_ISA {
+namespace lathe::kernels {
 
 using gemm::panel_width;
 
 // Words of a panel that belong to other rows may be written by another thread at this moment: rows that do not fill a
 // vector are stored word by word.
+template <Isa>
 void pack_rows(const PackRowsArgs& args) {
   const int64_t steps = gemm::k_steps(args.columns, args.dtype);
   const F32Rows f32 = {args.rows, args.columns, args.columns};
@@ -30,7 +31,9 @@ void pack_rows(const PackRowsArgs& args) {
     }
   }
 }
+template void pack_rows<Isa::LATHE_ISA>(const PackRowsArgs&);
 
+template <Isa>
 void unpack_rows(const UnpackRowsArgs& args) {
   const int64_t steps = gemm::k_steps(args.columns, args.dtype);
   for (int64_t i = 0; i < args.count; ++i) {
@@ -49,5 +52,6 @@ void unpack_rows(const UnpackRowsArgs& args) {
     }
   }
 }
+template void unpack_rows<Isa::LATHE_ISA>(const UnpackRowsArgs&);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels

@@ -9,7 +9,8 @@
 #include "core/thread_pool.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
-#include "kernels/matmul/weights/packed/cpu.h"
+#include "kernels/dispatch.h"
+#include "kernels/matmul/weights/packed/bodies.h"
 #include "kernels/matmul/weights/panels.h"
 
 namespace lathe::kernels {
@@ -112,8 +113,10 @@ void PackedWeight::pack_rows(int64_t first, int64_t count, const float* rows) {
     for (float& value : rounded) value = static_cast<float>(f16(value));
     return as_f32().pack_rows(first, count, rounded.data());
   }
-  if (dtype_ != DType::f64)
-    return cpu::pack_rows({static_cast<uint32_t*>(panels_.raw()), panels_.dtype(), columns_, first, count, rows});
+  if (dtype_ != DType::f64) {
+    const PackRowsArgs args{static_cast<uint32_t*>(panels_.raw()), panels_.dtype(), columns_, first, count, rows};
+    return with_isa([&]<Isa isa>() { kernels::pack_rows<isa>(args); });
+  }
   for (int64_t i = 0; i < count; ++i) {
     double* out = f64_row(panels_, first + i, columns_);
     for (int64_t k = 0; k < columns_; ++k) out[k * panel_width] = rows[i * columns_ + k];
@@ -130,9 +133,11 @@ void PackedWeight::unpack_rows(int64_t first, int64_t count, float* rows) const 
         rows[i * columns_ + k] = widen(staged.raw(), dtype_, i * staged.dim(1) + k);
     return;
   }
-  if (dtype_ != DType::f64)
-    return cpu::unpack_rows(
-        {static_cast<const uint32_t*>(panels_.raw()), panels_.dtype(), columns_, first, count, rows});
+  if (dtype_ != DType::f64) {
+    const UnpackRowsArgs args{
+        static_cast<const uint32_t*>(panels_.raw()), panels_.dtype(), columns_, first, count, rows};
+    return with_isa([&]<Isa isa>() { kernels::unpack_rows<isa>(args); });
+  }
   for (int64_t i = 0; i < count; ++i) {
     const double* in = f64_row(panels_, first + i, columns_);
     for (int64_t k = 0; k < columns_; ++k) rows[i * columns_ + k] = static_cast<float>(in[k * panel_width]);

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "core/dtype.h"
-#include "kernels/simd/dispatch.h"
+#include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
@@ -23,7 +23,9 @@ struct UnpackRowsArgs {
   float* rows;
 };
 
-}  // namespace lathe::kernels
+template <Isa>
+void pack_rows(const PackRowsArgs& args);
+template <Isa>
+void unpack_rows(const UnpackRowsArgs& args);
 
-LATHE_CPU_BODY(pack_rows, const lathe::kernels::PackRowsArgs&)
-LATHE_CPU_BODY(unpack_rows, const lathe::kernels::UnpackRowsArgs&)
+}  // namespace lathe::kernels
