@@ -22,7 +22,7 @@ struct TokenLogprobs final : Operation {
 
   kernels::CrossEntropyInputs inputs(const Tensor& of_hidden) const {
     return {.hidden = of_hidden,
-            .weight = projection.view(),
+            .weight = projection.value(),
             .labels = targets,
             .cu_seqlens = layout.cu_seqlens,
             .softcap = softcap,
