@@ -22,9 +22,9 @@ class Variable {
   Variable(Tensor constant) : value_(std::move(constant)) {}  // no gradient flows to it
   Variable(Tensor value, Edge edge) : value_(std::move(value)), edge_(std::move(edge)) {}
 
-  // A trainable tensor (f32, bf16 or f64). Its gradient accumulates in f32 (f64 for f64), also where the value is bf16: a bf16
-  // compute copy of an f32 master weight is a leaf whose gradient is f32. Who changes the value in place (an optimiser) calls
-  // value().bump_version().
+  // A trainable tensor (f32, bf16 or f64). Its gradient accumulates in f32 (f64 for f64), also where the value is bf16:
+  // a bf16 compute copy of an f32 master weight is a leaf whose gradient is f32. Who changes the value in place (an
+  // optimiser) calls value().bump_version().
   // Where one operation uses a leaf, micro-batches accumulate to the bits of their batch. Where several do (a tied
   // embedding), a batch adds use by use and micro-batches one by one: the last bit may differ.
   static Variable leaf(Tensor value);

@@ -1,6 +1,6 @@
-// Gated activations (kernels/gated/gated.h): out = silu(gate) · up, out = gelu_tanh(gate) · up. Saves gate and up. The output is
-// recomputed for a down projection that needs its input again (LoRA, full fine-tuning): keeping it would add half as much
-// again to what an MLP saves, and computing it is a pass over memory beside three matrix products.
+// Gated activations (kernels/gated/gated.h): out = silu(gate) · up, out = gelu_tanh(gate) · up. Saves gate and up. The
+// output is recomputed for a down projection that needs its input again (LoRA, full fine-tuning): keeping it would add
+// half as much again to what an MLP saves, and computing it is a pass over memory beside three matrix products.
 #pragma once
 
 #include "autograd/variable.h"

@@ -46,7 +46,9 @@ void choose_a(const AddArgs& args) {
 namespace lathe::kernels {
 
 template <DeviceKind>
-void add_range(const AddArgs& args) { args.out_dtype == DType::f32 ? choose_a<float>(args) : choose_a<bf16_t>(args); }
+void add_range(const AddArgs& args) {
+  args.out_dtype == DType::f32 ? choose_a<float>(args) : choose_a<bf16_t>(args);
+}
 template void add_range<DeviceKind::LATHE_CUDA_NAMESPACE>(const AddArgs&);
 
 }  // namespace lathe::kernels

@@ -23,7 +23,8 @@ void copy_at_full_bandwidth(const Tensor& out, const Tensor& in) {
   const char* operation = "copy_at_full_bandwidth";
   expect(operation, "in", in).contiguous();
   expect(operation, "out", out).shape(in.shape()).dtype(in.dtype()).contiguous().device(in.device());
-  if (in.nbytes() % 64 != 0) throw ShapeError(std::string(operation) + ": in expects a multiple of 64 bytes, found " + describe(in));
+  if (in.nbytes() % 64 != 0)
+    throw ShapeError(std::string(operation) + ": in expects a multiple of 64 bytes, found " + describe(in));
   with_device(in.device(), [&]<DeviceKind kind>() { copy_ceiling<kind>({out.raw(), in.raw(), in.nbytes()}); });
 }
 

@@ -1,5 +1,5 @@
-// What a device gives at most: kernels that do nothing but move bytes or multiply. lathe-bench measures the other kernels'
-// shares of it.
+// What a device gives at most: kernels that do nothing but move bytes or multiply. lathe-bench measures the other
+// kernels' shares of it.
 #pragma once
 
 #include <cstdint>
@@ -8,13 +8,13 @@
 
 namespace lathe::kernels {
 
-// Queues a copy, every byte read once and written once. out and in: contiguous, of one size, a multiple of 64 bytes, on one
-// device.
+// Queues a copy, every byte read once and written once. out and in: contiguous, of one size, a multiple of 64 bytes, on
+// one device.
 void copy_at_full_bandwidth(const Tensor& out, const Tensor& in);
 
 // Queue `rounds` rounds of products in registers on every multiprocessor, bf16 on the tensor cores or f32 fused
-// multiply-adds, and return the number of operations (a product and a sum are two). out f32 [ceiling_threads(device)] takes what
-// keeps the compiler from leaving them out.
+// multiply-adds, and return the number of operations (a product and a sum are two). out f32 [ceiling_threads(device)]
+// takes what keeps the compiler from leaving them out.
 double multiply_bf16_at_peak(const Tensor& out, int rounds);
 double multiply_f32_at_peak(const Tensor& out, int rounds);
 int64_t ceiling_threads(Device device);

@@ -26,7 +26,8 @@ __global__ void __launch_bounds__(ceiling_block) copy_ceiling_kernel(uint4* out,
   }
 }
 
-// Pairs of bf16 between 1 and 2, other ones in each lane: constant operands need less power and run faster than data does.
+// Pairs of bf16 between 1 and 2, other ones in each lane: constant operands need less power and run faster than data
+// does.
 __device__ uint32_t operand(int i) {
   const uint32_t mixed = (threadIdx.x * 2654435761u) ^ (static_cast<uint32_t>(i) * 40503u);
   return 0x3f803f80u | (mixed & 0x007f007fu);
@@ -66,8 +67,8 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void copy_ceiling(const CopyCeilingCuda& args) {
-  launch({.name = "copy_ceiling", .grid = dim3(static_cast<unsigned>(2 * grid())), .block = dim3(ceiling_block)}, copy_ceiling_kernel,
-         static_cast<uint4*>(args.out), static_cast<const uint4*>(args.in), args.bytes / 16);
+  launch({.name = "copy_ceiling", .grid = dim3(static_cast<unsigned>(2 * grid())), .block = dim3(ceiling_block)},
+         copy_ceiling_kernel, static_cast<uint4*>(args.out), static_cast<const uint4*>(args.in), args.bytes / 16);
 }
 template void copy_ceiling<DeviceKind::LATHE_CUDA_NAMESPACE>(const CopyCeilingCuda&);
 
@@ -86,7 +87,9 @@ void multiply_f32_ceiling(const MultiplyCeilingCuda& args) {
 template void multiply_f32_ceiling<DeviceKind::LATHE_CUDA_NAMESPACE>(const MultiplyCeilingCuda&);
 
 template <DeviceKind>
-void ceiling_thread_count(const CeilingThreadsCuda& args) { *args.threads = int64_t{grid()} * ceiling_block; }
+void ceiling_thread_count(const CeilingThreadsCuda& args) {
+  *args.threads = int64_t{grid()} * ceiling_block;
+}
 template void ceiling_thread_count<DeviceKind::LATHE_CUDA_NAMESPACE>(const CeilingThreadsCuda&);
 
 }  // namespace lathe::kernels

@@ -1,5 +1,5 @@
-// cu_seqlens as kernel arguments (at most 4 KiB of them), so that an operation that sums by sequence copies nothing to the device,
-// allocates nothing and waits for nothing.
+// cu_seqlens as kernel arguments (at most 4 KiB of them), so that an operation that sums by sequence copies nothing to
+// the device, allocates nothing and waits for nothing.
 #pragma once
 
 #include "kernels/cuda/device.h"

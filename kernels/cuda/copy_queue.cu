@@ -36,7 +36,8 @@ class StreamOfCopies final : public CopyQueue {
 
   void queue_copy(int buffer, void* to, const void* from, int64_t bytes) override {
     use(index_);
-    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_), "copying to the device");
+    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_),
+          "copying to the device");
     check(cudaEventRecord(copied_[buffer], stream_), "copying to the device");
   }
 

@@ -1,5 +1,6 @@
-# The CUDA bodies through nvcc, where a CUDA Toolkit is found (LATHE_CUDA=AUTO), must be (ON) or is left alone (OFF). The
-# runtime is linked statically and looks for the driver when it is first used: programs start on machines without one.
+# The CUDA bodies through nvcc, where a CUDA Toolkit is found (LATHE_CUDA=AUTO), must be (ON) or is left alone (OFF).
+# The runtime is linked statically and looks for the driver when it is first used: programs start on machines without
+# one.
 if(LATHE_CUDA STREQUAL "OFF")
   return()
 endif()
@@ -15,8 +16,8 @@ endif()
 
 message(STATUS "CUDA: ${LATHE_NVCC}")
 
-# nvcc is called directly: CMake's CUDA language would make every program that links this a CUDA program, and CMake 3.25 does
-# not know that nvcc has C++20.
+# nvcc is called directly: CMake's CUDA language would make every program that links this a CUDA program, and CMake 3.25
+# does not know that nvcc has C++20.
 # Machine code for sm_80 and, for every newer card, its PTX.
 set(LATHE_CUDA_ARCHITECTURES "-gencode=arch=compute_80,code=[sm_80,compute_80]" CACHE STRING "nvcc's -gencode options")
 set(nvcc_flags -std=c++20 -O3 ${LATHE_CUDA_ARCHITECTURES} -lineinfo -I${CMAKE_SOURCE_DIR} -DLATHE_DEVICE_ANCHOR=lathe_cuda_anchor
@@ -26,7 +27,8 @@ set(nvcc_flags -std=c++20 -O3 ${LATHE_CUDA_ARCHITECTURES} -lineinfo -I${CMAKE_SO
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   list(APPEND nvcc_flags -DNDEBUG)
 endif()
-# Machine code, PTX and line numbers pack to a quarter. (nvcc 12's own such mode wants a newer driver than its programs do.)
+# Machine code, PTX and line numbers pack to a quarter. (nvcc 12's own such mode wants a newer driver than its programs
+# do.)
 execute_process(COMMAND ${LATHE_NVCC} --version OUTPUT_VARIABLE nvcc_version)
 if(nvcc_version MATCHES "release ([0-9]+)" AND CMAKE_MATCH_1 GREATER_EQUAL 13)
   list(APPEND nvcc_flags --compress-mode=size)

@@ -1,9 +1,9 @@
 // The first include of every .cu file. nvcc compiles it as CUDA into namespace lathe::kernels::cuda; the host compiler
 // compiles the same text for the simt device into lathe::kernels::simt (see docs/simt.md).
 //
-// A .cu file includes only what stands in kernels/cuda and its operation's header of arguments, and no standard containers: on simt every
-// access it makes is checked, and an inline function of the standard library compiled here would be shared with the
-// whole program.
+// A .cu file includes only what stands in kernels/cuda and its operation's header of arguments, and no standard
+// containers: on simt every access it makes is checked, and an inline function of the standard library compiled here
+// would be shared with the whole program.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +29,8 @@ using namespace ::lathe::simt;
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
-// The block's static shared memory as one struct: one object for each T and kernel, uninitialised when the block starts.
+// The block's static shared memory as one struct: one object for each T and kernel, uninitialised when the block
+// starts.
 #if LATHE_SIMT
 template <class T>
 T& block_shared(::lathe::simt::Where where = ::lathe::simt::Where::current()) {
@@ -63,11 +64,17 @@ __device__ __forceinline__ float to_float(f16_t value) { return __half2float(val
 template <class T>
 __device__ __forceinline__ T from_float(float value);  // rounds to nearest even
 template <>
-__device__ __forceinline__ float from_float<float>(float value) { return value; }
+__device__ __forceinline__ float from_float<float>(float value) {
+  return value;
+}
 template <>
-__device__ __forceinline__ bf16_t from_float<bf16_t>(float value) { return __float2bfloat16_rn(value); }
+__device__ __forceinline__ bf16_t from_float<bf16_t>(float value) {
+  return __float2bfloat16_rn(value);
+}
 template <>
-__device__ __forceinline__ f16_t from_float<f16_t>(float value) { return __float2half_rn(value); }
+__device__ __forceinline__ f16_t from_float<f16_t>(float value) {
+  return __float2half_rn(value);
+}
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 

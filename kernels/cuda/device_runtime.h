@@ -1,6 +1,6 @@
-// What the host asks of the devices of one kind: one interface with two instances, for cards and for simt. Both are made of
-// runtime.cu, copy_queue.cu and graph.cu, which nvcc compiles against the CUDA runtime and the host compiler against simt's.
-// Above it stand runtime.h, upload.h and graph.h, which know the cpu as well.
+// What the host asks of the devices of one kind: one interface with two instances, for cards and for simt. Both are
+// made of runtime.cu, copy_queue.cu and graph.cu, which nvcc compiles against the CUDA runtime and the host compiler
+// against simt's. Above it stand runtime.h, upload.h and graph.h, which know the cpu as well.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ class Graph {
   virtual void launch() = 0;
 };
 
-// Devices by their index. Everything but why_unavailable() throws ResourceError for one that cannot be used, and Error with what
-// the runtime says.
+// Devices by their index. Everything but why_unavailable() throws ResourceError for one that cannot be used, and Error
+// with what the runtime says.
 class DeviceRuntime {
  public:
   virtual std::string why_unavailable(int index) = 0;  // empty: it can be used
@@ -57,7 +57,8 @@ class DeviceRuntime {
   ~DeviceRuntime() = default;
 };
 
-// The runtime of the device's kind, which is not cpu. Throws ResourceError for cuda in a program that was built without.
+// The runtime of the device's kind, which is not cpu. Throws ResourceError for cuda in a program that was built
+// without.
 DeviceRuntime& device_runtime(Device device);
 
 // The instances (runtime.cu).

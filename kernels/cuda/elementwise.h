@@ -9,8 +9,9 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 inline constexpr int elementwise_warps = 4;
 inline constexpr int elementwise_threads = elementwise_warps * 32;
 
-// The warps of a block stand below each other, each on its own row, and their tiles of 32 groups cover a row with little waste;
-// or, for a few long rows (a vector, a step of decoding), beside each other on one. One division for each block.
+// The warps of a block stand below each other, each on its own row, and their tiles of 32 groups cover a row with
+// little waste; or, for a few long rows (a vector, a step of decoding), beside each other on one. One division for each
+// block.
 struct Tiling {
   int64_t rows, columns;
   unsigned tiles_across;

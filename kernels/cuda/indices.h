@@ -1,5 +1,6 @@
-// Indices of rows (kernels/arguments/indices.h) as kernels read them. Those on the host travel as kernel arguments (at most 4 KiB of
-// them), so many rows a launch: an operation copies nothing to the device, allocates nothing and waits for nothing.
+// Indices of rows (kernels/arguments/indices.h) as kernels read them. Those on the host travel as kernel arguments (at
+// most 4 KiB of them), so many rows a launch: an operation copies nothing to the device, allocates nothing and waits
+// for nothing.
 #pragma once
 
 #include "kernels/arguments/indices.h"
@@ -19,7 +20,8 @@ struct StoredIndices {
   __device__ __forceinline__ int32_t operator[](int64_t row) const { return data[row]; }
 };
 
-// Calls start(indices, first, count) for all rows: in one piece where the indices are stored, else as many as can be sent.
+// Calls start(indices, first, count) for all rows: in one piece where the indices are stored, else as many as can be
+// sent.
 template <class Start>
 void for_each_launch(const Indices& indices, int64_t rows, const Start& start) {
   if (!indices.on_host) return start(StoredIndices{indices.data}, int64_t{0}, rows);

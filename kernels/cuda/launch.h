@@ -14,18 +14,19 @@ struct LaunchConfig {
 // shared_bytes_per_block() is less.
 enum class Cards { all, large_blocks };
 
-// What a block takes, and how many of them a multiprocessor of sm_80 holds at once. A kernel that has dynamic shared memory, or
-// counts on a number of blocks, has it as its first parameter, and so in its name: launch() takes threads and bytes from there,
-// and scripts/kernel-resources the claim, which it holds against the registers that nvcc gave. The claim goes into
-// __launch_bounds__ as well.
+// What a block takes, and how many of them a multiprocessor of sm_80 holds at once. A kernel that has dynamic shared
+// memory, or counts on a number of blocks, has it as its first parameter, and so in its name: launch() takes threads
+// and bytes from there, and scripts/kernel-resources the claim, which it holds against the registers that nvcc gave.
+// The claim goes into __launch_bounds__ as well.
 template <int threads_, int blocks_, int shared_bytes_, Cards cards = Cards::all>
 struct BlockResources {
   static constexpr int threads = threads_, blocks = blocks_;
   static constexpr int shared_bytes = shared_bytes_;  // dynamic
-  // A block may have 99 KiB on cards of sm_86, 89 and 120 (RTX), 163 on sm_80. A multiprocessor of sm_80 has 164 KiB, of which
-  // each block takes one more.
+  // A block may have 99 KiB on cards of sm_86, 89 and 120 (RTX), 163 on sm_80. A multiprocessor of sm_80 has 164 KiB,
+  // of which each block takes one more.
   static_assert(shared_bytes <= (cards == Cards::all ? 99 : 163) << 10, "more shared memory than a block may have");
-  static_assert(blocks * (shared_bytes + (1 << 10)) <= 164 << 10, "more shared memory than so many blocks have together");
+  static_assert(blocks * (shared_bytes + (1 << 10)) <= 164 << 10,
+                "more shared memory than so many blocks have together");
 };
 
 // The stream on which every operation of this thread is queued: one for each device (runtime.cu).
@@ -39,8 +40,10 @@ void check(cudaError_t error, const char* doing);
 
 // With dynamic shared memory that the kernel does not claim: what both launch() are made of.
 template <class... Parameters, class... Arguments>
-void launch_unclaimed(const LaunchConfig& config, size_t shared_bytes, void (*kernel)(Parameters...), Arguments... arguments) {
-  static_assert((sizeof(Parameters) + ... + 0) <= 4 << 10, "a kernel's arguments are at most 4 KiB: every CUDA 12 copies so many");
+void launch_unclaimed(const LaunchConfig& config, size_t shared_bytes, void (*kernel)(Parameters...),
+                      Arguments... arguments) {
+  static_assert((sizeof(Parameters) + ... + 0) <= 4 << 10,
+                "a kernel's arguments are at most 4 KiB: every CUDA 12 copies so many");
 #if LATHE_SIMT
   auto call = [=] { kernel(static_cast<Parameters>(arguments)...); };
   using Call = decltype(call);
@@ -55,7 +58,8 @@ void launch_unclaimed(const LaunchConfig& config, size_t shared_bytes, void (*ke
         config.name);
 #else
   if (shared_bytes > (48 << 10))
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), config.name);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
+          config.name);
   kernel<<<config.grid, config.block, shared_bytes, current_stream()>>>(static_cast<Parameters>(arguments)...);
   check(cudaGetLastError(), config.name);
 #endif
@@ -67,7 +71,8 @@ void launch(const LaunchConfig& config, void (*kernel)(Parameters...), const Arg
 }
 
 template <int threads, int blocks, int shared_bytes, Cards cards, class... Parameters, class... Arguments>
-void launch(const char* name, dim3 grid, void (*kernel)(BlockResources<threads, blocks, shared_bytes, cards>, Parameters...),
+void launch(const char* name, dim3 grid,
+            void (*kernel)(BlockResources<threads, blocks, shared_bytes, cards>, Parameters...),
             const Arguments&... arguments) {
   launch_unclaimed({.name = name, .grid = grid, .block = dim3(threads)}, shared_bytes, kernel,
                    BlockResources<threads, blocks, shared_bytes, cards>{}, arguments...);

@@ -1,5 +1,5 @@
-// Names a stretch of the host's time for NVIDIA's profilers (NVTX). Without one attached it costs nothing worth measuring, and
-// without CUDA in the build nothing at all.
+// Names a stretch of the host's time for NVIDIA's profilers (NVTX). Without one attached it costs nothing worth
+// measuring, and without CUDA in the build nothing at all.
 #pragma once
 
 namespace lathe::kernels {

@@ -1,5 +1,5 @@
-// Rows as a warp reads them: lane l owns the groups of eight elements l, l + 32, l + 64, …, whatever the alignment and the
-// number of rows, so that a row's sums have one order that depends on its length alone.
+// Rows as a warp reads them: lane l owns the groups of eight elements l, l + 32, l + 64, …, whatever the alignment and
+// the number of rows, so that a row's sums have one order that depends on its length alone.
 #pragma once
 
 #include "kernels/arguments/matrix.h"
@@ -131,8 +131,9 @@ __device__ __forceinline__ float warp_max(float value) {
 
 // ---- a kernel that sums along rows ----
 
-// A warp for each short row: no barrier. A long one has eight, because a step of decoding has few rows, and one warp alone would
-// wait for memory sixteen times in a row of 4096. The columns alone choose, and so a row's sums depend on its length alone.
+// A warp for each short row: no barrier. A long one has eight, because a step of decoding has few rows, and one warp
+// alone would wait for memory sixteen times in a row of 4096. The columns alone choose, and so a row's sums depend on
+// its length alone.
 inline constexpr int64_t short_row = 1024;  // columns: four turns of a warp
 inline constexpr int warps_of_long_row = 8;
 
@@ -149,8 +150,8 @@ struct RowThreads {
   static __device__ __forceinline__ int first_column() { return threadIdx.x % (warps_of_row * 32) * group_elements; }
 };
 
-// Sums over the row, the same in every thread: each warp's sum, then the warps in order. One object in a kernel, called as often as
-// there are sums, by all threads of the row.
+// Sums over the row, the same in every thread: each warp's sum, then the warps in order. One object in a kernel, called
+// as often as there are sums, by all threads of the row.
 template <int warps_of_row>
 class RowSum {
  public:

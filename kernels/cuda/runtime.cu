@@ -49,8 +49,8 @@ int64_t free_bytes() {
   return cudaMemGetInfo(&free, &total) == cudaSuccess ? static_cast<int64_t>(free) : 0;
 }
 
-// Stream-ordered: freed blocks are reused at once, because all work of a device is queued on one stream, so that whatever
-// still reads them comes first. Other streams order themselves with events (copy_queue.cu).
+// Stream-ordered: freed blocks are reused at once, because all work of a device is queued on one stream, so that
+// whatever still reads them comes first. Other streams order themselves with events (copy_queue.cu).
 Allocator& allocator(int index) {
   static CachingAllocator* allocators[max_devices] = {};
   use(index);
@@ -76,7 +76,8 @@ void fill_zero(Device device, void* pointer, int64_t bytes) {
   check(cudaMemsetAsync(pointer, 0, static_cast<size_t>(bytes), current_stream()), "clearing memory");
 }
 
-[[maybe_unused]] const bool registered = (register_device_memory(kind, {.allocator = allocator, .fill_zero = fill_zero}), true);
+[[maybe_unused]] const bool registered =
+    (register_device_memory(kind, {.allocator = allocator, .fill_zero = fill_zero}), true);
 
 }  // namespace
 
@@ -101,7 +102,8 @@ cudaStream_t current_stream() {
   check(cudaGetDevice(&device), "asking for the device");
   static std::mutex making;
   const std::lock_guard lock(making);
-  if (streams[device] == nullptr) check(cudaStreamCreateWithFlags(&streams[device], cudaStreamNonBlocking), "making a stream");
+  if (streams[device] == nullptr)
+    check(cudaStreamCreateWithFlags(&streams[device], cudaStreamNonBlocking), "making a stream");
   return streams[device];
 }
 
@@ -163,7 +165,8 @@ Devices look_for_devices() {
     if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i) == cudaSuccess && major >= 8) continue;
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i);
     found.why_none = "device " + to_string(Device{kind, i}) + " has compute capability " + std::to_string(major) + "." +
-                     std::to_string(minor) + "; Lathe's kernels need 8.0 (A100, RTX 30) or newer. CUDA_VISIBLE_DEVICES can leave it out";
+                     std::to_string(minor) +
+                     "; Lathe's kernels need 8.0 (A100, RTX 30) or newer. CUDA_VISIBLE_DEVICES can leave it out";
   }
   return found;
 }
@@ -178,7 +181,8 @@ std::string why_unavailable(int index) {
   const Devices& found = devices();
   if (!found.why_none.empty()) return found.why_none;
   if (index >= 0 && index < found.count && index < max_devices) return "";
-  return "device " + to_string(Device{kind, index}) + " does not exist: this machine has " + std::to_string(found.count) + " of that kind";
+  return "device " + to_string(Device{kind, index}) + " does not exist: this machine has " +
+         std::to_string(found.count) + " of that kind";
 }
 
 class Runtime final : public DeviceRuntime {
@@ -231,7 +235,9 @@ class Runtime final : public DeviceRuntime {
     use(index);
     cudaFreeHost(pointer);
   }
-  std::unique_ptr<CopyQueue> make_copy_queue(int index) override { return LATHE_CUDA_NAMESPACE::make_copy_queue(index); }
+  std::unique_ptr<CopyQueue> make_copy_queue(int index) override {
+    return LATHE_CUDA_NAMESPACE::make_copy_queue(index);
+  }
   std::unique_ptr<Graph> make_graph(int index) override { return LATHE_CUDA_NAMESPACE::make_graph(index); }
 
  private:

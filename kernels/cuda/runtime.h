@@ -14,8 +14,8 @@ void use_device(Device device);
 // Empty when the device can be used; otherwise why not ("no CUDA driver: …").
 std::string why_unavailable(Device device);
 
-// Copies bytes between any two of cpu, simt and cuda devices, ordered after the work queued so far. Returns when the bytes
-// have arrived.
+// Copies bytes between any two of cpu, simt and cuda devices, ordered after the work queued so far. Returns when the
+// bytes have arrived.
 void copy_bytes(Device to_device, void* to, Device from_device, const void* from, int64_t bytes);
 
 // What the device could still give.

@@ -13,8 +13,8 @@ void use(int index);  // as DeviceRuntime::use
 std::unique_ptr<CopyQueue> make_copy_queue(int index);
 std::unique_ptr<Graph> make_graph(int index);
 
-// While a graph is captured, blocks that the allocator gives back to the system are kept: the graph's kernels, which have not
-// run yet, use them.
+// While a graph is captured, blocks that the allocator gives back to the system are kept: the graph's kernels, which
+// have not run yet, use them.
 void hold_memory(int index);     // from now on
 void release_memory(int index);  // frees what was kept: the graph is queued
 

@@ -1,5 +1,5 @@
-// Host bytes to a device through two pinned buffers: while one is copied, the next is being filled (read from a mapped file,
-// dequantised). The copies run on a stream of their own, beside the device's work.
+// Host bytes to a device through two pinned buffers: while one is copied, the next is being filled (read from a mapped
+// file, dequantised). The copies run on a stream of their own, beside the device's work.
 #pragma once
 
 #include <array>
@@ -24,9 +24,9 @@ class Upload {
   Upload(const Upload&) = delete;
   Upload& operator=(const Upload&) = delete;
 
-  // Writes `bytes` bytes at `to` on the device. `fill(buffer, first, count)` makes bytes [first, first + count) at `buffer`;
-  // first is a multiple of `unit` (a row's bytes, say), and so is count but for the last. Returns before the last copies are
-  // done. ResourceError when a unit is larger than a buffer.
+  // Writes `bytes` bytes at `to` on the device. `fill(buffer, first, count)` makes bytes [first, first + count) at
+  // `buffer`; first is a multiple of `unit` (a row's bytes, say), and so is count but for the last. Returns before the
+  // last copies are done. ResourceError when a unit is larger than a buffer.
   void write(void* to, int64_t bytes, int64_t unit,
              const std::function<void(char* buffer, int64_t first, int64_t count)>& fill);
 

@@ -66,7 +66,9 @@ void drop(const DropoutArgs& a) {
 namespace lathe::kernels {
 
 template <DeviceKind>
-void dropout_rows(const DropoutArgs& args) { args.dtype == DType::bf16 ? drop<bf16_t>(args) : drop<float>(args); }
+void dropout_rows(const DropoutArgs& args) {
+  args.dtype == DType::bf16 ? drop<bf16_t>(args) : drop<float>(args);
+}
 template void dropout_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const DropoutArgs&);
 
 }  // namespace lathe::kernels

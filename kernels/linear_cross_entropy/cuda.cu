@@ -26,7 +26,8 @@ struct Reduction {
 
 // Eight logits, capped and over the temperature; −∞ past the row's end.
 template <bool aligned>
-__device__ __forceinline__ Group load_logits(const float* z, int64_t i, int64_t columns, float softcap, float inverse_temperature) {
+__device__ __forceinline__ Group load_logits(const float* z, int64_t i, int64_t columns, float softcap,
+                                             float inverse_temperature) {
   const int64_t left = columns - i;
   Group group = load_group<aligned>(z + i, left < group_elements ? static_cast<int>(left) : group_elements);
   LATHE_UNROLL
@@ -40,8 +41,8 @@ __device__ __forceinline__ Group load_logits(const float* z, int64_t i, int64_t 
 
 // The same in every thread. NaN and +∞ in the row make the sum NaN.
 template <bool aligned>
-__device__ __forceinline__ RowStatistics statistics_of(const float* z, int64_t columns, float softcap, float inverse_temperature,
-                                                       Reduction& shared) {
+__device__ __forceinline__ RowStatistics statistics_of(const float* z, int64_t columns, float softcap,
+                                                       float inverse_temperature, Reduction& shared) {
   float largest = -INFINITY, sum = 0.0f;
   for (int64_t i = threadIdx.x * group_elements; i < columns; i += stride) {
     const Group group = load_logits<aligned>(z, i, columns, softcap, inverse_temperature);
@@ -74,9 +75,13 @@ __device__ __forceinline__ RowStatistics statistics_of(const float* z, int64_t c
 __device__ __forceinline__ float log_of_sum(float sum) { return static_cast<float>(log(static_cast<double>(sum))); }
 
 // The logit is taken relative to the largest first, so that large logits cost no digits.
-__device__ __forceinline__ float log_probability(float logit, RowStatistics row) { return (logit - row.largest) - log_of_sum(row.sum); }
+__device__ __forceinline__ float log_probability(float logit, RowStatistics row) {
+  return (logit - row.largest) - log_of_sum(row.sum);
+}
 
-__device__ __forceinline__ float capped(float logit, float softcap) { return softcap > 0.0f ? softcap * tanhf(logit / softcap) : logit; }
+__device__ __forceinline__ float capped(float logit, float softcap) {
+  return softcap > 0.0f ? softcap * tanhf(logit / softcap) : logit;
+}
 
 // T is the gradient's type. Where it is narrower than a logit, what is written at column i lies on the logits at i / 2:
 // a barrier keeps it behind the reading of all columns up to i.
@@ -89,7 +94,8 @@ __global__ void __launch_bounds__(threads) cross_entropy_kernel(CrossEntropyRows
   const float label_logit = capped(z[label], a.softcap) * a.inverse_temperature;
   if (threadIdx.x == 0 && a.loss != nullptr) a.loss[token] = -log_probability(label_logit, row);
   if (!a.gradient && a.entropy == nullptr && a.correct == nullptr) return;  // the whole block
-  __syncthreads();  // every thread has read the label's logit
+  // Every thread has read the label's logit.
+  __syncthreads();
 
   const float scale = a.token_scales != nullptr ? a.scale * a.token_scales[token] : a.scale;
   const float slope = scale * a.inverse_temperature, factor = slope / row.sum;
@@ -159,8 +165,10 @@ __global__ void __launch_bounds__(256) move_rows_kernel(MoveRowsCuda a) {
 
 template <class T>
 void cross_entropy(const CrossEntropyRowsCuda& args) {
-  const LaunchConfig config{.name = "cross_entropy", .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(threads)};
-  launch(config, rows_aligned(args.logits, args.stride) ? cross_entropy_kernel<T, true> : cross_entropy_kernel<T, false>, args);
+  const LaunchConfig config{
+      .name = "cross_entropy", .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(threads)};
+  launch(config,
+         rows_aligned(args.logits, args.stride) ? cross_entropy_kernel<T, true> : cross_entropy_kernel<T, false>, args);
 }
 
 }  // namespace
@@ -176,16 +184,22 @@ template void cross_entropy_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const CrossEn
 
 template <DeviceKind>
 void token_logprob_rows(const TokenLogprobsCuda& args) {
-  const LaunchConfig config{.name = "token_logprobs", .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(threads)};
-  launch(config, rows_aligned(args.logits, args.stride) ? token_logprob_kernel<true> : token_logprob_kernel<false>, args);
+  const LaunchConfig config{
+      .name = "token_logprobs", .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(threads)};
+  launch(config, rows_aligned(args.logits, args.stride) ? token_logprob_kernel<true> : token_logprob_kernel<false>,
+         args);
 }
 template void token_logprob_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const TokenLogprobsCuda&);
 
 template <DeviceKind>
 void move_token_rows(const MoveRowsCuda& args) {
-  const LaunchConfig config{.name = "move_token_rows", .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(256)};
-  const auto multiple_of_16 = [](const void* data, int64_t stride) { return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 16 == 0; };
-  const bool wide = multiple_of_16(args.matrix, args.matrix_stride_bytes) && multiple_of_16(args.packed, args.packed_stride_bytes) && args.row_bytes % 16 == 0;
+  const LaunchConfig config{
+      .name = "move_token_rows", .grid = dim3(static_cast<unsigned>(args.rows)), .block = dim3(256)};
+  const auto multiple_of_16 = [](const void* data, int64_t stride) {
+    return reinterpret_cast<uintptr_t>(data) % 16 == 0 && stride % 16 == 0;
+  };
+  const bool wide = multiple_of_16(args.matrix, args.matrix_stride_bytes) &&
+                    multiple_of_16(args.packed, args.packed_stride_bytes) && args.row_bytes % 16 == 0;
   launch(config, wide ? move_rows_kernel<uint4> : move_rows_kernel<uint16_t>, args);
 }
 template void move_token_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const MoveRowsCuda&);

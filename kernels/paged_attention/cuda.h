@@ -54,8 +54,8 @@ struct PagedAttentionCuda {
   AttentionParams params;
   int64_t most_tiles_rows = 0;  // rows of the longest sequence that is not decoded; 0: there is none
   int64_t most_decode_rows = 0, most_decode_chunks = 0;  // of those that are
-  // Into how many runs of chunks a decoded sequence is split at most, and the room for the chunks' results when it is more than
-  // one: paged_partial_floats() for each.
+  // Into how many runs of chunks a decoded sequence is split at most, and the room for the chunks' results when it is
+  // more than one: paged_partial_floats() for each.
   int64_t runs = 1;
   float* partials = nullptr;
 };

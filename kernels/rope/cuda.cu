@@ -64,7 +64,9 @@ void turn(const RopeArgs& a) {
 namespace lathe::kernels {
 
 template <DeviceKind>
-void rope_tokens(const RopeArgs& args) { args.dtype == DType::bf16 ? turn<bf16_t>(args) : turn<float>(args); }
+void rope_tokens(const RopeArgs& args) {
+  args.dtype == DType::bf16 ? turn<bf16_t>(args) : turn<float>(args);
+}
 template void rope_tokens<DeviceKind::LATHE_CUDA_NAMESPACE>(const RopeArgs&);
 
 }  // namespace lathe::kernels

@@ -38,7 +38,8 @@ LATHE_INLINE VecI load_signed_bytes(const int8_t* p, int n) {
   return load_signed_bytes(bytes);
 }
 
-// The first n lanes, rounded to nearest even with subnormals kept: store() takes a bf16's for zero where the instruction does.
+// The first n lanes, rounded to nearest even with subnormals kept: store() takes a bf16's for zero where the
+// instruction does.
 LATHE_INLINE void store_exactly(float* p, Vec v, int n) { n == lanes ? store(p, v) : store_partial(p, v, n); }
 LATHE_INLINE void store_exactly(bf16* p, Vec v, int n) {
   const VecH bits = to_bf16_bits_exactly(v);

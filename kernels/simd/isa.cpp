@@ -38,7 +38,8 @@ Isa& active() {
 Isa active_isa() { return active(); }
 
 void set_active_isa(Isa isa) {
-  if (!machine_has(isa)) throw ConfigError("isa", std::string(name_of(isa)) + " is not among this machine's instruction sets");
+  if (!machine_has(isa))
+    throw ConfigError("isa", std::string(name_of(isa)) + " is not among this machine's instruction sets");
   active() = isa;
 }
 

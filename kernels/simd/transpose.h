@@ -1,5 +1,5 @@
-// Rows of 4-byte words turned into columns: squares in registers, and strips of 16 bytes on the way from memory. For cpu*.cpp
-// only, as vec.h.
+// Rows of 4-byte words turned into columns: squares in registers, and strips of 16 bytes on the way from memory. For
+// cpu*.cpp only, as vec.h.
 #pragma once
 
 #include "kernels/simd/vec.h"
@@ -78,8 +78,9 @@ LATHE_INLINE Vec interleave_upper(Vec a, Vec b) {
 #endif
 }
 
-// Four lanes from each of rows 0, 4, 8 …, which four(row) loads, one quarter of the vector from each: the loads do half of the
-// transposition, which leaves 2 shuffles a row to the one port that has them. (transpose() takes 4; attention with it was a third slower.)
+// Four lanes from each of rows 0, 4, 8 …, which four(row) loads, one quarter of the vector from each: the loads do half
+// of the transposition, which leaves 2 shuffles a row to the one port that has them. (transpose() takes 4; attention
+// with it was a third slower.)
 template <class Four>
 LATHE_INLINE Vec gather_quarters(Four four) {
 #if defined(LATHE_AVX512)

@@ -57,7 +57,8 @@ LATHE_INLINE float fma(float a, float b, float c) {
 }
 
 LATHE_INLINE Vec select(VecI mask, Vec yes, Vec no) { return (Vec)((mask & (VecI)yes) | (~mask & (VecI)no)); }
-// Second operand where either is NaN, as maxps. (Written a > b ? a : b, GCC 12 compares and blends when one is a constant.)
+// Second operand where either is NaN, as maxps. (Written a > b ? a : b, GCC 12 compares and blends when one is a
+// constant.)
 LATHE_INLINE Vec max(Vec a, Vec b) {
 #if defined(LATHE_AVX512)
   return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
@@ -261,7 +262,9 @@ LATHE_INLINE Vec load_partial(const int8_t* p, int n) {
 template <class T>
 LATHE_INLINE Vec round_to(Vec v);
 template <>
-inline __attribute__((always_inline)) Vec round_to<float>(Vec v) { return v; }
+inline __attribute__((always_inline)) Vec round_to<float>(Vec v) {
+  return v;
+}
 template <>
 inline __attribute__((always_inline)) Vec round_to<bf16>(Vec v) {
 #if defined(LATHE_ISA_avx512_bf16)
@@ -271,7 +274,9 @@ inline __attribute__((always_inline)) Vec round_to<bf16>(Vec v) {
 #endif
 }
 template <>
-inline __attribute__((always_inline)) Vec round_to<f16>(Vec v) { return from_f16_bits(to_f16_bits(v)); }
+inline __attribute__((always_inline)) Vec round_to<f16>(Vec v) {
+  return from_f16_bits(to_f16_bits(v));
+}
 
 // Horizontal reductions in one fixed tree: halves are folded onto each other. In registers: the same tree through
 // memory, which the compiler does not see through, took a tenth of attention's time.
@@ -308,9 +313,9 @@ LATHE_INLINE float max_lanes(Vec v) {
   return _mm_cvtss_f32(_mm_max_ps(four, _mm_shuffle_ps(four, four, 1)));
 }
 
-// exp to within 2 ulp: x = n·ln 2 + r, |r| ≤ ln 2 / 2, a degree-7 polynomial p, then p · 2^n: in one step where the set has
-// it, else the exponent is added in two halves, so that results near the largest and the smallest finite numbers come out.
-// −inf gives 0. NaN passes max and min as their second operand and stays NaN.
+// exp to within 2 ulp: x = n·ln 2 + r, |r| ≤ ln 2 / 2, a degree-7 polynomial p, then p · 2^n: in one step where the set
+// has it, else the exponent is added in two halves, so that results near the largest and the smallest finite numbers
+// come out. −inf gives 0. NaN passes max and min as their second operand and stays NaN.
 LATHE_INLINE Vec exp(Vec x) {
   const Vec clamped = min(splat(89.0f), max(splat(-104.0f), x));
   const Vec magic = splat(12582912.0f);  // 1.5·2^23: adding it rounds to the nearest integer

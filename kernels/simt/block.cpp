@@ -23,9 +23,9 @@ enum class State { ready, at_barrier, at_collective, exited };
 struct Thread {
   uint3 index;
   State state = State::ready;
-  Where where;                   // of the wait
-  const char* waits_for = "";    // "__syncthreads", "__shfl_sync"
-  unsigned mask = 0;             // of the collective
+  Where where;                 // of the wait
+  const char* waits_for = "";  // "__syncthreads", "__shfl_sync"
+  unsigned mask = 0;           // of the collective
   void* request = nullptr;
   AsyncCopies copies;
 };
@@ -36,9 +36,9 @@ struct Block {
   std::vector<Thread> threads;
   std::vector<uint32_t> warp_epochs;
   std::vector<std::string> faults;
-  std::set<std::string> places;               // of the faults
-  std::set<const void*> faulty_code;          // addresses already looked up
-  bool abandoned = false;  // a wait that can never end
+  std::set<std::string> places;       // of the faults
+  std::set<const void*> faulty_code;  // addresses already looked up
+  bool abandoned = false;             // a wait that can never end
 };
 
 FiberPool& pool() {
@@ -54,9 +54,7 @@ std::string text_of(const uint3& i) {
   return "(" + std::to_string(i.x) + "," + std::to_string(i.y) + "," + std::to_string(i.z) + ")";
 }
 
-std::string text_of(const Where& where) {
-  return std::string(where.file_name()) + ":" + std::to_string(where.line());
-}
+std::string text_of(const Where& where) { return std::string(where.file_name()) + ":" + std::to_string(where.line()); }
 
 // One report for each place: the first thread that is at fault stands for all.
 void add_fault(const std::string& what, const std::string& place) {
@@ -92,7 +90,8 @@ void thread_entry(int index) {
   block.launch->invoke(block.launch->closure);
   Thread& thread = block.threads[static_cast<size_t>(index)];
   if (const Where* issued = thread.copies.unfinished())
-    add_fault("thread " + text_of(thread.index) + " exits with cp.async copies that it never waited for, issued at ", text_of(*issued));
+    add_fault("thread " + text_of(thread.index) + " exits with cp.async copies that it never waited for, issued at ",
+              text_of(*issued));
   thread.state = State::exited;
 }
 
@@ -107,8 +106,8 @@ std::vector<int> turn_order(int count, uint64_t salt) {
   return turns;
 }
 
-// Nobody can run. When every thread waits at one barrier, it opens; otherwise somebody waits for threads that will never
-// come.
+// Nobody can run. When every thread waits at one barrier, it opens; otherwise somebody waits for threads that will
+// never come.
 void open_barrier() {
   const Thread& first = *std::find_if(block.threads.begin(), block.threads.end(),
                                       [](const Thread& thread) { return thread.state != State::exited; });
@@ -119,7 +118,8 @@ void open_barrier() {
       const Thread& lane = block.threads[other];
       if (!(thread.mask >> (other % 32) & 1u)) continue;
       if (lane.state == State::at_collective && lane.mask == thread.mask && same_place(lane, thread)) continue;
-      add_fault("divergent warp collective: " + standing(thread) + ", but " + standing(lane) + ", which its mask names", "");
+      add_fault("divergent warp collective: " + standing(thread) + ", but " + standing(lane) + ", which its mask names",
+                "");
       block.abandoned = true;
       return;
     }
@@ -161,7 +161,8 @@ void run_threads() {
 std::string describe_faults() {
   std::string text;
   for (const std::string& fault : block.faults)
-    text += (text.empty() ? "" : "\n") + std::string("kernel ") + block.launch->name + ", block " + text_of(block.index) + ": " + fault;
+    text += (text.empty() ? "" : "\n") + std::string("kernel ") + block.launch->name + ", block " +
+            text_of(block.index) + ": " + fault;
   return text;
 }
 
@@ -173,7 +174,9 @@ void set_fiber_order(FiberOrder wanted, uint64_t seed) {
 }
 
 std::string launch_limits(const KernelLaunch& launch) {
-  const auto beyond = [&](const std::string& what) { return "kernel " + std::string(launch.name) + " cannot be launched: " + what; };
+  const auto beyond = [&](const std::string& what) {
+    return "kernel " + std::string(launch.name) + " cannot be launched: " + what;
+  };
   const uint64_t threads = uint64_t{launch.block.x} * launch.block.y * launch.block.z;
   if (threads == 0 || threads > max_threads_per_block || launch.block.z > 64)
     return beyond(std::to_string(threads) + " threads in a block, at most 1024 are allowed (64 along z)");
@@ -182,7 +185,8 @@ std::string launch_limits(const KernelLaunch& launch) {
     return beyond("a grid of " + std::to_string(launch.grid.x) + " × " + std::to_string(launch.grid.y) + " × " +
                   std::to_string(launch.grid.z) + " blocks; each extent is at least 1, and y and z at most 65535");
   if (launch.dynamic_bytes > max_shared_bytes)
-    return beyond(std::to_string(launch.dynamic_bytes) + " bytes of dynamic shared memory, sm_80 has " + std::to_string(max_shared_bytes));
+    return beyond(std::to_string(launch.dynamic_bytes) + " bytes of dynamic shared memory, sm_80 has " +
+                  std::to_string(max_shared_bytes));
   return "";
 }
 
@@ -197,11 +201,13 @@ std::string run_grid(const KernelLaunch& launch) {
   const std::vector<int> turns = turn_order(static_cast<int>(blocks), ~uint64_t{0});
   for (const int turn : turns) {
     const unsigned linear = static_cast<unsigned>(turn);
-    block.index = {linear % launch.grid.x, linear / launch.grid.x % launch.grid.y, linear / launch.grid.x / launch.grid.y};
+    block.index = {linear % launch.grid.x, linear / launch.grid.x % launch.grid.y,
+                   linear / launch.grid.x / launch.grid.y};
     block.threads.assign(static_cast<size_t>(count), Thread{});
     block.warp_epochs.assign(static_cast<size_t>((count + 31) / 32), 0);
     for (unsigned i = 0; i < static_cast<unsigned>(count); ++i)
-      block.threads[i].index = {i % launch.block.x, i / launch.block.x % launch.block.y, i / launch.block.x / launch.block.y};
+      block.threads[i].index = {i % launch.block.x, i / launch.block.x % launch.block.y,
+                                i / launch.block.x / launch.block.y};
     ++running.block_epoch;
     begin_shared_memory(launch.dynamic_bytes, running.block_epoch);
     run_threads();
@@ -258,13 +264,15 @@ void warp_collective(const char* name, unsigned mask, void* request, Complete co
 
 void __syncwarp(unsigned mask, Where where) {
   char nothing = 0;
-  warp_collective("__syncwarp", mask, &nothing,
-                  [](void* const*, unsigned) { ++block.warp_epochs[static_cast<size_t>(running.warp)]; }, where);
+  warp_collective(
+      "__syncwarp", mask, &nothing,
+      [](void* const*, unsigned) { ++block.warp_epochs[static_cast<size_t>(running.warp)]; }, where);
   running.warp_epoch = block.warp_epochs[static_cast<size_t>(running.warp)];
 }
 
 void async_copy(void* shared, const void* global, int bytes, int valid_bytes, Where where) {
-  if (bytes != 4 && bytes != 8 && bytes != 16) return report("issues a cp.async that is not of 4, 8 or 16 bytes", where);
+  if (bytes != 4 && bytes != 8 && bytes != 16)
+    return report("issues a cp.async that is not of 4, 8 or 16 bytes", where);
   check_aligned(shared, static_cast<size_t>(bytes), where);
   if (valid_bytes > 0) check_aligned(global, static_cast<size_t>(bytes), where);
   if (!in_shared_memory(shared, static_cast<size_t>(bytes)))
@@ -288,31 +296,48 @@ struct Vote {
 template <class Combine>
 unsigned reduce(const char* name, unsigned mask, unsigned value, Combine, Where where) {
   Vote vote{value, 0};
-  warp_collective(name, mask, &vote, [](void* const* requests, unsigned lanes) {
-    bool first = true;
-    unsigned total = 0;
-    for (int i = 0; i < 32; ++i) {
-      if (!(lanes >> i & 1u)) continue;
-      const unsigned next = static_cast<Vote*>(requests[i])->value;
-      total = first ? next : Combine{}(total, next);
-      first = false;
-    }
-    for (int i = 0; i < 32; ++i)
-      if (lanes >> i & 1u) static_cast<Vote*>(requests[i])->result = total;
-  }, where);
+  warp_collective(
+      name, mask, &vote,
+      [](void* const* requests, unsigned lanes) {
+        bool first = true;
+        unsigned total = 0;
+        for (int i = 0; i < 32; ++i) {
+          if (!(lanes >> i & 1u)) continue;
+          const unsigned next = static_cast<Vote*>(requests[i])->value;
+          total = first ? next : Combine{}(total, next);
+          first = false;
+        }
+        for (int i = 0; i < 32; ++i)
+          if (lanes >> i & 1u) static_cast<Vote*>(requests[i])->result = total;
+      },
+      where);
   return vote.result;
 }
 
-struct Add { unsigned operator()(unsigned a, unsigned b) const { return a + b; } };
-struct Max { unsigned operator()(unsigned a, unsigned b) const { return std::max(a, b); } };
-struct Min { unsigned operator()(unsigned a, unsigned b) const { return std::min(a, b); } };
-struct Or { unsigned operator()(unsigned a, unsigned b) const { return a | b; } };
+struct Add {
+  unsigned operator()(unsigned a, unsigned b) const { return a + b; }
+};
+struct Max {
+  unsigned operator()(unsigned a, unsigned b) const { return std::max(a, b); }
+};
+struct Min {
+  unsigned operator()(unsigned a, unsigned b) const { return std::min(a, b); }
+};
+struct Or {
+  unsigned operator()(unsigned a, unsigned b) const { return a | b; }
+};
 
 }  // namespace
 
-unsigned __reduce_add_sync(unsigned mask, unsigned value, Where where) { return reduce("__reduce_add_sync", mask, value, Add{}, where); }
-unsigned __reduce_max_sync(unsigned mask, unsigned value, Where where) { return reduce("__reduce_max_sync", mask, value, Max{}, where); }
-unsigned __reduce_min_sync(unsigned mask, unsigned value, Where where) { return reduce("__reduce_min_sync", mask, value, Min{}, where); }
+unsigned __reduce_add_sync(unsigned mask, unsigned value, Where where) {
+  return reduce("__reduce_add_sync", mask, value, Add{}, where);
+}
+unsigned __reduce_max_sync(unsigned mask, unsigned value, Where where) {
+  return reduce("__reduce_max_sync", mask, value, Max{}, where);
+}
+unsigned __reduce_min_sync(unsigned mask, unsigned value, Where where) {
+  return reduce("__reduce_min_sync", mask, value, Min{}, where);
+}
 unsigned __ballot_sync(unsigned mask, int predicate, Where where) {
   return reduce("__ballot_sync", mask, predicate != 0 ? 1u << lane() : 0u, Or{}, where);
 }
@@ -322,13 +347,16 @@ unsigned __match_any_sync(unsigned mask, uint64_t value, Where where) {
     uint64_t value;
     unsigned result;
   } match{value, 0};
-  warp_collective("__match_any_sync", mask, &match, [](void* const* requests, unsigned lanes) {
-    for (int i = 0; i < 32; ++i)
-      for (int j = 0; j < 32; ++j)
-        if ((lanes >> i & 1u) && (lanes >> j & 1u) &&
-            static_cast<Match*>(requests[i])->value == static_cast<Match*>(requests[j])->value)
-          static_cast<Match*>(requests[i])->result |= 1u << j;
-  }, where);
+  warp_collective(
+      "__match_any_sync", mask, &match,
+      [](void* const* requests, unsigned lanes) {
+        for (int i = 0; i < 32; ++i)
+          for (int j = 0; j < 32; ++j)
+            if ((lanes >> i & 1u) && (lanes >> j & 1u) &&
+                static_cast<Match*>(requests[i])->value == static_cast<Match*>(requests[j])->value)
+              static_cast<Match*>(requests[i])->result |= 1u << j;
+      },
+      where);
   return match.result;
 }
 

@@ -14,7 +14,7 @@ struct KernelLaunch {
   const char* name = "";
   dim3 grid, block;
   size_t dynamic_bytes = 0;
-  void* closure = nullptr;           // the kernel bound to its arguments
+  void* closure = nullptr;  // the kernel bound to its arguments
   void (*invoke)(void* closure) = nullptr;
   void (*destroy)(void* closure) = nullptr;
 };

@@ -21,8 +21,8 @@ struct sigaction previous_handler;
 
 struct Range {
   char* begin = nullptr;
-  size_t used = 0;                          // all blocks so far lie below begin + used
-  std::map<size_t, size_t> live;            // offset → bytes
+  size_t used = 0;                            // all blocks so far lie below begin + used
+  std::map<size_t, size_t> live;              // offset → bytes
   std::multimap<size_t, size_t> free_blocks;  // bytes → offset
   size_t live_bytes = 0;
   int open = 0;

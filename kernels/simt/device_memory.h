@@ -1,5 +1,5 @@
-// The memory of the simt devices: an address range for each, closed to the host, and to the other device's kernels, except
-// while work of that device runs.
+// The memory of the simt devices: an address range for each, closed to the host, and to the other device's kernels,
+// except while work of that device runs.
 #pragma once
 
 #include <cstddef>

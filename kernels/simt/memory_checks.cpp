@@ -26,8 +26,8 @@ constexpr size_t redzone_bytes = 64;  // between two static variables
 // One access: which thread, between which barriers.
 struct Access {
   uint32_t block_epoch = 0;
-  // 10 bits of thread, 22 of its warp's epoch above them, by hand: bit fields are stored in pieces, and the next load of the
-  // word waits until both have left the store buffer. Two thirds of the time of every kernel went there.
+  // 10 bits of thread, 22 of its warp's epoch above them, by hand: bit fields are stored in pieces, and the next load
+  // of the word waits until both have left the store buffer. Two thirds of the time of every kernel went there.
   uint32_t place = 0;
   uint32_t thread() const { return place & 1023u; }
   uint32_t warp_epoch() const { return place >> 10; }
@@ -52,7 +52,8 @@ struct Arena {
 
 Arena arena = [] {
   const auto map = [](size_t bytes) {
-    void* const block = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* const block =
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (block == MAP_FAILED) throw std::bad_alloc();
     return block;
   };
@@ -62,9 +63,7 @@ Arena arena = [] {
   return made;
 }();
 
-Access now(int thread) {
-  return {running.block_epoch, static_cast<uint32_t>(thread) | running.warp_epoch << 10};
-}
+Access now(int thread) { return {running.block_epoch, static_cast<uint32_t>(thread) | running.warp_epoch << 10}; }
 
 bool same_epoch(const Access& a) { return a.block_epoch == running.block_epoch; }
 
@@ -82,8 +81,10 @@ bool copy_under_way(const Byte& byte) { return byte.copied_in >= arena.first_epo
 char message[200];
 
 const char* conflict(const char* verb, size_t offset, const char* other_verb, const Access& other) {
-  std::snprintf(message, sizeof message, "%s shared memory (byte %zu) that thread %u of the block %s, with no barrier between: a race",
-                verb, offset >= dynamic_offset ? offset - dynamic_offset : offset, static_cast<unsigned>(other.thread()), other_verb);
+  std::snprintf(message, sizeof message,
+                "%s shared memory (byte %zu) that thread %u of the block %s, with no barrier between: a race", verb,
+                offset >= dynamic_offset ? offset - dynamic_offset : offset, static_cast<unsigned>(other.thread()),
+                other_verb);
   return message;
 }
 
@@ -95,7 +96,8 @@ const char* read_fault(size_t offset, size_t bytes, int thread) {
     const bool another_reads = same_epoch(byte.first_read) && byte.first_read.thread() != static_cast<uint32_t>(thread);
     (another_reads ? byte.other_read : byte.first_read) = access;
     if (copy_under_way(byte)) return "reads shared memory that a cp.async is still to write: the wait is missing";
-    if (!written_in_this_block(byte)) return "reads shared memory that nobody has written: it never is, or a barrier is missing";
+    if (!written_in_this_block(byte))
+      return "reads shared memory that nobody has written: it never is, or a barrier is missing";
     if (unordered(byte.write, thread)) return conflict("reads", i, "wrote", byte.write);
   }
   return nullptr;
@@ -222,7 +224,8 @@ std::string source_line(const void* code_address) {
   ::link_map* object = nullptr;
   if (::dladdr1(code_address, &found, reinterpret_cast<void**>(&object), RTLD_DL_LINKMAP) == 0 || object == nullptr)
     return "an unknown place";
-  // dladdr gives the program's name as it was called, which is found neither in another current folder nor through PATH.
+  // dladdr gives the program's name as it was called, which is found neither in another current folder nor through
+  // PATH.
   std::error_code unreadable;
   const bool is_program = object->l_name[0] == '\0';
   const std::string file =
@@ -251,16 +254,16 @@ bool checks_shared_memory() {
 
 }  // namespace lathe::simt
 
-// The kernels are compiled with -fsanitize=thread, for the calls that the compiler then puts before every access; what they
-// call is this, not ThreadSanitizer's runtime.
+// The kernels are compiled with -fsanitize=thread, for the calls that the compiler then puts before every access; what
+// they call is this, not ThreadSanitizer's runtime.
 #if defined(LATHE_SIMT_INSTRUMENTED)
-#define LATHE_ACCESS(name, bytes, aligned, check)                                                  \
-  void name(void* address) {                                                                       \
+#define LATHE_ACCESS(name, bytes, aligned, check)                                                              \
+  void name(void* address) {                                                                                   \
     ::lathe::simt::checked_access(address, bytes, aligned, ::lathe::simt::check, __builtin_return_address(0)); \
   }
-#define LATHE_ACCESSES(bytes)                                        \
-  LATHE_ACCESS(__tsan_read##bytes, bytes, true, read_fault)          \
-  LATHE_ACCESS(__tsan_write##bytes, bytes, true, write_fault)        \
+#define LATHE_ACCESSES(bytes)                                          \
+  LATHE_ACCESS(__tsan_read##bytes, bytes, true, read_fault)            \
+  LATHE_ACCESS(__tsan_write##bytes, bytes, true, write_fault)          \
   LATHE_ACCESS(__tsan_unaligned_read##bytes, bytes, false, read_fault) \
   LATHE_ACCESS(__tsan_unaligned_write##bytes, bytes, false, write_fault)
 

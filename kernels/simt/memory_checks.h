@@ -30,7 +30,7 @@ class AsyncCopies {
     int bytes, valid_bytes;
     Where where;
   };
-  std::vector<Copy> copies_;      // oldest first
+  std::vector<Copy> copies_;        // oldest first
   std::vector<size_t> group_ends_;  // counts of copies_
 };
 

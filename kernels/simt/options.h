@@ -7,8 +7,8 @@
 
 namespace lathe::simt {
 
-// The order in which the threads of a block, and the blocks of a grid, take their turns. A kernel that is right gives the
-// same bits under all of them.
+// The order in which the threads of a block, and the blocks of a grid, take their turns. A kernel that is right gives
+// the same bits under all of them.
 enum class FiberOrder { ascending, descending, shuffled };
 void set_fiber_order(FiberOrder order, uint64_t seed = 1);
 
@@ -16,13 +16,13 @@ void set_fiber_order(FiberOrder order, uint64_t seed = 1);
 // Not in AddressSanitizer's and ThreadSanitizer's builds, which instrument the kernels themselves.
 bool checks_shared_memory();
 
-// The n-th call from now of that kind fails (1: the next one); 0 takes it back. The launch of a graph is one launch; capture
-// stands for the begin of one and for making an executable graph of it.
+// The n-th call from now of that kind fails (1: the next one); 0 takes it back. The launch of a graph is one launch;
+// capture stands for the begin of one and for making an executable graph of it.
 enum class Call { allocation, launch, copy, capture };
 void fail_nth(Call call, int64_t n);
 
-// What a program finds when it looks for devices: none with a driver that is too old, one of another compute capability, or
-// (the default) two of 8.0. Before the program has looked for the first time.
+// What a program finds when it looks for devices: none with a driver that is too old, one of another compute
+// capability, or (the default) two of 8.0. Before the program has looked for the first time.
 enum class Machine { two_cards, no_driver, old_card };
 void pretend(Machine machine);
 

@@ -49,7 +49,11 @@ cudaError_t cudaGetLastError();  // takes the error away
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);  // of this thread; 0 at first
 cudaError_t cudaGetDevice(int* device);
-enum cudaDeviceAttr { cudaDevAttrL2CacheSize = 38, cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76 };
+enum cudaDeviceAttr {
+  cudaDevAttrL2CacheSize = 38,
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76
+};
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaMemGetInfo(size_t* free_bytes, size_t* total_bytes);
 cudaError_t cudaMalloc(void** pointer, size_t bytes);
@@ -69,9 +73,9 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaDeviceSynchronize();
 
-// Capture: what is queued on the stream becomes the nodes of a graph, one after another. A wait for a stream that captures, a
-// copy from or to host memory that is not pinned, and events on it are errors that end the capture. An executable graph is
-// updated in place when the new one has the same kinds of nodes in the same order.
+// Capture: what is queued on the stream becomes the nodes of a graph, one after another. A wait for a stream that
+// captures, a copy from or to host memory that is not pinned, and events on it are errors that end the capture. An
+// executable graph is updated in place when the new one has the same kinds of nodes in the same order.
 enum cudaStreamCaptureMode {
   cudaStreamCaptureModeGlobal,
   cudaStreamCaptureModeThreadLocal,

@@ -31,12 +31,14 @@ inline void unpoison([[maybe_unused]] const void* address, [[maybe_unused]] size
   __asan_unpoison_memory_region(address, bytes);
 #endif
 }
-inline void start_switch([[maybe_unused]] void** save, [[maybe_unused]] const void* stack, [[maybe_unused]] size_t bytes) {
+inline void start_switch([[maybe_unused]] void** save, [[maybe_unused]] const void* stack,
+                         [[maybe_unused]] size_t bytes) {
 #if LATHE_SIMT_ASAN
   __sanitizer_start_switch_fiber(save, stack, bytes);
 #endif
 }
-inline void finish_switch([[maybe_unused]] void* saved, [[maybe_unused]] const void** stack, [[maybe_unused]] size_t* bytes) {
+inline void finish_switch([[maybe_unused]] void* saved, [[maybe_unused]] const void** stack,
+                          [[maybe_unused]] size_t* bytes) {
 #if LATHE_SIMT_ASAN
   __sanitizer_finish_switch_fiber(saved, stack, bytes);
 #endif

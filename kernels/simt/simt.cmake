@@ -18,7 +18,8 @@ foreach(source IN LISTS cuda_sources)
 endforeach()
 
 target_sources(lathe_kernels PRIVATE ${simt_sources} ${simt_host})
-set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/block.cpp PROPERTIES COMPILE_OPTIONS -g)  # what gdb asks for: docs/simt.md
+# What gdb asks for: docs/simt.md.
+set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/block.cpp PROPERTIES COMPILE_OPTIONS -g)
 target_link_libraries(lathe_kernels PRIVATE Boost::context ${CMAKE_DL_LIBS})
 target_compile_definitions(lathe_kernels PRIVATE LATHE_DEVICE_ANCHOR=lathe_simt_anchor)
 # The device registers itself when a program starts; this keeps the linker from leaving it out.

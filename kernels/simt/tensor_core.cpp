@@ -28,7 +28,8 @@ void complete_load(void* const* requests, unsigned) {
   const auto lane_of = [&](int lane) -> MatrixLoad& { return *static_cast<MatrixLoad*>(requests[lane]); };
   const int count = lane_of(0).count;
   for (int lane = 0; lane < 8 * count; ++lane) {
-    if (reinterpret_cast<uintptr_t>(lane_of(lane).row) % 16 != 0) return report("gives ldmatrix a row that is not aligned to 16 bytes", lane_of(lane).where);
+    if (reinterpret_cast<uintptr_t>(lane_of(lane).row) % 16 != 0)
+      return report("gives ldmatrix a row that is not aligned to 16 bytes", lane_of(lane).where);
     note_shared_read(lane_of(lane).row, 16, lane, lane_of(lane).where);
   }
   for (int lane = 0; lane < 32; ++lane) {
@@ -73,8 +74,8 @@ Sum value_of(uint32_t word, int i, TileElement element) {
 float multiply_add(float a, float b, float c) { return std::fmaf(a, b, c); }
 int32_t multiply_add(int32_t a, int32_t b, int32_t c) { return a * b + c; }
 
-// A register holds `e` neighbours along k; a[0] and a[1] are rows g and g + 8 of the first half of k, a[2] and a[3] of the
-// second; b[0] and b[1] are column g of the halves.
+// A register holds `e` neighbours along k; a[0] and a[1] are rows g and g + 8 of the first half of k, a[2] and a[3] of
+// the second; b[0] and b[1] are column g of the halves.
 template <class Sum>
 void complete_product(void* const* requests, unsigned) {
   const auto lane_of = [&](int lane) -> TileProduct<Sum>& { return *static_cast<TileProduct<Sum>*>(requests[lane]); };

@@ -41,8 +41,12 @@ struct alignas(4) __half2 { __half x, y; };
 // clang-format on
 
 inline __nv_bfloat16 __float2bfloat16_rn(float value) { return {bf16(value).bits}; }
-inline float __bfloat162float(__nv_bfloat16 value) { return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16); }
-inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)}; }
+inline float __bfloat162float(__nv_bfloat16 value) {
+  return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
+}
+inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
+  return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
+}
 inline __half __float2half_rn(float value) { return {f16(value).bits}; }
 inline float __half2float(__half value) {
   f16 half;
@@ -68,6 +72,8 @@ inline unsigned long long __umul64hi(unsigned long long x, unsigned long long y)
 }
 inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
 template <class T>
-inline T __ldg(const T* address) { return *address; }
+inline T __ldg(const T* address) {
+  return *address;
+}
 
 }  // namespace lathe::simt

@@ -179,9 +179,8 @@ TEST_F(Operations, LinearWithLoraBySequence) {
       return result;
     };
     SCOPED_TRACE(dropout);
-    check({x, a, b, c, d}, [&](auto in) {
-      return Variables{linear(in[0], packed, layout_, terms(in[1], in[2], in[3], in[4]))};
-    });
+    check({x, a, b, c, d},
+          [&](auto in) { return Variables{linear(in[0], packed, layout_, terms(in[1], in[2], in[3], in[4]))}; });
     // One of the terms is frozen; nobody asks for the gradient of x.
     check({c, d}, [&](auto in) {
       return Variables{linear(x.detach(), packed, layout_, terms(a.detach(), b.detach(), in[0], in[1]))};

@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "autograd/ops/checkpoint.h"
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/attention.h"
+#include "autograd/ops/checkpoint.h"
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/gated.h"
 #include "autograd/ops/linear.h"

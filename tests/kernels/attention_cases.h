@@ -116,8 +116,8 @@ inline Case backward(std::string name, const Model& unscaled, DType dtype, const
   return result;
 }
 
-// FlashAttention's shapes: 16384 tokens, 2048 / D heads. A reference would take hours to compute the inputs of the backward:
-// they are random, which costs a kernel the same.
+// FlashAttention's shapes: 16384 tokens, 2048 / D heads. A reference would take hours to compute the inputs of the
+// backward: they are random, which costs a kernel the same.
 using Function = Case (*)(std::string, const Model&, DType, const std::vector<double>&, int64_t);
 inline std::vector<Case> on_cards(Function function) {
   std::vector<Case> cases;
@@ -141,9 +141,9 @@ inline std::vector<Case> on_cards(Function function) {
 
 }  // namespace attention_cases
 
-// Lengths and head sizes are small, because simt runs some hundred MFLOP/s, and lie around every boundary: chunks of 64 keys,
-// tiles of 128 rows (queries × group), in the backward tiles of 64 or 128 and steps of 16 or 32, and on devices the four
-// instances of head sizes (64, 96, 128, 256).
+// Lengths and head sizes are small, because simt runs some hundred MFLOP/s, and lie around every boundary: chunks of 64
+// keys, tiles of 128 rows (queries × group), in the backward tiles of 64 or 128 and steps of 16 or 32, and on devices
+// the four instances of head sizes (64, 96, 128, 256).
 inline std::vector<Operation> attention_operations() {
   using namespace attention_cases;
   const Model smollm2{9, 3, 64}, third{3, 1, 64};  // of SmolLM2

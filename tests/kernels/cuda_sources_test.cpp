@@ -20,7 +20,8 @@ TEST(CudaSources, EveryFolderOfKernelsHasATest) {
     if (operation == "cuda" || cuda_sources(tree, operation).empty()) continue;
     ++folders;
     EXPECT_TRUE(std::filesystem::exists(tree / "tests/kernels" / (operation + "_test.cpp")))
-        << "kernels/" << operation << " has a .cu file that nothing runs: tests/kernels/" << operation << "_test.cpp is missing";
+        << "kernels/" << operation << " has a .cu file that nothing runs: tests/kernels/" << operation
+        << "_test.cpp is missing";
   }
   EXPECT_GE(folders, 10);
 }
@@ -44,8 +45,9 @@ TEST_F(CudaSourcesOf, AnUnclaimedBodyIsAFault) {
   write("// std::max is not for kernels\n");
   EXPECT_TRUE(faults(true).empty());
   ASSERT_EQ(faults(false).size(), 1u);
-  EXPECT_EQ(faults(false)[0],
-            "kernels/scale/cuda.cu runs in no test: no operation of tests/kernels/scale_cases.h says .cuda_body = true");
+  EXPECT_EQ(
+      faults(false)[0],
+      "kernels/scale/cuda.cu runs in no test: no operation of tests/kernels/scale_cases.h says .cuda_body = true");
 }
 
 TEST_F(CudaSourcesOf, AFunctionOfTheHostIsAFault) {

@@ -63,8 +63,8 @@ void expect_words(const std::string& text, std::initializer_list<const char*> wo
 }
 
 TEST(Upload, CutsAtUnitsAndKeepsWhatIsInFlight) {
-  // Units of 12 bytes through buffers of 40: pieces of 36, the last one short. Nothing waits between them, so that a buffer
-  // refilled too early would show.
+  // Units of 12 bytes through buffers of 40: pieces of 36, the last one short. Nothing waits between them, so that a
+  // buffer refilled too early would show.
   kernels::Upload upload(first, 40);
   const int64_t bytes = 12 * 17;
   const Tensor to = Tensor::empty({bytes}, DType::u8, first);

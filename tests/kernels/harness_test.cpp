@@ -97,9 +97,18 @@ Operation backward_operation(Fault fault) {
                  .inputs = {{.name = "grad_out", .shape = {rows}, .values = normal()},
                             {.name = "x", .shape = {rows, width}, .values = normal()},
                             {.name = "weight", .shape = {width}, .values = normal(), .batch = Batch::shared},
-                            {.name = "cu_seqlens", .shape = {4}, .dtype = DType::i32, .values = values({0, 2, 3, 9}), .batch = Batch::bounds}},
+                            {.name = "cu_seqlens",
+                             .shape = {4},
+                             .dtype = DType::i32,
+                             .values = values({0, 2, 3, 9}),
+                             .batch = Batch::bounds}},
                  .outputs = {{.name = "grad_x", .shape = {rows, width}, .factor = 3},
-                             {.name = "grad_weight", .shape = {width}, .values = normal(), .batch = Batch::shared, .accumulates = true, .factor = 3}},
+                             {.name = "grad_weight",
+                              .shape = {width},
+                              .values = normal(),
+                              .batch = Batch::shared,
+                              .accumulates = true,
+                              .factor = 3}},
                  .run = run,
                  .gradient = {check},
                  .reduction = rows};
@@ -153,7 +162,8 @@ TEST(Harness, FindsAWriteOutsideATensor) {
 }
 
 TEST(Harness, FindsAChangedInput) {
-  expect_mention(found_by(writes_everything, forward_operation(Fault::changed_input)), "input 'x' was changed at x[0, 36]");
+  expect_mention(found_by(writes_everything, forward_operation(Fault::changed_input)),
+                 "input 'x' was changed at x[0, 36]");
 }
 
 TEST(Harness, FindsRowsThatDependOnTheBatch) {

@@ -1,5 +1,5 @@
-// Matrix products on devices, beyond their cases: the bits of f32 are the CPU's, an element's bits do not depend on the shape of
-// tile that computes it, and weights packed on a device.
+// Matrix products on devices, beyond their cases: the bits of f32 are the CPU's, an element's bits do not depend on the
+// shape of tile that computes it, and weights packed on a device.
 #include <gtest/gtest.h>
 
 #include <cstring>

@@ -173,9 +173,9 @@ std::vector<float> column(const Tensor& t, int64_t j, int64_t begin, int64_t end
   return values;
 }
 
-// The sum that the header promises: groups of 512 (bf16: 1024) terms, each one chain, or, where pairs of bf16 are multiplied, groups of 2048
-// and four chains, to which runs of eight terms go in turn and of which empty ones are left out. LoRA's terms are at the end of the last chain, and the
-// chains are added in order.
+// The sum that the header promises: groups of 512 (bf16: 1024) terms, each one chain, or, where pairs of bf16 are
+// multiplied, groups of 2048 and four chains, to which runs of eight terms go in turn and of which empty ones are left
+// out. LoRA's terms are at the end of the last chain, and the chains are added in order.
 float grouped_sum(Isa isa, DType dtype, const std::vector<float>& a, const std::vector<float>& b,
                   const std::vector<float>& lora_t, const std::vector<float>& lora_b) {
   const size_t chains = isa == Isa::avx512_bf16 && dtype == DType::bf16 ? 4 : 1;

@@ -43,8 +43,7 @@ class Conversations {
     trained = Tensor::empty(q.shape(), model.dtype);
     // Shorter pages round: what is trained on has been rounded before.
     for (const Tensor& x : {k_, v_}) round_to(model.page_dtype, x);
-    attention_forward(
-        {.out = trained, .q = q, .k = k_, .v = v_, .cu_seqlens = i32(bounds_), .params = model.params});
+    attention_forward({.out = trained, .q = q, .k = k_, .v = v_, .cu_seqlens = i32(bounds_), .params = model.params});
 
     max_pages_ = (*std::max_element(lengths_.begin(), lengths_.end()) + page_size - 1) / page_size;
     const int64_t pages = max_pages_ * static_cast<int64_t>(lengths_.size()) + 1;

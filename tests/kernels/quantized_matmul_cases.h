@@ -1,5 +1,5 @@
-// The cases of products with quantised weights (kernels/matmul/weights/quantized_weight.h): both formats and dtypes, few rows and many, ends
-// inside panels, more than one chain along k, LoRA, bias and residual.
+// The cases of products with quantised weights (kernels/matmul/weights/quantized_weight.h): both formats and dtypes,
+// few rows and many, ends inside panels, more than one chain along k, LoRA, bias and residual.
 #pragma once
 
 #include <string>
@@ -34,7 +34,8 @@ inline QuantizedWeight weight_of(const Arguments& a, const Extents& e, Quantized
   return QuantizedWeight::pack(kernels::Int8Weight{a["codes"], a["scales"]});
 }
 
-// The weight that the product is defined with: each element rounded to the dtype of x, here widened to the f64 of the reference.
+// The weight that the product is defined with: each element rounded to the dtype of x, here widened to the f64 of the
+// reference.
 inline Tensor rounded_weight(const Arguments& a, const Extents& e, QuantizedFormat format, DType dtype) {
   const Tensor dense = Tensor::empty({e.n, e.k}, DType::f64);
   weight_of(a, e, format).dequantize(dense);
@@ -175,7 +176,8 @@ inline std::vector<Operation> quantized_matmul_operations() {
       gradient.cases.push_back(input_gradient_case({9, 70, 96, 5}, format, dtype, true));
       gradient.cases.push_back(input_gradient_case({3, 1030, 32}, format, dtype));
     }
-    // Codes in tiles: more steps than stages and than a chunk of scales, a last block of columns that is not full; LoRA's tiles.
+    // Codes in tiles: more steps than stages and than a chunk of scales, a last block of columns that is not full;
+    // LoRA's tiles.
     on_devices.cases.push_back(forward_case({3, 37, 1216}, format, DType::bf16, DType::bf16));
     on_devices.cases.push_back(forward_case({16, 33, 128, 72}, format, DType::f16, DType::f32, true));
     on_devices.cases.push_back(forward_case({17, 40, 96, 8}, format, DType::bf16, DType::bf16, true));  // dequantised

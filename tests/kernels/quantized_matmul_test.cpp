@@ -1,4 +1,5 @@
-// Products with quantised weights: against the reference, to the bit those with the dequantised weight, and what they must refuse.
+// Products with quantised weights: against the reference, to the bit those with the dequantised weight, and what they
+// must refuse.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -52,8 +53,8 @@ class QuantizedBits : public ::testing::TestWithParam<std::tuple<Isa, QuantizedF
   Isa active_ = kernels::active_isa();
 };
 
-// What lets a model be trained on codes, merged and served dense without a bit of difference: from one row, dequantised in
-// registers, to many tiles of rows that share dequantised slabs, over several chains along k.
+// What lets a model be trained on codes, merged and served dense without a bit of difference: from one row, dequantised
+// in registers, to many tiles of rows that share dequantised slabs, over several chains along k.
 TEST_P(QuantizedBits, ProductsAreThoseWithTheDequantisedWeight) {
   const int64_t n = 70, k = 2080;  // five chains in f32, three in bf16
   const QuantizedWeight weight = quantized(random_matrix(n, k, DType::f32, 1), format());

@@ -67,7 +67,8 @@ void expect_report(Planted fault, const std::vector<std::string>& words) {
 }
 
 TEST(Simt, RunsASoundKernelUnderEveryOrder) {
-  for (const simt::FiberOrder order : {simt::FiberOrder::ascending, simt::FiberOrder::descending, simt::FiberOrder::shuffled}) {
+  for (const simt::FiberOrder order :
+       {simt::FiberOrder::ascending, simt::FiberOrder::descending, simt::FiberOrder::shuffled}) {
     simt::set_fiber_order(order);
     const std::vector<float> out = run_planted(Planted::none);
     for (int i = 0; i < threads; ++i) EXPECT_EQ(out[static_cast<size_t>(i)], static_cast<float>(threads - i));
@@ -95,8 +96,9 @@ class SimtMemoryChecks : public ::testing::Test {
 };
 
 TEST_F(SimtMemoryChecks, NameAMissingBarrier) {
-  expect_report(Planted::missing_barrier, {"kernel planted, block (0,0,0): thread (0,0,0) reads shared memory that nobody has written",
-                                           "with no barrier between: a race", "simt_kernels.cpp:"});
+  expect_report(Planted::missing_barrier,
+                {"kernel planted, block (0,0,0): thread (0,0,0) reads shared memory that nobody has written",
+                 "with no barrier between: a race", "simt_kernels.cpp:"});
 }
 // The file that a report names after "at ".
 std::filesystem::path place_of(const std::string& report) {
@@ -114,7 +116,8 @@ TEST_F(SimtMemoryChecks, NameAFileThatExists) {
     EXPECT_TRUE(place_of(report).is_absolute() && std::filesystem::exists(place_of(report))) << report;
 }
 TEST_F(SimtMemoryChecks, NameARaceBetweenWarps) {
-  expect_report(Planted::race_between_warps, {"thread (32,0,0) writes shared memory (byte 0) that thread 0 of the block wrote", "a race"});
+  expect_report(Planted::race_between_warps,
+                {"thread (32,0,0) writes shared memory (byte 0) that thread 0 of the block wrote", "a race"});
 }
 TEST_F(SimtMemoryChecks, NameAMissingWarpBarrier) { expect_report(Planted::missing_warp_barrier, {"a race"}); }
 TEST_F(SimtMemoryChecks, NameAnAccessPastSharedMemory) {
@@ -124,7 +127,8 @@ TEST_F(SimtMemoryChecks, NameUnwrittenSharedMemory) {
   expect_report(Planted::unwritten_shared, {"thread (0,0,0) reads shared memory that nobody has written"});
 }
 TEST_F(SimtMemoryChecks, NameAReadOfACopyUnderWay) {
-  expect_report(Planted::read_before_copy_arrived, {"thread (0,0,0) reads shared memory that a cp.async is still to write"});
+  expect_report(Planted::read_before_copy_arrived,
+                {"thread (0,0,0) reads shared memory that a cp.async is still to write"});
 }
 TEST_F(SimtMemoryChecks, NameAMisalignedAccess) {
   expect_report(Planted::misaligned_scalar, {"thread (0,0,0) makes a misaligned access"});
@@ -136,20 +140,24 @@ TEST(Simt, UnwrittenSharedMemoryHoldsPoison) {
 }
 
 TEST(Simt, NamesBothLinesOfADivergentBarrier) {
-  expect_report(Planted::barrier_in_a_branch,
-                {"divergent barrier: thread (0,0,0) waits for __syncthreads at ", "simt_kernels.cpp:", "but thread (32,0,0) waits"});
+  expect_report(Planted::barrier_in_a_branch, {"divergent barrier: thread (0,0,0) waits for __syncthreads at ",
+                                               "simt_kernels.cpp:", "but thread (32,0,0) waits"});
 }
 TEST(Simt, NamesTheThreadThatLeftBeforeABarrier) {
-  expect_report(Planted::exit_before_barrier, {"divergent barrier: thread (0,0,0) waits", "but thread (63,0,0) has exited"});
+  expect_report(Planted::exit_before_barrier,
+                {"divergent barrier: thread (0,0,0) waits", "but thread (63,0,0) has exited"});
 }
 TEST(Simt, NamesTheLaneMissingFromAShuffle) {
-  expect_report(Planted::exit_before_shuffle, {"waits for __shfl_xor_sync at ", "but thread (7,0,0) has exited, which its mask names"});
+  expect_report(Planted::exit_before_shuffle,
+                {"waits for __shfl_xor_sync at ", "but thread (7,0,0) has exited, which its mask names"});
 }
 TEST(Simt, NamesAShuffleFromOutsideItsMask) {
-  expect_report(Planted::shuffle_from_outside_the_mask, {"shuffles from a lane that is not in the mask", "simt_kernels.cpp:"});
+  expect_report(Planted::shuffle_from_outside_the_mask,
+                {"shuffles from a lane that is not in the mask", "simt_kernels.cpp:"});
 }
 TEST(Simt, NamesACopyThatIsNeverWaitedFor) {
-  expect_report(Planted::copy_never_waited_for, {"exits with cp.async copies that it never waited for, issued at ", "simt_kernels.cpp:"});
+  expect_report(Planted::copy_never_waited_for,
+                {"exits with cp.async copies that it never waited for, issued at ", "simt_kernels.cpp:"});
 }
 TEST(Simt, NamesAMisalignedVector) {
   expect_report(Planted::misaligned_vector, {"thread (1,0,0) makes a misaligned vector access", "simt_kernels.cpp:"});
@@ -188,7 +196,8 @@ TEST(Simt, WarpCollectivesGiveWhatCudaDefines) {
     launch_collective(collective, static_cast<uint32_t*>(output.raw()), static_cast<const uint32_t*>(input.raw()));
     return from_simt<uint32_t>(output);
   };
-  const auto up = result(Collective::shuffle_up), down = result(Collective::shuffle_down), across = result(Collective::shuffle_xor);
+  const auto up = result(Collective::shuffle_up), down = result(Collective::shuffle_down),
+             across = result(Collective::shuffle_xor);
   const auto quarters = result(Collective::shuffle_of_quarters), ballot = result(Collective::ballot);
   const auto largest = result(Collective::reduce_max), match = result(Collective::match);
   uint32_t votes = 0;
@@ -232,7 +241,8 @@ void expect_tile_product(Tile tile, DType dtype, int64_t k) {
   };
   const auto store = [&](const std::vector<double>& values) {
     std::vector<std::byte> bytes(values.size() * static_cast<size_t>(size_of(dtype)));
-    for (size_t i = 0; i < values.size(); ++i) store_element(bytes.data() + i * static_cast<size_t>(size_of(dtype)), dtype, values[i]);
+    for (size_t i = 0; i < values.size(); ++i)
+      store_element(bytes.data() + i * static_cast<size_t>(size_of(dtype)), dtype, values[i]);
     return bytes;
   };
   const std::vector<double> a = make(16), b = make(8);
@@ -243,7 +253,8 @@ void expect_tile_product(Tile tile, DType dtype, int64_t k) {
     for (int64_t j = 0; j < 8; ++j) {
       double sum = 0;
       for (int64_t l = 0; l < k; ++l) sum += a[static_cast<size_t>(i * k + l)] * b[static_cast<size_t>(j * k + l)];
-      EXPECT_EQ(load_element(found.data() + (i * 8 + j) * 4, tile == Tile::s8 ? DType::i32 : DType::f32), sum) << i << ", " << j;
+      EXPECT_EQ(load_element(found.data() + (i * 8 + j) * 4, tile == Tile::s8 ? DType::i32 : DType::f32), sum)
+          << i << ", " << j;
     }
 }
 
@@ -300,7 +311,8 @@ TEST(SimtRuntime, OutOfMemoryNamesTheBytesAndGoesOn) {
 
 TEST(SimtDeathTest, TheHostCannotTouchDeviceMemory) {
   const Tensor tensor = to_simt(counting());
-  EXPECT_DEATH(*static_cast<volatile float*>(tensor.raw()) = 1.0f, "host touched memory of a simt device|use-after-poison|SEGV");
+  EXPECT_DEATH(*static_cast<volatile float*>(tensor.raw()) = 1.0f,
+               "host touched memory of a simt device|use-after-poison|SEGV");
 }
 
 }  // namespace

@@ -55,8 +55,8 @@ struct Slope {
 
 // Central difference along a direction of one input. Halving the step quarters the truncation error, so the difference
 // of the two estimates is three times that of the finer one; the rounding of L adds its magnitude · 2^-50 / step.
-Slope numerical_slope(const Case& forward, const GradientCheck& check, const Contents& contents, const std::string& input,
-                      const std::vector<double>& direction) {
+Slope numerical_slope(const Case& forward, const GradientCheck& check, const Contents& contents,
+                      const std::string& input, const std::vector<double>& direction) {
   const auto difference = [&](double step, double& magnitude) {
     Contents moved = contents;
     std::vector<double>& elements = moved[input];

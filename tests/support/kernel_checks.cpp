@@ -57,15 +57,17 @@ Bytes run(const Case& test_case, const Contents& contents, const Place& place, i
 void compare_bits(const Operand& output, const std::vector<std::byte>& one, const std::vector<std::byte>& other,
                   const std::string& where, Faults& faults) {
   if (one.size() != other.size()) {
-    faults.push_back(output.name + " has " + std::to_string(one.size()) + " bytes, expected " + std::to_string(other.size()) + where);
+    faults.push_back(output.name + " has " + std::to_string(one.size()) + " bytes, expected " +
+                     std::to_string(other.size()) + where);
     return;
   }
   const size_t element = static_cast<size_t>(size_of(output.dtype));
   const auto [at, expected] = std::mismatch(one.begin(), one.end(), other.begin());
   if (at == one.end()) return;
   const size_t index = static_cast<size_t>(at - one.begin()) / element;
-  faults.push_back(element_name(output, index) + " is " + number(load_element(one.data() + index * element, output.dtype)) +
-                   ", expected the bits of " + number(load_element(other.data() + index * element, output.dtype)) + where);
+  faults.push_back(element_name(output, index) + " is " +
+                   number(load_element(one.data() + index * element, output.dtype)) + ", expected the bits of " +
+                   number(load_element(other.data() + index * element, output.dtype)) + where);
 }
 
 Contents run_reference(const Case& test_case, const Contents& contents, Poison poison = Poison::not_a_number) {
@@ -82,7 +84,8 @@ Contents perturbed(const Case& test_case, const Contents& contents, uint64_t dra
   RandomStream random(draw + 1, RandomPurpose::test);
   for (const Operand& input : test_case.inputs) {
     if (!is_floating(input.dtype)) continue;
-    const double sum = unit_roundoff(input.dtype == DType::f64 ? DType::f64 : DType::f32) * std::sqrt(static_cast<double>(test_case.reduction));
+    const double sum = unit_roundoff(input.dtype == DType::f64 ? DType::f64 : DType::f32) *
+                       std::sqrt(static_cast<double>(test_case.reduction));
     const double relative = std::max(unit_roundoff(input.dtype), sum);
     for (double& element : changed[input.name]) element *= 1.0 + relative * (2.0 * random.uniform() - 1.0);
   }
@@ -119,7 +122,8 @@ void for_each_member(const Operand& output, const std::function<void(const std::
   const size_t extent = whole ? 1 : static_cast<size_t>(output.shape[output.batch_dimension]);
   size_t inner = whole ? std::max<size_t>(count, 1) : 1;
   if (!whole)
-    for (int i = output.batch_dimension + 1; i < output.shape.rank(); ++i) inner *= static_cast<size_t>(output.shape[i]);
+    for (int i = output.batch_dimension + 1; i < output.shape.rank(); ++i)
+      inner *= static_cast<size_t>(output.shape[i]);
   std::vector<size_t> indices;
   for (size_t member = 0; member < extent; ++member) {
     indices.clear();
@@ -142,7 +146,8 @@ void compare_member(const Case& test_case, const Operand& output, const std::vec
   const double sum = std::sqrt(static_cast<double>(test_case.reduction));
   const double arithmetic = output.dtype == DType::f64 ? 0x1p-53 : 0x1p-24;
   // Below the smallest normal number only absolute accuracy can be asked for.
-  const double floor = (unit_roundoff(output.dtype) + arithmetic * sum) * largest + 0x1p-126 * unit_roundoff(output.dtype) * sum;
+  const double floor =
+      (unit_roundoff(output.dtype) + arithmetic * sum) * largest + 0x1p-126 * unit_roundoff(output.dtype) * sum;
   const double bound = is_floating(output.dtype) ? output.factor * plain_error + floor : 0.0;
   for (const size_t i : indices) {
     const double expected = reference[i], found = results[i];
@@ -150,9 +155,9 @@ void compare_member(const Case& test_case, const Operand& output, const std::vec
     if (!std::isfinite(rounded) ? (std::isnan(rounded) ? std::isnan(found) : found == rounded)
                                 : std::abs(found - expected) <= bound)
       continue;
-    faults.push_back(element_name(output, i) + " is " + number(found) + ", the reference " + number(expected) + ": error " +
-                     number(std::abs(found - expected)) + " > " + number(bound) + " = " + number(output.factor) + " × " +
-                     number(plain_error) + " (plain arithmetic) + " + number(floor));
+    faults.push_back(element_name(output, i) + " is " + number(found) + ", the reference " + number(expected) +
+                     ": error " + number(std::abs(found - expected)) + " > " + number(bound) + " = " +
+                     number(output.factor) + " × " + number(plain_error) + " (plain arithmetic) + " + number(floor));
     return;
   }
 }
@@ -167,10 +172,12 @@ std::string Place::name() const {
 
 std::vector<Place> places_for(const Operation& operation) {
   std::vector<Place> places;
-  for (const kernels::Isa isa : {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16})
+  for (const kernels::Isa isa :
+       {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16})
     if (kernels::machine_has(isa)) places.push_back({.isa = isa});
   if (operation.cuda_body) places.push_back({.device = {DeviceKind::simt}});
-  if (operation.cuda_body && kernels::why_unavailable({DeviceKind::cuda}).empty()) places.push_back({.device = {DeviceKind::cuda}});
+  if (operation.cuda_body && kernels::why_unavailable({DeviceKind::cuda}).empty())
+    places.push_back({.device = {DeviceKind::cuda}});
   return places;
 }
 
@@ -211,7 +218,8 @@ Faults writes_everything(const Operation& operation, const Case& test_case, cons
   const Bytes other = run(test_case, contents, place, 2, faults, Poison::huge);
   for (const Operand& output : test_case.outputs)
     compare_bits(output, one.at(output.name), other.at(output.name),
-                 " of a run whose outputs and workspace held other garbage: it was not written, or garbage was read", faults);
+                 " of a run whose outputs and workspace held other garbage: it was not written, or garbage was read",
+                 faults);
   return faults;
 }
 
@@ -232,8 +240,8 @@ Faults repeatable(const Operation& operation, const Case& test_case, const Place
 namespace {
 
 // Members [first, first + count) alone, against their part of the whole batch's results.
-void compare_part(const Case& test_case, const Contents& contents, const Place& place, const Bytes& whole, int64_t first,
-                  int64_t count, int threads, Faults& faults) {
+void compare_part(const Case& test_case, const Contents& contents, const Place& place, const Bytes& whole,
+                  int64_t first, int64_t count, int threads, Faults& faults) {
   const Case part = restrict_case(test_case, contents, first, count);
   const Bytes results = run(part, restrict_contents(test_case, contents, first, count), place, threads, faults);
   for (size_t i = 0; i < test_case.outputs.size(); ++i) {
@@ -249,14 +257,15 @@ void compare_part(const Case& test_case, const Contents& contents, const Place& 
       expected.insert(expected.end(), at, at + static_cast<int64_t>(element));
     }
     compare_bits(part.outputs[i], results.at(output.name), expected,
-                 " that the whole batch gave: members " + std::to_string(first) + " to " + std::to_string(first + count - 1) +
-                     " run alone, " + std::to_string(threads) + " threads",
+                 " that the whole batch gave: members " + std::to_string(first) + " to " +
+                     std::to_string(first + count - 1) + " run alone, " + std::to_string(threads) + " threads",
                  faults);
   }
 }
 
 // Results of the whole batch that accumulate: one member after another gives the bits of all at once.
-void compare_accumulated(const Case& test_case, Contents contents, const Place& place, const Bytes& whole, Faults& faults) {
+void compare_accumulated(const Case& test_case, Contents contents, const Place& place, const Bytes& whole,
+                         Faults& faults) {
   const int64_t members = batch_size(test_case, contents);
   const Contents start = contents;
   Bytes results;
@@ -274,7 +283,8 @@ void compare_accumulated(const Case& test_case, Contents contents, const Place& 
   for (const Operand& output : test_case.outputs)
     if (output.accumulates && output.batch == Batch::shared)
       compare_bits(output, results.at(output.name), whole.at(output.name),
-                   " that the whole batch gave: its " + std::to_string(members) + " members accumulated one by one", faults);
+                   " that the whole batch gave: its " + std::to_string(members) + " members accumulated one by one",
+                   faults);
 }
 
 }  // namespace
@@ -305,14 +315,16 @@ Faults any_fiber_order(const Operation& operation, const Case& test_case, const 
   const Contents contents = make_contents(operation, test_case);
   const Bytes first = run(test_case, contents, place, 2, faults);
   constexpr uint64_t seed = 20240607;
-  const std::pair<simt::FiberOrder, std::string> orders[] = {{simt::FiberOrder::descending, "descending threads"},
-                                                             {simt::FiberOrder::shuffled, "threads shuffled with seed " + std::to_string(seed)}};
+  const std::pair<simt::FiberOrder, std::string> orders[] = {
+      {simt::FiberOrder::descending, "descending threads"},
+      {simt::FiberOrder::shuffled, "threads shuffled with seed " + std::to_string(seed)}};
   for (const auto& [order, name] : orders) {
     simt::set_fiber_order(order, seed);
     const Bytes again = run(test_case, contents, place, 2, faults);
     simt::set_fiber_order(simt::FiberOrder::ascending);
     for (const Operand& output : test_case.outputs)
-      compare_bits(output, again.at(output.name), first.at(output.name), " of ascending threads, under " + name, faults);
+      compare_bits(output, again.at(output.name), first.at(output.name), " of ascending threads, under " + name,
+                   faults);
   }
   return faults;
 }

@@ -41,7 +41,8 @@ bool register_operation_tests(const std::filesystem::path& test_file, const std:
               [operation, test_case, place] { return any_fiber_order(operation, test_case, place); });
       }
       if (!test_case.gradient.empty())
-        add(operation.name, test_case.name + "/gradient", [operation, test_case] { return gradient(operation, test_case); });
+        add(operation.name, test_case.name + "/gradient",
+            [operation, test_case] { return gradient(operation, test_case); });
     }
   }
   const std::string stem = test_file.stem();  // rope_test

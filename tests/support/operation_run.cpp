@@ -55,8 +55,9 @@ void BoundCase::add(const Operand& operand, const Contents& contents, bool is_in
   if (const auto found = contents.find(operand.name); found != contents.end()) {
     for (int64_t row = 0; row < rows; ++row)
       for (int64_t i = 0; i < width; ++i)
-        store_element(slot.host.data() + guard_bytes + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(i) * element,
-                      slot.dtype, found->second[static_cast<size_t>(row * width + i)]);
+        store_element(
+            slot.host.data() + guard_bytes + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(i) * element,
+            slot.dtype, found->second[static_cast<size_t>(row * width + i)]);
   }
   slot.original = slot.host;
   const Device device = operand.on_cpu ? Device{} : options_.device;
@@ -69,8 +70,8 @@ void BoundCase::add(const Operand& operand, const Contents& contents, bool is_in
     extents.back() += operand.padding;
     padded = Shape(std::span<const int64_t>(extents));
   }
-  Tensor tensor = Tensor::from_storage(slot.memory.storage(), slot.memory.byte_offset() + static_cast<int64_t>(guard_bytes),
-                                       padded, slot.dtype);
+  Tensor tensor = Tensor::from_storage(
+      slot.memory.storage(), slot.memory.byte_offset() + static_cast<int64_t>(guard_bytes), padded, slot.dtype);
   if (operand.padding > 0) tensor = tensor.slice(operand.shape.rank() - 1, 0, operand.shape[-1]);
   arguments_.set(operand.name, tensor);
   slots_.push_back(std::move(slot));

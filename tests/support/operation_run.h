@@ -26,7 +26,7 @@ class BoundCase {
   // Copies everything back from the device. Then: faults found in the memory around and under the tensors (a write
   // outside a tensor, a changed input), as sentences.
   std::vector<std::string> finish();
-  std::vector<double> read(const std::string& name) const;          // elements in f64, row-major
+  std::vector<double> read(const std::string& name) const;           // elements in f64, row-major
   std::vector<std::byte> read_bytes(const std::string& name) const;  // the same elements as stored
 
  private:

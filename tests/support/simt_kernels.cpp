@@ -43,9 +43,7 @@ __global__ void planted_kernel(Planted fault, float* out, const float* in, int c
       __syncthreads();
       out[i] = dynamic[i + 1];
       break;
-    case Planted::off_by_one_global:
-      out[i] = in[i + 1];
-      break;
+    case Planted::off_by_one_global: out[i] = in[i + 1]; break;
     case Planted::barrier_in_a_branch:
       if (i < 32) {
         __syncthreads();
@@ -77,15 +75,11 @@ __global__ void planted_kernel(Planted fault, float* out, const float* in, int c
       out[i] = dynamic[4 * i];
       cp_async_wait<0>();
       break;
-    case Planted::misaligned_vector:
-      out[i] = load_vector<float4>(in + i).x;
-      break;
+    case Planted::misaligned_vector: out[i] = load_vector<float4>(in + i).x; break;
     case Planted::misaligned_scalar:
       out[i] = *reinterpret_cast<const float*>(reinterpret_cast<const char*>(in) + 2);
       break;
-    case Planted::unwritten_shared:
-      out[i] = row.at[i];
-      break;
+    case Planted::unwritten_shared: out[i] = row.at[i]; break;
     case Planted::order_dependent_sum:
       if (i == 0) row.at[0] = 0;
       __syncthreads();
@@ -128,10 +122,19 @@ __global__ void tile_kernel(Tile tile, void* out, const void* a, const void* b) 
   const uint32_t* right = static_cast<const uint32_t*>(b);
   float* sums = static_cast<float*>(out);
   switch (tile) {
-    case Tile::bf16: multiply_fragments(sums, left, right, [](auto& c, auto& x, auto& y) { mma_m16n8k16_bf16(c, x, y); }); break;
-    case Tile::f16: multiply_fragments(sums, left, right, [](auto& c, auto& x, auto& y) { mma_m16n8k16_f16(c, x, y); }); break;
-    case Tile::tf32: multiply_fragments(sums, left, right, [](auto& c, auto& x, auto& y) { mma_m16n8k8_tf32(c, x, y); }); break;
-    case Tile::s8: multiply_fragments(static_cast<int32_t*>(out), left, right, [](auto& c, auto& x, auto& y) { mma_m16n8k32_s8(c, x, y); }); break;
+    case Tile::bf16:
+      multiply_fragments(sums, left, right, [](auto& c, auto& x, auto& y) { mma_m16n8k16_bf16(c, x, y); });
+      break;
+    case Tile::f16:
+      multiply_fragments(sums, left, right, [](auto& c, auto& x, auto& y) { mma_m16n8k16_f16(c, x, y); });
+      break;
+    case Tile::tf32:
+      multiply_fragments(sums, left, right, [](auto& c, auto& x, auto& y) { mma_m16n8k8_tf32(c, x, y); });
+      break;
+    case Tile::s8:
+      multiply_fragments(static_cast<int32_t*>(out), left, right,
+                         [](auto& c, auto& x, auto& y) { mma_m16n8k32_s8(c, x, y); });
+      break;
     case Tile::bf16_through_shared: {
       bf16_t* shared = dynamic_shared<bf16_t>();  // a [16, 16], then b [8, 16], then b again as [16, 8]
       bf16_t* b_across = shared + 16 * 16 + 8 * 16;
@@ -152,7 +155,8 @@ __global__ void tile_kernel(Tile tile, void* out, const void* a, const void* b) 
       mma_m16n8k16_bf16(c, x, along);
       mma_m16n8k16_bf16(d, x, across);
       const int g = lane / 4, t = lane % 4;
-      for (int i = 0; i < 4; ++i) sums[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i] == d[i] ? c[i] : __int_as_float(0x7fc00000);
+      for (int i = 0; i < 4; ++i)
+        sums[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i] == d[i] ? c[i] : __int_as_float(0x7fc00000);
       break;
     }
   }
@@ -179,8 +183,8 @@ using namespace kernels::LATHE_CUDA_NAMESPACE;
 void launch_planted(Planted fault, float* out, const float* in, int count) {
   const auto threads = static_cast<unsigned>(count);
   const bool copies = fault == Planted::copy_never_waited_for || fault == Planted::read_before_copy_arrived;
-  launch_unclaimed({.name = "planted", .grid = dim3(1), .block = dim3(threads)}, threads * (copies ? 16u : 4u), planted_kernel, fault, out,
-                   in, count);
+  launch_unclaimed({.name = "planted", .grid = dim3(1), .block = dim3(threads)}, threads * (copies ? 16u : 4u),
+                   planted_kernel, fault, out, in, count);
 }
 
 void launch_collective(Collective collective, uint32_t* out, const uint32_t* in) {

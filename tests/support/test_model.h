@@ -9,7 +9,8 @@
 namespace lathe::testing {
 
 inline std::filesystem::path test_model() {
-  const char *given = std::getenv("LATHE_TEST_MODEL"), *cache = std::getenv("XDG_CACHE_HOME"), *home = std::getenv("HOME");
+  const char *given = std::getenv("LATHE_TEST_MODEL"), *cache = std::getenv("XDG_CACHE_HOME"),
+             *home = std::getenv("HOME");
   const std::filesystem::path path =
       given ? std::filesystem::path(given)
             : (cache ? std::filesystem::path(cache) : std::filesystem::path(home ? home : ".") / ".cache") /

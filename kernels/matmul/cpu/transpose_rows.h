@@ -7,7 +7,8 @@
 
 namespace lathe::kernels::LATHE_ISA {
 
-// Where the words of a row come from. vector(row, step): the words of `lanes` k steps; word(row, step): one, of which an odd k may lack the second half.
+// Where the words of a row come from. vector(row, step): the words of `lanes` k steps; word(row, step): one, of which
+// an odd k may lack the second half.
 
 // A word is an f32 itself.
 struct F32Rows {
