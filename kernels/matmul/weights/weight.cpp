@@ -17,6 +17,16 @@ DType dtype_of(const QuantizedWeight&) { return DType::f32; }
 
 }  // namespace
 
+Weight::Weight() = default;
+Weight::Weight(Tensor dense) : weight_(std::move(dense)) {}
+Weight::Weight(PackedWeight packed) : weight_(std::move(packed)) {}
+Weight::Weight(QuantizedWeight quantized) : weight_(std::move(quantized)) {}
+Weight::Weight(const Weight& other) = default;
+Weight::Weight(Weight&& other) noexcept = default;
+Weight& Weight::operator=(const Weight& other) = default;
+Weight& Weight::operator=(Weight&& other) noexcept = default;
+Weight::~Weight() = default;
+
 bool Weight::defined() const {
   return visit([](const auto& weight) { return weight.defined(); });
 }

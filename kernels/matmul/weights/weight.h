@@ -13,12 +13,19 @@ namespace lathe::kernels {
 // Shares its storage: cheap to copy.
 class Weight {
  public:
-  Weight() = default;  // undefined
+  Weight();  // undefined
   // Rows may lie apart, their elements are contiguous. A product packs it on the way: the bits of the packed weight.
-  Weight(Tensor dense) : weight_(std::move(dense)) {}
-  Weight(PackedWeight packed) : weight_(std::move(packed)) {}
+  Weight(Tensor dense);
+  Weight(PackedWeight packed);
   // Stands for the weight dequantised to the dtype of the other operand.
-  Weight(QuantizedWeight quantized) : weight_(std::move(quantized)) {}
+  Weight(QuantizedWeight quantized);
+  // In weight.cpp, because inline they would put a page of code into every caller, in which GCC 12 believes to see
+  // uninitialised members.
+  Weight(const Weight& other);
+  Weight(Weight&& other) noexcept;
+  Weight& operator=(const Weight& other);
+  Weight& operator=(Weight&& other) noexcept;
+  ~Weight();
 
   bool defined() const;
   int64_t rows() const;
