@@ -1,9 +1,50 @@
 #include "nn/config.h"
 
+#include <cmath>
+#include <nlohmann/json.hpp>
+
 #include "core/error.h"
+#include "core/json.h"
 #include "nn/layer_layout.h"
 
 namespace lathe::nn {
+namespace {
+
+// Divisors of frequencies below this would leave the range of f32; no model is near it.
+constexpr double least_rope_factor = 1e-6;
+
+std::string excerpt(double value) { return json_excerpt(value); }
+
+template <class Need>
+void check_rope(const RopeConfig& rope, int64_t head_dim, const Need& need) {
+  need(std::isfinite(rope.theta) && rope.theta >= 1,
+       "rope_theta = " + excerpt(rope.theta) + " is no finite number of at least 1");
+  const auto divides = [&need](double factor, const std::string& key) {
+    need(std::isfinite(factor) && factor >= least_rope_factor,
+         key + " = " + excerpt(factor) + " is no finite positive number");
+  };
+  const RopeScaling& scaling = rope.scaling;
+  if (scaling.kind != RopeScalingKind::none) divides(scaling.factor, "rope_scaling.factor");
+  if (scaling.kind == RopeScalingKind::llama3) {
+    divides(scaling.low_freq_factor, "rope_scaling.low_freq_factor");
+    divides(scaling.high_freq_factor, "rope_scaling.high_freq_factor");
+    need(scaling.low_freq_factor < scaling.high_freq_factor,
+         "rope_scaling.low_freq_factor = " + excerpt(scaling.low_freq_factor) +
+             " is not below rope_scaling.high_freq_factor = " + excerpt(scaling.high_freq_factor));
+    need(scaling.original_max_position_embeddings > 0, "rope_scaling.original_max_position_embeddings is not positive");
+  }
+  const std::vector<float>& factors = rope.frequency_factors;
+  need(factors.empty() || static_cast<int64_t>(factors.size()) == head_dim / 2,
+       "there are " + std::to_string(factors.size()) + " frequency factors (rope_freqs) for the " +
+           std::to_string(head_dim / 2) + " frequencies of a head");
+  for (const float factor : factors) {
+    if (std::isfinite(factor) && factor >= least_rope_factor) continue;
+    divides(factor, "a frequency factor (rope_freqs)");
+    break;
+  }
+}
+
+}  // namespace
 
 void ModelConfig::check() const {
   std::string wrong;
@@ -26,10 +67,7 @@ void ModelConfig::check() const {
     need(num_attention_heads % num_key_value_heads == 0, "num_attention_heads is no multiple of num_key_value_heads");
   need(head_dim % 2 == 0, "head_dim is odd, which rotary embedding cannot split");
   need(rms_norm_eps > 0 && rms_norm_eps < 1, "rms_norm_eps is not between 0 and 1");
-  for (const RopeConfig& rope : ropes) {
-    need(rope.theta > 0, "rope_theta is not positive");
-    need(rope.scaling.factor > 0, "rope_scaling.factor is not positive");
-  }
+  for (const RopeConfig& rope : ropes) check_rope(rope, head_dim, need);
   for (const LayerConfig& layer : layers) {
     need(layer.sliding_window >= 0, "sliding_window is negative");
     need(layer.rope >= 0 && layer.rope < static_cast<int64_t>(ropes.size()), "a layer has no rotary table");

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,7 @@ struct RopeScaling {
 struct RopeConfig {
   double theta = 10000.0;
   RopeScaling scaling;
+  std::vector<float> frequency_factors = {};  // [head_dim / 2], each divides its inverse frequency; empty: ones
 };
 
 // What may differ from layer to layer.
@@ -56,14 +58,16 @@ struct ModelConfig {
   std::vector<int32_t> eos_token_ids;
 
   int64_t num_hidden_layers() const { return static_cast<int64_t>(layers.size()); }
-  // All errors at once: extents that are not positive, heads that do not divide, an odd head_dim.
+  // All errors at once: extents that are not positive, heads that do not divide, an odd head_dim, rotary angles that
+  // would not be numbers.
   void check() const;
   // Every parameter, the tied output embedding counted once.
   int64_t parameter_count() const;
 };
 
-// MODEL_DIR/config.json. Throws ConfigError naming the key, or the model_type when no family claims it.
+// MODEL_DIR/config.json. Throws FormatError or ConfigError naming the key, or the model_type when no family
+// claims it.
 ModelConfig read_hf_config(const std::filesystem::path& directory);
-ModelConfig config_from_gguf(const GgufFile& file);
+ModelConfig config_from_gguf(const std::shared_ptr<const GgufFile>& file);
 
 }  // namespace lathe::nn

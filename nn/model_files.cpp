@@ -1,11 +1,46 @@
 #include "nn/model_files.h"
 
+#include <atomic>
+#include <cstring>
+
 #include "core/error.h"
+#include "core/thread_pool.h"
 #include "kernels/simd/isa.h"
 #include "nn/families/family.h"
 #include "nn/weights/safetensors.h"
 
 namespace lathe::nn {
+namespace {
+
+// The same values, whatever types they are stored in.
+bool same_weights(const WeightSource& source, const std::string& one, const std::string& other) {
+  const Shape& shape = source.find(one)->shape;
+  if (shape != source.find(other)->shape || shape.numel() == 0) return false;
+  constexpr int64_t rows_per_task = 64;
+  const int64_t columns = shape[-1];
+  std::atomic<bool> same = true;
+  parallel_for(shape.numel() / columns, rows_per_task, [&](int64_t begin, int64_t end) {
+    if (!same) return;
+    const auto count = static_cast<size_t>((end - begin) * columns);
+    std::vector<float> a(count), b(count);
+    source.read_rows(one, begin, end - begin, a.data());
+    source.read_rows(other, begin, end - begin, b.data());
+    if (std::memcmp(a.data(), b.data(), count * sizeof(float)) != 0) same = false;
+  });
+  return same;
+}
+
+void untie_another_head(ModelFiles& files) {
+  const std::string embedding = "model.embed_tokens.weight", head = "lm_head.weight";
+  if (!files.config.tie_word_embeddings || !files.weights->find(embedding) || !files.weights->find(head)) return;
+  if (same_weights(*files.weights, embedding, head)) return;
+  files.config.tie_word_embeddings = false;
+  files.warnings.push_back((files.path / "config.json").string() + " says \"tie_word_embeddings\": true, but " + head +
+                           " differs from " + embedding +
+                           ": both are used, as transformers does; set it to false to silence this warning");
+}
+
+}  // namespace
 
 ModelFiles open_model_files(const std::filesystem::path& path) {
   ModelFiles files;
@@ -13,13 +48,15 @@ ModelFiles open_model_files(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path)) {
     files.config = read_hf_config(path);
     files.weights = open_safetensors_weights(path);
+    untie_another_head(files);
   } else if (std::filesystem::is_regular_file(path)) {
     files.gguf = GgufFile::open(path);
-    files.config = config_from_gguf(*files.gguf);
+    files.config = config_from_gguf(files.gguf);
     files.weights = open_gguf_weights(files.gguf, gguf_places(files.config));
   } else {
-    throw ConfigError("MODEL", path.string() + " is neither a file nor a directory; expected a .gguf file or a Hugging Face "
-                               "model directory (scripts/fetch-model fetches a small model and prints its path)");
+    throw ConfigError("MODEL", path.string() +
+                                   " is neither a file nor a directory; expected a .gguf file or a Hugging Face "
+                                   "model directory (scripts/fetch-model fetches a small model and prints its path)");
   }
   return files;
 }

@@ -3,6 +3,8 @@
 
 #include <filesystem>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "core/device.h"
 #include "core/dtype.h"
@@ -17,9 +19,13 @@ struct ModelFiles {
   ModelConfig config;
   std::shared_ptr<const WeightSource> weights;
   std::shared_ptr<const GgufFile> gguf;  // null for a directory
+  // Sentences for the user: where the files contradict each other, and what counts.
+  std::vector<std::string> warnings = {};
 };
 
-// Throws ConfigError when the path is neither, FormatError or ConfigError for what is wrong inside.
+// Throws ConfigError when the path is neither, FormatError or ConfigError for what is wrong inside. A directory whose
+// config ties the embeddings while its lm_head.weight differs from them is a model with an output embedding of its own,
+// as in transformers: config.tie_word_embeddings is false then, and a warning says so.
 ModelFiles open_model_files(const std::filesystem::path& path);
 
 // The dtype that "auto" stands for: bf16 where the device multiplies bf16 itself (every card does, not every CPU),

@@ -31,7 +31,9 @@ autograd::RopeTables fill(const RopeConfig& rope, int64_t head_dim, int64_t posi
   for (int64_t i = 0; i < half; ++i) {
     const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
     const float plain = 1.0f / static_cast<float>(std::pow(rope.theta, exponent));
-    inverse[static_cast<size_t>(i)] = static_cast<float>(scaled_inverse_frequency(plain, rope.scaling));
+    const double scaled = scaled_inverse_frequency(plain, rope.scaling);
+    const double divisor = rope.frequency_factors.empty() ? 1.0 : rope.frequency_factors[static_cast<size_t>(i)];
+    inverse[static_cast<size_t>(i)] = static_cast<float>(scaled / divisor);
   }
   T* cosines = table.cos.data<T>();
   T* sines = table.sin.data<T>();

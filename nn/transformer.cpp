@@ -29,14 +29,19 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
   }
   WeightLoader loader(source, options.dtype, options.device,
                       options.weights == WeightMode::trainable ? &weights_ : nullptr);
-  embedding_ = loader.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size);
+  // Some files keep a tied weight under the output's name alone, or under both.
+  const std::string embedding = "model.embed_tokens.weight", head = "lm_head.weight";
+  const bool under_head = config.tie_word_embeddings && !loader.has(embedding) && loader.has(head);
+  embedding_ = loader.matrix(under_head ? head : embedding, config.vocab_size, config.hidden_size);
   layers_.reserve(config.layers.size());
   for (int64_t i = 0; i < config.num_hidden_layers(); ++i) layers_.push_back(load_layer(i, loader, ropes));
   final_norm_ = loader.vector("model.norm.weight", config.hidden_size);
+  for (const RopeConfig& rope : config.ropes)
+    if (!rope.frequency_factors.empty()) loader.ignore("rope_freqs.weight");  // a GGUF file's; the config has its values
   if (config.tie_word_embeddings) {
-    loader.ignore("lm_head.weight");  // some files store the tied weight twice
+    loader.ignore(head);
   } else {
-    lm_head_ = loader.matrix("lm_head.weight", config.vocab_size, config.hidden_size);
+    lm_head_ = loader.matrix(head, config.vocab_size, config.hidden_size);
   }
   loader.check_all_used();
   loader.publish();

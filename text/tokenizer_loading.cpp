@@ -1,13 +1,23 @@
 // From a model's files to its tokenizer.
+#include <cmath>
+#include <limits>
+
+#include "core/error.h"
 #include "text/model_text.h"
 
 namespace lathe::text {
 namespace {
 
+// A list of numbers in the type that the tokenizer has them in; empty where the file has no such key.
 template <class Out, class In>
-std::vector<Out> converted(std::optional<std::vector<In>> values) {
-  if (!values) return {};
-  return {values->begin(), values->end()};
+std::vector<Out> numbers(const nn::GgufFile& file, const std::string& key) {
+  std::vector<Out> result;
+  for (const In value : file.get_optional<std::vector<In>>(key).value_or(std::vector<In>{})) {
+    if (std::isnan(static_cast<double>(value)) || std::abs(static_cast<double>(value)) > std::numeric_limits<Out>::max())
+      throw FormatError(file.path().string(), -1, key + ": " + std::to_string(value) + " is out of range");
+    result.push_back(static_cast<Out>(value));
+  }
+  return result;
 }
 
 data::TokenizerMetadata metadata_of(const nn::GgufFile& file) {
@@ -18,8 +28,8 @@ data::TokenizerMetadata metadata_of(const nn::GgufFile& file) {
   metadata.model = file.get<std::string>("tokenizer.ggml.model");
   metadata.pre = file.get_optional<std::string>("tokenizer.ggml.pre").value_or("");
   metadata.tokens = file.get<std::vector<std::string>>("tokenizer.ggml.tokens");
-  metadata.scores = converted<float>(file.get_optional<std::vector<double>>("tokenizer.ggml.scores"));
-  metadata.token_types = converted<int32_t>(file.get_optional<std::vector<int64_t>>("tokenizer.ggml.token_type"));
+  metadata.scores = numbers<float, double>(file, "tokenizer.ggml.scores");
+  metadata.token_types = numbers<int32_t, int64_t>(file, "tokenizer.ggml.token_type");
   metadata.merges =
       file.get_optional<std::vector<std::string>>("tokenizer.ggml.merges").value_or(std::vector<std::string>{});
   metadata.bos_id = id("bos");

@@ -1,10 +1,12 @@
 #include "nn/families/family.h"
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json.h"
+#include "nn/families/hf_fields.h"
 #include "nn/layer_layout.h"
+#include "nn/weights/misplaced_file.h"
 
 namespace lathe::nn {
 namespace {
@@ -33,36 +35,33 @@ std::string gguf_name(const Family& family, const std::string& module) {
 
 ModelConfig read_hf_config(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
-  std::ifstream stream(path);
-  if (!stream) throw ResourceError(path.string() + ": cannot be opened; a model directory holds config.json");
-  nlohmann::json config;
-  try {
-    config = nlohmann::json::parse(stream);
-  } catch (const nlohmann::json::parse_error& error) {
-    throw FormatError(path.string(), static_cast<int64_t>(error.byte), std::string("is no JSON: ") + error.what());
+  if (!std::filesystem::exists(path)) {
+    const std::string instead = what_it_holds_instead(directory);
+    throw ResourceError(path.string() + ": is not there; a model directory holds config.json" +
+                        (instead.empty() ? "" : "; " + instead));
   }
-  if (!config.is_object()) throw FormatError(path.string(), 0, "expected a JSON object");
-  const auto type = config.find("model_type");
-  const std::string name = type != config.end() && type->is_string() ? type->get<std::string>() : "";
+  const HfFields config = HfFields::read(path);
+  const std::string name = config.text("model_type", "");
   for (const Family* family : all_families) {
     if (family->name != name) continue;
     ModelConfig result = family->from_hf(config);
     result.check();
     return result;
   }
-  throw ConfigError("model_type", "expected one of " + known_names() + ", found \"" + name + "\" in " + path.string());
+  throw ConfigError("model_type",
+                    "expected one of " + known_names() + ", found " + json_excerpt(name) + " in " + path.string());
 }
 
-ModelConfig config_from_gguf(const GgufFile& file) {
-  const std::string& architecture = file.get<std::string>("general.architecture");
+ModelConfig config_from_gguf(const std::shared_ptr<const GgufFile>& file) {
+  const std::string& architecture = file->get<std::string>("general.architecture");
   for (const Family* family : all_families) {
     if (family->gguf_architecture != architecture) continue;
     ModelConfig result = family->from_gguf(file);
     result.check();
     return result;
   }
-  throw ConfigError("general.architecture",
-                    "expected one of " + known_names() + ", found \"" + architecture + "\" in " + file.path().string());
+  throw ConfigError("general.architecture", "expected one of " + known_names() + ", found " +
+                                                json_excerpt(architecture) + " in " + file->path().string());
 }
 
 size_t layer_count(const std::string& key, int64_t found) {

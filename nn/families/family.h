@@ -2,7 +2,7 @@
 // called and stored in GGUF. One small file for each family; the list in family.cpp holds them all.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,6 +11,8 @@
 #include "nn/weights/gguf.h"
 
 namespace lathe::nn {
+
+class HfFields;
 
 // A linear or norm of nn/layer_layout.h, and its name in GGUF: {"self_attn.q_proj", "attn_q"}.
 struct GgufName {
@@ -24,8 +26,8 @@ enum class GgufRotaryRows { half_split, interleaved };
 struct Family {
   std::string_view name;               // our name, and config.json's model_type
   std::string_view gguf_architecture;  // general.architecture
-  ModelConfig (*from_hf)(const nlohmann::json& config);
-  ModelConfig (*from_gguf)(const GgufFile& file);
+  ModelConfig (*from_hf)(const HfFields& config);
+  ModelConfig (*from_gguf)(const std::shared_ptr<const GgufFile>& file);
   std::span<const GgufName> gguf_names;
   GgufRotaryRows gguf_rotary_rows;
 };

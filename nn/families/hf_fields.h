@@ -1,39 +1,52 @@
-// What the families' config.json files have in common, by transformers' names.
+// config.json by transformers' names: typed fields, and what the families' files have in common.
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
-#include "core/error.h"
 #include "nn/config.h"
 
 namespace lathe::nn {
 
-// Typed fields; a missing or mistyped one is a ConfigError that names its key.
-template <class T>
-T required_field(const nlohmann::json& config, const char* key) {
-  const auto found = config.find(key);
-  if (found == config.end() || found->is_null()) throw ConfigError(key, "missing from config.json");
-  try {
-    if constexpr (std::is_same_v<T, int64_t>) {
-      if (!found->is_number_integer()) throw ConfigError(key, "expected an integer, found " + found->dump());
-    }
-    return found->template get<T>();
-  } catch (const nlohmann::json::exception&) {
-    throw ConfigError(key, "has the wrong type in config.json: " + found->dump());
-  }
-}
+// A JSON object of a model's directory, or one within it. Null stands for a key that is not there. A key that is
+// missing, of another type or out of range is a FormatError that names it.
+class HfFields {
+ public:
+  // FormatError when `value` is no object. `prefix` goes before the keys in errors ("rope_scaling.").
+  HfFields(nlohmann::ordered_json value, std::string file, std::string prefix = "");
+  // The object of a whole file.
+  static HfFields read(const std::filesystem::path& path);
 
-template <class T>
-T optional_field(const nlohmann::json& config, const char* key, T otherwise) {
-  const auto found = config.find(key);
-  if (found == config.end() || found->is_null()) return otherwise;
-  return required_field<T>(config, key);
-}
+  const std::string& file() const { return file_; }
+  const nlohmann::ordered_json* find(const char* key) const;  // nullptr where there is none
+  // 0 … 2^31 − 1, whole: 8 or 8.0.
+  int64_t integer(const char* key) const;
+  int64_t integer(const char* key, int64_t otherwise) const { return find(key) ? integer(key) : otherwise; }
+  double number(const char* key) const;  // finite
+  double number(const char* key, double otherwise) const { return find(key) ? number(key) : otherwise; }
+  std::string text(const char* key) const;
+  std::string text(const char* key, const char* otherwise) const { return find(key) ? text(key) : otherwise; }
+  bool flag(const char* key, bool otherwise) const;
+  // One id or a list of them; none where the key is not there.
+  std::vector<int32_t> token_ids(const char* key) const;
+  // The object under the key; an empty one where the key is not there.
+  HfFields object(const char* key) const;
+
+  // Gives the key a value where the file does not have it; a null of the file stays.
+  void set_default(const char* key, nlohmann::ordered_json value);
+
+ private:
+  const nlohmann::ordered_json& required(const char* key) const;
+
+  nlohmann::ordered_json values_;
+  std::string file_, prefix_;
+};
 
 // The fields of Llama, which others extend: layers that are all alike, one rotary table. Without num_key_value_heads
 // there are as many as heads; without head_dim the heads share the width out.
-ModelConfig read_hf_fields(const nlohmann::json& config);
+ModelConfig read_hf_fields(const HfFields& config);
 
 }  // namespace lathe::nn

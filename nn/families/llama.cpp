@@ -1,4 +1,5 @@
 // Llama 2 and 3.x, SmolLM2: the family that the others extend.
+#include "core/error.h"
 #include "nn/families/family.h"
 #include "nn/families/gguf_fields.h"
 #include "nn/families/hf_fields.h"
@@ -6,12 +7,12 @@
 namespace lathe::nn {
 namespace {
 
-ModelConfig from_hf(const nlohmann::json& config) {
-  if (optional_field<bool>(config, "mlp_bias", false)) throw ConfigError("mlp_bias", "true is not supported yet");
+ModelConfig from_hf(const HfFields& config) {
+  if (config.flag("mlp_bias", false)) throw ConfigError("mlp_bias", "true is not supported yet");
   return read_hf_fields(config);
 }
 
-ModelConfig from_gguf(const GgufFile& file) { return read_gguf_fields(file, llama_family); }
+ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) { return read_gguf_fields(file, llama_family); }
 
 }  // namespace
 

@@ -1,5 +1,7 @@
 // Qwen3: a Llama whose q and k are normed head by head, with a head size of its own and, in its last layers, sliding
 // windows where the config switches them on.
+#include "core/error.h"
+#include "core/json.h"
 #include "nn/families/family.h"
 #include "nn/families/gguf_fields.h"
 #include "nn/families/hf_fields.h"
@@ -7,45 +9,37 @@
 namespace lathe::nn {
 namespace {
 
-// transformers' Qwen3Config where config.json is silent.
-const nlohmann::json& defaults() {
-  static const nlohmann::json values = {{"num_key_value_heads", 32},
-                                        {"head_dim", 128},
-                                        {"max_position_embeddings", 32768},
-                                        {"sliding_window", 4096},
-                                        {"max_window_layers", 28}};
-  return values;
-}
-
 // layer_types, or else windows from layer max_window_layers on.
-bool is_sliding(const nlohmann::json& config, size_t layer, bool use_sliding_window) {
-  const auto types = config.find("layer_types");
-  if (types == config.end() || types->is_null())
-    return use_sliding_window && static_cast<int64_t>(layer) >= required_field<int64_t>(config, "max_window_layers");
+bool is_sliding(const HfFields& config, size_t layer, bool use_sliding_window) {
+  const nlohmann::ordered_json* types = config.find("layer_types");
+  if (types == nullptr) return use_sliding_window && static_cast<int64_t>(layer) >= config.integer("max_window_layers");
   if (!types->is_array() || layer >= types->size()) throw ConfigError("layer_types", "expected a word for each layer");
-  const nlohmann::json& type = (*types)[layer];
+  const nlohmann::ordered_json& type = (*types)[layer];
   if (type == "full_attention") return false;
   if (type != "sliding_attention")
-    throw ConfigError("layer_types", "expected full_attention or sliding_attention, found " + type.dump());
+    throw ConfigError("layer_types", "expected full_attention or sliding_attention, found " + json_excerpt(type));
   if (!use_sliding_window) throw ConfigError("layer_types", "has sliding_attention, but use_sliding_window is false");
   return true;
 }
 
-ModelConfig from_hf(const nlohmann::json& given) {
-  nlohmann::json config = defaults();
-  config.update(given);
+ModelConfig from_hf(const HfFields& given) {
+  HfFields config = given;
+  // transformers' Qwen3Config where config.json is silent.
+  config.set_default("num_key_value_heads", 32);
+  config.set_default("head_dim", 128);
+  config.set_default("max_position_embeddings", 32768);
+  config.set_default("sliding_window", 4096);
+  config.set_default("max_window_layers", 28);
   ModelConfig result = read_hf_fields(config);
   result.qk_norm = QkNorm::per_head;
-  const bool use_sliding_window = optional_field<bool>(config, "use_sliding_window", false) &&
-                                  optional_field<int64_t>(config, "sliding_window", 0) > 0;
+  const bool use_sliding_window = config.flag("use_sliding_window", false) && config.integer("sliding_window", 0) > 0;
   for (size_t i = 0; i < result.layers.size(); ++i)
-    if (is_sliding(config, i, use_sliding_window))
-      result.layers[i].sliding_window = required_field<int64_t>(config, "sliding_window");
+    if (is_sliding(config, i, use_sliding_window)) result.layers[i].sliding_window = config.integer("sliding_window");
   return result;
 }
 
-ModelConfig from_gguf(const GgufFile& file) {
-  if (file.get_optional<int64_t>("qwen3.attention.sliding_window").value_or(0) != 0)
+ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
+  if (file->get_optional<int64_t>("qwen3.attention.sliding_window").value_or(0) != 0)
     throw ConfigError("qwen3.attention.sliding_window",
                       "cannot be read from a GGUF file yet: take the Hugging Face directory");
   ModelConfig result = read_gguf_fields(file, qwen3_family);

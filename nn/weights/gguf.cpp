@@ -1,17 +1,19 @@
 #include "nn/weights/gguf.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <type_traits>
 #include <unordered_map>
 
 #include "core/error.h"
 #include "nn/weights/ggml_types.h"
+#include "nn/weights/misplaced_file.h"
 
 namespace lathe::nn {
 
 struct GgufFile::Contents {
-  std::shared_ptr<const MappedFile> file;
+  std::vector<std::shared_ptr<const MappedFile>> parts;  // one, or those of a split model
   std::map<std::string, GgufValue, std::less<>> metadata;
   std::vector<GgufTensor> tensors;
   std::unordered_map<std::string_view, size_t> by_name;  // into tensors, whose strings it borrows
@@ -196,15 +198,63 @@ void place_tensors(std::vector<GgufTensor>& tensors, int64_t data_begin, int64_t
       throw FormatError(path, by_offset[i]->offset, by_offset[i]->name + " overlaps " + by_offset[i - 1]->name);
 }
 
+void check_magic(Cursor& cursor, std::span<const std::byte> bytes) {
+  if (bytes.size() < 4 || std::memcmp(bytes.data(), "GGUF", 4) != 0) {
+    const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    const std::string instead = text.size() > 8 && text[8] == '{'
+                                    ? "this may be a safetensors file: give the directory that holds it as MODEL"
+                                    : what_it_is_instead(text.substr(0, 4096));
+    cursor.fail("is no GGUF file (it does not begin with \"GGUF\")" + (instead.empty() ? "" : "; " + instead));
+  }
+  cursor.read<uint32_t>("the magic");
+}
+
+// A file's place in a model that was split into `count` files (1: it was not). As llama-gguf-split writes it.
+struct SplitPlace {
+  int64_t number = 0, count = 1;
+};
+
+SplitPlace split_place(const GgufFile& file) {
+  SplitPlace split;
+  // A file that was joined again says 0.
+  if (file.contains("split.count")) split.count = file.get_integer("split.count", 0, 65535);
+  if (split.count > 1) split.number = file.get_integer("split.no", 0, split.count - 1);
+  return split;
+}
+
+// "-00002-of-00003.gguf"
+std::string part_ending(int64_t number, int64_t count) {
+  const auto five_digits = [](int64_t value) {
+    const std::string digits = std::to_string(value);
+    return std::string(5 - std::min<size_t>(5, digits.size()), '0') + digits;
+  };
+  return "-" + five_digits(number + 1) + "-of-" + five_digits(count) + ".gguf";
+}
+
+// Another part of the model, or the same, by one part's path and place.
+std::filesystem::path path_of_part(const std::filesystem::path& path, SplitPlace split, int64_t number) {
+  const std::string name = path.filename().string(), ending = part_ending(split.number, split.count);
+  const std::string place = "is part " + std::to_string(split.number + 1) + " of " + std::to_string(split.count) +
+                            " of one model";
+  const std::string join = "; the parts must lie in one folder, or join them with 'llama-gguf-split --merge FIRST_PART "
+                           "WHOLE'";
+  if (!name.ends_with(ending))
+    throw FormatError(path.string(), -1,
+                      place + ", but its name does not end in " + ending + ", as the other parts' names would follow" + join);
+  const std::string other = name.substr(0, name.size() - ending.size()) + part_ending(number, split.count);
+  const std::filesystem::path result = path.parent_path() / other;
+  if (!std::filesystem::exists(result)) throw FormatError(path.string(), -1, place + ", and " + other + " is not there" + join);
+  return result;
+}
+
 }  // namespace
 
-std::shared_ptr<const GgufFile> GgufFile::open(const std::filesystem::path& path) {
+std::shared_ptr<GgufFile::Contents> GgufFile::read_part(const std::filesystem::path& path) {
   auto contents = std::make_shared<Contents>();
-  contents->file = MappedFile::open(path);
-  Cursor cursor(contents->file->bytes(), path.string());
-  if (cursor.left() < 4 || std::memcmp(contents->file->bytes().data(), "GGUF", 4) != 0)
-    cursor.fail("is no GGUF file (it does not begin with \"GGUF\")");
-  cursor.read<uint32_t>("the magic");
+  const std::shared_ptr<const MappedFile> file = MappedFile::open(path);
+  contents->parts = {file};
+  Cursor cursor(file->bytes(), path.string());
+  check_magic(cursor, file->bytes());
   const uint32_t version = cursor.read<uint32_t>("the version");
   if (version != 2 && version != 3) cursor.fail("GGUF version " + std::to_string(version) + ", expected 2 or 3");
   // The smallest tensor entry is 8 + 4 + 8 + 4 + 8 bytes, the smallest pair 8 + 4 + 1.
@@ -218,18 +268,39 @@ std::shared_ptr<const GgufFile> GgufFile::open(const std::filesystem::path& path
   for (int64_t i = 0; i < tensor_count; ++i) contents->tensors.push_back(read_tensor_info(cursor));
   const int64_t alignment = alignment_of(contents->metadata, path.string());
   const int64_t data_begin = (cursor.offset() + alignment - 1) / alignment * alignment;
-  place_tensors(contents->tensors, data_begin, alignment, static_cast<int64_t>(contents->file->bytes().size()),
-                path.string());
+  place_tensors(contents->tensors, data_begin, alignment, static_cast<int64_t>(file->bytes().size()), path.string());
+  return contents;
+}
+
+std::shared_ptr<const GgufFile> GgufFile::open(const std::filesystem::path& path) {
+  auto file = std::make_shared<GgufFile>();
+  std::shared_ptr<Contents> contents = read_part(path);
+  file->contents_ = contents;
+  const SplitPlace split = split_place(*file);
+  if (split.count > 1) {
+    contents = std::make_shared<Contents>();
+    for (int64_t number = 0; number < split.count; ++number) {
+      const std::shared_ptr<Contents> part = read_part(path_of_part(path, split, number));
+      // The first part has the metadata of all.
+      if (number == 0) contents->metadata = std::move(part->metadata);
+      for (GgufTensor& tensor : part->tensors) {
+        tensor.part = static_cast<size_t>(number);
+        contents->tensors.push_back(std::move(tensor));
+      }
+      contents->parts.push_back(part->parts[0]);
+    }
+    file->contents_ = contents;
+  }
   for (size_t i = 0; i < contents->tensors.size(); ++i)
     if (!contents->by_name.emplace(contents->tensors[i].name, i).second)
       throw FormatError(path.string(), -1, "tensor " + contents->tensors[i].name + " stands twice");
-  auto file = std::make_shared<GgufFile>();
-  file->contents_ = std::move(contents);
   return file;
 }
 
-const std::filesystem::path& GgufFile::path() const { return contents_->file->path(); }
-int64_t GgufFile::file_bytes() const { return static_cast<int64_t>(contents_->file->bytes().size()); }
+const std::filesystem::path& GgufFile::path() const { return contents_->parts[0]->path(); }
+const std::filesystem::path& GgufFile::path_of(const GgufTensor& tensor) const {
+  return contents_->parts[tensor.part]->path();
+}
 const std::map<std::string, GgufValue, std::less<>>& GgufFile::metadata() const { return contents_->metadata; }
 const std::vector<GgufTensor>& GgufFile::tensors() const { return contents_->tensors; }
 
@@ -239,7 +310,7 @@ const GgufTensor* GgufFile::find_tensor(std::string_view name) const {
 }
 
 const std::byte* GgufFile::tensor_bytes(const GgufTensor& tensor) const {
-  return contents_->file->bytes().data() + tensor.offset;
+  return contents_->parts[tensor.part]->bytes().data() + tensor.offset;
 }
 
 template <class T>
@@ -257,6 +328,25 @@ template <class T>
 std::optional<T> GgufFile::get_optional(std::string_view key) const {
   if (contents_->metadata.find(key) == contents_->metadata.end()) return std::nullopt;
   return get<T>(key);
+}
+
+bool GgufFile::contains(std::string_view key) const { return contents_->metadata.contains(key); }
+
+int64_t GgufFile::get_integer(std::string_view key, int64_t least, int64_t greatest) const {
+  const int64_t value = get<int64_t>(key);
+  if (value < least || value > greatest)
+    throw FormatError(path().string(), -1,
+                      std::string(key) + ": expected an integer from " + std::to_string(least) + " to " +
+                          std::to_string(greatest) + ", found " + std::to_string(value));
+  return value;
+}
+
+double GgufFile::get_number(std::string_view key) const {
+  const double value = get<double>(key);
+  if (!std::isfinite(value))
+    throw FormatError(path().string(), -1,
+                      std::string(key) + ": expected a finite number, found " + (std::isnan(value) ? "NaN" : "infinity"));
+  return value;
 }
 
 #define LATHE_GGUF_TYPE(...)                                              \

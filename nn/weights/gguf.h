@@ -1,5 +1,6 @@
 // GGUF version 2 and 3, read only: the metadata and the tensors of a memory-mapped file. Everything is checked when the
-// file is opened: a truncated, lying or hostile file is a FormatError with the byte offset, never a crash.
+// file is opened: a truncated, lying or hostile file is a FormatError with the byte offset, never a crash. A model that
+// was split into several files (NAME-00001-of-00003.gguf) is opened whole by the path of any of them.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,8 @@ struct GgufTensor {
   std::string name;
   uint32_t type = 0;     // ggml's type id
   Shape shape;           // row-major, so the reverse of the file's ne[]
-  int64_t offset = 0;    // of the data, from the start of the file
+  size_t part = 0;       // which file of a split model
+  int64_t offset = 0;    // of the data, from the start of that file
   int64_t nbytes = 0;
 };
 
@@ -34,7 +36,7 @@ class GgufFile {
   static std::shared_ptr<const GgufFile> open(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const;
-  int64_t file_bytes() const;
+  const std::filesystem::path& path_of(const GgufTensor& tensor) const;
   const std::map<std::string, GgufValue, std::less<>>& metadata() const;
   const std::vector<GgufTensor>& tensors() const;
   const GgufTensor* find_tensor(std::string_view name) const;
@@ -45,9 +47,14 @@ class GgufFile {
   const T& get(std::string_view key) const;
   template <class T>
   std::optional<T> get_optional(std::string_view key) const;
+  bool contains(std::string_view key) const;
+  // Numbers within bounds: whole and from `least` to `greatest`, or finite. FormatError names the key and what it has.
+  int64_t get_integer(std::string_view key, int64_t least, int64_t greatest) const;
+  double get_number(std::string_view key) const;
 
  private:
   struct Contents;
+  static std::shared_ptr<Contents> read_part(const std::filesystem::path& path);
   std::shared_ptr<const Contents> contents_;
 };
 

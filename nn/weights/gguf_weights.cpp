@@ -41,7 +41,7 @@ class GgufWeights final : public WeightSource {
     const GgmlType& type = *ggml_type(tensor.type);
     if (type.dequantize == nullptr)
       throw FormatError(
-          file_->path().string(), tensor.offset,
+          file_->path_of(tensor).string(), tensor.offset,
           tensor.name + ": type " + std::string(type.name) + " cannot be read yet; take a file in another type");
     const int64_t columns = tensor.shape[-1];
     const int64_t rows = tensor.shape.numel() / columns;
@@ -52,7 +52,7 @@ class GgufWeights final : public WeightSource {
     const std::byte* data = file_->tensor_bytes(tensor);
     const int64_t heads = interleaved_heads_[found->second];
     if (heads > 0 && rows % (2 * heads) != 0)
-      throw FormatError(file_->path().string(), tensor.offset,
+      throw FormatError(file_->path_of(tensor).string(), tensor.offset,
                         tensor.name + ": " + std::to_string(rows) + " rows do not divide into " +
                             std::to_string(heads) + " heads of even size");
     for (int64_t i = 0; i < count; ++i) {

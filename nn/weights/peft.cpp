@@ -7,6 +7,7 @@
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "nn/weights/misplaced_file.h"
 #include "nn/weights/safetensors.h"
 
 namespace lathe::nn {
@@ -17,9 +18,15 @@ using json = nlohmann::ordered_json;
 constexpr std::string_view key_prefix = "base_model.model.";
 constexpr const char *config_file = "adapter_config.json", *weights_file = "adapter_model.safetensors";
 
+void expect_file(const std::filesystem::path& path) {
+  if (std::filesystem::exists(path)) return;
+  const std::string instead = what_it_holds_instead(path.parent_path());
+  throw ResourceError(path.string() + ": is not there; an adapter directory holds " + config_file + " and " +
+                      weights_file + (instead.empty() ? "" : "; " + instead));
+}
+
 json read_config_json(const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path))
-    throw ResourceError(path.string() + ": cannot be opened; an adapter directory holds " + config_file);
+  expect_file(path);
   json config = read_json_file(path);
   if (!config.is_object()) throw FormatError(path.string(), 0, "expected a JSON object");
   return config;
@@ -195,6 +202,7 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& directory, std::vecto
   PeftAdapter adapter;
   const auto config_path = directory / config_file, weights_path = directory / weights_file;
   adapter.config = config_from_json(config_path.string(), read_config_json(config_path), warnings);
+  expect_file(weights_path);
   const auto file = SafetensorsFile::open(weights_path);
   for (const std::string& key : file->names()) {
     std::string module;

@@ -9,6 +9,7 @@
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "nn/weights/misplaced_file.h"
 
 namespace lathe::nn {
 namespace {
@@ -51,25 +52,6 @@ int64_t bits_of_type(std::string_view name) {
   if (name == "I16") return 16;
   if (name == "U64") return 64;
   return 0;
-}
-
-// What is often found in a weight file's place, by its first bytes; nothing for anything else.
-std::string what_it_is_instead(std::string_view text) {
-  if (text.starts_with("version https://git-lfs.github.com/spec"))
-    return "this is a git-lfs pointer, a note of where the weights are, not the weights: fetch them with 'git lfs pull', or "
-           "download the file itself";
-  const size_t first = text.find_first_not_of(" \t\r\n\xEF\xBB\xBF");
-  if (first == std::string_view::npos) return "";
-  std::string begin(text.substr(first, 15));
-  std::transform(begin.begin(), begin.end(), begin.begin(), [](unsigned char c) { return std::tolower(c); });
-  if (begin.starts_with("<!doctype html") || begin.starts_with("<html") || begin.starts_with("<?xml"))
-    return "this is a web page, perhaps one that asks to log in or says that the file is gone, not the weights: download "
-           "the file itself";
-  if (text.starts_with("PK\x03\x04")) return "this is a zip archive, perhaps a PyTorch checkpoint; convert it to safetensors";
-  if (text.starts_with("GGUF")) return "this is a GGUF file: give its path as MODEL";
-  if (text.starts_with("\x1F\x8B")) return "this is a gzip file: unpack it first (gunzip)";
-  if (text.starts_with("\x28\xB5\x2F\xFD")) return "this is a zstd file: unpack it first (unzstd)";
-  return "";
 }
 
 }  // namespace

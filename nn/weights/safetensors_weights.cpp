@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "kernels/copy/copy.h"
+#include "nn/weights/misplaced_file.h"
 #include "nn/weights/safetensors.h"
 
 namespace lathe::nn {
@@ -65,11 +66,11 @@ std::unique_ptr<WeightSource> open_safetensors_weights(const std::filesystem::pa
     for (const std::string& name : file->names()) weights->add(file, name);
     return weights;
   }
-  if (!std::filesystem::exists(index_path))
+  if (!std::filesystem::exists(index_path)) {
+    const std::string instead = what_it_holds_instead(directory);
     throw ResourceError(directory.string() + ": holds neither model.safetensors nor model.safetensors.index.json" +
-                        (std::filesystem::exists(directory / "pytorch_model.bin")
-                             ? "; pytorch_model.bin is a pickle, which Lathe never reads: convert it to safetensors"
-                             : ""));
+                        (instead.empty() ? "" : "; " + instead));
+  }
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> shards;
   const nlohmann::ordered_json index = read_index(index_path);
   for (const auto& [name, shard] : index["weight_map"].items()) {

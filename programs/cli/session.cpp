@@ -53,6 +53,7 @@ Session Session::open(const ModelOptions& options) {
   const Device device = options.common.parsed_device();
   if (options.common.threads > 0) set_thread_count(options.common.threads);
   const nn::ModelFiles files = nn::open_model_files(options.model);
+  for (const std::string& warning : files.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
   Session session;
   session.config = files.config;
   session.text = text::load_model_text(files);

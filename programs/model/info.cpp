@@ -122,6 +122,7 @@ void add_info(CLI::App& app) {
   cli::add_common_options(*command, options->common);
   command->callback([options] {
     const nn::ModelFiles files = nn::open_model_files(options->model);
+    for (const std::string& warning : files.warnings) fmt::print(stderr, "warning: {}\n", warning);
     const auto tokenizer = text::load_tokenizer(files);
     options->common.json ? print_json(files, *tokenizer) : print_text(files, *tokenizer, options->tensors);
   });

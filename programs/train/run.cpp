@@ -44,6 +44,7 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
                           config.model + " is a GGUF file (train an adapter on it)");
   plan.dtype = nn::parse_compute_dtype(config.dtype, device);
   plan.facts = method.load_rows(text::load_model_text(plan.files));
+  plan.facts.warnings.insert(plan.facts.warnings.begin(), plan.files.warnings.begin(), plan.files.warnings.end());
   if (!config.adapter.empty()) {
     plan.adapter = nn::read_peft_adapter(config.adapter);
     plan.lora = plan.adapter->config;

@@ -1,5 +1,7 @@
 """The random models of the golden files, and what transformers answers with them."""
 
+import math
+
 import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -60,6 +62,60 @@ def run(model, dtype, all_ids):
     loss = total / count
     loss.backward()
     return loss.item(), count, logits, {n: p.grad.float().contiguous() for n, p in model.named_parameters() if p.requires_grad}
+
+
+def interleaved(weight, heads):
+    """The rows of q or k as llama.cpp's converter puts a Llama's: the two halves of each head in turn."""
+    return weight.reshape(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+
+
+def llama3_frequency_factors(config):
+    """What Llama 3.1's scaling divides each frequency by: rope_freqs of llama.cpp's converter."""
+    rope = config.rope_parameters
+    low, high, context = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
+    factors = []
+    for i in range(config.head_dim // 2):
+        wavelength = 2 * math.pi * rope["rope_theta"] ** (2 * i / config.head_dim)
+        if wavelength < context / high:
+            factors.append(1)
+        elif wavelength > context / low:
+            factors.append(rope["factor"])
+        else:
+            smooth = (context / wavelength - low) / (high - low)
+            factors.append(1 / ((1 - smooth) / rope["factor"] + smooth))
+    return torch.tensor(factors, dtype=torch.float32)
+
+
+def write_gguf(folder, model_class, architecture):
+    """In float32, with the names of the gguf package's own table: as llama.cpp's converter writes it."""
+    import gguf
+    model = model_class.from_pretrained(folder, dtype=torch.float32)
+    config = model.config
+    writer = gguf.GGUFWriter(folder / "model.gguf", architecture)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_eos_token_id(config.eos_token_id)
+    if config.rope_parameters["rope_type"] == "llama3":
+        writer.add_tensor("rope_freqs.weight", llama3_frequency_factors(config).numpy())
+    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    names = gguf.get_tensor_name_map(kinds[architecture], config.num_hidden_layers)
+    for name, parameter in model.named_parameters():  # a tied output embedding is listed once
+        weight = parameter.detach()
+        if architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+            weight = interleaved(weight, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads)
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), weight.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def write_expected(folder, model_class, all_ids):

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "core/atomic_write.h"
 #include "kernels/copy/copy.h"
 #include "nn/layer_layout.h"
@@ -21,10 +23,27 @@ ModelConfig config_of(const nlohmann::json& json) {
 std::string error_of(const nlohmann::json& json) {
   try {
     config_of(json);
-  } catch (const ConfigError& error) {
+  } catch (const Error& error) {
     return error.what();
   }
   return "no error";
+}
+
+std::string error_of_text(const std::string& text) {
+  const TemporaryFolder folder;
+  write_file_atomically(folder.path() / "config.json", text);
+  try {
+    read_hf_config(folder.path());
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+// The golden config with one more key, which counts before the file's own, under its last.
+std::string with_member(const std::string& member) {
+  const std::string text = golden_json("tiny_llama31/config.json").dump();
+  return text.substr(0, text.size() - 1) + ", " + member + "}";
 }
 
 std::vector<int64_t> windows_of(const nlohmann::json& json) {
@@ -63,7 +82,7 @@ TEST_P(EveryFamily, AdaptersFollowTheLayout) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, EveryFamily,
                          testing::Values("tiny_llama/untied", "tiny_llama/tied", "tiny_qwen3/untied", "tiny_qwen3/tied",
-                                         "tiny_qwen3/options"));
+                                         "tiny_qwen3/options", "tiny_llama31"));
 
 TEST(Qwen3, AGgufFileGivesTheBitsOfTheDirectory) {
   for (const std::string folder : {"tiny_qwen3/untied", "tiny_qwen3/tied"}) {
@@ -135,6 +154,105 @@ TEST(Qwen3, WhatTheConfigLeavesOutIsAsInTransformers) {
   EXPECT_FALSE(config.attention_bias || config.tie_word_embeddings);
   json["num_key_value_heads"] = nullptr;  // as many as heads
   EXPECT_EQ(config_of(json).num_key_value_heads, 64);
+}
+
+TEST(Families, ANumberThatIsNoneIsRefusedByKey) {
+  for (const auto& [member, key] : std::vector<std::pair<const char*, const char*>>{
+           {R"("eos_token_id": 4294967298)", "eos_token_id"},
+           {R"("eos_token_id": 2.7)", "eos_token_id"},
+           {R"("eos_token_id": true)", "eos_token_id"},
+           {R"("eos_token_id": -1)", "eos_token_id"},
+           {R"("eos_token_id": [1, "x"])", "eos_token_id"},
+           {R"("eos_token_id": [1, 4294967298])", "eos_token_id"},
+           {R"("eos_token_id": {"id": 1})", "eos_token_id"},
+           {R"("vocab_size": 96.5)", "vocab_size"},
+           {R"("vocab_size": "96")", "vocab_size"},
+           {R"("vocab_size": true)", "vocab_size"},
+           {R"("vocab_size": null)", "vocab_size"},
+           {R"("hidden_size": 1e26)", "hidden_size"},
+           {R"("hidden_size": 18446744073709551615)", "hidden_size"},
+           {R"("head_dim": -16)", "head_dim"},
+           {R"("num_hidden_layers": [1])", "num_hidden_layers"},
+           {R"("rms_norm_eps": "small")", "rms_norm_eps"},
+           {R"("rms_norm_eps": true)", "rms_norm_eps"},
+           {R"("tie_word_embeddings": 1)", "tie_word_embeddings"},
+           {R"("hidden_act": 3)", "hidden_act"},
+           {R"("rope_parameters": 3)", "rope_parameters"},
+           {R"("rope_parameters": {"rope_theta": "x"})", "rope_parameters.rope_theta"},
+           {R"("rope_parameters": {"rope_type": "linear"})", "rope_parameters.factor"},
+           {R"("unknown": 1e400)", "out of range"}})
+    EXPECT_NE(error_of_text(with_member(member)).find(key), std::string::npos)
+        << member << ": " << error_of_text(with_member(member));
+}
+
+TEST(Families, AConfigIsReadWithinBounds) {
+  const std::string text = golden_json("tiny_llama31/config.json").dump();
+  EXPECT_EQ(error_of_text("\xEF\xBB\xBF" + text), "no error");
+  EXPECT_EQ(error_of_text(with_member(R"("vocab_size": 96.0)")), "no error");
+  EXPECT_NE(error_of_text(with_member("\"unknown\": " + std::string(100000, '['))).find("nested deeper"),
+            std::string::npos);
+  const std::string long_name = with_member("\"hidden_act\": \"" + std::string(20000, 'a') + "\"");
+  EXPECT_LT(error_of_text(long_name).size(), 500u);
+}
+
+TEST(Families, RotaryAnglesThatWouldBeNoNumbersAreRefusedByKey) {
+  const nlohmann::json json = golden_json("tiny_llama31/config.json");
+  EXPECT_EQ(error_of(json), "no error");
+  for (const auto& [key, value] :
+       std::vector<std::pair<std::string, double>>{{"rope_theta", 0.0},
+                                                   {"rope_theta", -1.0},
+                                                   {"rope_theta", 1e-300},
+                                                   {"factor", 0.0},
+                                                   {"factor", -8.0},
+                                                   {"factor", 1e-300},
+                                                   {"low_freq_factor", 4.0},
+                                                   {"low_freq_factor", 0.0},
+                                                   {"high_freq_factor", 1.0},
+                                                   {"high_freq_factor", -1.0},
+                                                   {"original_max_position_embeddings", 0}}) {
+    nlohmann::json changed = json;
+    changed["rope_parameters"][key] = value;
+    EXPECT_NE(error_of(changed).find(key), std::string::npos) << key << " " << value << ": " << error_of(changed);
+  }
+  ModelConfig config = config_of(json);
+  config.ropes[0].theta = std::numeric_limits<double>::infinity();  // what JSON cannot say, GGUF can
+  EXPECT_THROW(config.check(), ConfigError);
+  config.ropes[0].theta = std::nan("");
+  EXPECT_THROW(config.check(), ConfigError);
+}
+
+// rope_freqs.weight of a GGUF file is what Llama 3.1's scaling makes of the frequencies.
+TEST(Llama, FrequencyFactorsOfAGgufFileAreTheDirectorysScaling) {
+  const ModelFiles files = open_model_files(golden("tiny_llama31/model.gguf"));
+  ASSERT_EQ(files.config.ropes[0].frequency_factors.size(), 8u);
+  EXPECT_EQ(files.config.ropes[0].frequency_factors[0], 1.0f);
+  EXPECT_NEAR(files.config.ropes[0].frequency_factors[1], 3.2995388f, 1e-6);
+  EXPECT_EQ(files.config.ropes[0].frequency_factors[7], 8.0f);
+  const auto ids = golden_json("tiny_llama31/expected.json")["input_ids"].get<std::vector<std::vector<int32_t>>>();
+  const Tensor expected = logits_of(load(golden("tiny_llama31"), DType::f32), ids);
+  const Tensor found = logits_of(load(golden("tiny_llama31/model.gguf"), DType::f32), ids);
+  EXPECT_LE(largest_difference(found, expected), 1e-4);
+  ModelConfig plain = files.config;
+  plain.ropes[0].frequency_factors.assign(8, 1.0f);
+  EXPECT_GT(largest_difference(logits_of(Transformer(plain, *files.weights, {}), ids), expected), 1e-2);
+}
+
+TEST(Llama, FrequencyFactorsThatDoNotFitAreRefused) {
+  ModelConfig config = config_of(golden_json("tiny_llama31/config.json"));
+  const auto error_with = [&config](std::vector<float> factors) -> std::string {
+    config.ropes[0].frequency_factors = std::move(factors);
+    try {
+      config.check();
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  EXPECT_EQ(error_with(std::vector<float>(8, 2.0f)), "no error");
+  for (const std::vector<float>& factors :
+       {std::vector<float>(7, 1.0f), std::vector<float>(8, 0.0f), std::vector<float>(8, std::nanf("")),
+        std::vector<float>(8, std::numeric_limits<float>::infinity())})
+    EXPECT_NE(error_with(factors).find("rope_freqs"), std::string::npos) << error_with(factors);
 }
 
 TEST(Families, WhatIsNotComputedIsNamed) {

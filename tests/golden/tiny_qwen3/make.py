@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import gguf  # noqa: E402
 import oracle  # noqa: E402
 import tiny  # noqa: E402
 import torch  # noqa: E402
@@ -30,31 +29,6 @@ def random_qwen3(seed, **options):
                          vocab_size=96, max_position_embeddings=128, rope_theta=1000000.0, bos_token_id=1, eos_token_id=2,
                          initializer_range=0.1, **options)
     return tiny.with_random_vectors(Qwen3ForCausalLM(config).float().eval())
-
-
-def write_gguf(folder):
-    """In float32, with the names of the gguf package's own table: as llama.cpp's converter writes a Qwen3."""
-    model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    config = model.config
-    writer = gguf.GGUFWriter(folder / "model.gguf", "qwen3")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_eos_token_id(config.eos_token_id)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, config.num_hidden_layers)
-    for name, parameter in model.named_parameters():  # a tied output embedding is listed once
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), parameter.detach().numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def check_gguf(folder):
@@ -85,7 +59,7 @@ def main():
         random_qwen3(seed, **options).save_pretrained(HERE / name)
         tiny.write_expected(HERE / name, Qwen3ForCausalLM, IDS)
         if name != "options":
-            write_gguf(HERE / name)
+            tiny.write_gguf(HERE / name, Qwen3ForCausalLM, "qwen3")
     write_adapter(HERE / "untied", HERE / "adapter")
     oracle.write_versions(HERE)
     for name in ("untied", "tied"):

@@ -148,6 +148,73 @@ TEST(Gguf, LyingTensorsAreNamed) {
   expect_error(GgufBytes(3, 2, 0).tensor("a", {8}, 0, 0).tensor("a", {8}, 0, 32).align().data(256), "stands twice");
 }
 
+TEST(Gguf, NumbersAreReadWithinBounds) {
+  const auto file = opened(GgufBytes(3, 0, 3)
+                               .text("id").put<uint32_t>(10).put<uint64_t>(4294967298)
+                               .text("nan").put<uint32_t>(6).put<float>(std::nanf(""))
+                               .text("half").put<uint32_t>(12).put<double>(0.5)
+                               .align().bytes());
+  EXPECT_THROW(file->get_integer("id", 0, INT32_MAX), FormatError);
+  EXPECT_EQ(file->get_integer("id", 0, INT64_MAX), 4294967298);
+  EXPECT_THROW(file->get_integer("half", 0, 1), FormatError);
+  EXPECT_THROW(file->get_number("nan"), FormatError);
+  EXPECT_EQ(file->get_number("half"), 0.5);
+}
+
+// One of two parts, with a tensor of eight floats named after it.
+std::string part_of_two(uint16_t number, const std::string& tensor) {
+  return GgufBytes(3, 1, 3)
+      .text("split.no").put<uint32_t>(2).put<uint16_t>(number)
+      .text("split.count").put<uint32_t>(2).put<uint16_t>(2)
+      .text("name").put<uint32_t>(8).text(tensor)
+      .tensor(tensor, {8}, 0, 0).align().data(32).bytes();
+}
+
+TEST(Gguf, ASplitModelIsOpenedWholeByAnyPart) {
+  const TemporaryFolder folder;
+  const auto first = folder.path() / "m-00001-of-00002.gguf", second = folder.path() / "m-00002-of-00002.gguf";
+  const auto write = [](const std::filesystem::path& path, const std::string& bytes) {
+    std::ofstream(path, std::ios::binary) << bytes;
+  };
+  const auto error_at = [](const std::filesystem::path& path) -> std::string {
+    try {
+      GgufFile::open(path);
+    } catch (const FormatError& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  write(first, part_of_two(0, "a"));
+  EXPECT_NE(error_at(first).find("part 1 of 2"), std::string::npos) << error_at(first);
+  EXPECT_NE(error_at(first).find("m-00002-of-00002.gguf is not there"), std::string::npos) << error_at(first);
+  EXPECT_NE(error_at(first).find("llama-gguf-split --merge"), std::string::npos) << error_at(first);
+  std::string bytes = part_of_two(1, "b");
+  bytes.replace(bytes.size() - 4, 4, std::string("\0\0\x80\x3f", 4));  // 1.0f
+  write(second, bytes);
+  for (const auto& path : {first, second}) {
+    const auto file = GgufFile::open(path);
+    ASSERT_EQ(file->tensors().size(), 2u);
+    EXPECT_EQ(file->get<std::string>("name"), "a");  // the first part's metadata
+    EXPECT_EQ(file->path_of(*file->find_tensor("b")), second);
+    std::vector<float> values(8);
+    open_gguf_weights(file, {})->read_rows("b", 0, 1, values.data());
+    EXPECT_EQ(values[7], 1.0f);
+    open_gguf_weights(file, {})->read_rows("a", 0, 1, values.data());
+    EXPECT_NE(values[7], 1.0f);
+  }
+  write(second, part_of_two(1, "a"));
+  EXPECT_NE(error_at(first).find("stands twice"), std::string::npos) << error_at(first);
+  const auto renamed = folder.path() / "model.gguf";
+  write(renamed, part_of_two(0, "a"));
+  EXPECT_NE(error_at(renamed).find("-00001-of-00002.gguf"), std::string::npos) << error_at(renamed);
+}
+
+TEST(Gguf, SomethingElseInItsPlaceIsNamed) {
+  EXPECT_NE(error_of("version https://git-lfs.github.com/spec/v1\n").find("git-lfs pointer"), std::string::npos);
+  EXPECT_NE(error_of("<!DOCTYPE html><html>").find("web page"), std::string::npos);
+  EXPECT_NE(error_of(std::string("\x10\0\0\0\0\0\0\0{\"a\":1}", 15)).find("safetensors"), std::string::npos);
+}
+
 TEST(Gguf, WhatIsNoFileIsToldSo) {
   EXPECT_THROW(GgufFile::open("no/such/file.gguf"), Error);
   EXPECT_THROW(GgufFile::open(std::filesystem::temp_directory_path()), Error);
