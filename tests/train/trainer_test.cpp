@@ -137,6 +137,34 @@ TEST(Trainer, FullFineTuningLeavesAModelDirectory) {
   EXPECT_EQ(bytes, run.parameter_bytes());
 }
 
+// The config says which dtype the weights have, by each of the names under which the model's own says it.
+TEST(Trainer, TheConfigOfAFullFineTuneNamesTheDtypeOfTheWeights) {
+  for (const auto& [dtype, type] : {std::pair("float32", "F32"), std::pair("bfloat16", "BF16")}) {
+    for (const char* key : {"torch_dtype", "dtype"}) {
+      const TemporaryFolder base, folder;
+      std::filesystem::copy(golden("tiny_llama/untied"), base.path(), std::filesystem::copy_options::overwrite_existing);
+      auto json = nlohmann::ordered_json::parse(bytes_of(base.path() / "config.json"));
+      json.erase("torch_dtype");
+      json.erase("dtype");
+      json[key] = "float16";
+      json["unknown"] = {{"kept", 1.5}};
+      std::ofstream(base.path() / "config.json") << json.dump();
+      SftConfig config = tiny_config(folder.path());
+      config.model = base.path().string();
+      config.use_peft = false;
+      config.dtype = dtype;
+      config.max_steps = 1;
+      TinyRun run(config, random_rows(4, 3));
+      run.train();
+      write_result(folder.path(), *run.model, run.trainer->optimizer(), config.model);
+      json[key] = dtype;
+      EXPECT_EQ(nlohmann::ordered_json::parse(bytes_of(folder.path() / "config.json")), json);
+      for (const nn::WeightInfo& weight : nn::open_model_files(folder.path()).weights->weights())
+        EXPECT_EQ(weight.stored_type, type) << weight.name;
+    }
+  }
+}
+
 TEST(Trainer, AnInfiniteLossStopsTheRunAndNamesTheStepAndTheGoodCheckpoint) {
   const TemporaryFolder folder;
   SftConfig config = tiny_config(folder.path());
