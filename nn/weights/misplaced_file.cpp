@@ -33,12 +33,15 @@ std::string what_it_holds_instead(const std::filesystem::path& directory) {
   for (const auto& entry : std::filesystem::directory_iterator(directory, unreadable)) {
     const std::filesystem::path name = entry.path().filename(), extension = name.extension();
     if (extension == ".gguf") ggufs.insert(name);
-    if (extension == ".bin" || extension == ".pt" || extension == ".pth" || extension == ".ckpt") pickles.insert(name);
+    // Not training_args.bin, optimizer.pt and the like, which are no weights.
+    for (const char* beginning : {"pytorch_model", "adapter_model", "model", "consolidated"})
+      if (name.string().starts_with(beginning) && (extension == ".bin" || extension == ".pt" || extension == ".pth"))
+        pickles.insert(name);
   }
   const bool has_weights = holds("model.safetensors") || holds("model.safetensors.index.json");
   if (!holds("config.json") && !ggufs.empty())
     return "it holds GGUF files: give the path of one, " + (directory / *ggufs.begin()).string() + " for example";
-  if (!holds("config.json") && holds("adapter_config.json"))
+  if (!holds("config.json") && holds("adapter_config.json") && holds("adapter_model.safetensors"))
     return "it holds an adapter: give its base model as MODEL, and this directory as the adapter";
   if (holds("config.json") && has_weights) return "it holds a model, not an adapter";
   if (!pickles.empty())

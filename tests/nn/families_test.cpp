@@ -237,6 +237,23 @@ TEST(Llama, FrequencyFactorsOfAGgufFileAreTheDirectorysScaling) {
   EXPECT_GT(largest_difference(logits_of(Transformer(plain, *files.weights, {}), ids), expected), 1e-2);
 }
 
+TEST(Llama, FrequencyFactorsOfAnotherLengthAreRefused) {
+  std::ifstream stream(golden("tiny_llama31/model.gguf"), std::ios::binary);
+  std::string bytes{std::istreambuf_iterator<char>(stream), {}};
+  const std::string name = "rope_freqs.weight";
+  const size_t extent = bytes.find(name) + name.size() + sizeof(uint32_t);  // past the number of dimensions
+  ASSERT_EQ(bytes.at(extent), 8);
+  bytes[extent] = 4;
+  const TemporaryFolder folder;
+  std::ofstream(folder.path() / "model.gguf", std::ios::binary) << bytes;
+  try {
+    open_model_files(folder.path() / "model.gguf");
+    FAIL() << "four factors for eight frequencies were accepted";
+  } catch (const FormatError& error) {
+    EXPECT_NE(std::string(error.what()).find("rope_freqs.weight: expected shape"), std::string::npos) << error.what();
+  }
+}
+
 TEST(Llama, FrequencyFactorsThatDoNotFitAreRefused) {
   ModelConfig config = config_of(golden_json("tiny_llama31/config.json"));
   const auto error_with = [&config](std::vector<float> factors) -> std::string {
