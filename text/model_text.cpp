@@ -22,6 +22,7 @@ ModelText load_model_text(const nn::ModelFiles& files) {
   text.tokenizer = load_tokenizer(files);
   text.chat_template = data::ChatTemplate::of(*text.tokenizer);
   text.stop_token_ids = stop_tokens(files, *text.tokenizer);
+  text.vocab_size = files.config.vocab_size;
   return text;
 }
 

@@ -17,6 +17,7 @@ struct ModelText {
   std::shared_ptr<const data::Tokenizer> tokenizer;
   std::shared_ptr<const data::ChatTemplate> chat_template;  // null when the model has none
   std::vector<int32_t> stop_token_ids;
+  int64_t vocab_size = 0;  // rows of the model's embedding; a tokenizer that is not the model's may have more tokens
 
   // The ids of a conversation up to where the assistant answers. ConfigError when the model has no template.
   std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages) const;

@@ -97,4 +97,29 @@ PackedExample packed_example(std::span<const SftExample> rows, std::span<const P
   return packed;
 }
 
+int64_t trained_tokens(const PackedExample& example) {
+  int64_t count = 0;
+  auto begin = example.labels.begin();
+  for (const int32_t length : example.sample_lengths) {
+    count += length - 1 - std::count(begin + 1, begin + length, ignored_label);
+    begin += length;
+  }
+  return count;
+}
+
+PackedRows pack_examples(std::span<const SftExample> rows, int64_t max_length, PackingStrategy strategy) {
+  std::vector<int64_t> lengths;
+  for (const SftExample& row : rows) lengths.push_back(static_cast<int64_t>(row.input_ids.size()));
+  PackedRows packed;
+  for (const auto& pieces : pack_rows(lengths, max_length, strategy)) {
+    PackedExample example = packed_example(rows, pieces, strategy);
+    if (trained_tokens(example) == 0) {
+      ++packed.dropped;
+    } else {
+      packed.examples.push_back(std::move(example));
+    }
+  }
+  return packed;
+}
+
 }  // namespace lathe::data

@@ -40,5 +40,13 @@ struct PackedExample {
 
 PackedExample packed_example(std::span<const SftExample> rows, std::span<const PackedPiece> pieces,
                              PackingStrategy strategy);
+// Labels that are learnt: those of the samples' first tokens do not count.
+int64_t trained_tokens(const PackedExample& example);
+
+struct PackedRows {
+  std::vector<PackedExample> examples;
+  int64_t dropped = 0;  // sequences without a label that is learnt: a step of one could not learn
+};
+PackedRows pack_examples(std::span<const SftExample> rows, int64_t max_length, PackingStrategy strategy);
 
 }  // namespace lathe::data

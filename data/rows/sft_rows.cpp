@@ -103,6 +103,29 @@ class RowPreparation {
   }
 
   PreparedRow prepare(const ordered_json& row) const {
+    PreparedRow prepared = prepare_any(row);
+    if (options_.vocab_size) {
+      expect_in_vocabulary(prepared.example.input_ids, *options_.vocab_size);
+      expect_in_vocabulary(prepared.example.labels, *options_.vocab_size);
+    }
+    return prepared;
+  }
+
+ private:
+  struct EncodedChat {
+    std::vector<int32_t> ids;
+    std::vector<bool> assistant;
+  };
+
+  void expect_in_vocabulary(const std::vector<int32_t>& ids, int64_t vocab_size) const {
+    const auto outside = std::find_if(ids.begin(), ids.end(), [&](int32_t id) { return id >= vocab_size; });
+    if (outside == ids.end()) return;
+    throw Error("holds the token " + std::to_string(*outside) + " (\"" + std::string(tokenizer_.token(*outside)) +
+                "\"), but the model's embedding has " + std::to_string(vocab_size) +
+                " rows; the tokenizer belongs to another model, or was extended without the embedding");
+  }
+
+  PreparedRow prepare_any(const ordered_json& row) const {
     if (row.contains("input_ids")) return prepare_tokens(row);
     if (row.contains("prompt")) return prepare_completion(row);
     for (const char* field : {"messages", "conversations"}) {
@@ -123,12 +146,6 @@ class RowPreparation {
     prepared.example.labels = prepared.example.input_ids;
     return prepared;
   }
-
- private:
-  struct EncodedChat {
-    std::vector<int32_t> ids;
-    std::vector<bool> assistant;
-  };
 
   PreparedRow prepare_tokens(const ordered_json& row) const {
     PreparedRow prepared;

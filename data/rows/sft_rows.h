@@ -39,6 +39,7 @@ struct SftOptions {
   bool assistant_only_loss = false;
   bool packing = false;  // then neither truncated nor dropped here: packing does it
   TooLong too_long = TooLong::truncate;
+  std::optional<int64_t> vocab_size;  // of the model: rows with a token from it on are refused
   // Whether "<|im_end|>" inside a message is that token (as in TRL) or text. Rows of plain text always are as in TRL.
   SpecialTokens special_tokens_in_messages = SpecialTokens::as_text;
 };

@@ -25,7 +25,8 @@ void check_adapter(const AdapterSettings& s, Complaints& wrong) {
   wrong.require_positive("lora_r", s.lora_r);
   wrong.require(std::isfinite(s.lora_alpha), "lora_alpha", "must be a number");
   wrong.require_below_one("lora_dropout", s.lora_dropout);
-  wrong.require(!s.lora_target_modules.empty(), "lora_target_modules", "is empty");
+  wrong.require(s.lora_target_modules.find_first_not_of(", \t\r\n") != std::string::npos, "lora_target_modules",
+                "is empty");
 }
 
 }  // namespace lathe::train

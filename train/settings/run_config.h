@@ -24,6 +24,9 @@ namespace lathe::train {
 
 struct RunConfig : ModelSettings, AdapterSettings, TrainingSettings {};
 
+// "q_proj, v_proj" with the spaces between the names taken out; a regular expression as it is.
+std::string canonical_target_modules(const std::string& targets);
+
 // The new adapter that the config asks for.
 nn::LoraConfig lora_config(const RunConfig& config);
 
@@ -44,6 +47,7 @@ Config resolved(Config config) {
   config.learning_rate = config.resolved_learning_rate();
   config.dtype = config.resolved_dtype();
   config.bf16.reset();
+  config.lora_target_modules = canonical_target_modules(config.lora_target_modules);
   return config;
 }
 

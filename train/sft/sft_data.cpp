@@ -12,23 +12,20 @@ namespace {
 
 constexpr size_t sample_count = 4;
 
-data::SftOptions options_of(const SftConfig& config, bool packing) {
+data::SftOptions options_of(const SftConfig& config, const text::ModelText& text, bool packing) {
   data::SftOptions options;
   options.dataset_text_field = config.dataset_text_field;
   options.max_length = config.max_length;
   options.completion_only_loss = config.completion_only_loss;
   options.assistant_only_loss = config.assistant_only_loss;
   options.packing = packing;
+  options.vocab_size = text.vocab_size;
   options.too_long = config.too_long == "error" ? data::TooLong::error : data::TooLong::truncate;
   return options;
 }
 
-void add_packed(TrainingSet& set, const std::vector<data::SftExample>& examples, const SftConfig& config) {
-  const data::PackingStrategy strategy = data::packing_strategy(config.packing_strategy);
-  std::vector<int64_t> lengths;
-  for (const data::SftExample& example : examples) lengths.push_back(static_cast<int64_t>(example.input_ids.size()));
-  for (const auto& pieces : data::pack_rows(lengths, config.max_length, strategy)) {
-    const data::PackedExample packed = data::packed_example(examples, pieces, strategy);
+void add_packed(TrainingSet& set, const std::vector<data::PackedExample>& examples) {
+  for (const data::PackedExample& packed : examples) {
     size_t begin = 0;
     for (size_t i = 0; i < packed.sample_lengths.size(); ++i) {
       const auto length = static_cast<size_t>(packed.sample_lengths[i]);
@@ -45,11 +42,16 @@ TrainingSet load_set(const std::string& key, const std::string& path, bool packi
                      std::vector<data::SftExample>* kept) {
   if (!std::filesystem::is_regular_file(path)) throw ConfigError(key, path + " is no file");
   data::SftRows rows =
-      data::read_sft_rows(path, *text.tokenizer, text.chat_template.get(), options_of(config, packing));
+      data::read_sft_rows(path, *text.tokenizer, text.chat_template.get(), options_of(config, text, packing));
   for (const std::string& warning : rows.warnings) warnings.push_back(path + ": " + warning);
   TrainingSet set;
   if (packing) {
-    add_packed(set, rows.examples, config);
+    const data::PackedRows packed =
+        data::pack_examples(rows.examples, config.max_length, data::packing_strategy(config.packing_strategy));
+    add_packed(set, packed.examples);
+    if (packed.dropped > 0)
+      warnings.push_back(path + ": " + std::to_string(packed.dropped) +
+                         " packed sequences dropped: they have nothing to train on");
   } else {
     for (const data::SftExample& example : rows.examples) set.add_row(example.input_ids, example.labels);
   }

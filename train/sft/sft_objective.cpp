@@ -6,6 +6,7 @@
 
 #include "autograd/ops/linear_cross_entropy.h"
 #include "autograd/recording.h"
+#include "core/error.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/profiler_range.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
@@ -66,7 +67,8 @@ StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step
   const auto forwards = cut_into_forwards(training_, rows, rows_per_forward_, max_tokens_per_forward_);
   // Counted before anything runs: every forward's gradients are scaled by the whole step's number.
   const int64_t labels = count_labels(training_, forwards);
-  const double scale = labels > 0 ? 1.0 / static_cast<double>(labels) : 0.0;
+  if (labels == 0) throw NumericError("step " + std::to_string(step + 1) + ": its rows have no label to learn");
+  const double scale = 1.0 / static_cast<double>(labels);
   nn::ForwardOptions options;
   options.checkpoint_layers = checkpoint_layers_;
   options.adapter = {.dropout_seed = seed_, .dropout_step = static_cast<uint32_t>(step), .training = true};

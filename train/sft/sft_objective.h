@@ -19,7 +19,8 @@ class SftObjective final : public Objective {
                const TrainingSettings& settings);
   int64_t rows() const override { return training_.rows(); }
   uint64_t fingerprint() const override { return training_.fingerprint(); }
-  // Metrics: entropy (nats) and mean_token_accuracy over the labelled tokens of the step.
+  // Metrics: entropy (nats) and mean_token_accuracy over the labelled tokens of the step. NumericError where there is
+  // none: whoever makes the set leaves out rows with nothing to learn.
   StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) override;
   Metrics evaluate() override;
 

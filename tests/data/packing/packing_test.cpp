@@ -71,6 +71,20 @@ TEST(Packing, KeepsEveryTokenOnce) {
   }
 }
 
+// First tokens are never predicted: two rows of one token each have no label between them, whatever is in them.
+TEST(Packing, SequencesWithNothingToTrainOnAreDropped) {
+  const std::vector<SftExample> some = {{{1}, {1}}, {{2, 3}, {2, 3}}, {{4}, {4}}, {{5, 6}, {5, ignored_label}}};
+  const PackedRows bfd = pack_examples(some, 2, PackingStrategy::bfd);
+  ASSERT_EQ(bfd.examples.size(), 1u);
+  EXPECT_EQ(bfd.examples[0].input_ids, (std::vector<int32_t>{2, 3}));
+  EXPECT_EQ(bfd.dropped, 2);  // [1][4] and [5, 6]
+  const PackedRows wrapped = pack_examples(some, 3, PackingStrategy::wrapped);
+  ASSERT_EQ(wrapped.examples.size(), 2u) << "one sample each, so that 2 and 3 are predicted, and 5";
+  EXPECT_EQ(trained_tokens(wrapped.examples[0]), 2);
+  EXPECT_EQ(trained_tokens(wrapped.examples[1]), 1);
+  EXPECT_EQ(wrapped.dropped, 0);
+}
+
 TEST(Packing, RefusesUnknownNamesAndLengths) {
   EXPECT_THROW(packing_strategy("ffd"), ConfigError);
   EXPECT_THROW(pack_rows(std::vector<int64_t>{1}, 0, PackingStrategy::bfd), ConfigError);

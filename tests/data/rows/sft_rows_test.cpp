@@ -53,6 +53,20 @@ class SftRowsTest : public testing::Test {
   int32_t end_of_turn_ = 0;
 };
 
+TEST_F(SftRowsTest, TokensThatTheModelDoesNotHaveAreRefusedByTheirLine) {
+  SftOptions options;
+  options.vocab_size = 600;  // the id of <think>
+  EXPECT_EQ(error("{\"text\": \"plain\"}\n", options), "no error");
+  for (const char* row : {"{\"text\": \"a <think> b\"}", "{\"prompt\": \"a\", \"completion\": \"<think>\"}",
+                          "{\"messages\": [{\"role\": \"user\", \"content\": \"<think>\"}]}",
+                          "{\"input_ids\": [1, 600]}", "{\"input_ids\": [1, 2], \"labels\": [-100, 600]}"}) {
+    const std::string refusal = error(std::string("{\"text\": \"plain\"}\n") + row, options);
+    EXPECT_NE(refusal.find("line 2: holds the token 600 (\"<think>\"), but the model's embedding has 600 rows"),
+              std::string::npos)
+        << refusal;
+  }
+}
+
 TEST_F(SftRowsTest, NamesTheFileTheLineAndTheReason) {
   const std::pair<const char*, const char*> cases[] = {
       {"{\"text\": \"a\"", "is not valid JSON"},

@@ -82,6 +82,14 @@ TEST(SftConfig, TargetsAreNamesOrAnExpression) {
   EXPECT_FALSE(names.target_modules_regex.has_value());
   settings.emplace_back("lora_target_modules", ".*\\.(q|v)_proj");
   EXPECT_EQ(lora_config(make_config<SftConfig>(settings)).target_modules_regex, ".*\\.(q|v)_proj");
+  for (const char* text : {"q_proj, v_proj", " q_proj ,v_proj ", "q_proj v_proj", "q_proj,\n v_proj,"}) {
+    settings.emplace_back("lora_target_modules", text);
+    const SftConfig config = make_config<SftConfig>(settings);
+    EXPECT_EQ(lora_config(config).target_modules, (std::vector<std::string>{"q_proj", "v_proj"})) << text;
+    EXPECT_NE(resolved_yaml(config).find("lora_target_modules: 'q_proj,v_proj'\n"), std::string::npos) << text;
+  }
+  settings.emplace_back("lora_target_modules", " , ");
+  EXPECT_EQ(error_of(settings), "lora_target_modules: is empty");
   settings.emplace_back("lora_target_modules", "all-linear");
   EXPECT_EQ(lora_config(make_config<SftConfig>(settings)).target_modules_regex, "all-linear");
 }
