@@ -4,12 +4,13 @@
 
 #include <algorithm>
 #include <charconv>
-#include <fstream>
+#include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "kernels/copy/copy.h"
 #include "nn/weights/safetensors.h"
 #include "train/manifest.h"
@@ -22,7 +23,8 @@ using nlohmann::ordered_json;
 
 constexpr const char *state_name = "trainer_state.json", *optimizer_name = "optimizer.safetensors",
                      *adapter_name = "adapter_model.safetensors", *model_name = "model.safetensors",
-                     *objective_name = "objective";
+                     *objective_name = "objective", *directory_prefix = "checkpoint-";
+constexpr int64_t state_format = 1;
 
 std::string hex(uint64_t value) {
   char text[17];
@@ -39,19 +41,43 @@ ordered_json window_json(const LogWindow& window) {
   return json;
 }
 
-LogWindow window_from(const ordered_json& json) {
+const ordered_json* find(const ordered_json& object, const std::string& key) {
+  const auto found = object.find(key);
+  return found == object.end() ? nullptr : &*found;
+}
+
+const ordered_json& member(const ordered_json& object, const std::string& key, const std::string& file) {
+  const ordered_json* found = find(object, key);
+  if (found == nullptr) throw FormatError(file, -1, "has no \"" + key + "\"");
+  return *found;
+}
+
+// Empty where there is none.
+std::string text_of(const ordered_json& object, const std::string& key, const std::string& file) {
+  const ordered_json* found = find(object, key);
+  if (found == nullptr) return "";
+  if (!found->is_string()) throw FormatError(file, -1, key + ": expected a string, found " + json_excerpt(*found));
+  return found->get<std::string>();
+}
+
+LogWindow window_from(const ordered_json& json, int64_t step, const std::string& file) {
   LogWindow window;
-  window.steps = json.at("steps").get<int64_t>();
-  window.loss = json.at("loss").get<double>();
-  const ordered_json steps_with = json.value("steps_with", ordered_json::object());
-  for (const auto& [name, sum] : json.at("sums").items())
-    window.metrics.push_back({name, sum.get<double>(), steps_with.value(name, window.steps)});
+  window.steps = json_integer(member(json, "steps", file), "window.steps", 0, step, file);
+  window.loss = json_number(member(json, "loss", file), "window.loss", file);
+  const ordered_json *sums = &member(json, "sums", file), *steps_with = find(json, "steps_with");
+  if (!sums->is_object()) throw FormatError(file, -1, "window.sums: expected an object, found " + json_excerpt(*sums));
+  for (const auto& [name, sum] : sums->items()) {
+    const ordered_json* steps = steps_with != nullptr ? find(*steps_with, name) : nullptr;
+    window.metrics.push_back({name, json_number(sum, name, file),
+                              steps != nullptr ? json_integer(*steps, name, 1, window.steps, file) : window.steps});
+  }
   return window;
 }
 
 ordered_json state_json(const TrainerState& state, const Objective& objective, const RunIdentity& identity) {
-  ordered_json json = {{"format", 1}, {"step", state.step}, {"num_tokens", state.num_tokens}};
+  ordered_json json = {{"format", state_format}, {"step", state.step}, {"num_tokens", state.num_tokens}};
   json["window"] = window_json(state.window);
+  if (state.metrics) json["metrics_log"] = {{"lines", state.metrics->lines}, {"bytes", state.metrics->bytes}};
   if (!objective.state_name().empty()) json["objective"] = objective.state_name();
   json["model_fingerprint"] = hex(identity.model_fingerprint);
   json["data_fingerprint"] = hex(identity.data_fingerprint);
@@ -60,19 +86,44 @@ ordered_json state_json(const TrainerState& state, const Objective& objective, c
 }
 
 ordered_json read_state(const fs::path& directory) {
-  const fs::path path = directory / state_name;
-  std::ifstream stream(path);
-  if (!stream) throw ResourceError(path.string() + ": cannot be opened");
-  ordered_json json = ordered_json::parse(stream, nullptr, false);
-  if (!json.is_object()) throw FormatError(path.string(), -1, "is no JSON object");
+  const std::string file = (directory / state_name).string();
+  ordered_json json = read_json_file(file);
+  if (!json.is_object()) throw FormatError(file, -1, "is no JSON object");
+  const ordered_json& format = member(json, "format", file);
+  if (format != state_format)
+    throw FormatError(file, -1,
+                      "has the format " + json_excerpt(format) + ", and this program knows " +
+                          std::to_string(state_format) +
+                          "; resume with the version that wrote it, or choose another output_dir");
   return json;
 }
 
-TrainerState state_from(const ordered_json& json) {
+// The N of "checkpoint-N".
+std::optional<int64_t> step_in_name(const fs::path& directory) {
+  const std::string name = directory.filename().string();
+  if (!name.starts_with(directory_prefix)) return std::nullopt;
+  int64_t step = 0;
+  const char *begin = name.data() + std::strlen(directory_prefix), *stop = name.data() + name.size();
+  const auto parsed = std::from_chars(begin, stop, step);
+  if (parsed.ec != std::errc{} || parsed.ptr != stop || step < 0) return std::nullopt;
+  return step;
+}
+
+TrainerState state_from(const ordered_json& json, const fs::path& directory, int64_t total_steps) {
+  const std::string file = (directory / state_name).string();
   TrainerState state;
-  state.step = json.at("step").get<int64_t>();
-  state.num_tokens = json.at("num_tokens").get<int64_t>();
-  state.window = window_from(json.at("window"));
+  state.step = json_integer(member(json, "step", file), "step", 0, total_steps, file);
+  // A folder that was copied under another name says nothing.
+  const int64_t named = step_in_name(directory).value_or(state.step);
+  if (state.step != named)
+    throw FormatError(
+        file, -1,
+        "step: is " + std::to_string(state.step) + " in a folder of the name " + directory.filename().string());
+  state.num_tokens = json_integer(member(json, "num_tokens", file), "num_tokens", 0, INT64_MAX, file);
+  state.window = window_from(member(json, "window", file), state.step, file);
+  if (const ordered_json* log = find(json, "metrics_log"))
+    state.metrics = {json_integer(member(*log, "lines", file), "metrics_log.lines", 0, INT64_MAX, file),
+                     json_integer(member(*log, "bytes", file), "metrics_log.bytes", 0, INT64_MAX, file)};
   return state;
 }
 
@@ -83,20 +134,23 @@ void expect_same(const fs::path& directory, const std::string& key, const std::s
 }
 
 void check_identity(const fs::path& directory, const ordered_json& json, const RunIdentity& identity) {
-  const ordered_json settings = json.value("settings", ordered_json::object());
-  for (const auto& [name, value] : identity.settings)
-    expect_same(directory, name, settings.value(name, "nothing"), value);
-  if (json.value("model_fingerprint", "") != hex(identity.model_fingerprint))
+  const std::string file = (directory / state_name).string();
+  const ordered_json* settings = find(json, "settings");
+  for (const auto& [name, value] : identity.settings) {
+    const bool has = settings != nullptr && find(*settings, name) != nullptr;
+    expect_same(directory, name, has ? text_of(*settings, name, file) : "nothing", value);
+  }
+  if (text_of(json, "model_fingerprint", file) != hex(identity.model_fingerprint))
     throw ConfigError(
         "model", directory.string() + " was made with another model (its weights differ); resume with the same one");
-  if (json.value("data_fingerprint", "") != hex(identity.data_fingerprint))
+  if (text_of(json, "data_fingerprint", file) != hex(identity.data_fingerprint))
     throw ConfigError("dataset", directory.string() +
                                      " was made with other rows (or another tokenizer, template or max_length); "
                                      "resume with the same dataset, or start anew in another output_dir");
 }
 
 void check_objective(const fs::path& directory, const ordered_json& json, const Objective& objective) {
-  const std::string saved = json.value("objective", ""), now(objective.state_name());
+  const std::string saved = text_of(json, "objective", (directory / state_name).string()), now(objective.state_name());
   if (saved != now)
     throw ConfigError("resume", directory.string() + " holds " +
                                     (saved.empty() ? "no objective's state" : "the state of the objective " + saved) +
@@ -138,7 +192,7 @@ void LogWindow::add(const StepOutcome& outcome) {
 }
 
 fs::path checkpoint_path(const fs::path& output_dir, int64_t step) {
-  return output_dir / ("checkpoint-" + std::to_string(step));
+  return output_dir / (directory_prefix + std::to_string(step));
 }
 
 void save_checkpoint(const fs::path& directory, const nn::Transformer& model, const Optimizer& optimizer,
@@ -163,10 +217,11 @@ void save_checkpoint(const fs::path& directory, const nn::Transformer& model, co
 }
 
 TrainerState load_checkpoint(const fs::path& directory, Optimizer& optimizer, Objective& objective,
-                             const RunIdentity& identity) {
+                             const RunIdentity& identity, int64_t total_steps) {
   const ordered_json json = read_state(directory);
   check_identity(directory, json, identity);
   check_objective(directory, json, objective);
+  const TrainerState state = state_from(json, directory, total_steps);
   const bool adapter = fs::exists(directory / adapter_name);
   const auto weights = nn::SafetensorsFile::open(directory / (adapter ? adapter_name : model_name));
   for (nn::Parameter& parameter : optimizer.parameters()) {
@@ -176,24 +231,14 @@ TrainerState load_checkpoint(const fs::path& directory, Optimizer& optimizer, Ob
   const auto moments = nn::SafetensorsFile::open(directory / optimizer_name);
   for (const auto& [name, tensor] : optimizer.state()) restore(*moments, name, tensor);
   if (!objective.state_name().empty()) objective.load_state(directory / objective_name);
-  try {
-    return state_from(json);
-  } catch (const nlohmann::json::exception& error) {
-    throw FormatError((directory / state_name).string(), -1, error.what());
-  }
+  return state;
 }
 
 std::vector<int64_t> list_checkpoints(const fs::path& output_dir) {
   std::vector<int64_t> steps;
   std::error_code error;
-  constexpr std::string_view prefix = "checkpoint-";
   for (fs::directory_iterator entry(output_dir, error), end; !error && entry != end; entry.increment(error)) {
-    const std::string name = entry->path().filename().string();
-    if (!name.starts_with(prefix)) continue;
-    int64_t step = 0;
-    const char *begin = name.data() + prefix.size(), *stop = name.data() + name.size();
-    const auto parsed = std::from_chars(begin, stop, step);
-    if (parsed.ec == std::errc{} && parsed.ptr == stop && step >= 0) steps.push_back(step);
+    if (const auto step = step_in_name(entry->path())) steps.push_back(*step);
   }
   std::sort(steps.begin(), steps.end());
   return steps;

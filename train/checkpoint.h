@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "nn/transformer.h"
+#include "train/metrics_log.h"
 #include "train/objective.h"
 #include "train/optimizer.h"
 #include "train/settings/field.h"
@@ -47,6 +48,7 @@ struct TrainerState {
   int64_t step = 0;  // optimiser steps done
   int64_t num_tokens = 0;
   LogWindow window;
+  std::optional<LogExtent> metrics;  // metrics.jsonl up to this step; older checkpoints do not say
 };
 
 std::filesystem::path checkpoint_path(const std::filesystem::path& output_dir, int64_t step);
@@ -57,9 +59,10 @@ void save_checkpoint(const std::filesystem::path& directory, const nn::Transform
 
 // Restores masters, leaves, moments and the objective's state in place. ConfigError names the first setting (or the
 // model, the dataset, the objective) in which the checkpoint was made differently; FormatError for tensors or a state
-// that do not fit.
+// that do not fit, such as a step beyond total_steps or another than the folder's name says. Nothing is restored then
+// unless a tensor is at fault.
 TrainerState load_checkpoint(const std::filesystem::path& directory, Optimizer& optimizer, Objective& objective,
-                             const RunIdentity& identity);
+                             const RunIdentity& identity, int64_t total_steps);
 
 struct FoundCheckpoint {
   std::optional<std::filesystem::path> path;  // the newest whole one

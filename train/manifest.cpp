@@ -3,18 +3,19 @@
 #include <xxhash.h>
 
 #include <cstdio>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "core/json.h"
 #include "core/mapped_file.h"
 
 namespace lathe::train {
 namespace {
 
 constexpr const char* manifest_name = "manifest.json";
+constexpr std::string_view format_family = "lathe checkpoint ", format_name = "lathe checkpoint 1";
 
 std::string hash_text(const std::filesystem::path& file) {
   const auto mapped = MappedFile::open(file);
@@ -22,6 +23,26 @@ std::string hash_text(const std::filesystem::path& file) {
   std::snprintf(text, sizeof text, "%016llx",
                 static_cast<unsigned long long>(XXH64(mapped->bytes().data(), mapped->bytes().size(), 0)));
   return text;
+}
+
+// Its "files", or nothing where it is no manifest.
+std::optional<nlohmann::ordered_json> read_files(const std::filesystem::path& path) {
+  nlohmann::ordered_json manifest;
+  try {
+    manifest = read_json_file(path);
+  } catch (const FormatError&) {
+    return std::nullopt;
+  }
+  const auto format = manifest.find("format"), files = manifest.find("files");
+  if (format == manifest.end() || files == manifest.end() || !format->is_string() || !files->is_object())
+    return std::nullopt;
+  const auto name = format->get<std::string>();
+  if (!name.starts_with(format_family)) return std::nullopt;
+  if (name != format_name)
+    throw FormatError(path.string(), -1,
+                      "has the format \"" + name + "\", and this program knows \"" + std::string(format_name) +
+                          "\"; resume with the version that wrote it, or choose another output_dir");
+  return *files;
 }
 
 }  // namespace
@@ -33,24 +54,24 @@ void write_manifest(const std::filesystem::path& directory) {
     if (name == manifest_name || !entry.is_regular_file()) continue;
     files[name] = {{"bytes", entry.file_size()}, {"xxh64", hash_text(entry.path())}};
   }
-  nlohmann::ordered_json manifest = {{"format", "lathe checkpoint 1"}};
+  nlohmann::ordered_json manifest = {{"format", format_name}};
   for (const auto& [name, description] : files) manifest["files"][name] = description;
   write_file_atomically(directory / manifest_name, manifest.dump(2) + "\n");
 }
 
 std::optional<std::string> broken_part(const std::filesystem::path& directory) {
-  std::ifstream stream(directory / manifest_name);
-  if (!stream) return std::string(manifest_name) + " is missing";
-  const auto manifest = nlohmann::json::parse(stream, nullptr, false);
-  if (!manifest.is_object() || !manifest.contains("files") || !manifest["files"].is_object())
-    return std::string(manifest_name) + " is no list of files";
-  for (const auto& [name, description] : manifest["files"].items()) {
+  if (!std::filesystem::exists(directory / manifest_name)) return std::string(manifest_name) + " is missing";
+  const auto files = read_files(directory / manifest_name);
+  if (!files) return std::string(manifest_name) + " is no list of files";
+  for (const auto& [name, description] : files->items()) {
     std::error_code error;
     const auto size = std::filesystem::file_size(directory / name, error);
     if (error) return name + " is missing";
-    if (!description.is_object() || description.value("bytes", uintmax_t{0}) != size)
+    const auto bytes = description.find("bytes"), hash = description.find("xxh64");
+    if (bytes == description.end() || *bytes != size)
       return name + " has " + std::to_string(size) + " bytes, not those of the manifest";
-    if (description.value("xxh64", "") != hash_text(directory / name)) return name + " has other bytes than were saved";
+    if (hash == description.end() || *hash != hash_text(directory / name))
+      return name + " has other bytes than were saved";
   }
   return std::nullopt;
 }

@@ -11,7 +11,8 @@ namespace lathe::train {
 void write_manifest(const std::filesystem::path& directory);
 
 // What is wrong with the directory ("optimizer.safetensors: …"), or nothing when every listed file has its bytes and
-// none is missing.
+// none is missing. FormatError for the manifest of another version of this program: such a checkpoint is not broken,
+// and must be passed over by nobody.
 std::optional<std::string> broken_part(const std::filesystem::path& directory);
 
 }  // namespace lathe::train

@@ -12,11 +12,12 @@
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "core/json.h"
 
 namespace lathe::train {
 namespace {
 
-nlohmann::ordered_json json_number(double value) {
+nlohmann::ordered_json json_value(double value) {
   if (std::floor(value) == value && std::fabs(value) < 0x1p53) return static_cast<int64_t>(value);
   return value;
 }
@@ -30,11 +31,11 @@ std::string whole_file(const std::filesystem::path& path) {
 }
 
 LoggedLine parse_line(const std::filesystem::path& path, int64_t number, std::string_view text) {
-  const auto object = nlohmann::ordered_json::parse(text, nullptr, false);
-  if (!object.is_object() || !object.contains("step") || !object["step"].is_number_integer())
-    throw FormatError(path.string(), -1, "line " + std::to_string(number) + " is no JSON object with a step");
+  const std::string place = path.string() + " line " + std::to_string(number);
+  const auto object = parse_json(text, place);
+  if (!object.is_object() || !object.contains("step")) throw FormatError(place, -1, "is no JSON object with a step");
   LoggedLine line;
-  line.step = object["step"].get<int64_t>();
+  line.step = json_integer(object["step"], "step", 0, INT64_MAX, place);
   for (const auto& [name, value] : object.items())
     if (name != "step" && value.is_number()) line.metrics.emplace_back(name, value.get<double>());
   return line;
@@ -50,7 +51,7 @@ void for_each_line(const std::string& text, Visit visit) {
 
 }  // namespace
 
-MetricsLog::MetricsLog(std::filesystem::path path) : path_(std::move(path)) {
+MetricsLog::MetricsLog(std::filesystem::path path, LogExtent extent) : path_(std::move(path)), extent_(extent) {
   descriptor_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   if (descriptor_ < 0) throw ResourceError("cannot write " + path_.string() + ": " + std::strerror(errno));
 }
@@ -59,7 +60,7 @@ MetricsLog::~MetricsLog() { ::close(descriptor_); }
 
 void MetricsLog::append(int64_t step, const Metrics& metrics) {
   nlohmann::ordered_json object = {{"step", step}};
-  for (const auto& [name, value] : metrics) object[name] = json_number(value);
+  for (const auto& [name, value] : metrics) object[name] = json_value(value);
   const std::string line = object.dump() + "\n";
   const off_t before = ::lseek(descriptor_, 0, SEEK_END);
   size_t written = 0;
@@ -75,6 +76,8 @@ void MetricsLog::append(int64_t step, const Metrics& metrics) {
     }
     written += static_cast<size_t>(count);
   }
+  ++extent_.lines;
+  extent_.bytes += static_cast<int64_t>(line.size());
 }
 
 void MetricsLog::sync() {
@@ -90,15 +93,21 @@ std::vector<LoggedLine> read_metrics(const std::filesystem::path& path) {
   return lines;
 }
 
-void truncate_metrics(const std::filesystem::path& path, int64_t step) {
+LogExtent truncate_metrics(const std::filesystem::path& path, int64_t step) {
   const std::string text = whole_file(path);
   std::string kept;
+  LogExtent extent;
   size_t begin = 0;
   for_each_line(text, [&](int64_t number, std::string_view line, size_t end) {
-    if (parse_line(path, number, line).step <= step) kept += text.substr(begin, end - begin);
+    if (parse_line(path, number, line).step <= step) {
+      kept += text.substr(begin, end - begin);
+      ++extent.lines;
+    }
     begin = end;
   });
   if (kept != text) write_file_atomically(path, kept);
+  extent.bytes = static_cast<int64_t>(kept.size());
+  return extent;
 }
 
 }  // namespace lathe::train

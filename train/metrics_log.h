@@ -9,10 +9,16 @@
 
 namespace lathe::train {
 
+// How much of a log there is.
+struct LogExtent {
+  int64_t lines = 0, bytes = 0;
+  bool operator==(const LogExtent&) const = default;
+};
+
 class MetricsLog {
  public:
-  // Appends to the file, making it if need be.
-  explicit MetricsLog(std::filesystem::path path);
+  // Appends to the file, making it if need be; `extent` is what it holds.
+  explicit MetricsLog(std::filesystem::path path, LogExtent extent = {});
   ~MetricsLog();
   MetricsLog(const MetricsLog&) = delete;
   MetricsLog& operator=(const MetricsLog&) = delete;
@@ -21,9 +27,11 @@ class MetricsLog {
   // of the line is taken back.
   void append(int64_t step, const Metrics& metrics);
   void sync();  // to the disk, before a checkpoint that counts on these lines
+  const LogExtent& extent() const { return extent_; }
 
  private:
   std::filesystem::path path_;
+  LogExtent extent_;
   int descriptor_ = -1;
 };
 
@@ -34,7 +42,8 @@ struct LoggedLine {
 };
 std::vector<LoggedLine> read_metrics(const std::filesystem::path& path);
 
-// Drops the lines after `step` and a line that a killed process left unfinished. The kept lines keep their bytes.
-void truncate_metrics(const std::filesystem::path& path, int64_t step);
+// Drops the lines after `step` and a line that a killed process left unfinished. The kept lines keep their bytes; how
+// much they are is returned.
+LogExtent truncate_metrics(const std::filesystem::path& path, int64_t step);
 
 }  // namespace lathe::train

@@ -61,15 +61,18 @@ void Trainer::start() {
   std::error_code error;
   fs::create_directories(output_dir_, error);
   if (error) throw ResourceError("cannot make " + output_dir_.string() + ": " + error.message());
+  lock_.emplace(output_dir_);  // before anything in the folder is looked at
   if (!settings_.resume_from_checkpoint.empty()) {
-    resume_from(settings_.resume_from_checkpoint);
+    const fs::path checkpoint = settings_.resume_from_checkpoint;
+    resume_from(checkpoint.has_filename() ? checkpoint : checkpoint.parent_path());  // "checkpoint-4/"
   } else if (settings_.resume) {
     const FoundCheckpoint found = find_checkpoint(output_dir_);
-    for (const std::string& reason : found.skipped) notes_.push_back("passed over " + reason);
+    for (const std::string& reason : found.skipped) warnings_.push_back("passed over " + reason);
     if (found.path) {
       resume_from(*found.path);
     } else {
-      notes_.push_back("no checkpoint to resume from in " + output_dir_.string() + ": starting from the first step");
+      notes_.push_back("no whole checkpoint to resume from in " + output_dir_.string() +
+                       ": starting from the first step");
     }
   } else if (holds_a_run(output_dir_)) {
     if (!settings_.overwrite_output_dir)
@@ -78,15 +81,30 @@ void Trainer::start() {
                                           "--overwrite_output_dir starts over, or choose another folder");
     remove_run(output_dir_);
   }
-  for (const char* name : {metrics_name, timings_name}) truncate_metrics(output_dir_ / name, state_.step);
-  metrics_ = std::make_unique<MetricsLog>(output_dir_ / metrics_name);
-  timings_ = std::make_unique<MetricsLog>(output_dir_ / timings_name);
+  open_logs();
+}
+
+void Trainer::open_logs() {
+  const fs::path metrics = output_dir_ / metrics_name, timings = output_dir_ / timings_name;
+  const LogExtent found = truncate_metrics(metrics, state_.step);
+  if (state_.metrics && found != *state_.metrics)
+    warnings_.push_back(metrics.string() + " has " + std::to_string(found.lines) + " lines (" +
+                        std::to_string(found.bytes) + " bytes) up to step " + std::to_string(state_.step) +
+                        ", and the checkpoint counted " + std::to_string(state_.metrics->lines) + " (" +
+                        std::to_string(state_.metrics->bytes) +
+                        "); the weights are not concerned, but the report will lack what was lost unless you stop "
+                        "now, put the file back and resume again");
+  metrics_ = std::make_unique<MetricsLog>(metrics, found);
+  timings_ = std::make_unique<MetricsLog>(timings, truncate_metrics(timings, state_.step));
 }
 
 void Trainer::resume_from(const fs::path& checkpoint) {
   if (const auto broken = broken_part(checkpoint))
     throw FormatError(checkpoint.string(), -1, "is no whole checkpoint: " + *broken);
-  state_ = load_checkpoint(checkpoint, optimizer_, objective_, identity_);
+  state_ = load_checkpoint(checkpoint, optimizer_, objective_, identity_, total_steps());
+  // Lines of the run that the checkpoint is from are not looked for in another folder.
+  std::error_code ignored;
+  if (!fs::equivalent(fs::absolute(checkpoint).parent_path(), output_dir_, ignored)) state_.metrics.reset();
   notes_.push_back("going on from " + checkpoint.string() + ", step " + std::to_string(state_.step) + " of " +
                    std::to_string(total_steps()));
 }
@@ -131,7 +149,7 @@ StepRecord Trainer::step() {
   if (record.step % settings_.logging_steps == 0 || done()) log(record);
   const int64_t every = settings_.eval_steps > 0 ? settings_.eval_steps : order_.steps_per_epoch();
   if (record.step % every == 0 || done()) evaluate(record);
-  if ((settings_.save_steps > 0 && record.step % settings_.save_steps == 0) || done()) save(record);
+  if ((settings_.save_steps > 0 && record.step % settings_.save_steps == 0) || done()) record.saved = save();
   return record;
 }
 
@@ -164,13 +182,14 @@ void Trainer::evaluate(StepRecord& record) {
   timings_->append(record.step, {{"eval_seconds", seconds_since(start)}});
 }
 
-void Trainer::save(StepRecord& record) {
+fs::path Trainer::save() {
   metrics_->sync();  // a checkpoint counts on the lines before it
   timings_->sync();
-  const fs::path path = checkpoint_path(output_dir_, record.step);
+  state_.metrics = metrics_->extent();
+  const fs::path path = checkpoint_path(output_dir_, state_.step);
   save_checkpoint(path, model_, optimizer_, objective_, state_, identity_);
-  remove_old_checkpoints(output_dir_, settings_.save_total_limit, record.step);
-  record.saved = path;
+  remove_old_checkpoints(output_dir_, settings_.save_total_limit, state_.step);
+  return path;
 }
 
 }  // namespace lathe::train

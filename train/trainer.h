@@ -17,6 +17,7 @@
 #include "train/objective.h"
 #include "train/optimizer.h"
 #include "train/row_order.h"
+#include "train/run_lock.h"
 #include "train/settings/training_settings.h"
 
 namespace lathe::train {
@@ -33,20 +34,25 @@ struct StepRecord {
 class Trainer {
  public:
   // Makes output_dir, or goes on from a checkpoint in it. ConfigError where output_dir holds a run that is neither to
-  // be resumed nor overwritten. Everything must outlive the trainer.
+  // be resumed nor overwritten, or one that is still going on: the folder is this trainer's as long as it lives.
+  // Everything must outlive the trainer.
   Trainer(const TrainingSettings& settings, Objective& objective, nn::Transformer& model, RunIdentity identity);
 
   int64_t total_steps() const { return order_.total_steps(); }
   int64_t steps_done() const { return state_.step; }
   bool done() const { return state_.step >= total_steps(); }
-  // What a user should know about the start: the checkpoint gone on from, those passed over and why.
+  // What a user should know about the start: the checkpoint gone on from; and what is not as it should be: checkpoints
+  // passed over and why, lines that metrics.jsonl has lost.
   const std::vector<std::string>& notes() const { return notes_; }
+  const std::vector<std::string>& warnings() const { return warnings_; }
   const Optimizer& optimizer() const { return optimizer_; }
   const nn::Transformer& model() const { return model_; }
 
   // One optimiser step with its records. NumericError when the loss or the gradient is not finite: the weights are
   // those of the step before, and no checkpoint is written.
   StepRecord step();
+  // A checkpoint of the steps done, wherever between the ones that the settings ask for; its path.
+  std::filesystem::path save();
 
  private:
   void start();
@@ -54,18 +60,19 @@ class Trainer {
   void check_finite(double value, const char* what) const;
   void log(StepRecord& record);
   void evaluate(StepRecord& record);
-  void save(StepRecord& record);
+  void open_logs();
 
   const TrainingSettings& settings_;
   Objective& objective_;
   nn::Transformer& model_;
   RunIdentity identity_;
   std::filesystem::path output_dir_;
+  std::optional<RunLock> lock_;
   RowOrder order_;
   LearningRateSchedule schedule_;
   Optimizer optimizer_;
   TrainerState state_;
-  std::vector<std::string> notes_;
+  std::vector<std::string> notes_, warnings_;
   std::unique_ptr<MetricsLog> metrics_, timings_;
   double seconds_since_log_ = 0;
   int64_t tokens_since_log_ = 0;

@@ -3,8 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
+#include <nlohmann/json.hpp>
+
 #include "tests/train/tiny_run.h"
 #include "train/manifest.h"
+#include "train/run_lock.h"
 
 namespace lathe::train {
 namespace {
@@ -177,12 +182,147 @@ TEST(Checkpoint, AFinishedRunResumesToItself) {
   TinyRun first(saving_config(folder.path()), random_rows(10, 1));
   first.train();
   const std::string metrics = bytes_of(folder.path() / "metrics.jsonl");
+  first.trainer.reset();  // it holds the folder
   SftConfig config = saving_config(folder.path());
   config.resume = true;
   TinyRun again(config, random_rows(10, 1));
   EXPECT_TRUE(again.train().empty());
   EXPECT_EQ(again.parameter_bytes(), first.parameter_bytes());
   EXPECT_EQ(bytes_of(folder.path() / "metrics.jsonl"), metrics);
+}
+
+// A checkpoint with another state, whole by its manifest. `change` gets the state.
+template <class Change>
+void rewrite_state(const fs::path& checkpoint, Change change) {
+  auto state = nlohmann::ordered_json::parse(bytes_of(checkpoint / "trainer_state.json"));
+  change(state);
+  std::ofstream(checkpoint / "trainer_state.json") << state.dump();
+  write_manifest(checkpoint);
+}
+
+// The sentence with which a resumed run refuses what `change` made of its newest checkpoint's state.
+template <class Change>
+std::string refusal_of(Change change) {
+  const TemporaryFolder folder;
+  start_run(folder.path(), 4);
+  rewrite_state(folder.path() / "checkpoint-4", change);
+  SftConfig config = saving_config(folder.path());
+  config.resume = true;
+  try {
+    TinyRun(config, random_rows(10, 1)).train(0);
+  } catch (const FormatError& error) {
+    return error.what();
+  }
+  return "taken";
+}
+
+TEST(Checkpoint, NumbersOutOfRangeAreRefusedByName) {
+  using Json = nlohmann::ordered_json;
+  EXPECT_EQ(refusal_of([](Json&) {}), "taken");
+  for (const Json& step : {Json(-5), Json(7), Json(99999999999), Json(1.5), Json("4"), Json(nullptr)})
+    EXPECT_NE(refusal_of([&](Json& state) { state["step"] = step; }).find("step: expected an integer from 0 to 6"),
+              std::string::npos)
+        << step;
+  for (const char* key : {"step", "num_tokens", "window", "format"})
+    EXPECT_NE(refusal_of([&](Json& state) { state.erase(key); }).find(std::string("has no \"") + key),
+              std::string::npos)
+        << key;
+  EXPECT_NE(refusal_of([](Json& state) { state["num_tokens"] = -1; }).find("num_tokens"), std::string::npos);
+  EXPECT_NE(refusal_of([](Json& state) { state["window"]["steps"] = 5; }).find("window.steps"), std::string::npos);
+  EXPECT_NE(refusal_of([](Json& state) { state["window"]["loss"] = "low"; }).find("window.loss"), std::string::npos);
+  EXPECT_NE(refusal_of([](Json& state) { state["window"]["sums"] = 1; }).find("window.sums"), std::string::npos);
+  EXPECT_NE(refusal_of([](Json& state) { state["settings"]["seed"] = 1; }).find("seed: expected a string"),
+            std::string::npos);
+  EXPECT_NE(refusal_of([](Json& state) { state["metrics_log"] = 3; }).find("lines"), std::string::npos);
+}
+
+TEST(Checkpoint, AnotherStepThanTheFoldersIsRefused) {
+  const std::string refusal = refusal_of([](nlohmann::ordered_json& state) { state["step"] = 2; });
+  EXPECT_NE(refusal.find("step: is 2 in a folder of the name checkpoint-4"), std::string::npos) << refusal;
+}
+
+TEST(Checkpoint, AnotherFormatIsRefusedAndNotPassedOver) {
+  const std::string refusal = refusal_of([](nlohmann::ordered_json& state) { state["format"] = 2; });
+  EXPECT_NE(refusal.find("has the format 2, and this program knows 1"), std::string::npos) << refusal;
+  const TemporaryFolder folder;
+  start_run(folder.path(), 4);
+  const fs::path manifest = folder.path() / "checkpoint-4/manifest.json";
+  auto json = nlohmann::ordered_json::parse(bytes_of(manifest));
+  json["format"] = "lathe checkpoint 2";
+  std::ofstream(manifest) << json.dump();
+  EXPECT_THROW(find_checkpoint(folder.path()), FormatError);
+  json["format"] = 5;
+  std::ofstream(manifest) << json.dump();
+  EXPECT_EQ(find_checkpoint(folder.path()).skipped.size(), 1u) << "no manifest at all";
+}
+
+TEST(Checkpoint, LostLinesOfTheMetricsAreWarnedOf) {
+  for (const int64_t kept : {0, 1, 4}) {
+    const TemporaryFolder folder;
+    SftConfig config = saving_config(folder.path());
+    config.logging_steps = 1;
+    TinyRun(config, random_rows(10, 1)).train(4);
+    const fs::path path = folder.path() / "metrics.jsonl";
+    std::istringstream lines(bytes_of(path));
+    std::string left, one;
+    for (int64_t i = 0; i < kept && std::getline(lines, one); ++i) left += one + "\n";
+    std::ofstream(path) << left;
+    config.resume = true;
+    TinyRun run(config, random_rows(10, 1));
+    run.train(0);
+    ASSERT_EQ(run.trainer->warnings().size(), kept == 4 ? 0u : 1u);
+    if (kept == 4) continue;
+    const std::string& warning = run.trainer->warnings()[0];
+    EXPECT_NE(warning.find("has " + std::to_string(kept) + " lines"), std::string::npos) << warning;
+    EXPECT_NE(warning.find("counted 4"), std::string::npos) << warning;
+  }
+}
+
+TEST(Checkpoint, AnOlderOneThatDoesNotCountLinesIsTaken) {
+  EXPECT_EQ(refusal_of([](nlohmann::ordered_json& state) { state.erase("metrics_log"); }), "taken");
+}
+
+TEST(Checkpoint, OneBetweenTheSettingsStepsResumesInTheSameBits) {
+  const Finished whole = uninterrupted();
+  const TemporaryFolder folder;
+  {
+    TinyRun run(saving_config(folder.path()), random_rows(10, 1));
+    run.train(3);
+    EXPECT_EQ(run.trainer->save(), folder.path() / "checkpoint-3");
+  }
+  SftConfig config = saving_config(folder.path());
+  config.resume = true;
+  TinyRun run(config, random_rows(10, 1));
+  run.train(0);
+  EXPECT_EQ(run.trainer->steps_done(), 3);
+  run.train();
+  EXPECT_EQ(bytes_of(folder.path() / "metrics.jsonl"), whole.metrics);
+  EXPECT_EQ(run.parameter_bytes(), whole.parameters);
+}
+
+TEST(RunLock, ASecondRunIsRefusedUntilTheFirstHasEnded) {
+  const TemporaryFolder folder;
+  TinyRun first(saving_config(folder.path()), random_rows(10, 1));
+  first.train(2);
+  EXPECT_EQ(resume_error(saving_config(folder.path()), random_rows(10, 1)), "output_dir");
+  try {
+    const RunLock lock(folder.path());
+    FAIL() << "two hold it";
+  } catch (const ConfigError& error) {
+    EXPECT_NE(std::string(error.what()).find(folder.path().string()), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("process " + std::to_string(::getpid())), std::string::npos)
+        << error.what();
+  }
+  first.trainer.reset();
+  EXPECT_EQ(resume_error(saving_config(folder.path()), random_rows(10, 1)), "no error");
+  EXPECT_FALSE(fs::exists(folder.path() / ".run.lock"));
+}
+
+TEST(RunLock, WhatAKilledRunLeftIsNoObstacle) {
+  const TemporaryFolder folder;
+  std::ofstream(folder.path() / ".run.lock") << "12345\n";
+  const RunLock lock(folder.path());
+  EXPECT_EQ(bytes_of(folder.path() / ".run.lock"), std::to_string(::getpid()) + "\n");
 }
 
 TEST(MetricsLog, AnUnfinishedLineIsDropped) {
@@ -193,8 +333,11 @@ TEST(MetricsLog, AnUnfinishedLineIsDropped) {
   EXPECT_EQ(bytes_of(path), "{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":1.5}\n");
   truncate_metrics(path, 1);
   EXPECT_EQ(bytes_of(path), "{\"step\":1,\"loss\":2.5}\n");
-  std::ofstream(path) << "no json\n";
-  EXPECT_THROW(truncate_metrics(path, 1), FormatError);
+  for (const char* line :
+       {"no json\n", "{}\n", "{\"step\":-1}\n", "{\"step\":1.5}\n", "{\"step\":1,\"loss\":1e400}\n"}) {
+    std::ofstream(path) << line;
+    EXPECT_THROW(truncate_metrics(path, 1), FormatError) << line;
+  }
 }
 
 }  // namespace
