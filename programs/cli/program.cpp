@@ -1,14 +1,16 @@
 #include "programs/cli/program.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
-#include <cstdio>
+#include <filesystem>
+#include <iostream>
 #include <new>
+#include <sstream>
 
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "kernels/cuda/runtime.h"
+#include "programs/cli/messages.h"
+#include "programs/cli/yaml_arguments.h"
 
 namespace lathe::cli {
 namespace {
@@ -20,38 +22,27 @@ std::string with_underscores(std::string argument) {
   return argument;
 }
 
-std::string scalar_text(const std::string& file, const std::string& key, const YAML::Node& node) {
-  if (node.IsScalar()) return node.Scalar();
-  if (node.IsSequence()) {
-    std::string joined;
-    for (const YAML::Node& item : node) joined += (joined.empty() ? "" : ",") + scalar_text(file, key, item);
-    return joined;
-  }
-  throw ConfigError(key, "expected a value or a list of values in " + file + ", line " +
-                             std::to_string(node.Mark().line + 1));
-}
-
 std::vector<std::string> arguments_of_yaml(const std::string& file) {
-  YAML::Node root;
-  try {
-    root = YAML::LoadFile(file);
-  } catch (const YAML::BadFile&) {
-    throw ConfigError("config", file + " cannot be opened");
-  } catch (const YAML::ParserException& error) {
-    throw FormatError(file, -1, "line " + std::to_string(error.mark.line + 1) + ": " + error.msg);
-  }
   std::vector<std::string> arguments;
-  if (root.IsNull()) return arguments;
-  if (!root.IsMap()) throw FormatError(file, 0, "expected a YAML mapping of flag names to values");
-  for (const auto& pair : root) {
-    const std::string key = pair.first.Scalar();
-    if (pair.second.IsNull()) continue;  // "key:" leaves the default
-    arguments.push_back(with_underscores("--" + key) + "=" + scalar_text(file, key, pair.second));
-  }
+  for (const auto& [key, value] : read_yaml_settings(file))
+    arguments.push_back(with_underscores("--" + key) + "=" + value);
   return arguments;
 }
 
-void report(const char* kind, const std::string& sentence) { std::fprintf(stderr, "%s: %s\n", kind, sentence.c_str()); }
+// Help goes to standard output; what is wrong with the usage names what the user, or a --config file, gave.
+int report(const CLI::App& app, const CLI::ParseError& error) {
+  std::ostringstream wrong;
+  const int code = app.exit(error, std::cout, wrong);
+  std::string text = wrong.str();
+  if (text.ends_with('\n')) text.pop_back();
+  if (!text.empty()) print_note(text);
+  return code == 0 ? 0 : 2;
+}
+
+// What the standard library says of files that can be reached only in part, as a sentence of ours.
+std::string sentence_of(const std::filesystem::filesystem_error& error) {
+  return error.path1().string() + ": " + error.code().message();
+}
 
 }  // namespace
 
@@ -79,7 +70,8 @@ Device CommonOptions::parsed_device() const {
 
 void add_common_options(CLI::App& command, CommonOptions& options) {
   command.add_option("--device", options.device, "cpu, cuda, cuda:N or simt")->capture_default_str();
-  command.add_option("--threads", options.threads, "threads to compute with; results do not depend on it (0: all CPUs)")
+  command
+      .add_option("--threads", options.threads, "threads to compute with; results do not depend on it (0: all CPUs)")
       ->check(CLI::Range(0, 1024));
   command.add_flag("--json", options.json, "print results as JSON on standard output");
   command.add_option("--config", options.config_file, "YAML file of these flags by name; the command line wins");
@@ -99,22 +91,25 @@ int run_program(int argc, char** argv, const std::string& name, const std::strin
     try {
       app.parse(arguments);
     } catch (const CLI::ParseError& error) {
-      return app.exit(error) == 0 ? 0 : 2;
+      return report(app, error);
     }
     return 0;
+  } catch (const Stopped& stopped) {
+    print_note(stopped.sentence);
+    return 128 + stopped.signal;
   } catch (const ConfigError& error) {
-    report("error", error.what());
+    print_error(error.what());
     return 2;
   } catch (const Error& error) {
-    report("error", error.what());
-    return 1;
+    print_error(error.what());
   } catch (const std::bad_alloc&) {
-    report("error", "out of memory; lower the batch size or the length, or close other programs");
-    return 1;
+    print_error("out of memory; lower the batch size or the length, or close other programs");
+  } catch (const std::filesystem::filesystem_error& error) {
+    print_error(sentence_of(error));
   } catch (const std::exception& error) {
-    report("internal error", error.what());
-    return 1;
+    print_note(std::string("internal error: ") + error.what());
   }
+  return 1;
 }
 
 }  // namespace lathe::cli

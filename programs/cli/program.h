@@ -24,8 +24,16 @@ struct CommonOptions {
 // Adds --device, --threads, --json and --config to a subcommand.
 void add_common_options(CLI::App& command, CommonOptions& options);
 
+// Thrown by a subcommand that a signal has ended in good order, with what is to be said about it. As with a process
+// that the signal itself ended, a shell sees 128 + signal.
+struct Stopped {
+  int signal;
+  std::string sentence;
+};
+
 // Parses, runs what `build` registered as callbacks, and turns errors into one paragraph on standard error:
-// exit code 0, 1 for an error, 2 for wrong usage. `build` receives the app, named and described already.
+// exit code 0, 1 for an error, 2 for wrong usage, 128 + signal for Stopped. `build` receives the app, named and
+// described already.
 int run_program(int argc, char** argv, const std::string& name, const std::string& description,
                 const std::function<void(CLI::App&)>& build);
 

@@ -1,11 +1,8 @@
 #include "programs/cli/session.h"
 
-#include <cstdio>
-#include <nlohmann/json.hpp>
-
-#include "core/error.h"
 #include "core/thread_pool.h"
 #include "nn/weights/peft.h"
+#include "programs/cli/messages.h"
 
 namespace lathe::cli {
 namespace {
@@ -14,8 +11,7 @@ namespace {
 void load_adapter_into(nn::Transformer& model, const std::filesystem::path& directory) {
   std::vector<std::string> warnings;
   model.load_adapter(nn::read_peft_adapter(directory, &warnings));
-  for (const std::string& warning : warnings)
-    std::fprintf(stderr, "warning: %s: %s\n", directory.c_str(), warning.c_str());
+  for (const std::string& warning : warnings) print_warning(directory.string() + ": " + warning);
 }
 
 }  // namespace
@@ -64,11 +60,6 @@ Session Session::open(const ModelOptions& options) {
   session.model = std::make_unique<nn::Transformer>(files.config, *files.weights, transformer);
   if (!options.adapter.empty()) load_adapter_into(*session.model, options.adapter);
   return session;
-}
-
-std::vector<int32_t> Session::encode_chat(const nlohmann::ordered_json& messages) const {
-  if (!text.chat_template) throw ConfigError("chat template", "the model has none; --raw continues plain text");
-  return text.encode_chat(messages);
 }
 
 engine::Request Session::request(std::vector<int32_t> prompt, const kernels::SamplingParams& sampling,

@@ -3,7 +3,6 @@
 
 #include <CLI/CLI.hpp>
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,8 +36,6 @@ struct Session {
   // Sets the threads, opens and loads everything.
   static Session open(const ModelOptions& options);
 
-  // The text's, with a hint for who has no template.
-  std::vector<int32_t> encode_chat(const nlohmann::ordered_json& messages) const;
   engine::Request request(std::vector<int32_t> prompt, const kernels::SamplingParams& sampling,
                           int64_t max_tokens) const;
 };

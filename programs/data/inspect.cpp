@@ -10,9 +10,11 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/printable.h"
 #include "core/thread_pool.h"
 #include "data/packing/packing.h"
 #include "data/rows/sft_rows.h"
+#include "programs/cli/messages.h"
 #include "programs/cli/program.h"
 #include "programs/data/commands.h"
 #include "text/model_text.h"
@@ -67,18 +69,15 @@ std::vector<Piece> pieces_of(const data::SftExample& example, const std::shared_
   return pieces;
 }
 
-// Control characters are shown, not sent to the terminal. A line end shows which side of a border it is on.
-std::string printable(const std::string& text) {
+// On one line of the page. A line end shows which side of a border it is on.
+std::string one_line(const std::string& text) {
   std::string result;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '\n') {
-      result += i + 1 < text.size() ? "↵\n    " : "↵";
-    } else if ((byte < 0x20 && c != '\t') || byte == 0x7F) {
-      result += fmt::format("\\x{:02x}", byte);
+  const std::string shown = printable(text);
+  for (size_t i = 0; i < shown.size(); ++i) {
+    if (shown[i] == '\n') {
+      result += i + 1 < shown.size() ? "↵\n    " : "↵";
     } else {
-      result += c;
+      result += shown[i];
     }
   }
   return result;
@@ -95,11 +94,11 @@ void print_row(const data::SftRows& rows, size_t i, const std::shared_ptr<const 
     first = false;
     line_ended = piece.text.ends_with('\n');
     if (!piece.trained) {
-      fmt::print("{}", printable(piece.text));
+      fmt::print("{}", one_line(piece.text));
     } else if (colour) {
-      fmt::print("\033[32m{}\033[0m", printable(piece.text));
+      fmt::print("\033[32m{}\033[0m", one_line(piece.text));
     } else {
-      fmt::print("«{}»", printable(piece.text));
+      fmt::print("«{}»", one_line(piece.text));
     }
   }
   fmt::print("\n");
@@ -120,8 +119,8 @@ void print_histogram(const Summary& summary) {
   }
 }
 
-size_t packed_sequences(const InspectOptions& options, const Summary& summary) {
-  return data::pack_rows(summary.lengths, options.max_length, data::packing_strategy(options.packing_strategy)).size();
+data::PackedRows packed(const InspectOptions& options, const data::SftRows& rows) {
+  return data::pack_examples(rows.examples, options.max_length, data::packing_strategy(options.packing_strategy));
 }
 
 void print_text(const InspectOptions& options, const data::SftRows& rows,
@@ -135,9 +134,12 @@ void print_text(const InspectOptions& options, const data::SftRows& rows,
                100.0 * static_cast<double>(summary.trained) / static_cast<double>(std::max<int64_t>(1, summary.tokens)),
                summary.shortest, summary.longest);
     if (options.sft.packing) {
-      const size_t sequences = packed_sequences(options, summary);
-      fmt::print("packed ({}) into {} sequences of at most {} tokens\n", options.packing_strategy, sequences,
-                 options.max_length);
+      const data::PackedRows sequences = packed(options, rows);
+      fmt::print("packed ({}) into {} sequences of at most {} tokens", options.packing_strategy,
+                 sequences.examples.size(), options.max_length);
+      fmt::print("{}\n", sequences.dropped == 0
+                             ? ""
+                             : fmt::format("; {} more dropped, with nothing to train on", sequences.dropped));
     }
     print_histogram(summary);
     if (options.rows > 0) fmt::print("\nTrained tokens are {}.\n", colour ? "\033[32mgreen\033[0m" : "in «»");
@@ -150,9 +152,9 @@ void print_text(const InspectOptions& options, const data::SftRows& rows,
       fmt::print("  … and {} more (--json lists all)\n", rows.dropped.size() - i);
       break;
     }
-    fmt::print("  line {}: {}\n", rows.dropped[i].line, rows.dropped[i].reason);
+    fmt::print("  line {}: {}\n", rows.dropped[i].line, printable(rows.dropped[i].reason));
   }
-  for (const std::string& warning : rows.warnings) fmt::print(stderr, "warning: {}\n", warning);
+  for (const std::string& warning : rows.warnings) cli::print_warning(warning);
 }
 
 void print_json(const InspectOptions& options, const data::SftRows& rows,
@@ -169,7 +171,11 @@ void print_json(const InspectOptions& options, const data::SftRows& rows,
                          {"warnings", rows.warnings},
                          {"dropped", ordered_json::array()},
                          {"examples", ordered_json::array()}};
-  if (options.sft.packing) result["packed_sequences"] = packed_sequences(options, summary);
+  if (options.sft.packing) {
+    const data::PackedRows sequences = packed(options, rows);
+    result["packed_sequences"] = sequences.examples.size();
+    result["dropped_sequences"] = sequences.dropped;
+  }
   for (const data::DroppedRow& row : rows.dropped)
     result["dropped"].push_back({{"line", row.line}, {"reason", row.reason}});
   for (size_t i = 0; i < std::min(rows.examples.size(), static_cast<size_t>(options.rows)); ++i) {
@@ -202,7 +208,9 @@ void inspect(InspectOptions options) {
   options.sft.max_length = options.max_length > 0 ? std::optional(options.max_length) : std::nullopt;
   if (options.truncation_mode == "keep_end") options.sft.truncation_mode = data::TruncationMode::keep_end;
   if (options.completion_only_loss != "auto") options.sft.completion_only_loss = options.completion_only_loss == "true";
-  const auto tokenizer = text::load_tokenizer(nn::open_model_files(options.model));
+  const nn::ModelFiles files = nn::open_model_files(options.model);
+  options.sft.vocab_size = files.config.vocab_size;
+  const auto tokenizer = text::load_tokenizer(files);
   const auto chat_template = chat_template_of(options, *tokenizer);
   const data::SftRows rows = data::read_sft_rows(options.file, *tokenizer, chat_template.get(), options.sft);
   options.common.json ? print_json(options, rows, tokenizer) : print_text(options, rows, tokenizer);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "programs/cli/messages.h"
 #include "programs/cli/session.h"
 #include "programs/model/commands.h"
 #include "serve/engine/engine.h"
@@ -36,7 +37,7 @@ std::string answer(const cli::Session& session, const ChatCommandOptions& option
     fmt::print("{}", piece);
     std::fflush(stdout);
   };
-  engine::generate(*session.model, {session.request(session.encode_chat(messages), options.sampling, options.max_tokens)}, session.engine,
+  engine::generate(*session.model, {session.request(session.text.encode_chat(messages), options.sampling, options.max_tokens)}, session.engine,
                    [&](const engine::TokenOutput& output) {
                      if (output.finish_reason != engine::FinishReason::stop) print(decoder.push(output.token));
                    });
@@ -47,6 +48,9 @@ std::string answer(const cli::Session& session, const ChatCommandOptions& option
 
 void run(const ChatCommandOptions& options) {
   const cli::Session session = cli::Session::open(options.model);
+  if (!session.text.chat_template)
+    throw ConfigError("chat template", "the model has none, which a conversation needs; lathe-model generate --raw "
+                                       "continues plain text");
   const bool terminal = isatty(STDIN_FILENO) != 0;
   if (terminal) fmt::print(stderr, "Type a message; /reset starts over, /quit or Ctrl-D ends.\n");
   nlohmann::ordered_json messages = opening(options.system);
@@ -67,7 +71,7 @@ void run(const ChatCommandOptions& options) {
       messages.push_back({{"role", "assistant"}, {"content", answer(session, options, messages)}});
     } catch (const ConfigError& error) {
       // The conversation has outgrown the context: the program goes on without the message.
-      fmt::print(stderr, "error: {}\n/reset starts over.\n", error.what());
+      cli::print_error(std::string(error.what()) + "\n/reset starts over.");
       messages.erase(messages.size() - 1);
     }
   }

@@ -9,9 +9,11 @@
 #include "autograd/recording.h"
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "core/printable.h"
 #include "data/rows/sft_rows.h"
 #include "kernels/copy/copy.h"
 #include "nn/attention_context.h"
+#include "programs/cli/messages.h"
 #include "programs/cli/progress.h"
 #include "programs/cli/session.h"
 #include "programs/model/commands.h"
@@ -125,9 +127,10 @@ void run(const EvalOptions& options) {
   const cli::Session session = cli::Session::open(options.model);
   data::SftOptions row_options;
   row_options.max_length.reset();
+  row_options.vocab_size = session.text.vocab_size;
   data::SftRows rows =
       data::read_sft_rows(options.dataset, *session.text.tokenizer, session.text.chat_template.get(), row_options);
-  for (const std::string& warning : rows.warnings) fmt::print(stderr, "warning: {}\n", warning);
+  for (const std::string& warning : rows.warnings) cli::print_warning(options.dataset + ": " + warning);
   if (options.limit > 0 && static_cast<int64_t>(rows.examples.size()) > options.limit)
     rows.examples.resize(static_cast<size_t>(options.limit));
   if (rows.examples.empty()) throw FormatError(options.dataset, -1, "has no row to answer");
@@ -154,13 +157,14 @@ void run(const EvalOptions& options) {
                                               {"correct", correct},
                                               {"accuracy", static_cast<double>(correct) / static_cast<double>(total)},
                                               {"loss", loss}}
-                           .dump(2));
+                           .dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
     return;
   }
   for (size_t i = 0; i < questions.size() && static_cast<int64_t>(i) < options.show; ++i)
-    fmt::print("  message    {}\n  answer {}   {}\n  reference  {}\n\n", shown_prompt(session, questions[i].prompt),
-               questions[i].correct ? "✓" : "✗", trimmed(questions[i].answer),
-               trimmed(session.text.tokenizer->decode(questions[i].reference, true)));
+    fmt::print("  message    {}\n  answer {}   {}\n  reference  {}\n\n",
+               printable(shown_prompt(session, questions[i].prompt)), questions[i].correct ? "✓" : "✗",
+               printable(trimmed(questions[i].answer)),
+               printable(trimmed(session.text.tokenizer->decode(questions[i].reference, true))));
   fmt::print(stderr, "{}", memory_table(session.model->device()));
   fmt::print("{} of {} correct ({:.1f} %, {}), loss {:.4f} on the references\n", correct, total,
              100.0 * static_cast<double>(correct) / static_cast<double>(total), options.metric, loss);

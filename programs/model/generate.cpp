@@ -22,18 +22,21 @@ struct GenerateOptions {
   kernels::SamplingParams sampling;
   int64_t max_tokens = 256;
   std::string prompt, system;
-  bool raw = false, quiet = false;
+  bool raw = false, parse_special = false, quiet = false;
 };
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 std::vector<int32_t> encode_prompt(const cli::Session& session, const GenerateOptions& options) {
   if (options.raw)
-    return session.text.tokenizer->encode(options.prompt, data::SpecialTokens::as_text, data::SequenceTokens::add);
+    return session.text.tokenizer->encode(
+        options.prompt, options.parse_special ? data::SpecialTokens::recognise : data::SpecialTokens::as_text,
+        data::SequenceTokens::add);
+  if (!session.text.chat_template) throw ConfigError("chat template", "the model has none; --raw continues plain text");
   nlohmann::ordered_json messages = nlohmann::ordered_json::array();
   if (!options.system.empty()) messages.push_back({{"role", "system"}, {"content", options.system}});
   messages.push_back({{"role", "user"}, {"content", options.prompt}});
-  return session.encode_chat(messages);
+  return session.text.encode_chat(messages);
 }
 
 struct Timing {
@@ -86,7 +89,8 @@ void run(GenerateOptions options, Clock::time_point start) {
       &timing.graphs);
   timing.end = seconds_since(start);
   if (json) {
-    print_json(session.text.tokenizer->decode(completions[0].tokens, true), completions[0], timing, session.model->device());
+    print_json(session.text.tokenizer->decode(completions[0].tokens, true), completions[0], timing,
+               session.model->device());
     return;
   }
   fmt::print("{}\n", decoder.finish());
@@ -103,7 +107,14 @@ void add_generate(CLI::App& app) {
   cli::add_model_options(*command, options->model);
   command->add_option("--prompt,-p", options->prompt, "what to answer; '-' reads standard input")->required();
   command->add_option("--system", options->system, "system message in front of it");
-  command->add_flag("--raw", options->raw, "continue the prompt as plain text, without the chat template");
+  CLI::Option* raw =
+      command->add_flag("--raw", options->raw,
+                        "continue the prompt as plain text, without the chat template; control tokens in it, such as "
+                        "<|im_start|>, are text");
+  command
+      ->add_flag("--parse_special", options->parse_special,
+                 "with --raw: control tokens that are written in the prompt are these tokens")
+      ->needs(raw);
   command->add_flag("--quiet,-q", options->quiet, "print nothing but the answer");
   cli::add_sampling_options(*command, options->sampling, options->max_tokens);
   command->callback([options, start] { run(*options, start); });

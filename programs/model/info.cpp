@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "core/printable.h"
 #include "programs/cli/program.h"
 #include "programs/model/commands.h"
 #include "text/generation_config.h"
@@ -47,6 +48,12 @@ std::string template_names(const data::Tokenizer& tokenizer) {
   return names.empty() ? "none" : names;
 }
 
+int64_t control_tokens(const data::Tokenizer& tokenizer) {
+  int64_t count = 0;
+  for (int64_t id = 0; id < tokenizer.vocab_size(); ++id) count += tokenizer.is_special(static_cast<int32_t>(id));
+  return count;
+}
+
 // "<|im_end|> (2), <|endoftext|> (0)"
 std::string token_names(const std::vector<int32_t>& ids, const data::Tokenizer& tokenizer) {
   std::string names;
@@ -66,11 +73,14 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
              c.tie_word_embeddings ? " (output tied to the embedding)" : "");
   fmt::print("  context          {} tokens, rope base {:g}\n", separated(c.max_position_embeddings), c.ropes[0].theta);
   fmt::print("  tokenizer        {} tokens, chat template: {}\n", separated(tokenizer.vocab_size()),
-             template_names(tokenizer));
-  fmt::print("  answers end at   {}\n", token_names(text::stop_tokens(files, tokenizer), tokenizer));
+             printable(template_names(tokenizer)));
+  fmt::print("  control tokens   {}; written in a prompt they are text (tokens with generate --raw --parse_special)\n",
+             separated(control_tokens(tokenizer)));
+  fmt::print("  answers end at   {}\n", printable(token_names(text::stop_tokens(files, tokenizer), tokenizer)));
   const text::GenerationConfig generation = text::read_generation_config(files.path);
   for (size_t i = 0; i < generation.sampling.size(); ++i)
-    fmt::print("{}{} {}", i == 0 ? "  its authors sample with " : ", ", generation.sampling[i].first, generation.sampling[i].second);
+    fmt::print("{}{} {}", i == 0 ? "  its authors sample with " : ", ", generation.sampling[i].first,
+               printable(generation.sampling[i].second));
   if (!generation.sampling.empty()) fmt::print(" (generation_config.json; flags decide, these are not applied)\n");
   fmt::print("  weights\n");
   for (const auto& [type, count] : histogram(*files.weights))
@@ -78,7 +88,7 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
                static_cast<double>(count.bytes) / (1 << 20));
   if (!tensors) return;
   for (const nn::WeightInfo& weight : files.weights->weights())
-    fmt::print("    {:<48} {:<6} {}\n", weight.name, weight.stored_type, to_string(weight.shape));
+    fmt::print("    {:<48} {:<6} {}\n", printable(weight.name), weight.stored_type, to_string(weight.shape));
 }
 
 void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
@@ -102,14 +112,16 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
       {"chat_template", !tokenizer.chat_templates().empty()},
       {"chat_templates", template_names(tokenizer)},
   };
-  for (const auto& [name, value] : text::read_generation_config(files.path).sampling)
-    result["generation_config"][name] = nlohmann::ordered_json::parse(value, nullptr, false);
+  for (const auto& [name, value] : text::read_generation_config(files.path).sampling) {
+    auto parsed = nlohmann::ordered_json::parse(value, nullptr, false);
+    result["generation_config"][name] = parsed.is_discarded() ? nlohmann::ordered_json(value) : std::move(parsed);
+  }
   for (const nn::WeightInfo& weight : files.weights->weights())
     result["weights"].push_back({{"name", weight.name},
                                  {"type", weight.stored_type},
                                  {"shape", std::vector<int64_t>(weight.shape.dims().begin(), weight.shape.dims().end())},
                                  {"bytes", weight.stored_bytes}});
-  fmt::print("{}\n", result.dump(2));
+  fmt::print("{}\n", result.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
 }  // namespace

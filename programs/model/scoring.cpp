@@ -1,10 +1,25 @@
 #include "programs/model/scoring.h"
 
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/error.h"
+#include "core/json.h"
 
 namespace lathe::programs {
+namespace {
+
+// Nothing where the text is no JSON, or none within the bounds of core/json.
+std::optional<nlohmann::json> parsed(const std::string& text) {
+  try {
+    return nlohmann::json(parse_json(text, "an answer"));  // keys in the order of their names: theirs does not count
+  } catch (const FormatError&) {
+    return std::nullopt;
+  }
+}
+
+}  // namespace
+
 std::string trimmed(const std::string& text) {
   const char* blanks = " \t\r\n";
   const size_t begin = text.find_first_not_of(blanks);
@@ -19,10 +34,10 @@ Metric parse_metric(const std::string& text) {
 
 bool matches(Metric metric, const std::string& answer, const std::string& reference) {
   if (metric == Metric::exact) return trimmed(answer) == trimmed(reference);
-  const auto expected = nlohmann::json::parse(reference, nullptr, false);
-  if (expected.is_discarded()) throw FormatError("the reference answer", -1, "is no JSON: " + reference + "; use --metric exact");
-  const auto found = nlohmann::json::parse(answer, nullptr, false);
-  return !found.is_discarded() && found == expected;
+  const auto expected = parsed(reference);
+  if (!expected) throw FormatError("the reference answer", -1, "is no JSON: " + reference + "; use --metric exact");
+  const auto found = parsed(answer);
+  return found && *found == *expected;
 }
 
 }  // namespace lathe::programs

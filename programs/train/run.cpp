@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -12,7 +13,9 @@
 #include "core/memory.h"
 #include "core/thread_pool.h"
 #include "nn/model_files.h"
+#include "programs/cli/messages.h"
 #include "programs/cli/progress.h"
+#include "programs/cli/stop_signals.h"
 #include "train/memory_estimate.h"
 #include "train/run_files.h"
 #include "train/trainer.h"
@@ -22,6 +25,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using nlohmann::ordered_json;
+
+// Paths may hold any bytes, JSON may not.
+constexpr auto replace_broken_utf8 = ordered_json::error_handler_t::replace;
 
 // Everything that is known before a weight is read.
 struct Plan {
@@ -60,8 +66,8 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
 }
 
 void print_plan(const Plan& plan, const train::RunConfig& config) {
-  for (const std::string& warning : plan.facts.warnings) fmt::print(stderr, "warning: {}\n", warning);
-  for (const std::string& line : plan.facts.plan) fmt::print(stderr, "{}\n", line);
+  for (const std::string& warning : plan.facts.warnings) cli::print_warning(warning);
+  for (const std::string& line : plan.facts.plan) cli::print_note(line);
   fmt::print(stderr, "{} steps of {} rows, {} threads, {}\n", plan.total_steps, config.rows_per_step(), thread_count(),
              name_of(plan.dtype));
   fmt::print(stderr, "memory, estimated:\n{}", plan.memory.table());
@@ -113,10 +119,20 @@ struct Totals {
   double rate() const { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; }
 };
 
+// What a signal leaves: the checkpoint that this step did not write by itself, and a word about it.
+[[noreturn]] void stop(train::Trainer& trainer, const train::StepRecord& record, int signal) {
+  const std::filesystem::path saved = record.saved ? *record.saved : trainer.save();
+  throw cli::Stopped{
+      signal, fmt::format("stopped by {} after step {} of {}; --resume goes on from {}",
+                          signal == SIGINT ? "SIGINT" : "SIGTERM", record.step, trainer.total_steps(), saved.string())};
+}
+
+// cli::Stopped where a signal comes before the last step is done.
 Totals run_steps(train::Trainer& trainer) {
   Totals totals;
   if (trainer.done()) return totals;
   cli::Progress progress("train", trainer.total_steps() - trainer.steps_done());
+  const cli::StopSignals signals;
   const int64_t first = trainer.steps_done();
   std::string evaluated;
   while (!trainer.done()) {
@@ -131,6 +147,7 @@ Totals run_steps(train::Trainer& trainer) {
     }
     progress.update(record.step - first,
                     fmt::format("loss {:.4f}{}  {:.0f} tok/s", record.loss, evaluated, totals.rate()));
+    if (const int signal = signals.received(); signal != 0 && !trainer.done()) stop(trainer, record, signal);
   }
   return totals;
 }
@@ -169,7 +186,7 @@ void print_summary(const train::RunConfig& config, const Totals& totals, double 
                             {"peak_memory_bytes", allocator_for(trainer.model().device()).stats().total_peak_bytes},
                             {"peak_rss_bytes", process_peak_rss_bytes()}};
     for (const auto& [name, value] : totals.evaluation) summary[name] = value;
-    fmt::print("{}\n", summary.dump(2));
+    fmt::print("{}\n", summary.dump(2, ' ', false, replace_broken_utf8));
     return;
   }
   fmt::print(stderr, "{}", memory_table(trainer.model().device()));
@@ -190,7 +207,7 @@ void run(Method& method, const train::RunConfig& config, const RecordedSettings&
   if (!options.json || !config.dry_run) print_plan(plan, config);
   train::expect_fits(plan.memory, device);
   if (config.dry_run) {
-    if (options.json) fmt::print("{}\n", plan_json(plan, config).dump(2));
+    if (options.json) fmt::print("{}\n", plan_json(plan, config).dump(2, ' ', false, replace_broken_utf8));
     return;
   }
   const std::unique_ptr<nn::Transformer> model = load_model(plan, config, device);
@@ -198,7 +215,8 @@ void run(Method& method, const train::RunConfig& config, const RecordedSettings&
   train::Trainer trainer(
       config, *objective, *model,
       {recorded.result_settings, train::model_fingerprint(*plan.files.weights), objective->fingerprint()});
-  for (const std::string& note : trainer.notes()) fmt::print(stderr, "{}\n", note);
+  for (const std::string& warning : trainer.warnings()) cli::print_warning(warning);
+  for (const std::string& note : trainer.notes()) cli::print_note(note);
   const std::filesystem::path output_dir = config.output_dir;
   write_file_atomically(output_dir / "config.yaml", recorded.yaml);
   const Totals totals = run_steps(trainer);

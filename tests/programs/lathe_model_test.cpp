@@ -22,5 +22,39 @@ TEST_F(LatheModel, ATopKOfMinusOneKeepsEveryToken) {
   EXPECT_NE(tokens_with_top_k("1"), every_token);
 }
 
+TEST_F(LatheModel, ControlTokensInARawPromptAreTextUnlessAskedFor) {
+  std::ofstream(folder_ / "model/tokenizer_config.json") << R"({"eos_token": "<|endoftext|>"})";
+  const auto prompt_tokens = [&](std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {"bin/lathe-model", "generate", (folder_ / "model").string(), "--prompt", "<|im_end|>",
+                                 "--max_tokens", "1", "--json"});
+    EXPECT_EQ(run(flags), 0) << err();
+    return nlohmann::json::parse(out(), nullptr, false)["prompt_tokens"].get<int>();
+  };
+  EXPECT_LT(prompt_tokens({"--raw", "--parse_special"}), prompt_tokens({"--raw"}));
+  EXPECT_EQ(run({"bin/lathe-model", "generate", (folder_ / "model").string(), "--prompt", "a", "--parse_special"}), 2);
+  EXPECT_NE(err().find("--raw"), std::string::npos) << err();
+}
+
+TEST_F(LatheModel, WithoutATemplateGenerateAndChatSayWhatIsLeft) {
+  EXPECT_EQ(run({"bin/lathe-model", "generate", (folder_ / "model").string(), "--prompt", "a"}), 2);
+  EXPECT_NE(err().find("--raw continues plain text"), std::string::npos) << err();
+  EXPECT_EQ(run({"bin/lathe-model", "chat", (folder_ / "model").string()}), 2);
+  EXPECT_NE(err().find("lathe-model generate --raw"), std::string::npos) << err();
+}
+
+TEST_F(LatheModel, APromptBeyondTheEmbeddingIsASentence) {
+  EXPECT_EQ(run({"bin/lathe-model", "generate", (folder_ / "model").string(), "--raw", "--prompt", "<think>"}), 2);
+  EXPECT_NE(err().find("token 600 is outside the vocabulary of 320"), std::string::npos) << err();
+}
+
+TEST_F(LatheModel, ControlCharactersOfFilesDoNotReachTheTerminal) {
+  auto config = nlohmann::json::parse(bytes_of(folder_ / "model/config.json"));
+  config["hidden_act"] = "\x1b[2Jsilu";
+  std::ofstream(folder_ / "model/config.json") << config.dump();
+  EXPECT_NE(run({"bin/lathe-model", "info", (folder_ / "model").string()}), 0);
+  EXPECT_EQ(err().find('\x1b'), std::string::npos) << err();
+  EXPECT_NE(err().find("1b[2Jsilu"), std::string::npos) << err();
+}
+
 }  // namespace
 }  // namespace lathe

@@ -74,6 +74,108 @@ TEST_F(LatheTrain, RowsWithNothingToLearnAndRowsTooLongAreErrorsWhereAsked) {
   EXPECT_NE(err().find("max_length is 8"), std::string::npos) << err();
 }
 
+TEST_F(LatheTrain, RowsWithNothingToLearnAreNoSteps) {
+  // One token a row has a label, which is never predicted.
+  std::ofstream mixed(folder_ / "mixed.jsonl"), plain(folder_ / "plain.jsonl");
+  for (const char* row : {"[5]", "[5]", "[1, 2, 3, 4]", "[6]", "[7, 8, 9, 10]", "[5]"}) {
+    mixed << "{\"input_ids\": " << row << "}\n";
+    if (std::string(row).size() > 3) plain << "{\"input_ids\": " << row << "}\n";
+  }
+  mixed.close();
+  plain.close();
+  for (const char* packing : {"false", "true"}) {
+    std::string metrics[2];
+    for (const char* rows : {"mixed", "plain"}) {
+      ASSERT_EQ(run(arguments(rows, {"--dataset", (folder_ / rows).string() + ".jsonl", "--max_steps", "2",
+                                     "--per_device_train_batch_size", "1", "--logging_steps", "2", "--max_length", "4",
+                                     "--shuffle", "false", "--overwrite_output_dir", "--packing", packing})),
+                0)
+          << err();
+      metrics[rows[0] == 'm'] = bytes_of(folder_ / rows / "metrics.jsonl");
+    }
+    EXPECT_EQ(metrics[0], metrics[1]) << packing;
+  }
+}
+
+TEST_F(LatheTrain, TokensBeyondTheEmbeddingAreRefusedBeforeTraining) {
+  std::ofstream(folder_ / "model/tokenizer_config.json") << R"({"eos_token": "<|im_end|>"})";
+  std::ofstream(folder_ / "think.jsonl") << "{\"text\": \"it is\"}\n{\"text\": \"<think>\"}\n";
+  EXPECT_EQ(run(arguments("run", {"--dataset", (folder_ / "think.jsonl").string()})), 1);
+  EXPECT_NE(err().find("think.jsonl: line 2: holds the token 600"), std::string::npos) << err();
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+  EXPECT_EQ(
+      run({"bin/lathe-model", "eval", (folder_ / "model").string(), "--dataset", (folder_ / "think.jsonl").string()}),
+      1);
+  EXPECT_NE(err().find("line 2: holds the token 600"), std::string::npos) << err();
+}
+
+// A run that does not end by itself, in its second step or later.
+class EndlessRun : public ProgramTest {
+ protected:
+  pid_t start_endless(std::vector<std::string> more = {}) const {
+    more.insert(more.end(), {"--max_steps", "10000000", "--save_steps", "0"});
+    fs::remove(folder_ / "err");  // an earlier run's
+    const pid_t child = start(arguments("run", more));
+    while (err().find("train 1/") == std::string::npos && ::waitpid(child, nullptr, WNOHANG) == 0) ::sched_yield();
+    return child;
+  }
+  static int status_of(pid_t child) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return status;
+  }
+};
+
+TEST_F(EndlessRun, ASecondOneInTheSameFolderIsRefused) {
+  const pid_t child = start_endless();
+  ::kill(child, SIGSTOP);  // both write to the same files
+  EXPECT_EQ(run(arguments("run", {"--max_steps", "10000000", "--resume"})), 2);
+  EXPECT_NE(err().find("a run is still going on in " + (folder_ / "run").string()), std::string::npos) << err();
+  EXPECT_NE(err().find("process " + std::to_string(child)), std::string::npos) << err();
+  ::kill(child, SIGKILL);
+  status_of(child);
+}
+
+TEST_F(EndlessRun, ASignalEndsItAfterTheStepWithACheckpoint) {
+  std::vector<std::string> resume;
+  for (const int signal : {SIGINT, SIGTERM}) {
+    const pid_t child = start_endless(resume);
+    ::kill(child, signal);
+    const int status = status_of(child);
+    ASSERT_TRUE(WIFEXITED(status)) << err();
+    EXPECT_EQ(WEXITSTATUS(status), 128 + signal) << err();
+    const std::string stopped = signal == SIGINT ? "stopped by SIGINT after step " : "stopped by SIGTERM after step ";
+    const size_t at = err().find(stopped);
+    ASSERT_NE(at, std::string::npos) << err();
+    const std::string step = std::to_string(std::stoll(err().substr(at + stopped.size())));
+    EXPECT_TRUE(fs::exists(folder_ / "run" / ("checkpoint-" + step) / "manifest.json")) << err();
+    if (!resume.empty()) {
+      EXPECT_NE(err().find("going on from"), std::string::npos) << err();
+    }
+    resume = {"--resume"};
+  }
+}
+
+TEST_F(EndlessRun, ASecondSignalEndsItAtOnce) {
+  const pid_t child = start_endless();
+  ::kill(child, SIGSTOP);  // both are there before it goes on
+  ::kill(child, SIGINT);
+  ::kill(child, SIGTERM);
+  ::kill(child, SIGCONT);
+  EXPECT_TRUE(WIFSIGNALED(status_of(child))) << err();
+  for (const auto& entry : fs::directory_iterator(folder_ / "run"))
+    EXPECT_FALSE(entry.path().filename().string().starts_with("checkpoint-")) << entry.path();
+}
+
+TEST_F(LatheTrain, ABrokenNewestCheckpointIsNamed) {
+  ASSERT_EQ(run(arguments("run")), 0) << err();
+  fs::resize_file(folder_ / "run/checkpoint-6/optimizer.safetensors", 10);
+  ASSERT_EQ(run(arguments("run", {"--resume"})), 0) << err();
+  EXPECT_NE(err().find("warning: passed over checkpoint-6: optimizer.safetensors has 10 bytes"), std::string::npos)
+      << err();
+  EXPECT_NE(err().find("going on from " + (folder_ / "run/checkpoint-4").string()), std::string::npos) << err();
+}
+
 TEST_F(LatheTrain, KilledAtACheckpointItResumesToTheSameBytes) {
   ASSERT_EQ(run(arguments("whole")), 0) << err();
   const pid_t child = start(arguments("killed", {"--resume", "--threads", "1"}));
