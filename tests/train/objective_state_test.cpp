@@ -158,8 +158,8 @@ TEST(ObjectiveState, WithoutStateACheckpointHasTheFilesAndKeysItAlwaysHad) {
   const auto state = nlohmann::ordered_json::parse(bytes_of(folder.path() / "checkpoint-1/trainer_state.json"));
   std::vector<std::string> keys;
   for (const auto& [key, value] : state.items()) keys.push_back(key);
-  EXPECT_EQ(keys, (std::vector<std::string>{"format", "step", "num_tokens", "window", "model_fingerprint",
-                                            "data_fingerprint", "settings"}));
+  EXPECT_EQ(keys, (std::vector<std::string>{"format", "step", "num_tokens", "window", "metrics_log",
+                                            "model_fingerprint", "data_fingerprint", "settings"}));
   EXPECT_EQ(state["window"].size(), 3u) << "steps, loss and sums";
 }
 
