@@ -11,6 +11,7 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 
 option(LATHE_TESTS "Build the tests" ON)
 option(LATHE_BENCH "Build lathe-bench (needs Google Benchmark)" ON)
+option(LATHE_FUZZ "Build the fuzz targets of tests/fuzz, and nothing else (needs clang; scripts/fuzz runs them)" OFF)
 set(LATHE_CUDA AUTO CACHE STRING "CUDA bodies through nvcc: AUTO (where a CUDA Toolkit is found), ON or OFF")
 set(LATHE_SANITIZE "" CACHE STRING "address, undefined, thread, or a comma-separated list; empty for none")
 
@@ -23,6 +24,10 @@ if(LATHE_SANITIZE)
   target_compile_options(lathe_flags INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${LATHE_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all;-g1>)
   target_link_options(lathe_flags INTERFACE -fsanitize=${LATHE_SANITIZE})
+endif()
+
+if(LATHE_FUZZ)
+  target_compile_options(lathe_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 find_program(LATHE_CCACHE ccache)
