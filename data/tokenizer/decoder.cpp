@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json.h"
 #include "data/tokenizer/utf8.h"
 
 namespace lathe::data {
@@ -24,9 +25,23 @@ int byte_of_token(std::string_view token) {
   return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-void replace_all(std::string& text, const std::string& from, const std::string& to) {
-  for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
-    text.replace(at, from.size(), to);
+// At most 64 times the token and 64 KiB, as for the normaliser: a few replacements of a letter by a thousand would
+// otherwise make gigabytes of it.
+void replace_all(std::string& text, const std::string& from, std::string_view to, size_t most_bytes) {
+  std::string changed;
+  size_t end = 0;
+  for (size_t at = 0; (at = text.find(from, end)) != std::string::npos; end = at + from.size()) {
+    changed.append(text, end, at - end).append(to);
+    if (changed.size() > most_bytes)
+      throw Error("the tokenizer's decoder makes more than the " + std::to_string(most_bytes) +
+                  " bytes of a token that it may");
+  }
+  if (end > 0) text = changed.append(text, end);
+}
+
+size_t count(const json& description, const char* key, const std::string& file) {
+  const auto found = description.find(key);
+  return found == description.end() ? 0 : static_cast<size_t>(json_integer(*found, key, 0, INT32_MAX, file));
 }
 
 void read_into(const json& description, const std::string& file, DecoderSettings& settings) {
@@ -42,9 +57,9 @@ void read_into(const json& description, const std::string& file, DecoderSettings
   } else if (type == "Replace" && description.at("pattern").contains("String")) {
     settings.replacements.emplace_back(description.at("pattern").at("String"), description.at("content"));
     if (settings.replacements.back().first.empty()) throw ConfigError(file, "the decoder Replace has an empty pattern");
-  } else if (type == "Strip" && description.value("stop", 0) == 0) {
+  } else if (type == "Strip" && count(description, "stop", file) == 0) {
     settings.strip = description.at("content");
-    settings.strip_count = description.value("start", size_t{0});
+    settings.strip_count = count(description, "start", file);
   } else if (type == "Metaspace") {
     settings.metaspace = description.value("replacement", std::string("▁"));
     const std::string prefix = description.value("add_prefix_space", true) ? "always" : "never";
@@ -108,9 +123,10 @@ void Decoding::push(std::string_view token, std::string& text) {
     return;
   }
   std::string piece(token);
-  for (const auto& [from, to] : settings_.replacements) replace_all(piece, from, to);
+  const size_t most_bytes = 64 * token.size() + (1 << 16);
+  for (const auto& [from, to] : settings_.replacements) replace_all(piece, from, to, most_bytes);
   if (!settings_.metaspace.empty())
-    replace_all(piece, settings_.metaspace, first && settings_.metaspace_trim ? "" : " ");
+    replace_all(piece, settings_.metaspace, first && settings_.metaspace_trim ? "" : " ", most_bytes);
   const int byte = settings_.byte_fallback ? byte_of_token(piece) : -1;
   if (byte >= 0) {
     pending_ += static_cast<char>(byte);

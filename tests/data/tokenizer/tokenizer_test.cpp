@@ -262,6 +262,22 @@ TEST_F(TokenizerFiles, NormalisersThatAmplifyAreStopped) {
   EXPECT_THROW(tokenizer->encode("aaaaaaaaaa"), Error);
 }
 
+TEST_F(TokenizerFiles, DecodersThatAmplifyAreStopped) {
+  const std::string grow = R"({"type": "Replace", "pattern": {"String": "a"}, "content": ")" + std::string(1000, 'a') + "\"}";
+  write("tokenizer.json", R"({"model": {"vocab": {"a": 0}, "merges": []}, "decoder": {"type": "Sequence", "decoders": [)" +
+                              grow + "," + grow + "," + grow + "]}}");
+  const auto tokenizer = Tokenizer::from_directory(directory_);
+  EXPECT_THROW(tokenizer->decode(std::vector<int32_t>{0}), Error);
+}
+
+TEST_F(TokenizerFiles, ACountIsNoRoundedNumber) {
+  for (const char* start : {"1e26", "1.5", "-1", "\"1\""}) {
+    write("tokenizer.json", std::string(R"({"model": {"vocab": {"a": 0}, "merges": []}, "decoder": {"type": "Strip", "content": "a", "start": )") +
+                                start + "}}");
+    EXPECT_THROW(Tokenizer::from_directory(directory_), FormatError) << start;
+  }
+}
+
 TEST_F(TokenizerFiles, FilesNestedDeeplyAreRefused) {
   const std::string model = R"({"model": {"vocab": {"a": 0}, "merges": []}, "normalizer": )";
   std::string nested = R"({"type": "Lowercase"})";
