@@ -47,7 +47,8 @@ class Builder : public nlohmann::json_sax<ordered_json> {
 
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
     // 406: a number that no double holds.
-    if (error.id == 406) throw FormatError(file_, static_cast<int64_t>(position), "a number is out of range: " + reason_of(error));
+    if (error.id == 406)
+      throw FormatError(file_, static_cast<int64_t>(position), "a number is out of range: " + reason_of(error));
     throw FormatError(file_, static_cast<int64_t>(position), "is no JSON: " + reason_of(error));
   }
 
@@ -95,7 +96,8 @@ class Builder : public nlohmann::json_sax<ordered_json> {
   void check_keys(const Members& members) const {
     std::unordered_set<std::string_view> keys;
     for (const auto& [key, value] : members) {
-      if (!keys.insert(key).second) throw FormatError(file_, -1, "has the key \"" + key.substr(0, excerpt_bytes) + "\" twice");
+      if (!keys.insert(key).second)
+        throw FormatError(file_, -1, "has the key \"" + key.substr(0, excerpt_bytes) + "\" twice");
     }
   }
 
@@ -124,7 +126,8 @@ ordered_json json_object(Members members) {
   ordered_json object = ordered_json::object();
   // The map's own insertion compares with every key before it: past the base class, with an index of the keys, it is
   // linear.
-  auto& entries = static_cast<std::vector<std::pair<const std::string, ordered_json>>&>(*object.get_ptr<ordered_json::object_t*>());
+  auto& entries =
+      static_cast<std::vector<std::pair<const std::string, ordered_json>>&>(*object.get_ptr<ordered_json::object_t*>());
   entries.reserve(members.size());
   std::unordered_map<std::string_view, size_t> places;
   for (auto& [key, value] : members) {

@@ -21,7 +21,7 @@ enum class RepeatedKeys { last_counts, refused };
 // errors. FormatError: no JSON, invalid UTF-8, too deep, a number that no double or no 64-bit integer holds (1e400,
 // 123456789012345678901).
 nlohmann::ordered_json parse_json(std::string_view text, const std::string& file,
-                                   RepeatedKeys repeated = RepeatedKeys::last_counts);
+                                  RepeatedKeys repeated = RepeatedKeys::last_counts);
 
 // The same of a file's contents, with or without a byte order mark. ResourceError when it cannot be opened.
 nlohmann::ordered_json read_json_file(const std::filesystem::path& path);

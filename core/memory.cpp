@@ -86,9 +86,7 @@ MemoryTag MemoryTagScope::current() { return current_tag; }
 
 Allocator& allocator_for(Device device) { return memory_of(device).allocator(device.index); }
 
-void register_device_memory(DeviceKind kind, DeviceMemory memory) {
-  registry()[static_cast<size_t>(kind)] = memory;
-}
+void register_device_memory(DeviceKind kind, DeviceMemory memory) { registry()[static_cast<size_t>(kind)] = memory; }
 
 void fill_zero(Device device, void* pointer, int64_t bytes) {
   if (bytes > 0) memory_of(device).fill_zero(device, pointer, bytes);

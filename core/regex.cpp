@@ -55,15 +55,16 @@ Regex::Regex(const std::string& pattern, const std::string& where, const RegexOp
   pcre2_compile_context* context = pcre2_compile_context_create(nullptr);
   pcre2_set_newline(context, PCRE2_NEWLINE_LF);
   pcre2_set_max_pattern_length(context, most_pattern_bytes);
-  compiled_->code = pcre2_compile(
-      reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
-      PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | (options.multiline ? PCRE2_MULTILINE : 0), &error, &offset, context);
+  compiled_->code =
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern.data()), pattern.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | (options.multiline ? PCRE2_MULTILINE : 0), &error,
+                    &offset, context);
   pcre2_compile_context_free(context);
   if (!compiled_->code) {
     constexpr size_t shown = 100;
     const std::string excerpt = pattern.size() > shown ? pattern.substr(0, shown) + "…" : pattern;
-    throw ConfigError(where, "the pattern '" + excerpt + "' cannot be compiled: " + pcre2_message(error) + " (at byte " +
-                                 std::to_string(offset) + ")");
+    throw ConfigError(where, "the pattern '" + excerpt + "' cannot be compiled: " + pcre2_message(error) +
+                                 " (at byte " + std::to_string(offset) + ")");
   }
   // Where no machine code can be made, the interpreter gives the same matches.
   if (options.machine_code) pcre2_jit_compile(compiled_->code, PCRE2_JIT_COMPLETE);

@@ -10,8 +10,8 @@
 namespace lathe {
 
 struct RegexOptions {
-  bool multiline = false;    // ^ and $ at every line
-  bool machine_code = false;  // compiled to it: pays where a pattern is matched very often
+  bool multiline = false;      // ^ and $ at every line
+  bool machine_code = false;   // compiled to it: pays where a pattern is matched very often
   uint32_t steps = 1'000'000;  // of backtracking in one match
 };
 

@@ -19,8 +19,8 @@ std::string list_text(std::span<const int64_t> dims) {
 
 Shape::Shape(std::span<const int64_t> dims) {
   if (dims.size() > static_cast<size_t>(max_rank)) {
-    throw ShapeError("shape " + list_text(dims) + " has " + std::to_string(dims.size()) +
-                     " dimensions; at most " + std::to_string(max_rank) + " are supported");
+    throw ShapeError("shape " + list_text(dims) + " has " + std::to_string(dims.size()) + " dimensions; at most " +
+                     std::to_string(max_rank) + " are supported");
   }
   // Extents of zero must not hide an overflow of the others: strides are products of them.
   int64_t product = 1;

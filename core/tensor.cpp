@@ -31,8 +31,8 @@ int64_t checked_bytes(const Shape& shape, DType dtype) {
 int checked_dimension(const Tensor& tensor, int dimension, const char* operation) {
   const int index = dimension < 0 ? dimension + tensor.rank() : dimension;
   if (index < 0 || index >= tensor.rank()) {
-    throw ShapeError(std::string(operation) + ": dimension " + std::to_string(dimension) + " of " +
-                     describe(tensor) + " does not exist");
+    throw ShapeError(std::string(operation) + ": dimension " + std::to_string(dimension) + " of " + describe(tensor) +
+                     " does not exist");
   }
   return index;
 }
@@ -68,8 +68,7 @@ void copy_strided(const Tensor& source, char* target) {
 
 Tensor Tensor::empty(const Shape& shape, DType dtype, Device device, std::optional<MemoryTag> tag) {
   Tensor result;
-  result.storage_ =
-      Storage::allocate(checked_bytes(shape, dtype), device, tag.value_or(MemoryTagScope::current()));
+  result.storage_ = Storage::allocate(checked_bytes(shape, dtype), device, tag.value_or(MemoryTagScope::current()));
   result.shape_ = shape;
   result.strides_ = contiguous_strides(shape);
   result.dtype_ = dtype;
@@ -82,8 +81,7 @@ Tensor Tensor::zeros(const Shape& shape, DType dtype, Device device, std::option
   return result;
 }
 
-Tensor Tensor::from_storage(std::shared_ptr<Storage> storage, int64_t byte_offset, const Shape& shape,
-                            DType dtype) {
+Tensor Tensor::from_storage(std::shared_ptr<Storage> storage, int64_t byte_offset, const Shape& shape, DType dtype) {
   const std::string wanted = std::string(name_of(dtype)) + to_string(shape);
   if (!storage) throw ShapeError(wanted + " cannot view an absent storage");
   const int64_t bytes = checked_bytes(shape, dtype);
@@ -119,8 +117,8 @@ bool Tensor::is_contiguous() const {
 Tensor Tensor::view(const Shape& shape) const {
   check_contiguous();
   if (shape.numel() != numel()) {
-    throw ShapeError("view: " + describe(*this) + " has " + std::to_string(numel()) + " elements, " +
-                     to_string(shape) + " has " + std::to_string(shape.numel()));
+    throw ShapeError("view: " + describe(*this) + " has " + std::to_string(numel()) + " elements, " + to_string(shape) +
+                     " has " + std::to_string(shape.numel()));
   }
   Tensor result = *this;
   result.shape_ = shape;
@@ -166,8 +164,8 @@ Tensor Tensor::select(int dimension, int64_t index) const {
   const int d = checked_dimension(*this, dimension, "select");
   const int64_t position = index < 0 ? index + dim(d) : index;
   if (position < 0 || position >= dim(d)) {
-    throw ShapeError("select: index " + std::to_string(index) + " is outside dimension " + std::to_string(d) +
-                     " of " + describe(*this));
+    throw ShapeError("select: index " + std::to_string(index) + " is outside dimension " + std::to_string(d) + " of " +
+                     describe(*this));
   }
   std::array<int64_t, Shape::max_rank> dims{};
   Tensor result = slice(d, position, position + 1);

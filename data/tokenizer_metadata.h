@@ -22,9 +22,9 @@ struct TokenizerMetadata {
   std::vector<int32_t> token_types;  // .token_type: empty or one TokenType for each token
   std::vector<std::string> merges;   // .merges: "left right", best first
   std::optional<int64_t> bos_id, eos_id, eot_id, eom_id, unknown_id, padding_id;  // .*_token_id
-  std::optional<bool> add_bos;                                            // .add_bos_token
-  std::optional<bool> add_eos;                                            // .add_eos_token
-  std::optional<bool> add_space_prefix;                                   // .add_space_prefix ("llama" only)
+  std::optional<bool> add_bos;                                                    // .add_bos_token
+  std::optional<bool> add_eos;                                                    // .add_eos_token
+  std::optional<bool> add_space_prefix;                                           // .add_space_prefix ("llama" only)
   // tokenizer.chat_template is "default", tokenizer.chat_template.NAME is NAME
   std::map<std::string, std::string> chat_templates;
 };

@@ -11,7 +11,7 @@ namespace lathe::nn {
 struct Parameter {
   // "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", or Hugging Face's for whole weights.
   std::string name;
-  Tensor master;     // f32, or f64 for f64
+  Tensor master;  // f32, or f64 for f64
   autograd::Variable leaf;
 
   // A leaf of `dtype` whose gradient accumulates in f32.

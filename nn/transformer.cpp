@@ -37,7 +37,8 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
   for (int64_t i = 0; i < config.num_hidden_layers(); ++i) layers_.push_back(load_layer(i, loader, ropes));
   final_norm_ = loader.vector("model.norm.weight", config.hidden_size);
   for (const RopeConfig& rope : config.ropes)
-    if (!rope.frequency_factors.empty()) loader.ignore("rope_freqs.weight");  // a GGUF file's; the config has its values
+    // a GGUF file's; the config has its values
+    if (!rope.frequency_factors.empty()) loader.ignore("rope_freqs.weight");
   if (config.tie_word_embeddings) {
     loader.ignore(head);
   } else {

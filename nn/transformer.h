@@ -48,8 +48,8 @@ inline constexpr std::string_view default_adapter = "default";
 
 class Transformer {
  public:
-  // Reads every weight of the config from the source; a tied embedding may be called lm_head.weight there. A weight that is missing, of another shape, or left over is a
-  // FormatError that names it.
+  // Reads every weight of the config from the source; a tied embedding may be called lm_head.weight there. A weight
+  // that is missing, of another shape, or left over is a FormatError that names it.
   Transformer(const ModelConfig& config, const WeightSource& source, const TransformerOptions& options);
 
   const ModelConfig& config() const { return config_; }

@@ -24,7 +24,8 @@ class WeightLoader {
   autograd::LinearWeight matrix(const std::string& name, int64_t rows, int64_t columns);
   // The same, frozen and quantised from its f32 values, which live no longer than that: at most one weight at a time
   // is dense. A weight whose columns do not suit (kernels/matmul/weights/quantized_weight.h) is a ShapeError.
-  autograd::LinearWeight quantized_matrix(const std::string& name, int64_t rows, int64_t columns, kernels::QuantizedFormat format);
+  autograd::LinearWeight quantized_matrix(const std::string& name, int64_t rows, int64_t columns,
+                                          kernels::QuantizedFormat format);
   autograd::Variable vector(const std::string& name, int64_t size);
   bool has(std::string_view name) const { return source_.find(name) != nullptr; }
   // A weight that may stand in the file without being used.

@@ -28,11 +28,20 @@ ModelText load_model_text(const nn::ModelFiles& files) {
 
 namespace {
 
-// Control tokens with which the turns of chat families end. Files do not always name them: a fine-tuned model may end its turns with
-// <|im_end|> under a config that still says <|endoftext|>.
-constexpr std::string_view end_of_turn_names[] = {
-    "<|im_end|>",   "<|eot_id|>",         "<|eom_id|>",         "<|end|>",           "<end_of_turn>", "<|endoftext|>",
-    "<|end_of_text|>", "<|end_of_turn|>", "<end_of_utterance>", "<｜end▁of▁sentence｜>", "<EOT>",         "<|eot|>"};
+// Control tokens with which the turns of chat families end. Files do not always name them: a fine-tuned model may end
+// its turns with <|im_end|> under a config that still says <|endoftext|>.
+constexpr std::string_view end_of_turn_names[] = {"<|im_end|>",
+                                                  "<|eot_id|>",
+                                                  "<|eom_id|>",
+                                                  "<|end|>",
+                                                  "<end_of_turn>",
+                                                  "<|endoftext|>",
+                                                  "<|end_of_text|>",
+                                                  "<|end_of_turn|>",
+                                                  "<end_of_utterance>",
+                                                  "<｜end▁of▁sentence｜>",
+                                                  "<EOT>",
+                                                  "<|eot|>"};
 
 }  // namespace
 

@@ -13,7 +13,8 @@ template <class Out, class In>
 std::vector<Out> numbers(const nn::GgufFile& file, const std::string& key) {
   std::vector<Out> result;
   for (const In value : file.get_optional<std::vector<In>>(key).value_or(std::vector<In>{})) {
-    if (std::isnan(static_cast<double>(value)) || std::abs(static_cast<double>(value)) > std::numeric_limits<Out>::max())
+    if (std::isnan(static_cast<double>(value)) ||
+        std::abs(static_cast<double>(value)) > std::numeric_limits<Out>::max())
       throw FormatError(file.path().string(), -1, key + ": " + std::to_string(value) + " is out of range");
     result.push_back(static_cast<Out>(value));
   }

@@ -45,11 +45,12 @@ int64_t moments_bytes(int64_t elements, int64_t master, MomentsIn in) {
   return 2 * (elements + blocks * master);
 }
 
-// What the operations of one layer save for the backward, in elements for each token: the inputs of the norms (from which
-// the inputs of q, k, v, gate and up are made again), q, k, v, attention's output, gate and up.
+// What the operations of one layer save for the backward, in elements for each token: the inputs of the norms (from
+// which the inputs of q, k, v, gate and up are made again), q, k, v, attention's output, gate and up.
 int64_t saved_elements(const nn::LayerLayout& layer) {
   const int64_t q = layer.q_proj.out, k = layer.k_proj.out;
-  const int64_t norms = layer.input_norm.size + layer.post_attention_norm.size + (layer.q_norm ? q : 0) + (layer.k_norm ? k : 0);
+  const int64_t norms =
+      layer.input_norm.size + layer.post_attention_norm.size + (layer.q_norm ? q : 0) + (layer.k_norm ? k : 0);
   return norms + 2 * q + k + layer.v_proj.out + layer.gate_proj.out + layer.up_proj.out;
 }
 
@@ -120,8 +121,8 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
       {MemoryTag::optimizer, moments_total,
        moments == MomentsIn::eight_bits ? "AdamW's two moments in 8 bits" : "AdamW's two moments"});
   const SavedElements saved = saved_elements(model);
-  const int64_t kept = gradient_checkpointing ? model.num_hidden_layers() * model.hidden_size + saved.largest_layer
-                                              : saved.all_layers;
+  const int64_t kept =
+      gradient_checkpointing ? model.num_hidden_layers() * model.hidden_size + saved.largest_layer : saved.all_layers;
   estimate.lines.push_back({MemoryTag::activations, forward_tokens * (kept + transient_elements(model)) * element,
                             std::to_string(forward_tokens) + " tokens in a forward" +
                                 (gradient_checkpointing ? ", layers recomputed" : "")});
@@ -154,8 +155,8 @@ void expect_fits(const MemoryEstimate& estimate, Device device) {
   const int64_t free_bytes = std::min(kernels::free_memory_bytes(device), on_cpu ? control_group_bytes() : INT64_MAX);
   if (estimate.total_bytes() <= free_bytes) return;
   throw ResourceError(
-      "this run needs about " + mebibytes(estimate.total_bytes()) + " and " + (on_cpu ? "this machine" : to_string(device)) + " has " + mebibytes(free_bytes) +
-      " free:\n" + estimate.table() +
+      "this run needs about " + mebibytes(estimate.total_bytes()) + " and " +
+      (on_cpu ? "this machine" : to_string(device)) + " has " + mebibytes(free_bytes) + " free:\n" + estimate.table() +
       "Less is needed with a lower max_tokens_per_forward, max_length or lora_r, with gradient_checkpointing, "
       "optim adamw_8bit or dtype bfloat16");
 }

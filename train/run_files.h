@@ -9,7 +9,8 @@
 namespace lathe::train {
 
 // The adapter (PEFT's format), or the whole model: model.safetensors in the model's dtype with the configuration, which
-// says that dtype, and the tokenizer files of `model_directory`, so that output_dir is a MODEL itself. Each file appears whole or not at all.
+// says that dtype, and the tokenizer files of `model_directory`, so that output_dir is a MODEL itself. Each file
+// appears whole or not at all.
 void write_result(const std::filesystem::path& output_dir, const nn::Transformer& model, const Optimizer& optimizer,
                   const std::filesystem::path& model_directory);
 

@@ -81,7 +81,8 @@ std::shared_ptr<const ChatTemplate> ChatTemplate::of(const Tokenizer& tokenizer)
 }
 
 bool ChatTemplate::marks_assistant() const {
-  return std::all_of(programs_.begin(), programs_.end(), [](const auto& entry) { return entry.second.marks_assistant; });
+  return std::all_of(programs_.begin(), programs_.end(),
+                     [](const auto& entry) { return entry.second.marks_assistant; });
 }
 
 const ChatTemplate::Program& ChatTemplate::program_for(const ChatOptions& options) const {

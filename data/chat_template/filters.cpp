@@ -98,7 +98,8 @@ Value to_integer(const Value& value, const CallArguments& arguments, Budget& bud
     if (!digits.empty() && *end == 0) {
       if (errno == ERANGE) {
         const unsigned long long large = std::strtoull(digits.c_str(), &end, base);
-        if (digits[0] == '-' || large == ULLONG_MAX) refuse(budget, "int: the number " + digits.substr(0, 60) + " is out of range");
+        if (digits[0] == '-' || large == ULLONG_MAX)
+          refuse(budget, "int: the number " + digits.substr(0, 60) + " is out of range");
         return LargeInteger{large};
       }
       return static_cast<int64_t>(whole);

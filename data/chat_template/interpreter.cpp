@@ -275,7 +275,9 @@ Value Interpreter::call_global(const CallArguments& arguments) {
       if (space->entries.empty()) refuse(budget_, "cycler() needs at least one item");
     }
     for (const auto& [key, item] : space->entries) {
-      if (item.space() || item.callable() || (item.list() && item.list()->transient) || (item.dict() && item.dict()->transient)) refuse(budget_, name + "() cannot hold a namespace or a macro");
+      if (item.space() || item.callable() || (item.list() && item.list()->transient) ||
+          (item.dict() && item.dict()->transient))
+        refuse(budget_, name + "() cannot hold a namespace or a macro");
     }
     return space;
   }

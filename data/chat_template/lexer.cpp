@@ -82,7 +82,7 @@ class Lexer {
   }
 
   // Text before a tag: '-' removes all white space at its end. Without it, a block removes the spaces before it on its
-// own line (lstrip_blocks).
+  // own line (lstrip_blocks).
   void add_data(std::string_view text, char sign, bool block) {
     if (sign == '-') {
       text = text.substr(0, stripped(text, nullptr, false, true).end);

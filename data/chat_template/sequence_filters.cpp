@@ -170,7 +170,8 @@ Value group_by(const Value& value, const CallArguments& arguments, Budget& budge
   const std::vector<Value> ordered = sorted(std::move(pairs), std::move(keys), false, budget);
   for (const Value& pair : ordered) {
     const Value& key = pair.list()->items[0];
-    if (first && !equal(sort_key(*first, nullptr, case_sensitive, budget), sort_key(key, nullptr, case_sensitive, budget), budget)) {
+    if (first && !equal(sort_key(*first, nullptr, case_sensitive, budget),
+                        sort_key(key, nullptr, case_sensitive, budget), budget)) {
       flush(*first);
       first = nullptr;
     }

@@ -33,7 +33,8 @@ void Text::append(const Text& other) {
 Text Text::slice(size_t begin, size_t end) const {
   Text part{bytes.substr(begin, end - begin), {}, {}};
   const auto cut = [&](const std::vector<TextRange>& from, std::vector<TextRange>& to) {
-    const auto first = std::partition_point(from.begin(), from.end(), [&](const TextRange& range) { return range.end <= begin; });
+    const auto first =
+        std::partition_point(from.begin(), from.end(), [&](const TextRange& range) { return range.end <= begin; });
     for (auto range = first; range != from.end() && range->begin < end; ++range)
       to.push_back({std::max(range->begin, begin) - begin, std::min(range->end, end) - begin});
   };

@@ -260,14 +260,17 @@ Value call_text_method(const Text& text, const CallArguments& arguments, Budget&
     const Text* fill = arguments.text_or_null(1, "fillchar");
     if (fill && character_count(fill->bytes) != 1) refuse(budget, name + "(): the fill must be one character");
     return padded(text, arguments.integer_or(0, "width", 0),
-                  name == "center" ? Alignment::center : name == "ljust" ? Alignment::left : Alignment::right,
+                  name == "center"  ? Alignment::center
+                  : name == "ljust" ? Alignment::left
+                                    : Alignment::right,
                   fill ? fill->bytes : " ", budget);
   }
   if (name == "swapcase") {
     std::string swapped;
     for (size_t at = 0; at < bytes.size();) {
       const auto c = static_cast<utf8proc_int32_t>(next_code_point(bytes, at));
-      append_code_point(swapped, static_cast<char32_t>(utf8proc_toupper(c) != c ? utf8proc_toupper(c) : utf8proc_tolower(c)));
+      append_code_point(swapped,
+                        static_cast<char32_t>(utf8proc_toupper(c) != c ? utf8proc_toupper(c) : utf8proc_tolower(c)));
     }
     return Text::like(text, std::move(swapped));
   }

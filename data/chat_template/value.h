@@ -79,9 +79,9 @@ class Value {
   const Dict* dict() const;
   Namespace* space() const;
   const Callable* callable() const;
-  std::optional<int64_t> integer() const;  // of bool and int, unless it is large
+  std::optional<int64_t> integer() const;         // of bool and int, unless it is large
   std::optional<__int128> exact_integer() const;  // of bool and any int
-  std::optional<double> number() const;    // of bool, int and float
+  std::optional<double> number() const;           // of bool, int and float
 
   Variant variant;
 };

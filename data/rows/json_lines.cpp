@@ -71,8 +71,9 @@ JsonLines JsonLines::open(const std::filesystem::path& path) {
     throw FormatError(lines.file_, 0, "this is a compressed file; unpack it first (gunzip or unzstd)");
   }
   if (const char* encoding = wide_encoding(text)) {
-    throw FormatError(lines.file_, 0, std::string("this is ") + encoding + "; JSON Lines is UTF-8 (iconv -f " + encoding +
-                                          " -t UTF-8 makes it so)");
+    throw FormatError(
+        lines.file_, 0,
+        std::string("this is ") + encoding + "; JSON Lines is UTF-8 (iconv -f " + encoding + " -t UTF-8 makes it so)");
   }
   size_t begin = text.starts_with("\xEF\xBB\xBF") ? 3 : 0;  // a byte order mark
   for (int64_t line = 1; begin < text.size(); ++line) {

@@ -33,8 +33,7 @@ std::vector<int32_t> integers_of(const ordered_json& row, const char* field) {
                       (!value.is_number_unsigned() || value.get<uint64_t>() <= INT32_MAX) &&
                       value.get<int64_t>() >= INT32_MIN && value.get<int64_t>() <= INT32_MAX;
     if (!fits)
-      throw Error(std::string("\"") + field + "\" must be a list of integers, but holds " +
-                  json_excerpt(value));
+      throw Error(std::string("\"") + field + "\" must be a list of integers, but holds " + json_excerpt(value));
     result.push_back(value.get<int32_t>());
   }
   return result;

@@ -22,7 +22,8 @@ constexpr std::array named_tokens = {"bos_token", "eos_token", "unk_token", "sep
 ordered_json object_of(const fs::path& path) {
   if (!fs::exists(path)) return ordered_json::object();
   ordered_json object = read_json_file(path);
-  if (!object.is_object()) throw FormatError(path.string(), -1, "expected a JSON object, found " + json_excerpt(object));
+  if (!object.is_object())
+    throw FormatError(path.string(), -1, "expected a JSON object, found " + json_excerpt(object));
   return object;
 }
 
@@ -69,7 +70,8 @@ class AddedTokens {
   }
 
   const AddedToken* find(const std::string& content) const {
-    const auto at = std::find_if(tokens_.begin(), tokens_.end(), [&](const AddedToken& t) { return t.content == content; });
+    const auto at =
+        std::find_if(tokens_.begin(), tokens_.end(), [&](const AddedToken& t) { return t.content == content; });
     return at == tokens_.end() ? nullptr : &*at;
   }
 
@@ -167,7 +169,8 @@ std::vector<std::pair<std::string, AddedToken>> special_tokens(const ordered_jso
 std::map<std::string, std::string> chat_templates(const fs::path& directory, const ordered_json& config,
                                                   const std::string& file) {
   std::map<std::string, std::string> templates;
-  if (const fs::path path = directory / "chat_template.jinja"; fs::exists(path)) templates["default"] = text_of_file(path);
+  if (const fs::path path = directory / "chat_template.jinja"; fs::exists(path))
+    templates["default"] = text_of_file(path);
   if (const fs::path more = directory / "additional_chat_templates"; fs::is_directory(more)) {
     for (const auto& entry : fs::directory_iterator(more))
       if (entry.path().extension() == ".jinja") templates[entry.path().stem().string()] = text_of_file(entry.path());
@@ -177,7 +180,8 @@ std::map<std::string, std::string> chat_templates(const fs::path& directory, con
   if (found->is_string()) return {{"default", found->get<std::string>()}};
   const auto add = [&](const ordered_json& name, const ordered_json& source) {
     if (!name.is_string() || !source.is_string())
-      throw FormatError(file, -1, "chat_template: expected templates with a name and a text, found " + json_excerpt(*found));
+      throw FormatError(file, -1,
+                        "chat_template: expected templates with a name and a text, found " + json_excerpt(*found));
     templates[name.get<std::string>()] = source.get<std::string>();
   };
   if (found->is_object()) {
@@ -188,7 +192,8 @@ std::map<std::string, std::string> chat_templates(const fs::path& directory, con
       add(whole ? entry.at("name") : ordered_json(), whole ? entry.at("template") : ordered_json());
     }
   } else {
-    throw FormatError(file, -1, "chat_template: expected a text or a list of named ones, found " + json_excerpt(*found));
+    throw FormatError(file, -1,
+                      "chat_template: expected a text or a list of named ones, found " + json_excerpt(*found));
   }
   return templates;
 }

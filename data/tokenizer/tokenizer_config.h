@@ -18,7 +18,7 @@ struct TokenizerConfig {
   // named (bos_token, …, additional_special_tokens, mask_token, image_token) are special.
   std::vector<AddedToken> added_tokens;
   std::optional<std::string> bos, eos, unknown, padding;  // their text
-  std::map<std::string, std::string> chat_templates;       // by name; "default" is the one without a name
+  std::map<std::string, std::string> chat_templates;      // by name; "default" is the one without a name
 };
 
 // `vocabulary` is the model's own, `added` tokenizer.json's. A token without an id gets the next free one, as in the

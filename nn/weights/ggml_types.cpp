@@ -164,8 +164,8 @@ void dequantize_q6_k(const std::byte* in, int64_t blocks, float* out) {
   }
 }
 
-// Q2_K: scales[16] (a scale in the low nibble, a minimum in the high one, for 16 elements); qs[64]; f16 d, dmin; d·sc·q − dmin·mn. Each
-// half of 128 elements has 32 bytes of qs: element 32 j + i takes bits 2 j and 2 j + 1 of byte i.
+// Q2_K: scales[16] (a scale in the low nibble, a minimum in the high one, for 16 elements); qs[64]; f16 d, dmin; d·sc·q
+// − dmin·mn. Each half of 128 elements has 32 bytes of qs: element 32 j + i takes bits 2 j and 2 j + 1 of byte i.
 void dequantize_q2_k(const std::byte* in, int64_t blocks, float* out) {
   for (int64_t b = 0; b < blocks; ++b, in += 84, out += 256) {
     const float d = read_f16(in + 80), dmin = read_f16(in + 82);
@@ -177,8 +177,9 @@ void dequantize_q2_k(const std::byte* in, int64_t blocks, float* out) {
   }
 }
 
-// Q3_K: hmask[32]; qs[64]; scales[12]; f16 d; d·(sc − 32)·(q − 4), the two low bits of q as Q2_K's, the third of element 32 j + i bit j
-// of hmask[i]. Scale s of 16 elements has its four low bits in nibbles of the first 8 bytes, its two high ones in the last 4.
+// Q3_K: hmask[32]; qs[64]; scales[12]; f16 d; d·(sc − 32)·(q − 4), the two low bits of q as Q2_K's, the third of
+// element 32 j + i bit j of hmask[i]. Scale s of 16 elements has its four low bits in nibbles of the first 8 bytes, its
+// two high ones in the last 4.
 void dequantize_q3_k(const std::byte* in, int64_t blocks, float* out) {
   for (int64_t b = 0; b < blocks; ++b, in += 110, out += 256) {
     const std::byte* packed = in + 96;
@@ -209,7 +210,8 @@ void dequantize_iq4_nl(const std::byte* in, int64_t blocks, float* out) {
   }
 }
 
-// IQ4_XS: f16 d; u16 of the scales' two high bits; 4 bytes of their four low bits; qs[128]; d·(sc − 32)·value(q) for 32 elements each.
+// IQ4_XS: f16 d; u16 of the scales' two high bits; 4 bytes of their four low bits; qs[128]; d·(sc − 32)·value(q) for 32
+// elements each.
 void dequantize_iq4_xs(const std::byte* in, int64_t blocks, float* out) {
   for (int64_t b = 0; b < blocks; ++b, in += 136, out += 256) {
     const float d = read_f16(in);
@@ -227,18 +229,28 @@ void dequantize_iq4_xs(const std::byte* in, int64_t blocks, float* out) {
 }
 
 constexpr GgmlType all_types[] = {
-    {0, "F32", 1, 4, dequantize_f32},       {1, "F16", 1, 2, dequantize_f16},
-    {2, "Q4_0", 32, 18, dequantize_q4_0},   {3, "Q4_1", 32, 20, dequantize_q4_1},
-    {6, "Q5_0", 32, 22, dequantize_q5_0},   {7, "Q5_1", 32, 24, dequantize_q5_1},
-    {8, "Q8_0", 32, 34, dequantize_q8_0},   {12, "Q4_K", 256, 144, dequantize_q4_k},
-    {13, "Q5_K", 256, 176, dequantize_q5_k}, {14, "Q6_K", 256, 210, dequantize_q6_k},
+    {0, "F32", 1, 4, dequantize_f32},
+    {1, "F16", 1, 2, dequantize_f16},
+    {2, "Q4_0", 32, 18, dequantize_q4_0},
+    {3, "Q4_1", 32, 20, dequantize_q4_1},
+    {6, "Q5_0", 32, 22, dequantize_q5_0},
+    {7, "Q5_1", 32, 24, dequantize_q5_1},
+    {8, "Q8_0", 32, 34, dequantize_q8_0},
+    {12, "Q4_K", 256, 144, dequantize_q4_k},
+    {13, "Q5_K", 256, 176, dequantize_q5_k},
+    {14, "Q6_K", 256, 210, dequantize_q6_k},
     {30, "BF16", 1, 2, dequantize_bf16},
-    {10, "Q2_K", 256, 84, dequantize_q2_k}, {11, "Q3_K", 256, 110, dequantize_q3_k},
-    {20, "IQ4_NL", 32, 18, dequantize_iq4_nl}, {23, "IQ4_XS", 256, 136, dequantize_iq4_xs},
+    {10, "Q2_K", 256, 84, dequantize_q2_k},
+    {11, "Q3_K", 256, 110, dequantize_q3_k},
+    {20, "IQ4_NL", 32, 18, dequantize_iq4_nl},
+    {23, "IQ4_XS", 256, 136, dequantize_iq4_xs},
     // Known, so that `info` can name them and sizes can be checked; no reader yet.
-    {16, "IQ2_XXS", 256, 66, nullptr},      {17, "IQ2_XS", 256, 74, nullptr},
-    {18, "IQ3_XXS", 256, 98, nullptr},      {19, "IQ1_S", 256, 50, nullptr},
-    {21, "IQ3_S", 256, 110, nullptr},       {22, "IQ2_S", 256, 82, nullptr},
+    {16, "IQ2_XXS", 256, 66, nullptr},
+    {17, "IQ2_XS", 256, 74, nullptr},
+    {18, "IQ3_XXS", 256, 98, nullptr},
+    {19, "IQ1_S", 256, 50, nullptr},
+    {21, "IQ3_S", 256, 110, nullptr},
+    {22, "IQ2_S", 256, 82, nullptr},
 };
 
 }  // namespace

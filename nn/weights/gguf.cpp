@@ -44,8 +44,8 @@ class Cursor {
   std::string read_string(const char* what) {
     const uint64_t length = read<uint64_t>(what);
     if (length > static_cast<uint64_t>(left()))
-      fail(std::string(what) + ": a string of " + std::to_string(length) + " bytes, but only " + std::to_string(left()) +
-           " are left in the file");
+      fail(std::string(what) + ": a string of " + std::to_string(length) + " bytes, but only " +
+           std::to_string(left()) + " are left in the file");
     std::string text(reinterpret_cast<const char*>(bytes_.data() + offset_), length);
     offset_ += static_cast<int64_t>(length);
     return text;
@@ -182,13 +182,15 @@ void place_tensors(std::vector<GgufTensor>& tensors, int64_t data_begin, int64_t
   std::vector<const GgufTensor*> by_offset;
   for (GgufTensor& tensor : tensors) {
     if (tensor.offset % alignment != 0)
-      throw FormatError(path, -1, tensor.name + ": offset " + std::to_string(tensor.offset) + " is not aligned to " +
-                                      std::to_string(alignment));
+      throw FormatError(path, -1,
+                        tensor.name + ": offset " + std::to_string(tensor.offset) + " is not aligned to " +
+                            std::to_string(alignment));
     if (tensor.offset > file_bytes - data_begin || tensor.nbytes > file_bytes - data_begin - tensor.offset)
-      throw FormatError(path, -1, tensor.name + ": its data (" + std::to_string(tensor.nbytes) + " bytes at " +
-                                      std::to_string(data_begin) + " + " + std::to_string(tensor.offset) +
-                                      ") runs past the file's end at " + std::to_string(file_bytes) +
-                                      "; the file may be truncated: fetch it again");
+      throw FormatError(path, -1,
+                        tensor.name + ": its data (" + std::to_string(tensor.nbytes) + " bytes at " +
+                            std::to_string(data_begin) + " + " + std::to_string(tensor.offset) +
+                            ") runs past the file's end at " + std::to_string(file_bytes) +
+                            "; the file may be truncated: fetch it again");
     tensor.offset += data_begin;
     by_offset.push_back(&tensor);
   }
@@ -234,16 +236,19 @@ std::string part_ending(int64_t number, int64_t count) {
 // Another part of the model, or the same, by one part's path and place.
 std::filesystem::path path_of_part(const std::filesystem::path& path, SplitPlace split, int64_t number) {
   const std::string name = path.filename().string(), ending = part_ending(split.number, split.count);
-  const std::string place = "is part " + std::to_string(split.number + 1) + " of " + std::to_string(split.count) +
-                            " of one model";
-  const std::string join = "; the parts must lie in one folder, or join them with 'llama-gguf-split --merge FIRST_PART "
-                           "WHOLE'";
+  const std::string place =
+      "is part " + std::to_string(split.number + 1) + " of " + std::to_string(split.count) + " of one model";
+  const std::string join =
+      "; the parts must lie in one folder, or join them with 'llama-gguf-split --merge FIRST_PART "
+      "WHOLE'";
   if (!name.ends_with(ending))
-    throw FormatError(path.string(), -1,
-                      place + ", but its name does not end in " + ending + ", as the other parts' names would follow" + join);
+    throw FormatError(
+        path.string(), -1,
+        place + ", but its name does not end in " + ending + ", as the other parts' names would follow" + join);
   const std::string other = name.substr(0, name.size() - ending.size()) + part_ending(number, split.count);
   const std::filesystem::path result = path.parent_path() / other;
-  if (!std::filesystem::exists(result)) throw FormatError(path.string(), -1, place + ", and " + other + " is not there" + join);
+  if (!std::filesystem::exists(result))
+    throw FormatError(path.string(), -1, place + ", and " + other + " is not there" + join);
   return result;
 }
 
@@ -344,13 +349,14 @@ int64_t GgufFile::get_integer(std::string_view key, int64_t least, int64_t great
 double GgufFile::get_number(std::string_view key) const {
   const double value = get<double>(key);
   if (!std::isfinite(value))
-    throw FormatError(path().string(), -1,
-                      std::string(key) + ": expected a finite number, found " + (std::isnan(value) ? "NaN" : "infinity"));
+    throw FormatError(
+        path().string(), -1,
+        std::string(key) + ": expected a finite number, found " + (std::isnan(value) ? "NaN" : "infinity"));
   return value;
 }
 
-#define LATHE_GGUF_TYPE(...)                                              \
-  template const __VA_ARGS__& GgufFile::get(std::string_view) const;      \
+#define LATHE_GGUF_TYPE(...)                                         \
+  template const __VA_ARGS__& GgufFile::get(std::string_view) const; \
   template std::optional<__VA_ARGS__> GgufFile::get_optional(std::string_view) const;
 LATHE_GGUF_TYPE(int64_t)
 LATHE_GGUF_TYPE(double)

@@ -24,10 +24,10 @@ using GgufValue = std::variant<int64_t, double, bool, std::string, std::vector<i
 
 struct GgufTensor {
   std::string name;
-  uint32_t type = 0;     // ggml's type id
-  Shape shape;           // row-major, so the reverse of the file's ne[]
-  size_t part = 0;       // which file of a split model
-  int64_t offset = 0;    // of the data, from the start of that file
+  uint32_t type = 0;   // ggml's type id
+  Shape shape;         // row-major, so the reverse of the file's ne[]
+  size_t part = 0;     // which file of a split model
+  int64_t offset = 0;  // of the data, from the start of that file
   int64_t nbytes = 0;
 };
 

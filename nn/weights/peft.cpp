@@ -62,7 +62,8 @@ template <class T, class Read>
 void read_patterns(const std::string& path, const std::string& key, const json& value,
                    std::vector<std::pair<std::string, T>>& patterns, Read read) {
   if (!value.is_object()) wrong_type(path, key, "an object of patterns", value);
-  for (const auto& [pattern, number] : value.items()) patterns.emplace_back(pattern, read(number, key + "." + pattern.substr(0, 60)));
+  for (const auto& [pattern, number] : value.items())
+    patterns.emplace_back(pattern, read(number, key + "." + pattern.substr(0, 60)));
 }
 
 // Fields that change what the adapter computes and that Lathe does not compute: they must be off.
@@ -76,21 +77,45 @@ void check_unsupported(const std::string& path, const json& config) {
   };
   const auto type = config.find("peft_type");
   if (type == config.end() || *type != "LORA")
-    throw ConfigError("peft_type", "expected \"LORA\", found " + (type == config.end() ? "nothing" : json_excerpt(*type)) + " (" + path + ")");
+    throw ConfigError("peft_type", "expected \"LORA\", found " +
+                                       (type == config.end() ? "nothing" : json_excerpt(*type)) + " (" + path + ")");
   reject("bias", "none");
   for (const char* key : {"use_dora", "fan_in_fan_out", "lora_bias", "use_qalora"}) reject(key, false);
-  for (const char* key : {"modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters", "megatron_config", "alora_invocation_tokens", "arrow_config"})
+  for (const char* key : {"modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters",
+                          "megatron_config", "alora_invocation_tokens", "arrow_config"})
     reject(key, nullptr);
 }
 
 // What PEFT writes beside, known to change nothing at inference.
 bool is_harmless(const std::string& key) {
-  static const std::set<std::string> keys = {
-      "auto_mapping", "bias", "corda_config", "eva_config", "fan_in_fan_out", "inference_mode", "init_lora_weights", "layer_replication",
-      "loftq_config", "lora_bias", "megatron_config", "megatron_core", "modules_to_save",
-      "peft_type", "peft_version", "qalora_group_size", "revision", "target_parameters", "task_type", "trainable_token_indices",
-      "use_dora", "use_qalora", "alora_invocation_tokens", "arrow_config", "ensure_weight_tying", "use_bdlora",
-      "lora_ga_config", "monteclora_config"};
+  static const std::set<std::string> keys = {"auto_mapping",
+                                             "bias",
+                                             "corda_config",
+                                             "eva_config",
+                                             "fan_in_fan_out",
+                                             "inference_mode",
+                                             "init_lora_weights",
+                                             "layer_replication",
+                                             "loftq_config",
+                                             "lora_bias",
+                                             "megatron_config",
+                                             "megatron_core",
+                                             "modules_to_save",
+                                             "peft_type",
+                                             "peft_version",
+                                             "qalora_group_size",
+                                             "revision",
+                                             "target_parameters",
+                                             "task_type",
+                                             "trainable_token_indices",
+                                             "use_dora",
+                                             "use_qalora",
+                                             "alora_invocation_tokens",
+                                             "arrow_config",
+                                             "ensure_weight_tying",
+                                             "use_bdlora",
+                                             "lora_ga_config",
+                                             "monteclora_config"};
   return keys.contains(key);
 }
 
@@ -98,7 +123,9 @@ constexpr int64_t largest_rank = 65536;
 
 LoraConfig config_from_json(const std::string& path, const json& given, std::vector<std::string>* warnings) {
   check_unsupported(path, given);
-  const auto rank_of = [&](const json& value, const std::string& key) { return json_integer(value, key, 1, largest_rank, path); };
+  const auto rank_of = [&](const json& value, const std::string& key) {
+    return json_integer(value, key, 1, largest_rank, path);
+  };
   const auto number_of = [&](const json& value, const std::string& key) { return json_number(value, key, path); };
   LoraConfig config;
   for (const auto& [key, value] : given.items()) {
@@ -112,7 +139,8 @@ LoraConfig config_from_json(const std::string& path, const json& given, std::vec
       for (const json& layer : value.is_array() ? value : json::array({value}))
         config.layers_to_transform.push_back(json_integer(layer, key, 0, INT32_MAX, path));
     } else if (key == "layers_pattern") {
-      for (const json& name : value.is_array() ? value : json::array({value})) config.layers_pattern.push_back(text_of(path, key, name));
+      for (const json& name : value.is_array() ? value : json::array({value}))
+        config.layers_pattern.push_back(text_of(path, key, name));
     } else if (key == "r") {
       config.r = rank_of(value, key);
     } else if (key == "lora_alpha") {
@@ -132,7 +160,8 @@ LoraConfig config_from_json(const std::string& path, const json& given, std::vec
     }
   }
   if (config.target_modules_regex && !config.layers_to_transform.empty())
-    throw ConfigError("layers_to_transform", "goes with a list of target_modules, not with a regular expression (" + path + ")");
+    throw ConfigError("layers_to_transform",
+                      "goes with a list of target_modules, not with a regular expression (" + path + ")");
   return config;
 }
 
@@ -151,35 +180,36 @@ json patterns_json(const std::vector<std::pair<std::string, T>>& patterns) {
 }
 
 json config_to_json(const LoraConfig& config) {
-  json result = {{"alpha_pattern", patterns_json(config.alpha_pattern)},
-                 {"auto_mapping", nullptr},
-                 {"base_model_name_or_path", config.base_model_name_or_path},
-                 {"bias", "none"},
-                 {"exclude_modules", names_json(config.exclude_modules, config.exclude_modules_regex, true)},
-                 {"fan_in_fan_out", false},
-                 {"inference_mode", true},
-                 {"init_lora_weights", true},
-                 {"layers_pattern", names_json(config.layers_pattern, std::nullopt, true)},
-                 {"layers_to_transform", config.layers_to_transform.empty() ? json() : json(config.layers_to_transform)},
-                 {"lora_alpha", config.lora_alpha},
-                 {"lora_dropout", config.lora_dropout},
-                 {"modules_to_save", nullptr},
-                 {"peft_type", "LORA"},
-                 {"r", config.r},
-                 {"rank_pattern", patterns_json(config.rank_pattern)},
-                 {"revision", nullptr},
-                 {"target_modules", names_json(config.target_modules, config.target_modules_regex, false)},
-                 {"task_type", "CAUSAL_LM"},
-                 {"use_dora", false},
-                 {"use_rslora", config.use_rslora}};
+  json result = {
+      {"alpha_pattern", patterns_json(config.alpha_pattern)},
+      {"auto_mapping", nullptr},
+      {"base_model_name_or_path", config.base_model_name_or_path},
+      {"bias", "none"},
+      {"exclude_modules", names_json(config.exclude_modules, config.exclude_modules_regex, true)},
+      {"fan_in_fan_out", false},
+      {"inference_mode", true},
+      {"init_lora_weights", true},
+      {"layers_pattern", names_json(config.layers_pattern, std::nullopt, true)},
+      {"layers_to_transform", config.layers_to_transform.empty() ? json() : json(config.layers_to_transform)},
+      {"lora_alpha", config.lora_alpha},
+      {"lora_dropout", config.lora_dropout},
+      {"modules_to_save", nullptr},
+      {"peft_type", "LORA"},
+      {"r", config.r},
+      {"rank_pattern", patterns_json(config.rank_pattern)},
+      {"revision", nullptr},
+      {"target_modules", names_json(config.target_modules, config.target_modules_regex, false)},
+      {"task_type", "CAUSAL_LM"},
+      {"use_dora", false},
+      {"use_rslora", config.use_rslora}};
   // As Python writes a whole number that was given as one.
   if (std::trunc(config.lora_alpha) == config.lora_alpha && std::fabs(config.lora_alpha) < 0x1p53)
     result["lora_alpha"] = static_cast<int64_t>(config.lora_alpha);
   return result;
 }
 
-// "base_model.model.MODULE.lora_A.weight" → MODULE and whether it is A. A state dict that was saved as it was in memory has the
-// adapter's name in its keys: "….lora_A.default.weight".
+// "base_model.model.MODULE.lora_A.weight" → MODULE and whether it is A. A state dict that was saved as it was in memory
+// has the adapter's name in its keys: "….lora_A.default.weight".
 bool parse_key(std::string_view key, std::string& module, bool& is_a) {
   if (!key.starts_with(key_prefix)) return false;
   for (const std::string_view end : {".weight", ".default.weight"}) {
@@ -198,7 +228,8 @@ bool parse_key(std::string_view key, std::string& module, bool& is_a) {
 
 PeftAdapter read_peft_adapter(const std::filesystem::path& directory, std::vector<std::string>* warnings) {
   if (!std::filesystem::is_directory(directory))
-    throw ResourceError(directory.string() + ": is no directory; expected an adapter directory with " + config_file + " and " + weights_file);
+    throw ResourceError(directory.string() + ": is no directory; expected an adapter directory with " + config_file +
+                        " and " + weights_file);
   PeftAdapter adapter;
   const auto config_path = directory / config_file, weights_path = directory / weights_file;
   adapter.config = config_from_json(config_path.string(), read_config_json(config_path), warnings);
@@ -208,15 +239,18 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& directory, std::vecto
     std::string module;
     bool is_a = false;
     if (!parse_key(key, module, is_a))
-      throw FormatError(weights_path.string(), -1, "the key " + key + " is no LoRA weight (base_model.model.….lora_A.weight)");
+      throw FormatError(weights_path.string(), -1,
+                        "the key " + key + " is no LoRA weight (base_model.model.….lora_A.weight)");
     Tensor tensor = file->tensor(key);
     if (tensor.rank() != 2 || !is_floating(tensor.dtype()))
-      throw FormatError(weights_path.string(), tensor.byte_offset(), key + ": expected a matrix of floats, found " + describe(tensor));
+      throw FormatError(weights_path.string(), tensor.byte_offset(),
+                        key + ": expected a matrix of floats, found " + describe(tensor));
     (is_a ? adapter.modules[module].a : adapter.modules[module].b) = tensor;
   }
   for (const auto& [module, weights] : adapter.modules)
     if (!weights.a.defined() || !weights.b.defined())
-      throw FormatError(weights_path.string(), -1, module + ": lora_" + (weights.a.defined() ? "B" : "A") + " is missing");
+      throw FormatError(weights_path.string(), -1,
+                        module + ": lora_" + (weights.a.defined() ? "B" : "A") + " is missing");
   return adapter;
 }
 

@@ -22,12 +22,12 @@ struct LoraConfig {
   double lora_alpha = 8;
   double lora_dropout = 0.0;
   bool use_rslora = false;
-  // A list of names or suffixes, or one string: "all-linear" or a regular expression of Python's re that matches the full module
-  // name. exclude_modules takes from these in the same two ways.
+  // A list of names or suffixes, or one string: "all-linear" or a regular expression of Python's re that matches the
+  // full module name. exclude_modules takes from these in the same two ways.
   std::vector<std::string> target_modules, exclude_modules;
   std::optional<std::string> target_modules_regex, exclude_modules_regex;
-  // Where not empty, a list of target_modules counts in these layers alone: the number that follows one of layers_pattern's names
-  // ("layers"; any name where it is empty) in the module's name.
+  // Where not empty, a list of target_modules counts in these layers alone: the number that follows one of
+  // layers_pattern's names ("layers"; any name where it is empty) in the module's name.
   std::vector<int64_t> layers_to_transform;
   std::vector<std::string> layers_pattern;
   // Regular expression → value, in the file's order: the first that matches the end of the module's name counts.

@@ -1,5 +1,5 @@
-// Which linears a LoRA configuration targets, and with which rank and scaling: PEFT's rules (peft/tuners/tuners_utils.py,
-// check_target_module_exists; peft/utils/other.py, get_pattern_key).
+// Which linears a LoRA configuration targets, and with which rank and scaling: PEFT's rules
+// (peft/tuners/tuners_utils.py, check_target_module_exists; peft/utils/other.py, get_pattern_key).
 #include <algorithm>
 #include <charconv>
 #include <cmath>
@@ -16,14 +16,15 @@ Regex compiled(const std::string& key, const std::string& pattern) { return Rege
 // A list entry names a module exactly or by the end of its path.
 bool named(std::string_view module, const std::vector<std::string>& entries) {
   return std::any_of(entries.begin(), entries.end(), [&](const std::string& entry) {
-    return module == entry || (module.size() > entry.size() && module.ends_with(entry) &&
-                               module[module.size() - entry.size() - 1] == '.');
+    return module == entry ||
+           (module.size() > entry.size() && module.ends_with(entry) && module[module.size() - entry.size() - 1] == '.');
   });
 }
 
 // rank_pattern and alpha_pattern: (.*\.)?key at the whole name.
 template <class T>
-const T* pattern_value(const char* key, const std::vector<std::pair<std::string, T>>& patterns, std::string_view module) {
+const T* pattern_value(const char* key, const std::vector<std::pair<std::string, T>>& patterns,
+                       std::string_view module) {
   for (const auto& [pattern, value] : patterns)
     if (compiled(key, "(.*\\.)?(" + pattern + ")").matches_all(module)) return &value;
   return nullptr;
@@ -33,11 +34,14 @@ const T* pattern_value(const char* key, const std::vector<std::pair<std::string,
 std::optional<int64_t> layer_of(std::string_view module, const std::vector<std::string>& patterns) {
   std::string digits;
   bool found = false;
-  if (patterns.empty()) found = compiled("layers_pattern", R"(.*?\.[^.]*\.(?P<idx>\d+)\.)").match_group(module, "idx", digits);
+  if (patterns.empty())
+    found = compiled("layers_pattern", R"(.*?\.[^.]*\.(?P<idx>\d+)\.)").match_group(module, "idx", digits);
   for (size_t i = 0; i < patterns.size() && !found; ++i)
-    found = compiled("layers_pattern", "(?:^|.*?\\.)" + patterns[i] + "\\.(?P<idx>\\d+)\\.").match_group(module, "idx", digits);
+    found = compiled("layers_pattern", "(?:^|.*?\\.)" + patterns[i] + "\\.(?P<idx>\\d+)\\.")
+                .match_group(module, "idx", digits);
   int64_t layer = 0;
-  if (!found || std::from_chars(digits.data(), digits.data() + digits.size(), layer).ec != std::errc{}) return std::nullopt;
+  if (!found || std::from_chars(digits.data(), digits.data() + digits.size(), layer).ec != std::errc{})
+    return std::nullopt;
   return layer;
 }
 
@@ -64,7 +68,8 @@ bool LoraConfig::targets(std::string_view module) const {
   if (!named(module, target_modules)) return false;
   if (layers_to_transform.empty()) return true;
   const auto layer = layer_of(module, layers_pattern);
-  return layer && std::find(layers_to_transform.begin(), layers_to_transform.end(), *layer) != layers_to_transform.end();
+  return layer &&
+         std::find(layers_to_transform.begin(), layers_to_transform.end(), *layer) != layers_to_transform.end();
 }
 
 }  // namespace lathe::nn

@@ -22,8 +22,9 @@ struct TypeName {
 };
 // In the order in which the usual writer sorts: by size and kind, the widest first.
 constexpr TypeName type_names[] = {
-    {"I64", DType::i64}, {"F64", DType::f64}, {"F32", DType::f32}, {"U32", DType::u32},    {"I32", DType::i32},
-    {"BF16", DType::bf16}, {"F16", DType::f16}, {"U16", DType::u16}, {"I8", DType::i8}, {"U8", DType::u8}, {"BOOL", DType::boolean},
+    {"I64", DType::i64}, {"F64", DType::f64},   {"F32", DType::f32},      {"U32", DType::u32},
+    {"I32", DType::i32}, {"BF16", DType::bf16}, {"F16", DType::f16},      {"U16", DType::u16},
+    {"I8", DType::i8},   {"U8", DType::u8},     {"BOOL", DType::boolean},
 };
 
 std::optional<DType> dtype_named(std::string_view name) {
@@ -87,8 +88,8 @@ Shape read_shape(const std::string& path, const std::string& name, const nlohman
   }
 }
 
-SafetensorsEntry read_entry(const std::string& path, const std::string& name, const nlohmann::ordered_json& value, int64_t data_begin,
-                            int64_t file_bytes) {
+SafetensorsEntry read_entry(const std::string& path, const std::string& name, const nlohmann::ordered_json& value,
+                            int64_t data_begin, int64_t file_bytes) {
   if (!value.is_object()) throw FormatError(path, 8, name + ": its header entry is no object");
   const auto field = [&](const char* key) -> const nlohmann::ordered_json& {
     const auto found = value.find(key);
@@ -102,18 +103,21 @@ SafetensorsEntry read_entry(const std::string& path, const std::string& name, co
   if (bits == 0) throw FormatError(path, 8, name + ": unknown dtype " + entry.type);
   entry.shape = read_shape(path, name, field("shape"));
   const auto& offsets = field("data_offsets");
-  if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() || !offsets[1].is_number_unsigned())
+  if (!offsets.is_array() || offsets.size() != 2 || !offsets[0].is_number_unsigned() ||
+      !offsets[1].is_number_unsigned())
     throw FormatError(path, 8, name + ": \"data_offsets\" is no pair of natural numbers");
   const auto begin = offsets[0].get<uint64_t>(), end = offsets[1].get<uint64_t>();
   const auto data_bytes = static_cast<uint64_t>(file_bytes - data_begin);
   if (end < begin) throw FormatError(path, 8, name + ": its data ends before it begins");
   if (end > data_bytes)
-    throw FormatError(path, 8, name + ": its data ends at " + std::to_string(end) + ", but the file holds " +
-                                   std::to_string(data_bytes) + " bytes of data; it may be truncated: fetch it again");
+    throw FormatError(path, 8,
+                      name + ": its data ends at " + std::to_string(end) + ", but the file holds " +
+                          std::to_string(data_bytes) + " bytes of data; it may be truncated: fetch it again");
   // Shape keeps products below 2^62; only the element size is left to multiply.
   if (entry.shape.numel() > (int64_t{1} << 56) || static_cast<uint64_t>(entry.shape.numel() * bits / 8) != end - begin)
-    throw FormatError(path, 8, name + ": " + entry.type + to_string(entry.shape) + " does not take the " +
-                                   std::to_string(end - begin) + " bytes of its data_offsets");
+    throw FormatError(path, 8,
+                      name + ": " + entry.type + to_string(entry.shape) + " does not take the " +
+                          std::to_string(end - begin) + " bytes of its data_offsets");
   entry.begin = data_begin + static_cast<int64_t>(begin);
   entry.end = data_begin + static_cast<int64_t>(end);
   return entry;
@@ -134,8 +138,9 @@ std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const std::filesyst
   if (header_bytes > longest_header)
     throw FormatError(name, 0, "a header of " + std::to_string(header_bytes) + " bytes is above the format's limit");
   if (header_bytes > bytes.size() - 8)
-    throw FormatError(name, 0, "a header of " + std::to_string(header_bytes) + " bytes in a file of " +
-                                   std::to_string(bytes.size()) + "; it may be truncated: fetch it again");
+    throw FormatError(name, 0,
+                      "a header of " + std::to_string(header_bytes) + " bytes in a file of " +
+                          std::to_string(bytes.size()) + "; it may be truncated: fetch it again");
   const std::string_view text(reinterpret_cast<const char*>(bytes.data() + 8), header_bytes);
   if (text.empty() || text[0] != '{') throw FormatError(name, 8, "the header does not begin with '{'");
   const nlohmann::ordered_json header = parse_json(text, name + ", its header", RepeatedKeys::refused);
@@ -163,8 +168,9 @@ std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const std::filesyst
   for (const auto& [begin, key] : order) {
     const SafetensorsEntry& entry = contents->entries.at(key);
     if (begin != expected)
-      throw FormatError(name, std::min(begin, expected),
-                        key + (begin < expected ? ": overlaps the tensor before it" : ": a hole before it in the data"));
+      throw FormatError(
+          name, std::min(begin, expected),
+          key + (begin < expected ? ": overlaps the tensor before it" : ": a hole before it in the data"));
     expected = entry.end;
     contents->names.push_back(key);
   }
@@ -179,7 +185,9 @@ std::shared_ptr<const SafetensorsFile> SafetensorsFile::open(const std::filesyst
 
 const std::filesystem::path& SafetensorsFile::path() const { return contents_->file->path(); }
 const std::vector<std::string>& SafetensorsFile::names() const { return contents_->names; }
-bool SafetensorsFile::contains(std::string_view name) const { return contents_->entries.find(name) != contents_->entries.end(); }
+bool SafetensorsFile::contains(std::string_view name) const {
+  return contents_->entries.find(name) != contents_->entries.end();
+}
 const std::map<std::string, std::string, std::less<>>& SafetensorsFile::metadata() const { return contents_->metadata; }
 
 Tensor SafetensorsFile::tensor(std::string_view name) const {
@@ -190,7 +198,8 @@ Tensor SafetensorsFile::tensor(std::string_view name) const {
     throw FormatError(path().string(), found->second.begin,
                       std::string(name) + ": dtype " + found->second.type + " cannot be computed with");
   const SafetensorsEntry& entry = found->second;
-  if (entry.begin % size_of(*dtype) == 0) return Tensor::from_storage(contents_->storage, entry.begin, entry.shape, *dtype);
+  if (entry.begin % size_of(*dtype) == 0)
+    return Tensor::from_storage(contents_->storage, entry.begin, entry.shape, *dtype);
   // A writer that did not pad its header: such a tensor is copied to where its type may be read.
   const Tensor copy = Tensor::empty(entry.shape, *dtype, {}, MemoryTag::weights);
   std::memcpy(copy.raw(), contents_->file->bytes().data() + entry.begin, static_cast<size_t>(entry.end - entry.begin));
@@ -228,7 +237,8 @@ void write_safetensors(const std::filesystem::path& path, const NamedTensors& te
   file.write(std::as_bytes(std::span(&length, 1)));
   file.write(text);
   for (const auto* named : order)
-    file.write(std::span(static_cast<const std::byte*>(named->second.raw()), static_cast<size_t>(named->second.nbytes())));
+    file.write(
+        std::span(static_cast<const std::byte*>(named->second.raw()), static_cast<size_t>(named->second.nbytes())));
   file.commit();
 }
 

@@ -16,9 +16,11 @@ class SafetensorsWeights final : public WeightSource {
   void add(const std::shared_ptr<const SafetensorsFile>& file, const std::string& name) {
     Tensor tensor = file->tensor(name);
     if (!is_floating(tensor.dtype()))
-      throw FormatError(file->path().string(), tensor.byte_offset(),
-                        name + ": weights of dtype " + std::string(name_of(tensor.dtype())) + " are not supported here");
-    if (!tensors_.emplace(name, tensor).second) throw FormatError(file->path().string(), -1, name + " is in two shards");
+      throw FormatError(
+          file->path().string(), tensor.byte_offset(),
+          name + ": weights of dtype " + std::string(name_of(tensor.dtype())) + " are not supported here");
+    if (!tensors_.emplace(name, tensor).second)
+      throw FormatError(file->path().string(), -1, name + " is in two shards");
     std::string type(name_of(tensor.dtype()));
     for (char& letter : type) letter = static_cast<char>(std::toupper(letter));
     index_.emplace(name, infos_.size());
@@ -76,7 +78,8 @@ std::unique_ptr<WeightSource> open_safetensors_weights(const std::filesystem::pa
   for (const auto& [name, shard] : index["weight_map"].items()) {
     const std::string file_name = shard.is_string() ? shard.get<std::string>() : "";
     if (file_name.empty() || file_name.find('/') != std::string::npos)
-      throw FormatError(index_path.string(), -1, name + ": expected the name of a file beside the index, found " + json_excerpt(shard));
+      throw FormatError(index_path.string(), -1,
+                        name + ": expected the name of a file beside the index, found " + json_excerpt(shard));
     auto& file = shards[file_name];
     if (!file) file = SafetensorsFile::open(directory / file_name);
     if (!file->contains(name)) throw FormatError(index_path.string(), -1, name + " is not in " + file_name);

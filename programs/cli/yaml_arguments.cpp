@@ -87,8 +87,8 @@ std::string value_text(const std::string& file, const std::string& key, const YA
     if (good) joined += (i == 0 ? "" : ",") + node[i].Scalar();
   }
   if (!good)
-    throw ConfigError(key, "expected a value or a list of values in " + file + ", line " +
-                               std::to_string(node.Mark().line + 1));
+    throw ConfigError(
+        key, "expected a value or a list of values in " + file + ", line " + std::to_string(node.Mark().line + 1));
   return joined;
 }
 

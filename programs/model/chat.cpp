@@ -29,7 +29,8 @@ nlohmann::ordered_json opening(const std::string& system) {
 }
 
 // Streams the answer to standard output and returns it.
-std::string answer(const cli::Session& session, const ChatCommandOptions& options, const nlohmann::ordered_json& messages) {
+std::string answer(const cli::Session& session, const ChatCommandOptions& options,
+                   const nlohmann::ordered_json& messages) {
   data::StreamDecoder decoder(session.text.tokenizer);
   std::string text;
   const auto print = [&text](const std::string& piece) {
@@ -37,8 +38,9 @@ std::string answer(const cli::Session& session, const ChatCommandOptions& option
     fmt::print("{}", piece);
     std::fflush(stdout);
   };
-  engine::generate(*session.model, {session.request(session.text.encode_chat(messages), options.sampling, options.max_tokens)}, session.engine,
-                   [&](const engine::TokenOutput& output) {
+  engine::generate(*session.model,
+                   {session.request(session.text.encode_chat(messages), options.sampling, options.max_tokens)},
+                   session.engine, [&](const engine::TokenOutput& output) {
                      if (output.finish_reason != engine::FinishReason::stop) print(decoder.push(output.token));
                    });
   print(decoder.finish());
@@ -49,8 +51,9 @@ std::string answer(const cli::Session& session, const ChatCommandOptions& option
 void run(const ChatCommandOptions& options) {
   const cli::Session session = cli::Session::open(options.model);
   if (!session.text.chat_template)
-    throw ConfigError("chat template", "the model has none, which a conversation needs; lathe-model generate --raw "
-                                       "continues plain text");
+    throw ConfigError("chat template",
+                      "the model has none, which a conversation needs; lathe-model generate --raw "
+                      "continues plain text");
   const bool terminal = isatty(STDIN_FILENO) != 0;
   if (terminal) fmt::print(stderr, "Type a message; /reset starts over, /quit or Ctrl-D ends.\n");
   nlohmann::ordered_json messages = opening(options.system);
@@ -82,7 +85,8 @@ void run(const ChatCommandOptions& options) {
 
 void add_chat(CLI::App& app) {
   auto options = std::make_shared<ChatCommandOptions>();
-  CLI::App* command = app.add_subcommand("chat", "a conversation on the terminal (or one message for each line of a pipe)");
+  CLI::App* command =
+      app.add_subcommand("chat", "a conversation on the terminal (or one message for each line of a pipe)");
   cli::add_model_options(*command, options->model);
   command->add_option("--system", options->system, "system message in front of it");
   cli::add_sampling_options(*command, options->sampling, options->max_tokens);

@@ -66,9 +66,10 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
   fmt::print("{}\n", files.path.string());
   fmt::print("  family           {}\n", c.family);
   fmt::print("  parameters       {}\n", separated(c.parameter_count()));
-  fmt::print("  layers           {}, hidden {}, feed-forward {}\n", c.num_hidden_layers(), c.hidden_size, c.intermediate_size);
-  fmt::print("  attention        {} heads over {} key/value heads of {}\n", c.num_attention_heads, c.num_key_value_heads,
-             c.head_dim);
+  fmt::print("  layers           {}, hidden {}, feed-forward {}\n", c.num_hidden_layers(), c.hidden_size,
+             c.intermediate_size);
+  fmt::print("  attention        {} heads over {} key/value heads of {}\n", c.num_attention_heads,
+             c.num_key_value_heads, c.head_dim);
   fmt::print("  vocabulary       {}{}\n", separated(c.vocab_size),
              c.tie_word_embeddings ? " (output tied to the embedding)" : "");
   fmt::print("  context          {} tokens, rope base {:g}\n", separated(c.max_position_embeddings), c.ropes[0].theta);
@@ -117,10 +118,11 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
     result["generation_config"][name] = parsed.is_discarded() ? nlohmann::ordered_json(value) : std::move(parsed);
   }
   for (const nn::WeightInfo& weight : files.weights->weights())
-    result["weights"].push_back({{"name", weight.name},
-                                 {"type", weight.stored_type},
-                                 {"shape", std::vector<int64_t>(weight.shape.dims().begin(), weight.shape.dims().end())},
-                                 {"bytes", weight.stored_bytes}});
+    result["weights"].push_back(
+        {{"name", weight.name},
+         {"type", weight.stored_type},
+         {"shape", std::vector<int64_t>(weight.shape.dims().begin(), weight.shape.dims().end())},
+         {"bytes", weight.stored_bytes}});
   fmt::print("{}\n", result.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 

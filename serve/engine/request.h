@@ -26,7 +26,7 @@ std::string_view name_of(FinishReason reason);  // "stop", "length"
 struct TokenOutput {
   RequestId request = 0;
   int32_t token = 0;
-  float logprob = 0;                           // under the model's own distribution
+  float logprob = 0;                          // under the model's own distribution
   std::optional<FinishReason> finish_reason;  // set on a request's last output; a stop token is published with it
 };
 

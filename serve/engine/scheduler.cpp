@@ -14,7 +14,8 @@ void Scheduler::add(Sequence sequence) {
   if (needed > options_.pages)
     throw ResourceError("a request of " + std::to_string(longest) + " tokens needs " + std::to_string(needed) +
                         " KV pages of " + std::to_string(options_.page_size) + ", but there are " +
-                        std::to_string(options_.pages) + "; shorten the prompt or max_tokens, or give the cache more memory");
+                        std::to_string(options_.pages) +
+                        "; shorten the prompt or max_tokens, or give the cache more memory");
   waiting_.push_back(std::move(sequence));
 }
 

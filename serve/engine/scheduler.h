@@ -14,7 +14,7 @@ namespace lathe::engine {
 struct SchedulerOptions {
   int64_t page_size = 16;
   int64_t pages = 0;
-  int64_t max_sequences = 64;        // running at once
+  int64_t max_sequences = 64;         // running at once
   int64_t max_tokens_per_step = 512;  // decode tokens first, the rest goes to prefill in chunks
 };
 

@@ -24,7 +24,8 @@ std::string refusal(const std::string& text) {
 }
 
 TEST(Json, ReadsWhatTheLibraryReads) {
-  const std::string text = R"({"b": [1, -2, 3.5, 1e3, true, null, "x\u00e9\n"], "a": {}, "c": [], "d": 18446744073709551615})";
+  const std::string text =
+      R"({"b": [1, -2, 3.5, 1e3, true, null, "x\u00e9\n"], "a": {}, "c": [], "d": 18446744073709551615})";
   EXPECT_EQ(parse_json(text, "some.json"), ordered_json::parse(text));
   EXPECT_EQ(parse_json("7", "some.json"), ordered_json(7));
 }
@@ -42,7 +43,8 @@ TEST(Json, RefusesWhatIsNoJsonWithTheByte) {
 TEST(Json, RefusesNestingBeyondAHundredLevelsWithoutTouchingTheStack) {
   EXPECT_EQ(refusal(std::string(100, '[') + std::string(100, ']')), "accepted");
   for (const size_t levels : {size_t{101}, size_t{100'000}, size_t{5'000'000}})
-    EXPECT_EQ(refusal(std::string(levels, '[') + std::string(levels, ']')), "some.json: is nested deeper than 100 levels");
+    EXPECT_EQ(refusal(std::string(levels, '[') + std::string(levels, ']')),
+              "some.json: is nested deeper than 100 levels");
   std::string objects;
   for (int i = 0; i < 100'000; ++i) objects += "{\"a\":";
   EXPECT_EQ(refusal(objects), "some.json: is nested deeper than 100 levels");

@@ -13,8 +13,7 @@ namespace {
 
 // The known answers that Random123 publishes for philox4x32 with ten rounds (kat_vectors).
 TEST(Philox, GivesRandom123sKnownAnswers) {
-  EXPECT_EQ(philox4x32_10({0, 0, 0, 0}, {0, 0}),
-            (PhiloxCounter{0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}));
+  EXPECT_EQ(philox4x32_10({0, 0, 0, 0}, {0, 0}), (PhiloxCounter{0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}));
   EXPECT_EQ(philox4x32_10({0xffffffffu, 0xffffffffu, 0xffffffffu, 0xffffffffu}, {0xffffffffu, 0xffffffffu}),
             (PhiloxCounter{0x408f276du, 0x41c83b0eu, 0xa20bc7c6u, 0x6d5451fdu}));
   EXPECT_EQ(philox4x32_10({0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u}, {0xa4093822u, 0x299f31d0u}),
@@ -26,12 +25,16 @@ TEST(RandomBits, EveryCoordinateMatters) {
     return random_bits(seed, purpose, step, position);
   };
   const uint64_t top = uint64_t{1} << 47;
-  const std::set<PhiloxCounter> all = {
-      bits(0, RandomPurpose::init, 0, 0), bits(1, RandomPurpose::init, 0, 0),
-      bits(uint64_t{1} << 63, RandomPurpose::init, 0, 0), bits(0, RandomPurpose::dropout, 0, 0),
-      bits(0, RandomPurpose::init, 1, 0), bits(0, RandomPurpose::init, top, 0),
-      bits(0, RandomPurpose::init, uint64_t{1} << 32, 0), bits(0, RandomPurpose::init, 0, 1),
-      bits(0, RandomPurpose::init, 0, uint64_t{1} << 32), bits(0, RandomPurpose::init, 0, top)};
+  const std::set<PhiloxCounter> all = {bits(0, RandomPurpose::init, 0, 0),
+                                       bits(1, RandomPurpose::init, 0, 0),
+                                       bits(uint64_t{1} << 63, RandomPurpose::init, 0, 0),
+                                       bits(0, RandomPurpose::dropout, 0, 0),
+                                       bits(0, RandomPurpose::init, 1, 0),
+                                       bits(0, RandomPurpose::init, top, 0),
+                                       bits(0, RandomPurpose::init, uint64_t{1} << 32, 0),
+                                       bits(0, RandomPurpose::init, 0, 1),
+                                       bits(0, RandomPurpose::init, 0, uint64_t{1} << 32),
+                                       bits(0, RandomPurpose::init, 0, top)};
   EXPECT_EQ(all.size(), 10u);
 }
 

@@ -30,7 +30,7 @@ TEST(Tensor, IsUndefinedUntilMade) {
 }
 
 TEST(Tensor, ZerosAreZeroAndAligned) {
-  { // Fill and free a block of the same class first, so that zeros() has something to clear.
+  {  // Fill and free a block of the same class first, so that zeros() has something to clear.
     const Tensor dirty = Tensor::empty({5, 7}, DType::f32);
     for (float& value : dirty.span<float>()) value = 3.0f;
   }
@@ -70,8 +70,7 @@ TEST(Tensor, SlicesSelectsAndTransposesAreViews) {
   EXPECT_EQ(t.slice(-1, -2, 4).shape(), (Shape{2, 3, 2}));
   EXPECT_EQ(values_of(t.select(0, 1).select(0, -1)), (std::vector<float>{20, 21, 22, 23}));
   EXPECT_EQ(values_of(t.select(2, 3)), (std::vector<float>{3, 7, 11, 15, 19, 23}));
-  EXPECT_EQ(values_of(t.select(0, 0).transpose(0, 1)),
-            (std::vector<float>{0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11}));
+  EXPECT_EQ(values_of(t.select(0, 0).transpose(0, 1)), (std::vector<float>{0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11}));
   EXPECT_EQ(t.transpose(0, 2).shape(), (Shape{4, 3, 2}));
   EXPECT_EQ(t.select(0, 1).storage(), t.storage());
   EXPECT_EQ(t.slice(0, 1, 1).numel(), 0);

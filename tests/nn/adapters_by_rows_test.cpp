@@ -1,4 +1,5 @@
-// A batch whose sequences use different adapters: each has the bits, and each adapter the gradients, of its sequences alone.
+// A batch whose sequences use different adapters: each has the bits, and each adapter the gradients, of its sequences
+// alone.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,7 +1,8 @@
-// The tiny Llama on simt, and on a card where there is one, against the CPU: the same numbers up to the rounding of the dtype.
+// The tiny Llama on simt, and on a card where there is one, against the CPU: the same numbers up to the rounding of the
+// dtype.
 //
-// The bound: both are compared with the model in f64, and the device may be off by three times what the CPU is off in the same
-// dtype (FlashAttention's rule, in the norm over a tensor), plus the dtype's own rounding of the result.
+// The bound: both are compared with the model in f64, and the device may be off by three times what the CPU is off in
+// the same dtype (FlashAttention's rule, in the norm over a tensor), plus the dtype's own rounding of the result.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -45,8 +45,8 @@ inline Tensor logits_of(const Transformer& model, const std::vector<std::vector<
   return model.logits(model.forward(batch, attention).value());
 }
 
-// The gradients of the cross entropy summed over the labels (not shifted, ignored_label for none) ÷ their number. Returns
-// that loss.
+// The gradients of the cross entropy summed over the labels (not shifted, ignored_label for none) ÷ their number.
+// Returns that loss.
 inline double backward_through(const Transformer& model, const std::vector<std::vector<int32_t>>& sequences,
                                const std::vector<std::vector<int32_t>>& sequence_labels, int64_t label_count,
                                bool checkpoint_layers = false) {
@@ -61,10 +61,9 @@ inline double backward_through(const Transformer& model, const std::vector<std::
   PackedAttention attention(model.config(), batch.layout);
   ForwardOptions options;
   options.checkpoint_layers = checkpoint_layers;
-  const auto result = autograd::linear_cross_entropy(
-      model.forward(batch, attention, options), model.output_weight(),
-      Tensor::of<int32_t>(labels, {static_cast<int64_t>(labels.size())}), batch.layout,
-      1.0f / static_cast<float>(label_count));
+  const auto result = autograd::linear_cross_entropy(model.forward(batch, attention, options), model.output_weight(),
+                                                     Tensor::of<int32_t>(labels, {static_cast<int64_t>(labels.size())}),
+                                                     batch.layout, 1.0f / static_cast<float>(label_count));
   autograd::backward(result.loss);
   return result.loss.value().data<float>()[0];
 }

@@ -11,7 +11,9 @@
 namespace lathe::nn {
 namespace {
 
-std::vector<int32_t> input_ids() { return golden_json("peft_adapter/input.json")["input_ids"].get<std::vector<int32_t>>(); }
+std::vector<int32_t> input_ids() {
+  return golden_json("peft_adapter/input.json")["input_ids"].get<std::vector<int32_t>>();
+}
 
 Tensor expected_logits(const std::string& name) {
   static const auto file = SafetensorsFile::open(golden("peft_adapter/logits.safetensors"));
@@ -27,7 +29,9 @@ Tensor logits_with(const std::filesystem::path& adapter) {
 class PeftWrote : public testing::TestWithParam<const char*> {};
 
 TEST_P(PeftWrote, GivesTheLogitsOfPeft) {
-  EXPECT_LE(largest_difference(logits_with(golden(std::string("peft_adapter/") + GetParam())), expected_logits(GetParam())), 1e-4);
+  EXPECT_LE(
+      largest_difference(logits_with(golden(std::string("peft_adapter/") + GetParam())), expected_logits(GetParam())),
+      1e-4);
   // The adapters do something: a wrong one would not pass as the base model.
   EXPECT_GT(largest_difference(expected_logits("base"), expected_logits(GetParam())), 1e-2);
 }
@@ -40,7 +44,8 @@ TEST_P(PeftWrote, ComesBackFromDiskAsItWas) {
   EXPECT_EQ(largest_difference(logits_with(folder.path()), logits_of(model, {input_ids()})), 0.0);
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, PeftWrote, testing::Values("plain", "rslora", "patterns", "regex", "all_linear", "layers_to_transform"));
+INSTANTIATE_TEST_SUITE_P(Golden, PeftWrote,
+                         testing::Values("plain", "rslora", "patterns", "regex", "all_linear", "layers_to_transform"));
 
 // Configurations that choose modules in PEFT's subtler ways.
 class PeftMatched : public testing::TestWithParam<const char*> {};
@@ -95,7 +100,8 @@ TEST(Adapter, BrokenConfigurationsAreRefusedByName) {
   EXPECT_NE(refusal(with("rank_pattern", {{"q_proj", 0}})).find("rank_pattern.q_proj"), std::string::npos);
   EXPECT_NE(refusal(with("target_modules", {1, 2})).find("target_modules"), std::string::npos);
   EXPECT_NE(refusal(with("rank_pattern", {{std::string(50'000, '('), 4}})).find("rank_pattern"), std::string::npos);
-  EXPECT_EQ(refusal(with("rank_pattern", {{"(.*)*(.*)*(.*)*Z", 4}})), "accepted");  // matches nothing, and says so at once
+  // matches nothing, and says so at once
+  EXPECT_EQ(refusal(with("rank_pattern", {{"(.*)*(.*)*(.*)*Z", 4}})), "accepted");
   const std::string slow = refusal(with("rank_pattern", {{"([a-z_.0-9]+)+[A-Z]", 4}}));
   EXPECT_NE(slow.find("rank_pattern: matching the pattern failed"), std::string::npos) << slow;
 }
@@ -164,8 +170,9 @@ TEST(Adapter, OptionsThatChangeTheArithmeticAreRefused) {
   const auto path = folder.path() / "adapter_config.json";
   const nlohmann::json good = nlohmann::json::parse(std::ifstream(path));
   const std::vector<std::pair<const char*, nlohmann::json>> changes = {
-      {"use_dora", true}, {"bias", "all"}, {"peft_type", "IA3"}, {"modules_to_save", {"lm_head"}}, {"fan_in_fan_out", true},
-      {"r", 0}, {"r", "eight"}, {"rank_pattern", 3}, {"lora_alpha", nullptr}};
+      {"use_dora", true},       {"bias", "all"}, {"peft_type", "IA3"}, {"modules_to_save", {"lm_head"}},
+      {"fan_in_fan_out", true}, {"r", 0},        {"r", "eight"},       {"rank_pattern", 3},
+      {"lora_alpha", nullptr}};
   for (const auto& [key, value] : changes) {
     nlohmann::json config = good;
     config[key] = value;
@@ -188,10 +195,13 @@ TEST(Adapter, OptionsThatChangeTheArithmeticAreRefused) {
 TEST(Adapter, FreshLoraChangesNothingAndDependsOnItsSeed) {
   LoraConfig config;
   config.target_modules_regex = "all-linear";
-  Transformer first = load(golden("tiny_llama/untied"), DType::f32), second = load(golden("tiny_llama/untied"), DType::f32);
+  Transformer first = load(golden("tiny_llama/untied"), DType::f32),
+              second = load(golden("tiny_llama/untied"), DType::f32);
   first.add_lora(config, 1);
   second.add_lora(config, 2);
-  EXPECT_EQ(largest_difference(logits_of(first, {input_ids()}), logits_of(load(golden("tiny_llama/untied"), DType::f32), {input_ids()})), 0.0);
+  EXPECT_EQ(largest_difference(logits_of(first, {input_ids()}),
+                               logits_of(load(golden("tiny_llama/untied"), DType::f32), {input_ids()})),
+            0.0);
   const PeftAdapter a = first.adapter(), b = second.adapter();
   ASSERT_EQ(a.modules.size(), 14u);  // seven linears in each of two layers, without lm_head
   EXPECT_GT(largest_difference(a.modules.begin()->second.a, b.modules.begin()->second.a), 0.0);

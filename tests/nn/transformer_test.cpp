@@ -17,7 +17,8 @@ struct Expected {
 
 Expected expected_of(const std::string& folder) {
   const nlohmann::json json = golden_json(folder + "/expected.json");
-  return {json["input_ids"].get<std::vector<std::vector<int32_t>>>(), json["labels"].get<std::vector<std::vector<int32_t>>>(),
+  return {json["input_ids"].get<std::vector<std::vector<int32_t>>>(),
+          json["labels"].get<std::vector<std::vector<int32_t>>>(),
           SafetensorsFile::open(golden(folder + "/expected.safetensors")), json["loss"].get<double>(),
           json["num_labels"].get<int64_t>()};
 }

@@ -62,8 +62,10 @@ class StopTokens : public testing::Test {
  protected:
   void SetUp() override {
     const auto tiny = golden::folder / "tiny_llama/untied";
-    for (const char* file : {"config.json", "model.safetensors"}) std::filesystem::copy_file(tiny / file, folder_.path() / file);
-    std::filesystem::copy_file(golden::folder / "tokenizer/byte_level/tokenizer.json", folder_.path() / "tokenizer.json");
+    for (const char* file : {"config.json", "model.safetensors"})
+      std::filesystem::copy_file(tiny / file, folder_.path() / file);
+    std::filesystem::copy_file(golden::folder / "tokenizer/byte_level/tokenizer.json",
+                               folder_.path() / "tokenizer.json");
     auto config = nlohmann::json::parse(golden::read(folder_.path() / "config.json"));
     config["eos_token_id"] = 257;
     std::ofstream(folder_.path() / "config.json") << config.dump();
@@ -77,7 +79,8 @@ class StopTokens : public testing::Test {
 };
 
 TEST_F(StopTokens, ComeFromEveryFileAndFromTheNamesThatFamiliesUse) {
-  EXPECT_EQ(ids(), (std::vector<int32_t>{0, 2, 257}));  // <|endoftext|> and <|im_end|> are control tokens of the vocabulary
+  // <|endoftext|> and <|im_end|> are control tokens of the vocabulary
+  EXPECT_EQ(ids(), (std::vector<int32_t>{0, 2, 257}));
   write("generation_config.json", R"({"eos_token_id": [257, 260], "temperature": 0.6, "do_sample": true})");
   EXPECT_EQ(ids(), (std::vector<int32_t>{0, 2, 257, 260}));
   write("generation_config.json", R"({"eos_token_id": 261})");
@@ -87,8 +90,9 @@ TEST_F(StopTokens, ComeFromEveryFileAndFromTheNamesThatFamiliesUse) {
 }
 
 TEST_F(StopTokens, AFileThatNamesNoIdIsRefused) {
-  for (const char* wrong : {R"({"eos_token_id": [1, "x"]})", R"({"eos_token_id": 4294967298})", R"({"eos_token_id": 2.7})",
-                            R"({"eos_token_id": -1})", R"({"eos_token_id": 1e400})", "[]", "{"}) {
+  for (const char* wrong :
+       {R"({"eos_token_id": [1, "x"]})", R"({"eos_token_id": 4294967298})", R"({"eos_token_id": 2.7})",
+        R"({"eos_token_id": -1})", R"({"eos_token_id": 1e400})", "[]", "{"}) {
     write("generation_config.json", wrong);
     EXPECT_THROW(ids(), FormatError) << wrong;
   }
@@ -97,7 +101,8 @@ TEST_F(StopTokens, AFileThatNamesNoIdIsRefused) {
 TEST_F(StopTokens, SamplingDefaultsAreReadAndNotApplied) {
   write("generation_config.json", R"({"temperature": 0.6, "top_k": 20, "unknown": 1})");
   const text::GenerationConfig config = text::read_generation_config(folder_.path());
-  EXPECT_EQ(config.sampling, (std::vector<std::pair<std::string, std::string>>{{"temperature", "0.6"}, {"top_k", "20"}}));
+  EXPECT_EQ(config.sampling,
+            (std::vector<std::pair<std::string, std::string>>{{"temperature", "0.6"}, {"top_k", "20"}}));
 }
 
 TEST_F(ModelText, AModelWithoutATemplateHasNoConversations) {

@@ -91,9 +91,11 @@ TEST(ChatTemplateLimits, TimeEnds) {
 // Half a megabyte of one letter with another at its end, looked for in a megabyte of it: 2.5e11 comparisons for a
 // search that begins anew at each letter, which no step limit would notice.
 TEST(ChatTemplateLimits, SearchesTakeTimeLinearInTheText) {
-  const std::string setting = "{% set t = 'a' * 1000000 %}{% set p = 'a' * 500000 ~ 'b' %}{% set q = 'b' ~ 'a' * 500000 %}";
-  for (const char* search : {"p in t", "t.find(p)", "t.rfind(q)", "t.count(p)", "t.split(p) | length", "t.rsplit(q) | length",
-                             "t.replace(p, 'x') | length", "t.partition(p) | length", "t.rpartition(q) | length"})
+  const std::string setting =
+      "{% set t = 'a' * 1000000 %}{% set p = 'a' * 500000 ~ 'b' %}{% set q = 'b' ~ 'a' * 500000 %}";
+  for (const char* search :
+       {"p in t", "t.find(p)", "t.rfind(q)", "t.count(p)", "t.split(p) | length", "t.rsplit(q) | length",
+        "t.replace(p, 'x') | length", "t.partition(p) | length", "t.rpartition(q) | length"})
     EXPECT_TRUE(error_of(setting + "{{ " + search + " }}").starts_with("rendered: ")) << search;
   EXPECT_NE(error_of(setting + "{{ t.strip(t) }}").find("steps"), std::string::npos);
 }
@@ -105,7 +107,8 @@ TEST(ChatTemplateLimits, MemoryIsPaidBeforeItIsTaken) {
   EXPECT_NE(error_of("{{ ('a' * 100000).replace('a', 'b' * 100000) | length }}").find("bytes"), std::string::npos);
   EXPECT_NE(error_of("{{ 'a' | center(9223372036854775807) }}").find("bytes"), std::string::npos);
   EXPECT_NE(error_of("{{ '%99999999999s' % 'a' }}").find("format string"), std::string::npos);
-  EXPECT_NE(error_of("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}").find("nested too deeply"), std::string::npos);
+  EXPECT_NE(error_of("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}").find("nested too deeply"),
+            std::string::npos);
   EXPECT_NE(error_of("{{ [1] | slice(99999999999) | list }}").find("steps"), std::string::npos);
 }
 

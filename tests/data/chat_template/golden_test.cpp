@@ -70,11 +70,13 @@ TEST(ChatTemplateGolden, FiltersMethodsAndLoopsAreJinjas) {
     const std::string source = row.at("template");
     SCOPED_TRACE(source);
     if (row.contains("error")) {
-      EXPECT_THROW(ChatTemplate::compile(source)->render(cases.at("messages"), options), ConfigError) << row.at("error");
+      EXPECT_THROW(ChatTemplate::compile(source)->render(cases.at("messages"), options), ConfigError)
+          << row.at("error");
       continue;
     }
     try {
-      EXPECT_EQ(ChatTemplate::compile(source)->render(cases.at("messages"), options).text, row.at("expected").get<std::string>());
+      EXPECT_EQ(ChatTemplate::compile(source)->render(cases.at("messages"), options).text,
+                row.at("expected").get<std::string>());
     } catch (const ConfigError& error) {
       ADD_FAILURE() << error.what();
     }

@@ -139,7 +139,8 @@ TEST_F(SftRowsTest, ARowOfManyKeysTakesTimeLinearInThem) {
 }
 
 TEST_F(SftRowsTest, ALabelOnTheFirstTokenAloneTeachesNothing) {
-  const SftRows rows = read("{\"input_ids\": [5]}\n{\"input_ids\": [5, 6]}\n{\"input_ids\": [5, 6], \"labels\": [5, -100]}\n");
+  const SftRows rows =
+      read("{\"input_ids\": [5]}\n{\"input_ids\": [5, 6]}\n{\"input_ids\": [5, 6], \"labels\": [5, -100]}\n");
   ASSERT_EQ(rows.examples.size(), 1u);
   EXPECT_EQ(trained_tokens(rows.examples[0]), 1);
   ASSERT_EQ(rows.dropped.size(), 2u);

@@ -25,7 +25,8 @@ TEST(TokenizerDirectory, JoinsItsFilesAsTransformersDoes) {
   for (const auto& row : cases.at("rows")) {
     SCOPED_TRACE(row.at("name").get<std::string>());
     const TemporaryFolder folder;
-    std::filesystem::copy_file(golden::folder / "tokenizer/byte_level/tokenizer.json", folder.path() / "tokenizer.json");
+    std::filesystem::copy_file(golden::folder / "tokenizer/byte_level/tokenizer.json",
+                               folder.path() / "tokenizer.json");
     for (const auto& [name, content] : row.at("files").items()) std::ofstream(folder.path() / name) << content.dump();
     const auto tokenizer = Tokenizer::from_directory(folder.path());
     const auto& expected = row.at("expected");

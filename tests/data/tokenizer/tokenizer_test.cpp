@@ -237,7 +237,8 @@ TEST_F(TokenizerFiles, RejectsBrokenFiles) {
        "added token 'a'"},
       {R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": -5, "content": "b"}]})",
        "expected an integer from 0 to 16777215, found -5"},
-      {R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 1e26, "content": "b"}]})", "found 1e+26"},
+      {R"({"model": {"vocab": {"a": 0}, "merges": []}, "added_tokens": [{"id": 1e26, "content": "b"}]})",
+       "found 1e+26"},
       {R"({"model": {"vocab": {"a": 0}, "merges": []}, "post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "x"}}], "special_tokens": {"x": {"ids": [4294967296]}}}})",
        "found 4294967296"},
       {R"({"model": {"vocab": {"a": 0}, "merges": [], "unk_token": "b"}})", "unk_token 'b'"},
@@ -255,25 +256,32 @@ TEST_F(TokenizerFiles, RejectsBrokenFiles) {
 }
 
 TEST_F(TokenizerFiles, NormalisersThatAmplifyAreStopped) {
-  const std::string grow = R"({"type": "Replace", "pattern": {"String": "a"}, "content": ")" + std::string(1000, 'a') + "\"}";
-  write("tokenizer.json", R"({"model": {"vocab": {"a": 0}, "merges": []}, "normalizer": {"type": "Sequence", "normalizers": [)" +
-                              grow + "," + grow + "," + grow + "," + grow + "]}}");
+  const std::string grow =
+      R"({"type": "Replace", "pattern": {"String": "a"}, "content": ")" + std::string(1000, 'a') + "\"}";
+  write("tokenizer.json",
+        R"({"model": {"vocab": {"a": 0}, "merges": []}, "normalizer": {"type": "Sequence", "normalizers": [)" + grow +
+            "," + grow + "," + grow + "," + grow + "]}}");
   const auto tokenizer = Tokenizer::from_directory(directory_);
   EXPECT_THROW(tokenizer->encode("aaaaaaaaaa"), Error);
 }
 
 TEST_F(TokenizerFiles, DecodersThatAmplifyAreStopped) {
-  const std::string grow = R"({"type": "Replace", "pattern": {"String": "a"}, "content": ")" + std::string(1000, 'a') + "\"}";
-  write("tokenizer.json", R"({"model": {"vocab": {"a": 0}, "merges": []}, "decoder": {"type": "Sequence", "decoders": [)" +
-                              grow + "," + grow + "," + grow + "]}}");
+  const std::string grow =
+      R"({"type": "Replace", "pattern": {"String": "a"}, "content": ")" + std::string(1000, 'a') + "\"}";
+  write("tokenizer.json",
+        R"({"model": {"vocab": {"a": 0}, "merges": []}, "decoder": {"type": "Sequence", "decoders": [)" + grow + "," +
+            grow + "," + grow + "]}}");
   const auto tokenizer = Tokenizer::from_directory(directory_);
   EXPECT_THROW(tokenizer->decode(std::vector<int32_t>{0}), Error);
 }
 
 TEST_F(TokenizerFiles, ACountIsNoRoundedNumber) {
   for (const char* start : {"1e26", "1.5", "-1", "\"1\""}) {
-    write("tokenizer.json", std::string(R"({"model": {"vocab": {"a": 0}, "merges": []}, "decoder": {"type": "Strip", "content": "a", "start": )") +
-                                start + "}}");
+    write(
+        "tokenizer.json",
+        std::string(
+            R"({"model": {"vocab": {"a": 0}, "merges": []}, "decoder": {"type": "Strip", "content": "a", "start": )") +
+            start + "}}");
     EXPECT_THROW(Tokenizer::from_directory(directory_), FormatError) << start;
   }
 }

@@ -76,7 +76,8 @@ void expect_error(const GgufBytes& file, const std::string& part) {
 GgufBytes small_file() {
   GgufBytes file(3, 2, 3);
   file.text("general.architecture").put<uint32_t>(8).text("llama");
-  file.text("numbers").put<uint32_t>(9).put<uint32_t>(5).put<uint64_t>(3).put<int32_t>(-1).put<int32_t>(2).put<int32_t>(3);
+  file.text("numbers").put<uint32_t>(9).put<uint32_t>(5).put<uint64_t>(3).put<int32_t>(-1).put<int32_t>(2).put<int32_t>(
+      3);
   file.text("flag").put<uint32_t>(7).put<uint8_t>(1);
   file.tensor("a.weight", {4, 2}, 0, 0).tensor("b.weight", {32}, 8, 32);
   return file.align().data(32 + 34);
@@ -97,7 +98,8 @@ TEST(Gguf, ReadsMetadataAndTensors) {
 
 TEST(Gguf, EveryTruncationIsAnError) {
   const std::string whole = small_file().bytes();
-  for (size_t length = 0; length < whole.size(); ++length) EXPECT_NE(error_of(whole.substr(0, length)), "no error") << length;
+  for (size_t length = 0; length < whole.size(); ++length)
+    EXPECT_NE(error_of(whole.substr(0, length)), "no error") << length;
 }
 
 // Whatever byte is hit, the file is read or refused: nothing else (the sanitizers watch).
@@ -122,12 +124,18 @@ TEST(Gguf, LyingHeadersAreNamed) {
 TEST(Gguf, LyingMetadataIsNamed) {
   expect_error(GgufBytes(3, 0, 1).put<uint64_t>(uint64_t{1} << 62).data(32), "a string of");
   expect_error(GgufBytes(3, 0, 1).text("k").put<uint32_t>(77).data(32), "unknown value type 77");
-  expect_error(GgufBytes(3, 0, 1).text("k").put<uint32_t>(9).put<uint32_t>(4).put<uint64_t>(uint64_t{1} << 61).data(32), "items cannot fit");
-  expect_error(GgufBytes(3, 0, 1).text("k").put<uint32_t>(9).put<uint32_t>(9).put<uint64_t>(1).data(32), "array of arrays");
+  expect_error(GgufBytes(3, 0, 1).text("k").put<uint32_t>(9).put<uint32_t>(4).put<uint64_t>(uint64_t{1} << 61).data(32),
+               "items cannot fit");
+  expect_error(GgufBytes(3, 0, 1).text("k").put<uint32_t>(9).put<uint32_t>(9).put<uint64_t>(1).data(32),
+               "array of arrays");
   expect_error(GgufBytes(3, 0, 1).text("k").put<uint32_t>(7).put<uint8_t>(2).data(32), "neither 0 nor 1");
   expect_error(GgufBytes(3, 0, 1).text("k").put<uint32_t>(10).put<uint64_t>(~uint64_t{0}).data(32), "above 2^63");
-  expect_error(GgufBytes(3, 0, 2).text("k").put<uint32_t>(4).put<uint32_t>(1).text("k").put<uint32_t>(4).put<uint32_t>(1).data(32), "stands twice");
-  expect_error(GgufBytes(3, 0, 1).text("general.alignment").put<uint32_t>(4).put<uint32_t>(48).data(64), "power of two");
+  expect_error(
+      GgufBytes(3, 0, 2).text("k").put<uint32_t>(4).put<uint32_t>(1).text("k").put<uint32_t>(4).put<uint32_t>(1).data(
+          32),
+      "stands twice");
+  expect_error(GgufBytes(3, 0, 1).text("general.alignment").put<uint32_t>(4).put<uint32_t>(48).data(64),
+               "power of two");
 }
 
 TEST(Gguf, LyingTensorsAreNamed) {
@@ -150,10 +158,17 @@ TEST(Gguf, LyingTensorsAreNamed) {
 
 TEST(Gguf, NumbersAreReadWithinBounds) {
   const auto file = opened(GgufBytes(3, 0, 3)
-                               .text("id").put<uint32_t>(10).put<uint64_t>(4294967298)
-                               .text("nan").put<uint32_t>(6).put<float>(std::nanf(""))
-                               .text("half").put<uint32_t>(12).put<double>(0.5)
-                               .align().bytes());
+                               .text("id")
+                               .put<uint32_t>(10)
+                               .put<uint64_t>(4294967298)
+                               .text("nan")
+                               .put<uint32_t>(6)
+                               .put<float>(std::nanf(""))
+                               .text("half")
+                               .put<uint32_t>(12)
+                               .put<double>(0.5)
+                               .align()
+                               .bytes());
   EXPECT_THROW(file->get_integer("id", 0, INT32_MAX), FormatError);
   EXPECT_EQ(file->get_integer("id", 0, INT64_MAX), 4294967298);
   EXPECT_THROW(file->get_integer("half", 0, 1), FormatError);
@@ -164,10 +179,19 @@ TEST(Gguf, NumbersAreReadWithinBounds) {
 // One of two parts, with a tensor of eight floats named after it.
 std::string part_of_two(uint16_t number, const std::string& tensor) {
   return GgufBytes(3, 1, 3)
-      .text("split.no").put<uint32_t>(2).put<uint16_t>(number)
-      .text("split.count").put<uint32_t>(2).put<uint16_t>(2)
-      .text("name").put<uint32_t>(8).text(tensor)
-      .tensor(tensor, {8}, 0, 0).align().data(32).bytes();
+      .text("split.no")
+      .put<uint32_t>(2)
+      .put<uint16_t>(number)
+      .text("split.count")
+      .put<uint32_t>(2)
+      .put<uint16_t>(2)
+      .text("name")
+      .put<uint32_t>(8)
+      .text(tensor)
+      .tensor(tensor, {8}, 0, 0)
+      .align()
+      .data(32)
+      .bytes();
 }
 
 TEST(Gguf, ASplitModelIsOpenedWholeByAnyPart) {
@@ -226,7 +250,8 @@ void put_f16(std::vector<std::byte>& block, size_t at, float value) {
   std::memcpy(&block[at], &half.bits, 2);
 }
 
-// One block of each type with hand-computed values: formulas of facts that the golden model's Q4_1 and Q8_0 do not reach.
+// One block of each type with hand-computed values: formulas of facts that the golden model's Q4_1 and Q8_0 do not
+// reach.
 TEST(GgmlTypes, BlocksMeanWhatTheirFormulasSay) {
   const auto dequantized = [](uint32_t id, const std::vector<std::byte>& block) {
     const GgmlType* type = ggml_type(id);
@@ -245,8 +270,8 @@ TEST(GgmlTypes, BlocksMeanWhatTheirFormulasSay) {
   std::vector<std::byte> q5_1(24);
   put_f16(q5_1, 0, 2.0f);
   put_f16(q5_1, 2, -3.0f);
-  q5_1[4] = std::byte{0x02};   // the fifth bit of element 1
-  q5_1[7] = std::byte{0x80};   // and of element 31
+  q5_1[4] = std::byte{0x02};  // the fifth bit of element 1
+  q5_1[7] = std::byte{0x80};  // and of element 31
   q5_1[8 + 1] = std::byte{0x03};
   q5_1[8 + 15] = std::byte{0x40};
   EXPECT_EQ(dequantized(7, q5_1)[1], 2.0f * (3 + 16) - 3.0f);
@@ -256,8 +281,8 @@ TEST(GgmlTypes, BlocksMeanWhatTheirFormulasSay) {
   std::vector<std::byte> q4_k(144);
   put_f16(q4_k, 0, 0.25f);
   put_f16(q4_k, 2, 0.5f);
-  // scale and minimum of group 0 in bytes 4 and 8, of group 5 in the low and high nibble of byte 4 + 9 with two bits each from
-  // bytes 4 + 1 and 4 + 5.
+  // scale and minimum of group 0 in bytes 4 and 8, of group 5 in the low and high nibble of byte 4 + 9 with two bits
+  // each from bytes 4 + 1 and 4 + 5.
   q4_k[4] = std::byte{5};
   q4_k[8] = std::byte{7};
   q4_k[4 + 9] = std::byte{0x3A};
@@ -271,28 +296,31 @@ TEST(GgmlTypes, BlocksMeanWhatTheirFormulasSay) {
 
   std::vector<std::byte> q6_k(210);
   put_f16(q6_k, 208, 0.125f);
-  q6_k[64 + 63] = std::byte{0x0D};  // second half, element 63: low nibble
+  q6_k[64 + 63] = std::byte{0x0D};        // second half, element 63: low nibble
   q6_k[128 + 32 + 31] = std::byte{0x04};  // its two high bits: 01 at shift 2
   q6_k[192 + 8 + 3] = std::byte{0xFE};    // scale −2
   EXPECT_EQ(dequantized(14, q6_k)[128 + 63], 0.125f * -2 * ((0x0D | 0x10) - 32));
 }
 
-// Every block type against the gguf package's own dequantisation of the same bytes. Products of two scales may round twice there and
-// once here: the last bits of an f32.
+// Every block type against the gguf package's own dequantisation of the same bytes. Products of two scales may round
+// twice there and once here: the last bits of an f32.
 TEST(GgmlTypes, BlocksAreWhatTheGgufPackageMakesOfThem) {
   const auto file = SafetensorsFile::open(golden("gguf/blocks.safetensors"));
-  const std::pair<uint32_t, const char*> types[] = {{2, "Q4_0"},  {3, "Q4_1"},  {6, "Q5_0"},  {7, "Q5_1"},  {8, "Q8_0"},    {10, "Q2_K"},
-                                                    {11, "Q3_K"}, {12, "Q4_K"}, {13, "Q5_K"}, {14, "Q6_K"}, {20, "IQ4_NL"}, {23, "IQ4_XS"}};
+  const std::pair<uint32_t, const char*> types[] = {{2, "Q4_0"},  {3, "Q4_1"},  {6, "Q5_0"},    {7, "Q5_1"},
+                                                    {8, "Q8_0"},  {10, "Q2_K"}, {11, "Q3_K"},   {12, "Q4_K"},
+                                                    {13, "Q5_K"}, {14, "Q6_K"}, {20, "IQ4_NL"}, {23, "IQ4_XS"}};
   for (const auto& [id, name] : types) {
     const GgmlType* type = ggml_type(id);
     ASSERT_EQ(type->name, name);
-    const Tensor bytes = file->tensor(std::string(name) + ".bytes"), values = file->tensor(std::string(name) + ".values");
+    const Tensor bytes = file->tensor(std::string(name) + ".bytes"),
+                 values = file->tensor(std::string(name) + ".values");
     ASSERT_EQ(bytes.dim(1), type->block_bytes) << name;
     std::vector<float> found(static_cast<size_t>(bytes.dim(0) * type->block_elements));
     ASSERT_EQ(values.numel(), static_cast<int64_t>(found.size())) << name;
     type->dequantize(static_cast<const std::byte*>(bytes.raw()), bytes.dim(0), found.data());
     for (size_t i = 0; i < found.size(); ++i)
-      ASSERT_LE(std::fabs(found[i] - values.data<float>()[i]), 1e-6f * std::max(1.0f, std::fabs(found[i]))) << name << " " << i;
+      ASSERT_LE(std::fabs(found[i] - values.data<float>()[i]), 1e-6f * std::max(1.0f, std::fabs(found[i])))
+          << name << " " << i;
   }
 }
 

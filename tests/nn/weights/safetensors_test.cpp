@@ -36,7 +36,8 @@ void expect_error(const std::string& bytes, const std::string& part) {
   EXPECT_NE(error.find(part), std::string::npos) << "expected \"" << part << "\", found: " << error;
 }
 
-const std::string good = R"({"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"b":{"dtype":"BF16","shape":[3],"data_offsets":[16,22]}})";
+const std::string good =
+    R"({"a":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]},"b":{"dtype":"BF16","shape":[3],"data_offsets":[16,22]}})";
 
 TEST(Safetensors, ReadsViewsOfTheFile) {
   const auto file = opened(file_of(good, 22));
@@ -74,7 +75,8 @@ TEST(Safetensors, ReadsWhatItWroteAndPeersWrote) {
 
 TEST(Safetensors, EveryTruncationAndExtensionIsAnError) {
   const std::string whole = file_of(good, 22);
-  for (size_t length = 0; length < whole.size(); ++length) EXPECT_NE(error_of(whole.substr(0, length)), "no error") << length;
+  for (size_t length = 0; length < whole.size(); ++length)
+    EXPECT_NE(error_of(whole.substr(0, length)), "no error") << length;
   expect_error(whole + "x", "bytes follow");
 }
 
@@ -95,7 +97,11 @@ TEST(Safetensors, LyingHeadersAreNamed) {
   expect_error(file_of("[1]      ", 0), "'{'");
   expect_error(file_of("{\"a\"     ", 0), "no JSON");
   expect_error(file_of("{\"\xff\":1}", 0), "no JSON");
-  expect_error(file_of(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1), "twice");
+  expect_error(
+      file_of(
+          R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+          1),
+      "twice");
   expect_error(one("3"), "no object");
   expect_error(one(R"({"shape":[4],"data_offsets":[0,16]})"), "\"dtype\" is missing");
   expect_error(one(R"({"dtype":"F31","shape":[4],"data_offsets":[0,16]})"), "unknown dtype F31");
@@ -107,8 +113,16 @@ TEST(Safetensors, LyingHeadersAreNamed) {
   expect_error(one(R"({"dtype":"F32","shape":[4],"data_offsets":[0]})"), "natural numbers");
   expect_error(one(R"({"dtype":"F32","shape":[4],"data_offsets":[0,16]})", 12), "may be truncated");
   expect_error(one(R"({"dtype":"F32","shape":[1,1,1,1,1,1,4],"data_offsets":[0,16]})"), "a");
-  expect_error(file_of(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})", 6), "overlaps");
-  expect_error(file_of(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[6,10]}})", 10), "a hole");
+  expect_error(
+      file_of(
+          R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})",
+          6),
+      "overlaps");
+  expect_error(
+      file_of(
+          R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[6,10]}})",
+          10),
+      "a hole");
   expect_error(file_of(R"({"__metadata__":{"a":1}})", 0), "no string");
   expect_error(one(R"({"dtype":"F8_E4M3","shape":[16],"data_offsets":[0,16]})"), "cannot be computed with");
 }
@@ -127,7 +141,8 @@ TEST(Safetensors, AHeaderOfManyTensorsTakesTimeLinearInThem) {
   std::string header = "{";
   for (int i = 0; i < 100'000; ++i)
     header += (i > 0 ? ",\"model.layers.0.mlp.experts." : "\"model.layers.0.mlp.experts.") + std::to_string(i) +
-              R"(.down_proj.weight":{"dtype":"U8","shape":[1],"data_offsets":[)" + std::to_string(i) + "," + std::to_string(i + 1) + "]}";
+              R"(.down_proj.weight":{"dtype":"U8","shape":[1],"data_offsets":[)" + std::to_string(i) + "," +
+              std::to_string(i + 1) + "]}";
   const TemporaryFolder folder;
   std::ofstream(folder.path() / "many.safetensors", std::ios::binary) << file_of(header + "}", 100'000);
   EXPECT_EQ(SafetensorsFile::open(folder.path() / "many.safetensors")->names().size(), 100'000u);
@@ -146,7 +161,8 @@ TEST(Safetensors, ShardsMustHoldWhatTheIndexSays) {
   };
   index(R"({"a":"one.safetensors"})");
   EXPECT_NE(open_safetensors_weights(folder.path())->find("a"), nullptr);
-  for (const char* wrong : {R"({"b":"one.safetensors"})", R"({"a":"../one.safetensors"})", R"({"a":3})", "[]", R"({"a":"two.safetensors"})"}) {
+  for (const char* wrong : {R"({"b":"one.safetensors"})", R"({"a":"../one.safetensors"})", R"({"a":3})", "[]",
+                            R"({"a":"two.safetensors"})"}) {
     index(wrong);
     EXPECT_THROW(open_safetensors_weights(folder.path()), Error) << wrong;
   }
