@@ -159,7 +159,8 @@ TEST(Trainer, TheConfigOfAFullFineTuneNamesTheDtypeOfTheWeights) {
       write_result(folder.path(), *run.model, run.trainer->optimizer(), config.model);
       json[key] = dtype;
       EXPECT_EQ(nlohmann::ordered_json::parse(bytes_of(folder.path() / "config.json")), json);
-      for (const nn::WeightInfo& weight : nn::open_model_files(folder.path()).weights->weights())
+      const nn::ModelFiles written = nn::open_model_files(folder.path());
+      for (const nn::WeightInfo& weight : written.weights->weights())
         EXPECT_EQ(weight.stored_type, type) << weight.name;
     }
   }
