@@ -7,11 +7,14 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/printable.h"
+
 namespace lathe {
 
 class Error : public std::runtime_error {
  public:
-  using std::runtime_error::runtime_error;
+  // Control characters that come from files are shown, so that what() neither ends at a NUL nor commands a terminal.
+  explicit Error(const std::string& message) : std::runtime_error(printable(message)) {}
 };
 
 // A file that is not what its format demands. `offset` is in bytes, or -1 where no single byte is at fault.
