@@ -62,8 +62,8 @@ TEST(AdamW8bit, FollowsBitsandbytes) {
     const int64_t n = golden[run + ".weight.0"].numel();
     for (int64_t step = 1; step <= 4; ++step) {
       const std::string before = "." + std::to_string(step - 1), number = "." + std::to_string(step);
-      const auto start = [&](const char* name, const Shape& shape, DType dtype) {
-        return step == 1 ? Tensor::zeros(shape, dtype) : golden[run + name + before].clone();
+      const auto start = [&, &prefix = run](const char* name, const Shape& shape, DType dtype) {
+        return step == 1 ? Tensor::zeros(shape, dtype) : golden[prefix + name + before].clone();
       };
       const Tensor weight = golden[run + ".weight" + before].clone();
       const kernels::AdamW8bitStates states = {
