@@ -181,7 +181,8 @@ void LogWindow::add(const StepOutcome& outcome) {
   ++steps;
   loss += outcome.loss;
   for (const auto& [name, value] : outcome.metrics) {
-    auto found = std::find_if(metrics.begin(), metrics.end(), [&wanted = name](const MetricSum& m) { return m.name == wanted; });
+    auto found =
+        std::find_if(metrics.begin(), metrics.end(), [&wanted = name](const MetricSum& m) { return m.name == wanted; });
     if (found == metrics.end()) {
       metrics.push_back({name, value, 1});
     } else {
