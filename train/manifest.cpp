@@ -2,6 +2,7 @@
 
 #include <xxhash.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -23,6 +24,12 @@ std::string hash_text(const std::filesystem::path& file) {
   std::snprintf(text, sizeof text, "%016llx",
                 static_cast<unsigned long long>(XXH64(mapped->bytes().data(), mapped->bytes().size(), 0)));
   return text;
+}
+
+// Whether a listed name is that of a file below the folder: a manifest may come from anyone, and no other file's
+// contents are this checkpoint's.
+bool stays_inside(const std::filesystem::path& name) {
+  return name.is_relative() && !name.empty() && std::ranges::find(name, "..") == name.end();
 }
 
 // Its "files", or nothing where it is no manifest.
@@ -64,6 +71,7 @@ std::optional<std::string> broken_part(const std::filesystem::path& directory) {
   const auto files = read_files(directory / manifest_name);
   if (!files) return std::string(manifest_name) + " is no list of files";
   for (const auto& [name, description] : files->items()) {
+    if (!stays_inside(name)) return std::string(manifest_name) + " lists " + name + ", which is no file of the folder";
     std::error_code error;
     const auto size = std::filesystem::file_size(directory / name, error);
     if (error) return name + " is missing";
