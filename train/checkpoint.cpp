@@ -6,11 +6,9 @@
 #include <charconv>
 #include <cstring>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
-#include "core/json.h"
 #include "kernels/copy/copy.h"
 #include "nn/weights/safetensors.h"
 #include "train/manifest.h"
@@ -19,84 +17,10 @@ namespace lathe::train {
 namespace {
 
 namespace fs = std::filesystem;
-using nlohmann::ordered_json;
 
 constexpr const char *state_name = "trainer_state.json", *optimizer_name = "optimizer.safetensors",
                      *adapter_name = "adapter_model.safetensors", *model_name = "model.safetensors",
                      *objective_name = "objective", *directory_prefix = "checkpoint-";
-constexpr int64_t state_format = 1;
-
-std::string hex(uint64_t value) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
-  return text;
-}
-
-ordered_json window_json(const LogWindow& window) {
-  ordered_json json = {{"steps", window.steps}, {"loss", window.loss}, {"sums", ordered_json::object()}};
-  for (const MetricSum& metric : window.metrics) {
-    json["sums"][metric.name] = metric.sum;
-    if (metric.steps != window.steps) json["steps_with"][metric.name] = metric.steps;
-  }
-  return json;
-}
-
-const ordered_json* find(const ordered_json& object, const std::string& key) {
-  const auto found = object.find(key);
-  return found == object.end() ? nullptr : &*found;
-}
-
-const ordered_json& member(const ordered_json& object, const std::string& key, const std::string& file) {
-  const ordered_json* found = find(object, key);
-  if (found == nullptr) throw FormatError(file, -1, "has no \"" + key + "\"");
-  return *found;
-}
-
-// Empty where there is none.
-std::string text_of(const ordered_json& object, const std::string& key, const std::string& file) {
-  const ordered_json* found = find(object, key);
-  if (found == nullptr) return "";
-  if (!found->is_string()) throw FormatError(file, -1, key + ": expected a string, found " + json_excerpt(*found));
-  return found->get<std::string>();
-}
-
-LogWindow window_from(const ordered_json& json, int64_t step, const std::string& file) {
-  LogWindow window;
-  window.steps = json_integer(member(json, "steps", file), "window.steps", 0, step, file);
-  window.loss = json_number(member(json, "loss", file), "window.loss", file);
-  const ordered_json *sums = &member(json, "sums", file), *steps_with = find(json, "steps_with");
-  if (!sums->is_object()) throw FormatError(file, -1, "window.sums: expected an object, found " + json_excerpt(*sums));
-  for (const auto& [name, sum] : sums->items()) {
-    const ordered_json* steps = steps_with != nullptr ? find(*steps_with, name) : nullptr;
-    window.metrics.push_back({name, json_number(sum, name, file),
-                              steps != nullptr ? json_integer(*steps, name, 1, window.steps, file) : window.steps});
-  }
-  return window;
-}
-
-ordered_json state_json(const TrainerState& state, const Objective& objective, const RunIdentity& identity) {
-  ordered_json json = {{"format", state_format}, {"step", state.step}, {"num_tokens", state.num_tokens}};
-  json["window"] = window_json(state.window);
-  if (state.metrics) json["metrics_log"] = {{"lines", state.metrics->lines}, {"bytes", state.metrics->bytes}};
-  if (!objective.state_name().empty()) json["objective"] = objective.state_name();
-  json["model_fingerprint"] = hex(identity.model_fingerprint);
-  json["data_fingerprint"] = hex(identity.data_fingerprint);
-  for (const auto& [name, value] : identity.settings) json["settings"][name] = value;
-  return json;
-}
-
-ordered_json read_state(const fs::path& directory) {
-  const std::string file = (directory / state_name).string();
-  ordered_json json = read_json_file(file);
-  if (!json.is_object()) throw FormatError(file, -1, "is no JSON object");
-  const ordered_json& format = member(json, "format", file);
-  if (format != state_format)
-    throw FormatError(file, -1,
-                      "has the format " + json_excerpt(format) + ", and this program knows " +
-                          std::to_string(state_format) +
-                          "; resume with the version that wrote it, or choose another output_dir");
-  return json;
-}
 
 // The N of "checkpoint-N".
 std::optional<int64_t> step_in_name(const fs::path& directory) {
@@ -109,48 +33,29 @@ std::optional<int64_t> step_in_name(const fs::path& directory) {
   return step;
 }
 
-TrainerState state_from(const ordered_json& json, const fs::path& directory, int64_t total_steps) {
-  const std::string file = (directory / state_name).string();
-  TrainerState state;
-  state.step = json_integer(member(json, "step", file), "step", 0, total_steps, file);
-  // A folder that was copied under another name says nothing.
-  const int64_t named = step_in_name(directory).value_or(state.step);
-  if (state.step != named)
-    throw FormatError(
-        file, -1,
-        "step: is " + std::to_string(state.step) + " in a folder of the name " + directory.filename().string());
-  state.num_tokens = json_integer(member(json, "num_tokens", file), "num_tokens", 0, INT64_MAX, file);
-  state.window = window_from(member(json, "window", file), state.step, file);
-  if (const ordered_json* log = find(json, "metrics_log"))
-    state.metrics = {json_integer(member(*log, "lines", file), "metrics_log.lines", 0, INT64_MAX, file),
-                     json_integer(member(*log, "bytes", file), "metrics_log.bytes", 0, INT64_MAX, file)};
-  return state;
-}
-
 void expect_same(const fs::path& directory, const std::string& key, const std::string& saved, const std::string& now) {
   if (saved == now) return;
   throw ConfigError(key, directory.string() + " was made with " + saved + ", this run has " + now +
                              "; give the same value to resume, or another output_dir to start anew");
 }
 
-void check_identity(const fs::path& directory, const ordered_json& json, const RunIdentity& identity) {
-  const std::string file = (directory / state_name).string();
-  const ordered_json* settings = find(json, "settings");
+void check_identity(const fs::path& directory, const RunIdentity& saved, const RunIdentity& identity) {
   for (const auto& [name, value] : identity.settings) {
-    const bool has = settings != nullptr && find(*settings, name) != nullptr;
-    expect_same(directory, name, has ? text_of(*settings, name, file) : "nothing", value);
+    const auto found = std::find_if(saved.settings.begin(), saved.settings.end(),
+                                    [&wanted = name](const auto& setting) { return setting.first == wanted; });
+    expect_same(directory, name, found != saved.settings.end() ? found->second : "nothing", value);
   }
-  if (text_of(json, "model_fingerprint", file) != hex(identity.model_fingerprint))
+  if (saved.model_fingerprint != identity.model_fingerprint)
     throw ConfigError(
         "model", directory.string() + " was made with another model (its weights differ); resume with the same one");
-  if (text_of(json, "data_fingerprint", file) != hex(identity.data_fingerprint))
+  if (saved.data_fingerprint != identity.data_fingerprint)
     throw ConfigError("dataset", directory.string() +
                                      " was made with other rows (or another tokenizer, template or max_length); "
                                      "resume with the same dataset, or start anew in another output_dir");
 }
 
-void check_objective(const fs::path& directory, const ordered_json& json, const Objective& objective) {
-  const std::string saved = text_of(json, "objective", (directory / state_name).string()), now(objective.state_name());
+void check_objective(const fs::path& directory, const std::string& saved, const Objective& objective) {
+  const std::string now(objective.state_name());
   if (saved != now)
     throw ConfigError("resume", directory.string() + " holds " +
                                     (saved.empty() ? "no objective's state" : "the state of the objective " + saved) +
@@ -158,6 +63,18 @@ void check_objective(const fs::path& directory, const ordered_json& json, const 
                                     "; resume with the same method, or start anew in another output_dir");
   if (!now.empty() && !fs::is_directory(directory / objective_name))
     throw FormatError((directory / objective_name).string(), -1, "is missing, the folder with the state of " + now);
+}
+
+void check_step(const fs::path& directory, int64_t step, int64_t total_steps) {
+  const std::string file = (directory / state_name).string();
+  if (step > total_steps)
+    throw FormatError(
+        file, -1,
+        "step: expected an integer from 0 to " + std::to_string(total_steps) + ", found " + std::to_string(step));
+  // A folder that was copied under another name says nothing.
+  if (step != step_in_name(directory).value_or(step))
+    throw FormatError(file, -1,
+                      "step: is " + std::to_string(step) + " in a folder of the name " + directory.filename().string());
 }
 
 void restore(const nn::SafetensorsFile& file, const std::string& name, const Tensor& into) {
@@ -176,21 +93,6 @@ void write_masters(const fs::path& path, const Optimizer& optimizer) {
 }
 
 }  // namespace
-
-void LogWindow::add(const StepOutcome& outcome) {
-  ++steps;
-  loss += outcome.loss;
-  for (const auto& [name, value] : outcome.metrics) {
-    auto found =
-        std::find_if(metrics.begin(), metrics.end(), [&wanted = name](const MetricSum& m) { return m.name == wanted; });
-    if (found == metrics.end()) {
-      metrics.push_back({name, value, 1});
-    } else {
-      found->sum += value;
-      ++found->steps;
-    }
-  }
-}
 
 fs::path checkpoint_path(const fs::path& output_dir, int64_t step) {
   return output_dir / (directory_prefix + std::to_string(step));
@@ -212,17 +114,17 @@ void save_checkpoint(const fs::path& directory, const nn::Transformer& model, co
     fs::create_directory(aside / objective_name);
     objective.save_state(aside / objective_name);
   }
-  write_file_atomically(aside / state_name, state_json(state, objective, identity).dump(2) + "\n");
+  write_file_atomically(aside / state_name, trainer_state_text(state, objective.state_name(), identity));
   write_manifest(aside);
   writing.commit();
 }
 
 TrainerState load_checkpoint(const fs::path& directory, Optimizer& optimizer, Objective& objective,
                              const RunIdentity& identity, int64_t total_steps) {
-  const ordered_json json = read_state(directory);
-  check_identity(directory, json, identity);
-  check_objective(directory, json, objective);
-  const TrainerState state = state_from(json, directory, total_steps);
+  const auto [state, objective_state, saved_identity] = read_trainer_state(directory / state_name);
+  check_identity(directory, saved_identity, identity);
+  check_objective(directory, objective_state, objective);
+  check_step(directory, state.step, total_steps);
   const bool adapter = fs::exists(directory / adapter_name);
   const auto weights = nn::SafetensorsFile::open(directory / (adapter ? adapter_name : model_name));
   for (nn::Parameter& parameter : optimizer.parameters()) {

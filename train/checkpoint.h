@@ -17,39 +17,11 @@
 #include <vector>
 
 #include "nn/transformer.h"
-#include "train/metrics_log.h"
 #include "train/objective.h"
 #include "train/optimizer.h"
-#include "train/settings/field.h"
+#include "train/trainer_state.h"
 
 namespace lathe::train {
-
-// What a run must agree in with the checkpoint that it goes on from.
-struct RunIdentity {
-  NamedValues settings;  // result_settings()
-  uint64_t model_fingerprint = 0, data_fingerprint = 0;
-};
-
-struct MetricSum {
-  std::string name;
-  double sum = 0;
-  int64_t steps = 0;  // that had it
-};
-
-// The steps since the last line of metrics.jsonl, to be averaged.
-struct LogWindow {
-  int64_t steps = 0;
-  double loss = 0;                 // sum
-  std::vector<MetricSum> metrics;  // in the order in which they first came
-  void add(const StepOutcome& outcome);
-};
-
-struct TrainerState {
-  int64_t step = 0;  // optimiser steps done
-  int64_t num_tokens = 0;
-  LogWindow window;
-  std::optional<LogExtent> metrics;  // metrics.jsonl up to this step; older checkpoints do not say
-};
 
 std::filesystem::path checkpoint_path(const std::filesystem::path& output_dir, int64_t step);
 

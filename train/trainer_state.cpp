@@ -1,0 +1,152 @@
+#include "train/trainer_state.h"
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/json.h"
+
+namespace lathe::train {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr int64_t state_format = 1;
+constexpr const char *model_key = "model_fingerprint", *data_key = "data_fingerprint";
+
+std::string hex(uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+ordered_json window_json(const LogWindow& window) {
+  ordered_json json = {{"steps", window.steps}, {"loss", window.loss}, {"sums", ordered_json::object()}};
+  for (const MetricSum& metric : window.metrics) {
+    json["sums"][metric.name] = metric.sum;
+    if (metric.steps != window.steps) json["steps_with"][metric.name] = metric.steps;
+  }
+  return json;
+}
+
+const ordered_json* find(const ordered_json& object, const std::string& key) {
+  const auto found = object.find(key);
+  return found == object.end() ? nullptr : &*found;
+}
+
+class StateFile {
+ public:
+  explicit StateFile(const std::filesystem::path& path) : file_(path.string()), json_(read_json_file(path)) {
+    if (!json_.is_object()) fail("is no JSON object");
+    const ordered_json& format = member(json_, "format");
+    if (format != state_format)
+      fail("has the format " + json_excerpt(format) + ", and this program knows " + std::to_string(state_format) +
+           "; resume with the version that wrote it, or choose another output_dir");
+  }
+
+  TrainerState state() const {
+    TrainerState state;
+    state.step = count(json_, "step", "step");
+    state.num_tokens = count(json_, "num_tokens", "num_tokens");
+    state.window = window(state.step);
+    if (const ordered_json* log = find(json_, "metrics_log"))
+      state.metrics = {count(*log, "lines", "metrics_log.lines"), count(*log, "bytes", "metrics_log.bytes")};
+    return state;
+  }
+
+  std::string objective() const {
+    const ordered_json* name = find(json_, "objective");
+    return name != nullptr ? text(*name, "objective") : "";
+  }
+
+  RunIdentity identity() const {
+    RunIdentity identity{{}, fingerprint(model_key), fingerprint(data_key)};
+    if (const ordered_json* settings = find(json_, "settings")) {
+      if (!settings->is_object()) fail("settings: expected an object, found " + json_excerpt(*settings));
+      for (const auto& [name, value] : settings->items())
+        identity.settings.emplace_back(name, text(value, "settings." + name));
+    }
+    return identity;
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& reason) const { throw FormatError(file_, -1, reason); }
+
+  const ordered_json& member(const ordered_json& object, const std::string& key) const {
+    const ordered_json* found = find(object, key);
+    if (found == nullptr) fail("has no \"" + key + "\"");
+    return *found;
+  }
+
+  int64_t count(const ordered_json& object, const std::string& key, const std::string& name) const {
+    return json_integer(member(object, key), name, 0, INT64_MAX, file_);
+  }
+
+  std::string text(const ordered_json& value, const std::string& key) const {
+    if (!value.is_string()) fail(key + ": expected a string, found " + json_excerpt(value));
+    return value.get<std::string>();
+  }
+
+  uint64_t fingerprint(const char* key) const {
+    const std::string digits = text(member(json_, key), key);
+    uint64_t value = 0;
+    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+    if (error != std::errc{} || digits.size() != 16 || end != digits.data() + digits.size())
+      fail(std::string(key) + ": expected 16 hexadecimal digits, found " + json_excerpt(digits));
+    return value;
+  }
+
+  LogWindow window(int64_t step) const {
+    const ordered_json& json = member(json_, "window");
+    LogWindow window;
+    window.steps = json_integer(member(json, "steps"), "window.steps", 0, step, file_);
+    window.loss = json_number(member(json, "loss"), "window.loss", file_);
+    const ordered_json *sums = &member(json, "sums"), *steps_with = find(json, "steps_with");
+    if (!sums->is_object()) fail("window.sums: expected an object, found " + json_excerpt(*sums));
+    for (const auto& [name, sum] : sums->items()) {
+      const ordered_json* steps = steps_with != nullptr ? find(*steps_with, name) : nullptr;
+      window.metrics.push_back({name, json_number(sum, name, file_),
+                                steps != nullptr ? json_integer(*steps, name, 1, window.steps, file_) : window.steps});
+    }
+    return window;
+  }
+
+  std::string file_;
+  ordered_json json_;
+};
+
+}  // namespace
+
+void LogWindow::add(const StepOutcome& outcome) {
+  ++steps;
+  loss += outcome.loss;
+  for (const auto& [name, value] : outcome.metrics) {
+    auto found =
+        std::find_if(metrics.begin(), metrics.end(), [&wanted = name](const MetricSum& m) { return m.name == wanted; });
+    if (found == metrics.end()) {
+      metrics.push_back({name, value, 1});
+    } else {
+      found->sum += value;
+      ++found->steps;
+    }
+  }
+}
+
+std::string trainer_state_text(const TrainerState& state, std::string_view objective, const RunIdentity& identity) {
+  ordered_json json = {{"format", state_format}, {"step", state.step}, {"num_tokens", state.num_tokens}};
+  json["window"] = window_json(state.window);
+  if (state.metrics) json["metrics_log"] = {{"lines", state.metrics->lines}, {"bytes", state.metrics->bytes}};
+  if (!objective.empty()) json["objective"] = objective;
+  json[model_key] = hex(identity.model_fingerprint);
+  json[data_key] = hex(identity.data_fingerprint);
+  for (const auto& [name, value] : identity.settings) json["settings"][name] = value;
+  return json.dump(2) + "\n";
+}
+
+SavedTrainerState read_trainer_state(const std::filesystem::path& path) {
+  const StateFile file(path);
+  return {file.state(), file.objective(), file.identity()};
+}
+
+}  // namespace lathe::train
