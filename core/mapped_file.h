@@ -28,4 +28,7 @@ class MappedFile {
   std::filesystem::path path_;
 };
 
+// A copy of a file's contents, for what is small. ResourceError as MappedFile::open().
+std::string file_text(const std::filesystem::path& path);
+
 }  // namespace lathe

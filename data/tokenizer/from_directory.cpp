@@ -18,11 +18,6 @@ using json = nlohmann::ordered_json;
 // Ids beyond this are taken for a broken file, not for a vocabulary.
 constexpr int64_t max_vocabulary = 1 << 24;
 
-std::string read_text(const std::filesystem::path& path) {
-  const auto file = MappedFile::open(path);
-  return {reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()};
-}
-
 json small_part(const simdjson::dom::object& object, const char* key, const std::string& file) {
   simdjson::dom::element element;
   if (object[key].get(element) != simdjson::SUCCESS) return nullptr;
@@ -33,7 +28,7 @@ class TokenizerFile {
  public:
   // Fills in all but the added tokens, which other files have a say in.
   TokenizerFile(const std::filesystem::path& path, Tokenizer::Parts& parts) : file_(path.string()), parts_(parts) {
-    const auto text = simdjson::padded_string(read_text(path));
+    const auto text = simdjson::padded_string(file_text(path));
     simdjson::dom::element document;
     if (const auto error = parser_.parse(text).get(document)) fail(simdjson::error_message(error));
     if (document.get(root_) != simdjson::SUCCESS) fail("is not a JSON object");

@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -25,11 +26,6 @@ ordered_json object_of(const fs::path& path) {
   if (!object.is_object())
     throw FormatError(path.string(), -1, "expected a JSON object, found " + json_excerpt(object));
   return object;
-}
-
-std::string text_of_file(const fs::path& path) {
-  const auto file = MappedFile::open(path);
-  return {reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size()};
 }
 
 bool flag_of(const ordered_json& token, const char* key, bool otherwise, const std::string& file) {
@@ -61,47 +57,46 @@ AddedToken token_of(const ordered_json& value, const std::string& key, const std
   return token;
 }
 
-// Builds the list of added tokens.
+// Builds the list of added tokens. An index by content: a file may list as many as a vocabulary has.
 class AddedTokens {
  public:
   AddedTokens(const Vocabulary& vocabulary, std::vector<AddedToken> added)
       : vocabulary_(vocabulary), tokens_(std::move(added)) {
-    for (int32_t id = 0; id < vocabulary.size(); ++id) vocabulary_entries_ += vocabulary.contains(id) ? 1 : 0;
+    for (int32_t id = 0; id < vocabulary.size(); ++id) next_id_ += vocabulary.contains(id) ? 1 : 0;
+    for (size_t i = 0; i < tokens_.size(); ++i) index(i);
   }
 
   const AddedToken* find(const std::string& content) const {
-    const auto at =
-        std::find_if(tokens_.begin(), tokens_.end(), [&](const AddedToken& t) { return t.content == content; });
-    return at == tokens_.end() ? nullptr : &*at;
+    const auto at = places_.find(content);
+    return at == places_.end() ? nullptr : &tokens_[at->second];
   }
 
   // What is said of a known token replaces its flags; an unknown one gets the vocabulary's id, or the next free one.
   void add(AddedToken token) {
     if (token.content.empty()) return;
-    for (AddedToken& known : tokens_) {
-      if (known.content != token.content) continue;
-      token.id = known.id;
-      known = std::move(token);
+    if (const auto known = places_.find(token.content); known != places_.end()) {
+      token.id = tokens_[known->second].id;
+      tokens_[known->second] = std::move(token);
       return;
     }
-    const auto in_vocabulary = vocabulary_.find(token.content);
-    token.id = in_vocabulary ? *in_vocabulary : next_id();
+    token.id = vocabulary_.find(token.content).value_or(next_id_);
     tokens_.push_back(std::move(token));
+    index(tokens_.size() - 1);
   }
 
   std::vector<AddedToken> take() { return std::move(tokens_); }
 
  private:
-  // As tokenizers' AddedVocabulary counts: past its own largest id, or past the number of the model's entries.
-  int32_t next_id() const {
-    int32_t largest = -1;
-    for (const AddedToken& token : tokens_) largest = std::max(largest, token.id);
-    return std::max(largest + 1, vocabulary_entries_);
+  void index(size_t place) {
+    places_.emplace(tokens_[place].content, place);  // the first of a name counts
+    next_id_ = std::max(next_id_, tokens_[place].id + 1);
   }
 
   const Vocabulary& vocabulary_;
-  int32_t vocabulary_entries_ = 0;
   std::vector<AddedToken> tokens_;
+  std::unordered_map<std::string, size_t> places_;
+  // As tokenizers' AddedVocabulary counts: past its own largest id, or past the number of the model's entries.
+  int32_t next_id_ = 0;
 };
 
 // "added_tokens_decoder": {"315": {"content": "<tool>", …}}, by ascending id.
@@ -169,11 +164,10 @@ std::vector<std::pair<std::string, AddedToken>> special_tokens(const ordered_jso
 std::map<std::string, std::string> chat_templates(const fs::path& directory, const ordered_json& config,
                                                   const std::string& file) {
   std::map<std::string, std::string> templates;
-  if (const fs::path path = directory / "chat_template.jinja"; fs::exists(path))
-    templates["default"] = text_of_file(path);
+  if (const fs::path path = directory / "chat_template.jinja"; fs::exists(path)) templates["default"] = file_text(path);
   if (const fs::path more = directory / "additional_chat_templates"; fs::is_directory(more)) {
     for (const auto& entry : fs::directory_iterator(more))
-      if (entry.path().extension() == ".jinja") templates[entry.path().stem().string()] = text_of_file(entry.path());
+      if (entry.path().extension() == ".jinja") templates[entry.path().stem().string()] = file_text(entry.path());
   }
   const auto found = config.find("chat_template");
   if (!templates.empty() || found == config.end() || found->is_null()) return templates;
