@@ -1,8 +1,5 @@
 #include "text/generation_config.h"
 
-#include <nlohmann/json.hpp>
-
-#include "core/json.h"
 #include "nn/families/hf_fields.h"
 
 namespace lathe::text {
@@ -15,7 +12,7 @@ GenerationConfig read_generation_config(const std::filesystem::path& directory) 
   result.eos_token_ids = config.token_ids("eos_token_id");
   for (const char* key : {"do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty",
                           "presence_penalty", "no_repeat_ngram_size", "max_length", "max_new_tokens"}) {
-    if (const nlohmann::ordered_json* found = config.find(key)) result.sampling.emplace_back(key, json_excerpt(*found));
+    if (const nlohmann::ordered_json* found = config.find(key)) result.sampling[key] = *found;
   }
   return result;
 }

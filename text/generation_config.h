@@ -3,16 +3,15 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <string>
-#include <utility>
+#include <nlohmann/json.hpp>
 #include <vector>
 
 namespace lathe::text {
 
 struct GenerationConfig {
   std::vector<int32_t> eos_token_ids;
-  // "temperature" → "0.6", …: what the file proposes. Nothing here applies it: a user's flags say how to sample.
-  std::vector<std::pair<std::string, std::string>> sampling;
+  // {"temperature": 0.6, …}: what the file proposes. Nothing here applies it: a user's flags say how to sample.
+  nlohmann::ordered_json sampling = nlohmann::ordered_json::object();
 };
 
 // Empty where the directory has no such file (or is none). FormatError names the key that is wrong.

@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "core/json.h"
 #include "core/printable.h"
 #include "programs/cli/program.h"
 #include "programs/model/commands.h"
@@ -79,9 +80,11 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
              separated(control_tokens(tokenizer)));
   fmt::print("  answers end at   {}\n", printable(token_names(text::stop_tokens(files, tokenizer), tokenizer)));
   const text::GenerationConfig generation = text::read_generation_config(files.path);
-  for (size_t i = 0; i < generation.sampling.size(); ++i)
-    fmt::print("{}{} {}", i == 0 ? "  its authors sample with " : ", ", generation.sampling[i].first,
-               printable(generation.sampling[i].second));
+  const char* before = "  its authors sample with ";
+  for (const auto& [name, value] : generation.sampling.items()) {
+    fmt::print("{}{} {}", before, name, printable(json_excerpt(value)));
+    before = ", ";
+  }
   if (!generation.sampling.empty()) fmt::print(" (generation_config.json; flags decide, these are not applied)\n");
   fmt::print("  weights\n");
   for (const auto& [type, count] : histogram(*files.weights))
@@ -113,10 +116,8 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
       {"chat_template", !tokenizer.chat_templates().empty()},
       {"chat_templates", template_names(tokenizer)},
   };
-  for (const auto& [name, value] : text::read_generation_config(files.path).sampling) {
-    auto parsed = nlohmann::ordered_json::parse(value, nullptr, false);
-    result["generation_config"][name] = parsed.is_discarded() ? nlohmann::ordered_json(value) : std::move(parsed);
-  }
+  if (auto sampling = text::read_generation_config(files.path).sampling; !sampling.empty())
+    result["generation_config"] = std::move(sampling);
   for (const nn::WeightInfo& weight : files.weights->weights())
     result["weights"].push_back(
         {{"name", weight.name},
