@@ -20,7 +20,8 @@ constexpr size_t excerpt_bytes = 60;
 // Builds the value from the parser's events. A container that is not closed yet is a Level; nothing recurses.
 class Builder : public nlohmann::json_sax<ordered_json> {
  public:
-  Builder(const std::string& file, RepeatedKeys repeated) : file_(file), repeated_(repeated) {}
+  Builder(const std::string& file, RepeatedKeys repeated, LargeIntegers large)
+      : file_(file), repeated_(repeated), large_(large) {}
   ordered_json take() { return std::move(root_); }
 
   bool null() override { return put(nullptr); }
@@ -29,7 +30,7 @@ class Builder : public nlohmann::json_sax<ordered_json> {
   bool number_unsigned(number_unsigned_t value) override { return put(value); }
   bool number_float(number_float_t value, const string_t& text) override {
     // The parser hands over integers beyond 64 bits as floats.
-    if (text.find_first_of(".eE") == std::string::npos)
+    if (large_ == LargeIntegers::refused && text.find_first_of(".eE") == std::string::npos)
       throw FormatError(file_, -1, "the integer " + text.substr(0, excerpt_bytes) + " needs more than 64 bits");
     return put(value);
   }
@@ -103,14 +104,15 @@ class Builder : public nlohmann::json_sax<ordered_json> {
 
   const std::string& file_;
   RepeatedKeys repeated_;
+  LargeIntegers large_;
   ordered_json root_;
   std::vector<Level> levels_;
 };
 
 }  // namespace
 
-ordered_json parse_json(std::string_view text, const std::string& file, RepeatedKeys repeated) {
-  Builder builder(file, repeated);
+ordered_json parse_json(std::string_view text, const std::string& file, RepeatedKeys repeated, LargeIntegers large) {
+  Builder builder(file, repeated, large);
   if (!ordered_json::sax_parse(text.begin(), text.end(), &builder)) throw FormatError(file, -1, "is no JSON");
   return builder.take();
 }
@@ -119,7 +121,7 @@ ordered_json read_json_file(const std::filesystem::path& path) {
   const auto file = MappedFile::open(path);
   std::string_view text(reinterpret_cast<const char*>(file->bytes().data()), file->bytes().size());
   if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
-  return parse_json(text, path.string());
+  return parse_json(text, path.string(), RepeatedKeys::last_counts, LargeIntegers::as_doubles);
 }
 
 ordered_json json_object(Members members) {

@@ -1,6 +1,5 @@
 // JSON files that people hand over, read within bounds: whatever a file holds, the answer is a value or a FormatError
-// with its place. Nesting ends at 100 levels, an integer that 64 bits cannot hold is refused instead of rounded, and an
-// object of many keys costs time linear in them.
+// with its place. Nesting ends at 100 levels, and an object of many keys costs time linear in them.
 #pragma once
 
 #include <cstdint>
@@ -16,14 +15,19 @@ namespace lathe {
 inline constexpr int max_json_nesting = 100;
 
 enum class RepeatedKeys { last_counts, refused };
+// Integers that 64 bits cannot hold: refused where a value may become text, whose digits count.
+enum class LargeIntegers { refused, as_doubles };
 
 // Keys keep the file's order; where one comes twice its last value counts, or it is a FormatError. `file` is for
-// errors. FormatError: no JSON, invalid UTF-8, too deep, a number that no double or no 64-bit integer holds (1e400,
-// 123456789012345678901).
+// errors. FormatError: no JSON, invalid UTF-8, too deep, a number that no double holds (1e400), a large integer
+// (123456789012345678901).
 nlohmann::ordered_json parse_json(std::string_view text, const std::string& file,
-                                  RepeatedKeys repeated = RepeatedKeys::last_counts);
+                                  RepeatedKeys repeated = RepeatedKeys::last_counts,
+                                  LargeIntegers large = LargeIntegers::refused);
 
-// The same of a file's contents, with or without a byte order mark. ResourceError when it cannot be opened.
+// The same of a file of settings, with or without a byte order mark. Large integers are doubles: transformers writes
+// 1000000000000000019884624838656, which is 1e30, for a tokenizer's model_max_length without a limit. ResourceError when
+// it cannot be opened.
 nlohmann::ordered_json read_json_file(const std::filesystem::path& path);
 
 // An object of these members; where a key comes twice the last value counts, in the first one's place.

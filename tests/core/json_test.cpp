@@ -97,5 +97,16 @@ TEST(Json, ReadsAFileWithAByteOrderMark) {
   EXPECT_THROW(read_json_file(folder.path() / "b.json"), ResourceError);
 }
 
+// What transformers writes where a tokenizer has no limit of length.
+TEST(Json, SettingsMayHoldIntegersBeyond64BitsWhichNoIntegerSettingTakes) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "tokenizer_config.json";
+  std::ofstream(path) << R"({"model_max_length": 1000000000000000019884624838656, "r": 8})";
+  const ordered_json settings = read_json_file(path);
+  EXPECT_EQ(settings["model_max_length"], 1e30);
+  EXPECT_EQ(settings["r"], 8);
+  EXPECT_THROW(json_integer(settings["model_max_length"], "r", 0, INT64_MAX, "some.json"), FormatError);
+}
+
 }  // namespace
 }  // namespace lathe
