@@ -38,6 +38,7 @@ struct LayerConfig {
 
 enum class Activation { silu, gelu_tanh };  // of the feed-forward gate
 enum class QkNorm { none, per_head };  // per_head: RMS norm over each head of q and k, one weight [head_dim] for each
+enum class AttentionBias { none, qkv, qkvo };  // which of the attention's linears have one
 
 struct ModelConfig {
   std::string family;  // "llama": the name in nn/families/
@@ -53,7 +54,7 @@ struct ModelConfig {
   std::vector<LayerConfig> layers;
   Activation activation = Activation::silu;
   QkNorm qk_norm = QkNorm::none;
-  bool attention_bias = false;  // of q, k, v and o
+  AttentionBias attention_bias = AttentionBias::none;
   bool tie_word_embeddings = false;
   std::vector<int32_t> eos_token_ids;
 

@@ -6,6 +6,7 @@ namespace lathe::nn {
 LayerLayout layer_layout(const ModelConfig& config, int64_t) {
   const int64_t hidden = config.hidden_size, inner = config.intermediate_size;
   const int64_t q = config.num_attention_heads * config.head_dim, kv = config.num_key_value_heads * config.head_dim;
+  const bool qkv_bias = config.attention_bias != AttentionBias::none;
   LayerLayout layer;
   layer.input_norm = {"input_layernorm", hidden};
   layer.post_attention_norm = {"post_attention_layernorm", hidden};
@@ -13,10 +14,10 @@ LayerLayout layer_layout(const ModelConfig& config, int64_t) {
     layer.q_norm = {"self_attn.q_norm", config.head_dim};
     layer.k_norm = {"self_attn.k_norm", config.head_dim};
   }
-  layer.q_proj = {"self_attn.q_proj", q, hidden, config.attention_bias};
-  layer.k_proj = {"self_attn.k_proj", kv, hidden, config.attention_bias};
-  layer.v_proj = {"self_attn.v_proj", kv, hidden, config.attention_bias};
-  layer.o_proj = {"self_attn.o_proj", hidden, q, config.attention_bias};
+  layer.q_proj = {"self_attn.q_proj", q, hidden, qkv_bias};
+  layer.k_proj = {"self_attn.k_proj", kv, hidden, qkv_bias};
+  layer.v_proj = {"self_attn.v_proj", kv, hidden, qkv_bias};
+  layer.o_proj = {"self_attn.o_proj", hidden, q, config.attention_bias == AttentionBias::qkvo};
   layer.gate_proj = {"mlp.gate_proj", inner, hidden};
   layer.up_proj = {"mlp.up_proj", inner, hidden};
   layer.down_proj = {"mlp.down_proj", hidden, inner};

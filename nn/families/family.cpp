@@ -11,7 +11,7 @@
 namespace lathe::nn {
 namespace {
 
-constexpr const Family* all_families[] = {&llama_family, &qwen3_family};
+constexpr const Family* all_families[] = {&llama_family, &mistral_family, &qwen2_family, &qwen3_family};
 
 std::string known_names() {
   std::string names;
@@ -55,7 +55,7 @@ ModelConfig read_hf_config(const std::filesystem::path& directory) {
 ModelConfig config_from_gguf(const std::shared_ptr<const GgufFile>& file) {
   const std::string& architecture = file->get<std::string>("general.architecture");
   for (const Family* family : all_families) {
-    if (family->gguf_architecture != architecture) continue;
+    if (family->from_gguf == nullptr || family->gguf_architecture != architecture) continue;
     ModelConfig result = family->from_gguf(file);
     result.check();
     return result;
@@ -77,15 +77,20 @@ GgufPlaces gguf_places(const ModelConfig& config) {
                        {"output.weight", {"lm_head.weight"}}};
   for (int64_t i = 0; i < config.num_hidden_layers(); ++i) {
     const LayerLayout layer = layer_layout(config, i);
-    const auto place = [&](const std::string& module, int64_t interleaved_heads) {
-      places["blk." + std::to_string(i) + "." + gguf_name(family, module) + ".weight"] = {
-          layer_prefix(i) + module + ".weight", interleaved_heads};
+    const auto place = [&](const std::string& module, const char* part, int64_t interleaved_heads) {
+      places["blk." + std::to_string(i) + "." + gguf_name(family, module) + part] = {layer_prefix(i) + module + part,
+                                                                                     interleaved_heads};
     };
-    for (const NormShape& norm : layer.norms()) place(norm.name, 0);
-    for (const LinearShape& linear : layer.linears()) place(linear.name, 0);
-    if (!interleaved) continue;
-    place(layer.q_proj.name, config.num_attention_heads);
-    place(layer.k_proj.name, config.num_key_value_heads);
+    const auto heads_of = [&](const LinearShape& linear) -> int64_t {
+      if (!interleaved) return 0;
+      if (linear.name == layer.q_proj.name) return config.num_attention_heads;
+      return linear.name == layer.k_proj.name ? config.num_key_value_heads : 0;
+    };
+    for (const NormShape& norm : layer.norms()) place(norm.name, ".weight", 0);
+    for (const LinearShape& linear : layer.linears()) {
+      place(linear.name, ".weight", heads_of(linear));
+      if (linear.bias) place(linear.name, ".bias", heads_of(linear));
+    }
   }
   return places;
 }

@@ -27,12 +27,15 @@ struct Family {
   std::string_view name;               // our name, and config.json's model_type
   std::string_view gguf_architecture;  // general.architecture
   ModelConfig (*from_hf)(const HfFields& config);
+  // Null where GGUF files of the family go by another's architecture.
   ModelConfig (*from_gguf)(const std::shared_ptr<const GgufFile>& file);
   std::span<const GgufName> gguf_names;
   GgufRotaryRows gguf_rotary_rows;
 };
 
-extern const Family llama_family;  // Llama 2 and 3.x, SmolLM2
+extern const Family llama_family;    // Llama 2 and 3.x, SmolLM2; Mistral's GGUF files
+extern const Family mistral_family;  // Mistral, Mistral-Nemo
+extern const Family qwen2_family;    // Qwen2 and 2.5
 extern const Family qwen3_family;
 
 // A number of layers that a file gives, for ModelConfig::layers. ConfigError with the key where it is absurd.

@@ -81,6 +81,9 @@ ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& opened, cons
                    .scaling = read_rope_scaling(file, keys),
                    .frequency_factors = read_frequency_factors(opened, result.head_dim)}};
   result.tie_word_embeddings = file.find_tensor("output.weight") == nullptr;
+  if (file.find_tensor("blk.0.attn_q.bias") != nullptr)
+    result.attention_bias =
+        file.find_tensor("blk.0.attn_output.bias") != nullptr ? AttentionBias::qkvo : AttentionBias::qkv;
   const std::string eos = "tokenizer.ggml.eos_token_id";
   if (file.contains(eos)) result.eos_token_ids = {static_cast<int32_t>(file.get_integer(eos, 0, INT32_MAX))};
   return result;

@@ -120,7 +120,7 @@ ModelConfig read_hf_fields(const HfFields& config) {
   result.rms_norm_eps = config.number("rms_norm_eps", 1e-6);
   result.ropes = {rope_from_hf(config)};
   result.activation = activation_from_hf(config);
-  result.attention_bias = config.flag("attention_bias", false);
+  result.attention_bias = config.flag("attention_bias", false) ? AttentionBias::qkvo : AttentionBias::none;
   result.tie_word_embeddings = config.flag("tie_word_embeddings", false);
   result.eos_token_ids = config.token_ids("eos_token_id");
   return result;

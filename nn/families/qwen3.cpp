@@ -1,26 +1,13 @@
 // Qwen3: a Llama whose q and k are normed head by head, with a head size of its own and, in its last layers, sliding
 // windows where the config switches them on.
 #include "core/error.h"
-#include "core/json.h"
 #include "nn/families/family.h"
 #include "nn/families/gguf_fields.h"
 #include "nn/families/hf_fields.h"
+#include "nn/families/sliding_windows.h"
 
 namespace lathe::nn {
 namespace {
-
-// layer_types, or else windows from layer max_window_layers on.
-bool is_sliding(const HfFields& config, size_t layer, bool use_sliding_window) {
-  const nlohmann::ordered_json* types = config.find("layer_types");
-  if (types == nullptr) return use_sliding_window && static_cast<int64_t>(layer) >= config.integer("max_window_layers");
-  if (!types->is_array() || layer >= types->size()) throw ConfigError("layer_types", "expected a word for each layer");
-  const nlohmann::ordered_json& type = (*types)[layer];
-  if (type == "full_attention") return false;
-  if (type != "sliding_attention")
-    throw ConfigError("layer_types", "expected full_attention or sliding_attention, found " + json_excerpt(type));
-  if (!use_sliding_window) throw ConfigError("layer_types", "has sliding_attention, but use_sliding_window is false");
-  return true;
-}
 
 ModelConfig from_hf(const HfFields& given) {
   HfFields config = given;
@@ -32,9 +19,7 @@ ModelConfig from_hf(const HfFields& given) {
   config.set_default("max_window_layers", 28);
   ModelConfig result = read_hf_fields(config);
   result.qk_norm = QkNorm::per_head;
-  const bool use_sliding_window = config.flag("use_sliding_window", false) && config.integer("sliding_window", 0) > 0;
-  for (size_t i = 0; i < result.layers.size(); ++i)
-    if (is_sliding(config, i, use_sliding_window)) result.layers[i].sliding_window = config.integer("sliding_window");
+  set_sliding_windows(result, config);
   return result;
 }
 

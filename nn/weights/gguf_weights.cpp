@@ -1,5 +1,6 @@
 // The weights of a GGUF file under Hugging Face's names and in Hugging Face's row order.
 #include <unordered_map>
+#include <vector>
 
 #include "core/error.h"
 #include "nn/weights/ggml_types.h"
@@ -50,11 +51,17 @@ class GgufWeights final : public WeightSource {
                        " asked of " + std::to_string(rows));
     const int64_t blocks = columns / type.block_elements;
     const std::byte* data = file_->tensor_bytes(tensor);
-    const int64_t heads = interleaved_heads_[found->second];
-    if (heads > 0 && rows % (2 * heads) != 0)
+    const int64_t heads = interleaved_heads_[found->second], head_rows = tensor.shape[0];
+    if (heads > 0 && head_rows % (2 * heads) != 0)
       throw FormatError(file_->path_of(tensor).string(), tensor.offset,
-                        tensor.name + ": " + std::to_string(rows) + " rows do not divide into " +
+                        tensor.name + ": " + std::to_string(head_rows) + " rows do not divide into " +
                             std::to_string(heads) + " heads of even size");
+    if (heads > 0 && tensor.shape.rank() == 1) {  // a bias: its elements are the rows
+      std::vector<float> stored(static_cast<size_t>(columns));
+      type.dequantize(data, blocks, stored.data());
+      for (int64_t i = 0; i < columns * count; ++i) out[i] = stored[static_cast<size_t>(stored_row(i, columns, heads))];
+      return;
+    }
     for (int64_t i = 0; i < count; ++i) {
       const int64_t stored = heads > 0 ? stored_row(first + i, rows, heads) : first + i;
       type.dequantize(data + stored * blocks * type.block_bytes, blocks, out + i * columns);

@@ -65,8 +65,8 @@ def run(model, dtype, all_ids):
 
 
 def interleaved(weight, heads):
-    """The rows of q or k as llama.cpp's converter puts a Llama's: the two halves of each head in turn."""
-    return weight.reshape(heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+    """The rows of q or k, or their biases, as llama.cpp's converter puts a Llama's: the two halves of each head in turn."""
+    return weight.reshape(heads, 2, -1, *weight.shape[1:]).transpose(1, 2).reshape(weight.shape)
 
 
 def llama3_frequency_factors(config):
@@ -98,8 +98,9 @@ def write_gguf(folder, model_class, architecture):
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_eos_token_id(config.eos_token_id)
@@ -109,7 +110,7 @@ def write_gguf(folder, model_class, architecture):
     names = gguf.get_tensor_name_map(kinds[architecture], config.num_hidden_layers)
     for name, parameter in model.named_parameters():  # a tied output embedding is listed once
         weight = parameter.detach()
-        if architecture == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+        if architecture == "llama" and (".q_proj." in name or ".k_proj." in name):
             weight = interleaved(weight, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads)
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), weight.contiguous().numpy())
     writer.write_header_to_file()

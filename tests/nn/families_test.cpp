@@ -82,13 +82,16 @@ TEST_P(EveryFamily, AdaptersFollowTheLayout) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, EveryFamily,
                          testing::Values("tiny_llama/untied", "tiny_llama/tied", "tiny_qwen3/untied", "tiny_qwen3/tied",
-                                         "tiny_qwen3/options", "tiny_llama31"));
+                                         "tiny_qwen3/options", "tiny_llama31", "tiny_qwen2/plain", "tiny_qwen2/windows",
+                                         "tiny_mistral/window", "tiny_mistral/nemo"));
 
-TEST(Qwen3, AGgufFileGivesTheBitsOfTheDirectory) {
-  for (const std::string folder : {"tiny_qwen3/untied", "tiny_qwen3/tied"}) {
+TEST(Families, AGgufFileGivesTheBitsOfTheDirectory) {
+  for (const std::string folder :
+       {"tiny_qwen3/untied", "tiny_qwen3/tied", "tiny_qwen2/plain", "tiny_mistral/nemo", "tiny_llama_bias"}) {
     const auto ids = golden_json(folder + "/expected.json")["input_ids"].get<std::vector<std::vector<int32_t>>>();
     const Tensor expected = logits_of(load(golden(folder), DType::f32), ids);
-    EXPECT_EQ(largest_difference(logits_of(load(golden(folder + "/model.gguf"), DType::f32), ids), expected), 0.0);
+    EXPECT_EQ(largest_difference(logits_of(load(golden(folder + "/model.gguf"), DType::f32), ids), expected), 0.0)
+        << folder;
   }
 }
 
@@ -151,9 +154,29 @@ TEST(Qwen3, WhatTheConfigLeavesOutIsAsInTransformers) {
   EXPECT_EQ(config.rms_norm_eps, 1e-6);
   EXPECT_EQ(config.ropes[0].theta, 10000.0);
   EXPECT_EQ(config.activation, Activation::silu);
-  EXPECT_FALSE(config.attention_bias || config.tie_word_embeddings);
+  EXPECT_EQ(config.attention_bias, AttentionBias::none);
+  EXPECT_FALSE(config.tie_word_embeddings);
   json["num_key_value_heads"] = nullptr;  // as many as heads
   EXPECT_EQ(config_of(json).num_key_value_heads, 64);
+}
+
+TEST(Qwen2, HasBiasesOfQKAndVAlone) {
+  nlohmann::json json = golden_json("tiny_qwen2/windows/config.json");
+  EXPECT_EQ(config_of(json).attention_bias, AttentionBias::qkv);
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 8}));
+  json["use_sliding_window"] = false;
+  json.erase("layer_types");
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 0}));
+}
+
+TEST(Mistral, TheWindowIsThatOfEveryLayerAndNullIsNone) {
+  nlohmann::json json = golden_json("tiny_mistral/window/config.json");
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 8}));
+  json["sliding_window"] = nullptr;
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 0}));
+  json.erase("sliding_window");
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{4096, 4096}));
+  EXPECT_EQ(config_of(golden_json("tiny_mistral/nemo/config.json")).head_dim, 16);
 }
 
 TEST(Families, ANumberThatIsNoneIsRefusedByKey) {

@@ -54,7 +54,8 @@ TEST_P(PagedForward, HasTheBitsOfThePackedOne) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, PagedForward,
                          testing::Values("tiny_llama/untied", "tiny_qwen3/untied", "tiny_qwen3/tied",
-                                         "tiny_qwen3/options"));
+                                         "tiny_qwen3/options", "tiny_qwen2/windows", "tiny_mistral/window",
+                                         "tiny_mistral/nemo"));
 
 }  // namespace
 }  // namespace lathe::nn
