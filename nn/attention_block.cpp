@@ -1,5 +1,6 @@
 #include "nn/attention_block.h"
 
+#include "autograd/ops/arithmetic.h"
 #include "autograd/ops/rms_norm.h"
 #include "autograd/ops/view.h"
 
@@ -13,7 +14,9 @@ Variable AttentionBlock::operator()(const Variable& x, const BatchRows& rows, At
   const Variable k = turned(k_proj(normed, rows), k_norm, rows.layout);
   const Variable v = heads_of(v_proj(normed, rows));
   const Variable attended = attention.attend(layer, q, k, v);
-  return o_proj(autograd::view(attended, {x.dim(0), attended.dim(1) * head_dim}), rows, x);
+  const Variable flat = autograd::view(attended, {x.dim(0), attended.dim(1) * head_dim});
+  if (!output_norm.defined()) return o_proj(flat, rows, x);
+  return autograd::add(x, autograd::rms_norm(o_proj(flat, rows), output_norm, eps, rows.layout));
 }
 
 // [T, heads · head_dim] → [T, heads, head_dim].
@@ -21,13 +24,15 @@ Variable AttentionBlock::heads_of(const Variable& flat) const {
   return autograd::view(flat, {flat.dim(0), flat.dim(1) / head_dim, head_dim});
 }
 
-// The heads, normed where there is a norm, each token's turned by its position.
+// The heads, normed where there is a norm, each token's turned by its position where there are tables.
 Variable AttentionBlock::turned(const Variable& flat, const Variable& head_norm,
                                 const autograd::SequenceLayout& layout) const {
-  if (!head_norm.defined()) return autograd::rope(heads_of(flat), rope, layout);
-  const Variable heads = autograd::view(flat, {flat.dim(0) * flat.dim(1) / head_dim, head_dim});
-  const Variable normed = autograd::view(autograd::rms_norm(heads, head_norm, eps, layout), flat.shape());
-  return autograd::rope(heads_of(normed), rope, layout);
+  Variable normed = flat;
+  if (head_norm.defined()) {
+    const Variable heads = autograd::view(flat, {flat.dim(0) * flat.dim(1) / head_dim, head_dim});
+    normed = autograd::view(autograd::rms_norm(heads, head_norm, eps, layout), flat.shape());
+  }
+  return rope.cos.defined() ? autograd::rope(heads_of(normed), rope, layout) : heads_of(normed);
 }
 
 }  // namespace lathe::nn

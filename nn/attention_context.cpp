@@ -10,9 +10,11 @@ namespace {
 
 std::vector<kernels::AttentionParams> params_of(const ModelConfig& config) {
   std::vector<kernels::AttentionParams> layers;
+  const double divisor =
+      config.query_pre_attn_scalar > 0 ? config.query_pre_attn_scalar : static_cast<double>(config.head_dim);
   for (const LayerConfig& layer : config.layers) {
     kernels::AttentionParams params;
-    params.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
+    params.scale = static_cast<float>(1.0 / std::sqrt(divisor));
     params.window = layer.sliding_window;
     layers.push_back(params);
   }

@@ -67,10 +67,11 @@ void ModelConfig::check() const {
     need(num_attention_heads % num_key_value_heads == 0, "num_attention_heads is no multiple of num_key_value_heads");
   need(head_dim % 2 == 0, "head_dim is odd, which rotary embedding cannot split");
   need(rms_norm_eps > 0 && rms_norm_eps < 1, "rms_norm_eps is not between 0 and 1");
+  need(std::isfinite(query_pre_attn_scalar) && query_pre_attn_scalar >= 0, "query_pre_attn_scalar is negative");
   for (const RopeConfig& rope : ropes) check_rope(rope, head_dim, need);
   for (const LayerConfig& layer : layers) {
     need(layer.sliding_window >= 0, "sliding_window is negative");
-    need(layer.rope >= 0 && layer.rope < static_cast<int64_t>(ropes.size()), "a layer has no rotary table");
+    need(layer.rope >= no_rope && layer.rope < static_cast<int64_t>(ropes.size()), "a layer has no rotary table");
   }
   for (const int32_t id : eos_token_ids) need(id >= 0 && id < vocab_size, "eos_token_id is outside the vocabulary");
   if (!wrong.empty()) throw ConfigError("model config", wrong);

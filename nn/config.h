@@ -30,14 +30,18 @@ struct RopeConfig {
   std::vector<float> frequency_factors = {};  // [head_dim / 2], each divides its inverse frequency; empty: ones
 };
 
+inline constexpr int64_t no_rope = -1;
+
 // What may differ from layer to layer.
 struct LayerConfig {
   int64_t sliding_window = 0;  // > 0: a token sees itself and the sliding_window − 1 before it; 0: all before it
-  int64_t rope = 0;            // which of ModelConfig::ropes
+  int64_t rope = 0;            // which of ModelConfig::ropes, or no_rope: q and k stay as they are
 };
 
 enum class Activation { silu, gelu_tanh };  // of the feed-forward gate
 enum class QkNorm { none, per_head };  // per_head: RMS norm over each head of q and k, one weight [head_dim] for each
+// before: each block norms its input. before_and_after: its output too, before it is added to what came in.
+enum class NormPlacement { before, before_and_after };
 enum class AttentionBias { none, qkv, qkvo };  // which of the attention's linears have one
 
 struct ModelConfig {
@@ -54,6 +58,10 @@ struct ModelConfig {
   std::vector<LayerConfig> layers;
   Activation activation = Activation::silu;
   QkNorm qk_norm = QkNorm::none;
+  NormPlacement norm_placement = NormPlacement::before;
+  double norm_weight_offset = 0;     // 1 where files hold the norms' weights less 1
+  double embedding_scale = 1;        // of the rows that go in
+  double query_pre_attn_scalar = 0;  // attention's scores are divided by its root; 0: head_dim
   AttentionBias attention_bias = AttentionBias::none;
   bool tie_word_embeddings = false;
   std::vector<int32_t> eos_token_ids;

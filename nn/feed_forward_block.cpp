@@ -1,5 +1,6 @@
 #include "nn/feed_forward_block.h"
 
+#include "autograd/ops/arithmetic.h"
 #include "autograd/ops/gated.h"
 #include "autograd/ops/rms_norm.h"
 
@@ -13,7 +14,8 @@ Variable FeedForwardBlock::operator()(const Variable& x, const BatchRows& rows) 
   // the last bit.
   const Variable up = up_proj(normed, rows), gate = gate_proj(normed, rows);
   const Variable activated = activation == Activation::silu ? autograd::swiglu(gate, up) : autograd::geglu(gate, up);
-  return down_proj(activated, rows, x);
+  if (!output_norm.defined()) return down_proj(activated, rows, x);
+  return autograd::add(x, autograd::rms_norm(down_proj(activated, rows), output_norm, eps, rows.layout));
 }
 
 }  // namespace lathe::nn

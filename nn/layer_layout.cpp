@@ -9,7 +9,13 @@ LayerLayout layer_layout(const ModelConfig& config, int64_t) {
   const bool qkv_bias = config.attention_bias != AttentionBias::none;
   LayerLayout layer;
   layer.input_norm = {"input_layernorm", hidden};
-  layer.post_attention_norm = {"post_attention_layernorm", hidden};
+  if (config.norm_placement == NormPlacement::before_and_after) {
+    layer.attention_output_norm = {"post_attention_layernorm", hidden};
+    layer.feed_forward_norm = {"pre_feedforward_layernorm", hidden};
+    layer.feed_forward_output_norm = {"post_feedforward_layernorm", hidden};
+  } else {
+    layer.feed_forward_norm = {"post_attention_layernorm", hidden};
+  }
   if (config.qk_norm == QkNorm::per_head) {
     layer.q_norm = {"self_attn.q_norm", config.head_dim};
     layer.k_norm = {"self_attn.k_norm", config.head_dim};
@@ -25,8 +31,8 @@ LayerLayout layer_layout(const ModelConfig& config, int64_t) {
 }
 
 std::vector<NormShape> LayerLayout::norms() const {
-  std::vector<NormShape> all{input_norm, post_attention_norm};
-  for (const std::optional<NormShape>& norm : {q_norm, k_norm})
+  std::vector<NormShape> all{input_norm, feed_forward_norm};
+  for (const std::optional<NormShape>& norm : {attention_output_norm, feed_forward_output_norm, q_norm, k_norm})
     if (norm) all.push_back(*norm);
   return all;
 }

@@ -24,7 +24,8 @@ struct NormShape {
 };
 
 struct LayerLayout {
-  NormShape input_norm, post_attention_norm;
+  NormShape input_norm, feed_forward_norm;
+  std::optional<NormShape> attention_output_norm, feed_forward_output_norm;
   std::optional<NormShape> q_norm, k_norm;
   LinearShape q_proj, k_proj, v_proj, o_proj;
   LinearShape gate_proj, up_proj, down_proj;

@@ -13,11 +13,14 @@ struct Parameter {
   std::string name;
   Tensor master;  // f32, or f64 for f64
   autograd::Variable leaf;
+  double stored_offset = 0;  // what the master has more than a model file's weight of that name (1 for some norms)
 
   // A leaf of `dtype` whose gradient accumulates in f32.
   static Parameter make(std::string name, Tensor master, DType dtype);
   // After the master has changed: rounds it into the leaf, and tells autograd that saved copies are stale.
   void refresh();
+  // As a model file has it, in the leaf's dtype, on the cpu.
+  Tensor stored() const;
 };
 
 }  // namespace lathe::nn

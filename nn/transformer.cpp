@@ -1,5 +1,6 @@
 #include "nn/transformer.h"
 
+#include "autograd/ops/arithmetic.h"
 #include "autograd/ops/checkpoint.h"
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/rms_norm.h"
@@ -13,6 +14,17 @@
 namespace lathe::nn {
 
 using autograd::Variable;
+
+namespace {
+
+// As transformers keeps a scale beside the weights: in their dtype.
+double rounded_to(double value, DType dtype) {
+  if (dtype == DType::f64) return value;
+  const Tensor exact = Tensor::of<float>(std::vector<float>{static_cast<float>(value)}, {1});
+  return kernels::cast(kernels::cast(exact, dtype), DType::f32).data<float>()[0];
+}
+
+}  // namespace
 
 Transformer::Transformer(const ModelConfig& config, const WeightSource& source, const TransformerOptions& options)
     : config_(config), options_(options) {
@@ -35,7 +47,7 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
   embedding_ = loader.matrix(under_head ? head : embedding, config.vocab_size, config.hidden_size);
   layers_.reserve(config.layers.size());
   for (int64_t i = 0; i < config.num_hidden_layers(); ++i) layers_.push_back(load_layer(i, loader, ropes));
-  final_norm_ = loader.vector("model.norm.weight", config.hidden_size);
+  final_norm_ = loader.vector("model.norm.weight", config.hidden_size, config.norm_weight_offset);
   for (const RopeConfig& rope : config.ropes)
     // a GGUF file's; the config has its values
     if (!rope.frequency_factors.empty()) loader.ignore("rope_freqs.weight");
@@ -53,7 +65,8 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
   const LayerLayout layout = layer_layout(config_, index);
   const std::string prefix = layer_prefix(index);
   const auto norm = [&](const std::optional<NormShape>& shape) {
-    return shape ? loader.vector(prefix + shape->name + ".weight", shape->size) : Variable();
+    return shape ? loader.vector(prefix + shape->name + ".weight", shape->size, config_.norm_weight_offset)
+                 : Variable();
   };
   const auto linear = [&](const LinearShape& shape) {
     const std::string name = prefix + shape.name, weight = name + ".weight";
@@ -64,14 +77,18 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
   };
   loader.ignore(prefix + "self_attn.rotary_emb.inv_freq");  // old checkpoints carry it; it follows from the config
   // Norms first: the order of trainable weights is that of their loading, and the gradient's norm sums in that order.
-  const Variable input_norm = norm(layout.input_norm), post_attention_norm = norm(layout.post_attention_norm);
+  const Variable input_norm = norm(layout.input_norm), feed_forward_norm = norm(layout.feed_forward_norm);
+  const Variable attention_output_norm = norm(layout.attention_output_norm),
+                 feed_forward_output_norm = norm(layout.feed_forward_output_norm);
   const Variable q_norm = norm(layout.q_norm), k_norm = norm(layout.k_norm);
   const auto eps = static_cast<float>(config_.rms_norm_eps);
+  const int64_t rope = config_.layers[static_cast<size_t>(index)].rope;
   return {.attention = {.layer = index,
                         .head_dim = config_.head_dim,
                         .eps = eps,
-                        .rope = ropes[static_cast<size_t>(config_.layers[static_cast<size_t>(index)].rope)],
+                        .rope = rope == no_rope ? autograd::RopeTables{} : ropes[static_cast<size_t>(rope)],
                         .input_norm = input_norm,
+                        .output_norm = attention_output_norm,
                         .q_norm = q_norm,
                         .k_norm = k_norm,
                         .q_proj = linear(layout.q_proj),
@@ -80,7 +97,8 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
                         .o_proj = linear(layout.o_proj)},
           .feed_forward = {.eps = eps,
                            .activation = config_.activation,
-                           .norm = post_attention_norm,
+                           .norm = feed_forward_norm,
+                           .output_norm = feed_forward_output_norm,
                            .gate_proj = linear(layout.gate_proj),
                            .up_proj = linear(layout.up_proj),
                            .down_proj = linear(layout.down_proj)}};
@@ -90,6 +108,7 @@ Variable Transformer::forward(const TokenBatch& batch, AttentionContext& attenti
                               const ForwardOptions& options) const {
   const BatchRows rows = rows_of(batch, options.adapter);
   Variable x = autograd::embedding(*embedding_, batch.ids, batch.layout);
+  if (config_.embedding_scale != 1) x = autograd::scale(x, rounded_to(config_.embedding_scale, options_.dtype));
   for (const Layer& layer : layers_) {
     if (options.checkpoint_layers) {
       // The backward may run after this call has returned: the rows are captured by value.

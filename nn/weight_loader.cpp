@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/thread_pool.h"
+#include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
 
 namespace lathe::nn {
@@ -45,14 +46,20 @@ autograd::LinearWeight WeightLoader::quantized_matrix(const std::string& name, i
   return kernels::QuantizedWeight::quantize(values, format);
 }
 
-autograd::Variable WeightLoader::vector(const std::string& name, int64_t size) {
+autograd::Variable WeightLoader::vector(const std::string& name, int64_t size, double offset) {
   expect(name, {size});
   Tensor master = dense(name, {size});
+  if (offset != 0) {
+    const Tensor ones = Tensor::empty(master.shape(), master.dtype(), master.device(), MemoryTag::weights);
+    kernels::fill(ones, 1.0);
+    kernels::add(master, master, ones, offset);
+  }
   if (parameters_ == nullptr) {
     const MemoryTagScope tag(MemoryTag::weights);
     return autograd::Variable(kernels::cast(master, dtype_));
   }
   parameters_->push_back(Parameter::make(name, std::move(master), dtype_));
+  parameters_->back().stored_offset = offset;
   return parameters_->back().leaf;
 }
 

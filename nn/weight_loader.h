@@ -26,7 +26,8 @@ class WeightLoader {
   // is dense. A weight whose columns do not suit (kernels/matmul/weights/quantized_weight.h) is a ShapeError.
   autograd::LinearWeight quantized_matrix(const std::string& name, int64_t rows, int64_t columns,
                                           kernels::QuantizedFormat format);
-  autograd::Variable vector(const std::string& name, int64_t size);
+  // `offset` is added to what the file holds.
+  autograd::Variable vector(const std::string& name, int64_t size, double offset = 0);
   bool has(std::string_view name) const { return source_.find(name) != nullptr; }
   // A weight that may stand in the file without being used.
   void ignore(const std::string& name) { used_.insert(name); }

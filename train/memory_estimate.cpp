@@ -49,8 +49,10 @@ int64_t moments_bytes(int64_t elements, int64_t master, MomentsIn in) {
 // which the inputs of q, k, v, gate and up are made again), q, k, v, attention's output, gate and up.
 int64_t saved_elements(const nn::LayerLayout& layer) {
   const int64_t q = layer.q_proj.out, k = layer.k_proj.out;
-  const int64_t norms =
-      layer.input_norm.size + layer.post_attention_norm.size + (layer.q_norm ? q : 0) + (layer.k_norm ? k : 0);
+  const auto size_of_norm = [](const std::optional<nn::NormShape>& norm) { return norm ? norm->size : 0; };
+  const int64_t norms = layer.input_norm.size + layer.feed_forward_norm.size +
+                        size_of_norm(layer.attention_output_norm) + size_of_norm(layer.feed_forward_output_norm) +
+                        (layer.q_norm ? q : 0) + (layer.k_norm ? k : 0);
   return norms + 2 * q + k + layer.v_proj.out + layer.gate_proj.out + layer.up_proj.out;
 }
 

@@ -53,7 +53,7 @@ void write_result(const std::filesystem::path& output_dir, const nn::Transformer
   }
   nn::NamedTensors tensors;
   for (const nn::Parameter& parameter : optimizer.parameters())
-    tensors.emplace_back(parameter.name, kernels::moved(parameter.leaf.value(), {}));
+    tensors.emplace_back(parameter.name, parameter.stored());
   nn::write_safetensors(output_dir / "model.safetensors", tensors);
   write_config(model_directory / "config.json", output_dir / "config.json", model);
   for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer_config.json",

@@ -11,7 +11,8 @@
 namespace lathe::nn {
 namespace {
 
-constexpr const Family* all_families[] = {&llama_family, &mistral_family, &qwen2_family, &qwen3_family};
+constexpr const Family* all_families[] = {&gemma3_family, &llama_family, &mistral_family,
+                                          &qwen2_family,  &qwen3_family, &smollm3_family};
 
 std::string known_names() {
   std::string names;

@@ -33,10 +33,12 @@ struct Family {
   GgufRotaryRows gguf_rotary_rows;
 };
 
+extern const Family gemma3_family;   // Gemma 3, text
 extern const Family llama_family;    // Llama 2 and 3.x, SmolLM2; Mistral's GGUF files
 extern const Family mistral_family;  // Mistral, Mistral-Nemo
 extern const Family qwen2_family;    // Qwen2 and 2.5
 extern const Family qwen3_family;
+extern const Family smollm3_family;
 
 // A number of layers that a file gives, for ModelConfig::layers. ConfigError with the key where it is absurd.
 size_t layer_count(const std::string& key, int64_t found);

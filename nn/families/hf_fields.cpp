@@ -87,15 +87,6 @@ RopeScaling rope_scaling_from_hf(const HfFields& rope) {
   return scaling;
 }
 
-// transformers 5 moved rope_theta and the scaling into "rope_parameters".
-RopeConfig rope_from_hf(const HfFields& config) {
-  const HfFields rope = config.object(config.find("rope_parameters") ? "rope_parameters" : "rope_scaling");
-  RopeConfig result;
-  result.theta = rope.number("rope_theta", config.number("rope_theta", 10000.0));
-  result.scaling = rope_scaling_from_hf(rope);
-  return result;
-}
-
 Activation activation_from_hf(const HfFields& config) {
   const std::string name = config.text("hidden_act", "silu");
   if (name == "silu") return Activation::silu;
@@ -104,6 +95,10 @@ Activation activation_from_hf(const HfFields& config) {
 }
 
 }  // namespace
+
+RopeConfig read_rope(const HfFields& rope, double theta) {
+  return {.theta = rope.number("rope_theta", theta), .scaling = rope_scaling_from_hf(rope)};
+}
 
 ModelConfig read_hf_fields(const HfFields& config) {
   ModelConfig result;
@@ -118,7 +113,9 @@ ModelConfig read_hf_fields(const HfFields& config) {
   result.head_dim = config.integer("head_dim", result.hidden_size / result.num_attention_heads);
   result.max_position_embeddings = config.integer("max_position_embeddings");
   result.rms_norm_eps = config.number("rms_norm_eps", 1e-6);
-  result.ropes = {rope_from_hf(config)};
+  // transformers 5 moved rope_theta and the scaling into "rope_parameters".
+  result.ropes = {read_rope(config.object(config.find("rope_parameters") ? "rope_parameters" : "rope_scaling"),
+                            config.number("rope_theta", 10000.0))};
   result.activation = activation_from_hf(config);
   result.attention_bias = config.flag("attention_bias", false) ? AttentionBias::qkvo : AttentionBias::none;
   result.tie_word_embeddings = config.flag("tie_word_embeddings", false);

@@ -45,6 +45,9 @@ class HfFields {
   std::string file_, prefix_;
 };
 
+// A rotary table from rope_parameters, or from rope_scaling, which has no rope_theta: then `theta`.
+RopeConfig read_rope(const HfFields& rope, double theta);
+
 // The fields of Llama, which others extend: layers that are all alike, one rotary table. Without num_key_value_heads
 // there are as many as heads; without head_dim the heads share the width out.
 ModelConfig read_hf_fields(const HfFields& config);

@@ -102,15 +102,20 @@ def write_gguf(folder, model_class, architecture):
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    rope = config.rope_parameters.get("full_attention", config.rope_parameters)
+    writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_eos_token_id(config.eos_token_id)
-    if config.rope_parameters["rope_type"] == "llama3":
+    if architecture == "gemma3":
+        writer.add_sliding_window(config.sliding_window)
+    if rope["rope_type"] == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_frequency_factors(config).numpy())
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     names = gguf.get_tensor_name_map(kinds[architecture], config.num_hidden_layers)
     for name, parameter in model.named_parameters():  # a tied output embedding is listed once
         weight = parameter.detach()
-        if architecture == "llama" and (".q_proj." in name or ".k_proj." in name):
+        if architecture == "gemma3" and "norm" in name:
+            weight = weight + 1
+        if architecture in ("llama", "smollm3") and (".q_proj." in name or ".k_proj." in name):
             weight = interleaved(weight, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads)
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), weight.contiguous().numpy())
     writer.write_header_to_file()

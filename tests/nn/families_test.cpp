@@ -83,11 +83,11 @@ TEST_P(EveryFamily, AdaptersFollowTheLayout) {
 INSTANTIATE_TEST_SUITE_P(Golden, EveryFamily,
                          testing::Values("tiny_llama/untied", "tiny_llama/tied", "tiny_qwen3/untied", "tiny_qwen3/tied",
                                          "tiny_qwen3/options", "tiny_llama31", "tiny_qwen2/plain", "tiny_qwen2/windows",
-                                         "tiny_mistral/window", "tiny_mistral/nemo"));
+                                         "tiny_mistral/window", "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3"));
 
 TEST(Families, AGgufFileGivesTheBitsOfTheDirectory) {
-  for (const std::string folder :
-       {"tiny_qwen3/untied", "tiny_qwen3/tied", "tiny_qwen2/plain", "tiny_mistral/nemo", "tiny_llama_bias"}) {
+  for (const std::string folder : {"tiny_qwen3/untied", "tiny_qwen3/tied", "tiny_qwen2/plain", "tiny_mistral/nemo",
+                                   "tiny_llama_bias", "tiny_gemma3", "tiny_smollm3"}) {
     const auto ids = golden_json(folder + "/expected.json")["input_ids"].get<std::vector<std::vector<int32_t>>>();
     const Tensor expected = logits_of(load(golden(folder), DType::f32), ids);
     EXPECT_EQ(largest_difference(logits_of(load(golden(folder + "/model.gguf"), DType::f32), ids), expected), 0.0)
@@ -177,6 +177,68 @@ TEST(Mistral, TheWindowIsThatOfEveryLayerAndNullIsNone) {
   json.erase("sliding_window");
   EXPECT_EQ(windows_of(json), (std::vector<int64_t>{4096, 4096}));
   EXPECT_EQ(config_of(golden_json("tiny_mistral/nemo/config.json")).head_dim, 16);
+}
+
+TEST(Gemma3, TheOldConfigMeansTheSame) {
+  nlohmann::json json = golden_json("tiny_gemma3/config.json");
+  const ModelConfig now = config_of(json);
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 8, 8, 8, 8, 0}));
+  EXPECT_EQ(now.embedding_scale, 4.0);
+  json.erase("layer_types");
+  json.erase("rope_parameters");
+  json["sliding_window_pattern"] = 2;
+  json["rope_theta"] = 500000.0;
+  json["rope_local_base_freq"] = 20000.0;
+  json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8.0}};
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 0, 8, 0, 8, 0}));
+  const ModelConfig then = config_of(json);
+  EXPECT_EQ(then.ropes[0].theta, 500000.0);
+  EXPECT_EQ(then.ropes[0].scaling.factor, 8.0);
+  EXPECT_EQ(then.ropes[1].theta, 20000.0);
+  EXPECT_EQ(then.ropes[1].scaling.kind, RopeScalingKind::none);
+  EXPECT_EQ(then.layers[0].rope, 1);
+  EXPECT_EQ(then.layers[1].rope, 0);
+}
+
+TEST(Gemma3, WhatIsNotComputedIsNamed) {
+  const nlohmann::json json = golden_json("tiny_gemma3/config.json");
+  for (const auto& [key, value] :
+       std::vector<std::pair<const char*, nlohmann::json>>{{"final_logit_softcapping", 30.0},
+                                                           {"hidden_activation", "gelu"},
+                                                           {"use_bidirectional_attention", true},
+                                                           {"layer_types", {"full_attention"}}}) {
+    nlohmann::json changed = json;
+    changed[key] = value;
+    EXPECT_NE(error_of(changed).find(key), std::string::npos) << error_of(changed);
+  }
+}
+
+TEST(Gemma3, TrainedNormsAreStoredLessOne) {
+  Transformer model = load(golden("tiny_gemma3"), DType::f32, WeightMode::trainable);
+  const auto file = SafetensorsFile::open(golden("tiny_gemma3/model.safetensors"));
+  size_t norms = 0;
+  for (const Parameter& parameter : model.trainable_parameters()) {
+    EXPECT_LE(largest_difference(parameter.stored(), file->tensor(parameter.name)), 1.2e-7) << parameter.name;
+    norms += parameter.stored_offset == 1 ? 1 : 0;
+  }
+  EXPECT_EQ(norms, 6u * 6 + 1);
+}
+
+TEST(SmolLm3, SomeLayersDoNotTurn) {
+  const auto ropes_of = [](const nlohmann::json& json) {
+    std::vector<int64_t> ropes;
+    for (const LayerConfig& layer : config_of(json).layers) ropes.push_back(layer.rope);
+    return ropes;
+  };
+  nlohmann::json json = golden_json("tiny_smollm3/config.json");
+  EXPECT_EQ(ropes_of(json), (std::vector<int64_t>{0, 0, 0, no_rope}));
+  json["no_rope_layers"] = {0, 1, 1, 1};
+  EXPECT_EQ(ropes_of(json), (std::vector<int64_t>{no_rope, 0, 0, 0}));
+  json.erase("no_rope_layers");
+  json["no_rope_layer_interval"] = 2;
+  EXPECT_EQ(ropes_of(json), (std::vector<int64_t>{0, no_rope, 0, no_rope}));
+  json["no_rope_layers"] = {0, 1};
+  EXPECT_NE(error_of(json).find("no_rope_layers"), std::string::npos) << error_of(json);
 }
 
 TEST(Families, ANumberThatIsNoneIsRefusedByKey) {

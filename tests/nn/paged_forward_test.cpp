@@ -55,7 +55,7 @@ TEST_P(PagedForward, HasTheBitsOfThePackedOne) {
 INSTANTIATE_TEST_SUITE_P(Golden, PagedForward,
                          testing::Values("tiny_llama/untied", "tiny_qwen3/untied", "tiny_qwen3/tied",
                                          "tiny_qwen3/options", "tiny_qwen2/windows", "tiny_mistral/window",
-                                         "tiny_mistral/nemo"));
+                                         "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3"));
 
 }  // namespace
 }  // namespace lathe::nn

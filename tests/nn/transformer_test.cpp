@@ -70,7 +70,7 @@ TEST_P(TinyModel, LossAndEveryGradientAreThoseOfTransformers) {
 INSTANTIATE_TEST_SUITE_P(Golden, TinyModel,
                          testing::Values("tiny_llama/untied", "tiny_llama/tied", "tiny_qwen3/untied", "tiny_qwen3/tied",
                                          "tiny_qwen3/options", "tiny_llama31", "tiny_qwen2/plain", "tiny_qwen2/windows",
-                                         "tiny_mistral/window", "tiny_mistral/nemo"));
+                                         "tiny_mistral/window", "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3"));
 
 // With two rotary tables, what counts is which table a layer names, not where it stands in the list.
 TEST(Transformer, EachLayerTurnsByItsOwnRotaryTable) {

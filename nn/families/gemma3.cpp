@@ -1,0 +1,129 @@
+// Gemma 3 (text): norms before and after each block, whose weights are stored less one; q and k normed head by head;
+// embeddings scaled by the root of the width; five layers with a sliding window and a rotary table of their own to one
+// that sees all. In bf16 the norms' weights are rounded after the one is added.
+#include <cmath>
+
+#include "core/error.h"
+#include "core/json.h"
+#include "nn/families/family.h"
+#include "nn/families/gguf_fields.h"
+#include "nn/families/hf_fields.h"
+
+namespace lathe::nn {
+namespace {
+
+constexpr int64_t usual_pattern = 6;  // every sixth layer sees all
+constexpr double global_theta = 1000000.0, local_theta = 10000.0;
+enum Rope : int64_t { global, local };
+
+// What both kinds of files leave to the family.
+void set_usual(ModelConfig& model) {
+  model.activation = Activation::gelu_tanh;
+  model.qk_norm = QkNorm::per_head;
+  model.norm_placement = NormPlacement::before_and_after;
+  model.embedding_scale = std::sqrt(static_cast<double>(model.hidden_size));
+}
+
+void slide(LayerConfig& layer, int64_t window) {
+  layer.sliding_window = window;
+  layer.rope = local;
+}
+
+bool is_sliding(const HfFields& config, size_t layer, int64_t pattern) {
+  const nlohmann::ordered_json* types = config.find("layer_types");
+  if (types == nullptr) return (static_cast<int64_t>(layer) + 1) % pattern != 0;
+  if (!types->is_array() || layer >= types->size()) throw ConfigError("layer_types", "expected a word for each layer");
+  const nlohmann::ordered_json& type = (*types)[layer];
+  if (type != "sliding_attention" && type != "full_attention")
+    throw ConfigError("layer_types", "expected full_attention or sliding_attention, found " + json_excerpt(type));
+  return type == "sliding_attention";
+}
+
+void check_supported(const HfFields& config) {
+  for (const char* key : {"final_logit_softcapping", "attn_logit_softcapping"})
+    if (config.find(key) != nullptr) throw ConfigError(key, "is not supported yet");
+  if (config.flag("use_bidirectional_attention", false))
+    throw ConfigError("use_bidirectional_attention", "true is not supported: text is read from left to right");
+  const std::string activation = config.text("hidden_activation", "gelu_pytorch_tanh");
+  if (activation != "gelu_pytorch_tanh")
+    throw ConfigError("hidden_activation", "expected gelu_pytorch_tanh, found " + json_excerpt(activation));
+}
+
+// transformers 5 has a table for each type of layer; before, the scaling was that of the layers that see all.
+std::vector<RopeConfig> ropes_of(const HfFields& config) {
+  const HfFields each = config.object("rope_parameters");
+  const double global_base = config.number("rope_theta", global_theta);
+  const double local_base = config.number("rope_local_base_freq", local_theta);
+  const HfFields full = each.find("full_attention") ? each.object("full_attention") : config.object("rope_scaling");
+  return {read_rope(full, global_base), read_rope(each.object("sliding_attention"), local_base)};
+}
+
+ModelConfig from_hf(const HfFields& given) {
+  HfFields config = given;
+  // transformers' Gemma3TextConfig where config.json is silent.
+  for (const auto& [key, value] : {std::pair{"vocab_size", 262208},
+                                   {"hidden_size", 2304},
+                                   {"intermediate_size", 9216},
+                                   {"num_hidden_layers", 26},
+                                   {"num_attention_heads", 8},
+                                   {"num_key_value_heads", 4},
+                                   {"head_dim", 256},
+                                   {"max_position_embeddings", 131072},
+                                   {"sliding_window", 4096},
+                                   {"query_pre_attn_scalar", 256}})
+    config.set_default(key, value);
+  config.set_default("tie_word_embeddings", true);
+  check_supported(config);
+  ModelConfig result = read_hf_fields(config);
+  set_usual(result);
+  result.norm_weight_offset = 1;
+  result.query_pre_attn_scalar = config.number("query_pre_attn_scalar");
+  result.ropes = ropes_of(config);
+  const int64_t pattern = config.integer("sliding_window_pattern", usual_pattern);
+  if (pattern < 1) throw ConfigError("sliding_window_pattern", "expected at least 1");
+  for (size_t i = 0; i < result.layers.size(); ++i)
+    if (is_sliding(config, i, pattern)) slide(result.layers[i], config.integer("sliding_window"));
+  return result;
+}
+
+// The file's norms have the one added, and it says neither the pattern nor the local table's base.
+ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
+  constexpr int64_t layers_of_27b = 62;  // by which llama.cpp knows it, too: its scores have a divisor of their own
+  ModelConfig result = read_gguf_fields(file, gemma3_family);
+  set_usual(result);
+  if (result.num_hidden_layers() == layers_of_27b)
+    result.query_pre_attn_scalar =
+        static_cast<double>(result.hidden_size) / static_cast<double>(result.num_attention_heads);
+  result.ropes.push_back({.theta = local_theta});
+  const int64_t window = file->get_integer("gemma3.attention.sliding_window", 1, INT32_MAX);
+  for (int64_t i = 0; i < result.num_hidden_layers(); ++i)
+    if ((i + 1) % usual_pattern != 0) slide(result.layers[static_cast<size_t>(i)], window);
+  return result;
+}
+
+constexpr GgufName gguf_names[] = {
+    {"input_layernorm", "attn_norm"},
+    {"post_attention_layernorm", "post_attention_norm"},
+    {"pre_feedforward_layernorm", "ffn_norm"},
+    {"post_feedforward_layernorm", "post_ffw_norm"},
+    {"self_attn.q_norm", "attn_q_norm"},
+    {"self_attn.k_norm", "attn_k_norm"},
+    {"self_attn.q_proj", "attn_q"},
+    {"self_attn.k_proj", "attn_k"},
+    {"self_attn.v_proj", "attn_v"},
+    {"self_attn.o_proj", "attn_output"},
+    {"mlp.gate_proj", "ffn_gate"},
+    {"mlp.up_proj", "ffn_up"},
+    {"mlp.down_proj", "ffn_down"},
+};
+
+}  // namespace
+
+constexpr Family gemma3_family{.name = "gemma3_text",
+                               .gguf_architecture = "gemma3",
+                               .from_hf = from_hf,
+                               .from_gguf = from_gguf,
+                               .gguf_names = gguf_names,
+                               .gguf_rotary_rows = GgufRotaryRows::half_split};
+
+}  // namespace lathe::nn
