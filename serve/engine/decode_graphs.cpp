@@ -50,7 +50,7 @@ Drawn DecodeGraphs::run(std::span<const ScheduledSequence> scheduled, std::span<
   for (const ScheduledSequence& entry : scheduled) longest = std::max(longest, entry.sequence->cached + entry.tokens);
   const bool penalises = std::ranges::any_of(rows, [](const auto& row) { return kernels::has_penalties(row.params); });
   const auto sequences = static_cast<int64_t>(scheduled.size());
-  const StepShape shape{sequences, kernels::paged_launched_keys(longest), !penalises};
+  const StepShape shape{sequences, kernels::paged_launched_keys(longest), !penalises, adapters_of(scheduled)};
   const StepBatch batch(scheduled, shape.keys / cache_.page_size());
   const Parts ends(batch, shape.draws);
 
@@ -68,7 +68,8 @@ Drawn DecodeGraphs::run(std::span<const ScheduledSequence> scheduled, std::span<
   }
 
   const nn::TokenBatch tokens{part(ends.settings, ends.ids),
-                              {Tensor::of<int32_t>(batch.bounds, {sequences + 1}), part(ends.ids, ends.positions), {}}};
+                              {Tensor::of<int32_t>(batch.bounds, {sequences + 1}), part(ends.ids, ends.positions), {}},
+                              shape.adapters};
   nn::PagedAttention attention(model_.config(), cache_, paged);
   step.graph.run([&] {
     const Tensor logits = model_.logits(model_.forward(tokens, attention).value());
@@ -87,16 +88,18 @@ Drawn DecodeGraphs::run(std::span<const ScheduledSequence> scheduled, std::span<
 }
 
 std::unique_ptr<DecodeGraphs::Step> DecodeGraphs::make_step(int64_t numbers) {
-  if (steps_.size() == most_ || logits_bytes_ > most_logits_bytes) {  // the step before has been waited for
-    steps_.clear();
-    logits_bytes_ = 0;
-    memory_ = std::make_shared<MemoryPool>(model_.device());
-  }
+  if (steps_.size() == most_ || logits_bytes_ > most_logits_bytes) forget();
   const Device device = model_.device();
   return std::unique_ptr<Step>(new Step{.numbers = Tensor::empty({numbers}, DType::i32, device, MemoryTag::workspace),
                                         .graph = kernels::DeviceGraph(device, memory_),
                                         .drawn = {},
                                         .logits = {}});
+}
+
+void DecodeGraphs::forget() {  // the step before has been waited for
+  steps_.clear();
+  logits_bytes_ = 0;
+  memory_ = std::make_shared<MemoryPool>(model_.device());
 }
 
 // One after another, in one copy.

@@ -9,6 +9,8 @@
 #include <map>
 #include <memory>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "core/memory_pool.h"
 #include "kernels/cuda/upload.h"
@@ -25,7 +27,7 @@ struct GraphCounts {
 
 class DecodeGraphs {
  public:
-  // Model and cache are borrowed; neither the model's weights nor its adapter may move. Graphs of `most` shapes of
+  // Model and cache are borrowed; neither the model's weights nor its adapters may move. Graphs of `most` shapes of
   // steps are kept: beyond that, or 256 MiB of logits, all of them are forgotten with their memory and those in use
   // captured again, a few milliseconds each. (Giving up the oldest alone would leave the pool with blocks of its
   // sizes.)
@@ -35,6 +37,8 @@ class DecodeGraphs {
   // A step in which every sequence has one token, its last, and a row. The next call overwrites what was drawn. After
   // an error the step may be tried again.
   Drawn run(std::span<const ScheduledSequence> scheduled, std::span<const kernels::SamplingRow> rows);
+  // All graphs: what they read may go.
+  void forget();
   const GraphCounts& counts() const { return counts_; }
 
  private:
@@ -42,6 +46,7 @@ class DecodeGraphs {
   struct StepShape {
     int64_t sequences, keys;
     bool draws;  // else a row has penalties, whose tokens change: it is sampled from the graph's logits
+    std::vector<std::string> adapters;  // of each sequence
     auto operator<=>(const StepShape&) const = default;
   };
   struct Step;

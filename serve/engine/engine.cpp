@@ -13,13 +13,26 @@
 namespace lathe::engine {
 namespace {
 
-SchedulerOptions scheduler_options(const EngineOptions& options, int64_t page_size) {
+SchedulerOptions scheduler_options(const EngineOptions& options, int64_t pages, int64_t page_size) {
   SchedulerOptions result;
   result.page_size = page_size;
-  result.pages = (options.kv_cache_tokens + page_size - 1) / page_size;
+  result.pages = pages;
   result.max_sequences = options.max_sequences;
   result.max_tokens_per_step = options.max_tokens_per_step;
   return result;
+}
+
+int64_t pages_for(const nn::Transformer& model, const EngineOptions& options) {
+  const int64_t page_size = nn::KvCache::default_page_size;
+  if (!options.kv_cache_memory) return (options.kv_cache_tokens + page_size - 1) / page_size;
+  const DType dtype = options.kv_cache_dtype.value_or(model.dtype());
+  const int64_t page_bytes = nn::KvCache::bytes_per_page(model.config(), dtype, page_size);
+  const int64_t pages = *options.kv_cache_memory / page_bytes;
+  if (pages < 1)
+    throw ConfigError("kv_cache_memory", "expected at least the " + std::to_string(page_bytes) +
+                                             " bytes of one page of " + std::to_string(page_size) + " tokens, found " +
+                                             std::to_string(*options.kv_cache_memory));
+  return pages;
 }
 
 // The cache that the longest requests that run together fill, within the limit.
@@ -33,8 +46,27 @@ EngineOptions sized_for(const std::vector<Request>& requests, EngineOptions opti
   std::sort(lengths.rbegin(), lengths.rend());
   int64_t needed = 0;
   for (size_t i = 0; i < lengths.size() && static_cast<int64_t>(i) < options.max_sequences; ++i) needed += lengths[i];
-  options.kv_cache_tokens = std::min(options.kv_cache_tokens, needed);
+  if (!options.kv_cache_memory) options.kv_cache_tokens = std::min(options.kv_cache_tokens, needed);
   return options;
+}
+
+// The adapter that answers a request.
+std::string settled_adapter(const nn::Transformer& model, const std::optional<std::string>& asked) {
+  const std::vector<std::string> names = model.adapter_names();
+  if (asked) {
+    if (!asked->empty() && std::find(names.begin(), names.end(), *asked) == names.end())
+      throw ConfigError("adapter", "the model has no adapter '" + *asked + "'");
+    return *asked;
+  }
+  if (names.size() > 1)
+    throw ConfigError("adapter", "the model has several, of which '" + names[0] + "' is one: a request must say which");
+  return names.empty() ? std::string() : names[0];
+}
+
+void check_not_asked_yet(const Request& request) {
+  if (request.min_tokens != 0) throw ConfigError("min_tokens", "is not supported; expected 0");
+  if (!request.logit_bias.empty()) throw ConfigError("logit_bias", "is not supported; expected none");
+  if (request.top_logprobs != 0) throw ConfigError("top_logprobs", "is not supported; expected 0");
 }
 
 template <class T>
@@ -44,14 +76,15 @@ Tensor vector_tensor(const std::vector<T>& values) {
 
 }  // namespace
 
-std::string_view name_of(FinishReason reason) { return reason == FinishReason::stop ? "stop" : "length"; }
+std::string_view name_of(FinishReason reason) {
+  return reason == FinishReason::stop ? "stop" : reason == FinishReason::length ? "length" : "abort";
+}
 
 Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
     : model_(model),
-      cache_(model.config(), options.kv_cache_dtype.value_or(model.dtype()),
-             (options.kv_cache_tokens + nn::KvCache::default_page_size - 1) / nn::KvCache::default_page_size,
+      cache_(model.config(), options.kv_cache_dtype.value_or(model.dtype()), pages_for(model, options),
              nn::KvCache::default_page_size, model.device()),
-      scheduler_(scheduler_options(options, nn::KvCache::default_page_size)) {
+      scheduler_(scheduler_options(options, cache_.page_count(), cache_.page_size())) {
   if (options.device_graphs > 0 && model.device().kind != DeviceKind::cpu)
     decode_graphs_.emplace(model_, cache_, options.device_graphs);
 }
@@ -70,7 +103,9 @@ RequestId Engine::add(Request request) {
                                         " new tokens exceed the model's context of " +
                                         std::to_string(model_.max_positions()));
   kernels::check_sampling(request.sampling);
+  check_not_asked_yet(request);
   Sequence sequence;
+  sequence.adapter = settled_adapter(model_, request.adapter);
   sequence.id = next_id_++;
   sequence.request = std::move(request);
   const RequestId id = sequence.id;
@@ -80,8 +115,12 @@ RequestId Engine::add(Request request) {
 
 std::vector<TokenOutput> Engine::step() {
   const autograd::NoGradScope no_grad;
-  const std::vector<ScheduledSequence> scheduled = scheduler_.schedule();
+  std::vector<ScheduledSequence> scheduled = scheduler_.schedule();
   if (scheduled.empty()) return {};
+  // Sequences of one adapter side by side: a linear takes them as one run of rows.
+  std::stable_sort(scheduled.begin(), scheduled.end(), [](const ScheduledSequence& a, const ScheduledSequence& b) {
+    return a.sequence->adapter < b.sequence->adapter;
+  });
   std::vector<kernels::SamplingRow> rows;
   std::vector<TokenOutput> outputs;
   for (const ScheduledSequence& entry : scheduled) {
@@ -89,7 +128,8 @@ std::vector<TokenOutput> Engine::step() {
     const Sequence& sequence = *entry.sequence;
     rows.push_back({sequence.request.sampling, static_cast<uint64_t>(sequence.length()), sequence.request.prompt,
                     sequence.output});
-    outputs.push_back({sequence.id, 0, 0, std::nullopt});
+    outputs.push_back({.request = sequence.id});
+    if (sequence.output.empty()) outputs.back().cached_tokens = 0;
   }
   const Drawn drawn = run(scheduled, rows);
   if (!rows.empty()) {
@@ -115,7 +155,8 @@ Drawn Engine::run(const std::vector<ScheduledSequence>& scheduled, std::span<con
   std::vector<int32_t> samples(scheduled.size());
   std::iota(samples.begin(), samples.end(), 0);
   const nn::TokenBatch batch{vector_tensor(step.ids),
-                             {vector_tensor(step.bounds), vector_tensor(step.positions), vector_tensor(samples)}};
+                             {vector_tensor(step.bounds), vector_tensor(step.positions), vector_tensor(samples)},
+                             adapters_of(scheduled)};
   nn::PagedAttention attention(model_.config(), cache_, step.paged(cache_));
   const Tensor hidden = [&] {
     const kernels::ProfilerRange range("forward");
@@ -143,6 +184,8 @@ void Engine::publish(const std::vector<ScheduledSequence>& scheduled, std::vecto
     sequence.cached += entry.tokens;
     if (!sampled) continue;
     TokenOutput& output = outputs[next++];
+    if (sequence.output.empty()) prompt_tokens_ += static_cast<int64_t>(sequence.request.prompt.size());
+    ++generation_tokens_;
     sequence.output.push_back(output.token);
     const auto& stops = sequence.request.stop_token_ids;
     if (std::find(stops.begin(), stops.end(), output.token) != stops.end()) {
@@ -152,6 +195,27 @@ void Engine::publish(const std::vector<ScheduledSequence>& scheduled, std::vecto
     }
     if (output.finish_reason) scheduler_.finish(&sequence);
   }
+}
+
+void Engine::release_adapter(std::string_view adapter) {
+  const int64_t requests = requests_of_adapter(adapter);
+  if (requests > 0)
+    throw ConfigError("adapter", "'" + std::string(adapter) + "' is used by " + std::to_string(requests) +
+                                     " requests; it may go when they have ended");
+  if (decode_graphs_) decode_graphs_->forget();
+}
+
+void Engine::forget_prefixes() {}
+
+EngineStats Engine::stats() const {
+  const int64_t free = scheduler_.pool().free_count();
+  return {.requests_running = scheduler_.running_count(),
+          .requests_waiting = scheduler_.waiting_count(),
+          .pages_used = cache_.page_count() - free,
+          .pages_free = free,
+          .preemptions = scheduler_.preemptions(),
+          .prompt_tokens = prompt_tokens_,
+          .generation_tokens = generation_tokens_};
 }
 
 std::vector<Completion> generate(const nn::Transformer& model, const std::vector<Request>& requests,

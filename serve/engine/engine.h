@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "nn/kv_cache.h"
@@ -20,24 +21,56 @@ namespace lathe::engine {
 struct EngineOptions {
   int64_t kv_cache_tokens = 16384;  // capacity, rounded up to pages; generate() takes less where its requests need less
   std::optional<DType> kv_cache_dtype = {};  // f32 | bf16 | f16 | i8; the model's when empty
+  // Instead of kv_cache_tokens, where given: bytes for keys and values.
+  std::optional<int64_t> kv_cache_memory = {};
   int64_t max_sequences = 64;
   int64_t max_tokens_per_step = 512;
+  bool enable_prefix_caching =
+      true;  // computed pages are kept for requests that begin the same; the same bits either way
   // A step of decoding alone is queued on a device as one graph, the same bits either way: for so many shapes of steps
   // graphs are kept. 0: none.
   int64_t device_graphs = 32;
 };
 
+// How an engine stands, and what it has done since it was made.
+struct EngineStats {
+  int64_t requests_running = 0, requests_waiting = 0;
+  int64_t pages_used = 0;    // belong to a request
+  int64_t pages_cached = 0;  // belong to none, but hold what a request may ask for again
+  int64_t pages_free = 0;
+  int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens of prompts: all, and those that were at hand
+  int64_t preemptions = 0;
+  int64_t prompt_tokens = 0;      // of requests that got their first token
+  int64_t generation_tokens = 0;  // published
+};
+
+// One thread's: nothing in it locks.
 class Engine {
  public:
-  // The model is borrowed and must outlive the engine; its active adapter is used.
+  // The model is borrowed and must outlive the engine. Adapters may be added to it between steps;
+  // release_adapter() before one is taken out, forget_prefixes() when any weight has changed.
   Engine(const nn::Transformer& model, const EngineOptions& options = {});
 
-  // Throws ConfigError for an empty prompt, a token outside the vocabulary, settings out of range, or more tokens than
-  // the model's context or the cache holds.
+  // Throws ConfigError for an empty prompt, a token outside the vocabulary, an adapter that the model does not have,
+  // settings out of range, or more tokens than the model's context holds; ResourceError for more than the cache holds.
   RequestId add(Request request);
   bool idle() const { return scheduler_.idle(); }
   // Runs one batch; an output for each sequence that got a token.
   std::vector<TokenOutput> step();
+
+  // Ends a request wherever it stands: queued, in prefill or in decode. Its pages are free at once and no output of it
+  // follows. False where there is no such request (any more).
+  bool cancel(RequestId id);
+
+  // Requests that wait or run with this adapter, "" for those without.
+  int64_t requests_of_adapter(std::string_view adapter) const { return scheduler_.requests_of_adapter(adapter); }
+  // Forgets all that was computed with the adapter, so that it may be removed from the model or replaced. ConfigError
+  // while requests use it: cancel them or step until they have ended.
+  void release_adapter(std::string_view adapter);
+  // No later request reads what has been computed so far. For weights or adapters that have changed in place.
+  void forget_prefixes();
+
+  EngineStats stats() const;
   GraphCounts graph_counts() const { return decode_graphs_ ? decode_graphs_->counts() : GraphCounts{}; }
 
  private:
@@ -49,6 +82,7 @@ class Engine {
   Scheduler scheduler_;
   std::optional<DecodeGraphs> decode_graphs_;
   RequestId next_id_ = 1;
+  int64_t prompt_tokens_ = 0, generation_tokens_ = 0;
 };
 
 struct Completion {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -12,22 +13,54 @@ namespace lathe::engine {
 
 using RequestId = uint64_t;
 
+struct LogitBias {
+  int32_t token = 0;
+  float bias = 0;  // added to the token's logit before penalties, temperature and filters; −∞ bans it
+};
+
+inline constexpr int32_t most_top_logprobs = 20;
+
 struct Request {
   std::vector<int32_t> prompt;  // token ids, at least one
   kernels::SamplingParams sampling;
-  int64_t max_tokens = 256;             // to generate
-  std::vector<int32_t> stop_token_ids;  // generation ends with one of them, which is not part of the answer
+  int64_t max_tokens = 256;  // to generate
+  // Generation ends with one of them, which is not part of the answer. None: it goes on to max_tokens (ignore_eos).
+  std::vector<int32_t> stop_token_ids = {};
+  int64_t min_tokens = 0;                  // so many tokens are generated before a stop token may be drawn
+  std::vector<LogitBias> logit_bias = {};  // each token once
+  int32_t top_logprobs = 0;                // likeliest tokens to publish beside the drawn one, at most 20
+  // The adapter of the model that answers, "" for none. Not given: the model's only adapter, or none where it has none;
+  // a model with several wants to be told (nn::TokenBatch::adapters).
+  std::optional<std::string> adapter = {};
+  // Computed keys and values are shared between requests of the same adapter and salt alone.
+  std::string cache_salt = {};
+  int32_t priority = 0;  // lower runs first; of equals the one that came first
 };
 
-enum class FinishReason { stop, length };
-std::string_view name_of(FinishReason reason);  // "stop", "length"
+enum class FinishReason {
+  stop,
+  length,
+  cancelled  // by Engine::cancel(); never published by a step: for whoever keeps a record of all requests
+};
+std::string_view name_of(FinishReason reason);  // "stop", "length", "abort" (vLLM's names)
+
+struct TokenLogprob {
+  int32_t token = 0;
+  float logprob = 0;
+};
 
 // One token, as it is published by Engine::step().
 struct TokenOutput {
   RequestId request = 0;
   int32_t token = 0;
-  float logprob = 0;                          // under the model's own distribution
-  std::optional<FinishReason> finish_reason;  // set on a request's last output; a stop token is published with it
+  float logprob = 0;                               // under the model's own distribution
+  std::optional<FinishReason> finish_reason = {};  // set on a request's last output; a stop token is published with it
+  // The likeliest tokens of the model's own distribution, as many as Request::top_logprobs, in falling order; of equals
+  // the lower id first.
+  std::vector<TokenLogprob> top_logprobs = {};
+  // On a request's first output: how many of its prompt's tokens were not computed, because their keys and values were
+  // at hand.
+  std::optional<int64_t> cached_tokens = {};
 };
 
 }  // namespace lathe::engine

@@ -28,6 +28,12 @@ kernels::PagedBatch StepBatch::paged(const nn::KvCache& cache, const Tensor& the
           Tensor::of<int32_t>(block_table, {sequences(), pages_across}), cache.shape(), there};
 }
 
+std::vector<std::string> adapters_of(std::span<const ScheduledSequence> scheduled) {
+  std::vector<std::string> names;
+  for (const ScheduledSequence& entry : scheduled) names.push_back(entry.sequence->adapter);
+  return names;
+}
+
 Drawn room_to_draw(const Tensor& logits) {
   const Shape shape{logits.dim(0)};
   return {Tensor::empty(shape, DType::i32, logits.device()), Tensor::empty(shape, logits.dtype(), logits.device())};

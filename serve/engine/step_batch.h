@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "kernels/paged_attention/paged_batch.h"
@@ -26,6 +27,9 @@ struct StepBatch {
   // On the cache's device: uploaded, or at `there` (PagedBatch).
   kernels::PagedBatch paged(const nn::KvCache& cache, const Tensor& there = {}) const;
 };
+
+// Of each sequence (nn::TokenBatch::adapters).
+std::vector<std::string> adapters_of(std::span<const ScheduledSequence> scheduled);
 
 // A token and its log-probability for each sequence that has reached its end, on the model's device. Undefined where
 // none has.
