@@ -19,6 +19,7 @@ SchedulerOptions scheduler_options(const EngineOptions& options, int64_t pages, 
   result.pages = pages;
   result.max_sequences = options.max_sequences;
   result.max_tokens_per_step = options.max_tokens_per_step;
+  result.enable_prefix_caching = options.enable_prefix_caching;
   return result;
 }
 
@@ -96,16 +97,18 @@ RequestId Engine::add(Request request) {
       throw ConfigError("prompt", "token " + std::to_string(token) + " is outside the vocabulary of " +
                                       std::to_string(model_.config().vocab_size));
   if (request.max_tokens < 1) throw ConfigError("max_tokens", "expected at least 1");
-  const auto longest = static_cast<int64_t>(request.prompt.size()) + request.max_tokens;
-  if (longest > model_.max_positions())
-    throw ConfigError("max_tokens", "a prompt of " + std::to_string(request.prompt.size()) + " and " +
-                                        std::to_string(request.max_tokens) +
-                                        " new tokens exceed the model's context of " +
-                                        std::to_string(model_.max_positions()));
+  const auto length = static_cast<int64_t>(request.prompt.size());
+  if (length > model_.max_positions() || request.max_tokens > model_.max_positions() - length)
+    throw ConfigError("max_tokens",
+                      "a prompt of " + std::to_string(length) + " and " + std::to_string(request.max_tokens) +
+                          " new tokens exceed the model's context of " + std::to_string(model_.max_positions()));
   kernels::check_sampling(request.sampling);
   check_not_asked_yet(request);
   Sequence sequence;
-  sequence.adapter = settled_adapter(model_, request.adapter);
+  sequence.scope =
+      std::make_shared<const PrefixScope>(PrefixScope{settled_adapter(model_, request.adapter), request.cache_salt});
+  sequence.tokens = std::move(request.prompt);
+  sequence.prompt_length = sequence.tokens.size();
   sequence.id = next_id_++;
   sequence.request = std::move(request);
   const RequestId id = sequence.id;
@@ -119,17 +122,18 @@ std::vector<TokenOutput> Engine::step() {
   if (scheduled.empty()) return {};
   // Sequences of one adapter side by side: a linear takes them as one run of rows.
   std::stable_sort(scheduled.begin(), scheduled.end(), [](const ScheduledSequence& a, const ScheduledSequence& b) {
-    return a.sequence->adapter < b.sequence->adapter;
+    return a.sequence->adapter() < b.sequence->adapter();
   });
+  copy_pages();
   std::vector<kernels::SamplingRow> rows;
   std::vector<TokenOutput> outputs;
   for (const ScheduledSequence& entry : scheduled) {
     if (!entry.samples()) continue;
     const Sequence& sequence = *entry.sequence;
-    rows.push_back({sequence.request.sampling, static_cast<uint64_t>(sequence.length()), sequence.request.prompt,
-                    sequence.output});
+    rows.push_back(
+        {sequence.request.sampling, static_cast<uint64_t>(sequence.length()), sequence.prompt(), sequence.output()});
     outputs.push_back({.request = sequence.id});
-    if (sequence.output.empty()) outputs.back().cached_tokens = 0;
+    if (sequence.output().empty()) outputs.back().cached_tokens = sequence.prompt_tokens_cached;
   }
   const Drawn drawn = run(scheduled, rows);
   if (!rows.empty()) {
@@ -181,20 +185,39 @@ void Engine::publish(const std::vector<ScheduledSequence>& scheduled, std::vecto
   for (const ScheduledSequence& entry : scheduled) {
     Sequence& sequence = *entry.sequence;
     const bool sampled = entry.samples();
-    sequence.cached += entry.tokens;
+    scheduler_.advance(sequence, entry.tokens);
     if (!sampled) continue;
     TokenOutput& output = outputs[next++];
-    if (sequence.output.empty()) prompt_tokens_ += static_cast<int64_t>(sequence.request.prompt.size());
-    ++generation_tokens_;
-    sequence.output.push_back(output.token);
+    if (output.cached_tokens) {
+      stats_.prompt_tokens += static_cast<int64_t>(sequence.prompt_length);
+      stats_.prefix_cache_hits += *output.cached_tokens;
+    }
+    ++stats_.generation_tokens;
+    sequence.tokens.push_back(output.token);
     const auto& stops = sequence.request.stop_token_ids;
     if (std::find(stops.begin(), stops.end(), output.token) != stops.end()) {
       output.finish_reason = FinishReason::stop;
-    } else if (static_cast<int64_t>(sequence.output.size()) >= sequence.request.max_tokens) {
+    } else if (static_cast<int64_t>(sequence.output().size()) >= sequence.request.max_tokens) {
       output.finish_reason = FinishReason::length;
     }
     if (output.finish_reason) scheduler_.finish(&sequence);
   }
+}
+
+void Engine::copy_pages() {
+  if (scheduler_.copies().empty()) return;
+  std::vector<int32_t> from, to;
+  for (const PageCopy& copy : scheduler_.copies()) {
+    from.push_back(copy.from);
+    to.push_back(copy.to);
+  }
+  try {
+    cache_.copy_pages(from, to);
+  } catch (...) {
+    scheduler_.copying_failed();
+    throw;
+  }
+  scheduler_.copied();
 }
 
 void Engine::release_adapter(std::string_view adapter) {
@@ -202,20 +225,20 @@ void Engine::release_adapter(std::string_view adapter) {
   if (requests > 0)
     throw ConfigError("adapter", "'" + std::string(adapter) + "' is used by " + std::to_string(requests) +
                                      " requests; it may go when they have ended");
+  scheduler_.forget_prefixes_of_adapter(adapter);
   if (decode_graphs_) decode_graphs_->forget();
 }
 
-void Engine::forget_prefixes() {}
-
 EngineStats Engine::stats() const {
-  const int64_t free = scheduler_.pool().free_count();
-  return {.requests_running = scheduler_.running_count(),
-          .requests_waiting = scheduler_.waiting_count(),
-          .pages_used = cache_.page_count() - free,
-          .pages_free = free,
-          .preemptions = scheduler_.preemptions(),
-          .prompt_tokens = prompt_tokens_,
-          .generation_tokens = generation_tokens_};
+  EngineStats stats = stats_;
+  stats.requests_running = scheduler_.running_count();
+  stats.requests_waiting = scheduler_.waiting_count();
+  stats.pages_cached = scheduler_.pool().cached_count();
+  stats.pages_free = scheduler_.pool().free_count();
+  stats.pages_used = cache_.page_count() - stats.pages_cached - stats.pages_free;
+  stats.prefix_cache_queries = stats.prompt_tokens;
+  stats.preemptions = scheduler_.preemptions();
+  return stats;
 }
 
 std::vector<Completion> generate(const nn::Transformer& model, const std::vector<Request>& requests,

@@ -38,7 +38,7 @@ struct EngineStats {
   int64_t pages_used = 0;    // belong to a request
   int64_t pages_cached = 0;  // belong to none, but hold what a request may ask for again
   int64_t pages_free = 0;
-  int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens of prompts: all, and those that were at hand
+  int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens of those prompts: all, and at hand
   int64_t preemptions = 0;
   int64_t prompt_tokens = 0;      // of requests that got their first token
   int64_t generation_tokens = 0;  // published
@@ -68,13 +68,14 @@ class Engine {
   // while requests use it: cancel them or step until they have ended.
   void release_adapter(std::string_view adapter);
   // No later request reads what has been computed so far. For weights or adapters that have changed in place.
-  void forget_prefixes();
+  void forget_prefixes() { scheduler_.forget_prefixes(); }
 
   EngineStats stats() const;
   GraphCounts graph_counts() const { return decode_graphs_ ? decode_graphs_->counts() : GraphCounts{}; }
 
  private:
   Drawn run(const std::vector<ScheduledSequence>& scheduled, std::span<const kernels::SamplingRow> rows);
+  void copy_pages();
   void publish(const std::vector<ScheduledSequence>& scheduled, std::vector<TokenOutput>& outputs);
 
   const nn::Transformer& model_;
@@ -82,7 +83,7 @@ class Engine {
   Scheduler scheduler_;
   std::optional<DecodeGraphs> decode_graphs_;
   RequestId next_id_ = 1;
-  int64_t prompt_tokens_ = 0, generation_tokens_ = 0;
+  EngineStats stats_;  // what has been counted; the rest is as it stands
 };
 
 struct Completion {

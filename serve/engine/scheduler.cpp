@@ -1,16 +1,29 @@
 #include "serve/engine/scheduler.h"
 
 #include <algorithm>
+#include <string>
 
 #include "core/error.h"
 
 namespace lathe::engine {
+namespace {
 
-Scheduler::Scheduler(const SchedulerOptions& options) : options_(options), pool_(options.pages) {}
+// Sequences that may be passed over in a step because what they need is being computed: a bound on looking.
+constexpr int64_t most_passed_over = 64;
+
+int64_t common_tokens(const Sequence& a, const Sequence& b, int64_t from) {
+  const auto first = a.tokens.begin() + from;
+  return std::mismatch(first, a.tokens.end(), b.tokens.begin() + from, b.tokens.end()).first - first;
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options)
+    : options_(options), pool_(options.pages), prefixes_(options.pages, options.page_size) {}
 
 void Scheduler::add(Sequence sequence) {
-  const int64_t longest = static_cast<int64_t>(sequence.request.prompt.size()) + sequence.request.max_tokens;
-  const int64_t needed = (longest + options_.page_size - 1) / options_.page_size;
+  const int64_t longest = sequence.length() + sequence.request.max_tokens;
+  const int64_t needed = pages_for(longest);
   if (needed > options_.pages)
     throw ResourceError("a request of " + std::to_string(longest) + " tokens needs " + std::to_string(needed) +
                         " KV pages of " + std::to_string(options_.page_size) + ", but there are " +
@@ -23,47 +36,151 @@ void Scheduler::add(Sequence sequence) {
 
 std::vector<ScheduledSequence> Scheduler::schedule() {
   std::vector<ScheduledSequence> scheduled;
+  int64_t budget = options_.max_tokens_per_step;
+  make_room_for_priority();
   const int64_t preemptions_before = preemptions_;
+  schedule_running(scheduled, budget);
+  // What was just put back would take its pages again.
+  if (preemptions_ == preemptions_before) schedule_waiting(scheduled, budget);
+  return scheduled;
+}
+
+void Scheduler::make_room_for_priority() {
+  if (waiting_.empty()) return;
+  const Sequence& first = waiting_.front();
+  const int64_t pages = pages_for(std::min(first.length(), options_.max_tokens_per_step));
+  while (!running_.empty() && first.request.priority < running_.back().request.priority &&
+         (running_count() >= options_.max_sequences || pool_.available() < pages))
+    preempt_last();
+}
+
+void Scheduler::schedule_running(std::vector<ScheduledSequence>& scheduled, int64_t& budget) {
   const auto decoding = std::count_if(running_.begin(), running_.end(), [](const Sequence& sequence) {
     return sequence.length() - sequence.cached == 1;
   });
-  int64_t budget = options_.max_tokens_per_step;
   int64_t prefill_budget = std::max<int64_t>(0, budget - decoding);
   // A preemption removes from the back of running_, which this loop has not reached, or the sequence it stands at.
   for (auto it = running_.begin(); it != running_.end() && budget > 0;) {
     Sequence& sequence = *it;
     const int64_t missing = sequence.length() - sequence.cached;
     const int64_t tokens = missing == 1 ? 1 : std::min({budget, prefill_budget, missing});
-    bool itself_preempted = false;
     while (!reserve(sequence, sequence.cached + tokens)) {
-      itself_preempted = &running_.back() == &sequence;
-      if (itself_preempted) ++it;
+      const bool itself = &running_.back() == &sequence;
       preempt_last();
-      if (itself_preempted) break;
+      if (itself) return;
     }
-    if (itself_preempted) break;
     ++it;
     if (tokens == 0) continue;
     scheduled.push_back({&sequence, tokens});
     budget -= tokens;
     if (missing > 1) prefill_budget -= tokens;
   }
-  if (preemptions_ > preemptions_before) return scheduled;  // what was just put back would take its pages again
-  while (!waiting_.empty() && budget > 0 && running_count() < options_.max_sequences) {
-    Sequence& sequence = waiting_.front();
-    const int64_t tokens = std::min(budget, sequence.length());
-    if (!reserve(sequence, tokens)) break;
+}
+
+void Scheduler::schedule_waiting(std::vector<ScheduledSequence>& scheduled, int64_t& budget) {
+  int64_t passed_over = 0;
+  for (auto it = waiting_.begin(); it != waiting_.end() && budget > 0 && running_count() < options_.max_sequences;) {
+    const auto waiting = it++;
+    Sequence& sequence = *waiting;
+    const KnownBeginning known = known_beginning(sequence);
+    if (known.more_is_coming) {
+      if (++passed_over == most_passed_over) return;
+      continue;
+    }
+    if (!start(sequence, known, budget)) return;
     const auto place =
         std::find_if(running_.begin(), running_.end(), [&](const Sequence& other) { return sequence.before(other); });
-    running_.splice(place, waiting_, waiting_.begin());
+    running_.splice(place, waiting_, waiting);
+    const int64_t tokens = std::min(budget, sequence.length() - sequence.cached);
     scheduled.push_back({&sequence, tokens});
     budget -= tokens;
   }
-  return scheduled;
+}
+
+// A full page is the same page for all that find it, so that a running sequence begins as this one does where it has
+// the last of the pages found.
+Scheduler::KnownBeginning Scheduler::known_beginning(const Sequence& sequence) const {
+  KnownBeginning known;
+  if (!options_.enable_prefix_caching) return known;
+  // The last token is always computed: what follows it is drawn from its row.
+  const int64_t most = sequence.length() - 1;
+  known.pages = prefixes_.find(*sequence.scope, std::span(sequence.tokens).first(static_cast<size_t>(most)));
+  const auto pages = known.pages.size();
+  const int64_t found = static_cast<int64_t>(pages) * options_.page_size;
+  int64_t coming = 0;
+  for (const Sequence& other : running_) {
+    if (!other.shares || other.block_table.size() <= pages || *other.scope != *sequence.scope) continue;
+    if (pages > 0 && other.block_table[pages - 1] != known.pages.back()) continue;
+    const int64_t common = std::min(common_tokens(sequence, other, found), most - found);
+    const int64_t computed = std::min({common, other.cached - found, options_.page_size});
+    if (computed > known.copied_tokens) {
+      known.copied_tokens = computed;
+      known.copied_page = other.block_table[pages];
+    }
+    coming = std::max(coming, common);
+  }
+  known.more_is_coming = coming - known.copied_tokens >= std::max<int64_t>(1, (most + 1 - found) / 2);
+  return known;
+}
+
+// False where there are not enough pages for the first tokens to compute, `most_tokens` at most.
+bool Scheduler::start(Sequence& sequence, const KnownBeginning& known, int64_t most_tokens) {
+  for (const int32_t page : known.pages) pool_.hold(page);
+  sequence.block_table = known.pages;
+  sequence.findable = static_cast<int64_t>(known.pages.size());
+  sequence.cached = sequence.findable * options_.page_size + known.copied_tokens;
+  sequence.shares = true;
+  if (known.copied_tokens > 0) pool_.hold(known.copied_page);
+  if (!reserve(sequence, std::min(sequence.length(), sequence.cached + most_tokens))) {
+    if (known.copied_tokens > 0) pool_.release(known.copied_page, PagePool::Afterwards::cached);
+    release_pages(sequence);
+    return false;
+  }
+  if (known.copied_tokens > 0)
+    copies_.push_back({known.copied_page, sequence.block_table[known.pages.size()], &sequence});
+  if (!sequence.prompt_tokens_cached)
+    sequence.prompt_tokens_cached = std::min(sequence.cached, static_cast<int64_t>(sequence.prompt_length));
+  return true;
+}
+
+void Scheduler::copied() {
+  for (const PageCopy& copy : copies_) {
+    const bool cached = prefixes_.contains(copy.from);
+    pool_.release(copy.from, cached ? PagePool::Afterwards::cached : PagePool::Afterwards::free);
+  }
+  copies_.clear();
+}
+
+void Scheduler::copying_failed() {
+  for (const PageCopy& copy : copies_) {
+    const auto sequence = std::find_if(running_.begin(), running_.end(),
+                                       [&](const Sequence& candidate) { return &candidate == copy.sequence; });
+    release_pages(*sequence);
+    wait(running_, sequence);
+  }
+  copied();
+}
+
+void Scheduler::advance(Sequence& sequence, int64_t tokens) {
+  sequence.cached += tokens;
+  if (!options_.enable_prefix_caching || !sequence.shares) return;
+  for (; (sequence.findable + 1) * options_.page_size <= sequence.cached; ++sequence.findable) {
+    const auto index = static_cast<size_t>(sequence.findable);
+    const auto size = static_cast<size_t>(options_.page_size);
+    int32_t& page = sequence.block_table[index];
+    const int32_t parent = index == 0 ? PrefixCache::no_parent : sequence.block_table[index - 1];
+    const int32_t known =
+        prefixes_.insert(page, parent, std::span(sequence.tokens).subspan(index * size, size), sequence.scope);
+    if (known == page) continue;
+    // Computed by another at the same time, the same bits: one of the two is enough.
+    pool_.hold(known);
+    pool_.release(page, PagePool::Afterwards::free);
+    page = known;
+  }
 }
 
 void Scheduler::finish(Sequence* sequence) {
-  pool_.give_back(sequence->block_table);
+  release_pages(*sequence);
   running_.remove_if([sequence](const Sequence& candidate) { return &candidate == sequence; });
 }
 
@@ -72,41 +189,70 @@ bool Scheduler::cancel(RequestId id) {
     const auto found = std::find_if(sequences->begin(), sequences->end(),
                                     [id](const Sequence& sequence) { return sequence.id == id; });
     if (found == sequences->end()) continue;
-    pool_.give_back(found->block_table);
+    release_pages(*found);
     sequences->erase(found);
     return true;
   }
   return false;
 }
 
+void Scheduler::forget_prefixes() {
+  for (const int32_t page : prefixes_.pages()) {
+    prefixes_.forget(page);
+    pool_.forget(page);
+  }
+  for (Sequence& sequence : running_) {
+    sequence.findable = 0;
+    sequence.shares = false;
+  }
+}
+
+void Scheduler::forget_prefixes_of_adapter(std::string_view adapter) {
+  for (const int32_t page : prefixes_.pages_of_adapter(adapter)) {
+    prefixes_.forget(page);
+    pool_.forget(page);
+  }
+}
+
 int64_t Scheduler::requests_of_adapter(std::string_view adapter) const {
   int64_t count = 0;
   for (const std::list<Sequence>* const sequences : {&running_, &waiting_})
     count += std::count_if(sequences->begin(), sequences->end(),
-                           [adapter](const Sequence& sequence) { return sequence.adapter == adapter; });
+                           [adapter](const Sequence& sequence) { return sequence.adapter() == adapter; });
   return count;
 }
 
 bool Scheduler::reserve(Sequence& sequence, int64_t length) {
-  const int64_t needed = (length + options_.page_size - 1) / options_.page_size;
-  if (needed - static_cast<int64_t>(sequence.block_table.size()) > pool_.free_count()) return false;
-  while (static_cast<int64_t>(sequence.block_table.size()) < needed) sequence.block_table.push_back(pool_.take());
+  const int64_t needed = pages_for(length);
+  if (needed - static_cast<int64_t>(sequence.block_table.size()) > pool_.available()) return false;
+  while (static_cast<int64_t>(sequence.block_table.size()) < needed) {
+    const int32_t page = pool_.take();
+    prefixes_.forget(page);
+    sequence.block_table.push_back(page);
+  }
   return true;
+}
+
+// The last page first: the later part of a prefix is given up before the earlier one.
+void Scheduler::release_pages(Sequence& sequence) {
+  for (auto index = static_cast<int64_t>(sequence.block_table.size()) - 1; index >= 0; --index) {
+    const bool cached = index < sequence.findable;
+    pool_.release(sequence.block_table[static_cast<size_t>(index)],
+                  cached ? PagePool::Afterwards::cached : PagePool::Afterwards::free);
+  }
+  sequence.block_table.clear();
+  sequence.cached = sequence.findable = 0;
 }
 
 // Moves a sequence to its place among those that wait.
 void Scheduler::wait(std::list<Sequence>& from, std::list<Sequence>::iterator sequence) {
-  // From the back: most arrive in order.
-  auto place = waiting_.end();
+  auto place = waiting_.end();  // from the back: most arrive in order
   while (place != waiting_.begin() && sequence->before(*std::prev(place))) --place;
   waiting_.splice(place, from, sequence);
 }
 
 void Scheduler::preempt_last() {
-  Sequence& sequence = running_.back();
-  pool_.give_back(sequence.block_table);
-  sequence.block_table.clear();
-  sequence.cached = 0;
+  release_pages(running_.back());
   ++preemptions_;
   wait(running_, std::prev(running_.end()));
 }

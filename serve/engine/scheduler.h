@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "serve/engine/page_pool.h"
+#include "serve/engine/prefix_cache.h"
 #include "serve/engine/sequence.h"
 
 namespace lathe::engine {
@@ -16,6 +17,7 @@ struct SchedulerOptions {
   int64_t pages = 0;
   int64_t max_sequences = 64;         // running at once
   int64_t max_tokens_per_step = 512;  // decode tokens first, the rest goes to prefill in chunks
+  bool enable_prefix_caching = true;
 };
 
 // `tokens` tokens of `sequence`, from position sequence->cached on. The step that reaches its last token samples.
@@ -25,19 +27,43 @@ struct ScheduledSequence {
   bool samples() const { return sequence->cached + tokens == sequence->length(); }
 };
 
+struct PageCopy {
+  int32_t from = 0, to = 0;
+  Sequence* sequence = nullptr;  // whose page `to` is
+};
+
 class Scheduler {
  public:
   explicit Scheduler(const SchedulerOptions& options);
 
+  // ResourceError for a sequence that all pages together would not hold.
   void add(Sequence sequence);
   bool idle() const { return waiting_.empty() && running_.empty(); }
 
   // Running sequences come first, in order of priority and age; then waiting ones as long as tokens, places and pages
   // last. Every running sequence that decodes keeps its token: chunks of prompts share what is left. When a running
-  // sequence finds no page, the last of them is put back to wait and will be computed again.
+  // sequence finds no page, the last of them is put back to wait and will be computed again; so is a running sequence
+  // of a lower priority when a waiting one finds no room.
+  //
+  // A waiting sequence starts with the pages that hold its beginning, and with a copy of the page where one that runs
+  // has computed some of what comes next. While a running sequence is about to compute at least half of what is
+  // missing, it waits for that: of many that begin the same, one computes the beginning.
   std::vector<ScheduledSequence> schedule();
+
+  // Pages to copy before the scheduled tokens run, in this order; then one of the two must be told.
+  const std::vector<PageCopy>& copies() const { return copies_; }
+  void copied();
+  void copying_failed();  // the sequences wait again
+
+  // The step has computed the next `tokens` tokens of a sequence.
+  void advance(Sequence& sequence, int64_t tokens);
   void finish(Sequence* sequence);
   bool cancel(RequestId id);  // false where there is no such sequence
+
+  // No later sequence finds what has been computed so far.
+  void forget_prefixes();
+  // The same for an adapter that no sequence uses.
+  void forget_prefixes_of_adapter(std::string_view adapter);
 
   int64_t running_count() const { return static_cast<int64_t>(running_.size()); }
   int64_t waiting_count() const { return static_cast<int64_t>(waiting_.size()); }
@@ -46,13 +72,29 @@ class Scheduler {
   const PagePool& pool() const { return pool_; }
 
  private:
+  // What a waiting sequence need not compute: its first pages, and the first tokens of a page to copy.
+  struct KnownBeginning {
+    std::vector<int32_t> pages;
+    int32_t copied_page = -1;
+    int64_t copied_tokens = 0;
+    bool more_is_coming = false;  // enough to wait for it
+  };
+  KnownBeginning known_beginning(const Sequence& sequence) const;
+  bool start(Sequence& sequence, const KnownBeginning& known, int64_t most_tokens);
+  int64_t pages_for(int64_t tokens) const { return (tokens + options_.page_size - 1) / options_.page_size; }
   bool reserve(Sequence& sequence, int64_t length);
+  void release_pages(Sequence& sequence);
+  void make_room_for_priority();
+  void schedule_running(std::vector<ScheduledSequence>& scheduled, int64_t& budget);
+  void schedule_waiting(std::vector<ScheduledSequence>& scheduled, int64_t& budget);
   void wait(std::list<Sequence>& from, std::list<Sequence>::iterator sequence);
   void preempt_last();
 
   SchedulerOptions options_;
   PagePool pool_;
+  PrefixCache prefixes_;
   std::list<Sequence> waiting_, running_;  // each in the order of Sequence::before
+  std::vector<PageCopy> copies_;           // each owns its `from` meanwhile
   int64_t preemptions_ = 0;
 };
 

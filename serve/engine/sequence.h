@@ -2,30 +2,37 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "serve/engine/prefix_cache.h"
 #include "serve/engine/request.h"
 
 namespace lathe::engine {
 
 struct Sequence {
   RequestId id = 0;
-  Request request;
-  std::string adapter;               // of the request, settled when it came; "" for none
-  std::vector<int32_t> output;       // generated so far
-  std::vector<int32_t> block_table;  // its pages, in order
-  int64_t cached = 0;                // tokens whose keys and values are in pages
+  Request request;              // its prompt has moved to `tokens`
+  std::vector<int32_t> tokens;  // the prompt, then what was generated
+  size_t prompt_length = 0;
+  std::shared_ptr<const PrefixScope> scope;  // the adapter, settled when the request came, "" for none; and the salt
 
+  std::vector<int32_t> block_table;             // its pages, in order
+  int64_t cached = 0;                           // tokens whose keys and values are in pages
+  int64_t findable = 0;                         // of its pages, the first ones, that others can find
+  bool shares = true;                           // false: its pages are out of date, and nobody may find them
+  std::optional<int64_t> prompt_tokens_cached;  // that were at hand when it first ran
+
+  int64_t length() const { return static_cast<int64_t>(tokens.size()); }
+  const std::string& adapter() const { return scope->adapter; }
+  std::span<const int32_t> prompt() const { return std::span(tokens).first(prompt_length); }
+  std::span<const int32_t> output() const { return std::span(tokens).subspan(prompt_length); }
   // Whether it runs before `other` where there is not room for both.
   bool before(const Sequence& other) const {
     return request.priority != other.request.priority ? request.priority < other.request.priority : id < other.id;
-  }
-  int64_t length() const { return static_cast<int64_t>(request.prompt.size() + output.size()); }
-  int32_t token(int64_t position) const {
-    const auto prompt_length = static_cast<int64_t>(request.prompt.size());
-    return position < prompt_length ? request.prompt[static_cast<size_t>(position)]
-                                    : output[static_cast<size_t>(position - prompt_length)];
   }
 };
 

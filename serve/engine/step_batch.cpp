@@ -15,7 +15,7 @@ StepBatch::StepBatch(std::span<const ScheduledSequence> scheduled, int64_t pages
     std::copy(sequence->block_table.begin(), sequence->block_table.end(), row);
     row += pages_across;
     for (int64_t position = sequence->cached; position < sequence->cached + tokens; ++position) {
-      ids.push_back(sequence->token(position));
+      ids.push_back(sequence->tokens[static_cast<size_t>(position)]);
       positions.push_back(static_cast<int32_t>(position));
     }
     bounds.push_back(static_cast<int32_t>(ids.size()));
@@ -30,7 +30,7 @@ kernels::PagedBatch StepBatch::paged(const nn::KvCache& cache, const Tensor& the
 
 std::vector<std::string> adapters_of(std::span<const ScheduledSequence> scheduled) {
   std::vector<std::string> names;
-  for (const ScheduledSequence& entry : scheduled) names.push_back(entry.sequence->adapter);
+  for (const ScheduledSequence& entry : scheduled) names.push_back(entry.sequence->adapter());
   return names;
 }
 

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <map>
 #include <vector>
 
 #include "nn/model_files.h"
@@ -26,6 +27,49 @@ inline void expect_same(const std::vector<Completion>& found, const std::vector<
     EXPECT_EQ(found[i].logprobs, expected[i].logprobs) << "request " << i;  // bits
     EXPECT_EQ(found[i].finish_reason, expected[i].finish_reason) << "request " << i;
   }
+}
+
+// What an engine has published, by request.
+struct Answer {
+  Completion completion;
+  int64_t cached_tokens = -1;
+  bool ended = false;
+};
+using Answers = std::map<RequestId, Answer>;
+
+// One step.
+inline void step_into(Answers& answers, Engine& engine) {
+  for (const TokenOutput& output : engine.step()) {
+    Answer& answer = answers[output.request];
+    EXPECT_FALSE(answer.ended) << "request " << output.request;
+    EXPECT_EQ(output.cached_tokens.has_value(), answer.cached_tokens < 0) << "told once, on the first output";
+    if (output.cached_tokens) answer.cached_tokens = *output.cached_tokens;
+    answer.ended = output.finish_reason.has_value();
+    if (answer.ended) answer.completion.finish_reason = *output.finish_reason;
+    if (output.finish_reason == FinishReason::stop) continue;
+    answer.completion.tokens.push_back(output.token);
+    answer.completion.logprobs.push_back(output.logprob);
+  }
+}
+
+inline Answers answers_of(Engine& engine) {
+  Answers answers;
+  while (!engine.idle()) step_into(answers, engine);
+  return answers;
+}
+
+inline std::vector<Completion> completions_of(const Answers& answers) {
+  std::vector<Completion> completions;
+  for (const auto& [id, answer] : answers) completions.push_back(answer.completion);
+  return completions;
+}
+
+// Nothing waits, runs or owns a page.
+inline void expect_all_given_back(const Engine& engine, int64_t pages) {
+  const EngineStats stats = engine.stats();
+  EXPECT_EQ(stats.requests_running + stats.requests_waiting, 0);
+  EXPECT_EQ(stats.pages_used, 0);
+  EXPECT_EQ(stats.pages_cached + stats.pages_free, pages);
 }
 
 }  // namespace lathe::engine
