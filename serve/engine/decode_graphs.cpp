@@ -26,6 +26,12 @@ struct Parts {
   }
 };
 
+Tensor settings_of(std::span<const RowToDraw> rows) {
+  std::vector<kernels::SamplingRow> sampling;
+  for (const RowToDraw& row : rows) sampling.push_back(row.sampling);
+  return kernels::sampling_settings(sampling);
+}
+
 }  // namespace
 
 struct DecodeGraphs::Step {
@@ -44,13 +50,15 @@ DecodeGraphs::DecodeGraphs(const nn::Transformer& model, nn::KvCache& cache, int
 
 DecodeGraphs::~DecodeGraphs() = default;
 
-Drawn DecodeGraphs::run(std::span<const ScheduledSequence> scheduled, std::span<const kernels::SamplingRow> rows) {
+std::vector<DrawnToken> DecodeGraphs::run(std::span<const ScheduledSequence> scheduled,
+                                          std::span<const RowToDraw> rows) {
   const kernels::ProfilerRange range("decode");
   int64_t longest = 0;
   for (const ScheduledSequence& entry : scheduled) longest = std::max(longest, entry.sequence->cached + entry.tokens);
-  const bool penalises = std::ranges::any_of(rows, [](const auto& row) { return kernels::has_penalties(row.params); });
+  const bool draws = std::ranges::none_of(
+      rows, [](const RowToDraw& row) { return row.on_host() || kernels::has_penalties(row.sampling.params); });
   const auto sequences = static_cast<int64_t>(scheduled.size());
-  const StepShape shape{sequences, kernels::paged_launched_keys(longest), !penalises, adapters_of(scheduled)};
+  const StepShape shape{sequences, kernels::paged_launched_keys(longest), draws, adapters_of(scheduled)};
   const StepBatch batch(scheduled, shape.keys / cache_.page_size());
   const Parts ends(batch, shape.draws);
 
@@ -59,12 +67,12 @@ Drawn DecodeGraphs::run(std::span<const ScheduledSequence> scheduled, std::span<
   Step& step = made ? *made : *known->second;
   const auto part = [&](int64_t begin, int64_t end) { return step.numbers.slice(0, begin, end); };
   const kernels::PagedBatch paged = batch.paged(cache_, part(ends.positions, ends.pages));
-  const Tensor settings = shape.draws ? kernels::sampling_settings(rows) : Tensor::empty({0}, DType::i32);
+  const Tensor settings = shape.draws ? settings_of(rows) : Tensor::empty({0}, DType::i32);
   upload({settings.span<int32_t>(), batch.ids, batch.positions, paged.numbers()}, step.numbers);
   if (!made) {
     step.graph.replay();
     ++counts_.replayed;
-    return shape.draws ? step.drawn : draw(step.logits, rows);
+    return shape.draws ? on_host(step.drawn) : draw(step.logits, rows);
   }
 
   const nn::TokenBatch tokens{part(ends.settings, ends.ids),
@@ -84,7 +92,7 @@ Drawn DecodeGraphs::run(std::span<const ScheduledSequence> scheduled, std::span<
   });
   ++counts_.captured;
   steps_.emplace(shape, std::move(made));
-  return shape.draws ? step.drawn : draw(step.logits, rows);
+  return shape.draws ? on_host(step.drawn) : draw(step.logits, rows);
 }
 
 std::unique_ptr<DecodeGraphs::Step> DecodeGraphs::make_step(int64_t numbers) {

@@ -16,6 +16,7 @@
 #include "kernels/cuda/upload.h"
 #include "nn/kv_cache.h"
 #include "nn/transformer.h"
+#include "serve/engine/sampler.h"
 #include "serve/engine/scheduler.h"
 #include "serve/engine/step_batch.h"
 
@@ -34,9 +35,8 @@ class DecodeGraphs {
   DecodeGraphs(const nn::Transformer& model, nn::KvCache& cache, int64_t most);
   ~DecodeGraphs();
 
-  // A step in which every sequence has one token, its last, and a row. The next call overwrites what was drawn. After
-  // an error the step may be tried again.
-  Drawn run(std::span<const ScheduledSequence> scheduled, std::span<const kernels::SamplingRow> rows);
+  // A step in which every sequence has one token, its last, and a row. After an error the step may be tried again.
+  std::vector<DrawnToken> run(std::span<const ScheduledSequence> scheduled, std::span<const RowToDraw> rows);
   // All graphs: what they read may go.
   void forget();
   const GraphCounts& counts() const { return counts_; }
@@ -45,7 +45,7 @@ class DecodeGraphs {
   // What kernels are launched for (kernels/paged_attention): steps of one shape differ in numbers alone.
   struct StepShape {
     int64_t sequences, keys;
-    bool draws;  // else a row has penalties, whose tokens change: it is sampled from the graph's logits
+    bool draws;  // else tokens are drawn from the graph's logits: what decides about a row changes
     std::vector<std::string> adapters;  // of each sequence
     auto operator<=>(const StepShape&) const = default;
   };

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <numeric>
-#include <unordered_map>
 
 #include "autograd/recording.h"
 #include "core/error.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/profiler_range.h"
+#include "serve/engine/sampler.h"
 #include "serve/engine/step_batch.h"
 
 namespace lathe::engine {
@@ -36,38 +36,14 @@ int64_t pages_for(const nn::Transformer& model, const EngineOptions& options) {
   return pages;
 }
 
-// The cache that the longest requests that run together fill, within the limit.
-EngineOptions sized_for(const std::vector<Request>& requests, EngineOptions options) {
-  std::vector<int64_t> lengths;
-  for (const Request& request : requests) {
-    const int64_t page = nn::KvCache::default_page_size;
-    const int64_t length = static_cast<int64_t>(request.prompt.size()) + std::max<int64_t>(request.max_tokens, 0);
-    lengths.push_back((length + page - 1) / page * page);
-  }
-  std::sort(lengths.rbegin(), lengths.rend());
-  int64_t needed = 0;
-  for (size_t i = 0; i < lengths.size() && static_cast<int64_t>(i) < options.max_sequences; ++i) needed += lengths[i];
-  if (!options.kv_cache_memory) options.kv_cache_tokens = std::min(options.kv_cache_tokens, needed);
-  return options;
-}
-
-// The adapter that answers a request.
-std::string settled_adapter(const nn::Transformer& model, const std::optional<std::string>& asked) {
-  const std::vector<std::string> names = model.adapter_names();
-  if (asked) {
-    if (!asked->empty() && std::find(names.begin(), names.end(), *asked) == names.end())
-      throw ConfigError("adapter", "the model has no adapter '" + *asked + "'");
-    return *asked;
-  }
-  if (names.size() > 1)
-    throw ConfigError("adapter", "the model has several, of which '" + names[0] + "' is one: a request must say which");
-  return names.empty() ? std::string() : names[0];
-}
-
-void check_not_asked_yet(const Request& request) {
-  if (request.min_tokens != 0) throw ConfigError("min_tokens", "is not supported; expected 0");
-  if (!request.logit_bias.empty()) throw ConfigError("logit_bias", "is not supported; expected none");
-  if (request.top_logprobs != 0) throw ConfigError("top_logprobs", "is not supported; expected 0");
+RowToDraw row_of(const Sequence& sequence) {
+  const Request& request = sequence.request;
+  RowToDraw row{
+      .sampling = {request.sampling, static_cast<uint64_t>(sequence.length()), sequence.prompt(), sequence.output()},
+      .logit_bias = request.logit_bias,
+      .top_logprobs = request.top_logprobs};
+  if (static_cast<int64_t>(sequence.output().size()) < request.min_tokens) row.banned = request.stop_token_ids;
+  return row;
 }
 
 template <class T>
@@ -76,10 +52,6 @@ Tensor vector_tensor(const std::vector<T>& values) {
 }
 
 }  // namespace
-
-std::string_view name_of(FinishReason reason) {
-  return reason == FinishReason::stop ? "stop" : reason == FinishReason::length ? "length" : "abort";
-}
 
 Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
     : model_(model),
@@ -91,22 +63,9 @@ Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
 }
 
 RequestId Engine::add(Request request) {
-  if (request.prompt.empty()) throw ConfigError("prompt", "is empty; generation needs at least one token");
-  for (const int32_t token : request.prompt)
-    if (token < 0 || token >= model_.config().vocab_size)
-      throw ConfigError("prompt", "token " + std::to_string(token) + " is outside the vocabulary of " +
-                                      std::to_string(model_.config().vocab_size));
-  if (request.max_tokens < 1) throw ConfigError("max_tokens", "expected at least 1");
-  const auto length = static_cast<int64_t>(request.prompt.size());
-  if (length > model_.max_positions() || request.max_tokens > model_.max_positions() - length)
-    throw ConfigError("max_tokens",
-                      "a prompt of " + std::to_string(length) + " and " + std::to_string(request.max_tokens) +
-                          " new tokens exceed the model's context of " + std::to_string(model_.max_positions()));
-  kernels::check_sampling(request.sampling);
-  check_not_asked_yet(request);
+  check_request(request, model_);
   Sequence sequence;
-  sequence.scope =
-      std::make_shared<const PrefixScope>(PrefixScope{settled_adapter(model_, request.adapter), request.cache_salt});
+  sequence.scope = std::make_shared<const PrefixScope>(PrefixScope{adapter_of(request, model_), request.cache_salt});
   sequence.tokens = std::move(request.prompt);
   sequence.prompt_length = sequence.tokens.size();
   sequence.id = next_id_++;
@@ -125,31 +84,26 @@ std::vector<TokenOutput> Engine::step() {
     return a.sequence->adapter() < b.sequence->adapter();
   });
   copy_pages();
-  std::vector<kernels::SamplingRow> rows;
+  std::vector<RowToDraw> rows;
   std::vector<TokenOutput> outputs;
   for (const ScheduledSequence& entry : scheduled) {
     if (!entry.samples()) continue;
     const Sequence& sequence = *entry.sequence;
-    rows.push_back(
-        {sequence.request.sampling, static_cast<uint64_t>(sequence.length()), sequence.prompt(), sequence.output()});
+    rows.push_back(row_of(sequence));
     outputs.push_back({.request = sequence.id});
     if (sequence.output().empty()) outputs.back().cached_tokens = sequence.prompt_tokens_cached;
   }
-  const Drawn drawn = run(scheduled, rows);
-  if (!rows.empty()) {
-    const Tensor tokens = kernels::moved(drawn.tokens, {});  // the step's one wait for the device
-    kernels::expect_sampled(tokens.span<int32_t>());
-    const Tensor logprobs = kernels::cast(kernels::moved(drawn.logprobs, {}), DType::f32);
-    for (size_t i = 0; i < outputs.size(); ++i) {
-      outputs[i].token = tokens.data<int32_t>()[i];
-      outputs[i].logprob = logprobs.data<float>()[i];
-    }
+  std::vector<DrawnToken> drawn = run(scheduled, rows);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    outputs[i].token = drawn[i].token;
+    outputs[i].logprob = drawn[i].logprob;
+    outputs[i].top_logprobs = std::move(drawn[i].top_logprobs);
   }
   publish(scheduled, outputs);
   return outputs;
 }
 
-Drawn Engine::run(const std::vector<ScheduledSequence>& scheduled, std::span<const kernels::SamplingRow> rows) {
+std::vector<DrawnToken> Engine::run(const std::vector<ScheduledSequence>& scheduled, std::span<const RowToDraw> rows) {
   // Prefill runs long kernels, which hide their launches; a step of single tokens is all launches.
   const bool decodes = std::ranges::all_of(
       scheduled, [](const ScheduledSequence& entry) { return entry.tokens == 1 && entry.samples(); });
@@ -239,30 +193,6 @@ EngineStats Engine::stats() const {
   stats.prefix_cache_queries = stats.prompt_tokens;
   stats.preemptions = scheduler_.preemptions();
   return stats;
-}
-
-std::vector<Completion> generate(const nn::Transformer& model, const std::vector<Request>& requests,
-                                 const EngineOptions& options, const std::function<void(const TokenOutput&)>& on_token,
-                                 GraphCounts* graphs) {
-  Engine engine(model, sized_for(requests, options));
-  std::unordered_map<RequestId, size_t> index_of;
-  for (size_t i = 0; i < requests.size(); ++i) index_of[engine.add(requests[i])] = i;
-  std::vector<Completion> completions(requests.size());
-  while (!engine.idle()) {
-    for (TokenOutput output : engine.step()) {
-      const size_t index = index_of.at(output.request);
-      Completion& completion = completions[index];
-      if (output.finish_reason) completion.finish_reason = *output.finish_reason;
-      if (output.finish_reason != FinishReason::stop) {
-        completion.tokens.push_back(output.token);
-        completion.logprobs.push_back(output.logprob);
-      }
-      output.request = index;
-      if (on_token) on_token(output);
-    }
-  }
-  if (graphs != nullptr) *graphs = engine.graph_counts();
-  return completions;
 }
 
 }  // namespace lathe::engine

@@ -14,7 +14,6 @@
 #include "serve/engine/decode_graphs.h"
 #include "serve/engine/request.h"
 #include "serve/engine/scheduler.h"
-#include "serve/engine/step_batch.h"
 
 namespace lathe::engine {
 
@@ -60,7 +59,7 @@ class Engine {
 
   // Ends a request wherever it stands: queued, in prefill or in decode. Its pages are free at once and no output of it
   // follows. False where there is no such request (any more).
-  bool cancel(RequestId id);
+  bool cancel(RequestId id) { return scheduler_.cancel(id); }
 
   // Requests that wait or run with this adapter, "" for those without.
   int64_t requests_of_adapter(std::string_view adapter) const { return scheduler_.requests_of_adapter(adapter); }
@@ -74,7 +73,7 @@ class Engine {
   GraphCounts graph_counts() const { return decode_graphs_ ? decode_graphs_->counts() : GraphCounts{}; }
 
  private:
-  Drawn run(const std::vector<ScheduledSequence>& scheduled, std::span<const kernels::SamplingRow> rows);
+  std::vector<DrawnToken> run(const std::vector<ScheduledSequence>& scheduled, std::span<const RowToDraw> rows);
   void copy_pages();
   void publish(const std::vector<ScheduledSequence>& scheduled, std::vector<TokenOutput>& outputs);
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/sampling/sampling.h"
+#include "nn/transformer.h"
 
 namespace lathe::engine {
 
@@ -15,7 +16,7 @@ using RequestId = uint64_t;
 
 struct LogitBias {
   int32_t token = 0;
-  float bias = 0;  // added to the token's logit before penalties, temperature and filters; −∞ bans it
+  float bias = 0;  // added to the token's logit before penalties, temperature and filters
 };
 
 inline constexpr int32_t most_top_logprobs = 20;
@@ -36,6 +37,12 @@ struct Request {
   std::string cache_salt = {};
   int32_t priority = 0;  // lower runs first; of equals the one that came first
 };
+
+// Throws ConfigError with the name of the first field that the model cannot answer: an empty prompt, a token outside the
+// vocabulary, more tokens than its context, a setting out of range.
+void check_request(const Request& request, const nn::Transformer& model);
+// The adapter that answers it, "" for none. ConfigError where the model does not have it, or has several to choose from.
+std::string adapter_of(const Request& request, const nn::Transformer& model);
 
 enum class FinishReason {
   stop,

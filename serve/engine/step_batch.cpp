@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "kernels/cuda/profiler_range.h"
-
 namespace lathe::engine {
 
 StepBatch::StepBatch(std::span<const ScheduledSequence> scheduled, int64_t pages_least) : pages_across(pages_least) {
@@ -32,18 +30,6 @@ std::vector<std::string> adapters_of(std::span<const ScheduledSequence> schedule
   std::vector<std::string> names;
   for (const ScheduledSequence& entry : scheduled) names.push_back(entry.sequence->adapter());
   return names;
-}
-
-Drawn room_to_draw(const Tensor& logits) {
-  const Shape shape{logits.dim(0)};
-  return {Tensor::empty(shape, DType::i32, logits.device()), Tensor::empty(shape, logits.dtype(), logits.device())};
-}
-
-Drawn draw(const Tensor& logits, std::span<const kernels::SamplingRow> rows) {
-  const kernels::ProfilerRange range("sample");
-  const Drawn drawn = room_to_draw(logits);
-  kernels::sample(drawn.tokens, drawn.logprobs, logits, rows);
-  return drawn;
 }
 
 }  // namespace lathe::engine

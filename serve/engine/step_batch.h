@@ -1,4 +1,4 @@
-// The tokens of one step: what the model and its pages take, and what is drawn.
+// The tokens of one step: what the model and its pages take.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "kernels/paged_attention/paged_batch.h"
-#include "kernels/sampling/sampling.h"
 #include "nn/kv_cache.h"
 #include "serve/engine/scheduler.h"
 
@@ -30,13 +29,5 @@ struct StepBatch {
 
 // Of each sequence (nn::TokenBatch::adapters).
 std::vector<std::string> adapters_of(std::span<const ScheduledSequence> scheduled);
-
-// A token and its log-probability for each sequence that has reached its end, on the model's device. Undefined where
-// none has.
-struct Drawn {
-  Tensor tokens, logprobs;
-};
-Drawn room_to_draw(const Tensor& logits);  // one for each row
-Drawn draw(const Tensor& logits, std::span<const kernels::SamplingRow> rows);
 
 }  // namespace lathe::engine

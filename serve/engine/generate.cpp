@@ -1,0 +1,50 @@
+#include <algorithm>
+#include <unordered_map>
+
+#include "serve/engine/engine.h"
+
+namespace lathe::engine {
+namespace {
+
+// The cache that the longest requests that run together fill, within the limit.
+EngineOptions sized_for(const std::vector<Request>& requests, EngineOptions options) {
+  std::vector<int64_t> lengths;
+  for (const Request& request : requests) {
+    const int64_t page = nn::KvCache::default_page_size;
+    const int64_t length = static_cast<int64_t>(request.prompt.size()) + std::max<int64_t>(request.max_tokens, 0);
+    lengths.push_back((length + page - 1) / page * page);
+  }
+  std::sort(lengths.rbegin(), lengths.rend());
+  int64_t needed = 0;
+  for (size_t i = 0; i < lengths.size() && static_cast<int64_t>(i) < options.max_sequences; ++i) needed += lengths[i];
+  if (!options.kv_cache_memory) options.kv_cache_tokens = std::min(options.kv_cache_tokens, needed);
+  return options;
+}
+
+}  // namespace
+
+std::vector<Completion> generate(const nn::Transformer& model, const std::vector<Request>& requests,
+                                 const EngineOptions& options, const std::function<void(const TokenOutput&)>& on_token,
+                                 GraphCounts* graphs) {
+  Engine engine(model, sized_for(requests, options));
+  std::unordered_map<RequestId, size_t> index_of;
+  for (size_t i = 0; i < requests.size(); ++i) index_of[engine.add(requests[i])] = i;
+  std::vector<Completion> completions(requests.size());
+  while (!engine.idle()) {
+    for (TokenOutput output : engine.step()) {
+      const size_t index = index_of.at(output.request);
+      Completion& completion = completions[index];
+      if (output.finish_reason) completion.finish_reason = *output.finish_reason;
+      if (output.finish_reason != FinishReason::stop) {
+        completion.tokens.push_back(output.token);
+        completion.logprobs.push_back(output.logprob);
+      }
+      output.request = index;
+      if (on_token) on_token(output);
+    }
+  }
+  if (graphs != nullptr) *graphs = engine.graph_counts();
+  return completions;
+}
+
+}  // namespace lathe::engine

@@ -1,0 +1,41 @@
+// From a step's logits to its tokens. Most rows are drawn where the logits lie (kernels/sampling). A row whose request
+// bans, biases or wants to see tokens is drawn on the host, from a copy: the same token as on the device.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/tensor.h"
+#include "kernels/sampling/sampling.h"
+#include "serve/engine/request.h"
+
+namespace lathe::engine {
+
+// A row of logits, and what decides about its token: bans and biases first, then penalties, temperature and filters.
+struct RowToDraw {
+  kernels::SamplingRow sampling;
+  std::span<const LogitBias> logit_bias = {};
+  std::span<const int32_t> banned = {};  // those outside the vocabulary are banned anyway
+  int32_t top_logprobs = 0;
+  bool on_host() const { return !logit_bias.empty() || !banned.empty() || top_logprobs > 0; }
+};
+
+struct DrawnToken {
+  int32_t token = 0;
+  float logprob = 0;                            // under the model's own distribution
+  std::vector<TokenLogprob> top_logprobs = {};  // of that distribution (TokenOutput)
+};
+
+// logits f32 (f64) [rows, V] on any device, which may be overwritten. NumericError where a row of them is broken
+// (kernels::sample). Waits for the device.
+std::vector<DrawnToken> draw(const Tensor& logits, std::span<const RowToDraw> rows);
+
+// A token and its log-probability for each row, on the device where they were drawn.
+struct Drawn {
+  Tensor tokens, logprobs;
+};
+Drawn room_to_draw(const Tensor& logits);
+std::vector<DrawnToken> on_host(const Drawn& drawn);
+
+}  // namespace lathe::engine
