@@ -70,10 +70,8 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
   };
   const auto linear = [&](const LinearShape& shape) {
     const std::string name = prefix + shape.name, weight = name + ".weight";
-    autograd::LinearWeight base =
-        options_.quantized_linears ? loader.quantized_matrix(weight, shape.out, shape.in, *options_.quantized_linears)
-                                   : loader.matrix(weight, shape.out, shape.in);
-    return Linear{name, std::move(base), shape.bias ? loader.vector(name + ".bias", shape.out) : Variable()};
+    return Linear{name, loader.linear(weight, shape.out, shape.in, options_.quantized_linears),
+                  shape.bias ? loader.vector(name + ".bias", shape.out) : Variable()};
   };
   loader.ignore(prefix + "self_attn.rotary_emb.inv_freq");  // old checkpoints carry it; it follows from the config
   // Norms first: the order of trainable weights is that of their loading, and the gradient's norm sums in that order.

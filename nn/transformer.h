@@ -16,6 +16,7 @@
 #include "nn/feed_forward_block.h"
 #include "nn/linear.h"
 #include "nn/parameter.h"
+#include "nn/quantization.h"
 #include "nn/token_batch.h"
 #include "nn/weights/peft.h"
 #include "nn/weights/weight_source.h"
@@ -31,9 +32,8 @@ struct TransformerOptions {
   DType dtype = DType::f32;  // of weights and activations: f32, bf16, or f64 (reference bodies)
   WeightMode weights = WeightMode::frozen;
   int64_t max_positions = 0;  // rotary tables are built for as many; 0: the model's context
-  // The layers' linears as codes (frozen only, else ConfigError): nf4 with doubly quantised scales as QLoRA has it,
-  // or int8 blocks. The embedding and the output projection stay dense.
-  std::optional<kernels::QuantizedFormat> quantized_linears = {};
+  // The layers' linears as codes (frozen only, else ConfigError). Where the source has codes itself, these count.
+  std::optional<Quantization> quantized_linears = {};
   Device device = {};  // of weights, activations, adapters and gradients; f64 on the cpu only
 };
 

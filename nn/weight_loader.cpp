@@ -39,11 +39,23 @@ autograd::LinearWeight WeightLoader::matrix(const std::string& name, int64_t row
   return autograd::LinearWeight(std::move(packed));
 }
 
-autograd::LinearWeight WeightLoader::quantized_matrix(const std::string& name, int64_t rows, int64_t columns,
-                                                      kernels::QuantizedFormat format) {
+autograd::LinearWeight WeightLoader::linear(const std::string& name, int64_t rows, int64_t columns,
+                                            const std::optional<Quantization>& quantization) {
   expect(name, {rows, columns});
-  const Tensor values = dense(name, {rows, columns});
-  return kernels::QuantizedWeight::quantize(values, format);
+  if (auto codes = source_.codes(name)) {
+    if (parameters_ != nullptr)
+      throw ConfigError("use_peft",
+                        name + " is stored as codes, which cannot be trained: train an adapter beside them");
+    return kernels::QuantizedWeight::pack(on_device(std::move(*codes)));
+  }
+  // int8 blocks lie within a row, nf4's may go on into the next.
+  if (!quantization || !kernels::QuantizedWeight::suits(columns, nf4_block)) return matrix(name, rows, columns);
+  const Tensor values = dense(name, {rows, columns}, MemoryTag::workspace);
+  if (quantization->format == kernels::QuantizedFormat::int8)
+    return kernels::QuantizedWeight::quantize(values, kernels::QuantizedFormat::int8);
+  // In panels the codes are a copy.
+  const MemoryTag tag = device_.kind == DeviceKind::cpu ? MemoryTag::workspace : MemoryTag::weights;
+  return kernels::QuantizedWeight::pack(kernels::quantize_nf4(values, nf4_block, quantization->scales, tag));
 }
 
 autograd::Variable WeightLoader::vector(const std::string& name, int64_t size, double offset) {
@@ -83,9 +95,25 @@ void WeightLoader::expect(const std::string& name, const Shape& shape) {
   used_.insert(name);
 }
 
+kernels::StoredWeight WeightLoader::on_device(kernels::StoredWeight codes) const {
+  if (device_.kind == DeviceKind::cpu) return codes;
+  const auto move = [&](Tensor& tensor) {
+    if (tensor.defined()) tensor = kernels::moved(tensor, device_, MemoryTag::weights);
+  };
+  if (auto* nf4 = std::get_if<kernels::Nf4Weight>(&codes)) {
+    for (Tensor* tensor : {&nf4->codes, &nf4->absmax, &nf4->absmax_codes, &nf4->nested_absmax, &nf4->offset})
+      move(*tensor);
+  } else {
+    auto& int8 = std::get<kernels::Int8Weight>(codes);
+    move(int8.codes);
+    move(int8.scales);
+  }
+  return codes;
+}
+
 // On the device in f32, on the cpu in f64 for f64.
-Tensor WeightLoader::dense(const std::string& name, const Shape& shape) {
-  Tensor values = Tensor::empty(shape, DType::f32, device_, MemoryTag::weights);
+Tensor WeightLoader::dense(const std::string& name, const Shape& shape, MemoryTag memory_tag) {
+  Tensor values = Tensor::empty(shape, DType::f32, device_, memory_tag);
   if (device_.kind != DeviceKind::cpu) {
     send_rows(name, values);
     upload_.publish();  // what follows may cast it
@@ -93,7 +121,7 @@ Tensor WeightLoader::dense(const std::string& name, const Shape& shape) {
   }
   fill_rows(name, 0, values);
   if (dtype_ != DType::f64) return values;
-  const MemoryTagScope tag(MemoryTag::weights);
+  const MemoryTagScope tag(memory_tag);
   return kernels::cast(values, DType::f64);
 }
 

@@ -1,6 +1,7 @@
 // Takes a model's weights out of a source, one by one, and knows at the end whether any was left over.
 #pragma once
 
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -9,6 +10,7 @@
 #include "autograd/ops/linear.h"
 #include "kernels/cuda/upload.h"
 #include "nn/parameter.h"
+#include "nn/quantization.h"
 #include "nn/weights/weight_source.h"
 
 namespace lathe::nn {
@@ -22,10 +24,11 @@ class WeightLoader {
 
   // FormatError when the name is missing or has another shape.
   autograd::LinearWeight matrix(const std::string& name, int64_t rows, int64_t columns);
-  // The same, frozen and quantised from its f32 values, which live no longer than that: at most one weight at a time
-  // is dense. A weight whose columns do not suit (kernels/matmul/weights/quantized_weight.h) is a ShapeError.
-  autograd::LinearWeight quantized_matrix(const std::string& name, int64_t rows, int64_t columns,
-                                          kernels::QuantizedFormat format);
+  // A linear's weight: the source's own codes where it has them; else codes of its f32 values, which live no longer
+  // than that, so that at most one weight at a time is dense; else, and where the columns do not suit products
+  // (kernels/matmul/weights/quantized_weight.h), the same as matrix(). ConfigError for codes that are to be trained.
+  autograd::LinearWeight linear(const std::string& name, int64_t rows, int64_t columns,
+                                const std::optional<Quantization>& quantization);
   // `offset` is added to what the file holds.
   autograd::Variable vector(const std::string& name, int64_t size, double offset = 0);
   bool has(std::string_view name) const { return source_.find(name) != nullptr; }
@@ -38,7 +41,8 @@ class WeightLoader {
 
  private:
   void expect(const std::string& name, const Shape& shape);
-  Tensor dense(const std::string& name, const Shape& shape);
+  Tensor dense(const std::string& name, const Shape& shape, MemoryTag tag = MemoryTag::weights);
+  kernels::StoredWeight on_device(kernels::StoredWeight codes) const;
   void fill_rows(const std::string& name, int64_t first_row, const Tensor& rows) const;
   void send_rows(const std::string& name, const Tensor& to);
 

@@ -45,6 +45,23 @@ int64_t moments_bytes(int64_t elements, int64_t master, MomentsIn in) {
   return 2 * (elements + blocks * master);
 }
 
+MemoryLine frozen_weights(const nn::ModelConfig& model, const RunShape& run) {
+  const int64_t count = model.parameter_count(), element = size_of(run.dtype);
+  const std::string type(name_of(run.dtype));
+  int64_t bytes = count * element, coded = 0;
+  if (run.quantization)
+    for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer)
+      for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears()) {
+        const int64_t elements = linear.out * linear.in;
+        coded += elements;
+        bytes += nn::linear_bytes(linear, run.dtype, run.quantization, run.device) - elements * element;
+      }
+  return {MemoryTag::weights, bytes,
+          coded == 0 ? millions(count) + " frozen weights in " + type
+                     : millions(coded) + " frozen weights in " + nn::name_of(*run.quantization) + ", " +
+                           millions(count - coded) + " in " + type};
+}
+
 // What the operations of one layer save for the backward, in elements for each token: the inputs of the norms (from
 // which the inputs of q, k, v, gate and up are made again), q, k, v, attention's output, gate and up.
 int64_t saved_elements(const nn::LayerLayout& layer) {
@@ -100,34 +117,33 @@ std::string MemoryEstimate::table() const {
   return text + row;
 }
 
-MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, DType dtype,
-                               int64_t forward_tokens, bool gradient_checkpointing, MomentsIn moments) {
-  const int64_t element = size_of(dtype), master = dtype == DType::f64 ? 8 : 4, weights = model.parameter_count();
-  const std::string type(name_of(dtype));
+MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, const RunShape& run) {
+  const int64_t element = size_of(run.dtype), master = run.dtype == DType::f64 ? 8 : 4;
+  const int64_t weights = model.parameter_count();
+  const std::string type(name_of(run.dtype));
   // Of a whole model, the norms are few enough to count them with the matrices.
   const std::vector<int64_t> tensors = lora != nullptr ? lora_matrices(model, *lora) : std::vector<int64_t>{weights};
   int64_t trained = 0, moments_total = 0;
   for (const int64_t elements : tensors) {
     trained += elements;
-    moments_total += moments_bytes(elements, master, moments);
+    moments_total += moments_bytes(elements, master, run.moments);
   }
   const int64_t copies = master + (element == master ? 0 : element);
   MemoryEstimate estimate;
-  if (lora != nullptr)
-    estimate.lines.push_back({MemoryTag::weights, weights * element, millions(weights) + " frozen weights in " + type});
+  if (lora != nullptr) estimate.lines.push_back(frozen_weights(model, run));
   estimate.lines.push_back(
       {lora != nullptr ? MemoryTag::adapters : MemoryTag::weights, trained * copies,
        millions(trained) + " trained, masters" + (element == master ? "" : " and copies in " + type)});
   estimate.lines.push_back({MemoryTag::gradients, trained * master, "one for each trained"});
   estimate.lines.push_back(
       {MemoryTag::optimizer, moments_total,
-       moments == MomentsIn::eight_bits ? "AdamW's two moments in 8 bits" : "AdamW's two moments"});
+       run.moments == MomentsIn::eight_bits ? "AdamW's two moments in 8 bits" : "AdamW's two moments"});
   const SavedElements saved = saved_elements(model);
-  const int64_t kept =
-      gradient_checkpointing ? model.num_hidden_layers() * model.hidden_size + saved.largest_layer : saved.all_layers;
-  estimate.lines.push_back({MemoryTag::activations, forward_tokens * (kept + transient_elements(model)) * element,
-                            std::to_string(forward_tokens) + " tokens in a forward" +
-                                (gradient_checkpointing ? ", layers recomputed" : "")});
+  const int64_t kept = run.gradient_checkpointing ? model.num_hidden_layers() * model.hidden_size + saved.largest_layer
+                                                  : saved.all_layers;
+  estimate.lines.push_back({MemoryTag::activations, run.forward_tokens * (kept + transient_elements(model)) * element,
+                            std::to_string(run.forward_tokens) + " tokens in a forward" +
+                                (run.gradient_checkpointing ? ", layers recomputed" : "")});
   const int64_t logits = kernels::cross_entropy_chunk * model.vocab_size * (4 + element);
   estimate.lines.push_back(
       {MemoryTag::workspace, logits, "logits of " + std::to_string(kernels::cross_entropy_chunk) + " tokens"});

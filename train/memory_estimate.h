@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "core/memory.h"
 #include "nn/config.h"
+#include "nn/quantization.h"
 #include "nn/weights/peft.h"
 #include "train/settings/training_settings.h"
 #include "train/training_set.h"
@@ -27,10 +29,18 @@ struct MemoryEstimate {
 
 enum class MomentsIn { masters_dtype, eight_bits };
 
-// `lora` is null for full fine-tuning; `dtype` is the compute dtype; `forward_tokens` are those of the largest forward.
-MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, DType dtype,
-                               int64_t forward_tokens, bool gradient_checkpointing,
-                               MomentsIn moments = MomentsIn::masters_dtype);
+// What of a run shapes its memory, beside the model and the adapter.
+struct RunShape {
+  DType dtype = DType::f32;  // computed in
+  Device device = {};
+  std::optional<nn::Quantization> quantization = {};  // of the layers' frozen linears
+  int64_t forward_tokens = 0;                         // of the largest forward
+  bool gradient_checkpointing = false;
+  MomentsIn moments = MomentsIn::masters_dtype;
+};
+
+// `lora` is null for full fine-tuning.
+MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, const RunShape& run);
 
 // The tokens of the largest forward that cutting by batch size and max_tokens_per_forward can give.
 int64_t largest_forward_tokens(const TrainingSet& set, const TrainingSettings& config);

@@ -6,11 +6,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/shape.h"
+#include "kernels/matmul/weights/quantized_weight.h"
 
 namespace lathe::nn {
 
@@ -32,6 +34,8 @@ class WeightSource {
   // Rows [first, first + count) into out, row-major f32. A vector is one row. Thread-safe: rows of one weight may be
   // read by several threads at once. Throws FormatError for a name that is not there.
   virtual void read_rows(std::string_view name, int64_t first, int64_t count, float* out) const = 0;
+  // Of a weight that the file holds as codes which products read: these, on the cpu, for as long as the source lives.
+  virtual std::optional<kernels::StoredWeight> codes(std::string_view /*name*/) const { return std::nullopt; }
 };
 
 }  // namespace lathe::nn

@@ -22,6 +22,11 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option("--dtype", options.dtype, "auto (bf16 where the device multiplies it, else f32), f32, bf16 or f64")
       ->capture_default_str();
+  command.add_flag("--load_in_4bit", options.load_in_4bit,
+                   "hold the layers' linears as 4-bit codes (nf4), as a QLoRA adapter was trained beside them");
+  command.add_flag("--load_in_8bit", options.load_in_8bit, "hold the layers' linears as 8-bit integers with scales");
+  command.add_flag("--bnb_4bit_use_double_quant", options.bnb_4bit_use_double_quant,
+                   "of load_in_4bit: the scales in 8 bits, too");
   command
       .add_option("--kv_cache_dtype", options.kv_cache_dtype,
                   "what keys and values are kept in while generating: auto (the dtype), f32, bf16, f16, or int8 (half "
@@ -49,13 +54,17 @@ Session Session::open(const ModelOptions& options) {
   const Device device = options.common.parsed_device();
   if (options.common.threads > 0) set_thread_count(options.common.threads);
   const nn::ModelFiles files = nn::open_model_files(options.model);
-  for (const std::string& warning : files.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  const auto quantization =
+      nn::quantization_of(options.load_in_4bit, options.load_in_8bit, options.bnb_4bit_use_double_quant);
+  for (const auto& warnings : {files.warnings, nn::quantization_warnings(files, quantization)})
+    for (const std::string& warning : warnings) print_warning(warning);
   Session session;
   session.config = files.config;
   session.text = text::load_model_text(files);
   nn::TransformerOptions transformer;
   transformer.dtype = nn::parse_compute_dtype(options.dtype, device);
   transformer.device = device;
+  transformer.quantized_linears = nn::resolved_quantization(files, quantization);
   session.engine.kv_cache_dtype = nn::parse_kv_cache_dtype(options.kv_cache_dtype, transformer.dtype);
   session.model = std::make_unique<nn::Transformer>(files.config, *files.weights, transformer);
   if (!options.adapter.empty()) load_adapter_into(*session.model, options.adapter);

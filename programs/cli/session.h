@@ -19,9 +19,10 @@ struct ModelOptions {
   std::string model;
   std::string adapter;  // a PEFT directory; empty for none
   std::string dtype = "auto";
+  bool load_in_4bit = false, load_in_8bit = false, bnb_4bit_use_double_quant = false;
   std::string kv_cache_dtype = "auto";
 };
-// MODEL, --adapter, --dtype, --kv_cache_dtype and the common flags.
+// MODEL, --adapter, --dtype, --load_in_4bit, --load_in_8bit, --kv_cache_dtype and the common flags.
 void add_model_options(CLI::App& command, ModelOptions& options);
 
 // temperature, top_k, … with the names that vLLM and the OpenAI API use.

@@ -34,7 +34,8 @@ struct Plan {
   nn::ModelFiles files;
   RowFacts facts;
   DType dtype = DType::f32;
-  std::optional<nn::PeftAdapter> adapter;  // to train further
+  std::optional<nn::Quantization> quantization;  // of the layers' linears
+  std::optional<nn::PeftAdapter> adapter;        // to train further
   nn::LoraConfig lora;
   train::MemoryEstimate memory;
   int64_t total_steps = 0;
@@ -49,8 +50,14 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
                       "with the result; " +
                           config.model + " is a GGUF file (train an adapter on it)");
   plan.dtype = nn::parse_compute_dtype(config.dtype, device);
+  plan.quantization = nn::resolved_quantization(plan.files, config.quantization());
+  if (!config.use_peft && plan.quantization)
+    throw ConfigError("use_peft", config.model +
+                                      " holds its linears as 4-bit codes, which are not trained: train an adapter "
+                                      "beside them, or the model that was quantised");
   plan.facts = method.load_rows(text::load_model_text(plan.files));
-  plan.facts.warnings.insert(plan.facts.warnings.begin(), plan.files.warnings.begin(), plan.files.warnings.end());
+  for (const auto& warnings : {nn::quantization_warnings(plan.files, config.quantization()), plan.files.warnings})
+    plan.facts.warnings.insert(plan.facts.warnings.begin(), warnings.begin(), warnings.end());
   if (!config.adapter.empty()) {
     plan.adapter = nn::read_peft_adapter(config.adapter);
     plan.lora = plan.adapter->config;
@@ -58,9 +65,13 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
     plan.lora = train::lora_config(config);
   }
   plan.memory = train::estimate_memory(
-      plan.files.config, config.use_peft ? &plan.lora : nullptr, plan.dtype, plan.facts.largest_forward_tokens,
-      config.gradient_checkpointing,
-      config.moments_in_8_bits() ? train::MomentsIn::eight_bits : train::MomentsIn::masters_dtype);
+      plan.files.config, config.use_peft ? &plan.lora : nullptr,
+      {.dtype = plan.dtype,
+       .device = device,
+       .quantization = plan.quantization,
+       .forward_tokens = plan.facts.largest_forward_tokens,
+       .gradient_checkpointing = config.checkpoints_layers(),
+       .moments = config.moments_in_8_bits() ? train::MomentsIn::eight_bits : train::MomentsIn::masters_dtype});
   plan.total_steps = train::RowOrder(plan.facts.rows, config, plan.facts.updates_per_rows).total_steps();
   return plan;
 }
@@ -68,8 +79,9 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
 void print_plan(const Plan& plan, const train::RunConfig& config) {
   for (const std::string& warning : plan.facts.warnings) cli::print_warning(warning);
   for (const std::string& line : plan.facts.plan) cli::print_note(line);
-  fmt::print(stderr, "{} steps of {} rows, {} threads, {}\n", plan.total_steps, config.rows_per_step(), thread_count(),
-             name_of(plan.dtype));
+  fmt::print(stderr, "{} steps of {} rows, {} threads, {}{}\n", plan.total_steps, config.rows_per_step(),
+             thread_count(), name_of(plan.dtype),
+             plan.quantization ? ", linears in " + nn::name_of(*plan.quantization) : "");
   fmt::print(stderr, "memory, estimated:\n{}", plan.memory.table());
 }
 
@@ -85,6 +97,7 @@ ordered_json plan_json(const Plan& plan, const train::RunConfig& config) {
   json["total_steps"] = plan.total_steps;
   json["rows_per_step"] = config.rows_per_step();
   json["dtype"] = name_of(plan.dtype);
+  if (plan.quantization) json["quantization"] = nn::name_of(*plan.quantization);
   json["memory_bytes"] = memory;
   json["warnings"] = plan.facts.warnings;
   return json;
@@ -100,6 +113,7 @@ std::unique_ptr<nn::Transformer> load_model(const Plan& plan, const train::RunCo
   options.dtype = plan.dtype;
   options.device = device;
   options.weights = config.use_peft ? nn::WeightMode::frozen : nn::WeightMode::trainable;
+  options.quantized_linears = plan.quantization;
   options.max_positions = longest;
   auto model = std::make_unique<nn::Transformer>(plan.files.config, *plan.files.weights, options);
   if (plan.adapter) {
@@ -163,7 +177,9 @@ train::ReportContents report_of(const std::string& title, const train::RunConfig
   contents.facts.insert(contents.facts.end(), plan.facts.report.begin(), plan.facts.report.end());
   contents.facts.emplace_back("steps", fmt::format("{} of {}, {} rows each", trainer.steps_done(),
                                                    trainer.total_steps(), config.rows_per_step()));
-  contents.facts.emplace_back("computed in", std::string(name_of(plan.dtype)));
+  contents.facts.emplace_back("computed in",
+                              std::string(name_of(plan.dtype)) +
+                                  (plan.quantization ? ", frozen linears in " + nn::name_of(*plan.quantization) : ""));
   if (totals.seconds > 0)
     contents.facts.emplace_back("speed", fmt::format("{:.0f} tokens/s on {} threads", totals.rate(), thread_count()));
   for (const auto& [name, value] : totals.evaluation) contents.facts.emplace_back(name, fmt::format("{:.4f}", value));

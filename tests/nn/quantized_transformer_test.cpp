@@ -4,8 +4,10 @@
 #include <cstring>
 
 #include "autograd/ops/linear_cross_entropy.h"
+#include "core/memory.h"
 #include "kernels/copy/copy.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "nn/layer_layout.h"
 #include "tests/nn/golden_files.h"
 
 namespace lathe::nn {
@@ -39,12 +41,13 @@ class RoundedWeights final : public WeightSource {
 
 class QuantizedTransformer : public testing::TestWithParam<QuantizedFormat> {
  protected:
+  const Quantization quantization{GetParam(), kernels::Nf4Scales::nested};
   ModelFiles files = open_model_files(golden("tiny_llama/untied"));
   RoundedWeights rounded{*files.weights, GetParam()};
   std::vector<std::vector<int32_t>> ids = golden_json("tiny_llama/untied/expected.json")["input_ids"];
 
   Transformer coded(DType dtype) const {
-    return Transformer(files.config, *files.weights, {.dtype = dtype, .quantized_linears = GetParam()});
+    return Transformer(files.config, *files.weights, {.dtype = dtype, .quantized_linears = quantization});
   }
   Transformer dense(DType dtype) const { return Transformer(files.config, rounded, {.dtype = dtype}); }
 };
@@ -83,9 +86,28 @@ TEST_P(QuantizedTransformer, AnAdapterGetsTheGradientsOfTheDenseWeights) {
   for (size_t i = 0; i < found.size(); ++i) EXPECT_EQ(largest_difference(found[i], expected[i]), 0.0) << i;
 }
 
+// The peak while loading: all that stays, and one linear in f32 with its codes.
+TEST_P(QuantizedTransformer, LoadingHoldsOneDenseLinearAtATime) {
+  Allocator& memory = allocator_for({});
+  const int64_t before = memory.stats().total_live_bytes;
+  memory.reset_peak();
+  const Transformer model = coded(DType::bf16);
+  const MemoryStats stats = memory.stats();
+  const int64_t largest = files.config.intermediate_size * files.config.hidden_size;
+  constexpr double rounding = 1.25;  // of the allocator's classes
+  EXPECT_LE(static_cast<double>(stats.total_peak_bytes - stats.total_live_bytes), rounding * (4 + 1.5) * largest);
+  int64_t linears = 0;
+  for (int64_t layer = 0; layer < files.config.num_hidden_layers(); ++layer)
+    for (const LinearShape& linear : layer_layout(files.config, layer).linears())
+      linears += linear_bytes(linear, DType::bf16, quantization, {});
+  const int64_t dense = 2 * 2 * files.config.vocab_size * files.config.hidden_size;  // the embedding, the output
+  EXPECT_LE(static_cast<double>(stats.total_live_bytes - before),
+            rounding * static_cast<double>(linears + dense) + 65536);
+}
+
 TEST_P(QuantizedTransformer, CodesAreNotTrained) {
   EXPECT_THROW(
-      Transformer(files.config, *files.weights, {.weights = WeightMode::trainable, .quantized_linears = GetParam()}),
+      Transformer(files.config, *files.weights, {.weights = WeightMode::trainable, .quantized_linears = quantization}),
       ConfigError);
 }
 

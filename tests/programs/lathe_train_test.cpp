@@ -49,6 +49,24 @@ TEST_F(LatheTrain, ADryRunWritesNothing) {
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
 
+TEST_F(LatheTrain, TrainsBesideWeightsInCodesAndTheAdapterIsLoadedBesideThem) {
+  ASSERT_EQ(run(arguments("whole", {})), 0) << err();
+  for (const std::string flag : {"--load_in_4bit", "--load_in_8bit"}) {
+    ASSERT_EQ(run(arguments(flag, {flag})), 0) << err();
+    EXPECT_NE(err().find(flag == "--load_in_4bit" ? "linears in nf4" : "linears in int8"), std::string::npos) << err();
+    EXPECT_NE(bytes_of(folder_ / flag / "metrics.jsonl"), bytes_of(folder_ / "whole/metrics.jsonl"));
+    EXPECT_NE(bytes_of(folder_ / flag / "config.yaml").find("gradient_checkpointing: true"), std::string::npos);
+    EXPECT_EQ(run({"bin/lathe-model", "generate", (folder_ / "model").string(), "--adapter", (folder_ / flag).string(),
+                   flag, "--raw", "--prompt", "it is", "--max_tokens", "3"}),
+              0)
+        << err();
+  }
+  EXPECT_EQ(run({"bin/lathe-model", "generate", (folder_ / "model").string(), "--load_in_4bit", "--load_in_8bit",
+                 "--raw", "--prompt", "it is"}),
+            2);
+  EXPECT_NE(err().find("not both"), std::string::npos) << err();
+}
+
 TEST_F(LatheTrain, WrongSettingsAreExitCodeTwoAllAtOnce) {
   EXPECT_EQ(run(arguments("run", {"--adam_beta1", "2", "--packing_strategy", "tight"})), 2);
   EXPECT_NE(err().find("adam_beta1"), std::string::npos) << err();

@@ -37,6 +37,12 @@ std::string canonical_target_modules(const std::string& targets) {
   return joined;
 }
 
+void check_run(const RunConfig& config, Complaints& wrong) {
+  wrong.require(config.use_peft || !config.quantized(), config.load_in_4bit ? "load_in_4bit" : "load_in_8bit",
+                "cannot go with use_peft false: codes are not trained; train an adapter beside them, or whole weights "
+                "without it");
+}
+
 nn::LoraConfig lora_config(const RunConfig& config) {
   nn::LoraConfig lora;
   lora.r = config.lora_r;

@@ -27,6 +27,9 @@ struct RunConfig : ModelSettings, AdapterSettings, TrainingSettings {};
 // "q_proj, v_proj" with the spaces between the names taken out; a regular expression as it is.
 std::string canonical_target_modules(const std::string& targets);
 
+// What the tables together must keep to.
+void check_run(const RunConfig& config, Complaints& wrong);
+
 // The new adapter that the config asks for.
 nn::LoraConfig lora_config(const RunConfig& config);
 
@@ -37,6 +40,7 @@ Config make_config(const NamedValues& values) {
   Complaints wrong;
   set_fields(fields_of(config), values, Config::method, wrong);
   check(config, wrong);
+  check_run(config, wrong);
   wrong.raise();
   return config;
 }
@@ -47,6 +51,8 @@ Config resolved(Config config) {
   config.learning_rate = config.resolved_learning_rate();
   config.dtype = config.resolved_dtype();
   config.bf16.reset();
+  // As prepare_model_for_kbit_training has it: who lacks memory for the weights lacks it for activations.
+  config.gradient_checkpointing = config.gradient_checkpointing.value_or(config.quantized());
   config.lora_target_modules = canonical_target_modules(config.lora_target_modules);
   return config;
 }

@@ -58,8 +58,8 @@ Fields training_fields(TrainingSettings& s, const std::string& default_rate) {
       {"shuffle", Group::model_and_data, "another order of the rows in every epoch", Shapes::result, &s.shuffle}};
   const Fields memory = {
       {"gradient_checkpointing", Group::memory,
-       "compute a layer's activations again in the backward: less memory, a third more time, the same bits (TRL has it "
-       "on; here off)",
+       "compute a layer's activations again in the backward: less memory, a third more time, the same bits (default: "
+       "on with load_in_4bit or load_in_8bit, else off; TRL has it on)",
        Shapes::run, &s.gradient_checkpointing},
       {"max_tokens_per_forward", Group::memory,
        "cut micro-batches between rows above this many tokens: less memory, the same bits (0: never)", Shapes::run,

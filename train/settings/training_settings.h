@@ -28,8 +28,8 @@ struct TrainingSettings {
   int64_t seed = 42;
 
   // Memory. None of these changes a bit of the result.
-  bool gradient_checkpointing = false;
-  int64_t max_tokens_per_forward = 2048;  // a micro-batch above it is cut between sequences; 0: never
+  std::optional<bool> gradient_checkpointing;  // left open: on where the weights are codes (load_in_4bit, load_in_8bit)
+  int64_t max_tokens_per_forward = 2048;       // a micro-batch above it is cut between sequences; 0: never
 
   // Records. Steps are optimiser steps; 0 means never, but for eval_steps, where it means at the end of each epoch.
   std::string output_dir;
@@ -42,6 +42,7 @@ struct TrainingSettings {
   bool overwrite_output_dir = false;
   bool dry_run = false;
 
+  bool checkpoints_layers() const { return gradient_checkpointing.value_or(false); }
   bool moments_in_8_bits() const { return optim == "adamw_8bit" || optim == "adamw_bnb_8bit"; }
   int64_t rows_per_step() const { return per_device_train_batch_size * gradient_accumulation_steps; }
 };

@@ -60,7 +60,7 @@ SftObjective::SftObjective(const nn::Transformer& model, const TrainingSet& trai
       evaluation_(evaluation),
       rows_per_forward_(settings.per_device_train_batch_size),
       max_tokens_per_forward_(settings.max_tokens_per_forward),
-      checkpoint_layers_(settings.gradient_checkpointing),
+      checkpoint_layers_(settings.checkpoints_layers()),
       seed_(static_cast<uint64_t>(settings.seed)) {}
 
 StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step) {

@@ -12,10 +12,15 @@ namespace {
 
 using gemm::panel_width;
 
-// The longest group of 64 or 32 that shares a scale wherever in a row it starts.
-int64_t group_of(int64_t columns, int64_t block_size) {
+// The longest group of 64 or 32 that shares a scale wherever in a row it starts; 0 where there is none.
+int64_t longest_group(int64_t columns, int64_t block_size) {
   for (const int64_t group : {64, 32})
     if (columns % group == 0 && block_size % group == 0) return group;
+  return 0;
+}
+
+int64_t group_of(int64_t columns, int64_t block_size) {
+  if (const int64_t group = longest_group(columns, block_size); group > 0) return group;
   throw ShapeError(
       "a quantised weight for products: expected a multiple of 32 columns in blocks of 32 or more, found " +
       std::to_string(columns) + " columns in blocks of " + std::to_string(block_size));
@@ -68,6 +73,8 @@ void dequantize_panels(const Tensor& out, const Tensor& panels, int64_t columns,
 }
 
 }  // namespace
+
+bool QuantizedWeight::suits(int64_t columns, int64_t block_size) { return longest_group(columns, block_size) > 0; }
 
 QuantizedWeight QuantizedWeight::pack(const StoredWeight& weight, MemoryTag tag) {
   QuantizedWeight result;

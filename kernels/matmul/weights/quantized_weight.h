@@ -36,6 +36,9 @@ class QuantizedWeight {
   // weight [N, K] f32 | bf16 | f16, quantised as the format does by default and packed.
   static QuantizedWeight quantize(const Tensor& weight, QuantizedFormat format, MemoryTag tag = MemoryTag::weights);
 
+  // Whether a weight of so many columns in blocks of `block_size` is one that products read.
+  static bool suits(int64_t columns, int64_t block_size);
+
   bool defined() const { return rows_ > 0; }
   int64_t rows() const { return rows_; }
   int64_t columns() const { return columns_; }

@@ -63,6 +63,37 @@ TEST(RunConfig, WhatOneCallDoesIsLeftOpenInTheFile) {
   EXPECT_EQ(resolved_yaml(config), yaml);
 }
 
+TEST(RunConfig, WeightsInCodesImplyCheckpointedLayersUnlessSaidOtherwise) {
+  for (const char* flag : {"load_in_4bit", "load_in_8bit"}) {
+    NamedValues values = complete();
+    EXPECT_FALSE(resolved(make_config<PairConfig>(values)).checkpoints_layers());
+    values.emplace_back(flag, "true");
+    EXPECT_TRUE(resolved(make_config<PairConfig>(values)).checkpoints_layers());
+    values.emplace_back("gradient_checkpointing", "false");
+    EXPECT_FALSE(resolved(make_config<PairConfig>(values)).checkpoints_layers());
+  }
+}
+
+TEST(RunConfig, WhatCodesCannotBeIsRefusedWhateverTheMethod) {
+  const auto complaint = [](NamedValues more) {
+    NamedValues values = complete();
+    values.insert(values.end(), more.begin(), more.end());
+    try {
+      make_config<PairConfig>(values);
+    } catch (const ConfigError& error) {
+      return std::string(error.what());
+    }
+    return std::string("nothing");
+  };
+  EXPECT_NE(complaint({{"load_in_4bit", "true"}, {"load_in_8bit", "true"}}).find("not both"), std::string::npos);
+  EXPECT_NE(complaint({{"load_in_8bit", "true"}, {"use_peft", "false"}}).find("codes are not trained"),
+            std::string::npos);
+  EXPECT_NE(complaint({{"load_in_4bit", "true"}, {"bnb_4bit_quant_type", "fp4"}}).find("'fp4' is not supported"),
+            std::string::npos);
+  EXPECT_NE(complaint({{"bnb_4bit_use_double_quant", "true"}}).find("no use without load_in_4bit"), std::string::npos);
+  EXPECT_EQ(complaint({{"load_in_4bit", "true"}, {"bnb_4bit_use_double_quant", "true"}}), "nothing");
+}
+
 TEST(RunConfig, AnotherMethodsSettingIsRefusedByName) {
   NamedValues values = complete();
   values.emplace_back("packing", "true");
