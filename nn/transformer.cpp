@@ -5,6 +5,7 @@
 #include "autograd/ops/embedding.h"
 #include "autograd/ops/rms_norm.h"
 #include "core/error.h"
+#include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
 #include "kernels/matmul/matmul.h"
 #include "nn/layer_layout.h"
@@ -121,10 +122,12 @@ Variable Transformer::forward(const TokenBatch& batch, AttentionContext& attenti
   return autograd::rms_norm(x, final_norm_, static_cast<float>(config_.rms_norm_eps), batch.layout);
 }
 
-Tensor Transformer::logits(const Tensor& hidden) const {
+Tensor Transformer::logits(const Tensor& hidden, float temperature) const {
   const DType dtype = options_.dtype == DType::f64 ? DType::f64 : DType::f32;
   Tensor out = Tensor::empty({hidden.dim(0), config_.vocab_size}, dtype, hidden.device());
   kernels::linear_forward(out, hidden, output_weight().value());
+  if (temperature != 1.0f)
+    kernels::scale(out, out, dtype == DType::f64 ? 1.0 / static_cast<double>(temperature) : double{1.0f / temperature});
   return out;
 }
 

@@ -65,8 +65,9 @@ class Transformer {
 
   // The output projection [vocab, hidden]: the embedding itself where they are tied.
   const autograd::LinearWeight& output_weight() const { return lm_head_ ? *lm_head_ : *embedding_; }
-  // f32 (f64 for f64) [T, vocab_size] of hidden states [T, hidden_size].
-  Tensor logits(const Tensor& hidden) const;
+  // f32 (f64 for f64) [T, vocab_size] of hidden states [T, hidden_size], divided by the temperature as
+  // kernels::linear_cross_entropy divides them: log-probabilities of these are the bits of that operation's.
+  Tensor logits(const Tensor& hidden, float temperature = 1.0f) const;
 
   // A model may hold any number of adapters, each with a name of its own (else ConfigError); TokenBatch::adapters
   // says who uses which.

@@ -41,10 +41,11 @@ struct DecodeGraphs::Step {
   Tensor logits;  // where the graph draws nothing
 };
 
-DecodeGraphs::DecodeGraphs(const nn::Transformer& model, nn::KvCache& cache, int64_t most)
+DecodeGraphs::DecodeGraphs(const nn::Transformer& model, nn::KvCache& cache, int64_t most, float logits_temperature)
     : model_(model),
       cache_(cache),
       most_(static_cast<size_t>(most)),
+      logits_temperature_(logits_temperature),
       upload_(model.device(), upload_buffer_bytes),
       memory_(std::make_shared<MemoryPool>(model.device())) {}
 
@@ -80,7 +81,7 @@ std::vector<DrawnToken> DecodeGraphs::run(std::span<const ScheduledSequence> sch
                               shape.adapters};
   nn::PagedAttention attention(model_.config(), cache_, paged);
   step.graph.run([&] {
-    const Tensor logits = model_.logits(model_.forward(tokens, attention).value());
+    const Tensor logits = model_.logits(model_.forward(tokens, attention).value(), logits_temperature_);
     logits_bytes_ += logits.nbytes();
     if (!shape.draws) {
       step.logits = logits;

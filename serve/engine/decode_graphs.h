@@ -32,7 +32,7 @@ class DecodeGraphs {
   // steps are kept: beyond that, or 256 MiB of logits, all of them are forgotten with their memory and those in use
   // captured again, a few milliseconds each. (Giving up the oldest alone would leave the pool with blocks of its
   // sizes.)
-  DecodeGraphs(const nn::Transformer& model, nn::KvCache& cache, int64_t most);
+  DecodeGraphs(const nn::Transformer& model, nn::KvCache& cache, int64_t most, float logits_temperature = 1.0f);
   ~DecodeGraphs();
 
   // A step in which every sequence has one token, its last, and a row. After an error the step may be tried again.
@@ -56,6 +56,7 @@ class DecodeGraphs {
   const nn::Transformer& model_;
   nn::KvCache& cache_;
   size_t most_;
+  float logits_temperature_;
   kernels::Upload upload_;
   std::shared_ptr<MemoryPool> memory_;  // of all graphs: they run one after another
   std::map<StepShape, std::unique_ptr<Step>> steps_;

@@ -57,9 +57,10 @@ Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
     : model_(model),
       cache_(model.config(), options.kv_cache_dtype.value_or(model.dtype()), pages_for(model, options),
              nn::KvCache::default_page_size, model.device()),
-      scheduler_(scheduler_options(options, cache_.page_count(), cache_.page_size())) {
+      scheduler_(scheduler_options(options, cache_.page_count(), cache_.page_size())),
+      logits_temperature_(options.logits_temperature) {
   if (options.device_graphs > 0 && model.device().kind != DeviceKind::cpu)
-    decode_graphs_.emplace(model_, cache_, options.device_graphs);
+    decode_graphs_.emplace(model_, cache_, options.device_graphs, logits_temperature_);
 }
 
 RequestId Engine::add(Request request) {
@@ -131,7 +132,7 @@ std::vector<DrawnToken> Engine::run(const std::vector<ScheduledSequence>& schedu
     for (size_t i = 0; i < scheduled.size(); ++i)
       if (scheduled[i].samples()) kernels::copy(last.select(0, next++), hidden.select(0, step.bounds[i + 1] - 1));
   }
-  return draw(model_.logits(last), rows);
+  return draw(model_.logits(last, logits_temperature_), rows);
 }
 
 void Engine::publish(const std::vector<ScheduledSequence>& scheduled, std::vector<TokenOutput>& outputs) {

@@ -29,6 +29,9 @@ struct EngineOptions {
   // A step of decoding alone is queued on a device as one graph, the same bits either way: for so many shapes of steps
   // graphs are kept. 0: none.
   int64_t device_graphs = 32;
+  // Divides the logits before everything else: a token's log-probability is the model's own at this temperature, the
+  // bits of autograd::token_logprobs there. (A request's temperature only says how it is drawn.)
+  float logits_temperature = 1.0f;
 };
 
 // How an engine stands, and what it has done since it was made.
@@ -80,6 +83,7 @@ class Engine {
   const nn::Transformer& model_;
   nn::KvCache cache_;
   Scheduler scheduler_;
+  float logits_temperature_;
   std::optional<DecodeGraphs> decode_graphs_;
   RequestId next_id_ = 1;
   EngineStats stats_;  // what has been counted; the rest is as it stands
