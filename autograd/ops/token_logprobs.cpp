@@ -15,9 +15,15 @@ struct TokenLogprobs final : Operation {
   Tensor targets;
   SequenceLayout layout;
   float softcap, temperature;
+  Tensor* entropy;  // of the caller, for the time of the forward
 
-  TokenLogprobs(LinearWeight w, Tensor t, SequenceLayout s, float cap, float divisor)
-      : projection(std::move(w)), targets(std::move(t)), layout(std::move(s)), softcap(cap), temperature(divisor) {}
+  TokenLogprobs(LinearWeight w, Tensor t, SequenceLayout s, float cap, float divisor, Tensor* e)
+      : projection(std::move(w)),
+        targets(std::move(t)),
+        layout(std::move(s)),
+        softcap(cap),
+        temperature(divisor),
+        entropy(e) {}
   std::string_view name() const override { return "token_logprobs"; }
 
   kernels::CrossEntropyInputs inputs(const Tensor& of_hidden) const {
@@ -33,7 +39,10 @@ struct TokenLogprobs final : Operation {
     const Tensor& in = f.input(hidden);
     const DType dtype = accumulation_dtype(in.dtype());
     const Tensor loss = Tensor::empty({in.dim(0)}, dtype, in.device());
-    kernels::linear_cross_entropy({.loss = loss}, inputs(in));
+    kernels::CrossEntropyOutputs outputs{.loss = loss};
+    if (entropy != nullptr) outputs.entropy = *entropy = Tensor::empty({in.dim(0)}, dtype, in.device());
+    entropy = nullptr;
+    kernels::linear_cross_entropy(outputs, inputs(in));
     Tensor logprobs = Tensor::zeros({in.dim(0)}, dtype, in.device());
     kernels::add(logprobs, logprobs, loss, -1.0);  // 0 − loss: an ignored token's is 0, where −loss is −0
 
@@ -59,8 +68,8 @@ struct TokenLogprobs final : Operation {
 }  // namespace
 
 Variable token_logprobs(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
-                        const SequenceLayout& layout, float softcap, float temperature) {
-  return apply(TokenLogprobs(weight, targets, layout, softcap, temperature), {hidden, weight.dense()});
+                        const SequenceLayout& layout, float softcap, float temperature, Tensor* entropy) {
+  return apply(TokenLogprobs(weight, targets, layout, softcap, temperature, entropy), {hidden, weight.dense()});
 }
 
 }  // namespace lathe::autograd
