@@ -3,11 +3,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "core/error.h"
 
 namespace lathe::train {
 
@@ -19,6 +22,12 @@ struct StepOutcome {
   Metrics metrics;     // averaged between two lines of metrics.jsonl, each over the steps that have it
 };
 
+// accumulate() could not be done for a reason that lies outside of the numbers, such as a program that has died. The
+// parameters and the objective's state are as they were: the steps done can be saved, and gone on from.
+class StepAbandoned : public Error {
+  using Error::Error;
+};
+
 class Objective {
  public:
   virtual ~Objective() = default;
@@ -28,6 +37,8 @@ class Objective {
   // Optimiser steps that learn from the same rows before the next are drawn (GRPO's num_iterations): step s has the
   // rows of draw s / updates_per_rows(). At least 1, and the same throughout a run.
   virtual int64_t updates_per_rows() const { return 1; }
+  // Rows of a draw. Not given: as many as a step has by the settings.
+  virtual std::optional<int64_t> rows_per_draw() const { return {}; }
   // Forward and backward over the rows of one optimiser step. Gradients are added to the parameters' leaves and are
   // those of the returned loss. `step` counts from 0 and keys random numbers.
   virtual StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) = 0;

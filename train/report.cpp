@@ -29,6 +29,7 @@ svg text.legend { font-size:13px; font-weight:600 } svg text.legend.s0 { fill:va
 pre, .sample { background:var(--panel); border:1px solid var(--line); border-radius:8px; padding:.8rem; overflow-x:auto;
   font:13px/1.45 ui-monospace,monospace; white-space:pre-wrap; overflow-wrap:anywhere }
 .sample { margin:.6rem 0 } .sample b { color:var(--s0); font-weight:600 } .sample i { color:var(--soft); font-style:normal }
+.sample u { display:block; color:var(--s1); text-decoration:none }
 )";
 
 // One metric over the steps, from the lines that have it.
@@ -42,7 +43,7 @@ PlotLine line_of(const std::vector<LoggedLine>& lines, const std::string& name, 
 
 // Every metric that was logged, what one looks for first in front. An evaluation lies in the plot of what it measures.
 std::vector<std::string> plotted(const std::vector<LoggedLine>& lines) {
-  std::vector<std::string> names = {"loss", "mean_token_accuracy", "learning_rate", "grad_norm", "entropy"};
+  std::vector<std::string> names = {"loss", "reward", "mean_token_accuracy", "learning_rate", "grad_norm", "entropy"};
   std::set<std::string> seen(names.begin(), names.end());
   seen.insert({"epoch", "num_tokens"});  // these grow with the steps, whatever happens
   for (const LoggedLine& line : lines)
@@ -86,13 +87,14 @@ void write_report(const std::filesystem::path& output_dir, const ReportContents&
   for (const auto& [name, value] : contents.facts)
     facts += "<div><span>" + html_text(name) + "</span>" + html_text(value) + "</div>\n";
   for (const SampleRow& row : contents.samples)
-    samples += "<div class='sample'><i>" + html_text(row.context) + "</i><b>" + html_text(row.learnt) + "</b></div>\n";
+    samples += "<div class='sample'><i>" + html_text(row.context) + "</i><b>" + html_text(row.learnt) + "</b>" +
+               (row.note.empty() ? "" : "<u>" + html_text(row.note) + "</u>") + "</div>\n";
   std::string html =
       "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
       "<meta name='viewport' content='width=device-width'><title>" +
       html_text(contents.title) + "</title><style>" + style + "</style></head><body>\n<h1>" +
       html_text(contents.title) + "</h1>\n<div class='facts'>\n" + facts + "</div>\n" + plots(output_dir) + "\n";
-  html += section("Rows as the model sees them (what it learns is coloured)", samples);
+  html += section(contents.samples_heading, samples);
   html += section("Memory", preformatted(contents.memory_table));
   html += section("Configuration", preformatted(contents.config_yaml));
   write_file_atomically(output_dir / "report.html", html + "</body></html>\n");

@@ -10,6 +10,7 @@ namespace lathe::train {
 
 struct SampleRow {
   std::string context, learnt;  // decoded: what the model reads, and what it is to say
+  std::string note = {};        // what is said of it: its rewards
 };
 
 struct ReportContents {
@@ -17,6 +18,7 @@ struct ReportContents {
   std::vector<std::pair<std::string, std::string>> facts;  // name, value: the model, rows, steps, speed
   std::string config_yaml;
   std::string memory_table;
+  std::string samples_heading = "Rows as the model sees them (what it learns is coloured)";
   std::vector<SampleRow> samples;
 };
 

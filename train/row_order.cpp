@@ -8,14 +8,15 @@
 
 namespace lathe::train {
 
-RowOrder::RowOrder(int64_t rows, const TrainingSettings& settings, int64_t updates_per_rows)
+RowOrder::RowOrder(int64_t rows, const TrainingSettings& settings, int64_t updates_per_rows,
+                   std::optional<int64_t> rows_per_draw)
     : rows_(rows),
-      rows_per_step_(settings.rows_per_step()),
+      rows_per_draw_(rows_per_draw.value_or(settings.rows_per_step())),
       updates_per_rows_(updates_per_rows),
       seed_(static_cast<uint64_t>(settings.seed)),
       shuffle_(settings.shuffle) {
   if (rows <= 0) throw ConfigError("dataset", "has no row to learn from");
-  steps_per_epoch_ = (rows + rows_per_step_ - 1) / rows_per_step_ * updates_per_rows_;
+  steps_per_epoch_ = (rows + rows_per_draw_ - 1) / rows_per_draw_ * updates_per_rows_;
   total_steps_ =
       settings.max_steps > 0
           ? settings.max_steps
@@ -24,10 +25,10 @@ RowOrder::RowOrder(int64_t rows, const TrainingSettings& settings, int64_t updat
 
 std::vector<int64_t> RowOrder::rows_of_step(int64_t step) const {
   const int64_t epoch = step / steps_per_epoch_;
-  const int64_t begin = step % steps_per_epoch_ / updates_per_rows_ * rows_per_step_;
+  const int64_t begin = step % steps_per_epoch_ / updates_per_rows_ * rows_per_draw_;
   const data::Permutation permutation(static_cast<uint64_t>(rows_), seed_, static_cast<uint64_t>(epoch));
   std::vector<int64_t> rows;
-  for (int64_t position = begin; position < std::min(rows_, begin + rows_per_step_); ++position)
+  for (int64_t position = begin; position < std::min(rows_, begin + rows_per_draw_); ++position)
     rows.push_back(shuffle_ ? static_cast<int64_t>(permutation(static_cast<uint64_t>(position))) : position);
   return rows;
 }

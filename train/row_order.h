@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "train/settings/training_settings.h"
@@ -10,8 +11,10 @@ namespace lathe::train {
 
 class RowOrder {
  public:
-  // `updates_per_rows` steps in turn learn from the same rows. ConfigError when there are no rows.
-  RowOrder(int64_t rows, const TrainingSettings& settings, int64_t updates_per_rows = 1);
+  // `updates_per_rows` steps in turn learn from the same rows, of which there are rows_per_draw, or as many as a step
+  // has by the settings. ConfigError when there are no rows.
+  RowOrder(int64_t rows, const TrainingSettings& settings, int64_t updates_per_rows = 1,
+           std::optional<int64_t> rows_per_draw = {});
 
   int64_t steps_per_epoch() const { return steps_per_epoch_; }
   // max_steps, or num_train_epochs passes, the last rows of each being what is left.
@@ -21,7 +24,7 @@ class RowOrder {
   double epoch_after(int64_t steps) const { return static_cast<double>(steps) / static_cast<double>(steps_per_epoch_); }
 
  private:
-  int64_t rows_, rows_per_step_, updates_per_rows_, steps_per_epoch_ = 0, total_steps_ = 0;
+  int64_t rows_, rows_per_draw_, updates_per_rows_, steps_per_epoch_ = 0, total_steps_ = 0;
   uint64_t seed_;
   bool shuffle_;
 };

@@ -51,7 +51,7 @@ Trainer::Trainer(const TrainingSettings& settings, Objective& objective, nn::Tra
       model_(model),
       identity_(std::move(identity)),
       output_dir_(settings.output_dir),
-      order_(objective.rows(), settings, objective.updates_per_rows()),
+      order_(objective.rows(), settings, objective.updates_per_rows(), objective.rows_per_draw()),
       schedule_(make_schedule(settings, settings.learning_rate.value(), order_.total_steps())),
       optimizer_(model.trainable_parameters(), settings) {
   start();
@@ -131,6 +131,7 @@ StepRecord Trainer::step() {
   StepRecord record;
   record.loss = outcome.loss;
   record.tokens = outcome.tokens;
+  record.metrics = outcome.metrics;
   record.grad_norm = optimizer_.gradient_norm();
   check_finite(record.grad_norm, "the gradient's norm");
   record.learning_rate = schedule_.rate(state_.step);

@@ -27,6 +27,7 @@ struct StepRecord {
   double loss = 0, grad_norm = 0, learning_rate = 0;
   int64_t tokens = 0;
   double seconds = 0;
+  Metrics metrics;                             // the objective's, of this step
   Metrics evaluation;                          // empty where none was due
   std::optional<std::filesystem::path> saved;  // a checkpoint
 };

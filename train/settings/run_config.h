@@ -53,6 +53,7 @@ Config resolved(Config config) {
   config.bf16.reset();
   // As prepare_model_for_kbit_training has it: who lacks memory for the weights lacks it for activations.
   config.gradient_checkpointing = config.gradient_checkpointing.value_or(config.quantized());
+  if constexpr (requires { config.resolve(); }) config.resolve();  // what the method leaves open
   config.lora_target_modules = canonical_target_modules(config.lora_target_modules);
   return config;
 }
