@@ -8,5 +8,6 @@ class App;
 namespace lathe::programs {
 
 void add_sft(CLI::App& app);
+void add_grpo(CLI::App& app);
 
 }  // namespace lathe::programs

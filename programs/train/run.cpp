@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/thread_pool.h"
+#include "nn/kv_cache.h"
 #include "nn/model_files.h"
 #include "programs/cli/messages.h"
 #include "programs/cli/progress.h"
@@ -72,15 +73,23 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
        .forward_tokens = plan.facts.largest_forward_tokens,
        .gradient_checkpointing = config.checkpoints_layers(),
        .moments = config.moments_in_8_bits() ? train::MomentsIn::eight_bits : train::MomentsIn::masters_dtype});
-  plan.total_steps = train::RowOrder(plan.facts.rows, config, plan.facts.updates_per_rows).total_steps();
+  if (plan.facts.kv_cache_tokens > 0) {
+    constexpr int64_t page = nn::KvCache::default_page_size;
+    const int64_t pages = (plan.facts.kv_cache_tokens + page - 1) / page;
+    plan.memory.lines.push_back({MemoryTag::kv_cache,
+                                 pages * nn::KvCache::bytes_per_page(plan.files.config, plan.dtype),
+                                 fmt::format("keys and values of {} tokens", pages * page)});
+  }
+  plan.total_steps =
+      train::RowOrder(plan.facts.rows, config, plan.facts.updates_per_rows, plan.facts.rows_per_draw).total_steps();
   return plan;
 }
 
 void print_plan(const Plan& plan, const train::RunConfig& config) {
   for (const std::string& warning : plan.facts.warnings) cli::print_warning(warning);
   for (const std::string& line : plan.facts.plan) cli::print_note(line);
-  fmt::print(stderr, "{} steps of {} rows, {} threads, {}{}\n", plan.total_steps, config.rows_per_step(),
-             thread_count(), name_of(plan.dtype),
+  fmt::print(stderr, "{} steps of {} {}, {} threads, {}{}\n", plan.total_steps, config.rows_per_step(),
+             plan.facts.learnt, thread_count(), name_of(plan.dtype),
              plan.quantization ? ", linears in " + nn::name_of(*plan.quantization) : "");
   fmt::print(stderr, "memory, estimated:\n{}", plan.memory.table());
 }
@@ -106,9 +115,9 @@ ordered_json plan_json(const Plan& plan, const train::RunConfig& config) {
 std::unique_ptr<nn::Transformer> load_model(const Plan& plan, const train::RunConfig& config, Device device) {
   const int64_t longest = plan.facts.longest_sequence;
   if (longest > plan.files.config.max_position_embeddings)
-    throw ConfigError("max_length",
-                      fmt::format("the longest row has {} tokens and the model was made for {}; lower max_length",
-                                  longest, plan.files.config.max_position_embeddings));
+    throw ConfigError(plan.facts.longest_setting,
+                      fmt::format("the longest row has {} tokens and the model was made for {}; lower {}", longest,
+                                  plan.files.config.max_position_embeddings, plan.facts.longest_setting));
   nn::TransformerOptions options;
   options.dtype = plan.dtype;
   options.device = device;
@@ -141,6 +150,24 @@ struct Totals {
                           signal == SIGINT ? "SIGINT" : "SIGTERM", record.step, trainer.total_steps(), saved.string())};
 }
 
+// The next step; where it cannot be done for a reason outside of it, what has been learnt is saved first.
+train::StepRecord next_step(train::Trainer& trainer) {
+  try {
+    return trainer.step();
+  } catch (const train::StepAbandoned& error) {
+    if (trainer.steps_done() == 0) throw;
+    throw Error(fmt::format("{}\nThe {} steps before it are in {}: mend the cause, and --resume goes on from there",
+                            error.what(), trainer.steps_done(), trainer.save().string()));
+  }
+}
+
+// " reward 0.4123", where the method has one.
+std::string reward_text(const train::Metrics& metrics, const std::string& before) {
+  for (const auto& [name, value] : metrics)
+    if (name == "reward") return fmt::format("  reward {:.4f}", value);
+  return before;
+}
+
 // cli::Stopped where a signal comes before the last step is done.
 Totals run_steps(train::Trainer& trainer) {
   Totals totals;
@@ -148,9 +175,9 @@ Totals run_steps(train::Trainer& trainer) {
   cli::Progress progress("train", trainer.total_steps() - trainer.steps_done());
   const cli::StopSignals signals;
   const int64_t first = trainer.steps_done();
-  std::string evaluated;
+  std::string rewarded, evaluated;
   while (!trainer.done()) {
-    const train::StepRecord record = trainer.step();
+    const train::StepRecord record = next_step(trainer);
     totals.tokens += record.tokens;
     totals.seconds += record.seconds;
     totals.loss = record.loss;
@@ -159,8 +186,9 @@ Totals run_steps(train::Trainer& trainer) {
       const auto& [name, value] = record.evaluation[0];
       evaluated = fmt::format("  {} {:.4f}", name, value);
     }
+    rewarded = reward_text(record.metrics, rewarded);
     progress.update(record.step - first,
-                    fmt::format("loss {:.4f}{}  {:.0f} tok/s", record.loss, evaluated, totals.rate()));
+                    fmt::format("loss {:.4f}{}{}  {:.0f} tok/s", record.loss, rewarded, evaluated, totals.rate()));
     if (const int signal = signals.received(); signal != 0 && !trainer.done()) stop(trainer, record, signal);
   }
   return totals;
@@ -175,8 +203,8 @@ train::ReportContents report_of(const std::string& title, const train::RunConfig
   contents.facts = {{"model", std::filesystem::path(config.model).filename().string()},
                     {"trained", fmt::format("{} of {} parameters", trained, plan.files.config.parameter_count())}};
   contents.facts.insert(contents.facts.end(), plan.facts.report.begin(), plan.facts.report.end());
-  contents.facts.emplace_back("steps", fmt::format("{} of {}, {} rows each", trainer.steps_done(),
-                                                   trainer.total_steps(), config.rows_per_step()));
+  contents.facts.emplace_back("steps", fmt::format("{} of {}, {} {} each", trainer.steps_done(), trainer.total_steps(),
+                                                   config.rows_per_step(), plan.facts.learnt));
   contents.facts.emplace_back("computed in",
                               std::string(name_of(plan.dtype)) +
                                   (plan.quantization ? ", frozen linears in " + nn::name_of(*plan.quantization) : ""));
@@ -238,6 +266,7 @@ void run(Method& method, const train::RunConfig& config, const RecordedSettings&
   const Totals totals = run_steps(trainer);
   train::ReportContents report = report_of(method.title(), config, plan, trainer, totals);
   report.config_yaml = recorded.yaml;
+  method.complete(report);
   train::write_report(output_dir, report);
   train::write_result(output_dir, *model, trainer.optimizer(), config.model);
   print_summary(config, totals, std::chrono::duration<double>(Clock::now() - start).count(), trainer, options.json);

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +21,9 @@ namespace lathe::programs {
 struct RowFacts {
   int64_t rows = 0;
   int64_t updates_per_rows = 1;  // as the objective has it
+  std::optional<int64_t> rows_per_draw;
+  std::string learnt = "rows";   // what a step learns from, rows_per_step of them: "completions"
+  int64_t kv_cache_tokens = 0;   // held while generating
   int64_t longest_sequence = 0;  // tokens: the positions that the model must have
   int64_t largest_forward_tokens = 0;
   std::vector<std::string> warnings;                    // each one sentence
@@ -27,6 +31,7 @@ struct RowFacts {
   std::vector<std::pair<std::string, int64_t>> counts;  // of --dry_run --json: {"labelled_tokens", 261}
   std::vector<std::pair<std::string, std::string>> report;  // name, value: {"dataset", "rows.jsonl"}
   std::vector<train::SampleRow> samples;
+  std::string longest_setting = "max_length";  // what lowers longest_sequence
 };
 
 // What is a method's own: its rows, its objective, its words.
@@ -38,6 +43,8 @@ class Method {
   virtual RowFacts load_rows(const text::ModelText& text) = 0;
   // After load_rows(). The model outlives the objective.
   virtual std::unique_ptr<train::Objective> make_objective(nn::Transformer& model) = 0;
+  // What the end of the run has to add to the report.
+  virtual void complete(train::ReportContents& /*report*/) const {}
 };
 
 // What is written down of a config.

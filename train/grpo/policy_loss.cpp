@@ -130,8 +130,8 @@ void PolicyLoss::count(const PolicySequence& s, std::span<const double> ratios) 
   const bool by_sequence = options_.importance_sampling_level == ImportanceLevel::sequence;
   const size_t n = by_sequence ? 1 : s.masked ? 0 : ratios.size();  // a sequence's one ratio counts, masked or not
   double low = 0, high = 0;
-  for (size_t t = 0; t < n && t < ratios.size(); ++t) {
-    const double ratio = by_sequence && s.masked ? 1 : ratios[t];
+  for (size_t t = 0; t < n; ++t) {
+    const double ratio = s.masked ? 1 : ratios[t];
     const double capped = options_.delta ? std::min(ratio, *options_.delta) : ratio;
     low += capped < 1 - options_.epsilon && s.advantage < 0;
     high += capped > 1 + options_.epsilon_high && s.advantage > 0;

@@ -1,0 +1,34 @@
+// Completions with what the rewards say of them, and how that is counted.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "data/tokenizer/tokenizer.h"
+#include "train/grpo/grpo_config.h"
+#include "train/grpo/rollouts.h"
+#include "train/report.h"
+
+namespace lathe::train {
+
+struct CompletionScores {
+  std::vector<ScoredCompletion> completions;
+  std::vector<Rewards> by_function;
+  Advantages advantages;
+  Metrics metrics;  // reward, reward_std, frac_reward_zero_std, rewards/NAME/…, completions/…
+};
+
+// rows[i] is the prompt of rollouts[i]; a group lies together. Throws StepAbandoned where a reward cannot be had: what
+// the function said, or which row has a reward that is no finite number.
+CompletionScores score_completions(std::span<const data::PromptRow* const> rows, std::span<const Rollout> rollouts,
+                                   const data::Tokenizer& tokenizer, std::span<const NamedReward> rewards,
+                                   int64_t num_generations, RewardScaling scaling);
+
+// The first completions for the report: what they were to answer, what they say, and the rewards of each.
+std::vector<SampleRow> sample_rows(const CompletionScores& scores, const data::Tokenizer& tokenizer,
+                                   std::span<const NamedReward> rewards, size_t count);
+
+// All of them as JSON Lines: step, prompt, completion, a key for each reward, advantage.
+std::string completion_lines(const CompletionScores& scores, std::span<const NamedReward> rewards, int64_t step);
+
+}  // namespace lathe::train

@@ -1,0 +1,90 @@
+#include "train/grpo/generation_batch.h"
+
+#include <nlohmann/json.hpp>
+
+#include "core/atomic_write.h"
+#include "core/error.h"
+#include "core/json.h"
+
+namespace lathe::train {
+namespace {
+
+using nlohmann::ordered_json;
+
+constexpr const char* file_name = "generation_batch.json";
+
+class Reading {
+ public:
+  explicit Reading(std::string file) : file_(std::move(file)) {}
+
+  const ordered_json& member(const ordered_json& object, const char* key) const {
+    if (!object.is_object() || !object.contains(key)) throw FormatError(file_, -1, std::string(key) + " is missing");
+    return object.at(key);
+  }
+  const ordered_json& list(const ordered_json& object, const char* key) const {
+    const ordered_json& value = member(object, key);
+    if (!value.is_array()) throw FormatError(file_, -1, std::string(key) + " must be a list");
+    return value;
+  }
+  int64_t integer(const ordered_json& object, const char* key, int64_t least, int64_t greatest) const {
+    return json_integer(member(object, key), key, least, greatest, file_);
+  }
+  std::vector<float> logprobs(const ordered_json& object, const char* key) const {
+    std::vector<float> values;
+    for (const ordered_json& value : list(object, key)) {
+      const double number = json_number(value, key, file_);
+      if (!(number <= 0 && number >= -1e30))
+        throw FormatError(file_, -1, std::string(key) + " holds no log-probability");
+      values.push_back(static_cast<float>(number));
+    }
+    return values;
+  }
+  ScoredRollout completion(const ordered_json& entry, int64_t rows, int64_t vocab_size) const {
+    ScoredRollout scored;
+    scored.row = integer(entry, "row", 0, rows - 1);
+    for (const ordered_json& id : list(entry, "completion_ids"))
+      scored.rollout.ids.push_back(static_cast<int32_t>(json_integer(id, "completion_ids", 0, vocab_size - 1, file_)));
+    scored.rollout.logprobs = logprobs(entry, "logprobs");
+    scored.ref_logprobs = logprobs(entry, "ref_logprobs");
+    const size_t tokens = scored.rollout.ids.size();
+    if (tokens == 0 || scored.rollout.logprobs.size() != tokens ||
+        (!scored.ref_logprobs.empty() && scored.ref_logprobs.size() != tokens))
+      throw FormatError(file_, -1, "a completion has not as many log-probabilities as tokens");
+    const ordered_json& truncated = member(entry, "truncated");
+    if (!truncated.is_boolean()) throw FormatError(file_, -1, "truncated must be true or false");
+    scored.rollout.truncated = truncated.get<bool>();
+    scored.advantage = json_number(member(entry, "advantage"), "advantage", file_);
+    return scored;
+  }
+
+ private:
+  std::string file_;
+};
+
+}  // namespace
+
+void save_generation_batch(const std::filesystem::path& folder, const GenerationBatch& batch) {
+  ordered_json completions = ordered_json::array();
+  for (const auto& [row, rollout, ref_logprobs, advantage] : batch.completions)
+    completions.push_back({{"row", row},
+                           {"completion_ids", rollout.ids},
+                           {"logprobs", rollout.logprobs},
+                           {"ref_logprobs", ref_logprobs},
+                           {"truncated", rollout.truncated},
+                           {"advantage", advantage}});
+  write_file_atomically(folder / file_name,
+                        ordered_json{{"draw", batch.draw}, {"completions", completions}}.dump() + "\n");
+}
+
+GenerationBatch load_generation_batch(const std::filesystem::path& folder, int64_t rows, int64_t vocab_size) {
+  const std::filesystem::path path = folder / file_name;
+  const ordered_json json = read_json_file(path);
+  const Reading reading(path.string());
+  GenerationBatch batch;
+  batch.draw = reading.integer(json, "draw", -1, INT64_MAX);
+  for (const ordered_json& entry : reading.list(json, "completions"))
+    batch.completions.push_back(reading.completion(entry, rows, vocab_size));
+  return batch;
+}
+
+}  // namespace lathe::train

@@ -1,0 +1,30 @@
+// A generation batch: completions with what was found out about them when they were new. Several optimiser steps may
+// learn from one; between them it is the objective's state.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "train/grpo/rollouts.h"
+
+namespace lathe::train {
+
+struct ScoredRollout {
+  int64_t row = 0;  // of its prompt
+  Rollout rollout;
+  std::vector<float> ref_logprobs;  // of each token under the reference; empty where there is none
+  double advantage = 0;
+};
+
+struct GenerationBatch {
+  int64_t draw = -1;  // the draw of rows that it answers; -1: none yet
+  std::vector<ScoredRollout> completions;
+};
+
+// One file, generation_batch.json. Numbers come back as they were, to the bit.
+void save_generation_batch(const std::filesystem::path& folder, const GenerationBatch& batch);
+// FormatError with the key that is wrong: rows from `rows` on, tokens from vocab_size on, lists of different lengths.
+GenerationBatch load_generation_batch(const std::filesystem::path& folder, int64_t rows, int64_t vocab_size);
+
+}  // namespace lathe::train

@@ -1,0 +1,78 @@
+// Group relative policy optimisation (Shao et al. 2024, DeepSeekMath): several completions of each prompt are sampled
+// and scored, and those better than their group's mean become more likely, the others less.
+//
+// A draw of rows is answered at its first step: rollouts by one engine on the weights as they stand, rewards,
+// advantages, the reference's log-probabilities. Then updates_per_generation() · num_iterations steps learn from it, each
+// from its part of the completions, in order. What is sampled, and its log-probabilities, are the trainer's own numbers
+// to the bit: before the first update every ratio is 1 (with lora_dropout 0).
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "nn/transformer.h"
+#include "text/model_text.h"
+#include "train/grpo/completion_scores.h"
+#include "train/grpo/generation_batch.h"
+#include "train/grpo/grpo_config.h"
+#include "train/grpo/grpo_data.h"
+#include "train/grpo/policy_forward.h"
+#include "train/objective.h"
+#include "train/report.h"
+
+namespace lathe::train {
+
+// Tokens of keys and values that the rollouts hold: kv_cache_tokens, or what is generated at once.
+int64_t rollout_cache_tokens(const GrpoConfig& config, int64_t longest_prompt);
+
+class GrpoObjective final : public Objective {
+ public:
+  // Everything must outlive the objective but the rewards. Where beta is not 0 and config.adapter is trained further, a
+  // copy of it as it is now is added to the model as "ref".
+  GrpoObjective(nn::Transformer& model, const GrpoConfig& config, const GrpoData& data, const text::ModelText& text,
+                std::vector<NamedReward> rewards);
+
+  int64_t rows() const override { return static_cast<int64_t>(data_.training.size()); }
+  uint64_t fingerprint() const override { return data_.fingerprint(); }
+  int64_t updates_per_rows() const override { return config_.updates_per_generation() * config_.num_iterations; }
+  std::optional<int64_t> rows_per_draw() const override { return config_.prompts_per_generation(); }
+
+  // Metrics by TRL's names: at a draw's first step those of the rollouts (reward, completions/…, sampling/…), at each
+  // those of the loss. StepAbandoned where a reward cannot be had.
+  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) override;
+  // num_generations_eval completions of each prompt of eval_dataset, with the same random numbers each time.
+  Metrics evaluate() override;
+
+  std::string_view state_name() const override { return "grpo"; }
+  void save_state(const std::filesystem::path& folder) const override;
+  void load_state(const std::filesystem::path& folder) override;
+
+  // The newest completions with their rewards, for the report.
+  const std::vector<SampleRow>& samples() const { return samples_; }
+
+ private:
+  struct Answers {
+    std::vector<Rollout> rollouts;
+    CompletionScores scores;
+    int64_t tokens = 0;  // of prompts and completions
+  };
+  Answers answer(const std::vector<data::PromptRow>& rows, std::span<const int64_t> drawn, int64_t num_generations,
+                 int64_t draw);
+  StepOutcome generate(std::span<const int64_t> rows, int64_t step);
+  StepOutcome learn(int64_t step);
+  void add_reference(std::vector<ScoredRollout>& completions) const;
+  PolicyForwardOptions forward_options(const std::optional<std::string>& adapter, int64_t step) const;
+
+  nn::Transformer& model_;
+  const GrpoConfig& config_;
+  const GrpoData& data_;
+  const text::ModelText& text_;
+  std::vector<NamedReward> rewards_;
+  std::optional<std::string> policy_, reference_;  // adapters; not given: the model's only one
+  RolloutSampler sampler_;
+  GenerationBatch batch_;
+  std::vector<SampleRow> samples_;
+};
+
+}  // namespace lathe::train

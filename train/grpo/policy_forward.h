@@ -1,0 +1,44 @@
+// Prompts with their completions through the model: the log-probability and the entropy of every completion token, and
+// a gradient for each.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "nn/transformer.h"
+#include "train/settings/training_settings.h"
+
+namespace lathe::train {
+
+struct CompletedPrompt {
+  std::span<const int32_t> prompt, completion;
+};
+
+struct PolicyForwardOptions {
+  std::optional<std::string> adapter;  // "" for none; not given: the model's only one
+  float temperature = 1.0f;
+  nn::ForwardOptions forward;
+};
+
+// What the model says of a completion's tokens, in double.
+struct CompletionTokens {
+  std::vector<double> logprobs, entropies;
+};
+
+// Runs the sequences in forwards as the settings cut them. For each, in order, `learn` gets its index, its tokens, and
+// room for ∂loss/∂logprobs; after each forward its gradients go back through the model. Nothing of a sequence depends on
+// the cuts.
+void learn_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
+                       const TrainingSettings& settings, const PolicyForwardOptions& options,
+                       const std::function<void(size_t, const CompletionTokens&, std::span<double>)>& learn);
+
+// The log-probabilities alone, without gradients: the same bits.
+std::vector<std::vector<float>> completion_logprobs(const nn::Transformer& model,
+                                                    std::span<const CompletedPrompt> sequences,
+                                                    const TrainingSettings& settings,
+                                                    const PolicyForwardOptions& options);
+
+}  // namespace lathe::train
