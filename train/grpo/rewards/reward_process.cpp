@@ -146,11 +146,13 @@ void RewardProcess::stop() {
   answers_.clear();
 }
 
-// Call once its output has ended.
+// Call once its output has ended. A program that ends does so a moment after its output.
 std::string RewardProcess::how_it_ended() {
   close_if_open(to_);
   int status = 0;
-  const pid_t ended = ::waitpid(process_, &status, WNOHANG);
+  pid_t ended = 0;
+  const auto deadline = Clock::now() + std::chrono::milliseconds(grace_ms);
+  while ((ended = ::waitpid(process_, &status, WNOHANG)) == 0 && Clock::now() < deadline) ::poll(nullptr, 0, 1);
   if (ended != process_) return "it closed its output";
   process_ = -1;
   if (WIFSIGNALED(status)) return "it was ended by signal " + std::to_string(WTERMSIG(status));
