@@ -11,6 +11,7 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 
 option(LATHE_TESTS "Build the tests" ON)
 option(LATHE_BENCH "Build lathe-bench (needs Google Benchmark)" ON)
+option(LATHE_TLS "lathe-serve speaks TLS (needs OpenSSL)" ON)
 option(LATHE_FUZZ "Build the fuzz targets of tests/fuzz, and nothing else (needs clang; scripts/fuzz runs them)" OFF)
 set(LATHE_CUDA AUTO CACHE STRING "CUDA bodies through nvcc: AUTO (where a CUDA Toolkit is found), ON or OFF")
 set(LATHE_SANITIZE "" CACHE STRING "address, undefined, thread, or a comma-separated list; empty for none")

@@ -1,0 +1,25 @@
+// The body of /v1/chat/completions, and the messages of /tokenize.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "data/chat_template/chat_template.h"
+#include "serve/http/generation_settings.h"
+
+namespace lathe::http {
+
+struct ChatRequest {
+  GenerationSettings settings;
+  nlohmann::ordered_json messages;   // role and content (a string, or null) checked; what templates read beside stays
+  nlohmann::ordered_json variables;  // chat_template_kwargs, an object
+  bool add_generation_prompt = true;
+};
+
+// ApiError for the first field that is wrong.
+ChatRequest read_chat_request(const nlohmann::ordered_json& body, int64_t vocabulary);
+
+// Messages as templates read them: lists of text parts joined by line ends, developer called system. ApiError for
+// anything but an array of objects with a known role and text.
+nlohmann::ordered_json read_messages(const Fields& fields);
+
+}  // namespace lathe::http

@@ -1,0 +1,36 @@
+#include "serve/http/prompt_tokens.h"
+
+#include "core/error.h"
+#include "serve/http/api_error.h"
+
+namespace lathe::http {
+namespace {
+
+// An HTTP thread is held up for no longer.
+constexpr data::TemplateLimits request_limits{
+    .steps = 2'000'000, .output_bytes = 32 << 20, .seconds = 2, .nesting = 100};
+
+}  // namespace
+
+std::vector<int32_t> chat_tokens(const text::ModelText& text, const ChatRequest& request) {
+  if (!text.chat_template)
+    throw ApiError(400, "this model has no chat template; /v1/completions continues plain text", "messages");
+  data::ChatOptions options;
+  options.add_generation_prompt = request.add_generation_prompt;
+  options.variables = &request.variables;
+  options.special_tokens = data::special_token_variables(*text.tokenizer);
+  options.limits = request_limits;
+  try {
+    const data::RenderedChat chat = text.chat_template->render(request.messages, options);
+    return text.tokenizer->encode(chat.text, chat.control);
+  } catch (const ConfigError& error) {
+    throw ApiError(400, std::string("the model's chat template: ") + error.what(), "messages");
+  }
+}
+
+std::vector<int32_t> prompt_tokens(const text::ModelText& text, const Prompt& prompt) {
+  if (const auto* ids = std::get_if<std::vector<int32_t>>(&prompt)) return *ids;
+  return text.tokenizer->encode(std::get<std::string>(prompt), data::SpecialTokens::as_text, data::SequenceTokens::add);
+}
+
+}  // namespace lathe::http
