@@ -4,18 +4,20 @@
 int main(int argc, char** argv) {
   return lathe::cli::run_program(
       argc, argv, "lathe-model",
-      "Look into a model, let it answer, measure it. MODEL is a .gguf file or a Hugging Face directory.",
+      "Look into a model, let it answer, measure it, merge adapters into it. MODEL is a .gguf file or a Hugging Face directory.",
       [](CLI::App& app) {
         lathe::programs::add_info(app);
         lathe::programs::add_generate(app);
         lathe::programs::add_chat(app);
         lathe::programs::add_eval(app);
+        lathe::programs::add_merge(app);
         app.footer(
             "Examples:\n"
             "  lathe-model info model.gguf\n"
             "  lathe-model generate model.gguf --prompt 'Name three rivers.' --max_tokens 64\n"
             "  lathe-model chat model.gguf --adapter runs/extract\n"
             "  lathe-model eval model.gguf --dataset examples/extract/heldout.jsonl --metric json\n"
+            "  lathe-model merge DIR --adapter runs/extract merged\n"
             "Each subcommand has its own --help.");
       });
 }

@@ -47,6 +47,29 @@ TEST_F(LatheModel, APromptBeyondTheEmbeddingIsASentence) {
   EXPECT_NE(err().find("token 600 is outside the vocabulary of 320"), std::string::npos) << err();
 }
 
+TEST_F(LatheModel, MergeWritesAModelOrNothing) {
+  const std::string model = (folder_ / "model").string(), out = (folder_ / "merged").string();
+  const std::string golden = LATHE_SOURCE_DIR "/tests/golden/";
+  const auto merge = [&](const std::string& adapter, const std::string& into) {
+    return run({"bin/lathe-model", "merge", model, "--adapter", golden + adapter, into, "--json"});
+  };
+  ASSERT_EQ(merge("peft_adapter/all_linear", out), 0) << err();
+  const nlohmann::json result = nlohmann::json::parse(this->out());
+  EXPECT_EQ(result["merged"], 14);
+  EXPECT_LE(result["check"]["difference"], result["check"]["bound"]);
+  EXPECT_EQ(bytes_of(folder_ / "merged/tokenizer.json"), bytes_of(folder_ / "model/tokenizer.json"));
+  EXPECT_EQ(run({"bin/lathe-model", "generate", out, "--raw", "--prompt", "it", "--max_tokens", "2"}), 0) << err();
+
+  const std::string before = bytes_of(folder_ / "merged/model.safetensors");
+  EXPECT_EQ(merge("peft_adapter/plain", out), 2);
+  EXPECT_NE(err().find("exists already"), std::string::npos) << err();
+  EXPECT_EQ(bytes_of(folder_ / "merged/model.safetensors"), before);
+  EXPECT_EQ(merge("tiny_qwen3/adapter", out + "2"), 1);
+  EXPECT_NE(err().find("another model"), std::string::npos) << err();
+  for (const auto& entry : std::filesystem::directory_iterator(folder_))
+    EXPECT_EQ(entry.path().filename().string().find("merged2"), std::string::npos) << entry.path();
+}
+
 TEST_F(LatheModel, ControlCharactersOfFilesDoNotReachTheTerminal) {
   auto config = nlohmann::json::parse(bytes_of(folder_ / "model/config.json"));
   config["hidden_act"] = "\x1b[2Jsilu";

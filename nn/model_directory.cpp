@@ -1,0 +1,58 @@
+#include "nn/model_directory.h"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "core/atomic_write.h"
+#include "core/json.h"
+
+namespace lathe::nn {
+namespace {
+
+void copy_if_there(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::ifstream stream(from, std::ios::binary);
+  if (!stream) return;
+  std::ostringstream bytes;
+  bytes << stream.rdbuf();
+  write_file_atomically(to, bytes.str());
+}
+
+// transformers' word.
+const char* torch_name(DType dtype) {
+  switch (dtype) {
+    case DType::bf16: return "bfloat16";
+    case DType::f16: return "float16";
+    case DType::f64: return "float64";
+    default: return "float32";
+  }
+}
+
+}  // namespace
+
+void write_model_config(const std::filesystem::path& from, const std::filesystem::path& to, std::optional<DType> dtype,
+                        bool tie_word_embeddings) {
+  nlohmann::ordered_json config = read_json_file(from / "config.json");
+  config.erase("quantization_config");
+  if (dtype) {
+    // transformers 5 writes "dtype" and reads both; earlier ones know "torch_dtype" alone.
+    if (config.contains("dtype")) config["dtype"] = torch_name(*dtype);
+    if (config.contains("torch_dtype") || !config.contains("dtype")) config["torch_dtype"] = torch_name(*dtype);
+  }
+  config["tie_word_embeddings"] = tie_word_embeddings;  // families differ in what a missing one means
+  write_file_atomically(to / "config.json", config.dump(2) + "\n");
+}
+
+void copy_text_files(const std::filesystem::path& from, const std::filesystem::path& to) {
+  for (const char* name :
+       {"generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+        "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja"})
+    copy_if_there(from / name, to / name);
+  const std::filesystem::path templates = "additional_chat_templates";
+  if (!std::filesystem::is_directory(from / templates)) return;
+  std::filesystem::create_directories(to / templates);
+  for (const auto& entry : std::filesystem::directory_iterator(from / templates))
+    copy_if_there(entry.path(), to / templates / entry.path().filename());
+}
+
+}  // namespace lathe::nn
