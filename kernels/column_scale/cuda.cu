@@ -1,0 +1,97 @@
+// Bound by bandwidth. The gradient's sums run as those of rms_norm's weight gradient.
+#include "kernels/column_scale/bodies.h"
+#include "kernels/cuda/bounds.h"
+#include "kernels/cuda/elementwise.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+template <class T, bool aligned>
+__global__ void __launch_bounds__(elementwise_threads) column_scale_kernel(ColumnScaleArgs a, Tiling tiling) {
+  const auto [row, column, count] = elements_of_thread(tiling);
+  if (count == 0) return;
+  Group value = load_group<aligned>(row_of<T>(a.x, row) + column, count);
+  const Group scale = load_group<aligned>(a.scale + column, count);
+  LATHE_UNROLL
+  for (int j = 0; j < group_elements; ++j) value.at[j] *= scale.at[j];
+  if (a.bias != nullptr) {
+    const Group bias = load_group<aligned>(static_cast<const T*>(a.bias) + column, count);
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) value.at[j] += bias.at[j];
+  }
+  if (a.residual.data != nullptr) {
+    const Group residual = load_group<aligned>(row_of<T>(a.residual, row) + column, count);
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) value.at[j] += residual.at[j];
+  }
+  store_group<aligned>(row_of<T>(a.out, row) + column, value, count);
+}
+
+template <class T>
+void scale(const ColumnScaleArgs& args) {
+  const bool aligned = rows_aligned<T>(args.x) && rows_aligned<T>(args.out) && rows_aligned<T>(args.residual) &&
+                       rows_aligned(args.scale, 0) && rows_aligned(static_cast<const T*>(args.bias), 0);
+  launch_elementwise("column_scale", args.row_end, args.columns,
+                     aligned ? column_scale_kernel<T, true> : column_scale_kernel<T, false>, args);
+}
+
+// A block for 32 columns. Warp w sums the tokens w, w + 8, w + 16, … of a sequence, counted from its start; the eight
+// sums are added in order, then the sequences in order: the bits depend on the sequence alone.
+constexpr int gradient_warps = 8;
+
+template <class T>
+__global__ void __launch_bounds__(gradient_warps * 32)
+    column_scale_gradient_kernel(ColumnScaleGradientArgs a, SequenceBounds bounds) {
+  struct Partial {
+    float sums[gradient_warps][32];
+  };
+  Partial& partial = block_shared<Partial>();
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int64_t column = int64_t{blockIdx.x} * 32 + lane;
+  const bool inside = column < a.column_end, first = inside && warp == 0;
+  float total = first ? a.grad_scale[column] : 0.0f;
+  const float factor = first ? a.factor[column] : 0.0f;
+  for (int s = 0; s < bounds.count; ++s) {
+    float sum = 0.0f;
+    if (inside)
+      for (int64_t t = bounds.at[s] + warp; t < bounds.at[s + 1]; t += gradient_warps)
+        sum = fmaf(to_float(row_of<T>(a.grad_out, t)[column]), to_float(row_of<T>(a.x, t)[column]), sum);
+    partial.sums[warp][lane] = sum;
+    __syncthreads();  // the eight sums are there
+    if (warp == 0) {
+      float sequence = partial.sums[0][lane];
+      for (int w = 1; w < gradient_warps; ++w) sequence += partial.sums[w][lane];
+      total = fmaf(factor, sequence, total);
+    }
+    __syncthreads();  // and have been read
+  }
+  if (first) a.grad_scale[column] = total;
+}
+
+template <class T>
+void gradient(const ColumnScaleGradientArgs& args) {
+  const LaunchConfig config{.name = "column_scale_gradient",
+                            .grid = dim3(static_cast<unsigned>((args.column_end + 31) / 32)),
+                            .block = dim3(gradient_warps * 32)};
+  for_each_launch(args.cu_seqlens, args.sequences,
+                  [&](const SequenceBounds& bounds) { launch(config, column_scale_gradient_kernel<T>, args, bounds); });
+}
+
+}  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+
+namespace lathe::kernels {
+
+template <DeviceKind>
+void column_scale_rows(const ColumnScaleArgs& args) {
+  args.dtype == DType::f32 ? scale<float>(args) : scale<bf16_t>(args);
+}
+template void column_scale_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const ColumnScaleArgs&);
+
+template <DeviceKind>
+void column_scale_gradient_columns(const ColumnScaleGradientArgs& args) {
+  args.dtype == DType::f32 ? gradient<float>(args) : gradient<bf16_t>(args);
+}
+template void column_scale_gradient_columns<DeviceKind::LATHE_CUDA_NAMESPACE>(const ColumnScaleGradientArgs&);
+
+}  // namespace lathe::kernels
