@@ -5,6 +5,7 @@
 #include "autograd/operation.h"
 #include "core/error.h"
 #include "kernels/add/add.h"
+#include "kernels/column_scale/column_scale.h"
 #include "kernels/copy/copy.h"
 
 namespace lathe::autograd {
@@ -12,9 +13,10 @@ namespace {
 
 using kernels::Layout;
 
-enum Input : int { x, weight, bias, residual, first_lora };  // then a and b of each term
-int lora_a(int term) { return first_lora + 2 * term; }
-int lora_b(int term) { return first_lora + 2 * term + 1; }
+enum Input : int { x, weight, bias, residual, first_lora };  // then a, b and magnitude of each term
+int lora_a(int term) { return first_lora + 3 * term; }
+int lora_b(int term) { return first_lora + 3 * term + 1; }
+int magnitude(int term) { return first_lora + 3 * term + 2; }
 
 constexpr int no_term = -1;
 
@@ -34,6 +36,9 @@ struct Linear final : Operation {
     float scale;
     kernels::DropoutParams dropout;
     SequenceLayout layout;  // of its rows
+    Tensor inverse_norm;    // DoRA
+    bool dora() const { return inverse_norm.defined(); }
+    bool drops() const { return dropout.probability != 0.0f; }
   };
   LinearWeight base;
   SequenceLayout layout;
@@ -46,13 +51,13 @@ struct Linear final : Operation {
   void add_term(const LoraTerm& term, int64_t rows) {
     const int index = static_cast<int>(terms.size());
     if (!term.sequences) {
-      terms.push_back({term.scale, term.dropout, layout});
+      terms.push_back({term.scale, term.dropout, layout, term.inverse_norm});
       return add_run(0, rows, index);
     }
     if (rows != layout.tokens())
       throw ShapeError("linear: a LoRA term for some sequences of a layout of " + std::to_string(layout.tokens()) +
                        " tokens, but x has " + std::to_string(rows) + " rows");
-    terms.push_back({term.scale, term.dropout, term.sequences->layout});
+    terms.push_back({term.scale, term.dropout, term.sequences->layout, term.inverse_norm});
     add_run(term.sequences->first_token, term.sequences->end_token(), index);
   }
 
@@ -76,7 +81,7 @@ struct Linear final : Operation {
 
   // The input of an adapter: the same in the forward and, computed again, in the backward.
   static Tensor dropped(const Tensor& input, const Term& term) {
-    if (term.dropout.probability == 0.0f) return input;
+    if (!term.drops()) return input;
     Tensor result = empty_like(input);
     drop(result, input, term);
     return result;
@@ -100,6 +105,10 @@ struct Linear final : Operation {
     Tensor out = Tensor::empty({in.dim(0), base.rows()}, in.dtype(), in.device());
     for (const RowRun& run : runs) {
       kernels::LinearTerms joined{.bias = f.input(bias), .residual = run.of(f.input(residual))};
+      if (run.term != no_term && term_of(run).dora()) {
+        dora_forward(f, run, t[static_cast<size_t>(run.term)], joined, run.of(out));
+        continue;
+      }
       if (run.term != no_term) {
         joined.lora_t = t[static_cast<size_t>(run.term)];
         joined.lora_b = f.input(lora_b(run.term));
@@ -108,6 +117,33 @@ struct Linear final : Operation {
     }
     save(f, t);
     f.output(out);
+  }
+
+  // magnitude ÷ norm.
+  static Tensor column_scales(const Tensor& magnitudes, const Term& term) {
+    const Shape row{1, magnitudes.numel()};
+    Tensor scales = Tensor::empty(row, magnitudes.dtype(), magnitudes.device());
+    kernels::column_scale(scales, magnitudes.view(row), term.inverse_norm);
+    return scales.view({magnitudes.numel()});
+  }
+
+  void dora_forward(Forward& f, const RowRun& run, const Tensor& t, const kernels::LinearTerms& joined,
+                    const Tensor& out) const {
+    const Term& term = term_of(run);
+    const Tensor rows = run.of(f.input(x)), kept = dropped(rows, term);
+    Tensor z = Tensor::empty(out.shape(), out.dtype(), out.device());
+    kernels::linear_forward(z, kept, base.value(), {.lora_t = t, .lora_b = f.input(lora_b(run.term))});
+    const Tensor scales = column_scales(f.input(magnitude(run.term)), term);
+    if (term.drops()) {
+      Tensor rest = empty_like(rows);
+      kernels::add(rest, rows, kept, -1.0);
+      kernels::linear_forward(out, rest, base.value(), joined);
+      kernels::column_scale(out, z, scales, {}, out);
+    } else {
+      kernels::column_scale(out, z, scales, joined.bias, joined.residual);
+    }
+    if (f.needs(magnitude(run.term))) f.save("z", z);
+    f.save("magnitude", f.input(magnitude(run.term)));
   }
 
   // What any term needs is saved for all, so that the index-th of a name belongs to the index-th term.
@@ -129,9 +165,13 @@ struct Linear final : Operation {
 
   void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
     const Tensor& grad_out = grad_outputs[0];
-    std::vector<Tensor> dt(terms.size());
-    for (const RowRun& run : runs)
-      if (run.term != no_term) dt[static_cast<size_t>(run.term)] = lora_gradients(run, saved, run.of(grad_out), grads);
+    std::vector<Tensor> dt(terms.size()), dz(terms.size());  // dz: of DoRA's products
+    for (const RowRun& run : runs) {
+      if (run.term == no_term) continue;
+      const auto index = static_cast<size_t>(run.term);
+      if (term_of(run).dora()) dz[index] = magnitude_gradients(run, saved, run.of(grad_out), grads);
+      dt[index] = lora_gradients(run, saved, dz[index].defined() ? dz[index] : run.of(grad_out), grads);
+    }
     if (grads.needed(weight)) weight_gradient(grads.accumulator(weight), grad_out, saved["x"], layout);
     if (grads.needed(bias)) {  // the weight gradient of a column of ones
       const Tensor ones = Tensor::empty({grad_out.dim(0), 1}, grad_out.dtype(), grad_out.device());
@@ -142,10 +182,33 @@ struct Linear final : Operation {
       const auto [grad_x, accumulate] = grads.target(x);
       for (const RowRun& run : runs) {
         const Tensor through = run.term == no_term ? Tensor() : dt[static_cast<size_t>(run.term)];
-        input_gradient(run, saved, run.of(grad_out), through, run.of(grad_x), accumulate);
+        const Tensor scaled = run.term == no_term ? Tensor() : dz[static_cast<size_t>(run.term)];
+        if (scaled.defined()) {
+          dora_input_gradient(run, saved, run.of(grad_out), scaled, through, run.of(grad_x), accumulate);
+        } else {
+          input_gradient(run, saved, run.of(grad_out), through, run.of(grad_x), accumulate);
+        }
       }
     }
     grads.add(residual, grad_out);
+  }
+
+  // The place among the terms with magnitudes, in whose order "z" and "magnitude" are saved.
+  int dora_number(int term) const {
+    int number = 0;
+    for (int i = 0; i < term; ++i) number += terms[static_cast<size_t>(i)].dora() ? 1 : 0;
+    return number;
+  }
+
+  // Of a run's own magnitudes. Returns c⊙dy, the gradient of z.
+  Tensor magnitude_gradients(const RowRun& run, Saved& saved, const Tensor& grad_out, InputGradients& grads) const {
+    const Term& term = term_of(run);
+    if (grads.needed(magnitude(run.term)))
+      kernels::column_scale_gradient(grads.accumulator(magnitude(run.term)), grad_out,
+                                     saved.at("z", dora_number(run.term)), term.inverse_norm, term.layout.cu_seqlens);
+    Tensor dz = empty_like(grad_out);
+    kernels::column_scale(dz, grad_out, column_scales(saved.at("magnitude", dora_number(run.term)), term));
+    return dz;
   }
 
   // Of a run's own a and b. Returns dt, undefined where nobody needs it.
@@ -171,7 +234,7 @@ struct Linear final : Operation {
 
   void input_gradient(const RowRun& run, Saved& saved, const Tensor& grad_out, const Tensor& dt, const Tensor& grad_x,
                       bool accumulate) const {
-    if (!dt.defined() || term_of(run).dropout.probability == 0.0f) {
+    if (!dt.defined() || !term_of(run).drops()) {
       const Tensor a = dt.defined() ? saved.at("lora_a", run.term) : Tensor();
       kernels::linear_input_gradient({.grad_x = grad_x,
                                       .grad_out = grad_out,
@@ -188,6 +251,29 @@ struct Linear final : Operation {
     drop(through_adapter, through_adapter, term_of(run));
     kernels::add(grad_x, grad_x, through_adapter);
   }
+
+  // With what flows through z alone where nothing was dropped.
+  void dora_input_gradient(const RowRun& run, Saved& saved, const Tensor& grad_out, const Tensor& dz, const Tensor& dt,
+                           const Tensor& grad_x, bool accumulate) const {
+    const Tensor& a = saved.at("lora_a", run.term);
+    if (!term_of(run).drops()) {
+      kernels::linear_input_gradient({.grad_x = grad_x,
+                                      .grad_out = dz,
+                                      .weight = base.value(),
+                                      .lora_dt = dt,
+                                      .lora_a = a,
+                                      .accumulate = accumulate});
+      return;
+    }
+    kernels::linear_input_gradient(
+        {.grad_x = grad_x, .grad_out = grad_out, .weight = base.value(), .accumulate = accumulate});
+    kernels::add(dz, dz, grad_out, -1.0);
+    Tensor through_kept = empty_like(grad_x);
+    kernels::linear_input_gradient(
+        {.grad_x = through_kept, .grad_out = dz, .weight = base.value(), .lora_dt = dt, .lora_a = a});
+    drop(through_kept, through_kept, term_of(run));
+    kernels::add(grad_x, grad_x, through_kept);
+  }
 };
 
 }  // namespace
@@ -197,9 +283,12 @@ Variable linear(const Variable& x, const LinearWeight& weight, const SequenceLay
   std::vector<Variable> inputs{x, weight.dense(), terms.bias, terms.residual};
   for (const LoraTerm& term : terms.lora) {
     if (term.sequences && term.sequences->layout.tokens() == 0) continue;
+    if (term.inverse_norm.defined() && weight.dense().requires_grad())
+      throw ShapeError("linear: a weight beside DoRA's magnitudes is frozen, found one that trains");
     operation.add_term(term, x.dim(0));
     inputs.push_back(term.a);
     inputs.push_back(term.b);
+    inputs.push_back(term.magnitude);
   }
   operation.end_runs(x.dim(0));
   return apply(std::move(operation), std::span<const Variable>(inputs));

@@ -6,6 +6,12 @@
 //   t = s · dropout(x)·Aᵀ         y = x·Wᵀ + t·Bᵀ + bias + residual
 //   dt = s · dy·B                 dB += dyᵀ·t       dA += dtᵀ·dropout(x)     dbias += Σ dy
 //   dx = dy·W + dropout(dt·A)     dW += dyᵀ·x       dresidual = dy
+//
+// A term with magnitudes is DoRA's (Liu et al. 2024, as PEFT has it: the norm is a constant, and dropout is that of the
+// product, too): with x' = dropout(x), z = x'·Wᵀ + t·Bᵀ and c = magnitude ÷ norm
+//
+//   y = (x − x')·Wᵀ + c⊙z + bias + residual           dmagnitude += Σ dy⊙z ÷ norm       dB, dA as above from c⊙dy
+//   dx = dy·W + dropout((c⊙dy − dy)·W + dt·A)
 #pragma once
 
 #include <optional>
@@ -50,6 +56,9 @@ struct LoraTerm {
   float scale = 1.0f;                         // lora_alpha / r
   kernels::DropoutParams dropout;             // of x, before a; probability 0 for none
   std::optional<SequenceRun> sequences = {};  // that it applies to; all of them where it is not given
+  // DoRA: f32 [N] (f64 for f64), the trained magnitudes and 1 ÷ ‖W + s·B·A‖ of each row. Both undefined for LoRA.
+  Variable magnitude = {};
+  Tensor inverse_norm = {};
 };
 
 struct LinearTerms {
@@ -58,7 +67,8 @@ struct LinearTerms {
   std::vector<LoraTerm> lora;  // their sequences ascend and do not overlap; those between have the base weight alone
 };
 
-// x [T, K] → [T, N], of x's dtype. ShapeError where a term's sequences are not some of the layout's, in order.
+// x [T, K] → [T, N], of x's dtype. ShapeError where a term's sequences are not some of the layout's, in order, and where
+// a weight beside magnitudes is to be trained.
 Variable linear(const Variable& x, const LinearWeight& weight, const SequenceLayout& layout,
                 const LinearTerms& terms = {});
 

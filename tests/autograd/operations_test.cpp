@@ -193,6 +193,58 @@ TEST_F(Operations, LinearWithLoraBySequence) {
   }
 }
 
+// The norm is a constant, as PEFT detaches it. A bias and a residual are not scaled.
+TEST_F(Operations, LinearWithDora) {
+  const Variable x = leaf({tokens, 5}), a = leaf({2, 5}), b = leaf({4, 2}), m = leaf({4}), residual = leaf({tokens, 4});
+  const Tensor weight = random({4, 5}), inverse_norm = random({4}), bias = random({4}), added = random({tokens, 4});
+  const kernels::PackedWeight packed = kernels::pack_weight(weight, DType::f64);
+  for (const float dropout : {0.0f, 0.375f}) {
+    const kernels::DropoutParams drops{.probability = dropout, .seed = 9, .step = 4, .stream = 6};
+    const auto terms = [&](const Variable& lora_a, const Variable& lora_b, const Variable& magnitude) {
+      return LinearTerms{bias, added, {LoraTerm{lora_a, lora_b, 1.75f, drops, {}, magnitude, inverse_norm}}};
+    };
+    SCOPED_TRACE(dropout);
+    check({x, a, b, m}, [&](auto in) { return Variables{linear(in[0], packed, layout_, terms(in[1], in[2], in[3]))}; });
+    check({m}, [&](auto in) {
+      return Variables{linear(x.detach(), packed, layout_, terms(a.detach(), b.detach(), in[0]))};
+    });
+    check({x}, [&](auto in) {
+      return Variables{linear(in[0], packed, layout_, terms(a.detach(), b.detach(), m.detach()))};
+    });
+    check({x, a, b, m, residual}, [&](auto in) {  // x has a second consumer
+      LinearTerms all = terms(in[1], in[2], in[3]);
+      all.residual = in[4];
+      const Variable h = scale(in[0], 1.0);
+      return Variables{linear(h, packed, layout_, all), linear(h, packed, layout_, terms(in[1], in[2], in[3]))};
+    });
+  }
+  EXPECT_THROW(linear(x, leaf({4, 5}), layout_, {{}, {}, {LoraTerm{a, b, 1.0f, {}, {}, m, inverse_norm}}}), ShapeError);
+}
+
+// DoRA, LoRA and nothing, each for one of the sequences; a row's bits are those of a batch with its term alone.
+TEST_F(Operations, LinearWithDoraBySequence) {
+  const Variable x = leaf({tokens, 5}), a = leaf({2, 5}), b = leaf({4, 2}), c = leaf({3, 5}), d = leaf({4, 3}),
+                 m = leaf({4});
+  const Tensor inverse_norm = random({4});
+  const kernels::PackedWeight packed = kernels::pack_weight(random({4, 5}), DType::f64);
+  for (const float dropout : {0.0f, 0.375f}) {
+    const kernels::DropoutParams drops{.probability = dropout, .seed = 9, .step = 4, .stream = 6};
+    const auto lora = [&](auto in) { return LoraTerm{in[1], in[2], 1.75f, drops, layout_.run(0, 1)}; };
+    const auto dora = [&](auto in) {
+      return LoraTerm{in[3], in[4], 0.5f, drops, layout_.run(2, 3), in[5], inverse_norm};
+    };
+    check({x, a, b, c, d, m}, [&](auto in) {
+      return Variables{linear(in[0], packed, layout_, {{}, {}, {lora(in), dora(in)}})};
+    });
+    const std::vector<Variable> in{x, a, b, c, d, m};
+    const Tensor both = linear(x, packed, layout_, {{}, {}, {lora(in), dora(in)}}).value(),
+                 first = linear(x, packed, layout_, {{}, {}, {lora(in)}}).value(),
+                 last = linear(x, packed, layout_, {{}, {}, {dora(in)}}).value();
+    EXPECT_TRUE(same_bits(both.slice(0, 0, 4), first.slice(0, 0, 4)));
+    EXPECT_TRUE(same_bits(both.slice(0, 3, tokens), last.slice(0, 3, tokens)));
+  }
+}
+
 TEST_F(Operations, LoraTermsThatDoNotFitTheirSequencesAreErrors) {
   const Tensor x = random({tokens, 5}), weight = random({4, 5}), a = random({2, 5}), b = random({4, 2});
   const LoraTerm first{a, b, 1.0f, {}, layout_.run(0, 2)}, second{a, b, 1.0f, {}, layout_.run(1, 3)};
