@@ -44,8 +44,8 @@ void check_logit_bias(const Request& request, int64_t vocab_size) {
 
 void check_request(const Request& request, const nn::Transformer& model) {
   const int64_t vocab_size = model.config().vocab_size;
-  check_lengths(request, model.max_positions());
   for (const int32_t token : request.prompt) check_token("prompt", token, vocab_size);
+  check_lengths(request, model.max_positions());
   kernels::check_sampling(request.sampling);
   check_logit_bias(request, vocab_size);
   if (request.top_logprobs < 0 || request.top_logprobs > most_top_logprobs)

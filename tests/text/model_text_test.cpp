@@ -101,8 +101,7 @@ TEST_F(StopTokens, AFileThatNamesNoIdIsRefused) {
 TEST_F(StopTokens, SamplingDefaultsAreReadAndNotApplied) {
   write("generation_config.json", R"({"temperature": 0.6, "top_k": 20, "unknown": 1})");
   const text::GenerationConfig config = text::read_generation_config(folder_.path());
-  EXPECT_EQ(config.sampling,
-            (std::vector<std::pair<std::string, std::string>>{{"temperature", "0.6"}, {"top_k", "20"}}));
+  EXPECT_EQ(config.sampling, (nlohmann::ordered_json{{"temperature", 0.6}, {"top_k", 20}}));
 }
 
 TEST_F(ModelText, AModelWithoutATemplateHasNoConversations) {
