@@ -61,11 +61,13 @@ class Builder : public nlohmann::json_sax<ordered_json> {
     Members members;
   };
 
-  // Without the library's "[json.exception.…] parse error at line 1, column 5: ".
+  // Without the library's "[json.exception.…] " and, where it follows, "parse error at line 1, column 5: ".
   static std::string reason_of(const nlohmann::detail::exception& error) {
-    const std::string text = error.what();
+    std::string_view text = error.what();
+    if (const size_t name = text.find("] "); text.starts_with('[') && name != text.npos) text.remove_prefix(name + 2);
     const size_t colon = text.find(": ");
-    return colon == std::string::npos ? text : text.substr(colon + 2);
+    if (text.starts_with("parse error") && colon != text.npos) text.remove_prefix(colon + 2);
+    return std::string(text);
   }
 
   bool put(ordered_json value) {

@@ -52,6 +52,7 @@ TEST(Json, RefusesNestingBeyondAHundredLevelsWithoutTouchingTheStack) {
 
 TEST(Json, RefusesNumbersThatWouldBeRounded) {
   EXPECT_NE(refusal("{\"a\": 1e400}").find("out of range"), std::string::npos) << refusal("{\"a\": 1e400}");
+  EXPECT_EQ(refusal("1e999"), "some.json at byte 5: a number is out of range: number overflow parsing '1e999'");
   EXPECT_EQ(refusal("[123456789012345678901]"), "some.json: the integer 123456789012345678901 needs more than 64 bits");
   EXPECT_EQ(refusal("-9223372036854775809"), "some.json: the integer -9223372036854775809 needs more than 64 bits");
 }
