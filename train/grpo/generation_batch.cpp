@@ -5,6 +5,7 @@
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/mapped_file.h"
 
 namespace lathe::train {
 namespace {
@@ -63,7 +64,7 @@ class Reading {
 
 }  // namespace
 
-void save_generation_batch(const std::filesystem::path& folder, const GenerationBatch& batch) {
+std::string generation_batch_text(const GenerationBatch& batch) {
   ordered_json completions = ordered_json::array();
   for (const auto& [row, rollout, ref_logprobs, advantage] : batch.completions)
     completions.push_back({{"row", row},
@@ -72,19 +73,27 @@ void save_generation_batch(const std::filesystem::path& folder, const Generation
                            {"ref_logprobs", ref_logprobs},
                            {"truncated", rollout.truncated},
                            {"advantage", advantage}});
-  write_file_atomically(folder / file_name,
-                        ordered_json{{"draw", batch.draw}, {"completions", completions}}.dump() + "\n");
+  return ordered_json{{"draw", batch.draw}, {"completions", completions}}.dump() + "\n";
 }
 
-GenerationBatch load_generation_batch(const std::filesystem::path& folder, int64_t rows, int64_t vocab_size) {
-  const std::filesystem::path path = folder / file_name;
-  const ordered_json json = read_json_file(path);
-  const Reading reading(path.string());
+GenerationBatch read_generation_batch(std::string_view text, const std::string& file, int64_t rows,
+                                      int64_t vocab_size) {
+  const ordered_json json = parse_json(text, file);
+  const Reading reading(file);
   GenerationBatch batch;
   batch.draw = reading.integer(json, "draw", -1, INT64_MAX);
   for (const ordered_json& entry : reading.list(json, "completions"))
     batch.completions.push_back(reading.completion(entry, rows, vocab_size));
   return batch;
+}
+
+void save_generation_batch(const std::filesystem::path& folder, const GenerationBatch& batch) {
+  write_file_atomically(folder / file_name, generation_batch_text(batch));
+}
+
+GenerationBatch load_generation_batch(const std::filesystem::path& folder, int64_t rows, int64_t vocab_size) {
+  const std::filesystem::path path = folder / file_name;
+  return read_generation_batch(file_text(path), path.string(), rows, vocab_size);
 }
 
 }  // namespace lathe::train

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "train/grpo/rollouts.h"
@@ -22,9 +24,13 @@ struct GenerationBatch {
   std::vector<ScoredRollout> completions;
 };
 
-// One file, generation_batch.json. Numbers come back as they were, to the bit.
+// As JSON. Numbers come back as they were, to the bit. FormatError with the key that is wrong: rows from `rows` on,
+// tokens from vocab_size on, lists of different lengths.
+std::string generation_batch_text(const GenerationBatch& batch);
+GenerationBatch read_generation_batch(std::string_view text, const std::string& file, int64_t rows, int64_t vocab_size);
+
+// The same as generation_batch.json in the folder.
 void save_generation_batch(const std::filesystem::path& folder, const GenerationBatch& batch);
-// FormatError with the key that is wrong: rows from `rows` on, tokens from vocab_size on, lists of different lengths.
 GenerationBatch load_generation_batch(const std::filesystem::path& folder, int64_t rows, int64_t vocab_size);
 
 }  // namespace lathe::train

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """make.py: losses, gradients and metrics of TRL's GRPOTrainer._compute_loss, and advantages of _generate_and_score_completions.
 
+losses.json has the numbers that go in, model.json the tiny Llama with the adapter of lora_sft/tiny, at a temperature of 0.8.
+
 The trainer is not constructed: its methods run on an object that has the attributes that they read. The model's log-probabilities are
 given, so that the gradient is that of each token's log-probability.
 """
@@ -100,6 +102,57 @@ def advantage_case(rng, rewards, weights, num_generations, scale):
             "function_stds": [m[f"rewards/f{k}/std"][0] for k in range(len(weights))]}
 
 
+def model_logprobs(model, prompts, completions, temperature, width):
+    """Of every completion token, each sequence alone; padded with zeros."""
+    logps, entropies = [], []
+    for prompt, completion in zip(prompts, completions):
+        logits = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1:-1].float() / temperature
+        log_probs = torch.log_softmax(logits, dim=-1)
+        fill = (0, width - len(completion))
+        logps.append(torch.nn.functional.pad(log_probs.gather(1, torch.tensor(completion)[:, None])[:, 0], fill))
+        entropies.append(torch.nn.functional.pad(-(log_probs.exp() * log_probs).sum(-1).detach(), fill))
+    return torch.stack(logps), torch.stack(entropies)
+
+
+def model_cases(rng):
+    import tiny
+    from peft import PeftModel
+    model = PeftModel.from_pretrained(tiny.load(), HERE.parent / "lora_sft" / "tiny" / "initial_adapter", is_trainable=True)
+    temperature = 0.8
+    prompts = [[rng.randrange(320) for _ in range(rng.randint(1, 20))] for _ in range(4)]
+    completions = [[rng.randrange(320) for _ in range(n)] for n in (7, 1, 12, 4)]
+    width = max(map(len, completions))
+    mask = torch.tensor([[1] * len(c) + [0] * (width - len(c)) for c in completions])
+    advantages = [round(rng.gauss(0, 1), 3) for _ in prompts]
+    with torch.no_grad():
+        now, _ = model_logprobs(model, prompts, completions, temperature, width)
+        with model.disable_adapter():
+            ref, _ = model_logprobs(model, prompts, completions, temperature, width)
+    old = [[round(float(x) + rng.gauss(0, 0.2), 3) for x in row[:len(c)]] for row, c in zip(now, completions)]
+    pad = lambda values: torch.tensor([v + [0.0] * (width - len(v)) for v in values])
+    ids = torch.ones_like(mask)
+    expected = []
+    for loss_type in LOSSES:
+        for level in ["token", "sequence"]:
+            options = dict(loss_type=loss_type, importance_sampling_level=level, beta=0.04, epsilon_high=5.0 if loss_type == "cispo" else 0.28,
+                           max_completion_length=16)
+            t = trainer(**options)
+            t._get_per_token_logps_and_entropies = lambda *a, **k: (*model_logprobs(model, prompts, completions, temperature, width), None)
+            model.zero_grad()
+            loss = t._compute_loss(t.model, {
+                "prompt_ids": ids, "prompt_mask": ids, "completion_ids": ids, "completion_mask": mask,
+                "num_items_in_batch": mask.sum().float(), "advantages": torch.tensor(advantages), "old_per_token_logps": pad(old), "ref_per_token_logps": ref})
+            loss.backward()
+            gradients = {}
+            for name, p in model.named_parameters():
+                if p.grad is not None:
+                    wave = torch.cos(torch.arange(p.numel(), dtype=torch.float64)).reshape(p.shape)
+                    gradients[name.replace(".default", "")] = [p.grad.double().norm().item(), (p.grad.double() * wave).sum().item()]
+            expected.append({"options": options, "loss": loss.item(), "metrics": {k: v[0] for k, v in t._metrics["train"].items()},
+                             "gradients": {n: [float(f"{x:.7g}") for x in g] for n, g in gradients.items()}})
+    return {"temperature": temperature, "prompts": prompts, "completions": completions, "advantages": advantages, "old": old, "cases": expected}
+
+
 def main():
     rng = random.Random(7)
     cases = []
@@ -123,7 +176,9 @@ def main():
         rewards.append(advantage_case(rng, holes, [2.0, 0.25], 4, scale))
     rewards.append(advantage_case(rng, [[1.0], [1.0], [0.0], [1.0], [0.5], [0.5]], [1.0], 2, "group"))
     oracle.write_rows(HERE / "advantages.json", rewards)
+    oracle.write_json(HERE / "model.json", model_cases(rng))
     oracle.write_versions(HERE)
 
 
+torch.set_num_threads(1)
 main()
