@@ -24,7 +24,8 @@ struct Reduction {
   int earlier[warps];
 };
 
-// Eight logits, capped and over the temperature; −∞ past the row's end.
+// Eight logits, capped and over the temperature; −∞ past the row's end. The product is rounded, never fused with what
+// follows: logits that were divided before (Transformer::logits) give the same log-probabilities.
 template <bool aligned>
 __device__ __forceinline__ Group load_logits(const float* z, int64_t i, int64_t columns, float softcap,
                                              float inverse_temperature) {
@@ -33,7 +34,7 @@ __device__ __forceinline__ Group load_logits(const float* z, int64_t i, int64_t 
   LATHE_UNROLL
   for (int j = 0; j < group_elements; ++j) {
     if (softcap > 0.0f) group.at[j] = softcap * tanhf(group.at[j] / softcap);
-    group.at[j] *= inverse_temperature;
+    group.at[j] = __fmul_rn(group.at[j], inverse_temperature);
     if (j >= left) group.at[j] = -INFINITY;
   }
   return group;
@@ -91,7 +92,7 @@ __global__ void __launch_bounds__(threads) cross_entropy_kernel(CrossEntropyRows
   float* z = a.logits + int64_t{blockIdx.x} * a.stride;
   const int64_t token = a.tokens.at[blockIdx.x], label = a.labels.at[blockIdx.x];
   const RowStatistics row = statistics_of<aligned>(z, a.columns, a.softcap, a.inverse_temperature, shared);
-  const float label_logit = capped(z[label], a.softcap) * a.inverse_temperature;
+  const float label_logit = __fmul_rn(capped(z[label], a.softcap), a.inverse_temperature);
   if (threadIdx.x == 0 && a.loss != nullptr) a.loss[token] = -log_probability(label_logit, row);
   if (!a.gradient && a.entropy == nullptr && a.correct == nullptr) return;  // the whole block
   // Every thread has read the label's logit.

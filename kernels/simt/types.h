@@ -66,6 +66,7 @@ inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
 inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
 inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
+inline float __fmul_rn(float x, float y) { return x * y; }  // compiled without contraction
 inline unsigned long long __umul64hi(unsigned long long x, unsigned long long y) {
   __extension__ typedef unsigned __int128 Wide;
   return static_cast<unsigned long long>(static_cast<Wide>(x) * y >> 64);
