@@ -39,6 +39,16 @@ void replace_all(std::string& text, const std::string& from, std::string_view to
   if (end > 0) text = changed.append(text, end);
 }
 
+// With the replacements made; `first` in a text or not.
+std::string respelled(std::string_view token, const DecoderSettings& settings, bool first) {
+  std::string piece(token);
+  const size_t most_bytes = 64 * token.size() + (1 << 16);
+  for (const auto& [from, to] : settings.replacements) replace_all(piece, from, to, most_bytes);
+  if (!settings.metaspace.empty())
+    replace_all(piece, settings.metaspace, first && settings.metaspace_trim ? "" : " ", most_bytes);
+  return piece;
+}
+
 size_t count(const json& description, const char* key, const std::string& file) {
   const auto found = description.find(key);
   return found == description.end() ? 0 : static_cast<size_t>(json_integer(*found, key, 0, INT32_MAX, file));
@@ -83,6 +93,13 @@ DecoderSettings read_decoder(const json& description, const std::string& file) {
   return settings;
 }
 
+std::string bytes_of_token(std::string_view token, const DecoderSettings& settings) {
+  if (settings.byte_level) return bytes_of_alphabet(token).value_or(std::string(token));
+  const std::string piece = respelled(token, settings, false);
+  const int byte = settings.byte_fallback ? byte_of_token(piece) : -1;
+  return byte >= 0 ? std::string(1, static_cast<char>(byte)) : settings.separator + piece;
+}
+
 void Decoding::emit(std::string_view piece, std::string& text) {
   while (strips_left_ > 0 && !piece.empty()) {
     if (!piece.starts_with(settings_.strip) || settings_.strip.empty()) {
@@ -122,11 +139,7 @@ void Decoding::push(std::string_view token, std::string& text) {
     pending_.erase(0, complete);
     return;
   }
-  std::string piece(token);
-  const size_t most_bytes = 64 * token.size() + (1 << 16);
-  for (const auto& [from, to] : settings_.replacements) replace_all(piece, from, to, most_bytes);
-  if (!settings_.metaspace.empty())
-    replace_all(piece, settings_.metaspace, first && settings_.metaspace_trim ? "" : " ", most_bytes);
+  const std::string piece = respelled(token, settings_, first);
   const int byte = settings_.byte_fallback ? byte_of_token(piece) : -1;
   if (byte >= 0) {
     pending_ += static_cast<char>(byte);

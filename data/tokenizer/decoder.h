@@ -23,6 +23,9 @@ struct DecoderSettings {
 
 DecoderSettings read_decoder(const nlohmann::ordered_json& description, const std::string& file);
 
+// What a token adds to a text that it does not begin: any bytes, a part of a character for example.
+std::string bytes_of_token(std::string_view token, const DecoderSettings& settings);
+
 // Text that grows token by token. Bytes that may still become a character wait in `pending`.
 class Decoding {
  public:

@@ -147,6 +147,7 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
 int32_t Tokenizer::vocab_size() const { return parts_->vocabulary.size(); }
 std::string_view Tokenizer::token(int32_t id) const { return parts_->vocabulary.token(id); }
 std::optional<int32_t> Tokenizer::token_id(std::string_view token) const { return parts_->vocabulary.find(token); }
+std::string Tokenizer::bytes(int32_t id) const { return bytes_of_token(token(id), parts_->decoder); }
 bool Tokenizer::is_special(int32_t id) const {
   return id >= 0 && static_cast<size_t>(id) < parts_->special.size() && parts_->special[id];
 }

@@ -67,6 +67,8 @@ class Tokenizer {
   // The token as the vocabulary spells it ("Ġthe", "▁the", "<0x0A>"), empty for an id without one.
   std::string_view token(int32_t id) const;
   std::optional<int32_t> token_id(std::string_view token) const;
+  // What it adds to a text that it does not begin: bytes, not always whole characters.
+  std::string bytes(int32_t id) const;
   bool is_special(int32_t id) const;
 
   std::optional<int32_t> bos_id() const;

@@ -36,13 +36,28 @@ int64_t pages_for(const nn::Transformer& model, const EngineOptions& options) {
   return pages;
 }
 
-RowToDraw row_of(const Sequence& sequence) {
+// The grammar's tokens; where the answer may end, the stop tokens, too. Those that min_tokens bans stay banned, unless
+// the answer can only end.
+void follow_grammar(RowToDraw& row, Sequence& sequence) {
+  if (!sequence.masks->is_current(sequence.position))
+    sequence.position = sequence.masks->position_after(sequence.output());
+  const TokenMasks::Mask& mask = sequence.masks->mask(sequence.position);
+  row.allowed = mask.tokens;
+  if (mask.empty) row.banned = {};
+  if (!sequence.masks->may_end(sequence.position)) return;
+  for (const int32_t token : sequence.request.stop_token_ids)
+    if (token >= 0 && static_cast<size_t>(token) < row.allowed.size() * 64)
+      row.allowed[static_cast<size_t>(token) / 64] |= uint64_t{1} << (token % 64);
+}
+
+RowToDraw row_of(Sequence& sequence) {
   const Request& request = sequence.request;
   RowToDraw row{
       .sampling = {request.sampling, static_cast<uint64_t>(sequence.length()), sequence.prompt(), sequence.output()},
       .logit_bias = request.logit_bias,
       .top_logprobs = request.top_logprobs};
   if (static_cast<int64_t>(sequence.output().size()) < request.min_tokens) row.banned = request.stop_token_ids;
+  if (sequence.masks) follow_grammar(row, sequence);
   return row;
 }
 
@@ -58,7 +73,8 @@ Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
       cache_(model.config(), options.kv_cache_dtype.value_or(model.dtype()), pages_for(model, options),
              nn::KvCache::default_page_size, model.device()),
       scheduler_(scheduler_options(options, cache_.page_count(), cache_.page_size())),
-      logits_temperature_(options.logits_temperature) {
+      logits_temperature_(options.logits_temperature),
+      grammars_(options.tokenizer, model.config().vocab_size) {
   if (options.device_graphs > 0 && model.device().kind != DeviceKind::cpu)
     decode_graphs_.emplace(model_, cache_, options.device_graphs, logits_temperature_);
 }
@@ -67,6 +83,10 @@ RequestId Engine::add(Request request) {
   check_request(request, model_);
   Sequence sequence;
   sequence.scope = std::make_shared<const PrefixScope>(PrefixScope{adapter_of(request, model_), request.cache_salt});
+  if (request.grammar) {
+    sequence.masks = grammars_.masks_of(request.grammar);
+    sequence.position = sequence.masks->position_after({});
+  }
   sequence.tokens = std::move(request.prompt);
   sequence.prompt_length = sequence.tokens.size();
   sequence.id = next_id_++;
@@ -85,11 +105,12 @@ std::vector<TokenOutput> Engine::step() {
     return a.sequence->adapter() < b.sequence->adapter();
   });
   copy_pages();
+  grammars_.trim();
   std::vector<RowToDraw> rows;
   std::vector<TokenOutput> outputs;
   for (const ScheduledSequence& entry : scheduled) {
     if (!entry.samples()) continue;
-    const Sequence& sequence = *entry.sequence;
+    Sequence& sequence = *entry.sequence;
     rows.push_back(row_of(sequence));
     outputs.push_back({.request = sequence.id});
     if (sequence.output().empty()) outputs.back().cached_tokens = sequence.prompt_tokens_cached;
@@ -155,7 +176,11 @@ void Engine::publish(const std::vector<ScheduledSequence>& scheduled, std::vecto
     } else if (static_cast<int64_t>(sequence.output().size()) >= sequence.request.max_tokens) {
       output.finish_reason = FinishReason::length;
     }
-    if (output.finish_reason) scheduler_.finish(&sequence);
+    if (output.finish_reason) {
+      scheduler_.finish(&sequence);
+    } else if (sequence.masks) {
+      sequence.position = sequence.masks->advanced(sequence.position, output.token);
+    }
   }
 }
 

@@ -12,6 +12,7 @@
 #include "nn/kv_cache.h"
 #include "nn/transformer.h"
 #include "serve/engine/decode_graphs.h"
+#include "serve/engine/grammar/token_masks.h"
 #include "serve/engine/request.h"
 #include "serve/engine/scheduler.h"
 
@@ -24,8 +25,9 @@ struct EngineOptions {
   std::optional<int64_t> kv_cache_memory = {};
   int64_t max_sequences = 64;
   int64_t max_tokens_per_step = 512;
-  bool enable_prefix_caching =
-      true;  // computed pages are kept for requests that begin the same; the same bits either way
+  // Computed pages are kept for requests that begin the same; the same bits either way.
+  bool enable_prefix_caching = true;
+  std::shared_ptr<const data::Tokenizer> tokenizer = {};  // the model's: for requests with a grammar
   // A step of decoding alone is queued on a device as one graph, the same bits either way: for so many shapes of steps
   // graphs are kept. 0: none.
   int64_t device_graphs = 32;
@@ -85,6 +87,7 @@ class Engine {
   Scheduler scheduler_;
   float logits_temperature_;
   std::optional<DecodeGraphs> decode_graphs_;
+  RecentGrammars grammars_;
   RequestId next_id_ = 1;
   EngineStats stats_;  // what has been counted; the rest is as it stands
 };

@@ -48,6 +48,9 @@ void check_request(const Request& request, const nn::Transformer& model) {
   check_lengths(request, model.max_positions());
   kernels::check_sampling(request.sampling);
   check_logit_bias(request, vocab_size);
+  const auto in_vocabulary = [&](int32_t token) { return token >= 0 && token < vocab_size; };
+  if (request.grammar && std::ranges::none_of(request.stop_token_ids, in_vocabulary))
+    throw ConfigError("stop_token_ids", "expected one at least: an answer that follows a grammar ends with it");
   if (request.top_logprobs < 0 || request.top_logprobs > most_top_logprobs)
     throw ConfigError("top_logprobs", "expected 0 to " + std::to_string(most_top_logprobs) + ", found " +
                                           std::to_string(request.top_logprobs));

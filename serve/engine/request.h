@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -9,6 +10,7 @@
 
 #include "kernels/sampling/sampling.h"
 #include "nn/transformer.h"
+#include "serve/engine/grammar/grammar.h"
 
 namespace lathe::engine {
 
@@ -29,7 +31,9 @@ struct Request {
   std::vector<int32_t> stop_token_ids = {};
   int64_t min_tokens = 0;                  // so many tokens are generated before a stop token may be drawn
   std::vector<LogitBias> logit_bias = {};  // each token once
-  int32_t top_logprobs = 0;                // likeliest tokens to publish beside the drawn one, at most 20
+  // What the answer may be; the engine needs a tokenizer for it, and the request a stop token.
+  std::shared_ptr<const Grammar> grammar = {};
+  int32_t top_logprobs = 0;  // likeliest tokens to publish beside the drawn one, at most 20
   // The adapter of the model that answers, "" for none. Not given: the model's only adapter, or none where it has none;
   // a model with several wants to be told (nn::TokenBatch::adapters).
   std::optional<std::string> adapter = {};

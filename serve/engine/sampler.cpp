@@ -45,9 +45,12 @@ int32_t draw_changed(const ModelRow<Real>& row, DType dtype, const RowToDraw& se
   const std::span<Real> logits = changed.span<Real>();
   std::copy(row.logits.begin(), row.logits.end(), logits.begin());
   for (const auto& [token, bias] : settings.logit_bias) logits[static_cast<size_t>(token)] += static_cast<Real>(bias);
+  constexpr Real never = -std::numeric_limits<Real>::infinity();
   for (const int32_t token : settings.banned)
-    if (token >= 0 && static_cast<size_t>(token) < logits.size())
-      logits[static_cast<size_t>(token)] = -std::numeric_limits<Real>::infinity();
+    if (token >= 0 && static_cast<size_t>(token) < logits.size()) logits[static_cast<size_t>(token)] = never;
+  if (!settings.allowed.empty())
+    for (size_t i = 0; i < logits.size(); ++i)
+      if (!in_mask(settings.allowed, static_cast<int32_t>(i))) logits[i] = never;
   const Tensor token = Tensor::empty({1}, DType::i32);
   kernels::sample(token, {}, changed, std::span(&settings.sampling, 1));
   return token.data<int32_t>()[0];

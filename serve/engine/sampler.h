@@ -8,6 +8,7 @@
 
 #include "core/tensor.h"
 #include "kernels/sampling/sampling.h"
+#include "serve/engine/grammar/token_masks.h"
 #include "serve/engine/request.h"
 
 namespace lathe::engine {
@@ -17,8 +18,9 @@ struct RowToDraw {
   kernels::SamplingRow sampling;
   std::span<const LogitBias> logit_bias = {};
   std::span<const int32_t> banned = {};  // those outside the vocabulary are banned anyway
+  TokenMask allowed = {};                // empty: every token
   int32_t top_logprobs = 0;
-  bool on_host() const { return !logit_bias.empty() || !banned.empty() || top_logprobs > 0; }
+  bool on_host() const { return !logit_bias.empty() || !banned.empty() || !allowed.empty() || top_logprobs > 0; }
 };
 
 struct DrawnToken {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "serve/engine/grammar/token_masks.h"
 #include "serve/engine/prefix_cache.h"
 #include "serve/engine/request.h"
 
@@ -25,6 +26,9 @@ struct Sequence {
   int64_t findable = 0;                         // of its pages, the first ones, that others can find
   bool shares = true;                           // false: its pages are out of date, and nobody may find them
   std::optional<int64_t> prompt_tokens_cached;  // that were at hand when it first ran
+
+  std::shared_ptr<TokenMasks> masks;   // of the request's grammar; null where it has none
+  TokenMasks::Position position = {};  // of the output in it
 
   int64_t length() const { return static_cast<int64_t>(tokens.size()); }
   const std::string& adapter() const { return scope->adapter; }

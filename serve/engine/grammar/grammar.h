@@ -1,0 +1,107 @@
+// What a text may be, as a network of states over bytes: edges take a byte of a range, nothing, or a whole rule (a
+// network of its own, which may lead back to itself). Made once for a request, immutable afterwards: any thread may make
+// one. automaton.h walks it.
+#pragma once
+
+#include <bitset>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lathe::engine {
+
+// Rules within rules, which for JSON is twice as deep as values nest. A rule that would go deeper is not entered.
+inline constexpr int32_t most_rule_nesting = 200;
+
+class Grammar {
+ public:
+  struct Edge {
+    enum Kind : uint8_t { bytes, nothing, rule } kind;
+    uint8_t low = 0, high = 0;  // of bytes
+    int32_t rule_number = 0;
+    int32_t target = 0;
+  };
+  struct State {
+    std::vector<Edge> edges;
+    bool ends_rule = false;
+    // How many rules deep the easiest way from here to the end of the rule goes; no_way where there is none.
+    int32_t nesting = 0;
+  };
+  static constexpr int32_t no_way = INT32_MAX;
+
+  const State& state(int32_t number) const { return states_[static_cast<size_t>(number)]; }
+  int32_t start_of(int32_t rule) const { return rule_starts_[static_cast<size_t>(rule)]; }
+  int32_t root() const { return 0; }  // a rule
+  // Two grammars of the same source are the same.
+  const std::string& source() const { return source_; }
+  const std::bitset<256>& bytes_used() const { return bytes_used_; }
+
+ private:
+  friend class GrammarBuilder;
+  std::vector<State> states_;
+  std::vector<int32_t> rule_starts_;
+  std::string source_;
+  std::bitset<256> bytes_used_;
+};
+
+// ConfigError names what cannot be understood, what is not supported, and what would take more than the states that a
+// grammar may have.
+
+// JSON that satisfies the schema (draft 2020-12; docs/serving.md lists the keywords). Properties come in the schema's
+// order; where additionalProperties is not given there are none.
+std::shared_ptr<const Grammar> json_schema_grammar(const nlohmann::ordered_json& schema);
+// Any JSON object.
+std::shared_ptr<const Grammar> json_object_grammar();
+// A text that the expression matches from its beginning to its end: Python's re without look-around, back references
+// and word boundaries.
+std::shared_ptr<const Grammar> regex_grammar(std::string_view pattern);
+// One of these texts.
+std::shared_ptr<const Grammar> choice_grammar(std::span<const std::string> choices);
+
+// Parts of a network: each is entered at `start` and left at `end`.
+class GrammarBuilder {
+ public:
+  struct Part {
+    int32_t start = 0, end = 0;
+  };
+  // `key` names what is wrong in errors.
+  explicit GrammarBuilder(std::string key);
+
+  int32_t new_state();
+  Part empty();
+  Part byte_range(uint8_t low, uint8_t high);
+  Part text(std::string_view bytes);
+  Part call(int32_t rule);
+  Part sequence(std::span<const Part> parts);
+  Part sequence(std::initializer_list<Part> parts) { return sequence(std::span(parts.begin(), parts.size())); }
+  Part any_of(std::span<const Part> parts);
+  Part any_of(std::initializer_list<Part> parts) { return any_of(std::span(parts.begin(), parts.size())); }
+  Part optional(Part part);
+  // least … most times what `make` makes, each time anew; most < 0: without end.
+  Part repeat(int64_t least, int64_t most, const std::function<Part()>& make);
+  void link(int32_t from, int32_t to);
+
+  // A rule may be called before it is defined. The first one is the root.
+  int32_t new_rule();
+  void define(int32_t rule, Part part);
+
+  // ConfigError where no text satisfies the root, or a rule calls itself before it has taken a byte.
+  std::shared_ptr<const Grammar> finish(std::string source);
+
+  [[noreturn]] void fail(const std::string& reason) const;
+
+ private:
+  void find_ways();
+  void refuse_left_recursion() const;
+  std::vector<int32_t> called_at_once(int32_t rule) const;
+
+  std::string key_;
+  std::shared_ptr<Grammar> grammar_;
+};
+
+}  // namespace lathe::engine
