@@ -7,11 +7,16 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/mapped_file.h"
+#include "data/readers/text_lines.h"
 
 namespace lathe::data {
 namespace {
 
 using nlohmann::ordered_json;
+
+// Rows that are unpacked are held; a plain file is mapped, and needs no bound.
+constexpr int64_t max_held_bytes = int64_t{4} << 30;
 
 ordered_json converted(const simdjson::dom::element& element) {
   using simdjson::dom::element_type;
@@ -47,63 +52,62 @@ std::string reason_of(simdjson::error_code error) {
   }
 }
 
-// What the file's first bytes give away, or nullptr for UTF-8. JSON begins with an ASCII character: with zeros beside
-// it in the wider encodings.
-const char* wide_encoding(std::string_view text) {
-  const auto begins = [&](std::string_view bytes) { return text.starts_with(bytes); };
-  const auto zero = [&](size_t i) { return i < text.size() && text[i] == '\0'; };
-  if (begins({"\xFF\xFE\0\0", 4}) || begins({"\0\0\xFE\xFF", 4})) return "UTF-32";
-  if (begins("\xFF\xFE") || begins("\xFE\xFF")) return "UTF-16";
-  if (text.size() < 4) return nullptr;
-  if ((zero(0) && zero(1) && zero(2)) || (zero(1) && zero(2) && zero(3))) return "UTF-32";
-  return zero(0) != zero(1) ? "UTF-16" : nullptr;
-}
-
 }  // namespace
 
 JsonLines JsonLines::open(const std::filesystem::path& path) {
   JsonLines lines;
-  lines.file_ = path.string();
-  lines.bytes_ = MappedFile::open(path);
-  const std::string_view text(reinterpret_cast<const char*>(lines.bytes_->bytes().data()),
-                              lines.bytes_->bytes().size());
-  if (text.starts_with("\x1F\x8B") || text.starts_with("\x28\xB5\x2F\xFD")) {
-    throw FormatError(lines.file_, 0, "this is a compressed file; unpack it first (gunzip or unzstd)");
-  }
-  if (const char* encoding = wide_encoding(text)) {
-    throw FormatError(
-        lines.file_, 0,
-        std::string("this is ") + encoding + "; JSON Lines is UTF-8 (iconv -f " + encoding + " -t UTF-8 makes it so)");
-  }
-  size_t begin = text.starts_with("\xEF\xBB\xBF") ? 3 : 0;  // a byte order mark
-  for (int64_t line = 1; begin < text.size(); ++line) {
-    const void* newline = std::memchr(text.data() + begin, '\n', text.size() - begin);
-    const size_t end = newline ? static_cast<size_t>(static_cast<const char*>(newline) - text.data()) : text.size();
-    if (text.substr(begin, end - begin).find_first_not_of(" \t\r") != std::string_view::npos) {
-      lines.rows_.push_back({begin, end, line});
+  lines.file_ = path == standard_input ? "standard input" : path.string();
+  if (path != standard_input) {
+    const auto mapped = MappedFile::open(path);
+    const std::string_view text(reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size());
+    if (!begins_as_packed(text)) {
+      lines.owner_ = mapped;
+      lines.text_ = text;
+      lines.find_rows();
+      return lines;
     }
+  }
+  lines.read_rows(path.string());
+  return lines;
+}
+
+void JsonLines::find_rows() {
+  expect_utf8(text_, file_);
+  size_t begin = byte_order_mark_bytes(text_);
+  for (int64_t line = 1; begin < text_.size(); ++line) {
+    const void* newline = std::memchr(text_.data() + begin, '\n', text_.size() - begin);
+    const size_t end = newline ? static_cast<size_t>(static_cast<const char*>(newline) - text_.data()) : text_.size();
+    if (!is_blank_line(text_.substr(begin, end - begin))) rows_.push_back({begin, end, line});
     begin = end + 1;
   }
-  if (!lines.rows_.empty()) {
-    const std::string_view first = lines.text(0);
-    if (first[first.find_first_not_of(" \t\r")] == '[') {
-      throw FormatError(lines.file_, -1,
-                        "line " + std::to_string(lines.line(0)) +
-                            ": this is a JSON array; JSON Lines has one object to a line, without "
-                            "brackets and commas around them (jq -c '.[]' makes it so)");
-    }
+  if (!rows_.empty()) expect_no_json_array(text(0), line(0), file_);
+}
+
+void JsonLines::read_rows(const std::string& input) {
+  TextLines stream(input);
+  auto bytes = std::make_shared<std::string>();
+  while (const auto row = stream.next()) {
+    if (rows_.empty()) expect_no_json_array(row->text, row->number, file_);
+    if (static_cast<int64_t>(bytes->size() + row->text.size()) > max_held_bytes)
+      throw ResourceError(file_ + ": more than " + std::to_string(max_held_bytes >> 30) +
+                          " GiB of rows when unpacked, which are held in memory; make shards of it (lathe-data "
+                          "tokenize), or unpack it");
+    rows_.push_back({bytes->size(), bytes->size() + row->text.size(), row->number});
+    *bytes += row->text;
   }
-  return lines;
+  text_ = *bytes;
+  owner_ = std::move(bytes);
 }
 
 std::string_view JsonLines::text(int64_t row) const {
   const Row& place = rows_[static_cast<size_t>(row)];
-  return {reinterpret_cast<const char*>(bytes_->bytes().data()) + place.begin, place.end - place.begin};
+  return text_.substr(place.begin, place.end - place.begin);
 }
 
-ordered_json JsonLines::parse(int64_t row) const {
+ordered_json JsonLines::parse(int64_t row) const { return parse_json_row(text(row)); }
+
+ordered_json parse_json_row(std::string_view line) {
   thread_local simdjson::dom::parser parser;
-  const std::string_view line = text(row);
   if (parser.allocate(line.size(), max_json_nesting) != simdjson::SUCCESS) throw Error(reason_of(simdjson::MEMALLOC));
   simdjson::dom::element element;
   // The parser reads past the end of its input: it gets a padded copy.

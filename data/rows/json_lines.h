@@ -9,22 +9,19 @@
 #include <string_view>
 #include <vector>
 
-#include "core/mapped_file.h"
-
 namespace lathe::data {
 
 class JsonLines {
  public:
-  // Finds the lines; blank ones are left out. Throws FormatError for a compressed file, UTF-16 or UTF-32, or a JSON
-  // array.
+  // Finds the lines; blank ones are left out. A plain file is mapped; one that is packed (gzip, zstd) and standard
+  // input ("-") are unpacked into memory. Throws FormatError for UTF-16 or UTF-32, a JSON array, packed data that is
+  // broken or cut short, and a line of such data above 64 MiB; ResourceError above 4 GiB of rows.
   static JsonLines open(const std::filesystem::path& path);
 
   int64_t size() const { return static_cast<int64_t>(rows_.size()); }
   int64_t line(int64_t row) const { return rows_[static_cast<size_t>(row)].line; }  // from 1
   std::string_view text(int64_t row) const;
-  // The row as an object; where a key comes twice the last one counts. Throws Error with the reason alone (the caller
-  // knows the place): broken JSON, invalid UTF-8, nesting deeper than 100, numbers beyond 64 bits.
-  nlohmann::ordered_json parse(int64_t row) const;
+  nlohmann::ordered_json parse(int64_t row) const;  // parse_json_row() of it
 
   const std::string& file() const { return file_; }
 
@@ -33,9 +30,17 @@ class JsonLines {
     size_t begin, end;
     int64_t line;
   };
+  void find_rows();
+  void read_rows(const std::string& input);
+
   std::string file_;
-  std::shared_ptr<const MappedFile> bytes_;
+  std::shared_ptr<const void> owner_;  // of the text
+  std::string_view text_;
   std::vector<Row> rows_;
 };
+
+// A row as an object; where a key comes twice the last one counts. Throws Error with the reason alone (the caller knows
+// the place): broken JSON, invalid UTF-8, nesting deeper than 100, numbers beyond 64 bits.
+nlohmann::ordered_json parse_json_row(std::string_view line);
 
 }  // namespace lathe::data

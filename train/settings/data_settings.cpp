@@ -4,7 +4,8 @@ namespace lathe::train {
 
 Fields data_fields(DataSettings& s, const std::string& rows, const std::string& metrics) {
   return {
-      {"dataset", Group::model_and_data, "JSONL file: " + rows + " rows", Shapes::run, &s.dataset},
+      {"dataset", Group::model_and_data, "JSONL file (plain, .gz, .zst, or - for standard input): " + rows + " rows",
+       Shapes::run, &s.dataset},
       {"eval_dataset", Group::model_and_data, "JSONL file to measure " + metrics + " on", Shapes::run, &s.eval_dataset},
   };
 }

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "data/packing/packing.h"
+#include "data/readers/byte_stream.h"
 #include "data/rows/sft_rows.h"
 
 namespace lathe::train {
@@ -40,7 +41,8 @@ void add_packed(TrainingSet& set, const std::vector<data::PackedExample>& exampl
 TrainingSet load_set(const std::string& key, const std::string& path, bool packing, const SftConfig& config,
                      const text::ModelText& text, std::vector<std::string>& warnings,
                      std::vector<data::SftExample>* kept) {
-  if (!std::filesystem::is_regular_file(path)) throw ConfigError(key, path + " is no file");
+  if (path != data::standard_input && !std::filesystem::is_regular_file(path))
+    throw ConfigError(key, path + " is no file");
   data::SftRows rows =
       data::read_sft_rows(path, *text.tokenizer, text.chat_template.get(), options_of(config, text, packing));
   for (const std::string& warning : rows.warnings) warnings.push_back(path + ": " + warning);

@@ -1,0 +1,54 @@
+// The lines of a text, one after another: a file, a packed file or standard input. Memory is bounded by the longest
+// line that is allowed, whatever the size of the input.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "data/readers/byte_stream.h"
+
+namespace lathe::data {
+
+// FormatError where a text's first bytes are those of UTF-16 or UTF-32, which are refused with the way out.
+void expect_utf8(std::string_view first_bytes, const std::string& file);
+// The bytes of a byte order mark at the start.
+size_t byte_order_mark_bytes(std::string_view text);
+bool is_blank_line(std::string_view line);
+// FormatError where the first row of a JSON Lines file begins an array, which such a file is not.
+void expect_no_json_array(std::string_view first_row, int64_t line, const std::string& file);
+
+struct TextLine {
+  std::string_view text;  // without the line end
+  int64_t number;         // from 1
+};
+
+class TextLines {
+ public:
+  static constexpr int64_t default_max_line_bytes = int64_t{64} << 20;
+  // `input` is a path or "-". Errors as open_byte_stream() and expect_utf8().
+  explicit TextLines(const std::string& input, int64_t max_line_bytes = default_max_line_bytes);
+
+  // The next line that is not blank; its text lives until the next call. FormatError for a line that is longer than
+  // allowed: what a file packed to fill memory becomes, too.
+  std::optional<TextLine> next();
+
+  const std::string& name() const { return name_; }
+  SourceBytes source() const { return stream_->source(); }
+
+ private:
+  bool fill();
+
+  std::string name_;
+  std::unique_ptr<ByteStream> stream_;
+  int64_t max_line_bytes_;
+  std::vector<char> buffer_;
+  size_t begin_ = 0, searched_ = 0, end_ = 0;
+  int64_t line_ = 0;
+  bool ended_ = false;
+};
+
+}  // namespace lathe::data
