@@ -3,11 +3,13 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "autograd/ops/linear.h"
+#include "nn/dora.h"
 #include "nn/parameter.h"
 
 namespace lathe::nn {
@@ -33,7 +35,9 @@ struct BatchRows {
 };
 
 struct LoraLayer {
-  Parameter a, b;  // [r, in], [out, r]
+  Parameter a, b;                      // [r, in], [out, r]
+  std::optional<Parameter> magnitude;  // f32 [out], with DoRA
+  std::shared_ptr<DoraNorms> norms;    // with it
   float scaling = 1.0f;
   float dropout = 0.0f;
   uint16_t dropout_stream =

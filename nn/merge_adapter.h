@@ -19,10 +19,11 @@ struct MergedModel {
   bool base_was_codes = false;
 };
 
-// Fills `directory`, which exists: every weight of the base, those that the adapter targets as W + s·B·A, summed in f32
-// and rounded once to `dtype`, or to the dtype in which the base stores that weight (of codes, to the dtype that its
+// Fills `directory`, which exists: every weight of the base, those that the adapter targets as W + s·B·A (with DoRA, rows
+// scaled to its magnitudes), those that it has whole as they are, summed in f32 and rounded once to `dtype`, or to the dtype in which the base stores that weight (of codes, to the dtype that its
 // config.json names); config.json and the tokenizer's files beside it. One file, or shards of at most 5 GB, of which
-// one at a time is in memory. ConfigError for a GGUF file, FormatError for an adapter that does not fit.
+// one at a time is in memory. A tied output projection becomes a weight of its own where the adapter changes it or the
+// embedding alone. ConfigError for a GGUF file, FormatError for an adapter that does not fit.
 MergedModel write_merged_model(const std::filesystem::path& directory, const ModelFiles& base,
                                const PeftAdapter& adapter, std::optional<DType> dtype = {});
 

@@ -30,34 +30,73 @@ DType dtype_of(const WeightInfo& info) {
   return info.stored_type == "BF16" ? DType::bf16 : info.stored_type == "F16" ? DType::f16 : DType::f32;
 }
 
-// Eight rows from the first to the last.
-void check_rows(const WeightSource& base, const WeightSource& merged, const std::string& name, const LoraWeights& lora,
-                double scaling) {
-  const WeightInfo& info = *merged.find(name);
-  const int64_t rows = info.shape[0], columns = info.shape[1], r = lora.a.dim(0);
+// A row of W + s·B·A in f64 (with DoRA scaled), and how far sums in f32 may lie from it.
+struct ExactRow {
+  std::vector<double> values, errors;
+};
+
+ExactRow exact_row(const PeftAdapter& adapter, const std::string& module, int64_t row, std::span<const float> before) {
+  const size_t columns = before.size();
+  ExactRow exact{std::vector<double>(before.begin(), before.end()), std::vector<double>(columns)};
+  if (const auto saved = adapter.saved.find(module); saved != adapter.saved.end()) {
+    const Tensor weight = kernels::cast(saved->second, DType::f32);
+    const float* values = weight.data<float>() + row * static_cast<int64_t>(columns);
+    exact.values.assign(values, values + columns);
+    return exact;
+  }
+  const LoraWeights& lora = adapter.modules.at(module);
   const Tensor a = kernels::cast(lora.a, DType::f32), b = kernels::cast(lora.b, DType::f32);
-  const double rounding = roundoff(dtype_of(info)), sum_error = static_cast<double>(r + 2) * f32_roundoff;
+  const int64_t r = a.dim(0), in = a.dim(1);
+  const bool embedding = module == embedding_module;
+  const double scaling = adapter.config.scaling_of(module), sum_error = static_cast<double>(r + 2) * f32_roundoff;
+  double squares = 0, error_squares = 0;
+  for (size_t j = 0; j < columns; ++j) {
+    const auto column = static_cast<int64_t>(j);
+    const int64_t out_row = embedding ? column : row, in_column = embedding ? row : column;
+    double product = 0, magnitude = 0;
+    for (int64_t k = 0; k < r; ++k) {
+      const double term = double{b.data<float>()[out_row * r + k]} * double{a.data<float>()[k * in + in_column]};
+      product += term;
+      magnitude += std::fabs(term);
+    }
+    exact.errors[j] = sum_error * (std::fabs(exact.values[j]) + std::fabs(scaling) * magnitude);
+    exact.values[j] += scaling * product;
+    squares += exact.values[j] * exact.values[j];
+    error_squares += exact.errors[j] * exact.errors[j];
+  }
+  if (!lora.magnitude.defined() || squares == 0) return exact;
+  const double scale = kernels::cast(lora.magnitude, DType::f32).data<float>()[row] / std::sqrt(squares);
+  const double norm_error = std::sqrt(error_squares / squares) + f32_roundoff;  // relative
+  for (size_t j = 0; j < columns; ++j) {
+    exact.values[j] *= scale;
+    exact.errors[j] = std::fabs(scale) * exact.errors[j] + norm_error * std::fabs(exact.values[j]);
+  }
+  return exact;
+}
+
+// Eight rows from the first to the last.
+void check_rows(const ModelFiles& base, const ModelFiles& merged, const PeftAdapter& adapter,
+                const std::string& module) {
+  const std::string name = module + ".weight";
+  const WeightInfo& info = *merged.weights->find(name);
+  // The twin of a tied one may stand under the other's name alone.
+  const std::string twin = std::string(module == embedding_module ? output_module : embedding_module) + ".weight";
+  const std::string& base_name = base.weights->find(name) ? name : twin;
+  const double rounding = roundoff(dtype_of(info));
   const double smallest = info.stored_type == "F16" ? 0x1p-25 : 0x1p-134;  // half a step among the subnormals
-  std::vector<float> before(static_cast<size_t>(columns)), after(static_cast<size_t>(columns));
-  const int64_t count = std::min(rows_compared, rows);
+  const int64_t rows = info.shape[0], count = std::min(rows_compared, rows);
+  std::vector<float> before(static_cast<size_t>(info.shape[1])), after(before.size());
   for (int64_t i = 0; i < count; ++i) {
     const int64_t row = count > 1 ? i * (rows - 1) / (count - 1) : 0;
-    base.read_rows(name, row, 1, before.data());
-    merged.read_rows(name, row, 1, after.data());
-    for (int64_t j = 0; j < columns; ++j) {
-      double product = 0, magnitude = 0;
-      for (int64_t k = 0; k < r; ++k) {
-        const double term = double{b.data<float>()[row * r + k]} * double{a.data<float>()[k * columns + j]};
-        product += term;
-        magnitude += std::fabs(term);
-      }
-      const double weight = before[static_cast<size_t>(j)], exact = weight + scaling * product;
-      const double inexact = sum_error * (std::fabs(weight) + std::fabs(scaling) * magnitude);
-      if (std::fabs(after[static_cast<size_t>(j)] - exact) <= inexact + rounding * std::fabs(exact) + smallest)
-        continue;
+    base.weights->read_rows(base_name, row, 1, before.data());
+    merged.weights->read_rows(name, row, 1, after.data());
+    const ExactRow exact = exact_row(adapter, module, row, before);
+    for (size_t j = 0; j < after.size(); ++j) {
+      const double found = after[j], wanted = exact.values[j];
+      if (std::fabs(found - wanted) <= exact.errors[j] + rounding * std::fabs(wanted) + smallest) continue;
       char text[160];
-      std::snprintf(text, sizeof text, "[%lld, %lld] is %.9g instead of %.9g", static_cast<long long>(row),
-                    static_cast<long long>(j), static_cast<double>(after[static_cast<size_t>(j)]), exact);
+      std::snprintf(text, sizeof text, "[%lld, %zu] is %.9g instead of %.9g", static_cast<long long>(row), j, found,
+                    wanted);
       throw NumericError("the merged " + name + text +
                          "; if it is infinite, its dtype cannot hold it: merge with --dtype bfloat16 or float32");
     }
@@ -93,8 +132,8 @@ double bound_of(const ModelFiles& merged) {
 MergeCheck check_merged_model(const std::filesystem::path& directory, const ModelFiles& base,
                               const PeftAdapter& adapter, Device device) {
   const ModelFiles merged = open_model_files(directory);
-  for (const auto& [module, lora] : adapter.modules)
-    check_rows(*base.weights, *merged.weights, module + ".weight", lora, adapter.config.scaling_of(module));
+  for (const auto& named : adapter.modules) check_rows(base, merged, adapter, named.first);
+  for (const auto& named : adapter.saved) check_rows(base, merged, adapter, named.first);
   std::vector<int32_t> ids;  // spread over the vocabulary
   for (int64_t i = 0; i < tokens_compared; ++i)
     ids.push_back(static_cast<int32_t>((1 + i * 7919) % base.config.vocab_size));

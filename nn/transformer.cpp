@@ -2,7 +2,6 @@
 
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/checkpoint.h"
-#include "autograd/ops/embedding.h"
 #include "autograd/ops/rms_norm.h"
 #include "core/error.h"
 #include "kernels/add/add.h"
@@ -106,7 +105,7 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
 Variable Transformer::forward(const TokenBatch& batch, AttentionContext& attention,
                               const ForwardOptions& options) const {
   const BatchRows rows = rows_of(batch, options.adapter);
-  Variable x = autograd::embedding(*embedding_, batch.ids, batch.layout);
+  Variable x = embed(batch, rows);
   if (config_.embedding_scale != 1) x = autograd::scale(x, rounded_to(config_.embedding_scale, options_.dtype));
   for (const Layer& layer : layers_) {
     if (options.checkpoint_layers) {

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "nn/adapter.h"
 #include "nn/attention_block.h"
 #include "nn/attention_context.h"
 #include "nn/config.h"
@@ -63,8 +64,10 @@ class Transformer {
   autograd::Variable forward(const TokenBatch& batch, AttentionContext& attention,
                              const ForwardOptions& options = {}) const;
 
-  // The output projection [vocab, hidden]: the embedding itself where they are tied.
-  const autograd::LinearWeight& output_weight() const { return lm_head_ ? *lm_head_ : *embedding_; }
+  // The output projection [vocab, hidden]: the embedding itself where they are tied, or the adapter's own, where the
+  // model has one that brings its own (modules_to_save). Such an adapter is alone on its model, and every sequence uses
+  // it: else ConfigError.
+  const autograd::LinearWeight& output_weight() const;
   // f32 (f64 for f64) [T, vocab_size] of hidden states [T, hidden_size], divided by the temperature as
   // kernels::linear_cross_entropy divides them: log-probabilities of these are the bits of that operation's.
   Tensor logits(const Tensor& hidden, float temperature = 1.0f) const;
@@ -72,8 +75,9 @@ class Transformer {
   // A model may hold any number of adapters, each with a name of its own (else ConfigError); TokenBatch::adapters
   // says who uses which.
 
-  // Adds LoRA without effect to every linear that the config targets: A kaiming-uniform from the seed, B zero.
-  // ConfigError when it targets nothing.
+  // Adds LoRA without effect to every linear that the config targets: A kaiming-uniform from the seed, B zero (of the
+  // embedding A zero, B normal). With DoRA, the magnitudes are the norms of the weight's rows; modules_to_save begin as
+  // the base's. ConfigError when it targets nothing.
   void add_lora(const LoraConfig& config, uint64_t seed, std::string_view name = default_adapter);
   // Adds an adapter with its weights. Every key must find its linear and have its shape, and every targeted linear
   // its key: else FormatError names the first that does not.
@@ -84,7 +88,7 @@ class Transformer {
   // Copies of the adapter's masters, on the cpu.
   PeftAdapter adapter(std::string_view name = default_adapter) const;
 
-  // What training updates: A and B of that adapter, or, in trainable mode without an adapter, every weight. A fixed
+  // What training updates: A, B and magnitude of that adapter's linears, then of the embedding, then modules_to_save, or, in trainable mode without an adapter, every weight. A fixed
   // order. They share the model's memory: who changes them changes the model.
   std::vector<Parameter> trainable_parameters(std::string_view adapter = default_adapter);
 
@@ -101,11 +105,19 @@ class Transformer {
   // Every linear of the layers, in the order of LayerLayout::linears().
   std::vector<Linear*> linears();
   std::vector<const Linear*> linears() const;
-  const LoraConfig& adapter_config(std::string_view name) const;
+  std::string listed_adapters() const;
+  const Adapter& adapter_named(std::string_view name) const;
   void check_new_name(std::string_view name) const;
-  void attach_lora(Linear& linear, uint16_t number, std::string_view name, const LoraConfig& config, Tensor a,
-                   Tensor b);
+  LoraLayer make_lora(std::string_view module, const LoraConfig& config, const LoraWeights& weights) const;
+  void attach_lora(Linear& linear, uint16_t number, std::string_view name, const LoraConfig& config,
+                   const LoraWeights& weights);
+  void attach_saved(Adapter& adapter, const std::string& module, const Tensor& weight);
+  void add_adapter(std::string_view name, Adapter adapter);
+  void check_embedding_base(const Tensor& given) const;
+  Tensor own_weight(const std::string& module) const;
   BatchRows rows_of(const TokenBatch& batch, const AdapterMode& mode) const;
+  void check_output_weights(const BatchRows& rows, int64_t sequences) const;
+  autograd::Variable embed(const TokenBatch& batch, const BatchRows& rows) const;
 
   ModelConfig config_;
   TransformerOptions options_;
@@ -114,7 +126,8 @@ class Transformer {
   autograd::Variable final_norm_;
   std::vector<Layer> layers_;
   std::vector<Parameter> weights_;  // trainable mode only
-  std::map<std::string, LoraConfig, std::less<>> adapters_;
+  std::map<std::string, Adapter, std::less<>> adapters_;
+  std::optional<autograd::LinearWeight> adapter_head_;  // the only adapter's own output projection
 };
 
 }  // namespace lathe::nn

@@ -1,4 +1,5 @@
-// LoRA on the transformer's linears: adding, loading, taking out, and which rows of a batch use which.
+// Adapters on the transformer: adding, loading, taking out.
+#include <algorithm>
 #include <cmath>
 #include <set>
 #include <utility>
@@ -11,10 +12,6 @@
 namespace lathe::nn {
 namespace {
 
-std::string key_of(const std::string& module, const char* part) {
-  return "base_model.model." + module + "." + part + ".weight";
-}
-
 // torch's kaiming_uniform_(a = √5): uniform in ±1/√in. Keyed by the linear's number, so that adding a target
 // elsewhere does not change this one's numbers.
 Tensor kaiming_uniform(int64_t r, int64_t in, uint64_t seed, uint64_t linear_number) {
@@ -23,6 +20,14 @@ Tensor kaiming_uniform(int64_t r, int64_t in, uint64_t seed, uint64_t linear_num
   const float bound = 1.0f / std::sqrt(static_cast<float>(in));
   for (float& value : a.span<float>()) value = (2.0f * random.uniform() - 1.0f) * bound;
   return a;
+}
+
+// PEFT's start of an embedding's B, torch's normal_.
+Tensor normal(const Shape& shape, uint64_t seed, uint64_t number) {
+  Tensor b = Tensor::empty(shape, DType::f32, {}, MemoryTag::adapters);
+  RandomStream random(seed, RandomPurpose::init, number);
+  for (float& value : b.span<float>()) value = random.normal();
+  return b;
 }
 
 // A copy in f32, on the cpu.
@@ -44,37 +49,44 @@ std::vector<LinearPointer> linears_of(Layers& layers) {
   return all;
 }
 
-std::string listed(const std::vector<std::string>& names) {
-  std::string list;
-  for (const std::string& name : names) list += (list.empty() ? "" : ", ") + name;
-  return list.empty() ? "none" : list;
+[[noreturn]] void wrong_shape(const std::string& module, const std::string& expected, const std::string& found) {
+  throw FormatError(
+      "the adapter", -1,
+      module + ": expected " + expected + ", found " + found + "; the adapter was made for another model");
+}
+
+void check_shapes(const std::string& module, const LoraWeights& weights, const LoraConfig& config, int64_t in,
+                  int64_t out) {
+  const int64_t r = config.rank_of(module);
+  const Shape a_shape{r, in}, b_shape{out, r};
+  if (weights.a.shape() != a_shape || weights.b.shape() != b_shape)
+    wrong_shape(module, "lora_A " + to_string(a_shape) + " and lora_B " + to_string(b_shape),
+                to_string(weights.a.shape()) + " and " + to_string(weights.b.shape()));
+  if (weights.magnitude.defined() && weights.magnitude.shape() != Shape{out})
+    wrong_shape(module, "lora_magnitude_vector " + to_string(Shape{out}), to_string(weights.magnitude.shape()));
 }
 
 // Everything is checked before anything is attached.
-void check_fits(const PeftAdapter& adapter, const std::vector<const Linear*>& linears) {
+void check_fits(const PeftAdapter& adapter, const ModelConfig& model, const std::vector<const Linear*>& linears) {
   std::set<std::string_view> known;
-  for (const Linear* linear : linears) {
-    known.insert(linear->name);
-    const auto found = adapter.modules.find(linear->name);
-    if (found == adapter.modules.end()) {
-      if (!adapter.config.targets(linear->name)) continue;
+  const auto check = [&](const std::string& module, int64_t in, int64_t out) {
+    known.insert(adapter.modules.contains(module) ? std::string_view(adapter.modules.find(module)->first) : "");
+    const auto found = adapter.modules.find(module);
+    if (found != adapter.modules.end()) return check_shapes(module, found->second, adapter.config, in, out);
+    if (adapter.config.targets(module))
       throw FormatError("the adapter", -1,
-                        "its config targets " + linear->name + ", but there is no " + key_of(linear->name, "lora_A"));
-    }
-    const int64_t r = adapter.config.rank_of(linear->name);
-    const Shape a_shape{r, linear->weight.columns()}, b_shape{linear->weight.rows(), r};
-    const LoraWeights& weights = found->second;
-    if (weights.a.shape() != a_shape || weights.b.shape() != b_shape)
-      throw FormatError("the adapter", -1,
-                        linear->name + ": expected lora_A " + to_string(a_shape) + " and lora_B " + to_string(b_shape) +
-                            ", found " + to_string(weights.a.shape()) + " and " + to_string(weights.b.shape()) +
-                            "; the adapter was made for another model");
-  }
-  if (adapter.modules.empty()) throw FormatError("the adapter", -1, "holds no weights");
+                        "its config targets " + module + ", but there is no " + peft_key(module, "lora_A"));
+  };
+  for (const Linear* linear : linears) check(linear->name, linear->weight.columns(), linear->weight.rows());
+  check(std::string(embedding_module), model.vocab_size, model.hidden_size);
+  if (adapter.modules.empty() && adapter.saved.empty()) throw FormatError("the adapter", -1, "holds no weights");
   for (const auto& module : adapter.modules)
     if (!known.contains(module.first))
       throw FormatError("the adapter", -1,
                         module.first + " is no linear of this model; the adapter was made for another model");
+  const Shape whole{model.vocab_size, model.hidden_size};
+  for (const auto& [module, weight] : adapter.saved)
+    if (weight.shape() != whole) wrong_shape(module, to_string(whole), to_string(weight.shape()));
 }
 
 }  // namespace
@@ -88,11 +100,16 @@ std::vector<std::string> Transformer::adapter_names() const {
   return names;
 }
 
-const LoraConfig& Transformer::adapter_config(std::string_view name) const {
+std::string Transformer::listed_adapters() const {
+  std::string list;
+  for (const auto& adapter : adapters_) list += (list.empty() ? "" : ", ") + adapter.first;
+  return list.empty() ? "none" : list;
+}
+
+const Adapter& Transformer::adapter_named(std::string_view name) const {
   const auto found = adapters_.find(name);
   if (found == adapters_.end())
-    throw ConfigError("adapter",
-                      "the model has no adapter '" + std::string(name) + "'; it has " + listed(adapter_names()));
+    throw ConfigError("adapter", "the model has no adapter '" + std::string(name) + "'; it has " + listed_adapters());
   return found->second;
 }
 
@@ -102,71 +119,156 @@ void Transformer::check_new_name(std::string_view name) const {
     throw ConfigError("adapter", "the model has an adapter '" + std::string(name) + "' already");
 }
 
-void Transformer::attach_lora(Linear& linear, uint16_t number, std::string_view name, const LoraConfig& config,
-                              Tensor a, Tensor b) {
-  if (options_.dtype == DType::f64) {
-    a = kernels::cast(a, DType::f64);
-    b = kernels::cast(b, DType::f64);
-  }
-  a = kernels::moved(a, options_.device, MemoryTag::adapters);
-  b = kernels::moved(b, options_.device, MemoryTag::adapters);
+LoraLayer Transformer::make_lora(std::string_view module, const LoraConfig& config, const LoraWeights& weights) const {
+  const bool embedding = module == embedding_module;
+  const auto parameter = [&](const char* part, Tensor values, DType dtype) {
+    if (options_.dtype == DType::f64) values = kernels::cast(values, DType::f64);
+    values = kernels::moved(values, options_.device, MemoryTag::adapters);
+    return Parameter::make(peft_key(module, part), std::move(values), dtype);
+  };
   LoraLayer lora;
-  lora.a = Parameter::make(key_of(linear.name, "lora_A"), std::move(a), options_.dtype);
-  lora.b = Parameter::make(key_of(linear.name, "lora_B"), std::move(b), options_.dtype);
-  lora.scaling = static_cast<float>(config.scaling_of(linear.name));
+  lora.a = parameter(embedding ? "lora_embedding_A" : "lora_A", weights.a, options_.dtype);
+  lora.b = parameter(embedding ? "lora_embedding_B" : "lora_B", weights.b, options_.dtype);
+  lora.scaling = static_cast<float>(config.scaling_of(module));
+  if (weights.magnitude.defined())  // never rounded to bf16, where small steps of a large number are lost
+    lora.magnitude =
+        parameter("lora_magnitude_vector", weights.magnitude, options_.dtype == DType::f64 ? DType::f64 : DType::f32);
+  return lora;
+}
+
+void Transformer::attach_lora(Linear& linear, uint16_t number, std::string_view name, const LoraConfig& config,
+                              const LoraWeights& weights) {
+  LoraLayer lora = make_lora(linear.name, config, weights);
   lora.dropout = static_cast<float>(config.lora_dropout);
   lora.dropout_stream = number;
+  if (config.use_dora) {
+    lora.norms = std::make_shared<DoraNorms>(linear.weight, options_.dtype);
+    if (!lora.magnitude) {
+      const Tensor norms = lora.norms->norms(lora.a.leaf.value(), lora.b.leaf.value(), lora.scaling);
+      lora.magnitude = make_lora(linear.name, config, {weights.a, weights.b, norms}).magnitude;
+    }
+    lora.norms->inverse(lora.a.leaf.value(), lora.b.leaf.value(), lora.scaling);  // before any graph is captured
+  }
   linear.lora.emplace(name, std::move(lora));
+}
+
+// The weight of the embedding or of the output projection in f32 (f64), on the cpu.
+Tensor Transformer::own_weight(const std::string& module) const {
+  const kernels::Weight& weight =
+      module == output_module ? (lm_head_ ? *lm_head_ : *embedding_).value() : embedding_->value();
+  return weight_rows(weight, options_.dtype, 0, weight.rows());
+}
+
+void Transformer::attach_saved(Adapter& adapter, const std::string& module, const Tensor& weight) {
+  const DType wide = options_.dtype == DType::f64 ? DType::f64 : DType::f32;
+  const MemoryTagScope tag(MemoryTag::adapters);
+  Tensor master = Tensor::empty(weight.shape(), wide);
+  kernels::copy(master, kernels::moved(weight, {}));
+  adapter.saved.emplace(
+      module, Parameter::make(peft_key(module, "weight"), kernels::moved(master, options_.device, MemoryTag::adapters),
+                              options_.dtype));
+}
+
+// PEFT writes the base's embedding beside an adapter of it; one that was resized or trained would count there.
+void Transformer::check_embedding_base(const Tensor& given) const {
+  const kernels::Weight& weight = embedding_->value();
+  const Shape expected{weight.rows(), weight.columns()};
+  if (given.shape() != expected)
+    wrong_shape(std::string(embedding_module) + ".base_layer", to_string(expected), to_string(given.shape()));
+  const DType wide = options_.dtype == DType::f64 ? DType::f64 : DType::f32;
+  const Tensor own = own_weight(std::string(embedding_module)), here = kernels::moved(given, {});
+  const Tensor rounded = kernels::cast(kernels::cast(here, options_.dtype), wide);
+  const auto differ = [&](auto a, auto b) { return !std::equal(a.begin(), a.end(), b.begin()); };
+  if (wide == DType::f64 ? differ(own.span<double>(), rounded.span<double>())
+                         : differ(own.span<float>(), rounded.span<float>()))
+    throw FormatError("the adapter", -1,
+                      std::string(embedding_module) +
+                          ".base_layer.weight is another embedding than this model's; the adapter was made for "
+                          "another model");
+}
+
+void Transformer::add_adapter(std::string_view name, Adapter adapter) {
+  const bool brings_head = adapter.saved_module(output_module) != nullptr;
+  if (brings_head && adapters_.empty()) adapter_head_.emplace(adapter.saved_module(output_module)->leaf);
+  adapters_.emplace(name, std::move(adapter));
 }
 
 void Transformer::add_lora(const LoraConfig& config, uint64_t seed, std::string_view name) {
   check_new_name(name);
+  check_adapter_targets(config_, config);
   uint16_t number = 0;
-  bool any = false;
   for (Linear* linear : linears()) {
     ++number;
     if (!config.targets(linear->name)) continue;
     const int64_t r = config.rank_of(linear->name);
-    Tensor b = Tensor::zeros({linear->weight.rows(), r}, DType::f32, {}, MemoryTag::adapters);
-    attach_lora(*linear, number, name, config, kaiming_uniform(r, linear->weight.columns(), seed, number),
-                std::move(b));
-    any = true;
+    attach_lora(*linear, number, name, config,
+                {kaiming_uniform(r, linear->weight.columns(), seed, number),
+                 Tensor::zeros({linear->weight.rows(), r}, DType::f32, {}, MemoryTag::adapters),
+                 {}});
   }
-  if (!any)
-    throw ConfigError("lora_target_modules", "matches no linear of this model; its first is " + linears()[0]->name);
-  adapters_.emplace(name, config);
+  Adapter adapter{config, {}, {}};
+  if (config.targets(embedding_module)) {
+    const int64_t r = config.rank_of(embedding_module);
+    adapter.embedding = make_lora(embedding_module, config,
+                                  {Tensor::zeros({r, config_.vocab_size}, DType::f32, {}, MemoryTag::adapters),
+                                   normal({config_.hidden_size, r}, seed, 0),
+                                   {}});
+  }
+  for (const std::string& module : config.modules_to_save) attach_saved(adapter, module, own_weight(module));
+  add_adapter(name, std::move(adapter));
 }
 
 void Transformer::load_adapter(const PeftAdapter& adapter, std::string_view name) {
   check_new_name(name);
-  check_fits(adapter, std::as_const(*this).linears());
+  check_fits(adapter, config_, std::as_const(*this).linears());
+  check_adapter_targets(config_, adapter.config);
+  if (adapter.embedding_base.defined()) check_embedding_base(adapter.embedding_base);
+  const auto master = [](const LoraWeights& weights) {
+    return LoraWeights{master_copy(weights.a), master_copy(weights.b),
+                       weights.magnitude.defined() ? master_copy(weights.magnitude) : Tensor()};
+  };
   uint16_t number = 0;
   for (Linear* linear : linears()) {
     ++number;
     const auto found = adapter.modules.find(linear->name);
     if (found == adapter.modules.end()) continue;
-    attach_lora(*linear, number, name, adapter.config, master_copy(found->second.a), master_copy(found->second.b));
+    attach_lora(*linear, number, name, adapter.config, master(found->second));
   }
-  adapters_.emplace(name, adapter.config);
+  Adapter added{adapter.config, {}, {}};
+  if (const auto found = adapter.modules.find(std::string(embedding_module)); found != adapter.modules.end())
+    added.embedding = make_lora(embedding_module, adapter.config, master(found->second));
+  for (const auto& [module, weight] : adapter.saved) attach_saved(added, module, weight);
+  add_adapter(name, std::move(added));
 }
 
 void Transformer::remove_adapter(std::string_view name) {
-  adapter_config(name);  // throws where there is none
+  adapter_named(name);  // throws where there is none
   for (Linear* linear : linears())
     if (const auto found = linear->lora.find(name); found != linear->lora.end()) linear->lora.erase(found);
   adapters_.erase(adapters_.find(name));
+  adapter_head_.reset();
+  if (adapters_.size() != 1) return;
+  const Parameter* head = adapters_.begin()->second.saved_module(output_module);
+  if (head != nullptr) adapter_head_.emplace(head->leaf);
 }
 
 PeftAdapter Transformer::adapter(std::string_view name) const {
+  const Adapter& held = adapter_named(name);
   PeftAdapter result;
-  result.config = adapter_config(name);
+  result.config = held.config;
+  const auto masters = [](const LoraLayer& lora) {
+    return LoraWeights{master_copy(lora.a.master), master_copy(lora.b.master),
+                       lora.magnitude ? master_copy(lora.magnitude->master) : Tensor()};
+  };
   std::set<std::string> short_names;
   for (const Linear* linear : linears()) {
     const auto found = linear->lora.find(name);
     if (found == linear->lora.end()) continue;
-    result.modules[linear->name] = {master_copy(found->second.a.master), master_copy(found->second.b.master)};
+    result.modules[linear->name] = masters(found->second);
     short_names.insert(linear->name.substr(linear->name.rfind('.') + 1));
   }
+  if (held.embedding) result.modules[std::string(embedding_module)] = masters(*held.embedding);
+  for (const auto& [module, parameter] : held.saved) result.saved[module] = master_copy(parameter.master);
   // As PEFT saves it: the names that "all-linear" stood for.
   if (result.config.target_modules_regex == "all-linear") {
     result.config.target_modules_regex.reset();
@@ -177,43 +279,18 @@ PeftAdapter Transformer::adapter(std::string_view name) const {
 
 std::vector<Parameter> Transformer::trainable_parameters(std::string_view adapter) {
   if (adapters_.empty() && adapter == default_adapter) return weights_;
-  adapter_config(adapter);  // throws where there is none
+  const Adapter& held = adapter_named(adapter);  // throws where there is none
   std::vector<Parameter> parameters;
-  for (const Linear* linear : linears()) {
-    const auto found = linear->lora.find(adapter);
-    if (found == linear->lora.end()) continue;
-    parameters.push_back(found->second.a);
-    parameters.push_back(found->second.b);
-  }
+  const auto add = [&](const LoraLayer& lora) {
+    parameters.push_back(lora.a);
+    parameters.push_back(lora.b);
+    if (lora.magnitude) parameters.push_back(*lora.magnitude);
+  };
+  for (const Linear* linear : linears())
+    if (const auto found = linear->lora.find(adapter); found != linear->lora.end()) add(found->second);
+  if (held.embedding) add(*held.embedding);
+  for (const auto& saved : held.saved) parameters.push_back(saved.second);
   return parameters;
-}
-
-BatchRows Transformer::rows_of(const TokenBatch& batch, const AdapterMode& mode) const {
-  BatchRows rows{batch.layout, {}, mode};
-  const std::vector<std::string>& names = batch.adapters;
-  if (names.empty()) {
-    if (adapters_.size() > 1)
-      throw ConfigError("adapter", "the model has several (" + listed(adapter_names()) +
-                                       "): the batch must say which of them each sequence uses");
-    if (!adapters_.empty()) rows.adapters.push_back({adapters_.begin()->first, {}});
-    return rows;
-  }
-  const auto sequences = static_cast<int64_t>(names.size());
-  if (sequences != batch.layout.sequences())
-    throw ShapeError("a batch of " + std::to_string(batch.layout.sequences()) + " sequences names " +
-                     std::to_string(sequences) + " adapters");
-  for (int64_t first = 0, last = 0; first < sequences; first = last) {
-    const std::string& name = names[static_cast<size_t>(first)];
-    while (last < sequences && names[static_cast<size_t>(last)] == name) ++last;
-    if (name.empty()) continue;
-    adapter_config(name);  // throws where there is none
-    if (last - first == sequences) {
-      rows.adapters.push_back({name, {}});
-    } else {
-      rows.adapters.push_back({name, batch.layout.run(first, last)});
-    }
-  }
-  return rows;
 }
 
 }  // namespace lathe::nn

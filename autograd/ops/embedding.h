@@ -1,11 +1,25 @@
-// out[t, :] = weight[ids[t], :] (kernels/embedding/embedding.h).
+// out[t, :] = weight[ids[t], :] (kernels/embedding/embedding.h), and what adapters make of it: another weight, or LoRA,
+// s · B·A[:, id], as PEFT has it (lora_embedding_A, lora_embedding_B; no dropout).
 #pragma once
+
+#include <optional>
+#include <vector>
 
 #include "autograd/ops/linear.h"
 
 namespace lathe::autograd {
 
-// ids i32 [T]; weight [V, H] → [T, H] of the weight's dtype. A trainable weight's gradient is scattered.
-Variable embedding(const LinearWeight& weight, const Tensor& ids, const SequenceLayout& layout);
+// Of some sequences: a weight in place of the one that the others have, or a term beside it.
+struct EmbeddingTerm {
+  Variable weight = {};     // [V, H], or undefined
+  Variable a = {}, b = {};  // [r, V], [H, r], or undefined
+  float scale = 1.0f;
+  std::optional<SequenceRun> sequences = {};  // all of them where it is not given
+};
+
+// ids i32 [T]; weight [V, H] → [T, H] of the weight's dtype. A trainable weight's gradient is scattered. The terms'
+// sequences ascend and do not overlap.
+Variable embedding(const LinearWeight& weight, const Tensor& ids, const SequenceLayout& layout,
+                   const std::vector<EmbeddingTerm>& terms = {});
 
 }  // namespace lathe::autograd

@@ -1,13 +1,13 @@
 #include "nn/weights/peft.h"
 
-#include <cmath>
 #include <nlohmann/json.hpp>
-#include <set>
+#include <optional>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "nn/weights/misplaced_file.h"
+#include "nn/weights/peft_config_file.h"
 #include "nn/weights/safetensors.h"
 
 namespace lathe::nn {
@@ -16,7 +16,8 @@ namespace {
 using json = nlohmann::ordered_json;
 
 constexpr std::string_view key_prefix = "base_model.model.";
-constexpr const char *config_file = "adapter_config.json", *weights_file = "adapter_model.safetensors";
+constexpr const char *config_file = "adapter_config.json", *weights_file = "adapter_model.safetensors",
+                     *base_file = "base_model.json";  // beside PEFT's files: an unknown field of its config it warns of
 
 void expect_file(const std::filesystem::path& path) {
   if (std::filesystem::exists(path)) return;
@@ -32,199 +33,108 @@ json read_config_json(const std::filesystem::path& path) {
   return config;
 }
 
-[[noreturn]] void wrong_type(const std::string& path, const std::string& key, const char* expected, const json& value) {
-  throw FormatError(path, -1, key + ": expected " + expected + ", found " + json_excerpt(value));
+// Empty where there is none.
+std::string read_base_fingerprint(const std::filesystem::path& directory) {
+  if (!std::filesystem::exists(directory / base_file)) return {};
+  const json base = read_json_file(directory / base_file);
+  const auto found = base.is_object() ? base.find("fingerprint") : base.end();
+  if (!base.is_object() || found == base.end() || !found->is_string())
+    throw FormatError((directory / base_file).string(), -1, "expected {\"fingerprint\": \"…\"}");
+  return found->get<std::string>();
 }
 
-std::string text_of(const std::string& path, const std::string& key, const json& value) {
-  if (!value.is_string()) wrong_type(path, key, "a text", value);
-  return value.get<std::string>();
-}
+// Of a module, what a key of the file holds.
+enum class Part { a, b, magnitude, embedding_a, embedding_b, base_layer, whole };
 
-bool truth_of(const std::string& path, const std::string& key, const json& value) {
-  if (!value.is_boolean()) wrong_type(path, key, "true or false", value);
-  return value.get<bool>();
-}
+constexpr std::pair<std::string_view, Part> key_parts[] = {{".lora_A.weight", Part::a},
+                                                           {".lora_B.weight", Part::b},
+                                                           {".lora_magnitude_vector", Part::magnitude},
+                                                           {".lora_magnitude_vector.weight", Part::magnitude},
+                                                           {".lora_embedding_A", Part::embedding_a},
+                                                           {".lora_embedding_B", Part::embedding_b},
+                                                           {".base_layer.weight", Part::base_layer},
+                                                           {".weight", Part::whole}};
 
-// A list of names, or one text that is a regular expression.
-void read_names(const std::string& path, const std::string& key, const json& value, std::vector<std::string>& names,
-                std::optional<std::string>& regex) {
-  if (value.is_string()) {
-    regex = value.get<std::string>();
-    return;
+// A state dict that was saved as it was in memory has the adapter's name in its keys: "….lora_A.default.weight",
+// "lm_head.modules_to_save.default.weight".
+std::string without_adapter_name(std::string key) {
+  for (const std::string_view part : {".modules_to_save.default", ".default"}) {
+    const size_t at = key.find(part);
+    if (at == std::string::npos) continue;
+    const size_t end = at + part.size();
+    if (end == key.size() || key[end] == '.') return key.erase(at, part.size());
   }
-  if (!value.is_array()) wrong_type(path, key, "a list of names or a regular expression", value);
-  for (const json& name : value) names.push_back(text_of(path, key, name));
+  return key;
 }
 
-// {"pattern": value, …} in the file's order.
-template <class T, class Read>
-void read_patterns(const std::string& path, const std::string& key, const json& value,
-                   std::vector<std::pair<std::string, T>>& patterns, Read read) {
-  if (!value.is_object()) wrong_type(path, key, "an object of patterns", value);
-  for (const auto& [pattern, number] : value.items())
-    patterns.emplace_back(pattern, read(number, key + "." + pattern.substr(0, 60)));
+struct Key {
+  std::string module;
+  Part part;
+};
+
+// "base_model.model.MODULE.lora_A.weight" → MODULE and that it is A.
+std::optional<Key> parse_key(const std::string& full) {
+  const std::string key = without_adapter_name(full);
+  if (!key.starts_with(key_prefix)) return std::nullopt;
+  for (const auto& [end, part] : key_parts) {
+    if (!key.ends_with(end) || key.size() <= key_prefix.size() + end.size()) continue;
+    Key found{key.substr(key_prefix.size(), key.size() - key_prefix.size() - end.size()), part};
+    if (part == Part::whole && found.module != output_module && found.module != embedding_module) return std::nullopt;
+    return found;
+  }
+  return std::nullopt;
 }
 
-// Fields that change what the adapter computes and that Lathe does not compute: they must be off.
-void check_unsupported(const std::string& path, const json& config) {
-  const auto reject = [&](const char* key, const json& off) {
-    const auto found = config.find(key);
-    if (found == config.end() || found->is_null() || *found == off || (found->is_array() && found->empty()) ||
-        (found->is_object() && found->empty()))
-      return;
-    throw ConfigError(key, json_excerpt(*found) + " is not supported (" + path + ")");
+// Where in the adapter a tensor of the file goes.
+Tensor& place_of(PeftAdapter& adapter, const Key& key) {
+  switch (key.part) {
+    case Part::base_layer: return adapter.embedding_base;
+    case Part::whole: return adapter.saved[key.module];
+    case Part::magnitude: return adapter.modules[key.module].magnitude;
+    case Part::a:
+    case Part::embedding_a: return adapter.modules[key.module].a;
+    default: return adapter.modules[key.module].b;
+  }
+}
+
+void check_whole(const std::string& path, const PeftAdapter& adapter) {
+  const auto missing = [&](const std::string& module, const std::string& part) {
+    throw FormatError(path, -1, module + ": " + part + " is missing");
   };
-  const auto type = config.find("peft_type");
-  if (type == config.end() || *type != "LORA")
-    throw ConfigError("peft_type", "expected \"LORA\", found " +
-                                       (type == config.end() ? "nothing" : json_excerpt(*type)) + " (" + path + ")");
-  reject("bias", "none");
-  for (const char* key : {"use_dora", "fan_in_fan_out", "lora_bias", "use_qalora"}) reject(key, false);
-  for (const char* key : {"modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters",
-                          "megatron_config", "alora_invocation_tokens", "arrow_config"})
-    reject(key, nullptr);
-}
-
-// What PEFT writes beside, known to change nothing at inference.
-bool is_harmless(const std::string& key) {
-  static const std::set<std::string> keys = {"auto_mapping",
-                                             "bias",
-                                             "corda_config",
-                                             "eva_config",
-                                             "fan_in_fan_out",
-                                             "inference_mode",
-                                             "init_lora_weights",
-                                             "layer_replication",
-                                             "loftq_config",
-                                             "lora_bias",
-                                             "megatron_config",
-                                             "megatron_core",
-                                             "modules_to_save",
-                                             "peft_type",
-                                             "peft_version",
-                                             "qalora_group_size",
-                                             "revision",
-                                             "target_parameters",
-                                             "task_type",
-                                             "trainable_token_indices",
-                                             "use_dora",
-                                             "use_qalora",
-                                             "alora_invocation_tokens",
-                                             "arrow_config",
-                                             "ensure_weight_tying",
-                                             "use_bdlora",
-                                             "lora_ga_config",
-                                             "monteclora_config"};
-  return keys.contains(key);
-}
-
-constexpr int64_t largest_rank = 65536;
-
-LoraConfig config_from_json(const std::string& path, const json& given, std::vector<std::string>* warnings) {
-  check_unsupported(path, given);
-  const auto rank_of = [&](const json& value, const std::string& key) {
-    return json_integer(value, key, 1, largest_rank, path);
-  };
-  const auto number_of = [&](const json& value, const std::string& key) { return json_number(value, key, path); };
-  LoraConfig config;
-  for (const auto& [key, value] : given.items()) {
-    if (value.is_null() || is_harmless(key)) {
-      continue;
-    } else if (key == "target_modules") {
-      read_names(path, key, value, config.target_modules, config.target_modules_regex);
-    } else if (key == "exclude_modules") {
-      read_names(path, key, value, config.exclude_modules, config.exclude_modules_regex);
-    } else if (key == "layers_to_transform") {
-      for (const json& layer : value.is_array() ? value : json::array({value}))
-        config.layers_to_transform.push_back(json_integer(layer, key, 0, INT32_MAX, path));
-    } else if (key == "layers_pattern") {
-      for (const json& name : value.is_array() ? value : json::array({value}))
-        config.layers_pattern.push_back(text_of(path, key, name));
-    } else if (key == "r") {
-      config.r = rank_of(value, key);
-    } else if (key == "lora_alpha") {
-      config.lora_alpha = number_of(value, key);
-    } else if (key == "lora_dropout") {
-      config.lora_dropout = number_of(value, key);
-    } else if (key == "use_rslora") {
-      config.use_rslora = truth_of(path, key, value);
-    } else if (key == "rank_pattern") {
-      read_patterns(path, key, value, config.rank_pattern, rank_of);
-    } else if (key == "alpha_pattern") {
-      read_patterns(path, key, value, config.alpha_pattern, number_of);
-    } else if (key == "base_model_name_or_path") {
-      config.base_model_name_or_path = text_of(path, key, value);
-    } else if (warnings != nullptr) {
-      warnings->push_back(std::string(config_file) + ": unknown field " + key.substr(0, 60) + " is ignored");
-    }
+  for (const auto& [module, weights] : adapter.modules) {
+    const std::string kind = module == embedding_module ? "lora_embedding_" : "lora_";
+    if (!weights.a.defined() || !weights.b.defined()) missing(module, kind + (weights.a.defined() ? "B" : "A"));
+    if (weights.magnitude.defined() == adapter.config.use_dora) continue;
+    if (adapter.config.use_dora) missing(module, "lora_magnitude_vector");
+    throw FormatError(path, -1, module + ": has a lora_magnitude_vector, but the config says \"use_dora\": false");
   }
-  if (config.target_modules_regex && !config.layers_to_transform.empty())
-    throw ConfigError("layers_to_transform",
-                      "goes with a list of target_modules, not with a regular expression (" + path + ")");
-  return config;
+  for (const std::string& module : adapter.config.modules_to_save)
+    if (!adapter.saved.contains(module)) missing(module, "the weight that the config's modules_to_save promise");
 }
 
-// Names as PEFT writes them: a text for a regular expression, null for none.
-json names_json(const std::vector<std::string>& names, const std::optional<std::string>& regex, bool none_is_null) {
-  if (regex) return *regex;
-  if (names.empty() && none_is_null) return nullptr;
-  return names;
-}
-
-template <class T>
-json patterns_json(const std::vector<std::pair<std::string, T>>& patterns) {
-  json object = json::object();
-  for (const auto& [pattern, value] : patterns) object[pattern] = value;
-  return object;
-}
-
-json config_to_json(const LoraConfig& config) {
-  json result = {
-      {"alpha_pattern", patterns_json(config.alpha_pattern)},
-      {"auto_mapping", nullptr},
-      {"base_model_name_or_path", config.base_model_name_or_path},
-      {"bias", "none"},
-      {"exclude_modules", names_json(config.exclude_modules, config.exclude_modules_regex, true)},
-      {"fan_in_fan_out", false},
-      {"inference_mode", true},
-      {"init_lora_weights", true},
-      {"layers_pattern", names_json(config.layers_pattern, std::nullopt, true)},
-      {"layers_to_transform", config.layers_to_transform.empty() ? json() : json(config.layers_to_transform)},
-      {"lora_alpha", config.lora_alpha},
-      {"lora_dropout", config.lora_dropout},
-      {"modules_to_save", nullptr},
-      {"peft_type", "LORA"},
-      {"r", config.r},
-      {"rank_pattern", patterns_json(config.rank_pattern)},
-      {"revision", nullptr},
-      {"target_modules", names_json(config.target_modules, config.target_modules_regex, false)},
-      {"task_type", "CAUSAL_LM"},
-      {"use_dora", false},
-      {"use_rslora", config.use_rslora}};
-  // As Python writes a whole number that was given as one.
-  if (std::trunc(config.lora_alpha) == config.lora_alpha && std::fabs(config.lora_alpha) < 0x1p53)
-    result["lora_alpha"] = static_cast<int64_t>(config.lora_alpha);
-  return result;
-}
-
-// "base_model.model.MODULE.lora_A.weight" → MODULE and whether it is A. A state dict that was saved as it was in memory
-// has the adapter's name in its keys: "….lora_A.default.weight".
-bool parse_key(std::string_view key, std::string& module, bool& is_a) {
-  if (!key.starts_with(key_prefix)) return false;
-  for (const std::string_view end : {".weight", ".default.weight"}) {
-    for (const bool a : {true, false}) {
-      const std::string suffix = std::string(a ? ".lora_A" : ".lora_B") + std::string(end);
-      if (!key.ends_with(suffix) || key.size() <= key_prefix.size() + suffix.size()) continue;
-      module = key.substr(key_prefix.size(), key.size() - key_prefix.size() - suffix.size());
-      is_a = a;
-      return true;
-    }
+void read_weights(const std::filesystem::path& path, PeftAdapter& adapter) {
+  const auto file = SafetensorsFile::open(path);
+  for (const std::string& name : file->names()) {
+    const std::optional<Key> key = parse_key(name);
+    if (!key)
+      throw FormatError(path.string(), -1, "the key " + name + " is no LoRA weight (base_model.model.….lora_A.weight)");
+    const Tensor tensor = file->tensor(name);
+    const bool vector = key->part == Part::magnitude;
+    if (tensor.rank() != (vector ? 1 : 2) || !is_floating(tensor.dtype()))
+      throw FormatError(
+          path.string(), tensor.byte_offset(),
+          name + ": expected a " + (vector ? "vector" : "matrix") + " of floats, found " + describe(tensor));
+    place_of(adapter, *key) = tensor;
   }
-  return false;
+  check_whole(path.string(), adapter);
 }
 
 }  // namespace
+
+std::string peft_key(std::string_view module, std::string_view part) {
+  std::string key = std::string(key_prefix) + std::string(module) + "." + std::string(part);
+  return part == "lora_A" || part == "lora_B" ? key + ".weight" : key;
+}
 
 PeftAdapter read_peft_adapter(const std::filesystem::path& directory, std::vector<std::string>* warnings) {
   if (!std::filesystem::is_directory(directory))
@@ -232,36 +142,26 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& directory, std::vecto
                         " and " + weights_file);
   PeftAdapter adapter;
   const auto config_path = directory / config_file, weights_path = directory / weights_file;
-  adapter.config = config_from_json(config_path.string(), read_config_json(config_path), warnings);
+  adapter.config = lora_config_from_json(config_path.string(), read_config_json(config_path), warnings);
+  adapter.config.base_fingerprint = read_base_fingerprint(directory);
   expect_file(weights_path);
-  const auto file = SafetensorsFile::open(weights_path);
-  for (const std::string& key : file->names()) {
-    std::string module;
-    bool is_a = false;
-    if (!parse_key(key, module, is_a))
-      throw FormatError(weights_path.string(), -1,
-                        "the key " + key + " is no LoRA weight (base_model.model.….lora_A.weight)");
-    Tensor tensor = file->tensor(key);
-    if (tensor.rank() != 2 || !is_floating(tensor.dtype()))
-      throw FormatError(weights_path.string(), tensor.byte_offset(),
-                        key + ": expected a matrix of floats, found " + describe(tensor));
-    (is_a ? adapter.modules[module].a : adapter.modules[module].b) = tensor;
-  }
-  for (const auto& [module, weights] : adapter.modules)
-    if (!weights.a.defined() || !weights.b.defined())
-      throw FormatError(weights_path.string(), -1,
-                        module + ": lora_" + (weights.a.defined() ? "B" : "A") + " is missing");
+  read_weights(weights_path, adapter);
   return adapter;
 }
 
 void write_peft_adapter(const std::filesystem::path& directory, const PeftAdapter& adapter) {
   NamedTensors tensors;
   for (const auto& [module, weights] : adapter.modules) {
-    tensors.emplace_back(std::string(key_prefix) + module + ".lora_A.weight", weights.a);
-    tensors.emplace_back(std::string(key_prefix) + module + ".lora_B.weight", weights.b);
+    const bool embedding = module == embedding_module;
+    tensors.emplace_back(peft_key(module, embedding ? "lora_embedding_A" : "lora_A"), weights.a);
+    tensors.emplace_back(peft_key(module, embedding ? "lora_embedding_B" : "lora_B"), weights.b);
+    if (weights.magnitude.defined()) tensors.emplace_back(peft_key(module, "lora_magnitude_vector"), weights.magnitude);
   }
+  for (const auto& [module, weight] : adapter.saved) tensors.emplace_back(peft_key(module, "weight"), weight);
   write_safetensors(directory / weights_file, tensors);
-  write_file_atomically(directory / config_file, config_to_json(adapter.config).dump(2) + "\n");
+  write_file_atomically(directory / config_file, lora_config_to_json(adapter.config).dump(2) + "\n");
+  if (!adapter.config.base_fingerprint.empty())
+    write_file_atomically(directory / base_file, json{{"fingerprint", adapter.config.base_fingerprint}}.dump(2) + "\n");
 }
 
 }  // namespace lathe::nn

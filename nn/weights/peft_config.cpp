@@ -62,7 +62,7 @@ bool LoraConfig::targets(std::string_view module) const {
   if (exclude_modules_regex && compiled("exclude_modules", *exclude_modules_regex).matches_all(module)) return false;
   if (named(module, exclude_modules)) return false;
   if (target_modules_regex) {
-    if (*target_modules_regex == "all-linear") return module != "lm_head";
+    if (*target_modules_regex == "all-linear") return module != output_module && module != embedding_module;
     return compiled("target_modules", *target_modules_regex).matches_all(module);
   }
   if (!named(module, target_modules)) return false;

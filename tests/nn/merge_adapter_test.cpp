@@ -35,7 +35,7 @@ TEST_P(Merged, GivesTheLogitsOfPeft) {
 TEST_P(Merged, InBf16LiesWithinItsRounding) {
   const MergedModel merged = write_merged_model(folder_.path(), base_, adapter_, DType::bf16);
   EXPECT_EQ(merged.bytes, merged.base_bytes / 2);
-  EXPECT_EQ(merged.merged, static_cast<int64_t>(adapter_.modules.size()));
+  EXPECT_EQ(merged.merged, static_cast<int64_t>(adapter_.modules.size() + adapter_.saved.size()));
   const MergeCheck check = check_merged_model(folder_.path(), base_, adapter_);
   EXPECT_GT(check.difference, 0x1p-12);  // it was rounded
   EXPECT_LE(check.difference, check.bound);
@@ -43,7 +43,8 @@ TEST_P(Merged, InBf16LiesWithinItsRounding) {
   EXPECT_EQ(config["dtype"], "bfloat16");
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, Merged, testing::Values("plain", "rslora", "patterns", "all_linear"));
+INSTANTIATE_TEST_SUITE_P(Golden, Merged,
+                         testing::Values("plain", "rslora", "patterns", "all_linear", "modules_to_save"));
 
 TEST(Merge, AWrongWeightIsFoundWhenItIsReadBack) {
   const ModelFiles base = open_model_files(golden("tiny_llama/untied"));

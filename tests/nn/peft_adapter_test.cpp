@@ -45,7 +45,8 @@ TEST_P(PeftWrote, ComesBackFromDiskAsItWas) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, PeftWrote,
-                         testing::Values("plain", "rslora", "patterns", "regex", "all_linear", "layers_to_transform"));
+                         testing::Values("plain", "rslora", "patterns", "regex", "all_linear", "layers_to_transform",
+                                         "modules_to_save"));
 
 // Configurations that choose modules in PEFT's subtler ways.
 class PeftMatched : public testing::TestWithParam<const char*> {};
@@ -112,7 +113,7 @@ TEST_P(Unsupported, IsAnErrorNotHalfAnAdapter) {
   EXPECT_THROW(logits_with(golden(std::string("peft_adapter/") + GetParam())), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, Unsupported, testing::Values("lm_head", "modules_to_save"));
+INSTANTIATE_TEST_SUITE_P(Golden, Unsupported, testing::Values("lm_head"));
 
 // Writes the plain adapter with its modules and config changed, loads it, and returns the error.
 std::string error_after(const std::function<void(PeftAdapter&)>& change) {
@@ -170,8 +171,11 @@ TEST(Adapter, OptionsThatChangeTheArithmeticAreRefused) {
   const auto path = folder.path() / "adapter_config.json";
   const nlohmann::json good = nlohmann::json::parse(std::ifstream(path));
   const std::vector<std::pair<const char*, nlohmann::json>> changes = {
-      {"use_dora", true},       {"bias", "all"}, {"peft_type", "IA3"}, {"modules_to_save", {"lm_head"}},
-      {"fan_in_fan_out", true}, {"r", 0},        {"r", "eight"},       {"rank_pattern", 3},
+      {"use_dora", true},       {"init_lora_weights", "pissa"},
+      {"lora_bias", true},      {"bias", "all"},
+      {"peft_type", "IA3"},     {"modules_to_save", {"norm"}},
+      {"fan_in_fan_out", true}, {"r", 0},
+      {"r", "eight"},           {"rank_pattern", 3},
       {"lora_alpha", nullptr}};
   for (const auto& [key, value] : changes) {
     nlohmann::json config = good;

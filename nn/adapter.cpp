@@ -1,0 +1,61 @@
+#include "nn/adapter.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "nn/layer_layout.h"
+
+namespace lathe::nn {
+namespace {
+
+bool saves(const LoraConfig& config, std::string_view module) {
+  return std::find(config.modules_to_save.begin(), config.modules_to_save.end(), module) !=
+         config.modules_to_save.end();
+}
+
+template <class Visitor>
+void for_each_target(const ModelConfig& model, const LoraConfig& config, Visitor visit) {
+  for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer)
+    for (const LinearShape& linear : layer_layout(model, layer).linears())
+      if (const std::string name = layer_prefix(layer) + linear.name; config.targets(name))
+        visit(name, linear.in, linear.out);
+}
+
+}  // namespace
+
+std::vector<Shape> adapter_shapes(const ModelConfig& model, const LoraConfig& config) {
+  std::vector<Shape> shapes;
+  for_each_target(model, config, [&](const std::string& name, int64_t in, int64_t out) {
+    const int64_t r = config.rank_of(name);
+    shapes.push_back({r, in});
+    shapes.push_back({out, r});
+    if (config.use_dora) shapes.push_back({out});
+  });
+  if (config.targets(embedding_module)) {
+    const int64_t r = config.rank_of(embedding_module);
+    shapes.push_back({r, model.vocab_size});
+    shapes.push_back({model.hidden_size, r});
+  }
+  for (size_t i = 0; i < config.modules_to_save.size(); ++i) shapes.push_back({model.vocab_size, model.hidden_size});
+  return shapes;
+}
+
+void check_adapter_targets(const ModelConfig& model, const LoraConfig& config) {
+  if (config.targets(output_module))
+    throw ConfigError("lora_target_modules",
+                      "lm_head cannot have LoRA: leave it out, or train it whole with lora_modules_to_save lm_head");
+  const bool embedding = config.targets(embedding_module);
+  if (embedding && saves(config, embedding_module))
+    throw ConfigError("lora_modules_to_save", "embed_tokens is a target already; name it in one of the two");
+  if (embedding && config.use_dora)
+    throw ConfigError("use_dora",
+                      "does not go with embed_tokens as a target: train it whole with "
+                      "lora_modules_to_save embed_tokens, or leave DoRA out");
+  bool any = embedding || !config.modules_to_save.empty();
+  for_each_target(model, config, [&](const std::string&, int64_t, int64_t) { any = true; });
+  if (!any)
+    throw ConfigError("lora_target_modules", "matches no linear of this model; its first is " + layer_prefix(0) +
+                                                 layer_layout(model, 0).linears()[0].name);
+}
+
+}  // namespace lathe::nn

@@ -1,0 +1,33 @@
+// An adapter on a model, beside what its linears hold of it (nn/linear.h): its configuration, what it does to the
+// embedding, and the modules that it has whole.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "nn/config.h"
+#include "nn/linear.h"
+#include "nn/weights/peft.h"
+
+namespace lathe::nn {
+
+struct Adapter {
+  LoraConfig config;
+  std::optional<LoraLayer> embedding;      // a [r, vocab], b [hidden, r]
+  std::map<std::string, Parameter> saved;  // by full name: weights [vocab, hidden] in place of the base's
+  const Parameter* saved_module(std::string_view name) const {
+    const auto found = saved.find(std::string(name));
+    return found == saved.end() ? nullptr : &found->second;
+  }
+};
+
+// The shapes of what such an adapter of a model trains, in the order of Transformer::trainable_parameters.
+std::vector<Shape> adapter_shapes(const ModelConfig& model, const LoraConfig& config);
+
+// ConfigError for what no adapter of the model may target or keep whole: the output embedding as a target, the
+// embedding as both, DoRA on it, and a configuration that targets nothing.
+void check_adapter_targets(const ModelConfig& model, const LoraConfig& config);
+
+}  // namespace lathe::nn
