@@ -7,6 +7,7 @@
 #include "core/thread_pool.h"
 #include "kernels/simd/isa.h"
 #include "nn/families/family.h"
+#include "nn/weights/bitsandbytes.h"
 #include "nn/weights/safetensors.h"
 
 namespace lathe::nn {
@@ -47,7 +48,7 @@ ModelFiles open_model_files(const std::filesystem::path& path) {
   files.path = path;
   if (std::filesystem::is_directory(path)) {
     files.config = read_hf_config(path);
-    files.weights = open_safetensors_weights(path);
+    files.weights = is_bitsandbytes_directory(path) ? open_bitsandbytes_weights(path) : open_safetensors_weights(path);
     untie_another_head(files);
   } else if (std::filesystem::is_regular_file(path)) {
     files.gguf = GgufFile::open(path);

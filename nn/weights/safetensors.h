@@ -41,8 +41,15 @@ using NamedTensors = std::vector<std::pair<std::string, Tensor>>;
 void write_safetensors(const std::filesystem::path& path, const NamedTensors& tensors,
                        const std::map<std::string, std::string, std::less<>>& metadata = {{"format", "pt"}});
 
-// model.safetensors, or the shards that model.safetensors.index.json lists. Every name of the index must be in its
-// shard.
+// The names of a model's tensors, each once and with its file.
+using SafetensorsTensors = std::vector<std::pair<std::string, std::shared_ptr<const SafetensorsFile>>>;
+
+// Those of model.safetensors in the order of the data, or of the shards that model.safetensors.index.json lists. Every name of the index must be
+// in its shard.
+SafetensorsTensors safetensors_tensors(const std::filesystem::path& directory);
+
+// FormatError for a tensor that is not floating.
+std::unique_ptr<WeightSource> open_safetensors_weights(const SafetensorsTensors& tensors);
 std::unique_ptr<WeightSource> open_safetensors_weights(const std::filesystem::path& directory);
 
 }  // namespace lathe::nn

@@ -19,8 +19,7 @@ class SafetensorsWeights final : public WeightSource {
       throw FormatError(
           file->path().string(), tensor.byte_offset(),
           name + ": weights of dtype " + std::string(name_of(tensor.dtype())) + " are not supported here");
-    if (!tensors_.emplace(name, tensor).second)
-      throw FormatError(file->path().string(), -1, name + " is in two shards");
+    tensors_.emplace(name, tensor);
     std::string type(name_of(tensor.dtype()));
     for (char& letter : type) letter = static_cast<char>(std::toupper(letter));
     index_.emplace(name, infos_.size());
@@ -60,13 +59,13 @@ nlohmann::ordered_json read_index(const std::filesystem::path& path) {
 
 }  // namespace
 
-std::unique_ptr<WeightSource> open_safetensors_weights(const std::filesystem::path& directory) {
-  auto weights = std::make_unique<SafetensorsWeights>();
+SafetensorsTensors safetensors_tensors(const std::filesystem::path& directory) {
+  SafetensorsTensors tensors;
   const auto single = directory / "model.safetensors", index_path = directory / "model.safetensors.index.json";
   if (std::filesystem::exists(single)) {
     const auto file = SafetensorsFile::open(single);
-    for (const std::string& name : file->names()) weights->add(file, name);
-    return weights;
+    for (const std::string& name : file->names()) tensors.emplace_back(name, file);
+    return tensors;
   }
   if (!std::filesystem::exists(index_path)) {
     const std::string instead = what_it_holds_instead(directory);
@@ -83,9 +82,19 @@ std::unique_ptr<WeightSource> open_safetensors_weights(const std::filesystem::pa
     auto& file = shards[file_name];
     if (!file) file = SafetensorsFile::open(directory / file_name);
     if (!file->contains(name)) throw FormatError(index_path.string(), -1, name + " is not in " + file_name);
-    weights->add(file, name);
+    tensors.emplace_back(name, file);
   }
+  return tensors;
+}
+
+std::unique_ptr<WeightSource> open_safetensors_weights(const SafetensorsTensors& tensors) {
+  auto weights = std::make_unique<SafetensorsWeights>();
+  for (const auto& [name, file] : tensors) weights->add(file, name);
   return weights;
+}
+
+std::unique_ptr<WeightSource> open_safetensors_weights(const std::filesystem::path& directory) {
+  return open_safetensors_weights(safetensors_tensors(directory));
 }
 
 }  // namespace lathe::nn

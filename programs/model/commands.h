@@ -10,5 +10,6 @@ void add_generate(CLI::App& app);
 void add_chat(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_merge(CLI::App& app);
+void add_quantize(CLI::App& app);
 
 }  // namespace lathe::programs

@@ -4,13 +4,15 @@
 int main(int argc, char** argv) {
   return lathe::cli::run_program(
       argc, argv, "lathe-model",
-      "Look into a model, let it answer, measure it, merge adapters into it. MODEL is a .gguf file or a Hugging Face directory.",
+      "Look into a model, let it answer, measure it, quantise it, merge adapters into it. MODEL is a .gguf file or a Hugging "
+      "Face directory.",
       [](CLI::App& app) {
         lathe::programs::add_info(app);
         lathe::programs::add_generate(app);
         lathe::programs::add_chat(app);
         lathe::programs::add_eval(app);
         lathe::programs::add_merge(app);
+        lathe::programs::add_quantize(app);
         app.footer(
             "Examples:\n"
             "  lathe-model info model.gguf\n"
@@ -18,6 +20,7 @@ int main(int argc, char** argv) {
             "  lathe-model chat model.gguf --adapter runs/extract\n"
             "  lathe-model eval model.gguf --dataset examples/extract/heldout.jsonl --metric json\n"
             "  lathe-model merge DIR --adapter runs/extract merged\n"
+            "  lathe-model quantize DIR DIR-nf4 --bnb_4bit_use_double_quant\n"
             "Each subcommand has its own --help.");
       });
 }

@@ -42,6 +42,26 @@ TEST_F(LatheModel, WithoutATemplateGenerateAndChatSayWhatIsLeft) {
   EXPECT_NE(err().find("lathe-model generate --raw"), std::string::npos) << err();
 }
 
+TEST_F(LatheModel, AQuantisedModelAnswersAsOneQuantisedWhileLoading) {
+  const std::string model = (folder_ / "model").string(), out_folder = (folder_ / "nf4").string();
+  ASSERT_EQ(run({"bin/lathe-model", "quantize", model, out_folder, "--bnb_4bit_use_double_quant", "--json"}), 0)
+      << err();
+  EXPECT_EQ(nlohmann::json::parse(out())["linears"], 14);
+  const auto answer = [&](const std::string& path, std::vector<std::string> flags) {
+    flags.insert(flags.begin(),
+                 {"bin/lathe-model", "generate", path, "--raw", "--prompt", "it is", "--max_tokens", "6", "--json"});
+    EXPECT_EQ(run(flags), 0) << err();
+    return nlohmann::json::parse(out(), nullptr, false)["logprobs"];
+  };
+  EXPECT_EQ(answer(out_folder, {}), answer(model, {"--load_in_4bit", "--bnb_4bit_use_double_quant"}));
+  EXPECT_NE(answer(out_folder, {}), answer(model, {}));
+  EXPECT_EQ(run({"bin/lathe-model", "quantize", model, out_folder}), 2);
+  EXPECT_NE(err().find("no empty folder"), std::string::npos) << err();
+  EXPECT_EQ(run({"bin/lathe-model", "quantize", out_folder, (folder_ / "again").string()}), 2);
+  EXPECT_NE(err().find("nf4 codes already"), std::string::npos) << err();
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "again"));
+}
+
 TEST_F(LatheModel, APromptBeyondTheEmbeddingIsASentence) {
   EXPECT_EQ(run({"bin/lathe-model", "generate", (folder_ / "model").string(), "--raw", "--prompt", "<think>"}), 2);
   EXPECT_NE(err().find("token 600 is outside the vocabulary of 320"), std::string::npos) << err();
