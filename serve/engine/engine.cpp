@@ -1,6 +1,7 @@
 #include "serve/engine/engine.h"
 
 #include <algorithm>
+#include <list>
 #include <numeric>
 
 #include "autograd/recording.h"
@@ -20,6 +21,7 @@ SchedulerOptions scheduler_options(const EngineOptions& options, int64_t pages, 
   result.max_sequences = options.max_sequences;
   result.max_tokens_per_step = options.max_tokens_per_step;
   result.enable_prefix_caching = options.enable_prefix_caching;
+  result.num_speculative_tokens = options.num_speculative_tokens;
   return result;
 }
 
@@ -50,15 +52,33 @@ void follow_grammar(RowToDraw& row, Sequence& sequence) {
       row.allowed[static_cast<size_t>(token) / 64] |= uint64_t{1} << (token % 64);
 }
 
-RowToDraw row_of(Sequence& sequence) {
+// The row after a sequence's last token, or after `guessed` more, which end `output`.
+RowToDraw row_of(Sequence& sequence, std::span<const int32_t> output, size_t guessed) {
   const Request& request = sequence.request;
   RowToDraw row{
-      .sampling = {request.sampling, static_cast<uint64_t>(sequence.length()), sequence.prompt(), sequence.output()},
+      .sampling = {request.sampling, static_cast<uint64_t>(sequence.length()) + guessed, sequence.prompt(), output},
       .logit_bias = request.logit_bias,
       .top_logprobs = request.top_logprobs};
-  if (static_cast<int64_t>(sequence.output().size()) < request.min_tokens) row.banned = request.stop_token_ids;
+  if (static_cast<int64_t>(output.size()) < request.min_tokens) row.banned = request.stop_token_ids;
   if (sequence.masks) follow_grammar(row, sequence);
   return row;
+}
+
+// Rows for all that sample. `outputs` keeps what is guessed beyond a sequence's own output.
+std::vector<RowToDraw> rows_of(std::span<const ScheduledSequence> scheduled, std::list<std::vector<int32_t>>& outputs) {
+  std::vector<RowToDraw> rows;
+  for (const ScheduledSequence& entry : scheduled) {
+    if (!entry.samples()) continue;
+    Sequence& sequence = *entry.sequence;
+    rows.push_back(row_of(sequence, sequence.output(), 0));
+    const std::vector<int32_t>& guesses = sequence.guesses;
+    if (guesses.empty()) continue;
+    outputs.emplace_back(sequence.output().begin(), sequence.output().end());
+    outputs.back().insert(outputs.back().end(), guesses.begin(), guesses.end());
+    for (size_t i = 1; i <= guesses.size(); ++i)
+      rows.push_back(row_of(sequence, std::span(outputs.back()).first(sequence.output().size() + i), i));
+  }
+  return rows;
 }
 
 template <class T>
@@ -106,29 +126,16 @@ std::vector<TokenOutput> Engine::step() {
   });
   copy_pages();
   grammars_.trim();
-  std::vector<RowToDraw> rows;
-  std::vector<TokenOutput> outputs;
-  for (const ScheduledSequence& entry : scheduled) {
-    if (!entry.samples()) continue;
-    Sequence& sequence = *entry.sequence;
-    rows.push_back(row_of(sequence));
-    outputs.push_back({.request = sequence.id});
-    if (sequence.output().empty()) outputs.back().cached_tokens = sequence.prompt_tokens_cached;
-  }
+  std::list<std::vector<int32_t>> guessed_outputs;
+  const std::vector<RowToDraw> rows = rows_of(scheduled, guessed_outputs);
   std::vector<DrawnToken> drawn = run(scheduled, rows);
-  for (size_t i = 0; i < outputs.size(); ++i) {
-    outputs[i].token = drawn[i].token;
-    outputs[i].logprob = drawn[i].logprob;
-    outputs[i].top_logprobs = std::move(drawn[i].top_logprobs);
-  }
-  publish(scheduled, outputs);
-  return outputs;
+  return publish(scheduled, drawn);
 }
 
 std::vector<DrawnToken> Engine::run(const std::vector<ScheduledSequence>& scheduled, std::span<const RowToDraw> rows) {
   // Prefill runs long kernels, which hide their launches; a step of single tokens is all launches.
   const bool decodes = std::ranges::all_of(
-      scheduled, [](const ScheduledSequence& entry) { return entry.tokens == 1 && entry.samples(); });
+      scheduled, [](const ScheduledSequence& entry) { return entry.rows() == 1 && entry.samples(); });
   if (decodes && decode_graphs_) return decode_graphs_->run(scheduled, rows);
 
   const StepBatch step(scheduled);
@@ -143,45 +150,71 @@ std::vector<DrawnToken> Engine::run(const std::vector<ScheduledSequence>& schedu
     return model_.forward(batch, attention).value();
   }();
 
-  // The last row of each sequence that has reached its end; the others are still being prefilled.
+  // The last row of each sequence that has reached its end, and its guesses'; the others are still being prefilled.
   const auto count = static_cast<int64_t>(rows.size());
   if (count == 0) return {};
   Tensor last = hidden;
   if (count < hidden.dim(0)) {
     last = Tensor::empty({count, hidden.dim(1)}, hidden.dtype(), hidden.device());
     int64_t next = 0;
-    for (size_t i = 0; i < scheduled.size(); ++i)
-      if (scheduled[i].samples()) kernels::copy(last.select(0, next++), hidden.select(0, step.bounds[i + 1] - 1));
+    for (size_t i = 0; i < scheduled.size(); ++i) {
+      if (!scheduled[i].samples()) continue;
+      const auto sampled = static_cast<int64_t>(scheduled[i].sequence->guesses.size()) + 1;
+      const int64_t end = step.bounds[i + 1];
+      kernels::copy(last.slice(0, next, next + sampled), hidden.slice(0, end - sampled, end));
+      next += sampled;
+    }
   }
   return draw(model_.logits(last, logits_temperature_), rows);
 }
 
-void Engine::publish(const std::vector<ScheduledSequence>& scheduled, std::vector<TokenOutput>& outputs) {
-  size_t next = 0;
+std::vector<TokenOutput> Engine::publish(const std::vector<ScheduledSequence>& scheduled, std::span<DrawnToken> drawn) {
+  std::vector<TokenOutput> outputs;
   for (const ScheduledSequence& entry : scheduled) {
     Sequence& sequence = *entry.sequence;
-    const bool sampled = entry.samples();
-    scheduler_.advance(sequence, entry.tokens);
-    if (!sampled) continue;
-    TokenOutput& output = outputs[next++];
-    if (output.cached_tokens) {
-      stats_.prompt_tokens += static_cast<int64_t>(sequence.prompt_length);
-      stats_.prefix_cache_hits += *output.cached_tokens;
+    if (!entry.samples()) {
+      scheduler_.advance(sequence, entry.tokens);
+      continue;
     }
-    ++stats_.generation_tokens;
-    sequence.tokens.push_back(output.token);
-    const auto& stops = sequence.request.stop_token_ids;
-    if (std::find(stops.begin(), stops.end(), output.token) != stops.end()) {
-      output.finish_reason = FinishReason::stop;
-    } else if (static_cast<int64_t>(sequence.output().size()) >= sequence.request.max_tokens) {
-      output.finish_reason = FinishReason::length;
-    }
-    if (output.finish_reason) {
-      scheduler_.finish(&sequence);
-    } else if (sequence.masks) {
-      sequence.position = sequence.masks->advanced(sequence.position, output.token);
-    }
+    // What was drawn after a guess counts as long as all guesses before it were what was drawn.
+    const std::vector<int32_t> guesses = std::move(sequence.guesses);
+    sequence.guesses.clear();
+    size_t right = 0;
+    outputs.push_back(publish(sequence, drawn[0]));
+    while (!outputs.back().finish_reason && right < guesses.size() && outputs.back().token == guesses[right])
+      outputs.push_back(publish(sequence, drawn[++right]));
+    drawn = drawn.subspan(1 + guesses.size());
+    stats_.draft_tokens += static_cast<int64_t>(guesses.size());
+    stats_.accepted_tokens += static_cast<int64_t>(right);
+    sequence.guessing.add(static_cast<int64_t>(guesses.size()), static_cast<int64_t>(right), sequence.length());
+    scheduler_.advance(sequence, entry.tokens + static_cast<int64_t>(right));
+    if (outputs.back().finish_reason) scheduler_.finish(&sequence);
   }
+  return outputs;
+}
+
+TokenOutput Engine::publish(Sequence& sequence, DrawnToken& drawn) {
+  const Request& request = sequence.request;
+  TokenOutput output{.request = sequence.id,
+                     .token = drawn.token,
+                     .logprob = drawn.logprob,
+                     .top_logprobs = std::move(drawn.top_logprobs)};
+  if (sequence.output().empty()) {
+    output.cached_tokens = sequence.prompt_tokens_cached;
+    stats_.prompt_tokens += static_cast<int64_t>(sequence.prompt_length);
+    stats_.prefix_cache_hits += *output.cached_tokens;
+  }
+  ++stats_.generation_tokens;
+  sequence.tokens.push_back(output.token);
+  const auto& stops = request.stop_token_ids;
+  if (std::find(stops.begin(), stops.end(), output.token) != stops.end()) {
+    output.finish_reason = FinishReason::stop;
+  } else if (static_cast<int64_t>(sequence.output().size()) >= request.max_tokens) {
+    output.finish_reason = FinishReason::length;
+  } else if (sequence.masks) {
+    sequence.position = sequence.masks->advanced(sequence.position, output.token);
+  }
+  return output;
 }
 
 void Engine::copy_pages() {

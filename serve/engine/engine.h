@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -28,6 +29,9 @@ struct EngineOptions {
   // Computed pages are kept for requests that begin the same; the same bits either way.
   bool enable_prefix_caching = true;
   std::shared_ptr<const data::Tokenizer> tokenizer = {};  // the model's: for requests with a grammar
+  // Tokens guessed by prompt lookup beside each decoded one, where few requests run and the guesses are mostly right; the
+  // same bits either way. 0: none.
+  int64_t num_speculative_tokens = 0;
   // A step of decoding alone is queued on a device as one graph, the same bits either way: for so many shapes of steps
   // graphs are kept. 0: none.
   int64_t device_graphs = 32;
@@ -44,8 +48,9 @@ struct EngineStats {
   int64_t pages_free = 0;
   int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens of those prompts: all, and at hand
   int64_t preemptions = 0;
-  int64_t prompt_tokens = 0;      // of requests that got their first token
-  int64_t generation_tokens = 0;  // published
+  int64_t prompt_tokens = 0;                      // of requests that got their first token
+  int64_t generation_tokens = 0;                  // published
+  int64_t draft_tokens = 0, accepted_tokens = 0;  // guessed, and right
 };
 
 // One thread's: nothing in it locks.
@@ -59,7 +64,7 @@ class Engine {
   // settings out of range, or more tokens than the model's context holds; ResourceError for more than the cache holds.
   RequestId add(Request request);
   bool idle() const { return scheduler_.idle(); }
-  // Runs one batch; an output for each sequence that got a token.
+  // Runs one batch; an output for each token that a sequence got, in order: several where guesses were right.
   std::vector<TokenOutput> step();
 
   // Ends a request wherever it stands: queued, in prefill or in decode. Its pages are free at once and no output of it
@@ -80,7 +85,8 @@ class Engine {
  private:
   std::vector<DrawnToken> run(const std::vector<ScheduledSequence>& scheduled, std::span<const RowToDraw> rows);
   void copy_pages();
-  void publish(const std::vector<ScheduledSequence>& scheduled, std::vector<TokenOutput>& outputs);
+  std::vector<TokenOutput> publish(const std::vector<ScheduledSequence>& scheduled, std::span<DrawnToken> drawn);
+  TokenOutput publish(Sequence& sequence, DrawnToken& drawn);
 
   const nn::Transformer& model_;
   nn::KvCache cache_;

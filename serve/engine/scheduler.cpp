@@ -11,6 +11,9 @@ namespace {
 // Sequences that may be passed over in a step because what they need is being computed: a bound on looking.
 constexpr int64_t most_passed_over = 64;
 
+// With more sequences a step has rows enough to be busy: a guess costs as much as a token.
+constexpr int64_t most_that_guess = 4;
+
 int64_t common_tokens(const Sequence& a, const Sequence& b, int64_t from) {
   const auto first = a.tokens.begin() + from;
   return std::mismatch(first, a.tokens.end(), b.tokens.begin() + from, b.tokens.end()).first - first;
@@ -64,6 +67,7 @@ void Scheduler::schedule_running(std::vector<ScheduledSequence>& scheduled, int6
     Sequence& sequence = *it;
     const int64_t missing = sequence.length() - sequence.cached;
     const int64_t tokens = missing == 1 ? 1 : std::min({budget, prefill_budget, missing});
+    sequence.guesses.clear();
     while (!reserve(sequence, sequence.cached + tokens)) {
       const bool itself = &running_.back() == &sequence;
       preempt_last();
@@ -73,8 +77,24 @@ void Scheduler::schedule_running(std::vector<ScheduledSequence>& scheduled, int6
     if (tokens == 0) continue;
     scheduled.push_back({&sequence, tokens});
     budget -= tokens;
-    if (missing > 1) prefill_budget -= tokens;
+    if (missing > 1) {
+      prefill_budget -= tokens;
+      continue;
+    }
+    const int64_t guesses = guess(sequence, std::min(budget, prefill_budget));
+    budget -= guesses;
+    prefill_budget -= guesses;
   }
+}
+
+// Takes guesses for a sequence that decodes, and pages for them; answers how many.
+int64_t Scheduler::guess(Sequence& sequence, int64_t most) {
+  if (running_count() > most_that_guess || !sequence.guessing.pays(sequence.length()) || sequence.masks) return 0;
+  const int64_t left = sequence.request.max_tokens - static_cast<int64_t>(sequence.output().size()) - 1;
+  std::vector<int32_t> guesses = look_up(sequence.tokens, std::min({most, left, options_.num_speculative_tokens}));
+  if (guesses.empty() || !reserve(sequence, sequence.length() + static_cast<int64_t>(guesses.size()))) return 0;
+  sequence.guesses = std::move(guesses);
+  return static_cast<int64_t>(sequence.guesses.size());
 }
 
 void Scheduler::schedule_waiting(std::vector<ScheduledSequence>& scheduled, int64_t& budget) {
@@ -241,6 +261,7 @@ void Scheduler::release_pages(Sequence& sequence) {
                   cached ? PagePool::Afterwards::cached : PagePool::Afterwards::free);
   }
   sequence.block_table.clear();
+  sequence.guesses.clear();
   sequence.cached = sequence.findable = 0;
 }
 

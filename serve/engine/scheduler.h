@@ -18,12 +18,15 @@ struct SchedulerOptions {
   int64_t max_sequences = 64;         // running at once
   int64_t max_tokens_per_step = 512;  // decode tokens first, the rest goes to prefill in chunks
   bool enable_prefix_caching = true;
+  int64_t num_speculative_tokens = 0;  // guesses beside a decoded token at most
 };
 
-// `tokens` tokens of `sequence`, from position sequence->cached on. The step that reaches its last token samples.
+// `tokens` tokens of `sequence`, from position sequence->cached on, and after its last one sequence->guesses. The step
+// that reaches the last token samples, and after each guess again.
 struct ScheduledSequence {
   Sequence* sequence = nullptr;
   int64_t tokens = 0;
+  int64_t rows() const { return tokens + static_cast<int64_t>(sequence->guesses.size()); }
   bool samples() const { return sequence->cached + tokens == sequence->length(); }
 };
 
@@ -44,6 +47,8 @@ class Scheduler {
   // last. Every running sequence that decodes keeps its token: chunks of prompts share what is left. When a running
   // sequence finds no page, the last of them is put back to wait and will be computed again; so is a running sequence
   // of a lower priority when a waiting one finds no room.
+  //
+  // Where few sequences run, those that decode get guesses, as many as tokens and pages are left over for.
   //
   // A waiting sequence starts with the pages that hold its beginning, and with a copy of the page where one that runs
   // has computed some of what comes next. While a running sequence is about to compute at least half of what is
@@ -85,6 +90,7 @@ class Scheduler {
   bool reserve(Sequence& sequence, int64_t length);
   void release_pages(Sequence& sequence);
   void make_room_for_priority();
+  int64_t guess(Sequence& sequence, int64_t most);
   void schedule_running(std::vector<ScheduledSequence>& scheduled, int64_t& budget);
   void schedule_waiting(std::vector<ScheduledSequence>& scheduled, int64_t& budget);
   void wait(std::list<Sequence>& from, std::list<Sequence>::iterator sequence);

@@ -10,6 +10,7 @@
 
 #include "serve/engine/grammar/token_masks.h"
 #include "serve/engine/prefix_cache.h"
+#include "serve/engine/prompt_lookup.h"
 #include "serve/engine/request.h"
 
 namespace lathe::engine {
@@ -29,6 +30,9 @@ struct Sequence {
 
   std::shared_ptr<TokenMasks> masks;   // of the request's grammar; null where it has none
   TokenMasks::Position position = {};  // of the output in it
+
+  std::vector<int32_t> guesses;  // of what follows `tokens`, for the step that is scheduled
+  GuessingRecord guessing;
 
   int64_t length() const { return static_cast<int64_t>(tokens.size()); }
   const std::string& adapter() const { return scope->adapter; }

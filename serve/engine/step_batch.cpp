@@ -9,15 +9,16 @@ StepBatch::StepBatch(std::span<const ScheduledSequence> scheduled, int64_t pages
     pages_across = std::max(pages_across, static_cast<int64_t>(entry.sequence->block_table.size()));
   block_table.resize(scheduled.size() * static_cast<size_t>(pages_across));
   auto row = block_table.begin();
-  for (const auto& [sequence, tokens] : scheduled) {
-    std::copy(sequence->block_table.begin(), sequence->block_table.end(), row);
+  for (const ScheduledSequence& entry : scheduled) {
+    const Sequence& sequence = *entry.sequence;
+    std::copy(sequence.block_table.begin(), sequence.block_table.end(), row);
     row += pages_across;
-    for (int64_t position = sequence->cached; position < sequence->cached + tokens; ++position) {
-      ids.push_back(sequence->tokens[static_cast<size_t>(position)]);
-      positions.push_back(static_cast<int32_t>(position));
-    }
+    const auto first = sequence.tokens.begin() + sequence.cached;
+    ids.insert(ids.end(), first, first + entry.tokens);
+    ids.insert(ids.end(), sequence.guesses.begin(), sequence.guesses.end());
+    for (int64_t i = 0; i < entry.rows(); ++i) positions.push_back(static_cast<int32_t>(sequence.cached + i));
     bounds.push_back(static_cast<int32_t>(ids.size()));
-    context_lens.push_back(static_cast<int32_t>(sequence->cached + tokens));
+    context_lens.push_back(static_cast<int32_t>(sequence.cached + entry.rows()));
   }
 }
 
