@@ -52,8 +52,15 @@ class Grammar {
 // ConfigError names what cannot be understood, what is not supported, and what would take more than the states that a
 // grammar may have.
 
-// JSON that satisfies the schema (draft 2020-12; docs/serving.md lists the keywords). Properties come in the schema's
-// order; where additionalProperties is not given there are none.
+// JSON that satisfies the schema (draft 2020-12). Properties come in the schema's order; where additionalProperties is
+// not given there are none beside `properties`. Known are
+//   type, enum, const, anyOf; $ref within the schema, recursive too; allOf with one schema; oneOf of schemas that
+//     exclude each other at a glance: different types, or different constants of a property that both require
+//   properties, required, additionalProperties
+//   items, minItems, maxItems; prefixItems where these are all
+//   minLength, maxLength, or pattern, or format: date, time, date-time, uuid, ipv4, email
+//   minimum, maximum, exclusiveMinimum, exclusiveMaximum; of a number inclusive integers alone
+// and annotations (title, description, default, …).
 std::shared_ptr<const Grammar> json_schema_grammar(const nlohmann::ordered_json& schema);
 // Any JSON object.
 std::shared_ptr<const Grammar> json_object_grammar();
