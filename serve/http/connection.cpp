@@ -309,8 +309,12 @@ template <class Stream>
 void Connection<Stream>::leave() {
   state_ = State::leaving;
   ahead_.clear();
-  error_code ignored;
-  socket().shutdown(tcp::socket::shutdown_send, ignored);
+  if constexpr (std::is_same_v<Stream, tcp::socket>) {
+    error_code ignored;
+    socket().shutdown(tcp::socket::shutdown_send, ignored);
+  } else {
+    stream_.async_shutdown([self = this->shared_from_this()](error_code) { self->close(); });
+  }
   arm(farewell);
   read_more();
 }
