@@ -20,6 +20,28 @@ bool is_truth(const train::Field& field) {
   return std::holds_alternative<bool*>(field.target) || std::holds_alternative<std::optional<bool>*>(field.target);
 }
 
+CLI::Option* add_value(CLI::App& command, const train::Field& field, train::NamedValues& settings) {
+  return command.add_option_function<std::string>(
+      aliases_of(field.name),
+      [&settings, name = field.name](const std::string& text) { settings.emplace_back(name, text); }, field.help);
+}
+
+// --loss_type sigmoid sft is --loss_type sigmoid,sft.
+CLI::Option* add_list(CLI::App& command, const train::Field& field, train::NamedValues& settings) {
+  constexpr int most = 64;
+  return command
+      .add_option_function<std::vector<std::string>>(
+          aliases_of(field.name),
+          [&settings, name = field.name](const std::vector<std::string>& parts) {
+            std::string list;
+            for (const std::string& part : parts) list += (list.empty() ? "" : ",") + part;
+            settings.emplace_back(name, list);
+          },
+          field.help)
+      ->expected(1, most)
+      ->trigger_on_parse();  // each time by itself: the lists of --config and of the command line are not joined
+}
+
 void look_beside(std::string& path, const std::string& config_file) {
   namespace fs = std::filesystem;
   if (path.empty() || config_file.empty() || fs::path(path).is_absolute() || fs::exists(path)) return;
@@ -31,10 +53,8 @@ void look_beside(std::string& path, const std::string& config_file) {
 
 void add_settings(CLI::App& command, const train::Fields& defaults, TrainArguments& arguments) {
   for (const train::Field& field : defaults) {
-    CLI::Option* option = command.add_option_function<std::string>(
-        aliases_of(field.name),
-        [&arguments, name = field.name](const std::string& text) { arguments.settings.emplace_back(name, text); },
-        field.help);
+    CLI::Option* option = field.values == train::Values::several ? add_list(command, field, arguments.settings)
+                                                                 : add_value(command, field, arguments.settings);
     const std::string shown = train::text_of(field) == "null" ? "" : "=" + train::text_of(field);
     // Not default_str: CLI11 takes that for a flag without a value, which stands for true here.
     option->type_name(shown)->group(std::string(name_of(field.group)));

@@ -120,6 +120,17 @@ void Complaints::require_below_one(const std::string& key, double value) {
   require(value >= 0 && value < 1, key, "must be in [0, 1), found " + std::to_string(value));
 }
 
+std::vector<std::string> list_parts(const std::string& list) {
+  constexpr const char* separators = ", \t\r\n";
+  std::vector<std::string> parts;
+  for (size_t begin = 0; (begin = list.find_first_not_of(separators, begin)) != std::string::npos;) {
+    const size_t end = std::min(list.find_first_of(separators, begin), list.size());
+    parts.push_back(list.substr(begin, end - begin));
+    begin = end;
+  }
+  return parts;
+}
+
 bool one_of(std::string_view value, std::initializer_list<std::string_view> choices) {
   return std::find(choices.begin(), choices.end(), value) != choices.end();
 }

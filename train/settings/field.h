@@ -21,6 +21,8 @@ std::string_view name_of(Group group);  // "Model and data"
 // `result`: a run that is resumed must have the same value. `run`: how it is carried out and recorded. `call`: what one
 // call of the program does with the run; config.yaml leaves it open.
 enum class Shapes { result, run, call };
+// `several`: a list, as text with commas between its parts; its flag takes them with spaces between them, too.
+enum class Values { one, several };
 
 // Bound to a member of a config, which it must not outlive.
 struct Field {
@@ -30,6 +32,7 @@ struct Field {
   std::string help;
   Shapes shapes;
   Target target;
+  Values values = Values::one;
 };
 using Fields = std::vector<Field>;
 using NamedValues = std::vector<std::pair<std::string, std::string>>;
@@ -59,6 +62,9 @@ class Complaints {
  private:
   std::string first_key_, text_;
 };
+
+// The parts of a list as people type and paste them: commas, spaces or both between them.
+std::vector<std::string> list_parts(const std::string& list);
 
 bool one_of(std::string_view value, std::initializer_list<std::string_view> choices);
 

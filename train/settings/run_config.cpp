@@ -6,18 +6,6 @@
 namespace lathe::train {
 namespace {
 
-// As people type and paste them: commas, spaces or both between the names.
-std::vector<std::string> names_in(const std::string& targets) {
-  constexpr const char* separators = ", \t\r\n";
-  std::vector<std::string> names;
-  for (size_t begin = 0; (begin = targets.find_first_not_of(separators, begin)) != std::string::npos;) {
-    const size_t end = std::min(targets.find_first_of(separators, begin), targets.size());
-    names.push_back(targets.substr(begin, end - begin));
-    begin = end;
-  }
-  return names;
-}
-
 // Letters, digits, '_' and '.' alone: module names. Anything else is an expression, or the word all-linear.
 bool is_name(const std::string& text) {
   return std::all_of(text.begin(), text.end(),
@@ -27,7 +15,7 @@ bool is_name(const std::string& text) {
 }  // namespace
 
 std::string canonical_target_modules(const std::string& targets) {
-  const std::vector<std::string> names = names_in(targets);
+  const std::vector<std::string> names = list_parts(targets);
   if (names.size() == 1 && names[0] == "all-linear") return names[0];
   std::string joined;
   for (const std::string& name : names) {
@@ -51,7 +39,7 @@ nn::LoraConfig lora_config(const RunConfig& config) {
   lora.use_rslora = config.use_rslora;
   lora.base_model_name_or_path = config.model;
   const std::string targets = canonical_target_modules(config.lora_target_modules);
-  std::vector<std::string> names = names_in(targets);
+  std::vector<std::string> names = list_parts(targets);
   if (std::all_of(names.begin(), names.end(), is_name)) {
     lora.target_modules = std::move(names);
   } else {
