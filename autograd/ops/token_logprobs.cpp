@@ -15,15 +15,16 @@ struct TokenLogprobs final : Operation {
   Tensor targets;
   SequenceLayout layout;
   float softcap, temperature;
-  Tensor* entropy;  // of the caller, for the time of the forward
+  Tensor *entropy, *correct;  // of the caller, for the time of the forward
 
-  TokenLogprobs(LinearWeight w, Tensor t, SequenceLayout s, float cap, float divisor, Tensor* e)
+  TokenLogprobs(LinearWeight w, Tensor t, SequenceLayout s, float cap, float divisor, Tensor* e, Tensor* c)
       : projection(std::move(w)),
         targets(std::move(t)),
         layout(std::move(s)),
         softcap(cap),
         temperature(divisor),
-        entropy(e) {}
+        entropy(e),
+        correct(c) {}
   std::string_view name() const override { return "token_logprobs"; }
 
   kernels::CrossEntropyInputs inputs(const Tensor& of_hidden) const {
@@ -41,7 +42,8 @@ struct TokenLogprobs final : Operation {
     const Tensor loss = Tensor::empty({in.dim(0)}, dtype, in.device());
     kernels::CrossEntropyOutputs outputs{.loss = loss};
     if (entropy != nullptr) outputs.entropy = *entropy = Tensor::empty({in.dim(0)}, dtype, in.device());
-    entropy = nullptr;
+    if (correct != nullptr) outputs.correct = *correct = Tensor::empty({in.dim(0)}, DType::u8, in.device());
+    entropy = correct = nullptr;
     kernels::linear_cross_entropy(outputs, inputs(in));
     Tensor logprobs = Tensor::zeros({in.dim(0)}, dtype, in.device());
     kernels::add(logprobs, logprobs, loss, -1.0);  // 0 − loss: an ignored token's is 0, where −loss is −0
@@ -68,8 +70,10 @@ struct TokenLogprobs final : Operation {
 }  // namespace
 
 Variable token_logprobs(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
-                        const SequenceLayout& layout, float softcap, float temperature, Tensor* entropy) {
-  return apply(TokenLogprobs(weight, targets, layout, softcap, temperature, entropy), {hidden, weight.dense()});
+                        const SequenceLayout& layout, float softcap, float temperature, Tensor* entropy,
+                        Tensor* correct) {
+  return apply(TokenLogprobs(weight, targets, layout, softcap, temperature, entropy, correct),
+               {hidden, weight.dense()});
 }
 
 }  // namespace lathe::autograd

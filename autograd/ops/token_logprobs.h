@@ -15,9 +15,9 @@ namespace lathe::autograd {
 // With g the gradient of the output, that of hidden (and of a weight that trains) is linear_cross_entropy's for the
 // token scales −g, bit for bit.
 // `entropy`, where it is not null, becomes f32 (f64) [T]: of the distribution that the target is drawn from, in nats; 0
-// where the target is ignored.
+// where the target is ignored. `correct`, where it is not null, becomes u8 [T]: the target is the likeliest token.
 Variable token_logprobs(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
                         const SequenceLayout& layout, float softcap = 0.0f, float temperature = 1.0f,
-                        Tensor* entropy = nullptr);
+                        Tensor* entropy = nullptr, Tensor* correct = nullptr);
 
 }  // namespace lathe::autograd
