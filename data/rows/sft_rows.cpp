@@ -9,6 +9,7 @@
 #include "core/thread_pool.h"
 #include "data/rows/chat_rows.h"
 #include "data/rows/json_lines.h"
+#include "data/rows/row_fields.h"
 #include "data/tokenizer/utf8.h"
 
 namespace lathe::data {
@@ -40,12 +41,6 @@ std::vector<int32_t> integers_of(const ordered_json& row, const char* field) {
   return result;
 }
 
-std::string string_of(const ordered_json& row, const std::string& field) {
-  const ordered_json& value = row.at(field);
-  if (!value.is_string()) throw Error("\"" + field + "\" must be a string, not " + std::string(value.type_name()));
-  return value.get<std::string>();
-}
-
 bool is_chat(const ordered_json& value) { return value.is_array(); }
 
 std::vector<bool> mask_of(const ordered_json& row, const char* field, size_t length) {
@@ -69,15 +64,13 @@ class RowPreparation {
       : tokenizer_(tokenizer),
         chat_template_(chat_template),
         options_(options),
-        token_variables_(special_token_variables(tokenizer)) {
-    if (tokenizer.eos_id()) eos_token_ = tokenizer.token(*tokenizer.eos_id());
-  }
+        token_variables_(special_token_variables(tokenizer)) {}
 
   PreparedRow prepare(const ordered_json& row) const {
     PreparedRow prepared = prepare_any(row);
     if (options_.vocab_size) {
-      expect_in_vocabulary(prepared.example.input_ids, *options_.vocab_size);
-      expect_in_vocabulary(prepared.example.labels, *options_.vocab_size);
+      expect_in_vocabulary(prepared.example.input_ids, tokenizer_, *options_.vocab_size);
+      expect_in_vocabulary(prepared.example.labels, tokenizer_, *options_.vocab_size);
     }
     return prepared;
   }
@@ -87,14 +80,6 @@ class RowPreparation {
     std::vector<int32_t> ids;
     std::vector<bool> assistant;
   };
-
-  void expect_in_vocabulary(const std::vector<int32_t>& ids, int64_t vocab_size) const {
-    const auto outside = std::find_if(ids.begin(), ids.end(), [&](int32_t id) { return id >= vocab_size; });
-    if (outside == ids.end()) return;
-    throw Error("holds the token " + std::to_string(*outside) + " (\"" + std::string(tokenizer_.token(*outside)) +
-                "\"), but the model's embedding has " + std::to_string(vocab_size) +
-                " rows; the tokenizer belongs to another model, or was extended without the embedding");
-  }
 
   PreparedRow prepare_any(const ordered_json& row) const {
     if (row.contains("input_ids")) return prepare_tokens(row);
@@ -111,8 +96,7 @@ class RowPreparation {
                   (fields.empty() ? "none" : fields.substr(0, 300)));
     }
     PreparedRow prepared;
-    std::string text = string_of(row, options_.dataset_text_field);
-    append_eos(text);
+    const std::string text = with_eos(string_of(row, options_.dataset_text_field), tokenizer_);
     prepared.example.input_ids = tokenizer_.encode(text, SpecialTokens::recognise, SequenceTokens::add);
     prepared.example.labels = prepared.example.input_ids;
     return prepared;
@@ -178,8 +162,7 @@ class RowPreparation {
       whole = encode_chat(row, messages, false);
     } else {
       const std::string prompt = string_of(row, "prompt");
-      std::string completion = string_of(row, "completion");
-      append_eos(completion);
+      const std::string completion = with_eos(string_of(row, "completion"), tokenizer_);
       prompt_ids = tokenizer_.encode(prompt, SpecialTokens::recognise, SequenceTokens::add);
       whole.ids = tokenizer_.encode(prompt + completion, SpecialTokens::recognise, SequenceTokens::add);
     }
@@ -228,17 +211,10 @@ class RowPreparation {
     }
   }
 
-  void append_eos(std::string& text) const {
-    if (eos_token_.empty())
-      throw ConfigError("eos_token", "the tokenizer has no end-of-sequence token, which rows of plain text need");
-    if (!text.ends_with(eos_token_)) text += eos_token_;
-  }
-
   const Tokenizer& tokenizer_;
   const ChatTemplate* chat_template_;
   const SftOptions& options_;
   std::map<std::string, std::string> token_variables_;
-  std::string eos_token_;
 };
 
 void truncate(SftExample& example, size_t max_length, TruncationMode mode) {

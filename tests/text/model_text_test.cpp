@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "tests/data/golden_cases.h"
+#include "tests/data/preference_cases.h"
 #include "tests/support/temporary_folder.h"
 #include "text/generation_config.h"
 #include "text/model_text.h"
@@ -39,6 +40,14 @@ TEST_F(ModelText, RowsAreThoseOfTrl) {
   size_t compared = 0;
   golden::compare_rows(*tokenizer_, "smollm2", scratch, compared);
   EXPECT_GT(compared, 8u);
+}
+
+TEST_F(ModelText, PreferenceRowsAreThoseOfTrl) {
+  const auto scratch = std::filesystem::path(testing::TempDir()) / "lathe_model_text";
+  std::filesystem::create_directories(scratch);
+  size_t compared = 0;
+  golden::compare_preference_rows(*tokenizer_, "smollm2", scratch, compared);
+  EXPECT_EQ(compared, 8u);
 }
 
 TEST_F(ModelText, TheTemplateInTheFileIsTheGoldenOne) {
