@@ -1,0 +1,229 @@
+#include "train/dpo/dpo_objective.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <numeric>
+
+#include "core/dtype.h"
+#include "kernels/copy/copy.h"
+
+namespace lathe::train {
+namespace {
+
+constexpr const char* reference_adapter = "ref";
+
+// Of the values that the adapter trains, their names, and its scale.
+uint64_t adapter_hash(nn::Transformer& model, const nn::LoraConfig& config, uint64_t seed) {
+  uint64_t hash = seed;
+  for (const nn::Parameter& parameter : model.trainable_parameters()) {
+    const Tensor master = kernels::moved(parameter.master, {});
+    hash = XXH64(parameter.name.data(), parameter.name.size(), hash);
+    hash = XXH64(master.raw(), static_cast<size_t>(master.nbytes()), hash);
+    const double scaling = config.scaling_of(parameter.name);
+    hash = XXH64(&scaling, sizeof scaling, hash);
+  }
+  return hash;
+}
+
+// Every weight, or an adapter that brings weights of its own (modules_to_save): they cannot be off in a batch.
+bool trains_whole_weights(nn::Transformer& model) {
+  const std::vector<nn::Parameter> parameters = model.trainable_parameters();
+  return std::any_of(parameters.begin(), parameters.end(),
+                     [](const nn::Parameter& parameter) { return parameter.name.find(".lora_") == std::string::npos; });
+}
+
+std::vector<int64_t> all_rows(const TrainingSet& set) {
+  std::vector<int64_t> rows(static_cast<size_t>(set.rows()));
+  std::iota(rows.begin(), rows.end(), 0);
+  return rows;
+}
+
+StepPairs totals_of(std::span<const PreferencePair> pairs) {
+  StepPairs totals;
+  for (const PreferencePair& pair : pairs) {
+    ++totals.pairs;
+    totals.chosen_tokens += pair.chosen_tokens;
+  }
+  return totals;
+}
+
+// Tokens that a completion's loss counts.
+int64_t labels_of(std::span<const int32_t> labels) {
+  int64_t count = 0;
+  for (const int32_t label : labels.subspan(1)) count += label >= 0;
+  return count;
+}
+
+// As totals_of(), before anything runs.
+StepPairs totals_of(const TrainingSet& set, std::span<const int64_t> rows) {
+  StepPairs totals;
+  for (const int64_t row : rows) {
+    ++totals.pairs;
+    totals.chosen_tokens += labels_of(set.labels(set.sequences_of_row(row).first));
+  }
+  return totals;
+}
+
+// Means over the rows, or over the tokens of their completions.
+Metrics metrics_of(std::span<const PairSums> sums, std::span<const PreferencePair> pairs, double beta) {
+  CompletionSums chosen, rejected;
+  double reward_chosen = 0, reward_rejected = 0;
+  int64_t right = 0;
+  const auto add = [](CompletionSums& total, const CompletionSums& own) {
+    total.logps += own.logps;
+    total.entropy += own.entropy;
+    total.logits += own.logits;
+    total.correct += own.correct;
+    total.tokens += own.tokens;
+  };
+  for (size_t i = 0; i < pairs.size(); ++i) {
+    add(chosen, sums[i].chosen);
+    add(rejected, sums[i].rejected);
+    const double of_chosen = beta * pairs[i].chosen_logratio(), of_rejected = beta * pairs[i].rejected_logratio();
+    reward_chosen += of_chosen;
+    reward_rejected += of_rejected;
+    right += of_chosen > of_rejected;
+  }
+  const auto rows = static_cast<double>(pairs.size());
+  const auto chosen_tokens = static_cast<double>(chosen.tokens), rejected_tokens = static_cast<double>(rejected.tokens);
+  return {{"entropy", (chosen.entropy + rejected.entropy) / (chosen_tokens + rejected_tokens)},
+          {"mean_token_accuracy", static_cast<double>(chosen.correct) / chosen_tokens},
+          {"rewards/chosen", reward_chosen / rows},
+          {"rewards/rejected", reward_rejected / rows},
+          {"rewards/accuracies", static_cast<double>(right) / rows},
+          {"rewards/margins", (reward_chosen - reward_rejected) / rows},
+          {"logps/chosen", chosen.logps / rows},
+          {"logps/rejected", rejected.logps / rows},
+          {"logits/chosen", chosen.logits / chosen_tokens},
+          {"logits/rejected", rejected.logits / rejected_tokens}};
+}
+
+}  // namespace
+
+DpoObjective::DpoObjective(nn::Transformer& model, const DpoConfig& config, const DpoData& data,
+                           uint64_t model_identity)
+    : model_(model),
+      config_(config),
+      data_(data),
+      loss_(preference_loss_options(config)),
+      identity_(model_identity),
+      starts_as_reference_(trains_whole_weights(model)),
+      training_{ReferenceLogps(model, data.training, config),
+                std::filesystem::path(config.output_dir) / "ref_logps.safetensors"} {
+  const std::string dtype(name_of(model.dtype()));
+  identity_ = XXH64(dtype.data(), dtype.size(), identity_);
+  if (data.evaluation)
+    evaluation_.emplace(References{ReferenceLogps(model, *data.evaluation, config),
+                                   std::filesystem::path(config.output_dir) / "eval_ref_logps.safetensors"});
+  if (!config.adapter.empty()) identity_ = adapter_hash(model, model.adapter().config, identity_);
+  if (starts_as_reference_) {
+    compute_before_the_first_step(training_);
+    if (evaluation_) compute_before_the_first_step(*evaluation_);
+    return;
+  }
+  reference_ = "";
+  if (config.adapter.empty()) return;
+  policy_ = std::string(nn::default_adapter);
+  reference_ = reference_adapter;
+  model.load_adapter(model.adapter(*policy_), *reference_);
+}
+
+// The model is still the reference. output_dir may not be touched yet: whether this run may write there is the
+// trainer's to say.
+void DpoObjective::compute_before_the_first_step(References& references) {
+  references.from_file = references.logps.load(references.file, identity_);
+  references.logps.compute_all(reference_);
+}
+
+// Written once, at the first use: then the folder is this run's.
+void DpoObjective::keep(References& references) {
+  if (references.from_file) return;
+  references.logps.save(references.file, identity_);
+  references.from_file = true;
+}
+
+void DpoObjective::prepare(References& references, std::span<const int64_t> rows) {
+  if (starts_as_reference_) return keep(references);
+  if (!config_.precompute_ref_log_probs) return references.logps.compute(rows, reference_);
+  if (references.from_file) return;
+  references.from_file = references.logps.load(references.file, identity_);
+  references.logps.compute_all(reference_);
+  keep(references);
+}
+
+std::vector<PreferencePair> DpoObjective::with_reference(std::span<const PairSums> sums, std::span<const int64_t> rows,
+                                                         const ReferenceLogps& reference) const {
+  std::vector<PreferencePair> pairs;
+  for (size_t i = 0; i < sums.size(); ++i) {
+    const ReferencePair& of_row = reference[rows[i]];
+    pairs.push_back({.chosen_logps = sums[i].chosen.logps,
+                     .rejected_logps = sums[i].rejected.logps,
+                     .ref_chosen_logps = of_row.chosen_logps,
+                     .ref_rejected_logps = of_row.rejected_logps,
+                     .chosen_tokens = sums[i].chosen.tokens,
+                     .rejected_tokens = sums[i].rejected.tokens});
+  }
+  return pairs;
+}
+
+PairForwardOptions DpoObjective::policy_options(int64_t step) const {
+  PairForwardOptions options;
+  options.adapter = policy_;
+  options.forward.checkpoint_layers = config_.gradient_checkpointing;
+  options.forward.adapter = {.dropout_seed = static_cast<uint64_t>(config_.seed),
+                             .dropout_step = static_cast<uint32_t>(step),
+                             .training = !config_.disable_dropout};
+  return options;
+}
+
+StepOutcome DpoObjective::accumulate(std::span<const int64_t> rows, int64_t step) {
+  prepare(training_, rows);
+  const ReferenceLogps& reference = training_.logps;
+  const StepPairs totals = totals_of(data_.training, rows);
+  const PairForwardOptions options = policy_options(step);
+
+  // Losses that sort need every pair before the first gradient: one more pass, without gradients, where a step is cut.
+  std::vector<PairGradient> known(rows.size());
+  const bool compares = loss_.compares_pairs() && rows.size() > 1;
+  if (compares) {
+    PairForwardOptions logps = options;
+    logps.measured = Measured::logps;
+    const std::vector<PairSums> sums = measure_pairs(model_, data_.training, rows, config_, logps);
+    preference_loss(with_reference(sums, rows, reference), totals, loss_, known);
+  }
+  std::vector<PairSums> sums;
+  learn_pairs(model_, data_.training, rows, config_, options,
+              [&](size_t first, std::span<const PairSums> own, std::span<PairGradient> gradients) {
+                sums.insert(sums.end(), own.begin(), own.end());
+                if (compares) {
+                  std::copy_n(known.begin() + static_cast<std::ptrdiff_t>(first), own.size(), gradients.begin());
+                } else {
+                  preference_loss(with_reference(own, rows.subspan(first), reference), totals, loss_, gradients);
+                }
+              });
+  // Once more over all of them: the sum's order does not depend on the cuts.
+  const std::vector<PreferencePair> pairs = with_reference(sums, rows, reference);
+  StepOutcome outcome;
+  outcome.loss = preference_loss(pairs, totals, loss_, known);
+  for (const PairSums& pair : sums) outcome.tokens += pair.tokens;
+  outcome.metrics = metrics_of(sums, pairs, config_.beta);
+  return outcome;
+}
+
+Metrics DpoObjective::evaluate() {
+  if (!evaluation_) return {};
+  const std::vector<int64_t> rows = all_rows(*data_.evaluation);
+  prepare(*evaluation_, rows);
+  PairForwardOptions options;
+  options.adapter = policy_;
+  const std::vector<PairSums> sums = measure_pairs(model_, *data_.evaluation, rows, config_, options);
+  const std::vector<PreferencePair> pairs = with_reference(sums, rows, evaluation_->logps);
+  std::vector<PairGradient> unused(pairs.size());
+  Metrics metrics = {{"loss", preference_loss(pairs, totals_of(pairs), loss_, unused)}};
+  for (auto& metric : metrics_of(sums, pairs, config_.beta)) metrics.push_back(std::move(metric));
+  for (auto& [name, value] : metrics) name = "eval_" + name;
+  return metrics;
+}
+
+}  // namespace lathe::train

@@ -1,0 +1,67 @@
+// Direct preference optimisation (Rafailov et al. 2023) and its kin: the chosen completion of a row becomes likelier
+// than the rejected one, measured against a reference, which is the model before training.
+//
+//   loss = mean over the rows of the WHOLE step of preference_loss (train/dpo/preference_loss.h)
+//
+// so that 8 rows × 1 and 1 row × 8 are the same step, bit for bit; what TRL takes over a micro-batch (the tokens of
+// sft, the sorting of aot) is taken over the step here. Chosen and rejected of several rows run in one forward.
+//
+// The reference is the model with the adapter off; where an adapter is trained further, a frozen copy of it; where
+// whole weights are trained (every one, or an adapter's modules_to_save), the model as it is when the objective is made,
+// which computes all rows then.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "nn/transformer.h"
+#include "train/dpo/dpo_config.h"
+#include "train/dpo/dpo_data.h"
+#include "train/dpo/pair_forward.h"
+#include "train/dpo/reference_logps.h"
+#include "train/objective.h"
+
+namespace lathe::train {
+
+class DpoObjective final : public Objective {
+ public:
+  // Everything must outlive the objective, and the model be as it is before training. `model_identity` tells the files
+  // of reference log-probabilities of different models apart. A copy of config.adapter is added to the model as "ref".
+  DpoObjective(nn::Transformer& model, const DpoConfig& config, const DpoData& data, uint64_t model_identity);
+
+  int64_t rows() const override { return data_.training.rows(); }
+  uint64_t fingerprint() const override { return data_.training.fingerprint(); }
+  // Metrics by TRL's names: entropy, logits/…, mean_token_accuracy, rewards/…, logps/….
+  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) override;
+  // The same of all of eval_dataset, with the prefix eval_; aot sorts over all of it.
+  Metrics evaluate() override;
+
+ private:
+  struct References {
+    ReferenceLogps logps;
+    std::filesystem::path file;
+    bool from_file = false;
+  };
+  void compute_before_the_first_step(References& references);
+  void keep(References& references);
+  void prepare(References& references, std::span<const int64_t> rows);
+  std::vector<PreferencePair> with_reference(std::span<const PairSums> sums, std::span<const int64_t> rows,
+                                             const ReferenceLogps& reference) const;
+  PairForwardOptions policy_options(int64_t step) const;
+
+  nn::Transformer& model_;
+  const DpoConfig& config_;
+  const DpoData& data_;
+  PreferenceLossOptions loss_;
+  uint64_t identity_;
+  bool starts_as_reference_;
+  std::optional<std::string> policy_, reference_;  // adapters; not given: the model's only one, or none
+  References training_;
+  std::optional<References> evaluation_;
+};
+
+}  // namespace lathe::train

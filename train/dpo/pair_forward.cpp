@@ -1,0 +1,180 @@
+#include "train/dpo/pair_forward.h"
+
+#include "autograd/ops/token_logprobs.h"
+#include "autograd/recording.h"
+#include "kernels/add/add.h"
+#include "kernels/copy/copy.h"
+#include "kernels/cuda/profiler_range.h"
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "nn/attention_context.h"
+#include "train/dpo/dpo_data.h"
+
+namespace lathe::train {
+namespace {
+
+DType wide(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
+
+// The sum over the vocabulary of the output projection's rows, [1, H]: a logit is a dot product, so that the mean of a
+// token's logits is one with this row, over the vocabulary's size.
+Tensor summed_rows(const nn::Transformer& model) {
+  const autograd::LinearWeight& weight = model.output_weight();
+  const Tensor ones = Tensor::empty({1, weight.rows()}, model.dtype(), model.device());
+  kernels::fill(ones, 1.0);
+  const Tensor sum = Tensor::empty({1, weight.columns()}, model.dtype(), model.device());
+  kernels::linear_input_gradient({.grad_x = sum, .grad_out = ones, .weight = weight.value()});
+  return sum;
+}
+
+std::vector<double> doubles(const Tensor& tensor) {
+  const Tensor values = kernels::cast(kernels::moved(tensor, {}), DType::f64);
+  const auto all = values.span<double>();
+  return {all.begin(), all.end()};
+}
+
+// One forward over rows of a set.
+class PairForward {
+ public:
+  PairForward(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
+              int32_t first_sample, const PairForwardOptions& options, const Tensor& vocabulary_sum)
+      : model_(model), batch_(batch_of(pairs, rows, first_sample)), attention_(model.config(), batch_.tokens.layout) {
+    const kernels::ProfilerRange range("forward");
+    if (options.adapter)
+      batch_.tokens.adapters.assign(static_cast<size_t>(batch_.tokens.layout.sequences()), *options.adapter);
+    hidden_ = model.forward(batch_.tokens, attention_, options.forward);
+    project(options.measured);
+    sum_up(options.measured, vocabulary_sum);
+  }
+
+  const std::vector<PairSums>& sums() const { return sums_; }
+
+  // Of each pair's logps.
+  void backward(std::span<const PairGradient> gradients) {
+    const kernels::ProfilerRange range("backward");
+    const auto bounds = batch_.tokens.layout.cu_seqlens.span<int32_t>();
+    const auto of_sequence = [&](size_t s) { return s % 2 == 0 ? gradients[s / 2].chosen : gradients[s / 2].rejected; };
+    const Tensor cotangent =
+        unit_gradient_.defined() ? unit_gradient_ : Tensor::zeros({hidden_.dim(0)}, logprobs_.dtype());
+    for (size_t s = 0; s + 1 < bounds.size(); ++s) {
+      const Tensor part = cotangent.slice(0, bounds[s], bounds[s + 1]);
+      unit_gradient_.defined() ? kernels::scale(part, part, of_sequence(s)) : kernels::fill(part, of_sequence(s));
+    }
+    unit_gradient_.defined() ? autograd::backward(hidden_, cotangent)
+                             : autograd::backward(logprobs_, kernels::moved(cotangent, logprobs_.value().device()));
+  }
+
+ private:
+  static MicroBatch batch_of(const TrainingSet& pairs, std::span<const int64_t> rows, int32_t first_sample) {
+    std::vector<int64_t> sequences;
+    for (const int64_t row : rows) {
+      const int64_t first = pairs.sequences_of_row(row).first;
+      sequences.insert(sequences.end(), {first, first + 1});
+    }
+    return make_micro_batch(pairs, sequences, first_sample);
+  }
+
+  // A completion's tokens all have the gradient of its sum. So where the projection is frozen, the gradient of hidden
+  // is made beside the log-probabilities, as for a sum of 1 to each, while the logits are at hand; the loss then scales
+  // its rows. A projection that trains computes the logits again in the backward.
+  void project(Measured measured) {
+    const autograd::LinearWeight& weight = model_.output_weight();
+    const bool everything = measured == Measured::everything;
+    if (weight.dense().requires_grad() && autograd::grad_enabled()) {
+      logprobs_ = autograd::token_logprobs(hidden_, weight, batch_.labels, batch_.tokens.layout, 0.0f, 1.0f,
+                                           everything ? &entropy_ : nullptr, everything ? &correct_ : nullptr);
+      return;
+    }
+    const Tensor& hidden = hidden_.value();
+    const Tensor loss = Tensor::empty({hidden.dim(0)}, wide(hidden.dtype()), hidden.device());
+    kernels::CrossEntropyOutputs outputs{.loss = loss};
+    if (everything) {
+      outputs.entropy = entropy_ = Tensor::empty(loss.shape(), loss.dtype(), loss.device());
+      outputs.correct = correct_ = Tensor::empty(loss.shape(), DType::u8, loss.device());
+    }
+    if (hidden_.requires_grad())
+      outputs.grad_hidden = unit_gradient_ = Tensor::empty(hidden.shape(), hidden.dtype(), hidden.device());
+    kernels::linear_cross_entropy(outputs, {.hidden = hidden,
+                                            .weight = weight.value(),
+                                            .labels = batch_.labels,
+                                            .cu_seqlens = batch_.tokens.layout.cu_seqlens,
+                                            .scale = -1.0});  // log p = −loss
+    kernels::scale(loss, loss, -1.0);
+    logprobs_ = loss;
+  }
+
+  void sum_up(Measured measured, const Tensor& vocabulary_sum) {
+    const bool everything = measured == Measured::everything;
+    const std::vector<double> logprobs = doubles(logprobs_.value());
+    std::vector<double> entropy, logits;
+    Tensor correct;
+    if (everything) {
+      entropy = doubles(entropy_);
+      correct = kernels::moved(correct_, {});
+      const Tensor sums = Tensor::empty({hidden_.dim(0), 1}, logprobs_.dtype(), hidden_.value().device());
+      kernels::linear_forward(sums, hidden_.value(), kernels::Weight(vocabulary_sum));
+      logits = doubles(sums);
+    }
+    const auto labels = batch_.labels.span<int32_t>();
+    const auto bounds = batch_.tokens.layout.cu_seqlens.span<int32_t>();
+    const auto vocabulary = static_cast<double>(model_.output_weight().rows());
+    sums_.resize(bounds.size() / 2);
+    for (size_t s = 0; s + 1 < bounds.size(); ++s) {
+      PairSums& pair = sums_[s / 2];
+      CompletionSums& completion = s % 2 == 0 ? pair.chosen : pair.rejected;
+      pair.tokens += bounds[s + 1] - bounds[s];
+      for (auto t = static_cast<size_t>(bounds[s]); t < static_cast<size_t>(bounds[s + 1]); ++t) {
+        if (labels[t] == kernels::ignored_label) continue;
+        ++completion.tokens;
+        completion.logps += logprobs[t];
+        if (!everything) continue;
+        completion.entropy += entropy[t];
+        completion.logits += logits[t] / vocabulary;
+        completion.correct += correct.span<uint8_t>()[t];
+      }
+    }
+  }
+
+  const nn::Transformer& model_;
+  MicroBatch batch_;
+  nn::PackedAttention attention_;
+  autograd::Variable hidden_, logprobs_;
+  Tensor entropy_, correct_;
+  Tensor unit_gradient_;  // of hidden, for a gradient of 1 of every log-probability
+  std::vector<PairSums> sums_;
+};
+
+template <class PerForward>
+void for_each_forward(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
+                      const TrainingSettings& settings, const PairForwardOptions& options, PerForward per_forward) {
+  const Tensor vocabulary_sum = options.measured == Measured::everything ? summed_rows(model) : Tensor();
+  size_t first = 0;
+  for (const auto& cut :
+       cut_pairs(pairs, rows, settings.per_device_train_batch_size, settings.max_tokens_per_forward)) {
+    PairForward forward(model, pairs, cut, static_cast<int32_t>(2 * first), options, vocabulary_sum);
+    per_forward(first, forward);
+    first += cut.size();
+  }
+}
+
+}  // namespace
+
+std::vector<PairSums> measure_pairs(const nn::Transformer& model, const TrainingSet& pairs,
+                                    std::span<const int64_t> rows, const TrainingSettings& settings,
+                                    const PairForwardOptions& options) {
+  const autograd::NoGradScope no_grad;
+  std::vector<PairSums> result;
+  for_each_forward(model, pairs, rows, settings, options, [&](size_t, const PairForward& forward) {
+    result.insert(result.end(), forward.sums().begin(), forward.sums().end());
+  });
+  return result;
+}
+
+void learn_pairs(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
+                 const TrainingSettings& settings, const PairForwardOptions& options, const LearnPairs& learn) {
+  for_each_forward(model, pairs, rows, settings, options, [&](size_t first, PairForward& forward) {
+    std::vector<PairGradient> gradients(forward.sums().size());
+    learn(first, forward.sums(), gradients);
+    forward.backward(gradients);
+  });
+}
+
+}  // namespace lathe::train

@@ -1,0 +1,52 @@
+// Pairs of sequences through the model: what it says of their completions, and gradients back through it. The pairs of
+// a forward lie end to end without padding; nothing of a pair depends on the others or on the cuts.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "nn/transformer.h"
+#include "train/dpo/preference_loss.h"
+#include "train/settings/training_settings.h"
+#include "train/training_set.h"
+
+namespace lathe::train {
+
+// Sums over the tokens of a completion, in double, in their order.
+struct CompletionSums {
+  double logps = 0;
+  double entropy = 0;   // nats
+  double logits = 0;    // of each token the mean over the vocabulary
+  int64_t correct = 0;  // the token is the likeliest
+  int64_t tokens = 0;
+};
+
+struct PairSums {
+  CompletionSums chosen, rejected;
+  int64_t tokens = 0;  // of both sequences, prompts included
+};
+
+enum class Measured { logps, everything };
+
+struct PairForwardOptions {
+  std::optional<std::string> adapter;  // "" for none; not given: the model's only one
+  Measured measured = Measured::everything;
+  nn::ForwardOptions forward;
+};
+
+// Each row of `pairs` has two sequences, the chosen one first. Without gradients.
+std::vector<PairSums> measure_pairs(const nn::Transformer& model, const TrainingSet& pairs,
+                                    std::span<const int64_t> rows, const TrainingSettings& settings,
+                                    const PairForwardOptions& options);
+
+// As measure_pairs, and back: for each forward `learn` gets the index of its first row, its pairs, and room for
+// ∂loss/∂logps of each.
+using LearnPairs = std::function<void(size_t first, std::span<const PairSums> pairs, std::span<PairGradient>)>;
+void learn_pairs(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
+                 const TrainingSettings& settings, const PairForwardOptions& options, const LearnPairs& learn);
+
+}  // namespace lathe::train

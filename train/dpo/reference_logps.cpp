@@ -1,0 +1,84 @@
+#include "train/dpo/reference_logps.h"
+
+#include <xxhash.h>
+
+#include <cstdio>
+#include <memory>
+#include <numeric>
+#include <set>
+
+#include "core/error.h"
+#include "nn/weights/safetensors.h"
+
+namespace lathe::train {
+namespace {
+
+constexpr const char *chosen_name = "ref_chosen_logps", *rejected_name = "ref_rejected_logps";
+
+std::string hexadecimal(uint64_t value) {
+  char text[17];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
+  return text;
+}
+
+// Of who made the values, of the rows, and of the values themselves: a damaged file is made again.
+std::string mark(uint64_t identity, const TrainingSet& pairs, const Tensor& chosen, const Tensor& rejected) {
+  uint64_t hash = XXH64(chosen.raw(), static_cast<size_t>(chosen.nbytes()), identity);
+  hash = XXH64(rejected.raw(), static_cast<size_t>(rejected.nbytes()), hash);
+  return hexadecimal(identity) + "-" + hexadecimal(pairs.fingerprint()) + "-" + hexadecimal(hash);
+}
+
+}  // namespace
+
+void ReferenceLogps::compute(std::span<const int64_t> rows, const std::optional<std::string>& adapter) {
+  std::set<int64_t> unknown;
+  for (const int64_t row : rows)
+    if (!known_[static_cast<size_t>(row)]) unknown.insert(row);
+  const std::vector<int64_t> missing(unknown.begin(), unknown.end());
+  if (missing.empty()) return;
+  PairForwardOptions options;
+  options.adapter = adapter;
+  options.measured = Measured::logps;
+  const std::vector<PairSums> sums = measure_pairs(model_, pairs_, missing, settings_, options);
+  for (size_t i = 0; i < missing.size(); ++i)
+    known_[static_cast<size_t>(missing[i])] = ReferencePair{sums[i].chosen.logps, sums[i].rejected.logps};
+}
+
+void ReferenceLogps::compute_all(const std::optional<std::string>& adapter) {
+  std::vector<int64_t> rows(known_.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  compute(rows, adapter);
+}
+
+void ReferenceLogps::save(const std::filesystem::path& file, uint64_t identity) const {
+  const Tensor chosen = Tensor::empty({pairs_.rows()}, DType::f64),
+               rejected = Tensor::empty({pairs_.rows()}, DType::f64);
+  for (int64_t row = 0; row < pairs_.rows(); ++row) {
+    chosen.data<double>()[row] = (*this)[row].chosen_logps;
+    rejected.data<double>()[row] = (*this)[row].rejected_logps;
+  }
+  nn::write_safetensors(file, {{chosen_name, chosen}, {rejected_name, rejected}},
+                        {{"made_by", mark(identity, pairs_, chosen, rejected)}});
+}
+
+bool ReferenceLogps::load(const std::filesystem::path& file, uint64_t identity) {
+  if (!std::filesystem::is_regular_file(file)) return false;
+  std::shared_ptr<const nn::SafetensorsFile> found;
+  try {
+    found = nn::SafetensorsFile::open(file);
+  } catch (const FormatError&) {
+    return false;
+  }
+  for (const char* name : {chosen_name, rejected_name})
+    if (!found->contains(name) || found->tensor(name).dtype() != DType::f64 ||
+        found->tensor(name).shape() != Shape{pairs_.rows()})
+      return false;
+  const Tensor chosen = found->tensor(chosen_name), rejected = found->tensor(rejected_name);
+  const auto made_by = found->metadata().find("made_by");
+  if (made_by == found->metadata().end() || made_by->second != mark(identity, pairs_, chosen, rejected)) return false;
+  for (int64_t row = 0; row < pairs_.rows(); ++row)
+    known_[static_cast<size_t>(row)] = ReferencePair{chosen.data<double>()[row], rejected.data<double>()[row]};
+  return true;
+}
+
+}  // namespace lathe::train

@@ -1,0 +1,44 @@
+// What the reference model says of the rows of a set: log-probabilities that do not change in a run, so that each row
+// is computed once, and all of them can be kept in a file for the next call of the program.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "train/dpo/pair_forward.h"
+
+namespace lathe::train {
+
+struct ReferencePair {
+  double chosen_logps = 0, rejected_logps = 0;
+};
+
+class ReferenceLogps {
+ public:
+  // All of them must outlive this.
+  ReferenceLogps(const nn::Transformer& model, const TrainingSet& pairs, const TrainingSettings& settings)
+      : model_(model), pairs_(pairs), settings_(settings), known_(static_cast<size_t>(pairs.rows())) {}
+
+  // Computes what is missing of these rows with the model as it is now. `adapter` as in PairForwardOptions.
+  void compute(std::span<const int64_t> rows, const std::optional<std::string>& adapter);
+  void compute_all(const std::optional<std::string>& adapter);
+  // Of a row that is known.
+  const ReferencePair& operator[](int64_t row) const { return known_.at(static_cast<size_t>(row)).value(); }
+
+  // The file of all rows, with the identity of who made it. load() leaves everything as it is, and answers false, where
+  // there is no such file, or it was made by another model, adapter or dataset.
+  void save(const std::filesystem::path& file, uint64_t identity) const;
+  bool load(const std::filesystem::path& file, uint64_t identity);
+
+ private:
+  const nn::Transformer& model_;
+  const TrainingSet& pairs_;
+  const TrainingSettings& settings_;
+  std::vector<std::optional<ReferencePair>> known_;
+};
+
+}  // namespace lathe::train
