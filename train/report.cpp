@@ -43,7 +43,9 @@ PlotLine line_of(const std::vector<LoggedLine>& lines, const std::string& name, 
 
 // Every metric that was logged, what one looks for first in front. An evaluation lies in the plot of what it measures.
 std::vector<std::string> plotted(const std::vector<LoggedLine>& lines) {
-  std::vector<std::string> names = {"loss", "reward", "mean_token_accuracy", "learning_rate", "grad_norm", "entropy"};
+  std::vector<std::string> names = {"loss",           "reward",           "rewards/margins",     "rewards/accuracies",
+                                    "rewards/chosen", "rewards/rejected", "mean_token_accuracy", "learning_rate",
+                                    "grad_norm",      "entropy"};
   std::set<std::string> seen(names.begin(), names.end());
   seen.insert({"epoch", "num_tokens"});  // these grow with the steps, whatever happens
   for (const LoggedLine& line : lines)

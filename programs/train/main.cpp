@@ -5,6 +5,7 @@ int main(int argc, char** argv) {
   return lathe::cli::run_program(
       argc, argv, "lathe-train", "Fine-tune a model on your own examples.", [](CLI::App& app) {
         lathe::programs::add_sft(app);
+        lathe::programs::add_dpo(app);
         lathe::programs::add_grpo(app);
         app.footer(
             "Example:\n"

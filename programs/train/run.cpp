@@ -161,10 +161,12 @@ train::StepRecord next_step(train::Trainer& trainer) {
   }
 }
 
-// " reward 0.4123", where the method has one.
+// "  reward 0.4123" or "  margin 0.4123", where the method has one.
 std::string reward_text(const train::Metrics& metrics, const std::string& before) {
-  for (const auto& [name, value] : metrics)
+  for (const auto& [name, value] : metrics) {
     if (name == "reward") return fmt::format("  reward {:.4f}", value);
+    if (name == "rewards/margins") return fmt::format("  margin {:.4f}", value);
+  }
   return before;
 }
 
