@@ -170,7 +170,7 @@ std::vector<PreferencePair> DpoObjective::with_reference(std::span<const PairSum
 PairForwardOptions DpoObjective::policy_options(int64_t step) const {
   PairForwardOptions options;
   options.adapter = policy_;
-  options.forward.checkpoint_layers = config_.gradient_checkpointing;
+  options.forward.checkpoint_layers = config_.checkpoints_layers();
   options.forward.adapter = {.dropout_seed = static_cast<uint64_t>(config_.seed),
                              .dropout_step = static_cast<uint32_t>(step),
                              .training = !config_.disable_dropout};
