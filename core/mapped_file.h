@@ -20,6 +20,9 @@ class MappedFile {
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::filesystem::path& path() const { return path_; }
+  // Takes the pages read so far out of this process's resident memory, not out of the page cache: they are mapped again
+  // when they are read again. For what is read once and copied.
+  void release_pages() const;
 
  private:
   MappedFile() = default;

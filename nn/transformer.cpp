@@ -46,7 +46,10 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
   const bool under_head = config.tie_word_embeddings && !loader.has(embedding) && loader.has(head);
   embedding_ = loader.matrix(under_head ? head : embedding, config.vocab_size, config.hidden_size);
   layers_.reserve(config.layers.size());
-  for (int64_t i = 0; i < config.num_hidden_layers(); ++i) layers_.push_back(load_layer(i, loader, ropes));
+  for (int64_t i = 0; i < config.num_hidden_layers(); ++i) {
+    layers_.push_back(load_layer(i, loader, ropes));
+    source.release_pages();
+  }
   final_norm_ = loader.vector("model.norm.weight", config.hidden_size, config.norm_weight_offset);
   for (const RopeConfig& rope : config.ropes)
     // a GGUF file's; the config has its values
@@ -58,6 +61,7 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
   }
   loader.check_all_used();
   loader.publish();
+  source.release_pages();
 }
 
 Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,

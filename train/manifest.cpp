@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
@@ -19,10 +20,16 @@ constexpr const char* manifest_name = "manifest.json";
 constexpr std::string_view format_family = "lathe checkpoint ", format_name = "lathe checkpoint 1";
 
 std::string hash_text(const std::filesystem::path& file) {
+  constexpr size_t piece = 8 << 20;  // resident at a time: a checkpoint is as large as the model that is in memory
   const auto mapped = MappedFile::open(file);
+  const std::unique_ptr<XXH64_state_t, decltype(&XXH64_freeState)> state(XXH64_createState(), &XXH64_freeState);
+  XXH64_reset(state.get(), 0);
+  for (auto left = mapped->bytes(); !left.empty(); left = left.subspan(std::min(piece, left.size()))) {
+    XXH64_update(state.get(), left.data(), std::min(piece, left.size()));
+    mapped->release_pages();
+  }
   char text[17];
-  std::snprintf(text, sizeof text, "%016llx",
-                static_cast<unsigned long long>(XXH64(mapped->bytes().data(), mapped->bytes().size(), 0)));
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(XXH64_digest(state.get())));
   return text;
 }
 

@@ -120,13 +120,17 @@ kernels::Nf4Weight read_weight(const Parts& parts) {
 
 class BitsandbytesWeights final : public WeightSource {
  public:
-  BitsandbytesWeights(std::unique_ptr<WeightSource> plain, std::map<std::string, kernels::Nf4Weight, std::less<>> coded)
-      : plain_(std::move(plain)), coded_(std::move(coded)), infos_(plain_->weights()) {
+  BitsandbytesWeights(std::unique_ptr<WeightSource> plain, std::map<std::string, kernels::Nf4Weight, std::less<>> coded,
+                      std::set<std::shared_ptr<const SafetensorsFile>> files)
+      : plain_(std::move(plain)), coded_(std::move(coded)), files_(std::move(files)), infos_(plain_->weights()) {
     for (const auto& [name, weight] : coded_)
       infos_.push_back({name, name, "NF4", Shape{weight.rows, weight.columns}, weight.nbytes()});
     for (const WeightInfo& info : infos_) by_name_[info.name] = &info;
   }
 
+  void release_pages() const override {
+    for (const auto& file : files_) file->release_pages();
+  }
   const std::vector<WeightInfo>& weights() const override { return infos_; }
   const WeightInfo* find(std::string_view name) const override {
     const auto found = by_name_.find(name);
@@ -150,6 +154,7 @@ class BitsandbytesWeights final : public WeightSource {
  private:
   std::unique_ptr<WeightSource> plain_;
   std::map<std::string, kernels::Nf4Weight, std::less<>> coded_;
+  std::set<std::shared_ptr<const SafetensorsFile>> files_;
   std::vector<WeightInfo> infos_;
   std::map<std::string, const WeightInfo*, std::less<>> by_name_;
 };
@@ -214,9 +219,12 @@ std::unique_ptr<WeightSource> open_bitsandbytes_weights(const std::filesystem::p
       parts.insert(name + std::string(suffix));
   }
   SafetensorsTensors plain;
-  for (const auto& tensor : tensors)
+  std::set<std::shared_ptr<const SafetensorsFile>> files;
+  for (const auto& tensor : tensors) {
+    files.insert(tensor.second);
     if (!parts.contains(tensor.first)) plain.push_back(tensor);
-  return std::make_unique<BitsandbytesWeights>(open_safetensors_weights(plain), std::move(coded));
+  }
+  return std::make_unique<BitsandbytesWeights>(open_safetensors_weights(plain), std::move(coded), std::move(files));
 }
 
 NamedTensors bitsandbytes_tensors(const std::string& name, const kernels::Nf4Weight& weight, DType dtype) {

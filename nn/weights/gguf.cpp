@@ -318,6 +318,10 @@ const std::byte* GgufFile::tensor_bytes(const GgufTensor& tensor) const {
   return contents_->parts[tensor.part]->bytes().data() + tensor.offset;
 }
 
+void GgufFile::release_pages() const {
+  for (const auto& part : contents_->parts) part->release_pages();
+}
+
 template <class T>
 const T& GgufFile::get(std::string_view key) const {
   const auto found = contents_->metadata.find(key);

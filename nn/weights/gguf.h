@@ -41,6 +41,7 @@ class GgufFile {
   const std::vector<GgufTensor>& tensors() const;
   const GgufTensor* find_tensor(std::string_view name) const;
   const std::byte* tensor_bytes(const GgufTensor& tensor) const;
+  void release_pages() const;  // core/mapped_file.h
 
   // Typed metadata. get() throws FormatError naming the key when it is missing or of another type.
   template <class T>

@@ -28,6 +28,8 @@ class GgufWeights final : public WeightSource {
         throw FormatError(file_->path().string(), -1, "two tensors stand for " + infos_[i].name);
   }
 
+  void release_pages() const override { file_->release_pages(); }
+
   const std::vector<WeightInfo>& weights() const override { return infos_; }
 
   const WeightInfo* find(std::string_view name) const override {

@@ -190,6 +190,8 @@ bool SafetensorsFile::contains(std::string_view name) const {
 }
 const std::map<std::string, std::string, std::less<>>& SafetensorsFile::metadata() const { return contents_->metadata; }
 
+void SafetensorsFile::release_pages() const { contents_->file->release_pages(); }
+
 Tensor SafetensorsFile::tensor(std::string_view name) const {
   const auto found = contents_->entries.find(name);
   if (found == contents_->entries.end()) throw FormatError(path().string(), -1, "has no tensor " + std::string(name));

@@ -29,6 +29,7 @@ class SafetensorsFile {
   // Types that Lathe has no arithmetic for (F8…) throw FormatError naming the type.
   Tensor tensor(std::string_view name) const;
   const std::map<std::string, std::string, std::less<>>& metadata() const;
+  void release_pages() const;  // core/mapped_file.h
 
  private:
   struct Contents;

@@ -1,5 +1,6 @@
 // The weights of a Hugging Face directory: model.safetensors, or the shards of its index.
 #include <nlohmann/json.hpp>
+#include <set>
 #include <unordered_map>
 
 #include "core/error.h"
@@ -24,6 +25,11 @@ class SafetensorsWeights final : public WeightSource {
     for (char& letter : type) letter = static_cast<char>(std::toupper(letter));
     index_.emplace(name, infos_.size());
     infos_.push_back({name, name, std::move(type), tensor.shape(), tensor.nbytes()});
+    files_.insert(file);
+  }
+
+  void release_pages() const override {
+    for (const auto& file : files_) file->release_pages();
   }
 
   const std::vector<WeightInfo>& weights() const override { return infos_; }
@@ -45,6 +51,7 @@ class SafetensorsWeights final : public WeightSource {
   }
 
  private:
+  std::set<std::shared_ptr<const SafetensorsFile>> files_;
   std::vector<WeightInfo> infos_;
   std::unordered_map<std::string, size_t> index_;
   std::unordered_map<std::string, Tensor> tensors_;

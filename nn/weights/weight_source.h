@@ -34,6 +34,8 @@ class WeightSource {
   // Rows [first, first + count) into out, row-major f32. A vector is one row. Thread-safe: rows of one weight may be
   // read by several threads at once. Throws FormatError for a name that is not there.
   virtual void read_rows(std::string_view name, int64_t first, int64_t count, float* out) const = 0;
+  // What was read is copied: its pages need not stay resident (core/mapped_file.h).
+  virtual void release_pages() const {}
   // Of a weight that the file holds as codes which products read: these, on the cpu, for as long as the source lives.
   virtual std::optional<kernels::StoredWeight> codes(std::string_view /*name*/) const { return std::nullopt; }
 };
