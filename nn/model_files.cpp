@@ -62,6 +62,18 @@ ModelFiles open_model_files(const std::filesystem::path& path) {
   return files;
 }
 
+ModelFiles open_model_config(const std::filesystem::path& path) {
+  namespace fs = std::filesystem;
+  if (!fs::is_directory(path) || fs::exists(path / "model.safetensors") ||
+      fs::exists(path / "model.safetensors.index.json"))
+    return open_model_files(path);
+  ModelFiles files;
+  files.path = path;
+  files.config = read_hf_config(path);
+  files.warnings.push_back(path.string() + " holds no weights: this is a plan from its config.json");
+  return files;
+}
+
 DType parse_compute_dtype(const std::string& text, Device device) {
   const bool multiplies_bf16 = device.kind != DeviceKind::cpu || kernels::active_isa() == kernels::Isa::avx512_bf16;
   if (text == "auto") return multiplies_bf16 ? DType::bf16 : DType::f32;

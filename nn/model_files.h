@@ -17,8 +17,8 @@ namespace lathe::nn {
 struct ModelFiles {
   std::filesystem::path path;
   ModelConfig config;
-  std::shared_ptr<const WeightSource> weights;
-  std::shared_ptr<const GgufFile> gguf;  // null for a directory
+  std::shared_ptr<const WeightSource> weights;  // null where open_model_config() found none
+  std::shared_ptr<const GgufFile> gguf;         // null for a directory
   // Sentences for the user: where the files contradict each other, and what counts.
   std::vector<std::string> warnings = {};
 };
@@ -27,6 +27,9 @@ struct ModelFiles {
 // config ties the embeddings while its lm_head.weight differs from them is a model with an output embedding of its own,
 // as in transformers: config.tie_word_embeddings is false then, and a warning says so.
 ModelFiles open_model_files(const std::filesystem::path& path);
+
+// The same of a directory that may lack its weights: `weights` is null then. For plans.
+ModelFiles open_model_config(const std::filesystem::path& path);
 
 // The dtype that "auto" stands for: bf16 where the device multiplies bf16 itself (every card does, not every CPU),
 // f32 elsewhere. Else "f32"/"float32", "bf16"/"bfloat16", "f64"/"float64"; ConfigError for any other word.

@@ -16,6 +16,7 @@ std::string flag_of(const Quantization& quantization) {
 
 template <class Visitor>
 void for_each_linear(const ModelFiles& files, const Visitor& visitor) {
+  if (!files.weights) return;
   for (int64_t layer = 0; layer < files.config.num_hidden_layers(); ++layer)
     for (const LinearShape& linear : layer_layout(files.config, layer).linears())
       if (const WeightInfo* info = files.weights->find(layer_prefix(layer) + linear.name + ".weight")) visitor(*info);

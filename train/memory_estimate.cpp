@@ -89,6 +89,20 @@ SavedElements saved_elements(const nn::ModelConfig& model) {
 // The largest moment inside a layer's forward or backward: gate, up, their product and the gradients of all three.
 int64_t transient_elements(const nn::ModelConfig& m) { return 6 * m.intermediate_size + 4 * m.hidden_size; }
 
+int64_t largest_linear(const nn::ModelConfig& model) {
+  int64_t largest = 0;
+  for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer)
+    for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears())
+      largest = std::max(largest, linear.out * linear.in);
+  return largest;
+}
+
+// core/caching_allocator.cpp keeps an eighth of the highest total, and 16 MiB at least; training fills it.
+int64_t cached_bytes(int64_t total) { return std::max<int64_t>(16 << 20, total / 8); }
+
+// Measured beside tokenizers of 49,152 tokens: most of it follows the vocabulary and its merges.
+int64_t process_bytes(int64_t vocab_size) { return (16 << 20) + vocab_size * 600; }
+
 // What the control group may still take; the largest number where there is no limit.
 int64_t control_group_bytes() {
   int64_t limit = 0, used = 0;
@@ -144,10 +158,38 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
   estimate.lines.push_back({MemoryTag::activations, run.forward_tokens * (kept + transient_elements(model)) * element,
                             std::to_string(run.forward_tokens) + " tokens in a forward" +
                                 (run.gradient_checkpointing ? ", layers recomputed" : "")});
-  const int64_t logits = kernels::cross_entropy_chunk * model.vocab_size * (4 + element);
-  estimate.lines.push_back(
-      {MemoryTag::workspace, logits, "logits of " + std::to_string(kernels::cross_entropy_chunk) + " tokens"});
+  const bool on_cpu = run.device.kind == DeviceKind::cpu;
+  const int64_t chunk = on_cpu ? kernels::cross_entropy_chunk : kernels::cross_entropy_device_chunk;
+  estimate.lines.push_back({MemoryTag::workspace, chunk * model.vocab_size * (4 + element),
+                            "logits of " + std::to_string(chunk) + " tokens"});
+  // On the CPU products read codes in panels; a device dequantises one weight at a time for those of many rows.
+  if (run.quantization && !on_cpu)
+    estimate.lines.push_back({MemoryTag::workspace, largest_linear(model) * element, "one linear dequantised"});
+  estimate.lines.push_back({MemoryTag::other, cached_bytes(estimate.total_bytes()), "freed blocks kept for reuse"});
+  if (on_cpu)
+    estimate.lines.push_back(
+        {MemoryTag::other, process_bytes(model.vocab_size), "the program, its tokenizer and rows"});
   return estimate;
+}
+
+std::string ParameterCounts::text() const {
+  const auto separated = [](int64_t number) {
+    std::string digits = std::to_string(number);
+    for (auto i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), ",");
+    return digits;
+  };
+  char percent[32];
+  std::snprintf(percent, sizeof percent, "%.4f", 100.0 * static_cast<double>(trainable) / static_cast<double>(all));
+  return "trainable params: " + separated(trainable) + " || all params: " + separated(all) +
+         " || trainable%: " + percent;
+}
+
+ParameterCounts trainable_parameters(const nn::ModelConfig& model, const nn::LoraConfig* lora) {
+  const int64_t base = model.parameter_count();
+  if (lora == nullptr) return {base, base};
+  int64_t adapter = 0;
+  for (const int64_t elements : lora_matrices(model, *lora)) adapter += elements;
+  return {adapter, base + adapter};
 }
 
 int64_t largest_forward_tokens(const TrainingSet& set, const TrainingSettings& config) {
@@ -168,15 +210,19 @@ int64_t largest_forward_tokens(const TrainingSet& set, const TrainingSettings& c
   return tokens;
 }
 
-void expect_fits(const MemoryEstimate& estimate, Device device) {
+std::string lack_of_memory(const MemoryEstimate& estimate, Device device) {
   const bool on_cpu = device.kind == DeviceKind::cpu;
   const int64_t free_bytes = std::min(kernels::free_memory_bytes(device), on_cpu ? control_group_bytes() : INT64_MAX);
-  if (estimate.total_bytes() <= free_bytes) return;
-  throw ResourceError(
-      "this run needs about " + mebibytes(estimate.total_bytes()) + " and " +
-      (on_cpu ? "this machine" : to_string(device)) + " has " + mebibytes(free_bytes) + " free:\n" + estimate.table() +
-      "Less is needed with a lower max_tokens_per_forward, max_length or lora_r, with gradient_checkpointing, "
-      "optim adamw_8bit or dtype bfloat16");
+  if (estimate.total_bytes() <= free_bytes) return "";
+  return "this run needs about " + mebibytes(estimate.total_bytes()) + " and " +
+         (on_cpu ? "this machine" : to_string(device)) + " has " + mebibytes(free_bytes) + " free:\n" +
+         estimate.table() +
+         "Less is needed with load_in_4bit, a lower max_tokens_per_forward, max_length or lora_r, with "
+         "gradient_checkpointing, optim adamw_8bit or dtype bfloat16";
+}
+
+void expect_fits(const MemoryEstimate& estimate, Device device) {
+  if (const std::string lack = lack_of_memory(estimate, device); !lack.empty()) throw ResourceError(lack);
 }
 
 }  // namespace lathe::train

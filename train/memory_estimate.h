@@ -1,4 +1,4 @@
-// What a run will hold at its peak, computed from the config before a weight is read.
+// What a run will train and hold at its peak, computed from the config before a weight is read.
 #pragma once
 
 #include <cstdint>
@@ -42,10 +42,20 @@ struct RunShape {
 // `lora` is null for full fine-tuning.
 MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, const RunShape& run);
 
+struct ParameterCounts {
+  int64_t trainable = 0, all = 0;  // the adapter's among all
+  // As PEFT's print_trainable_parameters() has it: "trainable params: 3,407,872 || all params: …".
+  std::string text() const;
+};
+ParameterCounts trainable_parameters(const nn::ModelConfig& model, const nn::LoraConfig* lora);
+
 // The tokens of the largest forward that cutting by batch size and max_tokens_per_forward can give.
 int64_t largest_forward_tokens(const TrainingSet& set, const TrainingSettings& config);
 
-// ResourceError when the estimate is more than the device has left (the machine or its control group, for the cpu).
+// A sentence, a table and what needs less, where the estimate is more than the device has left (the machine or its
+// control group, for the cpu); otherwise nothing.
+std::string lack_of_memory(const MemoryEstimate& estimate, Device device = {});
+// ResourceError with it.
 void expect_fits(const MemoryEstimate& estimate, Device device = {});
 
 }  // namespace lathe::train

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <csignal>
 #include <filesystem>
@@ -42,9 +43,21 @@ struct Plan {
   int64_t total_steps = 0;
 };
 
+// Rows that are all as long as they may be.
+RowFacts facts_without_rows(const train::RunConfig& config, int64_t longest_row) {
+  RowFacts facts;
+  facts.longest_sequence = longest_row;
+  facts.largest_forward_tokens = config.per_device_train_batch_size * longest_row;
+  if (config.max_tokens_per_forward > 0)
+    facts.largest_forward_tokens =
+        std::min(facts.largest_forward_tokens, std::max(config.max_tokens_per_forward, longest_row));
+  facts.plan = {fmt::format("no dataset: rows of {} tokens are assumed", longest_row)};
+  return facts;
+}
+
 Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
   Plan plan;
-  plan.files = nn::open_model_files(config.model);
+  plan.files = config.dry_run ? nn::open_model_config(config.model) : nn::open_model_files(config.model);
   if (!config.use_peft && plan.files.gguf)
     throw ConfigError("use_peft",
                       "training every weight needs a Hugging Face directory, whose configuration and tokenizer go "
@@ -56,7 +69,9 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
     throw ConfigError("use_peft", config.model +
                                       " holds its linears as 4-bit codes, which are not trained: train an adapter "
                                       "beside them, or the model that was quantised");
-  plan.facts = method.load_rows(text::load_model_text(plan.files));
+  const std::optional<int64_t> longest_row = method.tokens_without_rows();
+  plan.facts =
+      longest_row ? facts_without_rows(config, *longest_row) : method.load_rows(text::load_model_text(plan.files));
   for (const auto& warnings : {nn::quantization_warnings(plan.files, config.quantization()), plan.files.warnings})
     plan.facts.warnings.insert(plan.facts.warnings.begin(), warnings.begin(), warnings.end());
   if (!config.adapter.empty()) {
@@ -80,17 +95,20 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
                                  pages * nn::KvCache::bytes_per_page(plan.files.config, plan.dtype),
                                  fmt::format("keys and values of {} tokens", pages * page)});
   }
-  plan.total_steps =
-      train::RowOrder(plan.facts.rows, config, plan.facts.updates_per_rows, plan.facts.rows_per_draw).total_steps();
+  if (!longest_row)
+    plan.total_steps =
+        train::RowOrder(plan.facts.rows, config, plan.facts.updates_per_rows, plan.facts.rows_per_draw).total_steps();
   return plan;
 }
 
 void print_plan(const Plan& plan, const train::RunConfig& config) {
   for (const std::string& warning : plan.facts.warnings) cli::print_warning(warning);
   for (const std::string& line : plan.facts.plan) cli::print_note(line);
-  fmt::print(stderr, "{} steps of {} {}, {} threads, {}{}\n", plan.total_steps, config.rows_per_step(),
-             plan.facts.learnt, thread_count(), name_of(plan.dtype),
+  const std::string steps = plan.facts.rows > 0 ? fmt::format("{} steps", plan.total_steps) : "steps";
+  fmt::print(stderr, "{} of {} {}, {} threads, {}{}\n", steps, config.rows_per_step(), plan.facts.learnt,
+             thread_count(), name_of(plan.dtype),
              plan.quantization ? ", linears in " + nn::name_of(*plan.quantization) : "");
+  cli::print_note(train::trainable_parameters(plan.files.config, config.use_peft ? &plan.lora : nullptr).text());
   fmt::print(stderr, "memory, estimated:\n{}", plan.memory.table());
 }
 
@@ -107,6 +125,10 @@ ordered_json plan_json(const Plan& plan, const train::RunConfig& config) {
   json["rows_per_step"] = config.rows_per_step();
   json["dtype"] = name_of(plan.dtype);
   if (plan.quantization) json["quantization"] = nn::name_of(*plan.quantization);
+  const train::ParameterCounts parameters =
+      train::trainable_parameters(plan.files.config, config.use_peft ? &plan.lora : nullptr);
+  json["trainable_params"] = parameters.trainable;
+  json["all_params"] = parameters.all;
   json["memory_bytes"] = memory;
   json["warnings"] = plan.facts.warnings;
   return json;
@@ -251,16 +273,18 @@ void run(Method& method, const train::RunConfig& config, const RecordedSettings&
 
   const Plan plan = make_plan(method, config, device);
   if (!options.json || !config.dry_run) print_plan(plan, config);
-  train::expect_fits(plan.memory, device);
   if (config.dry_run) {
+    if (const std::string lack = train::lack_of_memory(plan.memory, device); !lack.empty()) cli::print_warning(lack);
     if (options.json) fmt::print("{}\n", plan_json(plan, config).dump(2, ' ', false, replace_broken_utf8));
     return;
   }
+  train::expect_fits(plan.memory, device);
   const std::unique_ptr<nn::Transformer> model = load_model(plan, config, device);
   const std::unique_ptr<train::Objective> objective = method.make_objective(*model);
   train::Trainer trainer(
       config, *objective, *model,
       {recorded.result_settings, train::model_fingerprint(*plan.files.weights), objective->fingerprint()});
+  plan.files.weights->release_pages();  // the fingerprint has read some
   for (const std::string& warning : trainer.warnings()) cli::print_warning(warning);
   for (const std::string& note : trainer.notes()) cli::print_note(note);
   const std::filesystem::path output_dir = config.output_dir;

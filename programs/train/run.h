@@ -39,6 +39,9 @@ class Method {
  public:
   virtual ~Method() = default;
   virtual std::string title() const = 0;  // of the report: "supervised fine-tuning"
+  // Of a dry run that was given no rows: the tokens that the longest row of a batch may have. Nothing where there are
+  // rows.
+  virtual std::optional<int64_t> tokens_without_rows() const { return std::nullopt; }
   // Reads and checks the rows, which the method keeps.
   virtual RowFacts load_rows(const text::ModelText& text) = 0;
   // After load_rows(). The model outlives the objective.

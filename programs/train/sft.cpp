@@ -19,6 +19,10 @@ class Sft final : public Method {
 
   std::string title() const override { return "supervised fine-tuning"; }
 
+  std::optional<int64_t> tokens_without_rows() const override {
+    return config_.dataset.empty() ? std::optional(config_.max_length) : std::nullopt;
+  }
+
   RowFacts load_rows(const text::ModelText& text) override {
     data_ = train::load_sft_data(config_, text);
     const train::TrainingSet& set = data_.training;

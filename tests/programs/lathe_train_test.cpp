@@ -67,6 +67,27 @@ TEST_F(LatheTrain, TrainsBesideWeightsInCodesAndTheAdapterIsLoadedBesideThem) {
   EXPECT_NE(err().find("not both"), std::string::npos) << err();
 }
 
+TEST_F(LatheTrain, APlanNeedsAConfigAlone) {
+  fs::create_directory(folder_ / "shape");
+  fs::copy_file(folder_ / "model/config.json", folder_ / "shape/config.json");
+  const std::string shape = (folder_ / "shape").string();
+  ASSERT_EQ(run({"bin/lathe-train", "sft", "--model", shape, "--dry_run", "--load_in_4bit", "--max_length", "100",
+                 "--per_device_train_batch_size", "2", "--json"}),
+            0)
+      << err();
+  const auto plan = nlohmann::json::parse(out());
+  EXPECT_EQ(plan["quantization"], "nf4");
+  EXPECT_EQ(plan["all_params"].get<int64_t>() - plan["trainable_params"].get<int64_t>(), 127296);
+  ASSERT_EQ(run({"bin/lathe-train", "sft", "--model", shape, "--dry_run", "--max_length", "100"}), 0) << err();
+  EXPECT_NE(err().find("rows of 100 tokens are assumed"), std::string::npos) << err();
+  EXPECT_NE(err().find("trainable params: "), std::string::npos) << err();
+  EXPECT_NE(err().find("holds no weights"), std::string::npos) << err();
+  EXPECT_EQ(run({"bin/lathe-train", "sft", "--model", shape, "--output_dir", (folder_ / "run").string()}), 2);
+  EXPECT_NE(err().find("dataset"), std::string::npos) << err();
+  EXPECT_EQ(run(arguments("run", {"--model", shape})), 1);
+  EXPECT_NE(err().find("neither model.safetensors nor"), std::string::npos) << err();
+}
+
 TEST_F(LatheTrain, WrongSettingsAreExitCodeTwoAllAtOnce) {
   EXPECT_EQ(run(arguments("run", {"--adam_beta1", "2", "--packing_strategy", "tight"})), 2);
   EXPECT_NE(err().find("adam_beta1"), std::string::npos) << err();
