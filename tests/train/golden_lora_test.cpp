@@ -1,4 +1,4 @@
-// 50 steps of LoRA against PEFT and torch.optim.AdamW (tests/golden/lora_sft), in f32.
+// 50 steps of LoRA against PEFT and torch.optim.AdamW (tests/golden/lora_sft, qlora_sft), in f32.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -65,6 +65,15 @@ TEST(GoldenLora, TinyLlamaFollowsPeftForFiftySteps) {
   const std::filesystem::path folder = golden("lora_sft/tiny");
   const json steps = json::parse(bytes_of(folder / "steps.json"));
   const std::vector<StepRecord> records = train_on(steps, folder, golden("tiny_llama/untied").string(), 4);
+  expect_within_bars(records, steps);
+  expect_rates(records, steps);
+}
+
+// QLoRA on weights that bitsandbytes quantised and saved, whose codes are read as they lie in the file.
+TEST(GoldenLora, TinyLlamaInNf4FollowsPeftAndBitsandbytesForFiftySteps) {
+  const std::filesystem::path folder = golden("qlora_sft");
+  const json steps = json::parse(bytes_of(folder / "steps.json"));
+  const std::vector<StepRecord> records = train_on(steps, folder, golden("bitsandbytes/plain").string(), 4);
   expect_within_bars(records, steps);
   expect_rates(records, steps);
 }
