@@ -2,6 +2,7 @@
 #include "core/error.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/matmul/weights/quantized_weight.h"
 #include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
@@ -14,6 +15,14 @@ void copy(const Tensor& out, const Tensor& in) {
   const auto* const from = static_cast<const float*>(in.raw());
   for (int64_t i = 0; i < out.numel(); ++i) to[i] = same ? from[i] : 0.0f;
 }
+
+// A weight of codes is opened, not read.
+int64_t Nf4Weight::nbytes() const { return codes.nbytes(); }
+void check_nf4(const char* operation, const Nf4Weight& weight) {
+  if (weight.codes.numel() != (weight.numel() + 1) / 2) throw ShapeError(std::string(operation) + ": codes");
+}
+void nf4_dequantize(const Tensor&, const Nf4Weight&, int64_t) {}
+bool QuantizedWeight::suits(int64_t, int64_t) { return true; }
 
 Isa active_isa() { return Isa::baseline; }
 std::string why_unavailable(Device) { return ""; }
