@@ -4,9 +4,12 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/json.h"
 #include "core/printable.h"
+#include "nn/layer_layout.h"
+#include "nn/quantization.h"
 #include "programs/cli/program.h"
 #include "programs/model/commands.h"
 #include "text/generation_config.h"
@@ -62,6 +65,16 @@ std::string token_names(const std::vector<int32_t>& ids, const data::Tokenizer& 
   return names.empty() ? "nowhere" : names;
 }
 
+// MiB of the weights once they are loaded on the CPU.
+double loaded_mebibytes(const nn::ModelConfig& config, DType dtype,
+                        const std::optional<nn::Quantization>& quantization) {
+  int64_t bytes = config.parameter_count() * size_of(dtype);
+  for (int64_t layer = 0; layer < config.num_hidden_layers(); ++layer)
+    for (const nn::LinearShape& linear : nn::layer_layout(config, layer).linears())
+      bytes += nn::linear_bytes(linear, dtype, quantization, {}) - linear.out * linear.in * size_of(dtype);
+  return static_cast<double>(bytes) / (1 << 20);
+}
+
 void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, bool tensors) {
   const nn::ModelConfig& c = files.config;
   fmt::print("{}\n", files.path.string());
@@ -90,6 +103,16 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
   for (const auto& [type, count] : histogram(*files.weights))
     fmt::print("    {:<6} {:>4} tensors {:>15} elements {:>9.1f} MiB\n", type, count.tensors, separated(count.elements),
                static_cast<double>(count.bytes) / (1 << 20));
+  const std::optional<nn::Quantization> stored = nn::resolved_quantization(files, {});
+  fmt::print("  loaded           {:.1f} MiB in f32, {:.1f} in bf16", loaded_mebibytes(c, DType::f32, stored),
+             loaded_mebibytes(c, DType::bf16, stored));
+  if (stored) {
+    fmt::print(" beside linears in {}\n", nn::name_of(*stored));
+  } else {
+    fmt::print("; in bf16 with --load_in_8bit {:.1f}, with --load_in_4bit {:.1f}\n",
+               loaded_mebibytes(c, DType::bf16, nn::Quantization{kernels::QuantizedFormat::int8}),
+               loaded_mebibytes(c, DType::bf16, nn::Quantization{kernels::QuantizedFormat::nf4}));
+  }
   if (!tensors) return;
   for (const nn::WeightInfo& weight : files.weights->weights())
     fmt::print("    {:<48} {:<6} {}\n", printable(weight.name), weight.stored_type, to_string(weight.shape));
