@@ -1,6 +1,8 @@
-// A JSON Lines file as rows for supervised fine-tuning, of every kind, with each way of making labels.
+// A JSON Lines file as rows for supervised fine-tuning, of every kind, with each way of making labels, and as rows of
+// preferences.
 #include "core/error.h"
 #include "core/thread_pool.h"
+#include "data/rows/preference_rows.h"
 #include "data/rows/sft_rows.h"
 #include "tests/fuzz/golden_tokenizer.h"
 
@@ -21,6 +23,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       options.max_length = 64;
       options.truncation_mode = assistant_only ? data::TruncationMode::keep_end : data::TruncationMode::keep_start;
       data::read_sft_rows(file, *tokenizer, chat_template.get(), options);
+    } catch (const Error&) {
+    }
+    try {
+      data::PreferenceOptions options;
+      options.max_length = 64;
+      options.truncation_mode = assistant_only ? data::TruncationMode::keep_end : data::TruncationMode::keep_start;
+      data::read_preference_rows(file, *tokenizer, chat_template.get(), options);
     } catch (const Error&) {
     }
   }
