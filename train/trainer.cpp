@@ -25,6 +25,7 @@ bool holds_a_run(const fs::path& directory) {
 }
 
 void remove_run(const fs::path& directory) {
+  fs::remove_all(directory / "completions");
   for (const int64_t step : list_checkpoints(directory)) fs::remove_all(checkpoint_path(directory, step));
   for (const char* name : {metrics_name, timings_name, "report.html", "adapter_config.json",
                            "adapter_model.safetensors", "model.safetensors"})

@@ -78,6 +78,14 @@ TEST_P(OnPolicy, AndWithoutAnAdapter) {
   });
 }
 
+TEST_P(OnPolicy, AndBesideLinearsInCodes) {
+  expect_sampled_is_trained([](GrpoConfig& config) {
+    config.load_in_4bit = true;
+    config.bnb_4bit_use_double_quant = true;
+  });
+  expect_sampled_is_trained([](GrpoConfig& config) { config.load_in_8bit = true; });
+}
+
 struct Result {
   std::string metrics, parameters;
   bool operator==(const Result&) const = default;

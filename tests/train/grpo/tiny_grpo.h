@@ -79,6 +79,7 @@ struct TinyGrpo {
     nn::TransformerOptions options;
     options.dtype = nn::parse_compute_dtype(config.dtype);
     options.device = device;
+    options.quantized_linears = config.quantization();
     options.max_positions = data.longest_prompt + config.max_completion_length;
     if (!config.use_peft) options.weights = nn::WeightMode::trainable;
     model = std::make_unique<nn::Transformer>(files.config, *files.weights, options);
