@@ -17,14 +17,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// What one row became. An error keeps its text: rows are prepared in parallel, and the first in the file is reported.
-struct PreparedRow {
-  SftExample example;
-  std::string error;
-  bool boundary_moved = false;  // the completion does not begin where the prompt's tokens end
-  bool completion_mask_ignored = false;
-};
-
 std::vector<int32_t> integers_of(const ordered_json& row, const char* field) {
   const ordered_json& values = row.at(field);
   if (!values.is_array()) throw Error(std::string("\"") + field + "\" must be a list of integers");
@@ -237,22 +229,95 @@ int64_t trained_tokens(const SftExample& example) {
                        [](int32_t label) { return label != ignored_label; });
 }
 
-SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                      const SftOptions& options) {
+struct SftRowReader::Preparation {
+  RowPreparation rows;
+};
+
+SftRowReader::SftRowReader(const Tokenizer& tokenizer, const ChatTemplate* chat_template, const SftOptions& options)
+    : options_(options), preparation_(new Preparation{RowPreparation(tokenizer, chat_template, options)}) {
   if (options.max_length && *options.max_length < 1) throw ConfigError("max_length", "must be at least 1");
   if (options.packing && !options.max_length) throw ConfigError("max_length", "packing needs one");
+}
+SftRowReader::~SftRowReader() = default;
+
+// EOS to labels is `make`'s; then rows are truncated and dropped, but for packing, which does it itself.
+template <class Make>
+PreparedRow SftRowReader::finished(Make make) const {
+  PreparedRow row;
+  try {
+    row = preparation_->rows.prepare(make());
+  } catch (const std::exception& error) {
+    row.error = error.what();
+    return row;
+  }
+  const auto length = static_cast<int64_t>(row.example.input_ids.size());
+  row.truncated = options_.max_length && length > *options_.max_length;
+  if (row.truncated && options_.too_long == TooLong::error) {
+    row = {};
+    row.error = "has " + std::to_string(length) + " tokens, and max_length is " + std::to_string(*options_.max_length);
+    return row;
+  }
+  if (options_.packing) return row;
+  const bool trained_before = trained_tokens(row.example) > 0;
+  if (row.truncated) truncate(row.example, static_cast<size_t>(*options_.max_length), options_.truncation_mode);
+  if (trained_tokens(row.example) == 0)
+    row.dropped_because = length == 0      ? "it has no token"
+                          : trained_before ? "nothing to train on is left after truncation to max_length"
+                                           : "it has nothing to train on";
+  return row;
+}
+
+PreparedRow SftRowReader::read(std::string_view json) const {
+  return finished([&] { return parse_json_row(json); });
+}
+
+PreparedRow SftRowReader::read_text(std::string_view text) const {
+  return finished([&] {
+    if (!is_valid_utf8(text)) throw Error("is not valid UTF-8");
+    return ordered_json{{options_.dataset_text_field, std::string(text)}};
+  });
+}
+
+void SftRowCounts::add(const PreparedRow& row, int64_t line) {
+  if (row.truncated && ++truncated == 1) first_truncated_line = line;
+  boundary_moved += row.boundary_moved;
+  completion_mask_ignored += row.completion_mask_ignored;
+  if (row.dropped_because.empty() || ++dropped > 1) return;
+  first_dropped_line = line;
+  first_dropped_because = row.dropped_because;
+}
+
+std::vector<std::string> SftRowCounts::warnings(const SftOptions& options) const {
+  std::vector<std::string> sentences;
+  if (truncated > 0) {
+    sentences.push_back(count_of(truncated, "row") + " longer than max_length " + std::to_string(*options.max_length) +
+                        (options.packing ? " will be cut by packing" : " truncated") + ", the first in line " +
+                        std::to_string(first_truncated_line));
+  }
+  if (dropped > 0) {
+    sentences.push_back(count_of(dropped, "row") + " dropped, the first in line " + std::to_string(first_dropped_line) +
+                        ": " + first_dropped_because);
+  }
+  if (boundary_moved > 0) {
+    sentences.push_back("in " + count_of(boundary_moved, "row") +
+                        " the prompt's last tokens change when the completion follows; the completion is taken to "
+                        "begin where they part");
+  }
+  if (completion_mask_ignored > 0) {
+    sentences.push_back(count_of(completion_mask_ignored, "row") +
+                        " with a \"completion_mask\" trained on whole; completion_only_loss turns the mask on");
+  }
+  return sentences;
+}
+
+SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+                      const SftOptions& options) {
+  const SftRowReader reader(tokenizer, chat_template, options);
   const JsonLines lines = JsonLines::open(file);
   if (lines.size() == 0) throw FormatError(lines.file(), -1, "there is no row in it");
-  const RowPreparation preparation(tokenizer, chat_template, options);
   std::vector<PreparedRow> prepared(static_cast<size_t>(lines.size()));
   parallel_for(lines.size(), 16, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      try {
-        prepared[static_cast<size_t>(row)] = preparation.prepare(lines.parse(row));
-      } catch (const std::exception& error) {
-        prepared[static_cast<size_t>(row)].error = error.what();
-      }
-    }
+    for (int64_t row = begin; row < end; ++row) prepared[static_cast<size_t>(row)] = reader.read(lines.text(row));
   });
 
   SftRows rows;
@@ -265,54 +330,20 @@ SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokeni
                       "line " + std::to_string(lines.line(failed - prepared.begin())) + ": " + failed->error +
                           (others > 0 ? " (and " + count_of(others, "more row") + " with errors)" : ""));
   }
-  int64_t moved = 0, ignored_masks = 0;
+  SftRowCounts counts;
   for (int64_t i = 0; i < lines.size(); ++i) {
     PreparedRow& row = prepared[static_cast<size_t>(i)];
     const int64_t line = lines.line(i);
-    const auto length = static_cast<int64_t>(row.example.input_ids.size());
-    moved += row.boundary_moved;
-    ignored_masks += row.completion_mask_ignored;
-    const bool too_long = options.max_length && length > *options.max_length;
-    if (too_long && options.too_long == TooLong::error) {
-      throw FormatError(lines.file(), -1,
-                        "line " + std::to_string(line) + ": has " + std::to_string(length) +
-                            " tokens, and max_length is " + std::to_string(*options.max_length));
-    }
-    if (too_long) rows.truncated_lines.push_back(line);
-    if (!options.packing) {
-      const bool trained_before = trained_tokens(row.example) > 0;
-      if (too_long) truncate(row.example, static_cast<size_t>(*options.max_length), options.truncation_mode);
-      if (trained_tokens(row.example) == 0) {
-        rows.dropped.push_back({line, length == 0      ? "it has no token"
-                                      : trained_before ? "nothing to train on is left after truncation to max_length"
-                                                       : "it has nothing to train on"});
-        continue;
-      }
+    counts.add(row, line);
+    if (row.truncated) rows.truncated_lines.push_back(line);
+    if (!row.dropped_because.empty()) {
+      rows.dropped.push_back({line, row.dropped_because});
+      continue;
     }
     rows.examples.push_back(std::move(row.example));
     rows.lines.push_back(line);
   }
-  if (!rows.truncated_lines.empty()) {
-    const bool splits = options.packing;
-    rows.warnings.push_back(count_of(static_cast<int64_t>(rows.truncated_lines.size()), "row") +
-                            " longer than max_length " + std::to_string(*options.max_length) +
-                            (splits ? " will be cut by packing" : " truncated") + ", the first in line " +
-                            std::to_string(rows.truncated_lines[0]));
-  }
-  if (!rows.dropped.empty()) {
-    rows.warnings.push_back(count_of(static_cast<int64_t>(rows.dropped.size()), "row") +
-                            " dropped, the first in line " + std::to_string(rows.dropped[0].line) + ": " +
-                            rows.dropped[0].reason);
-  }
-  if (moved > 0) {
-    rows.warnings.push_back("in " + count_of(moved, "row") +
-                            " the prompt's last tokens change when the completion follows; the completion is taken "
-                            "to begin where they part");
-  }
-  if (ignored_masks > 0) {
-    rows.warnings.push_back(count_of(ignored_masks, "row") +
-                            " with a \"completion_mask\" trained on whole; completion_only_loss turns the mask on");
-  }
+  rows.warnings = counts.warnings(options);
   return rows;
 }
 

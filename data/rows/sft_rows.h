@@ -8,8 +8,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/chat_template/chat_template.h"
@@ -42,6 +44,46 @@ struct SftOptions {
   std::optional<int64_t> vocab_size;  // of the model: rows with a token from it on are refused
   // Whether "<|im_end|>" inside a message is that token (as in TRL) or text. Rows of plain text always are as in TRL.
   SpecialTokens special_tokens_in_messages = SpecialTokens::as_text;
+};
+
+// What one row became.
+struct PreparedRow {
+  SftExample example;           // truncated, unless packing does it
+  std::string error;            // why it is no row: the rest is empty then
+  std::string dropped_because;  // there is nothing in it to train on
+  bool truncated = false;       // longer than max_length: cut here, or by packing
+  bool boundary_moved = false;  // the completion does not begin where the prompt's tokens end
+  bool completion_mask_ignored = false;
+};
+
+// Turns rows into examples, one at a time: what streams are made with. Any number of threads may use one.
+class SftRowReader {
+ public:
+  // All three must outlive the reader; `chat_template` may be null where no row is a chat. ConfigError for options that
+  // contradict each other.
+  SftRowReader(const Tokenizer& tokenizer, const ChatTemplate* chat_template, const SftOptions& options);
+  ~SftRowReader();
+
+  PreparedRow read(std::string_view json) const;       // a line of JSON Lines
+  PreparedRow read_text(std::string_view text) const;  // a row that is its text
+
+ private:
+  struct Preparation;
+  template <class Make>
+  PreparedRow finished(Make make) const;
+  const SftOptions& options_;
+  std::unique_ptr<const Preparation> preparation_;
+};
+
+// How often something happened to rows that a user should know of, and where first.
+struct SftRowCounts {
+  int64_t truncated = 0, first_truncated_line = 0;
+  int64_t dropped = 0, first_dropped_line = 0;
+  std::string first_dropped_because;
+  int64_t boundary_moved = 0, completion_mask_ignored = 0;
+
+  void add(const PreparedRow& row, int64_t line);
+  std::vector<std::string> warnings(const SftOptions& options) const;  // each one sentence
 };
 
 struct DroppedRow {

@@ -17,6 +17,7 @@
 #include "programs/cli/messages.h"
 #include "programs/cli/program.h"
 #include "programs/data/commands.h"
+#include "programs/data/sft_row_options.h"
 #include "text/model_text.h"
 
 namespace lathe::programs {
@@ -24,10 +25,9 @@ namespace {
 
 struct InspectOptions {
   cli::CommonOptions common;
-  std::string file, model, chat_template, truncation_mode = "keep_start", completion_only_loss = "auto",
-                                          packing_strategy = "bfd";
-  int64_t max_length = 1024, rows = 3;
-  data::SftOptions sft;
+  SftRowOptions sft_rows;
+  std::string file, chat_template;
+  int64_t rows = 3;
 };
 
 // A piece of a row's text, trained on or not.
@@ -120,7 +120,8 @@ void print_histogram(const Summary& summary) {
 }
 
 data::PackedRows packed(const InspectOptions& options, const data::SftRows& rows) {
-  return data::pack_examples(rows.examples, options.max_length, data::packing_strategy(options.packing_strategy));
+  return data::pack_examples(rows.examples, options.sft_rows.max_length,
+                             data::packing_strategy(options.sft_rows.packing_strategy));
 }
 
 void print_text(const InspectOptions& options, const data::SftRows& rows,
@@ -133,10 +134,10 @@ void print_text(const InspectOptions& options, const data::SftRows& rows,
     fmt::print("{} tokens, {} of them trained ({:.1f} %); {} to {} tokens a row\n", summary.tokens, summary.trained,
                100.0 * static_cast<double>(summary.trained) / static_cast<double>(std::max<int64_t>(1, summary.tokens)),
                summary.shortest, summary.longest);
-    if (options.sft.packing) {
+    if (options.sft_rows.packing) {
       const data::PackedRows sequences = packed(options, rows);
-      fmt::print("packed ({}) into {} sequences of at most {} tokens", options.packing_strategy,
-                 sequences.examples.size(), options.max_length);
+      fmt::print("packed ({}) into {} sequences of at most {} tokens", options.sft_rows.packing_strategy,
+                 sequences.examples.size(), options.sft_rows.max_length);
       fmt::print("{}\n", sequences.dropped == 0
                              ? ""
                              : fmt::format("; {} more dropped, with nothing to train on", sequences.dropped));
@@ -171,7 +172,7 @@ void print_json(const InspectOptions& options, const data::SftRows& rows,
                          {"warnings", rows.warnings},
                          {"dropped", ordered_json::array()},
                          {"examples", ordered_json::array()}};
-  if (options.sft.packing) {
+  if (options.sft_rows.packing) {
     const data::PackedRows sequences = packed(options, rows);
     result["packed_sequences"] = sequences.examples.size();
     result["dropped_sequences"] = sequences.dropped;
@@ -205,14 +206,11 @@ std::shared_ptr<const data::ChatTemplate> chat_template_of(const InspectOptions&
 
 void inspect(InspectOptions options) {
   if (options.common.threads > 0) set_thread_count(options.common.threads);
-  options.sft.max_length = options.max_length > 0 ? std::optional(options.max_length) : std::nullopt;
-  if (options.truncation_mode == "keep_end") options.sft.truncation_mode = data::TruncationMode::keep_end;
-  if (options.completion_only_loss != "auto") options.sft.completion_only_loss = options.completion_only_loss == "true";
-  const nn::ModelFiles files = nn::open_model_files(options.model);
-  options.sft.vocab_size = files.config.vocab_size;
+  const nn::ModelFiles files = nn::open_model_files(options.sft_rows.model);
+  const data::SftOptions sft = options.sft_rows.parsed(files.config.vocab_size);
   const auto tokenizer = text::load_tokenizer(files);
   const auto chat_template = chat_template_of(options, *tokenizer);
-  const data::SftRows rows = data::read_sft_rows(options.file, *tokenizer, chat_template.get(), options.sft);
+  const data::SftRows rows = data::read_sft_rows(options.file, *tokenizer, chat_template.get(), sft);
   options.common.json ? print_json(options, rows, tokenizer) : print_text(options, rows, tokenizer);
 }
 
@@ -223,32 +221,10 @@ void add_inspect(CLI::App& app) {
   auto options = std::make_shared<InspectOptions>();
   command->add_option("FILE", options->file, "a JSON Lines file of text, messages, prompt and completion, or input_ids")
       ->required();
-  command
-      ->add_option("--model", options->model,
-                   "a .gguf file or a Hugging Face directory, for its tokenizer and template")
-      ->required();
   command->add_option("--rows", options->rows, "how many rows to print")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);
-  command->add_option("--max_length", options->max_length, "tokens that a row keeps; 0: all")
-      ->capture_default_str()
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--truncation_mode", options->truncation_mode, "which end of a long row is kept")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"keep_start", "keep_end"}));
-  command->add_option("--dataset_text_field", options->sft.dataset_text_field, "the field of plain text")
-      ->capture_default_str();
-  command
-      ->add_option("--completion_only_loss", options->completion_only_loss,
-                   "train on completions alone (auto: where rows have one)")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"auto", "true", "false"}));
-  command->add_flag("--assistant_only_loss", options->sft.assistant_only_loss,
-                    "train on what {% generation %} blocks of the template write");
-  command->add_flag("--packing", options->sft.packing, "put several rows in one sequence of max_length tokens");
-  command->add_option("--packing_strategy", options->packing_strategy, "how")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"bfd", "bfd_split", "wrapped"}));
+  add_sft_row_options(*command, options->sft_rows);
   command->add_option("--chat_template", options->chat_template, "a Jinja file instead of the model's own template");
   cli::add_common_options(*command, options->common);
   command->callback([options] { inspect(*options); });

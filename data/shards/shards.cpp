@@ -1,0 +1,63 @@
+#include "data/shards/shards.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace lathe::data {
+namespace {
+
+// The file that holds the item, by where files begin.
+size_t file_with(const std::vector<int64_t>& begin, int64_t item) {
+  return static_cast<size_t>(std::upper_bound(begin.begin(), begin.end(), item) - begin.begin()) - 1;
+}
+
+}  // namespace
+
+Shards::Shards(const std::filesystem::path& folder) : folder_(folder), manifest_(read_shard_manifest(folder)) {
+  row_begin_ = sequence_begin_ = {0};
+  for (const ShardEntry& file : manifest_.files) {
+    row_begin_.push_back(row_begin_.back() + file.rows);
+    sequence_begin_.push_back(sequence_begin_.back() + file.sequences);
+  }
+  files_.resize(manifest_.files.size());
+}
+
+const ShardFile& Shards::file(size_t index) const {
+  const std::lock_guard lock(opening_);
+  if (!files_[index]) {
+    const ShardEntry& entry = manifest_.files[index];
+    auto file = std::make_unique<const ShardFile>(folder_ / entry.name, entry.header_xxh64);
+    if (file->rows() != entry.rows || file->sequences() != entry.sequences || file->tokens() != entry.tokens)
+      throw FormatError((folder_ / entry.name).string(), -1, "has other rows than manifest.json says");
+    files_[index] = std::move(file);
+  }
+  return *files_[index];
+}
+
+std::pair<int64_t, int64_t> Shards::sequences_of_row(int64_t row) const {
+  const size_t index = file_with(row_begin_, row);
+  const auto [first, last] = file(index).sequences_of_row(row - row_begin_[index]);
+  return {sequence_begin_[index] + first, sequence_begin_[index] + last};
+}
+
+int64_t Shards::sequence_tokens(int64_t sequence) const {
+  const size_t index = file_with(sequence_begin_, sequence);
+  return file(index).sequence_tokens(sequence - sequence_begin_[index]);
+}
+
+void Shards::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {
+  const size_t index = file_with(sequence_begin_, sequence);
+  file(index).append_sequence(sequence - sequence_begin_[index], ids, labels);
+}
+
+void verify_shards(const std::filesystem::path& folder) {
+  for (const ShardEntry& entry : read_shard_manifest(folder).files) {
+    const ShardFile file(folder / entry.name, entry.header_xxh64);
+    file.verify();
+    if (file.rows() != entry.rows || file.sequences() != entry.sequences || file.tokens() != entry.tokens)
+      throw FormatError((folder / entry.name).string(), -1, "has other rows than manifest.json says");
+  }
+}
+
+}  // namespace lathe::data
