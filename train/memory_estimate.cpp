@@ -193,18 +193,7 @@ ParameterCounts trainable_parameters(const nn::ModelConfig& model, const nn::Lor
 }
 
 int64_t largest_forward_tokens(const TrainingSet& set, const TrainingSettings& config) {
-  std::vector<int64_t> row_tokens;
-  for (int64_t row = 0; row < set.rows(); ++row) {
-    const auto [first, last] = set.sequences_of_row(row);
-    int64_t tokens = 0;
-    for (int64_t s = first; s < last; ++s) tokens += static_cast<int64_t>(set.ids(s).size());
-    row_tokens.push_back(tokens);
-  }
-  const auto count = std::min<size_t>(row_tokens.size(), static_cast<size_t>(config.per_device_train_batch_size));
-  std::partial_sort(row_tokens.begin(), row_tokens.begin() + static_cast<std::ptrdiff_t>(count), row_tokens.end(),
-                    std::greater<>());
-  int64_t tokens = 0;
-  for (size_t i = 0; i < count; ++i) tokens += row_tokens[i];
+  int64_t tokens = set.tokens_of_longest_rows(config.per_device_train_batch_size);
   if (config.max_tokens_per_forward > 0)
     tokens = std::min(tokens, std::max(config.max_tokens_per_forward, set.longest_sequence()));
   return tokens;

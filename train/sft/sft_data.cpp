@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "data/packing/packing.h"
 #include "data/readers/byte_stream.h"
 #include "data/rows/sft_rows.h"
+#include "data/shards/shards.h"
+#include "data/shards/text_identity.h"
 
 namespace lathe::train {
 namespace {
@@ -38,9 +42,57 @@ void add_packed(TrainingSet& set, const std::vector<data::PackedExample>& exampl
   }
 }
 
+std::string shown(const nlohmann::ordered_json& value) { return value.is_null() ? "none" : value.dump(); }
+
+// A run on shards has the bits of one on the rows they were made of, or is refused: what shapes rows was settled then.
+void expect_same_rows(const std::string& key, const std::string& path, const data::ShardManifest& manifest,
+                      const data::SftOptions& options, const SftConfig& config, const text::ModelText& text) {
+  if (manifest.tokenizer != data::tokenizer_identity(*text.tokenizer))
+    throw ConfigError(key, path + " was made with the tokenizer of " + manifest.model + ", and that of " +
+                               config.model + " is another; make shards with this one (lathe-data tokenize)");
+  if (manifest.chat_template != data::chat_template_identity(*text.tokenizer))
+    throw ConfigError(key, path + " was made with the chat template of " + manifest.model + ", and that of " +
+                               config.model + " is another; make shards with this one (lathe-data tokenize)");
+  if (manifest.vocab_size > text.vocab_size)
+    throw ConfigError(key, path + " was made for " + std::to_string(manifest.vocab_size) +
+                               " tokens, and the model has " + std::to_string(text.vocab_size));
+  const data::ShardTotals& totals = manifest.totals;
+  const bool never_cut = !options.packing && totals.counts.truncated == 0 &&
+                         (!options.max_length || totals.longest_sequence <= *options.max_length);
+  for (const auto& [name, value] : data::sft_settings_json(options, config.packing_strategy).items()) {
+    const auto made = manifest.settings.find(name);
+    if (made != manifest.settings.end() && *made == value) continue;
+    if (never_cut && (name == "max_length" || name == "truncation_mode")) continue;
+    throw ConfigError(name, "is " + shown(value) + " here, and " + path + " was made with " +
+                                (made == manifest.settings.end() ? "none" : shown(*made)) +
+                                "; give the same, or make shards with this one (lathe-data tokenize)");
+  }
+  if (options.too_long == data::TooLong::error && totals.counts.truncated > 0)
+    throw ConfigError("too_long", "is error, and " + path + " holds rows that were cut at max_length");
+}
+
+TrainingSet open_shards(const std::string& key, const std::string& path, bool packing, const SftConfig& config,
+                        const text::ModelText& text, std::vector<std::string>& warnings,
+                        std::vector<data::SftExample>* kept) {
+  auto shards = std::make_shared<const data::Shards>(path);
+  expect_same_rows(key, path, shards->manifest(), options_of(config, text, packing), config, text);
+  for (const std::string& warning : shards->manifest().warnings) warnings.push_back(path + ": " + warning);
+  TrainingSet set = TrainingSet::of_shards(std::move(shards));
+  if (set.rows() == 0 || set.labelled_tokens() == 0) throw ConfigError(key, path + " holds nothing to learn from");
+  for (int64_t i = 0; kept != nullptr && i < std::min<int64_t>(set.sequences(), sample_count); ++i) {
+    data::SftExample& example = kept->emplace_back();
+    set.append_sequence(i, example.input_ids, example.labels);
+  }
+  return set;
+}
+
 TrainingSet load_set(const std::string& key, const std::string& path, bool packing, const SftConfig& config,
                      const text::ModelText& text, std::vector<std::string>& warnings,
                      std::vector<data::SftExample>* kept) {
+  if (data::is_shard_folder(path)) return open_shards(key, path, packing, config, text, warnings, kept);
+  if (std::filesystem::is_directory(path))
+    throw ConfigError(key, path + " is a folder without " + std::string(data::shard_manifest_name) +
+                               ": neither a file of rows nor a folder that lathe-data tokenize has finished");
   if (path != data::standard_input && !std::filesystem::is_regular_file(path))
     throw ConfigError(key, path + " is no file");
   data::SftRows rows =

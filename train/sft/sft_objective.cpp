@@ -42,11 +42,13 @@ struct TokenSums {
 
 int64_t count_labels(const TrainingSet& set, std::span<const std::vector<int64_t>> forwards) {
   int64_t count = 0;
+  std::vector<int32_t> ids, labels;
   for (const auto& sequences : forwards)
     for (const int64_t sequence : sequences) {
-      const auto shifted = set.labels(sequence).subspan(1);
-      count +=
-          static_cast<int64_t>(shifted.size()) - std::count(shifted.begin(), shifted.end(), kernels::ignored_label);
+      ids.clear();
+      labels.clear();
+      set.append_sequence(sequence, ids, labels);
+      count += std::ssize(labels) - 1 - std::count(labels.begin() + 1, labels.end(), kernels::ignored_label);
     }
   return count;
 }
