@@ -1,6 +1,7 @@
 #include "nn/adapter.h"
 
 #include <algorithm>
+#include <cstdio>
 
 #include "core/error.h"
 #include "nn/layer_layout.h"
@@ -19,6 +20,16 @@ void for_each_target(const ModelConfig& model, const LoraConfig& config, Visitor
     for (const LinearShape& linear : layer_layout(model, layer).linears())
       if (const std::string name = layer_prefix(layer) + linear.name; config.targets(name))
         visit(name, linear.in, linear.out);
+}
+
+std::string fingerprint_text(const ModelFiles& base) {
+  char text[20];
+  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(model_fingerprint(*base.weights)));
+  return text;
+}
+
+std::string text_of(const std::optional<Quantization>& quantization) {
+  return quantization ? name_of(*quantization) : "";
 }
 
 }  // namespace
@@ -56,6 +67,31 @@ void check_adapter_targets(const ModelConfig& model, const LoraConfig& config) {
   if (!any)
     throw ConfigError("lora_target_modules", "matches no linear of this model; its first is " + layer_prefix(0) +
                                                  layer_layout(model, 0).linears()[0].name);
+}
+
+void set_base(LoraConfig& config, const ModelFiles& base, const std::optional<Quantization>& quantization) {
+  config.base_fingerprint = fingerprint_text(base);
+  config.base_quantization = text_of(quantization);
+}
+
+std::vector<std::string> adapter_warnings(const ModelFiles& base, const LoraConfig& config,
+                                          const std::optional<Quantization>& quantization) {
+  std::vector<std::string> modules{std::string(embedding_module)};
+  for (int64_t layer = 0; layer < base.config.num_hidden_layers(); ++layer)
+    for (const LinearShape& linear : layer_layout(base.config, layer).linears())
+      modules.push_back(layer_prefix(layer) + linear.name);
+  std::vector<std::string> warnings = config.without_effect(modules);
+  if (config.base_fingerprint.empty()) return warnings;
+  if (config.base_fingerprint != fingerprint_text(base))
+    warnings.push_back("the adapter was trained beside other weights than those of " + base.path.string() +
+                       ": another model, or another form of the same one; its answers may be worse");
+  const std::string held = text_of(quantization);
+  const auto in_words = [](const std::string& name) { return name.empty() ? "the weights as they are" : name; };
+  if (config.base_quantization != held)
+    warnings.push_back("the adapter was trained beside " + in_words(config.base_quantization) +
+                       ", and here is beside " + in_words(held) +
+                       ": it makes up for no rounding but that of its training");
+  return warnings;
 }
 
 }  // namespace lathe::nn

@@ -9,6 +9,8 @@
 
 #include "nn/config.h"
 #include "nn/linear.h"
+#include "nn/model_files.h"
+#include "nn/quantization.h"
 #include "nn/weights/peft.h"
 
 namespace lathe::nn {
@@ -29,5 +31,13 @@ std::vector<Shape> adapter_shapes(const ModelConfig& model, const LoraConfig& co
 // ConfigError for what no adapter of the model may target or keep whole: the output embedding as a target, the
 // embedding as both, DoRA on it, and a configuration that targets nothing.
 void check_adapter_targets(const ModelConfig& model, const LoraConfig& config);
+
+// Notes in the configuration what it is trained beside: these weights, held so.
+void set_base(LoraConfig& config, const ModelFiles& base, const std::optional<Quantization>& quantization);
+
+// Sentences for the user: the base is not the one that the adapter was trained beside, or is held otherwise; a pattern
+// of its configuration matches nothing.
+std::vector<std::string> adapter_warnings(const ModelFiles& base, const LoraConfig& config,
+                                          const std::optional<Quantization>& quantization);
 
 }  // namespace lathe::nn

@@ -70,12 +70,14 @@ void check_shapes(const std::string& module, const LoraWeights& weights, const L
 void check_fits(const PeftAdapter& adapter, const ModelConfig& model, const std::vector<const Linear*>& linears) {
   std::set<std::string_view> known;
   const auto check = [&](const std::string& module, int64_t in, int64_t out) {
-    known.insert(adapter.modules.contains(module) ? std::string_view(adapter.modules.find(module)->first) : "");
     const auto found = adapter.modules.find(module);
-    if (found != adapter.modules.end()) return check_shapes(module, found->second, adapter.config, in, out);
-    if (adapter.config.targets(module))
+    if (found != adapter.modules.end()) {
+      known.insert(found->first);
+      check_shapes(module, found->second, adapter.config, in, out);
+    } else if (adapter.config.targets(module)) {
       throw FormatError("the adapter", -1,
                         "its config targets " + module + ", but there is no " + peft_key(module, "lora_A"));
+    }
   };
   for (const Linear* linear : linears) check(linear->name, linear->weight.columns(), linear->weight.rows());
   check(std::string(embedding_module), model.vocab_size, model.hidden_size);

@@ -1,7 +1,5 @@
 #include "train/checkpoint.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <charconv>
 #include <cstring>
@@ -171,25 +169,6 @@ void remove_old_checkpoints(const fs::path& output_dir, int64_t limit, int64_t n
     std::error_code ignored;  // one that cannot be removed costs room, not the run
     fs::remove_all(checkpoint_path(output_dir, steps[i]), ignored);
   }
-}
-
-uint64_t model_fingerprint(const nn::WeightSource& weights) {
-  std::map<std::string, const nn::WeightInfo*> by_name;  // a file's order is no matter
-  for (const nn::WeightInfo& info : weights.weights()) by_name[info.name] = &info;
-  uint64_t hash = 0;
-  std::vector<float> row;
-  for (const auto& [name, info] : by_name) {
-    hash = XXH64(name.data(), name.size(), hash);
-    const auto dims = info->shape.dims();
-    hash = XXH64(dims.data(), dims.size_bytes(), hash);
-    const int64_t rows = info->shape.rank() > 1 ? info->shape[0] : 1;
-    row.resize(static_cast<size_t>(info->shape.numel() / std::max<int64_t>(rows, 1)));
-    for (const int64_t at : {int64_t{0}, rows / 2}) {
-      weights.read_rows(name, at, 1, row.data());
-      hash = XXH64(row.data(), row.size() * sizeof(float), hash);
-    }
-  }
-  return hash;
 }
 
 }  // namespace lathe::train

@@ -48,7 +48,4 @@ void remove_old_checkpoints(const std::filesystem::path& output_dir, int64_t lim
 // The steps of the checkpoints in the folder, ascending.
 std::vector<int64_t> list_checkpoints(const std::filesystem::path& output_dir);
 
-// xxHash-64 over the names, shapes and some rows of every weight.
-uint64_t model_fingerprint(const nn::WeightSource& weights);
-
 }  // namespace lathe::train

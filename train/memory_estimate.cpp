@@ -9,6 +9,7 @@
 #include "kernels/adamw/adamw.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "nn/adapter.h"
 #include "nn/layer_layout.h"
 
 namespace lathe::train {
@@ -26,21 +27,18 @@ std::string millions(int64_t count) {
   return text;
 }
 
-// The elements of each matrix of the adapter.
-std::vector<int64_t> lora_matrices(const nn::ModelConfig& model, const nn::LoraConfig& lora) {
+// The elements of each tensor of the adapter.
+std::vector<int64_t> lora_elements(const nn::ModelConfig& model, const nn::LoraConfig& lora) {
   std::vector<int64_t> elements;
-  for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer)
-    for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears()) {
-      const std::string name = nn::layer_prefix(layer) + linear.name;
-      if (!lora.targets(name)) continue;
-      for (const int64_t side : {linear.in, linear.out}) elements.push_back(lora.rank_of(name) * side);
-    }
+  for (const Shape& shape : nn::adapter_shapes(model, lora)) elements.push_back(shape.numel());
   return elements;
 }
 
-// Both moments of a tensor.
-int64_t moments_bytes(int64_t elements, int64_t master, MomentsIn in) {
-  if (in == MomentsIn::masters_dtype || elements < kernels::adamw_8bit_least_elements) return 2 * elements * master;
+// The optimiser's state of a tensor.
+int64_t moments_bytes(int64_t elements, int64_t master, OptimizerKind kind) {
+  if (kind == OptimizerKind::sgd) return 0;
+  if (kind == OptimizerKind::lion) return elements * master;
+  if (kind == OptimizerKind::adamw || elements < kernels::adamw_8bit_least_elements) return 2 * elements * master;
   const int64_t blocks = (elements + kernels::adamw_8bit_block - 1) / kernels::adamw_8bit_block;
   return 2 * (elements + blocks * master);
 }
@@ -62,6 +60,15 @@ MemoryLine frozen_weights(const nn::ModelConfig& model, const RunShape& run) {
                            millions(count - coded) + " in " + type};
 }
 
+const char* optimizer_state(OptimizerKind kind) {
+  switch (kind) {
+    case OptimizerKind::adamw: return "AdamW's two moments";
+    case OptimizerKind::adamw_8bit: return "AdamW's two moments in 8 bits";
+    case OptimizerKind::lion: return "Lion's moment";
+    default: return "SGD keeps none";
+  }
+}
+
 // What the operations of one layer save for the backward, in elements for each token: the inputs of the norms (from
 // which the inputs of q, k, v, gate and up are made again), q, k, v, attention's output, gate and up.
 int64_t saved_elements(const nn::LayerLayout& layer) {
@@ -76,14 +83,23 @@ int64_t saved_elements(const nn::LayerLayout& layer) {
 struct SavedElements {
   int64_t all_layers = 0, largest_layer = 0;
 };
-SavedElements saved_elements(const nn::ModelConfig& model) {
+SavedElements saved_elements(const nn::ModelConfig& model, const nn::LoraConfig* lora) {
   SavedElements saved;
   for (int64_t i = 0; i < model.num_hidden_layers(); ++i) {
-    const int64_t layer = saved_elements(nn::layer_layout(model, i));
+    const int64_t layer =
+        saved_elements(nn::layer_layout(model, i)) + (lora != nullptr ? dora_elements(model, *lora, i) : 0);
     saved.all_layers += layer;
     saved.largest_layer = std::max(saved.largest_layer, layer);
   }
   return saved;
+}
+
+// DoRA's products, whose gradient by the magnitudes wants them.
+int64_t dora_elements(const nn::ModelConfig& model, const nn::LoraConfig& lora, int64_t layer) {
+  int64_t elements = 0;
+  for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears())
+    if (lora.use_dora && lora.targets(nn::layer_prefix(layer) + linear.name)) elements += linear.out;
+  return elements;
 }
 
 // The largest moment inside a layer's forward or backward: gate, up, their product and the gradients of all three.
@@ -136,11 +152,11 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
   const int64_t weights = model.parameter_count();
   const std::string type(name_of(run.dtype));
   // Of a whole model, the norms are few enough to count them with the matrices.
-  const std::vector<int64_t> tensors = lora != nullptr ? lora_matrices(model, *lora) : std::vector<int64_t>{weights};
+  const std::vector<int64_t> tensors = lora != nullptr ? lora_elements(model, *lora) : std::vector<int64_t>{weights};
   int64_t trained = 0, moments_total = 0;
   for (const int64_t elements : tensors) {
     trained += elements;
-    moments_total += moments_bytes(elements, master, run.moments);
+    moments_total += moments_bytes(elements, master, run.optimizer);
   }
   const int64_t copies = master + (element == master ? 0 : element);
   MemoryEstimate estimate;
@@ -149,10 +165,8 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
       {lora != nullptr ? MemoryTag::adapters : MemoryTag::weights, trained * copies,
        millions(trained) + " trained, masters" + (element == master ? "" : " and copies in " + type)});
   estimate.lines.push_back({MemoryTag::gradients, trained * master, "one for each trained"});
-  estimate.lines.push_back(
-      {MemoryTag::optimizer, moments_total,
-       run.moments == MomentsIn::eight_bits ? "AdamW's two moments in 8 bits" : "AdamW's two moments"});
-  const SavedElements saved = saved_elements(model);
+  estimate.lines.push_back({MemoryTag::optimizer, moments_total, optimizer_state(run.optimizer)});
+  const SavedElements saved = saved_elements(model, lora);
   const int64_t kept = run.gradient_checkpointing ? model.num_hidden_layers() * model.hidden_size + saved.largest_layer
                                                   : saved.all_layers;
   estimate.lines.push_back({MemoryTag::activations, run.forward_tokens * (kept + transient_elements(model)) * element,

@@ -27,8 +27,6 @@ struct MemoryEstimate {
   std::string table() const;
 };
 
-enum class MomentsIn { masters_dtype, eight_bits };
-
 // What of a run shapes its memory, beside the model and the adapter.
 struct RunShape {
   DType dtype = DType::f32;  // computed in
@@ -36,7 +34,7 @@ struct RunShape {
   std::optional<nn::Quantization> quantization = {};  // of the layers' frozen linears
   int64_t forward_tokens = 0;                         // of the largest forward
   bool gradient_checkpointing = false;
-  MomentsIn moments = MomentsIn::masters_dtype;
+  OptimizerKind optimizer = OptimizerKind::adamw;
 };
 
 // `lora` is null for full fine-tuning.

@@ -1,5 +1,6 @@
-// AdamW over a model's parameters, with clipping by the norm over all of them. Moments are f32, or 8-bit codes with a
-// scale for each block of 256 where the config asks for it and the tensor is large enough (kernels/adamw/adamw.h).
+// One step of AdamW, Lion or SGD over a model's parameters, with clipping by the norm over all of them. Masters and
+// states are f32; AdamW's moments may be 8-bit codes with a scale for each block of 256, where the config asks for it
+// and the tensor is large enough (kernels/adamw/adamw.h).
 #pragma once
 
 #include <cstdint>
@@ -16,7 +17,7 @@ namespace lathe::train {
 
 class Optimizer {
  public:
-  // The moments start at zero. Gradients are made (as zeros) at once, so that memory is known before the first step.
+  // The states start at zero. Gradients are made (as zeros) at once, so that memory is known before the first step.
   Optimizer(std::vector<nn::Parameter> parameters, const TrainingSettings& settings);
 
   std::span<const nn::Parameter> parameters() const { return parameters_; }
@@ -28,13 +29,17 @@ class Optimizer {
   // rounds them into the leaves. As torch, the factor is min(1, max_grad_norm / (norm + 1e-6)).
   void step(int64_t step, double learning_rate, double norm);
 
-  // "NAME.exp_avg" and "NAME.exp_avg_sq" for each parameter (torch's words), and where they are codes also
-  // "NAME.exp_avg.absmax" and "NAME.exp_avg_sq.absmax", sharing the optimiser's memory.
+  // "NAME.exp_avg" (AdamW, Lion) and "NAME.exp_avg_sq" (AdamW) for each parameter, torch's words, and where they are codes
+  // also "NAME.exp_avg.absmax" and "NAME.exp_avg_sq.absmax", sharing the optimiser's memory.
   std::vector<std::pair<std::string, Tensor>> state() const;
 
  private:
+  void step_one(nn::Parameter& parameter, const kernels::AdamW8bitStates& moments,
+                const kernels::AdamWParams& params) const;
+
   std::vector<nn::Parameter> parameters_;
-  std::vector<kernels::AdamW8bitStates> moments_;  // absmax is undefined where m and v are no codes
+  OptimizerKind kind_;
+  std::vector<kernels::AdamW8bitStates> moments_;  // undefined what the kind has not; absmax where m and v are no codes
   double max_grad_norm_, beta1_, beta2_, eps_, weight_decay_;
 };
 

@@ -1,5 +1,6 @@
 #include "train/run_files.h"
 
+#include "kernels/copy/copy.h"
 #include "nn/model_directory.h"
 #include "nn/weights/safetensors.h"
 
@@ -8,7 +9,9 @@ namespace lathe::train {
 void write_result(const std::filesystem::path& output_dir, const nn::Transformer& model, const Optimizer& optimizer,
                   const std::filesystem::path& model_directory) {
   if (model.has_adapter()) {
-    nn::write_peft_adapter(output_dir, model.adapter());
+    nn::PeftAdapter adapter = model.adapter();
+    for (auto& [module, weight] : adapter.saved) weight = kernels::cast(weight, model.dtype());  // as PEFT saves them
+    nn::write_peft_adapter(output_dir, adapter);
     return;
   }
   nn::NamedTensors tensors;

@@ -28,7 +28,7 @@ void remove_run(const fs::path& directory) {
   fs::remove_all(directory / "completions");
   for (const int64_t step : list_checkpoints(directory)) fs::remove_all(checkpoint_path(directory, step));
   for (const char* name : {metrics_name, timings_name, "report.html", "adapter_config.json",
-                           "adapter_model.safetensors", "model.safetensors"})
+                           "adapter_model.safetensors", "base_model.json", "model.safetensors"})
     fs::remove(directory / name);
 }
 

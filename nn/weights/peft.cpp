@@ -33,14 +33,17 @@ json read_config_json(const std::filesystem::path& path) {
   return config;
 }
 
-// Empty where there is none.
-std::string read_base_fingerprint(const std::filesystem::path& directory) {
-  if (!std::filesystem::exists(directory / base_file)) return {};
+void read_base(const std::filesystem::path& directory, LoraConfig& config) {
+  if (!std::filesystem::exists(directory / base_file)) return;
   const json base = read_json_file(directory / base_file);
-  const auto found = base.is_object() ? base.find("fingerprint") : base.end();
-  if (!base.is_object() || found == base.end() || !found->is_string())
-    throw FormatError((directory / base_file).string(), -1, "expected {\"fingerprint\": \"…\"}");
-  return found->get<std::string>();
+  const auto text = [&](const char* key) {
+    const auto found = base.is_object() ? base.find(key) : base.end();
+    if (!base.is_object() || found == base.end() || !found->is_string())
+      throw FormatError((directory / base_file).string(), -1, std::string(key) + ": expected a text");
+    return found->get<std::string>();
+  };
+  config.base_fingerprint = text("fingerprint");
+  config.base_quantization = text("quantization");
 }
 
 // Of a module, what a key of the file holds.
@@ -143,7 +146,7 @@ PeftAdapter read_peft_adapter(const std::filesystem::path& directory, std::vecto
   PeftAdapter adapter;
   const auto config_path = directory / config_file, weights_path = directory / weights_file;
   adapter.config = lora_config_from_json(config_path.string(), read_config_json(config_path), warnings);
-  adapter.config.base_fingerprint = read_base_fingerprint(directory);
+  read_base(directory, adapter.config);
   expect_file(weights_path);
   read_weights(weights_path, adapter);
   return adapter;
@@ -160,8 +163,10 @@ void write_peft_adapter(const std::filesystem::path& directory, const PeftAdapte
   for (const auto& [module, weight] : adapter.saved) tensors.emplace_back(peft_key(module, "weight"), weight);
   write_safetensors(directory / weights_file, tensors);
   write_file_atomically(directory / config_file, lora_config_to_json(adapter.config).dump(2) + "\n");
-  if (!adapter.config.base_fingerprint.empty())
-    write_file_atomically(directory / base_file, json{{"fingerprint", adapter.config.base_fingerprint}}.dump(2) + "\n");
+  if (adapter.config.base_fingerprint.empty()) return;
+  const json base = {{"fingerprint", adapter.config.base_fingerprint},
+                     {"quantization", adapter.config.base_quantization}};
+  write_file_atomically(directory / base_file, base.dump(2) + "\n");
 }
 
 }  // namespace lathe::nn

@@ -40,11 +40,15 @@ struct LoraConfig {
   // Trained whole beside the adapter: full names, sorted (saved_modules).
   std::vector<std::string> modules_to_save;
   std::string base_model_name_or_path;
-  std::string base_fingerprint;  // of the weights that it was trained beside (weight_source.h); empty: not known
+  // What it was trained beside, where that is known: the weights (model_fingerprint, in hexadecimal), and how their
+  // linears were held ("nf4"; empty: as they are).
+  std::string base_fingerprint, base_quantization;
 
   // Both by the full module name ("model.layers.0.self_attn.q_proj"), patterns applied.
   int64_t rank_of(std::string_view module) const;
   double scaling_of(std::string_view module) const;  // α/r, or α/√r with rslora
+  // What of rank_pattern, alpha_pattern and exclude_modules has no effect on any of these modules: sentences.
+  std::vector<std::string> without_effect(const std::vector<std::string>& modules) const;
   // "all-linear" matches every linear but the output embedding, and no embedding.
   bool targets(std::string_view module) const;
 };
@@ -72,7 +76,8 @@ struct PeftAdapter {
 // modules_to_save than lm_head and embed_tokens, another peft_type), naming the key. Unknown configuration fields are collected in `warnings`.
 PeftAdapter read_peft_adapter(const std::filesystem::path& directory, std::vector<std::string>* warnings = nullptr);
 
-// Writes both files into an existing directory, each atomically.
+// Writes both files into an existing directory, each atomically, and base_model.json with what is known of the base,
+// which PEFT does not look at.
 void write_peft_adapter(const std::filesystem::path& directory, const PeftAdapter& adapter);
 
 }  // namespace lathe::nn

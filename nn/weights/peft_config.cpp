@@ -58,6 +58,26 @@ double LoraConfig::scaling_of(std::string_view module) const {
   return use_rslora ? alpha / std::sqrt(rank) : alpha / rank;
 }
 
+std::vector<std::string> LoraConfig::without_effect(const std::vector<std::string>& modules) const {
+  std::vector<std::string> sentences;
+  const auto check = [&](const char* key, const std::string& pattern) {
+    const Regex regex = compiled(key, "(.*\\.)?(" + pattern + ")");
+    if (std::none_of(modules.begin(), modules.end(),
+                     [&](const std::string& module) { return targets(module) && regex.matches_all(module); }))
+      sentences.push_back(std::string(key) + ": " + pattern + " matches no module that has LoRA");
+  };
+  for (const auto& pattern : rank_pattern) check("rank_pattern", pattern.first);
+  for (const auto& pattern : alpha_pattern) check("alpha_pattern", pattern.first);
+  if (exclude_modules.empty() && !exclude_modules_regex) return sentences;
+  LoraConfig all = *this;
+  all.exclude_modules.clear();
+  all.exclude_modules_regex.reset();
+  if (std::none_of(modules.begin(), modules.end(),
+                   [&](const std::string& module) { return all.targets(module) && !targets(module); }))
+    sentences.push_back("exclude_modules: excludes nothing that target_modules would match");
+  return sentences;
+}
+
 bool LoraConfig::targets(std::string_view module) const {
   if (exclude_modules_regex && compiled("exclude_modules", *exclude_modules_regex).matches_all(module)) return false;
   if (named(module, exclude_modules)) return false;

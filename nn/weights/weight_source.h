@@ -40,4 +40,7 @@ class WeightSource {
   virtual std::optional<kernels::StoredWeight> codes(std::string_view /*name*/) const { return std::nullopt; }
 };
 
+// xxHash-64 over the names, shapes and some rows of every weight.
+uint64_t model_fingerprint(const WeightSource& weights);
+
 }  // namespace lathe::nn

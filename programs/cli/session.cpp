@@ -1,16 +1,20 @@
 #include "programs/cli/session.h"
 
 #include "core/thread_pool.h"
-#include "nn/weights/peft.h"
+#include "nn/adapter.h"
 #include "programs/cli/messages.h"
 
 namespace lathe::cli {
 namespace {
 
 // An adapter must fit the model in every key; what its config says beside is printed as a warning.
-void load_adapter_into(nn::Transformer& model, const std::filesystem::path& directory) {
+void load_adapter_into(nn::Transformer& model, const std::filesystem::path& directory, const nn::ModelFiles& files,
+                       const std::optional<nn::Quantization>& quantization) {
   std::vector<std::string> warnings;
-  model.load_adapter(nn::read_peft_adapter(directory, &warnings));
+  const nn::PeftAdapter adapter = nn::read_peft_adapter(directory, &warnings);
+  model.load_adapter(adapter);
+  for (std::string& warning : nn::adapter_warnings(files, adapter.config, quantization))
+    warnings.push_back(std::move(warning));
   for (const std::string& warning : warnings) print_warning(directory.string() + ": " + warning);
 }
 
@@ -67,7 +71,8 @@ Session Session::open(const ModelOptions& options) {
   transformer.quantized_linears = nn::resolved_quantization(files, quantization);
   session.engine.kv_cache_dtype = nn::parse_kv_cache_dtype(options.kv_cache_dtype, transformer.dtype);
   session.model = std::make_unique<nn::Transformer>(files.config, *files.weights, transformer);
-  if (!options.adapter.empty()) load_adapter_into(*session.model, options.adapter);
+  if (!options.adapter.empty())
+    load_adapter_into(*session.model, options.adapter, files, transformer.quantized_linears);
   return session;
 }
 

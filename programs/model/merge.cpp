@@ -8,6 +8,7 @@
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "core/thread_pool.h"
+#include "nn/adapter.h"
 #include "nn/merge_adapter.h"
 #include "programs/cli/messages.h"
 #include "programs/cli/program.h"
@@ -65,6 +66,8 @@ void run(const MergeOptions& options) {
   for (const std::string& warning : base.warnings) cli::print_warning(warning);
   std::vector<std::string> warnings;
   const nn::PeftAdapter adapter = nn::read_peft_adapter(options.adapter, &warnings);
+  for (std::string& warning : nn::adapter_warnings(base, adapter.config, nn::resolved_quantization(base, {})))
+    warnings.push_back(std::move(warning));
   for (const std::string& warning : warnings) cli::print_warning(options.adapter + ": " + warning);
 
   AtomicDirectory writing(out);

@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "core/thread_pool.h"
+#include "nn/adapter.h"
 #include "nn/kv_cache.h"
 #include "nn/model_files.h"
 #include "programs/cli/messages.h"
@@ -75,19 +76,25 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
   for (const auto& warnings : {nn::quantization_warnings(plan.files, config.quantization()), plan.files.warnings})
     plan.facts.warnings.insert(plan.facts.warnings.begin(), warnings.begin(), warnings.end());
   if (!config.adapter.empty()) {
-    plan.adapter = nn::read_peft_adapter(config.adapter);
+    plan.adapter = nn::read_peft_adapter(config.adapter, &plan.facts.warnings);
     plan.lora = plan.adapter->config;
   } else if (config.use_peft) {
     plan.lora = train::lora_config(config);
   }
-  plan.memory = train::estimate_memory(
-      plan.files.config, config.use_peft ? &plan.lora : nullptr,
-      {.dtype = plan.dtype,
-       .device = device,
-       .quantization = plan.quantization,
-       .forward_tokens = plan.facts.largest_forward_tokens,
-       .gradient_checkpointing = config.checkpoints_layers(),
-       .moments = config.moments_in_8_bits() ? train::MomentsIn::eight_bits : train::MomentsIn::masters_dtype});
+  if (config.use_peft) {
+    nn::check_adapter_targets(plan.files.config, plan.lora);
+    for (std::string& warning : nn::adapter_warnings(plan.files, plan.lora, plan.quantization))
+      plan.facts.warnings.push_back(std::move(warning));
+    nn::set_base(plan.lora, plan.files, plan.quantization);
+    if (plan.adapter) plan.adapter->config = plan.lora;
+  }
+  plan.memory = train::estimate_memory(plan.files.config, config.use_peft ? &plan.lora : nullptr,
+                                       {.dtype = plan.dtype,
+                                        .device = device,
+                                        .quantization = plan.quantization,
+                                        .forward_tokens = plan.facts.largest_forward_tokens,
+                                        .gradient_checkpointing = config.checkpoints_layers(),
+                                        .optimizer = config.optimizer()});
   if (plan.facts.kv_cache_tokens > 0) {
     constexpr int64_t page = nn::KvCache::default_page_size;
     const int64_t pages = (plan.facts.kv_cache_tokens + page - 1) / page;
@@ -283,7 +290,7 @@ void run(Method& method, const train::RunConfig& config, const RecordedSettings&
   const std::unique_ptr<train::Objective> objective = method.make_objective(*model);
   train::Trainer trainer(
       config, *objective, *model,
-      {recorded.result_settings, train::model_fingerprint(*plan.files.weights), objective->fingerprint()});
+      {recorded.result_settings, nn::model_fingerprint(*plan.files.weights), objective->fingerprint()});
   plan.files.weights->release_pages();  // the fingerprint has read some
   for (const std::string& warning : trainer.warnings()) cli::print_warning(warning);
   for (const std::string& note : trainer.notes()) cli::print_note(note);

@@ -8,10 +8,13 @@ namespace {
 
 // Names that TRL and transformers use for the same thing.
 std::string aliases_of(const std::string& name) {
-  static const std::map<std::string, std::string> aliases = {
-      {"model", ",--model_name_or_path"},     {"dataset", ",--dataset_name,--train_file"},
-      {"eval_dataset", ",--validation_file"}, {"dtype", ",--torch_dtype"},
-      {"max_length", ",--max_seq_length"},    {"bnb_4bit_use_double_quant", ",--use_bnb_nested_quant"}};
+  static const std::map<std::string, std::string> aliases = {{"model", ",--model_name_or_path"},
+                                                             {"dataset", ",--dataset_name,--train_file"},
+                                                             {"eval_dataset", ",--validation_file"},
+                                                             {"dtype", ",--torch_dtype"},
+                                                             {"lora_modules_to_save", ",--modules_to_save"},
+                                                             {"max_length", ",--max_seq_length"},
+                                                             {"bnb_4bit_use_double_quant", ",--use_bnb_nested_quant"}};
   const auto found = aliases.find(name);
   return "--" + name + (found == aliases.end() ? "" : found->second);
 }

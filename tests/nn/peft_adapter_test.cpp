@@ -196,6 +196,34 @@ TEST(Adapter, OptionsThatChangeTheArithmeticAreRefused) {
   EXPECT_NE(warnings[0].find("a_field_of_next_year"), std::string::npos);
 }
 
+TEST(Adapter, AnotherBaseAndPatternsWithoutEffectAreWarnedOf) {
+  const ModelFiles base = open_model_files(golden("tiny_llama/untied")),
+                   other = open_model_files(golden("tiny_llama/tied"));
+  PeftAdapter adapter = read_peft_adapter(golden("peft_adapter/plain"));
+  EXPECT_TRUE(adapter_warnings(other, adapter.config, {}).empty());  // PEFT's do not say what their base was
+  set_base(adapter.config, base, {});
+  const TemporaryFolder folder;
+  write_peft_adapter(folder.path(), adapter);
+  const LoraConfig config = read_peft_adapter(folder.path()).config;
+  EXPECT_TRUE(adapter_warnings(base, config, {}).empty());
+  const auto elsewhere = adapter_warnings(other, config, {});
+  ASSERT_EQ(elsewhere.size(), 1u);
+  EXPECT_NE(elsewhere[0].find("other weights"), std::string::npos) << elsewhere[0];
+  const auto coded = adapter_warnings(base, config, Quantization{});
+  ASSERT_EQ(coded.size(), 1u);
+  EXPECT_NE(coded[0].find("here is beside nf4"), std::string::npos) << coded[0];
+
+  LoraConfig unmatched = adapter.config;  // q_proj and v_proj
+  unmatched.rank_pattern = {{"q_proj", 2}, {"down_proj", 3}};
+  unmatched.alpha_pattern = {{"layers.7.*", 4}};
+  unmatched.exclude_modules = {"k_proj"};
+  const auto warnings = adapter_warnings(base, unmatched, {});
+  ASSERT_EQ(warnings.size(), 3u);
+  EXPECT_NE(warnings[0].find("rank_pattern: down_proj"), std::string::npos) << warnings[0];
+  EXPECT_NE(warnings[1].find("alpha_pattern: layers.7.*"), std::string::npos) << warnings[1];
+  EXPECT_NE(warnings[2].find("exclude_modules"), std::string::npos) << warnings[2];
+}
+
 TEST(Adapter, FreshLoraChangesNothingAndDependsOnItsSeed) {
   LoraConfig config;
   config.target_modules_regex = "all-linear";

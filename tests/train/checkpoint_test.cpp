@@ -124,6 +124,45 @@ TEST(Checkpoint, MomentsIn8BitsResumeInTheSameBits) {
   EXPECT_EQ(resume_error(full_fine_tuning(stopped.path(), dtype, "adamw_torch"), random_rows(10, 1)), "optim");
 }
 
+TEST(Checkpoint, EveryOptimizerResumesInTheSameBits) {
+  for (const auto& [optim, states] : {std::pair<std::string, size_t>{"lion_32bit", 1}, {"sgd", 0}}) {
+    const TemporaryFolder straight, stopped;
+    const std::string dtype = tiny_config(straight.path()).dtype;
+    TinyRun whole(full_fine_tuning(straight.path(), dtype, optim), random_rows(10, 1));
+    whole.train();
+    const Optimizer& optimizer = whole.trainer->optimizer();
+    EXPECT_EQ(optimizer.state().size(), states * optimizer.parameters().size()) << optim;
+    expect_resumes_to(whole.parameter_bytes(), full_fine_tuning(stopped.path(), dtype, optim));
+  }
+}
+
+// The magnitudes and the whole modules beside LoRA, in bf16, where a checkpoint must have the f32 masters of all.
+TEST(Checkpoint, DoraAndWholeModulesResumeInTheSameBits) {
+  const auto config_of = [](const fs::path& folder) {
+    SftConfig config = saving_config(folder);
+    config.dtype = "bfloat16";
+    config.use_dora = true;
+    config.lora_dropout = 0.1;
+    config.lora_modules_to_save = "lm_head,embed_tokens";
+    config.weight_decay = 0.01;
+    return config;
+  };
+  const TemporaryFolder straight, stopped, cut;
+  TinyRun whole(config_of(straight.path()), random_rows(10, 1));
+  const std::string before = whole.parameter_bytes();
+  const auto records = whole.train();
+  EXPECT_LT(records.back().loss, records.front().loss);
+  EXPECT_NE(whole.parameter_bytes(), before);
+  expect_resumes_to(whole.parameter_bytes(), config_of(stopped.path()));
+  SftConfig one_by_one = config_of(cut.path());
+  one_by_one.per_device_train_batch_size = 1;
+  one_by_one.gradient_accumulation_steps = 4;
+  one_by_one.gradient_checkpointing = true;
+  TinyRun other(one_by_one, random_rows(10, 1));
+  other.train();
+  EXPECT_EQ(other.parameter_bytes(), whole.parameter_bytes());
+}
+
 TEST(Checkpoint, ABrokenOneIsPassedOverWithItsReason) {
   for (const char* name : {"adapter_model.safetensors", "optimizer.safetensors", "trainer_state.json",
                            "adapter_config.json", "manifest.json"}) {

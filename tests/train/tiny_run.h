@@ -82,12 +82,7 @@ struct TinyRun {
     if (!config.adapter.empty()) {
       model->load_adapter(nn::read_peft_adapter(config.adapter));
     } else if (config.use_peft) {
-      nn::LoraConfig lora;
-      lora.r = config.lora_r;
-      lora.lora_alpha = config.lora_alpha;
-      lora.lora_dropout = config.lora_dropout;
-      lora.target_modules_regex = "all-linear";
-      model->add_lora(lora, static_cast<uint64_t>(config.seed));
+      model->add_lora(lora_config(config), static_cast<uint64_t>(config.seed));
     }
     objective = make_objective ? make_objective(*model, rows, config)
                                : std::make_unique<SftObjective>(*model, rows, nullptr, config);

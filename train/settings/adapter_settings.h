@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "train/settings/field.h"
 
@@ -15,8 +17,14 @@ struct AdapterSettings {
   double lora_alpha = 32;
   double lora_dropout = 0.05;
   std::string lora_target_modules = "all-linear";  // or names with commas between them, or a regular expression
-  bool use_rslora = false;
+  bool use_rslora = false, use_dora = false;
+  // Names with commas between them, or for exclude_modules a regular expression; empty for none.
+  std::string exclude_modules, lora_modules_to_save;
+  std::string layers_to_transform;  // numbers with commas between them; empty: all
 };
+
+// The numbers of a list (list_parts()); nothing where one is no layer's number.
+std::optional<std::vector<int64_t>> listed_layers(const std::string& text);
 
 Fields adapter_fields(AdapterSettings& settings);
 void check_adapter(const AdapterSettings& settings, Complaints& wrong);

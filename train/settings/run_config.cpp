@@ -26,6 +26,11 @@ std::string canonical_target_modules(const std::string& targets) {
 }
 
 void check_run(const RunConfig& config, Complaints& wrong) {
+  const std::vector<std::string> targets = list_parts(config.lora_target_modules);
+  const bool names = std::all_of(targets.begin(), targets.end(), is_name) &&
+                     canonical_target_modules(config.lora_target_modules) != "all-linear";
+  wrong.require(config.layers_to_transform.empty() || names, "layers_to_transform",
+                "goes with names in lora_target_modules (q_proj,v_proj), not with all-linear or a regular expression");
   wrong.require(config.use_peft || !config.quantized(), config.load_in_4bit ? "load_in_4bit" : "load_in_8bit",
                 "cannot go with use_peft false: codes are not trained; train an adapter beside them, or whole weights "
                 "without it");
@@ -37,7 +42,16 @@ nn::LoraConfig lora_config(const RunConfig& config) {
   lora.lora_alpha = config.lora_alpha;
   lora.lora_dropout = config.lora_dropout;
   lora.use_rslora = config.use_rslora;
+  lora.use_dora = config.use_dora;
+  lora.modules_to_save = nn::saved_modules(list_parts(config.lora_modules_to_save));
+  lora.layers_to_transform = listed_layers(config.layers_to_transform).value();
   lora.base_model_name_or_path = config.model;
+  if (std::vector<std::string> excluded = list_parts(config.exclude_modules);
+      std::all_of(excluded.begin(), excluded.end(), is_name)) {
+    lora.exclude_modules = std::move(excluded);
+  } else {
+    lora.exclude_modules_regex = config.exclude_modules;
+  }
   const std::string targets = canonical_target_modules(config.lora_target_modules);
   std::vector<std::string> names = list_parts(targets);
   if (std::all_of(names.begin(), names.end(), is_name)) {

@@ -23,9 +23,10 @@ Fields optimisation_fields(TrainingSettings& s, const std::string& default_rate)
        &s.gradient_accumulation_steps},
       {"max_grad_norm", group, "gradients are scaled down to this norm (0: never)", result, &s.max_grad_norm},
       {"optim", group,
-       "adamw_torch, or adamw_8bit: AdamW's two moments in a byte each (tensors under 4096 elements stay f32)", result,
-       &s.optim},
-      {"weight_decay", group, "AdamW's, norms and biases excluded", result, &s.weight_decay},
+       "adamw_torch; adamw_8bit: AdamW's two moments in a byte each (tensors under 4096 elements stay f32); lion_32bit: "
+       "one moment, steps of the learning rate's size (adam_beta1 and adam_beta2 are its betas); sgd: none",
+       result, &s.optim},
+      {"weight_decay", group, "the optimiser's, norms and biases excluded", result, &s.weight_decay},
       {"adam_beta1", group, "AdamW's decay of the mean", result, &s.adam_beta1},
       {"adam_beta2", group, "AdamW's decay of the mean square", result, &s.adam_beta2},
       {"adam_epsilon", group, "AdamW's floor under the root", result, &s.adam_epsilon},
@@ -52,6 +53,14 @@ Fields record_fields(TrainingSettings& s) {
 }
 
 }  // namespace
+
+std::optional<OptimizerKind> parse_optimizer(std::string_view name) {
+  if (one_of(name, {"adamw_torch", "adamw_torch_fused"})) return OptimizerKind::adamw;
+  if (one_of(name, {"adamw_8bit", "adamw_bnb_8bit"})) return OptimizerKind::adamw_8bit;
+  if (one_of(name, {"lion_32bit", "lion"})) return OptimizerKind::lion;
+  if (name == "sgd") return OptimizerKind::sgd;
+  return std::nullopt;
+}
 
 Fields training_fields(TrainingSettings& s, const std::string& default_rate) {
   const Fields rows = {
@@ -80,8 +89,8 @@ void check_training(const TrainingSettings& s, Complaints& wrong) {
   wrong.require_positive("gradient_accumulation_steps", s.gradient_accumulation_steps);
   wrong.require(s.rows_per_step() <= 65536, "gradient_accumulation_steps", "a step may have at most 65536 rows");
   wrong.require_not_negative("max_grad_norm", s.max_grad_norm);
-  wrong.require(one_of(s.optim, {"adamw_torch", "adamw_torch_fused", "adamw_8bit", "adamw_bnb_8bit"}), "optim",
-                "'" + s.optim + "' is neither adamw_torch nor adamw_8bit");
+  wrong.require(parse_optimizer(s.optim).has_value(), "optim",
+                "'" + s.optim + "' is none of adamw_torch, adamw_8bit, sgd, lion_32bit");
   wrong.require_not_negative("weight_decay", s.weight_decay);
   wrong.require_below_one("adam_beta1", s.adam_beta1);
   wrong.require_below_one("adam_beta2", s.adam_beta2);

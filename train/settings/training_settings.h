@@ -4,10 +4,15 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "train/settings/field.h"
 
 namespace lathe::train {
+
+enum class OptimizerKind { adamw, adamw_8bit, sgd, lion };
+// By transformers' names: adamw_torch, adamw_torch_fused, adamw_8bit, adamw_bnb_8bit, sgd, lion_32bit, and lion.
+std::optional<OptimizerKind> parse_optimizer(std::string_view name);
 
 struct TrainingSettings {
   // Optimisation. The rows of a step are per_device_train_batch_size × gradient_accumulation_steps: only the product
@@ -22,7 +27,7 @@ struct TrainingSettings {
   int64_t per_device_train_batch_size = 8;
   int64_t gradient_accumulation_steps = 1;
   double max_grad_norm = 1.0;         // 0: no clipping
-  std::string optim = "adamw_torch";  // or adamw_8bit; transformers' other names for the two are taken, too
+  std::string optim = "adamw_torch";  // parse_optimizer
   double weight_decay = 0.0;          // biases and norms (every vector) excluded
   double adam_beta1 = 0.9, adam_beta2 = 0.999, adam_epsilon = 1e-8;
   int64_t seed = 42;
@@ -43,7 +48,7 @@ struct TrainingSettings {
   bool dry_run = false;
 
   bool checkpoints_layers() const { return gradient_checkpointing.value_or(false); }
-  bool moments_in_8_bits() const { return optim == "adamw_8bit" || optim == "adamw_bnb_8bit"; }
+  OptimizerKind optimizer() const { return parse_optimizer(optim).value(); }
   int64_t rows_per_step() const { return per_device_train_batch_size * gradient_accumulation_steps; }
 };
 

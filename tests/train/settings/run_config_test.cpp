@@ -55,6 +55,46 @@ TEST(RunConfig, AMethodHasItsOwnDefaultsFileAndComparison) {
   EXPECT_NE(result_settings(config), result_settings(other));
 }
 
+TEST(RunConfig, AnAdaptersSettingsArePeftsConfiguration) {
+  NamedValues values = complete();
+  for (const auto& [name, value] : NamedValues{{"use_dora", "true"},
+                                               {"lora_target_modules", "q_proj, v_proj"},
+                                               {"exclude_modules", "layers.0.self_attn.q_proj"},
+                                               {"layers_to_transform", "0, 3"},
+                                               {"lora_modules_to_save", "lm_head embed_tokens"}})
+    values.emplace_back(name, value);
+  const nn::LoraConfig lora = lora_config(make_config<PairConfig>(values));
+  EXPECT_TRUE(lora.use_dora);
+  EXPECT_EQ(lora.target_modules, (std::vector<std::string>{"q_proj", "v_proj"}));
+  EXPECT_EQ(lora.exclude_modules, (std::vector<std::string>{"layers.0.self_attn.q_proj"}));
+  EXPECT_EQ(lora.layers_to_transform, (std::vector<int64_t>{0, 3}));
+  EXPECT_EQ(lora.modules_to_save, (std::vector<std::string>{"lm_head", "model.embed_tokens"}));
+  values.emplace_back("exclude_modules", R"(.*\.[kv]_proj)");
+  EXPECT_EQ(lora_config(make_config<PairConfig>(values)).exclude_modules_regex, R"(.*\.[kv]_proj)");
+}
+
+TEST(RunConfig, AnAdaptersSettingsThatCannotBeAreNamed) {
+  const auto complaint = [](const std::string& name, const std::string& value) {
+    NamedValues values = complete();
+    values.emplace_back(name, value);
+    PairConfig config;
+    Complaints wrong;
+    set_fields(fields_of(config), values, PairConfig::method, wrong);
+    check_adapter(config, wrong);
+    check_run(config, wrong);
+    try {
+      wrong.raise();
+    } catch (const ConfigError& error) {
+      return error.key();
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(complaint("layers_to_transform", "1"), "layers_to_transform");  // beside all-linear
+  EXPECT_EQ(complaint("layers_to_transform", "1,two"), "layers_to_transform");
+  EXPECT_EQ(complaint("lora_modules_to_save", "norm"), "lora_modules_to_save");
+  EXPECT_EQ(complaint("lora_modules_to_save", "lm_head"), "accepted");
+}
+
 TEST(RunConfig, WhatOneCallDoesIsLeftOpenInTheFile) {
   PairConfig config = make_config<PairConfig>(complete());
   const std::string yaml = resolved_yaml(config);
