@@ -80,6 +80,14 @@ int64_t saved_elements(const nn::LayerLayout& layer) {
   return norms + 2 * q + k + layer.v_proj.out + layer.gate_proj.out + layer.up_proj.out;
 }
 
+// DoRA's products, whose gradient by the magnitudes wants them.
+int64_t dora_elements(const nn::ModelConfig& model, const nn::LoraConfig& lora, int64_t layer) {
+  int64_t elements = 0;
+  for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears())
+    if (lora.use_dora && lora.targets(nn::layer_prefix(layer) + linear.name)) elements += linear.out;
+  return elements;
+}
+
 struct SavedElements {
   int64_t all_layers = 0, largest_layer = 0;
 };
@@ -92,14 +100,6 @@ SavedElements saved_elements(const nn::ModelConfig& model, const nn::LoraConfig*
     saved.largest_layer = std::max(saved.largest_layer, layer);
   }
   return saved;
-}
-
-// DoRA's products, whose gradient by the magnitudes wants them.
-int64_t dora_elements(const nn::ModelConfig& model, const nn::LoraConfig& lora, int64_t layer) {
-  int64_t elements = 0;
-  for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears())
-    if (lora.use_dora && lora.targets(nn::layer_prefix(layer) + linear.name)) elements += linear.out;
-  return elements;
 }
 
 // The largest moment inside a layer's forward or backward: gate, up, their product and the gradients of all three.
@@ -202,7 +202,7 @@ ParameterCounts trainable_parameters(const nn::ModelConfig& model, const nn::Lor
   const int64_t base = model.parameter_count();
   if (lora == nullptr) return {base, base};
   int64_t adapter = 0;
-  for (const int64_t elements : lora_matrices(model, *lora)) adapter += elements;
+  for (const int64_t elements : lora_elements(model, *lora)) adapter += elements;
   return {adapter, base + adapter};
 }
 

@@ -16,7 +16,7 @@ namespace {
 using nlohmann::ordered_json;
 
 // What one row became. An error keeps its text: rows are prepared in parallel, and the first in the file is reported.
-struct PreparedRow {
+struct PreparedPair {
   std::vector<int32_t> chosen, rejected;  // whole sequences, not truncated
   size_t prompt_length = 0;               // tokens
   std::string error;
@@ -66,7 +66,7 @@ class RowPreparation {
         options_(options),
         token_variables_(special_token_variables(tokenizer)) {}
 
-  PreparedRow prepare(const ordered_json& row) const {
+  PreparedPair prepare(const ordered_json& row) const {
     for (const char* field : {"chosen", "rejected"})
       if (!row.contains(field)) throw Error(std::string("has no \"") + field + "\"" + fields_of(row));
     const bool chat = row.at("chosen").is_array();
@@ -76,7 +76,7 @@ class RowPreparation {
       throw Error(chat ? "\"prompt\" must be a list of messages as \"chosen\" and \"rejected\" are; where they hold "
                          "the whole conversation, leave \"prompt\" out"
                        : "\"prompt\" must be a string as \"chosen\" and \"rejected\" are");
-    PreparedRow prepared = chat ? prepare_chat(row) : prepare_strings(row);
+    PreparedPair prepared = chat ? prepare_chat(row) : prepare_strings(row);
     if (options_.vocab_size)
       for (const auto* ids : {&prepared.chosen, &prepared.rejected})
         expect_in_vocabulary(*ids, tokenizer_, *options_.vocab_size);
@@ -90,7 +90,7 @@ class RowPreparation {
     return "; its fields are " + (fields.empty() ? "none" : fields.substr(0, 300));
   }
 
-  PreparedRow prepare_strings(const ordered_json& row) const {
+  PreparedPair prepare_strings(const ordered_json& row) const {
     std::string prompt, chosen = string_of(row, "chosen"), rejected = string_of(row, "rejected");
     if (row.contains("prompt")) {
       prompt = string_of(row, "prompt");
@@ -109,7 +109,7 @@ class RowPreparation {
                   encode(prompt + with_eos(std::move(rejected), tokenizer_)));
   }
 
-  PreparedRow prepare_chat(const ordered_json& row) const {
+  PreparedPair prepare_chat(const ordered_json& row) const {
     ordered_json chosen = messages_of(row, "chosen"), rejected = messages_of(row, "rejected"), prompt;
     if (row.contains("prompt")) {
       prompt = messages_of(row, "prompt");
@@ -136,9 +136,9 @@ class RowPreparation {
   }
 
   // Tokens may merge across the border: the completions begin at the first id that differs from the prompt's own.
-  static PreparedRow parted(const std::vector<int32_t>& prompt, std::vector<int32_t> chosen,
+  static PreparedPair parted(const std::vector<int32_t>& prompt, std::vector<int32_t> chosen,
                             std::vector<int32_t> rejected) {
-    PreparedRow prepared;
+    PreparedPair prepared;
     prepared.prompt_length = std::min(common_length(prompt, chosen), common_length(prompt, rejected));
     prepared.boundary_moved = prepared.prompt_length < prompt.size();
     prepared.chosen = std::move(chosen);
@@ -169,8 +169,8 @@ std::string count_of(size_t count, const char* what) {
 }
 
 // In parallel. FormatError with the first bad row of the file.
-std::vector<PreparedRow> prepare_all(const JsonLines& lines, const RowPreparation& preparation) {
-  std::vector<PreparedRow> prepared(static_cast<size_t>(lines.size()));
+std::vector<PreparedPair> prepare_all(const JsonLines& lines, const RowPreparation& preparation) {
+  std::vector<PreparedPair> prepared(static_cast<size_t>(lines.size()));
   parallel_for(lines.size(), 16, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       try {
@@ -180,7 +180,7 @@ std::vector<PreparedRow> prepare_all(const JsonLines& lines, const RowPreparatio
       }
     }
   });
-  const auto fails = [](const PreparedRow& row) { return !row.error.empty(); };
+  const auto fails = [](const PreparedPair& row) { return !row.error.empty(); };
   const auto failed = std::find_if(prepared.begin(), prepared.end(), fails);
   if (failed == prepared.end()) return prepared;
   const auto others = static_cast<size_t>(std::count_if(failed + 1, prepared.end(), fails));
@@ -210,13 +210,13 @@ PreferenceRows read_preference_rows(const std::filesystem::path& file, const Tok
   if (options.max_length && *options.max_length < 2) throw ConfigError("max_length", "must be at least 2");
   const JsonLines lines = JsonLines::open(file);
   if (lines.size() == 0) throw FormatError(lines.file(), -1, "there is no row in it");
-  std::vector<PreparedRow> prepared = prepare_all(lines, RowPreparation(tokenizer, chat_template, options));
+  std::vector<PreparedPair> prepared = prepare_all(lines, RowPreparation(tokenizer, chat_template, options));
 
   PreferenceRows rows;
   size_t moved = 0;
   const bool keeps_start = options.truncation_mode == TruncationMode::keep_start;
   for (int64_t i = 0; i < lines.size(); ++i) {
-    PreparedRow& row = prepared[static_cast<size_t>(i)];
+    PreparedPair& row = prepared[static_cast<size_t>(i)];
     const int64_t line = lines.line(i);
     const auto longest = std::max(std::ssize(row.chosen), std::ssize(row.rejected));
     const bool same = row.chosen == row.rejected;

@@ -43,7 +43,7 @@ class Dpo final : public Method {
   }
 
   std::unique_ptr<train::Objective> make_objective(nn::Transformer& model) override {
-    const uint64_t fingerprint = train::model_fingerprint(*nn::open_model_files(config_.model).weights);
+    const uint64_t fingerprint = nn::model_fingerprint(*nn::open_model_files(config_.model).weights);
     return std::make_unique<train::DpoObjective>(model, config_, data_, fingerprint);
   }
 
