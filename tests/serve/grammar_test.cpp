@@ -233,6 +233,15 @@ TEST(Grammar, WhatASchemaCannotSayHereIsRefusedByName) {
   EXPECT_THROW(json_schema_grammar(nested), ConfigError);
 }
 
+TEST(Grammar, LongStringsFit) {
+  const auto grammar = json_schema_grammar({{"type", "string"}, {"maxLength", 4000}});
+  EXPECT_TRUE(accepts(grammar, "\"" + std::string(4000, 'a') + "\""));
+  EXPECT_FALSE(accepts(grammar, "\"" + std::string(4001, 'a') + "\""));
+  expect_texts("pattern", json_schema_grammar({{"type", "string"}, {"pattern", "^[^0-9]{1,2000}$"}}),
+               {"\"a\\n\\\"é\"", "\"" + std::string(2000, 'x') + "\""},
+               {"\"a1\"", "\"" + std::string(2001, 'x') + "\""});
+}
+
 // Within the nesting that is allowed every text can still be ended.
 TEST(Grammar, NestingEndsBeforeATextCannotBeEnded) {
   const auto grammar = json_schema_grammar(json::parse(

@@ -56,6 +56,25 @@ Part hexadecimal(GrammarBuilder& builder, uint32_t character) {
   return builder.sequence(digits);
 }
 
+// The same for every set: a text of many characters takes a call for each.
+std::string name_of_set(const char* spelling, const Characters& characters) {
+  std::string name = spelling;
+  for (const auto& [first, last] : characters) name += " " + std::to_string(first) + "-" + std::to_string(last);
+  return name;
+}
+
+Part utf8_bytes_of(GrammarBuilder& builder, const Characters& characters) {
+  std::vector<Part> parts;
+  for (CharacterRange range : characters) {
+    for (const uint32_t end : {0x7Fu, 0x7FFu, 0xFFFFu, last_character}) {
+      if (range.first > end || range.first > range.last) continue;
+      add_pieces(builder, range.first, std::min(range.last, end), parts);
+      range.first = end + 1;
+    }
+  }
+  return builder.any_of(parts);
+}
+
 }  // namespace
 
 Characters every_character() { return {{0, surrogates.first - 1}, {surrogates.last + 1, last_character}}; }
@@ -116,20 +135,15 @@ std::vector<uint32_t> characters_of(std::string_view text, const GrammarBuilder&
 }
 
 Part utf8_character(GrammarBuilder& builder, const Characters& characters) {
-  std::vector<Part> parts;
-  for (CharacterRange range : characters) {
-    for (const uint32_t end : {0x7Fu, 0x7FFu, 0xFFFFu, last_character}) {
-      if (range.first > end || range.first > range.last) continue;
-      add_pieces(builder, range.first, std::min(range.last, end), parts);
-      range.first = end + 1;
-    }
-  }
-  return builder.any_of(parts);
+  if (characters.empty() || characters.back().last < 0x80) return utf8_bytes_of(builder, characters);
+  return builder.call(name_of_set("utf8", characters), [&] { return utf8_bytes_of(builder, characters); });
 }
 
 Characters plain_json_characters() { return complement({{0, 0x1F}, {'"', '"'}, {'\\', '\\'}}); }
 
-Part json_character(GrammarBuilder& builder, const Characters& characters) {
+namespace {
+
+Part json_spellings_of(GrammarBuilder& builder, const Characters& characters) {
   const Characters escaped = without(characters, plain_json_characters());
   std::vector<Part> parts{utf8_character(builder, without(characters, escaped))};
   for (const CharacterRange& range : escaped) {
@@ -144,6 +158,14 @@ Part json_character(GrammarBuilder& builder, const Characters& characters) {
     }
   }
   return builder.any_of(parts);
+}
+
+}  // namespace
+
+Part json_character(GrammarBuilder& builder, const Characters& characters) {
+  if (characters.size() == 1 && characters[0].first == characters[0].last)
+    return json_spellings_of(builder, characters);
+  return builder.call(name_of_set("json", characters), [&] { return json_spellings_of(builder, characters); });
 }
 
 }  // namespace lathe::engine

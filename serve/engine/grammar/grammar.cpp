@@ -106,6 +106,15 @@ void GrammarBuilder::define(int32_t rule, Part part) {
   grammar_->rule_starts_[static_cast<size_t>(rule)] = part.start;
 }
 
+GrammarBuilder::Part GrammarBuilder::call(const std::string& name, const std::function<Part()>& make) {
+  const auto known = named_rules_.find(name);
+  if (known != named_rules_.end()) return call(known->second);
+  const int32_t rule = new_rule();
+  named_rules_.emplace(name, rule);
+  define(rule, make());
+  return call(rule);
+}
+
 std::shared_ptr<const Grammar> GrammarBuilder::finish(std::string source) {
   refuse_left_recursion();
   find_ways();

@@ -6,6 +6,7 @@
 #include <bitset>
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <span>
@@ -97,6 +98,9 @@ class GrammarBuilder {
   int32_t new_rule();
   void define(int32_t rule, Part part);
 
+  // A call of the rule of that name, which `make` defines the first time.
+  Part call(const std::string& name, const std::function<Part()>& make);
+
   // ConfigError where no text satisfies the root, or a rule calls itself before it has taken a byte.
   std::shared_ptr<const Grammar> finish(std::string source);
 
@@ -109,6 +113,7 @@ class GrammarBuilder {
 
   std::string key_;
   std::shared_ptr<Grammar> grammar_;
+  std::map<std::string, int32_t> named_rules_;
 };
 
 }  // namespace lathe::engine

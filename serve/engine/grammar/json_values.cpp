@@ -96,7 +96,8 @@ Part json_blank(GrammarBuilder& builder) {
 }
 
 Part json_string(GrammarBuilder& builder, int64_t least, int64_t most) {
-  const Part text = builder.repeat(least, most, [&] { return string_character(builder); });
+  const Part text = builder.repeat(
+      least, most, [&] { return builder.call("string character", [&] { return string_character(builder); }); });
   return builder.sequence({builder.text("\""), text, builder.text("\"")});
 }
 

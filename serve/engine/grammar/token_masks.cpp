@@ -7,10 +7,10 @@
 namespace lathe::engine {
 namespace {
 
-// A step of a walk costs one for each place of its state, and this much more where the walk meets the state for the
-// first time, whether or not an earlier walk has: what a walk finds depends on nothing before it.
-constexpr int64_t cost_of_a_state = 64;
-constexpr int64_t most_cost = 8'000'000;  // some 0.1 s
+// Where a walk meets a state for the first time that costs this much, and so much for each of its places, whether or not
+// an earlier walk has been there: what a walk finds depends on nothing before it. A step beyond costs one.
+constexpr int64_t cost_of_a_state = 64, cost_of_a_place = 32;
+constexpr int64_t most_cost = 4'000'000;  // some 0.1 s
 constexpr size_t most_states = 20'000;    // 1 KiB each
 constexpr size_t most_mask_bytes = 16 << 20;
 constexpr size_t most_recent = 8;  // grammars
@@ -80,7 +80,7 @@ TokenMasks::Mask TokenMasks::walk(int32_t start) {
   const auto next = [&](int32_t state, char byte) {
     last_walk_.resize(std::max(last_walk_.size(), automaton_.state_count()));
     int64_t& last = last_walk_[static_cast<size_t>(state)];
-    cost += automaton_.places(state) + (last == walks_ ? 0 : cost_of_a_state);
+    cost += last == walks_ ? 1 : cost_of_a_state + cost_of_a_place * automaton_.places(state);
     last = walks_;
     return automaton_.next(state, static_cast<uint8_t>(byte));
   };
