@@ -29,7 +29,7 @@ struct EngineOptions {
   // Computed pages are kept for requests that begin the same; the same bits either way.
   bool enable_prefix_caching = true;
   std::shared_ptr<const data::Tokenizer> tokenizer = {};  // the model's: for requests with a grammar
-  // Tokens guessed by prompt lookup beside each decoded one, where few requests run and the guesses are mostly right; the
+  // Tokens guessed by prompt lookup beside each decoded one, where few requests run and guesses are mostly right; the
   // same bits either way. 0: none.
   int64_t num_speculative_tokens = 0;
   // A step of decoding alone is queued on a device as one graph, the same bits either way: for so many shapes of steps

@@ -1,4 +1,4 @@
-// Which full page of the KV cache holds which tokens. What a page holds depends on everything before it: a page is known
+// Which full page of the cache holds which tokens. What a page holds depends on everything before it: a page is known
 // by its parent (the page before it), its own tokens, and whom it was computed for. It is found by a chained keyed hash
 // and believed after a comparison of all three, so that a colliding hash costs time and nothing else.
 //

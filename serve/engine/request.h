@@ -42,10 +42,10 @@ struct Request {
   int32_t priority = 0;  // lower runs first; of equals the one that came first
 };
 
-// Throws ConfigError with the name of the first field that the model cannot answer: an empty prompt, a token outside the
+// ConfigError with the name of the first field that the model cannot answer: an empty prompt, a token outside the
 // vocabulary, more tokens than its context, a setting out of range.
 void check_request(const Request& request, const nn::Transformer& model);
-// The adapter that answers it, "" for none. ConfigError where the model does not have it, or has several to choose from.
+// The adapter that answers it, "" for none. ConfigError where the model lacks it, or has several to choose from.
 std::string adapter_of(const Request& request, const nn::Transformer& model);
 
 enum class FinishReason {

@@ -186,7 +186,7 @@ TEST(PrefixReuse, ASaltAndForgettingKeepOthersOut) {
   EXPECT_EQ(cached(), 0);
 }
 
-// Weights change in place while a request runs: what it has computed is out of date, and what it computes from there on.
+// Weights change in place while a request runs: what it has computed is out of date, and what it goes on to.
 TEST(PrefixReuse, NothingOfARequestThatRanWhileWeightsChangedIsFound) {
   const nn::Transformer model = tiny_model(DType::f32);
   Engine engine(model);

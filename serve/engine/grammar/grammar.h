@@ -1,5 +1,5 @@
 // What a text may be, as a network of states over bytes: edges take a byte of a range, nothing, or a whole rule (a
-// network of its own, which may lead back to itself). Made once for a request, immutable afterwards: any thread may make
+// network of its own, which may lead back to itself). Made for a request, immutable afterwards: any thread may make
 // one. automaton.h walks it.
 #pragma once
 

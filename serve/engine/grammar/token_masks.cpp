@@ -7,7 +7,7 @@
 namespace lathe::engine {
 namespace {
 
-// Where a walk meets a state for the first time that costs this much, and so much for each of its places, whether or not
+// Where a walk first meets a state that costs this much, and so much for each of its places, whether or not
 // an earlier walk has been there: what a walk finds depends on nothing before it. A step beyond costs one.
 constexpr int64_t cost_of_a_state = 64, cost_of_a_place = 32;
 constexpr int64_t most_cost = 4'000'000;  // some 0.1 s
