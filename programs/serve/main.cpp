@@ -34,6 +34,7 @@ http::LoadedModel load(const ServeSettings& settings, http::AdapterList& adapter
     for (const std::string& warning : warnings) cli::print_warning(folder + ": " + warning);
     adapters.add(name, folder);
   }
+  loaded.engine.tokenizer = loaded.text.tokenizer;
   loaded.engine.kv_cache_dtype = nn::parse_kv_cache_dtype(settings.kv_cache_dtype, transformer.dtype);
   if (settings.kv_cache_tokens > 0) loaded.engine.kv_cache_tokens = settings.kv_cache_tokens;
   if (settings.kv_cache_memory > 0) loaded.engine.kv_cache_memory = settings.kv_cache_memory;

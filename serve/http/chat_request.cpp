@@ -67,12 +67,6 @@ void refuse_unsupported(const Fields& fields) {
     tools = nullptr;
   if (tools != nullptr && !(tools->is_array() && tools->empty()))
     throw bad_field("tools", "this server makes no tool calls; leave the field out, or send tool_choice: \"none\"");
-  if (const ordered_json* format = fields.find("response_format")) {
-    const auto type = Fields(*format, "response_format.").text("type");
-    if (type != "text")
-      throw bad_field("response_format", "this server constrains no answers; expected {\"type\": \"text\"}, found " +
-                                             json_excerpt(*format));
-  }
 }
 
 }  // namespace

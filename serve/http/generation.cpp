@@ -55,6 +55,7 @@ std::vector<engine::Request> Generation::requests() const {
                                   settings.stop_token_ids.end());
     std::erase_if(request.stop_token_ids, [&](int32_t id) { return id >= call_.service.loaded().text.vocab_size; });
     request.logit_bias = settings.logit_bias;
+    request.grammar = settings.grammar;
     request.top_logprobs = static_cast<int32_t>(settings.top_logprobs.value_or(0));
     request.adapter = plan_.adapter;
     request.cache_salt = settings.cache_salt;

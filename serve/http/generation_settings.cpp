@@ -8,6 +8,7 @@
 #include <random>
 
 #include "core/json.h"
+#include "serve/http/answer_grammar.h"
 #include "serve/http/api_error.h"
 
 namespace lathe::http {
@@ -94,6 +95,9 @@ GenerationSettings read_generation_settings(const Fields& fields, int64_t vocabu
   settings.stop = read_stops(fields, "stop");
   settings.stop_token_ids = fields.token_ids("stop_token_ids", most_stop_ids, vocabulary);
   settings.logit_bias = read_logit_bias(fields, vocabulary);
+  settings.grammar = read_grammar(fields);
+  if (settings.grammar && settings.ignore_eos)
+    throw bad_field(fields.name_of("ignore_eos"), "an answer of a given form ends where the form does");
   settings.priority = static_cast<int32_t>(fields.integer("priority", INT32_MIN, INT32_MAX).value_or(0));
   settings.cache_salt = fields.text("cache_salt").value_or("");
   settings.skip_special_tokens = fields.boolean("skip_special_tokens").value_or(true);

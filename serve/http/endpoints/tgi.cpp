@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/json.h"
+#include "serve/http/answer_grammar.h"
 #include "serve/http/generation.h"
 #include "serve/http/prompt_tokens.h"
 
@@ -22,8 +23,8 @@ struct TgiRequest {
 
 // What would change the answer, and is not there: refused instead of left out.
 void refuse_unsupported(const Fields& parameters) {
-  for (const char* key : {"grammar", "typical_p"})
-    if (parameters.find(key) != nullptr) throw bad_field(parameters.name_of(key), "this server does not know it");
+  if (parameters.find("typical_p") != nullptr)
+    throw bad_field(parameters.name_of("typical_p"), "this server does not know it");
   for (const char* key : {"watermark", "decoder_input_details"})
     if (parameters.boolean(key).value_or(false)) throw bad_field(parameters.name_of(key), "this server has none");
   parameters.integer("best_of", 1, 1);  // refuses any other number
@@ -66,6 +67,7 @@ TgiRequest read_tgi_request(const ordered_json& body) {
   request.settings.model = parameters.text("adapter_id").value_or("");
   request.settings.max_tokens = parameters.integer("max_new_tokens", 1, most_max_tokens).value_or(100);
   request.settings.stop = read_stops(parameters, "stop");
+  request.settings.grammar = read_tgi_grammar(parameters);
   request.settings.top_logprobs = parameters.integer("top_n_tokens", 0, most_alternatives);
   request.truncate = parameters.integer("truncate", 1, most_max_tokens);
   request.options.return_full_text = parameters.boolean("return_full_text").value_or(false);

@@ -96,6 +96,22 @@ TEST_F(BadRequests, NumbersOutOfTheirRange) {
   completion_refused({{"best_of", 3}}, "best_of");
 }
 
+TEST_F(BadRequests, FormsThatAreNone) {
+  const auto refused_form = [&](const char* field, const json& value) {
+    chat_refused({{field, value}, {"ignore_eos", false}}, field);
+  };
+  refused_form("response_format", {{"type", "json_schema"}, {"json_schema", {{"schema", 5}}}});
+  refused_form("response_format", {{"type", "json_schema"}, {"json_schema", {{"schema", {{"type", "king"}}}}}});
+  refused_form("response_format", {{"type", "json_schema"}, {"json_schema", {{"schema", {{"unknownKeyword", 1}}}}}});
+  refused_form("guided_json", "{");
+  refused_form("guided_regex", "(");
+  refused_form("guided_regex", "(a)\\1");
+  refused_form("guided_regex", std::string(20'000, 'a'));
+  refused_form("guided_choice", json::array());
+  chat_refused({{"guided_regex", "a"}, {"guided_choice", {"a"}}, {"ignore_eos", false}}, "guided_json");
+  chat_refused({{"response_format", {{"type", "json_object"}}}, {"ignore_eos", true}}, "ignore_eos");
+}
+
 TEST_F(BadRequests, NumbersThatAreNone) {
   for (const char* number : {"NaN", "Infinity", "-Infinity", "1e400", "123456789012345678901"})
     refused("/v1/completions", fmt::format(R"({{"prompt": "a", "temperature": {}}})", number), "");
@@ -177,7 +193,7 @@ TEST_F(BadRequests, TgiSaysItInItsOwnShape) {
   Client client(server_.port());
   for (const json& body : {json{{"inputs", ""}}, json{{"inputs", 5}}, json{{"inputs", "a"}, {"parameters", 5}},
                            json{{"inputs", "a"}, {"parameters", {{"max_new_tokens", 0}}}},
-                           json{{"inputs", "a"}, {"parameters", {{"grammar", {{"type", "json"}}}}}}}) {
+                           json{{"inputs", "a"}, {"parameters", {{"grammar", {{"type", "yaml"}, {"value", "a"}}}}}}}) {
     const Answer answer = client.post("/generate", body);
     EXPECT_EQ(answer.status, 400) << body;
     EXPECT_TRUE(answer.json()["error"].is_string()) << answer.body;

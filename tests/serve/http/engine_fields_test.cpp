@@ -37,5 +37,37 @@ TEST(Completions, LogitBiasAndMinTokensAreHeard) {
   EXPECT_GE(client.post("/v1/completions", late).json()["usage"]["completion_tokens"], 11);
 }
 
+TEST(Forms, AnswersAreWhatTheRequestAllows) {
+  TestServer server;
+  Client client(server.port());
+  const auto text = [&](const json& more) {
+    json body = completion({{"ignore_eos", false}, {"max_tokens", 200}, {"temperature", 1}, {"seed", 3}});
+    body.update(more);
+    const Answer answer = client.post("/v1/completions", body);
+    EXPECT_EQ(answer.status, 200) << answer.body;
+    EXPECT_EQ(answer.json()["choices"][0]["finish_reason"], "stop") << answer.body;
+    return answer.json()["choices"][0]["text"].get<std::string>();
+  };
+  const std::string choice = text({{"guided_choice", {"yes", "no"}}});
+  EXPECT_TRUE(choice == "yes" || choice == "no") << choice;
+  const std::string digits = text({{"structured_outputs", {{"regex", "[0-9]{3}"}}}});
+  EXPECT_EQ(digits.size(), 3u);
+  EXPECT_EQ(digits.find_first_not_of("0123456789"), std::string::npos) << digits;
+  const json schema{{"type", "object"},
+                    {"properties", {{"size", {{"enum", {"s", "m"}}}}, {"many", {{"type", "boolean"}}}}},
+                    {"required", {"size", "many"}},
+                    {"additionalProperties", false}};
+  const json format{{"type", "json_schema"}, {"json_schema", {{"name", "order"}, {"schema", schema}}}};
+  const json order = json::parse(text({{"response_format", format}}), nullptr, false);
+  EXPECT_TRUE(order["many"].is_boolean()) << order;
+  EXPECT_TRUE(order["size"] == "s" || order["size"] == "m") << order;
+
+  const json tgi{{"inputs", "it is"},
+                 {"parameters", {{"max_new_tokens", 200}, {"grammar", {{"type", "regex"}, {"value", "a+b"}}}}}};
+  const Answer answer = client.post("/generate", tgi);
+  EXPECT_EQ(answer.status, 200) << answer.body;
+  EXPECT_EQ(answer.json()["generated_text"].get<std::string>().find_first_not_of("ab"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace lathe::http

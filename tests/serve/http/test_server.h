@@ -90,6 +90,7 @@ class TestServer {
     loaded.model = std::make_unique<nn::Transformer>(
         files.config, *files.weights,
         nn::TransformerOptions{.dtype = DType::f32, .max_positions = options.max_positions});
+    loaded.engine.tokenizer = loaded.text.tokenizer;
     loaded.engine.kv_cache_tokens = options.kv_cache_tokens;
     loaded.engine.max_sequences = options.max_sequences;
     return loaded;
