@@ -201,6 +201,7 @@ ShardManifest read_shard_manifest(const std::filesystem::path& folder) {
   manifest.chat_template = text_at(json, "chat_template", file);
   manifest.vocab_size = count_at(json, "vocab_size", file);
   manifest.settings = member(json, "settings", file);
+  if (!manifest.settings.is_object()) throw FormatError(file, -1, "\"settings\" must be an object");
   manifest.made_from = text_at(json, "made_from", file);
   manifest.totals = totals_from_json(member(json, "totals", file), file);
   for (const ordered_json& warning : list_at(json, "warnings", file))

@@ -151,10 +151,15 @@ void ShardTokenization::read_progress() {
   if (!progress.is_object() || !progress.contains("of") || progress.at("of") != identity_)
     throw ConfigError("output", other);
   if (!progress.contains("files")) return;
-  manifest_.files = entries_from_json(progress.at("files"), path.string());
-  totals_ = totals_from_json(progress.at("totals"), path.string());
-  resume_rows_ = json_integer(progress.at("rows_read"), "rows_read", 0, INT64_MAX, path.string());
-  resume_hash_ = std::stoull(progress.at("read_xxh64").get<std::string>(), nullptr, 16);
+  try {
+    manifest_.files = entries_from_json(progress.at("files"), path.string());
+    totals_ = totals_from_json(progress.at("totals"), path.string());
+    resume_rows_ = json_integer(progress.at("rows_read"), "rows_read", 0, INT64_MAX, path.string());
+    resume_hash_ = std::stoull(progress.at("read_xxh64").get<std::string>(), nullptr, 16);
+  } catch (const std::exception& error) {
+    throw FormatError(path.string(), -1,
+                      std::string("was changed (") + error.what() + "); remove " + folder.string() + " to begin again");
+  }
 }
 
 bool ShardTokenization::open_next_input() {

@@ -48,7 +48,16 @@ int64_t Shards::sequence_tokens(int64_t sequence) const {
 
 void Shards::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {
   const size_t index = file_with(sequence_begin_, sequence);
+  const size_t first = ids.size();
   file(index).append_sequence(sequence - sequence_begin_[index], ids, labels);
+  const auto is_token = [&](int32_t id) { return id >= 0 && id < manifest_.vocab_size; };
+  for (size_t i = first; i < ids.size(); ++i) {
+    const int32_t label = labels[labels.size() - ids.size() + i];
+    if (is_token(ids[i]) && (is_token(label) || label == ignored_label)) continue;
+    throw FormatError((folder_ / manifest_.files[index].name).string(), -1,
+                      "holds the token " + std::to_string(is_token(ids[i]) ? label : ids[i]) +
+                          ", and manifest.json says there are " + std::to_string(manifest_.vocab_size));
+  }
 }
 
 void verify_shards(const std::filesystem::path& folder) {

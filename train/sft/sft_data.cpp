@@ -59,7 +59,8 @@ void expect_same_rows(const std::string& key, const std::string& path, const dat
   const data::ShardTotals& totals = manifest.totals;
   const bool never_cut = !options.packing && totals.counts.truncated == 0 &&
                          (!options.max_length || totals.longest_sequence <= *options.max_length);
-  for (const auto& [name, value] : data::sft_settings_json(options, config.packing_strategy).items()) {
+  const nlohmann::ordered_json settings = data::sft_settings_json(options, config.packing_strategy);
+  for (const auto& [name, value] : settings.items()) {
     const auto made = manifest.settings.find(name);
     if (made != manifest.settings.end() && *made == value) continue;
     if (never_cut && (name == "max_length" || name == "truncation_mode")) continue;
