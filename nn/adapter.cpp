@@ -70,7 +70,7 @@ void check_adapter_targets(const ModelConfig& model, const LoraConfig& config) {
 }
 
 void set_base(LoraConfig& config, const ModelFiles& base, const std::optional<Quantization>& quantization) {
-  config.base_fingerprint = fingerprint_text(base);
+  if (base.weights) config.base_fingerprint = fingerprint_text(base);
   config.base_quantization = text_of(quantization);
 }
 
@@ -82,7 +82,7 @@ std::vector<std::string> adapter_warnings(const ModelFiles& base, const LoraConf
       modules.push_back(layer_prefix(layer) + linear.name);
   std::vector<std::string> warnings = config.without_effect(modules);
   if (config.base_fingerprint.empty()) return warnings;
-  if (config.base_fingerprint != fingerprint_text(base))
+  if (base.weights && config.base_fingerprint != fingerprint_text(base))
     warnings.push_back("the adapter was trained beside other weights than those of " + base.path.string() +
                        ": another model, or another form of the same one; its answers may be worse");
   const std::string held = text_of(quantization);

@@ -32,7 +32,7 @@ std::vector<Shape> adapter_shapes(const ModelConfig& model, const LoraConfig& co
 // embedding as both, DoRA on it, and a configuration that targets nothing.
 void check_adapter_targets(const ModelConfig& model, const LoraConfig& config);
 
-// Notes in the configuration what it is trained beside: these weights, held so.
+// Notes in the configuration what it is trained beside: these weights (where they are open), held so.
 void set_base(LoraConfig& config, const ModelFiles& base, const std::optional<Quantization>& quantization);
 
 // Sentences for the user: the base is not the one that the adapter was trained beside, or is held otherwise; a pattern
