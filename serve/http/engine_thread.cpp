@@ -94,6 +94,7 @@ void EngineThread::step(Running& running) {
         std::ranges::count_if(outputs, [](const auto& output) { return output.finish_reason.has_value(); });
     metrics_.step_done(std::chrono::duration<double>(Clock::now() - began).count(),
                        running.engine.stats().requests_running + ended);
+    metrics_.engine_stats(running.engine.stats());  // who has an answer finds it counted
     publish(running, std::move(outputs));
     failures_ = 0;
   } catch (const std::exception& error) {
