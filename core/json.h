@@ -26,8 +26,8 @@ nlohmann::ordered_json parse_json(std::string_view text, const std::string& file
                                   LargeIntegers large = LargeIntegers::refused);
 
 // The same of a file of settings, with or without a byte order mark. Large integers are doubles: transformers writes
-// 1000000000000000019884624838656, which is 1e30, for a tokenizer's model_max_length without a limit. ResourceError when
-// it cannot be opened.
+// 1000000000000000019884624838656, which is 1e30, for a tokenizer's model_max_length without a limit. ResourceError
+// when it cannot be opened.
 nlohmann::ordered_json read_json_file(const std::filesystem::path& path);
 
 // An object of these members; where a key comes twice the last value counts, in the first one's place.

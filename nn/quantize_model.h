@@ -19,9 +19,9 @@ struct QuantizedModel {
 DType stored_dtype(const ModelFiles& files);
 
 // Writes `directory`, whole or not at all: model.safetensors (nn/weights/bitsandbytes.h) with what is not quantised in
-// `dtype`, config.json with its quantization_config, and the tokenizer's and the other files of `files`. As transformers
-// does, weights are rounded to `dtype` before they become codes. A model that a reader dequantises is the same to the
-// bit there and here.
+// `dtype`, config.json with its quantization_config, and the tokenizer's and the other files of `files`. As
+// transformers does, weights are rounded to `dtype` before they become codes. A model that a reader dequantises is the
+// same to the bit there and here.
 // ConfigError for a GGUF file, a model that holds codes already, or a directory that is not empty. ResourceError for a
 // full disk: nothing is left then.
 QuantizedModel write_quantized_model(const std::filesystem::path& directory, const ModelFiles& files, DType dtype,

@@ -88,8 +88,9 @@ class Transformer {
   // Copies of the adapter's masters, on the cpu.
   PeftAdapter adapter(std::string_view name = default_adapter) const;
 
-  // What training updates: A, B and magnitude of that adapter's linears, then of the embedding, then modules_to_save, or, in trainable mode without an adapter, every weight. A fixed
-  // order. They share the model's memory: who changes them changes the model.
+  // What training updates: A, B and magnitude of that adapter's linears, then of the embedding, then modules_to_save,
+  // or, in trainable mode without an adapter, every weight. A fixed order. They share the model's memory: who changes
+  // them changes the model.
   std::vector<Parameter> trainable_parameters(std::string_view adapter = default_adapter);
 
  private:

@@ -29,8 +29,8 @@ class Optimizer {
   // rounds them into the leaves. As torch, the factor is min(1, max_grad_norm / (norm + 1e-6)).
   void step(int64_t step, double learning_rate, double norm);
 
-  // "NAME.exp_avg" (AdamW, Lion) and "NAME.exp_avg_sq" (AdamW) for each parameter, torch's words, and where they are codes
-  // also "NAME.exp_avg.absmax" and "NAME.exp_avg_sq.absmax", sharing the optimiser's memory.
+  // "NAME.exp_avg" (AdamW, Lion) and "NAME.exp_avg_sq" (AdamW) for each parameter, torch's words, and where they are
+  // codes also "NAME.exp_avg.absmax" and "NAME.exp_avg_sq.absmax", sharing the optimiser's memory.
   std::vector<std::pair<std::string, Tensor>> state() const;
 
  private:

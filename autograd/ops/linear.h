@@ -67,8 +67,8 @@ struct LinearTerms {
   std::vector<LoraTerm> lora;  // their sequences ascend and do not overlap; those between have the base weight alone
 };
 
-// x [T, K] → [T, N], of x's dtype. ShapeError where a term's sequences are not some of the layout's, in order, and where
-// a weight beside magnitudes is to be trained.
+// x [T, K] → [T, N], of x's dtype. ShapeError where a term's sequences are not some of the layout's, in order, and
+// where a weight beside magnitudes is to be trained.
 Variable linear(const Variable& x, const LinearWeight& weight, const SequenceLayout& layout,
                 const LinearTerms& terms = {});
 

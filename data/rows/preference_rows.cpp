@@ -137,7 +137,7 @@ class RowPreparation {
 
   // Tokens may merge across the border: the completions begin at the first id that differs from the prompt's own.
   static PreparedPair parted(const std::vector<int32_t>& prompt, std::vector<int32_t> chosen,
-                            std::vector<int32_t> rejected) {
+                             std::vector<int32_t> rejected) {
     PreparedPair prepared;
     prepared.prompt_length = std::min(common_length(prompt, chosen), common_length(prompt, rejected));
     prepared.boundary_moved = prepared.prompt_length < prompt.size();

@@ -9,7 +9,8 @@
 namespace lathe::nn {
 
 // The keys that every architecture has, each behind its own name ("llama.block_count"): layers that are all alike,
-// one rotary table. Without output.weight the embedding is tied; biases are there where their tensors are. FormatError or ConfigError naming the key.
+// one rotary table. Without output.weight the embedding is tied; biases are there where their tensors are. FormatError
+// or ConfigError naming the key.
 ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& file, const Family& family);
 
 // llama.cpp's names for what Llama's layers, and those that extend them, are made of.

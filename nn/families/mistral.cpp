@@ -1,5 +1,5 @@
-// Mistral and Mistral-Nemo: a Llama whose every layer may have a sliding window (the first Mistral), with a head size of
-// its own (Nemo). Their GGUF files are those of the architecture llama.
+// Mistral and Mistral-Nemo: a Llama whose every layer may have a sliding window (the first Mistral), with a head size
+// of its own (Nemo). Their GGUF files are those of the architecture llama.
 #include "nn/families/family.h"
 #include "nn/families/gguf_fields.h"
 #include "nn/families/hf_fields.h"

@@ -73,7 +73,8 @@ struct PeftAdapter {
 };
 
 // Throws FormatError for files that break their format, ConfigError for options that are not supported (bias, other
-// modules_to_save than lm_head and embed_tokens, another peft_type), naming the key. Unknown configuration fields are collected in `warnings`.
+// modules_to_save than lm_head and embed_tokens, another peft_type), naming the key. Unknown configuration fields are
+// collected in `warnings`.
 PeftAdapter read_peft_adapter(const std::filesystem::path& directory, std::vector<std::string>* warnings = nullptr);
 
 // Writes both files into an existing directory, each atomically, and base_model.json with what is known of the base,

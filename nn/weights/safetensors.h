@@ -45,8 +45,8 @@ void write_safetensors(const std::filesystem::path& path, const NamedTensors& te
 // The names of a model's tensors, each once and with its file.
 using SafetensorsTensors = std::vector<std::pair<std::string, std::shared_ptr<const SafetensorsFile>>>;
 
-// Those of model.safetensors in the order of the data, or of the shards that model.safetensors.index.json lists. Every name of the index must be
-// in its shard.
+// Those of model.safetensors in the order of the data, or of the shards that model.safetensors.index.json lists. Every
+// name of the index must be in its shard.
 SafetensorsTensors safetensors_tensors(const std::filesystem::path& directory);
 
 // FormatError for a tensor that is not floating.

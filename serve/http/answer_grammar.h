@@ -9,8 +9,8 @@
 namespace lathe::http {
 
 // OpenAI's response_format (text, json_object, json_schema), or vLLM's structured_outputs (json, regex, choice) and
-// their older names guided_json, guided_regex, guided_choice. Null where the answer is free. ApiError 400 with the field
-// for a grammar that cannot be understood, or two of them.
+// their older names guided_json, guided_regex, guided_choice. Null where the answer is free. ApiError 400 with the
+// field for a grammar that cannot be understood, or two of them.
 std::shared_ptr<const engine::Grammar> read_grammar(const Fields& fields);
 
 // TGI's {"type": "json" | "json_object" | "regex", "value"}.

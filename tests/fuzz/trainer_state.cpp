@@ -1,4 +1,5 @@
-// trainer_state.json of a checkpoint. What is read is written and read again: the second text has the first one's bytes.
+// trainer_state.json of a checkpoint. What is read is written and read again: the second text has the first one's
+// bytes.
 #include "train/trainer_state.h"
 
 #include <cstdlib>

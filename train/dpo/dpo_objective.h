@@ -7,8 +7,8 @@
 // sft, the sorting of aot) is taken over the step here. Chosen and rejected of several rows run in one forward.
 //
 // The reference is the model with the adapter off; where an adapter is trained further, a frozen copy of it; where
-// whole weights are trained (every one, or an adapter's modules_to_save), the model as it is when the objective is made,
-// which computes all rows then.
+// whole weights are trained (every one, or an adapter's modules_to_save), the model as it is when the objective is
+// made, which computes all rows then.
 #pragma once
 
 #include <filesystem>

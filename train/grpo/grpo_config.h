@@ -12,8 +12,8 @@
 namespace lathe::train {
 
 struct GrpoSettings {
-  // Rollouts. A generation batch is generation_batch_size completions, num_generations to a prompt; steps_per_generation
-  // is it in micro-batches. Left open (0): what one optimiser step learns from.
+  // Rollouts. A generation batch is generation_batch_size completions, num_generations to a prompt;
+  // steps_per_generation is it in micro-batches. Left open (0): what one optimiser step learns from.
   int64_t num_generations = 8;
   int64_t num_generations_eval = 0;  // 0: num_generations
   int64_t max_completion_length = 512;

@@ -2,9 +2,9 @@
 // and scored, and those better than their group's mean become more likely, the others less.
 //
 // A draw of rows is answered at its first step: rollouts by one engine on the weights as they stand, rewards,
-// advantages, the reference's log-probabilities. Then updates_per_generation() · num_iterations steps learn from it, each
-// from its part of the completions, in order. What is sampled, and its log-probabilities, are the trainer's own numbers
-// to the bit: before the first update every ratio is 1 (with lora_dropout 0).
+// advantages, the reference's log-probabilities. Then updates_per_generation() · num_iterations steps learn from it,
+// each from its part of the completions, in order. What is sampled, and its log-probabilities, are the trainer's own
+// numbers to the bit: before the first update every ratio is 1 (with lora_dropout 0).
 #pragma once
 
 #include <memory>

@@ -29,8 +29,8 @@ struct CompletionTokens {
 };
 
 // Runs the sequences in forwards as the settings cut them. For each, in order, `learn` gets its index, its tokens, and
-// room for ∂loss/∂logprobs; after each forward its gradients go back through the model. Nothing of a sequence depends on
-// the cuts.
+// room for ∂loss/∂logprobs; after each forward its gradients go back through the model. Nothing of a sequence depends
+// on the cuts.
 void learn_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
                        const TrainingSettings& settings, const PolicyForwardOptions& options,
                        const std::function<void(size_t, const CompletionTokens&, std::span<double>)>& learn);

@@ -1,5 +1,5 @@
-// A server with the tiny Llama on a free port of this machine, and a client that speaks HTTP by hand: tests must be able
-// to send what no library would.
+// A server with the tiny Llama on a free port of this machine, and a client that speaks HTTP by hand: tests must be
+// able to send what no library would.
 #pragma once
 
 #include <arpa/inet.h>

@@ -1,5 +1,5 @@
-// A step on given completions of the tiny Llama with an adapter: loss, metrics and the gradient of every matrix as TRL's
-// loss and PyTorch's autograd have them (tests/golden/grpo/model.json).
+// A step on given completions of the tiny Llama with an adapter: loss, metrics and the gradient of every matrix as
+// TRL's loss and PyTorch's autograd have them (tests/golden/grpo/model.json).
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,5 +1,5 @@
-// A GRPO run: what is sampled is what is trained, to the bit; what must not change a bit; what a stop leaves; and that it
-// learns.
+// A GRPO run: what is sampled is what is trained, to the bit; what must not change a bit; what a stop leaves; and that
+// it learns.
 #include "train/grpo/grpo_objective.h"
 
 #include <gtest/gtest.h>
