@@ -44,7 +44,7 @@ Tensor weight_rows(const kernels::Weight& weight, DType dtype, int64_t first, in
   return here(weight.dense()->slice(0, first, first + count));
 }
 
-DoraNorms::DoraNorms(autograd::LinearWeight weight, DType dtype) : weight_(std::move(weight)), dtype_(dtype) {
+DoraNorms::DoraNorms(autograd::LinearWeight weight, DType dtype) : weight_(std::move(weight)) {
   const int64_t rows = weight_.rows(), columns = weight_.columns();
   squares_.resize(static_cast<size_t>(rows));
   for (int64_t first = 0; first < rows; first += rows_at_a_time) {

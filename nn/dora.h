@@ -12,7 +12,7 @@ namespace lathe::nn {
 // zeros has the norm 0.
 class DoraNorms {
  public:
-  // The weight as products in `dtype` see it, for as long as this lives.
+  // The weight as products in `dtype` see it; what is kept of it are the squares of its rows.
   DoraNorms(autograd::LinearWeight weight, DType dtype);
 
   // [N], on the cpu, in f32 (f64 for f64). a [r, K] and b [N, r] of the dtype, on the weight's device.
@@ -22,7 +22,6 @@ class DoraNorms {
 
  private:
   autograd::LinearWeight weight_;
-  DType dtype_;
   std::vector<double> squares_;  // ‖W‖²
   mutable std::mutex mutex_;
   mutable uint64_t a_version_ = 0, b_version_ = 0;
