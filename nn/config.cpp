@@ -13,6 +13,22 @@ namespace {
 // Divisors of frequencies below this would leave the range of f32; no model is near it.
 constexpr double least_rope_factor = 1e-6;
 
+// Models are counted in 64 bits; none is near it.
+constexpr int64_t most_parameters = int64_t{1} << 60;
+
+template <class Number>
+Number count_parameters(const ModelConfig& config) {
+  Number count = static_cast<Number>(config.hidden_size) + static_cast<Number>(config.vocab_size) *
+                                                               static_cast<Number>(config.hidden_size) *
+                                                               (config.tie_word_embeddings ? 1 : 2);
+  for (int64_t i = 0; i < config.num_hidden_layers(); ++i) {
+    const LayerLayout layer = layer_layout(config, i);
+    for (const LinearShape& linear : layer.linears()) count += static_cast<Number>(linear.parameters());
+    for (const NormShape& norm : layer.norms()) count += static_cast<Number>(norm.size);
+  }
+  return count;
+}
+
 std::string excerpt(double value) { return json_excerpt(value); }
 
 template <class Need>
@@ -74,17 +90,16 @@ void ModelConfig::check() const {
     need(layer.rope >= no_rope && layer.rope < static_cast<int64_t>(ropes.size()), "a layer has no rotary table");
   }
   for (const int32_t id : eos_token_ids) need(id >= 0 && id < vocab_size, "eos_token_id is outside the vocabulary");
+  // Each below 2^31, as checked above, so that what is multiplied here fits.
+  if (wrong.empty())
+    need(num_attention_heads * head_dim < (int64_t{1} << 31),
+         "num_attention_heads · head_dim = " + std::to_string(num_attention_heads * head_dim) + " is out of range");
+  if (wrong.empty())
+    need(count_parameters<double>(*this) <= static_cast<double>(most_parameters),
+         "it has more than 2^60 parameters: sizes and layers that no memory holds");
   if (!wrong.empty()) throw ConfigError("model config", wrong);
 }
 
-int64_t ModelConfig::parameter_count() const {
-  int64_t count = hidden_size + vocab_size * hidden_size * (tie_word_embeddings ? 1 : 2);
-  for (int64_t i = 0; i < num_hidden_layers(); ++i) {
-    const LayerLayout layer = layer_layout(*this, i);
-    for (const LinearShape& linear : layer.linears()) count += linear.parameters();
-    for (const NormShape& norm : layer.norms()) count += norm.size;
-  }
-  return count;
-}
+int64_t ModelConfig::parameter_count() const { return count_parameters<int64_t>(*this); }
 
 }  // namespace lathe::nn

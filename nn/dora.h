@@ -12,7 +12,7 @@ namespace lathe::nn {
 // zeros has the norm 0.
 class DoraNorms {
  public:
-  // The weight as products in `dtype` see it; what is kept of it are the squares of its rows.
+  // The weight, which is kept, as products in `dtype` see it.
   DoraNorms(autograd::LinearWeight weight, DType dtype);
 
   // [N], on the cpu, in f32 (f64 for f64). a [r, K] and b [N, r] of the dtype, on the weight's device.

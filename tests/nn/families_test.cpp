@@ -270,6 +270,16 @@ TEST(Families, ANumberThatIsNoneIsRefusedByKey) {
         << member << ": " << error_of_text(with_member(member));
 }
 
+TEST(Families, SizesThatNoMemoryHoldsAreRefused) {
+  nlohmann::json json = golden_json("tiny_llama31/config.json");
+  json["num_attention_heads"] = json["num_key_value_heads"] = 1 << 20;
+  json["head_dim"] = 1 << 20;
+  EXPECT_NE(error_of(json).find("head_dim"), std::string::npos) << error_of(json);
+  json = golden_json("tiny_llama31/config.json");
+  json["intermediate_size"] = json["hidden_size"] = 2147483646;
+  EXPECT_NE(error_of(json).find("2^60 parameters"), std::string::npos) << error_of(json);
+}
+
 TEST(Families, AConfigIsReadWithinBounds) {
   const std::string text = golden_json("tiny_llama31/config.json").dump();
   EXPECT_EQ(error_of_text("\xEF\xBB\xBF" + text), "no error");

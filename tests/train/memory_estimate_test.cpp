@@ -43,6 +43,9 @@ TEST(TrainableParameters, AreCountedAndPrintedAsPeftPrintsThem) {
   const nn::LoraConfig eight = lora(8, query_and_value);
   EXPECT_EQ(trainable_parameters(shape("mistral_7b"), &eight).text(),
             "trainable params: 3,407,872 || all params: 7,245,139,968 || trainable%: 0.0470");
+  nn::LoraConfig dora = eight;
+  dora.use_dora = true;
+  EXPECT_EQ(trainable_parameters(shape("mistral_7b"), &dora).trainable, 3407872 + 32 * (4096 + 1024));
   const nn::LoraConfig sixteen = lora(16, query_and_value);
   EXPECT_EQ(trainable_parameters(shape("mistral_nemo"), &sixteen).text(),
             "trainable params: 9,830,400 || all params: 12,257,612,800 || trainable%: 0.0802");

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "core/error.h"
+#include "data/readers/byte_stream.h"
 #include "data/rows/preference_rows.h"
 
 namespace lathe::train {
@@ -21,7 +22,8 @@ int64_t tokens_of(const TrainingSet& set, int64_t row) {
 
 data::PreferenceRows read_rows(const std::string& key, const std::string& path, const DpoConfig& config,
                                const text::ModelText& text, std::vector<std::string>& warnings) {
-  if (!std::filesystem::is_regular_file(path)) throw ConfigError(key, path + " is no file");
+  if (path != data::standard_input && !std::filesystem::is_regular_file(path))
+    throw ConfigError(key, path + " is no file");
   data::PreferenceOptions options;
   options.max_length = config.max_length;
   options.truncation_mode =

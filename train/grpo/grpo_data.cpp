@@ -6,13 +6,15 @@
 #include <filesystem>
 
 #include "core/error.h"
+#include "data/readers/byte_stream.h"
 
 namespace lathe::train {
 namespace {
 
 std::vector<data::PromptRow> load_rows(const std::string& key, const std::string& path, const GrpoConfig& config,
                                        const text::ModelText& text, std::vector<std::string>& warnings) {
-  if (!std::filesystem::is_regular_file(path)) throw ConfigError(key, path + " is no file");
+  if (path != data::standard_input && !std::filesystem::is_regular_file(path))
+    throw ConfigError(key, path + " is no file");
   std::vector<data::PromptRow> rows =
       data::read_prompt_rows(path, *text.tokenizer, text.chat_template.get(), text.vocab_size);
   if (!reads_column(config)) return rows;

@@ -31,15 +31,15 @@ Fields adapter_fields(AdapterSettings& s) {
       {"lora_alpha", group, "scale: alpha / r", result, &s.lora_alpha},
       {"lora_dropout", group, "share of the adapter's inputs dropped while training", result, &s.lora_dropout},
       {"lora_target_modules", group, "all-linear, names such as q_proj,v_proj, or a regular expression for whole names",
-       result, &s.lora_target_modules},
+       result, &s.lora_target_modules, Values::several},
       {"use_rslora", group, "scale: alpha / √r", result, &s.use_rslora},
       {"use_dora", group, "train the norm of each weight's rows beside their direction", result, &s.use_dora},
       {"exclude_modules", group, "names or a regular expression of what lora_target_modules shall leave out", result,
-       &s.exclude_modules},
+       &s.exclude_modules, Values::several},
       {"layers_to_transform", group, "numbers of the layers that lora_target_modules' names count in (default: all)",
-       result, &s.layers_to_transform},
+       result, &s.layers_to_transform, Values::several},
       {"lora_modules_to_save", group, "lm_head, embed_tokens or both: trained whole, saved with the adapter", result,
-       &s.lora_modules_to_save},
+       &s.lora_modules_to_save, Values::several},
   };
 }
 

@@ -185,6 +185,14 @@ TEST(Dpo, TheReferenceOfAnAdapterTrainedFurtherIsACopyOfIt) {
   expect_no_reward_at_first(config);
 }
 
+TEST(Dpo, TheReferenceOfAnAdapterWithAnOutputProjectionIsItsFirstState) {
+  const TemporaryFolder folder;
+  DpoConfig config = tiny_dpo_config(folder.path());
+  config.adapter = golden("peft_adapter/modules_to_save").string();
+  expect_no_reward_at_first(config);
+  EXPECT_TRUE(fs::exists(folder.path() / "ref_logps.safetensors"));
+}
+
 TEST(Dpo, TheReferenceOfAWholeModelIsTheModelBeforeTraining) {
   const TemporaryFolder folder;
   DpoConfig config = tiny_dpo_config(folder.path());

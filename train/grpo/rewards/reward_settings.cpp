@@ -15,19 +15,8 @@ namespace {
 
 const std::vector<std::string> known = {"exact_answer", "number", "regex", "json", "length", "repetition"};
 
-std::vector<std::string> parts_of(const std::string& text) {
-  constexpr const char* separators = ", \t\r\n";
-  std::vector<std::string> parts;
-  for (size_t begin = 0; (begin = text.find_first_not_of(separators, begin)) != std::string::npos;) {
-    const size_t end = std::min(text.find_first_of(separators, begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end;
-  }
-  return parts;
-}
-
 bool has(const RewardSettings& s, const std::string& name) {
-  const std::vector<std::string> names = parts_of(s.reward_funcs);
+  const std::vector<std::string> names = list_parts(s.reward_funcs);
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
@@ -45,11 +34,11 @@ Fields reward_fields(RewardSettings& s) {
   constexpr auto result = Shapes::result;
   return {
       {"reward_funcs", group,
-       "rewards, commas between them: exact_answer, number (the last one in the completion), regex, json, length, "
+       "one or several: exact_answer, number (the last one in the completion), regex, json, length, "
        "repetition",
-       result, &s.reward_funcs},
+       result, &s.reward_funcs, Values::several},
       {"reward_weights", group, "a number for each reward, the command's last (default: 1 each)", result,
-       &s.reward_weights},
+       &s.reward_weights, Values::several},
       {"reward_column", group, "the column that exact_answer and number compare with", result, &s.reward_column},
       {"reward_regex", group, "the pattern of regex: 1 where PCRE2 finds it in the completion", result,
        &s.reward_regex},
@@ -66,7 +55,7 @@ Fields reward_fields(RewardSettings& s) {
 }
 
 void check_rewards(const RewardSettings& s, int64_t max_completion_length, Complaints& wrong) {
-  const std::vector<std::string> names = parts_of(s.reward_funcs), weights = parts_of(s.reward_weights);
+  const std::vector<std::string> names = list_parts(s.reward_funcs), weights = list_parts(s.reward_weights);
   for (size_t i = 0; i < names.size(); ++i) {
     wrong.require(std::find(known.begin(), known.end(), names[i]) != known.end(), "reward_funcs",
                   "'" + names[i] +
@@ -98,7 +87,7 @@ bool reads_column(const RewardSettings& s) { return has(s, "exact_answer") || ha
 
 std::vector<NamedReward> make_rewards(const RewardSettings& s, int64_t max_completion_length) {
   std::vector<NamedReward> rewards;
-  for (const std::string& name : parts_of(s.reward_funcs)) {
+  for (const std::string& name : list_parts(s.reward_funcs)) {
     RewardFunction score;
     if (name == "exact_answer") score = exact_answer_reward(s.reward_column);
     if (name == "number") score = number_reward(s.reward_column);
@@ -113,7 +102,7 @@ std::vector<NamedReward> make_rewards(const RewardSettings& s, int64_t max_compl
     rewards.push_back(
         {"command", [process](std::span<const ScoredCompletion> completions) { return process->score(completions); }});
   }
-  const std::vector<std::string> weights = parts_of(s.reward_weights);
+  const std::vector<std::string> weights = list_parts(s.reward_weights);
   for (size_t i = 0; i < weights.size(); ++i) rewards[i].weight = number_of(weights[i]).value();
   return rewards;
 }
