@@ -8,6 +8,7 @@
 #include "nn/families/family.h"
 #include "nn/families/gguf_fields.h"
 #include "nn/families/hf_fields.h"
+#include "nn/families/sliding_windows.h"
 
 namespace lathe::nn {
 namespace {
@@ -27,16 +28,6 @@ void set_usual(ModelConfig& model) {
 void slide(LayerConfig& layer, int64_t window) {
   layer.sliding_window = window;
   layer.rope = local;
-}
-
-bool is_sliding(const HfFields& config, size_t layer, int64_t pattern) {
-  const nlohmann::ordered_json* types = config.find("layer_types");
-  if (types == nullptr) return (static_cast<int64_t>(layer) + 1) % pattern != 0;
-  if (!types->is_array() || layer >= types->size()) throw ConfigError("layer_types", "expected a word for each layer");
-  const nlohmann::ordered_json& type = (*types)[layer];
-  if (type != "sliding_attention" && type != "full_attention")
-    throw ConfigError("layer_types", "expected full_attention or sliding_attention, found " + json_excerpt(type));
-  return type == "sliding_attention";
 }
 
 void check_supported(const HfFields& config) {
@@ -82,7 +73,8 @@ ModelConfig from_hf(const HfFields& given) {
   const int64_t pattern = config.integer("sliding_window_pattern", usual_pattern);
   if (pattern < 1) throw ConfigError("sliding_window_pattern", "expected at least 1");
   for (size_t i = 0; i < result.layers.size(); ++i)
-    if (is_sliding(config, i, pattern)) slide(result.layers[i], config.integer("sliding_window"));
+    if (slides_by_type(config, i).value_or((static_cast<int64_t>(i) + 1) % pattern != 0))
+      slide(result.layers[i], config.integer("sliding_window"));
   return result;
 }
 

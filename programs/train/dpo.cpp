@@ -3,10 +3,8 @@
 
 #include <filesystem>
 
-#include "nn/model_files.h"
 #include "programs/train/commands.h"
 #include "programs/train/run.h"
-#include "train/checkpoint.h"
 #include "train/dpo/dpo_data.h"
 #include "train/dpo/dpo_objective.h"
 
@@ -42,9 +40,8 @@ class Dpo final : public Method {
     return facts;
   }
 
-  std::unique_ptr<train::Objective> make_objective(nn::Transformer& model) override {
-    const uint64_t fingerprint = nn::model_fingerprint(*nn::open_model_files(config_.model).weights);
-    return std::make_unique<train::DpoObjective>(model, config_, data_, fingerprint);
+  std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t model_fingerprint) override {
+    return std::make_unique<train::DpoObjective>(model, config_, data_, model_fingerprint);
   }
 
   void complete(train::ReportContents& report) const override {

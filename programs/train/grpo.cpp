@@ -48,7 +48,7 @@ class Grpo final : public Method {
     return facts;
   }
 
-  std::unique_ptr<train::Objective> make_objective(nn::Transformer& model) override {
+  std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t /*fingerprint*/) override {
     auto objective = std::make_unique<train::GrpoObjective>(model, config_, data_, text_, std::move(rewards_));
     objective_ = objective.get();
     return objective;

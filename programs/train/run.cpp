@@ -287,11 +287,11 @@ void run(Method& method, const train::RunConfig& config, const RecordedSettings&
   }
   train::expect_fits(plan.memory, device);
   const std::unique_ptr<nn::Transformer> model = load_model(plan, config, device);
-  const std::unique_ptr<train::Objective> objective = method.make_objective(*model);
-  train::Trainer trainer(
-      config, *objective, *model,
-      {recorded.result_settings, nn::model_fingerprint(*plan.files.weights), objective->fingerprint()});
+  const uint64_t model_fingerprint = nn::model_fingerprint(*plan.files.weights);
   plan.files.weights->release_pages();  // the fingerprint has read some
+  const std::unique_ptr<train::Objective> objective = method.make_objective(*model, model_fingerprint);
+  train::Trainer trainer(config, *objective, *model,
+                         {recorded.result_settings, model_fingerprint, objective->fingerprint()});
   for (const std::string& warning : trainer.warnings()) cli::print_warning(warning);
   for (const std::string& note : trainer.notes()) cli::print_note(note);
   const std::filesystem::path output_dir = config.output_dir;

@@ -44,8 +44,8 @@ class Method {
   virtual std::optional<int64_t> tokens_without_rows() const { return std::nullopt; }
   // Reads and checks the rows, which the method keeps.
   virtual RowFacts load_rows(const text::ModelText& text) = 0;
-  // After load_rows(). The model outlives the objective.
-  virtual std::unique_ptr<train::Objective> make_objective(nn::Transformer& model) = 0;
+  // After load_rows(). The model outlives the objective; the fingerprint is that of its files' weights.
+  virtual std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t model_fingerprint) = 0;
   // What the end of the run has to add to the report.
   virtual void complete(train::ReportContents& /*report*/) const {}
 };

@@ -45,7 +45,7 @@ class Sft final : public Method {
     return facts;
   }
 
-  std::unique_ptr<train::Objective> make_objective(nn::Transformer& model) override {
+  std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t /*fingerprint*/) override {
     return std::make_unique<train::SftObjective>(model, data_.training, data_.evaluation ? &*data_.evaluation : nullptr,
                                                  config_);
   }
