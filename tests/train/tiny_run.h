@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "kernels/copy/copy.h"
 #include "nn/model_files.h"
 #include "nn/transformer.h"
 #include "tests/support/temporary_folder.h"
@@ -61,6 +62,48 @@ inline SftConfig tiny_config(const std::filesystem::path& output_dir) {
   return config;
 }
 
+// The model of a run: with its adapter (`adapter`'s, or a new one), or its weights to be trained. Of the options the dtype
+// and what trains follow from the config.
+inline std::unique_ptr<nn::Transformer> tiny_model(const RunConfig& config, const nn::ModelFiles& files,
+                                                   const std::string& adapter, nn::TransformerOptions options = {}) {
+  options.dtype = nn::parse_compute_dtype(config.dtype);
+  if (!config.use_peft) options.weights = nn::WeightMode::trainable;
+  auto model = std::make_unique<nn::Transformer>(files.config, *files.weights, options);
+  if (!adapter.empty()) {
+    model->load_adapter(nn::read_peft_adapter(adapter));
+  } else if (config.use_peft) {
+    model->add_lora(lora_config(config), static_cast<uint64_t>(config.seed));
+  }
+  return model;
+}
+
+// Until `steps` are done (none: only starts or resumes). Makes the run's trainer at the first call.
+template <class Run>
+std::vector<StepRecord> train_steps(Run& run, int64_t steps) {
+  if (!run.trainer)
+    run.trainer = std::make_unique<Trainer>(
+        run.config, *run.objective, *run.model,
+        RunIdentity{result_settings(run.config), model_fingerprint(*run.files.weights), run.objective->fingerprint()});
+  std::vector<StepRecord> records;
+  while (!run.trainer->done() && run.trainer->steps_done() < steps) records.push_back(run.trainer->step());
+  return records;
+}
+
+inline std::string parameter_bytes_of(nn::Transformer& model) {
+  std::string bytes;
+  for (const nn::Parameter& parameter : model.trainable_parameters()) {
+    const Tensor master = kernels::moved(parameter.master, {});
+    bytes.append(static_cast<const char*>(master.raw()), static_cast<size_t>(master.nbytes()));
+  }
+  return bytes;
+}
+
+inline double metric_of(const Metrics& metrics, const std::string& name) {
+  for (const auto& [key, value] : metrics)
+    if (key == name) return value;
+  throw Error(name + " is not among the metrics");
+}
+
 // What the run learns; it borrows the model and the rows. Empty: SFT.
 using MakeObjective = std::function<std::unique_ptr<Objective>(nn::Transformer&, const TrainingSet&, const SftConfig&)>;
 
@@ -75,35 +118,13 @@ struct TinyRun {
   TinyRun(SftConfig settings, TrainingSet training, const MakeObjective& make_objective = {})
       : config(std::move(settings)), rows(std::move(training)) {
     files = nn::open_model_files(config.model);
-    nn::TransformerOptions options;
-    options.dtype = nn::parse_compute_dtype(config.dtype);
-    if (!config.use_peft) options.weights = nn::WeightMode::trainable;
-    model = std::make_unique<nn::Transformer>(files.config, *files.weights, options);
-    if (!config.adapter.empty()) {
-      model->load_adapter(nn::read_peft_adapter(config.adapter));
-    } else if (config.use_peft) {
-      model->add_lora(lora_config(config), static_cast<uint64_t>(config.seed));
-    }
+    model = tiny_model(config, files, config.adapter);
     objective = make_objective ? make_objective(*model, rows, config)
                                : std::make_unique<SftObjective>(*model, rows, nullptr, config);
   }
 
-  RunIdentity identity() const {
-    return {result_settings(config), model_fingerprint(*files.weights), objective->fingerprint()};
-  }
-  // Until `steps` are done (none: only starts or resumes).
-  std::vector<StepRecord> train(int64_t steps = INT64_MAX) {
-    if (!trainer) trainer = std::make_unique<Trainer>(config, *objective, *model, identity());
-    std::vector<StepRecord> records;
-    while (!trainer->done() && trainer->steps_done() < steps) records.push_back(trainer->step());
-    return records;
-  }
-  std::string parameter_bytes() const {
-    std::string bytes;
-    for (const nn::Parameter& parameter : model->trainable_parameters())
-      bytes.append(static_cast<const char*>(parameter.master.raw()), static_cast<size_t>(parameter.master.nbytes()));
-    return bytes;
-  }
+  std::vector<StepRecord> train(int64_t steps = INT64_MAX) { return train_steps(*this, steps); }
+  std::string parameter_bytes() const { return parameter_bytes_of(*model); }
 };
 
 }  // namespace lathe::train

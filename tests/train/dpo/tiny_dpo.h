@@ -4,7 +4,6 @@
 #include <memory>
 #include <numeric>
 
-#include "kernels/copy/copy.h"
 #include "tests/train/tiny_run.h"
 #include "train/dpo/dpo_objective.h"
 
@@ -67,42 +66,13 @@ struct TinyDpo {
     data.evaluation = random_pairs(5, 2);
     files = nn::open_model_files(config.model);
     nn::TransformerOptions options;
-    options.dtype = nn::parse_compute_dtype(config.dtype);
     options.device = device;
-    if (!config.use_peft) options.weights = nn::WeightMode::trainable;
-    model = std::make_unique<nn::Transformer>(files.config, *files.weights, options);
-    const std::string adapter = start.empty() ? config.adapter : start;
-    if (!adapter.empty()) {
-      model->load_adapter(nn::read_peft_adapter(adapter));
-    } else if (config.use_peft) {
-      model->add_lora(lora_config(config), static_cast<uint64_t>(config.seed));
-    }
+    model = tiny_model(config, files, start.empty() ? config.adapter : start, options);
     objective = std::make_unique<DpoObjective>(*model, config, data, model_fingerprint(*files.weights));
   }
 
-  std::vector<StepRecord> train(int64_t steps = INT64_MAX) {
-    if (!trainer)
-      trainer = std::make_unique<Trainer>(
-          config, *objective, *model,
-          RunIdentity{result_settings(config), model_fingerprint(*files.weights), objective->fingerprint()});
-    std::vector<StepRecord> records;
-    while (!trainer->done() && trainer->steps_done() < steps) records.push_back(trainer->step());
-    return records;
-  }
-  std::string parameter_bytes() const {
-    std::string bytes;
-    for (const nn::Parameter& parameter : model->trainable_parameters()) {
-      const Tensor master = kernels::moved(parameter.master, {});
-      bytes.append(static_cast<const char*>(master.raw()), static_cast<size_t>(master.nbytes()));
-    }
-    return bytes;
-  }
+  std::vector<StepRecord> train(int64_t steps = INT64_MAX) { return train_steps(*this, steps); }
+  std::string parameter_bytes() const { return parameter_bytes_of(*model); }
 };
-
-inline double metric_of(const Metrics& metrics, const std::string& name) {
-  for (const auto& [key, value] : metrics)
-    if (key == name) return value;
-  throw Error(name + " is not among the metrics");
-}
 
 }  // namespace lathe::train

@@ -5,7 +5,6 @@
 #include <memory>
 
 #include "data/tokenizer/tokenizer.h"
-#include "kernels/copy/copy.h"
 #include "tests/train/tiny_run.h"
 #include "train/grpo/grpo_objective.h"
 
@@ -77,44 +76,16 @@ struct TinyGrpo {
       : config(resolved(std::move(settings))), data(std::move(prompts)) {
     files = nn::open_model_files(config.model);
     nn::TransformerOptions options;
-    options.dtype = nn::parse_compute_dtype(config.dtype);
     options.device = device;
     options.quantized_linears = config.quantization();
     options.max_positions = data.longest_prompt + config.max_completion_length;
-    if (!config.use_peft) options.weights = nn::WeightMode::trainable;
-    model = std::make_unique<nn::Transformer>(files.config, *files.weights, options);
-    if (!config.adapter.empty()) {
-      model->load_adapter(nn::read_peft_adapter(config.adapter));
-    } else if (config.use_peft) {
-      model->add_lora(lora_config(config), static_cast<uint64_t>(config.seed));
-    }
+    model = tiny_model(config, files, config.adapter, options);
     objective = std::make_unique<GrpoObjective>(*model, config, data, text,
                                                 std::vector<NamedReward>{{"even", std::move(reward)}});
   }
 
-  std::vector<StepRecord> train(int64_t steps = INT64_MAX) {
-    if (!trainer)
-      trainer = std::make_unique<Trainer>(
-          config, *objective, *model,
-          RunIdentity{result_settings(config), model_fingerprint(*files.weights), objective->fingerprint()});
-    std::vector<StepRecord> records;
-    while (!trainer->done() && trainer->steps_done() < steps) records.push_back(trainer->step());
-    return records;
-  }
-  std::string parameter_bytes() const {
-    std::string bytes;
-    for (const nn::Parameter& parameter : model->trainable_parameters()) {
-      const Tensor master = kernels::moved(parameter.master, {});
-      bytes.append(static_cast<const char*>(master.raw()), static_cast<size_t>(master.nbytes()));
-    }
-    return bytes;
-  }
+  std::vector<StepRecord> train(int64_t steps = INT64_MAX) { return train_steps(*this, steps); }
+  std::string parameter_bytes() const { return parameter_bytes_of(*model); }
 };
-
-inline double metric_of(const Metrics& metrics, const std::string& name) {
-  for (const auto& [key, value] : metrics)
-    if (key == name) return value;
-  throw Error(name + " is not among the metrics");
-}
 
 }  // namespace lathe::train
