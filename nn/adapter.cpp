@@ -1,8 +1,8 @@
 #include "nn/adapter.h"
 
 #include <algorithm>
-#include <cstdio>
 
+#include "core/digits.h"
 #include "core/error.h"
 #include "nn/layer_layout.h"
 
@@ -22,11 +22,7 @@ void for_each_target(const ModelConfig& model, const LoraConfig& config, Visitor
         visit(name, linear.in, linear.out);
 }
 
-std::string fingerprint_text(const ModelFiles& base) {
-  char text[20];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(model_fingerprint(*base.weights)));
-  return text;
-}
+std::string fingerprint_text(const ModelFiles& base) { return hash_digits(model_fingerprint(*base.weights)); }
 
 std::string text_of(const std::optional<Quantization>& quantization) {
   return quantization ? name_of(*quantization) : "";

@@ -3,12 +3,12 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
+#include "core/digits.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
@@ -28,9 +28,7 @@ std::string hash_text(const std::filesystem::path& file) {
     XXH64_update(state.get(), left.data(), std::min(piece, left.size()));
     mapped->release_pages();
   }
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(XXH64_digest(state.get())));
-  return text;
+  return hash_digits(XXH64_digest(state.get()));
 }
 
 // Whether a listed name is that of a file below the folder: a manifest may come from anyone, and no other file's

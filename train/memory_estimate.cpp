@@ -5,6 +5,7 @@
 #include <fstream>
 #include <functional>
 
+#include "core/digits.h"
 #include "core/error.h"
 #include "kernels/adamw/adamw.h"
 #include "kernels/cuda/runtime.h"
@@ -187,14 +188,9 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
 }
 
 std::string ParameterCounts::text() const {
-  const auto separated = [](int64_t number) {
-    std::string digits = std::to_string(number);
-    for (auto i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), ",");
-    return digits;
-  };
   char percent[32];
   std::snprintf(percent, sizeof percent, "%.4f", 100.0 * static_cast<double>(trainable) / static_cast<double>(all));
-  return "trainable params: " + separated(trainable) + " || all params: " + separated(all) +
+  return "trainable params: " + grouped_digits(trainable) + " || all params: " + grouped_digits(all) +
          " || trainable%: " + percent;
 }
 

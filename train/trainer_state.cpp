@@ -4,6 +4,7 @@
 #include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "core/digits.h"
 #include "core/error.h"
 #include "core/json.h"
 
@@ -14,12 +15,6 @@ using nlohmann::ordered_json;
 
 constexpr int64_t state_format = 1;
 constexpr const char *model_key = "model_fingerprint", *data_key = "data_fingerprint";
-
-std::string hex(uint64_t value) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
-  return text;
-}
 
 ordered_json window_json(const LogWindow& window) {
   ordered_json json = {{"steps", window.steps}, {"loss", window.loss}, {"sums", ordered_json::object()}};
@@ -138,8 +133,8 @@ std::string trainer_state_text(const TrainerState& state, std::string_view objec
   json["window"] = window_json(state.window);
   if (state.metrics) json["metrics_log"] = {{"lines", state.metrics->lines}, {"bytes", state.metrics->bytes}};
   if (!objective.empty()) json["objective"] = objective;
-  json[model_key] = hex(identity.model_fingerprint);
-  json[data_key] = hex(identity.data_fingerprint);
+  json[model_key] = hash_digits(identity.model_fingerprint);
+  json[data_key] = hash_digits(identity.data_fingerprint);
   for (const auto& [name, value] : identity.settings) json["settings"][name] = value;
   return json.dump(2) + "\n";
 }

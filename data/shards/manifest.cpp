@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/atomic_write.h"
+#include "core/digits.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "data/shards/text_identity.h"

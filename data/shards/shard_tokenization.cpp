@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "core/atomic_write.h"
+#include "core/digits.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "core/thread_pool.h"

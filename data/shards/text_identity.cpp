@@ -2,7 +2,7 @@
 
 #include <xxhash.h>
 
-#include <cstdio>
+#include "core/digits.h"
 
 namespace lathe::data {
 namespace {
@@ -15,12 +15,6 @@ constexpr std::string_view page =
     "for (int i = 0; i < n; ++i) { printf(\"%d\\n\", i); }  # comment\n\n\n\tEND_of_text";
 
 }  // namespace
-
-std::string hash_digits(uint64_t hash) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(hash));
-  return text;
-}
 
 std::string tokenizer_identity(const Tokenizer& tokenizer) {
   uint64_t hash = 0;

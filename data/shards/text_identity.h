@@ -13,7 +13,4 @@ std::string tokenizer_identity(const Tokenizer& tokenizer);
 // The same of the chat templates' sources with their names; "none" where there is none.
 std::string chat_template_identity(const Tokenizer& tokenizer);
 
-// "00c0ffee00c0ffee".
-std::string hash_digits(uint64_t hash);
-
 }  // namespace lathe::data

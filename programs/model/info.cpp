@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "core/digits.h"
 #include "core/json.h"
 #include "core/printable.h"
 #include "nn/layer_layout.h"
@@ -37,12 +38,6 @@ std::map<std::string, TypeCount> histogram(const nn::WeightSource& source) {
     count.bytes += weight.stored_bytes;
   }
   return types;
-}
-
-std::string separated(int64_t number) {
-  std::string digits = std::to_string(number);
-  for (auto i = static_cast<int64_t>(digits.size()) - 3; i > 0; i -= 3) digits.insert(static_cast<size_t>(i), ",");
-  return digits;
 }
 
 // "default, tool_use", or "none"
@@ -79,18 +74,19 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
   const nn::ModelConfig& c = files.config;
   fmt::print("{}\n", files.path.string());
   fmt::print("  family           {}\n", c.family);
-  fmt::print("  parameters       {}\n", separated(c.parameter_count()));
+  fmt::print("  parameters       {}\n", grouped_digits(c.parameter_count()));
   fmt::print("  layers           {}, hidden {}, feed-forward {}\n", c.num_hidden_layers(), c.hidden_size,
              c.intermediate_size);
   fmt::print("  attention        {} heads over {} key/value heads of {}\n", c.num_attention_heads,
              c.num_key_value_heads, c.head_dim);
-  fmt::print("  vocabulary       {}{}\n", separated(c.vocab_size),
+  fmt::print("  vocabulary       {}{}\n", grouped_digits(c.vocab_size),
              c.tie_word_embeddings ? " (output tied to the embedding)" : "");
-  fmt::print("  context          {} tokens, rope base {:g}\n", separated(c.max_position_embeddings), c.ropes[0].theta);
-  fmt::print("  tokenizer        {} tokens, chat template: {}\n", separated(tokenizer.vocab_size()),
+  fmt::print("  context          {} tokens, rope base {:g}\n", grouped_digits(c.max_position_embeddings),
+             c.ropes[0].theta);
+  fmt::print("  tokenizer        {} tokens, chat template: {}\n", grouped_digits(tokenizer.vocab_size()),
              printable(template_names(tokenizer)));
   fmt::print("  control tokens   {}; written in a prompt they are text (tokens with generate --raw --parse_special)\n",
-             separated(control_tokens(tokenizer)));
+             grouped_digits(control_tokens(tokenizer)));
   fmt::print("  answers end at   {}\n", printable(token_names(text::stop_tokens(files, tokenizer), tokenizer)));
   const text::GenerationConfig generation = text::read_generation_config(files.path);
   const char* before = "  its authors sample with ";
@@ -101,8 +97,8 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
   if (!generation.sampling.empty()) fmt::print(" (generation_config.json; flags decide, these are not applied)\n");
   fmt::print("  weights\n");
   for (const auto& [type, count] : histogram(*files.weights))
-    fmt::print("    {:<6} {:>4} tensors {:>15} elements {:>9.1f} MiB\n", type, count.tensors, separated(count.elements),
-               static_cast<double>(count.bytes) / (1 << 20));
+    fmt::print("    {:<6} {:>4} tensors {:>15} elements {:>9.1f} MiB\n", type, count.tensors,
+               grouped_digits(count.elements), static_cast<double>(count.bytes) / (1 << 20));
   const std::optional<nn::Quantization> stored = nn::resolved_quantization(files, {});
   fmt::print("  loaded           {:.1f} MiB in f32, {:.1f} in bf16", loaded_mebibytes(c, DType::f32, stored),
              loaded_mebibytes(c, DType::bf16, stored));

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "core/digits.h"
 #include "core/error.h"
 #include "core/json.h"
 #include "data/shards/shards.h"
@@ -18,7 +19,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     if (json.is_object()) {
       json.erase("xxh64");
       const std::string own = json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-      json["xxh64"] = data::hash_digits(XXH64(own.data(), own.size(), 0));
+      json["xxh64"] = hash_digits(XXH64(own.data(), own.size(), 0));
       text = json.dump();
     }
   } catch (const Error&) {

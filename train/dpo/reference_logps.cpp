@@ -2,11 +2,11 @@
 
 #include <xxhash.h>
 
-#include <cstdio>
 #include <memory>
 #include <numeric>
 #include <set>
 
+#include "core/digits.h"
 #include "core/error.h"
 #include "nn/weights/safetensors.h"
 
@@ -15,17 +15,11 @@ namespace {
 
 constexpr const char *chosen_name = "ref_chosen_logps", *rejected_name = "ref_rejected_logps";
 
-std::string hexadecimal(uint64_t value) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
-  return text;
-}
-
 // Of who made the values, of the rows, and of the values themselves: a damaged file is made again.
 std::string mark(uint64_t identity, const TrainingSet& pairs, const Tensor& chosen, const Tensor& rejected) {
   uint64_t hash = XXH64(chosen.raw(), static_cast<size_t>(chosen.nbytes()), identity);
   hash = XXH64(rejected.raw(), static_cast<size_t>(rejected.nbytes()), hash);
-  return hexadecimal(identity) + "-" + hexadecimal(pairs.fingerprint()) + "-" + hexadecimal(hash);
+  return hash_digits(identity) + "-" + hash_digits(pairs.fingerprint()) + "-" + hash_digits(hash);
 }
 
 }  // namespace

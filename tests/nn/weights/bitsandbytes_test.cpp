@@ -1,5 +1,6 @@
 // bitsandbytes' 4-bit checkpoints, both ways, against transformers and bitsandbytes (tests/golden/bitsandbytes).
 #include "nn/weights/bitsandbytes.h"
+#include "core/digits.h"
 
 #include <gtest/gtest.h>
 #include <xxhash.h>
@@ -18,10 +19,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 std::string hash_of(const Tensor& tensor) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx",
-                static_cast<unsigned long long>(XXH64(tensor.raw(), static_cast<size_t>(tensor.nbytes()), 0)));
-  return text;
+  return hash_digits(XXH64(tensor.raw(), static_cast<size_t>(tensor.nbytes()), 0));
 }
 
 // What a weight stands for, read row by row and rounded once.
