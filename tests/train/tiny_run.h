@@ -62,8 +62,8 @@ inline SftConfig tiny_config(const std::filesystem::path& output_dir) {
   return config;
 }
 
-// The model of a run: with its adapter (`adapter`'s, or a new one), or its weights to be trained. Of the options the dtype
-// and what trains follow from the config.
+// The model of a run: with its adapter (`adapter`'s, or a new one), or its weights to be trained. Of the options the
+// dtype and what trains follow from the config.
 inline std::unique_ptr<nn::Transformer> tiny_model(const RunConfig& config, const nn::ModelFiles& files,
                                                    const std::string& adapter, nn::TransformerOptions options = {}) {
   options.dtype = nn::parse_compute_dtype(config.dtype);
