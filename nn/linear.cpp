@@ -1,9 +1,13 @@
 #include "nn/linear.h"
 
+#include "autograd/recording.h"
+
 namespace lathe::nn {
 
 autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRows& rows,
                                       const autograd::Variable& residual) const {
+  const bool packs =
+      rows.adapters.size() > 1 && !autograd::grad_enabled() && x.value().device().kind == DeviceKind::cpu;
   autograd::LinearTerms terms{.bias = bias, .residual = residual, .lora = {}};
   for (const AdapterRun& run : rows.adapters) {
     const auto found = lora.find(run.adapter);
@@ -15,6 +19,10 @@ autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRo
     if (layer.magnitude) {
       term.magnitude = layer.magnitude->leaf;
       term.inverse_norm = layer.norms->inverse(layer.a.leaf.value(), layer.b.leaf.value(), layer.scaling);
+    }
+    if (packs) {
+      const PackedLora::Pair pair = layer.packed->of(layer.a.leaf.value(), layer.b.leaf.value());
+      term.packed_a = pair.a, term.packed_b = pair.b;
     }
     terms.lora.push_back(std::move(term));
   }

@@ -10,6 +10,7 @@
 
 #include "autograd/ops/linear.h"
 #include "nn/dora.h"
+#include "nn/packed_lora.h"
 #include "nn/parameter.h"
 
 namespace lathe::nn {
@@ -38,6 +39,7 @@ struct LoraLayer {
   Parameter a, b;                      // [r, in], [out, r]
   std::optional<Parameter> magnitude;  // f32 [out], with DoRA
   std::shared_ptr<DoraNorms> norms;    // with it
+  std::shared_ptr<PackedLora> packed = std::make_shared<PackedLora>();
   float scaling = 1.0f;
   float dropout = 0.0f;
   uint16_t dropout_stream =

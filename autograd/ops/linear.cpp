@@ -1,9 +1,11 @@
 #include "autograd/ops/linear.h"
 
+#include <algorithm>
 #include <string>
 
 #include "autograd/operation.h"
 #include "core/error.h"
+#include "core/thread_pool.h"
 #include "kernels/add/add.h"
 #include "kernels/column_scale/column_scale.h"
 #include "kernels/copy/copy.h"
@@ -37,6 +39,7 @@ struct Linear final : Operation {
     kernels::DropoutParams dropout;
     SequenceLayout layout;  // of its rows
     Tensor inverse_norm;    // DoRA
+    kernels::PackedWeight packed_a, packed_b;
     bool dora() const { return inverse_norm.defined(); }
     bool drops() const { return dropout.probability != 0.0f; }
   };
@@ -51,13 +54,14 @@ struct Linear final : Operation {
   void add_term(const LoraTerm& term, int64_t rows) {
     const int index = static_cast<int>(terms.size());
     if (!term.sequences) {
-      terms.push_back({term.scale, term.dropout, layout, term.inverse_norm});
+      terms.push_back({term.scale, term.dropout, layout, term.inverse_norm, term.packed_a, term.packed_b});
       return add_run(0, rows, index);
     }
     if (rows != layout.tokens())
       throw ShapeError("linear: a LoRA term for some sequences of a layout of " + std::to_string(layout.tokens()) +
                        " tokens, but x has " + std::to_string(rows) + " rows");
-    terms.push_back({term.scale, term.dropout, term.sequences->layout, term.inverse_norm});
+    terms.push_back(
+        {term.scale, term.dropout, term.sequences->layout, term.inverse_norm, term.packed_a, term.packed_b});
     add_run(term.sequences->first_token, term.sequences->end_token(), index);
   }
 
@@ -94,29 +98,61 @@ struct Linear final : Operation {
 
   void forward(Forward& f) {
     const Tensor& in = f.input(x);
-    std::vector<Tensor> t(terms.size());
-    for (const RowRun& run : runs) {
-      if (run.term == no_term) continue;
-      const Tensor &rows = run.of(in), &a = f.input(lora_a(run.term));
-      Tensor& product = t[static_cast<size_t>(run.term)];
-      product = Tensor::empty({rows.dim(0), a.dim(0)}, in.dtype(), in.device());
-      kernels::matmul(product, dropped(rows, term_of(run)), a, Layout::transposed, term_of(run).scale);
-    }
+    const std::vector<Tensor> t = through_a(f);
     Tensor out = Tensor::empty({in.dim(0), base.rows()}, in.dtype(), in.device());
-    for (const RowRun& run : runs) {
-      kernels::LinearTerms joined{.bias = f.input(bias), .residual = run.of(f.input(residual))};
-      if (run.term != no_term && term_of(run).dora()) {
-        dora_forward(f, run, t[static_cast<size_t>(run.term)], joined, run.of(out));
+    for (auto first = runs.begin(); first != runs.end();) {
+      if (is_dora(*first)) {
+        dora_forward(f, *first, t[static_cast<size_t>(first->term)], out);
+        ++first;
         continue;
       }
-      if (run.term != no_term) {
-        joined.lora_t = t[static_cast<size_t>(run.term)];
-        joined.lora_b = f.input(lora_b(run.term));
-      }
-      kernels::linear_forward(run.of(out), run.of(in), base.value(), joined);
+      const auto last = std::find_if(first, runs.end(), [&](const RowRun& run) { return is_dora(run); });
+      lora_forward(f, {first, last}, t, out);
+      first = last;
     }
     save(f, t);
     f.output(out);
+  }
+
+  // t of each term. On the CPU those of a decode step's adapters are too small for all threads, and are computed side
+  // by side.
+  std::vector<Tensor> through_a(Forward& f) const {
+    const Tensor& in = f.input(x);
+    std::vector<Tensor> t(terms.size());
+    for (const RowRun& run : runs)
+      if (run.term != no_term)
+        t[static_cast<size_t>(run.term)] =
+            Tensor::empty({run.end - run.begin, f.input(lora_a(run.term)).dim(0)}, in.dtype(), in.device());
+    const auto multiply = [&](const RowRun& run) {
+      if (run.term == no_term) return;
+      const Term& term = term_of(run);
+      const kernels::Weight a = term.packed_a.defined() ? kernels::Weight(term.packed_a) : f.input(lora_a(run.term));
+      kernels::matmul(t[static_cast<size_t>(run.term)], dropped(run.of(in), term), a, Layout::transposed, term.scale);
+    };
+    if (runs.size() > 1 && in.device().kind == DeviceKind::cpu) {
+      parallel_for(static_cast<int64_t>(runs.size()), 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) multiply(runs[static_cast<size_t>(i)]);
+      });
+    } else {
+      for (const RowRun& run : runs) multiply(run);
+    }
+    return t;
+  }
+
+  bool is_dora(const RowRun& run) const { return run.term != no_term && term_of(run).dora(); }
+
+  // Runs after each other, in one product.
+  void lora_forward(Forward& f, std::span<const RowRun> neighbours, const std::vector<Tensor>& t,
+                    const Tensor& out) const {
+    const RowRun all{neighbours.front().begin, neighbours.back().end, no_term};
+    kernels::LinearTerms joined{.bias = f.input(bias), .residual = all.of(f.input(residual))};
+    for (const RowRun& run : neighbours) {
+      if (run.term == no_term) continue;
+      const kernels::PackedWeight& packed_b = term_of(run).packed_b;
+      const kernels::Weight b = packed_b.defined() ? kernels::Weight(packed_b) : f.input(lora_b(run.term));
+      joined.lora_rows.push_back({run.begin - all.begin, run.end - all.begin, t[static_cast<size_t>(run.term)], b});
+    }
+    kernels::linear_forward(all.of(out), all.of(f.input(x)), base.value(), joined);
   }
 
   // magnitude ÷ norm.
@@ -127,10 +163,10 @@ struct Linear final : Operation {
     return scales.view({magnitudes.numel()});
   }
 
-  void dora_forward(Forward& f, const RowRun& run, const Tensor& t, const kernels::LinearTerms& joined,
-                    const Tensor& out) const {
+  void dora_forward(Forward& f, const RowRun& run, const Tensor& t, const Tensor& all_out) const {
     const Term& term = term_of(run);
-    const Tensor rows = run.of(f.input(x)), kept = dropped(rows, term);
+    const Tensor rows = run.of(f.input(x)), kept = dropped(rows, term), out = run.of(all_out);
+    const kernels::LinearTerms joined{.bias = f.input(bias), .residual = run.of(f.input(residual))};
     Tensor z = Tensor::empty(out.shape(), out.dtype(), out.device());
     kernels::linear_forward(z, kept, base.value(), {.lora_t = t, .lora_b = f.input(lora_b(run.term))});
     const Tensor scales = column_scales(f.input(magnitude(run.term)), term);

@@ -59,6 +59,8 @@ struct LoraTerm {
   // DoRA: f32 [N] (f64 for f64), the trained magnitudes and 1 ÷ ‖W + s·B·A‖ of each row. Both undefined for LoRA.
   Variable magnitude = {};
   Tensor inverse_norm = {};
+  // a and b packed, where nothing is recorded: what the forward reads in place of them, or undefined.
+  kernels::PackedWeight packed_a = {}, packed_b = {};
 };
 
 struct LinearTerms {

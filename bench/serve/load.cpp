@@ -163,7 +163,7 @@ class Load {
     Json body{{"prompt", prompt}, {"max_tokens", drawn(random_, options_.output_tokens)},
               {"temperature", 0}, {"ignore_eos", true},
               {"stream", true},   {"stream_options", {{"include_usage", true}}}};
-    if (!options_.model.empty()) body["model"] = options_.model;
+    if (!options_.models.empty()) body["model"] = options_.models[requests_.size() % options_.models.size()];
     const std::string text = body.dump();
     return "POST /v1/completions HTTP/1.1\r\nHost: " + options_.host + ":" + options_.port +
            "\r\nContent-Type: application/json\r\nConnection: close\r\n" +

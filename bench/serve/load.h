@@ -13,7 +13,8 @@ struct TokenRange {
 
 struct LoadOptions {
   std::string host, port;  // of plain HTTP
-  std::string model, api_key;
+  std::vector<std::string> models;  // that requests name in turn; none: the server's own
+  std::string api_key;
   int64_t requests = 64;
   double rate = 0;           // per second, arriving as a Poisson process; 0: closed loop
   int64_t concurrency = 16;  // of the closed loop

@@ -144,7 +144,9 @@ void add_serve(CLI::App& app) {
   command->add_option("URL", options->urls, "http://HOST:PORT; several are measured in turn")
       ->required()
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->add_option("--model", load.model, "the model's name, for servers that want one");
+  command->add_option(
+      "--model", load.models,
+      "the model's name, for servers that want one; of several, as of adapters, requests name one in turn");
   command->add_option("--api_key", load.api_key, "the key to bring");
   command->add_option("--requests", load.requests, "requests in all")
       ->capture_default_str()

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "core/dtype.h"
 #include "kernels/matmul/weights/formats.h"
@@ -27,6 +28,14 @@ struct WeightPanels {
 // weight in the gradient of its input). columns_plain: left [k, m], right [k, n] (the gradient of a weight).
 enum class ProductLayout : uint8_t { rows_rows, rows_plain, columns_plain };
 
+// The second pair of operands for rows [begin, end) of the product; k 0: these rows have none.
+struct SecondPair {
+  int64_t begin, end;
+  int64_t k = 0;
+  ProductMatrix left, right;  // the first row of left is the product's row `begin`
+  WeightPanels panels;        // in place of right: words
+};
+
 // out [m, n] = scale · (left · right (+ left2 · right2)) (+ bias [n]) (+ residual [m, n], may be out): reduced over k,
 // then k2.
 struct ProductArgs {
@@ -37,6 +46,7 @@ struct ProductArgs {
   WeightPanels panels;  // in place of `right`, in the layouts that have a weight there
   int64_t k2 = 0;       // 0: no second pair, which is laid out as the first
   ProductMatrix left2, right2;
+  std::span<const SecondPair> second_pairs;  // in place of that one, rows_rows on the CPU: ascending, every row once
   float scale = 1.0f;
   ProductMatrix bias, residual, out;  // f32 or the operands' dtype
   // columns_plain only: k is cut at these bounds (on the host); the sums of its parts are scaled and added to residual

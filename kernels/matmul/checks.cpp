@@ -77,16 +77,33 @@ void check_weight(Argument argument, const Weight& weight, int64_t rows, int64_t
 
 Device device_of(const Tensor& tensor) { return tensor.defined() ? tensor.device() : Device{}; }
 
-// The two LoRA operands come together: left [rows, r], right [n, r] or [r, n].
-void check_lora(Argument left_argument, const Tensor& left, Argument right_argument, const Tensor& right, int64_t rows,
+// A LoRA term's operands come together: left [rows, r], right [n, r] or, plain, [r, n].
+void check_lora(Argument left_argument, const Tensor& left, Argument right_argument, const Weight& right, int64_t rows,
                 int64_t n, bool right_is_plain, DType dtype) {
   if (!left.defined() && !right.defined()) return;
   check_operand(left_argument, left);
   const int64_t rank = left.dim(1);
   check_matrix(left_argument, left, rows, rank);
   check_dtype(left_argument, left, dtype);
-  check_matrix(right_argument, right, right_is_plain ? rank : n, right_is_plain ? n : rank);
-  check_dtype(right_argument, right, dtype);
+  if (right.quantized()) right_argument.fail("a dense or packed matrix", "a quantised one");
+  check_weight(right_argument, right, right_is_plain ? rank : n, right_is_plain ? n : rank, dtype);
+}
+
+// Ascending rows of m, each with both operands, beside no pair for all rows.
+void check_lora_rows(const char* op, Device device, const LinearTerms& terms, int64_t m, int64_t n, DType dtype) {
+  int64_t done = 0;
+  for (const LoraRows& lora : terms.lora_rows) {
+    const std::string found = "rows from " + std::to_string(lora.begin) + " to " + std::to_string(lora.end);
+    if (lora.begin < done || lora.end < lora.begin || lora.end > m)
+      Argument{op, "lora_rows", device}.fail(
+          "ascending rows from " + std::to_string(done) + " to " + std::to_string(m) + " at most", found);
+    if (!lora.t.defined()) Argument{op, "lora_rows", device}.fail("a term", found + " without one");
+    check_lora({op, "lora_rows' t", device}, lora.t, {op, "lora_rows' b", device}, lora.b, lora.end - lora.begin, n,
+               false, dtype);
+    done = lora.end;
+  }
+  if (done > 0 && terms.lora_t.defined())
+    Argument{op, "lora_rows", device}.fail("none beside lora_t", std::to_string(terms.lora_rows.size()));
 }
 
 }  // namespace
@@ -100,6 +117,7 @@ void check_linear_forward(const char* op, const Tensor& out, const Tensor& x, co
   check_matrix({op, "out", device}, out, m, n);
   check_dtype_or_f32({op, "out", device}, out, x.dtype());
   check_lora({op, "lora_t", device}, terms.lora_t, {op, "lora_b", device}, terms.lora_b, m, n, false, x.dtype());
+  check_lora_rows(op, device, terms, m, n, x.dtype());
   if (terms.bias.defined()) {
     if (terms.bias.rank() != 1 || terms.bias.dim(0) != n)
       Argument{op, "bias", device}.fail(to_string(Shape{n}), describe(terms.bias));
@@ -116,6 +134,7 @@ void check_linear_forward(const char* op, const Tensor& out, const Tensor& x, co
 void check_quantized_gemv(const Tensor& out, const Tensor& x, const QuantizedWeight& weight, const LinearTerms& terms) {
   constexpr const char* op = "quantized_gemv";
   check_linear_forward(op, out, x, weight, terms);
+  if (!terms.lora_rows.empty()) Argument{op, "lora_rows", x.device()}.fail("none", "some");
   if (x.dim(0) > most_gemv_rows) Argument{op, "x", x.device()}.fail("at most 4 rows", describe(x));
   if (x.device().kind == DeviceKind::cpu) return;
   const bool aligned = reinterpret_cast<uintptr_t>(x.raw()) % 16 == 0 && x.stride(0) % 8 == 0;
@@ -158,15 +177,15 @@ void check_linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_
                                               std::to_string(bounds[s]) + " at " + std::to_string(s));
 }
 
-void check_matmul(const Tensor& out, const Tensor& a, const Tensor& b, Layout b_layout) {
+void check_matmul(const Tensor& out, const Tensor& a, const Weight& b, Layout b_layout) {
   constexpr const char* op = "matmul";
   const Device device = device_of(a);
   check_operand({op, "a", device}, a);
-  check_operand({op, "b", device}, b);
+  if (const Tensor* dense = b.dense()) check_operand({op, "b", device}, *dense);
   const bool transposed = b_layout == Layout::transposed;
-  const int64_t m = a.dim(0), k = a.dim(1), n = b.dim(transposed ? 0 : 1);
-  check_matrix({op, "b", device}, b, transposed ? n : k, transposed ? k : n);
-  check_dtype({op, "b", device}, b, a.dtype());
+  const int64_t m = a.dim(0), k = a.dim(1), n = transposed ? b.rows() : b.columns();
+  if (b.quantized()) Argument{op, "b", device}.fail("a dense or packed weight", "a quantised one");
+  check_weight({op, "b", device}, b, transposed ? n : k, transposed ? k : n, a.dtype());
   check_matrix({op, "out", device}, out, m, n);
   check_dtype_or_f32({op, "out", device}, out, a.dtype());
 }

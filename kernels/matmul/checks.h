@@ -12,6 +12,6 @@ void check_quantized_gemv(const Tensor& out, const Tensor& x, const QuantizedWei
 void check_linear_input_gradient(const LinearInputGradient& call);
 void check_linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x,
                                   const Tensor& cu_seqlens);
-void check_matmul(const Tensor& out, const Tensor& a, const Tensor& b, Layout b_layout);
+void check_matmul(const Tensor& out, const Tensor& a, const Weight& b, Layout b_layout);
 
 }  // namespace lathe::kernels

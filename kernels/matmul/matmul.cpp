@@ -1,5 +1,8 @@
 #include "kernels/matmul/matmul.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "kernels/matmul/checks.h"
 #include "kernels/matmul/device.h"
 #include "kernels/matmul/quantized_gemv.h"
@@ -15,6 +18,12 @@ bool on_cpu(const Tensor& operand) { return operand.device().kind == DeviceKind:
 ProductMatrix matrix(const Tensor& tensor) {
   if (!tensor.defined()) return {};
   return {tensor.raw(), tensor.rank() == 2 ? tensor.stride(0) : 0, tensor.dtype()};
+}
+
+// A dense or packed weight as a matrix, where it is one.
+ProductMatrix matrix(const Weight& weight) {
+  if (const PackedWeight* packed = weight.packed()) return matrix(packed->dense());
+  return matrix(*weight.dense());
 }
 
 // The right operand of a product. On a device a quantised one comes beside the arguments (device.h).
@@ -34,11 +43,34 @@ ProductArgs forward_args(const Tensor& out, const Tensor& x, const Weight& weigh
   set_right(args, weight);
   args.k2 = terms.lora_t.defined() ? terms.lora_t.dim(1) : 0;
   args.left2 = matrix(terms.lora_t);
-  args.right2 = matrix(terms.lora_b);
+  if (!on_cpu(x) || terms.lora_b.dense()) args.right2 = matrix(terms.lora_b);
   args.bias = matrix(terms.bias);
   args.residual = matrix(terms.residual);
   args.out = matrix(out);
   return args;
+}
+
+// Every row once: those of lora_rows and, without a term, those between them.
+std::vector<LoraRows> all_rows(const std::vector<LoraRows>& lora_rows, int64_t rows) {
+  std::vector<LoraRows> all;
+  int64_t done = 0;
+  for (const LoraRows& lora : lora_rows) {
+    if (lora.begin > done) all.push_back({done, lora.begin, {}, {}});
+    if (lora.end > lora.begin) all.push_back(lora);
+    done = lora.end;
+  }
+  if (done < rows) all.push_back({done, rows, {}, {}});
+  return all;
+}
+
+SecondPair second_pair(const LoraRows& rows) {
+  SecondPair pair{.begin = rows.begin, .end = rows.end};
+  if (!rows.t.defined()) return pair;
+  pair.k = rows.t.dim(1);
+  pair.left = matrix(rows.t);
+  if (const Tensor* dense = rows.b.dense()) pair.right = matrix(*dense);
+  if (const PackedWeight* packed = rows.b.packed()) pair.panels = packed->product_panels();
+  return pair;
 }
 
 // Whether a quantised weight is dequantised for one product, because no body reads its codes.
@@ -59,15 +91,36 @@ void multiply(const ProductArgs& args, Device device) {
   device.kind == DeviceKind::cpu ? multiply_on_cpu(args) : device::multiply(args, device);
 }
 
+// A product for each of `rows`.
+void forward_each(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms,
+                  const std::vector<LoraRows>& rows) {
+  for (const LoraRows& run : rows) {
+    const auto of = [&](const Tensor& all) { return all.defined() ? all.slice(0, run.begin, run.end) : all; };
+    linear_forward(of(out), of(x), weight,
+                   {.lora_t = run.t, .lora_b = run.b, .bias = terms.bias, .residual = of(terms.residual)});
+  }
+}
+
 }  // namespace
 
 void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms) {
   check_linear_forward("linear_forward", out, x, weight, terms);
+  const bool at_once = on_cpu(x) && (x.dtype() == DType::f32 || x.dtype() == DType::bf16);
+  std::vector<LoraRows> rows;
+  if (!terms.lora_rows.empty()) {
+    rows = all_rows(terms.lora_rows, x.dim(0));
+    if (rows.size() == 1 || !at_once) return forward_each(out, x, weight, terms, rows);
+  } else if (at_once && terms.lora_b.packed()) {
+    rows = {{0, x.dim(0), terms.lora_t, terms.lora_b}};
+  }
   const QuantizedWeight* quantized = weight.quantized();
   if (quantized && forward_wants_dense(*quantized, x)) return linear_forward(out, x, dequantized(*quantized, x), terms);
   if (on_cpu(x) && x.dtype() == DType::f16) return widened::linear_forward(out, x, weight, terms);
   if (on_cpu(x) && x.dtype() == DType::f64) return reference::linear_forward(out, x, weight, terms);
-  const ProductArgs args = forward_args(out, x, weight, terms);
+  ProductArgs args = forward_args(out, x, weight, terms);
+  std::vector<SecondPair> pairs;
+  std::transform(rows.begin(), rows.end(), std::back_inserter(pairs), second_pair);
+  args.second_pairs = pairs;
   if (quantized && !on_cpu(x)) return device::multiply_codes(args, *quantized, x.device());
   multiply(args, x.device());
 }
@@ -118,15 +171,15 @@ void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, c
   multiply(args, x.device());
 }
 
-void matmul(const Tensor& out, const Tensor& a, const Tensor& b, Layout b_layout, float scale) {
+void matmul(const Tensor& out, const Tensor& a, const Weight& b, Layout b_layout, float scale) {
   check_matmul(out, a, b, b_layout);
   if (on_cpu(a) && a.dtype() == DType::f16) return widened::matmul(out, a, b, b_layout, scale);
   if (on_cpu(a) && a.dtype() == DType::f64) return reference::matmul(out, a, b, b_layout, scale);
   const bool transposed = b_layout == Layout::transposed;
   ProductArgs args{.layout = transposed ? ProductLayout::rows_rows : ProductLayout::rows_plain, .dtype = a.dtype()};
-  args.m = a.dim(0), args.n = b.dim(transposed ? 0 : 1), args.k = a.dim(1);
+  args.m = a.dim(0), args.n = transposed ? b.rows() : b.columns(), args.k = a.dim(1);
   args.left = matrix(a);
-  args.right = matrix(b);
+  set_right(args, b);
   args.scale = scale;
   args.out = matrix(out);
   multiply(args, a.device());

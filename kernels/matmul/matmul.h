@@ -15,21 +15,31 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/tensor.h"
 #include "kernels/matmul/weights/weight.h"
 
 namespace lathe::kernels {
 
-// What joins the product before the one rounding. Any member may be undefined.
-struct LinearTerms {
-  Tensor lora_t;    // [M, r], x·Aᵀ already scaled; continues the last chain with lora_b
-  Tensor lora_b;    // [N, r]
-  Tensor bias;      // [N]
-  Tensor residual;  // [M, N], added last; may be out
+// Rows [begin, end) of x with a LoRA term of their own.
+struct LoraRows {
+  int64_t begin, end;
+  Tensor t;  // [end − begin, r]
+  Weight b;  // [N, r], dense or packed
 };
 
-// out [M, N] = x [M, K] · weightᵀ (+ lora_t · lora_bᵀ) (+ bias) (+ residual).
+// What joins the product before the one rounding. Any member may be undefined.
+struct LinearTerms {
+  Tensor lora_t;                         // [M, r], x·Aᵀ already scaled; continues the last chain with lora_b
+  Weight lora_b;                         // [N, r], dense or packed
+  Tensor bias;                           // [N]
+  Tensor residual;                       // [M, N], added last; may be out
+  std::vector<LoraRows> lora_rows = {};  // in place of lora_t and lora_b: ascending, rows between them have none
+};
+
+// out [M, N] = x [M, K] · weightᵀ (+ lora_t · lora_bᵀ) (+ bias) (+ residual). Whatever terms other rows have, a row has
+// the bits of a product with its own term alone. On the CPU lora_rows read the weight once, on devices once for each.
 void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms = {});
 
 struct LinearInputGradient {
@@ -50,8 +60,9 @@ void linear_input_gradient(const LinearInputGradient& call);
 void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x,
                             const Tensor& cu_seqlens, float scale = 1.0f);
 
-// out [M, N] = scale · (a [M, K] · b), b given as [N, K] (transposed_b) or [K, N]. Small products: LoRA's A and B.
+// out [M, N] = scale · (a [M, K] · b), b given as [N, K] (transposed) or [K, N], dense or packed. Small products: LoRA's
+// A and B.
 enum class Layout { transposed, plain };
-void matmul(const Tensor& out, const Tensor& a, const Tensor& b, Layout b_layout, float scale = 1.0f);
+void matmul(const Tensor& out, const Tensor& a, const Weight& b, Layout b_layout, float scale = 1.0f);
 
 }  // namespace lathe::kernels

@@ -108,7 +108,7 @@ void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, c
   });
 }
 
-void matmul(const Tensor& out, const Tensor& a, const Tensor& b, Layout b_layout, float scale) {
+void matmul(const Tensor& out, const Tensor& a, const Weight& b, Layout b_layout, float scale) {
   const Elements o(out), left(a), right(b);
   for_each_row(out.dim(0), [&](int64_t m) {
     for (int64_t n = 0; n < out.dim(1); ++n) {

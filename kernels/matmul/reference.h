@@ -9,6 +9,6 @@ void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, co
 void linear_input_gradient(const LinearInputGradient& call);
 void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x,
                             const Tensor& cu_seqlens, float scale);
-void matmul(const Tensor& out, const Tensor& a, const Tensor& b, Layout b_layout, float scale);
+void matmul(const Tensor& out, const Tensor& a, const Weight& b, Layout b_layout, float scale);
 
 }  // namespace lathe::kernels::reference

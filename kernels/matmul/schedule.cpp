@@ -3,6 +3,7 @@
 #include "kernels/matmul/schedule.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "core/memory.h"
 #include "core/thread_pool.h"
@@ -52,6 +53,17 @@ constexpr int64_t tile_overrun = 16;                // words that packing may wr
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// k steps of the second pair, or of the longest of several.
+int64_t second_steps(const ProductArgs& product) {
+  int64_t k = product.k2;
+  for (const SecondPair& pair : product.second_pairs) k = std::max(k, pair.k);
+  return k_steps(k, product.dtype);
+}
+
+int64_t second_panels(const ProductArgs& product) {
+  return std::max<int64_t>(1, static_cast<int64_t>(product.second_pairs.size()));
+}
+
 // Rows from row_offset on, cut into tiles, and k steps [first_step, last_step).
 struct Pass {
   const ProductArgs& product;
@@ -60,6 +72,7 @@ struct Pass {
   int64_t first_step, last_step;
   bool begins, ends;
   float* accumulators;  // of all panels, from pass to pass along k; null when there is one
+  const SecondRow* second_rows;
 };
 
 struct PackedLeft {
@@ -89,7 +102,8 @@ void multiply(const Pass& pass, PackedLeft left, PackedLeft left2) {
   const int64_t accumulator_tile = tile_rows(active_isa()) * panel_width;
   const int64_t panels = ceil_div(product.n, panel_width);
   const int64_t tiles = pass.tiling.tiles;
-  const int64_t steps2 = pass.ends ? k_steps(product.k2, product.dtype) : 0;
+  const int64_t steps2 = pass.ends ? second_steps(product) : 0;
+  const int64_t panel2 = second_panels(product) * steps2 * panel_width;
   const int64_t work = pass.tiling.rows * product.n * ((pass.last_step - pass.first_step) + steps2);
 
   // Panels are cut first, because a panel that is packed on the way is then packed by one thread only.
@@ -118,13 +132,13 @@ void multiply(const Pass& pass, PackedLeft left, PackedLeft left2) {
       args.left_tile_stride = left.tile_stride;
       args.left2 = left2.words;
       args.left2_tile_stride = left2.tile_stride;
+      args.second_rows = pass.second_rows;
       const int64_t panel = k_block_steps(active_isa(), product.dtype) * panel_width;
-      uint32_t* words =
-          task_workspace.words(panel + steps2 * panel_width + (args.last_tile - args.first_tile) * accumulator_tile);
+      uint32_t* words = task_workspace.words(panel + panel2 + (args.last_tile - args.first_tile) * accumulator_tile);
       args.panel = words;
       args.panel2 = words + panel;
       if (pass.accumulators == nullptr) {
-        args.accumulators = reinterpret_cast<float*>(words + panel + steps2 * panel_width);
+        args.accumulators = reinterpret_cast<float*>(words + panel + panel2);
         args.accumulator_panel_stride = 0;
       } else {
         args.accumulator_panel_stride = tiles * accumulator_tile;
@@ -136,30 +150,54 @@ void multiply(const Pass& pass, PackedLeft left, PackedLeft left2) {
   });
 }
 
+// The second pairs' left operands, each row on its own, into `words`.
+std::vector<SecondRow> pack_second_rows(const ProductArgs& product, int64_t first_row, int64_t rows, int64_t stride,
+                                        uint32_t* words) {
+  std::vector<SecondRow> packed(static_cast<size_t>(rows));
+  for (size_t i = 0; i < product.second_pairs.size(); ++i) {
+    const SecondPair& pair = product.second_pairs[i];
+    const int64_t begin = std::max<int64_t>(pair.begin - first_row, 0), end = std::min(pair.end - first_row, rows);
+    for (int64_t row = begin; row < end; ++row)
+      packed[static_cast<size_t>(row)] = {static_cast<int64_t>(i), words + row * stride};
+    if (begin >= end || pair.k == 0) continue;
+    const PackLeftArgs args{pair.left, false, pair.k, first_row - pair.begin,         {rows, rows},
+                            begin,     end,   0,      k_steps(pair.k, product.dtype), words,
+                            stride};
+    with_isa([&]<Isa isa>() { pack_left<isa>(args); });
+  }
+  return packed;
+}
+
 // Passes along k over rows [row, row + tiling.rows).
 void multiply_rows(const ProductArgs& product, int64_t row, const Tiling& tiling, int64_t pass_steps) {
   const Isa isa = active_isa();
   const int64_t words = left_words(isa, product.dtype);
-  const int64_t steps = k_steps(product.k, product.dtype), steps2 = k_steps(product.k2, product.dtype);
+  const int64_t steps = k_steps(product.k, product.dtype), steps2 = second_steps(product);
   const int64_t panels = ceil_div(product.n, panel_width), rows_of_tile = ceil_div(tiling.rows, tiling.tiles);
   const bool transposed = product.layout == ProductLayout::columns_plain;
   const bool several_passes = pass_steps < steps;
 
   PackedLeft left{nullptr, rows_of_tile * pass_steps * words + tile_overrun};
-  PackedLeft left2{nullptr, rows_of_tile * steps2 * words + tile_overrun};
+  const bool each_its_own = !product.second_pairs.empty();
+  PackedLeft left2{nullptr, (each_its_own ? 1 : rows_of_tile) * steps2 * words + tile_overrun};
   const bool by_chain = decodes_by_tables(product, isa);
   const bool in_memory = !by_chain && is_packed_in_memory(product, product.k);
-  const bool in_memory2 = is_packed_in_memory(product, product.k2);
+  const bool in_memory2 = !each_its_own && is_packed_in_memory(product, product.k2);
   const int64_t left_total = in_memory ? 0 : left.tile_stride * tiling.tiles;
-  const int64_t left2_total = in_memory2 || steps2 == 0 ? 0 : left2.tile_stride * tiling.tiles;
+  const int64_t left2_tiles = each_its_own ? tiling.rows : tiling.tiles;
+  const int64_t left2_total = in_memory2 || steps2 == 0 ? 0 : left2.tile_stride * left2_tiles;
   const int64_t accumulator_total = several_passes ? panels * tiling.tiles * tile_rows(isa) * panel_width : 0;
   uint32_t* workspace = left_workspace.words(left_total + left2_total + accumulator_total);
   left.words = workspace;
   left2.words = workspace + left_total;
-  Pass pass{product, row, tiling, 0, 0, false, false, nullptr};
+  Pass pass{product, row, tiling, 0, 0, false, false, nullptr, nullptr};
   if (several_passes) pass.accumulators = reinterpret_cast<float*>(workspace + left_total + left2_total);
 
-  if (in_memory2) {
+  std::vector<SecondRow> second_rows;
+  if (each_its_own) {
+    second_rows = pack_second_rows(product, row, tiling.rows, left2.tile_stride, left2.words);
+    pass.second_rows = second_rows.data();
+  } else if (in_memory2) {
     left2.words = static_cast<uint32_t*>(product.left2.data);
   } else if (steps2 > 0) {
     pack({product.left2, transposed, product.k2, row, tiling, 0, 0, 0, steps2, left2.words, left2.tile_stride});
@@ -182,7 +220,7 @@ void multiply_rows(const ProductArgs& product, int64_t row, const Tiling& tiling
 }
 
 void multiply_once(const ProductArgs& product) {
-  const int64_t steps = k_steps(product.k, product.dtype), steps2 = k_steps(product.k2, product.dtype);
+  const int64_t steps = k_steps(product.k, product.dtype), steps2 = second_steps(product);
   const int64_t words = left_words(active_isa(), product.dtype);
   const int64_t pass_steps = std::min(steps, most_pass_steps);
   const int64_t pass_rows =

@@ -63,7 +63,7 @@ void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, c
   kernels::linear_weight_gradient(grad_weight, wide(grad_out), wide(x), cu_seqlens, scale);
 }
 
-void matmul(const Tensor& out, const Tensor& a, const Tensor& b, Layout b_layout, float scale) {
+void matmul(const Tensor& out, const Tensor& a, const Weight& b, Layout b_layout, float scale) {
   const WideResult result(out);
   kernels::matmul(result.tensor(), wide(a), wide(b), b_layout, scale);
   result.round();

@@ -145,6 +145,25 @@ inline Case timed_forward(Extents e, DType dtype) {
   return c;
 }
 
+// A decode step of m sequences with LoRA, of one adapter or each of its own.
+inline Case timed_adapters(Extents e, DType dtype, bool each_its_own) {
+  Case c = timed_forward({e.m, e.n, e.k, 0}, dtype);
+  c.name += "_rank" + std::to_string(e.rank) + (each_its_own ? "_each_its_own" : "_one_adapter");
+  const int64_t adapters = each_its_own ? e.m : 1, rows = e.m / adapters;
+  c.inputs.push_back({.name = "lora_t", .shape = {e.m, e.rank}, .dtype = dtype, .values = normal()});
+  c.inputs.push_back(shared("lora_b", {adapters * e.n, e.rank}, dtype));
+  c.start = [=](const Arguments& a) {
+    kernels::LinearTerms terms;
+    for (int64_t i = 0; i < adapters; ++i)
+      terms.lora_rows.push_back({i * rows, (i + 1) * rows, a["lora_t"].slice(0, i * rows, (i + 1) * rows),
+                                 kernels::pack_weight(a["lora_b"].slice(0, i * e.n, (i + 1) * e.n), dtype)});
+    return [a, terms, weight = kernels::pack_weight(a["weight"], a["weight"].dtype())] {
+      kernels::linear_forward(a["out"], a["x"], weight, terms);
+    };
+  };
+  return c;
+}
+
 inline Case timed_input_gradient(Extents e, DType dtype) {
   Case c = input_gradient_case(e, dtype, true, false);
   c.inputs.resize(2);  // without what only the gradient check needs
@@ -223,6 +242,10 @@ inline std::vector<Operation> matmul_operations() {
     on_device.run = [](const Arguments& a) { kernels::linear_forward(a["out"], a["x"], a["weight"]); };
     on_device.name = "512_1536_576_" + std::string(name_of(dtype));
     dense.timed.push_back(on_device);
+  }
+  for (bool each_its_own : {false, true}) {
+    forward.timed.push_back(timed_adapters({16, 1536, 576, 16}, bf16, each_its_own));
+    forward.timed.push_back(timed_adapters({16, 576, 1536, 16}, bf16, each_its_own));
   }
   forward.timed.push_back(timed_forward({1, 4096, 4096, 0}, bf16));
   forward.timed.push_back(timed_forward({4096, 4096, 4096, 0}, bf16));

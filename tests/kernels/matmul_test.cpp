@@ -111,6 +111,34 @@ TEST_P(MatmulBits, a_row_is_the_same_alone_and_in_every_batch_with_any_threads_p
   }
 }
 
+TEST_P(MatmulBits, rows_with_lora_terms_of_their_own_have_the_bits_of_a_product_with_that_term_alone) {
+  constexpr int64_t n = 75, k = 2100, rows = 40;
+  const Tensor weight = random(n, k, 1), x = random(rows, k, 2), residual = random(rows, n, 3);
+  const PackedWeight packed = pack_weight(weight, dtype());
+  std::vector<LoraRows> lora;  // single rows, more than a tile, two after each other; rows 0, 22 to 29 and 39 have none
+  for (const auto& [begin, end, rank] :
+       {std::tuple{1, 2, 5}, {2, 3, 16}, {3, 22, 8}, {30, 31, 1}, {31, 31, 4}, {33, 39, 5}})
+    lora.push_back({begin, end, random(end - begin, rank, static_cast<uint64_t>(10 + begin)),
+                    random(n, rank, static_cast<uint64_t>(60 + begin))});
+  std::vector<LoraRows> packed_lora = lora;
+  for (LoraRows& run : packed_lora) run.b = pack_weight(*run.b.dense(), dtype());
+  const Tensor expected = Tensor::empty({rows, n}, dtype());
+  linear_forward(expected, x, packed, {.residual = residual});
+  for (const LoraRows& run : lora)
+    linear_forward(expected.slice(0, run.begin, run.end), x.slice(0, run.begin, run.end), packed,
+                   {.lora_t = run.t, .lora_b = run.b, .residual = residual.slice(0, run.begin, run.end)});
+  for (int threads = 1; threads <= 3; ++threads) {
+    set_thread_count(threads);
+    const Tensor out = Tensor::empty({rows, n}, dtype());
+    linear_forward(out, x, packed, {.residual = residual, .lora_rows = lora});
+    EXPECT_TRUE(same_bits(out, expected)) << threads << " threads, packed";
+    linear_forward(out, x, weight, {.residual = residual, .lora_rows = lora});
+    EXPECT_TRUE(same_bits(out, expected)) << threads << " threads, dense";
+    linear_forward(out, x, packed, {.residual = residual, .lora_rows = packed_lora});
+    EXPECT_TRUE(same_bits(out, expected)) << threads << " threads, packed terms";
+  }
+}
+
 TEST_P(MatmulBits, an_input_gradient_row_is_the_same_alone_and_in_every_batch_packed_or_dense) {
   constexpr int64_t n = 131, k = 75, rank = 5;
   const Tensor weight = random(n, k, 1), grad = random(40, n, 2), dt = random(40, rank, 3), a = random(rank, k, 4);

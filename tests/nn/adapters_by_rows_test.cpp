@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "autograd/ops/linear_cross_entropy.h"
+#include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
 #include "tests/nn/golden_files.h"
@@ -147,6 +148,19 @@ std::vector<Variant> variants() {
     for (const DType dtype : {DType::f32, DType::bf16})
       if (kind != DeviceKind::cuda || kernels::why_unavailable({kind}).empty()) all.push_back({{kind}, dtype});
   return all;
+}
+
+TEST_P(AdaptersByRows, AChangedParameterChangesItsOwnSequencesAlone) {
+  Transformer model = model_with({"wide", "narrow", "odd"});
+  const TokenBatch batch = batch_of({0, 1, 2, 3, 4, 5}, mixed_names);
+  const auto before = forward_bytes(model, batch);
+  for (Parameter& parameter : model.trainable_parameters("odd")) {
+    kernels::scale(parameter.master, parameter.master, 1.5);
+    parameter.refresh();
+  }
+  const auto after = forward_bytes(model, batch);
+  for (size_t s = 0; s < mixed_names.size(); ++s)
+    EXPECT_EQ(before[s] == after[s], mixed_names[s] != "odd") << "sequence " << s;
 }
 
 INSTANTIATE_TEST_SUITE_P(Every, AdaptersByRows, testing::ValuesIn(variants()), [](const auto& info) {

@@ -23,6 +23,12 @@ struct PackLeftArgs {
   bool by_chain = false;  // as nf4's tables want it: [k steps / 16][rows][chain_steps][4 chains]
 };
 
+// A row's second pair: the number of the pair, and its packed words of the left operand.
+struct SecondRow {
+  int64_t pair;
+  const uint32_t* left;
+};
+
 // Tiles × panels of a product over k steps [first_step, last_step). `begins` starts the sums, otherwise they are added
 // to `accumulators`; `ends` adds the second pair of operands and writes out.
 struct MultiplyTilesArgs {
@@ -35,10 +41,11 @@ struct MultiplyTilesArgs {
   int64_t left_tile_stride;
   const uint32_t* left2;
   int64_t left2_tile_stride;
+  const SecondRow* second_rows;      // of the tiling's rows, in place of left2, where product->second_pairs are given
   float* accumulators;               // [panel − first_panel][tile − first_tile][tile_rows][panel_width]
   int64_t accumulator_panel_stride;  // 0: the next panel overwrites them
   uint32_t* panel;                   // k_block_steps · panel_width words for panels packed on the way
-  uint32_t* panel2;                  // k_steps(k2) · panel_width
+  uint32_t* panel2;                  // the same for second pairs: k_steps(the largest k) · panel_width for each
 };
 
 // Whether the few rows of a product meet codes that are decoded in registers.

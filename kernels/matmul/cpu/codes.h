@@ -22,7 +22,7 @@ struct CodeRange {
 };
 // A tile of up to most_rows_decoded_in_registers rows: as multiply_tile of tiles.cpp, but codes are decoded in
 // registers.
-using CodeTileKernel = void (*)(const CodeRange& first, KRange second, float* accumulators, bool begins,
+using CodeTileKernel = void (*)(const CodeRange& first, const SecondRange& second, float* accumulators, bool begins,
                                 int64_t columns);
 template <class Format>
 CodeTileKernel code_tile_kernel(const WeightPanels& panels, DType dtype, int64_t rows);

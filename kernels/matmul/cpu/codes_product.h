@@ -104,9 +104,10 @@ struct StepFor<rows, DType::bf16> {
 
 // Adds the chains of a k block to a tile's totals, the last of them continued by `second`.
 template <class Step, int chains, int rows, int vectors>
-LATHE_INLINE void finish_chains(Vec (&sums)[chains][rows][vectors], const KRange& second, float* accumulators,
+LATHE_INLINE void finish_chains(Vec (&sums)[chains][rows][vectors], const SecondRange& second, float* accumulators,
                                 bool begins, int64_t column) {
-  multiply_steps<Step>(sums[chains - 1], second.left, second.right + column, second.steps);
+  constexpr int64_t least_steps = chains * gemm::chain_steps;  // codes come in groups, which have some for each chain
+  multiply_second<Step>(sums[chains - 1], least_steps, second, column);
 #pragma GCC unroll 4
   for (int chain = 0; chain < chains; ++chain) add_chain(accumulators + column, sums[chain], begins && chain == 0);
 }
@@ -115,7 +116,8 @@ LATHE_INLINE void finish_chains(Vec (&sums)[chains][rows][vectors], const KRange
 constexpr int halves_at_once(int rows) { return lanes == 16 ? 2 : lanes == 8 && rows == 1 ? 2 : 1; }
 
 template <class Format, class Decoder, DType dtype, int rows>
-void multiply_codes(const CodeRange& first, KRange second, float* accumulators, bool begins, int64_t columns) {
+void multiply_codes(const CodeRange& first, const SecondRange& second, float* accumulators, bool begins,
+                    int64_t columns) {
   using Step = typename StepFor<rows, dtype>::Step;
   constexpr int halves = halves_at_once(rows);
   constexpr int64_t k_per_step = dtype == DType::bf16 ? 2 : 1;

@@ -14,6 +14,12 @@ struct KRange {
   const uint32_t* prefetch = nullptr;  // as many k steps of the panel that follow
 };
 
+// The second pair of a tile, for all of its rows, or where they have different ones for each of them.
+struct SecondRange {
+  KRange all;                       // its steps are the most of any row
+  const KRange* of_rows = nullptr;  // [rows]
+};
+
 inline constexpr int panel_vectors = gemm::panel_width / lanes;
 
 // Vectors of a panel that are computed side by side: as many as the registers hold besides the operands, and at most
@@ -34,6 +40,7 @@ LATHE_INLINE Vec broadcast(const uint32_t* word) {
 // multiply() adds one k step's products to the sums, from left_words words of each row and the panel's words.
 template <int rows, int vectors>
 struct F32Step {
+  using OneRow = F32Step<1, vectors>;
   static constexpr int left_words = 1;
   static constexpr int chains = gemm::chains(Isa::LATHE_ISA, DType::f32);
   static LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
@@ -50,6 +57,7 @@ struct F32Step {
 // vdpbf16ps adds the pair's two products to the sum one after the other, and takes subnormals for zero.
 template <int rows, int vectors>
 struct PairStep {
+  using OneRow = PairStep<1, vectors>;
   static constexpr int left_words = 1;
   static constexpr int chains = gemm::chains(Isa::LATHE_ISA, DType::bf16);
   static LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&b)[vectors]) {
@@ -65,6 +73,7 @@ struct PairStep {
 // The left operand is packed as f32 already: [k steps][2][rows].
 template <int rows, int vectors>
 struct PairStep {
+  using OneRow = PairStep<1, vectors>;
   static constexpr int left_words = 2;
   static constexpr int chains = gemm::chains(Isa::LATHE_ISA, DType::bf16);
   static LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&pairs)[vectors]) {
@@ -113,8 +122,28 @@ LATHE_INLINE void clear(Vec (&sums)[chains][rows][vectors]) {
 
 // Nothing goes to this chain of a k block: no k steps of the first operands, nor of the second, which continue the last
 // chain.
-LATHE_INLINE bool is_left_out(int chain, int chains, const KRange& first, const KRange& second) {
-  return chain > 0 && first.steps <= chain * gemm::chain_steps && (chain < chains - 1 || second.steps == 0);
+LATHE_INLINE bool is_left_out(int chain, int chains, int64_t first_steps, const SecondRange& second) {
+  return chain > 0 && first_steps <= chain * gemm::chain_steps && (chain < chains - 1 || second.all.steps == 0);
+}
+
+// Continues the last chain with the second pair. The chain of a row that gets nothing, while others do, becomes the
+// negative zeros that change no total.
+template <class Step, int rows, int vectors>
+LATHE_INLINE void multiply_second(Vec (&sums)[rows][vectors], int64_t first_steps, const SecondRange& second,
+                                  int64_t column) {
+  if (second.of_rows == nullptr)
+    return multiply_steps<Step>(sums, second.all.left, second.all.right + column, second.all.steps);
+  const bool empty = Step::chains > 1 && first_steps <= (Step::chains - 1) * gemm::chain_steps;
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; ++i) {
+    const KRange& own = second.of_rows[i];
+    Vec row[1][vectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) row[0][j] = empty && own.steps == 0 ? splat(-0.0f) : sums[i][j];
+    multiply_steps<typename Step::OneRow>(row, own.left, own.right + column, own.steps);
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) sums[i][j] = row[0][j];
+  }
 }
 
 // Adds a chain to a tile's totals. The first chain of all is the total: added to zero, it would lose a negative zero.

@@ -79,7 +79,7 @@ LATHE_INLINE void multiply_chains(Vec (&sums)[chains][rows][vectors], const KRan
 // Tried and left: prefetching the left operand 0.5 to 4 KB ahead (within 1 % either way), prefetching the panel 1 to 8
 // KB ahead for one row (5 to 25 % slower: the hardware's prefetcher does better alone).
 template <int rows, template <int, int> class Step, int wanted>
-void multiply_tile(KRange first, KRange second, float* accumulators, bool begins, int64_t columns) {
+void multiply_tile(const KRange& first, const SecondRange& second, float* accumulators, bool begins, int64_t columns) {
   constexpr int vectors = vectors_at_once(rows, wanted);
   using S = Step<rows, vectors>;
   constexpr int chains = S::chains;
@@ -89,26 +89,26 @@ void multiply_tile(KRange first, KRange second, float* accumulators, bool begins
       Vec sums[chains][rows][vectors];
       clear(sums);
       multiply_chains<S, in_registers>(sums, first, column);
-      multiply_steps<S>(sums[chains - 1], second.left, second.right + column, second.steps);
+      multiply_second<S>(sums[chains - 1], first.steps, second, column);
 #pragma GCC unroll 4
       for (int chain = 0; chain < chains; ++chain)
-        if (!is_left_out(chain, chains, first, second))
+        if (!is_left_out(chain, chains, first.steps, second))
           add_chain(accumulators + column, sums[chain], begins && chain == 0);
     } else {
 #pragma GCC unroll 1
       for (int chain = 0; chain < chains; ++chain) {
-        if (is_left_out(chain, chains, first, second)) continue;
+        if (is_left_out(chain, chains, first.steps, second)) continue;
         Vec sums[1][rows][vectors];
         clear(sums);
         multiply_chain<S, chains>(sums[0], first, chain, column);
-        if (chain == chains - 1) multiply_steps<S>(sums[0], second.left, second.right + column, second.steps);
+        if (chain == chains - 1) multiply_second<S>(sums[0], first.steps, second, column);
         add_chain(accumulators + column, sums[0], begins && chain == 0);
       }
     }
   }
 }
 
-using TileKernel = void (*)(KRange, KRange, float*, bool, int64_t);
+using TileKernel = void (*)(const KRange&, const SecondRange&, float*, bool, int64_t);
 
 template <template <int, int> class Step, int wanted>
 TileKernel kernel_for(int64_t rows) {
@@ -213,12 +213,53 @@ const uint32_t* panel_words(const ProductArgs& product, int64_t panel, int64_t f
   return words;
 }
 
-// The second pair's.
-const uint32_t* second_panel_words(const ProductArgs& product, int64_t panel, int64_t steps, uint32_t* words) {
-  if (steps == 0) return nullptr;
-  pack_dense_panel(product.right2, product.layout, product.k2, product.n, panel, 0, steps, words);
-  return words;
-}
+// The right operands of the second pair, or pairs, of a panel.
+class SecondPanels {
+ public:
+  // With those of the tiles' rows packed, where they are not.
+  SecondPanels(const MultiplyTilesArgs& args, int64_t panel) : args_(args), panel_(panel) {
+    const ProductArgs& product = *args.product;
+    if (!args.ends) return;
+    if (product.second_pairs.empty()) {
+      steps_ = k_steps(product.k2, product.dtype);
+      if (steps_ > 0) pack(product.right2, product.k2, args.panel2);
+      return;
+    }
+    const int64_t first_row = args.tiling.first_row(args.first_tile), last_row = args.tiling.first_row(args.last_tile);
+    for (const SecondPair& pair : product.second_pairs) steps_ = std::max(steps_, k_steps(pair.k, product.dtype));
+    for (int64_t pair = args.second_rows[first_row].pair; pair <= args.second_rows[last_row - 1].pair; ++pair) {
+      const SecondPair& own = product.second_pairs[static_cast<size_t>(pair)];
+      if (own.k > 0 && own.panels.data == nullptr) pack(own.right, own.k, args.panel2 + pair * steps_ * panel_width);
+    }
+  }
+
+  // `of_rows`: for those of the tile.
+  SecondRange of(int64_t tile, KRange (&of_rows)[max_rows]) const {
+    const ProductArgs& product = *args_.product;
+    const KRange all = {args_.left2 + tile * args_.left2_tile_stride, args_.panel2, steps_};
+    if (product.second_pairs.empty()) return {all};
+    const int64_t row = args_.tiling.first_row(tile), rows = args_.tiling.first_row(tile + 1) - row;
+    for (int64_t i = 0; i < rows; ++i) {
+      const SecondRow& own = args_.second_rows[row + i];
+      const SecondPair& pair = product.second_pairs[static_cast<size_t>(own.pair)];
+      const uint32_t* right = pair.panels.data == nullptr ? args_.panel2 + own.pair * steps_ * panel_width
+                                                          : static_cast<const uint32_t*>(pair.panels.data) +
+                                                                panel_ * (pair.panels.panel_bytes / 4);
+      of_rows[i] = {own.left, right, k_steps(pair.k, product.dtype)};
+    }
+    return {all, of_rows};
+  }
+
+ private:
+  void pack(const ProductMatrix& right, int64_t k, uint32_t* words) const {
+    const ProductArgs& product = *args_.product;
+    pack_dense_panel(right, product.layout, k, product.n, panel_, 0, k_steps(k, product.dtype), words);
+  }
+
+  const MultiplyTilesArgs& args_;
+  int64_t panel_;
+  int64_t steps_ = 0;  // of the longest
+};
 
 }  // namespace
 }  // namespace lathe::kernels::LATHE_ISA
@@ -231,7 +272,6 @@ void multiply_tiles(const MultiplyTilesArgs& args) {
   const DType dtype = product.dtype;
   constexpr int64_t accumulator_tile = max_rows * panel_width;
   const int64_t left_words = gemm::left_words(Isa::LATHE_ISA, dtype);
-  const int64_t steps2 = args.ends ? k_steps(product.k2, dtype) : 0;
   const int64_t block_steps = gemm::k_block_steps(Isa::LATHE_ISA, dtype);
   const bool in_registers = decodes_in_registers(product);
   const bool panels_in_memory =
@@ -239,7 +279,7 @@ void multiply_tiles(const MultiplyTilesArgs& args) {
 
   for (int64_t panel = args.first_panel; panel < args.last_panel; ++panel) {
     float* panel_accumulators = args.accumulators + (panel - args.first_panel) * args.accumulator_panel_stride;
-    const uint32_t* right2 = second_panel_words(product, panel, steps2, args.panel2);
+    const SecondPanels second_panels(args, panel);
     const int64_t columns_left = product.n - panel * panel_width;
     const int64_t columns = columns_left < panel_width ? columns_left : panel_width;
     int64_t first = args.first_step;
@@ -254,7 +294,8 @@ void multiply_tiles(const MultiplyTilesArgs& args) {
         const int64_t rows = args.tiling.first_row(tile + 1) - row;
         float* accumulators = panel_accumulators + (tile - args.first_tile) * accumulator_tile;
         const uint32_t* left = args.left + tile * args.left_tile_stride + (first - args.first_step) * rows * left_words;
-        const KRange second = {args.left2 + tile * args.left2_tile_stride, right2, ends ? steps2 : 0};
+        KRange of_rows[max_rows];
+        const SecondRange second = ends && args.ends ? second_panels.of(tile, of_rows) : SecondRange{};
         if (ends && args.ends) prefetch_tile(product, args.row_offset + row, rows, panel * panel_width);
         if (in_registers) {
           const CodeTileKernel kernel = with_format(product.panels.format, [&]<class Format>() {

@@ -7,15 +7,17 @@
 
 namespace lathe::kernels::LATHE_ISA {
 
-// Where the words of a row come from. vector(row, step): the words of `lanes` k steps; word(row, step): one, of which
-// an odd k may lack the second half.
+// Where the words of a row come from. vector(row, step): the words of `lanes` k steps, or of the first `count`, then
+// zeros; word(row, step): one, of which an odd k may lack the second half.
 
 // A word is an f32 itself.
 struct F32Rows {
   const float* data;
   int64_t stride, k;
   static constexpr int64_t k_per_word = 1;
-  LATHE_INLINE VecU vector(int64_t row, int64_t step) const { return load_words(data + row * stride + step); }
+  LATHE_INLINE VecU vector(int64_t row, int64_t step, int count = lanes) const {
+    return load_words(data + row * stride + step, count);
+  }
   LATHE_INLINE uint32_t word(int64_t row, int64_t step) const {
     uint32_t word;
     __builtin_memcpy(&word, data + row * stride + step, 4);
@@ -28,7 +30,9 @@ struct Bf16Rows {
   const uint16_t* data;
   int64_t stride, k;
   static constexpr int64_t k_per_word = 2;
-  LATHE_INLINE VecU vector(int64_t row, int64_t step) const { return load_words(data + row * stride + 2 * step); }
+  LATHE_INLINE VecU vector(int64_t row, int64_t step, int count = lanes) const {
+    return load_words(data + row * stride + 2 * step, count);
+  }
   LATHE_INLINE uint32_t word(int64_t row, int64_t step) const {
     const uint16_t* p = data + row * stride + 2 * step;
     return p[0] | (2 * step + 1 < k ? static_cast<uint32_t>(p[1]) << 16 : 0u);
@@ -40,9 +44,11 @@ struct RoundedRows {
   const float* data;
   int64_t stride, k;
   static constexpr int64_t k_per_word = 2;
-  LATHE_INLINE VecU vector(int64_t row, int64_t step) const {
+  LATHE_INLINE VecU vector(int64_t row, int64_t step, int count = lanes) const {
     const float* p = data + row * stride + 2 * step;
-    return neighbours_to_pairs(load(p), load(p + lanes));
+    if (count == lanes) return neighbours_to_pairs(load(p), load(p + lanes));
+    const int first = 2 * count < lanes ? 2 * count : lanes;
+    return neighbours_to_pairs(load_partial(p, first), load_partial(p + first, 2 * count - first));
   }
   LATHE_INLINE uint32_t word(int64_t row, int64_t step) const {
     const float* p = data + row * stride + 2 * step;
@@ -56,17 +62,32 @@ struct WidenedRows {
   const bf16* data;
   int64_t stride, k;
   static constexpr int64_t k_per_word = 1;
-  LATHE_INLINE VecU vector(int64_t row, int64_t step) const { return (VecU)load(data + row * stride + step); }
+  LATHE_INLINE VecU vector(int64_t row, int64_t step, int count = lanes) const {
+    const bf16* p = data + row * stride + step;
+    return count == lanes ? (VecU)load(p) : (VecU)load_partial(p, count);
+  }
   LATHE_INLINE uint32_t word(int64_t row, int64_t step) const {
     return step < k ? static_cast<uint32_t>((data + row * stride + step)->bits) << 16 : 0u;
   }
 };
+
+// Words [first, last) of one row, zeros past an odd k's half, whole vectors of them.
+template <class Source>
+LATHE_INLINE void copy_row(const Source& source, int64_t row, int64_t first, int64_t last, uint32_t* out) {
+  const int64_t whole_words = source.k / Source::k_per_word;
+  const int64_t limit = whole_words < last ? whole_words : last;
+  int64_t step = first;
+  for (; step + lanes <= limit; step += lanes) store_words(out + (step - first), source.vector(row, step));
+  if (step < limit) store_words(out + (step - first), source.vector(row, step, static_cast<int>(limit - step)));
+  if (limit < last) out[limit - first] = source.word(row, limit);
+}
 
 // out[step − first][i] = word `step` of row `row + i`, i < rows ≤ lanes, for steps [first, last). Rows of out are
 // `width` words apart; whole vectors are stored, so that the words after the last row, up to `lanes`, are overwritten.
 template <class Source>
 LATHE_INLINE void transpose_rows(const Source& source, int64_t row, int rows, int64_t first, int64_t last,
                                  uint32_t* out, int64_t width) {
+  if (rows == 1 && width == 1) return copy_row(source, row, first, last, out);
   const int64_t whole_words = source.k / Source::k_per_word;  // both of whose halves are there
   int64_t step = first;
   const int64_t limit = whole_words < last ? whole_words : last;
@@ -78,11 +99,17 @@ LATHE_INLINE void transpose_rows(const Source& source, int64_t row, int rows, in
 #pragma GCC unroll 16
     for (int i = 0; i < lanes; ++i) store_words(out + (step - first + i) * width, v[i]);
   }
-  for (; step < last; ++step) {
-    VecU v{};
-    for (int i = 0; i < rows; ++i) v[i] = source.word(row + i, step);
-    store_words(out + (step - first) * width, v);
-  }
+  if (step == last) return;
+  // The rest is transposed, too: word by word, the rank of a LoRA term, which is less than a vector of words, took five
+  // times as long.
+  const int whole = static_cast<int>(limit - step), count = static_cast<int>(last - step);
+  VecU v[lanes];
+#pragma GCC unroll 16
+  for (int i = 0; i < lanes; ++i) v[i] = i < rows ? source.vector(row + i, step, whole) : VecU{};
+  if (whole < count)
+    for (int i = 0; i < rows; ++i) v[i][whole] = source.word(row + i, limit);
+  transpose(v);
+  for (int i = 0; i < count; ++i) store_words(out + (step - first + i) * width, v[i]);
 }
 
 }  // namespace lathe::kernels::LATHE_ISA

@@ -57,7 +57,7 @@ struct EvenAndOddScales {
 };
 
 template <int rows>
-void multiply_lines(const CodeRange& first, KRange second, float* accumulators, bool begins, int64_t) {
+void multiply_lines(const CodeRange& first, const SecondRange& second, float* accumulators, bool begins, int64_t) {
   static_assert(gemm::panel_width == 2 * lanes);
   using Step = F32Step<rows, 1>;
   const WeightPanels& panels = first.panels;

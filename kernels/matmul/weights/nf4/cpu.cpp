@@ -79,7 +79,7 @@ struct TableDecoder {
 // Sums of `at_once` quads of rows stay in registers for all groups of the k block; `together` of them share what is
 // loaded of the left operand. The lanes of a sum are four rows × four chains.
 template <int rows, int group_chunks>
-void multiply_by_tables(const CodeRange& first, KRange second, float* accumulators, bool begins, int64_t) {
+void multiply_by_tables(const CodeRange& first, const SecondRange& second, float* accumulators, bool begins, int64_t) {
   constexpr int at_once = rows <= 2 ? 8 : 4, together = rows == 1 ? 2 : rows == 2 ? 1 : 4;
   using Step = PairStep<rows, 1>;
   const Nf4Table codebook = nf4_table();
