@@ -50,3 +50,10 @@ if(lathe_missing)
     "On Debian 12:  apt-get install ${lathe_missing_text}\n"
     "or run scripts/install-packages, which installs everything that Lathe builds with.")
 endif()
+
+if(LATHE_PORTABLE)
+  find_library(lathe_static_yaml yaml-cpp REQUIRED)
+  lathe_link_statically(yaml-cpp ${lathe_static_yaml})
+  lathe_link_statically(fmt::fmt ${LATHE_STATIC_LIBRARIES}/libfmt.a)
+  lathe_link_statically(simdjson::simdjson ${LATHE_STATIC_LIBRARIES}/libsimdjson.a)
+endif()

@@ -12,15 +12,18 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 option(LATHE_TESTS "Build the tests" ON)
 option(LATHE_BENCH "Build lathe-bench (needs Google Benchmark)" ON)
 option(LATHE_TLS "lathe-serve speaks TLS (needs OpenSSL)" ON)
+option(LATHE_PORTABLE "Programs that run with any C library from 2.31 on (scripts/package sets it)" OFF)
 option(LATHE_FUZZ "Build the fuzz targets of tests/fuzz, and nothing else (needs clang; scripts/fuzz runs them)" OFF)
 set(LATHE_CUDA AUTO CACHE STRING "CUDA bodies through nvcc: AUTO (where a CUDA Toolkit is found), ON or OFF")
 set(LATHE_SANITIZE "" CACHE STRING "address, undefined, thread, or a comma-separated list; empty for none")
 
 add_library(lathe_flags INTERFACE)
-target_include_directories(lathe_flags INTERFACE ${CMAKE_SOURCE_DIR})
+target_include_directories(lathe_flags INTERFACE
+  $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}> $<INSTALL_INTERFACE:include/lathe>)
+target_compile_features(lathe_flags INTERFACE cxx_std_20)
 # Contraction is off so that a sum rounds the same wherever the compiler puts it; kernels write their FMAs out.
 target_compile_options(lathe_flags INTERFACE
-  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wno-sign-compare;-Wno-missing-field-initializers;-ffp-contract=off;-fno-math-errno>)
+  $<BUILD_INTERFACE:$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wno-sign-compare;-Wno-missing-field-initializers;-ffp-contract=off;-fno-math-errno>>)
 if(LATHE_SANITIZE)
   target_compile_options(lathe_flags INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${LATHE_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all;-g1>)
