@@ -11,6 +11,7 @@
 
 #include "serve/http/api_error.h"
 #include "serve/http/choice.h"
+#include "serve/http/tools/tool_call_parser.h"
 
 namespace lathe::http {
 
@@ -54,7 +55,9 @@ nlohmann::ordered_json usage_json(const Usage& usage);
 const char* finish_reason(AnswerEnd end);  // OpenAI's word
 float finite_logprob(float logprob);       // −∞ has no JSON: −9999, as vLLM has it
 
-std::unique_ptr<AnswerFormat> chat_format(AnswerHead head, const GenerationSettings& settings);
+// `tools`: calls are told apart from the text; without it everything is text.
+std::unique_ptr<AnswerFormat> chat_format(AnswerHead head, const GenerationSettings& settings,
+                                          std::optional<ToolCallSettings> tools);
 // `echoes`: of each choice the text that stands before its answer.
 std::unique_ptr<AnswerFormat> completion_format(AnswerHead head, const GenerationSettings& settings,
                                                 std::vector<std::string> echoes);

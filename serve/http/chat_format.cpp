@@ -8,17 +8,25 @@ using nlohmann::ordered_json;
 
 class ChatFormat final : public AnswerFormat {
  public:
-  ChatFormat(AnswerHead head, const GenerationSettings& settings)
-      : head_(std::move(head)), logprobs_(settings.top_logprobs), include_usage_(settings.include_usage) {}
+  ChatFormat(AnswerHead head, const GenerationSettings& settings, std::optional<ToolCallSettings> tools)
+      : head_(std::move(head)),
+        logprobs_(settings.top_logprobs),
+        include_usage_(settings.include_usage),
+        tools_(std::move(tools)) {
+    if (tools_ && settings.stream)
+      for (int64_t i = 0; i < settings.n; ++i) parsers_.emplace_back(*tools_);
+  }
 
   std::string whole(const std::vector<WholeAnswer>& answers, const Usage& usage) override {
     ordered_json choices = ordered_json::array();
     for (size_t i = 0; i < answers.size(); ++i) {
       const WholeAnswer& answer = answers[i];
+      bool called = false;
+      ordered_json message = message_of(answer.text, called);
       choices.push_back({{"index", i},
-                         {"message", {{"role", "assistant"}, {"content", answer.text}, {"refusal", nullptr}}},
+                         {"message", std::move(message)},
                          {"logprobs", logprobs_of(answer.tokens)},
-                         {"finish_reason", finish_reason(answer.end)}});
+                         {"finish_reason", end_of(answer.end, called)}});
     }
     ordered_json body = described("chat.completion");
     body["choices"] = std::move(choices);
@@ -32,6 +40,7 @@ class ChatFormat final : public AnswerFormat {
 
   // The chunk with the finish reason has an empty delta.
   std::string piece(size_t choice, const Piece& piece) override {
+    if (tools_) return piece_with_calls(choice, piece);
     std::string events;
     if (!piece.text.empty() || (logprobs_ && !piece.tokens.empty()))
       events = chunk(choice, {{"content", piece.text}}, logprobs_of(piece.tokens), nullptr);
@@ -50,6 +59,61 @@ class ChatFormat final : public AnswerFormat {
  private:
   ordered_json described(const char* object) const {
     return {{"id", head_.id}, {"object", object}, {"created", head_.created}, {"model", head_.model}};
+  }
+
+  static const char* end_of(AnswerEnd end, bool called) {
+    const bool complete = end == AnswerEnd::stop_token || end == AnswerEnd::stop_string;
+    return called && complete ? "tool_calls" : finish_reason(end);
+  }
+
+  ordered_json message_of(const std::string& text, bool& called) const {
+    ordered_json message{{"role", "assistant"}, {"content", text}, {"refusal", nullptr}};
+    if (!tools_) return message;
+    ToolCallParser parser(*tools_);
+    ToolAnswer answer = parser.push(text);
+    const ToolAnswer rest = parser.finish();
+    called = parser.called();
+    answer.content += rest.content;
+    message["content"] = answer.content;
+    if (!called) return message;
+    if (answer.content.empty()) message["content"] = nullptr;
+    ordered_json& calls = message["tool_calls"] = ordered_json::array();
+    for (const ToolCallDelta& call : answer.calls)
+      calls.push_back(
+          {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+    return message;
+  }
+
+  // A call's first delta has its id and name.
+  static ordered_json delta_of(const ToolCallDelta& call) {
+    ordered_json delta{{"index", call.index}};
+    ordered_json function = ordered_json::object();
+    if (!call.id.empty()) {
+      delta["id"] = call.id;
+      delta["type"] = "function";
+      function["name"] = call.name;
+    }
+    function["arguments"] = call.arguments;
+    delta["function"] = std::move(function);
+    return {{"tool_calls", ordered_json::array({std::move(delta)})}};
+  }
+
+  std::string piece_with_calls(size_t choice, const Piece& piece) {
+    ToolCallParser& parser = parsers_[choice];
+    ToolAnswer answer = parser.push(piece.text);
+    std::vector<ordered_json> deltas;
+    const auto add = [&](const ToolAnswer& some) {
+      if (!some.content.empty()) deltas.push_back({{"content", some.content}});
+      for (const ToolCallDelta& call : some.calls) deltas.push_back(delta_of(call));
+    };
+    add(answer);
+    if (piece.end) add(parser.finish());
+    if (deltas.empty() && logprobs_ && !piece.tokens.empty()) deltas.push_back({{"content", ""}});
+    std::string events;
+    for (size_t i = 0; i < deltas.size(); ++i)  // log-probabilities of what came with the piece, once
+      events += chunk(choice, std::move(deltas[i]), i == 0 ? logprobs_of(piece.tokens) : ordered_json(), nullptr);
+    if (piece.end) events += chunk(choice, ordered_json::object(), nullptr, end_of(*piece.end, parser.called()));
+    return events;
   }
 
   std::string chunk(size_t choice, ordered_json delta, ordered_json logprobs, ordered_json finish) const {
@@ -85,12 +149,15 @@ class ChatFormat final : public AnswerFormat {
   AnswerHead head_;
   std::optional<int64_t> logprobs_;
   bool include_usage_;
+  std::optional<ToolCallSettings> tools_;
+  std::vector<ToolCallParser> parsers_;  // of the stream's choices
 };
 
 }  // namespace
 
-std::unique_ptr<AnswerFormat> chat_format(AnswerHead head, const GenerationSettings& settings) {
-  return std::make_unique<ChatFormat>(std::move(head), settings);
+std::unique_ptr<AnswerFormat> chat_format(AnswerHead head, const GenerationSettings& settings,
+                                          std::optional<ToolCallSettings> tools) {
+  return std::make_unique<ChatFormat>(std::move(head), settings, std::move(tools));
 }
 
 }  // namespace lathe::http

@@ -51,22 +51,8 @@ ordered_json read_message(const ordered_json& message, const std::string& name) 
   }
   for (const char* key : {"name", "tool_call_id"})
     if (const auto text = fields.text(key)) read[key] = *text;
-  if (calls) {
-    const ordered_json& tool_calls = *fields.find("tool_calls");
-    if (!tool_calls.is_array()) throw bad_field(name + ".tool_calls", "expected a list");
-    read["tool_calls"] = tool_calls;
-  }
+  if (calls) read["tool_calls"] = read_tool_calls(*fields.find("tool_calls"), name + ".tool_calls");
   return read;
-}
-
-// What would change the answer, and is not there: refused instead of left out.
-void refuse_unsupported(const Fields& fields) {
-  const ordered_json* tools = fields.find("tools");
-  if (tools != nullptr && !(tools->is_array() && tools->empty()) && fields.find("tool_choice") != nullptr &&
-      *fields.find("tool_choice") == "none")
-    tools = nullptr;
-  if (tools != nullptr && !(tools->is_array() && tools->empty()))
-    throw bad_field("tools", "this server makes no tool calls; leave the field out, or send tool_choice: \"none\"");
 }
 
 }  // namespace
@@ -104,7 +90,9 @@ ChatRequest read_chat_request(const ordered_json& body, int64_t vocabulary) {
       throw bad_field("chat_template_kwargs", "expected an object, found " + json_excerpt(*variables));
     request.variables = *variables;
   }
-  refuse_unsupported(fields);
+  request.tools = read_tool_request(fields);
+  if (request.tools && request.tools->must_call && (request.settings.grammar || request.settings.ignore_eos))
+    throw bad_field("tool_choice", "leaves no room for another form of the answer, or for ignore_eos");
   return request;
 }
 

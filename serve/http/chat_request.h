@@ -5,6 +5,7 @@
 
 #include "data/chat_template/chat_template.h"
 #include "serve/http/generation_settings.h"
+#include "serve/http/tools/tool_request.h"
 
 namespace lathe::http {
 
@@ -13,6 +14,7 @@ struct ChatRequest {
   nlohmann::ordered_json messages;   // role and content (a string, or null) checked; what templates read beside stays
   nlohmann::ordered_json variables;  // chat_template_kwargs, an object
   bool add_generation_prompt = true;
+  std::optional<ToolRequest> tools;
 };
 
 // ApiError for the first field that is wrong.

@@ -27,13 +27,19 @@ Choice::Choice(std::shared_ptr<const data::Tokenizer> tokenizer, const Generatio
     : tokenizer_(std::move(tokenizer)),
       decoder_(tokenizer_, settings.skip_special_tokens),
       stop_(settings.stop),
-      min_tokens_(settings.min_tokens) {}
+      min_tokens_(settings.min_tokens),
+      shown_tokens_(settings.skip_special_tokens ? settings.shown_tokens : std::vector<int32_t>()) {}
+
+std::string Choice::text_of(int32_t token) {
+  if (std::ranges::find(shown_tokens_, token) == shown_tokens_.end()) return decoder_.push(token);
+  return decoder_.finish() + std::string(tokenizer_->token(token));
+}
 
 Piece Choice::push(const engine::TokenOutput& output) {
   Piece piece;
   ++completion_tokens_;
   const bool stop_token = output.finish_reason == engine::FinishReason::stop;
-  std::string text = stop_token ? std::string() : decoder_.push(output.token);
+  std::string text = stop_token ? std::string() : text_of(output.token);
   if (output.finish_reason) text += decoder_.finish();
   decoded_ += text.size();
   if (!stop_token) {

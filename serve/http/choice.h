@@ -48,12 +48,14 @@ class Choice {
   bool ended() const { return ended_; }
 
  private:
+  std::string text_of(int32_t token);
   void release(Piece& piece);
 
   std::shared_ptr<const data::Tokenizer> tokenizer_;
   data::StreamDecoder decoder_;
   StopText stop_;
   int64_t min_tokens_;
+  std::vector<int32_t> shown_tokens_;
   std::vector<AnsweredToken> waiting_;  // tokens whose text is held back
   std::vector<size_t> ends_;            // of their texts, in bytes from the answer's start
   size_t decoded_ = 0, shown_ = 0;      // bytes

@@ -28,9 +28,10 @@ struct GenerationSettings {
   std::vector<engine::LogitBias> logit_bias;
   std::shared_ptr<const engine::Grammar> grammar;  // what the answer may be; null: anything
   std::optional<int64_t> top_logprobs;  // alternatives beside each token's own log-probability; empty: neither
-  int32_t priority = 0;                 // lower runs first
+  int32_t priority = 0;  // lower runs first
   std::string cache_salt;
   bool skip_special_tokens = true;
+  std::vector<int32_t> shown_tokens;  // special, and yet part of the text
   bool stream = false, include_usage = false;
 };
 

@@ -18,6 +18,7 @@ std::vector<int32_t> chat_tokens(const text::ModelText& text, const ChatRequest&
   data::ChatOptions options;
   options.add_generation_prompt = request.add_generation_prompt;
   options.variables = &request.variables;
+  if (request.tools) options.tools = &request.tools->tools;
   options.special_tokens = data::special_token_variables(*text.tokenizer);
   options.limits = request_limits;
   try {

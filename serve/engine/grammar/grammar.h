@@ -65,6 +65,22 @@ class Grammar {
 std::shared_ptr<const Grammar> json_schema_grammar(const nlohmann::ordered_json& schema);
 // Any JSON object.
 std::shared_ptr<const Grammar> json_object_grammar();
+
+// A function that an answer may call, with the schema of its arguments, an object.
+struct CallableFunction {
+  std::string name;
+  const nlohmann::ordered_json* parameters = nullptr;
+};
+// How a model writes calls: each as {"name": …, ARGUMENTS_KEY: …} between `open` and `close`, `between` two of them,
+// and the whole between `first` and `last`.
+struct CallForm {
+  std::string arguments_key = "arguments";
+  std::string first = {}, open = {}, close = {}, between = {}, last = {};
+};
+// One call of one of the functions, or any number from one on; arguments as their schemas say.
+enum class CallCount { one, one_or_more };
+std::shared_ptr<const Grammar> function_calls_grammar(std::span<const CallableFunction> functions, const CallForm& form,
+                                                      CallCount count);
 // A text that the expression matches from its beginning to its end: Python's re without look-around, back references
 // and word boundaries.
 std::shared_ptr<const Grammar> regex_grammar(std::string_view pattern);

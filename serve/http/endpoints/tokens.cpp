@@ -14,6 +14,8 @@ std::vector<int32_t> read_tokens(const Fields& fields, const text::ModelText& te
     ChatRequest request;
     request.messages = read_messages(fields);
     request.variables = ordered_json::object();
+    request.tools = read_tool_request(fields);
+    if (request.tools) tool_format_of(*text.tokenizer);  // says where it has none
     request.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
     return chat_tokens(text, request);
   }

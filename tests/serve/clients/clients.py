@@ -3,6 +3,7 @@
 usage: clients.py PROGRAM TESTS_GOLDEN
 Ends with 77 (ctest: skipped) where one of the packages of requirements.txt is missing.
 """
+import json
 import pathlib
 import sys
 import tempfile
@@ -14,7 +15,7 @@ except ImportError as missing:
     print(f"skipped: {missing}; pip install -r tests/serve/clients/requirements.txt")
     sys.exit(77)
 
-from tiny_server import Server, make_model
+from tiny_server import TOOL_TEMPLATE, Server, make_model
 
 MESSAGES = [{"role": "system", "content": "it"}, {"role": "user", "content": "it is"}]
 GREEDY = {"temperature": 0, "max_tokens": 20, "extra_body": {"ignore_eos": True}}
@@ -46,6 +47,42 @@ def chat_with_the_stream_helper(client: openai.OpenAI) -> None:
         text = "".join(event.delta for event in stream if event.type == "content.delta")
         final = stream.current_completion_snapshot
     assert text == final.choices[0].message.content and final.choices[0].finish_reason == "length"
+
+
+def tool_calls(client: openai.OpenAI) -> None:
+    def tool(name: str, properties: dict) -> dict:
+        schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+        return {"type": "function", "function": {"name": name, "parameters": schema, "strict": True}}
+
+    tools = [tool("order", {"size": {"enum": ["s", "m"]}, "many": {"type": "boolean"}}),
+             tool("count", {"n": {"type": "integer", "minimum": 0, "maximum": 9}})]
+
+    def check(calls: list) -> None:
+        assert calls
+        for call in calls:
+            arguments = json.loads(call.function.arguments)
+            if call.function.name == "order":
+                assert arguments.keys() == {"size", "many"} and arguments["size"] in "sm"
+            else:
+                assert call.function.name == "count" and 0 <= arguments["n"] <= 9
+
+    asked = {"model": "tiny", "messages": MESSAGES, "tools": tools, "max_tokens": 220}
+    whole = client.chat.completions.create(tool_choice="required", seed=1, **asked).choices[0]
+    assert whole.finish_reason == "tool_calls" and whole.message.content is None
+    check(whole.message.tool_calls)
+    with client.chat.completions.stream(tool_choice="required", seed=1, **asked) as stream:
+        for _ in stream:
+            pass
+        streamed = stream.current_completion_snapshot.choices[0]
+    assert streamed.finish_reason == "tool_calls"
+    assert [c.function.arguments for c in streamed.message.tool_calls] == [
+        c.function.arguments for c in whole.message.tool_calls]
+    named = client.chat.completions.create(tool_choice={"type": "function", "function": {"name": "count"}}, **asked)
+    (call,) = named.choices[0].message.tool_calls
+    assert call.function.name == "count"
+    # The conversation goes on with what the tool said.
+    history = MESSAGES + [named.choices[0].message, {"role": "tool", "tool_call_id": call.id, "content": "it"}]
+    client.chat.completions.create(model="tiny", messages=history, tools=tools, max_tokens=5)
 
 
 def completions(client: openai.OpenAI) -> None:
@@ -107,9 +144,9 @@ def main() -> None:
         folder = pathlib.Path(name)
         keys = folder / "keys"
         keys.write_text("secret me admin\n")
-        server = Server(program, make_model(golden, folder), "--api_keys", str(keys))
+        server = Server(program, make_model(golden, folder, TOOL_TEMPLATE), "--api_keys", str(keys))
         client = openai.OpenAI(base_url=server.url + "/v1", api_key="secret", max_retries=0, timeout=60)
-        for check in (chat, chat_with_the_stream_helper, completions, models_and_embeddings):
+        for check in (chat, chat_with_the_stream_helper, tool_calls, completions, models_and_embeddings):
             check(client)
             print("passed:", check.__name__)
         errors(client, server.url)

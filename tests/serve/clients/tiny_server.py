@@ -9,15 +9,17 @@ import sys
 # Without the role, whose word is none of the tiny model's tokens.
 TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"
             "{% if add_generation_prompt %}<|im_start|>{% endif %}")
+# With a mark by which the server knows how such a model writes calls.
+TOOL_TEMPLATE = TEMPLATE + "{# tools: <tool_call> #}"
 
 
-def make_model(golden: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+def make_model(golden: pathlib.Path, folder: pathlib.Path, template: str = TEMPLATE) -> pathlib.Path:
     model = folder / "tiny"
     model.mkdir()
     for name in ("config.json", "model.safetensors"):
         shutil.copy(golden / "tiny_llama/untied" / name, model)
     shutil.copy(golden / "tokenizer/byte_level/tokenizer.json", model)
-    (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE, "eos_token": "<|im_end|>"}))
+    (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": template, "eos_token": "<|im_end|>"}))
     return model
 
 

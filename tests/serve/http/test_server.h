@@ -37,7 +37,9 @@ struct TestServerOptions {
   int64_t kv_cache_tokens = 16384;
   int64_t max_sequences = 64;
   bool with_template = true;
-  std::shared_future<void> may_load = {};  // waits for it
+  std::string chat_template = test_template;
+  std::pair<std::string, std::string> renamed_token = {};  // in tokenizer.json
+  std::shared_future<void> may_load = {};                  // waits for it
 };
 
 class TestServer {
@@ -48,9 +50,9 @@ class TestServer {
     std::filesystem::create_directory(folder() / "model");
     for (const char* file : {"config.json", "model.safetensors"})
       std::filesystem::copy_file(golden / "tiny_llama/untied" / file, folder() / "model" / file);
-    std::filesystem::copy_file(golden / "tokenizer/byte_level/tokenizer.json", folder() / "model/tokenizer.json");
+    write_tokenizer(golden / "tokenizer/byte_level/tokenizer.json", options.renamed_token);
     nlohmann::json config{{"eos_token", "<|im_end|>"}};
-    if (options.with_template) config["chat_template"] = test_template;
+    if (options.with_template) config["chat_template"] = options.chat_template;
     std::ofstream(folder() / "model/tokenizer_config.json") << config.dump();
     std::filesystem::create_directory(folder() / "adapters");
     engine_.emplace([this, options] { return load(options); }, options.limits, metrics_);
@@ -82,6 +84,15 @@ class TestServer {
   }
 
  private:
+  void write_tokenizer(const std::filesystem::path& source, const std::pair<std::string, std::string>& renamed) const {
+    std::ifstream file(source);
+    std::string text{std::istreambuf_iterator<char>(file), {}};
+    const auto& [from, to] = renamed;
+    for (size_t at = from.empty() ? std::string::npos : text.find(from); at != std::string::npos;
+         at = text.find(from, at + to.size()))
+      text.replace(at, from.size(), to);
+    std::ofstream(folder() / "model/tokenizer.json") << text;
+  }
   LoadedModel load(const TestServerOptions& options) const {
     if (options.may_load.valid()) options.may_load.wait();
     const nn::ModelFiles files = nn::open_model_files(folder() / "model");

@@ -1,0 +1,149 @@
+#include "serve/http/tools/call_reader.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/json.h"
+
+namespace lathe::http {
+namespace {
+
+using nlohmann::ordered_json;
+
+bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
+// The text of a JSON string with its quotes; nothing where it is none.
+bool decode(const std::string& quoted, std::string& text) {
+  try {
+    text = parse_json(quoted, "a call").get<std::string>();
+    return true;
+  } catch (const FormatError&) {
+    return false;
+  }
+}
+
+bool is_object(const std::string& text) {
+  try {
+    return parse_json(text, "arguments", RepeatedKeys::last_counts, LargeIntegers::as_doubles).is_object();
+  } catch (const FormatError&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+CallReader::Progress CallReader::push(char next) {
+  Progress progress;
+  progress.status = advance(next);
+  if (progress.status == Status::whole && !written_arguments_ && !name_.empty()) {
+    written_arguments_ = true;
+    arguments_ = "{}";
+  }
+  if (progress.status != Status::broken && !name_.empty() && written_arguments_) named_ = true;
+  if (progress.status == Status::whole && !named_) progress.status = Status::broken;
+  progress.named = named_;
+  if (named_) progress.arguments = std::exchange(arguments_, {});
+  return progress;
+}
+
+CallReader::Status CallReader::advance(char next) {
+  if (place_ == Place::in_value) return in_value(next);
+  if (place_ == Place::in_key) {
+    key_ += next;
+    if (escaped_) {
+      escaped_ = false;
+    } else if (next == '\\') {
+      escaped_ = true;
+    } else if (next == '"') {
+      place_ = Place::colon;
+      std::string decoded;
+      if (!decode(key_, decoded)) return Status::broken;
+      key_ = decoded;
+    }
+    return Status::open;
+  }
+  if (is_blank(next) && place_ != Place::start) return Status::open;
+  switch (place_) {
+    case Place::start: place_ = Place::key; return next == '{' ? Status::open : Status::broken;
+    case Place::key:
+      if (next == '}' && first_member_) return Status::whole;
+      first_member_ = false;
+      key_ = "\"";
+      place_ = Place::in_key;
+      return next == '"' ? Status::open : Status::broken;
+    case Place::colon: place_ = Place::value; return next == ':' ? Status::open : Status::broken;
+    case Place::value: return begin_value(next);
+    case Place::after_value:
+      if (next == '}') return Status::whole;
+      place_ = Place::key;
+      return next == ',' ? Status::open : Status::broken;
+    case Place::in_key:
+    case Place::in_value: break;
+  }
+  return Status::broken;
+}
+
+CallReader::Status CallReader::begin_value(char next) {
+  is_arguments_ = key_ == "arguments" || key_ == "parameters";
+  if (is_arguments_ && (written_arguments_ || (next != '{' && next != '"'))) return Status::broken;
+  if (key_ == "name" && (!name_.empty() || next != '"')) return Status::broken;
+  arguments_in_string_ = is_arguments_ && next == '"';
+  place_ = Place::in_value;
+  value_.clear();
+  nesting_.clear();
+  in_string_ = escaped_ = false;
+  if (is_arguments_ && next == '{') written_arguments_ = true;
+  return in_value(next);
+}
+
+// Brackets and strings are followed, what lies between is taken as it comes.
+CallReader::Status CallReader::in_value(char next) {
+  const bool scalar = !in_string_ && nesting_.empty() && !value_.empty();
+  if (scalar && (next == ',' || next == '}' || is_blank(next))) {
+    if (const Status status = end_value(); status != Status::open) return status;
+    return advance(next);
+  }
+  if (is_arguments_ && !arguments_in_string_) {
+    arguments_ += next;
+    value_ = next;  // that there is some
+  } else {
+    value_ += next;
+  }
+  if (in_string_) {
+    if (escaped_) {
+      escaped_ = false;
+    } else if (next == '\\') {
+      escaped_ = true;
+    } else if (next == '"') {
+      in_string_ = false;
+      if (nesting_.empty()) return end_value();
+    }
+    return Status::open;
+  }
+  if (scalar && (next == '"' || next == '{' || next == '[')) return Status::broken;
+  if (next == '"') {
+    in_string_ = true;
+  } else if (next == '{' || next == '[') {
+    if (static_cast<int>(nesting_.size()) == max_json_nesting) return Status::broken;
+    nesting_ += next;
+  } else if (next == '}' || next == ']') {
+    if (nesting_.empty() || nesting_.back() != (next == '}' ? '{' : '[')) return Status::broken;
+    nesting_.pop_back();
+    if (nesting_.empty()) return end_value();
+  }
+  return Status::open;
+}
+
+CallReader::Status CallReader::end_value() {
+  place_ = Place::after_value;
+  if (arguments_in_string_ && is_arguments_) {
+    if (!decode(value_, arguments_) || !is_object(arguments_)) return Status::broken;
+    written_arguments_ = true;
+  }
+  if (key_ != "name") return Status::open;
+  if (!decode(value_, name_) || std::ranges::find(*names_, name_) == names_->end()) return Status::broken;
+  return Status::open;
+}
+
+}  // namespace lathe::http

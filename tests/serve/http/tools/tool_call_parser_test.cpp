@@ -1,0 +1,119 @@
+// Calls of functions found in answers, however the text was cut into pieces.
+#include "serve/http/tools/tool_call_parser.h"
+
+#include <gtest/gtest.h>
+
+namespace lathe::http {
+namespace {
+
+struct Call {
+  std::string name, arguments;
+  bool operator==(const Call&) const = default;
+};
+struct Found {
+  std::string content;
+  std::vector<Call> calls;
+  bool operator==(const Found&) const = default;
+};
+std::ostream& operator<<(std::ostream& out, const Found& found) {
+  out << "'" << found.content << "'";
+  for (const Call& call : found.calls) out << " " << call.name << "(" << call.arguments << ")";
+  return out;
+}
+
+// In pieces of so many bytes, with what is promised of deltas.
+Found parsed(const ToolCallSettings& settings, const std::string& text, size_t piece) {
+  ToolCallParser parser(settings);
+  Found found;
+  const auto take = [&](const ToolAnswer& answer) {
+    found.content += answer.content;
+    for (const ToolCallDelta& delta : answer.calls) {
+      if (delta.index == found.calls.size()) {
+        EXPECT_FALSE(delta.id.empty() || delta.name.empty()) << "the first delta names the call";
+        found.calls.push_back({delta.name, {}});
+      } else {
+        EXPECT_EQ(delta.index + 1, found.calls.size()) << "calls come one after another";
+        EXPECT_TRUE(delta.id.empty() && delta.name.empty());
+      }
+      if (delta.index < found.calls.size()) found.calls[delta.index].arguments += delta.arguments;
+    }
+  };
+  for (size_t i = 0; i < text.size(); i += piece) take(parser.push(std::string_view(text).substr(i, piece)));
+  take(parser.finish());
+  EXPECT_EQ(parser.called(), !found.calls.empty());
+  return found;
+}
+
+void expect_found(const ToolCallSettings& settings, const std::string& text, const Found& expected) {
+  for (const size_t piece : {1, 2, 3, 7, 1000}) EXPECT_EQ(parsed(settings, text, piece), expected) << text << piece;
+}
+
+ToolCallSettings with(ToolFormat format) { return {.format = format, .names = {"f", "weather"}}; }
+
+TEST(ToolCallParser, HermesCallsStandBetweenTheirMarks) {
+  const ToolCallSettings hermes = with(ToolFormat::hermes);
+  expect_found(hermes, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [1, \"}\"]}}\n</tool_call>",
+               {"", {{"f", "{\"a\": [1, \"}\"]}"}}});
+  expect_found(hermes, "Let me see.\n<tool_call>{\"name\":\"weather\",\"arguments\":{}}</tool_call>\n",
+               {"Let me see.", {{"weather", "{}"}}});
+  expect_found(hermes,
+               "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": 1}}\n</tool_call>\n"
+               "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"b\": \"\\\"\\\\\"}}\n</tool_call>",
+               {"", {{"f", "{\"a\": 1}"}, {"weather", "{\"b\": \"\\\"\\\\\"}"}}});
+  expect_found(hermes,
+               "<tool_call>[{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"f\", \"arguments\": {}}]</tool_call>",
+               {"", {{"f", "{}"}, {"f", "{}"}}});
+  expect_found(hermes, "<tool_call>{\"arguments\": {\"a\": 1}, \"name\": \"f\"}</tool_call> done",
+               {" done", {{"f", "{\"a\": 1}"}}});
+  expect_found(hermes, "<tool_call>{\"name\": \"f\"}</tool_call>", {"", {{"f", "{}"}}});
+  expect_found(hermes, "<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>",
+               {"", {{"f", "{\"a\": 1}"}}});
+}
+
+TEST(ToolCallParser, WhatIsNoCallStaysText) {
+  const ToolCallSettings hermes = with(ToolFormat::hermes);
+  for (const char* text :
+       {"", "plain text \n", "a < b <tool", "<tool_call>", "<tool_call> nothing </tool_call>",
+        "<tool_call></tool_call>", "<tool_call>{\"name\": \"g\", \"arguments\": {}}</tool_call>",
+        "<tool_call>{\"name\": 5, \"arguments\": {}}</tool_call>", "<tool_call>{\"name\": \"f\", \"arguments\": [1]}",
+        "<tool_call>{\"name\": \"f\", \"arguments\": \"x\"}", "<tool_call>{name: f}</tool_call>", "x <tool_call>{\"na",
+        "<tool_call>{}</tool_call>", "<tool_call>{\"name\": \"f\", \"name\": \"f\"}"})
+    expect_found(hermes, text, {text, {}});
+  expect_found(hermes, "{\"name\": \"f\", \"arguments\": {}}", {"{\"name\": \"f\", \"arguments\": {}}", {}});
+}
+
+TEST(ToolCallParser, ACallThatIsCutKeepsWhatHasCome) {
+  expect_found(with(ToolFormat::hermes), "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": [1, ",
+               {"", {{"f", "{\"a\": [1, "}}});
+}
+
+TEST(ToolCallParser, LlamasAnswerIsTheCall) {
+  const ToolCallSettings llama = with(ToolFormat::llama);
+  expect_found(llama, "{\"name\": \"f\", \"parameters\": {\"a\": 1}}", {"", {{"f", "{\"a\": 1}"}}});
+  expect_found(llama,
+               "<|python_tag|>{\"name\": \"f\", \"parameters\": {}}; {\"name\": \"f\", \"parameters\": {\"b\": 2}}",
+               {"", {{"f", "{}"}, {"f", "{\"b\": 2}"}}});
+  expect_found(llama, "{\"answer\": 5}", {"{\"answer\": 5}", {}});
+  expect_found(llama, "It is {\"name\": \"f\", \"parameters\": {}}",
+               {"It is {\"name\": \"f\", \"parameters\": {}}", {}});
+}
+
+TEST(ToolCallParser, MistralsCallsAreAList) {
+  ToolCallSettings mistral = with(ToolFormat::mistral);
+  const std::string calls = " [{\"name\": \"f\", \"arguments\": {\"a\": 1}}, {\"name\": \"f\", \"arguments\": {}}]";
+  expect_found(mistral, "[TOOL_CALLS]" + calls, {"", {{"f", "{\"a\": 1}"}, {"f", "{}"}}});
+  mistral.opened = true;
+  expect_found(mistral, calls, {"", {{"f", "{\"a\": 1}"}, {"f", "{}"}}});
+  EXPECT_EQ(new_call_id(ToolFormat::mistral).size(), 9u);
+}
+
+TEST(ToolCallParser, WithoutParallelCallsTheFirstOneCounts) {
+  ToolCallSettings settings = with(ToolFormat::mistral);
+  settings.parallel = false;
+  expect_found(settings,
+               "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"weather\", \"arguments\": {}}]",
+               {"", {{"f", "{}"}}});
+}
+
+}  // namespace
+}  // namespace lathe::http
