@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,26 +34,26 @@ void check(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits) {
 }
 
 [[noreturn]] void throw_broken(int64_t row, BrokenLogits why) {
-  throw NumericError("sample: row " + std::to_string(row) + " of the logits " +
-                     (why == BrokenLogits::nan        ? "holds NaN"
-                      : why == BrokenLogits::infinite ? "holds +inf"
-                                                      : "holds no finite number") +
+  throw NumericError("sample: row " + std::to_string(row) + " of the logits " + reason_of(why) +
                      "; the model's weights or activations have gone wrong");
 }
 
 struct Scan {
   float largest;
   int64_t first;
+  std::optional<BrokenLogits> broken;
 };
 
-Scan scan(std::span<const float> logits, int64_t row) {
+Scan scan(std::span<const float> logits) {
   Scan result{};
   uint8_t has_nan = 0;
   const LogitScan scan{logits.data(), static_cast<int64_t>(logits.size()), &result.largest, &result.first, &has_nan};
   with_isa([&]<Isa isa>() { scan_logits<isa>(scan); });
-  if (has_nan != 0) throw_broken(row, BrokenLogits::nan);
-  if (!std::isfinite(result.largest))
-    throw_broken(row, result.largest > 0 ? BrokenLogits::infinite : BrokenLogits::none_finite);
+  if (has_nan != 0) {
+    result.broken = BrokenLogits::nan;
+  } else if (!std::isfinite(result.largest)) {
+    result.broken = result.largest > 0 ? BrokenLogits::infinite : BrokenLogits::none_finite;
+  }
   return result;
 }
 
@@ -113,8 +115,13 @@ int32_t choose(std::span<const float> logits, const SamplingRow& row, const Scan
   return pick_filtered(filter(logits, scanned.largest, row.params), row);
 }
 
-void sample_row(int32_t* token, float* logprob, std::span<float> logits, const SamplingRow& row, int64_t index) {
-  Scan scanned = scan(logits, index);
+void sample_row(int32_t* token, float* logprob, std::span<float> logits, const SamplingRow& row) {
+  Scan scanned = scan(logits);
+  const auto mark = [&] {
+    *token = static_cast<int32_t>(*scanned.broken);
+    if (logprob != nullptr) *logprob = std::numeric_limits<float>::quiet_NaN();
+  };
+  if (scanned.broken) return mark();
   const float model_largest = scanned.largest;
   float log_sum = 0;
   if (logprob != nullptr) {
@@ -123,7 +130,8 @@ void sample_row(int32_t* token, float* logprob, std::span<float> logits, const S
   }
   const std::vector<Penalty> penalties = penalties_of(row, static_cast<int64_t>(logits.size()));
   const std::vector<float> before = penalise(logits, row.params, penalties);
-  if (!penalties.empty()) scanned = scan(logits, index);
+  if (!penalties.empty()) scanned = scan(logits);
+  if (scanned.broken) return mark();
   *token = choose(logits, row, scanned);
   if (logprob == nullptr) return;
   float logit = logits[static_cast<size_t>(*token)];
@@ -149,7 +157,8 @@ void check_sampling(const SamplingParams& params) {
   need(std::isfinite(params.frequency_penalty), "frequency_penalty", params.frequency_penalty, "a finite number");
 }
 
-void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, std::span<const SamplingRow> rows) {
+void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, std::span<const SamplingRow> rows,
+            BrokenRows broken) {
   check(tokens, logprobs, logits);
   if (static_cast<int64_t>(rows.size()) != logits.dim(0)) {
     throw ShapeError("sample: rows expects one entry for each of the " + std::to_string(logits.dim(0)) +
@@ -166,9 +175,10 @@ void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, 
   parallel_for(logits.dim(0), std::max<int64_t>(1, 8192 / logits.dim(1)), [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       sample_row(tokens.data<int32_t>() + b, logprobs.defined() ? logprobs.data<float>() + b : nullptr,
-                 {logits.data<float>() + b * logits.stride(0), vocabulary}, rows[static_cast<size_t>(b)], b);
+                 {logits.data<float>() + b * logits.stride(0), vocabulary}, rows[static_cast<size_t>(b)]);
     }
   });
+  if (broken == BrokenRows::refused) expect_sampled(tokens.span<int32_t>());
 }
 
 Tensor sampling_settings(std::span<const SamplingRow> rows) {
@@ -194,6 +204,15 @@ void sample_with(const Tensor& tokens, const Tensor& logprobs, const Tensor& log
   if (logits.dim(0) > 0) device::sample_with(tokens, logprobs, logits, settings);
 }
 
+const char* reason_of(BrokenLogits why) {
+  switch (why) {
+    case BrokenLogits::nan: return "holds NaN";
+    case BrokenLogits::infinite: return "holds +inf";
+    case BrokenLogits::none_finite: break;
+  }
+  return "holds no finite number";
+}
+
 void expect_sampled(std::span<const int32_t> tokens) {
   for (size_t row = 0; row < tokens.size(); ++row) {
     if (tokens[row] < 0) throw_broken(static_cast<int64_t>(row), static_cast<BrokenLogits>(tokens[row]));
@@ -202,7 +221,8 @@ void expect_sampled(std::span<const int32_t> tokens) {
 
 std::vector<Kept> kept_tokens(std::span<const float> logits, const SamplingParams& params) {
   check_sampling(params);
-  const Scan scanned = scan(logits, 0);
+  const Scan scanned = scan(logits);
+  if (scanned.broken) throw_broken(0, *scanned.broken);
   if (params.temperature < greedy_below) return {{static_cast<int32_t>(scanned.first), uint64_t{1} << 40}};
   if (has_filters(params)) return filter(logits, scanned.largest, params);
   SamplingParams all = params;

@@ -34,10 +34,12 @@ struct SamplingRow {
 
 // logits f32 (f64) [B, V], rows contiguous, are overwritten where penalties apply. tokens i32 [B]; logprobs [B] of
 // logits' dtype is the log-probability of the token under the model's own distribution, before penalties, temperature
-// and filters: the bits of token_logprobs; may be undefined. A row that holds NaN or +inf, or no finite logit, throws
-// NumericError with its number; −inf bans a token. Every row's parameters go through check_sampling(). V < 2^24.
-// On a device nothing is waited for: such a row's token is a BrokenLogits and its log-probability NaN; expect_sampled()
-// on the tokens, once they have been copied to the CPU, throws the error.
+// and filters: the bits of token_logprobs; may be undefined. −inf bans a token. Every row's parameters go through
+// check_sampling(). V < 2^24.
+// Of a row (of f32) that holds NaN or +inf, or no finite logit, the token is a BrokenLogits and the log-probability NaN;
+// the other rows are drawn as ever. On the CPU `broken` says whether that is refused, with a NumericError that has the
+// row's number. On a device nothing is waited for: expect_sampled() on the tokens, once they have been copied to the
+// CPU, throws the error.
 //
 //   penalties    of every token seen: logit / repetition if it is positive, · repetition if not; then of a token that
 //                occurs c > 0 times in the output: − (frequency · c + presence)
@@ -51,7 +53,9 @@ struct SamplingRow {
 //
 // Weights come from IEEE multiplications and additions alone and are summed as integers, which have no order: the same
 // logits give the same token in every instruction set and on every device.
-void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, std::span<const SamplingRow> rows);
+enum class BrokenRows { refused, marked };
+void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, std::span<const SamplingRow> rows,
+            BrokenRows broken = BrokenRows::refused);
 
 // A captured graph can draw on a device for rows without penalties: their settings lie there, i32 [B, 8] at a multiple
 // of 8 bytes, where the caller copies sampling_settings() before each run. The same tokens and log-probabilities as
@@ -63,6 +67,7 @@ void sample_with(const Tensor& tokens, const Tensor& logprobs, const Tensor& log
 
 enum class BrokenLogits : int32_t { nan = -1, infinite = -2, none_finite = -3 };
 void expect_sampled(std::span<const int32_t> tokens);
+const char* reason_of(BrokenLogits why);  // "holds NaN", …
 
 // What the filters keep of one row of logits (after penalties), by id. What sample() draws from; for tests and
 // inspection.

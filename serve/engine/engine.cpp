@@ -1,8 +1,10 @@
 #include "serve/engine/engine.h"
 
 #include <algorithm>
+#include <cmath>
 #include <list>
 #include <numeric>
+#include <utility>
 
 #include "autograd/recording.h"
 #include "core/error.h"
@@ -119,6 +121,9 @@ RequestId Engine::add(Request request) {
 std::vector<TokenOutput> Engine::step() {
   const autograd::NoGradScope no_grad;
   std::vector<ScheduledSequence> scheduled = scheduler_.schedule();
+  started_.clear();
+  for (const ScheduledSequence& entry : scheduled)
+    if (!std::exchange(entry.sequence->started, true)) started_.push_back(entry.sequence->id);
   if (scheduled.empty()) return {};
   // Sequences of one adapter side by side: a linear takes them as one run of rows.
   std::stable_sort(scheduled.begin(), scheduled.end(), [](const ScheduledSequence& a, const ScheduledSequence& b) {
@@ -150,6 +155,8 @@ std::vector<DrawnToken> Engine::run(const std::vector<ScheduledSequence>& schedu
     return model_.forward(batch, attention).value();
   }();
 
+  read_prompts(model_, scheduled, step.bounds, hidden, logits_temperature_);
+
   // The last row of each sequence that has reached its end, and its guesses'; the others are still being prefilled.
   const auto count = static_cast<int64_t>(rows.size());
   if (count == 0) return {};
@@ -173,7 +180,11 @@ std::vector<TokenOutput> Engine::publish(const std::vector<ScheduledSequence>& s
   for (const ScheduledSequence& entry : scheduled) {
     Sequence& sequence = *entry.sequence;
     if (!entry.samples()) {
+      const bool whole = entry.reaches_end();
       scheduler_.advance(sequence, entry.tokens);
+      if (!whole) continue;
+      outputs.push_back(publish_embedding(sequence));
+      scheduler_.finish(&sequence);
       continue;
     }
     // What was drawn after a guess counts as long as all guesses before it were what was drawn.
@@ -199,11 +210,14 @@ TokenOutput Engine::publish(Sequence& sequence, DrawnToken& drawn) {
                      .token = drawn.token,
                      .logprob = drawn.logprob,
                      .top_logprobs = std::move(drawn.top_logprobs)};
-  if (sequence.output().empty()) {
-    output.cached_tokens = sequence.prompt_tokens_cached;
-    stats_.prompt_tokens += static_cast<int64_t>(sequence.prompt_length);
-    stats_.prefix_cache_hits += *output.cached_tokens;
+  if (drawn.token < 0) {
+    output.finish_reason = FinishReason::failed;
+    output.failure = std::string("the model's distribution of the next token ") +
+                     kernels::reason_of(static_cast<kernels::BrokenLogits>(drawn.token)) +
+                     "; the weights of the model or the adapter are broken, or overflow";
+    return output;
   }
+  if (sequence.output().empty()) describe_prompt(sequence, output);
   ++stats_.generation_tokens;
   sequence.tokens.push_back(output.token);
   const auto& stops = request.stop_token_ids;
@@ -215,6 +229,26 @@ TokenOutput Engine::publish(Sequence& sequence, DrawnToken& drawn) {
     sequence.position = sequence.masks->advanced(sequence.position, output.token);
   }
   return output;
+}
+
+TokenOutput Engine::publish_embedding(Sequence& sequence) {
+  TokenOutput output{.request = sequence.id, .token = -1};
+  describe_prompt(sequence, output);
+  output.embedding = embedding_of(sequence.prompt_reading);
+  output.finish_reason = FinishReason::stop;
+  if (!std::ranges::all_of(output.embedding, [](float value) { return std::isfinite(value); })) {
+    output.finish_reason = FinishReason::failed;
+    output.failure = "the model's hidden states are not finite; the weights of the model or the adapter are broken";
+  }
+  return output;
+}
+
+// What a request's first output tells of its prompt.
+void Engine::describe_prompt(Sequence& sequence, TokenOutput& output) {
+  output.cached_tokens = sequence.prompt_tokens_cached;
+  output.prompt_logprobs = std::move(sequence.prompt_reading.logprobs);
+  stats_.prompt_tokens += static_cast<int64_t>(sequence.prompt_length);
+  stats_.prefix_cache_hits += *output.cached_tokens;
 }
 
 void Engine::copy_pages() {

@@ -64,7 +64,10 @@ class Engine {
   // settings out of range, or more tokens than the model's context holds; ResourceError for more than the cache holds.
   RequestId add(Request request);
   bool idle() const { return scheduler_.idle(); }
-  // Runs one batch; an output for each token that a sequence got, in order: several where guesses were right.
+  // Requests that ran for the first time in the last step.
+  std::span<const RequestId> started() const { return started_; }
+  // Runs one batch; an output for each token that a sequence got, in order: several where guesses were right. Where a
+  // sequence's logits are broken (NaN) it alone ends, as failed.
   std::vector<TokenOutput> step();
 
   // Ends a request wherever it stands: queued, in prefill or in decode. Its pages are free at once and no output of it
@@ -87,6 +90,8 @@ class Engine {
   void copy_pages();
   std::vector<TokenOutput> publish(const std::vector<ScheduledSequence>& scheduled, std::span<DrawnToken> drawn);
   TokenOutput publish(Sequence& sequence, DrawnToken& drawn);
+  TokenOutput publish_embedding(Sequence& sequence);
+  void describe_prompt(Sequence& sequence, TokenOutput& output);
 
   const nn::Transformer& model_;
   nn::KvCache cache_;
@@ -95,6 +100,7 @@ class Engine {
   std::optional<DecodeGraphs> decode_graphs_;
   RecentGrammars grammars_;
   RequestId next_id_ = 1;
+  std::vector<RequestId> started_;
   EngineStats stats_;  // what has been counted; the rest is as it stands
 };
 
@@ -105,7 +111,7 @@ struct Completion {
 };
 
 // All requests to their end, answers in their order. `on_token` (may be empty) sees each output as it comes; its
-// request is the index into `requests`. `graphs` (may be null) is told what was captured and replayed.
+// request is the index into `requests`. NumericError where one fails. `graphs` (may be null) is told what was captured and replayed.
 std::vector<Completion> generate(const nn::Transformer& model, const std::vector<Request>& requests,
                                  const EngineOptions& options = {},
                                  const std::function<void(const TokenOutput&)>& on_token = {},

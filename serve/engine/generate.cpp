@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "core/error.h"
 #include "serve/engine/engine.h"
 
 namespace lathe::engine {
@@ -32,6 +33,7 @@ std::vector<Completion> generate(const nn::Transformer& model, const std::vector
   std::vector<Completion> completions(requests.size());
   while (!engine.idle()) {
     for (TokenOutput output : engine.step()) {
+      if (output.finish_reason == FinishReason::failed) throw NumericError(output.failure);
       const size_t index = index_of.at(output.request);
       Completion& completion = completions[index];
       if (output.finish_reason) completion.finish_reason = *output.finish_reason;

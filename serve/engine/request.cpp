@@ -17,7 +17,7 @@ void check_token(const char* key, int32_t token, int64_t vocab_size) {
 
 void check_lengths(const Request& request, int64_t max_positions) {
   if (request.prompt.empty()) throw ConfigError("prompt", "is empty; generation needs at least one token");
-  if (request.max_tokens < 1)
+  if (request.max_tokens < (request.pooling ? 0 : 1))
     throw ConfigError("max_tokens", "expected at least 1, found " + std::to_string(request.max_tokens));
   const auto length = static_cast<int64_t>(request.prompt.size());
   if (length > max_positions || request.max_tokens > max_positions - length)
@@ -40,6 +40,12 @@ void check_logit_bias(const Request& request, int64_t vocab_size) {
   }
 }
 
+void check_alternatives(int32_t count) {
+  if (count < 0 || count > most_top_logprobs)
+    throw ConfigError("top_logprobs",
+                      "expected 0 to " + std::to_string(most_top_logprobs) + ", found " + std::to_string(count));
+}
+
 }  // namespace
 
 void check_request(const Request& request, const nn::Transformer& model) {
@@ -51,9 +57,7 @@ void check_request(const Request& request, const nn::Transformer& model) {
   const auto in_vocabulary = [&](int32_t token) { return token >= 0 && token < vocab_size; };
   if (request.grammar && std::ranges::none_of(request.stop_token_ids, in_vocabulary))
     throw ConfigError("stop_token_ids", "expected one at least: an answer that follows a grammar ends with it");
-  if (request.top_logprobs < 0 || request.top_logprobs > most_top_logprobs)
-    throw ConfigError("top_logprobs", "expected 0 to " + std::to_string(most_top_logprobs) + ", found " +
-                                          std::to_string(request.top_logprobs));
+  for (const int32_t count : {request.top_logprobs, request.prompt_logprobs.value_or(0)}) check_alternatives(count);
 }
 
 std::string adapter_of(const Request& request, const nn::Transformer& model) {
@@ -69,7 +73,13 @@ std::string adapter_of(const Request& request, const nn::Transformer& model) {
 }
 
 std::string_view name_of(FinishReason reason) {
-  return reason == FinishReason::stop ? "stop" : reason == FinishReason::length ? "length" : "abort";
+  switch (reason) {
+    case FinishReason::stop: return "stop";
+    case FinishReason::length: return "length";
+    case FinishReason::failed: return "error";
+    case FinishReason::cancelled: break;
+  }
+  return "abort";
 }
 
 }  // namespace lathe::engine

@@ -23,6 +23,9 @@ struct LogitBias {
 
 inline constexpr int32_t most_top_logprobs = 20;
 
+// Of a prompt's last hidden states, after the last norm: their mean, or the last token's.
+enum class Pooling { mean, last };
+
 struct Request {
   std::vector<int32_t> prompt;  // token ids, at least one
   kernels::SamplingParams sampling;
@@ -34,6 +37,10 @@ struct Request {
   // What the answer may be; the engine needs a tokenizer for it, and the request a stop token.
   std::shared_ptr<const Grammar> grammar = {};
   int32_t top_logprobs = 0;  // likeliest tokens to publish beside the drawn one, at most 20
+  // The prompt's own log-probabilities, with so many of the likeliest tokens beside each (at most 20).
+  std::optional<int32_t> prompt_logprobs = {};
+  // Nothing is generated: the answer is the prompt's embedding.
+  std::optional<Pooling> pooling = {};
   // The adapter of the model that answers, "" for none. Not given: the model's only adapter, or none where it has none;
   // a model with several wants to be told (nn::TokenBatch::adapters).
   std::optional<std::string> adapter = {};
@@ -51,13 +58,22 @@ std::string adapter_of(const Request& request, const nn::Transformer& model);
 enum class FinishReason {
   stop,
   length,
+  failed,    // the model's numbers broke for this request: TokenOutput::failure says how
   cancelled  // by Engine::cancel(); never published by a step: for whoever keeps a record of all requests
 };
-std::string_view name_of(FinishReason reason);  // "stop", "length", "abort" (vLLM's names)
+std::string_view name_of(FinishReason reason);  // "stop", "length", "error", "abort" (vLLM's names)
 
 struct TokenLogprob {
   int32_t token = 0;
   float logprob = 0;
+};
+
+// A token of a prompt, under the model's own distribution after the tokens before it.
+struct PromptLogprob {
+  int32_t token = 0;
+  float logprob = 0;
+  int64_t rank = 0;  // 1 for the likeliest
+  std::vector<TokenLogprob> top_logprobs = {};
 };
 
 // One token, as it is published by Engine::step().
@@ -72,6 +88,11 @@ struct TokenOutput {
   // On a request's first output: how many of its prompt's tokens were not computed, because their keys and values were
   // at hand.
   std::optional<int64_t> cached_tokens = {};
+  // On the first output of a request that asks for them: of each token of the prompt but the first.
+  std::vector<PromptLogprob> prompt_logprobs = {};
+  // Of a request with pooling, on its only output, which has no token: of length 1 (of zeros where all are zero).
+  std::vector<float> embedding = {};
+  std::string failure = {};  // where finish_reason is failed, which has no token either
 };
 
 }  // namespace lathe::engine

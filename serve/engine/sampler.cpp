@@ -23,6 +23,7 @@ struct ModelRow {
 // The `count` likeliest, of equals the lower id first.
 template <class Real>
 std::vector<TokenLogprob> likeliest(const ModelRow<Real>& row, int32_t count) {
+  if (count == 0) return {};
   std::vector<int32_t> best;
   for (size_t i = 0; i < row.logits.size(); ++i) {
     if (static_cast<int32_t>(best.size()) == count) {
@@ -52,7 +53,7 @@ int32_t draw_changed(const ModelRow<Real>& row, DType dtype, const RowToDraw& se
     for (size_t i = 0; i < logits.size(); ++i)
       if (!in_mask(settings.allowed, static_cast<int32_t>(i))) logits[i] = never;
   const Tensor token = Tensor::empty({1}, DType::i32);
-  kernels::sample(token, {}, changed, std::span(&settings.sampling, 1));
+  kernels::sample(token, {}, changed, std::span(&settings.sampling, 1), kernels::BrokenRows::marked);
   return token.data<int32_t>()[0];
 }
 
@@ -62,11 +63,42 @@ void draw_on_host(DrawnToken& drawn, Real greedy_logprob, const Tensor& logits, 
   const std::span<const Real> values = logits.span<Real>();
   const ModelRow<Real> row{values, values[static_cast<size_t>(drawn.token)], -greedy_logprob};
   drawn.token = draw_changed(row, logits.dtype(), settings);
+  if (drawn.token < 0) return;
   drawn.logprob = row.logprob(drawn.token);
   if (settings.top_logprobs > 0) drawn.top_logprobs = likeliest(row, settings.top_logprobs);
 }
 
+template <class Real>
+PromptLogprob logprob_of(int32_t token, int32_t greedy, Real greedy_logprob, std::span<const Real> logits,
+                         int32_t top_logprobs) {
+  const ModelRow<Real> row{logits, logits[static_cast<size_t>(greedy)], -greedy_logprob};
+  const Real logit = logits[static_cast<size_t>(token)];
+  const auto above = std::ranges::count_if(logits, [&](Real other) { return other > logit; });
+  return {token, row.logprob(token), above + 1, likeliest(row, top_logprobs)};
+}
+
 }  // namespace
+
+std::vector<PromptLogprob> logprobs_of(const Tensor& logits, std::span<const int32_t> tokens, int32_t top_logprobs) {
+  const std::vector<kernels::SamplingRow> greedy(tokens.size(), {.params = {.temperature = 0}});
+  const Drawn drawn = room_to_draw(logits);
+  kernels::sample(drawn.tokens, drawn.logprobs, logits, greedy, kernels::BrokenRows::marked);
+  const Tensor likely = kernels::moved(drawn.tokens, {}), sums = kernels::moved(drawn.logprobs, {});
+  const Tensor rows = kernels::moved(logits, {});
+  std::vector<PromptLogprob> result;
+  for (int64_t i = 0; i < rows.dim(0); ++i) {
+    const int32_t token = tokens[static_cast<size_t>(i)], first = likely.data<int32_t>()[i];
+    const Tensor row = rows.select(0, i);
+    if (first < 0) {
+      result.push_back({token, std::numeric_limits<float>::quiet_NaN(), 0, {}});
+    } else if (rows.dtype() == DType::f64) {
+      result.push_back(logprob_of<double>(token, first, sums.data<double>()[i], row.span<double>(), top_logprobs));
+    } else {
+      result.push_back(logprob_of<float>(token, first, sums.data<float>()[i], row.span<float>(), top_logprobs));
+    }
+  }
+  return result;
+}
 
 std::vector<DrawnToken> draw(const Tensor& logits, std::span<const RowToDraw> rows) {
   const kernels::ProfilerRange range("sample");
@@ -75,10 +107,10 @@ std::vector<DrawnToken> draw(const Tensor& logits, std::span<const RowToDraw> ro
   for (const RowToDraw& row : rows)
     here.push_back(row.on_host() ? kernels::SamplingRow{.params = {.temperature = 0}} : row.sampling);
   const Drawn drawn = room_to_draw(logits);
-  kernels::sample(drawn.tokens, drawn.logprobs, logits, here);
+  kernels::sample(drawn.tokens, drawn.logprobs, logits, here, kernels::BrokenRows::marked);
   std::vector<DrawnToken> result = on_host(drawn);
   for (size_t i = 0; i < rows.size(); ++i) {
-    if (!rows[i].on_host()) continue;
+    if (!rows[i].on_host() || result[i].token < 0) continue;
     const auto index = static_cast<int64_t>(i);
     const Tensor row = kernels::moved(logits.select(0, index), {});
     const Tensor logprob = kernels::moved(drawn.logprobs.slice(0, index, index + 1), {});
@@ -98,7 +130,6 @@ Drawn room_to_draw(const Tensor& logits) {
 
 std::vector<DrawnToken> on_host(const Drawn& drawn) {
   const Tensor tokens = kernels::moved(drawn.tokens, {});  // the step's one wait for the device
-  kernels::expect_sampled(tokens.span<int32_t>());
   const Tensor logprobs = kernels::cast(kernels::moved(drawn.logprobs, {}), DType::f32);
   std::vector<DrawnToken> result;
   for (int64_t i = 0; i < tokens.numel(); ++i) result.push_back({tokens.data<int32_t>()[i], logprobs.data<float>()[i]});

@@ -24,14 +24,17 @@ struct RowToDraw {
 };
 
 struct DrawnToken {
-  int32_t token = 0;
+  int32_t token = 0;                            // a kernels::BrokenLogits where the row is broken
   float logprob = 0;                            // under the model's own distribution
   std::vector<TokenLogprob> top_logprobs = {};  // of that distribution (TokenOutput)
 };
 
-// logits f32 (f64) [rows, V] on any device, which may be overwritten. NumericError where a row of them is broken
-// (kernels::sample). Waits for the device.
+// logits f32 (f64) [rows, V] on any device, which may be overwritten. A row that is broken moves no other. Waits for
+// the device.
 std::vector<DrawnToken> draw(const Tensor& logits, std::span<const RowToDraw> rows);
+
+// Of each row, under its own distribution, how likely `tokens[row]` is; NaN where the row is broken.
+std::vector<PromptLogprob> logprobs_of(const Tensor& logits, std::span<const int32_t> tokens, int32_t top_logprobs);
 
 // A token and its log-probability for each row, on the device where they were drawn.
 struct Drawn {

@@ -89,7 +89,9 @@ void Scheduler::schedule_running(std::vector<ScheduledSequence>& scheduled, int6
 
 // Takes guesses for a sequence that decodes, and pages for them; answers how many.
 int64_t Scheduler::guess(Sequence& sequence, int64_t most) {
-  if (running_count() > most_that_guess || !sequence.guessing.pays(sequence.length()) || sequence.masks) return 0;
+  if (sequence.request.pooling || running_count() > most_that_guess || !sequence.guessing.pays(sequence.length()) ||
+      sequence.masks)
+    return 0;
   const int64_t left = sequence.request.max_tokens - static_cast<int64_t>(sequence.output().size()) - 1;
   std::vector<int32_t> guesses = look_up(sequence.tokens, std::min({most, left, options_.num_speculative_tokens}));
   if (guesses.empty() || !reserve(sequence, sequence.length() + static_cast<int64_t>(guesses.size()))) return 0;
@@ -121,7 +123,7 @@ void Scheduler::schedule_waiting(std::vector<ScheduledSequence>& scheduled, int6
 // the last of the pages found.
 Scheduler::KnownBeginning Scheduler::known_beginning(const Sequence& sequence) const {
   KnownBeginning known;
-  if (!options_.enable_prefix_caching) return known;
+  if (!options_.enable_prefix_caching || sequence.reads_prompt()) return known;
   // The last token is always computed: what follows it is drawn from its row.
   const int64_t most = sequence.length() - 1;
   known.pages = prefixes_.find(*sequence.scope, std::span(sequence.tokens).first(static_cast<size_t>(most)));

@@ -27,7 +27,8 @@ struct ScheduledSequence {
   Sequence* sequence = nullptr;
   int64_t tokens = 0;
   int64_t rows() const { return tokens + static_cast<int64_t>(sequence->guesses.size()); }
-  bool samples() const { return sequence->cached + tokens == sequence->length(); }
+  bool reaches_end() const { return sequence->cached + tokens == sequence->length(); }
+  bool samples() const { return reaches_end() && !sequence->request.pooling; }
 };
 
 struct PageCopy {

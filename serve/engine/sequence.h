@@ -11,6 +11,7 @@
 #include "serve/engine/grammar/token_masks.h"
 #include "serve/engine/prefix_cache.h"
 #include "serve/engine/prompt_lookup.h"
+#include "serve/engine/prompt_reading.h"
 #include "serve/engine/request.h"
 
 namespace lathe::engine {
@@ -31,6 +32,9 @@ struct Sequence {
   std::shared_ptr<TokenMasks> masks;   // of the request's grammar; null where it has none
   TokenMasks::Position position = {};  // of the output in it
 
+  bool started = false;          // it has run
+  PromptReading prompt_reading;  // as far as it has come
+
   std::vector<int32_t> guesses;  // of what follows `tokens`, for the step that is scheduled
   GuessingRecord guessing;
 
@@ -38,6 +42,10 @@ struct Sequence {
   const std::string& adapter() const { return scope->adapter; }
   std::span<const int32_t> prompt() const { return std::span(tokens).first(prompt_length); }
   std::span<const int32_t> output() const { return std::span(tokens).subspan(prompt_length); }
+  // Whether its prompt's hidden states are wanted, so that they must be computed even where keys and values are at hand.
+  bool reads_prompt() const {
+    return (request.prompt_logprobs && output().empty()) || request.pooling == Pooling::mean;
+  }
   // Whether it runs before `other` where there is not room for both.
   bool before(const Sequence& other) const {
     return request.priority != other.request.priority ? request.priority < other.request.priority : id < other.id;

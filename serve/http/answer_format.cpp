@@ -10,6 +10,26 @@ std::string AnswerFormat::error(const ApiError& error) {
   return "data: " + error.body(error_shape()) + "\n\n" + (error_shape() == ErrorShape::openai ? last_event : "");
 }
 
+std::string AnswerFormat::prompt(size_t, std::vector<engine::PromptLogprob>) { return {}; }
+
+ordered_json prompt_logprobs_json(const data::Tokenizer& tokenizer, const std::vector<engine::PromptLogprob>& logprobs,
+                                  int64_t alternatives) {
+  ordered_json list = ordered_json::array({nullptr});
+  const auto entry = [&](int32_t token, float logprob, int64_t rank) {
+    return ordered_json{
+        {"logprob", finite_logprob(logprob)}, {"rank", rank}, {"decoded_token", name_of(tokenizer, token).text}};
+  };
+  for (const engine::PromptLogprob& one : logprobs) {
+    ordered_json tokens{{std::to_string(one.token), entry(one.token, one.logprob, one.rank)}};
+    const auto count = std::min(static_cast<size_t>(alternatives), one.top_logprobs.size());
+    for (size_t i = 0; i < count; ++i)
+      if (const auto& [token, logprob] = one.top_logprobs[i]; token != one.token)
+        tokens[std::to_string(token)] = entry(token, logprob, static_cast<int64_t>(i) + 1);
+    list.push_back(std::move(tokens));
+  }
+  return list;
+}
+
 std::string event(const ordered_json& data) {
   return "data: " + data.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n\n";
 }

@@ -42,6 +42,8 @@ class AnswerFormat {
   virtual std::string whole(const std::vector<WholeAnswer>& answers, const Usage& usage) = 0;
   // Events, as the text of the stream: before a choice's first piece, for each piece, and at the end of the stream.
   virtual std::string first(size_t choice) = 0;
+  // Where the plan asks for them, before the choice's first piece: of each token of its prompt but the first.
+  virtual std::string prompt(size_t choice, std::vector<engine::PromptLogprob> logprobs);
   virtual std::string piece(size_t choice, const Piece& piece) = 0;
   virtual std::string last(const Usage& usage) = 0;
   virtual std::string error(const ApiError& error);
@@ -54,13 +56,21 @@ inline constexpr const char* last_event = "data: [DONE]\n\n";
 nlohmann::ordered_json usage_json(const Usage& usage);
 const char* finish_reason(AnswerEnd end);  // OpenAI's word
 float finite_logprob(float logprob);       // −∞ has no JSON: −9999, as vLLM has it
+// vLLM's prompt_logprobs: null for the first token, then {"id": {"logprob", "rank", "decoded_token"}} with
+// `alternatives` of the likeliest.
+nlohmann::ordered_json prompt_logprobs_json(const data::Tokenizer& tokenizer,
+                                            const std::vector<engine::PromptLogprob>& logprobs, int64_t alternatives);
 
 // `tools`: calls are told apart from the text; without it everything is text.
 std::unique_ptr<AnswerFormat> chat_format(AnswerHead head, const GenerationSettings& settings,
                                           std::optional<ToolCallSettings> tools);
-// `echoes`: of each choice the text that stands before its answer.
+// What stands before a choice's answer.
+struct Echo {
+  std::string text;
+  std::vector<int32_t> tokens;  // of the prompt, where their log-probabilities are asked for
+};
 std::unique_ptr<AnswerFormat> completion_format(AnswerHead head, const GenerationSettings& settings,
-                                                std::vector<std::string> echoes);
+                                                std::vector<Echo> echoes);
 
 struct TgiOptions {
   std::string prompt;

@@ -31,11 +31,17 @@ class ChatFormat final : public AnswerFormat {
     ordered_json body = described("chat.completion");
     body["choices"] = std::move(choices);
     body["usage"] = usage_json(usage);
+    if (!prompt_logprobs_.is_null()) body["prompt_logprobs"] = prompt_logprobs_;
     return body.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
   }
 
   std::string first(size_t choice) override {
     return chunk(choice, {{"role", "assistant"}, {"content", ""}}, nullptr, nullptr);
+  }
+
+  std::string prompt(size_t, std::vector<engine::PromptLogprob> logprobs) override {
+    prompt_logprobs_ = prompt_logprobs_json(*head_.tokenizer, logprobs, most_alternatives);
+    return {};
   }
 
   // The chunk with the finish reason has an empty delta.
@@ -149,6 +155,7 @@ class ChatFormat final : public AnswerFormat {
   AnswerHead head_;
   std::optional<int64_t> logprobs_;
   bool include_usage_;
+  ordered_json prompt_logprobs_;
   std::optional<ToolCallSettings> tools_;
   std::vector<ToolCallParser> parsers_;  // of the stream's choices
 };

@@ -28,6 +28,7 @@ Choice::Choice(std::shared_ptr<const data::Tokenizer> tokenizer, const Generatio
       decoder_(tokenizer_, settings.skip_special_tokens),
       stop_(settings.stop),
       min_tokens_(settings.min_tokens),
+      prompt_alone_(settings.max_tokens == 0),
       shown_tokens_(settings.skip_special_tokens ? settings.shown_tokens : std::vector<int32_t>()) {}
 
 std::string Choice::text_of(int32_t token) {
@@ -37,6 +38,11 @@ std::string Choice::text_of(int32_t token) {
 
 Piece Choice::push(const engine::TokenOutput& output) {
   Piece piece;
+  if (prompt_alone_) {
+    ended_ = true;
+    piece.end = AnswerEnd::length;
+    return piece;
+  }
   ++completion_tokens_;
   const bool stop_token = output.finish_reason == engine::FinishReason::stop;
   std::string text = stop_token ? std::string() : text_of(output.token);

@@ -55,6 +55,7 @@ class Choice {
   data::StreamDecoder decoder_;
   StopText stop_;
   int64_t min_tokens_;
+  bool prompt_alone_;  // what is generated is not asked for
   std::vector<int32_t> shown_tokens_;
   std::vector<AnsweredToken> waiting_;  // tokens whose text is held back
   std::vector<size_t> ends_;            // of their texts, in bytes from the answer's start

@@ -14,26 +14,43 @@ size_t characters_in(std::string_view text) {
 
 class CompletionFormat final : public AnswerFormat {
  public:
-  CompletionFormat(AnswerHead head, const GenerationSettings& settings, std::vector<std::string> echoes)
+  CompletionFormat(AnswerHead head, const GenerationSettings& settings, std::vector<Echo> echoes)
       : head_(std::move(head)),
-        logprobs_(settings.top_logprobs.has_value()),
+        logprobs_(settings.top_logprobs),
+        prompt_logprobs_(settings.prompt_logprobs),
         include_usage_(settings.include_usage),
-        echoes_(std::move(echoes)) {
-    for (const std::string& echo : echoes_) offsets_.push_back(characters_in(echo));
+        echoes_(std::move(echoes)),
+        prompts_(echoes_.size()),
+        scores_(echoes_.size()) {
+    for (const Echo& echo : echoes_) offsets_.push_back(characters_in(echo.text));
   }
 
   std::string whole(const std::vector<WholeAnswer>& answers, const Usage& usage) override {
     ordered_json body = described();
     body["choices"] = ordered_json::array();
-    for (size_t i = 0; i < answers.size(); ++i)
-      body["choices"].push_back(choice_json(i, echoes_[i] + answers[i].text, logprobs_of(i, answers[i].tokens),
-                                            finish_reason(answers[i].end)));
+    for (size_t i = 0; i < answers.size(); ++i) {
+      ordered_json logprobs = logprobs_of(i, answers[i].tokens);
+      if (!scores_[i].is_null())
+        for (auto& [key, list] : logprobs.items())
+          list.insert(list.begin(), scores_[i][key].begin(), scores_[i][key].end());
+      body["choices"].push_back(
+          choice_json(i, echoes_[i].text + answers[i].text, std::move(logprobs), finish_reason(answers[i].end)));
+      if (prompt_logprobs_) body["choices"].back()["prompt_logprobs"] = std::move(prompts_[i]);
+    }
     body["usage"] = usage_json(usage);
     return body.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
   }
 
   std::string first(size_t choice) override {
-    return echoes_[choice].empty() ? std::string() : chunk(choice, echoes_[choice], nullptr, nullptr);
+    const Echo& echo = echoes_[choice];  // with tokens, it waits for their log-probabilities
+    return echo.text.empty() || !echo.tokens.empty() ? std::string() : chunk(choice, echo.text, nullptr, nullptr);
+  }
+
+  std::string prompt(size_t choice, std::vector<engine::PromptLogprob> logprobs) override {
+    if (prompt_logprobs_) prompts_[choice] = prompt_logprobs_json(*head_.tokenizer, logprobs, *prompt_logprobs_);
+    if (echoes_[choice].tokens.empty()) return {};
+    scores_[choice] = scores_of(echoes_[choice].tokens, logprobs);
+    return chunk(choice, echoes_[choice].text, scores_[choice], nullptr);
   }
 
   std::string piece(size_t choice, const Piece& piece) override {
@@ -74,22 +91,45 @@ class CompletionFormat final : public AnswerFormat {
 
   ordered_json logprobs_of(size_t choice, const std::vector<AnsweredToken>& tokens) {
     if (!logprobs_) return nullptr;
-    ordered_json names = ordered_json::array(), values = ordered_json::array(), tops = ordered_json::array(),
-                 offsets = ordered_json::array();
+    ordered_json lists = no_tokens();
     for (const AnsweredToken& token : tokens) {
-      names.push_back(written(token.id));
-      values.push_back(finite_logprob(token.logprob));
-      ordered_json top = ordered_json::object();
-      for (const engine::TokenLogprob& other : token.alternatives)
-        top[written(other.token)] = finite_logprob(other.logprob);
-      tops.push_back(std::move(top));
-      offsets.push_back(offsets_[choice]);
+      add(lists, token.id, finite_logprob(token.logprob), top_of(token.alternatives), offsets_[choice]);
       offsets_[choice] += characters_in(token.text);
     }
-    return {{"tokens", std::move(names)},
-            {"token_logprobs", std::move(values)},
-            {"top_logprobs", std::move(tops)},
-            {"text_offset", std::move(offsets)}};
+    return lists;
+  }
+
+  // Of a prompt's tokens; nothing says how likely the first one was.
+  ordered_json scores_of(const std::vector<int32_t>& tokens, const std::vector<engine::PromptLogprob>& logprobs) const {
+    ordered_json lists = no_tokens();
+    data::StreamDecoder decoder(head_.tokenizer);
+    size_t offset = 0;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (i == 0) {
+        add(lists, tokens[i], nullptr, nullptr, offset);
+      } else {
+        add(lists, tokens[i], finite_logprob(logprobs[i - 1].logprob), top_of(logprobs[i - 1].top_logprobs), offset);
+      }
+      offset += characters_in(decoder.push(tokens[i]));
+    }
+    return lists;
+  }
+
+  static ordered_json no_tokens() {
+    const ordered_json none = ordered_json::array();
+    return {{"tokens", none}, {"token_logprobs", none}, {"top_logprobs", none}, {"text_offset", none}};
+  }
+  void add(ordered_json& lists, int32_t token, ordered_json logprob, ordered_json top, size_t offset) const {
+    lists["tokens"].push_back(written(token));
+    lists["token_logprobs"].push_back(std::move(logprob));
+    lists["top_logprobs"].push_back(std::move(top));
+    lists["text_offset"].push_back(offset);
+  }
+  ordered_json top_of(const std::vector<engine::TokenLogprob>& likeliest) const {
+    ordered_json top = ordered_json::object();
+    for (size_t i = 0; i < likeliest.size() && static_cast<int64_t>(i) < *logprobs_; ++i)
+      top[written(likeliest[i].token)] = finite_logprob(likeliest[i].logprob);
+    return top;
   }
 
   // Bytes that are no whole character are written out, as OpenAI does: two such tokens have two names.
@@ -106,15 +146,17 @@ class CompletionFormat final : public AnswerFormat {
   }
 
   AnswerHead head_;
-  bool logprobs_, include_usage_;
-  std::vector<std::string> echoes_;
-  std::vector<size_t> offsets_;  // of each choice's next token, in characters
+  std::optional<int64_t> logprobs_, prompt_logprobs_;
+  bool include_usage_;
+  std::vector<Echo> echoes_;
+  std::vector<ordered_json> prompts_, scores_;  // of each choice's prompt: vLLM's list, and OpenAI's lists
+  std::vector<size_t> offsets_;                 // of each choice's next token, in characters
 };
 
 }  // namespace
 
 std::unique_ptr<AnswerFormat> completion_format(AnswerHead head, const GenerationSettings& settings,
-                                                std::vector<std::string> echoes) {
+                                                std::vector<Echo> echoes) {
   return std::make_unique<CompletionFormat>(std::move(head), settings, std::move(echoes));
 }
 

@@ -48,12 +48,9 @@ CompletionRequest read_completion_request(const ordered_json& body, int64_t voca
   CompletionRequest request;
   request.prompts = read_prompts(fields, "prompt", vocabulary);
   request.settings = read_generation_settings(fields, vocabulary);
-  request.settings.max_tokens = fields.integer("max_tokens", 1, most_max_tokens).value_or(16);
-  request.settings.top_logprobs = fields.integer("logprobs", 0, most_alternatives);
   request.echo = fields.boolean("echo").value_or(false);
-  if (request.echo && request.settings.top_logprobs)
-    throw bad_field("echo",
-                    "together with logprobs is not answered here: the prompt's log-probabilities are not computed");
+  request.settings.max_tokens = fields.integer("max_tokens", request.echo ? 0 : 1, most_max_tokens).value_or(16);
+  request.settings.top_logprobs = fields.integer("logprobs", 0, most_alternatives);
   if (const auto best_of = fields.integer("best_of", 1, most_choices); best_of && *best_of != request.settings.n)
     throw bad_field("best_of", "expected the same number as n: this server ranks no answers");
   if (const auto suffix = fields.text("suffix"); suffix && !suffix->empty())

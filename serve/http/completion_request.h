@@ -19,7 +19,7 @@ using Prompt = std::variant<std::string, std::vector<int32_t>>;
 struct CompletionRequest {
   GenerationSettings settings;
   std::vector<Prompt> prompts;
-  bool echo = false;  // the prompt stands before each answer
+  bool echo = false;  // the prompt stands before each answer; max_tokens 0: nothing does after it
 };
 
 // ApiError for the first field that is wrong.

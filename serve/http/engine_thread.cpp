@@ -92,6 +92,9 @@ void EngineThread::step(Running& running) {
     std::vector<engine::TokenOutput> outputs = running.engine.step();
     const auto ended =
         std::ranges::count_if(outputs, [](const auto& output) { return output.finish_reason.has_value(); });
+    for (const engine::RequestId id : running.engine.started())
+      if (const auto started = running.sequences.find(id); started != running.sequences.end())
+        started->second.times.started = began;
     metrics_.step_done(std::chrono::duration<double>(Clock::now() - began).count(),
                        running.engine.stats().requests_running + ended);
     metrics_.engine_stats(running.engine.stats());  // who has an answer finds it counted
@@ -147,7 +150,7 @@ SubmissionId EngineThread::submit(std::vector<engine::Request> requests, Listene
         engine::Request& request = requests[index];
         if (running.leaving.contains(request.adapter.value_or("")))
           throw ApiError(404, "the adapter " + *request.adapter + " is being unloaded", "model", "model_not_found");
-        Running::Sequence sequence{id, index, {arrived, {}, {}}, static_cast<int64_t>(request.prompt.size())};
+        Running::Sequence sequence{id, index, {arrived, {}, {}, {}}, static_cast<int64_t>(request.prompt.size())};
         const engine::RequestId request_id = running.engine.add(std::move(request));
         running.sequences.emplace(request_id, std::move(sequence));
         submission.sequences.emplace(index, request_id);
@@ -157,9 +160,7 @@ SubmissionId EngineThread::submit(std::vector<engine::Request> requests, Listene
       const auto rest = static_cast<int64_t>(requests.size() - index);
       live_ -= rest;
       waiting_ -= rest;
-      while (!submission.sequences.empty()) end_sequence(running, submission.sequences.begin()->second, "abort");
-      running.submissions.erase(id);
-      listener.failed(api_error != nullptr ? *api_error : ApiError(400, error.what()));
+      fail_submission(running, id, api_error != nullptr ? *api_error : ApiError(400, error.what()), "abort");
     }
   };
   if (!post(add)) {
@@ -204,15 +205,22 @@ void EngineThread::publish(Running& running, std::vector<engine::TokenOutput> ou
     const auto found = running.sequences.find(output.request);
     if (found == running.sequences.end()) continue;
     Running::Sequence& sequence = found->second;
-    const bool first = sequence.generated_tokens++ == 0;
-    if (first) {
-      --waiting_;
-      sequence.times.first_token = now;
-    }
-    metrics_.token_published(first, sequence.times, now);
-    sequence.times.last_token = now;
     const SubmissionId submission = sequence.submission;
     const size_t index = sequence.index;
+    if (output.finish_reason == engine::FinishReason::failed) {
+      fail_submission(running, submission, ApiError(500, output.failure), "error");
+      by_submission.erase(submission);
+      continue;
+    }
+    if (output.embedding.empty()) {
+      const bool first = sequence.generated_tokens++ == 0;
+      if (first) {
+        --waiting_;
+        sequence.times.first_token = now;
+      }
+      metrics_.token_published(first, sequence.times, now);
+      sequence.times.last_token = now;
+    }
     if (output.finish_reason)
       end_sequence(running, output.request, output.finish_reason == engine::FinishReason::stop ? "stop" : "length");
     by_submission[submission].push_back({index, std::move(output)});
@@ -224,36 +232,19 @@ void EngineThread::publish(Running& running, std::vector<engine::TokenOutput> ou
   }
 }
 
+void EngineThread::fail_submission(Running& running, SubmissionId id, const ApiError& error, const char* reason) {
+  const auto submission = running.submissions.find(id);
+  while (!submission->second.sequences.empty())
+    end_sequence(running, submission->second.sequences.begin()->second, reason);
+  const Listener listener = std::move(submission->second.listener);
+  running.submissions.erase(submission);
+  listener.failed(error);
+}
+
 void EngineThread::fail_all(Running& running, const ApiError& error) {
   while (!running.sequences.empty()) end_sequence(running, running.sequences.begin()->first, "abort");
   for (const auto& [id, submission] : running.submissions) submission.listener.failed(error);
   running.submissions.clear();
-}
-
-void EngineThread::embed(std::vector<std::vector<int32_t>> inputs, Pooling pooling, std::string adapter,
-                         std::function<void(Embeddings)> done, std::function<void(const ApiError&)> failed) {
-  struct Job {
-    std::vector<std::vector<int32_t>> inputs;
-    Embeddings embeddings = {};
-  };
-  const auto job = std::make_shared<Job>(Job{std::move(inputs)});
-  // One input for each turn of the loop, so that running answers go on between them.
-  const auto next = std::make_shared<Command>();
-  *next = [=, this, self = std::weak_ptr<Command>(next)](Running& running) {
-    try {
-      if (running.stopping) throw ApiError(*running.stopping);
-      const std::vector<int32_t>& input = job->inputs[job->embeddings.size()];
-      job->embeddings.push_back(embedding_of(*running.loaded.model, input, pooling, adapter));
-      if (job->embeddings.size() == job->inputs.size()) return done(std::move(job->embeddings));
-      if (!post([again = self.lock()](Running& later) { (*again)(later); }))
-        throw ApiError(503, "the server is shutting down");
-    } catch (const ApiError& error) {
-      failed(error);
-    } catch (const std::exception& error) {
-      failed(ApiError(500, std::string("the engine failed: ") + error.what()));
-    }
-  };
-  if (!post([next](Running& running) { (*next)(running); })) failed(ApiError(503, "the server is shutting down"));
 }
 
 void EngineThread::load_adapter(std::string name, std::shared_ptr<const nn::PeftAdapter> adapter, Done done) {

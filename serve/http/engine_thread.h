@@ -21,7 +21,6 @@
 #include "nn/transformer.h"
 #include "serve/engine/engine.h"
 #include "serve/http/api_error.h"
-#include "serve/http/embedding.h"
 #include "serve/http/metrics.h"
 #include "text/model_text.h"
 
@@ -46,7 +45,7 @@ struct EngineOutput {
   engine::TokenOutput output;
 };
 
-// Called on the engine's thread; must not block.
+// Called on the engine's thread; must not block. A request that fails takes its submission with it.
 struct Listener {
   std::function<void(std::vector<EngineOutput>)> outputs;
   std::function<void(const ApiError&)> failed;  // instead of all outputs that are still to come
@@ -74,11 +73,6 @@ class EngineThread {
   // `reason` is what metrics say: stop where the answer had ended, abort where the client went away.
   void cancel(SubmissionId submission, std::optional<size_t> index, const char* reason);
 
-  // The pooled last hidden state of each input, of length 1.
-  using Embeddings = std::vector<std::vector<float>>;
-  void embed(std::vector<std::vector<int32_t>> inputs, Pooling pooling, std::string adapter,
-             std::function<void(Embeddings)> done, std::function<void(const ApiError&)> failed);
-
   // done(nullopt) when the adapter answers, or what is wrong. An adapter that is unloaded goes when the last sequence
   // that uses it has ended; its name is free after that.
   using Done = std::function<void(std::optional<ApiError>)>;
@@ -102,6 +96,7 @@ class EngineThread {
   std::vector<Command> take_commands(bool wait);
   void publish(Running& running, std::vector<engine::TokenOutput> outputs);
   void end_sequence(Running& running, engine::RequestId id, const char* reason);
+  void fail_submission(Running& running, SubmissionId id, const ApiError& error, const char* reason);
   void fail_all(Running& running, const ApiError& error);
   void remove_unused_adapters(Running& running);
 
@@ -109,7 +104,7 @@ class EngineThread {
   Metrics& metrics_;
   std::atomic<const LoadedModel*> model_ = nullptr;
   std::atomic<int64_t> context_ = 0;
-  std::atomic<int64_t> live_ = 0, waiting_ = 0;  // sequences that were submitted; of those, without a token
+  std::atomic<int64_t> live_ = 0, waiting_ = 0;  // sequences that were submitted; of those, without an output
   std::atomic<int64_t> step_began_ = 0;          // ticks of the clock; 0: no step is running
   std::atomic<int> failures_ = 0;                // steps in a row that threw
   std::atomic<SubmissionId> next_submission_ = 1;

@@ -48,7 +48,7 @@ std::vector<engine::Request> Generation::requests() const {
     engine::Request request;
     request.prompt = prompt;
     request.sampling = settings.sampling;
-    request.max_tokens = call_.service.answer_length(prompt, settings.max_tokens);
+    request.max_tokens = std::max<int64_t>(1, call_.service.answer_length(prompt, settings.max_tokens));
     request.min_tokens = std::min(settings.min_tokens, request.max_tokens);
     if (!settings.ignore_eos) request.stop_token_ids = call_.service.loaded().text.stop_token_ids;
     request.stop_token_ids.insert(request.stop_token_ids.end(), settings.stop_token_ids.begin(),
@@ -57,6 +57,7 @@ std::vector<engine::Request> Generation::requests() const {
     request.logit_bias = settings.logit_bias;
     request.grammar = settings.grammar;
     request.top_logprobs = static_cast<int32_t>(settings.top_logprobs.value_or(0));
+    if (plan_.prompt_logprobs) request.prompt_logprobs = static_cast<int32_t>(*plan_.prompt_logprobs);
     request.adapter = plan_.adapter;
     request.cache_salt = settings.cache_salt;
     request.priority = settings.priority;
@@ -106,6 +107,10 @@ void Generation::take_one(EngineOutput& output) {
   if (output.output.cached_tokens) {
     const size_t prompt = output.index / static_cast<size_t>(plan_.settings.n);
     if (std::exchange(cached_known_[prompt], 1) == 0) usage_.cached_tokens += *output.output.cached_tokens;
+  }
+  if (plan_.prompt_logprobs && output.output.cached_tokens) {
+    const std::string events = plan_.format->prompt(output.index, std::move(output.output.prompt_logprobs));
+    if (plan_.settings.stream) call_.exchange->send(events);
   }
   const bool ended_there = output.output.finish_reason.has_value();
   Piece piece = choice.push(output.output);

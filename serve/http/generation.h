@@ -12,6 +12,7 @@ namespace lathe::http {
 struct GenerationPlan {
   std::vector<std::vector<int32_t>> prompts;  // settings.n choices each
   GenerationSettings settings;
+  std::optional<int64_t> prompt_logprobs = {};  // the format wants them, with so many alternatives
   std::string adapter;
   std::unique_ptr<AnswerFormat> format;
 };

@@ -98,10 +98,13 @@ GenerationSettings read_generation_settings(const Fields& fields, int64_t vocabu
   settings.grammar = read_grammar(fields);
   if (settings.grammar && settings.ignore_eos)
     throw bad_field(fields.name_of("ignore_eos"), "an answer of a given form ends where the form does");
+  settings.prompt_logprobs = fields.integer("prompt_logprobs", 0, most_alternatives);
   settings.priority = static_cast<int32_t>(fields.integer("priority", INT32_MIN, INT32_MAX).value_or(0));
   settings.cache_salt = fields.text("cache_salt").value_or("");
   settings.skip_special_tokens = fields.boolean("skip_special_tokens").value_or(true);
   read_stream(fields, settings);
+  if (settings.stream && settings.prompt_logprobs)
+    throw bad_field(fields.name_of("prompt_logprobs"), "is only allowed where stream is false");
   return settings;
 }
 

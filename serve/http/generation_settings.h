@@ -28,6 +28,8 @@ struct GenerationSettings {
   std::vector<engine::LogitBias> logit_bias;
   std::shared_ptr<const engine::Grammar> grammar;  // what the answer may be; null: anything
   std::optional<int64_t> top_logprobs;  // alternatives beside each token's own log-probability; empty: neither
+  // Of the prompt's tokens, alternatives beside each one's log-probability: prompt_logprobs, or logprobs with echo.
+  std::optional<int64_t> prompt_logprobs;
   int32_t priority = 0;  // lower runs first
   std::string cache_salt;
   bool skip_special_tokens = true;
@@ -36,8 +38,8 @@ struct GenerationSettings {
 };
 
 // The fields that OpenAI's endpoints share: model, n, temperature, top_p, top_k, min_p, penalties, seed, stop,
-// stop_token_ids, ignore_eos, min_tokens, logit_bias, the answer's grammar, priority, cache_salt, stream,
-// stream_options. ApiError for the first that is wrong. Without a seed one is drawn from the system.
+// stop_token_ids, ignore_eos, min_tokens, logit_bias, the answer's grammar, prompt_logprobs, priority, cache_salt,
+// stream, stream_options. ApiError for the first that is wrong. Without a seed one is drawn from the system.
 GenerationSettings read_generation_settings(const Fields& fields, int64_t vocabulary);
 
 // Stop strings as given, without repetitions; ApiError for an empty or an endless one.

@@ -67,12 +67,15 @@ Metrics::Metrics(std::string model_name)
       time_to_first_token_(first_token_bounds),
       inter_token_(inter_token_bounds),
       e2e_(request_bounds),
+      queue_(request_bounds),
+      prefill_(request_bounds),
       decode_(request_bounds),
+      inference_(request_bounds),
       step_(step_bounds),
       prompt_tokens_(token_bounds),
       generated_(token_bounds),
       batch_(batch_bounds),
-      ended_{{"abort", 0}, {"length", 0}, {"stop", 0}} {}
+      ended_{{"abort", 0}, {"error", 0}, {"length", 0}, {"stop", 0}} {}
 
 void Metrics::token_published(bool first, const SequenceTimes& before, Clock::time_point now) {
   const std::lock_guard lock(mutex_);
@@ -89,7 +92,10 @@ void Metrics::sequence_ended(std::string_view reason, const SequenceTimes& times
   ++ended_[std::string(reason)];
   if (generated_tokens == 0) return;
   e2e_.observe(seconds_between(times.arrived, times.last_token));
+  queue_.observe(seconds_between(times.arrived, times.started));
+  prefill_.observe(seconds_between(times.started, times.first_token));
   decode_.observe(seconds_between(times.first_token, times.last_token));
+  inference_.observe(seconds_between(times.started, times.last_token));
   prompt_tokens_.observe(static_cast<double>(prompt_tokens));
   generated_.observe(static_cast<double>(generated_tokens));
 }
@@ -138,6 +144,8 @@ std::string Metrics::text() const {
   counter("vllm:num_preemptions_total", "Sequences put back to wait.", stats_.preemptions);
   counter("vllm:prompt_tokens_total", "Prompt tokens of sequences that got a token.", stats_.prompt_tokens);
   counter("vllm:generation_tokens_total", "Tokens generated.", stats_.generation_tokens);
+  counter("vllm:spec_decode_num_draft_tokens_total", "Tokens guessed by prompt lookup.", stats_.draft_tokens);
+  counter("vllm:spec_decode_num_accepted_tokens_total", "Of those, right.", stats_.accepted_tokens);
   write_head(text, "vllm:request_success_total", "Sequences that ended.", "counter");
   for (const auto& [reason, count] : ended_)
     text += fmt::format("vllm:request_success_total{{{},finished_reason=\"{}\"}} {}\n", labels_, reason, count);
@@ -147,7 +155,10 @@ std::string Metrics::text() const {
   time_to_first_token_.write(text, "vllm:time_to_first_token_seconds", "From arrival to the first token.", labels_);
   inter_token_.write(text, "vllm:inter_token_latency_seconds", "Between a sequence's tokens.", labels_);
   e2e_.write(text, "vllm:e2e_request_latency_seconds", "From arrival to the last token.", labels_);
+  queue_.write(text, "vllm:request_queue_time_seconds", "From arrival to the first step.", labels_);
+  prefill_.write(text, "vllm:request_prefill_time_seconds", "From the first step to the first token.", labels_);
   decode_.write(text, "vllm:request_decode_time_seconds", "From the first to the last token.", labels_);
+  inference_.write(text, "vllm:request_inference_time_seconds", "From the first step to the last token.", labels_);
   prompt_tokens_.write(text, "vllm:request_prompt_tokens", "Tokens of a prompt.", labels_);
   generated_.write(text, "vllm:request_generation_tokens", "Tokens of an answer.", labels_);
   step_.write(text, "lathe:step_seconds", "One step of the engine.", labels_);

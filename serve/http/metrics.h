@@ -30,9 +30,9 @@ class Histogram {
   double sum_ = 0;
 };
 
-// When one sequence passed through the engine.
+// When one sequence passed through the engine. It started with the step that computed the first of its prompt.
 struct SequenceTimes {
-  Clock::time_point arrived, first_token, last_token;
+  Clock::time_point arrived, started, first_token, last_token;
 };
 
 // Any thread may call any function.
@@ -41,7 +41,7 @@ class Metrics {
   explicit Metrics(std::string model_name);
 
   void token_published(bool first, const SequenceTimes& before, Clock::time_point now);
-  // `reason`: stop, length or abort. A sequence that never got a token was only queued.
+  // `reason`: stop, length, abort or error. A sequence that never got a token was only queued.
   void sequence_ended(std::string_view reason, const SequenceTimes& times, int64_t prompt_tokens,
                       int64_t generated_tokens);
   void step_done(double seconds, int64_t sequences);
@@ -55,7 +55,8 @@ class Metrics {
   std::string labels_;  // model_name="…"
   mutable std::mutex mutex_;
   engine::EngineStats stats_;
-  Histogram time_to_first_token_, inter_token_, e2e_, decode_, step_, prompt_tokens_, generated_, batch_;
+  Histogram time_to_first_token_, inter_token_, e2e_, queue_, prefill_, decode_, inference_, step_, prompt_tokens_,
+      generated_, batch_;
   std::map<std::string, uint64_t, std::less<>> ended_;
   std::map<unsigned, uint64_t> rejected_;
 };

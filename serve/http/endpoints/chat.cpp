@@ -32,6 +32,7 @@ void chat_completions(const Call& call) {
   const ChatRequest request = read_chat_request(body, loaded.text.vocab_size);
   GenerationPlan plan;
   plan.settings = request.settings;
+  plan.prompt_logprobs = request.settings.prompt_logprobs;
   plan.adapter = call.service.adapter_of(request.settings.model);
   plan.prompts = {chat_tokens(loaded.text, request)};
   const auto calls = plan_calls(request, *loaded.text.tokenizer, plan);

@@ -1,4 +1,5 @@
 // POST /v1/completions
+#include <algorithm>
 #include <ctime>
 
 #include "serve/http/completion_request.h"
@@ -22,14 +23,20 @@ void completions(const Call& call) {
     throw bad_field("n", "times the number of prompts: expected up to " + std::to_string(most_prompts));
   GenerationPlan plan;
   plan.settings = request.settings;
+  plan.prompt_logprobs = request.settings.prompt_logprobs;
+  const bool scored = request.echo && request.settings.top_logprobs;
+  if (scored) plan.prompt_logprobs = std::max(*request.settings.top_logprobs, plan.prompt_logprobs.value_or(0));
   plan.adapter = call.service.adapter_of(request.settings.model);
   const bool audited = call.audit->log.with_text();
-  std::vector<std::string> echoes;
+  std::vector<Echo> echoes;
   for (const Prompt& prompt : request.prompts) {
     plan.prompts.push_back(prompt_tokens(loaded.text, prompt));
     const std::string text = request.echo || audited ? text_of(loaded.text, prompt) : std::string();
     if (audited) call.audit->text += text;
-    echoes.insert(echoes.end(), static_cast<size_t>(request.settings.n), request.echo ? text : std::string());
+    Echo echo;
+    if (request.echo) echo.text = text;
+    if (scored) echo.tokens = plan.prompts.back();
+    echoes.insert(echoes.end(), static_cast<size_t>(request.settings.n), echo);
   }
   const std::string model = plan.adapter.empty() ? call.service.options.model_name : plan.adapter;
   plan.format = completion_format({new_id("cmpl"), std::time(nullptr), model, loaded.text.tokenizer}, request.settings,

@@ -1,5 +1,7 @@
 // POST /v1/embeddings
+#include <memory>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "serve/http/completion_request.h"
 #include "serve/http/prompt_tokens.h"
@@ -24,10 +26,10 @@ std::string base64_of(const std::vector<float>& values) {
   return text;
 }
 
-Pooling read_pooling(const Fields& fields) {
+engine::Pooling read_pooling(const Fields& fields) {
   const std::string pooling = fields.text("pooling").value_or("mean");
-  if (pooling == "mean") return Pooling::mean;
-  if (pooling == "last") return Pooling::last;
+  if (pooling == "mean") return engine::Pooling::mean;
+  if (pooling == "last") return engine::Pooling::last;
   throw bad_field("pooling", "expected mean or last, found " + pooling.substr(0, 60));
 }
 
@@ -38,6 +40,58 @@ bool read_base64(const Fields& fields) {
   return format == "base64";
 }
 
+// The inputs of one request on their way through the engine.
+class Embedding : public std::enable_shared_from_this<Embedding> {
+ public:
+  Embedding(const Call& call, bool base64, int64_t tokens, size_t inputs)
+      : call_(call), base64_(base64), tokens_(tokens), open_(inputs), embeddings_(inputs) {}
+
+  void start(std::vector<engine::Request> requests) {
+    const auto self = shared_from_this();
+    Listener listener;
+    listener.outputs = [self](std::vector<EngineOutput> outputs) {
+      self->call_.exchange->post([self, outputs = std::move(outputs)]() mutable { self->take(std::move(outputs)); });
+    };
+    listener.failed = [self](const ApiError& error) {
+      self->call_.exchange->post([self, error] {
+        if (!std::exchange(self->over_, true)) self->call_.reply(error);
+      });
+    };
+    const SubmissionId submission =
+        call_.service.engine.submit(std::move(requests), std::move(listener), call_.audit->arrived);
+    call_.exchange->on_gone([weak = weak_from_this(), submission] {
+      const auto embedding = weak.lock();
+      if (!embedding || std::exchange(embedding->over_, true)) return;
+      embedding->call_.audit->status = 499;
+      embedding->call_.service.engine.cancel(submission, std::nullopt, "abort");
+    });
+  }
+
+ private:
+  void take(std::vector<EngineOutput> outputs) {
+    for (EngineOutput& output : outputs) embeddings_[output.index] = std::move(output.output.embedding);
+    open_ -= outputs.size();
+    if (open_ > 0 || std::exchange(over_, true)) return;
+    ordered_json data = ordered_json::array();
+    for (size_t i = 0; i < embeddings_.size(); ++i) {
+      ordered_json entry{{"object", "embedding"}, {"index", i}};
+      entry["embedding"] = base64_ ? ordered_json(base64_of(embeddings_[i])) : ordered_json(embeddings_[i]);
+      data.push_back(std::move(entry));
+    }
+    call_.reply(ordered_json{{"object", "list"},
+                             {"data", std::move(data)},
+                             {"model", call_.audit->model},
+                             {"usage", {{"prompt_tokens", tokens_}, {"total_tokens", tokens_}}}});
+  }
+
+  const Call call_;
+  const bool base64_;
+  const int64_t tokens_;
+  size_t open_;  // inputs without an embedding
+  std::vector<std::vector<float>> embeddings_;
+  bool over_ = false;
+};
+
 }  // namespace
 
 void embeddings(const Call& call) {
@@ -45,35 +99,26 @@ void embeddings(const Call& call) {
   const ordered_json body = parse_body(call.request().body);
   const Fields fields(body);
   const std::string adapter = call.service.adapter_of(fields.text("model").value_or(""));
-  const Pooling pooling = read_pooling(fields);
+  const engine::Pooling pooling = read_pooling(fields);
   const bool base64 = read_base64(fields);
   if (fields.find("dimensions") != nullptr)
     throw bad_field("dimensions", "this model's embeddings have one length; leave the field out");
-  std::vector<std::vector<int32_t>> inputs;
+  std::vector<engine::Request> requests;
   int64_t tokens = 0;
   for (const Prompt& prompt : read_prompts(fields, "input", loaded.text.vocab_size)) {
-    inputs.push_back(prompt_tokens(loaded.text, prompt));
-    call.service.answer_length(inputs.back(), 0);
-    tokens += static_cast<int64_t>(inputs.back().size());
+    engine::Request request;
+    request.prompt = prompt_tokens(loaded.text, prompt);
+    call.service.answer_length(request.prompt, 0);
+    tokens += static_cast<int64_t>(request.prompt.size());
+    request.max_tokens = 0;
+    request.pooling = pooling;
+    request.adapter = adapter;
+    requests.push_back(std::move(request));
   }
   call.audit->prompt_tokens = tokens;
   call.audit->model = adapter.empty() ? call.service.options.model_name : adapter;
-  const auto done = [call, tokens, base64](EngineThread::Embeddings some) {
-    call.exchange->post([call, tokens, base64, some = std::move(some)] {
-      ordered_json data = ordered_json::array();
-      for (size_t i = 0; i < some.size(); ++i) {
-        ordered_json entry{{"object", "embedding"}, {"index", i}};
-        entry["embedding"] = base64 ? ordered_json(base64_of(some[i])) : ordered_json(some[i]);
-        data.push_back(std::move(entry));
-      }
-      call.reply(ordered_json{{"object", "list"},
-                              {"data", std::move(data)},
-                              {"model", call.audit->model},
-                              {"usage", {{"prompt_tokens", tokens}, {"total_tokens", tokens}}}});
-    });
-  };
-  const auto failed = [call](const ApiError& error) { call.exchange->post([call, error] { call.reply(error); }); };
-  call.service.engine.embed(std::move(inputs), pooling, adapter, done, failed);
+  const size_t inputs = requests.size();
+  std::make_shared<Embedding>(call, base64, tokens, inputs)->start(std::move(requests));
 }
 
 }  // namespace lathe::http

@@ -90,6 +90,8 @@ def completions(client: openai.OpenAI) -> None:
     assert [c.text.startswith(p) for c, p in zip(whole.choices, ("it is", "is"))] == [True, True]
     stream = client.completions.create(model="tiny", prompt="it is", stream=True, **GREEDY)
     assert "it is" + "".join(c.choices[0].text for c in stream) == whole.choices[0].text
+    echoed = client.completions.create(model="tiny", prompt="it is", echo=True, logprobs=1, temperature=0, max_tokens=0)
+    assert echoed.choices[0].text == "it is" and echoed.choices[0].logprobs.token_logprobs[0] is None
     scored = client.completions.create(model="tiny", prompt="it is", logprobs=2, **GREEDY)
     assert len(scored.choices[0].logprobs.tokens) == 20 and len(scored.choices[0].logprobs.top_logprobs) == 20
 

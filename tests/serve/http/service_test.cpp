@@ -383,6 +383,15 @@ TEST(Metrics, CountTokensAndTheTimesBetweenThem) {
   EXPECT_EQ(metric(client, "vllm:inter_token_latency_seconds_count"), 3 * 11);
   EXPECT_EQ(metric(client, "vllm:time_to_first_token_seconds_count"), 3);
   EXPECT_EQ(metric(client, "vllm:e2e_request_latency_seconds_count"), 3);
+  for (const char* phase : {"queue", "prefill", "decode", "inference"})
+    EXPECT_EQ(metric(client, "vllm:request_" + std::string(phase) + "_time_seconds_count"), 3) << phase;
+  const auto seconds = [&](const char* phase) {
+    return metric(client, std::string("vllm:request_") + phase + "_time_seconds_sum");
+  };
+  EXPECT_GT(seconds("prefill"), 0);
+  EXPECT_GE(seconds("queue"), 0);
+  // The same moments, added up in another order.
+  EXPECT_NEAR(seconds("inference"), seconds("prefill") + seconds("decode"), 1e-9);
   EXPECT_EQ(metric(client, "vllm:kv_cache_usage_perc"), 0);
   EXPECT_NE(client.get("/metrics").body.find("finished_reason=\"length\"} 3"), std::string::npos);
 }
