@@ -28,6 +28,7 @@ constexpr std::array endpoints = {
     Endpoint{"POST", "/detokenize", detokenize},
     Endpoint{"GET", "/metrics", show_metrics},
     Endpoint{"GET", "/version", show_version},
+    Endpoint{"GET", "/openapi.json", show_openapi},
     Endpoint{"POST", "/generate", tgi_generate, ErrorShape::tgi},
     Endpoint{"POST", "/generate_stream", tgi_generate_stream, ErrorShape::tgi},
     Endpoint{"POST", "/", tgi_compatible, ErrorShape::tgi},
@@ -62,6 +63,12 @@ void refuse_other_sites(const HttpRequest& request) {
 }
 
 }  // namespace
+
+std::vector<EndpointName> endpoint_names() {
+  std::vector<EndpointName> names;
+  for (const Endpoint& endpoint : endpoints) names.push_back({endpoint.method, endpoint.path});
+  return names;
+}
 
 Service::Service(ServiceOptions given, EngineThread& engine_thread, Metrics& some_metrics, AdapterList& adapter_list,
                  Access& access, AuditLog& audit)

@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "serve/http/access.h"
 #include "serve/http/adapter_list.h"
@@ -68,6 +70,12 @@ struct Call {
   void reply(const ApiError& error, ErrorShape shape = ErrorShape::openai) const;
 };
 
+// Method and path of each endpoint.
+struct EndpointName {
+  std::string_view method, path;
+};
+std::vector<EndpointName> endpoint_names();
+
 // The endpoints, each in its own file. They throw ApiError for what is wrong with the request.
 void chat_completions(const Call& call);
 void completions(const Call& call);
@@ -81,6 +89,7 @@ void detokenize(const Call& call);
 void health(const Call& call);
 void show_metrics(const Call& call);
 void show_version(const Call& call);
+void show_openapi(const Call& call);
 void tgi_generate(const Call& call);
 void tgi_generate_stream(const Call& call);
 void tgi_compatible(const Call& call);

@@ -1,6 +1,7 @@
 // GET /health, /metrics, /version and the page.
 #include <nlohmann/json.hpp>
 
+#include "serve/http/openapi.h"
 #include "serve/http/page.h"
 #include "serve/http/service.h"
 
@@ -25,6 +26,8 @@ void show_metrics(const Call& call) {
 }
 
 void show_version(const Call& call) { call.reply(ordered_json{{"version", "0.1.0"}}); }
+
+void show_openapi(const Call& call) { call.reply(Reply{.body = std::string(openapi_document())}); }
 
 void show_page(const Call& call) {
   const PageFile* file = page_file(call.request().path);
