@@ -1,6 +1,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -61,9 +62,34 @@ int64_t kilobytes_line(const char* path, const char* name) {
   return bytes;
 }
 
+int64_t number_in(const char* path) {
+  std::FILE* const file = std::fopen(path, "re");
+  if (file == nullptr) return -1;
+  long long number = -1;
+  if (std::fscanf(file, "%lld", &number) != 1) number = -1;  // "max": no limit
+  std::fclose(file);
+  return number;
+}
+
+// What the control group may still take, with the file pages that it would give back; the largest number where there
+// is no limit.
+int64_t control_group_bytes() {
+  const int64_t limit = number_in("/sys/fs/cgroup/memory.max"), used = number_in("/sys/fs/cgroup/memory.current");
+  if (limit < 0 || used < 0) return INT64_MAX;
+  int64_t given_back = 0;
+  if (std::FILE* const file = std::fopen("/sys/fs/cgroup/memory.stat", "re"); file != nullptr) {
+    char line[256];
+    long long bytes = 0;
+    while (std::fgets(line, sizeof line, file) != nullptr)
+      if (std::sscanf(line, "inactive_file %lld", &bytes) == 1) given_back = bytes;
+    std::fclose(file);
+  }
+  return std::max<int64_t>(0, limit - used + given_back);
+}
+
 int64_t free_bytes() {
   const int64_t available = kilobytes_line("/proc/meminfo", "MemAvailable:");
-  return available < 0 ? 0 : available;
+  return available < 0 ? 0 : std::min(available, control_group_bytes());
 }
 
 }  // namespace

@@ -4,11 +4,14 @@
 #include <csignal>
 #include <ctime>
 
+#include "core/digits.h"
 #include "core/error.h"
 #include "core/thread_pool.h"
+#include "kernels/cuda/runtime.h"
 #include "nn/weights/peft.h"
 #include "programs/cli/messages.h"
 #include "programs/serve/settings.h"
+#include "serve/engine/cache_size.h"
 #include "serve/http/service.h"
 
 namespace lathe::programs {
@@ -38,6 +41,14 @@ http::LoadedModel load(const ServeSettings& settings, http::AdapterList& adapter
   loaded.engine.kv_cache_dtype = nn::parse_kv_cache_dtype(settings.kv_cache_dtype, transformer.dtype);
   if (settings.kv_cache_tokens > 0) loaded.engine.kv_cache_tokens = settings.kv_cache_tokens;
   if (settings.kv_cache_memory > 0) loaded.engine.kv_cache_memory = settings.kv_cache_memory;
+  if (settings.kv_cache_tokens == 0 && settings.kv_cache_memory == 0) {
+    const int64_t free_bytes = kernels::free_memory_bytes(device);
+    loaded.engine.kv_cache_memory = engine::kv_cache_bytes(
+        *loaded.model, loaded.engine.kv_cache_dtype.value_or(loaded.model->dtype()), settings.max_num_seqs, free_bytes);
+    cli::print_note("KV cache: " + grouped_digits(*loaded.engine.kv_cache_memory >> 20) + " MiB, of " +
+                    grouped_digits(free_bytes >> 20) + " MiB that are free (--kv_cache_memory)");
+  }
+  loaded.engine.num_speculative_tokens = settings.num_speculative_tokens;
   loaded.engine.max_sequences = settings.max_num_seqs;
   loaded.engine.max_tokens_per_step = settings.max_num_batched_tokens;
   loaded.load_ms = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - began).count();

@@ -45,13 +45,18 @@ void add_model_flags(CLI::App& app, ServeSettings& settings) {
       ->capture_default_str();
   app.add_option("--max_model_len", settings.max_model_len, "tokens of prompt and answer together (0: the model's)")
       ->check(CLI::NonNegativeNumber);
-  app.add_option("--kv_cache_tokens", settings.kv_cache_tokens, "tokens that the KV cache holds (0: 16384)")
+  app.add_option("--kv_cache_tokens", settings.kv_cache_tokens,
+                 "tokens that the KV cache holds (0: as many as the free memory allows; see docs/serving.md)")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--kv_cache_memory", settings.kv_cache_memory, "the same in bytes; counts before --kv_cache_tokens")
       ->check(CLI::NonNegativeNumber);
   app.add_option("--max_num_seqs", settings.max_num_seqs, "sequences that run at once")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  app.add_option("--num_speculative_tokens", settings.num_speculative_tokens,
+                 "tokens guessed by prompt lookup beside each decoded one where few sequences run; the same answers")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 64));
   app.add_option("--max_num_batched_tokens", settings.max_num_batched_tokens, "tokens of one step")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);

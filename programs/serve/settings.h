@@ -22,6 +22,7 @@ struct ServeSettings {
   std::string dtype = "auto", kv_cache_dtype = "auto";
   int64_t max_model_len = 0;
   int64_t kv_cache_tokens = 0, kv_cache_memory = 0;  // 0: the engine's own
+  int64_t num_speculative_tokens = 0;
   int64_t max_num_seqs = 64, max_num_batched_tokens = 512;
   http::ServerOptions server;
   http::EngineLimits engine_limits;
