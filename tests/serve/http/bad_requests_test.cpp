@@ -1,6 +1,8 @@
 // Whatever a client sends gets a sentence and a status, and the next good request works.
 #include <fmt/format.h>
 
+#include <chrono>
+
 #include "tests/serve/http/test_server.h"
 
 namespace lathe::http {
@@ -110,6 +112,50 @@ TEST_F(BadRequests, FormsThatAreNone) {
   refused_form("guided_choice", json::array());
   chat_refused({{"guided_regex", "a"}, {"guided_choice", {"a"}}, {"ignore_eos", false}}, "guided_json");
   chat_refused({{"response_format", {{"type", "json_object"}}}, {"ignore_eos", true}}, "ignore_eos");
+}
+
+// Expressions that take other engines exponential time, or all memory.
+TEST_F(BadRequests, ExpressionsThatExplode) {
+  for (const char* pattern :
+       {"(a+)+b", "(a|aa)*c", "((a{1,500}){1,500}){1,500}", "(.*)(.*)(.*)(.*)(.*)x", "a{1000000000}"}) {
+    Client client(server_.port());
+    const auto began = std::chrono::steady_clock::now();
+    const Answer answer = client.post(
+        "/v1/completions", completion({{"guided_regex", pattern}, {"ignore_eos", false}, {"max_tokens", 3}}));
+    EXPECT_TRUE(answer.status == 200 || answer.status == 400) << pattern << answer.body;
+    EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(20)) << pattern;
+    expect_works();
+  }
+}
+
+TEST_F(BadRequests, StopsThatComeTwiceCountOnce) {
+  Client client(server_.port());
+  const json once = client.post("/v1/completions", completion({{"stop", {"e", "t"}}})).json();
+  const json twice = client.post("/v1/completions", completion({{"stop", {"e", "t", "e", "t", "e"}}})).json();
+  EXPECT_EQ(once["choices"], twice["choices"]);
+}
+
+TEST_F(BadRequests, ATemplateOfTheRequestIsNotHeard) {
+  Client client(server_.port());
+  const json plain = client.post("/v1/chat/completions", chat()).json();
+  const json other =
+      client.post("/v1/chat/completions", chat({{"chat_template", "{% for i in range(9) %}x{% endfor %}"}})).json();
+  EXPECT_EQ(other["choices"], plain["choices"]);
+  chat_refused({{"chat_template_kwargs", {5}}}, "chat_template_kwargs");
+}
+
+TEST_F(BadRequests, OfTheSmallerEndpoints) {
+  for (const char* body : {"{}", "{\"input\": null}", "{\"input\": [[]]}", "{\"input\": [\"\"]}", "{\"input\": [1e9]}"})
+    refused("/v1/embeddings", body, "input");
+  refused("/v1/embeddings", R"({"input": "a", "model": "gpt-7"})", "model", 404);
+  for (const char* body : {"{}", R"({"prompt": 5})"}) refused("/tokenize", body, "prompt");
+  refused("/tokenize", R"({"messages": "hello"})", "messages");
+  for (const char* body : {"{}", R"({"tokens": "1"})", R"({"tokens": [-1]})", R"({"tokens": [99999]})"})
+    refused("/detokenize", body, "tokens");
+  for (const char* body : {"{}", R"({"lora_name": ""})", R"({"lora_name": 5})"})
+    refused("/v1/load_lora_adapter", body, "lora_name");
+  refused("/v1/load_lora_adapter", R"({"lora_name": "a", "lora_path": 5})", "lora_path");
+  refused("/v1/unload_lora_adapter", R"({"lora_name": "nobody"})", "lora_name", 404);
 }
 
 TEST_F(BadRequests, NumbersThatAreNone) {
