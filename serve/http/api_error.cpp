@@ -14,6 +14,11 @@ ApiError ApiError::after(int64_t seconds) && {
   return std::move(*this);
 }
 
+ApiError ApiError::allowing(std::string methods) && {
+  allow_ = std::move(methods);
+  return std::move(*this);
+}
+
 std::string ApiError::type() const {
   switch (status_) {
     case 401: return "authentication_error";
@@ -40,6 +45,7 @@ std::string ApiError::body(ErrorShape shape) const {
 Reply ApiError::reply(ErrorShape shape) const {
   Reply reply{.status = status_, .body = body(shape)};
   if (retry_after_ > 0) reply.headers.emplace_back("Retry-After", std::to_string(retry_after_));
+  if (!allow_.empty()) reply.headers.emplace_back("Allow", allow_);
   if (status_ == 401) reply.headers.emplace_back("WWW-Authenticate", "Bearer");
   return reply;
 }

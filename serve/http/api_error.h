@@ -15,7 +15,8 @@ class ApiError : public Error {
  public:
   // `param` is the field at fault, empty where it is none; `code` a word for programs, empty where OpenAI has none.
   ApiError(unsigned status, const std::string& message, std::string param = {}, std::string code = {});
-  ApiError after(int64_t seconds) &&;  // Retry-After
+  ApiError after(int64_t seconds) &&;         // Retry-After
+  ApiError allowing(std::string methods) &&;  // Allow, of a 405
 
   unsigned status() const { return status_; }
   const std::string& param() const { return param_; }
@@ -29,6 +30,7 @@ class ApiError : public Error {
   unsigned status_;
   std::string param_, code_;
   int64_t retry_after_ = 0;
+  std::string allow_;
 };
 
 // 400 for a field of the request: "temperature: expected …".

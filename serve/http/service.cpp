@@ -37,20 +37,24 @@ constexpr std::array endpoints = {
 
 constexpr std::string_view models_path = "/v1/models/";
 
+bool is_health(std::string_view path) { return path == "/health" || path == "/ping"; }
+
 // ApiError 404 for a path that nobody answers, 405 for another method of one that is.
 const Endpoint& endpoint_of(const HttpRequest& request) {
   static constexpr Endpoint one_model{"GET", models_path, show_model};
   std::string allowed;
+  const auto allow = [&](std::string_view method) { allowed += (allowed.empty() ? "" : ", ") + std::string(method); };
+  if (is_health(request.path) || page_file(request.path) != nullptr) allow("GET");
   for (const Endpoint& endpoint : endpoints) {
     if (endpoint.path != request.path) continue;
     if (endpoint.method == request.method) return endpoint;
-    allowed = endpoint.method;
+    allow(endpoint.method);
   }
   if (request.path.starts_with(models_path)) {
     if (request.method == "GET") return one_model;
-    allowed = "GET";
+    allow("GET");
   }
-  if (!allowed.empty()) throw ApiError(405, request.path + " is asked with " + allowed);
+  if (!allowed.empty()) throw ApiError(405, request.path + " is asked with " + allowed).allowing(allowed);
   throw ApiError(404, "there is nothing at " + request.path.substr(0, 200));
 }
 
@@ -82,8 +86,7 @@ Service::Service(ServiceOptions given, EngineThread& engine_thread, Metrics& som
 void Service::handle(const std::shared_ptr<Exchange>& exchange) {
   const HttpRequest& request = exchange->request();
   // Open to everyone: whether the server lives, and the page, which asks for a key itself.
-  if (request.method == "GET" && (request.path == "/health" || request.path == "/ping"))
-    return health({*this, exchange, nullptr, {}});
+  if (request.method == "GET" && is_health(request.path)) return health({*this, exchange, nullptr, {}});
   if (request.method == "GET" && page_file(request.path) != nullptr) return show_page({*this, exchange, nullptr, {}});
   const auto audit = std::make_shared<AuditEntry>(audit_);
   audit->request_id = request.request_id;

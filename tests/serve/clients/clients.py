@@ -51,7 +51,8 @@ def chat_with_the_stream_helper(client: openai.OpenAI) -> None:
 
 def tool_calls(client: openai.OpenAI) -> None:
     def tool(name: str, properties: dict) -> dict:
-        schema = {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+        schema = {"type": "object", "properties": properties, "required": list(properties),
+                  "additionalProperties": False}
         return {"type": "function", "function": {"name": name, "parameters": schema, "strict": True}}
 
     tools = [tool("order", {"size": {"enum": ["s", "m"]}, "many": {"type": "boolean"}}),

@@ -195,6 +195,13 @@ TEST_F(BadRequests, UnknownModelsPathsAndMethods) {
   EXPECT_EQ(client.get("/nowhere").status, 404);
   EXPECT_EQ(client.get("/v1/chat/completions").status, 405);
   EXPECT_EQ(client.post("/v1/models", json::object()).status, 405);
+  for (const auto& [path, allowed] : std::vector<std::pair<const char*, const char*>>{
+           {"/v1/chat/completions", "POST"}, {"/v1/models/tiny", "GET"}, {"/health", "GET"}, {"/", "GET, POST"}}) {
+    client.ask("DELETE", path, "");
+    const Answer answer = client.answer();
+    EXPECT_EQ(answer.status, 405) << path;
+    EXPECT_EQ(answer.header("allow"), allowed) << path;
+  }
   EXPECT_EQ(client.get("/v1/models/gpt-7").status, 404);
   EXPECT_EQ(client.get("/v1/models/tiny").status, 200);
 }

@@ -37,6 +37,28 @@ TEST(Completions, LogitBiasAndMinTokensAreHeard) {
   EXPECT_GE(client.post("/v1/completions", late).json()["usage"]["completion_tokens"], 11);
 }
 
+TEST(Speculation, ChangesNoAnswerAndIsCounted) {
+  std::string texts[2];
+  for (const int guesses : {0, 4}) {
+    TestServerOptions options;
+    options.num_speculative_tokens = guesses;
+    TestServer server(options);
+    Client client(server.port());
+    std::string prompt;
+    for (int i = 0; i < 12; ++i) prompt += "it is.";
+    // What it has said often is likelier, so that the tiny model repeats itself.
+    const json body = completion({{"prompt", prompt}, {"max_tokens", 150}, {"logprobs", 1}, {"frequency_penalty", -2}});
+    const Answer answer = client.post("/v1/completions", body);
+    ASSERT_EQ(answer.status, 200) << answer.body;
+    texts[guesses > 0] = answer.json()["choices"].dump();
+    const engine::EngineStats stats = server.metrics().stats();
+    EXPECT_EQ(stats.draft_tokens > 0, guesses > 0);
+    const std::string line = "vllm:spec_decode_num_draft_tokens_total{model_name=\"tiny\"} ";
+    EXPECT_NE(client.get("/metrics").body.find(line + std::to_string(stats.draft_tokens)), std::string::npos);
+  }
+  EXPECT_EQ(texts[0], texts[1]);
+}
+
 TEST(Forms, AnswersAreWhatTheRequestAllows) {
   TestServer server;
   Client client(server.port());

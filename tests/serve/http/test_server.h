@@ -36,6 +36,7 @@ struct TestServerOptions {
   int64_t max_positions = 4096;  // long answers leave time to leave
   int64_t kv_cache_tokens = 16384;
   int64_t max_sequences = 64;
+  int64_t num_speculative_tokens = 0;
   bool with_template = true;
   std::string chat_template = test_template;
   std::pair<std::string, std::string> renamed_token = {};  // in tokenizer.json
@@ -104,6 +105,7 @@ class TestServer {
     loaded.engine.tokenizer = loaded.text.tokenizer;
     loaded.engine.kv_cache_tokens = options.kv_cache_tokens;
     loaded.engine.max_sequences = options.max_sequences;
+    loaded.engine.num_speculative_tokens = options.num_speculative_tokens;
     return loaded;
   }
 
