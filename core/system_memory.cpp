@@ -71,20 +71,33 @@ int64_t number_in(const char* path) {
   return number;
 }
 
+struct ControlGroupFiles {
+  const char *limit, *used, *state, *given_back;  // the last: a line of `state`
+};
+
 // What the control group may still take, with the file pages that it would give back; the largest number where there
 // is no limit.
-int64_t control_group_bytes() {
-  const int64_t limit = number_in("/sys/fs/cgroup/memory.max"), used = number_in("/sys/fs/cgroup/memory.current");
+int64_t bytes_left(const ControlGroupFiles& files) {
+  const int64_t limit = number_in(files.limit), used = number_in(files.used);
   if (limit < 0 || used < 0) return INT64_MAX;
   int64_t given_back = 0;
-  if (std::FILE* const file = std::fopen("/sys/fs/cgroup/memory.stat", "re"); file != nullptr) {
+  if (std::FILE* const file = std::fopen(files.state, "re"); file != nullptr) {
     char line[256];
-    long long bytes = 0;
+    const size_t length = std::strlen(files.given_back);
     while (std::fgets(line, sizeof line, file) != nullptr)
-      if (std::sscanf(line, "inactive_file %lld", &bytes) == 1) given_back = bytes;
+      if (std::strncmp(line, files.given_back, length) == 0) given_back = std::strtoll(line + length, nullptr, 10);
     std::fclose(file);
   }
-  return std::max<int64_t>(0, limit - used + given_back);
+  return std::max<int64_t>(0, limit - (used - std::min(used, given_back)));
+}
+
+int64_t control_group_bytes() {
+  constexpr ControlGroupFiles version_2{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current",
+                                        "/sys/fs/cgroup/memory.stat", "inactive_file "};
+  constexpr ControlGroupFiles version_1{"/sys/fs/cgroup/memory/memory.limit_in_bytes",
+                                        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+                                        "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file "};
+  return std::min(bytes_left(version_2), bytes_left(version_1));
 }
 
 int64_t free_bytes() {

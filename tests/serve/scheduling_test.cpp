@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "serve/engine/cache_size.h"
 #include "tests/serve/tiny_engine.h"
 
 namespace lathe::engine {
@@ -138,6 +139,15 @@ TEST(Scheduling, ACacheMayBeSizedInBytes) {
   EXPECT_EQ(Engine(model, options).stats().pages_free, 5);
   options.kv_cache_memory = page_bytes - 1;
   EXPECT_THROW(Engine(model, options), ConfigError);
+}
+
+TEST(Scheduling, ACacheTakesItsShareOfTheFreeMemory) {
+  const nn::Transformer model = tiny_model(DType::f32, {}, 256);
+  const int64_t page = nn::KvCache::bytes_per_page(model.config(), DType::f32), contexts = 256 / 16;
+  EXPECT_EQ(kv_cache_bytes(model, DType::f32, 8, 4 * 100 * page + 4), 100 * page) << "a quarter, in whole pages";
+  EXPECT_EQ(kv_cache_bytes(model, DType::f32, 8, INT64_MAX), 8 * contexts * page) << "no more than can be used";
+  EXPECT_EQ(kv_cache_bytes(model, DType::f32, 8, 0), contexts * page) << "one whole context at least";
+  EXPECT_LT(kv_cache_bytes(model, DType::i8, 8, INT64_MAX), 8 * contexts * page);
 }
 
 // Every weight of it follows from `phase`.
