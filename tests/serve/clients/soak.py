@@ -99,7 +99,7 @@ class Soak:
     def note(self, what: str, holds: bool, found: object = "") -> None:
         self.counts[what] += 1
         if not holds:
-            self.wrong.append(f"{what}: {str(found)[:300]}")
+            self.wrong.append(f"{what}: {str(found)[-300:]}")
 
     @staticmethod
     def some_request(rng: random.Random) -> dict:
@@ -131,7 +131,7 @@ class Soak:
     async def stream(self, rng: random.Random) -> None:
         async with Connection(self.port) as connection:
             status, body = await connection.ask("/v1/completions", self.some_request(rng) | {"stream": True})
-            whole = body.endswith(b"data: [DONE]\n\n") and b'"error"' not in body
+            whole = body.endswith(b"data: [DONE]\n\n") and b'data: {"error"' not in body
             self.note(f"stream {status}", status in (404, 429) or whole, body)
 
     async def leave(self, rng: random.Random) -> None:
