@@ -9,6 +9,7 @@
 
 #include "core/json.h"
 #include "serve/engine/grammar/characters.h"
+#include "serve/engine/grammar/json_schema.h"
 #include "serve/engine/grammar/json_values.h"
 #include "serve/engine/grammar/regex.h"
 
@@ -399,31 +400,12 @@ class SchemaReader {
 
 }  // namespace
 
+int32_t define_schema(GrammarBuilder& builder, const json& schema) { return SchemaReader(builder, schema).read(); }
+
 std::shared_ptr<const Grammar> json_schema_grammar(const json& schema) {
   GrammarBuilder builder("json_schema");
-  SchemaReader(builder, schema).read();
+  define_schema(builder, schema);
   return builder.finish("json_schema " + schema.dump());
-}
-
-std::shared_ptr<const Grammar> function_calls_grammar(std::span<const CallableFunction> functions, const CallForm& form,
-                                                      CallCount count) {
-  GrammarBuilder builder("parameters");
-  const int32_t root = builder.new_rule(), call = builder.new_rule();
-  json source = json::array({form.arguments_key, form.first, form.open, form.close, form.between, form.last});
-  source.push_back(count == CallCount::one);
-  std::vector<Part> calls;
-  for (const CallableFunction& function : functions) {
-    const Part head =
-        builder.text("{\"name\": " + json(function.name).dump() + ", " + json(form.arguments_key).dump() + ": ");
-    calls.push_back(
-        builder.sequence({head, builder.call(SchemaReader(builder, *function.parameters).read()), builder.text("}")}));
-    source.push_back(json::array({function.name, *function.parameters}));
-  }
-  builder.define(call, builder.sequence({builder.text(form.open), builder.any_of(calls), builder.text(form.close)}));
-  const auto another = [&] { return builder.sequence({builder.text(form.between), builder.call(call)}); };
-  const Part more = count == CallCount::one ? builder.empty() : builder.repeat(0, -1, another);
-  builder.define(root, builder.sequence({builder.text(form.first), builder.call(call), more, builder.text(form.last)}));
-  return builder.finish("function_calls " + source.dump());
 }
 
 std::shared_ptr<const Grammar> json_object_grammar() {

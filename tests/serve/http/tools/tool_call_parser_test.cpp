@@ -3,6 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "data/chat_template/chat_template.h"
+
 namespace lathe::http {
 namespace {
 
@@ -68,6 +74,30 @@ TEST(ToolCallParser, HermesCallsStandBetweenTheirMarks) {
   expect_found(hermes, "<tool_call>{\"name\": \"f\"}</tool_call>", {"", {{"f", "{}"}}});
   expect_found(hermes, "<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>",
                {"", {{"f", "{\"a\": 1}"}}});
+}
+
+// What a template of Qwen 3's kind writes for a message with calls is what is read from an answer.
+TEST(ToolCallParser, ReadsWhatTheTemplateWrites) {
+  std::ifstream file(std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/template/think.jinja");
+  const std::string source{std::istreambuf_iterator<char>(file), {}};
+  const nlohmann::ordered_json arguments{{"city", "Köln \"am Rhein\""}, {"days", {1, 2}}};
+  const auto call = [&](const char* name) {
+    return nlohmann::ordered_json{{"type", "function"}, {"function", {{"name", name}, {"arguments", arguments}}}};
+  };
+  const nlohmann::ordered_json messages{
+      {{"role", "user"}, {"content", "Hi"}},
+      {{"role", "assistant"}, {"content", "Let me see."}, {"tool_calls", {call("f"), call("weather")}}}};
+  std::string text = data::ChatTemplate::compile(source)->render(messages, {}).text;
+  const std::string turn = "<|im_start|>assistant\n";
+  text = text.substr(text.find(turn) + turn.size());
+  text = text.substr(0, text.find("<|im_end|>"));
+  if (const size_t thought = text.find("</think>"); thought != std::string::npos) text = text.substr(thought + 10);
+  const Found found = parsed(with(ToolFormat::hermes), text, 3);
+  EXPECT_EQ(found.content, "Let me see.");
+  ASSERT_EQ(found.calls.size(), 2u) << text;
+  EXPECT_EQ(found.calls[0].name, "f");
+  EXPECT_EQ(found.calls[1].name, "weather");
+  for (const Call& one : found.calls) EXPECT_EQ(nlohmann::ordered_json::parse(one.arguments), arguments);
 }
 
 TEST(ToolCallParser, WhatIsNoCallStaysText) {
