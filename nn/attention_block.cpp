@@ -9,14 +9,26 @@ namespace lathe::nn {
 using autograd::Variable;
 
 Variable AttentionBlock::operator()(const Variable& x, const BatchRows& rows, AttentionContext& attention) const {
-  const Variable normed = autograd::rms_norm(x, input_norm, eps, rows.layout);
-  const Variable q = turned(q_proj(normed, rows), q_norm, rows.layout);
-  const Variable k = turned(k_proj(normed, rows), k_norm, rows.layout);
-  const Variable v = heads_of(v_proj(normed, rows));
-  const Variable attended = attention.attend(layer, q, k, v);
-  const Variable flat = autograd::view(attended, {x.dim(0), attended.dim(1) * head_dim});
-  if (!output_norm.defined()) return o_proj(flat, rows, x);
-  return autograd::add(x, autograd::rms_norm(o_proj(flat, rows), output_norm, eps, rows.layout));
+  const Variable normed = input_norm.defined() ? autograd::rms_norm(x, input_norm, eps, rows.layout) : x;
+  const std::vector<Variable> flat = queries_keys_values(normed, rows);
+  const Variable q = turned(flat[0], q_norm, rows.layout), k = turned(flat[1], k_norm, rows.layout);
+  const Variable attended = attention.attend(layer, q, k, heads_of(flat[2]));
+  const Variable joined = autograd::view(attended, {x.dim(0), attended.dim(1) * head_dim});
+  if (!output_norm.defined() && residual_multiplier == 1) return o_proj(joined, rows, x);
+  Variable added = o_proj(joined, rows);
+  if (output_norm.defined()) added = autograd::rms_norm(added, output_norm, eps, rows.layout);
+  return autograd::add(x, added, residual_multiplier);
+}
+
+std::vector<Variable> AttentionBlock::queries_keys_values(const Variable& normed, const BatchRows& rows) const {
+  if (qkv_proj.size() == 1) {
+    const Variable all = qkv_proj[0](normed, rows);
+    const int64_t kv_columns = (all.dim(1) - q_columns) / 2;
+    return autograd::split_columns(all, {q_columns, kv_columns, kv_columns});
+  }
+  std::vector<Variable> each;
+  for (const Linear& linear : qkv_proj) each.push_back(linear(normed, rows));
+  return each;
 }
 
 // [T, heads · head_dim] → [T, heads, head_dim].
@@ -29,7 +41,8 @@ Variable AttentionBlock::turned(const Variable& flat, const Variable& head_norm,
                                 const autograd::SequenceLayout& layout) const {
   Variable normed = flat;
   if (head_norm.defined()) {
-    const Variable heads = autograd::view(flat, {flat.dim(0) * flat.dim(1) / head_dim, head_dim});
+    const int64_t width = head_norm.dim(0);
+    const Variable heads = autograd::view(flat, {flat.dim(0) * flat.dim(1) / width, width});
     normed = autograd::view(autograd::rms_norm(heads, head_norm, eps, layout), flat.shape());
   }
   return rope.cos.defined() ? autograd::rope(heads_of(normed), rope, layout) : heads_of(normed);

@@ -1,4 +1,5 @@
-// The first half of a layer: x + o(attention(q, k, v)) of the normed x, what is added normed too where there is a norm.
+// The first half of a layer: x + o(attention(q, k, v)), where the config has norms of the normed x, and what is added
+// normed and scaled.
 #pragma once
 
 #include "autograd/ops/rope.h"
@@ -10,17 +11,20 @@ namespace lathe::nn {
 struct AttentionBlock {
   int64_t layer = 0;  // its number, by which the context knows it
   int64_t head_dim = 0;
-  float eps = 0;                      // of the norms
-  autograd::RopeTables rope;          // undefined where q and k are not turned
-  autograd::Variable input_norm;      // [hidden]
-  autograd::Variable output_norm;     // [hidden]; undefined where the model has none
-  autograd::Variable q_norm, k_norm;  // [head_dim], over each head; undefined where the model has none
-  Linear q_proj, k_proj, v_proj, o_proj;
+  float eps = 0;                   // of the norms
+  autograd::RopeTables rope;       // undefined where q and k are not turned
+  double residual_multiplier = 1;  // of what is added
+  int64_t q_columns = 0;           // heads · head_dim; k and v have kv_heads · head_dim
+  // Undefined where the model has none: [hidden] each; q's and k's are [head_dim], over each head, or as wide as all.
+  autograd::Variable input_norm, output_norm, q_norm, k_norm;
+  std::vector<Linear> qkv_proj;  // q, k and v, or one of them all
+  Linear o_proj;
 
   // x [T, hidden] → the same shape.
   autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows, AttentionContext& attention) const;
 
  private:
+  std::vector<autograd::Variable> queries_keys_values(const autograd::Variable& normed, const BatchRows& rows) const;
   autograd::Variable heads_of(const autograd::Variable& flat) const;
   autograd::Variable turned(const autograd::Variable& flat, const autograd::Variable& head_norm,
                             const autograd::SequenceLayout& layout) const;

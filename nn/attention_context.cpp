@@ -12,10 +12,12 @@ std::vector<kernels::AttentionParams> params_of(const ModelConfig& config) {
   std::vector<kernels::AttentionParams> layers;
   const double divisor =
       config.query_pre_attn_scalar > 0 ? config.query_pre_attn_scalar : static_cast<double>(config.head_dim);
+  const double scale = config.attention_multiplier > 0 ? config.attention_multiplier : 1.0 / std::sqrt(divisor);
   for (const LayerConfig& layer : config.layers) {
     kernels::AttentionParams params;
-    params.scale = static_cast<float>(1.0 / std::sqrt(divisor));
+    params.scale = static_cast<float>(scale);
     params.window = layer.sliding_window;
+    params.softcap = static_cast<float>(config.attn_logit_softcapping);
     layers.push_back(params);
   }
   return layers;

@@ -1,5 +1,6 @@
 #include "nn/config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -23,7 +24,7 @@ Number count_parameters(const ModelConfig& config) {
                                                                (config.tie_word_embeddings ? 1 : 2);
   for (int64_t i = 0; i < config.num_hidden_layers(); ++i) {
     const LayerLayout layer = layer_layout(config, i);
-    for (const LinearShape& linear : layer.linears()) count += static_cast<Number>(linear.parameters());
+    for (const LinearShape& linear : layer.linears_and_experts()) count += static_cast<Number>(linear.parameters());
     for (const NormShape& norm : layer.norms()) count += static_cast<Number>(norm.size);
   }
   return count;
@@ -33,6 +34,10 @@ std::string excerpt(double value) { return json_excerpt(value); }
 
 template <class Need>
 void check_rope(const RopeConfig& rope, int64_t head_dim, const Need& need) {
+  need(rope.rotary_dim >= 0 && rope.rotary_dim <= head_dim && rope.rotary_dim % 2 == 0,
+       "a table turns " + std::to_string(rope.rotary_dim) + " of a head's " + std::to_string(head_dim) +
+           " dimensions: expected an even number of them (partial_rotary_factor)");
+  const int64_t frequencies = (rope.rotary_dim > 0 ? rope.rotary_dim : head_dim) / 2;
   need(std::isfinite(rope.theta) && rope.theta >= 1,
        "rope_theta = " + excerpt(rope.theta) + " is no finite number of at least 1");
   const auto divides = [&need](double factor, const std::string& key) {
@@ -49,15 +54,45 @@ void check_rope(const RopeConfig& rope, int64_t head_dim, const Need& need) {
              " is not below rope_scaling.high_freq_factor = " + excerpt(scaling.high_freq_factor));
     need(scaling.original_max_position_embeddings > 0, "rope_scaling.original_max_position_embeddings is not positive");
   }
-  const std::vector<float>& factors = rope.frequency_factors;
-  need(factors.empty() || static_cast<int64_t>(factors.size()) == head_dim / 2,
-       "there are " + std::to_string(factors.size()) + " frequency factors (rope_freqs) for the " +
-           std::to_string(head_dim / 2) + " frequencies of a head");
-  for (const float factor : factors) {
-    if (std::isfinite(factor) && factor >= least_rope_factor) continue;
-    divides(factor, "a frequency factor (rope_freqs)");
-    break;
+  const auto factors_fit = [&](const std::vector<float>& factors, const std::string& key) {
+    need(static_cast<int64_t>(factors.size()) == frequencies,
+         "there are " + std::to_string(factors.size()) + " frequency factors (" + key + ") for the " +
+             std::to_string(frequencies) + " frequencies of a head");
+    for (const float factor : factors) {
+      if (std::isfinite(factor) && factor >= least_rope_factor) continue;
+      divides(factor, "a frequency factor (" + key + ")");
+      break;
+    }
+  };
+  if (!rope.frequency_factors.empty()) factors_fit(rope.frequency_factors, "rope_freqs");
+  if (scaling.kind == RopeScalingKind::yarn) {
+    divides(scaling.beta_fast, "rope_scaling.beta_fast");
+    divides(scaling.beta_slow, "rope_scaling.beta_slow");
+    need(rope.theta > 1, "rope_theta = 1 has no frequencies that yarn could tell apart");
   }
+  if (scaling.kind == RopeScalingKind::longrope) {
+    factors_fit(scaling.short_factor, "rope_scaling.short_factor");
+    factors_fit(scaling.long_factor, "rope_scaling.long_factor");
+  }
+  if (scaling.kind == RopeScalingKind::dynamic) need(frequencies > 1, "dynamic rope_scaling needs two frequencies");
+  const bool has_context = scaling.kind == RopeScalingKind::yarn || scaling.kind == RopeScalingKind::dynamic ||
+                           scaling.kind == RopeScalingKind::longrope;
+  need(!has_context || scaling.original_max_position_embeddings > 0,
+       "rope_scaling.original_max_position_embeddings is not positive");
+  divides(scaling.attention_factor, "rope_scaling.attention_factor");
+}
+
+template <class Need>
+void check_experts(const ModelConfig& config, const Need& need) {
+  const ExpertsConfig& experts = config.experts;
+  constexpr int64_t most_experts = 1 << 16;
+  need(experts.num_experts > 0 && experts.num_experts <= most_experts,
+       "num_experts = " + std::to_string(experts.num_experts) + " is out of range");
+  need(experts.num_experts_per_tok > 0 && experts.num_experts_per_tok <= experts.num_experts,
+       "num_experts_per_tok = " + std::to_string(experts.num_experts_per_tok) + " is not between 1 and the " +
+           std::to_string(experts.num_experts) + " experts");
+  need(experts.intermediate_size > 0 && experts.intermediate_size < (int64_t{1} << 31),
+       "moe_intermediate_size = " + std::to_string(experts.intermediate_size) + " is out of range");
 }
 
 }  // namespace
@@ -83,12 +118,22 @@ void ModelConfig::check() const {
     need(num_attention_heads % num_key_value_heads == 0, "num_attention_heads is no multiple of num_key_value_heads");
   need(head_dim % 2 == 0, "head_dim is odd, which rotary embedding cannot split");
   need(rms_norm_eps > 0 && rms_norm_eps < 1, "rms_norm_eps is not between 0 and 1");
-  need(std::isfinite(query_pre_attn_scalar) && query_pre_attn_scalar >= 0, "query_pre_attn_scalar is negative");
+  for (const auto& [value, key] : {std::pair{query_pre_attn_scalar, "query_pre_attn_scalar"},
+                                   {attention_multiplier, "attention_multiplier"},
+                                   {attn_logit_softcapping, "attn_logit_softcapping"},
+                                   {final_logit_softcapping, "final_logit_softcapping"}})
+    need(std::isfinite(value) && value >= 0, std::string(key) + " is negative");
+  for (const auto& [value, key] : {std::pair{embedding_scale, "embedding_multiplier"},
+                                   {residual_multiplier, "residual_multiplier"},
+                                   {logits_scaling, "logits_scaling"}})
+    need(std::isfinite(value) && value > 0, std::string(key) + " is not positive");
   for (const RopeConfig& rope : ropes) check_rope(rope, head_dim, need);
   for (const LayerConfig& layer : layers) {
     need(layer.sliding_window >= 0, "sliding_window is negative");
     need(layer.rope >= no_rope && layer.rope < static_cast<int64_t>(ropes.size()), "a layer has no rotary table");
   }
+  if (std::any_of(layers.begin(), layers.end(), [](const LayerConfig& layer) { return layer.experts; }))
+    check_experts(*this, need);
   for (const int32_t id : eos_token_ids) need(id >= 0 && id < vocab_size, "eos_token_id is outside the vocabulary");
   // Each below 2^31, as checked above, so that what is multiplied here fits.
   if (wrong.empty())

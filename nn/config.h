@@ -12,22 +12,31 @@ namespace lathe::nn {
 
 class GgufFile;
 
-enum class RopeScalingKind { none, linear, llama3 };
+enum class RopeScalingKind { none, linear, llama3, yarn, dynamic, longrope };
 
-// Names are transformers' rope_scaling.
+// Names are transformers' rope_scaling. `dynamic` and `longrope` have other frequencies for long sequences than for
+// short ones: which of them holds is decided once, by the longest sequence that the model is opened for
+// (nn/rope_table.h), so that a token's angles never depend on what comes after it.
 struct RopeScaling {
   RopeScalingKind kind = RopeScalingKind::none;
   double factor = 1.0;
-  double low_freq_factor = 1.0;
+  double low_freq_factor = 1.0;  // llama3
   double high_freq_factor = 4.0;
-  int64_t original_max_position_embeddings = 0;
+  int64_t original_max_position_embeddings = 0;  // all but linear
+  double beta_fast = 32.0;                       // yarn
+  double beta_slow = 1.0;
+  bool truncate = true;                  // yarn: the ramp begins and ends at whole dimensions
+  double attention_factor = 1.0;         // yarn, longrope: of cos and sin
+  std::vector<float> short_factor = {};  // longrope: [rotary dimensions / 2], each divides its inverse frequency
+  std::vector<float> long_factor = {};   // of sequences longer than original_max_position_embeddings
 };
 
 // The angles of one rotary table.
 struct RopeConfig {
   double theta = 10000.0;
   RopeScaling scaling;
-  std::vector<float> frequency_factors = {};  // [head_dim / 2], each divides its inverse frequency; empty: ones
+  std::vector<float> frequency_factors = {};  // [rotary dimensions / 2], as short_factor; empty: ones
+  int64_t rotary_dim = 0;                     // how many of a head's first dimensions turn; 0: all
 };
 
 inline constexpr int64_t no_rope = -1;
@@ -36,13 +45,29 @@ inline constexpr int64_t no_rope = -1;
 struct LayerConfig {
   int64_t sliding_window = 0;  // > 0: a token sees itself and the sliding_window − 1 before it; 0: all before it
   int64_t rope = 0;            // which of ModelConfig::ropes, or no_rope: q and k stay as they are
+  bool experts = false;        // its feed-forward block is ModelConfig::experts
 };
 
 enum class Activation { silu, gelu_tanh };  // of the feed-forward gate
-enum class QkNorm { none, per_head };  // per_head: RMS norm over each head of q and k, one weight [head_dim] for each
-// before: each block norms its input. before_and_after: its output too, before it is added to what came in.
-enum class NormPlacement { before, before_and_after };
+// RMS norm of q and k. per_head: over each head, one weight [head_dim] for each; whole: over all heads at once.
+enum class QkNorm { none, per_head, whole };
+// before: each block norms its input. after: its output instead, before it is added to what came in.
+enum class NormPlacement { before, before_and_after, after };
 enum class AttentionBias { none, qkv, qkvo };  // which of the attention's linears have one
+// fused: q, k and v are the columns of one linear, gate and up of another, as the files have them.
+enum class Projections { apart, fused };
+
+// A mixture of experts: each token goes through the num_experts_per_tok whose router logits are largest, and what they
+// give is summed with the softmax of the logits as weights.
+struct ExpertsConfig {
+  int64_t num_experts = 0;
+  int64_t num_experts_per_tok = 0;
+  int64_t intermediate_size = 0;  // of each expert
+  bool norm_topk_prob = false;    // a token's weights are divided by their sum
+  std::string module = "mlp";     // what the block is called in a layer
+  // The names of an expert's linears.
+  std::string gate_proj = "gate_proj", up_proj = "up_proj", down_proj = "down_proj";
+};
 
 struct ModelConfig {
   std::string family;  // "llama": the name in nn/families/
@@ -59,10 +84,17 @@ struct ModelConfig {
   Activation activation = Activation::silu;
   QkNorm qk_norm = QkNorm::none;
   NormPlacement norm_placement = NormPlacement::before;
-  double norm_weight_offset = 0;     // 1 where files hold the norms' weights less 1
-  double embedding_scale = 1;        // of the rows that go in
-  double query_pre_attn_scalar = 0;  // attention's scores are divided by its root; 0: head_dim
+  double norm_weight_offset = 0;       // 1 where files hold the norms' weights less 1
+  double embedding_scale = 1;          // of the rows that go in
+  double query_pre_attn_scalar = 0;    // attention's scores are divided by its root; 0: head_dim
+  double attention_multiplier = 0;     // of the scores in place of that; 0: none
+  double attn_logit_softcapping = 0;   // c > 0: scores become c · tanh(score / c)
+  double final_logit_softcapping = 0;  // the same of the logits
+  double residual_multiplier = 1;      // of what a block adds
+  double logits_scaling = 1;           // divides the logits: the last hidden states are divided by it
   AttentionBias attention_bias = AttentionBias::none;
+  Projections projections = Projections::apart;
+  ExpertsConfig experts;  // of the layers that have them
   bool tie_word_embeddings = false;
   std::vector<int32_t> eos_token_ids;
 

@@ -3,19 +3,33 @@
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/gated.h"
 #include "autograd/ops/rms_norm.h"
+#include "autograd/ops/view.h"
 
 namespace lathe::nn {
 
 using autograd::Variable;
 
 Variable FeedForwardBlock::operator()(const Variable& x, const BatchRows& rows) const {
-  const Variable normed = autograd::rms_norm(x, norm, eps, rows.layout);
-  // up first: the backward goes the other way round, and the order in which it adds gate's and up's gradients decides
-  // the last bit.
-  const Variable up = up_proj(normed, rows), gate = gate_proj(normed, rows);
-  const Variable activated = activation == Activation::silu ? autograd::swiglu(gate, up) : autograd::geglu(gate, up);
-  if (!output_norm.defined()) return down_proj(activated, rows, x);
-  return autograd::add(x, autograd::rms_norm(down_proj(activated, rows), output_norm, eps, rows.layout));
+  const Variable normed = norm.defined() ? autograd::rms_norm(x, norm, eps, rows.layout) : x;
+  if (!output_norm.defined() && residual_multiplier == 1) return (*down_proj)(gated(normed, rows), rows, x);
+  Variable added = (*down_proj)(gated(normed, rows), rows);
+  if (output_norm.defined()) added = autograd::rms_norm(added, output_norm, eps, rows.layout);
+  return autograd::add(x, added, residual_multiplier);
+}
+
+Variable FeedForwardBlock::gated(const Variable& normed, const BatchRows& rows) const {
+  std::vector<Variable> gate_up(2);
+  if (gate_up_proj.size() == 1) {
+    const Variable both = gate_up_proj[0](normed, rows);
+    gate_up = autograd::split_columns(both, {both.dim(1) / 2, both.dim(1) / 2});
+  } else {
+    // up first: the backward goes the other way round, and the order in which it adds gate's and up's gradients decides
+    // the last bit.
+    gate_up[1] = gate_up_proj[1](normed, rows);
+    gate_up[0] = gate_up_proj[0](normed, rows);
+  }
+  return activation == Activation::silu ? autograd::swiglu(gate_up[0], gate_up[1])
+                                        : autograd::geglu(gate_up[0], gate_up[1]);
 }
 
 }  // namespace lathe::nn

@@ -1,6 +1,9 @@
-// The second half of a layer: x + down(act(gate) · up) of the normed x, what is added normed too where there is a
-// norm.
+// The second half of a layer: x + down(act(gate) · up), where the config has norms of the normed x, and what is added
+// normed and scaled.
 #pragma once
+
+#include <optional>
+#include <vector>
 
 #include "nn/config.h"
 #include "nn/linear.h"
@@ -9,13 +12,17 @@ namespace lathe::nn {
 
 struct FeedForwardBlock {
   float eps = 0;  // of the norms
+  double residual_multiplier = 1;
   Activation activation = Activation::silu;
-  autograd::Variable norm;         // [hidden]
-  autograd::Variable output_norm;  // [hidden]; undefined where the model has none
-  Linear gate_proj, up_proj, down_proj;
+  autograd::Variable norm, output_norm;  // [hidden]; undefined where the model has none
+  std::vector<Linear> gate_up_proj;      // gate and up, or one of both
+  std::optional<Linear> down_proj;
 
   // x [T, hidden] → the same shape.
   autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows) const;
+
+ private:
+  autograd::Variable gated(const autograd::Variable& normed, const BatchRows& rows) const;
 };
 
 }  // namespace lathe::nn

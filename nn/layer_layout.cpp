@@ -1,38 +1,101 @@
 #include "nn/layer_layout.h"
 
 namespace lathe::nn {
+namespace {
 
-// The layers of a model have the same shapes; where they differ (experts in some), config.layers[layer] decides here.
-LayerLayout layer_layout(const ModelConfig& config, int64_t) {
-  const int64_t hidden = config.hidden_size, inner = config.intermediate_size;
-  const int64_t q = config.num_attention_heads * config.head_dim, kv = config.num_key_value_heads * config.head_dim;
-  const bool qkv_bias = config.attention_bias != AttentionBias::none;
-  LayerLayout layer;
-  layer.input_norm = {"input_layernorm", hidden};
-  if (config.norm_placement == NormPlacement::before_and_after) {
-    layer.attention_output_norm = {"post_attention_layernorm", hidden};
-    layer.feed_forward_norm = {"pre_feedforward_layernorm", hidden};
-    layer.feed_forward_output_norm = {"post_feedforward_layernorm", hidden};
-  } else {
-    layer.feed_forward_norm = {"post_attention_layernorm", hidden};
+void add_norms(LayerLayout& layer, const ModelConfig& config) {
+  const int64_t hidden = config.hidden_size;
+  switch (config.norm_placement) {
+    case NormPlacement::before:
+      layer.input_norm = {"input_layernorm", hidden};
+      layer.feed_forward_norm = {"post_attention_layernorm", hidden};
+      break;
+    case NormPlacement::before_and_after:
+      layer.input_norm = {"input_layernorm", hidden};
+      layer.attention_output_norm = {"post_attention_layernorm", hidden};
+      layer.feed_forward_norm = {"pre_feedforward_layernorm", hidden};
+      layer.feed_forward_output_norm = {"post_feedforward_layernorm", hidden};
+      break;
+    case NormPlacement::after:
+      layer.attention_output_norm = {"post_attention_layernorm", hidden};
+      layer.feed_forward_output_norm = {"post_feedforward_layernorm", hidden};
+      break;
   }
+}
+
+void add_attention(LayerLayout& layer, const ModelConfig& config) {
+  const int64_t hidden = config.hidden_size, head = config.head_dim;
+  const int64_t q = config.num_attention_heads * head, kv = config.num_key_value_heads * head;
+  const bool bias = config.attention_bias != AttentionBias::none;
   if (config.qk_norm == QkNorm::per_head) {
-    layer.q_norm = {"self_attn.q_norm", config.head_dim};
-    layer.k_norm = {"self_attn.k_norm", config.head_dim};
+    layer.q_norm = {"self_attn.q_norm", head};
+    layer.k_norm = {"self_attn.k_norm", head};
+  } else if (config.qk_norm == QkNorm::whole) {
+    layer.q_norm = {"self_attn.q_norm", q};
+    layer.k_norm = {"self_attn.k_norm", kv};
   }
-  layer.q_proj = {"self_attn.q_proj", q, hidden, qkv_bias};
-  layer.k_proj = {"self_attn.k_proj", kv, hidden, qkv_bias};
-  layer.v_proj = {"self_attn.v_proj", kv, hidden, qkv_bias};
+  if (config.projections == Projections::fused) {
+    layer.qkv_proj = {{"self_attn.qkv_proj", q + 2 * kv, hidden, bias}};
+  } else {
+    layer.qkv_proj = {{"self_attn.q_proj", q, hidden, bias},
+                      {"self_attn.k_proj", kv, hidden, bias},
+                      {"self_attn.v_proj", kv, hidden, bias}};
+  }
   layer.o_proj = {"self_attn.o_proj", hidden, q, config.attention_bias == AttentionBias::qkvo};
-  layer.gate_proj = {"mlp.gate_proj", inner, hidden};
-  layer.up_proj = {"mlp.up_proj", inner, hidden};
+}
+
+void add_experts(LayerLayout& layer, const ModelConfig& config) {
+  const ExpertsConfig& experts = config.experts;
+  const int64_t hidden = config.hidden_size, inner = experts.intermediate_size;
+  layer.router = {experts.module + ".gate", experts.num_experts, hidden};
+  for (int64_t i = 0; i < experts.num_experts; ++i) {
+    const std::string prefix = experts.module + ".experts." + std::to_string(i) + ".";
+    layer.experts.push_back({{prefix + experts.gate_proj, inner, hidden},
+                             {prefix + experts.up_proj, inner, hidden},
+                             {prefix + experts.down_proj, hidden, inner}});
+  }
+}
+
+void add_feed_forward(LayerLayout& layer, const ModelConfig& config) {
+  const int64_t hidden = config.hidden_size, inner = config.intermediate_size;
+  if (config.projections == Projections::fused) {
+    layer.gate_up_proj = {{"mlp.gate_up_proj", 2 * inner, hidden}};
+  } else {
+    layer.gate_up_proj = {{"mlp.gate_proj", inner, hidden}, {"mlp.up_proj", inner, hidden}};
+  }
   layer.down_proj = {"mlp.down_proj", hidden, inner};
+}
+
+}  // namespace
+
+LayerLayout layer_layout(const ModelConfig& config, int64_t index) {
+  LayerLayout layer;
+  add_norms(layer, config);
+  add_attention(layer, config);
+  config.layers.at(static_cast<size_t>(index)).experts ? add_experts(layer, config) : add_feed_forward(layer, config);
   return layer;
 }
 
+std::vector<LinearShape> LayerLayout::linears() const {
+  std::vector<LinearShape> all = qkv_proj;
+  all.push_back(o_proj);
+  all.insert(all.end(), gate_up_proj.begin(), gate_up_proj.end());
+  if (down_proj) all.push_back(*down_proj);
+  return all;
+}
+
+std::vector<LinearShape> LayerLayout::linears_and_experts() const {
+  std::vector<LinearShape> all = linears();
+  if (router) all.push_back(*router);
+  for (const ExpertShape& expert : experts)
+    for (const LinearShape& linear : {expert.gate_proj, expert.up_proj, expert.down_proj}) all.push_back(linear);
+  return all;
+}
+
 std::vector<NormShape> LayerLayout::norms() const {
-  std::vector<NormShape> all{input_norm, feed_forward_norm};
-  for (const std::optional<NormShape>& norm : {attention_output_norm, feed_forward_output_norm, q_norm, k_norm})
+  std::vector<NormShape> all;
+  for (const std::optional<NormShape>& norm :
+       {input_norm, feed_forward_norm, attention_output_norm, feed_forward_output_norm, q_norm, k_norm})
     if (norm) all.push_back(*norm);
   return all;
 }

@@ -22,17 +22,26 @@ struct NormShape {
   std::string name;  // "input_layernorm"
   int64_t size = 0;
 };
+struct ExpertShape {
+  LinearShape gate_proj, up_proj, down_proj;
+};
 
 struct LayerLayout {
-  NormShape input_norm, feed_forward_norm;
+  std::optional<NormShape> input_norm, feed_forward_norm;
   std::optional<NormShape> attention_output_norm, feed_forward_output_norm;
   std::optional<NormShape> q_norm, k_norm;
-  LinearShape q_proj, k_proj, v_proj, o_proj;
-  LinearShape gate_proj, up_proj, down_proj;
+  std::vector<LinearShape> qkv_proj;  // q, k and v, or one linear of them all
+  LinearShape o_proj;
+  std::vector<LinearShape> gate_up_proj;  // gate and up, or one linear of both; none with experts
+  std::optional<LinearShape> down_proj;
+  std::optional<LinearShape> router;  // [experts, hidden], and the experts, in place of these
+  std::vector<ExpertShape> experts;
 
-  // In a fixed order. A linear's number in the model, by which an adapter's random numbers are keyed, counts the
-  // linears of all layers in this order, from 1.
-  std::vector<LinearShape> linears() const { return {q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj}; }
+  // What adapters may target, in a fixed order. A linear's number in the model, by which an adapter's random numbers are
+  // keyed, counts the linears of all layers in this order, from 1.
+  std::vector<LinearShape> linears() const;
+  // These, then the router, then each expert's gate, up and down.
+  std::vector<LinearShape> linears_and_experts() const;
   std::vector<NormShape> norms() const;
 };
 

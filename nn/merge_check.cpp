@@ -123,7 +123,7 @@ double bound_of(const ModelFiles& merged) {
     if (info.shape.rank() > 1) longest = std::max(longest, static_cast<double>(info.shape[1]));
   }
   for (int64_t i = 0; i < merged.config.num_hidden_layers(); ++i)
-    products += static_cast<double>(layer_layout(merged.config, i).linears().size());
+    products += static_cast<double>(layer_layout(merged.config, i).linears_and_experts().size());
   return 4 * std::sqrt(products) * (rounding + std::sqrt(longest) * f32_roundoff);
 }
 

@@ -18,7 +18,7 @@ template <class Visitor>
 void for_each_linear(const ModelFiles& files, const Visitor& visitor) {
   if (!files.weights) return;
   for (int64_t layer = 0; layer < files.config.num_hidden_layers(); ++layer)
-    for (const LinearShape& linear : layer_layout(files.config, layer).linears())
+    for (const LinearShape& linear : layer_layout(files.config, layer).linears_and_experts())
       if (const WeightInfo* info = files.weights->find(layer_prefix(layer) + linear.name + ".weight")) visitor(*info);
 }
 

@@ -1,5 +1,6 @@
 #include "nn/rope_table.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 #include <vector>
@@ -10,9 +11,7 @@ namespace lathe::nn {
 namespace {
 
 // Llama 3.1's rule: long wavelengths are stretched by `factor`, short ones stay, those between are blended.
-double scaled_inverse_frequency(double inverse_frequency, const RopeScaling& scaling) {
-  if (scaling.kind == RopeScalingKind::none) return inverse_frequency;
-  if (scaling.kind == RopeScalingKind::linear) return inverse_frequency / scaling.factor;
+double by_wavelength(double inverse_frequency, const RopeScaling& scaling) {
   const double context = static_cast<double>(scaling.original_max_position_embeddings);
   const double wavelength = 2 * std::numbers::pi / inverse_frequency;
   if (wavelength < context / scaling.high_freq_factor) return inverse_frequency;
@@ -22,27 +21,84 @@ double scaled_inverse_frequency(double inverse_frequency, const RopeScaling& sca
   return (1 - smooth) * inverse_frequency / scaling.factor + smooth * inverse_frequency;
 }
 
+// YaRN (Peng et al. 2023): the dimensions that turn more than beta_fast times within the original context stay, those
+// that turn less than beta_slow times are stretched by `factor`, those between are blended along a ramp.
+class YarnRamp {
+ public:
+  YarnRamp(const RopeConfig& rope, int64_t rotary_dim) : scaling_(rope.scaling) {
+    const auto dimension_of = [&](double turns) {
+      const double context = static_cast<double>(scaling_.original_max_position_embeddings);
+      return static_cast<double>(rotary_dim) * std::log(context / (turns * 2 * std::numbers::pi)) /
+             (2 * std::log(rope.theta));
+    };
+    low_ = dimension_of(scaling_.beta_fast);
+    high_ = dimension_of(scaling_.beta_slow);
+    if (scaling_.truncate) {
+      low_ = std::floor(low_);
+      high_ = std::ceil(high_);
+    }
+    low_ = std::max(low_, 0.0);
+    high_ = std::min(high_, static_cast<double>(rotary_dim - 1));
+    if (low_ == high_) high_ += 0.001;
+  }
+  double blended(double inverse_frequency, int64_t i) const {
+    const double stretched = std::clamp((static_cast<double>(i) - low_) / (high_ - low_), 0.0, 1.0);
+    return inverse_frequency / scaling_.factor * stretched + inverse_frequency * (1 - stretched);
+  }
+
+ private:
+  const RopeScaling& scaling_;
+  double low_, high_;
+};
+
+// The base of NTK-aware scaling for a sequence longer than the original context.
+double dynamic_theta(const RopeConfig& rope, int64_t rotary_dim, int64_t positions) {
+  const RopeScaling& scaling = rope.scaling;
+  const auto context = static_cast<double>(scaling.original_max_position_embeddings);
+  const double length = std::max(static_cast<double>(positions), context), dim = static_cast<double>(rotary_dim);
+  return rope.theta * std::pow(scaling.factor * length / context - (scaling.factor - 1), dim / (dim - 2));
+}
+
+std::vector<float> inverse_frequencies(const RopeConfig& rope, int64_t rotary_dim, int64_t positions) {
+  const RopeScaling& scaling = rope.scaling;
+  const bool is_long = positions > scaling.original_max_position_embeddings;
+  const double theta =
+      scaling.kind == RopeScalingKind::dynamic ? dynamic_theta(rope, rotary_dim, positions) : rope.theta;
+  const YarnRamp ramp(rope, rotary_dim);
+  std::vector<float> result(static_cast<size_t>(rotary_dim / 2));
+  for (size_t i = 0; i < result.size(); ++i) {
+    const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(rotary_dim);
+    const float plain = 1.0f / static_cast<float>(std::pow(theta, exponent));
+    double scaled = plain;
+    switch (scaling.kind) {
+      case RopeScalingKind::none:
+      case RopeScalingKind::dynamic: break;
+      case RopeScalingKind::linear: scaled /= scaling.factor; break;
+      case RopeScalingKind::llama3: scaled = by_wavelength(plain, scaling); break;
+      case RopeScalingKind::yarn: scaled = ramp.blended(plain, static_cast<int64_t>(i)); break;
+      case RopeScalingKind::longrope: scaled /= (is_long ? scaling.long_factor : scaling.short_factor)[i]; break;
+    }
+    const double divisor = rope.frequency_factors.empty() ? 1.0 : rope.frequency_factors[i];
+    result[i] = static_cast<float>(scaled / divisor);
+  }
+  return result;
+}
+
 template <class T>
 autograd::RopeTables fill(const RopeConfig& rope, int64_t head_dim, int64_t positions) {
-  const int64_t half = head_dim / 2;
+  const int64_t rotary_dim = rope.rotary_dim > 0 ? rope.rotary_dim : head_dim, half = rotary_dim / 2;
   autograd::RopeTables table{Tensor::empty({positions, half}, dtype_of<T>, {}, MemoryTag::weights),
                              Tensor::empty({positions, half}, dtype_of<T>, {}, MemoryTag::weights)};
-  std::vector<float> inverse(static_cast<size_t>(half));
-  for (int64_t i = 0; i < half; ++i) {
-    const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
-    const float plain = 1.0f / static_cast<float>(std::pow(rope.theta, exponent));
-    const double scaled = scaled_inverse_frequency(plain, rope.scaling);
-    const double divisor = rope.frequency_factors.empty() ? 1.0 : rope.frequency_factors[static_cast<size_t>(i)];
-    inverse[static_cast<size_t>(i)] = static_cast<float>(scaled / divisor);
-  }
+  const std::vector<float> inverse = inverse_frequencies(rope, rotary_dim, positions);
+  const T magnitude = static_cast<T>(rope.scaling.attention_factor);
   T* cosines = table.cos.data<T>();
   T* sines = table.sin.data<T>();
   parallel_for(positions, 256, [&](int64_t begin, int64_t end) {
     for (int64_t position = begin; position < end; ++position)
       for (int64_t i = 0; i < half; ++i) {
         const float angle = static_cast<float>(position) * inverse[static_cast<size_t>(i)];
-        cosines[position * half + i] = std::cos(static_cast<T>(angle));
-        sines[position * half + i] = std::sin(static_cast<T>(angle));
+        cosines[position * half + i] = std::cos(static_cast<T>(angle)) * magnitude;
+        sines[position * half + i] = std::sin(static_cast<T>(angle)) * magnitude;
       }
   });
   return table;

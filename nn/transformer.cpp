@@ -1,5 +1,7 @@
 #include "nn/transformer.h"
 
+#include <algorithm>
+
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/checkpoint.h"
 #include "autograd/ops/rms_norm.h"
@@ -7,6 +9,7 @@
 #include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/softcap/softcap.h"
 #include "nn/layer_layout.h"
 #include "nn/rope_table.h"
 #include "nn/weight_loader.h"
@@ -51,9 +54,12 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
     source.release_pages();
   }
   final_norm_ = loader.vector("model.norm.weight", config.hidden_size, config.norm_weight_offset);
-  for (const RopeConfig& rope : config.ropes)
-    // a GGUF file's; the config has its values
-    if (!rope.frequency_factors.empty()) loader.ignore("rope_freqs.weight");
+  // A GGUF file's; the config has their values.
+  for (const char* factors : {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
+    if (std::any_of(config.ropes.begin(), config.ropes.end(), [](const RopeConfig& rope) {
+          return !rope.frequency_factors.empty() || !rope.scaling.long_factor.empty();
+        }))
+      loader.ignore(factors);
   if (config.tie_word_embeddings) {
     loader.ignore(head);
   } else {
@@ -77,6 +83,11 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
     return Linear{name, loader.linear(weight, shape.out, shape.in, options_.quantized_linears),
                   shape.bias ? loader.vector(name + ".bias", shape.out) : Variable()};
   };
+  const auto linears = [&](const std::vector<LinearShape>& shapes) {
+    std::vector<Linear> loaded;
+    for (const LinearShape& shape : shapes) loaded.push_back(linear(shape));
+    return loaded;
+  };
   loader.ignore(prefix + "self_attn.rotary_emb.inv_freq");  // old checkpoints carry it; it follows from the config
   // Norms first: the order of trainable weights is that of their loading, and the gradient's norm sums in that order.
   const Variable input_norm = norm(layout.input_norm), feed_forward_norm = norm(layout.feed_forward_norm);
@@ -85,25 +96,27 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
   const Variable q_norm = norm(layout.q_norm), k_norm = norm(layout.k_norm);
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   const int64_t rope = config_.layers[static_cast<size_t>(index)].rope;
-  return {.attention = {.layer = index,
-                        .head_dim = config_.head_dim,
-                        .eps = eps,
-                        .rope = rope == no_rope ? autograd::RopeTables{} : ropes[static_cast<size_t>(rope)],
-                        .input_norm = input_norm,
-                        .output_norm = attention_output_norm,
-                        .q_norm = q_norm,
-                        .k_norm = k_norm,
-                        .q_proj = linear(layout.q_proj),
-                        .k_proj = linear(layout.k_proj),
-                        .v_proj = linear(layout.v_proj),
-                        .o_proj = linear(layout.o_proj)},
-          .feed_forward = {.eps = eps,
-                           .activation = config_.activation,
-                           .norm = feed_forward_norm,
-                           .output_norm = feed_forward_output_norm,
-                           .gate_proj = linear(layout.gate_proj),
-                           .up_proj = linear(layout.up_proj),
-                           .down_proj = linear(layout.down_proj)}};
+  Layer layer{
+      .attention = {.layer = index,
+                    .head_dim = config_.head_dim,
+                    .eps = eps,
+                    .rope = rope == no_rope ? autograd::RopeTables{} : ropes[static_cast<size_t>(rope)],
+                    .residual_multiplier = config_.residual_multiplier,
+                    .q_columns = config_.num_attention_heads * config_.head_dim,
+                    .input_norm = input_norm,
+                    .output_norm = attention_output_norm,
+                    .q_norm = q_norm,
+                    .k_norm = k_norm,
+                    .qkv_proj = linears(layout.qkv_proj),
+                    .o_proj = linear(layout.o_proj)},
+      .feed_forward = {.eps = eps,
+                       .residual_multiplier = config_.residual_multiplier,
+                       .activation = config_.activation,
+                       .norm = feed_forward_norm,
+                       .output_norm = feed_forward_output_norm,
+                       .gate_up_proj = linears(layout.gate_up_proj),
+                       .down_proj = layout.down_proj ? std::optional(linear(*layout.down_proj)) : std::nullopt}};
+  return layer;
 }
 
 Variable Transformer::forward(const TokenBatch& batch, AttentionContext& attention,
@@ -122,13 +135,15 @@ Variable Transformer::forward(const TokenBatch& batch, AttentionContext& attenti
       x = layer(x, rows, attention);
     }
   }
-  return autograd::rms_norm(x, final_norm_, static_cast<float>(config_.rms_norm_eps), batch.layout);
+  const Variable normed = autograd::rms_norm(x, final_norm_, static_cast<float>(config_.rms_norm_eps), batch.layout);
+  return config_.logits_scaling == 1 ? normed : autograd::scale(normed, 1.0 / config_.logits_scaling);
 }
 
 Tensor Transformer::logits(const Tensor& hidden, float temperature) const {
   const DType dtype = options_.dtype == DType::f64 ? DType::f64 : DType::f32;
   Tensor out = Tensor::empty({hidden.dim(0), config_.vocab_size}, dtype, hidden.device());
   kernels::linear_forward(out, hidden, output_weight().value());
+  if (softcap() > 0) kernels::softcap(out, out, softcap());
   if (temperature != 1.0f)
     kernels::scale(out, out, dtype == DType::f64 ? 1.0 / static_cast<double>(temperature) : double{1.0f / temperature});
   return out;

@@ -58,7 +58,8 @@ class Transformer {
   Device device() const { return options_.device; }
   int64_t max_positions() const { return max_positions_; }
 
-  // The hidden states after the last norm, [T, hidden_size]. With checkpoint_layers `attention` must outlive the
+  // The hidden states after the last norm, divided by the config's logits_scaling, [T, hidden_size]: their products with
+  // output_weight(), capped by softcap(), are the logits. With checkpoint_layers `attention` must outlive the
   // backward. A sequence's rows, and the gradients of its adapter, do not depend on the adapters of other sequences.
   // ConfigError for an adapter that the model does not have.
   autograd::Variable forward(const TokenBatch& batch, AttentionContext& attention,
@@ -68,7 +69,9 @@ class Transformer {
   // model has one that brings its own (modules_to_save). Such an adapter is alone on its model, and every sequence uses
   // it: else ConfigError.
   const autograd::LinearWeight& output_weight() const;
-  // f32 (f64 for f64) [T, vocab_size] of hidden states [T, hidden_size], divided by the temperature as
+  // What caps the logits (kernels/softcap/softcap.h), for linear_cross_entropy and token_logprobs; 0: nothing.
+  float softcap() const { return static_cast<float>(config_.final_logit_softcapping); }
+  // f32 (f64 for f64) [T, vocab_size] of hidden states [T, hidden_size], capped and divided by the temperature as
   // kernels::linear_cross_entropy divides them: log-probabilities of these are the bits of that operation's.
   Tensor logits(const Tensor& hidden, float temperature = 1.0f) const;
 
@@ -103,7 +106,7 @@ class Transformer {
   };
   Layer load_layer(int64_t index, WeightLoader& loader, const std::vector<autograd::RopeTables>& ropes) const;
 
-  // Every linear of the layers, in the order of LayerLayout::linears().
+  // What adapters may target, in the order of LayerLayout::linears().
   std::vector<Linear*> linears();
   std::vector<const Linear*> linears() const;
   std::string listed_adapters() const;

@@ -42,10 +42,12 @@ Tensor master_copy(const Tensor& values) {
 template <class LinearPointer, class Layers>
 std::vector<LinearPointer> linears_of(Layers& layers) {
   std::vector<LinearPointer> all;
-  for (auto& [attention, feed_forward] : layers)
-    for (LinearPointer linear : {&attention.q_proj, &attention.k_proj, &attention.v_proj, &attention.o_proj,
-                                 &feed_forward.gate_proj, &feed_forward.up_proj, &feed_forward.down_proj})
-      all.push_back(linear);
+  for (auto& [attention, feed_forward] : layers) {
+    for (auto& linear : attention.qkv_proj) all.push_back(&linear);
+    all.push_back(&attention.o_proj);
+    for (auto& linear : feed_forward.gate_up_proj) all.push_back(&linear);
+    all.push_back(&*feed_forward.down_proj);
+  }
   return all;
 }
 

@@ -50,7 +50,7 @@ MemoryLine frozen_weights(const nn::ModelConfig& model, const RunShape& run) {
   int64_t bytes = count * element, coded = 0;
   if (run.quantization)
     for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer)
-      for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears()) {
+      for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears_and_experts()) {
         const int64_t elements = linear.out * linear.in;
         coded += elements;
         bytes += nn::linear_bytes(linear, run.dtype, run.quantization, run.device) - elements * element;
@@ -72,13 +72,19 @@ const char* optimizer_state(OptimizerKind kind) {
 
 // What the operations of one layer save for the backward, in elements for each token: the inputs of the norms (from
 // which the inputs of q, k, v, gate and up are made again), q, k, v, attention's output, gate and up.
-int64_t saved_elements(const nn::LayerLayout& layer) {
-  const int64_t q = layer.q_proj.out, k = layer.k_proj.out;
+int64_t saved_elements(const nn::ModelConfig& model, int64_t index) {
+  const nn::LayerLayout layer = nn::layer_layout(model, index);
+  const int64_t q = model.num_attention_heads * model.head_dim, k = model.num_key_value_heads * model.head_dim;
   const auto size_of_norm = [](const std::optional<nn::NormShape>& norm) { return norm ? norm->size : 0; };
-  const int64_t norms = layer.input_norm.size + layer.feed_forward_norm.size +
+  const int64_t norms = size_of_norm(layer.input_norm) + size_of_norm(layer.feed_forward_norm) +
                         size_of_norm(layer.attention_output_norm) + size_of_norm(layer.feed_forward_output_norm) +
                         (layer.q_norm ? q : 0) + (layer.k_norm ? k : 0);
-  return norms + 2 * q + k + layer.v_proj.out + layer.gate_proj.out + layer.up_proj.out;
+  // A token's row goes into each of its experts, and comes out of it.
+  const nn::ExpertsConfig& experts = model.experts;
+  const int64_t feed_forward = layer.router ? experts.num_experts + experts.num_experts_per_tok * 2 *
+                                                                        (experts.intermediate_size + model.hidden_size)
+                                            : 2 * model.intermediate_size;
+  return norms + 2 * q + 2 * k + feed_forward;
 }
 
 // DoRA's products, whose gradient by the magnitudes wants them.
@@ -95,8 +101,7 @@ struct SavedElements {
 SavedElements saved_elements(const nn::ModelConfig& model, const nn::LoraConfig* lora) {
   SavedElements saved;
   for (int64_t i = 0; i < model.num_hidden_layers(); ++i) {
-    const int64_t layer =
-        saved_elements(nn::layer_layout(model, i)) + (lora != nullptr ? dora_elements(model, *lora, i) : 0);
+    const int64_t layer = saved_elements(model, i) + (lora != nullptr ? dora_elements(model, *lora, i) : 0);
     saved.all_layers += layer;
     saved.largest_layer = std::max(saved.largest_layer, layer);
   }
@@ -109,7 +114,7 @@ int64_t transient_elements(const nn::ModelConfig& m) { return 6 * m.intermediate
 int64_t largest_linear(const nn::ModelConfig& model) {
   int64_t largest = 0;
   for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer)
-    for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears())
+    for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears_and_experts())
       largest = std::max(largest, linear.out * linear.in);
   return largest;
 }

@@ -1,6 +1,7 @@
 #include "autograd/ops/rope.h"
 
 #include "autograd/operation.h"
+#include "kernels/copy/copy.h"
 #include "kernels/rope/rope.h"
 
 namespace lathe::autograd {
@@ -13,7 +14,9 @@ struct Rope final : Operation {
   std::string_view name() const override { return "rope"; }
 
   void turn(const Tensor& out, const Tensor& in, kernels::RopeDirection direction) const {
-    kernels::rope(out, in, layout.positions, tables.cos, tables.sin, direction);
+    const int64_t turned = 2 * tables.cos.dim(1), all = in.dim(2);
+    kernels::rope(out.slice(2, 0, turned), in.slice(2, 0, turned), layout.positions, tables.cos, tables.sin, direction);
+    if (turned < all && out.raw() != in.raw()) kernels::copy(out.slice(2, turned, all), in.slice(2, turned, all));
   }
 
   void forward(Forward& f) {

@@ -1,4 +1,5 @@
-// Rotary position embedding (kernels/rope/rope.h): saves nothing, the backward turns the other way.
+// Rotary position embedding (kernels/rope/rope.h): saves nothing, the backward turns the other way. Tables narrower
+// than half a head turn its first dimensions, as many as they have cosines and sines for; the others stay.
 #pragma once
 
 #include "autograd/sequence_layout.h"
@@ -7,7 +8,7 @@
 namespace lathe::autograd {
 
 struct RopeTables {
-  Tensor cos, sin;  // f32 (f64 for f64) [max_positions, D/2], contiguous
+  Tensor cos, sin;  // f32 (f64 for f64) [max_positions, rotary dimensions / 2], contiguous
 };
 
 // x [T, heads, D] → the same shape, each token turned by its position in layout.

@@ -1,6 +1,10 @@
 #include "autograd/ops/view.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "autograd/operation.h"
+#include "core/error.h"
 #include "kernels/copy/copy.h"
 
 namespace lathe::autograd {
@@ -41,11 +45,52 @@ struct Slice final : Operation {
   }
 };
 
+struct SplitColumns final : Operation {
+  std::vector<int64_t> widths;
+  Shape from;
+  explicit SplitColumns(std::vector<int64_t> w) : widths(std::move(w)) {}
+  std::string_view name() const override { return "split_columns"; }
+
+  void forward(Forward& f) {
+    const Tensor& x = f.input(0);
+    from = x.shape();
+    if (std::accumulate(widths.begin(), widths.end(), int64_t{0}) != from[1])
+      throw ShapeError("split_columns: the widths do not add up to the columns of " + describe(x));
+    int64_t column = 0;
+    for (const int64_t width : widths) {
+      Tensor part = Tensor::empty({from[0], width}, x.dtype(), x.device());
+      kernels::copy(part, x.slice(1, column, column + width));
+      column += width;
+      f.output(part);
+    }
+  }
+
+  void vjp(Saved&, std::span<Tensor> grad_outputs, InputGradients& grads) override {
+    const Tensor& any = *std::find_if(grad_outputs.begin(), grad_outputs.end(),
+                                      [](const Tensor& gradient) { return gradient.defined(); });
+    const Tensor grad_x = Tensor::empty(from, any.dtype(), any.device());
+    int64_t column = 0;
+    for (size_t i = 0; i < widths.size(); ++i) {
+      const Tensor part = grad_x.slice(1, column, column + widths[i]);
+      column += widths[i];
+      if (grad_outputs[i].defined()) {
+        kernels::copy(part, grad_outputs[i]);
+      } else {
+        kernels::fill(part, 0.0);
+      }
+    }
+    grads.add(0, grad_x);
+  }
+};
+
 }  // namespace
 
 Variable view(const Variable& x, const Shape& shape) { return apply(View(shape), {x}); }
 Variable slice(const Variable& x, int dimension, int64_t begin, int64_t end) {
   return apply(Slice(dimension, begin, end), {x});
+}
+std::vector<Variable> split_columns(const Variable& x, const std::vector<int64_t>& widths) {
+  return apply(SplitColumns(widths), {x}).all();
 }
 
 }  // namespace lathe::autograd

@@ -11,8 +11,9 @@
 namespace lathe::nn {
 namespace {
 
-constexpr const Family* all_families[] = {&gemma3_family, &llama_family, &mistral_family,
-                                          &qwen2_family,  &qwen3_family, &smollm3_family};
+constexpr const Family* all_families[] = {&gemma2_family,  &gemma3_family, &granite_family, &llama_family,
+                                          &mistral_family, &olmo2_family,  &phi3_family,    &qwen2_family,
+                                          &qwen3_family,   &smollm3_family};
 
 std::string known_names() {
   std::string names;
@@ -83,9 +84,9 @@ GgufPlaces gguf_places(const ModelConfig& config) {
                                                                                      interleaved_heads};
     };
     const auto heads_of = [&](const LinearShape& linear) -> int64_t {
-      if (!interleaved) return 0;
-      if (linear.name == layer.q_proj.name) return config.num_attention_heads;
-      return linear.name == layer.k_proj.name ? config.num_key_value_heads : 0;
+      if (!interleaved || layer.qkv_proj.size() != 3) return 0;
+      if (linear.name == layer.qkv_proj[0].name) return config.num_attention_heads;
+      return linear.name == layer.qkv_proj[1].name ? config.num_key_value_heads : 0;
     };
     for (const NormShape& norm : layer.norms()) place(norm.name, ".weight", 0);
     for (const LinearShape& linear : layer.linears()) {

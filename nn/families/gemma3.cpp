@@ -1,11 +1,7 @@
-// Gemma 3 (text): norms before and after each block, whose weights are stored less one; q and k normed head by head;
-// embeddings scaled by the root of the width; five layers with a sliding window and a rotary table of their own to one
-// that sees all. In bf16 the norms' weights are rounded after the one is added.
-#include <cmath>
-
+// Gemma 3 (text): a Gemma with q and k normed head by head, and five layers with a sliding window and a rotary table of
+// their own to one that sees all.
 #include "core/error.h"
-#include "core/json.h"
-#include "nn/families/family.h"
+#include "nn/families/gemma.h"
 #include "nn/families/gguf_fields.h"
 #include "nn/families/hf_fields.h"
 #include "nn/families/sliding_windows.h"
@@ -17,27 +13,15 @@ constexpr int64_t usual_pattern = 6;  // every sixth layer sees all
 constexpr double global_theta = 1000000.0, local_theta = 10000.0;
 enum Rope : int64_t { global, local };
 
-// What both kinds of files leave to the family.
-void set_usual(ModelConfig& model) {
-  model.activation = Activation::gelu_tanh;
-  model.qk_norm = QkNorm::per_head;
-  model.norm_placement = NormPlacement::before_and_after;
-  model.embedding_scale = std::sqrt(static_cast<double>(model.hidden_size));
-}
-
 void slide(LayerConfig& layer, int64_t window) {
   layer.sliding_window = window;
   layer.rope = local;
 }
 
 void check_supported(const HfFields& config) {
-  for (const char* key : {"final_logit_softcapping", "attn_logit_softcapping"})
-    if (config.find(key) != nullptr) throw ConfigError(key, "is not supported yet");
-  if (config.flag("use_bidirectional_attention", false))
-    throw ConfigError("use_bidirectional_attention", "true is not supported: text is read from left to right");
-  const std::string activation = config.text("hidden_activation", "gelu_pytorch_tanh");
-  if (activation != "gelu_pytorch_tanh")
-    throw ConfigError("hidden_activation", "expected gelu_pytorch_tanh, found " + json_excerpt(activation));
+  check_gemma(config);
+  if (config.find("attn_logit_softcapping") != nullptr)
+    throw ConfigError("attn_logit_softcapping", "Gemma 3 computes none: leave it out");
 }
 
 // transformers 5 has a table for each type of layer; before, the scaling was that of the layers that see all.
@@ -46,7 +30,8 @@ std::vector<RopeConfig> ropes_of(const HfFields& config) {
   const double global_base = config.number("rope_theta", global_theta);
   const double local_base = config.number("rope_local_base_freq", local_theta);
   const HfFields full = each.find("full_attention") ? each.object("full_attention") : config.object("rope_scaling");
-  return {read_rope(full, global_base), read_rope(each.object("sliding_attention"), local_base)};
+  const int64_t context = config.integer("max_position_embeddings");
+  return {read_rope(full, {global_base, context}), read_rope(each.object("sliding_attention"), {local_base, context})};
 }
 
 ModelConfig from_hf(const HfFields& given) {
@@ -66,8 +51,10 @@ ModelConfig from_hf(const HfFields& given) {
   config.set_default("tie_word_embeddings", true);
   check_supported(config);
   ModelConfig result = read_hf_fields(config);
-  set_usual(result);
+  set_gemma(result);
+  result.qk_norm = QkNorm::per_head;
   result.norm_weight_offset = 1;
+  result.final_logit_softcapping = config.number("final_logit_softcapping", 0);
   result.query_pre_attn_scalar = config.number("query_pre_attn_scalar");
   result.ropes = ropes_of(config);
   const int64_t pattern = config.integer("sliding_window_pattern", usual_pattern);
@@ -82,7 +69,8 @@ ModelConfig from_hf(const HfFields& given) {
 ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   constexpr int64_t layers_of_27b = 62;  // by which llama.cpp knows it, too: its scores have a divisor of their own
   ModelConfig result = read_gguf_fields(file, gemma3_family);
-  set_usual(result);
+  set_gemma(result);
+  result.qk_norm = QkNorm::per_head;
   if (result.num_hidden_layers() == layers_of_27b)
     result.query_pre_attn_scalar =
         static_cast<double>(result.hidden_size) / static_cast<double>(result.num_attention_heads);
@@ -93,29 +81,13 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   return result;
 }
 
-constexpr GgufName gguf_names[] = {
-    {"input_layernorm", "attn_norm"},
-    {"post_attention_layernorm", "post_attention_norm"},
-    {"pre_feedforward_layernorm", "ffn_norm"},
-    {"post_feedforward_layernorm", "post_ffw_norm"},
-    {"self_attn.q_norm", "attn_q_norm"},
-    {"self_attn.k_norm", "attn_k_norm"},
-    {"self_attn.q_proj", "attn_q"},
-    {"self_attn.k_proj", "attn_k"},
-    {"self_attn.v_proj", "attn_v"},
-    {"self_attn.o_proj", "attn_output"},
-    {"mlp.gate_proj", "ffn_gate"},
-    {"mlp.up_proj", "ffn_up"},
-    {"mlp.down_proj", "ffn_down"},
-};
-
 }  // namespace
 
 constexpr Family gemma3_family{.name = "gemma3_text",
                                .gguf_architecture = "gemma3",
                                .from_hf = from_hf,
                                .from_gguf = from_gguf,
-                               .gguf_names = gguf_names,
+                               .gguf_names = gemma_gguf_names,
                                .gguf_rotary_rows = GgufRotaryRows::half_split};
 
 }  // namespace lathe::nn

@@ -1,5 +1,7 @@
 #include "nn/families/gguf_fields.h"
 
+#include <cmath>
+
 #include "core/error.h"
 
 namespace lathe::nn {
@@ -23,8 +25,55 @@ class ArchitectureKeys {
   std::string architecture_;
 };
 
+constexpr const char* short_factors_tensor = "rope_factors_short.weight";
+constexpr const char* long_factors_tensor = "rope_factors_long.weight";
+
+std::vector<float> read_factors(const std::shared_ptr<const GgufFile>& file, const char* name, int64_t frequencies) {
+  const GgufTensor* tensor = file->find_tensor(name);
+  if (tensor == nullptr) return {};
+  if (tensor->shape != Shape{frequencies})
+    throw FormatError(file->path_of(*tensor).string(), tensor->offset,
+                      std::string(name) + ": expected shape " + to_string(Shape{frequencies}) +
+                          ", half of the dimensions that turn, found " + to_string(tensor->shape));
+  std::vector<float> factors(static_cast<size_t>(frequencies));
+  open_gguf_weights(file, {})->read_rows(name, 0, 1, factors.data());
+  return factors;
+}
+
+// llama.cpp keeps Phi-3's two lists of factors as tensors, and needs no other word for them.
+RopeScaling read_longrope(const std::shared_ptr<const GgufFile>& file, const ArchitectureKeys& keys,
+                          int64_t frequencies) {
+  RopeScaling result;
+  result.kind = RopeScalingKind::longrope;
+  result.short_factor = read_factors(file, short_factors_tensor, frequencies);
+  result.long_factor = read_factors(file, long_factors_tensor, frequencies);
+  result.original_max_position_embeddings = keys.integer("rope.scaling.original_context_length");
+  result.attention_factor = keys.number("rope.scaling.attn_factor", 1.0);
+  return result;
+}
+
+// As llama.cpp computes it: the ramp of transformers' yarn with its usual attention factor.
+RopeScaling read_yarn(const ArchitectureKeys& keys) {
+  for (const char* name : {"rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_ext_factor"})
+    if (keys.has(name))
+      throw ConfigError(keys.key(name), "cannot be read from a GGUF file yet: take the Hugging Face directory");
+  RopeScaling result;
+  result.kind = RopeScalingKind::yarn;
+  result.factor = keys.number("rope.scaling.factor");
+  result.original_max_position_embeddings = keys.integer("rope.scaling.original_context_length");
+  result.beta_fast = keys.number("rope.scaling.yarn_beta_fast", result.beta_fast);
+  result.beta_slow = keys.number("rope.scaling.yarn_beta_slow", result.beta_slow);
+  result.attention_factor = (result.factor > 1 ? 1 + 0.1 * std::log(result.factor) : 1.0) *
+                            keys.number("rope.scaling.attn_factor", 1.0) *
+                            keys.number("rope.scaling.yarn_attn_factor", 1.0);
+  return result;
+}
+
 // As llama.cpp reads it: a factor without a type is a linear one.
-RopeScaling read_rope_scaling(const GgufFile& file, const ArchitectureKeys& keys) {
+RopeScaling read_rope_scaling(const std::shared_ptr<const GgufFile>& opened, const ArchitectureKeys& keys,
+                              int64_t frequencies) {
+  const GgufFile& file = *opened;
+  if (file.find_tensor(long_factors_tensor) != nullptr) return read_longrope(opened, keys, frequencies);
   RopeScaling result;
   const std::string type_key = keys.key("rope.scaling.type");
   const std::string type =
@@ -32,23 +81,12 @@ RopeScaling read_rope_scaling(const GgufFile& file, const ArchitectureKeys& keys
   if (type == "linear") {
     result.kind = RopeScalingKind::linear;
     result.factor = keys.number("rope.scaling.factor");
+  } else if (type == "yarn") {
+    return read_yarn(keys);
   } else if (type != "none") {
-    throw ConfigError(type_key, "only none and linear can be read from a GGUF file yet");
+    throw ConfigError(type_key, "expected none, linear, yarn, or longrope with its factors, found \"" + type + "\"");
   }
   return result;
-}
-
-// rope_freqs.weight: how Llama 3.1's scaling is written in GGUF.
-std::vector<float> read_frequency_factors(const std::shared_ptr<const GgufFile>& file, int64_t head_dim) {
-  const GgufTensor* tensor = file->find_tensor(frequency_factors_tensor);
-  if (tensor == nullptr) return {};
-  if (tensor->shape != Shape{head_dim / 2})
-    throw FormatError(file->path_of(*tensor).string(), tensor->offset,
-                      std::string(frequency_factors_tensor) + ": expected shape " + to_string(Shape{head_dim / 2}) +
-                          ", half a head, found " + to_string(tensor->shape));
-  std::vector<float> factors(static_cast<size_t>(head_dim / 2));
-  open_gguf_weights(file, {})->read_rows(frequency_factors_tensor, 0, 1, factors.data());
-  return factors;
 }
 
 }  // namespace
@@ -70,16 +108,18 @@ ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& opened, cons
   if (result.num_attention_heads == 0)
     throw FormatError(file.path().string(), -1, keys.key("attention.head_count") + ": expected a positive number");
   result.head_dim = keys.integer("attention.key_length", result.hidden_size / result.num_attention_heads);
-  if (keys.integer("rope.dimension_count", result.head_dim) != result.head_dim)
-    throw ConfigError(keys.key("rope.dimension_count"), "rotary embedding of a part of each head (" +
-                                                            std::to_string(keys.integer("rope.dimension_count")) +
-                                                            " of " + std::to_string(result.head_dim) +
-                                                            " dimensions) is not supported");
+  const int64_t rotary_dim = keys.integer("rope.dimension_count", result.head_dim), frequencies = rotary_dim / 2;
+  if (rotary_dim != result.head_dim && family.gguf_rotary_rows == GgufRotaryRows::interleaved)
+    throw ConfigError(keys.key("rope.dimension_count"),
+                      "rotary embedding of a part of each head (" + std::to_string(rotary_dim) + " of " +
+                          std::to_string(result.head_dim) + " dimensions) is not supported for " +
+                          std::string(family.gguf_architecture));
   result.max_position_embeddings = keys.integer("context_length");
   result.rms_norm_eps = keys.number("attention.layer_norm_rms_epsilon");
   result.ropes = {{.theta = keys.number("rope.freq_base", 10000.0),
-                   .scaling = read_rope_scaling(file, keys),
-                   .frequency_factors = read_frequency_factors(opened, result.head_dim)}};
+                   .scaling = read_rope_scaling(opened, keys, frequencies),
+                   .frequency_factors = read_factors(opened, frequency_factors_tensor, frequencies),  // Llama 3.1's
+                   .rotary_dim = rotary_dim == result.head_dim ? 0 : rotary_dim}};
   result.tie_word_embeddings = file.find_tensor("output.weight") == nullptr;
   if (file.find_tensor("blk.0.attn_q.bias") != nullptr)
     result.attention_bias =

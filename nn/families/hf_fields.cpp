@@ -1,5 +1,7 @@
 #include "nn/families/hf_fields.h"
 
+#include <cmath>
+
 #include "core/error.h"
 #include "core/json.h"
 #include "nn/families/family.h"
@@ -49,6 +51,16 @@ bool HfFields::flag(const char* key, bool otherwise) const {
   return value->get<bool>();
 }
 
+std::vector<float> HfFields::numbers(const char* key) const {
+  const ordered_json& value = required(key);
+  if (!value.is_array())
+    throw FormatError(file_, -1, prefix_ + key + ": expected a list of numbers, found " + json_excerpt(value));
+  std::vector<float> result;
+  for (const ordered_json& number : value)
+    result.push_back(static_cast<float>(json_number(number, prefix_ + key, file_)));
+  return result;
+}
+
 std::vector<int32_t> HfFields::token_ids(const char* key) const {
   const ordered_json* value = find(key);
   if (value == nullptr) return {};
@@ -69,19 +81,61 @@ void HfFields::set_default(const char* key, ordered_json value) {
 
 namespace {
 
-RopeScaling rope_scaling_from_hf(const HfFields& rope) {
+// What scales the attention of yarn and longrope where the file has no attention_factor.
+double yarn_attention_factor(const HfFields& rope, double factor) {
+  const auto magnitude = [factor](double scale) { return factor <= 1 ? 1.0 : 0.1 * scale * std::log(factor) + 1.0; };
+  const double mscale = rope.number("mscale", 0), all = rope.number("mscale_all_dim", 0);
+  return mscale != 0 && all != 0 ? magnitude(mscale) / magnitude(all) : magnitude(1);
+}
+double longrope_attention_factor(double factor, int64_t original) {
+  return factor <= 1 ? 1.0 : std::sqrt(1 + std::log(factor) / std::log(static_cast<double>(original)));
+}
+
+// The scalings that know the context they stretch.
+RopeScaling context_scaling(const HfFields& rope, RopeScalingKind kind, const RopeDefaults& defaults) {
+  RopeScaling scaling;
+  scaling.kind = kind;
+  const int64_t original = rope.integer("original_max_position_embeddings", defaults.max_position_embeddings);
+  scaling.original_max_position_embeddings =
+      defaults.original_max_position_embeddings > 0 ? defaults.original_max_position_embeddings : original;
+  if (scaling.original_max_position_embeddings < 2)
+    throw ConfigError("rope_scaling", "original_max_position_embeddings: expected at least 2");
+  const double stretch = static_cast<double>(defaults.max_position_embeddings) /
+                         static_cast<double>(scaling.original_max_position_embeddings);
+  scaling.factor = rope.number("factor", stretch);
+  if (kind == RopeScalingKind::yarn) {
+    scaling.beta_fast = rope.number("beta_fast", scaling.beta_fast);
+    scaling.beta_slow = rope.number("beta_slow", scaling.beta_slow);
+    scaling.truncate = rope.flag("truncate", true);
+    scaling.attention_factor = rope.number("attention_factor", yarn_attention_factor(rope, scaling.factor));
+  } else {
+    scaling.short_factor = rope.numbers("short_factor");
+    scaling.long_factor = rope.numbers("long_factor");
+    scaling.attention_factor = rope.number(
+        "attention_factor", longrope_attention_factor(scaling.factor, scaling.original_max_position_embeddings));
+  }
+  return scaling;
+}
+
+RopeScaling rope_scaling_from_hf(const HfFields& rope, const RopeDefaults& defaults) {
   RopeScaling scaling;
   const std::string type = rope.find("rope_type") ? rope.text("rope_type") : rope.text("type", "default");
   if (type == "default") return scaling;
+  if (type == "yarn") return context_scaling(rope, RopeScalingKind::yarn, defaults);
+  if (type == "longrope" || type == "su") return context_scaling(rope, RopeScalingKind::longrope, defaults);
   if (type == "linear") {
     scaling.kind = RopeScalingKind::linear;
+  } else if (type == "dynamic") {
+    scaling.kind = RopeScalingKind::dynamic;
+    scaling.original_max_position_embeddings = defaults.max_position_embeddings;  // as transformers has it
   } else if (type == "llama3") {
     scaling.kind = RopeScalingKind::llama3;
     scaling.low_freq_factor = rope.number("low_freq_factor");
     scaling.high_freq_factor = rope.number("high_freq_factor");
     scaling.original_max_position_embeddings = rope.integer("original_max_position_embeddings");
   } else {
-    throw ConfigError("rope_scaling", "expected default, linear or llama3, found " + json_excerpt(type));
+    throw ConfigError("rope_scaling",
+                      "expected default, linear, llama3, yarn, dynamic or longrope, found " + json_excerpt(type));
   }
   scaling.factor = rope.number("factor");
   return scaling;
@@ -96,8 +150,8 @@ Activation activation_from_hf(const HfFields& config) {
 
 }  // namespace
 
-RopeConfig read_rope(const HfFields& rope, double theta) {
-  return {.theta = rope.number("rope_theta", theta), .scaling = rope_scaling_from_hf(rope)};
+RopeConfig read_rope(const HfFields& rope, const RopeDefaults& defaults) {
+  return {.theta = rope.number("rope_theta", defaults.theta), .scaling = rope_scaling_from_hf(rope, defaults)};
 }
 
 ModelConfig read_hf_fields(const HfFields& config) {
@@ -115,7 +169,8 @@ ModelConfig read_hf_fields(const HfFields& config) {
   result.rms_norm_eps = config.number("rms_norm_eps", 1e-6);
   // transformers 5 moved rope_theta and the scaling into "rope_parameters".
   result.ropes = {read_rope(config.object(config.find("rope_parameters") ? "rope_parameters" : "rope_scaling"),
-                            config.number("rope_theta", 10000.0))};
+                            {config.number("rope_theta", 10000.0), result.max_position_embeddings,
+                             config.integer("original_max_position_embeddings", 0)})};
   result.activation = activation_from_hf(config);
   result.attention_bias = config.flag("attention_bias", false) ? AttentionBias::qkvo : AttentionBias::none;
   result.tie_word_embeddings = config.flag("tie_word_embeddings", false);

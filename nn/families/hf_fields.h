@@ -30,6 +30,7 @@ class HfFields {
   std::string text(const char* key) const;
   std::string text(const char* key, const char* otherwise) const { return find(key) ? text(key) : otherwise; }
   bool flag(const char* key, bool otherwise) const;
+  std::vector<float> numbers(const char* key) const;  // a list, each finite
   // One id or a list of them; none where the key is not there.
   std::vector<int32_t> token_ids(const char* key) const;
   // The object under the key; an empty one where the key is not there.
@@ -37,6 +38,8 @@ class HfFields {
 
   // Gives the key a value where the file does not have it; a null of the file stays.
   void set_default(const char* key, nlohmann::ordered_json value);
+  // Gives the key a value in place of the file's.
+  void set(const char* key, nlohmann::ordered_json value) { values_[key] = std::move(value); }
 
  private:
   const nlohmann::ordered_json& required(const char* key) const;
@@ -45,8 +48,15 @@ class HfFields {
   std::string file_, prefix_;
 };
 
-// A rotary table from rope_parameters, or from rope_scaling, which has no rope_theta: then `theta`.
-RopeConfig read_rope(const HfFields& rope, double theta);
+// What a rotary table is read with beside its own fields.
+struct RopeDefaults {
+  double theta = 10000.0;
+  int64_t max_position_embeddings = 0;
+  int64_t original_max_position_embeddings = 0;  // where the config has it outside the table's fields; it counts
+};
+
+// A rotary table from rope_parameters, or from rope_scaling, which has no rope_theta.
+RopeConfig read_rope(const HfFields& rope, const RopeDefaults& defaults);
 
 // The fields of Llama, which others extend: layers that are all alike, one rotary table. Without num_key_value_heads
 // there are as many as heads; without head_dim the heads share the width out.

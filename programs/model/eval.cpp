@@ -65,9 +65,9 @@ double mean_loss(const cli::Session& session, const std::vector<data::SftExample
     nn::PackedAttention attention(session.config, batch.layout);
     std::vector<int32_t> shifted(example.labels.begin() + 1, example.labels.end());
     shifted.push_back(data::ignored_label);
-    const auto result =
-        autograd::linear_cross_entropy(session.model->forward(batch, attention), session.model->output_weight(),
-                                       Tensor::of<int32_t>(shifted, {length}), batch.layout, 1.0f);
+    const auto result = autograd::linear_cross_entropy(
+        session.model->forward(batch, attention), session.model->output_weight(),
+        Tensor::of<int32_t>(shifted, {length}), batch.layout, 1.0, session.model->softcap());
     const Tensor loss = kernels::moved(result.loss.value(), {});
     sum += loss.dtype() == DType::f64 ? loss.data<double>()[0] : loss.data<float>()[0];
     count += std::count_if(shifted.begin(), shifted.end(), [](int32_t id) { return id != data::ignored_label; });

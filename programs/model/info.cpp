@@ -65,7 +65,7 @@ double loaded_mebibytes(const nn::ModelConfig& config, DType dtype,
                         const std::optional<nn::Quantization>& quantization) {
   int64_t bytes = config.parameter_count() * size_of(dtype);
   for (int64_t layer = 0; layer < config.num_hidden_layers(); ++layer)
-    for (const nn::LinearShape& linear : nn::layer_layout(config, layer).linears())
+    for (const nn::LinearShape& linear : nn::layer_layout(config, layer).linears_and_experts())
       bytes += nn::linear_bytes(linear, dtype, quantization, {}) - linear.out * linear.in * size_of(dtype);
   return static_cast<double>(bytes) / (1 << 20);
 }

@@ -1,5 +1,6 @@
 """The random models of the golden files, and what transformers answers with them."""
 
+import json
 import math
 
 import torch
@@ -95,7 +96,13 @@ def write_gguf(folder, model_class, architecture):
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
+    moe = bool(getattr(config, "num_local_experts", 0) or getattr(config, "num_experts", 0))
     writer.add_feed_forward_length(config.intermediate_size)
+    if moe:
+        writer.add_expert_count(config.num_local_experts)
+        writer.add_expert_used_count(config.num_experts_per_tok)
+        if hasattr(config, "moe_intermediate_size"):
+            writer.add_expert_feed_forward_length(config.moe_intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -105,18 +112,48 @@ def write_gguf(folder, model_class, architecture):
     rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_eos_token_id(config.eos_token_id)
-    if architecture == "gemma3":
+    if architecture in ("gemma2", "gemma3"):
         writer.add_sliding_window(config.sliding_window)
+    if architecture == "gemma2":
+        writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+        writer.add_final_logit_softcapping(config.final_logit_softcapping)
+    if architecture == "granite":
+        writer.add_attention_scale(config.attention_multiplier)
+        writer.add_embedding_scale(config.embedding_multiplier)
+        writer.add_residual_scale(config.residual_multiplier)
+        writer.add_logit_scale(config.logits_scaling)
+    if architecture == "phi3":
+        writer.add_rope_dimension_count(int(head_dim * rope["partial_rotary_factor"]))
+        writer.add_sliding_window(config.sliding_window or 0)
+    if rope["rope_type"] == "longrope":
+        context, original = config.max_position_embeddings, config.original_max_position_embeddings
+        writer.add_rope_scaling_orig_ctx_len(original)
+        writer.add_rope_scaling_attn_factors(math.sqrt(1 + math.log(context / original) / math.log(original)))
+        writer.add_tensor("rope_factors_long.weight", torch.tensor(rope["long_factor"], dtype=torch.float32).numpy())
+        writer.add_tensor("rope_factors_short.weight", torch.tensor(rope["short_factor"], dtype=torch.float32).numpy())
+    if rope["rope_type"] == "yarn":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(rope["factor"])
+        writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
     if rope["rope_type"] == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_frequency_factors(config).numpy())
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     names = gguf.get_tensor_name_map(kinds[architecture], config.num_hidden_layers)
     for name, parameter in model.named_parameters():  # a tied output embedding is listed once
         weight = parameter.detach()
-        if architecture == "gemma3" and "norm" in name:
+        if architecture.startswith("gemma") and "norm" in name:
             weight = weight + 1
-        if architecture in ("llama", "smollm3") and (".q_proj." in name or ".k_proj." in name):
+        if architecture in ("llama", "smollm3", "granite") and (".q_proj." in name or ".k_proj." in name):
             weight = interleaved(weight, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads)
+        if name.endswith("experts.gate_up_proj"):  # transformers holds both in one, GGUF apart
+            layer = name.split(".")[2]
+            gate, up = weight.chunk(2, dim=1)
+            writer.add_tensor(f"blk.{layer}.ffn_gate_exps.weight", gate.contiguous().numpy())
+            writer.add_tensor(f"blk.{layer}.ffn_up_exps.weight", up.contiguous().numpy())
+            continue
+        if name.endswith("experts.down_proj"):
+            writer.add_tensor(f"blk.{name.split('.')[2]}.ffn_down_exps.weight", weight.contiguous().numpy())
+            continue
         writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), weight.contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -124,14 +161,57 @@ def write_gguf(folder, model_class, architecture):
     writer.close()
 
 
-def write_expected(folder, model_class, all_ids):
-    """Logits, loss and the gradient of every parameter of the model in the folder, computed in float64."""
-    loss, count, logits, gradients = run(model_class.from_pretrained(folder, dtype=torch.float32), torch.float32, all_ids)
-    loss64, _, logits64, gradients64 = run(model_class.from_pretrained(folder, dtype=torch.float32), torch.float64, all_ids)
+def greedy_tokens(model, prompt, count=32):
+    """The most likely tokens one after another, and by how much the closest of them led."""
+    ids, margin = list(prompt), math.inf
+    with torch.no_grad():
+        for _ in range(count):
+            top = model(input_ids=torch.tensor([ids])).logits[0, -1].topk(2)
+            margin = min(margin, float(top.values[0] - top.values[1]))
+            ids.append(int(top.indices[0]))
+    return {"prompt": list(prompt), "tokens": ids[len(prompt):], "least_margin": margin}
+
+
+EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": ("gate_proj", "up_proj", "down_proj")}
+
+
+def separate_experts(tensors, model_type):
+    """transformers holds a layer's experts in two tensors; its files, and Lathe, each of their linears apart."""
+    if model_type not in EXPERT_LINEARS:
+        return tensors
+    gate_name, up_name, down_name = EXPERT_LINEARS[model_type]
+    apart = {}
+    for name, tensor in tensors.items():
+        if model_type == "mixtral":
+            name = name.replace(".mlp.", ".block_sparse_moe.")
+        block, _, part = name.rpartition(".experts.")
+        if part not in ("gate_up_proj", "down_proj"):
+            apart[name] = tensor
+            continue
+        for i, expert in enumerate(tensor):
+            halves = [(gate_name, expert.chunk(2)[0]), (up_name, expert.chunk(2)[1])] if part == "gate_up_proj" else [(down_name, expert)]
+            for linear, values in halves:
+                apart[f"{block}.experts.{i}.{linear}.weight"] = values.contiguous()
+    return apart
+
+
+def load_eager(model_class, folder):
+    """With the plain bodies: the fused ones of attention cap nothing, those of experts know no float64."""
+    experts = {"experts_implementation": "eager"} if json.loads((folder / "config.json").read_text())["model_type"] in EXPERT_LINEARS else {}
+    return model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **experts)
+
+
+def write_expected(folder, model_class, all_ids, greedy=None):
+    """Logits, loss and the gradient of every parameter of the model in the folder, computed in float64; with `greedy` what follows that
+    prompt."""
+    loss, count, logits, gradients = run(load_eager(model_class, folder), torch.float32, all_ids)
+    loss64, _, logits64, gradients64 = run(load_eager(model_class, folder), torch.float64, all_ids)
     worst = max(float((gradients[n] - gradients64[n]).norm() / gradients64[n].norm()) for n in gradients)
     worst_logit = max(float((logits[n] - logits64[n]).abs().max()) for n in logits)
+    gradients64 = separate_experts(gradients64, json.loads((folder / "config.json").read_text())["model_type"])
     save_file({**logits64, **{f"grad.{n}": g for n, g in gradients64.items()}}, folder / "expected.safetensors")
     oracle.write_json(folder / "expected.json", {
         "input_ids": all_ids, "labels": [labels_of(ids, i) for i, ids in enumerate(all_ids)], "loss": loss64, "num_labels": count,
-        "float32": {"loss": loss, "max_logit_difference": worst_logit, "max_relative_gradient_difference": worst}})
+        "float32": {"loss": loss, "max_logit_difference": worst_logit, "max_relative_gradient_difference": worst},
+        **({"greedy": greedy_tokens(load_eager(model_class, folder).double().eval(), greedy)} if greedy else {})})
     (folder / "generation_config.json").unlink(missing_ok=True)

@@ -83,11 +83,14 @@ TEST_P(EveryFamily, AdaptersFollowTheLayout) {
 INSTANTIATE_TEST_SUITE_P(Golden, EveryFamily,
                          testing::Values("tiny_llama/untied", "tiny_llama/tied", "tiny_qwen3/untied", "tiny_qwen3/tied",
                                          "tiny_qwen3/options", "tiny_llama31", "tiny_qwen2/plain", "tiny_qwen2/windows",
-                                         "tiny_mistral/window", "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3"));
+                                         "tiny_mistral/window", "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3",
+                                         "tiny_phi3/longrope", "tiny_phi3/window", "tiny_olmo2",
+                                         "tiny_granite"));
 
 TEST(Families, AGgufFileGivesTheBitsOfTheDirectory) {
   for (const std::string folder : {"tiny_qwen3/untied", "tiny_qwen3/tied", "tiny_qwen2/plain", "tiny_mistral/nemo",
-                                   "tiny_llama_bias", "tiny_gemma3", "tiny_smollm3"}) {
+                                   "tiny_llama_bias", "tiny_gemma3", "tiny_smollm3", "tiny_phi3/longrope",
+                                   "tiny_phi3/window", "tiny_olmo2", "tiny_granite"}) {
     const auto ids = golden_json(folder + "/expected.json")["input_ids"].get<std::vector<std::vector<int32_t>>>();
     const Tensor expected = logits_of(load(golden(folder), DType::f32), ids);
     EXPECT_EQ(largest_difference(logits_of(load(golden(folder + "/model.gguf"), DType::f32), ids), expected), 0.0)
@@ -179,6 +182,32 @@ TEST(Mistral, TheWindowIsThatOfEveryLayerAndNullIsNone) {
   EXPECT_EQ(config_of(golden_json("tiny_mistral/nemo/config.json")).head_dim, 16);
 }
 
+TEST(Gemma2, EveryOtherLayerSlidesAndBothCapsAreTheConfigs) {
+  nlohmann::json json = golden_json("tiny_gemma2/config.json");
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 0, 8}));
+  EXPECT_EQ(config_of(json).attn_logit_softcapping, 2.0);
+  EXPECT_EQ(config_of(json).final_logit_softcapping, 3.0);
+  json.erase("layer_types");
+  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 0, 8}));
+  json["attn_logit_softcapping"] = nullptr;
+  EXPECT_EQ(config_of(json).attn_logit_softcapping, 0.0);
+  json.erase("attn_logit_softcapping");
+  EXPECT_EQ(config_of(json).attn_logit_softcapping, 50.0);
+  json["final_logit_softcapping"] = -1.0;
+  EXPECT_NE(error_of(json).find("final_logit_softcapping"), std::string::npos) << error_of(json);
+}
+
+// A GGUF file does not say by what the scores are divided: by the root of the head's size, but for 27B.
+TEST(Gemma2, AGgufFileGivesTheBitsOfTheDirectory) {
+  const auto ids = golden_json("tiny_gemma2/expected.json")["input_ids"].get<std::vector<std::vector<int32_t>>>();
+  ModelFiles files = open_model_files(golden("tiny_gemma2/model.gguf"));
+  EXPECT_EQ(files.config.query_pre_attn_scalar, 0.0);
+  files.config.query_pre_attn_scalar = 8;
+  EXPECT_EQ(largest_difference(logits_of(Transformer(files.config, *files.weights, {}), ids),
+                               logits_of(load(golden("tiny_gemma2"), DType::f32), ids)),
+            0.0);
+}
+
 TEST(Gemma3, TheOldConfigMeansTheSame) {
   nlohmann::json json = golden_json("tiny_gemma3/config.json");
   const ModelConfig now = config_of(json);
@@ -203,7 +232,7 @@ TEST(Gemma3, TheOldConfigMeansTheSame) {
 TEST(Gemma3, WhatIsNotComputedIsNamed) {
   const nlohmann::json json = golden_json("tiny_gemma3/config.json");
   for (const auto& [key, value] :
-       std::vector<std::pair<const char*, nlohmann::json>>{{"final_logit_softcapping", 30.0},
+       std::vector<std::pair<const char*, nlohmann::json>>{{"attn_logit_softcapping", 30.0},
                                                            {"hidden_activation", "gelu"},
                                                            {"use_bidirectional_attention", true},
                                                            {"layer_types", {"full_attention"}}}) {

@@ -61,9 +61,10 @@ inline double backward_through(const Transformer& model, const std::vector<std::
   PackedAttention attention(model.config(), batch.layout);
   ForwardOptions options;
   options.checkpoint_layers = checkpoint_layers;
-  const auto result = autograd::linear_cross_entropy(model.forward(batch, attention, options), model.output_weight(),
-                                                     Tensor::of<int32_t>(labels, {static_cast<int64_t>(labels.size())}),
-                                                     batch.layout, 1.0f / static_cast<float>(label_count));
+  const auto result =
+      autograd::linear_cross_entropy(model.forward(batch, attention, options), model.output_weight(),
+                                     Tensor::of<int32_t>(labels, {static_cast<int64_t>(labels.size())}), batch.layout,
+                                     1.0f / static_cast<float>(label_count), model.softcap());
   autograd::backward(result.loss);
   return result.loss.value().data<float>()[0];
 }

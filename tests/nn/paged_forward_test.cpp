@@ -55,7 +55,8 @@ TEST_P(PagedForward, HasTheBitsOfThePackedOne) {
 INSTANTIATE_TEST_SUITE_P(Golden, PagedForward,
                          testing::Values("tiny_llama/untied", "tiny_qwen3/untied", "tiny_qwen3/tied",
                                          "tiny_qwen3/options", "tiny_qwen2/windows", "tiny_mistral/window",
-                                         "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3"));
+                                         "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3", "tiny_phi3/longrope",
+                                         "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2", "tiny_granite"));
 
 }  // namespace
 }  // namespace lathe::nn

@@ -1,6 +1,8 @@
 // The transformer against transformers: logits, the loss and every gradient of tiny random models, of every family.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "kernels/copy/copy.h"
 #include "nn/weights/safetensors.h"
 #include "tests/nn/golden_files.h"
@@ -70,7 +72,29 @@ TEST_P(TinyModel, LossAndEveryGradientAreThoseOfTransformers) {
 INSTANTIATE_TEST_SUITE_P(Golden, TinyModel,
                          testing::Values("tiny_llama/untied", "tiny_llama/tied", "tiny_qwen3/untied", "tiny_qwen3/tied",
                                          "tiny_qwen3/options", "tiny_llama31", "tiny_qwen2/plain", "tiny_qwen2/windows",
-                                         "tiny_mistral/window", "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3"));
+                                         "tiny_mistral/window", "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3",
+                                         "tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2",
+                                         "tiny_granite"));
+
+class GreedyTokens : public testing::TestWithParam<const char*> {};
+
+TEST_P(GreedyTokens, AreThoseOfTransformers) {
+  const nlohmann::json greedy = golden_json(std::string(GetParam()) + "/expected.json")["greedy"];
+  auto ids = greedy["prompt"].get<std::vector<int32_t>>();
+  const auto expected = greedy["tokens"].get<std::vector<int32_t>>();
+  ASSERT_EQ(expected.size(), 32u);
+  const Transformer model = load(golden(GetParam()), DType::f32);
+  for (const int32_t token : expected) {
+    const Tensor logits = logits_of(model, {ids});
+    const auto last = logits.span<float>().last(static_cast<size_t>(model.config().vocab_size));
+    ASSERT_EQ(std::max_element(last.begin(), last.end()) - last.begin(), token) << "after " << ids.size();
+    ids.push_back(token);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Golden, GreedyTokens,
+                         testing::Values("tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2",
+                                         "tiny_granite"));
 
 // With two rotary tables, what counts is which table a layer names, not where it stands in the list.
 TEST(Transformer, EachLayerTurnsByItsOwnRotaryTable) {

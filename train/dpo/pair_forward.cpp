@@ -79,7 +79,7 @@ class PairForward {
     const autograd::LinearWeight& weight = model_.output_weight();
     const bool everything = measured == Measured::everything;
     if (weight.dense().requires_grad() && autograd::grad_enabled()) {
-      logprobs_ = autograd::token_logprobs(hidden_, weight, batch_.labels, batch_.tokens.layout, 0.0f, 1.0f,
+      logprobs_ = autograd::token_logprobs(hidden_, weight, batch_.labels, batch_.tokens.layout, model_.softcap(), 1.0f,
                                            everything ? &entropy_ : nullptr, everything ? &correct_ : nullptr);
       return;
     }
@@ -96,7 +96,8 @@ class PairForward {
                                             .weight = weight.value(),
                                             .labels = batch_.labels,
                                             .cu_seqlens = batch_.tokens.layout.cu_seqlens,
-                                            .scale = -1.0});  // log p = −loss
+                                            .scale = -1.0,  // log p = −loss
+                                            .softcap = model_.softcap()});
     kernels::scale(loss, loss, -1.0);
     logprobs_ = loss;
   }

@@ -20,7 +20,7 @@ namespace lathe::train {
 struct CompletionSums {
   double logps = 0;
   double entropy = 0;   // nats
-  double logits = 0;    // of each token the mean over the vocabulary
+  double logits = 0;    // of each token the mean over the vocabulary, before a cap of the logits
   int64_t correct = 0;  // the token is the likeliest
   int64_t tokens = 0;
 };

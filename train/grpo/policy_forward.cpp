@@ -37,8 +37,8 @@ Run run(const nn::Transformer& model, MicroBatch& batch, nn::AttentionContext& a
   const autograd::Variable hidden = model.forward(tokens, attention, options.forward);
   Tensor entropy;
   Run result;
-  result.logprobs = autograd::token_logprobs(hidden, model.output_weight(), batch.labels, tokens.layout, 0.0f,
-                                             options.temperature, &entropy);
+  result.logprobs = autograd::token_logprobs(hidden, model.output_weight(), batch.labels, tokens.layout,
+                                             model.softcap(), options.temperature, &entropy);
   const auto doubles = [](const Tensor& tensor) {
     const Tensor wide = kernels::cast(kernels::moved(tensor, {}), DType::f64);
     const auto values = wide.span<double>();

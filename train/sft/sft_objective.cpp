@@ -83,8 +83,8 @@ StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step
     nn::PackedAttention attention(model_.config(), batch.tokens.layout);
     std::optional<kernels::ProfilerRange> range("forward");
     const autograd::Variable hidden = model_.forward(batch.tokens, attention, options);
-    const auto result =
-        autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels, batch.tokens.layout, scale);
+    const auto result = autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels,
+                                                       batch.tokens.layout, scale, model_.softcap());
     sums.add(result, batch.labels);
     range.emplace("backward");
     autograd::backward(result.loss);
@@ -105,7 +105,8 @@ Metrics SftObjective::evaluate() {
     const MicroBatch batch = make_micro_batch(*evaluation_, sequences, 0);
     nn::PackedAttention attention(model_.config(), batch.tokens.layout);
     const autograd::Variable hidden = model_.forward(batch.tokens, attention);
-    sums.add(autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels, batch.tokens.layout, 1.0),
+    sums.add(autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels, batch.tokens.layout, 1.0,
+                                            model_.softcap()),
              batch.labels);
   }
   return {{"eval_loss", sums.mean(sums.loss)},

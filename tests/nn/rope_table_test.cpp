@@ -1,0 +1,58 @@
+// Rotary tables against transformers' inverse frequencies, for every way to stretch a context.
+#include "nn/rope_table.h"
+
+#include <gtest/gtest.h>
+
+#include "core/atomic_write.h"
+#include "tests/nn/golden_files.h"
+
+namespace lathe::nn {
+namespace {
+
+ModelConfig config_of(const nlohmann::json& json) {
+  const TemporaryFolder folder;
+  write_file_atomically(folder.path() / "config.json", json.dump());
+  return read_hf_config(folder.path());
+}
+
+TEST(RopeTable, HasTheAnglesOfTransformers) {
+  for (const nlohmann::json& row : golden_json("rope/cases.json")) {
+    const ModelConfig config = config_of(row["config"]);
+    const auto inverse = row["inverse_frequencies"].get<std::vector<float>>();
+    const double magnitude = row["attention_factor"].get<double>();
+    const auto tables = make_rope_tables(config.ropes[0], config.head_dim, DType::f32, row["length"].get<int64_t>());
+    const std::string what = row["config"]["rope_parameters"].dump() + " at " + row["length"].dump();
+    ASSERT_EQ(tables.cos.dim(1), static_cast<int64_t>(inverse.size())) << what;
+    for (const int64_t position : {0, 1, 7, 63})
+      for (size_t i = 0; i < inverse.size(); ++i) {
+        // The angle is a float in both: what the last bits of its frequency make of it at this position.
+        const double angle = static_cast<double>(position) * inverse[i], bound = 4e-7 * (1 + angle) * magnitude;
+        const int64_t at = position * tables.cos.dim(1) + static_cast<int64_t>(i);
+        EXPECT_NEAR(tables.cos.data<float>()[at], std::cos(angle) * magnitude, bound) << what << ", dimension " << i;
+        EXPECT_NEAR(tables.sin.data<float>()[at], std::sin(angle) * magnitude, bound) << what << ", dimension " << i;
+      }
+  }
+}
+
+TEST(RopeTable, WhatCannotBeComputedIsNamed) {
+  const auto error_of = [](nlohmann::json rope) -> std::string {
+    nlohmann::json json = golden_json("tiny_phi3/longrope/config.json");
+    json["rope_parameters"].update(rope);
+    try {
+      config_of(json);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  EXPECT_EQ(error_of({}), "no error");
+  EXPECT_NE(error_of({{"short_factor", {1.0, 1.0}}}).find("short_factor"), std::string::npos);
+  EXPECT_NE(error_of({{"long_factor", {1.0, 0.0, 1.0}}}).find("long_factor"), std::string::npos);
+  EXPECT_NE(error_of({{"long_factor", 3}}).find("long_factor"), std::string::npos);
+  EXPECT_NE(error_of({{"partial_rotary_factor", 0.0}}).find("partial_rotary_factor"), std::string::npos);
+  EXPECT_NE(error_of({{"attention_factor", -1.0}}).find("attention_factor"), std::string::npos);
+  EXPECT_NE(error_of({{"rope_type", "proportional"}}).find("proportional"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace lathe::nn
