@@ -1,11 +1,12 @@
 // The second half of a layer: x + down(act(gate) · up), where the config has norms of the normed x, and what is added
-// normed and scaled.
+// normed and scaled; or a mixture of experts in its place.
 #pragma once
 
 #include <optional>
 #include <vector>
 
 #include "nn/config.h"
+#include "nn/experts.h"
 #include "nn/linear.h"
 
 namespace lathe::nn {
@@ -15,8 +16,9 @@ struct FeedForwardBlock {
   double residual_multiplier = 1;
   Activation activation = Activation::silu;
   autograd::Variable norm, output_norm;  // [hidden]; undefined where the model has none
-  std::vector<Linear> gate_up_proj;      // gate and up, or one of both
-  std::optional<Linear> down_proj;
+  std::vector<Linear> gate_up_proj;      // gate and up, or one of both; none with experts
+  std::optional<Linear> down_proj;       // none with experts
+  std::optional<Experts> experts = {};   // in place of these
 
   // x [T, hidden] → the same shape.
   autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows) const;

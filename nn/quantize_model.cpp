@@ -40,7 +40,7 @@ void check_target(const fs::path& directory) {
 std::set<std::string> linear_names(const ModelConfig& config) {
   std::set<std::string> names;
   for (int64_t layer = 0; layer < config.num_hidden_layers(); ++layer)
-    for (const LinearShape& linear : layer_layout(config, layer).linears_and_experts())
+    for (const LinearShape& linear : layer_layout(config, layer).linears())
       names.insert(layer_prefix(layer) + linear.name + ".weight");
   return names;
 }

@@ -116,6 +116,21 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
                        .output_norm = feed_forward_output_norm,
                        .gate_up_proj = linears(layout.gate_up_proj),
                        .down_proj = layout.down_proj ? std::optional(linear(*layout.down_proj)) : std::nullopt}};
+  if (!layout.router) return layer;
+  const std::string router = prefix + layout.router->name;
+  Experts experts{.per_token = config_.experts.num_experts_per_tok,
+                  .normalised = config_.experts.norm_topk_prob,
+                  .activation = config_.activation,
+                  .router = {router, loader.matrix(router + ".weight", layout.router->out, layout.router->in), {}},
+                  .experts = {}};
+  const size_t first = weights_.size();
+  for (const ExpertShape& shape : layout.experts)
+    experts.experts.push_back({linear(shape.gate_proj), linear(shape.up_proj), linear(shape.down_proj)});
+  // An expert that no token of a batch goes through has a gradient of zeros, not none.
+  for (size_t i = first; i < weights_.size(); ++i)
+    weights_[i].leaf.set_grad(
+        Tensor::zeros(weights_[i].master.shape(), weights_[i].master.dtype(), options_.device, MemoryTag::gradients));
+  layer.feed_forward.experts = std::move(experts);
   return layer;
 }
 

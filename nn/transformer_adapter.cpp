@@ -45,6 +45,7 @@ std::vector<LinearPointer> linears_of(Layers& layers) {
   for (auto& [attention, feed_forward] : layers) {
     for (auto& linear : attention.qkv_proj) all.push_back(&linear);
     all.push_back(&attention.o_proj);
+    if (feed_forward.experts) continue;  // of which none takes an adapter
     for (auto& linear : feed_forward.gate_up_proj) all.push_back(&linear);
     all.push_back(&*feed_forward.down_proj);
   }

@@ -11,9 +11,9 @@
 namespace lathe::nn {
 namespace {
 
-constexpr const Family* all_families[] = {&gemma2_family,  &gemma3_family, &granite_family, &llama_family,
-                                          &mistral_family, &olmo2_family,  &phi3_family,    &qwen2_family,
-                                          &qwen3_family,   &smollm3_family};
+constexpr const Family* all_families[] = {&gemma2_family,  &gemma3_family,  &granite_family,   &llama_family,
+                                          &mistral_family, &mixtral_family, &olmo2_family,     &phi3_family,
+                                          &qwen2_family,   &qwen3_family,   &qwen3_moe_family, &smollm3_family};
 
 std::string known_names() {
   std::string names;
@@ -88,6 +88,18 @@ GgufPlaces gguf_places(const ModelConfig& config) {
       if (linear.name == layer.qkv_proj[0].name) return config.num_attention_heads;
       return linear.name == layer.qkv_proj[1].name ? config.num_key_value_heads : 0;
     };
+    const auto place_experts = [&](LinearShape ExpertShape::*linear, const char* name) {
+      std::vector<std::string> parts;
+      for (const ExpertShape& expert : layer.experts)
+        parts.push_back(layer_prefix(i) + (expert.*linear).name + ".weight");
+      places["blk." + std::to_string(i) + "." + name + ".weight"] = {.name = {}, .parts = std::move(parts)};
+    };
+    if (layer.router) {  // called the same in every architecture
+      places["blk." + std::to_string(i) + ".ffn_gate_inp.weight"] = {layer_prefix(i) + layer.router->name + ".weight"};
+      place_experts(&ExpertShape::gate_proj, "ffn_gate_exps");
+      place_experts(&ExpertShape::up_proj, "ffn_up_exps");
+      place_experts(&ExpertShape::down_proj, "ffn_down_exps");
+    }
     for (const NormShape& norm : layer.norms()) place(norm.name, ".weight", 0);
     for (const LinearShape& linear : layer.linears()) {
       place(linear.name, ".weight", heads_of(linear));

@@ -38,10 +38,13 @@ extern const Family gemma3_family;   // Gemma 3, text
 extern const Family granite_family;  // Granite 3.x, dense
 extern const Family llama_family;    // Llama 2 and 3.x, SmolLM2; Mistral's GGUF files
 extern const Family mistral_family;  // Mistral, Mistral-Nemo
+extern const Family mixtral_family;
+ModelConfig mixtral_from_gguf(const std::shared_ptr<const GgufFile>& file);  // of the architecture llama
 extern const Family olmo2_family;
 extern const Family phi3_family;   // Phi-3, Phi-3.5 and Phi-4
 extern const Family qwen2_family;  // Qwen2 and 2.5
 extern const Family qwen3_family;
+extern const Family qwen3_moe_family;
 extern const Family smollm3_family;
 
 // A number of layers that a file gives, for ModelConfig::layers. ConfigError with the key where it is absurd.

@@ -12,7 +12,10 @@ ModelConfig from_hf(const HfFields& config) {
   return read_hf_fields(config);
 }
 
-ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) { return read_gguf_fields(file, llama_family); }
+ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
+  if (file->get_optional<int64_t>("llama.expert_count").value_or(0) > 0) return mixtral_from_gguf(file);
+  return read_gguf_fields(file, llama_family);
+}
 
 }  // namespace
 

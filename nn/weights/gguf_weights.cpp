@@ -12,16 +12,15 @@ namespace {
 class GgufWeights final : public WeightSource {
  public:
   GgufWeights(std::shared_ptr<const GgufFile> file, const GgufPlaces& places) : file_(std::move(file)) {
-    for (const GgufTensor& tensor : file_->tensors()) {
+    for (size_t number = 0; number < file_->tensors().size(); ++number) {
+      const GgufTensor& tensor = file_->tensors()[number];
       const auto place = places.find(tensor.name);
-      interleaved_heads_.push_back(place == places.end() ? 0 : place->second.interleaved_heads);
-      WeightInfo info;
-      info.name = place == places.end() ? tensor.name : place->second.name;  // so that `info` lists what nobody uses
-      info.stored_name = tensor.name;
-      info.stored_type = ggml_type(tensor.type)->name;
-      info.shape = tensor.shape;
-      info.stored_bytes = tensor.nbytes;
-      infos_.push_back(std::move(info));
+      // One without a place keeps its name, so that `info` lists what nobody uses.
+      if (place != places.end() && !place->second.parts.empty()) {
+        add_parts(number, place->second.parts);
+      } else {
+        add(number, place == places.end() ? GgufPlace{.name = tensor.name} : place->second);
+      }
     }
     for (size_t i = 0; i < infos_.size(); ++i)
       if (!by_name_.emplace(infos_[i].name, i).second)
@@ -40,20 +39,21 @@ class GgufWeights final : public WeightSource {
   void read_rows(std::string_view name, int64_t first, int64_t count, float* out) const override {
     const auto found = by_name_.find(name);
     if (found == by_name_.end()) throw FormatError(file_->path().string(), -1, "has no weight " + std::string(name));
-    const GgufTensor& tensor = file_->tensors()[found->second];
+    const Rows& held = rows_[found->second];
+    const GgufTensor& tensor = file_->tensors()[held.tensor];
     const GgmlType& type = *ggml_type(tensor.type);
     if (type.dequantize == nullptr)
       throw FormatError(
           file_->path_of(tensor).string(), tensor.offset,
           tensor.name + ": type " + std::string(type.name) + " cannot be read yet; take a file in another type");
     const int64_t columns = tensor.shape[-1];
-    const int64_t rows = tensor.shape.numel() / columns;
+    const int64_t rows = infos_[found->second].shape.numel() / columns;
     if (first < 0 || count < 0 || first > rows - count)
       throw ShapeError(tensor.name + ": rows " + std::to_string(first) + " to " + std::to_string(first + count) +
                        " asked of " + std::to_string(rows));
     const int64_t blocks = columns / type.block_elements;
     const std::byte* data = file_->tensor_bytes(tensor);
-    const int64_t heads = interleaved_heads_[found->second], head_rows = tensor.shape[0];
+    const int64_t heads = held.interleaved_heads, head_rows = tensor.shape[0];
     if (heads > 0 && head_rows % (2 * heads) != 0)
       throw FormatError(file_->path_of(tensor).string(), tensor.offset,
                         tensor.name + ": " + std::to_string(head_rows) + " rows do not divide into " +
@@ -65,12 +65,40 @@ class GgufWeights final : public WeightSource {
       return;
     }
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t stored = heads > 0 ? stored_row(first + i, rows, heads) : first + i;
+      const int64_t stored = held.first_row + (heads > 0 ? stored_row(first + i, rows, heads) : first + i);
       type.dequantize(data + stored * blocks * type.block_bytes, blocks, out + i * columns);
     }
   }
 
  private:
+  // Where a weight lies in the file.
+  struct Rows {
+    size_t tensor = 0;
+    int64_t interleaved_heads = 0;  // 0 where its rows lie in Hugging Face's order
+    int64_t first_row = 0;
+  };
+
+  void add(size_t number, const GgufPlace& place) {
+    const GgufTensor& tensor = file_->tensors()[number];
+    infos_.push_back({place.name, tensor.name, std::string(ggml_type(tensor.type)->name), tensor.shape, tensor.nbytes});
+    rows_.push_back({number, place.interleaved_heads, 0});
+  }
+
+  void add_parts(size_t number, const std::vector<std::string>& names) {
+    const GgufTensor& tensor = file_->tensors()[number];
+    const auto count = static_cast<int64_t>(names.size());
+    if (tensor.shape.rank() != 3 || tensor.shape[0] != count)
+      throw FormatError(
+          file_->path_of(tensor).string(), tensor.offset,
+          tensor.name + ": expected " + std::to_string(count) + " matrices, found shape " + to_string(tensor.shape));
+    const Shape shape{tensor.shape[1], tensor.shape[2]};
+    for (int64_t i = 0; i < count; ++i) {
+      infos_.push_back({names[static_cast<size_t>(i)], tensor.name, std::string(ggml_type(tensor.type)->name), shape,
+                        tensor.nbytes / count});
+      rows_.push_back({number, 0, i * shape[0]});
+    }
+  }
+
   // Half-split row h·D + half·D/2 + i lies at h·D + 2i + half.
   static int64_t stored_row(int64_t row, int64_t rows, int64_t heads) {
     const int64_t head_dim = rows / heads, head = row / head_dim, within = row % head_dim;
@@ -81,7 +109,7 @@ class GgufWeights final : public WeightSource {
   std::shared_ptr<const GgufFile> file_;
   std::vector<WeightInfo> infos_;
   std::unordered_map<std::string_view, size_t> by_name_;
-  std::vector<int64_t> interleaved_heads_;  // of each tensor; 0 where its rows lie in Hugging Face's order
+  std::vector<Rows> rows_;  // of each of infos_
 };
 
 }  // namespace

@@ -97,7 +97,10 @@ Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
       scheduler_(scheduler_options(options, cache_.page_count(), cache_.page_size())),
       logits_temperature_(options.logits_temperature),
       grammars_(options.tokenizer, model.config().vocab_size) {
-  if (options.device_graphs > 0 && model.device().kind != DeviceKind::cpu)
+  // Which experts have rows is known on the host alone, step by step: such a step cannot be replayed.
+  const bool same_every_step =
+      std::ranges::none_of(model.config().layers, [](const nn::LayerConfig& layer) { return layer.experts; });
+  if (options.device_graphs > 0 && model.device().kind != DeviceKind::cpu && same_every_step)
     decode_graphs_.emplace(model_, cache_, options.device_graphs, logits_temperature_);
 }
 

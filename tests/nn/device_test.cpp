@@ -196,7 +196,8 @@ TEST_P(FamilyOnDevice, EveryGradientOfEveryWeightIsTheCpus) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, FamilyOnDevice,
-                         testing::Values("tiny_phi3/longrope", "tiny_gemma2", "tiny_olmo2", "tiny_granite"));
+                         testing::Values("tiny_phi3/longrope", "tiny_gemma2", "tiny_olmo2", "tiny_granite",
+                                         "tiny_mixtral", "tiny_qwen3_moe/some", "tiny_qwen3_moe/all"));
 
 INSTANTIATE_TEST_SUITE_P(Every, OnDevice, testing::ValuesIn(devices()),
                          [](const auto& info) { return to_string(info.param).substr(0, 4); });

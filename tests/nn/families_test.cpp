@@ -84,13 +84,14 @@ INSTANTIATE_TEST_SUITE_P(Golden, EveryFamily,
                          testing::Values("tiny_llama/untied", "tiny_llama/tied", "tiny_qwen3/untied", "tiny_qwen3/tied",
                                          "tiny_qwen3/options", "tiny_llama31", "tiny_qwen2/plain", "tiny_qwen2/windows",
                                          "tiny_mistral/window", "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3",
-                                         "tiny_phi3/longrope", "tiny_phi3/window", "tiny_olmo2",
-                                         "tiny_granite"));
+                                         "tiny_phi3/longrope", "tiny_phi3/window", "tiny_olmo2", "tiny_granite",
+                                         "tiny_mixtral", "tiny_qwen3_moe/some", "tiny_qwen3_moe/all"));
 
 TEST(Families, AGgufFileGivesTheBitsOfTheDirectory) {
-  for (const std::string folder : {"tiny_qwen3/untied", "tiny_qwen3/tied", "tiny_qwen2/plain", "tiny_mistral/nemo",
-                                   "tiny_llama_bias", "tiny_gemma3", "tiny_smollm3", "tiny_phi3/longrope",
-                                   "tiny_phi3/window", "tiny_olmo2", "tiny_granite"}) {
+  for (const std::string folder :
+       {"tiny_qwen3/untied", "tiny_qwen3/tied", "tiny_qwen2/plain", "tiny_mistral/nemo", "tiny_llama_bias",
+        "tiny_gemma3", "tiny_smollm3", "tiny_phi3/longrope", "tiny_phi3/window", "tiny_olmo2", "tiny_granite",
+        "tiny_mixtral", "tiny_qwen3_moe/all"}) {
     const auto ids = golden_json(folder + "/expected.json")["input_ids"].get<std::vector<std::vector<int32_t>>>();
     const Tensor expected = logits_of(load(golden(folder), DType::f32), ids);
     EXPECT_EQ(largest_difference(logits_of(load(golden(folder + "/model.gguf"), DType::f32), ids), expected), 0.0)

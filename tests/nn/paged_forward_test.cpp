@@ -56,7 +56,8 @@ INSTANTIATE_TEST_SUITE_P(Golden, PagedForward,
                          testing::Values("tiny_llama/untied", "tiny_qwen3/untied", "tiny_qwen3/tied",
                                          "tiny_qwen3/options", "tiny_qwen2/windows", "tiny_mistral/window",
                                          "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3", "tiny_phi3/longrope",
-                                         "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2", "tiny_granite"));
+                                         "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2", "tiny_granite",
+                                         "tiny_mixtral", "tiny_qwen3_moe/some", "tiny_qwen3_moe/all"));
 
 }  // namespace
 }  // namespace lathe::nn

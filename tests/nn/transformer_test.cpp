@@ -74,7 +74,7 @@ INSTANTIATE_TEST_SUITE_P(Golden, TinyModel,
                                          "tiny_qwen3/options", "tiny_llama31", "tiny_qwen2/plain", "tiny_qwen2/windows",
                                          "tiny_mistral/window", "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3",
                                          "tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2",
-                                         "tiny_granite"));
+                                         "tiny_granite", "tiny_mixtral", "tiny_qwen3_moe/some", "tiny_qwen3_moe/all"));
 
 class GreedyTokens : public testing::TestWithParam<const char*> {};
 
@@ -94,7 +94,7 @@ TEST_P(GreedyTokens, AreThoseOfTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, GreedyTokens,
                          testing::Values("tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2",
-                                         "tiny_granite"));
+                                         "tiny_granite", "tiny_mixtral", "tiny_qwen3_moe/some", "tiny_qwen3_moe/all"));
 
 // With two rotary tables, what counts is which table a layer names, not where it stands in the list.
 TEST(Transformer, EachLayerTurnsByItsOwnRotaryTable) {

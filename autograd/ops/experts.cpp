@@ -1,0 +1,165 @@
+#include "autograd/ops/experts.h"
+
+#include <algorithm>
+
+#include "autograd/operation.h"
+#include "kernels/copy/copy.h"
+#include "kernels/embedding/embedding.h"
+
+namespace lathe::autograd {
+namespace {
+
+// visitor(part, begin, end): the slots of the experts that have some, numbered in order.
+template <class Visitor>
+void for_each_part(const ExpertRows& rows, const Visitor& visitor) {
+  int part = 0;
+  for (size_t expert = 0; expert + 1 < rows.bounds.size(); ++expert)
+    if (rows.has_slots(static_cast<int64_t>(expert))) visitor(part++, rows.bounds[expert], rows.bounds[expert + 1]);
+}
+
+struct ChooseExperts final : Operation {
+  kernels::ExpertWeights kind;
+  int64_t per_token;
+  Tensor* chosen_out;
+  Tensor chosen;
+  ChooseExperts(int64_t k, kernels::ExpertWeights w, Tensor* out) : kind(w), per_token(k), chosen_out(out) {}
+  std::string_view name() const override { return "choose_experts"; }
+
+  void forward(Forward& f) {
+    const Tensor& logits = f.input(0);
+    const Shape shape{logits.dim(0), per_token};
+    const DType wide = logits.dtype() == DType::f64 ? DType::f64 : DType::f32;
+    const Tensor weights = Tensor::empty(shape, wide, logits.device());
+    chosen = Tensor::empty(shape, DType::i32, logits.device());
+    kernels::choose_experts(weights, chosen, logits, kind);
+    *chosen_out = chosen;
+    f.save_input("logits", 0);
+    f.save("weights", weights);
+    f.output(weights);
+  }
+
+  void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
+    const Tensor& logits = saved["logits"];
+    const Tensor grad_logits = empty_like(logits);
+    kernels::choose_experts_backward(grad_logits, grad_outputs[0], logits, saved["weights"], chosen, kind);
+    grads.add(0, grad_logits);
+  }
+};
+
+struct SendToExperts final : Operation {
+  ExpertRows rows;
+  explicit SendToExperts(ExpertRows r) : rows(std::move(r)) {}
+  std::string_view name() const override { return "send_to_experts"; }
+
+  void forward(Forward& f) {
+    const Tensor& x = f.input(0);
+    for_each_part(rows, [&](int, int64_t begin, int64_t end) {
+      const Tensor out = Tensor::empty({end - begin, x.dim(1)}, x.dtype(), x.device());
+      kernels::embedding_forward(out, x, rows.tokens.slice(0, begin, end));
+      f.output(out);
+    });
+  }
+
+  void vjp(Saved&, std::span<Tensor> grad_outputs, InputGradients& grads) override {
+    const Tensor& any = *std::find_if(grad_outputs.begin(), grad_outputs.end(),
+                                      [](const Tensor& gradient) { return gradient.defined(); });
+    const Tensor grad_rows = Tensor::empty({rows.tokens.numel(), any.dim(1)}, any.dtype(), any.device());
+    for_each_part(rows, [&](int part, int64_t begin, int64_t end) {
+      const Tensor& gradient = grad_outputs[static_cast<size_t>(part)];
+      const Tensor to = grad_rows.slice(0, begin, end);
+      gradient.defined() ? kernels::copy(to, gradient) : kernels::fill(to, 0.0);
+    });
+    const Tensor grad_x = Tensor::empty({rows.slots.dim(0), any.dim(1)}, any.dtype(), any.device());
+    kernels::combine_experts(grad_x, grad_rows, rows.slots, {});
+    grads.add(0, grad_x);
+  }
+};
+
+struct CombineExperts final : Operation {
+  ExpertRows rows;
+  explicit CombineExperts(ExpertRows r) : rows(std::move(r)) {}
+  std::string_view name() const override { return "combine_experts"; }
+
+  // Input 0 holds the weights, the others what the experts with slots have made.
+  void forward(Forward& f) {
+    const Tensor &weights = f.input(0), &first = f.input(1);
+    const Tensor joined = Tensor::empty({rows.tokens.numel(), first.dim(1)}, first.dtype(), first.device());
+    for_each_part(rows, [&](int part, int64_t begin, int64_t end) {
+      kernels::copy(joined.slice(0, begin, end), f.input(part + 1));
+    });
+    const Tensor out = Tensor::empty({rows.slots.dim(0), first.dim(1)}, first.dtype(), first.device());
+    kernels::combine_experts(out, joined, rows.slots, weights);
+    if (f.recording()) {
+      f.save("rows", joined);
+      f.save_input("weights", 0);
+    }
+    f.output(out);
+  }
+
+  void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
+    const Tensor &joined = saved["rows"], &weights = saved["weights"];
+    const Tensor grad_rows = empty_like(joined);
+    const Tensor grad_weights = grads.needed(0) ? empty_like(weights) : Tensor();
+    kernels::combine_experts_backward(grad_rows, grad_weights, grad_outputs[0], joined, rows.slots, weights);
+    if (grads.needed(0)) grads.add(0, grad_weights);
+    for_each_part(rows, [&](int part, int64_t begin, int64_t end) {
+      if (grads.needed(part + 1)) grads.add(part + 1, grad_rows.slice(0, begin, end));
+    });
+  }
+};
+
+}  // namespace
+
+ExpertChoice choose_experts(const Variable& logits, int64_t per_token, kernels::ExpertWeights kind) {
+  Tensor chosen;
+  Variable weights = apply(ChooseExperts(per_token, kind, &chosen), {logits});
+  return {std::move(weights), kernels::moved(chosen, {})};
+}
+
+ExpertRows expert_rows(const Tensor& chosen, int64_t experts, Device device) {
+  const auto choice = chosen.span<int32_t>();
+  const int64_t per_token = chosen.dim(1);
+  ExpertRows rows;
+  rows.bounds.assign(static_cast<size_t>(experts) + 1, 0);
+  for (const int32_t expert : choice) ++rows.bounds[static_cast<size_t>(expert) + 1];
+  for (size_t e = 0; e < static_cast<size_t>(experts); ++e) rows.bounds[e + 1] += rows.bounds[e];
+  std::vector<int64_t> next(rows.bounds.begin(), rows.bounds.end() - 1);
+  rows.tokens = Tensor::empty({chosen.numel()}, DType::i32);
+  const Tensor slots = Tensor::empty(chosen.shape(), DType::i32);
+  for (int64_t i = 0; i < chosen.numel(); ++i) {
+    const int64_t slot = next[static_cast<size_t>(choice[static_cast<size_t>(i)])]++;
+    slots.data<int32_t>()[i] = static_cast<int32_t>(slot);
+    rows.tokens.data<int32_t>()[slot] = static_cast<int32_t>(i / per_token);
+  }
+  rows.slots = kernels::moved(slots, device);
+  return rows;
+}
+
+SequenceLayout ExpertRows::layout_of(int64_t expert, const SequenceLayout& tokens_layout) const {
+  const auto begin = bounds[static_cast<size_t>(expert)], end = bounds[static_cast<size_t>(expert) + 1];
+  const auto sequences = tokens_layout.cu_seqlens.span<int32_t>();
+  const auto whose = tokens.span<int32_t>().subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+  SequenceLayout layout = tokens_layout;
+  layout.cu_seqlens = Tensor::empty(tokens_layout.cu_seqlens.shape(), DType::i32);
+  layout.positions = Tensor::empty({end - begin}, DType::i32);
+  size_t row = 0;
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    while (row < whose.size() && whose[row] < sequences[s]) ++row;
+    layout.cu_seqlens.data<int32_t>()[s] = static_cast<int32_t>(row);
+  }
+  for (size_t i = 0; i < whose.size(); ++i)
+    layout.positions.data<int32_t>()[i] = tokens_layout.positions.span<int32_t>()[static_cast<size_t>(whose[i])];
+  return layout;
+}
+
+std::vector<Variable> send_to_experts(const Variable& x, const ExpertRows& rows) {
+  return apply(SendToExperts(rows), {x}).all();
+}
+
+Variable combine_experts(const std::vector<Variable>& parts, const Variable& weights, const ExpertRows& rows) {
+  std::vector<Variable> inputs{weights};
+  inputs.insert(inputs.end(), parts.begin(), parts.end());
+  return apply(CombineExperts(rows), std::span<const Variable>(inputs));
+}
+
+}  // namespace lathe::autograd

@@ -1,0 +1,80 @@
+// What the bodies of experts.h read and write. Rows are tokens.
+#pragma once
+
+#include "core/device.h"
+#include "core/dtype.h"
+#include "kernels/arguments/matrix.h"
+#include "kernels/experts/experts.h"
+#include "kernels/simd/isa.h"
+
+namespace lathe::kernels {
+
+inline constexpr int64_t most_experts = 1024;
+
+struct ChooseExpertsArgs {
+  DType dtype;  // f32 | bf16, of the logits
+  ConstMatrix logits;
+  float* weights;   // [T, k]
+  int32_t* chosen;  // [T, k]
+  int64_t per_token;
+  ExpertWeights kind;
+  int64_t columns;  // experts
+  int64_t row_begin, row_end;
+};
+
+struct ChooseExpertsBackwardArgs {
+  DType dtype;
+  Matrix grad_logits;
+  ConstMatrix logits;
+  const float *grad_weights, *weights;
+  const int32_t* chosen;
+  int64_t per_token;
+  ExpertWeights kind;
+  int64_t columns;
+  int64_t row_begin, row_end;
+};
+
+struct CombineExpertsArgs {
+  DType dtype;
+  Matrix out;
+  ConstMatrix rows;
+  const int32_t* slots;
+  const float* weights;  // null: ones
+  int64_t per_token;
+  int64_t columns;
+  int64_t row_begin, row_end;
+};
+
+struct CombineExpertsBackwardArgs {
+  DType dtype;
+  Matrix grad_rows;     // may be missing
+  float* grad_weights;  // may be null
+  ConstMatrix grad_out, rows;
+  const int32_t* slots;
+  const float* weights;
+  int64_t per_token;
+  int64_t columns;
+  int64_t row_begin, row_end;
+};
+
+// cpu.cpp: rows [row_begin, row_end).
+template <Isa>
+void choose_experts_rows(ChooseExpertsArgs args);
+template <Isa>
+void choose_experts_backward_rows(ChooseExpertsBackwardArgs args);
+template <Isa>
+void combine_experts_rows(CombineExpertsArgs args);
+template <Isa>
+void combine_experts_backward_rows(CombineExpertsBackwardArgs args);
+
+// cuda.cu: all rows, in the device's memory.
+template <DeviceKind>
+void choose_experts_rows(const ChooseExpertsArgs& args);
+template <DeviceKind>
+void choose_experts_backward_rows(const ChooseExpertsBackwardArgs& args);
+template <DeviceKind>
+void combine_experts_rows(const CombineExpertsArgs& args);
+template <DeviceKind>
+void combine_experts_backward_rows(const CombineExpertsBackwardArgs& args);
+
+}  // namespace lathe::kernels

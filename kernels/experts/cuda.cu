@@ -1,0 +1,189 @@
+// Bound by bandwidth. A warp chooses for a token; what comes back is summed by a thread for each group of columns.
+#include <cmath>
+
+#include "kernels/cuda/elementwise.h"
+#include "kernels/experts/bodies.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+constexpr int warps = 4;
+
+struct Softmax {
+  float largest, sum;  // Σ exp(z − largest)
+};
+
+template <class T>
+__device__ __forceinline__ Softmax softmax_of(const T* z, int64_t n, int lane) {
+  float largest = -INFINITY, sum = 0.0f;
+  for (int64_t e = lane; e < n; e += 32) largest = fmaxf(largest, to_float(z[e]));
+  largest = warp_max(largest);
+  for (int64_t e = lane; e < n; e += 32) sum += expf(to_float(z[e]) - largest);
+  return {largest, warp_sum(sum)};
+}
+
+struct Candidate {
+  float value;
+  int expert;  // negative: none
+};
+
+__device__ __forceinline__ Candidate better(Candidate a, Candidate b) {
+  if (a.expert < 0) return b;
+  if (b.expert < 0) return a;
+  const bool first = a.value > b.value || (a.value == b.value && a.expert < b.expert);
+  return first ? a : b;
+}
+
+// The experts in the order of their logits, of equal ones the lower number first: the one that comes after `last`.
+template <class T>
+__device__ __forceinline__ Candidate next_expert(const T* z, int64_t n, Candidate last, int lane) {
+  Candidate best{0.0f, -1};
+  for (int64_t e = lane; e < n; e += 32) {
+    const float value = to_float(z[e]);
+    const bool comes_after = last.expert < 0 || value < last.value || (value == last.value && e > last.expert);
+    if (comes_after && value == value) best = better(best, {value, static_cast<int>(e)});
+  }
+  LATHE_UNROLL
+  for (int lanes = 16; lanes > 0; lanes /= 2)
+    best =
+        better(best, {__shfl_xor_sync(full_warp, best.value, lanes), __shfl_xor_sync(full_warp, best.expert, lanes)});
+  return best;
+}
+
+template <class T>
+__global__ void __launch_bounds__(warps * 32) choose_kernel(ChooseExpertsArgs a) {
+  const int lane = threadIdx.x % 32;
+  const int64_t row = int64_t{blockIdx.x} * warps + threadIdx.x / 32;
+  if (row >= a.row_end) return;
+  const T* z = row_of<T>(a.logits, row);
+  const Softmax softmax = softmax_of(z, a.columns, lane);
+  float* weights = a.weights + row * a.per_token;
+  int32_t* chosen = a.chosen + row * a.per_token;
+  Candidate last{0.0f, -1};
+  float total = 0.0f;
+  for (int64_t i = 0; i < a.per_token; ++i) {
+    last = next_expert(z, a.columns, last, lane);
+    if (last.expert < 0) last = {to_float(z[i]), static_cast<int>(i)};  // NaNs have left none
+    const float e = expf(last.value - softmax.largest);
+    total += e;
+    if (lane == 0) {
+      chosen[i] = last.expert;
+      weights[i] = e;
+    }
+  }
+  if (lane != 0) return;
+  const bool share = a.kind == ExpertWeights::normalised && softmax.sum == softmax.sum;
+  for (int64_t i = 0; i < a.per_token; ++i) weights[i] /= share ? total : softmax.sum;
+}
+
+template <class T>
+__global__ void __launch_bounds__(warps * 32) choose_backward_kernel(ChooseExpertsBackwardArgs a) {
+  const int lane = threadIdx.x % 32;
+  const int64_t row = int64_t{blockIdx.x} * warps + threadIdx.x / 32;
+  if (row >= a.row_end) return;
+  const float *g = a.grad_weights + row * a.per_token, *weights = a.weights + row * a.per_token;
+  const int32_t* chosen = a.chosen + row * a.per_token;
+  T* out = row_of<T>(a.grad_logits, row);
+  float mean = 0.0f;
+  for (int64_t i = 0; i < a.per_token; ++i) mean += g[i] * weights[i];
+  if (a.kind == ExpertWeights::probabilities) {
+    const T* z = row_of<T>(a.logits, row);
+    const Softmax softmax = softmax_of(z, a.columns, lane);
+    for (int64_t e = lane; e < a.columns; e += 32)
+      out[e] = from_float<T>(expf(to_float(z[e]) - softmax.largest) * (-mean / softmax.sum));
+  } else {
+    for (int64_t e = lane; e < a.columns; e += 32) out[e] = from_float<T>(0.0f);
+  }
+  __syncwarp();  // the chosen ones are written again
+  for (int64_t i = lane; i < a.per_token; i += 32) out[chosen[i]] = from_float<T>(weights[i] * (g[i] - mean));
+}
+
+template <class T, bool aligned>
+__global__ void __launch_bounds__(elementwise_threads) combine_kernel(CombineExpertsArgs a, Tiling tiling) {
+  const auto [token, column, count] = elements_of_thread(tiling);
+  if (count == 0) return;
+  Group sum = {};
+  for (int64_t i = 0; i < a.per_token; ++i) {
+    const Group row = load_group<aligned>(row_of<T>(a.rows, a.slots[token * a.per_token + i]) + column, count);
+    const float weight = a.weights != nullptr ? a.weights[token * a.per_token + i] : 1.0f;
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) sum.at[j] = fmaf(weight, row.at[j], sum.at[j]);
+  }
+  store_group<aligned>(row_of<T>(a.out, token) + column, sum, count);
+}
+
+// A warp for each slot.
+template <class T, bool aligned>
+__global__ void __launch_bounds__(warps * 32) combine_backward_kernel(CombineExpertsBackwardArgs a) {
+  const int lane = threadIdx.x % 32;
+  const int64_t index = int64_t{blockIdx.x} * warps + threadIdx.x / 32, token = index / a.per_token;
+  if (token >= a.row_end) return;
+  const int64_t slot = a.slots[index];
+  const T *g = row_of<T>(a.grad_out, token), *row = row_of<T>(a.rows, slot);
+  const float weight = a.weights != nullptr ? a.weights[index] : 1.0f;
+  float sum = 0.0f;
+  for (int64_t column = lane * group_elements; column < a.columns; column += 32 * group_elements) {
+    const int count = group_size(a.columns, column);
+    Group gradient = load_group<aligned>(g + column, count);
+    const Group value = load_group<aligned>(row + column, count);
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) {
+      sum = fmaf(gradient.at[j], value.at[j], sum);
+      gradient.at[j] *= weight;
+    }
+    if (a.grad_rows.data != nullptr) store_group<aligned>(row_of<T>(a.grad_rows, slot) + column, gradient, count);
+  }
+  sum = warp_sum(sum);
+  if (lane == 0 && a.grad_weights != nullptr) a.grad_weights[index] = sum;
+}
+
+LaunchConfig for_warps(const char* name, int64_t count) {
+  return {.name = name, .grid = dim3(static_cast<unsigned>((count + warps - 1) / warps)), .block = dim3(warps * 32)};
+}
+
+template <class T>
+void combine(const CombineExpertsArgs& args) {
+  const bool aligned = rows_aligned<T>(args.out) && rows_aligned<T>(args.rows);
+  launch_elementwise("combine_experts", args.row_end, args.columns,
+                     aligned ? combine_kernel<T, true> : combine_kernel<T, false>, args);
+}
+
+template <class T>
+void combine_backward(const CombineExpertsBackwardArgs& args) {
+  const bool aligned = rows_aligned<T>(args.grad_rows) && rows_aligned<T>(args.grad_out) && rows_aligned<T>(args.rows);
+  launch(for_warps("combine_experts_backward", args.row_end * args.per_token),
+         aligned ? combine_backward_kernel<T, true> : combine_backward_kernel<T, false>, args);
+}
+
+}  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+
+namespace lathe::kernels {
+
+template <DeviceKind>
+void choose_experts_rows(const ChooseExpertsArgs& args) {
+  launch(for_warps("choose_experts", args.row_end),
+         args.dtype == DType::f32 ? choose_kernel<float> : choose_kernel<bf16_t>, args);
+}
+template void choose_experts_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const ChooseExpertsArgs&);
+
+template <DeviceKind>
+void choose_experts_backward_rows(const ChooseExpertsBackwardArgs& args) {
+  launch(for_warps("choose_experts_backward", args.row_end),
+         args.dtype == DType::f32 ? choose_backward_kernel<float> : choose_backward_kernel<bf16_t>, args);
+}
+template void choose_experts_backward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const ChooseExpertsBackwardArgs&);
+
+template <DeviceKind>
+void combine_experts_rows(const CombineExpertsArgs& args) {
+  args.dtype == DType::f32 ? combine<float>(args) : combine<bf16_t>(args);
+}
+template void combine_experts_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const CombineExpertsArgs&);
+
+template <DeviceKind>
+void combine_experts_backward_rows(const CombineExpertsBackwardArgs& args) {
+  args.dtype == DType::f32 ? combine_backward<float>(args) : combine_backward<bf16_t>(args);
+}
+template void combine_experts_backward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const CombineExpertsBackwardArgs&);
+
+}  // namespace lathe::kernels

@@ -1,0 +1,149 @@
+#include "kernels/experts/experts.h"
+
+#include "core/error.h"
+#include "kernels/arguments/run_rows.h"
+#include "kernels/checks/expect.h"
+#include "kernels/experts/bodies.h"
+#include "kernels/experts/reference.h"
+
+namespace lathe::kernels {
+namespace {
+
+DType wide(const Tensor& x) { return x.dtype() == DType::f64 ? DType::f64 : DType::f32; }
+
+void check_matrix(const char* operation, const char* argument, const Tensor& x) {
+  expect(operation, argument, x).rank(2).dtype({DType::f32, DType::bf16, DType::f64}).rows_contiguous();
+  expect_body(operation, argument, x);
+}
+
+void check_per_token(const char* operation, const char* argument, const Tensor& tensor, int64_t tokens,
+                     int64_t per_token, DType dtype, Device device) {
+  const Shape shape{tokens, per_token};
+  expect(operation, argument, tensor).shape(shape).dtype(dtype).contiguous().device(device);
+}
+
+void check_slots(const char* operation, const Tensor& slots, const Tensor& rows, int64_t tokens) {
+  expect(operation, "slots", slots).rank(2).dtype(DType::i32).contiguous().device(rows.device());
+  check_per_token(operation, "slots", slots, tokens, slots.dim(1), DType::i32, rows.device());
+  if (rows.device().kind != DeviceKind::cpu) return;
+  for (const int32_t slot : slots.span<int32_t>())
+    if (slot < 0 || slot >= rows.dim(0))
+      throw ShapeError(std::string(operation) + ": slot " + std::to_string(slot) + " is outside of " + describe(rows));
+}
+
+void check_choice(const char* operation, const Tensor& logits, const Tensor& weights, const Tensor& chosen) {
+  check_matrix(operation, "logits", logits);
+  expect(operation, "weights", weights).rank(2);
+  check_per_token(operation, "weights", weights, logits.dim(0), weights.dim(1), wide(logits), logits.device());
+  check_per_token(operation, "chosen", chosen, logits.dim(0), weights.dim(1), DType::i32, logits.device());
+  if (weights.dim(1) > logits.dim(1) || logits.dim(1) > most_experts)
+    throw ShapeError(std::string(operation) + ": " + std::to_string(weights.dim(1)) + " experts for each token of " +
+                     std::to_string(logits.dim(1)) + ", of which there may be " + std::to_string(most_experts));
+}
+
+}  // namespace
+
+void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, ExpertWeights kind) {
+  check_choice("choose_experts", logits, weights, chosen);
+  if (weights.numel() == 0) return;
+  if (logits.dtype() == DType::f64) return reference::choose_experts(weights, chosen, logits, kind);
+  const ChooseExpertsArgs args{.dtype = logits.dtype(),
+                               .logits = matrix_of(logits),
+                               .weights = weights.data<float>(),
+                               .chosen = chosen.data<int32_t>(),
+                               .per_token = weights.dim(1),
+                               .kind = kind,
+                               .columns = logits.dim(1),
+                               .row_begin = 0,
+                               .row_end = logits.dim(0)};
+  run_rows(
+      args, logits.device(), []<auto target>(const ChooseExpertsArgs& rows) { choose_experts_rows<target>(rows); });
+}
+
+void choose_experts_backward(const Tensor& grad_logits, const Tensor& grad_weights, const Tensor& logits,
+                             const Tensor& weights, const Tensor& chosen, ExpertWeights kind) {
+  const char* operation = "choose_experts_backward";
+  check_choice(operation, logits, weights, chosen);
+  check_matrix(operation, "grad_logits", grad_logits);
+  expect(operation, "grad_logits", grad_logits).shape(logits.shape()).dtype(logits.dtype()).device(logits.device());
+  check_per_token(operation, "grad_weights", grad_weights, logits.dim(0), weights.dim(1), wide(logits),
+                  logits.device());
+  if (weights.numel() == 0) return;
+  if (logits.dtype() == DType::f64)
+    return reference::choose_experts_backward(grad_logits, grad_weights, logits, weights, chosen, kind);
+  const ChooseExpertsBackwardArgs args{.dtype = logits.dtype(),
+                                       .grad_logits = matrix_of(grad_logits),
+                                       .logits = matrix_of(logits),
+                                       .grad_weights = grad_weights.data<float>(),
+                                       .weights = weights.data<float>(),
+                                       .chosen = chosen.data<int32_t>(),
+                                       .per_token = weights.dim(1),
+                                       .kind = kind,
+                                       .columns = logits.dim(1),
+                                       .row_begin = 0,
+                                       .row_end = logits.dim(0)};
+  run_rows(
+      args, logits.device(),
+      []<auto target>(const ChooseExpertsBackwardArgs& rows) { choose_experts_backward_rows<target>(rows); });
+}
+
+void combine_experts(const Tensor& out, const Tensor& rows, const Tensor& slots, const Tensor& weights) {
+  const char* operation = "combine_experts";
+  check_matrix(operation, "rows", rows);
+  check_slots(operation, slots, rows, out.dim(0));
+  const Shape shape{slots.dim(0), rows.dim(1)};
+  expect(operation, "out", out).shape(shape).dtype(rows.dtype()).rows_contiguous().device(rows.device());
+  if (weights.defined())
+    check_per_token(operation, "weights", weights, out.dim(0), slots.dim(1), wide(rows), rows.device());
+  if (out.numel() == 0) return;
+  if (rows.dtype() == DType::f64) return reference::combine_experts(out, rows, slots, weights);
+  const CombineExpertsArgs args{.dtype = rows.dtype(),
+                                .out = matrix_of(out),
+                                .rows = matrix_of(rows),
+                                .slots = slots.data<int32_t>(),
+                                .weights = weights.defined() ? weights.data<float>() : nullptr,
+                                .per_token = slots.dim(1),
+                                .columns = rows.dim(1),
+                                .row_begin = 0,
+                                .row_end = out.dim(0)};
+  run_rows(
+      args, rows.device(), []<auto target>(const CombineExpertsArgs& part) { combine_experts_rows<target>(part); });
+}
+
+void combine_experts_backward(const Tensor& grad_rows, const Tensor& grad_weights, const Tensor& grad_out,
+                              const Tensor& rows, const Tensor& slots, const Tensor& weights) {
+  const char* operation = "combine_experts_backward";
+  check_matrix(operation, "rows", rows);
+  check_matrix(operation, "grad_out", grad_out);
+  check_slots(operation, slots, rows, grad_out.dim(0));
+  const Shape shape{slots.dim(0), rows.dim(1)};
+  expect(operation, "grad_out", grad_out).shape(shape).dtype(rows.dtype()).device(rows.device());
+  if (grad_rows.defined())
+    expect(operation, "grad_rows", grad_rows)
+        .shape(rows.shape())
+        .dtype(rows.dtype())
+        .rows_contiguous()
+        .device(rows.device());
+  for (const auto& [name, tensor] : {std::pair{"weights", weights}, {"grad_weights", grad_weights}})
+    if (tensor.defined())
+      check_per_token(operation, name, tensor, grad_out.dim(0), slots.dim(1), wide(rows), rows.device());
+  if (grad_out.numel() == 0) return;
+  if (rows.dtype() == DType::f64)
+    return reference::combine_experts_backward(grad_rows, grad_weights, grad_out, rows, slots, weights);
+  const CombineExpertsBackwardArgs args{.dtype = rows.dtype(),
+                                        .grad_rows = matrix_of(grad_rows),
+                                        .grad_weights = grad_weights.defined() ? grad_weights.data<float>() : nullptr,
+                                        .grad_out = matrix_of(grad_out),
+                                        .rows = matrix_of(rows),
+                                        .slots = slots.data<int32_t>(),
+                                        .weights = weights.defined() ? weights.data<float>() : nullptr,
+                                        .per_token = slots.dim(1),
+                                        .columns = rows.dim(1),
+                                        .row_begin = 0,
+                                        .row_end = grad_out.dim(0)};
+  run_rows(
+      args, rows.device(),
+      []<auto target>(const CombineExpertsBackwardArgs& part) { combine_experts_backward_rows<target>(part); });
+}
+
+}  // namespace lathe::kernels

@@ -1,0 +1,37 @@
+// What a mixture of experts needs beside its linears (Shazeer et al. 2017, Mixtral, Qwen 3): the choice of experts, and
+// rows that go to them and come back. A token's row in each of its experts is that of a slot; the slots of an expert lie
+// one after another, so that its linears are products over consecutive rows. Nothing here depends on the other tokens.
+//
+// T tokens, E experts, k of them for each token, R = T · k slots. logits [T, E], rows [R, H], out [T, H]: f32 | bf16
+// (f64 on the cpu), one dtype, rows contiguous. weights f32 (f64 for f64) [T, k], chosen and slots i32 [T, k]: contiguous,
+// on the device of the others.
+#pragma once
+
+#include "core/tensor.h"
+
+namespace lathe::kernels {
+
+// Whether a token's weights are divided by their sum.
+enum class ExpertWeights { probabilities, normalised };
+
+// p = softmax(logits) over the experts. chosen[t] are the k largest, the largest first, and of equal ones the one of the
+// lower number; weights[t, i] = p[chosen[t, i]], or its share of their sum. Of a token with a NaN the
+// weights are NaN. k ≤ E ≤ 1024.
+void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, ExpertWeights kind);
+
+// The gradient of the logits; what was chosen is taken as it is. With p as above and g = grad_weights:
+//   probabilities  grad_logits[e] = p[e] · (g of e, or 0 where it is not chosen − Σ g · weights)
+//   normalised     grad_logits[e] = weight of e · (g of e − Σ g · weights) where it is chosen, else 0
+void choose_experts_backward(const Tensor& grad_logits, const Tensor& grad_weights, const Tensor& logits,
+                             const Tensor& weights, const Tensor& chosen, ExpertWeights kind);
+
+// out[t] = Σ over i ascending of weights[t, i] · rows[slots[t, i]], in f32, rounded once. Without weights (undefined)
+// they are ones.
+void combine_experts(const Tensor& out, const Tensor& rows, const Tensor& slots, const Tensor& weights);
+
+// grad_rows[slots[t, i]] = weights[t, i] · grad_out[t]; grad_weights[t, i] = Σ over h of grad_out[t, h] ·
+// rows[slots[t, i], h]. Each may be undefined; every slot belongs to one token.
+void combine_experts_backward(const Tensor& grad_rows, const Tensor& grad_weights, const Tensor& grad_out,
+                              const Tensor& rows, const Tensor& slots, const Tensor& weights);
+
+}  // namespace lathe::kernels

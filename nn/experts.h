@@ -1,0 +1,27 @@
+// A mixture of experts in place of a feed-forward block: each token goes through the experts that its router logits are
+// largest for. Every expert's linears run once, over the rows of its tokens.
+#pragma once
+
+#include <vector>
+
+#include "nn/config.h"
+#include "nn/linear.h"
+
+namespace lathe::nn {
+
+struct Expert {
+  Linear gate_proj, up_proj, down_proj;
+};
+
+struct Experts {
+  int64_t per_token = 0;
+  bool normalised = false;  // a token's weights are divided by their sum
+  Activation activation = Activation::silu;
+  Linear router;  // [experts, hidden]
+  std::vector<Expert> experts;
+
+  // x [T, hidden] → the same shape. A token's row does not depend on the others. No expert has an adapter.
+  autograd::Variable operator()(const autograd::Variable& x, const autograd::SequenceLayout& layout) const;
+};
+
+}  // namespace lathe::nn

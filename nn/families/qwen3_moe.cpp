@@ -1,0 +1,60 @@
+// Qwen3 with mixtures of experts in place of feed-forward blocks: in all layers, or in those that the config says.
+#include <algorithm>
+
+#include "core/error.h"
+#include "nn/families/family.h"
+#include "nn/families/gguf_fields.h"
+#include "nn/families/hf_fields.h"
+
+namespace lathe::nn {
+namespace {
+
+ModelConfig from_hf(const HfFields& given) {
+  HfFields config = given;
+  // transformers' Qwen3MoeConfig where config.json is silent.
+  for (const auto& [key, value] : {std::pair{"num_key_value_heads", 4},
+                                   {"max_position_embeddings", 32768},
+                                   {"sliding_window", 4096},
+                                   {"decoder_sparse_step", 1},
+                                   {"moe_intermediate_size", 768},
+                                   {"num_experts_per_tok", 8}})
+    config.set_default(key, value);
+  ModelConfig result = read_hf_fields(config);
+  result.qk_norm = QkNorm::per_head;
+  // transformers 5 writes num_local_experts, and reads both.
+  result.experts = {.num_experts = config.integer("num_experts", config.integer("num_local_experts", 128)),
+                    .num_experts_per_tok = config.integer("num_experts_per_tok"),
+                    .intermediate_size = config.integer("moe_intermediate_size"),
+                    .norm_topk_prob = config.flag("norm_topk_prob", false)};
+  const int64_t step = config.integer("decoder_sparse_step");
+  if (step < 1) throw ConfigError("decoder_sparse_step", "expected at least 1");
+  const std::vector<int32_t> dense = config.token_ids("mlp_only_layers");
+  for (int64_t i = 0; i < result.num_hidden_layers(); ++i)
+    result.layers[static_cast<size_t>(i)].experts =
+        (i + 1) % step == 0 && std::find(dense.begin(), dense.end(), i) == dense.end();
+  if (config.flag("use_sliding_window", false))
+    for (LayerConfig& layer : result.layers) layer.sliding_window = config.integer("sliding_window", 0);
+  return result;
+}
+
+ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
+  ModelConfig result = read_gguf_fields(file, qwen3_moe_family);
+  result.qk_norm = QkNorm::per_head;
+  result.experts = {.num_experts = file->get_integer("qwen3moe.expert_count", 1, INT32_MAX),
+                    .num_experts_per_tok = file->get_integer("qwen3moe.expert_used_count", 1, INT32_MAX),
+                    .intermediate_size = file->get_integer("qwen3moe.expert_feed_forward_length", 1, INT32_MAX),
+                    .norm_topk_prob = true};  // the file does not say; llama.cpp divides
+  for (LayerConfig& layer : result.layers) layer.experts = true;
+  return result;
+}
+
+}  // namespace
+
+constexpr Family qwen3_moe_family{.name = "qwen3_moe",
+                                  .gguf_architecture = "qwen3moe",
+                                  .from_hf = from_hf,
+                                  .from_gguf = from_gguf,
+                                  .gguf_names = usual_gguf_names,
+                                  .gguf_rotary_rows = GgufRotaryRows::half_split};
+
+}  // namespace lathe::nn
