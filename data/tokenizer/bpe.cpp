@@ -4,10 +4,8 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <bit>
-#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <queue>
@@ -64,14 +62,12 @@ Bpe::Bpe(BpeSettings settings, const Vocabulary& vocabulary, std::span<const Mer
   pairs_.resize(std::bit_ceil(merges.size() * 2 + 16));
   for (size_t rank = 0; rank < merges.size(); ++rank) insert_pair(merges[rank], static_cast<int32_t>(rank));
   byte_ids_.assign(256, -1);
-  byte_fallback_ids_.assign(256, -1);
+  byte_fallback_ids_.fill(-1);
+  if (settings_.byte_fallback) byte_fallback_ids_ = byte_token_ids(vocabulary);
   for (int byte = 0; byte < 256; ++byte) {
     std::string symbol;
     append_code_point(symbol, byte_alphabet()[byte]);
     byte_ids_[byte] = vocabulary.find(symbol).value_or(-1);
-    char name[8];
-    std::snprintf(name, sizeof name, "<0x%02X>", byte);
-    if (settings_.byte_fallback) byte_fallback_ids_[byte] = vocabulary.find(name).value_or(-1);
   }
 }
 

@@ -2,6 +2,7 @@
 // first among equals, until no pair has a rank.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -9,15 +10,9 @@
 #include <vector>
 
 #include "data/tokenizer/vocabulary.h"
+#include "data/tokenizer/word_token.h"
 
 namespace lathe::data {
-
-// A token and how many bytes of the word it covers.
-struct WordToken {
-  int32_t id;
-  uint32_t begin;
-  uint32_t end;
-};
 
 enum class BpeAlphabet {
   bytes,       // a word starts as its bytes in GPT-2's alphabet
@@ -62,8 +57,8 @@ class Bpe {
   BpeSettings settings_;
   uint64_t identity_;  // tells this object's words from another's in the cache
   std::vector<PairEntry> pairs_;
-  std::vector<int32_t> byte_ids_;           // id of each byte's symbol, or -1
-  std::vector<int32_t> byte_fallback_ids_;  // id of <0xNN>, or -1
+  std::vector<int32_t> byte_ids_;               // id of each byte's symbol, or -1
+  std::array<int32_t, 256> byte_fallback_ids_;  // id of <0xNN>, or -1
 };
 
 }  // namespace lathe::data

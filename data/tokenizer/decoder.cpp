@@ -39,10 +39,34 @@ void replace_all(std::string& text, const std::string& from, std::string_view to
   if (end > 0) text = changed.append(text, end);
 }
 
+// As the tokenizers library tidies English, token by token.
+void clean_up(std::string& text, size_t most_bytes) {
+  for (const auto& [from, to] : {std::pair{" .", "."},
+                                 {" ?", "?"},
+                                 {" !", "!"},
+                                 {" ,", ","},
+                                 {" ' ", "'"},
+                                 {" n't", "n't"},
+                                 {" 'm", "'m"},
+                                 {" do not", " don't"},
+                                 {" 's", "'s"},
+                                 {" 've", "'ve"},
+                                 {" 're", "'re"}})
+    replace_all(text, from, to, most_bytes);
+}
+
 // With the replacements made; `first` in a text or not.
 std::string respelled(std::string_view token, const DecoderSettings& settings, bool first) {
   std::string piece(token);
   const size_t most_bytes = 64 * token.size() + (1 << 16);
+  if (!settings.continuing_prefix.empty()) {
+    if (!first && piece.starts_with(settings.continuing_prefix)) {
+      piece.erase(0, settings.continuing_prefix.size());
+    } else if (!first) {
+      piece.insert(0, " ");
+    }
+    if (settings.clean_up) clean_up(piece, most_bytes);
+  }
   for (const auto& [from, to] : settings.replacements) replace_all(piece, from, to, most_bytes);
   if (!settings.metaspace.empty())
     replace_all(piece, settings.metaspace, first && settings.metaspace_trim ? "" : " ", most_bytes);
@@ -70,6 +94,10 @@ void read_into(const json& description, const std::string& file, DecoderSettings
   } else if (type == "Strip" && count(description, "stop", file) == 0) {
     settings.strip = description.at("content");
     settings.strip_count = count(description, "start", file);
+  } else if (type == "WordPiece") {
+    settings.continuing_prefix = description.value("prefix", std::string("##"));
+    settings.clean_up = description.value("cleanup", true);
+    if (settings.continuing_prefix.empty()) throw ConfigError(file, "the decoder WordPiece has an empty prefix");
   } else if (type == "Metaspace") {
     settings.metaspace = description.value("replacement", std::string("▁"));
     const std::string prefix = description.value("add_prefix_space", true) ? "always" : "never";
@@ -77,7 +105,7 @@ void read_into(const json& description, const std::string& file, DecoderSettings
   } else {
     throw ConfigError(file, "the decoder '" + type +
                                 "' is not supported in this form (ByteLevel, ByteFallback, Fuse, "
-                                "Replace of a string, Strip at the start, Metaspace and Sequence are)");
+                                "Replace of a string, Strip at the start, Metaspace, WordPiece and Sequence are)");
   }
 }
 

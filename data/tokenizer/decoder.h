@@ -18,7 +18,9 @@ struct DecoderSettings {
   bool byte_fallback = false;  // <0xNN> is a byte
   std::string strip;           // this character, up to strip_count times, is dropped at the start
   size_t strip_count = 0;
-  std::string separator;  // between tokens (a tokenizer without a decoder: a space)
+  std::string continuing_prefix;  // WordPiece: not empty, what a token begins with that goes on with a word
+  bool clean_up = false;          // WordPiece: no space before punctuation and within contractions
+  std::string separator;          // between tokens (a tokenizer without a decoder: a space)
 };
 
 DecoderSettings read_decoder(const nlohmann::ordered_json& description, const std::string& file);

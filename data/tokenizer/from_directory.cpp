@@ -1,6 +1,7 @@
 // A tokenizer from a Hugging Face directory: tokenizer.json, and what stands beside it (tokenizer_config.h).
 #include <simdjson.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -17,6 +18,13 @@ using json = nlohmann::ordered_json;
 
 // Ids beyond this are taken for a broken file, not for a vocabulary.
 constexpr int64_t max_vocabulary = 1 << 24;
+
+// Unigram tries all pieces that begin at a character: a file may not ask for minutes. SentencePiece's own limit is 16
+// characters.
+constexpr size_t most_piece_bytes = 4096;
+
+// WordPiece tries every end of a word: a file may not ask for minutes.
+constexpr uint64_t most_word_piece_characters = 1000;
 
 json small_part(const simdjson::dom::object& object, const char* key, const std::string& file) {
   simdjson::dom::element element;
@@ -35,11 +43,10 @@ class TokenizerFile {
     read_model();
     parts_.normalizers = read_normalizers(small_part(root_, "normalizer", file_), file_);
     parts_.pre_tokenizers = read_pre_tokenizers(small_part(root_, "pre_tokenizer", file_), file_);
-    settings_.alphabet = parts_.pre_tokenizers.byte_level ? BpeAlphabet::bytes : BpeAlphabet::characters;
     parts_.decoder = read_decoder(small_part(root_, "decoder", file_), file_);
     read_added_tokens();
     read_post_processor(small_part(root_, "post_processor", file_));
-    parts_.bpe.emplace(settings_, parts_.vocabulary, merges_);
+    make_model();
   }
 
   std::vector<AddedToken> take_added_tokens() { return std::move(added_tokens_); }
@@ -50,10 +57,73 @@ class TokenizerFile {
   void read_model() {
     simdjson::dom::object model;
     if (root_["model"].get(model) != simdjson::SUCCESS) fail("has no object \"model\"");
-    std::string_view type = "BPE";
-    if (model["type"].get(type) == simdjson::SUCCESS && type != "BPE") {
-      throw ConfigError(file_, "the tokenizer model '" + std::string(type) + "' is not supported (BPE is)");
+    if (model["type"].get(type_) == simdjson::SUCCESS && type_ != "BPE") {
+      if (type_ == "Unigram") return read_unigram(model);
+      if (type_ == "WordPiece") return read_word_piece(model);
+      throw ConfigError(
+          file_, "the tokenizer model '" + std::string(type_) + "' is not supported (BPE, Unigram and WordPiece are)");
     }
+    read_bpe(model);
+  }
+
+  void make_model() {
+    if (type_ == "Unigram") {
+      parts_.model.emplace(Unigram({settings_.byte_fallback, settings_.unknown_id}, parts_.vocabulary, scores_));
+    } else if (type_ == "WordPiece") {
+      parts_.model.emplace(WordPiece(word_piece_));
+    } else {
+      settings_.alphabet = parts_.pre_tokenizers.byte_level ? BpeAlphabet::bytes : BpeAlphabet::characters;
+      parts_.model.emplace(Bpe(settings_, parts_.vocabulary, merges_));
+    }
+  }
+
+  // A list of pairs of a token and its score; a token's id is its place.
+  void read_unigram(const simdjson::dom::object& model) {
+    read_flag(model, "byte_fallback", settings_.byte_fallback);
+    simdjson::dom::array list;
+    if (model["vocab"].get(list) != simdjson::SUCCESS) fail("model has no array \"vocab\"");
+    parts_.vocabulary = Vocabulary(list.size());
+    for (const simdjson::dom::element entry : list) {
+      const auto id = static_cast<int32_t>(scores_.size());
+      simdjson::dom::array pair;
+      std::string_view token;
+      double score = 0;
+      if (entry.get(pair) != simdjson::SUCCESS || pair.size() != 2 || pair.at(0).get(token) != simdjson::SUCCESS ||
+          pair.at(1).get(score) != simdjson::SUCCESS)
+        fail("token " + std::to_string(id) + " of the model is not a pair of a text and a number");
+      if (token.size() > most_piece_bytes)
+        fail("token " + std::to_string(id) + " has " + std::to_string(token.size()) + " bytes, more than the " +
+             std::to_string(most_piece_bytes) + " that a piece may have");
+      if (id >= max_vocabulary || !parts_.vocabulary.insert(id, token))
+        fail("token '" + std::string(token) + "' with id " + std::to_string(id) + " repeats a token");
+      scores_.push_back(score);
+    }
+    if (scores_.empty()) fail("model has no tokens");
+    simdjson::dom::element unknown;
+    if (model["unk_id"].get(unknown) != simdjson::SUCCESS || unknown.is_null()) return;
+    int64_t id = 0;
+    if (unknown.get(id) != simdjson::SUCCESS || id < 0 || id >= static_cast<int64_t>(scores_.size()))
+      fail("model.unk_id is no id of its " + std::to_string(scores_.size()) + " tokens");
+    settings_.unknown_id = parts_.unknown_id = static_cast<int32_t>(id);
+  }
+
+  void read_word_piece(const simdjson::dom::object& model) {
+    read_vocabulary(model);
+    std::string_view unknown = "[UNK]", prefix = "##";
+    if (model["unk_token"].get(unknown) != simdjson::SUCCESS) unknown = "[UNK]";
+    const auto id = parts_.vocabulary.find(unknown);
+    if (!id) fail("unk_token '" + std::string(unknown) + "' is not in the vocabulary");
+    word_piece_.unknown_id = *id;
+    parts_.unknown_id = id;
+    if (model["continuing_subword_prefix"].get(prefix) == simdjson::SUCCESS) word_piece_.continuing_prefix = prefix;
+    simdjson::dom::element most;
+    if (model["max_input_chars_per_word"].get(most) != simdjson::SUCCESS) return;
+    uint64_t characters = 0;
+    if (most.get(characters) != simdjson::SUCCESS) fail("model.max_input_chars_per_word is no number of characters");
+    word_piece_.max_characters = std::min<uint64_t>(characters, most_word_piece_characters);
+  }
+
+  void read_bpe(const simdjson::dom::object& model) {
     for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
       std::string_view value;
       if (model[key].get(value) == simdjson::SUCCESS && !value.empty()) {
@@ -166,9 +236,13 @@ class TokenizerFile {
           (after ? parts_.after : parts_.before).push_back(id_of(id, "the post-processor's id of " + name));
         }
       }
+    } else if (type == "BertProcessing") {  // pairs of a token and its id
+      parts_.before.push_back(id_of(processor.at("cls").at(1), "the post-processor's id of cls"));
+      parts_.after.push_back(id_of(processor.at("sep").at(1), "the post-processor's id of sep"));
     } else if (type != "ByteLevel") {  // ByteLevel only trims offsets
-      throw ConfigError(
-          file_, "the post-processor '" + type + "' is not supported (TemplateProcessing, ByteLevel and Sequence are)");
+      throw ConfigError(file_, "the post-processor '" + type +
+                                   "' is not supported (TemplateProcessing, BertProcessing, ByteLevel and Sequence "
+                                   "are)");
     }
   }
 
@@ -177,7 +251,10 @@ class TokenizerFile {
   Tokenizer::Parts& parts_;
   simdjson::dom::parser parser_;
   simdjson::dom::object root_;
+  std::string_view type_ = "BPE";
   BpeSettings settings_;
+  std::vector<double> scores_;  // Unigram's
+  WordPieceSettings word_piece_;
   std::vector<Bpe::Merge> merges_;
 };
 

@@ -3,49 +3,12 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "data/tokenizer/gguf_pre_tokenizers.h"
 #include "data/tokenizer/parts.h"
 #include "data/tokenizer/utf8.h"
 
 namespace lathe::data {
 namespace {
-
-// The splits of Llama 3 and Qwen 2 differ in how many digits make a word.
-std::string cl100k_pattern(const std::string& digits) {
-  return R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|)" + digits +
-         R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-}
-
-struct ByteLevelKind {
-  PreTokenizers pre_tokenizers;
-  bool ignore_merges = false;
-  bool nfc = false;
-  bool adds_bos = false;  // where the file does not say
-};
-
-ByteLevelKind byte_level_kind(const std::string& pre, const std::string& file) {
-  ByteLevelKind kind;
-  auto& steps = kind.pre_tokenizers.steps;
-  kind.pre_tokenizers.byte_level = true;
-  if (pre == "smollm") {
-    steps.push_back(digits_pre_tokenizer(true));
-    steps.push_back(split_pre_tokenizer(gpt2_pattern, file));
-  } else if (pre == "gpt-2" || pre == "gpt2") {
-    steps.push_back(split_pre_tokenizer(gpt2_pattern, file));
-  } else if (pre == "llama-bpe" || pre == "llama3") {
-    steps.push_back(split_pre_tokenizer(cl100k_pattern(R"(\p{N}{1,3})"), file));
-    kind.ignore_merges = true;
-    kind.adds_bos = true;
-  } else if (pre == "qwen2") {
-    steps.push_back(split_pre_tokenizer(cl100k_pattern(R"(\p{N})"), file));
-    kind.nfc = true;
-  } else {
-    throw ConfigError("tokenizer.ggml.pre",
-                      "the pre-tokenizer '" + pre + "' of " + file +
-                          " is not supported (smollm, gpt-2, llama-bpe and qwen2 are); the model's Hugging Face "
-                          "directory with its tokenizer.json may be used instead");
-  }
-  return kind;
-}
 
 void fill_vocabulary(const TokenizerMetadata& metadata, const std::string& file, Vocabulary& vocabulary) {
   const auto check_count = [&](size_t count, const char* key) {
@@ -191,7 +154,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_metadata(const TokenizerMetadat
   bool adds_bos = false;
   const bool sentence_piece = metadata.model == "llama";
   if (metadata.model == "gpt2") {
-    ByteLevelKind kind = byte_level_kind(metadata.pre, file);
+    GgufPreTokenizer kind = gguf_pre_tokenizer(metadata.pre, file);
     parts->pre_tokenizers = std::move(kind.pre_tokenizers);
     if (kind.nfc) parts->normalizers.push_back(Normalizer{Normalizer::Kind::nfc});
     settings.ignore_merges = kind.ignore_merges;
@@ -222,7 +185,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_metadata(const TokenizerMetadat
     throw ConfigError("tokenizer.ggml.model", "the tokenizer model '" + metadata.model + "' of " + file +
                                                   " is not supported (gpt2 and llama are)");
   }
-  parts->bpe.emplace(settings, parts->vocabulary, merges);
+  parts->model.emplace(Bpe(settings, parts->vocabulary, merges));
   add_control_tokens(metadata, sentence_piece, file, *parts);
   if (metadata.add_bos.value_or(adds_bos) && parts->bos_id) parts->before.push_back(*parts->bos_id);
   if (metadata.add_eos.value_or(false) && parts->eos_id) parts->after.push_back(*parts->eos_id);

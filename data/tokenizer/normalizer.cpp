@@ -127,6 +127,14 @@ void read_into(const json& description, const std::string& file, std::vector<Nor
     normalizer.kind = Normalizer::Kind::strip;
     normalizer.strip_left = description.value("strip_left", true);
     normalizer.strip_right = description.value("strip_right", true);
+  } else if (type == "BertNormalizer") {
+    normalizer.kind = Normalizer::Kind::bert;
+    BertNormalization& bert = normalizer.bert;
+    bert.clean_text = description.value("clean_text", true);
+    bert.handle_chinese_chars = description.value("handle_chinese_chars", true);
+    bert.lowercase = description.value("lowercase", true);
+    const auto accents = description.find("strip_accents");
+    bert.strip_accents = accents == description.end() || accents->is_null() ? bert.lowercase : accents->get<bool>();
   } else if (type == "Replace") {
     const json& pattern = description.at("pattern");
     normalizer.content = description.at("content");
@@ -140,7 +148,8 @@ void read_into(const json& description, const std::string& file, std::vector<Nor
   } else {
     throw ConfigError(
         file, "the normalizer '" + type +
-                  "' is not supported (NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip and Sequence are)");
+                  "' is not supported (NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, BertNormalizer and "
+                  "Sequence are)");
   }
   normalizers.push_back(std::move(normalizer));
 }
@@ -194,6 +203,7 @@ void Normalizer::apply(AlignedText& aligned) const {
                                                                                UTF8PROC_COMPAT)));
     case Kind::lowercase: return replace_text(aligned, lower_case(aligned.text));
     case Kind::prepend: return aligned.prepend(content);
+    case Kind::bert: return normalize_as_bert(aligned, bert);
     case Kind::strip: return strip(aligned, strip_left, strip_right);
     case Kind::replace_string:
       if (pattern.empty()) return;

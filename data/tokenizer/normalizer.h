@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/tokenizer/bert_normalizer.h"
 #include "data/tokenizer/regex.h"
 
 namespace lathe::data {
@@ -34,12 +35,13 @@ struct AlignedText {
 };
 
 struct Normalizer {
-  enum class Kind { nfc, nfd, nfkc, nfkd, lowercase, prepend, replace_string, replace_regex, strip };
+  enum class Kind { nfc, nfd, nfkc, nfkd, lowercase, prepend, replace_string, replace_regex, strip, bert };
   Kind kind;
   std::string content;  // prepended or put in
   std::string pattern;  // replaced (replace_string)
   std::vector<Regex> regex;
   bool strip_left = false, strip_right = false;
+  BertNormalization bert;
 
   void apply(AlignedText& text) const;
 };

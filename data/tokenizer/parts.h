@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "data/tokenizer/added_tokens.h"
@@ -12,13 +13,15 @@
 #include "data/tokenizer/normalizer.h"
 #include "data/tokenizer/pre_tokenizer.h"
 #include "data/tokenizer/tokenizer.h"
+#include "data/tokenizer/unigram.h"
 #include "data/tokenizer/vocabulary.h"
+#include "data/tokenizer/word_piece.h"
 
 namespace lathe::data {
 
 struct Tokenizer::Parts {
   Vocabulary vocabulary;
-  std::optional<Bpe> bpe;
+  std::optional<std::variant<Bpe, Unigram, WordPiece>> model;  // of words
   std::vector<Normalizer> normalizers;
   PreTokenizers pre_tokenizers;
   DecoderSettings decoder;

@@ -201,6 +201,17 @@ PreTokenizer read_metaspace(const json& description, const std::string& file) {
   return step;
 }
 
+// Rust's char::is_whitespace, of which PCRE2's \s has one more (U+180E).
+constexpr const char* white_space_pattern =
+    R"([\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}])";
+constexpr const char* punctuation_pattern = R"([!-/:-@\[-`{-~]|\p{P})";
+
+PreTokenizer white_space_pre_tokenizer(const std::string& file) {
+  PreTokenizer step = split_pre_tokenizer(white_space_pattern, file);
+  step.cut = PreTokenizer::Cut::removed;
+  return step;
+}
+
 void read_into(const json& description, const std::string& file, PreTokenizers& all) {
   const std::string type = description.at("type");
   if (all.byte_level && type != "Sequence") {
@@ -220,9 +231,16 @@ void read_into(const json& description, const std::string& file, PreTokenizers& 
     all.steps.push_back(read_split(description, file));
   } else if (type == "Metaspace") {
     all.steps.push_back(read_metaspace(description, file));
+  } else if (type == "WhitespaceSplit") {
+    all.steps.push_back(white_space_pre_tokenizer(file));
+  } else if (type == "BertPreTokenizer") {
+    all.steps.push_back(white_space_pre_tokenizer(file));
+    all.steps.push_back(split_pre_tokenizer(punctuation_pattern, file));
   } else {
-    throw ConfigError(file, "the pre-tokenizer '" + type +
-                                "' is not supported (ByteLevel, Digits, Split, Metaspace and Sequence are)");
+    throw ConfigError(file,
+                      "the pre-tokenizer '" + type +
+                          "' is not supported (ByteLevel, Digits, Split, Metaspace, WhitespaceSplit, BertPreTokenizer "
+                          "and Sequence are)");
   }
 }
 

@@ -81,8 +81,8 @@ class Encoding {
     for (const PreTokenizer& step : parts_.pre_tokenizers.steps) step.apply(text, words);
     for (const TextPiece& word : words) {
       tokens_.clear();
-      parts_.bpe->encode(std::string_view(text.text).substr(word.begin, word.end - word.begin), parts_.vocabulary,
-                         tokens_);
+      const std::string_view piece = std::string_view(text.text).substr(word.begin, word.end - word.begin);
+      std::visit([&](const auto& model) { model.encode(piece, parts_.vocabulary, tokens_); }, *parts_.model);
       for (const WordToken& token : tokens_) {
         result_.ids.push_back(token.id);
         if (!with_ranges_) continue;

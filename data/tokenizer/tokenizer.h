@@ -1,8 +1,9 @@
 // Text to token ids and back, in exact agreement with Hugging Face's tokenizers library.
 //
 // A tokenizer is a pipeline: added tokens are cut out of the text, the rest is normalised, split into words
-// (pre-tokeniser), and each word is merged by byte pair encoding. Both kinds of BPE are covered: byte-level
-// (GPT-2, Llama 3, Qwen, SmolLM) and SentencePiece's characters with byte fallback (Llama 2, Mistral, Gemma).
+// (pre-tokeniser), and each word is cut into tokens by a model: byte pair encoding of both kinds, byte-level (GPT-2,
+// Llama 3, Qwen, SmolLM) and SentencePiece's characters with byte fallback (Llama 2, Mistral, Gemma), Unigram, or
+// WordPiece.
 // A Tokenizer is immutable: any number of threads may use one.
 #pragma once
 

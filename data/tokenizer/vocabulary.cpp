@@ -4,6 +4,7 @@
 #include <xxhash.h>
 
 #include <bit>
+#include <cstdio>
 
 namespace lathe::data {
 
@@ -45,6 +46,16 @@ std::optional<int32_t> Vocabulary::find(std::string_view token) const {
     if (this->token(slots_[slot]) == token) return slots_[slot];
   }
   return std::nullopt;
+}
+
+std::array<int32_t, 256> byte_token_ids(const Vocabulary& vocabulary) {
+  std::array<int32_t, 256> ids;
+  for (size_t byte = 0; byte < ids.size(); ++byte) {
+    char name[8];
+    std::snprintf(name, sizeof name, "<0x%02X>", static_cast<unsigned>(byte));
+    ids[byte] = vocabulary.find(name).value_or(-1);
+  }
+  return ids;
 }
 
 std::string_view Vocabulary::token(int32_t id) const {

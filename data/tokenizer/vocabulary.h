@@ -1,6 +1,7 @@
 // Tokens by id and ids by token.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -34,5 +35,8 @@ class Vocabulary {
   std::vector<int32_t> slots_;  // open addressing, linear probing, at most half full; -1 is free
   size_t used_ = 0;
 };
+
+// The ids of <0x00> … <0xFF>, SentencePiece's tokens for bytes; negative where there is none.
+std::array<int32_t, 256> byte_token_ids(const Vocabulary& vocabulary);
 
 }  // namespace lathe::data

@@ -2,6 +2,8 @@
 // runs of spaces, broken UTF-8. See tests/golden/README.md.
 #include <fstream>
 
+#include "core/error.h"
+#include "data/tokenizer/gguf_pre_tokenizers.h"
 #include "tests/data/golden_cases.h"
 #include "tests/support/temporary_folder.h"
 
@@ -16,7 +18,32 @@ TEST_P(TokenizerJson, AgreesWithTheLibrary) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, TokenizerJson,
-                         testing::Values("byte_level", "split_regex", "sentencepiece", "metaspace"));
+                         testing::Values("byte_level", "split_regex", "sentencepiece", "metaspace", "unigram",
+                                         "unigram_bytes", "word_piece", "word_piece_cased"));
+
+// llama.cpp's names stand for what the models' own tokenizer.json cuts.
+TEST(GgufPreTokenizers, CutAsTheLibraryDoes) {
+  const auto rows = nlohmann::json::parse(golden::read(golden::folder / "tokenizer/gguf_pre_tokenizers.json"));
+  size_t names = 0;
+  std::string last;
+  GgufPreTokenizer kind;
+  for (const auto& row : rows) {
+    if (const std::string name = row.at("pre"); name != last) {
+      kind = gguf_pre_tokenizer(last = name, "file.gguf");
+      ++names;
+    }
+    const auto words = row.at("words").get<std::vector<std::string>>();
+    AlignedText text;
+    for (const std::string& word : words) text.text += word;
+    std::vector<TextPiece> pieces{{0, text.text.size()}};
+    for (const PreTokenizer& step : kind.pre_tokenizers.steps) step.apply(text, pieces);
+    std::vector<std::string> found;
+    for (const TextPiece& piece : pieces) found.push_back(text.text.substr(piece.begin, piece.end - piece.begin));
+    EXPECT_EQ(found, words) << last;
+  }
+  EXPECT_EQ(names, 8u);
+  EXPECT_THROW(gguf_pre_tokenizer("unheard-of", "file.gguf"), ConfigError);
+}
 
 // Tokens that stand in several files of a directory, as transformers joins them.
 TEST(TokenizerDirectory, JoinsItsFilesAsTransformersDoes) {

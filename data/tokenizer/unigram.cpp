@@ -1,0 +1,139 @@
+#include "data/tokenizer/unigram.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "core/error.h"
+#include "data/tokenizer/utf8.h"
+#include "data/tokenizer/vocabulary.h"
+
+namespace lathe::data {
+namespace {
+
+// What an unknown character costs more than the least likely token (SentencePiece's kUnkPenalty).
+constexpr double unknown_penalty = 10.0;
+
+uint64_t branch_key(int32_t node, char byte) {
+  return (uint64_t{static_cast<uint32_t>(node)} << 8) | static_cast<unsigned char>(byte);
+}
+size_t branch_hash(uint64_t key) { return static_cast<size_t>((key * 0x9E3779B97F4A7C15u) >> 20); }
+
+}  // namespace
+
+Unigram::Unigram(UnigramSettings settings, const Vocabulary& vocabulary, std::vector<double> scores)
+    : settings_(settings), scores_(std::move(scores)), byte_ids_(byte_token_ids(vocabulary)) {
+  branches_.resize(1024);
+  piece_of_node_.push_back(-1);
+  double least = std::numeric_limits<double>::infinity();
+  for (size_t id = 0; id < scores_.size(); ++id) {
+    least = std::min(least, scores_[id]);
+    add_piece(vocabulary.token(static_cast<int32_t>(id)), static_cast<int32_t>(id));
+  }
+  unknown_score_ = least - unknown_penalty;
+}
+
+void Unigram::grow() {
+  std::vector<Branch> old(branches_.size() * 2);
+  old.swap(branches_);
+  for (const Branch& branch : old) {
+    if (branch.key == ~uint64_t{0}) continue;
+    size_t slot = branch_hash(branch.key) & (branches_.size() - 1);
+    while (branches_[slot].key != ~uint64_t{0}) slot = (slot + 1) & (branches_.size() - 1);
+    branches_[slot] = branch;
+  }
+}
+
+void Unigram::add_piece(std::string_view piece, int32_t id) {
+  if (piece.empty()) return;
+  int32_t node = 0;
+  for (const char byte : piece) {
+    int32_t child = child_of(node, byte);
+    if (child < 0) {
+      if (++used_ * 2 > branches_.size()) grow();
+      child = static_cast<int32_t>(piece_of_node_.size());
+      piece_of_node_.push_back(-1);
+      size_t slot = branch_hash(branch_key(node, byte)) & (branches_.size() - 1);
+      while (branches_[slot].key != ~uint64_t{0}) slot = (slot + 1) & (branches_.size() - 1);
+      branches_[slot] = {branch_key(node, byte), child};
+    }
+    node = child;
+  }
+  piece_of_node_[static_cast<size_t>(node)] = id;
+}
+
+int32_t Unigram::child_of(int32_t node, char byte) const {
+  const uint64_t key = branch_key(node, byte);
+  for (size_t slot = branch_hash(key) & (branches_.size() - 1);; slot = (slot + 1) & (branches_.size() - 1)) {
+    if (branches_[slot].key == key) return branches_[slot].child;
+    if (branches_[slot].key == ~uint64_t{0}) return -1;
+  }
+}
+
+std::vector<Unigram::Node> Unigram::best_path(std::string_view word) const {
+  std::vector<Node> nodes(word.size() + 1);
+  // Of equal sums the first found stays, which is the one with the longer last piece.
+  const auto offer = [&](size_t begin, size_t end, double score, int32_t id) {
+    Node& node = nodes[end];
+    const double sum = score + nodes[begin].score;
+    if (node.begin < 0 || sum > node.score) node = {sum, static_cast<int32_t>(begin), id};
+  };
+  for (size_t begin = 0; begin < word.size();) {
+    const size_t next = std::min(word.size(), begin + code_point_length(word[begin]));
+    bool known = false;  // the character by itself
+    int32_t node = 0;
+    for (size_t end = begin; end < word.size();) {
+      node = child_of(node, word[end++]);
+      if (node < 0) break;
+      const int32_t id = piece_of_node_[static_cast<size_t>(node)];
+      if (id < 0) continue;
+      offer(begin, end, scores_[static_cast<size_t>(id)], id);
+      known = known || end == next;
+    }
+    if (!known) offer(begin, next, unknown_score_, settings_.unknown_id.value_or(-1));
+    begin = next;
+  }
+  return nodes;
+}
+
+// A piece by its text, which may be several unknown characters: they are the token of that text where there is one.
+void Unigram::append_text(std::string_view text, size_t begin, const Vocabulary& vocabulary,
+                          std::vector<WordToken>& tokens) const {
+  const auto from = static_cast<uint32_t>(begin), to = static_cast<uint32_t>(begin + text.size());
+  if (const auto id = vocabulary.find(text)) {
+    tokens.push_back({*id, from, to});
+    return;
+  }
+  const auto id_of = [&](char byte) { return byte_ids_[static_cast<unsigned char>(byte)]; };
+  if (settings_.byte_fallback && std::all_of(text.begin(), text.end(), [&](char byte) { return id_of(byte) >= 0; })) {
+    for (size_t i = 0; i < text.size(); ++i)
+      tokens.push_back({id_of(text[i]), from + static_cast<uint32_t>(i), from + static_cast<uint32_t>(i) + 1});
+    return;
+  }
+  if (!settings_.unknown_id)
+    throw ConfigError("tokenizer", "'" + std::string(text.substr(0, 64)) +
+                                       "' has no tokens, and the Unigram model has no unk_id to stand for it");
+  tokens.push_back({*settings_.unknown_id, from, to});
+}
+
+void Unigram::encode(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& tokens) const {
+  if (word.empty()) return;
+  const std::vector<Node> nodes = best_path(word);
+  std::vector<std::pair<size_t, size_t>> pieces;  // from the last to the first
+  bool last_unknown = false;
+  for (size_t end = word.size(); end > 0;) {
+    const Node& node = nodes[end];
+    const auto begin = static_cast<size_t>(node.begin);
+    const bool unknown = settings_.unknown_id && node.id == *settings_.unknown_id;
+    if (unknown && last_unknown) {
+      pieces.back().first = begin;
+    } else {
+      pieces.emplace_back(begin, end);
+    }
+    last_unknown = unknown;
+    end = begin;
+  }
+  for (auto piece = pieces.rbegin(); piece != pieces.rend(); ++piece)
+    append_text(word.substr(piece->first, piece->second - piece->first), piece->first, vocabulary, tokens);
+}
+
+}  // namespace lathe::data
