@@ -18,11 +18,46 @@ bool is_white_space(char32_t c) {
          c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
+// What the Unicode tables of Hugging Face's tokenizers, of version 8, do not know as marks
+constexpr char32_t newer_marks[][2] = {
+    {0xECE, 0xECE},     {0x10EFD, 0x10EFF}, {0x11241, 0x11241}, {0x11F00, 0x11F01}, {0x11F36, 0x11F3A},
+    {0x11F40, 0x11F40}, {0x11F42, 0x11F42}, {0x13440, 0x13440}, {0x13447, 0x13455}, {0x1E08F, 0x1E08F},
+    {0x1E4EC, 0x1E4EF}, {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8E1},     {0x9FE, 0x9FE},
+    {0xAFA, 0xAFF},     {0xB55, 0xB55},     {0xC04, 0xC04},     {0xC3C, 0xC3C},     {0xD00, 0xD00},
+    {0xD3B, 0xD3C},     {0xD81, 0xD81},     {0xEBA, 0xEBA},     {0x180F, 0x180F},   {0x1885, 0x1886},
+    {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFB},   {0xA82C, 0xA82C},   {0xA8C5, 0xA8C5},   {0xA8FF, 0xA8FF},
+    {0xA9BD, 0xA9BD},   {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85},
+    {0x11070, 0x11070}, {0x11073, 0x11074}, {0x110C2, 0x110C2}, {0x111CF, 0x111CF}, {0x1123E, 0x1123E},
+    {0x1133B, 0x1133B}, {0x11438, 0x1143F}, {0x11442, 0x11444}, {0x11446, 0x11446}, {0x1145E, 0x1145E},
+    {0x1182F, 0x11837}, {0x11839, 0x1183A}, {0x1193B, 0x1193C}, {0x1193E, 0x1193E}, {0x11943, 0x11943},
+    {0x119D4, 0x119D7}, {0x119DA, 0x119DB}, {0x119E0, 0x119E0}, {0x11A01, 0x11A0A}, {0x11A33, 0x11A38},
+    {0x11A3B, 0x11A3E}, {0x11A47, 0x11A47}, {0x11A51, 0x11A56}, {0x11A59, 0x11A5B}, {0x11A8A, 0x11A96},
+    {0x11A98, 0x11A99}, {0x11C30, 0x11C36}, {0x11C38, 0x11C3D}, {0x11C3F, 0x11C3F}, {0x11C92, 0x11CA7},
+    {0x11CAA, 0x11CB0}, {0x11CB2, 0x11CB3}, {0x11CB5, 0x11CB6}, {0x11D31, 0x11D36}, {0x11D3A, 0x11D3A},
+    {0x11D3C, 0x11D3D}, {0x11D3F, 0x11D45}, {0x11D47, 0x11D47}, {0x11D90, 0x11D91}, {0x11D95, 0x11D95},
+    {0x11D97, 0x11D97}, {0x11EF3, 0x11EF4}, {0x16F4F, 0x16F4F}, {0x16FE4, 0x16FE4}, {0x1CF00, 0x1CF2D},
+    {0x1CF30, 0x1CF46}, {0x1E000, 0x1E006}, {0x1E008, 0x1E018}, {0x1E01B, 0x1E021}, {0x1E023, 0x1E024},
+    {0x1E026, 0x1E02A}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E944, 0x1E94A}};
+// and as characters without a shape of their own.
+constexpr char32_t newer_format[][2] = {{0x890, 0x891}, {0x8E2, 0x8E2}, {0x110CD, 0x110CD}, {0x13430, 0x1343F}};
+
+template <size_t count>
+bool is_in(const char32_t (&blocks)[count][2], char32_t c) {
+  return std::any_of(std::begin(blocks), std::end(blocks),
+                     [&](const char32_t(&block)[2]) { return c >= block[0] && c <= block[1]; });
+}
+
+// U+1734 and U+111C9 have changed their category since.
+bool is_mark(char32_t c) {
+  return c == 0x1734 || (c != 0x111C9 && category_of(c) == UTF8PROC_CATEGORY_MN && !is_in(newer_marks, c));
+}
+
 bool is_dropped(char32_t c) {
   if (c == 0 || c == 0xFFFD) return true;
   if (c == '\t' || c == '\n' || c == '\r') return false;
   const utf8proc_category_t category = category_of(c);
-  return category == UTF8PROC_CATEGORY_CC || category == UTF8PROC_CATEGORY_CF || category == UTF8PROC_CATEGORY_CO;
+  return category == UTF8PROC_CATEGORY_CC || category == UTF8PROC_CATEGORY_CO ||
+         (category == UTF8PROC_CATEGORY_CF && !is_in(newer_format, c));
 }
 
 // The blocks of BERT's own code, the gap in the fifth extension with them.
@@ -30,8 +65,7 @@ bool is_chinese(char32_t c) {
   static constexpr char32_t blocks[][2] = {{0x4E00, 0x9FFF},   {0x3400, 0x4DBF},   {0x20000, 0x2A6DF},
                                            {0x2A700, 0x2B73F}, {0x2B740, 0x2B81F}, {0x2B920, 0x2CEAF},
                                            {0xF900, 0xFAFF},   {0x2F800, 0x2FA1F}};
-  return std::any_of(std::begin(blocks), std::end(blocks),
-                     [&](const char32_t(&block)[2]) { return c >= block[0] && c <= block[1]; });
+  return is_in(blocks, c);
 }
 
 // Each character as `spell(c, out)` appends it; its bytes come from where it stood.
@@ -63,7 +97,7 @@ void normalize_as_bert(AlignedText& text, const BertNormalization& options) {
   if (options.strip_accents) {
     Normalizer{Normalizer::Kind::nfd}.apply(text);
     respell(text, [](char32_t c, std::string& out) {
-      if (category_of(c) != UTF8PROC_CATEGORY_MN) append_code_point(out, c);
+      if (!is_mark(c)) append_code_point(out, c);
     });
   }
   if (options.lowercase) Normalizer{Normalizer::Kind::lowercase}.apply(text);

@@ -204,7 +204,16 @@ PreTokenizer read_metaspace(const json& description, const std::string& file) {
 // Rust's char::is_whitespace, of which PCRE2's \s has one more (U+180E).
 constexpr const char* white_space_pattern =
     R"([\t-\r \x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}])";
-constexpr const char* punctuation_pattern = R"([!-/:-@\[-`{-~]|\p{P})";
+// ASCII's, and those that the Unicode tables of Hugging Face's tokenizers know, of version 8.
+const std::string punctuation_pattern =
+    R"([!-/:-@\[-`{-~]|(?![)"
+    R"(\x{61d}\x{9fd}\x{a76}\x{c77}\x{c84}\x{1b7d}-\x{1b7e}\x{2e43}-\x{2e4f}\x{2e52}-\x{2e5d}\x{10ead})"
+    R"(\x{10f55}-\x{10f59}\x{10f86}-\x{10f89}\x{1144b}-\x{1144f}\x{1145a}-\x{1145b}\x{1145d})"
+    R"(\x{11660}-\x{1166c}\x{116b9}\x{1183b}\x{11944}-\x{11946}\x{119e2}\x{11a3f}-\x{11a46})"
+    R"(\x{11a9a}-\x{11a9c}\x{11a9e}-\x{11aa2}\x{11c41}-\x{11c45}\x{11c70}-\x{11c71}\x{11ef7}-\x{11ef8})"
+    R"(\x{11b00}-\x{11b09}\x{11f43}-\x{11f4f})"
+    R"(\x{11fff}\x{12ff1}-\x{12ff2}\x{16e97}-\x{16e9a}\x{16fe2}\x{1e95e}-\x{1e95f})"
+    R"(])[\p{P}\x{166d}\x{111c9}])";
 
 PreTokenizer white_space_pre_tokenizer(const std::string& file) {
   PreTokenizer step = split_pre_tokenizer(white_space_pattern, file);
