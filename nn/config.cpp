@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "kernels/experts/experts.h"
 #include "nn/layer_layout.h"
 
 namespace lathe::nn {
@@ -18,14 +20,24 @@ constexpr double least_rope_factor = 1e-6;
 constexpr int64_t most_parameters = int64_t{1} << 60;
 
 template <class Number>
+Number parameters_of(const LayerLayout& layer) {
+  Number count = 0;
+  for (const LinearShape& linear : layer.linears_and_experts()) count += static_cast<Number>(linear.parameters());
+  for (const NormShape& norm : layer.norms()) count += static_cast<Number>(norm.size);
+  return count;
+}
+
+template <class Number>
 Number count_parameters(const ModelConfig& config) {
   Number count = static_cast<Number>(config.hidden_size) + static_cast<Number>(config.vocab_size) *
                                                                static_cast<Number>(config.hidden_size) *
                                                                (config.tie_word_embeddings ? 1 : 2);
+  // A file may claim thousands of layers of a thousand experts: of each kind one is laid out.
+  std::optional<Number> dense, with_experts;
   for (int64_t i = 0; i < config.num_hidden_layers(); ++i) {
-    const LayerLayout layer = layer_layout(config, i);
-    for (const LinearShape& linear : layer.linears_and_experts()) count += static_cast<Number>(linear.parameters());
-    for (const NormShape& norm : layer.norms()) count += static_cast<Number>(norm.size);
+    std::optional<Number>& known = config.layers[static_cast<size_t>(i)].experts ? with_experts : dense;
+    if (!known) known = parameters_of<Number>(layer_layout(config, i));
+    count += *known;
   }
   return count;
 }
@@ -85,8 +97,7 @@ void check_rope(const RopeConfig& rope, int64_t head_dim, const Need& need) {
 template <class Need>
 void check_experts(const ModelConfig& config, const Need& need) {
   const ExpertsConfig& experts = config.experts;
-  constexpr int64_t most_experts = 1 << 16;
-  need(experts.num_experts > 0 && experts.num_experts <= most_experts,
+  need(experts.num_experts > 0 && experts.num_experts <= kernels::most_experts,
        "num_experts = " + std::to_string(experts.num_experts) + " is out of range");
   need(experts.num_experts_per_tok > 0 && experts.num_experts_per_tok <= experts.num_experts,
        "num_experts_per_tok = " + std::to_string(experts.num_experts_per_tok) + " is not between 1 and the " +

@@ -9,8 +9,6 @@
 
 namespace lathe::kernels {
 
-inline constexpr int64_t most_experts = 1024;
-
 struct ChooseExpertsArgs {
   DType dtype;  // f32 | bf16, of the logits
   ConstMatrix logits;

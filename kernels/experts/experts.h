@@ -11,12 +11,15 @@
 
 namespace lathe::kernels {
 
+// E is at most this.
+inline constexpr int64_t most_experts = 1024;
+
 // Whether a token's weights are divided by their sum.
 enum class ExpertWeights { probabilities, normalised };
 
 // p = softmax(logits) over the experts. chosen[t] are the k largest, the largest first, and of equal ones the one of the
 // lower number; weights[t, i] = p[chosen[t, i]], or its share of their sum. Of a token with a NaN the
-// weights are NaN. k ≤ E ≤ 1024.
+// weights are NaN. k ≤ E.
 void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, ExpertWeights kind);
 
 // The gradient of the logits; what was chosen is taken as it is. With p as above and g = grad_weights:

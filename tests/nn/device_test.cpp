@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "autograd/ops/linear_cross_entropy.h"
+#include "autograd/ops/token_logprobs.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
@@ -193,6 +194,25 @@ TEST_P(FamilyOnDevice, EveryGradientOfEveryWeightIsTheCpus) {
   };
   for (const Device device : devices())
     expect_trained_alike(trained(DType::f32, device), trained(DType::f32, {}), trained(DType::f64, {}), DType::f32);
+}
+
+// What is sampled from, and what GRPO trains on: one cap, the same bits.
+TEST(SoftCap, LogProbabilitiesOfTheLogitsAreThoseOfTraining) {
+  const float temperature = 0.7f;
+  for (const Device device : {devices().front(), Device{}}) {
+    const Transformer model = tiny(DType::f32, device, WeightMode::frozen, "tiny_gemma2");
+    const auto length = static_cast<int32_t>(sequences()[0].size());
+    const TokenBatch batch = make_token_batch(sequences()[0], std::span(&length, 1));
+    PackedAttention attention(model.config(), batch.layout);
+    const autograd::NoGradScope no_grad;
+    const autograd::Variable hidden = model.forward(batch, attention);
+    const Tensor targets = Tensor::of<int32_t>(sequences()[0], {length});
+    const Tensor sampled = Tensor::empty({length}, DType::f32, device);
+    kernels::token_logprobs(sampled, model.logits(hidden.value(), temperature), targets);
+    const autograd::Variable trained =
+        autograd::token_logprobs(hidden, model.output_weight(), targets, batch.layout, model.softcap(), temperature);
+    EXPECT_EQ(values_of(sampled), values_of(trained.value())) << to_string(device);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, FamilyOnDevice,

@@ -3,6 +3,7 @@
 
 #include <numeric>
 
+#include "kernels/copy/copy.h"
 #include "tests/nn/golden_files.h"
 
 namespace lathe::nn {
@@ -15,7 +16,7 @@ std::vector<float> logits_in_pieces(const Transformer& model, const std::vector<
                                     const std::vector<int32_t>& pieces) {
   const autograd::NoGradScope no_grad;
   const auto pages = static_cast<int32_t>((ids.size() + 15) / 16);
-  KvCache cache(model.config(), model.dtype(), pages);
+  KvCache cache(model.config(), model.dtype(), pages, KvCache::default_page_size, model.device());
   std::vector<int32_t> block_table(static_cast<size_t>(pages));
   std::iota(block_table.rbegin(), block_table.rend(), 0);  // any order
   std::vector<float> all;
@@ -30,7 +31,7 @@ std::vector<float> logits_in_pieces(const Transformer& model, const std::vector<
     PagedAttention attention(
         model.config(), cache,
         {batch.layout.cu_seqlens, integers({done}, {1}), integers(block_table, {1, pages}), cache.shape()});
-    const Tensor logits = model.logits(model.forward(batch, attention).value());
+    const Tensor logits = kernels::moved(model.logits(model.forward(batch, attention).value()), {});
     all.insert(all.end(), logits.data<float>(), logits.data<float>() + logits.numel());
   }
   return all;
@@ -50,6 +51,18 @@ TEST_P(PagedForward, HasTheBitsOfThePackedOne) {
     EXPECT_EQ(logits_in_pieces(model, ids, {5, 20, 1, 1, 1, 9}), whole) << name_of(dtype);
     EXPECT_EQ(logits_in_pieces(model, ids, std::vector<int32_t>(37, 1)), whole) << name_of(dtype);
   }
+}
+
+TEST_P(PagedForward, HasTheBitsOfThePackedOneOnSimt) {
+  const auto sequences =
+      golden_json(std::string(GetParam()) + "/expected.json")["input_ids"].get<std::vector<std::vector<int32_t>>>();
+  const std::vector<int32_t> ids(sequences[1].begin(), sequences[1].begin() + 18);
+  const ModelFiles files = open_model_files(golden(GetParam()));
+  const Transformer model(files.config, *files.weights,
+                          {.dtype = DType::bf16, .max_positions = 64, .device = {DeviceKind::simt}});
+  const Tensor packed = kernels::moved(logits_of(model, {ids}), {});
+  const std::vector<float> whole(packed.data<float>(), packed.data<float>() + packed.numel());
+  EXPECT_EQ(logits_in_pieces(model, ids, {5, 11, 1, 1}), whole);
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, PagedForward,

@@ -35,7 +35,7 @@ TEST(RopeTable, HasTheAnglesOfTransformers) {
 }
 
 TEST(RopeTable, WhatCannotBeComputedIsNamed) {
-  const auto error_of = [](nlohmann::json rope) -> std::string {
+  const auto error_of = [](const nlohmann::json& rope) -> std::string {
     nlohmann::json json = golden_json("tiny_phi3/longrope/config.json");
     json["rope_parameters"].update(rope);
     try {
@@ -45,7 +45,7 @@ TEST(RopeTable, WhatCannotBeComputedIsNamed) {
     }
     return "no error";
   };
-  EXPECT_EQ(error_of({}), "no error");
+  EXPECT_EQ(error_of(nlohmann::json::object()), "no error");
   EXPECT_NE(error_of({{"short_factor", {1.0, 1.0}}}).find("short_factor"), std::string::npos);
   EXPECT_NE(error_of({{"long_factor", {1.0, 0.0, 1.0}}}).find("long_factor"), std::string::npos);
   EXPECT_NE(error_of({{"long_factor", 3}}).find("long_factor"), std::string::npos);

@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""PEFT on the tiny models of the families: an adapter of every linear, with experts of attention alone, its loss in ten steps of gradient descent
+and what it is after them, computed in float64."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import oracle  # noqa: E402
+import tiny  # noqa: E402
+import torch  # noqa: E402
+from peft import LoraConfig, get_peft_model  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
+from transformers import AutoModelForCausalLM  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+FAMILIES = {"phi3": "tiny_phi3/window", "gemma2": "tiny_gemma2", "gemma3": "tiny_gemma3", "olmo2": "tiny_olmo2", "granite": "tiny_granite",
+            "qwen2": "tiny_qwen2/plain", "smollm3": "tiny_smollm3", "mixtral": "tiny_mixtral", "qwen3_moe": "tiny_qwen3_moe/some"}
+LEARNING_RATE, STEPS = 0.05, 10
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]  # "all-linear" would go into the tensors that hold all experts
+torch.set_num_threads(1)
+
+for number, (name, base) in enumerate(FAMILIES.items()):
+    torch.manual_seed(60 + number)
+    folder = HERE / name
+    model = tiny.load_eager(AutoModelForCausalLM, oracle.HERE / base)
+    model = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=ATTENTION if "mixtral" in base or "moe" in base else "all-linear", task_type="CAUSAL_LM"))
+    for key, p in model.named_parameters():
+        if "lora_B" in key:
+            p.data = 0.1 * torch.randn_like(p)
+    model.peft_config["default"].base_model_name_or_path = base
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    model = model.double()
+    expected = json.loads((oracle.HERE / base / "expected.json").read_text())
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=LEARNING_RATE)
+    losses = []
+    for _ in range(STEPS):
+        total = 0
+        for ids, labels in zip(expected["input_ids"], expected["labels"]):
+            out = model(input_ids=torch.tensor([ids])).logits[0]
+            total = total + torch.nn.functional.cross_entropy(out[:-1], torch.tensor(labels)[1:], ignore_index=-100, reduction="sum")
+        loss = total / expected["num_labels"]
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = {key.replace(".default", ""): p.detach().float().contiguous() for key, p in model.named_parameters() if p.requires_grad}
+    save_file(after, folder / "after.safetensors")
+    oracle.write_json(folder / "expected.json", {"base": base, "learning_rate": LEARNING_RATE, "losses": losses})
+oracle.write_versions(HERE)
