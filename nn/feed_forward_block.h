@@ -17,7 +17,7 @@ struct FeedForwardBlock {
   Activation activation = Activation::silu;
   autograd::Variable norm, output_norm;  // [hidden]; undefined where the model has none
   std::vector<Linear> gate_up_proj;      // gate and up, or one of both; none with experts
-  std::optional<Linear> down_proj;       // none with experts
+  std::optional<Linear> down_proj = {};  // none with experts
   std::optional<Experts> experts = {};   // in place of these
 
   // x [T, hidden] → the same shape.

@@ -27,6 +27,48 @@ double rounded_to(double value, DType dtype) {
   return kernels::cast(kernels::cast(exact, dtype), DType::f32).data<float>()[0];
 }
 
+// One layer's weights, taken out of the loader by their shapes.
+class LayerWeights {
+ public:
+  LayerWeights(WeightLoader& loader, std::string prefix, const ModelConfig& config,
+               const std::optional<Quantization>& quantization)
+      : loader_(loader), prefix_(std::move(prefix)), config_(config), quantization_(quantization) {}
+
+  // Undefined where there is none.
+  Variable norm(const std::optional<NormShape>& shape) {
+    return shape ? loader_.vector(prefix_ + shape->name + ".weight", shape->size, config_.norm_weight_offset)
+                 : Variable();
+  }
+  Linear linear(const LinearShape& shape) {
+    const std::string name = prefix_ + shape.name;
+    return {name, loader_.linear(name + ".weight", shape.out, shape.in, quantization_),
+            shape.bias ? loader_.vector(name + ".bias", shape.out) : Variable()};
+  }
+  std::vector<Linear> linears(const std::vector<LinearShape>& shapes) {
+    std::vector<Linear> loaded;
+    for (const LinearShape& shape : shapes) loaded.push_back(linear(shape));
+    return loaded;
+  }
+  Experts experts(const LayerLayout& layout) {
+    const LinearShape& router = *layout.router;
+    const std::string name = prefix_ + router.name;
+    Experts loaded{.per_token = config_.experts.num_experts_per_tok,
+                   .normalised = config_.experts.norm_topk_prob,
+                   .activation = config_.activation,
+                   .router = {name, loader_.matrix(name + ".weight", router.out, router.in), {}},
+                   .experts = {}};
+    for (const ExpertShape& shape : layout.experts)
+      loaded.experts.push_back({linear(shape.gate_proj), linear(shape.up_proj), linear(shape.down_proj)});
+    return loaded;
+  }
+
+ private:
+  WeightLoader& loader_;
+  std::string prefix_;
+  const ModelConfig& config_;
+  const std::optional<Quantization>& quantization_;
+};
+
 }  // namespace
 
 Transformer::Transformer(const ModelConfig& config, const WeightSource& source, const TransformerOptions& options)
@@ -73,64 +115,42 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
 Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
                                            const std::vector<autograd::RopeTables>& ropes) const {
   const LayerLayout layout = layer_layout(config_, index);
-  const std::string prefix = layer_prefix(index);
-  const auto norm = [&](const std::optional<NormShape>& shape) {
-    return shape ? loader.vector(prefix + shape->name + ".weight", shape->size, config_.norm_weight_offset)
-                 : Variable();
-  };
-  const auto linear = [&](const LinearShape& shape) {
-    const std::string name = prefix + shape.name, weight = name + ".weight";
-    return Linear{name, loader.linear(weight, shape.out, shape.in, options_.quantized_linears),
-                  shape.bias ? loader.vector(name + ".bias", shape.out) : Variable()};
-  };
-  const auto linears = [&](const std::vector<LinearShape>& shapes) {
-    std::vector<Linear> loaded;
-    for (const LinearShape& shape : shapes) loaded.push_back(linear(shape));
-    return loaded;
-  };
-  loader.ignore(prefix + "self_attn.rotary_emb.inv_freq");  // old checkpoints carry it; it follows from the config
+  LayerWeights weights(loader, layer_prefix(index), config_, options_.quantized_linears);
+  loader.ignore(layer_prefix(index) + "self_attn.rotary_emb.inv_freq");  // old checkpoints carry it; the config has it
   // Norms first: the order of trainable weights is that of their loading, and the gradient's norm sums in that order.
-  const Variable input_norm = norm(layout.input_norm), feed_forward_norm = norm(layout.feed_forward_norm);
-  const Variable attention_output_norm = norm(layout.attention_output_norm),
-                 feed_forward_output_norm = norm(layout.feed_forward_output_norm);
-  const Variable q_norm = norm(layout.q_norm), k_norm = norm(layout.k_norm);
+  const Variable input_norm = weights.norm(layout.input_norm);
+  const Variable feed_forward_norm = weights.norm(layout.feed_forward_norm);
+  const Variable attention_output_norm = weights.norm(layout.attention_output_norm);
+  const Variable feed_forward_output_norm = weights.norm(layout.feed_forward_output_norm);
+  const Variable q_norm = weights.norm(layout.q_norm), k_norm = weights.norm(layout.k_norm);
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   const int64_t rope = config_.layers[static_cast<size_t>(index)].rope;
-  Layer layer{
-      .attention = {.layer = index,
-                    .head_dim = config_.head_dim,
-                    .eps = eps,
-                    .rope = rope == no_rope ? autograd::RopeTables{} : ropes[static_cast<size_t>(rope)],
-                    .residual_multiplier = config_.residual_multiplier,
-                    .q_columns = config_.num_attention_heads * config_.head_dim,
-                    .input_norm = input_norm,
-                    .output_norm = attention_output_norm,
-                    .q_norm = q_norm,
-                    .k_norm = k_norm,
-                    .qkv_proj = linears(layout.qkv_proj),
-                    .o_proj = linear(layout.o_proj)},
-      .feed_forward = {.eps = eps,
-                       .residual_multiplier = config_.residual_multiplier,
-                       .activation = config_.activation,
-                       .norm = feed_forward_norm,
-                       .output_norm = feed_forward_output_norm,
-                       .gate_up_proj = linears(layout.gate_up_proj),
-                       .down_proj = layout.down_proj ? std::optional(linear(*layout.down_proj)) : std::nullopt}};
+  Layer layer{.attention = {.layer = index,
+                            .head_dim = config_.head_dim,
+                            .eps = eps,
+                            .rope = rope == no_rope ? autograd::RopeTables{} : ropes[static_cast<size_t>(rope)],
+                            .residual_multiplier = config_.residual_multiplier,
+                            .q_columns = config_.num_attention_heads * config_.head_dim,
+                            .input_norm = input_norm,
+                            .output_norm = attention_output_norm,
+                            .q_norm = q_norm,
+                            .k_norm = k_norm,
+                            .qkv_proj = weights.linears(layout.qkv_proj),
+                            .o_proj = weights.linear(layout.o_proj)},
+              .feed_forward = {.eps = eps,
+                               .residual_multiplier = config_.residual_multiplier,
+                               .activation = config_.activation,
+                               .norm = feed_forward_norm,
+                               .output_norm = feed_forward_output_norm,
+                               .gate_up_proj = weights.linears(layout.gate_up_proj)}};
+  if (layout.down_proj) layer.feed_forward.down_proj = weights.linear(*layout.down_proj);
   if (!layout.router) return layer;
-  const std::string router = prefix + layout.router->name;
-  Experts experts{.per_token = config_.experts.num_experts_per_tok,
-                  .normalised = config_.experts.norm_topk_prob,
-                  .activation = config_.activation,
-                  .router = {router, loader.matrix(router + ".weight", layout.router->out, layout.router->in), {}},
-                  .experts = {}};
   const size_t first = weights_.size();
-  for (const ExpertShape& shape : layout.experts)
-    experts.experts.push_back({linear(shape.gate_proj), linear(shape.up_proj), linear(shape.down_proj)});
+  layer.feed_forward.experts = weights.experts(layout);
   // An expert that no token of a batch goes through has a gradient of zeros, not none.
   for (size_t i = first; i < weights_.size(); ++i)
     weights_[i].leaf.set_grad(
         Tensor::zeros(weights_[i].master.shape(), weights_[i].master.dtype(), options_.device, MemoryTag::gradients));
-  layer.feed_forward.experts = std::move(experts);
   return layer;
 }
 

@@ -1,5 +1,6 @@
 #include "nn/families/family.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -15,16 +16,28 @@ constexpr const Family* all_families[] = {&gemma2_family,  &gemma3_family,  &gra
                                           &mistral_family, &mixtral_family, &olmo2_family,     &phi3_family,
                                           &qwen2_family,   &qwen3_family,   &qwen3_moe_family, &smollm3_family};
 
-std::string known_names() {
-  std::string names;
-  for (const Family* family : all_families) names += (names.empty() ? "" : ", ") + std::string(family->name);
-  return names;
+// "expected one of …", by config.json's names or by GGUF's, and which of them begins most like what was found.
+std::string expected_one_of(std::string_view Family::*name, const std::string& found) {
+  std::string names, nearest;
+  size_t most_alike = 2;  // letters at the start that say nothing
+  for (const Family* family : all_families) {
+    const std::string own(family->*name);
+    if (names.find(own + ",") == std::string::npos) names += own + ", ";
+    const size_t alike =
+        static_cast<size_t>(std::mismatch(own.begin(), own.end(), found.begin(), found.end()).first - own.begin());
+    if (alike <= most_alike) continue;
+    most_alike = alike;
+    nearest = own;
+  }
+  names.resize(names.size() - 2);
+  return "expected one of " + names + ", found " + json_excerpt(found) +
+         (nearest.empty() ? "" : ", to which " + nearest + " comes nearest");
 }
 
 const Family& family_of(const ModelConfig& config) {
   for (const Family* family : all_families)
     if (family->name == config.family) return *family;
-  throw ConfigError("family", "expected one of " + known_names() + ", found \"" + config.family + "\"");
+  throw ConfigError("family", expected_one_of(&Family::name, config.family));
 }
 
 std::string gguf_name(const Family& family, const std::string& module) {
@@ -50,8 +63,7 @@ ModelConfig read_hf_config(const std::filesystem::path& directory) {
     result.check();
     return result;
   }
-  throw ConfigError("model_type",
-                    "expected one of " + known_names() + ", found " + json_excerpt(name) + " in " + path.string());
+  throw ConfigError("model_type", expected_one_of(&Family::name, name) + ", in " + path.string());
 }
 
 ModelConfig config_from_gguf(const std::shared_ptr<const GgufFile>& file) {
@@ -62,8 +74,8 @@ ModelConfig config_from_gguf(const std::shared_ptr<const GgufFile>& file) {
     result.check();
     return result;
   }
-  throw ConfigError("general.architecture", "expected one of " + known_names() + ", found " +
-                                                json_excerpt(architecture) + " in " + file->path().string());
+  throw ConfigError("general.architecture",
+                    expected_one_of(&Family::gguf_architecture, architecture) + ", in " + file->path().string());
 }
 
 size_t layer_count(const std::string& key, int64_t found) {

@@ -397,6 +397,18 @@ TEST(Llama, FrequencyFactorsThatDoNotFitAreRefused) {
     EXPECT_NE(error_with(factors).find("rope_freqs"), std::string::npos) << error_with(factors);
 }
 
+TEST(Families, AnUnknownModelTypeIsNamedWithTheNearestKnown) {
+  nlohmann::json json = golden_json("tiny_llama/untied/config.json");
+  for (const auto& [found, nearest] : {std::pair{"qwen3_next", "qwen3_moe"}, {"llama4", "llama"}, {"phi4", "phi3"}}) {
+    json["model_type"] = found;
+    EXPECT_NE(error_of(json).find("\"" + std::string(found) + "\", to which " + nearest + " comes nearest"),
+              std::string::npos)
+        << error_of(json);
+  }
+  json["model_type"] = "bloom";
+  EXPECT_EQ(error_of(json).find("nearest"), std::string::npos) << error_of(json);
+}
+
 TEST(Families, WhatIsNotComputedIsNamed) {
   nlohmann::json json = golden_json("tiny_llama/untied/config.json");
   const auto error_with = [&json](const char* key, const nlohmann::json& value) {
