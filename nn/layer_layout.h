@@ -37,8 +37,8 @@ struct LayerLayout {
   std::optional<LinearShape> router;  // [experts, hidden], and the experts, in place of these
   std::vector<ExpertShape> experts;
 
-  // What adapters may target, in a fixed order. A linear's number in the model, by which an adapter's random numbers are
-  // keyed, counts the linears of all layers in this order, from 1.
+  // What adapters may target, in a fixed order. A linear's number in the model, by which an adapter's random numbers
+  // are keyed, counts the linears of all layers in this order, from 1.
   std::vector<LinearShape> linears() const;
   // These, then the router, then each expert's gate, up and down.
   std::vector<LinearShape> linears_and_experts() const;

@@ -58,8 +58,8 @@ class Transformer {
   Device device() const { return options_.device; }
   int64_t max_positions() const { return max_positions_; }
 
-  // The hidden states after the last norm, divided by the config's logits_scaling, [T, hidden_size]: their products with
-  // output_weight(), capped by softcap(), are the logits. With checkpoint_layers `attention` must outlive the
+  // The hidden states after the last norm, divided by the config's logits_scaling, [T, hidden_size]: their products
+  // with output_weight(), capped by softcap(), are the logits. With checkpoint_layers `attention` must outlive the
   // backward. A sequence's rows, and the gradients of its adapter, do not depend on the adapters of other sequences.
   // ConfigError for an adapter that the model does not have.
   autograd::Variable forward(const TokenBatch& batch, AttentionContext& attention,

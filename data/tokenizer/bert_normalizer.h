@@ -1,5 +1,5 @@
-// The normaliser of BERT's tokenizers: cleans a text, sets Chinese characters apart, and drops accents and capitals where
-// it is told to.
+// The normaliser of BERT's tokenizers: cleans a text, sets Chinese characters apart, and drops accents and capitals
+// where it is told to.
 #pragma once
 
 namespace lathe::data {

@@ -1,5 +1,5 @@
-// WordPiece (Wu et al. 2016), as BERT reads it: a word is cut from its start into the longest pieces that are tokens; all
-// but the first are spelled with a prefix. A word that cannot be cut so is one unknown token.
+// WordPiece (Wu et al. 2016), as BERT reads it: a word is cut from its start into the longest pieces that are tokens;
+// all but the first are spelled with a prefix. A word that cannot be cut so is one unknown token.
 #pragma once
 
 #include <cstdint>

@@ -1,10 +1,11 @@
 // What a mixture of experts needs beside its linears (Shazeer et al. 2017, Mixtral, Qwen 3): the choice of experts, and
-// rows that go to them and come back. A token's row in each of its experts is that of a slot; the slots of an expert lie
-// one after another, so that its linears are products over consecutive rows. Nothing here depends on the other tokens.
+// rows that go to them and come back. A token's row in each of its experts is that of a slot; the slots of an expert
+// lie one after another, so that its linears are products over consecutive rows. Nothing here depends on the other
+// tokens.
 //
 // T tokens, E experts, k of them for each token, R = T · k slots. logits [T, E], rows [R, H], out [T, H]: f32 | bf16
-// (f64 on the cpu), one dtype, rows contiguous. weights f32 (f64 for f64) [T, k], chosen and slots i32 [T, k]: contiguous,
-// on the device of the others.
+// (f64 on the cpu), one dtype, rows contiguous. weights f32 (f64 for f64) [T, k], chosen and slots i32 [T, k]:
+// contiguous, on the device of the others.
 #pragma once
 
 #include "core/tensor.h"
@@ -17,9 +18,9 @@ inline constexpr int64_t most_experts = 1024;
 // Whether a token's weights are divided by their sum.
 enum class ExpertWeights { probabilities, normalised };
 
-// p = softmax(logits) over the experts. chosen[t] are the k largest, the largest first, and of equal ones the one of the
-// lower number; weights[t, i] = p[chosen[t, i]], or its share of their sum. Of a token with a NaN the
-// weights are NaN. k ≤ E.
+// p = softmax(logits) over the experts. chosen[t] are the k largest, the largest first, and of equal ones the one of
+// the lower number; weights[t, i] = p[chosen[t, i]], or its share of their sum. Of a token with a NaN the weights are
+// NaN. k ≤ E.
 void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, ExpertWeights kind);
 
 // The gradient of the logits; what was chosen is taken as it is. With p as above and g = grad_weights:
