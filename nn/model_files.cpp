@@ -7,6 +7,7 @@
 #include "core/thread_pool.h"
 #include "kernels/simd/isa.h"
 #include "nn/families/family.h"
+#include "nn/model_path.h"
 #include "nn/weights/bitsandbytes.h"
 #include "nn/weights/safetensors.h"
 
@@ -43,27 +44,25 @@ void untie_another_head(ModelFiles& files) {
 
 }  // namespace
 
-ModelFiles open_model_files(const std::filesystem::path& path) {
+ModelFiles open_model_files(const std::filesystem::path& model) {
+  const std::filesystem::path path = resolve_model_path(model);
   ModelFiles files;
   files.path = path;
   if (std::filesystem::is_directory(path)) {
     files.config = read_hf_config(path);
     files.weights = is_bitsandbytes_directory(path) ? open_bitsandbytes_weights(path) : open_safetensors_weights(path);
     untie_another_head(files);
-  } else if (std::filesystem::is_regular_file(path)) {
+  } else {
     files.gguf = GgufFile::open(path);
     files.config = config_from_gguf(files.gguf);
     files.weights = open_gguf_weights(files.gguf, gguf_places(files.config));
-  } else {
-    throw ConfigError("MODEL", path.string() +
-                                   " is neither a file nor a directory; expected a .gguf file or a Hugging Face "
-                                   "model directory (scripts/fetch-model fetches a small model and prints its path)");
   }
   return files;
 }
 
-ModelFiles open_model_config(const std::filesystem::path& path) {
+ModelFiles open_model_config(const std::filesystem::path& model) {
   namespace fs = std::filesystem;
+  const fs::path path = resolve_model_path(model);
   if (!fs::is_directory(path) || fs::exists(path / "model.safetensors") ||
       fs::exists(path / "model.safetensors.index.json"))
     return open_model_files(path);

@@ -23,13 +23,13 @@ struct ModelFiles {
   std::vector<std::string> warnings = {};
 };
 
-// Throws ConfigError when the path is neither, FormatError or ConfigError for what is wrong inside. A directory whose
+// `model` is a path or a name on a Hub (nn/model_path.h). Throws ConfigError when it is neither, FormatError or ConfigError for what is wrong inside. A directory whose
 // config ties the embeddings while its lm_head.weight differs from them is a model with an output embedding of its own,
 // as in transformers: config.tie_word_embeddings is false then, and a warning says so.
-ModelFiles open_model_files(const std::filesystem::path& path);
+ModelFiles open_model_files(const std::filesystem::path& model);
 
 // The same of a directory that may lack its weights: `weights` is null then. For plans.
-ModelFiles open_model_config(const std::filesystem::path& path);
+ModelFiles open_model_config(const std::filesystem::path& model);
 
 // The dtype that "auto" stands for: bf16 where the device multiplies bf16 itself (every card does, not every CPU),
 // f32 elsewhere. Else "f32"/"float32", "bf16"/"bfloat16", "f64"/"float64"; ConfigError for any other word.

@@ -21,7 +21,10 @@ void load_adapter_into(nn::Transformer& model, const std::filesystem::path& dire
 }  // namespace
 
 void add_model_options(CLI::App& command, ModelOptions& options) {
-  command.add_option("MODEL", options.model, ".gguf file or Hugging Face directory")->required();
+  command
+      .add_option("MODEL", options.model,
+                  ".gguf file, Hugging Face directory, or ORG/NAME that lathe-model pull has fetched")
+      ->required();
   command.add_option("--adapter", options.adapter, "PEFT adapter directory to put on the model");
   command
       .add_option("--dtype", options.dtype, "auto (bf16 where the device multiplies it, else f32), f32, bf16 or f64")

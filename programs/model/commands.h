@@ -11,5 +11,6 @@ void add_chat(CLI::App& app);
 void add_eval(CLI::App& app);
 void add_merge(CLI::App& app);
 void add_quantize(CLI::App& app);
+void add_pull(CLI::App& app);
 
 }  // namespace lathe::programs

@@ -151,7 +151,10 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
 void add_info(CLI::App& app) {
   auto options = std::make_shared<InfoOptions>();
   CLI::App* command = app.add_subcommand("info", "what is in a model: its shape, its tensors' types, its tokenizer");
-  command->add_option("MODEL", options->model, ".gguf file or Hugging Face directory")->required();
+  command
+      ->add_option("MODEL", options->model,
+                   ".gguf file, Hugging Face directory, or ORG/NAME that lathe-model pull has fetched")
+      ->required();
   command->add_flag("--tensors", options->tensors, "list every tensor");
   cli::add_common_options(*command, options->common);
   command->callback([options] {

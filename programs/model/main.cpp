@@ -4,8 +4,8 @@
 int main(int argc, char** argv) {
   return lathe::cli::run_program(
       argc, argv, "lathe-model",
-      "Look into a model, let it answer, measure it, quantise it, merge adapters into it. MODEL is a .gguf file or a Hugging "
-      "Face directory.",
+      "Fetch a model, look into it, let it answer, measure it, quantise it, merge adapters into it. MODEL is a .gguf "
+      "file, a Hugging Face directory, or ORG/NAME that pull has fetched.",
       [](CLI::App& app) {
         lathe::programs::add_info(app);
         lathe::programs::add_generate(app);
@@ -13,8 +13,10 @@ int main(int argc, char** argv) {
         lathe::programs::add_eval(app);
         lathe::programs::add_merge(app);
         lathe::programs::add_quantize(app);
+        lathe::programs::add_pull(app);
         app.footer(
             "Examples:\n"
+            "  lathe-model pull HuggingFaceTB/SmolLM2-135M-Instruct\n"
             "  lathe-model info model.gguf\n"
             "  lathe-model generate model.gguf --prompt 'Name three rivers.' --max_tokens 64\n"
             "  lathe-model chat model.gguf --adapter runs/extract\n"

@@ -31,7 +31,9 @@ std::string ServeSettings::model_name() const {
 namespace {
 
 void add_model_flags(CLI::App& app, ServeSettings& settings) {
-  app.add_option("MODEL,--model", settings.model, ".gguf file or Hugging Face directory")->required();
+  app.add_option("MODEL,--model", settings.model,
+                 ".gguf file, Hugging Face directory, or ORG/NAME that lathe-model pull has fetched")
+      ->required();
   app.add_option("--adapter", settings.adapters,
                  "NAME=DIR: a PEFT adapter that requests choose as their model (repeatable)")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

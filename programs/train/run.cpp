@@ -301,7 +301,7 @@ void run(Method& method, const train::RunConfig& config, const RecordedSettings&
   report.config_yaml = recorded.yaml;
   method.complete(report);
   train::write_report(output_dir, report);
-  train::write_result(output_dir, *model, trainer.optimizer(), config.model);
+  train::write_result(output_dir, *model, trainer.optimizer(), plan.files.path);
   print_summary(config, totals, std::chrono::duration<double>(Clock::now() - start).count(), trainer, options.json);
 }
 
