@@ -23,9 +23,10 @@ struct ModelFiles {
   std::vector<std::string> warnings = {};
 };
 
-// `model` is a path or a name on a Hub (nn/model_path.h). Throws ConfigError when it is neither, FormatError or ConfigError for what is wrong inside. A directory whose
-// config ties the embeddings while its lm_head.weight differs from them is a model with an output embedding of its own,
-// as in transformers: config.tie_word_embeddings is false then, and a warning says so.
+// `model` is a path or a name on a Hub (nn/model_path.h). Throws ConfigError when it is neither, FormatError or
+// ConfigError for what is wrong inside. A directory whose config ties the embeddings while its lm_head.weight differs
+// from them is a model with an output embedding of its own, as in transformers: config.tie_word_embeddings is false
+// then, and a warning says so.
 ModelFiles open_model_files(const std::filesystem::path& model);
 
 // The same of a directory that may lack its weights: `weights` is null then. For plans.

@@ -1,7 +1,9 @@
-// Fetches the files of a repository from a Hub into its cache, whole or not at all, going on where an earlier try ended.
+// Fetches the files of a repository from a Hub into its cache, whole or not at all, going on where an earlier try
+// ended.
 //
 // The protocol is the Hugging Face Hub's, which mirrors and private servers speak, too:
-//   GET  ENDPOINT/api/models/ORG/NAME/revision/REVISION?blobs=true   {"sha": COMMIT, "siblings": [{"rfilename", "size"}]}
+//   GET  ENDPOINT/api/models/ORG/NAME/revision/REVISION?blobs=true
+//        {"sha": COMMIT, "siblings": [{"rfilename", "size"}]}
 //   HEAD ENDPOINT/ORG/NAME/resolve/COMMIT/FILE    X-Linked-Etag or ETag: the file's hash; X-Linked-Size
 //   GET  the same, which may redirect to a store of large files; Range goes on with a part
 // A hash of 64 digits is the file's SHA-256, one of 40 that of git's blob: SHA-1 of "blob SIZE\0" and the file.

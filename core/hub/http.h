@@ -1,5 +1,5 @@
-// HTTP requests as a Hub's protocol needs them, over libcurl: redirects are followed one by one, so that a token goes to
-// the server that it is meant for and to no other.
+// HTTP requests as a Hub's protocol needs them, over libcurl: redirects are followed one by one, so that a token goes
+// to the server that it is meant for and to no other.
 #pragma once
 
 #include <cstdint>
