@@ -29,6 +29,9 @@ ModelText load_model_text(const nn::ModelFiles& files);
 // The tokenizer alone: from a GGUF file's metadata or a directory's tokenizer.json.
 std::shared_ptr<const data::Tokenizer> load_tokenizer(const nn::ModelFiles& files);
 
+// What a GGUF file says of its tokenizer.
+data::TokenizerMetadata tokenizer_metadata_of(const nn::GgufFile& file);
+
 // Where generation ends, ascending: the EOS ids of config.json and generation_config.json, the tokenizer's EOS, end of
 // turn and end of message, and the control tokens that chat families end their turns with, as far as the vocabulary has
 // them.

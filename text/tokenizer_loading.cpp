@@ -21,7 +21,9 @@ std::vector<Out> numbers(const nn::GgufFile& file, const std::string& key) {
   return result;
 }
 
-data::TokenizerMetadata metadata_of(const nn::GgufFile& file) {
+}  // namespace
+
+data::TokenizerMetadata tokenizer_metadata_of(const nn::GgufFile& file) {
   const auto id = [&file](const char* name) {
     return file.get_optional<int64_t>("tokenizer.ggml." + std::string(name) + "_token_id");
   };
@@ -53,10 +55,8 @@ data::TokenizerMetadata metadata_of(const nn::GgufFile& file) {
   return metadata;
 }
 
-}  // namespace
-
 std::shared_ptr<const data::Tokenizer> load_tokenizer(const nn::ModelFiles& files) {
-  if (files.gguf) return data::Tokenizer::from_metadata(metadata_of(*files.gguf), files.path.string());
+  if (files.gguf) return data::Tokenizer::from_metadata(tokenizer_metadata_of(*files.gguf), files.path.string());
   return data::Tokenizer::from_directory(files.path);
 }
 

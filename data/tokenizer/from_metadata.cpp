@@ -137,6 +137,12 @@ std::optional<int32_t> checked_id(std::optional<int64_t> id, const char* key, si
 
 }  // namespace
 
+std::vector<Bpe::Merge> merges_of(const TokenizerMetadata& metadata, const Vocabulary& vocabulary,
+                                  const std::string& file) {
+  return metadata.merges.empty() ? merges_of_scores(metadata, vocabulary, file)
+                                 : merges_of_text(metadata, vocabulary, file);
+}
+
 std::shared_ptr<const Tokenizer> Tokenizer::from_metadata(const TokenizerMetadata& metadata, const std::string& file) {
   auto parts = std::make_unique<Parts>();
   fill_vocabulary(metadata, file, parts->vocabulary);
@@ -179,8 +185,7 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_metadata(const TokenizerMetadat
     parts->decoder.replacements.emplace_back("▁", " ");
     parts->decoder.byte_fallback = true;
     adds_bos = true;
-    merges = metadata.merges.empty() ? merges_of_scores(metadata, parts->vocabulary, file)
-                                     : merges_of_text(metadata, parts->vocabulary, file);
+    merges = merges_of(metadata, parts->vocabulary, file);
   } else {
     throw ConfigError("tokenizer.ggml.model", "the tokenizer model '" + metadata.model + "' of " + file +
                                                   " is not supported (gpt2 and llama are)");

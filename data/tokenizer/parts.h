@@ -38,4 +38,8 @@ struct Tokenizer::Parts {
   void check_id(std::optional<int32_t> id, const char* name, const std::string& file) const;
 };
 
+// The merges of a GGUF file's tokenizer, best first: its own, or those that SentencePiece's scores stand for.
+std::vector<Bpe::Merge> merges_of(const TokenizerMetadata& metadata, const Vocabulary& vocabulary,
+                                  const std::string& file);
+
 }  // namespace lathe::data

@@ -34,12 +34,6 @@ std::string expected_one_of(std::string_view Family::*name, const std::string& f
          (nearest.empty() ? "" : ", to which " + nearest + " comes nearest");
 }
 
-const Family& family_of(const ModelConfig& config) {
-  for (const Family* family : all_families)
-    if (family->name == config.family) return *family;
-  throw ConfigError("family", expected_one_of(&Family::name, config.family));
-}
-
 std::string gguf_name(const Family& family, const std::string& module) {
   for (const GgufName& name : family.gguf_names)
     if (name.module == module) return std::string(name.gguf);
@@ -47,6 +41,12 @@ std::string gguf_name(const Family& family, const std::string& module) {
 }
 
 }  // namespace
+
+const Family& family_of(const ModelConfig& config) {
+  for (const Family* family : all_families)
+    if (family->name == config.family) return *family;
+  throw ConfigError("family", expected_one_of(&Family::name, config.family));
+}
 
 ModelConfig read_hf_config(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";

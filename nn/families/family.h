@@ -47,6 +47,9 @@ extern const Family qwen3_family;
 extern const Family qwen3_moe_family;
 extern const Family smollm3_family;
 
+// The family by whose name the config goes.
+const Family& family_of(const ModelConfig& config);
+
 // A number of layers that a file gives, for ModelConfig::layers. ConfigError with the key where it is absurd.
 size_t layer_count(const std::string& key, int64_t found);
 

@@ -12,5 +12,6 @@ void add_eval(CLI::App& app);
 void add_merge(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_pull(CLI::App& app);
+void add_convert(CLI::App& app);
 
 }  // namespace lathe::programs

@@ -1,0 +1,25 @@
+// A model as GGUF has it: what llama.cpp's converter writes for its architecture, but for the tokenizer.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "nn/model_files.h"
+#include "nn/weights/gguf_writer.h"
+
+namespace lathe::nn {
+
+struct GgufModel {
+  GgufMetadata metadata;  // general.* and the architecture's keys
+  std::vector<GgufTensorToWrite> tensors;
+  // Sentences: what the format cannot say of this model.
+  std::vector<std::string> warnings;
+};
+
+// `files` must outlive the result, whose tensors read from it. Matrices get `type`, or F16 where their rows do not
+// divide into its blocks; with a type of four bits, the embedding and the output projection get Q8_0; vectors stay F32.
+// Rows of q and k are interleaved and the norms' offset is added where the architecture wants that. ConfigError for a
+// model that is GGUF already or that the format has no keys for, FormatError for weights that have no place in it.
+GgufModel gguf_model_of(const ModelFiles& files, const GgmlWriter& type);
+
+}  // namespace lathe::nn

@@ -1,0 +1,150 @@
+// lathe-model convert: GGUF and Hugging Face directories there and back.
+#include <cmath>
+
+#include "nn/weights/gguf.h"
+#include "nn/weights/safetensors.h"
+#include "tests/programs/program_test.h"
+
+namespace lathe {
+namespace {
+
+namespace fs = std::filesystem;
+
+class LatheModelConvert : public ProgramTest {
+ protected:
+  int convert(const fs::path& from, const fs::path& to, std::vector<std::string> more = {}) const {
+    more.insert(more.begin(), {"bin/lathe-model", "convert", from.string(), to.string()});
+    return run(more);
+  }
+  // A golden model with a tokenizer.
+  fs::path model_of(const std::string& name) const {
+    const fs::path golden = fs::path(LATHE_SOURCE_DIR) / "tests/golden";
+    const fs::path folder = folder_ / fs::path(name).filename();
+    fs::create_directories(folder);
+    for (const char* file : {"config.json", "model.safetensors"}) fs::copy_file(golden / name / file, folder / file);
+    fs::copy_file(golden / "tokenizer/byte_level/tokenizer.json", folder / "tokenizer.json");
+    return folder;
+  }
+  static fs::path golden_gguf(const std::string& name) {
+    return fs::path(LATHE_SOURCE_DIR) / "tests/golden" / name / "model.gguf";
+  }
+};
+
+// Every tensor of both by its name and bytes; rope_freqs within the rounding of f32.
+void expect_same_tensors(const fs::path& found_path, const fs::path& expected_path) {
+  const auto found = nn::GgufFile::open(found_path), expected = nn::GgufFile::open(expected_path);
+  EXPECT_EQ(found->tensors().size(), expected->tensors().size());
+  for (const nn::GgufTensor& tensor : expected->tensors()) {
+    const nn::GgufTensor* other = found->find_tensor(tensor.name);
+    ASSERT_NE(other, nullptr) << tensor.name;
+    ASSERT_EQ(other->shape, tensor.shape) << tensor.name;
+    ASSERT_EQ(other->type, tensor.type) << tensor.name;
+    const auto* a = reinterpret_cast<const float*>(found->tensor_bytes(*other));
+    const auto* b = reinterpret_cast<const float*>(expected->tensor_bytes(tensor));
+    for (int64_t i = 0; i < tensor.shape.numel(); ++i) {
+      const bool same = tensor.name == "rope_freqs.weight" ? std::abs(a[i] - b[i]) <= 1e-5f * std::abs(b[i])
+                                                           : std::memcmp(a + i, b + i, 4) == 0;
+      ASSERT_TRUE(same) << tensor.name << " " << i << ": " << a[i] << ", " << b[i];
+    }
+  }
+  for (const auto& [key, value] : expected->metadata()) {
+    if (!key.starts_with("general.") && !key.starts_with("tokenizer.") && found->contains(key)) {
+      EXPECT_EQ(found->metadata().at(key), value) << key;
+    }
+  }
+}
+
+void expect_same_weights(const fs::path& found_path, const fs::path& expected_path) {
+  const auto found = nn::SafetensorsFile::open(found_path), expected = nn::SafetensorsFile::open(expected_path);
+  ASSERT_EQ(found->names().size(), expected->names().size());
+  for (const std::string& name : expected->names()) {
+    const Tensor a = found->tensor(name), b = expected->tensor(name);
+    ASSERT_EQ(a.shape(), b.shape()) << name;
+    ASSERT_EQ(a.dtype(), b.dtype()) << name;
+    EXPECT_EQ(std::memcmp(a.raw(), b.raw(), static_cast<size_t>(b.nbytes())), 0) << name;
+  }
+}
+
+TEST_F(LatheModelConvert, GgufIsWhatThePackagesConverterWritesAndComesBackToTheBit) {
+  for (const char* name : {"tiny_qwen3/tied", "tiny_qwen2/plain", "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3",
+                           "tiny_llama31", "tiny_llama_bias"}) {
+    SCOPED_TRACE(name);
+    const fs::path model = model_of(name), gguf = model.string() + ".gguf", back = model.string() + ".back";
+    ASSERT_EQ(convert(model, gguf), 0) << err();
+    expect_same_tensors(gguf, golden_gguf(name));
+    ASSERT_EQ(convert(gguf, back), 0) << err();
+    expect_same_weights(back / "model.safetensors", model / "model.safetensors");
+    const auto was = nlohmann::json::parse(bytes_of(model / "config.json")),
+               is = nlohmann::json::parse(bytes_of(back / "config.json"));
+    for (const char* key : {"hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps",
+                            "vocab_size", "tie_word_embeddings", "max_position_embeddings"})
+      if (was.contains(key)) {
+        EXPECT_EQ(is[key], was[key]) << key;
+      }
+  }
+}
+
+TEST_F(LatheModelConvert, AConvertedModelAnswersTheSame) {
+  const auto answer = [&](const fs::path& path) {
+    EXPECT_EQ(run({"bin/lathe-model", "generate", path.string(), "--raw", "--prompt", "it is", "--max_tokens", "6",
+                   "--dtype", "f32", "--json"}),
+              0)
+        << err();
+    return nlohmann::json::parse(out(), nullptr, false)["logprobs"];
+  };
+  const fs::path gguf = folder_ / "tiny.gguf", back = folder_ / "back";
+  ASSERT_EQ(convert(folder_ / "model", gguf), 0) << err();
+  ASSERT_EQ(convert(gguf, back, {"--max_shard_size", "100KB", "--json"}), 0) << err();
+  EXPECT_EQ(nlohmann::json::parse(out())["weights"], 21);
+  EXPECT_FALSE(fs::exists(back / "model.safetensors"));
+  EXPECT_TRUE(fs::exists(back / "model.safetensors.index.json"));
+  EXPECT_EQ(answer(gguf), answer(folder_ / "model"));
+  EXPECT_EQ(answer(back), answer(folder_ / "model"));
+}
+
+TEST_F(LatheModelConvert, BlocksAreWrittenWhereRowsDivideAndSayTheirType) {
+  for (const auto& [dtype, matrix, embedding] : {std::tuple{"q8_0", "Q8_0", "Q8_0"},
+                                                 {"q4_0", "Q4_0", "Q8_0"},
+                                                 {"q4_1", "Q4_1", "Q8_0"},
+                                                 {"bf16", "BF16", "BF16"}}) {
+    const fs::path gguf = folder_ / (std::string(dtype) + ".gguf");
+    ASSERT_EQ(convert(folder_ / "model", gguf, {"--dtype", dtype}), 0) << err();
+    ASSERT_EQ(run({"bin/lathe-model", "info", gguf.string(), "--json"}), 0) << err();
+    for (const auto& weight : nlohmann::json::parse(out())["weights"]) {
+      const std::string name = weight["name"];
+      const bool outer = name == "model.embed_tokens.weight" || name == "lm_head.weight";
+      EXPECT_EQ(weight["type"], weight["shape"].size() < 2 ? "F32" : outer ? embedding : matrix) << name;
+    }
+    EXPECT_EQ(run({"bin/lathe-model", "generate", gguf.string(), "--raw", "--prompt", "it", "--max_tokens", "2"}), 0)
+        << err();
+  }
+}
+
+TEST_F(LatheModelConvert, ThreadsDoNotChangeTheBytes) {
+  ASSERT_EQ(convert(folder_ / "model", folder_ / "one.gguf", {"--dtype", "q4_0", "--threads", "1"}), 0);
+  ASSERT_EQ(convert(folder_ / "model", folder_ / "three.gguf", {"--dtype", "q4_0", "--threads", "3"}), 0);
+  EXPECT_EQ(bytes_of(folder_ / "one.gguf"), bytes_of(folder_ / "three.gguf"));
+}
+
+TEST_F(LatheModelConvert, WhatCannotBeWrittenIsSaidAndLeavesNothing) {
+  const fs::path model = folder_ / "model", out = folder_ / "out.gguf";
+  const auto expect_refused = [&](const fs::path& from, std::vector<std::string> more, const char* part) {
+    EXPECT_NE(convert(from, out, std::move(more)), 0);
+    EXPECT_NE(err().find(part), std::string::npos) << err();
+    for (const auto& entry : fs::directory_iterator(folder_))
+      EXPECT_EQ(entry.path().filename().string().find("out"), entry.path().filename() == "out" ? 0 : std::string::npos)
+          << entry.path();
+  };
+  expect_refused(model, {"--dtype", "q9"}, "q4_1");
+  expect_refused(model, {"--format", "onnx"}, "gguf or hf");
+  expect_refused(model, {"--max_shard_size", "much"}, "5GB");
+  expect_refused(golden_gguf("tiny_qwen3/untied"), {}, "GGUF file already");
+  expect_refused(golden_gguf("tiny_qwen3/untied"), {"--format", "hf", "--dtype", "q8_0"}, "Hugging Face directory");
+  auto config = nlohmann::json::parse(bytes_of(model / "config.json"));
+  config["num_hidden_layers"] = 1;
+  std::ofstream(model / "config.json") << config.dump();
+  expect_refused(model, {}, "has no place in GGUF");
+}
+
+}  // namespace
+}  // namespace lathe
