@@ -9,6 +9,7 @@
 #include "nn/families/family.h"
 #include "nn/model_path.h"
 #include "nn/weights/bitsandbytes.h"
+#include "nn/weights/gptq_awq.h"
 #include "nn/weights/safetensors.h"
 
 namespace lathe::nn {
@@ -42,6 +43,11 @@ void untie_another_head(ModelFiles& files) {
                            ": both are used, as transformers does; set it to false to silence this warning");
 }
 
+std::unique_ptr<WeightSource> open_directory_weights(const std::filesystem::path& path) {
+  if (const auto packed = packed_quantization_of(path)) return open_packed_weights(path, *packed);
+  return is_bitsandbytes_directory(path) ? open_bitsandbytes_weights(path) : open_safetensors_weights(path);
+}
+
 }  // namespace
 
 ModelFiles open_model_files(const std::filesystem::path& model) {
@@ -50,7 +56,7 @@ ModelFiles open_model_files(const std::filesystem::path& model) {
   files.path = path;
   if (std::filesystem::is_directory(path)) {
     files.config = read_hf_config(path);
-    files.weights = is_bitsandbytes_directory(path) ? open_bitsandbytes_weights(path) : open_safetensors_weights(path);
+    files.weights = open_directory_weights(path);
     untie_another_head(files);
   } else {
     files.gguf = GgufFile::open(path);

@@ -23,7 +23,7 @@
 namespace lathe::nn {
 
 // Whether config.json says that linears are codes of bitsandbytes. ConfigError for a quantisation that is not read
-// here (GPTQ, AWQ, bitsandbytes' 8 bits and fp4, …), FormatError for a quantization_config that is none.
+// here (bitsandbytes' 8 bits and fp4, …), FormatError for a quantization_config that is none.
 bool is_bitsandbytes_directory(const std::filesystem::path& directory);
 
 // The weights of such a directory: codes() gives those of a quantised weight as they lie in the mapped file,

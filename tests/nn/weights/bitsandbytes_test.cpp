@@ -221,7 +221,7 @@ TEST_F(BadBitsandbytes, AQuantStateIsReadWithinBounds) {
 TEST_F(BadBitsandbytes, OtherQuantisationsAreRefusedByName) {
   EXPECT_NE(complaint_about("bnb_4bit_quant_type", "fp4").find("fp4"), std::string::npos);
   EXPECT_NE(complaint_about("load_in_8bit", true).find("LLM.int8"), std::string::npos);
-  EXPECT_NE(complaint_about("quant_method", "gptq").find("gptq"), std::string::npos);
+  EXPECT_NE(complaint_about("quant_method", "hqq").find("hqq"), std::string::npos);
 }
 
 TEST_F(BadBitsandbytes, AFolderWithFilesIsNotWrittenTo) {
