@@ -233,23 +233,34 @@ std::string part_ending(int64_t number, int64_t count) {
   return "-" + five_digits(number + 1) + "-of-" + five_digits(count) + ".gguf";
 }
 
-// Another part of the model, or the same, by one part's path and place.
-std::filesystem::path path_of_part(const std::filesystem::path& path, SplitPlace split, int64_t number) {
+[[noreturn]] void fail_split(const std::filesystem::path& path, SplitPlace split, const std::string& reason) {
+  throw FormatError(path.string(), -1,
+                    "is part " + std::to_string(split.number + 1) + " of " + std::to_string(split.count) +
+                        " of one model, " + reason +
+                        "; the parts must lie in one folder, or join them with 'llama-gguf-split --merge FIRST_PART "
+                        "WHOLE'");
+}
+
+// The paths of all parts by one part's path and place. Those that are missing are named together: who fetches files
+// again wants to do it once.
+std::vector<std::filesystem::path> paths_of_parts(const std::filesystem::path& path, SplitPlace split) {
   const std::string name = path.filename().string(), ending = part_ending(split.number, split.count);
-  const std::string place =
-      "is part " + std::to_string(split.number + 1) + " of " + std::to_string(split.count) + " of one model";
-  const std::string join =
-      "; the parts must lie in one folder, or join them with 'llama-gguf-split --merge FIRST_PART "
-      "WHOLE'";
   if (!name.ends_with(ending))
-    throw FormatError(
-        path.string(), -1,
-        place + ", but its name does not end in " + ending + ", as the other parts' names would follow" + join);
-  const std::string other = name.substr(0, name.size() - ending.size()) + part_ending(number, split.count);
-  const std::filesystem::path result = path.parent_path() / other;
-  if (!std::filesystem::exists(result))
-    throw FormatError(path.string(), -1, place + ", and " + other + " is not there" + join);
-  return result;
+    fail_split(path, split, "but its name does not end in " + ending + ", as the other parts' names would follow");
+  const std::string model = name.substr(0, name.size() - ending.size());
+  std::vector<std::filesystem::path> paths;
+  std::string missing;
+  size_t count = 0;
+  for (int64_t number = 0; number < split.count; ++number) {
+    const std::string part = model + part_ending(number, split.count);
+    paths.push_back(path.parent_path() / part);
+    std::error_code unreadable;
+    if (!std::filesystem::exists(paths.back(), unreadable) && ++count <= 20) missing += (count == 1 ? "" : ", ") + part;
+  }
+  if (count > 0)
+    fail_split(path, split,
+               "and " + missing + (count > 20 ? ", …" : "") + (count == 1 ? " is" : " are") + " not there");
+  return paths;
 }
 
 }  // namespace
@@ -284,8 +295,9 @@ std::shared_ptr<const GgufFile> GgufFile::open(const std::filesystem::path& path
   const SplitPlace split = split_place(*file);
   if (split.count > 1) {
     contents = std::make_shared<Contents>();
+    const std::vector<std::filesystem::path> paths = paths_of_parts(path, split);
     for (int64_t number = 0; number < split.count; ++number) {
-      const std::shared_ptr<Contents> part = read_part(path_of_part(path, split, number));
+      const std::shared_ptr<Contents> part = read_part(paths[static_cast<size_t>(number)]);
       // The first part has the metadata of all.
       if (number == 0) contents->metadata = std::move(part->metadata);
       for (GgufTensor& tensor : part->tensors) {

@@ -64,6 +64,23 @@ nlohmann::ordered_json read_index(const std::filesystem::path& path) {
   return index;
 }
 
+// All that are missing in one sentence: who fetches files again wants to do it once.
+void expect_shards(const std::filesystem::path& directory, const nlohmann::ordered_json& weight_map) {
+  std::set<std::string> names;
+  for (const auto& [weight, shard] : weight_map.items())
+    if (shard.is_string() && shard.get_ref<const std::string&>().find('/') == std::string::npos)
+      names.insert(shard.get<std::string>());
+  std::string missing;
+  size_t count = 0;
+  for (const std::string& name : names)
+    if (std::error_code unreadable; !std::filesystem::exists(directory / name, unreadable))
+      missing += (count++ == 0 ? "" : ", ") + name;
+  if (count > 0)
+    throw ResourceError(directory.string() + ": of the " + std::to_string(names.size()) +
+                        " files that its model.safetensors.index.json names, " + std::to_string(count) +
+                        " are missing: " + missing + "; fetch them, or the whole model, again");
+}
+
 }  // namespace
 
 SafetensorsTensors safetensors_tensors(const std::filesystem::path& directory) {
@@ -81,6 +98,7 @@ SafetensorsTensors safetensors_tensors(const std::filesystem::path& directory) {
   }
   std::map<std::string, std::shared_ptr<const SafetensorsFile>> shards;
   const nlohmann::ordered_json index = read_index(index_path);
+  expect_shards(directory, index["weight_map"]);
   for (const auto& [name, shard] : index["weight_map"].items()) {
     const std::string file_name = shard.is_string() ? shard.get<std::string>() : "";
     if (file_name.empty() || file_name.find('/') != std::string::npos)

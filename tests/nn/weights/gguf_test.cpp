@@ -233,6 +233,26 @@ TEST(Gguf, ASplitModelIsOpenedWholeByAnyPart) {
   EXPECT_NE(error_at(renamed).find("-00001-of-00002.gguf"), std::string::npos) << error_at(renamed);
 }
 
+TEST(Gguf, AllMissingPartsAreNamedAtOnce) {
+  const TemporaryFolder folder;
+  std::string part = part_of_two(0, "a");
+  // split.count, whose value is the last u16 of its kind, says four.
+  const size_t key = part.find("split.count");
+  ASSERT_NE(key, std::string::npos);
+  part[key + 11 + 4] = 4;
+  const auto path = folder.path() / "m-00001-of-00004.gguf";
+  std::ofstream(path, std::ios::binary) << part;
+  std::ofstream(folder.path() / "m-00003-of-00004.gguf") << "there";
+  try {
+    GgufFile::open(path);
+    FAIL() << "no error";
+  } catch (const FormatError& error) {
+    EXPECT_NE(std::string(error.what()).find("m-00002-of-00004.gguf, m-00004-of-00004.gguf are not there"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
 TEST(Gguf, SomethingElseInItsPlaceIsNamed) {
   EXPECT_NE(error_of("version https://git-lfs.github.com/spec/v1\n").find("git-lfs pointer"), std::string::npos);
   EXPECT_NE(error_of("<!DOCTYPE html><html>").find("web page"), std::string::npos);

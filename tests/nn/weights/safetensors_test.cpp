@@ -168,5 +168,20 @@ TEST(Safetensors, ShardsMustHoldWhatTheIndexSays) {
   }
 }
 
+TEST(Safetensors, AllMissingShardsAreNamedAtOnce) {
+  const TemporaryFolder folder;
+  write_safetensors(folder.path() / "b.safetensors", {{"b", Tensor::zeros({2}, DType::f32)}});
+  std::ofstream(folder.path() / "model.safetensors.index.json")
+      << R"({"weight_map": {"a": "a.safetensors", "b": "b.safetensors", "c": "c.safetensors", "d": "a.safetensors"}})";
+  try {
+    open_safetensors_weights(folder.path());
+    FAIL() << "no error";
+  } catch (const ResourceError& error) {
+    const std::string text = error.what();
+    EXPECT_NE(text.find("of the 3 files"), std::string::npos) << text;
+    EXPECT_NE(text.find("2 are missing: a.safetensors, c.safetensors;"), std::string::npos) << text;
+  }
+}
+
 }  // namespace
 }  // namespace lathe::nn
