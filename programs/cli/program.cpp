@@ -97,6 +97,9 @@ int run_program(int argc, char** argv, const std::string& name, const std::strin
   } catch (const Stopped& stopped) {
     print_note(stopped.sentence);
     return 128 + stopped.signal;
+  } catch (const GateFailed& failed) {
+    print_note(failed.sentence);
+    return 3;
   } catch (const ConfigError& error) {
     print_error(error.what());
     return 2;

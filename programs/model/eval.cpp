@@ -1,187 +1,84 @@
-// lathe-model eval: answers to a dataset's prompts against its completions, and the loss on them.
+// lathe-model eval: answers, choices or a text, measured, and held to bounds.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "autograd/ops/linear_cross_entropy.h"
-#include "autograd/recording.h"
-#include "core/atomic_write.h"
 #include "core/error.h"
-#include "core/printable.h"
-#include "data/rows/sft_rows.h"
-#include "kernels/copy/copy.h"
-#include "nn/attention_context.h"
+#include "core/memory.h"
 #include "programs/cli/messages.h"
-#include "programs/cli/progress.h"
 #include "programs/cli/session.h"
 #include "programs/model/commands.h"
+#include "programs/model/evaluation.h"
 #include "programs/model/scoring.h"
-#include "serve/engine/engine.h"
 
 namespace lathe::programs {
 namespace {
 
-struct EvalOptions {
-  cli::ModelOptions model;
-  kernels::SamplingParams sampling;
-  int64_t max_tokens = 128, show = 0, limit = 0;
-  std::string dataset, metric = "exact", predictions;
-};
+using nlohmann::ordered_json;
 
-// A row cut where the trained part begins: what is asked, and what should be answered.
-struct Question {
-  std::vector<int32_t> prompt, reference;
-  int64_t line = 0;
-  std::string answer;
-  bool correct = false;
-};
-
-Question question_of(const data::SftExample& example, int64_t line, const std::string& file) {
-  const auto first =
-      std::find_if(example.labels.begin(), example.labels.end(), [](int32_t id) { return id != data::ignored_label; });
-  const auto at = first - example.labels.begin();
-  if (at == 0)
-    throw FormatError(file, -1,
-                      "line " + std::to_string(line) +
-                          " has no prompt before what is to be answered; eval takes rows of "
-                          "\"prompt\" and \"completion\"");
-  Question question;
-  question.prompt.assign(example.input_ids.begin(), example.input_ids.begin() + at);
-  question.reference.assign(example.input_ids.begin() + at, example.input_ids.end());
-  question.line = line;
-  return question;
+// What is wrong with the flags is told before a model is loaded.
+void check(const EvalOptions& options) {
+  if (options.dataset.empty() == options.text.empty())
+    throw ConfigError("dataset", "give --dataset (rows to answer) or --text (a text whose perplexity is measured)");
+  if (options.text.empty() && options.metric != "choice") parse_metric(options.metric);
 }
 
-// Mean negative log-likelihood of the trained tokens in nats, over all of them.
-double mean_loss(const cli::Session& session, const std::vector<data::SftExample>& examples) {
-  const autograd::NoGradScope no_grad;
-  double sum = 0;
-  int64_t count = 0;
-  for (const data::SftExample& example : examples) {
-    const auto length = static_cast<int32_t>(example.input_ids.size());
-    const nn::TokenBatch batch = nn::make_token_batch(example.input_ids, std::span(&length, 1));
-    nn::PackedAttention attention(session.config, batch.layout);
-    std::vector<int32_t> shifted(example.labels.begin() + 1, example.labels.end());
-    shifted.push_back(data::ignored_label);
-    const auto result = autograd::linear_cross_entropy(
-        session.model->forward(batch, attention), session.model->output_weight(),
-        Tensor::of<int32_t>(shifted, {length}), batch.layout, 1.0, session.model->softcap());
-    const Tensor loss = kernels::moved(result.loss.value(), {});
-    sum += loss.dtype() == DType::f64 ? loss.data<double>()[0] : loss.data<float>()[0];
-    count += std::count_if(shifted.begin(), shifted.end(), [](int32_t id) { return id != data::ignored_label; });
+ordered_json json_of(const Evaluation& evaluation, const EvalOptions& options,
+                     const std::vector<std::string>& failures) {
+  ordered_json result = evaluation.facts;
+  for (const auto& [name, value] : evaluation.metrics) {
+    result[name] = nullptr;
+    if (value) result[name] = *value;
   }
-  return count > 0 ? sum / static_cast<double>(count) : 0;
-}
-
-void answer_all(const cli::Session& session, const EvalOptions& options, std::vector<Question>& questions) {
-  std::vector<engine::Request> requests;
-  for (const Question& question : questions)
-    requests.push_back(session.request(question.prompt, options.sampling, options.max_tokens));
-  cli::Progress progress("answering", static_cast<int64_t>(questions.size()));
-  int64_t finished = 0;
-  const auto completions =
-      engine::generate(*session.model, requests, session.engine, [&](const engine::TokenOutput& output) {
-        if (output.finish_reason) progress.update(++finished);
-      });
-  const Metric metric = parse_metric(options.metric);
-  for (size_t i = 0; i < questions.size(); ++i) {
-    questions[i].answer = session.text.tokenizer->decode(completions[i].tokens, true);
-    questions[i].correct =
-        matches(metric, questions[i].answer, session.text.tokenizer->decode(questions[i].reference, true));
-  }
-}
-
-// The last message of a chat prompt, as a person reads it: the control tokens cut the prompt into "role\nmessage"
-// parts, the last of which opens the answer. A prompt without control tokens is shown whole.
-std::string shown_prompt(const cli::Session& session, const std::vector<int32_t>& prompt) {
-  std::vector<std::vector<int32_t>> parts(1);
-  for (const int32_t id : prompt) {
-    if (session.text.tokenizer->is_special(id)) {
-      parts.emplace_back();
-    } else {
-      parts.back().push_back(id);
-    }
-  }
-  std::vector<std::string> texts;
-  for (const auto& part : parts) {
-    std::string text = session.text.tokenizer->decode(part);
-    if (text.find_first_not_of(" \n") != std::string::npos) texts.push_back(std::move(text));
-  }
-  if (texts.size() < 2) return texts.empty() ? "" : texts[0];
-  const std::string& message = texts[texts.size() - 2];
-  return message.substr(message.find('\n') + 1);
-}
-
-nlohmann::ordered_json prediction(const cli::Session& session, const Question& question) {
-  return {{"line", question.line},
-          {"prompt", session.text.tokenizer->decode(question.prompt)},
-          {"reference", session.text.tokenizer->decode(question.reference, true)},
-          {"answer", question.answer},
-          {"correct", question.correct}};
+  if (!options.gate.empty())
+    result["gate"] = {{"file", options.gate}, {"passed", failures.empty()}, {"failures", failures}};
+  return result;
 }
 
 void run(const EvalOptions& options) {
-  parse_metric(options.metric);  // a wrong name is told before a model is loaded
+  check(options);
   const cli::Session session = cli::Session::open(options.model);
-  data::SftOptions row_options;
-  row_options.max_length.reset();
-  row_options.vocab_size = session.text.vocab_size;
-  data::SftRows rows =
-      data::read_sft_rows(options.dataset, *session.text.tokenizer, session.text.chat_template.get(), row_options);
-  for (const std::string& warning : rows.warnings) cli::print_warning(options.dataset + ": " + warning);
-  if (options.limit > 0 && static_cast<int64_t>(rows.examples.size()) > options.limit)
-    rows.examples.resize(static_cast<size_t>(options.limit));
-  if (rows.examples.empty()) throw FormatError(options.dataset, -1, "has no row to answer");
-  std::vector<Question> questions;
-  for (size_t i = 0; i < rows.examples.size(); ++i)
-    questions.push_back(question_of(rows.examples[i], rows.lines[i], options.dataset));
-
-  const double loss = mean_loss(session, rows.examples);
-  answer_all(session, options, questions);
-  const auto correct = std::count_if(questions.begin(), questions.end(), [](const Question& q) { return q.correct; });
-  const auto total = static_cast<int64_t>(questions.size());
-
-  if (!options.predictions.empty()) {
-    std::string lines;
-    for (const Question& question : questions)
-      lines +=
-          prediction(session, question).dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-    write_file_atomically(options.predictions, lines);
-  }
+  const Evaluation evaluation = !options.text.empty()        ? evaluate_text(session, options)
+                                : options.metric == "choice" ? evaluate_choices(session, options)
+                                                             : evaluate_answers(session, options);
+  const std::vector<std::string> failures =
+      options.gate.empty() ? std::vector<std::string>() : gate_failures(options.gate, evaluation);
   if (options.model.common.json) {
-    fmt::print("{}\n", nlohmann::ordered_json{{"dataset", options.dataset},
-                                              {"metric", options.metric},
-                                              {"rows", total},
-                                              {"correct", correct},
-                                              {"accuracy", static_cast<double>(correct) / static_cast<double>(total)},
-                                              {"loss", loss}}
-                           .dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-    return;
+    fmt::print("{}\n",
+               json_of(evaluation, options, failures).dump(2, ' ', false, ordered_json::error_handler_t::replace));
+  } else {
+    fmt::print(stderr, "{}", memory_table(session.model->device()));
+    fmt::print("{}\n", evaluation.sentence);
   }
-  for (size_t i = 0; i < questions.size() && static_cast<int64_t>(i) < options.show; ++i)
-    fmt::print("  message    {}\n  answer {}   {}\n  reference  {}\n\n",
-               printable(shown_prompt(session, questions[i].prompt)), questions[i].correct ? "✓" : "✗",
-               printable(trimmed(questions[i].answer)),
-               printable(trimmed(session.text.tokenizer->decode(questions[i].reference, true))));
-  fmt::print(stderr, "{}", memory_table(session.model->device()));
-  fmt::print("{} of {} correct ({:.1f} %, {}), loss {:.4f} on the references\n", correct, total,
-             100.0 * static_cast<double>(correct) / static_cast<double>(total), options.metric, loss);
+  if (failures.empty()) return;
+  std::string sentence = options.gate + " is not passed:";
+  for (const std::string& failure : failures) sentence += "\n  " + failure;
+  throw cli::GateFailed{sentence};
 }
 
 }  // namespace
 
 void add_eval(CLI::App& app) {
   auto options = std::make_shared<EvalOptions>();
-  CLI::App* command = app.add_subcommand("eval", "answer a dataset's prompts and count the right answers");
+  CLI::App* command =
+      app.add_subcommand("eval", "measure a model: answers to prompts, multiple choice, or the perplexity of a text");
   cli::add_model_options(*command, options->model);
+  command->add_option("--dataset", options->dataset,
+                      "JSONL of {\"prompt\", \"completion\"} rows, strings or message lists; for --metric choice of "
+                      "{\"question\", \"choices\", \"answer\"}");
+  command->add_option("--text", options->text, "a text file: its perplexity, in place of --dataset");
   command
-      ->add_option("--dataset", options->dataset,
-                   "JSONL of {\"prompt\", \"completion\"} rows, strings or message lists")
-      ->required();
-  command->add_option("--metric", options->metric, "json: equal as JSON values; exact: equal text")
+      ->add_option(
+          "--metric", options->metric,
+          "json: answers equal as JSON values; exact: equal text; choice: the likeliest choice is the right one")
       ->capture_default_str();
+  command->add_option("--max_length", options->max_length,
+                      "of --text: tokens in a window (0: the model's context, at most 2048)");
+  command->add_option("--stride", options->stride, "of --text: tokens from window to window (0: half a window)");
+  command->add_option(
+      "--gate", options->gate,
+      "YAML of metrics and their bounds (accuracy: 0.9, perplexity: 20); exit code 3 where one is missed");
   command->add_option("--show", options->show, "print the first N messages with answer and reference")
       ->capture_default_str();
   command->add_option("--limit", options->limit, "take the first N rows only (0: all)")->capture_default_str();
