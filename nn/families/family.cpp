@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
+#include <vector>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -16,18 +18,29 @@ constexpr const Family* all_families[] = {&gemma2_family,  &gemma3_family,  &gra
                                           &mistral_family, &mixtral_family, &olmo2_family,     &phi3_family,
                                           &qwen2_family,   &qwen3_family,   &qwen3_moe_family, &smollm3_family};
 
-// "expected one of …", by config.json's names or by GGUF's, and which of them begins most like what was found.
+// Letters to insert, remove or replace.
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j)
+      diagonal = std::exchange(row[j + 1], std::min({row[j] + 1, row[j + 1] + 1, diagonal + (a[i] != b[j])}));
+  }
+  return row[b.size()];
+}
+
+// "expected one of …", by config.json's names or by GGUF's, and which of them is nearest to what was found.
 std::string expected_one_of(std::string_view Family::*name, const std::string& found) {
   std::string names, nearest;
-  size_t most_alike = 2;  // letters at the start that say nothing
+  size_t least = std::max<size_t>(found.size() / 2, 2) + 1;
   for (const Family* family : all_families) {
     const std::string own(family->*name);
     if (names.find(own + ",") == std::string::npos) names += own + ", ";
-    const size_t alike =
-        static_cast<size_t>(std::mismatch(own.begin(), own.end(), found.begin(), found.end()).first - own.begin());
-    if (alike <= most_alike) continue;
-    most_alike = alike;
-    nearest = own;
+    if (found.empty() || found.size() > 64) continue;
+    // "qwen2_vl" is near to qwen2, however long the rest is.
+    const size_t distance = found.starts_with(own) ? 1 : edit_distance(found, own);
+    if (distance < least) nearest = own, least = distance;
   }
   names.resize(names.size() - 2);
   return "expected one of " + names + ", found " + json_excerpt(found) +

@@ -4,15 +4,16 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "core/digits.h"
 #include "core/json.h"
 #include "core/printable.h"
-#include "nn/layer_layout.h"
-#include "nn/quantization.h"
+#include "nn/weight_check.h"
+#include "programs/cli/messages.h"
 #include "programs/cli/program.h"
 #include "programs/model/commands.h"
+#include "programs/model/license.h"
+#include "programs/model/model_memory.h"
 #include "text/generation_config.h"
 #include "text/model_text.h"
 
@@ -60,20 +61,33 @@ std::string token_names(const std::vector<int32_t>& ids, const data::Tokenizer& 
   return names.empty() ? "nowhere" : names;
 }
 
-// MiB of the weights once they are loaded on the CPU.
-double loaded_mebibytes(const nn::ModelConfig& config, DType dtype,
-                        const std::optional<nn::Quantization>& quantization) {
-  int64_t bytes = config.parameter_count() * size_of(dtype);
-  for (int64_t layer = 0; layer < config.num_hidden_layers(); ++layer)
-    for (const nn::LinearShape& linear : nn::layer_layout(config, layer).linears_and_experts())
-      bytes += nn::linear_bytes(linear, dtype, quantization, {}) - linear.out * linear.in * size_of(dtype);
-  return static_cast<double>(bytes) / (1 << 20);
+constexpr int64_t training_tokens = 1024;  // lathe-train's default max_length
+
+std::string readable(int64_t bytes) {
+  const bool small = bytes < (1 << 20);
+  return fmt::format("{:>9.1f} {}", static_cast<double>(bytes) / (small ? 1 << 10 : 1 << 20), small ? "KiB" : "MiB");
+}
+
+void print_memory(const char* title, const std::vector<MemoryUse>& uses) {
+  const char* before = title;
+  for (const MemoryUse& use : uses) {
+    fmt::print("  {:<16} {}  {}\n", before, readable(use.bytes), use.what);
+    before = "";
+  }
+}
+
+nlohmann::ordered_json json_of(const std::vector<MemoryUse>& uses) {
+  nlohmann::ordered_json bytes = nlohmann::ordered_json::object();
+  for (const MemoryUse& use : uses) bytes[use.name] = use.bytes;
+  return bytes;
 }
 
 void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, bool tensors) {
   const nn::ModelConfig& c = files.config;
   fmt::print("{}\n", files.path.string());
   fmt::print("  family           {}\n", c.family);
+  if (const std::string license = license_of(files); !license.empty())
+    fmt::print("  licence          {}\n", printable(license));
   fmt::print("  parameters       {}\n", grouped_digits(c.parameter_count()));
   fmt::print("  layers           {}, hidden {}, feed-forward {}\n", c.num_hidden_layers(), c.hidden_size,
              c.intermediate_size);
@@ -99,16 +113,10 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
   for (const auto& [type, count] : histogram(*files.weights))
     fmt::print("    {:<6} {:>4} tensors {:>15} elements {:>9.1f} MiB\n", type, count.tensors,
                grouped_digits(count.elements), static_cast<double>(count.bytes) / (1 << 20));
-  const std::optional<nn::Quantization> stored = nn::resolved_quantization(files, {});
-  fmt::print("  loaded           {:.1f} MiB in f32, {:.1f} in bf16", loaded_mebibytes(c, DType::f32, stored),
-             loaded_mebibytes(c, DType::bf16, stored));
-  if (stored) {
-    fmt::print(" beside linears in {}\n", nn::name_of(*stored));
-  } else {
-    fmt::print("; in bf16 with --load_in_8bit {:.1f}, with --load_in_4bit {:.1f}\n",
-               loaded_mebibytes(c, DType::bf16, nn::Quantization{kernels::QuantizedFormat::int8}),
-               loaded_mebibytes(c, DType::bf16, nn::Quantization{kernels::QuantizedFormat::nf4}));
-  }
+  print_memory("loaded", weight_memory(files));
+  print_memory("keys and values", kv_cache_memory(c));
+  print_memory("training", training_memory(files, training_tokens));
+  fmt::print("  {:<16} in bf16 with gradient checkpointing, a sequence of {} tokens at a time\n", "", training_tokens);
   if (!tensors) return;
   for (const nn::WeightInfo& weight : files.weights->weights())
     fmt::print("    {:<48} {:<6} {}\n", printable(weight.name), weight.stored_type, to_string(weight.shape));
@@ -137,6 +145,12 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
   };
   if (auto sampling = text::read_generation_config(files.path).sampling; !sampling.empty())
     result["generation_config"] = std::move(sampling);
+  if (const std::string license = license_of(files); !license.empty()) result["license"] = license;
+  for (const auto& [type, count] : histogram(*files.weights))
+    result["types"][type] = {{"tensors", count.tensors}, {"elements", count.elements}, {"bytes", count.bytes}};
+  result["memory"] = {{"weights", json_of(weight_memory(files))},
+                      {"kv_cache", json_of(kv_cache_memory(c))},
+                      {"training", json_of(training_memory(files, training_tokens))}};
   for (const nn::WeightInfo& weight : files.weights->weights())
     result["weights"].push_back(
         {{"name", weight.name},
@@ -159,7 +173,9 @@ void add_info(CLI::App& app) {
   cli::add_common_options(*command, options->common);
   command->callback([options] {
     const nn::ModelFiles files = nn::open_model_files(options->model);
-    for (const std::string& warning : files.warnings) fmt::print(stderr, "warning: {}\n", warning);
+    for (const std::string& warning : files.warnings) cli::print_warning(warning);
+    for (const std::string& sentence : nn::weight_contradictions(files))
+      cli::print_warning("the config and the weights contradict each other: " + sentence);
     const auto tokenizer = text::load_tokenizer(files);
     options->common.json ? print_json(files, *tokenizer) : print_text(files, *tokenizer, options->tensors);
   });

@@ -1,0 +1,69 @@
+// lathe-model info: what it tells of a model before a weight is read.
+#include "tests/programs/program_test.h"
+
+namespace lathe {
+namespace {
+
+namespace fs = std::filesystem;
+
+class LatheModelInfo : public ProgramTest {
+ protected:
+  int info(const fs::path& model, std::vector<std::string> more = {}) const {
+    more.insert(more.begin(), {"bin/lathe-model", "info", model.string()});
+    return run(more);
+  }
+  void set_config(const char* key, nlohmann::json value) const {
+    auto config = nlohmann::json::parse(bytes_of(folder_ / "model/config.json"));
+    config[key] = std::move(value);
+    std::ofstream(folder_ / "model/config.json") << config.dump();
+  }
+};
+
+TEST_F(LatheModelInfo, TellsBytesMemoryAndLicence) {
+  std::ofstream(folder_ / "model/README.md")
+      << "---\nlanguage: en\nlicense: 'apache-2.0'\n---\n# A model\nlicense: mit\n";
+  ASSERT_EQ(info(folder_ / "model", {"--json"}), 0) << err();
+  const nlohmann::json result = nlohmann::json::parse(out());
+  EXPECT_EQ(result["license"], "apache-2.0");
+  const int64_t parameters = result["parameters"];
+  EXPECT_EQ(result["types"]["F32"]["bytes"], 4 * parameters);
+  const nlohmann::json& memory = result["memory"];
+  EXPECT_EQ(memory["weights"]["bf16"], 2 * parameters);
+  EXPECT_LT(memory["weights"]["load_in_4bit"], memory["weights"]["load_in_8bit"]);
+  // Keys and values of 2 layers, 2 heads of 16, in 2 bytes.
+  EXPECT_EQ(memory["kv_cache"]["token"], 2 * 2 * 2 * 16 * 2);
+  EXPECT_EQ(memory["kv_cache"]["context"], 256 * memory["kv_cache"]["token"].get<int64_t>());
+  EXPECT_LT(memory["training"]["qlora"], memory["training"]["lora"]);
+  EXPECT_LT(memory["training"]["lora"], memory["training"]["full"]);
+  ASSERT_EQ(info(folder_ / "model"), 0) << err();
+  for (const char* part : {"licence          apache-2.0", "keys and values", "LoRA (r 16)", "all weights"})
+    EXPECT_NE(out().find(part), std::string::npos) << out();
+}
+
+TEST_F(LatheModelInfo, AnUnknownArchitectureIsNamedWithTheNearest) {
+  for (const auto& [name, nearest] : {std::pair{"lama", "llama"}, {"qwen3_next", "qwen3"}, {"mistrall", "mistral"}}) {
+    set_config("model_type", name);
+    EXPECT_EQ(info(folder_ / "model"), 2);
+    EXPECT_NE(err().find(std::string("found \"") + name), std::string::npos) << err();
+    EXPECT_NE(err().find(std::string("to which ") + nearest + " comes nearest"), std::string::npos) << err();
+  }
+  set_config("model_type", "something_else_entirely");
+  EXPECT_EQ(info(folder_ / "model"), 2);
+  EXPECT_EQ(err().find("nearest"), std::string::npos) << err();
+}
+
+TEST_F(LatheModelInfo, AConfigThatContradictsTheWeightsIsToldWhole) {
+  set_config("num_hidden_layers", 3);
+  set_config("intermediate_size", 128);
+  EXPECT_EQ(info(folder_ / "model"), 0);
+  EXPECT_NE(err().find("9 weights are missing: model.layers.2"), std::string::npos) << err();
+  EXPECT_NE(err().find("6 weights are of another shape"), std::string::npos) << err();
+  EXPECT_NE(err().find("[160, 64] instead of [128, 64]"), std::string::npos) << err();
+  set_config("num_hidden_layers", 1);
+  set_config("intermediate_size", 160);
+  EXPECT_EQ(info(folder_ / "model"), 0);
+  EXPECT_NE(err().find("9 weights are without a place"), std::string::npos) << err();
+}
+
+}  // namespace
+}  // namespace lathe
