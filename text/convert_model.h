@@ -20,9 +20,9 @@ struct ConvertedModel {
 };
 
 // Fills `directory`, which exists: config.json, generation_config.json, the tokenizer's files and the weights as
-// transformers loads them, in shards of at most `max_shard_bytes`. Without a dtype: the one in which most dense matrices
-// are stored, bf16 where they are blocks or codes. Of a directory its own files are taken along; the weights of a
-// quantised one become dense. ConfigError for what cannot be written so.
+// transformers loads them, in shards of at most `max_shard_bytes`. Without a dtype: the one in which most dense
+// matrices are stored, bf16 where they are blocks or codes. Of a directory its own files are taken along; the weights
+// of a quantised one become dense. ConfigError for what cannot be written so.
 ConvertedModel write_hf_directory(const std::filesystem::path& directory, const nn::ModelFiles& files,
                                   std::optional<DType> dtype, int64_t max_shard_bytes);
 

@@ -183,8 +183,8 @@ class DirectoryMetadata {
     metadata_.pre = *name;
   }
 
-  // A space becomes the mark, with one in front of the text or without; no cuts, or those at spaces, which merges do not
-  // cross anyway.
+  // A space becomes the mark, with one in front of the text or without; no cuts, or those at spaces, which merges do
+  // not cross anyway.
   void set_sentence_piece_model() {
     metadata_.model = "llama";
     metadata_.pre = "default";

@@ -14,6 +14,18 @@ namespace {
 constexpr double gemma3_local_theta = 10000.0;
 constexpr int64_t gemma3_pattern = 6, smollm3_interval = 4;
 
+// Whose every setting has a key, or a check below. Another family's GGUF would be read as something it is not.
+constexpr std::string_view written_families[] = {"llama", "mistral", "qwen2", "qwen3", "gemma3_text", "smollm3"};
+
+void expect_written(const std::string& family) {
+  std::string names;
+  for (const std::string_view name : written_families) {
+    if (name == family) return;
+    names += (names.empty() ? "" : ", ") + std::string(name);
+  }
+  throw ConfigError("family", family + " cannot be written to GGUF yet; these can: " + names);
+}
+
 [[noreturn]] void refuse(const std::string& key, const std::string& reason) {
   throw ConfigError(key, reason + ": llama.cpp would compute something else");
 }
@@ -165,6 +177,7 @@ void add_tensors(const ModelFiles& files, const GgmlWriter& type, GgufModel& mod
 
 GgufModel gguf_model_of(const ModelFiles& files, const GgmlWriter& type) {
   if (files.gguf) throw ConfigError("MODEL", files.path.string() + " is a GGUF file already");
+  expect_written(files.config.family);
   const Family& family = family_of(files.config);
   GgufModel model;
   check_layers(files.config, model);

@@ -37,8 +37,8 @@ struct GateFailed {
 };
 
 // Parses, runs what `build` registered as callbacks, and turns errors into one paragraph on standard error:
-// exit code 0, 1 for an error, 2 for wrong usage, 3 for GateFailed, 128 + signal for Stopped. `build` receives the app, named and
-// described already.
+// exit code 0, 1 for an error, 2 for wrong usage, 3 for GateFailed, 128 + signal for Stopped. `build` receives the app,
+// named and described already.
 int run_program(int argc, char** argv, const std::string& name, const std::string& description,
                 const std::function<void(CLI::App&)>& build);
 

@@ -111,7 +111,8 @@ void run(const PullOptions& options) {
   parsed_model(options.model);
   throw ResourceError(
       "this lathe-model was built without fetching: install libcurl4-openssl-dev and libssl-dev "
-      "(scripts/install-packages does) and build again, or fetch the model with 'hf download', which shares its cache with Lathe");
+      "(scripts/install-packages does) and build again, or fetch the model with 'hf download', which shares its cache "
+      "with Lathe");
 }
 
 #endif

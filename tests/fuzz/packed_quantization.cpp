@@ -1,5 +1,5 @@
-// The quantization_config of a GPTQ or AWQ checkpoint, beside the parts of one linear: the input is the config up to its
-// first NUL byte, then the groups of the 64 columns.
+// The quantization_config of a GPTQ or AWQ checkpoint, beside the parts of one linear: the input is the config up to
+// its first NUL byte, then the groups of the 64 columns.
 #include <algorithm>
 
 #include "core/error.h"
