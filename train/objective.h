@@ -1,6 +1,7 @@
 // What a method of training is to the Trainer: rows to draw from, and a loss whose gradients end up in the parameters.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "data/shuffle/mixture.h"
 
 namespace lathe::train {
 
@@ -32,6 +34,8 @@ class Objective {
  public:
   virtual ~Objective() = default;
   virtual int64_t rows() const = 0;
+  // How they are drawn, where they come from several sources.
+  virtual std::vector<data::MixtureSource> sources() const { return {{"", rows(), std::max<int64_t>(1, rows())}}; }
   // Identifies the rows: a resumed run must have the same.
   virtual uint64_t fingerprint() const = 0;
   // Optimiser steps that learn from the same rows before the next are drawn (GRPO's num_iterations): step s has the

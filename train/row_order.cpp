@@ -4,33 +4,58 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "data/shuffle/row_sampler.h"
 
 namespace lathe::train {
 
 RowOrder::RowOrder(int64_t rows, const TrainingSettings& settings, int64_t updates_per_rows,
                    std::optional<int64_t> rows_per_draw)
-    : rows_(rows),
+    : RowOrder(std::vector<data::MixtureSource>{{"", rows, std::max<int64_t>(1, rows)}}, settings, updates_per_rows,
+               rows_per_draw) {}
+
+RowOrder::RowOrder(std::vector<data::MixtureSource> sources, const TrainingSettings& settings, int64_t updates_per_rows,
+                   std::optional<int64_t> rows_per_draw)
+    : mixture_(std::move(sources), settings.shuffle ? data::Order::shuffled : data::Order::as_given,
+               static_cast<uint64_t>(settings.seed)),
       rows_per_draw_(rows_per_draw.value_or(settings.rows_per_step())),
       updates_per_rows_(updates_per_rows),
-      seed_(static_cast<uint64_t>(settings.seed)),
-      shuffle_(settings.shuffle) {
-  if (rows <= 0) throw ConfigError("dataset", "has no row to learn from");
-  steps_per_epoch_ = (rows + rows_per_draw_ - 1) / rows_per_draw_ * updates_per_rows_;
+      in_epochs_(
+          std::ranges::all_of(mixture_.sources(), [](const auto& source) { return source.weight == source.rows; })) {
+  steps_per_epoch_ = (mixture_.rows() + rows_per_draw_ - 1) / rows_per_draw_ * updates_per_rows_;
   total_steps_ =
       settings.max_steps > 0
           ? settings.max_steps
           : static_cast<int64_t>(std::ceil(settings.num_train_epochs * static_cast<double>(steps_per_epoch_)));
 }
 
+int64_t RowOrder::rows_before(int64_t step) const {
+  if (!in_epochs_) return step / updates_per_rows_ * rows_per_draw_;
+  return step / steps_per_epoch_ * mixture_.rows() + step % steps_per_epoch_ / updates_per_rows_ * rows_per_draw_;
+}
+
 std::vector<int64_t> RowOrder::rows_of_step(int64_t step) const {
-  const int64_t epoch = step / steps_per_epoch_;
-  const int64_t begin = step % steps_per_epoch_ / updates_per_rows_ * rows_per_draw_;
-  const data::Permutation permutation(static_cast<uint64_t>(rows_), seed_, static_cast<uint64_t>(epoch));
+  const int64_t begin = rows_before(step);
+  const int64_t epoch_end = in_epochs_ ? (step / steps_per_epoch_ + 1) * mixture_.rows() : INT64_MAX;
   std::vector<int64_t> rows;
-  for (int64_t position = begin; position < std::min(rows_, begin + rows_per_draw_); ++position)
-    rows.push_back(shuffle_ ? static_cast<int64_t>(permutation(static_cast<uint64_t>(position))) : position);
+  for (int64_t position = begin; position < std::min(epoch_end, begin + rows_per_draw_); ++position)
+    rows.push_back(mixture_.row(position));
   return rows;
+}
+
+std::vector<std::pair<std::string, double>> RowOrder::rows_drawn(int64_t steps) const {
+  std::vector<std::pair<std::string, double>> drawn;
+  const auto& sources = mixture_.sources();
+  if (sources.size() < 2) return drawn;
+  // The steps so far end where the next draw begins: at that of the next step, or after the one they are in.
+  const int64_t next = (steps + updates_per_rows_ - 1) / updates_per_rows_ * updates_per_rows_;
+  const std::vector<int64_t> counts = mixture_.drawn(rows_before(next));
+  for (size_t i = 0; i < sources.size(); ++i)
+    drawn.emplace_back("rows/" + sources[i].name, static_cast<double>(counts[i]));
+  return drawn;
+}
+
+std::span<const int64_t> rows_of_rank(std::span<const int64_t> rows, int64_t rank, int64_t ranks) {
+  const auto border = [&](int64_t r) { return static_cast<size_t>(std::ssize(rows) * r / ranks); };
+  return rows.subspan(border(rank), border(rank + 1) - border(rank));
 }
 
 }  // namespace lathe::train

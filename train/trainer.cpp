@@ -52,7 +52,7 @@ Trainer::Trainer(const TrainingSettings& settings, Objective& objective, nn::Tra
       model_(model),
       identity_(std::move(identity)),
       output_dir_(settings.output_dir),
-      order_(objective.rows(), settings, objective.updates_per_rows(), objective.rows_per_draw()),
+      order_(objective.sources(), settings, objective.updates_per_rows(), objective.rows_per_draw()),
       schedule_(make_schedule(settings, settings.learning_rate.value(), order_.total_steps())),
       optimizer_(model.trainable_parameters(), settings) {
   start();
@@ -164,6 +164,8 @@ void Trainer::log(StepRecord& record) {
                   {"num_tokens", static_cast<double>(state_.num_tokens)}};
   for (const MetricSum& metric : state_.window.metrics)
     line.emplace_back(metric.name, metric.sum / static_cast<double>(metric.steps));
+  const Metrics drawn = order_.rows_drawn(record.step);
+  line.insert(line.end(), drawn.begin(), drawn.end());
   metrics_->append(record.step, line);
   state_.window = {};
   timings_->append(record.step, {{"tokens_per_second", static_cast<double>(tokens_since_log_) / seconds_since_log_},

@@ -6,94 +6,111 @@
 #include <map>
 
 #include "core/error.h"
-#include "data/shards/shards.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 
 namespace lathe::train {
 
+TrainingSet::TrainingSet() : held_(std::make_shared<HeldRows>()), parts_{{held_}} {}
+TrainingSet::TrainingSet(std::shared_ptr<TokenRows> rows) : parts_{{std::move(rows)}} {}
+
 TrainingSet TrainingSet::of_shards(std::shared_ptr<const data::Shards> shards) {
+  return TrainingSet(std::shared_ptr<TokenRows>(rows_of_shards(std::move(shards))));
+}
+
+TrainingSet TrainingSet::mixed(const std::vector<WeightedSet>& sources) {
   TrainingSet set;
-  set.shards_ = std::move(shards);
+  set.held_.reset();
+  set.parts_.clear();
+  int64_t rows = 0, sequences = 0;
+  for (const WeightedSet& source : sources) {
+    if (source.weight.has_value() != sources[0].weight.has_value())
+      throw ConfigError("dataset", "give each source a weight or none: " +
+                                       (source.weight ? sources[0].name : source.name) + " has none");
+    const int64_t weight = source.weight ? data::whole_weight(*source.weight, source.name) : 0;
+    for (const Part& part : source.rows.parts_) {
+      set.parts_.push_back({part.rows, source.name, weight, rows, sequences});
+      rows += part.rows->rows();
+      sequences += part.rows->sequences();
+    }
+  }
   return set;
 }
 
-int64_t TrainingSet::rows() const { return shards_ ? shards_->rows() : std::ssize(row_begin_); }
-int64_t TrainingSet::sequences() const { return shards_ ? shards_->sequences() : std::ssize(begin_) - 1; }
-int64_t TrainingSet::tokens() const { return shards_ ? shards_->manifest().totals.tokens : std::ssize(ids_); }
-
-void TrainingSet::add_row(std::span<const int32_t> input_ids, std::span<const int32_t> labels) {
-  row_begin_.push_back(sequences());
-  add_to_row(input_ids, labels);
+void TrainingSet::add_row(std::span<const int32_t> input_ids, std::span<const int32_t> labels, std::string_view text) {
+  if (!held_) throw Error("rows cannot be added to shards or to a mixture");
+  held_->add_row(input_ids, labels, text);
 }
 
 void TrainingSet::add_to_row(std::span<const int32_t> input_ids, std::span<const int32_t> labels) {
-  if (shards_) throw Error("rows cannot be added to shards");
-  if (input_ids.empty() || input_ids.size() != labels.size())
-    throw ShapeError("a sequence needs as many labels as ids and at least one: found " +
-                     std::to_string(input_ids.size()) + " ids and " + std::to_string(labels.size()) + " labels");
-  ids_.insert(ids_.end(), input_ids.begin(), input_ids.end());
-  labels_.insert(labels_.end(), labels.begin(), labels.end());
-  begin_.push_back(tokens());
+  if (!held_) throw Error("rows cannot be added to shards or to a mixture");
+  held_->add_to_row(input_ids, labels);
 }
 
-std::pair<int64_t, int64_t> TrainingSet::sequences_of_row(int64_t row) const {
-  if (shards_) return shards_->sequences_of_row(row);
-  const auto at = static_cast<size_t>(row);
-  return {row_begin_.at(at), at + 1 < row_begin_.size() ? row_begin_[at + 1] : sequences()};
-}
+int64_t TrainingSet::rows() const { return parts_.back().first_row + parts_.back().rows->rows(); }
+int64_t TrainingSet::sequences() const { return parts_.back().first_sequence + parts_.back().rows->sequences(); }
 
-int64_t TrainingSet::sequence_tokens(int64_t sequence) const {
-  if (shards_) return shards_->sequence_tokens(sequence);
-  const auto at = static_cast<size_t>(sequence);
-  return begin_[at + 1] - begin_[at];
-}
-
-void TrainingSet::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {
-  if (shards_) {
-    shards_->append_sequence(sequence, ids, labels);
-    return;
-  }
-  const auto own_ids = this->ids(sequence), own_labels = this->labels(sequence);
-  ids.insert(ids.end(), own_ids.begin(), own_ids.end());
-  labels.insert(labels.end(), own_labels.begin(), own_labels.end());
-}
-
-std::span<const int32_t> TrainingSet::ids(int64_t sequence) const {
-  if (shards_) throw Error("rows of shards have no place in memory");
-  const auto at = static_cast<size_t>(sequence);
-  return std::span(ids_).subspan(static_cast<size_t>(begin_[at]), static_cast<size_t>(begin_[at + 1] - begin_[at]));
-}
-
-std::span<const int32_t> TrainingSet::labels(int64_t sequence) const {
-  if (shards_) throw Error("rows of shards have no place in memory");
-  const auto at = static_cast<size_t>(sequence);
-  return std::span(labels_).subspan(static_cast<size_t>(begin_[at]), static_cast<size_t>(begin_[at + 1] - begin_[at]));
+int64_t TrainingSet::tokens() const {
+  int64_t tokens = 0;
+  for (const Part& part : parts_) tokens += part.rows->tokens();
+  return tokens;
 }
 
 int64_t TrainingSet::labelled_tokens() const {
-  if (shards_) return shards_->manifest().totals.labelled_tokens;
-  int64_t count = 0;
-  for (int64_t s = 0; s < sequences(); ++s) {
-    const auto shifted = labels(s).subspan(1);
-    count += static_cast<int64_t>(shifted.size()) - std::count(shifted.begin(), shifted.end(), kernels::ignored_label);
-  }
-  return count;
+  int64_t tokens = 0;
+  for (const Part& part : parts_) tokens += part.rows->labelled_tokens();
+  return tokens;
 }
 
 int64_t TrainingSet::longest_sequence() const {
-  if (shards_) return shards_->manifest().totals.longest_sequence;
   int64_t longest = 0;
-  for (int64_t s = 0; s < sequences(); ++s) longest = std::max(longest, sequence_tokens(s));
+  for (const Part& part : parts_) longest = std::max(longest, part.rows->longest_sequence());
   return longest;
 }
 
+const TrainingSet::Part& TrainingSet::part_of_sequence(int64_t sequence) const {
+  const auto after = std::upper_bound(parts_.begin(), parts_.end(), sequence,
+                                      [](int64_t at, const Part& part) { return at < part.first_sequence; });
+  return *std::prev(after);
+}
+
+const TrainingSet::Part& TrainingSet::part_of_row(int64_t row) const {
+  const auto after = std::upper_bound(parts_.begin(), parts_.end(), row,
+                                      [](int64_t at, const Part& part) { return at < part.first_row; });
+  return *std::prev(after);
+}
+
+std::pair<int64_t, int64_t> TrainingSet::sequences_of_row(int64_t row) const {
+  const Part& part = part_of_row(row);
+  const auto [first, last] = part.rows->sequences_of_row(row - part.first_row);
+  return {part.first_sequence + first, part.first_sequence + last};
+}
+
+int64_t TrainingSet::sequence_tokens(int64_t sequence) const {
+  const Part& part = part_of_sequence(sequence);
+  return part.rows->sequence_tokens(sequence - part.first_sequence);
+}
+
+int64_t TrainingSet::row_tokens(int64_t row) const {
+  const auto [first, last] = sequences_of_row(row);
+  int64_t tokens = 0;
+  for (int64_t sequence = first; sequence < last; ++sequence) tokens += sequence_tokens(sequence);
+  return tokens;
+}
+
+void TrainingSet::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {
+  const Part& part = part_of_sequence(sequence);
+  part.rows->append_sequence(sequence - part.first_sequence, ids, labels);
+}
+
+std::string TrainingSet::row_text(int64_t row) const {
+  const Part& part = part_of_row(row);
+  return part.rows->row_text(row - part.first_row);
+}
+
 int64_t TrainingSet::tokens_of_longest_rows(int64_t count) const {
-  std::map<int64_t, int64_t> of_set;  // how many rows have so many tokens
-  for (int64_t row = 0; !shards_ && row < rows(); ++row) {
-    const auto [first, last] = sequences_of_row(row);
-    ++of_set[begin_[static_cast<size_t>(last)] - begin_[static_cast<size_t>(first)]];
-  }
-  const auto& lengths = shards_ ? shards_->manifest().totals.row_lengths : of_set;
+  std::map<int64_t, int64_t> lengths;
+  for (const Part& part : parts_)
+    for (const auto& [tokens, rows] : part.rows->row_lengths()) lengths[tokens] += rows;
   int64_t sum = 0;
   for (auto length = lengths.rbegin(); length != lengths.rend() && count > 0; ++length) {
     const int64_t rows = std::min(count, length->second);
@@ -104,11 +121,20 @@ int64_t TrainingSet::tokens_of_longest_rows(int64_t count) const {
 }
 
 uint64_t TrainingSet::fingerprint() const {
-  if (shards_) return shards_->manifest().fingerprint();
-  uint64_t hash = XXH64(ids_.data(), ids_.size() * sizeof(int32_t), 0);
-  hash = XXH64(labels_.data(), labels_.size() * sizeof(int32_t), hash);
-  hash = XXH64(begin_.data(), begin_.size() * sizeof(int64_t), hash);
-  return XXH64(row_begin_.data(), row_begin_.size() * sizeof(int64_t), hash);
+  if (parts_.size() == 1) return parts_[0].rows->fingerprint();
+  uint64_t hash = 0;
+  for (const Part& part : parts_) {
+    const uint64_t of_part[] = {part.rows->fingerprint(), static_cast<uint64_t>(part.weight)};
+    hash = XXH64(of_part, sizeof of_part, hash);
+  }
+  return hash;
+}
+
+std::vector<data::MixtureSource> TrainingSet::sources() const {
+  std::vector<data::MixtureSource> sources;
+  for (const Part& part : parts_)
+    sources.push_back({part.name, part.rows->rows(), part.weight > 0 ? part.weight : part.rows->rows()});
+  return sources;
 }
 
 MicroBatch make_micro_batch(const TrainingSet& set, std::span<const int64_t> sequences, int32_t first_sample) {

@@ -1,30 +1,39 @@
-// The tokens and labels of a run: end to end in two arrays, or in shards on disk. A sequence is what attention stays
-// inside; a row is what a batch counts: one sequence, or, after packing, several.
+// The tokens and labels of a run, from one source or several that are mixed by weight. A sequence is what attention
+// stays inside; a row is what a batch counts: one sequence, or, after packing, several.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/tensor.h"
+#include "data/shuffle/mixture.h"
 #include "nn/token_batch.h"
-
-namespace lathe::data {
-class Shards;
-}
+#include "train/token_rows.h"
 
 namespace lathe::train {
 
+struct WeightedSet;
+
 class TrainingSet {
  public:
+  // A set of rows in memory, which add_row() fills. Copies share the rows.
+  TrainingSet();
   // The rows of these shards, which are read as they are asked for; add_row() and add_to_row() are not for such a set.
-  // What is said of all rows comes from the shards' manifest.
   static TrainingSet of_shards(std::shared_ptr<const data::Shards> shards);
 
+  // Rows are counted through all sources. Without weights, every row comes once in an epoch. ConfigError (dataset) for
+  // weights that are not positive, or where only some sources have one.
+  static TrainingSet mixed(const std::vector<WeightedSet>& sources);
+
   // A new row with one sequence. `labels` has an element for each id, not shifted: the id itself, or -100 where there
-  // is nothing to learn. ShapeError when the sizes differ or the sequence is empty.
-  void add_row(std::span<const int32_t> input_ids, std::span<const int32_t> labels);
+  // is nothing to learn. `text` is what the row carries beside its tokens. ShapeError when the sizes differ or the
+  // sequence is empty.
+  void add_row(std::span<const int32_t> input_ids, std::span<const int32_t> labels, std::string_view text = {});
   // One more sequence in the last row (packing).
   void add_to_row(std::span<const int32_t> input_ids, std::span<const int32_t> labels);
 
@@ -36,21 +45,37 @@ class TrainingSet {
   // The sequences [first, last) of a row.
   std::pair<int64_t, int64_t> sequences_of_row(int64_t row) const;
   int64_t sequence_tokens(int64_t sequence) const;
+  int64_t row_tokens(int64_t row) const;
   // Appends the sequence's ids and labels to both. FormatError where a shard is not what was written.
   void append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const;
-  // The same where they lie, of a set that is not in shards.
-  std::span<const int32_t> ids(int64_t sequence) const;
-  std::span<const int32_t> labels(int64_t sequence) const;
+  // What was given to add_row(), or was kept in a shard.
+  std::string row_text(int64_t row) const;
   // The tokens of the `count` longest rows together.
   int64_t tokens_of_longest_rows(int64_t count) const;
-  // xxHash-64 of every id, label and border; of every shard's header, which stands for all its bytes.
+  // Of every source's rows (TokenRows::fingerprint) and weight.
   uint64_t fingerprint() const;
+  // How rows are drawn: of one source or of several.
+  std::vector<data::MixtureSource> sources() const;
 
  private:
-  std::shared_ptr<const data::Shards> shards_;  // null where the arrays below hold the rows
-  std::vector<int32_t> ids_, labels_;
-  std::vector<int64_t> begin_ = {0};  // of each sequence in ids_, and the end
-  std::vector<int64_t> row_begin_;    // the first sequence of each row
+  struct Part {
+    std::shared_ptr<TokenRows> rows;
+    std::string name;
+    int64_t weight = 0;                         // 0: as many as it has rows
+    int64_t first_row = 0, first_sequence = 0;  // of the set
+  };
+  explicit TrainingSet(std::shared_ptr<TokenRows> rows);
+  const Part& part_of_row(int64_t row) const;
+  const Part& part_of_sequence(int64_t sequence) const;
+
+  std::shared_ptr<HeldRows> held_;  // of the only part, where it is in memory
+  std::vector<Part> parts_;
+};
+
+struct WeightedSet {
+  std::string name;
+  TrainingSet rows;
+  std::optional<double> weight;  // its share of the rows drawn
 };
 
 // One forward: sequences without padding, and the labels shifted to where they are predicted.

@@ -15,12 +15,11 @@ namespace {
 
 using nlohmann::ordered_json;
 
-// What one row became. An error keeps its text: rows are prepared in parallel, and the first in the file is reported.
-struct PreparedPair {
+// A row as tokens.
+struct TokenPair {
   std::vector<int32_t> chosen, rejected;  // whole sequences, not truncated
   size_t prompt_length = 0;               // tokens
-  std::string error;
-  bool boundary_moved = false;  // the completions do not begin where the prompt's tokens end
+  bool boundary_moved = false;
 };
 
 size_t common_length(const std::vector<int32_t>& a, const std::vector<int32_t>& b) {
@@ -66,7 +65,7 @@ class RowPreparation {
         options_(options),
         token_variables_(special_token_variables(tokenizer)) {}
 
-  PreparedPair prepare(const ordered_json& row) const {
+  TokenPair prepare(const ordered_json& row) const {
     for (const char* field : {"chosen", "rejected"})
       if (!row.contains(field)) throw Error(std::string("has no \"") + field + "\"" + fields_of(row));
     const bool chat = row.at("chosen").is_array();
@@ -76,7 +75,7 @@ class RowPreparation {
       throw Error(chat ? "\"prompt\" must be a list of messages as \"chosen\" and \"rejected\" are; where they hold "
                          "the whole conversation, leave \"prompt\" out"
                        : "\"prompt\" must be a string as \"chosen\" and \"rejected\" are");
-    PreparedPair prepared = chat ? prepare_chat(row) : prepare_strings(row);
+    TokenPair prepared = chat ? prepare_chat(row) : prepare_strings(row);
     if (options_.vocab_size)
       for (const auto* ids : {&prepared.chosen, &prepared.rejected})
         expect_in_vocabulary(*ids, tokenizer_, *options_.vocab_size);
@@ -90,7 +89,7 @@ class RowPreparation {
     return "; its fields are " + (fields.empty() ? "none" : fields.substr(0, 300));
   }
 
-  PreparedPair prepare_strings(const ordered_json& row) const {
+  TokenPair prepare_strings(const ordered_json& row) const {
     std::string prompt, chosen = string_of(row, "chosen"), rejected = string_of(row, "rejected");
     if (row.contains("prompt")) {
       prompt = string_of(row, "prompt");
@@ -109,7 +108,7 @@ class RowPreparation {
                   encode(prompt + with_eos(std::move(rejected), tokenizer_)));
   }
 
-  PreparedPair prepare_chat(const ordered_json& row) const {
+  TokenPair prepare_chat(const ordered_json& row) const {
     ordered_json chosen = messages_of(row, "chosen"), rejected = messages_of(row, "rejected"), prompt;
     if (row.contains("prompt")) {
       prompt = messages_of(row, "prompt");
@@ -136,9 +135,9 @@ class RowPreparation {
   }
 
   // Tokens may merge across the border: the completions begin at the first id that differs from the prompt's own.
-  static PreparedPair parted(const std::vector<int32_t>& prompt, std::vector<int32_t> chosen,
-                             std::vector<int32_t> rejected) {
-    PreparedPair prepared;
+  static TokenPair parted(const std::vector<int32_t>& prompt, std::vector<int32_t> chosen,
+                          std::vector<int32_t> rejected) {
+    TokenPair prepared;
     prepared.prompt_length = std::min(common_length(prompt, chosen), common_length(prompt, rejected));
     prepared.boundary_moved = prepared.prompt_length < prompt.size();
     prepared.chosen = std::move(chosen);
@@ -168,27 +167,6 @@ std::string count_of(size_t count, const char* what) {
   return std::to_string(count) + " " + what + (count == 1 ? "" : "s");
 }
 
-// In parallel. FormatError with the first bad row of the file.
-std::vector<PreparedPair> prepare_all(const JsonLines& lines, const RowPreparation& preparation) {
-  std::vector<PreparedPair> prepared(static_cast<size_t>(lines.size()));
-  parallel_for(lines.size(), 16, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      try {
-        prepared[static_cast<size_t>(row)] = preparation.prepare(lines.parse(row));
-      } catch (const std::exception& error) {
-        prepared[static_cast<size_t>(row)].error = error.what();
-      }
-    }
-  });
-  const auto fails = [](const PreparedPair& row) { return !row.error.empty(); };
-  const auto failed = std::find_if(prepared.begin(), prepared.end(), fails);
-  if (failed == prepared.end()) return prepared;
-  const auto others = static_cast<size_t>(std::count_if(failed + 1, prepared.end(), fails));
-  throw FormatError(lines.file(), -1,
-                    "line " + std::to_string(lines.line(failed - prepared.begin())) + ": " + failed->error +
-                        (others > 0 ? " (and " + count_of(others, "more row") + " with errors)" : ""));
-}
-
 void warn(PreferenceRows& rows, size_t moved, const PreferenceOptions& options) {
   if (!rows.truncated_lines.empty())
     rows.warnings.push_back(count_of(rows.truncated_lines.size(), "row") + " longer than max_length " +
@@ -205,41 +183,79 @@ void warn(PreferenceRows& rows, size_t moved, const PreferenceOptions& options) 
 
 }  // namespace
 
+struct PreferenceRowReader::Preparation {
+  RowPreparation rows;
+};
+
+PreferenceRowReader::PreferenceRowReader(const Tokenizer& tokenizer, const ChatTemplate* chat_template,
+                                         const PreferenceOptions& options)
+    : options_(options), preparation_(new Preparation{RowPreparation(tokenizer, chat_template, options)}) {
+  if (options.max_length && *options.max_length < 2) throw ConfigError("max_length", "must be at least 2");
+}
+PreferenceRowReader::~PreferenceRowReader() = default;
+
+PreparedPreference PreferenceRowReader::read(std::string_view json) const {
+  PreparedPreference row;
+  TokenPair pair;
+  try {
+    pair = preparation_->rows.prepare(parse_json_row(json));
+  } catch (const std::exception& error) {
+    row.error = error.what();
+    return row;
+  }
+  row.boundary_moved = pair.boundary_moved;
+  if (options_.max_length && options_.truncation_mode == TruncationMode::keep_start && !pair.chosen.empty() &&
+      static_cast<int64_t>(pair.prompt_length) >= *options_.max_length) {
+    row.dropped_because = "its prompt alone has " + std::to_string(pair.prompt_length) +
+                          " tokens, which fill max_length " + std::to_string(*options_.max_length);
+    return row;
+  }
+  const bool same = pair.chosen == pair.rejected;
+  const auto longest = std::max(std::ssize(pair.chosen), std::ssize(pair.rejected));
+  row.example = {example_of(std::move(pair.chosen), pair.prompt_length, options_),
+                 example_of(std::move(pair.rejected), pair.prompt_length, options_)};
+  const auto& [chosen, rejected] = row.example;
+  if (chosen.input_ids == rejected.input_ids) {
+    row.dropped_because = same ? "\"chosen\" and \"rejected\" are the same"
+                               : "\"chosen\" and \"rejected\" are the same within max_length";
+  } else if (trained_tokens(chosen) == 0 || trained_tokens(rejected) == 0) {
+    row.dropped_because = "a completion has no token after the first of the sequence";
+  } else {
+    row.truncated = options_.max_length && longest > *options_.max_length;
+  }
+  return row;
+}
+
 PreferenceRows read_preference_rows(const std::filesystem::path& file, const Tokenizer& tokenizer,
                                     const ChatTemplate* chat_template, const PreferenceOptions& options) {
-  if (options.max_length && *options.max_length < 2) throw ConfigError("max_length", "must be at least 2");
+  const PreferenceRowReader reader(tokenizer, chat_template, options);
   const JsonLines lines = JsonLines::open(file);
   if (lines.size() == 0) throw FormatError(lines.file(), -1, "there is no row in it");
-  std::vector<PreparedPair> prepared = prepare_all(lines, RowPreparation(tokenizer, chat_template, options));
+  std::vector<PreparedPreference> prepared(static_cast<size_t>(lines.size()));
+  parallel_for(lines.size(), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) prepared[static_cast<size_t>(row)] = reader.read(lines.text(row));
+  });
+  const auto fails = [](const PreparedPreference& row) { return !row.error.empty(); };
+  const auto failed = std::find_if(prepared.begin(), prepared.end(), fails);
+  if (failed != prepared.end()) {
+    const auto others = static_cast<size_t>(std::count_if(failed + 1, prepared.end(), fails));
+    throw FormatError(lines.file(), -1,
+                      "line " + std::to_string(lines.line(failed - prepared.begin())) + ": " + failed->error +
+                          (others > 0 ? " (and " + count_of(others, "more row") + " with errors)" : ""));
+  }
 
   PreferenceRows rows;
   size_t moved = 0;
-  const bool keeps_start = options.truncation_mode == TruncationMode::keep_start;
   for (int64_t i = 0; i < lines.size(); ++i) {
-    PreparedPair& row = prepared[static_cast<size_t>(i)];
+    PreparedPreference& row = prepared[static_cast<size_t>(i)];
     const int64_t line = lines.line(i);
-    const auto longest = std::max(std::ssize(row.chosen), std::ssize(row.rejected));
-    const bool same = row.chosen == row.rejected;
     moved += row.boundary_moved;
-    if (options.max_length && keeps_start && std::ssize(row.chosen) > 0 &&
-        static_cast<int64_t>(row.prompt_length) >= *options.max_length) {
-      rows.dropped.push_back({line, "its prompt alone has " + std::to_string(row.prompt_length) +
-                                        " tokens, which fill max_length " + std::to_string(*options.max_length)});
+    if (!row.dropped_because.empty()) {
+      rows.dropped.push_back({line, row.dropped_because});
       continue;
     }
-    PreferenceExample example{example_of(std::move(row.chosen), row.prompt_length, options),
-                              example_of(std::move(row.rejected), row.prompt_length, options)};
-    if (example.chosen.input_ids == example.rejected.input_ids) {
-      rows.dropped.push_back({line, same ? "\"chosen\" and \"rejected\" are the same"
-                                         : "\"chosen\" and \"rejected\" are the same within max_length"});
-      continue;
-    }
-    if (trained_tokens(example.chosen) == 0 || trained_tokens(example.rejected) == 0) {
-      rows.dropped.push_back({line, "a completion has no token after the first of the sequence"});
-      continue;
-    }
-    if (options.max_length && longest > *options.max_length) rows.truncated_lines.push_back(line);
-    rows.examples.push_back(std::move(example));
+    if (row.truncated) rows.truncated_lines.push_back(line);
+    rows.examples.push_back(std::move(row.example));
     rows.lines.push_back(line);
   }
   warn(rows, moved, options);

@@ -8,8 +8,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/chat_template/chat_template.h"
@@ -31,6 +33,30 @@ struct PreferenceOptions {
   std::optional<int64_t> vocab_size;  // of the model: rows with a token from it on are refused
   // As in SftOptions.
   SpecialTokens special_tokens_in_messages = SpecialTokens::as_text;
+};
+
+// What one row became.
+struct PreparedPreference {
+  PreferenceExample example;    // truncated
+  std::string error;            // why it is no row: the rest is empty then
+  std::string dropped_because;  // the prompt fills max_length, or both completions are the same
+  bool truncated = false;
+  bool boundary_moved = false;  // the completions do not begin where the prompt's tokens end
+};
+
+// Turns rows into pairs, one at a time. Any number of threads may use one.
+class PreferenceRowReader {
+ public:
+  // All three must outlive the reader; `chat_template` may be null where no row is a chat. ConfigError for a max_length
+  // below 2.
+  PreferenceRowReader(const Tokenizer& tokenizer, const ChatTemplate* chat_template, const PreferenceOptions& options);
+  ~PreferenceRowReader();
+  PreparedPreference read(std::string_view json) const;  // a line of JSON Lines
+
+ private:
+  struct Preparation;
+  const PreferenceOptions& options_;
+  std::unique_ptr<const Preparation> preparation_;
 };
 
 struct PreferenceRows {

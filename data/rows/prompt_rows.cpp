@@ -55,18 +55,60 @@ class PromptPreparation {
 
 }  // namespace
 
+struct PromptRowReader::Preparation {
+  PromptPreparation rows;
+};
+
+PromptRowReader::PromptRowReader(const Tokenizer& tokenizer, const ChatTemplate* chat_template, int64_t vocab_size)
+    : preparation_(new Preparation{PromptPreparation(tokenizer, chat_template, vocab_size)}) {}
+PromptRowReader::~PromptRowReader() = default;
+
+PromptRow PromptRowReader::read(std::string_view json) const {
+  return preparation_->rows.prepare(parse_json_row(json));
+}
+
+// Two lines: where the row stood, and the row. Wrapping it in one object could nest it deeper than a row may be.
+std::string prompt_text(const PromptRow& row) {
+  const auto dumped = [](const ordered_json& json) {
+    return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
+  };
+  ordered_json whole = {{"prompt", row.prompt}};
+  whole.update(row.columns);
+  return dumped({{"file", row.file}, {"line", row.line}}) + "\n" + dumped(whole);
+}
+
+PromptRow prompt_row(std::vector<int32_t> ids, std::string_view text, const std::string& file) {
+  PromptRow row;
+  try {
+    const size_t line_end = text.find('\n');
+    if (line_end == std::string_view::npos) throw Error("has one line");
+    const ordered_json place = parse_json_row(text.substr(0, line_end));
+    row.file = place.at("file").get<std::string>();
+    row.line = place.at("line").get<int64_t>();
+    row.columns = parse_json_row(text.substr(line_end + 1));
+    row.prompt = row.columns.at("prompt");
+    row.columns.erase("prompt");
+  } catch (const std::exception& error) {
+    throw FormatError(file, -1, std::string("the text of a prompt is none: ") + error.what());
+  }
+  if (!row.prompt.is_string() && !row.prompt.is_array())
+    throw FormatError(file, -1, "the text of a prompt is none: its prompt is neither text nor messages");
+  row.ids = std::move(ids);
+  return row;
+}
+
 std::vector<PromptRow> read_prompt_rows(const std::filesystem::path& file, const Tokenizer& tokenizer,
                                         const ChatTemplate* chat_template, int64_t vocab_size) {
   const JsonLines lines = JsonLines::open(file);
   if (lines.size() == 0) throw FormatError(lines.file(), -1, "there is no row in it");
-  const PromptPreparation preparation(tokenizer, chat_template, vocab_size);
+  const PromptRowReader reader(tokenizer, chat_template, vocab_size);
   std::vector<PromptRow> rows(static_cast<size_t>(lines.size()));
   std::vector<std::string> errors(rows.size());
   parallel_for(lines.size(), 16, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const auto at = static_cast<size_t>(row);
       try {
-        rows[at] = preparation.prepare(lines.parse(row));
+        rows[at] = reader.read(lines.text(row));
         rows[at].file = lines.file();
         rows[at].line = lines.line(row);
       } catch (const std::exception& error) {

@@ -4,8 +4,10 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/chat_template/chat_template.h"
@@ -24,8 +26,27 @@ struct PromptRow {
   bool is_chat() const { return prompt.is_array(); }
 };
 
-// `chat_template` may be null where no prompt is a chat. `vocab_size` is the model's. FormatError with file and line
-// for a row without a prompt, with an empty one, or with "completion" or "completion_ids", which are the answer's.
+// Turns rows into prompts, one at a time. Any number of threads may use one.
+class PromptRowReader {
+ public:
+  // All must outlive the reader; `chat_template` may be null where no prompt is a chat. `vocab_size` is the model's.
+  PromptRowReader(const Tokenizer& tokenizer, const ChatTemplate* chat_template, int64_t vocab_size);
+  ~PromptRowReader();
+  // A line of JSON Lines; its place is the caller's to fill in. Error with the reason for a row without a prompt, with
+  // an empty one, or with "completion" or "completion_ids", which are the answer's.
+  PromptRow read(std::string_view json) const;
+
+ private:
+  struct Preparation;
+  std::unique_ptr<const Preparation> preparation_;
+};
+
+// All of a row but its ids as text that is JSON, and back. FormatError with `file` for text that prompt_text() has not
+// written.
+std::string prompt_text(const PromptRow& row);
+PromptRow prompt_row(std::vector<int32_t> ids, std::string_view text, const std::string& file);
+
+// FormatError with file and line for what PromptRowReader refuses.
 std::vector<PromptRow> read_prompt_rows(const std::filesystem::path& file, const Tokenizer& tokenizer,
                                         const ChatTemplate* chat_template, int64_t vocab_size);
 

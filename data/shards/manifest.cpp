@@ -60,41 +60,31 @@ uint64_t ShardManifest::fingerprint() const {
   return hash;
 }
 
-ordered_json sft_settings_json(const SftOptions& options, const std::string& packing_strategy) {
-  ordered_json settings = {{"dataset_text_field", options.dataset_text_field}};
-  settings["max_length"] = options.max_length ? ordered_json(*options.max_length) : ordered_json(nullptr);
-  settings["truncation_mode"] = options.truncation_mode == TruncationMode::keep_start ? "keep_start" : "keep_end";
-  settings["completion_only_loss"] =
-      options.completion_only_loss ? ordered_json(*options.completion_only_loss) : ordered_json(nullptr);
-  settings["assistant_only_loss"] = options.assistant_only_loss;
-  settings["packing"] = options.packing;
-  settings["packing_strategy"] = options.packing ? ordered_json(packing_strategy) : ordered_json(nullptr);
-  return settings;
-}
-
 ordered_json to_json(const ShardTotals& totals) {
   ordered_json lengths = ordered_json::array(), bad = ordered_json::array();
   for (const auto& [tokens, rows] : totals.row_lengths) lengths.push_back({tokens, rows});
   for (const BadRow& row : totals.first_bad_rows)
     bad.push_back({{"source", row.source}, {"line", row.line}, {"reason", row.reason}});
   const SftRowCounts& counts = totals.counts;
-  return {{"examples", totals.examples},
-          {"rows", totals.rows},
-          {"sequences", totals.sequences},
-          {"tokens", totals.tokens},
-          {"labelled_tokens", totals.labelled_tokens},
-          {"longest_sequence", totals.longest_sequence},
-          {"row_lengths", lengths},
-          {"truncated", counts.truncated},
-          {"first_truncated_line", counts.first_truncated_line},
-          {"dropped", counts.dropped},
-          {"first_dropped_line", counts.first_dropped_line},
-          {"first_dropped_because", counts.first_dropped_because},
-          {"boundary_moved", counts.boundary_moved},
-          {"completion_mask_ignored", counts.completion_mask_ignored},
-          {"dropped_sequences", totals.dropped_sequences},
-          {"bad_rows", totals.bad_rows},
-          {"first_bad_rows", bad}};
+  ordered_json json = {{"examples", totals.examples},
+                       {"rows", totals.rows},
+                       {"sequences", totals.sequences},
+                       {"tokens", totals.tokens},
+                       {"labelled_tokens", totals.labelled_tokens},
+                       {"longest_sequence", totals.longest_sequence},
+                       {"row_lengths", lengths},
+                       {"truncated", counts.truncated},
+                       {"first_truncated_line", counts.first_truncated_line},
+                       {"dropped", counts.dropped},
+                       {"first_dropped_line", counts.first_dropped_line},
+                       {"first_dropped_because", counts.first_dropped_because},
+                       {"boundary_moved", counts.boundary_moved},
+                       {"completion_mask_ignored", counts.completion_mask_ignored},
+                       {"dropped_sequences", totals.dropped_sequences},
+                       {"bad_rows", totals.bad_rows},
+                       {"first_bad_rows", bad}};
+  if (!totals.columns.empty()) json["columns"] = totals.columns;
+  return json;
 }
 
 ShardTotals totals_from_json(const ordered_json& json, const std::string& file) {
@@ -123,6 +113,9 @@ ShardTotals totals_from_json(const ordered_json& json, const std::string& file) 
   for (const ordered_json& row : list_at(json, "first_bad_rows", file))
     totals.first_bad_rows.push_back(
         {text_at(row, "source", file), count_at(row, "line", file), text_at(row, "reason", file)});
+  if (const auto columns = json.find("columns"); columns != json.end())
+    for (const auto& [name, rows] : columns->items())
+      totals.columns[name] = json_integer(rows, "columns", 0, most, file);
   return totals;
 }
 

@@ -42,6 +42,7 @@ struct ShardTotals {
   std::map<int64_t, int64_t> row_lengths;  // how many rows have so many tokens
   int64_t dropped_sequences = 0;           // packed ones with nothing to train on
   SftRowCounts counts;
+  std::map<std::string, int64_t> columns;  // of prompts: how many rows have something in each
   int64_t bad_rows = 0;
   std::vector<BadRow> first_bad_rows;  // at most 100
 };
@@ -50,7 +51,7 @@ struct ShardManifest {
   std::string model;                     // the name of the model whose tokenizer it was
   std::string tokenizer, chat_template;  // text_identity.h
   int64_t vocab_size = 0;                // of the model
-  nlohmann::ordered_json settings;       // sft_settings_json()
+  nlohmann::ordered_json settings;       // of a kind of rows (row_kinds.h)
   std::string made_from;                 // a hash of the inputs' names and of every setting; empty for what was merged
   std::vector<ShardEntry> files;
   std::vector<ShardSource> sources;
@@ -60,9 +61,6 @@ struct ShardManifest {
   // xxHash-64 of the headers' hashes in order: of every byte of every shard.
   uint64_t fingerprint() const;
 };
-
-// The settings that shape rows, by their names in lathe-train sft.
-nlohmann::ordered_json sft_settings_json(const SftOptions& options, const std::string& packing_strategy);
 
 nlohmann::ordered_json to_json(const ShardTotals& totals);
 ShardTotals totals_from_json(const nlohmann::ordered_json& json, const std::string& file);

@@ -3,6 +3,7 @@
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "data/shards/row_kinds.h"
 #include "data/shards/shard_tokenization.h"
 #include "data/shards/shards.h"
 
@@ -16,6 +17,9 @@ void expect_alike(const ShardManifest& first, const ShardManifest& other, const 
       other.vocab_size != first.vocab_size)
     throw ConfigError("merge", folder.string() + " was made with the tokenizer of " + other.model +
                                    ", and the folders before it with that of " + first.model);
+  if (kind_of(other.settings) != kind_of(first.settings))
+    throw ConfigError("merge", folder.string() + " holds rows of kind " + kind_of(other.settings) +
+                                   ", and the folders before it of kind " + kind_of(first.settings));
   for (const auto& [name, value] : first.settings.items()) {
     const auto found = other.settings.find(name);
     if (found == other.settings.end() || *found != value)
@@ -42,6 +46,7 @@ void add(ShardTotals& sum, const ShardTotals& part) {
   counts.dropped += part.counts.dropped;
   counts.boundary_moved += part.counts.boundary_moved;
   counts.completion_mask_ignored += part.counts.completion_mask_ignored;
+  for (const auto& [name, rows] : part.columns) sum.columns[name] += rows;
   sum.bad_rows += part.bad_rows;
   for (const BadRow& row : part.first_bad_rows)
     if (sum.first_bad_rows.size() < max_listed_bad_rows) sum.first_bad_rows.push_back(row);

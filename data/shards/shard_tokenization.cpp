@@ -27,6 +27,7 @@ constexpr const char* progress_name = "progress.json";
 constexpr size_t step_rows = 1024, step_bytes = 8 << 20;  // what is held as text at a time, but for one long row
 // TRL packs rows in groups of 1000; parts of an input take turns by the same number.
 constexpr int64_t group_rows = 1000;
+constexpr int64_t text_bytes_per_token = 8;
 
 bool is_text_name(std::string name) {
   for (const char* packed : {".gz", ".zst"})
@@ -35,18 +36,29 @@ bool is_text_name(std::string name) {
 }
 
 ordered_json identity_of(const ShardTokenizationSettings& settings, const ShardManifest& manifest) {
-  return {{"tokenizer", manifest.tokenizer},
-          {"chat_template", manifest.chat_template},
-          {"vocab_size", manifest.vocab_size},
-          {"settings", manifest.settings},
-          {"inputs", settings.inputs},
-          {"format", static_cast<int>(settings.format)},
-          {"skip_bad_rows", settings.bad_rows == BadRows::skip},
-          {"too_long", settings.rows.too_long == TooLong::error ? "error" : "truncate"},
-          {"shard_tokens", settings.shard_tokens},
-          {"max_row_bytes", settings.max_row_bytes},
-          {"part", settings.part},
-          {"parts", settings.parts}};
+  ordered_json identity = {{"tokenizer", manifest.tokenizer},
+                           {"chat_template", manifest.chat_template},
+                           {"vocab_size", manifest.vocab_size},
+                           {"settings", manifest.settings},
+                           {"inputs", settings.inputs},
+                           {"format", static_cast<int>(settings.format)},
+                           {"skip_bad_rows", settings.bad_rows == BadRows::skip},
+                           {"too_long", settings.rows.too_long == TooLong::error ? "error" : "truncate"},
+                           {"shard_tokens", settings.shard_tokens},
+                           {"max_row_bytes", settings.max_row_bytes},
+                           {"part", settings.part},
+                           {"parts", settings.parts}};
+  if (settings.compression != Compression::none) identity["compression"] = "zstd";
+  return identity;
+}
+
+nlohmann::ordered_json settings_json(const ShardTokenizationSettings& settings) {
+  switch (settings.kind) {
+    case RowKind::preference: return preference_settings_json(settings.preferences);
+    case RowKind::prompt: return prompt_settings_json();
+    case RowKind::sft: break;
+  }
+  return sft_settings_json(settings.rows, settings.packing_strategy_name);
 }
 
 std::string dumped(const ordered_json& json) {
@@ -95,13 +107,16 @@ std::string shard_name(size_t index) {
 
 ShardTokenization::ShardTokenization(ShardTokenizationSettings settings, const Tokenizer& tokenizer,
                                      const ChatTemplate* chat_template)
-    : settings_(std::move(settings)), tokenizer_(tokenizer), reader_(tokenizer, chat_template, settings_.rows) {
+    : settings_(std::move(settings)),
+      tokenizer_(tokenizer),
+      reader_(settings_.kind, tokenizer, chat_template, settings_.rows, settings_.preferences,
+              settings_.rows.vocab_size.value_or(tokenizer.vocab_size())) {
   check(settings_);
   manifest_.model = settings_.model;
   manifest_.tokenizer = tokenizer_identity(tokenizer_);
   manifest_.chat_template = chat_template_identity(tokenizer_);
   manifest_.vocab_size = settings_.rows.vocab_size.value_or(tokenizer_.vocab_size());
-  manifest_.settings = sft_settings_json(settings_.rows, settings_.packing_strategy_name);
+  manifest_.settings = settings_json(settings_);
   identity_ = identity_of(settings_, manifest_);
   const std::string identity_text = dumped(identity_);
   manifest_.made_from = hash_digits(XXH64(identity_text.data(), identity_text.size(), 0));
@@ -220,17 +235,18 @@ bool ShardTokenization::step() {
     finish();
     return false;
   }
-  std::vector<PreparedRow> prepared(rows.size());
+  std::vector<ShardRow> prepared(rows.size());
   parallel_for(std::ssize(rows), 4, [&](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
-      prepared[i] = rows[i].is_text ? reader_.read_text(rows[i].text) : reader_.read(rows[i].text);
+      prepared[i] = reader_.read(rows[i].text, rows[i].is_text, rows[i].source, rows[i].line);
   });
   for (size_t i = 0; i < rows.size(); ++i) add(rows[i], prepared[i]);
   text_bytes_ += static_cast<int64_t>(bytes);
   return true;
 }
 
-void ShardTokenization::add(Row& row, PreparedRow& prepared) {
+void ShardTokenization::add(Row& row, ShardRow& made) {
+  const PreparedRow& prepared = made.prepared;
   if (!prepared.error.empty()) {
     if (settings_.bad_rows == BadRows::error)
       throw FormatError(row.source, -1,
@@ -243,13 +259,17 @@ void ShardTokenization::add(Row& row, PreparedRow& prepared) {
   }
   totals_.counts.add(prepared, row.line);
   if (!prepared.dropped_because.empty()) return;
-  SftExample& example = prepared.example;
   ++totals_.examples;
-  if (!settings_.rows.packing) {
-    shard_.add_row(example.input_ids, example.labels);
-    add_to_totals(example.labels, true);
-    end_row(std::ssize(example.labels));
-  } else {
+  add_sequences(made);
+  const bool between_groups = pending_.empty();
+  if (between_groups && (shard_.tokens() >= settings_.shard_tokens ||
+                         shard_.text_bytes() / text_bytes_per_token >= settings_.shard_tokens))
+    write_shard(row.rows_read, row.read_hash);
+}
+
+void ShardTokenization::add_sequences(ShardRow& row) {
+  SftExample& example = row.prepared.example;
+  if (settings_.kind == RowKind::sft && settings_.rows.packing) {
     const auto longest = static_cast<size_t>(*settings_.rows.max_length);
     // What packing cuts off anyway need not wait for it.
     if (settings_.packing_strategy == PackingStrategy::bfd && example.input_ids.size() > longest) {
@@ -257,10 +277,19 @@ void ShardTokenization::add(Row& row, PreparedRow& prepared) {
       example.labels.resize(longest);
     }
     pending_.push_back(std::move(example));
-    if (std::ssize(pending_) < group_rows) return;
-    pack_pending();
+    if (std::ssize(pending_) == group_rows) pack_pending();
+    return;
   }
-  if (shard_.tokens() >= settings_.shard_tokens) write_shard(row.rows_read, row.read_hash);
+  shard_.add_row(example.input_ids, example.labels, row.text);
+  add_to_totals(example.labels, true);
+  int64_t tokens = std::ssize(example.labels);
+  if (row.rejected) {
+    shard_.add_to_row(row.rejected->input_ids, row.rejected->labels);
+    add_to_totals(row.rejected->labels, false);
+    tokens += std::ssize(row.rejected->labels);
+  }
+  end_row(tokens);
+  for (const std::string& column : row.columns) ++totals_.columns[column];
 }
 
 void ShardTokenization::add_to_totals(std::span<const int32_t> labels, bool new_row) {
@@ -296,7 +325,7 @@ void ShardTokenization::write_shard(int64_t rows_read, uint64_t read_hash) {
   entry.rows = shard_.rows();
   entry.sequences = shard_.sequences();
   entry.tokens = shard_.tokens();
-  entry.header_xxh64 = shard_.write(settings_.output / entry.name, manifest_.vocab_size);
+  entry.header_xxh64 = shard_.write(settings_.output / entry.name, manifest_.vocab_size, settings_.compression);
   entry.bytes = static_cast<int64_t>(fs::file_size(settings_.output / entry.name));
   manifest_.files.push_back(std::move(entry));
   shard_ = {};
@@ -310,14 +339,17 @@ void ShardTokenization::write_shard(int64_t rows_read, uint64_t read_hash) {
 void ShardTokenization::finish() {
   if (!pending_.empty()) pack_pending();
   if (shard_.rows() > 0) write_shard(rows_read_, read_hash_);
-  if (totals_.labelled_tokens == 0 && settings_.parts == 1)
+  const bool learns = settings_.kind == RowKind::prompt ? totals_.rows > 0 : totals_.labelled_tokens > 0;
+  if (!learns && settings_.parts == 1)
     throw ConfigError(
         "input", "holds nothing to learn from" + (totals_.counts.dropped > 0
                                                       ? ": line " + std::to_string(totals_.counts.first_dropped_line) +
                                                             ": " + totals_.counts.first_dropped_because
                                                       : std::string()));
   manifest_.totals = totals_;
-  manifest_.warnings = totals_.counts.warnings(settings_.rows);
+  SftOptions said = settings_.rows;
+  if (settings_.kind == RowKind::preference) said.max_length = settings_.preferences.max_length;
+  manifest_.warnings = totals_.counts.warnings(said);
   if (totals_.dropped_sequences > 0)
     manifest_.warnings.push_back(std::to_string(totals_.dropped_sequences) +
                                  " packed sequences dropped: they have nothing to train on");

@@ -15,8 +15,8 @@
 #include "data/chat_template/chat_template.h"
 #include "data/packing/packing.h"
 #include "data/readers/text_lines.h"
-#include "data/rows/sft_rows.h"
 #include "data/shards/manifest.h"
+#include "data/shards/row_kinds.h"
 #include "data/shards/shard_file.h"
 
 namespace lathe::data {
@@ -32,12 +32,15 @@ struct ShardTokenizationSettings {
   std::vector<std::string> inputs;  // paths, or "-"
   std::filesystem::path output;
   std::string model;  // its name, for messages
-  SftOptions rows;
+  RowKind kind = RowKind::sft;
+  SftOptions rows;                // of kind sft; its vocab_size is of all
+  PreferenceOptions preferences;  // of kind preference
   PackingStrategy packing_strategy = PackingStrategy::bfd;
   std::string packing_strategy_name = "bfd";
   RowFormat format = RowFormat::by_name;
   BadRows bad_rows = BadRows::error;
-  int64_t shard_tokens = int64_t{16} << 20;  // a shard ends with the row that reaches them
+  Compression compression = Compression::none;
+  int64_t shard_tokens = int64_t{16} << 20;  // a shard ends with the row that reaches them, or 8 bytes of text for each
   int64_t max_row_bytes = TextLines::default_max_line_bytes;
   // This process takes the part-th of every `parts` groups of 1000 rows, from 1.
   int64_t part = 1, parts = 1;
@@ -71,7 +74,8 @@ class ShardTokenization {
   };
   bool next_row(Row& row);
   bool open_next_input();
-  void add(Row& row, PreparedRow& prepared);
+  void add(Row& row, ShardRow& prepared);
+  void add_sequences(ShardRow& row);
   void pack_pending();
   void add_to_totals(std::span<const int32_t> labels, bool new_row);
   void end_row(int64_t tokens);
@@ -81,7 +85,7 @@ class ShardTokenization {
 
   ShardTokenizationSettings settings_;
   const Tokenizer& tokenizer_;
-  SftRowReader reader_;
+  ShardRowReader reader_;
   nlohmann::ordered_json identity_;  // what must be equal to go on in a folder
   ShardManifest manifest_;
   ShardTotals totals_;

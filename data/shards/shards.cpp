@@ -27,7 +27,7 @@ const ShardFile& Shards::file(size_t index) const {
   const std::lock_guard lock(opening_);
   if (!files_[index]) {
     const ShardEntry& entry = manifest_.files[index];
-    auto file = std::make_unique<const ShardFile>(folder_ / entry.name, entry.header_xxh64);
+    auto file = std::make_unique<const ShardFile>(folder_ / entry.name, entry.header_xxh64, cache_);
     if (file->rows() != entry.rows || file->sequences() != entry.sequences || file->tokens() != entry.tokens)
       throw FormatError((folder_ / entry.name).string(), -1, "has other rows than manifest.json says");
     files_[index] = std::move(file);
@@ -44,6 +44,11 @@ std::pair<int64_t, int64_t> Shards::sequences_of_row(int64_t row) const {
 int64_t Shards::sequence_tokens(int64_t sequence) const {
   const size_t index = file_with(sequence_begin_, sequence);
   return file(index).sequence_tokens(sequence - sequence_begin_[index]);
+}
+
+std::string Shards::row_text(int64_t row) const {
+  const size_t index = file_with(row_begin_, row);
+  return file(index).row_text(row - row_begin_[index]);
 }
 
 void Shards::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -28,6 +29,7 @@ class Shards {
   std::pair<int64_t, int64_t> sequences_of_row(int64_t row) const;
   int64_t sequence_tokens(int64_t sequence) const;
   void append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const;
+  std::string row_text(int64_t row) const;  // what was kept with the row; empty where nothing was
 
  private:
   const ShardFile& file(size_t index) const;
@@ -35,6 +37,7 @@ class Shards {
   std::filesystem::path folder_;
   ShardManifest manifest_;
   std::vector<int64_t> row_begin_, sequence_begin_;  // of each file, and the end
+  std::shared_ptr<BlockCache> cache_ = std::make_shared<BlockCache>();
   mutable std::mutex opening_;
   mutable std::vector<std::unique_ptr<const ShardFile>> files_;
 };

@@ -55,7 +55,8 @@ std::vector<std::string> expand_arguments(std::vector<std::string> arguments) {
     if (arguments[i].starts_with("--config=")) config_file = arguments[i].substr(9);
   }
   if (config_file.empty()) return arguments;
-  const std::vector<std::string> from_file = arguments_of_yaml(config_file);
+  std::vector<std::string> from_file = arguments_of_yaml(config_file);
+  from_file.push_back("--config=" + config_file);  // where the file's keys end and the command line's own begin
   // After the subcommand's name, before everything else.
   const size_t at = !arguments.empty() && !arguments[0].starts_with("-") ? 1 : 0;
   arguments.insert(arguments.begin() + static_cast<std::ptrdiff_t>(at), from_file.begin(), from_file.end());
@@ -74,7 +75,8 @@ void add_common_options(CLI::App& command, CommonOptions& options) {
       .add_option("--threads", options.threads, "threads to compute with; results do not depend on it (0: all CPUs)")
       ->check(CLI::Range(0, 1024));
   command.add_flag("--json", options.json, "print results as JSON on standard output");
-  command.add_option("--config", options.config_file, "YAML file of these flags by name; the command line wins");
+  command.add_option("--config", options.config_file, "YAML file of these flags by name; the command line wins")
+      ->trigger_on_parse();
 }
 
 int run_program(int argc, char** argv, const std::string& name, const std::string& description,

@@ -43,7 +43,8 @@ int run_program(int argc, char** argv, const std::string& name, const std::strin
                 const std::function<void(CLI::App&)>& build);
 
 // The arguments as CLI11 gets them: "--learning-rate" becomes "--learning_rate", and the keys of --config's YAML file
-// stand before the command line's own flags, which therefore win. Exposed for tests.
+// stand before the command line's own flags, which therefore win; --config stands once more between the two. Exposed
+// for tests.
 std::vector<std::string> expand_arguments(std::vector<std::string> arguments);
 
 }  // namespace lathe::cli

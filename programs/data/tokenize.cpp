@@ -30,9 +30,9 @@ struct TokenizeOptions {
   cli::CommonOptions common;
   SftRowOptions rows;
   std::vector<std::string> inputs;
-  std::string output, format = "auto", too_long = "truncate", shard = "1/1";
+  std::string output, format = "auto", too_long = "truncate", shard = "1/1", kind = "sft";
   int64_t shard_tokens = int64_t{16} << 20, max_row_mib = 64;
-  bool skip_bad_rows = false;
+  bool skip_bad_rows = false, compress = false;
 };
 
 // "2/8".
@@ -52,6 +52,13 @@ data::ShardTokenizationSettings settings_of(const TokenizeOptions& options, int6
   settings.model = fs::path(options.rows.model).lexically_normal().filename().string();
   settings.rows = options.rows.parsed(vocab_size);
   settings.rows.too_long = options.too_long == "error" ? data::TooLong::error : data::TooLong::truncate;
+  settings.kind = options.kind == "preference" ? data::RowKind::preference
+                  : options.kind == "prompt"   ? data::RowKind::prompt
+                                               : data::RowKind::sft;
+  if (settings.kind != data::RowKind::sft && settings.rows.packing)
+    throw ConfigError("packing", "is for rows of kind sft; " + options.kind + " rows are not packed");
+  settings.preferences = {settings.rows.max_length, settings.rows.truncation_mode, settings.rows.vocab_size};
+  settings.compression = options.compress ? data::Compression::zstd : data::Compression::none;
   settings.packing_strategy = data::packing_strategy(options.rows.packing_strategy);
   settings.packing_strategy_name = options.rows.packing_strategy;
   settings.format = options.format == "jsonl"  ? data::RowFormat::json_lines
@@ -144,6 +151,12 @@ void add_tokenize(CLI::App& app) {
   command->add_option("--format", options->format, "jsonl, text (a row to a line), or auto: text for .txt")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "jsonl", "text"}));
+  command
+      ->add_option("--kind", options->kind,
+                   "what the rows are: sft; preference (chosen and rejected, for lathe-train dpo); prompt (with every "
+                   "other column, for lathe-train grpo)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"sft", "preference", "prompt"}));
   add_sft_row_options(*command, options->rows);
   command->add_option("--too_long", options->too_long, "truncate rows above max_length, or stop with an error")
       ->capture_default_str()
@@ -154,6 +167,8 @@ void add_tokenize(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--shard_tokens", options->shard_tokens, "a shard ends with the row that reaches so many")
       ->capture_default_str();
+  command->add_flag("--compress", options->compress,
+                    "zstd in blocks of 64 KiB: smaller files, which training unpacks as it reads");
   command->add_option("--max_row_mib", options->max_row_mib, "a longer row is an error")
       ->capture_default_str()
       ->check(CLI::Range(1, 4096));

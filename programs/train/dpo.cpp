@@ -1,8 +1,6 @@
 // lathe-train dpo: what is direct preference optimisation's own in a run.
 #include <fmt/format.h>
 
-#include <filesystem>
-
 #include "programs/train/commands.h"
 #include "programs/train/run.h"
 #include "train/dpo/dpo_data.h"
@@ -29,7 +27,7 @@ class Dpo final : public Method {
                               set.tokens(), set.labelled_tokens()),
                   fmt::format("loss: {}, beta {}; reference: {}", config_.loss_type, config_.beta, reference())};
     facts.counts = {{"tokens", set.tokens()}, {"labelled_tokens", set.labelled_tokens()}};
-    facts.report = {{"dataset", std::filesystem::path(config_.dataset).filename().string()},
+    facts.report = {{"dataset", train::dataset_title(config_.dataset)},
                     {"rows", fmt::format("{} ({} tokens in pairs)", set.rows(), set.tokens())},
                     {"loss type", config_.loss_type},
                     {"beta", fmt::format("{}", config_.beta)},

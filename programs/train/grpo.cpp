@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 
 #include "programs/train/commands.h"
 #include "programs/train/run.h"
@@ -22,7 +21,7 @@ class Grpo final : public Method {
     data_ = train::load_grpo_data(config_, text_);
     rewards_ = train::make_rewards(config_, config_.max_completion_length);
     RowFacts facts;
-    facts.rows = static_cast<int64_t>(data_.training.size());
+    facts.rows = data_.training.rows();
     facts.updates_per_rows = config_.updates_per_generation() * config_.num_iterations;
     facts.rows_per_draw = config_.prompts_per_generation();
     facts.learnt = "completions";
@@ -40,11 +39,12 @@ class Grpo final : public Method {
                               config_.max_completion_length, names)};
     facts.counts = {{"num_generations", config_.num_generations},
                     {"generation_batch_size", config_.completions_per_generation()}};
-    facts.report = {{"dataset", std::filesystem::path(config_.dataset).filename().string()},
+    facts.report = {{"dataset", train::dataset_title(config_.dataset)},
                     {"prompts", fmt::format("{}, {} completions each", facts.rows, config_.num_generations)},
                     {"reward", names}};
-    if (!data_.evaluation.empty())
-      facts.plan.push_back(fmt::format("{}: {} prompts to evaluate on", config_.eval_dataset, data_.evaluation.size()));
+    if (data_.evaluation)
+      facts.plan.push_back(
+          fmt::format("{}: {} prompts to evaluate on", config_.eval_dataset, data_.evaluation->rows()));
     return facts;
   }
 

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 
 #include "programs/train/commands.h"
 #include "programs/train/run.h"
@@ -35,7 +34,7 @@ class Sft final : public Method {
                               set.labelled_tokens())};
     facts.counts = {{"tokens", set.tokens()}, {"labelled_tokens", set.labelled_tokens()}};
     facts.report = {
-        {"dataset", std::filesystem::path(config_.dataset).filename().string()},
+        {"dataset", train::dataset_title(config_.dataset)},
         {"rows", fmt::format("{} ({} tokens, {} learnt)", set.rows(), set.tokens(), set.labelled_tokens())}};
     facts.samples = data_.samples;
     if (data_.evaluation) {

@@ -33,9 +33,7 @@ class LatheTrainDpo : public ProgramTest {
     all[1] = "dpo";
     for (const char* argument : {"--per_device_train_batch_size", "4", "--learning_rate", "1e-3", "--dtype", "float32"})
       all.emplace_back(argument);
-    all.insert(all.end(), {"--dataset", (folder_ / "pairs.jsonl").string()});
-    all.insert(all.end(), more.begin(), more.end());
-    return all;
+    return joined(joined(std::move(all), {"--dataset", (folder_ / "pairs.jsonl").string()}), more);
   }
 };
 

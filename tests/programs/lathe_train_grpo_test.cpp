@@ -20,7 +20,7 @@ class LatheTrainGrpo : public ProgramTest {
     for (int i = 0; i < 6; ++i)
       prompts << nlohmann::json{{"prompt", std::string(1, char('A' + i))}, {"answer", i}}.dump() << "\n";
   }
-  std::vector<std::string> grpo(const std::string& output_dir, std::vector<std::string> more = {}) const {
+  std::vector<std::string> grpo(const std::string& output_dir, const std::vector<std::string>& more = {}) const {
     std::vector<std::string> all = {"bin/lathe-train",
                                     "grpo",
                                     "--model",
@@ -47,8 +47,7 @@ class LatheTrainGrpo : public ProgramTest {
                                     "6"};
     if (std::find(more.begin(), more.end(), "--reward_command") == more.end())
       all.insert(all.end(), {"--reward_funcs", "repetition", "--reward_ngram_size", "1"});
-    all.insert(all.end(), more.begin(), more.end());
-    return all;
+    return joined(std::move(all), more);
   }
   void expect_same_result(const std::string& a, const std::string& b) const {
     for (const char* name : {"metrics.jsonl", "adapter_model.safetensors"})

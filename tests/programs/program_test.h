@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -42,7 +43,16 @@ class ProgramTest : public testing::Test {
     }
   }
 
-  std::vector<std::string> arguments(const std::string& output_dir, std::vector<std::string> more = {}) const {
+  // A --dataset among `more` takes the place of the one before: given twice, they would be mixed.
+  static std::vector<std::string> joined(std::vector<std::string> all, const std::vector<std::string>& more) {
+    const auto before = std::find(all.begin(), all.end(), "--dataset");
+    if (before != all.end() && std::find(more.begin(), more.end(), "--dataset") != more.end())
+      all.erase(before, before + 2);
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }
+
+  std::vector<std::string> arguments(const std::string& output_dir, const std::vector<std::string>& more = {}) const {
     std::vector<std::string> all = {"bin/lathe-train", "sft",
                                     "--model",         (folder_ / "model").string(),
                                     "--dataset",       (folder_ / "rows.jsonl").string(),
@@ -51,8 +61,7 @@ class ProgramTest : public testing::Test {
                                     "--save_steps",    "2",
                                     "--logging_steps", "1",
                                     "--lora_r",        "4"};
-    all.insert(all.end(), more.begin(), more.end());
-    return all;
+    return joined(std::move(all), more);
   }
 
   // Standard output and error go to files in the folder.

@@ -2,39 +2,26 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <functional>
 
 #include "core/error.h"
 #include "data/readers/byte_stream.h"
 #include "data/rows/preference_rows.h"
+#include "data/shards/manifest.h"
+#include "data/shards/row_kinds.h"
+#include "train/dataset_shards.h"
 
 namespace lathe::train {
 namespace {
 
-constexpr size_t sample_count = 4;
+constexpr int64_t sample_count = 4;
 
-int64_t tokens_of(const TrainingSet& set, int64_t row) {
-  const auto [first, last] = set.sequences_of_row(row);
-  int64_t tokens = 0;
-  for (int64_t sequence = first; sequence < last; ++sequence) tokens += std::ssize(set.ids(sequence));
-  return tokens;
-}
-
-data::PreferenceRows read_rows(const std::string& key, const std::string& path, const DpoConfig& config,
-                               const text::ModelText& text, std::vector<std::string>& warnings) {
-  if (path != data::standard_input && !std::filesystem::is_regular_file(path))
-    throw ConfigError(key, path + " is no file");
+data::PreferenceOptions options_of(const DpoConfig& config, const text::ModelText& text) {
   data::PreferenceOptions options;
   options.max_length = config.max_length;
   options.truncation_mode =
       config.truncation_mode == "keep_end" ? data::TruncationMode::keep_end : data::TruncationMode::keep_start;
   options.vocab_size = text.vocab_size;
-  data::PreferenceRows rows = data::read_preference_rows(path, *text.tokenizer, text.chat_template.get(), options);
-  for (const std::string& warning : rows.warnings) warnings.push_back(path + ": " + warning);
-  if (rows.examples.empty())
-    throw ConfigError(key, path + " holds nothing to learn from: line " + std::to_string(rows.dropped[0].line) + ": " +
-                               rows.dropped[0].reason);
-  return rows;
+  return options;
 }
 
 TrainingSet set_of(const std::vector<data::PreferenceExample>& examples) {
@@ -46,16 +33,35 @@ TrainingSet set_of(const std::vector<data::PreferenceExample>& examples) {
   return set;
 }
 
-SampleRow sample_of(const data::PreferenceExample& example, const data::Tokenizer& tokenizer) {
-  const auto parts = [&](const data::SftExample& sequence) {
-    const auto first = std::find_if(sequence.labels.begin(), sequence.labels.end(),
-                                    [](int32_t label) { return label != data::ignored_label; });
-    const auto split = static_cast<size_t>(first - sequence.labels.begin());
-    const std::span<const int32_t> ids(sequence.input_ids);
-    return std::pair(tokenizer.decode(ids.subspan(0, split)), tokenizer.decode(ids.subspan(split)));
+TrainingSet load_set(const std::string& key, const std::string& path, const DpoConfig& config,
+                     const text::ModelText& text, std::vector<std::string>& warnings) {
+  const data::PreferenceOptions options = options_of(config, text);
+  if (data::is_shard_folder(path))
+    return open_shards(path, {key, "dpo", config.model, data::preference_settings_json(options)}, text, warnings);
+  if (path != data::standard_input && !std::filesystem::is_regular_file(path))
+    throw ConfigError(key, path + " is no file");
+  const data::PreferenceRows rows =
+      data::read_preference_rows(path, *text.tokenizer, text.chat_template.get(), options);
+  for (const std::string& warning : rows.warnings) warnings.push_back(path + ": " + warning);
+  if (rows.examples.empty())
+    throw ConfigError(key, path + " holds nothing to learn from: line " + std::to_string(rows.dropped[0].line) + ": " +
+                               rows.dropped[0].reason);
+  return set_of(rows.examples);
+}
+
+SampleRow sample_of(const TrainingSet& pairs, int64_t row, const data::Tokenizer& tokenizer) {
+  const auto parts = [&](int64_t sequence) {
+    std::vector<int32_t> ids, labels;
+    pairs.append_sequence(sequence, ids, labels);
+    const auto first =
+        std::find_if(labels.begin(), labels.end(), [](int32_t label) { return label != data::ignored_label; });
+    const auto split = static_cast<size_t>(first - labels.begin());
+    return std::pair(tokenizer.decode(std::span(ids).subspan(0, split)),
+                     tokenizer.decode(std::span(ids).subspan(split)));
   };
-  auto [prompt, chosen] = parts(example.chosen);
-  return {std::move(prompt), std::move(chosen), "rejected: " + parts(example.rejected).second};
+  const int64_t sequence = pairs.sequences_of_row(row).first;
+  auto [prompt, chosen] = parts(sequence);
+  return {std::move(prompt), std::move(chosen), "rejected: " + parts(sequence + 1).second};
 }
 
 }  // namespace
@@ -66,12 +72,14 @@ int64_t DpoData::longest_sequence() const {
 
 DpoData load_dpo_data(const DpoConfig& config, const text::ModelText& text) {
   DpoData data;
-  const data::PreferenceRows rows = read_rows("dataset", config.dataset, config, text, data.warnings);
-  data.training = set_of(rows.examples);
-  for (size_t i = 0; i < std::min(rows.examples.size(), sample_count); ++i)
-    data.samples.push_back(sample_of(rows.examples[i], *text.tokenizer));
+  std::vector<WeightedSet> sources;
+  for (const DatasetSource& source : dataset_sources(config.dataset))
+    sources.push_back({source.name, load_set("dataset", source.path, config, text, data.warnings), source.weight});
+  data.training = sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
+  for (int64_t row = 0; row < std::min(data.training.rows(), sample_count); ++row)
+    data.samples.push_back(sample_of(data.training, row, *text.tokenizer));
   if (!config.eval_dataset.empty())
-    data.evaluation = set_of(read_rows("eval_dataset", config.eval_dataset, config, text, data.warnings).examples);
+    data.evaluation = load_set("eval_dataset", config.eval_dataset, config, text, data.warnings);
   return data;
 }
 
@@ -80,7 +88,7 @@ std::vector<std::vector<int64_t>> cut_pairs(const TrainingSet& pairs, std::span<
   std::vector<std::vector<int64_t>> forwards;
   int64_t rows_in_batch = 0, tokens_in_last = 0;
   for (const int64_t row : rows) {
-    const int64_t tokens = tokens_of(pairs, row);
+    const int64_t tokens = pairs.row_tokens(row);
     const bool full = max_tokens > 0 && tokens_in_last + tokens > max_tokens;
     if (rows_in_batch == rows_per_forward) rows_in_batch = 0;
     if (rows_in_batch == 0 || full) {
@@ -95,14 +103,9 @@ std::vector<std::vector<int64_t>> cut_pairs(const TrainingSet& pairs, std::span<
 }
 
 int64_t largest_pair_forward(const TrainingSet& pairs, const TrainingSettings& settings) {
-  std::vector<int64_t> tokens;
-  for (int64_t row = 0; row < pairs.rows(); ++row) tokens.push_back(tokens_of(pairs, row));
-  std::sort(tokens.begin(), tokens.end(), std::greater<>());
-  int64_t batch = 0;
-  for (size_t i = 0; i < std::min(tokens.size(), static_cast<size_t>(settings.per_device_train_batch_size)); ++i)
-    batch += tokens[i];
+  const int64_t batch = pairs.tokens_of_longest_rows(settings.per_device_train_batch_size);
   if (settings.max_tokens_per_forward == 0) return batch;
-  return std::min(batch, std::max(settings.max_tokens_per_forward, tokens[0]));
+  return std::min(batch, std::max(settings.max_tokens_per_forward, pairs.tokens_of_longest_rows(1)));
 }
 
 }  // namespace lathe::train

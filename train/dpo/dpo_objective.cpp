@@ -49,10 +49,10 @@ StepPairs totals_of(std::span<const PreferencePair> pairs) {
 }
 
 // Tokens that a completion's loss counts.
-int64_t labels_of(std::span<const int32_t> labels) {
-  int64_t count = 0;
-  for (const int32_t label : labels.subspan(1)) count += label >= 0;
-  return count;
+int64_t labels_of(const TrainingSet& set, int64_t sequence) {
+  std::vector<int32_t> ids, labels;
+  set.append_sequence(sequence, ids, labels);
+  return std::count_if(labels.begin() + 1, labels.end(), [](int32_t label) { return label >= 0; });
 }
 
 // As totals_of(), before anything runs.
@@ -60,7 +60,7 @@ StepPairs totals_of(const TrainingSet& set, std::span<const int64_t> rows) {
   StepPairs totals;
   for (const int64_t row : rows) {
     ++totals.pairs;
-    totals.chosen_tokens += labels_of(set.labels(set.sequences_of_row(row).first));
+    totals.chosen_tokens += labels_of(set, set.sequences_of_row(row).first);
   }
   return totals;
 }

@@ -34,6 +34,7 @@ class DpoObjective final : public Objective {
   DpoObjective(nn::Transformer& model, const DpoConfig& config, const DpoData& data, uint64_t model_identity);
 
   int64_t rows() const override { return data_.training.rows(); }
+  std::vector<data::MixtureSource> sources() const override { return data_.training.sources(); }
   uint64_t fingerprint() const override { return data_.training.fingerprint(); }
   // Metrics by TRL's names: entropy, logits/…, mean_token_accuracy, rewards/…, logps/….
   StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) override;

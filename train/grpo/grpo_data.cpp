@@ -1,57 +1,82 @@
 #include "train/grpo/grpo_data.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <filesystem>
+#include <optional>
 
 #include "core/error.h"
 #include "data/readers/byte_stream.h"
+#include "data/rows/sft_rows.h"
+#include "data/shards/manifest.h"
+#include "data/shards/row_kinds.h"
+#include "train/dataset_shards.h"
 
 namespace lathe::train {
 namespace {
 
-std::vector<data::PromptRow> load_rows(const std::string& key, const std::string& path, const GrpoConfig& config,
-                                       const text::ModelText& text, std::vector<std::string>& warnings) {
-  if (path != data::standard_input && !std::filesystem::is_regular_file(path))
-    throw ConfigError(key, path + " is no file");
-  std::vector<data::PromptRow> rows =
-      data::read_prompt_rows(path, *text.tokenizer, text.chat_template.get(), text.vocab_size);
-  if (!reads_column(config)) return rows;
-  const auto lacks = [&](const data::PromptRow& row) { return !column_text(row, config.reward_column); };
-  const auto without = std::count_if(rows.begin(), rows.end(), lacks);
-  if (without == static_cast<std::ptrdiff_t>(rows.size()))
-    throw ConfigError("reward_column", "no row of " + path + " has a column \"" + config.reward_column +
+void expect_column(const std::string& path, int64_t rows, int64_t without, const std::string& column,
+                   std::optional<int64_t> first_line, std::vector<std::string>& warnings) {
+  if (without == rows)
+    throw ConfigError("reward_column", "no row of " + path + " has a column \"" + column +
                                            "\" to compare with; name the one that holds the answers");
   if (without > 0)
-    warnings.push_back(path + ": " + std::to_string(without) + " rows without \"" + config.reward_column +
-                       "\", the first in line " + std::to_string(std::find_if(rows.begin(), rows.end(), lacks)->line) +
+    warnings.push_back(path + ": " + std::to_string(without) + " rows without \"" + column + "\"" +
+                       (first_line ? ", the first in line " + std::to_string(*first_line) : "") +
                        "; rewards that compare with it say nothing of them");
-  return rows;
+}
+
+TrainingSet open_set(const std::string& key, const std::string& path, const GrpoConfig& config,
+                     const text::ModelText& text, std::vector<std::string>& warnings) {
+  TrainingSet set = open_shards(path, {key, "grpo", config.model, data::prompt_settings_json()}, text, warnings);
+  if (!reads_column(config)) return set;
+  const auto columns = data::read_shard_manifest(path).totals.columns;
+  const auto found = columns.find(config.reward_column);
+  expect_column(path, set.rows(), set.rows() - (found == columns.end() ? 0 : found->second), config.reward_column, {},
+                warnings);
+  return set;
+}
+
+TrainingSet load_set(const std::string& key, const std::string& path, const GrpoConfig& config,
+                     const text::ModelText& text, std::vector<std::string>& warnings) {
+  if (data::is_shard_folder(path)) return open_set(key, path, config, text, warnings);
+  if (path != data::standard_input && !std::filesystem::is_regular_file(path))
+    throw ConfigError(key, path + " is no file");
+  const std::vector<data::PromptRow> rows =
+      data::read_prompt_rows(path, *text.tokenizer, text.chat_template.get(), text.vocab_size);
+  TrainingSet set;
+  for (const data::PromptRow& row : rows) add_prompt(set, row);
+  if (!reads_column(config)) return set;
+  const auto lacks = [&](const data::PromptRow& row) { return !column_text(row, config.reward_column); };
+  const auto first = std::find_if(rows.begin(), rows.end(), lacks);
+  expect_column(path, set.rows(), std::count_if(rows.begin(), rows.end(), lacks), config.reward_column,
+                first == rows.end() ? std::nullopt : std::optional(first->line), warnings);
+  return set;
 }
 
 }  // namespace
 
-uint64_t GrpoData::fingerprint() const {
-  uint64_t hash = 0;
-  for (const data::PromptRow& row : training) {
-    hash = XXH64(row.ids.data(), row.ids.size() * sizeof(int32_t), hash);
-    const std::string columns = row.columns.dump();
-    hash = XXH64(columns.data(), columns.size(), hash);
-  }
-  return hash;
+void add_prompt(TrainingSet& prompts, const data::PromptRow& row) {
+  prompts.add_row(row.ids, std::vector<int32_t>(row.ids.size(), data::ignored_label), data::prompt_text(row));
+}
+
+data::PromptRow prompt_at(const TrainingSet& prompts, int64_t row) {
+  std::vector<int32_t> ids, labels;
+  prompts.append_sequence(prompts.sequences_of_row(row).first, ids, labels);
+  return data::prompt_row(std::move(ids), prompts.row_text(row), "row " + std::to_string(row + 1));
 }
 
 GrpoData load_grpo_data(const GrpoConfig& config, const text::ModelText& text) {
   if (text.stop_token_ids.empty())
     throw ConfigError("eos_token", "neither the model's files nor its tokenizer say where an answer ends");
   GrpoData data;
-  data.training = load_rows("dataset", config.dataset, config, text, data.warnings);
-  if (!config.eval_dataset.empty())
-    data.evaluation = load_rows("eval_dataset", config.eval_dataset, config, text, data.warnings);
-  for (const auto* rows : {&data.training, &data.evaluation})
-    for (const data::PromptRow& row : *rows)
-      data.longest_prompt = std::max(data.longest_prompt, static_cast<int64_t>(row.ids.size()));
+  std::vector<WeightedSet> sources;
+  for (const DatasetSource& source : dataset_sources(config.dataset))
+    sources.push_back({source.name, load_set("dataset", source.path, config, text, data.warnings), source.weight});
+  data.training = sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
+  data.longest_prompt = data.training.longest_sequence();
+  if (config.eval_dataset.empty()) return data;
+  data.evaluation = load_set("eval_dataset", config.eval_dataset, config, text, data.warnings);
+  data.longest_prompt = std::max(data.longest_prompt, data.evaluation->longest_sequence());
   return data;
 }
 

@@ -2,21 +2,27 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "data/rows/prompt_rows.h"
 #include "text/model_text.h"
 #include "train/grpo/grpo_config.h"
+#include "train/training_set.h"
 
 namespace lathe::train {
 
 struct GrpoData {
-  std::vector<data::PromptRow> training, evaluation;
+  TrainingSet training;  // each row's text is what prompt_at() reads
+  std::optional<TrainingSet> evaluation;
   int64_t longest_prompt = 0;  // tokens, of both
   std::vector<std::string> warnings;
-  uint64_t fingerprint() const;  // of the training prompts, their columns and their order
 };
+
+void add_prompt(TrainingSet& prompts, const data::PromptRow& row);
+// FormatError where a shard is not what was written.
+data::PromptRow prompt_at(const TrainingSet& prompts, int64_t row);
 
 // FormatError with file and line for a bad row; ConfigError where there is no row, or a reward's column that no row
 // has.

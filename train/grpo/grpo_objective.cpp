@@ -97,15 +97,15 @@ PolicyForwardOptions GrpoObjective::forward_options(const std::optional<std::str
   return options;
 }
 
-GrpoObjective::Answers GrpoObjective::answer(const std::vector<data::PromptRow>& rows, std::span<const int64_t> drawn,
+GrpoObjective::Answers GrpoObjective::answer(const TrainingSet& rows, std::span<const int64_t> drawn,
                                              int64_t num_generations, int64_t draw) {
   Answers answers;
   std::vector<RolloutSampler::Prompt> prompts;
   std::vector<const data::PromptRow*> row_of;
-  for (const int64_t row : drawn) {
-    const data::PromptRow& prompt = rows[static_cast<size_t>(row)];
-    prompts.push_back({prompt.ids, row});
-    row_of.insert(row_of.end(), static_cast<size_t>(num_generations), &prompt);
+  for (const int64_t row : drawn) answers.prompts.push_back(prompt_at(rows, row));
+  for (size_t i = 0; i < drawn.size(); ++i) {
+    prompts.push_back({answers.prompts[i].ids, drawn[i]});
+    row_of.insert(row_of.end(), static_cast<size_t>(num_generations), &answers.prompts[i]);
   }
   {
     const kernels::ProfilerRange range("rollouts");
@@ -142,10 +142,18 @@ StepOutcome GrpoObjective::generate(std::span<const int64_t> rows, int64_t step)
   return {.loss = 0, .tokens = answers.tokens, .metrics = answers.scores.metrics};
 }
 
-void GrpoObjective::add_reference(std::vector<ScoredRollout>& completions) const {
-  std::vector<CompletedPrompt> sequences;
+std::vector<std::vector<int32_t>> GrpoObjective::prompts_of(std::span<const ScoredRollout> completions) const {
+  std::vector<std::vector<int32_t>> prompts;
+  std::vector<int32_t> labels;
   for (const ScoredRollout& scored : completions)
-    sequences.push_back({data_.training[static_cast<size_t>(scored.row)].ids, scored.rollout.ids});
+    data_.training.append_sequence(data_.training.sequences_of_row(scored.row).first, prompts.emplace_back(), labels);
+  return prompts;
+}
+
+void GrpoObjective::add_reference(std::vector<ScoredRollout>& completions) const {
+  const std::vector<std::vector<int32_t>> prompts = prompts_of(completions);
+  std::vector<CompletedPrompt> sequences;
+  for (size_t i = 0; i < completions.size(); ++i) sequences.push_back({prompts[i], completions[i].rollout.ids});
   PolicyForwardOptions options = forward_options(reference_, 0);
   options.forward.adapter.training = false;
   auto logprobs = completion_logprobs(model_, sequences, config_, options);
@@ -187,6 +195,7 @@ StepOutcome GrpoObjective::learn(int64_t step) {
                                                  .generation_tokens = tokens_of(batch_.completions),
                                                  .updates_per_generation = static_cast<double>(parts)});
   std::vector<const ScoredRollout*> learnt;
+  const std::vector<std::vector<int32_t>> prompts = prompts_of(own);
   std::vector<CompletedPrompt> sequences;
   for (const ScoredRollout& scored : own) {
     if (is_masked(scored)) {
@@ -195,7 +204,7 @@ StepOutcome GrpoObjective::learn(int64_t step) {
       continue;
     }
     learnt.push_back(&scored);
-    sequences.push_back({data_.training[static_cast<size_t>(scored.row)].ids, scored.rollout.ids});
+    sequences.push_back({prompts[static_cast<size_t>(&scored - own.data())], scored.rollout.ids});
   }
   SamplingDifference difference;
   double entropy = 0;
@@ -218,11 +227,11 @@ StepOutcome GrpoObjective::learn(int64_t step) {
 }
 
 Metrics GrpoObjective::evaluate() {
-  if (data_.evaluation.empty()) return {};
-  std::vector<int64_t> rows(data_.evaluation.size());
+  if (!data_.evaluation) return {};
+  std::vector<int64_t> rows(static_cast<size_t>(data_.evaluation->rows()));
   std::iota(rows.begin(), rows.end(), 0);
   const int64_t generations = config_.num_generations_eval > 0 ? config_.num_generations_eval : config_.num_generations;
-  Metrics metrics = answer(data_.evaluation, rows, generations, evaluation_draw).scores.metrics;
+  Metrics metrics = answer(*data_.evaluation, rows, generations, evaluation_draw).scores.metrics;
   for (auto& [name, value] : metrics) name = "eval_" + name;
   return metrics;
 }

@@ -33,8 +33,9 @@ class GrpoObjective final : public Objective {
   GrpoObjective(nn::Transformer& model, const GrpoConfig& config, const GrpoData& data, const text::ModelText& text,
                 std::vector<NamedReward> rewards);
 
-  int64_t rows() const override { return static_cast<int64_t>(data_.training.size()); }
-  uint64_t fingerprint() const override { return data_.fingerprint(); }
+  int64_t rows() const override { return data_.training.rows(); }
+  std::vector<data::MixtureSource> sources() const override { return data_.training.sources(); }
+  uint64_t fingerprint() const override { return data_.training.fingerprint(); }
   int64_t updates_per_rows() const override { return config_.updates_per_generation() * config_.num_iterations; }
   std::optional<int64_t> rows_per_draw() const override { return config_.prompts_per_generation(); }
 
@@ -53,15 +54,16 @@ class GrpoObjective final : public Objective {
 
  private:
   struct Answers {
+    std::vector<data::PromptRow> prompts;  // which the scores point to
     std::vector<Rollout> rollouts;
     CompletionScores scores;
     int64_t tokens = 0;  // of prompts and completions
   };
-  Answers answer(const std::vector<data::PromptRow>& rows, std::span<const int64_t> drawn, int64_t num_generations,
-                 int64_t draw);
+  Answers answer(const TrainingSet& rows, std::span<const int64_t> drawn, int64_t num_generations, int64_t draw);
   StepOutcome generate(std::span<const int64_t> rows, int64_t step);
   StepOutcome learn(int64_t step);
   void add_reference(std::vector<ScoredRollout>& completions) const;
+  std::vector<std::vector<int32_t>> prompts_of(std::span<const ScoredRollout> completions) const;
   PolicyForwardOptions forward_options(const std::optional<std::string>& adapter, int64_t step) const;
 
   nn::Transformer& model_;

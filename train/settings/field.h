@@ -22,7 +22,8 @@ std::string_view name_of(Group group);  // "Model and data"
 // call of the program does with the run; config.yaml leaves it open.
 enum class Shapes { result, run, call };
 // `several`: a list, as text with commas between its parts; its flag takes them with spaces between them, too.
-enum class Values { one, several };
+// `sources`: the same of files, whose flag is given once for each.
+enum class Values { one, several, sources };
 
 // Bound to a member of a config, which it must not outlive.
 struct Field {

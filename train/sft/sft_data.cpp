@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "data/packing/packing.h"
 #include "data/readers/byte_stream.h"
 #include "data/rows/sft_rows.h"
-#include "data/shards/shards.h"
-#include "data/shards/text_identity.h"
+#include "data/shards/manifest.h"
+#include "data/shards/row_kinds.h"
+#include "train/dataset_shards.h"
 
 namespace lathe::train {
 namespace {
@@ -42,45 +42,15 @@ void add_packed(TrainingSet& set, const std::vector<data::PackedExample>& exampl
   }
 }
 
-std::string shown(const nlohmann::ordered_json& value) { return value.is_null() ? "none" : value.dump(); }
-
-// A run on shards has the bits of one on the rows they were made of, or is refused: what shapes rows was settled then.
-void expect_same_rows(const std::string& key, const std::string& path, const data::ShardManifest& manifest,
-                      const data::SftOptions& options, const SftConfig& config, const text::ModelText& text) {
-  if (manifest.tokenizer != data::tokenizer_identity(*text.tokenizer))
-    throw ConfigError(key, path + " was made with the tokenizer of " + manifest.model + ", and that of " +
-                               config.model + " is another; make shards with this one (lathe-data tokenize)");
-  if (manifest.chat_template != data::chat_template_identity(*text.tokenizer))
-    throw ConfigError(key, path + " was made with the chat template of " + manifest.model + ", and that of " +
-                               config.model + " is another; make shards with this one (lathe-data tokenize)");
-  if (manifest.vocab_size > text.vocab_size)
-    throw ConfigError(key, path + " was made for " + std::to_string(manifest.vocab_size) +
-                               " tokens, and the model has " + std::to_string(text.vocab_size));
-  const data::ShardTotals& totals = manifest.totals;
-  const bool never_cut = !options.packing && totals.counts.truncated == 0 &&
-                         (!options.max_length || totals.longest_sequence <= *options.max_length);
-  const nlohmann::ordered_json settings = data::sft_settings_json(options, config.packing_strategy);
-  for (const auto& [name, value] : settings.items()) {
-    const auto made = manifest.settings.find(name);
-    if (made != manifest.settings.end() && *made == value) continue;
-    if (never_cut && (name == "max_length" || name == "truncation_mode")) continue;
-    throw ConfigError(name, "is " + shown(value) + " here, and " + path + " was made with " +
-                                (made == manifest.settings.end() ? "none" : shown(*made)) +
-                                "; give the same, or make shards with this one (lathe-data tokenize)");
-  }
-  if (options.too_long == data::TooLong::error && totals.counts.truncated > 0)
-    throw ConfigError("too_long", "is error, and " + path + " holds rows that were cut at max_length");
-}
-
-TrainingSet open_shards(const std::string& key, const std::string& path, bool packing, const SftConfig& config,
-                        const text::ModelText& text, std::vector<std::string>& warnings,
-                        std::vector<data::SftExample>* kept) {
-  auto shards = std::make_shared<const data::Shards>(path);
-  expect_same_rows(key, path, shards->manifest(), options_of(config, text, packing), config, text);
-  for (const std::string& warning : shards->manifest().warnings) warnings.push_back(path + ": " + warning);
-  TrainingSet set = TrainingSet::of_shards(std::move(shards));
-  if (set.rows() == 0 || set.labelled_tokens() == 0) throw ConfigError(key, path + " holds nothing to learn from");
-  for (int64_t i = 0; kept != nullptr && i < std::min<int64_t>(set.sequences(), sample_count); ++i) {
+TrainingSet open_set(const std::string& key, const std::string& path, bool packing, const SftConfig& config,
+                     const text::ModelText& text, std::vector<std::string>& warnings,
+                     std::vector<data::SftExample>* kept) {
+  ExpectedShards expected{key, "sft", config.model,
+                          data::sft_settings_json(options_of(config, text, packing), config.packing_strategy),
+                          config.too_long == "error"};
+  TrainingSet set = open_shards(path, expected, text, warnings);
+  if (set.labelled_tokens() == 0) throw ConfigError(key, path + " holds nothing to learn from");
+  for (int64_t i = 0; kept != nullptr && i < set.sequences() && kept->size() < sample_count; ++i) {
     data::SftExample& example = kept->emplace_back();
     set.append_sequence(i, example.input_ids, example.labels);
   }
@@ -90,7 +60,7 @@ TrainingSet open_shards(const std::string& key, const std::string& path, bool pa
 TrainingSet load_set(const std::string& key, const std::string& path, bool packing, const SftConfig& config,
                      const text::ModelText& text, std::vector<std::string>& warnings,
                      std::vector<data::SftExample>* kept) {
-  if (data::is_shard_folder(path)) return open_shards(key, path, packing, config, text, warnings, kept);
+  if (data::is_shard_folder(path)) return open_set(key, path, packing, config, text, warnings, kept);
   if (std::filesystem::is_directory(path))
     throw ConfigError(key, path + " is a folder without " + std::string(data::shard_manifest_name) +
                                ": neither a file of rows nor a folder that lathe-data tokenize has finished");
@@ -116,8 +86,8 @@ TrainingSet load_set(const std::string& key, const std::string& path, bool packi
                                     ? "no token has a label"
                                     : "line " + std::to_string(rows.dropped[0].line) + ": " + rows.dropped[0].reason));
   if (kept != nullptr) {
-    rows.examples.resize(std::min(rows.examples.size(), sample_count));
-    *kept = std::move(rows.examples);
+    for (size_t i = 0; i < rows.examples.size() && kept->size() < sample_count; ++i)
+      kept->push_back(std::move(rows.examples[i]));
   }
   return set;
 }
@@ -135,7 +105,12 @@ SampleRow sample_of(const data::SftExample& example, const data::Tokenizer& toke
 SftData load_sft_data(const SftConfig& config, const text::ModelText& text) {
   SftData result;
   std::vector<data::SftExample> first_rows;
-  result.training = load_set("dataset", config.dataset, config.packing, config, text, result.warnings, &first_rows);
+  std::vector<WeightedSet> sources;
+  for (const DatasetSource& source : dataset_sources(config.dataset))
+    sources.push_back({source.name,
+                       load_set("dataset", source.path, config.packing, config, text, result.warnings, &first_rows),
+                       source.weight});
+  result.training = sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
   for (const data::SftExample& example : first_rows) result.samples.push_back(sample_of(example, *text.tokenizer));
   if (!config.eval_dataset.empty())
     result.evaluation = load_set("eval_dataset", config.eval_dataset, false, config, text, result.warnings, nullptr);

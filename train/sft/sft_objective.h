@@ -18,6 +18,7 @@ class SftObjective final : public Objective {
   SftObjective(const nn::Transformer& model, const TrainingSet& training, const TrainingSet* evaluation,
                const TrainingSettings& settings);
   int64_t rows() const override { return training_.rows(); }
+  std::vector<data::MixtureSource> sources() const override { return training_.sources(); }
   uint64_t fingerprint() const override { return training_.fingerprint(); }
   // Metrics: entropy (nats) and mean_token_accuracy over the labelled tokens of the step. NumericError where there is
   // none: whoever makes the set leaves out rows with nothing to learn.

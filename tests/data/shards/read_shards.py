@@ -1,28 +1,37 @@
 #!/usr/bin/env python3
-"""Reads a folder of shards as docs/data.md describes it, with the standard library alone, and prints each row as JSON."""
-import array, json, pathlib, struct, sys
+"""Reads a folder of shards as docs/data.md describes it and prints each row as JSON: its sequences, and its text where it
+has one. The standard library alone, with the system's libzstd for compressed shards."""
+import array, ctypes, json, pathlib, struct, sys
+
+
+def body_of(data, end, packed_at, block=65536):  # the file as it would be without compression
+    if not packed_at:
+        return data
+    zstd, body, begin, sizes = ctypes.CDLL("libzstd.so.1"), bytearray(data[:128]), 128, range(128, end, block)
+    for stored, at in zip(struct.unpack_from(f"<{len(sizes)}Q", data, packed_at), sizes):
+        size, frame = min(block, end - at), data[begin:stored]
+        out = ctypes.create_string_buffer(size)
+        assert len(frame) == size or zstd.ZSTD_decompress(out, ctypes.c_size_t(size), frame, ctypes.c_size_t(len(frame))) == size
+        body += frame if len(frame) == size else out.raw
+        begin = stored
+    return bytes(body)
 
 
 def rows(folder):
-    manifest = json.loads((folder / "manifest.json").read_text())
-    for entry in manifest["files"]:
+    for entry in json.loads((folder / "manifest.json").read_text())["files"]:
         data = (folder / entry["name"]).read_bytes()
         magic, version, id_bytes, values, _ = struct.unpack_from("<8s4I", data)
-        tokens, sequences, count, ids_at, labels_at, sequence_at, row_at, _, size = struct.unpack_from("<9Q", data, 24)
-        assert magic == b"LATHESHD" and version == 1 and size == len(data)
-
-        def part(kind, at, length):
-            return array.array(kind, data[at:at + length * array.array(kind).itemsize])
-
-        ids = part("H" if id_bytes == 2 else "I", ids_at, tokens)
-        sequence_begin, row_begin = part("I", sequence_at, sequences + 1), part("I", row_at, count + 1)
-        if values:
-            labels = part("i", labels_at, tokens)
-        else:
-            labels = [ids[t] if data[labels_at + t // 8] >> t % 8 & 1 else -100 for t in range(tokens)]
+        tokens, sequences, count, ids_at, labels_at, sequence_at, row_at, end, size, text_at, packed_at = struct.unpack_from("<11Q", data, 24)
+        assert magic == b"LATHESHD" and version in (1, 2) and size == len(data)
+        data = body_of(data, end, packed_at)
+        part = lambda kind, at, length: array.array(kind, data[at:at + length * array.array(kind).itemsize])
+        ids, begin, row_begin = part("H" if id_bytes == 2 else "I", ids_at, tokens), part("I", sequence_at, sequences + 1), part("I", row_at, count + 1)
+        labels = part("i", labels_at, tokens) if values else [ids[t] if data[labels_at + t // 8] >> t % 8 & 1 else -100 for t in range(tokens)]
+        text, first = part("Q", text_at, count + 1), text_at + (count + 1) * 8
         for row in range(count):
-            bounds = sequence_begin[row_begin[row]:row_begin[row + 1] + 1]
-            yield [[list(ids[a:b]), list(labels[a:b])] for a, b in zip(bounds, bounds[1:])]
+            bounds = begin[row_begin[row]:row_begin[row + 1] + 1]
+            found = [[list(ids[a:b]), list(labels[a:b])] for a, b in zip(bounds, bounds[1:])]
+            yield found + [data[first + text[row]:first + text[row + 1]].decode()] if text_at else found
 
 
 for row in rows(pathlib.Path(sys.argv[1])):

@@ -88,7 +88,7 @@ TEST(CutPairs, PairsAreNeverPartedAndCutsKeepToTheLimits) {
       for (const auto& cut : cut_pairs(pairs, rows, per_forward, max_tokens)) {
         EXPECT_LE(std::ssize(cut), per_forward);
         int64_t tokens = 0;
-        for (const int64_t row : cut) tokens += std::ssize(pairs.ids(2 * row)) + std::ssize(pairs.ids(2 * row + 1));
+        for (const int64_t row : cut) tokens += pairs.row_tokens(row);
         EXPECT_TRUE(max_tokens == 0 || tokens <= max_tokens || cut.size() == 1);
         seen.insert(seen.end(), cut.begin(), cut.end());
       }

@@ -13,9 +13,13 @@ namespace {
 using nlohmann::json;
 
 GrpoData prompts_of(const json& golden) {
-  GrpoData data = random_prompts(4, 1);
-  for (size_t i = 0; i < data.training.size(); ++i)
-    data.training[i].ids = golden["prompts"][i].get<std::vector<int32_t>>();
+  const GrpoData random = random_prompts(4, 1);
+  GrpoData data;
+  for (int64_t i = 0; i < random.training.rows(); ++i) {
+    data::PromptRow row = prompt_at(random.training, i);
+    row.ids = golden["prompts"][static_cast<size_t>(i)].get<std::vector<int32_t>>();
+    add_prompt(data.training, row);
+  }
   data.longest_prompt = 20;
   return data;
 }
@@ -45,7 +49,9 @@ void give_completions(TinyGrpo& run, const json& golden) {
                                              .logprobs = golden["old"][i].get<std::vector<float>>()},
                                  .ref_logprobs = {},
                                  .advantage = golden["advantages"][i].get<double>()});
-  for (size_t i = 0; i < 4; ++i) sequences.push_back({run.data.training[i].ids, batch.completions[i].rollout.ids});
+  std::vector<data::PromptRow> prompts;
+  for (int64_t i = 0; i < 4; ++i) prompts.push_back(prompt_at(run.data.training, i));
+  for (size_t i = 0; i < 4; ++i) sequences.push_back({prompts[i].ids, batch.completions[i].rollout.ids});
   const auto reference =
       completion_logprobs(*run.model, sequences, run.config,
                           {.adapter = "", .temperature = static_cast<float>(run.config.temperature), .forward = {}});

@@ -30,7 +30,7 @@ inline GrpoData random_prompts(int64_t rows, uint64_t seed) {
     for (uint64_t i = 0, length = 1 + random.below(20); i < length; ++i)
       prompt.ids.push_back(static_cast<int32_t>(random.below(320)));
     data.longest_prompt = std::max(data.longest_prompt, static_cast<int64_t>(prompt.ids.size()));
-    data.training.push_back(std::move(prompt));
+    add_prompt(data.training, prompt);
   }
   return data;
 }

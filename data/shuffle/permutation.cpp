@@ -1,9 +1,8 @@
-#include "data/shuffle/row_sampler.h"
+#include "data/shuffle/permutation.h"
 
 #include <algorithm>
 #include <bit>
 
-#include "core/error.h"
 #include "core/random.h"
 
 namespace lathe::data {
@@ -35,28 +34,6 @@ uint64_t Permutation::operator()(uint64_t position) const {
     position = (left << half_bits_) | right;
   } while (position >= size_);
   return position;
-}
-
-RowSampler::RowSampler(int64_t rows, RowOrder order, uint64_t seed, SamplerState state)
-    : rows_(rows), order_(order), seed_(seed), state_(state) {
-  if (rows <= 0) throw ConfigError("dataset", "there is no row to train on");
-  if (state.epoch < 0 || state.position < 0 || state.position >= rows) {
-    throw ConfigError("resume", "the saved position " + std::to_string(state.position) + " is not in a data set of " +
-                                    std::to_string(rows) + " rows: the data set has changed since");
-  }
-}
-
-std::vector<int64_t> RowSampler::next(int64_t count) {
-  const int64_t end = state_.position + std::min(count, rows_ - state_.position);
-  const Permutation permutation(static_cast<uint64_t>(rows_), seed_, static_cast<uint64_t>(state_.epoch));
-  std::vector<int64_t> indices;
-  for (; state_.position < end; ++state_.position) {
-    indices.push_back(order_ == RowOrder::as_given
-                          ? state_.position
-                          : static_cast<int64_t>(permutation(static_cast<uint64_t>(state_.position))));
-  }
-  if (state_.position == rows_) state_ = {state_.epoch + 1, 0};
-  return indices;
 }
 
 }  // namespace lathe::data

@@ -1,0 +1,152 @@
+// Where rows come from: shards give the bits of the rows they were made of, several sources are mixed by weight.
+#include <sched.h>
+#include <signal.h>
+
+#include "tests/programs/program_test.h"
+
+namespace lathe {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+class LatheTrainDatasets : public ProgramTest {
+ protected:
+  // The model knows the first 320 tokens: single characters.
+  void SetUp() override {
+    ProgramTest::SetUp();
+    std::ofstream(folder_ / "model/tokenizer_config.json") << R"({"eos_token": "<|im_end|>"})";
+    std::ofstream more(folder_ / "more.jsonl"), pairs(folder_ / "pairs.jsonl"), prompts(folder_ / "prompts.jsonl");
+    for (int i = 0; i < 10; ++i) {
+      const std::string letter(1, static_cast<char>('A' + i));
+      more << json{{"input_ids", {i, i + 1, i + 2, 7}}}.dump() << "\n";
+      pairs << json{{"prompt", letter}, {"chosen", "1" + letter}, {"rejected", letter + "22"}}.dump() << "\n";
+      prompts << json{{"prompt", letter}, {"answer", i}, {"why", {{"a", nullptr}}}}.dump() << "\n";
+    }
+  }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+  void make_shards(const std::string& rows, const std::string& shards, const std::vector<std::string>& more) const {
+    const std::vector<std::string> all = {"bin/lathe-data", "tokenize",   path(rows),       "--model", path("model"),
+                                          "--output",       path(shards), "--shard_tokens", "40"};
+    ASSERT_EQ(run(joined(all, more)), 0) << err();
+  }
+  std::vector<std::string> method(const std::string& name, const std::string& dataset, const std::string& output_dir,
+                                  const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> all = joined(arguments(output_dir), {"--dataset", path(dataset)});
+    all[1] = name;
+    if (name == "grpo")
+      all = joined(all, {"--num_generations", "4", "--max_completion_length", "6", "--reward_funcs", "number",
+                         "--reward_column", "answer"});
+    return joined(all, more);
+  }
+  void expect_same_result(const std::string& a, const std::string& b) const {
+    for (const char* name : {"metrics.jsonl", "adapter_model.safetensors"})
+      EXPECT_EQ(bytes_of(folder_ / a / name), bytes_of(folder_ / b / name)) << name;
+  }
+};
+
+TEST_F(LatheTrainDatasets, ShardsGiveTheBitsOfTheirRowsForEveryMethod) {
+  const std::tuple<const char*, const char*, const char*> methods[] = {
+      {"sft", "rows.jsonl", "sft"}, {"dpo", "pairs.jsonl", "preference"}, {"grpo", "prompts.jsonl", "prompt"}};
+  for (const auto& [name, rows, kind] : methods) {
+    const std::string raw = std::string(name) + "-raw";
+    ASSERT_EQ(run(method(name, rows, raw)), 0) << err();
+    for (const bool compress : {false, true}) {
+      const std::string shards = name + std::string(compress ? "-packed" : "-plain"), output = shards + "-run";
+      make_shards(
+          rows, shards,
+          compress ? std::vector<std::string>{"--kind", kind, "--compress"} : std::vector<std::string>{"--kind", kind});
+      EXPECT_GT(std::distance(fs::directory_iterator(folder_ / shards), {}), 2) << "several shards";
+      ASSERT_EQ(run(method(name, shards, output)), 0) << err();
+      expect_same_result(raw, output);
+      ASSERT_EQ(run({"bin/lathe-data", "verify", path(shards)}), 0) << err();
+    }
+  }
+}
+
+TEST_F(LatheTrainDatasets, ShardsOfAnotherKindOfRowsAreRefused) {
+  make_shards("pairs.jsonl", "pairs", {"--kind", "preference"});
+  EXPECT_EQ(run(method("sft", "pairs", "run")), 2);
+  EXPECT_NE(err().find("holds shards of preference rows, and lathe-train sft learns from sft rows"), std::string::npos)
+      << err();
+  EXPECT_EQ(run(method("grpo", "pairs", "run")), 2);
+  EXPECT_NE(err().find("lathe-data tokenize --kind prompt"), std::string::npos) << err();
+  EXPECT_EQ(run(method("dpo", "pairs", "run", {"--max_length", "3"})), 2);
+  EXPECT_NE(err().find("max_length: is 3 here"), std::string::npos) << err();
+  make_shards("prompts.jsonl", "prompts", {"--kind", "prompt"});
+  EXPECT_EQ(run(method("grpo", "prompts", "run", {"--reward_column", "solution"})), 2);
+  EXPECT_NE(err().find("has a column \"solution\""), std::string::npos) << err();
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+// 12 steps of 8 rows, 3 : 1, from rows and from shards alike: metrics count the rows of each source, and a run that is
+// killed goes on to the same bytes.
+TEST_F(LatheTrainDatasets, AMixtureDrawsByWeightAndResumes) {
+  make_shards("more.jsonl", "more", {});
+  const std::vector<std::string> mixture = {
+      "--dataset", path("rows.jsonl") + ":0.75", "--dataset", path("more") + ":0.25", "--max_steps", "12"};
+  ASSERT_EQ(run(arguments("whole", mixture)), 0) << err();
+  std::istringstream lines(bytes_of(folder_ / "whole/metrics.jsonl"));
+  int64_t step = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const json metrics = json::parse(line);
+    ++step;
+    EXPECT_EQ(metrics["rows/rows.jsonl"], 6 * step) << line;
+    EXPECT_EQ(metrics["rows/more"], 2 * step) << line;
+  }
+  EXPECT_EQ(step, 12);
+  const pid_t child = start(joined(arguments("killed", mixture), {"--threads", "1"}));
+  while (!fs::exists(folder_ / "killed/checkpoint-4") && ::waitpid(child, nullptr, WNOHANG) == 0) ::sched_yield();
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  ASSERT_EQ(run(joined(arguments("killed", mixture), {"--resume"})), 0) << err();
+  expect_same_result("whole", "killed");
+  std::vector<std::string> other = joined(arguments("killed", mixture), {"--resume"});
+  *std::find(other.begin(), other.end(), path("more") + ":0.25") = path("more") + ":0.5";
+  EXPECT_NE(run(other), 0);
+  EXPECT_NE(err().find("rows"), std::string::npos) << err();
+}
+
+TEST_F(LatheTrainDatasets, MixturesStandInConfigsAndGiveWayToTheCommandLine) {
+  std::ofstream(folder_ / "mix.yaml") << "dataset: [rows.jsonl:3, more.jsonl:1]\nmodel: " << path("model")
+                                      << "\nmax_steps: 3\nlogging_steps: 1\n";
+  const std::vector<std::string> by_file = {"bin/lathe-train", "sft", "--config", path("mix.yaml"), "--output_dir"};
+  ASSERT_EQ(run(joined(by_file, {path("run")})), 0) << err();
+  EXPECT_NE(bytes_of(folder_ / "run/metrics.jsonl").find("\"rows/more.jsonl\":6"), std::string::npos);
+  ASSERT_EQ(run({"bin/lathe-train", "sft", "--config", path("run/config.yaml"), "--output_dir", path("again")}), 0)
+      << err();
+  expect_same_result("run", "again");
+  ASSERT_EQ(run(joined(by_file, {path("one"), "--dataset", path("more.jsonl")})), 0) << err();
+  EXPECT_EQ(bytes_of(folder_ / "one/metrics.jsonl").find("rows/"), std::string::npos);
+}
+
+TEST_F(LatheTrainDatasets, WithoutWeightsEveryRowComesOnceInAnEpoch) {
+  ASSERT_EQ(run(arguments("run", {"--dataset", path("rows.jsonl"), "--dataset", path("more.jsonl"), "--max_steps", "-1",
+                                  "--num_train_epochs", "2"})),
+            0)
+      << err();
+  const std::string metrics = bytes_of(folder_ / "run/metrics.jsonl");
+  const json last = json::parse(metrics.substr(metrics.rfind('{')));
+  EXPECT_EQ(last["epoch"], 2);
+  EXPECT_EQ(last["rows/rows.jsonl"], 48);
+  EXPECT_EQ(last["rows/more.jsonl"], 20);
+}
+
+TEST_F(LatheTrainDatasets, AWrongMixtureIsNamedBeforeAnythingIsWritten) {
+  const std::string rows = path("rows.jsonl"), more = path("more.jsonl");
+  for (const auto& [second, part] : std::initializer_list<std::pair<std::string, std::string>>{
+           {more + ":0", "must be a number from 0.000001 to 1000000"},
+           {more + ":-1", "must be a number"},
+           {more + ":nan", "must be a number"},
+           {more + ":1e400", "must be a number"},
+           {more, "give each source a weight or none: " + more + " has none"},
+           {rows + ":2", "is named twice"},
+           {path("none.jsonl") + ":1", "none.jsonl is no file"}}) {
+    EXPECT_EQ(run(arguments("run", {"--dataset", rows + ":1", "--dataset", second})), 2) << second;
+    EXPECT_NE(err().find(part), std::string::npos) << err();
+  }
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+}  // namespace
+}  // namespace lathe
