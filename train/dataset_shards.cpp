@@ -1,8 +1,10 @@
 #include "train/dataset_shards.h"
 
+#include <filesystem>
 #include <optional>
 
 #include "core/error.h"
+#include "data/readers/row_source.h"
 #include "data/shards/row_kinds.h"
 #include "data/shards/shards.h"
 #include "data/shards/text_identity.h"
@@ -61,6 +63,12 @@ TrainingSet open_shards(const std::string& path, const ExpectedShards& expected,
   TrainingSet set = TrainingSet::of_shards(std::move(shards));
   if (set.rows() == 0) throw ConfigError(expected.key, path + " holds nothing to learn from");
   return set;
+}
+
+void expect_file(const std::string& key, const std::string& path) {
+  if (path == data::standard_input || std::filesystem::is_regular_file(path)) return;
+  if (!std::filesystem::is_directory(path)) throw ConfigError(key, path + " is no file");
+  data::files_of_input(path, key);
 }
 
 }  // namespace lathe::train

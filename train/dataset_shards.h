@@ -24,4 +24,7 @@ struct ExpectedShards {
 TrainingSet open_shards(const std::string& path, const ExpectedShards& expected, const text::ModelText& text,
                         std::vector<std::string>& warnings);
 
+// ConfigError (key) where the path is neither a file (or pipe, or -) nor a folder of rows.
+void expect_file(const std::string& key, const std::string& path);
+
 }  // namespace lathe::train

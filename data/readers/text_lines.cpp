@@ -45,10 +45,10 @@ void expect_no_json_array(std::string_view first_row, int64_t line, const std::s
 }
 
 TextLines::TextLines(const std::string& input, int64_t max_line_bytes)
-    : name_(input == standard_input ? "standard input" : input),
-      stream_(open_byte_stream(input)),
-      max_line_bytes_(max_line_bytes),
-      buffer_(first_buffer_bytes) {
+    : TextLines(input == standard_input ? "standard input" : input, open_byte_stream(input), max_line_bytes) {}
+
+TextLines::TextLines(std::string name, std::unique_ptr<ByteStream> stream, int64_t max_line_bytes)
+    : name_(std::move(name)), stream_(std::move(stream)), max_line_bytes_(max_line_bytes), buffer_(first_buffer_bytes) {
   while (end_ < 4 && fill()) {
   }
   const std::string_view first(buffer_.data(), end_);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/readers/byte_stream.h"
+#include "data/readers/row_source.h"
 
 namespace lathe::data {
 
@@ -21,23 +22,20 @@ bool is_blank_line(std::string_view line);
 // FormatError where the first row of a JSON Lines file begins an array, which such a file is not.
 void expect_no_json_array(std::string_view first_row, int64_t line, const std::string& file);
 
-struct TextLine {
-  std::string_view text;  // without the line end
-  int64_t number;         // from 1
-};
-
-class TextLines {
+class TextLines final : public RowSource {
  public:
-  static constexpr int64_t default_max_line_bytes = int64_t{64} << 20;
+  static constexpr int64_t default_max_line_bytes = default_max_row_bytes;
   // `input` is a path or "-". Errors as open_byte_stream() and expect_utf8().
   explicit TextLines(const std::string& input, int64_t max_line_bytes = default_max_line_bytes);
+  // `name` is for messages.
+  TextLines(std::string name, std::unique_ptr<ByteStream> stream, int64_t max_line_bytes);
 
   // The next line that is not blank; its text lives until the next call. FormatError for a line that is longer than
   // allowed: what a file packed to fill memory becomes, too.
-  std::optional<TextLine> next();
+  std::optional<TextLine> next() override;
 
-  const std::string& name() const { return name_; }
-  SourceBytes source() const { return stream_->source(); }
+  const std::string& name() const override { return name_; }
+  SourceBytes source() const override { return stream_->source(); }
 
  private:
   bool fill();

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/mapped_file.h"
+#include "data/readers/row_source.h"
 #include "data/readers/text_lines.h"
 
 namespace lathe::data {
@@ -57,10 +58,12 @@ std::string reason_of(simdjson::error_code error) {
 JsonLines JsonLines::open(const std::filesystem::path& path) {
   JsonLines lines;
   lines.file_ = path == standard_input ? "standard input" : path.string();
-  if (path != standard_input) {
+  std::error_code ignored;
+  if (path != standard_input && !std::filesystem::is_directory(path, ignored)) {
     const auto mapped = MappedFile::open(path);
     const std::string_view text(reinterpret_cast<const char*>(mapped->bytes().data()), mapped->bytes().size());
-    if (!begins_as_packed(text)) {
+    expect_no_parquet(text, lines.file_);
+    if (!begins_as_packed(text) && !begins_as_arrow(text)) {
       lines.owner_ = mapped;
       lines.text_ = text;
       lines.find_rows();
@@ -84,16 +87,20 @@ void JsonLines::find_rows() {
 }
 
 void JsonLines::read_rows(const std::string& input) {
-  TextLines stream(input);
   auto bytes = std::make_shared<std::string>();
-  while (const auto row = stream.next()) {
-    if (rows_.empty()) expect_no_json_array(row->text, row->number, file_);
-    if (static_cast<int64_t>(bytes->size() + row->text.size()) > max_held_bytes)
-      throw ResourceError(file_ + ": more than " + std::to_string(max_held_bytes >> 30) +
-                          " GiB of rows when unpacked, which are held in memory; make shards of it (lathe-data "
-                          "tokenize), or unpack it");
-    rows_.push_back({bytes->size(), bytes->size() + row->text.size(), row->number});
-    *bytes += row->text;
+  int64_t rows_before = 0;  // of the files before: rows of a folder are counted through all of them
+  for (const std::string& file : files_of_input(input, "dataset")) {
+    const std::unique_ptr<RowSource> source = open_row_source(file);
+    while (const auto row = source->next()) {
+      if (rows_.empty() && !source->is_arrow()) expect_no_json_array(row->text, row->number, file_);
+      if (static_cast<int64_t>(bytes->size() + row->text.size()) > max_held_bytes)
+        throw ResourceError(file_ + ": more than " + std::to_string(max_held_bytes >> 30) +
+                            " GiB of rows when unpacked, which are held in memory; make shards of it (lathe-data "
+                            "tokenize), or unpack it");
+      rows_.push_back({bytes->size(), bytes->size() + row->text.size(), rows_before + row->number});
+      *bytes += row->text;
+    }
+    rows_before = std::ssize(rows_);
   }
   text_ = *bytes;
   owner_ = std::move(bytes);

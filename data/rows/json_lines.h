@@ -1,4 +1,4 @@
-// A JSON Lines file: one JSON object to a line.
+// Rows as JSON objects: a JSON Lines file, one object to a line, or Arrow, or a folder that the datasets library saved.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,8 @@ namespace lathe::data {
 
 class JsonLines {
  public:
-  // Finds the lines; blank ones are left out. A plain file is mapped; one that is packed (gzip, zstd) and standard
-  // input ("-") are unpacked into memory. Throws FormatError for UTF-16 or UTF-32, a JSON array, packed data that is
+  // Finds the lines; blank ones are left out. A plain file is mapped; one that is packed (gzip, zstd), Arrow
+  // (a folder of save_to_disk, too) and standard input ("-") are read into memory. Throws FormatError for UTF-16 or UTF-32, a JSON array, packed data that is
   // broken or cut short, and a line of such data above 64 MiB; ResourceError above 4 GiB of rows.
   static JsonLines open(const std::filesystem::path& path);
 

@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/thread_pool.h"
+#include "data/readers/text_lines.h"
 #include "data/shards/text_identity.h"
 
 namespace lathe::data {
@@ -74,9 +75,6 @@ void check(const ShardTokenizationSettings& settings) {
   if (settings.parts < 1 || settings.part < 1 || settings.part > settings.parts)
     throw ConfigError("shard", "must be i/n with i from 1 to n, found " + std::to_string(settings.part) + "/" +
                                    std::to_string(settings.parts));
-  for (const std::string& input : settings.inputs)
-    if (input != standard_input && fs::is_directory(input))
-      throw ConfigError("input", input + " is a folder, not a file");
 }
 
 // The folder, locked for as long as the descriptor lives.
@@ -112,6 +110,8 @@ ShardTokenization::ShardTokenization(ShardTokenizationSettings settings, const T
       reader_(settings_.kind, tokenizer, chat_template, settings_.rows, settings_.preferences,
               settings_.rows.vocab_size.value_or(tokenizer.vocab_size())) {
   check(settings_);
+  for (const std::string& input : settings_.inputs)
+    for (std::string& file : files_of_input(input, "input")) files_.push_back(std::move(file));
   manifest_.model = settings_.model;
   manifest_.tokenizer = tokenizer_identity(tokenizer_);
   manifest_.chat_template = chat_template_identity(tokenizer_);
@@ -185,8 +185,8 @@ bool ShardTokenization::open_next_input() {
     manifest_.sources.push_back({lines_->name(), source.bytes, input_rows_, hash_digits(source.xxh64)});
     lines_.reset();
   }
-  if (input_ == settings_.inputs.size()) return false;
-  lines_ = std::make_unique<TextLines>(settings_.inputs[input_++], settings_.max_row_bytes);
+  if (input_ == files_.size()) return false;
+  lines_ = open_row_source(files_[input_++], settings_.max_row_bytes);
   input_rows_ = 0;
   return true;
 }
@@ -203,9 +203,10 @@ bool ShardTokenization::next_row(Row& row) {
                               " goes on: the input was changed since; remove the folder to begin again");
       return false;
     }
-    row.is_text =
-        settings_.format == RowFormat::text || (settings_.format == RowFormat::by_name && is_text_name(lines_->name()));
-    if (input_rows_++ == 0 && !row.is_text) expect_no_json_array(line->text, line->number, lines_->name());
+    row.is_text = !lines_->is_arrow() && (settings_.format == RowFormat::text ||
+                                          (settings_.format == RowFormat::by_name && is_text_name(lines_->name())));
+    if (input_rows_++ == 0 && !row.is_text && !lines_->is_arrow())
+      expect_no_json_array(line->text, line->number, lines_->name());
     read_hash_ = XXH64(line->text.data(), line->text.size(), read_hash_);
     const int64_t index = rows_read_++;
     if (rows_read_ == resume_rows_ && read_hash_ != resume_hash_)

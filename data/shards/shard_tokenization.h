@@ -14,7 +14,7 @@
 
 #include "data/chat_template/chat_template.h"
 #include "data/packing/packing.h"
-#include "data/readers/text_lines.h"
+#include "data/readers/row_source.h"
 #include "data/shards/manifest.h"
 #include "data/shards/row_kinds.h"
 #include "data/shards/shard_file.h"
@@ -29,7 +29,7 @@ enum class BadRows { error, skip };
 enum class RowFormat { by_name, json_lines, text };  // by_name: text for .txt, .txt.gz and .txt.zst
 
 struct ShardTokenizationSettings {
-  std::vector<std::string> inputs;  // paths, or "-"
+  std::vector<std::string> inputs;  // paths, folders of save_to_disk among them, or "-"
   std::filesystem::path output;
   std::string model;  // its name, for messages
   RowKind kind = RowKind::sft;
@@ -41,7 +41,7 @@ struct ShardTokenizationSettings {
   BadRows bad_rows = BadRows::error;
   Compression compression = Compression::none;
   int64_t shard_tokens = int64_t{16} << 20;  // a shard ends with the row that reaches them, or 8 bytes of text for each
-  int64_t max_row_bytes = TextLines::default_max_line_bytes;
+  int64_t max_row_bytes = default_max_row_bytes;
   // This process takes the part-th of every `parts` groups of 1000 rows, from 1.
   int64_t part = 1, parts = 1;
 };
@@ -91,7 +91,8 @@ class ShardTokenization {
   ShardTotals totals_;
   ShardRows shard_;
   std::vector<SftExample> pending_;  // rows to be packed together
-  std::unique_ptr<TextLines> lines_;
+  std::vector<std::string> files_;   // of the inputs
+  std::unique_ptr<RowSource> lines_;
   size_t input_ = 0;  // the next to be opened
   int64_t input_rows_ = 0, rows_read_ = 0, text_bytes_ = 0, finished_source_bytes_ = 0;
   uint64_t read_hash_ = 0;

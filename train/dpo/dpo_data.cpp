@@ -1,10 +1,8 @@
 #include "train/dpo/dpo_data.h"
 
 #include <algorithm>
-#include <filesystem>
 
 #include "core/error.h"
-#include "data/readers/byte_stream.h"
 #include "data/rows/preference_rows.h"
 #include "data/shards/manifest.h"
 #include "data/shards/row_kinds.h"
@@ -38,8 +36,7 @@ TrainingSet load_set(const std::string& key, const std::string& path, const DpoC
   const data::PreferenceOptions options = options_of(config, text);
   if (data::is_shard_folder(path))
     return open_shards(path, {key, "dpo", config.model, data::preference_settings_json(options)}, text, warnings);
-  if (path != data::standard_input && !std::filesystem::is_regular_file(path))
-    throw ConfigError(key, path + " is no file");
+  expect_file(key, path);
   const data::PreferenceRows rows =
       data::read_preference_rows(path, *text.tokenizer, text.chat_template.get(), options);
   for (const std::string& warning : rows.warnings) warnings.push_back(path + ": " + warning);

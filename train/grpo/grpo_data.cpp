@@ -1,11 +1,9 @@
 #include "train/grpo/grpo_data.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <optional>
 
 #include "core/error.h"
-#include "data/readers/byte_stream.h"
 #include "data/rows/sft_rows.h"
 #include "data/shards/manifest.h"
 #include "data/shards/row_kinds.h"
@@ -39,8 +37,7 @@ TrainingSet open_set(const std::string& key, const std::string& path, const Grpo
 TrainingSet load_set(const std::string& key, const std::string& path, const GrpoConfig& config,
                      const text::ModelText& text, std::vector<std::string>& warnings) {
   if (data::is_shard_folder(path)) return open_set(key, path, config, text, warnings);
-  if (path != data::standard_input && !std::filesystem::is_regular_file(path))
-    throw ConfigError(key, path + " is no file");
+  expect_file(key, path);
   const std::vector<data::PromptRow> rows =
       data::read_prompt_rows(path, *text.tokenizer, text.chat_template.get(), text.vocab_size);
   TrainingSet set;

@@ -1,12 +1,10 @@
 #include "train/sft/sft_data.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <memory>
 
 #include "core/error.h"
 #include "data/packing/packing.h"
-#include "data/readers/byte_stream.h"
 #include "data/rows/sft_rows.h"
 #include "data/shards/manifest.h"
 #include "data/shards/row_kinds.h"
@@ -61,11 +59,7 @@ TrainingSet load_set(const std::string& key, const std::string& path, bool packi
                      const text::ModelText& text, std::vector<std::string>& warnings,
                      std::vector<data::SftExample>* kept) {
   if (data::is_shard_folder(path)) return open_set(key, path, packing, config, text, warnings, kept);
-  if (std::filesystem::is_directory(path))
-    throw ConfigError(key, path + " is a folder without " + std::string(data::shard_manifest_name) +
-                               ": neither a file of rows nor a folder that lathe-data tokenize has finished");
-  if (path != data::standard_input && !std::filesystem::is_regular_file(path))
-    throw ConfigError(key, path + " is no file");
+  expect_file(key, path);
   data::SftRows rows =
       data::read_sft_rows(path, *text.tokenizer, text.chat_template.get(), options_of(config, text, packing));
   for (const std::string& warning : rows.warnings) warnings.push_back(path + ": " + warning);
