@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "train/row_stream.h"
 
 namespace lathe::train {
 
@@ -15,6 +16,12 @@ TrainingSet::TrainingSet(std::shared_ptr<TokenRows> rows) : parts_{{std::move(ro
 
 TrainingSet TrainingSet::of_shards(std::shared_ptr<const data::Shards> shards) {
   return TrainingSet(std::shared_ptr<TokenRows>(rows_of_shards(std::move(shards))));
+}
+
+TrainingSet TrainingSet::of_stream(std::shared_ptr<RowStream> stream) {
+  TrainingSet set{std::shared_ptr<TokenRows>(stream)};
+  set.stream_ = std::move(stream);
+  return set;
 }
 
 TrainingSet TrainingSet::mixed(const std::vector<WeightedSet>& sources) {

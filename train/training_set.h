@@ -17,6 +17,7 @@
 
 namespace lathe::train {
 
+class RowStream;
 struct WeightedSet;
 
 class TrainingSet {
@@ -25,6 +26,11 @@ class TrainingSet {
   TrainingSet();
   // The rows of these shards, which are read as they are asked for; add_row() and add_to_row() are not for such a set.
   static TrainingSet of_shards(std::shared_ptr<const data::Shards> shards);
+
+  // The rows of a stream, which can be asked for in order alone.
+  static TrainingSet of_stream(std::shared_ptr<RowStream> stream);
+  // Null where it is none.
+  RowStream* stream() const { return stream_.get(); }
 
   // Rows are counted through all sources. Without weights, every row comes once in an epoch. ConfigError (dataset) for
   // weights that are not positive, or where only some sources have one.
@@ -68,7 +74,8 @@ class TrainingSet {
   const Part& part_of_row(int64_t row) const;
   const Part& part_of_sequence(int64_t sequence) const;
 
-  std::shared_ptr<HeldRows> held_;  // of the only part, where it is in memory
+  std::shared_ptr<HeldRows> held_;     // of the only part, where it is in memory
+  std::shared_ptr<RowStream> stream_;  // the only part, where it is one
   std::vector<Part> parts_;
 };
 

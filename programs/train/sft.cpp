@@ -32,6 +32,8 @@ class Sft final : public Method {
     facts.warnings = data_.warnings;
     facts.plan = {fmt::format("{}: {} rows, {} tokens, {} of them learnt", config_.dataset, set.rows(), set.tokens(),
                               set.labelled_tokens())};
+    if (set.stream())
+      facts.plan = {fmt::format("{}: a stream, of which {} rows are drawn", config_.dataset, set.rows())};
     facts.counts = {{"tokens", set.tokens()}, {"labelled_tokens", set.labelled_tokens()}};
     facts.report = {
         {"dataset", train::dataset_title(config_.dataset)},

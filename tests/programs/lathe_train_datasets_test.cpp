@@ -39,9 +39,12 @@ class LatheTrainDatasets : public ProgramTest {
                          "--reward_column", "answer"});
     return joined(all, more);
   }
+  void expect_same_adapter(const std::string& a, const std::string& b) const {
+    EXPECT_EQ(bytes_of(folder_ / a / "adapter_model.safetensors"), bytes_of(folder_ / b / "adapter_model.safetensors"));
+  }
   void expect_same_result(const std::string& a, const std::string& b) const {
-    for (const char* name : {"metrics.jsonl", "adapter_model.safetensors"})
-      EXPECT_EQ(bytes_of(folder_ / a / name), bytes_of(folder_ / b / name)) << name;
+    expect_same_adapter(a, b);
+    EXPECT_EQ(bytes_of(folder_ / a / "metrics.jsonl"), bytes_of(folder_ / b / "metrics.jsonl"));
   }
 };
 
@@ -130,6 +133,82 @@ TEST_F(LatheTrainDatasets, WithoutWeightsEveryRowComesOnceInAnEpoch) {
   EXPECT_EQ(last["epoch"], 2);
   EXPECT_EQ(last["rows/rows.jsonl"], 48);
   EXPECT_EQ(last["rows/more.jsonl"], 20);
+}
+
+// 24 rows through a pipe are 24 rows of a file in their order; a stream that ends early leaves what was learnt, and one
+// that is given again goes on where it was.
+TEST_F(LatheTrainDatasets, AStreamHasTheBitsOfTheFileInOrderAndResumes) {
+  for (const bool packing : {false, true}) {
+    const std::string name = packing ? "packed" : "apart";
+    const std::vector<std::string> more = packing ? std::vector<std::string>{"--packing", "--max_length", "32"}
+                                                  : std::vector<std::string>{"--max_length", "32"};
+    const auto sft = [&](const std::string& output, const std::string& dataset, const std::vector<std::string>& last) {
+      return joined(joined(joined(arguments(output), more), {"--dataset", dataset, "--per_device_train_batch_size", "4",
+                                                             "--max_steps", packing ? "2" : "6", "--save_steps", "1"}),
+                    last);
+    };
+    ASSERT_EQ(run(sft(name + "-file", path("rows.jsonl"), {"--shuffle", "false"})), 0) << err();
+    ASSERT_EQ(run(sft(name + "-stream", path("rows.jsonl"), {"--streaming"})), 0) << err();
+    // A stream's epoch is what the run draws of it; packed, that is not all of this file.
+    packing ? expect_same_adapter(name + "-file", name + "-stream")
+            : expect_same_result(name + "-file", name + "-stream");
+    const std::string pipe = path(name + "-pipe"), rows = path("rows.jsonl");
+    const auto feed = [&](const std::string& what) { return std::system((what + " > " + pipe + " &").c_str()); };
+    ASSERT_EQ(std::system(("mkfifo " + pipe).c_str()), 0);
+    EXPECT_EQ(run(sft(name + "-fifo", pipe, {})), 2);
+    EXPECT_NE(err().find("is a pipe"), std::string::npos) << err();
+    if (!packing) {  // the stream ends within the fourth step
+      ASSERT_EQ(feed("head -n 14 " + rows), 0);
+      EXPECT_EQ(run(sft(name + "-fifo", pipe, {"--streaming"})), 1);
+      EXPECT_NE(err().find("has ended after 14 rows"), std::string::npos) << err();
+      EXPECT_NE(err().find("checkpoint-3"), std::string::npos) << err();
+      ASSERT_EQ(feed("(echo '{\"input_ids\": [1, 2, 3]}'; tail -n +2 " + rows + ")"), 0);
+      EXPECT_EQ(run(sft(name + "-fifo", pipe, {"--streaming", "--resume"})), 1);
+      EXPECT_NE(err().find("the first 12 rows of "), std::string::npos) << err();
+      ASSERT_EQ(feed("cat " + rows), 0);
+      EXPECT_EQ(run(sft(name + "-fifo", pipe, {"--streaming", "--resume"})), 0) << err();
+      expect_same_result(name + "-file", name + "-fifo");
+    } else {
+      ASSERT_EQ(feed("cat " + rows), 0);
+      EXPECT_EQ(run(sft(name + "-fifo", pipe, {"--streaming"})), 0) << err();
+      expect_same_adapter(name + "-file", name + "-fifo");
+    }
+  }
+  EXPECT_EQ(run(arguments("run", {"--streaming", "--max_steps", "-1"})), 2);
+  EXPECT_NE(err().find("streaming: needs max_steps"), std::string::npos) << err();
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
+TEST_F(LatheTrainDatasets, AStreamThatIsGivenAgainGoesOnAfterTheRowsThatWereLearnt) {
+  std::ofstream rows(folder_ / "long.jsonl");
+  for (int i = 0; i < 300; ++i) rows << json{{"input_ids", {i, i + 1, 2, i % 7}}}.dump() << "\n";
+  rows.close();
+  const auto sft = [&](const std::string& output, const std::vector<std::string>& more) {
+    return joined(
+        joined(arguments(output), {"--dataset", path("long.jsonl"), "--streaming", "--max_steps", "15",
+                                   "--per_device_train_batch_size", "9", "--save_steps", "1", "--max_length", "8"}),
+        more);
+  };
+  ASSERT_EQ(run(sft("whole", {})), 0) << err();
+  for (const int steps : {1, 8, 14}) {
+    const std::string name = "stopped-" + std::to_string(steps), at = "checkpoint-" + std::to_string(steps);
+    fs::create_directory(folder_ / name);
+    fs::copy(folder_ / "whole" / at, folder_ / name / at, fs::copy_options::recursive);
+    fs::copy(folder_ / "whole/metrics.jsonl", folder_ / name / "metrics.jsonl");
+    ASSERT_EQ(run(sft(name, {"--resume"})), 0) << err();
+    expect_same_result("whole", name);
+  }
+  fs::create_directory(folder_ / "other");
+  fs::copy(folder_ / "whole/checkpoint-14", folder_ / "other/checkpoint-14", fs::copy_options::recursive);
+  std::ofstream(folder_ / "long.jsonl", std::ios::app) << "";
+  std::string changed = bytes_of(folder_ / "long.jsonl");
+  changed[changed.find("[100,") + 1] = '2';
+  std::ofstream(folder_ / "long.jsonl") << changed;
+  EXPECT_EQ(run(sft("other", {"--resume"})), 1);
+  EXPECT_NE(err().find("are not those that the checkpoint has learnt from"), std::string::npos) << err();
+  std::ofstream(folder_ / "long.jsonl") << changed.substr(0, changed.find("{\"input_ids\":[40,"));
+  EXPECT_EQ(run(sft("other", {"--resume"})), 1);
+  EXPECT_NE(err().find("has ended after"), std::string::npos) << err();
 }
 
 TEST_F(LatheTrainDatasets, AWrongMixtureIsNamedBeforeAnythingIsWritten) {

@@ -17,6 +17,9 @@ Fields sft_fields(SftSettings& s) {
        &s.completion_only_loss},
       {"assistant_only_loss", group, "learn what the assistant says alone (the template must mark it)", result,
        &s.assistant_only_loss},
+      {"streaming", group,
+       "read rows in their order as steps ask for them, from a pipe, - or a file larger than memory (needs max_steps)",
+       result, &s.streaming},
   };
 }
 
@@ -45,6 +48,7 @@ void check(const SftConfig& c, Complaints& wrong) {
   if (!c.dry_run || !c.dataset.empty())
     check_data(c, wrong);  // without rows, a plan counts them as long as they may be
   check_sft(c, wrong);
+  wrong.require(!c.streaming || c.max_steps > 0, "streaming", "needs max_steps: nobody knows how many rows there are");
   check_adapter(c, wrong);
   check_training(c, wrong);
 }

@@ -17,10 +17,12 @@ struct SftSettings {
   std::string packing_strategy = "bfd";
   std::optional<bool> completion_only_loss;  // left open: on where rows have a completion
   bool assistant_only_loss = false;
+  bool streaming = false;  // rows are read in order as steps ask for them (row_stream.h)
 };
 
 struct SftConfig : RunConfig, DataSettings, SftSettings {
   static constexpr const char *method = "SFT", *command = "sft";
+  void resolve() { shuffle = shuffle && !streaming; }
   double resolved_learning_rate() const { return learning_rate.value_or(use_peft ? 2e-4 : 2e-5); }
 };
 

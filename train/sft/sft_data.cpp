@@ -9,6 +9,7 @@
 #include "data/shards/manifest.h"
 #include "data/shards/row_kinds.h"
 #include "train/dataset_shards.h"
+#include "train/row_stream.h"
 
 namespace lathe::train {
 namespace {
@@ -86,6 +87,37 @@ TrainingSet load_set(const std::string& key, const std::string& path, bool packi
   return set;
 }
 
+TrainingSet load_sources(const SftConfig& config, const text::ModelText& text, std::vector<std::string>& warnings,
+                         std::vector<data::SftExample>& kept) {
+  std::vector<WeightedSet> sources;
+  for (const DatasetSource& source : dataset_sources(config.dataset))
+    sources.push_back(
+        {source.name, load_set("dataset", source.path, config.packing, config, text, warnings, &kept), source.weight});
+  return sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
+}
+
+TrainingSet open_stream(const SftConfig& config, const text::ModelText& text, std::vector<data::SftExample>& kept) {
+  const std::vector<DatasetSource> sources = dataset_sources(config.dataset);
+  const std::string& path = sources[0].path;
+  if (sources.size() > 1) throw ConfigError("streaming", "takes one dataset, found " + std::to_string(sources.size()));
+  if (data::is_shard_folder(path))
+    throw ConfigError("streaming", path + " holds shards, which are read as steps ask for them anyway; leave it out");
+  if (!std::filesystem::is_fifo(path) && !std::filesystem::is_character_file(path)) expect_file("dataset", path);
+  RowStreamSettings settings;
+  settings.input = path;
+  settings.rows = options_of(config, text, config.packing);
+  settings.packing_strategy = data::packing_strategy(config.packing_strategy);
+  settings.rows_per_step = config.rows_per_step();
+  settings.rows_drawn = config.max_steps * config.rows_per_step();
+  const auto stream = std::make_shared<RowStream>(std::move(settings), text);
+  const auto last = stream->sequences_of_row(std::min<int64_t>(stream->rows(), sample_count) - 1).second;
+  for (int64_t sequence = 0; sequence < std::min<int64_t>(last, sample_count); ++sequence) {
+    data::SftExample& example = kept.emplace_back();
+    stream->append_sequence(sequence, example.input_ids, example.labels);
+  }
+  return TrainingSet::of_stream(stream);
+}
+
 SampleRow sample_of(const data::SftExample& example, const data::Tokenizer& tokenizer) {
   const auto first = std::find_if(example.labels.begin(), example.labels.end(),
                                   [](int32_t label) { return label != data::ignored_label; });
@@ -99,12 +131,8 @@ SampleRow sample_of(const data::SftExample& example, const data::Tokenizer& toke
 SftData load_sft_data(const SftConfig& config, const text::ModelText& text) {
   SftData result;
   std::vector<data::SftExample> first_rows;
-  std::vector<WeightedSet> sources;
-  for (const DatasetSource& source : dataset_sources(config.dataset))
-    sources.push_back({source.name,
-                       load_set("dataset", source.path, config.packing, config, text, result.warnings, &first_rows),
-                       source.weight});
-  result.training = sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
+  result.training = config.streaming ? open_stream(config, text, first_rows)
+                                     : load_sources(config, text, result.warnings, first_rows);
   for (const data::SftExample& example : first_rows) result.samples.push_back(sample_of(example, *text.tokenizer));
   if (!config.eval_dataset.empty())
     result.evaluation = load_set("eval_dataset", config.eval_dataset, false, config, text, result.warnings, nullptr);

@@ -11,6 +11,7 @@
 #include "kernels/cuda/profiler_range.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/attention_context.h"
+#include "train/row_stream.h"
 
 namespace lathe::train {
 namespace {
@@ -89,10 +90,19 @@ StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step
     range.emplace("backward");
     autograd::backward(result.loss);
   }
+  if (!rows.empty()) rows_learnt_ = rows.back() + 1;
   return {
       sums.mean(sums.loss),
       sums.tokens,
       {{"entropy", sums.mean(sums.entropy)}, {"mean_token_accuracy", sums.mean(static_cast<double>(sums.correct))}}};
+}
+
+void SftObjective::save_state(const std::filesystem::path& folder) const {
+  if (training_.stream()) training_.stream()->save(folder, rows_learnt_);
+}
+
+void SftObjective::load_state(const std::filesystem::path& folder) {
+  if (training_.stream()) training_.stream()->load(folder);
 }
 
 Metrics SftObjective::evaluate() {

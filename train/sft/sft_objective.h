@@ -19,6 +19,9 @@ class SftObjective final : public Objective {
                const TrainingSettings& settings);
   int64_t rows() const override { return training_.rows(); }
   std::vector<data::MixtureSource> sources() const override { return training_.sources(); }
+  std::string_view state_name() const override { return training_.stream() ? "row_stream" : ""; }
+  void save_state(const std::filesystem::path& folder) const override;
+  void load_state(const std::filesystem::path& folder) override;
   uint64_t fingerprint() const override { return training_.fingerprint(); }
   // Metrics: entropy (nats) and mean_token_accuracy over the labelled tokens of the step. NumericError where there is
   // none: whoever makes the set leaves out rows with nothing to learn.
@@ -26,6 +29,7 @@ class SftObjective final : public Objective {
   Metrics evaluate() override;
 
  private:
+  int64_t rows_learnt_ = 0;  // of a stream
   const nn::Transformer& model_;
   const TrainingSet& training_;
   const TrainingSet* evaluation_;

@@ -1,0 +1,196 @@
+#include "train/row_stream.h"
+
+#include <xxhash.h>
+
+#include <nlohmann/json.hpp>
+
+#include "core/atomic_write.h"
+#include "core/digits.h"
+#include "core/error.h"
+#include "core/json.h"
+#include "core/thread_pool.h"
+#include "data/readers/text_lines.h"
+#include "train/objective.h"
+
+namespace lathe::train {
+namespace {
+
+constexpr const char* state_name = "row_stream.json";
+constexpr size_t group_inputs = 64, packed_group_inputs = 1000;
+
+}  // namespace
+
+RowStream::RowStream(RowStreamSettings settings, const text::ModelText& text)
+    : settings_(std::move(settings)),
+      tokenizer_(text.tokenizer),
+      chat_template_(text.chat_template),
+      reader_(*tokenizer_, chat_template_.get(), settings_.rows),
+      files_(data::files_of_input(settings_.input, "dataset")) {}
+
+std::optional<data::TextLine> RowStream::next_input() const {
+  for (;;) {
+    if (!source_) {
+      if (next_file_ == files_.size()) return std::nullopt;
+      source_ = data::open_row_source(files_[next_file_++]);
+    }
+    if (const std::optional<data::TextLine> line = source_->next()) {
+      if (end_.inputs == 0 && !source_->is_arrow())
+        data::expect_no_json_array(line->text, line->number, source_->name());
+      ++end_.inputs;
+      end_.xxh64 = XXH64(line->text.data(), line->text.size(), end_.xxh64);
+      return line;
+    }
+    source_.reset();
+  }
+}
+
+void RowStream::read_group() const {
+  Group group;
+  group.begin = end_;
+  std::vector<std::string> texts;
+  std::vector<std::string> places;
+  std::vector<InputsRead> ends;
+  const size_t most = settings_.rows.packing ? packed_group_inputs : group_inputs;
+  while (texts.size() < most) {
+    const std::optional<data::TextLine> line = next_input();
+    if (!line) break;
+    texts.emplace_back(line->text);
+    ends.push_back({end_.inputs, end_.xxh64});
+    places.push_back(source_->name() + ": line " + std::to_string(line->number));
+  }
+  if (texts.empty())
+    throw StepAbandoned(settings_.input + " has ended after " + std::to_string(end_.inputs) + " rows (" +
+                        std::to_string(end_.row) + " to learn from), and max_steps asks for " +
+                        std::to_string(settings_.rows_drawn) + "; give more rows, or fewer steps");
+  std::vector<data::PreparedRow> prepared(texts.size());
+  parallel_for(std::ssize(texts), 4, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) prepared[i] = reader_.read(texts[i]);
+  });
+  std::vector<data::SftExample> examples;
+  for (size_t i = 0; i < prepared.size(); ++i) {
+    if (!prepared[i].error.empty()) throw StepAbandoned(places[i] + ": " + prepared[i].error);
+    if (!prepared[i].dropped_because.empty()) continue;
+    examples.push_back(std::move(prepared[i].example));
+    group.needed.push_back(ends[i]);
+  }
+  if (settings_.rows.packing) {
+    group.rows = packed(std::move(examples));
+    group.needed.assign(group.rows.size(), ends.back());
+  } else {
+    for (data::SftExample& example : examples) group.rows.push_back({std::move(example)});
+  }
+  for (const auto& row : group.rows) group.sequences += std::ssize(row);
+  end_.row += std::ssize(group.rows);
+  end_.sequence += group.sequences;
+  groups_.push_back(std::move(group));
+}
+
+std::vector<std::vector<data::SftExample>> RowStream::packed(std::vector<data::SftExample> examples) const {
+  std::vector<std::vector<data::SftExample>> rows;
+  for (const data::PackedExample& example :
+       data::pack_examples(examples, *settings_.rows.max_length, settings_.packing_strategy).examples) {
+    auto& row = rows.emplace_back();
+    auto id = example.input_ids.begin(), label = example.labels.begin();
+    for (const int32_t length : example.sample_lengths) {
+      row.push_back({{id, id + length}, {label, label + length}});
+      id += length;
+      label += length;
+    }
+  }
+  return rows;
+}
+
+std::pair<int64_t, int64_t> RowStream::sequences_of_row(int64_t row) const {
+  while (end_.row <= row) read_group();
+  while (groups_.size() > 1 && groups_[1].begin.row + settings_.rows_per_step <= row) groups_.pop_front();
+  const Group* const group = group_of(row);
+  if (group == nullptr) throw Error("row " + std::to_string(row) + " of the stream has passed");
+  const auto at = static_cast<size_t>(row - group->begin.row);
+  int64_t first = group->begin.sequence;
+  for (size_t i = 0; i < at; ++i) first += std::ssize(group->rows[i]);
+  return {first, first + std::ssize(group->rows[at])};
+}
+
+const RowStream::Group* RowStream::group_of(int64_t row) const {
+  for (const Group& group : groups_)
+    if (row >= group.begin.row && row < group.begin.row + std::ssize(group.rows)) return &group;
+  return nullptr;
+}
+
+const data::SftExample& RowStream::sequence(int64_t index) const {
+  for (const Group& group : groups_) {
+    int64_t at = index - group.begin.sequence;
+    if (at < 0 || at >= group.sequences) continue;
+    for (const auto& row : group.rows) {
+      if (at < std::ssize(row)) return row[static_cast<size_t>(at)];
+      at -= std::ssize(row);
+    }
+  }
+  throw Error("sequence " + std::to_string(index) + " of the stream is not held");
+}
+
+int64_t RowStream::sequence_tokens(int64_t index) const { return std::ssize(sequence(index).input_ids); }
+
+void RowStream::append_sequence(int64_t index, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {
+  const data::SftExample& example = sequence(index);
+  ids.insert(ids.end(), example.input_ids.begin(), example.input_ids.end());
+  labels.insert(labels.end(), example.labels.begin(), example.labels.end());
+}
+
+void RowStream::save(const std::filesystem::path& folder, int64_t rows_learnt) const {
+  const Group* const next = group_of(rows_learnt);
+  const Group* const last = group_of(rows_learnt - 1);
+  const Place begin = next != nullptr ? next->begin : end_;
+  const InputsRead learnt =
+      last != nullptr ? last->needed[static_cast<size_t>(rows_learnt - 1 - last->begin.row)] : InputsRead{};
+  write_file_atomically(folder / state_name, nlohmann::ordered_json{{"inputs", begin.inputs},
+                                                                    {"xxh64", hash_digits(begin.xxh64)},
+                                                                    {"row", begin.row},
+                                                                    {"sequence", begin.sequence},
+                                                                    {"rows_learnt", rows_learnt},
+                                                                    {"inputs_learnt", learnt.inputs},
+                                                                    {"xxh64_learnt", hash_digits(learnt.xxh64)}}
+                                                 .dump(1));
+}
+
+void RowStream::load(const std::filesystem::path& folder) {
+  const std::string file = (folder / state_name).string();
+  const nlohmann::ordered_json json = read_json_file(file);
+  Place begin;
+  int64_t rows_learnt = 0;
+  InputsRead learnt;
+  try {
+    const auto count = [&](const char* key) { return json_integer(json.at(key), key, 0, INT64_MAX, file); };
+    const auto hash = [&](const char* key) { return std::stoull(json.at(key).get<std::string>(), nullptr, 16); };
+    begin = {count("inputs"), hash("xxh64"), count("row"), count("sequence")};
+    rows_learnt = count("rows_learnt");
+    learnt = {count("inputs_learnt"), hash("xxh64_learnt")};
+  } catch (const std::exception& error) {
+    throw FormatError(file, -1, std::string("is no place in a stream: ") + error.what());
+  }
+  const auto refuse = [&] {
+    throw FormatError(file, -1,
+                      "the first " + std::to_string(learnt.inputs) + " rows of " + settings_.input +
+                          " are not those that the checkpoint has learnt from; give the same stream, from "
+                          "its start");
+  };
+  while (!groups_.empty() && groups_.front().begin.inputs < begin.inputs) groups_.pop_front();
+  if (groups_.empty()) {
+    while (end_.inputs < begin.inputs)
+      if (!next_input())
+        throw FormatError(file, -1,
+                          settings_.input + " has ended after " + std::to_string(end_.inputs) +
+                              " rows, and the checkpoint has learnt from " + std::to_string(learnt.inputs) +
+                              "; give the stream from its start");
+    if (end_.inputs != begin.inputs || end_.xxh64 != begin.xxh64) refuse();
+    end_ = begin;
+  } else if (groups_.front().begin != begin) {
+    refuse();
+  }
+  if (rows_learnt <= begin.row) return;  // what was learnt ends where this group begins
+  sequences_of_row(rows_learnt - 1);
+  const Group* const group = group_of(rows_learnt - 1);
+  if (group == nullptr || group->needed[static_cast<size_t>(rows_learnt - 1 - group->begin.row)] != learnt) refuse();
+}
+
+}  // namespace lathe::train

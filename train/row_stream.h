@@ -1,0 +1,91 @@
+// Rows of supervised fine-tuning that come once, in order, and of which nobody knows how many there are: standard input,
+// a pipe, a file larger than memory. They are read as steps ask for them, in groups (64 rows; 1000 where they are
+// packed, as TRL packs them), and forgotten when the step is over, so that memory does not grow.
+#pragma once
+
+#include <deque>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/packing/packing.h"
+#include "data/readers/row_source.h"
+#include "data/rows/sft_rows.h"
+#include "text/model_text.h"
+#include "train/token_rows.h"
+
+namespace lathe::train {
+
+struct RowStreamSettings {
+  std::string input;  // a path, a pipe, a folder of save_to_disk, or "-"
+  data::SftOptions rows;
+  data::PackingStrategy packing_strategy = data::PackingStrategy::bfd;
+  int64_t rows_drawn = 0;     // by the whole run
+  int64_t rows_per_step = 1;  // a row is held until one is asked for that comes so many after it
+};
+
+class RowStream final : public TokenRows {
+ public:
+  // Errors as open_row_source()'s.
+  RowStream(RowStreamSettings settings, const text::ModelText& text);
+
+  // What is known of all rows before they have come: as many as the run draws, and as long as they may be.
+  int64_t rows() const override { return settings_.rows_drawn; }
+  int64_t sequences() const override { return settings_.rows_drawn; }
+  int64_t tokens() const override { return 0; }
+  int64_t labelled_tokens() const override { return 0; }
+  int64_t longest_sequence() const override { return *settings_.rows.max_length; }
+  std::map<int64_t, int64_t> row_lengths() const override { return {{longest_sequence(), rows()}}; }
+  uint64_t fingerprint() const override { return 0; }  // the checkpoint has a hash of the rows that have come
+
+  // Read as far as the row. StepAbandoned where the stream ends before it or has a row that is none.
+  std::pair<int64_t, int64_t> sequences_of_row(int64_t row) const override;
+  // Of rows that are held.
+  int64_t sequence_tokens(int64_t sequence) const override;
+  void append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const override;
+  std::string row_text(int64_t) const override { return ""; }
+
+  // row_stream.json: the group of rows that the next one is in, with hashes of what was read before it and of all that
+  // the rows learnt so far were made of.
+  void save(const std::filesystem::path& folder, int64_t rows_learnt) const;
+  // Reads past what has been learnt, making no tokens of it. FormatError where the stream does not have the same rows
+  // there; it is to be given again from its start.
+  void load(const std::filesystem::path& folder);
+
+ private:
+  struct Place {
+    int64_t inputs = 0;  // rows read before it, dropped ones too
+    uint64_t xxh64 = 0;  // of their text
+    int64_t row = 0, sequence = 0;
+    bool operator==(const Place&) const = default;
+  };
+  struct InputsRead {
+    int64_t inputs = 0;
+    uint64_t xxh64 = 0;
+    bool operator==(const InputsRead&) const = default;
+  };
+  struct Group {
+    Place begin;
+    std::vector<std::vector<data::SftExample>> rows;
+    std::vector<InputsRead> needed;  // for each row: what had been read when it was whole
+    int64_t sequences = 0;
+  };
+  std::optional<data::TextLine> next_input() const;
+  void read_group() const;
+  std::vector<std::vector<data::SftExample>> packed(std::vector<data::SftExample> examples) const;
+  const data::SftExample& sequence(int64_t index) const;
+  const Group* group_of(int64_t row) const;  // null where it is not held
+
+  RowStreamSettings settings_;
+  std::shared_ptr<const data::Tokenizer> tokenizer_;
+  std::shared_ptr<const data::ChatTemplate> chat_template_;
+  data::SftRowReader reader_;
+  std::vector<std::string> files_;
+  mutable std::unique_ptr<data::RowSource> source_;
+  mutable size_t next_file_ = 0;
+  mutable Place end_;  // of what has been read
+  mutable std::deque<Group> groups_;
+};
+
+}  // namespace lathe::train
