@@ -36,6 +36,8 @@ class Objective {
   virtual int64_t rows() const = 0;
   // How they are drawn, where they come from several sources.
   virtual std::vector<data::MixtureSource> sources() const { return {{"", rows(), std::max<int64_t>(1, rows())}}; }
+  // Seconds so far that steps waited for rows to be read.
+  virtual double seconds_reading() const { return 0; }
   // Identifies the rows: a resumed run must have the same.
   virtual uint64_t fingerprint() const = 0;
   // Optimiser steps that learn from the same rows before the next are drawn (GRPO's num_iterations): step s has the

@@ -170,10 +170,12 @@ void Trainer::log(StepRecord& record) {
   state_.window = {};
   timings_->append(record.step, {{"tokens_per_second", static_cast<double>(tokens_since_log_) / seconds_since_log_},
                                  {"seconds", seconds_since_log_},
+                                 {"data_seconds", objective_.seconds_reading() - seconds_reading_logged_},
                                  {"peak_memory_bytes",
                                   static_cast<double>(allocator_for(model_.device()).stats().total_peak_bytes)}});
   seconds_since_log_ = 0;
   tokens_since_log_ = 0;
+  seconds_reading_logged_ = objective_.seconds_reading();
 }
 
 void Trainer::evaluate(StepRecord& record) {

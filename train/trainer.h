@@ -75,7 +75,7 @@ class Trainer {
   TrainerState state_;
   std::vector<std::string> notes_, warnings_;
   std::unique_ptr<MetricsLog> metrics_, timings_;
-  double seconds_since_log_ = 0;
+  double seconds_since_log_ = 0, seconds_reading_logged_ = 0;
   int64_t tokens_since_log_ = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <chrono>
 #include <map>
 
 #include "core/error.h"
@@ -10,6 +11,24 @@
 #include "train/row_stream.h"
 
 namespace lathe::train {
+namespace {
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(std::atomic<int64_t>& nanoseconds) : nanoseconds_(nanoseconds) {}
+  ~Stopwatch() {
+    nanoseconds_ +=
+        std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now() - start_).count();
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  std::atomic<int64_t>& nanoseconds_;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace
 
 TrainingSet::TrainingSet() : held_(std::make_shared<HeldRows>()), parts_{{held_}} {}
 TrainingSet::TrainingSet(std::shared_ptr<TokenRows> rows) : parts_{{std::move(rows)}} {}
@@ -87,6 +106,7 @@ const TrainingSet::Part& TrainingSet::part_of_row(int64_t row) const {
 }
 
 std::pair<int64_t, int64_t> TrainingSet::sequences_of_row(int64_t row) const {
+  const Stopwatch watch(*nanoseconds_reading_);
   const Part& part = part_of_row(row);
   const auto [first, last] = part.rows->sequences_of_row(row - part.first_row);
   return {part.first_sequence + first, part.first_sequence + last};
@@ -105,11 +125,13 @@ int64_t TrainingSet::row_tokens(int64_t row) const {
 }
 
 void TrainingSet::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {
+  const Stopwatch watch(*nanoseconds_reading_);
   const Part& part = part_of_sequence(sequence);
   part.rows->append_sequence(sequence - part.first_sequence, ids, labels);
 }
 
 std::string TrainingSet::row_text(int64_t row) const {
+  const Stopwatch watch(*nanoseconds_reading_);
   const Part& part = part_of_row(row);
   return part.rows->row_text(row - part.first_row);
 }

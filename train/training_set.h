@@ -2,6 +2,7 @@
 // stays inside; a row is what a batch counts: one sequence, or, after packing, several.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -60,6 +61,8 @@ class TrainingSet {
   int64_t tokens_of_longest_rows(int64_t count) const;
   // Of every source's rows (TokenRows::fingerprint) and weight.
   uint64_t fingerprint() const;
+  // Spent in the functions above that read rows, by all copies of the set.
+  double seconds_reading() const { return static_cast<double>(nanoseconds_reading_->load()) * 1e-9; }
   // How rows are drawn: of one source or of several.
   std::vector<data::MixtureSource> sources() const;
 
@@ -77,6 +80,7 @@ class TrainingSet {
   std::shared_ptr<HeldRows> held_;     // of the only part, where it is in memory
   std::shared_ptr<RowStream> stream_;  // the only part, where it is one
   std::vector<Part> parts_;
+  std::shared_ptr<std::atomic<int64_t>> nanoseconds_reading_ = std::make_shared<std::atomic<int64_t>>(0);
 };
 
 struct WeightedSet {

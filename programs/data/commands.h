@@ -5,6 +5,7 @@
 
 namespace lathe::programs {
 
+void add_documents(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_merge(CLI::App& app);
 void add_stats(CLI::App& app);

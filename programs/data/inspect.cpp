@@ -1,11 +1,7 @@
 // lathe-data inspect: rows as the trainer sees them, with what is trained marked, and what happens to the rest.
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -14,9 +10,12 @@
 #include "core/thread_pool.h"
 #include "data/packing/packing.h"
 #include "data/rows/sft_rows.h"
+#include "data/shards/manifest.h"
 #include "programs/cli/messages.h"
 #include "programs/cli/program.h"
 #include "programs/data/commands.h"
+#include "programs/data/inspect_rows.h"
+#include "programs/data/row_pieces.h"
 #include "programs/data/sft_row_options.h"
 #include "text/model_text.h"
 
@@ -26,14 +25,8 @@ namespace {
 struct InspectOptions {
   cli::CommonOptions common;
   SftRowOptions sft_rows;
-  std::string file, chat_template;
+  std::string file, chat_template, kind = "sft";
   int64_t rows = 3;
-};
-
-// A piece of a row's text, trained on or not.
-struct Piece {
-  std::string text;
-  bool trained;
 };
 
 struct Summary {
@@ -56,52 +49,12 @@ Summary summarise(const data::SftRows& rows) {
   return summary;
 }
 
-// Decoded in one stream, so that a character whose bytes lie on both sides of a border stays whole.
-std::vector<Piece> pieces_of(const data::SftExample& example, const std::shared_ptr<const data::Tokenizer>& tokenizer) {
-  std::vector<Piece> pieces;
-  data::StreamDecoder decoder(tokenizer, false);
-  for (size_t i = 0; i < example.input_ids.size(); ++i) {
-    const bool trained = i > 0 && example.labels[i] != data::ignored_label;
-    if (pieces.empty() || pieces.back().trained != trained) pieces.push_back({"", trained});
-    pieces.back().text += decoder.push(example.input_ids[i]);
-  }
-  if (!pieces.empty()) pieces.back().text += decoder.finish();
-  return pieces;
-}
-
-// On one line of the page. A line end shows which side of a border it is on.
-std::string one_line(const std::string& text) {
-  std::string result;
-  const std::string shown = printable(text);
-  for (size_t i = 0; i < shown.size(); ++i) {
-    if (shown[i] == '\n') {
-      result += i + 1 < shown.size() ? "↵\n    " : "↵";
-    } else {
-      result += shown[i];
-    }
-  }
-  return result;
-}
-
 void print_row(const data::SftRows& rows, size_t i, const std::shared_ptr<const data::Tokenizer>& tokenizer,
                bool colour) {
   const data::SftExample& example = rows.examples[i];
-  fmt::print("\nline {}: {} tokens, {} trained\n    ", rows.lines[i], example.input_ids.size(),
+  fmt::print("\nline {}: {} tokens, {} trained\n", rows.lines[i], example.input_ids.size(),
              data::trained_tokens(example));
-  bool first = true, line_ended = false;
-  for (const Piece& piece : pieces_of(example, tokenizer)) {
-    if (!first && line_ended) fmt::print("\n    ");
-    first = false;
-    line_ended = piece.text.ends_with('\n');
-    if (!piece.trained) {
-      fmt::print("{}", one_line(piece.text));
-    } else if (colour) {
-      fmt::print("\033[32m{}\033[0m", one_line(piece.text));
-    } else {
-      fmt::print("«{}»", one_line(piece.text));
-    }
-  }
-  fmt::print("\n");
+  print_pieces(pieces_of(example, tokenizer), colour);
 }
 
 void print_histogram(const Summary& summary) {
@@ -126,7 +79,7 @@ data::PackedRows packed(const InspectOptions& options, const data::SftRows& rows
 
 void print_text(const InspectOptions& options, const data::SftRows& rows,
                 const std::shared_ptr<const data::Tokenizer>& tokenizer) {
-  const bool colour = isatty(STDOUT_FILENO) && !std::getenv("NO_COLOR");
+  const bool colour = colours_output();
   const Summary summary = summarise(rows);
   fmt::print("{}: {} rows to train on, {} dropped, {} longer than max_length\n", options.file, rows.examples.size(),
              rows.dropped.size(), rows.truncated_lines.size());
@@ -143,7 +96,7 @@ void print_text(const InspectOptions& options, const data::SftRows& rows,
                              : fmt::format("; {} more dropped, with nothing to train on", sequences.dropped));
     }
     print_histogram(summary);
-    if (options.rows > 0) fmt::print("\nTrained tokens are {}.\n", colour ? "\033[32mgreen\033[0m" : "in «»");
+    if (options.rows > 0) fmt::print("\nTrained tokens are {}.\n", trained_mark(colour));
     for (size_t i = 0; i < std::min(rows.examples.size(), static_cast<size_t>(options.rows)); ++i)
       print_row(rows, i, tokenizer, colour);
   }
@@ -180,36 +133,24 @@ void print_json(const InspectOptions& options, const data::SftRows& rows,
   for (const data::DroppedRow& row : rows.dropped)
     result["dropped"].push_back({{"line", row.line}, {"reason", row.reason}});
   for (size_t i = 0; i < std::min(rows.examples.size(), static_cast<size_t>(options.rows)); ++i) {
-    const data::SftExample& example = rows.examples[i];
-    ordered_json pieces = ordered_json::array();
-    for (const Piece& piece : pieces_of(example, tokenizer))
-      pieces.push_back({{"text", piece.text}, {"trained", piece.trained}});
-    result["examples"].push_back({{"line", rows.lines[i]},
-                                  {"tokens", example.input_ids.size()},
-                                  {"trained_tokens", data::trained_tokens(example)},
-                                  {"pieces", pieces},
-                                  {"input_ids", example.input_ids},
-                                  {"labels", example.labels}});
+    ordered_json example = {{"line", rows.lines[i]}};
+    example.update(sequence_json(rows.examples[i], tokenizer));
+    result["examples"].push_back(std::move(example));
   }
   fmt::print("{}\n", result.dump(-1, ' ', false, ordered_json::error_handler_t::replace));
 }
 
-std::shared_ptr<const data::ChatTemplate> chat_template_of(const InspectOptions& options,
-                                                           const data::Tokenizer& tokenizer) {
-  if (!options.chat_template.empty()) {
-    std::ifstream stream(options.chat_template, std::ios::binary);
-    if (!stream) throw ConfigError("chat_template", "the file " + options.chat_template + " cannot be read");
-    return data::ChatTemplate::compile(std::string(std::istreambuf_iterator<char>(stream), {}));
-  }
-  return data::ChatTemplate::of(tokenizer);
-}
-
 void inspect(InspectOptions options) {
   if (options.common.threads > 0) set_thread_count(options.common.threads);
+  if (options.kind != "sft" || data::is_shard_folder(options.file)) {
+    inspect_rows({options.file, options.kind, options.rows, options.common.json}, options.sft_rows,
+                 options.chat_template);
+    return;
+  }
   const nn::ModelFiles files = nn::open_model_files(options.sft_rows.model);
   const data::SftOptions sft = options.sft_rows.parsed(files.config.vocab_size);
   const auto tokenizer = text::load_tokenizer(files);
-  const auto chat_template = chat_template_of(options, *tokenizer);
+  const auto chat_template = chat_template_of(options.chat_template, *tokenizer);
   const data::SftRows rows = data::read_sft_rows(options.file, *tokenizer, chat_template.get(), sft);
   options.common.json ? print_json(options, rows, tokenizer) : print_text(options, rows, tokenizer);
 }
@@ -219,8 +160,12 @@ void inspect(InspectOptions options) {
 void add_inspect(CLI::App& app) {
   auto* command = app.add_subcommand("inspect", "Show rows as training sees them: text, tokens, what the loss covers");
   auto options = std::make_shared<InspectOptions>();
-  command->add_option("FILE", options->file, "a JSON Lines file of text, messages, prompt and completion, or input_ids")
+  command
+      ->add_option(
+          "FILE", options->file,
+          "rows: JSON Lines of text, messages, prompt and completion, or input_ids; Arrow; or a folder of shards")
       ->required();
+  add_kind_option(*command, options->kind);
   command->add_option("--rows", options->rows, "how many rows to print")
       ->capture_default_str()
       ->check(CLI::NonNegativeNumber);

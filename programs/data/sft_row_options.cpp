@@ -40,4 +40,13 @@ void add_sft_row_options(CLI::App& command, SftRowOptions& options) {
       ->check(CLI::IsMember({"bfd", "bfd_split", "wrapped"}));
 }
 
+void add_kind_option(CLI::App& command, std::string& kind) {
+  command
+      .add_option("--kind", kind,
+                  "what the rows are: sft; preference (chosen and rejected, for lathe-train dpo); prompt (with every "
+                  "other column, for lathe-train grpo)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"sft", "preference", "prompt"}));
+}
+
 }  // namespace lathe::programs

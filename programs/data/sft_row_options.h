@@ -20,4 +20,7 @@ struct SftRowOptions {
 // --model and the rest. The options must outlive the command.
 void add_sft_row_options(CLI::App& command, SftRowOptions& options);
 
+// --kind sft|preference|prompt.
+void add_kind_option(CLI::App& command, std::string& kind);
+
 }  // namespace lathe::programs

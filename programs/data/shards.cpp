@@ -1,9 +1,12 @@
 // lathe-data verify, stats and merge: folders of shards.
 #include <fmt/format.h>
+#include <xxhash.h>
 
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
 
 #include "core/error.h"
 #include "data/shards/shards.h"
@@ -20,6 +23,8 @@ struct ShardsOptions {
   cli::CommonOptions common;
   std::vector<std::string> folders;
   std::string output;
+  int64_t max_length = 0;
+  bool duplicates = false;
 };
 
 void verify(const ShardsOptions& options) {
@@ -48,21 +53,61 @@ void print_lengths(const std::map<int64_t, int64_t>& row_lengths) {
   }
 }
 
+// Rows whose tokens have all come before, in this order: 128 bits of hash for each row are held meanwhile.
+int64_t duplicate_rows(const std::string& folder) {
+  const data::Shards shards(folder);
+  std::set<std::pair<uint64_t, uint64_t>> seen;
+  int64_t duplicates = 0;
+  std::vector<int32_t> ids, labels;
+  for (int64_t row = 0; row < shards.rows(); ++row) {
+    ids.clear();
+    labels.clear();
+    const auto [first, last] = shards.sequences_of_row(row);
+    for (int64_t s = first; s < last; ++s) {
+      shards.append_sequence(s, ids, labels);
+      ids.push_back(-1);
+    }
+    const XXH128_hash_t hash = XXH3_128bits(ids.data(), ids.size() * sizeof ids[0]);
+    duplicates += !seen.emplace(hash.high64, hash.low64).second;
+  }
+  return duplicates;
+}
+
+struct Overlong {
+  int64_t rows = 0, tokens = 0;
+};
+
+Overlong above(const std::map<int64_t, int64_t>& row_lengths, int64_t max_length) {
+  Overlong above;
+  for (auto length = row_lengths.upper_bound(max_length); length != row_lengths.end(); ++length) {
+    above.rows += length->second;
+    above.tokens += (length->first - max_length) * length->second;
+  }
+  return above;
+}
+
 void stats(const ShardsOptions& options) {
   for (const std::string& folder : options.folders) {
     const data::ShardManifest manifest = data::read_shard_manifest(folder);
     const data::ShardTotals& totals = manifest.totals;
     int64_t bytes = 0;
     for (const data::ShardEntry& file : manifest.files) bytes += file.bytes;
+    const std::optional<int64_t> duplicates = options.duplicates ? std::optional(duplicate_rows(folder)) : std::nullopt;
+    const Overlong overlong = options.max_length > 0 ? above(totals.row_lengths, options.max_length) : Overlong();
     if (options.common.json) {
-      const ordered_json result = {{"folder", folder},
-                                   {"model", manifest.model},
-                                   {"tokenizer", manifest.tokenizer},
-                                   {"settings", manifest.settings},
-                                   {"shards", manifest.files.size()},
-                                   {"bytes", bytes},
-                                   {"totals", to_json(totals)},
-                                   {"warnings", manifest.warnings}};
+      ordered_json result = {{"folder", folder},
+                             {"model", manifest.model},
+                             {"tokenizer", manifest.tokenizer},
+                             {"settings", manifest.settings},
+                             {"shards", manifest.files.size()},
+                             {"bytes", bytes},
+                             {"totals", to_json(totals)},
+                             {"warnings", manifest.warnings}};
+      if (duplicates) result["duplicate_rows"] = *duplicates;
+      if (options.max_length > 0) {
+        result["rows_above_max_length"] = overlong.rows;
+        result["tokens_above_max_length"] = overlong.tokens;
+      }
       fmt::print("{}\n", result.dump(2, ' ', false, ordered_json::error_handler_t::replace));
       continue;
     }
@@ -79,6 +124,13 @@ void stats(const ShardsOptions& options) {
                      (static_cast<double>(std::max<int64_t>(1, totals.rows)) * max_length.get<double>()),
                  max_length.get<int64_t>(),
                  static_cast<double>(totals.sequences) / static_cast<double>(std::max<int64_t>(1, totals.rows)));
+    if (options.max_length > 0)
+      fmt::print("{} longer than {} tokens and would lose {} tokens\n",
+                 overlong.rows == 1 ? "1 row is" : fmt::format("{} rows are", overlong.rows), options.max_length,
+                 overlong.tokens);
+    if (duplicates)
+      fmt::print("{} again, token for token\n",
+                 *duplicates == 1 ? "1 row comes" : fmt::format("{} rows come", *duplicates));
     print_lengths(totals.row_lengths);
     for (const data::BadRow& row : totals.first_bad_rows)
       cli::print_note(fmt::format("bad row: {}, line {}: {}", row.source, row.line, row.reason));
@@ -109,7 +161,11 @@ void add_verify(CLI::App& app) {
 }
 
 void add_stats(CLI::App& app) {
-  add_command(app, "stats", "Rows, tokens, lengths and faults of shards", stats, std::make_shared<ShardsOptions>());
+  auto options = std::make_shared<ShardsOptions>();
+  auto* command = add_command(app, "stats", "Rows, tokens, lengths and faults of shards", stats, options);
+  command->add_option("--max_length", options->max_length, "count what rows would lose above so many tokens")
+      ->check(CLI::NonNegativeNumber);
+  command->add_flag("--duplicates", options->duplicates, "read all rows, and count those that have come before");
 }
 
 void add_merge(CLI::App& app) {

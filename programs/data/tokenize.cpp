@@ -16,6 +16,7 @@
 #include "programs/cli/progress.h"
 #include "programs/cli/stop_signals.h"
 #include "programs/data/commands.h"
+#include "programs/data/part.h"
 #include "programs/data/sft_row_options.h"
 #include "text/model_text.h"
 
@@ -34,16 +35,6 @@ struct TokenizeOptions {
   int64_t shard_tokens = int64_t{16} << 20, max_row_mib = 64;
   bool skip_bad_rows = false, compress = false;
 };
-
-// "2/8".
-std::pair<int64_t, int64_t> parse_part(const std::string& text) {
-  int64_t part = 0, parts = 0;
-  char slash = 0;
-  std::istringstream stream(text);
-  if (!(stream >> part >> slash >> parts) || slash != '/' || !stream.eof())
-    throw ConfigError("shard", "'" + text + "' is not i/n, such as 2/8");
-  return {part, parts};
-}
 
 data::ShardTokenizationSettings settings_of(const TokenizeOptions& options, int64_t vocab_size) {
   data::ShardTokenizationSettings settings;
@@ -145,18 +136,14 @@ void add_tokenize(CLI::App& app) {
   auto options = std::make_shared<TokenizeOptions>();
   command
       ->add_option("INPUT", options->inputs,
-                   "files of rows, plain or packed (.gz, .zst), in this order; - is standard input")
+                   "files of rows, plain or packed (.gz, .zst), Arrow or folders of save_to_disk, in this order; - is "
+                   "standard input")
       ->required();
   command->add_option("--output", options->output, "the folder to fill; a killed command goes on in it")->required();
   command->add_option("--format", options->format, "jsonl, text (a row to a line), or auto: text for .txt")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "jsonl", "text"}));
-  command
-      ->add_option("--kind", options->kind,
-                   "what the rows are: sft; preference (chosen and rejected, for lathe-train dpo); prompt (with every "
-                   "other column, for lathe-train grpo)")
-      ->capture_default_str()
-      ->check(CLI::IsMember({"sft", "preference", "prompt"}));
+  add_kind_option(*command, options->kind);
   add_sft_row_options(*command, options->rows);
   command->add_option("--too_long", options->too_long, "truncate rows above max_length, or stop with an error")
       ->capture_default_str()

@@ -89,6 +89,10 @@ TEST_F(LatheTrainDatasets, AMixtureDrawsByWeightAndResumes) {
   const std::vector<std::string> mixture = {
       "--dataset", path("rows.jsonl") + ":0.75", "--dataset", path("more") + ":0.25", "--max_steps", "12"};
   ASSERT_EQ(run(arguments("whole", mixture)), 0) << err();
+  const std::string timings = bytes_of(folder_ / "whole/timings.jsonl");
+  const json timing = json::parse(timings.substr(0, timings.find('\n')));
+  EXPECT_GT(timing["data_seconds"].get<double>(), 0);
+  EXPECT_LT(timing["data_seconds"].get<double>(), timing["seconds"].get<double>());
   std::istringstream lines(bytes_of(folder_ / "whole/metrics.jsonl"));
   int64_t step = 0;
   for (std::string line; std::getline(lines, line);) {

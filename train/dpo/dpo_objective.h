@@ -35,6 +35,7 @@ class DpoObjective final : public Objective {
 
   int64_t rows() const override { return data_.training.rows(); }
   std::vector<data::MixtureSource> sources() const override { return data_.training.sources(); }
+  double seconds_reading() const override { return data_.training.seconds_reading(); }
   uint64_t fingerprint() const override { return data_.training.fingerprint(); }
   // Metrics by TRL's names: entropy, logits/…, mean_token_accuracy, rewards/…, logps/….
   StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) override;

@@ -35,6 +35,7 @@ class GrpoObjective final : public Objective {
 
   int64_t rows() const override { return data_.training.rows(); }
   std::vector<data::MixtureSource> sources() const override { return data_.training.sources(); }
+  double seconds_reading() const override { return data_.training.seconds_reading(); }
   uint64_t fingerprint() const override { return data_.training.fingerprint(); }
   int64_t updates_per_rows() const override { return config_.updates_per_generation() * config_.num_iterations; }
   std::optional<int64_t> rows_per_draw() const override { return config_.prompts_per_generation(); }

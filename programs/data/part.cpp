@@ -1,0 +1,20 @@
+#include "programs/data/part.h"
+
+#include <sstream>
+
+#include "core/error.h"
+
+namespace lathe::programs {
+
+std::pair<int64_t, int64_t> parse_part(const std::string& text) {
+  int64_t part = 0, parts = 0;
+  char slash = 0;
+  std::istringstream stream(text);
+  if (!(stream >> part >> slash >> parts) || slash != '/' || !stream.eof())
+    throw ConfigError("shard", "'" + text + "' is not i/n, such as 2/8");
+  if (parts < 1 || part < 1 || part > parts)
+    throw ConfigError("shard", "must be i/n with i from 1 to n, found " + text);
+  return {part, parts};
+}
+
+}  // namespace lathe::programs

@@ -1,0 +1,103 @@
+// lathe-data as a program: what its commands print and refuse.
+#include "tests/programs/program_test.h"
+
+namespace lathe {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+class LatheData : public ProgramTest {
+ protected:
+  void SetUp() override {
+    ProgramTest::SetUp();
+    std::ofstream(folder_ / "model/tokenizer_config.json") << R"({"eos_token": "<|im_end|>"})";
+    fs::create_directories(folder_ / "handbook/more");
+    std::ofstream(folder_ / "handbook/a.md") << "# One\n\nSome text.\n\n## Two\n\nOther text.\n";
+    std::ofstream(folder_ / "handbook/more/b.txt") << "some TEXT.\n\nAnd more of it.\n";
+  }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+};
+
+TEST_F(LatheData, DocumentsBecomeRowsOnceEachWithTheirPlace) {
+  const std::vector<std::string> command = {"bin/lathe-data", "documents", path("handbook"),      "--split",
+                                            "paragraph",      "--output",  path("rows.out.jsonl")};
+  ASSERT_EQ(run(joined(command, {"--json"})), 0) << err();
+  const json summary = json::parse(out());
+  EXPECT_EQ(summary["rows"], 5);
+  EXPECT_EQ(summary["duplicates"], 1);
+  std::istringstream lines(bytes_of(folder_ / "rows.out.jsonl"));
+  std::vector<json> rows;
+  for (std::string line; std::getline(lines, line);) rows.push_back(json::parse(line));
+  ASSERT_EQ(rows.size(), 5u);
+  EXPECT_EQ(rows[3], (json{{"text", "Other text."}, {"source", "a.md"}, {"line", 7}, {"heading", "One > Two"}}));
+  EXPECT_EQ(rows[4], (json{{"text", "And more of it."}, {"source", "more/b.txt"}, {"line", 3}}));
+  EXPECT_EQ(run(command), 2);
+  EXPECT_NE(err().find("exists; choose another file"), std::string::npos) << err();
+  EXPECT_EQ(run(joined(command, {"--overwrite", "--split", "tokens"})), 2);
+  EXPECT_NE(err().find("model: is needed by --split tokens"), std::string::npos) << err();
+  ASSERT_EQ(run(joined(command, {"--overwrite", "--split", "tokens", "--max_tokens", "16", "--model", path("model")})),
+            0)
+      << err();
+  std::ofstream(folder_ / "handbook/bad.txt") << "\xC3\x28";
+  EXPECT_EQ(run(joined(command, {"--overwrite"})), 1);
+  EXPECT_NE(err().find("bad.txt: is not valid UTF-8"), std::string::npos) << err();
+  EXPECT_EQ(run(joined(command, {"--overwrite", "--skip_bad_files"})), 0) << err();
+}
+
+// Three rows each of two sequences, whatever they are read from.
+TEST_F(LatheData, InspectShowsRowsOfShardsAndOfEveryKind) {
+  std::ofstream rows(folder_ / "both.jsonl");
+  for (int i = 0; i < 3; ++i)
+    rows << json{{"prompt", "Ask"}, {"chosen", "yes" + std::to_string(i)}, {"rejected", "no"}, {"answer", i}}.dump()
+         << "\n";
+  rows.close();
+  for (const std::string kind : {"preference", "prompt"}) {
+    ASSERT_EQ(run({"bin/lathe-data", "tokenize", path("both.jsonl"), "--kind", kind, "--model", path("model"),
+                   "--output", path(kind), "--compress"}),
+              0)
+        << err();
+    ASSERT_EQ(run({"bin/lathe-data", "inspect", path("both.jsonl"), "--kind", kind, "--model", path("model"), "--json",
+                   "--rows", "2"}),
+              0)
+        << err();
+    json raw = json::parse(out());
+    ASSERT_EQ(run({"bin/lathe-data", "inspect", path(kind), "--model", path("model"), "--json", "--rows", "2"}), 0)
+        << err();
+    json shards = json::parse(out());
+    ASSERT_EQ(raw["rows"].size(), 2u);
+    EXPECT_EQ(raw["kind"], kind);
+    for (size_t i = 0; i < 2; ++i) {
+      EXPECT_EQ(raw["rows"][i]["sequences"], shards["rows"][i]["sequences"]);
+      EXPECT_EQ(raw["rows"][i]["columns"], shards["rows"][i]["columns"]);
+    }
+    ASSERT_EQ(run({"bin/lathe-data", "inspect", path(kind), "--model", path("model")}), 0) << err();
+    EXPECT_NE(out().find(kind == "prompt" ? "\"answer\":2" : "rejected"), std::string::npos) << out();
+  }
+  ASSERT_EQ(run({"bin/lathe-data", "tokenize", path("rows.jsonl"), "--model", path("model"), "--output", path("sft"),
+                 "--packing", "--max_length", "32"}),
+            0)
+      << err();
+  ASSERT_EQ(run({"bin/lathe-data", "inspect", path("sft"), "--model", path("model"), "--json", "--rows", "1"}), 0);
+  EXPECT_GT(json::parse(out())["rows"][0]["sequences"].size(), 1u) << "a packed row";
+  EXPECT_EQ(run({"bin/lathe-data", "inspect", path("none"), "--model", path("model")}), 1);
+}
+
+TEST_F(LatheData, StatsCountWhatALengthCutsAndRowsThatComeTwice) {
+  std::ofstream(folder_ / "twice.jsonl") << "{\"input_ids\": [1, 2, 3]}\n{\"input_ids\": [1, 2, 3, 4, 5, 6]}\n"
+                                         << "{\"input_ids\": [1, 2, 3]}\n{\"input_ids\": [1, 2]}\n";
+  ASSERT_EQ(run({"bin/lathe-data", "tokenize", path("twice.jsonl"), "--model", path("model"), "--output", path("shards")}),
+            0)
+      << err();
+  ASSERT_EQ(run({"bin/lathe-data", "stats", path("shards"), "--duplicates", "--max_length", "4", "--json"}), 0) << err();
+  const json stats = json::parse(out());
+  EXPECT_EQ(stats["duplicate_rows"], 1);
+  EXPECT_EQ(stats["rows_above_max_length"], 1);
+  EXPECT_EQ(stats["tokens_above_max_length"], 2);
+  ASSERT_EQ(run({"bin/lathe-data", "stats", path("shards"), "--duplicates", "--max_length", "4"}), 0) << err();
+  EXPECT_NE(out().find("1 row comes again"), std::string::npos) << out();
+  EXPECT_NE(out().find("1 row is longer than 4 tokens and would lose 2 tokens"), std::string::npos) << out();
+}
+
+}  // namespace
+}  // namespace lathe
