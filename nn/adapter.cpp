@@ -5,6 +5,7 @@
 #include "core/digits.h"
 #include "core/error.h"
 #include "nn/layer_layout.h"
+#include "nn/lora_start.h"
 
 namespace lathe::nn {
 namespace {
@@ -20,6 +21,31 @@ void for_each_target(const ModelConfig& model, const LoraConfig& config, Visitor
     for (const LinearShape& linear : layer_layout(model, layer).linears())
       if (const std::string name = layer_prefix(layer) + linear.name; config.targets(name))
         visit(name, linear.in, linear.out);
+}
+
+// Of a new adapter.
+void check_start(const ModelConfig& model, const LoraConfig& config) {
+  const std::optional<ParsedLoraStart> start = parse_lora_start(config.init_lora_weights);
+  if (!start)
+    throw ConfigError("init_lora_weights", "'" + config.init_lora_weights +
+                                               "' is none of true, false, gaussian, orthogonal, olora, pissa, "
+                                               "pissa_niter_N (such as pissa_niter_4)");
+  const std::string& name = config.init_lora_weights;
+  for_each_target(model, config, [&](const std::string& module, int64_t in, int64_t out) {
+    const int64_t r = config.rank_of(module);
+    if (start->kind == LoraStart::orthogonal && r % 2 != 0)
+      throw ConfigError("init_lora_weights",
+                        "orthogonal needs an even rank, and " + module + " has " + std::to_string(r));
+    if (start->from_base() && r > std::min(in, out))
+      throw ConfigError("init_lora_weights", name + " takes at most " + std::to_string(std::min(in, out)) +
+                                                 " directions from " + module + ", and its rank is " +
+                                                 std::to_string(r) + "; lower it");
+  });
+  if (!start->from_base()) return;
+  if (config.use_dora)
+    throw ConfigError("init_lora_weights", name + " does not go with use_dora, whose norms are those of the base");
+  if (config.targets(embedding_module))
+    throw ConfigError("init_lora_weights", name + " does not go with embed_tokens as a target");
 }
 
 std::string fingerprint_text(const ModelFiles& base) { return hash_digits(model_fingerprint(*base.weights)); }
@@ -63,6 +89,11 @@ void check_adapter_targets(const ModelConfig& model, const LoraConfig& config) {
   if (!any)
     throw ConfigError("lora_target_modules", "matches no linear of this model; its first is " + layer_prefix(0) +
                                                  layer_layout(model, 0).linears()[0].name);
+}
+
+void check_new_adapter(const ModelConfig& model, const LoraConfig& config) {
+  check_adapter_targets(model, config);
+  check_start(model, config);
 }
 
 void set_base(LoraConfig& config, const ModelFiles& base, const std::optional<Quantization>& quantization) {

@@ -32,6 +32,9 @@ std::vector<Shape> adapter_shapes(const ModelConfig& model, const LoraConfig& co
 // embedding as both, DoRA on it, and a configuration that targets nothing.
 void check_adapter_targets(const ModelConfig& model, const LoraConfig& config);
 
+// That, and ConfigError for an init_lora_weights that such an adapter cannot begin as.
+void check_new_adapter(const ModelConfig& model, const LoraConfig& config);
+
 // Notes in the configuration what it is trained beside: these weights (where they are open), held so.
 void set_base(LoraConfig& config, const ModelFiles& base, const std::optional<Quantization>& quantization);
 

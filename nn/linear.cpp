@@ -1,8 +1,27 @@
 #include "nn/linear.h"
 
 #include "autograd/recording.h"
+#include "kernels/copy/copy.h"
 
 namespace lathe::nn {
+
+JoinedFactors::Factors JoinedFactors::of(const Parameter& a, const Parameter& b) const {
+  const std::lock_guard lock(mutex_);
+  const Tensor &rows = a.leaf.value(), &columns = b.leaf.value();
+  const std::array<uint64_t, 4> versions{rows.version(), a.start.version(), columns.version(), b.start.version()};
+  if (factors_.a.defined() && versions == versions_) return factors_;
+  const auto joined = [](const Tensor& first, const Tensor& second, int dimension) {
+    const int64_t half = first.dim(dimension);
+    const Shape shape = dimension == 0 ? Shape{2 * half, first.dim(1)} : Shape{first.dim(0), 2 * half};
+    Tensor both = Tensor::empty(shape, first.dtype(), first.device(), MemoryTag::adapters);
+    kernels::copy(both.slice(dimension, 0, half), first);
+    kernels::copy(both.slice(dimension, half, 2 * half), second);
+    return both;
+  };
+  factors_ = {joined(rows, a.start, 0), joined(columns, b.start, 1)};
+  versions_ = versions;
+  return factors_;
+}
 
 autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRows& rows,
                                       const autograd::Variable& residual) const {
@@ -16,11 +35,16 @@ autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRo
     autograd::LoraTerm term{.a = layer.a.leaf, .b = layer.b.leaf, .scale = layer.scaling, .sequences = run.sequences};
     if (rows.mode.training && layer.dropout > 0)
       term.dropout = {layer.dropout, rows.mode.dropout_seed, rows.mode.dropout_step, layer.dropout_stream};
+    if (layer.joined) {
+      const JoinedFactors::Factors factors = layer.joined->of(layer.a, layer.b);
+      term.joined_a = factors.a;
+      term.joined_b = factors.b;
+    }
     if (layer.magnitude) {
       term.magnitude = layer.magnitude->leaf;
       term.inverse_norm = layer.norms->inverse(layer.a.leaf.value(), layer.b.leaf.value(), layer.scaling);
     }
-    if (packs) {
+    if (packs && !layer.joined) {
       const PackedLora::Pair pair = layer.packed->of(layer.a.leaf.value(), layer.b.leaf.value());
       term.packed_a = pair.a, term.packed_b = pair.b;
     }

@@ -1,9 +1,11 @@
 // A linear layer: a base weight and the LoRA of every adapter that targets it.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -35,10 +37,26 @@ struct BatchRows {
   AdapterMode mode;
 };
 
+// [A; A₀] and [B, −B₀] of an adapter that begins as a part of its base, in the dtype of a product.
+class JoinedFactors {
+ public:
+  struct Factors {
+    Tensor a, b;  // [2r, in], [out, 2r]
+  };
+  // Made again where A, B or what they began as has changed since.
+  Factors of(const Parameter& a, const Parameter& b) const;
+
+ private:
+  mutable std::mutex mutex_;
+  mutable std::array<uint64_t, 4> versions_{};
+  mutable Factors factors_;
+};
+
 struct LoraLayer {
-  Parameter a, b;                      // [r, in], [out, r]
-  std::optional<Parameter> magnitude;  // f32 [out], with DoRA
-  std::shared_ptr<DoraNorms> norms;    // with it
+  Parameter a, b;                         // [r, in], [out, r]
+  std::shared_ptr<JoinedFactors> joined;  // where a and b have a start
+  std::optional<Parameter> magnitude;     // f32 [out], with DoRA
+  std::shared_ptr<DoraNorms> norms;       // with it
   std::shared_ptr<PackedLora> packed = std::make_shared<PackedLora>();
   float scaling = 1.0f;
   float dropout = 0.0f;

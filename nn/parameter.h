@@ -14,6 +14,9 @@ struct Parameter {
   Tensor master;  // f32, or f64 for f64
   autograd::Variable leaf;
   double stored_offset = 0;  // what the master has more than a model file's weight of that name (1 for some norms)
+  // Of an adapter that begins as a part of its base (nn/lora_start.h): what is saved after the master, of its shape and
+  // dtype, and does not train. Of A it lies below, of B beside.
+  Tensor start;
 
   // A leaf of `dtype` whose gradient accumulates in f32.
   static Parameter make(std::string name, Tensor master, DType dtype);

@@ -16,6 +16,7 @@
 #include "nn/config.h"
 #include "nn/feed_forward_block.h"
 #include "nn/linear.h"
+#include "nn/lora_start.h"
 #include "nn/parameter.h"
 #include "nn/quantization.h"
 #include "nn/token_batch.h"
@@ -78,8 +79,8 @@ class Transformer {
   // A model may hold any number of adapters, each with a name of its own (else ConfigError); TokenBatch::adapters
   // says who uses which.
 
-  // Adds LoRA without effect to every linear that the config targets: A kaiming-uniform from the seed, B zero (of the
-  // embedding A zero, B normal). With DoRA, the magnitudes are the norms of the weight's rows; modules_to_save begin as
+  // Adds LoRA to every linear that the config targets, as its init_lora_weights says (nn/lora_start.h): by default
+  // without effect, A kaiming-uniform from the seed, B zero (of the embedding A zero, B normal). With DoRA, the magnitudes are the norms of the weight's rows; modules_to_save begin as
   // the base's. ConfigError when it targets nothing.
   void add_lora(const LoraConfig& config, uint64_t seed, std::string_view name = default_adapter);
   // Adds an adapter with its weights. Every key must find its linear and have its shape, and every targeted linear
@@ -88,7 +89,8 @@ class Transformer {
   void remove_adapter(std::string_view name);
   bool has_adapter() const { return !adapters_.empty(); }
   std::vector<std::string> adapter_names() const;  // sorted
-  // Copies of the adapter's masters, on the cpu.
+  // Copies of the adapter's masters, on the cpu. One that began as a part of the base has what it began as beside it, in
+  // twice its rank: as it is, it goes with the base.
   PeftAdapter adapter(std::string_view name = default_adapter) const;
 
   // What training updates: A, B and magnitude of that adapter's linears, then of the embedding, then modules_to_save,
@@ -114,7 +116,9 @@ class Transformer {
   void check_new_name(std::string_view name) const;
   LoraLayer make_lora(std::string_view module, const LoraConfig& config, const LoraWeights& weights) const;
   void attach_lora(Linear& linear, uint16_t number, std::string_view name, const LoraConfig& config,
-                   const LoraWeights& weights);
+                   const LoraWeights& weights, bool from_base = false);
+  LoraWeights starting_weights(const Linear& linear, uint16_t number, const LoraConfig& config,
+                               const ParsedLoraStart& start, uint64_t seed) const;
   void attach_saved(Adapter& adapter, const std::string& module, const Tensor& weight);
   void add_adapter(std::string_view name, Adapter adapter);
   void check_embedding_base(const Tensor& given) const;

@@ -6,21 +6,13 @@
 
 #include "core/error.h"
 #include "core/random.h"
+#include "core/thread_pool.h"
+#include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
 #include "nn/transformer.h"
 
 namespace lathe::nn {
 namespace {
-
-// torch's kaiming_uniform_(a = √5): uniform in ±1/√in. Keyed by the linear's number, so that adding a target
-// elsewhere does not change this one's numbers.
-Tensor kaiming_uniform(int64_t r, int64_t in, uint64_t seed, uint64_t linear_number) {
-  Tensor a = Tensor::empty({r, in}, DType::f32, {}, MemoryTag::adapters);
-  RandomStream random(seed, RandomPurpose::init, linear_number);
-  const float bound = 1.0f / std::sqrt(static_cast<float>(in));
-  for (float& value : a.span<float>()) value = (2.0f * random.uniform() - 1.0f) * bound;
-  return a;
-}
 
 // PEFT's start of an embedding's B, torch's normal_.
 Tensor normal(const Shape& shape, uint64_t seed, uint64_t number) {
@@ -36,6 +28,27 @@ Tensor master_copy(const Tensor& values) {
   Tensor copy = Tensor::empty(values.shape(), DType::f32);
   kernels::copy(copy, kernels::moved(values, {}));
   return copy;
+}
+
+// [first; second], or beside each other (dimension 1), in f32 on the cpu.
+Tensor joined_copy(const Tensor& first, const Tensor& second, int dimension) {
+  const int64_t half = first.dim(dimension);
+  const Shape shape = dimension == 0 ? Shape{2 * half, first.dim(1)} : Shape{first.dim(0), 2 * half};
+  Tensor both = Tensor::empty(shape, DType::f32, {}, MemoryTag::adapters);
+  kernels::copy(both.slice(dimension, 0, half), kernels::moved(first, {}));
+  kernels::copy(both.slice(dimension, half, 2 * half), kernels::moved(second, {}));
+  return both;
+}
+
+// Of an adapter with its start beside it: twice the rank with the same scaling, as PEFT converts PiSSA.
+LoraConfig with_start_beside(LoraConfig config) {
+  const double factor = config.use_rslora ? std::sqrt(2.0) : 2.0;
+  config.r *= 2;
+  config.lora_alpha *= factor;
+  for (auto& pattern : config.rank_pattern) pattern.second *= 2;
+  for (auto& pattern : config.alpha_pattern) pattern.second *= factor;
+  config.init_lora_weights = "true";
+  return config;
 }
 
 // The layers of a model that is const or not, in the order of LayerLayout::linears().
@@ -142,8 +155,18 @@ LoraLayer Transformer::make_lora(std::string_view module, const LoraConfig& conf
 }
 
 void Transformer::attach_lora(Linear& linear, uint16_t number, std::string_view name, const LoraConfig& config,
-                              const LoraWeights& weights) {
+                              const LoraWeights& weights, bool from_base) {
   LoraLayer lora = make_lora(linear.name, config, weights);
+  if (from_base) {
+    const auto copy = [&](const Tensor& master, double factor) {
+      Tensor start = Tensor::empty(master.shape(), master.dtype(), master.device(), MemoryTag::adapters);
+      kernels::scale(start, master, factor);
+      return start;
+    };
+    lora.a.start = copy(lora.a.master, 1);
+    lora.b.start = copy(lora.b.master, -1);
+    lora.joined = std::make_shared<JoinedFactors>();
+  }
   lora.dropout = static_cast<float>(config.lora_dropout);
   lora.dropout_stream = number;
   if (config.use_dora) {
@@ -198,19 +221,44 @@ void Transformer::add_adapter(std::string_view name, Adapter adapter) {
   adapters_.emplace(name, std::move(adapter));
 }
 
+LoraWeights Transformer::starting_weights(const Linear& linear, uint16_t number, const LoraConfig& config,
+                                          const ParsedLoraStart& start, uint64_t seed) const {
+  const int64_t r = config.rank_of(linear.name);
+  StartingWeights weights;
+  if (start.from_base()) {
+    if (linear.weight.value().quantized() != nullptr)
+      throw ConfigError("init_lora_weights",
+                        config.init_lora_weights + " needs the weights as they are, and " + linear.name +
+                            " is held as codes; leave load_in_4bit and load_in_8bit out, or begin as gaussian");
+    const Tensor base = weight_rows(linear.weight.value(), options_.dtype, 0, linear.weight.rows());
+    weights = start_from_base(start, kernels::cast(base, DType::f32), r, config.scaling_of(linear.name), seed, number);
+  } else {
+    weights = random_start(start.kind, r, linear.weight.columns(), linear.weight.rows(), seed, number);
+  }
+  return {std::move(weights.a), std::move(weights.b), {}};
+}
+
 void Transformer::add_lora(const LoraConfig& config, uint64_t seed, std::string_view name) {
   check_new_name(name);
-  check_adapter_targets(config_, config);
-  uint16_t number = 0;
-  for (Linear* linear : linears()) {
-    ++number;
-    if (!config.targets(linear->name)) continue;
-    const int64_t r = config.rank_of(linear->name);
-    attach_lora(*linear, number, name, config,
-                {kaiming_uniform(r, linear->weight.columns(), seed, number),
-                 Tensor::zeros({linear->weight.rows(), r}, DType::f32, {}, MemoryTag::adapters),
-                 {}});
+  check_new_adapter(config_, config);
+  const ParsedLoraStart start = parse_lora_start(config.init_lora_weights).value();
+  const std::vector<Linear*> all = linears();
+  std::vector<LoraWeights> weights(all.size());
+  // Every linear by itself: its numbers do not depend on what else is targeted, or on threads.
+  const auto make = [&](size_t i) {
+    if (config.targets(all[i]->name))
+      weights[i] = starting_weights(*all[i], static_cast<uint16_t>(i + 1), config, start, seed);
+  };
+  if (start.kind == LoraStart::pissa && options_.device.kind == DeviceKind::cpu) {
+    parallel_for(static_cast<int64_t>(all.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) make(static_cast<size_t>(i));
+    });
+  } else {
+    for (size_t i = 0; i < all.size(); ++i) make(i);
   }
+  for (size_t i = 0; i < all.size(); ++i)
+    if (weights[i].a.defined())
+      attach_lora(*all[i], static_cast<uint16_t>(i + 1), name, config, weights[i], start.from_base());
   Adapter adapter{config, {}, {}};
   if (config.targets(embedding_module)) {
     const int64_t r = config.rank_of(embedding_module);
@@ -261,7 +309,11 @@ PeftAdapter Transformer::adapter(std::string_view name) const {
   const Adapter& held = adapter_named(name);
   PeftAdapter result;
   result.config = held.config;
-  const auto masters = [](const LoraLayer& lora) {
+  const auto masters = [&](const LoraLayer& lora) {
+    if (lora.joined) {
+      result.config = with_start_beside(held.config);
+      return LoraWeights{joined_copy(lora.a.master, lora.a.start, 0), joined_copy(lora.b.master, lora.b.start, 1), {}};
+    }
     return LoraWeights{master_copy(lora.a.master), master_copy(lora.b.master),
                        lora.magnitude ? master_copy(lora.magnitude->master) : Tensor()};
   };

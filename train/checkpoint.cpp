@@ -75,12 +75,40 @@ void check_step(const fs::path& directory, int64_t step, int64_t total_steps) {
                       "step: is " + std::to_string(step) + " in a folder of the name " + directory.filename().string());
 }
 
+void check_saved(const nn::SafetensorsFile& file, const std::string& name, const Tensor& saved, const Shape& shape,
+                 DType dtype) {
+  if (saved.shape() == shape && saved.dtype() == dtype) return;
+  throw FormatError(
+      file.path().string(), -1,
+      name + ": expected " + std::string(name_of(dtype)) + to_string(shape) + ", found " + describe(saved));
+}
+
 void restore(const nn::SafetensorsFile& file, const std::string& name, const Tensor& into) {
   const Tensor saved = file.tensor(name);
-  if (saved.shape() != into.shape() || saved.dtype() != into.dtype())
-    throw FormatError(file.path().string(), -1, name + ": expected " + describe(into) + ", found " + describe(saved));
+  check_saved(file, name, saved, into.shape(), into.dtype());
   kernels::copy(into, saved);
   into.bump_version();
+}
+
+// With what it began as beside it, where it has that (nn/lora_start.h).
+void restore(const nn::SafetensorsFile& file, nn::Parameter& parameter) {
+  const Tensor &master = parameter.master, &start = parameter.start;
+  if (!start.defined()) {
+    restore(file, parameter.name, master);
+  } else {
+    const Tensor saved = file.tensor(parameter.name);
+    const int dimension = saved.rank() == 2 && saved.dim(0) == master.dim(0) ? 1 : 0;
+    const int64_t half = master.dim(dimension);
+    check_saved(file, parameter.name, saved,
+                dimension == 0 ? Shape{2 * half, master.dim(1)} : Shape{master.dim(0), 2 * half}, master.dtype());
+    for (const auto& [into, first] : {std::pair(master, int64_t{0}), std::pair(start, half)}) {
+      const Tensor part = Tensor::empty(into.shape(), into.dtype());
+      kernels::copy(part, saved.slice(dimension, first, first + half));
+      kernels::copy(into, part);
+      into.bump_version();
+    }
+  }
+  parameter.refresh();
 }
 
 void write_masters(const fs::path& path, const Optimizer& optimizer) {
@@ -125,10 +153,7 @@ TrainerState load_checkpoint(const fs::path& directory, Optimizer& optimizer, Ob
   check_step(directory, state.step, total_steps);
   const bool adapter = fs::exists(directory / adapter_name);
   const auto weights = nn::SafetensorsFile::open(directory / (adapter ? adapter_name : model_name));
-  for (nn::Parameter& parameter : optimizer.parameters()) {
-    restore(*weights, parameter.name, parameter.master);
-    parameter.refresh();
-  }
+  for (nn::Parameter& parameter : optimizer.parameters()) restore(*weights, parameter);
   const auto moments = nn::SafetensorsFile::open(directory / optimizer_name);
   for (const auto& [name, tensor] : optimizer.state()) restore(*moments, name, tensor);
   if (!objective.state_name().empty()) objective.load_state(directory / objective_name);

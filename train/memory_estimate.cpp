@@ -12,6 +12,7 @@
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/adapter.h"
 #include "nn/layer_layout.h"
+#include "nn/lora_start.h"
 
 namespace lathe::train {
 namespace {
@@ -170,6 +171,10 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
   estimate.lines.push_back(
       {lora != nullptr ? MemoryTag::adapters : MemoryTag::weights, trained * copies,
        millions(trained) + " trained, masters" + (element == master ? "" : " and copies in " + type)});
+  // The start's masters, and both joined for products (nn/linear.h).
+  if (run.new_adapter && lora != nullptr && nn::parse_lora_start(lora->init_lora_weights)->from_base())
+    estimate.lines.push_back(
+        {MemoryTag::adapters, trained * (master + 2 * element), "what they began as, and both for products"});
   estimate.lines.push_back({MemoryTag::gradients, trained * master, "one for each trained"});
   estimate.lines.push_back({MemoryTag::optimizer, moments_total, optimizer_state(run.optimizer)});
   const SavedElements saved = saved_elements(model, lora);

@@ -35,6 +35,7 @@ struct RunShape {
   int64_t forward_tokens = 0;                         // of the largest forward
   bool gradient_checkpointing = false;
   OptimizerKind optimizer = OptimizerKind::adamw;
+  bool new_adapter = true;  // or one that is trained further
 };
 
 // `lora` is null for full fine-tuning.

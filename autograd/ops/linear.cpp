@@ -40,6 +40,7 @@ struct Linear final : Operation {
     SequenceLayout layout;  // of its rows
     Tensor inverse_norm;    // DoRA
     kernels::PackedWeight packed_a, packed_b;
+    Tensor joined_a, joined_b;
     bool dora() const { return inverse_norm.defined(); }
     bool drops() const { return dropout.probability != 0.0f; }
   };
@@ -54,14 +55,15 @@ struct Linear final : Operation {
   void add_term(const LoraTerm& term, int64_t rows) {
     const int index = static_cast<int>(terms.size());
     if (!term.sequences) {
-      terms.push_back({term.scale, term.dropout, layout, term.inverse_norm, term.packed_a, term.packed_b});
+      terms.push_back({term.scale, term.dropout, layout, term.inverse_norm, term.packed_a, term.packed_b, term.joined_a,
+                       term.joined_b});
       return add_run(0, rows, index);
     }
     if (rows != layout.tokens())
       throw ShapeError("linear: a LoRA term for some sequences of a layout of " + std::to_string(layout.tokens()) +
                        " tokens, but x has " + std::to_string(rows) + " rows");
-    terms.push_back(
-        {term.scale, term.dropout, term.sequences->layout, term.inverse_norm, term.packed_a, term.packed_b});
+    terms.push_back({term.scale, term.dropout, term.sequences->layout, term.inverse_norm, term.packed_a, term.packed_b,
+                     term.joined_a, term.joined_b});
     add_run(term.sequences->first_token, term.sequences->end_token(), index);
   }
 
@@ -96,6 +98,16 @@ struct Linear final : Operation {
 
   const Term& term_of(const RowRun& run) const { return terms[static_cast<size_t>(run.term)]; }
 
+  // What the products of a term read.
+  const Tensor& factor_a(Forward& f, int term) const {
+    const Tensor& joined = terms[static_cast<size_t>(term)].joined_a;
+    return joined.defined() ? joined : f.input(lora_a(term));
+  }
+  const Tensor& factor_b(Forward& f, int term) const {
+    const Tensor& joined = terms[static_cast<size_t>(term)].joined_b;
+    return joined.defined() ? joined : f.input(lora_b(term));
+  }
+
   void forward(Forward& f) {
     const Tensor& in = f.input(x);
     const std::vector<Tensor> t = through_a(f);
@@ -122,11 +134,11 @@ struct Linear final : Operation {
     for (const RowRun& run : runs)
       if (run.term != no_term)
         t[static_cast<size_t>(run.term)] =
-            Tensor::empty({run.end - run.begin, f.input(lora_a(run.term)).dim(0)}, in.dtype(), in.device());
+            Tensor::empty({run.end - run.begin, factor_a(f, run.term).dim(0)}, in.dtype(), in.device());
     const auto multiply = [&](const RowRun& run) {
       if (run.term == no_term) return;
       const Term& term = term_of(run);
-      const kernels::Weight a = term.packed_a.defined() ? kernels::Weight(term.packed_a) : f.input(lora_a(run.term));
+      const kernels::Weight a = term.packed_a.defined() ? kernels::Weight(term.packed_a) : factor_a(f, run.term);
       kernels::matmul(t[static_cast<size_t>(run.term)], dropped(run.of(in), term), a, Layout::transposed, term.scale);
     };
     if (runs.size() > 1 && in.device().kind == DeviceKind::cpu) {
@@ -149,7 +161,7 @@ struct Linear final : Operation {
     for (const RowRun& run : neighbours) {
       if (run.term == no_term) continue;
       const kernels::PackedWeight& packed_b = term_of(run).packed_b;
-      const kernels::Weight b = packed_b.defined() ? kernels::Weight(packed_b) : f.input(lora_b(run.term));
+      const kernels::Weight b = packed_b.defined() ? kernels::Weight(packed_b) : factor_b(f, run.term);
       joined.lora_rows.push_back({run.begin - all.begin, run.end - all.begin, t[static_cast<size_t>(run.term)], b});
     }
     kernels::linear_forward(all.of(out), all.of(f.input(x)), base.value(), joined);
@@ -194,8 +206,8 @@ struct Linear final : Operation {
     if (f.needs(x)) f.save("weight", base.versioned());
     for (int i = 0; i < static_cast<int>(terms.size()); ++i) {
       if (needs_b) f.save("t", t[static_cast<size_t>(i)]);
-      if (f.needs(x)) f.save("lora_a", f.input(lora_a(i)));
-      if (f.needs(x) || needs_a) f.save("lora_b", f.input(lora_b(i)));
+      if (f.needs(x)) f.save("lora_a", factor_a(f, i));
+      if (f.needs(x) || needs_a) f.save("lora_b", factor_b(f, i));
     }
   }
 
@@ -256,11 +268,20 @@ struct Linear final : Operation {
       dt = Tensor::empty({grad_out.dim(0), b.dim(1)}, grad_out.dtype(), grad_out.device());
       kernels::matmul(dt, grad_out, b, Layout::plain, term.scale);
     }
-    if (grads.needed(lora_b(run.term)))
-      weight_gradient(grads.accumulator(lora_b(run.term)), grad_out, saved.at("t", run.term), term.layout);
-    if (grads.needed(lora_a(run.term)))
-      weight_gradient(grads.accumulator(lora_a(run.term)), dt, dropped(run.of(saved["x"]), term), term.layout);
+    if (grads.needed(lora_b(run.term))) {
+      const Tensor& gradient = grads.accumulator(lora_b(run.term));
+      weight_gradient(gradient, grad_out, trained(saved.at("t", run.term), gradient.dim(1)), term.layout);
+    }
+    if (grads.needed(lora_a(run.term))) {
+      const Tensor& gradient = grads.accumulator(lora_a(run.term));
+      weight_gradient(gradient, trained(dt, gradient.dim(0)), dropped(run.of(saved["x"]), term), term.layout);
+    }
     return dt;
+  }
+
+  // Of [T, r or 2r] the columns of the factors that train.
+  static Tensor trained(const Tensor& products, int64_t r) {
+    return products.dim(1) == r ? products : products.slice(1, 0, r);
   }
 
   static void weight_gradient(const Tensor& gradient, const Tensor& grad_out, const Tensor& input,

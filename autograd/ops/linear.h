@@ -12,6 +12,9 @@
 //
 //   y = (x − x')·Wᵀ + c⊙z + bias + residual           dmagnitude += Σ dy⊙z ÷ norm       dB, dA as above from c⊙dy
 //   dx = dy·W + dropout((c⊙dy − dy)·W + dt·A)
+//
+// A term with `joined` factors computes with those, [A; A₀] and [B, C₀] of rank 2r, of which A and B, the first r, train:
+// an adapter that began as a part of W has C₀ = −B₀, so that it begins without effect.
 #pragma once
 
 #include <optional>
@@ -61,6 +64,9 @@ struct LoraTerm {
   Tensor inverse_norm = {};
   // a and b packed, where nothing is recorded: what the forward reads in place of them, or undefined.
   kernels::PackedWeight packed_a = {}, packed_b = {};
+  // [2r, K] and [N, 2r], whose first r rows and columns are a and b. Both undefined where a and b are all there is; not
+  // with magnitudes.
+  Tensor joined_a = {}, joined_b = {};
 };
 
 struct LinearTerms {

@@ -40,6 +40,8 @@ struct LoraConfig {
   // Trained whole beside the adapter: full names, sorted (saved_modules).
   std::vector<std::string> modules_to_save;
   std::string base_model_name_or_path;
+  // What a new one begins as (nn/lora_start.h); of one that was trained, a note.
+  std::string init_lora_weights = "true";
   // What it was trained beside, where that is known: the weights (model_fingerprint, in hexadecimal), and how their
   // linears were held ("nf4"; empty: as they are).
   std::string base_fingerprint, base_quantization;

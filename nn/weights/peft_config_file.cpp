@@ -77,31 +77,18 @@ void check_unsupported(const std::string& path, const json& config) {
 
 // What PEFT writes beside, known to change nothing at inference.
 bool is_harmless(const std::string& key) {
-  static const std::set<std::string> keys = {"auto_mapping",
-                                             "bias",
-                                             "corda_config",
-                                             "eva_config",
-                                             "fan_in_fan_out",
-                                             "inference_mode",
-                                             "init_lora_weights",
-                                             "layer_replication",
-                                             "loftq_config",
-                                             "lora_bias",
-                                             "megatron_config",
-                                             "megatron_core",
-                                             "peft_type",
-                                             "peft_version",
-                                             "qalora_group_size",
-                                             "revision",
-                                             "target_parameters",
-                                             "task_type",
-                                             "trainable_token_indices",
-                                             "use_qalora",
-                                             "alora_invocation_tokens",
-                                             "arrow_config",
-                                             "ensure_weight_tying",
-                                             "use_bdlora",
-                                             "lora_ga_config",
+  static const std::set<std::string> keys = {"auto_mapping",      "bias",
+                                             "corda_config",      "eva_config",
+                                             "fan_in_fan_out",    "inference_mode",
+                                             "layer_replication", "loftq_config",
+                                             "lora_bias",         "megatron_config",
+                                             "megatron_core",     "peft_type",
+                                             "peft_version",      "qalora_group_size",
+                                             "revision",          "target_parameters",
+                                             "task_type",         "trainable_token_indices",
+                                             "use_qalora",        "alora_invocation_tokens",
+                                             "arrow_config",      "ensure_weight_tying",
+                                             "use_bdlora",        "lora_ga_config",
                                              "monteclora_config"};
   return keys.contains(key);
 }
@@ -162,6 +149,9 @@ LoraConfig lora_config_from_json(const std::string& path, const json& given, std
       read_patterns(path, key, value, config.rank_pattern, rank_of);
     } else if (key == "alpha_pattern") {
       read_patterns(path, key, value, config.alpha_pattern, number_of);
+    } else if (key == "init_lora_weights") {
+      config.init_lora_weights =
+          value.is_boolean() ? (value.get<bool>() ? "true" : "false") : text_of(path, key, value);
     } else if (key == "base_model_name_or_path") {
       config.base_model_name_or_path = text_of(path, key, value);
     } else if (warnings != nullptr) {
@@ -201,7 +191,7 @@ json lora_config_to_json(const LoraConfig& config) {
       {"exclude_modules", names_json(config.exclude_modules, config.exclude_modules_regex, true)},
       {"fan_in_fan_out", false},
       {"inference_mode", true},
-      {"init_lora_weights", true},
+      {"init_lora_weights", config.init_lora_weights},
       {"layers_pattern", names_json(config.layers_pattern, std::nullopt, true)},
       {"layers_to_transform", config.layers_to_transform.empty() ? json() : json(config.layers_to_transform)},
       {"lora_alpha", config.lora_alpha},
@@ -215,6 +205,8 @@ json lora_config_to_json(const LoraConfig& config) {
       {"task_type", "CAUSAL_LM"},
       {"use_dora", config.use_dora},
       {"use_rslora", config.use_rslora}};
+  if (config.init_lora_weights == "true" || config.init_lora_weights == "false")
+    result["init_lora_weights"] = config.init_lora_weights == "true";
   // As Python writes a whole number that was given as one.
   if (std::trunc(config.lora_alpha) == config.lora_alpha && std::fabs(config.lora_alpha) < 0x1p53)
     result["lora_alpha"] = static_cast<int64_t>(config.lora_alpha);

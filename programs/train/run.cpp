@@ -82,7 +82,8 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
     plan.lora = train::lora_config(config);
   }
   if (config.use_peft) {
-    nn::check_adapter_targets(plan.files.config, plan.lora);
+    plan.adapter ? nn::check_adapter_targets(plan.files.config, plan.lora)
+                 : nn::check_new_adapter(plan.files.config, plan.lora);
     for (std::string& warning : nn::adapter_warnings(plan.files, plan.lora, plan.quantization))
       plan.facts.warnings.push_back(std::move(warning));
     nn::set_base(plan.lora, plan.files, plan.quantization);
@@ -94,7 +95,8 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
                                         .quantization = plan.quantization,
                                         .forward_tokens = plan.facts.largest_forward_tokens,
                                         .gradient_checkpointing = config.checkpoints_layers(),
-                                        .optimizer = config.optimizer()});
+                                        .optimizer = config.optimizer(),
+                                        .new_adapter = config.adapter.empty()});
   if (plan.facts.kv_cache_tokens > 0) {
     constexpr int64_t page = nn::KvCache::default_page_size;
     const int64_t pages = (plan.facts.kv_cache_tokens + page - 1) / page;

@@ -136,6 +136,34 @@ TEST(Checkpoint, EveryOptimizerResumesInTheSameBits) {
   }
 }
 
+// What the adapter began as is in the checkpoint, too, as PEFT takes the two together.
+TEST(Checkpoint, AnAdapterThatBeganAsAPartOfTheBaseResumesInTheSameBits) {
+  for (const char* dtype : {"float32", "bfloat16"}) {
+    const auto config_of = [&](const fs::path& folder) {
+      SftConfig config = saving_config(folder);
+      config.dtype = dtype;
+      config.init_lora_weights = "pissa_niter_2";
+      config.rank_pattern = R"({"down_proj": 2})";
+      config.weight_decay = 0.01;
+      return config;
+    };
+    const TemporaryFolder straight, stopped, cut;
+    TinyRun whole(config_of(straight.path()), random_rows(10, 1));
+    const auto records = whole.train();
+    EXPECT_LT(records.back().loss, records.front().loss);
+    expect_resumes_to(whole.parameter_bytes(), config_of(stopped.path()));
+    EXPECT_EQ(bytes_of(stopped.path() / "checkpoint-6/adapter_model.safetensors"),
+              bytes_of(straight.path() / "checkpoint-6/adapter_model.safetensors"));
+    SftConfig one_by_one = config_of(cut.path());
+    one_by_one.per_device_train_batch_size = 1;
+    one_by_one.gradient_accumulation_steps = 4;
+    one_by_one.gradient_checkpointing = true;
+    TinyRun other(one_by_one, random_rows(10, 1));
+    other.train();
+    EXPECT_EQ(other.parameter_bytes(), whole.parameter_bytes());
+  }
+}
+
 // The magnitudes and the whole modules beside LoRA, in bf16, where a checkpoint must have the f32 masters of all.
 TEST(Checkpoint, DoraAndWholeModulesResumeInTheSameBits) {
   const auto config_of = [](const fs::path& folder) {

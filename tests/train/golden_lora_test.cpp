@@ -69,6 +69,42 @@ TEST(GoldenLora, TinyLlamaFollowsPeftForFiftySteps) {
   expect_rates(records, steps);
 }
 
+// PEFT subtracts the start from the base's weights, we beside the adapter (tests/golden/lora_start). A start in float32
+// is right to about 1e-6 of the largest singular value, which the first steps of AdamW, of the gradients' signs,
+// enlarge.
+TEST(GoldenLora, PissaAndOloraFollowPeftForTwentySteps) {
+  const json golden_run = json::parse(bytes_of(golden("lora_start/steps.json")));
+  const json batches = json::parse(bytes_of(golden("lora_sft/tiny/steps.json")));
+  for (const auto& [name, steps] : golden_run["steps"].items()) {
+    TrainingSet rows;
+    for (size_t step = 0; step < steps.size(); ++step)
+      for (size_t i = 0; i < 4; ++i)
+        rows.add_row(batches[step]["input_ids"][i].get<std::vector<int32_t>>(),
+                     batches[step]["labels"][i].get<std::vector<int32_t>>());
+    const json& options = golden_run["options"][name];
+    TemporaryFolder folder;
+    SftConfig config = tiny_config(folder.path());
+    config.init_lora_weights = options["init_lora_weights"].get<std::string>();
+    config.lora_r = options["r"].get<int64_t>();
+    config.lora_alpha = options["lora_alpha"].get<double>();
+    config.use_rslora = options.value("use_rslora", false);
+    config.lora_dropout = 0;
+    config.learning_rate = 1e-3;
+    config.lr_scheduler_type = "constant";
+    config.max_steps = static_cast<int64_t>(steps.size());
+    config.shuffle = false;
+    config.save_steps = 0;
+    TinyRun run(config, std::move(rows));
+    const std::vector<StepRecord> records = run.train();
+    ASSERT_EQ(records.size(), steps.size());
+    for (size_t i = 0; i < steps.size(); ++i) {
+      const double loss = steps[i]["loss"], norm = steps[i]["grad_norm"];
+      EXPECT_NEAR(records[i].loss, loss, loss_bar * loss) << name << ", step " << i + 1;
+      EXPECT_NEAR(records[i].grad_norm, norm, norm_bar * norm) << name << ", step " << i + 1;
+    }
+  }
+}
+
 // QLoRA on weights that bitsandbytes quantised and saved, whose codes are read as they lie in the file.
 TEST(GoldenLora, TinyLlamaInNf4FollowsPeftAndBitsandbytesForFiftySteps) {
   const std::filesystem::path folder = golden("qlora_sft");

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include "nn/lora_start.h"
+
 namespace lathe::train {
 namespace {
 
@@ -31,6 +33,9 @@ void check_run(const RunConfig& config, Complaints& wrong) {
                      canonical_target_modules(config.lora_target_modules) != "all-linear";
   wrong.require(config.layers_to_transform.empty() || names, "layers_to_transform",
                 "goes with names in lora_target_modules (q_proj,v_proj), not with all-linear or a regular expression");
+  const auto start = nn::parse_lora_start(config.init_lora_weights);
+  wrong.require(!start || !start->from_base() || !config.quantized(), "init_lora_weights",
+                config.init_lora_weights + " needs the weights as they are: leave load_in_4bit and load_in_8bit out");
   wrong.require(config.use_peft || !config.quantized(), config.load_in_4bit ? "load_in_4bit" : "load_in_8bit",
                 "cannot go with use_peft false: codes are not trained; train an adapter beside them, or whole weights "
                 "without it");
@@ -43,6 +48,10 @@ nn::LoraConfig lora_config(const RunConfig& config) {
   lora.lora_dropout = config.lora_dropout;
   lora.use_rslora = config.use_rslora;
   lora.use_dora = config.use_dora;
+  lora.init_lora_weights = config.init_lora_weights;
+  lora.rank_pattern = rank_patterns(config.rank_pattern);
+  lora.alpha_pattern = alpha_patterns(config.alpha_pattern);
+  lora.layers_pattern = list_parts(config.layers_pattern);
   lora.modules_to_save = nn::saved_modules(list_parts(config.lora_modules_to_save));
   lora.layers_to_transform = listed_layers(config.layers_to_transform).value();
   lora.base_model_name_or_path = config.model;

@@ -61,6 +61,10 @@ TEST(RunConfig, AnAdaptersSettingsArePeftsConfiguration) {
                                                {"lora_target_modules", "q_proj, v_proj"},
                                                {"exclude_modules", "layers.0.self_attn.q_proj"},
                                                {"layers_to_transform", "0, 3"},
+                                               {"layers_pattern", "layers h"},
+                                               {"init_lora_weights", "gaussian"},
+                                               {"rank_pattern", R"({"v_proj": 4, "^model.layers.1": 2.0})"},
+                                               {"alpha_pattern", R"({"v_proj": 0.5})"},
                                                {"lora_modules_to_save", "lm_head embed_tokens"}})
     values.emplace_back(name, value);
   const nn::LoraConfig lora = lora_config(make_config<PairConfig>(values));
@@ -68,6 +72,10 @@ TEST(RunConfig, AnAdaptersSettingsArePeftsConfiguration) {
   EXPECT_EQ(lora.target_modules, (std::vector<std::string>{"q_proj", "v_proj"}));
   EXPECT_EQ(lora.exclude_modules, (std::vector<std::string>{"layers.0.self_attn.q_proj"}));
   EXPECT_EQ(lora.layers_to_transform, (std::vector<int64_t>{0, 3}));
+  EXPECT_EQ(lora.layers_pattern, (std::vector<std::string>{"layers", "h"}));
+  EXPECT_EQ(lora.init_lora_weights, "gaussian");
+  EXPECT_EQ(lora.rank_pattern, (std::vector<std::pair<std::string, int64_t>>{{"v_proj", 4}, {"^model.layers.1", 2}}));
+  EXPECT_EQ(lora.alpha_pattern, (std::vector<std::pair<std::string, double>>{{"v_proj", 0.5}}));
   EXPECT_EQ(lora.modules_to_save, (std::vector<std::string>{"lm_head", "model.embed_tokens"}));
   values.emplace_back("exclude_modules", R"(.*\.[kv]_proj)");
   EXPECT_EQ(lora_config(make_config<PairConfig>(values)).exclude_modules_regex, R"(.*\.[kv]_proj)");
@@ -93,6 +101,13 @@ TEST(RunConfig, AnAdaptersSettingsThatCannotBeAreNamed) {
   EXPECT_EQ(complaint("layers_to_transform", "1,two"), "layers_to_transform");
   EXPECT_EQ(complaint("lora_modules_to_save", "norm"), "lora_modules_to_save");
   EXPECT_EQ(complaint("lora_modules_to_save", "lm_head"), "accepted");
+  EXPECT_EQ(complaint("layers_pattern", "layers"), "layers_pattern");  // without layers_to_transform
+  for (const char* patterns : {"q_proj", "[1]", R"({"q_proj": 0})", R"({"q_proj": 2.5})", R"({"q_proj": "8"})"})
+    EXPECT_EQ(complaint("rank_pattern", patterns), "rank_pattern") << patterns;
+  EXPECT_EQ(complaint("alpha_pattern", R"({"q_proj": null})"), "alpha_pattern");
+  EXPECT_EQ(complaint("alpha_pattern", R"({"q_proj": 2.5})"), "accepted");
+  EXPECT_EQ(complaint("init_lora_weights", "loftq"), "init_lora_weights");
+  EXPECT_EQ(complaint("init_lora_weights", "pissa_niter_4"), "accepted");
 }
 
 TEST(RunConfig, WhatOneCallDoesIsLeftOpenInTheFile) {
@@ -127,6 +142,8 @@ TEST(RunConfig, WhatCodesCannotBeIsRefusedWhateverTheMethod) {
   };
   EXPECT_NE(complaint({{"load_in_4bit", "true"}, {"load_in_8bit", "true"}}).find("not both"), std::string::npos);
   EXPECT_NE(complaint({{"load_in_8bit", "true"}, {"use_peft", "false"}}).find("codes are not trained"),
+            std::string::npos);
+  EXPECT_NE(complaint({{"load_in_4bit", "true"}, {"init_lora_weights", "pissa"}}).find("weights as they are"),
             std::string::npos);
   EXPECT_NE(complaint({{"load_in_4bit", "true"}, {"bnb_4bit_quant_type", "fp4"}}).find("'fp4' is not supported"),
             std::string::npos);
