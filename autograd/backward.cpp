@@ -174,20 +174,43 @@ void Walk::visit(Node& node) {
   node.release();
 }
 
-void backward(const Variable& root, Tensor cotangent) {
-  if (!root.requires_grad()) {
+namespace {
+
+void check_root(const Variable& root) {
+  if (!root.requires_grad())
     throw NumericError("backward has nothing to do: its root depends on no leaf, or was computed in a NoGradScope");
+}
+
+void check_root(const Variable& root, const Tensor& cotangent) {
+  check_root(root);
+  if (cotangent.shape() != root.shape() || cotangent.dtype() != root.dtype())
+    throw ShapeError("the gradient of the root must be like the root, " + describe(root.value()) + ", not " +
+                     describe(cotangent));
+}
+
+}  // namespace
+
+void backward(std::initializer_list<std::pair<Variable, Tensor>> roots) {
+  Walk walk;
+  for (const auto& [root, cotangent] : roots) {
+    if (!cotangent.defined()) continue;
+    check_root(root, cotangent);
+    walk.deposit(root.edge(), contiguous(cotangent));
   }
+  walk.run();
+}
+
+void backward(const Variable& root, Tensor cotangent) {
   if (!cotangent.defined()) {
+    check_root(root);
     if (root.value().numel() != 1) {
       throw ShapeError("backward from " + describe(root.value()) +
                        " needs the gradient of the root: only a single element's is one by itself");
     }
     cotangent = empty_like(root.value());
     kernels::fill(cotangent, 1.0);
-  } else if (cotangent.shape() != root.shape() || cotangent.dtype() != root.dtype()) {
-    throw ShapeError("the gradient of the root must be like the root, " + describe(root.value()) + ", not " +
-                     describe(cotangent));
+  } else {
+    check_root(root, cotangent);
   }
   Walk walk;
   walk.deposit(root.edge(), contiguous(std::move(cotangent)));

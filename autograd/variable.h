@@ -2,7 +2,9 @@
 // cheap and share both. The Tensor below it knows nothing of gradients.
 #pragma once
 
+#include <initializer_list>
 #include <memory>
+#include <utility>
 
 #include "core/tensor.h"
 
@@ -62,5 +64,7 @@ class Variable {
 // NumericError, and so are a saved tensor that was changed in place since, and a root that depends on no
 // leaf.
 void backward(const Variable& root, Tensor cotangent = {});
+// One walk from several roots: the gradients of Σ cotangent · root. Those without a cotangent are left out.
+void backward(std::initializer_list<std::pair<Variable, Tensor>> roots);
 
 }  // namespace lathe::autograd

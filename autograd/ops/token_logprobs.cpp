@@ -16,6 +16,7 @@ struct TokenLogprobs final : Operation {
   SequenceLayout layout;
   float softcap, temperature;
   Tensor *entropy, *correct;  // of the caller, for the time of the forward
+  bool entropy_has_gradient = false;
 
   TokenLogprobs(LinearWeight w, Tensor t, SequenceLayout s, float cap, float divisor, Tensor* e, Tensor* c)
       : projection(std::move(w)),
@@ -42,6 +43,7 @@ struct TokenLogprobs final : Operation {
     const Tensor loss = Tensor::empty({in.dim(0)}, dtype, in.device());
     kernels::CrossEntropyOutputs outputs{.loss = loss};
     if (entropy != nullptr) outputs.entropy = *entropy = Tensor::empty({in.dim(0)}, dtype, in.device());
+    if (entropy_has_gradient) outputs.entropy = Tensor::empty({in.dim(0)}, dtype, in.device());
     if (correct != nullptr) outputs.correct = *correct = Tensor::empty({in.dim(0)}, DType::u8, in.device());
     entropy = correct = nullptr;
     kernels::linear_cross_entropy(outputs, inputs(in));
@@ -53,12 +55,16 @@ struct TokenLogprobs final : Operation {
     f.save("weight", projection.versioned());
     f.save("targets", targets);
     f.output(logprobs);
+    if (entropy_has_gradient) f.output(outputs.entropy);
   }
 
   void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
     kernels::CrossEntropyInputs scaled = inputs(saved["hidden"]);
     scaled.scale = -1.0;  // log p = −loss
     scaled.token_scales = grad_outputs[0];
+    if (grad_outputs.size() > 1) scaled.entropy_scales = grad_outputs[1];
+    if (!scaled.token_scales.defined())  // only the entropies have gradients
+      scaled.token_scales = Tensor::zeros({scaled.hidden.dim(0)}, grad_outputs[1].dtype(), scaled.hidden.device());
     kernels::CrossEntropyOutputs outputs;
     if (grads.needed(hidden)) outputs.grad_hidden = empty_like(scaled.hidden);
     if (grads.needed(weight)) outputs.grad_weight = grads.accumulator(weight);
@@ -74,6 +80,14 @@ Variable token_logprobs(const Variable& hidden, const LinearWeight& weight, cons
                         Tensor* correct) {
   return apply(TokenLogprobs(weight, targets, layout, softcap, temperature, entropy, correct),
                {hidden, weight.dense()});
+}
+
+TokenDistributions token_distributions(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
+                                       const SequenceLayout& layout, float softcap, float temperature) {
+  TokenLogprobs operation(weight, targets, layout, softcap, temperature, nullptr, nullptr);
+  operation.entropy_has_gradient = true;
+  const Outputs outputs = apply(std::move(operation), {hidden, weight.dense()});
+  return {outputs[0], outputs[1]};
 }
 
 }  // namespace lathe::autograd

@@ -20,4 +20,12 @@ Variable token_logprobs(const Variable& hidden, const LinearWeight& weight, cons
                         const SequenceLayout& layout, float softcap = 0.0f, float temperature = 1.0f,
                         Tensor* entropy = nullptr, Tensor* correct = nullptr);
 
+// The same log-probabilities with their distributions' entropies, both with gradients. autograd::backward takes several
+// roots.
+struct TokenDistributions {
+  Variable logprobs, entropies;  // [T] each
+};
+TokenDistributions token_distributions(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
+                                       const SequenceLayout& layout, float softcap = 0.0f, float temperature = 1.0f);
+
 }  // namespace lathe::autograd

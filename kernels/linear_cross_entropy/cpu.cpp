@@ -32,6 +32,15 @@ float row_exp_moment(const float* z, int64_t n, float largest) {
   });
 }
 
+// Σ exp(2d), d = z − largest.
+float row_square_sum(const float* z, int64_t n, float largest) {
+  const Vec shift = splat(largest);
+  return row_sum(n, [&](Vec partial, int64_t i, int count) {
+    const Vec d = load_logits(z + i, count) - shift;
+    return partial + exp(d + d);
+  });
+}
+
 float exp_of(float x) {
   const Vec e = exp(splat(x));
   float first;
@@ -62,6 +71,33 @@ void gradient_row(const CrossEntropyRows<float>& rows, float* z, int64_t token, 
   store_partial(out + label, splat(at_label), 1);
 }
 
+// The same with the entropy's share: p · (s − e · (log p + E)), less s at the label.
+template <class T>
+void gradient_row_with_entropy(const CrossEntropyRows<float>& rows, float* z, int64_t token, float largest, float sum,
+                               float entropy) {
+  const int64_t label = rows.labels[token];
+  const float scale = rows.scale_of(token) * rows.inverse_temperature;
+  const float entropy_scale = rows.entropy_scales[token] * rows.inverse_temperature;
+  const float log_sum = log_of_sum(sum);
+  const bool capped = rows.softcap > 0.0f;
+  const Vec inverse_cap = splat(capped ? 1.0f / (rows.softcap * rows.inverse_temperature) : 0.0f);
+  const Vec shift = splat(largest), inverse_sum = splat(1.0f / sum), of_loss = splat(scale),
+            of_entropy = splat(entropy_scale), beside = splat(entropy - log_sum), floor = splat(-200.0f);
+  const auto gradient_of = [&](Vec logits, Vec onehot) {
+    const Vec d = logits - shift;
+    const Vec p = exp(d) * inverse_sum;
+    // Where p is 0 the product is 0, even for d = −inf.
+    const Vec gradient = of_loss * (p - onehot) - of_entropy * (p * (max(d, floor) + beside));
+    const Vec ratio = logits * inverse_cap;
+    return gradient * (splat(1.0f) - ratio * ratio);
+  };
+  const Vec at_label = gradient_of(splat(z[label]), splat(1.0f));
+  T* out = reinterpret_cast<T*>(z);
+  for_row(rows.columns,
+          [&](int64_t i, int count) { store_some(out + i, gradient_of(load_some(z + i, count), splat(0.0f)), count); });
+  store_partial(out + label, at_label, 1);
+}
+
 template <class T>
 void gradient_row(const CrossEntropyRows<float>& rows, float* z, int64_t token, float largest, float sum) {
   rows.softcap > 0.0f ? gradient_row<T, true>(rows, z, token, largest, sum)
@@ -77,9 +113,19 @@ void cross_entropy_row(const CrossEntropyRows<float>& rows, int64_t row) {
   const float sum = row_exp_sum(z, rows.columns, largest);
   const float log_sum = log_of_sum(sum);
   if (rows.loss != nullptr) rows.loss[token] = -log_probability(z[label], largest, log_sum);
-  if (rows.entropy != nullptr) rows.entropy[token] = log_sum - row_exp_moment(z, rows.columns, largest) / sum;
+  float entropy = 0.0f;
+  if (rows.entropy != nullptr || (rows.gradient && rows.entropy_scales != nullptr))
+    entropy = log_sum - row_exp_moment(z, rows.columns, largest) / sum;
+  if (rows.entropy != nullptr) rows.entropy[token] = entropy;
+  if (rows.log_sum_sq_probs != nullptr)
+    rows.log_sum_sq_probs[token] = log_of_sum(row_square_sum(z, rows.columns, largest)) - 2.0f * log_sum;
   if (rows.correct != nullptr) rows.correct[token] = is_first_maximum(z, label, largest);
   if (!rows.gradient) return;
+  if (rows.entropy_scales != nullptr) {
+    rows.gradient_dtype == DType::f32 ? gradient_row_with_entropy<float>(rows, z, token, largest, sum, entropy)
+                                      : gradient_row_with_entropy<bf16>(rows, z, token, largest, sum, entropy);
+    return;
+  }
   rows.gradient_dtype == DType::f32 ? gradient_row<float>(rows, z, token, largest, sum)
                                     : gradient_row<bf16>(rows, z, token, largest, sum);
 }

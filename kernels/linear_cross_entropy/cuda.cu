@@ -20,7 +20,7 @@ struct RowStatistics {
 };
 
 struct Reduction {
-  float largest[warps], sums[warps], moments[warps];
+  float largest[warps], sums[warps], moments[warps], squares[warps];
   int earlier[warps];
 };
 
@@ -80,6 +80,41 @@ __device__ __forceinline__ float log_probability(float logit, RowStatistics row)
   return (logit - row.largest) - log_of_sum(row.sum);
 }
 
+struct RowMoments {
+  float moment, squares;  // Σ exp(d) · d and Σ exp(2d), d = z − max z
+};
+
+// The same in every thread.
+template <bool aligned>
+__device__ __forceinline__ RowMoments moments_of(const float* z, int64_t columns, float softcap,
+                                                 float inverse_temperature, float largest, Reduction& shared) {
+  float moment = 0.0f, squares = 0.0f;
+  for (int64_t i = threadIdx.x * group_elements; i < columns; i += stride) {
+    const Group group = load_logits<aligned>(z, i, columns, softcap, inverse_temperature);
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) {
+      if (j >= columns - i) continue;
+      const float distance = group.at[j] - largest, e = expf(distance);
+      moment = fmaf(e, fmaxf(distance, -200.0f), moment);
+      squares = fmaf(e, e, squares);
+    }
+  }
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const float warp_moment = warp_sum(moment), warp_squares = warp_sum(squares);
+  if (lane == 0) {
+    shared.moments[warp] = warp_moment;
+    shared.squares[warp] = warp_squares;
+  }
+  __syncthreads();  // the warps' sums are there
+  RowMoments row{0.0f, 0.0f};
+  for (int w = 0; w < warps; ++w) {
+    row.moment += shared.moments[w];
+    row.squares += shared.squares[w];
+  }
+  __syncthreads();  // every thread has read them
+  return row;
+}
+
 __device__ __forceinline__ float capped(float logit, float softcap) {
   return softcap > 0.0f ? softcap * tanhf(logit / softcap) : logit;
 }
@@ -94,7 +129,16 @@ __global__ void __launch_bounds__(threads) cross_entropy_kernel(CrossEntropyRows
   const RowStatistics row = statistics_of<aligned>(z, a.columns, a.softcap, a.inverse_temperature, shared);
   const float label_logit = __fmul_rn(capped(z[label], a.softcap), a.inverse_temperature);
   if (threadIdx.x == 0 && a.loss != nullptr) a.loss[token] = -log_probability(label_logit, row);
-  if (!a.gradient && a.entropy == nullptr && a.correct == nullptr) return;  // the whole block
+  if (!a.gradient && a.entropy == nullptr && a.correct == nullptr && a.log_sum_sq_probs == nullptr)
+    return;  // the whole block
+  const bool entropy_counts = a.gradient && a.entropy_scales != nullptr;
+  RowMoments moments{0.0f, 0.0f};
+  if (entropy_counts || a.log_sum_sq_probs != nullptr)
+    moments = moments_of<aligned>(z, a.columns, a.softcap, a.inverse_temperature, row.largest, shared);
+  if (threadIdx.x == 0 && a.log_sum_sq_probs != nullptr)
+    a.log_sum_sq_probs[token] = log_of_sum(moments.squares) - 2.0f * log_of_sum(row.sum);
+  const float entropy_slope = entropy_counts ? a.entropy_scales[token] * a.inverse_temperature : 0.0f;
+  const float beside = -moments.moment / row.sum;  // entropy − log Σ exp
   // Every thread has read the label's logit.
   __syncthreads();
 
@@ -116,6 +160,7 @@ __global__ void __launch_bounds__(threads) cross_entropy_kernel(CrossEntropyRows
       moment = fmaf(e, fmaxf(distance, -200.0f), moment);  // where e is 0 the product is 0, even for −∞
       earlier = earlier || (i + j < label && logit == row.largest);
       float gradient = i + j == label ? slope * (e / row.sum - 1.0f) : e * factor;
+      if (entropy_counts) gradient -= entropy_slope * (e / row.sum * (fmaxf(distance, -200.0f) + beside));
       const float ratio = logit * inverse_cap;
       if (a.softcap > 0.0f) gradient *= 1.0f - ratio * ratio;
       group.at[j] = gradient;

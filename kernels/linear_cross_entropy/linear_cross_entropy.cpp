@@ -50,6 +50,14 @@ void check(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs)
     throw ConfigError("temperature", "expected a number > 0, found " + std::to_string(inputs.temperature));
   if (inputs.token_scales.defined())
     expect(operation, "token_scales", inputs.token_scales).shape({tokens}).dtype(wide).contiguous().device(device);
+  if (inputs.entropy_scales.defined())
+    expect(operation, "entropy_scales", inputs.entropy_scales).shape({tokens}).dtype(wide).contiguous().device(device);
+  if (outputs.log_sum_sq_probs.defined())
+    expect(operation, "log_sum_sq_probs", outputs.log_sum_sq_probs)
+        .shape({tokens})
+        .dtype(wide)
+        .contiguous()
+        .device(device);
   if (outputs.loss.defined())
     expect(operation, "loss", outputs.loss).shape({tokens}).dtype(wide).contiguous().device(device);
   if (outputs.entropy.defined())
@@ -144,11 +152,13 @@ CrossEntropyCall<Real> call_of(const CrossEntropyOutputs& outputs, const CrossEn
           .columns = logits.dim(1),
           .loss = outputs.loss.defined() ? outputs.loss.data<Real>() : nullptr,
           .entropy = outputs.entropy.defined() ? outputs.entropy.data<Real>() : nullptr,
+          .log_sum_sq_probs = outputs.log_sum_sq_probs.defined() ? outputs.log_sum_sq_probs.data<Real>() : nullptr,
           .correct = outputs.correct.defined() ? outputs.correct.data<uint8_t>() : nullptr,
           .gradient = outputs.grad_hidden.defined() || outputs.grad_weight.defined(),
           .gradient_dtype = inputs.hidden.dtype(),
           .scale = static_cast<Real>(inputs.scale),
           .token_scales = inputs.token_scales.defined() ? inputs.token_scales.data<Real>() : nullptr,
+          .entropy_scales = inputs.entropy_scales.defined() ? inputs.entropy_scales.data<Real>() : nullptr,
           .softcap = inputs.softcap,
           .inverse_temperature = Real{1} / static_cast<Real>(inputs.temperature)};
 }
@@ -175,7 +185,7 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const CrossEntropy
   check(outputs, inputs);
   const Tensor &hidden = inputs.hidden, &labels = inputs.labels;
   const Weight& weight = inputs.weight;
-  for (const Tensor& measured : {outputs.loss, outputs.entropy, outputs.correct}) {
+  for (const Tensor& measured : {outputs.loss, outputs.entropy, outputs.correct, outputs.log_sum_sq_probs}) {
     if (measured.defined()) fill(measured, 0.0);
   }
   const int64_t rows_at_once = chunk_rows(hidden.device());

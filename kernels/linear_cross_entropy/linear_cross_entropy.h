@@ -20,17 +20,19 @@ struct CrossEntropyInputs {
   Tensor cu_seqlens;         // i32 [S + 1] on the CPU, the bounds of the sequences: read for grad_weight only
   double scale = 1.0;        // of the gradients
   Tensor token_scales;       // f32 (f64) [T] on hidden's device, of each token's gradients; undefined: 1 for all
+  Tensor entropy_scales;     // the same, of the gradients of each token's entropy, which are added; undefined: 0
   float softcap = 0.0f;      // above 0: caps the logits as attention does its scores
   float temperature = 1.0f;  // divides the logits, after the cap
 };
 
-// Each may be undefined. s_t = scale · token_scales[t], one product in f32 (f64).
+// Each may be undefined. s_t = scale · token_scales[t], one product in f32 (f64), and e_t = entropy_scales[t].
 struct CrossEntropyOutputs {
-  Tensor loss;         // f32 (f64) [T]: −log p(label), 0 where ignored
-  Tensor entropy;      // f32 (f64) [T] in nats, 0 where ignored
-  Tensor correct;      // u8 [T]: the label is the first maximum of the logits
-  Tensor grad_hidden;  // [T, H] of hidden's dtype: Σ s_t · ∂loss_t/∂hidden, zero rows where ignored
-  Tensor grad_weight;  // f32 (f64) [V, H] += Σ s_t · ∂loss_t/∂weight, per sequence in order
+  Tensor loss;     // f32 (f64) [T]: −log p(label), 0 where ignored
+  Tensor entropy;  // f32 (f64) [T] in nats, 0 where ignored
+  Tensor correct;  // u8 [T]: the label is the first maximum of the logits
+  Tensor grad_hidden;  // [T, H] of hidden's dtype: s_t · ∂loss_t/∂hidden + e_t · ∂entropy_t/∂hidden, 0 where ignored
+  Tensor grad_weight;  // f32 (f64) [V, H] += Σ s_t · ∂loss_t/∂weight + e_t · ∂entropy_t/∂weight, per sequence in order
+  Tensor log_sum_sq_probs = {};  // f32 (f64) [T]: log Σ p², 0 where ignored
 };
 
 // A label outside [0, V) that is not ignored_label throws ShapeError; a temperature that is not above 0 throws
@@ -40,7 +42,10 @@ struct CrossEntropyOutputs {
 // chains of linear_forward; a row's log-sum-exp is summed in one order that depends on V alone, and
 // −loss = (z_label − max z) − log Σ exp(z − max z).
 //
-// s_t · ∂loss_t/∂logit is computed in f32 and rounded once to hidden's dtype before the two gradient products, as
+// With p the softmax of z and E its entropy, ∂entropy/∂z = −p · (log p + E) and log Σ p² = log Σ exp(2(z − max z)) −
+// 2 log Σ exp(z − max z).
+//
+// s_t · ∂loss_t/∂logit (+ e_t · ∂entropy_t/∂logit) is computed in f32 and rounded once to hidden's dtype before the two gradient products, as
 // logits are in a plain implementation. How scale and token_scales give s_t does not matter: token_scales that are all
 // s are the bits of scale = s without them.
 //

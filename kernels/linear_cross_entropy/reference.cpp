@@ -30,22 +30,25 @@ void cross_entropy_rows(const CrossEntropyRows<double>& rows) {
     for (int64_t i = 0; i < rows.columns; ++i) z[i] *= rows.inverse_temperature;
     const auto [largest, log_sum] = normaliser_of(z, rows.columns);
     if (rows.loss != nullptr) rows.loss[token] = -((z[label] - largest) - log_sum);
-    if (rows.entropy != nullptr) {
-      double entropy = 0;
-      for (int64_t i = 0; i < rows.columns; ++i) {
-        const double logprob = (z[i] - largest) - log_sum;
-        if (std::exp(logprob) > 0) entropy -= std::exp(logprob) * logprob;
-      }
-      rows.entropy[token] = entropy;
+    double entropy = 0, squares = 0;
+    for (int64_t i = 0; i < rows.columns; ++i) {
+      const double logprob = (z[i] - largest) - log_sum;
+      if (std::exp(logprob) > 0) entropy -= std::exp(logprob) * logprob;
+      squares += std::exp(2 * (z[i] - largest));
     }
+    if (rows.entropy != nullptr) rows.entropy[token] = entropy;
+    if (rows.log_sum_sq_probs != nullptr) rows.log_sum_sq_probs[token] = std::log(squares) - 2 * log_sum;
     if (rows.correct != nullptr) rows.correct[token] = std::max_element(z, z + rows.columns) - z == label;
     if (!rows.gradient) continue;
     const double scale = rows.scale_of(token) * rows.inverse_temperature;
+    const double entropy_scale =
+        rows.entropy_scales != nullptr ? rows.entropy_scales[token] * rows.inverse_temperature : 0;
     const double limit = softcap * rows.inverse_temperature;
     for (int64_t i = 0; i < rows.columns; ++i) {
-      const double softmax = std::exp((z[i] - largest) - log_sum);
+      const double logprob = (z[i] - largest) - log_sum, softmax = std::exp(logprob);
+      const double of_entropy = softmax > 0 ? -softmax * (logprob + entropy) : 0;
       const double slope = softcap > 0 ? 1.0 - z[i] / limit * (z[i] / limit) : 1.0;
-      z[i] = scale * (softmax - (i == label ? 1.0 : 0.0)) * slope;
+      z[i] = (scale * (softmax - (i == label ? 1.0 : 0.0)) + entropy_scale * of_entropy) * slope;
     }
   }
 }

@@ -62,6 +62,37 @@ TEST_F(TokenLogprobs, GradientOfEveryToken) {
   }
 }
 
+TEST_F(TokenLogprobs, EntropiesHaveGradientsBesideThem) {
+  const Variable hidden = Variable::leaf(exact({tokens, width})), weight = Variable::leaf(exact({vocabulary, width}));
+  const kernels::PackedWeight packed = kernels::pack_weight(weight.value(), DType::f64);
+  for (const auto& [softcap, temperature] : {std::pair(0.0f, 1.0f), {2.0f, 0.7f}}) {
+    const auto both = [&, cap = softcap, divisor = temperature](const Variable& h, const LinearWeight& w) {
+      const TokenDistributions found = token_distributions(h, w, targets_, layout_, cap, divisor);
+      return std::vector<Variable>{found.logprobs, found.entropies};
+    };
+    const auto passes = [](const std::vector<Variable>& leaves, auto function) {
+      const GradcheckResult result = gradcheck(function, leaves);
+      EXPECT_TRUE(result.passed) << result.report;
+    };
+    passes({hidden}, [&](std::span<const Variable> in) { return both(in[0], packed); });
+    passes({hidden, weight}, [&](std::span<const Variable> in) { return both(in[0], in[1]); });
+    check({hidden, weight}, [&](auto in) { return both(in[0], in[1])[1]; });  // nothing flows to the log-probabilities
+  }
+  // Two roots in one walk are the sum of two walks.
+  const Tensor of_logprobs = exact({tokens}), of_entropies = exact({tokens});
+  const auto gradient = [&](Tensor first, Tensor second) {
+    const Variable leaf = Variable::leaf(hidden.value().clone());
+    const TokenDistributions found = token_distributions(leaf, packed, targets_, layout_);
+    backward({{found.logprobs, std::move(first)}, {found.entropies, std::move(second)}});
+    return leaf.grad();
+  };
+  const Tensor whole = gradient(of_logprobs, of_entropies), first = gradient(of_logprobs, {}),
+               second = gradient({}, of_entropies);
+  for (int64_t i = 0; i < whole.numel(); ++i)
+    EXPECT_NEAR(whole.data<double>()[i], first.data<double>()[i] + second.data<double>()[i], 1e-12);
+  EXPECT_THROW(backward({{hidden, of_logprobs}}), ShapeError);
+}
+
 TEST_F(TokenLogprobs, LossWithAScaleForEachToken) {
   const Variable hidden = Variable::leaf(exact({tokens, width})), weight = Variable::leaf(exact({vocabulary, width}));
   const kernels::PackedWeight packed = kernels::pack_weight(weight.value(), DType::f64);

@@ -34,7 +34,8 @@ struct Options {
 
 inline kernels::CrossEntropyOutputs outputs_of(const Arguments& a) {
   const auto where = [&](const char* name) { return a.has(name) ? a[name] : Tensor{}; };
-  return {where("loss"), where("entropy"), where("correct"), where("grad_hidden"), where("grad_weight")};
+  return {where("loss"),        where("entropy"),     where("correct"),
+          where("grad_hidden"), where("grad_weight"), where("log_sum_sq_probs")};
 }
 
 inline void call(const Arguments& a, Options options) {
@@ -46,6 +47,7 @@ inline void call(const Arguments& a, Options options) {
                                                   .cu_seqlens = given("cu_seqlens"),
                                                   .scale = options.scale,
                                                   .token_scales = given("token_scales"),
+                                                  .entropy_scales = given("entropy_scales"),
                                                   .softcap = options.softcap,
                                                   .temperature = options.temperature});
   };
@@ -107,6 +109,25 @@ inline Case with_token_scales(Case test_case) {
   return test_case;
 }
 
+// With gradients of the entropies beside those of the losses, and log Σ p².
+inline Case with_entropy_scales(Case test_case, Options options = {}) {
+  const Shape tokens{test_case.inputs[0].shape[0]};
+  test_case = with_token_scales(std::move(test_case));
+  test_case.inputs.push_back({.name = "entropy_scales", .shape = tokens, .values = normal(0.5)});
+  test_case.outputs.push_back({.name = "log_sum_sq_probs", .shape = tokens});
+  for (GradientCheck& check : test_case.gradient) {
+    check.forward = [options](const Arguments& a) {
+      kernels::linear_cross_entropy({.loss = a["loss"], .entropy = a["entropy"]}, {.hidden = a["hidden"],
+                                                                                   .weight = a["weight"],
+                                                                                   .labels = a["labels"],
+                                                                                   .softcap = options.softcap,
+                                                                                   .temperature = options.temperature});
+    };
+    check.results.push_back({.name = "entropy", .cotangent = "entropy_scales"});
+  }
+  return test_case;
+}
+
 inline Case logprobs(std::string name, int64_t tokens, int64_t vocabulary, Generator logits, int64_t padding = 0,
                      bool targets_on_cpu = true) {
   return {.name = std::move(name),
@@ -156,7 +177,16 @@ inline std::vector<Operation> linear_cross_entropy_operations() {
                      {0, 6, 7, 20})),
                  with_token_scales(with_weight_gradient(
                      loss_and_gradient("token_scales_weight_bf16", {20, 37, 12}, bf16, {.ignored_every = 4}),
-                     {0, 6, 7, 20}))},
+                     {0, 6, 7, 20})),
+                 with_entropy_scales(loss_and_gradient("entropy_v1_f32", {3, 1, 4}, f32)),
+                 with_entropy_scales(loss_and_gradient("entropy_f32", {30, 67, 24}, f32, {.ignored_every = 3})),
+                 with_entropy_scales(loss_and_gradient("entropy_bf16", {9, 70, 32}, bf16, {.packed = true})),
+                 with_entropy_scales(loss_and_gradient("entropy_v2059_f32", {2, 2059, 4}, f32)),
+                 with_entropy_scales(loss_and_gradient("entropy_temperature_softcap_f32", {7, 33, 16}, f32,
+                                                       {.softcap = 2.5f, .temperature = 0.7f}),
+                                     {.softcap = 2.5f, .temperature = 0.7f}),
+                 with_entropy_scales(with_weight_gradient(
+                     loss_and_gradient("entropy_weight_f32", {20, 37, 12}, f32, {.ignored_every = 4}), {0, 6, 7, 20}))},
        .timed = {loss_and_gradient("t256_v49152_h576_bf16", {256, 49152, 576}, bf16, {.packed = true})},
        .timed_on_cards = {loss_and_gradient("t2048_v128256_h2048_bf16", {2048, 128256, 2048}, bf16)},
        .cuda_body = true},

@@ -298,7 +298,8 @@ TEST(LinearCrossEntropy, RefusesWhatDoesNotFit) {
   for (const Tensor& scales : {Tensor::zeros({3}, DType::f32), Tensor::zeros({4}, DType::f64)})
     EXPECT_THROW(kernels::linear_cross_entropy({.loss = loss}, {x, weight, labels, {}, 1.0, scales}), ShapeError);
   for (const float temperature : {0.0f, -1.0f, 1e-40f, INFINITY, NAN})
-    EXPECT_THROW(kernels::linear_cross_entropy({.loss = loss}, {x, weight, labels, {}, 1.0, {}, 0.0f, temperature}),
+    EXPECT_THROW(kernels::linear_cross_entropy(
+                     {.loss = loss}, {.hidden = x, .weight = weight, .labels = labels, .temperature = temperature}),
                  ConfigError);
   for (const int32_t bad : {-1, 10, -99, std::numeric_limits<int32_t>::max()}) {
     const int32_t values[] = {0, 1, bad, 2};
