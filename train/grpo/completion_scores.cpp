@@ -57,7 +57,7 @@ std::string number_text(double value) {
 
 CompletionScores score_completions(std::span<const data::PromptRow* const> rows, std::span<const Rollout> rollouts,
                                    const data::Tokenizer& tokenizer, std::span<const NamedReward> rewards,
-                                   int64_t num_generations, RewardScaling scaling) {
+                                   const AdvantageOptions& options) {
   CompletionScores scores;
   for (size_t i = 0; i < rollouts.size(); ++i)
     scores.completions.push_back(
@@ -67,7 +67,7 @@ CompletionScores score_completions(std::span<const data::PromptRow* const> rows,
     scores.by_function.push_back(checked(reward, scores.completions));
     weights.push_back(reward.weight);
   }
-  scores.advantages = compute_advantages(scores.by_function, weights, num_generations, scaling);
+  scores.advantages = compute_advantages(scores.by_function, weights, options);
   Metrics& metrics = scores.metrics;
   metrics.emplace_back("reward", scores.advantages.reward);
   metrics.emplace_back("reward_std", scores.advantages.reward_std);

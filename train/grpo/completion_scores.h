@@ -22,7 +22,7 @@ struct CompletionScores {
 // the function said, or which row has a reward that is no finite number.
 CompletionScores score_completions(std::span<const data::PromptRow* const> rows, std::span<const Rollout> rollouts,
                                    const data::Tokenizer& tokenizer, std::span<const NamedReward> rewards,
-                                   int64_t num_generations, RewardScaling scaling);
+                                   const AdvantageOptions& options);
 
 // The first completions for the report: what they were to answer, what they say, and the rewards of each.
 std::vector<SampleRow> sample_rows(const CompletionScores& scores, const data::Tokenizer& tokenizer,

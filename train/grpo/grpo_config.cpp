@@ -45,6 +45,17 @@ Fields loss_fields(GrpoSettings& s) {
        &s.importance_sampling_level},
       {"scale_rewards", group, "divide advantages by the deviation of the group, the batch, or none", result,
        &s.scale_rewards},
+      {"multi_objective_aggregation", group,
+       "of several rewards: sum_then_normalize, or normalize_then_sum: each is compared within its group by itself",
+       result, &s.multi_objective_aggregation},
+      {"top_entropy_quantile", group, "learn from this share of a step's tokens, those of the highest entropy", result,
+       &s.top_entropy_quantile},
+      {"entropy_coef", group, "reward for entropy: the loss less this much times the mean entropy of the tokens",
+       result, &s.entropy_coef},
+      {"off_policy_mask_threshold", group,
+       "learn nothing from completions below their group's mean that have become less likely by more than so many nats "
+       "a token (default: from all)",
+       result, &s.off_policy_mask_threshold},
       {"mask_truncated_completions", group, "learn nothing from completions cut at max_completion_length", result,
        &s.mask_truncated_completions},
       {"sapo_temperature_pos", group, "sapo's, for advantages above 0", result, &s.sapo_temperature_pos},
@@ -123,6 +134,13 @@ void check_loss(const GrpoConfig& c, Complaints& wrong) {
                 "'" + c.importance_sampling_level + "' is neither token nor sequence");
   wrong.require(parse_reward_scaling(c.scale_rewards).has_value(), "scale_rewards",
                 "'" + c.scale_rewards + "' is none of group, batch, none");
+  wrong.require(parse_reward_aggregation(c.multi_objective_aggregation).has_value(), "multi_objective_aggregation",
+                "'" + c.multi_objective_aggregation + "' is neither sum_then_normalize nor normalize_then_sum");
+  wrong.require(c.top_entropy_quantile >= 0 && c.top_entropy_quantile <= 1, "top_entropy_quantile",
+                "must be from 0 to 1, found " + std::to_string(c.top_entropy_quantile));
+  wrong.require(std::isfinite(c.entropy_coef), "entropy_coef", "must be a number");
+  if (c.off_policy_mask_threshold)
+    wrong.require(std::isfinite(*c.off_policy_mask_threshold), "off_policy_mask_threshold", "must be a number");
   wrong.require(c.epsilon >= 0 && c.epsilon <= 1, "epsilon", "must be from 0 to 1");
   if (c.epsilon_high) wrong.require_not_negative("epsilon_high", *c.epsilon_high);
   if (c.delta) {
@@ -192,6 +210,9 @@ PolicyLossOptions policy_loss_options(const GrpoConfig& c) {
   options.vespo_lambda_pos = c.vespo_lambda_pos;
   options.vespo_k_neg = c.vespo_k_neg;
   options.vespo_lambda_neg = c.vespo_lambda_neg;
+  options.entropy_coef = c.entropy_coef;
+  options.top_entropy_quantile = c.top_entropy_quantile;
+  options.off_policy_mask_threshold = c.off_policy_mask_threshold;
   options.max_completion_length = c.max_completion_length;
   return options;
 }

@@ -33,6 +33,9 @@ struct GrpoSettings {
   bool use_bias_correction_kl = true;
   std::string importance_sampling_level = "token";
   std::string scale_rewards = "group";
+  std::string multi_objective_aggregation = "sum_then_normalize";
+  double top_entropy_quantile = 1.0, entropy_coef = 0.0;
+  std::optional<double> off_policy_mask_threshold;
   bool mask_truncated_completions = false;
   double sapo_temperature_pos = 1.0, sapo_temperature_neg = 1.05;
   double vespo_k_pos = 2.0, vespo_lambda_pos = 3.0, vespo_k_neg = 3.0, vespo_lambda_neg = 2.0;

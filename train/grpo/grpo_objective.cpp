@@ -113,8 +113,9 @@ GrpoObjective::Answers GrpoObjective::answer(const TrainingSet& rows, std::span<
   }
   for (size_t i = 0; i < answers.rollouts.size(); ++i)
     answers.tokens += static_cast<int64_t>(row_of[i]->ids.size() + answers.rollouts[i].ids.size());
-  answers.scores = score_completions(row_of, answers.rollouts, *text_.tokenizer, rewards_, num_generations,
-                                     parse_reward_scaling(config_.scale_rewards).value());
+  answers.scores = score_completions(row_of, answers.rollouts, *text_.tokenizer, rewards_,
+                                     {num_generations, parse_reward_scaling(config_.scale_rewards).value(),
+                                      parse_reward_aggregation(config_.multi_objective_aggregation).value()});
   return answers;
 }
 
@@ -175,6 +176,16 @@ StepOutcome GrpoObjective::accumulate(std::span<const int64_t> rows, int64_t ste
   return outcome;
 }
 
+// The quantile is that of the whole step, which is known before its first gradient: one more pass, without gradients.
+EntropyFloor GrpoObjective::entropy_floor_of(std::span<const CompletedPrompt> sequences,
+                                             const PolicyForwardOptions& options) const {
+  if (config_.top_entropy_quantile >= 1) return {};
+  std::vector<double> entropies;
+  for (const CompletionTokens& tokens : measure_completions(model_, sequences, config_, options))
+    entropies.insert(entropies.end(), tokens.entropies.begin(), tokens.entropies.end());
+  return entropy_floor(std::move(entropies), config_.top_entropy_quantile);
+}
+
 StepOutcome GrpoObjective::learn(int64_t step) {
   // The steps of a draw take its completions part by part, num_iterations times over.
   const auto parts = static_cast<size_t>(config_.updates_per_generation());
@@ -190,31 +201,38 @@ StepOutcome GrpoObjective::learn(int64_t step) {
       if (!is_masked(scored)) tokens += static_cast<int64_t>(scored.rollout.ids.size());
     return tokens;
   };
-  PolicyLoss loss(policy_loss_options(config_), {.completions = static_cast<int64_t>(own.size()),
-                                                 .tokens = tokens_of(own),
-                                                 .generation_tokens = tokens_of(batch_.completions),
-                                                 .updates_per_generation = static_cast<double>(parts)});
   std::vector<const ScoredRollout*> learnt;
   const std::vector<std::vector<int32_t>> prompts = prompts_of(own);
   std::vector<CompletedPrompt> sequences;
   for (const ScoredRollout& scored : own) {
-    if (is_masked(scored)) {
-      loss.add({.logprobs = {}, .old_logprobs = {}, .ref_logprobs = {}, .advantage = scored.advantage, .masked = true},
-               {});
-      continue;
-    }
+    if (is_masked(scored)) continue;
     learnt.push_back(&scored);
     sequences.push_back({prompts[static_cast<size_t>(&scored - own.data())], scored.rollout.ids});
   }
+  PolicyForwardOptions forward = forward_options(policy_, step);
+  forward.entropy_gradients = config_.entropy_coef != 0;
+  PolicyLoss loss(policy_loss_options(config_), {.completions = static_cast<int64_t>(own.size()),
+                                                 .tokens = tokens_of(own),
+                                                 .generation_tokens = tokens_of(batch_.completions),
+                                                 .updates_per_generation = static_cast<double>(parts),
+                                                 .entropy = entropy_floor_of(sequences, forward)});
+  for (const ScoredRollout& scored : own)
+    if (is_masked(scored))
+      loss.add({.logprobs = {}, .old_logprobs = {}, .ref_logprobs = {}, .advantage = scored.advantage, .masked = true},
+               {});
   SamplingDifference difference;
   double entropy = 0;
+  const bool entropies_count = config_.entropy_coef != 0 || config_.top_entropy_quantile < 1;
   learn_completions(
-      model_, sequences, config_, forward_options(policy_, step),
-      [&](size_t i, const CompletionTokens& tokens, std::span<double> gradients) {
+      model_, sequences, config_, forward,
+      [&](size_t i, const CompletionTokens& tokens, CompletionGradients gradients) {
         const std::vector<double> old = doubles(learnt[i]->rollout.logprobs), ref = doubles(learnt[i]->ref_logprobs);
-        loss.add(
-            {.logprobs = tokens.logprobs, .old_logprobs = old, .ref_logprobs = ref, .advantage = learnt[i]->advantage},
-            gradients);
+        loss.add({.logprobs = tokens.logprobs,
+                  .old_logprobs = old,
+                  .ref_logprobs = ref,
+                  .entropies = entropies_count ? std::span<const double>(tokens.entropies) : std::span<const double>(),
+                  .advantage = learnt[i]->advantage},
+                 gradients.logprobs, gradients.entropies);
         difference.add(tokens.logprobs, old);
         for (const double nats : tokens.entropies) entropy += nats;
       });

@@ -65,6 +65,7 @@ class GrpoObjective final : public Objective {
   StepOutcome learn(int64_t step);
   void add_reference(std::vector<ScoredRollout>& completions) const;
   std::vector<std::vector<int32_t>> prompts_of(std::span<const ScoredRollout> completions) const;
+  EntropyFloor entropy_floor_of(std::span<const CompletedPrompt> sequences, const PolicyForwardOptions& options) const;
   PolicyForwardOptions forward_options(const std::optional<std::string>& adapter, int64_t step) const;
 
   nn::Transformer& model_;

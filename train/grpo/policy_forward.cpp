@@ -24,9 +24,16 @@ TrainingSet set_of(std::span<const CompletedPrompt> sequences) {
   return set;
 }
 
+std::vector<double> doubles(const Tensor& tensor) {
+  const Tensor wide = kernels::cast(kernels::moved(tensor, {}), DType::f64);
+  const auto values = wide.span<double>();
+  return {values.begin(), values.end()};
+}
+
 struct Run {
   autograd::Variable logprobs;
-  std::vector<double> values, entropies;  // of every token of the forward
+  autograd::Variable differentiable_entropies;  // undefined without entropy_gradients
+  std::vector<double> values, entropies;        // of every token of the forward
 };
 
 Run run(const nn::Transformer& model, MicroBatch& batch, nn::AttentionContext& attention,
@@ -37,13 +44,16 @@ Run run(const nn::Transformer& model, MicroBatch& batch, nn::AttentionContext& a
   const autograd::Variable hidden = model.forward(tokens, attention, options.forward);
   Tensor entropy;
   Run result;
-  result.logprobs = autograd::token_logprobs(hidden, model.output_weight(), batch.labels, tokens.layout,
-                                             model.softcap(), options.temperature, &entropy);
-  const auto doubles = [](const Tensor& tensor) {
-    const Tensor wide = kernels::cast(kernels::moved(tensor, {}), DType::f64);
-    const auto values = wide.span<double>();
-    return std::vector<double>(values.begin(), values.end());
-  };
+  if (options.entropy_gradients) {
+    const autograd::TokenDistributions found = autograd::token_distributions(
+        hidden, model.output_weight(), batch.labels, tokens.layout, model.softcap(), options.temperature);
+    result.logprobs = found.logprobs;
+    result.differentiable_entropies = found.entropies;
+    entropy = found.entropies.value();
+  } else {
+    result.logprobs = autograd::token_logprobs(hidden, model.output_weight(), batch.labels, tokens.layout,
+                                               model.softcap(), options.temperature, &entropy);
+  }
   result.values = doubles(result.logprobs.value());
   result.entropies = doubles(entropy);
   return result;
@@ -67,50 +77,77 @@ void for_each_forward(std::span<const CompletedPrompt> sequences, const Training
   }
 }
 
+// Of the sequence whose tokens end at `end`.
+CompletionTokens tokens_of(const Run& forward, const CompletedPrompt& sequence, size_t end) {
+  const auto part = [&](const std::vector<double>& all) {
+    const auto first = all.begin() + static_cast<std::ptrdiff_t>(first_prediction(sequence, end));
+    return std::vector<double>(first, first + static_cast<std::ptrdiff_t>(sequence.completion.size()));
+  };
+  return {part(forward.values), part(forward.entropies)};
+}
+
+Tensor like(const Tensor& gradients, const Tensor& value) {
+  return kernels::moved(kernels::cast(gradients, value.dtype()), value.device());
+}
+
 }  // namespace
 
 void learn_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
                        const TrainingSettings& settings, const PolicyForwardOptions& options,
-                       const std::function<void(size_t, const CompletionTokens&, std::span<double>)>& learn) {
+                       const std::function<void(size_t, const CompletionTokens&, CompletionGradients)>& learn) {
   for_each_forward(sequences, settings, [&](const std::vector<int64_t>& cut, MicroBatch& batch) {
     nn::PackedAttention attention(model.config(), batch.tokens.layout);
     const Run forward = run(model, batch, attention, options);
-    const Tensor gradients = Tensor::zeros({static_cast<int64_t>(forward.values.size())}, DType::f64);
+    const Shape all{static_cast<int64_t>(forward.values.size())};
+    const Tensor of_logprobs = Tensor::zeros(all, DType::f64);
+    const Tensor of_entropies = options.entropy_gradients ? Tensor::zeros(all, DType::f64) : Tensor();
     size_t end = 0;
     for (const int64_t sequence : cut) {
       const CompletedPrompt& own = sequences[static_cast<size_t>(sequence)];
       end += own.prompt.size() + own.completion.size();
-      const size_t first = first_prediction(own, end), count = own.completion.size();
-      const auto part = [&](const std::vector<double>& all) {
-        return std::vector<double>(all.begin() + static_cast<std::ptrdiff_t>(first),
-                                   all.begin() + static_cast<std::ptrdiff_t>(first + count));
+      const auto part = [&](const Tensor& gradients) {
+        return gradients.defined() ? gradients.span<double>().subspan(first_prediction(own, end), own.completion.size())
+                                   : std::span<double>();
       };
-      learn(static_cast<size_t>(sequence), {part(forward.values), part(forward.entropies)},
-            gradients.span<double>().subspan(first, count));
+      learn(static_cast<size_t>(sequence), tokens_of(forward, own, end), {part(of_logprobs), part(of_entropies)});
     }
     const kernels::ProfilerRange range("backward");
-    const Tensor& of = forward.logprobs.value();
-    autograd::backward(forward.logprobs, kernels::moved(kernels::cast(gradients, of.dtype()), of.device()));
+    const Tensor& value = forward.logprobs.value();
+    if (options.entropy_gradients) {
+      autograd::backward({{forward.logprobs, like(of_logprobs, value)},
+                          {forward.differentiable_entropies, like(of_entropies, value)}});
+    } else {
+      autograd::backward(forward.logprobs, like(of_logprobs, value));
+    }
   });
+}
+
+std::vector<CompletionTokens> measure_completions(const nn::Transformer& model,
+                                                  std::span<const CompletedPrompt> sequences,
+                                                  const TrainingSettings& settings,
+                                                  const PolicyForwardOptions& options) {
+  const autograd::NoGradScope no_grad;
+  std::vector<CompletionTokens> result;
+  for_each_forward(sequences, settings, [&](const std::vector<int64_t>& cut, MicroBatch& batch) {
+    nn::PackedAttention attention(model.config(), batch.tokens.layout);
+    const Run forward = run(model, batch, attention, options);
+    size_t end = 0;
+    for (const int64_t sequence : cut) {
+      const CompletedPrompt& own = sequences[static_cast<size_t>(sequence)];
+      end += own.prompt.size() + own.completion.size();
+      result.push_back(tokens_of(forward, own, end));
+    }
+  });
+  return result;
 }
 
 std::vector<std::vector<float>> completion_logprobs(const nn::Transformer& model,
                                                     std::span<const CompletedPrompt> sequences,
                                                     const TrainingSettings& settings,
                                                     const PolicyForwardOptions& options) {
-  const autograd::NoGradScope no_grad;
   std::vector<std::vector<float>> result;
-  for_each_forward(sequences, settings, [&](const std::vector<int64_t>& cut, MicroBatch& batch) {
-    nn::PackedAttention attention(model.config(), batch.tokens.layout);
-    const Run forward = run(model, batch, attention, options);
-    size_t end = 0;
-    for (const int64_t sequence : cut) {
-      const CompletedPrompt& own = sequences[static_cast<size_t>(sequence)];
-      end += own.prompt.size() + own.completion.size();
-      const auto begin = forward.values.begin() + static_cast<std::ptrdiff_t>(first_prediction(own, end));
-      result.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(own.completion.size()));
-    }
-  });
+  for (const CompletionTokens& tokens : measure_completions(model, sequences, settings, options))
+    result.emplace_back(tokens.logprobs.begin(), tokens.logprobs.end());
   return result;
 }
 

@@ -21,6 +21,7 @@ struct PolicyForwardOptions {
   std::optional<std::string> adapter;  // "" for none; not given: the model's only one
   float temperature = 1.0f;
   nn::ForwardOptions forward;
+  bool entropy_gradients = false;  // whether the loss depends on the entropies
 };
 
 // What the model says of a completion's tokens, in double.
@@ -28,14 +29,25 @@ struct CompletionTokens {
   std::vector<double> logprobs, entropies;
 };
 
+// Room for ∂loss/∂logprobs and ∂loss/∂entropies of a completion's tokens, the latter empty without entropy_gradients.
+struct CompletionGradients {
+  std::span<double> logprobs, entropies;
+};
+
 // Runs the sequences in forwards as the settings cut them. For each, in order, `learn` gets its index, its tokens, and
-// room for ∂loss/∂logprobs; after each forward its gradients go back through the model. Nothing of a sequence depends
-// on the cuts.
+// room for their gradients, zeros; after each forward they go back through the model. Nothing of a sequence depends on
+// the cuts.
 void learn_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
                        const TrainingSettings& settings, const PolicyForwardOptions& options,
-                       const std::function<void(size_t, const CompletionTokens&, std::span<double>)>& learn);
+                       const std::function<void(size_t, const CompletionTokens&, CompletionGradients)>& learn);
 
-// The log-probabilities alone, without gradients: the same bits.
+// The same without gradients: the same bits.
+std::vector<CompletionTokens> measure_completions(const nn::Transformer& model,
+                                                  std::span<const CompletedPrompt> sequences,
+                                                  const TrainingSettings& settings,
+                                                  const PolicyForwardOptions& options);
+
+// The log-probabilities alone.
 std::vector<std::vector<float>> completion_logprobs(const nn::Transformer& model,
                                                     std::span<const CompletedPrompt> sequences,
                                                     const TrainingSettings& settings,

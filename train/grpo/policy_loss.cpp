@@ -76,6 +76,17 @@ double PolicyLoss::token_weight(int64_t tokens) const {
   return 0;
 }
 
+EntropyFloor entropy_floor(std::vector<double> entropies, double top_entropy_quantile) {
+  if (entropies.empty() || top_entropy_quantile >= 1) return {};
+  std::sort(entropies.begin(), entropies.end());
+  double position = (1 - top_entropy_quantile) * static_cast<double>(entropies.size() - 1);
+  if (std::abs(position - std::round(position)) < 1e-6) position = std::round(position);  // 7.000000000000001 is 7
+  const auto below = static_cast<size_t>(position), above = std::min(below + 1, entropies.size() - 1);
+  const double share = position - static_cast<double>(below);
+  const double least = entropies[below] + share * (entropies[above] - entropies[below]);
+  return {least, std::count_if(entropies.begin(), entropies.end(), [&](double value) { return value >= least; })};
+}
+
 double PolicyLoss::vespo_phi(double log_ratio_sum, double advantage) const {
   const double k = advantage >= 0 ? options_.vespo_k_pos : options_.vespo_k_neg;
   const double lambda = std::max(advantage >= 0 ? options_.vespo_lambda_pos : options_.vespo_lambda_neg, 1e-4);
@@ -83,9 +94,10 @@ double PolicyLoss::vespo_phi(double log_ratio_sum, double advantage) const {
   return std::exp(lambda + k * log_w - lambda * std::exp(log_w));
 }
 
-void PolicyLoss::add(const PolicySequence& s, std::span<double> gradients) {
+void PolicyLoss::add(const PolicySequence& s, std::span<double> gradients, std::span<double> entropy_gradients) {
   ++completions_;
   std::fill(gradients.begin(), gradients.end(), 0.0);
+  std::fill(entropy_gradients.begin(), entropy_gradients.end(), 0.0);
   const size_t n = s.logprobs.size();
   std::vector<double> ratios(n, 1.0);
   double log_ratios = 0, clamped_log_ratios = 0;
@@ -105,11 +117,21 @@ void PolicyLoss::add(const PolicySequence& s, std::span<double> gradients) {
   tokens_ += static_cast<int64_t>(n);
 
   const double weight = token_weight(static_cast<int64_t>(n));
+  // −log_ratios ÷ n is the mean of o − l.
+  const bool off_policy = options_.off_policy_mask_threshold && s.advantage < 0 &&
+                          -log_ratios / at_least_one(static_cast<int64_t>(n)) > *options_.off_policy_mask_threshold;
+  const double entropy_weight = 1 / at_least_one(size_.entropy.tokens > 0 ? size_.entropy.tokens : size_.tokens);
   double through_shared_ratio = 0;
   for (size_t t = 0; t < n; ++t) {
     Token token = options_.loss_type == PolicyLossType::vespo
                       ? Token{-phi * s.advantage * s.logprobs[t], -phi * s.advantage, 0}
                       : token_loss(s.logprobs[t], ratios[t], s.advantage);
+    const bool likely = !s.entropies.empty() && s.entropies[t] < size_.entropy.least;
+    if (off_policy || likely) token = {0, 0, 0};
+    if (!s.entropies.empty() && !likely) {
+      entropy_ += entropy_weight * s.entropies[t];
+      if (!entropy_gradients.empty()) entropy_gradients[t] = -options_.entropy_coef * entropy_weight;
+    }
     if (options_.beta != 0) {
       const double d = s.ref_logprobs[t] - s.logprobs[t], factor = options_.use_bias_correction_kl ? ratios[t] : 1;
       const double kl = factor * (std::exp(d) - d - 1);
@@ -159,6 +181,10 @@ Metrics PolicyLoss::metrics() const {
     metrics.emplace_back("cispo_clip_ratio", cispo_ / ratios);
   } else if (options_.loss_type == PolicyLossType::vespo) {
     metrics.emplace_back("vespo/phi_seq_mean", phi_ / at_least_one(completions_));
+  }
+  if (options_.entropy_coef != 0) {
+    metrics.emplace_back("policy_loss", loss_);
+    metrics.emplace_back("entropy_coef", options_.entropy_coef);
   }
   return metrics;
 }

@@ -181,4 +181,5 @@ def main():
 
 
 torch.set_num_threads(1)
-main()
+if __name__ == "__main__":
+    main()

@@ -26,7 +26,7 @@ TEST(Advantages, AreTrls) {
     const std::vector<Rewards> rewards = by_function(expected["rewards"]);
     const auto scaling = parse_reward_scaling(expected["scale_rewards"].get<std::string>()).value();
     const Advantages found = compute_advantages(rewards, expected["weights"].get<std::vector<double>>(),
-                                                expected["num_generations"].get<int64_t>(), scaling);
+                                                {expected["num_generations"].get<int64_t>(), scaling});
     // TRL has n / (n − 1) in float32.
     for (size_t i = 0; i < found.advantages.size(); ++i)
       EXPECT_NEAR(found.advantages[i], expected["advantages"][i].get<double>(), 1e-7) << i;
@@ -44,10 +44,25 @@ TEST(Advantages, AreTrls) {
   }
 }
 
+TEST(Advantages, OfRewardsThatAreNormalisedOneByOneAreTrls) {
+  const json cases = json::parse(bytes_of(golden("grpo/advantages_one_by_one.json")));
+  ASSERT_EQ(cases.size(), 3u);
+  for (const json& expected : cases) {
+    SCOPED_TRACE(expected.dump());
+    const Advantages found = compute_advantages(
+        by_function(expected["rewards"]), expected["weights"].get<std::vector<double>>(),
+        {expected["num_generations"].get<int64_t>(), RewardScaling::group, RewardAggregation::normalize_then_sum});
+    for (size_t i = 0; i < found.advantages.size(); ++i)
+      EXPECT_NEAR(found.advantages[i], expected["advantages"][i].get<double>(), 1e-6) << i;
+    EXPECT_NEAR(found.reward, expected["reward"].get<double>(), 1e-7);
+    EXPECT_NEAR(found.reward_std, expected["reward_std"].get<double>(), 1e-7);
+  }
+}
+
 TEST(Advantages, OneUnscoredCompletionLeavesTheOthersAsTheyAre) {
   const std::vector<Rewards> rewards = {{1.0, {}, 3.0, {}}};
   const std::vector<double> weights = {1.0};
-  const Advantages found = compute_advantages(rewards, weights, 2, RewardScaling::group);
+  const Advantages found = compute_advantages(rewards, weights, {2, RewardScaling::group});
   EXPECT_EQ(found.advantages, (std::vector<double>{0, 0, 0, 0}))
       << "alone in its group there is nothing to compare with";
   EXPECT_EQ(found.reward, 2.0);

@@ -90,5 +90,43 @@ TEST(GoldenGrpo, AStepOnAModelIsTrls) {
   }
 }
 
+// −coefficient · mean entropy through the model, at a temperature, against PyTorch's autograd.
+TEST(GoldenGrpo, TheGradientOfEntropiesIsPytorchs) {
+  const json golden = json::parse(bytes_of(train::golden("grpo/entropy_model.json")));
+  GrpoConfig config = tiny_grpo_config("");
+  config.adapter = train::golden("lora_sft/tiny/initial_adapter").string();
+  TinyGrpo run(config);
+  const auto prompts = golden["prompts"].get<std::vector<std::vector<int32_t>>>();
+  const auto completions = golden["completions"].get<std::vector<std::vector<int32_t>>>();
+  std::vector<CompletedPrompt> sequences;
+  size_t tokens = 0;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    sequences.push_back({prompts[i], completions[i]});
+    tokens += completions[i].size();
+  }
+  PolicyForwardOptions options;
+  options.temperature = golden["temperature"].get<float>();
+  options.entropy_gradients = true;
+  const double slope = -golden["entropy_coef"].get<double>() / static_cast<double>(tokens);
+  double loss = 0;
+  learn_completions(*run.model, sequences, run.config, options,
+                    [&](size_t, const CompletionTokens& found, CompletionGradients gradients) {
+                      for (const double entropy : found.entropies) loss += slope * entropy;
+                      std::fill(gradients.entropies.begin(), gradients.entropies.end(), slope);
+                    });
+  EXPECT_NEAR(loss, golden["loss"].get<double>(), 1e-6);
+  for (const nn::Parameter& parameter : run.model->trainable_parameters()) {
+    double squares = 0, wave = 0;
+    for (size_t i = 0; const float value : parameter.leaf.grad().span<float>()) {
+      squares += static_cast<double>(value) * static_cast<double>(value);
+      wave += static_cast<double>(value) * std::cos(static_cast<double>(i++));
+    }
+    const json& want = golden["gradients"].at(parameter.name);
+    const double norm = want[0].get<double>();
+    EXPECT_NEAR(std::sqrt(squares), norm, 1e-5 * norm) << parameter.name;
+    EXPECT_NEAR(wave, want[1].get<double>(), 1e-5 * norm) << parameter.name;
+  }
+}
+
 }  // namespace
 }  // namespace lathe::train

@@ -124,6 +124,21 @@ TEST_P(GrpoSameBits, AccumulatingOneCompletionEightTimesIsABatchOfEight) {
               config.gradient_accumulation_steps = 8;
             }));
 }
+TEST_P(GrpoSameBits, EntropiesAreThoseOfAStepHoweverItIsCut) {
+  const auto with = [&](int64_t batch, int64_t accumulation, double coefficient) {
+    return changed([=](GrpoConfig& config) {
+      config.entropy_coef = coefficient;
+      config.top_entropy_quantile = 0.4;
+      config.off_policy_mask_threshold = 0.05;
+      config.per_device_train_batch_size = batch;
+      config.gradient_accumulation_steps = accumulation;
+    });
+  };
+  const Result whole = with(8, 1, 0.01);
+  EXPECT_EQ(whole, with(1, 8, 0.01));
+  EXPECT_NE(whole, with(8, 1, 0));
+  EXPECT_NE(whole, plain());
+}
 TEST_P(GrpoSameBits, CuttingForwardsAndRecomputingLayersChangeNothing) {
   EXPECT_EQ(plain(), changed([](GrpoConfig& config) {
               config.max_tokens_per_forward = 40;
@@ -353,6 +368,9 @@ TEST(GrpoConfig, SettingsThatDoNotGoTogetherAreNamed) {
                                               {"temperature", "0", "temperature"},
                                               {"delta", "1.1", "above 1 + epsilon_high"},
                                               {"scale_rewards", "all", "none of group"},
+                                              {"multi_objective_aggregation", "sum", "neither sum_then_normalize"},
+                                              {"top_entropy_quantile", "1.5", "from 0 to 1"},
+                                              {"entropy_coef", "nan", "must be a number"},
                                               {"reward_regex", "a", "goes with the reward regex"}}) {
     const std::string complaint = complaints_of({{setting, value}});
     EXPECT_NE(complaint.find(named), std::string::npos) << setting << ": " << complaint;

@@ -23,7 +23,7 @@ double metric(const Metrics& metrics, const std::string& name) {
 
 struct Computed {
   double loss;
-  std::vector<Numbers> gradients;
+  std::vector<Numbers> gradients, entropy_gradients;
   Metrics metrics;
 };
 
@@ -31,6 +31,7 @@ struct Batch {
   std::vector<Numbers> logprobs, old, ref;
   Numbers advantages;
   std::vector<bool> masked;
+  std::vector<Numbers> entropies = {};
 };
 
 int64_t learnt_tokens(const Batch& batch) {
@@ -44,12 +45,14 @@ Computed compute(const PolicyLossOptions& options, const PolicyBatchSize& size, 
   Computed result;
   for (size_t i = 0; i < batch.logprobs.size(); ++i) {
     result.gradients.emplace_back(batch.logprobs[i].size(), std::nan(""));
+    result.entropy_gradients.push_back(result.gradients.back());
     loss.add({.logprobs = batch.logprobs[i],
               .old_logprobs = batch.old[i],
               .ref_logprobs = options.beta != 0 ? std::span<const double>(batch.ref[i]) : std::span<const double>(),
+              .entropies = batch.entropies.empty() ? std::span<const double>() : batch.entropies[i],
               .advantage = batch.advantages[i],
               .masked = batch.masked[i]},
-             result.gradients.back());
+             result.gradients.back(), result.entropy_gradients.back());
   }
   result.loss = loss.loss();
   result.metrics = loss.metrics();
@@ -65,6 +68,10 @@ PolicyLossOptions options_of(const json& given) {
   if (given.contains("delta")) options.delta = given["delta"].get<double>();
   options.beta = given.value("beta", 0.0);
   options.use_bias_correction_kl = given.value("use_bias_correction_kl", true);
+  options.entropy_coef = given.value("entropy_coef", 0.0);
+  options.top_entropy_quantile = given.value("top_entropy_quantile", 1.0);
+  if (given.contains("off_policy_mask_threshold"))
+    options.off_policy_mask_threshold = given["off_policy_mask_threshold"].get<double>();
   options.max_completion_length = 8;
   return options;
 }
@@ -95,6 +102,49 @@ TEST(PolicyLoss, EveryLossGradientAndMetricIsTrls) {
       EXPECT_NEAR(metric(computed.metrics, name), value.get<double>(), 1e-6) << name;
     EXPECT_EQ(computed.metrics.size(), expected["metrics"].size());
   }
+}
+
+TEST(PolicyLoss, EntropiesAndTheOffPolicyMaskAreTrls) {
+  const json cases = json::parse(bytes_of(golden("grpo/options.json")));
+  ASSERT_GE(cases.size(), 50u);
+  int dropped = 0;
+  for (const json& expected : cases) {
+    SCOPED_TRACE(expected["options"].dump());
+    const PolicyLossOptions options = options_of(expected["options"]);
+    const Batch batch{
+        expected["logprobs"].get<std::vector<Numbers>>(), expected["old"].get<std::vector<Numbers>>(),
+        expected["ref"].get<std::vector<Numbers>>(),      expected["advantages"].get<Numbers>(),
+        expected["masked"].get<std::vector<bool>>(),      expected["entropies"].get<std::vector<Numbers>>()};
+    Numbers entropies;
+    for (size_t i = 0; i < batch.entropies.size(); ++i)
+      if (!batch.masked[i]) entropies.insert(entropies.end(), batch.entropies[i].begin(), batch.entropies[i].end());
+    const PolicyBatchSize size{.completions = static_cast<int64_t>(batch.logprobs.size()),
+                               .tokens = learnt_tokens(batch),
+                               .generation_tokens = expected["generation_tokens"].get<int64_t>(),
+                               .entropy = entropy_floor(entropies, options.top_entropy_quantile)};
+    const Computed computed = compute(options, size, batch);
+    EXPECT_NEAR(computed.loss, expected["loss"].get<double>(), 2e-7);
+    for (size_t i = 0; i < computed.gradients.size(); ++i)
+      for (size_t t = 0; t < computed.gradients[i].size(); ++t) {
+        EXPECT_NEAR(computed.gradients[i][t], expected["gradients"][i][t].get<double>(), 1e-7) << i << " " << t;
+        EXPECT_NEAR(computed.entropy_gradients[i][t], expected["entropy_gradients"][i][t].get<double>(), 1e-7);
+        dropped += computed.gradients[i][t] == 0 && !batch.masked[i];
+      }
+    for (const auto& [name, value] : expected["metrics"].items())
+      EXPECT_NEAR(metric(computed.metrics, name), value.get<double>(), 1e-6) << name;
+    EXPECT_EQ(computed.metrics.size(), expected["metrics"].size());
+  }
+  EXPECT_GT(dropped, 50);  // the masks do something
+}
+
+TEST(PolicyLoss, TheEntropyFloorIsAQuantileOfAllTokens) {
+  const Numbers entropies = {3, 1, 2, 5, 4};
+  EXPECT_EQ(entropy_floor(entropies, 1).tokens, 0);
+  EXPECT_EQ(entropy_floor(entropies, 0.5).least, 3);
+  EXPECT_EQ(entropy_floor(entropies, 0.5).tokens, 3);
+  EXPECT_EQ(entropy_floor(entropies, 0).least, 5);
+  EXPECT_NEAR(entropy_floor(entropies, 0.3).least, 3.8, 1e-12);
+  EXPECT_EQ(entropy_floor({}, 0.3).tokens, 0);
 }
 
 // Two groups of two: rewards 1, 0 and 2, 1.5; the first completion is cut at the limit.
