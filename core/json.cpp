@@ -145,6 +145,30 @@ ordered_json json_object(Members members) {
   return object;
 }
 
+const ordered_json& json_member(const ordered_json& object, const std::string& key, const std::string& file) {
+  const auto found = object.is_object() ? object.find(key) : object.end();
+  if (!object.is_object() || found == object.end()) throw FormatError(file, -1, "has no \"" + key + "\"");
+  return *found;
+}
+
+const ordered_json& json_list(const ordered_json& object, const std::string& key, const std::string& file) {
+  const ordered_json& value = json_member(object, key, file);
+  if (!value.is_array()) throw FormatError(file, -1, key + ": expected a list, found " + json_excerpt(value));
+  return value;
+}
+
+std::string json_text(const ordered_json& object, const std::string& key, const std::string& file) {
+  const ordered_json& value = json_member(object, key, file);
+  if (!value.is_string()) throw FormatError(file, -1, key + ": expected a string, found " + json_excerpt(value));
+  return value.get<std::string>();
+}
+
+bool json_truth(const ordered_json& object, const std::string& key, const std::string& file) {
+  const ordered_json& value = json_member(object, key, file);
+  if (!value.is_boolean()) throw FormatError(file, -1, key + ": expected true or false, found " + json_excerpt(value));
+  return value.get<bool>();
+}
+
 int64_t json_integer(const ordered_json& value, const std::string& key, int64_t least, int64_t greatest,
                      const std::string& file) {
   bool fits = false;

@@ -33,6 +33,15 @@ nlohmann::ordered_json read_json_file(const std::filesystem::path& path);
 // An object of these members; where a key comes twice the last value counts, in the first one's place.
 nlohmann::ordered_json json_object(std::vector<std::pair<std::string, nlohmann::ordered_json>> members);
 
+// Of a file that this program wrote: a member of an object, and the same as a list, a text, a truth. FormatError that
+// names the key where it is missing or of another kind.
+const nlohmann::ordered_json& json_member(const nlohmann::ordered_json& object, const std::string& key,
+                                          const std::string& file);
+const nlohmann::ordered_json& json_list(const nlohmann::ordered_json& object, const std::string& key,
+                                        const std::string& file);
+std::string json_text(const nlohmann::ordered_json& object, const std::string& key, const std::string& file);
+bool json_truth(const nlohmann::ordered_json& object, const std::string& key, const std::string& file);
+
 // The value as an integer from `least` to `greatest`: 8 and 8.0 are 8, anything else (8.9, "8", true, 2^40 where 32
 // bits are meant) is a FormatError that names `key` and shows what was found.
 int64_t json_integer(const nlohmann::ordered_json& value, const std::string& key, int64_t least, int64_t greatest,

@@ -34,7 +34,7 @@ class StateFile {
  public:
   explicit StateFile(const std::filesystem::path& path) : file_(path.string()), json_(read_json_file(path)) {
     if (!json_.is_object()) fail("is no JSON object");
-    const ordered_json& format = member(json_, "format");
+    const ordered_json& format = json_member(json_, "format", file_);
     if (format != state_format)
       fail("has the format " + json_excerpt(format) + ", and this program knows " + std::to_string(state_format) +
            "; resume with the version that wrote it, or choose another output_dir");
@@ -51,8 +51,7 @@ class StateFile {
   }
 
   std::string objective() const {
-    const ordered_json* name = find(json_, "objective");
-    return name != nullptr ? text(*name, "objective") : "";
+    return find(json_, "objective") != nullptr ? json_text(json_, "objective", file_) : "";
   }
 
   RunIdentity identity() const {
@@ -60,7 +59,7 @@ class StateFile {
     if (const ordered_json* settings = find(json_, "settings")) {
       if (!settings->is_object()) fail("settings: expected an object, found " + json_excerpt(*settings));
       for (const auto& [name, value] : settings->items())
-        identity.settings.emplace_back(name, text(value, "settings." + name));
+        identity.settings.emplace_back(name, json_text(*settings, name, file_));
     }
     return identity;
   }
@@ -68,23 +67,12 @@ class StateFile {
  private:
   [[noreturn]] void fail(const std::string& reason) const { throw FormatError(file_, -1, reason); }
 
-  const ordered_json& member(const ordered_json& object, const std::string& key) const {
-    const ordered_json* found = find(object, key);
-    if (found == nullptr) fail("has no \"" + key + "\"");
-    return *found;
-  }
-
   int64_t count(const ordered_json& object, const std::string& key, const std::string& name) const {
-    return json_integer(member(object, key), name, 0, INT64_MAX, file_);
-  }
-
-  std::string text(const ordered_json& value, const std::string& key) const {
-    if (!value.is_string()) fail(key + ": expected a string, found " + json_excerpt(value));
-    return value.get<std::string>();
+    return json_integer(json_member(object, key, file_), name, 0, INT64_MAX, file_);
   }
 
   uint64_t fingerprint(const char* key) const {
-    const std::string digits = text(member(json_, key), key);
+    const std::string digits = json_text(json_, key, file_);
     uint64_t value = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
     if (error != std::errc{} || digits.size() != 16 || end != digits.data() + digits.size())
@@ -93,11 +81,11 @@ class StateFile {
   }
 
   LogWindow window(int64_t step) const {
-    const ordered_json& json = member(json_, "window");
+    const ordered_json& json = json_member(json_, "window", file_);
     LogWindow window;
-    window.steps = json_integer(member(json, "steps"), "window.steps", 0, step, file_);
-    window.loss = json_number(member(json, "loss"), "window.loss", file_);
-    const ordered_json *sums = &member(json, "sums"), *steps_with = find(json, "steps_with");
+    window.steps = json_integer(json_member(json, "steps", file_), "window.steps", 0, step, file_);
+    window.loss = json_number(json_member(json, "loss", file_), "window.loss", file_);
+    const ordered_json *sums = &json_member(json, "sums", file_), *steps_with = find(json, "steps_with");
     if (!sums->is_object()) fail("window.sums: expected an object, found " + json_excerpt(*sums));
     for (const auto& [name, sum] : sums->items()) {
       const ordered_json* steps = steps_with != nullptr ? find(*steps_with, name) : nullptr;

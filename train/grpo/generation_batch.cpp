@@ -18,21 +18,12 @@ class Reading {
  public:
   explicit Reading(std::string file) : file_(std::move(file)) {}
 
-  const ordered_json& member(const ordered_json& object, const char* key) const {
-    if (!object.is_object() || !object.contains(key)) throw FormatError(file_, -1, std::string(key) + " is missing");
-    return object.at(key);
-  }
-  const ordered_json& list(const ordered_json& object, const char* key) const {
-    const ordered_json& value = member(object, key);
-    if (!value.is_array()) throw FormatError(file_, -1, std::string(key) + " must be a list");
-    return value;
-  }
   int64_t integer(const ordered_json& object, const char* key, int64_t least, int64_t greatest) const {
-    return json_integer(member(object, key), key, least, greatest, file_);
+    return json_integer(json_member(object, key, file_), key, least, greatest, file_);
   }
   std::vector<float> logprobs(const ordered_json& object, const char* key) const {
     std::vector<float> values;
-    for (const ordered_json& value : list(object, key)) {
+    for (const ordered_json& value : json_list(object, key, file_)) {
       const double number = json_number(value, key, file_);
       if (!(number <= 0 && number >= -1e30))
         throw FormatError(file_, -1, std::string(key) + " holds no log-probability");
@@ -43,7 +34,7 @@ class Reading {
   ScoredRollout completion(const ordered_json& entry, int64_t rows, int64_t vocab_size) const {
     ScoredRollout scored;
     scored.row = integer(entry, "row", 0, rows - 1);
-    for (const ordered_json& id : list(entry, "completion_ids"))
+    for (const ordered_json& id : json_list(entry, "completion_ids", file_))
       scored.rollout.ids.push_back(static_cast<int32_t>(json_integer(id, "completion_ids", 0, vocab_size - 1, file_)));
     scored.rollout.logprobs = logprobs(entry, "logprobs");
     scored.ref_logprobs = logprobs(entry, "ref_logprobs");
@@ -51,10 +42,8 @@ class Reading {
     if (tokens == 0 || scored.rollout.logprobs.size() != tokens ||
         (!scored.ref_logprobs.empty() && scored.ref_logprobs.size() != tokens))
       throw FormatError(file_, -1, "a completion has not as many log-probabilities as tokens");
-    const ordered_json& truncated = member(entry, "truncated");
-    if (!truncated.is_boolean()) throw FormatError(file_, -1, "truncated must be true or false");
-    scored.rollout.truncated = truncated.get<bool>();
-    scored.advantage = json_number(member(entry, "advantage"), "advantage", file_);
+    scored.rollout.truncated = json_truth(entry, "truncated", file_);
+    scored.advantage = json_number(json_member(entry, "advantage", file_), "advantage", file_);
     return scored;
   }
 
@@ -82,7 +71,7 @@ GenerationBatch read_generation_batch(std::string_view text, const std::string& 
   const Reading reading(file);
   GenerationBatch batch;
   batch.draw = reading.integer(json, "draw", -1, INT64_MAX);
-  for (const ordered_json& entry : reading.list(json, "completions"))
+  for (const ordered_json& entry : json_list(json, "completions", file))
     batch.completions.push_back(reading.completion(entry, rows, vocab_size));
   return batch;
 }
