@@ -109,8 +109,11 @@ SavedElements saved_elements(const nn::ModelConfig& model, const nn::LoraConfig*
   return saved;
 }
 
-// The largest moment inside a layer's forward or backward: gate, up, their product and the gradients of all three.
-int64_t transient_elements(const nn::ModelConfig& m) { return 6 * m.intermediate_size + 4 * m.hidden_size; }
+// The largest moment inside a layer's forward or backward: gate, up, their product and the gradients of all three. A
+// layer that is computed again has its own of them among what it saves.
+int64_t transient_elements(const nn::ModelConfig& m, bool recomputed) {
+  return recomputed ? 3 * m.intermediate_size + 2 * m.hidden_size : 6 * m.intermediate_size + 4 * m.hidden_size;
+}
 
 int64_t largest_linear(const nn::ModelConfig& model) {
   int64_t largest = 0;
@@ -120,11 +123,11 @@ int64_t largest_linear(const nn::ModelConfig& model) {
   return largest;
 }
 
-// core/caching_allocator.cpp keeps an eighth of the highest total, and 16 MiB at least; training fills it.
-int64_t cached_bytes(int64_t total) { return std::max<int64_t>(16 << 20, total / 8); }
+// core/caching_allocator.cpp keeps an eighth of the highest total, and 16 MiB at least.
+int64_t largest_cache(int64_t total) { return std::max<int64_t>(16 << 20, total / 8); }
 
-// Measured beside tokenizers of 49,152 tokens: most of it follows the vocabulary and its merges.
-int64_t process_bytes(int64_t vocab_size) { return (16 << 20) + vocab_size * 600; }
+// Measured (scripts/memory-table) beside a tokenizer of 49,152 tokens, which is most of it.
+int64_t process_bytes(int64_t vocab_size) { return (8 << 20) + vocab_size * 256; }
 
 // What the control group may still take; the largest number where there is no limit.
 int64_t control_group_bytes() {
@@ -177,20 +180,35 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
         {MemoryTag::adapters, trained * (master + 2 * element), "what they began as, and both for products"});
   estimate.lines.push_back({MemoryTag::gradients, trained * master, "one for each trained"});
   estimate.lines.push_back({MemoryTag::optimizer, moments_total, optimizer_state(run.optimizer)});
+  if (run.reference == FollowsTheModel::no) {
+    estimate.lines.push_back(frozen_weights(model, run));
+    estimate.lines.back().reason += ", the reference";
+  } else if (run.reference) {
+    estimate.lines.push_back(
+        {MemoryTag::weights, weights * copies,
+         millions(weights) + " of the reference, masters" + (element == master ? "" : " and copies")});
+  }
   const SavedElements saved = saved_elements(model, lora);
   const int64_t kept = run.gradient_checkpointing ? model.num_hidden_layers() * model.hidden_size + saved.largest_layer
                                                   : saved.all_layers;
-  estimate.lines.push_back({MemoryTag::activations, run.forward_tokens * (kept + transient_elements(model)) * element,
+  const int64_t transient = transient_elements(model, run.gradient_checkpointing);
+  estimate.lines.push_back({MemoryTag::activations, run.forward_tokens * (kept + transient) * element,
                             std::to_string(run.forward_tokens) + " tokens in a forward" +
                                 (run.gradient_checkpointing ? ", layers recomputed" : "")});
   const bool on_cpu = run.device.kind == DeviceKind::cpu;
   const int64_t chunk = on_cpu ? kernels::cross_entropy_chunk : kernels::cross_entropy_device_chunk;
-  estimate.lines.push_back({MemoryTag::workspace, chunk * model.vocab_size * (4 + element),
+  // Gradients take the logits' place; on the CPU panels of the products lie beside them.
+  estimate.lines.push_back({MemoryTag::workspace, chunk * model.vocab_size * (on_cpu ? 5 : 4 + element),
                             "logits of " + std::to_string(chunk) + " tokens"});
   // On the CPU products read codes in panels; a device dequantises one weight at a time for those of many rows.
   if (run.quantization && !on_cpu)
     estimate.lines.push_back({MemoryTag::workspace, largest_linear(model) * element, "one linear dequantised"});
-  estimate.lines.push_back({MemoryTag::other, cached_bytes(estimate.total_bytes()), "freed blocks kept for reuse"});
+  // What the CPU's cache fills with: the adapter as it was made, and what a layer needed for a moment.
+  const int64_t passing =
+      (lora != nullptr ? trained * master : 0) + 2 * run.forward_tokens * transient_elements(model, false);
+  const int64_t cache = largest_cache(estimate.total_bytes());
+  estimate.lines.push_back(
+      {MemoryTag::other, on_cpu ? std::min(cache, passing) : cache, "freed blocks kept for reuse"});
   if (on_cpu)
     estimate.lines.push_back(
         {MemoryTag::other, process_bytes(model.vocab_size), "the program, its tokenizer and rows"});

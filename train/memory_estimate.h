@@ -10,6 +10,7 @@
 #include "nn/config.h"
 #include "nn/quantization.h"
 #include "nn/weights/peft.h"
+#include "train/reference_model.h"
 #include "train/settings/training_settings.h"
 #include "train/training_set.h"
 
@@ -35,7 +36,8 @@ struct RunShape {
   int64_t forward_tokens = 0;                         // of the largest forward
   bool gradient_checkpointing = false;
   OptimizerKind optimizer = OptimizerKind::adamw;
-  bool new_adapter = true;  // or one that is trained further
+  bool new_adapter = true;                        // or one that is trained further
+  std::optional<FollowsTheModel> reference = {};  // a second model, where there is one
 };
 
 // `lora` is null for full fine-tuning.

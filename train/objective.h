@@ -48,6 +48,8 @@ class Objective {
   // Forward and backward over the rows of one optimiser step. Gradients are added to the parameters' leaves and are
   // those of the returned loss. `step` counts from 0 and keys random numbers.
   virtual StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) = 0;
+  // After the optimiser's step, before the step is evaluated or saved.
+  virtual void after_update(int64_t /*steps_done*/) {}
   // Empty when there is nothing to evaluate; names have the prefix eval_.
   virtual Metrics evaluate() = 0;
 

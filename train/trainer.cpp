@@ -142,6 +142,7 @@ StepRecord Trainer::step() {
     kernels::synchronize(model_.device());  // the step's seconds are its own
   }
   record.step = ++state_.step;
+  objective_.after_update(record.step);
   state_.num_tokens += outcome.tokens;
   state_.window.add(outcome);
   record.seconds = seconds_since(start);

@@ -15,17 +15,19 @@ struct TokenLogprobs final : Operation {
   Tensor targets;
   SequenceLayout layout;
   float softcap, temperature;
-  Tensor *entropy, *correct;  // of the caller, for the time of the forward
+  Tensor *entropy, *correct, *log_sum_sq_probs;  // of the caller, for the time of the forward
   bool entropy_has_gradient = false;
 
-  TokenLogprobs(LinearWeight w, Tensor t, SequenceLayout s, float cap, float divisor, Tensor* e, Tensor* c)
+  TokenLogprobs(LinearWeight w, Tensor t, SequenceLayout s, float cap, float divisor, Tensor* e = nullptr,
+                Tensor* c = nullptr, Tensor* l = nullptr)
       : projection(std::move(w)),
         targets(std::move(t)),
         layout(std::move(s)),
         softcap(cap),
         temperature(divisor),
         entropy(e),
-        correct(c) {}
+        correct(c),
+        log_sum_sq_probs(l) {}
   std::string_view name() const override { return "token_logprobs"; }
 
   kernels::CrossEntropyInputs inputs(const Tensor& of_hidden) const {
@@ -45,7 +47,9 @@ struct TokenLogprobs final : Operation {
     if (entropy != nullptr) outputs.entropy = *entropy = Tensor::empty({in.dim(0)}, dtype, in.device());
     if (entropy_has_gradient) outputs.entropy = Tensor::empty({in.dim(0)}, dtype, in.device());
     if (correct != nullptr) outputs.correct = *correct = Tensor::empty({in.dim(0)}, DType::u8, in.device());
-    entropy = correct = nullptr;
+    if (log_sum_sq_probs != nullptr)
+      outputs.log_sum_sq_probs = *log_sum_sq_probs = Tensor::empty({in.dim(0)}, dtype, in.device());
+    entropy = correct = log_sum_sq_probs = nullptr;
     kernels::linear_cross_entropy(outputs, inputs(in));
     Tensor logprobs = Tensor::zeros({in.dim(0)}, dtype, in.device());
     kernels::add(logprobs, logprobs, loss, -1.0);  // 0 − loss: an ignored token's is 0, where −loss is −0
@@ -77,14 +81,14 @@ struct TokenLogprobs final : Operation {
 
 Variable token_logprobs(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
                         const SequenceLayout& layout, float softcap, float temperature, Tensor* entropy,
-                        Tensor* correct) {
-  return apply(TokenLogprobs(weight, targets, layout, softcap, temperature, entropy, correct),
+                        Tensor* correct, Tensor* log_sum_sq_probs) {
+  return apply(TokenLogprobs(weight, targets, layout, softcap, temperature, entropy, correct, log_sum_sq_probs),
                {hidden, weight.dense()});
 }
 
 TokenDistributions token_distributions(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
                                        const SequenceLayout& layout, float softcap, float temperature) {
-  TokenLogprobs operation(weight, targets, layout, softcap, temperature, nullptr, nullptr);
+  TokenLogprobs operation(weight, targets, layout, softcap, temperature);
   operation.entropy_has_gradient = true;
   const Outputs outputs = apply(std::move(operation), {hidden, weight.dense()});
   return {outputs[0], outputs[1]};

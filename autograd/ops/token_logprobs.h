@@ -16,9 +16,10 @@ namespace lathe::autograd {
 // token scales −g, bit for bit.
 // `entropy`, where it is not null, becomes f32 (f64) [T]: of the distribution that the target is drawn from, in nats; 0
 // where the target is ignored. `correct`, where it is not null, becomes u8 [T]: the target is the likeliest token.
+// `log_sum_sq_probs`, where it is not null, becomes f32 (f64) [T]: log Σ p² of that distribution.
 Variable token_logprobs(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
                         const SequenceLayout& layout, float softcap = 0.0f, float temperature = 1.0f,
-                        Tensor* entropy = nullptr, Tensor* correct = nullptr);
+                        Tensor* entropy = nullptr, Tensor* correct = nullptr, Tensor* log_sum_sq_probs = nullptr);
 
 // The same log-probabilities with their distributions' entropies, both with gradients. autograd::backward takes several
 // roots.

@@ -25,17 +25,21 @@ class Dpo final : public Method {
     facts.warnings = data_.warnings;
     facts.plan = {fmt::format("{}: {} rows, {} tokens in pairs, {} of them in completions", config_.dataset, set.rows(),
                               set.tokens(), set.labelled_tokens()),
-                  fmt::format("loss: {}, beta {}; reference: {}", config_.loss_type, config_.beta, reference())};
+                  fmt::format("loss: {}, beta {}; reference: {}", config_.loss_type, config_.beta, reference_text())};
     facts.counts = {{"tokens", set.tokens()}, {"labelled_tokens", set.labelled_tokens()}};
     facts.report = {{"dataset", train::dataset_title(config_.dataset)},
                     {"rows", fmt::format("{} ({} tokens in pairs)", set.rows(), set.tokens())},
                     {"loss type", config_.loss_type},
                     {"beta", fmt::format("{}", config_.beta)},
-                    {"reference", reference()}};
+                    {"reference", reference_text()}};
     facts.samples = data_.samples;
     if (data_.evaluation)
       facts.plan.push_back(fmt::format("{}: {} rows to evaluate on", config_.eval_dataset, data_.evaluation->rows()));
     return facts;
+  }
+
+  std::optional<train::FollowsTheModel> reference() const override {
+    return config_.sync_ref_model ? std::optional(train::FollowsTheModel::yes) : std::nullopt;
   }
 
   std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t model_fingerprint) override {
@@ -47,7 +51,8 @@ class Dpo final : public Method {
   }
 
  private:
-  std::string reference() const {
+  std::string reference_text() const {
+    if (config_.sync_ref_model) return "a second model that follows the first";
     if (!config_.use_peft) return "the model before training, computed before the first step";
     return config_.adapter.empty() ? "the model with the adapter off" : "the adapter before training";
   }

@@ -48,6 +48,11 @@ class Grpo final : public Method {
     return facts;
   }
 
+  std::optional<train::FollowsTheModel> reference() const override {
+    if (config_.beta == 0 || (config_.use_peft && config_.lora_modules_to_save.empty())) return std::nullopt;
+    return config_.sync_ref_model ? train::FollowsTheModel::yes : train::FollowsTheModel::no;
+  }
+
   std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t /*fingerprint*/) override {
     auto objective = std::make_unique<train::GrpoObjective>(model, config_, data_, text_, std::move(rewards_));
     objective_ = objective.get();

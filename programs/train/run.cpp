@@ -96,7 +96,8 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
                                         .forward_tokens = plan.facts.largest_forward_tokens,
                                         .gradient_checkpointing = config.checkpoints_layers(),
                                         .optimizer = config.optimizer(),
-                                        .new_adapter = config.adapter.empty()});
+                                        .new_adapter = config.adapter.empty(),
+                                        .reference = method.reference()});
   if (plan.facts.kv_cache_tokens > 0) {
     constexpr int64_t page = nn::KvCache::default_page_size;
     const int64_t pages = (plan.facts.kv_cache_tokens + page - 1) / page;

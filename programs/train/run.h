@@ -12,6 +12,7 @@
 #include "programs/train/settings.h"
 #include "text/model_text.h"
 #include "train/objective.h"
+#include "train/reference_model.h"
 #include "train/report.h"
 #include "train/settings/run_config.h"
 
@@ -44,6 +45,8 @@ class Method {
   virtual std::optional<int64_t> tokens_without_rows() const { return std::nullopt; }
   // Reads and checks the rows, which the method keeps.
   virtual RowFacts load_rows(const text::ModelText& text) = 0;
+  // Of a second model beside the one that is trained; nothing where there is none.
+  virtual std::optional<train::FollowsTheModel> reference() const { return std::nullopt; }
   // After load_rows(). The model outlives the objective; the fingerprint is that of its files' weights.
   virtual std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t model_fingerprint) = 0;
   // What the end of the run has to add to the report.

@@ -74,6 +74,19 @@ TEST(MemoryEstimate, QloraOfSevenBillionFits24GigabytesAndOf70BillionFits80) {
   EXPECT_GT(estimate_memory(shape("llama_70b"), &adapter, dense).total_bytes(), 80 * gigabyte);
 }
 
+TEST(MemoryEstimate, ASecondModelCounts) {
+  RunShape alone = qlora(card);
+  alone.quantization.reset();
+  const auto weights = [&](std::optional<FollowsTheModel> reference) {
+    RunShape run = alone;
+    run.reference = reference;
+    return bytes_of(estimate_memory(shape("mistral_7b"), nullptr, run), MemoryTag::weights);
+  };
+  const int64_t count = shape("mistral_7b").parameter_count();
+  EXPECT_EQ(weights(FollowsTheModel::no) - weights({}), 2 * count);
+  EXPECT_EQ(weights(FollowsTheModel::yes) - weights({}), 6 * count);
+}
+
 TEST(MemoryEstimate, ADeviceIsToldTheOneLinearThatIsDequantised) {
   const nn::LoraConfig adapter = lora(16, "all-linear");
   RunShape dense = qlora(card);

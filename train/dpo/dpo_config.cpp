@@ -29,6 +29,11 @@ Fields dpo_fields(DpoSettings& s) {
        &s.f_divergence_type},
       {"f_alpha_divergence_coef", group, "alpha of alpha_divergence", result, &s.f_alpha_divergence_coef},
       {"discopop_tau", group, "temperature of discopop", result, &s.discopop_tau},
+      {"ld_alpha", group,
+       "weight of what a completion has beyond the length of the shorter of the two, from 0 to 1 (default: 1)", result,
+       &s.ld_alpha},
+      {"use_weighting", group, "weigh each row by how likely its completions are to the model (WPO)", result,
+       &s.use_weighting},
       {"disable_dropout", group, "train without dropout, whatever lora_dropout is", result, &s.disable_dropout},
       {"precompute_ref_log_probs", Group::memory,
        "compute the reference's log-probabilities of all rows before the first step, and keep them in output_dir "
@@ -56,6 +61,11 @@ std::optional<double> number_of(const std::string& text) {
 void check_losses(const DpoConfig& c, Complaints& wrong) {
   const std::vector<std::string> names = list_parts(c.loss_type), weights = list_parts(c.loss_weights);
   wrong.require(!names.empty(), "loss_type", "is empty: name one or more of " + preference_loss_names());
+  wrong.require(!c.use_weighting || std::none_of(names.begin(), names.end(),
+                                                 [](const std::string& name) {
+                                                   return one_of(name, {"aot", "aot_unpaired", "sft"});
+                                                 }),
+                "use_weighting", "does not go with aot, aot_unpaired and sft: a pair has no loss of its own there");
   bool smooths = false;
   for (const std::string& name : names) {
     const std::optional<PreferenceLoss> loss = parse_preference_loss(name);
@@ -96,6 +106,10 @@ void check_dpo(const DpoConfig& c, Complaints& wrong) {
                 "'" + c.f_divergence_type + "' is none of reverse_kl, forward_kl, js_divergence, alpha_divergence");
   wrong.require(std::isfinite(c.f_alpha_divergence_coef), "f_alpha_divergence_coef", "must be a number");
   wrong.require(c.discopop_tau > 0 && std::isfinite(c.discopop_tau), "discopop_tau", "must be above 0");
+  wrong.require(!c.ld_alpha || (*c.ld_alpha >= 0 && *c.ld_alpha <= 1), "ld_alpha", "must be from 0 to 1");
+  wrong.require(!c.sync_ref_model || !c.precompute_ref_log_probs, "precompute_ref_log_probs",
+                "does not go with sync_ref_model, which changes the reference while training");
+  check_reference(c, c.use_peft, wrong);
   check_losses(c, wrong);
 }
 
@@ -116,7 +130,7 @@ Fields fields_of(DpoConfig& c) {
   return composed({model_fields(c),
                    data_fields(c, "{\"prompt\", \"chosen\", \"rejected\"} or {\"chosen\", \"rejected\"}",
                                "eval_loss and eval_rewards/…"),
-                   dpo_fields(c), adapter_fields(c), training_fields_of(c)});
+                   dpo_fields(c), reference_fields(c), adapter_fields(c), training_fields_of(c)});
 }
 
 void check(const DpoConfig& c, Complaints& wrong) {
@@ -139,6 +153,8 @@ PreferenceLossOptions preference_loss_options(const DpoConfig& config) {
   options.f_divergence = parse_f_divergence(config.f_divergence_type).value();
   options.f_alpha_divergence_coef = config.f_alpha_divergence_coef;
   options.discopop_tau = config.discopop_tau;
+  options.use_weighting = config.use_weighting;
+  options.ld_alpha = config.ld_alpha;
   return options;
 }
 

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "train/dpo/preference_loss.h"
+#include "train/settings/reference_settings.h"
 #include "train/settings/run_config.h"
 
 namespace lathe::train {
@@ -19,11 +21,13 @@ struct DpoSettings {
   std::string f_divergence_type = "reverse_kl";
   double f_alpha_divergence_coef = 0.5;
   double discopop_tau = 0.05;
+  std::optional<double> ld_alpha;
+  bool use_weighting = false;
   bool precompute_ref_log_probs = false;
   bool disable_dropout = true;
 };
 
-struct DpoConfig : RunConfig, DataSettings, DpoSettings {
+struct DpoConfig : RunConfig, DataSettings, DpoSettings, ReferenceSettings {
   static constexpr const char *method = "DPO", *command = "dpo";
   double resolved_learning_rate() const { return learning_rate.value_or(1e-6); }
   void resolve();  // lists in one spelling

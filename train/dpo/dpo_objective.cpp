@@ -3,6 +3,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "core/dtype.h"
@@ -24,13 +25,6 @@ uint64_t adapter_hash(nn::Transformer& model, const nn::LoraConfig& config, uint
     hash = XXH64(&scaling, sizeof scaling, hash);
   }
   return hash;
-}
-
-// Every weight, or an adapter that brings weights of its own (modules_to_save): they cannot be off in a batch.
-bool trains_whole_weights(nn::Transformer& model) {
-  const std::vector<nn::Parameter> parameters = model.trainable_parameters();
-  return std::any_of(parameters.begin(), parameters.end(),
-                     [](const nn::Parameter& parameter) { return parameter.name.find(".lora_") == std::string::npos; });
 }
 
 std::vector<int64_t> all_rows(const TrainingSet& set) {
@@ -63,6 +57,14 @@ StepPairs totals_of(const TrainingSet& set, std::span<const int64_t> rows) {
     totals.chosen_tokens += labels_of(set, set.sequences_of_row(row).first);
   }
   return totals;
+}
+
+// Of use_weighting; 1 where the sums for it were not made.
+double weight_of(const PairSums& pair) {
+  const auto of = [](const CompletionSums& completion) {
+    return std::exp(completion.aligned_logps / static_cast<double>(std::max<int64_t>(1, completion.tokens)));
+  };
+  return of(pair.chosen) * of(pair.rejected);
 }
 
 // Means over the rows, or over the tokens of their completions.
@@ -109,13 +111,17 @@ DpoObjective::DpoObjective(nn::Transformer& model, const DpoConfig& config, cons
       loss_(preference_loss_options(config)),
       identity_(model_identity),
       starts_as_reference_(trains_whole_weights(model)),
-      training_{ReferenceLogps(model, data.training, config),
+      reference_model_(config.sync_ref_model ? std::make_optional<ReferenceModel>(model, config, FollowsTheModel::yes)
+                                             : std::nullopt),
+      training_{ReferenceLogps(reference(), data.training, config, config.ld_alpha),
                 std::filesystem::path(config.output_dir) / "ref_logps.safetensors"} {
   const std::string dtype(name_of(model.dtype()));
   identity_ = XXH64(dtype.data(), dtype.size(), identity_);
+  if (config.ld_alpha) identity_ = XXH64(&*config.ld_alpha, sizeof *config.ld_alpha, identity_);
   if (data.evaluation)
-    evaluation_.emplace(References{ReferenceLogps(model, *data.evaluation, config),
+    evaluation_.emplace(References{ReferenceLogps(reference(), *data.evaluation, config, config.ld_alpha),
                                    std::filesystem::path(config.output_dir) / "eval_ref_logps.safetensors"});
+  if (reference_model_) return;
   if (!config.adapter.empty()) identity_ = adapter_hash(model, model.adapter().config, identity_);
   if (starts_as_reference_) {
     compute_before_the_first_step(training_);
@@ -144,6 +150,7 @@ void DpoObjective::keep(References& references) {
 }
 
 void DpoObjective::prepare(References& references, std::span<const int64_t> rows) {
+  if (reference_model_) return references.logps.compute(rows, reference_);
   if (starts_as_reference_) return keep(references);
   if (!config_.precompute_ref_log_probs) return references.logps.compute(rows, reference_);
   if (references.from_file) return;
@@ -162,14 +169,23 @@ std::vector<PreferencePair> DpoObjective::with_reference(std::span<const PairSum
                      .ref_chosen_logps = of_row.chosen_logps,
                      .ref_rejected_logps = of_row.rejected_logps,
                      .chosen_tokens = sums[i].chosen.tokens,
-                     .rejected_tokens = sums[i].rejected.tokens});
+                     .rejected_tokens = sums[i].rejected.tokens,
+                     .weight = weight_of(sums[i]),
+                     .chosen_unweighted_logps = sums[i].chosen.unweighted_logps});
   }
   return pairs;
 }
 
-PairForwardOptions DpoObjective::policy_options(int64_t step) const {
+PairForwardOptions DpoObjective::measuring_options() const {
   PairForwardOptions options;
   options.adapter = policy_;
+  options.ld_alpha = loss_.ld_alpha;
+  options.aligned_logps = loss_.use_weighting;
+  return options;
+}
+
+PairForwardOptions DpoObjective::policy_options(int64_t step) const {
+  PairForwardOptions options = measuring_options();
   options.forward.checkpoint_layers = config_.checkpoints_layers();
   options.forward.adapter = {.dropout_seed = static_cast<uint64_t>(config_.seed),
                              .dropout_step = static_cast<uint32_t>(step),
@@ -215,15 +231,31 @@ Metrics DpoObjective::evaluate() {
   if (!evaluation_) return {};
   const std::vector<int64_t> rows = all_rows(*data_.evaluation);
   prepare(*evaluation_, rows);
-  PairForwardOptions options;
-  options.adapter = policy_;
-  const std::vector<PairSums> sums = measure_pairs(model_, *data_.evaluation, rows, config_, options);
+  const std::vector<PairSums> sums = measure_pairs(model_, *data_.evaluation, rows, config_, measuring_options());
   const std::vector<PreferencePair> pairs = with_reference(sums, rows, evaluation_->logps);
   std::vector<PairGradient> unused(pairs.size());
   Metrics metrics = {{"loss", preference_loss(pairs, totals_of(pairs), loss_, unused)}};
   for (auto& metric : metrics_of(sums, pairs, config_.beta)) metrics.push_back(std::move(metric));
   for (auto& [name, value] : metrics) name = "eval_" + name;
   return metrics;
+}
+
+void DpoObjective::after_update(int64_t steps_done) {
+  if (!reference_model_ || steps_done % config_.ref_model_sync_steps != 0) return;
+  reference_model_->mix(model_, config_.ref_model_mixup_alpha);
+  forget_references();
+}
+
+void DpoObjective::forget_references() {
+  training_.logps.forget();
+  if (evaluation_) evaluation_->logps.forget();
+}
+
+std::string_view DpoObjective::state_name() const { return reference_model_ ? "dpo" : ""; }
+void DpoObjective::save_state(const std::filesystem::path& folder) const { reference_model_->save(folder); }
+void DpoObjective::load_state(const std::filesystem::path& folder) {
+  reference_model_->load(folder);
+  forget_references();
 }
 
 }  // namespace lathe::train

@@ -8,7 +8,7 @@
 //
 // The reference is the model with the adapter off; where an adapter is trained further, a frozen copy of it; where
 // whole weights are trained (every one, or an adapter's modules_to_save), the model as it is when the objective is
-// made, which computes all rows then.
+// made, which computes all rows then, or, with sync_ref_model, a second model that follows the first.
 #pragma once
 
 #include <filesystem>
@@ -24,6 +24,7 @@
 #include "train/dpo/pair_forward.h"
 #include "train/dpo/reference_logps.h"
 #include "train/objective.h"
+#include "train/reference_model.h"
 
 namespace lathe::train {
 
@@ -42,6 +43,12 @@ class DpoObjective final : public Objective {
   // The same of all of eval_dataset, with the prefix eval_; aot sorts over all of it.
   Metrics evaluate() override;
 
+  // With sync_ref_model the reference follows the model, and is what a checkpoint keeps.
+  void after_update(int64_t steps_done) override;
+  std::string_view state_name() const override;
+  void save_state(const std::filesystem::path& folder) const override;
+  void load_state(const std::filesystem::path& folder) override;
+
  private:
   struct References {
     ReferenceLogps logps;
@@ -53,7 +60,10 @@ class DpoObjective final : public Objective {
   void prepare(References& references, std::span<const int64_t> rows);
   std::vector<PreferencePair> with_reference(std::span<const PairSums> sums, std::span<const int64_t> rows,
                                              const ReferenceLogps& reference) const;
+  PairForwardOptions measuring_options() const;
   PairForwardOptions policy_options(int64_t step) const;
+  const nn::Transformer& reference() const { return reference_model_ ? reference_model_->model() : model_; }
+  void forget_references();
 
   nn::Transformer& model_;
   const DpoConfig& config_;
@@ -62,6 +72,7 @@ class DpoObjective final : public Objective {
   uint64_t identity_;
   bool starts_as_reference_;
   std::optional<std::string> policy_, reference_;  // adapters; not given: the model's only one, or none
+  std::optional<ReferenceModel> reference_model_;  // with sync_ref_model
   References training_;
   std::optional<References> evaluation_;
 };

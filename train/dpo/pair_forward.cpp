@@ -1,5 +1,7 @@
 #include "train/dpo/pair_forward.h"
 
+#include <algorithm>
+
 #include "autograd/ops/token_logprobs.h"
 #include "autograd/recording.h"
 #include "kernels/add/add.h"
@@ -36,13 +38,16 @@ class PairForward {
  public:
   PairForward(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
               int32_t first_sample, const PairForwardOptions& options, const Tensor& vocabulary_sum)
-      : model_(model), batch_(batch_of(pairs, rows, first_sample)), attention_(model.config(), batch_.tokens.layout) {
+      : model_(model),
+        ld_alpha_(options.ld_alpha),
+        batch_(batch_of(pairs, rows, first_sample)),
+        attention_(model.config(), batch_.tokens.layout) {
     const kernels::ProfilerRange range("forward");
     if (options.adapter)
       batch_.tokens.adapters.assign(static_cast<size_t>(batch_.tokens.layout.sequences()), *options.adapter);
     hidden_ = model.forward(batch_.tokens, attention_, options.forward);
-    project(options.measured);
-    sum_up(options.measured, vocabulary_sum);
+    project(options);
+    sum_up(options, vocabulary_sum);
   }
 
   const std::vector<PairSums>& sums() const { return sums_; }
@@ -51,12 +56,23 @@ class PairForward {
   void backward(std::span<const PairGradient> gradients) {
     const kernels::ProfilerRange range("backward");
     const auto bounds = batch_.tokens.layout.cu_seqlens.span<int32_t>();
-    const auto of_sequence = [&](size_t s) { return s % 2 == 0 ? gradients[s / 2].chosen : gradients[s / 2].rejected; };
     const Tensor cotangent =
         unit_gradient_.defined() ? unit_gradient_ : Tensor::zeros({hidden_.dim(0)}, logprobs_.dtype());
+    const auto set = [&](int64_t begin, int64_t end, double gradient) {
+      if (begin == end) return;
+      const Tensor part = cotangent.slice(0, begin, end);
+      unit_gradient_.defined() ? kernels::scale(part, part, gradient) : kernels::fill(part, gradient);
+    };
     for (size_t s = 0; s + 1 < bounds.size(); ++s) {
-      const Tensor part = cotangent.slice(0, bounds[s], bounds[s + 1]);
-      unit_gradient_.defined() ? kernels::scale(part, part, of_sequence(s)) : kernels::fill(part, of_sequence(s));
+      const PairGradient& pair = gradients[s / 2];
+      const double gradient = s % 2 == 0 ? pair.chosen : pair.rejected;
+      if (!ld_alpha_) {
+        set(bounds[s], bounds[s + 1], gradient);
+        continue;
+      }
+      const double unweighted = s % 2 == 0 ? pair.chosen_unweighted : 0;
+      set(bounds[s], tail_begins_[s], gradient + unweighted);
+      set(tail_begins_[s], bounds[s + 1], *ld_alpha_ * gradient + unweighted);
     }
     unit_gradient_.defined() ? autograd::backward(hidden_, cotangent)
                              : autograd::backward(logprobs_, kernels::moved(cotangent, logprobs_.value().device()));
@@ -75,12 +91,13 @@ class PairForward {
   // A completion's tokens all have the gradient of its sum. So where the projection is frozen, the gradient of hidden
   // is made beside the log-probabilities, as for a sum of 1 to each, while the logits are at hand; the loss then scales
   // its rows. A projection that trains computes the logits again in the backward.
-  void project(Measured measured) {
+  void project(const PairForwardOptions& options) {
     const autograd::LinearWeight& weight = model_.output_weight();
-    const bool everything = measured == Measured::everything;
+    const bool everything = options.measured == Measured::everything;
     if (weight.dense().requires_grad() && autograd::grad_enabled()) {
       logprobs_ = autograd::token_logprobs(hidden_, weight, batch_.labels, batch_.tokens.layout, model_.softcap(), 1.0f,
-                                           everything ? &entropy_ : nullptr, everything ? &correct_ : nullptr);
+                                           everything ? &entropy_ : nullptr, everything ? &correct_ : nullptr,
+                                           options.aligned_logps ? &log_sum_sq_probs_ : nullptr);
       return;
     }
     const Tensor& hidden = hidden_.value();
@@ -90,6 +107,8 @@ class PairForward {
       outputs.entropy = entropy_ = Tensor::empty(loss.shape(), loss.dtype(), loss.device());
       outputs.correct = correct_ = Tensor::empty(loss.shape(), DType::u8, loss.device());
     }
+    if (options.aligned_logps)
+      outputs.log_sum_sq_probs = log_sum_sq_probs_ = Tensor::empty(loss.shape(), loss.dtype(), loss.device());
     if (hidden_.requires_grad())
       outputs.grad_hidden = unit_gradient_ = Tensor::empty(hidden.shape(), hidden.dtype(), hidden.device());
     kernels::linear_cross_entropy(outputs, {.hidden = hidden,
@@ -102,10 +121,11 @@ class PairForward {
     logprobs_ = loss;
   }
 
-  void sum_up(Measured measured, const Tensor& vocabulary_sum) {
-    const bool everything = measured == Measured::everything;
+  void sum_up(const PairForwardOptions& options, const Tensor& vocabulary_sum) {
+    const bool everything = options.measured == Measured::everything;
     const std::vector<double> logprobs = doubles(logprobs_.value());
-    std::vector<double> entropy, logits;
+    std::vector<double> entropy, logits, log_sum_sq_probs;
+    if (options.aligned_logps) log_sum_sq_probs = doubles(log_sum_sq_probs_);
     Tensor correct;
     if (everything) {
       entropy = doubles(entropy_);
@@ -118,27 +138,51 @@ class PairForward {
     const auto bounds = batch_.tokens.layout.cu_seqlens.span<int32_t>();
     const auto vocabulary = static_cast<double>(model_.output_weight().rows());
     sums_.resize(bounds.size() / 2);
+    if (ld_alpha_) find_tails();
     for (size_t s = 0; s + 1 < bounds.size(); ++s) {
       PairSums& pair = sums_[s / 2];
       CompletionSums& completion = s % 2 == 0 ? pair.chosen : pair.rejected;
       pair.tokens += bounds[s + 1] - bounds[s];
+      double tail = 0;
       for (auto t = static_cast<size_t>(bounds[s]); t < static_cast<size_t>(bounds[s + 1]); ++t) {
         if (labels[t] == kernels::ignored_label) continue;
         ++completion.tokens;
-        completion.logps += logprobs[t];
+        (ld_alpha_ && static_cast<int64_t>(t) >= tail_begins_[s] ? tail : completion.logps) += logprobs[t];
+        completion.unweighted_logps += logprobs[t];
+        if (options.aligned_logps) completion.aligned_logps += logprobs[t] - log_sum_sq_probs[t];
         if (!everything) continue;
         completion.entropy += entropy[t];
         completion.logits += logits[t] / vocabulary;
         completion.correct += correct.span<uint8_t>()[t];
       }
+      if (ld_alpha_) completion.logps += *ld_alpha_ * tail;
+    }
+  }
+
+  // Where in each sequence the tokens begin that its completion has beyond the length of the shorter of the two.
+  void find_tails() {
+    const auto labels = batch_.labels.span<int32_t>();
+    const auto bounds = batch_.tokens.layout.cu_seqlens.span<int32_t>();
+    const auto labelled = [&](size_t s) {
+      return std::count_if(labels.begin() + bounds[s], labels.begin() + bounds[s + 1],
+                           [](int32_t label) { return label != kernels::ignored_label; });
+    };
+    tail_begins_.resize(bounds.size() - 1);
+    for (size_t s = 0; s + 1 < bounds.size(); ++s) {
+      int64_t left = std::min(labelled(s), labelled(s ^ 1));
+      int64_t at = bounds[s];
+      for (; left > 0; ++at) left -= labels[static_cast<size_t>(at)] != kernels::ignored_label;
+      tail_begins_[s] = at;
     }
   }
 
   const nn::Transformer& model_;
+  std::optional<double> ld_alpha_;
   MicroBatch batch_;
   nn::PackedAttention attention_;
   autograd::Variable hidden_, logprobs_;
-  Tensor entropy_, correct_;
+  Tensor entropy_, correct_, log_sum_sq_probs_;
+  std::vector<int64_t> tail_begins_;
   Tensor unit_gradient_;  // of hidden, for a gradient of 1 of every log-probability
   std::vector<PairSums> sums_;
 };

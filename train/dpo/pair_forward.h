@@ -18,10 +18,12 @@ namespace lathe::train {
 
 // Sums over the tokens of a completion, in double, in their order.
 struct CompletionSums {
-  double logps = 0;
-  double entropy = 0;   // nats
-  double logits = 0;    // of each token the mean over the vocabulary, before a cap of the logits
-  int64_t correct = 0;  // the token is the likeliest
+  double logps = 0;             // with ld_alpha
+  double unweighted_logps = 0;  // without
+  double aligned_logps = 0;     // of log p(token) − log Σ p², for use_weighting
+  double entropy = 0;           // nats
+  double logits = 0;            // of each token the mean over the vocabulary, before a cap
+  int64_t correct = 0;          // the token is the likeliest
   int64_t tokens = 0;
 };
 
@@ -36,6 +38,8 @@ struct PairForwardOptions {
   std::optional<std::string> adapter;  // "" for none; not given: the model's only one
   Measured measured = Measured::everything;
   nn::ForwardOptions forward;
+  std::optional<double> ld_alpha = {};  // preference_loss.h
+  bool aligned_logps = false;           // whether they are wanted
 };
 
 // Each row of `pairs` has two sequences, the chosen one first. Without gradients.

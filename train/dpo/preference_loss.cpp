@@ -235,14 +235,15 @@ double preference_loss(std::span<const PreferencePair> pairs, const StepPairs& s
     const double token_scale = weight / static_cast<double>(std::max<int64_t>(1, step.chosen_tokens));
     for (size_t i = 0; i < pairs.size(); ++i) {
       if (kind == PreferenceLoss::sft) {
-        total -= token_scale * pairs[i].chosen_logps;
-        gradients[i].chosen -= token_scale;
+        total -= token_scale * (options.ld_alpha ? pairs[i].chosen_unweighted_logps : pairs[i].chosen_logps);
+        (options.ld_alpha ? gradients[i].chosen_unweighted : gradients[i].chosen) -= token_scale;
         continue;
       }
       const PairLoss pair = loss_of(kind, pairs[i], options);
-      total += scale * pair.loss;
-      gradients[i].chosen += scale * pair.gradient.chosen;
-      gradients[i].rejected += scale * pair.gradient.rejected;
+      const double own_scale = options.use_weighting ? scale * pairs[i].weight : scale;
+      total += own_scale * pair.loss;
+      gradients[i].chosen += own_scale * pair.gradient.chosen;
+      gradients[i].rejected += own_scale * pair.gradient.rejected;
     }
   }
   return total;

@@ -22,6 +22,12 @@
 //   sft           −logπ(chosen) / tokens, over all chosen tokens of the step
 //   sigmoid_norm  −logσ(β(f(a)/|chosen| − f(b)/|rejected|))
 //
+// With use_weighting (WPO, Zhou et al. 2024) each pair's loss is multiplied by w(chosen) · w(rejected), which no gradient
+// goes through: w = exp(mean over the completion's tokens of log p(token) − log Σ p²). Not for those that sort, and sft.
+//
+// With ld_alpha (LD-DPO, Liu et al. 2024) the sums logπ and logπref weigh what a completion has beyond the length of the
+// shorter of the two by ld_alpha; sft's do not.
+//
 // f: reverse_kl t, forward_kl 1 − exp(−t), js_divergence log 2 + logσ(t), alpha_divergence
 // (exp((α − 1)t) − 1)/(α − 1), its exponent at most 80 (Wang et al. 2023).
 #pragma once
@@ -75,6 +81,8 @@ struct PreferenceLossOptions {
   FDivergence f_divergence = FDivergence::reverse_kl;
   double f_alpha_divergence_coef = 0.5;
   double discopop_tau = 0.05;
+  bool use_weighting = false;
+  std::optional<double> ld_alpha;
 
   bool compares_pairs() const;
 };
@@ -84,14 +92,18 @@ struct PreferencePair {
   double chosen_logps = 0, rejected_logps = 0;
   double ref_chosen_logps = 0, ref_rejected_logps = 0;
   int64_t chosen_tokens = 0, rejected_tokens = 0;
+  double weight = 1;                   // of use_weighting
+  double chosen_unweighted_logps = 0;  // of sft, with ld_alpha
 
   double chosen_logratio() const { return chosen_logps - ref_chosen_logps; }
   double rejected_logratio() const { return rejected_logps - ref_rejected_logps; }
 };
 
-// ∂loss/∂logps: the gradient of every token's log-probability in the completion.
+// ∂loss/∂logps: the gradient of every token's log-probability in the completion; with ld_alpha that of the tokens that
+// count whole, and beside it ∂loss/∂chosen_unweighted_logps.
 struct PairGradient {
   double chosen = 0, rejected = 0;
+  double chosen_unweighted = 0;
 };
 
 // What the means are taken over: the whole step, however it is cut into forwards.

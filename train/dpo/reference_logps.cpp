@@ -33,6 +33,7 @@ void ReferenceLogps::compute(std::span<const int64_t> rows, const std::optional<
   PairForwardOptions options;
   options.adapter = adapter;
   options.measured = Measured::logps;
+  options.ld_alpha = ld_alpha_;
   const std::vector<PairSums> sums = measure_pairs(model_, pairs_, missing, settings_, options);
   for (size_t i = 0; i < missing.size(); ++i)
     known_[static_cast<size_t>(missing[i])] = ReferencePair{sums[i].chosen.logps, sums[i].rejected.logps};

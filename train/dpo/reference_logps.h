@@ -2,6 +2,7 @@
 // is computed once, and all of them can be kept in a file for the next call of the program.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -20,12 +21,19 @@ struct ReferencePair {
 class ReferenceLogps {
  public:
   // All of them must outlive this.
-  ReferenceLogps(const nn::Transformer& model, const TrainingSet& pairs, const TrainingSettings& settings)
-      : model_(model), pairs_(pairs), settings_(settings), known_(static_cast<size_t>(pairs.rows())) {}
+  ReferenceLogps(const nn::Transformer& model, const TrainingSet& pairs, const TrainingSettings& settings,
+                 std::optional<double> ld_alpha = {})
+      : model_(model),
+        pairs_(pairs),
+        settings_(settings),
+        ld_alpha_(ld_alpha),
+        known_(static_cast<size_t>(pairs.rows())) {}
 
   // Computes what is missing of these rows with the model as it is now. `adapter` as in PairForwardOptions.
   void compute(std::span<const int64_t> rows, const std::optional<std::string>& adapter);
   void compute_all(const std::optional<std::string>& adapter);
+  // The model has changed.
+  void forget() { std::fill(known_.begin(), known_.end(), std::nullopt); }
   // Of a row that is known.
   const ReferencePair& operator[](int64_t row) const { return known_.at(static_cast<size_t>(row)).value(); }
 
@@ -38,6 +46,7 @@ class ReferenceLogps {
   const nn::Transformer& model_;
   const TrainingSet& pairs_;
   const TrainingSettings& settings_;
+  std::optional<double> ld_alpha_;
   std::vector<std::optional<ReferencePair>> known_;
 };
 

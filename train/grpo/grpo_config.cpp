@@ -38,7 +38,10 @@ Fields loss_fields(GrpoSettings& s) {
       {"epsilon_high", group, "and at 1 + epsilon_high (default: epsilon); cispo caps the ratio at it", result,
        &s.epsilon_high},
       {"delta", group, "caps the ratio of the unclipped side, too (default: not)", result, &s.delta},
-      {"beta", group, "weight of the KL divergence from the model without the new adapter (0: none)", result, &s.beta},
+      {"beta", group,
+       "weight of the KL divergence from the model without the new adapter, or with use_peft false from a second copy of "
+       "it in memory (0: none)",
+       result, &s.beta},
       {"use_bias_correction_kl", group, "weigh the KL divergence by the probability ratio", result,
        &s.use_bias_correction_kl},
       {"importance_sampling_level", group, "token, or sequence: one ratio for a completion", result,
@@ -150,9 +153,8 @@ void check_loss(const GrpoConfig& c, Complaints& wrong) {
                   "must be above 1 + epsilon_high, or it clips what that lets pass");
   }
   wrong.require_not_negative("beta", c.beta);
-  wrong.require(c.beta == 0 || c.use_peft, "beta",
-                "above 0 needs a reference, which is the model without the adapter: with use_peft false there is none. "
-                "Train an adapter, or leave beta at 0");
+  check_reference(c, c.use_peft, wrong);
+  wrong.require(!c.sync_ref_model || c.beta > 0, "sync_ref_model", "has no use with beta 0, which asks no reference");
   for (const auto& [name, value] : {std::pair("sapo_temperature_pos", c.sapo_temperature_pos),
                                     std::pair("sapo_temperature_neg", c.sapo_temperature_neg)})
     wrong.require(value > 0 && std::isfinite(value), name, "must be above 0");
@@ -179,8 +181,8 @@ void GrpoConfig::resolve() {
 Fields fields_of(GrpoConfig& c) {
   return composed({model_fields(c),
                    data_fields(c, "{\"prompt\": text or messages, other columns for the rewards}", "eval_reward"),
-                   rollout_fields(c), reward_fields(c), adapter_fields(c), loss_fields(c), training_fields_of(c),
-                   cache_and_record_fields(c)});
+                   rollout_fields(c), reward_fields(c), adapter_fields(c), loss_fields(c), reference_fields(c),
+                   training_fields_of(c), cache_and_record_fields(c)});
 }
 
 void check(const GrpoConfig& c, Complaints& wrong) {

@@ -7,6 +7,7 @@
 
 #include "train/grpo/policy_loss.h"
 #include "train/grpo/rewards/reward_settings.h"
+#include "train/settings/reference_settings.h"
 #include "train/settings/run_config.h"
 
 namespace lathe::train {
@@ -41,7 +42,7 @@ struct GrpoSettings {
   double vespo_k_pos = 2.0, vespo_lambda_pos = 3.0, vespo_k_neg = 3.0, vespo_lambda_neg = 2.0;
 };
 
-struct GrpoConfig : RunConfig, DataSettings, GrpoSettings, RewardSettings {
+struct GrpoConfig : RunConfig, DataSettings, GrpoSettings, ReferenceSettings, RewardSettings {
   static constexpr const char *method = "GRPO", *command = "grpo";
   // With dropout the policy that learns is not the one that was sampled from; TRL has 0.05 here.
   GrpoConfig() { lora_dropout = 0; }

@@ -83,7 +83,12 @@ GrpoObjective::GrpoObjective(nn::Transformer& model, const GrpoConfig& config, c
                                                           : std::nullopt),
       reference_(policy_ ? reference_adapter : ""),
       sampler_(model, rollout_options(config, data, text, policy_)) {
-  if (policy_) model.load_adapter(model.adapter(*policy_), *reference_);
+  if (config.beta != 0 && trains_whole_weights(model)) {
+    reference_model_.emplace(model, config, config.sync_ref_model ? FollowsTheModel::yes : FollowsTheModel::no);
+    policy_ = reference_ = std::nullopt;
+  } else if (policy_) {
+    model.load_adapter(model.adapter(*policy_), *reference_);
+  }
 }
 
 PolicyForwardOptions GrpoObjective::forward_options(const std::optional<std::string>& adapter, int64_t step) const {
@@ -157,7 +162,8 @@ void GrpoObjective::add_reference(std::vector<ScoredRollout>& completions) const
   for (size_t i = 0; i < completions.size(); ++i) sequences.push_back({prompts[i], completions[i].rollout.ids});
   PolicyForwardOptions options = forward_options(reference_, 0);
   options.forward.adapter.training = false;
-  auto logprobs = completion_logprobs(model_, sequences, config_, options);
+  auto logprobs =
+      completion_logprobs(reference_model_ ? reference_model_->model() : model_, sequences, config_, options);
   for (size_t i = 0; i < completions.size(); ++i) completions[i].ref_logprobs = std::move(logprobs[i]);
 }
 
@@ -254,10 +260,19 @@ Metrics GrpoObjective::evaluate() {
   return metrics;
 }
 
-void GrpoObjective::save_state(const std::filesystem::path& folder) const { save_generation_batch(folder, batch_); }
+void GrpoObjective::after_update(int64_t steps_done) {
+  if (config_.sync_ref_model && steps_done % config_.ref_model_sync_steps == 0)
+    reference_model_->mix(model_, config_.ref_model_mixup_alpha);
+}
+
+void GrpoObjective::save_state(const std::filesystem::path& folder) const {
+  save_generation_batch(folder, batch_);
+  if (config_.sync_ref_model) reference_model_->save(folder);
+}
 
 void GrpoObjective::load_state(const std::filesystem::path& folder) {
   batch_ = load_generation_batch(folder, rows(), model_.config().vocab_size);
+  if (config_.sync_ref_model) reference_model_->load(folder);
 }
 
 }  // namespace lathe::train

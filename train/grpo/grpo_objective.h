@@ -19,6 +19,7 @@
 #include "train/grpo/grpo_data.h"
 #include "train/grpo/policy_forward.h"
 #include "train/objective.h"
+#include "train/reference_model.h"
 #include "train/report.h"
 
 namespace lathe::train {
@@ -29,7 +30,8 @@ int64_t rollout_cache_tokens(const GrpoConfig& config, int64_t longest_prompt);
 class GrpoObjective final : public Objective {
  public:
   // Everything must outlive the objective but the rewards. Where beta is not 0 and config.adapter is trained further, a
-  // copy of it as it is now is added to the model as "ref".
+  // copy of it as it is now is added to the model as "ref"; where whole weights are trained, the reference is a model of
+  // its own.
   GrpoObjective(nn::Transformer& model, const GrpoConfig& config, const GrpoData& data, const text::ModelText& text,
                 std::vector<NamedReward> rewards);
 
@@ -45,6 +47,7 @@ class GrpoObjective final : public Objective {
   StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) override;
   // num_generations_eval completions of each prompt of eval_dataset, with the same random numbers each time.
   Metrics evaluate() override;
+  void after_update(int64_t steps_done) override;
 
   std::string_view state_name() const override { return "grpo"; }
   void save_state(const std::filesystem::path& folder) const override;
@@ -73,7 +76,8 @@ class GrpoObjective final : public Objective {
   const GrpoData& data_;
   const text::ModelText& text_;
   std::vector<NamedReward> rewards_;
-  std::optional<std::string> policy_, reference_;  // adapters; not given: the model's only one
+  std::optional<std::string> policy_, reference_;  // adapters; not given: the model's only one, or none
+  std::optional<ReferenceModel> reference_model_;  // where beta is not 0 and whole weights are trained
   RolloutSampler sampler_;
   GenerationBatch batch_;
   std::vector<SampleRow> samples_;

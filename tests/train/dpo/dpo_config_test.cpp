@@ -71,6 +71,19 @@ TEST(DpoConfig, LossesThatDoNotAllowWhatIsAskedAreRefused) {
   EXPECT_TRUE(refuses({{"f_divergence_type", "kl"}}, {"'kl' is none of reverse_kl"}));
   EXPECT_TRUE(refuses({{"truncation_mode", "middle"}}, {"neither keep_start nor keep_end"}));
   EXPECT_EQ(refusal({{"loss_type", "exo_pair"}, {"label_smoothing", "0.001"}}), "nothing");
+  for (const char* loss : {"aot", "aot_unpaired", "sigmoid sft"})
+    EXPECT_TRUE(refuses({{"loss_type", loss}, {"use_weighting", "true"}}, {"use_weighting", "no loss of its own"}));
+  EXPECT_TRUE(refuses({{"ld_alpha", "1.5"}}, {"ld_alpha: must be from 0 to 1"}));
+  EXPECT_TRUE(refuses({{"sync_ref_model", "true"}}, {"sync_ref_model: goes with use_peft false"}));
+  const NamedValues synced = {{"sync_ref_model", "true"}, {"use_peft", "false"}};
+  EXPECT_EQ(refusal(synced), "nothing");
+  for (const auto& [name, value, named] : {std::tuple("precompute_ref_log_probs", "true", "changes the reference"),
+                                           {"ref_model_mixup_alpha", "2", "from 0 to 1"},
+                                           {"ref_model_sync_steps", "0", "at least 1"}}) {
+    NamedValues values = synced;
+    values.emplace_back(name, value);
+    EXPECT_TRUE(refuses(values, {name, named}));
+  }
 }
 
 TEST(DpoConfig, ItsYamlGivesItBack) {

@@ -32,6 +32,8 @@ DpoConfig config_of(const json& options, const fs::path& output_dir) {
   config.beta = options.at("beta");
   config.label_smoothing = options.value("label_smoothing", 0.0);
   config.f_divergence_type = options.value("f_divergence_type", "reverse_kl");
+  if (options.contains("ld_alpha")) config.ld_alpha = options["ld_alpha"].get<double>();
+  config.use_weighting = options.value("use_weighting", false);
   return config;
 }
 
@@ -49,16 +51,24 @@ void expect_gradients(const TinyDpo& run, const nn::SafetensorsFile& expected, c
   }
 }
 
-TEST(DpoGolden, LossesMetricsAndGradientsAreTrls) {
-  const json cases = json::parse(bytes_of(golden("dpo/tiny/cases.json")));
-  const auto gradients = nn::SafetensorsFile::open(golden("dpo/tiny/gradients.safetensors"));
+TrainingSet pairs_of(const json& rows) {
   TrainingSet pairs;
-  for (const json& row : cases.at(0).at("rows"))
-    add_pair(pairs, row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]);
+  for (const json& row : rows) add_pair(pairs, row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]);
+  return pairs;
+}
+
+class DpoGolden : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Trl, DpoGolden, testing::Values("dpo/tiny", "dpo/options"));
+
+TEST_P(DpoGolden, LossesMetricsAndGradientsAreTrls) {
+  const fs::path files = golden(GetParam());
+  const json cases = json::parse(bytes_of(files / "cases.json"));
+  const auto gradients = nn::SafetensorsFile::open(files / "gradients.safetensors");
+  const TrainingSet pairs = pairs_of(cases.at(0).at("rows"));
   for (size_t i = 1; i < cases.size(); ++i) {
     const json& given = cases[i];
     const std::string name = given.at("name");
-    SCOPED_TRACE(name);
+    SCOPED_TRACE(given.at("options").dump());
     const TemporaryFolder folder;
     TinyDpo run(config_of(given.at("options"), folder.path()), pairs, golden("dpo/tiny/adapter").string());
     const StepOutcome outcome = run.objective->accumulate(std::vector<int64_t>{0, 1, 2}, 0);
@@ -71,7 +81,61 @@ TEST(DpoGolden, LossesMetricsAndGradientsAreTrls) {
     }
     expect_gradients(run, *gradients, name);
   }
-  EXPECT_GE(cases.size(), 18u);
+  EXPECT_GE(cases.size(), 8u);
+}
+
+DpoConfig synced_config(const fs::path& output_dir) {
+  DpoConfig config = tiny_dpo_config(output_dir);
+  config.use_peft = false;
+  config.sync_ref_model = true;
+  config.ref_model_mixup_alpha = 0.4;
+  config.ref_model_sync_steps = 2;
+  config.learning_rate = 1e-3;
+  return config;
+}
+
+// Of the whole model, whose reference follows it.
+TEST(DpoSynced, StepsAreTrls) {
+  const json given = json::parse(bytes_of(golden("dpo/synced.json")));
+  const TemporaryFolder folder;
+  DpoConfig config = synced_config(folder.path());
+  config.beta = given["options"]["beta"].get<double>();
+  config.lr_scheduler_type = "constant";
+  config.per_device_train_batch_size = 3;
+  config.shuffle = false;
+  config.max_steps = static_cast<int64_t>(given["steps"].size());
+  TinyDpo run(config, pairs_of(given["rows"]));
+  const std::vector<StepRecord> records = run.train();
+  ASSERT_EQ(records.size(), 7u);
+  // AdamW's first steps are the gradients' signs, so that rounding in float32 grows.
+  for (size_t i = 0; i < records.size(); ++i) {
+    const json& step = given["steps"][i];
+    EXPECT_NEAR(records[i].loss, step["loss"].get<double>(), 1e-3 * step["loss"].get<double>()) << i;
+    EXPECT_NEAR(records[i].grad_norm, step["grad_norm"].get<double>(), 1e-3 * step["grad_norm"].get<double>()) << i;
+    EXPECT_NEAR(metric_of(records[i].metrics, "rewards/margins"), step["margin"].get<double>(), 1e-3) << i;
+  }
+}
+
+TEST(DpoSynced, AResumedRunIsOneThatNeverStopped) {
+  for (const char* dtype : {"float32", "bfloat16"}) {
+    const TemporaryFolder whole_folder, folder;
+    DpoConfig config = synced_config(whole_folder.path());
+    config.dtype = dtype;
+    config.eval_steps = 1;
+    TinyDpo whole(config);
+    whole.train();
+    config.output_dir = folder.path().string();
+    config.save_steps = 3;
+    config.per_device_train_batch_size = 1;
+    config.gradient_accumulation_steps = 8;
+    TinyDpo(config).train(3);
+    config.resume = true;
+    TinyDpo resumed(config);
+    resumed.train();
+    EXPECT_EQ(whole.parameter_bytes(), resumed.parameter_bytes());
+    EXPECT_EQ(bytes_of(whole_folder.path() / "metrics.jsonl"), bytes_of(folder.path() / "metrics.jsonl"));
+    EXPECT_FALSE(fs::exists(folder.path() / "ref_logps.safetensors"));
+  }
 }
 
 struct Result {
@@ -116,6 +180,21 @@ TEST_P(SameBits, AccumulatingOneRowEightTimesIsABatchOfEight) {
               config.per_device_train_batch_size = 1;
               config.gradient_accumulation_steps = 8;
             }));
+}
+
+TEST_P(SameBits, WeightsOfRowsAndOfTailsDoNotDependOnTheCut) {
+  const bool weighs = std::string(GetParam().loss_type) == "sigmoid";  // not beside aot and sft
+  const auto change = [&](int64_t batch) {
+    return with([=](DpoConfig& config) {
+      config.ld_alpha = 0.3;
+      config.use_weighting = weighs;
+      config.per_device_train_batch_size = batch;
+      config.gradient_accumulation_steps = 8 / batch;
+    });
+  };
+  const Result whole = change(8);
+  EXPECT_EQ(whole, change(2));
+  EXPECT_NE(whole, plain());
 }
 
 TEST_P(SameBits, CuttingForwardsByTokensChangesNothing) {

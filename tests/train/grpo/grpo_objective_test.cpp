@@ -295,6 +295,49 @@ TEST(Grpo, ATrainedAdaptersReferenceIsACopyOfItAndIsNotSaved) {
             bytes_of(second.path() / "adapter_model.safetensors"));
 }
 
+// The first update's KL divergence is 0 to the bit; then it grows.
+TEST(Grpo, TheReferenceOfWholeWeightsIsAModelOfItsOwn) {
+  for (const bool whole_model : {true, false})
+    for (const char* dtype : {"float32", "bfloat16"}) {
+      const TemporaryFolder folder;
+      GrpoConfig config = tiny_grpo_config(folder.path());
+      config.dtype = dtype;
+      config.beta = 0.05;
+      config.learning_rate = 2e-3;
+      config.use_peft = !whole_model;
+      if (!whole_model) config.lora_modules_to_save = "lm_head";
+      TinyGrpo run(config);
+      const std::vector<StepRecord> records = run.train();
+      EXPECT_EQ(metric_of(records[0].metrics, "kl"), 0.0);
+      EXPECT_GT(metric_of(records[2].metrics, "kl"), 0.0);
+    }
+}
+
+TEST(Grpo, AReferenceThatFollowsIsKeptInCheckpoints) {
+  const TemporaryFolder whole_folder, folder, fixed_folder;
+  GrpoConfig config = tiny_grpo_config(whole_folder.path());
+  config.beta = 0.05;
+  config.use_peft = false;
+  config.learning_rate = 2e-3;
+  config.sync_ref_model = true;
+  config.ref_model_sync_steps = 1;
+  TinyGrpo whole(config);
+  whole.train();
+  config.output_dir = folder.path().string();
+  config.save_steps = 2;
+  TinyGrpo(config).train(2);
+  config.resume = true;
+  TinyGrpo resumed(config);
+  resumed.train();
+  EXPECT_EQ(whole.parameter_bytes(), resumed.parameter_bytes());
+  EXPECT_EQ(bytes_of(whole_folder.path() / "metrics.jsonl"), bytes_of(folder.path() / "metrics.jsonl"));
+  config.output_dir = fixed_folder.path().string();
+  config.resume = config.sync_ref_model = false;
+  TinyGrpo fixed(config);
+  fixed.train();
+  EXPECT_NE(whole.parameter_bytes(), fixed.parameter_bytes());
+}
+
 TEST(Grpo, EqualRewardsAreCountedAndTeachNothing) {
   const TemporaryFolder folder;
   GrpoConfig config = tiny_grpo_config(folder.path());
@@ -375,7 +418,10 @@ TEST(GrpoConfig, SettingsThatDoNotGoTogetherAreNamed) {
     const std::string complaint = complaints_of({{setting, value}});
     EXPECT_NE(complaint.find(named), std::string::npos) << setting << ": " << complaint;
   }
-  EXPECT_NE(complaints_of({{"beta", "0.1"}, {"use_peft", "false"}}).find("needs a reference"), std::string::npos);
+  EXPECT_EQ(complaints_of({{"beta", "0.1"}, {"use_peft", "false"}}), "none");
+  EXPECT_EQ(complaints_of({{"beta", "0.1"}, {"use_peft", "false"}, {"sync_ref_model", "true"}}), "none");
+  EXPECT_NE(complaints_of({{"use_peft", "false"}, {"sync_ref_model", "true"}}).find("beta 0"), std::string::npos);
+  EXPECT_NE(complaints_of({{"beta", "0.1"}, {"sync_ref_model", "true"}}).find("use_peft false"), std::string::npos);
 }
 
 }  // namespace
