@@ -8,6 +8,8 @@ Fields model_fields(ModelSettings& s) {
       {"dtype", Group::memory, "auto (bfloat16 where the CPU multiplies it), float32 or bfloat16", Shapes::result,
        &s.dtype},
       {"bf16", Group::memory, "true: dtype bfloat16, false: dtype float32", Shapes::run, &s.bf16},
+      {"fp16", Group::memory, "false: training in float16, which needs loss scaling, is not there", Shapes::run,
+       &s.fp16},
       {"load_in_4bit", Group::memory,
        "QLoRA: the layers' frozen linears as 4-bit codes (nf4), quantised while loading; products compute in dtype",
        Shapes::result, &s.load_in_4bit},
@@ -26,6 +28,10 @@ void check_model(const ModelSettings& s, Complaints& wrong) {
   wrong.require(one_of(s.dtype, {"auto", "float32", "f32", "bfloat16", "bf16"}), "dtype",
                 "'" + s.dtype + "' is none of auto, float32, bfloat16");
   wrong.require(!(s.bf16 && s.dtype != "auto"), "bf16", "give bf16 or dtype, not both");
+  wrong.require(
+      !s.fp16, "fp16",
+      "training in float16 is not supported: bf16 takes the same memory, has float32's range and needs no loss "
+      "scaling; give bf16 true, or leave both out");
   wrong.require(!(s.load_in_4bit && s.load_in_8bit), "load_in_8bit", "give load_in_4bit or load_in_8bit, not both");
   wrong.require(s.bnb_4bit_quant_type == "nf4", "bnb_4bit_quant_type",
                 "'" + s.bnb_4bit_quant_type + "' is not supported: nf4, which is also QLoRA's, is");

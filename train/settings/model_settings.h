@@ -13,6 +13,7 @@ struct ModelSettings {
   std::string model;
   std::string dtype = "auto";  // auto | float32 | bfloat16
   std::optional<bool> bf16;    // TRL's name: true is bfloat16, false is float32
+  bool fp16 = false;           // TRL's name, too; true is refused
   // How the layers' linears are held; products compute in the dtype, as with TRL's bnb_4bit_compute_dtype.
   bool load_in_4bit = false, load_in_8bit = false;
   std::string bnb_4bit_quant_type = "nf4";

@@ -147,6 +147,8 @@ TEST(RunConfig, WhatCodesCannotBeIsRefusedWhateverTheMethod) {
             std::string::npos);
   EXPECT_NE(complaint({{"load_in_4bit", "true"}, {"bnb_4bit_quant_type", "fp4"}}).find("'fp4' is not supported"),
             std::string::npos);
+  EXPECT_NE(complaint({{"fp16", "true"}}).find("bf16 takes the same memory"), std::string::npos);
+  EXPECT_EQ(complaint({{"fp16", "false"}, {"bf16", "true"}}), "nothing");
   EXPECT_NE(complaint({{"bnb_4bit_use_double_quant", "true"}}).find("no use without load_in_4bit"), std::string::npos);
   EXPECT_EQ(complaint({{"load_in_4bit", "true"}, {"bnb_4bit_use_double_quant", "true"}}), "nothing");
 }
