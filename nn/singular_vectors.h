@@ -18,13 +18,13 @@ struct SingularVectors {
 // most min(out, in) of them.
 SingularVectors leading_singular_vectors(const Tensor& weight, int64_t rank);
 
-// Nearly the same, much sooner, by the randomised range finder with `iterations` power iterations (Halko, Martinsson and
-// Tropp 2011, algorithm 4.4; torch.svd_lowrank). The random numbers follow from the seed and the number.
+// Nearly the same, much sooner, by the randomised range finder with `iterations` power iterations (Halko, Martinsson
+// and Tropp 2011, algorithm 4.4; torch.svd_lowrank). The random numbers follow from the seed and the number.
 SingularVectors random_singular_vectors(const Tensor& weight, int64_t rank, int64_t iterations, uint64_t seed,
                                         uint64_t number);
 
-// `rows` [count, length], one after another, made orthonormal by Gram and Schmidt's method, twice. A row that depends on
-// those before it becomes zeros.
+// `rows` [count, length], one after another, made orthonormal by Gram and Schmidt's method, twice. A row that depends
+// on those before it becomes zeros.
 void orthonormalise(std::vector<double>& rows, int64_t length);
 
 }  // namespace lathe::nn

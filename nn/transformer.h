@@ -80,8 +80,9 @@ class Transformer {
   // says who uses which.
 
   // Adds LoRA to every linear that the config targets, as its init_lora_weights says (nn/lora_start.h): by default
-  // without effect, A kaiming-uniform from the seed, B zero (of the embedding A zero, B normal). With DoRA, the magnitudes are the norms of the weight's rows; modules_to_save begin as
-  // the base's. ConfigError when it targets nothing.
+  // without effect, A kaiming-uniform from the seed, B zero (of the embedding A zero, B normal). With DoRA, the
+  // magnitudes are the norms of the weight's rows; modules_to_save begin as the base's. ConfigError when it targets
+  // nothing.
   void add_lora(const LoraConfig& config, uint64_t seed, std::string_view name = default_adapter);
   // Adds an adapter with its weights. Every key must find its linear and have its shape, and every targeted linear
   // its key: else FormatError names the first that does not.
@@ -89,8 +90,8 @@ class Transformer {
   void remove_adapter(std::string_view name);
   bool has_adapter() const { return !adapters_.empty(); }
   std::vector<std::string> adapter_names() const;  // sorted
-  // Copies of the adapter's masters, on the cpu. One that began as a part of the base has what it began as beside it, in
-  // twice its rank: as it is, it goes with the base.
+  // Copies of the adapter's masters, on the cpu. One that began as a part of the base has what it began as beside it,
+  // in twice its rank: as it is, it goes with the base.
   PeftAdapter adapter(std::string_view name = default_adapter) const;
 
   // What training updates: A, B and magnitude of that adapter's linears, then of the embedding, then modules_to_save,

@@ -13,8 +13,8 @@
 //   y = (x − x')·Wᵀ + c⊙z + bias + residual           dmagnitude += Σ dy⊙z ÷ norm       dB, dA as above from c⊙dy
 //   dx = dy·W + dropout((c⊙dy − dy)·W + dt·A)
 //
-// A term with `joined` factors computes with those, [A; A₀] and [B, C₀] of rank 2r, of which A and B, the first r, train:
-// an adapter that began as a part of W has C₀ = −B₀, so that it begins without effect.
+// A term with `joined` factors computes with those, [A; A₀] and [B, C₀] of rank 2r, of which A and B, the first r,
+// train: an adapter that began as a part of W has C₀ = −B₀, so that it begins without effect.
 #pragma once
 
 #include <optional>

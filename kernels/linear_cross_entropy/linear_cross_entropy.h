@@ -45,9 +45,9 @@ struct CrossEntropyOutputs {
 // With p the softmax of z and E its entropy, ∂entropy/∂z = −p · (log p + E) and log Σ p² = log Σ exp(2(z − max z)) −
 // 2 log Σ exp(z − max z).
 //
-// s_t · ∂loss_t/∂logit (+ e_t · ∂entropy_t/∂logit) is computed in f32 and rounded once to hidden's dtype before the two gradient products, as
-// logits are in a plain implementation. How scale and token_scales give s_t does not matter: token_scales that are all
-// s are the bits of scale = s without them.
+// s_t · ∂loss_t/∂logit (+ e_t · ∂entropy_t/∂logit) is computed in f32 and rounded once to hidden's dtype before the two
+// gradient products, as logits are in a plain implementation. How scale and token_scales give s_t does not matter:
+// token_scales that are all s are the bits of scale = s without them.
 //
 // For grad_weight a sequence's rows with labels are cut into groups of cross_entropy_chunk from its first on; each
 // group is one sum over its rows, ascending, and the groups are added to grad_weight in order. A batch gives the bits

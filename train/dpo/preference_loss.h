@@ -22,11 +22,12 @@
 //   sft           −logπ(chosen) / tokens, over all chosen tokens of the step
 //   sigmoid_norm  −logσ(β(f(a)/|chosen| − f(b)/|rejected|))
 //
-// With use_weighting (WPO, Zhou et al. 2024) each pair's loss is multiplied by w(chosen) · w(rejected), which no gradient
-// goes through: w = exp(mean over the completion's tokens of log p(token) − log Σ p²). Not for those that sort, and sft.
+// With use_weighting (WPO, Zhou et al. 2024) each pair's loss is multiplied by w(chosen) · w(rejected), which no
+// gradient goes through: w = exp(mean over the completion's tokens of log p(token) − log Σ p²). Not for those that
+// sort, and sft.
 //
-// With ld_alpha (LD-DPO, Liu et al. 2024) the sums logπ and logπref weigh what a completion has beyond the length of the
-// shorter of the two by ld_alpha; sft's do not.
+// With ld_alpha (LD-DPO, Liu et al. 2024) the sums logπ and logπref weigh what a completion has beyond the length of
+// the shorter of the two by ld_alpha; sft's do not.
 //
 // f: reverse_kl t, forward_kl 1 − exp(−t), js_divergence log 2 + logσ(t), alpha_divergence
 // (exp((α − 1)t) − 1)/(α − 1), its exponent at most 80 (Wang et al. 2023).

@@ -12,9 +12,9 @@
 
 namespace lathe::train {
 
-// With several functions, normalize_then_sum (GDPO, arXiv 2601.05242) compares each function's rewards with those of its
-// group first: rₖ ← (rₖ − mean of the group) ÷ (its deviation + 1e-4), R = Σ wₖ · rₖ, A = (R − mean) ÷ (deviation + 1e-4)
-// over the batch, whatever the scaling.
+// With several functions, normalize_then_sum (GDPO, arXiv 2601.05242) compares each function's rewards with those of
+// its group first: rₖ ← (rₖ − mean of the group) ÷ (its deviation + 1e-4), R = Σ wₖ · rₖ, A = (R − mean) ÷ (deviation +
+// 1e-4) over the batch, whatever the scaling.
 enum class RewardScaling { group, batch, none };
 std::optional<RewardScaling> parse_reward_scaling(std::string_view name);
 

@@ -30,8 +30,8 @@ int64_t rollout_cache_tokens(const GrpoConfig& config, int64_t longest_prompt);
 class GrpoObjective final : public Objective {
  public:
   // Everything must outlive the objective but the rewards. Where beta is not 0 and config.adapter is trained further, a
-  // copy of it as it is now is added to the model as "ref"; where whole weights are trained, the reference is a model of
-  // its own.
+  // copy of it as it is now is added to the model as "ref"; where whole weights are trained, the reference is a model
+  // of its own.
   GrpoObjective(nn::Transformer& model, const GrpoConfig& config, const GrpoData& data, const text::ModelText& text,
                 std::vector<NamedReward> rewards);
 
