@@ -107,7 +107,13 @@ Tensor DoraNorms::inverse(const Tensor& a, const Tensor& b, float scaling) const
   } else {
     invert(found.span<float>());
   }
-  inverse_ = kernels::moved(found, weight_.value().device(), MemoryTag::adapters);
+  // In the memory of the last: what a graph has captured must not move.
+  if (inverse_.defined()) {
+    kernels::copy(inverse_, found);
+    inverse_.bump_version();
+  } else {
+    inverse_ = kernels::moved(found, weight_.value().device(), MemoryTag::adapters);
+  }
   a_version_ = a.version();
   b_version_ = b.version();
   return inverse_;

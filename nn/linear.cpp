@@ -10,15 +10,17 @@ JoinedFactors::Factors JoinedFactors::of(const Parameter& a, const Parameter& b)
   const Tensor &rows = a.leaf.value(), &columns = b.leaf.value();
   const std::array<uint64_t, 4> versions{rows.version(), a.start.version(), columns.version(), b.start.version()};
   if (factors_.a.defined() && versions == versions_) return factors_;
-  const auto joined = [](const Tensor& first, const Tensor& second, int dimension) {
+  const auto join = [](Tensor& both, const Tensor& first, const Tensor& second, int dimension) {
     const int64_t half = first.dim(dimension);
     const Shape shape = dimension == 0 ? Shape{2 * half, first.dim(1)} : Shape{first.dim(0), 2 * half};
-    Tensor both = Tensor::empty(shape, first.dtype(), first.device(), MemoryTag::adapters);
+    // Made once: what a graph has captured must not move.
+    if (!both.defined()) both = Tensor::empty(shape, first.dtype(), first.device(), MemoryTag::adapters);
     kernels::copy(both.slice(dimension, 0, half), first);
     kernels::copy(both.slice(dimension, half, 2 * half), second);
-    return both;
+    both.bump_version();
   };
-  factors_ = {joined(rows, a.start, 0), joined(columns, b.start, 1)};
+  join(factors_.a, rows, a.start, 0);
+  join(factors_.b, columns, b.start, 1);
   versions_ = versions;
   return factors_;
 }

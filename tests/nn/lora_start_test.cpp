@@ -5,6 +5,8 @@
 
 #include "core/random.h"
 #include "core/thread_pool.h"
+#include "kernels/add/add.h"
+#include "kernels/copy/copy.h"
 #include "nn/singular_vectors.h"
 #include "nn/symmetric_eigen.h"
 #include "tests/nn/golden_files.h"
@@ -199,6 +201,29 @@ TEST(LoraStart, DoesNotDependOnThreadsOrOtherTargets) {
   };
   EXPECT_EQ(value_of("all-linear", 1), value_of("all-linear", 3));
   EXPECT_EQ(value_of("all-linear", 2), value_of(".*down_proj", 2));
+}
+
+TEST(LoraStart, OnADeviceIsThatOfTheCpu) {
+  const ModelFiles files = open_model_files(golden("tiny_llama/untied"));
+  const auto changed = [&](Device device) {
+    TransformerOptions options;
+    options.device = device;
+    auto model = std::make_unique<Transformer>(files.config, *files.weights, options);
+    model->add_lora(all_linear("pissa"), 3);
+    for (Parameter& parameter : model->trainable_parameters()) {
+      kernels::scale(parameter.master, parameter.master, 1.25);
+      parameter.refresh();
+    }
+    return model;
+  };
+  const auto here = changed({}), there = changed({DeviceKind::simt, 0});
+  const PeftAdapter ours = here->adapter(), theirs = there->adapter();
+  for (const auto& [name, lora] : ours.modules) {
+    EXPECT_EQ(largest_difference(theirs.modules.at(name).a, lora.a), 0.0) << name;
+    EXPECT_EQ(largest_difference(theirs.modules.at(name).b, lora.b), 0.0) << name;
+  }
+  EXPECT_GT(effect_of(*here), 1e-2);
+  EXPECT_LT(largest_difference(kernels::moved(logits_of(*there, {ids}), {}), logits_of(*here, {ids})), 1e-4);
 }
 
 TEST(LoraStart, WhatCannotBeIsToldByName) {

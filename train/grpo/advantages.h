@@ -12,12 +12,12 @@
 
 namespace lathe::train {
 
-// With several functions, normalize_then_sum (GDPO, arXiv 2601.05242) compares each function's rewards with those of
-// its group first: rₖ ← (rₖ − mean of the group) ÷ (its deviation + 1e-4), R = Σ wₖ · rₖ, A = (R − mean) ÷ (deviation +
-// 1e-4) over the batch, whatever the scaling.
 enum class RewardScaling { group, batch, none };
 std::optional<RewardScaling> parse_reward_scaling(std::string_view name);
 
+// With several functions, normalize_then_sum (GDPO, arXiv 2601.05242) compares each function's rewards with those of
+// its group first: rₖ ← (rₖ − mean of the group) ÷ (its deviation + 1e-4), R = Σ wₖ · rₖ, A = (R − mean) ÷ (deviation +
+// 1e-4) over the batch, whatever the scaling.
 enum class RewardAggregation { sum_then_normalize, normalize_then_sum };
 std::optional<RewardAggregation> parse_reward_aggregation(std::string_view name);
 
