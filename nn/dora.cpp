@@ -41,6 +41,11 @@ Tensor weight_rows(const kernels::Weight& weight, DType dtype, int64_t first, in
     quantized->dequantize(rows, first);
     return here(rows);
   }
+  if (const kernels::GgmlWeight* ggml = weight.ggml()) {
+    Tensor rows = Tensor::empty({count, weight.columns()}, dtype, {});
+    ggml->dequantize(rows, first);
+    return here(rows);
+  }
   return here(weight.dense()->slice(0, first, first + count));
 }
 

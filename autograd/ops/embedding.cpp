@@ -63,6 +63,8 @@ struct Embedding final : Operation {
   static void look_up(const Tensor& out, const kernels::Weight& from, const Tensor& which) {
     if (const kernels::PackedWeight* packed = from.packed()) {
       kernels::embedding_forward(out, *packed, which);
+    } else if (const kernels::GgmlWeight* ggml = from.ggml()) {
+      kernels::embedding_forward(out, *ggml, which);
     } else {
       kernels::embedding_forward(out, *from.dense(), which);
     }

@@ -32,16 +32,17 @@ class LinearWeight {
  public:
   LinearWeight(kernels::PackedWeight packed) : value_(std::move(packed)) {}
   LinearWeight(kernels::QuantizedWeight quantized) : value_(std::move(quantized)) {}
+  LinearWeight(kernels::GgmlWeight ggml) : value_(std::move(ggml)) {}
   LinearWeight(Variable dense) : value_(dense.value()), dense_(std::move(dense)) {}
   LinearWeight(Tensor dense) : LinearWeight(Variable(std::move(dense))) {}
   const kernels::Weight& value() const { return value_; }
   int64_t rows() const { return value_.rows(); }
   int64_t columns() const { return value_.columns(); }
   DType dtype() const { return value_.dtype(); }
-  // What an operation takes as its input: undefined where the weight is packed or quantised.
+  // What an operation takes as its input: undefined where the weight is packed or of codes.
   const Variable& dense() const { return dense_; }
-  // What an operation saves so that a change of the weight is noticed. Undefined for a quantised one, whose codes have
-  // no way to change.
+  // What an operation saves so that a change of the weight is noticed. Undefined for one of codes, which
+  // have no way to change.
   Tensor versioned() const {
     const kernels::PackedWeight* packed = value_.packed();
     return packed ? packed->panels() : dense_.value();

@@ -1,4 +1,4 @@
-// The rows of a packed weight: a tied output embedding is stored once, in the panels of the product.
+// The rows of a weight in panels: a tied output embedding is stored once, as the product reads it.
 #include <algorithm>
 #include <vector>
 
@@ -28,6 +28,17 @@ void embedding_forward(const Tensor& out, const PackedWeight& weight, const Tens
         reference::write(out.dtype(), out.raw(), t * out.stride(0) + i, row[static_cast<size_t>(i)]);
       }
     }
+  });
+}
+
+void embedding_forward(const Tensor& out, const GgmlWeight& weight, const Tensor& ids) {
+  const char* operation = "embedding_forward";
+  expect(operation, "weight", weight.panels());
+  expect(operation, "ids", ids).rank(1);
+  const int32_t* id = expect_indices(operation, "ids", ids, ids.dim(0), "weight", weight.rows(), {}).data;
+  expect(operation, "out", out).shape({ids.dim(0), weight.columns()}).dtype(weight.dtype()).rows_contiguous();
+  parallel_for(ids.dim(0), std::max<int64_t>(1, 4096 / weight.columns()), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) weight.dequantize(out.slice(0, t, t + 1), id[t]);
   });
 }
 

@@ -8,6 +8,7 @@
 #include "kernels/matmul/quantized_gemv.h"
 #include "kernels/matmul/reference.h"
 #include "kernels/matmul/schedule.h"
+#include "kernels/matmul/weights/ggml/product.h"
 #include "kernels/matmul/widened.h"
 
 namespace lathe::kernels {
@@ -80,7 +81,8 @@ bool forward_wants_dense(const QuantizedWeight& weight, const Tensor& x) {
 }
 bool gradient_wants_dense(const Tensor& grad_out) { return !on_cpu(grad_out) || cpu_wants_dense(grad_out); }
 
-Tensor dequantized(const QuantizedWeight& weight, const Tensor& operand) {
+template <class Quantized>
+Tensor dequantized(const Quantized& weight, const Tensor& operand) {
   const Tensor dense =
       Tensor::empty({weight.rows(), weight.columns()}, operand.dtype(), operand.device(), MemoryTag::workspace);
   weight.dequantize(dense);
@@ -115,11 +117,15 @@ void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, co
   }
   const QuantizedWeight* quantized = weight.quantized();
   if (quantized && forward_wants_dense(*quantized, x)) return linear_forward(out, x, dequantized(*quantized, x), terms);
+  if (const GgmlWeight* ggml = weight.ggml(); ggml && x.dtype() == DType::f64)
+    return linear_forward(out, x, dequantized(*ggml, x), terms);
   if (on_cpu(x) && x.dtype() == DType::f16) return widened::linear_forward(out, x, weight, terms);
   if (on_cpu(x) && x.dtype() == DType::f64) return reference::linear_forward(out, x, weight, terms);
-  ProductArgs args = forward_args(out, x, weight, terms);
+  if (weight.ggml() && rows.empty() && terms.lora_t.defined()) rows = {{0, x.dim(0), terms.lora_t, terms.lora_b}};
   std::vector<SecondPair> pairs;
   std::transform(rows.begin(), rows.end(), std::back_inserter(pairs), second_pair);
+  if (const GgmlWeight* ggml = weight.ggml()) return ggml_linear_forward(out, x, *ggml, pairs, terms);
+  ProductArgs args = forward_args(out, x, weight, terms);
   args.second_pairs = pairs;
   if (quantized && !on_cpu(x)) return device::multiply_codes(args, *quantized, x.device());
   multiply(args, x.device());
@@ -137,6 +143,11 @@ void linear_input_gradient(const LinearInputGradient& call) {
   if (const QuantizedWeight* quantized = call.weight.quantized(); quantized && gradient_wants_dense(grad_out)) {
     LinearInputGradient dense = call;
     dense.weight = dequantized(*quantized, grad_out);
+    return linear_input_gradient(dense);
+  }
+  if (const GgmlWeight* ggml = call.weight.ggml()) {
+    LinearInputGradient dense = call;
+    dense.weight = dequantized(*ggml, grad_out);
     return linear_input_gradient(dense);
   }
   if (on_cpu(grad_out) && grad_out.dtype() == DType::f16) return widened::linear_input_gradient(call);

@@ -15,6 +15,7 @@ Tensor wide(const Tensor& tensor) {
 // A quantised weight was dequantised before (matmul.cpp).
 Weight wide(const Weight& weight) {
   if (const PackedWeight* packed = weight.packed()) return packed->as_f32();
+  if (const GgmlWeight* ggml = weight.ggml()) return ggml->for_dtype(DType::f32);
   return wide(*weight.dense());
 }
 

@@ -15,12 +15,17 @@ int64_t rows_of(const QuantizedWeight& quantized) { return quantized.rows(); }
 int64_t columns_of(const QuantizedWeight& quantized) { return quantized.columns(); }
 DType dtype_of(const QuantizedWeight&) { return DType::f32; }
 
+int64_t rows_of(const GgmlWeight& ggml) { return ggml.rows(); }
+int64_t columns_of(const GgmlWeight& ggml) { return ggml.columns(); }
+DType dtype_of(const GgmlWeight& ggml) { return ggml.dtype(); }
+
 }  // namespace
 
 Weight::Weight() = default;
 Weight::Weight(Tensor dense) : weight_(std::move(dense)) {}
 Weight::Weight(PackedWeight packed) : weight_(std::move(packed)) {}
 Weight::Weight(QuantizedWeight quantized) : weight_(std::move(quantized)) {}
+Weight::Weight(GgmlWeight ggml) : weight_(std::move(ggml)) {}
 Weight::Weight(const Weight& other) = default;
 Weight::Weight(Weight&& other) noexcept = default;
 Weight& Weight::operator=(const Weight& other) = default;

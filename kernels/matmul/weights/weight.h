@@ -1,10 +1,11 @@
-// A weight [N, K] that a product reads: dense, packed and frozen, or quantised and frozen.
+// A weight [N, K] that a product reads: dense, packed and frozen, or quantised and frozen (by us, or a GGUF file's).
 #pragma once
 
 #include <utility>
 #include <variant>
 
 #include "core/tensor.h"
+#include "kernels/matmul/weights/ggml/ggml_weight.h"
 #include "kernels/matmul/weights/packed/packed_weight.h"
 #include "kernels/matmul/weights/quantized_weight.h"
 
@@ -19,6 +20,8 @@ class Weight {
   Weight(PackedWeight packed);
   // Stands for the weight dequantised to the dtype of the other operand.
   Weight(QuantizedWeight quantized);
+  // A product multiplies integers (weights/ggml/ggml_weight.h).
+  Weight(GgmlWeight ggml);
   // In weight.cpp, because inline they would put a page of code into every caller, in which GCC 12 believes to see
   // uninitialised members.
   Weight(const Weight& other);
@@ -39,14 +42,15 @@ class Weight {
   const Tensor* dense() const { return std::get_if<Tensor>(&weight_); }
   const PackedWeight* packed() const { return std::get_if<PackedWeight>(&weight_); }
   const QuantizedWeight* quantized() const { return std::get_if<QuantizedWeight>(&weight_); }
-  // visitor(const Tensor& | const PackedWeight& | const QuantizedWeight&).
+  const GgmlWeight* ggml() const { return std::get_if<GgmlWeight>(&weight_); }
+  // visitor(const Tensor& | const PackedWeight& | const QuantizedWeight& | const GgmlWeight&).
   template <class Visitor>
   decltype(auto) visit(Visitor&& visitor) const {
     return std::visit(std::forward<Visitor>(visitor), weight_);
   }
 
  private:
-  std::variant<Tensor, PackedWeight, QuantizedWeight> weight_;
+  std::variant<Tensor, PackedWeight, QuantizedWeight, GgmlWeight> weight_;
 };
 
 }  // namespace lathe::kernels

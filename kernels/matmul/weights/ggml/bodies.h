@@ -1,0 +1,76 @@
+// What the CPU bodies of products with ggml's blocks get, and their declarations.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/matmul/arguments.h"
+#include "kernels/matmul/cpu/blocking.h"
+#include "kernels/matmul/weights/ggml/ggml_formats.h"
+#include "kernels/simd/isa.h"
+
+namespace lathe::kernels::ggml {
+
+// Rows of a tile, whose sums stay in registers. Up to most_direct_rows, codes become integers in registers; with more, a
+// stretch of a panel is unpacked for all of them.
+inline constexpr int64_t most_direct_rows = 4;
+LATHE_INLINE constexpr int tile_rows(Isa isa, bool direct) {
+  switch (isa) {
+    case Isa::baseline: return 2;
+    case Isa::avx2: return 4;
+    case Isa::avx512:
+    case Isa::avx512_bf16: return direct ? 4 : 12;
+  }
+  return 2;
+}
+
+// Activations as products read them. For each row and block of 32: 16 pairs of 16-bit integers (ggml_formats.h says
+// which neighbours make a pair), the scale, and the scale times the sum of the integers. Tile by tile, so that a tile's
+// rows lie together: its pairs are [blocks][rows of the tile][16], its scales [blocks][rows of the tile][2].
+struct QuantizedRows {
+  uint32_t* pairs;
+  float* scales;
+  int64_t blocks;
+  gemm::Tiling tiling;
+  LATHE_INLINE uint32_t* tile_pairs(int64_t tile) const { return pairs + tiling.first_row(tile) * blocks * 16; }
+  LATHE_INLINE float* tile_scales(int64_t tile) const { return scales + tiling.first_row(tile) * blocks * 2; }
+  LATHE_INLINE int64_t rows_of(int64_t tile) const { return tiling.first_row(tile + 1) - tiling.first_row(tile); }
+};
+
+// Tiles [first, last) of the rows of x f32 | bf16: the nearest integers to x / scale, even ones of two that are as near,
+// scale = max |x| / 32767. A block with an infinity or a NaN has the scale NaN, one whose values are all below 2^-100
+// has zeros.
+struct QuantizeRowsArgs {
+  ProductMatrix x;
+  QuantizedRows rows;
+  int64_t first, last;
+};
+
+// out[row, column] = rows · weight (+ the row's second pair, continuing the sum) (+ bias) (+ residual), rounded once, for
+// panels of 16 columns.
+struct GgmlProductArgs {
+  GgmlFormat format;
+  const uint8_t* panels;
+  int64_t panel_bytes;
+  int64_t n;
+  QuantizedRows left;
+  std::span<const SecondPair> second_pairs;  // ascending
+  ProductMatrix bias, residual, out;
+};
+
+struct GgmlTask {
+  int64_t first_panel, last_panel, first_tile, last_tile;  // of most_task_rows at most
+  uint8_t* unpacked;  // unpacked_bytes; null where codes become integers in registers
+};
+
+// Blocks that are unpacked at a time: 58 KB, which stay in the second-level cache beside most_task_rows of activations.
+inline constexpr int64_t unpacked_blocks = 48;
+inline constexpr int64_t unpacked_bytes = unpacked_blocks * (16 * 64 + 3 * 64);
+inline constexpr int64_t most_task_rows = 132;
+
+template <Isa>
+void quantize_rows(const QuantizeRowsArgs& args);
+template <Isa>
+void multiply_blocks(const GgmlProductArgs& args, const GgmlTask& task);
+
+}  // namespace lathe::kernels::ggml

@@ -1,0 +1,164 @@
+// Codes of a block (ggml_formats.h) as pairs of 16-bit integers, for the rows of one vector. For this folder's sources
+// only.
+//
+// A decoder has, of block `b` of a panel (the vector's first row is `vector` · lanes):
+//   pair     the integers of pair `i`, with what is subtracted from the codes subtracted
+//   scale    of the half of the block that `half` counts (one half where the format has one scale)
+//   minimum  of formats that have one: a value is scale · integer + minimum
+#pragma once
+
+#include "kernels/matmul/weights/ggml/bodies.h"
+#include "kernels/simd/bytes.h"
+#include "kernels/simd/transpose.h"
+
+namespace lathe::kernels::LATHE_ISA {
+
+typedef int16_t VecS __attribute__((vector_size(4 * lanes)));
+
+inline constexpr int ggml_vectors = ggml::panel_rows / lanes;
+
+LATHE_INLINE const uint8_t* rows_of_word(const uint8_t* plane, int word, int vector) {
+  return plane + word * ggml::bits_plane + vector * lanes * 4;
+}
+LATHE_INLINE VecU subtract(VecU pairs, int16_t offset) { return (VecU)((VecS)pairs - offset); }
+// A plane's word shifted so that bits [from, …) of each half come to bit `to`.
+LATHE_INLINE VecU moved_bits(VecU word, int from, int to) {
+  return from > to ? word >> (from - to) : word << (to - from);
+}
+
+LATHE_INLINE VecU nibble_pair(const uint8_t* nibbles, int i, int vector) {
+  const VecU word = load_words(rows_of_word(nibbles, i % 8 / 2, vector));
+  return (word >> (i % 2 * 8 + i / 8 * 4)) & 0x000f000fu;
+}
+LATHE_INLINE VecU bits_pair(const uint8_t* bits, int i, int vector) {  // at bit 4
+  return moved_bits(load_words(rows_of_word(bits, 0, vector)), i, 4) & 0x00100010u;
+}
+LATHE_INLINE VecU two_bits_pair(const uint8_t* two_bits, int i, int vector) {  // at bit 4
+  return moved_bits(load_words(rows_of_word(two_bits, i / 8, vector)), i % 8 * 2, 4) & 0x00300030u;
+}
+LATHE_INLINE VecU byte_pair(const uint8_t* bytes, int i, int vector) {
+  const VecS word = (VecS)load_words(rows_of_word(bytes, i / 2, vector));
+  return (VecU)(i % 2 == 0 ? (word << 8) >> 8 : word >> 8);
+}
+
+LATHE_INLINE Vec f16_scale(const uint8_t* scales, int vector) {
+  return load(reinterpret_cast<const f16*>(scales) + vector * lanes);
+}
+LATHE_INLINE Vec unsigned_scale(const uint8_t* scales, int vector) {
+  return __builtin_convertvector((VecI)load_bytes(scales + vector * lanes), Vec);
+}
+LATHE_INLINE Vec signed_scale(const uint8_t* scales, int vector) {
+  return load(reinterpret_cast<const int8_t*>(scales) + vector * lanes);
+}
+
+template <class Format>
+struct Decoder;
+
+// Formats of 32 whose scales are those of the file.
+template <class Format>
+struct OwnScales {
+  static constexpr bool has_minimum = Format::has_minimum;
+  static constexpr int scales = 1;
+  static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) { return panel + b * Format::block_bytes; }
+  static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int, int vector) {
+    return f16_scale(block(panel, b), vector);
+  }
+  static LATHE_INLINE Vec minimum(const uint8_t* panel, int64_t b, int vector) {
+    return f16_scale(block(panel, b) + ggml::f16_scales, vector);
+  }
+};
+
+template <>
+struct Decoder<ggml::Q4_0> : OwnScales<ggml::Q4_0> {
+  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
+    return subtract(nibble_pair(block(panel, b) + ggml::Q4_0::codes, i, vector), 8);
+  }
+};
+template <>
+struct Decoder<ggml::Q4_1> : OwnScales<ggml::Q4_1> {
+  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
+    return nibble_pair(block(panel, b) + ggml::Q4_1::codes, i, vector);
+  }
+};
+LATHE_INLINE VecU five_bit_pair(const uint8_t* codes, int i, int vector) {
+  return nibble_pair(codes + ggml::bits_plane, i, vector) | bits_pair(codes, i, vector);
+}
+template <>
+struct Decoder<ggml::Q5_0> : OwnScales<ggml::Q5_0> {
+  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
+    return subtract(five_bit_pair(block(panel, b) + ggml::Q5_0::codes, i, vector), 16);
+  }
+};
+template <>
+struct Decoder<ggml::Q5_1> : OwnScales<ggml::Q5_1> {
+  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
+    return five_bit_pair(block(panel, b) + ggml::Q5_1::codes, i, vector);
+  }
+};
+template <>
+struct Decoder<ggml::Q8_0> : OwnScales<ggml::Q8_0> {
+  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
+    return byte_pair(block(panel, b) + ggml::Q8_0::codes, i, vector);
+  }
+};
+
+// Q4_K, Q5_K: whole numbers of 6 bits in bytes, times the unit's d and dmin; exact in f32.
+template <class Format>
+struct ScalesOfK {
+  static constexpr bool has_minimum = true;
+  static constexpr int scales = 1;
+  static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) { return ggml::block_of<Format>(panel, b); }
+  static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int, int vector) {
+    return f16_scale(ggml::unit_of<Format>(panel, b), vector) * unsigned_scale(block(panel, b), vector);
+  }
+  static LATHE_INLINE Vec minimum(const uint8_t* panel, int64_t b, int vector) {
+    const Vec dmin = f16_scale(ggml::unit_of<Format>(panel, b) + ggml::f16_scales, vector);
+    return -(dmin * unsigned_scale(block(panel, b) + ggml::byte_scales, vector));
+  }
+};
+template <>
+struct Decoder<ggml::Q4_K> : ScalesOfK<ggml::Q4_K> {
+  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
+    return nibble_pair(block(panel, b) + ggml::Q4_K::codes, i, vector);
+  }
+};
+template <>
+struct Decoder<ggml::Q5_K> : ScalesOfK<ggml::Q5_K> {
+  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
+    return five_bit_pair(block(panel, b) + ggml::Q5_K::codes, i, vector);
+  }
+};
+
+template <>
+struct Decoder<ggml::Q6_K> {
+  static constexpr bool has_minimum = false;
+  static constexpr int scales = 2;
+  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
+    const uint8_t* codes = ggml::block_of<ggml::Q6_K>(panel, b) + ggml::Q6_K::codes;
+    return subtract(nibble_pair(codes + ggml::two_bits_plane, i, vector) | two_bits_pair(codes, i, vector), 32);
+  }
+  static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int half, int vector) {
+    const uint8_t* scales = ggml::block_of<ggml::Q6_K>(panel, b) + half * ggml::byte_scales;
+    return f16_scale(ggml::unit_of<ggml::Q6_K>(panel, b), vector) * signed_scale(scales, vector);
+  }
+};
+
+// What unpack() leaves of a format's blocks: [scales][16 rows] f32, the minima, [16 pairs][16 rows].
+template <int scale_count, bool with_minimum>
+struct Unpacked {
+  static constexpr bool has_minimum = with_minimum;
+  static constexpr int scales = scale_count;
+  static constexpr int64_t pairs = (scales + has_minimum) * ggml::bits_plane;
+  static constexpr int64_t block_bytes = pairs + 16 * ggml::bits_plane;
+  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
+    return load_words(rows_of_word(panel + b * block_bytes + pairs, i, vector));
+  }
+  static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int half, int vector) {
+    return (Vec)load_words(rows_of_word(panel + b * block_bytes, half, vector));
+  }
+  static LATHE_INLINE Vec minimum(const uint8_t* panel, int64_t b, int vector) {
+    return scale(panel, b, scales, vector);
+  }
+};
+
+}  // namespace lathe::kernels::LATHE_ISA

@@ -1,0 +1,252 @@
+// Products of quantised activations with panels of ggml's blocks. For each block of 32 an exact sum of integers, then
+// one fused multiply-add with the scales: a chain in the order of the blocks, whatever the rows and the instruction set.
+#include "kernels/matmul/weights/ggml/cpu/decoders.h"
+
+namespace lathe::kernels::LATHE_ISA {
+namespace {
+
+using ggml::GgmlProductArgs;
+using ggml::GgmlTask;
+using ggml::panel_rows;
+
+// sum + the products of two neighbours.
+LATHE_INLINE VecI add_products(VecI sum, VecU weights, VecU activations) {
+#if defined(LATHE_ISA_avx512_bf16)
+  return (VecI)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)weights, (__m512i)activations);
+#elif defined(LATHE_AVX512)
+  return sum + (VecI)_mm512_madd_epi16((__m512i)weights, (__m512i)activations);
+#elif defined(LATHE_AVX2)
+  return sum + (VecI)_mm256_madd_epi16((__m256i)weights, (__m256i)activations);
+#else
+  return sum + (VecI)_mm_madd_epi16((__m128i)weights, (__m128i)activations);
+#endif
+}
+
+// Rounded once in every instruction set: without FMA, in software.
+LATHE_INLINE Vec fused(Vec a, Vec b, Vec c) {
+#if defined(LATHE_AVX2) || defined(LATHE_AVX512)
+  return fma(a, b, c);
+#else
+  Vec result;
+  for (int i = 0; i < lanes; ++i) result[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return result;
+#endif
+}
+
+LATHE_INLINE VecU splat_pair(const uint32_t* pair) { return *pair - VecU{}; }
+
+// The order in which a block's pairs are taken: the four that share a word of nibbles together, and the first 16
+// neighbours before the others where each has a scale.
+template <class Decoder>
+LATHE_INLINE constexpr int pair_at(int half, int n) {
+  return Decoder::scales == 2 ? half * 8 + n : n / 4 * 2 + n % 2 + n % 4 / 2 * 8;
+}
+
+// Blocks [first, last) of a panel, which begins with block `first`, times the `rows` rows of a tile, added to sums
+// [rows][16].
+template <class Decoder, int rows>
+void multiply_tile(const uint8_t* panel, int64_t first, int64_t last, const uint32_t* pairs, const float* scales,
+                   float* sums) {
+  constexpr int vectors = ggml_vectors, pairs_each = 16 / Decoder::scales;
+  Vec totals[rows][vectors];
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) totals[i][v] = load(sums + i * panel_rows + v * lanes);
+  pairs += first * rows * 16, scales += first * rows * 2;
+  for (int64_t b = 0; b < last - first; ++b, pairs += rows * 16, scales += rows * 2) {
+#pragma GCC unroll 2
+    for (int half = 0; half < Decoder::scales; ++half) {
+      VecI products[rows][vectors] = {};
+#pragma GCC unroll 16
+      for (int n = 0; n < pairs_each; ++n) {
+        const int pair = pair_at<Decoder>(half, n);
+        VecU weights[vectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) weights[v] = Decoder::pair(panel, b, pair, v);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; ++i) {
+          const VecU activations = splat_pair(pairs + i * 16 + pair);
+#pragma GCC unroll 4
+          for (int v = 0; v < vectors; ++v) products[i][v] = add_products(products[i][v], weights[v], activations);
+        }
+      }
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) {
+        const Vec scale = Decoder::scale(panel, b, half, v);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; ++i)
+          totals[i][v] =
+              fused(__builtin_convertvector(products[i][v], Vec), scale * splat(scales[i * 2]), totals[i][v]);
+      }
+    }
+    if constexpr (Decoder::has_minimum) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) {
+        const Vec minimum = Decoder::minimum(panel, b, v);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; ++i) totals[i][v] = fused(minimum, splat(scales[i * 2 + 1]), totals[i][v]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) store(sums + i * panel_rows + v * lanes, totals[i][v]);
+}
+
+// Tiles [first_tile, last_tile), of up to `most` rows each.
+template <class Decoder, int most>
+void multiply_tiles(const uint8_t* panel, int64_t first, int64_t last, const GgmlProductArgs& args,
+                    const GgmlTask& task, float* sums) {
+  const ggml::QuantizedRows& left = args.left;
+  for (int64_t tile = task.first_tile; tile < task.last_tile; ++tile) {
+    const int64_t rows = left.rows_of(tile);
+    const auto multiply = [&]<int count>(auto& next) {
+      if (rows == count)
+        return multiply_tile<Decoder, count>(panel, first, last, left.tile_pairs(tile), left.tile_scales(tile), sums);
+      if constexpr (count > 1) next.template operator()<count - 1>(next);
+    };
+    multiply.template operator()<most>(multiply);
+    sums += rows * panel_rows;
+  }
+}
+
+template <class Decoder>
+using UnpackedOf = Unpacked<Decoder::scales, Decoder::has_minimum>;
+
+template <class Decoder>
+void unpack(const uint8_t* panel, int64_t first, int64_t last, uint8_t* out) {
+  using To = UnpackedOf<Decoder>;
+  for (int64_t b = first; b < last; ++b, out += To::block_bytes) {
+    for (int v = 0; v < ggml_vectors; ++v) {
+      const int64_t rows = v * lanes * 4;
+      for (int half = 0; half < Decoder::scales; ++half)
+        store_words(out + half * ggml::bits_plane + rows, (VecU)Decoder::scale(panel, b, half, v));
+      if constexpr (Decoder::has_minimum)
+        store_words(out + Decoder::scales * ggml::bits_plane + rows, (VecU)Decoder::minimum(panel, b, v));
+      uint8_t* word = out + To::pairs + rows;
+#pragma GCC unroll 16
+      for (int i = 0; i < 16; ++i) store_words(word + i * ggml::bits_plane, Decoder::pair(panel, b, i, v));
+    }
+  }
+}
+
+template <class T>
+LATHE_INLINE Vec load_columns(const void* row, int64_t column, int count) {
+  const T* p = static_cast<const T*>(row) + column;
+  return count == lanes ? load(p) : load_partial(p, count);
+}
+LATHE_INLINE int64_t element_bytes(const ProductMatrix& matrix) { return matrix.dtype == DType::bf16 ? 2 : 4; }
+LATHE_INLINE char* row_of(const ProductMatrix& matrix, int64_t row) {
+  return static_cast<char*>(matrix.data) + row * matrix.stride * element_bytes(matrix);
+}
+LATHE_INLINE Vec load_matrix(const ProductMatrix& matrix, int64_t row, int64_t column, int count) {
+  const char* p = row_of(matrix, row);
+  return matrix.dtype == DType::bf16 ? load_columns<bf16>(p, column, count) : load_columns<float>(p, column, count);
+}
+LATHE_INLINE float element(const ProductMatrix& matrix, int64_t row, int64_t column) {
+  const char* p = row_of(matrix, row) + column * element_bytes(matrix);
+  if (matrix.dtype == DType::f32) {
+    float value;
+    __builtin_memcpy(&value, p, 4);
+    return value;
+  }
+  uint16_t half;
+  __builtin_memcpy(&half, p, 2);
+  const uint32_t bits = static_cast<uint32_t>(half) << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, 4);
+  return value;
+}
+
+// Element (row, r) of a second pair's right operand, dense or in panels of words.
+LATHE_INLINE float right_element(const SecondPair& pair, int64_t row, int64_t r) {
+  if (pair.panels.data == nullptr) return element(pair.right, row, r);
+  using gemm::panel_width;
+  const char* panel = static_cast<const char*>(pair.panels.data) + row / panel_width * pair.panels.panel_bytes;
+  const bool pairs = pair.left.dtype == DType::bf16;
+  const int64_t at =
+      pairs ? (r / 2 * panel_width + row % panel_width) * 2 + r % 2 : r * panel_width + row % panel_width;
+  return element({const_cast<char*>(panel), 0, pair.left.dtype}, 0, at);
+}
+
+// sums [row][16] += left · rightᵀ of the pair, for those of rows [first_row, last_row) that it is for, continuing their
+// chains.
+void add_second_pair(const SecondPair& pair, int64_t n, int64_t panel, int64_t first_row, int64_t last_row,
+                     float* sums) {
+  const int64_t begin = pair.begin > first_row ? pair.begin : first_row;
+  const int64_t end = pair.end < last_row ? pair.end : last_row;
+  const int64_t first_column = panel * panel_rows;
+  const int64_t columns = n - first_column < panel_rows ? n - first_column : panel_rows;
+  for (int64_t r = 0; begin < end && r < pair.k; ++r) {
+    float of_columns[panel_rows] = {};
+    for (int64_t j = 0; j < columns; ++j) of_columns[j] = right_element(pair, first_column + j, r);
+    for (int64_t row = begin; row < end; ++row) {
+      float* total = sums + (row - first_row) * panel_rows;
+      const Vec factor = splat(element(pair.left, row - pair.begin, r));
+      for (int v = 0; v < ggml_vectors; ++v)
+        store(total + v * lanes, fused(factor, load(of_columns + v * lanes), load(total + v * lanes)));
+    }
+  }
+}
+
+void write_rows(const GgmlProductArgs& args, int64_t panel, int64_t first_row, int64_t last_row, const float* sums) {
+  const int64_t first_column = panel * panel_rows;
+  const int64_t columns = args.n - first_column < panel_rows ? args.n - first_column : panel_rows;
+  for (int64_t row = first_row; row < last_row; ++row) {
+    const float* total = sums + (row - first_row) * panel_rows;
+    for (int64_t j = 0; j < columns; j += lanes) {
+      const int count = columns - j < lanes ? static_cast<int>(columns - j) : lanes;
+      const int64_t column = first_column + j;
+      Vec v = load(total + j);
+      if (args.bias.data != nullptr) v = v + load_matrix(args.bias, 0, column, count);
+      if (args.residual.data != nullptr) v = v + load_matrix(args.residual, row, column, count);
+      char* out = row_of(args.out, row);
+      if (args.out.dtype == DType::bf16) {
+        bf16* p = reinterpret_cast<bf16*>(out) + column;
+        const VecH bits = to_bf16_bits_exactly(v);
+        count == lanes ? void(__builtin_memcpy(p, &bits, sizeof bits)) : store_partial_bits(p, bits, count);
+      } else {
+        float* p = reinterpret_cast<float*>(out) + column;
+        count == lanes ? store(p, v) : store_partial(p, v, count);
+      }
+    }
+  }
+}
+
+template <class Format>
+void multiply_panel(const GgmlProductArgs& args, const GgmlTask& task, const uint8_t* panel, float* sums) {
+  using Codes = Decoder<Format>;
+  constexpr Isa isa = Isa::LATHE_ISA;
+  const int64_t blocks = args.left.blocks;
+  if (task.unpacked == nullptr)
+    return multiply_tiles<Codes, ggml::tile_rows(isa, true)>(panel, 0, blocks, args, task, sums);
+  for (int64_t first = 0; first < blocks; first += ggml::unpacked_blocks) {
+    const int64_t last = blocks - first < ggml::unpacked_blocks ? blocks : first + ggml::unpacked_blocks;
+    unpack<Codes>(panel, first, last, task.unpacked);
+    multiply_tiles<UnpackedOf<Codes>, ggml::tile_rows(isa, false)>(task.unpacked, first, last, args, task, sums);
+  }
+}
+
+}  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
+
+namespace lathe::kernels::ggml {
+
+template <Isa>
+void multiply_blocks(const GgmlProductArgs& args, const GgmlTask& task) {
+  float sums[most_task_rows * panel_rows];
+  const int64_t first_row = args.left.tiling.first_row(task.first_tile);
+  const int64_t last_row = args.left.tiling.first_row(task.last_tile);
+  for (int64_t p = task.first_panel; p < task.last_panel; ++p) {
+    for (int64_t i = 0; i < (last_row - first_row) * panel_rows; ++i) sums[i] = 0;
+    const uint8_t* panel = args.panels + p * args.panel_bytes;
+    with_format(args.format, [&]<class Format>() { multiply_panel<Format>(args, task, panel, sums); });
+    for (const SecondPair& pair : args.second_pairs) add_second_pair(pair, args.n, p, first_row, last_row, sums);
+    write_rows(args, p, first_row, last_row, sums);
+  }
+}
+template void multiply_blocks<Isa::LATHE_ISA>(const GgmlProductArgs&, const GgmlTask&);
+
+}  // namespace lathe::kernels::ggml

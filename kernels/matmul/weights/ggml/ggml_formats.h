@@ -1,0 +1,121 @@
+// ggml's block formats (facts: the types' layouts in GGUF files) as products on the CPU stream them: the one list.
+//
+// A unit is one block of the file, 32 or 256 neighbours along k, of the 16 rows of a panel: their scales, then for each
+// 32 neighbours their codes. Codes are kept in planes, words of 32 bits with the row index fastest, which repacking
+// only moves:
+//   bytes     8 bits: word t has neighbours 4t … 4t + 3, as in the file
+//   nibbles   4 bits: word t has 4t … 4t + 3 in the low halves of its bytes and 16 + 4t … in the high ones, as in the file
+//   two_bits  2 bits of pair i in word i / 8, at bit 2 (i % 8) of each half
+//   bits      1 bit of pair i, at bit i of each half
+// Pair i = 2t + p, p < 2, is the neighbours 4t + p (the word's low half) and 4t + p + 2 (the high one): products
+// multiply pairs of 16-bit integers, and a shift and a mask of a plane give the pairs of as many rows as a vector has.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "kernels/simd/inline.h"
+
+namespace lathe::kernels {
+
+enum class GgmlFormat : uint8_t { q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k };
+
+// The format of ggml's type of that name ("Q4_1"), where it is one of these.
+std::optional<GgmlFormat> ggml_format(std::string_view ggml_type);
+std::string_view name_of(GgmlFormat format);  // ggml's: "Q4_1"
+
+namespace ggml {
+
+inline constexpr int64_t panel_rows = 16;
+// Neighbours along k whose products are summed as integers, and whose activations share a scale.
+inline constexpr int64_t block = 32;
+
+inline constexpr int64_t f16_scales = panel_rows * 2, byte_scales = panel_rows;
+inline constexpr int64_t bits_plane = panel_rows * 4, two_bits_plane = 2 * bits_plane, nibbles_plane = 4 * bits_plane,
+                         bytes_plane = 8 * bits_plane;
+
+// What the codes of a format are made of, and where. Offsets of scales count from the unit for formats of 32 and from
+// the block for K formats, whose f16 factors d (and dmin) stand at the unit's beginning.
+struct Q4_0 {  // (q − 8)·d
+  static constexpr int64_t elements = block, file_bytes = 18, header = 0;
+  static constexpr int64_t codes = f16_scales, block_bytes = codes + nibbles_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 1;
+};
+struct Q4_1 {  // q·d + m
+  static constexpr int64_t elements = block, file_bytes = 20, header = 0;
+  static constexpr int64_t codes = 2 * f16_scales, block_bytes = codes + nibbles_plane;
+  static constexpr bool has_minimum = true;
+  static constexpr int64_t scales = 1;
+};
+struct Q5_0 {  // (q − 16)·d; bits, then nibbles
+  static constexpr int64_t elements = block, file_bytes = 22, header = 0;
+  static constexpr int64_t codes = f16_scales, block_bytes = codes + bits_plane + nibbles_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 1;
+};
+struct Q5_1 {  // q·d + m; bits, then nibbles
+  static constexpr int64_t elements = block, file_bytes = 24, header = 0;
+  static constexpr int64_t codes = 2 * f16_scales, block_bytes = codes + bits_plane + nibbles_plane;
+  static constexpr bool has_minimum = true;
+  static constexpr int64_t scales = 1;
+};
+struct Q8_0 {  // q·d
+  static constexpr int64_t elements = block, file_bytes = 34, header = 0;
+  static constexpr int64_t codes = f16_scales, block_bytes = codes + bytes_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 1;
+};
+struct Q4_K {  // q·(d·sc) − dmin·mn
+  static constexpr int64_t elements = 256, file_bytes = 144, header = 2 * f16_scales;
+  static constexpr int64_t codes = 2 * byte_scales, block_bytes = codes + nibbles_plane;
+  static constexpr bool has_minimum = true;
+  static constexpr int64_t scales = 1;
+};
+struct Q5_K {  // q·(d·sc) − dmin·mn; bits, then nibbles
+  static constexpr int64_t elements = 256, file_bytes = 176, header = 2 * f16_scales;
+  static constexpr int64_t codes = 2 * byte_scales, block_bytes = codes + bits_plane + nibbles_plane;
+  static constexpr bool has_minimum = true;
+  static constexpr int64_t scales = 1;
+};
+struct Q6_K {  // (q − 32)·(d·sc), a scale for each 16; two_bits, then nibbles
+  static constexpr int64_t elements = 256, file_bytes = 210, header = f16_scales;
+  static constexpr int64_t codes = 2 * byte_scales, block_bytes = codes + two_bits_plane + nibbles_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 2;
+};
+
+template <class Format>
+LATHE_INLINE constexpr int64_t unit_bytes() {
+  return Format::header + Format::elements / block * Format::block_bytes;
+}
+// Unit and block that hold block `b` of a panel's rows.
+template <class Format>
+LATHE_INLINE const uint8_t* unit_of(const uint8_t* panel, int64_t b) {
+  return panel + b / (Format::elements / block) * unit_bytes<Format>();
+}
+template <class Format>
+LATHE_INLINE const uint8_t* block_of(const uint8_t* panel, int64_t b) {
+  return unit_of<Format>(panel, b) + Format::header + b % (Format::elements / block) * Format::block_bytes;
+}
+
+// body.operator()<Format>() with the struct of a format.
+template <class Body>
+LATHE_INLINE decltype(auto) with_format(GgmlFormat format, const Body& body) {
+  switch (format) {
+    case GgmlFormat::q4_0: return body.template operator()<Q4_0>();
+    case GgmlFormat::q4_1: return body.template operator()<Q4_1>();
+    case GgmlFormat::q5_0: return body.template operator()<Q5_0>();
+    case GgmlFormat::q5_1: return body.template operator()<Q5_1>();
+    case GgmlFormat::q8_0: return body.template operator()<Q8_0>();
+    case GgmlFormat::q4_k: return body.template operator()<Q4_K>();
+    case GgmlFormat::q5_k: return body.template operator()<Q5_K>();
+    case GgmlFormat::q6_k: return body.template operator()<Q6_K>();
+  }
+  __builtin_unreachable();
+}
+
+}  // namespace ggml
+}  // namespace lathe::kernels

@@ -1,0 +1,63 @@
+// A frozen weight [N, K] in the blocks of a GGUF file, on the CPU. A product reads its codes as they are: 4.5 bits for a
+// weight where the file has 4.5.
+//
+// linear_forward multiplies integers: activations are quantised row by row, to 16 bits with a scale for each 32
+// neighbours along k. A block's sum of products is exact; then out = fma(sum, d · scale, out) and, where the format has
+// a minimum, out = fma(m, scale · Σ activations, out), in f32, blocks in order (K formats: with d · sc and −dmin · mn of
+// the block; Q6_K: 16 neighbours at a time). So a row's bits do not depend on other rows, threads or the instruction set.
+// These are not the bits of the dequantised weight's product, which is a little more exact.
+//
+// Why 16 bits. SmolLM2-135M, the perplexity against that of the dequantised weights in f32: figures in
+// docs/performance.md. With 8 bits a block's largest value costs the others their digits; with 16 nothing is left of
+// that loss, and where a weight comes from memory both take the same time. Products of many rows would be up to twice
+// as fast with 8 bits where the CPU multiplies bytes.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "core/tensor.h"
+#include "kernels/matmul/weights/ggml/ggml_formats.h"
+
+namespace lathe::kernels {
+
+// Rows as the file has them: each is columns / elements-of-a-block blocks of the format, wherever it lies.
+struct GgmlRows {
+  GgmlFormat format = GgmlFormat::q8_0;
+  int64_t columns = 0;
+  std::span<const std::byte* const> rows;
+};
+
+class GgmlWeight {
+ public:
+  GgmlWeight() = default;
+  // Copies the blocks into the order in which products stream them. `dtype` f32 | bf16 | f16 | f64 is that of the
+  // activations that the weight is for. ShapeError for columns that are not whole blocks.
+  static GgmlWeight pack(const GgmlRows& rows, DType dtype, MemoryTag tag = MemoryTag::weights);
+
+  bool defined() const { return rows_ > 0; }
+  int64_t rows() const { return rows_; }
+  int64_t columns() const { return columns_; }
+  DType dtype() const { return dtype_; }
+  GgmlFormat format() const { return format_; }
+  Device device() const { return {}; }
+  int64_t nbytes() const { return panels_.nbytes(); }
+  // u8 [panels, bytes of one] (ggml_formats.h).
+  const Tensor& panels() const { return panels_; }
+  // The same codes, for activations of another dtype.
+  GgmlWeight for_dtype(DType dtype) const;
+
+  // out [count, K] of any floating dtype, rows contiguous: rows [first_row, first_row + count) as the file's reader
+  // gives them in f32, rounded once.
+  void dequantize(const Tensor& out, int64_t first_row = 0) const;
+  // One of them in f32.
+  void dequantize_row(int64_t row, float* values) const;
+
+ private:
+  int64_t rows_ = 0, columns_ = 0;
+  DType dtype_ = DType::f32;
+  GgmlFormat format_ = GgmlFormat::q8_0;
+  Tensor panels_;
+};
+
+}  // namespace lathe::kernels

@@ -1,0 +1,256 @@
+// Codes are moved by words of 32 bits: the blocks of 60 MB take some 20 ms on one thread, where single codes would take a
+// quarter of a second.
+#include "kernels/matmul/weights/ggml/repack.h"
+
+#include <cstring>
+
+#include "core/dtype.h"
+
+namespace lathe::kernels::ggml {
+namespace {
+
+constexpr uint32_t nibble_of_bytes = 0x0f0f0f0fu;
+
+uint32_t word_at(const std::byte* p) {
+  uint32_t word;
+  std::memcpy(&word, p, 4);
+  return word;
+}
+uint8_t* word_of(uint8_t* plane, int64_t word, int64_t lane) { return plane + word * bits_plane + lane * 4; }
+const uint8_t* word_of(const uint8_t* plane, int64_t word, int64_t lane) {
+  return plane + word * bits_plane + lane * 4;
+}
+void put_word(uint8_t* plane, int64_t word, int64_t lane, uint32_t value) {
+  std::memcpy(word_of(plane, word, lane), &value, 4);
+}
+uint32_t get_word(const uint8_t* plane, int64_t word, int64_t lane) {
+  uint32_t value;
+  std::memcpy(&value, word_of(plane, word, lane), 4);
+  return value;
+}
+
+void put_f16(uint8_t* scales, int64_t lane, const std::byte* p) { std::memcpy(scales + lane * 2, p, 2); }
+float get_f16(const uint8_t* scales, int64_t lane) {
+  f16 value;
+  std::memcpy(&value.bits, scales + lane * 2, 2);
+  return static_cast<float>(value);
+}
+
+void put_words(uint8_t* plane, int64_t lane, const std::byte* p, int64_t words) {
+  for (int64_t t = 0; t < words; ++t) put_word(plane, t, lane, word_at(p + 4 * t));
+}
+
+// Nibbles of 32 bytes, all low ones or all high ones, two to a byte: 16 neighbours on, a neighbour is in the high half.
+void put_nibbles(uint8_t* plane, int64_t lane, const std::byte* p, bool high) {
+  const int shift = high ? 4 : 0;
+  for (int64_t t = 0; t < 4; ++t) {
+    const uint32_t first = (word_at(p + 4 * t) >> shift) & nibble_of_bytes;
+    const uint32_t second = (word_at(p + 16 + 4 * t) >> shift) & nibble_of_bytes;
+    put_word(plane, t, lane, first | second << 4);
+  }
+}
+
+// Bit k of `bits` is neighbour k's: bits 4t, 4t + 1 go to 2t, 2t + 1 of the low half, those after them to the high one.
+void put_bits(uint8_t* plane, int64_t lane, uint32_t bits) {
+  const auto lower_two_of_four = [](uint32_t x) {
+    x &= 0x33333333u;
+    x = (x | x >> 2) & 0x0f0f0f0fu;
+    x = (x | x >> 4) & 0x00ff00ffu;
+    return (x | x >> 8) & 0x0000ffffu;
+  };
+  put_word(plane, 0, lane, lower_two_of_four(bits) | lower_two_of_four(bits >> 2) << 16);
+}
+
+// Bits shift, shift + 1 of 32 bytes.
+void put_two_bits(uint8_t* plane, int64_t lane, const std::byte* p, int shift) {
+  uint32_t words[2] = {};
+  for (int t = 0; t < 8; ++t) {
+    const uint32_t bytes = (word_at(p + 4 * t) >> shift) & 0x03030303u;
+    words[t / 4] |= ((bytes | bytes >> 6) & 0x000f000fu) << (t % 4 * 4);
+  }
+  put_word(plane, 0, lane, words[0]);
+  put_word(plane, 1, lane, words[1]);
+}
+
+// Bit `bit` of 32 bytes.
+uint32_t bits_of_bytes(const std::byte* p, int bit) {
+  uint32_t bits = 0;
+  for (int t = 0; t < 8; ++t) {
+    const uint32_t ones = (word_at(p + 4 * t) >> bit) & 0x01010101u;
+    bits |= (ones * 0x01020408u >> 24 & 15u) << (4 * t);
+  }
+  return bits;
+}
+
+// Where neighbour k stands among the pairs.
+struct Place {
+  int64_t pair, half;
+};
+Place place_of(int64_t k) { return {k / 4 * 2 + k % 2, k % 4 / 2}; }
+
+int nibble(const uint8_t* plane, int64_t lane, int64_t k) {
+  return static_cast<int>(get_word(plane, k % 16 / 4, lane) >> (k % 4 * 8 + k / 16 * 4) & 15u);
+}
+int bit(const uint8_t* plane, int64_t lane, int64_t k) {
+  const Place place = place_of(k);
+  return static_cast<int>(get_word(plane, 0, lane) >> (place.pair + place.half * 16) & 1u);
+}
+int two_bits(const uint8_t* plane, int64_t lane, int64_t k) {
+  const Place place = place_of(k);
+  return static_cast<int>(get_word(plane, place.pair / 8, lane) >> (place.pair % 8 * 2 + place.half * 16) & 3u);
+}
+int five_bits(const uint8_t* codes, int64_t lane, int64_t k) {
+  return nibble(codes + bits_plane, lane, k) | bit(codes, lane, k) << 4;
+}
+
+// The eight 6-bit scales and minima that Q4_K and Q5_K pack into 12 bytes, as bytes.
+void put_k_scales(uint8_t* unit, int64_t block_bytes, int64_t lane, const std::byte* packed) {
+  const auto at = [&](int64_t i) { return static_cast<unsigned>(packed[i]); };
+  for (int64_t j = 0; j < 8; ++j) {
+    uint8_t* scales = unit + 2 * f16_scales + j * block_bytes;
+    const unsigned scale = j < 4 ? at(j) & 63u : (at(j + 4) & 15u) | at(j - 4) >> 6 << 4;
+    const unsigned minimum = j < 4 ? at(j + 4) & 63u : at(j + 4) >> 4 | at(j) >> 6 << 4;
+    scales[lane] = static_cast<uint8_t>(scale);
+    scales[byte_scales + lane] = static_cast<uint8_t>(minimum);
+  }
+}
+
+// Values of a block with a minimum: the file reader's order of operations.
+template <class Code>
+void values_with_minimum(float step, float offset, const Code& code, float* values) {
+  for (int64_t k = 0; k < block; ++k) values[k] = step * static_cast<float>(code(k)) - offset;
+}
+
+}  // namespace
+
+template <>
+void pack_block<Q4_0>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  put_f16(unit, lane, in);
+  put_words(unit + Q4_0::codes, lane, in + 2, 4);
+}
+template <>
+void unpack_block<Q4_0>(const uint8_t* unit, int64_t lane, float* values) {
+  const float d = get_f16(unit, lane);
+  for (int64_t k = 0; k < block; ++k) values[k] = static_cast<float>(nibble(unit + Q4_0::codes, lane, k) - 8) * d;
+}
+
+template <>
+void pack_block<Q4_1>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  put_f16(unit, lane, in);
+  put_f16(unit + f16_scales, lane, in + 2);
+  put_words(unit + Q4_1::codes, lane, in + 4, 4);
+}
+template <>
+void unpack_block<Q4_1>(const uint8_t* unit, int64_t lane, float* values) {
+  const float d = get_f16(unit, lane), m = get_f16(unit + f16_scales, lane);
+  for (int64_t k = 0; k < block; ++k) values[k] = static_cast<float>(nibble(unit + Q4_1::codes, lane, k)) * d + m;
+}
+
+template <>
+void pack_block<Q5_0>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  put_f16(unit, lane, in);
+  put_bits(unit + Q5_0::codes, lane, word_at(in + 2));
+  put_words(unit + Q5_0::codes + bits_plane, lane, in + 6, 4);
+}
+template <>
+void unpack_block<Q5_0>(const uint8_t* unit, int64_t lane, float* values) {
+  const float d = get_f16(unit, lane);
+  for (int64_t k = 0; k < block; ++k) values[k] = static_cast<float>(five_bits(unit + Q5_0::codes, lane, k) - 16) * d;
+}
+
+template <>
+void pack_block<Q5_1>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  put_f16(unit, lane, in);
+  put_f16(unit + f16_scales, lane, in + 2);
+  put_bits(unit + Q5_1::codes, lane, word_at(in + 4));
+  put_words(unit + Q5_1::codes + bits_plane, lane, in + 8, 4);
+}
+template <>
+void unpack_block<Q5_1>(const uint8_t* unit, int64_t lane, float* values) {
+  const float d = get_f16(unit, lane), m = get_f16(unit + f16_scales, lane);
+  for (int64_t k = 0; k < block; ++k) values[k] = static_cast<float>(five_bits(unit + Q5_1::codes, lane, k)) * d + m;
+}
+
+template <>
+void pack_block<Q8_0>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  put_f16(unit, lane, in);
+  put_words(unit + Q8_0::codes, lane, in + 2, 8);
+}
+template <>
+void unpack_block<Q8_0>(const uint8_t* unit, int64_t lane, float* values) {
+  const float d = get_f16(unit, lane);
+  for (int64_t k = 0; k < block; ++k) {
+    const uint32_t byte = get_word(unit + Q8_0::codes, k / 4, lane) >> (k % 4 * 8);
+    values[k] = static_cast<float>(static_cast<int8_t>(byte)) * d;
+  }
+}
+
+template <>
+void pack_block<Q4_K>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  put_f16(unit, lane, in);
+  put_f16(unit + f16_scales, lane, in + 2);
+  put_k_scales(unit, Q4_K::block_bytes, lane, in + 4);
+  for (int64_t j = 0; j < 8; ++j) {
+    uint8_t* codes = unit + Q4_K::header + j * Q4_K::block_bytes + Q4_K::codes;
+    put_nibbles(codes, lane, in + 16 + j / 2 * 32, j % 2 == 1);
+  }
+}
+template <>
+void unpack_block<Q4_K>(const uint8_t* unit, int64_t lane, float* values) {
+  const float d = get_f16(unit, lane), dmin = get_f16(unit + f16_scales, lane);
+  for (int64_t j = 0; j < 8; ++j) {
+    const uint8_t* at = unit + Q4_K::header + j * Q4_K::block_bytes;
+    values_with_minimum(
+        d * static_cast<float>(at[lane]), dmin * static_cast<float>(at[byte_scales + lane]),
+        [&](int64_t k) { return nibble(at + Q4_K::codes, lane, k); }, values + j * block);
+  }
+}
+
+template <>
+void pack_block<Q5_K>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  put_f16(unit, lane, in);
+  put_f16(unit + f16_scales, lane, in + 2);
+  put_k_scales(unit, Q5_K::block_bytes, lane, in + 4);
+  for (int64_t j = 0; j < 8; ++j) {
+    uint8_t* codes = unit + Q5_K::header + j * Q5_K::block_bytes + Q5_K::codes;
+    put_bits(codes, lane, bits_of_bytes(in + 16, static_cast<int>(j)));
+    put_nibbles(codes + bits_plane, lane, in + 48 + j / 2 * 32, j % 2 == 1);
+  }
+}
+template <>
+void unpack_block<Q5_K>(const uint8_t* unit, int64_t lane, float* values) {
+  const float d = get_f16(unit, lane), dmin = get_f16(unit + f16_scales, lane);
+  for (int64_t j = 0; j < 8; ++j) {
+    const uint8_t* at = unit + Q5_K::header + j * Q5_K::block_bytes;
+    values_with_minimum(
+        d * static_cast<float>(at[lane]), dmin * static_cast<float>(at[byte_scales + lane]),
+        [&](int64_t k) { return five_bits(at + Q5_K::codes, lane, k); }, values + j * block);
+  }
+}
+
+// Two halves of 128: 64 bytes of low nibbles, then high ones, for four blocks of 32; 32 bytes with two bits for each.
+template <>
+void pack_block<Q6_K>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  put_f16(unit, lane, in + 208);
+  for (int64_t j = 0; j < 8; ++j) {
+    uint8_t* at = unit + Q6_K::header + j * Q6_K::block_bytes;
+    const int64_t half = j / 4, quarter = j % 4;
+    for (int64_t s = 0; s < 2; ++s) at[s * byte_scales + lane] = static_cast<uint8_t>(in[192 + 2 * j + s]);
+    put_two_bits(at + Q6_K::codes, lane, in + 128 + 32 * half, static_cast<int>(2 * quarter));
+    put_nibbles(at + Q6_K::codes + two_bits_plane, lane, in + 64 * half + 32 * (quarter % 2), quarter >= 2);
+  }
+}
+template <>
+void unpack_block<Q6_K>(const uint8_t* unit, int64_t lane, float* values) {
+  const float d = get_f16(unit, lane);
+  for (int64_t j = 0; j < 8; ++j) {
+    const uint8_t *at = unit + Q6_K::header + j * Q6_K::block_bytes, *codes = at + Q6_K::codes;
+    for (int64_t k = 0; k < block; ++k) {
+      const int code = nibble(codes + two_bits_plane, lane, k) | two_bits(codes, lane, k) << 4;
+      const float step = d * static_cast<float>(static_cast<int8_t>(at[k / 16 * byte_scales + lane]));
+      values[j * block + k] = step * static_cast<float>(code - 32);
+    }
+  }
+}
+
+}  // namespace lathe::kernels::ggml

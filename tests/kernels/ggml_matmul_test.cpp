@@ -1,0 +1,275 @@
+// Products with the blocks of GGUF files: against plain sums of integers in double, the same bits in every instruction
+// set and batch, and what they must refuse.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "core/thread_pool.h"
+#include "kernels/copy/copy.h"
+#include "kernels/embedding/embedding.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/simd/isa.h"
+
+namespace lathe::testing {
+namespace {
+
+using kernels::GgmlFormat;
+using kernels::GgmlWeight;
+using kernels::Isa;
+
+constexpr Isa all_sets[] = {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16};
+constexpr GgmlFormat all_formats[] = {GgmlFormat::q4_0, GgmlFormat::q4_1, GgmlFormat::q5_0, GgmlFormat::q5_1,
+                                      GgmlFormat::q8_0, GgmlFormat::q4_k, GgmlFormat::q5_k, GgmlFormat::q6_k};
+
+Tensor random_matrix(int64_t rows, int64_t columns, DType dtype, uint64_t seed) {
+  const Tensor values = Tensor::empty({rows, columns}, DType::f32);
+  RandomStream random(seed, RandomPurpose::test);
+  for (float& v : values.span<float>()) v = random.normal();
+  return kernels::cast(values, dtype);
+}
+
+Tensor indices(const std::vector<int32_t>& ids) { return Tensor::of<int32_t>(ids, {std::ssize(ids)}); }
+
+bool same_bits(const Tensor& a, const Tensor& b) {
+  return a.nbytes() == b.nbytes() && std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.nbytes())) == 0;
+}
+
+// Blocks of random bytes whose f16 scales are numbers between 2^-7 and 2^-6.
+struct RandomBlocks {
+  std::vector<std::byte> bytes;
+  std::vector<const std::byte*> rows;
+  GgmlWeight weight;
+
+  RandomBlocks(GgmlFormat format, int64_t count, int64_t columns, DType dtype, uint64_t seed) {
+    const auto [elements, block_bytes, scales] = layout(format);
+    const int64_t row_bytes = columns / elements * block_bytes;
+    bytes.resize(static_cast<size_t>(count * row_bytes));
+    RandomStream random(seed, RandomPurpose::test);
+    for (std::byte& b : bytes) b = static_cast<std::byte>(random.below(256));
+    for (int64_t block = 0; block < count * columns / elements; ++block)
+      for (const int64_t at : scales) {
+        const auto bits = static_cast<uint16_t>(0x2000u | random.below(1024));
+        std::memcpy(bytes.data() + block * block_bytes + at, &bits, 2);
+      }
+    for (int64_t i = 0; i < count; ++i) rows.push_back(bytes.data() + i * row_bytes);
+    weight = GgmlWeight::pack({format, columns, rows}, dtype);
+  }
+
+  struct Layout {
+    int64_t elements, bytes;
+    std::vector<int64_t> f16s;  // where a block has its scales
+  };
+  static Layout layout(GgmlFormat format) {
+    switch (format) {
+      case GgmlFormat::q4_0: return {32, 18, {0}};
+      case GgmlFormat::q4_1: return {32, 20, {0, 2}};
+      case GgmlFormat::q5_0: return {32, 22, {0}};
+      case GgmlFormat::q5_1: return {32, 24, {0, 2}};
+      case GgmlFormat::q8_0: return {32, 34, {0}};
+      case GgmlFormat::q4_k: return {256, 144, {0, 2}};
+      case GgmlFormat::q5_k: return {256, 176, {0, 2}};
+      case GgmlFormat::q6_k: return {256, 210, {208}};
+    }
+    return {};
+  }
+};
+
+class ActiveIsa {
+ public:
+  explicit ActiveIsa(Isa isa) { kernels::set_active_isa(isa); }
+  ~ActiveIsa() { kernels::set_active_isa(before_); }
+
+ private:
+  Isa before_ = kernels::active_isa();
+};
+
+// Activations as the operation defines them: integers to 32767 and a scale for each 32.
+std::vector<double> quantised(const Tensor& x) {
+  const Tensor wide = kernels::cast(x, DType::f32);
+  std::vector<double> values(wide.span<float>().begin(), wide.span<float>().end());
+  for (size_t first = 0; first < values.size(); first += 32) {
+    float largest = 0;
+    for (size_t i = 0; i < 32; ++i) largest = std::max(largest, std::abs(static_cast<float>(values[first + i])));
+    const float scale = largest / 32767.0f, factor = 32767.0f / largest;
+    for (size_t i = 0; i < 32; ++i)
+      values[first + i] = static_cast<double>(scale) * std::nearbyint(static_cast<float>(values[first + i]) * factor);
+  }
+  return values;
+}
+
+class GgmlProducts : public ::testing::TestWithParam<GgmlFormat> {};
+
+// Against Σ value · activation in double. In f32: a block's scale and its activations' are multiplied (one rounding of
+// 2^-24), its sum of integers is rounded to f32 (another), and each block adds one fused multiply-add, two with a
+// minimum, whose rounding is of what has been summed so far: at most Σ |terms|. So the error is at most
+// (2 · blocks + 4) · 2^-24 · Σ_b (|scale · Σ| + |minimum · Σ|); with 16 neighbours to a scale twice the blocks.
+TEST_P(GgmlProducts, AreTheSumsOfTheCodesTimesQuantisedActivations) {
+  const int64_t n = 35, k = 512;
+  const RandomBlocks blocks(GetParam(), n, k, DType::f32, 1);
+  const Tensor dense = Tensor::empty({n, k}, DType::f32);
+  blocks.weight.dequantize(dense);
+  for (const int64_t m : {1, 3, 5, 29}) {
+    const Tensor x = random_matrix(m, k, DType::f32, 2), out = Tensor::empty({m, n}, DType::f32);
+    kernels::linear_forward(out, x, blocks.weight);
+    const std::vector<double> a = quantised(x);
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j) {
+        double sum = 0, magnitude = 0;
+        for (int64_t at = 0; at < k; ++at) {
+          // A weight with a minimum is its f32 rounding here, off by 2^-24 of it: within the same bound.
+          const double term = static_cast<double>(dense.data<float>()[j * k + at]) * a[static_cast<size_t>(i * k + at)];
+          sum += term, magnitude += std::abs(term);
+        }
+        // Codes and minimum may cancel in a value: 16 times its magnitude covers what each of them adds.
+        const double bound = (4 * k / 32 + 4) * std::ldexp(16 * magnitude, -24);
+        EXPECT_NEAR(out.data<float>()[i * n + j], sum, bound) << m << " rows: " << i << ", " << j;
+      }
+  }
+}
+
+TEST_P(GgmlProducts, HaveTheSameBitsInEveryInstructionSetBatchAndThreadCount) {
+  const int64_t n = 83, k = 1792, most = 300;  // 56 blocks: more than are unpacked at a time
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const RandomBlocks blocks(GetParam(), n, k, dtype, 3);
+    const Tensor x = random_matrix(most, k, dtype, 4), lora_t = random_matrix(most, 5, dtype, 5),
+                 lora_b = random_matrix(n, 5, dtype, 6), bias = random_matrix(1, n, dtype, 7).view({n}),
+                 residual = random_matrix(most, n, dtype, 8);
+    const auto product = [&](int64_t first, int64_t last) {
+      const Tensor out = Tensor::empty({last - first, n}, dtype);
+      kernels::linear_forward(out, x.slice(0, first, last), blocks.weight,
+                              {.lora_t = lora_t.slice(0, first, last),
+                               .lora_b = lora_b,
+                               .bias = bias,
+                               .residual = residual.slice(0, first, last)});
+      return out;
+    };
+    const Tensor expected = product(0, most);
+    const int threads = thread_count();
+    for (const Isa isa : all_sets) {
+      if (!kernels::machine_has(isa)) continue;
+      const ActiveIsa active(isa);
+      for (const int count : {1, 2}) {
+        set_thread_count(count);
+        for (const auto& [first, last] : {std::pair{7, 8}, {8, 10}, {10, 13}, {20, 24}, {30, 37}, {40, 58}, {0, 300}})
+          EXPECT_TRUE(same_bits(product(first, last), expected.slice(0, first, last)))
+              << kernels::name_of(isa) << ", rows " << first << " to " << last << ", " << count << " threads";
+      }
+      set_thread_count(threads);
+    }
+  }
+}
+
+TEST_P(GgmlProducts, OfValuesThatAreNoNumbersAreNoneInTheirRowsAlone) {
+  const int64_t n = 16, k = 256;
+  const RandomBlocks blocks(GetParam(), n, k, DType::f32, 9);
+  const Tensor x = random_matrix(6, k, DType::f32, 10), out = Tensor::empty({6, n}, DType::f32),
+               before = Tensor::empty({6, n}, DType::f32);
+  kernels::linear_forward(before, x, blocks.weight);
+  x.data<float>()[1 * k + 40] = std::nanf("");
+  x.data<float>()[3 * k + 7] = -INFINITY;
+  for (int64_t i = 0; i < k; ++i) x.data<float>()[4 * k + i] = i % 2 == 0 ? 0.0f : 1e-40f;
+  kernels::linear_forward(out, x, blocks.weight);
+  for (int64_t i = 0; i < 6; ++i)
+    for (int64_t j = 0; j < n; ++j) {
+      const float value = out.data<float>()[i * n + j];
+      if (i == 1 || i == 3) {
+        EXPECT_TRUE(std::isnan(value)) << i;
+      } else {
+        EXPECT_EQ(value, i == 4 ? 0.0f : before.data<float>()[i * n + j]) << i;
+      }
+    }
+}
+
+TEST_P(GgmlProducts, InOtherDtypesAreThoseOfTheDequantisedWeight) {
+  const int64_t m = 3, n = 20, k = 256;
+  const RandomBlocks blocks(GetParam(), n, k, DType::f32, 11);
+  const Tensor dense = Tensor::empty({n, k}, DType::f64);
+  blocks.weight.dequantize(dense);
+  const Tensor x = random_matrix(m, k, DType::f64, 12), out = Tensor::empty({m, n}, DType::f64),
+               expected = Tensor::empty({m, n}, DType::f64);
+  kernels::linear_forward(out, x, blocks.weight.for_dtype(DType::f64));
+  kernels::linear_forward(expected, x, dense);
+  EXPECT_TRUE(same_bits(out, expected));
+  // f16 is widened on the way and rounded once.
+  const Tensor half = kernels::cast(x, DType::f16), half_out = Tensor::empty({m, n}, DType::f16),
+               wide_out = Tensor::empty({m, n}, DType::f32);
+  kernels::linear_forward(half_out, half, blocks.weight.for_dtype(DType::f16));
+  kernels::linear_forward(wide_out, kernels::cast(half, DType::f32), blocks.weight);
+  EXPECT_TRUE(same_bits(half_out, kernels::cast(wide_out, DType::f16)));
+  // The gradient is that of the dequantised weight.
+  const Tensor grad_out = random_matrix(m, n, DType::f32, 13), grad_x = Tensor::empty({m, k}, DType::f32),
+               expected_grad = Tensor::empty({m, k}, DType::f32);
+  kernels::linear_input_gradient({.grad_x = grad_x, .grad_out = grad_out, .weight = blocks.weight});
+  kernels::linear_input_gradient(
+      {.grad_x = expected_grad, .grad_out = grad_out, .weight = kernels::cast(dense, DType::f32)});
+  EXPECT_TRUE(same_bits(grad_x, expected_grad));
+}
+
+TEST_P(GgmlProducts, EmbeddingRowsAreWhatTheBlocksStandFor) {
+  const int64_t n = 37, k = 256;
+  const RandomBlocks blocks(GetParam(), n, k, DType::bf16, 14);
+  const Tensor dense = Tensor::empty({n, k}, DType::bf16), ids = indices({36, 0, 17, 0});
+  blocks.weight.dequantize(dense);
+  const Tensor out = Tensor::empty({4, k}, DType::bf16), expected = Tensor::empty({4, k}, DType::bf16);
+  kernels::embedding_forward(out, blocks.weight, ids);
+  kernels::embedding_forward(expected, dense, ids);
+  EXPECT_TRUE(same_bits(out, expected));
+  EXPECT_THROW(kernels::embedding_forward(out, blocks.weight, indices({0, 1, 2, 37})), ShapeError);
+}
+
+// Rows of several adapters, dense and packed, in one pass: each has the bits of its own term alone.
+TEST_P(GgmlProducts, WithLoraByRowsAreThoseOfEachTermAlone) {
+  const int64_t m = 9, n = 40, k = 256;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const RandomBlocks blocks(GetParam(), n, k, dtype, 17);
+    const Tensor x = random_matrix(m, k, dtype, 18), t1 = random_matrix(3, 5, dtype, 19),
+                 b1 = random_matrix(n, 5, dtype, 20), t2 = random_matrix(4, 8, dtype, 21),
+                 b2 = random_matrix(n, 8, dtype, 22);
+    const Tensor out = Tensor::empty({m, n}, dtype);
+    kernels::LinearTerms terms;
+    terms.lora_rows = {{1, 4, t1, b1}, {5, 9, t2, kernels::pack_weight(b2, dtype)}};
+    kernels::linear_forward(out, x, blocks.weight, terms);
+    const auto alone = [&](int64_t first, int64_t last, const Tensor& t, const Tensor& b) {
+      const Tensor part = Tensor::empty({last - first, n}, dtype);
+      kernels::linear_forward(part, x.slice(0, first, last), blocks.weight, {.lora_t = t, .lora_b = b});
+      EXPECT_TRUE(same_bits(part, out.slice(0, first, last))) << first;
+    };
+    alone(0, 1, {}, {});
+    alone(1, 4, t1, b1);
+    alone(4, 5, {}, {});
+    alone(5, 9, t2, b2);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, GgmlProducts, ::testing::ValuesIn(all_formats),
+                         [](const auto& info) { return std::string(kernels::name_of(info.param)); });
+
+TEST(GgmlWeight, TakesTheBytesOfTheFile) {
+  for (const GgmlFormat format : all_formats) {
+    const RandomBlocks blocks(format, 48, 512, DType::f32, 15);
+    // Two 6-bit numbers become bytes: half a byte for each 32.
+    const int64_t unpacked_scales = format == GgmlFormat::q4_k || format == GgmlFormat::q5_k ? 48 * 512 / 64 : 0;
+    EXPECT_EQ(blocks.weight.nbytes(), std::ssize(blocks.bytes) + unpacked_scales) << kernels::name_of(format);
+  }
+}
+
+TEST(GgmlWeight, RefusesWhatDoesNotFit) {
+  const RandomBlocks blocks(GgmlFormat::q4_0, 5, 64, DType::f32, 16);
+  const Tensor x = Tensor::zeros({2, 64}, DType::f32), out = Tensor::zeros({2, 5}, DType::f32);
+  EXPECT_NO_THROW(kernels::linear_forward(out, x, blocks.weight));
+  EXPECT_THROW(kernels::linear_forward(out, Tensor::zeros({2, 32}, DType::f32), blocks.weight), ShapeError);
+  EXPECT_THROW(kernels::linear_forward(out, x, blocks.weight.for_dtype(DType::bf16)), ShapeError);
+  EXPECT_THROW(kernels::linear_forward(out, x, GgmlWeight{}), ShapeError);
+  EXPECT_THROW(blocks.weight.dequantize(Tensor::zeros({6, 64}, DType::f32)), ShapeError);
+  EXPECT_THROW(GgmlWeight::pack({GgmlFormat::q4_0, 48, blocks.rows}, DType::f32), ShapeError);
+  EXPECT_THROW(GgmlWeight::pack({GgmlFormat::q4_k, 64, blocks.rows}, DType::f32), ShapeError);
+}
+
+}  // namespace
+}  // namespace lathe::testing
