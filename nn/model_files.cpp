@@ -88,4 +88,16 @@ DType parse_compute_dtype(const std::string& text, Device device) {
   throw ConfigError("dtype", "expected auto, f32, bf16 or f64, found " + text);
 }
 
+InferencePrecision parse_inference_precision(const std::string& weights, const std::string& dtype, Device device) {
+  const DType asked = parse_compute_dtype(dtype, device);
+  if (weights == "file") return {asked, StoredBlockUse::keep};
+  if (weights != "bf16" && weights != "f32")
+    throw ConfigError("weights", "expected file, bf16 or f32, found " + weights);
+  const DType widened = parse_compute_dtype(weights, device);
+  if (dtype != "auto" && asked != widened)
+    throw ConfigError("weights", weights + " is what activations have then, too, but --dtype says " + dtype +
+                                     ": leave one of them out");
+  return {widened, StoredBlockUse::widen};
+}
+
 }  // namespace lathe::nn

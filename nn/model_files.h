@@ -36,4 +36,13 @@ ModelFiles open_model_config(const std::filesystem::path& model);
 // f32 elsewhere. Else "f32"/"float32", "bf16"/"bfloat16", "f64"/"float64"; ConfigError for any other word.
 DType parse_compute_dtype(const std::string& text, Device device = {});
 
+// What inference computes with: the dtype of activations, and what becomes of matrices that a GGUF file has in blocks.
+struct InferencePrecision {
+  DType dtype = DType::f32;
+  StoredBlockUse stored_blocks = StoredBlockUse::widen;
+};
+// Of the flags --weights ("file": blocks are kept; "bf16", "f32": widened to that dtype) and --dtype, which is "auto" or
+// the same where the weights are widened; else ConfigError.
+InferencePrecision parse_inference_precision(const std::string& weights, const std::string& dtype, Device device = {});
+
 }  // namespace lathe::nn

@@ -85,7 +85,8 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
     ropes.push_back({kernels::moved(made.cos, options.device), kernels::moved(made.sin, options.device)});
   }
   WeightLoader loader(source, options.dtype, options.device,
-                      options.weights == WeightMode::trainable ? &weights_ : nullptr);
+                      options.weights == WeightMode::trainable ? &weights_ : nullptr,
+                      options.quantized_linears ? StoredBlockUse::widen : options.stored_blocks);
   // Some files keep a tied weight under the output's name alone, or under both.
   const std::string embedding = "model.embed_tokens.weight", head = "lm_head.weight";
   const bool under_head = config.tie_word_embeddings && !loader.has(embedding) && loader.has(head);

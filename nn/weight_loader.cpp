@@ -25,6 +25,9 @@ autograd::LinearWeight WeightLoader::matrix(const std::string& name, int64_t row
     parameters_->push_back(Parameter::make(name, std::move(master), dtype_));
     return autograd::LinearWeight(parameters_->back().leaf);
   }
+  if (blocks_ == StoredBlockUse::keep && device_.kind == DeviceKind::cpu)
+    if (const auto blocks = source_.blocks(name))
+      return kernels::GgmlWeight::pack({blocks->format, columns, blocks->rows}, dtype_);
   auto packed = kernels::PackedWeight::allocate(rows, columns, dtype_, MemoryTag::weights, device_);
   if (device_.kind != DeviceKind::cpu) {
     send_rows(name, packed.panels());

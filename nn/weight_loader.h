@@ -19,8 +19,10 @@ class WeightLoader {
  public:
   // On a device, weights travel through pinned buffers while the next are read (kernels/cuda/upload.h). With
   // `parameters`, every weight becomes a dense trainable leaf that is listed there; without, it is frozen and packed.
-  WeightLoader(const WeightSource& source, DType dtype, Device device, std::vector<Parameter>* parameters)
-      : source_(source), dtype_(dtype), device_(device), parameters_(parameters), upload_(device) {}
+  // On the cpu `blocks` says what becomes of frozen matrices that the source holds in ggml's blocks.
+  WeightLoader(const WeightSource& source, DType dtype, Device device, std::vector<Parameter>* parameters,
+               StoredBlockUse blocks = StoredBlockUse::widen)
+      : source_(source), dtype_(dtype), device_(device), parameters_(parameters), blocks_(blocks), upload_(device) {}
 
   // FormatError when the name is missing or has another shape.
   autograd::LinearWeight matrix(const std::string& name, int64_t rows, int64_t columns);
@@ -50,6 +52,7 @@ class WeightLoader {
   DType dtype_;
   Device device_;
   std::vector<Parameter>* parameters_;
+  StoredBlockUse blocks_;
   kernels::Upload upload_;
   std::set<std::string, std::less<>> used_;
 };

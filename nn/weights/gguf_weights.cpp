@@ -53,11 +53,7 @@ class GgufWeights final : public WeightSource {
                        " asked of " + std::to_string(rows));
     const int64_t blocks = columns / type.block_elements;
     const std::byte* data = file_->tensor_bytes(tensor);
-    const int64_t heads = held.interleaved_heads, head_rows = tensor.shape[0];
-    if (heads > 0 && head_rows % (2 * heads) != 0)
-      throw FormatError(file_->path_of(tensor).string(), tensor.offset,
-                        tensor.name + ": " + std::to_string(head_rows) + " rows do not divide into " +
-                            std::to_string(heads) + " heads of even size");
+    const int64_t heads = heads_of(held);
     if (heads > 0 && tensor.shape.rank() == 1) {  // a bias: its elements are the rows
       std::vector<float> stored(static_cast<size_t>(columns));
       type.dequantize(data, blocks, stored.data());
@@ -68,6 +64,24 @@ class GgufWeights final : public WeightSource {
       const int64_t stored = held.first_row + (heads > 0 ? stored_row(first + i, rows, heads) : first + i);
       type.dequantize(data + stored * blocks * type.block_bytes, blocks, out + i * columns);
     }
+  }
+
+  std::optional<StoredBlocks> blocks(std::string_view name) const override {
+    const auto found = by_name_.find(name);
+    if (found == by_name_.end()) return std::nullopt;
+    const Rows& held = rows_[found->second];
+    const GgufTensor& tensor = file_->tensors()[held.tensor];
+    const GgmlType& type = *ggml_type(tensor.type);
+    const auto format = kernels::ggml_format(type.name);
+    const Shape& shape = infos_[found->second].shape;
+    if (!format || shape.rank() != 2) return std::nullopt;
+    const int64_t heads = heads_of(held), rows = shape[0];
+    const int64_t row_bytes = shape[1] / type.block_elements * type.block_bytes;
+    StoredBlocks blocks{*format, std::vector<const std::byte*>(static_cast<size_t>(rows))};
+    const std::byte* data = file_->tensor_bytes(tensor) + held.first_row * row_bytes;
+    for (int64_t i = 0; i < rows; ++i)
+      blocks.rows[static_cast<size_t>(i)] = data + (heads > 0 ? stored_row(i, rows, heads) : i) * row_bytes;
+    return blocks;
   }
 
  private:
@@ -97,6 +111,16 @@ class GgufWeights final : public WeightSource {
                         tensor.nbytes / count});
       rows_.push_back({number, 0, i * shape[0]});
     }
+  }
+
+  int64_t heads_of(const Rows& held) const {
+    const GgufTensor& tensor = file_->tensors()[held.tensor];
+    const int64_t heads = held.interleaved_heads, rows = tensor.shape[0];
+    if (heads > 0 && rows % (2 * heads) != 0)
+      throw FormatError(file_->path_of(tensor).string(), tensor.offset,
+                        tensor.name + ": " + std::to_string(rows) + " rows do not divide into " +
+                            std::to_string(heads) + " heads of even size");
+    return heads;
   }
 
   // Half-split row h·D + half·D/2 + i lies at h·D + 2i + half.

@@ -3,6 +3,7 @@
 // file's, values come out in f32 whatever the file's type.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "core/shape.h"
+#include "kernels/matmul/weights/ggml/ggml_weight.h"
 #include "kernels/matmul/weights/quantized_weight.h"
 
 namespace lathe::nn {
@@ -23,6 +25,16 @@ struct WeightInfo {
   Shape shape;              // row-major: [rows, columns] for matrices, [n] for vectors
   int64_t stored_bytes = 0;
 };
+
+// A matrix as rows of ggml's blocks (kernels/matmul/weights/ggml/ggml_weight.h).
+struct StoredBlocks {
+  kernels::GgmlFormat format;
+  std::vector<const std::byte*> rows;
+};
+
+// What becomes of such a matrix. `widen`: it is dequantised to the model's dtype, once. `keep`: products read the file's
+// codes, from a third of the memory and in other bits.
+enum class StoredBlockUse : uint8_t { widen, keep };
 
 class WeightSource {
  public:
@@ -38,6 +50,9 @@ class WeightSource {
   virtual void release_pages() const {}
   // Of a weight that the file holds as codes which products read: these, on the cpu, for as long as the source lives.
   virtual std::optional<kernels::StoredWeight> codes(std::string_view /*name*/) const { return std::nullopt; }
+  // Of a matrix that the file holds in blocks of ggml's which products on the cpu read: its rows, in Hugging Face's
+  // order, for as long as the source lives.
+  virtual std::optional<StoredBlocks> blocks(std::string_view /*name*/) const { return std::nullopt; }
 };
 
 // xxHash-64 over the names, shapes and some rows of every weight.

@@ -29,6 +29,12 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option("--dtype", options.dtype, "auto (bf16 where the device multiplies it, else f32), f32, bf16 or f64")
       ->capture_default_str();
+  command
+      .add_option("--weights", options.weights,
+                  "file: a GGUF file's matrices in blocks of 4 to 8 bits stay what they are (on the cpu), and "
+                  "activations are multiplied as whole numbers of 16 bits; bf16 or f32: they are widened to that "
+                  "dtype")
+      ->capture_default_str();
   command.add_flag("--load_in_4bit", options.load_in_4bit,
                    "hold the layers' linears as 4-bit codes (nf4), as a QLoRA adapter was trained beside them");
   command.add_flag("--load_in_8bit", options.load_in_8bit, "hold the layers' linears as 8-bit integers with scales");
@@ -69,7 +75,9 @@ Session Session::open(const ModelOptions& options) {
   session.config = files.config;
   session.text = text::load_model_text(files);
   nn::TransformerOptions transformer;
-  transformer.dtype = nn::parse_compute_dtype(options.dtype, device);
+  const auto precision = nn::parse_inference_precision(options.weights, options.dtype, device);
+  transformer.dtype = precision.dtype;
+  transformer.stored_blocks = precision.stored_blocks;
   transformer.device = device;
   transformer.quantized_linears = nn::resolved_quantization(files, quantization);
   session.engine.kv_cache_dtype = nn::parse_kv_cache_dtype(options.kv_cache_dtype, transformer.dtype);

@@ -18,11 +18,11 @@ struct ModelOptions {
   CommonOptions common;
   std::string model;
   std::string adapter;  // a PEFT directory; empty for none
-  std::string dtype = "auto";
+  std::string dtype = "auto", weights = "file";
   bool load_in_4bit = false, load_in_8bit = false, bnb_4bit_use_double_quant = false;
   std::string kv_cache_dtype = "auto";
 };
-// MODEL, --adapter, --dtype, --load_in_4bit, --load_in_8bit, --kv_cache_dtype and the common flags.
+// MODEL, --adapter, --dtype, --weights, --load_in_4bit, --load_in_8bit, --kv_cache_dtype and the common flags.
 void add_model_options(CLI::App& command, ModelOptions& options);
 
 // temperature, top_k, … with the names that vLLM and the OpenAI API use.

@@ -27,7 +27,9 @@ http::LoadedModel load(const ServeSettings& settings, http::AdapterList& adapter
   http::LoadedModel loaded;
   loaded.text = text::load_model_text(files);
   nn::TransformerOptions transformer;
-  transformer.dtype = nn::parse_compute_dtype(settings.dtype, device);
+  const auto precision = nn::parse_inference_precision(settings.weights, settings.dtype, device);
+  transformer.dtype = precision.dtype;
+  transformer.stored_blocks = precision.stored_blocks;
   transformer.max_positions = settings.max_model_len;
   transformer.device = device;
   loaded.model = std::make_unique<nn::Transformer>(files.config, *files.weights, transformer);

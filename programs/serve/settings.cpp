@@ -42,6 +42,11 @@ void add_model_flags(CLI::App& app, ServeSettings& settings) {
   app.add_option("--served_model_name", settings.served_model_name, "the model's name for clients (its file's name)");
   app.add_option("--dtype", settings.dtype, "auto (bf16 where the device multiplies it, else f32), f32, bf16 or f64")
       ->capture_default_str();
+  app.add_option(
+         "--weights", settings.weights,
+         "file: a GGUF file's matrices in blocks of 4 to 8 bits stay what they are (on the cpu), and activations "
+         "are multiplied as whole numbers of 16 bits; bf16 or f32: they are widened to that dtype")
+      ->capture_default_str();
   app.add_option("--kv_cache_dtype", settings.kv_cache_dtype,
                  "what keys and values are kept in: auto (the dtype), f32, bf16, f16, or int8 (half of bf16's memory)")
       ->capture_default_str();

@@ -19,7 +19,7 @@ struct ServeSettings {
   std::string model;
   std::vector<std::string> adapters;  // NAME=DIR
   std::string adapter_root, served_model_name;
-  std::string dtype = "auto", kv_cache_dtype = "auto";
+  std::string dtype = "auto", weights = "file", kv_cache_dtype = "auto";
   int64_t max_model_len = 0;
   int64_t kv_cache_tokens = 0, kv_cache_memory = 0;  // 0: the engine's own
   int64_t num_speculative_tokens = 0;
