@@ -1,0 +1,10 @@
+// lathe-bench model.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace lathe::bench {
+
+void add_model(CLI::App& app);
+
+}  // namespace lathe::bench
