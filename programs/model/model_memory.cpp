@@ -18,6 +18,18 @@ int64_t weight_bytes(const nn::ModelConfig& config, DType dtype, const std::opti
   return bytes;
 }
 
+// Where matrices that the file has in blocks stay what they are; nothing where it has none.
+std::optional<int64_t> kept_bytes(const nn::WeightSource& weights, DType dtype) {
+  int64_t bytes = 0;
+  bool any = false;
+  for (const nn::WeightInfo& weight : weights.weights()) {
+    const bool kept = weights.blocks(weight.name).has_value();
+    any |= kept;
+    bytes += kept ? weight.stored_bytes : weight.shape.numel() * size_of(dtype);
+  }
+  return any ? std::optional(bytes) : std::nullopt;
+}
+
 const nn::Quantization int8{kernels::QuantizedFormat::int8}, nf4{kernels::QuantizedFormat::nf4};
 
 }  // namespace
@@ -30,6 +42,8 @@ std::vector<MemoryUse> weight_memory(const nn::ModelFiles& files) {
   const std::string beside = stored ? " beside linears in " + nn::name_of(*stored) : "";
   std::vector<MemoryUse> uses = {{"f32", "f32" + beside, bytes(DType::f32, stored)},
                                  {"bf16", "bf16" + beside, bytes(DType::bf16, stored)}};
+  if (const auto kept = kept_bytes(*files.weights, DType::bf16))
+    uses.insert(uses.begin(), {"file", "to answer, as the file has them (--weights file)", *kept});
   if (stored) return uses;
   uses.push_back({"load_in_8bit", "bf16 with --load_in_8bit", bytes(DType::bf16, int8)});
   uses.push_back({"load_in_4bit", "bf16 with --load_in_4bit", bytes(DType::bf16, nf4)});

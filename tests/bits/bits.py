@@ -103,7 +103,10 @@ def cases(quick, sets, smollm2):
                 if quick and number != {"f32": 3, "bf16": 8}[dtype]:
                     continue
                 result[f"smollm2 {isa} {dtype} prompt {number}"] = lambda p, isa=isa, dtype=dtype, prompt=prompt: p.generate(
-                    p.smollm2, prompt, 8 if quick else 64, isa, "--dtype", dtype)
+                    p.smollm2, prompt, 8 if quick else 64, isa, "--weights", dtype)
+                if number == {"f32": 3, "bf16": 8}[dtype]:  # the file's blocks as they are
+                    result[f"smollm2 {isa} {dtype} file prompt {number}"] = lambda p, isa=isa, dtype=dtype, prompt=prompt: p.generate(
+                        p.smollm2, prompt, 8 if quick else 64, isa, "--weights", "file", "--dtype", dtype)
             if smollm2 and not quick:
                 result[f"smollm2 {isa} {dtype} lora 20 steps"] = lambda p, isa=isa, dtype=dtype: p.train(
                     p.smollm2, ROOT / "examples/extract/train.jsonl", isa, "--dtype", dtype, "--max_steps", "20",

@@ -22,9 +22,10 @@ nlohmann::json golden_json(const std::string& name) {
   return nlohmann::json::parse(std::ifstream(std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/smollm2" / name));
 }
 
-nn::Transformer load(DType dtype) {
+nn::Transformer load(DType dtype, nn::StoredBlockUse stored_blocks = nn::StoredBlockUse::widen) {
   const nn::ModelFiles files = nn::open_model_files(lathe::testing::test_model());
-  return nn::Transformer(files.config, *files.weights, {dtype, nn::WeightMode::frozen, 1024});
+  return nn::Transformer(files.config, *files.weights,
+                         {.dtype = dtype, .max_positions = 1024, .stored_blocks = stored_blocks});
 }
 
 // −loss of each token given those before it, by the path that training takes: sequences packed end to end. The first
@@ -108,12 +109,28 @@ TEST(SmolLm2, LossesAreThoseOfTransformers) {
   }
 }
 
-class OneOrder : public ::testing::TestWithParam<DType> {};
+// The file's Q4_1 and Q8_0 blocks multiplied as they are: half a per cent of perplexity would be 0.005.
+TEST(SmolLm2, LossesWithTheFilesBlocksAreWithinHalfAPercentOfPerplexity) {
+  const nn::Transformer model = load(DType::f32, nn::StoredBlockUse::keep);
+  std::vector<Ids> texts;
+  double expected = 0, sum = 0, tokens = 0;
+  for (const auto& row : golden_json("loss.json")) {
+    texts.push_back(row["ids"].get<Ids>());
+    expected += row["mean_nll"].get<double>() * static_cast<double>(texts.back().size() - 1);
+  }
+  for (const auto& logprobs : training_logprobs(model, texts)) {
+    for (const float logprob : logprobs) sum -= logprob;
+    tokens += static_cast<double>(logprobs.size());
+  }
+  EXPECT_NEAR(sum / tokens, expected / tokens, 0.005);
+}
+
+class OneOrder : public ::testing::TestWithParam<std::pair<DType, nn::StoredBlockUse>> {};
 
 // 200 tokens generated one by one, in a batch with others; then scored in one prefill and in packed training forwards,
 // alone and beside others, with one thread and two: the same bits.
 TEST_P(OneOrder, TwoHundredTokensHaveTheSameLogProbabilitiesEverywhere) {
-  const nn::Transformer model = load(GetParam());
+  const nn::Transformer model = load(GetParam().first, GetParam().second);
   const nlohmann::json rows = golden_json("greedy.json");
   const std::vector<Ids> prompts = {rows[0]["prompt_ids"].get<Ids>(), rows[1]["prompt_ids"].get<Ids>(),
                                     rows[2]["prompt_ids"].get<Ids>()};
@@ -138,8 +155,14 @@ TEST_P(OneOrder, TwoHundredTokensHaveTheSameLogProbabilitiesEverywhere) {
       << "in a batch, one thread";
 }
 
-INSTANTIATE_TEST_SUITE_P(Dtypes, OneOrder, ::testing::Values(DType::f32, DType::bf16),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+INSTANTIATE_TEST_SUITE_P(Dtypes, OneOrder,
+                         ::testing::Values(std::pair(DType::f32, nn::StoredBlockUse::widen),
+                                           std::pair(DType::bf16, nn::StoredBlockUse::widen),
+                                           std::pair(DType::bf16, nn::StoredBlockUse::keep)),
+                         [](const auto& info) {
+                           return std::string(name_of(info.param.first)) +
+                                  (info.param.second == nn::StoredBlockUse::keep ? "_file" : "");
+                         });
 
 }  // namespace
 }  // namespace lathe::engine
