@@ -7,10 +7,11 @@
 // the block; Q6_K: 16 neighbours at a time). So a row's bits do not depend on other rows, threads or the instruction set.
 // These are not the bits of the dequantised weight's product, which is a little more exact.
 //
-// Why 16 bits. SmolLM2-135M, the mean loss of 14 texts (3.54 in f32 with the weights dequantised): with 16 bits it moves
-// by at most 0.00005 for Q4_1, Q8_0, Q4_0, Q4_K_M and Q5_K_M files; with 8 bits by +0.0004, −0.0004 and, Q4_K_M, +0.0026.
-// Where a weight comes from memory both take the same time; products of many rows would be up to twice as fast with 8
-// bits where the CPU multiplies bytes, and are 1.6 times llama.cpp's speed with 16 (docs/performance.md).
+// Why 16 bits. SmolLM2-135M, the mean loss of 14 texts (3.54 in f32 with the weights dequantised): with 16 bits it
+// moves by at most 0.00005 for Q4_1, Q8_0, Q4_0, Q4_K_M, Q5_K_M and Q6_K files; with 8 bits by +0.0004, −0.0004 and,
+// Q4_K_M, +0.0026. Where a weight comes from memory both take the same time; products of many rows would be up to twice
+// as fast with 8 bits where the CPU multiplies bytes, and are 1.6 times llama.cpp's speed with 16
+// (docs/performance.md).
 #pragma once
 
 #include <cstddef>
