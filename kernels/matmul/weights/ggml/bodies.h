@@ -11,8 +11,8 @@
 
 namespace lathe::kernels::ggml {
 
-// Rows of a tile, whose sums stay in registers. Up to most_direct_rows, codes become integers in registers; with more, a
-// stretch of a panel is unpacked for all of them.
+// Rows of a tile, whose sums stay in registers. Up to most_direct_rows, codes become integers in registers; with more,
+// a stretch of a panel is unpacked for all of them.
 inline constexpr int64_t most_direct_rows = 4;
 LATHE_INLINE constexpr int tile_rows(Isa isa, bool direct) {
   switch (isa) {
@@ -37,17 +37,17 @@ struct QuantizedRows {
   LATHE_INLINE int64_t rows_of(int64_t tile) const { return tiling.first_row(tile + 1) - tiling.first_row(tile); }
 };
 
-// Tiles [first, last) of the rows of x f32 | bf16: the nearest integers to x / scale, even ones of two that are as near,
-// scale = max |x| / 32767. A block with an infinity or a NaN has the scale NaN, one whose values are all below 2^-100
-// has zeros.
+// Tiles [first, last) of the rows of x f32 | bf16: the nearest integers to x / scale, even ones of two that are as
+// near, scale = max |x| / 32767. A block with an infinity or a NaN has the scale NaN, one whose values are all below
+// 2^-100 has zeros.
 struct QuantizeRowsArgs {
   ProductMatrix x;
   QuantizedRows rows;
   int64_t first, last;
 };
 
-// out[row, column] = rows · weight (+ the row's second pair, continuing the sum) (+ bias) (+ residual), rounded once, for
-// panels of 16 columns.
+// out[row, column] = rows · weight (+ the row's second pair, continuing the sum) (+ bias) (+ residual), rounded once,
+// for panels of 16 columns.
 struct GgmlProductArgs {
   GgmlFormat format;
   const uint8_t* panels;

@@ -4,7 +4,8 @@
 // 32 neighbours their codes. Codes are kept in planes, words of 32 bits with the row index fastest, which repacking
 // only moves:
 //   bytes     8 bits: word t has neighbours 4t … 4t + 3, as in the file
-//   nibbles   4 bits: word t has 4t … 4t + 3 in the low halves of its bytes and 16 + 4t … in the high ones, as in the file
+//   nibbles   4 bits: word t has 4t … 4t + 3 in the low halves of its bytes and 16 + 4t … in the high ones, as in the
+//             file
 //   two_bits  2 bits of pair i in word i / 8, at bit 2 (i % 8) of each half
 //   bits      1 bit of pair i, at bit i of each half
 // Pair i = 2t + p, p < 2, is the neighbours 4t + p (the word's low half) and 4t + p + 2 (the high one): products

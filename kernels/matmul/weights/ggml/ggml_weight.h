@@ -1,11 +1,11 @@
-// A frozen weight [N, K] in the blocks of a GGUF file, on the CPU. A product reads its codes as they are: 4.5 bits for a
-// weight where the file has 4.5.
+// A frozen weight [N, K] in the blocks of a GGUF file, on the CPU. A product reads its codes as they are: 4.5 bits for
+// a weight where the file has 4.5.
 //
 // linear_forward multiplies integers: activations are quantised row by row, to 16 bits with a scale for each 32
 // neighbours along k. A block's sum of products is exact; then out = fma(sum, d · scale, out) and, where the format has
-// a minimum, out = fma(m, scale · Σ activations, out), in f32, blocks in order (K formats: with d · sc and −dmin · mn of
-// the block; Q6_K: 16 neighbours at a time). So a row's bits do not depend on other rows, threads or the instruction set.
-// These are not the bits of the dequantised weight's product, which is a little more exact.
+// a minimum, out = fma(m, scale · Σ activations, out), in f32, blocks in order (K formats: with d · sc and −dmin · mn
+// of the block; Q6_K: 16 neighbours at a time). So a row's bits do not depend on other rows, threads or the instruction
+// set. These are not the bits of the dequantised weight's product, which is a little more exact.
 //
 // Why 16 bits. SmolLM2-135M, the mean loss of 14 texts (3.54 in f32 with the weights dequantised): with 16 bits it
 // moves by at most 0.00005 for Q4_1, Q8_0, Q4_0, Q4_K_M, Q5_K_M and Q6_K files; with 8 bits by +0.0004, −0.0004 and,

@@ -1,5 +1,4 @@
-// Codes are moved by words of 32 bits: the blocks of 60 MB take some 20 ms on one thread, where single codes would take a
-// quarter of a second.
+// Codes are moved by words of 32 bits, many at a time, so that the start of a program does not feel it.
 #include "kernels/matmul/weights/ggml/repack.h"
 
 #include <cstring>

@@ -1,5 +1,6 @@
 // Products of quantised activations with panels of ggml's blocks. For each block of 32 an exact sum of integers, then
-// one fused multiply-add with the scales: a chain in the order of the blocks, whatever the rows and the instruction set.
+// one fused multiply-add with the scales: a chain in the order of the blocks, whatever the rows and the instruction
+// set.
 #include "kernels/matmul/weights/ggml/cpu/decoders.h"
 
 namespace lathe::kernels::LATHE_ISA {
