@@ -1,6 +1,6 @@
-// Rows of supervised fine-tuning that come once, in order, and of which nobody knows how many there are: standard input,
-// a pipe, a file larger than memory. They are read as steps ask for them, in groups (64 rows; 1000 where they are
-// packed, as TRL packs them), and forgotten when the step is over, so that memory does not grow.
+// Rows of supervised fine-tuning that come once, in order, and of which nobody knows how many there are: standard
+// input, a pipe, a file larger than memory. They are read as steps ask for them, in groups (64 rows; 1000 where they
+// are packed, as TRL packs them), and forgotten when the step is over, so that memory does not grow.
 #pragma once
 
 #include <deque>

@@ -11,8 +11,8 @@
 //            text            where rows carry text: u64 [rows + 1], in the bytes that follow
 //   hashes   u64 for each 65536 bytes of the body (the last block may be shorter): xxHash-64, seed 0
 //
-// In a compressed file each block of the body is a zstd frame, or lies as it is where that is no longer; the table after
-// them has u64 [blocks], where each ends in the file, before the hashes, which are of the blocks as stored.
+// In a compressed file each block of the body is a zstd frame, or lies as it is where that is no longer; the table
+// after them has u64 [blocks], where each ends in the file, before the hashes, which are of the blocks as stored.
 //
 // The header holds the hash of the table and its own, so that its hash stands for every byte of the file.
 #pragma once
@@ -79,8 +79,8 @@ class ShardRows {
   std::vector<uint64_t> text_begin_;  // of each row
 };
 
-// A shard to read from. Blocks are compared with their hashes when they are first touched, compressed ones whenever they
-// are unpacked. Any number of threads may read.
+// A shard to read from. Blocks are compared with their hashes when they are first touched, compressed ones whenever
+// they are unpacked. Any number of threads may read.
 class ShardFile {
  public:
   // Maps the file and checks its header and hashes, whose cost does not grow with rows or tokens but for 8 bytes in

@@ -19,8 +19,8 @@ struct MixtureSource {
   int64_t weight = 0;  // of the sum of all; with weights that are the rows, every row comes once in an epoch of all
 };
 
-// Weights that people write (0.7, 2) as whole numbers, exact to a millionth. ConfigError (dataset) for one that is not a
-// number from 0.000001 to 1000000.
+// Weights that people write (0.7, 2) as whole numbers, exact to a millionth. ConfigError (dataset) for one that is not
+// a number from 0.000001 to 1000000.
 int64_t whole_weight(double weight, const std::string& name);
 
 enum class Order { shuffled, as_given };

@@ -66,7 +66,8 @@ void add_sft(CLI::App& app) {
       "  lathe-train sft --config examples/extract/sft.yaml --model model.gguf --output_dir runs/extract --resume\n"
       "  lathe-train sft --model DIR --dataset rows.jsonl --output_dir runs/full --use_peft false --bf16\n"
       "  lathe-train sft --model model.gguf --dataset rows.jsonl --dry_run\n"
-      "  lathe-train sft --model model.gguf --dataset shards --output_dir runs/large   (a folder of lathe-data tokenize)\n"
+      "  lathe-train sft --model model.gguf --dataset shards --output_dir runs/large   (of lathe-data tokenize)\n"
+      "  lathe-train sft --model model.gguf --dataset shards:0.7 --dataset rows.jsonl:0.3 --output_dir runs/mixed\n"
       "Names and defaults are TRL's and PEFT's where they have one; '-' and '_' are alike.");
 }
 

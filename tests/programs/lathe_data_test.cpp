@@ -86,10 +86,11 @@ TEST_F(LatheData, InspectShowsRowsOfShardsAndOfEveryKind) {
 TEST_F(LatheData, StatsCountWhatALengthCutsAndRowsThatComeTwice) {
   std::ofstream(folder_ / "twice.jsonl") << "{\"input_ids\": [1, 2, 3]}\n{\"input_ids\": [1, 2, 3, 4, 5, 6]}\n"
                                          << "{\"input_ids\": [1, 2, 3]}\n{\"input_ids\": [1, 2]}\n";
-  ASSERT_EQ(run({"bin/lathe-data", "tokenize", path("twice.jsonl"), "--model", path("model"), "--output", path("shards")}),
-            0)
+  ASSERT_EQ(
+      run({"bin/lathe-data", "tokenize", path("twice.jsonl"), "--model", path("model"), "--output", path("shards")}), 0)
       << err();
-  ASSERT_EQ(run({"bin/lathe-data", "stats", path("shards"), "--duplicates", "--max_length", "4", "--json"}), 0) << err();
+  ASSERT_EQ(run({"bin/lathe-data", "stats", path("shards"), "--duplicates", "--max_length", "4", "--json"}), 0)
+      << err();
   const json stats = json::parse(out());
   EXPECT_EQ(stats["duplicate_rows"], 1);
   EXPECT_EQ(stats["rows_above_max_length"], 1);

@@ -17,7 +17,7 @@ constexpr int16_t oldest_metadata = 3;  // V4, of Arrow 0.8
 
 ArrowRows::ArrowRows(std::string name, std::unique_ptr<ByteStream> stream, int64_t max_row_bytes)
     : name_(std::move(name)), stream_(std::move(stream)), max_row_bytes_(max_row_bytes) {
-  // A file is a stream between two marks; what follows its end says where batches lie, which nobody needs who reads all.
+  // A file is a stream between two marks; what follows its end says where batches lie: not needed by who reads all.
   std::vector<std::byte> first = read(8, "its first bytes");
   if (std::equal(file_magic.begin(), file_magic.end(), reinterpret_cast<const char*>(first.data())))
     first = read(8, "its first message");

@@ -1,4 +1,4 @@
-// Shards that carry text, hold pairs, or are compressed: the rows of the file again, and every fault of the bytes found.
+// Shards that carry text, hold pairs, or are compressed: the rows of the file again, every fault of the bytes found.
 #include <gtest/gtest.h>
 
 #include <fstream>

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Arrow files as datasets and pyarrow write them, and their rows as JSON: None is left out of structs and rows, as TRL's
-remove_none_values does."""
+"""Arrow files as datasets and pyarrow write them, and their rows as JSON: None is left out of structs and rows, as
+TRL's remove_none_values does."""
 import datetime, json, math, pathlib, shutil
 
 import datasets
@@ -31,7 +31,8 @@ def write_rows(name, rows):
 def saved():
     rows = [{"messages": [{"role": "user", "content": f"Frage {i}: “ja”?\n"},
                           {"role": "assistant", "content": "é" * (i % 4), "name": None if i % 3 else f"n{i}"}],
-             "score": None if i % 5 == 0 else i / 3, "id": i, "good": i % 2 == 0, "tags": [f"t{j}" for j in range(i % 3)]}
+             "score": None if i % 5 == 0 else i / 3, "id": i, "good": i % 2 == 0,
+             "tags": [f"t{j}" for j in range(i % 3)]}
             for i in range(25)]
     dataset = datasets.Dataset.from_list(rows)
     shutil.rmtree(here / "saved", ignore_errors=True)
@@ -40,7 +41,8 @@ def saved():
 
 
 def table():
-    texts = ["", "short", "exactly 12 b", "longer than twelve bytes, so that it lies elsewhere", None, "\"\\\t\x01 ß 漢字 👩‍👩‍👧"] * 4
+    texts = ["", "short", "exactly 12 b", "longer than twelve bytes, so that it lies elsewhere", None,
+             "\"\\\t\x01 ß 漢字 👩‍👩‍👧"] * 4
     count = len(texts)
     some = lambda values: [None if i % 7 == 3 else v for i, v in enumerate(values)]
     columns = {
@@ -77,12 +79,15 @@ def types():
         for batch in batches:
             writer.write_batch(batch)
     small = pa.table({"text": ["a" * 200] * 20})
-    with pa.ipc.new_stream(here / "lz4.arrow", small.schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+    lz4 = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_stream(here / "lz4.arrow", small.schema, options=lz4) as writer:
         writer.write_table(small)
     pa.parquet.write_table(pa.table({"text": ["a"]}), here / "small.parquet")
-    with pa.ipc.new_stream(here / "binary.arrow", pa.schema([("image", pa.struct([("bytes", pa.binary())]))])) as writer:
+    image = pa.schema([("image", pa.struct([("bytes", pa.binary())]))])
+    with pa.ipc.new_stream(here / "binary.arrow", image) as writer:
         writer.write_table(pa.table({"image": [{"bytes": b"1"}]}))
-    times = pa.table({"day": pa.array([datetime.date(2026, 1, 2)]), "at": pa.array([datetime.datetime(2026, 1, 2, 3)], pa.timestamp("ms"))})
+    times = pa.table({"day": pa.array([datetime.date(2026, 1, 2)]),
+                      "at": pa.array([datetime.datetime(2026, 1, 2, 3)], pa.timestamp("ms"))})
     with pa.ipc.new_stream(here / "times.arrow", times.schema) as writer:
         writer.write_table(times)
 
