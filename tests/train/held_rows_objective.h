@@ -61,7 +61,9 @@ class HeldRowsObjective final : public Objective {
     for (const int64_t row : rows) {
       TrainingSet alone;
       const int64_t sequence = set_.sequences_of_row(row).first;
-      alone.add_row(set_.ids(sequence), set_.labels(sequence));
+      std::vector<int32_t> ids, labels;
+      set_.append_sequence(sequence, ids, labels);
+      alone.add_row(ids, labels);
       losses.emplace_back(SftObjective(model_, alone, &alone, settings_).evaluate()[0].second, row);
     }
     std::sort(losses.rbegin(), losses.rend());

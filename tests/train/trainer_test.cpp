@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "core/thread_pool.h"
 #include "nn/weights/safetensors.h"
@@ -79,8 +80,11 @@ TEST(Trainer, PackedSequencesLearnWhatTheyLearnAlone) {
   // The same sequences in a step: one row with all of them, or a row for each.
   const TrainingSet apart = random_rows(8, 2);
   TrainingSet packed;
-  for (int64_t s = 0; s < apart.sequences(); ++s)
-    s % 4 == 0 ? packed.add_row(apart.ids(s), apart.labels(s)) : packed.add_to_row(apart.ids(s), apart.labels(s));
+  for (int64_t s = 0; s < apart.sequences(); ++s) {
+    std::vector<int32_t> ids, labels;
+    apart.append_sequence(s, ids, labels);
+    s % 4 == 0 ? packed.add_row(ids, labels) : packed.add_to_row(ids, labels);
+  }
   const auto settings = [](int64_t rows) {
     return [rows](SftConfig& config) {
       config.per_device_train_batch_size = rows;
