@@ -1,5 +1,6 @@
 # LATHE_PORTABLE: programs that need nothing but a C library of 2.31 or newer. scripts/package gives LATHE_OLD_LIBC, the
-# files of that C library's packages, and LATHE_STATIC_LIBRARIES, a folder with the libraries that Debian has shared only.
+# files of that C library's packages, and LATHE_STATIC_LIBRARIES, a folder with the libraries that Debian has as shared
+# ones only.
 if(NOT LATHE_OLD_LIBC OR NOT LATHE_STATIC_LIBRARIES)
   message(FATAL_ERROR "LATHE_PORTABLE needs LATHE_OLD_LIBC and LATHE_STATIC_LIBRARIES: run scripts/package")
 endif()

@@ -35,8 +35,8 @@ function(lathe_program name folder)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 endfunction()
 
-# lathe_tests(folder LINKS … EXCLUDE regex…): one executable and one ctest entry for every *_test.cpp under tests/<folder>,
-# named after its path: tests/kernels/rms_norm_test.cpp is kernels_rms_norm_test.
+# lathe_tests(folder LINKS … EXCLUDE regex…): one executable and one ctest entry for every *_test.cpp under
+# tests/<folder>, named after its path: tests/kernels/rms_norm_test.cpp is kernels_rms_norm_test.
 function(lathe_tests folder)
   cmake_parse_arguments(ARG "" "" "LINKS;EXCLUDE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*_test.cpp)

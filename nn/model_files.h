@@ -41,8 +41,8 @@ struct InferencePrecision {
   DType dtype = DType::f32;
   StoredBlockUse stored_blocks = StoredBlockUse::widen;
 };
-// Of the flags --weights ("file": blocks are kept; "bf16", "f32": widened to that dtype) and --dtype, which is "auto" or
-// the same where the weights are widened; else ConfigError.
+// Of the flags --weights ("file": blocks are kept; "bf16", "f32": widened to that dtype) and --dtype, which is "auto"
+// or the same where the weights are widened; else ConfigError.
 InferencePrecision parse_inference_precision(const std::string& weights, const std::string& dtype, Device device = {});
 
 }  // namespace lathe::nn

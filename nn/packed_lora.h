@@ -1,5 +1,5 @@
-// The A and B of a LoRA in the panels that products stream: for batches in which many adapters have few rows each, where
-// packing them on the way would take longer than the products (docs/performance.md).
+// The A and B of a LoRA in the panels that products stream: for batches in which many adapters have few rows each,
+// where packing them on the way would take longer than the products (docs/performance.md).
 #pragma once
 
 #include <cstdint>

@@ -27,9 +27,9 @@ class RowOrder {
   int64_t steps_per_epoch() const { return steps_per_epoch_; }
   // max_steps, or num_train_epochs passes, the last rows of each being what is left.
   int64_t total_steps() const { return total_steps_; }
-  // The rows of a step (counted from 0), in order, counted through all sources. Of one source, or without weights, every
-  // row comes once in an epoch, whose last step has what is left; with weights every step is full, and an epoch is as
-  // many rows as all sources have.
+  // The rows of a step (counted from 0), in order, counted through all sources. Of one source, or without weights,
+  // every row comes once in an epoch, whose last step has what is left; with weights every step is full, and an epoch
+  // is as many rows as all sources have.
   std::vector<int64_t> rows_of_step(int64_t step) const;
   double epoch_after(int64_t steps) const { return static_cast<double>(steps) / static_cast<double>(steps_per_epoch_); }
 

@@ -12,7 +12,7 @@ struct TokenRange {
 };
 
 struct LoadOptions {
-  std::string host, port;  // of plain HTTP
+  std::string host, port;           // of plain HTTP
   std::vector<std::string> models;  // that requests name in turn; none: the server's own
   std::string api_key;
   int64_t requests = 64;

@@ -63,8 +63,8 @@ void linear_input_gradient(const LinearInputGradient& call);
 void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& x,
                             const Tensor& cu_seqlens, float scale = 1.0f);
 
-// out [M, N] = scale · (a [M, K] · b), b given as [N, K] (transposed) or [K, N], dense or packed. Small products: LoRA's
-// A and B.
+// out [M, N] = scale · (a [M, K] · b), b given as [N, K] (transposed) or [K, N], dense or packed. Small products:
+// LoRA's A and B.
 enum class Layout { transposed, plain };
 void matmul(const Tensor& out, const Tensor& a, const Weight& b, Layout b_layout, float scale = 1.0f);
 

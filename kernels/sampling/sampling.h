@@ -36,10 +36,10 @@ struct SamplingRow {
 // logits' dtype is the log-probability of the token under the model's own distribution, before penalties, temperature
 // and filters: the bits of token_logprobs; may be undefined. −inf bans a token. Every row's parameters go through
 // check_sampling(). V < 2^24.
-// Of a row (of f32) that holds NaN or +inf, or no finite logit, the token is a BrokenLogits and the log-probability NaN;
-// the other rows are drawn as ever. On the CPU `broken` says whether that is refused, with a NumericError that has the
-// row's number. On a device nothing is waited for: expect_sampled() on the tokens, once they have been copied to the
-// CPU, throws the error.
+// Of a row (of f32) that holds NaN or +inf, or no finite logit, the token is a BrokenLogits and the log-probability
+// NaN; the other rows are drawn as ever. On the CPU `broken` says whether that is refused, with a NumericError that has
+// the row's number. On a device nothing is waited for: expect_sampled() on the tokens, once they have been copied to
+// the CPU, throws the error.
 //
 //   penalties    of every token seen: logit / repetition if it is positive, · repetition if not; then of a token that
 //                occurs c > 0 times in the output: − (frequency · c + presence)

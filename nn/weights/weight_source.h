@@ -32,8 +32,8 @@ struct StoredBlocks {
   std::vector<const std::byte*> rows;
 };
 
-// What becomes of such a matrix. `widen`: it is dequantised to the model's dtype, once. `keep`: products read the file's
-// codes, from a third of the memory and in other bits.
+// What becomes of such a matrix. `widen`: it is dequantised to the model's dtype, once. `keep`: products read the
+// file's codes, from a third of the memory and in other bits.
 enum class StoredBlockUse : uint8_t { widen, keep };
 
 class WeightSource {

@@ -34,8 +34,8 @@ struct Evaluation {
 Evaluation evaluate_answers(const cli::Session& session, const EvalOptions& options);
 // Which of several choices is the likeliest (--metric choice). Rows {"question", "choices", "answer"}: the answer is
 // the index of the right choice, its letter, or its text; "choices" may be {"text": […], "label": […]} with the answer
-// a label. As in lm-evaluation-harness, a choice's score is the log-likelihood of " " + choice after the question, as the
-// question's tokens are those of the whole text; `accuracy_norm` divides it by the choice's characters.
+// a label. As in lm-evaluation-harness, a choice's score is the log-likelihood of " " + choice after the question, as
+// the question's tokens are those of the whole text; `accuracy_norm` divides it by the choice's characters.
 Evaluation evaluate_choices(const cli::Session& session, const EvalOptions& options);
 // Perplexity of a text (--text), in windows of max_length tokens that begin stride apart; each token is scored once,
 // with what stands before it in the first window that reaches it (Hugging Face's "Perplexity of fixed-length models").

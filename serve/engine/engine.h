@@ -111,7 +111,8 @@ struct Completion {
 };
 
 // All requests to their end, answers in their order. `on_token` (may be empty) sees each output as it comes; its
-// request is the index into `requests`. NumericError where one fails. `graphs` (may be null) is told what was captured and replayed.
+// request is the index into `requests`. NumericError where one fails. `graphs` (may be null) is told what was captured
+// and replayed.
 std::vector<Completion> generate(const nn::Transformer& model, const std::vector<Request>& requests,
                                  const EngineOptions& options = {},
                                  const std::function<void(const TokenOutput&)>& on_token = {},

@@ -42,7 +42,8 @@ struct Sequence {
   const std::string& adapter() const { return scope->adapter; }
   std::span<const int32_t> prompt() const { return std::span(tokens).first(prompt_length); }
   std::span<const int32_t> output() const { return std::span(tokens).subspan(prompt_length); }
-  // Whether its prompt's hidden states are wanted, so that they must be computed even where keys and values are at hand.
+  // Whether its prompt's hidden states are wanted, so that they must be computed even where keys and values are at
+  // hand.
   bool reads_prompt() const {
     return (request.prompt_logprobs && output().empty()) || request.pooling == Pooling::mean;
   }

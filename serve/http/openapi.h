@@ -1,5 +1,5 @@
-// The API's description, OpenAPI 3.1: serve/http/openapi.json, which tests/serve/http/openapi_test.cpp holds against the
-// server.
+// The API's description, OpenAPI 3.1: serve/http/openapi.json, which tests/serve/http/openapi_test.cpp holds against
+// the server.
 #pragma once
 
 #include <string_view>

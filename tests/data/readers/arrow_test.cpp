@@ -115,7 +115,7 @@ TEST_F(Arrow, CutAnywhereItIsAnError) {
   for (const char* file : {"arrow/saved/data-00000-of-00002.arrow", "arrow/binary.arrow"}) {
     const std::string whole = bytes_of(golden(file));
     // Of less than 8 bytes nothing says that it is Arrow. The last 8 are the end mark.
-    for (size_t length = 8; length < whole.size(); length += whole.size() > 1000 ? 37 : 1)
+    for (size_t length = 8; length<whole.size(); length += whole.size()> 1000 ? 37 : 1)
       EXPECT_NE(error(write(whole.substr(0, length))), "no error");
   }
   const std::string file = bytes_of(golden("arrow/types_file_zstd.arrow"));

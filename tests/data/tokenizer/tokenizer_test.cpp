@@ -215,7 +215,7 @@ TEST_F(TokenizerFiles, RejectsBrokenFiles) {
       {"{", "tokenizer.json"},
       {"[]", "not a JSON object"},
       {"{}", "no object \"model\""},
-      {R"({"model": {"type": "WordPiece", "vocab": {}, "merges": []}})", "'WordPiece' is not supported"},
+      {R"({"model": {"type": "WordLevel", "vocab": {}, "merges": []}})", "'WordLevel' is not supported"},
       {R"({"model": {"vocab": {"a": 0, "b": 0}, "merges": []}})", "repeats a token or an id"},
       {R"({"model": {"vocab": {"a": 0, "a": 1}, "merges": []}})", "repeats a token or an id"},
       {R"({"model": {"vocab": {"a": -1}, "merges": []}})", "the id of token 'a'"},
