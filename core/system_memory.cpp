@@ -1,5 +1,6 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -101,8 +102,12 @@ int64_t control_group_bytes() {
 }
 
 int64_t free_bytes() {
-  const int64_t available = kilobytes_line("/proc/meminfo", "MemAvailable:");
-  return available < 0 ? 0 : std::min(available, control_group_bytes());
+  int64_t available = kilobytes_line("/proc/meminfo", "MemAvailable:");
+  if (available < 0) {  // a bare tree without /proc: what nothing uses at all, which is less
+    struct sysinfo system = {};
+    available = ::sysinfo(&system) == 0 ? static_cast<int64_t>(system.freeram + system.bufferram) * system.mem_unit : 0;
+  }
+  return std::min(available, control_group_bytes());
 }
 
 }  // namespace

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <functional>
 
 #include "core/digits.h"
@@ -129,14 +128,6 @@ int64_t largest_cache(int64_t total) { return std::max<int64_t>(16 << 20, total 
 // Measured (scripts/memory-table) beside a tokenizer of 49,152 tokens, which is most of it.
 int64_t process_bytes(int64_t vocab_size) { return (8 << 20) + vocab_size * 256; }
 
-// What the control group may still take; the largest number where there is no limit.
-int64_t control_group_bytes() {
-  int64_t limit = 0, used = 0;
-  std::ifstream("/sys/fs/cgroup/memory.max") >> limit;  // "max" leaves 0
-  std::ifstream("/sys/fs/cgroup/memory.current") >> used;
-  return limit > 0 ? std::max<int64_t>(0, limit - used) : INT64_MAX;
-}
-
 }  // namespace
 
 int64_t MemoryEstimate::total_bytes() const {
@@ -239,7 +230,7 @@ int64_t largest_forward_tokens(const TrainingSet& set, const TrainingSettings& c
 
 std::string lack_of_memory(const MemoryEstimate& estimate, Device device) {
   const bool on_cpu = device.kind == DeviceKind::cpu;
-  const int64_t free_bytes = std::min(kernels::free_memory_bytes(device), on_cpu ? control_group_bytes() : INT64_MAX);
+  const int64_t free_bytes = kernels::free_memory_bytes(device);
   if (estimate.total_bytes() <= free_bytes) return "";
   return "this run needs about " + mebibytes(estimate.total_bytes()) + " and " +
          (on_cpu ? "this machine" : to_string(device)) + " has " + mebibytes(free_bytes) + " free:\n" +

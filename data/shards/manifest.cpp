@@ -18,31 +18,12 @@ using nlohmann::ordered_json;
 constexpr std::string_view format_family = "lathe shards ", format_name = "lathe shards 1";
 constexpr int64_t most = int64_t{1} << 53;  // what every reader of JSON holds exactly
 
-const ordered_json& member(const ordered_json& object, const char* key, const std::string& file) {
-  const auto found = object.is_object() ? object.find(key) : object.end();
-  if (!object.is_object() || found == object.end())
-    throw FormatError(file, -1, std::string("has no \"") + key + "\"; it is no manifest of shards, or was cut short");
-  return *found;
-}
-
 int64_t count_at(const ordered_json& object, const char* key, const std::string& file) {
-  return json_integer(member(object, key, file), key, 0, most, file);
-}
-
-std::string text_at(const ordered_json& object, const char* key, const std::string& file) {
-  const ordered_json& value = member(object, key, file);
-  if (!value.is_string()) throw FormatError(file, -1, std::string("\"") + key + "\" must be a text");
-  return value.get<std::string>();
-}
-
-const ordered_json& list_at(const ordered_json& object, const char* key, const std::string& file) {
-  const ordered_json& value = member(object, key, file);
-  if (!value.is_array()) throw FormatError(file, -1, std::string("\"") + key + "\" must be a list");
-  return value;
+  return json_integer(json_member(object, key, file), key, 0, most, file);
 }
 
 uint64_t hash_at(const ordered_json& object, const char* key, const std::string& file) {
-  const std::string digits = text_at(object, key, file);
+  const std::string digits = json_text(object, key, file);
   if (digits.size() != 16 || digits.find_first_not_of("0123456789abcdef") != std::string::npos)
     throw FormatError(file, -1, std::string("\"") + key + "\" must be 16 hexadecimal digits");
   return std::stoull(digits, nullptr, 16);
@@ -95,7 +76,7 @@ ShardTotals totals_from_json(const ordered_json& json, const std::string& file) 
   totals.tokens = count_at(json, "tokens", file);
   totals.labelled_tokens = count_at(json, "labelled_tokens", file);
   totals.longest_sequence = count_at(json, "longest_sequence", file);
-  for (const ordered_json& pair : list_at(json, "row_lengths", file)) {
+  for (const ordered_json& pair : json_list(json, "row_lengths", file)) {
     if (!pair.is_array() || pair.size() != 2) throw FormatError(file, -1, "\"row_lengths\" must hold pairs");
     totals.row_lengths[json_integer(pair[0], "row_lengths", 0, most, file)] =
         json_integer(pair[1], "row_lengths", 0, most, file);
@@ -105,14 +86,14 @@ ShardTotals totals_from_json(const ordered_json& json, const std::string& file) 
   counts.first_truncated_line = count_at(json, "first_truncated_line", file);
   counts.dropped = count_at(json, "dropped", file);
   counts.first_dropped_line = count_at(json, "first_dropped_line", file);
-  counts.first_dropped_because = text_at(json, "first_dropped_because", file);
+  counts.first_dropped_because = json_text(json, "first_dropped_because", file);
   counts.boundary_moved = count_at(json, "boundary_moved", file);
   counts.completion_mask_ignored = count_at(json, "completion_mask_ignored", file);
   totals.dropped_sequences = count_at(json, "dropped_sequences", file);
   totals.bad_rows = count_at(json, "bad_rows", file);
-  for (const ordered_json& row : list_at(json, "first_bad_rows", file))
+  for (const ordered_json& row : json_list(json, "first_bad_rows", file))
     totals.first_bad_rows.push_back(
-        {text_at(row, "source", file), count_at(row, "line", file), text_at(row, "reason", file)});
+        {json_text(row, "source", file), count_at(row, "line", file), json_text(row, "reason", file)});
   if (const auto columns = json.find("columns"); columns != json.end())
     for (const auto& [name, rows] : columns->items())
       totals.columns[name] = json_integer(rows, "columns", 0, most, file);
@@ -135,7 +116,7 @@ std::vector<ShardEntry> entries_from_json(const ordered_json& json, const std::s
   std::vector<ShardEntry> files;
   for (const ordered_json& entry : json) {
     ShardEntry shard;
-    shard.name = text_at(entry, "name", file);
+    shard.name = json_text(entry, "name", file);
     if (shard.name.empty() || shard.name.find('/') != std::string::npos || shard.name[0] == '.')
       throw FormatError(file, -1, "lists " + shard.name + ", which is no shard of this folder");
     shard.bytes = count_at(entry, "bytes", file);
@@ -177,33 +158,33 @@ ShardManifest read_shard_manifest(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / shard_manifest_name;
   const std::string file = path.string();
   ordered_json json = read_json_file(path);
-  const std::string format = text_at(json, "format", file);
+  const std::string format = json_text(json, "format", file);
   if (!format.starts_with(format_family)) throw FormatError(file, -1, "is no manifest of shards");
   if (format != format_name)
     throw FormatError(file, -1,
                       "has the format \"" + format + "\", and this program reads \"" + std::string(format_name) +
                           "\"; use the program that wrote it, or a newer one");
-  const std::string written = text_at(json, "xxh64", file);
+  const std::string written = json_text(json, "xxh64", file);
   json.erase("xxh64");
   const std::string text = dumped(json);
   if (hash_digits(XXH64(text.data(), text.size(), 0)) != written)
     throw FormatError(file, -1, "was changed after it was written; restore it, or make the shards again");
 
   ShardManifest manifest;
-  manifest.model = text_at(json, "model", file);
-  manifest.tokenizer = text_at(json, "tokenizer", file);
-  manifest.chat_template = text_at(json, "chat_template", file);
+  manifest.model = json_text(json, "model", file);
+  manifest.tokenizer = json_text(json, "tokenizer", file);
+  manifest.chat_template = json_text(json, "chat_template", file);
   manifest.vocab_size = count_at(json, "vocab_size", file);
-  manifest.settings = member(json, "settings", file);
+  manifest.settings = json_member(json, "settings", file);
   if (!manifest.settings.is_object()) throw FormatError(file, -1, "\"settings\" must be an object");
-  manifest.made_from = text_at(json, "made_from", file);
-  manifest.totals = totals_from_json(member(json, "totals", file), file);
-  for (const ordered_json& warning : list_at(json, "warnings", file))
+  manifest.made_from = json_text(json, "made_from", file);
+  manifest.totals = totals_from_json(json_member(json, "totals", file), file);
+  for (const ordered_json& warning : json_list(json, "warnings", file))
     if (warning.is_string()) manifest.warnings.push_back(warning.get<std::string>());
-  for (const ordered_json& source : list_at(json, "sources", file))
-    manifest.sources.push_back({text_at(source, "path", file), count_at(source, "bytes", file),
-                                count_at(source, "rows", file), text_at(source, "xxh64", file)});
-  manifest.files = entries_from_json(list_at(json, "files", file), file);
+  for (const ordered_json& source : json_list(json, "sources", file))
+    manifest.sources.push_back({json_text(source, "path", file), count_at(source, "bytes", file),
+                                count_at(source, "rows", file), json_text(source, "xxh64", file)});
+  manifest.files = entries_from_json(json_list(json, "files", file), file);
   int64_t rows = 0, sequences = 0, tokens = 0;
   for (const ShardEntry& shard : manifest.files) {
     rows += shard.rows;
