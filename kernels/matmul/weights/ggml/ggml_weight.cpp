@@ -15,13 +15,6 @@ namespace {
 
 using ggml::panel_rows;
 
-constexpr struct {
-  GgmlFormat format;
-  std::string_view name;
-} names[] = {{GgmlFormat::q4_0, "Q4_0"}, {GgmlFormat::q4_1, "Q4_1"}, {GgmlFormat::q5_0, "Q5_0"},
-             {GgmlFormat::q5_1, "Q5_1"}, {GgmlFormat::q8_0, "Q8_0"}, {GgmlFormat::q4_k, "Q4_K"},
-             {GgmlFormat::q5_k, "Q5_K"}, {GgmlFormat::q6_k, "Q6_K"}};
-
 // Lanes past the last row stay zeros: scales of 0.
 template <class Format>
 void pack_panel(const GgmlRows& from, int64_t panel, uint8_t* bytes, int64_t panel_bytes) {
@@ -35,18 +28,6 @@ void pack_panel(const GgmlRows& from, int64_t panel, uint8_t* bytes, int64_t pan
 }
 
 }  // namespace
-
-std::optional<GgmlFormat> ggml_format(std::string_view ggml_type) {
-  for (const auto& [format, name] : names)
-    if (name == ggml_type) return format;
-  return std::nullopt;
-}
-
-std::string_view name_of(GgmlFormat format) {
-  for (const auto& entry : names)
-    if (entry.format == format) return entry.name;
-  return "?";
-}
 
 GgmlWeight GgmlWeight::pack(const GgmlRows& rows, DType dtype, MemoryTag tag) {
   GgmlWeight weight;
