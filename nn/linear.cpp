@@ -46,8 +46,9 @@ autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRo
       term.magnitude = layer.magnitude->leaf;
       term.inverse_norm = layer.norms->inverse(layer.a.leaf.value(), layer.b.leaf.value(), layer.scaling);
     }
-    if (packs && !layer.joined) {
-      const PackedLora::Pair pair = layer.packed->of(layer.a.leaf.value(), layer.b.leaf.value());
+    if (packs) {
+      const PackedLora::Pair pair = layer.joined ? layer.packed->of(term.joined_a, term.joined_b)
+                                                 : layer.packed->of(layer.a.leaf.value(), layer.b.leaf.value());
       term.packed_a = pair.a, term.packed_b = pair.b;
     }
     terms.lora.push_back(std::move(term));

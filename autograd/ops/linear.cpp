@@ -52,18 +52,21 @@ struct Linear final : Operation {
   Linear(LinearWeight w, SequenceLayout l) : base(std::move(w)), layout(std::move(l)) {}
   std::string_view name() const override { return "linear"; }
 
+  static Term held(const LoraTerm& term, const SequenceLayout& layout) {
+    return {term.scale,    term.dropout,  layout,        term.inverse_norm,
+            term.packed_a, term.packed_b, term.joined_a, term.joined_b};
+  }
+
   void add_term(const LoraTerm& term, int64_t rows) {
     const int index = static_cast<int>(terms.size());
     if (!term.sequences) {
-      terms.push_back({term.scale, term.dropout, layout, term.inverse_norm, term.packed_a, term.packed_b, term.joined_a,
-                       term.joined_b});
+      terms.push_back(held(term, layout));
       return add_run(0, rows, index);
     }
     if (rows != layout.tokens())
       throw ShapeError("linear: a LoRA term for some sequences of a layout of " + std::to_string(layout.tokens()) +
                        " tokens, but x has " + std::to_string(rows) + " rows");
-    terms.push_back({term.scale, term.dropout, term.sequences->layout, term.inverse_norm, term.packed_a, term.packed_b,
-                     term.joined_a, term.joined_b});
+    terms.push_back(held(term, term.sequences->layout));
     add_run(term.sequences->first_token, term.sequences->end_token(), index);
   }
 
@@ -162,7 +165,12 @@ struct Linear final : Operation {
       if (run.term == no_term) continue;
       const kernels::PackedWeight& packed_b = term_of(run).packed_b;
       const kernels::Weight b = packed_b.defined() ? kernels::Weight(packed_b) : factor_b(f, run.term);
-      joined.lora_rows.push_back({run.begin - all.begin, run.end - all.begin, t[static_cast<size_t>(run.term)], b});
+      const Tensor& product = t[static_cast<size_t>(run.term)];
+      if (neighbours.size() == 1) {
+        joined.lora_t = product, joined.lora_b = b;
+      } else {
+        joined.lora_rows.push_back({run.begin - all.begin, run.end - all.begin, product, b});
+      }
     }
     kernels::linear_forward(all.of(out), all.of(f.input(x)), base.value(), joined);
   }

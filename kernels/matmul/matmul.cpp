@@ -107,6 +107,10 @@ void forward_each(const Tensor& out, const Tensor& x, const Weight& weight, cons
 
 void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms) {
   check_linear_forward("linear_forward", out, x, weight, terms);
+  const QuantizedWeight* quantized = weight.quantized();
+  if (quantized && forward_wants_dense(*quantized, x)) return linear_forward(out, x, dequantized(*quantized, x), terms);
+  if (const GgmlWeight* ggml = weight.ggml(); ggml && x.dtype() == DType::f64)
+    return linear_forward(out, x, dequantized(*ggml, x), terms);
   const bool at_once = on_cpu(x) && (x.dtype() == DType::f32 || x.dtype() == DType::bf16);
   std::vector<LoraRows> rows;
   if (!terms.lora_rows.empty()) {
@@ -115,10 +119,6 @@ void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, co
   } else if (at_once && terms.lora_b.packed()) {
     rows = {{0, x.dim(0), terms.lora_t, terms.lora_b}};
   }
-  const QuantizedWeight* quantized = weight.quantized();
-  if (quantized && forward_wants_dense(*quantized, x)) return linear_forward(out, x, dequantized(*quantized, x), terms);
-  if (const GgmlWeight* ggml = weight.ggml(); ggml && x.dtype() == DType::f64)
-    return linear_forward(out, x, dequantized(*ggml, x), terms);
   if (on_cpu(x) && x.dtype() == DType::f16) return widened::linear_forward(out, x, weight, terms);
   if (on_cpu(x) && x.dtype() == DType::f64) return reference::linear_forward(out, x, weight, terms);
   if (weight.ggml() && rows.empty() && terms.lora_t.defined()) rows = {{0, x.dim(0), terms.lora_t, terms.lora_b}};

@@ -133,6 +133,7 @@ void multiply(const Pass& pass, PackedLeft left, PackedLeft left2) {
       args.left2 = left2.words;
       args.left2_tile_stride = left2.tile_stride;
       args.second_rows = pass.second_rows;
+      args.second_steps = steps2;
       const int64_t panel = k_block_steps(active_isa(), product.dtype) * panel_width;
       uint32_t* words = task_workspace.words(panel + panel2 + (args.last_tile - args.first_tile) * accumulator_tile);
       args.panel = words;

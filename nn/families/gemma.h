@@ -6,11 +6,15 @@
 
 namespace lathe::nn {
 
-// What both kinds of files leave to the family. A GGUF file's norms have the one added.
-void set_gemma(ModelConfig& model);
+// What transformers' configs of both say where config.json is silent; their vocabularies and contexts differ.
+void set_gemma_defaults(HfFields& config);
 
 // ConfigError for what no Gemma is computed with: another activation, attention in both directions.
-void check_gemma(const HfFields& config);
+ModelConfig read_gemma_hf(const HfFields& config);
+
+// A GGUF file's norms have the one added. The largest model, which llama.cpp, too, knows by its layers, divides its
+// scores by a number of its own.
+ModelConfig read_gemma_gguf(const std::shared_ptr<const GgufFile>& file, const Family& family, int64_t layers_of_27b);
 
 inline constexpr GgufName gemma_gguf_names[] = {
     {"input_layernorm", "attn_norm"},

@@ -18,12 +18,6 @@ void slide(LayerConfig& layer, int64_t window) {
   layer.rope = local;
 }
 
-void check_supported(const HfFields& config) {
-  check_gemma(config);
-  if (config.find("attn_logit_softcapping") != nullptr)
-    throw ConfigError("attn_logit_softcapping", "Gemma 3 computes none: leave it out");
-}
-
 // transformers 5 has a table for each type of layer; before, the scaling was that of the layers that see all.
 std::vector<RopeConfig> ropes_of(const HfFields& config) {
   const HfFields each = config.object("rope_parameters");
@@ -37,25 +31,13 @@ std::vector<RopeConfig> ropes_of(const HfFields& config) {
 ModelConfig from_hf(const HfFields& given) {
   HfFields config = given;
   // transformers' Gemma3TextConfig where config.json is silent.
-  for (const auto& [key, value] : {std::pair{"vocab_size", 262208},
-                                   {"hidden_size", 2304},
-                                   {"intermediate_size", 9216},
-                                   {"num_hidden_layers", 26},
-                                   {"num_attention_heads", 8},
-                                   {"num_key_value_heads", 4},
-                                   {"head_dim", 256},
-                                   {"max_position_embeddings", 131072},
-                                   {"sliding_window", 4096},
-                                   {"query_pre_attn_scalar", 256}})
-    config.set_default(key, value);
-  config.set_default("tie_word_embeddings", true);
-  check_supported(config);
-  ModelConfig result = read_hf_fields(config);
-  set_gemma(result);
+  set_gemma_defaults(config);
+  config.set_default("vocab_size", 262208);
+  config.set_default("max_position_embeddings", 131072);
+  if (config.find("attn_logit_softcapping") != nullptr)
+    throw ConfigError("attn_logit_softcapping", "Gemma 3 computes none: leave it out");
+  ModelConfig result = read_gemma_hf(config);
   result.qk_norm = QkNorm::per_head;
-  result.norm_weight_offset = 1;
-  result.final_logit_softcapping = config.number("final_logit_softcapping", 0);
-  result.query_pre_attn_scalar = config.number("query_pre_attn_scalar");
   result.ropes = ropes_of(config);
   const int64_t pattern = config.integer("sliding_window_pattern", usual_pattern);
   if (pattern < 1) throw ConfigError("sliding_window_pattern", "expected at least 1");
@@ -67,13 +49,8 @@ ModelConfig from_hf(const HfFields& given) {
 
 // The file's norms have the one added, and it says neither the pattern nor the local table's base.
 ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
-  constexpr int64_t layers_of_27b = 62;  // by which llama.cpp knows it, too: its scores have a divisor of their own
-  ModelConfig result = read_gguf_fields(file, gemma3_family);
-  set_gemma(result);
+  ModelConfig result = read_gemma_gguf(file, gemma3_family, 62);
   result.qk_norm = QkNorm::per_head;
-  if (result.num_hidden_layers() == layers_of_27b)
-    result.query_pre_attn_scalar =
-        static_cast<double>(result.hidden_size) / static_cast<double>(result.num_attention_heads);
   result.ropes.push_back({.theta = local_theta});
   const int64_t window = file->get_integer("gemma3.attention.sliding_window", 1, INT32_MAX);
   for (int64_t i = 0; i < result.num_hidden_layers(); ++i)

@@ -203,6 +203,35 @@ TEST(LoraStart, DoesNotDependOnThreadsOrOtherTargets) {
   EXPECT_EQ(value_of("all-linear", 2), value_of(".*down_proj", 2));
 }
 
+TEST(LoraStart, BesideAnotherAdapterInABatchItHasTheBitsOfABatchOfItsOwnAlsoOnceChanged) {
+  Transformer model = load(golden("tiny_llama/untied"), DType::f32);
+  model.add_lora(all_linear("pissa"), 3, "begun");
+  model.add_lora(all_linear("false"), 4, "plain");
+  const auto rows_of = [&](const std::vector<std::string>& adapters) {
+    const autograd::NoGradScope no_grad;
+    std::vector<int32_t> all, lengths;
+    for (size_t i = 0; i < adapters.size(); ++i) {
+      all.insert(all.end(), ids.begin(), ids.end());
+      lengths.push_back(static_cast<int32_t>(ids.size()));
+    }
+    TokenBatch batch = make_token_batch(all, lengths);
+    batch.adapters = adapters;
+    PackedAttention attention(model.config(), batch.layout);
+    return kernels::moved(model.forward(batch, attention, {}).value(), {});
+  };
+  const auto length = static_cast<int64_t>(ids.size());
+  for (int changes = 0; changes < 3; ++changes) {
+    const Tensor mixed = rows_of({"begun", "plain"});
+    EXPECT_EQ(largest_difference(mixed.slice(0, 0, length), rows_of({"begun"})), 0.0) << changes;
+    EXPECT_EQ(largest_difference(mixed.slice(0, length, 2 * length), rows_of({"plain"})), 0.0) << changes;
+    for (Parameter& parameter : model.trainable_parameters("begun")) {
+      kernels::scale(parameter.master, parameter.master, 1.25);
+      parameter.refresh();
+    }
+    EXPECT_GT(largest_difference(mixed.slice(0, 0, length), rows_of({"begun"})), 0.0) << changes;
+  }
+}
+
 TEST(LoraStart, OnADeviceIsThatOfTheCpu) {
   const ModelFiles files = open_model_files(golden("tiny_llama/untied"));
   const auto changed = [&](Device device) {

@@ -45,6 +45,7 @@ struct MultiplyTilesArgs {
   float* accumulators;               // [panel − first_panel][tile − first_tile][tile_rows][panel_width]
   int64_t accumulator_panel_stride;  // 0: the next panel overwrites them
   uint32_t* panel;                   // k_block_steps · panel_width words for panels packed on the way
+  int64_t second_steps;              // k_steps of the second pair, or of the longest of several
   uint32_t* panel2;                  // the same for second pairs: k_steps(the largest k) · panel_width for each
 };
 

@@ -3,6 +3,7 @@
 #include "kernels/matmul/cpu/bodies.h"
 #include "kernels/matmul/cpu/codes.h"
 #include "kernels/matmul/cpu/k_step.h"
+#include "kernels/matmul/cpu/matrix_rows.h"
 #include "kernels/matmul/cpu/pack_right.h"
 #include "kernels/simd/transpose.h"
 
@@ -144,11 +145,6 @@ TileKernel kernel_for(DType dtype, int64_t rows, int64_t columns) {
 }
 
 template <class T>
-LATHE_INLINE Vec load_columns(const void* row, int64_t column, int count) {
-  const T* p = static_cast<const T*>(row) + column;
-  return count == lanes ? load(p) : load_partial(p, count);
-}
-template <class T>
 LATHE_INLINE void store_columns(void* row, int64_t column, Vec v, int count) {
   T* p = static_cast<T*>(row) + column;
   if (count == lanes) {
@@ -156,15 +152,6 @@ LATHE_INLINE void store_columns(void* row, int64_t column, Vec v, int count) {
   } else {
     store_partial(p, v, count);
   }
-}
-
-LATHE_INLINE int64_t element_bytes(const ProductMatrix& matrix) { return matrix.dtype == DType::bf16 ? 2 : 4; }
-LATHE_INLINE char* row_of(const ProductMatrix& matrix, int64_t row) {
-  return static_cast<char*>(matrix.data) + row * matrix.stride * element_bytes(matrix);
-}
-LATHE_INLINE Vec load_matrix(const ProductMatrix& matrix, int64_t row, int64_t column, int count) {
-  const char* p = row_of(matrix, row);
-  return matrix.dtype == DType::bf16 ? load_columns<bf16>(p, column, count) : load_columns<float>(p, column, count);
 }
 
 // Prefetches what write_tile will touch, before the tile's sums are computed: rows of out lie far apart, and a weight's
@@ -219,30 +206,28 @@ class SecondPanels {
   // With those of the tiles' rows packed, where they are not.
   SecondPanels(const MultiplyTilesArgs& args, int64_t panel) : args_(args), panel_(panel) {
     const ProductArgs& product = *args.product;
-    if (!args.ends) return;
+    if (args.second_steps == 0) return;
     if (product.second_pairs.empty()) {
-      steps_ = k_steps(product.k2, product.dtype);
-      if (steps_ > 0) pack(product.right2, product.k2, args.panel2);
+      pack(product.right2, product.k2, args.panel2);
       return;
     }
     const int64_t first_row = args.tiling.first_row(args.first_tile), last_row = args.tiling.first_row(args.last_tile);
-    for (const SecondPair& pair : product.second_pairs) steps_ = std::max(steps_, k_steps(pair.k, product.dtype));
     for (int64_t pair = args.second_rows[first_row].pair; pair <= args.second_rows[last_row - 1].pair; ++pair) {
       const SecondPair& own = product.second_pairs[static_cast<size_t>(pair)];
-      if (own.k > 0 && own.panels.data == nullptr) pack(own.right, own.k, args.panel2 + pair * steps_ * panel_width);
+      if (own.k > 0 && own.panels.data == nullptr) pack(own.right, own.k, words_of(pair));
     }
   }
 
   // `of_rows`: for those of the tile.
   SecondRange of(int64_t tile, KRange (&of_rows)[max_rows]) const {
     const ProductArgs& product = *args_.product;
-    const KRange all = {args_.left2 + tile * args_.left2_tile_stride, args_.panel2, steps_};
+    const KRange all = {args_.left2 + tile * args_.left2_tile_stride, args_.panel2, args_.second_steps};
     if (product.second_pairs.empty()) return {all};
     const int64_t row = args_.tiling.first_row(tile), rows = args_.tiling.first_row(tile + 1) - row;
     for (int64_t i = 0; i < rows; ++i) {
       const SecondRow& own = args_.second_rows[row + i];
       const SecondPair& pair = product.second_pairs[static_cast<size_t>(own.pair)];
-      const uint32_t* right = pair.panels.data == nullptr ? args_.panel2 + own.pair * steps_ * panel_width
+      const uint32_t* right = pair.panels.data == nullptr ? words_of(own.pair)
                                                           : static_cast<const uint32_t*>(pair.panels.data) +
                                                                 panel_ * (pair.panels.panel_bytes / 4);
       of_rows[i] = {own.left, right, k_steps(pair.k, product.dtype)};
@@ -251,6 +236,8 @@ class SecondPanels {
   }
 
  private:
+  uint32_t* words_of(int64_t pair) const { return args_.panel2 + pair * args_.second_steps * panel_width; }
+
   void pack(const ProductMatrix& right, int64_t k, uint32_t* words) const {
     const ProductArgs& product = *args_.product;
     pack_dense_panel(right, product.layout, k, product.n, panel_, 0, k_steps(k, product.dtype), words);
@@ -258,7 +245,6 @@ class SecondPanels {
 
   const MultiplyTilesArgs& args_;
   int64_t panel_;
-  int64_t steps_ = 0;  // of the longest
 };
 
 }  // namespace

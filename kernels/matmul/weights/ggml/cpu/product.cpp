@@ -1,6 +1,7 @@
 // Products of quantised activations with panels of ggml's blocks. For each block of 32 an exact sum of integers, then
 // one fused multiply-add with the scales: a chain in the order of the blocks, whatever the rows and the instruction
 // set.
+#include "kernels/matmul/cpu/matrix_rows.h"
 #include "kernels/matmul/weights/ggml/cpu/decoders.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -133,19 +134,6 @@ void unpack(const uint8_t* panel, int64_t first, int64_t last, uint8_t* out) {
   }
 }
 
-template <class T>
-LATHE_INLINE Vec load_columns(const void* row, int64_t column, int count) {
-  const T* p = static_cast<const T*>(row) + column;
-  return count == lanes ? load(p) : load_partial(p, count);
-}
-LATHE_INLINE int64_t element_bytes(const ProductMatrix& matrix) { return matrix.dtype == DType::bf16 ? 2 : 4; }
-LATHE_INLINE char* row_of(const ProductMatrix& matrix, int64_t row) {
-  return static_cast<char*>(matrix.data) + row * matrix.stride * element_bytes(matrix);
-}
-LATHE_INLINE Vec load_matrix(const ProductMatrix& matrix, int64_t row, int64_t column, int count) {
-  const char* p = row_of(matrix, row);
-  return matrix.dtype == DType::bf16 ? load_columns<bf16>(p, column, count) : load_columns<float>(p, column, count);
-}
 LATHE_INLINE float element(const ProductMatrix& matrix, int64_t row, int64_t column) {
   const char* p = row_of(matrix, row) + column * element_bytes(matrix);
   if (matrix.dtype == DType::f32) {
