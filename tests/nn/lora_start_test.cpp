@@ -256,7 +256,7 @@ TEST(LoraStart, OnADeviceIsThatOfTheCpu) {
 }
 
 TEST(LoraStart, WhatCannotBeIsToldByName) {
-  const auto refusal = [](LoraConfig config) -> std::string {
+  const auto refusal = [](const LoraConfig& config) -> std::string {
     try {
       Transformer model = load(golden("tiny_llama/untied"), DType::f32);
       model.add_lora(config, 1);
