@@ -19,7 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-std::string trimmed(std::string text) {
+std::string trimmed(const std::string& text) {
   const char* blanks = " \t\r\n";
   const size_t begin = text.find_first_not_of(blanks);
   return begin == text.npos ? "" : text.substr(begin, text.find_last_not_of(blanks) - begin + 1);
