@@ -134,12 +134,12 @@ ordered_json json_object(Members members) {
       static_cast<std::vector<std::pair<const std::string, ordered_json>>&>(*object.get_ptr<ordered_json::object_t*>());
   entries.reserve(members.size());
   std::unordered_map<std::string_view, size_t> places;
-  for (auto& [key, value] : members) {
-    const auto [place, added] = places.emplace(key, entries.size());
+  for (auto& member : members) {
+    const auto [place, added] = places.emplace(member.first, entries.size());
     if (added) {
-      entries.emplace_back(key, std::move(value));
+      entries.emplace_back(member.first, std::move(member.second));
     } else {
-      entries[place->second].second = std::move(value);
+      entries[place->second].second = std::move(member.second);
     }
   }
   return object;

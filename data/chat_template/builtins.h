@@ -19,7 +19,7 @@ class CallArguments {
   // The argument at `index` or of that name; null where it is absent.
   const Value* find(size_t index, const char* name) const;
   const Value& need(size_t index, const char* name) const;
-  Value value_or(size_t index, const char* name, Value otherwise) const;
+  Value value_or(size_t index, const char* name, const Value& otherwise) const;
   int64_t integer_or(size_t index, const char* name, int64_t otherwise) const;
   bool flag_or(size_t index, const char* name, bool otherwise) const;
   const Text* text_or_null(size_t index, const char* name) const;  // null where absent or None

@@ -101,7 +101,7 @@ const Value& CallArguments::need(size_t index, const char* name) const {
          function_ + "() lacks its argument " + (*name ? std::string("'") + name + "'" : std::to_string(index + 1)));
 }
 
-Value CallArguments::value_or(size_t index, const char* name, Value otherwise) const {
+Value CallArguments::value_or(size_t index, const char* name, const Value& otherwise) const {
   const Value* value = find(index, name);
   return value ? *value : otherwise;
 }

@@ -148,7 +148,7 @@ Value unique(const Value& value, const CallArguments& arguments, Budget& budget)
 
 // groupby(attribute, default=…): (key, items) for each key, in the order of the keys.
 Value group_by(const Value& value, const CallArguments& arguments, Budget& budget) {
-  const Value attribute = arguments.need(0, "attribute");
+  const Value& attribute = arguments.need(0, "attribute");
   const Value* otherwise = arguments.find(1, "default");
   const bool case_sensitive = arguments.flag_or(2, "case_sensitive", false);
   std::vector<Value> items = items_of(value, budget), pairs, keys;
