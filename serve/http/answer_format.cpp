@@ -10,7 +10,7 @@ std::string AnswerFormat::error(const ApiError& error) {
   return "data: " + error.body(error_shape()) + "\n\n" + (error_shape() == ErrorShape::openai ? last_event : "");
 }
 
-std::string AnswerFormat::prompt(size_t, std::vector<engine::PromptLogprob>) { return {}; }
+std::string AnswerFormat::prompt(size_t, const std::vector<engine::PromptLogprob>&) { return {}; }
 
 ordered_json prompt_logprobs_json(const data::Tokenizer& tokenizer, const std::vector<engine::PromptLogprob>& logprobs,
                                   int64_t alternatives) {
@@ -26,6 +26,24 @@ ordered_json prompt_logprobs_json(const data::Tokenizer& tokenizer, const std::v
       if (const auto& [token, logprob] = one.top_logprobs[i]; token != one.token)
         tokens[std::to_string(token)] = entry(token, logprob, static_cast<int64_t>(i) + 1);
     list.push_back(std::move(tokens));
+  }
+  return list;
+}
+
+ordered_json token_logprobs_json(const data::Tokenizer& tokenizer, const std::vector<AnsweredToken>& tokens) {
+  const auto entry = [&](int32_t token, float logprob) -> ordered_json {
+    const TokenName name = name_of(tokenizer, token);
+    ordered_json bytes = ordered_json::array();
+    for (const char byte : name.bytes) bytes.push_back(static_cast<unsigned char>(byte));
+    return {{"token", name.text}, {"logprob", finite_logprob(logprob)}, {"bytes", std::move(bytes)}};
+  };
+  ordered_json list = ordered_json::array();
+  for (const AnsweredToken& token : tokens) {
+    ordered_json one = entry(token.id, token.logprob);
+    one["top_logprobs"] = ordered_json::array();
+    for (const engine::TokenLogprob& other : token.alternatives)
+      one["top_logprobs"].push_back(entry(other.token, other.logprob));
+    list.push_back(std::move(one));
   }
   return list;
 }

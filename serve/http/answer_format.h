@@ -43,7 +43,7 @@ class AnswerFormat {
   // Events, as the text of the stream: before a choice's first piece, for each piece, and at the end of the stream.
   virtual std::string first(size_t choice) = 0;
   // Where the plan asks for them, before the choice's first piece: of each token of its prompt but the first.
-  virtual std::string prompt(size_t choice, std::vector<engine::PromptLogprob> logprobs);
+  virtual std::string prompt(size_t choice, const std::vector<engine::PromptLogprob>& logprobs);
   virtual std::string piece(size_t choice, const Piece& piece) = 0;
   virtual std::string last(const Usage& usage) = 0;
   virtual std::string error(const ApiError& error);
@@ -60,6 +60,9 @@ float finite_logprob(float logprob);       // −∞ has no JSON: −9999, as vL
 // `alternatives` of the likeliest.
 nlohmann::ordered_json prompt_logprobs_json(const data::Tokenizer& tokenizer,
                                             const std::vector<engine::PromptLogprob>& logprobs, int64_t alternatives);
+
+// OpenAI's list of tokens with their log-probabilities: [{"token", "logprob", "bytes", "top_logprobs"}, …].
+nlohmann::ordered_json token_logprobs_json(const data::Tokenizer& tokenizer, const std::vector<AnsweredToken>& tokens);
 
 // `tools`: calls are told apart from the text; without it everything is text.
 std::unique_ptr<AnswerFormat> chat_format(AnswerHead head, const GenerationSettings& settings,

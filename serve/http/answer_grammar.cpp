@@ -47,16 +47,17 @@ GrammarPointer texts_grammar(const Fields& fields, const char* key) {
   return made(fields.name_of(key), [&] { return engine::choice_grammar(texts); });
 }
 
-GrammarPointer response_format(const ordered_json& value) {
-  const Fields format(value, "response_format.");
+// `name` is the field's in errors; a schema stands in the format, or in its member json_schema.
+GrammarPointer format_grammar(const std::string& name, const ordered_json& value, bool nested) {
+  const Fields format(value, name + ".");
   const std::string type = format.text("type").value_or("");
   if (type == "text") return nullptr;
   if (type == "json_object") return engine::json_object_grammar();
   if (type != "json_schema")
-    throw bad_field("response_format",
-                    "expected the type text, json_object or json_schema, found " + json_excerpt(value));
-  const Fields schema(format.required("json_schema", "an object with a schema"), "response_format.json_schema.");
-  return schema_grammar("response_format", schema.required("schema", "a JSON schema"));
+    throw bad_field(name, "expected the type text, json_object or json_schema, found " + json_excerpt(value));
+  const Fields schema(nested ? format.required("json_schema", "an object with a schema") : value,
+                      format.name_of(nested ? "json_schema." : ""));
+  return schema_grammar(name, schema.required("schema", "a JSON schema"));
 }
 
 GrammarPointer of_keys(const Fields& fields, const char* json, const char* regex, const char* choice) {
@@ -73,7 +74,8 @@ GrammarPointer of_keys(const Fields& fields, const char* json, const char* regex
 
 GrammarPointer read_grammar(const Fields& fields) {
   std::vector<GrammarPointer> found;
-  if (const ordered_json* format = fields.find("response_format")) found.push_back(response_format(*format));
+  if (const ordered_json* format = fields.find("response_format"))
+    found.push_back(format_grammar("response_format", *format, true));
   if (const ordered_json* outputs = fields.find("structured_outputs"))
     found.push_back(of_keys(Fields(*outputs, "structured_outputs."), "json", "regex", "choice"));
   found.push_back(of_keys(fields, "guided_json", "guided_regex", "guided_choice"));
@@ -84,6 +86,8 @@ GrammarPointer read_grammar(const Fields& fields) {
   }
   return grammar;
 }
+
+GrammarPointer read_text_format(const ordered_json& format) { return format_grammar("text.format", format, false); }
 
 GrammarPointer read_tgi_grammar(const Fields& parameters) {
   const ordered_json* given = parameters.find("grammar");

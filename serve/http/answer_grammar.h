@@ -13,6 +13,9 @@ namespace lathe::http {
 // field for a grammar that cannot be understood, or two of them.
 std::shared_ptr<const engine::Grammar> read_grammar(const Fields& fields);
 
+// The Responses API's text.format: {"type": "text" | "json_object" | "json_schema", "schema"}.
+std::shared_ptr<const engine::Grammar> read_text_format(const nlohmann::ordered_json& format);
+
 // TGI's {"type": "json" | "json_object" | "regex", "value"}.
 std::shared_ptr<const engine::Grammar> read_tgi_grammar(const Fields& parameters);
 

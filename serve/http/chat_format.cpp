@@ -39,7 +39,7 @@ class ChatFormat final : public AnswerFormat {
     return chunk(choice, {{"role", "assistant"}, {"content", ""}}, nullptr, nullptr);
   }
 
-  std::string prompt(size_t, std::vector<engine::PromptLogprob> logprobs) override {
+  std::string prompt(size_t, const std::vector<engine::PromptLogprob>& logprobs) override {
     prompt_logprobs_ = prompt_logprobs_json(*head_.tokenizer, logprobs, most_alternatives);
     return {};
   }
@@ -132,24 +132,9 @@ class ChatFormat final : public AnswerFormat {
     return event(data);
   }
 
-  ordered_json token_json(int32_t token, float logprob) const {
-    const TokenName name = name_of(*head_.tokenizer, token);
-    ordered_json bytes = ordered_json::array();
-    for (const char byte : name.bytes) bytes.push_back(static_cast<unsigned char>(byte));
-    return {{"token", name.text}, {"logprob", finite_logprob(logprob)}, {"bytes", std::move(bytes)}};
-  }
-
   ordered_json logprobs_of(const std::vector<AnsweredToken>& tokens) const {
     if (!logprobs_) return nullptr;
-    ordered_json content = ordered_json::array();
-    for (const AnsweredToken& token : tokens) {
-      ordered_json entry = token_json(token.id, token.logprob);
-      entry["top_logprobs"] = ordered_json::array();
-      for (const engine::TokenLogprob& other : token.alternatives)
-        entry["top_logprobs"].push_back(token_json(other.token, other.logprob));
-      content.push_back(std::move(entry));
-    }
-    return {{"content", std::move(content)}, {"refusal", nullptr}};
+    return {{"content", token_logprobs_json(*head_.tokenizer, tokens)}, {"refusal", nullptr}};
   }
 
   AnswerHead head_;

@@ -31,6 +31,8 @@ std::string joined_parts(const ordered_json& parts, const std::string& name) {
   return text;
 }
 
+}  // namespace
+
 ordered_json read_message(const ordered_json& message, const std::string& name) {
   const Fields fields(message, name + ".");
   const ordered_json& role = fields.required("role", "a role");
@@ -55,8 +57,6 @@ ordered_json read_message(const ordered_json& message, const std::string& name) 
   return read;
 }
 
-}  // namespace
-
 ordered_json read_messages(const Fields& fields) {
   const ordered_json& messages = fields.required("messages", "a list of messages");
   const std::string name = fields.name_of("messages");
@@ -67,6 +67,21 @@ ordered_json read_messages(const Fields& fields) {
   for (size_t i = 0; i < messages.size(); ++i)
     read.push_back(read_message(messages[i], fmt::format("{}[{}]", name, i)));
   return read;
+}
+
+void read_chat_options(const Fields& fields, ChatRequest& request) {
+  request.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
+  request.variables = ordered_json::object();
+  if (const ordered_json* variables = fields.find("chat_template_kwargs")) {
+    if (!variables->is_object())
+      throw bad_field("chat_template_kwargs", "expected an object, found " + json_excerpt(*variables));
+    request.variables = *variables;
+  }
+}
+
+void check_tool_choice(const ChatRequest& request) {
+  if (request.tools && request.tools->must_call && (request.settings.grammar || request.settings.ignore_eos))
+    throw bad_field("tool_choice", "leaves no room for another form of the answer, or for ignore_eos");
 }
 
 ChatRequest read_chat_request(const ordered_json& body, int64_t vocabulary) {
@@ -83,16 +98,9 @@ ChatRequest read_chat_request(const ordered_json& body, int64_t vocabulary) {
   } else if (top_logprobs.value_or(0) > 0) {
     throw bad_field("top_logprobs", "is only allowed where logprobs is true");
   }
-  request.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
-  request.variables = ordered_json::object();
-  if (const ordered_json* variables = fields.find("chat_template_kwargs")) {
-    if (!variables->is_object())
-      throw bad_field("chat_template_kwargs", "expected an object, found " + json_excerpt(*variables));
-    request.variables = *variables;
-  }
+  read_chat_options(fields, request);
   request.tools = read_tool_request(fields);
-  if (request.tools && request.tools->must_call && (request.settings.grammar || request.settings.ignore_eos))
-    throw bad_field("tool_choice", "leaves no room for another form of the answer, or for ignore_eos");
+  check_tool_choice(request);
   return request;
 }
 

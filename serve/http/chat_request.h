@@ -20,6 +20,13 @@ struct ChatRequest {
 // ApiError for the first field that is wrong.
 ChatRequest read_chat_request(const nlohmann::ordered_json& body, int64_t vocabulary);
 
+// chat_template_kwargs and add_generation_prompt.
+void read_chat_options(const Fields& fields, ChatRequest& request);
+// ApiError where calls that must be made leave no room for what else the request asks.
+void check_tool_choice(const ChatRequest& request);
+
+// One message, named `name` in errors.
+nlohmann::ordered_json read_message(const nlohmann::ordered_json& message, const std::string& name);
 // Messages as templates read them: lists of text parts joined by line ends, developer called system. ApiError for
 // anything but an array of objects with a known role and text.
 nlohmann::ordered_json read_messages(const Fields& fields);

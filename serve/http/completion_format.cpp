@@ -46,7 +46,7 @@ class CompletionFormat final : public AnswerFormat {
     return echo.text.empty() || !echo.tokens.empty() ? std::string() : chunk(choice, echo.text, nullptr, nullptr);
   }
 
-  std::string prompt(size_t choice, std::vector<engine::PromptLogprob> logprobs) override {
+  std::string prompt(size_t choice, const std::vector<engine::PromptLogprob>& logprobs) override {
     if (prompt_logprobs_) prompts_[choice] = prompt_logprobs_json(*head_.tokenizer, logprobs, *prompt_logprobs_);
     if (echoes_[choice].tokens.empty()) return {};
     scores_[choice] = scores_of(echoes_[choice].tokens, logprobs);

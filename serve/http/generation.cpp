@@ -109,7 +109,7 @@ void Generation::take_one(EngineOutput& output) {
     if (std::exchange(cached_known_[prompt], 1) == 0) usage_.cached_tokens += *output.output.cached_tokens;
   }
   if (plan_.prompt_logprobs && output.output.cached_tokens) {
-    const std::string events = plan_.format->prompt(output.index, std::move(output.output.prompt_logprobs));
+    const std::string events = plan_.format->prompt(output.index, output.output.prompt_logprobs);
     if (plan_.settings.stream) call_.exchange->send(events);
   }
   const bool ended_there = output.output.finish_reason.has_value();
@@ -164,7 +164,7 @@ void start_generation(const Call& call, GenerationPlan plan) {
 }
 
 std::string new_id(const char* prefix) {
-  return fmt::format("{}-{:016x}{:08x}", prefix, random_seed(), static_cast<uint32_t>(random_seed()));
+  return fmt::format("{}{:016x}{:08x}", prefix, random_seed(), static_cast<uint32_t>(random_seed()));
 }
 
 }  // namespace lathe::http

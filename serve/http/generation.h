@@ -21,7 +21,7 @@ struct GenerationPlan {
 // choice that has met a stop string, frees its pages at once. ApiError before anything is answered.
 void start_generation(const Call& call, GenerationPlan plan);
 
-// "chatcmpl-…", "cmpl-…": a prefix and 24 random hexadecimal digits.
+// "chatcmpl-…", "resp_…": a prefix and 24 random hexadecimal digits.
 std::string new_id(const char* prefix);
 
 }  // namespace lathe::http

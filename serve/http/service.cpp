@@ -20,6 +20,7 @@ struct Endpoint {
 constexpr std::array endpoints = {
     Endpoint{"POST", "/v1/chat/completions", chat_completions},
     Endpoint{"POST", "/v1/completions", completions},
+    Endpoint{"POST", "/v1/responses", responses},
     Endpoint{"POST", "/v1/embeddings", embeddings},
     Endpoint{"GET", "/v1/models", list_models},
     Endpoint{"POST", "/v1/load_lora_adapter", load_adapter, ErrorShape::openai, Role::admin},

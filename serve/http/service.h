@@ -79,6 +79,7 @@ std::vector<EndpointName> endpoint_names();
 // The endpoints, each in its own file. They throw ApiError for what is wrong with the request.
 void chat_completions(const Call& call);
 void completions(const Call& call);
+void responses(const Call& call);
 void embeddings(const Call& call);
 void list_models(const Call& call);
 void show_model(const Call& call);

@@ -39,7 +39,7 @@ void completions(const Call& call) {
     echoes.insert(echoes.end(), static_cast<size_t>(request.settings.n), echo);
   }
   const std::string model = plan.adapter.empty() ? call.service.options.model_name : plan.adapter;
-  plan.format = completion_format({new_id("cmpl"), std::time(nullptr), model, loaded.text.tokenizer}, request.settings,
+  plan.format = completion_format({new_id("cmpl-"), std::time(nullptr), model, loaded.text.tokenizer}, request.settings,
                                   std::move(echoes));
   call.audit->model = model;
   start_generation(call, std::move(plan));

@@ -89,7 +89,7 @@ void generate(const Call& call, TgiRequest request) {
   plan.prompts = {std::move(tokens)};
   const std::string model = plan.adapter.empty() ? call.service.options.model_name : plan.adapter;
   plan.format =
-      tgi_format({new_id("tgi"), std::time(nullptr), model, loaded.text.tokenizer}, request.settings, request.options);
+      tgi_format({new_id("tgi-"), std::time(nullptr), model, loaded.text.tokenizer}, request.settings, request.options);
   call.audit->model = model;
   if (call.audit->log.with_text()) call.audit->text = request.inputs;
   start_generation(call, std::move(plan));

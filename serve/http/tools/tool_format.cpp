@@ -61,7 +61,7 @@ ForcedCalls forced_calls(ToolFormat format, const data::Tokenizer& tokenizer) {
 }
 
 std::string new_call_id(ToolFormat format) {
-  if (format != ToolFormat::mistral) return new_id("call");
+  if (format != ToolFormat::mistral) return new_id("call_");
   constexpr std::string_view letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
   std::string id;
   uint64_t bits = random_seed();

@@ -30,21 +30,29 @@ std::string read_function_name(const Fields& function) {
   return name.get<std::string>();
 }
 
-void check_tool(const ordered_json& tool, const std::string& name, std::vector<std::string>& names) {
+// The tool as templates read it.
+ordered_json read_tool(const ordered_json& tool, const std::string& name, ToolShape shape,
+                       std::vector<std::string>& names) {
   const Fields fields(tool, name + ".");
   if (fields.text("type") != "function")
     throw bad_field(name + ".type", "expected function, found " + json_excerpt(tool.value("type", ordered_json())));
-  const Fields function(fields.required("function", "an object with a name"), name + ".function.");
+  const bool nested = shape == ToolShape::nested;
+  const ordered_json& given = nested ? fields.required("function", "an object with a name") : tool;
+  const Fields function(given, nested ? name + ".function." : name + ".");
   names.push_back(read_function_name(function));
   if (std::ranges::count(names, names.back()) > 1)
-    throw bad_field(name + ".function.name", "the name " + names.back() + " is taken by another tool");
+    throw bad_field(function.name_of("name"), "the name " + names.back() + " is taken by another tool");
   function.text("description");
   function.boolean("strict");
   const ordered_json* parameters = function.find("parameters");
-  if (parameters == nullptr) return;
-  if (!parameters->is_object() || (parameters->contains("type") && (*parameters)["type"] != "object"))
-    throw bad_field(name + ".function.parameters",
+  if (parameters != nullptr &&
+      (!parameters->is_object() || (parameters->contains("type") && (*parameters)["type"] != "object")))
+    throw bad_field(function.name_of("parameters"),
                     "expected the JSON schema of an object, found " + json_excerpt(*parameters));
+  if (nested) return tool;
+  ordered_json moved = tool;
+  moved.erase("type");
+  return {{"type", "function"}, {"function", std::move(moved)}};
 }
 
 // The arguments' schema: an object in any case; without a schema one that is empty.
@@ -59,18 +67,20 @@ ordered_json schema_of(const ordered_json& tool) {
   return schema;
 }
 
-// tool_choice: a word, or {"type": "function", "function": {"name"}}.
-void read_choice(const ordered_json& choice, ToolRequest& request) {
+// tool_choice: a word, or {"type": "function", "function": {"name"}}, or that without "function".
+void read_choice(const ordered_json& choice, ToolShape shape, ToolRequest& request) {
   const std::string expected = "expected none, auto, required, or a function of tools by its name, found ";
   if (choice.is_string()) {
     if (choice != "auto" && choice != "required") throw bad_field("tool_choice", expected + json_excerpt(choice));
     request.must_call = choice == "required";
     return;
   }
+  const bool nested = shape == ToolShape::nested;
   if (!choice.is_object() || choice.value("type", ordered_json()) != "function" ||
-      !choice.value("function", ordered_json()).is_object())
+      (nested && !choice.value("function", ordered_json()).is_object()))
     throw bad_field("tool_choice", expected + json_excerpt(choice));
-  const std::string name = read_function_name(Fields(choice["function"], "tool_choice.function."));
+  const std::string name = nested ? read_function_name(Fields(choice["function"], "tool_choice.function."))
+                                  : read_function_name(Fields(choice, "tool_choice."));
   if (std::ranges::find(request.names, name) == request.names.end())
     throw bad_field("tool_choice", "the function " + name + " is none of tools");
   request.names = {name};
@@ -78,7 +88,9 @@ void read_choice(const ordered_json& choice, ToolRequest& request) {
   request.parallel = false;
 }
 
-ordered_json read_arguments(const ordered_json& arguments, const std::string& name) {
+}  // namespace
+
+ordered_json read_call_arguments(const ordered_json& arguments, const std::string& name) {
   if (arguments.is_object()) return arguments;
   if (!arguments.is_string()) throw bad_field(name, "expected a string of JSON, found " + json_excerpt(arguments));
   const std::string& text = arguments.get_ref<const std::string&>();
@@ -91,9 +103,7 @@ ordered_json read_arguments(const ordered_json& arguments, const std::string& na
   throw bad_field(name, "expected a JSON object in the string, found " + json_excerpt(arguments));
 }
 
-}  // namespace
-
-std::optional<ToolRequest> read_tool_request(const Fields& fields) {
+std::optional<ToolRequest> read_tool_request(const Fields& fields, ToolShape shape) {
   for (const char* old : {"functions", "function_call"})
     if (fields.find(old) != nullptr) throw bad_field(fields.name_of(old), "this server reads tools and tool_choice");
   const bool parallel = fields.boolean("parallel_tool_calls").value_or(true);
@@ -110,10 +120,10 @@ std::optional<ToolRequest> read_tool_request(const Fields& fields) {
                     fmt::format("expected a list of up to {} tools, found {}", most_tools, json_excerpt(*tools)));
   ToolRequest request;
   request.parallel = parallel;
-  for (size_t i = 0; i < tools->size(); ++i) check_tool((*tools)[i], fmt::format("tools[{}]", i), request.names);
+  for (size_t i = 0; i < tools->size(); ++i)
+    request.tools.push_back(read_tool((*tools)[i], fmt::format("tools[{}]", i), shape, request.names));
   if (none) return std::nullopt;
-  request.tools = *tools;
-  if (choice != nullptr) read_choice(*choice, request);
+  if (choice != nullptr) read_choice(*choice, shape, request);
   return request;
 }
 
@@ -150,8 +160,8 @@ ordered_json read_tool_calls(const ordered_json& calls, const std::string& name)
     ordered_json entry{{"type", "function"},
                        {"function",
                         {{"name", read_function_name(function)},
-                         {"arguments", read_arguments(function.required("arguments", "a string of JSON"),
-                                                      place + ".function.arguments")}}}};
+                         {"arguments", read_call_arguments(function.required("arguments", "a string of JSON"),
+                                                           place + ".function.arguments")}}}};
     if (const auto id = call.text("id")) entry["id"] = *id;
     read.push_back(std::move(entry));
   }

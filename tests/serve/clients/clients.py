@@ -10,6 +10,7 @@ import tempfile
 
 try:
     import openai
+    import pydantic
     from huggingface_hub import InferenceClient
 except ImportError as missing:
     print(f"skipped: {missing}; pip install -r tests/serve/clients/requirements.txt")
@@ -86,6 +87,36 @@ def tool_calls(client: openai.OpenAI) -> None:
     client.chat.completions.create(model="tiny", messages=history, tools=tools, max_tokens=5)
 
 
+def responses(client: openai.OpenAI) -> None:
+    asked = {"model": "tiny", "input": "it is", "instructions": "it", "max_output_tokens": 20, "temperature": 0,
+             "extra_body": {"ignore_eos": True}}
+    whole = client.responses.create(**asked)
+    assert whole.status == "incomplete" and whole.incomplete_details.reason == "max_output_tokens"
+    assert whole.usage.output_tokens == 20 and whole.output_text
+    with client.responses.stream(**asked) as stream:
+        events = list(stream)
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert events[-1].type == "response.incomplete"
+    assert text == whole.output_text == events[-1].response.output_text
+
+    tool = {"type": "function", "name": "order", "strict": True, "parameters": {
+        "type": "object", "properties": {"size": {"enum": ["s", "m"]}}, "required": ["size"],
+        "additionalProperties": False}}
+    called = client.responses.create(model="tiny", input="it is", tools=[tool], tool_choice="required",
+                                     parallel_tool_calls=False, max_output_tokens=220, extra_body={"seed": 1})
+    call = called.output[0]
+    assert call.type == "function_call" and json.loads(call.arguments)["size"] in ("s", "m")
+    history = [{"role": "user", "content": "it is"}, call,
+               {"type": "function_call_output", "call_id": call.call_id, "output": "so"}]
+    client.responses.create(model="tiny", input=history, tools=[tool], max_output_tokens=5)
+
+    class Order(pydantic.BaseModel):
+        many: bool
+
+    parsed = client.responses.parse(model="tiny", input="it is", text_format=Order, max_output_tokens=220)
+    assert isinstance(parsed.output_parsed.many, bool)
+
+
 def completions(client: openai.OpenAI) -> None:
     whole = client.completions.create(model="tiny", prompt=["it is", "is"], echo=True, **GREEDY)
     assert [c.text.startswith(p) for c, p in zip(whole.choices, ("it is", "is"))] == [True, True]
@@ -149,7 +180,7 @@ def main() -> None:
         keys.write_text("secret me admin\n")
         server = Server(program, make_model(golden, folder, TOOL_TEMPLATE), "--api_keys", str(keys))
         client = openai.OpenAI(base_url=server.url + "/v1", api_key="secret", max_retries=0, timeout=60)
-        for check in (chat, chat_with_the_stream_helper, tool_calls, completions, models_and_embeddings):
+        for check in (chat, chat_with_the_stream_helper, tool_calls, responses, completions, models_and_embeddings):
             check(client)
             print("passed:", check.__name__)
         errors(client, server.url)

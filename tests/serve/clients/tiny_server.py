@@ -1,4 +1,5 @@
 """lathe-serve with the tiny golden Llama, for the scripts that drive it."""
+import atexit
 import json
 import pathlib
 import shutil
@@ -27,6 +28,7 @@ class Server:
     def __init__(self, program: str, model: pathlib.Path, *flags: str):
         self.process = subprocess.Popen([program, str(model), "--port", "0", "--dtype", "f32", *flags],
                                         stderr=subprocess.PIPE, text=True)
+        atexit.register(self.process.kill)  # where a check fails
         self.url = ""
         for line in self.process.stderr:
             if "listens on" in line:

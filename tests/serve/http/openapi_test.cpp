@@ -73,6 +73,7 @@ TEST_P(OpenApiFields, AreRefusedByNameOutsideTheirBounds) {
   json whole;
   if (path == "/v1/chat/completions") whole = chat();
   if (path == "/v1/completions") whole = completion();
+  if (path == "/v1/responses") whole = {{"input", "it is"}, {"max_output_tokens", 3}};
   if (path == "/v1/embeddings") whole = {{"input", "it is"}};
   if (path == "/generate") whole = {{"inputs", "it is"}, {"parameters", {{"max_new_tokens", 3}}}};
   ASSERT_EQ(client.post(path, whole).status, 200);
@@ -98,7 +99,8 @@ TEST_P(OpenApiFields, AreRefusedByNameOutsideTheirBounds) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, OpenApiFields,
-                         testing::Values("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/generate"),
+                         testing::Values("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings",
+                                         "/generate"),
                          [](const auto& info) { return "path" + std::to_string(info.index); });
 
 TEST(OpenApi, IsGivenOut) {

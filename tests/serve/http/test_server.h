@@ -124,7 +124,7 @@ struct Answer {
   std::string head, body;  // the body without the framing of chunks
   nlohmann::json json() const { return nlohmann::json::parse(body, nullptr, false); }
   // The value of a header, in lower case's name; empty where there is none.
-  std::string header(std::string name) const {
+  std::string header(const std::string& name) const {
     std::istringstream lines(head);
     for (std::string line; std::getline(lines, line);) {
       const size_t colon = line.find(':');
