@@ -23,8 +23,33 @@ bool was_never_cut(const ordered_json& settings, const data::ShardTotals& totals
          (length.is_null() || totals.longest_sequence <= length.get<int64_t>());
 }
 
+// Rows that stand by themselves in shards are packed as the run draws them, to what packing raw rows makes. That cuts
+// and leaves out other rows than not packing does: there may be none of those.
+bool packs_while_training(const std::string& path, const data::ShardManifest& manifest,
+                          const ExpectedShards& expected) {
+  if (!expected.settings.value("packing", false) || manifest.settings.value("packing", false)) return false;
+  const data::ShardTotals& totals = manifest.totals;
+  const auto length = expected.settings.at("max_length").get<int64_t>();
+  const auto refuse = [&](const std::string& key, const std::string& found) {
+    throw ConfigError(key, found + ", so that " + path +
+                               " cannot be packed while training; make shards with --packing (lathe-data tokenize)");
+  };
+  const auto strategy = expected.settings.at("packing_strategy").get<std::string>();
+  if (strategy == "wrapped") refuse("packing_strategy", "wrapped cuts rows where they meet");
+  if (totals.longest_sequence > length)
+    refuse("max_length",
+           "is " + std::to_string(length) + ", and a row has " + std::to_string(totals.longest_sequence) + " tokens");
+  const bool cut_alike = strategy == "bfd" && manifest.settings.value("max_length", ordered_json()) == length &&
+                         manifest.settings.value("truncation_mode", "") == "keep_start";
+  if (totals.counts.truncated > 0 && !cut_alike)
+    refuse("packing", std::to_string(totals.counts.truncated) + " rows were cut when the shards were made");
+  if (totals.counts.dropped > 0)
+    refuse("packing", std::to_string(totals.counts.dropped) + " rows were left out when the shards were made");
+  return true;
+}
+
 void expect_same_rows(const std::string& path, const data::ShardManifest& manifest, const ExpectedShards& expected,
-                      const text::ModelText& text) {
+                      const text::ModelText& text, bool packs) {
   const std::string& key = expected.key;
   const std::string kind = data::kind_of(manifest.settings), wanted = data::kind_of(expected.settings);
   if (kind != wanted)
@@ -42,6 +67,7 @@ void expect_same_rows(const std::string& path, const data::ShardManifest& manife
   const data::ShardTotals& totals = manifest.totals;
   const bool never_cut = was_never_cut(expected.settings, totals);
   for (const auto& [name, value] : expected.settings.items()) {
+    if (packs && (name == "max_length" || name == "truncation_mode" || name.starts_with("packing"))) continue;
     const auto made = manifest.settings.find(name);
     if (made != manifest.settings.end() && *made == value) continue;
     if (never_cut && (name == "max_length" || name == "truncation_mode")) continue;
@@ -58,9 +84,12 @@ void expect_same_rows(const std::string& path, const data::ShardManifest& manife
 TrainingSet open_shards(const std::string& path, const ExpectedShards& expected, const text::ModelText& text,
                         std::vector<std::string>& warnings) {
   auto shards = std::make_shared<const data::Shards>(path);
-  expect_same_rows(path, shards->manifest(), expected, text);
+  const bool packs = packs_while_training(path, shards->manifest(), expected);
+  expect_same_rows(path, shards->manifest(), expected, text, packs);
   for (const std::string& warning : shards->manifest().warnings) warnings.push_back(path + ": " + warning);
-  TrainingSet set = TrainingSet::of_shards(std::move(shards));
+  std::optional<int64_t> packed_to;
+  if (packs) packed_to = expected.settings.at("max_length").get<int64_t>();
+  TrainingSet set = TrainingSet::of_shards(std::move(shards), packed_to);
   if (set.rows() == 0) throw ConfigError(expected.key, path + " holds nothing to learn from");
   return set;
 }

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "train/packed_rows.h"
 #include "train/row_stream.h"
 
 namespace lathe::train {
@@ -33,8 +34,10 @@ class Stopwatch {
 TrainingSet::TrainingSet() : held_(std::make_shared<HeldRows>()), parts_{{held_}} {}
 TrainingSet::TrainingSet(std::shared_ptr<TokenRows> rows) : parts_{{std::move(rows)}} {}
 
-TrainingSet TrainingSet::of_shards(std::shared_ptr<const data::Shards> shards) {
-  return TrainingSet(std::shared_ptr<TokenRows>(rows_of_shards(std::move(shards))));
+TrainingSet TrainingSet::of_shards(std::shared_ptr<const data::Shards> shards, std::optional<int64_t> packed_to) {
+  std::shared_ptr<TokenRows> rows = rows_of_shards(std::move(shards));
+  if (packed_to) rows = packed_rows(std::move(rows), *packed_to);
+  return TrainingSet(std::move(rows));
 }
 
 TrainingSet TrainingSet::of_stream(std::shared_ptr<RowStream> stream) {

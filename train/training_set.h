@@ -26,7 +26,8 @@ class TrainingSet {
   // A set of rows in memory, which add_row() fills. Copies share the rows.
   TrainingSet();
   // The rows of these shards, which are read as they are asked for; add_row() and add_to_row() are not for such a set.
-  static TrainingSet of_shards(std::shared_ptr<const data::Shards> shards);
+  // With `packed_to`, packed to so many tokens while they are drawn (train/packed_rows.h).
+  static TrainingSet of_shards(std::shared_ptr<const data::Shards> shards, std::optional<int64_t> packed_to = {});
 
   // The rows of a stream, which can be asked for in order alone.
   static TrainingSet of_stream(std::shared_ptr<RowStream> stream);

@@ -82,6 +82,51 @@ TEST_F(LatheTrainDatasets, ShardsOfAnotherKindOfRowsAreRefused) {
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
 
+// 2300 rows are three windows of 1000: packed from the raw file, when the shards were made, or while training, a run is the
+// same, and goes on where it was stopped.
+TEST_F(LatheTrainDatasets, ShardsThatAreNotPackedArePackedWhileTraining) {
+  std::ofstream rows(folder_ / "many.jsonl");
+  for (int i = 0; i < 2300; ++i) {
+    std::vector<int> ids(static_cast<size_t>(2 + i * i % 11), i % 320);
+    ids[0] = i / 10;
+    rows << json{{"input_ids", ids}}.dump() << "\n";
+  }
+  rows.close();
+  const std::vector<std::string> length = {"--max_length", "32"},
+                                 packing = joined(length, {"--packing", "--lora_dropout", "0.1"});
+  make_shards("many.jsonl", "apart", joined(length, {"--shard_tokens", "3000"}));
+  make_shards("many.jsonl", "packed", joined(length, {"--packing", "--shard_tokens", "3000"}));
+  make_shards("many.jsonl", "longer", {});
+  ASSERT_EQ(run(method("sft", "many.jsonl", "raw", packing)), 0) << err();
+  for (const std::string shards : {"apart", "packed", "longer"}) {
+    ASSERT_EQ(run(method("sft", shards, shards + "-run", packing)), 0) << shards << err();
+    expect_same_result("raw", shards + "-run");
+  }
+  fs::create_directory(folder_ / "stopped");
+  fs::copy(folder_ / "apart-run/checkpoint-4", folder_ / "stopped/checkpoint-4", fs::copy_options::recursive);
+  fs::copy(folder_ / "apart-run/metrics.jsonl", folder_ / "stopped/metrics.jsonl");
+  ASSERT_EQ(run(method("sft", "apart", "stopped", joined(packing, {"--resume"}))), 0) << err();
+  expect_same_result("raw", "stopped");
+  EXPECT_EQ(run(method("sft", "packed", "run", length)), 2);
+  EXPECT_NE(err().find("packing: is false here"), std::string::npos) << err();
+}
+
+TEST_F(LatheTrainDatasets, ShardsThatPackingWouldHaveCutOtherwiseAreRefused) {
+  const std::vector<std::string> packing = {"--packing", "--max_length", "8"};
+  make_shards("rows.jsonl", "cut", {"--max_length", "8"});
+  ASSERT_EQ(run(method("sft", "rows.jsonl", "raw", packing)), 0) << err();
+  ASSERT_EQ(run(method("sft", "cut", "cut-run", packing)), 0) << err();
+  expect_same_result("raw", "cut-run");
+  make_shards("rows.jsonl", "whole", {});
+  EXPECT_EQ(run(method("sft", "whole", "run", packing)), 2);
+  EXPECT_NE(err().find("max_length: is 8, and a row has"), std::string::npos) << err();
+  for (const std::string strategy : {"bfd_split", "wrapped"}) {
+    EXPECT_EQ(run(method("sft", "cut", "run", joined(packing, {"--packing_strategy", strategy}))), 2);
+    EXPECT_NE(err().find("make shards with --packing (lathe-data tokenize)"), std::string::npos) << err();
+  }
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
 // 12 steps of 8 rows, 3 : 1, from rows and from shards alike: metrics count the rows of each source, and a run that is
 // killed goes on to the same bytes.
 TEST_F(LatheTrainDatasets, AMixtureDrawsByWeightAndResumes) {
