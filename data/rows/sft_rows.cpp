@@ -311,13 +311,14 @@ std::vector<std::string> SftRowCounts::warnings(const SftOptions& options) const
 }
 
 SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                      const SftOptions& options) {
+                      const SftOptions& options, RowPart part) {
   const SftRowReader reader(tokenizer, chat_template, options);
   const JsonLines lines = JsonLines::open(file);
   if (lines.size() == 0) throw FormatError(lines.file(), -1, "there is no row in it");
   std::vector<PreparedRow> prepared(static_cast<size_t>(lines.size()));
   parallel_for(lines.size(), 16, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) prepared[static_cast<size_t>(row)] = reader.read(lines.text(row));
+    for (int64_t row = begin; row < end; ++row)
+      if (part.has(row)) prepared[static_cast<size_t>(row)] = reader.read(lines.text(row));
   });
 
   SftRows rows;
@@ -332,6 +333,7 @@ SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokeni
   }
   SftRowCounts counts;
   for (int64_t i = 0; i < lines.size(); ++i) {
+    if (!part.has(i)) continue;
     PreparedRow& row = prepared[static_cast<size_t>(i)];
     const int64_t line = lines.line(i);
     counts.add(row, line);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "data/chat_template/chat_template.h"
+#include "data/readers/row_part.h"
 #include "data/tokenizer/tokenizer.h"
 
 namespace lathe::data {
@@ -100,8 +101,8 @@ struct SftRows {
 };
 
 // `chat_template` may be null where no row is a chat. Throws FormatError with file and line for a row that is not
-// of a known shape, ConfigError where options and tokenizer do not fit.
+// of a known shape, ConfigError where options and tokenizer do not fit. Rows of other parts are passed over.
 SftRows read_sft_rows(const std::filesystem::path& file, const Tokenizer& tokenizer, const ChatTemplate* chat_template,
-                      const SftOptions& options);
+                      const SftOptions& options, RowPart part = {});
 
 }  // namespace lathe::data

@@ -26,8 +26,6 @@ using nlohmann::ordered_json;
 
 constexpr const char* progress_name = "progress.json";
 constexpr size_t step_rows = 1024, step_bytes = 8 << 20;  // what is held as text at a time, but for one long row
-// TRL packs rows in groups of 1000; parts of an input take turns by the same number.
-constexpr int64_t group_rows = 1000;
 constexpr int64_t text_bytes_per_token = 8;
 
 bool is_text_name(std::string name) {
@@ -47,8 +45,8 @@ ordered_json identity_of(const ShardTokenizationSettings& settings, const ShardM
                            {"too_long", settings.rows.too_long == TooLong::error ? "error" : "truncate"},
                            {"shard_tokens", settings.shard_tokens},
                            {"max_row_bytes", settings.max_row_bytes},
-                           {"part", settings.part},
-                           {"parts", settings.parts}};
+                           {"part", settings.part.part},
+                           {"parts", settings.part.parts}};
   if (settings.compression != Compression::none) identity["compression"] = "zstd";
   return identity;
 }
@@ -72,9 +70,10 @@ void check(const ShardTokenizationSettings& settings) {
     throw ConfigError("input", "standard input (-) can be read once");
   if (settings.shard_tokens < 1 || settings.shard_tokens > int64_t{1} << 30)
     throw ConfigError("shard_tokens", "must be from 1 to 1073741824, found " + std::to_string(settings.shard_tokens));
-  if (settings.parts < 1 || settings.part < 1 || settings.part > settings.parts)
-    throw ConfigError("shard", "must be i/n with i from 1 to n, found " + std::to_string(settings.part) + "/" +
-                                   std::to_string(settings.parts));
+  const RowPart& part = settings.part;
+  if (part.parts < 1 || part.part < 1 || part.part > part.parts)
+    throw ConfigError("shard", "must be i/n with i from 1 to n, found " + std::to_string(part.part) + "/" +
+                                   std::to_string(part.parts));
 }
 
 // The folder, locked for as long as the descriptor lives.
@@ -214,7 +213,7 @@ bool ShardTokenization::next_row(Row& row) {
                         "the rows up to line " + std::to_string(line->number) + " are not those that " +
                             settings_.output.string() +
                             " was made of: the input was changed since; remove the folder to begin again");
-    if (rows_read_ <= resume_rows_ || index / group_rows % settings_.parts != settings_.part - 1) continue;
+    if (rows_read_ <= resume_rows_ || !settings_.part.has(index)) continue;
     row.text = line->text;
     row.line = line->number;
     row.source = lines_->name();
@@ -341,7 +340,7 @@ void ShardTokenization::finish() {
   if (!pending_.empty()) pack_pending();
   if (shard_.rows() > 0) write_shard(rows_read_, read_hash_);
   const bool learns = settings_.kind == RowKind::prompt ? totals_.rows > 0 : totals_.labelled_tokens > 0;
-  if (!learns && settings_.parts == 1)
+  if (!learns && settings_.part.parts == 1)
     throw ConfigError(
         "input", "holds nothing to learn from" + (totals_.counts.dropped > 0
                                                       ? ": line " + std::to_string(totals_.counts.first_dropped_line) +

@@ -14,6 +14,7 @@
 
 #include "data/chat_template/chat_template.h"
 #include "data/packing/packing.h"
+#include "data/readers/row_part.h"
 #include "data/readers/row_source.h"
 #include "data/shards/manifest.h"
 #include "data/shards/row_kinds.h"
@@ -42,8 +43,7 @@ struct ShardTokenizationSettings {
   Compression compression = Compression::none;
   int64_t shard_tokens = int64_t{16} << 20;  // a shard ends with the row that reaches them, or 8 bytes of text for each
   int64_t max_row_bytes = default_max_row_bytes;
-  // This process takes the part-th of every `parts` groups of 1000 rows, from 1.
-  int64_t part = 1, parts = 1;
+  RowPart part;  // that this process takes
 };
 
 class ShardTokenization {

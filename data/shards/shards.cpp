@@ -65,13 +65,17 @@ void Shards::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::v
   }
 }
 
-void verify_shards(const std::filesystem::path& folder) {
-  for (const ShardEntry& entry : read_shard_manifest(folder).files) {
+int64_t verify_shards(const std::filesystem::path& folder, int64_t part, int64_t parts) {
+  const std::vector<ShardEntry> entries = read_shard_manifest(folder).files;
+  int64_t verified = 0;
+  for (int64_t i = part - 1; i < std::ssize(entries); i += parts, ++verified) {
+    const ShardEntry& entry = entries[static_cast<size_t>(i)];
     const ShardFile file(folder / entry.name, entry.header_xxh64);
     file.verify();
     if (file.rows() != entry.rows || file.sequences() != entry.sequences || file.tokens() != entry.tokens)
       throw FormatError((folder / entry.name).string(), -1, "has other rows than manifest.json says");
   }
+  return verified;
 }
 
 }  // namespace lathe::data

@@ -42,8 +42,9 @@ class Shards {
   mutable std::vector<std::unique_ptr<const ShardFile>> files_;
 };
 
-// Every byte of every shard. FormatError for the first that is wrong.
-void verify_shards(const std::filesystem::path& folder);
+// Every byte of every shard, or of each parts-th from the part-th on (from 1). FormatError for the first that is wrong.
+// How many shards these are.
+int64_t verify_shards(const std::filesystem::path& folder, int64_t part = 1, int64_t parts = 1);
 
 // Joins folders of shards that were made with the same tokenizer and settings, the parts of `--shard i/n` above all:
 // their files, linked or copied, one folder after another. ConfigError where they do not fit together.

@@ -9,6 +9,7 @@
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "data/documents/document_rows.h"
+#include "data/documents/document_template.h"
 #include "programs/cli/messages.h"
 #include "programs/cli/program.h"
 #include "programs/cli/progress.h"
@@ -25,13 +26,13 @@ using nlohmann::ordered_json;
 struct DocumentOptions {
   cli::CommonOptions common;
   std::vector<std::string> inputs;
-  std::string output, model, split = "document", shard = "1/1";
+  std::string output, model, row_template, split = "document", shard = "1/1";
   int64_t max_tokens = 1024;
   bool keep_duplicates = false, skip_bad_files = false, overwrite = false;
 };
 
 struct Counts {
-  int64_t files = 0, bad_files = 0, rows = 0, duplicates = 0, bytes = 0;
+  int64_t files = 0, bad_files = 0, rows = 0, duplicates = 0, unfilled = 0, bytes = 0;
 };
 
 data::DocumentSettings settings_of(const DocumentOptions& options) {
@@ -50,7 +51,8 @@ data::DocumentSettings settings_of(const DocumentOptions& options) {
 }
 
 void write_rows(AtomicFile& output, const data::DocumentFile& file, const data::DocumentSettings& settings,
-                const DocumentOptions& options, data::SeenTexts& seen, Counts& counts) {
+                const data::DocumentTemplate* row_template, const DocumentOptions& options, data::SeenTexts& seen,
+                Counts& counts) {
   std::string document = data::read_document(file.path);
   counts.bytes += std::ssize(document);
   for (const data::DocumentPiece& piece :
@@ -60,7 +62,16 @@ void write_rows(AtomicFile& output, const data::DocumentFile& file, const data::
       if (!options.keep_duplicates) continue;
     }
     ordered_json row = {{"text", piece.text}, {"source", file.source}, {"line", piece.line}};
-    if (!piece.heading.empty()) row["heading"] = piece.heading;
+    if (row_template != nullptr) {
+      std::optional<ordered_json> filled = row_template->row(piece, file.source);
+      if (!filled) {
+        ++counts.unfilled;
+        continue;
+      }
+      row = std::move(*filled);
+    } else if (!piece.heading.empty()) {
+      row["heading"] = piece.heading;
+    }
     const std::string line = row.dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
     output.write(line);
     ++counts.rows;
@@ -68,10 +79,12 @@ void write_rows(AtomicFile& output, const data::DocumentFile& file, const data::
 }
 
 void documents(const DocumentOptions& options) {
-  const auto [part, parts] = parse_part(options.shard);
+  const data::RowPart part = parse_part(options.shard);
   if (fs::exists(options.output) && !options.overwrite)
     throw ConfigError("output", options.output + " exists; choose another file, or give --overwrite");
   const data::DocumentSettings settings = settings_of(options);
+  std::optional<data::DocumentTemplate> row_template;
+  if (!options.row_template.empty()) row_template.emplace(options.row_template);
   const std::vector<data::DocumentFile> files = data::document_files(options.inputs);
   for (const data::DocumentFile& file : files) {
     std::error_code ignored;
@@ -85,9 +98,10 @@ void documents(const DocumentOptions& options) {
     cli::Progress progress("documents", std::ssize(files));
     for (int64_t i = 0; i < std::ssize(files); ++i) {
       progress.update(i, fmt::format("{} rows  {:.1f} MB", counts.rows, static_cast<double>(counts.bytes) / 1e6));
-      if (i % parts != part - 1) continue;
+      if (i % part.parts != part.part - 1) continue;
       try {
-        write_rows(output, files[static_cast<size_t>(i)], settings, options, seen, counts);
+        write_rows(output, files[static_cast<size_t>(i)], settings, row_template ? &*row_template : nullptr, options,
+                   seen, counts);
         ++counts.files;
       } catch (const FormatError& error) {
         if (!options.skip_bad_files) throw;
@@ -96,6 +110,9 @@ void documents(const DocumentOptions& options) {
       }
     }
   }
+  if (counts.rows == 0 && counts.unfilled > 0)
+    throw ConfigError("template",
+                      "leaves a string blank in each of the " + std::to_string(counts.unfilled) + " pieces");
   if (counts.rows == 0) throw ConfigError("input", "holds no text to make rows of");
   output.commit();
   if (options.common.json) {
@@ -104,12 +121,15 @@ void documents(const DocumentOptions& options) {
                                     {"bad_files", counts.bad_files},
                                     {"rows", counts.rows},
                                     {"duplicates", counts.duplicates},
+                                    {"unfilled", counts.unfilled},
                                     {"text_bytes", counts.bytes}}
                            .dump(2));
     return;
   }
   fmt::print("{}: {} rows of {} files, {} duplicates {}\n", options.output, counts.rows, counts.files,
              counts.duplicates, options.keep_duplicates ? "kept" : "left out");
+  if (counts.unfilled > 0)
+    cli::print_note(fmt::format("{} pieces left out: the template has blanks there", counts.unfilled));
 }
 
 }  // namespace
@@ -135,8 +155,11 @@ void add_documents(CLI::App& app) {
                     "keep texts that differ from an earlier one in spaces and capitals alone, or not at all");
   command->add_flag("--skip_bad_files", options->skip_bad_files, "leave out files that are not UTF-8");
   command->add_flag("--overwrite", options->overwrite, "replace the output where it exists");
-  command->add_option("--shard", options->shard, "i/n: every n-th file from the i-th on (duplicates are found within)")
-      ->capture_default_str();
+  command->add_option(
+      "--template", options->row_template,
+      "a JSON file: a row (messages, or prompt and completion) whose strings are Jinja with text, source, "
+      "line, heading and title");
+  add_shard_option(*command, options->shard, "every n-th file from the i-th on (duplicates are found within)");
   cli::add_common_options(*command, options->common);
   command->callback([options] { documents(*options); });
 }

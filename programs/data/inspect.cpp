@@ -15,6 +15,7 @@
 #include "programs/cli/program.h"
 #include "programs/data/commands.h"
 #include "programs/data/inspect_rows.h"
+#include "programs/data/part.h"
 #include "programs/data/row_pieces.h"
 #include "programs/data/sft_row_options.h"
 #include "text/model_text.h"
@@ -25,7 +26,7 @@ namespace {
 struct InspectOptions {
   cli::CommonOptions common;
   SftRowOptions sft_rows;
-  std::string file, chat_template, kind = "sft";
+  std::string file, chat_template, kind = "sft", shard = "1/1";
   int64_t rows = 3;
 };
 
@@ -142,8 +143,9 @@ void print_json(const InspectOptions& options, const data::SftRows& rows,
 
 void inspect(InspectOptions options) {
   if (options.common.threads > 0) set_thread_count(options.common.threads);
+  const data::RowPart part = parse_part(options.shard);
   if (options.kind != "sft" || data::is_shard_folder(options.file)) {
-    inspect_rows({options.file, options.kind, options.rows, options.common.json}, options.sft_rows,
+    inspect_rows({options.file, options.kind, options.rows, options.common.json, part}, options.sft_rows,
                  options.chat_template);
     return;
   }
@@ -151,7 +153,7 @@ void inspect(InspectOptions options) {
   const data::SftOptions sft = options.sft_rows.parsed(files.config.vocab_size);
   const auto tokenizer = text::load_tokenizer(files);
   const auto chat_template = chat_template_of(options.chat_template, *tokenizer);
-  const data::SftRows rows = data::read_sft_rows(options.file, *tokenizer, chat_template.get(), sft);
+  const data::SftRows rows = data::read_sft_rows(options.file, *tokenizer, chat_template.get(), sft, part);
   options.common.json ? print_json(options, rows, tokenizer) : print_text(options, rows, tokenizer);
 }
 
@@ -171,6 +173,7 @@ void add_inspect(CLI::App& app) {
       ->check(CLI::NonNegativeNumber);
   add_sft_row_options(*command, options->sft_rows);
   command->add_option("--chat_template", options->chat_template, "a Jinja file instead of the model's own template");
+  add_shard_option(*command, options->shard, "of the rows, groups of 1000 in turn, as tokenize takes them");
   cli::add_common_options(*command, options->common);
   command->callback([options] { inspect(*options); });
 }

@@ -28,9 +28,10 @@ struct Row {
   std::string text;
 };
 
-std::vector<Row> rows_of_shards(const data::Shards& shards, int64_t most) {
+std::vector<Row> rows_of_shards(const data::Shards& shards, int64_t most, data::RowPart part) {
   std::vector<Row> rows;
-  for (int64_t i = 0; i < std::min(shards.rows(), most); ++i) {
+  for (int64_t i = 0; i < shards.rows() && std::ssize(rows) < most; ++i) {
+    if (!part.has(i)) continue;
     Row& row = rows.emplace_back();
     row.place = fmt::format("row {}", i + 1);
     row.text = shards.row_text(i);
@@ -43,13 +44,16 @@ std::vector<Row> rows_of_shards(const data::Shards& shards, int64_t most) {
   return rows;
 }
 
-std::vector<Row> rows_of_file(const std::string& input, const data::ShardRowReader& reader, int64_t most) {
+std::vector<Row> rows_of_file(const std::string& input, const data::ShardRowReader& reader, int64_t most,
+                              data::RowPart part) {
   std::vector<Row> rows;
+  int64_t read = 0;
   for (const std::string& file : data::files_of_input(input, "FILE")) {
     const std::unique_ptr<data::RowSource> source = data::open_row_source(file);
     while (std::ssize(rows) < most) {
       const std::optional<data::TextLine> line = source->next();
       if (!line) break;
+      if (!part.has(read++)) continue;
       data::ShardRow made = reader.read(line->text, false, source->name(), line->number);
       const std::string place = fmt::format("line {}", line->number);
       if (!made.prepared.error.empty()) throw FormatError(source->name(), -1, place + ": " + made.prepared.error);
@@ -125,14 +129,14 @@ void inspect_rows(const InspectedRows& inspected, const SftRowOptions& options, 
       throw ConfigError("model", inspected.file + " was made with the tokenizer of " + shards.manifest().model +
                                      ", and that of " + options.model + " is another");
     kind = data::kind_of(shards.manifest().settings);
-    rows = rows_of_shards(shards, inspected.rows);
+    rows = rows_of_shards(shards, inspected.rows, inspected.part);
   } else {
     const auto compiled = chat_template_of(chat_template, *tokenizer);
     const data::SftOptions sft = options.parsed(files.config.vocab_size);
     const data::PreferenceOptions preference{sft.max_length, sft.truncation_mode, sft.vocab_size};
     const data::ShardRowReader reader(kind == "prompt" ? data::RowKind::prompt : data::RowKind::preference, *tokenizer,
                                       compiled.get(), sft, preference, files.config.vocab_size);
-    rows = rows_of_file(inspected.file, reader, inspected.rows);
+    rows = rows_of_file(inspected.file, reader, inspected.rows, inspected.part);
   }
   inspected.json ? print_json(inspected, kind, rows, tokenizer) : print_text(kind, rows, tokenizer);
 }

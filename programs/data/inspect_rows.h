@@ -5,6 +5,7 @@
 #include <string>
 
 #include "data/chat_template/chat_template.h"
+#include "data/readers/row_part.h"
 #include "programs/data/sft_row_options.h"
 
 namespace lathe::programs {
@@ -14,6 +15,7 @@ struct InspectedRows {
   std::string kind;  // of raw rows: "sft", "preference", "prompt"
   int64_t rows = 3;  // that are shown
   bool json = false;
+  data::RowPart part;
 };
 
 // ConfigError for shards of another tokenizer than the model's.

@@ -6,7 +6,7 @@
 
 namespace lathe::programs {
 
-std::pair<int64_t, int64_t> parse_part(const std::string& text) {
+data::RowPart parse_part(const std::string& text) {
   int64_t part = 0, parts = 0;
   char slash = 0;
   std::istringstream stream(text);
@@ -15,6 +15,10 @@ std::pair<int64_t, int64_t> parse_part(const std::string& text) {
   if (parts < 1 || part < 1 || part > parts)
     throw ConfigError("shard", "must be i/n with i from 1 to n, found " + text);
   return {part, parts};
+}
+
+void add_shard_option(CLI::App& command, std::string& shard, const std::string& what) {
+  command.add_option("--shard", shard, "i/n: " + what)->capture_default_str();
 }
 
 }  // namespace lathe::programs

@@ -1,13 +1,17 @@
 // "2/8": which of how many parts of the work a process takes.
 #pragma once
 
-#include <cstdint>
+#include <CLI/CLI.hpp>
 #include <string>
-#include <utility>
+
+#include "data/readers/row_part.h"
 
 namespace lathe::programs {
 
-// The part, from 1, and how many there are. ConfigError (shard) for anything else.
-std::pair<int64_t, int64_t> parse_part(const std::string& text);
+// ConfigError (shard) for anything else.
+data::RowPart parse_part(const std::string& text);
+
+// --shard i/n; `what` says what a part is.
+void add_shard_option(CLI::App& command, std::string& shard, const std::string& what);
 
 }  // namespace lathe::programs

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <set>
 
 #include "core/error.h"
@@ -13,6 +12,7 @@
 #include "programs/cli/messages.h"
 #include "programs/cli/program.h"
 #include "programs/data/commands.h"
+#include "programs/data/part.h"
 
 namespace lathe::programs {
 namespace {
@@ -22,16 +22,18 @@ using nlohmann::ordered_json;
 struct ShardsOptions {
   cli::CommonOptions common;
   std::vector<std::string> folders;
-  std::string output;
+  std::string output, shard = "1/1";
   int64_t max_length = 0;
   bool duplicates = false;
 };
 
 void verify(const ShardsOptions& options) {
+  const data::RowPart part = parse_part(options.shard);
   for (const std::string& folder : options.folders) {
-    data::verify_shards(folder);
+    const int64_t verified = data::verify_shards(folder, part.part, part.parts);
     const data::ShardManifest manifest = data::read_shard_manifest(folder);
-    fmt::print("{}: {} shards are whole, {} rows, {} tokens\n", folder, manifest.files.size(), manifest.totals.rows,
+    fmt::print("{}: {}{} shards are whole, {} rows, {} tokens\n", folder, verified,
+               part.parts == 1 ? "" : fmt::format(" of {}", manifest.files.size()), manifest.totals.rows,
                manifest.totals.tokens);
   }
 }
@@ -53,8 +55,9 @@ void print_lengths(const std::map<int64_t, int64_t>& row_lengths) {
   }
 }
 
-// Rows whose tokens have all come before, in this order: 128 bits of hash for each row are held meanwhile.
-int64_t duplicate_rows(const std::string& folder) {
+// Rows whose tokens have all come before, in this order: 128 bits of hash for each row are held meanwhile. A part has the
+// rows with hashes of its own, so that the parts' counts add up.
+int64_t duplicate_rows(const std::string& folder, data::RowPart part) {
   const data::Shards shards(folder);
   std::set<std::pair<uint64_t, uint64_t>> seen;
   int64_t duplicates = 0;
@@ -68,6 +71,7 @@ int64_t duplicate_rows(const std::string& folder) {
       ids.push_back(-1);
     }
     const XXH128_hash_t hash = XXH3_128bits(ids.data(), ids.size() * sizeof ids[0]);
+    if (hash.low64 % static_cast<uint64_t>(part.parts) != static_cast<uint64_t>(part.part - 1)) continue;
     duplicates += !seen.emplace(hash.high64, hash.low64).second;
   }
   return duplicates;
@@ -87,12 +91,13 @@ Overlong above(const std::map<int64_t, int64_t>& row_lengths, int64_t max_length
 }
 
 void stats(const ShardsOptions& options) {
+  const data::RowPart part = parse_part(options.shard);
   for (const std::string& folder : options.folders) {
     const data::ShardManifest manifest = data::read_shard_manifest(folder);
     const data::ShardTotals& totals = manifest.totals;
     int64_t bytes = 0;
     for (const data::ShardEntry& file : manifest.files) bytes += file.bytes;
-    const std::optional<int64_t> duplicates = options.duplicates ? std::optional(duplicate_rows(folder)) : std::nullopt;
+    const int64_t duplicates = options.duplicates ? duplicate_rows(folder, part) : 0;
     const Overlong overlong = options.max_length > 0 ? above(totals.row_lengths, options.max_length) : Overlong();
     if (options.common.json) {
       ordered_json result = {{"folder", folder},
@@ -103,7 +108,7 @@ void stats(const ShardsOptions& options) {
                              {"bytes", bytes},
                              {"totals", to_json(totals)},
                              {"warnings", manifest.warnings}};
-      if (duplicates) result["duplicate_rows"] = *duplicates;
+      if (options.duplicates) result["duplicate_rows"] = duplicates;
       if (options.max_length > 0) {
         result["rows_above_max_length"] = overlong.rows;
         result["tokens_above_max_length"] = overlong.tokens;
@@ -128,9 +133,9 @@ void stats(const ShardsOptions& options) {
       fmt::print("{} longer than {} tokens and would lose {} tokens\n",
                  overlong.rows == 1 ? "1 row is" : fmt::format("{} rows are", overlong.rows), options.max_length,
                  overlong.tokens);
-    if (duplicates)
+    if (options.duplicates)
       fmt::print("{} again, token for token\n",
-                 *duplicates == 1 ? "1 row comes" : fmt::format("{} rows come", *duplicates));
+                 duplicates == 1 ? "1 row comes" : fmt::format("{} rows come", duplicates));
     print_lengths(totals.row_lengths);
     for (const data::BadRow& row : totals.first_bad_rows)
       cli::print_note(fmt::format("bad row: {}, line {}: {}", row.source, row.line, row.reason));
@@ -157,7 +162,9 @@ CLI::App* add_command(CLI::App& app, const char* name, const char* description, 
 }  // namespace
 
 void add_verify(CLI::App& app) {
-  add_command(app, "verify", "Compare every byte of shards with its hash", verify, std::make_shared<ShardsOptions>());
+  auto options = std::make_shared<ShardsOptions>();
+  auto* command = add_command(app, "verify", "Compare every byte of shards with its hash", verify, options);
+  add_shard_option(*command, options->shard, "every n-th shard from the i-th on");
 }
 
 void add_stats(CLI::App& app) {
@@ -166,6 +173,8 @@ void add_stats(CLI::App& app) {
   command->add_option("--max_length", options->max_length, "count what rows would lose above so many tokens")
       ->check(CLI::NonNegativeNumber);
   command->add_flag("--duplicates", options->duplicates, "read all rows, and count those that have come before");
+  add_shard_option(*command, options->shard,
+                   "of --duplicates: what the n parts count adds up, each in an n-th of memory");
 }
 
 void add_merge(CLI::App& app) {

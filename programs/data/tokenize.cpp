@@ -58,7 +58,7 @@ data::ShardTokenizationSettings settings_of(const TokenizeOptions& options, int6
   settings.bad_rows = options.skip_bad_rows ? data::BadRows::skip : data::BadRows::error;
   settings.shard_tokens = options.shard_tokens;
   settings.max_row_bytes = options.max_row_mib << 20;
-  std::tie(settings.part, settings.parts) = parse_part(options.shard);
+  settings.part = parse_part(options.shard);
   return settings;
 }
 
@@ -150,8 +150,7 @@ void add_tokenize(CLI::App& app) {
       ->check(CLI::IsMember({"truncate", "error"}));
   command->add_flag("--skip_bad_rows", options->skip_bad_rows,
                     "count and list rows that are none, instead of stopping");
-  command->add_option("--shard", options->shard, "i/n: this process takes the i-th of n parts (lathe-data merge joins)")
-      ->capture_default_str();
+  add_shard_option(*command, options->shard, "this process takes the i-th of n parts (lathe-data merge joins)");
   command->add_option("--shard_tokens", options->shard_tokens, "a shard ends with the row that reaches so many")
       ->capture_default_str();
   command->add_flag("--compress", options->compress,

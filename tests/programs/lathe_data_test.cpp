@@ -45,6 +45,67 @@ TEST_F(LatheData, DocumentsBecomeRowsOnceEachWithTheirPlace) {
   EXPECT_EQ(run(joined(command, {"--overwrite", "--skip_bad_files"})), 0) << err();
 }
 
+TEST_F(LatheData, ATemplateMakesInstructionRowsThatTrainingReads) {
+  std::ofstream(folder_ / "row.json")
+      << R"({"prompt": "{% if heading %}{{ title }}{% endif %}", "completion": "{{ text }}"})";
+  const std::vector<std::string> command = {"bin/lathe-data", "documents", path("handbook"),
+                                            "--split",        "paragraph", "--template",
+                                            path("row.json"), "--output",  path("asked.jsonl")};
+  ASSERT_EQ(run(joined(command, {"--json"})), 0) << err();
+  EXPECT_EQ(json::parse(out())["rows"], 4);
+  EXPECT_EQ(json::parse(out())["unfilled"], 1) << "plain text has no heading";
+  const std::string rows = bytes_of(folder_ / "asked.jsonl");
+  EXPECT_NE(rows.find(R"({"prompt":"Two","completion":"Other text.","source":"a.md","line":7,"heading":"One > Two"})"),
+            std::string::npos)
+      << rows;
+  std::ofstream(folder_ / "row.json") << R"({"prompt": "A", "completion": "{{ line }}"})";  // tokens that the model has
+  ASSERT_EQ(run(joined(command, {"--overwrite"})), 0) << err();
+  ASSERT_EQ(run({"bin/lathe-data", "inspect", path("asked.jsonl"), "--model", path("model"), "--json"}), 0) << err();
+  EXPECT_EQ(json::parse(out())["rows"], 5);
+  std::ofstream(folder_ / "row.json") << R"({"prompt": "{% if heading"})";
+  EXPECT_EQ(run(joined(command, {"--overwrite"})), 1);
+  EXPECT_NE(err().find("row.json: prompt: "), std::string::npos) << err();
+}
+
+// 2500 rows, every tenth of them the same: what parts see and count adds up to the whole.
+TEST_F(LatheData, PartsOfEveryCommandAreDisjointAndAddUp) {
+  std::ofstream rows(folder_ / "many.jsonl");
+  for (int i = 0; i < 2500; ++i) rows << json{{"input_ids", {i % 10 == 0 ? 0 : i / 10, i % 10, 5}}}.dump() << "\n";
+  rows.close();
+  ASSERT_EQ(run({"bin/lathe-data", "tokenize", path("many.jsonl"), "--model", path("model"), "--output", path("shards"),
+                 "--shard_tokens", "1000"}),
+            0)
+      << err();
+  int64_t raw = 0, duplicates = 0, verified = 0;
+  for (const std::string part : {"1/3", "2/3", "3/3"}) {
+    ASSERT_EQ(run({"bin/lathe-data", "inspect", path("many.jsonl"), "--model", path("model"), "--json", "--rows", "1",
+                   "--shard", part}),
+              0)
+        << err();
+    const json of_rows = json::parse(out());
+    raw += of_rows["rows"].get<int64_t>();
+    ASSERT_EQ(run({"bin/lathe-data", "inspect", path("shards"), "--model", path("model"), "--json", "--rows", "1",
+                   "--shard", part}),
+              0)
+        << err();
+    EXPECT_EQ(json::parse(out())["rows"][0]["sequences"][0]["input_ids"], of_rows["examples"][0]["input_ids"]) << part;
+    ASSERT_EQ(run({"bin/lathe-data", "stats", path("shards"), "--duplicates", "--json", "--shard", part}), 0) << err();
+    duplicates += json::parse(out())["duplicate_rows"].get<int64_t>();
+    ASSERT_EQ(run({"bin/lathe-data", "verify", path("shards"), "--shard", part}), 0) << err();
+    verified += std::stoll(out().substr(out().find(": ") + 2));
+  }
+  EXPECT_EQ(raw, 2500);
+  EXPECT_EQ(duplicates, 249);
+  EXPECT_EQ(verified, 8);
+  std::fstream file(folder_ / "shards/shard-00001.bin", std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(200).put('\x7F');
+  file.close();
+  EXPECT_EQ(run({"bin/lathe-data", "verify", path("shards"), "--shard", "1/3"}), 0) << err();
+  EXPECT_EQ(run({"bin/lathe-data", "verify", path("shards"), "--shard", "2/3"}), 1);
+  EXPECT_NE(err().find("shard-00001.bin"), std::string::npos) << err();
+  EXPECT_EQ(run({"bin/lathe-data", "verify", path("shards"), "--shard", "4/3"}), 2);
+}
+
 // Three rows each of two sequences, whatever they are read from.
 TEST_F(LatheData, InspectShowsRowsOfShardsAndOfEveryKind) {
   std::ofstream rows(folder_ / "both.jsonl");

@@ -283,8 +283,7 @@ TEST_F(ShardsTest, PartsTakeEveryRowOnceAndMerge) {
   std::vector<fs::path> parts;
   for (const int64_t part : {1, 2, 3}) {
     ShardTokenizationSettings options = settings("part-" + std::to_string(part));
-    options.part = part;
-    options.parts = 3;
+    options.part = {part, 3};
     tokenize(options);
     parts.push_back(options.output);
   }
