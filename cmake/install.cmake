@@ -22,6 +22,9 @@ install(FILES ${CMAKE_BINARY_DIR}/LatheConfig.cmake ${CMAKE_BINARY_DIR}/LatheCon
   cmake/dependencies.cmake DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/Lathe)
 
 install(TARGETS lathe-model lathe-data lathe-train lathe-serve RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT programs)
+if(TARGET lathe-train-mpi)
+  install(TARGETS lathe-train-mpi RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT programs)
+endif()
 if(TARGET lathe-bench)
   install(TARGETS lathe-bench RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT programs)
 endif()

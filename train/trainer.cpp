@@ -46,16 +46,34 @@ LearningRateSchedule make_schedule(const TrainingSettings& settings, double peak
   return schedule;
 }
 
-Trainer::Trainer(const TrainingSettings& settings, Objective& objective, nn::Transformer& model, RunIdentity identity)
+Trainer::Trainer(const TrainingSettings& settings, Objective& objective, nn::Transformer& model, RunIdentity identity,
+                 DataParallel parallel)
     : settings_(settings),
       objective_(objective),
       model_(model),
       identity_(std::move(identity)),
+      parallel_(parallel),
       output_dir_(settings.output_dir),
       order_(objective.sources(), settings, objective.updates_per_rows(), objective.rows_per_draw()),
       schedule_(make_schedule(settings, settings.learning_rate.value(), order_.total_steps())),
       optimizer_(model.trainable_parameters(), settings) {
-  start();
+  if (parallel_.is_main_process()) start();
+  share_start();
+}
+
+// Every process has made the same model; only what a checkpoint changed in it is to be sent.
+void Trainer::share_start() {
+  parallel_.expect_same("model", identity_.model_fingerprint, "another model");
+  parallel_.expect_same("dataset", identity_.data_fingerprint, "other rows");
+  state_.step = parallel_.from_main_process(state_.step);
+  state_.num_tokens = parallel_.from_main_process(state_.num_tokens);
+  if (state_.step == 0) return;
+  for (nn::Parameter& parameter : optimizer_.parameters()) {
+    parallel_.from_main_process(parameter.master);
+    if (parameter.start.defined()) parallel_.from_main_process(parameter.start);
+    parameter.refresh();
+  }
+  for (const auto& [name, tensor] : optimizer_.state()) parallel_.from_main_process(tensor);
 }
 
 void Trainer::start() {
@@ -157,6 +175,7 @@ StepRecord Trainer::step() {
 }
 
 void Trainer::log(StepRecord& record) {
+  if (!parallel_.is_main_process()) return;
   const auto steps = static_cast<double>(state_.window.steps);
   Metrics line = {{"epoch", order_.epoch_after(record.step)},
                   {"loss", state_.window.loss / steps},
@@ -180,6 +199,7 @@ void Trainer::log(StepRecord& record) {
 }
 
 void Trainer::evaluate(StepRecord& record) {
+  if (!parallel_.is_main_process()) return;
   const auto start = Clock::now();
   record.evaluation = objective_.evaluate();
   if (record.evaluation.empty()) return;
@@ -190,13 +210,18 @@ void Trainer::evaluate(StepRecord& record) {
 }
 
 fs::path Trainer::save() {
+  const fs::path path = checkpoint_path(output_dir_, state_.step);
+  if (parallel_.is_main_process()) write_checkpoint(path);
+  parallel_.wait_for_all();
+  return path;
+}
+
+void Trainer::write_checkpoint(const fs::path& path) {
   metrics_->sync();  // a checkpoint counts on the lines before it
   timings_->sync();
   state_.metrics = metrics_->extent();
-  const fs::path path = checkpoint_path(output_dir_, state_.step);
   save_checkpoint(path, model_, optimizer_, objective_, state_, identity_);
   remove_old_checkpoints(output_dir_, settings_.save_total_limit, state_.step);
-  return path;
 }
 
 }  // namespace lathe::train

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "train/checkpoint.h"
+#include "train/data_parallel.h"
 #include "train/learning_rate_schedule.h"
 #include "train/metrics_log.h"
 #include "train/objective.h"
@@ -36,8 +37,10 @@ class Trainer {
  public:
   // Makes output_dir, or goes on from a checkpoint in it. ConfigError where output_dir holds a run that is neither to
   // be resumed nor overwritten, or one that is still going on: the folder is this trainer's as long as it lives.
+  // Of several processes the main one alone looks at output_dir and writes there; the others get what it goes on from.
   // Everything must outlive the trainer.
-  Trainer(const TrainingSettings& settings, Objective& objective, nn::Transformer& model, RunIdentity identity);
+  Trainer(const TrainingSettings& settings, Objective& objective, nn::Transformer& model, RunIdentity identity,
+          DataParallel parallel = {});
 
   int64_t total_steps() const { return order_.total_steps(); }
   int64_t steps_done() const { return state_.step; }
@@ -52,21 +55,25 @@ class Trainer {
   // One optimiser step with its records. NumericError when the loss or the gradient is not finite: the weights are
   // those of the step before, and no checkpoint is written.
   StepRecord step();
-  // A checkpoint of the steps done, wherever between the ones that the settings ask for; its path.
+  // A checkpoint of the steps done, wherever between the ones that the settings ask for; its path. Every process calls
+  // it, and it is written when it returns.
   std::filesystem::path save();
 
  private:
   void start();
   void resume_from(const std::filesystem::path& checkpoint);
+  void share_start();
   void check_finite(double value, const char* what) const;
   void log(StepRecord& record);
   void evaluate(StepRecord& record);
   void open_logs();
+  void write_checkpoint(const std::filesystem::path& path);
 
   const TrainingSettings& settings_;
   Objective& objective_;
   nn::Transformer& model_;
   RunIdentity identity_;
+  DataParallel parallel_;
   std::filesystem::path output_dir_;
   std::optional<RunLock> lock_;
   RowOrder order_;

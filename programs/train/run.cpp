@@ -19,6 +19,7 @@
 #include "programs/cli/messages.h"
 #include "programs/cli/progress.h"
 #include "programs/cli/stop_signals.h"
+#include "programs/train/processes.h"
 #include "train/memory_estimate.h"
 #include "train/run_files.h"
 #include "train/trainer.h"
@@ -202,11 +203,20 @@ std::string reward_text(const train::Metrics& metrics, const std::string& before
   return before;
 }
 
+// All processes stop after the same step, whichever of them was told to.
+int signal_to_all(const cli::StopSignals& signals, const train::DataParallel& parallel) {
+  const int own = signals.received();
+  double received = own != 0 ? 1 : 0;
+  parallel.sum(std::span(&received, 1));
+  return own != 0 || received == 0 ? own : SIGTERM;
+}
+
 // cli::Stopped where a signal comes before the last step is done.
-Totals run_steps(train::Trainer& trainer) {
+Totals run_steps(train::Trainer& trainer, const train::DataParallel& parallel) {
   Totals totals;
   if (trainer.done()) return totals;
-  cli::Progress progress("train", trainer.total_steps() - trainer.steps_done());
+  std::optional<cli::Progress> progress;
+  if (parallel.is_main_process()) progress.emplace("train", trainer.total_steps() - trainer.steps_done());
   const cli::StopSignals signals;
   const int64_t first = trainer.steps_done();
   std::string rewarded, evaluated;
@@ -221,9 +231,11 @@ Totals run_steps(train::Trainer& trainer) {
       evaluated = fmt::format("  {} {:.4f}", name, value);
     }
     rewarded = reward_text(record.metrics, rewarded);
-    progress.update(record.step - first,
-                    fmt::format("loss {:.4f}{}{}  {:.0f} tok/s", record.loss, rewarded, evaluated, totals.rate()));
-    if (const int signal = signals.received(); signal != 0 && !trainer.done()) stop(trainer, record, signal);
+    if (progress)
+      progress->update(record.step - first,
+                       fmt::format("loss {:.4f}{}{}  {:.0f} tok/s", record.loss, rewarded, evaluated, totals.rate()));
+    if (const int signal = signal_to_all(signals, parallel); signal != 0 && !trainer.done())
+      stop(trainer, record, signal);
   }
   return totals;
 }
@@ -275,15 +287,24 @@ void print_summary(const train::RunConfig& config, const Totals& totals, double 
 
 }  // namespace
 
+void Method::share_steps(const train::DataParallel& parallel) {
+  throw ConfigError("world_size", fmt::format("is {}, and {} has no steps that ranks share; lathe-train sft has",
+                                              parallel.world_size(), title()));
+}
+
 void run(Method& method, const train::RunConfig& config, const RecordedSettings& recorded,
          const cli::CommonOptions& options) {
   const auto start = Clock::now();
   const Device device = options.parsed_device();
   if (options.threads > 0) set_thread_count(options.threads);
 
+  const train::DataParallel parallel(config.world_size, processes());
+  const bool is_main = parallel.is_main_process();
+  if (parallel.world_size() > 1) method.share_steps(parallel);
   const Plan plan = make_plan(method, config, device);
-  if (!options.json || !config.dry_run) print_plan(plan, config);
+  if (is_main && (!options.json || !config.dry_run)) print_plan(plan, config);
   if (config.dry_run) {
+    if (!is_main) return;
     if (const std::string lack = train::lack_of_memory(plan.memory, device); !lack.empty()) cli::print_warning(lack);
     if (options.json) fmt::print("{}\n", plan_json(plan, config).dump(2, ' ', false, replace_broken_utf8));
     return;
@@ -294,12 +315,13 @@ void run(Method& method, const train::RunConfig& config, const RecordedSettings&
   plan.files.weights->release_pages();  // the fingerprint has read some
   const std::unique_ptr<train::Objective> objective = method.make_objective(*model, model_fingerprint);
   train::Trainer trainer(config, *objective, *model,
-                         {recorded.result_settings, model_fingerprint, objective->fingerprint()});
+                         {recorded.result_settings, model_fingerprint, objective->fingerprint()}, parallel);
   for (const std::string& warning : trainer.warnings()) cli::print_warning(warning);
   for (const std::string& note : trainer.notes()) cli::print_note(note);
   const std::filesystem::path output_dir = config.output_dir;
-  write_file_atomically(output_dir / "config.yaml", recorded.yaml);
-  const Totals totals = run_steps(trainer);
+  if (is_main) write_file_atomically(output_dir / "config.yaml", recorded.yaml);
+  const Totals totals = run_steps(trainer, parallel);
+  if (!is_main) return;
   train::ReportContents report = report_of(method.title(), config, plan, trainer, totals);
   report.config_yaml = recorded.yaml;
   method.complete(report);

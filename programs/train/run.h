@@ -11,6 +11,7 @@
 #include "nn/transformer.h"
 #include "programs/train/settings.h"
 #include "text/model_text.h"
+#include "train/data_parallel.h"
 #include "train/objective.h"
 #include "train/reference_model.h"
 #include "train/report.h"
@@ -47,6 +48,8 @@ class Method {
   virtual RowFacts load_rows(const text::ModelText& text) = 0;
   // Of a second model beside the one that is trained; nothing where there is none.
   virtual std::optional<train::FollowsTheModel> reference() const { return std::nullopt; }
+  // What the ranks of a run that has several make of its steps. ConfigError (world_size) where the method cannot.
+  virtual void share_steps(const train::DataParallel& parallel);
   // After load_rows(). The model outlives the objective; the fingerprint is that of its files' weights.
   virtual std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t model_fingerprint) = 0;
   // What the end of the run has to add to the report.

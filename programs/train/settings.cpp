@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "core/error.h"
+#include "programs/train/processes.h"
 
 namespace lathe::programs {
 namespace {
@@ -100,6 +101,8 @@ train::NamedValues settings_of(const TrainArguments& arguments) {
   train::NamedValues settings = arguments.settings;
   for (auto& [name, text] : settings)
     if (name == "dataset" || name == "eval_dataset") look_beside(text, arguments.common.config_file);
+  if (const int count = processes().size(); count > 1)
+    settings.insert(settings.begin(), {"world_size", std::to_string(count)});  // unless it is given
   const auto last =
       std::find_if(settings.rbegin(), settings.rend(), [](const auto& s) { return s.first == "dataset"; });
   if (last == settings.rend() || last->second.empty()) return settings;

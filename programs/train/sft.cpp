@@ -46,14 +46,17 @@ class Sft final : public Method {
     return facts;
   }
 
+  void share_steps(const train::DataParallel& parallel) override { parallel_ = parallel; }
+
   std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t /*fingerprint*/) override {
     return std::make_unique<train::SftObjective>(model, data_.training, data_.evaluation ? &*data_.evaluation : nullptr,
-                                                 config_);
+                                                 config_, parallel_);
   }
 
  private:
   const train::SftConfig& config_;
   train::SftData data_;
+  train::DataParallel parallel_;
 };
 
 }  // namespace
@@ -68,6 +71,7 @@ void add_sft(CLI::App& app) {
       "  lathe-train sft --model model.gguf --dataset rows.jsonl --dry_run\n"
       "  lathe-train sft --model model.gguf --dataset shards --output_dir runs/large   (of lathe-data tokenize)\n"
       "  lathe-train sft --model model.gguf --dataset shards:0.7 --dataset rows.jsonl:0.3 --output_dir runs/mixed\n"
+      "  mpirun -n 4 lathe-train sft --model model.gguf --dataset shards --output_dir runs/large   (docs/data.md)\n"
       "Names and defaults are TRL's and PEFT's where they have one; '-' and '_' are alike.");
 }
 

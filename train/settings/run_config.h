@@ -70,8 +70,10 @@ template <class Config>
 NamedValues result_settings(const Config& config) {
   Config copy = resolved(config);
   NamedValues values = result_values(fields_of(copy));
+  // Another number of ranks adds the same gradients in another order.
   values.emplace_back("per_device_train_batch_size × gradient_accumulation_steps",
-                      std::to_string(copy.rows_per_step()));
+                      std::to_string(copy.rows_per_step()) +
+                          (copy.world_size > 1 ? " of " + std::to_string(copy.world_size) + " ranks" : ""));
   return values;
 }
 

@@ -21,6 +21,10 @@ Fields optimisation_fields(TrainingSettings& s, const std::string& default_rate)
       {"per_device_train_batch_size", group, "rows of a micro-batch", run, &s.per_device_train_batch_size},
       {"gradient_accumulation_steps", group, "micro-batches of a step (8 × 1 and 1 × 8 give the same bits)", run,
        &s.gradient_accumulation_steps},
+      {"world_size", group,
+       "ranks that share each step, every one with so many rows: the processes that mpirun starts (the default), or this "
+       "one doing the work of all, to the same bits",
+       run, &s.world_size},
       {"max_grad_norm", group, "gradients are scaled down to this norm (0: never)", result, &s.max_grad_norm},
       {"optim", group,
        "adamw_torch; adamw_8bit: AdamW's two moments in a byte each (tensors under 4096 elements stay f32); lion_32bit: "
@@ -87,6 +91,7 @@ void check_training(const TrainingSettings& s, Complaints& wrong) {
                 "must be above 0 where max_steps is not given");
   wrong.require_positive("per_device_train_batch_size", s.per_device_train_batch_size);
   wrong.require_positive("gradient_accumulation_steps", s.gradient_accumulation_steps);
+  wrong.require(s.world_size >= 1 && s.world_size <= 4096, "world_size", "must be from 1 to 4096");
   wrong.require(s.rows_per_step() <= 65536, "gradient_accumulation_steps", "a step may have at most 65536 rows");
   wrong.require_not_negative("max_grad_norm", s.max_grad_norm);
   wrong.require(parse_optimizer(s.optim).has_value(), "optim",

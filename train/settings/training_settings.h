@@ -15,8 +15,8 @@ enum class OptimizerKind { adamw, adamw_8bit, sgd, lion };
 std::optional<OptimizerKind> parse_optimizer(std::string_view name);
 
 struct TrainingSettings {
-  // Optimisation. The rows of a step are per_device_train_batch_size × gradient_accumulation_steps: only the product
-  // shapes the result.
+  // Optimisation. The rows of a step are per_device_train_batch_size × gradient_accumulation_steps × world_size: only the
+  // product shapes the result, and world_size the order of its sums.
   bool shuffle = true;
   std::optional<double> learning_rate;  // left open: the method's default
   std::string lr_scheduler_type = "linear";
@@ -26,6 +26,7 @@ struct TrainingSettings {
   int64_t max_steps = -1;  // above 0: overrides num_train_epochs
   int64_t per_device_train_batch_size = 8;
   int64_t gradient_accumulation_steps = 1;
+  int64_t world_size = 1;             // ranks that share a step, each with as many rows (train/data_parallel.h)
   double max_grad_norm = 1.0;         // 0: no clipping
   std::string optim = "adamw_torch";  // parse_optimizer
   double weight_decay = 0.0;          // biases and norms (every vector) excluded
@@ -49,7 +50,7 @@ struct TrainingSettings {
 
   bool checkpoints_layers() const { return gradient_checkpointing.value_or(false); }
   OptimizerKind optimizer() const { return parse_optimizer(optim).value(); }
-  int64_t rows_per_step() const { return per_device_train_batch_size * gradient_accumulation_steps; }
+  int64_t rows_per_step() const { return per_device_train_batch_size * gradient_accumulation_steps * world_size; }
 };
 
 // `default_rate` completes the help of learning_rate: "2e-4 for adapters, 2e-5 for whole models".

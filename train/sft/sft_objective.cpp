@@ -1,6 +1,7 @@
 #include "train/sft/sft_objective.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <optional>
 
@@ -11,13 +12,29 @@
 #include "kernels/cuda/profiler_range.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/attention_context.h"
+#include "train/row_order.h"
 #include "train/row_stream.h"
 
 namespace lathe::train {
 namespace {
 
+int64_t count_labels(const TrainingSet& set, std::span<const std::vector<int64_t>> forwards) {
+  int64_t count = 0;
+  std::vector<int32_t> ids, labels;
+  for (const auto& sequences : forwards)
+    for (const int64_t sequence : sequences) {
+      ids.clear();
+      labels.clear();
+      set.append_sequence(sequence, ids, labels);
+      count += std::ssize(labels) - 1 - std::count(labels.begin() + 1, labels.end(), kernels::ignored_label);
+    }
+  return count;
+}
+
+}  // namespace
+
 // Token by token in double, in the order of the rows: the sums do not depend on how rows were cut into forwards.
-struct TokenSums {
+struct SftObjective::TokenSums {
   double loss = 0, entropy = 0;
   int64_t correct = 0, labels = 0, tokens = 0;
 
@@ -38,46 +55,85 @@ struct TokenSums {
       ++labels;
     }
   }
+  void add(const TokenSums& more) {
+    loss += more.loss;
+    entropy += more.entropy;
+    correct += more.correct;
+    labels += more.labels;
+    tokens += more.tokens;
+  }
+  // Over the processes, too. Counts are exact in double.
+  void sum_over(const DataParallel& parallel) {
+    std::array<double, 5> values = {loss, entropy, static_cast<double>(correct), static_cast<double>(labels),
+                                    static_cast<double>(tokens)};
+    parallel.sum(values);
+    loss = values[0];
+    entropy = values[1];
+    correct = static_cast<int64_t>(values[2]);
+    labels = static_cast<int64_t>(values[3]);
+    tokens = static_cast<int64_t>(values[4]);
+  }
   double mean(double sum) const { return labels > 0 ? sum / static_cast<double>(labels) : 0.0; }
 };
 
-int64_t count_labels(const TrainingSet& set, std::span<const std::vector<int64_t>> forwards) {
-  int64_t count = 0;
-  std::vector<int32_t> ids, labels;
-  for (const auto& sequences : forwards)
-    for (const int64_t sequence : sequences) {
-      ids.clear();
-      labels.clear();
-      set.append_sequence(sequence, ids, labels);
-      count += std::ssize(labels) - 1 - std::count(labels.begin() + 1, labels.end(), kernels::ignored_label);
-    }
-  return count;
-}
-
-}  // namespace
-
-SftObjective::SftObjective(const nn::Transformer& model, const TrainingSet& training, const TrainingSet* evaluation,
-                           const TrainingSettings& settings)
+SftObjective::SftObjective(nn::Transformer& model, const TrainingSet& training, const TrainingSet* evaluation,
+                           const TrainingSettings& settings, DataParallel parallel)
     : model_(model),
+      parallel_(parallel),
       training_(training),
       evaluation_(evaluation),
       rows_per_forward_(settings.per_device_train_batch_size),
       max_tokens_per_forward_(settings.max_tokens_per_forward),
       checkpoint_layers_(settings.checkpoints_layers()),
-      seed_(static_cast<uint64_t>(settings.seed)) {}
+      seed_(static_cast<uint64_t>(settings.seed)) {
+  if (parallel_.world_size() > 1) shared_ = model.trainable_parameters();
+}
 
 StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step) {
-  const auto forwards = cut_into_forwards(training_, rows, rows_per_forward_, max_tokens_per_forward_);
+  struct RankRows {
+    std::vector<std::vector<int64_t>> forwards;
+    int32_t first_sample;  // of the step
+  };
+  std::vector<RankRows> of_ranks;
+  int32_t samples = 0;
+  double labels = 0;  // exact
+  const auto [first_rank, last_rank] = parallel_.ranks();
+  for (int64_t rank = 0; rank < last_rank; ++rank) {
+    const std::span<const int64_t> own = rows_of_rank(rows, rank, parallel_.world_size());
+    const int32_t first_sample = samples;
+    for (const int64_t row : own) {
+      const auto [first, last] = training_.sequences_of_row(row);
+      samples += static_cast<int32_t>(last - first);
+    }
+    if (rank < first_rank) continue;
+    of_ranks.push_back({cut_into_forwards(training_, own, rows_per_forward_, max_tokens_per_forward_), first_sample});
+    labels += static_cast<double>(count_labels(training_, of_ranks.back().forwards));
+  }
   // Counted before anything runs: every forward's gradients are scaled by the whole step's number.
-  const int64_t labels = count_labels(training_, forwards);
+  parallel_.sum(std::span(&labels, 1));
   if (labels == 0) throw NumericError("step " + std::to_string(step + 1) + ": its rows have no label to learn");
-  const double scale = 1.0 / static_cast<double>(labels);
+
+  TokenSums sums;
+  RankGradients gradients(parallel_, shared_);
+  for (const RankRows& rank : of_ranks) {
+    sums.add(accumulate_rank(rank.forwards, 1.0 / labels, step, rank.first_sample));
+    gradients.end_rank();
+  }
+  gradients.end_step();
+  sums.sum_over(parallel_);
+  if (!rows.empty()) rows_learnt_ = rows.back() + 1;
+  return {
+      sums.mean(sums.loss),
+      sums.tokens,
+      {{"entropy", sums.mean(sums.entropy)}, {"mean_token_accuracy", sums.mean(static_cast<double>(sums.correct))}}};
+}
+
+SftObjective::TokenSums SftObjective::accumulate_rank(std::span<const std::vector<int64_t>> forwards, double scale,
+                                                      int64_t step, int32_t first_sample) const {
   nn::ForwardOptions options;
   options.checkpoint_layers = checkpoint_layers_;
   options.adapter = {.dropout_seed = seed_, .dropout_step = static_cast<uint32_t>(step), .training = true};
-
   TokenSums sums;
-  int32_t first_sample = 0;
   for (const auto& sequences : forwards) {
     const MicroBatch batch = make_micro_batch(training_, sequences, first_sample);
     first_sample += static_cast<int32_t>(sequences.size());
@@ -90,11 +146,7 @@ StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step
     range.emplace("backward");
     autograd::backward(result.loss);
   }
-  if (!rows.empty()) rows_learnt_ = rows.back() + 1;
-  return {
-      sums.mean(sums.loss),
-      sums.tokens,
-      {{"entropy", sums.mean(sums.entropy)}, {"mean_token_accuracy", sums.mean(static_cast<double>(sums.correct))}}};
+  return sums;
 }
 
 void SftObjective::save_state(const std::filesystem::path& folder) const {

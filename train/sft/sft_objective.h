@@ -2,10 +2,12 @@
 //
 //   loss = Σ over the shifted valid labels of the WHOLE step of −log p(label) / their number
 //
-// never a mean of micro-batch means, so that 8 rows × 1 and 1 row × 8 are the same step, bit for bit.
+// never a mean of micro-batch means, so that 8 rows × 1 and 1 row × 8 are the same step, bit for bit. Ranks share the rows
+// of a step (rows_of_rank), and its number of labels is that of all.
 #pragma once
 
 #include "nn/transformer.h"
+#include "train/data_parallel.h"
 #include "train/objective.h"
 #include "train/settings/training_settings.h"
 #include "train/training_set.h"
@@ -15,8 +17,8 @@ namespace lathe::train {
 class SftObjective final : public Objective {
  public:
   // Both sets and the model must outlive the objective; `evaluation` may be null.
-  SftObjective(const nn::Transformer& model, const TrainingSet& training, const TrainingSet* evaluation,
-               const TrainingSettings& settings);
+  SftObjective(nn::Transformer& model, const TrainingSet& training, const TrainingSet* evaluation,
+               const TrainingSettings& settings, DataParallel parallel = {});
   int64_t rows() const override { return training_.rows(); }
   std::vector<data::MixtureSource> sources() const override { return training_.sources(); }
   std::string_view state_name() const override { return training_.stream() ? "row_stream" : ""; }
@@ -30,8 +32,14 @@ class SftObjective final : public Objective {
   Metrics evaluate() override;
 
  private:
+  struct TokenSums;
+  TokenSums accumulate_rank(std::span<const std::vector<int64_t>> forwards, double scale, int64_t step,
+                            int32_t first_sample) const;
+
   int64_t rows_learnt_ = 0;  // of a stream
   const nn::Transformer& model_;
+  DataParallel parallel_;
+  std::vector<nn::Parameter> shared_;  // whose gradients ranks add up; empty where there is one
   const TrainingSet& training_;
   const TrainingSet* evaluation_;
   int64_t rows_per_forward_, max_tokens_per_forward_;

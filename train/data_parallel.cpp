@@ -1,0 +1,103 @@
+#include "train/data_parallel.h"
+
+#include <cstring>
+
+#include "core/error.h"
+#include "core/thread_pool.h"
+#include "kernels/copy/copy.h"
+
+namespace lathe::train {
+namespace {
+
+constexpr int64_t elements_at_a_time = int64_t{1} << 16;
+
+template <class T>
+void add(const Tensor& sum, const Tensor& more) {
+  const auto into = sum.span<T>();
+  const auto from = more.span<T>();
+  parallel_for(std::ssize(into), elements_at_a_time, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) into[i] += from[i];
+  });
+}
+
+// As a communicator adds (core/collectives/communicator.h).
+void add_to(const Tensor& sum, const Tensor& more) {
+  sum.dtype() == DType::f64 ? add<double>(sum, more) : add<float>(sum, more);
+}
+
+}  // namespace
+
+DataParallel::DataParallel(int64_t world_size, Communicator& processes)
+    : world_size_(world_size), processes_(&processes) {
+  if (processes.size() == 1 || processes.size() == world_size) return;
+  throw ConfigError("world_size", "is " + std::to_string(world_size) + ", and " + std::to_string(processes.size()) +
+                                      " processes were started: start one for each rank, or one alone");
+}
+
+std::pair<int64_t, int64_t> DataParallel::ranks() const {
+  if (!several()) return {0, world_size_};
+  return {processes_->rank(), processes_->rank() + 1};
+}
+
+void DataParallel::sum(std::span<double> values) const {
+  if (!several()) return;
+  const Tensor tensor = Tensor::of<double>(values, {std::ssize(values)});
+  processes_->all_reduce_sum(tensor);
+  std::memcpy(values.data(), tensor.raw(), values.size_bytes());
+}
+
+void DataParallel::sum(const Tensor& tensor) const {
+  if (!several()) return;
+  const Tensor on_cpu = kernels::moved(tensor, {});
+  processes_->all_reduce_sum(on_cpu);
+  if (on_cpu.raw() != tensor.raw()) kernels::copy(tensor, on_cpu);
+}
+
+void DataParallel::from_main_process(const Tensor& tensor) const {
+  if (!several()) return;
+  const Tensor on_cpu = kernels::moved(tensor, {});
+  processes_->broadcast(on_cpu, 0);
+  if (on_cpu.raw() != tensor.raw()) kernels::copy(tensor, on_cpu);
+  tensor.bump_version();
+}
+
+int64_t DataParallel::from_main_process(int64_t value) const {
+  if (!several()) return value;
+  const Tensor tensor = Tensor::of<int64_t>(std::span<const int64_t>(&value, 1), {1});
+  processes_->broadcast(tensor, 0);
+  return *tensor.data<int64_t>();
+}
+
+void DataParallel::expect_same(const std::string& key, uint64_t value, const std::string& what) const {
+  if (from_main_process(static_cast<int64_t>(value)) == static_cast<int64_t>(value)) return;
+  throw ConfigError(key, "rank " + std::to_string(processes_->rank()) + " has " + what + " than rank 0");
+}
+
+void DataParallel::wait_for_all() const {
+  if (several()) processes_->barrier();
+}
+
+void RankGradients::end_rank() {
+  const auto [first, last] = parallel_.ranks();
+  if (last - first == 1) return;
+  const bool is_first = sums_.empty();
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const Tensor gradient = parameters_[i].leaf.grad();
+    const Tensor on_cpu = kernels::moved(gradient, {});
+    if (is_first) {
+      sums_.push_back(Tensor::empty(on_cpu.shape(), on_cpu.dtype(), {}, MemoryTag::gradients));
+      kernels::copy(sums_.back(), on_cpu);
+    } else {
+      add_to(sums_[i], on_cpu);
+    }
+    parameters_[i].leaf.zero_grad();
+  }
+}
+
+void RankGradients::end_step() {
+  for (size_t i = 0; i < sums_.size(); ++i) kernels::copy(parameters_[i].leaf.grad(), sums_[i]);
+  if (parallel_.world_size() > 1)
+    for (const nn::Parameter& parameter : parameters_) parallel_.sum(parameter.leaf.grad());
+}
+
+}  // namespace lathe::train
