@@ -44,6 +44,12 @@ void expect_no_json_array(std::string_view first_row, int64_t line, const std::s
                         "around them (jq -c '.[]' makes it so)");
 }
 
+FormatError too_long_a_line(const std::string& file, int64_t line, int64_t most_bytes) {
+  return FormatError(file, -1,
+                     "line " + std::to_string(line) + ": is longer than " + std::to_string(most_bytes >> 20) +
+                         " MiB; a row is one example, so cut it into several");
+}
+
 TextLines::TextLines(const std::string& input, int64_t max_line_bytes)
     : TextLines(input == standard_input ? "standard input" : input, open_byte_stream(input), max_line_bytes) {}
 
@@ -77,10 +83,7 @@ std::optional<TextLine> TextLines::next() {
     if (newline == nullptr) {
       searched_ = end_;
       if (static_cast<int64_t>(end_ - begin_) > max_line_bytes_)
-        throw FormatError(name_, -1,
-                          "line " + std::to_string(line_ + 1) + ": is longer than " +
-                              std::to_string(max_line_bytes_ >> 20) +
-                              " MiB; a row is one example, so cut it into several");
+        throw too_long_a_line(name_, line_ + 1, max_line_bytes_);
       if (fill()) continue;
       if (begin_ == end_) return std::nullopt;
     }

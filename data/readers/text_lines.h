@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/error.h"
 #include "data/readers/byte_stream.h"
 #include "data/readers/row_source.h"
 
@@ -18,6 +19,8 @@ namespace lathe::data {
 void expect_utf8(std::string_view first_bytes, const std::string& file);
 // The bytes of a byte order mark at the start.
 size_t byte_order_mark_bytes(std::string_view text);
+// The error of a line that has more bytes than a row may have.
+FormatError too_long_a_line(const std::string& file, int64_t line, int64_t most_bytes = default_max_row_bytes);
 bool is_blank_line(std::string_view line);
 // FormatError where the first row of a JSON Lines file begins an array, which such a file is not.
 void expect_no_json_array(std::string_view first_row, int64_t line, const std::string& file);

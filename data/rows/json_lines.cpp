@@ -80,6 +80,7 @@ void JsonLines::find_rows() {
   for (int64_t line = 1; begin < text_.size(); ++line) {
     const void* newline = std::memchr(text_.data() + begin, '\n', text_.size() - begin);
     const size_t end = newline ? static_cast<size_t>(static_cast<const char*>(newline) - text_.data()) : text_.size();
+    if (static_cast<int64_t>(end - begin) > default_max_row_bytes) throw too_long_a_line(file_, line);
     if (!is_blank_line(text_.substr(begin, end - begin))) rows_.push_back({begin, end, line});
     begin = end + 1;
   }

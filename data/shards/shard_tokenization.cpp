@@ -341,9 +341,10 @@ void ShardTokenization::finish() {
   if (shard_.rows() > 0) write_shard(rows_read_, read_hash_);
   const bool learns = settings_.kind == RowKind::prompt ? totals_.rows > 0 : totals_.labelled_tokens > 0;
   if (!learns && settings_.part.parts == 1)
-    throw ConfigError(
-        "input", "holds nothing to learn from" + (totals_.counts.dropped > 0
-                                                      ? ": line " + std::to_string(totals_.counts.first_dropped_line) +
+    throw ConfigError("input",
+                      (settings_.inputs.size() == 1 ? settings_.inputs[0] + " holds" : "they hold") +
+                          " nothing to learn from" +
+                          (totals_.counts.dropped > 0 ? ": line " + std::to_string(totals_.counts.first_dropped_line) +
                                                             ": " + totals_.counts.first_dropped_because
                                                       : std::string()));
   manifest_.totals = totals_;

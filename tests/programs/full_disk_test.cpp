@@ -1,4 +1,4 @@
-// lathe-model where a file cannot be written whole: an error that names it, and nothing of the result.
+// Programs where a file cannot be written whole: an error that names it, and nothing of the result.
 #include "tests/programs/program_test.h"
 
 namespace lathe {
@@ -40,6 +40,45 @@ TEST_F(FullDisk, MergeLeavesNothingHalfWritten) {
     expect_nothing_left();
   }
   ASSERT_EQ(run({"bin/lathe-model", "merge", model_, "--adapter", adapter, result_}), 0) << err();
+}
+
+// What was tokenised stays, and the same command goes on from there.
+TEST_F(FullDisk, TokenizeKeepsTheWholeShardsAndGoesOn) {
+  const std::string rows = (folder_ / "rows.jsonl").string();
+  std::ofstream many(rows);
+  for (int i = 0; i < 400; ++i) many << nlohmann::json{{"input_ids", {i % 320, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}}} << "\n";
+  many.close();
+  const auto command = [&](const std::string& output) {
+    return "bin/lathe-data tokenize " + rows + " --model " + model_ + " --output " + output + " --shard_tokens 300";
+  };
+  ASSERT_EQ(run({"/bin/bash", "-c", "exec " + command((folder_ / "whole").string())}), 0) << err();
+  for (const int limit : {1, 2, 3}) {
+    EXPECT_EQ(run_within(limit, command(result_)), 1) << limit;
+    EXPECT_NE(err().find("result/"), std::string::npos) << err();
+    EXPECT_FALSE(std::filesystem::exists(folder_ / "result/manifest.json"));
+    EXPECT_EQ(run({"bin/lathe-train", "sft", "--model", model_, "--dataset", result_, "--output_dir", model_ + "/run"}),
+              2)
+        << "a folder that is not finished is no dataset";
+  }
+  ASSERT_EQ(run({"/bin/bash", "-c", "exec " + command(result_)}), 0) << err();
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder_ / "whole")) {
+    EXPECT_EQ(bytes_of(entry.path()), bytes_of(folder_ / "result" / entry.path().filename())) << entry.path();
+    ++files;
+  }
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_ / "result"), {}), files);
+  EXPECT_GT(files, 3);
+}
+
+TEST_F(FullDisk, DocumentsLeaveNothingHalfWritten) {
+  std::ofstream page(folder_ / "model/page.md");
+  for (int i = 0; i < 400; ++i) page << "Paragraph " << i << " of some text.\n\n";
+  page.close();
+  const std::string command = "bin/lathe-data documents " + model_ + "/page.md --split paragraph --output " + result_;
+  EXPECT_EQ(run_within(4, command), 1);
+  EXPECT_NE(err().find("result"), std::string::npos) << err();
+  expect_nothing_left();
+  EXPECT_EQ(run({"/bin/bash", "-c", "exec " + command}), 0) << err();
 }
 
 }  // namespace
