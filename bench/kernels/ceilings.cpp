@@ -200,16 +200,24 @@ int64_t last_cache_bytes(Device device) {
   return bytes > 0 ? bytes : int64_t{32} << 20;
 }
 
-Ceilings measure_ceilings() {
+double measure_peak_flops(DType dtype) {
   using kernels::Isa;
-  Ceilings ceilings;
-  switch (kernels::active_isa()) {
-    case Isa::baseline: ceilings.f32_flops = peak(multiply_add_sse); break;
-    case Isa::avx2: ceilings.f32_flops = peak(multiply_add_avx2); break;
+  const Isa isa = kernels::active_isa();
+  if (dtype == DType::bf16 && isa == Isa::avx512_bf16) return peak(dot_bf16);
+  switch (isa) {
+    case Isa::baseline: return peak(multiply_add_sse);
+    case Isa::avx2: return peak(multiply_add_avx2);
     case Isa::avx512:
-    case Isa::avx512_bf16: ceilings.f32_flops = peak(multiply_add_avx512); break;
+    case Isa::avx512_bf16: break;
   }
-  ceilings.bf16_flops = kernels::active_isa() == Isa::avx512_bf16 ? peak(dot_bf16) : ceilings.f32_flops;
+  return peak(multiply_add_avx512);
+}
+
+Ceilings measure_ceilings() {
+  Ceilings ceilings;
+  ceilings.f32_flops = measure_peak_flops(DType::f32);
+  ceilings.bf16_flops =
+      kernels::active_isa() == kernels::Isa::avx512_bf16 ? measure_peak_flops(DType::bf16) : ceilings.f32_flops;
   const Bandwidth memory = bandwidth();
   ceilings.reading = memory.reading;
   ceilings.bytes = std::max(memory.reading, memory.updating);

@@ -17,7 +17,8 @@ struct Ceilings {
   double bytes = 0;    // read + written, whichever way moves most
   double flops(DType dtype) const { return dtype == DType::bf16 ? bf16_flops : f32_flops; }
 };
-Ceilings measure_ceilings();  // of the CPU, under the active instruction set; a second or two
+double measure_peak_flops(DType dtype);  // of the CPU alone: flops(dtype)
+Ceilings measure_ceilings();             // of the CPU, under the active instruction set; a second or two
 Ceilings measure_device_ceilings(
     Device device);  // of a card, by kernels of their own (kernels/ceilings); both bandwidths are of copying
 

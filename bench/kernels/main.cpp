@@ -7,6 +7,7 @@
 #include "bench/kernels/clock.h"
 #include "bench/kernels/operations.h"
 #include "bench/kernels/timing.h"
+#include "bench/matmul/matmul.h"
 #include "bench/model/model.h"
 #include "bench/serve/serve.h"
 #include "core/error.h"
@@ -154,6 +155,7 @@ int main(int argc, char** argv) {
             "Ceilings are measured in the same run, with the same threads and instruction set (LATHE_ISA forces one).\n"
             "Example: lathe-bench kernels --filter linear_forward --threads 1");
         kernels->callback([&] { lathe::bench::run_kernels(options); });
+        lathe::bench::add_matmul(app);
         lathe::bench::add_model(app);
         lathe::bench::add_serve(app);
         app.require_subcommand(1);

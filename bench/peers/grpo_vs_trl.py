@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """GRPO with LoRA on the CPU, lathe-train against TRL's GRPOTrainer: the same model, prompts, batch, dtype and threads, run in turn.
 
-    grpo_vs_trl.py --lathe build/bin/lathe-train --model MODEL.gguf --dataset examples/arithmetic/train.jsonl [--dtype bf16|f32] [--batch 32]
+    grpo_vs_trl.py --lathe build/bin/lathe-train --model MODEL --dataset examples/arithmetic/train.jsonl [--dtype bf16|f32] [--batch 32]
                    [--num_generations 8] [--max_completion_length 64] [--steps 5] [--pairs 2] [--out bench/results/FILE.json]
 
 TRL generates with transformers (its default), SDPA attention, frozen base weights in the dtype, bf16 autocast where that is bf16. Tokens are prompts and
@@ -50,7 +50,9 @@ def run_peer(options):
     from trl import GRPOConfig, GRPOTrainer
     torch.set_num_threads(options.threads)
     model = load(Path(options.model), {"f32": torch.float32, "bf16": torch.bfloat16}[options.dtype])
-    tokenizer = AutoTokenizer.from_pretrained(str(Path(options.model).parent), gguf_file=Path(options.model).name)
+    path = Path(options.model)
+    where = {"gguf_file": path.name} if path.suffix == ".gguf" else {}
+    tokenizer = AutoTokenizer.from_pretrained(str(path.parent if where else path), **where)
     marks = []
 
     class Clock(TrainerCallback):

@@ -15,6 +15,16 @@ def run(command: list[str]) -> object:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def peer(llama_bench: object, model: object, threads: int) -> dict:
+    """llama-bench's tokens a second, under the names of Lathe's."""
+    tests = run([str(llama_bench), "-m", str(model), "-t", str(threads), "-p", "512", "-n", "128", "-r", "2", "-o", "json"])
+    return {"pp512" if test["n_prompt"] else "tg128": test["avg_ts"] for test in tests}
+
+
+def lathe(program: object, model: object, threads: int) -> dict:
+    return run([str(program), "model", str(model), "--threads", str(threads), "-r", "3", "--json"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("llama_bench")
@@ -23,14 +33,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--program", default="build/bin/lathe-bench")
     options = parser.parse_args()
-    threads = str(options.threads)
     print("| file | answer, Lathe / llama.cpp | ratio | prompt, Lathe / llama.cpp | ratio |\n|---|---|---|---|---|")
     for model in options.models:
         theirs, ours = [], []
         for _ in range(options.rounds):
-            tests = run([options.llama_bench, "-m", model, "-t", threads, "-p", "512", "-n", "128", "-r", "2", "-o", "json"])
-            theirs.append({"pp512" if test["n_prompt"] else "tg128": test["avg_ts"] for test in tests})
-            ours.append(run([options.program, "model", model, "--threads", threads, "-r", "3", "--json"]))
+            theirs.append(peer(options.llama_bench, model, options.threads))
+            ours.append(lathe(options.program, model, options.threads))
         cells = []
         for name in ("tg128", "pp512"):
             median = [statistics.median(float(one[name]) for one in side) for side in (ours, theirs)]

@@ -2,7 +2,7 @@
 """The peer of `lathe-train sft`: LoRA SFT with PyTorch and PEFT, on rows that are already token ids.
 
     peft_lora.py MODEL ROWS.jsonl [--device cpu|cuda] [--dtype f32|bf16] [--batch 8] [--threads 2] [--steps 20] [--layout padded|packed]
-                 [--full-logits]
+                 [--full-logits] [--load_in_4bit]
 
 MODEL is a Hugging Face directory or a .gguf file (dequantised by transformers). A row is {"input_ids": [...], "labels": [...]}, -100 = not trained.
 The fastest honest way that PyTorch has: sdpa attention, frozen base weights in the chosen dtype, LoRA weights in float32 (bf16: autocast), fused AdamW,
@@ -34,6 +34,7 @@ def arguments():
     parser.add_argument("--layout", choices=("padded", "packed"), default="padded")
     parser.add_argument("--full-logits", action="store_true")
     parser.add_argument("--gradient_checkpointing", action="store_true")
+    parser.add_argument("--load_in_4bit", action="store_true")
     parser.add_argument("--lora_r", type=int, default=16)
     parser.add_argument("--lora_alpha", type=int, default=32)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
@@ -41,8 +42,12 @@ def arguments():
     return parser.parse_args()
 
 
-def load(path, dtype):
+def load(path, dtype, load_in_4bit=False):
     from transformers import AutoModelForCausalLM
+    if load_in_4bit:
+        from transformers import BitsAndBytesConfig
+        quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa", quantization_config=quantization, device_map="cpu")
     if path.suffix != ".gguf":
         return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
     model = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype, attn_implementation="sdpa")
@@ -78,7 +83,7 @@ def main():
     dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[options.dtype]
     rows = [json.loads(line) for line in options.rows.read_text(encoding="utf-8").splitlines() if line.strip()]
 
-    model = get_peft_model(load(options.model, dtype), LoraConfig(
+    model = get_peft_model(load(options.model, dtype, options.load_in_4bit), LoraConfig(
         r=options.lora_r, lora_alpha=options.lora_alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")).to(options.device)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable()

@@ -65,7 +65,8 @@ def lathe(options):
                                "--device", options.device,
                                "--dtype", {"bf16": "bf16", "f32": "float32"}[options.dtype], "--per_device_train_batch_size", options.batch,
                                "--max_steps", options.steps, "--logging_steps", 1, "--save_steps", 0, "--shuffle", "false", "--lora_r", 16,
-                               "--lora_alpha", 32, "--lora_dropout", 0, "--threads", options.threads, "--learning_rate", 1e-3])
+                               "--lora_alpha", 32, "--lora_dropout", 0, "--threads", options.threads, "--learning_rate", 1e-3,
+                               "--load_in_4bit", str(options.load_in_4bit).lower()])
         lines = [json.loads(line) for line in (Path(folder) / "run/timings.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "tokens_per_second" in line][options.warmup:]
     seconds = sum(line["seconds"] for line in steps)
@@ -78,7 +79,8 @@ def peer(options):
     script = Path(__file__).with_name("peft_lora.py")
     peak, output = peak_rss_of([sys.executable, script, options.peer_model, options.rows, "--device",
                                  "cuda" if options.device == "cuda" else "cpu", "--dtype", options.dtype, "--batch", options.batch, "--threads",
-                                options.threads, "--steps", options.steps, "--warmup", options.warmup, "--layout", options.layout])
+                                options.threads, "--steps", options.steps, "--warmup", options.warmup, "--layout", options.layout,
+                                *(["--load_in_4bit"] if options.load_in_4bit else [])])
     summary = json.loads([line for line in output.splitlines() if '"peer"' in line][-1])
     return summary["tokens_per_second"], summary["peak_device_bytes"] if options.device == "cuda" else peak
 
@@ -91,7 +93,7 @@ def measure(options):
         pairs.append({"lathe_tokens_per_second": round(ours, 1), "peer_tokens_per_second": round(theirs, 1), "speed_ratio": round(ours / theirs, 3),
                       "lathe_peak_bytes": int(ours_peak), "peer_peak_bytes": theirs_peak, "memory_ratio": round(ours_peak / theirs_peak, 3)})
         print(json.dumps(pairs[-1]), file=sys.stderr, flush=True)
-    return {"command": " ".join(sys.argv), "device": options.device, "dtype": options.dtype, "batch": options.batch, "threads": options.threads,
+    return {"command": " ".join(sys.argv), "device": options.device, "dtype": options.dtype, "load_in_4bit": options.load_in_4bit, "batch": options.batch, "threads": options.threads,
             "peer_layout": options.layout, "pairs": pairs, "median_speed_ratio": statistics.median(p["speed_ratio"] for p in pairs),
             "median_memory_ratio": statistics.median(p["memory_ratio"] for p in pairs)}
 
@@ -105,6 +107,7 @@ def main():
     parser.add_argument("--device", choices=("cpu", "cuda", "simt"), default="cpu")
     parser.add_argument("--dtype", choices=("bf16", "f32"), default="bf16")
     parser.add_argument("--layout", choices=("padded", "packed"), default="padded")
+    parser.add_argument("--load_in_4bit", action="store_true", help="QLoRA: nf4 on both sides, bitsandbytes' in the peer")
     parser.add_argument("--out")
     for name, value in (("batch", 8), ("row_tokens", 512), ("threads", 2), ("steps", 8), ("warmup", 2), ("pairs", 3)):
         parser.add_argument("--" + name, type=int, default=value)
