@@ -40,14 +40,12 @@ class Workspace {
 thread_local Workspace left_workspace;
 thread_local Workspace task_workspace;
 
-constexpr int64_t packed_left_words = int64_t{1} << 21;  // 8 MB for the packed left operand of a pass
+// 8 MB for the packed left operand of a pass. With 16 the right one is packed half as often, and yet 2048 x 2048 x 2048
+// took a fifth longer: left operand and sums come from beyond the last cache.
+constexpr int64_t packed_left_words = int64_t{1} << 21;
 constexpr int64_t most_pass_steps = 8192;
 static_assert(most_pass_steps % k_block_steps(Isa::avx512_bf16, DType::bf16) == 0,
               "a chain ends where a k block does, wherever passes are cut");
-// Tiles of a task. Their left operand over a k block should stay in the second-level cache (1 MB): 512×2048×512 in f32
-// on Zen 4 gives 86 % of the peak with 24 or 37 tiles, 1024×2048×512 82 % with 24, 79 % with 37 and 57 % with 74. 40
-// keeps 512 rows whole, so that a panel which is packed on the way is packed once.
-constexpr int64_t most_tiles = 40;
 constexpr int64_t worth_a_fork = int64_t{1} << 17;  // multiply-adds below which a fork costs more than it gives
 constexpr int64_t tile_overrun = 16;                // words that packing may write past a tile's end
 
@@ -110,9 +108,13 @@ void multiply(const Pass& pass, PackedLeft left, PackedLeft left2) {
   const int64_t tasks = work < worth_a_fork ? 1 : int64_t{8} * thread_count();
   const int64_t panels_each = std::max<int64_t>(1, panels / tasks);
   const int64_t panel_groups = ceil_div(panels, panels_each);
-  const int64_t tile_groups =
-      std::min(tiles, std::max(ceil_div(tiles, most_tiles), tasks == 1 ? 1 : ceil_div(tasks / 2, panel_groups)));
+  const int64_t tile_groups = std::min(tiles, tasks == 1 ? 1 : ceil_div(tasks / 2, panel_groups));
   const int64_t tiles_each = ceil_div(tiles, tile_groups);
+  // One or two tiles read their panels once, in the order of memory.
+  const int64_t block_steps = k_block_steps(active_isa(), product.dtype);
+  const int64_t panels_at_once = tiles_each <= 2 ? 1 : std::min(panels_each, gemm::most_panels_at_once);
+  // Sums that are complete after their only k block need no memory of their own.
+  const bool one_block = pass.last_step - pass.first_step <= block_steps;
 
   parallel_for(panel_groups * ceil_div(tiles, tiles_each), 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
@@ -134,17 +136,23 @@ void multiply(const Pass& pass, PackedLeft left, PackedLeft left2) {
       args.left2_tile_stride = left2.tile_stride;
       args.second_rows = pass.second_rows;
       args.second_steps = steps2;
-      const int64_t panel = k_block_steps(active_isa(), product.dtype) * panel_width;
-      uint32_t* words = task_workspace.words(panel + panel2 + (args.last_tile - args.first_tile) * accumulator_tile);
+      args.panels_at_once = panels_at_once;
+      args.accumulators_of_all = pass.accumulators != nullptr;
+      const int64_t own_tiles = args.last_tile - args.first_tile;
+      const int64_t panel = panels_at_once * block_steps * panel_width;
+      const int64_t own_sums = one_block ? accumulator_tile : panels_at_once * own_tiles * accumulator_tile;
+      uint32_t* words = task_workspace.words(panel + panels_at_once * panel2 + own_sums);
       args.panel = words;
       args.panel2 = words + panel;
-      if (pass.accumulators == nullptr) {
-        args.accumulators = reinterpret_cast<float*>(words + panel + panel2);
-        args.accumulator_panel_stride = 0;
-      } else {
+      if (args.accumulators_of_all) {
+        args.accumulator_tile_stride = accumulator_tile;
         args.accumulator_panel_stride = tiles * accumulator_tile;
         args.accumulators =
             pass.accumulators + args.first_panel * args.accumulator_panel_stride + args.first_tile * accumulator_tile;
+      } else {
+        args.accumulators = reinterpret_cast<float*>(words + panel + panels_at_once * panel2);
+        args.accumulator_tile_stride = one_block ? 0 : accumulator_tile;
+        args.accumulator_panel_stride = own_tiles * args.accumulator_tile_stride;
       }
       with_isa([&]<Isa isa>() { multiply_tiles<isa>(args); });
     }
@@ -224,8 +232,9 @@ void multiply_once(const ProductArgs& product) {
   const int64_t steps = k_steps(product.k, product.dtype), steps2 = second_steps(product);
   const int64_t words = left_words(active_isa(), product.dtype);
   const int64_t pass_steps = std::min(steps, most_pass_steps);
-  const int64_t pass_rows =
+  const int64_t most_rows =
       std::clamp<int64_t>(packed_left_words / std::max<int64_t>(1, (pass_steps + steps2) * words), 256, 2048);
+  const int64_t pass_rows = ceil_div(product.m, ceil_div(product.m, most_rows));
   for (int64_t row = 0; row < product.m; row += pass_rows) {
     const int64_t rows = std::min(pass_rows, product.m - row);
     multiply_rows(product, row, {rows, ceil_div(rows, tile_rows(active_isa()))}, pass_steps);

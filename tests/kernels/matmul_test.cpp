@@ -139,6 +139,34 @@ TEST_P(MatmulBits, rows_with_lora_terms_of_their_own_have_the_bits_of_a_product_
   }
 }
 
+// Wide enough for tasks of several panels at once, their last one partly filled, over more than one k block.
+TEST_P(MatmulBits, wide_products_have_the_bits_of_a_row_alone_however_the_right_operand_lies) {
+  constexpr int64_t n = 1100, k = 2100, rows = 45, rank = 5;
+  const Tensor weight = random(n, k, 1), x = random(rows, k, 2), t = random(rows, rank, 3), b = random(n, rank, 4);
+  const PackedWeight packed = pack_weight(weight, dtype());
+  const Tensor across = Tensor::empty({k, n}, dtype());
+  for (int64_t i = 0; i < k; ++i)
+    for (int64_t j = 0; j < n; ++j) put(across, i, j, get(weight, j, i));
+  const Tensor alone = Tensor::empty({rows, n}, dtype()), with_lora = Tensor::empty({rows, n}, dtype());
+  for (int64_t m = 0; m < rows; ++m) {
+    linear_forward(alone.slice(0, m, m + 1), x.slice(0, m, m + 1), packed);
+    linear_forward(with_lora.slice(0, m, m + 1), x.slice(0, m, m + 1), packed,
+                   {.lora_t = t.slice(0, m, m + 1), .lora_b = b});
+  }
+  for (int threads = 1; threads <= 2; ++threads) {
+    set_thread_count(threads);
+    const Tensor out = Tensor::empty({rows, n}, dtype());
+    matmul(out, x, weight, Layout::transposed);
+    EXPECT_TRUE(same_bits(out, alone)) << threads << " threads, [N, K]";
+    matmul(out, x, across, Layout::plain);
+    EXPECT_TRUE(same_bits(out, alone)) << threads << " threads, [K, N]";
+    linear_forward(out, x, packed, {.lora_t = t, .lora_b = b});
+    EXPECT_TRUE(same_bits(out, with_lora)) << threads << " threads, packed";
+    linear_forward(out, x, weight, {.lora_rows = {{0, 20, t.slice(0, 0, 20), b}, {20, 45, t.slice(0, 20, 45), b}}});
+    EXPECT_TRUE(same_bits(out, with_lora)) << threads << " threads, terms by rows";
+  }
+}
+
 TEST_P(MatmulBits, an_input_gradient_row_is_the_same_alone_and_in_every_batch_packed_or_dense) {
   constexpr int64_t n = 131, k = 75, rank = 5;
   const Tensor weight = random(n, k, 1), grad = random(40, n, 2), dt = random(40, rank, 3), a = random(rank, k, 4);

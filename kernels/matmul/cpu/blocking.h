@@ -59,6 +59,9 @@ LATHE_INLINE constexpr int chains(Isa isa, DType dtype) {
 // which come out of a sum over 49152 words, were 4e-4 from their values in f64; they are 2e-5 (PyTorch's: 6e-5).
 LATHE_INLINE constexpr int64_t k_block_steps(Isa isa, DType dtype) { return chains(isa, dtype) == 1 ? 512 : 1024; }
 
+// Panels that a tile meets one after the other: 256 KB of their k blocks in the second-level cache.
+inline constexpr int64_t most_panels_at_once = 4;
+
 // Up to so many rows, codes are decoded in registers; with more, a decoded panel that all tiles read costs less.
 inline constexpr int64_t most_rows_decoded_in_registers = 4;
 

@@ -41,12 +41,14 @@ struct MultiplyTilesArgs {
   int64_t left_tile_stride;
   const uint32_t* left2;
   int64_t left2_tile_stride;
-  const SecondRow* second_rows;      // of the tiling's rows, in place of left2, where product->second_pairs are given
-  float* accumulators;               // [panel − first_panel][tile − first_tile][tile_rows][panel_width]
-  int64_t accumulator_panel_stride;  // 0: the next panel overwrites them
-  uint32_t* panel;                   // k_block_steps · panel_width words for panels packed on the way
-  int64_t second_steps;              // k_steps of the second pair, or of the longest of several
-  uint32_t* panel2;                  // the same for second pairs: k_steps(the largest k) · panel_width for each
+  const SecondRow* second_rows;  // of the tiling's rows, in place of left2, where product->second_pairs are given
+  int64_t panels_at_once;        // 1 … most_panels_at_once
+  float* accumulators;           // of the first panel and tile: [tile_rows][panel_width]
+  int64_t accumulator_panel_stride, accumulator_tile_stride;
+  bool accumulators_of_all;  // from first_panel on; otherwise the next panels_at_once overwrite them
+  uint32_t* panel;           // panels_at_once · k_block_steps · panel_width words for panels packed on the way
+  int64_t second_steps;      // k_steps of the second pair, or of the longest of several
+  uint32_t* panel2;          // for second pairs, of each of panels_at_once: second_steps · panel_width for each pair
 };
 
 // Whether the few rows of a product meet codes that are decoded in registers.

@@ -19,22 +19,27 @@ void pack_rows_panel(const Source& source, int64_t n, int64_t panel, int64_t fir
   }
 }
 
-void pack_plain_panel(const ProductMatrix& right, int64_t k, int64_t n, int64_t panel, int64_t first, int64_t last,
-                      uint32_t* words) {
+// Along each k step through all panels: its rows lie far apart in memory, and panel by panel each would be read from
+// another page again.
+void pack_plain_panels(const DensePanels& panels, int64_t first, int64_t last, uint32_t* words, int64_t distance) {
+  const auto& [right, layout, k, n, first_panel, last_panel] = panels;
   for (int64_t step = first; step < last; ++step, words += panel_width) {
-    for (int64_t lane = 0; lane < panel_width; lane += lanes) {
-      const int64_t column = panel * panel_width + lane;
-      const int count = static_cast<int>(n - column < 0 ? 0 : n - column < lanes ? n - column : lanes);
-      VecU v{};
-      if (count == 0) {
-      } else if (right.dtype == DType::f32) {
-        v = load_words(static_cast<const float*>(right.data) + step * right.stride + column, count);
-      } else {
-        const uint16_t* row = static_cast<const uint16_t*>(right.data) + 2 * step * right.stride + column;
-        const VecH second = 2 * step + 1 < k ? load_halves(row + right.stride, count) : VecH{};
-        v = make_pairs(load_halves(row, count), second);
+    for (int64_t panel = first_panel; panel < last_panel; ++panel) {
+      uint32_t* const out = words + (panel - first_panel) * distance;
+      for (int64_t lane = 0; lane < panel_width; lane += lanes) {
+        const int64_t column = panel * panel_width + lane;
+        const int count = static_cast<int>(n - column < 0 ? 0 : n - column < lanes ? n - column : lanes);
+        VecU v{};
+        if (count == 0) {
+        } else if (right.dtype == DType::f32) {
+          v = load_words(static_cast<const float*>(right.data) + step * right.stride + column, count);
+        } else {
+          const uint16_t* row = static_cast<const uint16_t*>(right.data) + 2 * step * right.stride + column;
+          const VecH second = 2 * step + 1 < k ? load_halves(row + right.stride, count) : VecH{};
+          v = make_pairs(load_halves(row, count), second);
+        }
+        store_words(out + lane, v);
       }
-      store_words(words + lane, v);
     }
   }
 }
@@ -129,13 +134,17 @@ void pack_transposed_codes(const ProductArgs& product, int64_t panel, int64_t fi
 
 }  // namespace
 
-void pack_dense_panel(const ProductMatrix& right, ProductLayout layout, int64_t k, int64_t n, int64_t panel,
-                      int64_t first, int64_t last, uint32_t* words) {
-  if (layout != ProductLayout::rows_rows) return pack_plain_panel(right, k, n, panel, first, last, words);
-  if (right.dtype == DType::f32)
-    return pack_rows_panel(F32Rows{static_cast<const float*>(right.data), right.stride, k}, n, panel, first, last,
-                           words);
-  pack_rows_panel(Bf16Rows{static_cast<const uint16_t*>(right.data), right.stride, k}, n, panel, first, last, words);
+void pack_dense_panels(const DensePanels& panels, int64_t first, int64_t last, uint32_t* words, int64_t distance) {
+  const auto& [right, layout, k, n, first_panel, last_panel] = panels;
+  if (layout != ProductLayout::rows_rows) return pack_plain_panels(panels, first, last, words, distance);
+  for (int64_t panel = first_panel; panel < last_panel; ++panel, words += distance) {
+    if (right.dtype == DType::f32) {
+      pack_rows_panel(F32Rows{static_cast<const float*>(right.data), right.stride, k}, n, panel, first, last, words);
+    } else {
+      pack_rows_panel(Bf16Rows{static_cast<const uint16_t*>(right.data), right.stride, k}, n, panel, first, last,
+                      words);
+    }
+  }
 }
 
 void pack_weight_panel(const ProductArgs& product, int64_t panel, int64_t first, int64_t last, uint32_t* words) {

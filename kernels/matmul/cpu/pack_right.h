@@ -5,11 +5,16 @@
 
 namespace lathe::kernels::LATHE_ISA {
 
-// All of them: k steps [first, last) of panel `panel` to words [last − first][panel_width].
+// Both: k steps [first, last) of a panel to words [last − first][panel_width].
 
-// Of a dense operand [n columns, k reduced], which lies as `layout` says.
-void pack_dense_panel(const ProductMatrix& right, ProductLayout layout, int64_t k, int64_t n, int64_t panel,
-                      int64_t first, int64_t last, uint32_t* words);
+// Panels [first_panel, last_panel) of a dense operand [n columns, k reduced], which lies as `layout` says, the next
+// panel's words `distance` after the one before.
+struct DensePanels {
+  ProductMatrix right;
+  ProductLayout layout;
+  int64_t k, n, first_panel, last_panel;
+};
+void pack_dense_panels(const DensePanels& panels, int64_t first, int64_t last, uint32_t* words, int64_t distance);
 // Of the product's weight, whose panels are of codes, or lie along the reduced index (ProductLayout::rows_plain). In
 // that case `first` is a multiple of 64.
 void pack_weight_panel(const ProductArgs& product, int64_t panel, int64_t first, int64_t last, uint32_t* words);

@@ -1,4 +1,4 @@
-// The product's loops: k blocks of a panel that stay in the second-level cache, tiles of rows whose sums stay in
+// The product's loops: k blocks of some panels that stay in the second-level cache, tiles of rows whose sums stay in
 // registers.
 #include "kernels/matmul/cpu/bodies.h"
 #include "kernels/matmul/cpu/codes.h"
@@ -165,6 +165,11 @@ LATHE_INLINE void prefetch_tile(const ProductArgs& product, int64_t first_row, i
   }
 }
 
+// The same for the sums of the k blocks before.
+LATHE_INLINE void prefetch_sums(const float* accumulators, int64_t rows) {
+  for (int64_t i = 0; i < rows * panel_width; i += 16) __builtin_prefetch(accumulators + i, 1);
+}
+
 // out = scale · sums + bias + residual, in that order, rounded once.
 void write_tile(const ProductArgs& product, const float* accumulators, int64_t first_row, int64_t rows,
                 int64_t first_column) {
@@ -187,115 +192,143 @@ void write_tile(const ProductArgs& product, const float* accumulators, int64_t f
   }
 }
 
-// k steps [first, last) of a panel: where they lie, or packed into `words`.
-const uint32_t* panel_words(const ProductArgs& product, int64_t panel, int64_t first, int64_t last, uint32_t* words) {
+// Where the words of k steps [first, last) of some panels are: where they lie, or packed into `words`.
+void find_panels(const ProductArgs& product, int64_t first_panel, int64_t last_panel, int64_t first, int64_t last,
+                 uint32_t* words, const uint32_t* (&found)[gemm::most_panels_at_once]) {
   const WeightPanels& panels = product.panels;
-  if (panels.data == nullptr) {
-    pack_dense_panel(product.right, product.layout, product.k, product.n, panel, first, last, words);
-  } else if (panels.group > 0 || product.layout != ProductLayout::rows_rows) {
-    pack_weight_panel(product, panel, first, last, words);
-  } else {
-    return static_cast<const uint32_t*>(panels.data) + panel * (panels.panel_bytes / 4) + first * panel_width;
+  const bool in_memory = panels.data != nullptr && panels.group == 0 && product.layout == ProductLayout::rows_rows;
+  const int64_t distance = (last - first) * panel_width;
+  if (panels.data == nullptr)
+    pack_dense_panels({product.right, product.layout, product.k, product.n, first_panel, last_panel}, first, last,
+                      words, distance);
+  for (int64_t panel = first_panel; panel < last_panel; ++panel, words += distance) {
+    if (panels.data != nullptr && !in_memory) pack_weight_panel(product, panel, first, last, words);
+    found[panel - first_panel] =
+        in_memory ? static_cast<const uint32_t*>(panels.data) + panel * (panels.panel_bytes / 4) + first * panel_width
+                  : words;
   }
-  return words;
 }
 
-// The right operands of the second pair, or pairs, of a panel.
+// The right operands of the second pair, or pairs, of some panels.
 class SecondPanels {
  public:
   // With those of the tiles' rows packed, where they are not.
-  SecondPanels(const MultiplyTilesArgs& args, int64_t panel) : args_(args), panel_(panel) {
-    const ProductArgs& product = *args.product;
-    if (args.second_steps == 0) return;
-    if (product.second_pairs.empty()) {
-      pack(product.right2, product.k2, args.panel2);
-      return;
-    }
-    const int64_t first_row = args.tiling.first_row(args.first_tile), last_row = args.tiling.first_row(args.last_tile);
-    for (int64_t pair = args.second_rows[first_row].pair; pair <= args.second_rows[last_row - 1].pair; ++pair) {
-      const SecondPair& own = product.second_pairs[static_cast<size_t>(pair)];
-      if (own.k > 0 && own.panels.data == nullptr) pack(own.right, own.k, words_of(pair));
-    }
+  SecondPanels(const MultiplyTilesArgs& args, int64_t first_panel, int64_t last_panel)
+      : args_(args), first_panel_(first_panel) {
+    for (int64_t panel = first_panel; panel < last_panel && args.second_steps > 0; ++panel) pack(panel);
   }
 
   // `of_rows`: for those of the tile.
-  SecondRange of(int64_t tile, KRange (&of_rows)[max_rows]) const {
+  SecondRange of(int64_t panel, int64_t tile, KRange (&of_rows)[max_rows]) const {
     const ProductArgs& product = *args_.product;
-    const KRange all = {args_.left2 + tile * args_.left2_tile_stride, args_.panel2, args_.second_steps};
+    const KRange all = {args_.left2 + tile * args_.left2_tile_stride, words_of(panel, 0), args_.second_steps};
     if (product.second_pairs.empty()) return {all};
     const int64_t row = args_.tiling.first_row(tile), rows = args_.tiling.first_row(tile + 1) - row;
     for (int64_t i = 0; i < rows; ++i) {
       const SecondRow& own = args_.second_rows[row + i];
       const SecondPair& pair = product.second_pairs[static_cast<size_t>(own.pair)];
-      const uint32_t* right = pair.panels.data == nullptr ? words_of(own.pair)
+      const uint32_t* right = pair.panels.data == nullptr ? words_of(panel, own.pair)
                                                           : static_cast<const uint32_t*>(pair.panels.data) +
-                                                                panel_ * (pair.panels.panel_bytes / 4);
+                                                                panel * (pair.panels.panel_bytes / 4);
       of_rows[i] = {own.left, right, k_steps(pair.k, product.dtype)};
     }
     return {all, of_rows};
   }
 
  private:
-  uint32_t* words_of(int64_t pair) const { return args_.panel2 + pair * args_.second_steps * panel_width; }
+  uint32_t* words_of(int64_t panel, int64_t pair) const {
+    const auto several = static_cast<int64_t>(args_.product->second_pairs.size());
+    const int64_t place = (panel - first_panel_) * (several > 1 ? several : 1) + pair;
+    return args_.panel2 + place * args_.second_steps * panel_width;
+  }
 
-  void pack(const ProductMatrix& right, int64_t k, uint32_t* words) const {
+  void pack(int64_t panel) const {
     const ProductArgs& product = *args_.product;
-    pack_dense_panel(right, product.layout, k, product.n, panel_, 0, k_steps(k, product.dtype), words);
+    if (product.second_pairs.empty()) return pack(product.right2, product.k2, panel, words_of(panel, 0));
+    const int64_t first_row = args_.tiling.first_row(args_.first_tile);
+    const int64_t last_row = args_.tiling.first_row(args_.last_tile);
+    for (int64_t pair = args_.second_rows[first_row].pair; pair <= args_.second_rows[last_row - 1].pair; ++pair) {
+      const SecondPair& own = product.second_pairs[static_cast<size_t>(pair)];
+      if (own.k > 0 && own.panels.data == nullptr) pack(own.right, own.k, panel, words_of(panel, pair));
+    }
+  }
+
+  void pack(const ProductMatrix& right, int64_t k, int64_t panel, uint32_t* words) const {
+    const ProductArgs& product = *args_.product;
+    pack_dense_panels({right, product.layout, k, product.n, panel, panel + 1}, 0, k_steps(k, product.dtype), words, 0);
   }
 
   const MultiplyTilesArgs& args_;
-  int64_t panel_;
+  int64_t first_panel_;
 };
+
+// A tile's sums over k steps [first, last) of a panel, whose words are `right` where it is not decoded in registers.
+struct TileStep {
+  int64_t panel, tile, first, last;
+  const uint32_t* right;
+  float* accumulators;
+};
+
+void multiply_one(const MultiplyTilesArgs& args, const SecondPanels& second_panels, const TileStep& step) {
+  const ProductArgs& product = *args.product;
+  const int64_t first_column = step.panel * panel_width;
+  const int64_t columns = product.n - first_column < panel_width ? product.n - first_column : panel_width;
+  const int64_t row = args.tiling.first_row(step.tile), rows = args.tiling.first_row(step.tile + 1) - row;
+  const int64_t left_words = gemm::left_words(Isa::LATHE_ISA, product.dtype);
+  const uint32_t* left =
+      args.left + step.tile * args.left_tile_stride + (step.first - args.first_step) * rows * left_words;
+  const bool begins = args.begins && step.first == args.first_step;
+  const bool ends = args.ends && step.last == args.last_step;
+  KRange of_rows[max_rows];
+  const SecondRange second = ends ? second_panels.of(step.panel, step.tile, of_rows) : SecondRange{};
+  if (ends) prefetch_tile(product, args.row_offset + row, rows, first_column);
+  if (!begins) prefetch_sums(step.accumulators, rows);
+  if (decodes_in_registers(product)) {
+    const CodeTileKernel kernel = with_format(product.panels.format, [&]<class Format>() {
+      return code_tile_kernel<Format>(product.panels, product.dtype, rows);
+    });
+    kernel({product.panels, step.panel, step.first, step.last, left}, second, step.accumulators, begins, columns);
+  } else {
+    const bool panels_in_memory =
+        product.panels.data != nullptr && product.panels.group == 0 && product.layout == ProductLayout::rows_rows;
+    const bool reads_first = panels_in_memory && args.last_tile - args.first_tile <= 2 && step.tile == args.first_tile;
+    const int64_t steps = step.last - step.first;
+    const uint32_t* prefetch = reads_first ? step.right + steps * panel_width : nullptr;
+    kernel_for(product.dtype, rows, columns)({left, step.right, steps, prefetch}, second, step.accumulators, begins,
+                                             columns);
+  }
+  if (ends) write_tile(product, step.accumulators, args.row_offset + row, rows, first_column);
+}
 
 }  // namespace
 }  // namespace lathe::kernels::LATHE_ISA
 
 namespace lathe::kernels {
 
+// Over some panels at once: a tile's left operand over a k block comes into the first-level cache once for all of them,
+// and their words stay in the second-level cache for all tiles.
 template <Isa>
 void multiply_tiles(const MultiplyTilesArgs& args) {
   const ProductArgs& product = *args.product;
-  const DType dtype = product.dtype;
-  constexpr int64_t accumulator_tile = max_rows * panel_width;
-  const int64_t left_words = gemm::left_words(Isa::LATHE_ISA, dtype);
-  const int64_t block_steps = gemm::k_block_steps(Isa::LATHE_ISA, dtype);
+  const int64_t block_steps = gemm::k_block_steps(Isa::LATHE_ISA, product.dtype);
   const bool in_registers = decodes_in_registers(product);
-  const bool panels_in_memory =
-      product.panels.data != nullptr && product.panels.group == 0 && product.layout == ProductLayout::rows_rows;
 
-  for (int64_t panel = args.first_panel; panel < args.last_panel; ++panel) {
-    float* panel_accumulators = args.accumulators + (panel - args.first_panel) * args.accumulator_panel_stride;
-    const SecondPanels second_panels(args, panel);
-    const int64_t columns_left = product.n - panel * panel_width;
-    const int64_t columns = columns_left < panel_width ? columns_left : panel_width;
+  for (int64_t first_panel = args.first_panel; first_panel < args.last_panel; first_panel += args.panels_at_once) {
+    const int64_t last_panel =
+        args.last_panel - first_panel < args.panels_at_once ? args.last_panel : first_panel + args.panels_at_once;
+    const int64_t kept_from = args.accumulators_of_all ? args.first_panel : first_panel;
+    const SecondPanels second_panels(args, first_panel, last_panel);
     int64_t first = args.first_step;
     do {  // once even when there is nothing to reduce
       const int64_t last = args.last_step - first < block_steps ? args.last_step : first + block_steps;
-      const bool begins = args.begins && first == args.first_step;
-      const bool ends = last == args.last_step;
-      const uint32_t* right =
-          first == last || in_registers ? nullptr : panel_words(product, panel, first, last, args.panel);
-      for (int64_t tile = args.first_tile; tile < args.last_tile; ++tile) {
-        const int64_t row = args.tiling.first_row(tile);
-        const int64_t rows = args.tiling.first_row(tile + 1) - row;
-        float* accumulators = panel_accumulators + (tile - args.first_tile) * accumulator_tile;
-        const uint32_t* left = args.left + tile * args.left_tile_stride + (first - args.first_step) * rows * left_words;
-        KRange of_rows[max_rows];
-        const SecondRange second = ends && args.ends ? second_panels.of(tile, of_rows) : SecondRange{};
-        if (ends && args.ends) prefetch_tile(product, args.row_offset + row, rows, panel * panel_width);
-        if (in_registers) {
-          const CodeTileKernel kernel = with_format(product.panels.format, [&]<class Format>() {
-            return code_tile_kernel<Format>(product.panels, dtype, rows);
-          });
-          kernel({product.panels, panel, first, last, left}, second, accumulators, begins, columns);
-        } else {
-          const bool reads_first = panels_in_memory && args.last_tile - args.first_tile <= 2 && tile == args.first_tile;
-          const uint32_t* prefetch = reads_first ? right + (last - first) * panel_width : nullptr;
-          kernel_for(dtype, rows, columns)({left, right, last - first, prefetch}, second, accumulators, begins,
-                                           columns);
-        }
-        if (ends && args.ends) write_tile(product, accumulators, args.row_offset + row, rows, panel * panel_width);
-      }
+      const uint32_t* right[gemm::most_panels_at_once] = {};
+      if (first < last && !in_registers) find_panels(product, first_panel, last_panel, first, last, args.panel, right);
+      for (int64_t tile = args.first_tile; tile < args.last_tile; ++tile)
+        for (int64_t panel = first_panel; panel < last_panel; ++panel)
+          multiply_one(args, second_panels,
+                       {panel, tile, first, last, right[panel - first_panel],
+                        args.accumulators + (panel - kept_from) * args.accumulator_panel_stride +
+                            (tile - args.first_tile) * args.accumulator_tile_stride});
       first = last;
     } while (first < args.last_step);
   }
