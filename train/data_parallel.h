@@ -1,8 +1,8 @@
-// A step that several ranks share: each computes the gradients of its part of the step's rows, they are added in ascending
-// ranks, and every rank makes the same update.
+// A step that several ranks share: each computes the gradients of its part of the step's rows, they are added in
+// ascending ranks, and every rank makes the same update.
 //
-// The number of ranks is a setting of the run, not of the machines that carry it out: either there is a process for each
-// rank, or one process does the work of all of them, one after another, to the same bits.
+// The number of ranks is a setting of the run, not of the machines that carry it out: either there is a process for
+// each rank, or one process does the work of all of them, one after another, to the same bits.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,8 @@ class DataParallel {
   // Whether this process writes files and speaks to the user.
   bool is_main_process() const { return processes_ == nullptr || processes_->rank() == 0; }
 
-  // These sum, or take from the main process, over the processes, in ascending ranks; the caller has summed over its own
-  // ranks, ascending. Every process calls them alike; of one process they do nothing.
+  // These sum, or take from the main process, over the processes, in ascending ranks; the caller has summed over its
+  // own ranks, ascending. Every process calls them alike; of one process they do nothing.
   void sum(std::span<double> values) const;
   void sum(const Tensor& tensor) const;  // f32 or f64, on any device
   void from_main_process(const Tensor& tensor) const;

@@ -20,8 +20,8 @@ struct ExpectedShards {
 };
 
 // A run on the set has the bits of one on the rows that the shards were made of. ConfigError for shards of another kind
-// of rows, tokenizer, template or settings; another max_length is fine where no row was cut and none is longer. Shards of rows that are not packed are packed while
-// training (train/packed_rows.h) where the settings ask for it.
+// of rows, tokenizer, template or settings; another max_length is fine where no row was cut and none is longer. Shards
+// of rows that are not packed are packed while training (train/packed_rows.h) where the settings ask for it.
 TrainingSet open_shards(const std::string& path, const ExpectedShards& expected, const text::ModelText& text,
                         std::vector<std::string>& warnings);
 

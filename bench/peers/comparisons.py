@@ -81,7 +81,8 @@ def one_token(kind):
         model = env.model_of_type(kind)
         lathe = ("lathe-model", "generate", model, "--threads", env.threads, "--raw", "--quiet", "--prompt", "Hello", "--max_tokens", 1)
         peer = (env.llama_cpp() / "llama-completion", "-m", model, "-t", env.threads, "-no-cnv", "-p", "Hello", "-n", 1)
-        pairs = [(seconds_and_peak(env.lathe(lathe[0]), *lathe[1:]), seconds_and_peak(*peer)) for _ in range(4)][1:]  # the first reads the file
+        # The first pair reads the file.
+        pairs = [(seconds_and_peak(env.lathe(lathe[0]), *lathe[1:]), seconds_and_peak(*peer)) for _ in range(4)][1:]
         (ours, our_peak), (theirs, their_peak) = (min(side) for side in zip(*pairs))
         return [row(f"{kind}, one word in, one token out: whole process", "ms", 1e3 * ours, 1e3 * theirs, less_is_better=True),
                 row(f"{kind}, one word in, one token out: peak memory", "MB", our_peak / 1e6, their_peak / 1e6, less_is_better=True)]

@@ -14,8 +14,8 @@ namespace lathe {
 // parts are exchanged and added here.
 std::unique_ptr<Communicator> mpi_communicator();
 
-// Ends all processes with this code, wherever they are: what one that cannot go on does, so that none waits for it. After
-// mpi_communicator() alone.
+// Ends all processes with this code, wherever they are: what one that cannot go on does, so that none waits for it.
+// After mpi_communicator() alone.
 [[noreturn]] void end_mpi_processes(int code);
 
 }  // namespace lathe

@@ -19,12 +19,12 @@ namespace lathe::data {
 
 class DocumentTemplate {
  public:
-  // FormatError with file and place for what is no row (messages, or prompt with completion, chosen or nothing, or text)
-  // or has a string that is no template.
+  // FormatError with file and place for what is no row (messages, or prompt with completion, chosen or nothing, or
+  // text) or has a string that is no template.
   explicit DocumentTemplate(const std::filesystem::path& file);
 
-  // The row, with source, line and heading beside it; nothing where one of its strings comes out blank: such a piece has
-  // not what the template asks for. ConfigError where a template does what Jinja refuses.
+  // The row, with source, line and heading beside it; nothing where one of its strings comes out blank: such a piece
+  // has not what the template asks for. ConfigError where a template does what Jinja refuses.
   std::optional<nlohmann::ordered_json> row(const DocumentPiece& piece, const std::string& source) const;
 
  private:

@@ -15,8 +15,8 @@ class JsonLines {
  public:
   // Finds the lines; blank ones are left out. A plain file is mapped; one that is packed (gzip, zstd), Arrow
   // (a folder of save_to_disk, too) and standard input ("-") are read into memory. Throws FormatError for UTF-16 or
-  // UTF-32, a JSON array, packed data that is broken or cut short, and a line above 64 MiB; ResourceError above 4 GiB of
-  // rows that are not mapped.
+  // UTF-32, a JSON array, packed data that is broken or cut short, and a line above 64 MiB; ResourceError above 4 GiB
+  // of rows that are not mapped.
   static JsonLines open(const std::filesystem::path& path);
 
   int64_t size() const { return static_cast<int64_t>(rows_.size()); }

@@ -55,8 +55,8 @@ void print_lengths(const std::map<int64_t, int64_t>& row_lengths) {
   }
 }
 
-// Rows whose tokens have all come before, in this order: 128 bits of hash for each row are held meanwhile. A part has the
-// rows with hashes of its own, so that the parts' counts add up.
+// Rows whose tokens have all come before, in this order: 128 bits of hash for each row are held meanwhile. A part has
+// the rows with hashes of its own, so that the parts' counts add up.
 int64_t duplicate_rows(const std::string& folder, data::RowPart part) {
   const data::Shards shards(folder);
   std::set<std::pair<uint64_t, uint64_t>> seen;

@@ -1,5 +1,5 @@
-// The processes that mpirun started, this one among them. lathe-train does without MPI, which would cost every start 4 ms:
-// started by mpirun, it becomes the program lathe-train-mpi that lies beside it.
+// The processes that mpirun started, this one among them. lathe-train does without MPI, which would cost every start 4
+// ms: started by mpirun, it becomes the program lathe-train-mpi that lies beside it.
 #pragma once
 
 #include "core/collectives/communicator.h"

@@ -1,5 +1,5 @@
-// Documents of text and Markdown, however they are cut: pieces are of the document, none is blank, and lines ascend. After
-// the first line of the input, which is a template.
+// Documents of text and Markdown, however they are cut: pieces are of the document, none is blank, and lines ascend.
+// After the first line of the input, which is a template.
 #include "core/error.h"
 #include "data/documents/document_rows.h"
 #include "data/documents/document_template.h"

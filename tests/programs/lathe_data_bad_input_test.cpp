@@ -1,5 +1,5 @@
-// What people hand over by mistake or by malice, to lathe-data tokenize and to lathe-train alike: an error with the file and
-// the way out, in bounded time and memory, and nothing left behind.
+// What people hand over by mistake or by malice, to lathe-data tokenize and to lathe-train alike: an error with the
+// file and the way out, in bounded time and memory, and nothing left behind.
 #include "tests/programs/program_test.h"
 
 namespace lathe {

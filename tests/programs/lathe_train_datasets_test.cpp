@@ -82,8 +82,8 @@ TEST_F(LatheTrainDatasets, ShardsOfAnotherKindOfRowsAreRefused) {
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
 
-// 2300 rows are three windows of 1000: packed from the raw file, when the shards were made, or while training, a run is the
-// same, and goes on where it was stopped.
+// 2300 rows are three windows of 1000: packed from the raw file, when the shards were made, or while training, a run is
+// the same, and goes on where it was stopped.
 TEST_F(LatheTrainDatasets, ShardsThatAreNotPackedArePackedWhileTraining) {
   std::ofstream rows(folder_ / "many.jsonl");
   for (int i = 0; i < 2300; ++i) {

@@ -1,5 +1,5 @@
-// Several processes that share the steps of a run: the bits of one process that does the work of all, whatever happens to
-// them.
+// Several processes that share the steps of a run: the bits of one process that does the work of all, whatever happens
+// to them.
 #include <sched.h>
 #include <signal.h>
 

@@ -15,8 +15,8 @@ enum class OptimizerKind { adamw, adamw_8bit, sgd, lion };
 std::optional<OptimizerKind> parse_optimizer(std::string_view name);
 
 struct TrainingSettings {
-  // Optimisation. The rows of a step are per_device_train_batch_size × gradient_accumulation_steps × world_size: only the
-  // product shapes the result, and world_size the order of its sums.
+  // Optimisation. The rows of a step are per_device_train_batch_size × gradient_accumulation_steps × world_size: only
+  // the product shapes the result, and world_size the order of its sums.
   bool shuffle = true;
   std::optional<double> learning_rate;  // left open: the method's default
   std::string lr_scheduler_type = "linear";

@@ -2,8 +2,8 @@
 //
 //   loss = Σ over the shifted valid labels of the WHOLE step of −log p(label) / their number
 //
-// never a mean of micro-batch means, so that 8 rows × 1 and 1 row × 8 are the same step, bit for bit. Ranks share the rows
-// of a step (rows_of_rank), and its number of labels is that of all.
+// never a mean of micro-batch means, so that 8 rows × 1 and 1 row × 8 are the same step, bit for bit. Ranks share the
+// rows of a step (rows_of_rank), and its number of labels is that of all.
 #pragma once
 
 #include "nn/transformer.h"
