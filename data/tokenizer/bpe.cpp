@@ -32,7 +32,7 @@ std::atomic<uint64_t> next_identity{1};
 // The words that this thread saw last: text repeats its words, and looking one up costs a fifth of merging it.
 class Bpe::WordCache {
  public:
-  static constexpr size_t max_bytes = 24;
+  static constexpr size_t max_bytes = 46;
   static constexpr size_t max_tokens = 6;
 
   static WordCache& of_this_thread() {
@@ -69,6 +69,29 @@ Bpe::Bpe(BpeSettings settings, const Vocabulary& vocabulary, std::span<const Mer
     append_code_point(symbol, byte_alphabet()[byte]);
     byte_ids_[byte] = vocabulary.find(symbol).value_or(-1);
   }
+  if (!may_be_cut(vocabulary, merges)) return;
+  std::vector<std::pair<int32_t, int32_t>> pairs;
+  pairs.reserve(merges.size());
+  for (const Merge& merge : merges) pairs.emplace_back(merge.left, merge.right);
+  boundaries_ = MergeBoundaries(vocabulary, pairs);
+}
+
+// Whether pieces between boundaries, one after another, give what the whole word does.
+bool Bpe::may_be_cut(const Vocabulary& vocabulary, std::span<const Merge> merges) const {
+  if (settings_.alphabet == BpeAlphabet::bytes || settings_.ignore_merges) return false;
+  const bool never_unknown = settings_.byte_fallback && std::ranges::count(byte_fallback_ids_, -1) == 0;
+  if (settings_.fuse_unknown && settings_.unknown_id && !never_unknown) return false;
+  // A symbol that stands for other characters than its own says nothing of its neighbours.
+  std::vector<bool> for_others(static_cast<size_t>(vocabulary.size()));
+  const auto note = [&](int32_t id) {
+    if (id >= 0 && id < vocabulary.size()) for_others[static_cast<size_t>(id)] = true;
+  };
+  std::ranges::for_each(byte_fallback_ids_, note);
+  note(settings_.unknown_id.value_or(-1));
+  return std::ranges::none_of(merges, [&](const Merge& merge) {
+    return for_others[static_cast<size_t>(merge.left)] || for_others[static_cast<size_t>(merge.right)] ||
+           vocabulary.token(merge.left).empty() || vocabulary.token(merge.right).empty();
+  });
 }
 
 const Bpe::PairEntry* Bpe::find_pair(int32_t left, int32_t right) const {
@@ -195,14 +218,15 @@ void Bpe::merge_long(std::vector<WordToken>& symbols) const {
   std::erase_if(symbols, [](const WordToken& symbol) { return symbol.id < 0; });
 }
 
-void Bpe::encode(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& tokens) const {
-  if (word.empty()) return;
+void Bpe::encode_piece(std::string_view word, uint32_t begin, const Vocabulary& vocabulary,
+                       std::vector<WordToken>& tokens) const {
   WordCache::Entry* entry = nullptr;
   if (word.size() <= WordCache::max_bytes) {
     entry = &WordCache::of_this_thread().slot(word);
     if (entry->owner == identity_ && entry->length == word.size() &&
         !std::memcmp(entry->word, word.data(), word.size())) {
-      for (size_t i = 0; i < entry->count; ++i) tokens.push_back({entry->ids[i], entry->begins[i], entry->ends[i]});
+      for (size_t i = 0; i < entry->count; ++i)
+        tokens.push_back({entry->ids[i], begin + entry->begins[i], begin + entry->ends[i]});
       return;
     }
   }
@@ -224,7 +248,7 @@ void Bpe::encode(std::string_view word, const Vocabulary& vocabulary, std::vecto
     split(word, vocabulary, symbols);
     symbols.size() <= short_word_symbols ? merge_short(symbols) : merge_long(symbols);
   }
-  tokens.insert(tokens.end(), symbols.begin(), symbols.end());
+  for (const WordToken& symbol : symbols) tokens.push_back({symbol.id, begin + symbol.begin, begin + symbol.end});
   if (!entry || symbols.size() > WordCache::max_tokens) return;
   entry->owner = identity_;
   entry->length = static_cast<uint8_t>(word.size());
@@ -234,6 +258,14 @@ void Bpe::encode(std::string_view word, const Vocabulary& vocabulary, std::vecto
     entry->ids[i] = symbols[i].id;
     entry->begins[i] = static_cast<uint8_t>(symbols[i].begin);
     entry->ends[i] = static_cast<uint8_t>(symbols[i].end);
+  }
+}
+
+void Bpe::encode(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& tokens) const {
+  for (size_t begin = 0; begin < word.size();) {
+    const size_t end = boundaries_.next(word, begin);
+    encode_piece(word.substr(begin, end - begin), static_cast<uint32_t>(begin), vocabulary, tokens);
+    begin = end;
   }
 }
 

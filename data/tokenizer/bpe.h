@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/tokenizer/merge_boundaries.h"
 #include "data/tokenizer/vocabulary.h"
 #include "data/tokenizer/word_token.h"
 
@@ -48,6 +49,9 @@ class Bpe {
   struct Symbol;
   class WordCache;
 
+  bool may_be_cut(const Vocabulary& vocabulary, std::span<const Merge> merges) const;
+  void encode_piece(std::string_view piece, uint32_t begin, const Vocabulary& vocabulary,
+                    std::vector<WordToken>& tokens) const;
   const PairEntry* find_pair(int32_t left, int32_t right) const;
   void insert_pair(const Merge& merge, int32_t rank);
   void split(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& symbols) const;
@@ -59,6 +63,7 @@ class Bpe {
   std::vector<PairEntry> pairs_;
   std::vector<int32_t> byte_ids_;               // id of each byte's symbol, or -1
   std::array<int32_t, 256> byte_fallback_ids_;  // id of <0xNN>, or -1
+  MergeBoundaries boundaries_;                  // of words that are whole texts
 };
 
 }  // namespace lathe::data
