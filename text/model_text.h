@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <vector>
@@ -26,8 +27,10 @@ struct ModelText {
 // FormatError or ConfigError for a tokenizer or a template that cannot be understood.
 ModelText load_model_text(const nn::ModelFiles& files);
 
-// The tokenizer alone: from a GGUF file's metadata or a directory's tokenizer.json.
+// The tokenizer alone: from a GGUF file's metadata or a directory's tokenizer.json. By a path (nn::resolve_model_path),
+// nothing else of the model is asked for.
 std::shared_ptr<const data::Tokenizer> load_tokenizer(const nn::ModelFiles& files);
+std::shared_ptr<const data::Tokenizer> load_tokenizer(const std::filesystem::path& path);
 
 // What a GGUF file says of its tokenizer.
 data::TokenizerMetadata tokenizer_metadata_of(const nn::GgufFile& file);

@@ -60,4 +60,9 @@ std::shared_ptr<const data::Tokenizer> load_tokenizer(const nn::ModelFiles& file
   return data::Tokenizer::from_directory(files.path);
 }
 
+std::shared_ptr<const data::Tokenizer> load_tokenizer(const std::filesystem::path& path) {
+  if (std::filesystem::is_directory(path)) return data::Tokenizer::from_directory(path);
+  return data::Tokenizer::from_metadata(tokenizer_metadata_of(*nn::GgufFile::open(path)), path.string());
+}
+
 }  // namespace lathe::text

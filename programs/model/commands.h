@@ -6,6 +6,7 @@
 namespace lathe::programs {
 
 void add_info(CLI::App& app);
+void add_tokenize(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_chat(CLI::App& app);
 void add_eval(CLI::App& app);

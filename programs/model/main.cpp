@@ -8,6 +8,7 @@ int main(int argc, char** argv) {
       "MODEL is a .gguf file, a Hugging Face directory, or ORG/NAME that pull has fetched.",
       [](CLI::App& app) {
         lathe::programs::add_info(app);
+        lathe::programs::add_tokenize(app);
         lathe::programs::add_generate(app);
         lathe::programs::add_chat(app);
         lathe::programs::add_eval(app);
@@ -19,6 +20,7 @@ int main(int argc, char** argv) {
             "Examples:\n"
             "  lathe-model pull HuggingFaceTB/SmolLM2-135M-Instruct\n"
             "  lathe-model info model.gguf\n"
+            "  lathe-model tokenize model.gguf --prompt 'Name three rivers.'\n"
             "  lathe-model generate model.gguf --prompt 'Name three rivers.' --max_tokens 64\n"
             "  lathe-model chat model.gguf --adapter runs/extract\n"
             "  lathe-model eval model.gguf --dataset examples/extract/heldout.jsonl --metric json\n"

@@ -35,6 +35,30 @@ TEST_F(LatheModel, ControlTokensInARawPromptAreTextUnlessAskedFor) {
   EXPECT_NE(err().find("--raw"), std::string::npos) << err();
 }
 
+TEST_F(LatheModel, TokenizeNeedsNothingButATokenizer) {
+  std::filesystem::remove(folder_ / "model/model.safetensors");
+  std::filesystem::remove(folder_ / "model/config.json");
+  const std::string model = (folder_ / "model").string();
+  const auto ids = [&](std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {"bin/lathe-model", "tokenize", model, "--json"});
+    EXPECT_EQ(run(flags), 0) << err();
+    return nlohmann::json::parse(out(), nullptr, false)["ids"].get<std::vector<int>>();
+  };
+  const std::vector<int> text = ids({"--prompt", "it is<|im_end|>"});
+  EXPECT_EQ(ids({"--prompt", "it is<|im_end|>", "--parse_special"}).back(), 2);
+  EXPECT_GT(text.size(), ids({"--prompt", "it is"}).size() + 1) << "control tokens are text unless asked for";
+  std::ofstream(folder_ / "text") << "it is<|im_end|>";
+  EXPECT_EQ(ids({"--file", (folder_ / "text").string()}), text);
+  ASSERT_EQ(run({"bin/lathe-model", "tokenize", model, "-p", "it is", "--ids"}), 0) << err();
+  std::string lines;
+  for (const int id : ids({"--prompt", "it is"})) lines += std::to_string(id) + "\n";
+  ASSERT_EQ(run({"bin/lathe-model", "tokenize", model, "-p", "it is", "--ids"}), 0) << err();
+  EXPECT_EQ(out(), lines);
+  EXPECT_EQ(run({"bin/lathe-model", "tokenize", model}), 2);
+  EXPECT_NE(err().find("--prompt TEXT or --file FILE"), std::string::npos) << err();
+  EXPECT_EQ(run({"bin/lathe-model", "tokenize", model, "--file", (folder_ / "none").string()}), 1);
+}
+
 TEST_F(LatheModel, WithoutATemplateGenerateAndChatSayWhatIsLeft) {
   EXPECT_EQ(run({"bin/lathe-model", "generate", (folder_ / "model").string(), "--prompt", "a"}), 2);
   EXPECT_NE(err().find("--raw continues plain text"), std::string::npos) << err();
