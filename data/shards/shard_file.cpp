@@ -72,6 +72,32 @@ void append(std::vector<std::byte>& bytes, const std::vector<uint64_t>& values) 
   bytes.insert(bytes.end(), first, first + values.size() * sizeof(uint64_t));
 }
 
+// A loop that compilers turn into wide instructions: this is what reading costs.
+template <class Id>
+void widen(const std::byte* from, size_t count, int32_t* into) {
+  for (size_t i = 0; i < count; ++i) {
+    Id id = 0;
+    std::memcpy(&id, from + i * sizeof(Id), sizeof(Id));
+    into[i] = static_cast<int32_t>(id);
+  }
+}
+
+// Labels of ids by a bit each, the first at `bit` of the mask. Most bytes are all ones, of what is learnt, or all zeros.
+void unmask(const std::byte* mask, size_t bit, std::span<const int32_t> ids, int32_t* labels) {
+  for (size_t i = 0; i < ids.size();) {
+    const auto byte = static_cast<uint32_t>(mask[(bit + i) / 8]);
+    const size_t at = (bit + i) % 8, count = std::min(8 - at, ids.size() - i);
+    if (byte == 0xFF) {
+      std::copy_n(ids.data() + i, count, labels + i);
+    } else if (byte == 0) {
+      std::fill_n(labels + i, count, ignored_label);
+    } else {
+      for (size_t j = 0; j < count; ++j) labels[i + j] = (byte >> (at + j) & 1) != 0 ? ids[i + j] : ignored_label;
+    }
+    i += count;
+  }
+}
+
 }  // namespace
 
 void ShardRows::add_row(std::span<const int32_t> ids, std::span<const int32_t> labels, std::string_view text) {
@@ -327,24 +353,20 @@ void ShardFile::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std
   thread_local std::vector<std::byte> scratch;
   const std::byte* from =
       checked(header_.ids_at + uint64_t{begin} * header_.id_bytes, uint64_t{end - begin} * header_.id_bytes, scratch);
-  const size_t first = ids.size();
-  for (uint32_t token = begin; token < end; ++token, from += header_.id_bytes) {
-    uint32_t id = 0;
-    std::memcpy(&id, from, header_.id_bytes);
-    ids.push_back(static_cast<int32_t>(id));
-  }
-  if (header_.labels == ShardLabels::values) {
-    const std::byte* values = checked(header_.labels_at + uint64_t{begin} * 4, uint64_t{end - begin} * 4, scratch);
-    labels.resize(labels.size() + (end - begin));
-    std::memcpy(labels.data() + labels.size() - (end - begin), values, uint64_t{end - begin} * 4);
+  const size_t count = end - begin, first = ids.size();
+  ids.resize(first + count);
+  header_.id_bytes == 2 ? widen<uint16_t>(from, count, ids.data() + first)
+                        : widen<uint32_t>(from, count, ids.data() + first);
+  const size_t first_label = labels.size();
+  labels.resize(first_label + count);
+  if (has_label_values()) {
+    const std::byte* values = checked(header_.labels_at + uint64_t{begin} * 4, uint64_t{count} * 4, scratch);
+    std::memcpy(labels.data() + first_label, values, uint64_t{count} * 4);
     return;
   }
   const uint32_t first_byte = begin / 8;
   const std::byte* const mask = checked(header_.labels_at + first_byte, (end - 1) / 8 - first_byte + 1, scratch);
-  for (uint32_t token = begin; token < end; ++token) {
-    const bool learnt = (mask[token / 8 - first_byte] >> (token % 8) & std::byte{1}) != std::byte{0};
-    labels.push_back(learnt ? ids[first + (token - begin)] : ignored_label);
-  }
+  unmask(mask, begin % 8, std::span(ids).subspan(first), labels.data() + first_label);
 }
 
 void ShardFile::verify() const {

@@ -92,6 +92,8 @@ class ShardFile {
   int64_t rows() const { return static_cast<int64_t>(header_.rows); }
   int64_t sequences() const { return static_cast<int64_t>(header_.sequences); }
   int64_t tokens() const { return static_cast<int64_t>(header_.tokens); }
+  // Labels lie as they are; otherwise each is its id or -100.
+  bool has_label_values() const { return header_.labels == ShardLabels::values; }
   // The sequences [first, last) of a row.
   std::pair<int64_t, int64_t> sequences_of_row(int64_t row) const;
   int64_t sequence_tokens(int64_t sequence) const;

@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <future>
+#include <utility>
 
 #include "core/atomic_write.h"
 #include "core/digits.h"
@@ -223,25 +225,54 @@ bool ShardTokenization::next_row(Row& row) {
   }
 }
 
+ShardTokenization::Batch ShardTokenization::read_batch() {
+  Batch batch;
+  try {
+    for (Row row; batch.rows.size() < step_rows && batch.bytes < step_bytes && next_row(row);) {
+      batch.bytes += row.text.size();
+      batch.rows.push_back(std::move(row));
+    }
+  } catch (...) {
+    batch.failure = std::current_exception();  // told after what the rows before it have to tell
+  }
+  return batch;
+}
+
+void ShardTokenization::add_batch(Batch batch) {
+  for (size_t i = 0; i < batch.rows.size(); ++i) add(batch.rows[i], batch.made[i]);
+  text_bytes_ += static_cast<int64_t>(batch.bytes);
+  if (batch.failure) std::rethrow_exception(batch.failure);
+}
+
+// While a batch is tokenised on all threads, another adds the one before to its shard and reads the next: what goes in
+// order keeps nobody waiting.
 bool ShardTokenization::step() {
   if (done_) return false;
-  std::vector<Row> rows;
-  size_t bytes = 0;
-  for (Row row; rows.size() < step_rows && bytes < step_bytes && next_row(row);) {
-    bytes += row.text.size();
-    rows.push_back(std::move(row));
-  }
-  if (rows.empty()) {
+  if (!begun_) next_ = read_batch();
+  begun_ = true;
+  Batch batch = std::exchange(next_, {});
+  if (batch.rows.empty()) {
+    add_batch(std::exchange(tokenised_, {}));
+    if (batch.failure) std::rethrow_exception(batch.failure);
     finish();
     return false;
   }
-  std::vector<ShardRow> prepared(rows.size());
-  parallel_for(std::ssize(rows), 4, [&](int64_t begin, int64_t end) {
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
-      prepared[i] = reader_.read(rows[i].text, rows[i].is_text, rows[i].source, rows[i].line);
+  const bool last = batch.failure != nullptr;
+  const auto in_order = [&] {
+    add_batch(std::exchange(tokenised_, {}));
+    if (!last) next_ = read_batch();
+  };
+  std::future<void> beside;
+  if (thread_count() > 1) beside = std::async(std::launch::async, in_order);
+  batch.made.resize(batch.rows.size());
+  parallel_for(std::ssize(batch.rows), 4, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      const Row& row = batch.rows[i];
+      batch.made[i] = reader_.read(row.text, row.is_text, row.source, row.line);
+    }
   });
-  for (size_t i = 0; i < rows.size(); ++i) add(rows[i], prepared[i]);
-  text_bytes_ += static_cast<int64_t>(bytes);
+  beside.valid() ? beside.get() : in_order();
+  tokenised_ = std::move(batch);
   return true;
 }
 

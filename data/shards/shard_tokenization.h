@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -72,6 +73,15 @@ class ShardTokenization {
     uint64_t read_hash = 0;  // of all rows up to this one
     int64_t rows_read = 0;   // rows up to and with this one
   };
+  // Rows on their way: read, tokenised, added to a shard.
+  struct Batch {
+    std::vector<Row> rows;
+    std::vector<ShardRow> made;  // of each row, once it is tokenised
+    size_t bytes = 0;            // of text
+    std::exception_ptr failure;  // of the row after the last
+  };
+  Batch read_batch();
+  void add_batch(Batch batch);
   bool next_row(Row& row);
   bool open_next_input();
   void add(Row& row, ShardRow& prepared);
@@ -93,6 +103,8 @@ class ShardTokenization {
   std::vector<SftExample> pending_;  // rows to be packed together
   std::vector<std::string> files_;   // of the inputs
   std::unique_ptr<RowSource> lines_;
+  Batch next_, tokenised_;
+  bool begun_ = false;
   size_t input_ = 0;  // the next to be opened
   int64_t input_rows_ = 0, rows_read_ = 0, text_bytes_ = 0, finished_source_bytes_ = 0;
   uint64_t read_hash_ = 0;

@@ -1,6 +1,7 @@
 #include "data/shards/shards.h"
 
 #include <algorithm>
+#include <span>
 
 #include "core/error.h"
 
@@ -53,16 +54,26 @@ std::string Shards::row_text(int64_t row) const {
 
 void Shards::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {
   const size_t index = file_with(sequence_begin_, sequence);
-  const size_t first = ids.size();
-  file(index).append_sequence(sequence - sequence_begin_[index], ids, labels);
+  const size_t first = ids.size(), first_label = labels.size();
+  const ShardFile& shard = file(index);
+  shard.append_sequence(sequence - sequence_begin_[index], ids, labels);
+  const auto wrong = [&](int32_t token) {
+    return FormatError((folder_ / manifest_.files[index].name).string(), -1,
+                       "holds the token " + std::to_string(token) + ", and manifest.json says there are " +
+                           std::to_string(manifest_.vocab_size));
+  };
   const auto is_token = [&](int32_t id) { return id >= 0 && id < manifest_.vocab_size; };
-  for (size_t i = first; i < ids.size(); ++i) {
-    const int32_t label = labels[labels.size() - ids.size() + i];
-    if (is_token(ids[i]) && (is_token(label) || label == ignored_label)) continue;
-    throw FormatError((folder_ / manifest_.files[index].name).string(), -1,
-                      "holds the token " + std::to_string(is_token(ids[i]) ? label : ids[i]) +
-                          ", and manifest.json says there are " + std::to_string(manifest_.vocab_size));
+  // Without a branch, so that it costs a fraction of the reading.
+  int32_t least = 0, most = 0;
+  for (const int32_t id : std::span(ids).subspan(first)) {
+    least = std::min(least, id);
+    most = std::max(most, id);
   }
+  if (!is_token(least)) throw wrong(least);
+  if (!is_token(most)) throw wrong(most);
+  if (!shard.has_label_values()) return;
+  for (const int32_t label : std::span(labels).subspan(first_label))
+    if (!is_token(label) && label != ignored_label) throw wrong(label);
 }
 
 int64_t verify_shards(const std::filesystem::path& folder, int64_t part, int64_t parts) {
