@@ -169,8 +169,11 @@ void Walk::visit(Node& node) {
   node.gradients.swap(grad_outputs);
   Saved saved(node);
   InputGradients grads(node, *this);
-  node.operation->vjp(saved, grad_outputs, grads);
-  grads.deliver_pending();
+  {
+    const OperationTimer timer(*node.operation, Direction::backward);
+    node.operation->vjp(saved, grad_outputs, grads);
+    grads.deliver_pending();
+  }
   node.release();
 }
 

@@ -25,6 +25,7 @@
 #include <utility>
 #include <vector>
 
+#include "autograd/operation_times.h"
 #include "autograd/variable.h"
 
 namespace lathe::autograd {
@@ -153,7 +154,10 @@ class Outputs {
 template <class Op>
 Outputs apply(Op operation, std::span<const Variable> inputs) {
   Forward forward(inputs);
-  operation.forward(forward);
+  {
+    const OperationTimer timer(operation, Direction::forward);
+    operation.forward(forward);
+  }
   std::unique_ptr<Operation> recorded;
   if (forward.recording()) recorded = std::make_unique<Op>(std::move(operation));
   return Outputs(forward, std::move(recorded));

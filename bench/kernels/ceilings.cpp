@@ -97,7 +97,7 @@ double best_rate(int attempts, Attempt attempt) {
 double peak(double (*body)()) {
   const int threads = thread_count();
   // Many: a second thread may begin on the first one's core, until the system moves it.
-  return best_rate(200, [&] {
+  return best_rate(60, [&] {
     std::vector<double> done(static_cast<size_t>(threads));
     parallel_for(threads, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) done[static_cast<size_t>(i)] = body();

@@ -157,6 +157,7 @@ int main(int argc, char** argv) {
         kernels->callback([&] { lathe::bench::run_kernels(options); });
         lathe::bench::add_matmul(app);
         lathe::bench::add_model(app);
+        lathe::bench::add_train(app);
         lathe::bench::add_serve(app);
         app.require_subcommand(1);
       });

@@ -9,6 +9,9 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "bench/kernels/ceilings.h"
+#include "bench/model/profile.h"
+#include "core/memory.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
 #include "kernels/simd/isa.h"
@@ -22,6 +25,7 @@ using Clock = std::chrono::steady_clock;
 struct ModelBenchOptions {
   cli::ModelOptions model;
   int64_t prompt_tokens = 512, new_tokens = 128, sequences = 1, repetitions = 5;
+  bool profile = false;
 };
 
 struct Seconds {
@@ -70,6 +74,25 @@ double tokens_per_second(int64_t tokens, int64_t repetitions, const Run& run) {
   return median(std::move(rates));
 }
 
+// One more run, of one test, by operation.
+template <class Run>
+void add_profile(nlohmann::ordered_json& result, const std::string& test, bool print, const Run& run) {
+  const autograd::OperationTimes times;
+  const auto start = Clock::now();
+  run();
+  const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  result["profile"][test] = profile_json(times);
+  if (print) fmt::print("{}", profile_table(times, seconds));
+}
+
+// One sequence reads every weight for each token of its answer, but for an embedding that is not the output projection.
+double share_of_reading(const cli::Session& session, double tokens_per_second) {
+  int64_t bytes = allocator_for({}).stats().live_bytes[static_cast<size_t>(MemoryTag::weights)];
+  if (!session.config.tie_word_embeddings)
+    bytes -= session.config.vocab_size * session.config.hidden_size * size_of(session.model->dtype());
+  return tokens_per_second * static_cast<double>(bytes) / measure_ceilings().reading;
+}
+
 void run(const ModelBenchOptions& options) {
   const cli::Session session = cli::Session::open(options.model);
   const int64_t sequences = options.sequences;
@@ -86,13 +109,28 @@ void run(const ModelBenchOptions& options) {
     const double rate = tokens_per_second(options.prompt_tokens * sequences, options.repetitions, [&](int64_t i) {
       return run_once(session, options.prompt_tokens, 1, sequences, static_cast<uint64_t>(i)).prompt;
     });
-    report("pp" + std::to_string(options.prompt_tokens), rate);
+    const std::string test = "pp" + std::to_string(options.prompt_tokens);
+    report(test, rate);
+    if (options.profile)
+      add_profile(result, test, !options.model.common.json,
+                  [&] { run_once(session, options.prompt_tokens, 1, sequences, 0); });
   }
   if (options.new_tokens > 0) {
     const double rate = tokens_per_second(options.new_tokens * sequences, options.repetitions, [&](int64_t i) {
       return run_once(session, 1, options.new_tokens + 1, sequences, static_cast<uint64_t>(i)).answer;
     });
-    report("tg" + std::to_string(options.new_tokens), rate);
+    const std::string test = "tg" + std::to_string(options.new_tokens);
+    report(test, rate);
+    if (options.profile) {
+      add_profile(result, test, !options.model.common.json,
+                  [&] { run_once(session, 1, options.new_tokens + 1, sequences, 0); });
+      if (sequences == 1 && session.model->device().kind == DeviceKind::cpu) {
+        result["share_of_reading"] = share_of_reading(session, rate);
+        if (!options.model.common.json)
+          fmt::print("  weights are read at {:.0f} % of the measured bandwidth\n",
+                     100 * result["share_of_reading"].get<double>());
+      }
+    }
   }
   if (options.model.common.json) fmt::print("{}\n", result.dump(2));
 }
@@ -116,6 +154,7 @@ void add_model(CLI::App& app) {
   command->add_option("--repetitions,-r", options->repetitions, "repetitions; the median counts")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  command->add_flag("--profile", options->profile, "print the time by operation, and the share of the bandwidth");
   command->footer("llama-bench -p 512 -n 128 times the same.");
   command->callback([options] { run(*options); });
 }

@@ -1,4 +1,4 @@
-// lathe-bench model.
+// lathe-bench model and train.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -6,5 +6,6 @@
 namespace lathe::bench {
 
 void add_model(CLI::App& app);
+void add_train(CLI::App& app);
 
 }  // namespace lathe::bench

@@ -1,4 +1,6 @@
 // The engine by itself, on operations that a user might write.
+#include <chrono>
+
 #include "autograd/node.h"
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/view.h"
@@ -75,6 +77,55 @@ std::string message_of(const std::function<void()>& action) {
     return error.what();
   }
   return "no NumericError";
+}
+
+TEST(OperationTimes, counts_what_is_applied_and_walked_while_it_lives) {
+  const Variable x = Variable::leaf(values({1, 2, 3}));
+  square(x);  // before: not counted
+  {
+    const OperationTimes times;
+    const Variable out = sum(square(square(x)));
+    EXPECT_THROW(OperationTimes{}, Error);
+    backward(out);
+    const std::vector<OperationTime> all = times.longest_first();
+    ASSERT_EQ(all.size(), 2u);
+    EXPECT_GE(all[0].total_seconds(), all[1].total_seconds());
+    for (const OperationTime& time : all) {
+      const int64_t calls = time.name == "square" ? 2 : 1;
+      EXPECT_EQ(time.calls[0], calls) << time.name;
+      EXPECT_EQ(time.calls[1], calls) << time.name;
+      EXPECT_GT(time.seconds[0], 0) << time.name;
+    }
+  }
+  EXPECT_EQ(operation_times, nullptr);
+}
+
+// An operation that applies another: its time is its own.
+struct SquareTwice final : Operation {
+  double* inside;  // seconds
+  explicit SquareTwice(double* seconds) : inside(seconds) {}
+  std::string_view name() const override { return "square_twice"; }
+  void forward(Forward& f) {
+    const Variable x = Variable::leaf(f.input(0));
+    const OperationTimes* const outer = operation_times;
+    const Variable y = square(square(x));
+    *inside = outer->longest_first().front().seconds[0];
+    f.output(y.value());
+  }
+  void vjp(Saved&, std::span<Tensor>, InputGradients&) override {}
+};
+
+TEST(OperationTimes, leave_out_of_an_operation_what_it_applies_itself) {
+  const OperationTimes times;
+  double inside = 0;
+  const auto start = std::chrono::steady_clock::now();
+  apply(SquareTwice(&inside), {Variable::leaf(Tensor::zeros({1 << 20}, DType::f32))});
+  const double all = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  double seconds[2] = {};
+  for (const OperationTime& time : times.longest_first()) seconds[time.name == "square"] = time.seconds[0];
+  EXPECT_EQ(seconds[1], inside);
+  EXPECT_GT(seconds[0], 0);
+  EXPECT_LE(seconds[0] + seconds[1], all);  // counted twice, what it applies would make more
 }
 
 TEST(Tape, UserDefinedOperationHasItsGradient) {

@@ -5,6 +5,7 @@
 """
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -94,6 +95,22 @@ class Programs(unittest.TestCase):
                 self.assertEqual([result["size"] for result in document["results"]], [33, 64])
                 for result in document["results"]:
                     self.assertAlmostEqual(result["fraction"], result["gflops"] / document["peak_gflops"])
+
+    def test_models_are_timed_by_operation(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for file in ("tiny_llama/untied/config.json", "tiny_llama/untied/model.safetensors", "tokenizer/byte_level/tokenizer.json"):
+                shutil.copy(TREE / "tests/golden" / file, folder)
+            train = [LATHE_BENCH, "train", folder, "--dtype", "f32", "--rows", "2", "--row_tokens", "6", "--steps", "2", "--lora_r", "2", "--threads", "1"]
+            document = json.loads(subprocess.run([*train, "--profile", "--json"], capture_output=True, text=True, check=True).stdout)
+            self.assertEqual(document["tokens_per_step"], 12)
+            linear = [operation for operation in document["operations"] if operation["operation"] == "linear"][0]
+            # Two steps of seven linears to a layer, forward and backward.
+            layers = json.loads((Path(folder) / "config.json").read_text())["num_hidden_layers"]
+            self.assertEqual((linear["forward_calls"], linear["backward_calls"]), (2 * 7 * layers, 2 * 7 * layers))
+            self.assertNotIn("operations", json.loads(subprocess.run([*train, "--json"], capture_output=True, text=True, check=True).stdout))
+            model = subprocess.run([LATHE_BENCH, "model", folder, "-p", "5", "-n", "0", "-r", "1", "--threads", "1", "--profile", "--json"],
+                                   capture_output=True, text=True, check=True).stdout
+            self.assertEqual(set(json.loads(model)["profile"]), {"pp5"})
 
 
 if __name__ == "__main__":

@@ -1,0 +1,53 @@
+#include "autograd/operation_times.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "autograd/operation.h"
+#include "core/error.h"
+
+namespace lathe::autograd {
+namespace {
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+}  // namespace
+
+OperationTimes::OperationTimes() {
+  if (operation_times != nullptr) throw Error("this thread's operations are timed already");
+  operation_times = this;
+}
+
+OperationTimes::~OperationTimes() { operation_times = nullptr; }
+
+void OperationTimes::begin() { open_.push_back({now_seconds(), 0}); }
+
+void OperationTimes::end(std::string_view name, Direction direction) {
+  const Open call = open_.back();
+  open_.pop_back();
+  const double seconds = now_seconds() - call.start;
+  if (!open_.empty()) open_.back().inside += seconds;
+  auto found = std::find_if(times_.begin(), times_.end(), [&](const OperationTime& time) { return time.name == name; });
+  if (found == times_.end()) found = times_.insert(times_.end(), {.name = std::string(name)});
+  ++found->calls[static_cast<size_t>(direction)];
+  found->seconds[static_cast<size_t>(direction)] += seconds - call.inside;
+}
+
+std::vector<OperationTime> OperationTimes::longest_first() const {
+  std::vector<OperationTime> sorted = times_;
+  std::stable_sort(sorted.begin(), sorted.end(), [](const OperationTime& a, const OperationTime& b) {
+    return a.total_seconds() > b.total_seconds();
+  });
+  return sorted;
+}
+
+void OperationTimer::begin() {
+  times_ = operation_times;
+  times_->begin();
+}
+
+void OperationTimer::end() { times_->end(operation_.name(), direction_); }
+
+}  // namespace lathe::autograd

@@ -1,0 +1,69 @@
+// Where the time of forwards and backward walks goes, operation by operation: for lathe-bench --profile.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace lathe::autograd {
+
+class Operation;
+
+enum class Direction : uint8_t { forward, backward };
+
+struct OperationTime {
+  std::string name;  // Operation::name()
+  // By Direction: calls, and seconds of the operation itself, without those of operations that it applied in turn.
+  int64_t calls[2] = {};
+  double seconds[2] = {};
+  double total_seconds() const { return seconds[0] + seconds[1]; }
+};
+
+// While it lives, the operations that this thread applies and walks are timed. A device works on after the call that is
+// timed: for the CPU. One at a time to a thread (Error).
+class OperationTimes {
+ public:
+  OperationTimes();
+  ~OperationTimes();
+  OperationTimes(const OperationTimes&) = delete;
+  OperationTimes& operator=(const OperationTimes&) = delete;
+
+  std::vector<OperationTime> longest_first() const;
+
+ private:
+  friend class OperationTimer;
+  struct Open {
+    double start, inside;  // seconds: of the clock, and of operations within
+  };
+  void begin();
+  void end(std::string_view name, Direction direction);
+
+  std::vector<OperationTime> times_;
+  std::vector<Open> open_;
+};
+
+inline thread_local OperationTimes* operation_times = nullptr;  // null: nobody asked
+
+// One call of an operation; where nobody asked it costs a look at that pointer.
+class OperationTimer {
+ public:
+  OperationTimer(const Operation& operation, Direction direction) : operation_(operation), direction_(direction) {
+    if (operation_times != nullptr) begin();
+  }
+  ~OperationTimer() {
+    if (times_ != nullptr) end();
+  }
+  OperationTimer(const OperationTimer&) = delete;
+  OperationTimer& operator=(const OperationTimer&) = delete;
+
+ private:
+  void begin();
+  void end();
+
+  const Operation& operation_;
+  Direction direction_;
+  OperationTimes* times_ = nullptr;
+};
+
+}  // namespace lathe::autograd

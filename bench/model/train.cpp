@@ -1,0 +1,167 @@
+// lathe-bench train: LoRA steps of one model on rows of random tokens, half of each labelled, as lathe-train sft runs
+// them.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <vector>
+
+#include "autograd/ops/linear_cross_entropy.h"
+#include "autograd/variable.h"
+#include "bench/kernels/ceilings.h"
+#include "bench/model/model.h"
+#include "bench/model/profile.h"
+#include "core/random.h"
+#include "core/thread_pool.h"
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "kernels/simd/isa.h"
+#include "nn/attention_context.h"
+#include "nn/layer_layout.h"
+#include "nn/model_files.h"
+#include "nn/transformer.h"
+#include "programs/cli/program.h"
+#include "train/optimizer.h"
+
+namespace lathe::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct TrainBenchOptions {
+  cli::CommonOptions common;
+  std::string model, dtype = "auto";
+  bool load_in_4bit = false, load_in_8bit = false, profile = false;
+  int64_t rows = 8, row_tokens = 64, lora_r = 16, steps = 5;
+};
+
+struct Batch {
+  nn::TokenBatch tokens;
+  Tensor labels;  // shifted: of the second half of each row, without its last token
+  int64_t labelled = 0;
+};
+
+Batch random_batch(const TrainBenchOptions& options, int64_t vocab_size) {
+  RandomStream random(1, RandomPurpose::test);
+  std::vector<int32_t> ids, labels;
+  for (int64_t row = 0; row < options.rows; ++row)
+    for (int64_t i = 0; i < options.row_tokens; ++i)
+      ids.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(vocab_size))));
+  Batch batch;
+  for (int64_t i = 0; i < std::ssize(ids); ++i) {
+    const int64_t place = i % options.row_tokens;
+    const bool labelled = place >= options.row_tokens / 2 && place + 1 < options.row_tokens;
+    labels.push_back(labelled ? ids[static_cast<size_t>(i) + 1] : kernels::ignored_label);
+    batch.labelled += labelled;
+  }
+  const std::vector<int32_t> lengths(static_cast<size_t>(options.rows), static_cast<int32_t>(options.row_tokens));
+  batch.tokens = nn::make_token_batch(ids, lengths);
+  batch.labels = Tensor::of(std::span<const int32_t>(labels), Shape{std::ssize(labels)});
+  return batch;
+}
+
+// Of a step's products: each linear forward and back to its input, A and B with their gradients, the output projection
+// where there is a label. Attention is left out, so that the share of the peak is rather too low.
+double step_flops(const nn::ModelConfig& config, const TrainBenchOptions& options, int64_t labelled) {
+  double each = 0;
+  for (int64_t layer = 0; layer < config.num_hidden_layers(); ++layer)
+    for (const nn::LinearShape& linear : nn::layer_layout(config, layer).linears())
+      each += 4.0 * static_cast<double>(linear.in * linear.out) +
+              6.0 * static_cast<double>(options.lora_r * (linear.in + linear.out));
+  return each * static_cast<double>(options.rows * options.row_tokens) +
+         4.0 * static_cast<double>(labelled * config.hidden_size * config.vocab_size);
+}
+
+void step(const nn::Transformer& model, const Batch& batch, bool checkpoint_layers, train::Optimizer& optimizer,
+          int64_t number) {
+  optimizer.zero_gradients();
+  nn::PackedAttention attention(model.config(), batch.tokens.layout);
+  nn::ForwardOptions forward;
+  forward.checkpoint_layers = checkpoint_layers;
+  forward.adapter.training = true;
+  const autograd::Variable hidden = model.forward(batch.tokens, attention, forward);
+  autograd::backward(autograd::linear_cross_entropy(hidden, model.output_weight(), batch.labels, batch.tokens.layout,
+                                                    1.0 / static_cast<double>(batch.labelled), model.softcap())
+                         .loss);
+  optimizer.step(number, 1e-4, optimizer.gradient_norm());
+}
+
+void run(const TrainBenchOptions& options) {
+  if (options.common.threads > 0) set_thread_count(options.common.threads);
+  const nn::ModelFiles files = nn::open_model_files(options.model);
+  nn::TransformerOptions transformer;
+  transformer.dtype = nn::parse_compute_dtype(options.dtype, Device{});
+  transformer.quantized_linears =
+      nn::resolved_quantization(files, nn::quantization_of(options.load_in_4bit, options.load_in_8bit, false));
+  nn::Transformer model(files.config, *files.weights, transformer);
+  nn::LoraConfig lora;
+  lora.r = options.lora_r, lora.lora_alpha = 2.0 * static_cast<double>(options.lora_r);
+  lora.target_modules_regex = "all-linear";
+  model.add_lora(lora, 1);
+  train::Optimizer optimizer(model.trainable_parameters(), train::TrainingSettings{});
+  const Batch batch = random_batch(options, files.config.vocab_size);
+  const bool checkpoint_layers = transformer.quantized_linears.has_value();  // lathe-train's default
+
+  step(model, batch, checkpoint_layers, optimizer, 1);
+  std::optional<autograd::OperationTimes> times;
+  if (options.profile) times.emplace();
+  std::vector<double> seconds;
+  double total = 0;
+  for (int64_t i = 0; i < options.steps; ++i) {
+    const auto start = Clock::now();
+    step(model, batch, checkpoint_layers, optimizer, i + 2);
+    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    total += seconds.back();
+  }
+  std::sort(seconds.begin(), seconds.end());
+  const double median = seconds[seconds.size() / 2];
+  const double rate = static_cast<double>(options.rows * options.row_tokens) / median;
+  const double share = step_flops(files.config, options, batch.labelled) / median / measure_peak_flops(model.dtype());
+  if (options.common.json) {
+    nlohmann::ordered_json result = {{"model", options.model},
+                                     {"isa", kernels::name_of(kernels::active_isa())},
+                                     {"threads", thread_count()},
+                                     {"dtype", name_of(model.dtype())},
+                                     {"tokens_per_step", options.rows * options.row_tokens},
+                                     {"tokens_per_second", rate},
+                                     {"share_of_peak", share}};
+    if (times) result["operations"] = profile_json(*times);
+    fmt::print("{}\n", result.dump(2));
+    return;
+  }
+  fmt::print("{:.1f} tokens/s in {}, the products' share of the peak {:.0f} %\n", rate, name_of(model.dtype()),
+             100 * share);
+  if (times) fmt::print("{} steps:\n{}", options.steps, profile_table(*times, total));
+}
+
+}  // namespace
+
+void add_train(CLI::App& app) {
+  auto options = std::make_shared<TrainBenchOptions>();
+  CLI::App* command = app.add_subcommand("train", "Tokens a second of LoRA steps, and where their time goes");
+  command
+      ->add_option("MODEL", options->model,
+                   ".gguf file, Hugging Face directory, or ORG/NAME that lathe-model pull has fetched")
+      ->required();
+  command->add_option("--dtype", options->dtype, "auto (bf16 where the CPU multiplies it, else f32), f32 or bf16")
+      ->capture_default_str();
+  command->add_flag("--load_in_4bit", options->load_in_4bit, "the layers' linears as 4-bit codes (nf4)");
+  command->add_flag("--load_in_8bit", options->load_in_8bit, "the layers' linears as 8-bit integers with scales");
+  const auto count = [&](const char* name, int64_t& value, const char* help) {
+    command->add_option(name, value, help)->check(CLI::PositiveNumber)->capture_default_str();
+  };
+  count("--rows", options->rows, "rows of a step");
+  count("--row_tokens", options->row_tokens, "tokens of a row, the second half labelled");
+  count("--lora_r", options->lora_r, "rank of the adapter on every linear");
+  count("--steps", options->steps, "steps after one that warms up; the median counts");
+  command->add_flag("--profile", options->profile, "print the time by operation");
+  command->add_option("--threads", options->common.threads, "0: all the CPUs this process may use")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_flag("--json", options->common.json, "print one JSON document");
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace lathe::bench
