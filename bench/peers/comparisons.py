@@ -166,7 +166,7 @@ def dpo(env):
 
 
 def grpo(env):
-    options = training_options(env, "bf16", dataset=TREE / "examples/arithmetic/train.jsonl", batch=16, num_generations=8, max_completion_length=32, steps=3)
+    options = training_options(env, "bf16", dataset=TREE / "examples/arithmetic/train.jsonl", batch=16, num_generations=8, max_completion_length=32, steps=2)
     return trained("LoRA GRPO, bf16, 16 completions of up to 32 tokens", grpo_vs_trl.lathe, grpo_vs_trl.peer, options)
 
 

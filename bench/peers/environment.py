@@ -101,7 +101,7 @@ class Environment:
         found = sorted(self.cache.glob("llama_cpp_python-*/vendor/llama.cpp"))
         if not found:
             say("fetching llama.cpp's sources")
-            run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation", "--no-binary", ":all:", "-d", self.cache,
+            run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", "llama-cpp-python", "-d", self.cache,
                 "llama-cpp-python", stdout=sys.stderr)
             with tarfile.open(sorted(self.cache.glob("llama_cpp_python-*.tar.gz"))[-1]) as package:
                 package.extractall(self.cache)

@@ -8,7 +8,7 @@ from pathlib import Path
 INTRODUCTION = """# Lathe beside its peers on {cpu}, {isa}, {threads} threads
 
 Both sides run in turn with the same model, file, threads and dtype; a figure is the median of the rounds, a ratio the median of the rounds'
-ratios, so that both sides see the machine's moods. A ratio above 1 means that Lathe is ahead: faster, or in less time or memory.
+ratios, so that both sides see the machine's moods; a round in which other processes took more than 5 % of a core was repeated, twice at most. A ratio above 1 means that Lathe is ahead: faster, or in less time or memory.
 The limit is what `lathe-bench` measured in the same round: the peak of arithmetic in registers, for a training step ÷ the operations of its products. Made by
 
     {command}
@@ -24,13 +24,13 @@ class Results:
     def forget(self, comparison):
         self.document["rows"] = {key: row for key, row in self.document["rows"].items() if row["comparison"] != comparison}
 
-    def add(self, comparison, peer, command, rows):
-        """One round's rows: {"work", "unit", "lathe", "peer", "less_is_better", "limit"}."""
+    def add(self, comparison, peer, command, rows, others=0.0):
+        """One round's rows: {"work", "unit", "lathe", "peer", "less_is_better", "limit"}. `others`: what other processes took of a core meanwhile."""
         for row in rows:
             kept = self.document["rows"].setdefault(f"{comparison}: {row['work']}", {
                 "comparison": comparison, "work": row["work"], "unit": row["unit"], "less_is_better": row.get("less_is_better", False), "rounds": []})
             kept["peer"], kept["command"] = row.get("peer_name", peer), command
-            figures = {"lathe": row["lathe"], "peer": row["peer"]}
+            figures = {"lathe": row["lathe"], "peer": row["peer"], "others": round(others, 3)}
             if row.get("limit"):
                 figures["limit"] = row["limit"]
             kept["rounds"].append(figures)
