@@ -1,5 +1,9 @@
 #include "kernels/add/add.h"
 
+#include <initializer_list>
+#include <string>
+
+#include "core/error.h"
 #include "core/thread_pool.h"
 #include "kernels/add/bodies.h"
 #include "kernels/add/reference.h"
@@ -14,7 +18,7 @@ constexpr int64_t grain = 32768;  // elements: some microseconds
 void check(const char* operation, const char* argument, const Tensor& tensor, const Tensor& out) {
   expect(operation, argument, tensor)
       .shape(out.shape())
-      .dtype({DType::f32, DType::bf16, DType::f64})
+      .dtype({DType::f32, DType::bf16, DType::f16, DType::f64})
       .contiguous()
       .device(out.device());
   expect_body(operation, argument, tensor);
@@ -28,6 +32,18 @@ void run(const AddArgs& args, Device device) {
     range.end = end;
     with_isa([&]<Isa isa>() { add_range<isa>(range); });
   });
+}
+
+// The one dtype of 16 bits among the arguments; bf16 where there is none.
+DType half_of(const char* operation, std::initializer_list<Tensor> tensors) {
+  bool f16 = false, bf16 = false;
+  for (const Tensor& tensor : tensors) {
+    f16 |= tensor.dtype() == DType::f16;
+    bf16 |= tensor.dtype() == DType::bf16;
+  }
+  if (f16 && bf16)
+    throw ShapeError(std::string(operation) + ": bf16 and f16 in one sum are not expected; cast one of them first");
+  return f16 ? DType::f16 : DType::bf16;
 }
 
 bool is_f64(const Tensor& tensor) { return tensor.dtype() == DType::f64; }
@@ -44,6 +60,7 @@ void add(const Tensor& out, const Tensor& a, const Tensor& b, double scale) {
   run({.out_dtype = out.dtype(),
        .a_dtype = a.dtype(),
        .b_dtype = b.dtype(),
+       .half = half_of("add", {out, a, b}),
        .out = out.raw(),
        .a = a.raw(),
        .b = b.raw(),
@@ -62,6 +79,7 @@ void scale(const Tensor& out, const Tensor& a, double scale) {
   run({.out_dtype = out.dtype(),
        .a_dtype = a.dtype(),
        .b_dtype = DType::f32,
+       .half = half_of("scale", {out, a}),
        .out = out.raw(),
        .a = a.raw(),
        .b = nullptr,

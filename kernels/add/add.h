@@ -5,7 +5,8 @@
 
 namespace lathe::kernels {
 
-// Contiguous, one shape; dtypes f32, bf16 (f64 on the cpu), each argument its own; out may be a or b.
+// Contiguous, one shape; dtypes f32, bf16 or f16 (f64 on the cpu), each argument its own, but not bf16 beside
+// f16; out may be a or b.
 void add(const Tensor& out, const Tensor& a, const Tensor& b, double scale = 1.0);
 // out[i] = scale · a[i].
 void scale(const Tensor& out, const Tensor& a, double scale);

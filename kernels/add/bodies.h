@@ -9,9 +9,10 @@
 
 namespace lathe::kernels {
 
-// out[i] = a[i] + scale · b[i] for i in [begin, end); scale · a[i] where b is null. Each dtype f32 or bf16.
+// out[i] = a[i] + scale · b[i] for i in [begin, end); scale · a[i] where b is null. Each dtype f32 or `half`.
 struct AddArgs {
   DType out_dtype, a_dtype, b_dtype;
+  DType half;  // bf16 | f16
   void* out;
   const void* a;
   const void* b;

@@ -25,15 +25,20 @@ void scale_typed(const AddArgs& args) {
           [&](int64_t i, int count) { store_some(out + i, scale * load_some(a + i, count), count); });
 }
 
-template <class Out, class A>
+template <class Half, class Out, class A>
 void choose_b(const AddArgs& args) {
   if (args.b == nullptr) return scale_typed<Out, A>(args);
-  args.b_dtype == DType::f32 ? add_typed<Out, A, float>(args) : add_typed<Out, A, bf16>(args);
+  args.b_dtype == DType::f32 ? add_typed<Out, A, float>(args) : add_typed<Out, A, Half>(args);
 }
 
-template <class Out>
+template <class Half, class Out>
 void choose_a(const AddArgs& args) {
-  args.a_dtype == DType::f32 ? choose_b<Out, float>(args) : choose_b<Out, bf16>(args);
+  args.a_dtype == DType::f32 ? choose_b<Half, Out, float>(args) : choose_b<Half, Out, Half>(args);
+}
+
+template <class Half>
+void choose_out(const AddArgs& args) {
+  args.out_dtype == DType::f32 ? choose_a<Half, float>(args) : choose_a<Half, Half>(args);
 }
 
 }  // namespace
@@ -43,7 +48,7 @@ namespace lathe::kernels {
 
 template <Isa>
 void add_range(AddArgs args) {
-  args.out_dtype == DType::f32 ? choose_a<float>(args) : choose_a<bf16>(args);
+  args.half == DType::f16 ? choose_out<f16>(args) : choose_out<bf16>(args);
 }
 template void add_range<Isa::LATHE_ISA>(AddArgs);
 

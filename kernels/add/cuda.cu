@@ -30,14 +30,19 @@ void start(const AddArgs& args) {
                      aligned ? add_kernel<Out, A, B, true> : add_kernel<Out, A, B, false>, args);
 }
 
-template <class Out, class A>
+template <class Half, class Out, class A>
 void choose_b(const AddArgs& args) {
-  args.b_dtype == DType::f32 ? start<Out, A, float>(args) : start<Out, A, bf16_t>(args);
+  args.b_dtype == DType::f32 ? start<Out, A, float>(args) : start<Out, A, Half>(args);
 }
 
-template <class Out>
+template <class Half, class Out>
 void choose_a(const AddArgs& args) {
-  args.a_dtype == DType::f32 ? choose_b<Out, float>(args) : choose_b<Out, bf16_t>(args);
+  args.a_dtype == DType::f32 ? choose_b<Half, Out, float>(args) : choose_b<Half, Out, Half>(args);
+}
+
+template <class Half>
+void choose_out(const AddArgs& args) {
+  args.out_dtype == DType::f32 ? choose_a<Half, float>(args) : choose_a<Half, Half>(args);
 }
 
 }  // namespace
@@ -47,7 +52,7 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void add_range(const AddArgs& args) {
-  args.out_dtype == DType::f32 ? choose_a<float>(args) : choose_a<bf16_t>(args);
+  args.half == DType::f16 ? choose_out<f16_t>(args) : choose_out<bf16_t>(args);
 }
 template void add_range<DeviceKind::LATHE_CUDA_NAMESPACE>(const AddArgs&);
 

@@ -9,7 +9,7 @@
 namespace lathe::kernels {
 
 struct ColumnScaleArgs {
-  DType dtype;  // f32 | bf16, of every matrix and bias
+  DType dtype;  // f32 | bf16 | f16, of every matrix and bias
   Matrix out;
   ConstMatrix x;
   ConstMatrix residual;  // may be missing

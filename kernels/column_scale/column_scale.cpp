@@ -19,7 +19,7 @@ void check_vector(const char* operation, const char* argument, const Tensor& ten
 }
 
 void check_x(const char* operation, const Tensor& x) {
-  expect(operation, "x", x).rank(2).dtype({DType::f32, DType::bf16, DType::f64}).rows_contiguous();
+  expect(operation, "x", x).rank(2).dtype({DType::f32, DType::bf16, DType::f16, DType::f64}).rows_contiguous();
   expect_body(operation, "x", x);
 }
 

@@ -1,4 +1,5 @@
 #include "kernels/column_scale/bodies.h"
+#include "kernels/simd/element.h"
 #include "kernels/simd/row.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -41,14 +42,15 @@ namespace lathe::kernels {
 
 template <Isa>
 void column_scale_rows(ColumnScaleArgs args) {
-  for (int64_t row = args.row_begin; row < args.row_end; ++row)
-    args.dtype == DType::f32 ? scale_row<float>(args, row) : scale_row<bf16>(args, row);
+  with_element(args.dtype, [&]<class T>(T) {
+    for (int64_t row = args.row_begin; row < args.row_end; ++row) scale_row<T>(args, row);
+  });
 }
 template void column_scale_rows<Isa::LATHE_ISA>(ColumnScaleArgs);
 
 template <Isa>
 void column_scale_gradient_columns(ColumnScaleGradientArgs args) {
-  args.dtype == DType::f32 ? gradient<float>(args) : gradient<bf16>(args);
+  with_element(args.dtype, [&]<class T>(T) { gradient<T>(args); });
 }
 template void column_scale_gradient_columns<Isa::LATHE_ISA>(ColumnScaleGradientArgs);
 

@@ -1,6 +1,7 @@
 // Bound by bandwidth. The gradient's sums run as those of rms_norm's weight gradient.
 #include "kernels/column_scale/bodies.h"
 #include "kernels/cuda/bounds.h"
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/elementwise.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -84,13 +85,13 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void column_scale_rows(const ColumnScaleArgs& args) {
-  args.dtype == DType::f32 ? scale<float>(args) : scale<bf16_t>(args);
+  with_element(args.dtype, [&]<class T>(T) { scale<T>(args); });
 }
 template void column_scale_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const ColumnScaleArgs&);
 
 template <DeviceKind>
 void column_scale_gradient_columns(const ColumnScaleGradientArgs& args) {
-  args.dtype == DType::f32 ? gradient<float>(args) : gradient<bf16_t>(args);
+  with_element(args.dtype, [&]<class T>(T) { gradient<T>(args); });
 }
 template void column_scale_gradient_columns<DeviceKind::LATHE_CUDA_NAMESPACE>(const ColumnScaleGradientArgs&);
 

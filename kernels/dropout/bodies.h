@@ -9,7 +9,7 @@
 namespace lathe::kernels {
 
 struct DropoutArgs {
-  DType dtype;  // f32 | bf16
+  DType dtype;  // f32 | bf16 | f16
   Matrix out;
   ConstMatrix x;
   const int32_t *cu_seqlens, *sample_numbers;  // on the host

@@ -1,5 +1,6 @@
 #include "kernels/dropout/bodies.h"
 
+#include "kernels/simd/element.h"
 #include "kernels/simd/philox.h"
 #include "kernels/simd/row.h"
 
@@ -38,8 +39,7 @@ void dropout_rows(DropoutArgs args) {
     while (row >= args.cu_seqlens[sequence + 1]) ++sequence;
     const uint32_t sample = static_cast<uint32_t>(args.sample_numbers[sequence]);
     const uint32_t position = static_cast<uint32_t>(row - args.cu_seqlens[sequence]);
-    args.dtype == DType::f32 ? drop_row<float>(args, row, sample, position)
-                             : drop_row<bf16>(args, row, sample, position);
+    with_element(args.dtype, [&]<class T>(T) { drop_row<T>(args, row, sample, position); });
   }
 }
 template void dropout_rows<Isa::LATHE_ISA>(DropoutArgs);

@@ -2,6 +2,7 @@
 #include "kernels/dropout/bodies.h"
 
 #include "kernels/cuda/bounds.h"
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/philox.h"
 
@@ -67,7 +68,7 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void dropout_rows(const DropoutArgs& args) {
-  args.dtype == DType::bf16 ? drop<bf16_t>(args) : drop<float>(args);
+  with_element(args.dtype, [&]<class T>(T) { drop<T>(args); });
 }
 template void dropout_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const DropoutArgs&);
 

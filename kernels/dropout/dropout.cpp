@@ -24,7 +24,7 @@ void check(const Tensor& out, const Tensor& x, const Tensor& cu_seqlens, const T
   if (!(params.probability >= 0.0f && params.probability < 1.0f)) {
     throw ConfigError("dropout", "a probability in [0, 1) is expected, not " + std::to_string(params.probability));
   }
-  expect(operation, "x", x).rank(2).dtype({DType::f32, DType::bf16, DType::f64}).rows_contiguous();
+  expect(operation, "x", x).rank(2).dtype({DType::f32, DType::bf16, DType::f16, DType::f64}).rows_contiguous();
   expect_body(operation, "x", x);
   expect(operation, "out", out).shape(x.shape()).dtype(x.dtype()).rows_contiguous().device(x.device());
   if (x.dim(1) > max_columns) throw ShapeError("dropout: x expects at most 65536 columns, found " + describe(x));

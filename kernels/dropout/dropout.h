@@ -17,7 +17,7 @@ struct DropoutParams {
   uint16_t stream = 0;  // unique for each place in the model that drops
 };
 
-// x, out [T, K], rows contiguous, one dtype (f32 | bf16; f64 on the cpu), K ≤ 65536; out may be x. On the cpu:
+// x, out [T, K], rows contiguous, one dtype (f32 | bf16 | f16; f64 on the cpu), K ≤ 65536; out may be x. On the cpu:
 // cu_seqlens i32 [S + 1] with sequences of at most 2^18 tokens, sample_numbers i32 [S] in [0, 2^16). The product is
 // rounded once. The backward is the same function, applied to the gradient.
 void dropout(const Tensor& out, const Tensor& x, const Tensor& cu_seqlens, const Tensor& sample_numbers,

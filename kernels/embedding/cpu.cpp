@@ -1,5 +1,6 @@
 #include "kernels/embedding/cpu.h"
 
+#include "kernels/simd/element.h"
 #include "kernels/simd/row.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -29,7 +30,7 @@ namespace lathe::kernels {
 template <Isa>
 void embedding_backward_rows(EmbeddingBackwardArgs args) {
   for (int64_t r = args.row_begin; r < args.row_end; ++r) {
-    args.dtype == DType::f32 ? add_row<float>(args, r) : add_row<bf16>(args, r);
+    with_element(args.dtype, [&]<class T>(T) { add_row<T>(args, r); });
   }
 }
 template void embedding_backward_rows<Isa::LATHE_ISA>(EmbeddingBackwardArgs);

@@ -11,7 +11,7 @@ namespace lathe::kernels {
 // row_piece[r + 1]), one for each sequence that has the id, in the sequences' order; to a piece p the tokens
 // order[piece_start[p]] up to order[piece_start[p + 1] − 1], ascending.
 struct EmbeddingBackwardArgs {
-  DType dtype;         // of grad_out: f32 | bf16
+  DType dtype;         // of grad_out: f32 | bf16 | f16
   Matrix grad_weight;  // f32
   ConstMatrix grad_out;
   const int32_t *row_id, *row_piece, *piece_start, *order;

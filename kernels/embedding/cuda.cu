@@ -1,6 +1,7 @@
 // Bound by bandwidth: a thread moves, or sums, the same eight columns of the rows it is given.
 #include "kernels/embedding/cuda.h"
 
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/indices.h"
 
@@ -77,7 +78,7 @@ template void embedding_forward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const Emb
 
 template <DeviceKind>
 void embedding_backward_rows(const EmbeddingBackwardArgs& args) {
-  args.dtype == DType::bf16 ? backward<bf16_t>(args) : backward<float>(args);
+  with_element(args.dtype, [&]<class T>(T) { backward<T>(args); });
 }
 template void embedding_backward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const EmbeddingBackwardArgs&);
 

@@ -61,7 +61,7 @@ void embedding_backward(const Tensor& grad_weight, const Tensor& grad_out, const
   if (grad_weight.dtype() == DType::f64) {
     expect(operation, "grad_out", grad_out).dtype(DType::f64);
   } else {
-    expect(operation, "grad_out", grad_out).dtype({DType::f32, DType::bf16});
+    expect(operation, "grad_out", grad_out).dtype({DType::f32, DType::bf16, DType::f16});
   }
   expect_cu_seqlens(operation, cu_seqlens, ids.dim(0));
   if (grad_out.numel() == 0) return;

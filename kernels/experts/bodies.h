@@ -10,7 +10,7 @@
 namespace lathe::kernels {
 
 struct ChooseExpertsArgs {
-  DType dtype;  // f32 | bf16, of the logits
+  DType dtype;  // f32 | bf16 | f16, of the logits
   ConstMatrix logits;
   float* weights;   // [T, k]
   int32_t* chosen;  // [T, k]

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "kernels/experts/bodies.h"
+#include "kernels/simd/element.h"
 #include "kernels/simd/row.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -43,8 +44,7 @@ int32_t next_expert(const Logits& z, int64_t n, float value, int32_t expert, int
 
 void choose(const ChooseExpertsArgs& args, int64_t row) {
   Logits z;
-  args.dtype == DType::f32 ? read_logits<float>(z, args.logits, row, args.columns)
-                           : read_logits<bf16>(z, args.logits, row, args.columns);
+  with_element(args.dtype, [&]<class T>(T) { read_logits<T>(z, args.logits, row, args.columns); });
   float* weights = args.weights + row * args.per_token;
   int32_t* chosen = args.chosen + row * args.per_token;
   float value = 0, total = 0;
@@ -127,22 +127,25 @@ template void choose_experts_rows<Isa::LATHE_ISA>(ChooseExpertsArgs);
 
 template <Isa>
 void choose_experts_backward_rows(ChooseExpertsBackwardArgs args) {
-  for (int64_t row = args.row_begin; row < args.row_end; ++row)
-    args.dtype == DType::f32 ? choose_backward<float>(args, row) : choose_backward<bf16>(args, row);
+  with_element(args.dtype, [&]<class T>(T) {
+    for (int64_t row = args.row_begin; row < args.row_end; ++row) choose_backward<T>(args, row);
+  });
 }
 template void choose_experts_backward_rows<Isa::LATHE_ISA>(ChooseExpertsBackwardArgs);
 
 template <Isa>
 void combine_experts_rows(CombineExpertsArgs args) {
-  for (int64_t row = args.row_begin; row < args.row_end; ++row)
-    args.dtype == DType::f32 ? combine<float>(args, row) : combine<bf16>(args, row);
+  with_element(args.dtype, [&]<class T>(T) {
+    for (int64_t row = args.row_begin; row < args.row_end; ++row) combine<T>(args, row);
+  });
 }
 template void combine_experts_rows<Isa::LATHE_ISA>(CombineExpertsArgs);
 
 template <Isa>
 void combine_experts_backward_rows(CombineExpertsBackwardArgs args) {
-  for (int64_t row = args.row_begin; row < args.row_end; ++row)
-    args.dtype == DType::f32 ? combine_backward<float>(args, row) : combine_backward<bf16>(args, row);
+  with_element(args.dtype, [&]<class T>(T) {
+    for (int64_t row = args.row_begin; row < args.row_end; ++row) combine_backward<T>(args, row);
+  });
 }
 template void combine_experts_backward_rows<Isa::LATHE_ISA>(CombineExpertsBackwardArgs);
 

@@ -1,6 +1,7 @@
 // Bound by bandwidth. A warp chooses for a token; what comes back is summed by a thread for each group of columns.
 #include <cmath>
 
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/experts/bodies.h"
 
@@ -162,27 +163,28 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void choose_experts_rows(const ChooseExpertsArgs& args) {
-  launch(for_warps("choose_experts", args.row_end),
-         args.dtype == DType::f32 ? choose_kernel<float> : choose_kernel<bf16_t>, args);
+  with_element(args.dtype,
+               [&]<class T>(T) { launch(for_warps("choose_experts", args.row_end), choose_kernel<T>, args); });
 }
 template void choose_experts_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const ChooseExpertsArgs&);
 
 template <DeviceKind>
 void choose_experts_backward_rows(const ChooseExpertsBackwardArgs& args) {
-  launch(for_warps("choose_experts_backward", args.row_end),
-         args.dtype == DType::f32 ? choose_backward_kernel<float> : choose_backward_kernel<bf16_t>, args);
+  with_element(args.dtype, [&]<class T>(T) {
+    launch(for_warps("choose_experts_backward", args.row_end), choose_backward_kernel<T>, args);
+  });
 }
 template void choose_experts_backward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const ChooseExpertsBackwardArgs&);
 
 template <DeviceKind>
 void combine_experts_rows(const CombineExpertsArgs& args) {
-  args.dtype == DType::f32 ? combine<float>(args) : combine<bf16_t>(args);
+  with_element(args.dtype, [&]<class T>(T) { combine<T>(args); });
 }
 template void combine_experts_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const CombineExpertsArgs&);
 
 template <DeviceKind>
 void combine_experts_backward_rows(const CombineExpertsBackwardArgs& args) {
-  args.dtype == DType::f32 ? combine_backward<float>(args) : combine_backward<bf16_t>(args);
+  with_element(args.dtype, [&]<class T>(T) { combine_backward<T>(args); });
 }
 template void combine_experts_backward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const CombineExpertsBackwardArgs&);
 

@@ -12,7 +12,7 @@ namespace {
 DType wide(const Tensor& x) { return x.dtype() == DType::f64 ? DType::f64 : DType::f32; }
 
 void check_matrix(const char* operation, const char* argument, const Tensor& x) {
-  expect(operation, argument, x).rank(2).dtype({DType::f32, DType::bf16, DType::f64}).rows_contiguous();
+  expect(operation, argument, x).rank(2).dtype({DType::f32, DType::bf16, DType::f16, DType::f64}).rows_contiguous();
   expect_body(operation, argument, x);
 }
 

@@ -12,7 +12,7 @@ enum class Activation { silu, gelu_tanh };
 
 struct GatedForwardArgs {
   Activation activation;
-  DType dtype;  // f32 | bf16
+  DType dtype;  // f32 | bf16 | f16
   Matrix out;
   ConstMatrix gate, up;
   int64_t columns;
@@ -21,7 +21,7 @@ struct GatedForwardArgs {
 
 struct GatedBackwardArgs {
   Activation activation;
-  DType dtype;  // f32 | bf16
+  DType dtype;  // f32 | bf16 | f16
   Matrix grad_gate, grad_up;
   ConstMatrix grad_out, gate, up;
   int64_t columns;

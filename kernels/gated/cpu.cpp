@@ -1,5 +1,6 @@
 #include "kernels/gated/bodies.h"
 
+#include "kernels/simd/element.h"
 #include "kernels/simd/row.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -57,11 +58,9 @@ void backward_row(const GatedBackwardArgs& args, int64_t row) {
 // Calls rows.operator()<T, Gate>().
 template <class Args, class Rows>
 LATHE_INLINE void choose(const Args& args, Rows rows) {
-  if (args.activation == Activation::silu) {
-    args.dtype == DType::f32 ? rows.template operator()<float, Silu>() : rows.template operator()<bf16, Silu>();
-  } else {
-    args.dtype == DType::f32 ? rows.template operator()<float, GeluTanh>() : rows.template operator()<bf16, GeluTanh>();
-  }
+  with_element(args.dtype, [&]<class T>(T) {
+    args.activation == Activation::silu ? rows.template operator()<T, Silu>() : rows.template operator()<T, GeluTanh>();
+  });
 }
 
 }  // namespace

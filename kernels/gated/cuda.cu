@@ -1,5 +1,6 @@
 // Bound by bandwidth: a thread reads a group of eight elements of each operand and writes the results
 // (kernels/cuda/elementwise.h).
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/gated/bodies.h"
 
@@ -82,21 +83,17 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void gated_forward_rows(const GatedForwardArgs& args) {
-  if (args.activation == Activation::silu) {
-    args.dtype == DType::bf16 ? forward<bf16_t, Silu>(args) : forward<float, Silu>(args);
-  } else {
-    args.dtype == DType::bf16 ? forward<bf16_t, GeluTanh>(args) : forward<float, GeluTanh>(args);
-  }
+  with_element(args.dtype, [&]<class T>(T) {
+    args.activation == Activation::silu ? forward<T, Silu>(args) : forward<T, GeluTanh>(args);
+  });
 }
 template void gated_forward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const GatedForwardArgs&);
 
 template <DeviceKind>
 void gated_backward_rows(const GatedBackwardArgs& args) {
-  if (args.activation == Activation::silu) {
-    args.dtype == DType::bf16 ? backward<bf16_t, Silu>(args) : backward<float, Silu>(args);
-  } else {
-    args.dtype == DType::bf16 ? backward<bf16_t, GeluTanh>(args) : backward<float, GeluTanh>(args);
-  }
+  with_element(args.dtype, [&]<class T>(T) {
+    args.activation == Activation::silu ? backward<T, Silu>(args) : backward<T, GeluTanh>(args);
+  });
 }
 template void gated_backward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const GatedBackwardArgs&);
 

@@ -9,7 +9,7 @@ namespace lathe::kernels {
 namespace {
 
 void check_gate(const char* operation, const Tensor& gate) {
-  expect(operation, "gate", gate).rank(2).dtype({DType::f32, DType::bf16, DType::f64}).rows_contiguous();
+  expect(operation, "gate", gate).rank(2).dtype({DType::f32, DType::bf16, DType::f16, DType::f64}).rows_contiguous();
   expect_body(operation, "gate", gate);
 }
 

@@ -1,5 +1,6 @@
 #include "kernels/gradient_norm/cpu.h"
 
+#include "kernels/simd/element.h"
 #include "kernels/simd/row.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -42,8 +43,8 @@ void sum_of_squares_blocks(SumOfSquaresArgs args) {
   for (int64_t block = args.begin; block < args.end; ++block) {
     const int64_t start = block * square_block;
     const int64_t left = args.count - start, n = left < square_block ? left : square_block;
-    args.sums[block] = args.dtype == DType::f32 ? block_sum(static_cast<const float*>(args.x) + start, n)
-                                                : block_sum(static_cast<const bf16*>(args.x) + start, n);
+    with_element(args.dtype,
+                 [&]<class T>(T) { args.sums[block] = block_sum(static_cast<const T*>(args.x) + start, n); });
   }
 }
 template void sum_of_squares_blocks<Isa::LATHE_ISA>(SumOfSquaresArgs);

@@ -12,7 +12,7 @@ inline constexpr int64_t square_block = 4096;
 
 // sums[k] = Σ x² of elements [k · square_block, (k + 1) · square_block) below count, for k in [begin, end).
 struct SumOfSquaresArgs {
-  DType dtype;  // f32 | bf16
+  DType dtype;  // f32 | bf16 | f16
   const void* x;
   int64_t count;
   double* sums;

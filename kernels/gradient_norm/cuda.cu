@@ -1,6 +1,7 @@
 // The order of the specification: element i of a block of 4096 joins partial sum i mod 16, one thread to a partial sum.
 // Half a warp reads 64 consecutive bytes, and there is no barrier. Squares are exact in f64, so that the bits
 // are the CPU's.
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
 #include "kernels/gradient_norm/cuda.h"
@@ -50,7 +51,7 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void sum_of_squares_blocks(const SumOfSquaresCuda& args) {
-  args.dtype == DType::bf16 ? run<bf16_t>(args) : run<float>(args);
+  with_element(args.dtype, [&]<class T>(T) { run<T>(args); });
 }
 template void sum_of_squares_blocks<DeviceKind::LATHE_CUDA_NAMESPACE>(const SumOfSquaresCuda&);
 

@@ -10,7 +10,7 @@ namespace lathe::kernels {
 
 // sums[k] = Σ x² of elements [k · 4096, (k + 1) · 4096) below count.
 struct SumOfSquaresCuda {
-  DType dtype;  // f32 | bf16
+  DType dtype;  // f32 | bf16 | f16
   const void* x;
   int64_t count;
   double* sums;

@@ -20,9 +20,9 @@ int64_t blocks_of(const Tensor& x) { return (x.numel() + square_block - 1) / squ
 void check(const Tensor& x) {
   const Expect checked = expect("sum_of_squares", "x", x).contiguous();
   if (x.device().kind == DeviceKind::cpu) {
-    checked.dtype({DType::f32, DType::bf16, DType::f64});
+    checked.dtype({DType::f32, DType::bf16, DType::f16, DType::f64});
   } else {
-    checked.dtype({DType::f32, DType::bf16});
+    checked.dtype({DType::f32, DType::bf16, DType::f16});
   }
 }
 

@@ -1,5 +1,6 @@
 #include "kernels/linear_cross_entropy/row_log_sum.h"
 #include "kernels/linear_cross_entropy/rows.h"
+#include "kernels/simd/element.h"
 
 namespace lathe::kernels::LATHE_ISA {
 namespace {
@@ -121,13 +122,10 @@ void cross_entropy_row(const CrossEntropyRows<float>& rows, int64_t row) {
     rows.log_sum_sq_probs[token] = log_of_sum(row_square_sum(z, rows.columns, largest)) - 2.0f * log_sum;
   if (rows.correct != nullptr) rows.correct[token] = is_first_maximum(z, label, largest);
   if (!rows.gradient) return;
-  if (rows.entropy_scales != nullptr) {
-    rows.gradient_dtype == DType::f32 ? gradient_row_with_entropy<float>(rows, z, token, largest, sum, entropy)
-                                      : gradient_row_with_entropy<bf16>(rows, z, token, largest, sum, entropy);
-    return;
-  }
-  rows.gradient_dtype == DType::f32 ? gradient_row<float>(rows, z, token, largest, sum)
-                                    : gradient_row<bf16>(rows, z, token, largest, sum);
+  with_element(rows.gradient_dtype, [&]<class T>(T) {
+    rows.entropy_scales != nullptr ? gradient_row_with_entropy<T>(rows, z, token, largest, sum, entropy)
+                                   : gradient_row<T>(rows, z, token, largest, sum);
+  });
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 //
 // Thread t sums the groups of eight logits t, t + 256, t + 512, …, and the threads' sums are added in one order: a
 // row's bits depend on its length alone, and are the same for the loss and for token_logprobs.
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
 #include "kernels/linear_cross_entropy/cuda.h"
@@ -224,7 +225,7 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void cross_entropy_rows(const CrossEntropyRowsCuda& args) {
-  args.gradient_dtype == DType::bf16 ? cross_entropy<bf16_t>(args) : cross_entropy<float>(args);
+  with_element(args.gradient_dtype, [&]<class T>(T) { cross_entropy<T>(args); });
 }
 template void cross_entropy_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const CrossEntropyRowsCuda&);
 

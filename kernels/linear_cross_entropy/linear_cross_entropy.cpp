@@ -22,9 +22,12 @@ constexpr const char* operation = "linear_cross_entropy";
 void check(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs) {
   const Tensor &hidden = inputs.hidden, &labels = inputs.labels;
   const Weight& weight = inputs.weight;
-  expect(operation, "hidden", hidden).rank(2).dtype({DType::f32, DType::bf16, DType::f64}).rows_contiguous();
+  expect(operation, "hidden", hidden)
+      .rank(2)
+      .dtype({DType::f32, DType::bf16, DType::f16, DType::f64})
+      .rows_contiguous();
   const Device device = hidden.device();
-  if (device.kind != DeviceKind::cpu) expect(operation, "hidden", hidden).dtype({DType::f32, DType::bf16});
+  if (device.kind != DeviceKind::cpu) expect(operation, "hidden", hidden).dtype({DType::f32, DType::bf16, DType::f16});
   const int64_t tokens = hidden.dim(0), vocabulary = weight.rows();
   const DType wide = hidden.dtype() == DType::f64 ? DType::f64 : DType::f32;
   if (weight.columns() != hidden.dim(1) || weight.dtype() != hidden.dtype()) {

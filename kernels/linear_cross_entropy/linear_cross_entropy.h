@@ -14,7 +14,7 @@ inline constexpr int64_t cross_entropy_chunk = 128;
 inline constexpr int64_t cross_entropy_device_chunk = 256;
 
 struct CrossEntropyInputs {
-  Tensor hidden;             // [T, H] f32 | bf16 | (on the CPU) f64, rows contiguous
+  Tensor hidden;             // [T, H] f32 | bf16 | f16 | (on the CPU) f64, rows contiguous
   Weight weight;             // [V, H] of hidden's dtype
   Tensor labels;             // i32 [T] on the CPU; a row with ignored_label costs nothing
   Tensor cu_seqlens;         // i32 [S + 1] on the CPU, the bounds of the sequences: read for grad_weight only

@@ -9,7 +9,7 @@
 namespace lathe::kernels {
 
 struct RmsNormForwardArgs {
-  DType dtype;  // f32 | bf16, of every matrix and weight
+  DType dtype;  // f32 | bf16 | f16, of every matrix and weight
   Matrix out;
   Matrix sum;   // there when residual is
   float* rstd;  // may be null
@@ -22,7 +22,7 @@ struct RmsNormForwardArgs {
 };
 
 struct RmsNormBackwardArgs {
-  DType dtype;  // f32 | bf16
+  DType dtype;  // f32 | bf16 | f16
   Matrix grad_x;
   ConstMatrix grad_out;
   ConstMatrix grad_sum;  // may be missing

@@ -1,5 +1,6 @@
 #include "kernels/rms_norm/bodies.h"
 
+#include "kernels/simd/element.h"
 #include "kernels/simd/row.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -96,23 +97,23 @@ namespace lathe::kernels {
 
 template <Isa>
 void rms_norm_forward_rows(RmsNormForwardArgs args) {
-  for (int64_t row = args.row_begin; row < args.row_end; ++row) {
-    args.dtype == DType::f32 ? forward_row<float>(args, row) : forward_row<bf16>(args, row);
-  }
+  with_element(args.dtype, [&]<class T>(T) {
+    for (int64_t row = args.row_begin; row < args.row_end; ++row) forward_row<T>(args, row);
+  });
 }
 template void rms_norm_forward_rows<Isa::LATHE_ISA>(RmsNormForwardArgs);
 
 template <Isa>
 void rms_norm_backward_rows(RmsNormBackwardArgs args) {
-  for (int64_t row = args.row_begin; row < args.row_end; ++row) {
-    args.dtype == DType::f32 ? backward_row<float>(args, row) : backward_row<bf16>(args, row);
-  }
+  with_element(args.dtype, [&]<class T>(T) {
+    for (int64_t row = args.row_begin; row < args.row_end; ++row) backward_row<T>(args, row);
+  });
 }
 template void rms_norm_backward_rows<Isa::LATHE_ISA>(RmsNormBackwardArgs);
 
 template <Isa>
 void rms_norm_weight_grad_columns(RmsNormWeightGradArgs args) {
-  args.dtype == DType::f32 ? weight_grad<float>(args) : weight_grad<bf16>(args);
+  with_element(args.dtype, [&]<class T>(T) { weight_grad<T>(args); });
 }
 template void rms_norm_weight_grad_columns<Isa::LATHE_ISA>(RmsNormWeightGradArgs);
 

@@ -1,5 +1,6 @@
 // A row's sums are those of kernels/cuda/row.h. Bound by bandwidth: x is read twice, the second time from the cache.
 #include "kernels/cuda/bounds.h"
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
 #include "kernels/rms_norm/bodies.h"
@@ -148,19 +149,19 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void rms_norm_forward_rows(const RmsNormForwardArgs& args) {
-  args.dtype == DType::bf16 ? forward<bf16_t>(args) : forward<float>(args);
+  with_element(args.dtype, [&]<class T>(T) { forward<T>(args); });
 }
 template void rms_norm_forward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const RmsNormForwardArgs&);
 
 template <DeviceKind>
 void rms_norm_backward_rows(const RmsNormBackwardArgs& args) {
-  args.dtype == DType::bf16 ? backward<bf16_t>(args) : backward<float>(args);
+  with_element(args.dtype, [&]<class T>(T) { backward<T>(args); });
 }
 template void rms_norm_backward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const RmsNormBackwardArgs&);
 
 template <DeviceKind>
 void rms_norm_weight_grad_columns(const RmsNormWeightGradArgs& args) {
-  args.dtype == DType::bf16 ? weight_gradient<bf16_t>(args) : weight_gradient<float>(args);
+  with_element(args.dtype, [&]<class T>(T) { weight_gradient<T>(args); });
 }
 template void rms_norm_weight_grad_columns<DeviceKind::LATHE_CUDA_NAMESPACE>(const RmsNormWeightGradArgs&);
 

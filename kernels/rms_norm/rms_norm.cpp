@@ -10,7 +10,7 @@
 namespace lathe::kernels {
 namespace {
 
-constexpr auto floating = {DType::f32, DType::bf16, DType::f64};
+constexpr auto floating = {DType::f32, DType::bf16, DType::f16, DType::f64};
 
 void check_matrix(const char* operation, const char* argument, const Tensor& tensor, const Tensor& x) {
   expect(operation, argument, tensor).shape(x.shape()).dtype(x.dtype()).rows_contiguous().device(x.device());

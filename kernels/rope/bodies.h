@@ -9,7 +9,7 @@
 namespace lathe::kernels {
 
 struct RopeArgs {
-  DType dtype;  // f32 | bf16, of x and out
+  DType dtype;  // f32 | bf16 | f16, of x and out
   void* out;
   const void* x;
   int64_t out_token, out_head, x_token, x_head;  // strides in elements, as below

@@ -1,5 +1,6 @@
 #include "kernels/rope/bodies.h"
 
+#include "kernels/simd/element.h"
 #include "kernels/simd/vec.h"
 
 namespace lathe::kernels::LATHE_ISA {
@@ -44,7 +45,7 @@ namespace lathe::kernels {
 
 template <Isa>
 void rope_tokens(const RopeArgs& args) {
-  args.dtype == DType::bf16 ? rotate_tokens<bf16>(args) : rotate_tokens<float>(args);
+  with_element(args.dtype, [&]<class T>(T) { rotate_tokens<T>(args); });
 }
 template void rope_tokens<Isa::LATHE_ISA>(const RopeArgs&);
 

@@ -2,6 +2,7 @@
 // table's rows come from the cache for all heads but the first.
 #include "kernels/rope/bodies.h"
 
+#include "kernels/cuda/element.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/indices.h"
 
@@ -65,7 +66,7 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void rope_tokens(const RopeArgs& args) {
-  args.dtype == DType::bf16 ? turn<bf16_t>(args) : turn<float>(args);
+  with_element(args.dtype, [&]<class T>(T) { turn<T>(args); });
 }
 template void rope_tokens<DeviceKind::LATHE_CUDA_NAMESPACE>(const RopeArgs&);
 

@@ -30,7 +30,7 @@ void run(const RopeArgs& args, Device device) {
 
 void rope(const Tensor& out, const Tensor& x, const Tensor& positions, const Tensor& cos_table, const Tensor& sin_table,
           RopeDirection direction) {
-  expect("rope", "x", x).rank(3).dtype({DType::f32, DType::bf16, DType::f64}).rows_contiguous();
+  expect("rope", "x", x).rank(3).dtype({DType::f32, DType::bf16, DType::f16, DType::f64}).rows_contiguous();
   expect_body("rope", "x", x);
   if (x.dim(2) % 2 != 0)
     throw ShapeError("rope: x expects an even last dimension (the halves rotate together), found " + describe(x));

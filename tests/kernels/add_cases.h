@@ -38,13 +38,15 @@ inline Case scale(std::string name, int64_t rows, int64_t columns, DType out, DT
 
 inline std::vector<Operation> add_operations() {
   using namespace add_cases;
-  constexpr DType f32 = DType::f32, bf16 = DType::bf16;
+  constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
   return {
       {.name = "add",
        .cases = {add("n1_f32", 1, 1, {f32, f32, f32}, 1), add("n15_bf16", 3, 15, {bf16, bf16, bf16}, 1),
                  add("n17_mixed", 5, 17, {f32, f32, bf16}, 0.37), add("n17_mixed_back", 5, 17, {bf16, f32, bf16}, -2.5),
                  add("b_bf16_into_f32", 2, 33, {f32, bf16, f32}, 1e-3), add("out_bf16", 2, 33, {bf16, f32, f32}, 1),
-                 add("wide_bf16", 2, 33, {bf16, bf16, f32}, 1), add("wide_f32", 2, 33, {f32, bf16, bf16}, 1),
+                 add("wide_bf16", 2, 33, {bf16, bf16, f32}, 1), add("n33_f16", 2, 33, {f16, f16, f16}, 0.5),
+                 add("f16_into_f32", 2, 33, {f32, f32, f16}, 1), add("out_f16", 2, 17, {f16, f32, f16}, 1),
+                 add("wide_f32", 2, 33, {f32, bf16, bf16}, 1),
                  add("in_place_of_a", 70, 1024, {f32, f32, f32}, 0.5, "a"),
                  add("in_place_of_b", 3, 31, {f32, f32, f32}, 0.5, "b")},
        .timed = {add("t512_h576_f32", 512, 576, {f32, f32, f32}, 1),
@@ -52,7 +54,8 @@ inline std::vector<Operation> add_operations() {
        .cuda_body = true},
       {.name = "scale",
        .cases = {scale("n1_f32", 1, 1, f32, f32, 3), scale("n17_bf16", 4, 17, bf16, bf16, 0.1),
-                 scale("n31_mixed", 4, 31, f32, bf16, -0.1), scale("n70k_mixed", 70, 1024, bf16, f32, 7)},
+                 scale("n31_mixed", 4, 31, f32, bf16, -0.1), scale("n17_f16", 4, 17, f16, f16, 0.1),
+                 scale("n70k_mixed", 70, 1024, bf16, f32, 7)},
        .timed = {scale("t512_h576_f32", 512, 576, f32, f32, 0.5)},
        .cuda_body = true},
   };

@@ -68,6 +68,7 @@ inline std::vector<Operation> column_scale_operations() {
   return {{.name = "column_scale",
            .cases = {forward("n17_f32", 5, 17, DType::f32, false, false),
                      forward("n64_bf16", 4, 64, DType::bf16, false, false, "x"),
+                     forward("n61_f16_all", 5, 61, DType::f16, true, true),
                      forward("n61_bf16_bias", 5, 61, DType::bf16, true, false, "", 3),
                      forward("n33_f32_residual", 3, 33, DType::f32, false, true, "residual"),
                      forward("n576_bf16_all", 9, 576, DType::bf16, true, true),
@@ -77,7 +78,7 @@ inline std::vector<Operation> column_scale_operations() {
            .cuda_body = true},
           {.name = "column_scale_gradient",
            .cases = {gradient("n64_f32", 64, DType::f32, {0, 3, 4, 9}), gradient("n1_f32", 1, DType::f32, {0, 2, 4}),
-                     gradient("n17_bf16", 17, DType::bf16, {0, 2, 30}),
+                     gradient("n17_bf16", 17, DType::bf16, {0, 2, 30}), gradient("n17_f16", 17, DType::f16, {0, 2, 30}),
                      gradient("n576_bf16", 576, DType::bf16, {0, 20, 40})},
            .timed = {gradient("t512_n576_f32", 576, DType::f32, {0, 128, 512})},
            .cuda_body = true}};

@@ -62,7 +62,7 @@ inline Case backward(Case test_case) {
 
 inline std::vector<Operation> dropout_operations() {
   using namespace dropout_cases;
-  constexpr DType f32 = DType::f32, bf16 = DType::bf16;
+  constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
   const Layout three{{0, 2, 3, 9}, {7, 0, 65535}};
   // More sequences than one launch takes, most of them empty.
   Layout many{{0}, {}};
@@ -73,7 +73,7 @@ inline std::vector<Operation> dropout_operations() {
   return {{.name = "dropout",
            .cases = {dropout("k1_f32", 1, f32, three, 0.5f), dropout("k7_bf16", 7, bf16, three, 0.25f),
                      dropout("k64_f32_in_place", 64, f32, three, 0.1f, 0, true),
-                     dropout("k67_bf16_padded", 67, bf16, three, 0.9f, 5),
+                     dropout("k67_bf16_padded", 67, bf16, three, 0.9f, 5), dropout("k67_f16", 67, f16, three, 0.25f),
                      dropout("k264_bf16", 264, bf16, three, 0.05f), dropout("keeps_all_f32", 33, f32, three, 0.0f),
                      backward(dropout("backward_k40_f32", 40, f32, three, 0.3f))},
            .timed = {dropout("t512_k576_f32", 576, f32, {{0, 200, 512}, {0, 1}}, 0.05f),

@@ -85,6 +85,7 @@ inline std::vector<Operation> embedding_operations() {
       {.name = "embedding_backward",
        .cases = {backward("h1_f32", 3, 1, DType::f32, {0, 4, 9}),
                  backward("h15_bf16", 5, 15, DType::bf16, {0, 1, 8, 20}),
+                 backward("h15_f16", 5, 15, DType::f16, {0, 1, 8, 20}),
                  backward("h17_f32", 4, 17, DType::f32, {0, 12, 13, 30}),
                  backward("h576_f32", 9, 576, DType::f32, {0, 40, 140}),
                  backward("h20_bf16_padded", 6, 20, DType::bf16, {0, 3, 3, 11}, 4)},

@@ -64,7 +64,7 @@ inline Case backward(Functions functions, std::string name, int64_t tokens, int6
 // Shapes: below and above a CPU vector, a group of eight and a warp's tile of 256, fewer and more rows than a CUDA
 // block has warps.
 inline std::vector<Operation> operations(const std::string& name, Functions f) {
-  constexpr DType f32 = DType::f32, bf16 = DType::bf16;
+  constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
   // The gate's whole range: where exp overflows and underflows, zeros of both signs, subnormals.
   const Generator wide = values({0.0, -0.0, 1e-40, -1e-40, 1e-6,  -1e-6, 0.5,  -0.5, 8,     -8,  20,
                                  -20, 80,   -80,   88.5,   -88.5, 1e4,   -1e4, 1e30, -1e30, 3e38});
@@ -72,8 +72,9 @@ inline std::vector<Operation> operations(const std::string& name, Functions f) {
       {.name = name + "_forward",
        .cases = {forward(f, "f1_f32", 3, 1, f32, normal()), forward(f, "f15_f32", 3, 15, f32, normal()),
                  forward(f, "f16_bf16", 3, 16, bf16, normal()), forward(f, "f17_bf16", 5, 17, bf16, normal(3)),
-                 forward(f, "f1032_f32", 2, 1032, f32, normal(2)), forward(f, "f264_bf16", 9, 264, bf16, normal(2)),
-                 forward(f, "f1536_f32", 17, 1536, f32, normal(2)), forward(f, "halves_f32", 4, 24, f32, normal(), 24),
+                 forward(f, "f17_f16", 5, 17, f16, normal(3)), forward(f, "f1032_f32", 2, 1032, f32, normal(2)),
+                 forward(f, "f264_bf16", 9, 264, bf16, normal(2)), forward(f, "f1536_f32", 17, 1536, f32, normal(2)),
+                 forward(f, "halves_f32", 4, 24, f32, normal(), 24),
                  forward(f, "strided_bf16", 4, 23, bf16, normal(), 5),
                  forward(f, "in_place_of_up_f32", 6, 40, f32, normal(), 0, "up"),
                  forward(f, "extremes_f32", 2, 42, f32, wide), forward(f, "extremes_bf16", 2, 42, bf16, wide)},
@@ -83,6 +84,7 @@ inline std::vector<Operation> operations(const std::string& name, Functions f) {
        .cuda_body = true},
       {.name = name + "_backward",
        .cases = {backward(f, "f1_f32", 2, 1, f32, normal()), backward(f, "f15_bf16", 3, 15, bf16, normal()),
+                 backward(f, "f15_f16", 3, 15, f16, normal()),
                  backward(f, "f17_f32_in_place", 5, 17, f32, normal(2), true),
                  backward(f, "f264_bf16_in_place", 9, 264, bf16, normal(2), true),
                  backward(f, "f1032_f32", 3, 1032, f32, normal(4)),

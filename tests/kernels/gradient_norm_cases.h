@@ -24,8 +24,8 @@ inline std::vector<Operation> gradient_norm_operations() {
   using gradient_norm_cases::sum;
   return {{.name = "sum_of_squares",
            .cases = {sum("n1_f32", 1, DType::f32, normal()), sum("n17_bf16", 17, DType::bf16, normal()),
-                     sum("n4095_f32", 4095, DType::f32, extremes()), sum("n4097_f32", 4097, DType::f32, normal()),
-                     sum("n40000_bf16", 40000, DType::bf16, normal())},
+                     sum("n4113_f16", 4113, DType::f16, normal()), sum("n4095_f32", 4095, DType::f32, extremes()),
+                     sum("n4097_f32", 4097, DType::f32, normal()), sum("n40000_bf16", 40000, DType::bf16, normal())},
            .timed = {sum("n16777216_f32", 1 << 24, DType::f32, normal())},
            .cuda_body = true}};
 }

@@ -4,6 +4,7 @@
 
 #include "core/dtype.h"
 #include "kernels/attention/cpu/prefetch.h"
+#include "kernels/simd/element.h"
 
 namespace lathe::kernels::LATHE_ISA {
 
@@ -145,16 +146,6 @@ static void multiply_rows(Factor factor, B b, int64_t k_begin, int64_t k_end, fl
       return multiply_block<R, 2, chain, Dot>(factor, b, k_begin, k_end, c, c_row, column, prefetch, weights);
   }
   if (left == 1) multiply_block<R, 1, chain, Dot>(factor, b, k_begin, k_end, c, c_row, column, prefetch, weights);
-}
-
-// Calls body with an element of the dtype, whose type is what matters.
-template <class Body>
-LATHE_INLINE void with_element(DType dtype, Body body) {
-  switch (dtype) {
-    case DType::bf16: return body(bf16{});
-    case DType::f16: return body(f16{});
-    default: return body(float{});
-  }
 }
 
 // Calls body with an element of the type of keys and values, and the Dot of their products with the queries.
