@@ -84,8 +84,9 @@ DType parse_compute_dtype(const std::string& text, Device device) {
   if (text == "auto") return multiplies_bf16 ? DType::bf16 : DType::f32;
   if (text == "f32" || text == "float32") return DType::f32;
   if (text == "bf16" || text == "bfloat16") return DType::bf16;
+  if (text == "f16" || text == "float16") return DType::f16;
   if (text == "f64" || text == "float64") return DType::f64;
-  throw ConfigError("dtype", "expected auto, f32, bf16 or f64, found " + text);
+  throw ConfigError("dtype", "expected auto, f32, bf16, f16 or f64, found " + text);
 }
 
 InferencePrecision parse_inference_precision(const std::string& weights, const std::string& dtype, Device device) {

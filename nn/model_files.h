@@ -33,7 +33,8 @@ ModelFiles open_model_files(const std::filesystem::path& model);
 ModelFiles open_model_config(const std::filesystem::path& model);
 
 // The dtype that "auto" stands for: bf16 where the device multiplies bf16 itself (every card does, not every CPU),
-// f32 elsewhere. Else "f32"/"float32", "bf16"/"bfloat16", "f64"/"float64"; ConfigError for any other word.
+// f32 elsewhere. Else "f32"/"float32", "bf16"/"bfloat16", "f16"/"float16", "f64"/"float64"; ConfigError for any
+// other word.
 DType parse_compute_dtype(const std::string& text, Device device = {});
 
 // What inference computes with: the dtype of activations, and what becomes of matrices that a GGUF file has in blocks.

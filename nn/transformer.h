@@ -31,7 +31,7 @@ class WeightLoader;
 enum class WeightMode { frozen, trainable };
 
 struct TransformerOptions {
-  DType dtype = DType::f32;  // of weights and activations: f32, bf16, or f64 (reference bodies)
+  DType dtype = DType::f32;  // of weights and activations: f32, bf16, f16, or f64 (reference bodies)
   WeightMode weights = WeightMode::frozen;
   int64_t max_positions = 0;  // rotary tables are built for as many; 0: the model's context
   // The layers' linears as codes (frozen only, else ConfigError). Where the source has codes itself, these count.

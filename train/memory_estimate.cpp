@@ -44,16 +44,20 @@ int64_t moments_bytes(int64_t elements, int64_t master, OptimizerKind kind) {
   return 2 * (elements + blocks * master);
 }
 
+// The CPU multiplies f16 as f32: packed weights are held so, and operands are widened for each product.
+bool widens(const RunShape& run) { return run.device.kind == DeviceKind::cpu && run.dtype == DType::f16; }
+
 MemoryLine frozen_weights(const nn::ModelConfig& model, const RunShape& run) {
-  const int64_t count = model.parameter_count(), element = size_of(run.dtype);
-  const std::string type(name_of(run.dtype));
+  const DType held = widens(run) ? DType::f32 : run.dtype;
+  const int64_t count = model.parameter_count(), element = size_of(held);
+  const std::string type = std::string(name_of(run.dtype)) + (held == run.dtype ? "" : ", held as f32");
   int64_t bytes = count * element, coded = 0;
   if (run.quantization)
     for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer)
       for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears_and_experts()) {
         const int64_t elements = linear.out * linear.in;
         coded += elements;
-        bytes += nn::linear_bytes(linear, run.dtype, run.quantization, run.device) - elements * element;
+        bytes += nn::linear_bytes(linear, held, run.quantization, run.device) - elements * element;
       }
   return {MemoryTag::weights, bytes,
           coded == 0 ? millions(count) + " frozen weights in " + type
@@ -194,6 +198,12 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
   // On the CPU products read codes in panels; a device dequantises one weight at a time for those of many rows.
   if (run.quantization && !on_cpu)
     estimate.lines.push_back({MemoryTag::workspace, largest_linear(model) * element, "one linear dequantised"});
+  if (widens(run)) {
+    const int64_t dense = lora == nullptr || run.quantization ? largest_linear(model) : 0;
+    estimate.lines.push_back({MemoryTag::workspace,
+                              (dense + run.forward_tokens * (model.hidden_size + 2 * model.intermediate_size)) * 4,
+                              "a product's operands as f32"});
+  }
   // What the CPU's cache fills with: the adapter as it was made, and what a layer needed for a moment.
   const int64_t passing =
       (lora != nullptr ? trained * master : 0) + 2 * run.forward_tokens * transient_elements(model, false);

@@ -46,8 +46,9 @@ class Objective {
   // Rows of a draw. Not given: as many as a step has by the settings.
   virtual std::optional<int64_t> rows_per_draw() const { return {}; }
   // Forward and backward over the rows of one optimiser step. Gradients are added to the parameters' leaves and are
-  // those of the returned loss. `step` counts from 0 and keys random numbers.
-  virtual StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) = 0;
+  // those of the returned loss times loss_scale (1 but for float16: train/loss_scale.h). `step` counts from 0 and keys
+  // random numbers.
+  virtual StepOutcome accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) = 0;
   // After the optimiser's step, before the step is evaluated or saved.
   virtual void after_update(int64_t /*steps_done*/) {}
   // Empty when there is nothing to evaluate; names have the prefix eval_.

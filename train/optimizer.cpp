@@ -49,20 +49,21 @@ void Optimizer::zero_gradients() {
   for (nn::Parameter& parameter : parameters_) parameter.leaf.zero_grad();
 }
 
-double Optimizer::gradient_norm() const {
+double Optimizer::gradient_norm(double loss_scale) const {
   std::vector<Tensor> gradients;
   for (const nn::Parameter& parameter : parameters_) gradients.push_back(parameter.leaf.grad());
-  return kernels::gradient_norm(gradients);
+  return kernels::gradient_norm(gradients) / loss_scale;
 }
 
-void Optimizer::step(int64_t step, double learning_rate, double norm) {
+void Optimizer::step(int64_t step, double learning_rate, double norm, double loss_scale) {
   kernels::AdamWParams params;
   params.learning_rate = learning_rate;
   params.beta1 = beta1_;
   params.beta2 = beta2_;
   params.eps = eps_;
   params.step = step;
-  if (max_grad_norm_ > 0) params.grad_scale = std::min(1.0, max_grad_norm_ / (norm + 1e-6));
+  const double clip = max_grad_norm_ > 0 ? std::min(1.0, max_grad_norm_ / (norm + 1e-6)) : 1.0;
+  params.grad_scale = clip / loss_scale;
   for (size_t i = 0; i < parameters_.size(); ++i) {
     params.weight_decay = decays(parameters_[i]) ? weight_decay_ : 0.0;
     step_one(parameters_[i], moments_[i], params);

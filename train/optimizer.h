@@ -23,11 +23,12 @@ class Optimizer {
   std::span<const nn::Parameter> parameters() const { return parameters_; }
   std::span<nn::Parameter> parameters() { return parameters_; }
   void zero_gradients();
-  // Over all gradients, in f64.
-  double gradient_norm() const;
+  // Over all gradients, in f64: of gradients that are loss_scale times those of the loss, the norm of the loss's. Not
+  // finite where one of them is not.
+  double gradient_norm(double loss_scale) const;
   // Step `step` (counted from 1): scales gradients of a norm above max_grad_norm down to it, updates the masters,
   // rounds them into the leaves. As torch, the factor is min(1, max_grad_norm / (norm + 1e-6)).
-  void step(int64_t step, double learning_rate, double norm);
+  void step(int64_t step, double learning_rate, double norm, double loss_scale);
 
   // "NAME.exp_avg" (AdamW, Lion) and "NAME.exp_avg_sq" (AdamW) for each parameter, torch's words, and where they are
   // codes also "NAME.exp_avg.absmax" and "NAME.exp_avg_sq.absmax", sharing the optimiser's memory.

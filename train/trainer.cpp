@@ -57,6 +57,7 @@ Trainer::Trainer(const TrainingSettings& settings, Objective& objective, nn::Tra
       order_(objective.sources(), settings, objective.updates_per_rows(), objective.rows_per_draw()),
       schedule_(make_schedule(settings, settings.learning_rate.value(), order_.total_steps())),
       optimizer_(model.trainable_parameters(), settings) {
+  if (model.dtype() == DType::f16) state_.loss_scale.emplace();
   if (parallel_.is_main_process()) start();
   share_start();
 }
@@ -67,6 +68,12 @@ void Trainer::share_start() {
   parallel_.expect_same("dataset", identity_.data_fingerprint, "other rows");
   state_.step = parallel_.from_main_process(state_.step);
   state_.num_tokens = parallel_.from_main_process(state_.num_tokens);
+  if (state_.loss_scale) {
+    LossScale& scale = *state_.loss_scale;
+    scale.scale = std::ldexp(1.0, static_cast<int>(parallel_.from_main_process(int64_t{std::ilogb(scale.scale)})));
+    scale.growth_tracker = parallel_.from_main_process(scale.growth_tracker);
+    scale.skipped_steps = parallel_.from_main_process(scale.skipped_steps);
+  }
   if (state_.step == 0) return;
   for (nn::Parameter& parameter : optimizer_.parameters()) {
     parallel_.from_main_process(parameter.master);
@@ -120,7 +127,12 @@ void Trainer::open_logs() {
 void Trainer::resume_from(const fs::path& checkpoint) {
   if (const auto broken = broken_part(checkpoint))
     throw FormatError(checkpoint.string(), -1, "is no whole checkpoint: " + *broken);
+  const bool scales = state_.loss_scale.has_value();
   state_ = load_checkpoint(checkpoint, optimizer_, objective_, identity_, total_steps());
+  if (scales != state_.loss_scale.has_value())
+    throw FormatError(
+        (checkpoint / "trainer_state.json").string(), -1,
+        scales ? "lacks loss_scale, which a run in float16 needs" : "has a loss_scale, and this run is not in float16");
   // Lines of the run that the checkpoint is from are not looked for in another folder.
   std::error_code ignored;
   if (!fs::equivalent(fs::absolute(checkpoint).parent_path(), output_dir_, ignored)) state_.metrics.reset();
@@ -138,25 +150,40 @@ void Trainer::check_finite(double value, const char* what) const {
       (last == saved.begin()
            ? "There is no checkpoint yet."
            : "The last checkpoint, " + checkpoint_path(output_dir_, *std::prev(last)).string() + ", is good.") +
-      " A lower learning_rate or max_grad_norm, more warmup_steps, or dtype float32 usually help");
+      " A lower learning_rate or max_grad_norm, more warmup_steps, or dtype " +
+      (state_.loss_scale ? "bfloat16 (float16 ends at 65504)" : "float32") + " usually help");
+}
+
+// In float16 also what follows of the scale from it.
+void Trainer::check_gradient(StepRecord& record) {
+  if (state_.loss_scale) {
+    LossScale& scale = *state_.loss_scale;
+    record.loss_scale = scale.scale;
+    record.skipped = !std::isfinite(record.grad_norm) && scale.scale > LossScale::least;
+    if (record.skipped || std::isfinite(record.grad_norm)) return scale.update(record.skipped);
+  }
+  check_finite(record.grad_norm, "the gradient's norm");
 }
 
 StepRecord Trainer::step() {
   const auto start = Clock::now();
   const std::vector<int64_t> rows = order_.rows_of_step(state_.step);
   optimizer_.zero_gradients();
-  const StepOutcome outcome = objective_.accumulate(rows, state_.step);
+  const double loss_scale = state_.loss_scale ? state_.loss_scale->scale : 1.0;
+  const StepOutcome outcome = objective_.accumulate(rows, state_.step, loss_scale);
   check_finite(outcome.loss, "the loss");
   StepRecord record;
   record.loss = outcome.loss;
   record.tokens = outcome.tokens;
   record.metrics = outcome.metrics;
-  record.grad_norm = optimizer_.gradient_norm();
-  check_finite(record.grad_norm, "the gradient's norm");
-  record.learning_rate = schedule_.rate(state_.step);
-  {
+  record.grad_norm = optimizer_.gradient_norm(loss_scale);
+  // Skipped steps are none of the optimiser's, nor of the schedule's.
+  const int64_t updates = state_.step - (state_.loss_scale ? state_.loss_scale->skipped_steps : 0);
+  record.learning_rate = schedule_.rate(updates);
+  check_gradient(record);
+  if (!record.skipped) {
     const kernels::ProfilerRange range("optimizer");
-    optimizer_.step(state_.step + 1, record.learning_rate, record.grad_norm);
+    optimizer_.step(updates + 1, record.learning_rate, record.grad_norm, loss_scale);
     kernels::synchronize(model_.device());  // the step's seconds are its own
   }
   record.step = ++state_.step;
@@ -177,11 +204,14 @@ StepRecord Trainer::step() {
 void Trainer::log(StepRecord& record) {
   if (!parallel_.is_main_process()) return;
   const auto steps = static_cast<double>(state_.window.steps);
-  Metrics line = {{"epoch", order_.epoch_after(record.step)},
-                  {"loss", state_.window.loss / steps},
-                  {"grad_norm", record.grad_norm},
-                  {"learning_rate", record.learning_rate},
-                  {"num_tokens", static_cast<double>(state_.num_tokens)}};
+  Metrics line = {{"epoch", order_.epoch_after(record.step)}, {"loss", state_.window.loss / steps}};
+  if (!record.skipped) line.emplace_back("grad_norm", record.grad_norm);
+  line.emplace_back("learning_rate", record.learning_rate);
+  line.emplace_back("num_tokens", static_cast<double>(state_.num_tokens));
+  if (record.loss_scale) {
+    line.emplace_back("loss_scale", *record.loss_scale);
+    line.emplace_back("skipped_steps", static_cast<double>(state_.loss_scale->skipped_steps));
+  }
   for (const MetricSum& metric : state_.window.metrics)
     line.emplace_back(metric.name, metric.sum / static_cast<double>(metric.steps));
   const Metrics drawn = order_.rows_drawn(record.step);

@@ -24,12 +24,14 @@
 namespace lathe::train {
 
 struct StepRecord {
-  int64_t step = 0;  // done so far, this one included
-  double loss = 0, grad_norm = 0, learning_rate = 0;
+  int64_t step = 0;                                   // done so far, this one included
+  double loss = 0, grad_norm = 0, learning_rate = 0;  // grad_norm before clipping
   int64_t tokens = 0;
   double seconds = 0;
   Metrics metrics;                             // the objective's, of this step
   Metrics evaluation;                          // empty where none was due
+  std::optional<double> loss_scale;            // of this step, in float16
+  bool skipped = false;                        // its gradients overflowed float16: nothing has changed but loss_scale
   std::optional<std::filesystem::path> saved;  // a checkpoint
 };
 
@@ -53,7 +55,8 @@ class Trainer {
   const nn::Transformer& model() const { return model_; }
 
   // One optimiser step with its records. NumericError when the loss or the gradient is not finite: the weights are
-  // those of the step before, and no checkpoint is written.
+  // those of the step before, and no checkpoint is written. In float16 a step whose gradient is not finite is skipped
+  // instead, while there is a loss scale to lower; it counts as a step, but the learning rate does not go on.
   StepRecord step();
   // A checkpoint of the steps done, wherever between the ones that the settings ask for; its path. Every process calls
   // it, and it is written when it returns.
@@ -64,6 +67,7 @@ class Trainer {
   void resume_from(const std::filesystem::path& checkpoint);
   void share_start();
   void check_finite(double value, const char* what) const;
+  void check_gradient(StepRecord& record);
   void log(StepRecord& record);
   void evaluate(StepRecord& record);
   void open_logs();

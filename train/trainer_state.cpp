@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "core/digits.h"
@@ -45,6 +46,7 @@ class StateFile {
     state.step = count(json_, "step", "step");
     state.num_tokens = count(json_, "num_tokens", "num_tokens");
     state.window = window(state.step);
+    if (const ordered_json* scale = find(json_, "loss_scale")) state.loss_scale = loss_scale(*scale, state.step);
     if (const ordered_json* log = find(json_, "metrics_log"))
       state.metrics = {count(*log, "lines", "metrics_log.lines"), count(*log, "bytes", "metrics_log.bytes")};
     return state;
@@ -78,6 +80,19 @@ class StateFile {
     if (error != std::errc{} || digits.size() != 16 || end != digits.data() + digits.size())
       fail(std::string(key) + ": expected 16 hexadecimal digits, found " + json_excerpt(digits));
     return value;
+  }
+
+  LossScale loss_scale(const ordered_json& json, int64_t step) const {
+    LossScale scale;
+    scale.scale = json_number(json_member(json, "scale", file_), "loss_scale.scale", file_);
+    int exponent;
+    if (std::frexp(scale.scale, &exponent) != 0.5 || scale.scale < LossScale::least)
+      fail("loss_scale.scale: expected a power of two from 1 on, found " + json_excerpt(json.at("scale")));
+    scale.growth_tracker = json_integer(json_member(json, "growth_tracker", file_), "loss_scale.growth_tracker", 0,
+                                        LossScale::growth_interval - 1, file_);
+    scale.skipped_steps =
+        json_integer(json_member(json, "skipped_steps", file_), "loss_scale.skipped_steps", 0, step, file_);
+    return scale;
   }
 
   LogWindow window(int64_t step) const {
@@ -119,6 +134,9 @@ void LogWindow::add(const StepOutcome& outcome) {
 std::string trainer_state_text(const TrainerState& state, std::string_view objective, const RunIdentity& identity) {
   ordered_json json = {{"format", state_format}, {"step", state.step}, {"num_tokens", state.num_tokens}};
   json["window"] = window_json(state.window);
+  if (const auto& scale = state.loss_scale)
+    json["loss_scale"] = {
+        {"scale", scale->scale}, {"growth_tracker", scale->growth_tracker}, {"skipped_steps", scale->skipped_steps}};
   if (state.metrics) json["metrics_log"] = {{"lines", state.metrics->lines}, {"bytes", state.metrics->bytes}};
   if (!objective.empty()) json["objective"] = objective;
   json[model_key] = hash_digits(identity.model_fingerprint);

@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "train/loss_scale.h"
 #include "train/metrics_log.h"
 #include "train/objective.h"
 #include "train/settings/field.h"
@@ -36,10 +37,11 @@ struct LogWindow {
 };
 
 struct TrainerState {
-  int64_t step = 0;  // optimiser steps done
+  int64_t step = 0;  // optimiser steps done, skipped ones included
   int64_t num_tokens = 0;
   LogWindow window;
-  std::optional<LogExtent> metrics;  // metrics.jsonl up to this step; older checkpoints do not say
+  std::optional<LossScale> loss_scale;  // there in float16
+  std::optional<LogExtent> metrics;     // metrics.jsonl up to this step; older checkpoints do not say
 };
 
 // The file's text. `objective` is the name of the objective's state, empty where it keeps none.

@@ -27,7 +27,8 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->required();
   command.add_option("--adapter", options.adapter, "PEFT adapter directory to put on the model");
   command
-      .add_option("--dtype", options.dtype, "auto (bf16 where the device multiplies it, else f32), f32, bf16 or f64")
+      .add_option("--dtype", options.dtype,
+                  "auto (bf16 where the device multiplies it, else f32), f32, bf16, f16 or f64")
       ->capture_default_str();
   command
       .add_option("--weights", options.weights,

@@ -40,7 +40,8 @@ void add_model_flags(CLI::App& app, ServeSettings& settings) {
   app.add_option("--adapter_root", settings.adapter_root,
                  "the folder from which /v1/load_lora_adapter may load adapters (none: it may not)");
   app.add_option("--served_model_name", settings.served_model_name, "the model's name for clients (its file's name)");
-  app.add_option("--dtype", settings.dtype, "auto (bf16 where the device multiplies it, else f32), f32, bf16 or f64")
+  app.add_option("--dtype", settings.dtype,
+                 "auto (bf16 where the device multiplies it, else f32), f32, bf16, f16 or f64")
       ->capture_default_str();
   app.add_option(
          "--weights", settings.weights,

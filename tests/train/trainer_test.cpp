@@ -35,7 +35,7 @@ class SameBits : public testing::TestWithParam<const char*> {
     return result_of([](SftConfig& config) { config.dtype = GetParam(); });
   }
 };
-INSTANTIATE_TEST_SUITE_P(DTypes, SameBits, testing::Values("float32", "bfloat16"));
+INSTANTIATE_TEST_SUITE_P(DTypes, SameBits, testing::Values("float32", "bfloat16", "float16"));
 
 TEST_P(SameBits, AccumulatingOneRowEightTimesIsABatchOfEight) {
   EXPECT_EQ(plain(), result_of([](SftConfig& config) {
@@ -107,7 +107,7 @@ TEST(Trainer, FullFineTuningHasTheGradientsOfPyTorch) {
   TinyRun run(config, std::move(rows));
   Optimizer optimizer(run.model->trainable_parameters(), config);
   const std::vector<int64_t> all = {0, 1, 2};
-  const StepOutcome outcome = run.objective->accumulate(all, 0);
+  const StepOutcome outcome = run.objective->accumulate(all, 0, 1.0);
   EXPECT_NEAR(outcome.loss, expected["loss"].get<double>(), 1e-5 * expected["loss"].get<double>());
   const auto gradients = nn::SafetensorsFile::open(folder / "expected.safetensors");
   ASSERT_GT(optimizer.parameters().size(), 20u);
@@ -210,7 +210,7 @@ TEST(Trainer, EvaluationIsTheMeanOverAllLabels) {
   std::vector<int64_t> all(8);
   for (int64_t i = 0; i < 8; ++i) all[static_cast<size_t>(i)] = i;
   const Metrics metrics = objective.evaluate();
-  const StepOutcome outcome = objective.accumulate(all, 0);
+  const StepOutcome outcome = objective.accumulate(all, 0, 1.0);
   EXPECT_EQ(metrics[0].first, "eval_loss");
   EXPECT_EQ(metrics[0].second, outcome.loss) << "the same forward, the same order of the sum";
 }

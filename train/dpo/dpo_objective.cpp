@@ -184,8 +184,9 @@ PairForwardOptions DpoObjective::measuring_options() const {
   return options;
 }
 
-PairForwardOptions DpoObjective::policy_options(int64_t step) const {
+PairForwardOptions DpoObjective::policy_options(int64_t step, double loss_scale) const {
   PairForwardOptions options = measuring_options();
+  options.loss_scale = loss_scale;
   options.forward.checkpoint_layers = config_.checkpoints_layers();
   options.forward.adapter = {.dropout_seed = static_cast<uint64_t>(config_.seed),
                              .dropout_step = static_cast<uint32_t>(step),
@@ -193,11 +194,11 @@ PairForwardOptions DpoObjective::policy_options(int64_t step) const {
   return options;
 }
 
-StepOutcome DpoObjective::accumulate(std::span<const int64_t> rows, int64_t step) {
+StepOutcome DpoObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
   prepare(training_, rows);
   const ReferenceLogps& reference = training_.logps;
   const StepPairs totals = totals_of(data_.training, rows);
-  const PairForwardOptions options = policy_options(step);
+  const PairForwardOptions options = policy_options(step, loss_scale);
 
   // Losses that sort need every pair before the first gradient: one more pass, without gradients, where a step is cut.
   std::vector<PairGradient> known(rows.size());

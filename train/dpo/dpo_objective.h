@@ -39,7 +39,7 @@ class DpoObjective final : public Objective {
   double seconds_reading() const override { return data_.training.seconds_reading(); }
   uint64_t fingerprint() const override { return data_.training.fingerprint(); }
   // Metrics by TRL's names: entropy, logits/…, mean_token_accuracy, rewards/…, logps/….
-  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) override;
+  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override;
   // The same of all of eval_dataset, with the prefix eval_; aot sorts over all of it.
   Metrics evaluate() override;
 
@@ -61,7 +61,7 @@ class DpoObjective final : public Objective {
   std::vector<PreferencePair> with_reference(std::span<const PairSums> sums, std::span<const int64_t> rows,
                                              const ReferenceLogps& reference) const;
   PairForwardOptions measuring_options() const;
-  PairForwardOptions policy_options(int64_t step) const;
+  PairForwardOptions policy_options(int64_t step, double loss_scale) const;
   const nn::Transformer& reference() const { return reference_model_ ? reference_model_->model() : model_; }
   void forget_references();
 

@@ -14,6 +14,10 @@
 namespace lathe::train {
 namespace {
 
+// What a log-probability's own gradient is multiplied by in float16: softmax's small numbers are kept, and its largest
+// are far from the end.
+constexpr double largest_unit = 1024;
+
 DType wide(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
 
 // The sum over the vocabulary of the output projection's rows, [1, H]: a logit is a dot product, so that the mean of a
@@ -40,6 +44,8 @@ class PairForward {
               int32_t first_sample, const PairForwardOptions& options, const Tensor& vocabulary_sum)
       : model_(model),
         ld_alpha_(options.ld_alpha),
+        loss_scale_(options.loss_scale),
+        unit_(std::min(options.loss_scale, largest_unit)),
         batch_(batch_of(pairs, rows, first_sample)),
         attention_(model.config(), batch_.tokens.layout) {
     const kernels::ProfilerRange range("forward");
@@ -61,7 +67,8 @@ class PairForward {
     const auto set = [&](int64_t begin, int64_t end, double gradient) {
       if (begin == end) return;
       const Tensor part = cotangent.slice(0, begin, end);
-      unit_gradient_.defined() ? kernels::scale(part, part, gradient) : kernels::fill(part, gradient);
+      unit_gradient_.defined() ? kernels::scale(part, part, gradient * (loss_scale_ / unit_))
+                               : kernels::fill(part, gradient * loss_scale_);
     };
     for (size_t s = 0; s + 1 < bounds.size(); ++s) {
       const PairGradient& pair = gradients[s / 2];
@@ -89,8 +96,8 @@ class PairForward {
   }
 
   // A completion's tokens all have the gradient of its sum. So where the projection is frozen, the gradient of hidden
-  // is made beside the log-probabilities, as for a sum of 1 to each, while the logits are at hand; the loss then scales
-  // its rows. A projection that trains computes the logits again in the backward.
+  // is made beside the log-probabilities, as for a sum of unit_ to each, while the logits are at hand; the loss then
+  // scales its rows. A projection that trains computes the logits again in the backward.
   void project(const PairForwardOptions& options) {
     const autograd::LinearWeight& weight = model_.output_weight();
     const bool everything = options.measured == Measured::everything;
@@ -115,7 +122,7 @@ class PairForward {
                                             .weight = weight.value(),
                                             .labels = batch_.labels,
                                             .cu_seqlens = batch_.tokens.layout.cu_seqlens,
-                                            .scale = -1.0,  // log p = −loss
+                                            .scale = -unit_,  // log p = −loss
                                             .softcap = model_.softcap()});
     kernels::scale(loss, loss, -1.0);
     logprobs_ = loss;
@@ -178,12 +185,13 @@ class PairForward {
 
   const nn::Transformer& model_;
   std::optional<double> ld_alpha_;
+  double loss_scale_, unit_;
   MicroBatch batch_;
   nn::PackedAttention attention_;
   autograd::Variable hidden_, logprobs_;
   Tensor entropy_, correct_, log_sum_sq_probs_;
   std::vector<int64_t> tail_begins_;
-  Tensor unit_gradient_;  // of hidden, for a gradient of 1 of every log-probability
+  Tensor unit_gradient_;  // of hidden, for a gradient of unit_ of every log-probability
   std::vector<PairSums> sums_;
 };
 

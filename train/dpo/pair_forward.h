@@ -40,6 +40,7 @@ struct PairForwardOptions {
   nn::ForwardOptions forward;
   std::optional<double> ld_alpha = {};  // preference_loss.h
   bool aligned_logps = false;           // whether they are wanted
+  double loss_scale = 1.0;              // of the gradients (train/loss_scale.h)
 };
 
 // Each row of `pairs` has two sequences, the chosen one first. Without gradients.

@@ -167,7 +167,7 @@ void GrpoObjective::add_reference(std::vector<ScoredRollout>& completions) const
   for (size_t i = 0; i < completions.size(); ++i) completions[i].ref_logprobs = std::move(logprobs[i]);
 }
 
-StepOutcome GrpoObjective::accumulate(std::span<const int64_t> rows, int64_t step) {
+StepOutcome GrpoObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
   StepOutcome outcome;
   if (step % updates_per_rows() == 0) outcome = generate(rows, step);
   if (batch_.draw != step / updates_per_rows())
@@ -175,7 +175,7 @@ StepOutcome GrpoObjective::accumulate(std::span<const int64_t> rows, int64_t ste
                       "step " + std::to_string(step + 1) + " needs the completions of draw " +
                           std::to_string(step / updates_per_rows()) + ", found those of " +
                           std::to_string(batch_.draw));
-  StepOutcome learnt = learn(step);
+  StepOutcome learnt = learn(step, loss_scale);
   outcome.loss = learnt.loss;
   outcome.metrics.insert(outcome.metrics.end(), learnt.metrics.begin(), learnt.metrics.end());
   if ((step + 1) % updates_per_rows() == 0) batch_ = {};
@@ -192,7 +192,7 @@ EntropyFloor GrpoObjective::entropy_floor_of(std::span<const CompletedPrompt> se
   return entropy_floor(std::move(entropies), config_.top_entropy_quantile);
 }
 
-StepOutcome GrpoObjective::learn(int64_t step) {
+StepOutcome GrpoObjective::learn(int64_t step, double loss_scale) {
   // The steps of a draw take its completions part by part, num_iterations times over.
   const auto parts = static_cast<size_t>(config_.updates_per_generation());
   const size_t part = static_cast<size_t>(step % updates_per_rows()) % parts, all = batch_.completions.size();
@@ -217,6 +217,7 @@ StepOutcome GrpoObjective::learn(int64_t step) {
   }
   PolicyForwardOptions forward = forward_options(policy_, step);
   forward.entropy_gradients = config_.entropy_coef != 0;
+  forward.loss_scale = loss_scale;
   PolicyLoss loss(policy_loss_options(config_), {.completions = static_cast<int64_t>(own.size()),
                                                  .tokens = tokens_of(own),
                                                  .generation_tokens = tokens_of(batch_.completions),

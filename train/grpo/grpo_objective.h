@@ -44,7 +44,7 @@ class GrpoObjective final : public Objective {
 
   // Metrics by TRL's names: at a draw's first step those of the rollouts (reward, completions/…, sampling/…), at each
   // those of the loss. StepAbandoned where a reward cannot be had.
-  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) override;
+  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override;
   // num_generations_eval completions of each prompt of eval_dataset, with the same random numbers each time.
   Metrics evaluate() override;
   void after_update(int64_t steps_done) override;
@@ -65,7 +65,7 @@ class GrpoObjective final : public Objective {
   };
   Answers answer(const TrainingSet& rows, std::span<const int64_t> drawn, int64_t num_generations, int64_t draw);
   StepOutcome generate(std::span<const int64_t> rows, int64_t step);
-  StepOutcome learn(int64_t step);
+  StepOutcome learn(int64_t step, double loss_scale);
   void add_reference(std::vector<ScoredRollout>& completions) const;
   std::vector<std::vector<int32_t>> prompts_of(std::span<const ScoredRollout> completions) const;
   EntropyFloor entropy_floor_of(std::span<const CompletedPrompt> sequences, const PolicyForwardOptions& options) const;

@@ -4,6 +4,7 @@
 
 #include "autograd/ops/token_logprobs.h"
 #include "autograd/recording.h"
+#include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/profiler_range.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
@@ -86,7 +87,8 @@ CompletionTokens tokens_of(const Run& forward, const CompletedPrompt& sequence, 
   return {part(forward.values), part(forward.entropies)};
 }
 
-Tensor like(const Tensor& gradients, const Tensor& value) {
+Tensor like(const Tensor& gradients, const Tensor& value, double loss_scale) {
+  if (loss_scale != 1.0) kernels::scale(gradients, gradients, loss_scale);
   return kernels::moved(kernels::cast(gradients, value.dtype()), value.device());
 }
 
@@ -114,10 +116,10 @@ void learn_completions(const nn::Transformer& model, std::span<const CompletedPr
     const kernels::ProfilerRange range("backward");
     const Tensor& value = forward.logprobs.value();
     if (options.entropy_gradients) {
-      autograd::backward({{forward.logprobs, like(of_logprobs, value)},
-                          {forward.differentiable_entropies, like(of_entropies, value)}});
+      autograd::backward({{forward.logprobs, like(of_logprobs, value, options.loss_scale)},
+                          {forward.differentiable_entropies, like(of_entropies, value, options.loss_scale)}});
     } else {
-      autograd::backward(forward.logprobs, like(of_logprobs, value));
+      autograd::backward(forward.logprobs, like(of_logprobs, value, options.loss_scale));
     }
   });
 }

@@ -20,6 +20,7 @@ struct CompletedPrompt {
 struct PolicyForwardOptions {
   std::optional<std::string> adapter;  // "" for none; not given: the model's only one
   float temperature = 1.0f;
+  double loss_scale = 1.0;  // of the gradients (train/loss_scale.h)
   nn::ForwardOptions forward;
   bool entropy_gradients = false;  // whether the loss depends on the entropies
 };

@@ -5,11 +5,11 @@ namespace lathe::train {
 Fields model_fields(ModelSettings& s) {
   return {
       {"model", Group::model_and_data, "Hugging Face directory or .gguf file", Shapes::run, &s.model},
-      {"dtype", Group::memory, "auto (bfloat16 where the CPU multiplies it), float32 or bfloat16", Shapes::result,
-       &s.dtype},
+      {"dtype", Group::memory, "auto (bfloat16 where the CPU multiplies it), float32, bfloat16 or float16",
+       Shapes::result, &s.dtype},
       {"bf16", Group::memory, "true: dtype bfloat16, false: dtype float32", Shapes::run, &s.bf16},
-      {"fp16", Group::memory, "false: training in float16, which needs loss scaling, is not there", Shapes::run,
-       &s.fp16},
+      {"fp16", Group::memory, "true: dtype float16, with dynamic loss scaling as torch's GradScaler has it",
+       Shapes::run, &s.fp16},
       {"load_in_4bit", Group::memory,
        "QLoRA: the layers' frozen linears as 4-bit codes (nf4), quantised while loading; products compute in dtype",
        Shapes::result, &s.load_in_4bit},
@@ -25,13 +25,11 @@ Fields model_fields(ModelSettings& s) {
 
 void check_model(const ModelSettings& s, Complaints& wrong) {
   wrong.require(!s.model.empty(), "model", "is missing: a Hugging Face directory or a .gguf file");
-  wrong.require(one_of(s.dtype, {"auto", "float32", "f32", "bfloat16", "bf16"}), "dtype",
-                "'" + s.dtype + "' is none of auto, float32, bfloat16");
+  wrong.require(one_of(s.dtype, {"auto", "float32", "f32", "bfloat16", "bf16", "float16", "f16"}), "dtype",
+                "'" + s.dtype + "' is none of auto, float32, bfloat16, float16");
   wrong.require(!(s.bf16 && s.dtype != "auto"), "bf16", "give bf16 or dtype, not both");
-  wrong.require(
-      !s.fp16, "fp16",
-      "training in float16 is not supported: bf16 takes the same memory, has float32's range and needs no loss "
-      "scaling; give bf16 true, or leave both out");
+  wrong.require(!(s.fp16 && s.bf16.value_or(false)), "fp16", "give fp16 or bf16, not both");
+  wrong.require(!s.fp16 || one_of(s.dtype, {"auto", "float16", "f16"}), "fp16", "give fp16 or dtype, not both");
   wrong.require(!(s.load_in_4bit && s.load_in_8bit), "load_in_8bit", "give load_in_4bit or load_in_8bit, not both");
   wrong.require(s.bnb_4bit_quant_type == "nf4", "bnb_4bit_quant_type",
                 "'" + s.bnb_4bit_quant_type + "' is not supported: nf4, which is also QLoRA's, is");

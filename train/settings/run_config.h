@@ -51,6 +51,7 @@ Config resolved(Config config) {
   config.learning_rate = config.resolved_learning_rate();
   config.dtype = config.resolved_dtype();
   config.bf16.reset();
+  config.fp16 = false;
   // As prepare_model_for_kbit_training has it: who lacks memory for the weights lacks it for activations.
   config.gradient_checkpointing = config.gradient_checkpointing.value_or(config.quantized());
   if constexpr (requires { config.resolve(); }) config.resolve();  // what the method leaves open

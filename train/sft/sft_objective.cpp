@@ -89,7 +89,7 @@ SftObjective::SftObjective(nn::Transformer& model, const TrainingSet& training, 
   if (parallel_.world_size() > 1) shared_ = model.trainable_parameters();
 }
 
-StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step) {
+StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
   struct RankRows {
     std::vector<std::vector<int64_t>> forwards;
     int32_t first_sample;  // of the step
@@ -116,7 +116,7 @@ StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step
   TokenSums sums;
   RankGradients gradients(parallel_, shared_);
   for (const RankRows& rank : of_ranks) {
-    sums.add(accumulate_rank(rank.forwards, 1.0 / labels, step, rank.first_sample));
+    sums.add(accumulate_rank(rank.forwards, loss_scale / labels, step, rank.first_sample));
     gradients.end_rank();
   }
   gradients.end_step();

@@ -28,7 +28,7 @@ class SftObjective final : public Objective {
   uint64_t fingerprint() const override { return training_.fingerprint(); }
   // Metrics: entropy (nats) and mean_token_accuracy over the labelled tokens of the step. NumericError where there is
   // none: whoever makes the set leaves out rows with nothing to learn.
-  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step) override;
+  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override;
   Metrics evaluate() override;
 
  private:

@@ -71,7 +71,7 @@ TEST_P(DpoGolden, LossesMetricsAndGradientsAreTrls) {
     SCOPED_TRACE(given.at("options").dump());
     const TemporaryFolder folder;
     TinyDpo run(config_of(given.at("options"), folder.path()), pairs, golden("dpo/tiny/adapter").string());
-    const StepOutcome outcome = run.objective->accumulate(std::vector<int64_t>{0, 1, 2}, 0);
+    const StepOutcome outcome = run.objective->accumulate(std::vector<int64_t>{0, 1, 2}, 0, 1.0);
     const double loss = given.at("loss");
     EXPECT_NEAR(outcome.loss, loss, 1e-5 * std::max(1.0, std::abs(loss)));
     for (const auto& [metric, value] : given.at("metrics").items()) {
@@ -172,7 +172,8 @@ class SameBits : public testing::TestWithParam<Variant> {
 };
 INSTANTIATE_TEST_SUITE_P(Dpo, SameBits,
                          testing::Values(Variant{"float32", "sigmoid,bco_pair,sft", true},
-                                         Variant{"bfloat16", "sigmoid", true}, Variant{"float32", "aot,ipo", true},
+                                         Variant{"bfloat16", "sigmoid", true}, Variant{"float16", "sigmoid", true},
+                                         Variant{"float16", "sigmoid", false}, Variant{"float32", "aot,ipo", true},
                                          Variant{"float32", "sigmoid", false}));
 
 TEST_P(SameBits, AccumulatingOneRowEightTimesIsABatchOfEight) {

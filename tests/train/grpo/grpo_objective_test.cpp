@@ -49,9 +49,10 @@ class OnPolicy : public testing::TestWithParam<Variant> {
   }
 };
 INSTANTIATE_TEST_SUITE_P(Variants, OnPolicy,
-                         testing::Values(Variant{{}, "float32"}, Variant{{}, "bfloat16"},
+                         testing::Values(Variant{{}, "float32"}, Variant{{}, "bfloat16"}, Variant{{}, "float16"},
                                          Variant{{DeviceKind::simt}, "float32"},
-                                         Variant{{DeviceKind::simt}, "bfloat16"}),
+                                         Variant{{DeviceKind::simt}, "bfloat16"},
+                                         Variant{{DeviceKind::simt}, "float16"}),
                          [](const auto& info) {
                            return std::string(info.param.device.kind == DeviceKind::cpu ? "cpu_" : "simt_") +
                                   info.param.dtype;
@@ -116,7 +117,7 @@ class GrpoSameBits : public testing::TestWithParam<const char*> {
     return changed([](GrpoConfig&) {});
   }
 };
-INSTANTIATE_TEST_SUITE_P(DTypes, GrpoSameBits, testing::Values("float32", "bfloat16"));
+INSTANTIATE_TEST_SUITE_P(DTypes, GrpoSameBits, testing::Values("float32", "bfloat16", "float16"));
 
 TEST_P(GrpoSameBits, AccumulatingOneCompletionEightTimesIsABatchOfEight) {
   EXPECT_EQ(plain(), changed([](GrpoConfig& config) {

@@ -147,7 +147,9 @@ TEST(RunConfig, WhatCodesCannotBeIsRefusedWhateverTheMethod) {
             std::string::npos);
   EXPECT_NE(complaint({{"load_in_4bit", "true"}, {"bnb_4bit_quant_type", "fp4"}}).find("'fp4' is not supported"),
             std::string::npos);
-  EXPECT_NE(complaint({{"fp16", "true"}}).find("bf16 takes the same memory"), std::string::npos);
+  EXPECT_NE(complaint({{"fp16", "true"}, {"bf16", "true"}}).find("give fp16 or bf16"), std::string::npos);
+  EXPECT_NE(complaint({{"fp16", "true"}, {"dtype", "float32"}}).find("give fp16 or dtype"), std::string::npos);
+  EXPECT_EQ(complaint({{"fp16", "true"}, {"bf16", "false"}}), "nothing");
   EXPECT_EQ(complaint({{"fp16", "false"}, {"bf16", "true"}}), "nothing");
   EXPECT_NE(complaint({{"bnb_4bit_use_double_quant", "true"}}).find("no use without load_in_4bit"), std::string::npos);
   EXPECT_EQ(complaint({{"load_in_4bit", "true"}, {"bnb_4bit_use_double_quant", "true"}}), "nothing");
