@@ -33,6 +33,14 @@ autograd::Variable PackedAttention::attend(int64_t layer, const autograd::Variab
   return autograd::attention(q, k, v, layout_, params_.at(static_cast<size_t>(layer)));
 }
 
+SharedPrefixAttention::SharedPrefixAttention(const ModelConfig& config, autograd::SharedPrefixes shared)
+    : shared_(std::move(shared)), params_(params_of(config)) {}
+
+autograd::Variable SharedPrefixAttention::attend(int64_t layer, const autograd::Variable& q,
+                                                 const autograd::Variable& k, const autograd::Variable& v) {
+  return autograd::shared_prefix_attention(q, k, v, shared_, params_.at(static_cast<size_t>(layer)));
+}
+
 PagedAttention::PagedAttention(const ModelConfig& config, KvCache& cache, kernels::PagedBatch batch)
     : cache_(cache), batch_(std::move(batch)), params_(params_of(config)) {}
 

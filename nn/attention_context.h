@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "autograd/ops/shared_prefix_attention.h"
 #include "autograd/sequence_layout.h"
 #include "autograd/variable.h"
 #include "kernels/attention/attention.h"
@@ -28,6 +29,18 @@ class PackedAttention final : public AttentionContext {
 
  private:
   autograd::SequenceLayout layout_;
+  std::vector<kernels::AttentionParams> params_;  // of each layer
+};
+
+// The same of sequences that may begin like the one before them, where these tokens have one row.
+class SharedPrefixAttention final : public AttentionContext {
+ public:
+  SharedPrefixAttention(const ModelConfig& config, autograd::SharedPrefixes shared);
+  autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
+                            const autograd::Variable& v) override;
+
+ private:
+  autograd::SharedPrefixes shared_;
   std::vector<kernels::AttentionParams> params_;  // of each layer
 };
 

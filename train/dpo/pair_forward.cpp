@@ -10,6 +10,7 @@
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/attention_context.h"
 #include "train/dpo/dpo_data.h"
+#include "train/dpo/pair_batch.h"
 
 namespace lathe::train {
 namespace {
@@ -46,12 +47,13 @@ class PairForward {
         ld_alpha_(options.ld_alpha),
         loss_scale_(options.loss_scale),
         unit_(std::min(options.loss_scale, largest_unit)),
-        batch_(batch_of(pairs, rows, first_sample)),
-        attention_(model.config(), batch_.tokens.layout) {
+        pairs_(make_pair_batch(pairs, rows, first_sample, prompts_of(options))),
+        attention_(model.config(), pairs_.prefixes) {
     const kernels::ProfilerRange range("forward");
     if (options.adapter)
-      batch_.tokens.adapters.assign(static_cast<size_t>(batch_.tokens.layout.sequences()), *options.adapter);
-    hidden_ = model.forward(batch_.tokens, attention_, options.forward);
+      pairs_.batch.tokens.adapters.assign(static_cast<size_t>(pairs_.batch.tokens.layout.sequences()),
+                                          *options.adapter);
+    hidden_ = model.forward(pairs_.batch.tokens, attention_, options.forward);
     project(options);
     sum_up(options, vocabulary_sum);
   }
@@ -61,7 +63,7 @@ class PairForward {
   // Of each pair's logps.
   void backward(std::span<const PairGradient> gradients) {
     const kernels::ProfilerRange range("backward");
-    const auto bounds = batch_.tokens.layout.cu_seqlens.span<int32_t>();
+    const auto bounds = pairs_.batch.tokens.layout.cu_seqlens.span<int32_t>();
     const Tensor cotangent =
         unit_gradient_.defined() ? unit_gradient_ : Tensor::zeros({hidden_.dim(0)}, logprobs_.dtype());
     const auto set = [&](int64_t begin, int64_t end, double gradient) {
@@ -86,13 +88,9 @@ class PairForward {
   }
 
  private:
-  static MicroBatch batch_of(const TrainingSet& pairs, std::span<const int64_t> rows, int32_t first_sample) {
-    std::vector<int64_t> sequences;
-    for (const int64_t row : rows) {
-      const int64_t first = pairs.sequences_of_row(row).first;
-      sequences.insert(sequences.end(), {first, first + 1});
-    }
-    return make_micro_batch(pairs, sequences, first_sample);
+  // Dropout drops other elements of each sequence.
+  static PromptRows prompts_of(const PairForwardOptions& options) {
+    return options.forward.adapter.training ? PromptRows::twice : PromptRows::once;
   }
 
   // A completion's tokens all have the gradient of its sum. So where the projection is frozen, the gradient of hidden
@@ -102,9 +100,10 @@ class PairForward {
     const autograd::LinearWeight& weight = model_.output_weight();
     const bool everything = options.measured == Measured::everything;
     if (weight.dense().requires_grad() && autograd::grad_enabled()) {
-      logprobs_ = autograd::token_logprobs(hidden_, weight, batch_.labels, batch_.tokens.layout, model_.softcap(), 1.0f,
-                                           everything ? &entropy_ : nullptr, everything ? &correct_ : nullptr,
-                                           options.aligned_logps ? &log_sum_sq_probs_ : nullptr);
+      logprobs_ =
+          autograd::token_logprobs(hidden_, weight, pairs_.batch.labels, pairs_.batch.tokens.layout, model_.softcap(),
+                                   1.0f, everything ? &entropy_ : nullptr, everything ? &correct_ : nullptr,
+                                   options.aligned_logps ? &log_sum_sq_probs_ : nullptr);
       return;
     }
     const Tensor& hidden = hidden_.value();
@@ -120,8 +119,8 @@ class PairForward {
       outputs.grad_hidden = unit_gradient_ = Tensor::empty(hidden.shape(), hidden.dtype(), hidden.device());
     kernels::linear_cross_entropy(outputs, {.hidden = hidden,
                                             .weight = weight.value(),
-                                            .labels = batch_.labels,
-                                            .cu_seqlens = batch_.tokens.layout.cu_seqlens,
+                                            .labels = pairs_.batch.labels,
+                                            .cu_seqlens = pairs_.batch.tokens.layout.cu_seqlens,
                                             .scale = -unit_,  // log p = −loss
                                             .softcap = model_.softcap()});
     kernels::scale(loss, loss, -1.0);
@@ -141,15 +140,15 @@ class PairForward {
       kernels::linear_forward(sums, hidden_.value(), kernels::Weight(vocabulary_sum));
       logits = doubles(sums);
     }
-    const auto labels = batch_.labels.span<int32_t>();
-    const auto bounds = batch_.tokens.layout.cu_seqlens.span<int32_t>();
+    const auto labels = pairs_.batch.labels.span<int32_t>();
+    const auto bounds = pairs_.batch.tokens.layout.cu_seqlens.span<int32_t>();
     const auto vocabulary = static_cast<double>(model_.output_weight().rows());
     sums_.resize(bounds.size() / 2);
     if (ld_alpha_) find_tails();
     for (size_t s = 0; s + 1 < bounds.size(); ++s) {
       PairSums& pair = sums_[s / 2];
       CompletionSums& completion = s % 2 == 0 ? pair.chosen : pair.rejected;
-      pair.tokens += bounds[s + 1] - bounds[s];
+      pair.tokens += pairs_.prefixes.lengths[s] + bounds[s + 1] - bounds[s];
       double tail = 0;
       for (auto t = static_cast<size_t>(bounds[s]); t < static_cast<size_t>(bounds[s + 1]); ++t) {
         if (labels[t] == kernels::ignored_label) continue;
@@ -168,8 +167,8 @@ class PairForward {
 
   // Where in each sequence the tokens begin that its completion has beyond the length of the shorter of the two.
   void find_tails() {
-    const auto labels = batch_.labels.span<int32_t>();
-    const auto bounds = batch_.tokens.layout.cu_seqlens.span<int32_t>();
+    const auto labels = pairs_.batch.labels.span<int32_t>();
+    const auto bounds = pairs_.batch.tokens.layout.cu_seqlens.span<int32_t>();
     const auto labelled = [&](size_t s) {
       return std::count_if(labels.begin() + bounds[s], labels.begin() + bounds[s + 1],
                            [](int32_t label) { return label != kernels::ignored_label; });
@@ -186,8 +185,8 @@ class PairForward {
   const nn::Transformer& model_;
   std::optional<double> ld_alpha_;
   double loss_scale_, unit_;
-  MicroBatch batch_;
-  nn::PackedAttention attention_;
+  PairBatch pairs_;
+  nn::SharedPrefixAttention attention_;
   autograd::Variable hidden_, logprobs_;
   Tensor entropy_, correct_, log_sum_sq_probs_;
   std::vector<int64_t> tail_begins_;
