@@ -97,7 +97,7 @@ TrainingSet open_shards(const std::string& path, const ExpectedShards& expected,
 void expect_file(const std::string& key, const std::string& path) {
   if (path == data::standard_input || std::filesystem::is_regular_file(path)) return;
   if (std::filesystem::is_fifo(path))
-    throw ConfigError(key, path + " is a pipe; lathe-train sft --streaming with --max_steps reads one");
+    throw ConfigError(key, path + " is a pipe; lathe-train with --streaming and --max_steps reads one");
   if (!std::filesystem::is_directory(path)) throw ConfigError(key, path + " is no file");
   data::files_of_input(path, key);
 }

@@ -10,7 +10,10 @@
 #include "core/json.h"
 #include "core/thread_pool.h"
 #include "data/readers/text_lines.h"
+#include "data/shards/manifest.h"
+#include "train/dataset_shards.h"
 #include "train/objective.h"
+#include "train/settings/data_settings.h"
 
 namespace lathe::train {
 namespace {
@@ -20,12 +23,18 @@ constexpr size_t group_inputs = 64, packed_group_inputs = 1000;
 
 }  // namespace
 
-RowStream::RowStream(RowStreamSettings settings, const text::ModelText& text)
-    : settings_(std::move(settings)),
-      tokenizer_(text.tokenizer),
-      chat_template_(text.chat_template),
-      reader_(*tokenizer_, chat_template_.get(), settings_.rows),
-      files_(data::files_of_input(settings_.input, "dataset")) {}
+std::string stream_input(const std::string& dataset) {
+  const std::vector<DatasetSource> sources = dataset_sources(dataset);
+  const std::string& path = sources[0].path;
+  if (sources.size() > 1) throw ConfigError("streaming", "takes one dataset, found " + std::to_string(sources.size()));
+  if (data::is_shard_folder(path))
+    throw ConfigError("streaming", path + " holds shards, which are read as steps ask for them anyway; leave it out");
+  if (!std::filesystem::is_fifo(path) && !std::filesystem::is_character_file(path)) expect_file("dataset", path);
+  return path;
+}
+
+RowStream::RowStream(RowStreamSettings settings)
+    : settings_(std::move(settings)), files_(data::files_of_input(settings_.input, "dataset")) {}
 
 std::optional<data::TextLine> RowStream::next_input() const {
   for (;;) {
@@ -47,37 +56,42 @@ std::optional<data::TextLine> RowStream::next_input() const {
 void RowStream::read_group() const {
   Group group;
   group.begin = end_;
+  struct Origin {
+    std::string file;
+    int64_t line;
+  };
   std::vector<std::string> texts;
-  std::vector<std::string> places;
+  std::vector<Origin> places;
   std::vector<InputsRead> ends;
-  const size_t most = settings_.rows.packing ? packed_group_inputs : group_inputs;
+  const size_t most = settings_.packing ? packed_group_inputs : group_inputs;
   while (texts.size() < most) {
     const std::optional<data::TextLine> line = next_input();
     if (!line) break;
     texts.emplace_back(line->text);
     ends.push_back({end_.inputs, end_.xxh64});
-    places.push_back(source_->name() + ": line " + std::to_string(line->number));
+    places.push_back({source_->name(), line->number});
   }
   if (texts.empty())
     throw StepAbandoned(settings_.input + " has ended after " + std::to_string(end_.inputs) + " rows (" +
                         std::to_string(end_.row) + " to learn from), and max_steps asks for " +
                         std::to_string(settings_.rows_drawn) + "; give more rows, or fewer steps");
-  std::vector<data::PreparedRow> prepared(texts.size());
+  std::vector<StreamedRow> read(texts.size());
   parallel_for(std::ssize(texts), 4, [&](int64_t begin, int64_t end) {
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) prepared[i] = reader_.read(texts[i]);
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
+      read[i] = settings_.read(texts[i], places[i].file, places[i].line);
   });
-  std::vector<data::SftExample> examples;
-  for (size_t i = 0; i < prepared.size(); ++i) {
-    if (!prepared[i].error.empty()) throw StepAbandoned(places[i] + ": " + prepared[i].error);
-    if (!prepared[i].dropped_because.empty()) continue;
-    examples.push_back(std::move(prepared[i].example));
+  for (size_t i = 0; i < read.size(); ++i) {
+    if (!read[i].error.empty())
+      throw StepAbandoned(places[i].file + ": line " + std::to_string(places[i].line) + ": " + read[i].error);
+    if (!read[i].dropped_because.empty()) continue;
+    group.rows.push_back(std::move(read[i].sequences));
+    group.texts.push_back(std::move(read[i].text));
     group.needed.push_back(ends[i]);
   }
-  if (settings_.rows.packing) {
-    group.rows = packed(std::move(examples));
+  if (settings_.packing) {
+    group.rows = packed(group.rows);
+    group.texts.assign(group.rows.size(), "");
     group.needed.assign(group.rows.size(), ends.back());
-  } else {
-    for (data::SftExample& example : examples) group.rows.push_back({std::move(example)});
   }
   for (const auto& row : group.rows) group.sequences += std::ssize(row);
   end_.row += std::ssize(group.rows);
@@ -85,10 +99,13 @@ void RowStream::read_group() const {
   groups_.push_back(std::move(group));
 }
 
-std::vector<std::vector<data::SftExample>> RowStream::packed(std::vector<data::SftExample> examples) const {
+std::vector<std::vector<data::SftExample>> RowStream::packed(
+    const std::vector<std::vector<data::SftExample>>& singles) const {
+  std::vector<data::SftExample> examples;
+  for (const auto& row : singles) examples.insert(examples.end(), row.begin(), row.end());
   std::vector<std::vector<data::SftExample>> rows;
   for (const data::PackedExample& example :
-       data::pack_examples(examples, *settings_.rows.max_length, settings_.packing_strategy).examples) {
+       data::pack_examples(examples, settings_.longest_sequence, *settings_.packing).examples) {
     auto& row = rows.emplace_back();
     auto id = example.input_ids.begin(), label = example.labels.begin();
     for (const int32_t length : example.sample_lengths) {
@@ -102,7 +119,7 @@ std::vector<std::vector<data::SftExample>> RowStream::packed(std::vector<data::S
 
 std::pair<int64_t, int64_t> RowStream::sequences_of_row(int64_t row) const {
   while (end_.row <= row) read_group();
-  while (groups_.size() > 1 && groups_[1].begin.row + settings_.rows_per_step <= row) groups_.pop_front();
+  while (groups_.size() > 1 && groups_[1].begin.row + settings_.rows_per_draw <= row) groups_.pop_front();
   const Group* const group = group_of(row);
   if (group == nullptr) throw Error("row " + std::to_string(row) + " of the stream has passed");
   const auto at = static_cast<size_t>(row - group->begin.row);
@@ -127,6 +144,12 @@ const data::SftExample& RowStream::sequence(int64_t index) const {
     }
   }
   throw Error("sequence " + std::to_string(index) + " of the stream is not held");
+}
+
+std::string RowStream::row_text(int64_t row) const {
+  sequences_of_row(row);
+  const Group* const group = group_of(row);
+  return group->texts[static_cast<size_t>(row - group->begin.row)];
 }
 
 int64_t RowStream::sequence_tokens(int64_t index) const { return std::ssize(sequence(index).input_ids); }

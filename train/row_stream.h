@@ -1,42 +1,62 @@
-// Rows of supervised fine-tuning that come once, in order, and of which nobody knows how many there are: standard
-// input, a pipe, a file larger than memory. They are read as steps ask for them, in groups (64 rows; 1000 where they
-// are packed, as TRL packs them), and forgotten when the step is over, so that memory does not grow.
+// Rows that come once, in order, and of which nobody knows how many there are: standard input, a pipe, a file larger
+// than memory. They are read as steps ask for them, in groups (64 rows; 1000 where they are packed, as TRL packs them),
+// and forgotten when the step is over, so that memory does not grow. What a line becomes is a method's own.
 #pragma once
 
 #include <deque>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/packing/packing.h"
 #include "data/readers/row_source.h"
 #include "data/rows/sft_rows.h"
-#include "text/model_text.h"
 #include "train/token_rows.h"
 
 namespace lathe::train {
 
+// What a line became.
+struct StreamedRow {
+  std::vector<data::SftExample> sequences;
+  std::string text;             // TrainingSet::row_text()
+  std::string error;            // why it is no row: the rest is empty then
+  std::string dropped_because;  // there is nothing in it to learn from
+};
+// `file` and `line` say where the line of JSON stands. Any number of threads may call it.
+using StreamedRowReader = std::function<StreamedRow(std::string_view json, const std::string& file, int64_t line)>;
+
 struct RowStreamSettings {
   std::string input;  // a path, a pipe, a folder of save_to_disk, or "-"
-  data::SftOptions rows;
-  data::PackingStrategy packing_strategy = data::PackingStrategy::bfd;
-  int64_t rows_drawn = 0;     // by the whole run
-  int64_t rows_per_step = 1;  // a row is held until one is asked for that comes so many after it
+  StreamedRowReader read;
+  int64_t longest_sequence = 0;                       // tokens that a sequence may have
+  int64_t sequences_per_row = 1;                      // without packing
+  std::optional<data::PackingStrategy> packing = {};  // of rows with one sequence, into longest_sequence tokens
+  int64_t rows_drawn = 0;                             // by the whole run
+  int64_t rows_per_draw = 1;  // a row is held until one is asked for that comes so many after it
 };
+
+// Where a run looks for a stream; ConfigError (streaming, dataset) for several sources, shards, or a path that is not
+// there.
+std::string stream_input(const std::string& dataset);
 
 class RowStream final : public TokenRows {
  public:
   // Errors as open_row_source()'s.
-  RowStream(RowStreamSettings settings, const text::ModelText& text);
+  explicit RowStream(RowStreamSettings settings);
 
   // What is known of all rows before they have come: as many as the run draws, and as long as they may be.
   int64_t rows() const override { return settings_.rows_drawn; }
-  int64_t sequences() const override { return settings_.rows_drawn; }
+  int64_t sequences() const override { return settings_.rows_drawn * settings_.sequences_per_row; }
   int64_t tokens() const override { return 0; }
   int64_t labelled_tokens() const override { return 0; }
-  int64_t longest_sequence() const override { return *settings_.rows.max_length; }
-  std::map<int64_t, int64_t> row_lengths() const override { return {{longest_sequence(), rows()}}; }
+  int64_t longest_sequence() const override { return settings_.longest_sequence; }
+  std::map<int64_t, int64_t> row_lengths() const override {
+    return {{longest_sequence() * settings_.sequences_per_row, rows()}};
+  }
   uint64_t fingerprint() const override { return 0; }  // the checkpoint has a hash of the rows that have come
 
   // Read as far as the row. StepAbandoned where the stream ends before it or has a row that is none.
@@ -44,7 +64,7 @@ class RowStream final : public TokenRows {
   // Of rows that are held.
   int64_t sequence_tokens(int64_t sequence) const override;
   void append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const override;
-  std::string row_text(int64_t) const override { return ""; }
+  std::string row_text(int64_t row) const override;
 
   // row_stream.json: the group of rows that the next one is in, with hashes of what was read before it and of all that
   // the rows learnt so far were made of.
@@ -68,19 +88,17 @@ class RowStream final : public TokenRows {
   struct Group {
     Place begin;
     std::vector<std::vector<data::SftExample>> rows;
+    std::vector<std::string> texts;  // of each row
     std::vector<InputsRead> needed;  // for each row: what had been read when it was whole
     int64_t sequences = 0;
   };
   std::optional<data::TextLine> next_input() const;
   void read_group() const;
-  std::vector<std::vector<data::SftExample>> packed(std::vector<data::SftExample> examples) const;
+  std::vector<std::vector<data::SftExample>> packed(const std::vector<std::vector<data::SftExample>>& singles) const;
   const data::SftExample& sequence(int64_t index) const;
   const Group* group_of(int64_t row) const;  // null where it is not held
 
   RowStreamSettings settings_;
-  std::shared_ptr<const data::Tokenizer> tokenizer_;
-  std::shared_ptr<const data::ChatTemplate> chat_template_;
-  data::SftRowReader reader_;
   std::vector<std::string> files_;
   mutable std::unique_ptr<data::RowSource> source_;
   mutable size_t next_file_ = 0;

@@ -26,6 +26,8 @@ class Dpo final : public Method {
     facts.plan = {fmt::format("{}: {} rows, {} tokens in pairs, {} of them in completions", config_.dataset, set.rows(),
                               set.tokens(), set.labelled_tokens()),
                   fmt::format("loss: {}, beta {}; reference: {}", config_.loss_type, config_.beta, reference_text())};
+    if (set.stream() != nullptr)
+      facts.plan[0] = fmt::format("{}: a stream, of which {} rows are drawn", config_.dataset, set.rows());
     facts.counts = {{"tokens", set.tokens()}, {"labelled_tokens", set.labelled_tokens()}};
     facts.report = {{"dataset", train::dataset_title(config_.dataset)},
                     {"rows", fmt::format("{} ({} tokens in pairs)", set.rows(), set.tokens())},

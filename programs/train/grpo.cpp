@@ -37,6 +37,9 @@ class Grpo final : public Method {
                   fmt::format("{} completions at once, {} of each prompt, of up to {} tokens; reward: {}",
                               config_.completions_per_generation(), config_.num_generations,
                               config_.max_completion_length, names)};
+    if (data_.training.stream() != nullptr)
+      facts.plan[0] = fmt::format("{}: a stream, of which {} prompts of up to {} tokens are drawn", config_.dataset,
+                                  facts.rows, data_.longest_prompt);
     facts.counts = {{"num_generations", config_.num_generations},
                     {"generation_batch_size", config_.completions_per_generation()}};
     facts.report = {{"dataset", train::dataset_title(config_.dataset)},

@@ -56,6 +56,36 @@ TEST_F(LatheTrainDpo, LeavesAnAdapterMetricsAndAReportWithRewards) {
   EXPECT_NE(bytes_of(folder_ / "run/config.yaml").find("loss_type: 'sigmoid,sft'"), std::string::npos);
 }
 
+TEST_F(LatheTrainDpo, AStreamHasTheBitsOfTheFileInOrderAndResumes) {
+  const auto streamed = [&](const std::string& output, const std::string& dataset,
+                            const std::vector<std::string>& more) {
+    return joined(dpo(output, {"--dataset", dataset, "--max_steps", "4", "--save_steps", "1", "--logging_steps", "1"}),
+                  more);
+  };
+  const std::string rows = (folder_ / "pairs.jsonl").string(), pipe = (folder_ / "pipe").string();
+  const auto expect_same = [&](const std::string& output) {
+    for (const char* name : {"metrics.jsonl", "adapter_model.safetensors"})
+      EXPECT_EQ(bytes_of(folder_ / "file" / name), bytes_of(folder_ / output / name)) << output << " " << name;
+  };
+  ASSERT_EQ(run(streamed("file", rows, {"--shuffle", "false"})), 0) << err();
+  ASSERT_EQ(run(streamed("stream", rows, {"--streaming"})), 0) << err();
+  expect_same("stream");
+  ASSERT_EQ(std::system(("mkfifo " + pipe).c_str()), 0);
+  const auto feed = [&](const std::string& what) { return std::system((what + " > " + pipe + " &").c_str()); };
+  ASSERT_EQ(feed("head -n 10 " + rows), 0);  // the stream ends within the third step
+  EXPECT_EQ(run(streamed("pipe", pipe, {"--streaming"})), 1);
+  EXPECT_NE(err().find("has ended after 10 rows"), std::string::npos) << err();
+  ASSERT_EQ(feed("cat " + rows), 0);
+  EXPECT_EQ(run(streamed("pipe", pipe, {"--streaming", "--resume"})), 0) << err();
+  expect_same("pipe");
+  EXPECT_EQ(run(streamed("none", rows, {"--streaming", "--max_steps", "-1"})), 2);
+  EXPECT_NE(err().find("streaming: needs max_steps"), std::string::npos) << err();
+  EXPECT_EQ(run(streamed("none", rows, {"--streaming", "--precompute_ref_log_probs"})), 2);
+  EXPECT_NE(err().find("not there before the first step"), std::string::npos) << err();
+  EXPECT_EQ(run(streamed("none", rows, {"--streaming", "--use_peft", "false"})), 2);
+  EXPECT_NE(err().find("streaming: needs an adapter"), std::string::npos) << err();
+}
+
 TEST_F(LatheTrainDpo, ListsInTheConfigGiveWayToTheCommandLine) {
   std::ofstream(folder_ / "dpo.yaml") << "loss_type: [hinge, sft]\nloss_weights: [1, 2]\n";
   ASSERT_EQ(run(dpo("run", {"--dry_run", "--config", (folder_ / "dpo.yaml").string()})), 0) << err();

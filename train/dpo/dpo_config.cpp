@@ -34,6 +34,9 @@ Fields dpo_fields(DpoSettings& s) {
        &s.ld_alpha},
       {"use_weighting", group, "weigh each row by how likely its completions are to the model (WPO)", result,
        &s.use_weighting},
+      {"streaming", Group::model_and_data,
+       "read rows in their order as steps ask for them, from a pipe, - or a file larger than memory (needs max_steps)",
+       result, &s.streaming},
       {"disable_dropout", group, "train without dropout, whatever lora_dropout is", result, &s.disable_dropout},
       {"precompute_ref_log_probs", Group::memory,
        "compute the reference's log-probabilities of all rows before the first step, and keep them in output_dir "
@@ -109,6 +112,12 @@ void check_dpo(const DpoConfig& c, Complaints& wrong) {
   wrong.require(!c.ld_alpha || (*c.ld_alpha >= 0 && *c.ld_alpha <= 1), "ld_alpha", "must be from 0 to 1");
   wrong.require(!c.sync_ref_model || !c.precompute_ref_log_probs, "precompute_ref_log_probs",
                 "does not go with sync_ref_model, which changes the reference while training");
+  wrong.require(!c.streaming || c.max_steps > 0, "streaming", "needs max_steps: nobody knows how many rows there are");
+  wrong.require(!c.streaming || !c.precompute_ref_log_probs, "precompute_ref_log_probs",
+                "does not go with streaming: the rows are not there before the first step");
+  wrong.require(!c.streaming || c.sync_ref_model || (c.use_peft && c.lora_modules_to_save.empty()), "streaming",
+                "needs an adapter without lora_modules_to_save, or sync_ref_model: else the reference would have to be "
+                "computed for all rows before the first step");
   check_reference(c, c.use_peft, wrong);
   check_losses(c, wrong);
 }
@@ -124,6 +133,7 @@ std::string joined(const std::string& list) {
 void DpoConfig::resolve() {
   loss_type = joined(loss_type);
   loss_weights = joined(loss_weights);
+  shuffle = shuffle && !streaming;
 }
 
 Fields fields_of(DpoConfig& c) {

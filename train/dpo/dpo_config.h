@@ -25,12 +25,13 @@ struct DpoSettings {
   bool use_weighting = false;
   bool precompute_ref_log_probs = false;
   bool disable_dropout = true;
+  bool streaming = false;  // rows come once, in order
 };
 
 struct DpoConfig : RunConfig, DataSettings, DpoSettings, ReferenceSettings {
   static constexpr const char *method = "DPO", *command = "dpo";
   double resolved_learning_rate() const { return learning_rate.value_or(1e-6); }
-  void resolve();  // lists in one spelling
+  void resolve();  // lists in one spelling; a stream has its own order
 };
 
 Fields fields_of(DpoConfig& config);

@@ -1,12 +1,14 @@
 #include "train/dpo/dpo_data.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "core/error.h"
 #include "data/rows/preference_rows.h"
 #include "data/shards/manifest.h"
 #include "data/shards/row_kinds.h"
 #include "train/dataset_shards.h"
+#include "train/row_stream.h"
 
 namespace lathe::train {
 namespace {
@@ -46,6 +48,46 @@ TrainingSet load_set(const std::string& key, const std::string& path, const DpoC
   return set_of(rows.examples);
 }
 
+StreamedRowReader row_reader(const data::PreferenceOptions& options, const text::ModelText& text) {
+  struct Reader {
+    std::shared_ptr<const data::Tokenizer> tokenizer;
+    std::shared_ptr<const data::ChatTemplate> chat_template;
+    data::PreferenceOptions options;
+    data::PreferenceRowReader rows;
+    Reader(const text::ModelText& of, const data::PreferenceOptions& o)
+        : tokenizer(of.tokenizer),
+          chat_template(of.chat_template),
+          options(o),
+          rows(*tokenizer, chat_template.get(), options) {}
+  };
+  const auto reader = std::make_shared<Reader>(text, options);
+  return [reader](std::string_view json, const std::string&, int64_t) {
+    data::PreparedPreference row = reader->rows.read(json);
+    return StreamedRow{{std::move(row.example.chosen), std::move(row.example.rejected)},
+                       "",
+                       std::move(row.error),
+                       std::move(row.dropped_because)};
+  };
+}
+
+TrainingSet open_stream(const DpoConfig& config, const text::ModelText& text) {
+  RowStreamSettings settings;
+  settings.input = stream_input(config.dataset);
+  settings.read = row_reader(options_of(config, text), text);
+  settings.longest_sequence = config.max_length;
+  settings.sequences_per_row = 2;
+  settings.rows_per_draw = config.rows_per_step();
+  settings.rows_drawn = config.max_steps * config.rows_per_step();
+  return TrainingSet::of_stream(std::make_shared<RowStream>(std::move(settings)));
+}
+
+TrainingSet load_sources(const DpoConfig& config, const text::ModelText& text, std::vector<std::string>& warnings) {
+  std::vector<WeightedSet> sources;
+  for (const DatasetSource& source : dataset_sources(config.dataset))
+    sources.push_back({source.name, load_set("dataset", source.path, config, text, warnings), source.weight});
+  return sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
+}
+
 SampleRow sample_of(const TrainingSet& pairs, int64_t row, const data::Tokenizer& tokenizer) {
   const auto parts = [&](int64_t sequence) {
     std::vector<int32_t> ids, labels;
@@ -69,10 +111,7 @@ int64_t DpoData::longest_sequence() const {
 
 DpoData load_dpo_data(const DpoConfig& config, const text::ModelText& text) {
   DpoData data;
-  std::vector<WeightedSet> sources;
-  for (const DatasetSource& source : dataset_sources(config.dataset))
-    sources.push_back({source.name, load_set("dataset", source.path, config, text, data.warnings), source.weight});
-  data.training = sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
+  data.training = config.streaming ? open_stream(config, text) : load_sources(config, text, data.warnings);
   for (int64_t row = 0; row < std::min(data.training.rows(), sample_count); ++row)
     data.samples.push_back(sample_of(data.training, row, *text.tokenizer));
   if (!config.eval_dataset.empty())

@@ -8,6 +8,7 @@
 
 #include "core/dtype.h"
 #include "kernels/copy/copy.h"
+#include "train/row_stream.h"
 
 namespace lathe::train {
 namespace {
@@ -225,6 +226,7 @@ StepOutcome DpoObjective::accumulate(std::span<const int64_t> rows, int64_t step
   outcome.loss = preference_loss(pairs, totals, loss_, known);
   for (const PairSums& pair : sums) outcome.tokens += pair.tokens;
   outcome.metrics = metrics_of(sums, pairs, config_.beta);
+  if (!rows.empty()) rows_learnt_ = rows.back() + 1;
   return outcome;
 }
 
@@ -252,11 +254,21 @@ void DpoObjective::forget_references() {
   if (evaluation_) evaluation_->logps.forget();
 }
 
-std::string_view DpoObjective::state_name() const { return reference_model_ ? "dpo" : ""; }
-void DpoObjective::save_state(const std::filesystem::path& folder) const { reference_model_->save(folder); }
+std::string_view DpoObjective::state_name() const {
+  return reference_model_ ? "dpo" : data_.training.stream() != nullptr ? "row_stream" : "";
+}
+
+void DpoObjective::save_state(const std::filesystem::path& folder) const {
+  if (reference_model_) reference_model_->save(folder);
+  if (data_.training.stream() != nullptr) data_.training.stream()->save(folder, rows_learnt_);
+}
+
 void DpoObjective::load_state(const std::filesystem::path& folder) {
-  reference_model_->load(folder);
-  forget_references();
+  if (reference_model_) {
+    reference_model_->load(folder);
+    forget_references();
+  }
+  if (data_.training.stream() != nullptr) data_.training.stream()->load(folder);
 }
 
 }  // namespace lathe::train

@@ -43,7 +43,7 @@ class DpoObjective final : public Objective {
   // The same of all of eval_dataset, with the prefix eval_; aot sorts over all of it.
   Metrics evaluate() override;
 
-  // With sync_ref_model the reference follows the model, and is what a checkpoint keeps.
+  // With sync_ref_model the reference follows the model, and is what a checkpoint keeps; of a stream also the place.
   void after_update(int64_t steps_done) override;
   std::string_view state_name() const override;
   void save_state(const std::filesystem::path& folder) const override;
@@ -71,6 +71,7 @@ class DpoObjective final : public Objective {
   PreferenceLossOptions loss_;
   uint64_t identity_;
   bool starts_as_reference_;
+  int64_t rows_learnt_ = 0;                        // of a stream
   std::optional<std::string> policy_, reference_;  // adapters; not given: the model's only one, or none
   std::optional<ReferenceModel> reference_model_;  // with sync_ref_model
   References training_;

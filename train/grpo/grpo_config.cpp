@@ -20,6 +20,13 @@ Fields rollout_fields(GrpoSettings& s) {
       {"top_p", group, "draw from the likeliest tokens that reach this share (1: from all)", result, &s.top_p},
       {"top_k", group, "draw from so many likeliest tokens (0: from all)", result, &s.top_k},
       {"min_p", group, "draw from tokens at least this share as likely as the likeliest", result, &s.min_p},
+      {"streaming", Group::model_and_data,
+       "read prompts in their order as steps ask for them, from a pipe, - or a file larger than memory (needs "
+       "max_steps)",
+       result, &s.streaming},
+      {"max_prompt_length", Group::model_and_data,
+       "tokens that a streamed prompt may have: room is made for them before any has come; a longer one is an error",
+       Shapes::run, &s.max_prompt_length},
       {"generation_batch_size", group,
        "completions generated at once (default: steps_per_generation micro-batches of them)", result,
        &s.generation_batch_size},
@@ -126,6 +133,10 @@ void check_sampling(const GrpoConfig& c, Complaints& wrong) {
   wrong.require(c.top_p > 0 && c.top_p <= 1, "top_p", "must be above 0 and at most 1");
   wrong.require(c.top_k >= 0 && c.top_k < 1 << 24, "top_k", "must be 0 (off) or more");
   wrong.require(c.min_p >= 0 && c.min_p <= 1, "min_p", "must be from 0 to 1");
+  wrong.require(!c.streaming || c.max_steps > 0, "streaming",
+                "needs max_steps: nobody knows how many prompts there are");
+  wrong.require(c.max_prompt_length >= 1 && c.max_prompt_length <= 262144, "max_prompt_length",
+                "must be from 1 to 262144, found " + std::to_string(c.max_prompt_length));
   wrong.require_not_negative("num_generations_eval", static_cast<double>(c.num_generations_eval));
   wrong.require_not_negative("kv_cache_tokens", static_cast<double>(c.kv_cache_tokens));
 }
@@ -174,6 +185,7 @@ int64_t GrpoConfig::completions_per_generation() const {
 void GrpoConfig::resolve() {
   generation_batch_size = completions_per_generation();
   steps_per_generation = 0;
+  shuffle = shuffle && !streaming;
   if (!epsilon_high) epsilon_high = epsilon;
   if (num_generations_eval == 0) num_generations_eval = num_generations;
 }

@@ -23,6 +23,8 @@ struct GrpoSettings {
   int64_t top_k = 0;
   int64_t kv_cache_tokens = 0;  // 0: for what is generated at once, at most 64 completions
   bool log_completions = false;
+  bool streaming = false;           // prompts come once, in order
+  int64_t max_prompt_length = 512;  // tokens of a streamed prompt
 
   // The loss.
   std::string loss_type = "dapo";

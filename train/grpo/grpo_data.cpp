@@ -1,6 +1,7 @@
 #include "train/grpo/grpo_data.h"
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 
 #include "core/error.h"
@@ -8,6 +9,7 @@
 #include "data/shards/manifest.h"
 #include "data/shards/row_kinds.h"
 #include "train/dataset_shards.h"
+#include "train/row_stream.h"
 
 namespace lathe::train {
 namespace {
@@ -50,6 +52,54 @@ TrainingSet load_set(const std::string& key, const std::string& path, const Grpo
   return set;
 }
 
+StreamedRowReader row_reader(int64_t most_tokens, const text::ModelText& text) {
+  struct Reader {
+    std::shared_ptr<const data::Tokenizer> tokenizer;
+    std::shared_ptr<const data::ChatTemplate> chat_template;
+    data::PromptRowReader rows;
+    explicit Reader(const text::ModelText& of)
+        : tokenizer(of.tokenizer),
+          chat_template(of.chat_template),
+          rows(*tokenizer, chat_template.get(), of.vocab_size) {}
+  };
+  const auto reader = std::make_shared<Reader>(text);
+  return [reader, most_tokens](std::string_view json, const std::string& file, int64_t line) {
+    StreamedRow row;
+    try {
+      data::PromptRow prompt = reader->rows.read(json);
+      prompt.file = file;
+      prompt.line = line;
+      if (std::ssize(prompt.ids) > most_tokens)
+        throw Error("has a prompt of " + std::to_string(prompt.ids.size()) + " tokens, above max_prompt_length " +
+                    std::to_string(most_tokens));
+      row.text = data::prompt_text(prompt);
+      std::vector<int32_t> labels(prompt.ids.size(), data::ignored_label);
+      row.sequences.push_back({std::move(prompt.ids), std::move(labels)});
+    } catch (const std::exception& error) {
+      row.error = error.what();
+    }
+    return row;
+  };
+}
+
+TrainingSet open_stream(const GrpoConfig& config, const text::ModelText& text) {
+  const int64_t updates = config.updates_per_generation() * config.num_iterations;
+  RowStreamSettings settings;
+  settings.input = stream_input(config.dataset);
+  settings.read = row_reader(config.max_prompt_length, text);
+  settings.longest_sequence = config.max_prompt_length;
+  settings.rows_per_draw = config.prompts_per_generation();
+  settings.rows_drawn = (config.max_steps + updates - 1) / updates * settings.rows_per_draw;
+  return TrainingSet::of_stream(std::make_shared<RowStream>(std::move(settings)));
+}
+
+TrainingSet load_sources(const GrpoConfig& config, const text::ModelText& text, std::vector<std::string>& warnings) {
+  std::vector<WeightedSet> sources;
+  for (const DatasetSource& source : dataset_sources(config.dataset))
+    sources.push_back({source.name, load_set("dataset", source.path, config, text, warnings), source.weight});
+  return sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
+}
+
 }  // namespace
 
 void add_prompt(TrainingSet& prompts, const data::PromptRow& row) {
@@ -66,10 +116,7 @@ GrpoData load_grpo_data(const GrpoConfig& config, const text::ModelText& text) {
   if (text.stop_token_ids.empty())
     throw ConfigError("eos_token", "neither the model's files nor its tokenizer say where an answer ends");
   GrpoData data;
-  std::vector<WeightedSet> sources;
-  for (const DatasetSource& source : dataset_sources(config.dataset))
-    sources.push_back({source.name, load_set("dataset", source.path, config, text, data.warnings), source.weight});
-  data.training = sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
+  data.training = config.streaming ? open_stream(config, text) : load_sources(config, text, data.warnings);
   data.longest_prompt = data.training.longest_sequence();
   if (config.eval_dataset.empty()) return data;
   data.evaluation = load_set("eval_dataset", config.eval_dataset, config, text, data.warnings);

@@ -8,6 +8,7 @@
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "kernels/cuda/profiler_range.h"
+#include "train/row_stream.h"
 
 namespace lathe::train {
 namespace {
@@ -145,6 +146,7 @@ StepOutcome GrpoObjective::generate(std::span<const int64_t> rows, int64_t step)
   }
   samples_ = sample_rows(answers.scores, *text_.tokenizer, rewards_, sample_count);
   batch_ = std::move(batch);
+  if (!rows.empty()) rows_drawn_ = rows.back() + 1;
   return {.loss = 0, .tokens = answers.tokens, .metrics = answers.scores.metrics};
 }
 
@@ -268,11 +270,16 @@ void GrpoObjective::after_update(int64_t steps_done) {
 
 void GrpoObjective::save_state(const std::filesystem::path& folder) const {
   save_generation_batch(folder, batch_);
+  // What is still learnt from is read once more.
+  if (data_.training.stream() != nullptr)
+    data_.training.stream()->save(folder, batch_.completions.empty() ? rows_drawn_ : batch_.completions.front().row);
   if (config_.sync_ref_model) reference_model_->save(folder);
 }
 
 void GrpoObjective::load_state(const std::filesystem::path& folder) {
   batch_ = load_generation_batch(folder, rows(), model_.config().vocab_size);
+  if (data_.training.stream() != nullptr) data_.training.stream()->load(folder);
+  if (!batch_.completions.empty()) rows_drawn_ = batch_.completions.back().row + 1;
   if (config_.sync_ref_model) reference_model_->load(folder);
 }
 

@@ -80,6 +80,7 @@ class GrpoObjective final : public Objective {
   std::optional<ReferenceModel> reference_model_;  // where beta is not 0 and whole weights are trained
   RolloutSampler sampler_;
   GenerationBatch batch_;
+  int64_t rows_drawn_ = 0;  // of a stream
   std::vector<SampleRow> samples_;
 };
 

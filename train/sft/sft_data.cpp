@@ -96,20 +96,34 @@ TrainingSet load_sources(const SftConfig& config, const text::ModelText& text, s
   return sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
 }
 
+StreamedRowReader row_reader(data::SftOptions options, const text::ModelText& text) {
+  struct Reader {
+    std::shared_ptr<const data::Tokenizer> tokenizer;
+    std::shared_ptr<const data::ChatTemplate> chat_template;
+    data::SftOptions options;
+    data::SftRowReader rows;
+    Reader(const text::ModelText& of, data::SftOptions o)
+        : tokenizer(of.tokenizer),
+          chat_template(of.chat_template),
+          options(std::move(o)),
+          rows(*tokenizer, chat_template.get(), options) {}
+  };
+  const auto reader = std::make_shared<Reader>(text, std::move(options));
+  return [reader](std::string_view json, const std::string&, int64_t) {
+    data::PreparedRow row = reader->rows.read(json);
+    return StreamedRow{{std::move(row.example)}, "", std::move(row.error), std::move(row.dropped_because)};
+  };
+}
+
 TrainingSet open_stream(const SftConfig& config, const text::ModelText& text, std::vector<data::SftExample>& kept) {
-  const std::vector<DatasetSource> sources = dataset_sources(config.dataset);
-  const std::string& path = sources[0].path;
-  if (sources.size() > 1) throw ConfigError("streaming", "takes one dataset, found " + std::to_string(sources.size()));
-  if (data::is_shard_folder(path))
-    throw ConfigError("streaming", path + " holds shards, which are read as steps ask for them anyway; leave it out");
-  if (!std::filesystem::is_fifo(path) && !std::filesystem::is_character_file(path)) expect_file("dataset", path);
   RowStreamSettings settings;
-  settings.input = path;
-  settings.rows = options_of(config, text, config.packing);
-  settings.packing_strategy = data::packing_strategy(config.packing_strategy);
-  settings.rows_per_step = config.rows_per_step();
+  settings.input = stream_input(config.dataset);
+  settings.read = row_reader(options_of(config, text, config.packing), text);
+  settings.longest_sequence = config.max_length;
+  if (config.packing) settings.packing = data::packing_strategy(config.packing_strategy);
+  settings.rows_per_draw = config.rows_per_step();
   settings.rows_drawn = config.max_steps * config.rows_per_step();
-  const auto stream = std::make_shared<RowStream>(std::move(settings), text);
+  const auto stream = std::make_shared<RowStream>(std::move(settings));
   const auto last = stream->sequences_of_row(std::min<int64_t>(stream->rows(), sample_count) - 1).second;
   for (int64_t sequence = 0; sequence < std::min<int64_t>(last, sample_count); ++sequence) {
     data::SftExample& example = kept.emplace_back();
