@@ -191,7 +191,8 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
                             std::to_string(run.forward_tokens) + " tokens in a forward" +
                                 (run.gradient_checkpointing ? ", layers recomputed" : "")});
   const bool on_cpu = run.device.kind == DeviceKind::cpu;
-  const int64_t chunk = on_cpu ? kernels::cross_entropy_chunk : kernels::cross_entropy_device_chunk;
+  const int64_t chunk =
+      std::min(run.forward_tokens, on_cpu ? kernels::cross_entropy_chunk : kernels::cross_entropy_device_chunk);
   // Gradients take the logits' place; on the CPU panels of the products lie beside them.
   estimate.lines.push_back({MemoryTag::workspace, chunk * model.vocab_size * (on_cpu ? 5 : 4 + element),
                             "logits of " + std::to_string(chunk) + " tokens"});

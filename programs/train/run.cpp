@@ -99,6 +99,10 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
                                         .optimizer = config.optimizer(),
                                         .new_adapter = config.adapter.empty(),
                                         .reference = method.reference()});
+  if (device.kind == DeviceKind::cuda)
+    plan.facts.plan.emplace_back(
+        "a card also holds the driver's context and the kernels' code: the table leaves them out, as what it has free "
+        "does");
   if (plan.facts.kv_cache_tokens > 0) {
     constexpr int64_t page = nn::KvCache::default_page_size;
     const int64_t pages = (plan.facts.kv_cache_tokens + page - 1) / page;
@@ -266,15 +270,17 @@ train::ReportContents report_of(const std::string& title, const train::RunConfig
 void print_summary(const train::RunConfig& config, const Totals& totals, double seconds, const train::Trainer& trainer,
                    bool json) {
   if (json) {
-    ordered_json summary = {{"output_dir", config.output_dir},
-                            {"steps", trainer.steps_done()},
-                            {"loss", totals.loss},
-                            {"tokens", totals.tokens},
-                            {"tokens_per_second", totals.rate()},
-                            {"train_seconds", totals.seconds},
-                            {"total_seconds", seconds},
-                            {"peak_memory_bytes", allocator_for(trainer.model().device()).stats().total_peak_bytes},
-                            {"peak_rss_bytes", process_peak_rss_bytes()}};
+    ordered_json summary = {
+        {"output_dir", config.output_dir},
+        {"steps", trainer.steps_done()},
+        {"loss", totals.loss},
+        {"tokens", totals.tokens},
+        {"tokens_per_second", totals.rate()},
+        {"train_seconds", totals.seconds},
+        {"total_seconds", seconds},
+        {"peak_memory_bytes", allocator_for(trainer.model().device()).stats().total_peak_bytes},
+        {"peak_reserved_bytes", allocator_for(trainer.model().device()).stats().reserved_peak_bytes},
+        {"peak_rss_bytes", process_peak_rss_bytes()}};
     for (const auto& [name, value] : totals.evaluation) summary[name] = value;
     fmt::print("{}\n", summary.dump(2, ' ', false, replace_broken_utf8));
     return;

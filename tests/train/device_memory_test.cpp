@@ -1,0 +1,132 @@
+// What a step takes of a device, as its allocator counts it, beside what the run was told before: on simt, whose
+// allocator is a card's.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "core/memory.h"
+#include "kernels/cuda/runtime.h"
+#include "tests/train/tiny_run.h"
+#include "train/memory_estimate.h"
+
+namespace lathe::train {
+namespace {
+
+constexpr Device simt{DeviceKind::simt, 0};
+
+// Powers of two: blocks of memory are not rounded up.
+nn::ModelConfig small_config() {
+  const TemporaryFolder folder;
+  std::ofstream(folder.path() / "config.json")
+      << R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 512, "hidden_size": 128,
+             "intermediate_size": 256, "num_hidden_layers": 8, "num_attention_heads": 4, "num_key_value_heads": 2,
+             "head_dim": 32, "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+             "hidden_act": "silu", "tie_word_embeddings": false})";
+  return nn::read_hf_config(folder.path());
+}
+
+// Every weight that is asked for, all alike.
+class Zeros final : public nn::WeightSource {
+ public:
+  explicit Zeros(const nn::ModelConfig& config) {
+    const auto add = [&](const std::string& name, const Shape& shape) {
+      weights_.push_back({name, name, "F32", shape, 4 * shape.numel()});
+    };
+    const int64_t hidden = config.hidden_size;
+    add("model.embed_tokens.weight", {config.vocab_size, hidden});
+    add("lm_head.weight", {config.vocab_size, hidden});
+    add("model.norm.weight", {hidden});
+    const int64_t kv = config.num_key_value_heads * config.head_dim, inner = config.intermediate_size;
+    for (int64_t i = 0; i < config.num_hidden_layers(); ++i) {
+      const std::string layer = "model.layers." + std::to_string(i) + ".";
+      for (const char* name : {"input_layernorm", "post_attention_layernorm"}) add(layer + name + ".weight", {hidden});
+      for (const char* name : {"q_proj", "o_proj"}) add(layer + "self_attn." + name + ".weight", {hidden, hidden});
+      for (const char* name : {"k_proj", "v_proj"}) add(layer + "self_attn." + name + ".weight", {kv, hidden});
+      for (const char* name : {"gate_proj", "up_proj"}) add(layer + "mlp." + name + ".weight", {inner, hidden});
+      add(layer + "mlp.down_proj.weight", {hidden, inner});
+    }
+  }
+  const std::vector<nn::WeightInfo>& weights() const override { return weights_; }
+  const nn::WeightInfo* find(std::string_view name) const override {
+    for (const nn::WeightInfo& info : weights_)
+      if (info.name == name) return &info;
+    return nullptr;
+  }
+  void read_rows(std::string_view name, int64_t, int64_t count, float* out) const override {
+    const Shape& shape = find(name)->shape;
+    std::fill_n(out, count * shape[shape.rank() - 1], 0.0f);
+  }
+
+ private:
+  std::vector<nn::WeightInfo> weights_;
+};
+
+struct Kind {
+  const char* name;
+  bool use_peft, load_in_4bit, checkpointing;
+  const char* dtype;
+};
+
+double estimated_beside_allocated(const Kind& kind) {
+  const TemporaryFolder folder;
+  SftConfig config = tiny_config(folder.path());
+  config.dtype = kind.dtype;
+  config.use_peft = kind.use_peft;
+  config.load_in_4bit = kind.load_in_4bit;
+  config.gradient_checkpointing = kind.checkpointing;
+  config.per_device_train_batch_size = 2;
+  const nn::ModelConfig model_config = small_config();
+  const nn::LoraConfig lora = lora_config(config);
+  const RunShape shape{.dtype = nn::parse_compute_dtype(config.dtype, simt),
+                       .device = simt,
+                       .quantization = config.quantization(),
+                       .forward_tokens = 128,
+                       .gradient_checkpointing = kind.checkpointing};
+  const MemoryEstimate estimate = estimate_memory(model_config, kind.use_peft ? &lora : nullptr, shape);
+  int64_t expected = 0;  // of what lives: the cache is the allocator's own rule
+  for (const MemoryLine& line : estimate.lines)
+    if (line.tag != MemoryTag::other) expected += line.bytes;
+
+  Allocator& allocator = allocator_for(simt);
+  allocator.reset_peak();
+  EXPECT_EQ(allocator.stats().total_live_bytes, 0);
+  {
+    nn::TransformerOptions options;
+    options.dtype = shape.dtype;
+    options.device = simt;
+    options.weights = kind.use_peft ? nn::WeightMode::frozen : nn::WeightMode::trainable;
+    options.quantized_linears = shape.quantization;
+    options.max_positions = 64;
+    nn::Transformer model(model_config, Zeros(model_config), options);
+    if (kind.use_peft) model.add_lora(lora, 1);
+    TrainingSet rows;
+    for (int row = 0; row < 2; ++row) {
+      std::vector<int32_t> ids(64);
+      for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(7 * i % 512);
+      rows.add_row(ids, ids);
+    }
+    SftObjective objective(model, rows, nullptr, config);
+    Optimizer optimizer(model.trainable_parameters(), config);
+    objective.accumulate(std::vector<int64_t>{0, 1}, 0, 1.0);
+    optimizer.step(1, 1e-4, optimizer.gradient_norm(1.0), 1.0);
+    kernels::synchronize(simt);
+  }
+  const double allocated = static_cast<double>(allocator.stats().total_peak_bytes);
+  return static_cast<double>(expected) / allocated;
+}
+
+class DeviceMemory : public testing::TestWithParam<Kind> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, DeviceMemory,
+                         testing::Values(Kind{"lora", true, false, false, "bfloat16"},
+                                         Kind{"lora_f16_checkpointed", true, false, true, "float16"},
+                                         Kind{"qlora", true, true, false, "bfloat16"},
+                                         Kind{"qlora_checkpointed", true, true, true, "bfloat16"},
+                                         Kind{"full", false, false, false, "bfloat16"},
+                                         Kind{"full_f32_checkpointed", false, false, true, "float32"}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(DeviceMemory, IsEstimatedWithinATenth) { EXPECT_NEAR(estimated_beside_allocated(GetParam()), 1.0, 0.1); }
+
+}  // namespace
+}  // namespace lathe::train
