@@ -3,7 +3,9 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <array>
 #include <iterator>
+#include <string_view>
 
 #include "data/tokenizer/normalizer.h"
 #include "data/tokenizer/utf8.h"
@@ -81,9 +83,8 @@ void respell(AlignedText& text, const Spell& spell) {
   text = std::move(changed);
 }
 
-}  // namespace
-
-void normalize_as_bert(AlignedText& text, const BertNormalization& options) {
+// A text with characters beyond ASCII, step by step.
+void normalize_step_by_step(AlignedText& text, const BertNormalization& options) {
   if (options.clean_text)
     respell(text, [](char32_t c, std::string& out) {
       if (!is_dropped(c)) append_code_point(out, is_white_space(c) ? U' ' : c);
@@ -101,6 +102,69 @@ void normalize_as_bert(AlignedText& text, const BertNormalization& options) {
     });
   }
   if (options.lowercase) Normalizer{Normalizer::Kind::lowercase}.apply(text);
+}
+
+bool is_ascii(char c) { return static_cast<unsigned char>(c) < 0x80; }
+
+// What becomes of each ASCII character, whatever stands beside it; 0: it is dropped.
+std::array<char, 128> ascii_table(const BertNormalization& options) {
+  std::array<char, 128> table;
+  for (char32_t c = 0; c < table.size(); ++c) {
+    char becomes = static_cast<char>(c);
+    if (options.clean_text && is_white_space(c)) becomes = ' ';
+    if (options.clean_text && is_dropped(c)) becomes = 0;
+    if (options.lowercase && c >= 'A' && c <= 'Z') becomes = static_cast<char>(c - 'A' + 'a');
+    table[c] = becomes;
+  }
+  return table;
+}
+
+// Where so many characters in a row are ASCII, they are no longer taken along with those before them.
+constexpr size_t ascii_stretch = 16;
+
+size_t end_of_other(std::string_view text, size_t at) {
+  for (size_t in_a_row = 0; at < text.size(); ++at) {
+    in_a_row = is_ascii(text[at]) ? in_a_row + 1 : 0;
+    if (in_a_row == ascii_stretch) return at + 1 - ascii_stretch;
+  }
+  return text.size();
+}
+
+}  // namespace
+
+// Every step looks at one character, or at one with the marks behind it, which are not ASCII: stretches of ASCII are
+// mapped by a table, the rest goes step by step.
+void normalize_as_bert(AlignedText& text, const BertNormalization& options) {
+  const std::array<char, 128> table = ascii_table(options);
+  const auto stays_in_place = [&](char c) { return is_ascii(c) && table[static_cast<unsigned char>(c)] != 0; };
+  if (std::all_of(text.text.begin(), text.text.end(), stays_in_place)) {
+    for (char& c : text.text) c = table[static_cast<unsigned char>(c)];
+    return;
+  }
+  AlignedText changed{{}, text.base};
+  changed.most_bytes = text.most_bytes;
+  changed.text.reserve(text.text.size());
+  changed.origin.reserve(text.text.size());
+  for (size_t at = 0; at < text.text.size();) {
+    if (is_ascii(text.text[at])) {
+      if (const char c = table[static_cast<unsigned char>(text.text[at])]) {
+        changed.text += c;
+        changed.origin.push_back(text.origin_of(at));
+      }
+      ++at;
+      continue;
+    }
+    const size_t end = end_of_other(text.text, at);
+    AlignedText part{text.text.substr(at, end - at), text.base + at};
+    if (!text.origin.empty())
+      part.origin.assign(text.origin.begin() + static_cast<std::ptrdiff_t>(at),
+                         text.origin.begin() + static_cast<std::ptrdiff_t>(end));
+    normalize_step_by_step(part, options);
+    for (size_t i = 0; i < part.text.size(); ++i) changed.origin.push_back(part.origin_of(i));
+    changed.text += part.text;
+    at = end;
+  }
+  text = std::move(changed);
 }
 
 }  // namespace lathe::data

@@ -165,12 +165,12 @@ void AlignedText::replace_all(const std::vector<TextPiece>& ranges, std::string_
                 std::to_string(most_bytes) + " that it may");
   std::string changed;
   std::vector<size_t> places;
+  changed.reserve(size);
+  places.reserve(size);
   size_t position = 0;
   const auto keep = [&](size_t end) {
-    for (; position < end; ++position) {
-      changed += text[position];
-      places.push_back(origin_of(position));
-    }
+    changed.append(text, position, end - position);
+    for (; position < end; ++position) places.push_back(origin_of(position));
   };
   for (const auto& [begin, end] : ranges) {
     keep(begin);

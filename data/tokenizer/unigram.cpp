@@ -2,16 +2,19 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
 
 #include "core/error.h"
 #include "data/tokenizer/utf8.h"
 #include "data/tokenizer/vocabulary.h"
+#include "data/tokenizer/word_cache.h"
 
 namespace lathe::data {
 namespace {
 
 // What an unknown character costs more than the least likely token (SentencePiece's kUnkPenalty).
 constexpr double unknown_penalty = 10.0;
+constexpr size_t most_nodes_kept = 1 << 16;  // of a line's memory for the next one
 
 uint64_t branch_key(int32_t node, char byte) {
   return (uint64_t{static_cast<uint32_t>(node)} << 8) | static_cast<unsigned char>(byte);
@@ -21,7 +24,10 @@ size_t branch_hash(uint64_t key) { return static_cast<size_t>((key * 0x9E3779B97
 }  // namespace
 
 Unigram::Unigram(UnigramSettings settings, const Vocabulary& vocabulary, std::vector<double> scores)
-    : settings_(settings), scores_(std::move(scores)), byte_ids_(byte_token_ids(vocabulary)) {
+    : settings_(settings),
+      identity_(WordCache::new_owner()),
+      scores_(std::move(scores)),
+      byte_ids_(byte_token_ids(vocabulary)) {
   branches_.resize(1024);
   piece_of_node_.push_back(-1);
   double least = std::numeric_limits<double>::infinity();
@@ -69,8 +75,8 @@ int32_t Unigram::child_of(int32_t node, char byte) const {
   }
 }
 
-std::vector<Unigram::Node> Unigram::best_path(std::string_view word) const {
-  std::vector<Node> nodes(word.size() + 1);
+void Unigram::best_path(std::string_view word, std::vector<Node>& nodes) const {
+  nodes.assign(word.size() + 1, Node());
   // Of equal sums the first found stays, which is the one with the longer last piece.
   const auto offer = [&](size_t begin, size_t end, double score, int32_t id) {
     Node& node = nodes[end];
@@ -92,7 +98,6 @@ std::vector<Unigram::Node> Unigram::best_path(std::string_view word) const {
     if (!known) offer(begin, next, unknown_score_, settings_.unknown_id.value_or(-1));
     begin = next;
   }
-  return nodes;
 }
 
 // A piece by its text, which may be several unknown characters: they are the token of that text where there is one.
@@ -117,8 +122,13 @@ void Unigram::append_text(std::string_view text, size_t begin, const Vocabulary&
 
 void Unigram::encode(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& tokens) const {
   if (word.empty()) return;
-  const std::vector<Node> nodes = best_path(word);
-  std::vector<std::pair<size_t, size_t>> pieces;  // from the last to the first
+  WordCache& cache = WordCache::of_this_thread();
+  if (cache.append(identity_, word, 0, tokens)) return;
+  const size_t first = tokens.size();
+  thread_local std::vector<Node> nodes;
+  thread_local std::vector<std::pair<size_t, size_t>> pieces;  // from the last to the first
+  best_path(word, nodes);
+  pieces.clear();
   bool last_unknown = false;
   for (size_t end = word.size(); end > 0;) {
     const Node& node = nodes[end];
@@ -134,6 +144,8 @@ void Unigram::encode(std::string_view word, const Vocabulary& vocabulary, std::v
   }
   for (auto piece = pieces.rbegin(); piece != pieces.rend(); ++piece)
     append_text(word.substr(piece->first, piece->second - piece->first), piece->first, vocabulary, tokens);
+  cache.put(identity_, word, 0, std::span(tokens).subspan(first));
+  if (nodes.size() > most_nodes_kept) std::vector<Node>().swap(nodes);
 }
 
 }  // namespace lathe::data

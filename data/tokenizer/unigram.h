@@ -43,11 +43,12 @@ class Unigram {
     int32_t begin = -1;
     int32_t id = -1;
   };
-  std::vector<Node> best_path(std::string_view word) const;
+  void best_path(std::string_view word, std::vector<Node>& nodes) const;
   void append_text(std::string_view text, size_t begin, const Vocabulary& vocabulary,
                    std::vector<WordToken>& tokens) const;
 
   UnigramSettings settings_;
+  uint64_t identity_;  // of the words in the cache
   std::vector<double> scores_;
   double unknown_score_ = 0;
   std::vector<Branch> branches_;  // open addressing

@@ -1,12 +1,19 @@
 #include "data/tokenizer/word_piece.h"
 
+#include <span>
+
 #include "data/tokenizer/utf8.h"
 #include "data/tokenizer/vocabulary.h"
+#include "data/tokenizer/word_cache.h"
 
 namespace lathe::data {
 
+WordPiece::WordPiece(WordPieceSettings settings) : settings_(std::move(settings)), identity_(WordCache::new_owner()) {}
+
 void WordPiece::encode(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& tokens) const {
   if (word.empty()) return;
+  WordCache& cache = WordCache::of_this_thread();
+  if (cache.append(identity_, word, 0, tokens)) return;
   const size_t first = tokens.size();
   const auto unknown = [&] {
     tokens.resize(first);
@@ -31,6 +38,7 @@ void WordPiece::encode(std::string_view word, const Vocabulary& vocabulary, std:
     tokens.push_back({*id, static_cast<uint32_t>(starts[begin]), static_cast<uint32_t>(starts[end])});
     begin = end;
   }
+  cache.put(identity_, word, 0, std::span(tokens).subspan(first));
 }
 
 }  // namespace lathe::data

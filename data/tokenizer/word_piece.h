@@ -21,11 +21,13 @@ struct WordPieceSettings {
 
 class WordPiece {
  public:
-  explicit WordPiece(WordPieceSettings settings) : settings_(std::move(settings)) {}
+  explicit WordPiece(WordPieceSettings settings);
+  // At most max_characters² look-ups, whatever the word. Words are remembered per thread.
   void encode(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& tokens) const;
 
  private:
   WordPieceSettings settings_;
+  uint64_t identity_;  // of the words in the cache
 };
 
 }  // namespace lathe::data
