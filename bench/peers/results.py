@@ -8,8 +8,9 @@ from pathlib import Path
 INTRODUCTION = """# Lathe beside its peers on {cpu}, {isa}, {threads} threads
 
 Both sides run in turn with the same model, file, threads and dtype; a figure is the median of the rounds, a ratio the median of the rounds'
-ratios, so that both sides see the machine's moods; a round in which other processes took more than 5 % of a core was repeated, twice at most. A ratio above 1 means that Lathe is ahead: faster, or in less time or memory.
-The limit is what `lathe-bench` measured in the same round: the peak of arithmetic in registers, for a training step ÷ the operations of its products. Made by
+ratios, so that both sides see the machine's moods. Rounds in which other processes, or other guests of the host, took more than 5 % of a
+core do not count, where there are others. A ratio above 1 means that Lathe is ahead: faster, or in less time or memory.
+The limit is the most that `lathe-bench` measured in these rounds: the peak of arithmetic in registers, for a training step ÷ the operations of its products. Made by
 
     {command}
 
@@ -61,14 +62,25 @@ class Results:
         return text
 
 
+DISTURBED = 0.05  # of a core, taken by others
+
+
+def counted(rounds):
+    """The rounds that nothing disturbed, or where there is none the least disturbed one."""
+    quiet = [figures for figures in rounds if figures["others"] <= DISTURBED]
+    return quiet or [min(rounds, key=lambda figures: figures["others"])]
+
+
 def cells_of(row):
-    lathe, peer = ([figures[side] for figures in row["rounds"]] for side in ("lathe", "peer"))
+    rounds = counted(row["rounds"])
+    lathe, peer = ([figures[side] for figures in rounds] for side in ("lathe", "peer"))
     ratios = [theirs / ours if row["less_is_better"] else ours / theirs for ours, theirs in zip(lathe, peer)]
     spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
-    limits = [figures["lathe"] / figures["limit"] for figures in row["rounds"] if "limit" in figures]
-    limit = f"{100 * statistics.median(limits):.0f} %" if limits else ""
+    limits = [figures["limit"] for figures in row["rounds"] if "limit" in figures]  # the machine's, and so the highest counts
+    limit = f"{100 * statistics.median(lathe) / max(limits):.0f} %" if limits else ""
+    disturbed = " (disturbed)" if rounds[0]["others"] > DISTURBED else ""
     return [row["work"], row["unit"], rounded(statistics.median(lathe)), rounded(statistics.median(peer)), row["peer"],
-            f"{statistics.median(ratios):.2f}{spread}", limit, str(len(ratios))]
+            f"{statistics.median(ratios):.2f}{spread}", limit, f"{len(ratios)}{disturbed}"]
 
 
 def rounded(figure):

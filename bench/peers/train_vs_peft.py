@@ -66,7 +66,7 @@ def lathe(options):
                                "--dtype", {"bf16": "bf16", "f32": "float32"}[options.dtype], "--per_device_train_batch_size", options.batch,
                                "--max_steps", options.steps, "--logging_steps", 1, "--save_steps", 0, "--shuffle", "false", "--lora_r", 16,
                                "--lora_alpha", 32, "--lora_dropout", 0, "--threads", options.threads, "--learning_rate", 1e-3,
-                               "--load_in_4bit", str(options.load_in_4bit).lower()])
+                               "--load_in_4bit", str(options.load_in_4bit).lower(), "--gradient_checkpointing", "false"])
         lines = [json.loads(line) for line in (Path(folder) / "run/timings.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "tokens_per_second" in line][options.warmup:]
     seconds = sum(line["seconds"] for line in steps)

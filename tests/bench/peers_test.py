@@ -43,9 +43,18 @@ class Figures(unittest.TestCase):
         row = self.results_of((5, 10), less_is_better=True).document["rows"]["product: one"]
         self.assertEqual(cells_of(row)[5], "2.00")
 
-    def test_the_share_of_the_limit_is_lathes(self):
+    def test_the_share_is_of_the_highest_limit(self):
+        self.results_of((90, 10), limit=90)
         row = self.results_of((90, 10), limit=100).document["rows"]["product: one"]
         self.assertEqual(cells_of(row)[6], "90 %")
+
+    def test_disturbed_rounds_do_not_count_beside_others(self):
+        results = self.results_of((100, 10), (30, 10))
+        rounds = results.document["rows"]["product: one"]["rounds"]
+        rounds[0]["others"] = 0.5
+        self.assertEqual(cells_of(results.document["rows"]["product: one"])[5:8:2], ["3.00", "1"])
+        rounds[1]["others"] = 0.3
+        self.assertEqual(cells_of(results.document["rows"]["product: one"])[5:8:2], ["3.00", "1 (disturbed)"])
 
     def test_rounds_are_kept_from_call_to_call_until_forgotten(self):
         self.results_of((1, 1))
