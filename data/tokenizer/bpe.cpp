@@ -1,16 +1,12 @@
 #include "data/tokenizer/bpe.h"
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include <algorithm>
-#include <atomic>
 #include <bit>
-#include <cstring>
 #include <limits>
 #include <queue>
 
 #include "data/tokenizer/utf8.h"
+#include "data/tokenizer/word_cache.h"
 
 namespace lathe::data {
 namespace {
@@ -25,40 +21,10 @@ uint64_t pair_key(int32_t left, int32_t right) {
 
 size_t pair_hash(uint64_t key) { return static_cast<size_t>((key * 0x9E3779B97F4A7C15u) >> 20); }
 
-std::atomic<uint64_t> next_identity{1};
-
 }  // namespace
 
-// The words that this thread saw last: text repeats its words, and looking one up costs a fifth of merging it.
-class Bpe::WordCache {
- public:
-  static constexpr size_t max_bytes = 46;
-  static constexpr size_t max_tokens = 6;
-
-  static WordCache& of_this_thread() {
-    thread_local WordCache cache;
-    return cache;
-  }
-
-  struct Entry {
-    uint64_t owner = 0;
-    uint8_t length = 0;
-    uint8_t count = 0;
-    char word[max_bytes];
-    int32_t ids[max_tokens];
-    uint8_t begins[max_tokens];
-    uint8_t ends[max_tokens];
-  };
-
-  Entry& slot(std::string_view word) { return entries_[XXH3_64bits(word.data(), word.size()) % entries_.size()]; }
-
- private:
-  WordCache() : entries_(8192) {}
-  std::vector<Entry> entries_;
-};
-
 Bpe::Bpe(BpeSettings settings, const Vocabulary& vocabulary, std::span<const Merge> merges)
-    : settings_(settings), identity_(next_identity++) {
+    : settings_(settings), identity_(WordCache::new_owner()) {
   pairs_.resize(std::bit_ceil(merges.size() * 2 + 16));
   for (size_t rank = 0; rank < merges.size(); ++rank) insert_pair(merges[rank], static_cast<int32_t>(rank));
   byte_ids_.assign(256, -1);
@@ -220,16 +186,8 @@ void Bpe::merge_long(std::vector<WordToken>& symbols) const {
 
 void Bpe::encode_piece(std::string_view word, uint32_t begin, const Vocabulary& vocabulary,
                        std::vector<WordToken>& tokens) const {
-  WordCache::Entry* entry = nullptr;
-  if (word.size() <= WordCache::max_bytes) {
-    entry = &WordCache::of_this_thread().slot(word);
-    if (entry->owner == identity_ && entry->length == word.size() &&
-        !std::memcmp(entry->word, word.data(), word.size())) {
-      for (size_t i = 0; i < entry->count; ++i)
-        tokens.push_back({entry->ids[i], begin + entry->begins[i], begin + entry->ends[i]});
-      return;
-    }
-  }
+  WordCache& cache = WordCache::of_this_thread();
+  if (cache.append(identity_, word, begin, tokens)) return;
   thread_local std::vector<WordToken> symbols;
   symbols.clear();
   std::optional<int32_t> whole;
@@ -249,16 +207,7 @@ void Bpe::encode_piece(std::string_view word, uint32_t begin, const Vocabulary& 
     symbols.size() <= short_word_symbols ? merge_short(symbols) : merge_long(symbols);
   }
   for (const WordToken& symbol : symbols) tokens.push_back({symbol.id, begin + symbol.begin, begin + symbol.end});
-  if (!entry || symbols.size() > WordCache::max_tokens) return;
-  entry->owner = identity_;
-  entry->length = static_cast<uint8_t>(word.size());
-  entry->count = static_cast<uint8_t>(symbols.size());
-  std::memcpy(entry->word, word.data(), word.size());
-  for (size_t i = 0; i < symbols.size(); ++i) {
-    entry->ids[i] = symbols[i].id;
-    entry->begins[i] = static_cast<uint8_t>(symbols[i].begin);
-    entry->ends[i] = static_cast<uint8_t>(symbols[i].end);
-  }
+  cache.put(identity_, word, 0, symbols);
 }
 
 void Bpe::encode(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& tokens) const {

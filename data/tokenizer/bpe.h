@@ -46,8 +46,6 @@ class Bpe {
     int32_t rank = 0;
     int32_t result = 0;
   };
-  struct Symbol;
-  class WordCache;
 
   bool may_be_cut(const Vocabulary& vocabulary, std::span<const Merge> merges) const;
   void encode_piece(std::string_view piece, uint32_t begin, const Vocabulary& vocabulary,

@@ -22,7 +22,7 @@ class WordCache {
   void put(uint64_t owner, std::string_view word, uint32_t base, std::span<const WordToken> tokens);
 
  private:
-  static constexpr size_t max_bytes = 24;
+  static constexpr size_t max_bytes = 46;  // a line of code that begins with eight of SentencePiece's blanks
   static constexpr size_t max_tokens = 6;
   struct Entry {
     uint64_t owner = 0;
