@@ -119,6 +119,11 @@ ConvertedModel write_hf_directory(const fs::path& directory, const nn::ModelFile
 ConvertedModel write_gguf_file(const fs::path& path, const nn::ModelFiles& files, const nn::GgmlWriter* type) {
   if (type == nullptr) type = nn::ggml_writer(name_in_files(dense_dtype(files)));
   nn::GgufModel model = nn::gguf_model_of(files, *type);
+  if (files.gguf) {  // its tokenizer is among its metadata
+    nn::write_gguf(path, model.metadata, model.tensors);
+    files.weights->release_pages();
+    return {static_cast<int64_t>(model.tensors.size()), std::string(type->name), {}};
+  }
   const auto tokenizer = load_tokenizer(files);
   model.metadata.emplace_back("general.name", files.path.filename().string());
   const data::TokenizerMetadata metadata = data::tokenizer_metadata_of(files.path, *tokenizer, files.config.vocab_size);
