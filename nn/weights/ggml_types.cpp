@@ -1,5 +1,6 @@
 #include "nn/weights/ggml_types.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "core/dtype.h"
@@ -228,6 +229,21 @@ void dequantize_iq4_xs(const std::byte* in, int64_t blocks, float* out) {
   }
 }
 
+// MXFP4 (Open Compute's microscaling formats): u8 e, qs[16]; 2^(e − 127) times a float of 4 bits, laid out as Q4_0. The
+// table holds the floats doubled, so that they are whole, and the scale is halved.
+constexpr int8_t fp4_values_doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+void dequantize_mxfp4(const std::byte* in, int64_t blocks, float* out) {
+  for (int64_t b = 0; b < blocks; ++b, in += 17, out += 32) {
+    const float half_scale = std::ldexp(1.0f, byte_at(in, 0) - 128);  // the two smallest are subnormal
+    for (int j = 0; j < 16; ++j) {
+      const int q = byte_at(in + 1, j);
+      out[j] = half_scale * static_cast<float>(fp4_values_doubled[q & 15]);
+      out[j + 16] = half_scale * static_cast<float>(fp4_values_doubled[q >> 4]);
+    }
+  }
+}
+
 constexpr GgmlType all_types[] = {
     {0, "F32", 1, 4, dequantize_f32},
     {1, "F16", 1, 2, dequantize_f16},
@@ -244,6 +260,7 @@ constexpr GgmlType all_types[] = {
     {11, "Q3_K", 256, 110, dequantize_q3_k},
     {20, "IQ4_NL", 32, 18, dequantize_iq4_nl},
     {23, "IQ4_XS", 256, 136, dequantize_iq4_xs},
+    {39, "MXFP4", 32, 17, dequantize_mxfp4},
     // Known, so that `info` can name them and sizes can be checked; no reader yet.
     {16, "IQ2_XXS", 256, 66, nullptr},
     {17, "IQ2_XS", 256, 74, nullptr},

@@ -344,6 +344,17 @@ TEST(GgmlTypes, BlocksAreWhatTheGgufPackageMakesOfThem) {
   }
 }
 
+// All 256 exponents, from subnormal scales to those beyond f32, to the bit.
+TEST(GgmlTypes, Mxfp4IsWhatTheGgufPackageMakesOfIt) {
+  const auto file = SafetensorsFile::open(golden("gguf/mxfp4.safetensors"));
+  const Tensor bytes = file->tensor("bytes"), values = file->tensor("values");
+  const GgmlType* type = ggml_type(39);
+  ASSERT_EQ(bytes.dim(1), type->block_bytes);
+  std::vector<float> found(static_cast<size_t>(values.numel()));
+  type->dequantize(static_cast<const std::byte*>(bytes.raw()), bytes.dim(0), found.data());
+  for (size_t i = 0; i < found.size(); ++i) ASSERT_EQ(found[i], values.data<float>()[i]) << i;
+}
+
 // The order in which products stream codes keeps every one of them: the same values to the bit.
 TEST(GgmlTypes, RepackedBlocksStandForTheSameValues) {
   const auto file = SafetensorsFile::open(golden("gguf/blocks.safetensors"));
