@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/thread_pool.h"
+#include "data/rows/assistant_ranges.h"
 #include "data/rows/chat_rows.h"
 #include "data/rows/json_lines.h"
 #include "data/rows/row_fields.h"
@@ -172,12 +173,18 @@ class RowPreparation {
   }
 
   EncodedChat encode_chat(const ordered_json& row, const ordered_json& messages, bool add_generation_prompt) const {
-    const RenderedChat chat = render_row(row, messages, chat_template_, token_variables_, add_generation_prompt);
+    RenderedChat chat = render_row(row, messages, chat_template_, token_variables_, add_generation_prompt);
     const TextRange everything{0, chat.text.size()};
     const auto control = options_.special_tokens_in_messages == SpecialTokens::recognise
                              ? std::span(&everything, 1)
                              : std::span<const TextRange>(chat.control);
     if (!options_.assistant_only_loss || add_generation_prompt) return {tokenizer_.encode(chat.text, control), {}};
+    if (!chat_template_->marks_assistant())
+      chat.assistant = assistant_ranges_by_prefixes(messages, chat.text, [&](size_t count, bool generation_prompt) {
+        ordered_json first = ordered_json::array();
+        for (size_t i = 0; i < count; ++i) first.push_back(messages[i]);
+        return render_row(row, first, chat_template_, token_variables_, generation_prompt).text;
+      });
     EncodedText encoded = tokenizer_.encode_with_ranges(chat.text, control);
     EncodedChat result{std::move(encoded.ids), std::vector<bool>(encoded.ranges.size())};
     for (const TextRange& range : chat.assistant) {
@@ -190,9 +197,7 @@ class RowPreparation {
 
   const std::vector<bool>& checked_assistant(const std::vector<bool>& mask) const {
     if (std::find(mask.begin(), mask.end(), true) == mask.end()) {
-      throw Error(chat_template_->marks_assistant()
-                      ? "has no token of the assistant to train on (assistant_only_loss is on)"
-                      : "cannot be trained with assistant_only_loss: the chat template has no {% generation %} blocks");
+      throw Error("has no token of the assistant to train on (assistant_only_loss is on)");
     }
     return mask;
   }

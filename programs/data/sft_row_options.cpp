@@ -32,8 +32,9 @@ void add_sft_row_options(CLI::App& command, SftRowOptions& options) {
                   "train on completions alone (auto: where rows have one)")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "true", "false"}));
-  command.add_flag("--assistant_only_loss", options.assistant_only_loss,
-                   "train on what {% generation %} blocks of the template write");
+  command.add_flag(
+      "--assistant_only_loss", options.assistant_only_loss,
+      "train on what the assistant says alone: {% generation %} blocks of the template, or what follows each generation prompt");
   command.add_flag("--packing", options.packing, "put several rows in one sequence of max_length tokens");
   command.add_option("--packing_strategy", options.packing_strategy, "how")
       ->capture_default_str()
