@@ -9,15 +9,13 @@ namespace {
 std::optional<ToolCallSettings> plan_calls(const ChatRequest& request, const data::Tokenizer& tokenizer,
                                            GenerationPlan& plan) {
   if (!request.tools) return std::nullopt;
-  ToolCallSettings calls{
-      .format = tool_format_of(tokenizer), .names = request.tools->names, .parallel = request.tools->parallel};
+  ToolCallSettings calls{.format = tool_format_of(tokenizer),
+                         .names = request.tools->names,
+                         .texts = text_members(*request.tools),
+                         .parallel = request.tools->parallel};
   plan.settings.shown_tokens = mark_tokens(calls.format, tokenizer);
-  if (request.tools->must_call) {
-    const ForcedCalls forced = forced_calls(calls.format, tokenizer);
-    plan.settings.grammar = tool_grammar(*request.tools, forced, calls.format);
-    plan.prompts[0].insert(plan.prompts[0].end(), forced.opening.begin(), forced.opening.end());
-    calls.opened = !forced.opening.empty();
-  }
+  if (request.tools->must_call)
+    plan.settings.grammar = tool_grammar(*request.tools, forced_form(calls.format, tokenizer), calls.format);
   return calls;
 }
 

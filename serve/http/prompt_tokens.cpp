@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "serve/http/api_error.h"
+#include "serve/http/tools/tool_format.h"
 
 namespace lathe::http {
 namespace {
@@ -9,6 +10,16 @@ namespace {
 // An HTTP thread is held up for no longer.
 constexpr data::TemplateLimits request_limits{
     .steps = 2'000'000, .output_bytes = 32 << 20, .seconds = 2, .nesting = 100};
+
+// The messages with the arguments of calls as strings of JSON.
+nlohmann::ordered_json with_text_arguments(nlohmann::ordered_json messages) {
+  for (auto& message : messages) {
+    const auto calls = message.find("tool_calls");
+    if (calls == message.end()) continue;
+    for (auto& call : *calls) call["function"]["arguments"] = call["function"]["arguments"].dump();
+  }
+  return messages;
+}
 
 }  // namespace
 
@@ -22,7 +33,9 @@ std::vector<int32_t> chat_tokens(const text::ModelText& text, const ChatRequest&
   options.special_tokens = data::special_token_variables(*text.tokenizer);
   options.limits = request_limits;
   try {
-    const data::RenderedChat chat = text.chat_template->render(request.messages, options);
+    const bool as_text = arguments_as_text(*text.tokenizer);
+    const data::RenderedChat chat =
+        text.chat_template->render(as_text ? with_text_arguments(request.messages) : request.messages, options);
     return text.tokenizer->encode(chat.text, chat.control);
   } catch (const ConfigError& error) {
     throw ApiError(400, std::string("the model's chat template: ") + error.what(), "messages");

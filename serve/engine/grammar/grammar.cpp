@@ -49,6 +49,19 @@ GrammarBuilder::Part GrammarBuilder::text(std::string_view bytes) {
   return whole;
 }
 
+GrammarBuilder::Part GrammarBuilder::control_token(const std::string& spelling) {
+  std::vector<std::string>& tokens = grammar_->control_tokens_;
+  const auto known = std::ranges::find(tokens, spelling);
+  const auto number = static_cast<size_t>(known - tokens.begin());
+  if (known == tokens.end()) tokens.push_back(spelling);
+  if (number > 0xFF - Grammar::first_control_byte) fail("has more control tokens than there are bytes for");
+  const Part part{new_state(), new_state()};
+  const auto byte = static_cast<uint8_t>(Grammar::first_control_byte + number);
+  grammar_->states_[static_cast<size_t>(part.start)].edges.push_back(
+      {.kind = Edge::bytes, .low = byte, .high = byte, .target = part.end});
+  return part;
+}
+
 GrammarBuilder::Part GrammarBuilder::call(int32_t rule) {
   const Part part{new_state(), new_state()};
   grammar_->states_[static_cast<size_t>(part.start)].edges.push_back(

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -41,6 +42,10 @@ class Grammar {
   // Two grammars of the same source are the same.
   const std::string& source() const { return source_; }
   const std::bitset<256>& bytes_used() const { return bytes_used_; }
+  // Tokens that are no text, as the vocabulary spells them, and yet have a place in it. In the network the byte
+  // first_control_byte + i, which no UTF-8 has, stands for the i-th.
+  const std::vector<std::string>& control_tokens() const { return control_tokens_; }
+  static constexpr uint8_t first_control_byte = 0xF8;
 
  private:
   friend class GrammarBuilder;
@@ -48,6 +53,7 @@ class Grammar {
   std::vector<int32_t> rule_starts_;
   std::string source_;
   std::bitset<256> bytes_used_;
+  std::vector<std::string> control_tokens_;
 };
 
 // ConfigError names what cannot be understood, what is not supported, and what would take more than the states that a
@@ -71,14 +77,26 @@ struct CallableFunction {
   std::string name;
   const nlohmann::ordered_json* parameters = nullptr;
 };
-// How a model writes calls: each as {"name": …, ARGUMENTS_KEY: …} between `open` and `close`, `between` two of them,
-// and the whole between `first` and `last`.
+// How a model writes a call's arguments where they are no JSON object: each name between `open` and `after_name`, then
+// its value up to `close`, strings as they are, all others as JSON. The value ends where `mark`, the part of `close`
+// that begins with its only '<', comes first.
+struct MemberForm {
+  std::string open = {}, after_name = {}, close = {};
+  std::string_view mark() const {
+    return std::string_view(close).substr(close.find('<')).substr(0, close.find('>') + 1 - close.find('<'));
+  }
+};
+// How a model writes calls: `first`, calls with `between` two of them, `last`; a call is `open`, the function's name,
+// `after_name`, its arguments, `close`. Of these texts, what is in `control_tokens` is such a token.
 struct CallForm {
-  std::string arguments_key = "arguments";
-  std::string first = {}, open = {}, close = {}, between = {}, last = {};
+  std::string first = {}, open = {}, after_name = {}, close = {}, between = {}, last = {};
+  std::optional<MemberForm> members = {};
+  std::vector<std::string> control_tokens = {};
 };
 // One call of one of the functions, or any number from one on; arguments as their schemas say.
 enum class CallCount { one, one_or_more };
+// ConfigError where MemberForm cannot write what a schema wants: an object without names of its members, a string that
+// must match a pattern or have a length.
 std::shared_ptr<const Grammar> function_calls_grammar(std::span<const CallableFunction> functions, const CallForm& form,
                                                       CallCount count);
 // A text that the expression matches from its beginning to its end: Python's re without look-around, back references
@@ -100,6 +118,7 @@ class GrammarBuilder {
   Part empty();
   Part byte_range(uint8_t low, uint8_t high);
   Part text(std::string_view bytes);
+  Part control_token(const std::string& spelling);
   Part call(int32_t rule);
   Part sequence(std::span<const Part> parts);
   Part sequence(std::initializer_list<Part> parts) { return sequence(std::span(parts.begin(), parts.size())); }

@@ -38,6 +38,18 @@ const std::map<std::string_view, std::string_view> formats{
     {"email",
      "[A-Za-z0-9_]([A-Za-z0-9_+-]|\\.[A-Za-z0-9_+-]){0,62}@([a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\\.){1,4}[a-z]{2,16}"}};
 
+// What a "#/$defs/name" points to.
+const json* find(const json& root, const std::string& reference) {
+  if (reference == "#") return &root;
+  if (!reference.starts_with("#/")) return nullptr;
+  try {
+    const json::json_pointer pointer(reference.substr(1));
+    return root.contains(pointer) ? &root.at(pointer) : nullptr;
+  } catch (const json::exception&) {
+    return nullptr;
+  }
+}
+
 class SchemaReader {
  public:
   SchemaReader(GrammarBuilder& builder, const json& root) : builder_(builder), root_(root) {}
@@ -49,6 +61,7 @@ class SchemaReader {
     builder_.define(root, value(root_, "#"));
     return root;
   }
+  Part read(const json& schema, const std::string& path) { return value(schema, path); }
 
  private:
   [[noreturn]] void fail(const std::string& path, const std::string& reason) const {
@@ -178,7 +191,7 @@ class SchemaReader {
   bool exclude_each_other(const json& schemas) const {
     for (size_t i = 0; i < schemas.size(); ++i)
       for (size_t j = i + 1; j < schemas.size(); ++j)
-        if (!exclude_each_other(resolved(schemas[i]), resolved(schemas[j]))) return false;
+        if (!exclude_each_other(resolved(root_, schemas[i]), resolved(root_, schemas[j]))) return false;
     return true;
   }
   static bool exclude_each_other(const json& a, const json& b) {
@@ -207,26 +220,8 @@ class SchemaReader {
       return property["enum"][0];
     return {};
   }
-  const json& resolved(const json& schema) const {
-    if (!schema.is_object() || !schema.contains("$ref") || !schema["$ref"].is_string()) return schema;
-    const json* const found = find(schema["$ref"]);
-    return found ? *found : schema;
-  }
-
-  // What a "#/$defs/name" points to.
-  const json* find(const std::string& reference) const {
-    if (reference == "#") return &root_;
-    if (!reference.starts_with("#/")) return nullptr;
-    try {
-      const json::json_pointer pointer(reference.substr(1));
-      return root_.contains(pointer) ? &root_.at(pointer) : nullptr;
-    } catch (const json::exception&) {
-      return nullptr;
-    }
-  }
-
   int32_t rule_of(const json& reference, const std::string& path) {
-    const json* const found = reference.is_string() ? find(reference) : nullptr;
+    const json* const found = reference.is_string() ? find(root_, reference) : nullptr;
     if (found == nullptr)
       fail(path, "'$ref' " + json_excerpt(reference) + " does not lead to a place in this schema (\"#/$defs/…\")");
     const std::string name = reference;
@@ -401,6 +396,21 @@ class SchemaReader {
 }  // namespace
 
 int32_t define_schema(GrammarBuilder& builder, const json& schema) { return SchemaReader(builder, schema).read(); }
+
+Part schema_within(GrammarBuilder& builder, const json& root, const json& schema, const std::string& path) {
+  return SchemaReader(builder, root).read(schema, path);
+}
+
+const json& resolved(const json& root, const json& schema) {
+  const json* at = &schema;
+  for (int hops = 0; hops < max_json_nesting && at->is_object() && at->contains("$ref"); ++hops) {
+    const json& reference = (*at)["$ref"];
+    const json* const found = reference.is_string() ? find(root, reference) : nullptr;
+    if (found == nullptr) break;
+    at = found;
+  }
+  return *at;
+}
 
 std::shared_ptr<const Grammar> json_schema_grammar(const json& schema) {
   GrammarBuilder builder("json_schema");

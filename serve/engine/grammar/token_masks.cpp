@@ -15,6 +15,8 @@ constexpr size_t most_states = 20'000;    // 1 KiB each
 constexpr size_t most_mask_bytes = 16 << 20;
 constexpr size_t most_recent = 8;  // grammars
 
+uint8_t control_byte(std::ptrdiff_t number) { return static_cast<uint8_t>(Grammar::first_control_byte + number); }
+
 }  // namespace
 
 TokenBytes::TokenBytes(const data::Tokenizer& tokenizer, int64_t vocab_size)
@@ -41,8 +43,12 @@ const std::string& TokenBytes::bytes_of(int32_t id) const {
   return place < 0 ? none : sorted_[static_cast<size_t>(place)].bytes;
 }
 
-TokenMasks::TokenMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenBytes> tokens)
-    : grammar_(std::move(grammar)), tokens_(std::move(tokens)), automaton_(grammar_) {
+TokenMasks::TokenMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenBytes> tokens,
+                       std::vector<int32_t> control_tokens)
+    : grammar_(std::move(grammar)),
+      tokens_(std::move(tokens)),
+      control_tokens_(std::move(control_tokens)),
+      automaton_(grammar_) {
   const std::bitset<256> missing = grammar_->bytes_used() & ~tokens_->single();
   for (size_t byte = 0; byte < missing.size(); ++byte)
     if (missing[byte])
@@ -57,6 +63,8 @@ TokenMasks::Position TokenMasks::position_after(std::span<const int32_t> tokens)
 }
 
 TokenMasks::Position TokenMasks::advanced(Position position, int32_t token) {
+  if (const auto control = std::ranges::find(control_tokens_, token); control != control_tokens_.end())
+    position.state = automaton_.next(position.state, control_byte(control - control_tokens_.begin()));
   for (const char byte : tokens_->bytes_of(token))
     position.state = automaton_.next(position.state, static_cast<uint8_t>(byte));
   return position;
@@ -84,6 +92,9 @@ TokenMasks::Mask TokenMasks::walk(int32_t start) {
     last = walks_;
     return automaton_.next(state, static_cast<uint8_t>(byte));
   };
+  for (size_t i = 0; i < control_tokens_.size(); ++i)
+    if (next(start, static_cast<char>(control_byte(static_cast<std::ptrdiff_t>(i)))) != Automaton::dead)
+      let_through(control_tokens_[i]);
   for (const TokenBytes::Token& token : tokens_->sorted())
     if (token.bytes.size() == 1 && next(start, token.bytes[0]) != Automaton::dead) let_through(token.id);
 
@@ -122,7 +133,14 @@ std::shared_ptr<TokenMasks> RecentGrammars::masks_of(const std::shared_ptr<const
   if (known != recent_.end()) {
     recent_.splice(recent_.begin(), recent_, known);
   } else {
-    recent_.push_front(std::make_shared<TokenMasks>(grammar, bytes_));
+    std::vector<int32_t> control_tokens;
+    for (const std::string& spelling : grammar->control_tokens()) {
+      const auto id = tokenizer_->token_id(spelling);
+      if (!id || !tokenizer_->is_special(*id) || *id >= vocab_size_)
+        throw ConfigError("grammar", "the model has no control token " + spelling);
+      control_tokens.push_back(*id);
+    }
+    recent_.push_front(std::make_shared<TokenMasks>(grammar, bytes_, std::move(control_tokens)));
     if (recent_.size() > most_recent) recent_.pop_back();
   }
   return recent_.front();

@@ -46,8 +46,10 @@ inline bool in_mask(const TokenMask& mask, int32_t token) {
 
 class TokenMasks {
  public:
-  // ConfigError where a byte of the grammar is no token by itself: a text might end where no token goes on.
-  TokenMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenBytes> tokens);
+  // `control_tokens`: ids of the grammar's. ConfigError where a byte of the grammar is no token by itself: a text might
+  // end where no token goes on.
+  TokenMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenBytes> tokens,
+             std::vector<int32_t> control_tokens = {});
 
   // Where a text stands. Costs nothing to copy.
   struct Position {
@@ -78,6 +80,7 @@ class TokenMasks {
 
   std::shared_ptr<const Grammar> grammar_;
   std::shared_ptr<const TokenBytes> tokens_;
+  std::vector<int32_t> control_tokens_;
   Automaton automaton_;
   std::unordered_map<int32_t, Mask> masks_;  // by state
   std::vector<int64_t> last_walk_;           // of each state

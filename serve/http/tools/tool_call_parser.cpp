@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "serve/http/tools/json_call_reader.h"
+
 namespace lathe::http {
 namespace {
 
@@ -22,12 +24,17 @@ size_t begun_mark(std::string_view text, std::string_view mark) {
   return 0;
 }
 
+bool is_json(ToolFormat format) {
+  return format == ToolFormat::hermes || format == ToolFormat::llama || format == ToolFormat::mistral;
+}
+
 }  // namespace
 
 ToolCallParser::ToolCallParser(ToolCallSettings settings)
-    : settings_(std::move(settings)), marks_(marks_of(settings_.format)) {
-  if (settings_.opened) state_ = State::expected;
-}
+    : settings_(std::move(settings)),
+      marks_(marks_of(settings_.format)),
+      form_(form_of(settings_.format)),
+      in_json_(is_json(settings_.format)) {}
 
 ToolAnswer ToolCallParser::push(std::string_view text) {
   ToolAnswer answer;
@@ -57,6 +64,7 @@ size_t ToolCallParser::read(std::string_view text, ToolAnswer& answer) {
   switch (state_) {
     case State::content: return read_content(text, answer);
     case State::expected: return read_expected(text, answer);
+    case State::after: return read_after_call(text, answer);
     case State::call: return read_call(text, answer);
     case State::over: return text.size();
   }
@@ -90,15 +98,12 @@ size_t ToolCallParser::read_expected(std::string_view text, ToolAnswer& answer) 
   const size_t first = first_other_than_blank(text);
   if (first == text.size()) return 0;
   const std::string_view rest = text.substr(first);
+  if (!in_json_) return begin_call(text, first);
   const bool between = rest[0] == '[' || rest[0] == ']' || rest[0] == ',' || rest[0] == ';';
   if (rest[0] == '{' || between) {
     const size_t end = first + (between ? 1 : 0);
+    if (!between) return begin_call(text, end);
     if (!told_) raw_ += text.substr(0, end);
-    if (!between) {
-      reader_.emplace(settings_.names);
-      named_ = false;
-      state_ = State::call;
-    }
     return end;
   }
   if (told_ && !marks_.close.empty() && rest.starts_with(marks_.close)) {
@@ -106,6 +111,43 @@ size_t ToolCallParser::read_expected(std::string_view text, ToolAnswer& answer) 
     return first + marks_.close.size();
   }
   if (told_ && !last_ && marks_.close.starts_with(rest)) return 0;
+  give_up(answer);
+  return 0;
+}
+
+size_t ToolCallParser::begin_call(std::string_view text, size_t first) {
+  if (!told_) raw_ += text.substr(0, first);
+  if (in_json_) {
+    reader_ = std::make_unique<JsonCallReader>(settings_.names);
+  } else {
+    const std::string head = told_ ? form_.open : form_.first + form_.open;
+    const size_t read = told_ ? 0 : marks_.open.size();
+    reader_ =
+        std::make_unique<NamedCallReader>(form_, std::string_view(head).substr(read), settings_.names, settings_.texts);
+  }
+  named_ = false;
+  state_ = State::call;
+  return first;
+}
+
+size_t ToolCallParser::read_after_call(std::string_view text, ToolAnswer& answer) {
+  const size_t first = first_other_than_blank(text);
+  if (first == text.size()) return 0;
+  const std::string_view rest = text.substr(first);
+  bool may_come = false;
+  const auto comes = [&](std::string_view mark) {
+    may_come = may_come || (!last_ && !mark.empty() && mark.starts_with(rest));
+    return !mark.empty() && rest.starts_with(mark);
+  };
+  if (comes(marks_.close)) {
+    state_ = State::content;
+    return first + marks_.close.size();
+  }
+  const std::string next = form_.first.empty() ? std::string() : form_.open;  // within the same marks
+  if (comes(next)) return begin_call(text, first);
+  for (const std::string_view mark : marks_.behind)
+    if (comes(mark)) return first + mark.size();
+  if (may_come) return 0;
   give_up(answer);
   return 0;
 }
@@ -118,7 +160,7 @@ size_t ToolCallParser::read_call(std::string_view text, ToolAnswer& answer) {
     if (!broken) take(progress, answer);
     if (progress.status == CallReader::Status::open) continue;
     if (!broken) {
-      state_ = settings_.parallel ? State::expected : State::over;
+      state_ = !settings_.parallel ? State::over : in_json_ ? State::expected : State::after;
       return i + 1;
     }
     if (!named_) {
@@ -134,7 +176,8 @@ size_t ToolCallParser::read_call(std::string_view text, ToolAnswer& answer) {
 void ToolCallParser::take(CallReader::Progress& progress, ToolAnswer& answer) {
   if (!progress.named) return;
   if (!named_) {
-    answer.calls.push_back({calls_++, new_call_id(settings_.format), reader_->name(), {}});
+    answer.calls.push_back(
+        {calls_++, reader_->id().empty() ? new_call_id(settings_.format) : reader_->id(), reader_->name(), {}});
     named_ = told_ = after_call_ = begun_ = true;
     raw_.clear();
   }

@@ -6,6 +6,8 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "serve/engine/grammar/call_members.h"
+#include "serve/engine/grammar/json_schema.h"
 #include "serve/http/api_error.h"
 
 namespace lathe::http {
@@ -127,7 +129,7 @@ std::optional<ToolRequest> read_tool_request(const Fields& fields, ToolShape sha
   return request;
 }
 
-std::shared_ptr<const engine::Grammar> tool_grammar(const ToolRequest& request, const ForcedCalls& forced,
+std::shared_ptr<const engine::Grammar> tool_grammar(const ToolRequest& request, const engine::CallForm& form,
                                                     ToolFormat format) {
   std::vector<ordered_json> schemas;
   schemas.reserve(request.tools.size());
@@ -138,13 +140,27 @@ std::shared_ptr<const engine::Grammar> tool_grammar(const ToolRequest& request, 
     functions.push_back({name, &schemas.emplace_back(schema_of(tool))});
   }
   // Llama's templates take back one call in a message.
-  const bool one = !request.parallel || format == ToolFormat::llama;
+  const bool one = !request.parallel || format == ToolFormat::llama || format == ToolFormat::llama_function;
   try {
-    return engine::function_calls_grammar(functions, forced.form,
+    return engine::function_calls_grammar(functions, form,
                                           one ? engine::CallCount::one : engine::CallCount::one_or_more);
   } catch (const ConfigError& error) {
     throw bad_field("tools", error.what());
   }
+}
+
+std::vector<TextMembers> text_members(const ToolRequest& request) {
+  std::vector<TextMembers> all;
+  for (const ordered_json& tool : request.tools) {
+    const ordered_json schema = schema_of(tool);
+    const ordered_json& object = engine::resolved(schema, schema);
+    TextMembers texts{tool["function"]["name"], {}};
+    if (object.is_object() && object.contains("properties") && object["properties"].is_object())
+      for (const auto& [name, member] : object["properties"].items())
+        if (engine::is_text(schema, member)) texts.names.insert(name);
+    all.push_back(std::move(texts));
+  }
+  return all;
 }
 
 ordered_json read_tool_calls(const ordered_json& calls, const std::string& name) {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "serve/http/fields.h"
+#include "serve/http/tools/named_call_reader.h"
 #include "serve/http/tools/tool_format.h"
 
 namespace lathe::http {
@@ -28,11 +29,15 @@ std::optional<ToolRequest> read_tool_request(const Fields& fields, ToolShape sha
 
 // What the answer of a request that must call may be: arguments are valid under their function's schema. ApiError 400
 // for a schema that cannot be compiled.
-std::shared_ptr<const engine::Grammar> tool_grammar(const ToolRequest& request, const ForcedCalls& forced,
+std::shared_ptr<const engine::Grammar> tool_grammar(const ToolRequest& request, const engine::CallForm& form,
                                                     ToolFormat format);
 
 // A call's arguments, an object or a string that holds one, as the object.
 nlohmann::ordered_json read_call_arguments(const nlohmann::ordered_json& arguments, const std::string& name);
+
+// The members of arguments that are strings and nothing else.
+std::vector<TextMembers> text_members(const ToolRequest& request);
+
 // tool_calls of an assistant's message, as templates read them: arguments, a string of JSON, as the object that it
 // says. `name` is the field's name in errors.
 nlohmann::ordered_json read_tool_calls(const nlohmann::ordered_json& calls, const std::string& name);

@@ -85,7 +85,10 @@ class ToolCalls : public testing::TestWithParam<const char*> {
  protected:
   TestServer server_{with_marks(GetParam())};
 };
-INSTANTIATE_TEST_SUITE_P(Formats, ToolCalls, testing::Values("<tool_call>", "<|python_tag|>", "[TOOL_CALLS]"));
+INSTANTIATE_TEST_SUITE_P(Formats, ToolCalls,
+                         testing::Values("<tool_call>", "<|python_tag|>", "[TOOL_CALLS]", "[TOOL_CALLS] [ARGS]",
+                                         "<function=", "<tool_call> <function= <parameter=", "<tool_call> <arg_key>",
+                                         "<｜tool▁calls▁begin｜> ```json", "<｜tool▁calls▁begin｜>"));
 
 TEST_P(ToolCalls, RequiredCallsAreAlwaysValidAndAStreamTellsTheSame) {
   Client client(server_.port());
@@ -146,6 +149,65 @@ TEST(ToolCallsOfHermes, AModelThatMayCallMayAlsoTalk) {
   EXPECT_EQ(forbidden["message"]["content"], call);
 }
 
+TEST(ToolCallsOneByOne, StringsAreWrittenAsTheyAreAndEndAtTheirMark) {
+  TestServer server(with_marks("<tool_call> <function= <parameter="));
+  Client client(server.port());
+  const json text_tool =
+      tool("f", {{"type", "object"},
+                 {"properties",
+                  {{"text", {{"$ref", "#/$defs/text"}}},
+                   {"list", {{"type", "array"}, {"items", {{"type", "boolean"}}}, {"maxItems", 2}}}}},
+                 {"required", {"list"}},
+                 {"$defs", {{"text", {{"type", "string"}}}}}});
+  for (int seed = 0; seed < 4; ++seed) {
+    const json body =
+        asking({{"tools", {text_tool}}, {"tool_choice", "required"}, {"seed", seed}, {"max_tokens", 300}});
+    const json choice = client.post("/v1/chat/completions", body).json()["choices"][0];
+    if (choice["finish_reason"] == "length") continue;  // a text without an end
+    for (const json& call : choice["message"]["tool_calls"]) {
+      const json arguments = json::parse(call["function"]["arguments"].get<std::string>());
+      EXPECT_TRUE(arguments["list"].is_array()) << call;
+      if (!arguments.contains("text")) continue;
+      EXPECT_TRUE(arguments["text"].is_string()) << call;
+      EXPECT_EQ(arguments["text"].get<std::string>().find("</parameter>"), std::string::npos);
+    }
+  }
+  const auto refused = [&](const json& schema) {
+    const json body = asking({{"tools", {tool("f", schema)}}, {"tool_choice", "required"}});
+    const Answer answer = client.post("/v1/chat/completions", body);
+    EXPECT_EQ(answer.status, 400) << schema << answer.body;
+    EXPECT_EQ(answer.json()["error"]["param"], "tools");
+    EXPECT_EQ(client.post("/v1/chat/completions", chat()).status, 200) << "the next good request works";
+  };
+  refused({{"type", "object"}, {"properties", {{"a", {{"type", "string"}, {"pattern", "a+"}}}}}});
+  refused({{"type", "object"}, {"properties", {{"a>", {{"type", "string"}}}}}});
+  refused({{"type", "object"}, {"properties", {{"a", {{"enum", {"</parameter>"}}}}}}});
+  refused({{"anyOf", {{{"type", "object"}}}}});
+  refused({{"type", "object"}, {"properties", json::object()}, {"required", {"b"}}});
+}
+
+TEST(ToolCallsOfMistral, AMarkWithinACallMayBeAControlToken) {
+  TestServerOptions options = with_marks("[TOOL_CALLS] [ARGS]");
+  options.renamed_token = {"<|endoftext|>", "[ARGS]"};
+  TestServer server(options);
+  Client client(server.port());
+  const json forced =
+      client.post("/v1/chat/completions", asking({{"tool_choice", "required"}, {"seed", 2}, {"logprobs", true}}))
+          .json();
+  const json& choice = forced["choices"][0];
+  ASSERT_FALSE(choice["message"]["tool_calls"].empty()) << forced;
+  for (const json& call : choice["message"]["tool_calls"]) expect_valid(call);
+  size_t marks = 0;
+  for (const json& token : choice["logprobs"]["content"]) marks += token["token"] == "[ARGS]";
+  EXPECT_EQ(marks, choice["message"]["tool_calls"].size()) << "each was the token, not its letters";
+  const json other = client
+                         .post("/v1/chat/completions",
+                               chat({{"guided_regex", "\\[ARGS\\]"}, {"logprobs", true}, {"ignore_eos", false}}))
+                         .json();
+  EXPECT_EQ(other["choices"][0]["message"]["content"], "[ARGS]");
+  EXPECT_GT(other["choices"][0]["logprobs"]["content"].size(), 1u) << "text is never a control token";
+}
+
 TEST(ToolCallsOfMistral, TheMarkIsAControlTokenThatIsSeenAndForced) {
   TestServerOptions options = with_marks("[TOOL_CALLS]");
   options.renamed_token = {"<|endoftext|>", "[TOOL_CALLS]"};
@@ -157,7 +219,7 @@ TEST(ToolCallsOfMistral, TheMarkIsAControlTokenThatIsSeenAndForced) {
   for (const json& call : calls) expect_valid(call);
   EXPECT_EQ(calls[0]["id"].get<std::string>().size(), 9u);
   const json free = client.post("/v1/chat/completions", asking(json::object())).json();
-  EXPECT_EQ(forced["usage"]["prompt_tokens"].get<int>(), free["usage"]["prompt_tokens"].get<int>() + 1);
+  EXPECT_EQ(forced["usage"]["prompt_tokens"].get<int>(), free["usage"]["prompt_tokens"].get<int>());
   const json marked = asking({{"logit_bias", {{"0", 100}}}, {"max_tokens", 2}, {"ignore_eos", true}});
   EXPECT_EQ(client.post("/v1/chat/completions", marked).json()["choices"][0]["message"]["content"],
             "[TOOL_CALLS][TOOL_CALLS]");

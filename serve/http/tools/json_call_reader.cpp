@@ -1,4 +1,4 @@
-#include "serve/http/tools/call_reader.h"
+#include "serve/http/tools/json_call_reader.h"
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -33,7 +33,7 @@ bool is_object(const std::string& text) {
 
 }  // namespace
 
-CallReader::Progress CallReader::push(char next) {
+CallReader::Progress JsonCallReader::push(char next) {
   Progress progress;
   progress.status = advance(next);
   if (progress.status == Status::whole && !written_arguments_ && !name_.empty()) {
@@ -47,7 +47,7 @@ CallReader::Progress CallReader::push(char next) {
   return progress;
 }
 
-CallReader::Status CallReader::advance(char next) {
+CallReader::Status JsonCallReader::advance(char next) {
   if (place_ == Place::in_value) return in_value(next);
   if (place_ == Place::in_key) {
     key_ += next;
@@ -84,58 +84,42 @@ CallReader::Status CallReader::advance(char next) {
   return Status::broken;
 }
 
-CallReader::Status CallReader::begin_value(char next) {
+CallReader::Status JsonCallReader::begin_value(char next) {
   is_arguments_ = key_ == "arguments" || key_ == "parameters";
   if (is_arguments_ && (written_arguments_ || (next != '{' && next != '"'))) return Status::broken;
   if (key_ == "name" && (!name_.empty() || next != '"')) return Status::broken;
   arguments_in_string_ = is_arguments_ && next == '"';
   place_ = Place::in_value;
   value_.clear();
-  nesting_.clear();
-  in_string_ = escaped_ = false;
+  extent_ = {};
+  scalar_ = next != '{' && next != '[' && next != '"';
   if (is_arguments_ && next == '{') written_arguments_ = true;
   return in_value(next);
 }
 
-// Brackets and strings are followed, what lies between is taken as it comes.
-CallReader::Status CallReader::in_value(char next) {
-  const bool scalar = !in_string_ && nesting_.empty() && !value_.empty();
-  if (scalar && (next == ',' || next == '}' || is_blank(next))) {
+CallReader::Status JsonCallReader::in_value(char next) {
+  if (scalar_ && !value_.empty() && (next == ',' || next == '}' || is_blank(next))) {
     if (const Status status = end_value(); status != Status::open) return status;
     return advance(next);
   }
   if (is_arguments_ && !arguments_in_string_) {
     arguments_ += next;
-    value_ = next;  // that there is some
   } else {
     value_ += next;
   }
-  if (in_string_) {
-    if (escaped_) {
-      escaped_ = false;
-    } else if (next == '\\') {
-      escaped_ = true;
-    } else if (next == '"') {
-      in_string_ = false;
-      if (nesting_.empty()) return end_value();
-    }
-    return Status::open;
+  if (scalar_) {
+    const bool other = next == '"' || next == '{' || next == '[' || next == '}' || next == ']';
+    return other ? Status::broken : Status::open;
   }
-  if (scalar && (next == '"' || next == '{' || next == '[')) return Status::broken;
-  if (next == '"') {
-    in_string_ = true;
-  } else if (next == '{' || next == '[') {
-    if (static_cast<int>(nesting_.size()) == max_json_nesting) return Status::broken;
-    nesting_ += next;
-  } else if (next == '}' || next == ']') {
-    if (nesting_.empty() || nesting_.back() != (next == '}' ? '{' : '[')) return Status::broken;
-    nesting_.pop_back();
-    if (nesting_.empty()) return end_value();
+  switch (extent_.push(next)) {
+    case JsonExtent::Status::open: return Status::open;
+    case JsonExtent::Status::whole: return end_value();
+    case JsonExtent::Status::broken: break;
   }
-  return Status::open;
+  return Status::broken;
 }
 
-CallReader::Status CallReader::end_value() {
+CallReader::Status JsonCallReader::end_value() {
   place_ = Place::after_value;
   if (arguments_in_string_ && is_arguments_) {
     if (!decode(value_, arguments_) || !is_object(arguments_)) return Status::broken;
