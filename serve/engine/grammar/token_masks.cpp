@@ -95,8 +95,12 @@ TokenMasks::Mask TokenMasks::walk(int32_t start) {
   for (size_t i = 0; i < control_tokens_.size(); ++i)
     if (next(start, static_cast<char>(control_byte(static_cast<std::ptrdiff_t>(i)))) != Automaton::dead)
       let_through(control_tokens_[i]);
+  // Of a text; a token of one of the bytes that stand for control tokens is none of those.
+  const auto next_of_text = [&](int32_t state, char byte) {
+    return static_cast<uint8_t>(byte) < Grammar::first_control_byte ? next(state, byte) : Automaton::dead;
+  };
   for (const TokenBytes::Token& token : tokens_->sorted())
-    if (token.bytes.size() == 1 && next(start, token.bytes[0]) != Automaton::dead) let_through(token.id);
+    if (token.bytes.size() == 1 && next_of_text(start, token.bytes[0]) != Automaton::dead) let_through(token.id);
 
   std::vector<int32_t> after{start};  // after so many bytes of the token, as far as it has got
   for (const TokenBytes::Token& token : tokens_->sorted()) {
@@ -106,7 +110,7 @@ TokenMasks::Mask TokenMasks::walk(int32_t start) {
     after.resize(shared + 1);
     bool alive = true;
     for (size_t i = shared; i < token.bytes.size(); ++i) {
-      const int32_t state = next(after.back(), token.bytes[i]);
+      const int32_t state = next_of_text(after.back(), token.bytes[i]);
       alive = state != Automaton::dead;
       if (!alive) break;
       after.push_back(state);
