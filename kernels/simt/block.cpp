@@ -9,8 +9,11 @@
 #include "core/random.h"
 #include "kernels/simt/collectives.h"
 #include "kernels/simt/fiber.h"
+#include "kernels/simt/mbarrier.h"
 #include "kernels/simt/memory_checks.h"
 #include "kernels/simt/options.h"
+#include "kernels/simt/tensor_copy.h"
+#include "kernels/simt/wgmma.h"
 
 namespace lathe::simt {
 
@@ -18,7 +21,7 @@ RunningThread running;
 
 namespace {
 
-enum class State { ready, at_barrier, at_collective, exited };
+enum class State { ready, at_barrier, at_collective, at_condition, exited };
 
 struct Thread {
   uint3 index;
@@ -27,6 +30,9 @@ struct Thread {
   const char* waits_for = "";  // "__syncthreads", "__shfl_sync"
   unsigned mask = 0;           // of the collective
   void* request = nullptr;
+  bool (*arrived)(const void*) = nullptr;  // of a condition
+  std::string (*describe)(const void*) = nullptr;
+  const void* condition = nullptr;
   AsyncCopies copies;
 };
 
@@ -92,6 +98,9 @@ void thread_entry(int index) {
   if (const Where* issued = thread.copies.unfinished())
     add_fault("thread " + text_of(thread.index) + " exits with cp.async copies that it never waited for, issued at ",
               text_of(*issued));
+  if (const Where* issued = unfinished_wgmma(index / 32))
+    add_fault("thread " + text_of(thread.index) + " exits with wgmma that it never waited for, issued at ",
+              text_of(*issued));
   thread.state = State::exited;
 }
 
@@ -125,6 +134,12 @@ void open_barrier() {
     }
   }
   for (const Thread& thread : block.threads) {
+    if (thread.state != State::at_condition) continue;
+    add_fault("hang: " + standing(thread), ", " + thread.describe(thread.condition));
+    block.abandoned = true;
+  }
+  if (block.abandoned) return;
+  for (const Thread& thread : block.threads) {
     if (thread.state == State::at_barrier && same_place(first, thread)) continue;
     add_fault("divergent barrier: " + standing(first) + ", but " + standing(thread), "");
     block.abandoned = true;
@@ -143,6 +158,7 @@ void run_threads() {
     bool any_ran = false, any_left = false;
     for (const int i : turn_order(count, (salt << 12) + round++)) {
       Thread& thread = block.threads[static_cast<size_t>(i)];
+      if (thread.state == State::at_condition && thread.arrived(thread.condition)) thread.state = State::ready;
       if (thread.state == State::ready) {
         running.thread = i;
         running.warp = i / 32;
@@ -153,9 +169,10 @@ void run_threads() {
       any_left = any_left || thread.state != State::exited;
     }
     if (!any_left) break;
-    if (!any_ran) open_barrier();
+    if (!any_ran && !land_tensor_copy()) open_barrier();
   }
   running.thread = -1;
+  if (!block.abandoned) end_tensor_copies();
 }
 
 std::string describe_faults() {
@@ -210,6 +227,9 @@ std::string run_grid(const KernelLaunch& launch) {
                                 i / launch.block.x / launch.block.y};
     ++running.block_epoch;
     begin_shared_memory(launch.dynamic_bytes, running.block_epoch);
+    begin_mbarriers();
+    begin_tensor_copies(order != FiberOrder::descending);
+    begin_wgmma(count);
     run_threads();
     end_shared_memory();
     if (!block.faults.empty()) break;
@@ -227,9 +247,24 @@ void report(const char* what, Where where) {
   add_fault("thread " + text_of(current().index) + " " + what + ", at ", text_of(where));
 }
 
+void report_of_thread(int thread, const std::string& what, Where where) {
+  add_fault("thread " + text_of(block.threads[static_cast<size_t>(thread)].index) + " " + what + ", at ",
+            text_of(where));
+}
+
 void report_at(const char* what, const void* code_address) {
   if (!block.faulty_code.insert(code_address).second) return;
   add_fault("thread " + text_of(current().index) + " " + what + ", at ", source_line(code_address));
+}
+
+void wait_until(const char* name, bool (*arrived)(const void*), std::string (*describe)(const void*), const void* what,
+                Where where) {
+  if (arrived(what)) return;
+  Thread& thread = current();
+  thread.arrived = arrived;
+  thread.describe = describe;
+  thread.condition = what;
+  wait(State::at_condition, name, where);
 }
 
 void __syncthreads(Where where) { wait(State::at_barrier, "__syncthreads", where); }

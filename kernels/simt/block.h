@@ -6,7 +6,7 @@
 #include <memory>
 #include <string>
 
-#include "kernels/simt/types.h"
+#include "kernels/simt/collectives.h"
 
 namespace lathe::simt {
 
@@ -38,6 +38,12 @@ struct RunningThread {
   uint32_t warp_epoch = 0;   // counts __syncwarp of the warp, never falls
 };
 extern RunningThread running;
-void report_at(const char* what, const void* code_address);  // like report(), from an instrumented access
+
+// The running thread goes on once arrived(what) is true. Where that can never be, the report of the hang has
+// describe(what) in it.
+void wait_until(const char* name, bool (*arrived)(const void* what), std::string (*describe)(const void* what),
+                const void* what, Where where);
+void report_of_thread(int thread, const std::string& what, Where where);  // like report()
+void report_at(const char* what, const void* code_address);               // like report(), from an instrumented access
 
 }  // namespace lathe::simt

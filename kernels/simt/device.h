@@ -10,6 +10,7 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __restrict__ __restrict
 #define __shared__ _Pragma("GCC error \"declare shared memory with block_shared<T>() or dynamic_shared<T>()\"")
 

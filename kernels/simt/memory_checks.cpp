@@ -4,14 +4,18 @@
 #include <link.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <iterator>
 #include <new>
+#include <string>
 #include <string_view>
 
 #include "kernels/simt/block.h"
 #include "kernels/simt/options.h"
 #include "kernels/simt/sanitizer.h"
+#include "kernels/simt/wgmma.h"
 
 namespace lathe::simt {
 namespace {
@@ -34,7 +38,8 @@ struct Access {
 };
 struct Byte {
   Access write, first_read, other_read;
-  uint32_t copied_in = 0;  // the epoch in which a cp.async that is still under way was issued; 0: none is
+  uint32_t copied_in = 0;  // the epoch in which a copy that is still under way was issued; 0: none is
+  uint32_t stored_at = 0;  // proxy_clock of the last write by an ordinary store; 0: the asynchronous proxy wrote it
 };
 
 struct StaticVariable {
@@ -62,6 +67,10 @@ Arena arena = [] {
   made.shadow = static_cast<Byte*>(map(arena_bytes * sizeof(Byte)));
   return made;
 }();
+
+// Counts fence.proxy.async, and where each thread of the block had its last one.
+uint32_t proxy_clock = 1;
+uint32_t last_proxy_fence[max_threads_per_block] = {};
 
 Access now(int thread) { return {running.block_epoch, static_cast<uint32_t>(thread) | running.warp_epoch << 10}; }
 
@@ -112,6 +121,7 @@ const char* write_fault(size_t offset, size_t bytes, int thread) {
     if (unordered(byte.first_read, thread)) return conflict("writes", i, "read", byte.first_read);
     if (unordered(byte.other_read, thread)) return conflict("writes", i, "read", byte.other_read);
     byte.write = access;
+    byte.stored_at = proxy_clock;
   }
   return nullptr;
 }
@@ -134,7 +144,11 @@ inline void checked_access(const void* address, size_t bytes, bool aligned, Chec
   if (running.thread < 0) return;
   if (aligned && reinterpret_cast<uintptr_t>(address) % bytes != 0) return report_at("makes a misaligned access", code);
   const size_t offset = offset_of(address);
-  if (offset >= arena_bytes) return;
+  if (offset >= arena_bytes) {
+    if (wgmma_under_way() && wgmma_holds(address, bytes))
+      report_at("touches a register of a wgmma that it has not waited for", code);
+    return;
+  }
   if (!in_use(offset, bytes)) return report_at("accesses shared memory outside what the block has", code);
   if (const char* fault = check(offset, bytes, running.thread)) report_at(fault, code);
 }
@@ -143,6 +157,7 @@ inline void checked_access(const void* address, size_t bytes, bool aligned, Chec
 
 void begin_shared_memory(size_t dynamic_bytes, uint32_t block_epoch) {
   arena.first_epoch = block_epoch;
+  std::fill(std::begin(last_proxy_fence), std::end(last_proxy_fence), 0u);
   arena.variables.clear();
   arena.static_used = 0;
   arena.dynamic_used = dynamic_bytes;
@@ -183,6 +198,56 @@ void note_shared_read(const void* address, size_t bytes, int lane, Where where) 
   if (const char* fault = read_fault(offset, bytes, running.warp * 32 + lane)) report(fault, where);
 }
 
+size_t shared_window_address(const void* address) {
+  const size_t offset = offset_of(address);
+  return offset < arena_bytes && offset >= dynamic_offset ? offset - dynamic_offset : SIZE_MAX;
+}
+
+void* shared_window_pointer(size_t address) {
+  return address < arena.dynamic_used ? arena.memory + dynamic_offset + address : nullptr;
+}
+
+void begin_async_write(void* shared, size_t bytes, Where where) {
+  const size_t offset = offset_of(shared);
+  if (checks_shared_memory()) {
+    if (const char* fault = write_fault(offset, bytes, running.thread)) report(fault, where);
+    for (size_t i = offset; i < offset + bytes; ++i) arena.shadow[i].copied_in = running.block_epoch;
+  }
+  std::memset(shared, 0xff, bytes);
+  poison(shared, bytes);
+}
+
+void end_async_write(void* shared, const void* from, size_t bytes, int thread) {
+  unpoison(shared, bytes);
+  std::memcpy(shared, from, bytes);
+  if (!checks_shared_memory()) return;
+  const size_t offset = offset_of(shared);
+  for (size_t i = offset; i < offset + bytes; ++i) {
+    arena.shadow[i].copied_in = 0;
+    arena.shadow[i].write = {running.block_epoch, static_cast<uint32_t>(thread)};
+    arena.shadow[i].stored_at = 0;
+  }
+}
+
+void note_async_read(const void* address, size_t bytes, int thread, Where where) {
+  const size_t offset = offset_of(address);
+  if (offset >= arena_bytes || !in_use(offset, bytes))
+    return report_of_thread(thread, "has wgmma or a copy read outside the block's shared memory", where);
+  if (!checks_shared_memory()) return;
+  if (const char* fault = read_fault(offset, bytes, thread)) return report_of_thread(thread, fault, where);
+  for (size_t i = offset; i < offset + bytes; ++i) {
+    const Byte& byte = arena.shadow[i];
+    if (byte.stored_at == 0 || last_proxy_fence[byte.write.thread()] > byte.stored_at) continue;
+    return report_of_thread(thread,
+                            "has wgmma or a copy read shared memory that thread " +
+                                std::to_string(byte.write.thread()) +
+                                " of the block stored with no fence.proxy.async after it",
+                            where);
+  }
+}
+
+void fence_proxy_async() { last_proxy_fence[running.thread] = ++proxy_clock; }
+
 void AsyncCopies::issue(void* shared, const void* global, int bytes, int valid_bytes, Where where) {
   copies_.push_back({shared, global, bytes, valid_bytes, where});
   const size_t offset = offset_of(shared), count = static_cast<size_t>(bytes);
@@ -210,6 +275,7 @@ void AsyncCopies::wait(int groups_left) {
     for (size_t b = offset; b < offset + static_cast<size_t>(copy.bytes); ++b) {
       arena.shadow[b].copied_in = 0;
       arena.shadow[b].write = now(running.thread);
+      arena.shadow[b].stored_at = proxy_clock;
     }
   }
   copies_.erase(copies_.begin(), copies_.begin() + static_cast<int64_t>(done));

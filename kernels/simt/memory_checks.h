@@ -15,6 +15,16 @@ void begin_shared_memory(size_t dynamic_bytes, uint32_t block_epoch);  // poison
 void end_shared_memory();
 bool in_shared_memory(const void* address, size_t bytes);
 
+// What the asynchronous proxy (bulk copies, wgmma's descriptors) does with shared memory. A tile that it finds lies in
+// dynamic shared memory, and its address is counted from there, as on a card whose kernel has no static one.
+size_t shared_window_address(const void* address);                // SIZE_MAX outside
+void* shared_window_pointer(size_t address);                      // nullptr outside
+void begin_async_write(void* shared, size_t bytes, Where where);  // by the running thread; poisons
+void end_async_write(void* shared, const void* from, size_t bytes, int thread);
+void note_async_read(const void* address, size_t bytes, int thread, Where where);
+// What the running thread wrote before is there for the asynchronous proxy: fence.proxy.async.
+void fence_proxy_async();
+
 // The copies of one thread. A group is copied when the thread waits for it.
 class AsyncCopies {
  public:

@@ -1,0 +1,28 @@
+// Bulk copies of boxes of a matrix to shared memory (TMA, sm_90) in 128-byte swizzle: the lines of a box, 64 16-bit
+// elements or fewer, lie 128 bytes apart, and their 16-byte vectors as SwizzledTile<T, rows, 64> has them.
+#pragma once
+
+#include "kernels/cuda/ptx/mbarrier.h"
+#include "kernels/cuda/tensor_map.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+
+// The box whose first element is (row, column), zeros where the matrix ends, to `tile`, a multiple of 1024 in dynamic
+// shared memory. One thread issues it. Its 128 · box_rows bytes are completed on the barrier, which has been told to
+// expect them. The map is a kernel's argument, const and __grid_constant__.
+#if LATHE_SIMT
+inline void tensor_copy(void* tile, const TensorMap& map, int row, int column, MBarrier& barrier,
+                        Where where = Where::current()) {
+  ::lathe::simt::tensor_copy(tile, map, row, column, &barrier.state, where);
+}
+#else
+__device__ __forceinline__ void tensor_copy(void* tile, const TensorMap& map, int row, int column, MBarrier& barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
+          shared_address(tile)),
+      "l"(&map), "r"(column), "r"(row), "r"(shared_address(&barrier.state))
+      : "memory");
+}
+#endif
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

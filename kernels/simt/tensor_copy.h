@@ -1,0 +1,27 @@
+// Bulk tensor copies (TMA) from global to shared memory. The instructions stand in kernels/cuda/ptx/tensor_copy.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/simt/collectives.h"
+
+namespace lathe::simt {
+
+// A matrix of 16-bit elements and the box that a copy takes from it, in 128-byte swizzle: what a CUtensorMap of rank 2
+// says. kernels/cuda/tensor_map.h checks it.
+struct TensorMap {
+  const void* data = nullptr;
+  int64_t rows = 0, columns = 0, row_bytes = 0;
+  int box_rows = 0, box_columns = 0;
+};
+
+// The box from (row, column) on to `shared`, zeros where the matrix ends; its bytes are completed on the barrier. The
+// copy lands as late as it may, when nobody in the block can go on, or at once: begin_tensor_copies() says which.
+void tensor_copy(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, Where where);
+
+void begin_tensor_copies(bool late);  // of a block
+bool land_tensor_copy();              // the oldest; false: none is under way
+void end_tensor_copies();             // the block's threads have exited: reports a copy that is still under way
+
+}  // namespace lathe::simt

@@ -1,0 +1,304 @@
+// What simt says of sm_90a: bulk copies land where the hardware's swizzle has them, wgmma multiplies from every layout
+// by one formula, and each planted fault is found, with its place.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "core/tensor.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/simt/options.h"
+#include "kernels/simt/tensor_sum.h"
+#include "tests/support/operation_cases.h"
+#include "tests/support/simt_warpgroup_kernels.h"
+
+namespace lathe::testing {
+namespace {
+
+constexpr Device simt_device{DeviceKind::simt};
+
+class FiberOrders {
+ public:
+  ~FiberOrders() { simt::set_fiber_order(simt::FiberOrder::ascending); }
+  static constexpr simt::FiberOrder all[] = {simt::FiberOrder::ascending, simt::FiberOrder::descending,
+                                             simt::FiberOrder::shuffled};
+};
+
+// 16-bit values of mixed sizes, so that the sums depend on how they are added.
+std::vector<std::byte> operand(DType dtype, int64_t count, uint64_t seed) {
+  RandomStream random(seed, RandomPurpose::test);
+  std::vector<std::byte> bytes(static_cast<size_t>(2 * count));
+  for (int64_t i = 0; i < count; ++i) {
+    const int exponent = static_cast<int>(random.below(16)) - 8;
+    const double value = (static_cast<double>(random.below(511)) - 255) * std::exp2(exponent);
+    store_element(bytes.data() + 2 * i, dtype, value);
+  }
+  return bytes;
+}
+
+Tensor to_simt(const std::vector<std::byte>& bytes) {
+  const auto count = static_cast<int64_t>(bytes.size());
+  const Tensor tensor = Tensor::empty({count}, DType::u8, simt_device);
+  kernels::copy_bytes(simt_device, tensor.raw(), Device{}, bytes.data(), count);
+  return tensor;
+}
+
+std::vector<float> floats_of(const Tensor& tensor) {
+  std::vector<float> values(static_cast<size_t>(tensor.nbytes()) / 4);
+  kernels::copy_bytes(Device{}, values.data(), simt_device, tensor.raw(), tensor.nbytes());
+  return values;
+}
+
+float add(float c, const std::vector<float>& a, const std::vector<float>& b, int least_exponent = -126) {
+  const auto factors = [&](const std::vector<float>& from) {
+    return simt::factors_of(from.data(), static_cast<int>(from.size()), least_exponent);
+  };
+  return simt::add_products(c, factors(a), factors(b));
+}
+
+// [rows, columns] = a [rows, k] · b [columns, k]ᵀ, sixteen along k at a time.
+std::vector<float> by_formula(const std::vector<std::byte>& a, const std::vector<std::byte>& b, DType dtype, int rows,
+                              int columns, int k) {
+  std::vector<float> result;
+  const auto group = [&](const std::vector<std::byte>& from, int row, int first, float(&values)[16]) {
+    for (int i = 0; i < 16; ++i)
+      values[i] = first + i < k
+                      ? static_cast<float>(load_element(from.data() + 2 * (int64_t{row} * k + first + i), dtype))
+                      : 0.0f;
+  };
+  for (int i = 0; i < rows; ++i)
+    for (int j = 0; j < columns; ++j) {
+      float sum = 0;
+      for (int first = 0; first < k; first += 16) {
+        float x[16], y[16];
+        group(a, i, first, x);
+        group(b, j, first, y);
+        sum = add(sum, {x, x + 16}, {y, y + 16}, dtype == DType::bf16 ? -126 : -14);
+      }
+      result.push_back(sum);
+    }
+  return result;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// ---- the formula ----
+
+TEST(TensorSum, KeepsTwentyFiveBitsBelowTheLargestExponent) {
+  EXPECT_EQ(add(1, {0x1p-12f, 0x1p-12f}, {0x1p-12f, 0x1p-12f}), 1 + 0x1p-23f);  // a chain in f32 would stay at 1
+  EXPECT_EQ(add(1, {0x1p-13f, 0x1p-13f, 0x1p-13f, 0x1p-13f}, {0x1p-12f, 0x1p-12f, 0x1p-12f, 0x1p-12f}), 1 + 0x1p-23f);
+  EXPECT_EQ(add(1, std::vector<float>(16, 0x1p-13f), std::vector<float>(16, 0x1p-13f)), 1);
+}
+TEST(TensorSum, CutsOffTowardZero) {
+  EXPECT_EQ(add(1, {1}, {0x1.8p-24f}), 1);
+  EXPECT_EQ(add(-1, {1}, {-0x1.8p-24f}), -1);
+  EXPECT_EQ(add(-1, {1}, {0x1p-25f}), -0x1.fffffep-1f);
+}
+TEST(TensorSum, ProductsAreNotNormalised) {
+  EXPECT_EQ(add(0x1p-25f, {1.5f, -1.5f}, {1.5f, 1.5f}), 0x1p-25f);  // 2.25 counts as exponent 0
+  EXPECT_EQ(add(0x1p-26f, {1.5f, -1.5f}, {1.5f, 1.5f}), 0);
+}
+TEST(TensorSum, SubnormalsOfF16KeepTheLeastExponent) {
+  EXPECT_EQ(add(0, {0x1p-24f}, {1}, -14), 0x1p-24f);
+  EXPECT_EQ(add(0x1p-40f, {0x1p-24f, -0x1p-24f}, {1, 1}, -14), 0);          // 26 below 2^-14
+  EXPECT_EQ(add(0x1p-40f, {0x1p-24f, -0x1p-24f}, {1, 1}, -126), 0x1p-40f);  // as bf16's, 16 below 2^-24
+}
+TEST(TensorSum, ReachesTheEndsOfF32) {
+  EXPECT_EQ(add(0x1p-149f, {0x1p-75f}, {0x1p-75f}), 0x1p-149f);
+  EXPECT_EQ(add(0x1p127f, {0x1p64f}, {0x1p63f}), std::numeric_limits<float>::infinity());
+  EXPECT_TRUE(std::isnan(add(0, {std::numeric_limits<float>::infinity()}, {0})));
+  EXPECT_EQ(add(-0.0f, {0}, {1}), 0);
+}
+TEST(TensorSum, DoesNotDependOnTheOrderOfItsProducts) {
+  RandomStream random(7, RandomPurpose::test);
+  std::vector<std::pair<float, float>> pairs(16);
+  for (auto& [a, b] : pairs) {
+    a = std::ldexp(static_cast<float>(random.below(511)) - 255, static_cast<int>(random.below(40)) - 20);
+    b = std::ldexp(static_cast<float>(random.below(511)) - 255, static_cast<int>(random.below(40)) - 20);
+  }
+  std::vector<float> sums;
+  for (int turn = 0; turn < 16; ++turn) {
+    std::rotate(pairs.begin(), pairs.begin() + 1, pairs.end());
+    std::vector<float> a, b;
+    for (const auto& pair : pairs) a.push_back(pair.first), b.push_back(pair.second);
+    sums.push_back(add(3, a, b));
+  }
+  EXPECT_EQ(std::count(sums.begin(), sums.end(), sums[0]), 16);
+}
+
+// ---- copies and products ----
+
+TEST(Warpgroup, ABulkCopyTakesTheBoxAndZerosPastTheEnd) {
+  constexpr int rows = 21, columns = 104;
+  std::vector<std::byte> matrix(size_t{2} * rows * columns);
+  for (int i = 0; i < rows * columns; ++i) {
+    const auto bits = static_cast<uint16_t>(i + 1);
+    std::memcpy(matrix.data() + 2 * i, &bits, 2);
+  }
+  const Tensor from = to_simt(matrix);
+  for (const int row : {0, 8, 16}) {
+    for (const int column : {0, 8, 64}) {
+      const Tensor out = Tensor::empty({size_t{2} * 16 * 64}, DType::u8, simt_device);
+      launch_tensor_copy(out.raw(), from.raw(), rows, columns, row, column, 16);
+      std::vector<uint16_t> box(16 * 64);
+      kernels::copy_bytes(Device{}, box.data(), simt_device, out.raw(), out.nbytes());
+      for (int i = 0; i < 16; ++i)
+        for (int j = 0; j < 64; ++j) {
+          const bool inside = row + i < rows && column + j < columns;
+          ASSERT_EQ(box[static_cast<size_t>(i * 64 + j)], inside ? (row + i) * columns + column + j + 1 : 0)
+              << row << ", " << column << ": " << i << ", " << j;
+        }
+    }
+  }
+}
+
+TEST(Warpgroup, AMatrixThatBulkCopiesCannotServeIsNamed) {
+  const Tensor from = to_simt(std::vector<std::byte>(4096));
+  EXPECT_THROW(launch_tensor_copy(from.raw(), from.raw(), 8, 63, 0, 0, 8), Error);
+  EXPECT_THROW(launch_tensor_copy(from.raw(), static_cast<std::byte*>(from.raw()) + 2, 8, 64, 0, 0, 8), Error);
+}
+
+TEST(Warpgroup, EveryWayIntoWgmmaGivesTheBitsOfTheFormula) {
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const std::vector<std::byte> a = operand(dtype, 64 * 64, 1);
+    const Tensor left = to_simt(a);
+    for (const int n : {8, 16, 32, 64, 128, 256}) {
+      const std::vector<std::byte> b = operand(dtype, int64_t{n} * 64, 2);
+      const std::vector<float> expected = by_formula(a, b, dtype, 64, n, 64);
+      const Tensor right = to_simt(b);
+      for (const WgmmaA where : {WgmmaA::shared_k, WgmmaA::shared_mn, WgmmaA::registers})
+        for (const bool along_n : {false, true}) {
+          const Tensor out = Tensor::empty({64, n}, DType::f32, simt_device);
+          launch_wgmma_case({.dtype = dtype, .n = n, .a = where, .b_along_n = along_n}, static_cast<float*>(out.raw()),
+                            left.raw(), right.raw());
+          EXPECT_TRUE(same_bits(floats_of(out), expected))
+              << name_of(dtype) << ", n " << n << ", a " << static_cast<int>(where) << ", b along n " << along_n;
+        }
+    }
+  }
+}
+
+std::vector<float> product(WarpgroupFault fault, const std::vector<std::byte>& a, const std::vector<std::byte>& b,
+                           int k) {
+  const Tensor left = to_simt(a), right = to_simt(b), room = to_simt(std::vector<std::byte>(256));
+  const Tensor out = Tensor::empty({64, 64}, DType::f32, simt_device);
+  launch_warpgroup_product(fault, static_cast<float*>(out.raw()), left.raw(), right.raw(), k, room.raw());
+  return floats_of(out);
+}
+
+TEST(Warpgroup, AProducerAndAConsumerAgreeUnderEveryOrder) {
+  const FiberOrders orders;
+  for (const int k : {64, 200, 328}) {
+    const std::vector<std::byte> a = operand(DType::bf16, 64 * k, 3), b = operand(DType::bf16, 64 * k, 4);
+    const std::vector<float> expected = by_formula(a, b, DType::bf16, 64, 64, k);
+    for (const simt::FiberOrder order : orders.all) {
+      simt::set_fiber_order(order);
+      EXPECT_TRUE(same_bits(product(WarpgroupFault::none, a, b, k), expected)) << k;
+    }
+  }
+}
+
+// ---- faults ----
+
+template <class Run>
+void expect_report_of(const Run& run, const std::vector<std::string>& words) {
+  std::string report = "no report";
+  try {
+    run();
+  } catch (const Error& error) {
+    report = error.what();
+  }
+  for (const std::string& word : words)
+    EXPECT_NE(report.find(word), std::string::npos) << "expected '" << word << "' in: " << report;
+}
+
+void expect_report(WarpgroupFault fault, const std::vector<std::string>& words, int k = 320) {
+  const std::vector<std::byte> a = operand(DType::bf16, int64_t{64} * k, 3);
+  expect_report_of([&] { product(fault, a, a, k); }, words);
+}
+
+const std::string place = "simt_warpgroup_kernels.cpp:";
+
+TEST(WarpgroupFaults, NameAnMbarrierUsedTooEarly) {
+  expect_report(WarpgroupFault::mbarrier_without_block_barrier,
+                {"uses an mbarrier that another thread initialised, with no barrier between, at ", place});
+  expect_report(WarpgroupFault::mbarrier_not_fenced,
+                {"thread (0,0,0) copies onto an mbarrier that no fence.mbarrier_init has followed, at ", place});
+  expect_report(WarpgroupFault::mbarrier_never_initialised,
+                {"uses an mbarrier that nobody has initialised, at ", place});
+}
+TEST(WarpgroupFaults, NameAnArrivalTooMany) {
+  expect_report(WarpgroupFault::too_many_arrivals,
+                {"arrives at an mbarrier more often than its count says, at ", place});
+}
+TEST(WarpgroupFaults, NameWhatAHangWaitsFor) {
+  expect_report(
+      WarpgroupFault::too_many_bytes_expected,
+      {"hang: thread (128,0,0) waits for mbarrier.try_wait at ", place, ", the mbarrier at byte 32768 of dynamic ",
+       "for parity 0: it is in phase 0 with 0 of 1 arrivals and 8192 bytes to come"});
+}
+TEST(WarpgroupFaults, NameAWrongParity) {
+  if (!simt::checks_shared_memory()) GTEST_SKIP() << "AddressSanitizer stops the program in this build";
+  expect_report(WarpgroupFault::wrong_parity, {"reads shared memory that a cp.async is still to write"});
+}
+TEST(WarpgroupFaults, NameAReadOfAStageUnderWay) {
+  if (!simt::checks_shared_memory()) GTEST_SKIP() << "AddressSanitizer stops the program in this build";
+  expect_report(WarpgroupFault::stage_read_before_it_arrived, {"reads shared memory that ", place});
+}
+TEST(WarpgroupFaults, NameAStageReleasedTooEarly) {
+  expect_report(WarpgroupFault::stage_released_before_the_wait,
+                {"thread (0,0,0) copies to shared memory that a wgmma reads which nobody has waited for, at ", place});
+}
+TEST(WarpgroupFaults, NameAMissingProxyFence) {
+  if (!simt::checks_shared_memory()) GTEST_SKIP() << "kernels are instrumented by a sanitizer in this build";
+  const std::vector<std::byte> a = operand(DType::bf16, 64 * 64, 1);
+  const Tensor operands = to_simt(a), out = Tensor::empty({64, 64}, DType::f32, simt_device);
+  expect_report_of(
+      [&] {
+        launch_wgmma_case({.n = 64, .proxy_fence = false}, static_cast<float*>(out.raw()), operands.raw(),
+                          operands.raw());
+        kernels::synchronize(simt_device);
+      },
+      {"stored with no fence.proxy.async after it, at ", place});
+}
+TEST(WarpgroupFaults, NameARegisterTouchedInFlight) {
+  if (simt::checks_shared_memory())
+    expect_report(WarpgroupFault::accumulator_read_in_flight,
+                  {"touches a register of a wgmma that it has not waited for, at "});
+  expect_report(WarpgroupFault::a_registers_written_in_flight, {"waited for"});
+}
+TEST(WarpgroupFaults, NameAMisalignedSwizzle) {
+  expect_report(WarpgroupFault::misaligned_swizzle,
+                {"copies a box in 128-byte swizzle to an address that is not a multiple of 1024, at ", place});
+  expect_report(WarpgroupFault::misaligned_operand,
+                {"gives wgmma an operand in 128-byte swizzle that begins at no multiple of 1024, at ", place});
+}
+TEST(WarpgroupFaults, NameATensorMapInGlobalMemory) {
+  expect_report(WarpgroupFault::map_in_global_memory, {"copies by a tensor map in global memory", place});
+}
+TEST(WarpgroupFaults, NameAMissingFence) {
+  expect_report(WarpgroupFault::wgmma_without_fence,
+                {"issues wgmma with no wgmma.fence since its registers were free to be touched, at ", place});
+}
+TEST(WarpgroupFaults, NameWhatIsNeverWaitedFor) {
+  expect_report(WarpgroupFault::wgmma_never_waited_for,
+                {"exits with wgmma that it never waited for, issued at ", place}, 64);
+  expect_report(WarpgroupFault::copy_never_waited_for,
+                {"thread (0,0,0) has a bulk copy under way when the block ends, at ", place}, 64);
+}
+TEST(WarpgroupFaults, NameAWarpThatGoesItsOwnWay) {
+  expect_report(WarpgroupFault::other_operand_in_one_warp,
+                {"gives wgmma another descriptor than the other warps of its warpgroup, at ", place});
+}
+
+}  // namespace
+}  // namespace lathe::testing
