@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "bench/data/reading.h"
 #include "bench/kernels/clock.h"
 #include "bench/kernels/operations.h"
 #include "bench/kernels/timing.h"
@@ -156,6 +157,7 @@ int main(int argc, char** argv) {
             "Example: lathe-bench kernels --filter linear_forward --threads 1");
         kernels->callback([&] { lathe::bench::run_kernels(options); });
         lathe::bench::add_matmul(app);
+        lathe::bench::add_data(app);
         lathe::bench::add_model(app);
         lathe::bench::add_train(app);
         lathe::bench::add_serve(app);

@@ -127,6 +127,36 @@ TEST_F(LatheTrainDatasets, ShardsThatPackingWouldHaveCutOtherwiseAreRefused) {
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
 
+// 64 MiB beside what is mapped: enough for 400 rows and, in shards, for a hundred times as many, packed or not; not enough
+// for those held in memory.
+TEST_F(LatheTrainDatasets, AHundredTimesTheRowsTrainInTheSameMemory) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the sanitizer's own memory counts";
+#endif
+  std::string few, many;
+  for (int i = 0; i < 400; ++i) {
+    few += "{\"input_ids\":[" + std::to_string(i % 320);
+    for (int j = 1; j < 250; ++j) few += "," + std::to_string((i + j) % 10);
+    few += "]}\n";
+  }
+  for (int i = 0; i < 100; ++i) many += few;
+  std::ofstream(folder_ / "few.jsonl") << few;
+  std::ofstream(folder_ / "many.jsonl") << many;
+  make_shards("few.jsonl", "few", {"--shard_tokens", "1000000"});
+  make_shards("many.jsonl", "many", {"--shard_tokens", "1000000"});
+  const auto within = [&](const std::string& dataset, const std::vector<std::string>& more) {
+    const std::vector<std::string> bounded = {"/bin/bash", "-c", "ulimit -c 0 -d 65536; exec \"$@\"", "bash"};
+    return run(joined(bounded, method("sft", dataset, dataset + "-run",
+                                      joined(more, {"--threads", "1", "--max_steps", "3", "--max_length", "256",
+                                                    "--overwrite_output_dir"}))));
+  };
+  for (const std::vector<std::string>& packing : {std::vector<std::string>{}, std::vector<std::string>{"--packing"}}) {
+    EXPECT_EQ(within("few", packing), 0) << err();
+    EXPECT_EQ(within("many", packing), 0) << err();
+  }
+  EXPECT_NE(within("many.jsonl", {}), 0) << "the limit is one";
+}
+
 // 12 steps of 8 rows, 3 : 1, from rows and from shards alike: metrics count the rows of each source, and a run that is
 // killed goes on to the same bytes.
 TEST_F(LatheTrainDatasets, AMixtureDrawsByWeightAndResumes) {
