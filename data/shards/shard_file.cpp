@@ -86,7 +86,11 @@ void widen(const std::byte* from, size_t count, int32_t* into) {
 void unmask(const std::byte* mask, size_t bit, std::span<const int32_t> ids, int32_t* labels) {
   for (size_t i = 0; i < ids.size();) {
     const auto byte = static_cast<uint32_t>(mask[(bit + i) / 8]);
-    const size_t at = (bit + i) % 8, count = std::min(8 - at, ids.size() - i);
+    const size_t at = (bit + i) % 8;
+    size_t count = 8 - at;
+    if (byte == 0xFF || byte == 0)  // and so is what follows
+      while (i + count < ids.size() && static_cast<uint32_t>(mask[(bit + i + count) / 8]) == byte) count += 8;
+    count = std::min(count, ids.size() - i);
     if (byte == 0xFF) {
       std::copy_n(ids.data() + i, count, labels + i);
     } else if (byte == 0) {
