@@ -31,7 +31,7 @@ function(lathe_program name folder)
     target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/packaging/portable/older_libc.cpp)
   endif()
   target_link_libraries(${name} PRIVATE ${ARG_LINKS})
-  target_link_options(${name} PRIVATE $<$<CONFIG:Release>:-s>)
+  target_link_options(${name} PRIVATE $<$<CONFIG:Release>:-s;-Wl,--gc-sections>)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 endfunction()
 

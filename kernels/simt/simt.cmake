@@ -40,5 +40,5 @@ if(NOT LATHE_SANITIZE)
   set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/memory_checks.cpp PROPERTIES COMPILE_DEFINITIONS LATHE_SIMT_INSTRUMENTED)
 endif()
 set_property(GLOBAL PROPERTY lathe_simt_flags "${simt_flags}")  # for tests that hold kernels
-target_compile_options(lathe_simt_kernels PRIVATE ${simt_flags})
+target_compile_options(lathe_simt_kernels PRIVATE ${simt_flags} ${lathe_sections})
 target_sources(lathe_kernels PRIVATE $<TARGET_OBJECTS:lathe_simt_kernels>)
