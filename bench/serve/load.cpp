@@ -155,12 +155,18 @@ class Load {
   }
 
  private:
+  // Of the request that is made next; nothing where lengths are drawn.
+  const RequestLength* listed() const {
+    return options_.lengths.empty() ? nullptr : &options_.lengths[requests_.size() % options_.lengths.size()];
+  }
+
   std::string make_request() {
     std::vector<int64_t> prompt = prefix_;
-    const int64_t length = std::max<int64_t>(drawn(random_, options_.prompt_tokens), 1);
-    while (static_cast<int64_t>(prompt.size()) < options_.shared_prefix + length)
+    const int64_t prompt_tokens = listed() ? listed()->prompt_tokens : drawn(random_, options_.prompt_tokens);
+    while (static_cast<int64_t>(prompt.size()) < options_.shared_prefix + prompt_tokens)
       prompt.push_back(drawn(random_, options_.token_ids));
-    Json body{{"prompt", prompt}, {"max_tokens", drawn(random_, options_.output_tokens)},
+    const int64_t output_tokens = listed() ? listed()->output_tokens : drawn(random_, options_.output_tokens);
+    Json body{{"prompt", prompt}, {"max_tokens", output_tokens},
               {"temperature", 0}, {"ignore_eos", true},
               {"stream", true},   {"stream_options", {{"include_usage", true}}}};
     if (!options_.models.empty()) body["model"] = options_.models[requests_.size() % options_.models.size()];

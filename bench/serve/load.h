@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "bench/serve/lengths.h"
+
 namespace lathe::bench {
 
 struct TokenRange {
@@ -19,6 +21,7 @@ struct LoadOptions {
   double rate = 0;           // per second, arriving as a Poisson process; 0: closed loop
   int64_t concurrency = 16;  // of the closed loop
   TokenRange prompt_tokens{256, 256}, output_tokens{128, 128};
+  std::vector<RequestLength> lengths;  // that requests have in turn, where there are any, instead of the ranges
   int64_t shared_prefix = 0;           // tokens that all prompts begin with
   TokenRange token_ids{1000, 10'000};  // what prompts are made of
   uint64_t seed = 0;                   // prompts, lengths and arrivals follow from it

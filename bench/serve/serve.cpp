@@ -7,7 +7,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "bench/serve/lengths.h"
 #include "bench/serve/load.h"
+#include "bench/serve/plot.h"
+#include "core/atomic_write.h"
 #include "core/error.h"
 
 namespace lathe::bench {
@@ -17,7 +20,7 @@ using Json = nlohmann::ordered_json;
 
 struct ServeOptions {
   std::vector<std::string> urls;
-  std::string prompt_tokens = "256", output_tokens = "128";
+  std::string prompt_tokens = "256", output_tokens = "128", lengths, plot;
   LoadOptions load;
   double ttft_ms = 0, itl_ms = 0;  // targets of the goodput; 0: none
   bool json = false;
@@ -67,8 +70,18 @@ Json spread_ms(std::vector<double> seconds) {
           {"most", seconds.empty() ? 0.0 : 1000 * seconds.back()}};
 }
 
-Json summary(const std::string& url, const LoadResult& result, const ServeOptions& options) {
-  std::vector<double> first, gaps, whole;
+ServerLatencies latencies_of(const std::string& url, const LoadResult& result) {
+  ServerLatencies latencies{url, {}, {}, {}};
+  for (const RequestTiming& request : result.requests) {
+    if (!request.error.empty()) continue;
+    latencies.first_token.push_back(request.first_token - request.sent);
+    latencies.last_token.push_back(request.last_token - request.sent);
+    latencies.between_tokens.insert(latencies.between_tokens.end(), request.gaps.begin(), request.gaps.end());
+  }
+  return latencies;
+}
+
+Json summary(const ServerLatencies& latencies, const LoadResult& result, const ServeOptions& options) {
   int64_t completed = 0, prompt_tokens = 0, output_tokens = 0, good = 0;
   std::string error;
   for (const RequestTiming& request : result.requests) {
@@ -79,16 +92,13 @@ Json summary(const std::string& url, const LoadResult& result, const ServeOption
     ++completed;
     prompt_tokens += request.prompt_tokens;
     output_tokens += request.output_tokens;
-    first.push_back(request.first_token - request.sent);
-    whole.push_back(request.last_token - request.sent);
-    gaps.insert(gaps.end(), request.gaps.begin(), request.gaps.end());
     double mean_gap = 0;
     for (const double gap : request.gaps) mean_gap += gap / static_cast<double>(request.gaps.size());
-    good += (options.ttft_ms == 0 || 1000 * first.back() <= options.ttft_ms) &&
+    good += (options.ttft_ms == 0 || 1000 * (request.first_token - request.sent) <= options.ttft_ms) &&
             (options.itl_ms == 0 || 1000 * mean_gap <= options.itl_ms);
   }
   const auto per_second = [&](int64_t count) { return static_cast<double>(count) / result.seconds; };
-  Json report{{"url", url},
+  Json report{{"url", latencies.url},
               {"requests", result.requests.size()},
               {"completed", completed},
               {"seconds", result.seconds},
@@ -97,9 +107,9 @@ Json summary(const std::string& url, const LoadResult& result, const ServeOption
               {"output_tokens", output_tokens},
               {"output_tokens_per_second", per_second(output_tokens)},
               {"total_tokens_per_second", per_second(prompt_tokens + output_tokens)},
-              {"ttft_ms", spread_ms(first)},
-              {"itl_ms", spread_ms(gaps)},
-              {"e2e_ms", spread_ms(whole)}};
+              {"ttft_ms", spread_ms(latencies.first_token)},
+              {"itl_ms", spread_ms(latencies.between_tokens)},
+              {"e2e_ms", spread_ms(latencies.last_token)}};
   if (options.ttft_ms > 0 || options.itl_ms > 0) report["goodput_requests_per_second"] = per_second(good);
   if (!error.empty()) report["last_error"] = error;
   return report;
@@ -126,12 +136,17 @@ void print(const Json& report) {
 void run(ServeOptions options) {
   options.load.prompt_tokens = parse_range("prompt_tokens", options.prompt_tokens);
   options.load.output_tokens = parse_range("output_tokens", options.output_tokens);
+  if (!options.lengths.empty()) options.load.lengths = read_lengths(options.lengths);
   Json reports = Json::array();
+  std::vector<ServerLatencies> all;
   for (const std::string& url : options.urls) {
     parse_url(url, options.load);
-    reports.push_back(summary(url, run_load(options.load), options));
+    const LoadResult result = run_load(options.load);
+    all.push_back(latencies_of(url, result));
+    reports.push_back(summary(all.back(), result, options));
     if (!options.json) print(reports.back());
   }
+  if (!options.plot.empty()) write_file_atomically(options.plot, latency_plot(all));
   if (options.json) fmt::print("{}\n", Json{{"results", reports}}.dump(2));
 }
 
@@ -160,6 +175,11 @@ void add_serve(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--output_tokens", options->output_tokens, "of each answer: N, or LEAST:MOST")
       ->capture_default_str();
+  command
+      ->add_option("--lengths", options->lengths,
+                   "a file with the lengths of requests, which take its lines in turn: PROMPT_TOKENS OUTPUT_TOKENS")
+      ->excludes("--prompt_tokens")
+      ->excludes("--output_tokens");
   command->add_option("--shared_prefix", load.shared_prefix, "tokens that all prompts begin with, beside their own")
       ->check(CLI::NonNegativeNumber);
   command->add_option("--lowest_token", load.token_ids.least, "prompts are made of ids from it")->capture_default_str();
@@ -167,6 +187,7 @@ void add_serve(CLI::App& app) {
   command->add_option("--seed", load.seed, "the same seed gives the same requests")->capture_default_str();
   command->add_option("--target_ttft_ms", options->ttft_ms, "goodput counts answers whose first token came in it");
   command->add_option("--target_itl_ms", options->itl_ms, "and whose tokens came as close on average");
+  command->add_option("--plot", options->plot, "write the latencies' distributions to this file, as SVG");
   command->add_flag("--json", options->json, "print results as JSON on standard output");
   command->footer(
       "Prompts are token ids, answers go on to their length (ignore_eos): any two servers of one model do the same work.\n"
