@@ -96,7 +96,7 @@ class TokenizerFile {
              std::to_string(most_piece_bytes) + " that a piece may have");
       if (id >= max_vocabulary || !parts_.vocabulary.insert(id, token))
         fail("token '" + std::string(token) + "' with id " + std::to_string(id) + " repeats a token");
-      scores_.push_back(score);
+      scores_.push_back(unigram_score(score));
     }
     if (scores_.empty()) fail("model has no tokens");
     simdjson::dom::element unknown;

@@ -1,8 +1,11 @@
 #include "data/tokenizer/unigram.h"
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <limits>
 #include <span>
+#include <string>
 
 #include "core/error.h"
 #include "data/tokenizer/utf8.h"
@@ -21,7 +24,39 @@ uint64_t branch_key(int32_t node, char byte) {
 }
 size_t branch_hash(uint64_t key) { return static_cast<size_t>((key * 0x9E3779B97F4A7C15u) >> 20); }
 
+double power_of_ten(int exponent) {
+  const std::string text = "1e" + std::to_string(exponent);
+  double value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+
 }  // namespace
+
+double unigram_score(double nearest) {
+  if (!std::isfinite(nearest) || nearest == 0) return nearest;
+  // The file's digits again: the fewest that mean this number, "1.0178e+01".
+  char text[32];
+  const char* const end =
+      std::to_chars(text, text + sizeof(text), std::abs(nearest), std::chars_format::scientific).ptr;
+  uint64_t digits = 0;
+  int exponent = 0, fraction = 0;
+  const char* at = text;
+  for (bool behind_point = false; at < end && *at != 'e'; ++at) {
+    if (*at == '.') {
+      behind_point = true;
+      continue;
+    }
+    digits = digits * 10 + static_cast<uint64_t>(*at - '0');
+    fraction += behind_point ? 1 : 0;
+  }
+  at += at + 1 < end && at[1] == '+' ? 2 : 1;  // from_chars takes no plus
+  std::from_chars(at, end, exponent);
+  exponent -= fraction;
+  if (std::abs(exponent) > 308) return nearest;
+  const auto whole = static_cast<double>(digits);
+  return std::copysign(exponent < 0 ? whole / power_of_ten(-exponent) : whole * power_of_ten(exponent), nearest);
+}
 
 Unigram::Unigram(UnigramSettings settings, const Vocabulary& vocabulary, std::vector<double> scores)
     : settings_(settings),
