@@ -85,7 +85,7 @@ void step(const nn::Transformer& model, const Batch& batch, bool checkpoint_laye
   autograd::backward(autograd::linear_cross_entropy(hidden, model.output_weight(), batch.labels, batch.tokens.layout,
                                                     1.0 / static_cast<double>(batch.labelled), model.softcap())
                          .loss);
-  optimizer.step(number, 1e-4, optimizer.gradient_norm(1.0));
+  optimizer.step(number, 1e-4, optimizer.gradient_norm(1), 1);
 }
 
 void run(const TrainBenchOptions& options) {
