@@ -59,7 +59,8 @@ TEST_F(LatheTrainDpo, LeavesAnAdapterMetricsAndAReportWithRewards) {
 TEST_F(LatheTrainDpo, AStreamHasTheBitsOfTheFileInOrderAndResumes) {
   const auto streamed = [&](const std::string& output, const std::string& dataset,
                             const std::vector<std::string>& more) {
-    return joined(dpo(output, {"--dataset", dataset, "--max_steps", "4", "--save_steps", "1", "--logging_steps", "1"}),
+    return joined(dpo(output, {"--dataset", dataset, "--max_steps", "4", "--save_steps", "1", "--logging_steps", "1",
+                               "--max_length", "64"}),
                   more);
   };
   const std::string rows = (folder_ / "pairs.jsonl").string(), pipe = (folder_ / "pipe").string();
@@ -73,11 +74,11 @@ TEST_F(LatheTrainDpo, AStreamHasTheBitsOfTheFileInOrderAndResumes) {
   ASSERT_EQ(std::system(("mkfifo " + pipe).c_str()), 0);
   const auto feed = [&](const std::string& what) { return std::system((what + " > " + pipe + " &").c_str()); };
   ASSERT_EQ(feed("head -n 10 " + rows), 0);  // the stream ends within the third step
-  EXPECT_EQ(run(streamed("pipe", pipe, {"--streaming"})), 1);
+  EXPECT_EQ(run(streamed("piped", pipe, {"--streaming"})), 1);
   EXPECT_NE(err().find("has ended after 10 rows"), std::string::npos) << err();
   ASSERT_EQ(feed("cat " + rows), 0);
-  EXPECT_EQ(run(streamed("pipe", pipe, {"--streaming", "--resume"})), 0) << err();
-  expect_same("pipe");
+  EXPECT_EQ(run(streamed("piped", pipe, {"--streaming", "--resume"})), 0) << err();
+  expect_same("piped");
   EXPECT_EQ(run(streamed("none", rows, {"--streaming", "--max_steps", "-1"})), 2);
   EXPECT_NE(err().find("streaming: needs max_steps"), std::string::npos) << err();
   EXPECT_EQ(run(streamed("none", rows, {"--streaming", "--precompute_ref_log_probs"})), 2);
