@@ -20,7 +20,7 @@ message(STATUS "CUDA: ${LATHE_NVCC}")
 # does not know that nvcc has C++20.
 # Machine code for sm_80 and, for every newer card, its PTX.
 set(LATHE_CUDA_ARCHITECTURES "-gencode=arch=compute_80,code=[sm_80,compute_80]" CACHE STRING "nvcc's -gencode options")
-set(nvcc_flags -std=c++20 -O3 ${LATHE_CUDA_ARCHITECTURES} -lineinfo -I${CMAKE_SOURCE_DIR} -DLATHE_DEVICE_ANCHOR=lathe_cuda_anchor
+set(nvcc_flags -std=c++20 -O3 -lineinfo -I${CMAKE_SOURCE_DIR} -DLATHE_DEVICE_ANCHOR=lathe_cuda_anchor
   -Xcompiler=-fPIE,-fno-math-errno
   -fmad=false  # as on the host, multiplications and additions are fused where the source says so and nowhere else
   -Xptxas=-warn-spills,-warn-lmem-usage,-Werror)  # no kernel spills or keeps an array in local memory
@@ -34,13 +34,15 @@ if(nvcc_version MATCHES "release ([0-9]+)" AND CMAKE_MATCH_1 GREATER_EQUAL 13)
   list(APPEND nvcc_flags --compress-mode=size)
 endif()
 
+set_property(GLOBAL PROPERTY lathe_nvcc_flags "${nvcc_flags}")  # for tests that hold kernels
+
 foreach(source IN LISTS cuda_sources)
   file(RELATIVE_PATH name ${CMAKE_CURRENT_SOURCE_DIR} ${source})
   string(REPLACE "/" "_" object ${name})
   set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/${object}.o)
   add_custom_command(
     OUTPUT ${object}
-    COMMAND ${LATHE_CCACHE} ${LATHE_NVCC} ${nvcc_flags} -MD -MT ${object} -MF ${object}.d -c ${source} -o ${object}
+    COMMAND ${LATHE_CCACHE} ${LATHE_NVCC} ${nvcc_flags} ${LATHE_CUDA_ARCHITECTURES} -MD -MT ${object} -MF ${object}.d -c ${source} -o ${object}
     DEPENDS ${source}
     DEPFILE ${object}.d
     COMMENT "nvcc kernels/${name}"

@@ -7,6 +7,18 @@
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
+// The dynamic shared memory of a block, from a multiple of 1024 on: there lie the tiles in 128-byte swizzle. A kernel has
+// this or dynamic_shared(), not both.
+template <class T>
+__device__ __forceinline__ T* swizzled_shared() {
+#if LATHE_SIMT
+  return static_cast<T*>(::lathe::simt::dynamic_shared_memory());
+#else
+  extern __shared__ __align__(1024) unsigned char lathe_swizzled_shared[];
+  return reinterpret_cast<T*>(lathe_swizzled_shared);
+#endif
+}
+
 // The box whose first element is (row, column), zeros where the matrix ends, to `tile`, a multiple of 1024 in dynamic
 // shared memory. One thread issues it. Its 128 · box_rows bytes are completed on the barrier, which has been told to
 // expect them. The map is a kernel's argument, const and __grid_constant__.

@@ -10,6 +10,8 @@
 // 8 j + 2 t + i: an AFragment of rows 16 w … is what it gives of A, two accumulators side by side, rounded, are one.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/tile/fragment.cuh"
 #if LATHE_SIMT
 #include "kernels/simt/wgmma.h"

@@ -1,4 +1,4 @@
-#include "tests/support/simt_warpgroup_kernels.h"
+#include "tests/support/warpgroup_kernels.h"
 
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx/tensor_copy.h"
@@ -9,6 +9,7 @@ namespace {
 
 using lathe::testing::WarpgroupFault;
 using lathe::testing::WgmmaA;
+using lathe::testing::WgmmaCase;
 
 constexpr int block_k = 64, stages = 2;
 constexpr unsigned tile_bytes = 64 * block_k * 2;
@@ -18,17 +19,19 @@ struct Stages {
   MBarrier full[stages], empty[stages];
 };
 
-template <class T>
-__device__ void store_sums(float* out, int columns, const T& sums) {
+template <int count>
+__device__ __forceinline__ void store_sums(float* out, const float (&sums)[count]) {
+  constexpr int columns = 2 * count;
   const int warp = static_cast<int>(threadIdx.x) % 128 / 32, lane = threadIdx.x % 32;
+  LATHE_UNROLL
   for (int e = 0; e < columns / 2; ++e) {
     const int row = 16 * warp + lane / 4 + e / 2 % 2 * 8, column = e / 4 * 8 + lane % 4 * 2 + e % 2;
     out[row * columns + column] = sums[e];
   }
 }
 
-__device__ void produce(WarpgroupFault fault, Stages& shared, const TensorMap& a, const TensorMap& b, int steps,
-                        void* map_room) {
+__device__ __forceinline__ void produce(WarpgroupFault fault, Stages& shared, const TensorMap& a, const TensorMap& b,
+                                        int steps, void* map_room) {
   for (int step = 0; step < steps; ++step) {
     const int stage = step % stages;
     mbarrier_wait(shared.empty[stage], (step / stages & 1) ^ 1);
@@ -42,7 +45,7 @@ __device__ void produce(WarpgroupFault fault, Stages& shared, const TensorMap& a
   }
 }
 
-__device__ void consume(WarpgroupFault fault, Stages& shared, float* out, int steps) {
+__device__ __forceinline__ void consume(WarpgroupFault fault, Stages& shared, float* out, int steps) {
   float sums[32] = {};
   AFragment<bf16_t> registers{{1, 2, 3, 4}};
   for (int step = 0; step < steps; ++step) {
@@ -53,6 +56,7 @@ __device__ void consume(WarpgroupFault fault, Stages& shared, float* out, int st
     const int shift = fault == WarpgroupFault::misaligned_operand ? 64 : 0;
     const auto a = wgmma_operand<Major::k>(shared.a[stage].elements + shift);
     const auto b = wgmma_operand<Major::k>(shared.b[stage].elements);
+    LATHE_UNROLL
     for (int k = 0; k < block_k / 16; ++k) {
       const bool other = fault == WarpgroupFault::other_operand_in_one_warp && threadIdx.x / 32 == 5;
       wgmma(sums, a.next_k16(k), b.next_k16(other ? 3 - k : k));
@@ -66,12 +70,13 @@ __device__ void consume(WarpgroupFault fault, Stages& shared, float* out, int st
     if (fault != WarpgroupFault::wgmma_never_waited_for) wgmma_wait<0>();
     mbarrier_arrive(shared.empty[stage]);
   }
-  store_sums(out, 64, sums);
+  store_sums(out, sums);
 }
 
-__global__ void warpgroup_kernel(WarpgroupFault fault, const __grid_constant__ TensorMap a,
+__global__ void warpgroup_kernel(WarpgroupFault asked, const __grid_constant__ TensorMap a,
                                  const __grid_constant__ TensorMap b, float* out, int steps, void* map_room) {
-  Stages& shared = *dynamic_shared<Stages>();
+  const WarpgroupFault fault = LATHE_SIMT ? asked : WarpgroupFault::none;  // a card runs the sound one only
+  Stages& shared = *swizzled_shared<Stages>();
   if (threadIdx.x == 0 && fault != WarpgroupFault::mbarrier_never_initialised) {
     for (int stage = 0; stage < stages; ++stage) {
       mbarrier_init(shared.full[stage], 1);
@@ -95,10 +100,11 @@ __device__ void multiply_shared(float* out, const T* a_tile, const T* b_tile) {
   wgmma_fence();
   const auto a = wgmma_operand<a_major>(a_tile);
   const auto b = wgmma_operand<b_major>(b_tile, 64 * 128);
+  LATHE_UNROLL
   for (int k = 0; k < 4; ++k) wgmma(sums, a.next_k16(k), b.next_k16(k), k != 0);
   wgmma_commit();
   wgmma_wait<0>();
-  store_sums(out, n, sums);
+  store_sums(out, sums);
 }
 
 template <class T, int n, Major b_major>
@@ -106,14 +112,16 @@ __device__ void multiply_registers(float* out, const uint32_t* a_words, const T*
   float sums[n / 2];
   const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   AFragment<T> a[4];
-  for (int k = 0; k < 4; ++k)
-    for (int i = 0; i < 4; ++i) a[k].registers[i] = a_words[(16 * warp + g + i % 2 * 8) * 32 + 8 * k + t + i / 2 * 4];
+  LATHE_UNROLL
+  for (int k = 0; k < 4; ++k) LATHE_UNROLL
+  for (int i = 0; i < 4; ++i) a[k].registers[i] = a_words[(16 * warp + g + i % 2 * 8) * 32 + 8 * k + t + i / 2 * 4];
   wgmma_fence();
   const auto b = wgmma_operand<b_major>(b_tile, 64 * 128);
+  LATHE_UNROLL
   for (int k = 0; k < 4; ++k) wgmma(sums, a[k], b.next_k16(k), k != 0);
   wgmma_commit();
   wgmma_wait<0>();
-  store_sums(out, n, sums);
+  store_sums(out, sums);
 }
 
 // Lines of 64 elements; an operand along m or n has a panel of 64 lines (k) for every 64 of its rows.
@@ -129,7 +137,7 @@ __device__ void lay(T* tile, const T* from, int rows, bool along_mn) {
 
 template <class T, int n>
 __global__ void wgmma_kernel(WgmmaA where, bool b_along_n, bool fence, float* out, const T* a, const T* b) {
-  T* a_tile = dynamic_shared<T>();
+  T* a_tile = swizzled_shared<T>();
   T* b_tile = a_tile + 64 * 64;
   lay(a_tile, a, 64, where == WgmmaA::shared_mn);
   lay(b_tile, b, n, b_along_n);
@@ -153,19 +161,22 @@ template <class T>
 __global__ void mma_kernel(float* out, const uint32_t* a, const uint32_t* b) {
   const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   float sums[4] = {};
+  LATHE_UNROLL
   for (int k = 0; k < 4; ++k) {
     AFragment<T> left;
     BFragment<T> right;
+    LATHE_UNROLL
     for (int i = 0; i < 4; ++i) left.registers[i] = a[(16 * warp + g + i % 2 * 8) * 32 + 8 * k + t + i / 2 * 4];
+    LATHE_UNROLL
     for (int i = 0; i < 2; ++i) right.registers[i] = b[g * 32 + 8 * k + t + i * 4];
     mma(sums, left, right);
   }
-  store_sums(out, 8, sums);
+  store_sums(out, sums);
 }
 
 __global__ void tensor_copy_kernel(bf16_t* out, const __grid_constant__ TensorMap map, int row, int column,
                                    int box_rows) {
-  bf16_t* tile = dynamic_shared<bf16_t>();
+  bf16_t* tile = swizzled_shared<bf16_t>();
   MBarrier& arrived = block_shared<MBarrier>();
   if (threadIdx.x == 0) {
     mbarrier_init(arrived, 1);
@@ -180,7 +191,7 @@ __global__ void tensor_copy_kernel(bf16_t* out, const __grid_constant__ TensorMa
 }
 
 template <class T, int n>
-void start_case(const lathe::testing::WgmmaCase& wanted, float* out, const void* a, const void* b) {
+void start_case(const WgmmaCase& wanted, float* out, const void* a, const void* b) {
   constexpr int columns = n < 64 ? 64 : n;
   launch_unclaimed({.name = "wgmma", .grid = dim3(1), .block = dim3(128)}, (64 + columns) * 128, wgmma_kernel<T, n>,
                    wanted.a, wanted.b_along_n, wanted.proxy_fence, out, static_cast<const T*>(a),
@@ -188,7 +199,7 @@ void start_case(const lathe::testing::WgmmaCase& wanted, float* out, const void*
 }
 
 template <class T>
-void start_case(const lathe::testing::WgmmaCase& wanted, float* out, const void* a, const void* b) {
+void start_case(const WgmmaCase& wanted, float* out, const void* a, const void* b) {
   switch (wanted.n) {
     case 8: return start_case<T, 8>(wanted, out, a, b);
     case 16: return start_case<T, 16>(wanted, out, a, b);
@@ -198,13 +209,6 @@ void start_case(const lathe::testing::WgmmaCase& wanted, float* out, const void*
     default: return start_case<T, 256>(wanted, out, a, b);
   }
 }
-
-}  // namespace
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
-
-namespace lathe::testing {
-
-using namespace kernels::LATHE_CUDA_NAMESPACE;
 
 void launch_warpgroup_product(WarpgroupFault fault, float* out, const void* a, const void* b, int k, void* map_room) {
   const auto map = [&](const void* data) {
@@ -238,5 +242,32 @@ void launch_tensor_copy(void* out, const void* matrix, int matrix_rows, int colu
   launch_unclaimed({.name = "tensor_copy", .grid = dim3(1), .block = dim3(32)}, static_cast<size_t>(box_rows) * 128,
                    tensor_copy_kernel, static_cast<bf16_t*>(out), map, row, column, box_rows);
 }
+
+bool run_here() {
+#if LATHE_SIMT
+  return true;
+#else
+  int device = 0, major = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "asking for its capability");
+  return major == 9;
+#endif
+}
+
+}  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+
+namespace lathe::testing {
+
+template <DeviceKind>
+WarpgroupKernels warpgroup_kernels() {
+  using namespace kernels::LATHE_CUDA_NAMESPACE;
+  return {.run_here = run_here,
+          .product = launch_warpgroup_product,
+          .wgmma = launch_wgmma_case,
+          .mma = launch_mma_case,
+          .tensor_copy = launch_tensor_copy};
+}
+template WarpgroupKernels warpgroup_kernels<DeviceKind::LATHE_CUDA_NAMESPACE>();
 
 }  // namespace lathe::testing

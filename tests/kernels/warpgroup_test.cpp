@@ -1,5 +1,5 @@
-// What simt says of sm_90a: bulk copies land where the hardware's swizzle has them, wgmma multiplies from every layout
-// by one formula, and each planted fault is found, with its place.
+// mbarriers, bulk tensor copies and wgmma of sm_90a, on simt and on a card: copies land where the hardware's swizzle
+// has them, and wgmma multiplies from every layout by one formula. On simt each planted fault is found, with its place.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -17,12 +17,31 @@
 #include "kernels/simt/options.h"
 #include "kernels/simt/tensor_sum.h"
 #include "tests/support/operation_cases.h"
-#include "tests/support/simt_warpgroup_kernels.h"
+#include "tests/support/warpgroup_kernels.h"
 
 namespace lathe::testing {
 namespace {
 
-constexpr Device simt_device{DeviceKind::simt};
+class Warpgroup : public ::testing::TestWithParam<DeviceKind> {
+ protected:
+  void SetUp() override {
+    if (const std::string why = kernels::why_unavailable(device()); !why.empty()) GTEST_SKIP() << why;
+#if !defined(LATHE_TEST_SM90A)
+    if (GetParam() == DeviceKind::cuda) GTEST_SKIP() << "only device_tests has nvcc's code of these kernels";
+#endif
+    if (!run().run_here()) GTEST_SKIP() << "the card is not of sm_90";
+  }
+  Device device() const { return {GetParam()}; }
+  static WarpgroupKernels run() {
+#if defined(LATHE_TEST_SM90A)
+    if (GetParam() == DeviceKind::cuda) return warpgroup_kernels<DeviceKind::cuda>();
+#endif
+    return warpgroup_kernels<DeviceKind::simt>();
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(, Warpgroup, ::testing::Values(DeviceKind::simt, DeviceKind::cuda),
+                         [](const auto& info) { return info.param == DeviceKind::simt ? "simt" : "cuda"; });
 
 class FiberOrders {
  public:
@@ -43,16 +62,16 @@ std::vector<std::byte> operand(DType dtype, int64_t count, uint64_t seed) {
   return bytes;
 }
 
-Tensor to_simt(const std::vector<std::byte>& bytes) {
+Tensor to_device(Device device, const std::vector<std::byte>& bytes) {
   const auto count = static_cast<int64_t>(bytes.size());
-  const Tensor tensor = Tensor::empty({count}, DType::u8, simt_device);
-  kernels::copy_bytes(simt_device, tensor.raw(), Device{}, bytes.data(), count);
+  const Tensor tensor = Tensor::empty({count}, DType::u8, device);
+  kernels::copy_bytes(device, tensor.raw(), Device{}, bytes.data(), count);
   return tensor;
 }
 
 std::vector<float> floats_of(const Tensor& tensor) {
   std::vector<float> values(static_cast<size_t>(tensor.nbytes()) / 4);
-  kernels::copy_bytes(Device{}, values.data(), simt_device, tensor.raw(), tensor.nbytes());
+  kernels::copy_bytes(Device{}, values.data(), tensor.device(), tensor.raw(), tensor.nbytes());
   return values;
 }
 
@@ -137,20 +156,20 @@ TEST(TensorSum, DoesNotDependOnTheOrderOfItsProducts) {
 
 // ---- copies and products ----
 
-TEST(Warpgroup, ABulkCopyTakesTheBoxAndZerosPastTheEnd) {
+TEST_P(Warpgroup, ABulkCopyTakesTheBoxAndZerosPastTheEnd) {
   constexpr int rows = 21, columns = 104;
   std::vector<std::byte> matrix(size_t{2} * rows * columns);
   for (int i = 0; i < rows * columns; ++i) {
     const auto bits = static_cast<uint16_t>(i + 1);
     std::memcpy(matrix.data() + 2 * i, &bits, 2);
   }
-  const Tensor from = to_simt(matrix);
+  const Tensor from = to_device(device(), matrix);
   for (const int row : {0, 8, 16}) {
     for (const int column : {0, 8, 64}) {
-      const Tensor out = Tensor::empty({size_t{2} * 16 * 64}, DType::u8, simt_device);
-      launch_tensor_copy(out.raw(), from.raw(), rows, columns, row, column, 16);
+      const Tensor out = Tensor::empty({size_t{2} * 16 * 64}, DType::u8, device());
+      run().tensor_copy(out.raw(), from.raw(), rows, columns, row, column, 16);
       std::vector<uint16_t> box(16 * 64);
-      kernels::copy_bytes(Device{}, box.data(), simt_device, out.raw(), out.nbytes());
+      kernels::copy_bytes(Device{}, box.data(), device(), out.raw(), out.nbytes());
       for (int i = 0; i < 16; ++i)
         for (int j = 0; j < 64; ++j) {
           const bool inside = row + i < rows && column + j < columns;
@@ -161,25 +180,25 @@ TEST(Warpgroup, ABulkCopyTakesTheBoxAndZerosPastTheEnd) {
   }
 }
 
-TEST(Warpgroup, AMatrixThatBulkCopiesCannotServeIsNamed) {
-  const Tensor from = to_simt(std::vector<std::byte>(4096));
-  EXPECT_THROW(launch_tensor_copy(from.raw(), from.raw(), 8, 63, 0, 0, 8), Error);
-  EXPECT_THROW(launch_tensor_copy(from.raw(), static_cast<std::byte*>(from.raw()) + 2, 8, 64, 0, 0, 8), Error);
+TEST_P(Warpgroup, AMatrixThatBulkCopiesCannotServeIsNamed) {
+  const Tensor from = to_device(device(), std::vector<std::byte>(4096));
+  EXPECT_THROW(run().tensor_copy(from.raw(), from.raw(), 8, 63, 0, 0, 8), Error);
+  EXPECT_THROW(run().tensor_copy(from.raw(), static_cast<std::byte*>(from.raw()) + 2, 8, 64, 0, 0, 8), Error);
 }
 
-TEST(Warpgroup, EveryWayIntoWgmmaGivesTheBitsOfTheFormula) {
+TEST_P(Warpgroup, EveryWayIntoWgmmaGivesTheBitsOfTheFormula) {
   for (const DType dtype : {DType::bf16, DType::f16}) {
     const std::vector<std::byte> a = operand(dtype, 64 * 64, 1);
-    const Tensor left = to_simt(a);
+    const Tensor left = to_device(device(), a);
     for (const int n : {8, 16, 32, 64, 128, 256}) {
       const std::vector<std::byte> b = operand(dtype, int64_t{n} * 64, 2);
       const std::vector<float> expected = by_formula(a, b, dtype, 64, n, 64);
-      const Tensor right = to_simt(b);
+      const Tensor right = to_device(device(), b);
       for (const WgmmaA where : {WgmmaA::shared_k, WgmmaA::shared_mn, WgmmaA::registers})
         for (const bool along_n : {false, true}) {
-          const Tensor out = Tensor::empty({64, n}, DType::f32, simt_device);
-          launch_wgmma_case({.dtype = dtype, .n = n, .a = where, .b_along_n = along_n}, static_cast<float*>(out.raw()),
-                            left.raw(), right.raw());
+          const Tensor out = Tensor::empty({64, n}, DType::f32, device());
+          run().wgmma({.dtype = dtype, .n = n, .a = where, .b_along_n = along_n}, static_cast<float*>(out.raw()),
+                      left.raw(), right.raw());
           EXPECT_TRUE(same_bits(floats_of(out), expected))
               << name_of(dtype) << ", n " << n << ", a " << static_cast<int>(where) << ", b along n " << along_n;
         }
@@ -187,27 +206,30 @@ TEST(Warpgroup, EveryWayIntoWgmmaGivesTheBitsOfTheFormula) {
   }
 }
 
-std::vector<float> product(WarpgroupFault fault, const std::vector<std::byte>& a, const std::vector<std::byte>& b,
-                           int k) {
-  const Tensor left = to_simt(a), right = to_simt(b), room = to_simt(std::vector<std::byte>(256));
-  const Tensor out = Tensor::empty({64, 64}, DType::f32, simt_device);
-  launch_warpgroup_product(fault, static_cast<float*>(out.raw()), left.raw(), right.raw(), k, room.raw());
+std::vector<float> product(Device device, const WarpgroupKernels& run, WarpgroupFault fault,
+                           const std::vector<std::byte>& a, const std::vector<std::byte>& b, int k) {
+  const Tensor left = to_device(device, a), right = to_device(device, b),
+               room = to_device(device, std::vector<std::byte>(256));
+  const Tensor out = Tensor::empty({64, 64}, DType::f32, device);
+  run.product(fault, static_cast<float*>(out.raw()), left.raw(), right.raw(), k, room.raw());
   return floats_of(out);
 }
 
-TEST(Warpgroup, AProducerAndAConsumerAgreeUnderEveryOrder) {
+TEST_P(Warpgroup, AProducerAndAConsumerAgreeUnderEveryOrder) {
   const FiberOrders orders;
   for (const int k : {64, 200, 328}) {
     const std::vector<std::byte> a = operand(DType::bf16, 64 * k, 3), b = operand(DType::bf16, 64 * k, 4);
     const std::vector<float> expected = by_formula(a, b, DType::bf16, 64, 64, k);
     for (const simt::FiberOrder order : orders.all) {
       simt::set_fiber_order(order);
-      EXPECT_TRUE(same_bits(product(WarpgroupFault::none, a, b, k), expected)) << k;
+      EXPECT_TRUE(same_bits(product(device(), run(), WarpgroupFault::none, a, b, k), expected)) << k;
     }
   }
 }
 
 // ---- faults ----
+
+constexpr Device simt_device{DeviceKind::simt};
 
 template <class Run>
 void expect_report_of(const Run& run, const std::vector<std::string>& words) {
@@ -223,10 +245,10 @@ void expect_report_of(const Run& run, const std::vector<std::string>& words) {
 
 void expect_report(WarpgroupFault fault, const std::vector<std::string>& words, int k = 320) {
   const std::vector<std::byte> a = operand(DType::bf16, int64_t{64} * k, 3);
-  expect_report_of([&] { product(fault, a, a, k); }, words);
+  expect_report_of([&] { product(simt_device, warpgroup_kernels<DeviceKind::simt>(), fault, a, a, k); }, words);
 }
 
-const std::string place = "simt_warpgroup_kernels.cpp:";
+const std::string place = "warpgroup_kernels.cu:";
 
 TEST(WarpgroupFaults, NameAnMbarrierUsedTooEarly) {
   expect_report(WarpgroupFault::mbarrier_without_block_barrier,
@@ -261,11 +283,11 @@ TEST(WarpgroupFaults, NameAStageReleasedTooEarly) {
 TEST(WarpgroupFaults, NameAMissingProxyFence) {
   if (!simt::checks_shared_memory()) GTEST_SKIP() << "kernels are instrumented by a sanitizer in this build";
   const std::vector<std::byte> a = operand(DType::bf16, 64 * 64, 1);
-  const Tensor operands = to_simt(a), out = Tensor::empty({64, 64}, DType::f32, simt_device);
+  const Tensor operands = to_device(simt_device, a), out = Tensor::empty({64, 64}, DType::f32, simt_device);
   expect_report_of(
       [&] {
-        launch_wgmma_case({.n = 64, .proxy_fence = false}, static_cast<float*>(out.raw()), operands.raw(),
-                          operands.raw());
+        warpgroup_kernels<DeviceKind::simt>().wgmma({.n = 64, .proxy_fence = false}, static_cast<float*>(out.raw()),
+                                                    operands.raw(), operands.raw());
         kernels::synchronize(simt_device);
       },
       {"stored with no fence.proxy.async after it, at ", place});

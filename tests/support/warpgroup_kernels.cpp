@@ -1,0 +1,1 @@
+#include "tests/support/warpgroup_kernels.cu"
