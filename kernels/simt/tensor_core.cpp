@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/simt/block.h"
+#include "kernels/simt/tensor_sum.h"
 
 namespace lathe::simt {
 namespace {
@@ -77,11 +78,10 @@ int32_t multiply_add(int32_t a, int32_t b, int32_t c) { return a * b + c; }
 // A register holds `e` neighbours along k; a[0] and a[1] are rows g and g + 8 of the first half of k, a[2] and a[3] of
 // the second; b[0] and b[1] are column g of the halves.
 template <class Sum>
-void complete_product(void* const* requests, unsigned) {
+void read_operands(void* const* requests, Sum (&left)[16][32], Sum (&right)[8][32]) {
   const auto lane_of = [&](int lane) -> TileProduct<Sum>& { return *static_cast<TileProduct<Sum>*>(requests[lane]); };
   const TileElement element = lane_of(0).element;
   const int e = elements_of<Sum>(element);
-  Sum left[16][32], right[32][8];
   for (int lane = 0; lane < 32; ++lane) {
     const int g = lane / 4, t = lane % 4;
     for (int half = 0; half < 2; ++half)
@@ -89,18 +89,45 @@ void complete_product(void* const* requests, unsigned) {
         const int k = 4 * e * half + e * t + i;
         left[g][k] = value_of<Sum>(lane_of(lane).a[2 * half], i, element);
         left[g + 8][k] = value_of<Sum>(lane_of(lane).a[2 * half + 1], i, element);
-        right[k][g] = value_of<Sum>(lane_of(lane).b[half], i, element);
+        right[g][k] = value_of<Sum>(lane_of(lane).b[half], i, element);
       }
   }
+}
+
+template <class Sum>
+void complete_product(void* const* requests, unsigned) {
+  const auto lane_of = [&](int lane) -> TileProduct<Sum>& { return *static_cast<TileProduct<Sum>*>(requests[lane]); };
+  const int e = elements_of<Sum>(lane_of(0).element);
+  Sum left[16][32], right[8][32];
+  read_operands<Sum>(requests, left, right);
   for (int lane = 0; lane < 32; ++lane) {
     const int g = lane / 4, t = lane % 4;
     for (int i = 0; i < 4; ++i) {
       const int row = g + (i >= 2 ? 8 : 0), column = 2 * t + i % 2;
       Sum sum = lane_of(lane).c[i];
-      for (int k = 0; k < 8 * e; ++k) sum = multiply_add(left[row][k], right[k][column], sum);
+      for (int k = 0; k < 8 * e; ++k) sum = multiply_add(left[row][k], right[column][k], sum);
       lane_of(lane).c[i] = sum;
     }
   }
+}
+
+// bf16 and f16.
+void complete_product_of_halves(void* const* requests, unsigned) {
+  const auto lane_of = [&](int lane) -> TileProduct<float>& {
+    return *static_cast<TileProduct<float>*>(requests[lane]);
+  };
+  const TileElement element = lane_of(0).element;
+  const int least = element == TileElement::bf16 ? least_exponent_bf16 : least_exponent_f16;
+  float left[16][32], right[8][32];
+  read_operands<float>(requests, left, right);
+  Factors rows[16], columns[8];
+  for (int i = 0; i < 16; ++i) rows[i] = factors_of(left[i], 16, least);
+  for (int j = 0; j < 8; ++j) columns[j] = factors_of(right[j], 16, least);
+  for (int lane = 0; lane < 32; ++lane)
+    for (int i = 0; i < 4; ++i) {
+      float& sum = lane_of(lane).c[i];
+      sum = add_products(sum, rows[lane / 4 + i / 2 * 8], columns[lane % 4 * 2 + i % 2]);
+    }
 }
 
 template <class Sum>
@@ -109,7 +136,10 @@ void multiply(Sum (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], TileE
   std::memcpy(product.c, c, sizeof c);
   std::memcpy(product.a, a, sizeof a);
   std::memcpy(product.b, b, sizeof b);
-  warp_collective("mma.sync", full_warp, &product, complete_product<Sum>, where);
+  Complete complete = complete_product<Sum>;
+  if constexpr (std::is_same_v<Sum, float>)
+    if (element != TileElement::tf32) complete = complete_product_of_halves;
+  warp_collective("mma.sync", full_warp, &product, complete, where);
   std::memcpy(c, product.c, sizeof c);
 }
 

@@ -1,5 +1,6 @@
 // mbarriers, bulk tensor copies and wgmma of sm_90a, on simt and on a card: copies land where the hardware's swizzle
-// has them, and wgmma multiplies from every layout by one formula. On simt each planted fault is found, with its place.
+// has them, and mma.sync and wgmma multiply from every layout by one formula. On simt each planted fault is found, with
+// its place.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -203,6 +204,16 @@ TEST_P(Warpgroup, EveryWayIntoWgmmaGivesTheBitsOfTheFormula) {
               << name_of(dtype) << ", n " << n << ", a " << static_cast<int>(where) << ", b along n " << along_n;
         }
     }
+  }
+}
+
+TEST_P(Warpgroup, MmaSyncGivesTheBitsOfTheFormula) {
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const std::vector<std::byte> a = operand(dtype, 64 * 64, 1), b = operand(dtype, 8 * 64, 2);
+    const Tensor left = to_device(device(), a), right = to_device(device(), b),
+                 out = Tensor::empty({64, 8}, DType::f32, device());
+    run().mma(dtype, static_cast<float*>(out.raw()), left.raw(), right.raw());
+    EXPECT_TRUE(same_bits(floats_of(out), by_formula(a, b, dtype, 64, 8, 64))) << name_of(dtype);
   }
 }
 
