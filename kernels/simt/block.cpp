@@ -285,7 +285,7 @@ void warp_collective(const char* name, unsigned mask, void* request, Complete co
   void* requests[32] = {};
   for (int i = 0; i < 32; ++i) {
     if (!(wanted >> i & 1u)) continue;
-    const Thread& other = block.threads[static_cast<size_t>(first + i)];
+    const Thread& other = block.threads[static_cast<size_t>(first) + static_cast<size_t>(i)];
     if (other.state != State::at_collective || other.mask != mask || !same_place(other, self)) {
       pool().yield();  // the last lane to arrive completes for all
       return;
@@ -294,7 +294,7 @@ void warp_collective(const char* name, unsigned mask, void* request, Complete co
   }
   complete(requests, wanted);
   for (int i = 0; i < 32; ++i)
-    if (wanted >> i & 1u) block.threads[static_cast<size_t>(first + i)].state = State::ready;
+    if (wanted >> i & 1u) block.threads[static_cast<size_t>(first) + static_cast<size_t>(i)].state = State::ready;
 }
 
 void __syncwarp(unsigned mask, Where where) {

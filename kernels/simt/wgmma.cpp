@@ -28,6 +28,8 @@ struct Sums {
   int count;    // of a lane
   int pending;  // products
   std::vector<float> values;
+
+  float* of_lane(int lane) { return values.data() + static_cast<size_t>(lane) * static_cast<size_t>(count); }
 };
 
 struct Warp {
@@ -81,24 +83,20 @@ float read_element(uint64_t descriptor, bool along_mn, int i, int k, TileElement
 
 // ---- issue ----
 
-struct Request {
-  WgmmaArgs args;
-};
-
 bool same_product(const WgmmaArgs& a, const WgmmaArgs& b) {
   return a.n == b.n && a.element == b.element && (a.a_registers == nullptr) == (b.a_registers == nullptr) &&
          a.a == b.a && a.b == b.b && a.a_along_mn == b.a_along_mn && a.b_along_mn == b.b_along_mn && a.adds == b.adds;
 }
 
 size_t sums_of(Warp& warp, void* const* requests) {
-  const auto args_of = [&](int lane) -> WgmmaArgs& { return static_cast<Request*>(requests[lane])->args; };
+  const auto args_of = [&](int lane) -> WgmmaArgs& { return *static_cast<WgmmaArgs*>(requests[lane]); };
   const int count = args_of(0).n / 2;
   for (size_t i = 0; i < warp.sums.size(); ++i)
     if (warp.sums[i].pending > 0 && warp.sums[i].at[0] == args_of(0).d && warp.sums[i].count == count) return i;
   Sums made{.at = {}, .count = count, .pending = 0, .values = std::vector<float>(static_cast<size_t>(32 * count))};
   for (int lane = 0; lane < 32; ++lane) {
     made.at[lane] = args_of(lane).d;
-    std::memcpy(&made.values[static_cast<size_t>(lane * count)], made.at[lane], static_cast<size_t>(count) * 4);
+    std::memcpy(made.of_lane(lane), made.at[lane], static_cast<size_t>(count) * 4);
     std::memset(made.at[lane], 0xff, static_cast<size_t>(count) * 4);
   }
   warp.sums.push_back(std::move(made));
@@ -108,7 +106,7 @@ size_t sums_of(Warp& warp, void* const* requests) {
 Where place_of_collective;
 
 void complete_issue(void* const* requests, unsigned) {
-  const auto args_of = [&](int lane) -> WgmmaArgs& { return static_cast<Request*>(requests[lane])->args; };
+  const auto args_of = [&](int lane) -> WgmmaArgs& { return *static_cast<WgmmaArgs*>(requests[lane]); };
   Warp& warp = warps[static_cast<size_t>(running.warp)];
   const WgmmaArgs& args = args_of(0);
   for (int lane = 1; lane < 32; ++lane)
@@ -163,7 +161,7 @@ void compute(Warp& warp, const Product& product) {
   for (int lane = 0; lane < 32; ++lane)
     for (int e = 0; e < sums.count; ++e) {
       const int row = lane / 4 + e / 2 % 2 * 8, column = e / 4 * 8 + lane % 4 * 2 + e % 2;
-      float& sum = sums.values[static_cast<size_t>(lane * sums.count + e)];
+      float& sum = sums.of_lane(lane)[e];
       sum = add_products(args.adds ? sum : 0.0f, a[static_cast<size_t>(row)], b[static_cast<size_t>(column)]);
     }
 }
@@ -185,8 +183,7 @@ void check_registers(const Warp& warp, const Product& product) {
 
 void give_back(Sums& sums) {
   for (int lane = 0; lane < 32; ++lane)
-    std::memcpy(sums.at[lane], &sums.values[static_cast<size_t>(lane * sums.count)],
-                static_cast<size_t>(sums.count) * 4);
+    std::memcpy(sums.at[lane], sums.of_lane(lane), static_cast<size_t>(sums.count) * 4);
 }
 
 void complete_wait(void* const* requests, unsigned) {
@@ -230,7 +227,7 @@ void wgmma(const WgmmaArgs& args, Where where) {
   const char* fault = fault_of(args.b, args.b_along_mn);
   if (fault == nullptr && args.a_registers == nullptr) fault = fault_of(args.a, args.a_along_mn);
   if (fault != nullptr) report(fault, where);
-  Request request{args};
+  WgmmaArgs request = args;
   place_of_collective = where;
   warp_collective("wgmma.mma_async", full_warp, &request, complete_issue, where);
 }
