@@ -100,6 +100,26 @@ TEST_P(MatmulDevice, an_element_has_the_same_bits_in_every_shape_of_tile) {
   }
 }
 
+// On simt, which has two multiprocessors, up to 32 columns are too few for tiles of 32; on a card 29 and 61 both are.
+TEST_P(MatmulDevice, few_rows_have_the_same_bits_in_tiles_of_eight_columns) {
+  constexpr int64_t k = 1100, rank = 8;  // 18 stages: more than there is room for
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const Tensor x = there(random_matrix(17, k, dtype, 1)), t = there(random_matrix(17, rank, dtype, 2));
+    const Tensor w = there(random_matrix(61, k, dtype, 3)), b = there(random_matrix(61, rank, dtype, 4));
+    const Tensor narrow = room(17, 29, DType::f32);  // 17 rows are too many for a tile of few
+    linear_forward(narrow, x, w.slice(0, 0, 29), {.lora_t = t, .lora_b = b.slice(0, 0, 29)});
+    for (const int64_t rows : {1, 16}) {
+      const Tensor few = room(rows, 29, DType::f32), more = room(rows, 61, DType::f32);
+      const LinearTerms terms{.lora_t = t.slice(0, 0, rows), .lora_b = b.slice(0, 0, 29)};
+      linear_forward(few, x.slice(0, 0, rows), w.slice(0, 0, 29), terms);
+      linear_forward(more, x.slice(0, 0, rows), w, {.lora_t = t.slice(0, 0, rows), .lora_b = b});
+      EXPECT_EQ(bytes(few), bytes(narrow.slice(0, 0, rows))) << rows << " rows of " << name_of(dtype);
+      for (int64_t row = 0; row < rows; ++row)
+        EXPECT_EQ(bytes(more.slice(0, row, row + 1).slice(1, 0, 29)), bytes(few.slice(0, row, row + 1)));
+    }
+  }
+}
+
 TEST_P(MatmulDevice, a_weight_gradient_takes_more_sequences_than_one_launch_does) {
   constexpr int64_t sequences = 515, n = 2, k = 3;  // 512 in the first launch
   std::vector<int32_t> bounds{0};

@@ -102,8 +102,9 @@ inline constexpr int eight_neighbours_passes = bank_passes(16, [](int lane) {
 template <class Shape, class T>
 __device__ __forceinline__ void finish_tile(const Epilogue<T>& e, const typename Shape::Sums& sums, void* memory,
                                             int64_t first_row, int64_t first_column) {
-  using Tile = SharedTile<float, Shape::m, Shape::n, Padded<32>>;  // four rows of a fragment's pairs in different banks
-  static_assert(sizeof(Tile) <= Shape::shared_bytes && eight_neighbours_passes<Tile> == 2);
+  // Four rows of a fragment's pairs in different banks; two of rows that short.
+  using Tile = SharedTile<float, Shape::m, Shape::n, Padded<Shape::n == 8 ? 16 : 32>>;
+  static_assert(sizeof(Tile) <= Shape::shared_bytes && eight_neighbours_passes<Tile> <= 2);
   Tile& tile = *static_cast<Tile*>(memory);
   __syncthreads();  // all are done with the last stage
   store_fragments(sums, tile, Shape::warp_row(), Shape::warp_column());

@@ -49,18 +49,18 @@ class OperandReader {
       rows_left_ = static_cast<int>(k_left) - row;
       columns_left_ = here - column;
     }
-    place_ = Tile::offset(row, column);
+    LATHE_UNROLL
+    for (int i = 0; i < places; ++i) place_[i] = Tile::offset(row + i * rows_at_once, column);
   }
 
   // The next tile, by cp.async; without alignment element by element.
   __device__ __forceinline__ void read(Tile& tile) {
-    T* target = tile.elements + place_;
     if (!aligned_) {
-      read_elements(target);
+      read_elements(tile);
     } else if (columns_left_ >= width && rows_left_ > (passes - 1) * rows_at_once) {
-      read_vectors<true>(target);
+      read_vectors<true>(tile);
     } else {
-      read_vectors<false>(target);
+      read_vectors<false>(tile);
     }
     next_ += step_stride_;
     (k_major ? columns_left_ : rows_left_) -= block_k;
@@ -73,22 +73,24 @@ class OperandReader {
   static constexpr int rows_at_once = threads / Tile::vectors;
   static constexpr int passes = Tile::rows / rows_at_once;
   static_assert(threads % Tile::vectors == 0 && Tile::rows % rows_at_once == 0);
-  static_assert(rows_at_once % 8 == 0, "the swizzle repeats every eight rows");
+  // The swizzle repeats every eight rows: a single warp, which reads four at once, finds its columns in two places.
+  static constexpr int places = rows_at_once % 8 == 0 ? 1 : 2;
+  static_assert(rows_at_once % 8 == 0 || rows_at_once == 4);
   static_assert(row_order_passes<Tile> == 1, "the copies of a warp meet no bank twice");
 
   // A length that is not constant costs five instructions for each copy; nearly all tiles are whole.
   template <bool whole>
-  __device__ __forceinline__ void read_vectors(T* target) const {
+  __device__ __forceinline__ void read_vectors(Tile& tile) const {
     const int count = columns_left_ < 0 ? 0 : columns_left_ > width ? width : columns_left_;
     const T* from = next_;
     LATHE_UNROLL
     for (int i = 0; i < passes; ++i, from += pass_stride_) {
       const int valid_bytes = whole ? 16 : i * rows_at_once < rows_left_ ? count * 2 : 0;
-      cp_async_16(target + i * rows_at_once * Tile::pitch, from, valid_bytes);
+      cp_async_16(target(tile, i), from, valid_bytes);
     }
   }
 
-  __device__ __forceinline__ void read_elements(T* target) const {
+  __device__ __forceinline__ void read_elements(Tile& tile) const {
     const T* from = next_;
 #pragma unroll 1
     for (int i = 0; i < passes; ++i, from += pass_stride_) {
@@ -96,14 +98,21 @@ class OperandReader {
       GroupBits<T> bits;
       LATHE_UNROLL
       for (int j = 0; j < width; ++j) bits.elements[j] = j < count ? from[j] : from_float<T>(0.0f);
-      store_vector<uint4>(target + i * rows_at_once * Tile::pitch, bits.vectors[0]);
+      store_vector<uint4>(tile.elements + Tile::offset(static_cast<int>(threadIdx.x) / Tile::vectors + i * rows_at_once,
+                                                       static_cast<int>(threadIdx.x) % Tile::vectors * width),
+                          bits.vectors[0]);
     }
+  }
+
+  // Where this thread's vector of pass i goes; i is known at compile time.
+  __device__ __forceinline__ T* target(Tile& tile, int i) const {
+    return tile.elements + place_[i % places] + i / places * (places * rows_at_once) * Tile::pitch;
   }
 
   const T* next_;
   int64_t pass_stride_, step_stride_;
   int rows_left_, columns_left_;  // from this thread's first row and column on
-  int place_;
+  int place_[places];
   bool aligned_;
 };
 
