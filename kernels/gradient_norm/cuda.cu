@@ -1,5 +1,6 @@
 // The order of the specification: element i of a block of 4096 joins partial sum i mod 16, one thread to a partial sum.
-// Half a warp reads 64 consecutive bytes, and there is no barrier. Squares are exact in f64, so that the bits
+// Half a warp reads 64 consecutive bytes, and there is no barrier; the next loads are under way while these are summed,
+// as a block has few threads and their sums are chains. Squares are exact in f64, so that the bits
 // are the CPU's.
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
@@ -10,7 +11,7 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
 constexpr int threads = 128, partials = 16, square_block = 4096;
-constexpr int loads = 8;  // under way at a time
+constexpr int loads = 16;  // under way at a time: with half a card's threads 32 KB and more of a multiprocessor
 
 template <class T>
 __global__ void __launch_bounds__(threads) sum_of_squares_kernel(const T* x, int64_t count, double* sums) {
@@ -19,12 +20,26 @@ __global__ void __launch_bounds__(threads) sum_of_squares_kernel(const T* x, int
   const int size = left <= 0 ? 0 : left < square_block ? static_cast<int>(left) : square_block;
   double sum = 0;
   int i = threadIdx.x % partials;
-  for (; i + (loads - 1) * partials < size; i += loads * partials) {
-    float values[loads];
+  constexpr int step = loads * partials;
+  const auto whole = [&](int first) { return first + step - partials < size; };
+  float values[loads], next[loads];
+  const auto load = [&](float(&to)[loads], int first) {
     LATHE_UNROLL
-    for (int j = 0; j < loads; ++j) values[j] = to_float(x[start + i + j * partials]);
+    for (int j = 0; j < loads; ++j) to[j] = to_float(x[start + first + j * partials]);
+  };
+  const auto add = [&](const float(&from)[loads]) {
     LATHE_UNROLL
-    for (int j = 0; j < loads; ++j) sum += static_cast<double>(values[j]) * static_cast<double>(values[j]);
+    for (int j = 0; j < loads; ++j) sum += static_cast<double>(from[j]) * static_cast<double>(from[j]);
+  };
+  if (whole(i)) load(values, i);
+  while (whole(i)) {
+    if (whole(i + step)) load(next, i + step);
+    add(values);
+    i += step;
+    if (!whole(i)) break;
+    if (whole(i + step)) load(values, i + step);
+    add(next);
+    i += step;
   }
   for (; i < size; i += partials) {
     const double value = to_float(x[start + i]);

@@ -90,6 +90,7 @@ __global__ void __launch_bounds__(RowThreads<warps_of_row>::threads) rms_norm_ba
 // A block for 32 columns. Warp w sums the tokens w, w + 8, w + 16, … of a sequence, counted from its start; the eight
 // sums are added in order, then the sequences in order: the bits depend on the sequence alone.
 constexpr int weight_warps = 8;
+constexpr int tokens_under_way = 16;  // of a warp: few columns make few blocks, and a warp's sum is one chain
 
 template <class T>
 __global__ void __launch_bounds__(weight_warps * 32)
@@ -104,9 +105,25 @@ __global__ void __launch_bounds__(weight_warps * 32)
   float total = inside && warp == 0 ? a.grad_weight[column] : 0.0f;
   for (int s = 0; s < bounds.count; ++s) {
     float sum = 0.0f;
-    if (inside)
-      for (int64_t t = bounds.at[s] + warp; t < bounds.at[s + 1]; t += weight_warps)
+    if (inside) {
+      int64_t t = bounds.at[s] + warp;
+      constexpr int64_t step = int64_t{tokens_under_way} * weight_warps;
+      for (; t + step - weight_warps < bounds.at[s + 1]; t += step) {
+        T x[tokens_under_way], grad[tokens_under_way];
+        float rstd[tokens_under_way];
+        LATHE_UNROLL
+        for (int j = 0; j < tokens_under_way; ++j) {
+          const int64_t token = t + j * weight_warps;
+          x[j] = row_of<T>(a.x, token)[column];
+          grad[j] = row_of<T>(a.grad_out, token)[column];
+          rstd[j] = a.rstd[token];
+        }
+        LATHE_UNROLL
+        for (int j = 0; j < tokens_under_way; ++j) sum = fmaf(to_float(grad[j]), to_float(x[j]) * rstd[j], sum);
+      }
+      for (; t < bounds.at[s + 1]; t += weight_warps)
         sum = fmaf(to_float(row_of<T>(a.grad_out, t)[column]), to_float(row_of<T>(a.x, t)[column]) * a.rstd[t], sum);
+    }
     partial.sums[warp][lane] = sum;
     __syncthreads();  // the eight sums are there
     if (warp == 0) {

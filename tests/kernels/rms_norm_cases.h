@@ -146,6 +146,7 @@ inline std::vector<Operation> rms_norm_operations() {
        .cases = {backward("h64_f32", 64, DType::f32, {0, 3, 4, 9}), backward("h1_f32", 1, DType::f32, {0, 2, 4}),
                  backward("h17_f32", 17, DType::f32, {0, 2, 30}), backward("h576_bf16", 576, DType::bf16, {0, 20, 40}),
                  backward("h61_bf16", 61, DType::bf16, {0, 1, 6}), backward("h61_f16", 61, DType::f16, {0, 1, 6}),
+                 backward("h9_bf16", 9, DType::bf16, {0, 150, 410}),
                  with_grad_sum(backward("h48_f32", 48, DType::f32, {0, 2, 5})),
                  backward("h2052_bf16", 2052, DType::bf16, {0, 3}),
                  with_grad_sum(backward("h1025_f32", 1025, DType::f32, {0, 1, 2}))},
