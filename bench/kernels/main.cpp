@@ -35,10 +35,14 @@ std::map<std::string, Json> read_earlier(const std::string& path) {
   if (path.empty()) return earlier;
   std::ifstream file(path);
   if (!file) throw ConfigError("compare", path + " cannot be opened");
-  const Json document = Json::parse(file, nullptr, false);
-  if (!document.is_object() || !document.contains("results"))
-    throw FormatError(path, -1, "expected what lathe-bench kernels --json printed");
-  for (const Json& result : document["results"]) earlier[result.at("name")] = result;
+  std::string line;
+  for (int64_t number = 1; std::getline(file, line); ++number) {
+    const Json result = Json::parse(line, nullptr, false);
+    if (!result.is_object() || (number == 1 && !result.contains("ceilings")))
+      throw FormatError(path, -1,
+                        "line " + std::to_string(number) + ": expected what lathe-bench kernels --json printed");
+    if (result.contains("name")) earlier[result["name"]] = result;
+  }
   return earlier;
 }
 
@@ -102,15 +106,18 @@ void run_kernels(const KernelsOptions& options) {
   const bool on_cpu = timing.device.kind == DeviceKind::cpu;
   const Ceilings ceilings = on_cpu ? measure_ceilings() : measure_device_ceilings(timing.device);
   const std::string name = on_cpu ? std::string(name_of(kernels::active_isa())) : kernels::device_name(timing.device);
-  Json document = {{"device", to_string(timing.device)},
-                   {on_cpu ? "isa" : "card", name},
-                   {"threads", thread_count()},
-                   {"results", Json::array()}};
+  Json document = {{"device", to_string(timing.device)}, {on_cpu ? "isa" : "card", name}, {"threads", thread_count()}};
   document["ceilings"] = {{"f32_gflops", ceilings.f32_flops / 1e9},
                           {"bf16_gflops", ceilings.bf16_flops / 1e9},
                           {"gbytes_per_second", ceilings.bytes / 1e9},
                           {"reading_gbytes_per_second", ceilings.reading / 1e9}};
-  if (!options.common.json)
+  const auto print_json = [](const Json& line) {
+    std::printf("%s\n", line.dump().c_str());
+    std::fflush(stdout);  // what is killed later has said this
+  };
+  if (options.common.json)
+    print_json(document);
+  else
     std::printf(
         "%s, %d threads. Measured ceilings: f32 %.1f GFLOP/s, bf16 %.1f GFLOP/s, reading %.1f GB/s, "
         "read + written %.1f GB/s\n",
@@ -118,12 +125,11 @@ void run_kernels(const KernelsOptions& options) {
         ceilings.bytes / 1e9);
   time_operations(all_operations(), timing, [&](const Timing& result) {
     if (options.common.json) {
-      document["results"].push_back(to_json(result, ceilings));
+      print_json(to_json(result, ceilings));
     } else {
       print_line(result, ceilings, change(result, earlier));
     }
   });
-  if (options.common.json) std::printf("%s\n", document.dump(2).c_str());
 }
 
 }  // namespace
@@ -138,9 +144,10 @@ int main(int argc, char** argv) {
         lathe::cli::add_common_options(*kernels, options.common);
         kernels->add_option("--filter", options.timing.filter,
                             "Time only what matches this regular expression, as 'linear_forward.*bf16'");
-        kernels->add_option("--seconds", options.timing.seconds, "Time spent on each repetition")
-            ->check(CLI::PositiveNumber)
-            ->capture_default_str();
+        kernels
+            ->add_option("--seconds", options.timing.seconds,
+                         "Time spent on each repetition (default 0.3; 0.03 on a card)")
+            ->check(CLI::PositiveNumber);
         kernels->add_option("--repetitions", options.timing.repetitions, "Repetitions; the median is reported")
             ->check(CLI::PositiveNumber)
             ->capture_default_str();
@@ -154,6 +161,7 @@ int main(int argc, char** argv) {
             "ceiling that\n"
             "bounds the call: arithmetic, memory read alone (reading), or read and written (bandwidth).\n"
             "Ceilings are measured in the same run, with the same threads and instruction set (LATHE_ISA forces one).\n"
+            "--json prints a line for the run (device, ceilings), then one for each operation as soon as it is timed.\n"
             "Example: lathe-bench kernels --filter linear_forward --threads 1");
         kernels->callback([&] { lathe::bench::run_kernels(options); });
         lathe::bench::add_matmul(app);

@@ -69,11 +69,12 @@ Rotation rotate(const testing::Operation& operation, const Case& test_case, Devi
   const double copies =
       std::max(wanted / std::max(bytes, 1.0), std::min(wanted / touched, most_bytes / std::max(bytes, 1.0)));
   const size_t buffers = std::clamp<size_t>(static_cast<size_t>(copies) + 1, 2, most_buffers);
-  const testing::Contents contents = testing::make_contents(operation, test_case);
   Rotation rotation;
   for (size_t i = 0; i < buffers; ++i) {
-    rotation.bound.push_back(std::make_unique<BoundCase>(
-        test_case, contents, testing::BindOptions{.device = device, .inputs_may_change = true}));
+    rotation.bound.push_back(
+        i > 0 ? BoundCase::copy_of(test_case, *rotation.bound.front())
+              : std::make_unique<BoundCase>(test_case, testing::make_repeating_contents(operation, test_case),
+                                            testing::BindOptions{.device = device, .inputs_may_change = true}));
     const testing::Arguments& arguments = rotation.bound.back()->arguments();
     rotation.calls.push_back(test_case.start ? test_case.start(arguments) : [&] { test_case.run(arguments); });
   }
@@ -145,7 +146,7 @@ Timing time_case(const testing::Operation& operation, const Case& test_case, con
                                  for ([[maybe_unused]] auto iteration : state) state.SetIterationTime(rounds.seconds());
                                })
       ->UseManualTime()
-      ->MinTime(options.seconds)
+      ->MinTime(options.seconds.value_or(options.device.kind == DeviceKind::cuda ? 0.03 : 0.3))
       ->Repetitions(options.repetitions);
   Collector collector(rounds.calls());
   benchmark::RunSpecifiedBenchmarks(&collector);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,8 @@ namespace lathe::bench {
 
 struct TimingOptions {
   Device device = {};
-  std::string filter;    // a regular expression that the name must contain; empty: all
-  double seconds = 0.3;  // of each repetition
+  std::string filter;             // a regular expression that the name must contain; empty: all
+  std::optional<double> seconds;  // of each repetition; a card's times spread little, and its list is long
   int repetitions = 5;
 };
 

@@ -152,14 +152,19 @@ Range members(const Operand& operand, const Case& test_case, const Contents& con
 
 }  // namespace
 
-Contents make_contents(const Operation& operation, const Case& test_case, Prepared prepared) {
+namespace {
+
+// `period`: after so many elements those of a floating operand repeat.
+Contents generate_contents(const Operation& operation, const Case& test_case, Prepared prepared, size_t period) {
   Contents contents;
   const auto generate = [&](const Operand& operand) {
     RandomStream random(seed_of(operation.name, test_case.name, operand.name), RandomPurpose::test);
     std::vector<double>& elements = contents[operand.name];
     elements.resize(static_cast<size_t>(operand.shape.numel()));
-    for (size_t i = 0; i < elements.size(); ++i)
+    const size_t generated = is_floating(operand.dtype) ? std::min(period, elements.size()) : elements.size();
+    for (size_t i = 0; i < generated; ++i)
       elements[i] = round_to(operand.dtype, operand.values(random, static_cast<int64_t>(i)));
+    for (size_t i = generated; i < elements.size(); ++i) elements[i] = elements[i - generated];
   };
   for (const Operand& operand : test_case.inputs) generate(operand);
   for (const Operand& operand : test_case.outputs)
@@ -175,6 +180,17 @@ Contents make_contents(const Operation& operation, const Case& test_case, Prepar
     }
   }
   return contents;
+}
+
+}  // namespace
+
+Contents make_contents(const Operation& operation, const Case& test_case, Prepared prepared) {
+  return generate_contents(operation, test_case, prepared, SIZE_MAX);
+}
+
+Contents make_repeating_contents(const Operation& operation, const Case& test_case) {
+  constexpr size_t period = 99991;  // a prime: rows differ
+  return generate_contents(operation, test_case, Prepared::rounded, period);
 }
 
 int64_t batch_size(const Case& test_case, const Contents&) {

@@ -119,6 +119,9 @@ using Contents = std::map<std::string, std::vector<double>, std::less<>>;
 // or left in f64 where gradients are checked.
 enum class Prepared { rounded, exact };
 Contents make_contents(const Operation& operation, const Case& test_case, Prepared prepared = Prepared::rounded);
+// The same for timing: of a floating operand only the first elements are generated, and then repeat. On a card the
+// largest operands, made one by one, would take longer than what is timed.
+Contents make_repeating_contents(const Operation& operation, const Case& test_case);
 
 // Members [first, first + count) of the batch: the case with smaller shapes, and its contents.
 int64_t batch_size(const Case& test_case, const Contents& contents);

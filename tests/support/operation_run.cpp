@@ -1,8 +1,10 @@
 #include "tests/support/operation_run.h"
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 
+#include "core/thread_pool.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/simt/device_memory.h"
 
@@ -30,11 +32,29 @@ int64_t BoundCase::padded_row(const Operand& operand) {
 
 BoundCase::BoundCase(const Case& test_case, const Contents& contents, BindOptions options) : options_(options) {
   const ManyCopies copies(options.device);
+  bind(test_case, [&](const Operand& operand, bool is_input) { add(operand, contents, is_input); });
+}
+
+std::unique_ptr<BoundCase> BoundCase::copy_of(const Case& test_case, const BoundCase& other) {
+  std::unique_ptr<BoundCase> copy(new BoundCase(other.options_));
+  copy->bind(test_case, [&](const Operand& operand, bool is_input) {
+    const Tensor& from = other.slot(operand.name).memory;
+    Slot slot{.operand = operand, .dtype = other.slot(operand.name).dtype};
+    slot.is_input = is_input;
+    slot.memory = Tensor::empty(from.shape(), from.dtype(), from.device(), MemoryTag::other);
+    kernels::copy_bytes(from.device(), slot.memory.raw(), from.device(), from.raw(), from.nbytes());
+    copy->set_argument(slot);
+    copy->slots_.push_back(std::move(slot));
+  });
+  return copy;
+}
+
+void BoundCase::bind(const Case& test_case, const std::function<void(const Operand&, bool is_input)>& add) {
   slots_.reserve(test_case.inputs.size() + test_case.outputs.size());
-  for (const Operand& operand : test_case.inputs) add(operand, contents, true);
+  for (const Operand& operand : test_case.inputs) add(operand, true);
   for (const Operand& operand : test_case.outputs) {
     if (operand.in_place_of.empty()) {
-      add(operand, contents, false);
+      add(operand, false);
       continue;
     }
     shared_[operand.name] = operand.in_place_of;
@@ -53,17 +73,24 @@ void BoundCase::add(const Operand& operand, const Contents& contents, bool is_in
   const size_t row_bytes = static_cast<size_t>(padded_row(operand)) * element;
   slot.host.assign(guard_bytes + static_cast<size_t>(rows) * row_bytes + guard_bytes, std::byte(options_.poison));
   if (const auto found = contents.find(operand.name); found != contents.end()) {
-    for (int64_t row = 0; row < rows; ++row)
-      for (int64_t i = 0; i < width; ++i)
-        store_element(
-            slot.host.data() + guard_bytes + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(i) * element,
-            slot.dtype, found->second[static_cast<size_t>(row * width + i)]);
+    parallel_for(rows, 1 + (1 << 16) / std::max<int64_t>(width, 1), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row)
+        for (int64_t i = 0; i < width; ++i)
+          store_element(
+              slot.host.data() + guard_bytes + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(i) * element,
+              slot.dtype, found->second[static_cast<size_t>(row * width + i)]);
+    });
   }
   slot.original = slot.host;
   const Device device = operand.on_cpu ? Device{} : options_.device;
   slot.memory = Tensor::empty({static_cast<int64_t>(slot.host.size())}, DType::u8, device, MemoryTag::other);
   copy_to_device(slot.memory, slot.host);
+  set_argument(slot);
+  slots_.push_back(std::move(slot));
+}
 
+void BoundCase::set_argument(const Slot& slot) {
+  const Operand& operand = slot.operand;
   Shape padded = operand.shape;
   if (operand.padding > 0) {
     std::vector<int64_t> extents(operand.shape.dims().begin(), operand.shape.dims().end());
@@ -74,7 +101,6 @@ void BoundCase::add(const Operand& operand, const Contents& contents, bool is_in
       slot.memory.storage(), slot.memory.byte_offset() + static_cast<int64_t>(guard_bytes), padded, slot.dtype);
   if (operand.padding > 0) tensor = tensor.slice(operand.shape.rank() - 1, 0, operand.shape[-1]);
   arguments_.set(operand.name, tensor);
-  slots_.push_back(std::move(slot));
 }
 
 std::vector<std::string> BoundCase::finish() {

@@ -1,6 +1,8 @@
 // One call of a case on one device: its tensors between guard bytes, outputs poisoned, results read back.
 #pragma once
 
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,6 +23,9 @@ struct BindOptions {
 class BoundCase {
  public:
   BoundCase(const Case& test_case, const Contents& contents, BindOptions options = {});
+  // Tensors of its own with the same contents, copied from the other's memory where they lie: for repeated calls.
+  // Without what finish() compares with.
+  static std::unique_ptr<BoundCase> copy_of(const Case& test_case, const BoundCase& other);
 
   const Arguments& arguments() const { return arguments_; }
   // Copies everything back from the device. Then: faults found in the memory around and under the tensors (a write
@@ -39,7 +44,10 @@ class BoundCase {
     bool is_input = false;
     bool overwritten = false;  // an input that an output shares
   };
+  explicit BoundCase(BindOptions options) : options_(options) {}
+  void bind(const Case& test_case, const std::function<void(const Operand&, bool is_input)>& add);
   void add(const Operand& operand, const Contents& contents, bool is_input);
+  void set_argument(const Slot& slot);
   const Slot& slot(const std::string& name) const;
   static int64_t padded_row(const Operand& operand);
 
