@@ -9,8 +9,8 @@ endif()
 # -O2 keeps the cold build short; the CPU bodies of kernels ask for more themselves (kernels/CMakeLists.txt).
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 
-# For the rooms that both training and serving use: with the linker's --gc-sections a program takes the functions that it
-# calls and no others, so that lathe-serve has a tenth less: no gradients.
+# For the rooms that both training and serving use: with the linker's --gc-sections a program takes the functions that
+# it calls and no others, so that lathe-serve has a tenth less: no gradients.
 set(lathe_sections $<$<CONFIG:Release>:-ffunction-sections>)
 
 option(LATHE_TESTS "Build the tests" ON)

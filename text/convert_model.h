@@ -26,7 +26,8 @@ struct ConvertedModel {
 ConvertedModel write_hf_directory(const std::filesystem::path& directory, const nn::ModelFiles& files,
                                   std::optional<DType> dtype, int64_t max_shard_bytes);
 
-// Writes a GGUF file that llama.cpp loads, whole or not at all; of a GGUF file, all that it says but the type. Without a type: as write_hf_directory() chooses.
+// Writes a GGUF file that llama.cpp loads, whole or not at all; of a GGUF file, all that it says but the type. Without
+// a type: as write_hf_directory() chooses.
 ConvertedModel write_gguf_file(const std::filesystem::path& path, const nn::ModelFiles& files,
                                const nn::GgmlWriter* type);
 

@@ -80,7 +80,8 @@ def main():
     options = parser.parse_args()
     if options.library == "openblas" and options.dtype == "bf16":
         sys.exit("numpy has no bf16")
-    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(options.threads)  # before the library is loaded
+    # Before the library is loaded.
+    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(options.threads)
     product, version = numpy_side(options) if options.library == "openblas" else torch_side(options)
     results = [{"size": size, "gflops": 2 * size**3 / seconds_of(product(size), options) / 1e9} for size in options.sizes]
     print(json.dumps({"library": options.library, "version": version, "dtype": options.dtype, "threads": options.threads, "results": results}))

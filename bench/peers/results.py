@@ -76,7 +76,8 @@ def cells_of(row):
     lathe, peer = ([figures[side] for figures in rounds] for side in ("lathe", "peer"))
     ratios = [theirs / ours if row["less_is_better"] else ours / theirs for ours, theirs in zip(lathe, peer)]
     spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
-    limits = [figures["limit"] for figures in row["rounds"] if "limit" in figures]  # the machine's, and so the highest counts
+    # The machine's, and so the highest counts.
+    limits = [figures["limit"] for figures in row["rounds"] if "limit" in figures]
     limit = f"{100 * statistics.median(lathe) / max(limits):.0f} %" if limits else ""
     disturbed = " (disturbed)" if rounds[0]["others"] > DISTURBED else ""
     return [row["work"], row["unit"], rounded(statistics.median(lathe)), rounded(statistics.median(peer)), row["peer"],

@@ -82,7 +82,8 @@ void widen(const std::byte* from, size_t count, int32_t* into) {
   }
 }
 
-// Labels of ids by a bit each, the first at `bit` of the mask. Most bytes are all ones, of what is learnt, or all zeros.
+// Labels of ids by a bit each, the first at `bit` of the mask. Most bytes are all ones, of what is learnt, or all
+// zeros.
 void unmask(const std::byte* mask, size_t bit, std::span<const int32_t> ids, int32_t* labels) {
   for (size_t i = 0; i < ids.size();) {
     const auto byte = static_cast<uint32_t>(mask[(bit + i) / 8]);

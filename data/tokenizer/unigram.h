@@ -19,9 +19,9 @@ struct UnigramSettings {
   std::optional<int32_t> unknown_id;  // neighbouring unknown characters are one of these
 };
 
-// A score as Hugging Face's tokenizers reads its digits: they make a whole number, rounded to f64, which is divided by a
-// power of ten (serde_json's quick way), so that the last bit of one in five differs from the nearest f64 that `nearest`
-// is. Pieces whose scores tie but for that bit are told apart by it.
+// A score as Hugging Face's tokenizers reads its digits: they make a whole number, rounded to f64, which is divided by
+// a power of ten (serde_json's quick way), so that the last bit of one in five differs from the nearest f64 that
+// `nearest` is. Pieces whose scores tie but for that bit are told apart by it.
 double unigram_score(double nearest);
 
 class Unigram {

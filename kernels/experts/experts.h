@@ -3,8 +3,8 @@
 // lie one after another, so that its linears are products over consecutive rows. Nothing here depends on the other
 // tokens.
 //
-// T tokens, E experts, k of them for each token, R = T · k slots. logits [T, E], rows [R, H], out [T, H]: f32 | bf16 | f16
-// (f64 on the cpu), one dtype, rows contiguous. weights f32 (f64 for f64) [T, k], chosen and slots i32 [T, k]:
+// T tokens, E experts, k of them for each token, R = T · k slots. logits [T, E], rows [R, H], out [T, H]: f32 | bf16 |
+// f16 (f64 on the cpu), one dtype, rows contiguous. weights f32 (f64 for f64) [T, k], chosen and slots i32 [T, k]:
 // contiguous, on the device of the others.
 #pragma once
 

@@ -4,8 +4,8 @@
 //   GeGLU   act = GELU by tanh, as in Gemma (Hendrycks & Gimpel 2016): ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))), which
 //           is z(x) = √(8/π) (x + 0.044715 x³): in this form nothing cancels for negative x.
 //
-// gate, up, out [T, F] of one dtype (f32 | bf16 | f16; f64 on the cpu), last dimension contiguous; gate and up may be the
-// halves of one [T, 2F] tensor, out may be either of them. As transformers does, act(gate) is rounded to the dtype
+// gate, up, out [T, F] of one dtype (f32 | bf16 | f16; f64 on the cpu), last dimension contiguous; gate and up may be
+// the halves of one [T, 2F] tensor, out may be either of them. As transformers does, act(gate) is rounded to the dtype
 // before it is multiplied by up.
 #pragma once
 

@@ -127,8 +127,8 @@ TEST_F(LatheTrainDatasets, ShardsThatPackingWouldHaveCutOtherwiseAreRefused) {
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
 
-// 64 MiB beside what is mapped: enough for 400 rows and, in shards, for a hundred times as many, packed or not; not enough
-// for those held in memory.
+// 64 MiB beside what is mapped: enough for 400 rows and, in shards, for a hundred times as many, packed or not; not
+// enough for those held in memory.
 TEST_F(LatheTrainDatasets, AHundredTimesTheRowsTrainInTheSameMemory) {
 #ifdef __SANITIZE_ADDRESS__
   GTEST_SKIP() << "the sanitizer's own memory counts";

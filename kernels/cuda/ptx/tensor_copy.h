@@ -7,8 +7,8 @@
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
-// The dynamic shared memory of a block, from a multiple of 1024 on: there lie the tiles in 128-byte swizzle. A kernel has
-// this or dynamic_shared(), not both.
+// The dynamic shared memory of a block, from a multiple of 1024 on: there lie the tiles in 128-byte swizzle. A kernel
+// has this or dynamic_shared(), not both.
 template <class T>
 __device__ __forceinline__ T* swizzled_shared() {
 #if LATHE_SIMT

@@ -139,8 +139,8 @@ void start_sequences(const ProductArgs& args) {
   });
 }
 
-// All instances there are: two dtypes times eleven. A large tile is worth it when every multiprocessor gets one; cards of
-// the RTX kind have no room for it.
+// All instances there are: two dtypes times eleven. A large tile is worth it when every multiprocessor gets one; cards
+// of the RTX kind have no room for it.
 template <class T>
 void start(const ProductArgs& args) {
   const bool large =
