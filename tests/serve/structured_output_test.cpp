@@ -2,10 +2,12 @@
 // grammar.
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/random.h"
+#include "data/tokenizer/utf8.h"
 #include "serve/engine/grammar/token_masks.h"
 #include "tests/serve/tiny_engine.h"
 #include "tests/serve/tiny_tokenizer.h"
@@ -148,6 +150,38 @@ TEST(StructuredOutput, WhatAGrammarNeedsIsAskedFor) {
   Request request = request_with(grammar, 1);
   request.stop_token_ids.clear();
   EXPECT_THROW(generate(model, {request}, with_tokenizer()), ConfigError) << "no way to end";
+}
+
+// Every byte in GPT-2's alphabet but these.
+std::shared_ptr<const TokenBytes> bytes_without(std::initializer_list<int> missing) {
+  data::TokenizerMetadata metadata;
+  metadata.model = "gpt2";
+  metadata.pre = "gpt-2";
+  for (int byte = 0; byte < 256; ++byte) {
+    std::string token;
+    data::append_code_point(token, data::byte_alphabet()[static_cast<size_t>(byte)]);
+    if (std::ranges::find(missing, byte) != missing.end()) token += "x";
+    metadata.tokens.push_back(token);
+  }
+  metadata.token_types.assign(metadata.tokens.size(), 1);
+  return std::make_shared<const TokenBytes>(*data::Tokenizer::from_metadata(metadata), 256);
+}
+
+TEST(TokenMasks, BytesThatBeginCharactersMayBeMissingWhereOthersServe) {
+  const auto refuses = [](const std::shared_ptr<const Grammar>& grammar, std::initializer_list<int> missing) {
+    try {
+      TokenMasks masks(grammar, bytes_without(missing));
+    } catch (const ConfigError&) {
+      return true;
+    }
+    return false;
+  };
+  const auto schema = json_schema_grammar(json::parse(person));
+  EXPECT_FALSE(refuses(schema, {}));
+  EXPECT_FALSE(refuses(schema, {0xF1, 0xF2, 0x04})) << "as SmolLM2's vocabulary";
+  EXPECT_TRUE(refuses(schema, {0x9F})) << "a character that was begun could not go on";
+  EXPECT_TRUE(refuses(schema, {'"'}));
+  EXPECT_TRUE(refuses(choice_grammar(std::vector<std::string>{"ñ"}), {0xC3}));
 }
 
 // Expressions that make backtracking matchers, or automata made whole, take for ever.

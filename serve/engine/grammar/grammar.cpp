@@ -39,7 +39,7 @@ GrammarBuilder::Part GrammarBuilder::byte_range(uint8_t low, uint8_t high) {
   const Part part{new_state(), new_state()};
   grammar_->states_[static_cast<size_t>(part.start)].edges.push_back(
       {.kind = Edge::bytes, .low = low, .high = high, .target = part.end});
-  for (int byte = low; byte <= high; ++byte) grammar_->bytes_used_.set(static_cast<size_t>(byte));
+  grammar_->byte_ranges_.emplace(low, high);
   return part;
 }
 

@@ -3,16 +3,17 @@
 // one. automaton.h walks it.
 #pragma once
 
-#include <bitset>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace lathe::engine {
@@ -41,7 +42,8 @@ class Grammar {
   int32_t root() const { return 0; }  // a rule
   // Two grammars of the same source are the same.
   const std::string& source() const { return source_; }
-  const std::bitset<256>& bytes_used() const { return bytes_used_; }
+  // The ranges of bytes, both ends included, that some place of an answer takes one of.
+  const std::set<std::pair<uint8_t, uint8_t>>& byte_ranges() const { return byte_ranges_; }
   // Tokens that are no text, as the vocabulary spells them, and yet have a place in it. In the network the byte
   // first_control_byte + i, which no UTF-8 has, stands for the i-th.
   const std::vector<std::string>& control_tokens() const { return control_tokens_; }
@@ -52,7 +54,7 @@ class Grammar {
   std::vector<State> states_;
   std::vector<int32_t> rule_starts_;
   std::string source_;
-  std::bitset<256> bytes_used_;
+  std::set<std::pair<uint8_t, uint8_t>> byte_ranges_;
   std::vector<std::string> control_tokens_;
 };
 

@@ -43,16 +43,30 @@ const std::string& TokenBytes::bytes_of(int32_t id) const {
   return place < 0 ? none : sorted_[static_cast<size_t>(place)].bytes;
 }
 
+std::optional<int> TokenBytes::needed_byte(uint8_t low, uint8_t high) const {
+  std::optional<int> first;
+  bool any = false;
+  for (int byte = low; byte <= high; ++byte) {
+    if (single_[static_cast<size_t>(byte)]) {
+      any = true;
+    } else if ((byte & 0xC0) == 0x80) {
+      return byte;
+    } else if (!first) {
+      first = byte;
+    }
+  }
+  return any ? std::nullopt : first;
+}
+
 TokenMasks::TokenMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenBytes> tokens,
                        std::vector<int32_t> control_tokens)
     : grammar_(std::move(grammar)),
       tokens_(std::move(tokens)),
       control_tokens_(std::move(control_tokens)),
       automaton_(grammar_) {
-  const std::bitset<256> missing = grammar_->bytes_used() & ~tokens_->single();
-  for (size_t byte = 0; byte < missing.size(); ++byte)
-    if (missing[byte])
-      throw ConfigError("grammar", "the tokenizer has no token for the byte " + std::to_string(byte) +
+  for (const auto& [low, high] : grammar_->byte_ranges())
+    if (const auto missing = tokens_->needed_byte(low, high))
+      throw ConfigError("grammar", "the tokenizer has no token for the byte " + std::to_string(*missing) +
                                        " alone, which an answer may need");
 }
 

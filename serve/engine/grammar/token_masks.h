@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -30,8 +31,10 @@ class TokenBytes {
   const std::vector<Token>& sorted() const { return sorted_; }
   const std::string& bytes_of(int32_t id) const;  // empty for what is left out
   int64_t vocab_size() const { return static_cast<int64_t>(place_.size()); }
-  // The bytes that are a token by themselves.
-  const std::bitset<256>& single() const { return single_; }
+  // A byte of a range without a token of its own for which an answer might have to stop: one that goes on a character,
+  // or any where the whole range has none. What only begins characters (SmolLM2 has no 0xF1 and 0xF2, of planes without
+  // characters) leaves others to choose from.
+  std::optional<int> needed_byte(uint8_t low, uint8_t high) const;
 
  private:
   std::vector<Token> sorted_;
