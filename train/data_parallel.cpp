@@ -3,30 +3,10 @@
 #include <cstring>
 
 #include "core/error.h"
-#include "core/thread_pool.h"
+#include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
 
 namespace lathe::train {
-namespace {
-
-constexpr int64_t elements_at_a_time = int64_t{1} << 16;
-
-template <class T>
-void add(const Tensor& sum, const Tensor& more) {
-  const auto into = sum.span<T>();
-  const auto from = more.span<T>();
-  parallel_for(std::ssize(into), elements_at_a_time, [&](int64_t begin, int64_t end) {
-    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) into[i] += from[i];
-  });
-}
-
-// As a communicator adds (core/collectives/communicator.h).
-void add_to(const Tensor& sum, const Tensor& more) {
-  sum.dtype() == DType::f64 ? add<double>(sum, more) : add<float>(sum, more);
-}
-
-}  // namespace
-
 DataParallel::DataParallel(int64_t world_size, Communicator& processes)
     : world_size_(world_size), processes_(&processes) {
   if (processes.size() == 1 || processes.size() == world_size) return;
@@ -88,7 +68,7 @@ void RankGradients::end_rank() {
       sums_.push_back(Tensor::empty(on_cpu.shape(), on_cpu.dtype(), {}, MemoryTag::gradients));
       kernels::copy(sums_.back(), on_cpu);
     } else {
-      add_to(sums_[i], on_cpu);
+      kernels::add(sums_[i], sums_[i], on_cpu);  // as a communicator adds
     }
     parameters_[i].leaf.zero_grad();
   }

@@ -10,11 +10,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "data/packing/packing.h"
 #include "data/readers/row_source.h"
 #include "data/rows/sft_rows.h"
+#include "text/model_text.h"
 #include "train/token_rows.h"
 
 namespace lathe::train {
@@ -28,6 +30,23 @@ struct StreamedRow {
 };
 // `file` and `line` say where the line of JSON stands. Any number of threads may call it.
 using StreamedRowReader = std::function<StreamedRow(std::string_view json, const std::string& file, int64_t line)>;
+
+// A method's reader of rows beside what it borrows.
+template <class Rows, class Options>
+struct HeldRowReader {
+  HeldRowReader(const text::ModelText& text, Options own)
+      : tokenizer(text.tokenizer),
+        chat_template(text.chat_template),
+        options(std::move(own)),
+        rows(*tokenizer, chat_template.get(), options) {}
+  HeldRowReader(const HeldRowReader&) = delete;
+  HeldRowReader& operator=(const HeldRowReader&) = delete;
+
+  std::shared_ptr<const data::Tokenizer> tokenizer;
+  std::shared_ptr<const data::ChatTemplate> chat_template;
+  Options options;
+  Rows rows;
+};
 
 struct RowStreamSettings {
   std::string input;  // a path, a pipe, a folder of save_to_disk, or "-"

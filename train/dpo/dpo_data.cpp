@@ -8,6 +8,7 @@
 #include "data/shards/manifest.h"
 #include "data/shards/row_kinds.h"
 #include "train/dataset_shards.h"
+#include "train/datasets.h"
 #include "train/row_stream.h"
 
 namespace lathe::train {
@@ -49,18 +50,8 @@ TrainingSet load_set(const std::string& key, const std::string& path, const DpoC
 }
 
 StreamedRowReader row_reader(const data::PreferenceOptions& options, const text::ModelText& text) {
-  struct Reader {
-    std::shared_ptr<const data::Tokenizer> tokenizer;
-    std::shared_ptr<const data::ChatTemplate> chat_template;
-    data::PreferenceOptions options;
-    data::PreferenceRowReader rows;
-    Reader(const text::ModelText& of, const data::PreferenceOptions& o)
-        : tokenizer(of.tokenizer),
-          chat_template(of.chat_template),
-          options(o),
-          rows(*tokenizer, chat_template.get(), options) {}
-  };
-  const auto reader = std::make_shared<Reader>(text, options);
+  const auto reader =
+      std::make_shared<HeldRowReader<data::PreferenceRowReader, data::PreferenceOptions>>(text, options);
   return [reader](std::string_view json, const std::string&, int64_t) {
     data::PreparedPreference row = reader->rows.read(json);
     return StreamedRow{{std::move(row.example.chosen), std::move(row.example.rejected)},
@@ -82,10 +73,8 @@ TrainingSet open_stream(const DpoConfig& config, const text::ModelText& text) {
 }
 
 TrainingSet load_sources(const DpoConfig& config, const text::ModelText& text, std::vector<std::string>& warnings) {
-  std::vector<WeightedSet> sources;
-  for (const DatasetSource& source : dataset_sources(config.dataset))
-    sources.push_back({source.name, load_set("dataset", source.path, config, text, warnings), source.weight});
-  return sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
+  return load_datasets(config.dataset,
+                       [&](const std::string& path) { return load_set("dataset", path, config, text, warnings); });
 }
 
 SampleRow sample_of(const TrainingSet& pairs, int64_t row, const data::Tokenizer& tokenizer) {

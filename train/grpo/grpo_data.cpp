@@ -9,6 +9,7 @@
 #include "data/shards/manifest.h"
 #include "data/shards/row_kinds.h"
 #include "train/dataset_shards.h"
+#include "train/datasets.h"
 #include "train/row_stream.h"
 
 namespace lathe::train {
@@ -53,16 +54,7 @@ TrainingSet load_set(const std::string& key, const std::string& path, const Grpo
 }
 
 StreamedRowReader row_reader(int64_t most_tokens, const text::ModelText& text) {
-  struct Reader {
-    std::shared_ptr<const data::Tokenizer> tokenizer;
-    std::shared_ptr<const data::ChatTemplate> chat_template;
-    data::PromptRowReader rows;
-    explicit Reader(const text::ModelText& of)
-        : tokenizer(of.tokenizer),
-          chat_template(of.chat_template),
-          rows(*tokenizer, chat_template.get(), of.vocab_size) {}
-  };
-  const auto reader = std::make_shared<Reader>(text);
+  const auto reader = std::make_shared<HeldRowReader<data::PromptRowReader, int64_t>>(text, text.vocab_size);
   return [reader, most_tokens](std::string_view json, const std::string& file, int64_t line) {
     StreamedRow row;
     try {
@@ -94,10 +86,8 @@ TrainingSet open_stream(const GrpoConfig& config, const text::ModelText& text) {
 }
 
 TrainingSet load_sources(const GrpoConfig& config, const text::ModelText& text, std::vector<std::string>& warnings) {
-  std::vector<WeightedSet> sources;
-  for (const DatasetSource& source : dataset_sources(config.dataset))
-    sources.push_back({source.name, load_set("dataset", source.path, config, text, warnings), source.weight});
-  return sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
+  return load_datasets(config.dataset,
+                       [&](const std::string& path) { return load_set("dataset", path, config, text, warnings); });
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "data/shards/manifest.h"
 #include "data/shards/row_kinds.h"
 #include "train/dataset_shards.h"
+#include "train/datasets.h"
 #include "train/row_stream.h"
 
 namespace lathe::train {
@@ -89,26 +90,13 @@ TrainingSet load_set(const std::string& key, const std::string& path, bool packi
 
 TrainingSet load_sources(const SftConfig& config, const text::ModelText& text, std::vector<std::string>& warnings,
                          std::vector<data::SftExample>& kept) {
-  std::vector<WeightedSet> sources;
-  for (const DatasetSource& source : dataset_sources(config.dataset))
-    sources.push_back(
-        {source.name, load_set("dataset", source.path, config.packing, config, text, warnings, &kept), source.weight});
-  return sources.size() == 1 ? std::move(sources[0].rows) : TrainingSet::mixed(sources);
+  return load_datasets(config.dataset, [&](const std::string& path) {
+    return load_set("dataset", path, config.packing, config, text, warnings, &kept);
+  });
 }
 
 StreamedRowReader row_reader(data::SftOptions options, const text::ModelText& text) {
-  struct Reader {
-    std::shared_ptr<const data::Tokenizer> tokenizer;
-    std::shared_ptr<const data::ChatTemplate> chat_template;
-    data::SftOptions options;
-    data::SftRowReader rows;
-    Reader(const text::ModelText& of, data::SftOptions o)
-        : tokenizer(of.tokenizer),
-          chat_template(of.chat_template),
-          options(std::move(o)),
-          rows(*tokenizer, chat_template.get(), options) {}
-  };
-  const auto reader = std::make_shared<Reader>(text, std::move(options));
+  const auto reader = std::make_shared<HeldRowReader<data::SftRowReader, data::SftOptions>>(text, std::move(options));
   return [reader](std::string_view json, const std::string&, int64_t) {
     data::PreparedRow row = reader->rows.read(json);
     return StreamedRow{{std::move(row.example)}, "", std::move(row.error), std::move(row.dropped_because)};
