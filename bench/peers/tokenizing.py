@@ -20,10 +20,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import tiktoken
 import tokenizers
 
+import tokenizer_peers
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "tests/data/shards"))
-# SmolLM2 splits digits off one by one, then as GPT-2 does within what is left.
-PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
 SUFFIXES = {".py", ".md", ".txt", ".rst", ".c", ".h"}
 
 
@@ -43,18 +42,6 @@ def texts_of(folders, megabytes):
     return texts, size
 
 
-def tiktoken_of(tokenizer):
-    """The same vocabulary: byte-level BPE whose ids ascend in the order of merges."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    byte_of = {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
-    ranks = {}
-    for token, index in tokenizer.get_vocab(with_added_tokens=False).items():
-        if all(c in byte_of for c in token):
-            ranks[bytes(byte_of[c] for c in token)] = index
-    return tiktoken.Encoding("smollm2", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={})
-
-
 def lathe(build, rows, tokenizer, threads):
     """Seconds, from the process's own report, and the folder's ids."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -68,14 +55,14 @@ def lathe(build, rows, tokenizer, threads):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("text", nargs="+")
-    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--build", type=Path, default=ROOT / "build")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--megabytes", type=float, default=20)
     options = parser.parse_args()
     texts, size = texts_of(options.text, options.megabytes)
-    own = tokenizers.Tokenizer.from_file(str(Path(options.tokenizer) / "tokenizer.json"))
-    peer = tiktoken_of(own)
+    own = tokenizer_peers.tokenizers_encoder(options.tokenizer)
+    peer = tokenizer_peers.tiktoken_encoder(options.tokenizer)
     few, few_size = [], 0  # the slowest gets less
     for text in texts:
         if few_size > size / 8:
@@ -98,12 +85,12 @@ def main():
                 keep(f"lathe, {threads} threads", seconds, size, tokens)
                 best[f"lathe, {threads} threads"]["peak_rss_megabytes"] = round(rss / 1e6)
             start = time.perf_counter()
-            tokens = sum(len(peer.encode_ordinary(text)) for text in texts)
+            tokens = sum(len(peer(text)) for text in texts)
             keep("tiktoken, 1 thread", time.perf_counter() - start, size, tokens)
             start = time.perf_counter()
-            encoded = [own.encode(text, add_special_tokens=False).ids for text in few]
+            encoded = [own(text) for text in few]
             keep("tokenizers, 1 thread", time.perf_counter() - start, few_size, sum(map(len, encoded)))
-        differ = sum(peer.encode_ordinary(text) != ids for text, ids in zip(few, encoded))
+        differ = sum(peer(text) != ids for text, ids in zip(few, encoded))
     print(json.dumps({"command": " ".join(sys.argv), "rows": len(texts), "text_megabytes": round(size / 1e6, 1), "tiktoken": tiktoken.__version__,
                       "tokenizers": tokenizers.__version__, "rows_where_tiktoken_differs_from_tokenizers": differ, **best}, indent=1))
 

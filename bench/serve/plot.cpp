@@ -6,22 +6,14 @@
 #include <array>
 #include <cmath>
 
+#include "train/line_plot.h"
+
 namespace lathe::bench {
 namespace {
 
 constexpr double width = 300, height = 200, margin_left = 44, margin_top = 34, step_x = 360, legend_step = 18;
 constexpr size_t most_points = 200;  // of a line
 constexpr std::array colours{"#0072b2", "#d55e00", "#009e73", "#cc79a7"};
-
-std::string escaped(const std::string& text) {
-  std::string result;
-  for (const char c : text) {
-    const std::string_view entity = c == '<' ? "&lt;" : c == '>' ? "&gt;" : c == '&' ? "&amp;" : "";
-    if (entity.empty()) result += c;
-    result += entity;
-  }
-  return result;
-}
 
 // Powers of ten, in seconds, that hold all values.
 struct Decades {
@@ -97,7 +89,7 @@ std::string latency_plot(const std::vector<ServerLatencies>& servers) {
     const double y = bottom + legend_step * static_cast<double>(i);
     svg += fmt::format(
         "<path d=\"M{:.0f} {:.0f}h20\" stroke=\"{}\" stroke-width=\"3\"/><text x=\"{:.0f}\" y=\"{:.0f}\">{}</text>\n",
-        margin_left, y, colours[i % colours.size()], margin_left + 28, y + 4, escaped(servers[i].url));
+        margin_left, y, colours[i % colours.size()], margin_left + 28, y + 4, train::html_text(servers[i].url));
   }
   return svg + "</svg>\n";
 }
