@@ -192,6 +192,15 @@ Product product_of(const ProductArgs& args) {
           epilogue_of<float>(args)};
 }
 
+void launch_product(const ProductArgs& args) {
+  const dim3 grid(static_cast<unsigned>((args.n + tile - 1) / tile), static_cast<unsigned>((args.m + tile - 1) / tile));
+  const Product product = product_of(args);
+  if (args.layout != ProductLayout::columns_plain) return launch("product_f32", grid, product_f32_kernel, product);
+  for_each_launch(args.cu_seqlens, args.sequences, [&](const SequenceBounds& bounds) {
+    launch("product_of_sequences_f32", grid, sequences_f32_kernel, product, bounds);
+  });
+}
+
 }  // namespace
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
@@ -199,12 +208,7 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void product_tiles_f32(const ProductArgs& args) {
-  const dim3 grid(static_cast<unsigned>((args.n + tile - 1) / tile), static_cast<unsigned>((args.m + tile - 1) / tile));
-  const Product product = product_of(args);
-  if (args.layout != ProductLayout::columns_plain) return launch("product_f32", grid, product_f32_kernel, product);
-  for_each_launch(args.cu_seqlens, args.sequences, [&](const SequenceBounds& bounds) {
-    launch("product_of_sequences_f32", grid, sequences_f32_kernel, product, bounds);
-  });
+  LATHE_CUDA_NAMESPACE::launch_product(args);
 }
 template void product_tiles_f32<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);
 
