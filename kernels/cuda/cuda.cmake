@@ -40,9 +40,13 @@ foreach(source IN LISTS cuda_sources)
   file(RELATIVE_PATH name ${CMAKE_CURRENT_SOURCE_DIR} ${source})
   string(REPLACE "/" "_" object ${name})
   set(object ${CMAKE_CURRENT_BINARY_DIR}/cuda/${object}.o)
+  set(architectures ${LATHE_CUDA_ARCHITECTURES})
+  if(name MATCHES "_sm_90a\\.cu$")  # wgmma and its like, which are sm_90a's alone
+    set(architectures -gencode=arch=compute_90a,code=sm_90a)
+  endif()
   add_custom_command(
     OUTPUT ${object}
-    COMMAND ${LATHE_CCACHE} ${LATHE_NVCC} ${nvcc_flags} ${LATHE_CUDA_ARCHITECTURES} -MD -MT ${object} -MF ${object}.d -c ${source} -o ${object}
+    COMMAND ${LATHE_CCACHE} ${LATHE_NVCC} ${nvcc_flags} ${architectures} -MD -MT ${object} -MF ${object}.d -c ${source} -o ${object}
     DEPENDS ${source}
     DEPFILE ${object}.d
     COMMENT "nvcc kernels/${name}"

@@ -11,10 +11,17 @@ struct LaunchConfig {
 };
 
 // The cards that an instance is for. Who launches one for `large_blocks` has another with the same bits where
-// shared_bytes_per_block() is less.
-enum class Cards { all, large_blocks };
+// shared_bytes_per_block() is less; who launches one for `sm_90a`, where runs_sm_90a() is false.
+enum class Cards { all, large_blocks, sm_90a };
 
-// What a block takes, and how many of them a multiprocessor of sm_80 holds at once. A kernel that has dynamic shared
+// KiB of shared memory: a block may have 99 on cards of sm_86, 89 and 120 (RTX), 163 on sm_80, 227 on sm_90; a
+// multiprocessor has 164 on sm_80, 228 on sm_90, of which each block takes one more.
+constexpr int block_shared_kib(Cards cards) {
+  return cards == Cards::all ? 99 : cards == Cards::large_blocks ? 163 : 227;
+}
+constexpr int multiprocessor_shared_kib(Cards cards) { return cards == Cards::sm_90a ? 228 : 164; }
+
+// What a block takes, and how many of them a multiprocessor of sm_80 (those for sm_90a: of that) holds at once. A kernel that has dynamic shared
 // memory, or counts on a number of blocks, has it as its first parameter, and so in its name: launch() takes threads
 // and bytes from there, and scripts/kernel-resources the claim, which it holds against the registers that nvcc gave.
 // The claim goes into __launch_bounds__ as well.
@@ -22,10 +29,8 @@ template <int threads_, int blocks_, int shared_bytes_, Cards cards = Cards::all
 struct BlockResources {
   static constexpr int threads = threads_, blocks = blocks_;
   static constexpr int shared_bytes = shared_bytes_;  // dynamic
-  // A block may have 99 KiB on cards of sm_86, 89 and 120 (RTX), 163 on sm_80. A multiprocessor of sm_80 has 164 KiB,
-  // of which each block takes one more.
-  static_assert(shared_bytes <= (cards == Cards::all ? 99 : 163) << 10, "more shared memory than a block may have");
-  static_assert(blocks * (shared_bytes + (1 << 10)) <= 164 << 10,
+  static_assert(shared_bytes <= block_shared_kib(cards) << 10, "more shared memory than a block may have");
+  static_assert(blocks * (shared_bytes + (1 << 10)) <= multiprocessor_shared_kib(cards) << 10,
                 "more shared memory than so many blocks have together");
 };
 
@@ -35,6 +40,8 @@ cudaStream_t current_stream();
 int multiprocessors();
 // The most shared memory that a block may have: 163 KB on an A100, 227 KB on an H100, 99 KB on an RTX 30 or 40.
 int shared_bytes_per_block();
+// Whether this thread's device runs code for sm_90a: H100, H200. simt does where it pretends to be one (simt::pretend).
+bool runs_sm_90a();
 // Throws the error of core/error.h that the code stands for; `doing` says what was tried.
 void check(cudaError_t error, const char* doing);
 

@@ -107,17 +107,13 @@ cudaStream_t current_stream() {
   return streams[device];
 }
 
-#if LATHE_SIMT
-int multiprocessors() { return 2; }
-int shared_bytes_per_block() { return static_cast<int>(max_shared_bytes); }
-#else
 namespace {
-// Asked for once: launches must not wait for the driver.
+// Asked for once: launches must not wait for the driver. (simt may pretend to be another card.)
 int attribute(cudaDeviceAttr wanted, std::atomic<int> (&known)[max_devices]) {
   int device = 0;
   check(cudaGetDevice(&device), "asking for the device");
   int value = known[device];
-  if (value == 0) {
+  if (value == 0 || LATHE_SIMT) {
     check(cudaDeviceGetAttribute(&value, wanted, device), "asking what the device has");
     known[device] = value;
   }
@@ -134,7 +130,11 @@ int shared_bytes_per_block() {
   static std::atomic<int> known[max_devices] = {};
   return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, known);
 }
-#endif
+
+bool runs_sm_90a() {
+  static std::atomic<int> known[max_devices] = {};
+  return attribute(cudaDevAttrComputeCapabilityMajor, known) == 9;
+}
 
 void check(cudaError_t error, const char* doing) {
   if (error == cudaSuccess) return;

@@ -201,9 +201,9 @@ std::string launch_limits(const KernelLaunch& launch) {
       launch.grid.y > 65535 || launch.grid.z > 65535)
     return beyond("a grid of " + std::to_string(launch.grid.x) + " × " + std::to_string(launch.grid.y) + " × " +
                   std::to_string(launch.grid.z) + " blocks; each extent is at least 1, and y and z at most 65535");
-  if (launch.dynamic_bytes > max_shared_bytes)
-    return beyond(std::to_string(launch.dynamic_bytes) + " bytes of dynamic shared memory, sm_80 has " +
-                  std::to_string(max_shared_bytes));
+  if (launch.dynamic_bytes > shared_bytes_of_block())
+    return beyond(std::to_string(launch.dynamic_bytes) + " bytes of dynamic shared memory, the card has " +
+                  std::to_string(shared_bytes_of_block()));
   return "";
 }
 

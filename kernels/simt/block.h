@@ -19,9 +19,10 @@ struct KernelLaunch {
   void (*destroy)(void* closure) = nullptr;
 };
 
-// What one multiprocessor of the emulated card (sm_80) allows.
+// What one multiprocessor of the emulated card allows: of sm_80, or of the sm_90 that simt::pretend() asked for.
 inline constexpr unsigned max_threads_per_block = 1024;
-inline constexpr size_t max_shared_bytes = 163 << 10;
+inline constexpr size_t most_shared_bytes = 227 << 10;
+size_t shared_bytes_of_block();  // 163 KiB, or 227
 inline constexpr size_t max_static_shared_bytes = 48 << 10;
 
 // Empty when the shape can be launched; otherwise what is beyond the card's limits.

@@ -24,7 +24,7 @@ namespace {
 constexpr size_t gap_bytes = 64 << 10;
 constexpr size_t static_bytes = max_static_shared_bytes;
 constexpr size_t dynamic_offset = static_bytes + gap_bytes;
-constexpr size_t arena_bytes = dynamic_offset + max_shared_bytes + gap_bytes;
+constexpr size_t arena_bytes = dynamic_offset + most_shared_bytes + gap_bytes;
 constexpr size_t redzone_bytes = 64;  // between two static variables
 
 // One access: which thread, between which barriers.

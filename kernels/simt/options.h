@@ -22,8 +22,8 @@ enum class Call { allocation, launch, copy, capture };
 void fail_nth(Call call, int64_t n);
 
 // What a program finds when it looks for devices: none with a driver that is too old, one of another compute
-// capability, or (the default) two of 8.0. Before the program has looked for the first time.
-enum class Machine { two_cards, no_driver, old_card };
+// capability (both before it has looked for the first time), two of 8.0 (the default), or two of 9.0.
+enum class Machine { two_cards, no_driver, old_card, hopper };
 void pretend(Machine machine);
 
 // Kernel launches that have run since the program started.

@@ -55,6 +55,7 @@ void fail_nth(Call call, int64_t n) {
 }
 
 void pretend(Machine wanted) { machine = wanted; }
+size_t shared_bytes_of_block() { return machine == Machine::hopper ? most_shared_bytes : size_t{163} << 10; }
 
 int64_t launches_run() {
   const Lock lock(device_mutex());
@@ -91,12 +92,15 @@ cudaError_t cudaGetDeviceCount(int* count) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
   if (device < 0 || device >= device_count) return remember(cudaErrorInvalidDevice);
-  if (attribute == cudaDevAttrL2CacheSize) {
-    *value = 16 << 10;  // little: benches of an emulator shall end
-    return cudaSuccess;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount: *value = 2; break;  // few, so that small shapes in tests fill them
+    case cudaDevAttrL2CacheSize: *value = 16 << 10; break;   // little: benches of an emulator shall end
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = machine == Machine::old_card ? 7 : machine == Machine::hopper ? 9 : 8;
+      break;
+    case cudaDevAttrComputeCapabilityMinor: *value = machine == Machine::old_card ? 5 : 0; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(shared_bytes_of_block()); break;
   }
-  *value = attribute == cudaDevAttrComputeCapabilityMinor ? 0 : 8;
-  if (machine == Machine::old_card) *value = attribute == cudaDevAttrComputeCapabilityMinor ? 5 : 7;
   return cudaSuccess;
 }
 

@@ -1,5 +1,5 @@
 // Matrix products on devices, beyond their cases: the bits of f32 are the CPU's, an element's bits do not depend on the
-// shape of tile that computes it, and weights packed on a device.
+// shape of tile that computes it, nor on the instruction, and weights packed on a device.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -9,8 +9,10 @@
 #include "core/error.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/matmul/cuda/product.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/simd/isa.h"
+#include "kernels/simt/options.h"
 
 namespace lathe::kernels {
 namespace {
@@ -25,25 +27,29 @@ Tensor random_matrix(int64_t rows, int64_t columns, DType dtype, uint64_t seed) 
   return cast(wide, dtype);
 }
 
+Tensor copy_to(Device device, const Tensor& tensor) {
+  const Tensor result = Tensor::empty(tensor.shape(), tensor.dtype(), device);
+  copy_bytes(device, result.raw(), {}, tensor.raw(), tensor.nbytes());
+  return result;
+}
+
+std::vector<std::byte> bytes_of(const Tensor& tensor) {
+  std::vector<std::byte> result(static_cast<size_t>(tensor.nbytes()));
+  copy_bytes({}, result.data(), tensor.device(), tensor.raw(), tensor.nbytes());
+  return result;
+}
+
 class MatmulDevice : public ::testing::TestWithParam<DeviceKind> {
  protected:
   void SetUp() override {
     if (const std::string why = why_unavailable(device()); !why.empty()) GTEST_SKIP() << why;
   }
   Device device() const { return {GetParam()}; }
-  Tensor there(const Tensor& tensor) const {
-    const Tensor result = Tensor::empty(tensor.shape(), tensor.dtype(), device());
-    copy_bytes(device(), result.raw(), {}, tensor.raw(), tensor.nbytes());
-    return result;
-  }
+  Tensor there(const Tensor& tensor) const { return copy_to(device(), tensor); }
   Tensor room(int64_t rows, int64_t columns, DType dtype) const {
     return Tensor::empty({rows, columns}, dtype, device());
   }
-  std::vector<std::byte> bytes(const Tensor& tensor) const {
-    std::vector<std::byte> result(static_cast<size_t>(tensor.nbytes()));
-    copy_bytes({}, result.data(), tensor.device(), tensor.raw(), tensor.nbytes());
-    return result;
-  }
+  static std::vector<std::byte> bytes(const Tensor& tensor) { return bytes_of(tensor); }
 };
 
 INSTANTIATE_TEST_SUITE_P(, MatmulDevice, ::testing::Values(DeviceKind::simt, DeviceKind::cuda),
@@ -96,6 +102,114 @@ TEST_P(MatmulDevice, an_element_has_the_same_bits_in_every_shape_of_tile) {
                              .lora_dt = t.slice(0, 0, rows),
                              .lora_a = a});
       EXPECT_EQ(bytes(out.slice(0, 0, 1)), bytes(one_gradient)) << rows << " rows of " << name_of(dtype);
+    }
+  }
+}
+
+// simt as a card of sm_90, for as long as this lives.
+class Hopper {
+ public:
+  Hopper() { simt::pretend(simt::Machine::hopper); }
+  ~Hopper() { simt::pretend(simt::Machine::two_cards); }
+};
+
+// What the three layouts of a product give, with all their terms, for 200 rows and k = 72: two stages along k and one of
+// LoRA's.
+struct LargeProducts {
+  std::vector<std::byte> forward, input_gradient, weight_gradient;
+};
+LargeProducts large_products(int64_t columns, DType dtype) {
+  const Device device{DeviceKind::simt};
+  constexpr int64_t rows = 200, k = 72, rank = 8, tokens = 142;
+  const int64_t outputs = columns - 3;  // of the forward, whose weight need not have rows by eights
+  const auto matrix = [device](int64_t m, int64_t n, DType type, uint64_t seed) {
+    return copy_to(device, random_matrix(m, n, type, seed));
+  };
+  const Tensor x = matrix(rows, k, dtype, 1), t = matrix(rows, rank, dtype, 2);
+  const Tensor out = matrix(rows, outputs, DType::f32, 3);
+  linear_forward(out, x, matrix(outputs, k, dtype, 4),
+                 {.lora_t = t,
+                  .lora_b = matrix(outputs, rank, dtype, 5),
+                  .bias = matrix(1, outputs, dtype, 6).view({outputs}),
+                  .residual = out});
+  const Tensor grad_x = matrix(rows, columns, dtype, 7);
+  linear_input_gradient({.grad_x = grad_x,
+                         .grad_out = x,
+                         .weight = matrix(k, columns, dtype, 8),
+                         .lora_dt = t,
+                         .lora_a = matrix(rank, columns, dtype, 9),
+                         .accumulate = true});
+  const Tensor grad_weight = matrix(rows, columns, DType::f32, 10);
+  const int32_t bounds[] = {0, 72, 72, tokens};
+  linear_weight_gradient(grad_weight, matrix(tokens, rows, dtype, 11), matrix(tokens, columns, dtype, 12),
+                         Tensor::of<int32_t>(bounds, {4}), 0.7f);
+  return {bytes_of(out), bytes_of(grad_x), bytes_of(grad_weight)};
+}
+
+// By wgmma, on simt as a card of sm_90, as by mma.sync.
+void expect_same_bits(int64_t columns, DType dtype, simt::FiberOrder order) {
+  const LargeProducts expected = large_products(columns, dtype);
+  const Hopper hopper;
+  simt::set_fiber_order(order);
+  const LargeProducts found = large_products(columns, dtype);
+  simt::set_fiber_order(simt::FiberOrder::ascending);
+  EXPECT_EQ(found.forward, expected.forward);
+  EXPECT_EQ(found.input_gradient, expected.input_gradient);
+  EXPECT_EQ(found.weight_gradient, expected.weight_gradient);
+}
+
+TEST(MatmulWarpgroups, have_the_bits_of_mma_sync_in_wide_tiles) {  // two to a block, none of them whole
+  expect_same_bits(496, DType::bf16, simt::FiberOrder::ascending);
+}
+TEST(MatmulWarpgroups, have_the_bits_of_mma_sync_in_square_tiles) {  // three to a block
+  expect_same_bits(264, DType::bf16, simt::FiberOrder::descending);
+  expect_same_bits(264, DType::f16, simt::FiberOrder::ascending);
+}
+
+TEST(MatmulWarpgroups, take_large_products_that_bulk_copies_can_serve) {
+  alignas(16) static const char somewhere[32] = {};
+  const auto matrix = [](int64_t stride, int offset = 0) {
+    return ProductMatrix{const_cast<char*>(somewhere) + offset, stride, DType::bf16};
+  };
+  const ProductArgs large{.layout = ProductLayout::rows_rows,
+                          .dtype = DType::bf16,
+                          .m = 65,
+                          .n = 65,
+                          .k = 40,
+                          .left = matrix(40),
+                          .right = matrix(48)};
+  const auto taken = [](const ProductArgs& args) { return takes_warpgroups<DeviceKind::simt>(args); };
+  use_device({DeviceKind::simt});
+  EXPECT_FALSE(taken(large)) << "sm_80 has no wgmma";
+  const Hopper hopper;
+  EXPECT_TRUE(taken(large));
+  ProductArgs other = large;
+  other.m = 64;
+  EXPECT_FALSE(taken(other)) << "few rows";
+  other = large, other.n = 64;
+  EXPECT_FALSE(taken(other)) << "few columns";
+  other = large, other.left = matrix(41);
+  EXPECT_FALSE(taken(other)) << "rows that are not 16 bytes apart";
+  other = large, other.right = matrix(48, 2);
+  EXPECT_FALSE(taken(other)) << "a matrix that begins between multiples of 16 bytes";
+  other = large, other.k2 = 4, other.left2 = matrix(8), other.right2 = matrix(4);
+  EXPECT_FALSE(taken(other)) << "LoRA's rows that are not 16 bytes apart";
+  other.right2 = matrix(8);
+  EXPECT_TRUE(taken(other));
+}
+
+// On a card of sm_90 the row alone goes through mma.sync, the many through wgmma.
+TEST_P(MatmulDevice, a_row_has_the_same_bits_alone_and_among_many) {
+  constexpr int64_t rows = 300, n = 136, k = 328, rank = 16;
+  const Hopper hopper;
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const Tensor x = there(random_matrix(rows, k, dtype, 1)), t = there(random_matrix(rows, rank, dtype, 2));
+    const Tensor w = there(random_matrix(n, k, dtype, 3)), b = there(random_matrix(n, rank, dtype, 4));
+    const Tensor out = room(rows, n, DType::f32), one = room(1, n, DType::f32);
+    linear_forward(out, x, w, {.lora_t = t, .lora_b = b});
+    for (const int64_t row : {0, 77, 191, 299}) {
+      linear_forward(one, x.slice(0, row, row + 1), w, {.lora_t = t.slice(0, row, row + 1), .lora_b = b});
+      EXPECT_EQ(bytes(out.slice(0, row, row + 1)), bytes(one)) << "row " << row << " of " << name_of(dtype);
     }
   }
 }

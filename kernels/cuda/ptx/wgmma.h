@@ -4,7 +4,7 @@
 //   wgmma_fence();                            // what they did to d and a's registers comes first
 //   wgmma(d, a, b, false); wgmma(d, a, b);    // 16 along k each
 //   wgmma_commit();
-//   wgmma_wait<0>();                          // from here on d may be read, a's registers written, stages refilled
+//   wgmma_wait<0>(d);                         // from here on d may be read, a's registers written, stages refilled
 //
 // With w = warp % 4, g = lane / 4 and t = lane % 4 a thread has d[4 j + 2 h + i] at row 16 w + g + 8 h, column
 // 8 j + 2 t + i: an AFragment of rows 16 w … is what it gives of A, two accumulators side by side, rounded, are one.
@@ -253,5 +253,15 @@ __device__ __forceinline__ void wgmma(float (&d)[sums], const AFragment<T>& a, W
 #undef LATHE_WGMMA_REGISTERS
 
 #endif
+
+// Waits, and no earlier does the compiler look at d, whose registers it takes for the results of wgmma() itself.
+template <int groups_left, int sums>
+__device__ __forceinline__ void wgmma_wait([[maybe_unused]] float (&d)[sums]) {
+  wgmma_wait<groups_left>();
+#if !LATHE_SIMT
+  LATHE_UNROLL
+  for (int i = 0; i < sums; ++i) asm volatile("" : "+f"(d[i])::"memory");
+#endif
+}
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

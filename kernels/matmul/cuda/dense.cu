@@ -1,5 +1,5 @@
-// Products of bf16 and f16 matrices on the tensor cores, in tiles (mainloop.cuh). The shape of tile follows the extents
-// and the card; the bits of an element do not.
+// Products of bf16 and f16 matrices on the tensor cores by mma.sync, in tiles (mainloop.cuh). The shape of tile follows
+// the extents and the card; the bits of an element do not. On sm_90a large ones go to dense_sm_90a.cu.
 #include "kernels/matmul/cuda/product.h"
 
 #include "kernels/cuda/bounds.h"
@@ -93,7 +93,7 @@ __device__ __forceinline__ void multiply_tile(const Product<T>& p, const Pair<T>
 template <class Shape, ProductLayout layout, class T, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks) product_kernel(Resources, Product<T> p) {
   int64_t first_row, first_column;
-  find_tile<Shape>(p.epilogue.m, p.epilogue.n, first_row, first_column);
+  find_tile<Shape>(blockIdx.x, p.epilogue.m, p.epilogue.n, first_row, first_column);
   multiply_tile<StageOf<Shape, layout, T>>(p, p.pairs[0], first_row, first_column);
 }
 
@@ -103,7 +103,7 @@ template <class Shape, class T, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     sequences_kernel(Resources, Product<T> p, SequenceBounds bounds) {
   int64_t first_row, first_column;
-  find_tile<Shape>(p.epilogue.m, p.epilogue.n, first_row, first_column);
+  find_tile<Shape>(blockIdx.x, p.epilogue.m, p.epilogue.n, first_row, first_column);
   for (int s = 0; s < bounds.count; ++s) {
     const int64_t begin = bounds.at[s], tokens = bounds.at[s + 1] - begin;
     if (tokens == 0) continue;
@@ -173,6 +173,8 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void product_tiles(const ProductArgs& args) {
+  if (takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(args))
+    return warpgroup_product<DeviceKind::LATHE_CUDA_NAMESPACE>(args);
   args.dtype == DType::bf16 ? start<bf16_t>(args) : start<f16_t>(args);
 }
 template void product_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);

@@ -6,9 +6,15 @@
 
 namespace lathe::kernels {
 
-// dense.cu: bf16, f16.
+// dense.cu: bf16, f16. Takes warpgroup_product() where that is faster.
 template <DeviceKind>
 void product_tiles(const ProductArgs& args);
+// dense_sm_90a.cu: the same products with the same bits, by wgmma; only where takes_warpgroups(): the card has it, and
+// the operands are large and lie as bulk copies want them.
+template <DeviceKind>
+bool takes_warpgroups(const ProductArgs& args);
+template <DeviceKind>
+void warpgroup_product(const ProductArgs& args);
 // f32.cu: f32.
 template <DeviceKind>
 void product_tiles_f32(const ProductArgs& args);

@@ -1,0 +1,51 @@
+// Stages of shared memory that bulk copies fill while wgmma reads others (sm_90a): a ring between one thread that
+// produces and the warps that consume, who meet at two mbarriers of each stage and at no barrier of the block.
+#pragma once
+
+#include "kernels/cuda/ptx/tensor_copy.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+
+// Which stage of the ring comes next, and the parity of its phase. Producer and consumers count for themselves.
+template <int stages>
+struct RingPlace {
+  int stage = 0;
+  unsigned parity = 0;
+
+  __device__ __forceinline__ void advance() {
+    stage = stage + 1 == stages ? 0 : stage + 1;
+    parity ^= stage == 0 ? 1 : 0;
+  }
+};
+
+// In shared memory.
+template <int stages_>
+struct BulkPipeline {
+  static constexpr int stages = stages_;
+  using Place = RingPlace<stages>;
+  MBarrier full[stages], empty[stages];
+
+  // By one thread; a barrier of the block follows. Every consuming warp releases every stage once.
+  __device__ __forceinline__ void init(int consuming_warps) {
+    for (int i = 0; i < stages; ++i) {
+      mbarrier_init(full[i], 1);
+      mbarrier_init(empty[i], static_cast<unsigned>(consuming_warps));
+    }
+    fence_mbarrier_init();
+  }
+
+  // The producer: all consumers are done with the stage; so many bytes of copies onto full[place.stage] follow.
+  __device__ __forceinline__ void begin_fill(Place place, unsigned bytes) {
+    mbarrier_wait(empty[place.stage], place.parity ^ 1);
+    mbarrier_arrive_expect_tx(full[place.stage], bytes);
+  }
+
+  // A consumer: the stage is there.
+  __device__ __forceinline__ void wait_until_full(Place place) { mbarrier_wait(full[place.stage], place.parity); }
+  // By all lanes of a warp, whose wgmma that read the stage have been waited for.
+  __device__ __forceinline__ void release(int stage) {
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(empty[stage]);
+  }
+};
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -1,0 +1,307 @@
+// Products of bf16 and f16 matrices by wgmma (sm_90a). A block is a producer, one thread of which keeps bulk copies of
+// stages under way, and two consuming warpgroups, which multiply 64 rows each. Blocks stay, one on each multiprocessor,
+// and take tile after tile: the next tile's first stages come while this one's sums are written.
+//
+// An element has the bits that mma.sync gives it (dense.cu): both add 16 products and the sum so far by one formula
+// (kernels/simt/tensor_sum.h), and both walk along k by sixteens to the end of the last stage of 64. Were that not so
+// on a card (device_tests holds both against the formula), takes_warpgroups() returning false would be all there is to
+// change here.
+#include "kernels/cuda/tile/bulk_operand.cuh"
+#include "kernels/cuda/tile/bulk_pipeline.cuh"
+#include "kernels/matmul/cuda/epilogue.cuh"
+#include "kernels/matmul/cuda/mainloop.cuh"
+#include "kernels/matmul/cuda/product.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+static_assert(bulk_k == block_k, "zeros past the end of k are added as often as dense.cu does");
+
+// What a warp's sums pass through on their way out (finish_rows).
+using SumsTile = SharedTile<float, 16, 32, Padded<32>>;
+
+template <int n_, int stages_>
+struct WarpgroupShape {
+  static constexpr int m = 128, n = n_, stages = stages_;
+  static constexpr int consumers = m / 64, consuming_warps = 4 * consumers;
+  // Of a thread: a consumer's n / 2 sums and what surrounds them, in place of what the producer does not need.
+  static constexpr int producer_registers = 40, consumer_registers = 232;
+  static_assert(128 * (producer_registers + consumers * consumer_registers) <= 65536);
+  static constexpr int shared_bytes =
+      stages * (m + n) * bulk_k * 2 + consuming_warps * static_cast<int>(sizeof(SumsTile)) + 1024;
+  using Resources = BlockResources<128 * (1 + consumers), 1, shared_bytes, Cards::sm_90a>;
+};
+// 48 KiB a stage. A stage takes the tensor cores 1024 cycles, in which 48 bytes a cycle come from the second-level
+// cache; 128 columns want 64.
+using Wide = WarpgroupShape<256, 4>;
+// For products that have too few wide tiles for the multiprocessors.
+using Square = WarpgroupShape<128, 6>;
+
+constexpr Major left_major(ProductLayout layout) {
+  return layout == ProductLayout::columns_plain ? Major::mn : Major::k;
+}
+constexpr Major right_major(ProductLayout layout) { return layout == ProductLayout::rows_rows ? Major::k : Major::mn; }
+
+// A block's shared memory.
+template <class Shape_, ProductLayout layout_, class T_>
+struct Stages {
+  using Shape = Shape_;
+  using T = T_;
+  static constexpr ProductLayout layout = layout_;
+  BulkOperand<T, Shape::m, left_major(layout)> left[Shape::stages];
+  BulkOperand<T, Shape::n, right_major(layout)> right[Shape::stages];
+  SumsTile sums[Shape::consuming_warps];
+  BulkPipeline<Shape::stages> pipeline;
+};
+
+// Pairs of operands, `steps` stages along k each. A tile's sum runs through all of them; in columns_plain, where they
+// are sequences, each has a sum of its own, which is added to what lies in out.
+template <int most_>
+struct Segments {
+  static constexpr int most = most_;
+  TensorMap left[most], right[most];
+  int steps[most];
+  int count;
+};
+constexpr int most_segments(ProductLayout layout) {
+  return layout == ProductLayout::columns_plain ? 12 : 2;  // maps of 128 bytes in 4 KiB of arguments
+}
+template <ProductLayout layout>
+using SegmentsOf = Segments<most_segments(layout)>;
+
+// Calls body(first_row, first_column) for each tile of this block.
+template <class Shape, class Body>
+__device__ __forceinline__ void for_each_tile(int64_t m, int64_t n, Body body) {
+  const unsigned tiles = static_cast<unsigned>((m + Shape::m - 1) / Shape::m * ((n + Shape::n - 1) / Shape::n));
+  for (unsigned tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+    int64_t first_row, first_column;
+    find_tile<Shape>(tile, m, n, first_row, first_column);
+    body(static_cast<int>(first_row), static_cast<int>(first_column));
+  }
+}
+
+template <class Stages, class Segments>
+__device__ __forceinline__ void produce(Stages& shared, const Segments& segments, int64_t m, int64_t n) {
+  using Shape = typename Stages::Shape;
+  RingPlace<Shape::stages> place;
+  for_each_tile<Shape>(m, n, [&](int first_row, int first_column) {
+    for (int s = 0; s < segments.count; ++s) {
+      for (int step = 0; step < segments.steps[s]; ++step, place.advance()) {
+        auto& left = shared.left[place.stage];
+        auto& right = shared.right[place.stage];
+        MBarrier& full = shared.pipeline.full[place.stage];
+        shared.pipeline.begin_fill(place, left.bytes + right.bytes);
+        left.copy(segments.left[s], first_row, step * bulk_k, full);
+        right.copy(segments.right[s], first_column, step * bulk_k, full);
+      }
+    }
+  });
+}
+
+// sums = the product of `steps` stages, by a warpgroup whose rows of the tile begin at `row`. The stages are released.
+template <class Stages, int count>
+__device__ __forceinline__ void multiply_stages(float (&sums)[count], Stages& shared, int row, int steps,
+                                                RingPlace<Stages::Shape::stages>& place) {
+  int before = 0;
+  for (int step = 0; step < steps; ++step, place.advance()) {
+    shared.pipeline.wait_until_full(place);
+    const auto left = shared.left[place.stage].from_row(row);
+    const auto right = shared.right[place.stage].from_row(0);
+    wgmma_fence();
+    LATHE_UNROLL
+    for (int k = 0; k < bulk_k / 16; ++k) wgmma(sums, left.next_k16(k), right.next_k16(k), step > 0 || k > 0);
+    wgmma_commit();
+    wgmma_wait<1>();  // the tensor cores have this stage to do while the one before is given back
+    if (step > 0) shared.pipeline.release(before);
+    before = place.stage;
+  }
+  wgmma_wait<0>(sums);
+  shared.pipeline.release(before);
+}
+
+// A warp's 16 rows of sums, as wgmma leaves them, into out: 32 columns at a time by way of shared memory, where a lane
+// finds eight neighbours of a row. finish() stands here once for all columns, not once for each 32: so the loop.
+template <class T, int count>
+__device__ __forceinline__ void finish_rows(const Epilogue<T>& e, const float (&sums)[count], SumsTile& tile,
+                                            int64_t first_row, int64_t first_column) {
+  static_assert(pair_passes<SumsTile> == 1 && eight_neighbours_passes<SumsTile> <= 2);
+  constexpr int chunks = 2 * count / SumsTile::columns, groups = SumsTile::columns / 8;
+  const int lane = static_cast<int>(threadIdx.x % 32);
+#pragma unroll 1
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    LATHE_UNROLL
+    for (int c = 0; c < chunks; ++c) {
+      if (c != chunk) continue;
+      LATHE_UNROLL
+      for (int j = 0; j < groups; ++j) {
+        LATHE_UNROLL
+        for (int h = 0; h < 2; ++h) {
+          const int first = 4 * (groups * c + j) + 2 * h;
+          store_vector(
+              tile.elements + SumsTile::offset(fragment_row(lane, 2 * h), 8 * j + fragment_column(lane, 2 * h)),
+              pack_pair(sums[first], sums[first + 1], float{}));
+        }
+      }
+    }
+    __syncwarp();  // the sums are there
+#pragma unroll 1
+    for (int i = lane; i < 16 * groups; i += 32) {
+      const int row = i / groups, column = i % groups * 8;
+      const float* from = tile.elements + SumsTile::offset(row, column);
+      const float4 low = load_vector<float4>(from), high = load_vector<float4>(from + 4);
+      const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+      finish(e, first_row + row, first_column + SumsTile::columns * chunk + column, eight);
+    }
+    __syncwarp();  // and have been read
+  }
+}
+
+template <class Stages, class Segments>
+__device__ __forceinline__ void consume(Stages& shared, const Segments& segments, const Epilogue<typename Stages::T>& e,
+                                        int group) {
+  using Shape = typename Stages::Shape;
+  constexpr bool sum_each = Stages::layout == ProductLayout::columns_plain;
+  const int warp = static_cast<int>(threadIdx.x) % 128 / 32, row = 64 * group;
+  int steps_of_all = 0;
+  for (int s = 0; s < segments.count; ++s) steps_of_all += segments.steps[s];
+  RingPlace<Shape::stages> place;
+  for_each_tile<Shape>(e.m, e.n, [&](int first_row, int first_column) {
+    for (int s = 0; s < (sum_each ? segments.count : 1); ++s) {
+      float sums[Shape::n / 2];
+      multiply_stages(sums, shared, row, sum_each ? segments.steps[s] : steps_of_all, place);
+      finish_rows(e, sums, shared.sums[4 * group + warp], first_row + row + 16 * warp, first_column);
+    }
+  });
+}
+
+template <class Shape, ProductLayout layout, class T, class Resources = typename Shape::Resources>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    warpgroup_product_kernel(Resources, const __grid_constant__ SegmentsOf<layout> segments, Epilogue<T> epilogue) {
+  using Shared = Stages<Shape, layout, T>;
+  static_assert(sizeof(Shared) <= Resources::shared_bytes);
+  Shared& shared = *swizzled_shared<Shared>();
+  if (threadIdx.x == 0) shared.pipeline.init(Shape::consuming_warps);
+  __syncthreads();  // the mbarriers are there for all
+  // From a lane, so that the compiler knows that a warp is of one mind: descriptors live in registers of the warp.
+  const int warpgroup = __shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 128, 0);
+  if (warpgroup == 0) {
+    give_registers<Shape::producer_registers>();
+    if (threadIdx.x == 0) produce(shared, segments, epilogue.m, epilogue.n);
+  } else {
+    take_registers<Shape::consumer_registers>();
+    consume(shared, segments, epilogue, warpgroup - 1);
+  }
+}
+
+// ---- host ----
+
+// The operands of one pair, as bulk copies take them.
+template <class Shape, ProductLayout layout, class T>
+struct PairMaps {
+  TensorMapArgs left, right;
+};
+template <class Shape, ProductLayout layout, class T>
+PairMaps<Shape, layout, T> maps_of(const ProductArgs& args, const ProductMatrix& left, const ProductMatrix& right,
+                                   int64_t first_k, int64_t k) {
+  // Where k runs over the rows of a matrix, a pair may begin further down.
+  const auto data = [&](const ProductMatrix& matrix, Major major) {
+    return static_cast<const T*>(matrix.data) + (major == Major::k ? 0 : first_k * matrix.stride);
+  };
+  using Shared = Stages<Shape, layout, T>;
+  using Left = std::remove_extent_t<decltype(Shared::left)>;
+  using Right = std::remove_extent_t<decltype(Shared::right)>;
+  return {Left::map_args(data(left, Left::major), left.stride, args.m, k),
+          Right::map_args(data(right, Right::major), right.stride, args.n, k)};
+}
+
+template <class Shape, ProductLayout layout, class T>
+bool maps_serve(const ProductArgs& args) {
+  const auto serves = [&](const ProductMatrix& left, const ProductMatrix& right, int64_t k) {
+    const auto maps = maps_of<Shape, layout, T>(args, left, right, 0, k);
+    return why_no_tensor_map(maps.left)[0] == 0 && why_no_tensor_map(maps.right)[0] == 0;
+  };
+  return serves(args.left, args.right, args.k) && (args.k2 == 0 || serves(args.left2, args.right2, args.k2));
+}
+
+template <class Shape, ProductLayout layout, class T>
+void start(const ProductArgs& args) {
+  SegmentsOf<layout> segments;
+  segments.count = 0;
+  const auto add = [&](const ProductMatrix& left, const ProductMatrix& right, int64_t first_k, int64_t k) {
+    const auto maps = maps_of<Shape, layout, T>(args, left, right, first_k, k);
+    segments.left[segments.count] = make_tensor_map(maps.left);
+    segments.right[segments.count] = make_tensor_map(maps.right);
+    segments.steps[segments.count++] = stages_along(k);
+  };
+  const int64_t tiles = count_tiles<Shape>(args.m, args.n);
+  const dim3 grid(static_cast<unsigned>(tiles < multiprocessors() ? tiles : multiprocessors()));
+  const auto launch_segments = [&] {
+    launch("warpgroup_product", grid, warpgroup_product_kernel<Shape, layout, T>, segments, epilogue_of<T>(args));
+    segments.count = 0;
+  };
+  if constexpr (layout == ProductLayout::columns_plain) {
+    for (int64_t s = 0; s < args.sequences; ++s) {
+      const int64_t begin = args.cu_seqlens[s], tokens = args.cu_seqlens[s + 1] - begin;
+      if (tokens > 0) add(args.left, args.right, begin, tokens);
+      if (segments.count == segments.most) launch_segments();
+    }
+    if (segments.count > 0) launch_segments();
+  } else {
+    add(args.left, args.right, 0, args.k);
+    if (args.k2 > 0) add(args.left2, args.right2, 0, args.k2);
+    launch_segments();
+  }
+}
+
+// Rounds of tiles over the multiprocessors, times columns: what a product takes. Square tiles take a tenth longer for
+// the same work, by what they want from the caches.
+bool wide_is_faster(const ProductArgs& args) {
+  const auto rounds = [](int64_t tiles) { return (tiles + multiprocessors() - 1) / multiprocessors(); };
+  return 10 * Wide::n * rounds(count_tiles<Wide>(args.m, args.n)) <=
+         11 * Square::n * rounds(count_tiles<Square>(args.m, args.n));
+}
+
+// All instances there are: two dtypes times three layouts times two shapes.
+template <ProductLayout layout, class T>
+void start(const ProductArgs& args) {
+  wide_is_faster(args) ? start<Wide, layout, T>(args) : start<Square, layout, T>(args);
+}
+template <class T>
+void start(const ProductArgs& args) {
+  switch (args.layout) {
+    case ProductLayout::rows_rows: return start<ProductLayout::rows_rows, T>(args);
+    case ProductLayout::rows_plain: return start<ProductLayout::rows_plain, T>(args);
+    case ProductLayout::columns_plain: return start<ProductLayout::columns_plain, T>(args);
+  }
+}
+
+// Whether bulk copies can serve the operands; that depends on neither the shape of tile nor which of the 16-bit dtypes.
+bool maps_serve(const ProductArgs& args) {
+  switch (args.layout) {
+    case ProductLayout::rows_rows: return maps_serve<Square, ProductLayout::rows_rows, bf16_t>(args);
+    case ProductLayout::rows_plain: return maps_serve<Square, ProductLayout::rows_plain, bf16_t>(args);
+    case ProductLayout::columns_plain: return maps_serve<Square, ProductLayout::columns_plain, bf16_t>(args);
+  }
+  return false;
+}
+
+}  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+
+namespace lathe::kernels {
+
+template <DeviceKind>
+bool takes_warpgroups(const ProductArgs& args) {
+  // Fewer rows or columns than these leave more than half of a tile empty, and are bound by memory.
+  constexpr int64_t few = 64;
+  return args.m > few && args.n > few && args.k > 0 && runs_sm_90a() && maps_serve(args);
+}
+template bool takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);
+
+template <DeviceKind>
+void warpgroup_product(const ProductArgs& args) {
+  args.dtype == DType::bf16 ? start<bf16_t>(args) : start<f16_t>(args);
+}
+template void warpgroup_product<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);
+
+}  // namespace lathe::kernels
