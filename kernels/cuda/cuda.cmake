@@ -18,8 +18,9 @@ message(STATUS "CUDA: ${LATHE_NVCC}")
 
 # nvcc is called directly: CMake's CUDA language would make every program that links this a CUDA program, and CMake 3.25
 # does not know that nvcc has C++20.
-# Machine code for sm_80 and, for every newer card, its PTX.
-set(LATHE_CUDA_ARCHITECTURES "-gencode=arch=compute_80,code=[sm_80,compute_80]" CACHE STRING "nvcc's -gencode options")
+# Machine code for sm_80 (which sm_86 and sm_89 run as well) and sm_90 and, for every newer card, PTX. One pass of the
+# front end serves all, so that sm_90 costs a build little.
+set(LATHE_CUDA_ARCHITECTURES "-gencode=arch=compute_80,code=[sm_80,sm_90,compute_80]" CACHE STRING "nvcc's -gencode options")
 set(nvcc_flags -std=c++20 -O3 -lineinfo -I${CMAKE_SOURCE_DIR} -DLATHE_DEVICE_ANCHOR=lathe_cuda_anchor
   -Xcompiler=-fPIE,-fno-math-errno
   -fmad=false  # as on the host, multiplications and additions are fused where the source says so and nowhere else
