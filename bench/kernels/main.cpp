@@ -29,20 +29,22 @@ struct KernelsOptions {
   bool cpu_time = false;
 };
 
-// Earlier results by name.
+// Earlier results by name, the last where there are several: what --json printed, or what scripts/gpu-check kept of runs.
 std::map<std::string, Json> read_earlier(const std::string& path) {
   std::map<std::string, Json> earlier;
   if (path.empty()) return earlier;
   std::ifstream file(path);
   if (!file) throw ConfigError("compare", path + " cannot be opened");
   std::string line;
+  bool timed = false;
+  const std::string expected = "expected what lathe-bench kernels --json printed";
   for (int64_t number = 1; std::getline(file, line); ++number) {
     const Json result = Json::parse(line, nullptr, false);
-    if (!result.is_object() || (number == 1 && !result.contains("ceilings")))
-      throw FormatError(path, -1,
-                        "line " + std::to_string(number) + ": expected what lathe-bench kernels --json printed");
-    if (result.contains("name")) earlier[result["name"]] = result;
+    if (!result.is_object()) throw FormatError(path, -1, "line " + std::to_string(number) + ": " + expected);
+    timed = timed || result.contains("ceilings");
+    if (timed && result.contains("name") && result.contains("seconds")) earlier[result["name"]] = result;
   }
+  if (!timed) throw FormatError(path, -1, expected + ", found no line with ceilings");
   return earlier;
 }
 
@@ -50,11 +52,12 @@ std::map<std::string, Json> read_earlier(const std::string& path) {
 std::string change(const Timing& now, const std::map<std::string, Json>& earlier) {
   const auto found = earlier.find(now.name);
   if (found == earlier.end()) return "";
-  const double ratio = now.seconds / found->second.at("seconds").get<double>();
+  const double before = found->second.at("seconds").get<double>();
+  const double ratio = now.seconds / before;
   char text[40];
   std::snprintf(text, sizeof text, "  %+.1f %% time", 100 * (ratio - 1));
-  const bool slower = ratio > 1.05 && now.fastest > found->second.at("slowest").get<double>();
-  const bool faster = ratio < 0.95 && now.slowest < found->second.at("fastest").get<double>();
+  const bool slower = ratio > 1.05 && now.fastest > found->second.value("slowest", before);
+  const bool faster = ratio < 0.95 && now.slowest < found->second.value("fastest", before);
   return std::string(text) + (slower ? "  SLOWER" : faster ? "  faster" : "");
 }
 
@@ -151,8 +154,10 @@ int main(int argc, char** argv) {
         kernels->add_option("--repetitions", options.timing.repetitions, "Repetitions; the median is reported")
             ->check(CLI::PositiveNumber)
             ->capture_default_str();
-        kernels->add_option("--compare", options.compare,
-                            "A file that --json printed earlier: flags what moved beyond the noise of the repetitions");
+        kernels->add_option(
+            "--compare", options.compare,
+            "A file that --json printed earlier, or of bench/results that scripts/gpu-check wrote: flags what "
+            "moved beyond the noise of the repetitions");
         kernels->add_flag(
             "--cpu_time", options.cpu_time,
             "Count computing time instead of the clock's, on a machine that others use; with --threads 1");

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """PyTorch on the same card, for scripts/gpu-check: scaled-dot-product attention by backend, matrix products, a copy.
 
-Prints JSON: a list of {"name", "seconds", "tflops" or "gbytes_per_second"}. Random data, buffers in turn that together exceed the
-last cache three times, CUDA events, the median of several repetitions. A backend that refuses a shape is left out with its reason.
+Prints a line of JSON for each result as soon as it is there, {"name", "seconds", "tflops" or "gbytes_per_second"}, after one for the
+versions. Random data, buffers in turn that together exceed the last cache three times, CUDA events, the median of several repetitions.
+A backend that refuses a shape is left out with its reason.
 """
 import json
 import statistics
@@ -41,7 +42,11 @@ def seconds_of(calls):
     return statistics.median(times[1:])
 
 
-def attention(results, backend, length, head_dim, backward):
+def say(result):
+    print(json.dumps(result), flush=True)  # what is killed later has said this
+
+
+def attention(backend, length, head_dim, backward):
     # 16k tokens in all, 2048 / head_dim heads: FlashAttention's own shapes.
     batch, heads = 16384 // length, 2048 // head_dim
     shape = (batch, heads, length, head_dim)
@@ -62,36 +67,36 @@ def attention(results, backend, length, head_dim, backward):
                 calls = [lambda qkv=qkv: forward(qkv) for qkv in sets]
             seconds = seconds_of(calls)
     except RuntimeError as error:
-        results.append({"name": name, "left_out": str(error).splitlines()[0]})
+        say({"name": name, "left_out": str(error).splitlines()[0]})
         return
-    results.append({"name": name, "seconds": seconds, "tflops": flops / seconds / 1e12})
+    say({"name": name, "seconds": seconds, "tflops": flops / seconds / 1e12})
 
 
-def product(results, size):
+def product(size):
     pairs = [[torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2)] for _ in range(rotations(6 * size * size))]
     seconds = seconds_of([lambda a=a, b=b: a @ b.T for a, b in pairs])
-    results.append({"name": f"matmul/{size}_bf16", "seconds": seconds, "tflops": 2 * size**3 / seconds / 1e12})
+    say({"name": f"matmul/{size}_bf16", "seconds": seconds, "tflops": 2 * size**3 / seconds / 1e12})
 
 
 def main():
     if not torch.cuda.is_available():
         sys.exit("gpu_peers.py: PyTorch sees no card")
     torch.manual_seed(1)
-    results = []
+    say({"torch": torch.__version__, "card": torch.cuda.get_device_name(0)})
     with torch.no_grad():
         source = torch.randn(1 << 28, device=DEVICE)
         target = torch.empty_like(source)
         seconds = seconds_of([lambda: target.copy_(source)])
-        results.append({"name": "copy/1GiB", "seconds": seconds, "gbytes_per_second": 2 * source.nbytes / seconds / 1e9})
+        say({"name": "copy/1GiB", "seconds": seconds, "gbytes_per_second": 2 * source.nbytes / seconds / 1e9})
         del source, target
         for size in (4096, 8192):
-            product(results, size)
+            product(size)
     for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION):
         for head_dim in (64, 128):
             for length in (4096, 16384):
                 for backward in (False, True):
-                    attention(results, backend, length, head_dim, backward)
-    print(json.dumps({"torch": torch.__version__, "card": torch.cuda.get_device_name(0), "results": results}, indent=2))
+                    attention(backend, length, head_dim, backward)
 
 
-main()
+if __name__ == "__main__":
+    main()
