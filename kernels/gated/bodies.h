@@ -4,11 +4,10 @@
 #include "core/device.h"
 #include "core/dtype.h"
 #include "kernels/arguments/matrix.h"
+#include "kernels/gated/activation.h"
 #include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
-
-enum class Activation { silu, gelu_tanh };
 
 struct GatedForwardArgs {
   Activation activation;

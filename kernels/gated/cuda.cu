@@ -2,28 +2,11 @@
 // (kernels/cuda/elementwise.h).
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/elementwise.h"
+#include "kernels/gated/activation.cuh"
 #include "kernels/gated/bodies.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
-
-// z and x · z′ of gated.h.
-struct Silu {
-  static __device__ __forceinline__ float z(float x) { return x; }
-  static __device__ __forceinline__ float x_slope(float x) { return x; }
-};
-struct GeluTanh {
-  // Beyond ±16 the logistic function is 0 or 1 to the last bit, and x³ would go on to infinity. NaN stays.
-  static __device__ __forceinline__ float bounded(float x) { return x > 16.0f ? 16.0f : x < -16.0f ? -16.0f : x; }
-  static __device__ __forceinline__ float z(float x) {
-    const float b = bounded(x), scaled = 1.5957691216057308f * b;
-    return fmaf(scaled * (b * b), 0.044715f, scaled);
-  }
-  static __device__ __forceinline__ float x_slope(float x) {
-    const float b = bounded(x), scaled = 1.5957691216057308f * b;
-    return fmaf(scaled * (b * b), 3 * 0.044715f, scaled);
-  }
-};
 
 template <class T, class Gate, bool aligned>
 __global__ void __launch_bounds__(elementwise_threads) gated_forward_kernel(GatedForwardArgs a, Tiling tiling) {
@@ -33,10 +16,7 @@ __global__ void __launch_bounds__(elementwise_threads) gated_forward_kernel(Gate
   const Group up = load_group<aligned>(row_of<T>(a.up, row) + column, count);
   Group out;
   LATHE_UNROLL
-  for (int j = 0; j < group_elements; ++j) {
-    const float x = gate.at[j], activated = x / (1.0f + expf(-Gate::z(x)));
-    out.at[j] = to_float(from_float<T>(activated)) * up.at[j];
-  }
+  for (int j = 0; j < group_elements; ++j) out.at[j] = gated_product<T, Gate>(gate.at[j], up.at[j]);
   store_group<aligned>(row_of<T>(a.out, row) + column, out, count);
 }
 

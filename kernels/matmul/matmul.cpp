@@ -5,6 +5,7 @@
 
 #include "kernels/matmul/checks.h"
 #include "kernels/matmul/device.h"
+#include "kernels/matmul/operands.h"
 #include "kernels/matmul/quantized_gemv.h"
 #include "kernels/matmul/reference.h"
 #include "kernels/matmul/schedule.h"
@@ -16,23 +17,12 @@ namespace {
 
 bool on_cpu(const Tensor& operand) { return operand.device().kind == DeviceKind::cpu; }
 
-ProductMatrix matrix(const Tensor& tensor) {
-  if (!tensor.defined()) return {};
-  return {tensor.raw(), tensor.rank() == 2 ? tensor.stride(0) : 0, tensor.dtype()};
-}
-
-// A dense or packed weight as a matrix, where it is one.
-ProductMatrix matrix(const Weight& weight) {
-  if (const PackedWeight* packed = weight.packed()) return matrix(packed->dense());
-  return matrix(*weight.dense());
-}
-
 // The right operand of a product. On a device a quantised one comes beside the arguments (device.h).
 void set_right(ProductArgs& args, const Weight& weight) {
   const bool cpu = weight.device().kind == DeviceKind::cpu;
-  if (const Tensor* dense = weight.dense()) args.right = matrix(*dense);
+  if (const Tensor* dense = weight.dense()) args.right = product_matrix(*dense);
   if (const PackedWeight* packed = weight.packed())
-    cpu ? void(args.panels = packed->product_panels()) : void(args.right = matrix(packed->dense()));
+    cpu ? void(args.panels = packed->product_panels()) : void(args.right = product_matrix(packed->dense()));
   if (const QuantizedWeight* quantized = weight.quantized(); quantized && cpu)
     args.panels = quantized->product_panels();
 }
@@ -40,14 +30,14 @@ void set_right(ProductArgs& args, const Weight& weight) {
 ProductArgs forward_args(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms) {
   ProductArgs args{.layout = ProductLayout::rows_rows, .dtype = x.dtype()};
   args.m = x.dim(0), args.n = out.dim(1), args.k = x.dim(1);
-  args.left = matrix(x);
+  args.left = product_matrix(x);
   set_right(args, weight);
   args.k2 = terms.lora_t.defined() ? terms.lora_t.dim(1) : 0;
-  args.left2 = matrix(terms.lora_t);
-  if (!on_cpu(x) || terms.lora_b.dense()) args.right2 = matrix(terms.lora_b);
-  args.bias = matrix(terms.bias);
-  args.residual = matrix(terms.residual);
-  args.out = matrix(out);
+  args.left2 = product_matrix(terms.lora_t);
+  if (!on_cpu(x) || terms.lora_b.dense()) args.right2 = product_matrix(terms.lora_b);
+  args.bias = product_matrix(terms.bias);
+  args.residual = product_matrix(terms.residual);
+  args.out = product_matrix(out);
   return args;
 }
 
@@ -68,8 +58,8 @@ SecondPair second_pair(const LoraRows& rows) {
   SecondPair pair{.begin = rows.begin, .end = rows.end};
   if (!rows.t.defined()) return pair;
   pair.k = rows.t.dim(1);
-  pair.left = matrix(rows.t);
-  if (const Tensor* dense = rows.b.dense()) pair.right = matrix(*dense);
+  pair.left = product_matrix(rows.t);
+  if (const Tensor* dense = rows.b.dense()) pair.right = product_matrix(*dense);
   if (const PackedWeight* packed = rows.b.packed()) pair.panels = packed->product_panels();
   return pair;
 }
@@ -154,12 +144,12 @@ void linear_input_gradient(const LinearInputGradient& call) {
   if (on_cpu(grad_out) && grad_out.dtype() == DType::f64) return reference::linear_input_gradient(call);
   ProductArgs args{.layout = ProductLayout::rows_plain, .dtype = grad_out.dtype()};
   args.m = grad_out.dim(0), args.n = call.weight.columns(), args.k = grad_out.dim(1);
-  args.left = matrix(grad_out);
+  args.left = product_matrix(grad_out);
   set_right(args, call.weight);
   args.k2 = call.lora_dt.defined() ? call.lora_dt.dim(1) : 0;
-  args.left2 = matrix(call.lora_dt);
-  args.right2 = matrix(call.lora_a);
-  args.out = matrix(call.grad_x);
+  args.left2 = product_matrix(call.lora_dt);
+  args.right2 = product_matrix(call.lora_a);
+  args.out = product_matrix(call.grad_x);
   if (call.accumulate) args.residual = args.out;
   multiply(args, grad_out.device());
 }
@@ -173,10 +163,10 @@ void linear_weight_gradient(const Tensor& grad_weight, const Tensor& grad_out, c
     return reference::linear_weight_gradient(grad_weight, grad_out, x, cu_seqlens, scale);
   ProductArgs args{.layout = ProductLayout::columns_plain, .dtype = x.dtype()};
   args.m = grad_out.dim(1), args.n = x.dim(1), args.k = x.dim(0);
-  args.left = matrix(grad_out);
-  args.right = matrix(x);
+  args.left = product_matrix(grad_out);
+  args.right = product_matrix(x);
   args.scale = scale;
-  args.residual = args.out = matrix(grad_weight);
+  args.residual = args.out = product_matrix(grad_weight);
   args.cu_seqlens = cu_seqlens.data<int32_t>();
   args.sequences = cu_seqlens.numel() - 1;
   multiply(args, x.device());
@@ -189,10 +179,10 @@ void matmul(const Tensor& out, const Tensor& a, const Weight& b, Layout b_layout
   const bool transposed = b_layout == Layout::transposed;
   ProductArgs args{.layout = transposed ? ProductLayout::rows_rows : ProductLayout::rows_plain, .dtype = a.dtype()};
   args.m = a.dim(0), args.n = transposed ? b.rows() : b.columns(), args.k = a.dim(1);
-  args.left = matrix(a);
+  args.left = product_matrix(a);
   set_right(args, b);
   args.scale = scale;
-  args.out = matrix(out);
+  args.out = product_matrix(out);
   multiply(args, a.device());
 }
 

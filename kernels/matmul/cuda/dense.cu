@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/bounds.h"
 #include "kernels/matmul/cuda/epilogue.cuh"
+#include "kernels/matmul/cuda/few_rows.cuh"
 #include "kernels/matmul/cuda/operand.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -17,14 +18,6 @@ using Medium = ProductShape<64, 128, 32, 64, 3, 2>;
 // Few rows or few columns (LoRA's products): the time is that of streaming the other operand, so that a tile should
 // waste little and there should be one for every multiprocessor.
 using Narrow = ProductShape<64, 32, 64, 8, 4, 3>;
-// Sixteen rows at most: a decode step streams the weight at the memory's bandwidth with 42 KB in flight in each block.
-using DecodeRows = ProductShape<16, 32, 16, 8, 8, 3>;
-// The same for a weight of few rows, where tiles of 32 columns leave multiprocessors without work: on an H100 64 blocks
-// reached 727 GB/s, 16 blocks 173, 256 blocks 2184. A warp to a block, which waits for nobody, with 15 KB of the weight
-// in flight; its chain of products, not memory, is then the floor: 4 products that wait for each other take some 130
-// cycles for 64 units of k.
-using DecodeColumns = ProductShape<16, 8, 16, 8, 16, 3>;
-
 constexpr Major left_major(ProductLayout layout) {
   return layout == ProductLayout::columns_plain ? Major::mn : Major::k;
 }

@@ -1,0 +1,34 @@
+// The activations of gated.h in device code: for its own kernels, and for products that end with them.
+#pragma once
+
+#include "kernels/cuda/device.h"
+#include "kernels/gated/activation.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+
+// z and x · z′ of gated.h.
+struct Silu {
+  static __device__ __forceinline__ float z(float x) { return x; }
+  static __device__ __forceinline__ float x_slope(float x) { return x; }
+};
+struct GeluTanh {
+  // Beyond ±16 the logistic function is 0 or 1 to the last bit, and x³ would go on to infinity. NaN stays.
+  static __device__ __forceinline__ float bounded(float x) { return x > 16.0f ? 16.0f : x < -16.0f ? -16.0f : x; }
+  static __device__ __forceinline__ float z(float x) {
+    const float b = bounded(x), scaled = 1.5957691216057308f * b;
+    return fmaf(scaled * (b * b), 0.044715f, scaled);
+  }
+  static __device__ __forceinline__ float x_slope(float x) {
+    const float b = bounded(x), scaled = 1.5957691216057308f * b;
+    return fmaf(scaled * (b * b), 3 * 0.044715f, scaled);
+  }
+};
+
+// act(gate) · up of two elements of T, before its rounding.
+template <class T, class Gate>
+__device__ __forceinline__ float gated_product(float gate, float up) {
+  const float activated = gate / (1.0f + expf(-Gate::z(gate)));
+  return to_float(from_float<T>(activated)) * up;
+}
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

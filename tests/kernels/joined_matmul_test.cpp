@@ -1,0 +1,126 @@
+// Several products of one input in one launch: the bits of the products one by one.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "core/random.h"
+#include "kernels/copy/copy.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/gated/gated.h"
+#include "kernels/matmul/joined.h"
+#include "kernels/simt/options.h"
+
+namespace lathe::kernels {
+namespace {
+
+constexpr int64_t k = 104;  // a stage and a part of one
+
+class JoinedMatmul : public ::testing::TestWithParam<DeviceKind> {
+ protected:
+  void SetUp() override {
+    if (const std::string why = why_unavailable(device()); !why.empty()) GTEST_SKIP() << why;
+  }
+  Device device() const { return {GetParam()}; }
+  Tensor random_matrix(int64_t rows, int64_t columns, DType dtype) {
+    const Tensor wide = Tensor::empty({rows, columns}, DType::f32);
+    for (float& value : wide.span<float>()) value = static_cast<float>(random_.below(20001)) * 1e-4f - 1.0f;
+    return moved(cast(wide, dtype), device());
+  }
+  Tensor room(int64_t rows, int64_t columns, DType dtype) const {
+    return Tensor::empty({rows, columns}, dtype, device());
+  }
+  static std::vector<std::byte> bytes(const Tensor& tensor) {
+    std::vector<std::byte> result(static_cast<size_t>(tensor.nbytes()));
+    copy_bytes({}, result.data(), tensor.device(), tensor.raw(), tensor.nbytes());
+    return result;
+  }
+
+ private:
+  RandomStream random_{1, RandomPurpose::test};
+};
+
+INSTANTIATE_TEST_SUITE_P(, JoinedMatmul, ::testing::Values(DeviceKind::cpu, DeviceKind::simt, DeviceKind::cuda),
+                         [](const auto& info) { return to_string(Device{info.param}).substr(0, 4); });
+
+// Columns that fill multiprocessors in tiles of 32, and some that do not; a part of a tile; one row to a whole tile of
+// them, and more rows than have a body.
+TEST_P(JoinedMatmul, each_product_has_the_bits_of_its_own) {
+  const std::vector<std::vector<int64_t>> widths{{40, 24, 9}, {7, 16}, {33, 64}};
+  for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
+    if (dtype == DType::f16 && device().kind == DeviceKind::cpu) continue;
+    for (const int64_t rows : {1, 5, 16, 17}) {
+      const Tensor x = random_matrix(rows, k, dtype);
+      for (const std::vector<int64_t>& columns : widths) {
+        std::vector<JoinedProduct> products;
+        std::vector<Tensor> expected;
+        for (const int64_t n : columns) {
+          const Tensor weight = random_matrix(n, k, dtype);
+          const Tensor bias = n == 24 ? random_matrix(1, n, dtype).view({n}) : Tensor();
+          products.push_back({room(rows, n, dtype), weight, bias});
+          expected.push_back(room(rows, n, dtype));
+          linear_forward(expected.back(), x, weight, {.bias = bias});
+        }
+        joined_linear_forward(x, products);
+        for (size_t i = 0; i < products.size(); ++i)
+          EXPECT_EQ(bytes(products[i].out), bytes(expected[i]))
+              << name_of(dtype) << ", " << rows << " rows, product " << i << " of " << columns[i] << " columns";
+      }
+    }
+  }
+}
+
+TEST_P(JoinedMatmul, a_gated_product_has_the_bits_of_its_parts) {
+  for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
+    if (dtype == DType::f16 && device().kind == DeviceKind::cpu) continue;
+    for (const int64_t rows : {1, 16, 17}) {
+      for (const int64_t n : {16, 43}) {
+        const Tensor x = random_matrix(rows, k, dtype);
+        const Tensor gate = random_matrix(n, k, dtype), up = random_matrix(n, k, dtype);
+        const Tensor opened = room(rows, n, dtype), raised = room(rows, n, dtype), out = room(rows, n, dtype);
+        linear_forward(opened, x, gate);
+        linear_forward(raised, x, up);
+        for (const Activation activation : {Activation::silu, Activation::gelu_tanh}) {
+          const Tensor expected = room(rows, n, dtype);
+          activation == Activation::silu ? swiglu_forward(expected, opened, raised)
+                                         : geglu_forward(expected, opened, raised);
+          gated_linear_forward(out, x, gate, up, activation);
+          EXPECT_EQ(bytes(out), bytes(expected)) << name_of(dtype) << ", " << rows << " rows, " << n << " columns";
+        }
+      }
+    }
+  }
+}
+
+TEST(JoinedMatmulOnSimt, a_few_rows_are_one_launch) {
+  const Device simt{DeviceKind::simt};
+  const auto zeros = [&](int64_t rows) { return Tensor::zeros({rows, 64}, DType::bf16, simt); };
+  const auto out = [&](int64_t columns) { return Tensor::empty({1, columns}, DType::bf16, simt); };
+  const auto launches = [&](const auto& run) {
+    synchronize(simt);
+    const int64_t before = simt::launches_run();
+    run();
+    synchronize(simt);
+    return simt::launches_run() - before;
+  };
+  const Tensor x = zeros(1), q = zeros(32), k_and_v = zeros(16);
+  EXPECT_EQ(
+      launches([&] {
+        joined_linear_forward(x, std::vector<JoinedProduct>{{out(32), q}, {out(16), k_and_v}, {out(16), k_and_v}});
+      }),
+      1);
+  EXPECT_EQ(launches([&] { gated_linear_forward(out(32), x, q, q, Activation::silu); }), 1);
+}
+
+TEST_P(JoinedMatmul, what_does_not_fit_is_named) {
+  const Tensor x = random_matrix(2, k, DType::bf16), weight = random_matrix(8, k + 8, DType::bf16);
+  const Tensor fits = random_matrix(8, k, DType::bf16);
+  EXPECT_THROW(joined_linear_forward(
+                   x, std::vector<JoinedProduct>{{room(2, 8, DType::bf16), fits}, {room(2, 8, DType::bf16), weight}}),
+               ShapeError);
+  EXPECT_THROW(gated_linear_forward(room(2, 9, DType::bf16), x, fits, fits, Activation::silu), ShapeError);
+}
+
+}  // namespace
+}  // namespace lathe::kernels
