@@ -95,17 +95,21 @@ void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, c
   with_device(q.device(), [&]<DeviceKind kind>() { paged_attention_tiles<kind>(args); });
 }
 
+KvAppendCuda kv_append_args(const KvPages& pages, const Tensor& k, const Tensor& v, const PagedBatch& batch) {
+  return {.dtype = k.dtype(),
+          .page_dtype = pages.k.dtype(),
+          .k = head_rows_of(k),
+          .v = head_rows_of(v),
+          .k_pages = side_of(pages.k, pages.k_scales),
+          .v_pages = side_of(pages.v, pages.v_scales),
+          .batch = steps_of(batch),
+          .kv_heads = k.dim(1),
+          .head_dim = k.dim(2),
+          .page_size = pages.k.dim(2)};
+}
+
 void kv_append(const KvPages& pages, const Tensor& k, const Tensor& v, const PagedBatch& batch) {
-  const KvAppendCuda args{.dtype = k.dtype(),
-                          .page_dtype = pages.k.dtype(),
-                          .k = head_rows_of(k),
-                          .v = head_rows_of(v),
-                          .k_pages = side_of(pages.k, pages.k_scales),
-                          .v_pages = side_of(pages.v, pages.v_scales),
-                          .batch = steps_of(batch),
-                          .kv_heads = k.dim(1),
-                          .head_dim = k.dim(2),
-                          .page_size = pages.k.dim(2)};
+  const KvAppendCuda args = kv_append_args(pages, k, v, batch);
   with_device(k.device(), [&]<DeviceKind kind>() { kv_append_rows<kind>(args); });
 }
 

@@ -1,8 +1,7 @@
 // kv_append and kv_copy_pages: bound by bandwidth.
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/row.h"
-#include "kernels/paged_attention/cuda.h"
+#include "kernels/paged_attention/append.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -23,24 +22,6 @@ __device__ __forceinline__ void store_some(T* row, int64_t d, int64_t dim, bool 
   aligned ? store_group<true>(row + d, group, count) : store_group<false>(row + d, group, count);
 }
 
-// Rounds to nearest even; |x| ≤ 127.
-__device__ __forceinline__ int8_t to_i8(float x) { return static_cast<int8_t>(static_cast<int>(rintf(x))); }
-
-__device__ __forceinline__ void store_i8(int8_t* row, int64_t d, int64_t dim, bool aligned, const Group& group,
-                                         float factor) {
-  const int count = group_size(dim, d);
-  union {
-    uint2 bits;
-    int8_t elements[group_elements];
-  } whole;
-  LATHE_UNROLL
-  for (int j = 0; j < group_elements; ++j) whole.elements[j] = j < count ? to_i8(group.at[j] * factor) : int8_t{0};
-  if (aligned && count == group_elements) return store_vector<uint2>(row + d, whole.bits);
-  LATHE_UNROLL
-  for (int j = 0; j < group_elements; ++j)
-    if (j < count) row[d + j] = whole.elements[j];
-}
-
 template <class T, class To>
 __device__ __forceinline__ void convert_row(const T* from, To* to, int64_t dim, bool aligned) {
   for (int64_t d = threadIdx.x % 32 * group_elements; d < dim; d += 32 * group_elements)
@@ -57,11 +38,10 @@ __device__ __forceinline__ void quantise_row(const T* from, int8_t* to, float* s
     for (int j = 0; j < group_elements; ++j) most = fmaxf(most, fabsf(group.at[j]));
   }
   most = warp_max(most);
-  const bool is_zero = most < 0x1p-100f;
-  const float factor = is_zero ? 0.0f : 127.0f / most;
-  if (lane == 0) *scale = is_zero ? 0.0f : most / 127.0f;
+  const ByteScale of_row = byte_scale(most);
+  if (lane == 0) *scale = of_row.scale;
   for (int64_t d = lane * group_elements; d < dim; d += 32 * group_elements)
-    store_i8(to, d, dim, aligned, load_some(from, d, dim, aligned), factor);
+    store_i8(to, d, dim, aligned, load_some(from, d, dim, aligned), of_row.factor);
 }
 
 template <class T>
@@ -83,19 +63,6 @@ __global__ void __launch_bounds__(append_warps * 32) kv_append_kernel(KvAppendCu
       quantise_row(from, static_cast<int8_t*>(side.data) + to,
                    side.scales + (page * a.kv_heads + head) * a.page_size + offset, a.head_dim, aligned);
   }
-}
-
-bool groups_aligned(const void* data, int64_t stride, DType dtype) {
-  const int64_t group_bytes = dtype == DType::i8 ? 8 : 16;
-  return reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(group_bytes) == 0 &&
-         stride * size_of(dtype) % group_bytes == 0;
-}
-bool aligned(const HeadRows& x, DType dtype) {
-  return groups_aligned(x.data, x.token, dtype) && groups_aligned(x.data, x.head, dtype);
-}
-bool aligned(const PageSide& x, DType dtype) {
-  return groups_aligned(x.data, x.page, dtype) && groups_aligned(x.data, x.head, dtype) &&
-         groups_aligned(x.data, x.token, dtype);
 }
 
 // ---- copy-on-write: a column of blocks for each tensor and pair of pages ----
@@ -150,8 +117,9 @@ namespace lathe::kernels {
 template <DeviceKind>
 void kv_append_rows(const KvAppendCuda& args) {
   const int64_t rows = 2 * args.batch.tokens * args.kv_heads;
-  const bool whole_groups = aligned(args.k, args.dtype) && aligned(args.v, args.dtype) &&
-                            aligned(args.k_pages, args.page_dtype) && aligned(args.v_pages, args.page_dtype);
+  const bool whole_groups = groups_aligned(args.k, args.dtype) && groups_aligned(args.v, args.dtype) &&
+                            groups_aligned(args.k_pages, args.page_dtype) &&
+                            groups_aligned(args.v_pages, args.page_dtype);
   const LaunchConfig config{.name = "kv_append",
                             .grid = dim3(static_cast<unsigned>((rows + append_warps - 1) / append_warps)),
                             .block = dim3(append_warps * 32)};
