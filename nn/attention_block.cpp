@@ -11,8 +11,7 @@ using autograd::Variable;
 Variable AttentionBlock::operator()(const Variable& x, const BatchRows& rows, AttentionContext& attention) const {
   const Variable normed = input_norm.defined() ? autograd::rms_norm(x, input_norm, eps, rows.layout) : x;
   const std::vector<Variable> flat = queries_keys_values(normed, rows);
-  const Variable q = turned(flat[0], q_norm, rows.layout), k = turned(flat[1], k_norm, rows.layout);
-  const Variable attended = attention.attend(layer, q, k, heads_of(flat[2]));
+  const Variable attended = attend(flat, rows.layout, attention);
   const Variable joined = autograd::view(attended, {x.dim(0), attended.dim(1) * head_dim});
   if (!output_norm.defined() && residual_multiplier == 1) return o_proj(joined, rows, x);
   Variable added = o_proj(joined, rows);
@@ -26,9 +25,21 @@ std::vector<Variable> AttentionBlock::queries_keys_values(const Variable& normed
     const int64_t kv_columns = (all.dim(1) - q_columns) / 2;
     return autograd::split_columns(all, {q_columns, kv_columns, kv_columns});
   }
+  if (join(qkv_proj, normed, rows)) return joined_products(qkv_proj, normed);
   std::vector<Variable> each;
   for (const Linear& linear : qkv_proj) each.push_back(linear(normed, rows));
   return each;
+}
+
+Variable AttentionBlock::attend(const std::vector<Variable>& flat, const autograd::SequenceLayout& layout,
+                                AttentionContext& attention) const {
+  const Variable v = heads_of(flat[2]);
+  const auto is_of_heads = [&](const Variable& norm) { return !norm.defined() || norm.dim(0) == head_dim; };
+  if (is_of_heads(q_norm) && is_of_heads(k_norm)) {
+    const UnturnedHeads heads{heads_of(flat[0]), heads_of(flat[1]), v, q_norm, k_norm, eps, rope, layout};
+    if (const std::optional<Variable> attended = attention.attend_unturned(layer, heads)) return *attended;
+  }
+  return attention.attend(layer, turned(flat[0], q_norm, layout), turned(flat[1], k_norm, layout), v);
 }
 
 // [T, heads · head_dim] → [T, heads, head_dim].

@@ -25,6 +25,8 @@ struct AttentionBlock {
 
  private:
   std::vector<autograd::Variable> queries_keys_values(const autograd::Variable& normed, const BatchRows& rows) const;
+  autograd::Variable attend(const std::vector<autograd::Variable>& flat, const autograd::SequenceLayout& layout,
+                            AttentionContext& attention) const;
   autograd::Variable heads_of(const autograd::Variable& flat) const;
   autograd::Variable turned(const autograd::Variable& flat, const autograd::Variable& head_norm,
                             const autograd::SequenceLayout& layout) const;

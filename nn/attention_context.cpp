@@ -4,6 +4,7 @@
 
 #include "autograd/ops/attention.h"
 #include "kernels/paged_attention/paged_attention.h"
+#include "kernels/rope_append/rope_append.h"
 
 namespace lathe::nn {
 namespace {
@@ -46,10 +47,29 @@ PagedAttention::PagedAttention(const ModelConfig& config, KvCache& cache, kernel
 
 autograd::Variable PagedAttention::attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
                                           const autograd::Variable& v) {
-  const kernels::KvPages& pages = cache_.layer(layer);
-  kernels::kv_append(pages, k.value(), v.value(), batch_);
-  Tensor out = Tensor::empty(q.shape(), q.dtype(), q.value().device());
-  kernels::paged_attention(out, q.value(), pages, batch_, params_.at(static_cast<size_t>(layer)));
+  kernels::kv_append(cache_.layer(layer), k.value(), v.value(), batch_);
+  return attend_pages(layer, q.value());
+}
+
+std::optional<autograd::Variable> PagedAttention::attend_unturned(int64_t layer, const UnturnedHeads& heads) {
+  if (heads.q.value().device().kind == DeviceKind::cpu) return {};
+  kernels::rope_append(cache_.layer(layer),
+                       {.q = heads.q.value(),
+                        .k = heads.k.value(),
+                        .v = heads.v.value(),
+                        .q_norm = heads.q_norm.value(),
+                        .k_norm = heads.k_norm.value(),
+                        .eps = heads.eps,
+                        .positions = heads.layout.positions,
+                        .cos_table = heads.rope.cos,
+                        .sin_table = heads.rope.sin},
+                       batch_);
+  return attend_pages(layer, heads.q.value());
+}
+
+autograd::Variable PagedAttention::attend_pages(int64_t layer, const Tensor& q) const {
+  Tensor out = Tensor::empty(q.shape(), q.dtype(), q.device());
+  kernels::paged_attention(out, q, cache_.layer(layer), batch_, params_.at(static_cast<size_t>(layer)));
   return autograd::Variable(out);
 }
 

@@ -1,8 +1,10 @@
 // How a layer's queries find their keys and values. Layers call attend() and do not care which.
 #pragma once
 
+#include <optional>
 #include <vector>
 
+#include "autograd/ops/rope.h"
 #include "autograd/ops/shared_prefix_attention.h"
 #include "autograd/sequence_layout.h"
 #include "autograd/variable.h"
@@ -11,6 +13,15 @@
 
 namespace lathe::nn {
 
+// A layer's q, k and v as their products left them, and what is to become of them before they meet.
+struct UnturnedHeads {
+  autograd::Variable q, k, v;         // [T, heads, D], [T, kv_heads, D] twice; q and k are used up
+  autograd::Variable q_norm, k_norm;  // [D], of each head; undefined where the model has none
+  float eps = 0;
+  const autograd::RopeTables& rope;  // undefined tables: nothing turns
+  const autograd::SequenceLayout& layout;
+};
+
 class AttentionContext {
  public:
   virtual ~AttentionContext() = default;
@@ -18,6 +29,8 @@ class AttentionContext {
   // Layer i attends as the config's layers[i] says.
   virtual autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
                                     const autograd::Variable& v) = 0;
+  // The same of heads that it norms and turns while it puts them away, in one pass; nothing where it does not.
+  virtual std::optional<autograd::Variable> attend_unturned(int64_t, const UnturnedHeads&) { return {}; }
 };
 
 // Training and scoring: whole sequences, each attending to itself.
@@ -51,8 +64,12 @@ class PagedAttention final : public AttentionContext {
   PagedAttention(const ModelConfig& config, KvCache& cache, kernels::PagedBatch batch);
   autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
                             const autograd::Variable& v) override;
+  // On a device.
+  std::optional<autograd::Variable> attend_unturned(int64_t layer, const UnturnedHeads& heads) override;
 
  private:
+  autograd::Variable attend_pages(int64_t layer, const Tensor& q) const;
+
   KvCache& cache_;
   kernels::PagedBatch batch_;
   std::vector<kernels::AttentionParams> params_;  // of each layer

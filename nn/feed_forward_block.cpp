@@ -4,6 +4,7 @@
 #include "autograd/ops/gated.h"
 #include "autograd/ops/rms_norm.h"
 #include "autograd/ops/view.h"
+#include "kernels/matmul/joined.h"
 
 namespace lathe::nn {
 
@@ -18,6 +19,8 @@ Variable FeedForwardBlock::operator()(const Variable& x, const BatchRows& rows) 
 }
 
 Variable FeedForwardBlock::gated(const Variable& normed, const BatchRows& rows) const {
+  if (join(gate_up_proj, normed, rows) && !gate_up_proj[0].bias.defined() && !gate_up_proj[1].bias.defined())
+    return gated_product(normed);
   std::vector<Variable> gate_up(2);
   if (gate_up_proj.size() == 1) {
     const Variable both = gate_up_proj[0](normed, rows);
@@ -30,6 +33,15 @@ Variable FeedForwardBlock::gated(const Variable& normed, const BatchRows& rows) 
   }
   return activation == Activation::silu ? autograd::swiglu(gate_up[0], gate_up[1])
                                         : autograd::geglu(gate_up[0], gate_up[1]);
+}
+
+Variable FeedForwardBlock::gated_product(const Variable& normed) const {
+  const Tensor& x = normed.value();
+  const kernels::Weight &gate = gate_up_proj[0].weight.value(), &up = gate_up_proj[1].weight.value();
+  const Tensor out = Tensor::empty({x.dim(0), gate.rows()}, x.dtype(), x.device());
+  kernels::gated_linear_forward(
+      out, x, gate, up, activation == Activation::silu ? kernels::Activation::silu : kernels::Activation::gelu_tanh);
+  return out;
 }
 
 }  // namespace lathe::nn
