@@ -3,82 +3,31 @@
 // and written once: 12 bytes a logit, beside 4 · H operations of the two products (at 3 TB/s and 400 TFLOP/s a tenth of
 // the time for H = 4096; not timed).
 //
-// Thread t sums the groups of eight logits t, t + 256, t + 512, …, and the threads' sums are added in one order: a
-// row's bits depend on its length alone, and are the same for the loss and for token_logprobs.
+// A row's statistics are those of row_statistics.cuh.
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
 #include "kernels/linear_cross_entropy/cuda.h"
+#include "kernels/linear_cross_entropy/row_statistics.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-constexpr int threads = 256, warps = threads / 32;  // of a chunk of 256 rows an SM holds two blocks or more
-constexpr int stride = threads * group_elements;
-
-struct RowStatistics {
-  float largest, sum;  // max z, Σ exp(z − max z)
-};
+constexpr int threads = statistics_threads, warps = statistics_warps;  // of a chunk of 256 rows an SM holds two blocks
+constexpr int stride = statistics_stride;
 
 struct Reduction {
-  float largest[warps], sums[warps], moments[warps], squares[warps];
+  StatisticsOfWarps statistics;
+  float moments[warps], squares[warps];
   int earlier[warps];
 };
 
-// Eight logits, capped and over the temperature; −∞ past the row's end. The product is rounded, never fused with what
-// follows: logits that were divided before (Transformer::logits) give the same log-probabilities.
-template <bool aligned>
-__device__ __forceinline__ Group load_logits(const float* z, int64_t i, int64_t columns, float softcap,
-                                             float inverse_temperature) {
-  const int64_t left = columns - i;
-  Group group = load_group<aligned>(z + i, left < group_elements ? static_cast<int>(left) : group_elements);
-  LATHE_UNROLL
-  for (int j = 0; j < group_elements; ++j) {
-    if (softcap > 0.0f) group.at[j] = softcap * tanhf(group.at[j] / softcap);
-    group.at[j] = __fmul_rn(group.at[j], inverse_temperature);
-    if (j >= left) group.at[j] = -INFINITY;
-  }
-  return group;
-}
-
-// The same in every thread. NaN and +∞ in the row make the sum NaN.
 template <bool aligned>
 __device__ __forceinline__ RowStatistics statistics_of(const float* z, int64_t columns, float softcap,
                                                        float inverse_temperature, Reduction& shared) {
-  float largest = -INFINITY, sum = 0.0f;
-  for (int64_t i = threadIdx.x * group_elements; i < columns; i += stride) {
-    const Group group = load_logits<aligned>(z, i, columns, softcap, inverse_temperature);
-    float top = largest;
-    LATHE_UNROLL
-    for (int j = 0; j < group_elements; ++j) top = fmaxf(top, group.at[j]);
-    if (top > largest) {
-      sum *= expf(largest - top);
-      largest = top;
-    }
-    const float shift = largest == -INFINITY ? 0.0f : largest;  // never (−∞) − (−∞)
-    LATHE_UNROLL
-    for (int j = 0; j < group_elements; ++j) sum += expf(group.at[j] - shift);
-  }
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const float warp_largest = warp_max(largest);
-  if (lane == 0) shared.largest[warp] = warp_largest;
-  __syncthreads();  // the warps' maxima are there
-  float row_largest = shared.largest[0];
-  for (int w = 1; w < warps; ++w) row_largest = fmaxf(row_largest, shared.largest[w]);
-  if (largest != -INFINITY) sum *= expf(largest - row_largest);
-  const float warp_sum_of = warp_sum(sum);
-  if (lane == 0) shared.sums[warp] = warp_sum_of;
-  __syncthreads();  // the warps' sums are there
-  float row_sum = shared.sums[0];
-  for (int w = 1; w < warps; ++w) row_sum += shared.sums[w];
-  return {row_largest, row_sum};
-}
-
-__device__ __forceinline__ float log_of_sum(float sum) { return static_cast<float>(log(static_cast<double>(sum))); }
-
-// The logit is taken relative to the largest first, so that large logits cost no digits.
-__device__ __forceinline__ float log_probability(float logit, RowStatistics row) {
-  return (logit - row.largest) - log_of_sum(row.sum);
+  const int thread = static_cast<int>(threadIdx.x);
+  return row_statistics(thread_statistics<aligned>(z, columns, softcap, inverse_temperature, thread),
+                        shared.statistics);
 }
 
 struct RowMoments {

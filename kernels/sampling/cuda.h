@@ -18,12 +18,38 @@ struct SampledRow {
   int32_t top_k;              // 0: off
 };
 
+// A row is read in parts, by a block each: 1024 logits or a 32nd of the row.
+inline constexpr int sample_parts_most = 32;
+constexpr int sample_parts(int64_t columns) {
+  const int64_t parts = (columns + 1023) / 1024;
+  return parts < sample_parts_most ? static_cast<int>(parts) : sample_parts_most;
+}
+
+// Logits by their distance from the largest: 255 the nearest.
+inline constexpr int sample_buckets = 256;
+
+// What the kernels of one draw leave each other of a row, in device memory.
+struct SampleState {
+  unsigned long long best[sample_parts_most];  // of a part: the largest logit and, of equals, its first place
+  unsigned long long sums[sample_parts_most];  // of a part: the weights of what is kept
+  unsigned long long weights[sample_buckets];
+  uint32_t counts[sample_buckets];
+  uint32_t has_nan[sample_parts_most];
+  int64_t nucleus_last;
+  uint32_t least_key;                     // top-k keeps keys from this one on
+  uint32_t nucleus_key;                   // top-p keeps larger keys, and this one up to nucleus_last
+  float largest[256], exponentials[256];  // of the threads of linear_cross_entropy/row_statistics.cuh
+};
+
 inline constexpr int sampled_rows_per_launch = 64;
 struct SampleCuda {
   const float* logits;
   int64_t stride, columns;
-  int32_t* tokens;  // or a BrokenLogits
+  int32_t* tokens;      // or a BrokenLogits
+  float* logprobs;      // of the tokens drawn, as token_logprobs has them; null: not wanted
+  SampleState* states;  // [rows]
   int64_t rows;
+  bool filters;              // some row may have top-k or top-p
   const SampledRow* stored;  // [rows]; null: they are sent
   SampledRow settings[sampled_rows_per_launch];
 };

@@ -21,6 +21,11 @@ SampledRow settings_of(const SamplingRow& row) {
           .top_k = std::max(params.top_k, 0)};
 }
 
+Tensor states_for(int64_t rows, Device device) {
+  static_assert(sizeof(SampleState) % 8 == 0);
+  return Tensor::empty({rows, static_cast<int64_t>(sizeof(SampleState))}, DType::u8, device, MemoryTag::workspace);
+}
+
 struct RowPenalties {
   int64_t row;
   std::vector<Penalty> penalties;
@@ -69,15 +74,23 @@ void sample(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, 
     before = Tensor::empty({changes}, DType::f32, logits.device(), MemoryTag::workspace);
   change_logits(logits, before, rows, penalised, Change::penalise);
 
-  SampleCuda args{.stride = logits.stride(0), .columns = logits.dim(1)};
+  const bool has_changes = changes > 0;
+  const Tensor room = states_for(std::min<int64_t>(sampled_rows_per_launch, logits.dim(0)), logits.device());
+  SampleCuda args{
+      .stride = logits.stride(0), .columns = logits.dim(1), .states = static_cast<SampleState*>(room.raw())};
   for (int64_t first = 0; first < logits.dim(0); first += sampled_rows_per_launch) {
     args.rows = std::min<int64_t>(sampled_rows_per_launch, logits.dim(0) - first);
     args.logits = logits.data<float>() + first * args.stride;
     args.tokens = tokens.data<int32_t>() + first;
-    for (int64_t r = 0; r < args.rows; ++r) args.settings[r] = settings_of(rows[static_cast<size_t>(first + r)]);
+    if (logprobs.defined() && !has_changes) args.logprobs = logprobs.data<float>() + first;
+    args.filters = false;
+    for (int64_t r = 0; r < args.rows; ++r) {
+      args.settings[r] = settings_of(rows[static_cast<size_t>(first + r)]);
+      args.filters = args.filters || args.settings[r].top_k > 0 || args.settings[r].top_p < 1.0f;
+    }
     with_device(logits.device(), [&]<DeviceKind kind>() { sample_rows<kind>(args); });
   }
-  if (!logprobs.defined()) return;
+  if (!logprobs.defined() || !has_changes) return;
   // Of the model's own logits: the penalties are taken away for it, and put back as the caller expects them.
   change_logits(logits, before, rows, penalised, Change::restore);
   token_logprobs(logprobs, logits, tokens);
@@ -92,15 +105,18 @@ Tensor sampling_settings(std::span<const SamplingRow> rows) {
 }
 
 void sample_with(const Tensor& tokens, const Tensor& logprobs, const Tensor& logits, const Tensor& settings) {
+  const Tensor room = states_for(logits.dim(0), logits.device());
   const SampleCuda args{.logits = logits.data<float>(),
                         .stride = logits.stride(0),
                         .columns = logits.dim(1),
                         .tokens = tokens.data<int32_t>(),
+                        .logprobs = logprobs.defined() ? logprobs.data<float>() : nullptr,
+                        .states = static_cast<SampleState*>(room.raw()),
                         .rows = logits.dim(0),
+                        .filters = true,  // who replays a graph may turn them on
                         .stored = static_cast<const SampledRow*>(settings.raw()),
                         .settings = {}};
   with_device(logits.device(), [&]<DeviceKind kind>() { sample_rows<kind>(args); });
-  if (logprobs.defined()) token_logprobs(logprobs, logits, tokens);
 }
 
 }  // namespace lathe::kernels::device

@@ -89,6 +89,8 @@ inline std::vector<Operation> sampling_operations() {
                  draw("v300_one_setting", 5, 300, normal(3), {{}}), draw("v1025", 7, 1025, normal(3), filters),
                  padded(draw("v130_banned", 7, 130, banned(), filters)),
                  draw("v61_ties", 7, 61, integers(-2, 2), filters), draw("v61_all_equal", 7, 61, constant(-3), filters),
+                 // More than a device gathers in shared memory.
+                 draw("v5003_all_equal", 2, 5003, constant(1), {{.top_k = 40, .top_p = 0.7f}, {.top_p = 0.999f}}),
                  penalised(draw("v90_penalties", 5, 90, normal(2), penalties), 20)},
        .timed = {draw("b8_v49152", 8, 49152, normal(3), {{}}),
                  draw("b8_v128256_top_p", 8, 128256, normal(3), {{.top_p = 0.9f}}),
