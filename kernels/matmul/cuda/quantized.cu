@@ -1,6 +1,7 @@
-// A few rows times a quantised weight, which is read once, as codes: blocks of 32 columns whose codes become a tile in
-// shared memory. Sums are added in the very steps of mainloop.cuh: the bits are those of the product with the
-// dequantised weight.
+// A few rows times a quantised weight, which is read once, as codes: a lane decodes those of its own fragments, in
+// registers, a stage before they are multiplied. (Decoded into a tile in shared memory for all, and read from there by
+// ldmatrix, with 8 KB of codes in flight in a block, a row of nf4 reached 324 GB/s on an H100, of int8 580.) Sums are
+// added in the very steps of mainloop.cuh: the bits are those of the product with the dequantised weight.
 //
 // That order is one chain along k, in which a step of sixteen waits for the one before: 5 µs at K = 4096, however fast
 // the memory is (256 steps of some 33 cycles each, reckoned, not timed).
@@ -11,25 +12,34 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-using Shape = ProductShape<16, 32, 16, 8, 8, 2>;
+using Shape = ProductShape<16, 32, 16, 8, 1, 2>;  // the stages are these:
 template <class T>
-using WeightStage = Stage<Shape, T, Major::k, Major::k>;
+using LeftTile = OperandTile<T, Shape::m, Major::k>;
+template <class T>
+using LoraStage = Stage<Shape, T, Major::k, Major::k>;
 
-constexpr int threads_of_column = Shape::threads / Shape::n;  // each has 16 neighbours along k
-constexpr int thread_codes = block_k / threads_of_column;
-static_assert(thread_codes == 16);
+constexpr int threads_of_column = Shape::threads / Shape::n;
+static_assert(threads_of_column == 4, "as a fragment of the right operand has them");
 // Scales come in chunks of so many stages along k, one chunk ahead in registers and the next but one on its way.
 constexpr int chunk_steps = 16;
 constexpr int scales_of_thread = chunk_steps / threads_of_column;
 
+// Of a column's codes in a stage. Lanes of eight columns read two bytes of eight each: padded, int8 meets no bank twice.
 template <class Codes>
-constexpr int column_bytes = block_k* Codes::bits / 8;  // of a stage
+constexpr int column_bytes = block_k* Codes::bits / 8;
+template <class Codes>
+constexpr int column_pitch = column_bytes<Codes> + (Codes::bits == 8 ? 16 : 0);
+// 20 KB of codes in flight in a block, of which an H100 has room for three.
+template <class Codes>
+constexpr int stage_count = Codes::bits == 8 ? 13 : 20;
 
 template <class T, class Codes>
 struct Memory {
-  WeightStage<T> stages[Shape::stages];
-  uint8_t codes[Shape::stages][Shape::n * column_bytes<Codes>];
+  static constexpr int stages = stage_count<Codes>;
+  LeftTile<T> left[stages];
+  alignas(16) uint8_t codes[stages][Shape::n * column_pitch<Codes>];
   float scales[2][chunk_steps][Shape::n];
+  LoraStage<T> lora;
   typename Codes::Shared shared;
 };
 
@@ -41,11 +51,15 @@ struct Product {
   Codes codes;
 };
 
-// What a thread does for the weight: copies codes, brings scales, decodes 16 neighbours of a column along k.
+// A warp's right operand of a stage: of its eight columns, of sixteen along k each.
+template <class T>
+struct WeightFragments {
+  BFragment<T> at[block_k / 16];
+};
+
+// What a thread does for the weight: copies codes, brings scales, and decodes its part of the fragments.
 template <class T, class Codes>
 class WeightReader {
-  using Tile = decltype(WeightStage<T>::right);
-
  public:
   struct RawScales {
     typename Codes::RawScale at[scales_of_thread];
@@ -55,8 +69,8 @@ class WeightReader {
       : p_(p), memory_(memory), first_column_(first_column) {}
   __device__ __forceinline__ int steps() const { return static_cast<int>(p_.k / block_k); }
 
-  // Starts the copy of a stage's codes. Columns past the last get zeros.
-  __device__ __forceinline__ void copy_codes(int step) const {
+  // Starts the copy of a step's codes into a stage. Columns past the last get zeros.
+  __device__ __forceinline__ void copy_codes(int step, int stage) const {
     constexpr int vectors = column_bytes<Codes> / 16;
     const int index = static_cast<int>(threadIdx.x);
     if (index >= Shape::n * vectors) return;
@@ -65,7 +79,7 @@ class WeightReader {
     const int64_t row_bytes = p_.k / block_k * column_bytes<Codes>;
     const uint8_t* from =
         p_.codes.codes + (there ? (first_column_ + column) * row_bytes + step * column_bytes<Codes> + vector * 16 : 0);
-    cp_async_16(memory_.codes[step % Shape::stages] + column * column_bytes<Codes> + vector * 16, from, there ? 16 : 0);
+    cp_async_16(memory_.codes[stage] + column * column_pitch<Codes> + vector * 16, from, there ? 16 : 0);
   }
 
   __device__ __forceinline__ RawScales read_scales(int chunk) const {
@@ -89,30 +103,19 @@ class WeightReader {
     }
   }
 
-  // This thread's weights of a stage, rounded to T.
-  __device__ __forceinline__ void dequantize(int step) const {
-    static_assert(weight_writes_conflict_free);
+  // This thread's weights of a step, rounded to T: of a column of the warp's, of every eight along k the pair of its
+  // quarter.
+  __device__ __forceinline__ void decode(WeightFragments<T>& fragments, int step, int stage) const {
     const float scale = memory_.scales[step / chunk_steps % 2][step % chunk_steps][column()];
-    uint32_t words[thread_codes * Codes::bits / 32];
-    load_words(words, memory_.codes[step % Shape::stages] + threadIdx.x * sizeof words);
-    Tile& tile = memory_.stages[step % Shape::stages].right;
+    const typename Codes::Pairs pairs(memory_.codes[stage] + column() * column_pitch<Codes>, part());
     LATHE_UNROLL
-    for (int vector = 0; vector < 2; ++vector) {
-      GroupBits<T> bits;
-      LATHE_UNROLL
-      for (int j = 0; j < vector_elements<T>; ++j)
-        bits.elements[j] = from_float<T>(Codes::value(words, vector * vector_elements<T> + j, memory_.shared) * scale);
-      store_vector(tile.elements + Tile::offset(column(), part() * thread_codes + vector * vector_elements<T>),
-                   bits.vectors[0]);
+    for (int eight = 0; eight < block_k / 8; ++eight) {
+      const float2 two = pairs.at(eight, memory_.shared);
+      fragments.at[eight / 2].registers[eight % 2] = pack_pair(two.x * scale, two.y * scale, T{});
     }
   }
 
  private:
-  static constexpr bool weight_writes_conflict_free =
-      bank_passes(16, [](int lane) {
-        return Tile::offset(lane / threads_of_column, lane % threads_of_column * thread_codes) * 2;
-      }) == 1;
-
   __device__ __forceinline__ int column() const { return static_cast<int>(threadIdx.x) / threads_of_column; }
   __device__ __forceinline__ int part() const { return static_cast<int>(threadIdx.x) % threads_of_column; }
 
@@ -121,46 +124,57 @@ class WeightReader {
   int64_t first_column_;
 };
 
-template <class Stage>
-__device__ __forceinline__ void add_stage(Shape::Sums& sums, WarpProduct<Stage>& product, const Stage& stage) {
-  product.load(stage, 0);
+template <class T>
+__device__ __forceinline__ void add_step(Shape::Sums& sums, const LeftTile<T>& left,
+                                         const WeightFragments<T>& weights) {
+  const AReader<LeftTile<T>, Major::k> reader(0);
   LATHE_UNROLL
-  for (int step = 0; step < product.steps; ++step) {
-    if (step + 1 < product.steps) product.load(stage, step + 1);
-    product.multiply(sums, step);
+  for (int step = 0; step < block_k / 16; ++step) {
+    AFragment<T> rows;
+    reader.load(rows, left, 0, 16 * step);
+    mma(sums.at[0][0], rows, weights.at[step]);
   }
 }
 
-// sums += x · weightᵀ: while a stage is multiplied the next one is dequantised, and the others are on their way.
+// sums += x · weightᵀ: while a step is multiplied the next one is decoded, and the others are on their way.
 template <class T, class Codes>
 __device__ __forceinline__ void multiply_codes(Shape::Sums& sums, const Product<T, Codes>& p, Memory<T, Codes>& memory,
                                                int64_t first_column) {
+  constexpr int stages = Memory<T, Codes>::stages;
   const WeightReader<T, Codes> right(p, memory, first_column);
-  OperandReader<decltype(WeightStage<T>::left), Major::k, Shape::threads> left;
+  OperandReader<LeftTile<T>, Major::k, Shape::threads> left;
   left.start(p.left, 0, p.epilogue.m, p.k);
   const int steps = right.steps();
+  int filling = 0;  // the stage of the next step to be filled
   const auto fill = [&](int step) {
-    left.read(memory.stages[step % Shape::stages].left);
-    right.copy_codes(step);
+    left.read(memory.left[filling]);
+    right.copy_codes(step, filling);
+    filling = filling + 1 == stages ? 0 : filling + 1;
   };
-  const Pipeline<Shape::stages> pipeline;
+  const Pipeline<stages> pipeline;
   pipeline.start(steps, fill);
   const auto first = right.read_scales(0);
   auto next = right.read_scales(1);
   __syncthreads();  // what decoding looks up is there
   right.store_scales(0, first);
-  pipeline.wait();  // for the first stage's codes, and the scales are there
-  right.dequantize(0);
-  WarpProduct<WeightStage<T>> product;
+  pipeline.wait();  // for the first step's codes, and the scales are there
+  WeightFragments<T> weights;
+  right.decode(weights, 0, 0);
+  int reading = 0;
+#pragma unroll 2  // the two sets of fragments change places
   for (int step = 0; step < steps; ++step) {
-    pipeline.wait<1>();  // this step's tiles and the next one's codes
+    pipeline.template wait<1>();  // this step's rows and the next one's codes
     pipeline.fill_ahead(step, steps, fill);
-    if (step + 1 < steps) right.dequantize(step + 1);
+    const int after = reading + 1 == stages ? 0 : reading + 1;
+    WeightFragments<T> decoded = weights;
+    if (step + 1 < steps) right.decode(decoded, step + 1, after);
     if (step % chunk_steps == chunk_steps / 2) {  // half a chunk after the last use of what is overwritten
       right.store_scales(step / chunk_steps + 1, next);
       next = right.read_scales(step / chunk_steps + 2);
     }
-    add_stage(sums, product, memory.stages[step % Shape::stages]);
+    add_step(sums, memory.left[reading], weights);
+    weights = decoded;
+    reading = after;
   }
 }
 
@@ -168,12 +182,12 @@ __device__ __forceinline__ void multiply_codes(Shape::Sums& sums, const Product<
 template <class T, class Codes>
 __device__ __forceinline__ void multiply_lora(Shape::Sums& sums, const Product<T, Codes>& p, Memory<T, Codes>& memory,
                                               int64_t first_column) {
-  WeightStage<T>& stage = memory.stages[0];
+  LoraStage<T>& stage = memory.lora;
   OperandReader<decltype(stage.left), Major::k, Shape::threads> left;
   OperandReader<decltype(stage.right), Major::k, Shape::threads> right;
   left.start(p.left2, 0, p.epilogue.m, p.k2);
   right.start(p.right2, first_column, p.epilogue.n, p.k2);
-  WarpProduct<WeightStage<T>> product;
+  WarpProduct<LoraStage<T>> product;
   const Pipeline<1> pipeline;
   const int steps = stages_along(p.k2);
   for (int step = 0; step < steps; ++step) {
@@ -181,7 +195,12 @@ __device__ __forceinline__ void multiply_lora(Shape::Sums& sums, const Product<T
       left.read(stage.left);
       right.read(stage.right);
     });
-    add_stage(sums, product, stage);
+    product.load(stage, 0);
+    LATHE_UNROLL
+    for (int k_step = 0; k_step < product.steps; ++k_step) {
+      if (k_step + 1 < product.steps) product.load(stage, k_step + 1);
+      product.multiply(sums, k_step);
+    }
   }
 }
 

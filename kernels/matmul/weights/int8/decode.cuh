@@ -1,7 +1,7 @@
 // int8 blocks in device code: how products (cuda/quantized.cu, cuda/quantized_gemv.cu) read their codes.
 #pragma once
 
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/row.h"
 #include "kernels/matmul/cuda/quantized.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -31,6 +31,24 @@ struct Int8Codes {
   static __device__ __forceinline__ float value(const uint32_t (&words)[count], int i, const Shared&) {
     return static_cast<float>(static_cast<int8_t>(words[i / 4] >> (i % 4 * 8) & 255u));
   }
+
+  class Pairs {
+   public:
+    __device__ __forceinline__ Pairs(const uint8_t* column, int quarter) {
+      LATHE_UNROLL
+      for (int i = 0; i < 8; ++i) pairs_[i] = load_vector<uint16_t>(column + 8 * i + 2 * quarter);
+    }
+    __device__ __forceinline__ float2 at(int eight, const Shared&) const {
+      return {of_byte(pairs_[eight] & 255u), of_byte(pairs_[eight] >> 8)};
+    }
+
+   private:
+    // In the mantissa of 2^23 + 128: a conversion would take a quarter of the multiprocessor's arithmetic.
+    static __device__ __forceinline__ float of_byte(uint32_t byte) {
+      return __uint_as_float(0x4b000000u | (byte ^ 0x80u)) - 8388736.0f;
+    }
+    uint32_t pairs_[8];
+  };
 };
 
 inline Int8Codes device_codes(Int8Format, const QuantizedProductArgs& args) { return Int8Codes(args); }

@@ -2,6 +2,7 @@
 // stores them.
 #pragma once
 
+#include "kernels/cuda/row.h"
 #include "kernels/matmul/cuda/quantized.h"
 #include "kernels/nf4/device.h"
 
@@ -48,6 +49,25 @@ struct Nf4Codes {
   static __device__ __forceinline__ float value(const uint32_t (&words)[count], int i, const Shared& shared) {
     return shared.values[words[i / 8] >> (i % 8 / 2 * 8 + (i % 2 == 0 ? 4 : 0)) & 15u];
   }
+
+  class Pairs {
+   public:
+    __device__ __forceinline__ Pairs(const uint8_t* column, int quarter) : shift_(8 * quarter) {
+      LATHE_UNROLL
+      for (int i = 0; i < 8; i += 4) {
+        const uint4 four = load_vector<uint4>(column + 4 * i);
+        words_[i] = four.x, words_[i + 1] = four.y, words_[i + 2] = four.z, words_[i + 3] = four.w;
+      }
+    }
+    __device__ __forceinline__ float2 at(int eight, const Shared& shared) const {
+      const uint32_t both = words_[eight] >> shift_;
+      return {shared.values[both >> 4 & 15u], shared.values[both & 15u]};
+    }
+
+   private:
+    uint32_t words_[8];
+    int shift_;
+  };
 };
 
 inline Nf4Codes device_codes(Nf4Format, const QuantizedProductArgs& args) { return Nf4Codes(args); }
