@@ -186,17 +186,17 @@ def products(dtype, right, libraries, sizes="512,1024,2048,3072"):
 
 
 def tokenizing(env):
-    directory, text = env.model_directory("f32"), env.cache / "text.jsonl"
+    directory, text, rows = env.model_directory("f32"), env.cache / "text.jsonl", []
     tokenizer_peers.write_text(text, env.folder, 20_000_000)
-    with tempfile.TemporaryDirectory() as folder:
-        ours = json.loads(output_of(env.lathe("lathe-data"), "tokenize", text, "--model", directory, "--output", Path(folder) / "shards",
-                                    "--threads", 1, "--max_length", 0, "--json"))
-    rows = []
-    for name in ("tiktoken", "tokenizers"):
-        theirs = json.loads(output_of(sys.executable, HERE / "tokenizer_peers.py", name, directory, text))
-        tokenizer_peers.check_counts(name, ours, theirs)
-        rows.append(row(f"tokenising 20 MB of code and prose, one thread ({name})", "MB/s", theirs["text_bytes"] / ours["seconds"] / 1e6,
-                        theirs["text_bytes"] / theirs["seconds"] / 1e6, peer_name=name))
+    for threads in (1, env.threads):
+        with tempfile.TemporaryDirectory() as folder:
+            ours = json.loads(output_of(env.lathe("lathe-data"), "tokenize", text, "--model", directory, "--output", Path(folder) / "shards",
+                                        "--threads", threads, "--max_length", 0, "--json"))
+        for name in ("tiktoken", "tokenizers"):
+            theirs = json.loads(output_of(sys.executable, HERE / "tokenizer_peers.py", name, directory, text, "--threads", threads))
+            tokenizer_peers.check_counts(name, ours, theirs)
+            rows.append(row(f"text to shards, 20 MB of code and prose, {threads} thread{'s' * (threads > 1)} ({name})", "MB/s",
+                            theirs["text_bytes"] / ours["seconds"] / 1e6, theirs["text_bytes"] / theirs["seconds"] / 1e6, peer_name=name))
     return rows
 
 
@@ -226,6 +226,6 @@ def all_comparisons():
         Comparison("matmul-bf16", "products in bf16", "oneDNN", ("torch",), "lathe-bench matmul --dtype bf16 --threads 2",
                    products("bf16", "transposed", [("torch", "oneDNN (PyTorch)")]), isas=("avx512_bf16",)),
         Comparison("tokenize", "text into token ids", "tiktoken, tokenizers", ("tiktoken", "tokenizers", "transformers"),
-                   "lathe-data tokenize text.jsonl --model DIR --output SHARDS --max_length 0 --threads 1", tokenizing),
+                   "lathe-data tokenize text.jsonl --model DIR --output SHARDS --max_length 0 --threads 2", tokenizing),
     ]
     return some
