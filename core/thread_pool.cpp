@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/fork_count.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
@@ -205,6 +206,7 @@ class ThreadPool {
 struct Process {
   std::mutex mutex;  // held for the length of a job
   std::atomic<int> threads{usable_cpus()};
+  std::atomic<int64_t> forks{0};
   std::unique_ptr<ThreadPool> pool;  // created by the first job that has work for more than one thread
 };
 
@@ -231,6 +233,8 @@ void set_thread_count(int threads) {
 
 int thread_count() { return process().threads; }
 
+int64_t fork_count() { return process().forks.load(std::memory_order_relaxed); }
+
 int thread_index() { return this_thread_index; }
 
 void parallel_for_ranges(int64_t n, int64_t grain, FunctionRef<void(int64_t, int64_t)> body) {
@@ -248,6 +252,7 @@ void parallel_for_ranges(int64_t n, int64_t grain, FunctionRef<void(int64_t, int
     Inside() { inside_parallel_for = true; }
     ~Inside() { inside_parallel_for = false; }
   } const inside;
+  p.forks.fetch_add(1, std::memory_order_relaxed);
   p.pool->run(n, grain, chunks, body);
 }
 

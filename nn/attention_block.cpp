@@ -3,6 +3,7 @@
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/rms_norm.h"
 #include "autograd/ops/view.h"
+#include "nn/linear_each.h"
 
 namespace lathe::nn {
 
@@ -25,10 +26,7 @@ std::vector<Variable> AttentionBlock::queries_keys_values(const Variable& normed
     const int64_t kv_columns = (all.dim(1) - q_columns) / 2;
     return autograd::split_columns(all, {q_columns, kv_columns, kv_columns});
   }
-  if (join(qkv_proj, normed, rows)) return joined_products(qkv_proj, normed);
-  std::vector<Variable> each;
-  for (const Linear& linear : qkv_proj) each.push_back(linear(normed, rows));
-  return each;
+  return multiply_each(qkv_proj, normed, rows);
 }
 
 Variable AttentionBlock::attend(const std::vector<Variable>& flat, const autograd::SequenceLayout& layout,

@@ -2,9 +2,10 @@
 
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/gated.h"
+#include "autograd/ops/linear_each.h"
 #include "autograd/ops/rms_norm.h"
 #include "autograd/ops/view.h"
-#include "kernels/matmul/joined.h"
+#include "nn/linear_each.h"
 
 namespace lathe::nn {
 
@@ -19,12 +20,16 @@ Variable FeedForwardBlock::operator()(const Variable& x, const BatchRows& rows) 
 }
 
 Variable FeedForwardBlock::gated(const Variable& normed, const BatchRows& rows) const {
-  if (join(gate_up_proj, normed, rows) && !gate_up_proj[0].bias.defined() && !gate_up_proj[1].bias.defined())
-    return gated_product(normed);
   std::vector<Variable> gate_up(2);
   if (gate_up_proj.size() == 1) {
     const Variable both = gate_up_proj[0](normed, rows);
     gate_up = autograd::split_columns(both, {both.dim(1) / 2, both.dim(1) / 2});
+  } else if (is_alone(gate_up_proj[0], rows) && is_alone(gate_up_proj[1], rows)) {
+    const auto gate_activation =
+        activation == Activation::silu ? kernels::Activation::silu : kernels::Activation::gelu_tanh;
+    const Linear &gate = gate_up_proj[0], &up = gate_up_proj[1];
+    return autograd::gated_linear(normed, {gate.weight, gate.bias.value()}, {up.weight, up.bias.value()},
+                                  gate_activation);
   } else {
     // up first: the backward goes the other way round, and the order in which it adds gate's and up's gradients decides
     // the last bit.
@@ -33,15 +38,6 @@ Variable FeedForwardBlock::gated(const Variable& normed, const BatchRows& rows) 
   }
   return activation == Activation::silu ? autograd::swiglu(gate_up[0], gate_up[1])
                                         : autograd::geglu(gate_up[0], gate_up[1]);
-}
-
-Variable FeedForwardBlock::gated_product(const Variable& normed) const {
-  const Tensor& x = normed.value();
-  const kernels::Weight &gate = gate_up_proj[0].weight.value(), &up = gate_up_proj[1].weight.value();
-  const Tensor out = Tensor::empty({x.dim(0), gate.rows()}, x.dtype(), x.device());
-  kernels::gated_linear_forward(
-      out, x, gate, up, activation == Activation::silu ? kernels::Activation::silu : kernels::Activation::gelu_tanh);
-  return out;
 }
 
 }  // namespace lathe::nn

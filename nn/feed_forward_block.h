@@ -25,8 +25,6 @@ struct FeedForwardBlock {
 
  private:
   autograd::Variable gated(const autograd::Variable& normed, const BatchRows& rows) const;
-  // The same of gate and up that are taken together.
-  autograd::Variable gated_product(const autograd::Variable& normed) const;
 };
 
 }  // namespace lathe::nn

@@ -1,10 +1,9 @@
 #include "nn/linear.h"
 
-#include <algorithm>
-
+#include "autograd/ops/linear_each.h"
 #include "autograd/recording.h"
 #include "kernels/copy/copy.h"
-#include "kernels/matmul/joined.h"
+#include "nn/linear_each.h"
 
 namespace lathe::nn {
 
@@ -30,6 +29,7 @@ JoinedFactors::Factors JoinedFactors::of(const Parameter& a, const Parameter& b)
 
 autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRows& rows,
                                       const autograd::Variable& residual) const {
+  if (is_alone(*this, rows)) return autograd::linear_each(x, {{weight, bias.value(), residual.value()}})[0];
   const bool packs =
       rows.adapters.size() > 1 && !autograd::grad_enabled() && x.value().device().kind == DeviceKind::cpu;
   autograd::LinearTerms terms{.bias = bias, .residual = residual, .lora = {}};
@@ -57,28 +57,6 @@ autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRo
     terms.lora.push_back(std::move(term));
   }
   return autograd::linear(x, weight, rows.layout, terms);
-}
-
-bool Linear::is_base(const BatchRows& rows) const {
-  return std::ranges::none_of(rows.adapters, [&](const AdapterRun& run) { return lora.contains(run.adapter); });
-}
-
-bool join(const std::vector<Linear>& linears, const autograd::Variable& x, const BatchRows& rows) {
-  return linears.size() > 1 && x.value().device().kind != DeviceKind::cpu && !autograd::grad_enabled() &&
-         std::ranges::all_of(linears, [&](const Linear& linear) { return linear.is_base(rows); });
-}
-
-std::vector<autograd::Variable> joined_products(const std::vector<Linear>& linears, const autograd::Variable& x) {
-  const Tensor& in = x.value();
-  std::vector<kernels::JoinedProduct> products;
-  std::vector<autograd::Variable> results;
-  for (const Linear& linear : linears) {
-    const Tensor out = Tensor::empty({in.dim(0), linear.weight.rows()}, in.dtype(), in.device());
-    products.push_back({out, linear.weight.value(), linear.bias.value()});
-    results.emplace_back(out);
-  }
-  kernels::joined_linear_forward(in, products);
-  return results;
 }
 
 }  // namespace lathe::nn

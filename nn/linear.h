@@ -73,13 +73,6 @@ struct Linear {
   // x [T, in] → [T, out], plus `residual` [T, out] where it is defined.
   autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows,
                                 const autograd::Variable& residual = {}) const;
-  // Whether the batch's adapters leave it alone.
-  bool is_base(const BatchRows& rows) const;
 };
-
-// Whether products of one input by these are taken together (kernels/matmul/joined.h): on a device, where nothing is
-// recorded and no adapter of the batch targets one of them.
-bool join(const std::vector<Linear>& linears, const autograd::Variable& x, const BatchRows& rows);
-std::vector<autograd::Variable> joined_products(const std::vector<Linear>& linears, const autograd::Variable& x);
 
 }  // namespace lathe::nn

@@ -11,6 +11,7 @@
 
 #include "bench/kernels/ceilings.h"
 #include "bench/model/profile.h"
+#include "core/fork_count.h"
 #include "core/memory.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
@@ -125,10 +126,14 @@ void run(const ModelBenchOptions& options) {
       add_profile(result, test, !options.model.common.json,
                   [&] { run_once(session, 1, options.new_tokens + 1, sequences, 0); });
       if (sequences == 1 && session.model->device().kind == DeviceKind::cpu) {
+        const int64_t forks = fork_count();
+        run_once(session, 1, options.new_tokens + 1, 1, 0);
+        result["forks_per_token"] =
+            static_cast<double>(fork_count() - forks) / static_cast<double>(options.new_tokens + 1);
         result["share_of_reading"] = share_of_reading(session, rate);
         if (!options.model.common.json)
-          fmt::print("  weights are read at {:.0f} % of the measured bandwidth\n",
-                     100 * result["share_of_reading"].get<double>());
+          fmt::print("  weights are read at {:.0f} % of the measured bandwidth; {:.0f} forks a token\n",
+                     100 * result["share_of_reading"].get<double>(), result["forks_per_token"].get<double>());
       }
     }
   }

@@ -114,7 +114,10 @@ void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, co
   if (weight.ggml() && rows.empty() && terms.lora_t.defined()) rows = {{0, x.dim(0), terms.lora_t, terms.lora_b}};
   std::vector<SecondPair> pairs;
   std::transform(rows.begin(), rows.end(), std::back_inserter(pairs), second_pair);
-  if (const GgmlWeight* ggml = weight.ggml()) return ggml_linear_forward(out, x, *ggml, pairs, terms);
+  if (const GgmlWeight* ggml = weight.ggml()) {
+    const GgmlProduct product{out, *ggml, pairs, terms.bias, terms.residual};
+    return ggml_linear_forward(x, {&product, 1});
+  }
   ProductArgs args = forward_args(out, x, weight, terms);
   args.second_pairs = pairs;
   if (quantized && !on_cpu(x)) return device::multiply_codes(args, *quantized, x.device());

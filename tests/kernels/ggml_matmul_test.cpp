@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstring>
-#include <iterator>
 #include <string>
 #include <vector>
 
@@ -15,79 +14,12 @@
 #include "kernels/embedding/embedding.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/simd/isa.h"
+#include "tests/kernels/ggml_blocks.h"
 
 namespace lathe::testing {
 namespace {
 
-using kernels::GgmlFormat;
-using kernels::GgmlWeight;
-using kernels::Isa;
-
-constexpr Isa all_sets[] = {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16};
-constexpr GgmlFormat all_formats[] = {GgmlFormat::q4_0, GgmlFormat::q4_1, GgmlFormat::q5_0, GgmlFormat::q5_1,
-                                      GgmlFormat::q8_0, GgmlFormat::q4_k, GgmlFormat::q5_k, GgmlFormat::q6_k};
-
-Tensor random_matrix(int64_t rows, int64_t columns, DType dtype, uint64_t seed) {
-  const Tensor values = Tensor::empty({rows, columns}, DType::f32);
-  RandomStream random(seed, RandomPurpose::test);
-  for (float& v : values.span<float>()) v = random.normal();
-  return kernels::cast(values, dtype);
-}
-
 Tensor indices(const std::vector<int32_t>& ids) { return Tensor::of<int32_t>(ids, {std::ssize(ids)}); }
-
-bool same_bits(const Tensor& a, const Tensor& b) {
-  return a.nbytes() == b.nbytes() && std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.nbytes())) == 0;
-}
-
-// Blocks of random bytes whose f16 scales are numbers between 2^-7 and 2^-6.
-struct RandomBlocks {
-  std::vector<std::byte> bytes;
-  std::vector<const std::byte*> rows;
-  GgmlWeight weight;
-
-  RandomBlocks(GgmlFormat format, int64_t count, int64_t columns, DType dtype, uint64_t seed) {
-    const auto [elements, block_bytes, scales] = layout(format);
-    const int64_t row_bytes = columns / elements * block_bytes;
-    bytes.resize(static_cast<size_t>(count * row_bytes));
-    RandomStream random(seed, RandomPurpose::test);
-    for (std::byte& b : bytes) b = static_cast<std::byte>(random.below(256));
-    for (int64_t block = 0; block < count * columns / elements; ++block)
-      for (const int64_t at : scales) {
-        const auto bits = static_cast<uint16_t>(0x2000u | random.below(1024));
-        std::memcpy(bytes.data() + block * block_bytes + at, &bits, 2);
-      }
-    for (int64_t i = 0; i < count; ++i) rows.push_back(bytes.data() + i * row_bytes);
-    weight = GgmlWeight::pack({format, columns, rows}, dtype);
-  }
-
-  struct Layout {
-    int64_t elements, bytes;
-    std::vector<int64_t> f16s;  // where a block has its scales
-  };
-  static Layout layout(GgmlFormat format) {
-    switch (format) {
-      case GgmlFormat::q4_0: return {32, 18, {0}};
-      case GgmlFormat::q4_1: return {32, 20, {0, 2}};
-      case GgmlFormat::q5_0: return {32, 22, {0}};
-      case GgmlFormat::q5_1: return {32, 24, {0, 2}};
-      case GgmlFormat::q8_0: return {32, 34, {0}};
-      case GgmlFormat::q4_k: return {256, 144, {0, 2}};
-      case GgmlFormat::q5_k: return {256, 176, {0, 2}};
-      case GgmlFormat::q6_k: return {256, 210, {208}};
-    }
-    return {};
-  }
-};
-
-class ActiveIsa {
- public:
-  explicit ActiveIsa(Isa isa) { kernels::set_active_isa(isa); }
-  ~ActiveIsa() { kernels::set_active_isa(before_); }
-
- private:
-  Isa before_ = kernels::active_isa();
-};
 
 // Activations as the operation defines them: integers to 32767 and a scale for each 32.
 std::vector<double> quantised(const Tensor& x) {

@@ -24,16 +24,22 @@ LATHE_INLINE constexpr int tile_rows(Isa isa, bool direct) {
   return 2;
 }
 
+// What a row's block of 32 activations has beside its integers.
+struct BlockScale {
+  float scale, scaled_sum;  // scale · the sum of the integers
+  int32_t sums[2];          // of the integers of the first and the last 16
+};
+
 // Activations as products read them. For each row and block of 32: 16 pairs of 16-bit integers (ggml_formats.h says
-// which neighbours make a pair), the scale, and the scale times the sum of the integers. Tile by tile, so that a tile's
-// rows lie together: its pairs are [blocks][rows of the tile][16], its scales [blocks][rows of the tile][2].
+// which neighbours make a pair), and their scale and sums. Tile by tile, so that a tile's rows lie together: its pairs
+// are [blocks][rows of the tile][16], its scales [blocks][rows of the tile].
 struct QuantizedRows {
   uint32_t* pairs;
-  float* scales;
+  BlockScale* scales;
   int64_t blocks;
   gemm::Tiling tiling;
   LATHE_INLINE uint32_t* tile_pairs(int64_t tile) const { return pairs + tiling.first_row(tile) * blocks * 16; }
-  LATHE_INLINE float* tile_scales(int64_t tile) const { return scales + tiling.first_row(tile) * blocks * 2; }
+  LATHE_INLINE BlockScale* tile_scales(int64_t tile) const { return scales + tiling.first_row(tile) * blocks; }
   LATHE_INLINE int64_t rows_of(int64_t tile) const { return tiling.first_row(tile + 1) - tiling.first_row(tile); }
 };
 

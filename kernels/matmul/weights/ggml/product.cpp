@@ -1,9 +1,14 @@
 #include "kernels/matmul/weights/ggml/product.h"
 
 #include <algorithm>
+#include <array>
+#include <optional>
+#include <vector>
 
 #include "core/thread_pool.h"
 #include "kernels/dispatch.h"
+#include "kernels/gated/bodies.h"
+#include "kernels/matmul/operands.h"
 #include "kernels/matmul/weights/ggml/bodies.h"
 
 namespace lathe::kernels {
@@ -11,73 +16,163 @@ namespace {
 
 using ggml::GgmlProductArgs;
 using ggml::GgmlTask;
+using ggml::panel_rows;
 using ggml::QuantizedRows;
 
 constexpr int64_t worth_a_fork = int64_t{1} << 16;  // multiply-adds below which a fork costs more than it gives
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-ProductMatrix matrix(const Tensor& tensor) {
-  if (!tensor.defined()) return {};
-  return {tensor.raw(), tensor.rank() == 2 ? tensor.stride(0) : 0, tensor.dtype()};
-}
-
-void quantize(const Tensor& x, const QuantizedRows& rows) {
-  const int64_t tiles = rows.tiling.tiles;
-  const int64_t grain = x.numel() < worth_a_fork ? tiles : ceil_div(tiles, 4 * thread_count());
-  parallel_for(tiles, grain, [&](int64_t begin, int64_t end) {
-    with_isa([&]<Isa isa>() { ggml::quantize_rows<isa>({matrix(x), rows, begin, end}); });
-  });
-}
-
-// Panels for each thread, or for many rows a panel and a stretch of tiles for a task.
-void multiply(const GgmlProductArgs& args, int64_t panels, bool direct) {
-  const int64_t rows = args.left.tiling.rows, tiles = args.left.tiling.tiles;
-  if (direct) {
-    const bool forks = rows * args.n * args.left.blocks * ggml::block >= worth_a_fork;
-    const int64_t grain = forks ? ceil_div(panels, 4 * thread_count()) : panels;
-    return parallel_for(panels, grain, [&](int64_t begin, int64_t end) {
-      with_isa([&]<Isa isa>() { ggml::multiply_blocks<isa>(args, {begin, end, 0, tiles, nullptr}); });
+// The rows of x as integers.
+class Quantized {
+ public:
+  explicit Quantized(const Tensor& x) {
+    const int64_t m = x.dim(0), blocks = x.dim(1) / ggml::block;
+    const bool direct = m <= ggml::most_direct_rows;
+    words_ = Tensor::empty({m, blocks, 16 + sizeof(ggml::BlockScale) / 4}, DType::u32, {}, MemoryTag::workspace);
+    uint32_t* const words = words_.data<uint32_t>();
+    rows = {words,
+            reinterpret_cast<ggml::BlockScale*>(words + m * blocks * 16),
+            blocks,
+            {m, ceil_div(m, ggml::tile_rows(active_isa(), direct))}};
+    const int64_t tiles = rows.tiling.tiles;
+    const int64_t grain = x.numel() < worth_a_fork ? tiles : ceil_div(tiles, 4 * thread_count());
+    parallel_for(tiles, grain, [&](int64_t begin, int64_t end) {
+      with_isa([&]<Isa isa>() { ggml::quantize_rows<isa>({product_matrix(x), rows, begin, end}); });
     });
   }
-  const int64_t tile_rows = ceil_div(rows, tiles), tiles_each = ggml::most_task_rows / tile_rows;
-  const int64_t stretches = ceil_div(tiles, tiles_each);
-  const Tensor unpacked = Tensor::empty({thread_count(), ggml::unpacked_bytes}, DType::u8, {}, MemoryTag::workspace);
-  parallel_for(stretches * panels, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t panel = task % panels, first = task / panels * tiles_each;
-      const GgmlTask part{panel, panel + 1, first, std::min(tiles, first + tiles_each),
-                          unpacked.data<uint8_t>() + thread_index() * ggml::unpacked_bytes};
-      with_isa([&]<Isa isa>() { ggml::multiply_blocks<isa>(args, part); });
+
+  QuantizedRows rows;
+
+ private:
+  Tensor words_;
+};
+
+GgmlProductArgs arguments(const QuantizedRows& left, const GgmlProduct& product) {
+  const Tensor& panels = product.weight.panels();
+  return {.format = product.weight.format(),
+          .panels = panels.data<uint8_t>(),
+          .panel_bytes = panels.dim(1),
+          .n = product.out.dim(1),
+          .left = left,
+          .second_pairs = product.second_pairs,
+          .bias = product_matrix(product.bias),
+          .residual = product_matrix(product.residual),
+          .out = product_matrix(product.out)};
+}
+
+// Products that one task multiplies panel by panel, and what follows of the same columns.
+struct Group {
+  std::vector<GgmlProductArgs> products;  // of the same n
+  std::optional<GatedForwardArgs> gated = {};
+
+  int64_t panels() const { return ceil_div(products[0].n, panel_rows); }
+  int64_t panel_bytes() const {
+    int64_t bytes = 0;
+    for (const GgmlProductArgs& product : products) bytes += product.panel_bytes;
+    return bytes;
+  }
+
+  void multiply(const GgmlTask& task) const {
+    with_isa([&]<Isa isa>() {
+      for (const GgmlProductArgs& product : products) ggml::multiply_blocks<isa>(product, task);
+      if (gated) gated_forward_rows<isa>(gated_part(task));
+    });
+  }
+
+ private:
+  GatedForwardArgs gated_part(const GgmlTask& task) const {
+    const int64_t first = task.first_panel * panel_rows;
+    const auto from_first = [&](const void* data) {
+      return static_cast<const char*>(data) + first * size_of(gated->dtype);
+    };
+    GatedForwardArgs part = *gated;
+    part.out.data = const_cast<char*>(from_first(part.out.data));
+    part.gate.data = from_first(part.gate.data), part.up.data = from_first(part.up.data);
+    part.columns = std::min(gated->columns, task.last_panel * panel_rows) - first;
+    const auto& tiling = products[0].left.tiling;
+    part.row_begin = tiling.first_row(task.first_tile), part.row_end = tiling.first_row(task.last_tile);
+    return part;
+  }
+};
+
+// Few rows: the panels of all groups, one group after the other, are cut into pieces of about as many bytes. A panel
+// belongs to the piece that its first byte lies in.
+void multiply_few_rows(std::span<const Group> groups) {
+  int64_t all_bytes = 0, weights = 0;
+  for (const Group& group : groups) {
+    all_bytes += group.panels() * group.panel_bytes();
+    weights += group.products[0].n * std::ssize(group.products);
+  }
+  const QuantizedRows& left = groups[0].products[0].left;
+  const bool forks = left.tiling.rows * weights * left.blocks * ggml::block >= worth_a_fork;
+  const int64_t pieces = forks ? thread_count() : 1;
+  parallel_for(pieces, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t piece = begin; piece < end; ++piece) {
+      int64_t group_begin = 0;
+      for (const Group& group : groups) {
+        const int64_t panels = group.panels(), bytes = group.panel_bytes();
+        const auto panel_at = [&](int64_t cut) {
+          return std::clamp<int64_t>(ceil_div(cut * all_bytes / pieces - group_begin, bytes), 0, panels);
+        };
+        const GgmlTask task{panel_at(piece), panel_at(piece + 1), 0, left.tiling.tiles, nullptr};
+        if (task.first_panel < task.last_panel) group.multiply(task);
+        group_begin += panels * bytes;
+      }
     }
   });
 }
 
+// Many rows: a panel and a stretch of tiles to a task, which unpacks the panel for all of them.
+void multiply_many_rows(std::span<const Group> groups) {
+  const gemm::Tiling& tiling = groups[0].products[0].left.tiling;
+  const int64_t tile_rows = ceil_div(tiling.rows, tiling.tiles), tiles_each = ggml::most_task_rows / tile_rows;
+  const int64_t stretches = ceil_div(tiling.tiles, tiles_each);
+  int64_t panels = 0;
+  for (const Group& group : groups) panels += group.panels();
+  const Tensor unpacked = Tensor::empty({thread_count(), ggml::unpacked_bytes}, DType::u8, {}, MemoryTag::workspace);
+  parallel_for(stretches * panels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t first = task / panels * tiles_each;
+      int64_t panel = task % panels;
+      const Group* group = groups.data();
+      for (; panel >= group->panels(); ++group) panel -= group->panels();
+      group->multiply({panel, panel + 1, first, std::min(tiling.tiles, first + tiles_each),
+                       unpacked.data<uint8_t>() + thread_index() * ggml::unpacked_bytes});
+    }
+  });
+}
+
+void multiply(std::span<const Group> groups) {
+  groups[0].products[0].left.tiling.rows <= ggml::most_direct_rows ? multiply_few_rows(groups)
+                                                                   : multiply_many_rows(groups);
+}
+
 }  // namespace
 
-void ggml_linear_forward(const Tensor& out, const Tensor& x, const GgmlWeight& weight,
-                         std::span<const SecondPair> second_pairs, const LinearTerms& terms) {
-  const int64_t rows = x.dim(0), blocks = x.dim(1) / ggml::block;
-  if (rows == 0 || out.dim(1) == 0) return;
-  const bool direct = rows <= ggml::most_direct_rows;
-  const Tensor pairs = Tensor::empty({rows, blocks, 16}, DType::u32, {}, MemoryTag::workspace);
-  const Tensor scales = Tensor::empty({rows, blocks, 2}, DType::f32, {}, MemoryTag::workspace);
-  const QuantizedRows left{pairs.data<uint32_t>(),
-                           scales.data<float>(),
-                           blocks,
-                           {rows, ceil_div(rows, ggml::tile_rows(active_isa(), direct))}};
-  quantize(x, left);
-  const Tensor& panels = weight.panels();
-  const GgmlProductArgs args{.format = weight.format(),
-                             .panels = panels.data<uint8_t>(),
-                             .panel_bytes = panels.dim(1),
-                             .n = out.dim(1),
-                             .left = left,
-                             .second_pairs = second_pairs,
-                             .bias = matrix(terms.bias),
-                             .residual = matrix(terms.residual),
-                             .out = matrix(out)};
-  multiply(args, panels.dim(0), direct);
+void ggml_linear_forward(const Tensor& x, std::span<const GgmlProduct> products) {
+  if (x.dim(0) == 0) return;
+  const Quantized quantized(x);
+  std::vector<Group> groups;
+  for (const GgmlProduct& product : products)
+    if (product.out.dim(1) > 0) groups.push_back({.products = {arguments(quantized.rows, product)}});
+  if (!groups.empty()) multiply(groups);
+}
+
+void ggml_gated_linear_forward(const Tensor& out, const Tensor& x, const GgmlProduct& gate, const GgmlProduct& up,
+                               Activation activation) {
+  if (out.numel() == 0) return;
+  const Quantized quantized(x);
+  const Group group{.products = {arguments(quantized.rows, gate), arguments(quantized.rows, up)},
+                    .gated = GatedForwardArgs{.activation = activation,
+                                              .dtype = out.dtype(),
+                                              .out = matrix_of(out),
+                                              .gate = matrix_of(gate.out),
+                                              .up = matrix_of(up.out),
+                                              .columns = out.dim(1),
+                                              .row_begin = 0,
+                                              .row_end = out.dim(0)}};
+  multiply({&group, 1});
 }
 
 }  // namespace lathe::kernels

@@ -1,15 +1,24 @@
-// linear_forward (matmul.h) with a weight in ggml's blocks, x f32 | bf16. Checked already.
+// linear_forward (matmul.h), linear_forward_each and gated_linear_forward (products.h) with weights in ggml's blocks,
+// x f32 | bf16. Checked already.
 #pragma once
 
 #include <span>
 
+#include "kernels/gated/activation.h"
 #include "kernels/matmul/arguments.h"
-#include "kernels/matmul/matmul.h"
+#include "kernels/matmul/weights/ggml/ggml_weight.h"
 
 namespace lathe::kernels {
 
-// second_pairs: those of the LoRA terms, in place of `terms`'. Ascending; rows between them have none.
-void ggml_linear_forward(const Tensor& out, const Tensor& x, const GgmlWeight& weight,
-                         std::span<const SecondPair> second_pairs, const LinearTerms& terms);
+struct GgmlProduct {
+  Tensor out;
+  GgmlWeight weight;
+  std::span<const SecondPair> second_pairs;  // of its LoRA terms: ascending, rows between them have none
+  Tensor bias, residual;                     // may be undefined
+};
+
+void ggml_linear_forward(const Tensor& x, std::span<const GgmlProduct> products);
+void ggml_gated_linear_forward(const Tensor& out, const Tensor& x, const GgmlProduct& gate, const GgmlProduct& up,
+                               Activation activation);
 
 }  // namespace lathe::kernels

@@ -21,6 +21,12 @@ LATHE_INLINE Vec magnitude(Vec v) {
   return select((VecI)(positive < infinity), positive, infinity);
 }
 
+LATHE_INLINE int32_t sum_lanes(VecI v) {
+  int32_t sum = 0;
+  for (int i = 0; i < lanes; ++i) sum += v[i];
+  return sum;
+}
+
 // The integers of 2 · lanes neighbours as pairs, in each quad (0, 2) and (1, 3).
 LATHE_INLINE VecU pairs_of(VecI first, VecI second) {
   const auto quads = [](VecI v) __attribute__((always_inline)) {
@@ -46,8 +52,8 @@ LATHE_INLINE VecU pairs_of(VecI first, VecI second) {
 
 // Blocks of a row of `rows` in a tile.
 template <class T>
-void quantize_row(const T* x, int64_t blocks, int64_t rows, uint32_t* pairs, float* scales) {
-  for (int64_t b = 0; b < blocks; ++b, x += ggml::block, pairs += rows * 16, scales += rows * 2) {
+void quantize_row(const T* x, int64_t blocks, int64_t rows, uint32_t* pairs, ggml::BlockScale* scales) {
+  for (int64_t b = 0; b < blocks; ++b, x += ggml::block, pairs += rows * 16, scales += rows) {
     Vec values[block_vectors], largest = zero();
     for (int j = 0; j < block_vectors; ++j) {
       values[j] = load(x + j * lanes);
@@ -56,19 +62,19 @@ void quantize_row(const T* x, int64_t blocks, int64_t rows, uint32_t* pairs, flo
     const float limit = max_lanes(largest);
     const bool infinite = limit == __builtin_inff();
     const float factor = limit < least_magnitude || infinite ? 0.0f : largest_integer / limit;
-    VecI sum{};
+    VecI sums[2] = {};
     for (int j = 0; j < block_vectors; j += 2) {
       VecI integers[2];
       for (int i = 0; i < 2; ++i) {
         const Vec v = infinite ? zero() : values[j + i];
-        sum += integers[i] = nearest_integers(v * splat(factor));
+        integers[i] = nearest_integers(v * splat(factor));
+        sums[(j + i) * 2 / block_vectors] += integers[i];
       }
       store_words(pairs + j * lanes / 2, pairs_of(integers[0], integers[1]));
     }
-    int32_t total = 0;
-    for (int i = 0; i < lanes; ++i) total += sum[i];
-    scales[0] = infinite ? __builtin_nanf("") : factor == 0.0f ? 0.0f : limit / largest_integer;
-    scales[1] = scales[0] * static_cast<float>(total);
+    const float scale = infinite ? __builtin_nanf("") : factor == 0.0f ? 0.0f : limit / largest_integer;
+    const int32_t first = sum_lanes(sums[0]), last = sum_lanes(sums[1]);
+    *scales = {scale, scale * static_cast<float>(first + last), {first, last}};
   }
 }
 
@@ -84,7 +90,7 @@ void quantize_rows(const QuantizeRowsArgs& args) {
     const int64_t first = args.rows.tiling.first_row(tile), rows = args.rows.rows_of(tile);
     for (int64_t i = 0; i < rows; ++i) {
       uint32_t* pairs = args.rows.tile_pairs(tile) + i * 16;
-      float* scales = args.rows.tile_scales(tile) + i * 2;
+      BlockScale* scales = args.rows.tile_scales(tile) + i;
       const int64_t at = (first + i) * args.x.stride;
       if (args.x.dtype == DType::bf16) {
         quantize_row(static_cast<const bf16*>(args.x.data) + at, blocks, rows, pairs, scales);

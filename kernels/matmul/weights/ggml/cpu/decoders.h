@@ -2,9 +2,10 @@
 // only.
 //
 // A decoder has, of block `b` of a panel (the vector's first row is `vector` · lanes):
-//   pair     the integers of pair `i`, with what is subtracted from the codes subtracted
+//   pair     the codes of pair `i`
+//   offset   what is subtracted from a code: a value is scale · (code − offset)
 //   scale    of the half of the block that `half` counts (one half where the format has one scale)
-//   minimum  of formats that have one: a value is scale · integer + minimum
+//   minimum  of formats that have one: a value is scale · code + minimum
 #pragma once
 
 #include "kernels/matmul/weights/ggml/bodies.h"
@@ -14,13 +15,13 @@
 namespace lathe::kernels::LATHE_ISA {
 
 typedef int16_t VecS __attribute__((vector_size(4 * lanes)));
+typedef uint16_t VecHalves __attribute__((vector_size(4 * lanes)));
 
 inline constexpr int ggml_vectors = ggml::panel_rows / lanes;
 
 LATHE_INLINE const uint8_t* rows_of_word(const uint8_t* plane, int word, int vector) {
   return plane + word * ggml::bits_plane + vector * lanes * 4;
 }
-LATHE_INLINE VecU subtract(VecU pairs, int16_t offset) { return (VecU)((VecS)pairs - offset); }
 // A plane's word shifted so that bits [from, …) of each half come to bit `to`.
 LATHE_INLINE VecU moved_bits(VecU word, int from, int to) {
   return from > to ? word >> (from - to) : word << (to - from);
@@ -28,6 +29,7 @@ LATHE_INLINE VecU moved_bits(VecU word, int from, int to) {
 
 LATHE_INLINE VecU nibble_pair(const uint8_t* nibbles, int i, int vector) {
   const VecU word = load_words(rows_of_word(nibbles, i % 8 / 2, vector));
+  if (i % 2 == 1 && i / 8 == 1) return (VecU)((VecHalves)word >> 12);  // nothing to mask
   return (word >> (i % 2 * 8 + i / 8 * 4)) & 0x000f000fu;
 }
 LATHE_INLINE VecU bits_pair(const uint8_t* bits, int i, int vector) {  // at bit 4
@@ -59,6 +61,7 @@ template <class Format>
 struct OwnScales {
   static constexpr bool has_minimum = Format::has_minimum;
   static constexpr int scales = 1;
+  static constexpr int32_t offset = 0;
   static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) { return panel + b * Format::block_bytes; }
   static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int, int vector) {
     return f16_scale(block(panel, b), vector);
@@ -70,8 +73,9 @@ struct OwnScales {
 
 template <>
 struct Decoder<ggml::Q4_0> : OwnScales<ggml::Q4_0> {
+  static constexpr int32_t offset = 8;
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
-    return subtract(nibble_pair(block(panel, b) + ggml::Q4_0::codes, i, vector), 8);
+    return nibble_pair(block(panel, b) + ggml::Q4_0::codes, i, vector);
   }
 };
 template <>
@@ -85,8 +89,9 @@ LATHE_INLINE VecU five_bit_pair(const uint8_t* codes, int i, int vector) {
 }
 template <>
 struct Decoder<ggml::Q5_0> : OwnScales<ggml::Q5_0> {
+  static constexpr int32_t offset = 16;
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
-    return subtract(five_bit_pair(block(panel, b) + ggml::Q5_0::codes, i, vector), 16);
+    return five_bit_pair(block(panel, b) + ggml::Q5_0::codes, i, vector);
   }
 };
 template <>
@@ -107,6 +112,7 @@ template <class Format>
 struct ScalesOfK {
   static constexpr bool has_minimum = true;
   static constexpr int scales = 1;
+  static constexpr int32_t offset = 0;
   static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) { return ggml::block_of<Format>(panel, b); }
   static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int, int vector) {
     return f16_scale(ggml::unit_of<Format>(panel, b), vector) * unsigned_scale(block(panel, b), vector);
@@ -133,9 +139,10 @@ template <>
 struct Decoder<ggml::Q6_K> {
   static constexpr bool has_minimum = false;
   static constexpr int scales = 2;
+  static constexpr int32_t offset = 32;
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
     const uint8_t* codes = ggml::block_of<ggml::Q6_K>(panel, b) + ggml::Q6_K::codes;
-    return subtract(nibble_pair(codes + ggml::two_bits_plane, i, vector) | two_bits_pair(codes, i, vector), 32);
+    return nibble_pair(codes + ggml::two_bits_plane, i, vector) | two_bits_pair(codes, i, vector);
   }
   static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int half, int vector) {
     const uint8_t* scales = ggml::block_of<ggml::Q6_K>(panel, b) + half * ggml::byte_scales;
@@ -143,11 +150,13 @@ struct Decoder<ggml::Q6_K> {
   }
 };
 
-// What unpack() leaves of a format's blocks: [scales][16 rows] f32, the minima, [16 pairs][16 rows].
+// What unpack() leaves of a format's blocks: [scales][16 rows] f32, the minima, [16 pairs][16 rows], with the offset
+// subtracted.
 template <int scale_count, bool with_minimum>
 struct Unpacked {
   static constexpr bool has_minimum = with_minimum;
   static constexpr int scales = scale_count;
+  static constexpr int32_t offset = 0;
   static constexpr int64_t pairs = (scales + has_minimum) * ggml::bits_plane;
   static constexpr int64_t block_bytes = pairs + 16 * ggml::bits_plane;
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {

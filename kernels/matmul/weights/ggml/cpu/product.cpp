@@ -37,6 +37,14 @@ LATHE_INLINE Vec fused(Vec a, Vec b, Vec c) {
 
 LATHE_INLINE VecU splat_pair(const uint32_t* pair) { return *pair - VecU{}; }
 
+LATHE_INLINE VecI splat_integer(int32_t value) { return value - VecI{}; }
+
+// −offset · Σ of the activations that a scale's sum is of, so that codes need no subtraction each.
+template <class Decoder>
+LATHE_INLINE int32_t offset_of(const ggml::BlockScale& block, int half) {
+  return -Decoder::offset * (Decoder::scales == 2 ? block.sums[half] : block.sums[0] + block.sums[1]);
+}
+
 // The order in which a block's pairs are taken: the four that share a word of nibbles together, and the first 16
 // neighbours before the others where each has a scale.
 template <class Decoder>
@@ -47,16 +55,16 @@ LATHE_INLINE constexpr int pair_at(int half, int n) {
 // Blocks [first, last) of a panel, which begins with block `first`, times the `rows` rows of a tile, added to sums
 // [rows][16].
 template <class Decoder, int rows>
-void multiply_tile(const uint8_t* panel, int64_t first, int64_t last, const uint32_t* pairs, const float* scales,
-                   float* sums) {
+void multiply_tile(const uint8_t* panel, int64_t first, int64_t last, const uint32_t* pairs,
+                   const ggml::BlockScale* scales, float* sums) {
   constexpr int vectors = ggml_vectors, pairs_each = 16 / Decoder::scales;
   Vec totals[rows][vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) totals[i][v] = load(sums + i * panel_rows + v * lanes);
-  pairs += first * rows * 16, scales += first * rows * 2;
-  for (int64_t b = 0; b < last - first; ++b, pairs += rows * 16, scales += rows * 2) {
+  pairs += first * rows * 16, scales += first * rows;
+  for (int64_t b = 0; b < last - first; ++b, pairs += rows * 16, scales += rows) {
 #pragma GCC unroll 2
     for (int half = 0; half < Decoder::scales; ++half) {
       VecI products[rows][vectors] = {};
@@ -77,9 +85,11 @@ void multiply_tile(const uint8_t* panel, int64_t first, int64_t last, const uint
       for (int v = 0; v < vectors; ++v) {
         const Vec scale = Decoder::scale(panel, b, half, v);
 #pragma GCC unroll 16
-        for (int i = 0; i < rows; ++i)
-          totals[i][v] =
-              fused(__builtin_convertvector(products[i][v], Vec), scale * splat(scales[i * 2]), totals[i][v]);
+        for (int i = 0; i < rows; ++i) {
+          VecI sum = products[i][v];
+          if constexpr (Decoder::offset != 0) sum += splat_integer(offset_of<Decoder>(scales[i], half));
+          totals[i][v] = fused(__builtin_convertvector(sum, Vec), scale * splat(scales[i].scale), totals[i][v]);
+        }
       }
     }
     if constexpr (Decoder::has_minimum) {
@@ -87,7 +97,7 @@ void multiply_tile(const uint8_t* panel, int64_t first, int64_t last, const uint
       for (int v = 0; v < vectors; ++v) {
         const Vec minimum = Decoder::minimum(panel, b, v);
 #pragma GCC unroll 16
-        for (int i = 0; i < rows; ++i) totals[i][v] = fused(minimum, splat(scales[i * 2 + 1]), totals[i][v]);
+        for (int i = 0; i < rows; ++i) totals[i][v] = fused(minimum, splat(scales[i].scaled_sum), totals[i][v]);
       }
     }
   }
@@ -129,7 +139,10 @@ void unpack(const uint8_t* panel, int64_t first, int64_t last, uint8_t* out) {
         store_words(out + Decoder::scales * ggml::bits_plane + rows, (VecU)Decoder::minimum(panel, b, v));
       uint8_t* word = out + To::pairs + rows;
 #pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) store_words(word + i * ggml::bits_plane, Decoder::pair(panel, b, i, v));
+      for (int i = 0; i < 16; ++i) {
+        const VecS codes = (VecS)Decoder::pair(panel, b, i, v);
+        store_words(word + i * ggml::bits_plane, (VecU)(codes - static_cast<int16_t>(Decoder::offset)));
+      }
     }
   }
 }

@@ -1,4 +1,4 @@
-// Several products of one input in one launch: the bits of the products one by one.
+// Several products of one input on each device, in one launch where it has a body: the bits of one after the other.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -9,7 +9,7 @@
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/gated/gated.h"
-#include "kernels/matmul/joined.h"
+#include "kernels/matmul/products.h"
 #include "kernels/simt/options.h"
 
 namespace lathe::kernels {
@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t k = 104;  // a stage and a part of one
 
-class JoinedMatmul : public ::testing::TestWithParam<DeviceKind> {
+class MatmulProductsDevice : public ::testing::TestWithParam<DeviceKind> {
  protected:
   void SetUp() override {
     if (const std::string why = why_unavailable(device()); !why.empty()) GTEST_SKIP() << why;
@@ -41,28 +41,28 @@ class JoinedMatmul : public ::testing::TestWithParam<DeviceKind> {
   RandomStream random_{1, RandomPurpose::test};
 };
 
-INSTANTIATE_TEST_SUITE_P(, JoinedMatmul, ::testing::Values(DeviceKind::cpu, DeviceKind::simt, DeviceKind::cuda),
+INSTANTIATE_TEST_SUITE_P(, MatmulProductsDevice, ::testing::Values(DeviceKind::cpu, DeviceKind::simt, DeviceKind::cuda),
                          [](const auto& info) { return to_string(Device{info.param}).substr(0, 4); });
 
 // Columns that fill multiprocessors in tiles of 32, and some that do not; a part of a tile; one row to a whole tile of
 // them, and more rows than have a body.
-TEST_P(JoinedMatmul, each_product_has_the_bits_of_its_own) {
+TEST_P(MatmulProductsDevice, each_product_has_the_bits_of_its_own) {
   const std::vector<std::vector<int64_t>> widths{{40, 24, 9}, {7, 16}, {33, 64}};
   for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
     if (dtype == DType::f16 && device().kind == DeviceKind::cpu) continue;
     for (const int64_t rows : {1, 5, 16, 17}) {
       const Tensor x = random_matrix(rows, k, dtype);
       for (const std::vector<int64_t>& columns : widths) {
-        std::vector<JoinedProduct> products;
+        std::vector<LinearProduct> products;
         std::vector<Tensor> expected;
         for (const int64_t n : columns) {
           const Tensor weight = random_matrix(n, k, dtype);
           const Tensor bias = n == 24 ? random_matrix(1, n, dtype).view({n}) : Tensor();
-          products.push_back({room(rows, n, dtype), weight, bias});
+          products.push_back({room(rows, n, dtype), weight, {.bias = bias}});
           expected.push_back(room(rows, n, dtype));
           linear_forward(expected.back(), x, weight, {.bias = bias});
         }
-        joined_linear_forward(x, products);
+        linear_forward_each(x, products);
         for (size_t i = 0; i < products.size(); ++i)
           EXPECT_EQ(bytes(products[i].out), bytes(expected[i]))
               << name_of(dtype) << ", " << rows << " rows, product " << i << " of " << columns[i] << " columns";
@@ -71,7 +71,7 @@ TEST_P(JoinedMatmul, each_product_has_the_bits_of_its_own) {
   }
 }
 
-TEST_P(JoinedMatmul, a_gated_product_has_the_bits_of_its_parts) {
+TEST_P(MatmulProductsDevice, a_gated_product_has_the_bits_of_its_parts) {
   for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
     if (dtype == DType::f16 && device().kind == DeviceKind::cpu) continue;
     for (const int64_t rows : {1, 16, 17}) {
@@ -85,7 +85,7 @@ TEST_P(JoinedMatmul, a_gated_product_has_the_bits_of_its_parts) {
           const Tensor expected = room(rows, n, dtype);
           activation == Activation::silu ? swiglu_forward(expected, opened, raised)
                                          : geglu_forward(expected, opened, raised);
-          gated_linear_forward(out, x, gate, up, activation);
+          gated_linear_forward(out, x, {room(rows, n, dtype), gate}, {room(rows, n, dtype), up}, activation);
           EXPECT_EQ(bytes(out), bytes(expected)) << name_of(dtype) << ", " << rows << " rows, " << n << " columns";
         }
       }
@@ -93,7 +93,7 @@ TEST_P(JoinedMatmul, a_gated_product_has_the_bits_of_its_parts) {
   }
 }
 
-TEST(JoinedMatmulOnSimt, a_few_rows_are_one_launch) {
+TEST(MatmulProductsOnSimt, a_few_rows_are_one_launch) {
   const Device simt{DeviceKind::simt};
   const auto zeros = [&](int64_t rows) { return Tensor::zeros({rows, 64}, DType::bf16, simt); };
   const auto out = [&](int64_t columns) { return Tensor::empty({1, columns}, DType::bf16, simt); };
@@ -105,21 +105,22 @@ TEST(JoinedMatmulOnSimt, a_few_rows_are_one_launch) {
     return simt::launches_run() - before;
   };
   const Tensor x = zeros(1), q = zeros(32), k_and_v = zeros(16);
-  EXPECT_EQ(
-      launches([&] {
-        joined_linear_forward(x, std::vector<JoinedProduct>{{out(32), q}, {out(16), k_and_v}, {out(16), k_and_v}});
-      }),
-      1);
-  EXPECT_EQ(launches([&] { gated_linear_forward(out(32), x, q, q, Activation::silu); }), 1);
+  EXPECT_EQ(launches([&] {
+              linear_forward_each(x, std::vector<LinearProduct>{{out(32), q}, {out(16), k_and_v}, {out(16), k_and_v}});
+            }),
+            1);
+  EXPECT_EQ(launches([&] { gated_linear_forward(out(32), x, {out(32), q}, {out(32), q}, Activation::silu); }), 1);
 }
 
-TEST_P(JoinedMatmul, what_does_not_fit_is_named) {
+TEST_P(MatmulProductsDevice, what_does_not_fit_is_named) {
   const Tensor x = random_matrix(2, k, DType::bf16), weight = random_matrix(8, k + 8, DType::bf16);
   const Tensor fits = random_matrix(8, k, DType::bf16);
-  EXPECT_THROW(joined_linear_forward(
-                   x, std::vector<JoinedProduct>{{room(2, 8, DType::bf16), fits}, {room(2, 8, DType::bf16), weight}}),
+  EXPECT_THROW(linear_forward_each(
+                   x, std::vector<LinearProduct>{{room(2, 8, DType::bf16), fits}, {room(2, 8, DType::bf16), weight}}),
                ShapeError);
-  EXPECT_THROW(gated_linear_forward(room(2, 9, DType::bf16), x, fits, fits, Activation::silu), ShapeError);
+  EXPECT_THROW(gated_linear_forward(room(2, 9, DType::bf16), x, {room(2, 8, DType::bf16), fits},
+                                    {room(2, 8, DType::bf16), fits}, Activation::silu),
+               ShapeError);
 }
 
 }  // namespace

@@ -1,0 +1,100 @@
+#include "kernels/matmul/products.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "kernels/checks/expect.h"
+#include "kernels/dispatch.h"
+#include "kernels/gated/gated.h"
+#include "kernels/matmul/checks.h"
+#include "kernels/matmul/cuda/few_rows.h"
+#include "kernels/matmul/operands.h"
+#include "kernels/matmul/weights/ggml/product.h"
+
+namespace lathe::kernels {
+namespace {
+
+bool has_lora(const LinearTerms& terms) { return terms.lora_t.defined() || !terms.lora_rows.empty(); }
+
+bool multiplies_blocks(const Tensor& x, const LinearProduct& product) {
+  return product.weight.ggml() && (x.dtype() == DType::f32 || x.dtype() == DType::bf16) && !has_lora(product.terms);
+}
+
+GgmlProduct in_blocks(const LinearProduct& product) {
+  return {product.out, *product.weight.ggml(), {}, product.terms.bias, product.terms.residual};
+}
+
+// Whether a device has a body for so many rows by this weight beside others; weights in codes have theirs.
+bool joins_on_device(const Tensor& x, const LinearProduct& product) {
+  return x.device().kind != DeviceKind::cpu && x.dtype() != DType::f32 && x.dim(0) > 0 && x.dim(0) <= few_rows_most &&
+         x.dim(1) > 0 && (product.weight.dense() || product.weight.packed()) && !has_lora(product.terms) &&
+         !product.terms.residual.defined();
+}
+
+void multiply_joined(const Tensor& x, std::span<const LinearProduct> products) {
+  JoinedProductArgs args{.dtype = x.dtype(), .m = x.dim(0), .k = x.dim(1), .left = product_matrix(x)};
+  for (const LinearProduct& each : products)
+    args.parts[args.count++] = {.n = each.out.dim(1),
+                                .right = product_matrix(each.weight),
+                                .bias = product_matrix(each.terms.bias),
+                                .out = product_matrix(each.out)};
+  with_device(x.device(), [&]<DeviceKind kind>() { joined_products<kind>(args); });
+}
+
+void multiply_gated(const Tensor& out, const Tensor& x, const Weight& gate, const Weight& up, Activation activation) {
+  const GatedProductArgs args{.activation = activation,
+                              .dtype = x.dtype(),
+                              .m = x.dim(0),
+                              .n = out.dim(1),
+                              .k = x.dim(1),
+                              .left = product_matrix(x),
+                              .gate = product_matrix(gate),
+                              .up = product_matrix(up),
+                              .out = product_matrix(out)};
+  with_device(x.device(), [&]<DeviceKind kind>() { gated_products<kind>(args); });
+}
+
+}  // namespace
+
+void linear_forward_each(const Tensor& x, std::span<const LinearProduct> products) {
+  for (const LinearProduct& product : products)
+    check_linear_forward("linear_forward_each", product.out, x, product.weight, product.terms);
+  const auto all = [&](auto which) {
+    return std::ranges::all_of(products, [&](const LinearProduct& product) { return which(x, product); });
+  };
+  if (products.size() > 1 && std::ssize(products) <= joined_most && all(joins_on_device))
+    return multiply_joined(x, products);
+  if (!all(multiplies_blocks)) {
+    for (const LinearProduct& product : products) linear_forward(product.out, x, product.weight, product.terms);
+    return;
+  }
+  std::vector<GgmlProduct> blocks;
+  for (const LinearProduct& product : products) blocks.push_back(in_blocks(product));
+  ggml_linear_forward(x, blocks);
+}
+
+void gated_linear_forward(const Tensor& out, const Tensor& x, const LinearProduct& gate, const LinearProduct& up,
+                          Activation activation) {
+  constexpr const char* operation = "gated_linear_forward";
+  check_linear_forward(operation, gate.out, x, gate.weight, gate.terms);
+  check_linear_forward(operation, up.out, x, up.weight, up.terms);
+  for (const auto& [name, tensor] : {std::pair("up", &up.out), std::pair("out", &out)})
+    expect(operation, name, *tensor)
+        .shape(gate.out.shape())
+        .dtype(gate.out.dtype())
+        .rows_contiguous()
+        .device(x.device());
+  const auto is_bare = [&](const LinearProduct& product) {
+    return joins_on_device(x, product) && !product.terms.bias.defined();
+  };
+  if (is_bare(gate) && is_bare(up) && out.dtype() == x.dtype())
+    return multiply_gated(out, x, gate.weight, up.weight, activation);
+  if (multiplies_blocks(x, gate) && multiplies_blocks(x, up))
+    return ggml_gated_linear_forward(out, x, in_blocks(gate), in_blocks(up), activation);
+  const LinearProduct both[] = {gate, up};
+  linear_forward_each(x, both);
+  activation == Activation::silu ? swiglu_forward(out, gate.out, up.out) : geglu_forward(out, gate.out, up.out);
+}
+
+}  // namespace lathe::kernels

@@ -1,0 +1,29 @@
+// Several products of one input: q, k and v, or gate and up. The bits of one linear_forward after the other, for any
+// weights on any device. Without LoRA terms they are one pass where that gains: by ggml's blocks on the CPU x is
+// quantised once, and the panels of all weights are one parallel region, cut by their bytes; on a device a few rows of
+// 16 bits by dense weights, without a residual, are one launch, which keeps more memory busy than one after another.
+#pragma once
+
+#include <span>
+
+#include "core/tensor.h"
+#include "kernels/gated/activation.h"
+#include "kernels/matmul/matmul.h"
+
+namespace lathe::kernels {
+
+struct LinearProduct {
+  Tensor out;  // [M, N]
+  Weight weight;
+  LinearTerms terms = {};
+};
+
+// linear_forward(out, x, weight, terms) of each.
+void linear_forward_each(const Tensor& x, std::span<const LinearProduct> products);
+
+// out [M, F] = act(gate.out) · up.out (kernels/gated/gated.h) of the products of x [M, K]; out may be either of theirs.
+// Where it is one pass, gate.out and up.out may be left as they were.
+void gated_linear_forward(const Tensor& out, const Tensor& x, const LinearProduct& gate, const LinearProduct& up,
+                          Activation activation);
+
+}  // namespace lathe::kernels

@@ -1,0 +1,138 @@
+// Several products of one input: the bits of one after the other, in one parallel region where the weights are blocks.
+#include "kernels/matmul/products.h"
+
+#include <gtest/gtest.h>
+
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "core/fork_count.h"
+#include "core/thread_pool.h"
+#include "kernels/gated/gated.h"
+#include "tests/kernels/ggml_blocks.h"
+
+namespace lathe::testing {
+namespace {
+
+using kernels::Activation;
+using kernels::LinearProduct;
+
+class TwoThreads : public ::testing::Test {
+ protected:
+  void SetUp() override { set_thread_count(2); }
+  void TearDown() override { set_thread_count(before_); }
+
+ private:
+  int before_ = thread_count();
+};
+using MatmulProducts = TwoThreads;
+
+// q, k and v as files mix them: of different formats and widths, one of them with a last panel that is not full.
+struct QueriesKeysValues {
+  static constexpr int64_t k = 512;
+  DType dtype;
+  RandomBlocks q{GgmlFormat::q4_k, 192, k, dtype, 1}, keys{GgmlFormat::q8_0, 67, k, dtype, 2},
+      values{GgmlFormat::q6_k, 48, k, dtype, 3};
+  Tensor x = random_matrix(300, k, dtype, 4), bias = random_matrix(1, 67, dtype, 5).view({67}),
+         residual = random_matrix(300, 48, dtype, 6);
+
+  std::vector<LinearProduct> of(int64_t first, int64_t last) const {
+    const auto out = [&](int64_t n) { return Tensor::empty({last - first, n}, dtype); };
+    return {
+        {out(192), q.weight},
+        {out(67), keys.weight, {.lora_t = {}, .lora_b = {}, .bias = bias, .residual = {}}},
+        {out(48), values.weight, {.lora_t = {}, .lora_b = {}, .bias = {}, .residual = residual.slice(0, first, last)}}};
+  }
+};
+
+TEST_F(MatmulProducts, HaveTheBitsOfOneAfterTheOther) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const QueriesKeysValues inputs{dtype};
+    for (const Isa isa : all_sets) {
+      if (!kernels::machine_has(isa)) continue;
+      const ActiveIsa active(isa);
+      for (const int threads : {1, 2, 5}) {
+        set_thread_count(threads);
+        for (const auto& [first, last] : {std::pair{7, 8}, {8, 12}, {20, 25}, {0, 300}}) {
+          const Tensor x = inputs.x.slice(0, first, last);
+          const std::vector<LinearProduct> products = inputs.of(first, last), apart = inputs.of(first, last);
+          kernels::linear_forward_each(x, products);
+          for (size_t i = 0; i < apart.size(); ++i) {
+            kernels::linear_forward(apart[i].out, x, apart[i].weight, apart[i].terms);
+            EXPECT_TRUE(same_bits(products[i].out, apart[i].out))
+                << "product " << i << ", " << kernels::name_of(isa) << ", " << last - first << " rows, " << threads;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(MatmulProducts, OfAGateHaveTheBitsOfTheActivationAfterThem) {
+  const int64_t f = 150, k = 256, most = 280;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const RandomBlocks gate(GgmlFormat::q4_0, f, k, dtype, 7), up(GgmlFormat::q5_1, f, k, dtype, 8);
+    const Tensor all = random_matrix(most, k, dtype, 9);
+    for (const int64_t rows : {1, 4, 6, 280}) {
+      const Tensor x = all.slice(0, 0, rows);
+      const auto empty = [&] { return Tensor::empty({rows, f}, dtype); };
+      for (const Activation activation : {Activation::silu, Activation::gelu_tanh}) {
+        const LinearProduct gates{empty(), gate.weight}, ups{empty(), up.weight};
+        kernels::linear_forward(gates.out, x, gate.weight);
+        kernels::linear_forward(ups.out, x, up.weight);
+        const Tensor expected = empty();
+        activation == Activation::silu ? kernels::swiglu_forward(expected, gates.out, ups.out)
+                                       : kernels::geglu_forward(expected, gates.out, ups.out);
+        const LinearProduct own_gate{empty(), gate.weight}, own_up{empty(), up.weight};
+        kernels::gated_linear_forward(own_gate.out, x, own_gate, own_up, activation);
+        EXPECT_TRUE(same_bits(own_gate.out, expected)) << rows << " rows, in the gate's memory";
+        const Tensor out = empty();
+        kernels::gated_linear_forward(out, x, own_gate, own_up, activation);
+        EXPECT_TRUE(same_bits(out, expected)) << rows << " rows";
+      }
+    }
+  }
+}
+
+TEST_F(MatmulProducts, OfOtherWeightsAreMadeOneAfterTheOther) {
+  const Tensor x = random_matrix(3, 64, DType::f32, 10), dense = random_matrix(20, 64, DType::f32, 11);
+  const RandomBlocks blocks(GgmlFormat::q8_0, 20, 64, DType::f32, 12);
+  const auto empty = [] { return Tensor::empty({3, 20}, DType::f32); };
+  const LinearProduct products[] = {{empty(), dense}, {empty(), blocks.weight}};
+  kernels::linear_forward_each(x, products);
+  for (const LinearProduct& product : products) {
+    const Tensor expected = empty();
+    kernels::linear_forward(expected, x, product.weight);
+    EXPECT_TRUE(same_bits(product.out, expected));
+  }
+  const Tensor out = empty(), expected = empty();
+  kernels::gated_linear_forward(out, x, products[0], products[1], Activation::silu);
+  kernels::swiglu_forward(expected, products[0].out, products[1].out);
+  EXPECT_TRUE(same_bits(out, expected));
+}
+
+TEST_F(MatmulProducts, OfOneRowAreOneForkAndSoAreAGateAndItsActivation) {
+  const QueriesKeysValues inputs{DType::bf16};
+  const RandomBlocks gate(GgmlFormat::q4_1, 256, 512, DType::bf16, 13), up(GgmlFormat::q4_1, 256, 512, DType::bf16, 14);
+  const Tensor x = inputs.x.slice(0, 0, 1), out = Tensor::empty({1, 256}, DType::bf16);
+  const LinearProduct gates{out, gate.weight}, ups{Tensor::empty({1, 256}, DType::bf16), up.weight};
+  const int64_t before = fork_count();
+  kernels::linear_forward_each(x, inputs.of(0, 1));
+  EXPECT_EQ(fork_count() - before, 1);
+  kernels::gated_linear_forward(out, x, gates, ups, Activation::silu);
+  EXPECT_EQ(fork_count() - before, 2);
+}
+
+TEST_F(MatmulProducts, RefuseWhatDoesNotFit) {
+  const RandomBlocks gate(GgmlFormat::q4_0, 32, 64, DType::f32, 15), up(GgmlFormat::q4_0, 16, 64, DType::f32, 16);
+  const Tensor x = random_matrix(2, 64, DType::f32, 17);
+  const LinearProduct gates{Tensor::empty({2, 32}, DType::f32), gate.weight},
+      ups{Tensor::empty({2, 16}, DType::f32), up.weight};
+  EXPECT_THROW(kernels::gated_linear_forward(gates.out, x, gates, ups, Activation::silu), ShapeError);
+  const LinearProduct narrow[] = {{Tensor::empty({2, 31}, DType::f32), gate.weight}};
+  EXPECT_THROW(kernels::linear_forward_each(x, narrow), ShapeError);
+}
+
+}  // namespace
+}  // namespace lathe::testing
