@@ -8,12 +8,34 @@ namespace lathe::nn {
 
 KvCache::KvCache(const ModelConfig& config, DType dtype, int64_t pages, int64_t page_size, Device device)
     : dtype_(dtype), pages_(pages), page_size_(page_size), device_(device) {
-  const Shape rows{pages, config.num_key_value_heads, page_size};
-  const Shape elements{pages, config.num_key_value_heads, page_size, config.head_dim};
-  const auto make = [&](const Shape& shape, DType of) { return Tensor::empty(shape, of, device, MemoryTag::kv_cache); };
+  device.kind == DeviceKind::cpu ? lay_out_by_pages(config) : lay_out_by_layers(config);
+}
+
+Tensor KvCache::make(const Shape& shape, DType dtype) const {
+  return Tensor::empty(shape, dtype, device_, MemoryTag::kv_cache);
+}
+
+// A page of all layers lies in one piece: memory comes from the system in pages of 2 MiB, as it is first touched, and
+// is cleared then. With each layer's pages apart a first token touched 60 of them in a model of 30 layers: 120 MiB.
+void KvCache::lay_out_by_pages(const ModelConfig& config) {
+  const int64_t layers = config.num_hidden_layers(), heads = config.num_key_value_heads;
+  const Tensor elements = make({pages_, layers, 2, heads, page_size_, config.head_dim}, dtype_);
+  const Tensor scales = dtype_ == DType::i8 ? make({pages_, layers, 2, heads, page_size_}, DType::f32) : Tensor();
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const auto side = [layer](const Tensor& of, int64_t index) { return of.select(1, layer).select(1, index); };
+    kernels::KvPages made{side(elements, 0), side(elements, 1), {}, {}};
+    if (scales.defined()) made.k_scales = side(scales, 0), made.v_scales = side(scales, 1);
+    layers_.push_back(std::move(made));
+  }
+}
+
+// Devices take pages that are contiguous within a layer (kernels/paged_attention), and have all their memory at once.
+void KvCache::lay_out_by_layers(const ModelConfig& config) {
+  const Shape rows{pages_, config.num_key_value_heads, page_size_};
+  const Shape elements{pages_, config.num_key_value_heads, page_size_, config.head_dim};
   for (int64_t layer = 0; layer < config.num_hidden_layers(); ++layer) {
-    kernels::KvPages made{make(elements, dtype), make(elements, dtype), {}, {}};
-    if (dtype == DType::i8) made.k_scales = make(rows, DType::f32), made.v_scales = make(rows, DType::f32);
+    kernels::KvPages made{make(elements, dtype_), make(elements, dtype_), {}, {}};
+    if (dtype_ == DType::i8) made.k_scales = make(rows, DType::f32), made.v_scales = make(rows, DType::f32);
     layers_.push_back(std::move(made));
   }
 }

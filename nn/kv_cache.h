@@ -32,6 +32,10 @@ class KvCache {
   void copy_pages(std::span<const int32_t> from, std::span<const int32_t> to);
 
  private:
+  Tensor make(const Shape& shape, DType dtype) const;
+  void lay_out_by_pages(const ModelConfig& config);
+  void lay_out_by_layers(const ModelConfig& config);
+
   DType dtype_;
   int64_t pages_, page_size_;
   Device device_;

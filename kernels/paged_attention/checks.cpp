@@ -24,7 +24,13 @@ void expect_pages(std::string_view operation, const KvPages& pages) {
   if (pages.k.dtype() != DType::i8) return;
   const Shape rows{pages.k.dim(0), pages.k.dim(1), page_size};
   for (const auto& [name, scales] : {std::pair{"pages.k_scales", &pages.k_scales}, {"pages.v_scales", &pages.v_scales}})
-    expect(operation, name, *scales).shape(rows).dtype({DType::f32, DType::f64}).contiguous().device(pages.k.device());
+    expect(operation, name, *scales)
+        .shape(rows)
+        .dtype({DType::f32, DType::f64})
+        .rows_contiguous()
+        .device(pages.k.device());
+  if (pages.k_scales.stride(0) != pages.v_scales.stride(0) || pages.k_scales.stride(1) != pages.v_scales.stride(1))
+    throw ShapeError(std::string(operation) + ": pages.v_scales expects the strides of pages.k_scales");
 }
 
 void expect_batch(std::string_view operation, const PagedBatch& batch, const KvPages& pages) {

@@ -13,6 +13,7 @@ namespace lathe::kernels::device {
 namespace {
 
 PageSide side_of(const Tensor& pages, const Tensor& scales) {
+  if (scales.defined()) expect("paged_attention", "scales", scales).contiguous();
   return {pages.raw(), pages.stride(0), pages.stride(1), pages.stride(2),
           scales.defined() ? scales.data<float>() : nullptr};
 }

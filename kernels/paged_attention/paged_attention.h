@@ -13,7 +13,8 @@ namespace lathe::kernels {
 
 // One layer's keys and values, [pages, kv_heads, page_size, D] each: f32 | bf16 | f16 | i8 (f64 for the reference), the
 // last dimension contiguous; attention_chunk % page_size == 0. i8 elements stand for element · scale, with one scale
-// for each row (token and kv head) in f32 [pages, kv_heads, page_size], contiguous.
+// for each row (token and kv head) in f32 [pages, kv_heads, page_size], the last dimension contiguous, k_scales and
+// v_scales with the same strides. On devices scales are contiguous, and so are pages that are copied.
 struct KvPages {
   Tensor k, v;
   Tensor k_scales, v_scales;  // with i8 only

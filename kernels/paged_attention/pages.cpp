@@ -59,9 +59,11 @@ void copy_page(const Tensor& pages, int64_t from, int64_t to) {
 }
 
 void copy_scales(const Tensor& scales, int64_t from, int64_t to) {
-  const int64_t stride = scales.stride(0);
-  std::memcpy(at(scales, to * stride), at(scales, from * stride),
-              static_cast<size_t>(stride * size_of(scales.dtype())));
+  const auto bytes = static_cast<size_t>(scales.dim(2) * size_of(scales.dtype()));
+  for (int64_t head = 0; head < scales.dim(1); ++head) {
+    const int64_t row = head * scales.stride(1);
+    std::memcpy(at(scales, to * scales.stride(0) + row), at(scales, from * scales.stride(0) + row), bytes);
+  }
 }
 
 }  // namespace

@@ -15,9 +15,9 @@ struct RowPlace {
   int64_t element, scale;
 };
 
-RowPlace place(const Tensor& pages, int64_t page, int64_t head, int64_t offset) {
+RowPlace place(const Tensor& pages, const Tensor& scales, int64_t page, int64_t head, int64_t offset) {
   return {page * pages.stride(0) + head * pages.stride(1) + offset * pages.stride(2),
-          (page * pages.dim(1) + head) * pages.dim(2) + offset};
+          scales.defined() ? page * scales.stride(0) + head * scales.stride(1) + offset : 0};
 }
 
 void read_row(const Tensor& pages, const Tensor& scales, RowPlace from, double* out) {
@@ -33,7 +33,7 @@ std::vector<double> rows_of(const Tensor& pages, const Tensor& scales, const int
                             int64_t length) {
   std::vector<double> rows(static_cast<size_t>(length * pages.dim(3)));
   for (int64_t j = 0; j < length; ++j)
-    read_row(pages, scales, place(pages, table[j / pages.dim(2)], head, j % pages.dim(2)),
+    read_row(pages, scales, place(pages, scales, table[j / pages.dim(2)], head, j % pages.dim(2)),
              rows.data() + j * pages.dim(3));
   return rows;
 }
@@ -53,7 +53,7 @@ void append(const Tensor& pages, const Tensor& scales, const Tensor& x, const Pa
   for (int64_t token = 0; token < batch.tokens(); ++token) {
     for (int64_t head = 0; head < x.dim(1); ++head) {
       const double* row = x.data<double>() + token * x.stride(0) + head * x.stride(1);
-      const RowPlace to = place(pages, batch.page_of(token), head, batch.offset_of(token));
+      const RowPlace to = place(pages, scales, batch.page_of(token), head, batch.offset_of(token));
       if (pages.dtype() == DType::i8) {
         quantise_row(pages, scales, to, row);
       } else {

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "core/error.h"
 #include "core/memory.h"
@@ -60,6 +62,22 @@ TEST(KvCache, CopiesPagesInEveryLayer) {
                   0);
       EXPECT_EQ(*static_cast<const char*>(part.select(0, 2).raw()), 1 + static_cast<int>(layer) * 4);
     }
+  }
+}
+
+// The first tokens of a sequence touch little memory, whatever the number of layers.
+TEST(KvCache, APageOfAllLayersLiesInOnePiece) {
+  for (const DType dtype : {DType::bf16, DType::i8}) {
+    const KvCache cache(small_config(), dtype, 100);
+    std::vector<const char*> first, end;
+    for (int64_t layer = 0; layer < 3; ++layer) {
+      for (const Tensor& part : {cache.layer(layer).k, cache.layer(layer).v}) {
+        first.push_back(static_cast<const char*>(part.select(0, 7).raw()));
+        end.push_back(first.back() + part.select(0, 7).nbytes());
+      }
+    }
+    EXPECT_EQ(*std::ranges::max_element(end) - *std::ranges::min_element(first),
+              2 * 3 * 2 * 16 * 24 * static_cast<int64_t>(size_of(dtype)));
   }
 }
 
