@@ -286,6 +286,8 @@ EngineStats Engine::stats() const {
   stats.pages_cached = scheduler_.pool().cached_count();
   stats.pages_free = scheduler_.pool().free_count();
   stats.pages_used = cache_.page_count() - stats.pages_cached - stats.pages_free;
+  stats.slots_used = stats.pages_used * cache_.page_size();
+  stats.slots_empty = scheduler_.slots_empty();
   stats.prefix_cache_queries = stats.prompt_tokens;
   stats.preemptions = scheduler_.preemptions();
   return stats;

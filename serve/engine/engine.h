@@ -46,6 +46,8 @@ struct EngineStats {
   int64_t pages_used = 0;    // belong to a request
   int64_t pages_cached = 0;  // belong to none, but hold what a request may ask for again
   int64_t pages_free = 0;
+  int64_t slots_used = 0;   // tokens that the pages that belong to a request have room for …
+  int64_t slots_empty = 0;  // … and how many of them they do not hold: what paging wastes
   int64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens of those prompts: all, and at hand
   int64_t preemptions = 0;
   int64_t prompt_tokens = 0;                      // of requests that got their first token

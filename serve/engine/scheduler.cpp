@@ -244,6 +244,13 @@ int64_t Scheduler::requests_of_adapter(std::string_view adapter) const {
   return count;
 }
 
+int64_t Scheduler::slots_empty() const {
+  int64_t slots = 0;  // pages that sequences share are full, so that each place is counted once
+  for (const Sequence& sequence : running_)
+    slots += static_cast<int64_t>(sequence.block_table.size()) * options_.page_size - sequence.cached;
+  return slots;
+}
+
 bool Scheduler::reserve(Sequence& sequence, int64_t length) {
   const int64_t needed = pages_for(length);
   if (needed - static_cast<int64_t>(sequence.block_table.size()) > pool_.available()) return false;

@@ -74,6 +74,8 @@ class Scheduler {
   int64_t running_count() const { return static_cast<int64_t>(running_.size()); }
   int64_t waiting_count() const { return static_cast<int64_t>(waiting_.size()); }
   int64_t requests_of_adapter(std::string_view adapter) const;
+  // Of the pages that belong to a sequence, the tokens' places that hold none: the ends of last pages, between steps.
+  int64_t slots_empty() const;
   int64_t preemptions() const { return preemptions_; }
   const PagePool& pool() const { return pool_; }
 
