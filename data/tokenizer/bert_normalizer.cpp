@@ -75,10 +75,11 @@ template <class Spell>
 void respell(AlignedText& text, const Spell& spell) {
   AlignedText changed{{}, text.base};
   changed.most_bytes = text.most_bytes;
+  changed.keeps_origin = text.keeps_origin;
   for (size_t at = 0; at < text.text.size();) {
     const size_t place = text.origin_of(at);
     spell(next_code_point(text.text, at), changed.text);
-    changed.origin.resize(changed.text.size(), place);
+    if (text.keeps_origin) changed.origin.resize(changed.text.size(), place);
   }
   text = std::move(changed);
 }
@@ -143,24 +144,26 @@ void normalize_as_bert(AlignedText& text, const BertNormalization& options) {
   }
   AlignedText changed{{}, text.base};
   changed.most_bytes = text.most_bytes;
+  changed.keeps_origin = text.keeps_origin;
   changed.text.reserve(text.text.size());
-  changed.origin.reserve(text.text.size());
+  if (text.keeps_origin) changed.origin.reserve(text.text.size());
   for (size_t at = 0; at < text.text.size();) {
     if (is_ascii(text.text[at])) {
       if (const char c = table[static_cast<unsigned char>(text.text[at])]) {
         changed.text += c;
-        changed.origin.push_back(text.origin_of(at));
+        if (text.keeps_origin) changed.origin.push_back(text.origin_of(at));
       }
       ++at;
       continue;
     }
     const size_t end = end_of_other(text.text, at);
     AlignedText part{text.text.substr(at, end - at), text.base + at};
+    part.keeps_origin = text.keeps_origin;
     if (!text.origin.empty())
       part.origin.assign(text.origin.begin() + static_cast<std::ptrdiff_t>(at),
                          text.origin.begin() + static_cast<std::ptrdiff_t>(end));
     normalize_step_by_step(part, options);
-    for (size_t i = 0; i < part.text.size(); ++i) changed.origin.push_back(part.origin_of(i));
+    for (size_t i = 0; i < part.text.size() && text.keeps_origin; ++i) changed.origin.push_back(part.origin_of(i));
     changed.text += part.text;
     at = end;
   }

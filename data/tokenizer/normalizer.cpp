@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "data/tokenizer/character_filters.h"
 #include "data/tokenizer/utf8.h"
 
 namespace lathe::data {
@@ -59,11 +60,50 @@ std::string normal_form(std::string_view text, utf8proc_option_t options) {
   return normal + normal_form_of_run(text.substr(run), options);
 }
 
+// Each range by what bytes_of says of it.
+template <class Ranges, class BytesOf>
+void replace_ranges(AlignedText& aligned, const Ranges& ranges, const BytesOf& bytes_of) {
+  if (ranges.empty()) return;
+  size_t size = aligned.text.size();
+  for (const auto& range : ranges) size += bytes_of(range).size() - (range.end - range.begin);
+  if (size > aligned.most_bytes)
+    throw Error("the tokenizer's normaliser makes " + std::to_string(size) + " bytes of a text, more than the " +
+                std::to_string(aligned.most_bytes) + " that it may");
+  std::string changed;
+  std::vector<size_t> places;
+  changed.reserve(size);
+  if (aligned.keeps_origin) places.reserve(size);
+  size_t position = 0;
+  const auto keep = [&](size_t end) {
+    changed.append(aligned.text, position, end - position);
+    for (; aligned.keeps_origin && position < end; ++position) places.push_back(aligned.origin_of(position));
+    position = end;
+  };
+  for (const auto& range : ranges) {
+    keep(range.begin);
+    const std::string_view bytes = bytes_of(range);
+    changed += bytes;
+    position = range.end;
+    if (!aligned.keeps_origin) continue;
+    const size_t place =
+        range.begin < aligned.text.size() ? aligned.origin_of(range.begin) : aligned.origin_end(aligned.text.size());
+    const size_t last = range.end > range.begin ? aligned.origin_of(range.end - 1) : place;
+    for (size_t i = 0; i < bytes.size(); ++i) places.push_back(i + 1 < bytes.size() ? place : last);
+  }
+  keep(aligned.text.size());
+  aligned.text = std::move(changed);
+  aligned.origin = std::move(places);
+}
+
 // Where the new text begins and ends as the old one does, bytes keep their origins; those in between are spread evenly
 // over what was replaced.
 void replace_text(AlignedText& aligned, std::string changed) {
   const std::string& old = aligned.text;
   if (changed == old) return;
+  if (!aligned.keeps_origin) {
+    aligned.text = std::move(changed);
+    return;
+  }
   const size_t shortest = std::min(old.size(), changed.size());
   size_t head = 0, tail = 0;
   while (head < shortest && old[head] == changed[head]) ++head;
@@ -127,6 +167,14 @@ void read_into(const json& description, const std::string& file, std::vector<Nor
     normalizer.kind = Normalizer::Kind::strip;
     normalizer.strip_left = description.value("strip_left", true);
     normalizer.strip_right = description.value("strip_right", true);
+  } else if (type == "StripAccents") {
+    normalizer.kind = Normalizer::Kind::strip_accents;
+  } else if (type == "Nmt") {
+    normalizer.kind = Normalizer::Kind::nmt;
+  } else if (type == "Precompiled") {
+    normalizer.kind = Normalizer::Kind::precompiled;
+    const auto map = description.at("precompiled_charsmap").get<std::string>();
+    normalizer.charsmap.push_back(read_precompiled_charsmap(map, file));
   } else if (type == "BertNormalizer") {
     normalizer.kind = Normalizer::Kind::bert;
     BertNormalization& bert = normalizer.bert;
@@ -148,8 +196,8 @@ void read_into(const json& description, const std::string& file, std::vector<Nor
   } else {
     throw ConfigError(
         file, "the normalizer '" + type +
-                  "' is not supported (NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, BertNormalizer and "
-                  "Sequence are)");
+                  "' is not supported (NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, Strip, StripAccents, Nmt, "
+                  "Precompiled, BertNormalizer and Sequence are)");
   }
   normalizers.push_back(std::move(normalizer));
 }
@@ -157,32 +205,11 @@ void read_into(const json& description, const std::string& file, std::vector<Nor
 }  // namespace
 
 void AlignedText::replace_all(const std::vector<TextPiece>& ranges, std::string_view bytes) {
-  if (ranges.empty()) return;
-  size_t size = text.size();
-  for (const auto& [begin, end] : ranges) size += bytes.size() - (end - begin);
-  if (size > most_bytes)
-    throw Error("the tokenizer's normaliser makes " + std::to_string(size) + " bytes of a text, more than the " +
-                std::to_string(most_bytes) + " that it may");
-  std::string changed;
-  std::vector<size_t> places;
-  changed.reserve(size);
-  places.reserve(size);
-  size_t position = 0;
-  const auto keep = [&](size_t end) {
-    changed.append(text, position, end - position);
-    for (; position < end; ++position) places.push_back(origin_of(position));
-  };
-  for (const auto& [begin, end] : ranges) {
-    keep(begin);
-    const size_t place = begin < text.size() ? origin_of(begin) : origin_end(text.size());
-    const size_t last = end > begin ? origin_of(end - 1) : place;
-    for (size_t i = 0; i < bytes.size(); ++i) places.push_back(i + 1 < bytes.size() ? place : last);
-    changed += bytes;
-    position = end;
-  }
-  keep(text.size());
-  text = std::move(changed);
-  origin = std::move(places);
+  replace_ranges(*this, ranges, [&](const TextPiece&) { return bytes; });
+}
+
+void AlignedText::replace(const std::vector<Replacement>& replacements) {
+  replace_ranges(*this, replacements, [](const Replacement& replacement) { return replacement.bytes; });
 }
 
 void AlignedText::prepend(std::string_view bytes) { replace_all({{0, 0}}, bytes); }
@@ -205,6 +232,9 @@ void Normalizer::apply(AlignedText& aligned) const {
     case Kind::prepend: return aligned.prepend(content);
     case Kind::bert: return normalize_as_bert(aligned, bert);
     case Kind::strip: return strip(aligned, strip_left, strip_right);
+    case Kind::strip_accents: return strip_accents(aligned);
+    case Kind::nmt: return normalize_for_translation(aligned);
+    case Kind::precompiled: return charsmap[0].apply(aligned);
     case Kind::replace_string:
       if (pattern.empty()) return;
       for (size_t at = 0; (at = aligned.text.find(pattern, at)) != std::string::npos; at += pattern.size()) {

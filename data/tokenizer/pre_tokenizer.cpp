@@ -130,6 +130,12 @@ void prepend_to_words(AlignedText& text, std::vector<TextPiece>& words, std::str
   text.replace_all(places, bytes);
 }
 
+// A text that was not cut begins where its segment did, even where its first characters were taken away.
+bool begins_input(const AlignedText& text, TextPiece word) {
+  const bool whole = word.begin == 0 && word.end == text.text.size();
+  return whole ? text.base == 0 : text.origin_of(word.begin) == 0;
+}
+
 void apply_metaspace(const PreTokenizer& step, AlignedText& text, std::vector<TextPiece>& words) {
   // Spaces in the words become the replacement, which is usually longer.
   std::vector<TextPiece> spaces;
@@ -146,7 +152,7 @@ void apply_metaspace(const PreTokenizer& step, AlignedText& text, std::vector<Te
   text.replace_all(spaces, step.replacement);
   prepend_to_words(text, words, step.replacement, [&](const TextPiece& word) {
     if (step.prepend == PreTokenizer::Prepend::never || word.end == word.begin) return false;
-    if (step.prepend == PreTokenizer::Prepend::first && text.origin_of(word.begin) != 0) return false;
+    if (step.prepend == PreTokenizer::Prepend::first && !begins_input(text, word)) return false;
     return text.text.compare(word.begin, step.replacement.size(), step.replacement) != 0;
   });
   if (!step.cut_words) return;
@@ -240,6 +246,7 @@ void read_into(const json& description, const std::string& file, PreTokenizers& 
     all.steps.push_back(read_split(description, file));
   } else if (type == "Metaspace") {
     all.steps.push_back(read_metaspace(description, file));
+    all.looks_at_origin |= all.steps.size() > 1 && all.steps.back().prepend == PreTokenizer::Prepend::first;
   } else if (type == "WhitespaceSplit") {
     all.steps.push_back(white_space_pre_tokenizer(file));
   } else if (type == "BertPreTokenizer") {

@@ -32,7 +32,8 @@ struct PreTokenizer {
 
 struct PreTokenizers {
   std::vector<PreTokenizer> steps;
-  bool byte_level = false;  // the last step maps bytes to GPT-2's alphabet
+  bool byte_level = false;       // the last step maps bytes to GPT-2's alphabet
+  bool looks_at_origin = false;  // a Metaspace(first) behind other steps asks which word begins the input
 };
 
 // GPT-2's own cuts (Radford et al., 2019), which ByteLevel makes where use_regex is on.

@@ -13,7 +13,12 @@ namespace {
 class Encoding {
  public:
   Encoding(const Tokenizer::Parts& parts, std::string_view text, std::span<const TextRange> control, bool with_ranges)
-      : parts_(parts), text_(text), control_(control), with_ranges_(with_ranges) {}
+      : parts_(parts),
+        text_(text),
+        control_(control),
+        with_ranges_(with_ranges),
+        keeps_origin_(with_ranges || parts.pre_tokenizers.looks_at_origin ||
+                      (!control.empty() && !parts.normalized_tokens.empty())) {}
 
   EncodedText run() {
     result_.ids.reserve(text_.size() / 3 + 8);
@@ -36,6 +41,7 @@ class Encoding {
   void encode_segment(size_t begin, size_t end) {
     if (begin == end) return;
     AlignedText segment{std::string(text_.substr(begin, end - begin)), begin};
+    segment.keeps_origin = keeps_origin_;
     for (const Normalizer& normalizer : parts_.normalizers) normalizer.apply(segment);
     std::vector<TextPiece> words;
     if (parts_.normalized_tokens.empty()) {
@@ -48,6 +54,7 @@ class Encoding {
     const auto encode_until = [&](size_t until) {
       if (until == done) return;
       AlignedText part{segment.text.substr(done, until - done), segment.base + done};
+      part.keeps_origin = keeps_origin_;
       if (!segment.origin.empty()) part.origin.assign(segment.origin.begin() + done, segment.origin.begin() + until);
       words.assign(1, {0, part.text.size()});
       encode_words(part, words);
@@ -63,6 +70,7 @@ class Encoding {
   // The parts of the normalised segment that come from control ranges.
   std::vector<TextRange> control_within(const AlignedText& segment) const {
     std::vector<TextRange> within;
+    if (control_.empty()) return within;
     for (size_t i = 0; i < segment.text.size(); ++i) {
       const size_t place = segment.origin_of(i);
       const auto range = std::find_if(control_.begin(), control_.end(),
@@ -95,6 +103,7 @@ class Encoding {
   std::string_view text_;
   std::span<const TextRange> control_;
   bool with_ranges_;
+  bool keeps_origin_;
   EncodedText result_;
   std::vector<WordToken> tokens_;
 };
@@ -179,6 +188,7 @@ void Tokenizer::Parts::add_token(const AddedToken& token, const std::string& fil
     return;
   }
   AlignedText normalized{token.content};
+  normalized.keeps_origin = false;
   for (const Normalizer& normalizer : normalizers) normalizer.apply(normalized);
   normalized_tokens.add(token, normalized.text);
 }

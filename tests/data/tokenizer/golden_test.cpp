@@ -19,7 +19,8 @@ TEST_P(TokenizerJson, AgreesWithTheLibrary) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, TokenizerJson,
                          testing::Values("byte_level", "split_regex", "sentencepiece", "metaspace", "unigram",
-                                         "unigram_bytes", "word_piece", "word_piece_cased"));
+                                         "precompiled", "precompiled_accents", "unigram_bytes", "word_piece",
+                                         "word_piece_cased"));
 
 // llama.cpp's names stand for what the models' own tokenizer.json cuts.
 TEST(GgufPreTokenizers, CutAsTheLibraryDoes) {
