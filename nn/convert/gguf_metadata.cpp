@@ -11,7 +11,7 @@ namespace lathe::nn {
 namespace {
 
 constexpr double gemma3_local_theta = 10000.0;
-constexpr int64_t gemma3_pattern = 6, smollm3_interval = 4;
+constexpr int64_t gemma3_pattern = 6, olmo3_pattern = 4, smollm3_interval = 4;
 // Gemma's largest models, which llama.cpp knows by their layers, divide scores by the root of another number.
 constexpr int64_t gemma2_27b_layers = 46, gemma3_27b_layers = 62;
 
@@ -30,6 +30,9 @@ void check_layers(const ModelConfig& config, GgufModel& model) {
       const bool slides = (i + 1) % gemma3_pattern != 0;
       if ((layer.sliding_window > 0) != slides)
         refuse("sliding_window_pattern", "GGUF has a pattern of six layers only");
+    } else if (config.family == "olmo3") {
+      if ((layer.sliding_window > 0) != ((i + 1) % olmo3_pattern != 0))
+        refuse("layer_types", "GGUF has a window in three of four layers only");
     } else if (config.family == "gemma2") {
       if ((layer.sliding_window > 0) != (i % 2 == 0))
         refuse("layer_types", "GGUF has a window in every other layer, from the first, only");
@@ -51,6 +54,9 @@ void check_layers(const ModelConfig& config, GgufModel& model) {
   if (config.family == "gemma3_text" && (config.ropes.size() != 2 || config.ropes[1].theta != gemma3_local_theta ||
                                          config.ropes[1].scaling.kind != RopeScalingKind::none))
     refuse("rope_local_base_freq", "GGUF has 10000 without scaling only");
+  if (config.family == "olmo3" && (config.ropes.size() != 2 || config.ropes[1].theta != config.ropes[0].theta ||
+                                   config.ropes[1].scaling.kind != RopeScalingKind::none))
+    refuse("rope_parameters.sliding_attention", "GGUF has the base of the other layers without scaling only");
 }
 
 // Of the rest.
@@ -59,9 +65,10 @@ void check_model(const ModelConfig& config) {
     refuse("hidden_act", "GGUF has no key for another activation than the family's");
   if (config.experts.num_experts > 0 && !config.experts.norm_topk_prob)
     refuse("norm_topk_prob", "GGUF has experts whose weights are divided by their sum only");
-  if (config.attention_bias != AttentionBias::none &&
-      (config.family == "olmo2" || config.family == "qwen3_moe" || is_gemma(config)))
-    refuse("attention_bias", "GGUF has none for " + config.family);
+  // llama.cpp's loader asks for no bias of the output projection, and refuses a file with tensors that it did not ask for.
+  for (const char* without : {"gemma2", "gemma3_text", "olmo2", "olmo3", "qwen3", "qwen3_moe", "smollm3"})
+    if (config.attention_bias != AttentionBias::none && config.family == without)
+      refuse("attention_bias", "GGUF has none for " + config.family);
   if (!is_gemma(config)) return;
   const bool largest =
       config.num_hidden_layers() == (config.family == "gemma2" ? gemma2_27b_layers : gemma3_27b_layers);
@@ -161,6 +168,12 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     model.metadata.emplace_back(prefix + key, std::move(value));
   };
   if (is_gemma(config) || config.family == "phi3") add("attention.sliding_window", config.layers[0].sliding_window);
+  if (config.family == "olmo3") {
+    std::vector<bool> slides;
+    for (const LayerConfig& layer : config.layers) slides.push_back(layer.sliding_window > 0);
+    add("attention.sliding_window", config.layers[0].sliding_window);
+    add("attention.sliding_window_pattern", std::move(slides));
+  }
   if (config.family == "gemma2") {
     add("attn_logit_softcapping", config.attn_logit_softcapping);
     add("final_logit_softcapping", config.final_logit_softcapping);

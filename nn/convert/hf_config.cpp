@@ -22,7 +22,8 @@ constexpr HfName architectures[] = {
     {"llama", "LlamaForCausalLM"},     {"mistral", "MistralForCausalLM"}, {"mixtral", "MixtralForCausalLM"},
     {"qwen2", "Qwen2ForCausalLM"},     {"qwen3", "Qwen3ForCausalLM"},     {"qwen3_moe", "Qwen3MoeForCausalLM"},
     {"smollm3", "SmolLM3ForCausalLM"}, {"gemma2", "Gemma2ForCausalLM"},   {"gemma3_text", "Gemma3ForCausalLM"},
-    {"phi3", "Phi3ForCausalLM"},       {"olmo2", "Olmo2ForCausalLM"},     {"granite", "GraniteForCausalLM"}};
+    {"phi3", "Phi3ForCausalLM"},       {"olmo2", "Olmo2ForCausalLM"},     {"granite", "GraniteForCausalLM"},
+    {"olmo3", "Olmo3ForCausalLM"}};
 
 const char* architecture_of(const std::string& family) {
   for (const HfName& name : architectures)
@@ -127,6 +128,25 @@ ordered_json whole_where_it_is(double value) {
   return value;
 }
 
+void add_layer_types(const ModelConfig& config, ordered_json& json) {
+  ordered_json types = ordered_json::array();
+  for (const LayerConfig& layer : config.layers) {
+    types.push_back(layer.sliding_window > 0 ? "sliding_attention" : "full_attention");
+    if (layer.sliding_window > 0) json["sliding_window"] = layer.sliding_window;
+  }
+  json["layer_types"] = std::move(types);
+}
+
+// Beside rope_theta and rope_scaling, which transformers 5 takes for the layers that see all, alone.
+void add_olmo3(const ModelConfig& config, ordered_json& json) {
+  add_layer_types(config, json);
+  ordered_json full = json["rope_scaling"].is_null() ? ordered_json{{"rope_type", "default"}} : json["rope_scaling"];
+  full["rope_theta"] = json["rope_theta"];
+  json["rope_parameters"] = {
+      {"full_attention", std::move(full)},
+      {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", as_written(config.ropes.at(1).theta)}}}};
+}
+
 void add_gemma(const ModelConfig& config, ordered_json& json) {
   json["hidden_activation"] = "gelu_pytorch_tanh";
   json["query_pre_attn_scalar"] = whole_where_it_is(
@@ -137,12 +157,7 @@ void add_gemma(const ModelConfig& config, ordered_json& json) {
   } else {
     json["rope_local_base_freq"] = config.ropes.at(1).theta;
   }
-  ordered_json types = ordered_json::array();
-  for (const LayerConfig& layer : config.layers) {
-    types.push_back(layer.sliding_window > 0 ? "sliding_attention" : "full_attention");
-    if (layer.sliding_window > 0) json["sliding_window"] = layer.sliding_window;
-  }
-  json["layer_types"] = std::move(types);
+  add_layer_types(config, json);
 }
 
 void add_phi3(const ModelConfig& config, ordered_json& json) {
@@ -206,6 +221,7 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
     json["hidden_act"] = config.activation == Activation::silu ? "silu" : "gelu_pytorch_tanh";
   }
   if (config.family == "phi3") add_phi3(config, json);
+  if (config.family == "olmo3") add_olmo3(config, json);
   if (config.family == "granite") add_granite(config, json);
   if (config.experts.num_experts > 0) add_experts(config, json);
   // Qwen2's biases are a matter of its name.

@@ -14,9 +14,9 @@
 namespace lathe::nn {
 namespace {
 
-constexpr const Family* all_families[] = {&gemma2_family,  &gemma3_family,  &granite_family,   &llama_family,
-                                          &mistral_family, &mixtral_family, &olmo2_family,     &phi3_family,
-                                          &qwen2_family,   &qwen3_family,   &qwen3_moe_family, &smollm3_family};
+constexpr const Family* all_families[] = {
+    &gemma2_family, &gemma3_family, &granite_family, &llama_family, &mistral_family,   &mixtral_family, &olmo2_family,
+    &olmo3_family,  &phi3_family,   &qwen2_family,   &qwen3_family, &qwen3_moe_family, &smollm3_family};
 
 // Letters to insert, remove or replace.
 size_t edit_distance(std::string_view a, std::string_view b) {

@@ -114,6 +114,9 @@ def write_gguf(folder, model_class, architecture):
     writer.add_eos_token_id(config.eos_token_id)
     if architecture in ("gemma2", "gemma3"):
         writer.add_sliding_window(config.sliding_window)
+    if config.model_type == "olmo3":
+        writer.add_sliding_window(config.sliding_window)
+        writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
     if architecture == "gemma2":
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
         writer.add_final_logit_softcapping(config.final_logit_softcapping)

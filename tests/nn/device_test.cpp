@@ -12,7 +12,7 @@
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
-#include "tests/nn/golden_files.h"
+#include "tests/nn/golden_models.h"
 
 namespace lathe::nn {
 namespace {
@@ -215,9 +215,7 @@ TEST(SoftCap, LogProbabilitiesOfTheLogitsAreThoseOfTraining) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, FamilyOnDevice,
-                         testing::Values("tiny_phi3/longrope", "tiny_gemma2", "tiny_olmo2", "tiny_granite",
-                                         "tiny_mixtral", "tiny_qwen3_moe/some", "tiny_qwen3_moe/all"));
+INSTANTIATE_TEST_SUITE_P(Golden, FamilyOnDevice, testing::ValuesIn(tiny_models));
 
 INSTANTIATE_TEST_SUITE_P(Every, OnDevice, testing::ValuesIn(devices()),
                          [](const auto& info) { return to_string(info.param).substr(0, 4); });

@@ -1,4 +1,4 @@
-// LoRA beside PEFT, on every family that is more than a Llama: ten steps of gradient descent from the same adapter.
+// LoRA beside PEFT, on every family: ten steps of gradient descent from the same adapter.
 #include <gtest/gtest.h>
 
 #include "kernels/add/add.h"
@@ -64,8 +64,8 @@ TEST_P(FamilyAdapter, IsWrittenAsPeftWroteIt) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, FamilyAdapter,
-                         testing::Values("phi3", "gemma2", "gemma3", "olmo2", "granite", "qwen2", "smollm3", "mixtral",
-                                         "qwen3_moe"),
+                         testing::Values("llama", "mistral", "qwen3", "phi3", "gemma2", "gemma3", "olmo2", "olmo3",
+                                         "granite", "qwen2", "smollm3", "mixtral", "qwen3_moe"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

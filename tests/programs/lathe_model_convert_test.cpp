@@ -77,8 +77,8 @@ void expect_same_weights(const fs::path& found_path, const fs::path& expected_pa
 }
 
 TEST_F(LatheModelConvert, GgufIsWhatThePackagesConverterWritesAndComesBackToTheBit) {
-  for (const char* name : {"tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2", "tiny_granite",
-                           "tiny_mixtral", "tiny_qwen3_moe/all", "tiny_qwen3/tied", "tiny_qwen2/plain",
+  for (const char* name : {"tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2", "tiny_olmo3",
+                           "tiny_granite", "tiny_mixtral", "tiny_qwen3_moe/all", "tiny_qwen3/tied", "tiny_qwen2/plain",
                            "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3", "tiny_llama31", "tiny_llama_bias"}) {
     SCOPED_TRACE(name);
     const fs::path model = writable(name), gguf = model.string() + ".gguf", back = model.string() + ".back";
@@ -195,6 +195,15 @@ TEST_F(LatheModelConvert, WhatCannotBeWrittenIsSaidAndLeavesNothing) {
   expect_refused(model_of("tiny_qwen3_moe/some"), {}, "experts in all layers");
   expect_refused(model_of("tiny_gemma2"), {}, "query_pre_attn_scalar: GGUF has 16");
   expect_refused(model_of("tiny_qwen3/options"), {}, "hidden_act");
+  for (const auto& [name, key] :
+       {std::pair{"tiny_qwen3/untied", "attention_bias"}, {"tiny_smollm3", "attention_bias"}}) {
+    const fs::path biased = model_of(name);
+    set(biased, "attention_bias", true);
+    expect_refused(biased, {}, key);
+  }
+  const fs::path other_pattern = model_of("tiny_olmo3");
+  set(other_pattern, "layer_types", {"full_attention", "sliding_attention", "full_attention", "full_attention"});
+  expect_refused(other_pattern, {}, "layer_types");
   expect_refused(golden_gguf("tiny_qwen3/untied"), {"--format", "hf", "--dtype", "q8_0"}, "Hugging Face directory");
   auto config = nlohmann::json::parse(bytes_of(model / "config.json"));
   config["num_hidden_layers"] = 1;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""PEFT on the tiny models of the families: an adapter of every linear, with experts of attention alone, its loss in ten steps of gradient descent
-and what it is after them, computed in float64."""
+"""make.py [FAMILY …]: PEFT on the tiny models of the families: an adapter of every linear, with experts of attention alone, its loss in ten steps of
+gradient descent and what it is after them, computed in float64."""
 
 import json
 import shutil
@@ -17,12 +17,15 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 FAMILIES = {"phi3": "tiny_phi3/window", "gemma2": "tiny_gemma2", "gemma3": "tiny_gemma3", "olmo2": "tiny_olmo2", "granite": "tiny_granite",
-            "qwen2": "tiny_qwen2/plain", "smollm3": "tiny_smollm3", "mixtral": "tiny_mixtral", "qwen3_moe": "tiny_qwen3_moe/some"}
+            "qwen2": "tiny_qwen2/plain", "smollm3": "tiny_smollm3", "mixtral": "tiny_mixtral", "qwen3_moe": "tiny_qwen3_moe/some",
+            "llama": "tiny_llama31", "mistral": "tiny_mistral/window", "qwen3": "tiny_qwen3/untied", "olmo3": "tiny_olmo3"}
 LEARNING_RATE, STEPS = 0.05, 10
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]  # "all-linear" would go into the tensors that hold all experts
 torch.set_num_threads(1)
 
 for number, (name, base) in enumerate(FAMILIES.items()):
+    if sys.argv[1:] and name not in sys.argv[1:]:
+        continue
     torch.manual_seed(60 + number)
     folder = HERE / name
     model = tiny.load_eager(AutoModelForCausalLM, oracle.HERE / base)

@@ -1,0 +1,30 @@
+// The tiny models of tests/golden/: of every family at least one, and each way that its config can take.
+#pragma once
+
+#include <filesystem>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "tests/nn/golden_files.h"
+
+namespace lathe::nn {
+
+inline constexpr const char* tiny_models[] = {
+    "tiny_llama/untied",   "tiny_llama/tied",    "tiny_llama31",    "tiny_llama_bias",    "tiny_qwen2/plain",
+    "tiny_qwen2/windows",  "tiny_qwen3/untied",  "tiny_qwen3/tied", "tiny_qwen3/options", "tiny_mistral/window",
+    "tiny_mistral/nemo",   "tiny_gemma2",        "tiny_gemma3",     "tiny_smollm3",       "tiny_phi3/longrope",
+    "tiny_phi3/window",    "tiny_olmo2",         "tiny_olmo3",      "tiny_granite",       "tiny_mixtral",
+    "tiny_qwen3_moe/some", "tiny_qwen3_moe/all",
+};
+
+inline bool has_gguf(const std::string& model) { return std::filesystem::exists(golden(model + "/model.gguf")); }
+
+// The model's row of a golden file that has one for each.
+inline nlohmann::json row_of_model(const std::string& file, const std::string& model) {
+  for (nlohmann::json& row : golden_json(file))
+    if (row["model"] == model) return row;
+  throw std::out_of_range(file + " has no row of " + model);
+}
+
+}  // namespace lathe::nn
