@@ -46,9 +46,10 @@ void write_files_of_gguf(const fs::path& directory, const nn::ModelFiles& files,
   for (const std::optional<int64_t>& id : {metadata.eos_id, metadata.eot_id, metadata.eom_id})
     if (id && std::find(end.begin(), end.end(), *id) == end.end()) end.push_back(*id);
   for (ordered_json* json : {&config, &generation}) {
+    // Where there is none, some configs of transformers have one of their own.
+    for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) (*json)[key] = nullptr;
     if (metadata.bos_id) (*json)["bos_token_id"] = *metadata.bos_id;
     if (!end.empty()) (*json)["eos_token_id"] = end.size() == 1 ? end[0] : end;
-    (*json)["pad_token_id"] = nullptr;  // where there is none, some configs of transformers have one of their own
     if (metadata.padding_id) (*json)["pad_token_id"] = *metadata.padding_id;
   }
   write_file_atomically(directory / "config.json", dumped(config));
@@ -99,6 +100,12 @@ std::string tokenizer_difference(const data::Tokenizer& tokenizer, const data::T
   return "";
 }
 
+// What was read of the file for a weight is let go with it: converting holds one weight, not the file.
+template <class Weight>
+void release_after_each(std::vector<Weight>& weights, const nn::ModelFiles& files) {
+  for (Weight& written : weights) written.weight.finished = [&files] { files.weights->release_pages(); };
+}
+
 }  // namespace
 
 ConvertedModel write_hf_directory(const fs::path& directory, const nn::ModelFiles& files, std::optional<DType> dtype,
@@ -110,18 +117,18 @@ ConvertedModel write_hf_directory(const fs::path& directory, const nn::ModelFile
     nn::write_model_config(files.path, directory, written, files.config.tie_word_embeddings);
     nn::copy_text_files(files.path, directory);
   }
-  const std::vector<nn::SafetensorsToWrite> weights = nn::hf_weights_of(files, written);
+  std::vector<nn::SafetensorsToWrite> weights = nn::hf_weights_of(files, written);
+  release_after_each(weights, files);
   nn::write_safetensors_shards(directory, weights, max_shard_bytes);
-  files.weights->release_pages();
   return {static_cast<int64_t>(weights.size()), name_in_files(written), {}};
 }
 
 ConvertedModel write_gguf_file(const fs::path& path, const nn::ModelFiles& files, const nn::GgmlWriter* type) {
   if (type == nullptr) type = nn::ggml_writer(name_in_files(dense_dtype(files)));
   nn::GgufModel model = nn::gguf_model_of(files, *type);
+  release_after_each(model.tensors, files);
   if (files.gguf) {  // its tokenizer is among its metadata
     nn::write_gguf(path, model.metadata, model.tensors);
-    files.weights->release_pages();
     return {static_cast<int64_t>(model.tensors.size()), std::string(type->name), {}};
   }
   const auto tokenizer = load_tokenizer(files);
@@ -131,7 +138,6 @@ ConvertedModel write_gguf_file(const fs::path& path, const nn::ModelFiles& files
     model.warnings.push_back(std::move(sentence));
   add_tokenizer(metadata, model.metadata);
   nn::write_gguf(path, model.metadata, model.tensors);
-  files.weights->release_pages();
   return {static_cast<int64_t>(model.tensors.size()), std::string(type->name), std::move(model.warnings)};
 }
 

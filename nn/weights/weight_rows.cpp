@@ -24,6 +24,7 @@ void stream_rows(const WeightRows& weight, int64_t row_bytes,
     });
     write(bytes.data(), count * row_bytes);
   }
+  if (weight.finished) weight.finished();
 }
 
 }  // namespace lathe::nn

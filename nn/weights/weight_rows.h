@@ -14,6 +14,8 @@ struct WeightRows {
   Shape shape;  // row-major; a vector is one row
   // Rows [first, first + count) into out, row-major f32. Called from several threads at once.
   std::function<void(int64_t first, int64_t count, float* out)> read;
+  // Called when all of its rows have been written; may be empty.
+  std::function<void()> finished = {};
 
   int64_t rows() const { return shape.rank() > 1 ? shape.numel() / shape[-1] : 1; }
   int64_t columns() const { return shape.numel() / rows(); }
