@@ -34,6 +34,23 @@ TEST(RopeTable, HasTheAnglesOfTransformers) {
   }
 }
 
+// dynamic and longrope take the frequencies of the longest sequence that the model is opened for, which is this one.
+TEST(RopeTable, LogitsBeyondTheOriginalContextAreThoseOfTransformers) {
+  for (const nlohmann::json& row : golden_json("rope/logits.json")) {
+    nlohmann::json json = golden_json("tiny_llama/untied/config.json");
+    json["max_position_embeddings"] = row["max_position_embeddings"];
+    json["rope_parameters"] = row["rope_parameters"];
+    const auto ids = row["input_ids"].get<std::vector<int32_t>>();
+    const ModelFiles files = open_model_files(golden("tiny_llama/untied"));
+    const Transformer model(config_of(json), *files.weights, {.max_positions = static_cast<int64_t>(ids.size())});
+    const Tensor logits = logits_of(model, {ids});
+    const auto expected = row["logits"].get<std::vector<float>>();
+    const auto last = logits.span<float>().last(expected.size());
+    for (size_t i = 0; i < expected.size(); ++i)
+      ASSERT_NEAR(last[i], expected[i], 1e-4) << row["rope_parameters"].dump() << ", token " << i;
+  }
+}
+
 TEST(RopeTable, WhatCannotBeComputedIsNamed) {
   const auto error_of = [](const nlohmann::json& rope) -> std::string {
     nlohmann::json json = golden_json("tiny_phi3/longrope/config.json");

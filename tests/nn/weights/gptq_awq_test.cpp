@@ -5,10 +5,9 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "core/error.h"
 #include "nn/weights/safetensors.h"
+#include "tests/nn/golden_files.h"
 #include "tests/support/golden.h"
-#include "tests/support/temporary_folder.h"
 
 namespace lathe::nn {
 namespace {
@@ -76,6 +75,17 @@ TEST_F(GptqAwq, DequantisesToTheBitAsThePackages) {
   expect_golden("gptq4_v2");
   write("awq4", {{"quant_method", "awq"}, {"bits", 4}, {"group_size", 32}, {"version", "GEMM"}, {"zero_point", true}});
   expect_golden("awq4");
+}
+
+// Whole models: GPTQ symmetric with columns out of order, AWQ with zeros.
+TEST_F(GptqAwq, AModelHasTheLogitsOfTheWeightsThatItsCodesStandFor) {
+  for (const std::string form : {"gptq_awq/gptq", "gptq_awq/awq"}) {
+    const json expected = golden_json(form + "/expected.json");
+    const auto logits = expected["logits"].get<std::vector<float>>();
+    const Tensor found = logits_of(load(golden(form), DType::f32), {expected["input_ids"].get<std::vector<int32_t>>()});
+    const auto last = found.span<float>().last(logits.size());
+    for (size_t i = 0; i < logits.size(); ++i) ASSERT_NEAR(last[i], logits[i], 1e-4) << form << ", token " << i;
+  }
 }
 
 TEST_F(GptqAwq, WithoutGroupsOfColumnsTheyAreNeighbours) {
