@@ -126,6 +126,46 @@ int64_t largest_linear(const nn::ModelConfig& model) {
   return largest;
 }
 
+// What is alive in a part of a step beside what all of it keeps.
+struct StepPhase {
+  int64_t activation_bytes = 0, workspace_bytes = 0;
+  std::string workspace;
+  int64_t bytes() const { return activation_bytes + workspace_bytes; }
+};
+
+// Logits are gone before the layers' backward begins, so that the peak is in one of the two.
+struct StepPhases {
+  int64_t kept_bytes = 0;  // from the forward to the backward of each layer
+  StepPhase loss, layer;
+  const StepPhase& peak() const { return loss.bytes() > layer.bytes() ? loss : layer; }
+  const StepPhase& other() const { return loss.bytes() > layer.bytes() ? layer : loss; }
+};
+
+StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora, const RunShape& run) {
+  const int64_t element = size_of(run.dtype), row = run.forward_tokens * element;
+  const bool on_cpu = run.device.kind == DeviceKind::cpu;
+  const SavedElements saved = saved_elements(model, lora);
+  StepPhases phases;
+  phases.kept_bytes =
+      row * (run.gradient_checkpointing ? model.num_hidden_layers() * model.hidden_size : saved.all_layers);
+  // Its hidden states, as they were normed, and their gradient.
+  phases.loss.activation_bytes = row * 3 * model.hidden_size;
+  // Gradients take the logits' place. The rows of labelled tokens and their gradients lie beside them, and on the CPU
+  // panels of the products.
+  const int64_t chunk =
+      std::min(run.forward_tokens, on_cpu ? kernels::cross_entropy_chunk : kernels::cross_entropy_device_chunk);
+  phases.loss.workspace_bytes = chunk * (model.vocab_size * (on_cpu ? 5 : 4) + 2 * model.hidden_size * element);
+  phases.loss.workspace = "logits of " + std::to_string(chunk) + " tokens";
+  phases.layer.activation_bytes = row * (transient_elements(model, run.gradient_checkpointing) +
+                                         (run.gradient_checkpointing ? saved.largest_layer : 0));
+  // On the CPU products read codes in panels; a device dequantises one weight at a time for those of many rows.
+  if (run.quantization && !on_cpu) {
+    phases.layer.workspace_bytes = largest_linear(model) * element;
+    phases.layer.workspace = "one linear dequantised";
+  }
+  return phases;
+}
+
 // core/caching_allocator.cpp keeps an eighth of the highest total, and 16 MiB at least.
 int64_t largest_cache(int64_t total) { return std::max<int64_t>(16 << 20, total / 8); }
 
@@ -183,31 +223,23 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
         {MemoryTag::weights, weights * copies,
          millions(weights) + " of the reference, masters" + (element == master ? "" : " and copies")});
   }
-  const SavedElements saved = saved_elements(model, lora);
-  const int64_t kept = run.gradient_checkpointing ? model.num_hidden_layers() * model.hidden_size + saved.largest_layer
-                                                  : saved.all_layers;
-  const int64_t transient = transient_elements(model, run.gradient_checkpointing);
-  estimate.lines.push_back({MemoryTag::activations, run.forward_tokens * (kept + transient) * element,
+  const bool on_cpu = run.device.kind == DeviceKind::cpu;
+  const StepPhases phases = step_phases(model, lora, run);
+  const StepPhase& peak = phases.peak();
+  estimate.lines.push_back({MemoryTag::activations, phases.kept_bytes + peak.activation_bytes,
                             std::to_string(run.forward_tokens) + " tokens in a forward" +
                                 (run.gradient_checkpointing ? ", layers recomputed" : "")});
-  const bool on_cpu = run.device.kind == DeviceKind::cpu;
-  const int64_t chunk =
-      std::min(run.forward_tokens, on_cpu ? kernels::cross_entropy_chunk : kernels::cross_entropy_device_chunk);
-  // Gradients take the logits' place; on the CPU panels of the products lie beside them.
-  estimate.lines.push_back({MemoryTag::workspace, chunk * model.vocab_size * (on_cpu ? 5 : 4 + element),
-                            "logits of " + std::to_string(chunk) + " tokens"});
-  // On the CPU products read codes in panels; a device dequantises one weight at a time for those of many rows.
-  if (run.quantization && !on_cpu)
-    estimate.lines.push_back({MemoryTag::workspace, largest_linear(model) * element, "one linear dequantised"});
+  if (peak.workspace_bytes > 0) estimate.lines.push_back({MemoryTag::workspace, peak.workspace_bytes, peak.workspace});
   if (widens(run)) {
     const int64_t dense = lora == nullptr || run.quantization ? largest_linear(model) : 0;
     estimate.lines.push_back({MemoryTag::workspace,
                               (dense + run.forward_tokens * (model.hidden_size + 2 * model.intermediate_size)) * 4,
                               "a product's operands as f32"});
   }
-  // What the CPU's cache fills with: the adapter as it was made, and what a layer needed for a moment.
-  const int64_t passing =
-      (lora != nullptr ? trained * master : 0) + 2 * run.forward_tokens * transient_elements(model, false);
+  // What the CPU's cache fills with: the adapter as it was made, what a layer needed for a moment, and what the other
+  // phase did.
+  const int64_t passing = (lora != nullptr ? trained * master : 0) +
+                          2 * run.forward_tokens * transient_elements(model, false) + phases.other().bytes();
   const int64_t cache = largest_cache(estimate.total_bytes());
   estimate.lines.push_back(
       {MemoryTag::other, on_cpu ? std::min(cache, passing) : cache, "freed blocks kept for reuse"});
