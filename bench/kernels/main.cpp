@@ -13,6 +13,7 @@
 #include "bench/serve/serve.h"
 #include "core/error.h"
 #include "core/thread_pool.h"
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/simd/isa.h"
 #include "programs/cli/program.h"
@@ -77,6 +78,7 @@ Json to_json(const Timing& timing, const Ceilings& ceilings) {
                  {"slowest", timing.slowest},
                  {"gbytes_per_second", timing.bytes / timing.seconds / 1e9},
                  {"gflops", timing.flops / timing.seconds / 1e9}};
+  if (timing.peer_seconds) result["cublaslt_seconds"] = *timing.peer_seconds;
   if (ceilings.bytes > 0) {
     result["fraction"] = timing.fraction(ceilings);
     result["bound_by"] = name_of(timing.bound(ceilings).floor);
@@ -93,6 +95,9 @@ void print_line(const Timing& timing, const Ceilings& ceilings, const std::strin
     std::printf("  %5.1f %% of %s", 100 * timing.fraction(ceilings),
                 floor == Timing::Floor::arithmetic ? peak : name_of(floor));
   }
+  if (timing.peer_seconds)
+    std::printf("  cuBLASLt %.1f us, %.2f of its speed", *timing.peer_seconds * 1e6,
+                *timing.peer_seconds / timing.seconds);
   std::printf("%s\n", change.c_str());
   std::fflush(stdout);
 }
@@ -126,6 +131,9 @@ void run_kernels(const KernelsOptions& options) {
         "read + written %.1f GB/s\n",
         name.c_str(), thread_count(), ceilings.f32_flops / 1e9, ceilings.bf16_flops / 1e9, ceilings.reading / 1e9,
         ceilings.bytes / 1e9);
+  if (const std::string why = kernels::why_no_cublaslt(timing.device);
+      timing.device.kind == DeviceKind::cuda && !why.empty())
+    std::fprintf(stderr, "Products are timed without a peer: %s\n", why.c_str());
   time_operations(all_operations(), timing, [&](const Timing& result) {
     if (options.common.json) {
       print_json(to_json(result, ceilings));
@@ -165,6 +173,7 @@ int main(int argc, char** argv) {
             "A line says: time of one call (median), memory traffic and arithmetic per second, and the share of the "
             "ceiling that\n"
             "bounds the call: arithmetic, memory read alone (reading), or read and written (bandwidth).\n"
+            "On a card a product's line has the time of cuBLASLt for the same matrices, where its library is found.\n"
             "Ceilings are measured in the same run, with the same threads and instruction set (LATHE_ISA forces one).\n"
             "--json prints a line for the run (device, ceilings), then one for each operation as soon as it is timed.\n"
             "Example: lathe-bench kernels --filter linear_forward --threads 1");

@@ -9,6 +9,7 @@
 
 #include "bench/kernels/clock.h"
 #include "core/error.h"
+#include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/graph.h"
 #include "kernels/cuda/runtime.h"
 #include "tests/support/operation_run.h"
@@ -136,12 +137,11 @@ class Collector final : public benchmark::BenchmarkReporter {
   double calls_;
 };
 
-Timing time_case(const testing::Operation& operation, const Case& test_case, const TimingOptions& options) {
-  const Rotation rotation = rotate(operation, test_case, options.device);
+// Seconds of one call in each repetition, ascending.
+std::vector<double> time_calls(const std::string& name, const Rotation& rotation, const TimingOptions& options) {
   Rounds rounds(rotation, options.device);
-  Timing timing{.name = operation.name + "/" + test_case.name, .dtype = dtype_of_case(test_case)};
   benchmark::ClearRegisteredBenchmarks();
-  benchmark::RegisterBenchmark(timing.name.c_str(),
+  benchmark::RegisterBenchmark(name.c_str(),
                                [&](benchmark::State& state) {
                                  for ([[maybe_unused]] auto iteration : state) state.SetIterationTime(rounds.seconds());
                                })
@@ -151,9 +151,36 @@ Timing time_case(const testing::Operation& operation, const Case& test_case, con
   Collector collector(rounds.calls());
   benchmark::RunSpecifiedBenchmarks(&collector);
   std::sort(collector.seconds.begin(), collector.seconds.end());
-  timing.seconds = collector.seconds.at(collector.seconds.size() / 2);
-  timing.fastest = collector.seconds.front();
-  timing.slowest = collector.seconds.back();
+  return collector.seconds;
+}
+
+double median(const std::vector<double>& ascending) { return ascending.at(ascending.size() / 2); }
+
+// The same tensors, multiplied by cuBLASLt.
+double time_peer(const testing::ProductOf& product, Rotation& rotation, const TimingOptions& options) {
+  rotation.calls.clear();
+  for (const auto& bound : rotation.bound) {
+    const testing::Arguments& arguments = bound->arguments();
+    const auto peer = std::make_shared<kernels::CublasltProduct>(
+        kernels::CublasltArgs{.layout = product.layout,
+                              .out = arguments[product.out],
+                              .left = arguments[product.left],
+                              .right = arguments[product.right],
+                              .accumulates = product.layout == kernels::ProductLayout::columns_plain});
+    rotation.calls.push_back([peer] { peer->queue(); });
+  }
+  return median(time_calls("cublaslt", rotation, options));
+}
+
+Timing time_case(const testing::Operation& operation, const Case& test_case, const TimingOptions& options) {
+  Rotation rotation = rotate(operation, test_case, options.device);
+  Timing timing{.name = operation.name + "/" + test_case.name, .dtype = dtype_of_case(test_case)};
+  const std::vector<double> seconds = time_calls(timing.name, rotation, options);
+  timing.seconds = median(seconds);
+  timing.fastest = seconds.front();
+  timing.slowest = seconds.back();
+  if (test_case.product && kernels::why_no_cublaslt(options.device).empty())
+    timing.peer_seconds = time_peer(*test_case.product, rotation, options);
   timing.flops = test_case.flops;
   timing.bytes = bytes_of(test_case);
   timing.bytes_read = std::max(0.0, timing.bytes - bytes_written_of(test_case));

@@ -25,6 +25,7 @@ struct Timing {
   double seconds = 0, fastest = 0, slowest = 0;  // of one call: the median repetition, and the extremes
   double flops = 0, bytes = 0;                   // of one call
   double bytes_read = 0;                         // of bytes
+  std::optional<double> peer_seconds;            // of the product alone by cuBLASLt, timed after it
 
   // The floor: the time that the call takes at least, by whichever of the three is highest.
   enum class Floor { arithmetic, reading, bandwidth };

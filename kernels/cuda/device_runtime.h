@@ -44,6 +44,7 @@ class DeviceRuntime {
   virtual void copy_within(int index, void* to, const void* from, int64_t bytes) = 0;
   virtual void synchronize(int index) = 0;
 
+  virtual void* stream(int index) = 0;  // on which the device's work is queued, a cudaStream_t: for libraries
   virtual int64_t free_memory_bytes(int index) = 0;
   virtual int64_t last_cache_bytes(int index) = 0;
   virtual std::string device_name(int index) = 0;

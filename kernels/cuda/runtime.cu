@@ -204,6 +204,10 @@ class Runtime final : public DeviceRuntime {
     check(cudaStreamSynchronize(current_stream()), "waiting for the device");
   }
 
+  void* stream(int index) override {
+    use(index);
+    return current_stream();
+  }
   int64_t free_memory_bytes(int index) override {
     use(index);
     return free_bytes();

@@ -135,6 +135,7 @@ inline Case product_case(Extents e, DType dtype, DType out_dtype, kernels::Layou
 // Products as a program runs them: the weight is packed once.
 inline Case timed_forward(Extents e, DType dtype) {
   Case c = forward_case(e, dtype, dtype, true, false, false);
+  c.product = ProductOf{kernels::ProductLayout::rows_rows, "out", "x", "weight"};
   c.inputs[0].padding = c.outputs[0].padding = 0;
   c.flops = 2.0 * e.m * e.n * e.k;
   c.start = [](const Arguments& a) {
@@ -167,6 +168,7 @@ inline Case timed_adapters(Extents e, DType dtype, bool each_its_own) {
 inline Case timed_input_gradient(Extents e, DType dtype) {
   Case c = input_gradient_case(e, dtype, true, false);
   c.inputs.resize(2);  // without what only the gradient check needs
+  c.product = ProductOf{kernels::ProductLayout::rows_plain, "grad_x", "grad_out", "weight"};
   c.inputs[0].padding = 0;
   c.flops = 2.0 * e.m * e.n * e.k;
   c.start = [](const Arguments& a) {
@@ -179,6 +181,7 @@ inline Case timed_input_gradient(Extents e, DType dtype) {
 
 inline Case timed_weight_gradient(int64_t tokens, int64_t n, int64_t k, DType dtype) {
   Case c = weight_gradient_case(n, k, {0, static_cast<double>(tokens)}, dtype, 1.0f);
+  c.product = ProductOf{kernels::ProductLayout::columns_plain, "grad_weight", "grad_out", "x"};
   c.inputs[0].padding = 0;
   c.flops = 2.0 * tokens * n * k;
   return c;
@@ -249,6 +252,12 @@ inline std::vector<Operation> matmul_operations() {
   }
   forward.timed.push_back(timed_forward({1, 4096, 4096, 0}, bf16));
   forward.timed.push_back(timed_forward({4096, 4096, 4096, 0}, bf16));
+  // A training step of a 1B Llama: four rows of 1024 tokens.
+  forward.timed_on_cards.push_back(timed_forward({4096, 512, 2048, 0}, bf16));
+  forward.timed_on_cards.push_back(timed_forward({4096, 8192, 2048, 0}, bf16));
+  forward.timed_on_cards.push_back(timed_forward({4096, 2048, 8192, 0}, bf16));
+  input.timed_on_cards.push_back(timed_input_gradient({4096, 2048, 8192, 0}, bf16));
+  weight.timed_on_cards.push_back(timed_weight_gradient(4096, 2048, 8192, bf16));
   return {forward, dense, input, weight, product};
 }
 

@@ -8,12 +8,14 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/random.h"
 #include "core/tensor.h"
+#include "kernels/matmul/arguments.h"
 
 namespace lathe::testing {
 
@@ -82,6 +84,12 @@ struct GradientCheck {
   std::vector<Gradient> gradients;
 };
 
+// The matrices of a case that are multiplied, by name; nothing else that the case adds.
+struct ProductOf {
+  kernels::ProductLayout layout;
+  std::string out, left, right;
+};
+
 struct Case {
   std::string name;  // letters, digits, '_'
   std::vector<Operand> inputs, outputs;
@@ -95,6 +103,7 @@ struct Case {
   double flops = 0, bytes = 0;
   // What a program does once and not at each call (packing a weight); returns the call to be timed. Empty: `run` is.
   std::function<std::function<void()>(const Arguments&)> start = {};
+  std::optional<ProductOf> product = {};  // what cuBLASLt is timed with beside it, on a card
 };
 
 struct Operation {
