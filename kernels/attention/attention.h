@@ -23,7 +23,8 @@ struct AttentionForward {
 };
 
 // Scores, probabilities and sums are f32 (f64 for f64). Values must be finite even where masked: a NaN or an infinity
-// in v may reach the rows of its chunk that do not see it.
+// in v may reach the rows of its chunk that do not see it (on sm_90a, where a sequence's first values lie beside the
+// last ones of the sequence before, the rows of that one's last chunk as well).
 void attention_forward(const AttentionForward& call);
 
 // grad_q, grad_k and grad_v, of the shapes of q, k and v, are overwritten; they may not share memory with the inputs.

@@ -34,8 +34,15 @@ struct AttentionBackwardCuda {
   AttentionParams params;
 };
 
+// forward.cu. Takes attention_forward_warpgroups() where it can.
 template <DeviceKind>
 void attention_forward_tiles(const AttentionForwardCuda& args);
+// forward_sm_90a.cu: the same with the same bits, by wgmma; only where attention_takes_warpgroups(): the card has it,
+// D is 64 or 128, and keys and values lie as bulk copies want them.
+template <DeviceKind>
+bool attention_takes_warpgroups(const AttentionForwardCuda& args);
+template <DeviceKind>
+void attention_forward_warpgroups(const AttentionForwardCuda& args);
 template <DeviceKind>
 void attention_backward_tiles(const AttentionBackwardCuda& args);
 

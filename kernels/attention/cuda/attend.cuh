@@ -217,14 +217,29 @@ struct TileState {
       });
     }
   }
-
-  // The rows' outputs; what is left is to write them.
-  __device__ __forceinline__ void finish() {
-    typename Shape::RowState factor;
-    for_each_row(factor, [&](int i, int h, float& of_row) { of_row = final_factor(sum.at[i][h]); });
-    for_each(out, [&](int i, int, int e, float& element) { element = fmaf(element, factor.at[i][e / 2], 0.0f); });
-  }
 };
+
+// The state of the warp whose rows begin at the tile's row `first` becomes the rows' outputs, which go through the
+// warp's own rows of `through`, and their lse.
+template <class T, class Through, int rows, int columns>
+__device__ __forceinline__ void finish_rows(const TileCall<T>& call, const Tile& tile, int first, Through& through,
+                                            Accumulator<rows, columns>& out, RowValues<rows>& maximum,
+                                            const RowValues<rows>& sum) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for_each_row(maximum, [&](int i, int h, float of_row) {
+    const int row = first + i * 16 + h * 8 + lane / 4;
+    if (call.lse == nullptr || lane % 4 != 0 || row >= tile.rows) return;
+    const int64_t at = tile.first_row + row;
+    call.lse[(int64_t{tile.kv_head} * call.group + at % call.group) * call.lse_head + tile.first_token +
+             at / call.group] = natural_lse(of_row, sum.at[i][h]);
+  });
+  RowValues<rows> factor;
+  for_each_row(factor, [&](int i, int h, float& of_row) { of_row = final_factor(sum.at[i][h]); });
+  for_each(out, [&](int i, int, int e, float& element) { element = fmaf(element, factor.at[i][e / 2], 0.0f); });
+  const int own_rows = tile.rows - first < rows ? tile.rows - first : rows;
+  store_rows(out, through, first, own_rows, call.head_dim, call.out_aligned,
+             [&](int r) { return row_address(call.out, call.out_token, call.out_head, tile, call.group, first + r); });
+}
 
 // A tile under all its chunks, and what becomes of it written.
 template <class Shape, class Loader>
@@ -236,19 +251,8 @@ __device__ __forceinline__ void attend_tile(const TileCall<typename Shape::T>& c
                          state.merge(maximum, sum, weights, values, call.head_dim);
                        });
 
-  const int lane = static_cast<int>(threadIdx.x) % 32, first = Shape::warp_row();
-  for_each_row(state.maximum, [&](int i, int h, float maximum) {
-    const int row = first + i * 16 + h * 8 + lane / 4;
-    if (call.lse == nullptr || lane % 4 != 0 || row >= tile.rows) return;
-    const int64_t at = tile.first_row + row;
-    call.lse[(int64_t{tile.kv_head} * call.group + at % call.group) * call.lse_head + tile.first_token +
-             at / call.group] = natural_lse(maximum, state.sum.at[i][h]);
-  });
-  state.finish();
-  const int own_rows = tile.rows - first < Shape::warp_rows ? tile.rows - first : Shape::warp_rows;
-  store_rows(state.out, dynamic_shared<typename Shape::Memory>()->queries, first, own_rows, call.head_dim,
-             call.out_aligned,
-             [&](int r) { return row_address(call.out, call.out_token, call.out_head, tile, call.group, first + r); });
+  finish_rows(call, tile, Shape::warp_row(), dynamic_shared<typename Shape::Memory>()->queries, state.out,
+              state.maximum, state.sum);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE::flash

@@ -1,4 +1,5 @@
-// attention_forward: a block for each tile of query rows and kv head (attend.cuh).
+// attention_forward: a block for each tile of query rows and kv head (attend.cuh). On sm_90a forward_sm_90a.cu takes
+// what it can.
 #include "kernels/attention/cuda/arguments.h"
 
 #include "kernels/attention/cuda/attend.cuh"
@@ -104,6 +105,8 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void attention_forward_tiles(const AttentionForwardCuda& args) {
+  if (attention_takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(args))
+    return attention_forward_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(args);
   with_element(args.dtype, [&]<class T>(T) { choose<T>(args); });
 }
 template void attention_forward_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const AttentionForwardCuda&);

@@ -264,4 +264,14 @@ __device__ __forceinline__ void wgmma_wait([[maybe_unused]] float (&d)[sums]) {
 #endif
 }
 
+// After the wait: until here nothing else may have a's registers. ptxas before 13.3 gives them away before a wgmma that
+// is under way has read them.
+template <class T>
+__device__ __forceinline__ void wgmma_done_with([[maybe_unused]] const AFragment<T>& a) {
+#if !LATHE_SIMT
+  LATHE_UNROLL
+  for (uint32_t word : a.registers) asm volatile("" ::"r"(word) : "memory");
+#endif
+}
+
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -1,0 +1,286 @@
+// attention_forward by wgmma (sm_90a), for bf16 and f16 and D of 64 or 128. A block has a tile of 128 query rows: a
+// producer brings chunks of keys and values by bulk copies, two warpgroups take 64 rows each. While a chunk's weights
+// meet its values, the next chunk's scores are computed and become weights.
+//
+// The bits are those of attend.cuh: scores and each chunk's output are sums along the same steps of sixteen, which
+// wgmma adds as mma.sync does (kernels/matmul/cuda/dense_sm_90a.cu), and what is done with them is the same code on
+// registers that lie the same way. Past a sequence's end come the tokens of the next one, whose weights are 0.
+#include <type_traits>
+
+#include "kernels/attention/cuda/arguments.h"
+#include "kernels/attention/cuda/attend.cuh"
+#include "kernels/attention/cuda/sequences.cuh"
+#include "kernels/cuda/ptx/wgmma.h"
+#include "kernels/cuda/tile/bulk_pipeline.cuh"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+using namespace flash;
+
+template <class T_, int head_size>
+struct WarpgroupAttention {
+  using T = T_;
+  static constexpr int D = head_size, panels = D / 64, rows = 128, warp_rows = 16, stages = 8;
+  static constexpr int threads = 384, consuming_warps = 8;
+  // Of a consumer's thread: D / 2 sums of the tile and as many of a chunk, 32 scores, 16 or 32 words of weights.
+  static constexpr int producer_registers = 24, consumer_registers = 240;
+  static_assert(128 * (producer_registers + 2 * consumer_registers) <= 65536);
+
+  struct Memory {
+    alignas(1024) SwizzledTile<T, rows, 64> queries[panels];
+    struct Stage {  // keys or values of a chunk, in turn
+      SwizzledTile<T, chunk, 64> panel[panels];
+    };
+    alignas(1024) Stage at[stages];
+    PaddedTile<T, rows, D> out;
+    BulkPipeline<stages> pipeline;
+  };
+  static constexpr unsigned stage_bytes = sizeof(typename Memory::Stage);
+  using Resources = BlockResources<threads, 1, static_cast<int>(sizeof(Memory)), Cards::sm_90a>;
+
+  // The ring's place of step n: keys of chunk n / 2, then its values.
+  static __device__ __forceinline__ RingPlace<stages> place(int n) {
+    return {n % stages, static_cast<unsigned>(n / stages & 1)};
+  }
+};
+
+template <class T>
+struct Keys {
+  TensorMap k, v;      // [tokens, everything between a token's first head and its last]
+  int k_head, v_head;  // elements from head to head
+};
+
+template <class Shape>
+__device__ __forceinline__ void produce(typename Shape::Memory& memory, const Keys<typename Shape::T>& keys,
+                                        const Tile& tile, const ChunkRange& chunks) {
+  for (int n = 0; n < 2 * (chunks.end - chunks.begin); ++n) {
+    const RingPlace<Shape::stages> place = Shape::place(n);
+    const int token = static_cast<int>(tile.first_token) + (chunks.begin + n / 2) * chunk;
+    const int column = tile.kv_head * (n % 2 == 0 ? keys.k_head : keys.v_head);
+    memory.pipeline.begin_fill(place, Shape::stage_bytes);
+    LATHE_UNROLL
+    for (int p = 0; p < Shape::panels; ++p)
+      tensor_copy(memory.at[place.stage].panel[p].elements, n % 2 == 0 ? keys.k : keys.v, token, column + 64 * p,
+                  memory.pipeline.full[place.stage]);
+  }
+}
+
+// Queues s = queries · keysᵀ.
+template <class Shape>
+__device__ __forceinline__ void queue_scores(float (&s)[chunk / 2], const typename Shape::Memory& memory, int row,
+                                             const typename Shape::Memory::Stage& keys) {
+  LATHE_UNROLL
+  for (int p = 0; p < Shape::panels; ++p) {
+    const auto left = wgmma_operand<Major::k>(memory.queries[p].elements + row * 64);
+    const auto right = wgmma_operand<Major::k>(keys.panel[p].elements);
+    LATHE_UNROLL
+    for (int k = 0; k < 4; ++k) wgmma(s, left.next_k16(k), right.next_k16(k), p > 0 || k > 0);
+  }
+  wgmma_commit();
+}
+
+// Queues o = weights · values, a chunk's output by itself.
+template <class Shape>
+__device__ __forceinline__ void queue_output(float (&o)[Shape::D / 2],
+                                             const LeftOperand<typename Shape::T, 16, chunk>& weights,
+                                             const typename Shape::Memory::Stage& values) {
+  constexpr int panel_bytes = sizeof(values.panel[0]);
+  const auto right = wgmma_operand<Major::mn>(values.panel[0].elements, panel_bytes);
+  LATHE_UNROLL
+  for (int k = 0; k < chunk / 16; ++k) wgmma(o, weights.at[0][k], right.next_k16(k), k > 0);
+  wgmma_commit();
+}
+
+// Of a chunk, for a warp's rows. The weights stay f32 while wgmma is under way: ptxas runs one after the other where
+// registers of A are written meanwhile.
+struct ChunkWeights {
+  Accumulator<16, chunk> weights;
+  RowValues<16> maximum, sum;
+};
+template <class T>
+__device__ __forceinline__ void find_weights(ChunkWeights& found, const float (&products)[chunk / 2],
+                                             const WarpRows& rows, int chunk_index, const ScoreRule& rule) {
+  for_each(found.weights, [&](int, int j, int e, float& score) { score = products[4 * j + e]; });
+  chunk_scores<T>(found.weights, found.maximum, rows, chunk_index, rule);
+  chunk_weights(found.weights, found.maximum, found.sum);
+}
+
+// What a warp has of its rows after some chunks.
+template <int D>
+struct RowsState {
+  Accumulator<16, D> out;
+  RowValues<16> maximum, sum;
+
+  __device__ __forceinline__ RowsState() {
+    for_each_row(maximum, [&](int i, int h, float& row) {
+      row = nothing;
+      sum.at[i][h] = 0.0f;
+    });
+  }
+  __device__ __forceinline__ void merge(const RowValues<16>& chunk_maximum, const RowValues<16>& chunk_sum,
+                                        const float (&chunk_out)[D / 2]) {
+    RowValues<16, MergeFactors> factors;
+    for_each_row(factors, [&](int i, int h, MergeFactors& of_row) {
+      of_row = merge_factors(maximum.at[i][h], sum.at[i][h], chunk_maximum.at[i][h], chunk_sum.at[i][h]);
+    });
+    for_each(out, [&](int i, int j, int e, float& element) {
+      element = merge_output(element, chunk_out[4 * j + e], factors.at[i][e / 2]);
+    });
+  }
+};
+
+// A warpgroup whose rows of the tile begin at `row`.
+template <class Shape>
+__device__ __forceinline__ void consume(const TileCall<typename Shape::T>& call, typename Shape::Memory& memory,
+                                        const Tile& tile, const ChunkRange& chunks, int row) {
+  using T = typename Shape::T;
+  const auto wait = [&](int n) -> const typename Shape::Memory::Stage& {
+    memory.pipeline.wait_until_full(Shape::place(n));
+    return memory.at[Shape::place(n).stage];
+  };
+  const auto release = [&](int n) { memory.pipeline.release(Shape::place(n).stage); };
+  const auto leave_out = [&](int begin, int end) {  // chunks in which none of the warpgroup's rows sees anything
+    for (int n = 2 * (begin - chunks.begin); n < 2 * (end - chunks.begin); ++n) {
+      wait(n);
+      release(n);
+    }
+  };
+  Tile own = tile;  // the warpgroup's rows
+  own.first_row += row;
+  own.rows = tile.rows - row < 64 ? tile.rows - row : 64;
+  if (own.rows <= 0) return leave_out(chunks.begin, chunks.end);
+  const ChunkRange seen = chunks_of(own, call.group, call.rule.window);
+  leave_out(chunks.begin, seen.begin);
+
+  const int first = row + static_cast<int>(threadIdx.x) % 128 / 32 * Shape::warp_rows;
+  const WarpRows rows = warp_rows(tile, call.group, first, Shape::warp_rows);
+  RowsState<Shape::D> state;
+  float s[chunk / 2], o[Shape::D / 2];
+  int n = 2 * (seen.begin - chunks.begin);  // the step of the keys whose weights come next
+  {
+    const auto& keys = wait(n);
+    wgmma_fence();
+    queue_scores<Shape>(s, memory, row, keys);
+    wgmma_wait<0>(s);
+    release(n);
+  }
+  ChunkWeights of_chunk;
+  find_weights<T>(of_chunk, s, rows, seen.begin, call.rule);
+  for (int c = seen.begin; c < seen.end; ++c, n += 2) {
+    const bool another = c + 1 < seen.end;
+    const LeftOperand<T, 16, chunk> weights(of_chunk.weights, nullptr);
+    const RowValues<16> maximum = of_chunk.maximum, sum = of_chunk.sum;
+    const auto& values = wait(n + 1);
+    if (another) {
+      const auto& keys = wait(n + 2);
+      wgmma_fence();
+      queue_scores<Shape>(s, memory, row, keys);
+      queue_output<Shape>(o, weights, values);
+      wgmma_wait<1>(s);
+      release(n + 2);
+      find_weights<T>(of_chunk, s, rows, c + 1, call.rule);
+    } else {
+      wgmma_fence();
+      queue_output<Shape>(o, weights, values);
+    }
+    wgmma_wait<0>(o);
+    LATHE_UNROLL
+    for (int k = 0; k < chunk / 16; ++k) wgmma_done_with(weights.at[0][k]);
+    release(n + 1);
+    state.merge(maximum, sum, o);
+  }
+  leave_out(seen.end, chunks.end);
+  finish_rows(call, tile, first, memory.out, state.out, state.maximum, state.sum);
+}
+
+template <class Shape, class Resources = typename Shape::Resources>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    attention_forward_warpgroup_kernel(Resources, const __grid_constant__ Keys<typename Shape::T> keys,
+                                       TileCall<typename Shape::T> call, int kv_heads, Sequences sequences) {
+  auto& memory = *swizzled_shared<typename Shape::Memory>();
+  if (threadIdx.x == 0) memory.pipeline.init(Shape::consuming_warps);
+  const int block = static_cast<int>(blockIdx.x);
+  // The last tiles of a sequence see the most keys and come first.
+  const SequencePiece piece = find_piece(sequences, sequences.pieces() - 1 - block / kv_heads);
+  Tile tile{.first_token = piece.start,
+            .first_position = 0,
+            .first_row = piece.index * Shape::rows,
+            .rows = Shape::rows,
+            .kv_head = block % kv_heads};
+  const int left = piece.length * call.group - tile.first_row;
+  if (left < tile.rows) tile.rows = left;
+  LATHE_UNROLL
+  for (int p = 0; p < Shape::panels; ++p)
+    load_rows<Shape::threads>(memory.queries[p], tile.rows, 64, call.q_aligned, [&](int r) {
+      return row_address(call.q, call.q_token, call.q_head, tile, call.group, r) + 64 * p;
+    });
+  cp_async_commit();
+  cp_async_wait<0>();
+  fence_proxy_async();
+  __syncthreads();  // the queries are there for wgmma, the mbarriers for all
+  const ChunkRange chunks = chunks_of(tile, call.group, call.rule.window);
+  const int warpgroup = __shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 128, 0);
+  if (warpgroup == 0) {
+    give_registers<Shape::producer_registers>();
+    if (threadIdx.x == 0) produce<Shape>(memory, keys, tile, chunks);
+  } else {
+    take_registers<Shape::consumer_registers>();
+    consume<Shape>(call, memory, tile, chunks, 64 * (warpgroup - 1));
+  }
+}
+
+// ---- host ----
+
+// A chunk of the heads of all tokens up to the last sequence's end.
+TensorMapArgs map_args(const HeadRows& rows, const AttentionForwardCuda& args) {
+  return {.data = rows.data,
+          .rows = args.cu_seqlens[args.sequences],
+          .columns = (args.kv_heads - 1) * rows.head + args.head_dim,
+          .row_stride = rows.token,
+          .box_rows = chunk,
+          .box_columns = 64};
+}
+
+template <class Shape>
+void forward(const AttentionForwardCuda& args) {
+  using T = typename Shape::T;
+  const Keys<T> keys{make_tensor_map(map_args(args.k, args)), make_tensor_map(map_args(args.v, args)),
+                     static_cast<int>(args.k.head), static_cast<int>(args.v.head)};
+  const TileCall<T> call = tile_call<T>(args, args.lse, args.lse_head);
+  const int kv_heads = static_cast<int>(args.kv_heads);
+  const auto tiles_of = [&](int length) { return (length * call.group + Shape::rows - 1) / Shape::rows; };
+  for_each_launch(args.cu_seqlens, args.sequences, tiles_of, [&](const Sequences& sequences) {
+    launch("attention_forward_warpgroup", dim3(static_cast<unsigned>(sequences.pieces() * kv_heads)),
+           attention_forward_warpgroup_kernel<Shape>, keys, call, kv_heads, sequences);
+  });
+}
+
+// All instances: two dtypes times two head sizes.
+template <class T>
+void choose(const AttentionForwardCuda& args) {
+  args.head_dim == 64 ? forward<WarpgroupAttention<T, 64>>(args) : forward<WarpgroupAttention<T, 128>>(args);
+}
+
+}  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+
+namespace lathe::kernels {
+
+template <DeviceKind>
+bool attention_takes_warpgroups(const AttentionForwardCuda& args) {
+  const auto mapped = [&](const HeadRows& rows) {
+    return rows.head % 8 == 0 && rows.head >= 0 && why_no_tensor_map(map_args(rows, args))[0] == 0;
+  };
+  return args.dtype != DType::f32 && (args.head_dim == 64 || args.head_dim == 128) && runs_sm_90a() && mapped(args.k) &&
+         mapped(args.v);
+}
+template bool attention_takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(const AttentionForwardCuda&);
+
+template <DeviceKind>
+void attention_forward_warpgroups(const AttentionForwardCuda& args) {
+  args.dtype == DType::bf16 ? choose<bf16_t>(args) : choose<f16_t>(args);
+}
+template void attention_forward_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(const AttentionForwardCuda&);
+
+}  // namespace lathe::kernels

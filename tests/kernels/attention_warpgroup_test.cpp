@@ -1,0 +1,128 @@
+// attention_forward by wgmma, on simt as a card of sm_90, has the bits of mma.sync's kernel.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "core/random.h"
+#include "kernels/attention/attention.h"
+#include "kernels/attention/cuda/arguments.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/simt/options.h"
+#include "tests/support/operation_cases.h"
+
+namespace lathe::kernels {
+namespace {
+
+constexpr Device device{DeviceKind::simt};
+
+class Hopper {
+ public:
+  explicit Hopper(simt::FiberOrder order = simt::FiberOrder::ascending) {
+    simt::pretend(simt::Machine::hopper);
+    simt::set_fiber_order(order);
+  }
+  ~Hopper() {
+    simt::pretend(simt::Machine::two_cards);
+    simt::set_fiber_order(simt::FiberOrder::ascending);
+  }
+};
+
+struct Shape {
+  int64_t heads, kv_heads, head_dim;
+  DType dtype;
+  std::vector<int32_t> cu_seqlens;
+  AttentionParams params = {};
+};
+
+struct Result {
+  std::vector<std::byte> out, lse;
+};
+
+std::vector<std::byte> bytes_of(const Tensor& tensor) {
+  std::vector<std::byte> result(static_cast<size_t>(tensor.nbytes()));
+  copy_bytes({}, result.data(), device, tensor.raw(), tensor.nbytes());
+  return result;
+}
+
+// Queries, keys and values side by side in one tensor, as a fused projection leaves them.
+Result attend(const Shape& shape) {
+  const int64_t tokens = shape.cu_seqlens.back(), keys = shape.heads, values = shape.heads + shape.kv_heads;
+  const Tensor here = Tensor::empty({tokens, values + shape.kv_heads, shape.head_dim}, shape.dtype);
+  RandomStream random(7, RandomPurpose::test);
+  for (int64_t i = 0; i < here.numel(); ++i)
+    testing::store_element(static_cast<std::byte*>(here.raw()) + 2 * i, shape.dtype,
+                           static_cast<double>(random.below(4001)) / 1000 - 2);
+  const Tensor all = Tensor::empty(here.shape(), shape.dtype, device);
+  copy_bytes(device, all.raw(), {}, here.raw(), here.nbytes());
+  const Tensor out = Tensor::zeros({tokens, shape.heads, shape.head_dim}, shape.dtype, device);
+  const Tensor lse = Tensor::zeros({shape.heads, tokens}, DType::f32, device);
+  attention_forward({.out = out,
+                     .lse = lse,
+                     .q = all.slice(1, 0, keys),
+                     .k = all.slice(1, keys, values),
+                     .v = all.slice(1, values, values + shape.kv_heads),
+                     .cu_seqlens = Tensor::of<int32_t>(shape.cu_seqlens, {std::ssize(shape.cu_seqlens)}),
+                     .params = shape.params});
+  return {bytes_of(out), bytes_of(lse)};
+}
+
+void expect_same_bits(const Shape& shape, simt::FiberOrder order) {
+  const Result expected = attend(shape);
+  const Hopper hopper(order);
+  const Result found = attend(shape);
+  EXPECT_EQ(found.out, expected.out);
+  EXPECT_EQ(found.lse, expected.lse);
+}
+
+// 220 keys take four chunks, whose keys and values fill the eight stages; 300 go around.
+TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncForSeveralSequencesAndGroupsOfHeads) {
+  expect_same_bits({3, 1, 64, DType::bf16, {0, 5, 75, 75, 225}, {.scale = 0.125f}}, simt::FiberOrder::ascending);
+}
+TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncForALongSequence) {
+  expect_same_bits({2, 2, 128, DType::bf16, {0, 300}, {.scale = 0.09f}}, simt::FiberOrder::descending);
+}
+TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncUnderAWindowAndASoftCap) {  // chunks that one warpgroup leaves out
+  expect_same_bits({2, 1, 128, DType::f16, {0, 20, 230}, {.scale = 0.09f, .window = 40, .softcap = 3.0f}},
+                   simt::FiberOrder::shuffled);
+}
+
+TEST(AttentionWarpgroups, TakeHeadSizesAndStridesThatBulkCopiesCanServe) {
+  alignas(16) static const char somewhere[32] = {};
+  const int32_t cu_seqlens[] = {0, 3};
+  const auto rows = [](int64_t token, int64_t head, int offset = 0) {
+    return HeadRows{const_cast<char*>(somewhere) + offset, token, head};
+  };
+  AttentionForwardCuda call{.dtype = DType::bf16,
+                            .q = rows(128, 64),
+                            .k = rows(128, 64),
+                            .v = rows(128, 64),
+                            .out = rows(128, 64),
+                            .cu_seqlens = cu_seqlens,
+                            .sequences = 1,
+                            .heads = 2,
+                            .kv_heads = 2,
+                            .head_dim = 64};
+  const auto taken = [](const AttentionForwardCuda& args) {
+    return attention_takes_warpgroups<DeviceKind::simt>(args);
+  };
+  use_device(device);
+  EXPECT_FALSE(taken(call)) << "sm_80 has no wgmma";
+  const Hopper hopper;
+  EXPECT_TRUE(taken(call));
+  AttentionForwardCuda other = call;
+  other.head_dim = 96;
+  EXPECT_FALSE(taken(other)) << "a head size that is not made of panels of 64";
+  other = call, other.dtype = DType::f32;
+  EXPECT_FALSE(taken(other)) << "f32";
+  other = call, other.k = rows(132, 66);
+  EXPECT_FALSE(taken(other)) << "heads that are not 16 bytes apart";
+  other = call, other.v = rows(128, 64, 2);
+  EXPECT_FALSE(taken(other)) << "values that begin between multiples of 16 bytes";
+  other = call, other.k = rows(64, 192);
+  EXPECT_FALSE(taken(other)) << "heads farther apart than tokens";
+}
+
+}  // namespace
+}  // namespace lathe::kernels
