@@ -113,10 +113,10 @@ class Hopper {
   ~Hopper() { simt::pretend(simt::Machine::two_cards); }
 };
 
-// What the three layouts of a product give, with all their terms, for 200 rows and k = 72: two stages along k and one of
-// LoRA's.
+// What the three layouts of a product give, with all their terms, for 200 rows and k = 72: two stages along k and one
+// of LoRA's; and one that is only scaled and rounded.
 struct LargeProducts {
-  std::vector<std::byte> forward, input_gradient, weight_gradient;
+  std::vector<std::byte> forward, input_gradient, weight_gradient, rounded;
 };
 LargeProducts large_products(int64_t columns, DType dtype) {
   const Device device{DeviceKind::simt};
@@ -143,7 +143,9 @@ LargeProducts large_products(int64_t columns, DType dtype) {
   const int32_t bounds[] = {0, 72, 72, tokens};
   linear_weight_gradient(grad_weight, matrix(tokens, rows, dtype, 11), matrix(tokens, columns, dtype, 12),
                          Tensor::of<int32_t>(bounds, {4}), 0.7f);
-  return {bytes_of(out), bytes_of(grad_x), bytes_of(grad_weight)};
+  const Tensor rounded = matrix(rows, columns, dtype, 13);
+  matmul(rounded, x, matrix(columns, k, dtype, 14), Layout::transposed, 0.7f);
+  return {bytes_of(out), bytes_of(grad_x), bytes_of(grad_weight), bytes_of(rounded)};
 }
 
 // By wgmma, on simt as a card of sm_90, as by mma.sync.
@@ -156,6 +158,7 @@ void expect_same_bits(int64_t columns, DType dtype, simt::FiberOrder order) {
   EXPECT_EQ(found.forward, expected.forward);
   EXPECT_EQ(found.input_gradient, expected.input_gradient);
   EXPECT_EQ(found.weight_gradient, expected.weight_gradient);
+  EXPECT_EQ(found.rounded, expected.rounded);
 }
 
 TEST(MatmulWarpgroups, have_the_bits_of_mma_sync_in_wide_tiles) {  // two to a block, none of them whole

@@ -130,9 +130,10 @@ __host__ __device__ __forceinline__ int stages_along(int64_t k) {
   return static_cast<int>((k + block_k - 1) / block_k);
 }
 
-// Where tile `index` of the product begins, in the order in which blocks take them. Blocks that run at the same time should share rows and columns, so that
-// the second-level cache holds what they read: tiles are walked down groups of eight rows of tiles. Walking along whole
-// rows, a vocabulary of 128k columns would stream its weight from memory once for each row of tiles.
+// Where tile `index` of the product begins, in the order in which blocks take them. Blocks that run at the same time
+// should share rows and columns, so that the second-level cache holds what they read: tiles are walked down groups of
+// eight rows of tiles. Walking along whole rows, a vocabulary of 128k columns would stream its weight from memory once
+// for each row of tiles.
 template <class Shape>
 __device__ __forceinline__ void find_tile(unsigned index, int64_t m, int64_t n, int64_t& first_row,
                                           int64_t& first_column) {
