@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/arguments/matrix.h"
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/dependent_launch.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
@@ -177,14 +177,15 @@ class RowSum {
 };
 
 // Starts the kernel on all rows of args: the one for RowThreads<1> or for RowThreads<warps_of_long_row>.
-template <class Args>
+template <Launch how = Launch::after, class Args>
 void launch_rows(const char* name, void (*short_rows)(Args), void (*long_rows)(Args), const Args& args) {
   const bool is_short = args.columns <= short_row;
   const int64_t in_block = is_short ? RowThreads<1>::in_block : 1;
-  launch({.name = name,
-          .grid = dim3(static_cast<unsigned>((args.row_end + in_block - 1) / in_block)),
-          .block = dim3(is_short ? RowThreads<1>::threads : RowThreads<warps_of_long_row>::threads)},
-         is_short ? short_rows : long_rows, args);
+  const LaunchConfig config{.name = name,
+                            .grid = dim3(static_cast<unsigned>((args.row_end + in_block - 1) / in_block)),
+                            .block = dim3(is_short ? RowThreads<1>::threads : RowThreads<warps_of_long_row>::threads)};
+  how == Launch::dependent ? launch_dependent(config, is_short ? short_rows : long_rows, args)
+                           : launch(config, is_short ? short_rows : long_rows, args);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

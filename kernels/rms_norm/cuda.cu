@@ -1,7 +1,7 @@
 // A row's sums are those of kernels/cuda/row.h. Bound by bandwidth: x is read twice, the second time from the cache.
 #include "kernels/cuda/bounds.h"
 #include "kernels/cuda/element.h"
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/cuda/row.h"
 #include "kernels/rms_norm/bodies.h"
 
@@ -13,6 +13,7 @@ __global__ void __launch_bounds__(RowThreads<warps_of_row>::threads) rms_norm_fo
   using R = RowThreads<warps_of_row>;
   RowSum<warps_of_row> row_sum;
   const int64_t row = R::row();
+  begin_dependent();
   if (row >= a.row_end) return;  // all of a row's warps leave
   const T* x = row_of<T>(a.x, row);
   float squares = 0.0f;
@@ -44,8 +45,8 @@ __global__ void __launch_bounds__(RowThreads<warps_of_row>::threads) rms_norm_fo
 
 template <class T, bool aligned>
 void launch_forward(const RmsNormForwardArgs& args) {
-  launch_rows("rms_norm_forward", rms_norm_forward_kernel<T, aligned, 1>,
-              rms_norm_forward_kernel<T, aligned, warps_of_long_row>, args);
+  launch_rows<Launch::dependent>("rms_norm_forward", rms_norm_forward_kernel<T, aligned, 1>,
+                                 rms_norm_forward_kernel<T, aligned, warps_of_long_row>, args);
 }
 
 template <class T>

@@ -2,9 +2,10 @@
 // the page. What is rounded between the operations that this stands for is rounded here.
 #include "kernels/rope_append/cuda.h"
 
+#include "kernels/cuda/dependent_launch.h"
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/indices.h"
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/cuda/row.h"
 #include "kernels/paged_attention/append.cuh"
 
@@ -90,6 +91,7 @@ __global__ void __launch_bounds__(block_warps * 32)
     rope_append_kernel(RopeAppendCuda a, Positions positions, int64_t first, int64_t count) {
   const int64_t heads = a.heads + 2 * a.append.kv_heads;
   const int64_t row = int64_t{blockIdx.x} * block_warps + threadIdx.x / 32;
+  begin_dependent();
   if (row >= count * heads) return;  // a whole warp leaves
   const int64_t within = row / heads, token = first + within;
   const int64_t head = row % heads;
@@ -126,7 +128,7 @@ void rope_append_rows(const RopeAppendCuda& args) {
                         .grid = dim3(static_cast<unsigned>((count * heads + block_warps - 1) / block_warps)),
                         .block = dim3(block_warps * 32)};
                     with_element(args.dtype, [&]<class T>(T) {
-                      launch(config, rope_append_kernel<T, Positions>, args, positions, first, count);
+                      launch_dependent(config, rope_append_kernel<T, Positions>, args, positions, first, count);
                     });
                   });
 }

@@ -7,7 +7,8 @@
 //   sum      the weights of what is kept, by part
 //   draw     a block to a row: the part in which the drawn weight lies, and the token there
 // Weights are integers (weight.h), so that sums by atomics, by warps or by the CPU are the same.
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/dependent_launch.h"
+#include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/linear_cross_entropy/row_statistics.cuh"
 #include "kernels/sampling/cuda.h"
 #include "kernels/sampling/row.cuh"
@@ -25,6 +26,7 @@ __device__ __forceinline__ Range part_of_row(const SampleCuda& a) {
 
 // Grids of the first four are (parts, rows).
 __global__ void __launch_bounds__(threads) scan_kernel(SampleCuda a) {
+  begin_dependent();
   struct OfWarps {
     u64 best[warps];
     int has_nan[warps];
@@ -73,6 +75,7 @@ __device__ __forceinline__ bool draws(const SampledRow& settings, const Best& be
 // The blocks after a row's parts have a warp each of the statistics.
 template <bool aligned>
 __global__ void __launch_bounds__(threads) weigh_kernel(SampleCuda a, int parts) {
+  begin_dependent();
   struct Buckets {
     u64 weights[sample_buckets];
     unsigned counts[sample_buckets];
@@ -111,6 +114,7 @@ __global__ void __launch_bounds__(threads) weigh_kernel(SampleCuda a, int parts)
 }
 
 __global__ void __launch_bounds__(select_threads) select_kernel(SampleCuda a, int parts) {
+  begin_dependent();
   SelectMemory& shared = block_shared<SelectMemory>();
   SampleState& state = a.states[blockIdx.x];
   const SampledRow settings = settings_of(a, blockIdx.x);
@@ -143,6 +147,7 @@ struct Kept {
 };
 
 __global__ void __launch_bounds__(threads) sum_kernel(SampleCuda a) {
+  begin_dependent();
   struct OfWarps {
     u64 sums[warps];
   };
@@ -207,6 +212,7 @@ __device__ __forceinline__ void find(const Row& row, const Kept& kept, Range ran
 }
 
 __global__ void __launch_bounds__(threads) draw_kernel(SampleCuda a, int parts) {
+  begin_dependent();
   DrawMemory& shared = block_shared<DrawMemory>();
   const SampleState& state = a.states[blockIdx.x];
   const SampledRow settings = settings_of(a, blockIdx.x);
@@ -256,14 +262,14 @@ void sample(const SampleCuda& a) {
     return LaunchConfig{
         .name = name, .grid = dim3(static_cast<unsigned>(a.rows)), .block = dim3(static_cast<unsigned>(block))};
   };
-  launch(config("sample_scan", parts), scan_kernel, a);
+  launch_dependent(config("sample_scan", parts), scan_kernel, a);
   const int statistics = a.logprobs != nullptr ? statistics_warps : 0;
   if (a.filters || statistics > 0)
-    launch(config("sample_weigh", parts + statistics),
-           rows_aligned(a.logits, a.stride) ? weigh_kernel<true> : weigh_kernel<false>, a, parts);
-  if (a.filters) launch(by_row("sample_select", select_threads), select_kernel, a, parts);
-  launch(config("sample_sum", parts), sum_kernel, a);
-  launch(by_row("sample_draw", threads), draw_kernel, a, parts);
+    launch_dependent(config("sample_weigh", parts + statistics),
+                     rows_aligned(a.logits, a.stride) ? weigh_kernel<true> : weigh_kernel<false>, a, parts);
+  if (a.filters) launch_dependent(by_row("sample_select", select_threads), select_kernel, a, parts);
+  launch_dependent(config("sample_sum", parts), sum_kernel, a);
+  launch_dependent(by_row("sample_draw", threads), draw_kernel, a, parts);
 }
 
 }  // namespace

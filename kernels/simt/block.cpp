@@ -33,6 +33,7 @@ struct Thread {
   bool (*arrived)(const void*) = nullptr;  // of a condition
   std::string (*describe)(const void*) = nullptr;
   const void* condition = nullptr;
+  bool awaits_grid = false;
   AsyncCopies copies;
 };
 
@@ -101,6 +102,9 @@ void thread_entry(int index) {
   if (const Where* issued = unfinished_wgmma(index / 32))
     add_fault("thread " + text_of(thread.index) + " exits with wgmma that it never waited for, issued at ",
               text_of(*issued));
+  if (thread.awaits_grid)
+    add_fault("thread " + text_of(thread.index) + " exits without having waited for the kernel before a dependent one",
+              "");
   thread.state = State::exited;
 }
 
@@ -162,6 +166,7 @@ void run_threads() {
       if (thread.state == State::ready) {
         running.thread = i;
         running.warp = i / 32;
+        running.awaits_grid = thread.awaits_grid;
         running.warp_epoch = block.warp_epochs[static_cast<size_t>(i / 32)];
         pool().resume(i);
         any_ran = true;
@@ -172,6 +177,7 @@ void run_threads() {
     if (!any_ran && !land_tensor_copy()) open_barrier();
   }
   running.thread = -1;
+  running.awaits_grid = false;
   if (!block.abandoned) end_tensor_copies();
 }
 
@@ -225,6 +231,7 @@ std::string run_grid(const KernelLaunch& launch) {
     for (unsigned i = 0; i < static_cast<unsigned>(count); ++i)
       block.threads[i].index = {i % launch.block.x, i / launch.block.x % launch.block.y,
                                 i / launch.block.x / launch.block.y};
+    for (Thread& thread : block.threads) thread.awaits_grid = launch.dependent;
     ++running.block_epoch;
     begin_shared_memory(launch.dynamic_bytes, running.block_epoch);
     begin_mbarriers();
@@ -265,6 +272,11 @@ void wait_until(const char* name, bool (*arrived)(const void*), std::string (*de
   thread.describe = describe;
   thread.condition = what;
   wait(State::at_condition, name, where);
+}
+
+void grid_dependency_wait() {
+  current().awaits_grid = false;
+  running.awaits_grid = false;
 }
 
 void __syncthreads(Where where) { wait(State::at_barrier, "__syncthreads", where); }

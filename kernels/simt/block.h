@@ -14,6 +14,7 @@ struct KernelLaunch {
   const char* name = "";
   dim3 grid, block;
   size_t dynamic_bytes = 0;
+  bool dependent = false;   // may begin before the kernel that precedes it on the stream has ended
   void* closure = nullptr;  // the kernel bound to its arguments
   void (*invoke)(void* closure) = nullptr;
   void (*destroy)(void* closure) = nullptr;
@@ -37,6 +38,7 @@ struct RunningThread {
   int warp = 0;
   uint32_t block_epoch = 0;  // counts barriers, never falls
   uint32_t warp_epoch = 0;   // counts __syncwarp of the warp, never falls
+  bool awaits_grid = false;  // of a dependent launch: it has not waited for the kernel before yet
 };
 extern RunningThread running;
 
@@ -44,6 +46,9 @@ extern RunningThread running;
 // describe(what) in it.
 void wait_until(const char* name, bool (*arrived)(const void* what), std::string (*describe)(const void* what),
                 const void* what, Where where);
+// From here on the running thread of a dependent launch may touch global memory.
+void grid_dependency_wait();
+
 void report_of_thread(int thread, const std::string& what, Where where);  // like report()
 void report_at(const char* what, const void* code_address);               // like report(), from an instrumented access
 

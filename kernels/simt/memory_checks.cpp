@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "kernels/simt/block.h"
+#include "kernels/simt/device_memory.h"
 #include "kernels/simt/options.h"
 #include "kernels/simt/sanitizer.h"
 #include "kernels/simt/wgmma.h"
@@ -145,6 +146,8 @@ inline void checked_access(const void* address, size_t bytes, bool aligned, Chec
   if (aligned && reinterpret_cast<uintptr_t>(address) % bytes != 0) return report_at("makes a misaligned access", code);
   const size_t offset = offset_of(address);
   if (offset >= arena_bytes) {
+    if (running.awaits_grid && device_of(address, bytes) >= 0)
+      report_at("touches global memory before it has waited for the kernel before a dependent one", code);
     if (wgmma_under_way() && wgmma_holds(address, bytes))
       report_at("touches a register of a wgmma that it has not waited for", code);
     return;
@@ -250,6 +253,8 @@ void fence_proxy_async() { last_proxy_fence[running.thread] = ++proxy_clock; }
 
 void AsyncCopies::issue(void* shared, const void* global, int bytes, int valid_bytes, Where where) {
   copies_.push_back({shared, global, bytes, valid_bytes, where});
+  if (running.awaits_grid)
+    report("copies global memory before it has waited for the kernel before a dependent one", where);
   const size_t offset = offset_of(shared), count = static_cast<size_t>(bytes);
   if (checks_shared_memory()) {
     if (const char* fault = write_fault(offset, count, running.thread)) report(fault, where);

@@ -134,6 +134,21 @@ TEST_F(SimtMemoryChecks, NameAMisalignedAccess) {
   expect_report(Planted::misaligned_scalar, {"thread (0,0,0) makes a misaligned access"});
 }
 
+TEST_F(SimtMemoryChecks, NameAReadBeforeTheWaitForTheKernelBefore) {
+  expect_report(Planted::read_before_grid_wait,
+                {"thread (0,0,0) touches global memory before it has waited for the kernel before a dependent one",
+                 "simt_kernels.cpp:"});
+}
+
+TEST(Simt, NamesACopyBeforeTheWaitForTheKernelBefore) {
+  expect_report(Planted::copy_before_grid_wait,
+                {"copies global memory before it has waited for the kernel before a dependent one"});
+}
+TEST(Simt, NamesTheThreadThatLeftWithoutThatWait) {
+  expect_report(Planted::exit_before_grid_wait,
+                {"thread (63,0,0) exits without having waited for the kernel before a dependent one"});
+}
+
 TEST(Simt, UnwrittenSharedMemoryHoldsPoison) {
   if (simt::checks_shared_memory()) GTEST_SKIP() << "the read itself is reported in this build";
   for (const float value : run_planted(Planted::unwritten_shared)) EXPECT_TRUE(std::isnan(value));

@@ -1,7 +1,8 @@
 #include "tests/support/simt_kernels.h"
 
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/dependent_launch.h"
 #include "kernels/cuda/ptx.h"
+#include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/cuda/row.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -80,6 +81,23 @@ __global__ void planted_kernel(Planted fault, float* out, const float* in, int c
       out[i] = *reinterpret_cast<const float*>(reinterpret_cast<const char*>(in) + 2);
       break;
     case Planted::unwritten_shared: out[i] = row.at[i]; break;
+    case Planted::read_before_grid_wait:
+      row.at[i] = in[i];
+      grid_dependency_wait();
+      out[i] = row.at[i];
+      break;
+    case Planted::copy_before_grid_wait:
+      cp_async_16(dynamic + 4 * i, in);
+      cp_async_commit();
+      grid_dependency_wait();
+      cp_async_wait<0>();
+      out[i] = dynamic[4 * i];
+      break;
+    case Planted::exit_before_grid_wait:
+      if (i == count - 1) return;
+      grid_dependency_wait();
+      out[i] = in[i];
+      break;
     case Planted::order_dependent_sum:
       if (i == 0) row.at[0] = 0;
       __syncthreads();
@@ -182,9 +200,14 @@ using namespace kernels::LATHE_CUDA_NAMESPACE;
 
 void launch_planted(Planted fault, float* out, const float* in, int count) {
   const auto threads = static_cast<unsigned>(count);
-  const bool copies = fault == Planted::copy_never_waited_for || fault == Planted::read_before_copy_arrived;
-  launch_unclaimed({.name = "planted", .grid = dim3(1), .block = dim3(threads)}, threads * (copies ? 16u : 4u),
-                   planted_kernel, fault, out, in, count);
+  const bool copies = fault == Planted::copy_never_waited_for || fault == Planted::read_before_copy_arrived ||
+                      fault == Planted::copy_before_grid_wait;
+  const bool dependent = fault == Planted::read_before_grid_wait || fault == Planted::copy_before_grid_wait ||
+                         fault == Planted::exit_before_grid_wait;
+  const LaunchConfig config{.name = "planted", .grid = dim3(1), .block = dim3(threads)};
+  const size_t shared_bytes = threads * (copies ? 16u : 4u);
+  dependent ? launch_dependent_unclaimed(config, shared_bytes, planted_kernel, fault, out, in, count)
+            : launch_unclaimed(config, shared_bytes, planted_kernel, fault, out, in, count);
 }
 
 void launch_collective(Collective collective, uint32_t* out, const uint32_t* in) {

@@ -21,6 +21,9 @@ enum class Planted {
   misaligned_vector,
   misaligned_scalar,
   unwritten_shared,
+  read_before_grid_wait,  // these two of a dependent launch
+  copy_before_grid_wait,
+  exit_before_grid_wait,
   order_dependent_sum,  // atomic additions: allowed, but not the same bits in every order
 };
 // Queues the kernel on the simt device: out[i] from in[i], i < count; count is the number of threads of its one block.

@@ -3,6 +3,7 @@
 #include "kernels/matmul/cuda/product.h"
 
 #include "kernels/cuda/bounds.h"
+#include "kernels/cuda/dependent_launch.h"
 #include "kernels/matmul/cuda/epilogue.cuh"
 #include "kernels/matmul/cuda/few_rows.cuh"
 #include "kernels/matmul/cuda/operand.cuh"
@@ -18,6 +19,9 @@ using Medium = ProductShape<64, 128, 32, 64, 3, 2>;
 // Few rows or few columns (LoRA's products): the time is that of streaming the other operand, so that a tile should
 // waste little and there should be one for every multiprocessor.
 using Narrow = ProductShape<64, 32, 64, 8, 4, 3>;
+template <class Shape>
+inline constexpr bool is_decode = Shape::m == DecodeRows::m;
+
 constexpr Major left_major(ProductLayout layout) {
   return layout == ProductLayout::columns_plain ? Major::mn : Major::k;
 }
@@ -87,6 +91,11 @@ template <class Shape, ProductLayout layout, class T, class Resources = typename
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks) product_kernel(Resources, Product<T> p) {
   int64_t first_row, first_column;
   find_tile<Shape>(blockIdx.x, p.epilogue.m, p.epilogue.n, first_row, first_column);
+  if constexpr (is_decode<Shape>) {
+    launch_dependents();
+    prefetch_rows<Shape::n, Shape::threads>(p.pairs[0].right, first_column, p.epilogue.n, p.pairs[0].k);
+    grid_dependency_wait();
+  }
   multiply_tile<StageOf<Shape, layout, T>>(p, p.pairs[0], first_row, first_column);
 }
 
@@ -122,7 +131,11 @@ dim3 grid_for(const ProductArgs& args) {
 
 template <class Shape, ProductLayout layout, class T>
 void start(const ProductArgs& args) {
-  launch("product", grid_for<Shape>(args), product_kernel<Shape, layout, T>, product_of<T>(args));
+  if constexpr (is_decode<Shape>) {
+    launch_dependent("product", grid_for<Shape>(args), product_kernel<Shape, layout, T>, product_of<T>(args));
+  } else {
+    launch("product", grid_for<Shape>(args), product_kernel<Shape, layout, T>, product_of<T>(args));
+  }
 }
 
 template <class Shape, class T>

@@ -3,6 +3,7 @@
 // and what becomes of the sums are those of dense.cu, and so are the bits.
 #include "kernels/matmul/cuda/few_rows.h"
 
+#include "kernels/cuda/dependent_launch.h"
 #include "kernels/gated/activation.cuh"
 #include "kernels/matmul/cuda/epilogue.cuh"
 #include "kernels/matmul/cuda/few_rows.cuh"
@@ -36,6 +37,9 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   while (index + 1 < joined_most && blockIdx.x >= p.parts[index].end) before = p.parts[index++].end;
   const typename Joined<T>::Part& part = p.parts[index];
   const int64_t first_column = int64_t{blockIdx.x - before} * Shape::n;
+  launch_dependents();
+  prefetch_rows<Shape::n, Shape::threads>(part.right, first_column, part.epilogue.n, p.k);
+  grid_dependency_wait();
 
   OperandReader<decltype(Stage::left), Major::k, Shape::threads> left;
   OperandReader<decltype(Stage::right), Major::k, Shape::threads> right;
@@ -61,7 +65,7 @@ void start(const JoinedProductArgs& args) {
                   {.m = args.m, .n = part.n, .scale = 1.0f, .bias = part.bias, .residual = {}, .out = part.out},
                   tiles};
   }
-  if (tiles > 0) launch("joined_products", dim3(tiles), joined_kernel<Shape, T>, p);
+  if (tiles > 0) launch_dependent("joined_products", dim3(tiles), joined_kernel<Shape, T>, p);
 }
 
 template <class T>
@@ -126,6 +130,10 @@ template <class T, class Gate, class Resources = DecodeRows::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     gated_kernel(Resources, const __grid_constant__ Gated<T> p) {
   const int64_t first_column = int64_t{blockIdx.x} * gated_columns;
+  launch_dependents();
+  prefetch_rows<gated_columns, DecodeRows::threads>(p.gate, first_column, p.n, p.k);
+  prefetch_rows<gated_columns, DecodeRows::threads>(p.up, first_column, p.n, p.k);
+  grid_dependency_wait();
   OperandReader<decltype(GatedStage<T>::left), Major::k, DecodeRows::threads> left;
   OperandReader<GatedHalf<T>, Major::k, DecodeRows::threads> gate, up;
   left.start(p.left, 0, p.m, p.k);
@@ -153,8 +161,8 @@ void start(const GatedProductArgs& args) {
                    .out = static_cast<T*>(args.out.data)};
   const dim3 grid(static_cast<unsigned>((args.n + gated_columns - 1) / gated_columns));
   if (args.n == 0) return;
-  args.activation == Activation::silu ? launch("gated_products", grid, gated_kernel<T, Silu>, p)
-                                      : launch("gated_products", grid, gated_kernel<T, GeluTanh>, p);
+  args.activation == Activation::silu ? launch_dependent("gated_products", grid, gated_kernel<T, Silu>, p)
+                                      : launch_dependent("gated_products", grid, gated_kernel<T, GeluTanh>, p);
 }
 
 }  // namespace

@@ -5,7 +5,10 @@
 //
 // That order is one chain along k, in which a step of sixteen waits for the one before: 5 µs at K = 4096, however fast
 // the memory is (256 steps of some 33 cycles each, reckoned, not timed).
+#include "kernels/cuda/dependent_launch.h"
+#include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/matmul/cuda/epilogue.cuh"
+#include "kernels/matmul/cuda/few_rows.cuh"
 #include "kernels/matmul/cuda/operand.cuh"
 #include "kernels/matmul/weights/decode.cuh"
 
@@ -209,8 +212,12 @@ template <class T, class Codes,
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     quantized_product_kernel(Resources, Product<T, Codes> p) {
   Memory<T, Codes>& memory = *dynamic_shared<Memory<T, Codes>>();
+  const int64_t first_column = int64_t{blockIdx.x} * Shape::n, row_bytes = p.k / block_k * column_bytes<Codes>;
+  launch_dependents();
+  prefetch_rows<Shape::n, Shape::threads>(DenseOperand<uint8_t>{p.codes.codes, row_bytes, true}, first_column,
+                                          p.epilogue.n, row_bytes);
+  grid_dependency_wait();
   p.codes.fill(memory.shared);
-  const int64_t first_column = int64_t{blockIdx.x} * Shape::n;
   Shape::Sums sums;
   multiply_codes(sums, p, memory, first_column);
   multiply_lora(sums, p, memory, first_column);
@@ -226,8 +233,8 @@ void start(const ProductArgs& args, const Codes& codes) {
                             args.k2,
                             epilogue_of<T>(args),
                             codes};
-  launch("quantized_product", dim3(static_cast<unsigned>((args.n + Shape::n - 1) / Shape::n)),
-         quantized_product_kernel<T, Codes>, p);
+  launch_dependent("quantized_product", dim3(static_cast<unsigned>((args.n + Shape::n - 1) / Shape::n)),
+                   quantized_product_kernel<T, Codes>, p);
 }
 
 }  // namespace
