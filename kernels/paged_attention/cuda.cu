@@ -6,137 +6,15 @@
 #include "kernels/paged_attention/cuda.h"
 
 #include "kernels/attention/cuda/attend.cuh"
+#include "kernels/cuda/dependent_launch.h"
 #include "kernels/cuda/element.h"
+#include "kernels/cuda/ptx/grid_dependency.h"
+#include "kernels/paged_attention/paged_keys.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
 using namespace flash;
-
-template <class T>
-inline constexpr DType page_dtype_of = DType::f32;
-template <>
-inline constexpr DType page_dtype_of<bf16_t> = DType::bf16;
-template <>
-inline constexpr DType page_dtype_of<f16_t> = DType::f16;
-
-// The 16-bit type that T is not.
-template <class T>
-struct OtherHalf {
-  using type = f16_t;
-};
-template <>
-struct OtherHalf<f16_t> {
-  using type = bf16_t;
-};
-
-__device__ __forceinline__ float widen(int8_t value) { return static_cast<float>(value); }
-template <class T>
-__device__ __forceinline__ float widen(T value) {
-  return to_float(value);
-}
-
-// Keys or values of one sequence and kv head.
-struct SequenceRows {
-  const void* data;
-  int64_t page, token;  // strides, in elements
-  const float* scales;  // i8
-};
-
-// How often a bank is asked while a warp stores 8 bytes of what each lane converted from 16 bytes of From: lanes are 16
-// bytes times the types' sizes apart. (Not conflict-free; where pages are of another type than T, each is written once
-// and read by all warps.)
-template <class Tile, class From>
-inline constexpr int convert_passes = bank_passes(8, [](int lane) {
-  constexpr int vectors = Tile::columns / vector_elements<From>;
-  return Tile::offset(lane / vectors, lane % vectors * vector_elements<From>) *
-         static_cast<int>(sizeof(typename Tile::T));
-});
-
-// attention's loader for rows in pages. Pages of another type than T are widened or rounded to it on the way.
-template <class T>
-struct PagedKeys {
-  SequenceRows k, v;
-  const int32_t* table;
-  DType dtype;
-  int page_shift;      // log2 of the page size
-  int64_t scale_page;  // stride of the scales
-  int head_dim;
-  bool aligned;
-
-  template <int threads, class Tile>
-  __device__ __forceinline__ void keys(Tile& tile, int first, int count) const {
-    load<threads>(k, tile, first, count);
-  }
-  template <int threads, class Tile>
-  __device__ __forceinline__ void values(Tile& tile, int first, int count) const {
-    load<threads>(v, tile, first, count);
-  }
-
- private:
-  template <int threads, class Tile>
-  __device__ __forceinline__ void load(const SequenceRows& rows, Tile& tile, int first, int count) const {
-    if (dtype == page_dtype_of<T>) {
-      load_rows<threads>(tile, count, head_dim, aligned,
-                         [&](int j) { return static_cast<const T*>(rows.data) + offset(rows, first + j); });
-    } else if (dtype == DType::i8) {
-      convert<threads, int8_t>(rows, tile, first, count);
-    } else if constexpr (sizeof(T) == 4) {
-      dtype == DType::bf16 ? convert<threads, bf16_t>(rows, tile, first, count)
-                           : convert<threads, f16_t>(rows, tile, first, count);
-    } else {
-      convert<threads, typename OtherHalf<T>::type>(rows, tile, first, count);
-    }
-  }
-
-  __device__ __forceinline__ int64_t offset(const SequenceRows& rows, int position) const {
-    return table[position >> page_shift] * rows.page + (position & ((1 << page_shift) - 1)) * rows.token;
-  }
-  __device__ __forceinline__ float scale(const SequenceRows& rows, int position) const {
-    return rows.scales[table[position >> page_shift] * scale_page + (position & ((1 << page_shift) - 1))];
-  }
-
-  // 16 bytes of From at a time.
-  template <int threads, class From, class Tile>
-  __device__ __forceinline__ void convert(const SequenceRows& rows, Tile& tile, int first, int count) const {
-    constexpr int wide = vector_elements<From>, vectors = Tile::columns / wide;
-    static_assert(convert_passes<Tile, From> <= 2 * static_cast<int>(sizeof(T) / sizeof(From)));
-    union In {
-      uint4 bits;
-      From elements[wide];
-    };
-    union Out {
-      uint2 bits[wide * sizeof(T) / 8];
-      T elements[wide];
-    };
-#pragma unroll 2
-    for (int i = static_cast<int>(threadIdx.x); i < Tile::rows * vectors; i += threads) {
-      const int row = i / vectors, column = i % vectors * wide;
-      const int left = row < count ? head_dim - column : 0;
-      In in;
-      in.bits = uint4{};
-      float factor = 1.0f;
-      if (left > 0) {
-        const From* source = static_cast<const From*>(rows.data) + offset(rows, first + row) + column;
-        if (aligned && left >= wide) {
-          in.bits = load_vector<uint4>(source);
-        } else {
-          LATHE_UNROLL
-          for (int j = 0; j < wide; ++j)
-            if (j < left) in.elements[j] = source[j];
-        }
-        if constexpr (sizeof(From) == 1) factor = scale(rows, first + row);
-      }
-      Out out;
-      LATHE_UNROLL
-      for (int j = 0; j < wide; ++j) out.elements[j] = from_float<T>(widen(in.elements[j]) * factor);
-      LATHE_UNROLL
-      for (int j = 0; j < static_cast<int>(sizeof out.bits / 8); ++j)
-        store_vector<uint2>(tile.elements + Tile::offset(row, column) + j * (8 / static_cast<int>(sizeof(T))),
-                            out.bits[j]);
-    }
-  }
-};
 
 template <class T>
 struct Paged {
@@ -189,6 +67,7 @@ __device__ __forceinline__ PagedKeys<T> keys_of_sequence(const Paged<T>& a) {
 template <class Shape, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     paged_tile_kernel(Resources, Paged<typename Shape::T> a, int above, int most) {
+  begin_dependent();
   Tile tile = tile_of_sequence(a);
   if (tile.rows <= above || tile.rows > most) return;
   const int tiles = (tile.rows + Shape::rows - 1) / Shape::rows;
@@ -220,6 +99,7 @@ __device__ __forceinline__ Partial partial_of(const Paged<T>& a, int chunk_of_se
 template <class Shape, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     paged_run_kernel(Resources, Paged<typename Shape::T> a) {
+  begin_dependent();
   const Tile tile = tile_of_sequence(a);
   if (tile.rows == 0 || tile.rows > paged_decode_rows) return;
   const ChunkRange all = chunks_of(tile, a.tiles.group, a.tiles.rule.window);
@@ -258,6 +138,7 @@ constexpr int merge_threads = 128;
 // turn.
 template <class T>
 __global__ void __launch_bounds__(merge_threads) paged_merge_kernel(Paged<T> a) {
+  begin_dependent();
   const Tile tile = tile_of_sequence(a);
   if (tile.rows == 0 || tile.rows > paged_decode_rows) return;
   const ChunkRange all = chunks_of(tile, a.tiles.group, a.tiles.rule.window);
@@ -334,14 +215,15 @@ void attend(const PagedAttentionCuda& args) {
                 static_cast<unsigned>(args.batch.sequences));
   };
   const auto launch_tiles = [&]<class Shape>(Shape, int64_t rows, int above, int most) {
-    launch("paged_attention", grid((rows + Shape::rows - 1) / Shape::rows), paged_tile_kernel<Shape>, a, above, most);
+    launch_dependent("paged_attention", grid((rows + Shape::rows - 1) / Shape::rows), paged_tile_kernel<Shape>, a,
+                     above, most);
   };
   if (args.most_tiles_rows > 0) launch_tiles(Prefill{}, args.most_tiles_rows, paged_decode_rows, INT32_MAX);
   if (args.most_decode_rows == 0) return;
   if (args.runs == 1) return launch_tiles(Decode{}, args.most_decode_rows, 0, paged_decode_rows);
-  launch("paged_runs", grid(args.runs), paged_run_kernel<Decode>, a);
+  launch_dependent("paged_runs", grid(args.runs), paged_run_kernel<Decode>, a);
   const int64_t items = args.most_decode_rows * ((args.head_dim + 15) / 16 * 4);
-  launch(
+  launch_dependent(
       {.name = "paged_merge", .grid = grid((items + merge_threads - 1) / merge_threads), .block = dim3(merge_threads)},
       paged_merge_kernel<T>, a);
 }

@@ -169,6 +169,8 @@ inline std::vector<Operation> paged_attention_operations() {
                  attend("alone_f32", smollm2, f32, f32, {{{1, 200}}, 64}),
                  attend("gqa8_d96_f32", {8, 1, 96}, f32, f32, {{{2, 80}}, 16}),
                  attend("gqa8_d96_bf16_in_i8", {8, 1, 96}, bf16, i8, {{{2, 80}}, 16}),
+                 attend("gqa4_d128_bf16_in_f16", {4, 1, 128}, bf16, f16, {{{1, 100}}, 32}),
+                 attend("d256_bf16_in_i8", {1, 1, 256}, bf16, i8, {{{1, 70}}, 16}),
                  attend("d256_bf16", {2, 2, 256}, bf16, bf16, {{{1, 65}}, 16}),
                  attend("d256_f32", {1, 1, 256}, f32, f32, {{{1, 70}, {17, 70}}, 16}),
                  attend("d5_f32_padded", {3, 3, 5}, f32, f32, {mixed, 16}, 3),

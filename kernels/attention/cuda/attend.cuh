@@ -18,7 +18,9 @@
 //    from position `first` (a chunk's start) as rows of a shared tile, zeros after them and beyond head_dim:
 //      template <int threads, class Tile> void keys(Tile& tile, int first, int count) const;  and values(…)
 //    by cp.async (load_rows does it for any rows that lie somewhere in T) or by plain stores: what follows waits for
-//    both. attend_tile() then is the whole kernel (forward.cu has the shortest).
+//    both. Rows that lie in another type may come as they are, to become T's when they are there:
+//      template <int threads, class Tile> void arrived(Tile& tile, int count) const;
+//    attend_tile() then is the whole kernel (forward.cu has the shortest).
 //  - to compute chunks apart (a split decode): attend_chunks() with chunk_output of each, m, l and o put away, and
 //    later merge_factors and merge_output in order, starting from m = −∞, l = 0, o = 0.
 #pragma once
@@ -154,6 +156,13 @@ __device__ __forceinline__ void attend_chunks(const TileCall<typename Shape::T>&
     step % 2 == 0 ? loader.template keys<Shape::threads>(stage, first, count)
                   : loader.template values<Shape::threads>(stage, first, count);
   };
+  // Of chunk c.
+  const auto arrived = [&](typename Shape::ChunkTile& stage, int c) {
+    if constexpr (requires { loader.template arrived<Shape::threads>(stage, 0); }) {
+      const int left = last_position + 1 - c * chunk;
+      loader.template arrived<Shape::threads>(stage, left < chunk ? left : chunk);
+    }
+  };
   const int steps = 2 * (chunks.end - chunks.begin);
   const Pipeline<Shape::stages> pipeline;
   pipeline.start(steps, load);
@@ -164,9 +173,11 @@ __device__ __forceinline__ void attend_chunks(const TileCall<typename Shape::T>&
     const bool works = some_seen(rows.positions, chunk_keys(c), call.rule.window);
     pipeline.advance(step, steps, load);
     typename Shape::Scores s;
+    if (works) arrived(memory.stages[0], c);
     if (works) multiply_transposed(s, memory.queries, Shape::warp_row(), memory.stages[0], call.head_dim);
     pipeline.advance(step + 1, steps, load);
     if (!works) continue;
+    arrived(memory.stages[Shape::stages - 1], c);
 
     typename Shape::RowState maximum, sum;
     chunk_scores<typename Shape::T>(s, maximum, rows, c, call.rule);
