@@ -19,20 +19,22 @@ QuantizedProductArgs with_codes(const ProductArgs& product, const QuantizedWeigh
 void multiply(const ProductArgs& args, Device device) {
   if (args.m == 0 || args.n == 0) return;
   with_device(device, [&]<DeviceKind kind>() {
-    args.dtype == DType::f32 ? product_tiles_f32<kind>(args) : product_tiles<kind>(args);
+    if (args.dtype != DType::f32) return product_tiles<kind>(args);
+    if (!few_rows_f32<kind>(args)) product_tiles_f32<kind>(args);
   });
 }
 
 bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight) {
   const void* codes = std::visit([](const auto& stored) { return stored.codes.raw(); }, weight.stored());
-  return x.dim(0) <= most_fused_rows && x.dtype() != DType::f32 && weight.group() == 64 &&
-         reinterpret_cast<uintptr_t>(codes) % 16 == 0;
+  return x.dim(0) <= most_fused_rows && weight.group() == 64 && reinterpret_cast<uintptr_t>(codes) % 16 == 0;
 }
 
 void multiply_codes(const ProductArgs& args, const QuantizedWeight& weight, Device device) {
   if (args.m == 0 || args.n == 0) return;
   const QuantizedProductArgs codes = with_codes(args, weight);
-  with_device(device, [&]<DeviceKind kind>() { quantized_product_tiles<kind>(codes); });
+  with_device(device, [&]<DeviceKind kind>() {
+    args.dtype == DType::f32 ? quantized_few_rows_f32<kind>(codes) : quantized_product_tiles<kind>(codes);
+  });
 }
 
 void multiply_codes_gemv(const ProductArgs& args, const QuantizedWeight& weight, Device device) {

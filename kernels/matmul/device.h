@@ -8,7 +8,7 @@ namespace lathe::kernels::device {
 
 void multiply(const ProductArgs& args, Device device);
 
-// Whether linear_forward multiplies x [M, K] with this weight's codes: few rows of bf16 or f16, K a multiple of 64 and
+// Whether linear_forward multiplies x [M, K] with this weight's codes: few rows, K a multiple of 64 and
 // blocks of 64 or more. The other products want a dense weight of x's dtype in its place (more rows gain nothing from
 // codes).
 bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight);

@@ -9,7 +9,7 @@
 namespace lathe::kernels {
 
 struct QuantizedProductArgs {
-  ProductArgs product;  // rows_rows, bf16 | f16, m ≤ 16, k a multiple of 64; right is not used
+  ProductArgs product;  // rows_rows, bf16 | f16 (f32 where said), m ≤ 16, k a multiple of 64; right is not used
   QuantizedFormat format;
   const void* codes;         // at a multiple of 16 bytes
   Nf4ScaleArgs nf4_scales;   // nf4
@@ -22,6 +22,9 @@ inline constexpr int64_t most_fused_rows = 16;
 // quantized.cu: linear_forward.
 template <DeviceKind>
 void quantized_product_tiles(const QuantizedProductArgs& args);
+// few_rows_f32.cu: the same of f32, with the bits of product_tiles_f32 and the dequantised weight.
+template <DeviceKind>
+void quantized_few_rows_f32(const QuantizedProductArgs& args);
 // quantized_gemv.cu: quantized_gemv, m ≤ 4.
 template <DeviceKind>
 void quantized_gemv_columns(const QuantizedProductArgs& args);
