@@ -72,7 +72,7 @@ __device__ __forceinline__ bool draws(const SampledRow& settings, const Best& be
   return best.fault() == 0 && settings.inverse_temperature != 0.0f;
 }
 
-// The blocks after a row's parts have a warp each of the statistics.
+// The blocks after a row's parts have the threads of the statistics among them.
 template <bool aligned>
 __global__ void __launch_bounds__(threads) weigh_kernel(SampleCuda a, int parts) {
   begin_dependent();
@@ -85,8 +85,9 @@ __global__ void __launch_bounds__(threads) weigh_kernel(SampleCuda a, int parts)
   const int thread = static_cast<int>(threadIdx.x), part = static_cast<int>(blockIdx.x);
   const float* const z = a.logits + blockIdx.y * a.stride;
   if (part >= parts) {  // the whole block
-    if (thread >= 32) return;
-    const int of_row = (part - parts) * 32 + thread;
+    const int own_threads = statistics_threads / (static_cast<int>(gridDim.x) - parts);
+    if (thread >= own_threads) return;
+    const int of_row = (part - parts) * own_threads + thread;
     const RowStatistics own = thread_statistics<aligned>(z, a.columns, 0.0f, 1.0f, of_row);
     state.largest[of_row] = own.largest;
     state.exponentials[of_row] = own.sum;
@@ -263,7 +264,8 @@ void sample(const SampleCuda& a) {
         .name = name, .grid = dim3(static_cast<unsigned>(a.rows)), .block = dim3(static_cast<unsigned>(block))};
   };
   launch_dependent(config("sample_scan", parts), scan_kernel, a);
-  const int statistics = a.logprobs != nullptr ? statistics_warps : 0;
+  // A warp to a block where the row is long.
+  const int statistics = a.logprobs == nullptr ? 0 : parts < statistics_warps ? 1 : statistics_warps;
   if (a.filters || statistics > 0)
     launch_dependent(config("sample_weigh", parts + statistics),
                      rows_aligned(a.logits, a.stride) ? weigh_kernel<true> : weigh_kernel<false>, a, parts);
