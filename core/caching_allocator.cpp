@@ -103,10 +103,9 @@ bool CachingAllocator::give_to_pool(void* pointer, int64_t block, MemoryTag tag)
 
 void* CachingAllocator::take_cached(int64_t block) {
   const auto found = cache_.find(block);
-  if (found == cache_.end()) return nullptr;
+  if (found == cache_.end() || found->second.empty()) return nullptr;
   void* const pointer = found->second.back().pointer;  // freed last: the likeliest to be in the CPU's caches
-  found->second.pop_back();
-  if (found->second.empty()) cache_.erase(found);
+  found->second.pop_back();  // the class stays: a step frees and takes the same few again and again
   stats_.cached_bytes -= block;
   return pointer;
 }
@@ -128,6 +127,8 @@ void* CachingAllocator::take_fresh(int64_t block, int64_t asked, MemoryTag tag) 
 }
 
 void CachingAllocator::release_until(int64_t cached_bytes) {
+  if (stats_.cached_bytes <= cached_bytes) return;
+  std::erase_if(cache_, [](const auto& entry) { return entry.second.empty(); });
   while (stats_.cached_bytes > cached_bytes) {
     const auto oldest =
         std::ranges::min_element(cache_, {}, [](const auto& entry) { return entry.second.front().freed_at; });
