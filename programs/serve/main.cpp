@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <ctime>
 
 #include "core/digits.h"
@@ -102,6 +103,9 @@ bool wait_for_load(const Signals& signals, const http::EngineThread& engine, int
   return true;
 }
 
+// How long a step that was under way at the end may take.
+constexpr std::chrono::seconds patience_with_a_step(10);
+
 // What is under way may end within the time; then the rest is told.
 void drain(const ServeSettings& settings, const Signals& signals, http::Service& service, http::Server& server,
            http::EngineThread& engine) {
@@ -113,7 +117,11 @@ void drain(const ServeSettings& settings, const Signals& signals, http::Service&
     const int signal = signals.wait(std::chrono::milliseconds(50));
     if (signal == SIGINT || signal == SIGTERM) break;
   }
-  engine.stop(http::ApiError(503, "the server is shutting down"));
+  if (!engine.stop_within(http::ApiError(503, "the server is shutting down"), patience_with_a_step)) {
+    cli::print_warning("the engine has not come back for " + std::to_string(patience_with_a_step.count()) +
+                       " s after the end; leaving with what it does unfinished");
+    std::_Exit(1);  // whatever is destroyed would wait for it
+  }
   const auto farewell = Clock::now() + std::chrono::seconds(2);
   while (server.open_connections() > 0 && Clock::now() < farewell) signals.wait(std::chrono::milliseconds(20));
 }

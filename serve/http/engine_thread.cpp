@@ -40,10 +40,13 @@ struct EngineThread::Running {
 
 EngineThread::EngineThread(std::function<LoadedModel()> load, const EngineLimits& limits, Metrics& metrics)
     : limits_(limits), metrics_(metrics) {
-  std::promise<void> loaded;
+  std::promise<void> loaded, ended;
   loaded_ = loaded.get_future().share();
-  thread_ = std::thread(
-      [this, load = std::move(load), loaded = std::move(loaded)]() mutable { run(load, std::move(loaded)); });
+  ended_ = ended.get_future();
+  thread_ = std::thread([this, load = std::move(load), loaded = std::move(loaded), ended = std::move(ended)]() mutable {
+    run(load, std::move(loaded));
+    ended.set_value();
+  });
 }
 
 EngineThread::~EngineThread() { stop(ApiError(503, "the server is shutting down")); }
@@ -152,7 +155,7 @@ SubmissionId EngineThread::submit(std::vector<engine::Request> requests, Listene
           throw ApiError(404, "the adapter " + *request.adapter + " is being unloaded", "model", "model_not_found");
         Running::Sequence sequence{id, index, {arrived, {}, {}, {}}, static_cast<int64_t>(request.prompt.size())};
         const engine::RequestId request_id = running.engine.add(std::move(request));
-        running.sequences.emplace(request_id, std::move(sequence));
+        running.sequences.emplace(request_id, sequence);
         submission.sequences.emplace(index, request_id);
       }
     } catch (const std::exception& error) {
@@ -247,7 +250,8 @@ void EngineThread::fail_all(Running& running, const ApiError& error) {
   running.submissions.clear();
 }
 
-void EngineThread::load_adapter(std::string name, std::shared_ptr<const nn::PeftAdapter> adapter, Done done) {
+void EngineThread::load_adapter(const std::string& name, const std::shared_ptr<const nn::PeftAdapter>& adapter,
+                                const Done& done) {
   const auto load = [name, adapter, done](Running& running) {
     try {
       const auto names = running.loaded.model->adapter_names();
@@ -266,7 +270,7 @@ void EngineThread::load_adapter(std::string name, std::shared_ptr<const nn::Peft
   if (!post(load)) done(ApiError(503, "the server is shutting down"));
 }
 
-void EngineThread::unload_adapter(std::string name, Done done) {
+void EngineThread::unload_adapter(const std::string& name, const Done& done) {
   const auto unload = [name, done](Running& running) {
     running.leaving.insert(name);
     done(std::nullopt);
@@ -298,6 +302,13 @@ std::string EngineThread::trouble() const {
 void EngineThread::stop(const ApiError& error) {
   post([error](Running& running) { running.stopping = error; });
   if (thread_.joinable()) thread_.join();
+}
+
+bool EngineThread::stop_within(const ApiError& error, std::chrono::milliseconds patience) {
+  post([error](Running& running) { running.stopping = error; });
+  if (ended_.wait_for(patience) != std::future_status::ready) return false;
+  stop(error);
+  return true;
 }
 
 }  // namespace lathe::http

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -76,14 +77,17 @@ class EngineThread {
   // done(nullopt) when the adapter answers, or what is wrong. An adapter that is unloaded goes when the last sequence
   // that uses it has ended; its name is free after that.
   using Done = std::function<void(std::optional<ApiError>)>;
-  void load_adapter(std::string name, std::shared_ptr<const nn::PeftAdapter> adapter, Done done);
-  void unload_adapter(std::string name, Done done);
+  void load_adapter(const std::string& name, const std::shared_ptr<const nn::PeftAdapter>& adapter, const Done& done);
+  void unload_adapter(const std::string& name, const Done& done);
 
   int64_t live_sequences() const { return live_; }
   // Why no answers are to be expected; empty where all is well.
   std::string trouble() const;
   // Ends every sequence with `error`, and the thread: when it returns no listener is called any more. Not from it.
   void stop(const ApiError& error);
+  // The same, and whether it came about in time: neither a step nor a load that hangs can be interrupted. False: the
+  // thread goes on with everything it uses, and the process can only leave.
+  bool stop_within(const ApiError& error, std::chrono::milliseconds patience);
 
  private:
   struct Running;
@@ -117,6 +121,7 @@ class EngineThread {
 
   std::unique_ptr<Running> running_;  // the thread's own; kept until the end, since others read the loaded model
   std::shared_future<void> loaded_;
+  std::future<void> ended_;
   std::thread thread_;
 };
 

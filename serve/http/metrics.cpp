@@ -62,7 +62,7 @@ void Histogram::write(std::string& text, std::string_view name, std::string_view
                       name, labels, sum_, name, labels, count_);
 }
 
-Metrics::Metrics(std::string model_name)
+Metrics::Metrics(std::string_view model_name)
     : labels_("model_name=\"" + quoted_label(model_name) + "\""),
       time_to_first_token_(first_token_bounds),
       inter_token_(inter_token_bounds),
@@ -135,6 +135,8 @@ std::string Metrics::text() const {
   gauge("vllm:num_requests_waiting", "Sequences that wait for a place.", static_cast<double>(stats_.requests_waiting));
   gauge("vllm:kv_cache_usage_perc", "Share of the KV pages that belong to a sequence, 0 to 1.",
         pages > 0 ? static_cast<double>(stats_.pages_used) / static_cast<double>(pages) : 0.0);
+  gauge("lathe:kv_cache_waste_perc", "Share of those pages' room that holds no token, 0 to 1.",
+        stats_.slots_used > 0 ? static_cast<double>(stats_.slots_empty) / static_cast<double>(stats_.slots_used) : 0.0);
   write_head(text, "lathe:kv_cache_pages", "KV pages by state.", "gauge");
   for (const auto& [state, count] : {std::pair{"used", stats_.pages_used}, std::pair{"cached", stats_.pages_cached},
                                      std::pair{"free", stats_.pages_free}})

@@ -38,7 +38,7 @@ struct SequenceTimes {
 // Any thread may call any function.
 class Metrics {
  public:
-  explicit Metrics(std::string model_name);
+  explicit Metrics(std::string_view model_name);
 
   void token_published(bool first, const SequenceTimes& before, Clock::time_point now);
   // `reason`: stop, length, abort or error. A sequence that never got a token was only queued.

@@ -393,6 +393,7 @@ TEST(Metrics, CountTokensAndTheTimesBetweenThem) {
   // The same moments, added up in another order.
   EXPECT_NEAR(seconds("inference"), seconds("prefill") + seconds("decode"), 1e-9);
   EXPECT_EQ(metric(client, "vllm:kv_cache_usage_perc"), 0);
+  EXPECT_EQ(metric(client, "lathe:kv_cache_waste_perc"), 0);
   EXPECT_NE(client.get("/metrics").body.find("finished_reason=\"length\"} 3"), std::string::npos);
 }
 
@@ -419,6 +420,17 @@ TEST(Tgi, GenerateAnswersAsItsClientsExpect) {
   EXPECT_EQ(json::parse(events.back())["generated_text"], answer["generated_text"]);
   EXPECT_EQ(client.post("/", body).json()[0]["generated_text"], answer["generated_text"]);
   EXPECT_EQ(client.get("/info").json()["model_id"], "tiny");
+}
+
+TEST(Shutdown, DoesNotWaitForAnEngineThatDoesNotComeBack) {
+  std::promise<void> may_load;
+  TestServerOptions options;
+  options.may_load = may_load.get_future().share();
+  TestServer server(options);
+  const ApiError farewell(503, "the server is shutting down");
+  EXPECT_FALSE(server.engine().stop_within(farewell, std::chrono::milliseconds(1)));
+  may_load.set_value();
+  EXPECT_TRUE(server.engine().stop_within(farewell, std::chrono::minutes(1)));
 }
 
 TEST(Shutdown, EndsOpenStreamsWithAnErrorAndIdleConnectionsAtOnce) {
