@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "bench/data/reading.h"
+#include "bench/data/tokenizing.h"
 #include "bench/kernels/clock.h"
 #include "bench/kernels/operations.h"
 #include "bench/kernels/timing.h"
@@ -180,6 +181,7 @@ int main(int argc, char** argv) {
         kernels->callback([&] { lathe::bench::run_kernels(options); });
         lathe::bench::add_matmul(app);
         lathe::bench::add_data(app);
+        lathe::bench::add_tokenize(app);
         lathe::bench::add_model(app);
         lathe::bench::add_train(app);
         lathe::bench::add_serve(app);

@@ -19,13 +19,16 @@ uint64_t pair_key(int32_t left, int32_t right) {
   return (uint64_t{static_cast<uint32_t>(left)} << 32) | static_cast<uint32_t>(right);
 }
 
-size_t pair_hash(uint64_t key) { return static_cast<size_t>((key * 0x9E3779B97F4A7C15u) >> 20); }
+uint64_t pair_hash(uint64_t key) { return key * 0x9E3779B97F4A7C15u; }
+size_t slot_of(uint64_t hash) { return static_cast<size_t>(hash >> 20); }
+size_t bit_of(uint64_t hash) { return static_cast<size_t>(hash >> 32); }
 
 }  // namespace
 
 Bpe::Bpe(BpeSettings settings, const Vocabulary& vocabulary, std::span<const Merge> merges)
     : settings_(settings), identity_(WordCache::new_owner()) {
   pairs_.resize(std::bit_ceil(merges.size() * 2 + 16));
+  known_pairs_.resize(pairs_.size() / 8);  // eight bits for each slot
   for (size_t rank = 0; rank < merges.size(); ++rank) insert_pair(merges[rank], static_cast<int32_t>(rank));
   byte_ids_.assign(256, -1);
   byte_fallback_ids_.fill(-1);
@@ -34,6 +37,10 @@ Bpe::Bpe(BpeSettings settings, const Vocabulary& vocabulary, std::span<const Mer
     std::string symbol;
     append_code_point(symbol, byte_alphabet()[byte]);
     byte_ids_[byte] = vocabulary.find(symbol).value_or(-1);
+  }
+  for (size_t c = 0; c < ascii_ids_.size(); ++c) {
+    const auto character = static_cast<char>(c);
+    ascii_ids_[c] = vocabulary.find({&character, 1}).value_or(-1);
   }
   if (!may_be_cut(vocabulary, merges)) return;
   std::vector<std::pair<int32_t, int32_t>> pairs;
@@ -61,16 +68,20 @@ bool Bpe::may_be_cut(const Vocabulary& vocabulary, std::span<const Merge> merges
 }
 
 const Bpe::PairEntry* Bpe::find_pair(int32_t left, int32_t right) const {
-  const uint64_t key = pair_key(left, right);
-  for (size_t slot = pair_hash(key) & (pairs_.size() - 1);; slot = (slot + 1) & (pairs_.size() - 1)) {
+  const uint64_t key = pair_key(left, right), hash = pair_hash(key);
+  const size_t bit = bit_of(hash) & (known_pairs_.size() * 64 - 1);
+  if ((known_pairs_[bit / 64] >> (bit % 64) & 1) == 0) return nullptr;
+  for (size_t slot = slot_of(hash) & (pairs_.size() - 1);; slot = (slot + 1) & (pairs_.size() - 1)) {
     if (pairs_[slot].pair == key) return &pairs_[slot];
     if (pairs_[slot].pair == ~uint64_t{0}) return nullptr;
   }
 }
 
 void Bpe::insert_pair(const Merge& merge, int32_t rank) {
-  const uint64_t key = pair_key(merge.left, merge.right);
-  size_t slot = pair_hash(key) & (pairs_.size() - 1);
+  const uint64_t key = pair_key(merge.left, merge.right), hash = pair_hash(key);
+  const size_t bit = bit_of(hash) & (known_pairs_.size() * 64 - 1);
+  known_pairs_[bit / 64] |= uint64_t{1} << (bit % 64);
+  size_t slot = slot_of(hash) & (pairs_.size() - 1);
   while (pairs_[slot].pair != ~uint64_t{0} && pairs_[slot].pair != key) slot = (slot + 1) & (pairs_.size() - 1);
   pairs_[slot] = {key, rank, merge.result};
 }
@@ -98,6 +109,12 @@ void Bpe::split(std::string_view word, const Vocabulary& vocabulary, std::vector
     return;
   }
   for (size_t begin = 0; begin < word.size();) {
+    const auto byte = static_cast<unsigned char>(word[begin]);
+    if (byte < ascii_ids_.size() && ascii_ids_[byte] >= 0) {
+      known(ascii_ids_[byte], begin, begin + 1);
+      ++begin;
+      continue;
+    }
     const size_t end = std::min(word.size(), begin + code_point_length(word[begin]));
     const auto id = vocabulary.find(word.substr(begin, end - begin));
     bool fallback = !id && settings_.byte_fallback;

@@ -57,9 +57,12 @@ class Bpe {
   void merge_long(std::vector<WordToken>& symbols) const;
 
   BpeSettings settings_;
-  uint64_t identity_;  // tells this object's words from another's in the cache
+  uint32_t identity_;  // tells this object's words from another's in the cache
   std::vector<PairEntry> pairs_;
+  // A bit for each pair, by hash: most pairs that are asked for are none, and this is a tenth of what pairs_ takes.
+  std::vector<uint64_t> known_pairs_;
   std::vector<int32_t> byte_ids_;               // id of each byte's symbol, or -1
+  std::array<int32_t, 128> ascii_ids_;          // id of each ASCII character, or -1
   std::array<int32_t, 256> byte_fallback_ids_;  // id of <0xNN>, or -1
   MergeBoundaries boundaries_;                  // of words that are whole texts
 };

@@ -152,7 +152,7 @@ void PrecompiledCharsmap::parts_of(std::string_view text, const Take& take) cons
   for (size_t at = 0; at < text.size();) {
     // Two ASCII characters never make one grapheme, but for a line's end in two.
     const bool alone = is_ascii(text[at]) && (at + 1 == text.size() || (is_ascii(text[at + 1]) && text[at] != '\r'));
-    if (alone && kept_[static_cast<size_t>(text[at])]) {
+    if (alone && kept_[static_cast<unsigned char>(text[at])]) {
       ++at;
       continue;
     }

@@ -19,11 +19,6 @@ namespace {
 constexpr double unknown_penalty = 10.0;
 constexpr size_t most_nodes_kept = 1 << 16;  // of a line's memory for the next one
 
-uint64_t branch_key(int32_t node, char byte) {
-  return (uint64_t{static_cast<uint32_t>(node)} << 8) | static_cast<unsigned char>(byte);
-}
-size_t branch_hash(uint64_t key) { return static_cast<size_t>((key * 0x9E3779B97F4A7C15u) >> 20); }
-
 double power_of_ten(int exponent) {
   const std::string text = "1e" + std::to_string(exponent);
   double value = 0;
@@ -58,79 +53,32 @@ double unigram_score(double nearest) {
   return std::copysign(exponent < 0 ? whole / power_of_ten(-exponent) : whole * power_of_ten(exponent), nearest);
 }
 
-Unigram::Unigram(UnigramSettings settings, const Vocabulary& vocabulary, std::vector<double> scores)
-    : settings_(settings),
-      identity_(WordCache::new_owner()),
-      scores_(std::move(scores)),
-      byte_ids_(byte_token_ids(vocabulary)) {
-  branches_.resize(1024);
-  piece_of_node_.push_back(-1);
-  double least = std::numeric_limits<double>::infinity();
-  for (size_t id = 0; id < scores_.size(); ++id) {
-    least = std::min(least, scores_[id]);
-    add_piece(vocabulary.token(static_cast<int32_t>(id)), static_cast<int32_t>(id));
-  }
-  unknown_score_ = least - unknown_penalty;
-}
-
-void Unigram::grow() {
-  std::vector<Branch> old(branches_.size() * 2);
-  old.swap(branches_);
-  for (const Branch& branch : old) {
-    if (branch.key == ~uint64_t{0}) continue;
-    size_t slot = branch_hash(branch.key) & (branches_.size() - 1);
-    while (branches_[slot].key != ~uint64_t{0}) slot = (slot + 1) & (branches_.size() - 1);
-    branches_[slot] = branch;
-  }
-}
-
-void Unigram::add_piece(std::string_view piece, int32_t id) {
-  if (piece.empty()) return;
-  int32_t node = 0;
-  for (const char byte : piece) {
-    int32_t child = child_of(node, byte);
-    if (child < 0) {
-      if (++used_ * 2 > branches_.size()) grow();
-      child = static_cast<int32_t>(piece_of_node_.size());
-      piece_of_node_.push_back(-1);
-      size_t slot = branch_hash(branch_key(node, byte)) & (branches_.size() - 1);
-      while (branches_[slot].key != ~uint64_t{0}) slot = (slot + 1) & (branches_.size() - 1);
-      branches_[slot] = {branch_key(node, byte), child};
-    }
-    node = child;
-  }
-  piece_of_node_[static_cast<size_t>(node)] = id;
-}
-
-int32_t Unigram::child_of(int32_t node, char byte) const {
-  const uint64_t key = branch_key(node, byte);
-  for (size_t slot = branch_hash(key) & (branches_.size() - 1);; slot = (slot + 1) & (branches_.size() - 1)) {
-    if (branches_[slot].key == key) return branches_[slot].child;
-    if (branches_[slot].key == ~uint64_t{0}) return -1;
-  }
+Unigram::Unigram(UnigramSettings settings, const Vocabulary& vocabulary, const std::vector<double>& scores)
+    : settings_(settings), identity_(WordCache::new_owner()), byte_ids_(byte_token_ids(vocabulary)) {
+  std::vector<std::string_view> pieces(scores.size());
+  for (size_t id = 0; id < scores.size(); ++id) pieces[id] = vocabulary.token(static_cast<int32_t>(id));
+  pieces_ = PieceTrie(pieces, scores);
+  const auto least = std::min_element(scores.begin(), scores.end());
+  unknown_score_ = (least == scores.end() ? 0 : *least) - unknown_penalty;
 }
 
 void Unigram::best_path(std::string_view word, std::vector<Node>& nodes) const {
   nodes.assign(word.size() + 1, Node());
-  // Of equal sums the first found stays, which is the one with the longer last piece.
-  const auto offer = [&](size_t begin, size_t end, double score, int32_t id) {
-    Node& node = nodes[end];
-    const double sum = score + nodes[begin].score;
-    if (node.begin < 0 || sum > node.score) node = {sum, static_cast<int32_t>(begin), id};
-  };
   for (size_t begin = 0; begin < word.size();) {
     const size_t next = std::min(word.size(), begin + code_point_length(word[begin]));
+    const double before = nodes[begin].score;
+    // Of equal sums the first found stays, which is the one with the longer last piece.
+    const auto offer = [&](size_t end, uint32_t piece, double score) {
+      Node& node = nodes[end];
+      const double sum = score + before;
+      if (node.begin < 0 || sum > node.score) node = {sum, static_cast<int32_t>(begin), piece};
+    };
     bool known = false;  // the character by itself
-    int32_t node = 0;
-    for (size_t end = begin; end < word.size();) {
-      node = child_of(node, word[end++]);
-      if (node < 0) break;
-      const int32_t id = piece_of_node_[static_cast<size_t>(node)];
-      if (id < 0) continue;
-      offer(begin, end, scores_[static_cast<size_t>(id)], id);
+    pieces_.pieces_at(word, begin, [&](size_t end, uint32_t piece, double score) {
+      offer(end, piece, score);
       known = known || end == next;
-    }
-    if (!known) offer(begin, next, unknown_score_, settings_.unknown_id.value_or(-1));
+    });
+    if (!known) offer(next, unknown_piece, unknown_score_);
     begin = next;
   }
 }
@@ -161,24 +109,34 @@ void Unigram::encode(std::string_view word, const Vocabulary& vocabulary, std::v
   if (cache.append(identity_, word, 0, tokens)) return;
   const size_t first = tokens.size();
   thread_local std::vector<Node> nodes;
-  thread_local std::vector<std::pair<size_t, size_t>> pieces;  // from the last to the first
+  struct Piece {
+    size_t begin, end;
+    int32_t id;  // negative: by its text
+  };
+  thread_local std::vector<Piece> pieces;  // from the last to the first
   best_path(word, nodes);
   pieces.clear();
   bool last_unknown = false;
   for (size_t end = word.size(); end > 0;) {
     const Node& node = nodes[end];
     const auto begin = static_cast<size_t>(node.begin);
-    const bool unknown = settings_.unknown_id && node.id == *settings_.unknown_id;
+    const int32_t id = node.piece == unknown_piece ? settings_.unknown_id.value_or(-1) : pieces_.id(node.piece);
+    const bool unknown = settings_.unknown_id && id == *settings_.unknown_id;
     if (unknown && last_unknown) {
-      pieces.back().first = begin;
+      pieces.back().begin = begin;
     } else {
-      pieces.emplace_back(begin, end);
+      pieces.push_back({begin, end, unknown ? -1 : id});
     }
     last_unknown = unknown;
     end = begin;
   }
-  for (auto piece = pieces.rbegin(); piece != pieces.rend(); ++piece)
-    append_text(word.substr(piece->first, piece->second - piece->first), piece->first, vocabulary, tokens);
+  for (auto piece = pieces.rbegin(); piece != pieces.rend(); ++piece) {
+    if (piece->id >= 0) {
+      tokens.push_back({piece->id, static_cast<uint32_t>(piece->begin), static_cast<uint32_t>(piece->end)});
+    } else {
+      append_text(word.substr(piece->begin, piece->end - piece->begin), piece->begin, vocabulary, tokens);
+    }
+  }
   cache.put(identity_, word, 0, std::span(tokens).subspan(first));
   if (nodes.size() > most_nodes_kept) std::vector<Node>().swap(nodes);
 }

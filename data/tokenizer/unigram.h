@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "data/tokenizer/piece_trie.h"
 #include "data/tokenizer/word_token.h"
 
 namespace lathe::data {
@@ -27,39 +28,29 @@ double unigram_score(double nearest);
 class Unigram {
  public:
   // scores[id] is the logarithm of token id's probability.
-  Unigram(UnigramSettings settings, const Vocabulary& vocabulary, std::vector<double> scores);
+  Unigram(UnigramSettings settings, const Vocabulary& vocabulary, const std::vector<double>& scores);
 
   // Appends the word's tokens. Linear in the word's length times that of the longest token. ConfigError where a
   // character is unknown and nothing stands for it.
   void encode(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& tokens) const;
 
  private:
-  // The pieces as a tree of bytes.
-  struct Branch {
-    uint64_t key = ~uint64_t{0};  // a node's number and a byte
-    int32_t child = 0;
-  };
-  int32_t child_of(int32_t node, char byte) const;  // negative: none
-  void add_piece(std::string_view piece, int32_t id);
-  void grow();
-  // Where the best last piece before each byte begins, and its token.
+  // Where the best last piece before each byte begins, and the trie's node for it.
   struct Node {
     double score = 0;
     int32_t begin = -1;
-    int32_t id = -1;
+    uint32_t piece = unknown_piece;
   };
+  static constexpr uint32_t unknown_piece = ~0u;
   void best_path(std::string_view word, std::vector<Node>& nodes) const;
   void append_text(std::string_view text, size_t begin, const Vocabulary& vocabulary,
                    std::vector<WordToken>& tokens) const;
 
   UnigramSettings settings_;
-  uint64_t identity_;  // of the words in the cache
-  std::vector<double> scores_;
+  uint32_t identity_;  // of the words in the cache
+  PieceTrie pieces_;
   double unknown_score_ = 0;
-  std::vector<Branch> branches_;  // open addressing
-  size_t used_ = 0;
-  std::vector<int32_t> piece_of_node_;  // the token that ends there; negative: none
-  std::array<int32_t, 256> byte_ids_;   // of <0xNN>; negative: none
+  std::array<int32_t, 256> byte_ids_;  // of <0xNN>; negative: none
 };
 
 }  // namespace lathe::data

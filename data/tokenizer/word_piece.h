@@ -27,7 +27,7 @@ class WordPiece {
 
  private:
   WordPieceSettings settings_;
-  uint64_t identity_;  // of the words in the cache
+  uint32_t identity_;  // of the words in the cache
 };
 
 }  // namespace lathe::data

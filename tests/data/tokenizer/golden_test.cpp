@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "core/random.h"
 #include "data/tokenizer/gguf_pre_tokenizers.h"
 #include "tests/data/golden_cases.h"
 #include "tests/support/temporary_folder.h"
@@ -15,6 +16,26 @@ class TokenizerJson : public testing::TestWithParam<const char*> {};
 TEST_P(TokenizerJson, AgreesWithTheLibrary) {
   const auto directory = golden::folder / "tokenizer" / GetParam();
   golden::compare_with_library(Tokenizer::from_directory(directory), directory / "cases.json");
+}
+
+// A fifth of a megabyte without a word's end, of one character, of blanks, of what the vocabulary lacks and of all of them:
+// what is quadratic in a word or a line takes hours, and ctest's limit ends it.
+TEST_P(TokenizerJson, TakesTimeLinearInAWordAndALine) {
+  const auto tokenizer = Tokenizer::from_directory(golden::folder / "tokenizer" / GetParam());
+  RandomStream random(9, RandomPurpose::test);
+  const auto repeated = [](std::string_view piece) {
+    std::string text;
+    while (text.size() < 200'000) text += piece;
+    return text;
+  };
+  std::string letters;
+  while (letters.size() < 200'000) letters += static_cast<char>('a' + random.below(26));
+  for (const std::string& text : {repeated("a"), repeated("ab"), repeated(" "), repeated("\n"), repeated("\u4e00"),
+                                  repeated("\u0301"), repeated("<|im"), repeated("the "), repeated("1"), letters}) {
+    const std::vector<int32_t> ids = tokenizer->encode(text, SpecialTokens::recognise, SequenceTokens::add);
+    EXPECT_LE(ids.size(), 4 * text.size()) << text.substr(0, 8);
+    EXPECT_FALSE(tokenizer->decode(ids, true).size() > 16 * text.size());
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, TokenizerJson,
