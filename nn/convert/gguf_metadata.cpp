@@ -39,6 +39,9 @@ void check_layers(const ModelConfig& config, GgufModel& model) {
     } else if (config.family == "phi3") {
       if (layer.sliding_window != config.layers[0].sliding_window)
         refuse("layer_types", "GGUF has one sliding window for all layers");
+      if (layer.sliding_window > 0 && i == 0)
+        model.warnings.push_back("llama.cpp leaves out Phi-3's sliding window: its answers are the model's own up to " +
+                                 std::to_string(layer.sliding_window) + " tokens");
     } else if (config.family == "smollm3") {
       if ((layer.rope == no_rope) != ((i + 1) % smollm3_interval == 0))
         refuse("no_rope_layers", "GGUF has every fourth layer without rope only");
@@ -139,6 +142,8 @@ void add_rope(const ModelConfig& config, const std::string& prefix, GgufModel& m
   model.metadata.emplace_back(prefix + "rope.dimension_count",
                               rope.rotary_dim != 0 ? rope.rotary_dim : config.head_dim);
   model.metadata.emplace_back(prefix + "rope.freq_base", rope.theta);
+  if (config.family == "gemma3_text" || config.family == "olmo3")
+    model.metadata.emplace_back(prefix + "rope.freq_base_swa", config.ropes.at(1).theta);
   if (phi3)
     model.metadata.emplace_back(prefix + "rope.scaling.original_context_length",
                                 rope.scaling.original_max_position_embeddings > 0

@@ -47,14 +47,17 @@ ModelConfig from_hf(const HfFields& given) {
   return result;
 }
 
-// The file's norms have the one added, and it says neither the pattern nor the local table's base.
+// The file's norms have the one added; older ones say neither the pattern nor the local table's base.
 ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   ModelConfig result = read_gemma_gguf(file, gemma3_family, 62);
   result.qk_norm = QkNorm::per_head;
-  result.ropes.push_back({.theta = local_theta});
+  const std::string base = "gemma3.rope.freq_base_swa", cap = "gemma3.final_logit_softcapping";
+  result.ropes.push_back({.theta = file->contains(base) ? file->get_number(base) : local_theta});
+  if (file->contains(cap)) result.final_logit_softcapping = file->get_number(cap);
+  const std::vector<bool> slides = slides_by_gguf(*file, "gemma3", result.layers.size(), usual_pattern);
   const int64_t window = file->get_integer("gemma3.attention.sliding_window", 1, INT32_MAX);
-  for (int64_t i = 0; i < result.num_hidden_layers(); ++i)
-    if ((i + 1) % usual_pattern != 0) slide(result.layers[static_cast<size_t>(i)], window);
+  for (size_t i = 0; i < result.layers.size(); ++i)
+    if (slides[i]) slide(result.layers[i], window);
   return result;
 }
 

@@ -1,5 +1,4 @@
 // OLMo 3: an OLMo 2 of whose layers three of four have a sliding window, and a rotary table that nothing stretches.
-#include "core/error.h"
 #include "nn/families/family.h"
 #include "nn/families/gguf_fields.h"
 #include "nn/families/hf_fields.h"
@@ -50,15 +49,12 @@ ModelConfig from_hf(const HfFields& given) {
 ModelConfig olmo3_from_gguf(const std::shared_ptr<const GgufFile>& file) {
   ModelConfig result = read_gguf_fields(file, olmo3_family);
   set_olmo_norms(result);
-  result.ropes.push_back({.theta = result.ropes[full].theta});
-  const std::string key = "olmo2.attention.sliding_window_pattern";
-  const auto pattern = file->get_optional<std::vector<bool>>(key);
-  if (pattern && pattern->size() != result.layers.size())
-    throw ConfigError(key, "expected true or false for each of " + std::to_string(result.layers.size()) +
-                               " layers, found " + std::to_string(pattern->size()));
+  const std::string base = "olmo2.rope.freq_base_swa";
+  result.ropes.push_back({.theta = file->contains(base) ? file->get_number(base) : result.ropes[full].theta});
+  const std::vector<bool> slides = slides_by_gguf(*file, "olmo2", result.layers.size(), usual_pattern);
   const int64_t window = file->get_integer("olmo2.attention.sliding_window", 1, INT32_MAX);
   for (size_t i = 0; i < result.layers.size(); ++i)
-    if (pattern ? (*pattern)[i] : (i + 1) % usual_pattern != 0) slide(result.layers[i], window);
+    if (slides[i]) slide(result.layers[i], window);
   return result;
 }
 

@@ -27,4 +27,19 @@ void set_sliding_windows(ModelConfig& model, const HfFields& config) {
   }
 }
 
+std::vector<bool> slides_by_gguf(const GgufFile& file, const std::string& architecture, size_t layers, int64_t usual) {
+  const std::string key = architecture + ".attention.sliding_window_pattern";
+  const auto found = file.metadata().find(key);
+  if (found != file.metadata().end())
+    if (const auto* listed = std::get_if<std::vector<bool>>(&found->second)) {
+      if (listed->size() == layers) return *listed;
+      throw ConfigError(key, "expected true or false for each of " + std::to_string(layers) + " layers, found " +
+                                 std::to_string(listed->size()) + " of them");
+    }
+  const int64_t pattern = found == file.metadata().end() ? usual : file.get_integer(key, 1, INT32_MAX);
+  std::vector<bool> slides;
+  for (size_t i = 0; i < layers; ++i) slides.push_back((static_cast<int64_t>(i) + 1) % pattern != 0);
+  return slides;
+}
+
 }  // namespace lathe::nn

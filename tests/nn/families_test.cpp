@@ -8,6 +8,8 @@
 #include "core/atomic_write.h"
 #include "kernels/copy/copy.h"
 #include "nn/layer_layout.h"
+#include "nn/weights/ggml_quantize.h"
+#include "nn/weights/gguf_writer.h"
 #include "nn/weights/safetensors.h"
 #include "tests/nn/golden_models.h"
 
@@ -46,9 +48,28 @@ std::string with_member(const std::string& member) {
   return text.substr(0, text.size() - 1) + ", " + member + "}";
 }
 
-std::vector<int64_t> windows_of(const nlohmann::json& json) {
+// The model's GGUF file with other metadata; a key whose value is a text "" is left out.
+ModelConfig config_of_gguf(const std::string& model, const std::map<std::string, GgufValue>& changed) {
+  const auto file = GgufFile::open(golden(model + "/model.gguf"));
+  auto metadata = file->metadata();
+  for (const auto& [key, value] : changed) metadata[key] = value;
+  std::erase_if(metadata, [](const auto& entry) { return entry.second == GgufValue(std::string()); });
+  const std::shared_ptr<const WeightSource> stored = open_gguf_weights(file, {});
+  std::vector<GgufTensorToWrite> tensors;
+  for (const WeightInfo& info : stored->weights())
+    tensors.push_back({{info.name, info.shape,
+                        [stored, name = info.name](int64_t first, int64_t count, float* out) {
+                          stored->read_rows(name, first, count, out);
+                        }},
+                       ggml_writer("F32")});
+  const TemporaryFolder folder;
+  write_gguf(folder.path() / "model.gguf", {metadata.begin(), metadata.end()}, tensors);
+  return open_model_files(folder.path() / "model.gguf").config;
+}
+
+std::vector<int64_t> windows_of(const ModelConfig& config) {
   std::vector<int64_t> windows;
-  for (const LayerConfig& layer : config_of(json).layers) windows.push_back(layer.sliding_window);
+  for (const LayerConfig& layer : config.layers) windows.push_back(layer.sliding_window);
   return windows;
 }
 
@@ -124,22 +145,22 @@ TEST(Qwen3, AnAdapterHasTheLogitsAndGradientsOfPeft) {
 
 TEST(Qwen3, WindowsAreTheConfigs) {
   nlohmann::json json = golden_json("tiny_qwen3/options/config.json");
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 8}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{0, 8}));
   json.erase("layer_types");  // then from max_window_layers on
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 8}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{0, 8}));
   json["max_window_layers"] = 0;
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 8}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{8, 8}));
   json.erase("max_window_layers");  // 28
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 0}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{0, 0}));
   json["layer_types"] = {"sliding_attention", "full_attention"};
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 0}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{8, 0}));
   json["use_sliding_window"] = false;
   EXPECT_NE(error_of(json).find("use_sliding_window"), std::string::npos) << error_of(json);
   json["layer_types"] = {"full_attention", "chunked_attention"};
   EXPECT_NE(error_of(json).find("chunked_attention"), std::string::npos) << error_of(json);
   json.erase("layer_types");
   json["max_window_layers"] = 0;
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 0}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{0, 0}));
 }
 
 TEST(Qwen3, WhatTheConfigLeavesOutIsAsInTransformers) {
@@ -164,29 +185,29 @@ TEST(Qwen3, WhatTheConfigLeavesOutIsAsInTransformers) {
 TEST(Qwen2, HasBiasesOfQKAndVAlone) {
   nlohmann::json json = golden_json("tiny_qwen2/windows/config.json");
   EXPECT_EQ(config_of(json).attention_bias, AttentionBias::qkv);
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 8}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{0, 8}));
   json["use_sliding_window"] = false;
   json.erase("layer_types");
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 0}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{0, 0}));
 }
 
 TEST(Mistral, TheWindowIsThatOfEveryLayerAndNullIsNone) {
   nlohmann::json json = golden_json("tiny_mistral/window/config.json");
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 8}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{8, 8}));
   json["sliding_window"] = nullptr;
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{0, 0}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{0, 0}));
   json.erase("sliding_window");
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{4096, 4096}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{4096, 4096}));
   EXPECT_EQ(config_of(golden_json("tiny_mistral/nemo/config.json")).head_dim, 16);
 }
 
 TEST(Gemma2, EveryOtherLayerSlidesAndBothCapsAreTheConfigs) {
   nlohmann::json json = golden_json("tiny_gemma2/config.json");
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 0, 8}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{8, 0, 8}));
   EXPECT_EQ(config_of(json).attn_logit_softcapping, 2.0);
   EXPECT_EQ(config_of(json).final_logit_softcapping, 3.0);
   json.erase("layer_types");
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 0, 8}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{8, 0, 8}));
   json["attn_logit_softcapping"] = nullptr;
   EXPECT_EQ(config_of(json).attn_logit_softcapping, 0.0);
   json.erase("attn_logit_softcapping");
@@ -209,7 +230,7 @@ TEST(Gemma2, AGgufFileGivesTheBitsOfTheDirectory) {
 TEST(Gemma3, TheOldConfigMeansTheSame) {
   nlohmann::json json = golden_json("tiny_gemma3/config.json");
   const ModelConfig now = config_of(json);
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 8, 8, 8, 8, 0}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{8, 8, 8, 8, 8, 0}));
   EXPECT_EQ(now.embedding_scale, 4.0);
   json.erase("layer_types");
   json.erase("rope_parameters");
@@ -217,7 +238,7 @@ TEST(Gemma3, TheOldConfigMeansTheSame) {
   json["rope_theta"] = 500000.0;
   json["rope_local_base_freq"] = 20000.0;
   json["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 8.0}};
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 0, 8, 0, 8, 0}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{8, 0, 8, 0, 8, 0}));
   const ModelConfig then = config_of(json);
   EXPECT_EQ(then.ropes[0].theta, 500000.0);
   EXPECT_EQ(then.ropes[0].scaling.factor, 8.0);
@@ -254,13 +275,13 @@ TEST(Gemma3, TrainedNormsAreStoredLessOne) {
 TEST(Olmo3, ThreeOfFourLayersSlideAndNothingStretchesTheirAngles) {
   nlohmann::json json = golden_json("tiny_olmo3/config.json");
   const ModelConfig now = config_of(json);
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 8, 8, 0}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{8, 8, 8, 0}));
   // The config of transformers before 5, which says layer_types or leaves them out.
   json.erase("layer_types");
   json["rope_theta"] = 10000.0;
   json["rope_scaling"] = json["rope_parameters"]["full_attention"];
   json.erase("rope_parameters");
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{8, 8, 8, 0}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{8, 8, 8, 0}));
   for (const ModelConfig& config : {now, config_of(json)}) {
     EXPECT_EQ(config.ropes[0].scaling.kind, RopeScalingKind::yarn);
     EXPECT_EQ(config.ropes[0].scaling.factor, 4.0);
@@ -272,9 +293,39 @@ TEST(Olmo3, ThreeOfFourLayersSlideAndNothingStretchesTheirAngles) {
   json.erase("rope_scaling");
   json.erase("sliding_window");
   EXPECT_EQ(config_of(json).ropes[0].theta, 500000.0);
-  EXPECT_EQ(windows_of(json), (std::vector<int64_t>{4096, 4096, 4096, 0}));
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{4096, 4096, 4096, 0}));
   json["layer_types"] = {"full_attention"};
   EXPECT_NE(error_of(json).find("layer_types"), std::string::npos) << error_of(json);
+}
+
+TEST(Olmo3, AGgufFileSaysItsPatternAndItsBase) {
+  const std::string pattern = "olmo2.attention.sliding_window_pattern", window = "olmo2.attention.sliding_window";
+  const auto changed = [](std::map<std::string, GgufValue> values) { return config_of_gguf("tiny_olmo3", values); };
+  using Windows = std::vector<int64_t>;
+  EXPECT_EQ(windows_of(changed({})), (Windows{8, 8, 8, 0}));
+  EXPECT_EQ(windows_of(changed({{pattern, std::string()}})), (Windows{8, 8, 8, 0}));
+  EXPECT_EQ(windows_of(changed({{pattern, int64_t{2}}})), (Windows{8, 0, 8, 0}));
+  EXPECT_EQ(windows_of(changed({{pattern, std::vector<bool>{false, true, false, true}}})), (Windows{0, 8, 0, 8}));
+  EXPECT_THROW(changed({{pattern, std::vector<bool>{true}}}), ConfigError);
+  EXPECT_THROW(changed({{pattern, int64_t{0}}}), FormatError);
+  EXPECT_EQ(changed({}).ropes[1].theta, 10000.0);
+  EXPECT_EQ(changed({{"olmo2.rope.freq_base_swa", 500.0}}).ropes[1].theta, 500.0);
+  const ModelConfig without = changed({{window, std::string()}, {pattern, std::string()}});  // an OLMo 2
+  EXPECT_EQ(without.family, "olmo2");
+  EXPECT_EQ(windows_of(without), (Windows{0, 0, 0, 0}));
+}
+
+TEST(Gemma3, AGgufFileMaySayWhatOlderOnesLeaveOut) {
+  const ModelConfig older = config_of_gguf("tiny_gemma3", {}),
+                    newer = config_of_gguf("tiny_gemma3", {{"gemma3.rope.freq_base_swa", 20000.0},
+                                                           {"gemma3.attention.sliding_window_pattern", int64_t{3}},
+                                                           {"gemma3.final_logit_softcapping", 30.0}});
+  using Windows = std::vector<int64_t>;
+  EXPECT_EQ(windows_of(older), (Windows{8, 8, 8, 8, 8, 0}));
+  EXPECT_EQ(older.ropes[1].theta, 10000.0);
+  EXPECT_EQ(windows_of(newer), (Windows{8, 8, 0, 8, 8, 0}));
+  EXPECT_EQ(newer.ropes[1].theta, 20000.0);
+  EXPECT_EQ(newer.final_logit_softcapping, 30.0);
 }
 
 TEST(SmolLm3, SomeLayersDoNotTurn) {
