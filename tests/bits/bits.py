@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the programs compute, to the bit: text with log-probabilities, adapters, gradients, on every instruction set and on simt.
+"""What the programs compute, to the bit: text with log-probabilities, adapters, gradients, preferences, rollouts, on every instruction set and on simt.
 
 usage: tests/bits/bits.py [--record | --check] [--quick] [--only WORD] [--golden FILE] BUILD
 
@@ -25,6 +25,8 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SETS = {"baseline": "sse4_2", "avx2": "avx2", "avx512": "avx512vl", "avx512_bf16": "avx512_bf16"}
+# Counts the bytes of what it is told, completion and ids among them: rewards that differ within a group.
+JUDGE = "while IFS= read -r line; do echo $((${#line} % 7)); done"
 SKIPPED = 77  # ctest's SKIP_RETURN_CODE
 
 
@@ -58,6 +60,16 @@ class Programs:
             for _ in range(24):
                 ids = [int(numbers.random() * 320) for _ in range(6 + int(numbers.random() * 30))]
                 rows.write(json.dumps({"input_ids": ids}) + "\n")
+        # Text ends with an EOS, and digits are among the tokens that the model has.
+        self.tiny_with_eos = folder / "tiny_with_eos"
+        shutil.copytree(self.tiny, self.tiny_with_eos)
+        (self.tiny_with_eos / "tokenizer_config.json").write_text('{"eos_token": "<|im_end|>"}')
+        def digits():
+            return "".join(numbers.choice("0123456789") for _ in range(2 + int(numbers.random() * 16)))
+        self.pairs, self.prompts = folder / "pairs.jsonl", folder / "prompts.jsonl"
+        self.pairs.write_text("".join(
+            json.dumps({"prompt": digits(), "chosen": digits() + "1", "rejected": digits() + "2"}) + "\n" for _ in range(8)))
+        self.prompts.write_text("".join(json.dumps({"prompt": digits()}) + "\n" for _ in range(4)))
 
     def run(self, program, arguments, isa):
         environment = dict(os.environ)
@@ -76,11 +88,11 @@ class Programs:
             return digest(json.dumps([answer["tokens"][:count], answer["logprobs"][:count]]))
         return {"8": of(8), "all": of(None)} if tokens > 8 else {"8": of(8)}
 
-    def train(self, model, rows, isa, *more):
+    def train(self, model, rows, isa, *more, method="sft"):
         """Hashes of what a run leaves: the result, the moments (which hold the gradients), the logged numbers."""
         output = self.folder / "run"
         shutil.rmtree(output, ignore_errors=True)
-        self.run("lathe-train", ["sft", "--model", model, "--dataset", rows, "--output_dir", output, "--logging_steps", "1", *more], isa)
+        self.run("lathe-train", [method, "--model", model, "--dataset", rows, "--output_dir", output, "--logging_steps", "1", *more], isa)
         parts = {}
         for file in sorted(output.rglob("*")):
             if file.suffix == ".safetensors" or file.name == "metrics.jsonl":
@@ -121,7 +133,18 @@ def cases(quick, sets, smollm2):
                 p.tiny, p.rows, isa, *device, "--dtype", dtype, "--use_peft", "false", "--max_steps", "1", "--max_grad_norm", "0"))
             add("lora", lambda p, isa=isa, device=device, dtype=dtype: p.train(
                 p.tiny, p.rows, isa, *device, "--dtype", dtype, "--max_steps", "4", "--save_steps", "2", "--lora_r", "4"))
+            # What both sequences of a pair begin with is computed once.
+            add("dpo", lambda p, isa=isa, device=device, dtype=dtype: p.train(
+                p.tiny_with_eos, p.pairs, isa, *device, "--dtype", dtype, "--max_steps", "2", "--per_device_train_batch_size", "4",
+                "--learning_rate", "1e-3", "--lora_r", "4", method="dpo"))
+            add("grpo", lambda p, isa=isa, device=device, dtype=dtype: p.train(
+                p.tiny_with_eos, p.prompts, isa, *device, "--dtype", dtype, "--max_steps", "2", "--num_generations", "4",
+                "--per_device_train_batch_size", "8", "--max_completion_length", "6", "--num_iterations", "2", "--beta", "0.05",
+                "--learning_rate", "1e-3", "--lora_r", "4", "--reward_command", JUDGE, method="grpo"))
             if not quick:
+                add("dpo of every weight", lambda p, isa=isa, device=device, dtype=dtype: p.train(
+                    p.tiny_with_eos, p.pairs, isa, *device, "--dtype", dtype, "--max_steps", "2", "--per_device_train_batch_size", "4",
+                    "--learning_rate", "1e-3", "--use_peft", "false", "--loss_type", "sigmoid", "aot", "sft", method="dpo"))
                 add("lora packed 8-bit checkpointed", lambda p, isa=isa, device=device, dtype=dtype: p.train(
                     p.tiny, p.rows, isa, *device, "--dtype", dtype, "--max_steps", "3", "--packing", "--max_length", "64", "--optim",
                     "adamw_8bit", "--gradient_checkpointing", "--use_rslora", "--lora_r", "64"))
