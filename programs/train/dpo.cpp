@@ -15,6 +15,13 @@ class Dpo final : public Method {
 
   std::string title() const override { return "direct preference optimisation"; }
 
+  std::optional<AssumedRow> assumed_row() const override {
+    if (!config_.dataset.empty()) return std::nullopt;
+    return AssumedRow{.text = fmt::format("pairs of {} tokens a sequence that share nothing", config_.max_length),
+                      .tokens = 2 * config_.max_length,
+                      .longest_sequence = config_.max_length};
+  }
+
   RowFacts load_rows(const text::ModelText& text) override {
     data_ = train::load_dpo_data(config_, text);
     const train::TrainingSet& set = data_.training;
@@ -75,6 +82,7 @@ void add_dpo(CLI::App& app) {
       "      --loss_type sigmoid bco_pair sft --loss_weights 0.8 0.2 1.0\n"
       "  lathe-train dpo --model model.gguf --adapter runs/sft --dataset pairs.jsonl --output_dir runs/second\n"
       "  lathe-train dpo --config examples/preferences/dpo.yaml --model model.gguf --output_dir runs/pref --resume\n"
+      "  lathe-train dpo --model DIR --dry_run --load_in_4bit   (the memory of a model of which only config.json is there)\n"
       "Names and defaults are TRL's and PEFT's where they have one; '-' and '_' are alike.");
 }
 

@@ -16,6 +16,16 @@ class Grpo final : public Method {
 
   std::string title() const override { return "group relative policy optimisation"; }
 
+  std::optional<AssumedRow> assumed_row() const override {
+    if (!config_.dataset.empty()) return std::nullopt;
+    const int64_t prompt = config_.max_prompt_length, tokens = prompt + config_.max_completion_length;
+    return AssumedRow{
+        .text = fmt::format("prompts of {} tokens and completions of {}", prompt, config_.max_completion_length),
+        .tokens = tokens,
+        .longest_sequence = tokens,
+        .kv_cache_tokens = train::rollout_cache_tokens(config_, prompt)};
+  }
+
   RowFacts load_rows(const text::ModelText& text) override {
     text_ = text;
     data_ = train::load_grpo_data(config_, text_);
@@ -92,6 +102,7 @@ void add_grpo(CLI::App& app) {
       "  lathe-train grpo --model DIR --dataset prompts.jsonl --reward_funcs number --output_dir runs/sums\n"
       "  lathe-train grpo --model DIR --dataset prompts.jsonl --reward_command 'python3 judge.py' --output_dir runs/own\n"
       "  lathe-train grpo --config examples/arithmetic/grpo.yaml --model DIR --output_dir runs/arithmetic --resume\n"
+      "  lathe-train grpo --model DIR --reward_funcs number --dry_run   (of which only config.json need be there)\n"
       "Names and defaults are TRL's where it has one; '-' and '_' are alike.");
 }
 

@@ -45,15 +45,15 @@ struct Plan {
   int64_t total_steps = 0;
 };
 
-// Rows that are all as long as they may be.
-RowFacts facts_without_rows(const train::RunConfig& config, int64_t longest_row) {
+RowFacts facts_of(const AssumedRow& row, const train::RunConfig& config) {
   RowFacts facts;
-  facts.longest_sequence = longest_row;
-  facts.largest_forward_tokens = config.per_device_train_batch_size * longest_row;
+  facts.longest_sequence = row.longest_sequence;
+  facts.kv_cache_tokens = row.kv_cache_tokens;
+  facts.largest_forward_tokens = config.per_device_train_batch_size * row.tokens;
   if (config.max_tokens_per_forward > 0)
     facts.largest_forward_tokens =
-        std::min(facts.largest_forward_tokens, std::max(config.max_tokens_per_forward, longest_row));
-  facts.plan = {fmt::format("no dataset: rows of {} tokens are assumed", longest_row)};
+        std::min(facts.largest_forward_tokens, std::max(config.max_tokens_per_forward, row.tokens));
+  facts.plan = {"no dataset: " + row.text + " are assumed"};
   return facts;
 }
 
@@ -71,9 +71,8 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
     throw ConfigError("use_peft", config.model +
                                       " holds its linears as 4-bit codes, which are not trained: train an adapter "
                                       "beside them, or the model that was quantised");
-  const std::optional<int64_t> longest_row = method.tokens_without_rows();
-  plan.facts =
-      longest_row ? facts_without_rows(config, *longest_row) : method.load_rows(text::load_model_text(plan.files));
+  const std::optional<AssumedRow> assumed = method.assumed_row();
+  plan.facts = assumed ? facts_of(*assumed, config) : method.load_rows(text::load_model_text(plan.files));
   for (const auto& warnings : {nn::quantization_warnings(plan.files, config.quantization()), plan.files.warnings})
     plan.facts.warnings.insert(plan.facts.warnings.begin(), warnings.begin(), warnings.end());
   if (!config.adapter.empty()) {
@@ -110,7 +109,7 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
                                  pages * nn::KvCache::bytes_per_page(plan.files.config, plan.dtype),
                                  fmt::format("keys and values of {} tokens", pages * page)});
   }
-  if (!longest_row)
+  if (!assumed)
     plan.total_steps =
         train::RowOrder(plan.facts.rows, config, plan.facts.updates_per_rows, plan.facts.rows_per_draw).total_steps();
   return plan;

@@ -36,14 +36,21 @@ struct RowFacts {
   std::string longest_setting = "max_length";  // what lowers longest_sequence
 };
 
+// What a dry run without a dataset takes each row to be.
+struct AssumedRow {
+  std::string text;    // "rows of 1024 tokens"
+  int64_t tokens = 0;  // of it in a forward
+  int64_t longest_sequence = 0;
+  int64_t kv_cache_tokens = 0;  // held while generating
+};
+
 // What is a method's own: its rows, its objective, its words.
 class Method {
  public:
   virtual ~Method() = default;
   virtual std::string title() const = 0;  // of the report: "supervised fine-tuning"
-  // Of a dry run that was given no rows: the tokens that the longest row of a batch may have. Nothing where there are
-  // rows.
-  virtual std::optional<int64_t> tokens_without_rows() const { return std::nullopt; }
+  // Nothing where there is a dataset.
+  virtual std::optional<AssumedRow> assumed_row() const = 0;
   // Reads and checks the rows, which the method keeps.
   virtual RowFacts load_rows(const text::ModelText& text) = 0;
   // Of a second model beside the one that is trained; nothing where there is none.

@@ -18,8 +18,11 @@ class Sft final : public Method {
 
   std::string title() const override { return "supervised fine-tuning"; }
 
-  std::optional<int64_t> tokens_without_rows() const override {
-    return config_.dataset.empty() ? std::optional(config_.max_length) : std::nullopt;
+  std::optional<AssumedRow> assumed_row() const override {
+    if (!config_.dataset.empty()) return std::nullopt;
+    return AssumedRow{.text = fmt::format("rows of {} tokens", config_.max_length),
+                      .tokens = config_.max_length,
+                      .longest_sequence = config_.max_length};
   }
 
   RowFacts load_rows(const text::ModelText& text) override {

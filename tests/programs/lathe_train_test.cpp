@@ -82,6 +82,19 @@ TEST_F(LatheTrain, APlanNeedsAConfigAlone) {
   EXPECT_NE(err().find("rows of 100 tokens are assumed"), std::string::npos) << err();
   EXPECT_NE(err().find("trainable params: "), std::string::npos) << err();
   EXPECT_NE(err().find("holds no weights"), std::string::npos) << err();
+  const auto bytes = [&](const std::vector<std::string>& command) {
+    EXPECT_EQ(run(joined({"bin/lathe-train"}, joined(command, {"--model", shape, "--dry_run", "--json"}))), 0) << err();
+    return nlohmann::json::parse(out())["memory_bytes"];
+  };
+  // A pair is two sequences; a completion is generated beside its prompt.
+  EXPECT_EQ(bytes({"dpo", "--max_length", "100", "--per_device_train_batch_size", "1"})["activations"],
+            bytes({"sft", "--max_length", "200", "--per_device_train_batch_size", "1"})["activations"]);
+  const auto rollouts =
+      bytes({"grpo", "--reward_funcs", "number", "--max_prompt_length", "60", "--max_completion_length", "40",
+             "--num_generations", "2", "--per_device_train_batch_size", "2"});
+  EXPECT_EQ(rollouts["activations"],
+            bytes({"sft", "--max_length", "100", "--per_device_train_batch_size", "2"})["activations"]);
+  EXPECT_GT(rollouts["kv_cache"], 0);
   EXPECT_EQ(run({"bin/lathe-train", "sft", "--model", shape, "--output_dir", (folder_ / "run").string()}), 2);
   EXPECT_NE(err().find("dataset"), std::string::npos) << err();
   EXPECT_EQ(run(arguments("run", {"--model", shape})), 1);

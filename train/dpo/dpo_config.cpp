@@ -145,7 +145,7 @@ Fields fields_of(DpoConfig& c) {
 
 void check(const DpoConfig& c, Complaints& wrong) {
   check_model(c, wrong);
-  check_data(c, wrong);
+  check_data(c, c.dry_run, wrong);
   check_dpo(c, wrong);
   check_adapter(c, wrong);
   check_training(c, wrong);

@@ -199,7 +199,7 @@ Fields fields_of(GrpoConfig& c) {
 
 void check(const GrpoConfig& c, Complaints& wrong) {
   check_model(c, wrong);
-  check_data(c, wrong);
+  check_data(c, c.dry_run, wrong);
   check_batches(c, wrong);
   check_sampling(c, wrong);
   check_rewards(c, c.max_completion_length, wrong);

@@ -100,9 +100,9 @@ Fields data_fields(DataSettings& s, const std::string& rows, const std::string& 
   };
 }
 
-void check_data(const DataSettings& s, Complaints& wrong) {
+void check_data(const DataSettings& s, bool dry_run, Complaints& wrong) {
   if (s.dataset.empty()) {
-    wrong.add("dataset", "is missing: a JSONL file of examples");
+    if (!dry_run) wrong.add("dataset", "is missing: a JSONL file of examples");
     return;
   }
   try {

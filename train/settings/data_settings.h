@@ -30,6 +30,7 @@ std::string dataset_title(const std::string& dataset);
 
 // `rows` and `metrics` complete the help: the kinds of rows that the method takes, and what it measures.
 Fields data_fields(DataSettings& settings, const std::string& rows, const std::string& metrics);
-void check_data(const DataSettings& settings, Complaints& wrong);
+// A dry run may leave the dataset out: its plan takes rows to be as long as they may be.
+void check_data(const DataSettings& settings, bool dry_run, Complaints& wrong);
 
 }  // namespace lathe::train

@@ -44,8 +44,7 @@ Fields fields_of(SftConfig& c) {
 
 void check(const SftConfig& c, Complaints& wrong) {
   check_model(c, wrong);
-  if (!c.dry_run || !c.dataset.empty())
-    check_data(c, wrong);  // without rows, a plan counts them as long as they may be
+  check_data(c, c.dry_run, wrong);
   check_sft(c, wrong);
   wrong.require(!c.streaming || c.max_steps > 0, "streaming", "needs max_steps: nobody knows how many rows there are");
   wrong.require(!c.streaming || c.world_size == 1, "streaming", "is for one rank: make shards for several");
