@@ -1,5 +1,6 @@
 #include "autograd/sequence_layout.h"
 
+#include <numeric>
 #include <vector>
 
 #include "core/error.h"
@@ -10,7 +11,8 @@ SequenceLayout SequenceLayout::of(std::span<const int32_t> lengths, int32_t firs
   std::vector<int32_t> bounds{0}, positions, samples;
   for (const int32_t length : lengths) {
     if (length < 0) throw ShapeError("a sequence of " + std::to_string(length) + " tokens");
-    for (int32_t i = 0; i < length; ++i) positions.push_back(i);
+    positions.resize(positions.size() + static_cast<size_t>(length));
+    std::iota(positions.end() - length, positions.end(), 0);
     bounds.push_back(bounds.back() + length);
     samples.push_back(first_sample + static_cast<int32_t>(samples.size()));
   }

@@ -56,9 +56,10 @@ class PackedRows final : public TokenRows {
     return {w * window_rows + packed->row_begin[at], w * window_rows + packed->row_begin[at + 1]};
   }
   int64_t sequence_tokens(int64_t sequence) const override { return rows_->sequence_tokens(unpacked(sequence)); }
-  void append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const override {
-    rows_->append_sequence(unpacked(sequence), ids, labels);
+  void read_sequence(int64_t sequence, std::span<int32_t> ids, std::span<int32_t> labels) const override {
+    rows_->read_sequence(unpacked(sequence), ids, labels);
   }
+  void prefetch_sequence(int64_t sequence) const override { rows_->prefetch_sequence(unpacked(sequence)); }
   std::string row_text(int64_t) const override { return ""; }
   uint64_t fingerprint() const override {
     const uint64_t of_all[] = {rows_->fingerprint(), static_cast<uint64_t>(max_length_)};

@@ -154,10 +154,10 @@ std::string RowStream::row_text(int64_t row) const {
 
 int64_t RowStream::sequence_tokens(int64_t index) const { return std::ssize(sequence(index).input_ids); }
 
-void RowStream::append_sequence(int64_t index, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {
+void RowStream::read_sequence(int64_t index, std::span<int32_t> ids, std::span<int32_t> labels) const {
   const data::SftExample& example = sequence(index);
-  ids.insert(ids.end(), example.input_ids.begin(), example.input_ids.end());
-  labels.insert(labels.end(), example.labels.begin(), example.labels.end());
+  std::ranges::copy(example.input_ids, ids.begin());
+  std::ranges::copy(example.labels, labels.begin());
 }
 
 void RowStream::save(const std::filesystem::path& folder, int64_t rows_learnt) const {

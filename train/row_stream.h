@@ -82,7 +82,7 @@ class RowStream final : public TokenRows {
   std::pair<int64_t, int64_t> sequences_of_row(int64_t row) const override;
   // Of rows that are held.
   int64_t sequence_tokens(int64_t sequence) const override;
-  void append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const override;
+  void read_sequence(int64_t sequence, std::span<int32_t> ids, std::span<int32_t> labels) const override;
   std::string row_text(int64_t row) const override;
 
   // row_stream.json: the group of rows that the next one is in, with hashes of what was read before it and of all that

@@ -24,9 +24,10 @@ class RowsOfShards final : public TokenRows {
   std::map<int64_t, int64_t> row_lengths() const override { return totals_.row_lengths; }
   std::pair<int64_t, int64_t> sequences_of_row(int64_t row) const override { return shards_->sequences_of_row(row); }
   int64_t sequence_tokens(int64_t sequence) const override { return shards_->sequence_tokens(sequence); }
-  void append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const override {
-    shards_->append_sequence(sequence, ids, labels);
+  void read_sequence(int64_t sequence, std::span<int32_t> ids, std::span<int32_t> labels) const override {
+    shards_->read_sequences(sequence, sequence + 1, ids, labels);
   }
+  void prefetch_sequence(int64_t sequence) const override { shards_->prefetch_sequences(sequence, sequence + 1); }
   std::string row_text(int64_t row) const override { return shards_->row_text(row); }
   uint64_t fingerprint() const override { return shards_->manifest().fingerprint(); }
 
@@ -69,11 +70,10 @@ int64_t HeldRows::sequence_tokens(int64_t sequence) const {
   return begin_[at + 1] - begin_[at];
 }
 
-void HeldRows::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {
-  const auto first = static_cast<std::ptrdiff_t>(begin_[static_cast<size_t>(sequence)]);
-  const auto last = static_cast<std::ptrdiff_t>(begin_[static_cast<size_t>(sequence) + 1]);
-  ids.insert(ids.end(), ids_.begin() + first, ids_.begin() + last);
-  labels.insert(labels.end(), labels_.begin() + first, labels_.begin() + last);
+void HeldRows::read_sequence(int64_t sequence, std::span<int32_t> ids, std::span<int32_t> labels) const {
+  const auto first = static_cast<size_t>(begin_[static_cast<size_t>(sequence)]);
+  std::ranges::copy(std::span(ids_).subspan(first, ids.size()), ids.begin());
+  std::ranges::copy(std::span(labels_).subspan(first, labels.size()), labels.begin());
 }
 
 int64_t HeldRows::labelled_tokens() const {

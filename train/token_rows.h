@@ -28,8 +28,10 @@ class TokenRows {
   virtual std::map<int64_t, int64_t> row_lengths() const = 0;  // how many rows have so many tokens
   virtual std::pair<int64_t, int64_t> sequences_of_row(int64_t row) const = 0;
   virtual int64_t sequence_tokens(int64_t sequence) const = 0;
-  // Appends to both. FormatError where a shard is not what was written.
-  virtual void append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const = 0;
+  // As many of both as the sequence has tokens. FormatError where a shard is not what was written.
+  virtual void read_sequence(int64_t sequence, std::span<int32_t> ids, std::span<int32_t> labels) const = 0;
+  // A hint that it will be read soon.
+  virtual void prefetch_sequence(int64_t /*sequence*/) const {}
   // What a row carries beside its tokens, as text (data/rows/prompt_rows.h); empty where it carries nothing.
   virtual std::string row_text(int64_t row) const = 0;
   // xxHash-64 of every id, label, border and text; of every shard's header, which stands for all its bytes.
@@ -50,7 +52,7 @@ class HeldRows final : public TokenRows {
   std::map<int64_t, int64_t> row_lengths() const override;
   std::pair<int64_t, int64_t> sequences_of_row(int64_t row) const override;
   int64_t sequence_tokens(int64_t sequence) const override;
-  void append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const override;
+  void read_sequence(int64_t sequence, std::span<int32_t> ids, std::span<int32_t> labels) const override;
   std::string row_text(int64_t row) const override;
   uint64_t fingerprint() const override;
 

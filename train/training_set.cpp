@@ -128,9 +128,28 @@ int64_t TrainingSet::row_tokens(int64_t row) const {
 }
 
 void TrainingSet::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {
+  const auto tokens = static_cast<size_t>(sequence_tokens(sequence));
+  ids.resize(ids.size() + tokens);
+  labels.resize(labels.size() + tokens);
+  const auto length = static_cast<int32_t>(tokens);
+  read_sequences({&sequence, 1}, {&length, 1}, std::span(ids).last(tokens), std::span(labels).last(tokens));
+}
+
+void TrainingSet::read_sequences(std::span<const int64_t> sequences, std::span<const int32_t> lengths,
+                                 std::span<int32_t> ids, std::span<int32_t> labels) const {
   const Stopwatch watch(*nanoseconds_reading_);
-  const Part& part = part_of_sequence(sequence);
-  part.rows->append_sequence(sequence - part.first_sequence, ids, labels);
+  size_t first = 0;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    if (i + 1 < sequences.size()) {
+      const Part& next = part_of_sequence(sequences[i + 1]);
+      next.rows->prefetch_sequence(sequences[i + 1] - next.first_sequence);
+    }
+    const Part& part = part_of_sequence(sequences[i]);
+    const auto tokens = static_cast<size_t>(lengths[i]);
+    part.rows->read_sequence(sequences[i] - part.first_sequence, ids.subspan(first, tokens),
+                             labels.subspan(first, tokens));
+    first += tokens;
+  }
 }
 
 std::string TrainingSet::row_text(int64_t row) const {
@@ -170,16 +189,19 @@ std::vector<data::MixtureSource> TrainingSet::sources() const {
 }
 
 MicroBatch make_micro_batch(const TrainingSet& set, std::span<const int64_t> sequences, int32_t first_sample) {
-  std::vector<int32_t> ids, labels, lengths;
-  for (const int64_t sequence : sequences) {
-    const auto first = static_cast<std::ptrdiff_t>(labels.size());
-    set.append_sequence(sequence, ids, labels);
-    labels.erase(labels.begin() + first);
-    labels.push_back(kernels::ignored_label);
-    lengths.push_back(static_cast<int32_t>(std::ssize(labels) - first));
+  std::vector<int32_t> lengths;
+  for (const int64_t sequence : sequences) lengths.push_back(static_cast<int32_t>(set.sequence_tokens(sequence)));
+  autograd::SequenceLayout layout = autograd::SequenceLayout::of(lengths, first_sample);
+  const Tensor ids = Tensor::empty({layout.tokens()}, DType::i32), labels = Tensor::empty(ids.shape(), DType::i32);
+  set.read_sequences(sequences, lengths, ids.span<int32_t>(), labels.span<int32_t>());
+  size_t first = 0;
+  for (const int32_t length : lengths) {
+    const std::span<int32_t> own = labels.span<int32_t>().subspan(first, static_cast<size_t>(length));
+    std::copy(own.begin() + 1, own.end(), own.begin());  // a label is what its token predicts
+    own.back() = kernels::ignored_label;
+    first += own.size();
   }
-  return {nn::make_token_batch(ids, lengths, first_sample),
-          Tensor::of<int32_t>(labels, {static_cast<int64_t>(labels.size())})};
+  return {{ids, std::move(layout)}, labels};
 }
 
 std::vector<std::vector<int64_t>> cut_into_forwards(const TrainingSet& set, std::span<const int64_t> rows,

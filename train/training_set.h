@@ -54,7 +54,11 @@ class TrainingSet {
   std::pair<int64_t, int64_t> sequences_of_row(int64_t row) const;
   int64_t sequence_tokens(int64_t sequence) const;
   int64_t row_tokens(int64_t row) const;
-  // Appends the sequence's ids and labels to both. FormatError where a shard is not what was written.
+  // The ids and labels of these sequences end to end; `lengths` are their sequence_tokens(). FormatError where a shard
+  // is not what was written.
+  void read_sequences(std::span<const int64_t> sequences, std::span<const int32_t> lengths, std::span<int32_t> ids,
+                      std::span<int32_t> labels) const;
+  // To both.
   void append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const;
   // What was given to add_row(), or was kept in a shard.
   std::string row_text(int64_t row) const;

@@ -6,31 +6,40 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
+#include <ctime>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <vector>
 
 #include "core/error.h"
 #include "data/shards/shards.h"
 #include "data/shuffle/permutation.h"
 #include "programs/cli/program.h"
+#include "train/training_set.h"
 
 namespace lathe::bench {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 struct DataOptions {
   cli::CommonOptions common;
   std::string folder;
   int repeat = 5;
+  int64_t rows = 8;  // of a batch
 };
 
+double thread_seconds() {
+  timespec now = {};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+// Of this thread alone, so that others on the machine count less.
 double seconds_of(const auto& work) {
-  const auto start = Clock::now();
+  const double start = thread_seconds();
   work();
-  return std::chrono::duration<double>(Clock::now() - start).count();
+  return thread_seconds() - start;
 }
 
 // Whole files, by read() into a buffer that stays in the cache.
@@ -46,52 +55,111 @@ void read_files(const std::string& folder, const data::ShardManifest& manifest) 
   }
 }
 
-// Every row once, in the order of an epoch, as a step asks for it.
-int64_t read_rows(const data::Shards& shards, uint64_t epoch) {
-  const data::Permutation permutation(static_cast<uint64_t>(shards.rows()), 42, epoch);
-  std::vector<int32_t> ids, labels;
-  int64_t tokens = 0;
-  for (int64_t position = 0; position < shards.rows(); ++position) {
-    ids.clear();
-    labels.clear();
-    const auto [first, last] =
-        shards.sequences_of_row(static_cast<int64_t>(permutation(static_cast<uint64_t>(position))));
-    for (int64_t sequence = first; sequence < last; ++sequence) shards.append_sequence(sequence, ids, labels);
-    tokens += std::ssize(ids);
+// Calls `batch` with the rows of each batch of an epoch, in the order of its steps.
+void for_each_batch(int64_t rows, int64_t rows_of_batch, uint64_t epoch, const auto& batch) {
+  const data::Permutation permutation(static_cast<uint64_t>(rows), 42, epoch);
+  std::vector<int64_t> of_batch;
+  for (int64_t position = 0; position < rows; ++position) {
+    of_batch.push_back(static_cast<int64_t>(permutation(static_cast<uint64_t>(position))));
+    if (std::ssize(of_batch) < rows_of_batch && position + 1 < rows) continue;
+    batch(std::span<const int64_t>(of_batch));
+    of_batch.clear();
   }
+}
+
+// Ids and labels of a batch end to end, in memory that every batch uses.
+class Batch {
+ public:
+  void read(const data::Shards& shards, std::span<const int64_t> rows) {
+    tokens_ = 0;
+    auto next = shards.sequences_of_row(rows[0]);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const auto [first, last] = next;
+      if (i + 1 < rows.size()) {
+        next = shards.sequences_of_row(rows[i + 1]);
+        shards.prefetch_sequences(next.first, next.second);
+      }
+      size_t tokens = 0;
+      for (int64_t s = first; s < last; ++s) tokens += static_cast<size_t>(shards.sequence_tokens(s));
+      if (tokens_ + tokens > ids_.size()) {
+        ids_.resize(2 * (tokens_ + tokens));
+        labels_.resize(ids_.size());
+      }
+      shards.read_sequences(first, last, std::span(ids_).subspan(tokens_, tokens),
+                            std::span(labels_).subspan(tokens_, tokens));
+      tokens_ += tokens;
+    }
+  }
+  size_t tokens() const { return tokens_; }
+
+ private:
+  std::vector<int32_t> ids_, labels_;
+  size_t tokens_ = 0;
+};
+
+int64_t read_rows(const data::Shards& shards, int64_t rows_of_batch, uint64_t epoch) {
+  Batch batch;
+  int64_t tokens = 0;
+  for_each_batch(shards.rows(), rows_of_batch, epoch, [&](std::span<const int64_t> rows) {
+    batch.read(shards, rows);
+    tokens += static_cast<int64_t>(batch.tokens());
+  });
   return tokens;
 }
 
+// As a step gets them: with their layout, and labels shifted to where they are predicted.
+void make_batches(const train::TrainingSet& set, int64_t rows_of_batch, uint64_t epoch) {
+  std::vector<int64_t> sequences;
+  for_each_batch(set.rows(), rows_of_batch, epoch, [&](std::span<const int64_t> rows) {
+    sequences.clear();
+    for (const int64_t row : rows) {
+      const auto [first, last] = set.sequences_of_row(row);
+      for (int64_t s = first; s < last; ++s) sequences.push_back(s);
+    }
+    train::make_micro_batch(set, sequences, 0);
+  });
+}
+
 void measure(const DataOptions& options) {
-  const data::Shards shards(options.folder);
-  const data::ShardManifest& manifest = shards.manifest();
+  const auto shards = std::make_shared<const data::Shards>(options.folder);
+  const train::TrainingSet set = train::TrainingSet::of_shards(shards);
+  const data::ShardManifest& manifest = shards->manifest();
   int64_t bytes = 0, tokens = 0;
   for (const data::ShardEntry& entry : manifest.files) bytes += entry.bytes;
   read_files(options.folder, manifest);  // into the page cache
-  const double first = seconds_of([&] { tokens = read_rows(shards, 0); });
-  double cache = 1e9, again = 1e9;
+  const double first = seconds_of([&] { tokens = read_rows(*shards, options.rows, 0); });
+  double cache = 1e9, rows = 1e9, batches = 1e9;
   for (int i = 0; i < options.repeat; ++i) {  // in turn
+    const auto epoch = static_cast<uint64_t>(i) + 1;
     cache = std::min(cache, seconds_of([&] { read_files(options.folder, manifest); }));
-    again = std::min(again, seconds_of([&] { read_rows(shards, static_cast<uint64_t>(i) + 1); }));
+    rows = std::min(rows, seconds_of([&] { read_rows(*shards, options.rows, epoch); }));
+    batches = std::min(batches, seconds_of([&] { make_batches(set, options.rows, epoch); }));
   }
   const auto rate = [&](double seconds) { return static_cast<double>(bytes) / 1e9 / seconds; };
   if (options.common.json) {
     const nlohmann::ordered_json result = {{"shards", options.folder},
                                            {"bytes", bytes},
                                            {"tokens", tokens},
+                                           {"rows_of_batch", options.rows},
                                            {"page_cache_gb_per_second", rate(cache)},
                                            {"first_epoch_gb_per_second", rate(first)},
-                                           {"later_epochs_gb_per_second", rate(again)},
-                                           {"share_of_page_cache", cache / again},
-                                           {"tokens_per_second", static_cast<double>(tokens) / again}};
+                                           {"rows_gb_per_second", rate(rows)},
+                                           {"batches_gb_per_second", rate(batches)},
+                                           {"share_of_page_cache", cache / rows},
+                                           {"tokens_per_second", static_cast<double>(tokens) / rows}};
     fmt::print("{}\n", result.dump(1));
     return;
   }
-  fmt::print("{}: {:.0f} MB, {} tokens, one thread\n", options.folder, static_cast<double>(bytes) / 1e6, tokens);
-  fmt::print("  read() from the page cache   {:6.2f} GB/s\n", rate(cache));
-  fmt::print("  rows, first epoch (hashed)   {:6.2f} GB/s\n", rate(first));
-  fmt::print("  rows, later epochs           {:6.2f} GB/s, {:.0f} % of it, {:.2f} G tokens/s\n", rate(again),
-             100 * cache / again, static_cast<double>(tokens) / 1e9 / again);
+  const auto print = [&](const char* what, double seconds) {
+    fmt::print("  {:<28} {:6.2f} GB/s, {:3.0f} % of it, {:.2f} G tokens/s\n", what, rate(seconds),
+               100 * cache / seconds, static_cast<double>(tokens) / 1e9 / seconds);
+  };
+  fmt::print("{}: {:.0f} MB, {} tokens, batches of {} rows, one thread\n", options.folder,
+             static_cast<double>(bytes) / 1e6, tokens, options.rows);
+  fmt::print("  {:<28} {:6.2f} GB/s\n", "read() from the page cache", rate(cache));
+  print("rows, first epoch (hashed)", first);
+  print("rows, later epochs", rows);
+  print("batches of a step", batches);
 }
 
 }  // namespace
@@ -103,6 +171,7 @@ void add_data(CLI::App& app) {
   command->add_option("--repeat", options->repeat, "the best of so many")
       ->capture_default_str()
       ->check(CLI::Range(1, 100));
+  command->add_option("--rows", options->rows, "rows of a batch")->capture_default_str()->check(CLI::Range(1, 100000));
   cli::add_common_options(*command, options->common);
   command->callback([options] { measure(*options); });
 }

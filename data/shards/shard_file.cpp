@@ -12,6 +12,7 @@
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "data/rows/sft_rows.h"
+#include "data/shards/token_unpacking.h"
 
 namespace lathe::data {
 namespace {
@@ -22,6 +23,8 @@ constexpr char magic[8] = {'L', 'A', 'T', 'H', 'E', 'S', 'H', 'D'};
 constexpr uint32_t plain_version = 1, newest_version = 2, block_bytes = 1 << 16;
 constexpr size_t hashed_header_bytes = sizeof(ShardHeader) - sizeof(uint64_t);
 constexpr int zstd_level = 3;
+constexpr uint64_t cache_line = 64;
+constexpr size_t readable_behind = 8;  // token_unpacking.h; what is mapped has its table of hashes there
 
 uint64_t aligned(uint64_t offset) { return (offset + 7) / 8 * 8; }
 uint64_t blocks_of(const ShardHeader& header) {
@@ -72,35 +75,17 @@ void append(std::vector<std::byte>& bytes, const std::vector<uint64_t>& values) 
   bytes.insert(bytes.end(), first, first + values.size() * sizeof(uint64_t));
 }
 
-// A loop that compilers turn into wide instructions: this is what reading costs.
+// Ids whose labels lie as values; the largest, as token_unpacking.h has it.
 template <class Id>
-void widen(const std::byte* from, size_t count, int32_t* into) {
-  for (size_t i = 0; i < count; ++i) {
+uint32_t widen(const std::byte* from, std::span<int32_t> ids) {
+  uint32_t largest = 0;
+  for (size_t i = 0; i < ids.size(); ++i) {
     Id id = 0;
     std::memcpy(&id, from + i * sizeof(Id), sizeof(Id));
-    into[i] = static_cast<int32_t>(id);
+    ids[i] = static_cast<int32_t>(id);
+    largest = std::max<uint32_t>(largest, id);
   }
-}
-
-// Labels of ids by a bit each, the first at `bit` of the mask. Most bytes are all ones, of what is learnt, or all
-// zeros.
-void unmask(const std::byte* mask, size_t bit, std::span<const int32_t> ids, int32_t* labels) {
-  for (size_t i = 0; i < ids.size();) {
-    const auto byte = static_cast<uint32_t>(mask[(bit + i) / 8]);
-    const size_t at = (bit + i) % 8;
-    size_t count = 8 - at;
-    if (byte == 0xFF || byte == 0)  // and so is what follows
-      while (i + count < ids.size() && static_cast<uint32_t>(mask[(bit + i + count) / 8]) == byte) count += 8;
-    count = std::min(count, ids.size() - i);
-    if (byte == 0xFF) {
-      std::copy_n(ids.data() + i, count, labels + i);
-    } else if (byte == 0) {
-      std::fill_n(labels + i, count, ignored_label);
-    } else {
-      for (size_t j = 0; j < count; ++j) labels[i + j] = (byte >> (at + j) & 1) != 0 ? ids[i + j] : ignored_label;
-    }
-    i += count;
-  }
+  return largest;
 }
 
 }  // namespace
@@ -315,6 +300,7 @@ const std::byte* ShardFile::checked(uint64_t offset, uint64_t bytes, std::vector
     scratch.insert(scratch.end(), body->begin() + static_cast<std::ptrdiff_t>(from),
                    body->begin() + static_cast<std::ptrdiff_t>(to));
   }
+  scratch.resize(scratch.size() + readable_behind);
   return scratch.data();
 }
 
@@ -353,25 +339,49 @@ std::string ShardFile::row_text(int64_t row) const {
   return {reinterpret_cast<const char*>(text), bytes};
 }
 
-void ShardFile::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {
-  const auto [begin, end] = bounds_at(header_.sequence_begin_at, sequence, header_.tokens, "sequence");
-  thread_local std::vector<std::byte> scratch;
-  const std::byte* from =
-      checked(header_.ids_at + uint64_t{begin} * header_.id_bytes, uint64_t{end - begin} * header_.id_bytes, scratch);
-  const size_t count = end - begin, first = ids.size();
-  ids.resize(first + count);
-  header_.id_bytes == 2 ? widen<uint16_t>(from, count, ids.data() + first)
-                        : widen<uint32_t>(from, count, ids.data() + first);
-  const size_t first_label = labels.size();
-  labels.resize(first_label + count);
+void ShardFile::prefetch_sequences(int64_t first, int64_t last) const {
+  if (header_.packed_at > 0) return;
+  const std::byte* const data = bytes_->bytes().data();
+  const auto border = [&](int64_t index) {
+    uint32_t at = 0;
+    std::memcpy(&at, data + header_.sequence_begin_at + static_cast<uint64_t>(index) * 4, sizeof at);
+    return std::min<uint64_t>(at, header_.tokens);
+  };
+  const uint64_t begin = border(first), end = border(last);
+  const auto prefetch = [&](uint64_t from, uint64_t to) {
+    for (uint64_t at = from; at < to; at += cache_line) __builtin_prefetch(data + at, 0, 2);
+  };
+  prefetch(header_.ids_at + begin * header_.id_bytes, header_.ids_at + end * header_.id_bytes);
+  if (has_label_values())
+    prefetch(header_.labels_at + begin * 4, header_.labels_at + end * 4);
+  else
+    prefetch(header_.labels_at + begin / 8, header_.labels_at + end / 8 + 1);
+}
+
+uint32_t ShardFile::read_sequences(int64_t first, int64_t last, std::span<int32_t> ids,
+                                   std::span<int32_t> labels) const {
+  const uint32_t begin = bounds_at(header_.sequence_begin_at, first, header_.tokens, "sequence").first;
+  const uint32_t end = bounds_at(header_.sequence_begin_at, last - 1, header_.tokens, "sequence").second;
+  if (begin >= end)
+    throw FormatError(file_, static_cast<int64_t>(header_.sequence_begin_at) + first * 4,
+                      "a sequence begins before the one that it follows");
+  const size_t count = end - begin;
+  if (ids.size() != count || labels.size() != count)
+    throw ShapeError(file_ + ": there is room for " + std::to_string(ids.size()) + " ids and " +
+                     std::to_string(labels.size()) + " labels, and the sequences have " + std::to_string(count));
+  thread_local std::vector<std::byte> of_ids, of_labels;
+  const std::byte* const from =
+      checked(header_.ids_at + uint64_t{begin} * header_.id_bytes, uint64_t{count} * header_.id_bytes, of_ids);
   if (has_label_values()) {
-    const std::byte* values = checked(header_.labels_at + uint64_t{begin} * 4, uint64_t{count} * 4, scratch);
-    std::memcpy(labels.data() + first_label, values, uint64_t{count} * 4);
-    return;
+    const std::byte* const values = checked(header_.labels_at + uint64_t{begin} * 4, uint64_t{count} * 4, of_labels);
+    std::memcpy(labels.data(), values, labels.size_bytes());
+    return header_.id_bytes == 2 ? widen<uint16_t>(from, ids) : widen<uint32_t>(from, ids);
   }
   const uint32_t first_byte = begin / 8;
-  const std::byte* const mask = checked(header_.labels_at + first_byte, (end - 1) / 8 - first_byte + 1, scratch);
-  unmask(mask, begin % 8, std::span(ids).subspan(first), labels.data() + first_label);
+  const std::byte* const mask = checked(header_.labels_at + first_byte, (end - 1) / 8 - first_byte + 1, of_labels);
+  static const TokenUnpacking fastest = token_unpackings()[0];
+  return fastest.unpack(header_.id_bytes == 2 ? StoredId::u16 : StoredId::u32, from, mask, begin % 8, count, ids.data(),
+                        labels.data());
 }
 
 void ShardFile::verify() const {

@@ -98,8 +98,12 @@ class ShardFile {
   std::pair<int64_t, int64_t> sequences_of_row(int64_t row) const;
   int64_t sequence_tokens(int64_t sequence) const;
   std::string row_text(int64_t row) const;
-  // Appends to both. These four: FormatError with file, block and offset for a block that is not what was written.
-  void append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const;
+  // The sequences [first, last) end to end; as many of both as they have tokens. The largest id, as u32, so that the
+  // caller can tell what is none.
+  // These four: FormatError with file, block and offset for a block that is not what was written.
+  // A hint that these will be read soon; it checks nothing.
+  void prefetch_sequences(int64_t first, int64_t last) const;
+  uint32_t read_sequences(int64_t first, int64_t last, std::span<int32_t> ids, std::span<int32_t> labels) const;
   // Every block and every border. FormatError for the first that is wrong.
   void verify() const;
 

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "core/error.h"
+#include "data/rows/sft_rows.h"
 
 namespace lathe::data {
 namespace {
@@ -22,15 +23,18 @@ Shards::Shards(const std::filesystem::path& folder) : folder_(folder), manifest_
     sequence_begin_.push_back(sequence_begin_.back() + file.sequences);
   }
   files_.resize(manifest_.files.size());
+  opened_ = std::vector<std::atomic<const ShardFile*>>(files_.size());
 }
 
 const ShardFile& Shards::file(size_t index) const {
+  if (const ShardFile* const opened = opened_[index].load(std::memory_order_acquire)) return *opened;
   const std::lock_guard lock(opening_);
   if (!files_[index]) {
     const ShardEntry& entry = manifest_.files[index];
     auto file = std::make_unique<const ShardFile>(folder_ / entry.name, entry.header_xxh64, cache_);
     if (file->rows() != entry.rows || file->sequences() != entry.sequences || file->tokens() != entry.tokens)
       throw FormatError((folder_ / entry.name).string(), -1, "has other rows than manifest.json says");
+    opened_[index].store(file.get(), std::memory_order_release);
     files_[index] = std::move(file);
   }
   return *files_[index];
@@ -53,27 +57,33 @@ std::string Shards::row_text(int64_t row) const {
 }
 
 void Shards::append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const {
-  const size_t index = file_with(sequence_begin_, sequence);
-  const size_t first = ids.size(), first_label = labels.size();
+  const auto tokens = static_cast<size_t>(sequence_tokens(sequence));
+  ids.resize(ids.size() + tokens);
+  labels.resize(labels.size() + tokens);
+  read_sequences(sequence, sequence + 1, std::span(ids).last(tokens), std::span(labels).last(tokens));
+}
+
+void Shards::prefetch_sequences(int64_t first, int64_t last) const {
+  const size_t index = file_with(sequence_begin_, first);
+  const ShardFile* const shard = opened_[index].load(std::memory_order_acquire);
+  if (shard != nullptr) shard->prefetch_sequences(first - sequence_begin_[index], last - sequence_begin_[index]);
+}
+
+void Shards::read_sequences(int64_t first, int64_t last, std::span<int32_t> ids, std::span<int32_t> labels) const {
+  const size_t index = file_with(sequence_begin_, first);
   const ShardFile& shard = file(index);
-  shard.append_sequence(sequence - sequence_begin_[index], ids, labels);
-  const auto wrong = [&](int32_t token) {
-    return FormatError((folder_ / manifest_.files[index].name).string(), -1,
-                       "holds the token " + std::to_string(token) + ", and manifest.json says there are " +
-                           std::to_string(manifest_.vocab_size));
+  const uint32_t largest =
+      shard.read_sequences(first - sequence_begin_[index], last - sequence_begin_[index], ids, labels);
+  const auto expect_token = [&](uint32_t token) {
+    if (token < static_cast<uint64_t>(manifest_.vocab_size)) return;
+    throw FormatError((folder_ / manifest_.files[index].name).string(), -1,
+                      "holds the token " + std::to_string(token) + ", and manifest.json says there are " +
+                          std::to_string(manifest_.vocab_size));
   };
-  const auto is_token = [&](int32_t id) { return id >= 0 && id < manifest_.vocab_size; };
-  // Without a branch, so that it costs a fraction of the reading.
-  int32_t least = 0, most = 0;
-  for (const int32_t id : std::span(ids).subspan(first)) {
-    least = std::min(least, id);
-    most = std::max(most, id);
-  }
-  if (!is_token(least)) throw wrong(least);
-  if (!is_token(most)) throw wrong(most);
+  expect_token(largest);
   if (!shard.has_label_values()) return;
-  for (const int32_t label : std::span(labels).subspan(first_label))
-    if (!is_token(label) && label != ignored_label) throw wrong(label);
+  for (const int32_t label : labels)
+    if (label != ignored_label) expect_token(static_cast<uint32_t>(label));
 }
 
 int64_t verify_shards(const std::filesystem::path& folder, int64_t part, int64_t parts) {

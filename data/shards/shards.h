@@ -3,10 +3,12 @@
 // with the rows.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +30,12 @@ class Shards {
   // Sequences are counted through all shards. These: FormatError as ShardFile's. Any number of threads may read.
   std::pair<int64_t, int64_t> sequences_of_row(int64_t row) const;
   int64_t sequence_tokens(int64_t sequence) const;
+  // A hint that the sequences [first, last) of one row will be read soon: rows are drawn from anywhere, where no
+  // processor looks ahead. It checks nothing.
+  void prefetch_sequences(int64_t first, int64_t last) const;
+  // The sequences [first, last) of one row, end to end: as many ids and labels as they have tokens.
+  void read_sequences(int64_t first, int64_t last, std::span<int32_t> ids, std::span<int32_t> labels) const;
+  // To both.
   void append_sequence(int64_t sequence, std::vector<int32_t>& ids, std::vector<int32_t>& labels) const;
   std::string row_text(int64_t row) const;  // what was kept with the row; empty where nothing was
 
@@ -40,6 +48,7 @@ class Shards {
   std::shared_ptr<BlockCache> cache_ = std::make_shared<BlockCache>();
   mutable std::mutex opening_;
   mutable std::vector<std::unique_ptr<const ShardFile>> files_;
+  mutable std::vector<std::atomic<const ShardFile*>> opened_;  // those of files_, to be looked up without the lock
 };
 
 // Every byte of every shard, or of each parts-th from the part-th on (from 1). FormatError for the first that is wrong.

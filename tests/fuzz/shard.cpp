@@ -41,7 +41,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     std::vector<int32_t> ids, labels;
     for (int64_t row = 0; row < shard.rows(); ++row) {
       const auto [first, last] = shard.sequences_of_row(row);
-      for (int64_t s = first; s < last && ids.size() < 1 << 20; ++s) shard.append_sequence(s, ids, labels);
+      for (int64_t s = first; s < last && ids.size() < 1 << 20; ++s) {
+        ids.resize(static_cast<size_t>(shard.sequence_tokens(s)));
+        labels.resize(ids.size());
+        shard.read_sequences(s, s + 1, ids, labels);
+      }
     }
     shard.verify();
   } catch (const Error&) {

@@ -115,7 +115,9 @@ TrainingSet open_stream(const SftConfig& config, const text::ModelText& text, st
   const auto last = stream->sequences_of_row(std::min<int64_t>(stream->rows(), sample_count) - 1).second;
   for (int64_t sequence = 0; sequence < std::min<int64_t>(last, sample_count); ++sequence) {
     data::SftExample& example = kept.emplace_back();
-    stream->append_sequence(sequence, example.input_ids, example.labels);
+    example.input_ids.resize(static_cast<size_t>(stream->sequence_tokens(sequence)));
+    example.labels.resize(example.input_ids.size());
+    stream->read_sequence(sequence, example.input_ids, example.labels);
   }
   return TrainingSet::of_stream(stream);
 }
