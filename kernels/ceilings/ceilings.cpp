@@ -29,6 +29,11 @@ void copy_at_full_bandwidth(const Tensor& out, const Tensor& in) {
 }
 
 double multiply_bf16_at_peak(const Tensor& out, int rounds) {
+  bool by_wgmma = false;
+  with_device(out.device(), [&]<DeviceKind kind>() { by_wgmma = has_wgmma_ceiling<kind>(); });
+  if (by_wgmma)  // a warpgroup's instruction is 64 × 256 × 16 products and sums
+    return multiply("multiply_bf16_at_peak", out, 2.0 * 64 * 256 * 16 / 128, rounds,
+                    []<DeviceKind kind>(const MultiplyCeilingCuda& args) { multiply_wgmma_ceiling<kind>(args); });
   // A warp's instruction is 16 × 8 × 16 products and sums.
   return multiply("multiply_bf16_at_peak", out, 2.0 * 16 * 8 * 16 / 32, rounds,
                   []<DeviceKind kind>(const MultiplyCeilingCuda& args) { multiply_bf16_ceiling<kind>(args); });

@@ -27,6 +27,12 @@ template <DeviceKind>
 void copy_ceiling(const CopyCeilingCuda& args);
 template <DeviceKind>
 void multiply_bf16_ceiling(const MultiplyCeilingCuda& args);
+// wgmma_sm_90a.cu: products of 64 × 256 × 16 by each warpgroup, ceiling_chains of them a round, in one chain. Where the
+// card has them.
+template <DeviceKind>
+bool has_wgmma_ceiling();
+template <DeviceKind>
+void multiply_wgmma_ceiling(const MultiplyCeilingCuda& args);
 template <DeviceKind>
 void multiply_f32_ceiling(const MultiplyCeilingCuda& args);
 template <DeviceKind>

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/simt/options.h"
 
 namespace lathe::testing {
 namespace {
@@ -34,14 +35,16 @@ TEST_P(Ceilings, TheCopyCopiesEveryByte) {
 TEST_P(Ceilings, ProductsAreDoneAndCounted) {
   const int64_t threads = kernels::ceiling_threads(GetParam());
   const Tensor out = Tensor::zeros({threads}, DType::f32, GetParam());
-  // A round of bf16 is, for each warp, 8 instructions of 16 × 8 × 16 products; of f32, 8 for each thread.
-  EXPECT_EQ(kernels::multiply_bf16_at_peak(out, 2), 2.0 * 2 * 8 * 16 * 8 * 16 * static_cast<double>(threads / 32));
+  // Of each thread in two rounds: 8 instructions of a warp, 16 × 8 × 16 products; on a card of sm_90 8 of a warpgroup,
+  // 64 × 256 × 16.
+  const double products = kernels::multiply_bf16_at_peak(out, 2) / 2 / static_cast<double>(threads);
+  EXPECT_TRUE(products == 2 * 8 * 64 || (GetParam().kind == DeviceKind::cuda && products == 2 * 8 * 2048)) << products;
   const Tensor sums = kernels::moved(out, {});
-  for (const float sum : sums.span<float>()) {
-    // 8 chains × 4 elements × 2 rounds of 16 products of numbers in [1, 2).
-    EXPECT_GE(sum, 8 * 4 * 2 * 16);
-    EXPECT_LT(sum, 8 * 4 * 2 * 16 * 4);
+  for (const float sum : sums.span<float>()) {  // of products of numbers in [1, 2)
+    EXPECT_GE(sum, products);
+    EXPECT_LT(sum, 4 * products);
   }
+  // A round of f32 is 8 for each thread.
   EXPECT_EQ(kernels::multiply_f32_at_peak(out, 3), 2.0 * 3 * 8 * static_cast<double>(threads));
   const Tensor chains = kernels::moved(out, {});
   // Σ over the chains of x ↦ 0.75 x + 0.25, three times, from x = thread + chain: 1 + (x − 1) · 27/64.
@@ -49,6 +52,23 @@ TEST_P(Ceilings, ProductsAreDoneAndCounted) {
     double wanted = 0;
     for (int c = 0; c < 8; ++c) wanted += 1 + (i + c - 1) * 27.0 / 64;
     EXPECT_NEAR(chains.data<float>()[i], wanted, 1e-6 * (1 + wanted)) << i;
+  }
+}
+
+TEST(CeilingsOfHopper, ProductsOfWarpgroupsAreDoneAndCounted) {
+  const Device device{DeviceKind::simt};
+  const int64_t threads = kernels::ceiling_threads(device);
+  const Tensor out = Tensor::zeros({threads}, DType::f32, device);
+  simt::pretend(simt::Machine::hopper);
+  const double operations = kernels::multiply_bf16_at_peak(out, 1);
+  const Tensor sums = kernels::moved(out, {});
+  simt::pretend(simt::Machine::two_cards);
+  // A round is, for each warpgroup, 8 instructions of 64 × 256 × 16 products.
+  EXPECT_EQ(operations, 2.0 * 8 * 64 * 256 * 16 * static_cast<double>(threads / 128));
+  for (const float sum : sums.span<float>()) {
+    // 128 elements of 8 times 16 products of numbers in [1, 2).
+    EXPECT_GE(sum, 128 * 8 * 16);
+    EXPECT_LT(sum, 128 * 8 * 16 * 4);
   }
 }
 
