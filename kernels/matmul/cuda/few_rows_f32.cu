@@ -1,6 +1,6 @@
 // A few rows of f32 times a weight, dense or in codes, in the very order of f32.cu: chains of 512 fused multiply-adds
-// along k, added in order. A warp takes a chain of 32 columns, one to a lane: eight chains are under way in a block, where
-// a tile of 64 × 64 would walk along k alone, with two of its threads at work for a row.
+// along k, added in order. A warp takes a chain of 32 columns, one to a lane: eight chains are under way in a block,
+// where a tile of 64 × 64 would walk along k alone, with few of its threads at work for a row.
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/ptx.h"
 #include "kernels/cuda/tile/pipeline.cuh"
