@@ -31,7 +31,7 @@ struct KernelsOptions {
   bool cpu_time = false;
 };
 
-// Earlier results by name, the last where there are several: what --json printed, or what scripts/gpu-check kept of runs.
+// Earlier results by name, the last where there are several: what --json printed, or scripts/gpu-check kept of runs.
 std::map<std::string, Json> read_earlier(const std::string& path) {
   std::map<std::string, Json> earlier;
   if (path.empty()) return earlier;

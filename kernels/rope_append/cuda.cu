@@ -1,5 +1,5 @@
-// A warp for each head of a token, a lane for eight of its elements: they stay in registers from the product's result to
-// the page. What is rounded between the operations that this stands for is rounded here.
+// A warp for each head of a token, a lane for eight of its elements: they stay in registers from the product's result
+// to the page. What is rounded between the operations that this stands for is rounded here.
 #include "kernels/rope_append/cuda.h"
 
 #include "kernels/cuda/dependent_launch.h"

@@ -1,5 +1,5 @@
-// A row of logits as the kernels of sampling see it: keys in the order of logits, integer weights, and how threads share
-// a range of it.
+// A row of logits as the kernels of sampling see it: keys in the order of logits, integer weights, and how threads
+// share a range of it.
 #pragma once
 
 #include "kernels/cuda/row.h"

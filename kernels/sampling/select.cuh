@@ -1,6 +1,6 @@
 // The logits at which top-k and top-p end, without a sort: by counting, in one block for a row. The buckets of
-// SampleState say among which logits the k-th largest lies, or the one at which the nucleus ends; these few thousand are
-// gathered in shared memory, and found there a byte of their keys at a time.
+// SampleState say among which logits the k-th largest lies, or the one at which the nucleus ends; these few thousand
+// are gathered in shared memory, and found there a byte of their keys at a time.
 #pragma once
 
 #include "kernels/sampling/row.cuh"
@@ -77,8 +77,8 @@ class Candidates {
     for (unsigned i = threadIdx.x; i < count; i += select_threads) body(shared_.keys[i], shared_.places[i]);
   }
 
-  // From the largest number down, the one at which the sum of the amounts reaches target; `above` becomes the sum of the
-  // larger ones. number(key, place), amount(key, place); an amount of 0 leaves a candidate out.
+  // From the largest number down, the one at which the sum of the amounts reaches target; `above` becomes the sum of
+  // the larger ones. number(key, place), amount(key, place); an amount of 0 leaves a candidate out.
   template <class Number, class Amount>
   __device__ __forceinline__ unsigned select(u64 target, u64& above, Number number, Amount amount) const {
     unsigned found = 0;

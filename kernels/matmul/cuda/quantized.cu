@@ -27,7 +27,8 @@ static_assert(threads_of_column == 4, "as a fragment of the right operand has th
 constexpr int chunk_steps = 16;
 constexpr int scales_of_thread = chunk_steps / threads_of_column;
 
-// Of a column's codes in a stage. Lanes of eight columns read two bytes of eight each: padded, int8 meets no bank twice.
+// Of a column's codes in a stage. Lanes of eight columns read two bytes of eight each: padded, int8 meets no bank
+// twice.
 template <class Codes>
 constexpr int column_bytes = block_k* Codes::bits / 8;
 template <class Codes>
