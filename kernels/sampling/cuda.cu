@@ -1,6 +1,6 @@
 // A row of logits is too much for one multiprocessor, whose arithmetic alone would take 17 µs for each pass over 128k
-// of them: the passes that look at all of it are cut into parts, a block each. They are launches of their own, because a
-// launch in a graph is cheaper than waiting for blocks that may not have begun:
+// of them: the passes that look at all of it are cut into parts, a block each. They are launches of their own, because
+// a launch in a graph is cheaper than waiting for blocks that may not have begun:
 //   scan     the largest logit
 //   weigh    with filters, counts and weights by distance from the largest; and the statistics for the log-probability
 //   select   with filters, a block to a row: where top-k and top-p end (select.cuh)
