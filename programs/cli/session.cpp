@@ -1,11 +1,27 @@
 #include "programs/cli/session.h"
 
+#include <chrono>
+#include <utility>
+
 #include "core/thread_pool.h"
 #include "nn/adapter.h"
 #include "programs/cli/messages.h"
 
 namespace lathe::cli {
 namespace {
+
+// Seconds since the last call, or since it was made.
+class Lap {
+ public:
+  double operator()() {
+    const Clock::time_point before = std::exchange(last_, Clock::now());
+    return std::chrono::duration<double>(last_ - before).count();
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point last_ = Clock::now();
+};
 
 // An adapter must fit the model in every key; what its config says beside is printed as a warning.
 void load_adapter_into(nn::Transformer& model, const std::filesystem::path& directory, const nn::ModelFiles& files,
@@ -16,6 +32,23 @@ void load_adapter_into(nn::Transformer& model, const std::filesystem::path& dire
   for (std::string& warning : nn::adapter_warnings(files, adapter.config, quantization))
     warnings.push_back(std::move(warning));
   for (const std::string& warning : warnings) print_warning(directory.string() + ": " + warning);
+}
+
+// As nn::WeightLoader reads them.
+HeldWeights held_weights(const nn::ModelFiles& files, const nn::TransformerOptions& options) {
+  HeldWeights held{std::string(name_of(options.dtype)), {}};
+  if (options.quantized_linears) {
+    held.kind = name_of(*options.quantized_linears);
+    return held;
+  }
+  const bool reads_blocks = options.stored_blocks == nn::StoredBlockUse::keep && options.dtype != DType::f64 &&
+                            options.device.kind == DeviceKind::cpu;
+  for (const nn::WeightInfo& info : files.weights->weights())
+    if (reads_blocks && info.shape.rank() == 2 && kernels::ggml_format(info.stored_type)) {
+      held.kind = "file";
+      ++held.file_formats[info.stored_type];
+    }
+  return held;
 }
 
 }  // namespace
@@ -67,6 +100,7 @@ void add_sampling_options(CLI::App& command, kernels::SamplingParams& sampling, 
 Session Session::open(const ModelOptions& options) {
   const Device device = options.common.parsed_device();
   if (options.common.threads > 0) set_thread_count(options.common.threads);
+  Lap lap;
   const nn::ModelFiles files = nn::open_model_files(options.model);
   const auto quantization =
       nn::quantization_of(options.load_in_4bit, options.load_in_8bit, options.bnb_4bit_use_double_quant);
@@ -74,7 +108,9 @@ Session Session::open(const ModelOptions& options) {
     for (const std::string& warning : warnings) print_warning(warning);
   Session session;
   session.config = files.config;
+  session.opening.files = lap();
   session.text = text::load_model_text(files);
+  session.opening.tokenizer = lap();
   nn::TransformerOptions transformer;
   const auto precision = nn::parse_inference_precision(options.weights, options.dtype, device);
   transformer.dtype = precision.dtype;
@@ -82,9 +118,11 @@ Session Session::open(const ModelOptions& options) {
   transformer.device = device;
   transformer.quantized_linears = nn::resolved_quantization(files, quantization);
   session.engine.kv_cache_dtype = nn::parse_kv_cache_dtype(options.kv_cache_dtype, transformer.dtype);
+  session.weights = held_weights(files, transformer);
   session.model = std::make_unique<nn::Transformer>(files.config, *files.weights, transformer);
   if (!options.adapter.empty())
     load_adapter_into(*session.model, options.adapter, files, transformer.quantized_linears);
+  session.opening.weights = lap();
   return session;
 }
 

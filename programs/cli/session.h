@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,11 +29,26 @@ void add_model_options(CLI::App& command, ModelOptions& options);
 // temperature, top_k, … with the names that vLLM and the OpenAI API use.
 void add_sampling_options(CLI::App& command, kernels::SamplingParams& sampling, int64_t& max_tokens);
 
+// Where the time of opening went, in seconds.
+struct OpeningTimes {
+  double files = 0;      // the file's header and metadata, mapping
+  double tokenizer = 0;  // with template and stop tokens
+  double weights = 0;    // read, packed, with the adapter's
+};
+
+// What the model's matrices are held as.
+struct HeldWeights {
+  std::string kind;  // "file" where some are in the file's blocks, else "nf4", "int8", or the dtype's name
+  std::map<std::string, int64_t> file_formats;  // how many are in blocks of "Q4_1", …
+};
+
 struct Session {
   nn::ModelConfig config;
   text::ModelText text;
   std::unique_ptr<nn::Transformer> model;
   engine::EngineOptions engine;
+  HeldWeights weights;
+  OpeningTimes opening;
 
   // Sets the threads, opens and loads everything.
   static Session open(const ModelOptions& options);

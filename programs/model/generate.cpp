@@ -40,20 +40,31 @@ std::vector<int32_t> encode_prompt(const cli::Session& session, const GenerateOp
 }
 
 struct Timing {
-  double first_token = 0, end = 0;  // seconds since the program's command began
+  double first_token = 0, end = 0;    // seconds since the program's command began
+  double prompt = 0, first_step = 0;  // seconds for rendering and encoding it, and from there to the first token
   size_t prompt_tokens = 0, tokens = 0;
   engine::GraphCounts graphs;
 };
 
-void print_json(const std::string& text, const engine::Completion& completion, const Timing& timing, Device device) {
+void print_json(const std::string& text, const engine::Completion& completion, const Timing& timing,
+                const cli::Session& session) {
+  const cli::OpeningTimes& opening = session.opening;
   nlohmann::ordered_json result = {{"text", text},
                                    {"tokens", completion.tokens},
                                    {"logprobs", completion.logprobs},
                                    {"finish_reason", engine::name_of(completion.finish_reason)},
                                    {"prompt_tokens", timing.prompt_tokens},
+                                   {"weights", session.weights.kind},
+                                   {"file_formats", session.weights.file_formats},
                                    {"first_token_seconds", timing.first_token},
+                                   {"before_first_token",
+                                    {{"files_seconds", opening.files},
+                                     {"tokenizer_seconds", opening.tokenizer},
+                                     {"weights_seconds", opening.weights},
+                                     {"prompt_seconds", timing.prompt},
+                                     {"first_step_seconds", timing.first_step}}},
                                    {"total_seconds", timing.end}};
-  if (device.kind != DeviceKind::cpu)
+  if (session.model->device().kind != DeviceKind::cpu)
     result["decode_graphs"] = {{"captured", timing.graphs.captured}, {"replayed", timing.graphs.replayed}};
   fmt::print("{}\n", result.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
@@ -74,14 +85,20 @@ void run(GenerateOptions options, Clock::time_point start) {
   if (options.prompt.empty()) throw ConfigError("prompt", "is empty");
   const cli::Session session = cli::Session::open(options.model);
   const bool json = options.model.common.json;
-  std::vector<int32_t> prompt = encode_prompt(session, options);
   Timing timing;
+  const auto opened = Clock::now();
+  std::vector<int32_t> prompt = encode_prompt(session, options);
+  timing.prompt = seconds_since(opened);
+  const auto generating = Clock::now();
   timing.prompt_tokens = prompt.size();
   data::StreamDecoder decoder(session.text.tokenizer);
   const auto completions = engine::generate(
       *session.model, {session.request(std::move(prompt), options.sampling, options.max_tokens)}, session.engine,
       [&](const engine::TokenOutput& output) {
-        if (timing.tokens++ == 0) timing.first_token = seconds_since(start);
+        if (timing.tokens++ == 0) {
+          timing.first_token = seconds_since(start);
+          timing.first_step = seconds_since(generating);
+        }
         if (json || output.finish_reason == engine::FinishReason::stop) return;
         fmt::print("{}", decoder.push(output.token));
         std::fflush(stdout);
@@ -89,8 +106,7 @@ void run(GenerateOptions options, Clock::time_point start) {
       &timing.graphs);
   timing.end = seconds_since(start);
   if (json) {
-    print_json(session.text.tokenizer->decode(completions[0].tokens, true), completions[0], timing,
-               session.model->device());
+    print_json(session.text.tokenizer->decode(completions[0].tokens, true), completions[0], timing, session);
     return;
   }
   fmt::print("{}\n", decoder.finish());

@@ -1,4 +1,6 @@
 // lathe-model itself: what its flags mean.
+#include <tuple>
+
 #include "tests/programs/program_test.h"
 
 namespace lathe {
@@ -84,6 +86,32 @@ TEST_F(LatheModel, AQuantisedModelAnswersAsOneQuantisedWhileLoading) {
   EXPECT_EQ(run({"bin/lathe-model", "quantize", out_folder, (folder_ / "again").string()}), 2);
   EXPECT_NE(err().find("nf4 codes already"), std::string::npos) << err();
   EXPECT_FALSE(std::filesystem::exists(folder_ / "again"));
+}
+
+TEST_F(LatheModel, GenerateSaysWhatTheWeightsAreAndWhereTheStartsTimeWent) {
+  const std::string model = (folder_ / "model").string(), gguf = (folder_ / "model.gguf").string();
+  ASSERT_EQ(run({"bin/lathe-model", "convert", model, gguf, "--dtype", "q8_0"}), 0) << err();
+  const auto answer = [&](const std::string& path, std::vector<std::string> flags) {
+    flags.insert(flags.begin(),
+                 {"bin/lathe-model", "generate", path, "--raw", "--prompt", "it is", "--max_tokens", "2", "--json"});
+    EXPECT_EQ(run(flags), 0) << err();
+    return nlohmann::json::parse(out(), nullptr, false);
+  };
+  const nlohmann::json kept = answer(gguf, {});
+  EXPECT_EQ(kept["weights"], "file");
+  EXPECT_GE(kept["file_formats"]["Q8_0"], 14);
+  double before = 0;
+  for (const auto& [part, seconds] : kept["before_first_token"].items()) before += seconds.get<double>();
+  EXPECT_GT(before, 0);
+  EXPECT_LE(before, kept["first_token_seconds"]);
+  for (const auto& [path, flags, expected] : {std::tuple(gguf, std::vector<std::string>{"--weights", "bf16"}, "bf16"),
+                                              {model, {"--dtype", "f32"}, "f32"},
+                                              {model, {"--load_in_8bit"}, "int8"},
+                                              {gguf, {"--load_in_4bit"}, "nf4"}}) {
+    const nlohmann::json widened = answer(path, flags);
+    EXPECT_EQ(widened["weights"], expected);
+    EXPECT_TRUE(widened["file_formats"].empty());
+  }
 }
 
 TEST_F(LatheModel, APromptBeyondTheEmbeddingIsASentence) {
