@@ -85,7 +85,10 @@ struct SplitColumns final : Operation {
 
 }  // namespace
 
-Variable view(const Variable& x, const Shape& shape) { return apply(View(shape), {x}); }
+Variable view(const Variable& x, const Shape& shape) {
+  if (!x.requires_grad()) return Variable(x.value().view(shape));  // a decode step makes four a layer
+  return apply(View(shape), {x});
+}
 Variable slice(const Variable& x, int dimension, int64_t begin, int64_t end) {
   return apply(Slice(dimension, begin, end), {x});
 }
