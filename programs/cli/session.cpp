@@ -53,6 +53,14 @@ HeldWeights held_weights(const nn::ModelFiles& files, const nn::TransformerOptio
 
 }  // namespace
 
+void add_quantization_options(CLI::App& command, QuantizationOptions& options) {
+  command.add_flag("--load_in_4bit", options.load_in_4bit,
+                   "hold the layers' linears as 4-bit codes (nf4), as a QLoRA adapter was trained beside them");
+  command.add_flag("--load_in_8bit", options.load_in_8bit, "hold the layers' linears as 8-bit integers with scales");
+  command.add_flag("--bnb_4bit_use_double_quant", options.bnb_4bit_use_double_quant,
+                   "of load_in_4bit: the scales in 8 bits, too");
+}
+
 void add_model_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option("MODEL", options.model,
@@ -69,11 +77,7 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                   "activations are multiplied as whole numbers of 16 bits; bf16 or f32: they are widened to that "
                   "dtype")
       ->capture_default_str();
-  command.add_flag("--load_in_4bit", options.load_in_4bit,
-                   "hold the layers' linears as 4-bit codes (nf4), as a QLoRA adapter was trained beside them");
-  command.add_flag("--load_in_8bit", options.load_in_8bit, "hold the layers' linears as 8-bit integers with scales");
-  command.add_flag("--bnb_4bit_use_double_quant", options.bnb_4bit_use_double_quant,
-                   "of load_in_4bit: the scales in 8 bits, too");
+  add_quantization_options(command, options.quantization);
   command
       .add_option("--kv_cache_dtype", options.kv_cache_dtype,
                   "what keys and values are kept in while generating: auto (the dtype), f32, bf16, f16, or int8 (half "
@@ -102,8 +106,7 @@ Session Session::open(const ModelOptions& options) {
   if (options.common.threads > 0) set_thread_count(options.common.threads);
   Lap lap;
   const nn::ModelFiles files = nn::open_model_files(options.model);
-  const auto quantization =
-      nn::quantization_of(options.load_in_4bit, options.load_in_8bit, options.bnb_4bit_use_double_quant);
+  const auto quantization = options.quantization.wanted();
   for (const auto& warnings : {files.warnings, nn::quantization_warnings(files, quantization)})
     for (const std::string& warning : warnings) print_warning(warning);
   Session session;

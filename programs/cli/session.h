@@ -15,12 +15,21 @@
 
 namespace lathe::cli {
 
+// How the layers' linears are held, by bitsandbytes' names.
+struct QuantizationOptions {
+  bool load_in_4bit = false, load_in_8bit = false, bnb_4bit_use_double_quant = false;
+  std::optional<nn::Quantization> wanted() const {
+    return nn::quantization_of(load_in_4bit, load_in_8bit, bnb_4bit_use_double_quant);
+  }
+};
+void add_quantization_options(CLI::App& command, QuantizationOptions& options);
+
 struct ModelOptions {
   CommonOptions common;
   std::string model;
   std::string adapter;  // a PEFT directory; empty for none
   std::string dtype = "auto", weights = "file";
-  bool load_in_4bit = false, load_in_8bit = false, bnb_4bit_use_double_quant = false;
+  QuantizationOptions quantization;
   std::string kv_cache_dtype = "auto";
 };
 // MODEL, --adapter, --dtype, --weights, --load_in_4bit, --load_in_8bit, --kv_cache_dtype and the common flags.

@@ -24,19 +24,25 @@ http::LoadedModel load(const ServeSettings& settings, http::AdapterList& adapter
   const Clock::time_point began = Clock::now();
   const Device device = settings.common.parsed_device();
   const nn::ModelFiles files = nn::open_model_files(settings.model);
-  for (const std::string& warning : files.warnings) cli::print_warning(warning);
+  const auto quantization = settings.quantization.wanted();
+  for (const auto& warnings : {files.warnings, nn::quantization_warnings(files, quantization)})
+    for (const std::string& warning : warnings) cli::print_warning(warning);
   http::LoadedModel loaded;
   loaded.text = text::load_model_text(files);
   nn::TransformerOptions transformer;
   const auto precision = nn::parse_inference_precision(settings.weights, settings.dtype, device);
   transformer.dtype = precision.dtype;
   transformer.stored_blocks = precision.stored_blocks;
+  transformer.quantized_linears = nn::resolved_quantization(files, quantization);
   transformer.max_positions = settings.max_model_len;
   transformer.device = device;
   loaded.model = std::make_unique<nn::Transformer>(files.config, *files.weights, transformer);
   for (const auto& [name, folder] : settings.named_adapters()) {
     std::vector<std::string> warnings;
-    loaded.model->load_adapter(nn::read_peft_adapter(folder, &warnings), name);
+    const nn::PeftAdapter adapter = nn::read_peft_adapter(folder, &warnings);
+    loaded.model->load_adapter(adapter, name);
+    for (std::string& warning : nn::adapter_warnings(files, adapter.config, transformer.quantized_linears))
+      warnings.push_back(std::move(warning));
     for (const std::string& warning : warnings) cli::print_warning(folder + ": " + warning);
     adapters.add(name, folder);
   }

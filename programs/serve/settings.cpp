@@ -48,6 +48,7 @@ void add_model_flags(CLI::App& app, ServeSettings& settings) {
          "file: a GGUF file's matrices in blocks of 4 to 8 bits stay what they are (on the cpu), and activations "
          "are multiplied as whole numbers of 16 bits; bf16 or f32: they are widened to that dtype")
       ->capture_default_str();
+  cli::add_quantization_options(app, settings.quantization);
   app.add_option("--kv_cache_dtype", settings.kv_cache_dtype,
                  "what keys and values are kept in: auto (the dtype), f32, bf16, f16, or int8 (half of bf16's memory)")
       ->capture_default_str();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "programs/cli/program.h"
+#include "programs/cli/session.h"
 #include "serve/http/access.h"
 #include "serve/http/engine_thread.h"
 #include "serve/http/server.h"
@@ -20,6 +21,7 @@ struct ServeSettings {
   std::vector<std::string> adapters;  // NAME=DIR
   std::string adapter_root, served_model_name;
   std::string dtype = "auto", weights = "file", kv_cache_dtype = "auto";
+  cli::QuantizationOptions quantization;
   int64_t max_model_len = 0;
   int64_t kv_cache_tokens = 0, kv_cache_memory = 0;  // 0: the engine's own
   int64_t num_speculative_tokens = 0;

@@ -97,6 +97,25 @@ TEST(Engine, ACacheOfAnyDtypeAnswersTheSameAloneInBatchesAndInChunks) {
   }
 }
 
+TEST(Engine, WeightsInCodesAnswerTheSameAloneInBatchesAndInChunks) {
+  const auto requests = some_requests();
+  const auto dense = generate(tiny_model(DType::f32), {requests[4]})[0];
+  for (const auto format : {kernels::QuantizedFormat::nf4, kernels::QuantizedFormat::int8}) {
+    const nn::Transformer model = tiny_model(DType::f32, {}, 0, nn::Quantization{.format = format});
+    const auto alone = one_by_one(model, requests);
+    EngineOptions options;
+    options.max_tokens_per_step = 7;
+    options.kv_cache_tokens = 112;
+    options.kv_cache_dtype = DType::i8;
+    std::vector<Completion> alone_over_int8;
+    for (const Request& request : requests) alone_over_int8.push_back(generate(model, {request}, options)[0]);
+    expect_same(generate(model, requests, options), alone_over_int8);
+    options.kv_cache_dtype = DType::f32;
+    expect_same(generate(model, requests, options), alone);
+    EXPECT_NE(alone[4].logprobs, dense.logprobs) << "nothing was quantised";
+  }
+}
+
 TEST(Engine, AStopTokenEndsTheAnswerAndIsNoPartOfIt) {
   const nn::Transformer model = tiny_model(DType::f32);
   Request request;

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "nn/model_files.h"
@@ -13,11 +14,13 @@
 namespace lathe::engine {
 
 // max_positions 0: the model's own.
-inline nn::Transformer tiny_model(DType dtype, Device device = {}, int64_t max_positions = 0) {
+inline nn::Transformer tiny_model(DType dtype, Device device = {}, int64_t max_positions = 0,
+                                  const std::optional<nn::Quantization>& quantization = {}) {
   const auto folder = std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/tiny_llama/untied";
   const nn::ModelFiles files = nn::open_model_files(folder);
-  return nn::Transformer(files.config, *files.weights,
-                         {.dtype = dtype, .max_positions = max_positions, .device = device});
+  return nn::Transformer(
+      files.config, *files.weights,
+      {.dtype = dtype, .max_positions = max_positions, .quantized_linears = quantization, .device = device});
 }
 
 inline void expect_same(const std::vector<Completion>& found, const std::vector<Completion>& expected) {

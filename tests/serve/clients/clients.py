@@ -5,6 +5,7 @@ Ends with 77 (ctest: skipped) where one of the packages of requirements.txt is m
 """
 import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 
@@ -172,13 +173,29 @@ def text_generation_inference(url: str) -> None:
     assert answer.choices[0].message.role == "assistant"
 
 
+def weights_in_codes(program: str, model: pathlib.Path) -> None:
+    asked = {"model": "tiny", "prompt": "it is", "logprobs": 1, **GREEDY}
+    answers = []
+    for flags in ((), ("--load_in_8bit",), ("--load_in_4bit", "--bnb_4bit_use_double_quant")):
+        server = Server(program, model, *flags)
+        client = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=60)
+        answers.append([client.completions.create(**asked).choices[0].logprobs.token_logprobs for _ in range(2)])
+        server.stop()
+    assert all(first == again for first, again in answers)
+    assert len({tuple(first) for first, _ in answers}) == 3
+    both = subprocess.run([program, str(model), "--port", "0", "--load_in_4bit", "--load_in_8bit"], timeout=60,
+                          capture_output=True, text=True)
+    assert both.returncode == 2 and "load_in_8bit" in both.stderr
+
+
 def main() -> None:
     program, golden = sys.argv[1], pathlib.Path(sys.argv[2])
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         keys = folder / "keys"
         keys.write_text("secret me admin\n")
-        server = Server(program, make_model(golden, folder, TOOL_TEMPLATE), "--api_keys", str(keys))
+        model = make_model(golden, folder, TOOL_TEMPLATE)
+        server = Server(program, model, "--api_keys", str(keys))
         client = openai.OpenAI(base_url=server.url + "/v1", api_key="secret", max_retries=0, timeout=60)
         for check in (chat, chat_with_the_stream_helper, tool_calls, responses, completions, models_and_embeddings):
             check(client)
@@ -188,6 +205,8 @@ def main() -> None:
         text_generation_inference(server.url)
         print("passed: text_generation_inference")
         server.stop()
+        weights_in_codes(program, model)
+        print("passed: weights_in_codes")
 
 
 if __name__ == "__main__":
