@@ -11,6 +11,7 @@
 #include "bench/kernels/timing.h"
 #include "bench/matmul/matmul.h"
 #include "bench/model/model.h"
+#include "bench/order/order.h"
 #include "bench/serve/serve.h"
 #include "core/error.h"
 #include "core/thread_pool.h"
@@ -180,6 +181,7 @@ int main(int argc, char** argv) {
             "Example: lathe-bench kernels --filter linear_forward --threads 1");
         kernels->callback([&] { lathe::bench::run_kernels(options); });
         lathe::bench::add_matmul(app);
+        lathe::bench::add_order(app);
         lathe::bench::add_data(app);
         lathe::bench::add_tokenize(app);
         lathe::bench::add_model(app);
