@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/error.h"
 #include "data/tokenizer/utf8.h"
@@ -18,7 +19,7 @@ struct Section {
   bool match;
 };
 
-// The word cut at the pattern's matches: matches and what lies between them, in order, none empty.
+// The word cut at the pattern's matches: matches, of which some may be empty, and what lies between them, in order.
 std::vector<Section> sections_of(const PreTokenizer& step, std::string_view text, TextPiece word) {
   // A word is matched on its own: look-behind does not see the text before it.
   const std::string_view own = text.substr(word.begin, word.end - word.begin);
@@ -26,7 +27,7 @@ std::vector<Section> sections_of(const PreTokenizer& step, std::string_view text
   size_t done = 0;
   const auto add = [&](size_t begin, size_t end) {
     if (begin > done) sections.push_back({done, begin, step.invert});
-    if (end > begin) sections.push_back({begin, end, !step.invert});
+    sections.push_back({begin, end, !step.invert});
     done = end;
   };
   if (step.regex.empty()) {
@@ -34,9 +35,13 @@ std::vector<Section> sections_of(const PreTokenizer& step, std::string_view text
       add(at, at + step.literal.size());
     }
   } else {
+    // A match of nothing is a cut, too, but where a match has just ended.
+    std::optional<size_t> last_end;
     for (size_t from = 0, begin = 0, end = 0; from < own.size() && step.regex[0].find(own, from, begin, end);) {
-      if (end > begin) add(begin, end);
-      from = end > begin ? end : end < own.size() ? end + code_point_length(own[end]) : own.size();
+      const bool nothing = end == begin;
+      if (!nothing || begin != last_end) add(begin, end);
+      last_end = end;
+      from = !nothing ? end : end < own.size() ? end + code_point_length(own[end]) : own.size();
     }
   }
   if (done < own.size()) sections.push_back({done, own.size(), step.invert});
@@ -82,6 +87,8 @@ void append_cut(const PreTokenizer& step, const std::vector<Section>& sections, 
     }
     previous_match = section.match;
   }
+  const auto is_empty = [](const TextPiece& word) { return word.begin == word.end; };
+  words.erase(std::remove_if(words.begin() + static_cast<std::ptrdiff_t>(first), words.end(), is_empty), words.end());
 }
 
 // Rust's char::is_numeric: the general categories Nd, Nl and No.

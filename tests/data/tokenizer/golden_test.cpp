@@ -43,9 +43,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, TokenizerJson,
                                          "precompiled", "precompiled_accents", "unigram_bytes", "word_piece",
                                          "word_piece_cased"));
 
-// llama.cpp's names stand for what the models' own tokenizer.json cuts.
-TEST(GgufPreTokenizers, CutAsTheLibraryDoes) {
-  const auto rows = nlohmann::json::parse(golden::read(golden::folder / "tokenizer/gguf_pre_tokenizers.json"));
+// The words of a golden file's rows, cut as their names say; how many names there are.
+size_t compare_cuts(const char* file) {
+  const auto rows = nlohmann::json::parse(golden::read(golden::folder / "tokenizer" / file));
   size_t names = 0;
   std::string last;
   GgufPreTokenizer kind;
@@ -63,8 +63,28 @@ TEST(GgufPreTokenizers, CutAsTheLibraryDoes) {
     for (const TextPiece& piece : pieces) found.push_back(text.text.substr(piece.begin, piece.end - piece.begin));
     EXPECT_EQ(found, words) << last;
   }
-  EXPECT_EQ(names, 8u);
+  return names;
+}
+
+// llama.cpp's names stand for what the models' own tokenizer.json cuts.
+TEST(GgufPreTokenizers, CutAsTheLibraryDoes) {
+  EXPECT_EQ(compare_cuts("gguf_pre_tokenizers.json"), 8u);
+  EXPECT_EQ(compare_cuts("gguf_more_pre_tokenizers.json"), 14u);
   EXPECT_THROW(gguf_pre_tokenizer("unheard-of", "file.gguf"), ConfigError);
+}
+
+TEST(GgufPreTokenizers, NamesThatMeanTheSameCutAlike) {
+  for (const auto& [name, other] : {std::pair{"llama-bpe", "pixtral"},
+                                    {"llama-bpe", "falcon3"},
+                                    {"dbrx", "smaug-bpe"},
+                                    {"smollm", "minerva-7b"},
+                                    {"deepseek-r1-qwen", "megrez"},
+                                    {"gpt-4o", "llama4"},
+                                    {"deepseek-v3", "hunyuan-dense"},
+                                    {"gpt-2", "exaone4"}})
+    EXPECT_EQ(pre_tokenizer_json(name, "file.gguf"), pre_tokenizer_json(other, "file.gguf")) << other;
+  EXPECT_TRUE(gguf_pre_tokenizer("pixtral", "file.gguf").adds_bos);
+  EXPECT_FALSE(gguf_pre_tokenizer("smaug-bpe", "file.gguf").ignore_merges);
 }
 
 // Tokens that stand in several files of a directory, as transformers joins them.
