@@ -65,6 +65,7 @@ Value join(const Value& value, const CallArguments& arguments, Budget& budget) {
 // map(attribute=…, default=…) or map("filter", arguments…)
 Value map(const Value& value, const CallArguments& arguments, Budget& budget) {
   List result{{}, List::Kind::generator};
+  if (!truthy(value)) return result;  // as Jinja: of none, too, nothing comes
   const std::vector<Value> items = items_of(value, budget);
   if (arguments.positional().empty()) {
     const Value& attribute = arguments.need(0, "attribute");
@@ -84,11 +85,12 @@ Value map(const Value& value, const CallArguments& arguments, Budget& budget) {
 
 // select, reject, selectattr, rejectattr
 Value select(const Value& value, const CallArguments& arguments, bool keep, bool by_attribute, Budget& budget) {
+  List result{{}, List::Kind::generator};
+  if (!truthy(value)) return result;
   const size_t test_at = by_attribute ? 1 : 0;
   const bool has_test = arguments.positional().size() > test_at;
   const std::string test = has_test ? arguments.need_text(test_at, "test").bytes : "";
   const CallArguments rest(test, arguments.after(test_at + 1), arguments.named(), budget);
-  List result{{}, List::Kind::generator};
   for (const Value& item : items_of(value, budget)) {
     const Value tested = by_attribute ? attribute_path(item, arguments.need(0, "attribute"), budget) : item;
     const bool passes = has_test ? apply_test(test, tested, rest, budget) : truthy(tested);

@@ -58,6 +58,7 @@ TEMPLATES = [
     "[{{ 'ab'.center(7) }}][{{ 'ab'.ljust(4, '.') }}][{{ 'ab'.rjust(4) }}][{{ 'aBc'.swapcase() }}][{{ '7'.zfill(3) }}]", "{{ 'a,b,c'.rsplit(',', 1) }} {{ 'a b  c'.split() }} {{ 'aXbX'.split('X') }}",
     "{{ 'banana'.find('an') }} {{ 'banana'.rfind('an') }} {{ 'banana'.count('an') }} {{ 'banana'.partition('n') }} {{ 'banana'.rpartition('n') }} {{ 'b'.find('x') }}",
     "{{ 'aaaa'.rfind('aa') }} {{ ''.rfind('') }} {{ 'abc'.rfind('') }} {{ 'aabaab'.rsplit('ab') }}", "{{ 'prefix-x'.removeprefix('prefix-') }} {{ 'x.py'.removesuffix('.py') }} {{ 'ab'.startswith(('x', 'a')) }}",
+    "{{ none | selectattr('x') | list }} {{ none | map('upper') | list }} {{ 0 | reject('odd') | list }} {{ undefined_name | rejectattr('a', 'eq', 1) | list }}", "{{ none | list }}",
     "{{ objects.keys() | list }} {{ objects.get('nope', 5) }} {{ numbers.index(1) }} {{ numbers.count(2) }}",
 ]
 
