@@ -89,7 +89,7 @@ const Kind kinds[] = {
     {.names = {"glm4", "glm5"}, .patterns = {llama3_pattern}, .ignore_merges = true},
     {.names = {"dbrx", "smaug-bpe", "chatglm-bpe"}, .patterns = {llama3_pattern}},
     {.names = {"qwen2"}, .patterns = {qwen2_pattern}, .nfc = true},
-    {.names = {"qwen35"}, .patterns = {qwen35_pattern}, .nfc = true},
+    {.names = {"qwen35"}, .patterns = {qwen35_pattern}},
     {.names = {"deepseek-r1-qwen", "megrez", "kormo", "stablelm2", "hunyuan", "solar-open", "grok-2"},
      .patterns = {qwen2_pattern}},
     {.names = {"ufakzeka"}, .patterns = {words.substr(1) + rest}},
