@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/digits.h"
+#include "core/error.h"
 #include "core/json.h"
 #include "core/printable.h"
 #include "nn/weight_check.h"
@@ -82,7 +83,15 @@ nlohmann::ordered_json json_of(const std::vector<MemoryUse>& uses) {
   return bytes;
 }
 
-void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, bool tensors) {
+void print_tokenizer(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
+  fmt::print("  tokenizer        {} tokens, chat template: {}\n", grouped_digits(tokenizer.vocab_size()),
+             printable(template_names(tokenizer)));
+  fmt::print("  control tokens   {}; written in a prompt they are text (tokens with generate --raw --parse_special)\n",
+             grouped_digits(control_tokens(tokenizer)));
+  fmt::print("  answers end at   {}\n", printable(token_names(text::stop_tokens(files, tokenizer), tokenizer)));
+}
+
+void print_text(const nn::ModelFiles& files, const data::Tokenizer* tokenizer, bool tensors) {
   const nn::ModelConfig& c = files.config;
   fmt::print("{}\n", files.path.string());
   fmt::print("  family           {}\n", c.family);
@@ -97,11 +106,7 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
              c.tie_word_embeddings ? " (output tied to the embedding)" : "");
   fmt::print("  context          {} tokens, rope base {:g}\n", grouped_digits(c.max_position_embeddings),
              c.ropes[0].theta);
-  fmt::print("  tokenizer        {} tokens, chat template: {}\n", grouped_digits(tokenizer.vocab_size()),
-             printable(template_names(tokenizer)));
-  fmt::print("  control tokens   {}; written in a prompt they are text (tokens with generate --raw --parse_special)\n",
-             grouped_digits(control_tokens(tokenizer)));
-  fmt::print("  answers end at   {}\n", printable(token_names(text::stop_tokens(files, tokenizer), tokenizer)));
+  if (tokenizer != nullptr) print_tokenizer(files, *tokenizer);
   const text::GenerationConfig generation = text::read_generation_config(files.path);
   const char* before = "  its authors sample with ";
   for (const auto& [name, value] : generation.sampling.items()) {
@@ -122,7 +127,7 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer& tokenizer, b
     fmt::print("    {:<48} {:<6} {}\n", printable(weight.name), weight.stored_type, to_string(weight.shape));
 }
 
-void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
+void print_json(const nn::ModelFiles& files, const data::Tokenizer* tokenizer) {
   const nn::ModelConfig& c = files.config;
   nlohmann::ordered_json result = {
       {"path", files.path.string()},
@@ -139,10 +144,12 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
       {"rope_theta", c.ropes[0].theta},
       {"tie_word_embeddings", c.tie_word_embeddings},
       {"eos_token_ids", c.eos_token_ids},
-      {"stop_token_ids", text::stop_tokens(files, tokenizer)},
-      {"chat_template", !tokenizer.chat_templates().empty()},
-      {"chat_templates", template_names(tokenizer)},
   };
+  if (tokenizer != nullptr) {
+    result["stop_token_ids"] = text::stop_tokens(files, *tokenizer);
+    result["chat_template"] = !tokenizer->chat_templates().empty();
+    result["chat_templates"] = template_names(*tokenizer);
+  }
   if (auto sampling = text::read_generation_config(files.path).sampling; !sampling.empty())
     result["generation_config"] = std::move(sampling);
   if (const std::string license = license_of(files); !license.empty()) result["license"] = license;
@@ -158,6 +165,16 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer& tokenizer) {
          {"shape", std::vector<int64_t>(weight.shape.dims().begin(), weight.shape.dims().end())},
          {"bytes", weight.stored_bytes}});
   fmt::print("{}\n", result.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+}
+
+// Null, after a warning that says why, for files whose tokenizer is missing or cannot be read: the rest is told.
+std::shared_ptr<const data::Tokenizer> tokenizer_of(const nn::ModelFiles& files) {
+  try {
+    return text::load_tokenizer(files);
+  } catch (const Error& error) {
+    cli::print_warning(std::string("text cannot be read or written with these files: ") + error.what());
+    return nullptr;
+  }
 }
 
 }  // namespace
@@ -176,8 +193,8 @@ void add_info(CLI::App& app) {
     for (const std::string& warning : files.warnings) cli::print_warning(warning);
     for (const std::string& sentence : nn::weight_contradictions(files))
       cli::print_warning("the config and the weights contradict each other: " + sentence);
-    const auto tokenizer = text::load_tokenizer(files);
-    options->common.json ? print_json(files, *tokenizer) : print_text(files, *tokenizer, options->tensors);
+    const std::shared_ptr<const data::Tokenizer> tokenizer = tokenizer_of(files);
+    options->common.json ? print_json(files, tokenizer.get()) : print_text(files, tokenizer.get(), options->tensors);
   });
 }
 

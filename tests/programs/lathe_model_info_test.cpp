@@ -40,6 +40,22 @@ TEST_F(LatheModelInfo, TellsBytesMemoryAndLicence) {
     EXPECT_NE(out().find(part), std::string::npos) << out();
 }
 
+TEST_F(LatheModelInfo, TellsTheRestOfFilesWithoutATokenizer) {
+  ASSERT_EQ(info(folder_ / "model", {"--json"}), 0) << err();
+  nlohmann::json with = nlohmann::json::parse(out());
+  fs::remove(folder_ / "model/tokenizer.json");
+  ASSERT_EQ(info(folder_ / "model", {"--json"}), 0) << err();
+  EXPECT_NE(err().find("there is no tokenizer.json"), std::string::npos) << err();
+  for (const char* key : {"stop_token_ids", "chat_template", "chat_templates"}) with.erase(key);
+  EXPECT_EQ(nlohmann::json::parse(out()), with);
+  ASSERT_EQ(info(folder_ / "model"), 0) << err();
+  EXPECT_NE(out().find("all weights"), std::string::npos) << out();
+  const fs::path gguf = fs::path(LATHE_SOURCE_DIR) / "tests/golden/tiny_olmo3/model.gguf";
+  ASSERT_EQ(info(gguf), 0) << err();
+  EXPECT_NE(err().find("tokenizer.ggml.model"), std::string::npos) << err();
+  EXPECT_NE(out().find("family           olmo3"), std::string::npos) << out();
+}
+
 TEST_F(LatheModelInfo, AnUnknownArchitectureIsNamedWithTheNearest) {
   for (const auto& [name, nearest] : {std::pair{"lama", "llama"}, {"qwen3_next", "qwen3"}, {"mistrall", "mistral"}}) {
     set_config("model_type", name);
