@@ -68,7 +68,7 @@ void check_model(const ModelConfig& config) {
     refuse("hidden_act", "GGUF has no key for another activation than the family's");
   if (config.experts.num_experts > 0 && !config.experts.norm_topk_prob)
     refuse("norm_topk_prob", "GGUF has experts whose weights are divided by their sum only");
-  // llama.cpp's loader asks for no bias of the output projection, and refuses a file with tensors that it did not ask for.
+  // llama.cpp's loader asks for no bias of the output projection, and refuses a file with more than it asked for.
   for (const char* without : {"gemma2", "gemma3_text", "olmo2", "olmo3", "qwen3", "qwen3_moe", "smollm3"})
     if (config.attention_bias != AttentionBias::none && config.family == without)
       refuse("attention_bias", "GGUF has none for " + config.family);

@@ -18,8 +18,9 @@ std::optional<bool> slides_by_type(const HfFields& config, size_t layer);
 // none without use_sliding_window and a sliding_window.
 void set_sliding_windows(ModelConfig& model, const HfFields& config);
 
-// GGUF's way, of each layer: as ARCHITECTURE.attention.sliding_window_pattern lists them, or all but every n-th, where n
-// is what that key says, or `usual` without it. ConfigError with the key for another number of layers, or no pattern.
+// GGUF's way, of each layer: as ARCHITECTURE.attention.sliding_window_pattern lists them, or all but every n-th, where
+// n is what that key says, or `usual` without it. ConfigError with the key for another number of layers, FormatError
+// for what is no pattern.
 std::vector<bool> slides_by_gguf(const GgufFile& file, const std::string& architecture, size_t layers, int64_t usual);
 
 }  // namespace lathe::nn

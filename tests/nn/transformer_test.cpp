@@ -80,9 +80,10 @@ TEST_P(TinyModel, LossAndEveryGradientAreThoseOfTransformers) {
   }
 }
 
-// FlashAttention's rule: in bf16 we may be off from f64 by twice what PyTorch's bf16 is off (tests/golden/bfloat16/), in
-// the logits and in the gradient of all weights together. What one number, or a vector of sixteen, is off by is a matter
-// of chance: a single weight's gradient may be off by three times as much, and all may have the rounding of the result.
+// FlashAttention's rule: in bf16 we may be off from f64 by twice what PyTorch's bf16 is off (tests/golden/bfloat16/),
+// in the logits and in the gradient of all weights together. What one number, or a vector of sixteen, is off by is a
+// matter of chance: a single weight's gradient may be off by three times as much, and all may have the rounding of the
+// result.
 TEST_P(TinyModel, InBf16IsOffByAtMostTwiceWhatPyTorchIs) {
   constexpr double roundoff = 0x1p-9;
   const Expected expected = expected_of(GetParam());
