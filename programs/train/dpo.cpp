@@ -5,6 +5,7 @@
 #include "programs/train/run.h"
 #include "train/dpo/dpo_data.h"
 #include "train/dpo/dpo_objective.h"
+#include "train/dpo/pair_batch.h"
 
 namespace lathe::programs {
 namespace {
@@ -28,7 +29,8 @@ class Dpo final : public Method {
     RowFacts facts;
     facts.rows = set.rows();
     facts.longest_sequence = data_.longest_sequence();
-    facts.largest_forward_tokens = train::largest_pair_forward(set, config_);
+    facts.largest_forward_tokens = train::largest_pair_forward(
+        set, config_, config_.disable_dropout ? train::PromptRows::once : train::PromptRows::twice);
     facts.warnings = data_.warnings;
     facts.plan = {fmt::format("{}: {} rows, {} tokens in pairs, {} of them in completions", config_.dataset, set.rows(),
                               set.tokens(), set.labelled_tokens()),

@@ -127,10 +127,4 @@ std::vector<std::vector<int64_t>> cut_pairs(const TrainingSet& pairs, std::span<
   return forwards;
 }
 
-int64_t largest_pair_forward(const TrainingSet& pairs, const TrainingSettings& settings) {
-  const int64_t batch = pairs.tokens_of_longest_rows(settings.per_device_train_batch_size);
-  if (settings.max_tokens_per_forward == 0) return batch;
-  return std::min(batch, std::max(settings.max_tokens_per_forward, pairs.tokens_of_longest_rows(1)));
-}
-
 }  // namespace lathe::train

@@ -29,7 +29,5 @@ DpoData load_dpo_data(const DpoConfig& config, const text::ModelText& text);
 // alone). A pair is never parted.
 std::vector<std::vector<int64_t>> cut_pairs(const TrainingSet& pairs, std::span<const int64_t> rows,
                                             int64_t rows_per_forward, int64_t max_tokens);
-// The tokens of the largest forward that can come of it.
-int64_t largest_pair_forward(const TrainingSet& pairs, const TrainingSettings& settings);
 
 }  // namespace lathe::train

@@ -1,6 +1,7 @@
 #include "train/dpo/pair_batch.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 
@@ -26,6 +27,11 @@ size_t shared_tokens(const Sequence& a, const Sequence& b) {
          a.labels[count] == kernels::ignored_label && b.labels[count] == kernels::ignored_label)
     ++count;
   return count;
+}
+
+int64_t shared_tokens(const TrainingSet& pairs, int64_t row) {
+  const int64_t first = pairs.sequences_of_row(row).first;
+  return static_cast<int64_t>(shared_tokens(sequence_of(pairs, first), sequence_of(pairs, first + 1)));
 }
 
 Tensor tensor(const std::vector<int32_t>& values) { return Tensor::of<int32_t>(values, {std::ssize(values)}); }
@@ -54,6 +60,22 @@ PairBatch make_pair_batch(const TrainingSet& pairs, std::span<const int64_t> row
   made.prefixes.layout = {tensor(bounds), tensor(positions), tensor(samples)};
   made.batch = {{tensor(ids), made.prefixes.layout}, tensor(labels)};
   return made;
+}
+
+int64_t largest_pair_forward(const TrainingSet& pairs, const TrainingSettings& settings, PromptRows prompts) {
+  constexpr int64_t rows_to_read = 65536;
+  const int64_t rows_at_once = settings.per_device_train_batch_size, limit = settings.max_tokens_per_forward;
+  int64_t batch = pairs.tokens_of_longest_rows(rows_at_once), longest = pairs.tokens_of_longest_rows(1);
+  if (prompts == PromptRows::once && pairs.stream() == nullptr && pairs.rows() <= rows_to_read) {
+    std::vector<int64_t> lengths;
+    for (int64_t row = 0; row < pairs.rows(); ++row)
+      lengths.push_back(pairs.row_tokens(row) - shared_tokens(pairs, row));
+    std::sort(lengths.rbegin(), lengths.rend());
+    lengths.resize(static_cast<size_t>(std::min(rows_at_once, pairs.rows())));
+    batch = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+    longest = lengths.empty() ? 0 : lengths.front();
+  }
+  return limit == 0 ? batch : std::min(batch, std::max(limit, longest));
 }
 
 }  // namespace lathe::train

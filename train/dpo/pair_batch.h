@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "autograd/ops/shared_prefix_attention.h"
+#include "train/settings/training_settings.h"
 #include "train/training_set.h"
 
 namespace lathe::train {
@@ -22,5 +23,9 @@ struct PairBatch {
 // another token in each.
 PairBatch make_pair_batch(const TrainingSet& pairs, std::span<const int64_t> rows, int32_t first_sample,
                           PromptRows prompts);
+
+// The rows of the largest forward that cut_pairs() can give. Sets of more than 65536 rows, and streams, are not read
+// for it: there both prompts of a pair count.
+int64_t largest_pair_forward(const TrainingSet& pairs, const TrainingSettings& settings, PromptRows prompts);
 
 }  // namespace lathe::train

@@ -33,6 +33,25 @@ TEST(PairBatch, SharesWhatBothBeginWithAndNeitherLearns) {
   EXPECT_EQ(make_pair_batch(pairs, rows, 4, PromptRows::twice).batch.tokens.ids.numel(), 15);
 }
 
+TEST(PairBatch, TheLargestForwardCountsWhatIsSharedOnce) {
+  TrainingSet pairs;
+  add_pair(pairs, {1, 2, 3, 4, 5, 6}, {7}, {8});             // 14 tokens, 9 rows
+  add_pair(pairs, {1}, {2, 3, 4, 5, 6}, {7, 8, 9, 10, 11});  // 12 and 12
+  add_pair(pairs, {1, 2}, {3, 4}, {5, 6});                   // 8 and 7
+  TrainingSettings settings;
+  settings.max_tokens_per_forward = 0;
+  const auto largest = [&](int64_t rows, PromptRows prompts) {
+    settings.per_device_train_batch_size = rows;
+    return largest_pair_forward(pairs, settings, prompts);
+  };
+  EXPECT_EQ(largest(1, PromptRows::once), 12);
+  EXPECT_EQ(largest(2, PromptRows::once), 21);
+  EXPECT_EQ(largest(8, PromptRows::once), 28);
+  EXPECT_EQ(largest(2, PromptRows::twice), 26);
+  settings.max_tokens_per_forward = 10;  // a longer pair runs alone
+  EXPECT_EQ(largest(8, PromptRows::once), 12);
+}
+
 struct Learnt {
   std::vector<PairSums> sums;
   std::vector<float> gradients;
