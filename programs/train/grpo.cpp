@@ -21,6 +21,7 @@ class Grpo final : public Method {
     const int64_t prompt = config_.max_prompt_length, tokens = prompt + config_.max_completion_length;
     return AssumedRow{
         .text = fmt::format("prompts of {} tokens and completions of {}", prompt, config_.max_completion_length),
+        .learnt = "completions",
         .tokens = tokens,
         .longest_sequence = tokens,
         .kv_cache_tokens = train::rollout_cache_tokens(config_, prompt)};

@@ -47,6 +47,7 @@ struct Plan {
 
 RowFacts facts_of(const AssumedRow& row, const train::RunConfig& config) {
   RowFacts facts;
+  facts.learnt = row.learnt;
   facts.longest_sequence = row.longest_sequence;
   facts.kv_cache_tokens = row.kv_cache_tokens;
   facts.largest_forward_tokens = config.per_device_train_batch_size * row.tokens;

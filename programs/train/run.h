@@ -38,8 +38,9 @@ struct RowFacts {
 
 // What a dry run without a dataset takes each row to be.
 struct AssumedRow {
-  std::string text;    // "rows of 1024 tokens"
-  int64_t tokens = 0;  // of it in a forward
+  std::string text;             // "rows of 1024 tokens"
+  std::string learnt = "rows";  // as RowFacts has it
+  int64_t tokens = 0;           // of it in a forward
   int64_t longest_sequence = 0;
   int64_t kv_cache_tokens = 0;  // held while generating
 };

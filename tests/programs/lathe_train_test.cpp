@@ -49,6 +49,23 @@ TEST_F(LatheTrain, ADryRunWritesNothing) {
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
 
+TEST_F(LatheTrain, ABaseThatIsInCodesAlreadyIsNeitherTrainedNorQuantisedAgainUnsaid) {
+  const std::string model = (folder_ / "model").string(), gguf = (folder_ / "q8_0.gguf").string(),
+                    codes = (folder_ / "codes").string();
+  ASSERT_EQ(run({"bin/lathe-model", "convert", model, gguf, "--dtype", "q8_0"}), 0) << err();
+  ASSERT_EQ(run(arguments("run", {"--model", gguf, "--load_in_4bit", "--dry_run"})), 0) << err();
+  EXPECT_NE(err().find("q8_0.gguf holds its linears in Q8_0: load_in_4bit quantises"), std::string::npos) << err();
+  ASSERT_EQ(run({"bin/lathe-model", "quantize", model, codes}), 0) << err();
+  ASSERT_EQ(run(arguments("run", {"--model", codes, "--load_in_4bit", "--bnb_4bit_use_double_quant", "--dry_run"})), 0)
+      << err();
+  EXPECT_NE(err().find("nf4 codes already: they are used as they are"), std::string::npos) << err();
+  EXPECT_EQ(run(arguments("run", {"--model", codes, "--load_in_8bit"})), 2);
+  EXPECT_NE(err().find("leave load_in_8bit out, or give the model that was quantised"), std::string::npos) << err();
+  EXPECT_EQ(run(arguments("run", {"--model", codes, "--use_peft", "false"})), 2);
+  EXPECT_NE(err().find("4-bit codes, which are not trained"), std::string::npos) << err();
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
 TEST_F(LatheTrain, TrainsBesideWeightsInCodesAndTheAdapterIsLoadedBesideThem) {
   ASSERT_EQ(run(arguments("whole", {})), 0) << err();
   for (const std::string flag : {"--load_in_4bit", "--load_in_8bit"}) {
