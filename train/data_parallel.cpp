@@ -1,5 +1,6 @@
 #include "train/data_parallel.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/error.h"
@@ -33,6 +34,13 @@ void DataParallel::sum(const Tensor& tensor) const {
   if (on_cpu.raw() != tensor.raw()) kernels::copy(tensor, on_cpu);
 }
 
+void DataParallel::gather(std::span<double> values, size_t begin, size_t end) const {
+  if (!several()) return;
+  std::fill(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(begin), 0.0);
+  std::fill(values.begin() + static_cast<std::ptrdiff_t>(end), values.end(), 0.0);
+  sum(values);  // with zeros alone, which changes no bit of a number but the sign of zero
+}
+
 void DataParallel::from_main_process(const Tensor& tensor) const {
   if (!several()) return;
   const Tensor on_cpu = kernels::moved(tensor, {});
@@ -46,6 +54,15 @@ int64_t DataParallel::from_main_process(int64_t value) const {
   const Tensor tensor = Tensor::of<int64_t>(std::span<const int64_t>(&value, 1), {1});
   processes_->broadcast(tensor, 0);
   return *tensor.data<int64_t>();
+}
+
+std::string DataParallel::text_from_main_process(const std::string& text) const {
+  if (!several()) return text;
+  const int64_t bytes = from_main_process(std::ssize(text));
+  const Tensor tensor = Tensor::empty({bytes}, DType::u8);
+  if (is_main_process()) std::memcpy(tensor.raw(), text.data(), text.size());
+  processes_->broadcast(tensor, 0);
+  return {static_cast<const char*>(tensor.raw()), static_cast<size_t>(bytes)};
 }
 
 void DataParallel::expect_same(const std::string& key, uint64_t value, const std::string& what) const {

@@ -26,6 +26,8 @@ class DataParallel {
   int64_t world_size() const { return world_size_; }
   // The ranks [first, last) that this process carries out.
   std::pair<int64_t, int64_t> ranks() const;
+  // Whether other processes carry out some of the ranks.
+  bool several() const { return processes_ != nullptr && processes_->size() > 1; }
   // Whether this process writes files and speaks to the user.
   bool is_main_process() const { return processes_ == nullptr || processes_->rank() == 0; }
 
@@ -33,15 +35,16 @@ class DataParallel {
   // own ranks, ascending. Every process calls them alike; of one process they do nothing.
   void sum(std::span<double> values) const;
   void sum(const Tensor& tensor) const;  // f32 or f64, on any device
+  // Each process has written its part of the values, and gets those of the others: [begin, end) is its own.
+  void gather(std::span<double> values, size_t begin, size_t end) const;
   void from_main_process(const Tensor& tensor) const;
   int64_t from_main_process(int64_t value) const;
+  std::string text_from_main_process(const std::string& text) const;
   // ConfigError (key) on the processes that have another value than the main one.
   void expect_same(const std::string& key, uint64_t value, const std::string& what) const;
   void wait_for_all() const;
 
  private:
-  bool several() const { return processes_ != nullptr && processes_->size() > 1; }
-
   int64_t world_size_ = 1;
   Communicator* processes_ = nullptr;
 };

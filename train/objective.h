@@ -63,6 +63,8 @@ class Objective {
   // After it every later step gives the bits that it would have given without the stop. FormatError for files that do
   // not fit.
   virtual void load_state(const std::filesystem::path& /*folder*/) {}
+  // Of several processes the main one alone has loaded the state; the others take it from there. All of them call it.
+  virtual void share_state() {}
 };
 
 }  // namespace lathe::train

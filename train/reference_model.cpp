@@ -56,6 +56,13 @@ void ReferenceModel::load(const std::filesystem::path& folder) {
   }
 }
 
+void ReferenceModel::share(const DataParallel& parallel) {
+  for (nn::Parameter& weight : weights_) {
+    parallel.from_main_process(weight.master);
+    weight.refresh();
+  }
+}
+
 bool trains_whole_weights(nn::Transformer& model) {
   const std::vector<nn::Parameter> parameters = model.trainable_parameters();
   return std::any_of(parameters.begin(), parameters.end(),

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "nn/transformer.h"
+#include "train/data_parallel.h"
 #include "train/settings/run_config.h"
 
 namespace lathe::train {
@@ -27,6 +28,8 @@ class ReferenceModel {
   void save(const std::filesystem::path& folder) const;
   // FormatError for a file that does not fit.
   void load(const std::filesystem::path& folder);
+  // What load() has found, from the main process.
+  void share(const DataParallel& parallel);
 
  private:
   std::unique_ptr<nn::Transformer> model_;

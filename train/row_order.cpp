@@ -54,8 +54,12 @@ std::vector<std::pair<std::string, double>> RowOrder::rows_drawn(int64_t steps) 
 }
 
 std::span<const int64_t> rows_of_rank(std::span<const int64_t> rows, int64_t rank, int64_t ranks) {
+  return rows_of_ranks(rows, {rank, rank + 1}, ranks);
+}
+
+std::span<const int64_t> rows_of_ranks(std::span<const int64_t> rows, std::pair<int64_t, int64_t> own, int64_t ranks) {
   const auto border = [&](int64_t r) { return static_cast<size_t>(std::ssize(rows) * r / ranks); };
-  return rows.subspan(border(rank), border(rank + 1) - border(rank));
+  return rows.subspan(border(own.first), border(own.second) - border(own.first));
 }
 
 }  // namespace lathe::train

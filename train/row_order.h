@@ -47,5 +47,7 @@ class RowOrder {
 // The rows of a step that this rank learns from, of `ranks` that share the step: disjoint, all of them together, and
 // as many for each rank as can be, in the step's order.
 std::span<const int64_t> rows_of_rank(std::span<const int64_t> rows, int64_t rank, int64_t ranks);
+// Those of the ranks [own.first, own.second), which lie next to each other.
+std::span<const int64_t> rows_of_ranks(std::span<const int64_t> rows, std::pair<int64_t, int64_t> own, int64_t ranks);
 
 }  // namespace lathe::train

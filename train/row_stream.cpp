@@ -2,6 +2,7 @@
 
 #include <xxhash.h>
 
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
@@ -53,45 +54,76 @@ std::optional<data::TextLine> RowStream::next_input() const {
   }
 }
 
+std::vector<RowStream::Input> RowStream::next_inputs() const {
+  std::vector<Input> inputs;
+  const size_t most = settings_.packing ? packed_group_inputs : group_inputs;
+  while (settings_.parallel.is_main_process() && inputs.size() < most) {
+    const std::optional<data::TextLine> line = next_input();
+    if (!line) break;
+    inputs.push_back({std::string(line->text), source_->name(), line->number, {end_.inputs, end_.xxh64}});
+  }
+  if (!settings_.parallel.several()) return inputs;
+  inputs = from_bytes(settings_.parallel.text_from_main_process(to_bytes(inputs)));
+  if (!inputs.empty()) {
+    end_.inputs = inputs.back().end.inputs;
+    end_.xxh64 = inputs.back().end.xxh64;
+  }
+  return inputs;
+}
+
+// For each: the sizes of its strings, its numbers, its strings.
+std::string RowStream::to_bytes(const std::vector<Input>& inputs) {
+  std::string bytes;
+  for (const Input& input : inputs) {
+    const uint64_t numbers[] = {input.text.size(), input.file.size(), static_cast<uint64_t>(input.line),
+                                static_cast<uint64_t>(input.end.inputs), input.end.xxh64};
+    bytes.append(reinterpret_cast<const char*>(numbers), sizeof numbers);
+    bytes += input.text;
+    bytes += input.file;
+  }
+  return bytes;
+}
+
+std::vector<RowStream::Input> RowStream::from_bytes(const std::string& bytes) {
+  std::vector<Input> inputs;
+  for (size_t at = 0; at < bytes.size();) {
+    uint64_t numbers[5];
+    std::memcpy(numbers, bytes.data() + at, sizeof numbers);
+    at += sizeof numbers;
+    inputs.push_back({bytes.substr(at, numbers[0]),
+                      bytes.substr(at + numbers[0], numbers[1]),
+                      static_cast<int64_t>(numbers[2]),
+                      {static_cast<int64_t>(numbers[3]), numbers[4]}});
+    at += numbers[0] + numbers[1];
+  }
+  return inputs;
+}
+
 void RowStream::read_group() const {
   Group group;
   group.begin = end_;
-  struct Origin {
-    std::string file;
-    int64_t line;
-  };
-  std::vector<std::string> texts;
-  std::vector<Origin> places;
-  std::vector<InputsRead> ends;
-  const size_t most = settings_.packing ? packed_group_inputs : group_inputs;
-  while (texts.size() < most) {
-    const std::optional<data::TextLine> line = next_input();
-    if (!line) break;
-    texts.emplace_back(line->text);
-    ends.push_back({end_.inputs, end_.xxh64});
-    places.push_back({source_->name(), line->number});
-  }
-  if (texts.empty())
+  const std::vector<Input> inputs = next_inputs();
+  if (inputs.empty())
     throw StepAbandoned(settings_.input + " has ended after " + std::to_string(end_.inputs) + " rows (" +
                         std::to_string(end_.row) + " to learn from), and max_steps asks for " +
                         std::to_string(settings_.rows_drawn) + "; give more rows, or fewer steps");
-  std::vector<StreamedRow> read(texts.size());
-  parallel_for(std::ssize(texts), 4, [&](int64_t begin, int64_t end) {
+  std::vector<StreamedRow> read(inputs.size());
+  parallel_for(std::ssize(inputs), 4, [&](int64_t begin, int64_t end) {
     for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
-      read[i] = settings_.read(texts[i], places[i].file, places[i].line);
+      read[i] = settings_.read(inputs[i].text, inputs[i].file, inputs[i].line);
   });
   for (size_t i = 0; i < read.size(); ++i) {
     if (!read[i].error.empty())
-      throw StepAbandoned(places[i].file + ": line " + std::to_string(places[i].line) + ": " + read[i].error);
+      throw StepAbandoned(inputs[i].file + ": line " + std::to_string(inputs[i].line) + ": " + read[i].error);
     if (!read[i].dropped_because.empty()) continue;
     group.rows.push_back(std::move(read[i].sequences));
     group.texts.push_back(std::move(read[i].text));
-    group.needed.push_back(ends[i]);
+    group.needed.push_back(inputs[i].end);
   }
   if (settings_.packing) {
     group.rows = packed(group.rows);
     group.texts.assign(group.rows.size(), "");
-    group.needed.assign(group.rows.size(), ends.back());
+    group.needed.assign(group.rows.size(), inputs.back().end);
   }
   for (const auto& row : group.rows) group.sequences += std::ssize(row);
   end_.row += std::ssize(group.rows);
@@ -176,44 +208,63 @@ void RowStream::save(const std::filesystem::path& folder, int64_t rows_learnt) c
                                                  .dump(1));
 }
 
+void RowStream::refuse(const Resumption& resumption) const {
+  throw FormatError(resumption.file, -1,
+                    "the first " + std::to_string(resumption.learnt.inputs) + " rows of " + settings_.input +
+                        " are not those that the checkpoint has learnt from; give the same stream, from its start");
+}
+
 void RowStream::load(const std::filesystem::path& folder) {
   const std::string file = (folder / state_name).string();
   const nlohmann::ordered_json json = read_json_file(file);
-  Place begin;
-  int64_t rows_learnt = 0;
-  InputsRead learnt;
+  Resumption found{.file = file};
   try {
     const auto count = [&](const char* key) { return json_integer(json.at(key), key, 0, INT64_MAX, file); };
     const auto hash = [&](const char* key) { return std::stoull(json.at(key).get<std::string>(), nullptr, 16); };
-    begin = {count("inputs"), hash("xxh64"), count("row"), count("sequence")};
-    rows_learnt = count("rows_learnt");
-    learnt = {count("inputs_learnt"), hash("xxh64_learnt")};
+    found.begin = {count("inputs"), hash("xxh64"), count("row"), count("sequence")};
+    found.rows_learnt = count("rows_learnt");
+    found.learnt = {count("inputs_learnt"), hash("xxh64_learnt")};
   } catch (const std::exception& error) {
     throw FormatError(file, -1, std::string("is no place in a stream: ") + error.what());
   }
-  const auto refuse = [&] {
-    throw FormatError(file, -1,
-                      "the first " + std::to_string(learnt.inputs) + " rows of " + settings_.input +
-                          " are not those that the checkpoint has learnt from; give the same stream, from "
-                          "its start");
-  };
-  while (!groups_.empty() && groups_.front().begin.inputs < begin.inputs) groups_.pop_front();
+  while (!groups_.empty() && groups_.front().begin.inputs < found.begin.inputs) groups_.pop_front();
   if (groups_.empty()) {
-    while (end_.inputs < begin.inputs)
+    while (end_.inputs < found.begin.inputs)
       if (!next_input())
         throw FormatError(file, -1,
                           settings_.input + " has ended after " + std::to_string(end_.inputs) +
-                              " rows, and the checkpoint has learnt from " + std::to_string(learnt.inputs) +
+                              " rows, and the checkpoint has learnt from " + std::to_string(found.learnt.inputs) +
                               "; give the stream from its start");
-    if (end_.inputs != begin.inputs || end_.xxh64 != begin.xxh64) refuse();
-    end_ = begin;
-  } else if (groups_.front().begin != begin) {
-    refuse();
+    if (end_.inputs != found.begin.inputs || end_.xxh64 != found.begin.xxh64) refuse(found);
+    end_ = found.begin;
+  } else if (groups_.front().begin != found.begin) {
+    refuse(found);
   }
-  if (rows_learnt <= begin.row) return;  // what was learnt ends where this group begins
-  sequences_of_row(rows_learnt - 1);
-  const Group* const group = group_of(rows_learnt - 1);
-  if (group == nullptr || group->needed[static_cast<size_t>(rows_learnt - 1 - group->begin.row)] != learnt) refuse();
+  resumption_ = found;
+  if (!settings_.parallel.several()) check_learnt(found);
+}
+
+void RowStream::share_place() {
+  const DataParallel& parallel = settings_.parallel;
+  if (!parallel.several()) return;
+  Resumption& at = resumption_;
+  for (int64_t* const count : {&at.begin.inputs, &at.begin.row, &at.begin.sequence, &at.rows_learnt, &at.learnt.inputs})
+    *count = parallel.from_main_process(*count);
+  for (uint64_t* const hash : {&at.begin.xxh64, &at.learnt.xxh64})
+    *hash = static_cast<uint64_t>(parallel.from_main_process(static_cast<int64_t>(*hash)));
+  at.file = parallel.text_from_main_process(at.file);
+  while (!groups_.empty() && groups_.front().begin.inputs < at.begin.inputs) groups_.pop_front();
+  if (groups_.empty()) end_ = at.begin;
+  check_learnt(at);
+}
+
+void RowStream::check_learnt(const Resumption& resumption) {
+  if (resumption.rows_learnt <= resumption.begin.row) return;  // what was learnt ends where this group begins
+  const int64_t last = resumption.rows_learnt - 1;
+  sequences_of_row(last);
+  const Group* const group = group_of(last);
+  if (group == nullptr || group->needed[static_cast<size_t>(last - group->begin.row)] != resumption.learnt)
+    refuse(resumption);
 }
 
 }  // namespace lathe::train

@@ -17,6 +17,7 @@
 #include "data/readers/row_source.h"
 #include "data/rows/sft_rows.h"
 #include "text/model_text.h"
+#include "train/data_parallel.h"
 #include "train/token_rows.h"
 
 namespace lathe::train {
@@ -56,6 +57,9 @@ struct RowStreamSettings {
   std::optional<data::PackingStrategy> packing = {};  // of rows with one sequence, into longest_sequence tokens
   int64_t rows_drawn = 0;                             // by the whole run
   int64_t rows_per_draw = 1;  // a row is held until one is asked for that comes so many after it
+  // Of several processes the main one alone reads the input and gives the others what came: all of them ask for rows
+  // alike.
+  DataParallel parallel = {};
 };
 
 // Where a run looks for a stream; ConfigError (streaming, dataset) for several sources, shards, or a path that is not
@@ -89,8 +93,10 @@ class RowStream final : public TokenRows {
   // the rows learnt so far were made of.
   void save(const std::filesystem::path& folder, int64_t rows_learnt) const;
   // Reads past what has been learnt, making no tokens of it. FormatError where the stream does not have the same rows
-  // there; it is to be given again from its start.
+  // there; it is to be given again from its start. Of several processes the main one alone calls it, and then all of
+  // them share_place().
   void load(const std::filesystem::path& folder);
+  void share_place();
 
  private:
   struct Place {
@@ -104,6 +110,19 @@ class RowStream final : public TokenRows {
     uint64_t xxh64 = 0;
     bool operator==(const InputsRead&) const = default;
   };
+  // A row as it was read.
+  struct Input {
+    std::string text, file;
+    int64_t line = 0;
+    InputsRead end;  // with it
+  };
+  // Where a run that was stopped goes on.
+  struct Resumption {
+    std::string file;  // row_stream.json
+    Place begin;       // of the group that the next row is in
+    int64_t rows_learnt = 0;
+    InputsRead learnt;
+  };
   struct Group {
     Place begin;
     std::vector<std::vector<data::SftExample>> rows;
@@ -112,6 +131,11 @@ class RowStream final : public TokenRows {
     int64_t sequences = 0;
   };
   std::optional<data::TextLine> next_input() const;
+  std::vector<Input> next_inputs() const;  // of a group, on every process
+  static std::string to_bytes(const std::vector<Input>& inputs);
+  static std::vector<Input> from_bytes(const std::string& bytes);
+  [[noreturn]] void refuse(const Resumption& resumption) const;
+  void check_learnt(const Resumption& resumption);
   void read_group() const;
   std::vector<std::vector<data::SftExample>> packed(const std::vector<std::vector<data::SftExample>>& singles) const;
   const data::SftExample& sequence(int64_t index) const;
@@ -123,6 +147,7 @@ class RowStream final : public TokenRows {
   mutable size_t next_file_ = 0;
   mutable Place end_;  // of what has been read
   mutable std::deque<Group> groups_;
+  Resumption resumption_;  // what load() has found
 };
 
 }  // namespace lathe::train

@@ -81,6 +81,7 @@ void Trainer::share_start() {
     parameter.refresh();
   }
   for (const auto& [name, tensor] : optimizer_.state()) parallel_.from_main_process(tensor);
+  objective_.share_state();
 }
 
 void Trainer::start() {

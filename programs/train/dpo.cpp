@@ -24,7 +24,7 @@ class Dpo final : public Method {
   }
 
   RowFacts load_rows(const text::ModelText& text) override {
-    data_ = train::load_dpo_data(config_, text);
+    data_ = train::load_dpo_data(config_, text, parallel_);
     const train::TrainingSet& set = data_.training;
     RowFacts facts;
     facts.rows = set.rows();
@@ -53,8 +53,10 @@ class Dpo final : public Method {
     return config_.sync_ref_model ? std::optional(train::FollowsTheModel::yes) : std::nullopt;
   }
 
+  void share_steps(const train::DataParallel& parallel) override { parallel_ = parallel; }
+
   std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t model_fingerprint) override {
-    return std::make_unique<train::DpoObjective>(model, config_, data_, model_fingerprint);
+    return std::make_unique<train::DpoObjective>(model, config_, data_, model_fingerprint, parallel_);
   }
 
   void complete(train::ReportContents& report) const override {
@@ -70,6 +72,7 @@ class Dpo final : public Method {
 
   const train::DpoConfig& config_;
   train::DpoData data_;
+  train::DataParallel parallel_;
 };
 
 }  // namespace
@@ -83,6 +86,7 @@ void add_dpo(CLI::App& app) {
       "  lathe-train dpo --model model.gguf --dataset pairs.jsonl --output_dir runs/mpo\n"
       "      --loss_type sigmoid bco_pair sft --loss_weights 0.8 0.2 1.0\n"
       "  lathe-train dpo --model model.gguf --adapter runs/sft --dataset pairs.jsonl --output_dir runs/second\n"
+      "  mpirun -n 4 lathe-train dpo --model model.gguf --dataset pairs.jsonl --output_dir runs/large   (docs/data.md)\n"
       "  lathe-train dpo --config examples/preferences/dpo.yaml --model model.gguf --output_dir runs/pref --resume\n"
       "  lathe-train dpo --model DIR --dry_run --load_in_4bit   (the memory of a model of which only config.json is there)\n"
       "Names and defaults are TRL's and PEFT's where they have one; '-' and '_' are alike.");

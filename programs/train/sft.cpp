@@ -26,7 +26,7 @@ class Sft final : public Method {
   }
 
   RowFacts load_rows(const text::ModelText& text) override {
-    data_ = train::load_sft_data(config_, text);
+    data_ = train::load_sft_data(config_, text, parallel_);
     const train::TrainingSet& set = data_.training;
     RowFacts facts;
     facts.rows = set.rows();

@@ -18,6 +18,14 @@ class LatheTrainRanks : public ProgramTest {
     if (!fs::exists("bin/lathe-train-mpi") || !fs::exists("/usr/bin/mpirun")) GTEST_SKIP() << "needs Open MPI";
     std::ofstream more(folder_ / "more.jsonl");
     for (int i = 0; i < 10; ++i) more << json{{"input_ids", {i, i + 1, i + 2, 7}}}.dump() << "\n";
+    std::ofstream(folder_ / "model/tokenizer_config.json") << R"({"eos_token": "<|im_end|>"})";
+    std::ofstream pairs(folder_ / "pairs.jsonl");
+    for (int i = 0; i < 10; ++i)
+      pairs << json{{"prompt", std::to_string(i)},
+                    {"chosen", std::to_string(37 * i + 1)},
+                    {"rejected", std::to_string(1000 - 7 * i)}}
+                   .dump()
+            << "\n";
   }
   static std::vector<std::string> on(int processes, const std::vector<std::string>& command) {
     std::vector<std::string> all = {
@@ -29,6 +37,14 @@ class LatheTrainRanks : public ProgramTest {
   std::vector<std::string> sft(const std::string& output, const std::vector<std::string>& more = {}) const {
     return joined(arguments(output, {"--lora_dropout", "0.1", "--per_device_train_batch_size", "2", "--threads", "1"}),
                   more);
+  }
+  // Ten pairs: with two rows for each of two ranks the last step has one for each, with three ranks one rank has none.
+  std::vector<std::string> dpo(const std::string& output, const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> all =
+        sft(output, {"--dataset", (folder_ / "pairs.jsonl").string(), "--learning_rate", "1e-3", "--max_steps", "4",
+                     "--max_length", "32", "--logging_steps", "1"});
+    all[1] = "dpo";
+    return joined(std::move(all), more);
   }
   void expect_same_result(const std::string& a, const std::string& b) const {
     for (const char* file : {"adapter_model.safetensors", "metrics.jsonl"})
@@ -78,6 +94,57 @@ TEST_F(LatheTrainRanks, HaveTheBitsOfOneProcessThatDoesTheWorkOfAll) {
   }
 }
 
+// What sorts the pairs of a step, what is computed before the first, what follows the model: of all ranks' rows alike.
+TEST_F(LatheTrainRanks, OfPreferencesHaveTheBitsOfOneProcess) {
+  const std::vector<std::vector<std::string>> cases = {
+      {"--loss_type", "sigmoid", "sft", "--loss_weights", "1", "0.1"},
+      {"--loss_type", "aot", "--eval_dataset", (folder_ / "pairs.jsonl").string()},
+      {"--precompute_ref_log_probs"},
+      {"--use_peft", "false", "--sync_ref_model", "--ref_model_sync_steps", "1"}};
+  for (size_t i = 0; i < cases.size(); ++i) {
+    const std::string name = std::to_string(i), ranks = i == 0 ? "3" : "2";
+    ASSERT_EQ(run(on(std::stoi(ranks), dpo("several" + name, cases[i]))), 0) << err();
+    ASSERT_EQ(run(dpo("one" + name, joined(cases[i], {"--world_size", ranks}))), 0) << err();
+    EXPECT_EQ(bytes_of(folder_ / ("several" + name) / "metrics.jsonl"),
+              bytes_of(folder_ / ("one" + name) / "metrics.jsonl"))
+        << name;
+    const char* weights = i == 3 ? "model.safetensors" : "adapter_model.safetensors";
+    EXPECT_EQ(bytes_of(folder_ / ("several" + name) / weights), bytes_of(folder_ / ("one" + name) / weights)) << name;
+  }
+  // The reference that followed is what a run goes on with, on every rank.
+  ASSERT_EQ(run(on(2, dpo("stopped", joined(cases[3], {"--save_steps", "1"})))), 0) << err();
+  for (const char* later : {"checkpoint-3", "checkpoint-4"}) fs::remove_all(folder_ / "stopped" / later);
+  ASSERT_EQ(run(on(2, dpo("stopped", joined(cases[3], {"--save_steps", "1", "--resume"})))), 0) << err();
+  EXPECT_EQ(bytes_of(folder_ / "stopped/model.safetensors"), bytes_of(folder_ / "one3/model.safetensors"));
+}
+
+// The main process alone reads the stream; the others get what came, from standard input, too.
+TEST_F(LatheTrainRanks, ShareAStream) {
+  const std::string rows = (folder_ / "rows.jsonl").string();
+  const auto streamed = [&](const std::string& output, const std::string& dataset,
+                            const std::vector<std::string>& more = {}) {
+    return joined(sft(output, {"--dataset", dataset, "--max_length", "32", "--max_steps", "6", "--save_steps", "1"}),
+                  more);
+  };
+  ASSERT_EQ(run(streamed("file", rows, {"--shuffle", "false", "--world_size", "2"})), 0) << err();
+  ASSERT_EQ(run(on(2, streamed("stream", rows, {"--streaming"}))), 0) << err();
+  expect_same_result("file", "stream");
+  // It ends within the third step: both ranks stop after the second, and go on from there.
+  const std::string pipe = (folder_ / "pipe").string();
+  ASSERT_EQ(std::system(("mkfifo " + pipe).c_str()), 0);
+  const auto feed = [&](const std::string& what) { return std::system((what + " > " + pipe + " &").c_str()); };
+  ASSERT_EQ(feed("head -n 10 " + rows), 0);
+  EXPECT_NE(run(on(2, streamed("piped", pipe, {"--streaming"}))), 0);
+  EXPECT_NE(err().find("has ended after 10 rows"), std::string::npos) << err();
+  EXPECT_TRUE(fs::exists(folder_ / "piped/checkpoint-2/manifest.json"));
+  ASSERT_EQ(feed("cat " + rows), 0);
+  EXPECT_EQ(run(on(2, streamed("piped", pipe, {"--streaming", "--resume"}))), 0) << err();
+  expect_same_result("file", "piped");
+  ASSERT_EQ(run(on(2, dpo("pairs", {"--streaming", "--max_steps", "2"}))), 0) << err();
+  ASSERT_EQ(run(dpo("pairs-one", {"--streaming", "--max_steps", "2", "--world_size", "2"})), 0) << err();
+  expect_same_result("pairs", "pairs-one");
+}
+
 TEST_F(LatheTrainRanks, WhenOneIsKilledAllEndAndTheRunGoesOn) {
   const std::vector<std::string> steps = {"--max_steps", "30"};
   ASSERT_EQ(run(on(2, sft("whole", steps))), 0) << err();
@@ -104,11 +171,11 @@ TEST_F(LatheTrainRanks, WhenOneIsKilledAllEndAndTheRunGoesOn) {
 TEST_F(LatheTrainRanks, RefuseWhatTheyCannotShare) {
   EXPECT_NE(run(on(2, sft("run", {"--world_size", "3"}))), 0);
   EXPECT_NE(err().find("world_size: is 3, and 2 processes were started"), std::string::npos) << err();
-  EXPECT_EQ(run(sft("run", {"--world_size", "2", "--streaming"})), 2);
-  EXPECT_NE(err().find("streaming: is for one rank"), std::string::npos) << err();
-  std::vector<std::string> dpo = sft("run", {"--world_size", "2"});
-  dpo[1] = "dpo";
-  EXPECT_EQ(run(dpo), 2);
+  std::vector<std::string> grpo = sft("run", {"--world_size", "2"});
+  grpo[1] = "grpo";
+  EXPECT_EQ(run(joined(grpo, {"--reward_funcs", "repetition", "--per_device_train_batch_size", "8", "--num_generations",
+                              "8", "--generation_batch_size", "16"})),
+            2);
   EXPECT_NE(err().find("has no steps that ranks share"), std::string::npos) << err();
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }

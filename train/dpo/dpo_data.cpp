@@ -61,12 +61,13 @@ StreamedRowReader row_reader(const data::PreferenceOptions& options, const text:
   };
 }
 
-TrainingSet open_stream(const DpoConfig& config, const text::ModelText& text) {
+TrainingSet open_stream(const DpoConfig& config, const text::ModelText& text, const DataParallel& parallel) {
   RowStreamSettings settings;
   settings.input = stream_input(config.dataset);
   settings.read = row_reader(options_of(config, text), text);
   settings.longest_sequence = config.max_length;
   settings.sequences_per_row = 2;
+  settings.parallel = parallel;
   settings.rows_per_draw = config.rows_per_step();
   settings.rows_drawn = config.max_steps * config.rows_per_step();
   return TrainingSet::of_stream(std::make_shared<RowStream>(std::move(settings)));
@@ -98,9 +99,9 @@ int64_t DpoData::longest_sequence() const {
   return std::max(training.longest_sequence(), evaluation ? evaluation->longest_sequence() : 0);
 }
 
-DpoData load_dpo_data(const DpoConfig& config, const text::ModelText& text) {
+DpoData load_dpo_data(const DpoConfig& config, const text::ModelText& text, const DataParallel& parallel) {
   DpoData data;
-  data.training = config.streaming ? open_stream(config, text) : load_sources(config, text, data.warnings);
+  data.training = config.streaming ? open_stream(config, text, parallel) : load_sources(config, text, data.warnings);
   for (int64_t row = 0; row < std::min(data.training.rows(), sample_count); ++row)
     data.samples.push_back(sample_of(data.training, row, *text.tokenizer));
   if (!config.eval_dataset.empty())

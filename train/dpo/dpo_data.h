@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "text/model_text.h"
+#include "train/data_parallel.h"
 #include "train/dpo/dpo_config.h"
 #include "train/report.h"
 #include "train/training_set.h"
@@ -23,7 +24,8 @@ struct DpoData {
 
 // FormatError with file and line for a bad row, ConfigError where nothing is left to learn from or tokenizer and
 // template do not fit.
-DpoData load_dpo_data(const DpoConfig& config, const text::ModelText& text);
+// Several processes that share a stream call it alike.
+DpoData load_dpo_data(const DpoConfig& config, const text::ModelText& text, const DataParallel& parallel = {});
 
 // Cuts rows into forwards of at most `rows_per_forward` rows and max_tokens tokens (0: no limit; a longer pair runs
 // alone). A pair is never parted.

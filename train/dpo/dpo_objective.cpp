@@ -8,6 +8,7 @@
 
 #include "core/dtype.h"
 #include "kernels/copy/copy.h"
+#include "train/row_order.h"
 #include "train/row_stream.h"
 
 namespace lathe::train {
@@ -68,6 +69,55 @@ double weight_of(const PairSums& pair) {
   return of(pair.chosen) * of(pair.rejected);
 }
 
+std::vector<PreferencePair> with_reference(std::span<const PairSums> sums, std::span<const ReferencePair> references) {
+  std::vector<PreferencePair> pairs;
+  for (size_t i = 0; i < sums.size(); ++i)
+    pairs.push_back({.chosen_logps = sums[i].chosen.logps,
+                     .rejected_logps = sums[i].rejected.logps,
+                     .ref_chosen_logps = references[i].chosen_logps,
+                     .ref_rejected_logps = references[i].rejected_logps,
+                     .chosen_tokens = sums[i].chosen.tokens,
+                     .rejected_tokens = sums[i].rejected.tokens,
+                     .weight = weight_of(sums[i]),
+                     .chosen_unweighted_logps = sums[i].chosen.unweighted_logps});
+  return pairs;
+}
+
+std::vector<ReferencePair> references_of(std::span<const int64_t> rows, const ReferenceLogps& known) {
+  std::vector<ReferencePair> references;
+  for (const int64_t row : rows) references.push_back(known[row]);
+  return references;
+}
+
+// Calls `number` with each number of a pair, in one order. Counts are exact in double.
+void for_each_number(PairSums& sums, ReferencePair& reference, const auto& number) {
+  for (CompletionSums* const completion : {&sums.chosen, &sums.rejected}) {
+    for (double* const sum : {&completion->logps, &completion->unweighted_logps, &completion->aligned_logps,
+                              &completion->entropy, &completion->logits})
+      number(*sum);
+    number(completion->correct);
+    number(completion->tokens);
+  }
+  number(sums.tokens);
+  number(reference.chosen_logps);
+  number(reference.rejected_logps);
+}
+
+// Every process has the pairs [begin, end) of a step, and then all.
+void share_pairs(const DataParallel& parallel, std::span<PairSums> sums, std::span<ReferencePair> references,
+                 size_t begin, size_t end) {
+  if (!parallel.several() || sums.empty()) return;
+  std::vector<double> numbers;
+  for (size_t i = 0; i < sums.size(); ++i)
+    for_each_number(sums[i], references[i], [&](auto value) { numbers.push_back(static_cast<double>(value)); });
+  const size_t of_pair = numbers.size() / sums.size();
+  parallel.gather(numbers, begin * of_pair, end * of_pair);
+  auto next = numbers.begin();
+  for (size_t i = 0; i < sums.size(); ++i)
+    for_each_number(sums[i], references[i],
+                    [&](auto& value) { value = static_cast<std::remove_reference_t<decltype(value)>>(*next++); });
+}
+
 // Means over the rows, or over the tokens of their completions.
 Metrics metrics_of(std::span<const PairSums> sums, std::span<const PreferencePair> pairs, double beta) {
   CompletionSums chosen, rejected;
@@ -105,10 +155,11 @@ Metrics metrics_of(std::span<const PairSums> sums, std::span<const PreferencePai
 }  // namespace
 
 DpoObjective::DpoObjective(nn::Transformer& model, const DpoConfig& config, const DpoData& data,
-                           uint64_t model_identity)
+                           uint64_t model_identity, DataParallel parallel)
     : model_(model),
       config_(config),
       data_(data),
+      parallel_(parallel),
       loss_(preference_loss_options(config)),
       identity_(model_identity),
       starts_as_reference_(trains_whole_weights(model)),
@@ -119,14 +170,16 @@ DpoObjective::DpoObjective(nn::Transformer& model, const DpoConfig& config, cons
   const std::string dtype(name_of(model.dtype()));
   identity_ = XXH64(dtype.data(), dtype.size(), identity_);
   if (config.ld_alpha) identity_ = XXH64(&*config.ld_alpha, sizeof *config.ld_alpha, identity_);
-  if (data.evaluation)
+  if (data.evaluation && parallel_.is_main_process())
     evaluation_.emplace(References{ReferenceLogps(reference(), *data.evaluation, config, config.ld_alpha),
                                    std::filesystem::path(config.output_dir) / "eval_ref_logps.safetensors"});
+  if (parallel_.world_size() > 1) shared_ = model.trainable_parameters();
+  parallel_.expect_same("dataset", data.training.fingerprint(), "other rows");  // before they are shared
   if (reference_model_) return;
   if (!config.adapter.empty()) identity_ = adapter_hash(model, model.adapter().config, identity_);
   if (starts_as_reference_) {
-    compute_before_the_first_step(training_);
-    if (evaluation_) compute_before_the_first_step(*evaluation_);
+    know_all(training_, parallel_);
+    if (evaluation_) know_all(*evaluation_, {});
     return;
   }
   reference_ = "";
@@ -136,45 +189,33 @@ DpoObjective::DpoObjective(nn::Transformer& model, const DpoConfig& config, cons
   model.load_adapter(model.adapter(*policy_), *reference_);
 }
 
-// The model is still the reference. output_dir may not be touched yet: whether this run may write there is the
-// trainer's to say.
-void DpoObjective::compute_before_the_first_step(References& references) {
-  references.from_file = references.logps.load(references.file, identity_);
-  references.logps.compute_all(reference_);
+// From the file, which the main process alone looks for, or computed by all processes. Before the first step output_dir
+// may not be touched yet: whether this run may write there is the trainer's to say.
+void DpoObjective::know_all(References& references, const DataParallel& parallel) {
+  const bool is_main = parallel.is_main_process();
+  const bool loaded = is_main && references.logps.load(references.file, identity_);
+  references.from_file = parallel.from_main_process(int64_t{loaded}) != 0;
+  if (references.from_file) {
+    references.logps.share(parallel, 0, is_main ? static_cast<size_t>(references.logps.rows()) : 0);
+  } else {
+    references.logps.compute_all(reference_, parallel);
+  }
 }
 
 // Written once, at the first use: then the folder is this run's.
 void DpoObjective::keep(References& references) {
   if (references.from_file) return;
-  references.logps.save(references.file, identity_);
+  if (parallel_.is_main_process()) references.logps.save(references.file, identity_);
   references.from_file = true;
 }
 
-void DpoObjective::prepare(References& references, std::span<const int64_t> rows) {
+void DpoObjective::prepare(References& references, std::span<const int64_t> rows, const DataParallel& parallel) {
   if (reference_model_) return references.logps.compute(rows, reference_);
   if (starts_as_reference_) return keep(references);
   if (!config_.precompute_ref_log_probs) return references.logps.compute(rows, reference_);
   if (references.from_file) return;
-  references.from_file = references.logps.load(references.file, identity_);
-  references.logps.compute_all(reference_);
+  know_all(references, parallel);
   keep(references);
-}
-
-std::vector<PreferencePair> DpoObjective::with_reference(std::span<const PairSums> sums, std::span<const int64_t> rows,
-                                                         const ReferenceLogps& reference) const {
-  std::vector<PreferencePair> pairs;
-  for (size_t i = 0; i < sums.size(); ++i) {
-    const ReferencePair& of_row = reference[rows[i]];
-    pairs.push_back({.chosen_logps = sums[i].chosen.logps,
-                     .rejected_logps = sums[i].rejected.logps,
-                     .ref_chosen_logps = of_row.chosen_logps,
-                     .ref_rejected_logps = of_row.rejected_logps,
-                     .chosen_tokens = sums[i].chosen.tokens,
-                     .rejected_tokens = sums[i].rejected.tokens,
-                     .weight = weight_of(sums[i]),
-                     .chosen_unweighted_logps = sums[i].chosen.unweighted_logps});
-  }
-  return pairs;
 }
 
 PairForwardOptions DpoObjective::measuring_options() const {
@@ -196,10 +237,19 @@ PairForwardOptions DpoObjective::policy_options(int64_t step, double loss_scale)
 }
 
 StepOutcome DpoObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
-  prepare(training_, rows);
-  const ReferenceLogps& reference = training_.logps;
-  const StepPairs totals = totals_of(data_.training, rows);
-  const PairForwardOptions options = policy_options(step, loss_scale);
+  const TrainingSet& set = data_.training;
+  if (set.stream() != nullptr && !rows.empty()) set.sequences_of_row(rows.back());  // read by all processes alike
+  const auto [first_rank, last_rank] = parallel_.ranks();
+  const std::span<const int64_t> own = rows_of_ranks(rows, {first_rank, last_rank}, parallel_.world_size());
+  const auto begin = static_cast<size_t>(own.data() - rows.data()), end = begin + own.size();
+  prepare(training_, own, parallel_);
+  std::vector<PairSums> sums(rows.size());
+  std::vector<ReferencePair> references(rows.size());
+  std::ranges::copy(references_of(own, training_.logps), references.begin() + static_cast<std::ptrdiff_t>(begin));
+  auto chosen_tokens = static_cast<double>(totals_of(set, own).chosen_tokens);
+  parallel_.sum(std::span(&chosen_tokens, 1));
+  const StepPairs totals{std::ssize(rows), static_cast<int64_t>(chosen_tokens)};
+  PairForwardOptions options = policy_options(step, loss_scale);
 
   // Losses that sort need every pair before the first gradient: one more pass, without gradients, where a step is cut.
   std::vector<PairGradient> known(rows.size());
@@ -207,21 +257,33 @@ StepOutcome DpoObjective::accumulate(std::span<const int64_t> rows, int64_t step
   if (compares) {
     PairForwardOptions logps = options;
     logps.measured = Measured::logps;
-    const std::vector<PairSums> sums = measure_pairs(model_, data_.training, rows, config_, logps);
-    preference_loss(with_reference(sums, rows, reference), totals, loss_, known);
+    logps.first_pair = static_cast<int64_t>(begin);
+    std::ranges::copy(measure_pairs(model_, set, own, config_, logps),
+                      sums.begin() + static_cast<std::ptrdiff_t>(begin));
+    share_pairs(parallel_, sums, references, begin, end);
+    preference_loss(with_reference(sums, references), totals, loss_, known);
   }
-  std::vector<PairSums> sums;
-  learn_pairs(model_, data_.training, rows, config_, options,
-              [&](size_t first, std::span<const PairSums> own, std::span<PairGradient> gradients) {
-                sums.insert(sums.end(), own.begin(), own.end());
-                if (compares) {
-                  std::copy_n(known.begin() + static_cast<std::ptrdiff_t>(first), own.size(), gradients.begin());
-                } else {
-                  preference_loss(with_reference(own, rows.subspan(first), reference), totals, loss_, gradients);
-                }
-              });
-  // Once more over all of them: the sum's order does not depend on the cuts.
-  const std::vector<PreferencePair> pairs = with_reference(sums, rows, reference);
+  RankGradients gradients(parallel_, shared_);
+  for (int64_t rank = first_rank; rank < last_rank; ++rank) {
+    const std::span<const int64_t> of_rank = rows_of_rank(rows, rank, parallel_.world_size());
+    options.first_pair = of_rank.data() - rows.data();
+    learn_pairs(model_, set, of_rank, config_, options,
+                [&](size_t first, std::span<const PairSums> pairs, std::span<PairGradient> of_pairs) {
+                  const size_t at = static_cast<size_t>(options.first_pair) + first;
+                  std::ranges::copy(pairs, sums.begin() + static_cast<std::ptrdiff_t>(at));
+                  if (compares) {
+                    std::ranges::copy(std::span(known).subspan(at, pairs.size()), of_pairs.begin());
+                  } else {
+                    preference_loss(with_reference(pairs, std::span(references).subspan(at, pairs.size())), totals,
+                                    loss_, of_pairs);
+                  }
+                });
+    gradients.end_rank();
+  }
+  gradients.end_step();
+  share_pairs(parallel_, sums, references, begin, end);
+  // Once more over all of them: the sum's order depends neither on the cuts nor on the ranks.
+  const std::vector<PreferencePair> pairs = with_reference(sums, references);
   StepOutcome outcome;
   outcome.loss = preference_loss(pairs, totals, loss_, known);
   for (const PairSums& pair : sums) outcome.tokens += pair.tokens;
@@ -233,9 +295,9 @@ StepOutcome DpoObjective::accumulate(std::span<const int64_t> rows, int64_t step
 Metrics DpoObjective::evaluate() {
   if (!evaluation_) return {};
   const std::vector<int64_t> rows = all_rows(*data_.evaluation);
-  prepare(*evaluation_, rows);
+  prepare(*evaluation_, rows, {});  // the other processes do not evaluate
   const std::vector<PairSums> sums = measure_pairs(model_, *data_.evaluation, rows, config_, measuring_options());
-  const std::vector<PreferencePair> pairs = with_reference(sums, rows, evaluation_->logps);
+  const std::vector<PreferencePair> pairs = with_reference(sums, references_of(rows, evaluation_->logps));
   std::vector<PairGradient> unused(pairs.size());
   Metrics metrics = {{"loss", preference_loss(pairs, totals_of(pairs), loss_, unused)}};
   for (auto& metric : metrics_of(sums, pairs, config_.beta)) metrics.push_back(std::move(metric));
@@ -269,6 +331,14 @@ void DpoObjective::load_state(const std::filesystem::path& folder) {
     forget_references();
   }
   if (data_.training.stream() != nullptr) data_.training.stream()->load(folder);
+}
+
+void DpoObjective::share_state() {
+  if (reference_model_) {
+    reference_model_->share(parallel_);
+    forget_references();
+  }
+  if (data_.training.stream() != nullptr) data_.training.stream()->share_place();
 }
 
 }  // namespace lathe::train

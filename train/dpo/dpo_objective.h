@@ -6,6 +6,9 @@
 // so that 8 rows × 1 and 1 row × 8 are the same step, bit for bit; what TRL takes over a micro-batch (the tokens of
 // sft, the sorting of aot) is taken over the step here. Chosen and rejected of several rows run in one forward.
 //
+// Ranks share the rows of a step (rows_of_rank); what they know of their pairs goes to all of them, so that the loss, its
+// metrics and what sorts are over the step on every rank.
+//
 // The reference is the model with the adapter off; where an adapter is trained further, a frozen copy of it; where
 // whole weights are trained (every one, or an adapter's modules_to_save), the model as it is when the objective is
 // made, which computes all rows then, or, with sync_ref_model, a second model that follows the first.
@@ -19,6 +22,7 @@
 #include <vector>
 
 #include "nn/transformer.h"
+#include "train/data_parallel.h"
 #include "train/dpo/dpo_config.h"
 #include "train/dpo/dpo_data.h"
 #include "train/dpo/pair_forward.h"
@@ -32,7 +36,8 @@ class DpoObjective final : public Objective {
  public:
   // Everything must outlive the objective, and the model be as it is before training. `model_identity` tells the files
   // of reference log-probabilities of different models apart. A copy of config.adapter is added to the model as "ref".
-  DpoObjective(nn::Transformer& model, const DpoConfig& config, const DpoData& data, uint64_t model_identity);
+  DpoObjective(nn::Transformer& model, const DpoConfig& config, const DpoData& data, uint64_t model_identity,
+               DataParallel parallel = {});
 
   int64_t rows() const override { return data_.training.rows(); }
   std::vector<data::MixtureSource> sources() const override { return data_.training.sources(); }
@@ -48,6 +53,7 @@ class DpoObjective final : public Objective {
   std::string_view state_name() const override;
   void save_state(const std::filesystem::path& folder) const override;
   void load_state(const std::filesystem::path& folder) override;
+  void share_state() override;
 
  private:
   struct References {
@@ -55,11 +61,9 @@ class DpoObjective final : public Objective {
     std::filesystem::path file;
     bool from_file = false;
   };
-  void compute_before_the_first_step(References& references);
+  void know_all(References& references, const DataParallel& parallel);
   void keep(References& references);
-  void prepare(References& references, std::span<const int64_t> rows);
-  std::vector<PreferencePair> with_reference(std::span<const PairSums> sums, std::span<const int64_t> rows,
-                                             const ReferenceLogps& reference) const;
+  void prepare(References& references, std::span<const int64_t> rows, const DataParallel& parallel);
   PairForwardOptions measuring_options() const;
   PairForwardOptions policy_options(int64_t step, double loss_scale) const;
   const nn::Transformer& reference() const { return reference_model_ ? reference_model_->model() : model_; }
@@ -68,6 +72,8 @@ class DpoObjective final : public Objective {
   nn::Transformer& model_;
   const DpoConfig& config_;
   const DpoData& data_;
+  DataParallel parallel_;
+  std::vector<nn::Parameter> shared_;  // whose gradients ranks add up; empty where there is one
   PreferenceLossOptions loss_;
   uint64_t identity_;
   bool starts_as_reference_;
@@ -75,7 +81,7 @@ class DpoObjective final : public Objective {
   std::optional<std::string> policy_, reference_;  // adapters; not given: the model's only one, or none
   std::optional<ReferenceModel> reference_model_;  // with sync_ref_model
   References training_;
-  std::optional<References> evaluation_;
+  std::optional<References> evaluation_;  // of the main process
 };
 
 }  // namespace lathe::train

@@ -201,7 +201,8 @@ void for_each_forward(const nn::Transformer& model, const TrainingSet& pairs, st
   size_t first = 0;
   for (const auto& cut :
        cut_pairs(pairs, rows, settings.per_device_train_batch_size, settings.max_tokens_per_forward)) {
-    PairForward forward(model, pairs, cut, static_cast<int32_t>(2 * first), options, vocabulary_sum);
+    PairForward forward(model, pairs, cut, static_cast<int32_t>(2 * (options.first_pair + static_cast<int64_t>(first))),
+                        options, vocabulary_sum);
     per_forward(first, forward);
     first += cut.size();
   }

@@ -41,6 +41,7 @@ struct PairForwardOptions {
   std::optional<double> ld_alpha = {};  // preference_loss.h
   bool aligned_logps = false;           // whether they are wanted
   double loss_scale = 1.0;              // of the gradients (train/loss_scale.h)
+  int64_t first_pair = 0;               // the number of the first row within its step, which random numbers go by
 };
 
 // Each row of `pairs` has two sequences, the chosen one first. Without gradients.

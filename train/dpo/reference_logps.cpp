@@ -9,6 +9,7 @@
 #include "core/digits.h"
 #include "core/error.h"
 #include "nn/weights/safetensors.h"
+#include "train/row_order.h"
 
 namespace lathe::train {
 namespace {
@@ -39,10 +40,24 @@ void ReferenceLogps::compute(std::span<const int64_t> rows, const std::optional<
     known_[static_cast<size_t>(missing[i])] = ReferencePair{sums[i].chosen.logps, sums[i].rejected.logps};
 }
 
-void ReferenceLogps::compute_all(const std::optional<std::string>& adapter) {
+void ReferenceLogps::compute_all(const std::optional<std::string>& adapter, const DataParallel& parallel) {
   std::vector<int64_t> rows(known_.size());
   std::iota(rows.begin(), rows.end(), 0);
-  compute(rows, adapter);
+  const std::span<const int64_t> own = rows_of_ranks(rows, parallel.ranks(), parallel.world_size());
+  compute(own, adapter);
+  const auto begin = static_cast<size_t>(own.data() - rows.data());
+  share(parallel, begin, begin + own.size());
+}
+
+void ReferenceLogps::share(const DataParallel& parallel, size_t begin, size_t end) {
+  if (!parallel.several()) return;
+  std::vector<double> values(2 * known_.size());
+  for (size_t row = begin; row < end; ++row) {
+    values[2 * row] = known_[row]->chosen_logps;
+    values[2 * row + 1] = known_[row]->rejected_logps;
+  }
+  parallel.gather(values, 2 * begin, 2 * end);
+  for (size_t row = 0; row < known_.size(); ++row) known_[row] = ReferencePair{values[2 * row], values[2 * row + 1]};
 }
 
 void ReferenceLogps::save(const std::filesystem::path& file, uint64_t identity) const {

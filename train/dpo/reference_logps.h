@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "train/data_parallel.h"
 #include "train/dpo/pair_forward.h"
 
 namespace lathe::train {
@@ -31,9 +32,11 @@ class ReferenceLogps {
 
   // Computes what is missing of these rows with the model as it is now. `adapter` as in PairForwardOptions.
   void compute(std::span<const int64_t> rows, const std::optional<std::string>& adapter);
-  void compute_all(const std::optional<std::string>& adapter);
+  // Of every row. Several processes do it together, each its part of the rows.
+  void compute_all(const std::optional<std::string>& adapter, const DataParallel& parallel = {});
   // The model has changed.
   void forget() { std::fill(known_.begin(), known_.end(), std::nullopt); }
+  int64_t rows() const { return std::ssize(known_); }
   // Of a row that is known.
   const ReferencePair& operator[](int64_t row) const { return known_.at(static_cast<size_t>(row)).value(); }
 
@@ -41,6 +44,8 @@ class ReferenceLogps {
   // there is no such file, or it was made by another model, adapter or dataset.
   void save(const std::filesystem::path& file, uint64_t identity) const;
   bool load(const std::filesystem::path& file, uint64_t identity);
+  // Each process knows the rows [begin, end), and then all.
+  void share(const DataParallel& parallel, size_t begin, size_t end);
 
  private:
   const nn::Transformer& model_;

@@ -47,7 +47,6 @@ void check(const SftConfig& c, Complaints& wrong) {
   check_data(c, c.dry_run, wrong);
   check_sft(c, wrong);
   wrong.require(!c.streaming || c.max_steps > 0, "streaming", "needs max_steps: nobody knows how many rows there are");
-  wrong.require(!c.streaming || c.world_size == 1, "streaming", "is for one rank: make shards for several");
   check_adapter(c, wrong);
   check_training(c, wrong);
 }

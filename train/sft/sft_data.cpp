@@ -103,7 +103,8 @@ StreamedRowReader row_reader(data::SftOptions options, const text::ModelText& te
   };
 }
 
-TrainingSet open_stream(const SftConfig& config, const text::ModelText& text, std::vector<data::SftExample>& kept) {
+TrainingSet open_stream(const SftConfig& config, const text::ModelText& text, const DataParallel& parallel,
+                        std::vector<data::SftExample>& kept) {
   RowStreamSettings settings;
   settings.input = stream_input(config.dataset);
   settings.read = row_reader(options_of(config, text, config.packing), text);
@@ -111,6 +112,7 @@ TrainingSet open_stream(const SftConfig& config, const text::ModelText& text, st
   if (config.packing) settings.packing = data::packing_strategy(config.packing_strategy);
   settings.rows_per_draw = config.rows_per_step();
   settings.rows_drawn = config.max_steps * config.rows_per_step();
+  settings.parallel = parallel;
   const auto stream = std::make_shared<RowStream>(std::move(settings));
   const auto last = stream->sequences_of_row(std::min<int64_t>(stream->rows(), sample_count) - 1).second;
   for (int64_t sequence = 0; sequence < std::min<int64_t>(last, sample_count); ++sequence) {
@@ -132,10 +134,10 @@ SampleRow sample_of(const data::SftExample& example, const data::Tokenizer& toke
 
 }  // namespace
 
-SftData load_sft_data(const SftConfig& config, const text::ModelText& text) {
+SftData load_sft_data(const SftConfig& config, const text::ModelText& text, const DataParallel& parallel) {
   SftData result;
   std::vector<data::SftExample> first_rows;
-  result.training = config.streaming ? open_stream(config, text, first_rows)
+  result.training = config.streaming ? open_stream(config, text, parallel, first_rows)
                                      : load_sources(config, text, result.warnings, first_rows);
   for (const data::SftExample& example : first_rows) result.samples.push_back(sample_of(example, *text.tokenizer));
   if (!config.eval_dataset.empty())

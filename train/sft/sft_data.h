@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "text/model_text.h"
+#include "train/data_parallel.h"
 #include "train/report.h"
 #include "train/sft/sft_config.h"
 #include "train/training_set.h"
@@ -21,6 +22,7 @@ struct SftData {
 
 // FormatError with file and line for a bad row, ConfigError where nothing is left to learn from or options, tokenizer
 // and template do not fit.
-SftData load_sft_data(const SftConfig& config, const text::ModelText& text);
+// Several processes that share a stream call it alike.
+SftData load_sft_data(const SftConfig& config, const text::ModelText& text, const DataParallel& parallel = {});
 
 }  // namespace lathe::train

@@ -94,6 +94,7 @@ StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step
     std::vector<std::vector<int64_t>> forwards;
     int32_t first_sample;  // of the step
   };
+  if (training_.stream() && !rows.empty()) training_.sequences_of_row(rows.back());  // read by all processes alike
   std::vector<RankRows> of_ranks;
   int32_t samples = 0;
   double labels = 0;  // exact
@@ -155,6 +156,10 @@ void SftObjective::save_state(const std::filesystem::path& folder) const {
 
 void SftObjective::load_state(const std::filesystem::path& folder) {
   if (training_.stream()) training_.stream()->load(folder);
+}
+
+void SftObjective::share_state() {
+  if (training_.stream()) training_.stream()->share_place();
 }
 
 Metrics SftObjective::evaluate() {

@@ -24,6 +24,7 @@ class SftObjective final : public Objective {
   std::string_view state_name() const override { return training_.stream() ? "row_stream" : ""; }
   void save_state(const std::filesystem::path& folder) const override;
   void load_state(const std::filesystem::path& folder) override;
+  void share_state() override;
   double seconds_reading() const override { return training_.seconds_reading(); }
   uint64_t fingerprint() const override { return training_.fingerprint(); }
   // Metrics: entropy (nats) and mean_token_accuracy over the labelled tokens of the step. NumericError where there is
