@@ -11,13 +11,13 @@
 #include "kernels/gated/gated.h"
 #include "kernels/matmul/products.h"
 #include "kernels/simt/options.h"
-#include "tests/kernels/joined_matmul_cases.h"
+#include "tests/kernels/matmul_products_cases.h"
 #include "tests/support/kernel_checks.h"
 
 namespace lathe::kernels {
 namespace {
 
-LATHE_CHECK_OPERATIONS(lathe::testing::joined_matmul_operations());
+LATHE_CHECK_OPERATIONS(lathe::testing::matmul_products_operations());
 
 constexpr int64_t k = 104;  // a stage and a part of one
 
