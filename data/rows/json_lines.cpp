@@ -4,6 +4,8 @@
 
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
+#include <utility>
 
 #include "core/error.h"
 #include "core/json.h"
@@ -19,27 +21,56 @@ using nlohmann::ordered_json;
 // Rows that are unpacked are held; a plain file is mapped, and needs no bound.
 constexpr int64_t max_held_bytes = int64_t{4} << 30;
 
-ordered_json converted(const simdjson::dom::element& element) {
+using Entries = std::vector<std::pair<const std::string, ordered_json>>;
+
+// The base class of an object: its own insertion compares with every key before it.
+Entries& entries_of(ordered_json& object) { return static_cast<Entries&>(*object.get_ptr<ordered_json::object_t*>()); }
+
+// Empties lists and objects from the innermost out, as deep as rows may be: nothing of it allocates.
+void take_apart(ordered_json& value) noexcept {
+  if (value.is_array()) {
+    for (ordered_json& item : value) take_apart(item);
+    value.get_ptr<ordered_json::array_t*>()->clear();
+  } else if (value.is_object()) {
+    for (auto& entry : entries_of(value)) take_apart(entry.second);
+    entries_of(value).clear();
+  }
+}
+
+// In place, so that there is one value to take apart wherever memory ends.
+void convert(const simdjson::dom::element& element, ordered_json& into) {
   using simdjson::dom::element_type;
   switch (element.type()) {
     case element_type::ARRAY: {
-      ordered_json array = ordered_json::array();
-      for (const simdjson::dom::element item : simdjson::dom::array(element)) array.push_back(converted(item));
-      return array;
+      const simdjson::dom::array items(element);
+      into = ordered_json::array();
+      auto& array = *into.get_ptr<ordered_json::array_t*>();
+      array.reserve(items.size());
+      for (const simdjson::dom::element item : items) convert(item, array.emplace_back());
+      return;
     }
     case element_type::OBJECT: {
-      std::vector<std::pair<std::string, ordered_json>> members;
-      for (const auto& [key, value] : simdjson::dom::object(element)) members.emplace_back(key, converted(value));
-      return json_object(std::move(members));
+      const simdjson::dom::object members(element);
+      into = ordered_json::object();
+      Entries& entries = entries_of(into);
+      entries.reserve(members.size());
+      std::unordered_map<std::string_view, size_t> places;
+      for (const auto& [key, value] : members) {
+        const auto [place, added] = places.emplace(key, entries.size());
+        if (added) entries.emplace_back(key, nullptr);
+        ordered_json& member = entries[place->second].second;
+        take_apart(member);  // the last of two counts
+        convert(value, member);
+      }
+      return;
     }
-    case element_type::INT64: return int64_t(element);
-    case element_type::UINT64: return uint64_t(element);
-    case element_type::DOUBLE: return double(element);
-    case element_type::STRING: return std::string(std::string_view(element));
-    case element_type::BOOL: return bool(element);
-    case element_type::NULL_VALUE: break;
+    case element_type::INT64: into = int64_t(element); return;
+    case element_type::UINT64: into = uint64_t(element); return;
+    case element_type::DOUBLE: into = double(element); return;
+    case element_type::STRING: into = std::string(std::string_view(element)); return;
+    case element_type::BOOL: into = bool(element); return;
+    case element_type::NULL_VALUE: into = nullptr; return;
   }
-  return nullptr;
 }
 
 std::string reason_of(simdjson::error_code error) {
@@ -121,7 +152,18 @@ ordered_json parse_json_row(std::string_view line) {
   // The parser reads past the end of its input: it gets a padded copy.
   if (const auto error = parser.parse(line.data(), line.size(), true).get(element)) throw Error(reason_of(error));
   if (element.type() != simdjson::dom::element_type::OBJECT) throw Error("is not a JSON object {…}");
-  return converted(element);
+  ordered_json row;
+  try {
+    convert(element, row);
+  } catch (...) {
+    take_apart(row);
+    throw;
+  }
+  return row;
 }
+
+JsonRow::JsonRow(std::string_view line) : object_(std::make_unique<ordered_json>()) { *object_ = parse_json_row(line); }
+
+JsonRow::~JsonRow() { take_apart(*object_); }
 
 }  // namespace lathe::data

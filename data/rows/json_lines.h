@@ -44,4 +44,19 @@ class JsonLines {
 // the place): broken JSON, invalid UTF-8, nesting deeper than 100, numbers beyond 64 bits.
 nlohmann::ordered_json parse_json_row(std::string_view line);
 
+// A row's object, as parse_json_row() has it. The library's own destructor allocates as much as the longest list takes,
+// and ends the program where there is no memory left: this one takes lists apart first.
+class JsonRow {
+ public:
+  explicit JsonRow(std::string_view line);
+  ~JsonRow();
+  JsonRow(const JsonRow&) = delete;
+  JsonRow& operator=(const JsonRow&) = delete;
+
+  const nlohmann::ordered_json& object() const { return *object_; }
+
+ private:
+  std::unique_ptr<nlohmann::ordered_json> object_;
+};
+
 }  // namespace lathe::data

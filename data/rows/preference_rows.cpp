@@ -198,7 +198,10 @@ PreparedPreference PreferenceRowReader::read(std::string_view json) const {
   PreparedPreference row;
   TokenPair pair;
   try {
-    pair = preparation_->rows.prepare(parse_json_row(json));
+    const JsonRow parsed(json);
+    pair = preparation_->rows.prepare(parsed.object());
+  } catch (const std::bad_alloc&) {
+    throw;  // the row is not at fault
   } catch (const std::exception& error) {
     row.error = error.what();
     return row;

@@ -64,7 +64,8 @@ PromptRowReader::PromptRowReader(const Tokenizer& tokenizer, const ChatTemplate*
 PromptRowReader::~PromptRowReader() = default;
 
 PromptRow PromptRowReader::read(std::string_view json) const {
-  return preparation_->rows.prepare(parse_json_row(json));
+  const JsonRow row(json);
+  return preparation_->rows.prepare(row.object());
 }
 
 // Two lines: where the row stood, and the row. Wrapping it in one object could nest it deeper than a row may be.

@@ -245,12 +245,14 @@ SftRowReader::SftRowReader(const Tokenizer& tokenizer, const ChatTemplate* chat_
 }
 SftRowReader::~SftRowReader() = default;
 
-// EOS to labels is `make`'s; then rows are truncated and dropped, but for packing, which does it itself.
+// From EOS to labels is `make`'s; then rows are truncated and dropped, but for packing, which does it itself.
 template <class Make>
 PreparedRow SftRowReader::finished(Make make) const {
   PreparedRow row;
   try {
-    row = preparation_->rows.prepare(make());
+    row = make();
+  } catch (const std::bad_alloc&) {
+    throw;  // the row is not at fault
   } catch (const std::exception& error) {
     row.error = error.what();
     return row;
@@ -273,13 +275,16 @@ PreparedRow SftRowReader::finished(Make make) const {
 }
 
 PreparedRow SftRowReader::read(std::string_view json) const {
-  return finished([&] { return parse_json_row(json); });
+  return finished([&] {
+    const JsonRow row(json);
+    return preparation_->rows.prepare(row.object());
+  });
 }
 
 PreparedRow SftRowReader::read_text(std::string_view text) const {
   return finished([&] {
     if (!is_valid_utf8(text)) throw Error("is not valid UTF-8");
-    return ordered_json{{options_.dataset_text_field, std::string(text)}};
+    return preparation_->rows.prepare(ordered_json{{options_.dataset_text_field, std::string(text)}});
   });
 }
 

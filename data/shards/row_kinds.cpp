@@ -1,5 +1,9 @@
 #include "data/shards/row_kinds.h"
 
+#include <new>
+
+#include "core/error.h"
+
 namespace lathe::data {
 namespace {
 
@@ -82,6 +86,8 @@ ShardRow ShardRowReader::read(std::string_view row, bool is_text, const std::str
         if (!value.is_null()) result.columns.push_back(name);
       result.prepared.example.labels.assign(prompt.ids.size(), ignored_label);
       result.prepared.example.input_ids = std::move(prompt.ids);
+    } catch (const std::bad_alloc&) {
+      throw;  // the row is not at fault
     } catch (const std::exception& error) {
       result.prepared.error = error.what();
     }

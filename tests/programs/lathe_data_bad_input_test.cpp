@@ -58,6 +58,34 @@ TEST_F(BadInput, ARowOfAGibibyte) {
   expect_refused("long.jsonl", "line 2: is longer than 64 MiB");
 }
 
+// However little memory there is, and wherever it ends: the program says so.
+TEST_F(BadInput, ARowThatMemoryDoesNotHold) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "the sanitizer's own memory counts";
+#endif
+  {
+    std::ofstream rows(folder_ / "wide.jsonl");
+    rows << "{\"input_ids\": [7";
+    for (int i = 0; i < 400000; ++i) rows << ",7";
+    rows << "]}\n";
+  }
+  int refused = 0, read = 0;
+  for (int mib = 12; mib <= 72; mib += 4) {
+    const int code = run({"/bin/bash", "-c", "ulimit -c 0 -d " + std::to_string(mib << 10) + "; exec \"$@\"", "bash",
+                          "bin/lathe-data", "inspect", path("wide.jsonl"), "--model", path("model"), "--threads", "1"});
+    ASSERT_TRUE(code == 0 || code == 1) << mib << " MiB: " << code << "\n" << err();
+    ++(code == 0 ? read : refused);
+    if (code == 1) {
+      EXPECT_TRUE(err().find("out of memory") != std::string::npos ||
+                  err().find("line 1: is too large to be parsed") != std::string::npos)
+          << mib << " MiB\n"
+          << err();
+    }
+  }
+  EXPECT_GT(refused, 0);
+  EXPECT_GT(read, 0);
+}
+
 TEST_F(BadInput, OtherEncodingsAndOtherFormats) {
   std::ofstream(folder_ / "wide.jsonl", std::ios::binary) << std::string("\xFF\xFE{\0\"\0", 6);
   expect_refused("wide.jsonl", "this is UTF-16");
