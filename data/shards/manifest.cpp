@@ -136,8 +136,10 @@ bool is_shard_folder(const std::filesystem::path& folder) {
 
 void write_shard_manifest(const std::filesystem::path& folder, const ShardManifest& manifest) {
   ordered_json sources = ordered_json::array();
-  for (const ShardSource& source : manifest.sources)
+  for (const ShardSource& source : manifest.sources) {
     sources.push_back({{"path", source.path}, {"bytes", source.bytes}, {"rows", source.rows}, {"xxh64", source.xxh64}});
+    if (!source.license.empty()) sources.back()["license"] = source.license;
+  }
   ordered_json json = {{"format", format_name},
                        {"model", manifest.model},
                        {"tokenizer", manifest.tokenizer},
@@ -183,7 +185,8 @@ ShardManifest read_shard_manifest(const std::filesystem::path& folder) {
     if (warning.is_string()) manifest.warnings.push_back(warning.get<std::string>());
   for (const ordered_json& source : json_list(json, "sources", file))
     manifest.sources.push_back({json_text(source, "path", file), count_at(source, "bytes", file),
-                                count_at(source, "rows", file), json_text(source, "xxh64", file)});
+                                count_at(source, "rows", file), json_text(source, "xxh64", file),
+                                source.contains("license") ? json_text(source, "license", file) : ""});
   manifest.files = entries_from_json(json_list(json, "files", file), file);
   int64_t rows = 0, sequences = 0, tokens = 0;
   for (const ShardEntry& shard : manifest.files) {

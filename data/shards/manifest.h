@@ -25,7 +25,8 @@ struct ShardEntry {
 struct ShardSource {
   std::string path;
   int64_t bytes = 0, rows = 0;
-  std::string xxh64;  // of the file as it lies
+  std::string xxh64;    // of the file as it lies
+  std::string license;  // that the source names (source_license.h); empty where it names none
 };
 
 // A row that was left out because it is none.

@@ -18,6 +18,7 @@
 #include "core/json.h"
 #include "core/thread_pool.h"
 #include "data/readers/text_lines.h"
+#include "data/shards/source_license.h"
 #include "data/shards/text_identity.h"
 
 namespace lathe::data {
@@ -183,7 +184,8 @@ bool ShardTokenization::open_next_input() {
   if (lines_) {
     const SourceBytes source = lines_->source();
     finished_source_bytes_ += source.bytes;
-    manifest_.sources.push_back({lines_->name(), source.bytes, input_rows_, hash_digits(source.xxh64)});
+    manifest_.sources.push_back(
+        {lines_->name(), source.bytes, input_rows_, hash_digits(source.xxh64), license_beside(lines_->name())});
     lines_.reset();
   }
   if (input_ == files_.size()) return false;
