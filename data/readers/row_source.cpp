@@ -68,6 +68,12 @@ std::vector<std::string> saved_files(const fs::path& folder, const std::string& 
 
 }  // namespace
 
+bool is_text_name(std::string_view name) {
+  for (const char* packed : {".gz", ".zst"})
+    if (name.ends_with(packed)) name.remove_suffix(std::string_view(packed).size());
+  return name.ends_with(".txt");
+}
+
 bool begins_as_arrow(std::string_view bytes) {
   return bytes.starts_with("ARROW1") || bytes.starts_with("\xFF\xFF\xFF\xFF");
 }

@@ -34,6 +34,9 @@ class RowSource {
 // open_byte_stream()'s.
 std::unique_ptr<RowSource> open_row_source(const std::string& input, int64_t max_row_bytes = default_max_row_bytes);
 
+// Whether a file of this name is text, a row to a line: .txt, packed or not.
+bool is_text_name(std::string_view name);
+
 // Whether a file begins as one whose rows are not lines: Arrow, or Parquet, which is refused.
 bool begins_as_arrow(std::string_view bytes);
 // FormatError that says how to convert it.

@@ -35,6 +35,12 @@ std::string_view name_of(RowKind kind) {
   return "";
 }
 
+RowKind row_kind(std::string_view name) {
+  for (const RowKind kind : {RowKind::sft, RowKind::preference, RowKind::prompt})
+    if (name == name_of(kind)) return kind;
+  throw ConfigError("kind", "must be sft, preference or prompt, found '" + std::string(name) + "'");
+}
+
 // Shards of sft rows do not say so: the first ones had no other kind.
 std::string kind_of(const ordered_json& settings) { return settings.value("kind", "sft"); }
 

@@ -17,6 +17,8 @@ namespace lathe::data {
 
 enum class RowKind { sft, preference, prompt };
 std::string_view name_of(RowKind kind);  // "sft"
+// ConfigError (kind) for a name that is none of theirs.
+RowKind row_kind(std::string_view name);
 // Of a manifest's settings.
 std::string kind_of(const nlohmann::ordered_json& settings);
 

@@ -31,12 +31,6 @@ constexpr const char* progress_name = "progress.json";
 constexpr size_t step_rows = 1024, step_bytes = 8 << 20;  // what is held as text at a time, but for one long row
 constexpr int64_t text_bytes_per_token = 8;
 
-bool is_text_name(std::string name) {
-  for (const char* packed : {".gz", ".zst"})
-    if (name.ends_with(packed)) name.resize(name.size() - std::string_view(packed).size());
-  return name.ends_with(".txt");
-}
-
 ordered_json identity_of(const ShardTokenizationSettings& settings, const ShardManifest& manifest) {
   ordered_json identity = {{"tokenizer", manifest.tokenizer},
                            {"chat_template", manifest.chat_template},

@@ -134,8 +134,8 @@ void inspect_rows(const InspectedRows& inspected, const SftRowOptions& options, 
     const auto compiled = chat_template_of(chat_template, *tokenizer);
     const data::SftOptions sft = options.parsed(files.config.vocab_size);
     const data::PreferenceOptions preference{sft.max_length, sft.truncation_mode, sft.vocab_size};
-    const data::ShardRowReader reader(kind == "prompt" ? data::RowKind::prompt : data::RowKind::preference, *tokenizer,
-                                      compiled.get(), sft, preference, files.config.vocab_size);
+    const data::ShardRowReader reader(data::row_kind(kind), *tokenizer, compiled.get(), sft, preference,
+                                      files.config.vocab_size);
     rows = rows_of_file(inspected.file, reader, inspected.rows, inspected.part);
   }
   inspected.json ? print_json(inspected, kind, rows, tokenizer) : print_text(kind, rows, tokenizer);

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
             "  lathe-data tokenize pairs.jsonl --kind preference --model model.gguf --output pairs\n"
             "  lathe-data inspect shards --model model.gguf\n"
             "  lathe-data verify shards\n"
+            "  lathe-data verify rows.jsonl --model model.gguf\n"
             "  lathe-data documents handbook --split tokens --model model.gguf --output rows.jsonl\n"
             "Each subcommand has its own --help.");
       });

@@ -1,4 +1,4 @@
-// lathe-data verify, stats and merge: folders of shards.
+// lathe-data verify, stats and merge: folders of shards; the first two also raw rows.
 #include <fmt/format.h>
 #include <xxhash.h>
 
@@ -8,11 +8,14 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/printable.h"
+#include "core/thread_pool.h"
 #include "data/shards/shards.h"
 #include "programs/cli/messages.h"
 #include "programs/cli/program.h"
 #include "programs/data/commands.h"
 #include "programs/data/part.h"
+#include "programs/data/raw_rows.h"
 
 namespace lathe::programs {
 namespace {
@@ -22,16 +25,76 @@ using nlohmann::ordered_json;
 struct ShardsOptions {
   cli::CommonOptions common;
   std::vector<std::string> folders;
-  std::string output, shard = "1/1";
-  int64_t max_length = 0;
+  SftRowOptions rows;  // of raw ones; max_length of both
+  std::string output, shard = "1/1", kind = "sft";
   bool duplicates = false;
 };
 
+void print_bad_rows(const data::ShardTotals& totals) {
+  for (const data::BadRow& row : totals.first_bad_rows)
+    cli::print_note(fmt::format("bad row: {}, line {}: {}", row.source, row.line, printable(row.reason)));
+  const int64_t listed = std::ssize(totals.first_bad_rows);
+  if (totals.bad_rows > listed) cli::print_note(fmt::format("… and {} more", totals.bad_rows - listed));
+}
+
+void print_json(const ordered_json& result) {
+  fmt::print("{}\n", result.dump(2, ' ', false, ordered_json::error_handler_t::replace));
+}
+
+RawRowFacts facts_of_rows(const ShardsOptions& options, const std::string& input) {
+  return read_raw_rows({input, options.kind, parse_part(options.shard), options.duplicates}, options.rows);
+}
+
+void expect_whole(const RawRowFacts& facts) {
+  if (facts.unreadable_files.empty()) return;
+  for (const std::string& reason : facts.unreadable_files) cli::print_note("bad file: " + printable(reason));
+  throw Error("not all rows could be read: mend the file; what is said of them is of the rows before");
+}
+
+// Error where a row is bad, when all have been read.
+void verify_rows(const ShardsOptions& options, const std::string& input) {
+  const RawRowFacts facts = facts_of_rows(options, input);
+  const data::ShardTotals& totals = facts.totals;
+  if (options.common.json) {
+    print_json({{"rows", input},
+                {"rows_read", facts.rows_read},
+                {"dropped", totals.counts.dropped},
+                {"truncated", totals.counts.truncated},
+                {"bad_rows", totals.bad_rows},
+                {"first_bad_rows", to_json(totals)["first_bad_rows"]},
+                {"unreadable_files", facts.unreadable_files},
+                {"warnings", facts.warnings}});
+  } else {
+    for (const std::string& warning : facts.warnings) cli::print_warning(warning);
+    print_bad_rows(totals);
+    fmt::print("{}: {} rows read, {} bad, {} with nothing to learn\n", input, facts.rows_read, totals.bad_rows,
+               totals.counts.dropped);
+  }
+  expect_whole(facts);
+  if (totals.bad_rows > 0)
+    throw Error(fmt::format(
+        "{}: {}, or tokenize with --skip_bad_rows", input,
+        totals.bad_rows == 1 ? "1 row is bad; mend it" : fmt::format("{} rows are bad; mend them", totals.bad_rows)));
+}
+
 void verify(const ShardsOptions& options) {
+  if (options.common.threads > 0) set_thread_count(options.common.threads);
   const data::RowPart part = parse_part(options.shard);
   for (const std::string& folder : options.folders) {
+    if (!data::is_shard_folder(folder)) {
+      verify_rows(options, folder);
+      continue;
+    }
     const int64_t verified = data::verify_shards(folder, part.part, part.parts);
     const data::ShardManifest manifest = data::read_shard_manifest(folder);
+    if (options.common.json) {
+      print_json({{"folder", folder},
+                  {"verified_shards", verified},
+                  {"shards", manifest.files.size()},
+                  {"rows", manifest.totals.rows},
+                  {"tokens", manifest.totals.tokens}});
+      continue;
+    }
     fmt::print("{}: {}{} shards are whole, {} rows, {} tokens\n", folder, verified,
                part.parts == 1 ? "" : fmt::format(" of {}", manifest.files.size()), manifest.totals.rows,
                manifest.totals.tokens);
@@ -90,57 +153,102 @@ Overlong above(const std::map<int64_t, int64_t>& row_lengths, int64_t max_length
   return above;
 }
 
-void stats(const ShardsOptions& options) {
-  const data::RowPart part = parse_part(options.shard);
-  for (const std::string& folder : options.folders) {
-    const data::ShardManifest manifest = data::read_shard_manifest(folder);
-    const data::ShardTotals& totals = manifest.totals;
-    int64_t bytes = 0;
-    for (const data::ShardEntry& file : manifest.files) bytes += file.bytes;
-    const int64_t duplicates = options.duplicates ? duplicate_rows(folder, part) : 0;
-    const Overlong overlong = options.max_length > 0 ? above(totals.row_lengths, options.max_length) : Overlong();
-    if (options.common.json) {
-      ordered_json result = {{"folder", folder},
-                             {"model", manifest.model},
-                             {"tokenizer", manifest.tokenizer},
-                             {"settings", manifest.settings},
-                             {"shards", manifest.files.size()},
-                             {"bytes", bytes},
-                             {"totals", to_json(totals)},
-                             {"warnings", manifest.warnings}};
-      if (options.duplicates) result["duplicate_rows"] = duplicates;
-      if (options.max_length > 0) {
-        result["rows_above_max_length"] = overlong.rows;
-        result["tokens_above_max_length"] = overlong.tokens;
-      }
-      fmt::print("{}\n", result.dump(2, ' ', false, ordered_json::error_handler_t::replace));
-      continue;
+// What is said of shards and raw rows alike.
+void print_rows(const ShardsOptions& options, const data::ShardTotals& totals, const std::vector<std::string>& warnings,
+                int64_t duplicates) {
+  if (options.duplicates)
+    fmt::print("{} again, token for token\n",
+               duplicates == 1 ? "1 row comes" : fmt::format("{} rows come", duplicates));
+  print_lengths(totals.row_lengths);
+  print_bad_rows(totals);
+  for (const std::string& warning : warnings) cli::print_warning(warning);
+}
+
+double percent(int64_t part, int64_t whole) {
+  return 100.0 * static_cast<double>(part) / static_cast<double>(std::max<int64_t>(1, whole));
+}
+
+void print_packing(int64_t rows, int64_t tokens, int64_t samples, int64_t max_length) {
+  fmt::print("packed: {} rows, {:.1f} % of {} tokens a row are filled, {:.1f} samples each\n", rows,
+             percent(tokens, rows * max_length), max_length,
+             static_cast<double>(samples) / static_cast<double>(std::max<int64_t>(1, rows)));
+}
+
+void stats_of_rows(const ShardsOptions& options, const std::string& input) {
+  const RawRowFacts facts = facts_of_rows(options, input);
+  const data::ShardTotals& totals = facts.totals;
+  if (options.common.json) {
+    ordered_json result = {{"rows", input},
+                           {"rows_read", facts.rows_read},
+                           {"text_bytes", facts.text_bytes},
+                           {"totals", to_json(totals)},
+                           {"unreadable_files", facts.unreadable_files},
+                           {"warnings", facts.warnings}};
+    if (options.duplicates) result["duplicate_rows"] = facts.duplicate_rows;
+    if (options.rows.packing) {
+      result["packed_rows"] = facts.packed_rows;
+      result["packed_tokens"] = facts.packed_tokens;
     }
-    fmt::print(
-        "{}: {} rows, {} tokens, {} of them learnt ({:.1f} %), in {} shards of {:.1f} MB\n", folder, totals.rows,
-        totals.tokens, totals.labelled_tokens,
-        100.0 * static_cast<double>(totals.labelled_tokens) / static_cast<double>(std::max<int64_t>(1, totals.tokens)),
-        manifest.files.size(), static_cast<double>(bytes) / 1e6);
-    fmt::print("made with the tokenizer of {}\n", manifest.model);
-    const auto& max_length = manifest.settings.value("max_length", ordered_json());
-    if (manifest.settings.value("packing", false) && max_length.is_number())
-      fmt::print("packed: {:.1f} % of {} tokens a row are filled, {:.1f} samples each\n",
-                 100.0 * static_cast<double>(totals.tokens) /
-                     (static_cast<double>(std::max<int64_t>(1, totals.rows)) * max_length.get<double>()),
-                 max_length.get<int64_t>(),
-                 static_cast<double>(totals.sequences) / static_cast<double>(std::max<int64_t>(1, totals.rows)));
-    if (options.max_length > 0)
-      fmt::print("{} longer than {} tokens and would lose {} tokens\n",
-                 overlong.rows == 1 ? "1 row is" : fmt::format("{} rows are", overlong.rows), options.max_length,
-                 overlong.tokens);
-    if (options.duplicates)
-      fmt::print("{} again, token for token\n",
-                 duplicates == 1 ? "1 row comes" : fmt::format("{} rows come", duplicates));
-    print_lengths(totals.row_lengths);
-    for (const data::BadRow& row : totals.first_bad_rows)
-      cli::print_note(fmt::format("bad row: {}, line {}: {}", row.source, row.line, row.reason));
-    for (const std::string& warning : manifest.warnings) cli::print_warning(warning);
+    print_json(result);
+    return expect_whole(facts);
   }
+  fmt::print("{}: {} rows, {} tokens, {} of them learnt ({:.1f} %), in {:.1f} MB of text\n", input, totals.rows,
+             totals.tokens, totals.labelled_tokens, percent(totals.labelled_tokens, totals.tokens),
+             static_cast<double>(facts.text_bytes) / 1e6);
+  if (options.rows.packing)
+    print_packing(facts.packed_rows, facts.packed_tokens, facts.packed_samples, options.rows.max_length);
+  print_rows(options, totals, facts.warnings, facts.duplicate_rows);
+  expect_whole(facts);
+}
+
+void stats_of_shards(const ShardsOptions& options, const std::string& folder, data::RowPart part) {
+  const int64_t most = options.rows.max_length;
+  const data::ShardManifest manifest = data::read_shard_manifest(folder);
+  const data::ShardTotals& totals = manifest.totals;
+  int64_t bytes = 0;
+  for (const data::ShardEntry& file : manifest.files) bytes += file.bytes;
+  const int64_t duplicates = options.duplicates ? duplicate_rows(folder, part) : 0;
+  const Overlong overlong = most > 0 ? above(totals.row_lengths, most) : Overlong();
+  std::set<std::string> licenses;
+  for (const data::ShardSource& source : manifest.sources)
+    if (!source.license.empty()) licenses.insert(source.license);
+  if (options.common.json) {
+    ordered_json result = {{"folder", folder},
+                           {"model", manifest.model},
+                           {"tokenizer", manifest.tokenizer},
+                           {"settings", manifest.settings},
+                           {"shards", manifest.files.size()},
+                           {"bytes", bytes},
+                           {"totals", to_json(totals)},
+                           {"licenses", licenses},
+                           {"warnings", manifest.warnings}};
+    if (options.duplicates) result["duplicate_rows"] = duplicates;
+    if (most > 0) {
+      result["rows_above_max_length"] = overlong.rows;
+      result["tokens_above_max_length"] = overlong.tokens;
+    }
+    return print_json(result);
+  }
+  fmt::print("{}: {} rows, {} tokens, {} of them learnt ({:.1f} %), in {} shards of {:.1f} MB\n", folder, totals.rows,
+             totals.tokens, totals.labelled_tokens, percent(totals.labelled_tokens, totals.tokens),
+             manifest.files.size(), static_cast<double>(bytes) / 1e6);
+  fmt::print("made with the tokenizer of {}\n", manifest.model);
+  if (!licenses.empty())
+    fmt::print("licence, as the sources say: {}\n", printable(fmt::to_string(fmt::join(licenses, "; "))));
+  const auto& max_length = manifest.settings.value("max_length", ordered_json());
+  if (manifest.settings.value("packing", false) && max_length.is_number())
+    print_packing(totals.rows, totals.tokens, totals.sequences, max_length.get<int64_t>());
+  if (most > 0)
+    fmt::print("{} longer than {} tokens and would lose {} tokens\n",
+               overlong.rows == 1 ? "1 row is" : fmt::format("{} rows are", overlong.rows), most, overlong.tokens);
+  print_rows(options, totals, manifest.warnings, duplicates);
+}
+
+void stats(const ShardsOptions& options) {
+  if (options.common.threads > 0) set_thread_count(options.common.threads);
+  const data::RowPart part = parse_part(options.shard);
+  for (const std::string& folder : options.folders)
+    data::is_shard_folder(folder) ? stats_of_shards(options, folder, part) : stats_of_rows(options, folder);
 }
 
 void merge(const ShardsOptions& options) {
@@ -151,30 +259,47 @@ void merge(const ShardsOptions& options) {
 }
 
 CLI::App* add_command(CLI::App& app, const char* name, const char* description, void (*body)(const ShardsOptions&),
-                      const std::shared_ptr<ShardsOptions>& options) {
+                      const std::shared_ptr<ShardsOptions>& options,
+                      const char* what = "folders that lathe-data tokenize has filled") {
   auto* command = app.add_subcommand(name, description);
-  command->add_option("SHARDS", options->folders, "folders that lathe-data tokenize has filled")->required();
+  command->add_option("SHARDS", options->folders, what)->required();
   cli::add_common_options(*command, options->common);
   command->callback([options, body] { body(*options); });
   return command;
+}
+
+constexpr const char* shards_or_rows =
+    "folders that lathe-data tokenize has filled; or raw rows, as tokenize takes them, with --model";
+
+// They matter for raw rows alone.
+void add_row_options(CLI::App& command, ShardsOptions& options) {
+  add_kind_option(command, options.kind);
+  add_sft_row_options(command, options.rows);
+  command.get_option("--model")->required(false);
 }
 
 }  // namespace
 
 void add_verify(CLI::App& app) {
   auto options = std::make_shared<ShardsOptions>();
-  auto* command = add_command(app, "verify", "Compare every byte of shards with its hash", verify, options);
-  add_shard_option(*command, options->shard, "every n-th shard from the i-th on");
+  auto* command = add_command(app, "verify", "Compare every byte of shards with its hash; read every raw row", verify,
+                              options, shards_or_rows);
+  add_row_options(*command, *options);
+  add_shard_option(*command, options->shard, "every n-th shard from the i-th on; of raw rows groups of 1000 in turn");
 }
 
 void add_stats(CLI::App& app) {
   auto options = std::make_shared<ShardsOptions>();
-  auto* command = add_command(app, "stats", "Rows, tokens, lengths and faults of shards", stats, options);
-  command->add_option("--max_length", options->max_length, "count what rows would lose above so many tokens")
-      ->check(CLI::NonNegativeNumber);
+  auto* command = add_command(app, "stats", "Rows, tokens, lengths and faults of shards and raw rows", stats, options,
+                              shards_or_rows);
+  options->rows.max_length = 0;
+  add_row_options(*command, *options);
+  command->get_option("--max_length")
+      ->description("of shards: count what rows would lose above so many tokens; of raw rows: tokens that one keeps");
   command->add_flag("--duplicates", options->duplicates, "read all rows, and count those that have come before");
   add_shard_option(*command, options->shard,
-                   "of --duplicates: what the n parts count adds up, each in an n-th of memory");
+                   "of shards with --duplicates: what the n parts count adds up, each in an n-th of memory; of raw "
+                   "rows the groups of 1000 that are read");
 }
 
 void add_merge(CLI::App& app) {

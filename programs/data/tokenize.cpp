@@ -43,9 +43,7 @@ data::ShardTokenizationSettings settings_of(const TokenizeOptions& options, int6
   settings.model = fs::path(options.rows.model).lexically_normal().filename().string();
   settings.rows = options.rows.parsed(vocab_size);
   settings.rows.too_long = options.too_long == "error" ? data::TooLong::error : data::TooLong::truncate;
-  settings.kind = options.kind == "preference" ? data::RowKind::preference
-                  : options.kind == "prompt"   ? data::RowKind::prompt
-                                               : data::RowKind::sft;
+  settings.kind = data::row_kind(options.kind);
   if (settings.kind != data::RowKind::sft && settings.rows.packing)
     throw ConfigError("packing", "is for rows of kind sft; " + options.kind + " rows are not packed");
   settings.preferences = {settings.rows.max_length, settings.rows.truncation_mode, settings.rows.vocab_size};

@@ -161,5 +161,89 @@ TEST_F(LatheData, StatsCountWhatALengthCutsAndRowsThatComeTwice) {
   EXPECT_NE(out().find("1 row is longer than 4 tokens and would lose 2 tokens"), std::string::npos) << out();
 }
 
+TEST_F(LatheData, VerifyAndStatsReadRawRowsAndNameEachBadOne) {
+  std::ofstream(folder_ / "some.jsonl") << "{\"input_ids\": [1, 2, 3]}\n"
+                                        << "{\"text\": \"\xff\"}\n\n"
+                                        << "{\"input_ids\": [1, 2, 3]}\n"
+                                        << "{\"prompt\": \"a\"}\n"
+                                        << "{\"input_ids\": [1, 2, 3, 4, 5]}\n"
+                                        << "{\"input_ids\": [9]}\n"
+                                        << "[1]\n";
+  const std::vector<std::string> verify = {"bin/lathe-data", "verify", path("some.jsonl"), "--model", path("model")};
+  EXPECT_EQ(run(verify), 1);
+  for (const char* said : {"line 2: is not valid UTF-8", "line 5: ", "line 8: ", "3 rows are bad"})
+    EXPECT_NE(err().find(said), std::string::npos) << said << "\n" << err();
+  EXPECT_NE(out().find("7 rows read, 3 bad, 1 with nothing to learn"), std::string::npos) << out();
+  EXPECT_EQ(run(joined(verify, {"--json"})), 1);
+  const json verified = json::parse(out());
+  EXPECT_EQ(verified["bad_rows"], 3);
+  EXPECT_EQ(verified["first_bad_rows"][1]["line"], 5);
+  EXPECT_EQ(run({"bin/lathe-data", "verify", path("some.jsonl")}), 2);
+  EXPECT_NE(err().find("name the model"), std::string::npos) << err();
+  ASSERT_EQ(run({"bin/lathe-data", "verify", path("rows.jsonl"), "--model", path("model")}), 0) << err();
+
+  ASSERT_EQ(run({"bin/lathe-data", "stats", path("some.jsonl"), "--model", path("model"), "--duplicates", "--packing",
+                 "--max_length", "8", "--json"}),
+            0)
+      << err();
+  const json stats = json::parse(out());
+  EXPECT_EQ(stats["totals"]["rows"], 4) << "one token alone teaches nothing, but may be packed";
+  EXPECT_EQ(stats["totals"]["tokens"], 12);
+  EXPECT_EQ(stats["duplicate_rows"], 1);
+  EXPECT_EQ(stats["packed_rows"], 2);
+  ASSERT_EQ(
+      run({"bin/lathe-data", "stats", path("some.jsonl"), "--model", path("model"), "--packing", "--max_length", "8"}),
+      0)
+      << err();
+  EXPECT_NE(out().find("packed: 2 rows, 75.0 % of 8 tokens a row are filled"), std::string::npos) << out();
+  std::ofstream(folder_ / "lines.txt") << "one\n[two]\n";
+  ASSERT_EQ(run({"bin/lathe-data", "verify", path("lines.txt"), "--model", path("model")}), 0) << err();
+  EXPECT_NE(out().find("2 rows read, 0 bad"), std::string::npos) << out();
+  std::ofstream(folder_ / "array.jsonl") << "[{\"input_ids\": [1, 2]}]\n";
+  for (const char* command : {"verify", "stats"}) {
+    EXPECT_EQ(run({"bin/lathe-data", command, path("array.jsonl"), "--model", path("model")}), 1);
+    EXPECT_NE(err().find("this is a JSON array"), std::string::npos) << err();
+  }
+}
+
+TEST_F(LatheData, ShardsKeepTheLicenceOfTheirSources) {
+  std::ofstream(folder_ / "README.md") << "---\nlicense: mit\n---\n";
+  ASSERT_EQ(run({"bin/lathe-data", "tokenize", path("rows.jsonl"), "--model", path("model"), "--output", path("free")}),
+            0)
+      << err();
+  ASSERT_EQ(run({"bin/lathe-data", "merge", path("free"), "--output", path("merged")}), 0) << err();
+  ASSERT_EQ(run({"bin/lathe-data", "stats", path("merged"), "--json"}), 0) << err();
+  EXPECT_EQ(json::parse(out())["licenses"], json::array({"mit"}));
+}
+
+TEST_F(LatheData, StatsOfRawRowsAreThoseOfTheirShards) {
+  ASSERT_EQ(run({"bin/lathe-data", "tokenize", path("rows.jsonl"), "--model", path("model"), "--output", path("same")}),
+            0)
+      << err();
+  ASSERT_EQ(run({"bin/lathe-data", "stats", path("same"), "--json"}), 0) << err();
+  const json of_shards = json::parse(out());
+  ASSERT_EQ(run({"bin/lathe-data", "stats", path("rows.jsonl"), "--model", path("model"), "--json"}), 0) << err();
+  EXPECT_EQ(json::parse(out())["totals"], of_shards["totals"]);
+  // Rows of 1 to 23 tokens, some longer than what packing keeps.
+  {
+    std::ofstream rows(folder_ / "many.jsonl");
+    for (int i = 0; i < 2500; ++i) {
+      rows << "{\"input_ids\": [" << i % 7;
+      for (int j = 0; j < i * 5 % 23; ++j) rows << ", " << j;
+      rows << "]}\n";
+    }
+  }
+  const std::vector<std::string> packing = {"--model", path("model"), "--packing", "--max_length", "16"};
+  ASSERT_EQ(run(joined({"bin/lathe-data", "tokenize", path("many.jsonl"), "--output", path("packed")}, packing)), 0)
+      << err();
+  ASSERT_EQ(run({"bin/lathe-data", "stats", path("packed"), "--json"}), 0) << err();
+  const json packed = json::parse(out())["totals"];
+  ASSERT_EQ(run(joined({"bin/lathe-data", "stats", path("many.jsonl"), "--json"}, packing)), 0) << err();
+  const json raw = json::parse(out());
+  EXPECT_EQ(raw["packed_rows"], packed["rows"]);
+  EXPECT_EQ(raw["packed_tokens"], packed["tokens"]);
+  EXPECT_GT(raw["totals"]["tokens"], packed["tokens"]);
+}
+
 }  // namespace
 }  // namespace lathe
