@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/mapped_file.h"
 #include "data/shards/shards.h"
 #include "data/shuffle/permutation.h"
 #include "programs/cli/program.h"
@@ -54,6 +55,64 @@ void read_files(const std::string& folder, const data::ShardManifest& manifest) 
     ::close(file);
   }
 }
+
+// Where the ids and the labels of each row lie in the mapped files. Compressed ones do not lie anywhere.
+class StoredRows {
+ public:
+  StoredRows(const data::Shards& shards, const std::string& folder) : shards_(shards) {
+    int64_t row = 0;
+    for (const data::ShardEntry& entry : shards.manifest().files) {
+      files_.push_back(MappedFile::open(folder + "/" + entry.name));
+      const std::byte* const file = files_.back()->bytes().data();
+      data::ShardHeader header = {};
+      std::memcpy(&header, file, sizeof header);
+      if (header.packed_at > 0) {
+        rows_.clear();
+        return;
+      }
+      uint64_t begin = 0;  // tokens of the rows before
+      for (const int64_t end = row + entry.rows; row < end; ++row) {
+        const auto [first, last] = shards.sequences_of_row(row);
+        uint64_t tokens = 0;
+        for (int64_t s = first; s < last; ++s) tokens += static_cast<uint64_t>(shards.sequence_tokens(s));
+        const bool mask = header.labels == data::ShardLabels::mask;
+        rows_.push_back({{file + header.ids_at + begin * header.id_bytes, tokens * header.id_bytes},
+                         {file + header.labels_at + (mask ? begin / 8 : begin * 4), mask ? tokens / 8 : tokens * 4},
+                         first,
+                         last});
+        begin += tokens;
+      }
+    }
+  }
+
+  bool known() const { return !rows_.empty(); }
+
+  // One after another, as they lie, fetched ahead as Batch does: the same bytes in the same order, and no more.
+  void copy(std::span<const int64_t> rows, std::vector<std::byte>& into) const {
+    size_t at = 0;
+    for (size_t i = 0; i < rows.size(); ++i) {
+      if (i + 1 < rows.size()) {
+        const Row& next = rows_[static_cast<size_t>(rows[i + 1])];
+        shards_.prefetch_sequences(next.first, next.last);
+      }
+      const Row& row = rows_[static_cast<size_t>(rows[i])];
+      for (const std::span<const std::byte> part : {row.ids, row.labels}) {
+        if (at + part.size() > into.size()) into.resize(2 * (at + part.size()));
+        std::memcpy(into.data() + at, part.data(), part.size());
+        at += part.size();
+      }
+    }
+  }
+
+ private:
+  struct Row {
+    std::span<const std::byte> ids, labels;
+    int64_t first, last;  // its sequences
+  };
+  const data::Shards& shards_;
+  std::vector<std::shared_ptr<const MappedFile>> files_;
+  std::vector<Row> rows_;
+};
 
 // Calls `batch` with the rows of each batch of an epoch, in the order of its steps.
 void for_each_batch(int64_t rows, int64_t rows_of_batch, uint64_t epoch, const auto& batch) {
@@ -128,35 +187,48 @@ void measure(const DataOptions& options) {
   for (const data::ShardEntry& entry : manifest.files) bytes += entry.bytes;
   read_files(options.folder, manifest);  // into the page cache
   const double first = seconds_of([&] { tokens = read_rows(*shards, options.rows, 0); });
-  double cache = 1e9, rows = 1e9, batches = 1e9;
+  const StoredRows stored(*shards, options.folder);
+  double cache = 1e9, copies = 1e9, rows = 1e9, batches = 1e9;
   for (int i = 0; i < options.repeat; ++i) {  // in turn
     const auto epoch = static_cast<uint64_t>(i) + 1;
     cache = std::min(cache, seconds_of([&] { read_files(options.folder, manifest); }));
+    if (stored.known())
+      copies = std::min(copies, seconds_of([&] {
+                          std::vector<std::byte> into;
+                          for_each_batch(shards->rows(), options.rows, epoch,
+                                         [&](std::span<const int64_t> of_batch) { stored.copy(of_batch, into); });
+                        }));
     rows = std::min(rows, seconds_of([&] { read_rows(*shards, options.rows, epoch); }));
     batches = std::min(batches, seconds_of([&] { make_batches(set, options.rows, epoch); }));
   }
   const auto rate = [&](double seconds) { return static_cast<double>(bytes) / 1e9 / seconds; };
   if (options.common.json) {
-    const nlohmann::ordered_json result = {{"shards", options.folder},
-                                           {"bytes", bytes},
-                                           {"tokens", tokens},
-                                           {"rows_of_batch", options.rows},
-                                           {"page_cache_gb_per_second", rate(cache)},
-                                           {"first_epoch_gb_per_second", rate(first)},
-                                           {"rows_gb_per_second", rate(rows)},
-                                           {"batches_gb_per_second", rate(batches)},
-                                           {"share_of_page_cache", cache / rows},
-                                           {"tokens_per_second", static_cast<double>(tokens) / rows}};
+    nlohmann::ordered_json result = {{"shards", options.folder},
+                                     {"bytes", bytes},
+                                     {"tokens", tokens},
+                                     {"rows_of_batch", options.rows},
+                                     {"page_cache_gb_per_second", rate(cache)},
+                                     {"first_epoch_gb_per_second", rate(first)},
+                                     {"rows_gb_per_second", rate(rows)},
+                                     {"batches_gb_per_second", rate(batches)},
+                                     {"share_of_page_cache", cache / rows},
+                                     {"tokens_per_second", static_cast<double>(tokens) / rows}};
+    if (stored.known()) {
+      result["rows_copied_gb_per_second"] = rate(copies);
+      result["share_of_rows_copied"] = copies / rows;
+    }
     fmt::print("{}\n", result.dump(1));
     return;
   }
   const auto print = [&](const char* what, double seconds) {
-    fmt::print("  {:<28} {:6.2f} GB/s, {:3.0f} % of it, {:.2f} G tokens/s\n", what, rate(seconds),
-               100 * cache / seconds, static_cast<double>(tokens) / 1e9 / seconds);
+    fmt::print("  {:<28} {:6.2f} GB/s, {:3.0f} % of read()", what, rate(seconds), 100 * cache / seconds);
+    if (stored.known()) fmt::print(", {:3.0f} % of copies", 100 * copies / seconds);
+    fmt::print(", {:.2f} G tokens/s\n", static_cast<double>(tokens) / 1e9 / seconds);
   };
   fmt::print("{}: {:.0f} MB, {} tokens, batches of {} rows, one thread\n", options.folder,
              static_cast<double>(bytes) / 1e6, tokens, options.rows);
   fmt::print("  {:<28} {:6.2f} GB/s\n", "read() from the page cache", rate(cache));
+  if (stored.known()) fmt::print("  {:<28} {:6.2f} GB/s\n", "rows copied as they lie", rate(copies));
   print("rows, first epoch (hashed)", first);
   print("rows, later epochs", rows);
   print("batches of a step", batches);
