@@ -12,23 +12,21 @@
 
 #include "bench/kernels/ceilings.h"
 #include "bench/kernels/clock.h"
+#include "bench/timing_options.h"
 #include "core/random.h"
 #include "core/tensor.h"
 #include "core/thread_pool.h"
 #include "kernels/copy/copy.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/simd/isa.h"
-#include "programs/cli/program.h"
 
 namespace lathe::bench {
 namespace {
 
 struct MatmulOptions {
-  cli::CommonOptions common;
+  TimingOptions timing{.common = {}, .seconds = 0.1, .repetitions = 5};
   std::vector<int64_t> sizes = {512, 1024, 2048, 3072};
   std::string dtype = "f32", right = "transposed";
-  double seconds = 0.1;
-  int repetitions = 5;
 };
 
 // [size, size], uniform in [-1, 1), of the dtype.
@@ -52,15 +50,15 @@ double seconds_of_product(const MatmulOptions& options, int64_t size) {
     return (now_seconds() - start) / calls;
   };
   seconds_of(1);
-  const int calls = std::max(1, static_cast<int>(std::ceil(options.seconds / seconds_of(1))));
+  const int calls = std::max(1, static_cast<int>(std::ceil(options.timing.seconds / seconds_of(1))));
   std::vector<double> seconds;
-  for (int i = 0; i < options.repetitions; ++i) seconds.push_back(seconds_of(calls));
+  for (int i = 0; i < options.timing.repetitions; ++i) seconds.push_back(seconds_of(calls));
   std::sort(seconds.begin(), seconds.end());
   return seconds[seconds.size() / 2];
 }
 
 void run(const MatmulOptions& options) {
-  if (options.common.threads > 0) set_thread_count(options.common.threads);
+  if (options.timing.common.threads > 0) set_thread_count(options.timing.common.threads);
   const double peak = measure_peak_flops(options.dtype == "bf16" ? DType::bf16 : DType::f32);
   const std::string isa(kernels::name_of(kernels::active_isa()));
   nlohmann::ordered_json document = {{"isa", isa},
@@ -69,17 +67,17 @@ void run(const MatmulOptions& options) {
                                      {"right", options.right},
                                      {"peak_gflops", peak / 1e9},
                                      {"results", nlohmann::ordered_json::array()}};
-  if (!options.common.json)
+  if (!options.timing.common.json)
     std::printf("%s, %d threads, measured peak %.1f GFLOP/s\n", isa.c_str(), thread_count(), peak / 1e9);
   for (const int64_t size : options.sizes) {
     const double flops = 2 * std::pow(static_cast<double>(size), 3) / seconds_of_product(options, size);
     document["results"].push_back({{"size", size}, {"gflops", flops / 1e9}, {"fraction", flops / peak}});
-    if (options.common.json) continue;
+    if (options.timing.common.json) continue;
     std::printf("%5lld  %9.1f GFLOP/s  %5.1f %% of the peak\n", static_cast<long long>(size), flops / 1e9,
                 100 * flops / peak);
     std::fflush(stdout);
   }
-  if (options.common.json) std::printf("%s\n", document.dump(2).c_str());
+  if (options.timing.common.json) std::printf("%s\n", document.dump(2).c_str());
 }
 
 }  // namespace
@@ -100,16 +98,7 @@ void add_matmul(CLI::App& app) {
                    "it, or packed beforehand (as a model's frozen weights)")
       ->check(CLI::IsMember({"transposed", "plain", "packed"}))
       ->capture_default_str();
-  command->add_option("--seconds", options->seconds, "time spent on each repetition")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--repetitions", options->repetitions, "repetitions; the median counts")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--threads", options->common.threads, "0: all the CPUs this process may use")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_flag("--json", options->common.json, "print one JSON document");
+  add_timing_options(*command, options->timing);
   command->callback([options] { run(*options); });
 }
 

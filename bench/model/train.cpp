@@ -14,6 +14,7 @@
 #include "bench/kernels/ceilings.h"
 #include "bench/model/model.h"
 #include "bench/model/profile.h"
+#include "bench/timing_options.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
@@ -22,7 +23,6 @@
 #include "nn/layer_layout.h"
 #include "nn/model_files.h"
 #include "nn/transformer.h"
-#include "programs/cli/program.h"
 #include "train/optimizer.h"
 
 namespace lathe::bench {
@@ -157,10 +157,7 @@ void add_train(CLI::App& app) {
   count("--lora_r", options->lora_r, "rank of the adapter on every linear");
   count("--steps", options->steps, "steps after one that warms up; the median counts");
   command->add_flag("--profile", options->profile, "print the time by operation");
-  command->add_option("--threads", options->common.threads, "0: all the CPUs this process may use")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_flag("--json", options->common.json, "print one JSON document");
+  add_cpu_options(*command, options->common);
   command->callback([options] { run(*options); });
 }
 

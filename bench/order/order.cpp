@@ -14,13 +14,13 @@
 #include <vector>
 
 #include "bench/kernels/clock.h"
+#include "bench/timing_options.h"
 #include "core/random.h"
 #include "core/tensor.h"
 #include "core/thread_pool.h"
 #include "kernels/copy/copy.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/simd/isa.h"
-#include "programs/cli/program.h"
 
 namespace lathe::bench {
 namespace {
@@ -32,11 +32,9 @@ constexpr int64_t weight_bytes_in_turn = 256 << 20;
 constexpr int most_copies = 256;
 
 struct OrderOptions {
-  cli::CommonOptions common;
+  TimingOptions timing;
   std::vector<int64_t> rows = {1, 2, 4, 8, 16, 32, 512};
   std::string dtype = "bf16";
-  double seconds = 0.05;
-  int repetitions = 9;
 };
 
 struct LinearShape {
@@ -114,9 +112,9 @@ Seconds seconds_of(const OrderOptions& options, LinearShape shape, int64_t rows)
   const auto fixed = [&] { orders.fixed(); };
   const auto reordered = [&] { orders.reordered(); };
   time(2, reordered);
-  const int calls = std::max(1, static_cast<int>(std::ceil(options.seconds / time(2, fixed))));
+  const int calls = std::max(1, static_cast<int>(std::ceil(options.timing.seconds / time(2, fixed))));
   std::vector<double> first, second;
-  for (int i = 0; i < options.repetitions; ++i) {
+  for (int i = 0; i < options.timing.repetitions; ++i) {
     first.push_back(time(calls, fixed));
     second.push_back(time(calls, reordered));
   }
@@ -124,13 +122,13 @@ Seconds seconds_of(const OrderOptions& options, LinearShape shape, int64_t rows)
 }
 
 void run(const OrderOptions& options) {
-  if (options.common.threads > 0) set_thread_count(options.common.threads);
+  if (options.timing.common.threads > 0) set_thread_count(options.timing.common.threads);
   const std::string isa(kernels::name_of(kernels::active_isa()));
   nlohmann::ordered_json document = {{"isa", isa},
                                      {"threads", thread_count()},
                                      {"dtype", options.dtype},
                                      {"results", nlohmann::ordered_json::array()}};
-  if (!options.common.json)
+  if (!options.timing.common.json)
     std::printf("%s, %d threads, %s; microseconds of a product\n%16s %6s %10s %10s %9s\n", isa.c_str(), thread_count(),
                 options.dtype.c_str(), "linear", "rows", "fixed", "reordered", "price");
   for (const LinearShape& shape : linears) {
@@ -144,14 +142,14 @@ void run(const OrderOptions& options) {
                                      {"fixed_us", 1e6 * seconds.fixed},
                                      {"reordered_us", 1e6 * seconds.reordered},
                                      {"price", price}});
-      if (options.common.json) continue;
+      if (options.timing.common.json) continue;
       std::printf("%8lld × %5lld %6lld %10.1f %10.1f %7.1f %%\n", static_cast<long long>(shape.outputs),
                   static_cast<long long>(shape.inputs), static_cast<long long>(rows), 1e6 * seconds.fixed,
                   1e6 * seconds.reordered, 100 * price);
       std::fflush(stdout);
     }
   }
-  if (options.common.json) std::printf("%s\n", document.dump(2).c_str());
+  if (options.timing.common.json) std::printf("%s\n", document.dump(2).c_str());
 }
 
 }  // namespace
@@ -167,16 +165,7 @@ void add_order(CLI::App& app) {
   command->add_option("--dtype", options->dtype, "of the operands; results are f32")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->capture_default_str();
-  command->add_option("--seconds", options->seconds, "time spent on each repetition")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--repetitions", options->repetitions, "repetitions of each order, in turn; the medians count")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--threads", options->common.threads, "0: all the CPUs this process may use")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  command->add_flag("--json", options->common.json, "print one JSON document");
+  add_timing_options(*command, options->timing);
   command->callback([options] { run(*options); });
 }
 

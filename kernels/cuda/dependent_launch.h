@@ -15,54 +15,18 @@ enum class Launch { after, dependent };
 // Whether this thread's device, the driver and the code that is in the program for it can do so. simt can.
 bool launches_dependents();
 
-template <class... Parameters, class... Arguments>
-void launch_dependent_unclaimed(const LaunchConfig& config, size_t shared_bytes, void (*kernel)(Parameters...),
-                                Arguments... arguments) {
-  if (!launches_dependents()) return launch_unclaimed(config, shared_bytes, kernel, arguments...);
-#if LATHE_SIMT
-  auto call = [=] { kernel(static_cast<Parameters>(arguments)...); };
-  using Call = decltype(call);
-  check(launch_kernel({.name = config.name,
-                       .grid = config.grid,
-                       .block = config.block,
-                       .dynamic_bytes = shared_bytes,
-                       .dependent = true,
-                       .closure = new Call(call),
-                       .invoke = [](void* closure) { (*static_cast<Call*>(closure))(); },
-                       .destroy = [](void* closure) { delete static_cast<Call*>(closure); }},
-                      current_stream()),
-        config.name);
-#else
-  static_assert((sizeof(Parameters) + ... + 0) <= 4 << 10,
-                "a kernel's arguments are at most 4 KiB: every CUDA 12 copies so many");
-  if (shared_bytes > (48 << 10))
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
-          config.name);
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t launch{};
-  launch.gridDim = config.grid;
-  launch.blockDim = config.block;
-  launch.dynamicSmemBytes = shared_bytes;
-  launch.stream = current_stream();
-  launch.attrs = &attribute;
-  launch.numAttrs = 1;
-  check(cudaLaunchKernelEx(&launch, kernel, static_cast<Parameters>(arguments)...), config.name);
-#endif
-}
-
 // As launch().
 template <class... Parameters, class... Arguments>
-void launch_dependent(const LaunchConfig& config, void (*kernel)(Parameters...), const Arguments&... arguments) {
-  launch_dependent_unclaimed(config, 0, kernel, arguments...);
+void launch_dependent(LaunchConfig config, void (*kernel)(Parameters...), const Arguments&... arguments) {
+  config.dependent = launches_dependents();
+  launch(config, kernel, arguments...);
 }
 template <int threads, int blocks, int shared_bytes, Cards cards, class... Parameters, class... Arguments>
 void launch_dependent(const char* name, dim3 grid,
                       void (*kernel)(BlockResources<threads, blocks, shared_bytes, cards>, Parameters...),
                       const Arguments&... arguments) {
-  launch_dependent_unclaimed({.name = name, .grid = grid, .block = dim3(threads)}, shared_bytes, kernel,
-                             BlockResources<threads, blocks, shared_bytes, cards>{}, arguments...);
+  launch_unclaimed({.name = name, .grid = grid, .block = dim3(threads), .dependent = launches_dependents()},
+                   shared_bytes, kernel, BlockResources<threads, blocks, shared_bytes, cards>{}, arguments...);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -8,6 +8,7 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 struct LaunchConfig {
   const char* name;  // for reports
   dim3 grid, block;
+  bool dependent = false;  // may begin before the kernel before it has ended (dependent_launch.h)
 };
 
 // The cards that an instance is for. Who launches one for `large_blocks` has another with the same bits where
@@ -58,6 +59,7 @@ void launch_unclaimed(const LaunchConfig& config, size_t shared_bytes, void (*ke
                        .grid = config.grid,
                        .block = config.block,
                        .dynamic_bytes = shared_bytes,
+                       .dependent = config.dependent,
                        .closure = new Call(call),
                        .invoke = [](void* closure) { (*static_cast<Call*>(closure))(); },
                        .destroy = [](void* closure) { delete static_cast<Call*>(closure); }},
@@ -67,8 +69,21 @@ void launch_unclaimed(const LaunchConfig& config, size_t shared_bytes, void (*ke
   if (shared_bytes > (48 << 10))
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
           config.name);
-  kernel<<<config.grid, config.block, shared_bytes, current_stream()>>>(static_cast<Parameters>(arguments)...);
-  check(cudaGetLastError(), config.name);
+  if (!config.dependent) {
+    kernel<<<config.grid, config.block, shared_bytes, current_stream()>>>(static_cast<Parameters>(arguments)...);
+    return check(cudaGetLastError(), config.name);
+  }
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = config.grid;
+  launch.blockDim = config.block;
+  launch.dynamicSmemBytes = shared_bytes;
+  launch.stream = current_stream();
+  launch.attrs = &attribute;
+  launch.numAttrs = 1;
+  check(cudaLaunchKernelEx(&launch, kernel, static_cast<Parameters>(arguments)...), config.name);
 #endif
 }
 

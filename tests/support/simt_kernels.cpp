@@ -204,10 +204,8 @@ void launch_planted(Planted fault, float* out, const float* in, int count) {
                       fault == Planted::copy_before_grid_wait;
   const bool dependent = fault == Planted::read_before_grid_wait || fault == Planted::copy_before_grid_wait ||
                          fault == Planted::exit_before_grid_wait;
-  const LaunchConfig config{.name = "planted", .grid = dim3(1), .block = dim3(threads)};
-  const size_t shared_bytes = threads * (copies ? 16u : 4u);
-  dependent ? launch_dependent_unclaimed(config, shared_bytes, planted_kernel, fault, out, in, count)
-            : launch_unclaimed(config, shared_bytes, planted_kernel, fault, out, in, count);
+  launch_unclaimed({.name = "planted", .grid = dim3(1), .block = dim3(threads), .dependent = dependent},
+                   threads * (copies ? 16u : 4u), planted_kernel, fault, out, in, count);
 }
 
 void launch_collective(Collective collective, uint32_t* out, const uint32_t* in) {
