@@ -82,6 +82,20 @@ TEST_F(LatheTrainDatasets, ShardsOfAnotherKindOfRowsAreRefused) {
   EXPECT_FALSE(fs::exists(folder_ / "run"));
 }
 
+TEST_F(LatheTrainDatasets, ShardsOfAnotherTokenizerAreRefusedWithBothNames) {
+  fs::copy(folder_ / "model", folder_ / "other", fs::copy_options::recursive);
+  json tokenizer = json::parse(bytes_of(folder_ / "model/tokenizer.json"));
+  std::swap(tokenizer["model"]["vocab"]["A"], tokenizer["model"]["vocab"]["B"]);
+  std::ofstream(folder_ / "other/tokenizer.json") << tokenizer;
+  ASSERT_EQ(
+      run({"bin/lathe-data", "tokenize", path("rows.jsonl"), "--model", path("other"), "--output", path("shards")}), 0)
+      << err();
+  EXPECT_EQ(run(method("sft", "shards", "run")), 2);
+  EXPECT_NE(err().find("was made with the tokenizer of other,"), std::string::npos) << err();
+  EXPECT_NE(err().find("that of " + path("model") + " is another"), std::string::npos) << err();
+  EXPECT_FALSE(fs::exists(folder_ / "run"));
+}
+
 // 2300 rows are three windows of 1000: packed from the raw file, when the shards were made, or while training, a run is
 // the same, and goes on where it was stopped.
 TEST_F(LatheTrainDatasets, ShardsThatAreNotPackedArePackedWhileTraining) {
