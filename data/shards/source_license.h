@@ -7,7 +7,8 @@
 namespace lathe::data {
 
 // By the names in use on the Hub ("apache-2.0", "mit, cc-by-4.0"): "license" of the dataset_info.json that the datasets
-// library writes beside rows, or of the front matter of a dataset card, README.md, there. Empty where neither names one.
+// library writes beside rows, or of the front matter of a dataset card, README.md, there. Empty where neither names
+// one.
 std::string license_beside(const std::filesystem::path& rows);
 
 }  // namespace lathe::data

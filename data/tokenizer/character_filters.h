@@ -1,4 +1,5 @@
-// Normalisers that look at one character at a time: ALBERT's and SentencePiece's, as Hugging Face's tokenizers have them.
+// Normalisers that look at one character at a time: ALBERT's and SentencePiece's, as Hugging Face's tokenizers have
+// them.
 #pragma once
 
 namespace lathe::data {

@@ -22,9 +22,9 @@ constexpr int block_shared_kib(Cards cards) {
 }
 constexpr int multiprocessor_shared_kib(Cards cards) { return cards == Cards::sm_90a ? 228 : 164; }
 
-// What a block takes, and how many of them a multiprocessor of sm_80 (those for sm_90a: of that) holds at once. A kernel
-// that has dynamic shared memory, or counts on a number of blocks, has it as its first parameter, and so in its name:
-// launch() takes threads and bytes from there, and scripts/kernel-resources the claim, which it holds against the
+// What a block takes, and how many of them a multiprocessor of sm_80 (those for sm_90a: of that) holds at once. A
+// kernel that has dynamic shared memory, or counts on a number of blocks, has it as its first parameter, and so in its
+// name: launch() takes threads and bytes from there, and scripts/kernel-resources the claim, which it holds against the
 // registers that nvcc gave. The claim goes into __launch_bounds__ as well.
 template <int threads_, int blocks_, int shared_bytes_, Cards cards = Cards::all>
 struct BlockResources {

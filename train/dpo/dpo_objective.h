@@ -6,8 +6,8 @@
 // so that 8 rows × 1 and 1 row × 8 are the same step, bit for bit; what TRL takes over a micro-batch (the tokens of
 // sft, the sorting of aot) is taken over the step here. Chosen and rejected of several rows run in one forward.
 //
-// Ranks share the rows of a step (rows_of_rank); what they know of their pairs goes to all of them, so that the loss, its
-// metrics and what sorts are over the step on every rank.
+// Ranks share the rows of a step (rows_of_rank); what they know of their pairs goes to all of them, so that the loss,
+// its metrics and what sorts are over the step on every rank.
 //
 // The reference is the model with the adapter off; where an adapter is trained further, a frozen copy of it; where
 // whole weights are trained (every one, or an adapter's modules_to_save), the model as it is when the objective is

@@ -1,4 +1,5 @@
-// The CUDA bodies of several products at once (kernels/matmul/products.h). Pointers are device memory; strides are in elements, between rows.
+// The CUDA bodies of several products at once (kernels/matmul/products.h). Pointers are device memory; strides are in
+// elements, between rows.
 #pragma once
 
 #include "core/device.h"

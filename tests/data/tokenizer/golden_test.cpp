@@ -18,8 +18,8 @@ TEST_P(TokenizerJson, AgreesWithTheLibrary) {
   golden::compare_with_library(Tokenizer::from_directory(directory), directory / "cases.json");
 }
 
-// A fifth of a megabyte without a word's end, of one character, of blanks, of what the vocabulary lacks and of all of them:
-// what is quadratic in a word or a line takes hours, and ctest's limit ends it.
+// A fifth of a megabyte without a word's end, of one character, of blanks, of what the vocabulary lacks and of all of
+// them: what is quadratic in a word or a line takes hours, and ctest's limit ends it.
 TEST_P(TokenizerJson, TakesTimeLinearInAWordAndALine) {
   const auto tokenizer = Tokenizer::from_directory(golden::folder / "tokenizer" / GetParam());
   RandomStream random(9, RandomPurpose::test);
