@@ -23,7 +23,7 @@ class StreamOfCopies final : public CopyQueue {
   ~StreamOfCopies() override {
     cudaSetDevice(index_);
     cudaStreamSynchronize(stream_);
-    for (const cudaEvent_t event : copied_) cudaEventDestroy(event);
+    for (cudaEvent_t event : copied_) cudaEventDestroy(event);
     cudaEventDestroy(ordered_);
     cudaStreamDestroy(stream_);
   }
