@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/nearest_name.h"
 #include "nn/families/hf_fields.h"
 #include "nn/layer_layout.h"
 #include "nn/weights/misplaced_file.h"
@@ -18,32 +19,18 @@ constexpr const Family* all_families[] = {
     &gemma2_family, &gemma3_family, &granite_family, &llama_family, &mistral_family,   &mixtral_family, &olmo2_family,
     &olmo3_family,  &phi3_family,   &qwen2_family,   &qwen3_family, &qwen3_moe_family, &smollm3_family};
 
-// Letters to insert, remove or replace.
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 0; i < a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i + 1);
-    for (size_t j = 0; j < b.size(); ++j)
-      diagonal = std::exchange(row[j + 1], std::min({row[j] + 1, row[j + 1] + 1, diagonal + (a[i] != b[j])}));
-  }
-  return row[b.size()];
-}
-
 // "expected one of …", by config.json's names or by GGUF's, and which of them is nearest to what was found.
 std::string expected_one_of(std::string_view Family::*name, const std::string& found) {
-  std::string names, nearest;
-  size_t least = std::max<size_t>(found.size() / 2, 2) + 1;
+  std::vector<std::string> names;
+  std::string all;
   for (const Family* family : all_families) {
     const std::string own(family->*name);
-    if (names.find(own + ",") == std::string::npos) names += own + ", ";
-    if (found.empty() || found.size() > 64) continue;
-    // "qwen2_vl" is near to qwen2, however long the rest is.
-    const size_t distance = found.starts_with(own) ? 1 : edit_distance(found, own);
-    if (distance < least) nearest = own, least = distance;
+    if (std::find(names.begin(), names.end(), own) != names.end()) continue;
+    names.push_back(own);
+    all += (all.empty() ? "" : ", ") + own;
   }
-  names.resize(names.size() - 2);
-  return "expected one of " + names + ", found " + json_excerpt(found) +
+  const std::string nearest = nearest_name(found, names);
+  return "expected one of " + all + ", found " + json_excerpt(found) +
          (nearest.empty() ? "" : ", to which " + nearest + " comes nearest");
 }
 

@@ -10,6 +10,7 @@
 #include "core/thread_pool.h"
 #include "kernels/cuda/runtime.h"
 #include "programs/cli/messages.h"
+#include "programs/cli/usage_errors.h"
 #include "programs/cli/yaml_arguments.h"
 
 namespace lathe::cli {
@@ -31,6 +32,10 @@ std::vector<std::string> arguments_of_yaml(const std::string& file) {
 
 // Help goes to standard output; what is wrong with the usage names what the user, or a --config file, gave.
 int report(const CLI::App& app, const CLI::ParseError& error) {
+  if (const std::string sentence = sentence_of_unknown_name(app, error); !sentence.empty()) {
+    print_error(sentence);
+    return 2;
+  }
   std::ostringstream wrong;
   const int code = app.exit(error, std::cout, wrong);
   std::string text = wrong.str();
