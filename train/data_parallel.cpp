@@ -56,13 +56,26 @@ int64_t DataParallel::from_main_process(int64_t value) const {
   return *tensor.data<int64_t>();
 }
 
-std::string DataParallel::text_from_main_process(const std::string& text) const {
-  if (!several()) return text;
-  const int64_t bytes = from_main_process(std::ssize(text));
+std::string DataParallel::text_from(int rank, const std::string& text) const {
+  const int64_t own = std::ssize(text);
+  const Tensor size = Tensor::of<int64_t>(std::span<const int64_t>(&own, 1), {1});
+  processes_->broadcast(size, rank);
+  const int64_t bytes = *size.data<int64_t>();
   const Tensor tensor = Tensor::empty({bytes}, DType::u8);
-  if (is_main_process()) std::memcpy(tensor.raw(), text.data(), text.size());
-  processes_->broadcast(tensor, 0);
+  if (processes_->rank() == rank) std::memcpy(tensor.raw(), text.data(), text.size());
+  processes_->broadcast(tensor, rank);
   return {static_cast<const char*>(tensor.raw()), static_cast<size_t>(bytes)};
+}
+
+std::string DataParallel::text_from_main_process(const std::string& text) const {
+  return several() ? text_from(0, text) : text;
+}
+
+std::vector<std::string> DataParallel::texts_of_all(const std::string& text) const {
+  if (!several()) return {text};
+  std::vector<std::string> texts;
+  for (int rank = 0; rank < processes_->size(); ++rank) texts.push_back(text_from(rank, text));
+  return texts;
 }
 
 void DataParallel::expect_same(const std::string& key, uint64_t value, const std::string& what) const {

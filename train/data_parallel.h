@@ -40,11 +40,15 @@ class DataParallel {
   void from_main_process(const Tensor& tensor) const;
   int64_t from_main_process(int64_t value) const;
   std::string text_from_main_process(const std::string& text) const;
+  // The text of each process, by rank.
+  std::vector<std::string> texts_of_all(const std::string& text) const;
   // ConfigError (key) on the processes that have another value than the main one.
   void expect_same(const std::string& key, uint64_t value, const std::string& what) const;
   void wait_for_all() const;
 
  private:
+  std::string text_from(int rank, const std::string& text) const;
+
   int64_t world_size_ = 1;
   Communicator* processes_ = nullptr;
 };

@@ -53,6 +53,8 @@ class Objective {
   virtual void after_update(int64_t /*steps_done*/) {}
   // Empty when there is nothing to evaluate; names have the prefix eval_.
   virtual Metrics evaluate() = 0;
+  // Of several processes: whether each has a part in evaluate(), which all of them call then; else the main one alone.
+  virtual bool evaluates_together() const { return false; }
 
   // State is what one step leaves for later ones beside the parameters: the rollouts that several updates share, a
   // moving average. Its name tells whose it is ("grpo"); an objective without a name has none, and its checkpoints have

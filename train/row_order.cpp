@@ -58,8 +58,13 @@ std::span<const int64_t> rows_of_rank(std::span<const int64_t> rows, int64_t ran
 }
 
 std::span<const int64_t> rows_of_ranks(std::span<const int64_t> rows, std::pair<int64_t, int64_t> own, int64_t ranks) {
-  const auto border = [&](int64_t r) { return static_cast<size_t>(std::ssize(rows) * r / ranks); };
-  return rows.subspan(border(own.first), border(own.second) - border(own.first));
+  const auto [begin, end] = part_of_ranks(rows.size(), own, ranks);
+  return rows.subspan(begin, end - begin);
+}
+
+std::pair<size_t, size_t> part_of_ranks(size_t count, std::pair<int64_t, int64_t> own, int64_t ranks) {
+  const auto border = [&](int64_t r) { return count * static_cast<size_t>(r) / static_cast<size_t>(ranks); };
+  return {border(own.first), border(own.second)};
 }
 
 }  // namespace lathe::train

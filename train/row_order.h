@@ -49,5 +49,7 @@ class RowOrder {
 std::span<const int64_t> rows_of_rank(std::span<const int64_t> rows, int64_t rank, int64_t ranks);
 // Those of the ranks [own.first, own.second), which lie next to each other.
 std::span<const int64_t> rows_of_ranks(std::span<const int64_t> rows, std::pair<int64_t, int64_t> own, int64_t ranks);
+// The same of anything that is counted: [first, second) of `count`.
+std::pair<size_t, size_t> part_of_ranks(size_t count, std::pair<int64_t, int64_t> own, int64_t ranks);
 
 }  // namespace lathe::train

@@ -230,10 +230,10 @@ void Trainer::log(StepRecord& record) {
 }
 
 void Trainer::evaluate(StepRecord& record) {
-  if (!parallel_.is_main_process()) return;
+  if (!parallel_.is_main_process() && !objective_.evaluates_together()) return;
   const auto start = Clock::now();
   record.evaluation = objective_.evaluate();
-  if (record.evaluation.empty()) return;
+  if (record.evaluation.empty() || !parallel_.is_main_process()) return;
   Metrics line = {{"epoch", order_.epoch_after(record.step)}};
   line.insert(line.end(), record.evaluation.begin(), record.evaluation.end());
   metrics_->append(record.step, line);

@@ -24,12 +24,12 @@ class Grpo final : public Method {
         .learnt = "completions",
         .tokens = tokens,
         .longest_sequence = tokens,
-        .kv_cache_tokens = train::rollout_cache_tokens(config_, prompt)};
+        .kv_cache_tokens = train::rollout_cache_tokens(config_, prompt, parallel_)};
   }
 
   RowFacts load_rows(const text::ModelText& text) override {
     text_ = text;
-    data_ = train::load_grpo_data(config_, text_);
+    data_ = train::load_grpo_data(config_, text_, parallel_);
     rewards_ = train::make_rewards(config_, config_.max_completion_length);
     RowFacts facts;
     facts.rows = data_.training.rows();
@@ -39,8 +39,12 @@ class Grpo final : public Method {
     facts.longest_sequence = data_.longest_prompt + config_.max_completion_length;
     facts.longest_setting = "max_completion_length";
     facts.largest_forward_tokens = largest_forward();
-    facts.kv_cache_tokens = train::rollout_cache_tokens(config_, data_.longest_prompt);
+    facts.kv_cache_tokens = train::rollout_cache_tokens(config_, data_.longest_prompt, parallel_);
     facts.warnings = data_.warnings;
+    if (const int64_t prompts = config_.prompts_per_generation(); prompts < parallel_.world_size())
+      facts.warnings.push_back(
+          fmt::format("a generation batch has {} prompts, which one rank each answers: {} of {} ranks generate nothing",
+                      prompts, parallel_.world_size() - prompts, parallel_.world_size()));
     std::string names;
     for (const train::NamedReward& reward : rewards_)
       names += fmt::format("{}{} × {}", names.empty() ? "" : ", ", reward.weight, reward.name);
@@ -67,8 +71,10 @@ class Grpo final : public Method {
     return config_.sync_ref_model ? train::FollowsTheModel::yes : train::FollowsTheModel::no;
   }
 
+  void share_steps(const train::DataParallel& parallel) override { parallel_ = parallel; }
+
   std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t /*fingerprint*/) override {
-    auto objective = std::make_unique<train::GrpoObjective>(model, config_, data_, text_, std::move(rewards_));
+    auto objective = std::make_unique<train::GrpoObjective>(model, config_, data_, text_, std::move(rewards_), parallel_);
     objective_ = objective.get();
     return objective;
   }
@@ -90,6 +96,7 @@ class Grpo final : public Method {
   text::ModelText text_;
   train::GrpoData data_;
   std::vector<train::NamedReward> rewards_;
+  train::DataParallel parallel_;
   const train::GrpoObjective* objective_ = nullptr;  // the run's, which ends after complete()
 };
 
@@ -102,6 +109,7 @@ void add_grpo(CLI::App& app) {
       "Examples:\n"
       "  lathe-train grpo --model DIR --dataset prompts.jsonl --reward_funcs number --output_dir runs/sums\n"
       "  lathe-train grpo --model DIR --dataset prompts.jsonl --reward_command 'python3 judge.py' --output_dir runs/own\n"
+      "  mpirun -n 4 lathe-train grpo --model DIR --dataset prompts.jsonl --reward_funcs number --output_dir runs/four\n"
       "  lathe-train grpo --config examples/arithmetic/grpo.yaml --model DIR --output_dir runs/arithmetic --resume\n"
       "  lathe-train grpo --model DIR --reward_funcs number --dry_run   (of which only config.json need be there)\n"
       "Names and defaults are TRL's where it has one; '-' and '_' are alike.");

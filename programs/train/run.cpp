@@ -293,12 +293,6 @@ void print_summary(const train::RunConfig& config, const Totals& totals, double 
 
 }  // namespace
 
-void Method::share_steps(const train::DataParallel& parallel) {
-  throw ConfigError("world_size",
-                    fmt::format("is {}, and {} has no steps that ranks share; lathe-train sft and dpo have",
-                                parallel.world_size(), title()));
-}
-
 void run(Method& method, const train::RunConfig& config, const RecordedSettings& recorded,
          const cli::CommonOptions& options) {
   const auto start = Clock::now();

@@ -56,8 +56,8 @@ class Method {
   virtual RowFacts load_rows(const text::ModelText& text) = 0;
   // Of a second model beside the one that is trained; nothing where there is none.
   virtual std::optional<train::FollowsTheModel> reference() const { return std::nullopt; }
-  // What the ranks of a run that has several make of its steps. ConfigError (world_size) where the method cannot.
-  virtual void share_steps(const train::DataParallel& parallel);
+  // Of a run that has several ranks, before load_rows().
+  virtual void share_steps(const train::DataParallel& parallel) = 0;
   // After load_rows(). The model outlives the objective; the fingerprint is that of its files' weights.
   virtual std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t model_fingerprint) = 0;
   // What the end of the run has to add to the report.

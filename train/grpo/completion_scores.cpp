@@ -26,7 +26,7 @@ Rewards checked(const NamedReward& reward, std::span<const ScoredCompletion> com
 }
 
 // TRL's: of all completions, of those that ended by themselves, and the share of the others.
-void add_lengths(Metrics& metrics, std::span<const Rollout> rollouts) {
+void add_lengths(Metrics& metrics, std::span<const ScoredCompletion> completions) {
   const auto add = [&](const std::string& suffix, const std::vector<double>& lengths) {
     double sum = 0;
     for (const double length : lengths) sum += length;
@@ -37,9 +37,9 @@ void add_lengths(Metrics& metrics, std::span<const Rollout> rollouts) {
     metrics.emplace_back(named("max"), any ? *std::max_element(lengths.begin(), lengths.end()) : 0);
   };
   std::vector<double> all, terminated;
-  for (const Rollout& rollout : rollouts) {
-    all.push_back(static_cast<double>(rollout.ids.size()));
-    if (!rollout.truncated) terminated.push_back(all.back());
+  for (const ScoredCompletion& completion : completions) {
+    all.push_back(static_cast<double>(completion.ids.size()));
+    if (!completion.truncated) terminated.push_back(all.back());
   }
   add("_length", all);
   metrics.emplace_back("completions/clipped_ratio", static_cast<double>(all.size() - terminated.size()) /
@@ -55,18 +55,31 @@ std::string number_text(double value) {
 
 }  // namespace
 
-CompletionScores score_completions(std::span<const data::PromptRow* const> rows, std::span<const Rollout> rollouts,
-                                   const data::Tokenizer& tokenizer, std::span<const NamedReward> rewards,
-                                   const AdvantageOptions& options) {
-  CompletionScores scores;
-  for (size_t i = 0; i < rollouts.size(); ++i)
-    scores.completions.push_back(
-        {rows[i], tokenizer.decode(rollouts[i].ids, true), rollouts[i].ids, rollouts[i].truncated});
-  std::vector<double> weights;
-  for (const NamedReward& reward : rewards) {
-    scores.by_function.push_back(checked(reward, scores.completions));
-    weights.push_back(reward.weight);
+std::vector<ScoredCompletion> decoded_completions(std::span<const data::PromptRow> prompts,
+                                                  std::span<const ScoredRollout> rollouts, int64_t num_generations,
+                                                  const data::Tokenizer& tokenizer) {
+  std::vector<ScoredCompletion> completions;
+  for (size_t i = 0; i < rollouts.size(); ++i) {
+    const Rollout& rollout = rollouts[i].rollout;
+    completions.push_back({&prompts[i / static_cast<size_t>(num_generations)], tokenizer.decode(rollout.ids, true),
+                           rollout.ids, rollout.truncated});
   }
+  return completions;
+}
+
+std::vector<Rewards> rewards_of(std::span<const ScoredCompletion> completions, std::span<const NamedReward> rewards) {
+  std::vector<Rewards> by_function;
+  for (const NamedReward& reward : rewards) by_function.push_back(checked(reward, completions));
+  return by_function;
+}
+
+CompletionScores score_completions(std::vector<ScoredCompletion> completions, std::vector<Rewards> by_function,
+                                   std::span<const NamedReward> rewards, const AdvantageOptions& options) {
+  CompletionScores scores;
+  scores.completions = std::move(completions);
+  scores.by_function = std::move(by_function);
+  std::vector<double> weights;
+  for (const NamedReward& reward : rewards) weights.push_back(reward.weight);
   scores.advantages = compute_advantages(scores.by_function, weights, options);
   Metrics& metrics = scores.metrics;
   metrics.emplace_back("reward", scores.advantages.reward);
@@ -77,7 +90,7 @@ CompletionScores score_completions(std::span<const data::PromptRow* const> rows,
     if (spread.mean) metrics.emplace_back("rewards/" + rewards[k].name + "/mean", *spread.mean);
     if (spread.std) metrics.emplace_back("rewards/" + rewards[k].name + "/std", *spread.std);
   }
-  add_lengths(metrics, rollouts);
+  add_lengths(metrics, scores.completions);
   return scores;
 }
 

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "data/tokenizer/tokenizer.h"
+#include "train/grpo/generation_batch.h"
 #include "train/grpo/grpo_config.h"
-#include "train/grpo/rollouts.h"
 #include "train/report.h"
 
 namespace lathe::train {
@@ -18,11 +18,18 @@ struct CompletionScores {
   Metrics metrics;  // reward, reward_std, frac_reward_zero_std, rewards/NAME/…, completions/…
 };
 
-// rows[i] is the prompt of rollouts[i]; a group lies together. Throws StepAbandoned where a reward cannot be had: what
-// the function said, or which row has a reward that is no finite number.
-CompletionScores score_completions(std::span<const data::PromptRow* const> rows, std::span<const Rollout> rollouts,
-                                   const data::Tokenizer& tokenizer, std::span<const NamedReward> rewards,
-                                   const AdvantageOptions& options);
+// Groups of num_generations lie together, one for each of the prompts, which outlive the result.
+std::vector<ScoredCompletion> decoded_completions(std::span<const data::PromptRow> prompts,
+                                                  std::span<const ScoredRollout> rollouts, int64_t num_generations,
+                                                  const data::Tokenizer& tokenizer);
+
+// By each of the functions. Throws StepAbandoned where a reward cannot be had: what the function said, or which row has
+// a reward that is no finite number.
+std::vector<Rewards> rewards_of(std::span<const ScoredCompletion> completions, std::span<const NamedReward> rewards);
+
+// by_function: what rewards_of() said of the completions of whole groups.
+CompletionScores score_completions(std::vector<ScoredCompletion> completions, std::vector<Rewards> by_function,
+                                   std::span<const NamedReward> rewards, const AdvantageOptions& options);
 
 // The first completions for the report: what they were to answer, what they say, and the rewards of each.
 std::vector<SampleRow> sample_rows(const CompletionScores& scores, const data::Tokenizer& tokenizer,

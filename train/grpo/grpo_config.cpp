@@ -113,15 +113,16 @@ void check_batches(const GrpoConfig& c, Complaints& wrong) {
   if (c.num_generations < 2 || c.rows_per_step() < 1) return;
   const int64_t completions = c.completions_per_generation();
   const std::string found = std::to_string(completions) + " (per_device_train_batch_size " +
-                            std::to_string(c.per_device_train_batch_size) + ")";
+                            std::to_string(c.per_device_train_batch_size) +
+                            (c.world_size > 1 ? ", world_size " + std::to_string(c.world_size) : "") + ")";
   wrong.require(completions >= 1 && completions <= 65536, "generation_batch_size",
                 "must be from 1 to 65536, found " + found);
   wrong.require(completions % c.num_generations == 0, "generation_batch_size",
                 "must hold whole groups of num_generations " + std::to_string(c.num_generations) + ", found " + found);
   wrong.require(completions % c.rows_per_step() == 0, "generation_batch_size",
                 "must be a multiple of the " + std::to_string(c.rows_per_step()) +
-                    " completions of an optimiser step (per_device_train_batch_size × gradient_accumulation_steps), "
-                    "found " +
+                    " completions of an optimiser step (per_device_train_batch_size × gradient_accumulation_steps" +
+                    (c.world_size > 1 ? " × world_size" : "") + "), found " +
                     found);
 }
 
@@ -179,7 +180,8 @@ void check_loss(const GrpoConfig& c, Complaints& wrong) {
 
 int64_t GrpoConfig::completions_per_generation() const {
   if (generation_batch_size > 0) return generation_batch_size;
-  return per_device_train_batch_size * (steps_per_generation > 0 ? steps_per_generation : gradient_accumulation_steps);
+  return per_device_train_batch_size * world_size *
+         (steps_per_generation > 0 ? steps_per_generation : gradient_accumulation_steps);
 }
 
 void GrpoConfig::resolve() {

@@ -74,7 +74,7 @@ StreamedRowReader row_reader(int64_t most_tokens, const text::ModelText& text) {
   };
 }
 
-TrainingSet open_stream(const GrpoConfig& config, const text::ModelText& text) {
+TrainingSet open_stream(const GrpoConfig& config, const text::ModelText& text, const DataParallel& parallel) {
   const int64_t updates = config.updates_per_generation() * config.num_iterations;
   RowStreamSettings settings;
   settings.input = stream_input(config.dataset);
@@ -82,6 +82,7 @@ TrainingSet open_stream(const GrpoConfig& config, const text::ModelText& text) {
   settings.longest_sequence = config.max_prompt_length;
   settings.rows_per_draw = config.prompts_per_generation();
   settings.rows_drawn = (config.max_steps + updates - 1) / updates * settings.rows_per_draw;
+  settings.parallel = parallel;
   return TrainingSet::of_stream(std::make_shared<RowStream>(std::move(settings)));
 }
 
@@ -102,11 +103,11 @@ data::PromptRow prompt_at(const TrainingSet& prompts, int64_t row) {
   return data::prompt_row(std::move(ids), prompts.row_text(row), "row " + std::to_string(row + 1));
 }
 
-GrpoData load_grpo_data(const GrpoConfig& config, const text::ModelText& text) {
+GrpoData load_grpo_data(const GrpoConfig& config, const text::ModelText& text, const DataParallel& parallel) {
   if (text.stop_token_ids.empty())
     throw ConfigError("eos_token", "neither the model's files nor its tokenizer say where an answer ends");
   GrpoData data;
-  data.training = config.streaming ? open_stream(config, text) : load_sources(config, text, data.warnings);
+  data.training = config.streaming ? open_stream(config, text, parallel) : load_sources(config, text, data.warnings);
   data.longest_prompt = data.training.longest_sequence();
   if (config.eval_dataset.empty()) return data;
   data.evaluation = load_set("eval_dataset", config.eval_dataset, config, text, data.warnings);

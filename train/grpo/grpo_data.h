@@ -8,6 +8,7 @@
 
 #include "data/rows/prompt_rows.h"
 #include "text/model_text.h"
+#include "train/data_parallel.h"
 #include "train/grpo/grpo_config.h"
 #include "train/training_set.h"
 
@@ -26,6 +27,6 @@ data::PromptRow prompt_at(const TrainingSet& prompts, int64_t row);
 
 // FormatError with file and line for a bad row; ConfigError where there is no row, or a reward's column that no row
 // has.
-GrpoData load_grpo_data(const GrpoConfig& config, const text::ModelText& text);
+GrpoData load_grpo_data(const GrpoConfig& config, const text::ModelText& text, const DataParallel& parallel = {});
 
 }  // namespace lathe::train

@@ -8,6 +8,7 @@
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "kernels/cuda/profiler_range.h"
+#include "train/row_order.h"
 #include "train/row_stream.h"
 
 namespace lathe::train {
@@ -18,7 +19,7 @@ constexpr size_t sample_count = 8;
 constexpr int64_t evaluation_draw = int64_t{1} << 40;  // no draw of a run gets there
 
 RolloutOptions rollout_options(const GrpoConfig& config, const GrpoData& data, const text::ModelText& text,
-                               const std::optional<std::string>& adapter) {
+                               const std::optional<std::string>& adapter, const DataParallel& parallel) {
   RolloutOptions options;
   options.max_completion_length = config.max_completion_length;
   options.temperature = static_cast<float>(config.temperature);
@@ -27,63 +28,34 @@ RolloutOptions rollout_options(const GrpoConfig& config, const GrpoData& data, c
   options.top_k = static_cast<int32_t>(config.top_k);
   options.stop_token_ids = text.stop_token_ids;
   options.adapter = adapter;
-  options.kv_cache_tokens = rollout_cache_tokens(config, data.longest_prompt);
+  options.kv_cache_tokens = rollout_cache_tokens(config, data.longest_prompt, parallel);
   return options;
 }
 
-// Between the sampler's log-probabilities and the trainer's, before anything has been learnt.
-struct SamplingDifference {
-  double sum = 0, largest = 0, ratio_sum = 0;
-  double least_ratio = std::numeric_limits<double>::infinity(), largest_ratio = 0;
-  int64_t tokens = 0, completions = 0;
-
-  void add(std::span<const double> trained, std::span<const double> sampled) {
-    double log_ratio = 0;
-    for (size_t t = 0; t < trained.size(); ++t) {
-      const double difference = trained[t] - sampled[t];
-      sum += std::abs(difference);
-      largest = std::max(largest, std::abs(difference));
-      log_ratio += difference;
-    }
-    const double ratio = std::exp(log_ratio);
-    ratio_sum += ratio;
-    least_ratio = std::min(least_ratio, ratio);
-    largest_ratio = std::max(largest_ratio, ratio);
-    tokens += static_cast<int64_t>(trained.size());
-    ++completions;
-  }
-  void add_to(Metrics& metrics) const {
-    if (completions == 0) return;
-    metrics.emplace_back("sampling/sampling_logp_difference/mean", sum / static_cast<double>(tokens));
-    metrics.emplace_back("sampling/sampling_logp_difference/max", largest);
-    metrics.emplace_back("sampling/importance_sampling_ratio/min", least_ratio);
-    metrics.emplace_back("sampling/importance_sampling_ratio/mean", ratio_sum / static_cast<double>(completions));
-    metrics.emplace_back("sampling/importance_sampling_ratio/max", largest_ratio);
-  }
-};
-
-std::vector<double> doubles(const std::vector<float>& values) { return {values.begin(), values.end()}; }
-
 }  // namespace
 
-int64_t rollout_cache_tokens(const GrpoConfig& config, int64_t longest_prompt) {
+int64_t rollout_cache_tokens(const GrpoConfig& config, int64_t longest_prompt, const DataParallel& parallel) {
   constexpr int64_t page = nn::KvCache::default_page_size, at_once = 64;
   const int64_t longest = (longest_prompt + config.max_completion_length + page - 1) / page * page;
   if (config.kv_cache_tokens > 0) return std::max(config.kv_cache_tokens, longest);
-  return longest * std::min(config.completions_per_generation(), at_once);
+  const int64_t processes = parallel.several() ? parallel.world_size() : 1;
+  const int64_t prompts = (config.prompts_per_generation() + processes - 1) / processes;
+  return longest * std::min(prompts * config.num_generations, at_once);
 }
 
 GrpoObjective::GrpoObjective(nn::Transformer& model, const GrpoConfig& config, const GrpoData& data,
-                             const text::ModelText& text, std::vector<NamedReward> rewards)
+                             const text::ModelText& text, std::vector<NamedReward> rewards, DataParallel parallel)
     : model_(model),
       config_(config),
       data_(data),
       text_(text),
       rewards_(std::move(rewards)),
+      parallel_(parallel),
       policy_(config.beta != 0 && !config.adapter.empty() ? std::optional<std::string>(nn::default_adapter)
                                                           : std::nullopt),
       reference_(policy_ ? reference_adapter : ""),
-      sampler_(model, rollout_options(config, data, text, policy_)) {
+      sampler_(model, rollout_options(config, data, text, policy_, parallel)) {
+  if (parallel_.world_size() > 1) shared_ = model.trainable_parameters();
   if (config.beta != 0 && trains_whole_weights(model)) {
     reference_model_.emplace(model, config, config.sync_ref_model ? FollowsTheModel::yes : FollowsTheModel::no);
     policy_ = reference_ = std::nullopt;
@@ -103,41 +75,55 @@ PolicyForwardOptions GrpoObjective::forward_options(const std::optional<std::str
   return options;
 }
 
-GrpoObjective::Answers GrpoObjective::answer(const TrainingSet& rows, std::span<const int64_t> drawn,
-                                             int64_t num_generations, int64_t draw) {
+GrpoObjective::Answers GrpoObjective::answer(const Draw& draw) {
+  if (draw.set.stream() != nullptr && !draw.rows.empty())
+    draw.set.sequences_of_row(draw.rows.back());  // read by all processes alike
   Answers answers;
-  std::vector<RolloutSampler::Prompt> prompts;
-  std::vector<const data::PromptRow*> row_of;
-  for (const int64_t row : drawn) answers.prompts.push_back(prompt_at(rows, row));
-  for (size_t i = 0; i < drawn.size(); ++i) {
-    prompts.push_back({answers.prompts[i].ids, drawn[i]});
-    row_of.insert(row_of.end(), static_cast<size_t>(num_generations), &answers.prompts[i]);
-  }
+  for (const int64_t row : draw.rows) answers.prompts.push_back(prompt_at(draw.set, row));
+  AnsweredPrompts all = answers_of_all(
+      parallel_, [&] { return answer_own(draw, answers.prompts); }, draw.set.rows(), model_.config().vocab_size);
+  answers.completions = std::move(all.completions);
+  std::vector<ScoredCompletion> decoded =
+      decoded_completions(answers.prompts, answers.completions, draw.num_generations, *text_.tokenizer);
+  for (const ScoredCompletion& completion : decoded)
+    answers.tokens += static_cast<int64_t>(completion.row->ids.size() + completion.ids.size());
+  answers.scores = score_completions(std::move(decoded), std::move(all.rewards), rewards_,
+                                     {draw.num_generations, parse_reward_scaling(config_.scale_rewards).value(),
+                                      parse_reward_aggregation(config_.multi_objective_aggregation).value()});
+  for (size_t i = 0; i < answers.completions.size(); ++i)
+    answers.completions[i].advantage = answers.scores.advantages.advantages[i];
+  return answers;
+}
+
+// Of the ranks that this process carries out.
+AnsweredPrompts GrpoObjective::answer_own(const Draw& draw, std::span<const data::PromptRow> prompts) {
+  const auto [begin, end] = part_of_ranks(prompts.size(), parallel_.ranks(), parallel_.world_size());
+  const std::span<const data::PromptRow> own = prompts.subspan(begin, end - begin);
+  std::vector<RolloutSampler::Prompt> sampled;
+  for (size_t i = 0; i < own.size(); ++i) sampled.push_back({own[i].ids, draw.rows[begin + i]});
+  AnsweredPrompts answered;
   {
     const kernels::ProfilerRange range("rollouts");
-    answers.rollouts = sampler_.sample(prompts, num_generations, static_cast<uint64_t>(config_.seed), draw);
+    for (Rollout& rollout :
+         sampler_.sample(sampled, draw.num_generations, static_cast<uint64_t>(config_.seed), draw.number)) {
+      const int64_t prompt = std::ssize(answered.completions) / draw.num_generations;
+      answered.completions.push_back({.row = sampled[static_cast<size_t>(prompt)].stream,
+                                      .rollout = std::move(rollout),
+                                      .ref_logprobs = {},
+                                      .advantage = 0});
+    }
   }
-  for (size_t i = 0; i < answers.rollouts.size(); ++i)
-    answers.tokens += static_cast<int64_t>(row_of[i]->ids.size() + answers.rollouts[i].ids.size());
-  answers.scores = score_completions(row_of, answers.rollouts, *text_.tokenizer, rewards_,
-                                     {num_generations, parse_reward_scaling(config_.scale_rewards).value(),
-                                      parse_reward_aggregation(config_.multi_objective_aggregation).value()});
-  return answers;
+  answered.rewards = rewards_of(
+      decoded_completions(own, answered.completions, draw.num_generations, *text_.tokenizer), rewards_);
+  if (draw.asks_reference) add_reference(answered.completions, own, draw.num_generations);
+  return answered;
 }
 
 // Nothing of the objective changes before everything has gone well.
 StepOutcome GrpoObjective::generate(std::span<const int64_t> rows, int64_t step) {
-  const int64_t draw = step / updates_per_rows();
-  Answers answers = answer(data_.training, rows, config_.num_generations, draw);
-  GenerationBatch batch;
-  batch.draw = draw;
-  for (size_t i = 0; i < answers.rollouts.size(); ++i)
-    batch.completions.push_back({.row = rows[i / static_cast<size_t>(config_.num_generations)],
-                                 .rollout = std::move(answers.rollouts[i]),
-                                 .ref_logprobs = {},
-                                 .advantage = answers.scores.advantages.advantages[i]});
-  if (config_.beta != 0) add_reference(batch.completions);
-  if (config_.log_completions) {
+  const int64_t number = step / updates_per_rows();
+  Answers answers = answer({data_.training, rows, config_.num_generations, number, config_.beta != 0});
+  if (config_.log_completions && parallel_.is_main_process()) {
     char name[64];
     std::snprintf(name, sizeof name, "completions_%05lld.jsonl", static_cast<long long>(step + 1));
     const std::filesystem::path folder = std::filesystem::path(config_.output_dir) / "completions";
@@ -145,23 +131,16 @@ StepOutcome GrpoObjective::generate(std::span<const int64_t> rows, int64_t step)
     write_file_atomically(folder / name, completion_lines(answers.scores, rewards_, step + 1));
   }
   samples_ = sample_rows(answers.scores, *text_.tokenizer, rewards_, sample_count);
-  batch_ = std::move(batch);
+  batch_ = {number, std::move(answers.completions)};
   if (!rows.empty()) rows_drawn_ = rows.back() + 1;
   return {.loss = 0, .tokens = answers.tokens, .metrics = answers.scores.metrics};
 }
 
-std::vector<std::vector<int32_t>> GrpoObjective::prompts_of(std::span<const ScoredRollout> completions) const {
-  std::vector<std::vector<int32_t>> prompts;
-  std::vector<int32_t> labels;
-  for (const ScoredRollout& scored : completions)
-    data_.training.append_sequence(data_.training.sequences_of_row(scored.row).first, prompts.emplace_back(), labels);
-  return prompts;
-}
-
-void GrpoObjective::add_reference(std::vector<ScoredRollout>& completions) const {
-  const std::vector<std::vector<int32_t>> prompts = prompts_of(completions);
+void GrpoObjective::add_reference(std::vector<ScoredRollout>& completions, std::span<const data::PromptRow> prompts,
+                                  int64_t num_generations) const {
   std::vector<CompletedPrompt> sequences;
-  for (size_t i = 0; i < completions.size(); ++i) sequences.push_back({prompts[i], completions[i].rollout.ids});
+  for (size_t i = 0; i < completions.size(); ++i)
+    sequences.push_back({prompts[i / static_cast<size_t>(num_generations)].ids, completions[i].rollout.ids});
   PolicyForwardOptions options = forward_options(reference_, 0);
   options.forward.adapter.training = false;
   auto logprobs =
@@ -184,73 +163,45 @@ StepOutcome GrpoObjective::accumulate(std::span<const int64_t> rows, int64_t ste
   return outcome;
 }
 
-// The quantile is that of the whole step, which is known before its first gradient: one more pass, without gradients.
-EntropyFloor GrpoObjective::entropy_floor_of(std::span<const CompletedPrompt> sequences,
-                                             const PolicyForwardOptions& options) const {
-  if (config_.top_entropy_quantile >= 1) return {};
-  std::vector<double> entropies;
-  for (const CompletionTokens& tokens : measure_completions(model_, sequences, config_, options))
-    entropies.insert(entropies.end(), tokens.entropies.begin(), tokens.entropies.end());
-  return entropy_floor(std::move(entropies), config_.top_entropy_quantile);
+// The steps of a draw take its completions part by part, num_iterations times over.
+std::span<const ScoredRollout> GrpoObjective::completions_of(int64_t step) const {
+  const int64_t parts = config_.updates_per_generation(), part = step % updates_per_rows() % parts;
+  const auto [begin, end] = part_of_ranks(batch_.completions.size(), {part, part + 1}, parts);
+  return std::span(batch_.completions).subspan(begin, end - begin);
+}
+
+// The quantile of entropies is the whole step's, known before its first gradient: one more pass, without gradients.
+void GrpoObjective::measure_entropies(PolicyStep& learnt, PolicyForwardOptions options) const {
+  const auto [begin, end] = learnt.part_of(parallel_, parallel_.ranks());
+  options.first_sample = static_cast<int32_t>(begin);
+  const std::vector<CompletionTokens> own =
+      measure_completions(model_, learnt.sequences().subspan(begin, end - begin), config_, options);
+  for (size_t i = 0; i < own.size(); ++i) learnt.set(begin + i, own[i]);
+  learnt.share(parallel_);
+  learnt.set_entropy_floor();
 }
 
 StepOutcome GrpoObjective::learn(int64_t step, double loss_scale) {
-  // The steps of a draw take its completions part by part, num_iterations times over.
-  const auto parts = static_cast<size_t>(config_.updates_per_generation());
-  const size_t part = static_cast<size_t>(step % updates_per_rows()) % parts, all = batch_.completions.size();
-  const auto own =
-      std::span(batch_.completions).subspan(all * part / parts, all * (part + 1) / parts - all * part / parts);
-  const auto is_masked = [&](const ScoredRollout& scored) {
-    return config_.mask_truncated_completions && scored.rollout.truncated;
-  };
-  const auto tokens_of = [&](std::span<const ScoredRollout> completions) {
-    int64_t tokens = 0;
-    for (const ScoredRollout& scored : completions)
-      if (!is_masked(scored)) tokens += static_cast<int64_t>(scored.rollout.ids.size());
-    return tokens;
-  };
-  std::vector<const ScoredRollout*> learnt;
-  const std::vector<std::vector<int32_t>> prompts = prompts_of(own);
-  std::vector<CompletedPrompt> sequences;
-  for (const ScoredRollout& scored : own) {
-    if (is_masked(scored)) continue;
-    learnt.push_back(&scored);
-    sequences.push_back({prompts[static_cast<size_t>(&scored - own.data())], scored.rollout.ids});
+  PolicyStep learnt(config_, batch_, completions_of(step), data_.training);
+  PolicyForwardOptions options = forward_options(policy_, step);
+  options.entropy_gradients = config_.entropy_coef != 0;
+  options.loss_scale = loss_scale;
+  if (config_.top_entropy_quantile < 1) measure_entropies(learnt, options);
+  RankGradients gradients(parallel_, shared_);
+  for (auto [rank, last] = parallel_.ranks(); rank < last; ++rank) {
+    const auto [begin, end] = learnt.part_of(parallel_, {rank, rank + 1});
+    const size_t first = begin;
+    options.first_sample = static_cast<int32_t>(first);
+    learn_completions(model_, learnt.sequences().subspan(begin, end - begin), config_, options,
+                      [&](size_t i, const CompletionTokens& tokens, CompletionGradients room) {
+                        learnt.set(first + i, tokens);
+                        learnt.gradients_of(first + i, room);
+                      });
+    gradients.end_rank();
   }
-  PolicyForwardOptions forward = forward_options(policy_, step);
-  forward.entropy_gradients = config_.entropy_coef != 0;
-  forward.loss_scale = loss_scale;
-  PolicyLoss loss(policy_loss_options(config_), {.completions = static_cast<int64_t>(own.size()),
-                                                 .tokens = tokens_of(own),
-                                                 .generation_tokens = tokens_of(batch_.completions),
-                                                 .updates_per_generation = static_cast<double>(parts),
-                                                 .entropy = entropy_floor_of(sequences, forward)});
-  for (const ScoredRollout& scored : own)
-    if (is_masked(scored))
-      loss.add({.logprobs = {}, .old_logprobs = {}, .ref_logprobs = {}, .advantage = scored.advantage, .masked = true},
-               {});
-  SamplingDifference difference;
-  double entropy = 0;
-  const bool entropies_count = config_.entropy_coef != 0 || config_.top_entropy_quantile < 1;
-  learn_completions(
-      model_, sequences, config_, forward,
-      [&](size_t i, const CompletionTokens& tokens, CompletionGradients gradients) {
-        const std::vector<double> old = doubles(learnt[i]->rollout.logprobs), ref = doubles(learnt[i]->ref_logprobs);
-        loss.add({.logprobs = tokens.logprobs,
-                  .old_logprobs = old,
-                  .ref_logprobs = ref,
-                  .entropies = entropies_count ? std::span<const double>(tokens.entropies) : std::span<const double>(),
-                  .advantage = learnt[i]->advantage},
-                 gradients.logprobs, gradients.entropies);
-        difference.add(tokens.logprobs, old);
-        for (const double nats : tokens.entropies) entropy += nats;
-      });
-  StepOutcome outcome;
-  outcome.loss = loss.loss();
-  outcome.metrics = loss.metrics();
-  outcome.metrics.emplace_back("entropy", entropy / static_cast<double>(std::max<int64_t>(1, tokens_of(own))));
-  if (step % updates_per_rows() == 0) difference.add_to(outcome.metrics);
-  return outcome;
+  gradients.end_step();
+  learnt.share(parallel_);
+  return learnt.outcome(step % updates_per_rows() == 0);
 }
 
 Metrics GrpoObjective::evaluate() {
@@ -258,7 +209,7 @@ Metrics GrpoObjective::evaluate() {
   std::vector<int64_t> rows(static_cast<size_t>(data_.evaluation->rows()));
   std::iota(rows.begin(), rows.end(), 0);
   const int64_t generations = config_.num_generations_eval > 0 ? config_.num_generations_eval : config_.num_generations;
-  Metrics metrics = answer(*data_.evaluation, rows, generations, evaluation_draw).scores.metrics;
+  Metrics metrics = answer({*data_.evaluation, rows, generations, evaluation_draw, false}).scores.metrics;
   for (auto& [name, value] : metrics) name = "eval_" + name;
   return metrics;
 }
@@ -281,6 +232,15 @@ void GrpoObjective::load_state(const std::filesystem::path& folder) {
   if (data_.training.stream() != nullptr) data_.training.stream()->load(folder);
   if (!batch_.completions.empty()) rows_drawn_ = batch_.completions.back().row + 1;
   if (config_.sync_ref_model) reference_model_->load(folder);
+}
+
+void GrpoObjective::share_state() {
+  const std::string text =
+      parallel_.text_from_main_process(parallel_.is_main_process() ? generation_batch_text(batch_) : std::string());
+  batch_ = read_generation_batch(text, "what rank 0 sent", rows(), model_.config().vocab_size);
+  rows_drawn_ = parallel_.from_main_process(rows_drawn_);
+  if (data_.training.stream() != nullptr) data_.training.stream()->share_place();
+  if (config_.sync_ref_model) reference_model_->share(parallel_);
 }
 
 }  // namespace lathe::train

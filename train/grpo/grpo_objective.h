@@ -5,6 +5,9 @@
 // advantages, the reference's log-probabilities. Then updates_per_generation() · num_iterations steps learn from it,
 // each from its part of the completions, in order. What is sampled, and its log-probabilities, are the trainer's own
 // numbers to the bit: before the first update every ratio is 1 (with lora_dropout 0).
+//
+// Ranks share the prompts of a draw and of an evaluation, each of them whole groups, and the completions of a step. What
+// they find out goes to all of them, so that advantages, the loss and every metric are over all on every rank.
 #pragma once
 
 #include <memory>
@@ -13,19 +16,22 @@
 
 #include "nn/transformer.h"
 #include "text/model_text.h"
+#include "train/data_parallel.h"
 #include "train/grpo/completion_scores.h"
 #include "train/grpo/generation_batch.h"
 #include "train/grpo/grpo_config.h"
 #include "train/grpo/grpo_data.h"
 #include "train/grpo/policy_forward.h"
+#include "train/grpo/policy_step.h"
+#include "train/grpo/shared_answers.h"
 #include "train/objective.h"
 #include "train/reference_model.h"
 #include "train/report.h"
 
 namespace lathe::train {
 
-// Tokens of keys and values that the rollouts hold: kv_cache_tokens, or what is generated at once.
-int64_t rollout_cache_tokens(const GrpoConfig& config, int64_t longest_prompt);
+// Tokens of keys and values that a process's rollouts hold: kv_cache_tokens, or what it generates at once.
+int64_t rollout_cache_tokens(const GrpoConfig& config, int64_t longest_prompt, const DataParallel& parallel = {});
 
 class GrpoObjective final : public Objective {
  public:
@@ -33,7 +39,7 @@ class GrpoObjective final : public Objective {
   // copy of it as it is now is added to the model as "ref"; where whole weights are trained, the reference is a model
   // of its own.
   GrpoObjective(nn::Transformer& model, const GrpoConfig& config, const GrpoData& data, const text::ModelText& text,
-                std::vector<NamedReward> rewards);
+                std::vector<NamedReward> rewards, DataParallel parallel = {});
 
   int64_t rows() const override { return data_.training.rows(); }
   std::vector<data::MixtureSource> sources() const override { return data_.training.sources(); }
@@ -47,28 +53,38 @@ class GrpoObjective final : public Objective {
   StepOutcome accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override;
   // num_generations_eval completions of each prompt of eval_dataset, with the same random numbers each time.
   Metrics evaluate() override;
+  bool evaluates_together() const override { return true; }
   void after_update(int64_t steps_done) override;
 
   std::string_view state_name() const override { return "grpo"; }
   void save_state(const std::filesystem::path& folder) const override;
   void load_state(const std::filesystem::path& folder) override;
+  void share_state() override;
 
   // The newest completions with their rewards, for the report.
   const std::vector<SampleRow>& samples() const { return samples_; }
 
  private:
+  struct Draw {
+    const TrainingSet& set;
+    std::span<const int64_t> rows;
+    int64_t num_generations, number;
+    bool asks_reference;
+  };
   struct Answers {
     std::vector<data::PromptRow> prompts;  // which the scores point to
-    std::vector<Rollout> rollouts;
+    std::vector<ScoredRollout> completions;
     CompletionScores scores;
     int64_t tokens = 0;  // of prompts and completions
   };
-  Answers answer(const TrainingSet& rows, std::span<const int64_t> drawn, int64_t num_generations, int64_t draw);
+  Answers answer(const Draw& draw);
+  AnsweredPrompts answer_own(const Draw& draw, std::span<const data::PromptRow> prompts);
   StepOutcome generate(std::span<const int64_t> rows, int64_t step);
+  std::span<const ScoredRollout> completions_of(int64_t step) const;
   StepOutcome learn(int64_t step, double loss_scale);
-  void add_reference(std::vector<ScoredRollout>& completions) const;
-  std::vector<std::vector<int32_t>> prompts_of(std::span<const ScoredRollout> completions) const;
-  EntropyFloor entropy_floor_of(std::span<const CompletedPrompt> sequences, const PolicyForwardOptions& options) const;
+  void add_reference(std::vector<ScoredRollout>& completions, std::span<const data::PromptRow> prompts,
+                     int64_t num_generations) const;
+  void measure_entropies(PolicyStep& learnt, PolicyForwardOptions options) const;
   PolicyForwardOptions forward_options(const std::optional<std::string>& adapter, int64_t step) const;
 
   nn::Transformer& model_;
@@ -76,6 +92,8 @@ class GrpoObjective final : public Objective {
   const GrpoData& data_;
   const text::ModelText& text_;
   std::vector<NamedReward> rewards_;
+  DataParallel parallel_;
+  std::vector<nn::Parameter> shared_;              // whose gradients ranks add up; empty where there is one
   std::optional<std::string> policy_, reference_;  // adapters; not given: the model's only one, or none
   std::optional<ReferenceModel> reference_model_;  // where beta is not 0 and whole weights are trained
   RolloutSampler sampler_;

@@ -65,11 +65,10 @@ size_t first_prediction(const CompletedPrompt& sequence, size_t end) { return en
 
 template <class PerForward>
 void for_each_forward(std::span<const CompletedPrompt> sequences, const TrainingSettings& settings,
-                      PerForward per_forward) {
+                      int32_t first_sample, PerForward per_forward) {
   const TrainingSet set = set_of(sequences);
   std::vector<int64_t> rows(sequences.size());
   std::iota(rows.begin(), rows.end(), 0);
-  int32_t first_sample = 0;
   for (const auto& cut :
        cut_into_forwards(set, rows, settings.per_device_train_batch_size, settings.max_tokens_per_forward)) {
     MicroBatch batch = make_micro_batch(set, cut, first_sample);
@@ -97,7 +96,7 @@ Tensor like(const Tensor& gradients, const Tensor& value, double loss_scale) {
 void learn_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
                        const TrainingSettings& settings, const PolicyForwardOptions& options,
                        const std::function<void(size_t, const CompletionTokens&, CompletionGradients)>& learn) {
-  for_each_forward(sequences, settings, [&](const std::vector<int64_t>& cut, MicroBatch& batch) {
+  for_each_forward(sequences, settings, options.first_sample, [&](const std::vector<int64_t>& cut, MicroBatch& batch) {
     nn::PackedAttention attention(model.config(), batch.tokens.layout);
     const Run forward = run(model, batch, attention, options);
     const Shape all{static_cast<int64_t>(forward.values.size())};
@@ -130,7 +129,7 @@ std::vector<CompletionTokens> measure_completions(const nn::Transformer& model,
                                                   const PolicyForwardOptions& options) {
   const autograd::NoGradScope no_grad;
   std::vector<CompletionTokens> result;
-  for_each_forward(sequences, settings, [&](const std::vector<int64_t>& cut, MicroBatch& batch) {
+  for_each_forward(sequences, settings, options.first_sample, [&](const std::vector<int64_t>& cut, MicroBatch& batch) {
     nn::PackedAttention attention(model.config(), batch.tokens.layout);
     const Run forward = run(model, batch, attention, options);
     size_t end = 0;

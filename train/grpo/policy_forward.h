@@ -23,6 +23,7 @@ struct PolicyForwardOptions {
   double loss_scale = 1.0;  // of the gradients (train/loss_scale.h)
   nn::ForwardOptions forward;
   bool entropy_gradients = false;  // whether the loss depends on the entropies
+  int32_t first_sample = 0;        // the first sequence's number in the step, which keys dropout
 };
 
 // What the model says of a completion's tokens, in double.
