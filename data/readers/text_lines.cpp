@@ -22,6 +22,12 @@ const char* wide_encoding(std::string_view text) {
   return zero(0) != zero(1) ? "UTF-16" : nullptr;
 }
 
+// What was unpacked is unpacked no further, so that layers of packing cannot multiply.
+void expect_not_packed(std::string_view first_bytes, const std::string& file) {
+  if (!begins_as_packed(first_bytes)) return;
+  throw FormatError(file, 0, "is packed twice, which is not read; unpack it once first (gunzip, unzstd)");
+}
+
 }  // namespace
 
 void expect_utf8(std::string_view first_bytes, const std::string& file) {
@@ -58,6 +64,7 @@ TextLines::TextLines(std::string name, std::unique_ptr<ByteStream> stream, int64
   while (end_ < 4 && fill()) {
   }
   const std::string_view first(buffer_.data(), end_);
+  expect_not_packed(first, name_);
   expect_utf8(first, name_);
   begin_ = searched_ = byte_order_mark_bytes(first);
 }

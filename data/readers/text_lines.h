@@ -28,7 +28,7 @@ void expect_no_json_array(std::string_view first_row, int64_t line, const std::s
 class TextLines final : public RowSource {
  public:
   static constexpr int64_t default_max_line_bytes = default_max_row_bytes;
-  // `input` is a path or "-". Errors as open_byte_stream() and expect_utf8().
+  // `input` is a path or "-". Errors as open_byte_stream() and expect_utf8(), and for what is packed twice.
   explicit TextLines(const std::string& input, int64_t max_line_bytes = default_max_line_bytes);
   // `name` is for messages.
   TextLines(std::string name, std::unique_ptr<ByteStream> stream, int64_t max_line_bytes);

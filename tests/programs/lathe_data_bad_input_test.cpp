@@ -1,5 +1,6 @@
 // What people hand over by mistake or by malice, to lathe-data tokenize and to lathe-train alike: an error with the
 // file and the way out, in bounded time and memory, and nothing left behind.
+#include "tests/data/readers/packed_text.h"
 #include "tests/programs/program_test.h"
 
 namespace lathe {
@@ -50,6 +51,19 @@ TEST_F(BadInput, PackedFilesThatAreCutShortOrUnpackToOneEndlessLine) {
   expect_refused("cut.jsonl.gz", "cut short");
   shell("(printf '{\"text\": \"'; head -c 70M /dev/zero | tr '\\0' x) | gzip -1 > bomb.jsonl.gz");
   expect_refused("bomb.jsonl.gz", "line 1: is longer than 64 MiB");
+}
+
+TEST_F(BadInput, PackedFilesInPackedFilesAndARowOfAGibibyteInOne) {
+  const std::string piece = data::zstd(std::string(64 << 20, 'x'));  // frames, one after another, are one file
+  std::string row = data::zstd("{\"input_ids\": [1, 2, 3]}\n{\"text\": \"");
+  for (int i = 0; i < 16; ++i) row += piece;
+  ASSERT_LT(row.size(), size_t{1} << 20);
+  std::ofstream(folder_ / "row.jsonl.zst", std::ios::binary) << row;
+  expect_refused("row.jsonl.zst", "line 2: is longer than 64 MiB");
+  std::ofstream(folder_ / "twice.jsonl.zst", std::ios::binary) << data::zstd(row);
+  expect_refused("twice.jsonl.zst", "is packed twice");
+  std::ofstream(folder_ / "twice.jsonl.gz", std::ios::binary) << data::gzip(row);
+  expect_refused("twice.jsonl.gz", "is packed twice");
 }
 
 TEST_F(BadInput, ARowOfAGibibyte) {

@@ -104,6 +104,16 @@ TEST_F(TextLinesTest, AFileThatUnpacksToOneEndlessLineStopsAtTheBound) {
   }
 }
 
+// Each layer multiplies by some thousands: two of them would make a terabyte of what is 100 kB here.
+TEST_F(TextLinesTest, WhatIsPackedTwiceIsUnpackedOnceAndRefused) {
+  const std::string zeros(64 << 20, 'x');
+  for (const std::string& inner : {gzip(zeros), zstd(zeros), zstd("{}\n")})
+    for (const std::string& outer : {gzip(inner), zstd(inner)}) {
+      const std::string reason = error(outer);
+      EXPECT_NE(reason.find("is packed twice"), std::string::npos) << reason;
+    }
+}
+
 TEST_F(TextLinesTest, WideEncodingsAndFoldersAreRefused) {
   EXPECT_NE(error({"\xFF\xFE{\0", 4}).find("UTF-16"), std::string::npos);
   EXPECT_NE(error(gzip({"{\0\0\0\"\0\0\0", 8})).find("UTF-32"), std::string::npos);
