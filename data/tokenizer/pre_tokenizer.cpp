@@ -4,92 +4,15 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "core/error.h"
+#include "data/tokenizer/split_words.h"
 #include "data/tokenizer/utf8.h"
 
 namespace lathe::data {
 namespace {
 
 using json = nlohmann::ordered_json;
-
-struct Section {
-  size_t begin, end;
-  bool match;
-};
-
-// The word cut at the pattern's matches: matches, of which some may be empty, and what lies between them, in order.
-std::vector<Section> sections_of(const PreTokenizer& step, std::string_view text, TextPiece word) {
-  // A word is matched on its own: look-behind does not see the text before it.
-  const std::string_view own = text.substr(word.begin, word.end - word.begin);
-  std::vector<Section> sections;
-  size_t done = 0;
-  const auto add = [&](size_t begin, size_t end) {
-    if (begin > done) sections.push_back({done, begin, step.invert});
-    sections.push_back({begin, end, !step.invert});
-    done = end;
-  };
-  if (step.regex.empty()) {
-    for (size_t at = 0; (at = own.find(step.literal, at)) != std::string_view::npos; at += step.literal.size()) {
-      add(at, at + step.literal.size());
-    }
-  } else {
-    // A match of nothing is a cut, too, but where a match has just ended.
-    std::optional<size_t> last_end;
-    for (size_t from = 0, begin = 0, end = 0; from < own.size() && step.regex[0].find(own, from, begin, end);) {
-      const bool nothing = end == begin;
-      if (!nothing || begin != last_end) add(begin, end);
-      last_end = end;
-      from = !nothing ? end : end < own.size() ? end + code_point_length(own[end]) : own.size();
-    }
-  }
-  if (done < own.size()) sections.push_back({done, own.size(), step.invert});
-  return sections;
-}
-
-void append_cut(const PreTokenizer& step, const std::vector<Section>& sections, size_t base,
-                std::vector<TextPiece>& words) {
-  using Cut = PreTokenizer::Cut;
-  const size_t first = words.size();
-  bool previous_match = false;
-  bool join_next = false;
-  for (const Section& section : sections) {
-    const TextPiece piece{base + section.begin, base + section.end};
-    const bool at_first = words.size() == first;
-    switch (step.cut) {
-      case Cut::removed:
-        if (!section.match) words.push_back(piece);
-        break;
-      case Cut::isolated: words.push_back(piece); break;
-      case Cut::contiguous:
-        if (!at_first && section.match == previous_match) {
-          words.back().end = piece.end;
-        } else {
-          words.push_back(piece);
-        }
-        break;
-      case Cut::merged_with_previous:
-        if (section.match && !previous_match && !at_first) {
-          words.back().end = piece.end;
-        } else {
-          words.push_back(piece);
-        }
-        break;
-      case Cut::merged_with_next:
-        if (join_next && !section.match) {
-          words.back().end = piece.end;
-        } else {
-          words.push_back(piece);
-        }
-        join_next = section.match;
-        break;
-    }
-    previous_match = section.match;
-  }
-  const auto is_empty = [](const TextPiece& word) { return word.begin == word.end; };
-  words.erase(std::remove_if(words.begin() + static_cast<std::ptrdiff_t>(first), words.end(), is_empty), words.end());
-}
 
 // Rust's char::is_numeric: the general categories Nd, Nl and No.
 bool is_numeric(char32_t c) {
@@ -183,7 +106,7 @@ PreTokenizer read_split(const json& description, const std::string& file) {
   PreTokenizer step{PreTokenizer::Kind::split};
   const json& pattern = description.at("pattern");
   if (pattern.contains("Regex")) {
-    step.regex.push_back(tokenizer_regex(pattern.at("Regex").get<std::string>(), file + " pre_tokenizer Split"));
+    step.pattern.emplace_back(pattern.at("Regex").get<std::string>(), file + " pre_tokenizer Split");
   } else {
     step.literal = pattern.at("String");
     if (step.literal.empty()) throw ConfigError(file, "a Split pre-tokenizer has an empty pattern");
@@ -273,7 +196,7 @@ const char* const gpt2_pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?
 
 PreTokenizer split_pre_tokenizer(const std::string& pattern, const std::string& where) {
   PreTokenizer step{PreTokenizer::Kind::split};
-  step.regex.push_back(tokenizer_regex(pattern, where));
+  step.pattern.emplace_back(pattern, where);
   return step;
 }
 
@@ -295,7 +218,7 @@ void PreTokenizer::apply(AlignedText& text, std::vector<TextPiece>& words) const
     if (kind == Kind::digits) {
       cut_digits(text.text, word, individual, finer);
     } else {
-      append_cut(*this, sections_of(*this, text.text, word), word.begin, finer);
+      split_word(*this, text.text, word, finer);
     }
   }
   words = std::move(finer);

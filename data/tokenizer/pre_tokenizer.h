@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "data/tokenizer/normalizer.h"
-#include "data/tokenizer/regex.h"
+#include "data/tokenizer/split_pattern.h"
 
 namespace lathe::data {
 
@@ -17,12 +17,12 @@ struct PreTokenizer {
   enum class Prepend { always, first, never };
 
   Kind kind;
-  std::vector<Regex> regex;  // split: matches of this, or
-  std::string literal;       // of this text
-  Cut cut = Cut::isolated;   // split
-  bool invert = false;       // split: the pattern is what lies between the cuts
-  bool individual = true;    // digits: each digit is a word
-  std::string replacement;   // metaspace: what stands for a space
+  std::vector<SplitPattern> pattern;  // split: matches of this, or
+  std::string literal;                // of this text
+  Cut cut = Cut::isolated;            // split
+  bool invert = false;                // split: the pattern is what lies between the cuts
+  bool individual = true;             // digits: each digit is a word
+  std::string replacement;            // metaspace: what stands for a space
   Prepend prepend = Prepend::always;
   bool cut_words = true;  // metaspace: a word begins at each replaced space
 

@@ -299,9 +299,16 @@ TEST_F(TokenizerFiles, FilesNestedDeeplyAreRefused) {
 
 TEST_F(TokenizerFiles, APatternOfExponentialCostIsStopped) {
   write("tokenizer.json", R"({"model": {"vocab": {"a": 0}, "merges": []},
-    "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a|aa)+[bc]"}, "behavior": "Isolated"}})");
+    "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a|aa)+?[bc]"}, "behavior": "Isolated"}})");
   const auto tokenizer = Tokenizer::from_directory(directory_);
   EXPECT_THROW(tokenizer->encode(std::string(60, 'a')), ConfigError);
+}
+
+// The same greedily is an automaton, which tries all alternatives at once.
+TEST_F(TokenizerFiles, AnAutomatonsCostIsNotExponential) {
+  write("tokenizer.json", R"({"model": {"vocab": {"a": 0}, "merges": []},
+    "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a|aa)+[bc]"}, "behavior": "Isolated"}})");
+  EXPECT_EQ(Tokenizer::from_directory(directory_)->encode(std::string(60, 'a')).size(), 60u);
 }
 
 TEST_F(TokenizerFiles, TheTemplateFileStandsAboveTheConfig) {
