@@ -5,6 +5,7 @@
 #include "autograd/ops/linear_each.h"
 #include "autograd/ops/rms_norm.h"
 #include "autograd/ops/view.h"
+#include "autograd/recording.h"
 #include "nn/linear_each.h"
 
 namespace lathe::nn {
@@ -30,6 +31,8 @@ Variable FeedForwardBlock::gated(const Variable& normed, const BatchRows& rows) 
     const Linear &gate = gate_up_proj[0], &up = gate_up_proj[1];
     return autograd::gated_linear(normed, {gate.weight, gate.bias.value()}, {up.weight, up.bias.value()},
                                   gate_activation);
+  } else if (!autograd::grad_enabled()) {
+    gate_up = multiply_each(gate_up_proj, normed, rows);
   } else {
     // up first: the backward goes the other way round, and the order in which it adds gate's and up's gradients decides
     // the last bit.

@@ -1,7 +1,5 @@
 #include "nn/linear.h"
 
-#include "autograd/ops/linear_each.h"
-#include "autograd/recording.h"
 #include "kernels/copy/copy.h"
 #include "nn/linear_each.h"
 
@@ -27,11 +25,16 @@ JoinedFactors::Factors JoinedFactors::of(const Parameter& a, const Parameter& b)
   return factors_;
 }
 
+PackedLora::Pair LoraLayer::packed_factors() const {
+  if (!joined) return packed->of(a.leaf.value(), b.leaf.value());
+  const JoinedFactors::Factors factors = joined->of(a, b);
+  return packed->of(factors.a, factors.b);
+}
+
 autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRows& rows,
                                       const autograd::Variable& residual) const {
-  if (is_alone(*this, rows)) return autograd::linear_each(x, {{weight, bias.value(), residual.value()}})[0];
-  const bool packs =
-      rows.adapters.size() > 1 && !autograd::grad_enabled() && x.value().device().kind == DeviceKind::cpu;
+  if (std::optional<std::vector<autograd::UnrecordedLora>> few = unrecorded_lora(*this, rows))
+    return autograd::linear_each(x, {{weight, bias.value(), residual.value(), *std::move(few)}})[0];
   autograd::LinearTerms terms{.bias = bias, .residual = residual, .lora = {}};
   for (const AdapterRun& run : rows.adapters) {
     const auto found = lora.find(run.adapter);
@@ -48,11 +51,6 @@ autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRo
     if (layer.magnitude) {
       term.magnitude = layer.magnitude->leaf;
       term.inverse_norm = layer.norms->inverse(layer.a.leaf.value(), layer.b.leaf.value(), layer.scaling);
-    }
-    if (packs) {
-      const PackedLora::Pair pair = layer.joined ? layer.packed->of(term.joined_a, term.joined_b)
-                                                 : layer.packed->of(layer.a.leaf.value(), layer.b.leaf.value());
-      term.packed_a = pair.a, term.packed_b = pair.b;
     }
     terms.lora.push_back(std::move(term));
   }

@@ -53,6 +53,9 @@ class JoinedFactors {
 };
 
 struct LoraLayer {
+  // A and B, or the joined factors: where kernels::packs_narrow(a).
+  PackedLora::Pair packed_factors() const;
+
   Parameter a, b;                         // [r, in], [out, r]
   std::shared_ptr<JoinedFactors> joined;  // where a and b have a start
   std::optional<Parameter> magnitude;     // f32 [out], with DoRA

@@ -2,10 +2,17 @@
 
 #include <algorithm>
 
-#include "autograd/ops/linear_each.h"
 #include "autograd/recording.h"
 
 namespace lathe::nn {
+namespace {
+
+bool is_plain(const LoraLayer& layer, const AdapterRun& run, const AdapterMode& mode) {
+  return run.sequences && !layer.magnitude && !(mode.training && layer.dropout > 0) &&
+         kernels::packs_narrow(layer.a.leaf.value());
+}
+
+}  // namespace
 
 bool is_alone(const Linear& linear, const BatchRows& rows) {
   return !autograd::grad_enabled() &&
@@ -13,14 +20,31 @@ bool is_alone(const Linear& linear, const BatchRows& rows) {
                       [&](const AdapterRun& run) { return linear.lora.contains(run.adapter); });
 }
 
+std::optional<std::vector<autograd::UnrecordedLora>> unrecorded_lora(const Linear& linear, const BatchRows& rows) {
+  if (autograd::grad_enabled()) return std::nullopt;
+  std::vector<autograd::UnrecordedLora> terms;
+  for (const AdapterRun& run : rows.adapters) {
+    const auto found = linear.lora.find(run.adapter);
+    if (found == linear.lora.end()) continue;  // this adapter targets other linears
+    const LoraLayer& layer = found->second;
+    if (!is_plain(layer, run, rows.mode)) return std::nullopt;
+    if (terms.empty()) terms.reserve(rows.adapters.size());
+    const PackedLora::Pair pair = layer.packed_factors();
+    terms.push_back({run.sequences->first_token, run.sequences->end_token(), pair.a, pair.b, layer.scaling});
+  }
+  return terms;
+}
+
 std::vector<autograd::Variable> multiply_each(const std::vector<Linear>& linears, const autograd::Variable& x,
                                               const BatchRows& rows) {
-  if (std::all_of(linears.begin(), linears.end(), [&](const Linear& linear) { return is_alone(linear, rows); })) {
-    std::vector<autograd::UnrecordedLinear> alone;
-    alone.reserve(linears.size());
-    for (const Linear& linear : linears) alone.push_back({linear.weight, linear.bias.value()});
-    return autograd::linear_each(x, alone);
+  std::vector<autograd::UnrecordedLinear> unrecorded;
+  unrecorded.reserve(linears.size());
+  for (const Linear& linear : linears) {
+    std::optional<std::vector<autograd::UnrecordedLora>> lora = unrecorded_lora(linear, rows);
+    if (!lora) break;
+    unrecorded.push_back({linear.weight, linear.bias.value(), {}, *std::move(lora)});
   }
+  if (unrecorded.size() == linears.size()) return autograd::linear_each(x, unrecorded);
   std::vector<autograd::Variable> each;
   each.reserve(linears.size());
   for (const Linear& linear : linears) each.push_back(linear(x, rows));

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <mutex>
 
+#include "kernels/matmul/weights/packed/narrow_panels.h"
 #include "kernels/matmul/weights/packed/packed_weight.h"
 
 namespace lathe::nn {
@@ -12,7 +13,8 @@ namespace lathe::nn {
 class PackedLora {
  public:
   struct Pair {
-    kernels::PackedWeight a, b;
+    kernels::NarrowPanels a;
+    kernels::PackedWeight b;
   };
   // Of a [r, K] and b [N, r]; packed again where one has changed since.
   Pair of(const Tensor& a, const Tensor& b) const;

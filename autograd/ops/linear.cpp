@@ -5,7 +5,6 @@
 
 #include "autograd/operation.h"
 #include "core/error.h"
-#include "core/thread_pool.h"
 #include "kernels/add/add.h"
 #include "kernels/column_scale/column_scale.h"
 #include "kernels/copy/copy.h"
@@ -39,7 +38,6 @@ struct Linear final : Operation {
     kernels::DropoutParams dropout;
     SequenceLayout layout;  // of its rows
     Tensor inverse_norm;    // DoRA
-    kernels::PackedWeight packed_a, packed_b;
     Tensor joined_a, joined_b;
     bool dora() const { return inverse_norm.defined(); }
     bool drops() const { return dropout.probability != 0.0f; }
@@ -53,8 +51,7 @@ struct Linear final : Operation {
   std::string_view name() const override { return "linear"; }
 
   static Term held(const LoraTerm& term, const SequenceLayout& layout) {
-    return {term.scale,    term.dropout,  layout,        term.inverse_norm,
-            term.packed_a, term.packed_b, term.joined_a, term.joined_b};
+    return {term.scale, term.dropout, layout, term.inverse_norm, term.joined_a, term.joined_b};
   }
 
   void add_term(const LoraTerm& term, int64_t rows) {
@@ -129,8 +126,7 @@ struct Linear final : Operation {
     f.output(out);
   }
 
-  // t of each term. On the CPU those of a decode step's adapters are too small for all threads, and are computed side
-  // by side.
+  // t of each term.
   std::vector<Tensor> through_a(Forward& f) const {
     const Tensor& in = f.input(x);
     std::vector<Tensor> t(terms.size());
@@ -138,18 +134,11 @@ struct Linear final : Operation {
       if (run.term != no_term)
         t[static_cast<size_t>(run.term)] =
             Tensor::empty({run.end - run.begin, factor_a(f, run.term).dim(0)}, in.dtype(), in.device());
-    const auto multiply = [&](const RowRun& run) {
-      if (run.term == no_term) return;
+    for (const RowRun& run : runs) {
+      if (run.term == no_term) continue;
       const Term& term = term_of(run);
-      const kernels::Weight a = term.packed_a.defined() ? kernels::Weight(term.packed_a) : factor_a(f, run.term);
-      kernels::matmul(t[static_cast<size_t>(run.term)], dropped(run.of(in), term), a, Layout::transposed, term.scale);
-    };
-    if (runs.size() > 1 && in.device().kind == DeviceKind::cpu) {
-      parallel_for(static_cast<int64_t>(runs.size()), 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) multiply(runs[static_cast<size_t>(i)]);
-      });
-    } else {
-      for (const RowRun& run : runs) multiply(run);
+      kernels::matmul(t[static_cast<size_t>(run.term)], dropped(run.of(in), term), factor_a(f, run.term),
+                      Layout::transposed, term.scale);
     }
     return t;
   }
@@ -163,8 +152,7 @@ struct Linear final : Operation {
     kernels::LinearTerms joined{.bias = f.input(bias), .residual = all.of(f.input(residual))};
     for (const RowRun& run : neighbours) {
       if (run.term == no_term) continue;
-      const kernels::PackedWeight& packed_b = term_of(run).packed_b;
-      const kernels::Weight b = packed_b.defined() ? kernels::Weight(packed_b) : factor_b(f, run.term);
+      const kernels::Weight b = factor_b(f, run.term);
       const Tensor& product = t[static_cast<size_t>(run.term)];
       if (neighbours.size() == 1) {
         joined.lora_t = product, joined.lora_b = b;

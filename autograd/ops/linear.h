@@ -63,8 +63,6 @@ struct LoraTerm {
   // DoRA: f32 [N] (f64 for f64), the trained magnitudes and 1 ÷ ‖W + s·B·A‖ of each row. Both undefined for LoRA.
   Variable magnitude = {};
   Tensor inverse_norm = {};
-  // a and b packed, where nothing is recorded: what the forward reads in place of them, or undefined.
-  kernels::PackedWeight packed_a = {}, packed_b = {};
   // [2r, K] and [N, 2r], whose first r rows and columns are a and b. Both undefined where a and b are all there is; not
   // with magnitudes.
   Tensor joined_a = {}, joined_b = {};

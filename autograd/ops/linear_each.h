@@ -6,17 +6,27 @@
 
 #include "autograd/ops/linear.h"
 #include "kernels/gated/activation.h"
+#include "kernels/matmul/weights/packed/narrow_panels.h"
 
 namespace lathe::autograd {
 
+// Of rows [begin, end): scale · x·Aᵀ·Bᵀ.
+struct UnrecordedLora {
+  int64_t begin, end;
+  kernels::NarrowPanels a;
+  kernels::PackedWeight b;
+  float scale;
+};
+
 struct UnrecordedLinear {
   const LinearWeight& weight;
-  Tensor bias, residual = {};  // as LinearTerms', may be undefined
+  Tensor bias, residual = {};             // as LinearTerms', may be undefined
+  std::vector<UnrecordedLora> lora = {};  // ascending; rows between have the base weight alone. On the CPU
 };
 
 // x [T, K] → [T, N] of each.
 std::vector<Variable> linear_each(const Variable& x, const std::vector<UnrecordedLinear>& linears);
-// act(gate(x)) · up(x).
+// act(gate(x)) · up(x), without adapters.
 Variable gated_linear(const Variable& x, const UnrecordedLinear& gate, const UnrecordedLinear& up,
                       kernels::Activation activation);
 

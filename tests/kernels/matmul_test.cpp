@@ -14,6 +14,7 @@
 
 #include "core/error.h"
 #include "core/thread_pool.h"
+#include "kernels/matmul/lora_shrink.h"
 #include "kernels/simd/isa.h"
 #include "tests/kernels/matmul_cases.h"
 #include "tests/support/kernel_checks.h"
@@ -137,6 +138,43 @@ TEST_P(MatmulBits, rows_with_lora_terms_of_their_own_have_the_bits_of_a_product_
     linear_forward(out, x, packed, {.residual = residual, .lora_rows = packed_lora});
     EXPECT_TRUE(same_bits(out, expected)) << threads << " threads, packed terms";
   }
+}
+
+TEST_P(MatmulBits, lora_shrink_has_the_bits_of_a_product_by_each_a) {
+  for (const int64_t k : {2, 8, 30, 576, 1100, 2100}) {
+    const Tensor wide = random(40, k + 6, 1), x = wide.slice(1, 2, 2 + k);  // rows that lie apart
+    std::vector<LoraShrink> each;
+    std::vector<Tensor> expected;
+    for (const auto& [begin, end, rank] :
+         {std::tuple{0, 1, 16}, {1, 2, 1}, {2, 5, 5}, {5, 7, 17}, {7, 8, 32}, {8, 8, 8}, {8, 30, 8}, {30, 40, 40}}) {
+      const Tensor a = random(rank, k, static_cast<uint64_t>(100 + begin)), rows = x.slice(0, begin, end);
+      each.push_back({Tensor::empty({end - begin, rank}, dtype()), rows, pack_narrow(a), 0.75f});
+      expected.push_back(Tensor::empty({end - begin, rank}, dtype()));
+      matmul(expected.back(), rows, a, Layout::transposed, 0.75f);
+    }
+    for (int threads = 1; threads <= 3; ++threads) {
+      set_thread_count(threads);
+      for (const LoraShrink& call : each) std::memset(call.t.raw(), 0xff, static_cast<size_t>(call.t.nbytes()));
+      lora_shrink(each);
+      for (size_t i = 0; i < each.size(); ++i)
+        EXPECT_TRUE(same_bits(each[i].t, expected[i])) << "k " << k << ", " << threads << " threads, adapter " << i;
+    }
+  }
+}
+
+TEST(LoraShrink, shapes_and_dtypes_that_do_not_fit_are_errors) {
+  const Tensor a = random_matrix(4, 6, DType::f32, 1), x = random_matrix(2, 6, DType::f32, 2);
+  const NarrowPanels packed = pack_narrow(a);
+  const auto shrink = [&](const Tensor& t, const Tensor& left) {
+    const LoraShrink call{t, left, packed};
+    lora_shrink({&call, 1});
+  };
+  EXPECT_NO_THROW(shrink(Tensor::empty({2, 4}, DType::f32), x));
+  EXPECT_THROW(shrink(Tensor::empty({2, 5}, DType::f32), x), ShapeError);
+  EXPECT_THROW(shrink(Tensor::empty({2, 4}, DType::f32), random_matrix(2, 5, DType::f32, 2)), ShapeError);
+  EXPECT_THROW(shrink(Tensor::empty({2, 4}, DType::f32), random_matrix(2, 6, DType::bf16, 2)), ShapeError);
+  EXPECT_THROW(pack_narrow(random_matrix(4, 7, DType::bf16, 1)), ShapeError);
+  EXPECT_THROW(pack_narrow(Tensor::empty({4, 6}, DType::f64)), ShapeError);
 }
 
 // Wide enough for tasks of several panels at once, their last one partly filled, over more than one k block.

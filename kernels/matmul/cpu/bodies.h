@@ -51,6 +51,15 @@ struct MultiplyTilesArgs {
   uint32_t* panel2;          // for second pairs, of each of panels_at_once: second_steps · panel_width for each pair
 };
 
+// out [rows, n] = scale · left · rightᵀ, of a matrix [n, k] in panels of narrow_width of its rows (narrow_panels.h).
+struct ShrinkArgs {
+  DType dtype;  // of all three: f32, or bf16 and an even k
+  int64_t rows, k, n;
+  ProductMatrix left = {}, out = {};
+  const uint32_t* panels = nullptr;
+  float scale = 1.0f;
+};
+
 // Whether the few rows of a product meet codes that are decoded in registers.
 LATHE_INLINE bool decodes_in_registers(const ProductArgs& product) {
   return product.panels.group > 0 && product.layout == ProductLayout::rows_rows &&
@@ -68,5 +77,8 @@ void pack_left(const PackLeftArgs& args);
 // tiles.cpp.
 template <Isa>
 void multiply_tiles(const MultiplyTilesArgs& args);
+// shrink.cpp.
+template <Isa>
+void shrink_rows(const ShrinkArgs& args);
 
 }  // namespace lathe::kernels

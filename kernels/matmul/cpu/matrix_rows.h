@@ -21,4 +21,18 @@ LATHE_INLINE Vec load_matrix(const ProductMatrix& matrix, int64_t row, int64_t c
   return matrix.dtype == DType::bf16 ? load_columns<bf16>(p, column, count) : load_columns<float>(p, column, count);
 }
 
+template <class T>
+LATHE_INLINE void store_columns(void* row, int64_t column, Vec v, int count) {
+  T* p = static_cast<T*>(row) + column;
+  if (count == lanes) {
+    store(p, v);
+  } else {
+    store_partial(p, v, count);
+  }
+}
+LATHE_INLINE void store_matrix(const ProductMatrix& matrix, int64_t row, int64_t column, Vec v, int count) {
+  char* p = row_of(matrix, row);
+  matrix.dtype == DType::bf16 ? store_columns<bf16>(p, column, v, count) : store_columns<float>(p, column, v, count);
+}
+
 }  // namespace lathe::kernels::LATHE_ISA

@@ -144,16 +144,6 @@ TileKernel kernel_for(DType dtype, int64_t rows, int64_t columns) {
   return dtype == DType::bf16 ? kernel_for<PairStep, panel_vectors>(rows) : kernel_for<F32Step, panel_vectors>(rows);
 }
 
-template <class T>
-LATHE_INLINE void store_columns(void* row, int64_t column, Vec v, int count) {
-  T* p = static_cast<T*>(row) + column;
-  if (count == lanes) {
-    store(p, v);
-  } else {
-    store_partial(p, v, count);
-  }
-}
-
 // Prefetches what write_tile will touch, before the tile's sums are computed: rows of out lie far apart, and a weight's
 // gradient is read and written from memory.
 LATHE_INLINE void prefetch_tile(const ProductArgs& product, int64_t first_row, int64_t rows, int64_t first_column) {
@@ -170,6 +160,15 @@ LATHE_INLINE void prefetch_sums(const float* accumulators, int64_t rows) {
   for (int64_t i = 0; i < rows * panel_width; i += 16) __builtin_prefetch(accumulators + i, 1);
 }
 
+// And for the second right operands of rows that have their own, which no other row reads.
+LATHE_INLINE void prefetch_second(const SecondRange& second, int64_t rows) {
+  if (second.of_rows == nullptr) return;
+  for (int64_t i = 0; i < rows; ++i) {
+    const KRange& own = second.of_rows[i];
+    for (int64_t word = 0; word < own.steps * panel_width; word += 16) __builtin_prefetch(own.right + word);
+  }
+}
+
 // out = scale · sums + bias + residual, in that order, rounded once.
 void write_tile(const ProductArgs& product, const float* accumulators, int64_t first_row, int64_t rows,
                 int64_t first_column) {
@@ -182,12 +181,7 @@ void write_tile(const ProductArgs& product, const float* accumulators, int64_t f
       Vec v = load(accumulators + i * panel_width + j) * scale;
       if (product.bias.data != nullptr) v = v + load_matrix(product.bias, 0, column, count);
       if (product.residual.data != nullptr) v = v + load_matrix(product.residual, first_row + i, column, count);
-      char* row = row_of(product.out, first_row + i);
-      if (product.out.dtype == DType::bf16) {
-        store_columns<bf16>(row, column, v, count);
-      } else {
-        store_columns<float>(row, column, v, count);
-      }
+      store_matrix(product.out, first_row + i, column, v, count);
     }
   }
 }
@@ -282,6 +276,7 @@ void multiply_one(const MultiplyTilesArgs& args, const SecondPanels& second_pane
   KRange of_rows[max_rows];
   const SecondRange second = ends ? second_panels.of(step.panel, step.tile, of_rows) : SecondRange{};
   if (ends) prefetch_tile(product, args.row_offset + row, rows, first_column);
+  if (ends) prefetch_second(second, rows);
   if (!begins) prefetch_sums(step.accumulators, rows);
   if (decodes_in_registers(product)) {
     const CodeTileKernel kernel = with_format(product.panels.format, [&]<class Format>() {

@@ -9,6 +9,7 @@
 namespace lathe::kernels::gemm {
 
 inline constexpr int64_t panel_width = 32;
+inline constexpr int64_t narrow_width = 16;  // of NarrowPanels
 
 // A panel of codes is cut into groups of 64 or 32 along k that share a scale: the rows' scales in f32, then their
 // codes.
