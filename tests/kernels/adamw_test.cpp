@@ -89,9 +89,52 @@ TEST(AdamW8bit, FollowsBitsandbytes) {
   }
 }
 
-// With β1 = 0 the new m is the gradient, with β2 = 0 the new v its square: every value and every threshold of the maps,
-// and what stands beside them. simt and AVX-512 find codes from the formula of the maps, other sets from nearest_code()
+// With β1 = 0 the new m is the gradient, with β2 = 0 the new v its square: their codes are those of each block's
+// quotients by its largest. simt and AVX-512 find codes from the formula of the maps, other sets from nearest_code()
 // itself.
+void codes_are_nearest(const std::vector<float>& grads, Device device, const std::string& body) {
+  const int64_t n = static_cast<int64_t>(grads.size()), blocks = (n + 255) / 256;
+  const auto on_device = [&](const Tensor& from) {
+    const Tensor to = Tensor::empty(from.shape(), from.dtype(), device);
+    kernels::copy_bytes(device, to.raw(), {}, from.raw(), from.nbytes());
+    return to;
+  };
+  const kernels::AdamW8bitStates states = {
+      on_device(Tensor::zeros({n}, DType::u8)), on_device(Tensor::zeros({n}, DType::u8)),
+      on_device(Tensor::zeros({blocks}, DType::f32)), on_device(Tensor::zeros({blocks}, DType::f32))};
+  kernels::adamw_8bit(on_device(Tensor::zeros({n}, DType::f32)), on_device(Tensor::of<float>(grads, {n})), states,
+                      {.beta1 = 0.0, .beta2 = 0.0});
+  std::vector<uint8_t> m(grads.size()), v(grads.size());
+  kernels::copy_bytes({}, m.data(), device, states.m.raw(), n);
+  kernels::copy_bytes({}, v.data(), device, states.v.raw(), n);
+  for (size_t first = 0; first < grads.size(); first += 256) {
+    const size_t end = std::min(first + 256, grads.size());
+    float largest = 0.0f;
+    for (size_t i = first; i < end; ++i) largest = std::max(largest, std::abs(grads[i]));
+    const float square = largest * largest, divisor = largest > 0 ? largest : 1.0f,
+                v_divisor = square > 0 ? square : 1.0f;
+    for (size_t i = first; i < end; ++i) {
+      ASSERT_EQ(m[i], kernels::nearest_code(kernels::signed_dynamic_map(), grads[i] / divisor))
+          << body << " " << grads[i] << " of " << largest;
+      ASSERT_EQ(v[i], kernels::nearest_code(kernels::unsigned_dynamic_map(), grads[i] * grads[i] / v_divisor))
+          << body << " " << grads[i] << " of " << largest;
+    }
+  }
+}
+
+void codes_are_nearest_in_every_body(const std::vector<float>& grads) {
+  codes_are_nearest(grads, {DeviceKind::simt}, "simt");
+  const kernels::Isa before = kernels::active_isa();
+  for (const kernels::Isa isa :
+       {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16}) {
+    if (!kernels::machine_has(isa)) continue;
+    kernels::set_active_isa(isa);
+    codes_are_nearest(grads, {}, std::string(kernels::name_of(isa)));
+  }
+  kernels::set_active_isa(before);
+}
+
+// Every value and every threshold of the maps, and what stands beside them; every block's largest is 1.
 TEST(AdamW8bit, CodesAreTheNearestInEveryBody) {
   const kernels::DynamicMap &map = kernels::signed_dynamic_map(), &v_map = kernels::unsigned_dynamic_map();
   std::vector<float> grads;
@@ -104,35 +147,27 @@ TEST(AdamW8bit, CodesAreTheNearestInEveryBody) {
     for (int i = 0; i < 3; ++i) root = std::nextafter(root, 0.0f);
     for (int i = 0; i < 8; ++i, root = std::nextafter(root, 2.0f)) grads.push_back(root);
   }
-  const int64_t n = static_cast<int64_t>(grads.size()), blocks = (n + 255) / 256;
-  const auto check = [&](Device device, const std::string& body) {
-    const auto on_device = [&](const Tensor& from) {
-      const Tensor to = Tensor::empty(from.shape(), from.dtype(), device);
-      kernels::copy_bytes(device, to.raw(), {}, from.raw(), from.nbytes());
-      return to;
-    };
-    const kernels::AdamW8bitStates states = {
-        on_device(Tensor::zeros({n}, DType::u8)), on_device(Tensor::zeros({n}, DType::u8)),
-        on_device(Tensor::zeros({blocks}, DType::f32)), on_device(Tensor::zeros({blocks}, DType::f32))};
-    kernels::adamw_8bit(on_device(Tensor::zeros({n}, DType::f32)), on_device(Tensor::of<float>(grads, {n})), states,
-                        {.beta1 = 0.0, .beta2 = 0.0});
-    std::vector<uint8_t> m(grads.size()), v(grads.size());
-    kernels::copy_bytes({}, m.data(), device, states.m.raw(), n);
-    kernels::copy_bytes({}, v.data(), device, states.v.raw(), n);
-    for (size_t i = 0; i < grads.size(); ++i) {
-      ASSERT_EQ(m[i], kernels::nearest_code(map, grads[i])) << body << " " << grads[i];
-      ASSERT_EQ(v[i], kernels::nearest_code(v_map, grads[i] * grads[i])) << body << " " << grads[i];
+  codes_are_nearest_in_every_body(grads);
+}
+
+// Quotients beside the thresholds, by divisors with few and with all bits, and by those whose reciprocals or remainders
+// are denormal (squares stay finite): whoever multiplies by a reciprocal has to round as the division does.
+TEST(AdamW8bit, QuotientsAreRoundedInEveryBody) {
+  const kernels::DynamicMap& map = kernels::signed_dynamic_map();
+  std::vector<float> grads;
+  for (const float largest :
+       {0x1.000002p0f, 0x1.fffffep0f, 0x1.b504f4p-9f, 3e-7f, 0x1.3p-30f, 0x1.0p-60f, 0x1.fffffep-61f, 0x1.3579bep-62f,
+        1e-30f, 0x1.8p-126f, 1e-42f, 0x1.fffffep59f, 0x1.1p61f}) {
+    for (const int neighbour : {-1, 0, 1}) {
+      for (size_t c = 0; c < 255; ++c) {
+        float x = map.thresholds[c] * largest;
+        if (neighbour != 0) x = std::nextafter(x, neighbour < 0 ? -2 * largest : 2 * largest);
+        grads.push_back(std::abs(x) < largest ? x : 0.0f);
+      }
+      grads.push_back(largest);
     }
-  };
-  check({DeviceKind::simt}, "simt");
-  const kernels::Isa before = kernels::active_isa();
-  for (const kernels::Isa isa :
-       {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16}) {
-    if (!kernels::machine_has(isa)) continue;
-    kernels::set_active_isa(isa);
-    check({}, std::string(kernels::name_of(isa)));
   }
-  kernels::set_active_isa(before);
+  codes_are_nearest_in_every_body(grads);
 }
 
 TEST(AdamW8bit, ABlockOfZerosStaysZero) {
