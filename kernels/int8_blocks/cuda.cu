@@ -1,7 +1,6 @@
 // A warp for each block of 64 when quantising, a thread for eight elements when dequantising. Bound by bandwidth.
 #include "kernels/cuda/element.h"
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/row.h"
+#include "kernels/cuda/elementwise.h"
 #include "kernels/int8_blocks/bodies.h"
 #include "kernels/int8_blocks/least_scale.h"
 
@@ -40,13 +39,9 @@ union CodeBits {
 };
 
 template <class T, bool aligned>
-__global__ void __launch_bounds__(threads) int8_dequantize_kernel(Int8DequantizeArgs a) {
-  const int64_t groups = pieces_of(a.columns, group_elements);
-  const int64_t index = int64_t{blockIdx.x} * threads + threadIdx.x;
-  if (index >= a.row_end * groups) return;
-  const int64_t row = index / groups, first = index % groups * group_elements;
-  const int64_t left = a.columns - first;
-  const int count = left < group_elements ? static_cast<int>(left) : group_elements;
+__global__ void __launch_bounds__(elementwise_threads) int8_dequantize_kernel(Int8DequantizeArgs a, Tiling tiling) {
+  const auto [row, first, count] = elements_of_thread(tiling);
+  if (count == 0) return;
   const float scale = a.scales[row * pieces_of(a.columns, block_elements) + first / block_elements];
   const int8_t* codes = a.codes + row * a.columns + first;
   Group values;
@@ -72,13 +67,10 @@ void quantize(const Int8QuantizeArgs& args) {
 
 template <class T>
 void dequantize(const Int8DequantizeArgs& args) {
-  const int64_t groups = args.row_end * pieces_of(args.columns, group_elements);
-  const LaunchConfig config{.name = "int8_dequantize",
-                            .grid = dim3(static_cast<unsigned>(pieces_of(groups, threads))),
-                            .block = dim3(threads)};
   const bool aligned = args.columns % group_elements == 0 && rows_aligned<T>(args.out) &&
                        reinterpret_cast<uintptr_t>(args.codes) % 8 == 0;
-  launch(config, aligned ? int8_dequantize_kernel<T, true> : int8_dequantize_kernel<T, false>, args);
+  launch_elementwise("int8_dequantize", args.row_end, args.columns,
+                     aligned ? int8_dequantize_kernel<T, true> : int8_dequantize_kernel<T, false>, args);
 }
 
 }  // namespace

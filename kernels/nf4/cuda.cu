@@ -1,5 +1,4 @@
-// A warp for each block when quantising, a thread for eight elements when dequantising. All of it is bound by
-// bandwidth.
+// A warp for each block when quantising, a thread for 32 elements when dequantising. All of it is bound by bandwidth.
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/row.h"
@@ -99,46 +98,81 @@ __global__ void __launch_bounds__(threads) nf4_nest_kernel(Nf4NestArgs a, MapThr
 
 // ---- dequantise ----
 
-// Each thread has the eight elements from a multiple of eight on, four bytes of codes in one block. `aligned`: the
-// codes are at a multiple of four bytes, and whole groups of out at multiples of 16.
-template <class T, bool aligned>
-__global__ void __launch_bounds__(threads) nf4_dequantize_kernel(Nf4DequantizeArgs a, Nf4Tables tables) {
-  Nf4SharedTables& shared = block_shared<Nf4SharedTables>();
-  fill_tables(shared, tables);
-  __syncthreads();  // the tables are there
-  const int64_t group = a.begin / group_elements + int64_t{blockIdx.x} * threads + threadIdx.x;
-  const int64_t start = group * group_elements;
-  if (start >= a.end) return;
-  const float scale = nf4_scale(a.scales, shared.map, start / a.block_size);
-  T* out = static_cast<T*>(a.out) + (start - a.first);
-  const uint8_t* codes = a.codes + start / 2;
-  if (aligned && start >= a.begin && start + group_elements <= a.end) {
-    const unsigned bytes = load_vector<unsigned>(codes);
+// A thread has runs of 32 elements: 16 bytes of codes in one block, since no block is shorter. The next run's are on
+// their way while one is written. Blocks of threads stay as long as there are runs: filling the tables for each 1024
+// elements took longer than moving them. Groups of eight in turns, four under way, need a scale's address for each: 120
+// registers. Block sizes are powers of two: 2^block_bits elements.
+constexpr int dequantize_threads = 256, dequantize_blocks = 6;
+constexpr int run_elements = 32, run_groups = run_elements / group_elements;
+
+struct RunCodes {
+  uint32_t words[run_groups];
+  Nf4RawScale scale;
+};
+
+// Of run `run`, counted from element `begin`, which is a multiple of 32.
+__device__ __forceinline__ RunCodes read_run(const Nf4DequantizeArgs& a, int block_bits, int64_t run) {
+  const int64_t start = a.begin + run * run_elements;
+  const uint4 words = load_vector<uint4>(a.codes + start / 2);
+  return {{words.x, words.y, words.z, words.w}, nf4_read_scale(a.scales, start >> block_bits)};
+}
+
+template <class T>
+__device__ __forceinline__ void write_run(const Nf4DequantizeArgs& a, const Nf4SharedTables& shared,
+                                          const RunCodes& codes, int64_t run) {
+  T* const out = static_cast<T*>(a.out) + (a.begin - a.first) + run * run_elements;
+  const float scale = nf4_scale(a.scales, shared.map, codes.scale);
+  LATHE_UNROLL
+  for (int g = 0; g < run_groups; ++g) {
     Group values;
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) {
-      const unsigned code = bytes >> (j / 2 * 8 + (j % 2 == 0 ? 4 : 0)) & 15u;
+      const unsigned code = codes.words[g] >> (j / 2 * 8 + (j % 2 == 0 ? 4 : 0)) & 15u;
       values.at[j] = shared.values[code] * scale;
     }
-    store_group<true>(out, values, group_elements);
-    return;
+    store_group<true>(out + g * group_elements, values, group_elements);
   }
-  for (int j = 0; j < group_elements; ++j) {
-    if (start + j < a.begin || start + j >= a.end) continue;
-    const unsigned code = j % 2 == 0 ? codes[j / 2] >> 4 : codes[j / 2] & 15u;
-    out[j] = from_float<T>(shared.values[code] * scale);
+}
+
+// `aligned`: begin is a multiple of 32, and its codes and its place in out lie at multiples of 16 bytes. Whole runs,
+// and what is left one by one; else all are.
+template <class T, bool aligned>
+__global__ void __launch_bounds__(dequantize_threads, dequantize_blocks)
+    nf4_dequantize_kernel(Nf4DequantizeArgs a, int block_bits, Nf4Tables tables) {
+  Nf4SharedTables& shared = block_shared<Nf4SharedTables>();
+  const int64_t thread = int64_t{blockIdx.x} * dequantize_threads + threadIdx.x;
+  const int64_t threads_of_grid = int64_t{gridDim.x} * dequantize_threads;
+  const int64_t runs = aligned ? (a.end - a.begin) / run_elements : 0;
+  RunCodes codes = {};
+  if (thread < runs) codes = read_run(a, block_bits, thread);
+  fill_tables(shared, tables);
+  __syncthreads();  // the tables are there
+  for (int64_t run = thread; run < runs; run += threads_of_grid) {
+    const RunCodes now = codes;
+    if (run + threads_of_grid < runs) codes = read_run(a, block_bits, run + threads_of_grid);
+    write_run<T>(a, shared, now, run);
+  }
+  for (int64_t i = a.begin + runs * run_elements + thread; i < a.end; i += threads_of_grid) {
+    const unsigned both = a.codes[i / 2], code = i % 2 == 0 ? both >> 4 : both & 15u;
+    const float scale = nf4_scale(a.scales, shared.map, nf4_read_scale(a.scales, i >> block_bits));
+    static_cast<T*>(a.out)[i - a.first] = from_float<T>(shared.values[code] * scale);
   }
 }
 
 template <class T>
 void dequantize(const Nf4DequantizeArgs& args) {
-  const int64_t first_group = args.begin / group_elements;
-  const int64_t groups = (args.end + group_elements - 1) / group_elements - first_group;
-  const LaunchConfig config{
-      .name = "nf4_dequantize", .grid = dim3(blocks_for(groups, threads)), .block = dim3(threads)};
-  const bool aligned = args.first % group_elements == 0 && rows_aligned(static_cast<const T*>(args.out), 0) &&
-                       reinterpret_cast<uintptr_t>(args.codes) % 4 == 0;
-  launch(config, aligned ? nf4_dequantize_kernel<T, true> : nf4_dequantize_kernel<T, false>, args,
+  int block_bits = 0;
+  while (int64_t{1} << block_bits < args.block_size) ++block_bits;
+  constexpr int64_t elements_of_block = int64_t{dequantize_threads} * run_elements;
+  const int64_t wanted = (args.end - args.begin + elements_of_block - 1) / elements_of_block;
+  const int64_t at_a_time = int64_t{dequantize_blocks} * multiprocessors();
+  const LaunchConfig config{.name = "nf4_dequantize",
+                            .grid = dim3(static_cast<unsigned>(wanted < at_a_time ? wanted : at_a_time)),
+                            .block = dim3(dequantize_threads)};
+  const bool aligned = args.begin % run_elements == 0 &&
+                       rows_aligned(static_cast<const T*>(args.out) + (args.begin - args.first), 0) &&
+                       rows_aligned(args.codes, 0);
+  launch(config, aligned ? nf4_dequantize_kernel<T, true> : nf4_dequantize_kernel<T, false>, args, block_bits,
          nf4_tables(args.scales));
 }
 

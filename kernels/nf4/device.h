@@ -1,7 +1,7 @@
 // A block's scale and the codebook in device code. For .cu files.
 #pragma once
 
-#include "kernels/cuda/device.h"
+#include "kernels/cuda/row.h"
 #include "kernels/nf4/bodies.h"
 #include "kernels/nf4/codebook.h"
 
@@ -9,36 +9,44 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
 inline constexpr int nf4_nested_elements = 256;
 
-// What a kernel gets by value: 1 KB of arguments, read once for each block of threads.
-struct Nf4Tables {
-  Nf4Codebook codebook;
+// What a kernel gets by value, and reads once for each block of threads.
+struct alignas(16) Nf4Tables {
+  float values[16];
   float map[256];
 };
 
 inline Nf4Tables nf4_tables(const Nf4ScaleArgs& scales) {
   Nf4Tables tables;
-  tables.codebook = nf4_codebook;
+  for (int i = 0; i < 16; ++i) tables.values[i] = nf4_codebook.values[i];
   for (int i = 0; i < 256; ++i) tables.map[i] = scales.map == nullptr ? 0.0f : scales.map[i];
   return tables;
 }
 
 // The tables in shared memory. 16 values lie in 16 banks: whatever codes a warp looks up, none waits for another.
-struct Nf4SharedTables {
-  float values[16];
-  float map[256];
-};
+using Nf4SharedTables = Nf4Tables;
 
-// Called by all threads; a barrier must follow.
+// Called by all threads; a barrier must follow. Arguments that differ from lane to lane are read one after the other,
+// so each is four numbers.
 __device__ __forceinline__ void fill_tables(Nf4SharedTables& shared, const Nf4Tables& tables) {
-  for (int i = static_cast<int>(threadIdx.x); i < 256; i += static_cast<int>(blockDim.x)) {
-    if (i < 16) shared.values[i] = tables.codebook.values[i];
-    shared.map[i] = tables.map[i];
-  }
+  constexpr int fours = sizeof(Nf4Tables) / sizeof(float4);
+  const float* const from = tables.values;
+  float* const to = shared.values;
+  for (int i = static_cast<int>(threadIdx.x); i < fours; i += static_cast<int>(blockDim.x))
+    store_vector(to + 4 * i, load_vector<float4>(from + 4 * i));
 }
 
-__device__ __forceinline__ float nf4_scale(const Nf4ScaleArgs& from, const float* map, int64_t block) {
-  if (from.absmax != nullptr) return from.absmax[block];
-  const float product = map[from.codes[block]] * from.nested_absmax[block / nf4_nested_elements];
+// What is read of a block's scale, so that it can be on its way before the tables are needed.
+struct Nf4RawScale {
+  float value = 0.0f;
+  uint8_t code = 0;
+};
+__device__ __forceinline__ Nf4RawScale nf4_read_scale(const Nf4ScaleArgs& from, int64_t block) {
+  if (from.absmax != nullptr) return {from.absmax[block]};
+  return {from.nested_absmax[block / nf4_nested_elements], from.codes[block]};
+}
+__device__ __forceinline__ float nf4_scale(const Nf4ScaleArgs& from, const float* map, Nf4RawScale raw) {
+  if (from.absmax != nullptr) return raw.value;
+  const float product = map[raw.code] * raw.value;
   return product + *from.offset;
 }
 

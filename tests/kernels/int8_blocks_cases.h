@@ -63,6 +63,7 @@ inline std::vector<Operation> int8_blocks_operations() {
     quantize.timed.push_back(quantize_case(2048, 2048, dtype, normal()));
     dequantize.timed.push_back(dequantize_case(2048, 2048, dtype));
   }
+  dequantize.timed.push_back(dequantize_case(4096, 14336, DType::bf16));
   return {quantize, dequantize};
 }
 

@@ -109,11 +109,14 @@ inline std::vector<Operation> nf4_operations() {
   dequantize.cases.push_back(dequantize_case(5, 67, 64, Nf4Scales::plain, DType::bf16, 3));
   dequantize.cases.push_back(dequantize_case(7, 96, 128, Nf4Scales::nested, DType::bf16, 2));
   dequantize.cases.push_back(dequantize_case(1, 1, 4096, Nf4Scales::plain, DType::f32));
+  dequantize.cases.push_back(dequantize_case(9, 71, 32, Nf4Scales::plain, DType::f16));           // whole runs, then 31
+  dequantize.cases.push_back(dequantize_case(100, 1600, 64, Nf4Scales::nested, DType::bf16, 1));  // threads take turns
 
   for (const DType dtype : {DType::f32, DType::bf16}) {
     quantize.timed.push_back(quantize_case(2048, 2048, 64, dtype, normal()));
     dequantize.timed.push_back(dequantize_case(2048, 2048, 64, Nf4Scales::nested, dtype));
   }
+  dequantize.timed.push_back(dequantize_case(4096, 14336, 64, Nf4Scales::nested, DType::bf16));
   return {quantize, nest, dequantize};
 }
 

@@ -27,21 +27,13 @@ struct Nf4Codes {
   // Called by all threads; a barrier must follow.
   __device__ __forceinline__ void fill(Shared& shared) const { fill_tables(shared, tables); }
 
-  // What is read of a scale, so that it can be on its way before the tables are needed.
-  struct RawScale {
-    float value = 0.0f;
-    uint8_t code = 0;
-  };
+  using RawScale = Nf4RawScale;
   // Of the block of element (row, k) of a weight that has so many columns.
   __device__ __forceinline__ RawScale read_scale(int64_t row, int64_t k, int64_t columns) const {
-    const int64_t block = (row * columns + k) / block_size;
-    if (scales.absmax != nullptr) return {scales.absmax[block]};
-    return {scales.nested_absmax[block / nf4_nested_elements], scales.codes[block]};
+    return nf4_read_scale(scales, (row * columns + k) / block_size);
   }
   __device__ __forceinline__ float scale(RawScale raw, const Shared& shared) const {
-    if (scales.absmax != nullptr) return raw.value;
-    const float product = shared.map[raw.code] * raw.value;
-    return product + *scales.offset;
+    return nf4_scale(scales, shared.map, raw);
   }
 
   // What code i of these words stands for, before the scale: the first of two has the high half of their byte.
