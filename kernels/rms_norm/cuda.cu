@@ -1,6 +1,7 @@
 // A row's sums are those of kernels/cuda/row.h. Bound by bandwidth: x is read twice, the second time from the cache.
 #include "kernels/cuda/bounds.h"
 #include "kernels/cuda/element.h"
+#include "kernels/cuda/ptx.h"
 #include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/cuda/row.h"
 #include "kernels/rms_norm/bodies.h"
@@ -60,8 +61,10 @@ template <class T, bool aligned, int warps_of_row>
 __global__ void __launch_bounds__(RowThreads<warps_of_row>::threads) rms_norm_backward_kernel(RmsNormBackwardArgs a) {
   using R = RowThreads<warps_of_row>;
   RowSum<warps_of_row> row_sum;
-  const int64_t row = R::row();
-  if (row >= a.row_end) return;
+  // From the last row on: the gradient of the weight, which comes before, has left the last ones in the second-level
+  // cache.
+  const int64_t row = a.row_end - 1 - R::row();
+  if (row < 0) return;
   const float r = a.rstd[row];
   float products = 0.0f;
   for (int64_t i = R::first_column(); i < a.columns; i += R::step) {
@@ -90,40 +93,137 @@ __global__ void __launch_bounds__(RowThreads<warps_of_row>::threads) rms_norm_ba
 
 // A block for 32 columns. Warp w sums the tokens w, w + 8, w + 16, … of a sequence, counted from its start; the eight
 // sums are added in order, then the sequences in order: the bits depend on the sequence alone.
-constexpr int weight_warps = 8;
-constexpr int tokens_under_way = 16;  // of a warp: few columns make few blocks, and a warp's sum is one chain
+constexpr int weight_columns = 32, weight_warps = 8;
 
+// Few columns make few blocks, and a warp's sum is one chain: so 64 KiB of a block's tokens are under way, each warp's
+// own in stages of eight tokens. Sixteen tokens in registers, as where rows are not aligned, are 16 KiB, where memory
+// wants some 40 of each multiprocessor.
 template <class T>
-__global__ void __launch_bounds__(weight_warps * 32)
-    rms_norm_weight_gradient_kernel(RmsNormWeightGradArgs a, SequenceBounds bounds) {
+struct TokenStage {
+  static constexpr int tokens = 8, stages = 16 / sizeof(T);
+  T x[tokens][weight_columns], grad[tokens][weight_columns];
+};
+template <class T, bool aligned>
+using WeightResources =
+    BlockResources<weight_warps * 32, 2,
+                   aligned ? weight_warps * TokenStage<T>::stages* static_cast<int>(sizeof(TokenStage<T>)) : 0>;
+
+// A warp's tokens of one sequence: first, first + 8, … below end.
+template <class T>
+class StagedTokens {
+ public:
+  __device__ __forceinline__ StagedTokens(const RmsNormWeightGradArgs& a, TokenStage<T>* stages, int64_t first,
+                                          int64_t end)
+      : a_(a), stages_(stages), first_(first), end_(end) {}
+
+  // The sum of a lane's column. All lanes call it, those outside of the matrix too.
+  __device__ __forceinline__ float sum(bool inside) const {
+    const int64_t count = end_ > first_ ? (end_ - first_ + weight_warps - 1) / weight_warps : 0;
+    const int64_t steps = (count + Stage::tokens - 1) / Stage::tokens;
+    __syncwarp();  // all lanes have read the sequence before
+    for (int step = 0; step < ahead; ++step) fill(step, steps);
+    float rstd = read_rstd(0), next_rstd = read_rstd(1), sum = 0.0f;
+    for (int64_t step = 0; step < steps; ++step) {
+      const float later_rstd = read_rstd(step + 2);
+      cp_async_wait<ahead - 1>();
+      __syncwarp();  // the stage is there for all lanes, and all have read the one before
+      fill(step + ahead, steps);
+      const Stage& stage = stages_[step % Stage::stages];
+      const int64_t left = count - step * Stage::tokens;
+      LATHE_UNROLL
+      for (int j = 0; j < Stage::tokens; ++j) {
+        const float r = __shfl_sync(full_warp, rstd, j);
+        if (inside && j < left) sum = fmaf(to_float(stage.grad[j][lane()]), to_float(stage.x[j][lane()]) * r, sum);
+      }
+      rstd = next_rstd, next_rstd = later_rstd;
+    }
+    return sum;
+  }
+
+ private:
+  using Stage = TokenStage<T>;
+  static constexpr int ahead = Stage::stages - 1;
+
+  static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x % 32); }
+  __device__ __forceinline__ int64_t token(int64_t step, int j) const {
+    return first_ + (step * Stage::tokens + j) * weight_warps;
+  }
+
+  // Lane j has token j's of the step.
+  __device__ __forceinline__ float read_rstd(int64_t step) const {
+    const int64_t at = token(step, lane());
+    return lane() < Stage::tokens && at < end_ ? a_.rstd[at] : 0.0f;
+  }
+
+  // A group of copies, an empty one past the last step.
+  __device__ __forceinline__ void fill(int64_t step, int64_t steps) const {
+    constexpr int in_piece = 16 / sizeof(T), pieces = weight_columns / in_piece;  // of 16 bytes, of a token
+    if (step < steps) {
+      Stage& stage = stages_[step % Stage::stages];
+      LATHE_UNROLL
+      for (int i = 0; i < Stage::tokens * pieces / 32; ++i) {
+        const int j = i * (32 / pieces) + lane() / pieces, column = lane() % pieces * in_piece;
+        const int64_t at = token(step, j), first_column = int64_t{blockIdx.x} * weight_columns + column;
+        const int64_t left = a_.column_end - first_column;
+        if (at >= end_ || left <= 0) continue;
+        const int bytes = left < in_piece ? static_cast<int>(left * sizeof(T)) : 16;
+        cp_async_16(&stage.x[j][column], row_of<T>(a_.x, at) + first_column, bytes);
+        cp_async_16(&stage.grad[j][column], row_of<T>(a_.grad_out, at) + first_column, bytes);
+      }
+    }
+    cp_async_commit();
+  }
+
+  const RmsNormWeightGradArgs& a_;
+  TokenStage<T>* stages_;
+  int64_t first_, end_;
+};
+
+// The same sum where rows are not aligned. Only lanes inside call it.
+template <class T>
+__device__ __forceinline__ float sum_of_tokens(const RmsNormWeightGradArgs& a, int64_t first, int64_t end,
+                                               int64_t column) {
+  constexpr int under_way = 16;
+  constexpr int64_t step = int64_t{under_way} * weight_warps;
+  float sum = 0.0f;
+  int64_t t = first;
+  for (; t + step - weight_warps < end; t += step) {
+    T x[under_way], grad[under_way];
+    float rstd[under_way];
+    LATHE_UNROLL
+    for (int j = 0; j < under_way; ++j) {
+      const int64_t token = t + j * weight_warps;
+      x[j] = row_of<T>(a.x, token)[column];
+      grad[j] = row_of<T>(a.grad_out, token)[column];
+      rstd[j] = a.rstd[token];
+    }
+    LATHE_UNROLL
+    for (int j = 0; j < under_way; ++j) sum = fmaf(to_float(grad[j]), to_float(x[j]) * rstd[j], sum);
+  }
+  for (; t < end; t += weight_warps)
+    sum = fmaf(to_float(row_of<T>(a.grad_out, t)[column]), to_float(row_of<T>(a.x, t)[column]) * a.rstd[t], sum);
+  return sum;
+}
+
+template <class T, bool aligned, class Resources = WeightResources<T, aligned>>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    rms_norm_weight_gradient_kernel(Resources, RmsNormWeightGradArgs a, SequenceBounds bounds) {
   struct Partial {
-    float sums[weight_warps][32];
+    float sums[weight_warps][weight_columns];
   };
   Partial& partial = block_shared<Partial>();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int64_t column = int64_t{blockIdx.x} * 32 + lane;
+  const int64_t column = int64_t{blockIdx.x} * weight_columns + lane;
   const bool inside = column < a.column_end;
   float total = inside && warp == 0 ? a.grad_weight[column] : 0.0f;
   for (int s = 0; s < bounds.count; ++s) {
+    const int64_t first = bounds.at[s] + warp, end = bounds.at[s + 1];
     float sum = 0.0f;
-    if (inside) {
-      int64_t t = bounds.at[s] + warp;
-      constexpr int64_t step = int64_t{tokens_under_way} * weight_warps;
-      for (; t + step - weight_warps < bounds.at[s + 1]; t += step) {
-        T x[tokens_under_way], grad[tokens_under_way];
-        float rstd[tokens_under_way];
-        LATHE_UNROLL
-        for (int j = 0; j < tokens_under_way; ++j) {
-          const int64_t token = t + j * weight_warps;
-          x[j] = row_of<T>(a.x, token)[column];
-          grad[j] = row_of<T>(a.grad_out, token)[column];
-          rstd[j] = a.rstd[token];
-        }
-        LATHE_UNROLL
-        for (int j = 0; j < tokens_under_way; ++j) sum = fmaf(to_float(grad[j]), to_float(x[j]) * rstd[j], sum);
-      }
-      for (; t < bounds.at[s + 1]; t += weight_warps)
-        sum = fmaf(to_float(row_of<T>(a.grad_out, t)[column]), to_float(row_of<T>(a.x, t)[column]) * a.rstd[t], sum);
+    if constexpr (aligned) {
+      TokenStage<T>* const stages = dynamic_shared<TokenStage<T>>() + warp * TokenStage<T>::stages;
+      sum = StagedTokens<T>(a, stages, first, end).sum(inside);
+    } else if (inside) {
+      sum = sum_of_tokens<T>(a, first, end, column);
     }
     partial.sums[warp][lane] = sum;
     __syncthreads();  // the eight sums are there
@@ -139,11 +239,11 @@ __global__ void __launch_bounds__(weight_warps * 32)
 
 template <class T>
 void weight_gradient(const RmsNormWeightGradArgs& args) {
-  const LaunchConfig config{.name = "rms_norm_weight_gradient",
-                            .grid = dim3(static_cast<unsigned>((args.column_end + 31) / 32)),
-                            .block = dim3(weight_warps * 32)};
+  const dim3 grid(static_cast<unsigned>((args.column_end + weight_columns - 1) / weight_columns));
+  const bool aligned = rows_aligned<T>(args.x) && rows_aligned<T>(args.grad_out);
   for_each_launch(args.cu_seqlens, args.sequences, [&](const SequenceBounds& bounds) {
-    launch(config, rms_norm_weight_gradient_kernel<T>, args, bounds);
+    aligned ? launch("rms_norm_weight_gradient", grid, rms_norm_weight_gradient_kernel<T, true>, args, bounds)
+            : launch("rms_norm_weight_gradient", grid, rms_norm_weight_gradient_kernel<T, false>, args, bounds);
   });
 }
 

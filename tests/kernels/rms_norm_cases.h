@@ -88,6 +88,13 @@ inline Case backward(std::string name, int64_t hidden, DType dtype, std::vector<
       .bytes = 3.0 * tokens * hidden * size_of(dtype)};
 }
 
+// The same with rows that begin further apart.
+inline Case padded(Case test_case, int64_t padding) {
+  test_case.name += "_padded";
+  for (Operand* matrix : {&test_case.inputs[0], &test_case.inputs[1], &test_case.outputs[0]}) matrix->padding = padding;
+  return test_case;
+}
+
 // The same with what arrives by the residual path, which the gradient is added to in place.
 inline Case with_grad_sum(Case test_case) {
   test_case.name += "_grad_sum_in_place";
@@ -147,6 +154,9 @@ inline std::vector<Operation> rms_norm_operations() {
                  backward("h17_f32", 17, DType::f32, {0, 2, 30}), backward("h576_bf16", 576, DType::bf16, {0, 20, 40}),
                  backward("h61_bf16", 61, DType::bf16, {0, 1, 6}), backward("h61_f16", 61, DType::f16, {0, 1, 6}),
                  backward("h9_bf16", 9, DType::bf16, {0, 150, 410}),
+                 // On devices 512 (f32: 256) tokens are under way: several turns, and a piece that ends inside.
+                 backward("h40_bf16", 40, DType::bf16, {0, 1, 1200}), backward("h36_f32", 36, DType::f32, {0, 3, 700}),
+                 padded(backward("h61_bf16", 61, DType::bf16, {0, 30, 160}), 3),
                  with_grad_sum(backward("h48_f32", 48, DType::f32, {0, 2, 5})),
                  backward("h2052_bf16", 2052, DType::bf16, {0, 3}),
                  with_grad_sum(backward("h1025_f32", 1025, DType::f32, {0, 1, 2}))},
