@@ -77,7 +77,9 @@ inline std::vector<Operation> embedding_operations() {
        .cases = {forward("h1_f32", 5, 7, 1, DType::f32), forward("h17_bf16", 9, 40, 17, DType::bf16),
                  forward("h576_f32", 70, 11, 576, DType::f32), forward("packed_h17_f32", 9, 40, 17, DType::f32, true),
                  forward("packed_h64_bf16", 9, 45, 64, DType::bf16, true),
-                 forward("t800_h8_f16", 800, 5, 8, DType::f16),  // more ids than one launch takes
+                 // More ids than one launch takes: 17 bits each, across words.
+                 forward("t1700_v70000_h1_f32", 1700, 70000, 1, DType::f32),
+                 forward("t800_h8_f16", 800, 5, 8, DType::f16),
                  forward("h264_bf16_ids_on_device", 5, 7, 264, DType::bf16, false, false)},
        .timed = {forward("t512_h576_f32", 512, 8192, 576, DType::f32),
                  forward("t8192_h4096_bf16", 8192, 32768, 4096, DType::bf16)},

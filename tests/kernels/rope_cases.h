@@ -60,7 +60,8 @@ inline std::vector<Operation> rope_operations() {
                      rotation("h1_d6_f32_in_place", 3, 1, 6, DType::f32, forward, 0, true),
                      rotation("h2_d30_bf16", 4, 2, 30, DType::bf16, forward),
                      rotation("h2_d30_f16", 4, 2, 30, DType::f16, forward),
-                     rotation("t800_d16_f32", 800, 1, 16, DType::f32, forward),  // more positions than one launch takes
+                     rotation("t800_d16_f32", 800, 1, 16, DType::f32, forward),
+                     rotation("t2600_d2_f32", 2600, 1, 2, DType::f32, forward),  // more positions than one launch takes
                      rotation("h5_d128_bf16_positions_on_device", 9, 5, 128, DType::bf16, forward, 0, false, false),
                      rotation("h2_d80_bf16_positions_on_device", 4, 2, 80, DType::bf16, forward, 8, true, false)},
            .timed = {rotation("t800_h9_d64_f32", 800, 9, 64, DType::f32, forward),
