@@ -6,8 +6,8 @@
 //   bytes     8 bits: word t has neighbours 4t … 4t + 3, as in the file
 //   nibbles   4 bits: word t has 4t … 4t + 3 in the low halves of its bytes and 16 + 4t … in the high ones, as in the
 //             file
-//   two_bits  2 bits of pair i in word i / 8, at bit 2 (i % 8) of each half
-//   bits      1 bit of pair i, at bit i of each half
+//   two_bits  2 bits of 4t … 4t + 3 in word t / 4, at bit 2 (t % 4) of its bytes
+//   bits      1 bit of 4t … 4t + 3, at bit t of its bytes
 // Pair i = 2t + p, p < 2, is the neighbours 4t + p (the word's low half) and 4t + p + 2 (the high one): products
 // multiply pairs of 16-bit integers, and a shift and a mask of a plane give the pairs of as many rows as a vector has.
 #pragma once

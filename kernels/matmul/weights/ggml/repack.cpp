@@ -49,54 +49,39 @@ void put_nibbles(uint8_t* plane, int64_t lane, const std::byte* p, bool high) {
   }
 }
 
-// Bit k of `bits` is neighbour k's: bits 4t, 4t + 1 go to 2t, 2t + 1 of the low half, those after them to the high one.
+// Bit k of `bits` is neighbour k's: bits 4t … 4t + 3 go to bit t of the bytes, two times four at once.
 void put_bits(uint8_t* plane, int64_t lane, uint32_t bits) {
-  const auto lower_two_of_four = [](uint32_t x) {
-    x &= 0x33333333u;
-    x = (x | x >> 2) & 0x0f0f0f0fu;
-    x = (x | x >> 4) & 0x00ff00ffu;
-    return (x | x >> 8) & 0x0000ffffu;
-  };
-  put_word(plane, 0, lane, lower_two_of_four(bits) | lower_two_of_four(bits >> 2) << 16);
+  const uint64_t halves = bits | static_cast<uint64_t>(bits >> 16) << 32;
+  uint64_t words = 0;
+  for (int t = 0; t < 4; ++t) {
+    const uint64_t four = (halves >> (4 * t)) & 0x0000000f0000000fu;
+    words |= ((four * 0x00204081u) & 0x0101010101010101u) << t;
+  }
+  put_word(plane, 0, lane, static_cast<uint32_t>(words | words >> 28));
+}
+// Bit `bit` of 32 bytes.
+void put_bit_of_bytes(uint8_t* plane, int64_t lane, const std::byte* p, int bit) {
+  uint32_t word = 0;
+  for (int t = 0; t < 8; ++t) word |= ((word_at(p + 4 * t) >> bit) & 0x01010101u) << t;
+  put_word(plane, 0, lane, word);
 }
 
 // Bits shift, shift + 1 of 32 bytes.
 void put_two_bits(uint8_t* plane, int64_t lane, const std::byte* p, int shift) {
   uint32_t words[2] = {};
-  for (int t = 0; t < 8; ++t) {
-    const uint32_t bytes = (word_at(p + 4 * t) >> shift) & 0x03030303u;
-    words[t / 4] |= ((bytes | bytes >> 6) & 0x000f000fu) << (t % 4 * 4);
-  }
+  for (int t = 0; t < 8; ++t) words[t / 4] |= ((word_at(p + 4 * t) >> shift) & 0x03030303u) << (t % 4 * 2);
   put_word(plane, 0, lane, words[0]);
   put_word(plane, 1, lane, words[1]);
 }
-
-// Bit `bit` of 32 bytes.
-uint32_t bits_of_bytes(const std::byte* p, int bit) {
-  uint32_t bits = 0;
-  for (int t = 0; t < 8; ++t) {
-    const uint32_t ones = (word_at(p + 4 * t) >> bit) & 0x01010101u;
-    bits |= (ones * 0x01020408u >> 24 & 15u) << (4 * t);
-  }
-  return bits;
-}
-
-// Where neighbour k stands among the pairs.
-struct Place {
-  int64_t pair, half;
-};
-Place place_of(int64_t k) { return {k / 4 * 2 + k % 2, k % 4 / 2}; }
 
 int nibble(const uint8_t* plane, int64_t lane, int64_t k) {
   return static_cast<int>(get_word(plane, k % 16 / 4, lane) >> (k % 4 * 8 + k / 16 * 4) & 15u);
 }
 int bit(const uint8_t* plane, int64_t lane, int64_t k) {
-  const Place place = place_of(k);
-  return static_cast<int>(get_word(plane, 0, lane) >> (place.pair + place.half * 16) & 1u);
+  return static_cast<int>(get_word(plane, 0, lane) >> (k % 4 * 8 + k / 4) & 1u);
 }
 int two_bits(const uint8_t* plane, int64_t lane, int64_t k) {
-  const Place place = place_of(k);
-  return static_cast<int>(get_word(plane, place.pair / 8, lane) >> (place.pair % 8 * 2 + place.half * 16) & 3u);
+  return static_cast<int>(get_word(plane, k / 16, lane) >> (k % 4 * 8 + k / 4 % 4 * 2) & 3u);
 }
 int five_bits(const uint8_t* codes, int64_t lane, int64_t k) {
   return nibble(codes + bits_plane, lane, k) | bit(codes, lane, k) << 4;
@@ -212,7 +197,7 @@ void pack_block<Q5_K>(const std::byte* in, uint8_t* unit, int64_t lane) {
   put_k_scales(unit, Q5_K::block_bytes, lane, in + 4);
   for (int64_t j = 0; j < 8; ++j) {
     uint8_t* codes = unit + Q5_K::header + j * Q5_K::block_bytes + Q5_K::codes;
-    put_bits(codes, lane, bits_of_bytes(in + 16, static_cast<int>(j)));
+    put_bit_of_bytes(codes, lane, in + 16, static_cast<int>(j));
     put_nibbles(codes + bits_plane, lane, in + 48 + j / 2 * 32, j % 2 == 1);
   }
 }

@@ -32,11 +32,21 @@ LATHE_INLINE VecU nibble_pair(const uint8_t* nibbles, int i, int vector) {
   if (i % 2 == 1 && i / 8 == 1) return (VecU)((VecHalves)word >> 12);  // nothing to mask
   return (word >> (i % 2 * 8 + i / 8 * 4)) & 0x000f000fu;
 }
-LATHE_INLINE VecU bits_pair(const uint8_t* bits, int i, int vector) {  // at bit 4
-  return moved_bits(load_words(rows_of_word(bits, 0, vector)), i, 4) & 0x00100010u;
+// The codes of neighbours 4t … 4t + 3, in the bytes of a word.
+LATHE_INLINE VecU nibble_quad(const uint8_t* nibbles, int t, int vector) {
+  return (load_words(rows_of_word(nibbles, t % 4, vector)) >> (t / 4 * 4)) & 0x0f0f0f0fu;
 }
-LATHE_INLINE VecU two_bits_pair(const uint8_t* two_bits, int i, int vector) {  // at bit 4
-  return moved_bits(load_words(rows_of_word(two_bits, i / 8, vector)), i % 8 * 2, 4) & 0x00300030u;
+LATHE_INLINE VecU five_bit_quad(const uint8_t* codes, int t, int vector) {
+  const VecU bits = moved_bits(load_words(rows_of_word(codes, 0, vector)), t, 4) & 0x10101010u;
+  return nibble_quad(codes + ggml::bits_plane, t, vector) | bits;
+}
+LATHE_INLINE VecU six_bit_quad(const uint8_t* codes, int t, int vector) {
+  const VecU two_bits = moved_bits(load_words(rows_of_word(codes, t / 4, vector)), t % 4 * 2, 4) & 0x30303030u;
+  return nibble_quad(codes + ggml::two_bits_plane, t, vector) | two_bits;
+}
+// Pair 2t or 2t + 1 of a quad of positive codes.
+LATHE_INLINE VecU pair_of_quad(VecU quad, int i) {
+  return i % 2 == 0 ? quad & 0x00ff00ffu : (VecU)((VecHalves)quad >> 8);
 }
 LATHE_INLINE VecU byte_pair(const uint8_t* bytes, int i, int vector) {
   const VecS word = (VecS)load_words(rows_of_word(bytes, i / 2, vector));
@@ -85,7 +95,7 @@ struct Decoder<ggml::Q4_1> : OwnScales<ggml::Q4_1> {
   }
 };
 LATHE_INLINE VecU five_bit_pair(const uint8_t* codes, int i, int vector) {
-  return nibble_pair(codes + ggml::bits_plane, i, vector) | bits_pair(codes, i, vector);
+  return pair_of_quad(five_bit_quad(codes, i / 2, vector), i);
 }
 template <>
 struct Decoder<ggml::Q5_0> : OwnScales<ggml::Q5_0> {
@@ -142,7 +152,7 @@ struct Decoder<ggml::Q6_K> {
   static constexpr int32_t offset = 32;
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
     const uint8_t* codes = ggml::block_of<ggml::Q6_K>(panel, b) + ggml::Q6_K::codes;
-    return nibble_pair(codes + ggml::two_bits_plane, i, vector) | two_bits_pair(codes, i, vector);
+    return pair_of_quad(six_bit_quad(codes, i / 2, vector), i);
   }
   static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int half, int vector) {
     const uint8_t* scales = ggml::block_of<ggml::Q6_K>(panel, b) + half * ggml::byte_scales;
