@@ -88,7 +88,8 @@ TEST_P(GgmlProducts, HaveTheSameBitsInEveryInstructionSetBatchAndThreadCount) {
       const ActiveIsa active(isa);
       for (const int count : {1, 2}) {
         set_thread_count(count);
-        for (const auto& [first, last] : {std::pair{7, 8}, {8, 10}, {10, 13}, {20, 24}, {30, 37}, {40, 58}, {0, 300}})
+        for (const auto& [first, last] :
+             {std::pair{7, 8}, {8, 10}, {10, 13}, {20, 24}, {30, 37}, {60, 68}, {70, 82}, {40, 58}, {0, 300}})
           EXPECT_TRUE(same_bits(product(first, last), expected.slice(0, first, last)))
               << kernels::name_of(isa) << ", rows " << first << " to " << last << ", " << count << " threads";
       }

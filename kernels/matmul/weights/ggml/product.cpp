@@ -28,7 +28,7 @@ class Quantized {
  public:
   explicit Quantized(const Tensor& x) {
     const int64_t m = x.dim(0), blocks = x.dim(1) / ggml::block;
-    const bool direct = m <= ggml::most_direct_rows;
+    const bool direct = m <= ggml::most_direct_rows(active_isa());
     words_ = Tensor::empty({m, blocks, 16 + sizeof(ggml::BlockScale) / 4}, DType::u32, {}, MemoryTag::workspace);
     uint32_t* const words = words_.data<uint32_t>();
     rows = {words,
@@ -144,8 +144,8 @@ void multiply_many_rows(std::span<const Group> groups) {
 }
 
 void multiply(std::span<const Group> groups) {
-  groups[0].products[0].left.tiling.rows <= ggml::most_direct_rows ? multiply_few_rows(groups)
-                                                                   : multiply_many_rows(groups);
+  const int64_t rows = groups[0].products[0].left.tiling.rows;
+  rows <= ggml::most_direct_rows(active_isa()) ? multiply_few_rows(groups) : multiply_many_rows(groups);
 }
 
 }  // namespace
