@@ -74,7 +74,8 @@ class Grpo final : public Method {
   void share_steps(const train::DataParallel& parallel) override { parallel_ = parallel; }
 
   std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t /*fingerprint*/) override {
-    auto objective = std::make_unique<train::GrpoObjective>(model, config_, data_, text_, std::move(rewards_), parallel_);
+    auto objective =
+        std::make_unique<train::GrpoObjective>(model, config_, data_, text_, std::move(rewards_), parallel_);
     objective_ = objective.get();
     return objective;
   }

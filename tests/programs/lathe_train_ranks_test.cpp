@@ -51,9 +51,9 @@ class LatheTrainRanks : public ProgramTest {
   }
   // Seven prompts, four completions of each; a step learns from four completions of each rank.
   std::vector<std::string> grpo(const std::string& output, const std::vector<std::string>& more = {}) const {
-    std::vector<std::string> all = sft(
-        output, {"--dataset", (folder_ / "prompts.jsonl").string(), "--learning_rate", "1e-2", "--num_generations", "4",
-                 "--max_completion_length", "6", "--per_device_train_batch_size", "4", "--save_steps", "1"});
+    std::vector<std::string> all =
+        sft(output, {"--dataset", (folder_ / "prompts.jsonl").string(), "--learning_rate", "1e-2", "--num_generations",
+                     "4", "--max_completion_length", "6", "--per_device_train_batch_size", "4", "--save_steps", "1"});
     all[1] = "grpo";
     if (std::find(more.begin(), more.end(), "--reward_command") == more.end())
       all.insert(all.end(), {"--reward_funcs", "repetition", "--reward_ngram_size", "1"});
@@ -136,8 +136,9 @@ TEST_F(LatheTrainRanks, OfPreferencesHaveTheBitsOfOneProcess) {
   EXPECT_EQ(bytes_of(folder_ / "stopped/model.safetensors"), bytes_of(folder_ / "one3/model.safetensors"));
 }
 
-// Steps that share a generation batch and go over it again, with dropout; epochs that end with a prompt for three ranks;
-// what is a whole step's or batch's: the quantile of entropies, the deviation of rewards; a reference that follows.
+// Steps that share a generation batch and go over it again, with dropout; epochs that end with a prompt for three
+// ranks; what is a whole step's or batch's: the quantile of entropies, the deviation of rewards; a reference that
+// follows.
 TEST_F(LatheTrainRanks, OfRewardsHaveTheBitsOfOneProcess) {
   const std::vector<std::vector<std::string>> cases = {
       {"--generation_batch_size", "16", "--num_iterations", "2", "--beta", "0.05", "--lora_dropout", "0.1"},
@@ -152,8 +153,9 @@ TEST_F(LatheTrainRanks, OfRewardsHaveTheBitsOfOneProcess) {
                       one = "one" + name;
     ASSERT_EQ(run(on(std::stoi(ranks), grpo(several, joined({"--lora_dropout", "0"}, cases[i])))), 0) << err();
     ASSERT_EQ(run(grpo(one, joined({"--lora_dropout", "0", "--world_size", ranks}, cases[i]))), 0) << err();
-    expect_same_files(several, one, {"metrics.jsonl", i == 3 ? "model.safetensors" : "adapter_model.safetensors",
-                                     "checkpoint-1/objective/generation_batch.json"});
+    expect_same_files(several, one,
+                      {"metrics.jsonl", i == 3 ? "model.safetensors" : "adapter_model.safetensors",
+                       "checkpoint-1/objective/generation_batch.json"});
     if (i == 1) expect_same_files(several, one, {"completions/completions_00003.jsonl"});
   }
   // What steps still learn from, and the reference that followed, are what a run goes on with, on every rank.
@@ -179,7 +181,8 @@ TEST_F(LatheTrainRanks, OfRewardsShareAStream) {
   ASSERT_EQ(run(on(2, streamed("several", {}))), 0) << err();
   EXPECT_NE(err().find("1 of 2 ranks generate nothing"), std::string::npos) << err();
   expect_same_result("one", "several");
-  for (const char* later : {"checkpoint-4", "checkpoint-5", "checkpoint-6"}) fs::remove_all(folder_ / "several" / later);
+  for (const char* later : {"checkpoint-4", "checkpoint-5", "checkpoint-6"})
+    fs::remove_all(folder_ / "several" / later);
   ASSERT_EQ(run(on(2, streamed("several", {"--resume"}))), 0) << err();
   expect_same_result("one", "several");
 }
@@ -187,9 +190,10 @@ TEST_F(LatheTrainRanks, OfRewardsShareAStream) {
 // Each rank has a judge of its own. Where one dies, all ranks stop after the same step, which is kept.
 TEST_F(LatheTrainRanks, AJudgeThatDiesOnOneStopsAllAndTheRunGoesOn) {
   const auto judged = [&](const std::string& output, const std::string& at, const std::vector<std::string>& more = {}) {
-    const std::string judge = "n=0; while IFS= read -r line; do n=$((n+1)); if [ ${OMPI_COMM_WORLD_RANK:-0} -eq 1 ] && "
-                              "[ $n -eq " +
-                              at + " ]; then exit 3; fi; echo $((${#line} % 7)); done";
+    const std::string judge =
+        "n=0; while IFS= read -r line; do n=$((n+1)); if [ ${OMPI_COMM_WORLD_RANK:-0} -eq 1 ] && "
+        "[ $n -eq " +
+        at + " ]; then exit 3; fi; echo $((${#line} % 7)); done";
     return joined(grpo(output, {"--reward_command", judge, "--lora_dropout", "0", "--save_steps", "0"}), more);
   };
   ASSERT_EQ(run(judged("one", "0", {"--world_size", "2"})), 0) << err();
@@ -241,8 +245,8 @@ TEST_F(LatheTrainRanks, ShareAStream) {
 }
 
 TEST_F(LatheTrainRanks, WhenOneOfRewardsIsKilledAllEndAndTheRunGoesOn) {
-  const std::vector<std::string> steps = {"--max_steps", "16", "--num_iterations", "2", "--beta", "0.05",
-                                          "--lora_dropout", "0"};
+  const std::vector<std::string> steps = {"--max_steps", "16",   "--num_iterations", "2",
+                                          "--beta",      "0.05", "--lora_dropout",   "0"};
   ASSERT_EQ(run(on(2, grpo("whole", steps))), 0) << err();
   for (const size_t victim : {size_t{0}, size_t{1}}) {
     const std::string output = "killed" + std::to_string(victim);

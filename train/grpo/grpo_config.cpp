@@ -122,8 +122,7 @@ void check_batches(const GrpoConfig& c, Complaints& wrong) {
   wrong.require(completions % c.rows_per_step() == 0, "generation_batch_size",
                 "must be a multiple of the " + std::to_string(c.rows_per_step()) +
                     " completions of an optimiser step (per_device_train_batch_size × gradient_accumulation_steps" +
-                    (c.world_size > 1 ? " × world_size" : "") + "), found " +
-                    found);
+                    (c.world_size > 1 ? " × world_size" : "") + "), found " + found);
 }
 
 void check_sampling(const GrpoConfig& c, Complaints& wrong) {

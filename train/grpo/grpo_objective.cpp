@@ -113,8 +113,8 @@ AnsweredPrompts GrpoObjective::answer_own(const Draw& draw, std::span<const data
                                       .advantage = 0});
     }
   }
-  answered.rewards = rewards_of(
-      decoded_completions(own, answered.completions, draw.num_generations, *text_.tokenizer), rewards_);
+  answered.rewards =
+      rewards_of(decoded_completions(own, answered.completions, draw.num_generations, *text_.tokenizer), rewards_);
   if (draw.asks_reference) add_reference(answered.completions, own, draw.num_generations);
   return answered;
 }
@@ -125,7 +125,7 @@ StepOutcome GrpoObjective::generate(std::span<const int64_t> rows, int64_t step)
   Answers answers = answer({data_.training, rows, config_.num_generations, number, config_.beta != 0});
   if (config_.log_completions && parallel_.is_main_process()) {
     char name[64];
-    std::snprintf(name, sizeof name, "completions_%05lld.jsonl", static_cast<long long>(step + 1));
+    std::snprintf(name, sizeof name, "completions_%05lld.jsonl", static_cast<long long>(step) + 1);
     const std::filesystem::path folder = std::filesystem::path(config_.output_dir) / "completions";
     std::filesystem::create_directories(folder);
     write_file_atomically(folder / name, completion_lines(answers.scores, rewards_, step + 1));

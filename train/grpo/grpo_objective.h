@@ -6,8 +6,8 @@
 // each from its part of the completions, in order. What is sampled, and its log-probabilities, are the trainer's own
 // numbers to the bit: before the first update every ratio is 1 (with lora_dropout 0).
 //
-// Ranks share the prompts of a draw and of an evaluation, each of them whole groups, and the completions of a step. What
-// they find out goes to all of them, so that advantages, the loss and every metric are over all on every rank.
+// Ranks share the prompts of a draw and of an evaluation, each of them whole groups, and the completions of a step.
+// What they find out goes to all of them, so that advantages, the loss and every metric are over all on every rank.
 #pragma once
 
 #include <memory>
