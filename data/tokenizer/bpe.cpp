@@ -1,8 +1,6 @@
 #include "data/tokenizer/bpe.h"
 
 #include <algorithm>
-#include <bit>
-#include <limits>
 #include <queue>
 
 #include "data/tokenizer/utf8.h"
@@ -13,23 +11,12 @@ namespace {
 
 // Up to here a scan over all pairs for each merge is quicker than a heap; 40 symbols is a very long word.
 constexpr size_t short_word_symbols = 40;
-constexpr int32_t no_rank = std::numeric_limits<int32_t>::max();
-
-uint64_t pair_key(int32_t left, int32_t right) {
-  return (uint64_t{static_cast<uint32_t>(left)} << 32) | static_cast<uint32_t>(right);
-}
-
-uint64_t pair_hash(uint64_t key) { return key * 0x9E3779B97F4A7C15u; }
-size_t slot_of(uint64_t hash) { return static_cast<size_t>(hash >> 20); }
-size_t bit_of(uint64_t hash) { return static_cast<size_t>(hash >> 32); }
+constexpr uint32_t no_rank = MergeTable::no_rank;
 
 }  // namespace
 
 Bpe::Bpe(BpeSettings settings, const Vocabulary& vocabulary, std::span<const Merge> merges)
-    : settings_(settings), identity_(WordCache::new_owner()) {
-  pairs_.resize(std::bit_ceil(merges.size() * 2 + 16));
-  known_pairs_.resize(pairs_.size() / 8);  // eight bits for each slot
-  for (size_t rank = 0; rank < merges.size(); ++rank) insert_pair(merges[rank], static_cast<int32_t>(rank));
+    : settings_(settings), identity_(WordCache::new_owner()), merges_(merges) {
   byte_ids_.assign(256, -1);
   byte_fallback_ids_.fill(-1);
   if (settings_.byte_fallback) byte_fallback_ids_ = byte_token_ids(vocabulary);
@@ -65,25 +52,6 @@ bool Bpe::may_be_cut(const Vocabulary& vocabulary, std::span<const Merge> merges
     return for_others[static_cast<size_t>(merge.left)] || for_others[static_cast<size_t>(merge.right)] ||
            vocabulary.token(merge.left).empty() || vocabulary.token(merge.right).empty();
   });
-}
-
-const Bpe::PairEntry* Bpe::find_pair(int32_t left, int32_t right) const {
-  const uint64_t key = pair_key(left, right), hash = pair_hash(key);
-  const size_t bit = bit_of(hash) & (known_pairs_.size() * 64 - 1);
-  if ((known_pairs_[bit / 64] >> (bit % 64) & 1) == 0) return nullptr;
-  for (size_t slot = slot_of(hash) & (pairs_.size() - 1);; slot = (slot + 1) & (pairs_.size() - 1)) {
-    if (pairs_[slot].pair == key) return &pairs_[slot];
-    if (pairs_[slot].pair == ~uint64_t{0}) return nullptr;
-  }
-}
-
-void Bpe::insert_pair(const Merge& merge, int32_t rank) {
-  const uint64_t key = pair_key(merge.left, merge.right), hash = pair_hash(key);
-  const size_t bit = bit_of(hash) & (known_pairs_.size() * 64 - 1);
-  known_pairs_[bit / 64] |= uint64_t{1} << (bit % 64);
-  size_t slot = slot_of(hash) & (pairs_.size() - 1);
-  while (pairs_[slot].pair != ~uint64_t{0} && pairs_[slot].pair != key) slot = (slot + 1) & (pairs_.size() - 1);
-  pairs_[slot] = {key, rank, merge.result};
 }
 
 void Bpe::split(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& symbols) const {
@@ -133,33 +101,27 @@ void Bpe::split(std::string_view word, const Vocabulary& vocabulary, std::vector
 }
 
 void Bpe::merge_short(std::vector<WordToken>& symbols) const {
-  std::array<const PairEntry*, short_word_symbols> pairs;  // pairs[i]: symbols i and i + 1
+  std::array<uint32_t, short_word_symbols> ranks;  // ranks[i]: of symbols i and i + 1
   size_t count = symbols.size();
-  for (size_t i = 0; i + 1 < count; ++i) pairs[i] = find_pair(symbols[i].id, symbols[i + 1].id);
-  while (true) {
-    int32_t best_rank = no_rank;
+  for (size_t i = 0; i + 1 < count; ++i) ranks[i] = merges_.rank(symbols[i].id, symbols[i + 1].id);
+  while (count > 1) {
     size_t best = 0;
-    for (size_t i = 0; i + 1 < count; ++i) {
-      if (pairs[i] && pairs[i]->rank < best_rank) {
-        best_rank = pairs[i]->rank;
-        best = i;
-      }
-    }
-    if (best_rank == no_rank) break;
-    symbols[best].id = pairs[best]->result;
+    for (size_t i = 1; i + 1 < count; ++i) best = ranks[i] < ranks[best] ? i : best;
+    if (ranks[best] == no_rank) break;
+    symbols[best].id = merges_.result(ranks[best]);
     symbols[best].end = symbols[best + 1].end;
-    symbols.erase(symbols.begin() + best + 1);
     --count;
-    for (size_t i = best + 1; i + 1 < count; ++i) pairs[i] = pairs[i + 1];
-    if (best > 0) pairs[best - 1] = find_pair(symbols[best - 1].id, symbols[best].id);
-    if (best + 1 < count) pairs[best] = find_pair(symbols[best].id, symbols[best + 1].id);
+    for (size_t i = best + 1; i < count; ++i) symbols[i] = symbols[i + 1];
+    for (size_t i = best + 1; i + 1 < count; ++i) ranks[i] = ranks[i + 1];
+    if (best > 0) ranks[best - 1] = merges_.rank(symbols[best - 1].id, symbols[best].id);
+    if (best + 1 < count) ranks[best] = merges_.rank(symbols[best].id, symbols[best + 1].id);
   }
   symbols.resize(count);
 }
 
 void Bpe::merge_long(std::vector<WordToken>& symbols) const {
   struct Candidate {
-    int32_t rank;
+    uint32_t rank;
     uint32_t position;
     int32_t left, right;  // what stood there when the candidate was found; anything else makes it stale
     bool operator>(const Candidate& other) const {
@@ -178,9 +140,8 @@ void Bpe::merge_long(std::vector<WordToken>& symbols) const {
   const auto consider = [&](int32_t position) {
     if (position < 0 || next[position] < 0) return;
     const int32_t left = symbols[position].id, right = symbols[next[position]].id;
-    if (const PairEntry* pair = find_pair(left, right)) {
-      queue.push({pair->rank, static_cast<uint32_t>(position), left, right});
-    }
+    const uint32_t rank = merges_.rank(left, right);
+    if (rank != no_rank) queue.push({rank, static_cast<uint32_t>(position), left, right});
   };
   for (int32_t i = 0; i + 1 < count; ++i) consider(i);
   while (!queue.empty()) {
@@ -189,7 +150,7 @@ void Bpe::merge_long(std::vector<WordToken>& symbols) const {
     const auto position = static_cast<int32_t>(candidate.position);
     const int32_t right = next[position];
     if (symbols[position].id != candidate.left || right < 0 || symbols[right].id != candidate.right) continue;
-    symbols[position].id = find_pair(candidate.left, candidate.right)->result;
+    symbols[position].id = merges_.result(candidate.rank);
     symbols[position].end = symbols[right].end;
     symbols[right].id = -1;
     next[position] = next[right];

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "data/tokenizer/merge_boundaries.h"
+#include "data/tokenizer/merge_table.h"
 #include "data/tokenizer/vocabulary.h"
 #include "data/tokenizer/word_token.h"
 
@@ -30,37 +31,24 @@ struct BpeSettings {
 
 class Bpe {
  public:
-  struct Merge {
-    int32_t left, right, result;
-  };
+  using Merge = BpeMerge;
 
-  // Merges in order of rank; a pair that comes twice has its last rank.
   Bpe(BpeSettings settings, const Vocabulary& vocabulary, std::span<const Merge> merges);
 
   // Appends the word's tokens. Linear in short words, n log n in long ones. Words are remembered per thread.
   void encode(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& tokens) const;
 
  private:
-  struct PairEntry {
-    uint64_t pair = ~uint64_t{0};
-    int32_t rank = 0;
-    int32_t result = 0;
-  };
-
   bool may_be_cut(const Vocabulary& vocabulary, std::span<const Merge> merges) const;
   void encode_piece(std::string_view piece, uint32_t begin, const Vocabulary& vocabulary,
                     std::vector<WordToken>& tokens) const;
-  const PairEntry* find_pair(int32_t left, int32_t right) const;
-  void insert_pair(const Merge& merge, int32_t rank);
   void split(std::string_view word, const Vocabulary& vocabulary, std::vector<WordToken>& symbols) const;
   void merge_short(std::vector<WordToken>& symbols) const;
   void merge_long(std::vector<WordToken>& symbols) const;
 
   BpeSettings settings_;
   uint32_t identity_;  // tells this object's words from another's in the cache
-  std::vector<PairEntry> pairs_;
-  // A bit for each pair, by hash: most pairs that are asked for are none, and this is a tenth of what pairs_ takes.
-  std::vector<uint64_t> known_pairs_;
+  MergeTable merges_;
   std::vector<int32_t> byte_ids_;               // id of each byte's symbol, or -1
   std::array<int32_t, 128> ascii_ids_;          // id of each ASCII character, or -1
   std::array<int32_t, 256> byte_fallback_ids_;  // id of <0xNN>, or -1

@@ -35,6 +35,7 @@ MergeBoundaries::MergeBoundaries(const Vocabulary& vocabulary, std::span<const s
   for (const auto& [left, right] : pairs) {
     const size_t place = place_of(left, right);
     joined_[place / 64] |= uint64_t{1} << (place % 64);
+    if ((left | right) < 128) ascii_[left][right / 64] |= uint64_t{1} << (right % 64);
   }
 }
 
@@ -43,9 +44,10 @@ size_t MergeBoundaries::next(std::string_view word, size_t begin) const {
   char32_t left = next_code_point(word, begin);
   while (begin < word.size()) {
     const size_t boundary = begin;
-    const char32_t right = next_code_point(word, begin);
-    const size_t place = place_of(left, right);
-    if ((joined_[place / 64] >> (place % 64) & 1) == 0) return boundary;
+    const auto byte = static_cast<unsigned char>(word[begin]);
+    char32_t right = byte;
+    byte < 0x80 ? void(++begin) : void(right = next_code_point(word, begin));
+    if (!joins(left, right)) return boundary;
     left = right;
   }
   return word.size();

@@ -14,36 +14,39 @@ Vocabulary::Vocabulary(size_t expected_tokens) {
   grow(std::bit_ceil(expected_tokens * 2 + 16));
 }
 
+uint64_t Vocabulary::hash_of(std::string_view token) { return XXH3_64bits(token.data(), token.size()); }
+
 void Vocabulary::grow(size_t slots) {
-  slots_.assign(slots, -1);
+  slots_.assign(slots, {});
   for (int32_t id = 0; id < size(); ++id) {
     if (!entries_[id].present) continue;
-    const std::string_view token = this->token(id);
-    size_t slot = XXH3_64bits(token.data(), token.size()) & (slots - 1);
-    while (slots_[slot] >= 0) slot = (slot + 1) & (slots - 1);
-    slots_[slot] = id;
+    const uint64_t hash = hash_of(token(id));
+    size_t slot = hash & (slots - 1);
+    while (slots_[slot].id >= 0) slot = (slot + 1) & (slots - 1);
+    slots_[slot] = {static_cast<uint32_t>(hash >> 32), id};
   }
 }
 
 bool Vocabulary::insert(int32_t id, std::string_view token) {
-  if (id < 0 || contains(id)) return false;
+  if (id < 0 || contains(id) || find(token)) return false;
   if (used_ * 2 >= slots_.size()) grow(slots_.size() * 2);
-  size_t slot = XXH3_64bits(token.data(), token.size()) & (slots_.size() - 1);
-  for (; slots_[slot] >= 0; slot = (slot + 1) & (slots_.size() - 1)) {
-    if (this->token(slots_[slot]) == token) return false;
-  }
+  const uint64_t hash = hash_of(token);
+  size_t slot = hash & (slots_.size() - 1);
+  while (slots_[slot].id >= 0) slot = (slot + 1) & (slots_.size() - 1);
   if (id >= size()) entries_.resize(static_cast<size_t>(id) + 1);
   entries_[id] = {text_.size(), static_cast<uint32_t>(token.size()), true};
   text_ += token;
-  slots_[slot] = id;
+  slots_[slot] = {static_cast<uint32_t>(hash >> 32), id};
   ++used_;
   return true;
 }
 
 std::optional<int32_t> Vocabulary::find(std::string_view token) const {
-  size_t slot = XXH3_64bits(token.data(), token.size()) & (slots_.size() - 1);
-  for (; slots_[slot] >= 0; slot = (slot + 1) & (slots_.size() - 1)) {
-    if (this->token(slots_[slot]) == token) return slots_[slot];
+  const uint64_t hash = hash_of(token);
+  size_t slot = hash & (slots_.size() - 1);
+  for (; slots_[slot].id >= 0; slot = (slot + 1) & (slots_.size() - 1)) {
+    if (slots_[slot].hash == static_cast<uint32_t>(hash >> 32) && this->token(slots_[slot].id) == token)
+      return slots_[slot].id;
   }
   return std::nullopt;
 }

@@ -28,11 +28,17 @@ class Vocabulary {
     uint32_t length = 0;
     bool present = false;
   };
+  // A token's hash beside its id: other tokens are told apart without a look at their text.
+  struct Slot {
+    uint32_t hash = 0;
+    int32_t id = -1;
+  };
   void grow(size_t slots);
+  static uint64_t hash_of(std::string_view token);
 
   std::string text_;  // every token, end to end: one allocation instead of one for each token
   std::vector<Entry> entries_;
-  std::vector<int32_t> slots_;  // open addressing, linear probing, at most half full; -1 is free
+  std::vector<Slot> slots_;  // open addressing, linear probing, at most half full; id -1 is free
   size_t used_ = 0;
 };
 
