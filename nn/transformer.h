@@ -36,8 +36,8 @@ struct TransformerOptions {
   int64_t max_positions = 0;  // rotary tables are built for as many; 0: the model's context
   // The layers' linears as codes (frozen only, else ConfigError). Where the source has codes itself, these count.
   std::optional<Quantization> quantized_linears = {};
-  // Of matrices that a GGUF file has in blocks: `keep` is for inference (frozen, cpu, no quantized_linears; widened
-  // elsewhere). What samples for a trainer must be what the trainer has: training widens.
+  // Of matrices in a GGUF file's blocks or, beside f32, in bf16: `keep` is for inference (frozen, cpu, no
+  // quantized_linears; widened elsewhere). What samples for a trainer must be what the trainer has: training widens.
   StoredBlockUse stored_blocks = StoredBlockUse::widen;
   Device device = {};  // of weights, activations, adapters and gradients; f64 on the cpu only
 };

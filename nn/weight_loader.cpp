@@ -17,6 +17,11 @@ constexpr int64_t rows_per_task = 64;
 
 }  // namespace
 
+bool stays_bf16(const WeightInfo& weight, DType dtype, Device device, StoredBlockUse blocks) {
+  return blocks == StoredBlockUse::keep && device.kind == DeviceKind::cpu && dtype == DType::f32 &&
+         weight.stored_type == "BF16" && weight.shape.rank() == 2 && weight.shape[1] % 2 == 0;
+}
+
 autograd::LinearWeight WeightLoader::matrix(const std::string& name, int64_t rows, int64_t columns) {
   expect(name, {rows, columns});
   if (parameters_ != nullptr || dtype_ == DType::f64) {
@@ -28,7 +33,9 @@ autograd::LinearWeight WeightLoader::matrix(const std::string& name, int64_t row
   if (blocks_ == StoredBlockUse::keep && device_.kind == DeviceKind::cpu)
     if (const auto blocks = source_.blocks(name))
       return kernels::GgmlWeight::pack({blocks->format, columns, blocks->rows}, dtype_);
-  auto packed = kernels::PackedWeight::allocate(rows, columns, dtype_, MemoryTag::weights, device_);
+  auto packed = stays_bf16(*source_.find(name), dtype_, device_, blocks_)
+                    ? kernels::PackedWeight::allocate_widened(rows, columns)
+                    : kernels::PackedWeight::allocate(rows, columns, dtype_, MemoryTag::weights, device_);
   if (device_.kind != DeviceKind::cpu) {
     send_rows(name, packed.panels());
     return autograd::LinearWeight(std::move(packed));

@@ -15,6 +15,9 @@
 
 namespace lathe::nn {
 
+// Whether a frozen matrix of bf16 stays what it is beside activations in f32: half the memory and the same bits.
+bool stays_bf16(const WeightInfo& weight, DType dtype, Device device, StoredBlockUse blocks);
+
 class WeightLoader {
  public:
   // On a device, weights travel through pinned buffers while the next are read (kernels/cuda/upload.h). With

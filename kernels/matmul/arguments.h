@@ -22,6 +22,7 @@ struct WeightPanels {
   int64_t panel_bytes = 0;
   int64_t group = 0;  // codes: neighbours along the weight's rows that share a scale; 0 for words
   QuantizedFormat format = QuantizedFormat::nf4;
+  bool widens = false;  // words are pairs of bf16, and the product is one of f32
 };
 
 // How the operands lie. Left: rows of [m, k]. Right: rows_rows [n, k] (a weight in the forward), rows_plain [k, n] (a

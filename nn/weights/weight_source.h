@@ -33,7 +33,7 @@ struct StoredBlocks {
 };
 
 // What becomes of such a matrix. `widen`: it is dequantised to the model's dtype, once. `keep`: products read the
-// file's codes, from a third of the memory and in other bits.
+// file's codes, from a third of the memory and in other bits; a matrix of bf16 stays so beside f32, in the same bits.
 enum class StoredBlockUse : uint8_t { widen, keep };
 
 class WeightSource {

@@ -5,6 +5,7 @@
 
 #include "core/thread_pool.h"
 #include "nn/adapter.h"
+#include "nn/weight_loader.h"
 #include "programs/cli/messages.h"
 
 namespace lathe::cli {
@@ -44,7 +45,8 @@ HeldWeights held_weights(const nn::ModelFiles& files, const nn::TransformerOptio
   const bool reads_blocks = options.stored_blocks == nn::StoredBlockUse::keep && options.dtype != DType::f64 &&
                             options.device.kind == DeviceKind::cpu;
   for (const nn::WeightInfo& info : files.weights->weights())
-    if (reads_blocks && info.shape.rank() == 2 && kernels::ggml_format(info.stored_type)) {
+    if ((reads_blocks && info.shape.rank() == 2 && kernels::ggml_format(info.stored_type)) ||
+        nn::stays_bf16(info, options.dtype, options.device, options.stored_blocks)) {
       held.kind = "file";
       ++held.file_formats[info.stored_type];
     }
@@ -74,8 +76,8 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option("--weights", options.weights,
                   "file: a GGUF file's matrices in blocks of 4 to 8 bits stay what they are (on the cpu), and "
-                  "activations are multiplied as whole numbers of 16 bits; bf16 or f32: they are widened to that "
-                  "dtype")
+                  "activations are multiplied as whole numbers of 16 bits; those of bf16 stay so, too; bf16 or f32: "
+                  "all are widened to that dtype")
       ->capture_default_str();
   add_quantization_options(command, options.quantization);
   command

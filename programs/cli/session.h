@@ -47,8 +47,8 @@ struct OpeningTimes {
 
 // What the model's matrices are held as.
 struct HeldWeights {
-  std::string kind;  // "file" where some are in the file's blocks, else "nf4", "int8", or the dtype's name
-  std::map<std::string, int64_t> file_formats;  // how many are in blocks of "Q4_1", …
+  std::string kind;  // "file" where some are as the file has them, else "nf4", "int8", or the dtype's name
+  std::map<std::string, int64_t> file_formats;  // how many are in blocks of "Q4_1", …, or "BF16" beside f32
 };
 
 struct Session {

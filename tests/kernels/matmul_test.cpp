@@ -205,6 +205,41 @@ TEST_P(MatmulBits, wide_products_have_the_bits_of_a_row_alone_however_the_right_
   }
 }
 
+TEST_P(MatmulBits, panels_of_bf16_that_f32_widens_have_the_bits_of_panels_of_f32_in_half_the_bytes) {
+  if (dtype() != DType::f32) GTEST_SKIP() << "for products of f32";
+  constexpr int64_t n = 75, k = 1090, rank = 5, rows = 40;
+  const Tensor weight = random(n, k, 1), x = random(rows, k, 2), t = random(rows, rank, 3), b = random(n, rank, 4);
+  for (float& value : weight.span<float>()) value = static_cast<float>(bf16(value));
+  put(weight, 3, 7, 0x1p-133f);  // subnormal
+  const PackedWeight packed = pack_weight(weight, DType::f32);
+  PackedWeight widened = PackedWeight::allocate_widened(n, k);
+  widened.pack_rows(0, 37, weight.data<float>());
+  widened.pack_rows(37, n - 37, weight.data<float>() + 37 * k);
+  EXPECT_EQ(widened.dtype(), DType::f32);
+  EXPECT_EQ(2 * widened.nbytes(), packed.nbytes());
+  const Tensor unpacked = Tensor::empty({n, k}, DType::f32);
+  widened.unpack_rows(0, n, unpacked.data<float>());
+  EXPECT_TRUE(same_bits(unpacked, weight));
+  const Tensor grad = random(rows, n, 5);
+  for (const int64_t m : {1, 2, 5, 7, 14, 15, 29, 40}) {
+    set_thread_count(1 + static_cast<int>(m % 3));
+    const Tensor from_f32 = Tensor::empty({m, n}, DType::f32), out = Tensor::empty({m, n}, DType::f32);
+    const Tensor rows_of_x = x.slice(0, 0, m);
+    for (const LinearTerms& terms :
+         {LinearTerms{}, LinearTerms{.lora_t = t.slice(0, 0, m), .lora_b = b},
+          LinearTerms{.lora_rows = {{0, 1, t.slice(0, 0, 1), pack_weight(b, DType::f32)}}}}) {
+      linear_forward(from_f32, rows_of_x, packed, terms);
+      linear_forward(out, rows_of_x, widened, terms);
+      EXPECT_TRUE(same_bits(out, from_f32)) << m << " rows";
+    }
+    const Tensor gradient_from_f32 = Tensor::empty({m, k}, DType::f32), gradient = Tensor::empty({m, k}, DType::f32);
+    linear_input_gradient({.grad_x = gradient_from_f32, .grad_out = grad.slice(0, 0, m), .weight = packed});
+    linear_input_gradient({.grad_x = gradient, .grad_out = grad.slice(0, 0, m), .weight = widened});
+    EXPECT_TRUE(same_bits(gradient, gradient_from_f32)) << m << " rows of a gradient";
+  }
+  EXPECT_THROW(PackedWeight::allocate_widened(n, 3), ShapeError);
+}
+
 TEST_P(MatmulBits, an_input_gradient_row_is_the_same_alone_and_in_every_batch_packed_or_dense) {
   constexpr int64_t n = 131, k = 75, rank = 5;
   const Tensor weight = random(n, k, 1), grad = random(40, n, 2), dt = random(40, rank, 3), a = random(rank, k, 4);

@@ -113,6 +113,43 @@ TEST_P(StoredBlocksTest, WhatTrainsIsWidened) {
 INSTANTIATE_TEST_SUITE_P(Models, StoredBlocksTest, ::testing::Values("tiny_llama/untied", "tiny_llama/tied"),
                          [](const auto& info) { return std::string(info.param).substr(11); });
 
+// The same with every matrix in bf16.
+class RoundedToBf16 final : public WeightSource {
+ public:
+  explicit RoundedToBf16(const WeightSource& source) : source_(source), weights_(source.weights()) {
+    for (WeightInfo& info : weights_)
+      if (info.shape.rank() == 2) info.stored_type = "BF16";
+  }
+  const std::vector<WeightInfo>& weights() const override { return weights_; }
+  const WeightInfo* find(std::string_view name) const override {
+    const auto found = std::ranges::find(weights_, name, &WeightInfo::name);
+    return found == weights_.end() ? nullptr : &*found;
+  }
+  void read_rows(std::string_view name, int64_t first, int64_t count, float* out) const override {
+    source_.read_rows(name, first, count, out);
+    const Shape& shape = find(name)->shape;
+    if (shape.rank() != 2) return;
+    for (int64_t i = 0; i < count * shape[1]; ++i) out[i] = static_cast<float>(bf16(out[i]));
+  }
+
+ private:
+  const WeightSource& source_;
+  std::vector<WeightInfo> weights_;
+};
+
+TEST(StoredBf16, StaysSoBesideF32InTheSameBits) {
+  for (const char* name : {"tiny_llama/untied", "tiny_llama/tied"}) {
+    const ModelFiles files = open_model_files(golden(name));
+    const RoundedToBf16 rounded(*files.weights);
+    const std::vector<std::vector<int32_t>> ids = golden_json(std::string(name) + "/expected.json")["input_ids"];
+    const Transformer kept(files.config, rounded, {.dtype = DType::f32, .stored_blocks = StoredBlockUse::keep});
+    const Transformer wide(files.config, rounded, {.dtype = DType::f32, .stored_blocks = StoredBlockUse::widen});
+    EXPECT_EQ(2 * kept.output_weight().value().nbytes(), wide.output_weight().value().nbytes());
+    const Tensor logits = logits_of(kept, ids), expected = logits_of(wide, ids);
+    EXPECT_EQ(std::memcmp(logits.raw(), expected.raw(), static_cast<size_t>(logits.nbytes())), 0);
+  }
+}
+
 TEST(InferencePrecision, FollowsFromWeightsAndDtype) {
   EXPECT_EQ(parse_inference_precision("file", "f32").stored_blocks, StoredBlockUse::keep);
   EXPECT_EQ(parse_inference_precision("file", "f32").dtype, DType::f32);

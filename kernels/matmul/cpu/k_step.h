@@ -40,6 +40,7 @@ LATHE_INLINE Vec broadcast(const uint32_t* word) {
 // multiply() adds one k step's products to the sums, from left_words words of each row and the panel's words.
 template <int rows, int vectors>
 struct F32Step {
+  using Second = F32Step;
   using OneRow = F32Step<1, vectors>;
   static constexpr int left_words = 1;
   static constexpr int chains = gemm::chains(Isa::LATHE_ISA, DType::f32);
@@ -57,6 +58,7 @@ struct F32Step {
 // vdpbf16ps adds the pair's two products to the sum one after the other, and takes subnormals for zero.
 template <int rows, int vectors>
 struct PairStep {
+  using Second = PairStep;
   using OneRow = PairStep<1, vectors>;
   static constexpr int left_words = 1;
   static constexpr int chains = gemm::chains(Isa::LATHE_ISA, DType::bf16);
@@ -69,13 +71,16 @@ struct PairStep {
     }
   }
 };
-#else
-// The left operand is packed as f32 already: [k steps][2][rows].
+#endif
+
+// Pairs of the right operand are widened: the two k steps of f32 that they stand for. The left operand is f32: [k
+// steps][2][rows].
 template <int rows, int vectors>
-struct PairStep {
-  using OneRow = PairStep<1, vectors>;
+struct WidenedStep {
+  using Second = F32Step<rows, vectors>;
+  using OneRow = F32Step<1, vectors>;
   static constexpr int left_words = 2;
-  static constexpr int chains = gemm::chains(Isa::LATHE_ISA, DType::bf16);
+  static constexpr int chains = gemm::chains(Isa::LATHE_ISA, DType::f32);
   static LATHE_INLINE void multiply(Vec (&sums)[rows][vectors], const uint32_t* left, const VecU (&pairs)[vectors]) {
 #pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
@@ -90,6 +95,15 @@ struct PairStep {
       }
     }
   }
+};
+
+#if !defined(LATHE_ISA_avx512_bf16)
+// Both operands of a product of bf16, of which the left one is packed as f32 already.
+template <int rows, int vectors>
+struct PairStep : WidenedStep<rows, vectors> {
+  using Second = PairStep;
+  using OneRow = PairStep<1, vectors>;
+  static constexpr int chains = gemm::chains(Isa::LATHE_ISA, DType::bf16);
 };
 #endif
 
@@ -132,7 +146,7 @@ template <class Step, int rows, int vectors>
 LATHE_INLINE void multiply_second(Vec (&sums)[rows][vectors], int64_t first_steps, const SecondRange& second,
                                   int64_t column) {
   if (second.of_rows == nullptr)
-    return multiply_steps<Step>(sums, second.all.left, second.all.right + column, second.all.steps);
+    return multiply_steps<typename Step::Second>(sums, second.all.left, second.all.right + column, second.all.steps);
   const bool empty = Step::chains > 1 && first_steps <= (Step::chains - 1) * gemm::chain_steps;
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i) {

@@ -114,7 +114,19 @@ void pack_transposed_bf16(const TransposedPanels& from, int64_t panel, int64_t f
   }
 }
 
-// Codes [k, n] read along the weight's rows: decoded 32 × 32 at a time, then transposed.
+// Elements [first, last) along a panel of pairs of bf16 as f32; past `columns` of them come zeros. All are even.
+void widen_panel(const WeightPanels& panels, int64_t panel, int64_t first, int64_t last, int64_t columns,
+                 uint32_t* words) {
+  const uint32_t* pairs = static_cast<const uint32_t*>(panels.data) + panel * (panels.panel_bytes / 4);
+  for (int64_t column = first; column < last; column += 2, words += 2 * panel_width)
+    for (int64_t lane = 0; lane < panel_width; lane += lanes) {
+      const VecU v = column < columns ? load_words(pairs + column / 2 * panel_width + lane) : VecU{};
+      store_words(words + lane, (VecU)first_of_pairs(v));
+      store_words(words + panel_width + lane, (VecU)second_of_pairs(v));
+    }
+}
+
+// Codes [k, n] read along the weight's rows: decoded 32 × 32 at a time, then transposed. So are words that are widened.
 void pack_transposed_codes(const ProductArgs& product, int64_t panel, int64_t first, int64_t last, uint32_t* words) {
   constexpr int64_t side = panel_width;
   const DType dtype = product.dtype;
@@ -122,10 +134,14 @@ void pack_transposed_codes(const ProductArgs& product, int64_t panel, int64_t fi
   uint32_t decoded[side * side];
   const TransposedPanels from = {decoded, steps * side, 0, side};  // k 0: nothing to prefetch
   for (int64_t step = first; step < last; step += steps, words += steps * panel_width) {
-    with_format(
-        product.panels.format, [&]<class Format>() __attribute__((always_inline)) {
-          decode_panel<Format>(product.panels, dtype, step / steps, panel * side, (panel + 1) * side, decoded);
-        });
+    if (product.panels.widens) {
+      widen_panel(product.panels, step / steps, panel * side, (panel + 1) * side, product.n, decoded);
+    } else {
+      with_format(
+          product.panels.format, [&]<class Format>() __attribute__((always_inline)) {
+            decode_panel<Format>(product.panels, dtype, step / steps, panel * side, (panel + 1) * side, decoded);
+          });
+    }
     const int64_t count = last - step < steps ? last - step : steps;
     dtype == DType::f32 ? pack_transposed_f32(from, 0, 0, count, words)
                         : pack_transposed_bf16(from, 0, 0, count, words);
@@ -151,13 +167,14 @@ void pack_weight_panel(const ProductArgs& product, int64_t panel, int64_t first,
   const WeightPanels& panels = product.panels;
   const bool f32 = product.dtype == DType::f32;
   if (product.layout == ProductLayout::rows_rows) {
+    if (panels.widens) return widen_panel(panels, panel, first, last, product.k, words);
     const int64_t k_per_step = f32 ? 1 : 2;
     return with_format(
         panels.format, [&]<class Format>() __attribute__((always_inline)) {
           decode_panel<Format>(panels, product.dtype, panel, first * k_per_step, last * k_per_step, words);
         });
   }
-  if (panels.group > 0) return pack_transposed_codes(product, panel, first, last, words);
+  if (panels.group > 0 || panels.widens) return pack_transposed_codes(product, panel, first, last, words);
   const TransposedPanels from = {static_cast<const uint32_t*>(panels.data), panels.panel_bytes / 4, product.k,
                                  product.n};
   f32 ? pack_transposed_f32(from, panel, first, last, words) : pack_transposed_bf16(from, panel, first, last, words);

@@ -15,8 +15,8 @@ struct DensePanels {
   int64_t k, n, first_panel, last_panel;
 };
 void pack_dense_panels(const DensePanels& panels, int64_t first, int64_t last, uint32_t* words, int64_t distance);
-// Of the product's weight, whose panels are of codes, or lie along the reduced index (ProductLayout::rows_plain). In
-// that case `first` is a multiple of 64.
+// Of the product's weight, whose panels are of codes or of bf16 to be widened, or lie along the reduced index
+// (ProductLayout::rows_plain). In that case `first` is a multiple of 64.
 void pack_weight_panel(const ProductArgs& product, int64_t panel, int64_t first, int64_t last, uint32_t* words);
 
 }  // namespace lathe::kernels::LATHE_ISA

@@ -56,6 +56,24 @@ struct RoundedRows {
   }
 };
 
+// A word is two neighbours of an f32 row whose values are bf16 already: the upper halves, subnormals and NaN as well.
+struct HalvedRows {
+  const float* data;
+  int64_t stride, k;  // k is even
+  static constexpr int64_t k_per_word = 2;
+  LATHE_INLINE VecU vector(int64_t row, int64_t step, int count = lanes) const {
+    const float* p = data + row * stride + 2 * step;
+    const int first = 2 * count < lanes ? 2 * count : lanes;
+    const VecH halves[2] = {narrow(load_words(p, first) >> 16), narrow(load_words(p + first, 2 * count - first) >> 16)};
+    return load_words(halves);
+  }
+  LATHE_INLINE uint32_t word(int64_t row, int64_t step) const {
+    uint32_t both[2];
+    __builtin_memcpy(both, data + row * stride + 2 * step, sizeof both);
+    return both[0] >> 16 | (both[1] & 0xffff0000u);
+  }
+};
+
 // A word is one bf16 widened to f32. Past an odd k comes one zero, so that there are two words for each word of the
 // panel.
 struct WidenedRows {

@@ -12,6 +12,7 @@ namespace lathe::kernels {
 struct PackRowsArgs {
   uint32_t* panels;
   DType dtype;  // f32 | bf16
+  bool exact;   // the rows' values are bf16 already
   int64_t columns, first, count;
   const float* rows;
 };

@@ -8,28 +8,27 @@ using gemm::panel_width;
 
 // Words of a panel that belong to other rows may be written by another thread at this moment: rows that do not fill a
 // vector are stored word by word.
-template <Isa>
-void pack_rows(const PackRowsArgs& args) {
+template <class Source>
+LATHE_INLINE void pack_source(const PackRowsArgs& args, const Source& source) {
   const int64_t steps = gemm::k_steps(args.columns, args.dtype);
-  const F32Rows f32 = {args.rows, args.columns, args.columns};
-  const RoundedRows rounded = {args.rows, args.columns, args.columns};
-  const bool rounds = args.dtype == DType::bf16;
   for (int64_t i = 0; i < args.count;) {
     const int64_t row = args.first + i;
     uint32_t* out = args.panels + row / panel_width * steps * panel_width + row % panel_width;
     if (row % lanes == 0 && i + lanes <= args.count) {
-      if (rounds) {
-        transpose_rows(rounded, i, lanes, 0, steps, out, panel_width);
-      } else {
-        transpose_rows(f32, i, lanes, 0, steps, out, panel_width);
-      }
+      transpose_rows(source, i, lanes, 0, steps, out, panel_width);
       i += lanes;
     } else {
-      for (int64_t step = 0; step < steps; ++step)
-        out[step * panel_width] = rounds ? rounded.word(i, step) : f32.word(i, step);
+      for (int64_t step = 0; step < steps; ++step) out[step * panel_width] = source.word(i, step);
       i += 1;
     }
   }
+}
+
+template <Isa>
+void pack_rows(const PackRowsArgs& args) {
+  if (args.dtype == DType::f32) return pack_source(args, F32Rows{args.rows, args.columns, args.columns});
+  if (args.exact) return pack_source(args, HalvedRows{args.rows, args.columns, args.columns});
+  pack_source(args, RoundedRows{args.rows, args.columns, args.columns});
 }
 template void pack_rows<Isa::LATHE_ISA>(const PackRowsArgs&);
 

@@ -78,13 +78,24 @@ PackedWeight PackedWeight::allocate(int64_t rows, int64_t columns, DType dtype, 
   return weight;
 }
 
+PackedWeight PackedWeight::allocate_widened(int64_t rows, int64_t columns, MemoryTag tag) {
+  if (columns % 2 != 0)
+    throw ShapeError("PackedWeight::allocate_widened: expected an even number of columns, found " +
+                     std::to_string(columns));
+  PackedWeight weight = allocate(rows, columns, DType::bf16, tag);
+  weight.dtype_ = DType::f32;
+  return weight;
+}
+
 Tensor PackedWeight::dense() const {
   if (on_cpu(device())) throw ShapeError("PackedWeight::dense: this weight lies in panels, on the cpu");
   return panels_.slice(1, 0, columns_);
 }
 
 WeightPanels PackedWeight::product_panels() const {
-  return {.data = panels_.raw(), .panel_bytes = panels_.dim(1) * size_of(panels_.dtype())};
+  return {.data = panels_.raw(),
+          .panel_bytes = panels_.dim(1) * size_of(panels_.dtype()),
+          .widens = dtype_ == DType::f32 && panels_.dtype() == DType::bf16};
 }
 
 PackedWeight PackedWeight::as_f32() const {
@@ -114,7 +125,13 @@ void PackedWeight::pack_rows(int64_t first, int64_t count, const float* rows) {
     return as_f32().pack_rows(first, count, rounded.data());
   }
   if (dtype_ != DType::f64) {
-    const PackRowsArgs args{static_cast<uint32_t*>(panels_.raw()), panels_.dtype(), columns_, first, count, rows};
+    const PackRowsArgs args{static_cast<uint32_t*>(panels_.raw()),
+                            panels_.dtype(),
+                            panels_.dtype() != dtype_,
+                            columns_,
+                            first,
+                            count,
+                            rows};
     return with_isa([&]<Isa isa>() { kernels::pack_rows<isa>(args); });
   }
   for (int64_t i = 0; i < count; ++i) {
