@@ -1,5 +1,7 @@
 #include "kernels/matmul/device.h"
 
+#include <vector>
+
 #include "kernels/dispatch.h"
 #include "kernels/matmul/cuda/product.h"
 #include "kernels/matmul/cuda/quantized.h"
@@ -33,7 +35,15 @@ void multiply_codes(const ProductArgs& args, const QuantizedWeight& weight, Devi
   if (args.m == 0 || args.n == 0) return;
   const QuantizedProductArgs codes = with_codes(args, weight);
   with_device(device, [&]<DeviceKind kind>() {
-    args.dtype == DType::f32 ? quantized_few_rows_f32<kind>(codes) : quantized_product_tiles<kind>(codes);
+    args.dtype == DType::f32 ? quantized_few_rows_f32<kind>(codes) : quantized_product_tiles<kind>({&codes, 1});
+  });
+}
+
+void multiply_codes(std::span<const CodesProduct> products, Device device) {
+  std::vector<QuantizedProductArgs> all;
+  for (const CodesProduct& each : products) all.push_back(with_codes(each.args, *each.weight));
+  with_device(device, [&]<DeviceKind kind>() {
+    quantized_product_tiles<kind>({all.data(), static_cast<int>(all.size())});
   });
 }
 

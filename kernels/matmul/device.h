@@ -14,6 +14,12 @@ void multiply(const ProductArgs& args, Device device);
 bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight);
 // With a quantised weight in place of args.right: linear_forward, and quantized_gemv.
 void multiply_codes(const ProductArgs& args, const QuantizedWeight& weight, Device device);
+// The same of several with one left operand, of 16 bits, and weights of one format: one launch for up to joined_most.
+struct CodesProduct {
+  ProductArgs args;
+  const QuantizedWeight* weight;
+};
+void multiply_codes(std::span<const CodesProduct> products, Device device);
 void multiply_codes_gemv(const ProductArgs& args, const QuantizedWeight& weight, Device device);
 
 }  // namespace lathe::kernels::device

@@ -3,6 +3,7 @@
 
 #include "core/tensor.h"
 #include "kernels/matmul/arguments.h"
+#include "kernels/matmul/matmul.h"
 #include "kernels/matmul/weights/weight.h"
 
 namespace lathe::kernels {
@@ -11,5 +12,9 @@ namespace lathe::kernels {
 ProductMatrix product_matrix(const Tensor& tensor);
 // A weight that is dense, or packed on a device, where that is dense as well.
 ProductMatrix product_matrix(const Weight& weight);
+// The right operand of a product. On a device a quantised one comes beside the arguments (device.h).
+void set_right(ProductArgs& args, const Weight& weight);
+// What linear_forward's bodies get, but for lora_rows.
+ProductArgs forward_args(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms);
 
 }  // namespace lathe::kernels

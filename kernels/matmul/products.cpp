@@ -9,6 +9,7 @@
 #include "kernels/gated/gated.h"
 #include "kernels/matmul/checks.h"
 #include "kernels/matmul/cuda/few_rows.h"
+#include "kernels/matmul/device.h"
 #include "kernels/matmul/operands.h"
 #include "kernels/matmul/weights/ggml/product.h"
 
@@ -25,11 +26,26 @@ GgmlProduct in_blocks(const LinearProduct& product) {
   return {product.out, *product.weight.ggml(), {}, product.terms.bias, product.terms.residual};
 }
 
-// Whether a device has a body for so many rows by this weight beside others; weights in codes have theirs.
+// Whether a device has a body for so many rows by this dense weight beside others.
 bool joins_on_device(const Tensor& x, const LinearProduct& product) {
   return x.device().kind != DeviceKind::cpu && x.dtype() != DType::f32 && x.dim(0) > 0 && x.dim(0) <= few_rows_most &&
          x.dim(1) > 0 && (product.weight.dense() || product.weight.packed()) && !has_lora(product.terms) &&
          !product.terms.residual.defined();
+}
+
+// The same for a weight in codes. `first`: whose format it shares.
+bool joins_in_codes(const Tensor& x, const LinearProduct& product, const LinearProduct& first) {
+  const QuantizedWeight *codes = product.weight.quantized(), *of_first = first.weight.quantized();
+  return x.device().kind != DeviceKind::cpu && x.dtype() != DType::f32 && x.dim(0) > 0 && codes && of_first &&
+         codes->format() == of_first->format() && device::multiplies_codes(x, *codes) &&
+         product.terms.lora_rows.empty();
+}
+
+void multiply_codes(const Tensor& x, std::span<const LinearProduct> products) {
+  std::vector<device::CodesProduct> each;
+  for (const LinearProduct& product : products)
+    each.push_back({forward_args(product.out, x, product.weight, product.terms), product.weight.quantized()});
+  device::multiply_codes(each, x.device());
 }
 
 void multiply_joined(const Tensor& x, std::span<const LinearProduct> products) {
@@ -65,6 +81,10 @@ void linear_forward_each(const Tensor& x, std::span<const LinearProduct> product
   };
   if (products.size() > 1 && std::ssize(products) <= joined_most && all(joins_on_device))
     return multiply_joined(x, products);
+  const auto in_codes = [&](const Tensor& of, const LinearProduct& product) {
+    return joins_in_codes(of, product, products[0]);
+  };
+  if (products.size() > 1 && std::ssize(products) <= joined_most && all(in_codes)) return multiply_codes(x, products);
   if (!all(multiplies_blocks)) {
     for (const LinearProduct& product : products) linear_forward(product.out, x, product.weight, product.terms);
     return;

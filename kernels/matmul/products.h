@@ -1,7 +1,8 @@
 // Several products of one input: q, k and v, or gate and up. The bits of one linear_forward after the other, for any
-// weights on any device. Without LoRA terms they are one pass where that gains: by ggml's blocks on the CPU x is
+// weights on any device. They are one pass where that gains: by ggml's blocks on the CPU, without LoRA terms, x is
 // quantised once, and the panels of all weights are one parallel region, cut by their bytes; on a device a few rows of
-// 16 bits by dense weights, without a residual, are one launch, which keeps more memory busy than one after another.
+// 16 bits by dense weights, without a residual and LoRA terms, or by nf4's or int8's codes, with one adapter or none,
+// are one launch, which keeps more memory busy than one after another.
 #pragma once
 
 #include <span>

@@ -75,6 +75,41 @@ TEST_P(MatmulProductsDevice, each_product_has_the_bits_of_its_own) {
   }
 }
 
+// nf4 and int8, with an adapter, a bias and a residual, and in several formats.
+TEST_P(MatmulProductsDevice, products_in_codes_have_the_bits_of_their_own) {
+  constexpr int64_t inputs = 192, rank = 24;
+  using Formats = std::vector<QuantizedFormat>;
+  constexpr QuantizedFormat nf4 = QuantizedFormat::nf4, int8 = QuantizedFormat::int8;
+  for (const Formats& formats :
+       {Formats{nf4, nf4, nf4}, Formats{int8, int8, int8}, Formats{nf4, nf4}, Formats{nf4, int8}}) {
+    for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
+      if (dtype == DType::f16 && device().kind == DeviceKind::cpu) continue;
+      for (const int64_t rows : {1, 5, 17}) {
+        const Tensor x = random_matrix(rows, inputs, dtype);
+        std::vector<LinearProduct> products;
+        std::vector<Tensor> expected;
+        for (const QuantizedFormat format : formats) {
+          const int64_t n = 33 + 8 * static_cast<int64_t>(products.size());  // more than one tile, and a part of one
+          const QuantizedWeight weight = QuantizedWeight::quantize(random_matrix(n, inputs, dtype), format);
+          LinearTerms terms;
+          if (products.size() == 1)
+            terms = {.lora_t = random_matrix(rows, rank, dtype),
+                     .lora_b = random_matrix(n, rank, dtype),
+                     .bias = random_matrix(1, n, dtype).view({n}),
+                     .residual = random_matrix(rows, n, dtype)};
+          products.push_back({room(rows, n, dtype), weight, terms});
+          expected.push_back(room(rows, n, dtype));
+          linear_forward(expected.back(), x, weight, terms);
+        }
+        linear_forward_each(x, products);
+        for (size_t i = 0; i < products.size(); ++i)
+          EXPECT_EQ(bytes(products[i].out), bytes(expected[i]))
+              << name_of(dtype) << ", " << rows << " rows, product " << i;
+      }
+    }
+  }
+}
+
 TEST_P(MatmulProductsDevice, a_gated_product_has_the_bits_of_its_parts) {
   for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
     if (dtype == DType::f16 && device().kind == DeviceKind::cpu) continue;
@@ -114,6 +149,12 @@ TEST(MatmulProductsOnSimt, a_few_rows_are_one_launch) {
             }),
             1);
   EXPECT_EQ(launches([&] { gated_linear_forward(out(32), x, {out(32), q}, {out(32), q}, Activation::silu); }), 1);
+  for (const QuantizedFormat format : {QuantizedFormat::nf4, QuantizedFormat::int8}) {
+    const QuantizedWeight codes = QuantizedWeight::quantize(q, format);
+    const LinearProduct one{out(32), codes}, two{out(32), codes}, three{out(32), codes};
+    EXPECT_EQ(launches([&] { linear_forward_each(x, std::vector<LinearProduct>{one, two, three}); }), 1);
+    EXPECT_EQ(launches([&] { gated_linear_forward(out(32), x, one, two, Activation::silu); }), 2);
+  }
 }
 
 TEST_P(MatmulProductsDevice, what_does_not_fit_is_named) {

@@ -1,4 +1,4 @@
-// A few rows times a quantised weight, which is read once, as codes: a lane decodes those of its own fragments, in
+// A few rows times quantised weights, which are read once, as codes: a lane decodes those of its own fragments, in
 // registers, a stage before they are multiplied. (Decoded into a tile in shared memory for all, and read from there by
 // ldmatrix, with 8 KB of codes in flight in a block, a row of nf4 reached 324 GB/s on an H100, of int8 580.) Sums are
 // added in the very steps of mainloop.cuh: the bits are those of the product with the dequantised weight.
@@ -53,6 +53,12 @@ struct Product {
   int64_t k, k2;
   Epilogue<T> epilogue;
   Codes codes;
+};
+// The tiles of several, beside each other in the grid.
+template <class T, class Codes, int count>
+struct Products {
+  Product<T, Codes> of[count];
+  unsigned end[count];  // of its tiles
 };
 
 // A warp's right operand of a stage: of its eight columns, of sixteen along k each.
@@ -208,12 +214,16 @@ __device__ __forceinline__ void multiply_lora(Shape::Sums& sums, const Product<T
   }
 }
 
-template <class T, class Codes,
+template <class T, class Codes, int count,
           class Resources = BlockResources<Shape::threads, Shape::blocks, static_cast<int>(sizeof(Memory<T, Codes>))>>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
-    quantized_product_kernel(Resources, Product<T, Codes> p) {
+    quantized_product_kernel(Resources, const __grid_constant__ Products<T, Codes, count> all) {
   Memory<T, Codes>& memory = *dynamic_shared<Memory<T, Codes>>();
-  const int64_t first_column = int64_t{blockIdx.x} * Shape::n, row_bytes = p.k / block_k * column_bytes<Codes>;
+  int index = 0;
+  unsigned before = 0;
+  while (index + 1 < count && blockIdx.x >= all.end[index]) before = all.end[index++];
+  const Product<T, Codes>& p = all.of[index];
+  const int64_t first_column = int64_t{blockIdx.x - before} * Shape::n, row_bytes = p.k / block_k * column_bytes<Codes>;
   launch_dependents();
   prefetch_rows<Shape::n, Shape::threads>(DenseOperand<uint8_t>{p.codes.codes, row_bytes, true}, first_column,
                                           p.epilogue.n, row_bytes);
@@ -226,16 +236,34 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
 }
 
 template <class T, class Codes>
-void start(const ProductArgs& args, const Codes& codes) {
-  const Product<T, Codes> p{dense_operand<T>(args.left),
-                            dense_operand<T>(args.left2),
-                            dense_operand<T>(args.right2),
-                            args.k,
-                            args.k2,
-                            epilogue_of<T>(args),
-                            codes};
-  launch_dependent("quantized_product", dim3(static_cast<unsigned>((args.n + Shape::n - 1) / Shape::n)),
-                   quantized_product_kernel<T, Codes>, p);
+Product<T, Codes> product_of(const QuantizedProductArgs& args) {
+  const ProductArgs& product = args.product;
+  return {dense_operand<T>(product.left),
+          dense_operand<T>(product.left2),
+          dense_operand<T>(product.right2),
+          product.k,
+          product.k2,
+          epilogue_of<T>(product),
+          Codes(args)};
+}
+
+template <class T, class Codes, int count>
+void start(Products<T, Codes, count> all) {
+  unsigned tiles = 0;
+  for (int i = 0; i < count; ++i)
+    all.end[i] = tiles += static_cast<unsigned>((all.of[i].epilogue.n + Shape::n - 1) / Shape::n);
+  if (tiles > 0) launch_dependent("quantized_product", dim3(tiles), quantized_product_kernel<T, Codes, count>, all);
+}
+
+template <class T, class Codes>
+void start(const QuantizedProducts& products) {
+  if (products.count == 1) return start<T, Codes, 1>({{product_of<T, Codes>(products.of[0])}, {}});
+  static_assert(joined_most == 3);
+  Products<T, Codes, joined_most> all{{product_of<T, Codes>(products.of[0]), product_of<T, Codes>(products.of[1]),
+                                       product_of<T, Codes>(products.of[products.count - 1])},
+                                      {}};
+  if (products.count == 2) all.of[2].epilogue.n = 0;
+  start<T, Codes, joined_most>(all);
 }
 
 }  // namespace
@@ -244,9 +272,9 @@ void start(const ProductArgs& args, const Codes& codes) {
 namespace lathe::kernels {
 
 template <DeviceKind>
-void quantized_product_tiles(const QuantizedProductArgs& args) {
-  with_codes(args, [&]<class T>(const auto& codes) { start<T>(args.product, codes); });
+void quantized_product_tiles(const QuantizedProducts& products) {
+  with_codes(products.of[0], [&]<class T, class Codes>(const Codes&) { start<T, Codes>(products); });
 }
-template void quantized_product_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const QuantizedProductArgs&);
+template void quantized_product_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const QuantizedProducts&);
 
 }  // namespace lathe::kernels

@@ -2,6 +2,7 @@
 // memory, except the dynamic map of the nested scales.
 #pragma once
 
+#include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/cuda/product.h"
 #include "kernels/matmul/weights/formats.h"
 #include "kernels/nf4/bodies.h"
@@ -17,11 +18,17 @@ struct QuantizedProductArgs {
   const float* int8_scales;  // int8: [n, k / 64]
 };
 
+// Up to joined_most with one left operand and one format.
+struct QuantizedProducts {
+  const QuantizedProductArgs* of;
+  int count;
+};
+
 inline constexpr int64_t most_fused_rows = 16;
 
-// quantized.cu: linear_forward.
+// quantized.cu: linear_forward of each.
 template <DeviceKind>
-void quantized_product_tiles(const QuantizedProductArgs& args);
+void quantized_product_tiles(const QuantizedProducts& products);
 // few_rows_f32.cu: the same of f32, with the bits of product_tiles_f32 and the dequantised weight.
 template <DeviceKind>
 void quantized_few_rows_f32(const QuantizedProductArgs& args);
