@@ -164,10 +164,13 @@ TEST_P(GgmlProducts, WithLoraByRowsAreThoseOfEachTermAlone) {
     const Tensor x = random_matrix(m, k, dtype, 18), t1 = random_matrix(3, 5, dtype, 19),
                  b1 = random_matrix(n, 5, dtype, 20), t2 = random_matrix(4, 8, dtype, 21),
                  b2 = random_matrix(n, 8, dtype, 22);
-    const Tensor out = Tensor::empty({m, n}, dtype);
+    const Tensor out = Tensor::empty({m, n}, dtype), from_panels = Tensor::empty({m, n}, dtype);
     kernels::LinearTerms terms;
     terms.lora_rows = {{1, 4, t1, b1}, {5, 9, t2, kernels::pack_weight(b2, dtype)}};
     kernels::linear_forward(out, x, blocks.weight, terms);
+    terms.lora_rows[0].b = kernels::pack_weight(b1, dtype);
+    kernels::linear_forward(from_panels, x, blocks.weight, terms);
+    EXPECT_TRUE(same_bits(from_panels, out));
     const auto alone = [&](int64_t first, int64_t last, const Tensor& t, const Tensor& b) {
       const Tensor part = Tensor::empty({last - first, n}, dtype);
       kernels::linear_forward(part, x.slice(0, first, last), blocks.weight, {.lora_t = t, .lora_b = b});

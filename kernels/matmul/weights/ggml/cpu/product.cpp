@@ -170,28 +170,47 @@ LATHE_INLINE float element(const ProductMatrix& matrix, int64_t row, int64_t col
   return value;
 }
 
-// Element (row, r) of a second pair's right operand, dense or in panels of words.
-LATHE_INLINE float right_element(const SecondPair& pair, int64_t row, int64_t r) {
-  if (pair.panels.data == nullptr) return element(pair.right, row, r);
+// sums [row][16] += left · rightᵀ of a pair whose right operand lies in panels, for rows [begin, end), continuing their
+// chains: a row's in registers, its columns read as they lie.
+void add_panels_pair(const SecondPair& pair, int64_t panel, int64_t begin, int64_t end, float* sums) {
   using gemm::panel_width;
-  const char* panel = static_cast<const char*>(pair.panels.data) + row / panel_width * pair.panels.panel_bytes;
   const bool pairs = pair.left.dtype == DType::bf16;
-  const int64_t at =
-      pairs ? (r / 2 * panel_width + row % panel_width) * 2 + r % 2 : r * panel_width + row % panel_width;
-  return element({const_cast<char*>(panel), 0, pair.left.dtype}, 0, at);
+  const int64_t first_column = panel * panel_rows;
+  const auto* const words = reinterpret_cast<const uint32_t*>(static_cast<const char*>(pair.panels.data) +
+                                                              first_column / panel_width * pair.panels.panel_bytes) +
+                            first_column % panel_width;
+  for (int64_t row = begin; row < end; ++row, sums += panel_rows) {
+    Vec totals[ggml_vectors];
+#pragma GCC unroll 4
+    for (int v = 0; v < ggml_vectors; ++v) totals[v] = load(sums + v * lanes);
+    for (int64_t r = 0; r < pair.k; ++r) {
+      const Vec factor = splat(element(pair.left, row - pair.begin, r));
+      const uint32_t* const step = words + (pairs ? r / 2 : r) * panel_width;
+#pragma GCC unroll 4
+      for (int v = 0; v < ggml_vectors; ++v) {
+        const VecU word = load_words(step + v * lanes);
+        const Vec right = !pairs ? (Vec)word : r % 2 == 0 ? first_of_pairs(word) : second_of_pairs(word);
+        totals[v] = fused(factor, right, totals[v]);
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < ggml_vectors; ++v) store(sums + v * lanes, totals[v]);
+  }
 }
 
-// sums [row][16] += left · rightᵀ of the pair, for those of rows [first_row, last_row) that it is for, continuing their
-// chains.
+// The same for those of rows [first_row, last_row) that the pair is for, dense or in panels.
 void add_second_pair(const SecondPair& pair, int64_t n, int64_t panel, int64_t first_row, int64_t last_row,
                      float* sums) {
   const int64_t begin = pair.begin > first_row ? pair.begin : first_row;
   const int64_t end = pair.end < last_row ? pair.end : last_row;
+  if (begin >= end) return;
+  if (pair.panels.data != nullptr)
+    return add_panels_pair(pair, panel, begin, end, sums + (begin - first_row) * panel_rows);
   const int64_t first_column = panel * panel_rows;
   const int64_t columns = n - first_column < panel_rows ? n - first_column : panel_rows;
-  for (int64_t r = 0; begin < end && r < pair.k; ++r) {
+  for (int64_t r = 0; r < pair.k; ++r) {
     float of_columns[panel_rows] = {};
-    for (int64_t j = 0; j < columns; ++j) of_columns[j] = right_element(pair, first_column + j, r);
+    for (int64_t j = 0; j < columns; ++j) of_columns[j] = element(pair.right, first_column + j, r);
     for (int64_t row = begin; row < end; ++row) {
       float* total = sums + (row - first_row) * panel_rows;
       const Vec factor = splat(element(pair.left, row - pair.begin, r));
