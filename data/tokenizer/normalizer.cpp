@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "data/tokenizer/character_filters.h"
+#include "data/tokenizer/composed_text.h"
 #include "data/tokenizer/utf8.h"
 
 namespace lathe::data {
@@ -219,7 +220,9 @@ void Normalizer::apply(AlignedText& aligned) const {
   std::vector<TextPiece> ranges;
   switch (kind) {
     case Kind::nfc:
-      return replace_text(aligned, normal_form(aligned.text, utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_COMPOSE)));
+      return replace_text(aligned, compose_text(aligned.text, [](std::string_view stretch) {
+                            return normal_form(stretch, utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+                          }));
     case Kind::nfd:
       return replace_text(aligned, normal_form(aligned.text, utf8proc_option_t(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE)));
     case Kind::nfkc:
