@@ -266,14 +266,23 @@ LATHE_INLINE void attend_block(int rows, const float* q, Keys keys, Values value
                                (end + Dot::width - 1) / Dot::width, result.out, padded_dim, padded_dim, prefetch);
 }
 
+// With the keys and values that load_chunk() has put into scratch: once for every type that they had before.
+template <class Dot>
+__attribute__((noinline)) void attend_loaded(const AttentionTileArgs::Call& call, const Scratch& s, const float* q,
+                                             int rows, const Scoring& scoring, const ChunkResult& result) {
+  NoPrefetch none;
+  attend_block<Dot>(rows, q, TransposedKeys{s.keys}, StridedRows{s.values, call.padded_dim}, call.head_dim,
+                    call.padded_dim, scoring, s.p, result, none);
+}
+
 template <class T, class Dot>
 void attend_rows(const AttentionTileArgs& args, const Scratch& s, ChunkWindow& window, int64_t row, int rows,
                  const ChunkResult& result) {
   const AttentionTileArgs::Call& call = *args.call;
   const Scoring scoring = tile_scoring(call, s.k_scales, s.v_scales);
+  const float* const q = s.q + row * query_row<Dot>(call.padded_dim);
   const auto attend = [&](const auto& keys, const auto& values, auto& prefetch) {
-    attend_block<Dot>(rows, s.q + row * query_row<Dot>(call.padded_dim), keys, values, call.head_dim, call.padded_dim,
-                      scoring, s.p, result, prefetch);
+    attend_block<Dot>(rows, q, keys, values, call.head_dim, call.padded_dim, scoring, s.p, result, prefetch);
   };
   const ChunkAddresses& in_place = window.chunks[window.current];
 #if defined(LATHE_ISA_avx512_bf16)
@@ -283,8 +292,7 @@ void attend_rows(const AttentionTileArgs& args, const Scratch& s, ChunkWindow& w
     if (reads_in_place(args))
       return attend(KeysInPlace<typename Dot::template KeyWord<T>>{in_place.k}, ValuesInPlace<T>{in_place.v},
                     window.prefetch);
-    NoPrefetch none;
-    attend(TransposedKeys{s.keys}, StridedRows{s.values, call.padded_dim}, none);
+    attend_loaded<Dot>(call, s, q, rows, scoring, result);
   }
 }
 
