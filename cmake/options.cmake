@@ -12,6 +12,8 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 # For the rooms that both training and serving use: with the linker's --gc-sections a program takes the functions that
 # it calls and no others, so that lathe-serve has a tenth less: no gradients.
 set(lathe_sections $<$<CONFIG:Release>:-ffunction-sections>)
+# For rooms that wait for a network or a person: half the size of -O2.
+set(lathe_small $<$<CONFIG:Release>:-Os>)
 
 option(LATHE_TESTS "Build the tests" ON)
 option(LATHE_BENCH "Build lathe-bench (needs Google Benchmark)" ON)
