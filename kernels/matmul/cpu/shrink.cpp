@@ -39,11 +39,12 @@ LATHE_INLINE void add_block(Vec (&totals)[rows][narrow_vectors], const NarrowTil
   Vec sums[Step::chains][rows][narrow_vectors];
   clear(sums);
   int64_t step = first;
-  for (; step + turn * Step::chains <= last; step += turn * Step::chains)
+  for (; step + turn * Step::chains <= last; step += turn * Step::chains) {
 #pragma GCC unroll 4
     for (int chain = 0; chain < Step::chains; ++chain)
 #pragma GCC unroll 4
       for (int j = 0; j < turn; ++j) multiply_narrow<Step>(sums[chain], tile, step + chain * turn + j);
+  }
 #pragma GCC unroll 4
   for (int chain = 0; chain < Step::chains; ++chain)
     for (int j = 0; j < turn && step < last; ++j, ++step) multiply_narrow<Step>(sums[chain], tile, step);
