@@ -49,18 +49,16 @@ void DataParallel::from_main_process(const Tensor& tensor) const {
   tensor.bump_version();
 }
 
-int64_t DataParallel::from_main_process(int64_t value) const {
-  if (!several()) return value;
+int64_t DataParallel::number_from(int rank, int64_t value) const {
   const Tensor tensor = Tensor::of<int64_t>(std::span<const int64_t>(&value, 1), {1});
-  processes_->broadcast(tensor, 0);
+  processes_->broadcast(tensor, rank);
   return *tensor.data<int64_t>();
 }
 
+int64_t DataParallel::from_main_process(int64_t value) const { return several() ? number_from(0, value) : value; }
+
 std::string DataParallel::text_from(int rank, const std::string& text) const {
-  const int64_t own = std::ssize(text);
-  const Tensor size = Tensor::of<int64_t>(std::span<const int64_t>(&own, 1), {1});
-  processes_->broadcast(size, rank);
-  const int64_t bytes = *size.data<int64_t>();
+  const int64_t bytes = number_from(rank, std::ssize(text));
   const Tensor tensor = Tensor::empty({bytes}, DType::u8);
   if (processes_->rank() == rank) std::memcpy(tensor.raw(), text.data(), text.size());
   processes_->broadcast(tensor, rank);

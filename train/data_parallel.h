@@ -47,6 +47,8 @@ class DataParallel {
   void wait_for_all() const;
 
  private:
+  // Of that process, where there are several.
+  int64_t number_from(int rank, int64_t value) const;
   std::string text_from(int rank, const std::string& text) const;
 
   int64_t world_size_ = 1;

@@ -21,6 +21,8 @@ class MergeTable {
   explicit MergeTable(std::span<const BpeMerge> merges);
 
   uint32_t rank(int32_t left, int32_t right) const {
+    // No merge has such ids, and two of them would be taken for another pair; -1 is one of them.
+    if (static_cast<uint32_t>(left | right) >> id_bits != 0) return no_rank;
     const uint64_t pair = pair_of(left, right);
     for (size_t slot = slot_of(pair);; slot = (slot + 1) & mask_) {
       const uint64_t entry = slots_[slot];

@@ -28,11 +28,11 @@ void Vocabulary::grow(size_t slots) {
 }
 
 bool Vocabulary::insert(int32_t id, std::string_view token) {
-  if (id < 0 || contains(id) || find(token)) return false;
+  if (id < 0 || contains(id)) return false;
   if (used_ * 2 >= slots_.size()) grow(slots_.size() * 2);
   const uint64_t hash = hash_of(token);
-  size_t slot = hash & (slots_.size() - 1);
-  while (slots_[slot].id >= 0) slot = (slot + 1) & (slots_.size() - 1);
+  const size_t slot = slot_of(token, hash);
+  if (slots_[slot].id >= 0) return false;
   if (id >= size()) entries_.resize(static_cast<size_t>(id) + 1);
   entries_[id] = {text_.size(), static_cast<uint32_t>(token.size()), true};
   text_ += token;
@@ -41,14 +41,16 @@ bool Vocabulary::insert(int32_t id, std::string_view token) {
   return true;
 }
 
-std::optional<int32_t> Vocabulary::find(std::string_view token) const {
-  const uint64_t hash = hash_of(token);
+size_t Vocabulary::slot_of(std::string_view token, uint64_t hash) const {
   size_t slot = hash & (slots_.size() - 1);
-  for (; slots_[slot].id >= 0; slot = (slot + 1) & (slots_.size() - 1)) {
-    if (slots_[slot].hash == static_cast<uint32_t>(hash >> 32) && this->token(slots_[slot].id) == token)
-      return slots_[slot].id;
-  }
-  return std::nullopt;
+  for (; slots_[slot].id >= 0; slot = (slot + 1) & (slots_.size() - 1))
+    if (slots_[slot].hash == static_cast<uint32_t>(hash >> 32) && this->token(slots_[slot].id) == token) break;
+  return slot;
+}
+
+std::optional<int32_t> Vocabulary::find(std::string_view token) const {
+  const int32_t id = slots_[slot_of(token, hash_of(token))].id;
+  return id >= 0 ? std::optional(id) : std::nullopt;
 }
 
 std::array<int32_t, 256> byte_token_ids(const Vocabulary& vocabulary) {

@@ -35,6 +35,8 @@ class Vocabulary {
   };
   void grow(size_t slots);
   static uint64_t hash_of(std::string_view token);
+  // Where a token is, or the free slot that it would get.
+  size_t slot_of(std::string_view token, uint64_t hash) const;
 
   std::string text_;  // every token, end to end: one allocation instead of one for each token
   std::vector<Entry> entries_;

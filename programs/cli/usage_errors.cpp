@@ -1,5 +1,7 @@
 #include "programs/cli/usage_errors.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <vector>
 
@@ -22,17 +24,11 @@ std::vector<std::string> subcommand_names(const CLI::App& app) {
   return names;
 }
 
-std::string joined(const std::vector<std::string>& names) {
-  std::string all;
-  for (const std::string& name : names) all += (all.empty() ? "" : ", ") + name;
-  return all;
-}
-
 std::string unknown_subcommand(const CLI::App& app, const std::string& found) {
   const std::vector<std::string> names = subcommand_names(app);
   const std::string nearest = nearest_name(found, names);
-  return app.get_name() + " has no subcommand '" + found + "', but " + joined(names) +
-         (nearest.empty() ? "" : "; the nearest is " + nearest);
+  return fmt::format("{} has no subcommand '{}', but {}{}", app.get_name(), found, fmt::join(names, ", "),
+                     nearest.empty() ? "" : "; the nearest is " + nearest);
 }
 
 std::string unknown_option(const CLI::App& command, const std::string& full_name, const std::string& argument) {

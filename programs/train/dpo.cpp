@@ -53,8 +53,6 @@ class Dpo final : public Method {
     return config_.sync_ref_model ? std::optional(train::FollowsTheModel::yes) : std::nullopt;
   }
 
-  void share_steps(const train::DataParallel& parallel) override { parallel_ = parallel; }
-
   std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t model_fingerprint) override {
     return std::make_unique<train::DpoObjective>(model, config_, data_, model_fingerprint, parallel_);
   }
@@ -72,7 +70,6 @@ class Dpo final : public Method {
 
   const train::DpoConfig& config_;
   train::DpoData data_;
-  train::DataParallel parallel_;
 };
 
 }  // namespace

@@ -71,8 +71,6 @@ class Grpo final : public Method {
     return config_.sync_ref_model ? train::FollowsTheModel::yes : train::FollowsTheModel::no;
   }
 
-  void share_steps(const train::DataParallel& parallel) override { parallel_ = parallel; }
-
   std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t /*fingerprint*/) override {
     auto objective =
         std::make_unique<train::GrpoObjective>(model, config_, data_, text_, std::move(rewards_), parallel_);
@@ -97,7 +95,6 @@ class Grpo final : public Method {
   text::ModelText text_;
   train::GrpoData data_;
   std::vector<train::NamedReward> rewards_;
-  train::DataParallel parallel_;
   const train::GrpoObjective* objective_ = nullptr;  // the run's, which ends after complete()
 };
 

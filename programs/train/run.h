@@ -57,11 +57,14 @@ class Method {
   // Of a second model beside the one that is trained; nothing where there is none.
   virtual std::optional<train::FollowsTheModel> reference() const { return std::nullopt; }
   // Of a run that has several ranks, before load_rows().
-  virtual void share_steps(const train::DataParallel& parallel) = 0;
+  void share_steps(const train::DataParallel& parallel) { parallel_ = parallel; }
   // After load_rows(). The model outlives the objective; the fingerprint is that of its files' weights.
   virtual std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t model_fingerprint) = 0;
   // What the end of the run has to add to the report.
   virtual void complete(train::ReportContents& /*report*/) const {}
+
+ protected:
+  train::DataParallel parallel_;
 };
 
 // What is written down of a config.

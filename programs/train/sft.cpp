@@ -49,8 +49,6 @@ class Sft final : public Method {
     return facts;
   }
 
-  void share_steps(const train::DataParallel& parallel) override { parallel_ = parallel; }
-
   std::unique_ptr<train::Objective> make_objective(nn::Transformer& model, uint64_t /*fingerprint*/) override {
     return std::make_unique<train::SftObjective>(model, data_.training, data_.evaluation ? &*data_.evaluation : nullptr,
                                                  config_, parallel_);
@@ -59,7 +57,6 @@ class Sft final : public Method {
  private:
   const train::SftConfig& config_;
   train::SftData data_;
-  train::DataParallel parallel_;
 };
 
 }  // namespace
