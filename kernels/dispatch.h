@@ -26,13 +26,14 @@ inline constexpr bool built_with_cuda = true;
 inline constexpr bool built_with_cuda = false;
 #endif
 
-// Calls call.operator()<isa>() with the active instruction set.
+// Calls call.operator()<isa>() with the active instruction set, avx512_bf16 for amx.
 template <class Call>
 void with_isa(const Call& call) {
   switch (active_isa()) {
     case Isa::baseline: return call.template operator()<Isa::baseline>();
     case Isa::avx2: return call.template operator()<Isa::avx2>();
     case Isa::avx512: return call.template operator()<Isa::avx512>();
+    case Isa::amx:
     case Isa::avx512_bf16: return call.template operator()<Isa::avx512_bf16>();
   }
 }

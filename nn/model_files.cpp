@@ -80,7 +80,7 @@ ModelFiles open_model_config(const std::filesystem::path& model) {
 }
 
 DType parse_compute_dtype(const std::string& text, Device device) {
-  const bool multiplies_bf16 = device.kind != DeviceKind::cpu || kernels::active_isa() == kernels::Isa::avx512_bf16;
+  const bool multiplies_bf16 = device.kind != DeviceKind::cpu || kernels::multiplies_bf16(kernels::active_isa());
   if (text == "auto") return multiplies_bf16 ? DType::bf16 : DType::f32;
   if (text == "f32" || text == "float32") return DType::f32;
   if (text == "bf16" || text == "bfloat16") return DType::bf16;

@@ -143,7 +143,8 @@ Read read_body() {
     case kernels::Isa::baseline: return read_sse;
     case kernels::Isa::avx2: return read_avx2;
     case kernels::Isa::avx512:
-    case kernels::Isa::avx512_bf16: break;
+    case kernels::Isa::avx512_bf16:
+    case kernels::Isa::amx: break;
   }
   return read_avx512;
 }
@@ -205,11 +206,13 @@ double measure_peak_flops(DType dtype) {
   using kernels::Isa;
   const Isa isa = kernels::active_isa();
   if (dtype == DType::bf16 && isa == Isa::avx512_bf16) return peak(dot_bf16);
+  if (dtype == DType::bf16 && isa == Isa::amx) return peak(multiply_tiles);
   switch (isa) {
     case Isa::baseline: return peak(multiply_add_sse);
     case Isa::avx2: return peak(multiply_add_avx2);
     case Isa::avx512:
-    case Isa::avx512_bf16: break;
+    case Isa::avx512_bf16:
+    case Isa::amx: break;
   }
   return peak(multiply_add_avx512);
 }
@@ -218,7 +221,7 @@ Ceilings measure_ceilings() {
   Ceilings ceilings;
   ceilings.f32_flops = measure_peak_flops(DType::f32);
   ceilings.bf16_flops =
-      kernels::active_isa() == kernels::Isa::avx512_bf16 ? measure_peak_flops(DType::bf16) : ceilings.f32_flops;
+      kernels::multiplies_bf16(kernels::active_isa()) ? measure_peak_flops(DType::bf16) : ceilings.f32_flops;
   const Bandwidth memory = bandwidth();
   ceilings.reading = memory.reading;
   ceilings.bytes = std::max(memory.reading, memory.updating);

@@ -1,6 +1,8 @@
 #include "kernels/simd/isa.h"
 
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <string>
@@ -10,11 +12,24 @@
 namespace lathe::kernels {
 namespace {
 
-constexpr Isa all_sets[] = {Isa::avx512_bf16, Isa::avx512, Isa::avx2, Isa::baseline};
+constexpr Isa all_sets[] = {Isa::amx, Isa::avx512_bf16, Isa::avx512, Isa::avx2, Isa::baseline};
 
 bool has_avx512_bf16_bit() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & (1u << 5)) != 0;
+}
+
+bool has_amx_bits() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr unsigned bf16 = 1u << 22, tile = 1u << 24, int8 = 1u << 25, all = bf16 | tile | int8;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & all) == all;
+}
+
+// Linux saves tiles only for processes that ask, which a sandbox may forbid.
+bool may_use_tiles() {
+  constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool permitted = has_amx_bits() && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  return permitted;
 }
 
 Isa choose() {
@@ -25,7 +40,7 @@ Isa choose() {
       throw ConfigError("LATHE_ISA", std::string(forced) + " is not among this machine's instruction sets");
     }
   }
-  throw ConfigError("LATHE_ISA", std::string("expected baseline, avx2, avx512 or avx512_bf16, found ") + forced);
+  throw ConfigError("LATHE_ISA", std::string("expected baseline, avx2, avx512, avx512_bf16 or amx, found ") + forced);
 }
 
 Isa& active() {
@@ -52,9 +67,12 @@ bool machine_has(Isa isa) {
     case Isa::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     case Isa::avx512: return avx512;
     case Isa::avx512_bf16: return avx512 && __builtin_cpu_supports("avx512vnni") && has_avx512_bf16_bit();
+    case Isa::amx: return machine_has(Isa::avx512_bf16) && may_use_tiles();
   }
   return false;
 }
+
+bool multiplies_bf16(Isa isa) { return isa == Isa::avx512_bf16 || isa == Isa::amx; }
 
 std::string_view name_of(Isa isa) {
   switch (isa) {
@@ -62,6 +80,7 @@ std::string_view name_of(Isa isa) {
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
     case Isa::avx512_bf16: return "avx512_bf16";
+    case Isa::amx: return "amx";
   }
   return "?";
 }

@@ -5,7 +5,8 @@
 
 namespace lathe::kernels {
 
-enum class Isa { baseline, avx2, avx512, avx512_bf16 };
+// amx is avx512_bf16 with tiles: only products have bodies of their own for it, of bf16 and of blocks of codes.
+enum class Isa { baseline, avx2, avx512, avx512_bf16, amx };
 
 // The set in use. Read once from CPUID and the environment variable LATHE_ISA; a ConfigError when LATHE_ISA is
 // unknown or the machine lacks it.
@@ -13,6 +14,8 @@ Isa active_isa();
 // For tests that run one case under every set the machine has. Not thread-safe.
 void set_active_isa(Isa isa);
 bool machine_has(Isa isa);
+// Whether the set multiplies pairs of bf16, so that they are no slower than f32.
+bool multiplies_bf16(Isa isa);
 std::string_view name_of(Isa isa);
 
 }  // namespace lathe::kernels
