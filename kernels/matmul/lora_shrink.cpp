@@ -5,8 +5,8 @@
 
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
-#include "kernels/dispatch.h"
 #include "kernels/matmul/cpu/bodies.h"
+#include "kernels/matmul/dispatch.h"
 #include "kernels/matmul/operands.h"
 
 namespace lathe::kernels {
@@ -48,7 +48,10 @@ void lora_shrink(std::span<const LoraShrink> each) {
     }
   }
   parallel_for(static_cast<int64_t>(tasks.size()), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) with_isa([&]<Isa isa>() { shrink_rows<isa>(tasks[static_cast<size_t>(i)]); });
+    for (int64_t i = begin; i < end; ++i) {
+      const ShrinkArgs& task = tasks[static_cast<size_t>(i)];
+      with_product_isa(task.dtype == DType::bf16, [&]<Isa isa>() { shrink_rows<isa>(task); });
+    }
   });
 }
 

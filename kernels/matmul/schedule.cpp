@@ -7,14 +7,16 @@
 
 #include "core/memory.h"
 #include "core/thread_pool.h"
-#include "kernels/dispatch.h"
 #include "kernels/matmul/cpu/bodies.h"
+#include "kernels/matmul/dispatch.h"
 
 namespace lathe::kernels {
 namespace {
 
 using gemm::k_block_steps;
 using gemm::k_steps;
+using gemm::left_rows;
+using gemm::left_steps;
 using gemm::left_words;
 using gemm::panel_width;
 using gemm::tile_rows;
@@ -78,10 +80,19 @@ struct PackedLeft {
   int64_t tile_stride = 0;
 };
 
+bool has_tiles(const ProductArgs& product) { return product.dtype == DType::bf16; }
+
+// Words of a packed tile of some rows of the left operand.
+int64_t packed_words(Isa isa, DType dtype, int64_t rows, int64_t steps) {
+  return left_rows(isa, dtype, rows) * left_steps(isa, dtype, steps) * left_words(isa, dtype) + tile_overrun;
+}
+
 // A single row in memory order is a packed tile already.
 bool is_packed_in_memory(const ProductArgs& product, int64_t k) {
-  return product.m == 1 && product.layout != ProductLayout::columns_plain &&
-         left_words(active_isa(), product.dtype) == 1 && (product.dtype == DType::f32 || k % 2 == 0);
+  const Isa isa = active_isa();
+  const int64_t steps = k_steps(k, product.dtype);
+  return product.m == 1 && product.layout != ProductLayout::columns_plain && left_words(isa, product.dtype) == 1 &&
+         left_steps(isa, product.dtype, steps) == steps && (product.dtype == DType::f32 || k % 2 == 0);
 }
 
 // Panels that a thread streams one after the other, where few rows read them from memory: what is prefetched past the
@@ -102,13 +113,13 @@ void pack(const PackLeftArgs& all) {
     PackLeftArgs part = all;
     part.first_tile = begin;
     part.last_tile = end;
-    with_isa([&]<Isa isa>() { pack_left<isa>(part); });
+    with_product_isa(all.left.dtype == DType::bf16, [&]<Isa isa>() { pack_left<isa>(part); });
   });
 }
 
 void multiply(const Pass& pass, PackedLeft left, PackedLeft left2) {
   const ProductArgs& product = pass.product;
-  const int64_t accumulator_tile = tile_rows(active_isa()) * panel_width;
+  const int64_t accumulator_tile = tile_rows(active_isa(), product.dtype) * panel_width;
   const int64_t panels = ceil_div(product.n, panel_width);
   const int64_t tiles = pass.tiling.tiles;
   const int64_t steps2 = pass.ends ? second_steps(product) : 0;
@@ -167,7 +178,7 @@ void multiply(const Pass& pass, PackedLeft left, PackedLeft left2) {
         args.accumulator_tile_stride = one_block ? 0 : accumulator_tile;
         args.accumulator_panel_stride = own_tiles * args.accumulator_tile_stride;
       }
-      with_isa([&]<Isa isa>() { multiply_tiles<isa>(args); });
+      with_product_isa(has_tiles(product), [&]<Isa isa>() { multiply_tiles<isa>(args); });
     }
   });
 }
@@ -185,7 +196,7 @@ std::vector<SecondRow> pack_second_rows(const ProductArgs& product, int64_t firs
     const PackLeftArgs args{pair.left, false, pair.k, first_row - pair.begin,         {rows, rows},
                             begin,     end,   0,      k_steps(pair.k, product.dtype), words,
                             stride};
-    with_isa([&]<Isa isa>() { pack_left<isa>(args); });
+    with_product_isa(has_tiles(product), [&]<Isa isa>() { pack_left<isa>(args); });
   }
   return packed;
 }
@@ -193,22 +204,21 @@ std::vector<SecondRow> pack_second_rows(const ProductArgs& product, int64_t firs
 // Passes along k over rows [row, row + tiling.rows).
 void multiply_rows(const ProductArgs& product, int64_t row, const Tiling& tiling, int64_t pass_steps) {
   const Isa isa = active_isa();
-  const int64_t words = left_words(isa, product.dtype);
   const int64_t steps = k_steps(product.k, product.dtype), steps2 = second_steps(product);
   const int64_t panels = ceil_div(product.n, panel_width), rows_of_tile = ceil_div(tiling.rows, tiling.tiles);
   const bool transposed = product.layout == ProductLayout::columns_plain;
   const bool several_passes = pass_steps < steps;
 
-  PackedLeft left{nullptr, rows_of_tile * pass_steps * words + tile_overrun};
+  PackedLeft left{nullptr, packed_words(isa, product.dtype, rows_of_tile, pass_steps)};
   const bool each_its_own = !product.second_pairs.empty();
-  PackedLeft left2{nullptr, (each_its_own ? 1 : rows_of_tile) * steps2 * words + tile_overrun};
+  PackedLeft left2{nullptr, packed_words(isa, product.dtype, each_its_own ? 1 : rows_of_tile, steps2)};
   const bool by_chain = decodes_by_tables(product, isa);
   const bool in_memory = !by_chain && is_packed_in_memory(product, product.k);
   const bool in_memory2 = !each_its_own && is_packed_in_memory(product, product.k2);
   const int64_t left_total = in_memory ? 0 : left.tile_stride * tiling.tiles;
   const int64_t left2_tiles = each_its_own ? tiling.rows : tiling.tiles;
   const int64_t left2_total = in_memory2 || steps2 == 0 ? 0 : left2.tile_stride * left2_tiles;
-  const int64_t accumulator_total = several_passes ? panels * tiling.tiles * tile_rows(isa) * panel_width : 0;
+  const int64_t accumulator_total = several_passes ? panels * tiling.tiles * tile_rows(isa, product.dtype) * panel_width : 0;
   uint32_t* workspace = left_workspace.words(left_total + left2_total + accumulator_total);
   left.words = workspace;
   left2.words = workspace + left_total;
@@ -250,7 +260,7 @@ void multiply_once(const ProductArgs& product) {
   const int64_t pass_rows = ceil_div(product.m, ceil_div(product.m, most_rows));
   for (int64_t row = 0; row < product.m; row += pass_rows) {
     const int64_t rows = std::min(pass_rows, product.m - row);
-    multiply_rows(product, row, {rows, ceil_div(rows, tile_rows(active_isa()))}, pass_steps);
+    multiply_rows(product, row, {rows, ceil_div(rows, tile_rows(active_isa(), product.dtype))}, pass_steps);
   }
 }
 

@@ -5,14 +5,13 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <ranges>
 #include <string>
 
 #include "core/error.h"
 
 namespace lathe::kernels {
 namespace {
-
-constexpr Isa all_sets[] = {Isa::amx, Isa::avx512_bf16, Isa::avx512, Isa::avx2, Isa::baseline};
 
 bool has_avx512_bf16_bit() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
@@ -34,7 +33,7 @@ bool may_use_tiles() {
 
 Isa choose() {
   const char* forced = std::getenv("LATHE_ISA");
-  for (Isa isa : all_sets) {
+  for (const Isa isa : std::views::reverse(every_isa)) {
     if (forced == nullptr ? machine_has(isa) : name_of(isa) == forced) {
       if (machine_has(isa)) return isa;
       throw ConfigError("LATHE_ISA", std::string(forced) + " is not among this machine's instruction sets");
@@ -71,8 +70,6 @@ bool machine_has(Isa isa) {
   }
   return false;
 }
-
-bool multiplies_bf16(Isa isa) { return isa == Isa::avx512_bf16 || isa == Isa::amx; }
 
 std::string_view name_of(Isa isa) {
   switch (isa) {

@@ -25,7 +25,6 @@ void nf4_dequantize(const Tensor&, const Nf4Weight&, int64_t) {}
 bool QuantizedWeight::suits(int64_t, int64_t) { return true; }
 
 Isa active_isa() { return Isa::baseline; }
-bool multiplies_bf16(Isa) { return false; }
 std::string why_unavailable(Device) { return ""; }
 
 }  // namespace lathe::kernels

@@ -63,7 +63,7 @@ TEST(LinearCrossEntropy, AnswersAsPyTorchInDouble) {
 TEST(LinearCrossEntropy, LossIsTheBitsOfTokenLogprobs) {
   const int64_t tokens = 150, vocabulary = 1003, hidden = 40;
   for (const kernels::Isa isa :
-       {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16}) {
+       kernels::every_isa) {
     if (!kernels::machine_has(isa)) continue;
     const kernels::Isa before = kernels::active_isa();
     kernels::set_active_isa(isa);
@@ -187,7 +187,7 @@ TEST(LinearCrossEntropy, EqualTokenScalesGiveTheBitsOfTheNumber) {
     for (const float softcap : {0.0f, 2.0f}) {
       const std::string options = std::string(name_of(dtype)) + ", softcap " + std::to_string(softcap);
       for (const kernels::Isa isa :
-           {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16}) {
+           kernels::every_isa) {
         if (!kernels::machine_has(isa)) continue;
         SCOPED_TRACE(options + ", " + std::string(kernels::name_of(isa)));
         const kernels::Isa before = kernels::active_isa();

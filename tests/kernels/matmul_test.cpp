@@ -86,7 +86,7 @@ class MatmulBits : public ::testing::TestWithParam<std::tuple<Isa, DType>> {
 };
 
 INSTANTIATE_TEST_SUITE_P(, MatmulBits,
-                         ::testing::Combine(::testing::Values(Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16),
+                         ::testing::Combine(::testing::ValuesIn(kernels::every_isa),
                                             ::testing::Values(DType::f32, DType::bf16)),
                          [](const auto& info) {
                            return std::string(name_of(std::get<0>(info.param))) + "_" +
@@ -302,11 +302,23 @@ std::vector<float> column(const Tensor& t, int64_t j, int64_t begin, int64_t end
   return values;
 }
 
+// Of AMX: of every 32 terms a chain over the even ones and one over the odd ones, whose sum is added to the total.
+float sum_by_tiles(const std::vector<float>& a, const std::vector<float>& b, float total = 0) {
+  for (size_t first = 0; first < a.size(); first += 32) {
+    float halves[2] = {};
+    for (size_t k = first; k < std::min(first + 32, a.size()); ++k)
+      halves[k % 2] = std::fma(static_cast<float>(bf16(a[k])), static_cast<float>(bf16(b[k])), halves[k % 2]);
+    total += halves[0] + halves[1];
+  }
+  return total;
+}
+
 // The sum that the header promises: groups of 512 (bf16: 1024) terms, each one chain, or, where pairs of bf16 are
 // multiplied, groups of 2048 and four chains, to which runs of eight terms go in turn and of which empty ones are left
 // out. LoRA's terms are at the end of the last chain, and the chains are added in order.
 float grouped_sum(Isa isa, DType dtype, const std::vector<float>& a, const std::vector<float>& b,
                   const std::vector<float>& lora_t, const std::vector<float>& lora_b) {
+  if (isa == Isa::amx && dtype == DType::bf16) return sum_by_tiles(lora_t, lora_b, sum_by_tiles(a, b));
   const size_t chains = isa == Isa::avx512_bf16 && dtype == DType::bf16 ? 4 : 1;
   const size_t group = dtype == DType::bf16 ? chains == 4 ? 2048 : 1024 : 512, run = chains == 1 ? group : 8;
   float total = 0;

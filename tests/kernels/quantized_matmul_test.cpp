@@ -85,7 +85,7 @@ TEST_P(QuantizedBits, GradientsAreThoseWithTheDequantisedWeight) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Cpu, QuantizedBits,
-                         ::testing::Combine(::testing::Values(Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16),
+                         ::testing::Combine(::testing::ValuesIn(kernels::every_isa),
                                             ::testing::Values(QuantizedFormat::nf4, QuantizedFormat::int8),
                                             ::testing::Values(DType::f32, DType::bf16)),
                          [](const auto& info) {

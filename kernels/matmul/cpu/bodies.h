@@ -10,7 +10,8 @@
 namespace lathe::kernels {
 
 // Packs tiles [first_tile, last_tile) of k steps [first_step, last_step): tile i goes to packed + i · tile_stride words
-// as [k steps][rows of the tile] (times left_words). Up to 16 words past a tile's end are overwritten.
+// as [k steps][rows of the tile] (times left_words), or for AMX as [k steps / 16][left_rows][16]. Up to 16 words past a
+// tile's end are overwritten.
 struct PackLeftArgs {
   ProductMatrix left;
   bool transposed;  // [k][m] in memory, otherwise [m][k]
@@ -60,18 +61,18 @@ struct ShrinkArgs {
   float scale = 1.0f;
 };
 
-// Whether the few rows of a product meet codes that are decoded in registers.
-LATHE_INLINE bool decodes_in_registers(const ProductArgs& product) {
-  return product.panels.group > 0 && product.layout == ProductLayout::rows_rows &&
+// Whether the few rows of a product meet codes that are decoded in registers. AMX multiplies what lies in memory.
+LATHE_INLINE bool decodes_in_registers(const ProductArgs& product, Isa isa) {
+  return !gemm::by_amx(isa, product.dtype) && product.panels.group > 0 && product.layout == ProductLayout::rows_rows &&
          product.m <= gemm::most_rows_decoded_in_registers;
 }
 // Whether they are looked up in tables, which want the left operand by_chain.
 LATHE_INLINE bool decodes_by_tables(const ProductArgs& product, Isa isa) {
-  return decodes_in_registers(product) && gemm::chains(isa, product.dtype) > 1 &&
+  return decodes_in_registers(product, isa) && gemm::chains(isa, product.dtype) > 1 &&
          with_format(product.panels.format, []<class Format>() { return Format::has_pair_tables; });
 }
 
-// pack_left.cpp.
+// pack_left.cpp. Those of Isa::amx, in ../amx, are for bf16 alone.
 template <Isa>
 void pack_left(const PackLeftArgs& args);
 // tiles.cpp.

@@ -149,7 +149,11 @@ void pack_transposed_codes(const ProductArgs& product, int64_t panel, int64_t fi
 }
 
 }  // namespace
+}  // namespace lathe::kernels::LATHE_ISA
 
+namespace lathe::kernels {
+
+template <Isa>
 void pack_dense_panels(const DensePanels& panels, int64_t first, int64_t last, uint32_t* words, int64_t distance) {
   const auto& [right, layout, k, n, first_panel, last_panel] = panels;
   if (layout != ProductLayout::rows_rows) return pack_plain_panels(panels, first, last, words, distance);
@@ -162,7 +166,9 @@ void pack_dense_panels(const DensePanels& panels, int64_t first, int64_t last, u
     }
   }
 }
+template void pack_dense_panels<Isa::LATHE_ISA>(const DensePanels&, int64_t, int64_t, uint32_t*, int64_t);
 
+template <Isa>
 void pack_weight_panel(const ProductArgs& product, int64_t panel, int64_t first, int64_t last, uint32_t* words) {
   const WeightPanels& panels = product.panels;
   const bool f32 = product.dtype == DType::f32;
@@ -179,5 +185,6 @@ void pack_weight_panel(const ProductArgs& product, int64_t panel, int64_t first,
                                  product.n};
   f32 ? pack_transposed_f32(from, panel, first, last, words) : pack_transposed_bf16(from, panel, first, last, words);
 }
+template void pack_weight_panel<Isa::LATHE_ISA>(const ProductArgs&, int64_t, int64_t, int64_t, uint32_t*);
 
-}  // namespace lathe::kernels::LATHE_ISA
+}  // namespace lathe::kernels
