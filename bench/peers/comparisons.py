@@ -21,6 +21,7 @@ from environment import TREE, output_of
 HERE = Path(__file__).resolve().parent
 LLAMA_TYPES = ("Q4_1", "Q4_0", "Q4_K_M", "Q8_0", "Q6_K", "Q5_K_M", "BF16")
 TRAINING = ("torch", "transformers", "peft")
+WITH_BF16 = ("avx512_bf16", "amx")  # the sets that multiply bf16
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Comparison:
     command: str  # Lathe's side, as a reader would type it
     round: Callable  # of an Environment: rows for results.Results.add
     llama_cpp: bool = False
-    isas: tuple = ("avx2", "avx512", "avx512_bf16")  # where it says something: bf16 is emulated without bf16 products
+    isas: tuple = ("avx2", "avx512", *WITH_BF16)  # where it says something: bf16 is emulated without bf16 products
 
 
 def row(work, unit, lathe, peer, **more):
@@ -210,21 +211,21 @@ def all_comparisons():
         Comparison("start", "whole process and its memory for one token", "llama-completion", (),
                    "lathe-model generate MODEL.Q4_1.gguf --raw --quiet --prompt Hello --max_tokens 1 --threads 2", one_token("Q4_1"), llama_cpp=True),
         Comparison("lora-f32", "LoRA SFT in f32", "PyTorch + PEFT", TRAINING, sft.format("float32"), lora("f32")),
-        Comparison("lora-bf16", "LoRA SFT in bf16", "PyTorch + PEFT", TRAINING, sft.format("bf16"), lora("bf16"), isas=("avx512_bf16",)),
+        Comparison("lora-bf16", "LoRA SFT in bf16", "PyTorch + PEFT", TRAINING, sft.format("bf16"), lora("bf16"), isas=WITH_BF16),
         Comparison("lora-f32-512", "LoRA SFT in f32, rows of 512", "PyTorch + PEFT", TRAINING, sft.format("float32"), lora_long("f32")),
-        Comparison("lora-bf16-512", "LoRA SFT in bf16, rows of 512", "PyTorch + PEFT", TRAINING, sft.format("bf16"), lora_long("bf16"), isas=("avx512_bf16",)),
+        Comparison("lora-bf16-512", "LoRA SFT in bf16, rows of 512", "PyTorch + PEFT", TRAINING, sft.format("bf16"), lora_long("bf16"), isas=WITH_BF16),
         Comparison("qlora", "QLoRA SFT in bf16", "PyTorch + PEFT + bitsandbytes", (*TRAINING, "bitsandbytes", "accelerate"), sft.format("bf16") + " --load_in_4bit",
-                   qlora, isas=("avx512_bf16",)),
+                   qlora, isas=WITH_BF16),
         Comparison("dpo", "LoRA DPO in bf16", "TRL", (*TRAINING, "trl", "datasets"), "lathe-train dpo, as bench/peers/dpo_vs_trl.py calls it", dpo,
-                   isas=("avx512_bf16",)),
+                   isas=WITH_BF16),
         Comparison("grpo", "LoRA GRPO in bf16", "TRL", (*TRAINING, "trl", "datasets"), "lathe-train grpo, as bench/peers/grpo_vs_trl.py calls it", grpo,
-                   isas=("avx512_bf16",)),
+                   isas=WITH_BF16),
         Comparison("matmul-f32", "products in f32, b given as [N, K]", "OpenBLAS", ("numpy",), "lathe-bench matmul --threads 2",
                    products("f32", "transposed", [("openblas", "OpenBLAS")])),
         Comparison("matmul-f32-plain", "products in f32, b given as [K, N]", "OpenBLAS", ("numpy",), "lathe-bench matmul --right plain --threads 2",
                    products("f32", "plain", [("openblas", "OpenBLAS")])),
         Comparison("matmul-bf16", "products in bf16", "oneDNN", ("torch",), "lathe-bench matmul --dtype bf16 --threads 2",
-                   products("bf16", "transposed", [("torch", "oneDNN (PyTorch)")]), isas=("avx512_bf16",)),
+                   products("bf16", "transposed", [("torch", "oneDNN (PyTorch)")]), isas=WITH_BF16),
         Comparison("tokenize", "text into token ids", "tiktoken, tokenizers", ("tiktoken", "tokenizers", "transformers"),
                    "lathe-data tokenize text.jsonl --model DIR --output SHARDS --max_length 0 --threads 2", tokenizing),
     ]

@@ -24,7 +24,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-SETS = {"baseline": "sse4_2", "avx2": "avx2", "avx512": "avx512vl", "avx512_bf16": "avx512_bf16"}
+SETS = {"baseline": "sse4_2", "avx2": "avx2", "avx512": "avx512vl", "avx512_bf16": "avx512_bf16", "amx": "amx_bf16"}
 # Counts the bytes of what it is told, completion and ids among them: rewards that differ within a group.
 JUDGE = "while IFS= read -r line; do echo $((${#line} % 7)); done"
 SKIPPED = 77  # ctest's SKIP_RETURN_CODE

@@ -48,27 +48,39 @@ LATHE_INLINE void store_sums(const Sums& sums) {
   });
 }
 
-// `left`: [16 · shape.rows][16 words], or where left_stride is 0 one row of it.
+// 16 words along k of the operands: left [16 · shape.rows][16 words], or where left_stride is 0 one row of it.
+struct Square {
+  const uint32_t *left, *right;
+};
+
 template <Shape shape>
-LATHE_INLINE void multiply_square(const uint32_t* left, int64_t left_stride, const uint32_t* right) {
-  load_tile<6>(right, row_bytes);
-  load_tile<4>(left, left_stride);
+LATHE_INLINE void load_square(Square square, int64_t left_stride) {
+  load_tile<4>(square.left, left_stride);
+  load_tile<6>(square.right, row_bytes);
+  if constexpr (shape.rows == 2) load_tile<5>(square.left + gemm::amx_side * gemm::amx_side, left_stride);
+  if constexpr (shape.columns == 2) load_tile<7>(square.right + gemm::amx_side, row_bytes);
+}
+
+// Multiplies the square that was loaded, each tile of which makes room for the next square's as soon as it has been
+// read. Where the core's other thread is busy, loads and multiplications hardly overlap: a multiplication with its load
+// takes 64 cycles this way and 75 where all loads come first (alone, both take 15.5: the multiplication's own).
+template <Shape shape>
+LATHE_INLINE void multiply_square(Square next, int64_t left_stride) {
   multiply_pairs<0, 4, 6>();
-  if constexpr (shape.columns == 2) {
-    load_tile<7>(right + gemm::amx_side, row_bytes);
-    multiply_pairs<1, 4, 7>();
-  }
-  if constexpr (shape.rows == 2) {
-    load_tile<5>(left + gemm::amx_side * gemm::amx_side, left_stride);
-    multiply_pairs<2, 5, 6>();
-    if constexpr (shape.columns == 2) multiply_pairs<3, 5, 7>();
-  }
+  if constexpr (shape.columns == 2) multiply_pairs<1, 4, 7>();
+  load_tile<4>(next.left, left_stride);
+  if constexpr (shape.rows == 2) multiply_pairs<2, 5, 6>();
+  load_tile<6>(next.right, row_bytes);
+  if constexpr (shape.rows == 2 && shape.columns == 2) multiply_pairs<3, 5, 7>();
+  if constexpr (shape.rows == 2) load_tile<5>(next.left + gemm::amx_side * gemm::amx_side, left_stride);
+  if constexpr (shape.columns == 2) load_tile<7>(next.right + gemm::amx_side, row_bytes);
 }
 
 // The words of a panel that do not fill a tile, and zeros: what a panel has after them may be anything.
 struct LastWords {
   alignas(64) uint32_t words[gemm::amx_side * panel_width];
   LATHE_INLINE LastWords(const uint32_t* right, int64_t steps) {
+    if (steps == 0) return;
     for (int64_t word = 0; word < gemm::amx_side * panel_width; word += lanes)
       store_words(words + word, word < steps * panel_width ? load_words(right + word) : VecU{});
   }
@@ -78,18 +90,23 @@ template <Shape shape>
 LATHE_INLINE void multiply_range(const KRange& range, int64_t left_stride) {
   constexpr int64_t side = gemm::amx_side, right_words = side * panel_width;
   const int64_t left_words = left_stride == 0 ? side : shape.rows * side * side;
-  const uint32_t* left = range.left;
-  const uint32_t* right = range.right;
+  const int64_t whole = range.steps / side;
+  const LastWords last(range.right + whole * right_words, range.steps % side);
+  const auto square = [&](int64_t i) __attribute__((always_inline)) {
+    return Square{range.left + i * left_words, i < whole ? range.right + i * right_words : last.words};
+  };
+  const int64_t squares = gemm::whole_amx_sides(range.steps) / side;
+  if (squares == 0) return;
   const uint32_t* next_block = range.prefetch;
-  int64_t step = 0;
-  for (; step + side <= range.steps; step += side, left += left_words, right += right_words) {
+  load_square<shape>(square(0), left_stride);
+  for (int64_t i = 1; i < squares; ++i) {
     if (next_block != nullptr) {
       for (int64_t line = 0; line < right_words; line += 16) __builtin_prefetch(next_block + line, 0, 2);
       next_block += right_words;
     }
-    multiply_square<shape>(left, left_stride, right);
+    multiply_square<shape>(square(i), left_stride);
   }
-  if (step < range.steps) multiply_square<shape>(left, left_stride, LastWords(right, range.steps - step).words);
+  multiply_square<shape>(square(squares - 1), left_stride);  // loads what it has once more
 }
 
 // Second pairs of rows that have their own, each added to its row's sums.

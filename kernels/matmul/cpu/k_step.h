@@ -8,15 +8,15 @@ namespace lathe::kernels::LATHE_ISA {
 
 // Words of a tile and of a panel over some k steps.
 struct KRange {
-  const uint32_t* left;
-  const uint32_t* right;
-  int64_t steps;
+  const uint32_t* left = nullptr;
+  const uint32_t* right = nullptr;
+  int64_t steps = 0;
   const uint32_t* prefetch = nullptr;  // as many k steps of the panel that follow
 };
 
 // The second pair of a tile, for all of its rows, or where they have different ones for each of them.
 struct SecondRange {
-  KRange all;                       // its steps are the most of any row
+  KRange all = {};                  // its steps are the most of any row
   const KRange* of_rows = nullptr;  // [rows]
 };
 

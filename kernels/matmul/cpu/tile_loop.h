@@ -109,18 +109,18 @@ struct TileStep {
   int64_t panel, tile, first, last;
   const uint32_t* right;
   float* accumulators;
-  int64_t rows, columns;
-  const uint32_t* left;
-  bool begins;  // the sums are not there yet
-  SecondRange second;
+  int64_t rows = 0, columns = 0;
+  const uint32_t* left = nullptr;
+  bool begins = false;  // the sums are not there yet
+  SecondRange second = {};
 };
 
-// And for the second right operands of rows that have their own, which no other row reads.
+// Second right operands of rows that have their own are read by no other row.
 LATHE_INLINE void prefetch_second(const SecondRange& second, int64_t rows) {
   if (second.of_rows == nullptr) return;
   for (int64_t i = 0; i < rows; ++i) {
     const KRange& own = second.of_rows[i];
-    for (int64_t word = 0; word < own.steps * panel_width; word += 16) __builtin_prefetch(own.right + word);
+    for (int64_t word = 0; word < own.steps * gemm::panel_width; word += 16) __builtin_prefetch(own.right + word);
   }
 }
 
