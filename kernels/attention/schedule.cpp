@@ -212,7 +212,8 @@ AttentionTileArgs::Call attention_tile_call(const Tensor& out, const Tensor& lse
           .group = q.dim(1) / kv_heads,
           .params = params,
           .dtype = q.dtype(),
-          .kv_dtype = q.dtype()};
+          .kv_dtype = q.dtype(),
+          .pairs = multiplies_pairs(active_isa())};
 }
 
 void run_attention_tiles(const AttentionTileArgs::Call& call, int64_t sequences,
@@ -244,6 +245,7 @@ void run_attention_tiles(const AttentionTileArgs::Call& call, int64_t sequences,
 
 void run_attention_gradients(AttentionGradientArgs::Call call, std::span<const int32_t> bounds) {
   call.dots = call_scratch.get(call.heads * call.tokens);
+  call.pairs = multiplies_pairs(active_isa());
   const GradientPlan plan(call, bounds);
   const int64_t chunks = (plan.longest + attention_chunk - 1) / attention_chunk;
   if (chunks <= 1 || in_one_pass(plan.sequences() * call.kv_heads, thread_count())) {

@@ -378,7 +378,7 @@ void query_gradients(const AttentionGradientArgs& args) {
 // Calls body with an element of the tensors' type and the Dot of their products.
 template <class Body>
 void with_types(const AttentionGradientArgs& args, Body body) {
-  with_dot(args.call->dtype, args.call->dtype, args.call->head_dim, body);
+  with_dot(args.call->pairs, args.call->dtype, args.call->dtype, args.call->head_dim, body);
 }
 
 }  // namespace

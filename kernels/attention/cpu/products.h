@@ -148,11 +148,13 @@ static void multiply_rows(Factor factor, B b, int64_t k_begin, int64_t k_end, fl
   if (left == 1) multiply_block<R, 1, chain, Dot>(factor, b, k_begin, k_end, c, c_row, column, prefetch, weights);
 }
 
-// Calls body with an element of the type of keys and values, and the Dot of their products with the queries.
+// Calls body with an element of the type of keys and values, and the Dot of their products with the queries: that of
+// pairs where they are wanted and can be.
 template <class Body>
-LATHE_INLINE void with_dot([[maybe_unused]] DType queries, DType keys, [[maybe_unused]] int64_t head_dim, Body body) {
+LATHE_INLINE void with_dot([[maybe_unused]] bool pairs, [[maybe_unused]] DType queries, DType keys,
+                           [[maybe_unused]] int64_t head_dim, Body body) {
 #if defined(LATHE_ISA_avx512_bf16)
-  if (queries == DType::bf16 && keys == DType::bf16 && head_dim % 2 == 0) return body(bf16{}, Bf16Dot{});
+  if (pairs && queries == DType::bf16 && keys == DType::bf16 && head_dim % 2 == 0) return body(bf16{}, Bf16Dot{});
 #endif
   with_element(keys, [&](auto element) { body(element, F32Dot{}); });
 }

@@ -113,7 +113,7 @@ static inline void write_rows(const AttentionTileArgs& args, const RowStates& st
 // Calls body with an element of the type of keys and values, and the Dot of their products.
 template <class Body>
 LATHE_INLINE void with_types(const AttentionTileArgs::Call& call, Body body) {
-  if (call.kv_dtype != DType::i8) return with_dot(call.dtype, call.kv_dtype, call.head_dim, body);
+  if (call.kv_dtype != DType::i8) return with_dot(call.pairs, call.dtype, call.kv_dtype, call.head_dim, body);
 #if defined(LATHE_ISA_avx512_bf16)
   if (call.dtype == DType::bf16 && quantises_queries(call.head_dim)) return body(int8_t{}, Int8Dot{});
 #endif
