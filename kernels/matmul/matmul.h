@@ -2,8 +2,8 @@
 // index is cut into chains of 512 terms (bf16: 1024); a chain starts from zero and adds its terms in ascending order,
 // and the chains' results are added in order. So the bits do not depend on the batch, the blocking, the threads or the
 // packing. (Product and sum are rounded apart where the CPU has no fma.) Where the CPU multiplies pairs of bf16 (and
-// takes subnormals for zero), each 2048 terms make four chains, which take eight terms each in turn. A LoRA term
-// continues the last chain.
+// takes subnormals for zero), each 2048 terms make four chains, which take eight terms each in turn; by AMX each 32 are
+// two, of the even and the odd terms, whose sum is added to the total. A LoRA term continues the last chain.
 //
 // A weight in the blocks of a GGUF file (weights/ggml/ggml_weight.h) is multiplied as integers, in an order of its own
 // that depends on K alone, too; its gradient is that of the dequantised weight.

@@ -11,6 +11,7 @@
 #include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/device.h"
 #include "kernels/matmul/operands.h"
+#include "kernels/matmul/schedule.h"
 #include "kernels/matmul/weights/ggml/product.h"
 
 namespace lathe::kernels {
@@ -46,6 +47,20 @@ void multiply_codes(const Tensor& x, std::span<const LinearProduct> products) {
   for (const LinearProduct& product : products)
     each.push_back({forward_args(product.out, x, product.weight, product.terms), product.weight.quantized()});
   device::multiply_codes(each, x.device());
+}
+
+// One parallel region on the CPU, where every product can be a part of it. For a token, fewer regions to enter and
+// leave; for many rows, x is packed once.
+bool multiply_together(const Tensor& x, std::span<const LinearProduct> products) {
+  if (x.device().kind != DeviceKind::cpu || (x.dtype() != DType::f32 && x.dtype() != DType::bf16)) return false;
+  std::vector<ProductArgs> each;
+  for (const LinearProduct& product : products) {
+    if (!product.weight.packed() || has_lora(product.terms)) return false;
+    each.push_back(forward_args(product.out, x, product.weight, product.terms));
+    if (!joins_on_cpu(each.back())) return false;
+  }
+  multiply_joined_on_cpu(each);
+  return true;
 }
 
 void multiply_joined(const Tensor& x, std::span<const LinearProduct> products) {
@@ -86,6 +101,7 @@ void linear_forward_each(const Tensor& x, std::span<const LinearProduct> product
   };
   if (products.size() > 1 && std::ssize(products) <= joined_most && all(in_codes)) return multiply_codes(x, products);
   if (!all(multiplies_blocks)) {
+    if (products.size() > 1 && multiply_together(x, products)) return;
     for (const LinearProduct& product : products) linear_forward(product.out, x, product.weight, product.terms);
     return;
   }

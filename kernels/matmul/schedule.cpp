@@ -3,6 +3,7 @@
 #include "kernels/matmul/schedule.h"
 
 #include <algorithm>
+#include <span>
 #include <vector>
 
 #include "core/memory.h"
@@ -117,68 +118,98 @@ void pack(const PackLeftArgs& all) {
   });
 }
 
-void multiply(const Pass& pass, PackedLeft left, PackedLeft left2) {
-  const ProductArgs& product = pass.product;
-  const int64_t accumulator_tile = tile_rows(active_isa(), product.dtype) * panel_width;
-  const int64_t panels = ceil_div(product.n, panel_width);
-  const int64_t tiles = pass.tiling.tiles;
-  const int64_t steps2 = pass.ends ? second_steps(product) : 0;
-  const int64_t panel2 = second_panels(product) * steps2 * panel_width;
-  const int64_t work = pass.tiling.rows * product.n * ((pass.last_step - pass.first_step) + steps2);
+// A pass cut into tasks: some tiles × some panels.
+class PassTasks {
+ public:
+  PassTasks(const Pass& pass, PackedLeft left, PackedLeft left2) : pass_(pass), left_(left), left2_(left2) {
+    const ProductArgs& product = pass.product;
+    const int64_t tiles = pass.tiling.tiles;
+    const int64_t work = pass.tiling.rows * product.n * ((pass.last_step - pass.first_step) + steps2_);
+    // Panels are cut first, because a panel that is packed on the way is then packed by one thread only.
+    const int64_t tasks = work < worth_a_fork ? 1 : int64_t{8} * thread_count();
+    const bool streams = tiles <= 2 && product.panels.data != nullptr && product.layout == ProductLayout::rows_rows;
+    panels_each_ =
+        streams && tasks > 1 ? panels_of_a_run(product, panels_) : std::max<int64_t>(1, panels_ / tasks);
+    panel_groups_ = ceil_div(panels_, panels_each_);
+    const int64_t tile_groups = std::min(tiles, tasks == 1 ? 1 : ceil_div(tasks / 2, panel_groups_));
+    tiles_each_ = ceil_div(tiles, tile_groups);
+  }
 
-  // Panels are cut first, because a panel that is packed on the way is then packed by one thread only.
-  const int64_t tasks = work < worth_a_fork ? 1 : int64_t{8} * thread_count();
-  const bool streams = tiles <= 2 && product.panels.data != nullptr && product.layout == ProductLayout::rows_rows;
-  const int64_t panels_each =
-      streams && tasks > 1 ? panels_of_a_run(product, panels) : std::max<int64_t>(1, panels / tasks);
-  const int64_t panel_groups = ceil_div(panels, panels_each);
-  const int64_t tile_groups = std::min(tiles, tasks == 1 ? 1 : ceil_div(tasks / 2, panel_groups));
-  const int64_t tiles_each = ceil_div(tiles, tile_groups);
-  // One or two tiles read their panels once, in the order of memory.
-  const int64_t block_steps = k_block_steps(active_isa(), product.dtype);
-  const int64_t panels_at_once = tiles_each <= 2 ? 1 : std::min(panels_each, gemm::most_panels_at_once);
-  // Sums that are complete after their only k block need no memory of their own.
-  const bool one_block = pass.last_step - pass.first_step <= block_steps;
+  int64_t count() const { return panel_groups_ * ceil_div(pass_.tiling.tiles, tiles_each_); }
 
-  parallel_for(panel_groups * ceil_div(tiles, tiles_each), 1, [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      MultiplyTilesArgs args;
-      args.product = &product;
-      args.row_offset = pass.row_offset;
-      args.tiling = pass.tiling;
-      args.first_panel = task % panel_groups * panels_each;
-      args.last_panel = std::min(panels, args.first_panel + panels_each);
-      args.first_tile = task / panel_groups * tiles_each;
-      args.last_tile = std::min(tiles, args.first_tile + tiles_each);
-      args.first_step = pass.first_step;
-      args.last_step = pass.last_step;
-      args.begins = pass.begins;
-      args.ends = pass.ends;
-      args.left = left.words;
-      args.left_tile_stride = left.tile_stride;
-      args.left2 = left2.words;
-      args.left2_tile_stride = left2.tile_stride;
-      args.second_rows = pass.second_rows;
-      args.second_steps = steps2;
-      args.panels_at_once = panels_at_once;
-      args.accumulators_of_all = pass.accumulators != nullptr;
-      const int64_t own_tiles = args.last_tile - args.first_tile;
-      const int64_t panel = panels_at_once * block_steps * panel_width;
-      const int64_t own_sums = one_block ? accumulator_tile : panels_at_once * own_tiles * accumulator_tile;
-      uint32_t* words = task_workspace.words(panel + panels_at_once * panel2 + own_sums);
-      args.panel = words;
-      args.panel2 = words + panel;
-      if (args.accumulators_of_all) {
-        args.accumulator_tile_stride = accumulator_tile;
-        args.accumulator_panel_stride = tiles * accumulator_tile;
-        args.accumulators =
-            pass.accumulators + args.first_panel * args.accumulator_panel_stride + args.first_tile * accumulator_tile;
-      } else {
-        args.accumulators = reinterpret_cast<float*>(words + panel + panels_at_once * panel2);
-        args.accumulator_tile_stride = one_block ? 0 : accumulator_tile;
-        args.accumulator_panel_stride = own_tiles * args.accumulator_tile_stride;
-      }
-      with_product_isa(has_tiles(product), [&]<Isa isa>() { multiply_tiles<isa>(args); });
+  void run(int64_t task) const {
+    MultiplyTilesArgs args = arguments(task);
+    give_workspace(args);
+    with_product_isa(has_tiles(pass_.product), [&]<Isa isa>() { multiply_tiles<isa>(args); });
+  }
+
+ private:
+  MultiplyTilesArgs arguments(int64_t task) const {
+    MultiplyTilesArgs args;
+    args.product = &pass_.product;
+    args.row_offset = pass_.row_offset;
+    args.tiling = pass_.tiling;
+    args.first_panel = task % panel_groups_ * panels_each_;
+    args.last_panel = std::min(panels_, args.first_panel + panels_each_);
+    args.first_tile = task / panel_groups_ * tiles_each_;
+    args.last_tile = std::min(pass_.tiling.tiles, args.first_tile + tiles_each_);
+    args.first_step = pass_.first_step;
+    args.last_step = pass_.last_step;
+    args.begins = pass_.begins;
+    args.ends = pass_.ends;
+    args.left = left_.words;
+    args.left_tile_stride = left_.tile_stride;
+    args.left2 = left2_.words;
+    args.left2_tile_stride = left2_.tile_stride;
+    args.second_rows = pass_.second_rows;
+    args.second_steps = steps2_;
+    // One or two tiles read their panels once, in the order of memory.
+    args.panels_at_once = tiles_each_ <= 2 ? 1 : std::min(panels_each_, gemm::most_panels_at_once);
+    args.accumulators_of_all = pass_.accumulators != nullptr;
+    return args;
+  }
+
+  // Memory of this thread for panels that are packed on the way, and for sums.
+  void give_workspace(MultiplyTilesArgs& args) const {
+    const int64_t block_steps = k_block_steps(active_isa(), pass_.product.dtype);
+    const int64_t accumulator_tile = tile_rows(active_isa(), pass_.product.dtype) * panel_width;
+    // Sums that are complete after their only k block need no memory of their own.
+    const bool one_block = pass_.last_step - pass_.first_step <= block_steps;
+    const int64_t own_tiles = args.last_tile - args.first_tile;
+    const int64_t panel = args.panels_at_once * block_steps * panel_width;
+    const int64_t panel2 = args.panels_at_once * second_panels(pass_.product) * steps2_ * panel_width;
+    const int64_t own_sums = one_block ? accumulator_tile : args.panels_at_once * own_tiles * accumulator_tile;
+    uint32_t* words = task_workspace.words(panel + panel2 + own_sums);
+    args.panel = words;
+    args.panel2 = words + panel;
+    if (args.accumulators_of_all) {
+      args.accumulator_tile_stride = accumulator_tile;
+      args.accumulator_panel_stride = pass_.tiling.tiles * accumulator_tile;
+      args.accumulators =
+          pass_.accumulators + args.first_panel * args.accumulator_panel_stride + args.first_tile * accumulator_tile;
+    } else {
+      args.accumulators = reinterpret_cast<float*>(words + panel + panel2);
+      args.accumulator_tile_stride = one_block ? 0 : accumulator_tile;
+      args.accumulator_panel_stride = own_tiles * args.accumulator_tile_stride;
+    }
+  }
+
+  Pass pass_;
+  PackedLeft left_, left2_;
+  int64_t panels_ = ceil_div(pass_.product.n, panel_width), steps2_ = pass_.ends ? second_steps(pass_.product) : 0;
+  int64_t panels_each_ = 0, panel_groups_ = 0, tiles_each_ = 0;
+};
+
+// The tasks of passes over one packed left operand, in one parallel region.
+void multiply(std::span<const PassTasks> passes) {
+  int64_t count = 0;
+  for (const PassTasks& pass : passes) count += pass.count();
+  parallel_for(count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      int64_t task = i;
+      const PassTasks* pass = passes.data();
+      for (; task >= pass->count(); ++pass) task -= pass->count();
+      pass->run(task);
     }
   });
 }
@@ -201,9 +232,11 @@ std::vector<SecondRow> pack_second_rows(const ProductArgs& product, int64_t firs
   return packed;
 }
 
-// Passes along k over rows [row, row + tiling.rows).
-void multiply_rows(const ProductArgs& product, int64_t row, const Tiling& tiling, int64_t pass_steps) {
+// Passes along k over rows [row, row + tiling.rows) of products of one left operand: where there are several, without
+// second pairs, and in one pass.
+void multiply_rows(std::span<const ProductArgs> products, int64_t row, const Tiling& tiling, int64_t pass_steps) {
   const Isa isa = active_isa();
+  const ProductArgs& product = products[0];
   const int64_t steps = k_steps(product.k, product.dtype), steps2 = second_steps(product);
   const int64_t panels = ceil_div(product.n, panel_width), rows_of_tile = ceil_div(tiling.rows, tiling.tiles);
   const bool transposed = product.layout == ProductLayout::columns_plain;
@@ -218,17 +251,17 @@ void multiply_rows(const ProductArgs& product, int64_t row, const Tiling& tiling
   const int64_t left_total = in_memory ? 0 : left.tile_stride * tiling.tiles;
   const int64_t left2_tiles = each_its_own ? tiling.rows : tiling.tiles;
   const int64_t left2_total = in_memory2 || steps2 == 0 ? 0 : left2.tile_stride * left2_tiles;
-  const int64_t accumulator_total = several_passes ? panels * tiling.tiles * tile_rows(isa, product.dtype) * panel_width : 0;
+  const int64_t accumulator_total =
+      several_passes ? panels * tiling.tiles * tile_rows(isa, product.dtype) * panel_width : 0;
   uint32_t* workspace = left_workspace.words(left_total + left2_total + accumulator_total);
   left.words = workspace;
   left2.words = workspace + left_total;
-  Pass pass{product, row, tiling, 0, 0, false, false, nullptr, nullptr};
-  if (several_passes) pass.accumulators = reinterpret_cast<float*>(workspace + left_total + left2_total);
+  float* const accumulators =
+      several_passes ? reinterpret_cast<float*>(workspace + left_total + left2_total) : nullptr;
 
   std::vector<SecondRow> second_rows;
   if (each_its_own) {
     second_rows = pack_second_rows(product, row, tiling.rows, left2.tile_stride, left2.words);
-    pass.second_rows = second_rows.data();
   } else if (in_memory2) {
     left2.words = static_cast<uint32_t*>(product.left2.data);
   } else if (steps2 > 0) {
@@ -236,22 +269,23 @@ void multiply_rows(const ProductArgs& product, int64_t row, const Tiling& tiling
   }
   int64_t first = 0;
   do {
-    pass.first_step = first;
-    pass.last_step = std::min(steps, first + pass_steps);
-    pass.begins = first == 0;
-    pass.ends = pass.last_step == steps;
+    const int64_t last = std::min(steps, first + pass_steps);
     if (in_memory) {
       left.words = static_cast<uint32_t*>(product.left.data) + first;
     } else {
-      pack({product.left, transposed, product.k, row, tiling, 0, 0, pass.first_step, pass.last_step, left.words,
-            left.tile_stride, by_chain});
+      pack({product.left, transposed, product.k, row, tiling, 0, 0, first, last, left.words, left.tile_stride, by_chain});
     }
-    multiply(pass, left, left2);
-    first = pass.last_step;
+    std::vector<PassTasks> passes;
+    for (const ProductArgs& each : products)
+      passes.emplace_back(
+          Pass{each, row, tiling, first, last, first == 0, last == steps, accumulators, second_rows.data()}, left, left2);
+    multiply(passes);
+    first = last;
   } while (first < steps);
 }
 
-void multiply_once(const ProductArgs& product) {
+void multiply_once(std::span<const ProductArgs> products) {
+  const ProductArgs& product = products[0];
   const int64_t steps = k_steps(product.k, product.dtype), steps2 = second_steps(product);
   const int64_t words = left_words(active_isa(), product.dtype);
   const int64_t pass_steps = std::min(steps, most_pass_steps);
@@ -260,7 +294,7 @@ void multiply_once(const ProductArgs& product) {
   const int64_t pass_rows = ceil_div(product.m, ceil_div(product.m, most_rows));
   for (int64_t row = 0; row < product.m; row += pass_rows) {
     const int64_t rows = std::min(pass_rows, product.m - row);
-    multiply_rows(product, row, {rows, ceil_div(rows, tile_rows(active_isa(), product.dtype))}, pass_steps);
+    multiply_rows(products, row, {rows, ceil_div(rows, tile_rows(active_isa(), product.dtype))}, pass_steps);
   }
 }
 
@@ -275,7 +309,7 @@ ProductMatrix from_row(const ProductMatrix& matrix, int64_t row) {
 
 void multiply_on_cpu(const ProductArgs& args) {
   if (args.m == 0 || args.n == 0) return;
-  if (args.cu_seqlens == nullptr) return multiply_once(args);
+  if (args.cu_seqlens == nullptr) return multiply_once({&args, 1});
   for (int64_t s = 0; s < args.sequences; ++s) {
     const int64_t begin = args.cu_seqlens[s], end = args.cu_seqlens[s + 1];
     if (begin == end) continue;
@@ -283,8 +317,16 @@ void multiply_on_cpu(const ProductArgs& args) {
     sequence.left = from_row(args.left, begin);
     sequence.right = from_row(args.right, begin);
     sequence.k = end - begin;
-    multiply_once(sequence);
+    multiply_once({&sequence, 1});
   }
 }
+
+bool joins_on_cpu(const ProductArgs& product) {
+  return product.layout == ProductLayout::rows_rows && product.panels.data != nullptr && product.panels.group == 0 &&
+         product.m > 0 && product.n > 0 && product.k2 == 0 && product.second_pairs.empty() &&
+         k_steps(product.k, product.dtype) <= most_pass_steps;
+}
+
+void multiply_joined_on_cpu(std::span<const ProductArgs> products) { multiply_once(products); }
 
 }  // namespace lathe::kernels

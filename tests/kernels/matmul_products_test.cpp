@@ -1,4 +1,4 @@
-// Several products of one input: the bits of one after the other, in one parallel region where the weights are blocks.
+// Several products of one input: the bits of one after the other, in one parallel region by blocks and packed weights.
 #include "kernels/matmul/products.h"
 
 #include <gtest/gtest.h>
@@ -62,6 +62,39 @@ TEST_F(MatmulProducts, HaveTheBitsOfOneAfterTheOther) {
             kernels::linear_forward(apart[i].out, x, apart[i].weight, apart[i].terms);
             EXPECT_TRUE(same_bits(products[i].out, apart[i].out))
                 << "product " << i << ", " << kernels::name_of(isa) << ", " << last - first << " rows, " << threads;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(MatmulProducts, ByPackedWeightsHaveTheBitsOfOneAfterTheOtherAndAreOneFork) {
+  constexpr int64_t k = 530;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Tensor x = random_matrix(300, k, dtype, 1), bias = random_matrix(1, 67, dtype, 2).view({67});
+    for (const Isa isa : kernels::every_isa) {
+      if (!kernels::machine_has(isa)) continue;
+      const ActiveIsa active(isa);
+      std::vector<kernels::PackedWeight> weights;
+      for (const int64_t n : {192, 67, 640}) weights.push_back(kernels::pack_weight(random_matrix(n, k, dtype, 3), dtype));
+      for (const int threads : {1, 2, 5}) {
+        set_thread_count(threads);
+        for (const int64_t rows : {1, 5, 40, 300}) {
+          const auto products = [&] {
+            std::vector<LinearProduct> all;
+            for (const auto& weight : weights) all.push_back({Tensor::empty({rows, weight.rows()}, dtype), weight});
+            all[1].terms.bias = bias;
+            return all;
+          };
+          const std::vector<LinearProduct> together = products(), apart = products();
+          const int64_t before = fork_count();
+          kernels::linear_forward_each(x.slice(0, 0, rows), together);
+          if (rows == 1 && threads > 1) EXPECT_LE(fork_count() - before, 2) << "packing x, and the products";
+          for (size_t i = 0; i < apart.size(); ++i) {
+            kernels::linear_forward(apart[i].out, x.slice(0, 0, rows), apart[i].weight, apart[i].terms);
+            EXPECT_TRUE(same_bits(together[i].out, apart[i].out))
+                << "product " << i << ", " << kernels::name_of(isa) << ", " << rows << " rows, " << threads;
           }
         }
       }
