@@ -17,7 +17,7 @@ using kernels::GgmlFormat;
 using kernels::GgmlWeight;
 using kernels::Isa;
 
-inline constexpr Isa all_sets[] = {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16};
+inline constexpr Isa all_sets[] = {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx};
 inline constexpr GgmlFormat all_formats[] = {GgmlFormat::q4_0, GgmlFormat::q4_1, GgmlFormat::q5_0, GgmlFormat::q5_1,
                                              GgmlFormat::q8_0, GgmlFormat::q4_k, GgmlFormat::q5_k, GgmlFormat::q6_k};
 
@@ -51,6 +51,17 @@ struct RandomBlocks {
       }
     for (int64_t i = 0; i < count; ++i) rows.push_back(bytes.data() + i * row_bytes);
     weight = GgmlWeight::pack({format, columns, rows}, dtype);
+  }
+
+  // The f16 scales as they are, all other bytes `value`.
+  void fill(std::byte value) {
+    const auto [elements, block_bytes, scales] = layout(weight.format());
+    for (int64_t i = 0; i < std::ssize(bytes); ++i) {
+      bool of_scale = false;
+      for (const int64_t at : scales) of_scale = of_scale || i % block_bytes - at == 0 || i % block_bytes - at == 1;
+      if (!of_scale) bytes[static_cast<size_t>(i)] = value;
+    }
+    weight = GgmlWeight::pack({weight.format(), weight.columns(), rows}, weight.dtype());
   }
 
   struct Layout {

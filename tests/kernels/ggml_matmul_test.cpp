@@ -12,7 +12,9 @@
 #include "core/thread_pool.h"
 #include "kernels/copy/copy.h"
 #include "kernels/embedding/embedding.h"
+#include "kernels/gated/gated.h"
 #include "kernels/matmul/matmul.h"
+#include "kernels/matmul/products.h"
 #include "kernels/simd/isa.h"
 #include "tests/kernels/ggml_blocks.h"
 
@@ -98,25 +100,64 @@ TEST_P(GgmlProducts, HaveTheSameBitsInEveryInstructionSetBatchAndThreadCount) {
   }
 }
 
+// What a set's exact sums have room for: all codes of one sign at their largest and activations at ±32767 or just below,
+// blocks of zeros among them, in batches that fill no tile; the last sum of an odd number of blocks; more panels than
+// are unpacked at a time.
+TEST_P(GgmlProducts, OfTheLargestCodesAndActivationsHaveTheSameBitsInEveryInstructionSet) {
+  const int64_t n = 531, most = 140, k = RandomBlocks::layout(GetParam()).elements == 256 ? 1280 : 1120;
+  RandomBlocks blocks(GetParam(), n, k, DType::f32, 23);
+  const Tensor x = Tensor::empty({most, k}, DType::f32);
+  RandomStream random(24, RandomPurpose::test);
+  for (int64_t i = 0; i < most * k; ++i) {
+    const int64_t row = i / k, block = i % k / 32;
+    const float limit = 1.0f + static_cast<float>(block % 3),
+                sign = row % 2 == 0 && random.below(2) == 0 ? -1.0f : 1.0f;
+    const float below = i % 32 == 0 ? 0.0f : static_cast<float>(random.below(300)) / 32767.0f;
+    x.data<float>()[i] = (row + block) % 7 == 6 ? 0.0f : sign * limit * (1.0f - below);
+  }
+  const auto product = [&](Isa isa, int64_t rows) {
+    const ActiveIsa active(isa);
+    const Tensor out = Tensor::empty({rows, n}, DType::f32);
+    kernels::linear_forward(out, x.slice(0, most - rows, most), blocks.weight);
+    return out;
+  };
+  for (const int fill : {-1, 0x00, 0x7f, 0x80, 0xff}) {
+    if (fill >= 0) blocks.fill(static_cast<std::byte>(fill));
+    const Tensor expected = product(Isa::baseline, most);
+    for (const Isa isa : all_sets) {
+      if (!kernels::machine_has(isa)) continue;
+      for (const int64_t rows : {13, 16, 17, 31, 33, 140})
+        EXPECT_TRUE(same_bits(product(isa, rows), expected.slice(0, most - rows, most)))
+            << kernels::name_of(isa) << ", bytes " << fill << ", " << rows << " rows";
+    }
+  }
+}
+
 TEST_P(GgmlProducts, OfValuesThatAreNoNumbersAreNoneInTheirRowsAlone) {
   const int64_t n = 16, k = 256;
   const RandomBlocks blocks(GetParam(), n, k, DType::f32, 9);
-  const Tensor x = random_matrix(6, k, DType::f32, 10), out = Tensor::empty({6, n}, DType::f32),
-               before = Tensor::empty({6, n}, DType::f32);
-  kernels::linear_forward(before, x, blocks.weight);
-  x.data<float>()[1 * k + 40] = std::nanf("");
-  x.data<float>()[3 * k + 7] = -INFINITY;
-  for (int64_t i = 0; i < k; ++i) x.data<float>()[4 * k + i] = i % 2 == 0 ? 0.0f : 1e-40f;
-  kernels::linear_forward(out, x, blocks.weight);
-  for (int64_t i = 0; i < 6; ++i)
-    for (int64_t j = 0; j < n; ++j) {
-      const float value = out.data<float>()[i * n + j];
-      if (i == 1 || i == 3) {
-        EXPECT_TRUE(std::isnan(value)) << i;
-      } else {
-        EXPECT_EQ(value, i == 4 ? 0.0f : before.data<float>()[i * n + j]) << i;
-      }
+  for (const Isa isa : all_sets) {
+    if (!kernels::machine_has(isa)) continue;
+    const ActiveIsa active(isa);
+    for (const int64_t m : {6, 19}) {
+      const Tensor x = random_matrix(m, k, DType::f32, 10), out = Tensor::empty({m, n}, DType::f32),
+                   before = Tensor::empty({m, n}, DType::f32);
+      kernels::linear_forward(before, x, blocks.weight);
+      x.data<float>()[1 * k + 40] = std::nanf("");
+      x.data<float>()[3 * k + 7] = -INFINITY;
+      for (int64_t i = 0; i < k; ++i) x.data<float>()[4 * k + i] = i % 2 == 0 ? 0.0f : 1e-40f;
+      kernels::linear_forward(out, x, blocks.weight);
+      for (int64_t i = 0; i < m; ++i)
+        for (int64_t j = 0; j < n; ++j) {
+          const float value = out.data<float>()[i * n + j];
+          if (i == 1 || i == 3) {
+            EXPECT_TRUE(std::isnan(value)) << kernels::name_of(isa) << ", " << i;
+          } else {
+            EXPECT_EQ(value, i == 4 ? 0.0f : before.data<float>()[i * n + j]) << kernels::name_of(isa) << ", " << i;
+          }
+        }
     }
+  }
 }
 
 TEST_P(GgmlProducts, InOtherDtypesAreThoseOfTheDequantisedWeight) {
@@ -185,6 +226,32 @@ TEST_P(GgmlProducts, WithLoraByRowsAreThoseOfEachTermAlone) {
 
 INSTANTIATE_TEST_SUITE_P(Formats, GgmlProducts, ::testing::ValuesIn(all_formats),
                          [](const auto& info) { return std::string(kernels::name_of(info.param)); });
+
+// A format whose halves of a block have scales of their own among others: rows are quantised in both their orders.
+TEST(GgmlProductsTogether, OfSeveralFormatsAreThoseOfEachAlone) {
+  const int64_t k = 512;
+  const RandomBlocks q(GgmlFormat::q8_0, 48, k, DType::bf16, 25), v(GgmlFormat::q6_k, 20, k, DType::bf16, 26),
+      up(GgmlFormat::q5_k, 20, k, DType::bf16, 27);
+  for (const Isa isa : all_sets) {
+    if (!kernels::machine_has(isa)) continue;
+    const ActiveIsa active(isa);
+    for (const int64_t m : {3, 37}) {
+      const Tensor x = random_matrix(m, k, DType::bf16, 28);
+      const auto room = [&](int64_t n) { return Tensor::empty({m, n}, DType::bf16); };
+      const kernels::LinearProduct together[] = {{room(48), q.weight}, {room(20), v.weight}, {room(20), up.weight}};
+      kernels::linear_forward_each(x, together);
+      for (const kernels::LinearProduct& product : together) {
+        const Tensor alone = room(product.out.dim(1));
+        kernels::linear_forward(alone, x, product.weight);
+        EXPECT_TRUE(same_bits(product.out, alone)) << kernels::name_of(isa) << ", " << m << " rows";
+      }
+      const Tensor gated = room(20), expected = room(20);
+      kernels::gated_linear_forward(gated, x, {room(20), v.weight}, {room(20), up.weight}, kernels::Activation::silu);
+      kernels::swiglu_forward(expected, together[1].out, together[2].out);
+      EXPECT_TRUE(same_bits(gated, expected)) << kernels::name_of(isa) << ", " << m << " rows";
+    }
+  }
+}
 
 TEST(GgmlWeight, TakesTheBytesOfTheFile) {
   for (const GgmlFormat format : all_formats) {

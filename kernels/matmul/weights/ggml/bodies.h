@@ -20,17 +20,19 @@ LATHE_INLINE constexpr int64_t most_direct_rows(Isa isa) {
     case Isa::baseline: return 4;
     case Isa::avx2: return 8;
     case Isa::avx512:
-    case Isa::avx512_bf16: return 12;
+    case Isa::avx512_bf16:
+    case Isa::amx: return 12;
   }
   return 4;
 }
-// Rows of a tile, whose sums stay in registers.
+// Rows of a tile, whose sums stay in registers, or in tiles of AMX.
 LATHE_INLINE constexpr int tile_rows(Isa isa, bool direct) {
   switch (isa) {
     case Isa::baseline: return 2;
     case Isa::avx2: return 4;  // 6 fill all 16 registers: no faster, and a fifth slower where a block has two scales
     case Isa::avx512:
     case Isa::avx512_bf16: return direct ? 8 : 12;
+    case Isa::amx: return direct ? 8 : 16;
   }
   return 2;
 }
@@ -41,18 +43,35 @@ struct BlockScale {
   int32_t sums[2];          // of the integers of the first and the last 16
 };
 
-// Activations as products read them. For each row and block of 32: 16 pairs of 16-bit integers (ggml_formats.h says
-// which neighbours make a pair), and their scale and sums. Tile by tile, so that a tile's rows lie together: its pairs
-// are [blocks][rows of the tile][16], its scales [blocks][rows of the tile].
+// How a row's integers lie. Products of few rows read pairs in every set, those of many rows digits with AMX.
+enum class Integers : uint8_t {
+  // 16 pairs of 16-bit integers (ggml_formats.h says which neighbours make a pair).
+  pairs,
+  // An integer is 256 · high + low, 0 <= low < 256; 256 · high and low are numbers of bf16. 16 pairs of the block's
+  // 256 · high, then 16 of its low.
+  digits,
+  // The same of the first 16 neighbours, 8 pairs and 8, then of the last: where each 16 have a scale.
+  digits_of_halves,
+};
+LATHE_INLINE constexpr int64_t words_of(Integers integers) { return integers == Integers::pairs ? 16 : 32; }
+
+// Activations as products read them: for each row and block of 32 their integers, scale and sums. Tile by tile, so that
+// a tile's rows lie together: pairs are [blocks][rows of the tile][16], digits [blocks][2][rows of the tile][16], scales
+// [blocks][rows of the tile].
 struct QuantizedRows {
-  uint32_t* pairs;
+  uint32_t* words;
   BlockScale* scales;
   int64_t blocks;
   gemm::Tiling tiling;
-  LATHE_INLINE uint32_t* tile_pairs(int64_t tile) const { return pairs + tiling.first_row(tile) * blocks * 16; }
+  Integers integers;
+  LATHE_INLINE uint32_t* tile_words(int64_t tile) const {
+    return words + tiling.first_row(tile) * blocks * words_of(integers);
+  }
   LATHE_INLINE BlockScale* tile_scales(int64_t tile) const { return scales + tiling.first_row(tile) * blocks; }
   LATHE_INLINE int64_t rows_of(int64_t tile) const { return tiling.first_row(tile + 1) - tiling.first_row(tile); }
 };
+// AMX reads 16 rows of every tile: so many words lie behind the last one's, and so many scales.
+inline constexpr int64_t words_behind = 16 * 16, scales_behind = 16;
 
 // Tiles [first, last) of the rows of x f32 | bf16: the nearest integers to x / scale, even ones of two that are as
 // near, scale = max |x| / 32767. A block with an infinity or a NaN has the scale NaN, one whose values are all below
@@ -76,14 +95,22 @@ struct GgmlProductArgs {
 };
 
 struct GgmlTask {
-  int64_t first_panel, last_panel, first_tile, last_tile;  // of most_task_rows at most
-  uint8_t* unpacked;  // unpacked_bytes; null where codes become integers in registers
+  int64_t first_panel, last_panel, first_tile, last_tile;  // of TaskShape::rows at most
+  uint8_t* workspace;  // TaskShape::workspace_bytes; null where codes become integers in registers
 };
 
-// Blocks that are unpacked at a time: 58 KB, which stay in the second-level cache beside most_task_rows of activations.
+// What a product of many rows is cut into. Blocks that are unpacked at a time: 58 KB, which stay in the second-level
+// cache beside 132 rows of activations. With AMX up to 8 panels, 295 KB, which a tile's rows meet one after the other.
+struct TaskShape {
+  int64_t rows, panels, workspace_bytes;
+};
 inline constexpr int64_t unpacked_blocks = 48;
-inline constexpr int64_t unpacked_bytes = unpacked_blocks * (16 * 64 + 3 * 64);
-inline constexpr int64_t most_task_rows = 132;
+inline constexpr int64_t amx_rows = 256, amx_panels = 8, amx_sums = 32;  // sums: blocks, or halves of blocks
+inline constexpr int64_t amx_unpacked_bytes = amx_panels * amx_sums * (16 * 64 + 2 * 64);
+LATHE_INLINE constexpr TaskShape task_shape(Isa isa) {
+  if (isa == Isa::amx) return {amx_rows, amx_panels, amx_unpacked_bytes + amx_rows * amx_panels * panel_rows * 4};
+  return {132, 1, unpacked_blocks * (16 * 64 + 3 * 64)};
+}
 
 template <Isa>
 void quantize_rows(const QuantizeRowsArgs& args);

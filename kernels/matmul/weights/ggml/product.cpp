@@ -8,6 +8,7 @@
 #include "core/thread_pool.h"
 #include "kernels/dispatch.h"
 #include "kernels/gated/bodies.h"
+#include "kernels/matmul/dispatch.h"
 #include "kernels/matmul/operands.h"
 #include "kernels/matmul/weights/ggml/bodies.h"
 
@@ -26,19 +27,25 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // The rows of x as integers.
 class Quantized {
  public:
-  explicit Quantized(const Tensor& x) {
+  Quantized(const Tensor& x, ggml::Integers integers) {
     const int64_t m = x.dim(0), blocks = x.dim(1) / ggml::block;
     const bool direct = m <= ggml::most_direct_rows(active_isa());
-    words_ = Tensor::empty({m, blocks, 16 + sizeof(ggml::BlockScale) / 4}, DType::u32, {}, MemoryTag::workspace);
-    uint32_t* const words = words_.data<uint32_t>();
-    rows = {words,
-            reinterpret_cast<ggml::BlockScale*>(words + m * blocks * 16),
+    const int64_t scale_words = sizeof(ggml::BlockScale) / 4, words = ggml::words_of(integers);
+    words_ =
+        Tensor::empty({m * blocks * (words + scale_words) + ggml::words_behind + ggml::scales_behind * scale_words},
+                      DType::u32, {}, MemoryTag::workspace);
+    uint32_t* const data = words_.data<uint32_t>();
+    rows = {data,
+            reinterpret_cast<ggml::BlockScale*>(data + m * blocks * words + ggml::words_behind),
             blocks,
-            {m, ceil_div(m, ggml::tile_rows(active_isa(), direct))}};
+            {m, ceil_div(m, ggml::tile_rows(active_isa(), direct))},
+            integers};
     const int64_t tiles = rows.tiling.tiles;
     const int64_t grain = x.numel() < worth_a_fork ? tiles : ceil_div(tiles, 4 * thread_count());
     parallel_for(tiles, grain, [&](int64_t begin, int64_t end) {
-      with_isa([&]<Isa isa>() { ggml::quantize_rows<isa>({product_matrix(x), rows, begin, end}); });
+      with_product_isa(integers != ggml::Integers::pairs, [&]<Isa isa>() {
+        ggml::quantize_rows<isa>({product_matrix(x), rows, begin, end});
+      });
     });
   }
 
@@ -46,6 +53,29 @@ class Quantized {
 
  private:
   Tensor words_;
+};
+
+// The rows of x as the products of each format read them, made when they are first asked for.
+class QuantizedFor {
+ public:
+  explicit QuantizedFor(const Tensor& x) : x_(x) {}
+
+  const QuantizedRows& operator()(GgmlFormat format) {
+    const ggml::Integers integers = integers_of(format);
+    std::optional<Quantized>& made = made_[integers == ggml::Integers::digits_of_halves];
+    if (!made) made.emplace(x_, integers);
+    return made->rows;
+  }
+
+ private:
+  ggml::Integers integers_of(GgmlFormat format) const {
+    if (active_isa() != Isa::amx || x_.dim(0) <= ggml::most_direct_rows(Isa::amx)) return ggml::Integers::pairs;
+    const int64_t scales = ggml::with_format(format, []<class Format>() { return Format::scales; });
+    return scales == 2 ? ggml::Integers::digits_of_halves : ggml::Integers::digits;
+  }
+
+  const Tensor& x_;
+  std::optional<Quantized> made_[2];
 };
 
 GgmlProductArgs arguments(const QuantizedRows& left, const GgmlProduct& product) {
@@ -74,10 +104,10 @@ struct Group {
   }
 
   void multiply(const GgmlTask& task) const {
-    with_isa([&]<Isa isa>() {
+    with_product_isa(task.workspace != nullptr, [&]<Isa isa>() {
       for (const GgmlProductArgs& product : products) ggml::multiply_blocks<isa>(product, task);
-      if (gated) gated_forward_rows<isa>(gated_part(task));
     });
+    if (gated) with_isa([&]<Isa isa>() { gated_forward_rows<isa>(gated_part(task)); });
   }
 
  private:
@@ -123,22 +153,27 @@ void multiply_few_rows(std::span<const Group> groups) {
   });
 }
 
-// Many rows: a panel and a stretch of tiles to a task, which unpacks the panel for all of them.
+// Many rows: some panels of a group and a stretch of tiles to a task, which unpacks the panels for all of them.
 void multiply_many_rows(std::span<const Group> groups) {
+  const ggml::TaskShape shape = ggml::task_shape(active_isa());
   const gemm::Tiling& tiling = groups[0].products[0].left.tiling;
-  const int64_t tile_rows = ceil_div(tiling.rows, tiling.tiles), tiles_each = ggml::most_task_rows / tile_rows;
+  const int64_t tile_rows = ceil_div(tiling.rows, tiling.tiles), tiles_each = shape.rows / tile_rows;
   const int64_t stretches = ceil_div(tiling.tiles, tiles_each);
-  int64_t panels = 0;
+  int64_t panels = 0, pieces = 0;
   for (const Group& group : groups) panels += group.panels();
-  const Tensor unpacked = Tensor::empty({thread_count(), ggml::unpacked_bytes}, DType::u8, {}, MemoryTag::workspace);
-  parallel_for(stretches * panels, 1, [&](int64_t begin, int64_t end) {
+  const int64_t panels_each = std::clamp<int64_t>(stretches * panels / (4 * thread_count()), 1, shape.panels);
+  for (const Group& group : groups) pieces += ceil_div(group.panels(), panels_each);
+  const Tensor workspace = Tensor::empty({thread_count(), shape.workspace_bytes}, DType::u8, {}, MemoryTag::workspace);
+  parallel_for(stretches * pieces, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t first = task / panels * tiles_each;
-      int64_t panel = task % panels;
+      const int64_t first_tile = task / pieces * tiles_each;
+      int64_t piece = task % pieces;
       const Group* group = groups.data();
-      for (; panel >= group->panels(); ++group) panel -= group->panels();
-      group->multiply({panel, panel + 1, first, std::min(tiling.tiles, first + tiles_each),
-                       unpacked.data<uint8_t>() + thread_index() * ggml::unpacked_bytes});
+      for (; piece >= ceil_div(group->panels(), panels_each); ++group) piece -= ceil_div(group->panels(), panels_each);
+      const int64_t first_panel = piece * panels_each;
+      group->multiply({first_panel, std::min(group->panels(), first_panel + panels_each), first_tile,
+                       std::min(tiling.tiles, first_tile + tiles_each),
+                       workspace.data<uint8_t>() + thread_index() * shape.workspace_bytes});
     }
   });
 }
@@ -152,26 +187,28 @@ void multiply(std::span<const Group> groups) {
 
 void ggml_linear_forward(const Tensor& x, std::span<const GgmlProduct> products) {
   if (x.dim(0) == 0) return;
-  const Quantized quantized(x);
+  QuantizedFor quantized(x);
   std::vector<Group> groups;
   for (const GgmlProduct& product : products)
-    if (product.out.dim(1) > 0) groups.push_back({.products = {arguments(quantized.rows, product)}});
+    if (product.out.dim(1) > 0)
+      groups.push_back({.products = {arguments(quantized(product.weight.format()), product)}});
   if (!groups.empty()) multiply(groups);
 }
 
 void ggml_gated_linear_forward(const Tensor& out, const Tensor& x, const GgmlProduct& gate, const GgmlProduct& up,
                                Activation activation) {
   if (out.numel() == 0) return;
-  const Quantized quantized(x);
-  const Group group{.products = {arguments(quantized.rows, gate), arguments(quantized.rows, up)},
-                    .gated = GatedForwardArgs{.activation = activation,
-                                              .dtype = out.dtype(),
-                                              .out = matrix_of(out),
-                                              .gate = matrix_of(gate.out),
-                                              .up = matrix_of(up.out),
-                                              .columns = out.dim(1),
-                                              .row_begin = 0,
-                                              .row_end = out.dim(0)}};
+  QuantizedFor quantized(x);
+  const Group group{
+      .products = {arguments(quantized(gate.weight.format()), gate), arguments(quantized(up.weight.format()), up)},
+      .gated = GatedForwardArgs{.activation = activation,
+                                .dtype = out.dtype(),
+                                .out = matrix_of(out),
+                                .gate = matrix_of(gate.out),
+                                .up = matrix_of(up.out),
+                                .columns = out.dim(1),
+                                .row_begin = 0,
+                                .row_end = out.dim(0)}};
   multiply({&group, 1});
 }
 

@@ -1,104 +1,18 @@
-// Rows of activations become 16-bit integers with a scale for each block of 32.
-#include "kernels/matmul/weights/ggml/bodies.h"
-#include "kernels/simd/transpose.h"
-
-namespace lathe::kernels::LATHE_ISA {
-namespace {
-
-constexpr float largest_integer = 32767.0f;
-constexpr float least_magnitude = 0x1p-100f;  // below it 32767 / |x| comes near infinity
-constexpr int block_vectors = ggml::block / lanes;
-
-// The nearest whole numbers of |v| < 2^22, even ones of two that are as near.
-LATHE_INLINE VecI nearest_integers(Vec v) {
-  const Vec magic = splat(12582912.0f);  // 1.5 · 2^23
-  return (VecI)(v + magic) - (VecI)magic;
-}
-
-// Infinity for a NaN, too, which a maximum could lose.
-LATHE_INLINE Vec magnitude(Vec v) {
-  const Vec positive = abs(v), infinity = splat(__builtin_inff());
-  return select((VecI)(positive < infinity), positive, infinity);
-}
-
-LATHE_INLINE int32_t sum_lanes(VecI v) {
-  int32_t sum = 0;
-  for (int i = 0; i < lanes; ++i) sum += v[i];
-  return sum;
-}
-
-// The integers of 2 · lanes neighbours as pairs, in each quad (0, 2) and (1, 3).
-LATHE_INLINE VecU pairs_of(VecI first, VecI second) {
-  const auto quads = [](VecI v) __attribute__((always_inline)) {
-    const VecU words = (VecU)v;
-#if defined(LATHE_AVX512)
-    const VecU later = __builtin_shufflevector(words, words, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-#elif defined(LATHE_AVX2)
-    const VecU later = __builtin_shufflevector(words, words, 2, 3, 0, 1, 6, 7, 4, 5);
-#else
-    const VecU later = __builtin_shufflevector(words, words, 2, 3, 0, 1);
-#endif
-    return (words & 0xffffu) | (later << 16);
-  };
-  const VecU a = quads(first), b = quads(second);
-#if defined(LATHE_AVX512)
-  return __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29);
-#elif defined(LATHE_AVX2)
-  return __builtin_shufflevector(a, b, 0, 1, 4, 5, 8, 9, 12, 13);
-#else
-  return __builtin_shufflevector(a, b, 0, 1, 4, 5);
-#endif
-}
-
-// Blocks of a row of `rows` in a tile.
-template <class T>
-void quantize_row(const T* x, int64_t blocks, int64_t rows, uint32_t* pairs, ggml::BlockScale* scales) {
-  for (int64_t b = 0; b < blocks; ++b, x += ggml::block, pairs += rows * 16, scales += rows) {
-    Vec values[block_vectors], largest = zero();
-    for (int j = 0; j < block_vectors; ++j) {
-      values[j] = load(x + j * lanes);
-      largest = max(largest, magnitude(values[j]));
-    }
-    const float limit = max_lanes(largest);
-    const bool infinite = limit == __builtin_inff();
-    const float factor = limit < least_magnitude || infinite ? 0.0f : largest_integer / limit;
-    VecI sums[2] = {};
-    for (int j = 0; j < block_vectors; j += 2) {
-      VecI integers[2];
-      for (int i = 0; i < 2; ++i) {
-        const Vec v = infinite ? zero() : values[j + i];
-        integers[i] = nearest_integers(v * splat(factor));
-        sums[(j + i) * 2 / block_vectors] += integers[i];
-      }
-      store_words(pairs + j * lanes / 2, pairs_of(integers[0], integers[1]));
-    }
-    const float scale = infinite ? __builtin_nanf("") : factor == 0.0f ? 0.0f : limit / largest_integer;
-    const int32_t first = sum_lanes(sums[0]), last = sum_lanes(sums[1]);
-    *scales = {scale, scale * static_cast<float>(first + last), {first, last}};
-  }
-}
-
-}  // namespace
-}  // namespace lathe::kernels::LATHE_ISA
+// Rows of activations become pairs of 16-bit integers with a scale for each block of 32.
+#include "kernels/matmul/weights/ggml/cpu/quantize.h"
 
 namespace lathe::kernels::ggml {
 
 template <Isa>
 void quantize_rows(const QuantizeRowsArgs& args) {
-  const int64_t blocks = args.rows.blocks;
-  for (int64_t tile = args.first; tile < args.last; ++tile) {
-    const int64_t first = args.rows.tiling.first_row(tile), rows = args.rows.rows_of(tile);
-    for (int64_t i = 0; i < rows; ++i) {
-      uint32_t* pairs = args.rows.tile_pairs(tile) + i * 16;
-      BlockScale* scales = args.rows.tile_scales(tile) + i;
-      const int64_t at = (first + i) * args.x.stride;
-      if (args.x.dtype == DType::bf16) {
-        quantize_row(static_cast<const bf16*>(args.x.data) + at, blocks, rows, pairs, scales);
-      } else {
-        quantize_row(static_cast<const float*>(args.x.data) + at, blocks, rows, pairs, scales);
-      }
-    }
-  }
+  using namespace LATHE_ISA;
+  quantize_tiles(args, [&](int64_t tile, int64_t row) {
+    const int64_t rows = args.rows.rows_of(tile);
+    uint32_t* const pairs = args.rows.tile_words(tile) + row * 16;
+    return [=](int64_t b, int vector, VecI first, VecI second) __attribute__((always_inline)) {
+      store_words(pairs + b * rows * 16 + vector * lanes / 2, pairs_of(first, second));
+    };
+  });
 }
 template void quantize_rows<Isa::LATHE_ISA>(const QuantizeRowsArgs&);
 
