@@ -129,17 +129,22 @@ template <class Format>
 void multiply_tile(Rows rows, const uint8_t* unpacked, int64_t count, int64_t panels, float* sums) {
   using From = Unpacked16<Format>;
   constexpr int digits = From::digits;
-  alignas(64) float products[2 * sums_of_tile];
+  alignas(64) float buffers[2][2 * sums_of_tile];  // in turn: one alone made a product a twentieth slower
+  float* products = buffers[0];
   Rows before = rows;  // whose sums with a panel are in tiles 0 and 1
   const uint8_t* unpacked_before = nullptr;
   float* sums_before = sums;
   const auto add_before = [&]() __attribute__((always_inline)) {
     add_products<Format, 2>(products, unpacked_before, before, sums_before);
   };
+  const int64_t step_bytes = 2 * digits * rows.rows * 64, lines_each = (step_bytes / 64 + panels - 1) / panels;
   for (; count >= 2; count -= 2) {
     load_rows<digits, 2>(rows);
     for (int64_t panel = 0; panel < panels; ++panel, unpacked += 2 * From::bytes) {
       const bool any_before = unpacked_before != nullptr;
+      // The next blocks of the rows come from afar: a twelfth faster.
+      for (int64_t line = panel * lines_each; line < (panel + 1) * lines_each; ++line)
+        __builtin_prefetch(rows.words + step_bytes + line * 64);
       load_tile<6>(unpacked + From::codes, 64);
       if (any_before) store_tile<0>(products, 64);
       multiply_codes<0, digits>();
@@ -147,9 +152,10 @@ void multiply_tile(Rows rows, const uint8_t* unpacked, int64_t count, int64_t pa
       if (any_before) store_tile<1>(products + sums_of_tile, 64);
       multiply_codes<1, digits>();
       if (any_before) add_before();
+      products = products == buffers[0] ? buffers[1] : buffers[0];
       before = rows, unpacked_before = unpacked, sums_before = sums + panel * sums_of_tile;
     }
-    rows.words += 2 * digits * rows.rows * 64;
+    rows.words += step_bytes;
     rows.scales += 2 / From::sums_of_block * rows.rows;
   }
   if (unpacked_before != nullptr) {

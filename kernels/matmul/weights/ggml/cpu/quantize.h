@@ -23,11 +23,8 @@ LATHE_INLINE Vec magnitude(Vec v) {
   return select((VecI)(positive < infinity), positive, infinity);
 }
 
-LATHE_INLINE int32_t sum_lanes(VecI v) {
-  int32_t sum = 0;
-  for (int i = 0; i < lanes; ++i) sum += v[i];
-  return sum;
-}
+// Of 16 integers of 16 bits: exact in f32, whose lanes are added in fewer steps.
+LATHE_INLINE int32_t sum_of(VecI v) { return static_cast<int32_t>(sum_lanes(__builtin_convertvector(v, Vec))); }
 
 // 2 · lanes neighbours, integers of 16 bits or what stands for them, as pairs: in each quad (0, 2) and (1, 3).
 LATHE_INLINE VecU pairs_of(VecI first, VecI second) {
@@ -76,7 +73,7 @@ LATHE_INLINE void quantize_row(const T* x, int64_t blocks, int64_t rows, ggml::B
       store(b, j, integers[0], integers[1]);
     }
     const float scale = infinite ? __builtin_nanf("") : factor == 0.0f ? 0.0f : limit / largest_integer;
-    const int32_t first = sum_lanes(sums[0]), last = sum_lanes(sums[1]);
+    const int32_t first = sum_of(sums[0]), last = sum_of(sums[1]);
     *scales = {scale, scale * static_cast<float>(first + last), {first, last}};
   }
 }
