@@ -91,7 +91,7 @@ TEST_P(GgmlProducts, HaveTheSameBitsInEveryInstructionSetBatchAndThreadCount) {
       for (const int count : {1, 2}) {
         set_thread_count(count);
         for (const auto& [first, last] :
-             {std::pair{7, 8}, {8, 10}, {10, 13}, {20, 24}, {30, 37}, {60, 68}, {70, 82}, {40, 58}, {0, 300}})
+             {std::pair{7, 8}, {8, 10}, {10, 13}, {20, 24}, {30, 37}, {60, 68}, {70, 82}, {40, 71}, {0, 300}})
           EXPECT_TRUE(same_bits(product(first, last), expected.slice(0, first, last)))
               << kernels::name_of(isa) << ", rows " << first << " to " << last << ", " << count << " threads";
       }
@@ -121,16 +121,19 @@ TEST_P(GgmlProducts, OfTheLargestCodesAndActivationsHaveTheSameBitsInEveryInstru
     kernels::linear_forward(out, x.slice(0, most - rows, most), blocks.weight);
     return out;
   };
-  for (const int fill : {-1, 0x00, 0x7f, 0x80, 0xff}) {
-    if (fill >= 0) blocks.fill(static_cast<std::byte>(fill));
+  const int threads = thread_count();
+  set_thread_count(1);  // whose tasks are the largest
+  for (const int fill : {0x00, 0x7f, 0x80, 0xff}) {
+    blocks.fill(static_cast<std::byte>(fill));
     const Tensor expected = product(Isa::baseline, most);
-    for (const Isa isa : all_sets) {
+    for (const Isa isa : {Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx}) {
       if (!kernels::machine_has(isa)) continue;
-      for (const int64_t rows : {13, 16, 17, 31, 33, 140})
+      for (const int64_t rows : {13, 33, 140})
         EXPECT_TRUE(same_bits(product(isa, rows), expected.slice(0, most - rows, most)))
             << kernels::name_of(isa) << ", bytes " << fill << ", " << rows << " rows";
     }
   }
+  set_thread_count(threads);
 }
 
 TEST_P(GgmlProducts, OfValuesThatAreNoNumbersAreNoneInTheirRowsAlone) {
