@@ -128,8 +128,7 @@ class PassTasks {
     // Panels are cut first, because a panel that is packed on the way is then packed by one thread only.
     const int64_t tasks = work < worth_a_fork ? 1 : int64_t{8} * thread_count();
     const bool streams = tiles <= 2 && product.panels.data != nullptr && product.layout == ProductLayout::rows_rows;
-    panels_each_ =
-        streams && tasks > 1 ? panels_of_a_run(product, panels_) : std::max<int64_t>(1, panels_ / tasks);
+    panels_each_ = streams && tasks > 1 ? panels_of_a_run(product, panels_) : std::max<int64_t>(1, panels_ / tasks);
     panel_groups_ = ceil_div(panels_, panels_each_);
     const int64_t tile_groups = std::min(tiles, tasks == 1 ? 1 : ceil_div(tasks / 2, panel_groups_));
     tiles_each_ = ceil_div(tiles, tile_groups);
@@ -256,8 +255,7 @@ void multiply_rows(std::span<const ProductArgs> products, int64_t row, const Til
   uint32_t* workspace = left_workspace.words(left_total + left2_total + accumulator_total);
   left.words = workspace;
   left2.words = workspace + left_total;
-  float* const accumulators =
-      several_passes ? reinterpret_cast<float*>(workspace + left_total + left2_total) : nullptr;
+  float* const accumulators = several_passes ? reinterpret_cast<float*>(workspace + left_total + left2_total) : nullptr;
 
   std::vector<SecondRow> second_rows;
   if (each_its_own) {
@@ -273,12 +271,14 @@ void multiply_rows(std::span<const ProductArgs> products, int64_t row, const Til
     if (in_memory) {
       left.words = static_cast<uint32_t*>(product.left.data) + first;
     } else {
-      pack({product.left, transposed, product.k, row, tiling, 0, 0, first, last, left.words, left.tile_stride, by_chain});
+      pack({product.left, transposed, product.k, row, tiling, 0, 0, first, last, left.words, left.tile_stride,
+            by_chain});
     }
     std::vector<PassTasks> passes;
     for (const ProductArgs& each : products)
       passes.emplace_back(
-          Pass{each, row, tiling, first, last, first == 0, last == steps, accumulators, second_rows.data()}, left, left2);
+          Pass{each, row, tiling, first, last, first == 0, last == steps, accumulators, second_rows.data()}, left,
+          left2);
     multiply(passes);
     first = last;
   } while (first < steps);

@@ -62,8 +62,7 @@ TEST(LinearCrossEntropy, AnswersAsPyTorchInDouble) {
 // A sampler reads logprobs from logits, a trainer its loss from hidden states: the same bits, in any chunk.
 TEST(LinearCrossEntropy, LossIsTheBitsOfTokenLogprobs) {
   const int64_t tokens = 150, vocabulary = 1003, hidden = 40;
-  for (const kernels::Isa isa :
-       kernels::every_isa) {
+  for (const kernels::Isa isa : kernels::every_isa) {
     if (!kernels::machine_has(isa)) continue;
     const kernels::Isa before = kernels::active_isa();
     kernels::set_active_isa(isa);
@@ -186,8 +185,7 @@ TEST(LinearCrossEntropy, EqualTokenScalesGiveTheBitsOfTheNumber) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     for (const float softcap : {0.0f, 2.0f}) {
       const std::string options = std::string(name_of(dtype)) + ", softcap " + std::to_string(softcap);
-      for (const kernels::Isa isa :
-           kernels::every_isa) {
+      for (const kernels::Isa isa : kernels::every_isa) {
         if (!kernels::machine_has(isa)) continue;
         SCOPED_TRACE(options + ", " + std::string(kernels::name_of(isa)));
         const kernels::Isa before = kernels::active_isa();

@@ -77,7 +77,8 @@ TEST_F(MatmulProducts, ByPackedWeightsHaveTheBitsOfOneAfterTheOtherAndAreOneFork
       if (!kernels::machine_has(isa)) continue;
       const ActiveIsa active(isa);
       std::vector<kernels::PackedWeight> weights;
-      for (const int64_t n : {192, 67, 640}) weights.push_back(kernels::pack_weight(random_matrix(n, k, dtype, 3), dtype));
+      for (const int64_t n : {192, 67, 640})
+        weights.push_back(kernels::pack_weight(random_matrix(n, k, dtype, 3), dtype));
       for (const int threads : {1, 2, 5}) {
         set_thread_count(threads);
         for (const int64_t rows : {1, 5, 40, 300}) {

@@ -172,8 +172,7 @@ std::string Place::name() const {
 
 std::vector<Place> places_for(const Operation& operation) {
   std::vector<Place> places;
-  for (const kernels::Isa isa :
-       kernels::every_isa)
+  for (const kernels::Isa isa : kernels::every_isa)
     if (kernels::machine_has(isa)) places.push_back({.isa = isa});
   if (operation.cuda_body) places.push_back({.device = {DeviceKind::simt}});
   if (operation.cuda_body && kernels::why_unavailable({DeviceKind::cuda}).empty())

@@ -11,7 +11,6 @@ namespace {
 constexpr int64_t side = gemm::amx_side;
 static_assert(gemm::narrow_width == side);
 
-
 // Sums of one row, or of 16 that are `stride` bytes apart, with a panel, into tile 0.
 LATHE_INLINE void multiply_panel(const char* left, int64_t stride, const uint32_t* right, int64_t steps) {
   zero_tile<0>();

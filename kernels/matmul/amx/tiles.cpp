@@ -37,15 +37,16 @@ struct Sums {
 
 template <Shape shape>
 LATHE_INLINE void load_sums(const Sums& sums, bool begins) {
-  each_sum(shape, [&]<int i, int j>() __attribute__((always_inline)) {
-    begins ? zero_tile<2 * i + j>() : load_tile<2 * i + j>(sums.tile<i, j>(), sums.stride);
-  });
+  each_sum(
+      shape, [&]<int i, int j>() __attribute__((always_inline)) {
+        begins ? zero_tile<2 * i + j>() : load_tile<2 * i + j>(sums.tile<i, j>(), sums.stride);
+      });
 }
 template <Shape shape>
 LATHE_INLINE void store_sums(const Sums& sums) {
-  each_sum(shape, [&]<int i, int j>() __attribute__((always_inline)) {
-    store_tile<2 * i + j>(sums.tile<i, j>(), sums.stride);
-  });
+  each_sum(
+      shape, [&]<int i, int j>()
+                 __attribute__((always_inline)) { store_tile<2 * i + j>(sums.tile<i, j>(), sums.stride); });
 }
 
 // 16 words along k of the operands: left [16 · shape.rows][16 words], or where left_stride is 0 one row of it.

@@ -33,8 +33,8 @@ inline bool reads_panels_in_memory(const MultiplyTilesArgs& args) {
 }
 
 // Where the words of k steps [first, last) of some panels are: where they lie, or packed into args.panel.
-inline void find_panels(const MultiplyTilesArgs& args, int64_t first_panel, int64_t last_panel, int64_t first, int64_t last,
-                 const uint32_t* (&found)[gemm::most_panels_at_once]) {
+inline void find_panels(const MultiplyTilesArgs& args, int64_t first_panel, int64_t last_panel, int64_t first,
+                        int64_t last, const uint32_t* (&found)[gemm::most_panels_at_once]) {
   const ProductArgs& product = *args.product;
   const WeightPanels& panels = product.panels;
   uint32_t* words = args.panel;
@@ -42,8 +42,8 @@ inline void find_panels(const MultiplyTilesArgs& args, int64_t first_panel, int6
   const int64_t first_word = (widens_in_registers(args) ? first / 2 : first) * gemm::panel_width;
   const int64_t distance = (last - first) * gemm::panel_width;
   if (panels.data == nullptr)
-    pack_dense_panels<packing_isa>({product.right, product.layout, product.k, product.n, first_panel, last_panel}, first, last,
-                      words, distance);
+    pack_dense_panels<packing_isa>({product.right, product.layout, product.k, product.n, first_panel, last_panel},
+                                   first, last, words, distance);
   for (int64_t panel = first_panel; panel < last_panel; ++panel, words += distance) {
     if (panels.data != nullptr && !in_memory) pack_weight_panel<packing_isa>(product, panel, first, last, words);
     found[panel - first_panel] =
@@ -97,7 +97,8 @@ class SecondPanels {
 
   void pack(const ProductMatrix& right, int64_t k, int64_t panel, uint32_t* words) const {
     const ProductArgs& product = *args_.product;
-    pack_dense_panels<packing_isa>({right, product.layout, k, product.n, panel, panel + 1}, 0, gemm::k_steps(k, product.dtype), words, 0);
+    pack_dense_panels<packing_isa>({right, product.layout, k, product.n, panel, panel + 1}, 0,
+                                   gemm::k_steps(k, product.dtype), words, 0);
   }
 
   const MultiplyTilesArgs& args_;

@@ -24,7 +24,7 @@ LATHE_INLINE void prefetch_sums(const float* accumulators, int64_t rows) {
 
 // out = scale · sums + bias + residual, in that order, rounded once.
 inline void write_tile(const ProductArgs& product, const float* accumulators, int64_t first_row, int64_t rows,
-                int64_t first_column) {
+                       int64_t first_column) {
   const int64_t columns = product.n - first_column < gemm::panel_width ? product.n - first_column : gemm::panel_width;
   const Vec scale = splat(product.scale);
   for (int64_t i = 0; i < rows; ++i) {
