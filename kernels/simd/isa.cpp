@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
-#include <ranges>
+#include <iterator>
 #include <string>
 
 #include "core/error.h"
@@ -33,7 +33,8 @@ bool may_use_tiles() {
 
 Isa choose() {
   const char* forced = std::getenv("LATHE_ISA");
-  for (const Isa isa : std::views::reverse(every_isa)) {
+  for (size_t i = std::size(every_isa); i-- > 0;) {
+    const Isa isa = every_isa[i];
     if (forced == nullptr ? machine_has(isa) : name_of(isa) == forced) {
       if (machine_has(isa)) return isa;
       throw ConfigError("LATHE_ISA", std::string(forced) + " is not among this machine's instruction sets");

@@ -61,7 +61,7 @@ TEST_P(GgmlProducts, AreTheSumsOfTheCodesTimesQuantisedActivations) {
           sum += term, magnitude += std::abs(term);
         }
         // Codes and minimum may cancel in a value: 16 times its magnitude covers what each of them adds.
-        const double bound = (4 * k / 32 + 4) * std::ldexp(16 * magnitude, -24);
+        const double bound = static_cast<double>(4 * k / 32 + 4) * std::ldexp(16 * magnitude, -24);
         EXPECT_NEAR(out.data<float>()[i * n + j], sum, bound) << m << " rows: " << i << ", " << j;
       }
   }

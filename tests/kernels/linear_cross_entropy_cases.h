@@ -89,7 +89,7 @@ inline Case loss_and_gradient(std::string name, Sizes sizes, DType dtype, Option
           .bytes = 2.0 * vocabulary * hidden * size_of(dtype)};
 }
 
-inline Case with_weight_gradient(Case test_case, std::vector<double> cu_seqlens) {
+inline Case with_weight_gradient(Case test_case, const std::vector<double>& cu_seqlens) {
   const Shape weight = test_case.inputs[1].shape;
   test_case.inputs.push_back(sequence_bounds(cu_seqlens));
   test_case.outputs.push_back({.name = "grad_weight",

@@ -284,7 +284,7 @@ TEST(LinearCrossEntropy, RefusesWhatDoesNotFit) {
   const Tensor x = Tensor::zeros({4, 8}, DType::f32), weight = Tensor::zeros({10, 8}, DType::f32),
                loss = Tensor::zeros({4}, DType::f32);
   const Tensor labels = Tensor::zeros({4}, DType::i32);
-  const auto run = [&](kernels::CrossEntropyOutputs outputs, const Tensor& h, const Tensor& w, const Tensor& l) {
+  const auto run = [&](const kernels::CrossEntropyOutputs& outputs, const Tensor& h, const Tensor& w, const Tensor& l) {
     kernels::linear_cross_entropy(outputs, {h, w, l});
   };
   EXPECT_THROW(run({.loss = loss}, x, Tensor::zeros({10, 9}, DType::f32), labels), ShapeError);

@@ -119,8 +119,8 @@ TEST_P(MatmulBits, rows_with_lora_terms_of_their_own_have_the_bits_of_a_product_
   std::vector<LoraRows> lora;  // single rows, more than a tile, two after each other; rows 0, 22 to 29 and 39 have none
   for (const auto& [begin, end, rank] :
        {std::tuple{1, 2, 5}, {2, 3, 16}, {3, 22, 8}, {30, 31, 1}, {31, 31, 4}, {33, 39, 5}})
-    lora.push_back({begin, end, random(end - begin, rank, static_cast<uint64_t>(10 + begin)),
-                    random(n, rank, static_cast<uint64_t>(60 + begin))});
+    lora.push_back({begin, end, random(end - begin, rank, uint64_t{10} + static_cast<uint64_t>(begin)),
+                    random(n, rank, uint64_t{60} + static_cast<uint64_t>(begin))});
   std::vector<LoraRows> packed_lora = lora;
   for (LoraRows& run : packed_lora) run.b = pack_weight(*run.b.dense(), dtype());
   const Tensor expected = Tensor::empty({rows, n}, dtype());
@@ -147,7 +147,7 @@ TEST_P(MatmulBits, lora_shrink_has_the_bits_of_a_product_by_each_a) {
     std::vector<Tensor> expected;
     for (const auto& [begin, end, rank] :
          {std::tuple{0, 1, 16}, {1, 2, 1}, {2, 5, 5}, {5, 7, 17}, {7, 8, 32}, {8, 8, 8}, {8, 30, 8}, {30, 40, 40}}) {
-      const Tensor a = random(rank, k, static_cast<uint64_t>(100 + begin)), rows = x.slice(0, begin, end);
+      const Tensor a = random(rank, k, uint64_t{100} + static_cast<uint64_t>(begin)), rows = x.slice(0, begin, end);
       each.push_back({Tensor::empty({end - begin, rank}, dtype()), rows, pack_narrow(a), 0.75f});
       expected.push_back(Tensor::empty({end - begin, rank}, dtype()));
       matmul(expected.back(), rows, a, Layout::transposed, 0.75f);

@@ -1,6 +1,7 @@
 #include "tests/support/kernel_checks.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <limits>
@@ -189,7 +190,7 @@ Faults matches_reference(const Operation& operation, const Case& test_case, cons
   for (const Operand& output : test_case.outputs) {
     const std::vector<double>&one = reference.at(output.name), &two = other.at(output.name);
     for (size_t i = 0; i < one.size(); ++i)
-      if (std::memcmp(&one[i], &two[i], sizeof(double)) != 0) {
+      if (std::bit_cast<uint64_t>(one[i]) != std::bit_cast<uint64_t>(two[i])) {
         faults.push_back("the reference left " + element_name(output, i) + " unwritten");
         return faults;
       }

@@ -140,8 +140,9 @@ void multiply_step(const MultiplyTilesArgs& args, const TileStep& step) {
   const int64_t steps = step.last - step.first;
   const KRange first = {step.left, step.right, steps, reads_first ? step.right + steps * panel_width : nullptr};
   const bool one_row_tile = step.rows <= gemm::amx_side, one_column_tile = step.columns <= gemm::amx_side;
-  if (one_row_tile) return one_column_tile ? multiply_shape<{1, 1}>(step, first) : multiply_shape<{1, 2}>(step, first);
-  one_column_tile ? multiply_shape<{2, 1}>(step, first) : multiply_shape<{2, 2}>(step, first);
+  if (one_row_tile)
+    return one_column_tile ? multiply_shape<Shape{1, 1}>(step, first) : multiply_shape<Shape{1, 2}>(step, first);
+  one_column_tile ? multiply_shape<Shape{2, 1}>(step, first) : multiply_shape<Shape{2, 2}>(step, first);
 }
 
 }  // namespace
