@@ -61,7 +61,8 @@ TEST_P(GgmlProducts, AreTheSumsOfTheCodesTimesQuantisedActivations) {
           sum += term, magnitude += std::abs(term);
         }
         // Codes and minimum may cancel in a value: 16 times its magnitude covers what each of them adds.
-        const double bound = static_cast<double>(4 * k / 32 + 4) * std::ldexp(16 * magnitude, -24);
+        const int64_t roundings = 4 * k / 32 + 4;
+        const double bound = static_cast<double>(roundings) * std::ldexp(16 * magnitude, -24);
         EXPECT_NEAR(out.data<float>()[i * n + j], sum, bound) << m << " rows: " << i << ", " << j;
       }
   }
@@ -100,9 +101,9 @@ TEST_P(GgmlProducts, HaveTheSameBitsInEveryInstructionSetBatchAndThreadCount) {
   }
 }
 
-// What a set's exact sums have room for: all codes of one sign at their largest and activations at ±32767 or just below,
-// blocks of zeros among them, in batches that fill no tile; the last sum of an odd number of blocks; more panels than
-// are unpacked at a time.
+// What a set's exact sums have room for: all codes of one sign at their largest and activations at ±32767 or just
+// below, blocks of zeros among them, in batches that fill no tile; the last sum of an odd number of blocks; more panels
+// than are unpacked at a time.
 TEST_P(GgmlProducts, OfTheLargestCodesAndActivationsHaveTheSameBitsInEveryInstructionSet) {
   const int64_t n = 531, most = 140, k = RandomBlocks::layout(GetParam()).elements == 256 ? 1280 : 1120;
   RandomBlocks blocks(GetParam(), n, k, DType::f32, 23);

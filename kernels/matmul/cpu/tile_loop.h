@@ -1,5 +1,5 @@
-// The loops of a product over k blocks of some panels, which stay in the second-level cache, and over tiles of rows. What
-// adds up a tile's sums is the caller's. For kernels/matmul's sources only.
+// The loops of a product over k blocks of some panels, which stay in the second-level cache, and over tiles of rows.
+// What adds up a tile's sums is the caller's. For kernels/matmul's sources only.
 #pragma once
 
 #include "kernels/matmul/cpu/k_step.h"

@@ -57,8 +57,8 @@ enum class Integers : uint8_t {
 LATHE_INLINE constexpr int64_t words_of(Integers integers) { return integers == Integers::pairs ? 16 : 32; }
 
 // Activations as products read them: for each row and block of 32 their integers, scale and sums. Tile by tile, so that
-// a tile's rows lie together: pairs are [blocks][rows of the tile][16], digits [blocks][2][rows of the tile][16], scales
-// [blocks][rows of the tile].
+// a tile's rows lie together: pairs are [blocks][rows of the tile][16], digits [blocks][2][rows of the tile][16],
+// scales [blocks][rows of the tile].
 struct QuantizedRows {
   uint32_t* words;
   BlockScale* scales;

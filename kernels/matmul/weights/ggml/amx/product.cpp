@@ -3,8 +3,9 @@
 //
 // Tiles multiply pairs of bf16 and sum in f32 (kernels/simd/amx.h). Codes, 256 · high and low are numbers of bf16. A
 // block's first product sums 256 · high · code: multiples of 256 up to 2^27, none of which is rounded. The second one
-// sums low · code, below 2^20, and adds that to the first: one rounding to the nearest even, as of the conversion. Where
-// 16 neighbours have a scale their codes are up to 2^5 and all sums up to 2^24: one product of high and low together.
+// sums low · code, below 2^20, and adds that to the first: one rounding to the nearest even, as of the conversion.
+// Where 16 neighbours have a scale their codes are up to 2^5 and all sums up to 2^24: one product of high and low
+// together.
 //
 // Two blocks, or the halves of one, of a tile's rows stay in four tiles while the codes of up to 8 panels pass. (What a
 // product costs is loading tiles: rows and codes both anew took 75 cycles for 16 rows, 16 columns and a block, rows for

@@ -1,5 +1,5 @@
-// What follows a panel's sums: the rows' second pairs, bias, residual and the one rounding. For this folder's and amx/'s
-// sources only.
+// What follows a panel's sums: the rows' second pairs, bias, residual and the one rounding. For this folder's and
+// amx/'s sources only.
 #pragma once
 
 #include "kernels/matmul/cpu/matrix_rows.h"
