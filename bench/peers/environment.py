@@ -36,6 +36,16 @@ def set_variables(isa):
         os.environ.update(HELD_TO_AVX2)
 
 
+def keep_tile_configuration(sources):
+    """For GCC 12, which takes loading a tile configuration for a read of 8 of its 64 bytes and leaves the others unwritten: with AMX, llama.cpp's programs stop with
+    an illegal instruction."""
+    source = sources / "ggml/src/ggml-cpu/amx/mmq.cpp"
+    text = source.read_text()
+    load, written = "_tile_loadconfig(&tc);", 'asm volatile("" : : "r"(&tc) : "memory"); '
+    if written not in text:
+        source.write_text(text.replace(load, written + load))
+
+
 class Environment:
     def __init__(self, options):
         self.cache = Path(options.cache).expanduser().resolve()
@@ -81,6 +91,7 @@ class Environment:
         build = sources / ("build-avx2" if held else "build-native")
         if not all((build / "bin" / program).exists() for program in LLAMA_PROGRAMS):
             say(f"building llama.cpp in {build}")
+            keep_tile_configuration(sources)
             # Without GGML_NATIVE the defaults are AVX2, FMA, F16C and BMI2.
             run("cmake", "-S", sources, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", f"-DGGML_NATIVE={'OFF' if held else 'ON'}",
                 "-DLLAMA_CURL=OFF", "-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_SERVER=OFF", stdout=sys.stderr)
