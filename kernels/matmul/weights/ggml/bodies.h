@@ -97,7 +97,8 @@ struct GgmlProductArgs {
 
 struct GgmlTask {
   int64_t first_panel, last_panel, first_tile, last_tile;  // of TaskShape::rows at most
-  uint8_t* workspace;  // TaskShape::workspace_bytes; null where codes become integers in registers
+  uint8_t* workspace;          // TaskShape::workspace_bytes; null where codes become integers in registers
+  int64_t prefetch_bytes = 0;  // how far ahead of the codes in use others are asked for; 0: not at all
 };
 
 // What a product of many rows is cut into. Blocks that are unpacked at a time: 58 KB, which stay in the second-level

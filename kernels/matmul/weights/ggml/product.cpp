@@ -126,6 +126,14 @@ struct Group {
   }
 };
 
+// Intel's prefetchers bring a thread's one stream at a third to half of what memory gives. Asked for 4 KB ahead, SmolLM2
+// answers 1.25 (Q4_0) to 2 times as fast (Q8_0) with AMX and AVX-512, 1.1 to 1.9 times with AVX2, 4 and 8 sequences 1.1
+// to 1.6 times; 1 and 2 KB gain less, 6 and 8 KB as much. AMD's do better alone.
+int64_t prefetch_bytes() {
+  static const bool intel = __builtin_cpu_is("intel");
+  return intel ? 4096 : 0;
+}
+
 // Few rows: the panels of all groups, one group after the other, are cut into pieces of about as many bytes. A panel
 // belongs to the piece that its first byte lies in.
 void multiply_few_rows(std::span<const Group> groups) {
@@ -145,7 +153,7 @@ void multiply_few_rows(std::span<const Group> groups) {
         const auto panel_at = [&](int64_t cut) {
           return std::clamp<int64_t>(ceil_div(cut * all_bytes / pieces - group_begin, bytes), 0, panels);
         };
-        const GgmlTask task{panel_at(piece), panel_at(piece + 1), 0, left.tiling.tiles, nullptr};
+        const GgmlTask task{panel_at(piece), panel_at(piece + 1), 0, left.tiling.tiles, nullptr, prefetch_bytes()};
         if (task.first_panel < task.last_panel) group.multiply(task);
         group_begin += panels * bytes;
       }

@@ -150,6 +150,9 @@ struct Decoder<ggml::Q6_K> {
   static constexpr bool has_minimum = false;
   static constexpr int scales = 2;
   static constexpr int32_t offset = 32;
+  static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) {
+    return ggml::block_of<ggml::Q6_K>(panel, b);
+  }
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
     const uint8_t* codes = ggml::block_of<ggml::Q6_K>(panel, b) + ggml::Q6_K::codes;
     return pair_of_quad(six_bit_quad(codes, i / 2, vector), i);
@@ -169,6 +172,7 @@ struct Unpacked {
   static constexpr int32_t offset = 0;
   static constexpr int64_t pairs = (scales + has_minimum) * ggml::bits_plane;
   static constexpr int64_t block_bytes = pairs + 16 * ggml::bits_plane;
+  static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) { return panel + b * block_bytes; }
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
     return load_words(rows_of_word(panel + b * block_bytes + pairs, i, vector));
   }

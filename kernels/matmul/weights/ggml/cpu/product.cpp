@@ -49,11 +49,18 @@ LATHE_INLINE constexpr int pair_at(int half, int n) {
   return Decoder::scales == 2 ? half * 8 + n : n / 4 * 2 + n % 2 + n % 4 / 2 * 8;
 }
 
+// Asks for the lines that lie `ahead` bytes after those of block `b`, which may be the next panels'.
+template <class Decoder>
+LATHE_INLINE void prefetch_codes(const uint8_t* panel, int64_t b, int64_t ahead) {
+  const uint8_t* const end = Decoder::block(panel, b + 1) + ahead;
+  for (const uint8_t* line = Decoder::block(panel, b) + ahead; line < end; line += 64) __builtin_prefetch(line);
+}
+
 // Blocks [first, last) of a panel, which begins with block `first`, times the `rows` rows of a tile, added to sums
 // [rows][16].
 template <class Decoder, int rows>
 void multiply_tile(const uint8_t* panel, int64_t first, int64_t last, const uint32_t* pairs,
-                   const ggml::BlockScale* scales, float* sums) {
+                   const ggml::BlockScale* scales, int64_t prefetch_bytes, float* sums) {
   constexpr int vectors = ggml_vectors, pairs_each = 16 / Decoder::scales;
   Vec totals[rows][vectors];
 #pragma GCC unroll 16
@@ -62,6 +69,7 @@ void multiply_tile(const uint8_t* panel, int64_t first, int64_t last, const uint
     for (int v = 0; v < vectors; ++v) totals[i][v] = load(sums + i * panel_rows + v * lanes);
   pairs += first * rows * 16, scales += first * rows;
   for (int64_t b = 0; b < last - first; ++b, pairs += rows * 16, scales += rows) {
+    if (prefetch_bytes > 0) prefetch_codes<Decoder>(panel, b, prefetch_bytes);
 #pragma GCC unroll 2
     for (int half = 0; half < Decoder::scales; ++half) {
       VecI products[rows][vectors] = {};
@@ -110,10 +118,11 @@ void multiply_tiles(const uint8_t* panel, int64_t first, int64_t last, const Ggm
                     const GgmlTask& task, float* sums) {
   const ggml::QuantizedRows& left = args.left;
   for (int64_t tile = task.first_tile; tile < task.last_tile; ++tile) {
-    const int64_t rows = left.rows_of(tile);
+    const int64_t rows = left.rows_of(tile), prefetch_bytes = tile == task.first_tile ? task.prefetch_bytes : 0;
     const auto multiply = [&]<int count>(auto& next) {
       if (rows == count)
-        return multiply_tile<Decoder, count>(panel, first, last, left.tile_words(tile), left.tile_scales(tile), sums);
+        return multiply_tile<Decoder, count>(panel, first, last, left.tile_words(tile), left.tile_scales(tile),
+                                             prefetch_bytes, sums);
       if constexpr (count > 1) next.template operator()<count - 1>(next);
     };
     multiply.template operator()<most>(multiply);
