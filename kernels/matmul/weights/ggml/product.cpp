@@ -126,9 +126,9 @@ struct Group {
   }
 };
 
-// Intel's prefetchers bring a thread's one stream at a third to half of what memory gives. Asked for 4 KB ahead, SmolLM2
-// answers 1.25 (Q4_0) to 2 times as fast (Q8_0) with AMX and AVX-512, 1.1 to 1.9 times with AVX2, 4 and 8 sequences 1.1
-// to 1.6 times; 1 and 2 KB gain less, 6 and 8 KB as much. AMD's do better alone.
+// Intel's prefetchers bring a thread's one stream at a third to half of what memory gives. Asked for 4 KB ahead,
+// SmolLM2 answers 1.25 (Q4_0) to 2 times as fast (Q8_0) with AMX and AVX-512, 1.1 to 1.9 times with AVX2, 4 and 8
+// sequences 1.1 to 1.6 times; 1 and 2 KB gain less, 6 and 8 KB as much. AMD's do better alone.
 int64_t prefetch_bytes() {
   static const bool intel = __builtin_cpu_is("intel");
   return intel ? 4096 : 0;
