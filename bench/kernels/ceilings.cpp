@@ -16,6 +16,7 @@
 #include "core/thread_pool.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/simd/isa.h"
+#include "kernels/simd/tile_configuration.h"
 
 namespace lathe::bench {
 namespace {
@@ -84,14 +85,7 @@ __attribute__((target("avx512f,avx512bf16"))) double dot_bf16() {
 
 // Four tiles of sums, as products have them. (The tiles hold zeros: no multiplication is faster for that.)
 __attribute__((target("amx-tile,amx-bf16"))) double multiply_tiles() {
-  struct alignas(64) Configuration {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-  };
-  // Static, as GCC 12 says of the instruction that it reads 8 bytes.
-  static constexpr Configuration configuration;
-  _tile_loadconfig(&configuration);
+  _tile_loadconfig(&kernels::tile_configuration);
   constexpr int64_t steps = rounds / 4;
   for (int64_t i = 0; i < steps; ++i) {
     _tile_dpbf16ps(0, 4, 6);

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "kernels/simd/inline.h"
+#include "kernels/simd/tile_configuration.h"
 
 #if !defined(LATHE_ISA_amx)
 #error "kernels/simd/amx.h is for amx*.cpp"
@@ -21,15 +22,7 @@ inline constexpr int64_t tile_side = 16;  // rows, and words of a row
 // While one lives, all eight tiles of this thread have their full size. Setting them up takes 360 cycles.
 class TileScope {
  public:
-  LATHE_INLINE TileScope() {
-    struct alignas(64) {
-      uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } const configuration;
-    static_assert(sizeof configuration == 64);
-    asm volatile("ldtilecfg %0" ::"m"(configuration));
-  }
+  LATHE_INLINE TileScope() { asm volatile("ldtilecfg %0" ::"m"(tile_configuration)); }
   LATHE_INLINE ~TileScope() { asm volatile("tilerelease" ::: "memory"); }
   TileScope(const TileScope&) = delete;
   TileScope& operator=(const TileScope&) = delete;

@@ -127,7 +127,7 @@ template <Shape shape>
 void multiply_shape(const TileStep& step, const KRange& first) {
   const bool one_row = step.rows == 1;
   const Sums sums = {step.accumulators, one_row ? 0 : row_bytes};
-  const int64_t left_stride = one_row ? 0 : tile_side * 4;
+  const int64_t left_stride = one_row ? 0 : gemm::amx_side * 4;
   load_sums<shape>(sums, step.begins);
   multiply_range<shape>(first, left_stride);
   if (step.second.of_rows == nullptr) multiply_range<shape>(step.second.all, left_stride);
