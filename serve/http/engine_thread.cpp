@@ -194,9 +194,9 @@ void EngineThread::end_sequence(Running& running, engine::RequestId id, const ch
   const auto found = running.sequences.find(id);
   const Running::Sequence& sequence = found->second;
   running.engine.cancel(id);
-  --live_;
-  if (sequence.generated_tokens == 0) --waiting_;
   metrics_.sequence_ended(reason, sequence.times, sequence.prompt_tokens, sequence.generated_tokens);
+  --live_;  // once it is counted: who sees none left finds all of them in the counters
+  if (sequence.generated_tokens == 0) --waiting_;
   running.submissions.at(sequence.submission).sequences.erase(sequence.index);
   running.sequences.erase(found);
 }
