@@ -174,36 +174,57 @@ void update(float* at, int64_t streams, int64_t distance, int64_t length) {
       }
 }
 
+// Memory in huge pages where the kernel gives them (Storage), in `streams` stretches of the same length, of which every
+// thread takes its share.
+class Stretches {
+ public:
+  explicit Stretches(int64_t bytes)
+      : floats_(bytes / 4 / (4 * step) * (4 * step)),
+        storage_(Storage::allocate(floats_ * 4, Device{}, MemoryTag::workspace)) {
+    std::fill_n(data(), floats_, 1.0f);
+  }
+  // Passes over all of it a second, the best of a few; body(first, streams, distance, length): a share of the streams,
+  // each starting `distance` floats after the one before.
+  template <class Body>
+  double passes_per_second(int64_t streams, const Body& body) const {
+    const int64_t distance = floats_ / streams / step * step;
+    return best_rate(7, [&] {
+      parallel_for(distance / step, int64_t{1} << 12, [&](int64_t begin, int64_t end) {
+        body(data() + begin * step, streams, distance, (end - begin) * step);
+      });
+      return 1.0;
+    });
+  }
+  double bytes() const { return 4 * static_cast<double>(floats_); }
+
+ private:
+  float* data() const { return static_cast<float*>(storage_->data()); }
+
+  int64_t floats_;
+  std::shared_ptr<Storage> storage_;
+};
+
+constexpr int bandwidth_rounds = 4;  // so that another program's burst falls on some attempts only
+constexpr int64_t streams_tried[] = {1, 2, 4};
+
+double reading_rate(const Stretches& memory, int64_t streams) {
+  return memory.bytes() * memory.passes_per_second(streams, [read = read_body()](const float* first, auto... rest) {
+    sink = read(first, rest...);
+  });
+}
+
 struct Bandwidth {
   double reading, updating;
 };
-// The best of one, two and four streams to a thread, over memory in huge pages where the kernel gives them (Storage).
-// Updating in place moves most: on a Zen 4 core, updating two streams gave 45 GB/s, copying 17 to 19 with plain stores
-// and 27 to 45 with streaming ones, and reading alone 25.
+// The best of one, two and four streams to a thread. Updating in place moves most: on a Zen 4 core, updating two
+// streams gave 45 GB/s, copying 17 to 19 with plain stores and 27 to 45 with streaming ones, and reading alone 25.
 Bandwidth bandwidth() {
-  const int64_t floats = 3 * last_cache_bytes(Device{}) / 4 / (4 * step) * (4 * step);
-  const std::shared_ptr<Storage> storage = Storage::allocate(floats * 4, Device{}, MemoryTag::workspace);
-  float* const data = static_cast<float*>(storage->data());
-  std::fill_n(data, floats, 1.0f);
-  // body(first, distance, length): a share of the streams, each starting `distance` floats after the one before.
-  const auto rate = [&](int64_t streams, double moved, const auto& body) {
-    const int64_t distance = floats / streams;
-    return best_rate(7, [&] {
-      parallel_for(distance / step, int64_t{1} << 12,
-                   [&](int64_t begin, int64_t end) { body(data + begin * step, distance, (end - begin) * step); });
-      return moved * static_cast<double>(floats);
-    });
-  };
+  const Stretches memory(3 * last_cache_bytes(Device{}));
   Bandwidth best{};
-  const Read read = read_body();
-  for (int round = 0; round < 4; ++round) {  // so that another program's burst falls on some attempts only
-    for (const int64_t streams : {1, 2, 4}) {
-      best.reading = std::max(best.reading, rate(streams, 4, [&](const float* first, int64_t distance, int64_t length) {
-                                sink = read(first, streams, distance, length);
-                              }));
-      best.updating = std::max(best.updating, rate(streams, 8, [&](float* first, int64_t distance, int64_t length) {
-                                 update(first, streams, distance, length);
-                               }));
+  for (int round = 0; round < bandwidth_rounds; ++round) {
+    for (const int64_t streams : streams_tried) {
+      best.reading = std::max(best.reading, reading_rate(memory, streams));
+      best.updating = std::max(best.updating, 2 * memory.bytes() * memory.passes_per_second(streams, update));
     }
   }
   return best;
@@ -230,6 +251,14 @@ double measure_peak_flops(DType dtype) {
     case Isa::amx: break;
   }
   return peak(multiply_add_avx512);
+}
+
+double measure_reading(int64_t bytes) {
+  const Stretches memory(bytes);
+  double best = 0;
+  for (int round = 0; round < bandwidth_rounds; ++round)
+    for (const int64_t streams : streams_tried) best = std::max(best, reading_rate(memory, streams));
+  return best;
 }
 
 Ceilings measure_ceilings() {

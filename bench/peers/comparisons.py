@@ -47,7 +47,7 @@ def llama_answers(kind):
         model, programs = env.model_of_type(kind), env.llama_cpp()
         theirs = llama_cpp.peer(programs / "llama-bench", model, env.threads)
         ours = llama_cpp.lathe(env.lathe("lathe-bench"), model, env.threads)
-        return [row(f"{kind}, answer of 128", "tokens/s", ours["tg128"], theirs["tg128"]),
+        return [row(f"{kind}, answer of 128", "tokens/s", ours["tg128"], theirs["tg128"], limit=ours["reading_limit"]),
                 row(f"{kind}, prompt of 512", "tokens/s", ours["pp512"], theirs["pp512"])]
     return one_round
 

@@ -10,7 +10,8 @@ INTRODUCTION = """# Lathe beside its peers on {cpu}, {isa}, {threads} threads
 Both sides run in turn with the same model, file, threads and dtype; a figure is the median of the rounds, a ratio the median of the rounds'
 ratios, so that both sides see the machine's moods. Rounds in which other processes, or other guests of the host, took more than 5 % of a
 core do not count, where there are others. A ratio above 1 means that Lathe is ahead: faster, or in less time or memory.
-The limit is the most that `lathe-bench` measured in these rounds: the peak of arithmetic in registers, for a training step ÷ the operations of its products. Made by
+The limit is the most that `lathe-bench` measured in these rounds: the peak of arithmetic in registers, for a training step ÷ the operations of its products; for an
+answer, how often a loop on the same threads that does nothing else reads the weights' bytes. Made by
 
     {command}
 
