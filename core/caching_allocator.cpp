@@ -117,10 +117,11 @@ void* CachingAllocator::take_fresh(int64_t block, int64_t asked, MemoryTag tag) 
   int64_t allowed = highest + std::max(cache_slack_bytes, highest / 8);
   if (limit_ > 0) allowed = std::min(allowed, limit_);
   release_until(allowed - live);
-  void* pointer = source_.take(block);
+  const auto take = tag == MemoryTag::weights && source_.take_weights != nullptr ? source_.take_weights : source_.take;
+  void* pointer = take(block);
   if (pointer == nullptr) {  // the system may have what the cache holds back
     release_until(0);
-    pointer = source_.take(block);
+    pointer = take(block);
   }
   if (pointer == nullptr) refuse(asked, tag, source_.free_bytes());
   return pointer;

@@ -9,39 +9,35 @@
 #include <cstring>
 
 #include "core/caching_allocator.h"
+#include "core/huge_pages.h"
 
 namespace lathe {
 namespace {
 
-constexpr int64_t mapped_from_bytes = 256 << 10;
-constexpr size_t huge_page = 2 << 20;
+constexpr int64_t page_bytes = 4 << 10, mapped_from_bytes = 256 << 10;
 
-void* map(size_t bytes) {
-  void* const block = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+void* map(int64_t bytes) {
+  void* const block =
+      ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   return block == MAP_FAILED ? nullptr : block;
 }
 
-// Aligned to a huge page: the first touch costs one fault for each 2 MiB instead of 512. For 64 MiB in a
-// virtual machine that is 9 ms of CPU instead of 37, and 0.2 ms instead of 10 to give them back. Maps a huge
-// page too much and cuts both ends off.
-void* map_huge(size_t bytes) {
-  char* const start = static_cast<char*>(map(bytes + huge_page));
-  if (start == nullptr) return nullptr;
-  const size_t before = (huge_page - reinterpret_cast<uintptr_t>(start) % huge_page) % huge_page;
-  char* const block = start + before;
-  if (before > 0) ::munmap(start, before);
-  ::munmap(block + bytes, huge_page - before);  // block sizes from 2 MiB on are whole pages
-  ::madvise(block, bytes, MADV_HUGEPAGE);       // a wish: refused where the kernel has none
-  return block;
+void* take(int64_t bytes) {
+  // Block sizes are multiples of 64.
+  if (bytes < mapped_from_bytes) return std::aligned_alloc(64, static_cast<size_t>(bytes));
+  return bytes < huge_page_bytes ? map(bytes) : map_huge_pages(bytes);
 }
 
-void* take(int64_t bytes) {
-  const auto size = static_cast<size_t>(bytes);
-  if (bytes < mapped_from_bytes) return std::aligned_alloc(64, size);  // block sizes are multiples of 64
-  return size < huge_page ? map(size) : map_huge(size);
+// Never destroyed: what it gave may be given back by destructors of other static objects.
+HugePageBlocks& weights() {
+  static HugePageBlocks& blocks = *new HugePageBlocks;
+  return blocks;
 }
+
+void* take_weights(int64_t bytes) { return bytes < page_bytes ? take(bytes) : weights().take(bytes); }
 
 void give(void* block, int64_t bytes) {
+  if (bytes >= page_bytes && weights().give(block, bytes)) return;
   if (bytes < mapped_from_bytes) {
     std::free(block);
   } else {
@@ -113,7 +109,7 @@ int64_t free_bytes() {
 }  // namespace
 
 BlockSource system_memory() {
-  return {.device = "cpu", .take = take, .give = give, .free_bytes = free_bytes, .host_memory = true};
+  return {.device = "cpu", .take = take, .take_weights = take_weights, .give = give, .free_bytes = free_bytes, .host_memory = true};
 }
 
 int64_t process_peak_rss_bytes() {

@@ -1,0 +1,33 @@
+// Memory of the system in huge pages (2 MiB), where the kernel has them.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+
+namespace lathe {
+
+inline constexpr int64_t huge_page_bytes = 2 << 20;
+
+// Aligned to a huge page; nullptr where there is no memory. Given back by munmap.
+void* map_huge_pages(int64_t bytes);
+
+// Blocks that share huge pages: for those that live as long as a model and of which each is too small for pages of its
+// own. Weights are streamed for every token, and with pages of 4 KiB the CPU's prefetchers stop at each of their ends
+// and 512 times as many translations are looked up: two threads read 96 MB that a third-level cache holds at 15 to 50
+// GB/s, and in huge pages at 53 to 57. Thread-safe.
+class HugePageBlocks {
+ public:
+  void* take(int64_t bytes);              // a multiple of 64; nullptr where there is no memory
+  bool give(void* block, int64_t bytes);  // false where it is none of its blocks
+
+ private:
+  struct Slab {
+    int64_t bytes, used, live_blocks;
+  };
+  std::mutex mutex_;
+  std::map<char*, Slab> slabs_;  // by their beginnings
+  char* filling_ = nullptr;      // the slab with most room
+};
+
+}  // namespace lathe
