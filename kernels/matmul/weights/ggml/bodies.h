@@ -44,21 +44,25 @@ struct BlockScale {
   int32_t sums[2];          // of the integers of the first and the last 16
 };
 
-// How a row's integers lie. Products of few rows read pairs in every set, those of many rows digits with AMX.
+// How a row's integers lie. An integer is 256 · high + low, 0 <= low < 256.
 enum class Integers : uint8_t {
   // 16 pairs of 16-bit integers (ggml_formats.h says which neighbours make a pair).
   pairs,
-  // An integer is 256 · high + low, 0 <= low < 256; 256 · high and low are numbers of bf16. 16 pairs of the block's
-  // 256 · high, then 16 of its low.
+  // Of few rows, where vpdpbusd is: the block's 32 high in bytes, its 32 low, and 128 · the sum of high.
+  bytes,
+  // Of many rows with AMX: 256 · high and low are numbers of bf16. 16 pairs of the block's 256 · high, then 16 of its
+  // low.
   digits,
   // The same of the first 16 neighbours, 8 pairs and 8, then of the last: where each 16 have a scale.
   digits_of_halves,
 };
-LATHE_INLINE constexpr int64_t words_of(Integers integers) { return integers == Integers::pairs ? 16 : 32; }
+LATHE_INLINE constexpr int64_t words_of(Integers integers) {
+  return integers == Integers::pairs ? 16 : integers == Integers::bytes ? 17 : 32;
+}
 
 // Activations as products read them: for each row and block of 32 their integers, scale and sums. Tile by tile, so that
-// a tile's rows lie together: pairs are [blocks][rows of the tile][16], digits [blocks][2][rows of the tile][16],
-// scales [blocks][rows of the tile].
+// a tile's rows lie together: pairs are [blocks][rows of the tile][16], bytes [blocks][rows of the tile][17], digits
+// [blocks][2][rows of the tile][16], scales [blocks][rows of the tile].
 struct QuantizedRows {
   uint32_t* words;
   BlockScale* scales;

@@ -24,6 +24,10 @@ constexpr int64_t worth_a_fork = int64_t{1} << 16;  // multiply-adds below which
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+bool of_many_rows(ggml::Integers integers) {
+  return integers == ggml::Integers::digits || integers == ggml::Integers::digits_of_halves;
+}
+
 // The rows of x as integers.
 class Quantized {
  public:
@@ -43,7 +47,7 @@ class Quantized {
     const int64_t tiles = rows.tiling.tiles;
     const int64_t grain = x.numel() < worth_a_fork ? tiles : ceil_div(tiles, 4 * thread_count());
     parallel_for(tiles, grain, [&](int64_t begin, int64_t end) {
-      with_product_isa(integers != ggml::Integers::pairs, [&]<Isa isa>() {
+      with_product_isa(of_many_rows(integers), [&]<Isa isa>() {
         ggml::quantize_rows<isa>({product_matrix(x), rows, begin, end});
       });
     });
@@ -69,7 +73,10 @@ class QuantizedFor {
 
  private:
   ggml::Integers integers_of(GgmlFormat format) const {
-    if (active_isa() != Isa::amx || x_.dim(0) <= ggml::most_direct_rows(Isa::amx)) return ggml::Integers::pairs;
+    const Isa isa = active_isa();
+    const bool few_rows = x_.dim(0) <= ggml::most_direct_rows(isa);
+    if (few_rows && (isa == Isa::avx512_bf16 || isa == Isa::amx)) return ggml::Integers::bytes;
+    if (few_rows || isa != Isa::amx) return ggml::Integers::pairs;
     const int64_t scales = ggml::with_format(format, []<class Format>() { return Format::scales; });
     return scales == 2 ? ggml::Integers::digits_of_halves : ggml::Integers::digits;
   }

@@ -3,6 +3,7 @@
 //
 // A decoder has, of block `b` of a panel (the vector's first row is `vector` · lanes):
 //   pair     the codes of pair `i`
+//   quad     the codes of neighbours 4t … 4t + 3, in the bytes of a word, with a sign where `signed_codes`
 //   offset   what is subtracted from a code: a value is scale · (code − offset)
 //   scale    of the half of the block that `half` counts (one half where the format has one scale)
 //   minimum  of formats that have one: a value is scale · code + minimum
@@ -69,7 +70,7 @@ struct Decoder;
 // Formats of 32 whose scales are those of the file.
 template <class Format>
 struct OwnScales {
-  static constexpr bool has_minimum = Format::has_minimum;
+  static constexpr bool has_minimum = Format::has_minimum, signed_codes = false;
   static constexpr int scales = 1;
   static constexpr int32_t offset = 0;
   static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) { return panel + b * Format::block_bytes; }
@@ -87,11 +88,17 @@ struct Decoder<ggml::Q4_0> : OwnScales<ggml::Q4_0> {
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
     return nibble_pair(block(panel, b) + ggml::Q4_0::codes, i, vector);
   }
+  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
+    return nibble_quad(block(panel, b) + ggml::Q4_0::codes, t, vector);
+  }
 };
 template <>
 struct Decoder<ggml::Q4_1> : OwnScales<ggml::Q4_1> {
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
     return nibble_pair(block(panel, b) + ggml::Q4_1::codes, i, vector);
+  }
+  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
+    return nibble_quad(block(panel, b) + ggml::Q4_1::codes, t, vector);
   }
 };
 LATHE_INLINE VecU five_bit_pair(const uint8_t* codes, int i, int vector) {
@@ -103,24 +110,34 @@ struct Decoder<ggml::Q5_0> : OwnScales<ggml::Q5_0> {
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
     return five_bit_pair(block(panel, b) + ggml::Q5_0::codes, i, vector);
   }
+  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
+    return five_bit_quad(block(panel, b) + ggml::Q5_0::codes, t, vector);
+  }
 };
 template <>
 struct Decoder<ggml::Q5_1> : OwnScales<ggml::Q5_1> {
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
     return five_bit_pair(block(panel, b) + ggml::Q5_1::codes, i, vector);
   }
+  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
+    return five_bit_quad(block(panel, b) + ggml::Q5_1::codes, t, vector);
+  }
 };
 template <>
 struct Decoder<ggml::Q8_0> : OwnScales<ggml::Q8_0> {
+  static constexpr bool signed_codes = true;
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
     return byte_pair(block(panel, b) + ggml::Q8_0::codes, i, vector);
+  }
+  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
+    return load_words(rows_of_word(block(panel, b) + ggml::Q8_0::codes, t, vector));
   }
 };
 
 // Q4_K, Q5_K: whole numbers of 6 bits in bytes, times the unit's d and dmin; exact in f32.
 template <class Format>
 struct ScalesOfK {
-  static constexpr bool has_minimum = true;
+  static constexpr bool has_minimum = true, signed_codes = false;
   static constexpr int scales = 1;
   static constexpr int32_t offset = 0;
   static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) { return ggml::block_of<Format>(panel, b); }
@@ -137,25 +154,33 @@ struct Decoder<ggml::Q4_K> : ScalesOfK<ggml::Q4_K> {
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
     return nibble_pair(block(panel, b) + ggml::Q4_K::codes, i, vector);
   }
+  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
+    return nibble_quad(block(panel, b) + ggml::Q4_K::codes, t, vector);
+  }
 };
 template <>
 struct Decoder<ggml::Q5_K> : ScalesOfK<ggml::Q5_K> {
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
     return five_bit_pair(block(panel, b) + ggml::Q5_K::codes, i, vector);
   }
+  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
+    return five_bit_quad(block(panel, b) + ggml::Q5_K::codes, t, vector);
+  }
 };
 
 template <>
 struct Decoder<ggml::Q6_K> {
-  static constexpr bool has_minimum = false;
+  static constexpr bool has_minimum = false, signed_codes = false;
   static constexpr int scales = 2;
   static constexpr int32_t offset = 32;
   static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) {
     return ggml::block_of<ggml::Q6_K>(panel, b);
   }
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
-    const uint8_t* codes = ggml::block_of<ggml::Q6_K>(panel, b) + ggml::Q6_K::codes;
-    return pair_of_quad(six_bit_quad(codes, i / 2, vector), i);
+    return pair_of_quad(quad(panel, b, i / 2, vector), i);
+  }
+  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
+    return six_bit_quad(block(panel, b) + ggml::Q6_K::codes, t, vector);
   }
   static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int half, int vector) {
     const uint8_t* scales = ggml::block_of<ggml::Q6_K>(panel, b) + half * ggml::byte_scales;

@@ -1,6 +1,7 @@
 // Products of quantised activations with panels of ggml's blocks. For each block of 32 an exact sum of integers, then
 // one fused multiply-add with the scales: a chain in the order of the blocks, whatever the rows and the instruction
 // set.
+#include "kernels/matmul/weights/ggml/cpu/block_sums.h"
 #include "kernels/matmul/weights/ggml/cpu/decoders.h"
 #include "kernels/matmul/weights/ggml/cpu/results.h"
 
@@ -11,42 +12,12 @@ using ggml::GgmlProductArgs;
 using ggml::GgmlTask;
 using ggml::panel_rows;
 
-// sum + the products of two neighbours. GCC reassociates whole numbers: it made a tree of a block's 16 sums whose
-// leaves, 128 products, went through the stack (4 rows with AVX2 took 1.8 times as long, many rows twice). A sum that
-// passes through an empty asm stays a chain in its register.
-LATHE_INLINE VecI add_products(VecI sum, VecU weights, VecU activations) {
-#if defined(LATHE_ISA_avx512_bf16)
-  return (VecI)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)weights, (__m512i)activations);
-#elif defined(LATHE_AVX512)
-  sum += (VecI)_mm512_madd_epi16((__m512i)weights, (__m512i)activations);
-  asm("" : "+v"(sum));
-  return sum;
-#elif defined(LATHE_AVX2)
-  sum += (VecI)_mm256_madd_epi16((__m256i)weights, (__m256i)activations);
-  asm("" : "+x"(sum));
-  return sum;
-#else
-  sum += (VecI)_mm_madd_epi16((__m128i)weights, (__m128i)activations);
-  asm("" : "+x"(sum));
-  return sum;
-#endif
-}
-
-LATHE_INLINE VecU splat_pair(const uint32_t* pair) { return *pair - VecU{}; }
-
 LATHE_INLINE VecI splat_integer(int32_t value) { return value - VecI{}; }
 
 // −offset · Σ of the activations that a scale's sum is of, so that codes need no subtraction each.
 template <class Decoder>
 LATHE_INLINE int32_t offset_of(const ggml::BlockScale& block, int half) {
   return -Decoder::offset * (Decoder::scales == 2 ? block.sums[half] : block.sums[0] + block.sums[1]);
-}
-
-// The order in which a block's pairs are taken: the four that share a word of nibbles together, and the first 16
-// neighbours before the others where each has a scale.
-template <class Decoder>
-LATHE_INLINE constexpr int pair_at(int half, int n) {
-  return Decoder::scales == 2 ? half * 8 + n : n / 4 * 2 + n % 2 + n % 4 / 2 * 8;
 }
 
 // Asks for the lines that lie `ahead` bytes after those of block `b`, which may be the next panels'.
@@ -58,34 +29,22 @@ LATHE_INLINE void prefetch_codes(const uint8_t* panel, int64_t b, int64_t ahead)
 
 // Blocks [first, last) of a panel, which begins with block `first`, times the `rows` rows of a tile, added to sums
 // [rows][16].
-template <class Decoder, int rows>
-void multiply_tile(const uint8_t* panel, int64_t first, int64_t last, const uint32_t* pairs,
+template <class Decoder, class Sums, int rows>
+void multiply_tile(const uint8_t* panel, int64_t first, int64_t last, const uint32_t* words,
                    const ggml::BlockScale* scales, int64_t prefetch_bytes, float* sums) {
-  constexpr int vectors = ggml_vectors, pairs_each = 16 / Decoder::scales;
+  constexpr int vectors = ggml_vectors;
   Vec totals[rows][vectors];
 #pragma GCC unroll 16
   for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) totals[i][v] = load(sums + i * panel_rows + v * lanes);
-  pairs += first * rows * 16, scales += first * rows;
-  for (int64_t b = 0; b < last - first; ++b, pairs += rows * 16, scales += rows) {
+  words += first * rows * Sums::words, scales += first * rows;
+  for (int64_t b = 0; b < last - first; ++b, words += rows * Sums::words, scales += rows) {
     if (prefetch_bytes > 0) prefetch_codes<Decoder>(panel, b, prefetch_bytes);
 #pragma GCC unroll 2
     for (int half = 0; half < Decoder::scales; ++half) {
       VecI products[rows][vectors] = {};
-#pragma GCC unroll 16
-      for (int n = 0; n < pairs_each; ++n) {
-        const int pair = pair_at<Decoder>(half, n);
-        VecU weights[vectors];
-#pragma GCC unroll 4
-        for (int v = 0; v < vectors; ++v) weights[v] = Decoder::pair(panel, b, pair, v);
-#pragma GCC unroll 16
-        for (int i = 0; i < rows; ++i) {
-          const VecU activations = splat_pair(pairs + i * 16 + pair);
-#pragma GCC unroll 4
-          for (int v = 0; v < vectors; ++v) products[i][v] = add_products(products[i][v], weights[v], activations);
-        }
-      }
+      Sums::template add<Decoder>(panel, b, half, words, products);
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) {
         const Vec scale = Decoder::scale(panel, b, half, v);
@@ -113,7 +72,7 @@ void multiply_tile(const uint8_t* panel, int64_t first, int64_t last, const uint
 }
 
 // Tiles [first_tile, last_tile), of up to `most` rows each.
-template <class Decoder, int most>
+template <class Decoder, class Sums, int most>
 void multiply_tiles(const uint8_t* panel, int64_t first, int64_t last, const GgmlProductArgs& args,
                     const GgmlTask& task, float* sums) {
   const ggml::QuantizedRows& left = args.left;
@@ -121,8 +80,8 @@ void multiply_tiles(const uint8_t* panel, int64_t first, int64_t last, const Ggm
     const int64_t rows = left.rows_of(tile), prefetch_bytes = tile == task.first_tile ? task.prefetch_bytes : 0;
     const auto multiply = [&]<int count>(auto& next) {
       if (rows == count)
-        return multiply_tile<Decoder, count>(panel, first, last, left.tile_words(tile), left.tile_scales(tile),
-                                             prefetch_bytes, sums);
+        return multiply_tile<Decoder, Sums, count>(panel, first, last, left.tile_words(tile), left.tile_scales(tile),
+                                                   prefetch_bytes, sums);
       if constexpr (count > 1) next.template operator()<count - 1>(next);
     };
     multiply.template operator()<most>(multiply);
@@ -159,11 +118,12 @@ void multiply_panel(const GgmlProductArgs& args, const GgmlTask& task, const uin
   constexpr Isa isa = Isa::LATHE_ISA;
   const int64_t blocks = args.left.blocks;
   if (task.workspace == nullptr)
-    return multiply_tiles<Codes, ggml::tile_rows(isa, true)>(panel, 0, blocks, args, task, sums);
+    return multiply_tiles<Codes, DirectSums, ggml::tile_rows(isa, true)>(panel, 0, blocks, args, task, sums);
   for (int64_t first = 0; first < blocks; first += ggml::unpacked_blocks) {
     const int64_t last = blocks - first < ggml::unpacked_blocks ? blocks : first + ggml::unpacked_blocks;
     unpack<Codes>(panel, first, last, task.workspace);
-    multiply_tiles<UnpackedOf<Codes>, ggml::tile_rows(isa, false)>(task.workspace, first, last, args, task, sums);
+    multiply_tiles<UnpackedOf<Codes>, PairSums, ggml::tile_rows(isa, false)>(task.workspace, first, last, args, task,
+                                                                             sums);
   }
 }
 
@@ -178,7 +138,10 @@ void multiply_blocks(const GgmlProductArgs& args, const GgmlTask& task) {
   const int64_t first_row = args.left.tiling.first_row(task.first_tile);
   const int64_t last_row = args.left.tiling.first_row(task.last_tile);
   for (int64_t p = task.first_panel; p < task.last_panel; ++p) {
-    for (int64_t i = 0; i < (last_row - first_row) * panel_rows; ++i) sums[i] = 0;
+    for (int64_t i = 0; i < (last_row - first_row) * panel_rows; i += lanes) {
+      store(sums + i, zero());
+      asm("" : "+r"(i));  // or GCC calls memset, thousands of times a token for 64 bytes
+    }
     const uint8_t* panel = args.panels + p * args.panel_bytes;
     with_format(args.format, [&]<class Format>() { multiply_panel<Format>(args, task, panel, sums); });
     for (const SecondPair& pair : args.second_pairs) add_second_pair(pair, args.n, p, first_row, last_row, sums);
