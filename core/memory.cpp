@@ -116,7 +116,7 @@ std::string memory_table(Device device) {
 }
 
 std::shared_ptr<Storage> Storage::allocate(int64_t bytes, Device device, MemoryTag tag) {
-  std::shared_ptr<Storage> storage(new Storage);
+  const auto storage = std::make_shared<Storage>(Key{});
   storage->data_ = allocator_for(device).allocate(bytes, tag);
   storage->bytes_ = bytes;
   storage->device_ = device;
@@ -127,7 +127,7 @@ std::shared_ptr<Storage> Storage::allocate(int64_t bytes, Device device, MemoryT
 
 std::shared_ptr<Storage> Storage::wrap(void* data, int64_t bytes, Device device,
                                        std::shared_ptr<const void> keep_alive) {
-  std::shared_ptr<Storage> storage(new Storage);
+  const auto storage = std::make_shared<Storage>(Key{});
   storage->data_ = data;
   storage->bytes_ = bytes;
   storage->device_ = device;

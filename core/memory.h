@@ -82,7 +82,13 @@ int64_t process_peak_rss_bytes();
 
 // Reference-counted bytes that tensors look into.
 class Storage {
+  // make_shared wants a public constructor, which nobody else can call.
+  struct Key {
+    explicit Key() = default;
+  };
+
  public:
+  explicit Storage(Key) {}
   static std::shared_ptr<Storage> allocate(int64_t bytes, Device device, MemoryTag tag);
   // Memory owned by somebody else (a mapped file); `keep_alive` is held as long as the storage lives.
   static std::shared_ptr<Storage> wrap(void* data, int64_t bytes, Device device,
@@ -100,7 +106,6 @@ class Storage {
   void bump_version() { ++version_; }
 
  private:
-  Storage() = default;
   void* data_ = nullptr;
   int64_t bytes_ = 0;
   Device device_;

@@ -27,27 +27,15 @@ Shape::Shape(std::span<const int64_t> dims) {
   for (const int64_t extent : dims) {
     if (extent < 0) throw ShapeError("shape " + list_text(dims) + " has a negative extent");
     const int64_t factor = std::max<int64_t>(extent, 1);
-    if (product > max_numel / factor) {
+    if (__builtin_mul_overflow(product, factor, &product) || product > max_numel)
       throw ShapeError("shape " + list_text(dims) + " has more than 2^62 elements");
-    }
-    product *= factor;
   }
   std::copy(dims.begin(), dims.end(), dims_.begin());
   rank_ = static_cast<int>(dims.size());
 }
 
-int64_t Shape::numel() const {
-  int64_t product = 1;
-  for (int i = 0; i < rank_; ++i) product *= dims_[static_cast<size_t>(i)];
-  return product;
-}
-
-int64_t Shape::operator[](int i) const {
-  const int index = i < 0 ? i + rank_ : i;
-  if (index < 0 || index >= rank_) {
-    throw ShapeError("dimension " + std::to_string(i) + " of shape " + to_string(*this) + " does not exist");
-  }
-  return dims_[static_cast<size_t>(index)];
+void Shape::no_dimension(int i) const {
+  throw ShapeError("dimension " + std::to_string(i) + " of shape " + to_string(*this) + " does not exist");
 }
 
 bool Shape::operator==(const Shape& other) const { return std::ranges::equal(dims(), other.dims()); }

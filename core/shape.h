@@ -19,13 +19,23 @@ class Shape {
   explicit Shape(std::span<const int64_t> dims);
 
   int rank() const { return rank_; }
-  int64_t numel() const;
+  int64_t numel() const {
+    int64_t product = 1;
+    for (int i = 0; i < rank_; ++i) product *= dims_[static_cast<size_t>(i)];
+    return product;
+  }
   // Negative indices count from the end. Throws ShapeError when out of range.
-  int64_t operator[](int i) const;
+  int64_t operator[](int i) const {
+    const int index = i < 0 ? i + rank_ : i;
+    if (index < 0 || index >= rank_) no_dimension(i);
+    return dims_[static_cast<size_t>(index)];
+  }
   std::span<const int64_t> dims() const { return {dims_.data(), static_cast<size_t>(rank_)}; }
   bool operator==(const Shape& other) const;
 
  private:
+  [[noreturn]] void no_dimension(int i) const;
+
   std::array<int64_t, max_rank> dims_{};
   int rank_ = 0;
 };

@@ -52,7 +52,6 @@ autograd::Variable PagedAttention::attend(int64_t layer, const autograd::Variabl
 }
 
 std::optional<autograd::Variable> PagedAttention::attend_unturned(int64_t layer, const UnturnedHeads& heads) {
-  if (heads.q.value().device().kind == DeviceKind::cpu) return {};
   kernels::rope_append(cache_.layer(layer),
                        {.q = heads.q.value(),
                         .k = heads.k.value(),

@@ -33,8 +33,10 @@ PackedLora::Pair LoraLayer::packed_factors() const {
 
 autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRows& rows,
                                       const autograd::Variable& residual) const {
-  if (std::optional<std::vector<autograd::UnrecordedLora>> few = unrecorded_lora(*this, rows))
-    return autograd::linear_each(x, {{weight, bias.value(), residual.value(), *std::move(few)}})[0];
+  if (std::optional<std::vector<autograd::UnrecordedLora>> few = unrecorded_lora(*this, rows)) {
+    const autograd::UnrecordedLinear alone{weight, bias.value(), residual.value(), *std::move(few)};
+    return autograd::linear_each(x, {&alone, 1})[0];
+  }
   autograd::LinearTerms terms{.bias = bias, .residual = residual, .lora = {}};
   for (const AdapterRun& run : rows.adapters) {
     const auto found = lora.find(run.adapter);

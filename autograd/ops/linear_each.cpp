@@ -23,7 +23,7 @@ kernels::LinearProduct product_of(const Tensor& x, const UnrecordedLinear& linea
 
 // x·Aᵀ of all adapters of all linears at once, each with its B as a term of its product. In one piece of memory: by
 // sixteen adapters a decode step has thousands of them.
-void add_lora(const Tensor& x, const std::vector<UnrecordedLinear>& linears,
+void add_lora(const Tensor& x, std::span<const UnrecordedLinear> linears,
               std::vector<kernels::LinearProduct>& products) {
   int64_t count = 0, numbers = 0;
   for (const UnrecordedLinear& linear : linears)
@@ -49,7 +49,7 @@ void add_lora(const Tensor& x, const std::vector<UnrecordedLinear>& linears,
 
 }  // namespace
 
-std::vector<Variable> linear_each(const Variable& x, const std::vector<UnrecordedLinear>& linears) {
+std::vector<Variable> linear_each(const Variable& x, std::span<const UnrecordedLinear> linears) {
   const Unrecorded operation("linear");
   const OperationTimer timer(operation, Direction::forward);
   std::vector<kernels::LinearProduct> products;

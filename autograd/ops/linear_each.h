@@ -2,6 +2,7 @@
 // other, and of swiglu() or geglu() of them, in one pass over x (kernels/matmul/products.h).
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "autograd/ops/linear.h"
@@ -25,7 +26,7 @@ struct UnrecordedLinear {
 };
 
 // x [T, K] → [T, N] of each.
-std::vector<Variable> linear_each(const Variable& x, const std::vector<UnrecordedLinear>& linears);
+std::vector<Variable> linear_each(const Variable& x, std::span<const UnrecordedLinear> linears);
 // act(gate(x)) · up(x), without adapters.
 Variable gated_linear(const Variable& x, const UnrecordedLinear& gate, const UnrecordedLinear& up,
                       kernels::Activation activation);

@@ -56,11 +56,13 @@ void check_kind(Argument argument, const Tensor& dense, int64_t rows, int64_t co
 
 void check_kind(Argument argument, const PackedWeight& packed, int64_t rows, int64_t columns, DType dtype) {
   if (!packed.defined()) argument.fail(text(rows, columns), "an undefined weight");
-  const std::string found = std::string(name_of(packed.dtype())) + text(packed.rows(), packed.columns()) + " packed";
-  if (packed.rows() != rows || packed.columns() != columns) argument.fail(text(rows, columns), found);
-  if (packed.dtype() != dtype) argument.fail("dtype " + std::string(name_of(dtype)), found);
+  const auto found = [&] {
+    return std::string(name_of(packed.dtype())) + text(packed.rows(), packed.columns()) + " packed";
+  };
+  if (packed.rows() != rows || packed.columns() != columns) argument.fail(text(rows, columns), found());
+  if (packed.dtype() != dtype) argument.fail("dtype " + std::string(name_of(dtype)), found());
   if (packed.device() != argument.device)
-    argument.fail("a weight on " + to_string(argument.device), found + " for " + to_string(packed.device()));
+    argument.fail("a weight on " + to_string(argument.device), found() + " for " + to_string(packed.device()));
 }
 
 void check_kind(Argument argument, const QuantizedWeight& weight, int64_t rows, int64_t columns, DType) {
@@ -73,13 +75,14 @@ void check_kind(Argument argument, const QuantizedWeight& weight, int64_t rows, 
 
 void check_kind(Argument argument, const GgmlWeight& weight, int64_t rows, int64_t columns, DType dtype) {
   if (!weight.defined()) argument.fail(text(rows, columns), "an undefined weight");
-  const std::string found =
-      std::string(name_of(weight.format())) + " " + text(weight.rows(), weight.columns()) + " on the cpu";
-  if (weight.rows() != rows || weight.columns() != columns) argument.fail(text(rows, columns), found);
+  const auto found = [&] {
+    return std::string(name_of(weight.format())) + " " + text(weight.rows(), weight.columns()) + " on the cpu";
+  };
+  if (weight.rows() != rows || weight.columns() != columns) argument.fail(text(rows, columns), found());
   if (weight.dtype() != dtype)
     argument.fail("a weight for " + std::string(name_of(dtype)),
-                  found + " for " + std::string(name_of(weight.dtype())));
-  if (argument.device.kind != DeviceKind::cpu) argument.fail("a weight on " + to_string(argument.device), found);
+                  found() + " for " + std::string(name_of(weight.dtype())));
+  if (argument.device.kind != DeviceKind::cpu) argument.fail("a weight on " + to_string(argument.device), found());
 }
 
 void check_weight(Argument argument, const Weight& weight, int64_t rows, int64_t columns, DType dtype) {
@@ -104,11 +107,11 @@ void check_lora(Argument left_argument, const Tensor& left, Argument right_argum
 void check_lora_rows(const char* op, Device device, const LinearTerms& terms, int64_t m, int64_t n, DType dtype) {
   int64_t done = 0;
   for (const LoraRows& lora : terms.lora_rows) {
-    const std::string found = "rows from " + std::to_string(lora.begin) + " to " + std::to_string(lora.end);
+    const auto found = [&] { return "rows from " + std::to_string(lora.begin) + " to " + std::to_string(lora.end); };
     if (lora.begin < done || lora.end < lora.begin || lora.end > m)
       Argument{op, "lora_rows", device}.fail(
-          "ascending rows from " + std::to_string(done) + " to " + std::to_string(m) + " at most", found);
-    if (!lora.t.defined()) Argument{op, "lora_rows", device}.fail("a term", found + " without one");
+          "ascending rows from " + std::to_string(done) + " to " + std::to_string(m) + " at most", found());
+    if (!lora.t.defined()) Argument{op, "lora_rows", device}.fail("a term", found() + " without one");
     check_lora({op, "lora_rows' t", device}, lora.t, {op, "lora_rows' b", device}, lora.b, lora.end - lora.begin, n,
                false, dtype);
     done = lora.end;

@@ -21,16 +21,12 @@ DType dtype_of(const GgmlWeight& ggml) { return ggml.dtype(); }
 
 }  // namespace
 
-Weight::Weight() = default;
-Weight::Weight(Tensor dense) : weight_(std::move(dense)) {}
-Weight::Weight(PackedWeight packed) : weight_(std::move(packed)) {}
-Weight::Weight(QuantizedWeight quantized) : weight_(std::move(quantized)) {}
-Weight::Weight(GgmlWeight ggml) : weight_(std::move(ggml)) {}
-Weight::Weight(const Weight& other) = default;
-Weight::Weight(Weight&& other) noexcept = default;
-Weight& Weight::operator=(const Weight& other) = default;
-Weight& Weight::operator=(Weight&& other) noexcept = default;
-Weight::~Weight() = default;
+const Weight::Kind Weight::undefined;
+
+Weight::Weight(Tensor dense) : kind_(std::make_shared<const Kind>(std::move(dense))) {}
+Weight::Weight(PackedWeight packed) : kind_(std::make_shared<const Kind>(std::move(packed))) {}
+Weight::Weight(QuantizedWeight quantized) : kind_(std::make_shared<const Kind>(std::move(quantized))) {}
+Weight::Weight(GgmlWeight ggml) : kind_(std::make_shared<const Kind>(std::move(ggml))) {}
 
 bool Weight::defined() const {
   return visit([](const auto& weight) { return weight.defined(); });

@@ -1,6 +1,7 @@
 // A weight [N, K] that a product reads: dense, packed and frozen, or quantised and frozen (by us, or a GGUF file's).
 #pragma once
 
+#include <memory>
 #include <utility>
 #include <variant>
 
@@ -11,10 +12,10 @@
 
 namespace lathe::kernels {
 
-// Shares its storage: cheap to copy.
+// Never changes, and copies share it: a decode step hands hundreds on.
 class Weight {
  public:
-  Weight();  // undefined
+  Weight() = default;  // undefined
   // Rows may lie apart, their elements are contiguous. A product packs it on the way: the bits of the packed weight.
   Weight(Tensor dense);
   Weight(PackedWeight packed);
@@ -22,13 +23,6 @@ class Weight {
   Weight(QuantizedWeight quantized);
   // A product multiplies integers (weights/ggml/ggml_weight.h).
   Weight(GgmlWeight ggml);
-  // In weight.cpp, because inline they would put a page of code into every caller, in which GCC 12 believes to see
-  // uninitialised members.
-  Weight(const Weight& other);
-  Weight(Weight&& other) noexcept;
-  Weight& operator=(const Weight& other);
-  Weight& operator=(Weight&& other) noexcept;
-  ~Weight();
 
   bool defined() const;
   int64_t rows() const;
@@ -39,18 +33,22 @@ class Weight {
   int64_t nbytes() const;
 
   // The weight where it is of that kind, or null.
-  const Tensor* dense() const { return std::get_if<Tensor>(&weight_); }
-  const PackedWeight* packed() const { return std::get_if<PackedWeight>(&weight_); }
-  const QuantizedWeight* quantized() const { return std::get_if<QuantizedWeight>(&weight_); }
-  const GgmlWeight* ggml() const { return std::get_if<GgmlWeight>(&weight_); }
+  const Tensor* dense() const { return std::get_if<Tensor>(&kind()); }
+  const PackedWeight* packed() const { return std::get_if<PackedWeight>(&kind()); }
+  const QuantizedWeight* quantized() const { return std::get_if<QuantizedWeight>(&kind()); }
+  const GgmlWeight* ggml() const { return std::get_if<GgmlWeight>(&kind()); }
   // visitor(const Tensor& | const PackedWeight& | const QuantizedWeight& | const GgmlWeight&).
   template <class Visitor>
   decltype(auto) visit(Visitor&& visitor) const {
-    return std::visit(std::forward<Visitor>(visitor), weight_);
+    return std::visit(std::forward<Visitor>(visitor), kind());
   }
 
  private:
-  std::variant<Tensor, PackedWeight, QuantizedWeight, GgmlWeight> weight_;
+  using Kind = std::variant<Tensor, PackedWeight, QuantizedWeight, GgmlWeight>;
+  static const Kind undefined;
+  const Kind& kind() const { return kind_ ? *kind_ : undefined; }
+
+  std::shared_ptr<const Kind> kind_;
 };
 
 }  // namespace lathe::kernels

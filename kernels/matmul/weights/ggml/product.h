@@ -11,10 +11,10 @@
 namespace lathe::kernels {
 
 struct GgmlProduct {
-  Tensor out;
-  GgmlWeight weight;
+  const Tensor& out;
+  const GgmlWeight& weight;
   std::span<const SecondPair> second_pairs;  // of its LoRA terms: ascending, rows between them have none
-  Tensor bias, residual;                     // may be undefined
+  const Tensor &bias, &residual;             // may be undefined
 };
 
 void ggml_linear_forward(const Tensor& x, std::span<const GgmlProduct> products);
