@@ -2,16 +2,14 @@
 // producer brings chunks of keys and values by bulk copies, two warpgroups take 64 rows each. While a chunk's weights
 // meet its values, the next chunk's scores are computed and become weights.
 //
-// The bits are those of attend.cuh: scores and each chunk's output are sums along the same steps of sixteen, which
-// wgmma adds as mma.sync does (kernels/matmul/cuda/dense_sm_90a.cu), and what is done with them is the same code on
+// The bits are those of attend.cuh: the products are (warpgroup.cuh), and what is done with them is the same code on
 // registers that lie the same way. Past a sequence's end come the tokens of the next one, whose weights are 0.
 #include <type_traits>
 
 #include "kernels/attention/cuda/arguments.h"
 #include "kernels/attention/cuda/attend.cuh"
 #include "kernels/attention/cuda/sequences.cuh"
-#include "kernels/cuda/ptx/wgmma.h"
-#include "kernels/cuda/tile/bulk_pipeline.cuh"
+#include "kernels/attention/cuda/warpgroup.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -21,22 +19,18 @@ using namespace flash;
 template <class T_, int head_size>
 struct WarpgroupAttention {
   using T = T_;
-  static constexpr int D = head_size, panels = D / 64, rows = 128, warp_rows = 16, stages = 8;
+  static constexpr int D = head_size, rows = 128, warp_rows = 16, stages = 8;
   static constexpr int threads = 384, consuming_warps = 8;
   // Of a consumer's thread: D / 2 sums of the tile and as many of a chunk, 32 scores, 16 or 32 words of weights.
   static constexpr int producer_registers = 24, consumer_registers = 240;
   static_assert(128 * (producer_registers + 2 * consumer_registers) <= 65536);
 
   struct Memory {
-    alignas(1024) SwizzledTile<T, rows, 64> queries[panels];
-    struct Stage {  // keys or values of a chunk, in turn
-      SwizzledTile<T, chunk, 64> panel[panels];
-    };
-    alignas(1024) Stage at[stages];
+    HeadPanels<T, rows, D> queries;
+    HeadPanels<T, chunk, D> at[stages];  // keys or values of a chunk, in turn
     PaddedTile<T, rows, D> out;
     BulkPipeline<stages> pipeline;
   };
-  static constexpr unsigned stage_bytes = sizeof(typename Memory::Stage);
   using Resources = BlockResources<threads, 1, static_cast<int>(sizeof(Memory)), Cards::sm_90a>;
 
   // The ring's place of step n: keys of chunk n / 2, then its values.
@@ -58,38 +52,10 @@ __device__ __forceinline__ void produce(typename Shape::Memory& memory, const Ke
     const RingPlace<Shape::stages> place = Shape::place(n);
     const int token = static_cast<int>(tile.first_token) + (chunks.begin + n / 2) * chunk;
     const int column = tile.kv_head * (n % 2 == 0 ? keys.k_head : keys.v_head);
-    memory.pipeline.begin_fill(place, Shape::stage_bytes);
-    LATHE_UNROLL
-    for (int p = 0; p < Shape::panels; ++p)
-      tensor_copy(memory.at[place.stage].panel[p].elements, n % 2 == 0 ? keys.k : keys.v, token, column + 64 * p,
-                  memory.pipeline.full[place.stage]);
+    auto& stage = memory.at[place.stage];
+    memory.pipeline.begin_fill(place, stage.bytes);
+    stage.copy(n % 2 == 0 ? keys.k : keys.v, token, column, memory.pipeline.full[place.stage]);
   }
-}
-
-// Queues s = queries · keysᵀ.
-template <class Shape>
-__device__ __forceinline__ void queue_scores(float (&s)[chunk / 2], const typename Shape::Memory& memory, int row,
-                                             const typename Shape::Memory::Stage& keys) {
-  LATHE_UNROLL
-  for (int p = 0; p < Shape::panels; ++p) {
-    const auto left = wgmma_operand<Major::k>(memory.queries[p].elements + row * 64);
-    const auto right = wgmma_operand<Major::k>(keys.panel[p].elements);
-    LATHE_UNROLL
-    for (int k = 0; k < 4; ++k) wgmma(s, left.next_k16(k), right.next_k16(k), p > 0 || k > 0);
-  }
-  wgmma_commit();
-}
-
-// Queues o = weights · values, a chunk's output by itself.
-template <class Shape>
-__device__ __forceinline__ void queue_output(float (&o)[Shape::D / 2],
-                                             const LeftOperand<typename Shape::T, 16, chunk>& weights,
-                                             const typename Shape::Memory::Stage& values) {
-  constexpr int panel_bytes = sizeof(values.panel[0]);
-  const auto right = wgmma_operand<Major::mn>(values.panel[0].elements, panel_bytes);
-  LATHE_UNROLL
-  for (int k = 0; k < chunk / 16; ++k) wgmma(o, weights.at[0][k], right.next_k16(k), k > 0);
-  wgmma_commit();
 }
 
 // Of a chunk, for a warp's rows. The weights stay f32 while wgmma is under way: ptxas runs one after the other where
@@ -135,7 +101,7 @@ template <class Shape>
 __device__ __forceinline__ void consume(const TileCall<typename Shape::T>& call, typename Shape::Memory& memory,
                                         const Tile& tile, const ChunkRange& chunks, int row) {
   using T = typename Shape::T;
-  const auto wait = [&](int n) -> const typename Shape::Memory::Stage& {
+  const auto wait = [&](int n) -> const auto& {
     memory.pipeline.wait_until_full(Shape::place(n));
     return memory.at[Shape::place(n).stage];
   };
@@ -161,7 +127,7 @@ __device__ __forceinline__ void consume(const TileCall<typename Shape::T>& call,
   {
     const auto& keys = wait(n);
     wgmma_fence();
-    queue_scores<Shape>(s, memory, row, keys);
+    queue_transposed(s, memory.queries, row, keys);
     wgmma_wait<0>(s);
     release(n);
   }
@@ -175,18 +141,17 @@ __device__ __forceinline__ void consume(const TileCall<typename Shape::T>& call,
     if (another) {
       const auto& keys = wait(n + 2);
       wgmma_fence();
-      queue_scores<Shape>(s, memory, row, keys);
-      queue_output<Shape>(o, weights, values);
+      queue_transposed(s, memory.queries, row, keys);
+      queue_weighted<Onto::nothing>(o, weights, values);
       wgmma_wait<1>(s);
       release(n + 2);
       find_weights<T>(of_chunk, s, rows, c + 1, call.rule);
     } else {
       wgmma_fence();
-      queue_output<Shape>(o, weights, values);
+      queue_weighted<Onto::nothing>(o, weights, values);
     }
     wgmma_wait<0>(o);
-    LATHE_UNROLL
-    for (int k = 0; k < chunk / 16; ++k) wgmma_done_with(weights.at[0][k]);
+    done_with(weights);
     release(n + 1);
     state.merge(maximum, sum, o);
   }
@@ -211,8 +176,8 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   const int left = piece.length * call.group - tile.first_row;
   if (left < tile.rows) tile.rows = left;
   LATHE_UNROLL
-  for (int p = 0; p < Shape::panels; ++p)
-    load_rows<Shape::threads>(memory.queries[p], tile.rows, 64, call.q_aligned, [&](int r) {
+  for (int p = 0; p < memory.queries.panels; ++p)
+    load_rows<Shape::threads>(memory.queries.panel[p], tile.rows, 64, call.q_aligned, [&](int r) {
       return row_address(call.q, call.q_token, call.q_head, tile, call.group, r) + 64 * p;
     });
   cp_async_commit();
@@ -232,21 +197,13 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
 
 // ---- host ----
 
-// A chunk of the heads of all tokens up to the last sequence's end.
-TensorMapArgs map_args(const HeadRows& rows, const AttentionForwardCuda& args) {
-  return {.data = rows.data,
-          .rows = args.cu_seqlens[args.sequences],
-          .columns = (args.kv_heads - 1) * rows.head + args.head_dim,
-          .row_stride = rows.token,
-          .box_rows = chunk,
-          .box_columns = 64};
-}
-
 template <class Shape>
 void forward(const AttentionForwardCuda& args) {
   using T = typename Shape::T;
-  const Keys<T> keys{make_tensor_map(map_args(args.k, args)), make_tensor_map(map_args(args.v, args)),
-                     static_cast<int>(args.k.head), static_cast<int>(args.v.head)};
+  const auto map = [&](const HeadRows& rows) {
+    return make_tensor_map(head_map_args(rows, args.cu_seqlens[args.sequences], args.kv_heads, args.head_dim));
+  };
+  const Keys<T> keys{map(args.k), map(args.v), static_cast<int>(args.k.head), static_cast<int>(args.v.head)};
   const TileCall<T> call = tile_call<T>(args, args.lse, args.lse_head);
   const int kv_heads = static_cast<int>(args.kv_heads);
   const auto tiles_of = [&](int length) { return (length * call.group + Shape::rows - 1) / Shape::rows; };
@@ -269,11 +226,11 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 bool attention_takes_warpgroups(const AttentionForwardCuda& args) {
-  const auto mapped = [&](const HeadRows& rows) {
-    return rows.head % 8 == 0 && rows.head >= 0 && why_no_tensor_map(map_args(rows, args))[0] == 0;
+  const auto served = [&](const HeadRows& rows) {
+    return flash::bulk_copies_serve(rows, args.cu_seqlens[args.sequences], args.kv_heads, args.head_dim);
   };
-  return args.dtype != DType::f32 && (args.head_dim == 64 || args.head_dim == 128) && runs_sm_90a() && mapped(args.k) &&
-         mapped(args.v);
+  return args.dtype != DType::f32 && (args.head_dim == 64 || args.head_dim == 128) && runs_sm_90a() && served(args.k) &&
+         served(args.v);
 }
 template bool attention_takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(const AttentionForwardCuda&);
 

@@ -1,0 +1,88 @@
+// What attention's kernels by wgmma (sm_90a) share: rows of a head in shared memory as bulk copies bring them, and the
+// two products of a warpgroup with them. The bits are those of mma.sync (kernels/cuda/tile/product.cuh): sums along the
+// same steps of sixteen, which wgmma adds as mma.sync does (kernels/matmul/cuda/dense_sm_90a.cu).
+#pragma once
+
+#include "kernels/attention/params.h"
+#include "kernels/cuda/ptx/wgmma.h"
+#include "kernels/cuda/tile/bulk_pipeline.cuh"
+#include "kernels/cuda/tile/product.cuh"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE::flash {
+
+inline constexpr int box_rows = 64;
+
+// The columns of a head of some rows, in panels of 64.
+template <class T_, int rows_, int D>
+struct HeadPanels {
+  using T = T_;
+  static constexpr int rows = rows_, panels = D / 64;
+  static constexpr unsigned bytes = rows * D * sizeof(T);
+  static constexpr int panel_bytes = static_cast<int>(bytes) / panels;
+  static_assert(rows % box_rows == 0 && D % 64 == 0);
+
+  alignas(1024) SwizzledTile<T, rows, 64> panel[panels];
+
+  // Rows from `token` on of the head that begins at `column`, zeros past the last; `bytes` complete on the barrier.
+  __device__ __forceinline__ void copy(const TensorMap& map, int token, int column, MBarrier& full) {
+    LATHE_UNROLL
+    for (int p = 0; p < panels; ++p) {
+      LATHE_UNROLL
+      for (int row = 0; row < rows; row += box_rows)
+        tensor_copy(panel[p].elements + row * 64, map, token + row, column + 64 * p, full);
+    }
+  }
+};
+
+// Queues s = (64 rows of `left` from `first_row` on) · rightᵀ.
+template <class Left, class Right, int sums>
+__device__ __forceinline__ void queue_transposed(float (&s)[sums], const Left& left, int first_row,
+                                                 const Right& right) {
+  static_assert(Left::panels == Right::panels && Right::rows == 2 * sums);
+  LATHE_UNROLL
+  for (int p = 0; p < Left::panels; ++p) {
+    const auto rows = wgmma_operand<Major::k>(left.panel[p].elements + first_row * 64);
+    const auto columns = wgmma_operand<Major::k>(right.panel[p].elements);
+    LATHE_UNROLL
+    for (int k = 0; k < 4; ++k) wgmma(s, rows.next_k16(k), columns.next_k16(k), p > 0 || k > 0);
+  }
+  wgmma_commit();
+}
+
+// Queues o = weights · right, or o += that.
+enum class Onto { nothing, sums };
+template <Onto onto, class T, int k, class Right, int sums>
+__device__ __forceinline__ void queue_weighted(float (&o)[sums], const LeftOperand<T, 16, k>& weights,
+                                               const Right& right) {
+  static_assert(Right::rows == k && Right::panels * 64 == 2 * sums);
+  const auto rows = wgmma_operand<Major::mn>(right.panel[0].elements, Right::panel_bytes);
+  LATHE_UNROLL
+  for (int step = 0; step < k / 16; ++step)
+    wgmma(o, weights.at[0][step], rows.next_k16(step), onto == Onto::sums || step > 0);
+  wgmma_commit();
+}
+
+// After the wait.
+template <class T, int k>
+__device__ __forceinline__ void done_with(const LeftOperand<T, 16, k>& weights) {
+  LATHE_UNROLL
+  for (int step = 0; step < k / 16; ++step) wgmma_done_with(weights.at[0][step]);
+}
+
+// ---- host ----
+
+// All heads of the first `tokens` tokens.
+inline TensorMapArgs head_map_args(const HeadRows& rows, int64_t tokens, int64_t heads, int64_t head_dim) {
+  return {.data = rows.data,
+          .rows = tokens,
+          .columns = (heads - 1) * rows.head + head_dim,
+          .row_stride = rows.token,
+          .box_rows = box_rows,
+          .box_columns = 64};
+}
+inline bool bulk_copies_serve(const HeadRows& rows, int64_t tokens, int64_t heads, int64_t head_dim) {
+  return rows.head % 8 == 0 && rows.head >= 0 &&
+         why_no_tensor_map(head_map_args(rows, tokens, heads, head_dim))[0] == 0;
+}
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE::flash
