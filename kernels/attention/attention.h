@@ -28,7 +28,8 @@ struct AttentionForward {
 void attention_forward(const AttentionForward& call);
 
 // grad_q, grad_k and grad_v, of the shapes of q, k and v, are overwritten; they may not share memory with the inputs.
-// The inputs are the forward's with what it gave, and grad_out [T, heads, D].
+// The inputs are the forward's with what it gave, and grad_out [T, heads, D]. All must be finite, as in the forward: a
+// NaN or an infinity may reach gradients of rows that do not see it, on sm_90a those of the sequence before as well.
 struct AttentionBackward {
   Tensor grad_q, grad_k, grad_v;
   Tensor grad_out, q, k, v, out, lse, cu_seqlens;

@@ -1,4 +1,4 @@
-// attention_forward by wgmma, on simt as a card of sm_90, has the bits of mma.sync's kernel.
+// attention_forward and attention_backward by wgmma, on simt as a card of sm_90, have the bits of mma.sync's kernels.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -37,7 +37,7 @@ struct Shape {
 };
 
 struct Result {
-  std::vector<std::byte> out, lse;
+  std::vector<std::byte> out, lse, gradients;
 };
 
 std::vector<std::byte> bytes_of(const Tensor& tensor) {
@@ -46,26 +46,48 @@ std::vector<std::byte> bytes_of(const Tensor& tensor) {
   return result;
 }
 
-// Queries, keys and values side by side in one tensor, as a fused projection leaves them.
+Tensor random_tensor(const lathe::Shape& shape, DType dtype, RandomStream& random) {
+  const Tensor here = Tensor::empty(shape, dtype), there = Tensor::empty(shape, dtype, device);
+  for (int64_t i = 0; i < here.numel(); ++i)
+    testing::store_element(static_cast<std::byte*>(here.raw()) + 2 * i, dtype,
+                           static_cast<double>(random.below(4001)) / 1000 - 2);
+  copy_bytes(device, there.raw(), {}, here.raw(), here.nbytes());
+  return there;
+}
+
+// Forward and backward. Queries, keys and values lie side by side in one tensor, as a fused projection leaves them, and
+// so do their gradients.
 Result attend(const Shape& shape) {
   const int64_t tokens = shape.cu_seqlens.back(), keys = shape.heads, values = shape.heads + shape.kv_heads;
-  const Tensor here = Tensor::empty({tokens, values + shape.kv_heads, shape.head_dim}, shape.dtype);
   RandomStream random(7, RandomPurpose::test);
-  for (int64_t i = 0; i < here.numel(); ++i)
-    testing::store_element(static_cast<std::byte*>(here.raw()) + 2 * i, shape.dtype,
-                           static_cast<double>(random.below(4001)) / 1000 - 2);
-  const Tensor all = Tensor::empty(here.shape(), shape.dtype, device);
-  copy_bytes(device, all.raw(), {}, here.raw(), here.nbytes());
+  const Tensor all = random_tensor({tokens, values + shape.kv_heads, shape.head_dim}, shape.dtype, random);
+  const Tensor grad_out = random_tensor({tokens, shape.heads, shape.head_dim}, shape.dtype, random);
   const Tensor out = Tensor::zeros({tokens, shape.heads, shape.head_dim}, shape.dtype, device);
   const Tensor lse = Tensor::zeros({shape.heads, tokens}, DType::f32, device);
+  const Tensor gradients = Tensor::zeros(all.shape(), shape.dtype, device);
+  const Tensor cu_seqlens = Tensor::of<int32_t>(shape.cu_seqlens, {std::ssize(shape.cu_seqlens)});
+  const auto queries_of = [&](const Tensor& of) { return of.slice(1, 0, keys); };
+  const auto keys_of = [&](const Tensor& of) { return of.slice(1, keys, values); };
+  const auto values_of = [&](const Tensor& of) { return of.slice(1, values, values + shape.kv_heads); };
   attention_forward({.out = out,
                      .lse = lse,
-                     .q = all.slice(1, 0, keys),
-                     .k = all.slice(1, keys, values),
-                     .v = all.slice(1, values, values + shape.kv_heads),
-                     .cu_seqlens = Tensor::of<int32_t>(shape.cu_seqlens, {std::ssize(shape.cu_seqlens)}),
+                     .q = queries_of(all),
+                     .k = keys_of(all),
+                     .v = values_of(all),
+                     .cu_seqlens = cu_seqlens,
                      .params = shape.params});
-  return {bytes_of(out), bytes_of(lse)};
+  attention_backward({.grad_q = queries_of(gradients),
+                      .grad_k = keys_of(gradients),
+                      .grad_v = values_of(gradients),
+                      .grad_out = grad_out,
+                      .q = queries_of(all),
+                      .k = keys_of(all),
+                      .v = values_of(all),
+                      .out = out,
+                      .lse = lse,
+                      .cu_seqlens = cu_seqlens,
+                      .params = shape.params});
+  return {bytes_of(out), bytes_of(lse), bytes_of(gradients)};
 }
 
 void expect_same_bits(const Shape& shape, simt::FiberOrder order) {
@@ -74,16 +96,24 @@ void expect_same_bits(const Shape& shape, simt::FiberOrder order) {
   const Result found = attend(shape);
   EXPECT_EQ(found.out, expected.out);
   EXPECT_EQ(found.lse, expected.lse);
+  EXPECT_EQ(found.gradients, expected.gradients);
 }
 
-// 220 keys take four chunks, whose keys and values fill the eight stages; 300 go around.
+// 220 keys take four chunks, whose keys and values fill the forward's eight stages; 300 go around. In the backward's
+// passes they are two blocks, in which the steps of three heads go around six stages.
 TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncForSeveralSequencesAndGroupsOfHeads) {
-  expect_same_bits({3, 1, 64, DType::bf16, {0, 5, 75, 75, 225}, {.scale = 0.125f}}, simt::FiberOrder::ascending);
+  expect_same_bits({3, 1, 64, DType::bf16, {0, 5, 75, 75, 295}, {.scale = 0.125f}}, simt::FiberOrder::ascending);
 }
 TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncForALongSequence) {
   expect_same_bits({2, 2, 128, DType::bf16, {0, 300}, {.scale = 0.09f}}, simt::FiberOrder::descending);
 }
-TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncUnderAWindowAndASoftCap) {  // chunks that one warpgroup leaves out
+TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncUnderAWindow) {  // chunks and steps that one warpgroup leaves out
+  expect_same_bits({2, 1, 64, DType::bf16, {0, 20, 330}, {.scale = 0.125f, .window = 40}}, simt::FiberOrder::shuffled);
+}
+TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncUnderASoftCap) {
+  expect_same_bits({2, 1, 64, DType::f16, {0, 130}, {.scale = 0.125f, .softcap = 3.0f}}, simt::FiberOrder::ascending);
+}
+TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncUnderAWindowAndASoftCap) {
   expect_same_bits({2, 1, 128, DType::f16, {0, 20, 230}, {.scale = 0.09f, .window = 40, .softcap = 3.0f}},
                    simt::FiberOrder::shuffled);
 }
@@ -122,6 +152,44 @@ TEST(AttentionWarpgroups, TakeHeadSizesAndStridesThatBulkCopiesCanServe) {
   EXPECT_FALSE(taken(other)) << "values that begin between multiples of 16 bytes";
   other = call, other.k = rows(64, 192);
   EXPECT_FALSE(taken(other)) << "heads farther apart than tokens";
+}
+
+TEST(AttentionWarpgroups, TakeWhatTheBackwardReadsInEitherPass) {
+  alignas(16) static const char somewhere[32] = {};
+  const int32_t cu_seqlens[] = {0, 3};
+  const auto rows = [](int64_t token, int64_t head) { return HeadRows{const_cast<char*>(somewhere), token, head}; };
+  const HeadRows served = rows(128, 64), unserved = rows(132, 66);
+  const AttentionBackwardCuda call{.dtype = DType::f16,
+                                   .grad_q = unserved,
+                                   .grad_k = unserved,
+                                   .grad_v = unserved,
+                                   .grad_out = served,
+                                   .q = served,
+                                   .k = served,
+                                   .v = served,
+                                   .out = unserved,
+                                   .cu_seqlens = cu_seqlens,
+                                   .sequences = 1,
+                                   .tokens = 3,
+                                   .heads = 2,
+                                   .kv_heads = 2,
+                                   .head_dim = 64};
+  const auto taken = [](const AttentionBackwardCuda& args) {
+    return attention_takes_warpgroups<DeviceKind::simt>(args);
+  };
+  use_device(device);
+  EXPECT_FALSE(taken(call)) << "sm_80 has no wgmma";
+  const Hopper hopper;
+  EXPECT_TRUE(taken(call));
+  for (HeadRows AttentionBackwardCuda::*input : {&AttentionBackwardCuda::q, &AttentionBackwardCuda::grad_out,
+                                                 &AttentionBackwardCuda::k, &AttentionBackwardCuda::v}) {
+    AttentionBackwardCuda other = call;
+    other.*input = unserved;
+    EXPECT_FALSE(taken(other)) << "heads that are not 16 bytes apart";
+  }
+  AttentionBackwardCuda other = call;
+  other.head_dim = 96;
+  EXPECT_FALSE(taken(other)) << "a head size that is not made of panels of 64";
 }
 
 }  // namespace

@@ -43,7 +43,15 @@ template <DeviceKind>
 bool attention_takes_warpgroups(const AttentionForwardCuda& args);
 template <DeviceKind>
 void attention_forward_warpgroups(const AttentionForwardCuda& args);
+
+// backward.cu. Takes attention_backward_warpgroups() where it can.
 template <DeviceKind>
 void attention_backward_tiles(const AttentionBackwardCuda& args);
+// backward_sm_90a.cu: the same with the same bits, by wgmma, of what `dots` already holds; only where
+// attention_takes_warpgroups(): as for the forward, and all of q, grad_out, k and v lie as bulk copies want them.
+template <DeviceKind>
+bool attention_takes_warpgroups(const AttentionBackwardCuda& args);
+template <DeviceKind>
+void attention_backward_warpgroups(const AttentionBackwardCuda& args);
 
 }  // namespace lathe::kernels

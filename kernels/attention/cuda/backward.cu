@@ -1,7 +1,7 @@
-// attention_backward: row dots, then the gradients of keys and values, then those of queries (backward.cuh).
+// attention_backward: row dots, then the gradients of keys and values, then those of queries (backward.cuh). On sm_90a
+// backward_sm_90a.cu takes what it can of these.
 #include "kernels/attention/cuda/arguments.h"
 
-#include "kernels/attention/cuda/attend.cuh"
 #include "kernels/attention/cuda/key_gradient.cuh"
 #include "kernels/attention/cuda/query_gradient.cuh"
 #include "kernels/cuda/element.h"
@@ -49,34 +49,32 @@ __global__ void __launch_bounds__(dot_warps * 32) attention_row_dots_kernel(Back
   if (lane == 0) a.dots[head * a.tokens + token] = sum;
 }
 
-template <class Element>
-Rows<Element> rows_of(const HeadRows& x) {
-  return {static_cast<Element*>(x.data), x.token, x.head, heads_aligned<Element>(x)};
-}
-
-template <class Keys, class Queries>
-void backward(const AttentionBackwardCuda& args) {
-  using T = typename Keys::T;
+template <class T>
+Backward<T> backward_of(const AttentionBackwardCuda& args) {
   Backward<T> a{};
-  a.grad_q = rows_of<T>(args.grad_q), a.grad_k = rows_of<T>(args.grad_k), a.grad_v = rows_of<T>(args.grad_v);
+  static_cast<Gradients<T>&>(a) = gradients_of<T>(args);
   a.grad_out = rows_of<const T>(args.grad_out), a.out = rows_of<const T>(args.out);
   a.q = rows_of<const T>(args.q), a.k = rows_of<const T>(args.k), a.v = rows_of<const T>(args.v);
-  a.lse = args.lse, a.lse_head = args.lse_head, a.dots = args.dots, a.tokens = args.tokens;
-  a.heads = static_cast<int>(args.heads), a.kv_heads = static_cast<int>(args.kv_heads), a.group = a.heads / a.kv_heads;
-  a.head_dim = static_cast<int>(args.head_dim);
-  a.rule = score_rule(args.params);
-  a.scale = args.params.scale;
+  return a;
+}
 
+template <class T>
+void row_dots(const AttentionBackwardCuda& args) {
+  const Backward<T> a = backward_of<T>(args);
   launch({.name = "attention_row_dots",
           .grid = dim3(static_cast<unsigned>((a.tokens * a.heads + dot_warps - 1) / dot_warps)),
           .block = dim3(dot_warps * 32)},
          attention_row_dots_kernel<T>, a, a.grad_out.aligned && a.out.aligned);
-  const auto pieces = [](int own) { return [own](int length) { return (length + own - 1) / own; }; };
-  for_each_launch(args.cu_seqlens, args.sequences, pieces(Keys::own), [&](const Sequences& sequences) {
+}
+
+template <class Keys, class Queries>
+void gradients(const AttentionBackwardCuda& args) {
+  const auto a = backward_of<typename Keys::T>(args);
+  for_each_launch_of_pieces(args, Keys::own, [&](const Sequences& sequences) {
     launch("attention_key_gradient", dim3(static_cast<unsigned>(sequences.pieces() * a.kv_heads)),
            attention_key_gradient_kernel<Keys>, a, sequences);
   });
-  for_each_launch(args.cu_seqlens, args.sequences, pieces(Queries::own), [&](const Sequences& sequences) {
+  for_each_launch_of_pieces(args, Queries::own, [&](const Sequences& sequences) {
     launch("attention_query_gradient", dim3(static_cast<unsigned>(sequences.pieces() * a.heads)),
            attention_query_gradient_kernel<Queries>, a, sequences);
   });
@@ -87,20 +85,20 @@ void backward(const AttentionBackwardCuda& args) {
 template <class T>
 void choose(const AttentionBackwardCuda& args) {
   if (args.head_dim <= 64)
-    return backward<BackwardShape<T, 64, 4, 32, 32, 2>, BackwardShape<T, 64, 4, 32, 32, 2>>(args);
+    return gradients<BackwardShape<T, 64, 4, 32, 32, 2>, BackwardShape<T, 64, 4, 32, 32, 2>>(args);
   if (args.head_dim <= 96)
-    return backward<BackwardShape<T, 96, 4, 16, 32, 2>, BackwardShape<T, 96, 4, 16, 32, 2>>(args);
+    return gradients<BackwardShape<T, 96, 4, 16, 32, 2>, BackwardShape<T, 96, 4, 16, 32, 2>>(args);
   if (args.head_dim <= 128)
-    return backward<BackwardShape<T, 128, 4, 16, 32, 2>, BackwardShape<T, 128, 4, 16, 32, 2>>(args);
-  return backward<BackwardShape<T, 256, 4, 16, 16, 1, true>, BackwardShape<T, 256, 4, 16, 16, 1>>(args);
+    return gradients<BackwardShape<T, 128, 4, 16, 32, 2>, BackwardShape<T, 128, 4, 16, 32, 2>>(args);
+  return gradients<BackwardShape<T, 256, 4, 16, 16, 1, true>, BackwardShape<T, 256, 4, 16, 16, 1>>(args);
 }
 template <>
 void choose<float>(const AttentionBackwardCuda& args) {
   if (args.head_dim <= 64)
-    return backward<BackwardShape<float, 64, 4, 16, 32, 2>, BackwardShape<float, 64, 4, 16, 32, 2>>(args);
+    return gradients<BackwardShape<float, 64, 4, 16, 32, 2>, BackwardShape<float, 64, 4, 16, 32, 2>>(args);
   if (args.head_dim <= 128)
-    return backward<BackwardShape<float, 128, 2, 16, 16, 2>, BackwardShape<float, 128, 2, 16, 16, 2>>(args);
-  return backward<BackwardShape<float, 256, 1, 16, 16, 1, true>, BackwardShape<float, 256, 1, 16, 16, 1>>(args);
+    return gradients<BackwardShape<float, 128, 2, 16, 16, 2>, BackwardShape<float, 128, 2, 16, 16, 2>>(args);
+  return gradients<BackwardShape<float, 256, 1, 16, 16, 1, true>, BackwardShape<float, 256, 1, 16, 16, 1>>(args);
 }
 
 }  // namespace
@@ -110,6 +108,9 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void attention_backward_tiles(const AttentionBackwardCuda& args) {
+  with_element(args.dtype, [&]<class T>(T) { row_dots<T>(args); });
+  if (attention_takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(args))
+    return attention_backward_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(args);
   with_element(args.dtype, [&]<class T>(T) { choose<T>(args); });
 }
 template void attention_backward_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const AttentionBackwardCuda&);

@@ -14,18 +14,6 @@ __device__ __forceinline__ void* terms_of(Tile& queries, int row) {
   return queries.elements + Tile::offset(row, Tile::columns);
 }
 
-// The queries that see some of the block's keys, in steps counted from the sequence's start.
-struct QuerySteps {
-  int first, count;
-};
-template <class Shape>
-__device__ __forceinline__ QuerySteps query_steps(int first_key, int length, int window) {
-  const int last_key = (first_key + Shape::own < length ? first_key + Shape::own : length) - 1;
-  const int last_query = window > 0 && window < length - last_key ? last_key + window - 1 : length - 1;
-  const int first = first_key / Shape::step;
-  return {first, last_query / Shape::step - first + 1};
-}
-
 // A step of the queries of a head, their grad_out, and what each brings to its scores.
 template <class Shape>
 __device__ __forceinline__ void load_queries(const Backward<typename Shape::T>& a, typename Shape::Memory::Stage& stage,
@@ -34,8 +22,7 @@ __device__ __forceinline__ void load_queries(const Backward<typename Shape::T>& 
   load_head_rows<Shape::threads>(stage.at[0], a.q, piece.start + first, head, count, a.head_dim);
   load_head_rows<Shape::threads>(stage.at[1], a.grad_out, piece.start + first, head, count, a.head_dim);
   for (int r = static_cast<int>(threadIdx.x); r < Shape::step; r += Shape::threads) {
-    // A query that is not there sees nothing: 2^(0 − ∞).
-    const RowTerms terms = r < count ? row_terms(a, piece.start + first + r, head) : RowTerms{-nothing, 0.0f};
+    const RowTerms terms = r < count ? row_terms(a, piece.start + first + r, head) : no_terms;
     store_vector<float2>(terms_of(stage.at[0], r), make_float2(terms.lse, terms.dot));
   }
 }
@@ -46,14 +33,14 @@ __device__ __forceinline__ void key_gradients(const Backward<typename Shape::T>&
   using T = typename Shape::T;
   constexpr bool keys_wanted = wanted != Wanted::values, values_wanted = wanted != Wanted::keys;
   auto& memory = Shape::memory();
-  const int lane = static_cast<int>(threadIdx.x) % 32, window = a.rule.window;
-  const int first_key = piece.index * Shape::own;
+  const int window = a.rule.window, first_key = piece.index * Shape::own;
   const Span own = warp_span<Shape>(first_key, piece.length);
-  const QuerySteps of_head = query_steps<Shape>(first_key, piece.length, window);
-  const int steps = a.group * of_head.count;
-  const auto first_query = [&](int n) { return (of_head.first + n % of_head.count) * Shape::step; };
+  const PassingSteps of_head =
+      query_steps<Shape::step>(rows_span(first_key, Shape::own, piece.length), piece.length, window);
+  const int steps_of_head = of_head.end - of_head.begin, steps = a.group * steps_of_head;
+  const auto first_query = [&](int n) { return (of_head.begin + n % steps_of_head) * Shape::step; };
   const auto load = [&](int n) {
-    load_queries<Shape>(a, memory.stage(n), piece, first_query(n), kv_head * a.group + n / of_head.count);
+    load_queries<Shape>(a, memory.stage(n), piece, first_query(n), kv_head * a.group + n / steps_of_head);
   };
 
   typename Shape::Gradient grad_k, grad_v;  // one that is not wanted is never touched
@@ -69,14 +56,11 @@ __device__ __forceinline__ void key_gradients(const Backward<typename Shape::T>&
     typename Shape::Scores s, ds;
     multiply_transposed(s, memory.own[0], Shape::warp_row(), queries, a.head_dim);
     if constexpr (keys_wanted) multiply_transposed(ds, memory.own[1], Shape::warp_row(), grad_out, a.head_dim);
-    const auto terms = [&](int, int j, int e) {
-      const float2 both = load_vector<float2>(terms_of(queries, j * 8 + fragment_column(lane, e)));
+    const auto terms = [&](int column) {
+      const float2 both = load_vector<float2>(terms_of(queries, column));
       return RowTerms{both.x, both.y};
     };
-    const auto seen = [&](int i, int j, int e) {
-      return sees(first + j * 8 + fragment_column(lane, e), own.first + i * 16 + fragment_row(lane, e), window);
-    };
-    score_gradients<T>(s, ds, a.rule, all_seen(passing, own, window), terms, seen);
+    score_gradients<T>(s, ds, a.rule, KeysMeetQueries<decltype(terms)>{own, passing, window, terms});
     if constexpr (values_wanted) add_weighted<Shape>(grad_v, s, grad_out, a.head_dim);
     if constexpr (keys_wanted) add_weighted<Shape>(grad_k, ds, queries, a.head_dim);
   }

@@ -34,9 +34,11 @@ struct BulkPipeline {
     fence_mbarrier_init();
   }
 
-  // The producer: all consumers are done with the stage; so many bytes of copies onto full[place.stage] follow.
+  // The producer: all consumers are done with the stage.
+  __device__ __forceinline__ void wait_until_empty(Place place) { mbarrier_wait(empty[place.stage], place.parity ^ 1); }
+  // The same, and so many bytes of copies onto full[place.stage] follow.
   __device__ __forceinline__ void begin_fill(Place place, unsigned bytes) {
-    mbarrier_wait(empty[place.stage], place.parity ^ 1);
+    wait_until_empty(place);
     mbarrier_arrive_expect_tx(full[place.stage], bytes);
   }
 
