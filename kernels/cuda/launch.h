@@ -50,7 +50,7 @@ void check(cudaError_t error, const char* doing);
 template <class... Parameters, class... Arguments>
 void launch_unclaimed(const LaunchConfig& config, size_t shared_bytes, void (*kernel)(Parameters...),
                       Arguments... arguments) {
-  static_assert((sizeof(Parameters) + ... + 0) <= 4 << 10,
+  static_assert((sizeof(Parameters) + ... + 0) <= 4 << 10,  // NOLINT(bugprone-sizeof-expression): pointers count
                 "a kernel's arguments are at most 4 KiB: every CUDA 12 copies so many");
 #if LATHE_SIMT
   auto call = [=] { kernel(static_cast<Parameters>(arguments)...); };

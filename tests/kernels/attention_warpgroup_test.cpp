@@ -118,6 +118,16 @@ TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncUnderAWindowAndASoftCap) {
                    simt::FiberOrder::shuffled);
 }
 
+// Half of a head's last panel is the next head's; a thread cannot sum a chunk's output of 256 columns at once. The
+// backward is mma.sync's.
+TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncForAHeadOf96) {
+  expect_same_bits({3, 1, 96, DType::bf16, {0, 30, 170}, {.scale = 0.1f}}, simt::FiberOrder::descending);
+}
+TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncForAHeadOf256) {
+  expect_same_bits({2, 1, 256, DType::f16, {0, 20, 150}, {.scale = 0.0625f, .softcap = 3.0f}},
+                   simt::FiberOrder::shuffled);
+}
+
 TEST(AttentionWarpgroups, TakeHeadSizesAndStridesThatBulkCopiesCanServe) {
   alignas(16) static const char somewhere[32] = {};
   const int32_t cu_seqlens[] = {0, 3};
@@ -140,10 +150,14 @@ TEST(AttentionWarpgroups, TakeHeadSizesAndStridesThatBulkCopiesCanServe) {
   use_device(device);
   EXPECT_FALSE(taken(call)) << "sm_80 has no wgmma";
   const Hopper hopper;
-  EXPECT_TRUE(taken(call));
   AttentionForwardCuda other = call;
-  other.head_dim = 96;
-  EXPECT_FALSE(taken(other)) << "a head size that is not made of panels of 64";
+  for (const int64_t head_dim : {64, 96, 128, 256}) {
+    other.head_dim = head_dim;
+    other.k = other.v = rows(2 * head_dim, head_dim);
+    EXPECT_TRUE(taken(other)) << head_dim;
+  }
+  other.head_dim = 80;
+  EXPECT_FALSE(taken(other)) << "a head size between them";
   other = call, other.dtype = DType::f32;
   EXPECT_FALSE(taken(other)) << "f32";
   other = call, other.k = rows(132, 66);

@@ -191,7 +191,7 @@ TEST_P(Warpgroup, EveryWayIntoWgmmaGivesTheBitsOfTheFormula) {
   for (const DType dtype : {DType::bf16, DType::f16}) {
     const std::vector<std::byte> a = operand(dtype, 64 * 64, 1);
     const Tensor left = to_device(device(), a);
-    for (const int n : {8, 16, 32, 64, 128, 256}) {
+    for (const int n : {8, 16, 32, 64, 96, 128, 256}) {
       const std::vector<std::byte> b = operand(dtype, int64_t{n} * 64, 2);
       const std::vector<float> expected = by_formula(a, b, dtype, 64, n, 64);
       const Tensor right = to_device(device(), b);

@@ -113,8 +113,10 @@ __device__ void multiply_registers(float* out, const uint32_t* a_words, const T*
   const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   AFragment<T> a[4];
   LATHE_UNROLL
-  for (int k = 0; k < 4; ++k) LATHE_UNROLL
-  for (int i = 0; i < 4; ++i) a[k].registers[i] = a_words[(16 * warp + g + i % 2 * 8) * 32 + 8 * k + t + i / 2 * 4];
+  for (int k = 0; k < 4; ++k) {
+    LATHE_UNROLL
+    for (int i = 0; i < 4; ++i) a[k].registers[i] = a_words[(16 * warp + g + i % 2 * 8) * 32 + 8 * k + t + i / 2 * 4];
+  }
   wgmma_fence();
   const auto b = wgmma_operand<b_major>(b_tile, 64 * 128);
   LATHE_UNROLL
@@ -192,7 +194,7 @@ __global__ void tensor_copy_kernel(bf16_t* out, const __grid_constant__ TensorMa
 
 template <class T, int n>
 void start_case(const WgmmaCase& wanted, float* out, const void* a, const void* b) {
-  constexpr int columns = n < 64 ? 64 : n;
+  constexpr int columns = (n + 63) / 64 * 64;
   launch_unclaimed({.name = "wgmma", .grid = dim3(1), .block = dim3(128)}, (64 + columns) * 128, wgmma_kernel<T, n>,
                    wanted.a, wanted.b_along_n, wanted.proxy_fence, out, static_cast<const T*>(a),
                    static_cast<const T*>(b));
@@ -205,6 +207,7 @@ void start_case(const WgmmaCase& wanted, float* out, const void* a, const void* 
     case 16: return start_case<T, 16>(wanted, out, a, b);
     case 32: return start_case<T, 32>(wanted, out, a, b);
     case 64: return start_case<T, 64>(wanted, out, a, b);
+    case 96: return start_case<T, 96>(wanted, out, a, b);
     case 128: return start_case<T, 128>(wanted, out, a, b);
     default: return start_case<T, 256>(wanted, out, a, b);
   }

@@ -34,7 +34,7 @@ enum class WarpgroupFault {
 enum class WgmmaA { shared_k, shared_mn, registers };
 struct WgmmaCase {
   DType dtype = DType::bf16;
-  int n = 64;  // 8, 16, 32, 64, 128 or 256
+  int n = 64;  // 8, 16, 32, 64, 96, 128 or 256
   WgmmaA a = WgmmaA::shared_k;
   bool b_along_n = false;
   bool proxy_fence = true;  // false: a planted fault

@@ -1,6 +1,7 @@
-// attention_forward by wgmma (sm_90a), for bf16 and f16 and D of 64 or 128. A block has a tile of 128 query rows: a
-// producer brings chunks of keys and values by bulk copies, two warpgroups take 64 rows each. While a chunk's weights
-// meet its values, the next chunk's scores are computed and become weights.
+// attention_forward by wgmma (sm_90a), for bf16 and f16 and D of 64, 96, 128 or 256. A block has a tile of 128 query
+// rows: a producer brings chunks of keys and values by bulk copies, two warpgroups take 64 rows each. While a chunk's
+// weights meet its values, the next chunk's scores are computed and become weights; D = 256 has no registers for that,
+// and brings a chunk's output to what the tile has of it 64 columns at a time.
 //
 // The bits are those of attend.cuh: the products are (warpgroup.cuh), and what is done with them is the same code on
 // registers that lie the same way. Past a sequence's end come the tokens of the next one, whose weights are 0.
@@ -16,12 +17,14 @@ namespace {
 
 using namespace flash;
 
-template <class T_, int head_size>
+template <class T_, int head_size, int stages_ = 8>
 struct WarpgroupAttention {
   using T = T_;
-  static constexpr int D = head_size, rows = 128, warp_rows = 16, stages = 8;
+  static constexpr int D = head_size, rows = 128, warp_rows = 16, stages = stages_;
+  static constexpr int output_columns = D <= 128 ? D : 64;  // of a chunk, at a time
   static constexpr int threads = 384, consuming_warps = 8;
-  // Of a consumer's thread: D / 2 sums of the tile and as many of a chunk, 32 scores, 16 or 32 words of weights.
+  // Of a consumer's thread: D / 2 sums of the tile, as many of a chunk (D = 256: 32) and some on their way between the
+  // two, 32 scores, 16 or 32 words of weights.
   static constexpr int producer_registers = 24, consumer_registers = 240;
   static_assert(128 * (producer_registers + 2 * consumer_registers) <= 65536);
 
@@ -84,17 +87,44 @@ struct RowsState {
       sum.at[i][h] = 0.0f;
     });
   }
-  __device__ __forceinline__ void merge(const RowValues<16>& chunk_maximum, const RowValues<16>& chunk_sum,
-                                        const float (&chunk_out)[D / 2]) {
-    RowValues<16, MergeFactors> factors;
+  using Factors = RowValues<16, MergeFactors>;
+  // Merges a chunk's maximum and sum; its output, of columns from `first` on, is to be merged with these factors.
+  __device__ __forceinline__ Factors merge(const RowValues<16>& chunk_maximum, const RowValues<16>& chunk_sum) {
+    Factors factors;
     for_each_row(factors, [&](int i, int h, MergeFactors& of_row) {
       of_row = merge_factors(maximum.at[i][h], sum.at[i][h], chunk_maximum.at[i][h], chunk_sum.at[i][h]);
     });
-    for_each(out, [&](int i, int j, int e, float& element) {
-      element = merge_output(element, chunk_out[4 * j + e], factors.at[i][e / 2]);
-    });
+    return factors;
+  }
+  template <int sums>
+  __device__ __forceinline__ void merge(const float (&chunk_out)[sums], int first, const Factors& factors) {
+    LATHE_UNROLL
+    for (int i = 0; i < sums; ++i) {
+      float& element = out.at[0][first / 8 + i / 4][i % 4];
+      element = merge_output(element, chunk_out[i], factors.at[0][i % 4 / 2]);
+    }
   }
 };
+
+// A chunk's output and its merging, some columns after the others. With two of these under way together the merging
+// had too few registers, and spilled 26.
+template <class Shape>
+__device__ __forceinline__ void merge_by_columns(RowsState<Shape::D>& state, const RowValues<16>& maximum,
+                                                 const RowValues<16>& sum,
+                                                 const LeftOperand<typename Shape::T, 16, chunk>& weights,
+                                                 const HeadPanels<typename Shape::T, chunk, Shape::D>& values) {
+  constexpr int columns = Shape::output_columns;
+  const auto factors = state.merge(maximum, sum);
+  LATHE_UNROLL
+  for (int first = 0; first < Shape::D; first += columns) {
+    float o[columns / 2];
+    wgmma_fence();
+    queue_weighted<Onto::nothing>(o, weights, values, first / 64);
+    wgmma_wait<0>(o);
+    state.merge(o, first, factors);
+  }
+  done_with(weights);
+}
 
 // A warpgroup whose rows of the tile begin at `row`.
 template <class Shape>
@@ -122,38 +152,46 @@ __device__ __forceinline__ void consume(const TileCall<typename Shape::T>& call,
   const int first = row + static_cast<int>(threadIdx.x) % 128 / 32 * Shape::warp_rows;
   const WarpRows rows = warp_rows(tile, call.group, first, Shape::warp_rows);
   RowsState<Shape::D> state;
-  float s[chunk / 2], o[Shape::D / 2];
   int n = 2 * (seen.begin - chunks.begin);  // the step of the keys whose weights come next
-  {
-    const auto& keys = wait(n);
+  ChunkWeights of_chunk;
+  const auto find_first = [&](int c, int step) {  // with nothing else under way
+    const auto& keys = wait(step);
+    float s[chunk / 2];
     wgmma_fence();
     queue_transposed(s, memory.queries, row, keys);
     wgmma_wait<0>(s);
-    release(n);
-  }
-  ChunkWeights of_chunk;
-  find_weights<T>(of_chunk, s, rows, seen.begin, call.rule);
+    release(step);
+    find_weights<T>(of_chunk, s, rows, c, call.rule);
+  };
+  find_first(seen.begin, n);
   for (int c = seen.begin; c < seen.end; ++c, n += 2) {
     const bool another = c + 1 < seen.end;
     const LeftOperand<T, 16, chunk> weights(of_chunk.weights, nullptr);
     const RowValues<16> maximum = of_chunk.maximum, sum = of_chunk.sum;
     const auto& values = wait(n + 1);
-    if (another) {
-      const auto& keys = wait(n + 2);
-      wgmma_fence();
-      queue_transposed(s, memory.queries, row, keys);
-      queue_weighted<Onto::nothing>(o, weights, values);
-      wgmma_wait<1>(s);
-      release(n + 2);
-      find_weights<T>(of_chunk, s, rows, c + 1, call.rule);
+    if constexpr (Shape::output_columns < Shape::D) {
+      merge_by_columns<Shape>(state, maximum, sum, weights, values);
+      release(n + 1);
+      if (another) find_first(c + 1, n + 2);
     } else {
-      wgmma_fence();
-      queue_weighted<Onto::nothing>(o, weights, values);
+      float s[chunk / 2], o[Shape::D / 2];
+      if (another) {
+        const auto& keys = wait(n + 2);
+        wgmma_fence();
+        queue_transposed(s, memory.queries, row, keys);
+        queue_weighted<Onto::nothing>(o, weights, values);
+        wgmma_wait<1>(s);
+        release(n + 2);
+        find_weights<T>(of_chunk, s, rows, c + 1, call.rule);
+      } else {
+        wgmma_fence();
+        queue_weighted<Onto::nothing>(o, weights, values);
+      }
+      wgmma_wait<0>(o);
+      done_with(weights);
+      release(n + 1);
+      state.merge(o, 0, state.merge(maximum, sum));
     }
-    wgmma_wait<0>(o);
-    done_with(weights);
-    release(n + 1);
-    state.merge(maximum, sum, o);
   }
   leave_out(seen.end, chunks.end);
   finish_rows(call, tile, first, memory.out, state.out, state.maximum, state.sum);
@@ -177,9 +215,9 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   if (left < tile.rows) tile.rows = left;
   LATHE_UNROLL
   for (int p = 0; p < memory.queries.panels; ++p)
-    load_rows<Shape::threads>(memory.queries.panel[p], tile.rows, 64, call.q_aligned, [&](int r) {
-      return row_address(call.q, call.q_token, call.q_head, tile, call.group, r) + 64 * p;
-    });
+    load_rows<Shape::threads>(
+        memory.queries.panel[p], tile.rows, Shape::D - 64 * p < 64 ? Shape::D - 64 * p : 64, call.q_aligned,
+        [&](int r) { return row_address(call.q, call.q_token, call.q_head, tile, call.group, r) + 64 * p; });
   cp_async_commit();
   cp_async_wait<0>();
   fence_proxy_async();
@@ -213,10 +251,15 @@ void forward(const AttentionForwardCuda& args) {
   });
 }
 
-// All instances: two dtypes times two head sizes.
+// All instances: two dtypes times four head sizes.
 template <class T>
 void choose(const AttentionForwardCuda& args) {
-  args.head_dim == 64 ? forward<WarpgroupAttention<T, 64>>(args) : forward<WarpgroupAttention<T, 128>>(args);
+  switch (args.head_dim) {
+    case 64: return forward<WarpgroupAttention<T, 64>>(args);
+    case 96: return forward<WarpgroupAttention<T, 96>>(args);
+    case 128: return forward<WarpgroupAttention<T, 128>>(args);
+    default: return forward<WarpgroupAttention<T, 256, 3>>(args);
+  }
 }
 
 }  // namespace
@@ -229,8 +272,8 @@ bool attention_takes_warpgroups(const AttentionForwardCuda& args) {
   const auto served = [&](const HeadRows& rows) {
     return flash::bulk_copies_serve(rows, args.cu_seqlens[args.sequences], args.kv_heads, args.head_dim);
   };
-  return args.dtype != DType::f32 && (args.head_dim == 64 || args.head_dim == 128) && runs_sm_90a() && served(args.k) &&
-         served(args.v);
+  const bool sized = args.head_dim == 64 || args.head_dim == 96 || args.head_dim == 128 || args.head_dim == 256;
+  return args.dtype != DType::f32 && sized && runs_sm_90a() && served(args.k) && served(args.v);
 }
 template bool attention_takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(const AttentionForwardCuda&);
 

@@ -12,14 +12,14 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE::flash {
 
 inline constexpr int box_rows = 64;
 
-// The columns of a head of some rows, in panels of 64.
-template <class T_, int rows_, int D>
+// The columns of a head of some rows, in panels of 64. With D = 96 half of the last one is the next head's, and unread.
+template <class T_, int rows_, int D_>
 struct HeadPanels {
   using T = T_;
-  static constexpr int rows = rows_, panels = D / 64;
-  static constexpr unsigned bytes = rows * D * sizeof(T);
-  static constexpr int panel_bytes = static_cast<int>(bytes) / panels;
-  static_assert(rows % box_rows == 0 && D % 64 == 0);
+  static constexpr int rows = rows_, D = D_, panels = (D + 63) / 64;
+  static constexpr int panel_bytes = rows * 64 * static_cast<int>(sizeof(T));
+  static constexpr unsigned bytes = panels * panel_bytes;
+  static_assert(rows % box_rows == 0 && D % 16 == 0);
 
   alignas(1024) SwizzledTile<T, rows, 64> panel[panels];
 
@@ -38,24 +38,25 @@ struct HeadPanels {
 template <class Left, class Right, int sums>
 __device__ __forceinline__ void queue_transposed(float (&s)[sums], const Left& left, int first_row,
                                                  const Right& right) {
-  static_assert(Left::panels == Right::panels && Right::rows == 2 * sums);
+  static_assert(Left::D == Right::D && Right::rows == 2 * sums);
   LATHE_UNROLL
   for (int p = 0; p < Left::panels; ++p) {
     const auto rows = wgmma_operand<Major::k>(left.panel[p].elements + first_row * 64);
     const auto columns = wgmma_operand<Major::k>(right.panel[p].elements);
     LATHE_UNROLL
-    for (int k = 0; k < 4; ++k) wgmma(s, rows.next_k16(k), columns.next_k16(k), p > 0 || k > 0);
+    for (int k = 0; k < 4 && 64 * p + 16 * k < Left::D; ++k)
+      wgmma(s, rows.next_k16(k), columns.next_k16(k), p > 0 || k > 0);
   }
   wgmma_commit();
 }
 
-// Queues o = weights · right, or o += that.
+// Queues o = weights · right, or o += that, of the columns of `right` from panel `first_panel` on that o has sums for.
 enum class Onto { nothing, sums };
 template <Onto onto, class T, int k, class Right, int sums>
 __device__ __forceinline__ void queue_weighted(float (&o)[sums], const LeftOperand<T, 16, k>& weights,
-                                               const Right& right) {
-  static_assert(Right::rows == k && Right::panels * 64 == 2 * sums);
-  const auto rows = wgmma_operand<Major::mn>(right.panel[0].elements, Right::panel_bytes);
+                                               const Right& right, int first_panel = 0) {
+  static_assert(Right::rows == k && 2 * sums <= Right::D);
+  const auto rows = wgmma_operand<Major::mn>(right.panel[first_panel].elements, Right::panel_bytes);
   LATHE_UNROLL
   for (int step = 0; step < k / 16; ++step)
     wgmma(o, weights.at[0][step], rows.next_k16(step), onto == Onto::sums || step > 0);

@@ -68,7 +68,7 @@ inline void wgmma_wait(::lathe::simt::Where where = ::lathe::simt::Where::curren
   ::lathe::simt::wgmma_wait(groups_left, where);
 }
 
-// d [64 × n] = a [64 × 16] · b [16 × n] + (adds ? d : 0), n = 2 · sums: 8, 16, 32, 64, 128 or 256.
+// d [64 × n] = a [64 × 16] · b [16 × n] + (adds ? d : 0), n = 2 · sums: 8, 16, 32, 64, 96, 128 or 256.
 template <int sums, class T, Major a_major, Major b_major>
 inline void wgmma(float (&d)[sums], WgmmaOperand<T, a_major> a, WgmmaOperand<T, b_major> b, bool adds = true,
                   ::lathe::simt::Where where = ::lathe::simt::Where::current()) {
@@ -140,6 +140,9 @@ __device__ __forceinline__ void take_registers() {
 #define LATHE_TEXT_32 \
   LATHE_TEXT_16       \
   ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define LATHE_TEXT_48 \
+  LATHE_TEXT_32       \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define LATHE_TEXT_64                                                                                         \
   LATHE_TEXT_32                                                                                               \
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52" \
@@ -154,6 +157,7 @@ __device__ __forceinline__ void take_registers() {
 #define LATHE_SUMS_8(i) LATHE_SUMS_4(i), LATHE_SUMS_4(i + 4)
 #define LATHE_SUMS_16(i) LATHE_SUMS_8(i), LATHE_SUMS_8(i + 8)
 #define LATHE_SUMS_32(i) LATHE_SUMS_16(i), LATHE_SUMS_16(i + 16)
+#define LATHE_SUMS_48(i) LATHE_SUMS_32(i), LATHE_SUMS_16(i + 32)
 #define LATHE_SUMS_64(i) LATHE_SUMS_32(i), LATHE_SUMS_32(i + 32)
 #define LATHE_SUMS_128(i) LATHE_SUMS_64(i), LATHE_SUMS_64(i + 64)
 
@@ -177,7 +181,7 @@ __device__ __forceinline__ void take_registers() {
 template <int sums, class T, Major a_major, Major b_major>
 __device__ __forceinline__ void wgmma(float (&d)[sums], WgmmaOperand<T, a_major> a, WgmmaOperand<T, b_major> b,
                                       bool adds = true) {
-  static_assert(sums == 4 || sums == 8 || sums == 16 || sums == 32 || sums == 64 || sums == 128);
+  static_assert(sums == 4 || sums == 8 || sums == 16 || sums == 32 || sums == 48 || sums == 64 || sums == 128);
   constexpr bool bf16 = std::is_same_v<T, bf16_t>;
   if constexpr (sums == 4 && bf16) {
     LATHE_WGMMA_SHARED("8", 4, "bf16", "4", "5", "6", "7", "8");
@@ -195,6 +199,10 @@ __device__ __forceinline__ void wgmma(float (&d)[sums], WgmmaOperand<T, a_major>
     LATHE_WGMMA_SHARED("64", 32, "bf16", "32", "33", "34", "35", "36");
   } else if constexpr (sums == 32) {
     LATHE_WGMMA_SHARED("64", 32, "f16", "32", "33", "34", "35", "36");
+  } else if constexpr (sums == 48 && bf16) {
+    LATHE_WGMMA_SHARED("96", 48, "bf16", "48", "49", "50", "51", "52");
+  } else if constexpr (sums == 48) {
+    LATHE_WGMMA_SHARED("96", 48, "f16", "48", "49", "50", "51", "52");
   } else if constexpr (sums == 64 && bf16) {
     LATHE_WGMMA_SHARED("128", 64, "bf16", "64", "65", "66", "67", "68");
   } else if constexpr (sums == 64) {
@@ -209,7 +217,7 @@ __device__ __forceinline__ void wgmma(float (&d)[sums], WgmmaOperand<T, a_major>
 template <int sums, class T, Major b_major>
 __device__ __forceinline__ void wgmma(float (&d)[sums], const AFragment<T>& a, WgmmaOperand<T, b_major> b,
                                       bool adds = true) {
-  static_assert(sums == 4 || sums == 8 || sums == 16 || sums == 32 || sums == 64 || sums == 128);
+  static_assert(sums == 4 || sums == 8 || sums == 16 || sums == 32 || sums == 48 || sums == 64 || sums == 128);
   constexpr bool bf16 = std::is_same_v<T, bf16_t>;
   if constexpr (sums == 4 && bf16) {
     LATHE_WGMMA_REGISTERS("8", 4, "bf16", "4", "5", "6", "7", "8", "9", "10");
@@ -227,6 +235,10 @@ __device__ __forceinline__ void wgmma(float (&d)[sums], const AFragment<T>& a, W
     LATHE_WGMMA_REGISTERS("64", 32, "bf16", "32", "33", "34", "35", "36", "37", "38");
   } else if constexpr (sums == 32) {
     LATHE_WGMMA_REGISTERS("64", 32, "f16", "32", "33", "34", "35", "36", "37", "38");
+  } else if constexpr (sums == 48 && bf16) {
+    LATHE_WGMMA_REGISTERS("96", 48, "bf16", "48", "49", "50", "51", "52", "53", "54");
+  } else if constexpr (sums == 48) {
+    LATHE_WGMMA_REGISTERS("96", 48, "f16", "48", "49", "50", "51", "52", "53", "54");
   } else if constexpr (sums == 64 && bf16) {
     LATHE_WGMMA_REGISTERS("128", 64, "bf16", "64", "65", "66", "67", "68", "69", "70");
   } else if constexpr (sums == 64) {
@@ -245,6 +257,8 @@ __device__ __forceinline__ void wgmma(float (&d)[sums], const AFragment<T>& a, W
 #undef LATHE_SUMS_16
 #undef LATHE_TEXT_32
 #undef LATHE_SUMS_32
+#undef LATHE_TEXT_48
+#undef LATHE_SUMS_48
 #undef LATHE_TEXT_64
 #undef LATHE_SUMS_64
 #undef LATHE_TEXT_128
