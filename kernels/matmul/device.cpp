@@ -26,9 +26,15 @@ void multiply(const ProductArgs& args, Device device) {
   });
 }
 
+bool suits_codes(const Tensor& x) {
+  if (x.dtype() == DType::f32) return x.dim(0) <= most_fused_rows;
+  const bool aligned = reinterpret_cast<uintptr_t>(x.raw()) % 16 == 0 && x.stride(0) * size_of(x.dtype()) % 16 == 0;
+  return x.dim(0) <= most_fused_rows_16_bit && aligned;
+}
+
 bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight) {
   const void* codes = std::visit([](const auto& stored) { return stored.codes.raw(); }, weight.stored());
-  return x.dim(0) <= most_fused_rows && weight.group() == 64 && reinterpret_cast<uintptr_t>(codes) % 16 == 0;
+  return suits_codes(x) && weight.group() == 64 && reinterpret_cast<uintptr_t>(codes) % 16 == 0;
 }
 
 void multiply_codes(const ProductArgs& args, const QuantizedWeight& weight, Device device) {

@@ -8,9 +8,10 @@ namespace lathe::kernels::device {
 
 void multiply(const ProductArgs& args, Device device);
 
-// Whether linear_forward multiplies x [M, K] with this weight's codes: few rows, K a multiple of 64 and
-// blocks of 64 or more. The other products want a dense weight of x's dtype in its place (more rows gain nothing from
-// codes).
+// Whether bodies for codes take x [M, K]: few rows, which lie at multiples of 16 bytes where x has 16 bits.
+bool suits_codes(const Tensor& x);
+// Whether linear_forward multiplies x with this weight's codes: K a multiple of 64 and blocks of 64 or more, too. The
+// other products want a dense weight of x's dtype in its place.
 bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight);
 // With a quantised weight in place of args.right: linear_forward, and quantized_gemv.
 void multiply_codes(const ProductArgs& args, const QuantizedWeight& weight, Device device);

@@ -108,7 +108,7 @@ TEST(QuantizedOnDevices, ProductsAreThoseWithTheDequantisedWeight) {
     const QuantizedWeight weight = quantized(values, format);
     const Tensor dense = Tensor::empty({n, k}, DType::bf16, simt);
     weight.dequantize(dense);
-    for (const int64_t m : {1, 16, 17}) {
+    for (const int64_t m : {1, 16, 17, 64, 65}) {
       const Tensor x = moved(random_matrix(m, k, DType::bf16, 10), simt);
       const Tensor out = Tensor::empty({m, n}, DType::f32, simt), expected = Tensor::empty({m, n}, DType::f32, simt);
       kernels::linear_forward(out, x, weight);

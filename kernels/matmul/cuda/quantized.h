@@ -10,7 +10,7 @@
 namespace lathe::kernels {
 
 struct QuantizedProductArgs {
-  ProductArgs product;  // rows_rows, bf16 | f16 (f32 where said), m ≤ 16, k a multiple of 64; right is not used
+  ProductArgs product;  // rows_rows, bf16 | f16 (f32 where said), few rows, k a multiple of 64; right is not used
   QuantizedFormat format;
   const void* codes;         // at a multiple of 16 bytes
   Nf4ScaleArgs nf4_scales;   // nf4
@@ -24,7 +24,8 @@ struct QuantizedProducts {
   int count;
 };
 
-inline constexpr int64_t most_fused_rows = 16;
+// Rows that read codes, of f32 and of 16 bits (codes_product.cuh).
+inline constexpr int64_t most_fused_rows = 16, most_fused_rows_16_bit = 64;
 
 // quantized.cu: linear_forward of each.
 template <DeviceKind>
