@@ -12,7 +12,7 @@ namespace lathe::kernels {
 void embedding_forward(const Tensor& out, const Tensor& weight, const Tensor& ids);
 // The same from a packed weight (a tied output embedding is stored once).
 void embedding_forward(const Tensor& out, const PackedWeight& weight, const Tensor& ids);
-// The same from a GGUF file's blocks, on the CPU: the values that they stand for, rounded to out's dtype.
+// The same from a GGUF file's blocks: the values that they stand for, rounded to out's dtype.
 void embedding_forward(const Tensor& out, const GgmlWeight& weight, const Tensor& ids);
 
 // grad_weight [V, H] f32 with grad_out [T, H] f32 | bf16 | f16, or both f64; ids on the cpu. grad_weight += for each

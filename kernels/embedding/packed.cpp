@@ -6,6 +6,7 @@
 #include "kernels/arguments/indices.h"
 #include "kernels/checks/expect.h"
 #include "kernels/embedding/embedding.h"
+#include "kernels/matmul/weights/ggml/device.h"
 #include "kernels/reference/element.h"
 
 namespace lathe::kernels {
@@ -35,8 +36,14 @@ void embedding_forward(const Tensor& out, const GgmlWeight& weight, const Tensor
   const char* operation = "embedding_forward";
   expect(operation, "weight", weight.panels());
   expect(operation, "ids", ids).rank(1);
-  const int32_t* id = expect_indices(operation, "ids", ids, ids.dim(0), "weight", weight.rows(), {}).data;
-  expect(operation, "out", out).shape({ids.dim(0), weight.columns()}).dtype(weight.dtype()).rows_contiguous();
+  const Indices indices = expect_indices(operation, "ids", ids, ids.dim(0), "weight", weight.rows(), weight.device());
+  expect(operation, "out", out)
+      .shape({ids.dim(0), weight.columns()})
+      .dtype(weight.dtype())
+      .rows_contiguous()
+      .device(weight.device());
+  if (weight.device().kind != DeviceKind::cpu) return device::ggml_rows_of(out, weight, &indices);
+  const int32_t* id = indices.data;
   parallel_for(ids.dim(0), std::max<int64_t>(1, 4096 / weight.columns()), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) weight.dequantize(out.slice(0, t, t + 1), id[t]);
   });

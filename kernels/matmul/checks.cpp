@@ -76,13 +76,14 @@ void check_kind(Argument argument, const QuantizedWeight& weight, int64_t rows, 
 void check_kind(Argument argument, const GgmlWeight& weight, int64_t rows, int64_t columns, DType dtype) {
   if (!weight.defined()) argument.fail(text(rows, columns), "an undefined weight");
   const auto found = [&] {
-    return std::string(name_of(weight.format())) + " " + text(weight.rows(), weight.columns()) + " on the cpu";
+    return std::string(name_of(weight.format())) + " " + text(weight.rows(), weight.columns()) + " on " +
+           to_string(weight.device());
   };
   if (weight.rows() != rows || weight.columns() != columns) argument.fail(text(rows, columns), found());
   if (weight.dtype() != dtype)
     argument.fail("a weight for " + std::string(name_of(dtype)),
                   found() + " for " + std::string(name_of(weight.dtype())));
-  if (argument.device.kind != DeviceKind::cpu) argument.fail("a weight on " + to_string(argument.device), found());
+  if (weight.device() != argument.device) argument.fail("a weight on " + to_string(argument.device), found());
 }
 
 void check_weight(Argument argument, const Weight& weight, int64_t rows, int64_t columns, DType dtype) {

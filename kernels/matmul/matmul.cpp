@@ -9,6 +9,7 @@
 #include "kernels/matmul/quantized_gemv.h"
 #include "kernels/matmul/reference.h"
 #include "kernels/matmul/schedule.h"
+#include "kernels/matmul/weights/ggml/device.h"
 #include "kernels/matmul/weights/ggml/product.h"
 #include "kernels/matmul/widened.h"
 
@@ -45,6 +46,9 @@ bool cpu_wants_dense(const Tensor& operand) { return operand.dtype() == DType::f
 bool forward_wants_dense(const QuantizedWeight& weight, const Tensor& x) {
   return on_cpu(x) ? cpu_wants_dense(x) : !device::multiplies_codes(x, weight);
 }
+bool forward_wants_dense(const GgmlWeight& weight, const Tensor& x) {
+  return on_cpu(x) ? x.dtype() == DType::f64 : !device::multiplies_blocks(x, weight);
+}
 bool gradient_wants_dense(const Tensor& grad_out) { return !on_cpu(grad_out) || cpu_wants_dense(grad_out); }
 
 template <class Quantized>
@@ -75,8 +79,8 @@ void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, co
   check_linear_forward("linear_forward", out, x, weight, terms);
   const QuantizedWeight* quantized = weight.quantized();
   if (quantized && forward_wants_dense(*quantized, x)) return linear_forward(out, x, dequantized(*quantized, x), terms);
-  if (const GgmlWeight* ggml = weight.ggml(); ggml && x.dtype() == DType::f64)
-    return linear_forward(out, x, dequantized(*ggml, x), terms);
+  const GgmlWeight* ggml = weight.ggml();
+  if (ggml && forward_wants_dense(*ggml, x)) return linear_forward(out, x, dequantized(*ggml, x), terms);
   const bool at_once = on_cpu(x) && (x.dtype() == DType::f32 || x.dtype() == DType::bf16);
   std::vector<LoraRows> rows;
   if (!terms.lora_rows.empty()) {
@@ -87,16 +91,20 @@ void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, co
   }
   if (on_cpu(x) && x.dtype() == DType::f16) return widened::linear_forward(out, x, weight, terms);
   if (on_cpu(x) && x.dtype() == DType::f64) return reference::linear_forward(out, x, weight, terms);
-  if (weight.ggml() && rows.empty() && terms.lora_t.defined()) rows = {{0, x.dim(0), terms.lora_t, terms.lora_b}};
+  if (ggml && on_cpu(x) && rows.empty() && terms.lora_t.defined()) rows = {{0, x.dim(0), terms.lora_t, terms.lora_b}};
   std::vector<SecondPair> pairs;
   std::transform(rows.begin(), rows.end(), std::back_inserter(pairs), second_pair);
-  if (const GgmlWeight* ggml = weight.ggml()) {
+  if (ggml && on_cpu(x)) {
     const GgmlProduct product{out, *ggml, pairs, terms.bias, terms.residual};
     return ggml_linear_forward(x, {&product, 1});
   }
   ProductArgs args = forward_args(out, x, weight, terms);
   args.second_pairs = pairs;
   if (quantized && !on_cpu(x)) return device::multiply_codes(args, *quantized, x.device());
+  if (ggml) {
+    const device::BlocksProduct product{args, ggml};
+    return device::multiply_blocks({&product, 1}, x.device());
+  }
   multiply(args, x.device());
 }
 

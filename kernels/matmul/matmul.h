@@ -5,8 +5,9 @@
 // takes subnormals for zero), each 2048 terms make four chains, which take eight terms each in turn; by AMX each 32 are
 // two, of the even and the odd terms, whose sum is added to the total. A LoRA term continues the last chain.
 //
-// A weight in the blocks of a GGUF file (weights/ggml/ggml_weight.h) is multiplied as integers, in an order of its own
-// that depends on K alone, too; its gradient is that of the dequantised weight.
+// A weight in the blocks of a GGUF file (weights/ggml/ggml_weight.h) is multiplied as integers on the CPU, in an order
+// of its own that depends on K alone, too; its gradient, and all its products on devices, are those of the dequantised
+// weight.
 //
 // On cuda and simt: f32 has the same chains, and the bits of a CPU with fma; bf16 and f16 are one chain of the tensor
 // cores' steps of sixteen, the same whatever the batch and the shape of tile.

@@ -12,6 +12,7 @@
 #include "kernels/matmul/device.h"
 #include "kernels/matmul/operands.h"
 #include "kernels/matmul/schedule.h"
+#include "kernels/matmul/weights/ggml/device.h"
 #include "kernels/matmul/weights/ggml/product.h"
 
 namespace lathe::kernels {
@@ -20,7 +21,8 @@ namespace {
 bool has_lora(const LinearTerms& terms) { return terms.lora_t.defined() || !terms.lora_rows.empty(); }
 
 bool multiplies_blocks(const Tensor& x, const LinearProduct& product) {
-  return product.weight.ggml() && (x.dtype() == DType::f32 || x.dtype() == DType::bf16) && !has_lora(product.terms);
+  return product.weight.ggml() && x.device().kind == DeviceKind::cpu &&
+         (x.dtype() == DType::f32 || x.dtype() == DType::bf16) && !has_lora(product.terms);
 }
 
 GgmlProduct in_blocks(const LinearProduct& product) {
@@ -40,6 +42,19 @@ bool joins_in_codes(const Tensor& x, const LinearProduct& product, const LinearP
   return x.device().kind != DeviceKind::cpu && x.dtype() != DType::f32 && x.dim(0) > 0 && codes && of_first &&
          codes->format() == of_first->format() && device::multiplies_codes(x, *codes) &&
          product.terms.lora_rows.empty();
+}
+
+// The same for one in ggml's blocks, whatever its format.
+bool joins_in_blocks(const Tensor& x, const LinearProduct& product) {
+  const GgmlWeight* blocks = product.weight.ggml();
+  return blocks && device::multiplies_blocks(x, *blocks) && product.terms.lora_rows.empty();
+}
+
+void multiply_blocks_on_device(const Tensor& x, std::span<const LinearProduct> products) {
+  std::vector<device::BlocksProduct> each;
+  for (const LinearProduct& product : products)
+    each.push_back({forward_args(product.out, x, product.weight, product.terms), product.weight.ggml()});
+  device::multiply_blocks(each, x.device());
 }
 
 void multiply_codes(const Tensor& x, std::span<const LinearProduct> products) {
@@ -100,6 +115,7 @@ void linear_forward_each(const Tensor& x, std::span<const LinearProduct> product
     return joins_in_codes(of, product, products[0]);
   };
   if (products.size() > 1 && std::ssize(products) <= joined_most && all(in_codes)) return multiply_codes(x, products);
+  if (!products.empty() && all(joins_in_blocks)) return multiply_blocks_on_device(x, products);
   if (!all(multiplies_blocks)) {
     if (products.size() > 1 && multiply_together(x, products)) return;
     for (const LinearProduct& product : products) linear_forward(product.out, x, product.weight, product.terms);

@@ -1,8 +1,8 @@
 // Several products of one input: q, k and v, or gate and up. The bits of one linear_forward after the other, for any
 // weights on any device. They are one pass where that gains: on the CPU by packed weights or ggml's blocks, without
 // LoRA terms, x is packed or quantised once, and the panels of all weights are one parallel region; on a device a few
-// rows of 16 bits by dense weights, without a residual and LoRA terms, or by nf4's or int8's codes, with one adapter or
-// none, are one launch, which keeps more memory busy than one after another.
+// rows of 16 bits by dense weights, without a residual and LoRA terms, or by codes of one format (nf4, int8, a GGUF
+// file's), with one adapter or none, are one launch, which keeps more memory busy than one after another.
 #pragma once
 
 #include <span>

@@ -8,6 +8,7 @@
 
 #include "core/random.h"
 #include "kernels/copy/copy.h"
+#include "kernels/cuda/upload.h"
 #include "kernels/matmul/weights/ggml/ggml_weight.h"
 #include "kernels/simd/isa.h"
 
@@ -51,6 +52,13 @@ struct RandomBlocks {
       }
     for (int64_t i = 0; i < count; ++i) rows.push_back(bytes.data() + i * row_bytes);
     weight = GgmlWeight::pack({format, columns, rows}, dtype);
+  }
+
+  GgmlWeight on(Device device) const {
+    kernels::Upload upload(device);
+    const GgmlWeight sent = GgmlWeight::send({weight.format(), weight.columns(), rows}, weight.dtype(), device, upload);
+    upload.publish();
+    return sent;
   }
 
   // The f16 scales as they are, all other bytes `value`.

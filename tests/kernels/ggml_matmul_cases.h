@@ -1,5 +1,6 @@
-// What lathe-bench times of products with a GGUF file's blocks: an answer's row and a prompt's rows. The tests of these
-// products are in ggml_matmul_test.cpp: what they are has no reference in f64, as activations become integers.
+// What lathe-bench times of products with a GGUF file's blocks: an answer's row and a prompt's rows. Their tests are in
+// ggml_matmul_test.cpp, because on the CPU, where activations become integers, they have no reference in f64, and in
+// ggml_matmul_device_test.cpp.
 #pragma once
 
 #include <algorithm>
@@ -24,6 +25,14 @@ inline Generator block_bytes(const RandomBlocks::Layout& layout) {
   };
 }
 
+inline GgmlWeight weight_on(Device device, const kernels::GgmlRows& rows) {
+  if (device.kind == DeviceKind::cpu) return GgmlWeight::pack(rows, DType::bf16);
+  kernels::Upload upload(device);
+  const GgmlWeight sent = GgmlWeight::send(rows, DType::bf16, device, upload);
+  upload.publish();
+  return sent;
+}
+
 // Packed once. bytes: the blocks as in the file, the other operands once.
 inline Case timed_forward(GgmlFormat format, int64_t m, int64_t n, int64_t k) {
   const RandomBlocks::Layout layout = RandomBlocks::layout(format);
@@ -35,7 +44,8 @@ inline Case timed_forward(GgmlFormat format, int64_t m, int64_t n, int64_t k) {
                .shape = {n, row_bytes},
                .dtype = DType::u8,
                .values = block_bytes(layout),
-               .batch = Batch::shared}};
+               .batch = Batch::shared,
+               .on_cpu = true}};
   c.outputs = {{.name = "out", .shape = {m, n}, .dtype = DType::bf16}};
   c.flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   c.bytes = static_cast<double>(n * row_bytes + m * (n + k) * 2);
@@ -43,7 +53,7 @@ inline Case timed_forward(GgmlFormat format, int64_t m, int64_t n, int64_t k) {
     std::vector<const std::byte*> rows;
     for (int64_t row = 0; row < n; ++row)
       rows.push_back(reinterpret_cast<const std::byte*>(a["blocks"].data<uint8_t>()) + row * row_bytes);
-    return [a, weight = GgmlWeight::pack({format, k, rows}, DType::bf16)] {
+    return [a, weight = weight_on(a["x"].device(), {format, k, rows})] {
       kernels::linear_forward(a["out"], a["x"], weight);
     };
   };
@@ -55,10 +65,11 @@ inline Case timed_forward(GgmlFormat format, int64_t m, int64_t n, int64_t k) {
 }  // namespace ggml_matmul_cases
 
 inline std::vector<Operation> ggml_matmul_operations() {
-  Operation forward{.name = "ggml_linear_forward"};
+  Operation forward{.name = "ggml_linear_forward", .cuda_body = true};
   for (const GgmlFormat format : all_formats) {
     forward.timed.push_back(ggml_matmul_cases::timed_forward(format, 1, 4096, 4096));
     forward.timed.push_back(ggml_matmul_cases::timed_forward(format, 512, 2048, 2048));
+    forward.timed_on_cards.push_back(ggml_matmul_cases::timed_forward(format, 1, 4096, 14336));
   }
   return {forward};
 }

@@ -6,7 +6,7 @@
 // That order is one chain along k, in which a step of sixteen waits for the one before: 5 µs at K = 4096, however fast
 // the memory is (256 steps of some 33 cycles each, reckoned, not timed).
 //
-// A block has sixteen rows of x. Those with the next sixteen run beside it and find its codes in the second-level cache.
+// A block has sixteen rows of x. Those with the next sixteen run beside it and find its codes in the last cache.
 // On paper, of Q4_0 on an H100: a block's instructions let a multiprocessor decode 20 weights a cycle; dequantised into
 // workspace and read from there they come at 3.2, which four blocks that decode the same codes still pass, at 5.
 //
@@ -67,7 +67,7 @@ struct CodesProducts {
 };
 
 // The rows of x on their way into the stages: a thread has one vector of each tile. Those of rows that there are not
-// are zeros from the beginning, so that a step of one row costs a warp of four two instructions and the others none.
+// are zeros from the beginning, and are not copied.
 template <class T>
 class CodesLeft {
   using Tile = CodesLeftTile<T>;

@@ -8,6 +8,8 @@
 #include "kernels/matmul/cuda/epilogue.cuh"
 #include "kernels/matmul/cuda/quantized.h"
 #include "kernels/matmul/weights/decode.cuh"
+#include "kernels/matmul/weights/ggml/cuda/bodies.h"
+#include "kernels/matmul/weights/ggml/cuda/decode.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -169,6 +171,51 @@ class CodedWeights {
   float own_scale_ = 0.0f;
 };
 
+// Tiles of ggml's blocks. The format is looked at for every sixteen weights, which costs little beside their decoding
+// and makes one kernel of eight.
+class TileWeights {
+ public:
+  static constexpr int step = ggml::stage_neighbours;
+  static_assert(columns == ggml::tile_rows_on_devices);
+  struct Argument {
+    GgmlTiles tiles;
+    int64_t stages;
+  };
+  struct Memory {};
+
+  __device__ __forceinline__ TileWeights(const Argument& weight, Memory&, int64_t first_column)
+      : weight_(weight), tile_(weight.tiles.data + first_column / columns * weight.tiles.tile_bytes) {}
+
+  __device__ __forceinline__ void begin(int64_t first_k, int64_t) { next_stage_ = first_k / step; }
+  template <int part>
+  __device__ __forceinline__ void next(float (&weights)[part_weights]) {
+    with_ggml_format(weight_.tiles.format, [&]<class Format>() { decode<Format, part>(weights); });
+    if constexpr ((part + 1) * part_weights == step) ++next_stage_;
+  }
+  __device__ __forceinline__ void end() const {}
+
+ private:
+  template <class Format, int part>
+  __device__ __forceinline__ void decode(float (&weights)[part_weights]) const {
+    using Place = ggml::Tiles<Format>;
+    const int row = static_cast<int>(threadIdx.x % 32);
+    const uint8_t* stage = tile_ + next_stage_ * Place::stage_bytes;
+    const uint32_t factors =
+        read_factors<Format>(tile_ + weight_.stages * Place::stage_bytes, next_stage_ / Place::block_stages, row);
+    const Scale<Format> scale = StageScales<Format>(stage, row, factors).of(part);
+    LATHE_UNROLL
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      const uint32_t word = StageCodes<Format>::word_at(stage, row, quarter, part);
+      LATHE_UNROLL
+      for (int b = 0; b < 4; ++b) weights[b / 2 * 8 + 2 * quarter + b % 2] = scale.value(word, b);
+    }
+  }
+
+  const Argument& weight_;
+  const uint8_t* tile_;
+  int64_t next_stage_ = 0;
+};
+
 template <class Weights, int rows>
 struct BlockMemory {
   typename Weights::Memory weights;
@@ -177,6 +224,7 @@ struct BlockMemory {
 
 // What decoding looks up.
 __device__ __forceinline__ void fill_tables(const DenseWeights::Argument&, DenseWeights::Memory&) {}
+__device__ __forceinline__ void fill_tables(const TileWeights::Argument&, TileWeights::Memory&) {}
 template <class Argument, class Memory>
 __device__ __forceinline__ void fill_tables(const Argument& weight, Memory& memory) {
   weight.codes.fill(memory);
@@ -296,5 +344,11 @@ void quantized_few_rows_f32(const QuantizedProductArgs& args) {
   });
 }
 template void quantized_few_rows_f32<DeviceKind::LATHE_CUDA_NAMESPACE>(const QuantizedProductArgs&);
+
+template <DeviceKind>
+void ggml_few_rows_f32(const GgmlTilesProductArgs& args) {
+  start<TileWeights>(args.product, {args.weight, (args.product.k + TileWeights::step - 1) / TileWeights::step});
+}
+template void ggml_few_rows_f32<DeviceKind::LATHE_CUDA_NAMESPACE>(const GgmlTilesProductArgs&);
 
 }  // namespace lathe::kernels

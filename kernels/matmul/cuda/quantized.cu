@@ -1,4 +1,4 @@
-// A few rows times nf4's and int8's codes, which lie as bitsandbytes stores them (codes_product.cuh): rows of codes, and
+// A few rows times nf4's and int8's codes, which lie as bitsandbytes has them (codes_product.cuh): rows of codes, and
 // scales apart.
 #include "kernels/matmul/cuda/codes_product.cuh"
 #include "kernels/matmul/weights/decode.cuh"

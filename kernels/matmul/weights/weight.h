@@ -21,7 +21,8 @@ class Weight {
   Weight(PackedWeight packed);
   // Stands for the weight dequantised to the dtype of the other operand.
   Weight(QuantizedWeight quantized);
-  // A product multiplies integers (weights/ggml/ggml_weight.h).
+  // On the CPU a product multiplies integers, on devices it stands for the dequantised weight
+  // (weights/ggml/ggml_weight.h).
   Weight(GgmlWeight ggml);
 
   bool defined() const;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/dtype.h"
+#include "kernels/matmul/weights/ggml/file_blocks.h"
 
 namespace lathe::kernels::ggml {
 namespace {
@@ -87,15 +88,13 @@ int five_bits(const uint8_t* codes, int64_t lane, int64_t k) {
   return nibble(codes + bits_plane, lane, k) | bit(codes, lane, k) << 4;
 }
 
-// The eight 6-bit scales and minima that Q4_K and Q5_K pack into 12 bytes, as bytes.
+// As bytes.
 void put_k_scales(uint8_t* unit, int64_t block_bytes, int64_t lane, const std::byte* packed) {
-  const auto at = [&](int64_t i) { return static_cast<unsigned>(packed[i]); };
   for (int64_t j = 0; j < 8; ++j) {
     uint8_t* scales = unit + 2 * f16_scales + j * block_bytes;
-    const unsigned scale = j < 4 ? at(j) & 63u : (at(j + 4) & 15u) | at(j - 4) >> 6 << 4;
-    const unsigned minimum = j < 4 ? at(j + 4) & 63u : at(j + 4) >> 4 | at(j) >> 6 << 4;
-    scales[lane] = static_cast<uint8_t>(scale);
-    scales[byte_scales + lane] = static_cast<uint8_t>(minimum);
+    const KScale both = k_scale(packed, j);
+    scales[lane] = both.scale;
+    scales[byte_scales + lane] = both.minimum;
   }
 }
 

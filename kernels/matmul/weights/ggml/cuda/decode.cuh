@@ -1,0 +1,172 @@
+// ggml's blocks in device code: numbers out of a tile's stage (tiles.h), in global or shared memory.
+//
+// A value is code · step (+ minimum), as the file's reader computes it: its products are exact in f32, d · sc · code in
+// 23 bits, so that the fused multiply-add that adds a minimum rounds as a multiplication and an addition do.
+#pragma once
+
+#include "kernels/cuda/row.h"
+#include "kernels/matmul/weights/ggml/tiles.h"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+
+// The codes of one quarter of a row in a stage.
+template <class Format>
+class StageCodes {
+  using Place = ggml::Tiles<Format>;
+  static constexpr int count = Place::low_bytes / 16;
+
+ public:
+  __device__ __forceinline__ StageCodes(const uint8_t* stage, int row, int quarter)
+      : high_(high_bits(stage, row, quarter)) {
+    const uint8_t* low = stage + (row * 4 + quarter) * (4 * count);
+    if constexpr (count == 4) {
+      const uint4 four = load_vector<uint4>(low);
+      low_[0] = four.x, low_[1] = four.y, low_[2] = four.z, low_[3] = four.w;
+    } else {
+      const uint2 two = load_vector<uint2>(low);
+      low_[0] = two.x, low_[1] = two.y;
+    }
+  }
+  // Four codes, a byte each. i is known at compile time.
+  __device__ __forceinline__ uint32_t word(int i) const { return joined(low_[count == 4 ? i : i / 2], high_, i); }
+
+  // One word alone, any.
+  static __device__ __forceinline__ uint32_t word_at(const uint8_t* stage, int row, int quarter, int i) {
+    const uint8_t* low = stage + (row * 4 + quarter) * (4 * count) + 4 * (count == 4 ? i : i / 2);
+    return joined(load_vector<uint32_t>(low), high_bits(stage, row, quarter), i);
+  }
+
+ private:
+  static __device__ __forceinline__ uint32_t high_bits(const uint8_t* stage, int row, int quarter) {
+    const uint8_t* high = stage + Place::high_at;
+    if constexpr (Place::bits == 5)
+      return load_vector<uint32_t>(high + (row * 2 + quarter / 2) * 4) >> (4 * (quarter % 2));
+    if constexpr (Place::bits == 6) return load_vector<uint32_t>(high + (row * 4 + quarter) * 4);
+    return 0;
+  }
+
+  static __device__ __forceinline__ uint32_t joined(uint32_t low, uint32_t high, int i) {
+    if constexpr (Place::bits == 8) return low;
+    const uint32_t four = low >> (4 * (i % 2)) & 0x0f0f0f0fu;
+    if constexpr (Place::bits == 5) return four | (high << (4 - i) & 0x10101010u);
+    if constexpr (Place::bits == 6) return four | ((i < 2 ? high << (4 - 2 * i) : high >> (2 * i - 4)) & 0x30303030u);
+    return four;
+  }
+
+  uint32_t low_[count], high_;
+};
+
+// Byte b of a word as a part of a number's mantissa, which is exact: a conversion would take a quarter of the
+// multiprocessor's arithmetic. `above` is the number that comes with it.
+struct MantissaByte {
+  float value, above;
+};
+__device__ __forceinline__ MantissaByte mantissa_of_7_bits(uint32_t word, int b) {
+  return {__uint_as_float(__byte_perm(word, 0x43000000u, 0x7044u | static_cast<unsigned>(b) << 8)), 128.0f};
+}
+__device__ __forceinline__ MantissaByte mantissa_of_8_bits(uint32_t word, int b) {
+  return {__uint_as_float(__byte_perm(word, 0x47000000u, 0x7404u | static_cast<unsigned>(b) << 4)), 32768.0f};
+}
+__device__ __forceinline__ float byte_of(uint32_t word, int b) {
+  const MantissaByte byte = mantissa_of_8_bits(word, b);
+  return byte.value - byte.above;
+}
+
+// The half-th f16 of a word.
+__device__ __forceinline__ float f16_of(uint32_t word, int half) {
+  const auto bits = static_cast<uint16_t>(word >> (16 * half));
+  f16_t value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return to_float(value);
+}
+
+// The f16 factors of a K format's block, as they lie there; nothing in others.
+template <class Format>
+__device__ __forceinline__ uint32_t read_factors(const uint8_t* factors, int64_t block, int row) {
+  using Place = ggml::Tiles<Format>;
+  const uint8_t* from = factors + (block * Place::rows + row) * Place::factor_bytes;
+  if constexpr (Place::factor_bytes == 4) return load_vector<uint32_t>(from);
+  if constexpr (Place::factor_bytes == 2) return load_vector<uint16_t>(from);
+  return 0;
+}
+
+template <class Format>
+struct Scale {
+  using Place = ggml::Tiles<Format>;
+  float step, minimum;  // minimum: where the format has one
+
+  // What code b of a word stands for.
+  __device__ __forceinline__ float value(uint32_t word, int b) const {
+    const MantissaByte byte = mantissa(word, b);
+    const float code = byte.value - (byte.above + Place::zero);
+    if constexpr (Place::has_minimum) return fmaf(code, step, minimum);
+    return code * step;
+  }
+
+  // The same as a factor of a sum's terms, which do not show the sign of a zero, for finite scales: an instruction less
+  // where there is no minimum. (above + zero) · step is exact: 5 bits by 11, for int8 9 by 11, for Q6_K 3 by 18.
+  __device__ __forceinline__ float factor(uint32_t word, int b) const {
+    if constexpr (Place::has_minimum) return value(word, b);
+    const MantissaByte byte = mantissa(word, b);
+    return fmaf(byte.value, step, -((byte.above + Place::zero) * step));
+  }
+
+ private:
+  static __device__ __forceinline__ MantissaByte mantissa(uint32_t word, int b) {
+    if constexpr (Place::bits == 8) return mantissa_of_8_bits(word, b);
+    return mantissa_of_7_bits(word, b);
+  }
+};
+
+// The scales of a row in a stage.
+template <class Format>
+class StageScales {
+  using Place = ggml::Tiles<Format>;
+
+ public:
+  __device__ __forceinline__ StageScales(const uint8_t* stage, int row, uint32_t factors) : factors_(factors) {
+    const uint8_t* from = stage + Place::scales_at + row * Place::scale_bytes;
+    if constexpr (Place::scale_bytes == 8) {
+      const uint2 two = load_vector<uint2>(from);
+      words_[0] = two.x, words_[1] = two.y;
+    } else {
+      words_[0] = load_vector<uint32_t>(from);
+    }
+  }
+
+  // Of word i.
+  __device__ __forceinline__ Scale<Format> of(int i) const {
+    const int half = i / 2;
+    if constexpr (!Place::is_k && Place::has_minimum) {
+      const uint32_t both = half == 0 ? words_[0] : words_[1];
+      return {f16_of(both, 0), f16_of(both, 1)};
+    } else if constexpr (!Place::is_k) {
+      return {f16_of(words_[0], half), 0.0f};
+    } else if constexpr (Place::has_minimum) {
+      const uint32_t both = words_[0] >> (16 * half);
+      return {f16_of(factors_, 0) * byte_of(both, 0), -(f16_of(factors_, 1) * byte_of(both, 1))};
+    } else {
+      return {f16_of(factors_, 0) * (byte_of(words_[0], i) - 128.0f), 0.0f};
+    }
+  }
+
+ private:
+  uint32_t words_[Place::scale_bytes / 4], factors_;
+};
+
+// Calls body.operator()<Format>() with the struct of a format.
+template <class Body>
+__device__ __forceinline__ void with_ggml_format(GgmlFormat format, const Body& body) {
+  switch (format) {
+    case GgmlFormat::q4_0: return body.template operator()<ggml::Q4_0>();
+    case GgmlFormat::q4_1: return body.template operator()<ggml::Q4_1>();
+    case GgmlFormat::q5_0: return body.template operator()<ggml::Q5_0>();
+    case GgmlFormat::q5_1: return body.template operator()<ggml::Q5_1>();
+    case GgmlFormat::q8_0: return body.template operator()<ggml::Q8_0>();
+    case GgmlFormat::q4_k: return body.template operator()<ggml::Q4_K>();
+    case GgmlFormat::q5_k: return body.template operator()<ggml::Q5_K>();
+    case GgmlFormat::q6_k: return body.template operator()<ggml::Q6_K>();
+  }
+}
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

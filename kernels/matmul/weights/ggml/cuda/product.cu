@@ -1,0 +1,127 @@
+// A few rows times a weight in ggml's blocks (codes_product.cuh).
+#include "kernels/matmul/cuda/codes_product.cuh"
+#include "kernels/matmul/cuda/few_rows.h"
+#include "kernels/matmul/weights/ggml/cuda/bodies.h"
+#include "kernels/matmul/weights/ggml/cuda/decode.cuh"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+namespace {
+
+struct TileCodes {
+  const uint8_t* tiles;
+  int64_t tile_bytes;
+};
+
+template <class T, class Format>
+class TileReader {
+  using Place = ggml::Tiles<Format>;
+  static_assert(Place::rows == CodesShape::n && ggml::stage_neighbours == block_k);
+  static_assert(Place::stage_bytes % 16 == 0);
+
+ public:
+  using Codes = TileCodes;
+  // 20 KB of codes in flight in a block, of which an H100 has room for three.
+  static constexpr int stages = (20 << 10) / Place::stage_bytes;
+  struct Memory {
+    alignas(16) uint8_t codes[stages][Place::stage_bytes];
+  };
+
+  __device__ __forceinline__ TileReader(const TileCodes& codes, Memory& memory, int64_t first_column, int64_t,
+                                        int64_t k)
+      : memory_(memory),
+        tile_(codes.tiles + first_column / Place::rows * codes.tile_bytes),
+        tile_bytes_(codes.tile_bytes),
+        next_codes_(tile_ + threadIdx.x * 16),
+        steps_(stages_along(k)) {}
+
+  // What memory delivers to all blocks in some 8 µs.
+  __device__ __forceinline__ void prefetch() const {
+    constexpr int lines = 512;
+    LATHE_UNROLL
+    for (int i = 0; i < lines / CodesShape::threads; ++i) {
+      const int64_t at = (i * CodesShape::threads + static_cast<int>(threadIdx.x)) * int64_t{128};
+      if (at < tile_bytes_) prefetch_line(tile_ + at);
+    }
+  }
+
+  __device__ __forceinline__ void copy(int stage) {
+    constexpr int vectors = Place::stage_bytes / 16;
+    const int thread = static_cast<int>(threadIdx.x);
+    LATHE_UNROLL
+    for (int i = 0; i < vectors; i += CodesShape::threads)
+      if (i + CodesShape::threads <= vectors || i + thread < vectors)
+        cp_async_16(memory_.codes[stage] + (i + thread) * 16, next_codes_ + i * 16);
+    next_codes_ += Place::stage_bytes;
+  }
+
+  __device__ __forceinline__ void begin() {
+    LATHE_UNROLL
+    for (int i = 0; i < factors_ahead; ++i) next_[i] = factors_of(i);
+  }
+
+  __device__ __forceinline__ void decode(WeightFragments<T>& fragments, int step, int stage) {
+    if (Place::is_k && step % Place::block_stages == 0) take_factors(step / Place::block_stages);
+    const uint8_t* from = memory_.codes[stage];
+    const StageCodes<Format> codes(from, row(), static_cast<int>(threadIdx.x) % threads_of_column);
+    const StageScales<Format> scales(from, row(), factors_);
+    LATHE_UNROLL
+    for (int i = 0; i < block_k / 16; ++i) {
+      const uint32_t word = codes.word(i);
+      const Scale<Format> scale = scales.of(i);
+      fragments.at[i].registers[0] = pack_pair(scale.factor(word, 0), scale.factor(word, 1), T{});
+      fragments.at[i].registers[1] = pack_pair(scale.factor(word, 2), scale.factor(word, 3), T{});
+    }
+  }
+
+  __device__ __forceinline__ void advance(int) const {}
+
+ private:
+  // Blocks of a K format whose factors are on their way: three are twelve steps, some 1600 cycles.
+  static constexpr int factors_ahead = 3;
+
+  __device__ __forceinline__ int row() const { return static_cast<int>(threadIdx.x) / threads_of_column; }
+  __device__ __forceinline__ uint32_t factors_of(int block) const {
+    if (!Place::is_k || block * Place::block_stages >= steps_) return 0;
+    return read_factors<Format>(tile_ + int64_t{steps_} * Place::stage_bytes, block, row());
+  }
+  __device__ __forceinline__ void take_factors(int block) {
+    factors_ = next_[0];
+    LATHE_UNROLL
+    for (int i = 0; i + 1 < factors_ahead; ++i) next_[i] = next_[i + 1];
+    next_[factors_ahead - 1] = factors_of(block + factors_ahead);
+  }
+
+  Memory& memory_;
+  const uint8_t* tile_;
+  int64_t tile_bytes_;
+  const uint8_t* next_codes_;  // what this thread copies
+  int steps_;
+  uint32_t factors_ = 0, next_[factors_ahead];
+};
+
+// Always as several, the others empty: half as many kernels.
+template <class T, class Format>
+void start(const GgmlTilesProducts& products) {
+  CodesProducts<T, TileCodes, joined_most> all{};
+  for (int i = 0; i < joined_most; ++i) {
+    const GgmlTilesProductArgs& of = products.of[i < products.count ? i : 0];
+    all.of[i] = codes_product<T>(of.product, TileCodes{of.weight.data, of.weight.tile_bytes});
+    if (i >= products.count) all.of[i].epilogue.n = 0;
+  }
+  start_codes_products<T, TileReader<T, Format>, joined_most>("ggml_product", all);
+}
+
+}  // namespace
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
+
+namespace lathe::kernels {
+
+template <DeviceKind>
+void ggml_product_tiles(const GgmlTilesProducts& products) {
+  ggml::with_format(products.of[0].weight.format, [&]<class Format>() {
+    products.of[0].product.dtype == DType::bf16 ? start<bf16_t, Format>(products) : start<f16_t, Format>(products);
+  });
+}
+template void ggml_product_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const GgmlTilesProducts&);
+
+}  // namespace lathe::kernels

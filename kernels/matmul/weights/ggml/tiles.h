@@ -1,0 +1,54 @@
+// ggml's blocks as kernels on devices read them: where a row's codes and scales lie.
+//
+// A tile is 32 rows of the weight, a block's columns in a product of few rows, over all of k: its stages one after
+// another, then, of K formats, the f16 factors of every 256 neighbours of every row. A stage is 64 neighbours along k
+// and lies in one piece, so that threads copy it in 16-byte accesses side by side, whatever the format: a block of the
+// file has 18 to 210 bytes and begins at a multiple of 2. Where there are no more neighbours or rows, scales are 0.
+//
+// Of a row in a stage, four threads (quarter q < 4) have the neighbours that a lane has of the right operand of
+// mma.m16n8k16: 16i + 2q, 16i + 2q + 1, 16i + 2q + 8 and 16i + 2q + 9, in this order the bytes of word i < 4. A stage
+// has planes, of each row after row:
+//   low      of 4, 5 and 6 bits: in the word at 8q + 4j, in the low halves of its bytes word 2j, in the high 2j + 1
+//            of 8 bits: at 16q + 4i word i
+//   high     the fifth bit: in the word at 4 (q / 2), word i's at bit 4 (q % 2) + i of its bytes
+//            bits 5 and 6: in the word at 4q, word i's at bits 2i and 2i + 1 of its bytes
+//   scales   of 32 neighbours each: f16 d (and m); K formats: bytes sc and mn, Q6_K two scales
+// so that a thread's bytes of a plane lie at a multiple of its number and no two lanes meet in a bank. Q8_0's codes and
+// Q6_K's scales have 128 added: no byte is negative.
+//
+// These are the file's bytes, but for K formats with minima: 6-bit numbers become bytes, half a byte for each 32.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/matmul/weights/ggml/ggml_formats.h"
+
+namespace lathe::kernels::ggml {
+
+inline constexpr int64_t stage_neighbours = 64;
+inline constexpr int64_t tile_rows_on_devices = 32;
+
+template <class Format>
+struct Tiles {
+  static constexpr int rows = tile_rows_on_devices;
+  static constexpr bool is_k = Format::elements > block, has_minimum = Format::has_minimum;
+  static constexpr int bits = (Format::block_bytes - Format::codes) * 8 / (panel_rows * block);
+  // The code that stands for 0.
+  static constexpr int zero = has_minimum ? 0 : 1 << (bits - 1);
+  static constexpr int factors = has_minimum ? 2 : 1;  // f16, of a block of the file
+
+  // Of a row in a stage.
+  static constexpr int low_bytes = bits == 8 ? 64 : 32, high_bytes = bits == 8 ? 0 : 8 * (bits - 4);
+  static constexpr int scale_bytes = is_k ? 4 : 4 * factors;
+  // Within a stage.
+  static constexpr int high_at = rows * low_bytes, scales_at = high_at + rows * high_bytes;
+  static constexpr int stage_bytes = scales_at + rows * scale_bytes;
+  // K formats: of a row, of a block, which is so many stages.
+  static constexpr int factor_bytes = is_k ? 2 * factors : 0;
+  static constexpr int block_stages = is_k ? Format::elements / stage_neighbours : 1;
+};
+
+// Of a tile of a weight with so many columns, in whole blocks.
+int64_t tile_bytes(GgmlFormat format, int64_t columns);
+
+}  // namespace lathe::kernels::ggml
