@@ -42,7 +42,7 @@ Tensor weight_rows(const kernels::Weight& weight, DType dtype, int64_t first, in
     return here(rows);
   }
   if (const kernels::GgmlWeight* ggml = weight.ggml()) {
-    Tensor rows = Tensor::empty({count, weight.columns()}, dtype, {});
+    Tensor rows = Tensor::empty({count, weight.columns()}, dtype, weight.device());
     ggml->dequantize(rows, first);
     return here(rows);
   }

@@ -36,7 +36,7 @@ struct TransformerOptions {
   int64_t max_positions = 0;  // rotary tables are built for as many; 0: the model's context
   // The layers' linears as codes (frozen only, else ConfigError). Where the source has codes itself, these count.
   std::optional<Quantization> quantized_linears = {};
-  // Of matrices in a GGUF file's blocks or, beside f32, in bf16: `keep` is for inference (frozen, cpu, no
+  // Of matrices in a GGUF file's blocks or, beside f32 on the cpu, in bf16: `keep` is for inference (frozen, no
   // quantized_linears; widened elsewhere). What samples for a trainer must be what the trainer has: training widens.
   StoredBlockUse stored_blocks = StoredBlockUse::widen;
   Device device = {};  // of weights, activations, adapters and gradients; f64 on the cpu only

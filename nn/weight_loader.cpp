@@ -30,9 +30,12 @@ autograd::LinearWeight WeightLoader::matrix(const std::string& name, int64_t row
     parameters_->push_back(Parameter::make(name, std::move(master), dtype_));
     return autograd::LinearWeight(parameters_->back().leaf);
   }
-  if (blocks_ == StoredBlockUse::keep && device_.kind == DeviceKind::cpu)
-    if (const auto blocks = source_.blocks(name))
-      return kernels::GgmlWeight::pack({blocks->format, columns, blocks->rows}, dtype_);
+  if (blocks_ == StoredBlockUse::keep)
+    if (const auto blocks = source_.blocks(name)) {
+      const kernels::GgmlRows stored{blocks->format, columns, blocks->rows};
+      if (device_.kind == DeviceKind::cpu) return kernels::GgmlWeight::pack(stored, dtype_);
+      return kernels::GgmlWeight::send(stored, dtype_, device_, upload_);
+    }
   auto packed = stays_bf16(*source_.find(name), dtype_, device_, blocks_)
                     ? kernels::PackedWeight::allocate_widened(rows, columns)
                     : kernels::PackedWeight::allocate(rows, columns, dtype_, MemoryTag::weights, device_);

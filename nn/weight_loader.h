@@ -22,7 +22,7 @@ class WeightLoader {
  public:
   // On a device, weights travel through pinned buffers while the next are read (kernels/cuda/upload.h). With
   // `parameters`, every weight becomes a dense trainable leaf that is listed there; without, it is frozen and packed.
-  // On the cpu `blocks` says what becomes of frozen matrices that the source holds in ggml's blocks.
+  // `blocks` says what becomes of frozen matrices that the source holds in ggml's blocks.
   WeightLoader(const WeightSource& source, DType dtype, Device device, std::vector<Parameter>* parameters,
                StoredBlockUse blocks = StoredBlockUse::widen)
       : source_(source), dtype_(dtype), device_(device), parameters_(parameters), blocks_(blocks), upload_(device) {}

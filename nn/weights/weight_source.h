@@ -33,7 +33,8 @@ struct StoredBlocks {
 };
 
 // What becomes of such a matrix. `widen`: it is dequantised to the model's dtype, once. `keep`: products read the
-// file's codes, from a third of the memory and in other bits; a matrix of bf16 stays so beside f32, in the same bits.
+// file's codes, from a third of the memory, on the cpu in other bits; there a matrix of bf16 stays so beside f32, in
+// the same bits.
 enum class StoredBlockUse : uint8_t { widen, keep };
 
 class WeightSource {
@@ -50,8 +51,8 @@ class WeightSource {
   virtual void release_pages() const {}
   // Of a weight that the file holds as codes which products read: these, on the cpu, for as long as the source lives.
   virtual std::optional<kernels::StoredWeight> codes(std::string_view /*name*/) const { return std::nullopt; }
-  // Of a matrix that the file holds in blocks of ggml's which products on the cpu read: its rows, in Hugging Face's
-  // order, for as long as the source lives.
+  // Of a matrix that the file holds in blocks of ggml's which products read: its rows, in Hugging Face's order, for as
+  // long as the source lives.
   virtual std::optional<StoredBlocks> blocks(std::string_view /*name*/) const { return std::nullopt; }
 };
 

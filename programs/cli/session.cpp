@@ -42,8 +42,7 @@ HeldWeights held_weights(const nn::ModelFiles& files, const nn::TransformerOptio
     held.kind = name_of(*options.quantized_linears);
     return held;
   }
-  const bool reads_blocks = options.stored_blocks == nn::StoredBlockUse::keep && options.dtype != DType::f64 &&
-                            options.device.kind == DeviceKind::cpu;
+  const bool reads_blocks = options.stored_blocks == nn::StoredBlockUse::keep && options.dtype != DType::f64;
   for (const nn::WeightInfo& info : files.weights->weights())
     if ((reads_blocks && info.shape.rank() == 2 && kernels::ggml_format(info.stored_type)) ||
         nn::stays_bf16(info, options.dtype, options.device, options.stored_blocks)) {
@@ -74,10 +73,11 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
                   "auto (bf16 where the device multiplies it, else f32), f32, bf16, f16 or f64")
       ->capture_default_str();
   command
-      .add_option("--weights", options.weights,
-                  "file: a GGUF file's matrices in blocks of 4 to 8 bits stay what they are (on the cpu), and "
-                  "activations are multiplied as whole numbers of 16 bits; those of bf16 stay so, too; bf16 or f32: "
-                  "all are widened to that dtype")
+      .add_option(
+          "--weights", options.weights,
+          "file: a GGUF file's matrices in blocks of 4 to 8 bits stay what they are, and the cpu multiplies "
+          "activations as whole numbers of 16 bits; those of bf16 stay so, too; bf16 or f32: all are widened to "
+          "that dtype")
       ->capture_default_str();
   add_quantization_options(command, options.quantization);
   command

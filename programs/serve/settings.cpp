@@ -45,8 +45,8 @@ void add_model_flags(CLI::App& app, ServeSettings& settings) {
       ->capture_default_str();
   app.add_option(
          "--weights", settings.weights,
-         "file: a GGUF file's matrices in blocks of 4 to 8 bits stay what they are (on the cpu), and activations "
-         "are multiplied as whole numbers of 16 bits; bf16 or f32: they are widened to that dtype")
+         "file: a GGUF file's matrices in blocks of 4 to 8 bits stay what they are, and the cpu multiplies activations "
+         "as whole numbers of 16 bits; bf16 or f32: they are widened to that dtype")
       ->capture_default_str();
   cli::add_quantization_options(app, settings.quantization);
   app.add_option("--kv_cache_dtype", settings.kv_cache_dtype,

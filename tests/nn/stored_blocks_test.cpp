@@ -1,5 +1,5 @@
-// A transformer that keeps the blocks of its source: the same model, but for the rounding of its activations, in any
-// batch; what trains, and what other devices hold, is widened.
+// A transformer that keeps the blocks of its source: the same model, on the CPU but for its activations' rounding, on
+// devices to the bit, in any batch; what trains is widened.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -8,6 +8,7 @@
 #include <map>
 
 #include "kernels/copy/copy.h"
+#include "kernels/cuda/runtime.h"
 #include "tests/nn/golden_files.h"
 
 namespace lathe::nn {
@@ -70,8 +71,10 @@ class StoredBlocksTest : public ::testing::TestWithParam<const char*> {
   RoundedToBlocks rounded{*files.weights};
   std::vector<std::vector<int32_t>> ids = golden_json(std::string(GetParam()) + "/expected.json")["input_ids"];
 
-  Transformer model(StoredBlockUse use, DType dtype = DType::f32, WeightMode mode = WeightMode::frozen) const {
-    return Transformer(files.config, rounded, {.dtype = dtype, .weights = mode, .stored_blocks = use});
+  Transformer model(StoredBlockUse use, DType dtype = DType::f32, WeightMode mode = WeightMode::frozen,
+                    Device device = {}) const {
+    return Transformer(files.config, rounded,
+                       {.dtype = dtype, .weights = mode, .stored_blocks = use, .device = device});
   }
 };
 
@@ -102,6 +105,26 @@ TEST_P(StoredBlocksTest, TakeTheBytesOfTheFile) {
   const auto& weight = model(StoredBlockUse::keep).output_weight().value();
   ASSERT_NE(weight.ggml(), nullptr);
   EXPECT_EQ(weight.nbytes(), weight.rows() * weight.columns() / 32 * 34);
+}
+
+// Both sequences at once, and one token alone: many rows and few.
+TEST_P(StoredBlocksTest, OnADeviceTheBitsAreThoseOfTheWidenedWeights) {
+  for (const Device device : {Device{DeviceKind::simt}, Device{DeviceKind::cuda}}) {
+    if (!kernels::why_unavailable(device).empty()) continue;
+    for (const DType dtype : {DType::bf16, DType::f32}) {
+      const Transformer kept = model(StoredBlockUse::keep, dtype, WeightMode::frozen, device),
+                        wide = model(StoredBlockUse::widen, dtype, WeightMode::frozen, device);
+      const kernels::Weight& weight = kept.output_weight().value();
+      ASSERT_NE(weight.ggml(), nullptr);
+      EXPECT_LT(2 * weight.nbytes(), wide.output_weight().value().nbytes() * 5 / 4);
+      for (const auto& batch : {ids, {{ids[0][0]}}}) {
+        const Tensor logits = kernels::moved(logits_of(kept, batch), {}),
+                     expected = kernels::moved(logits_of(wide, batch), {});
+        EXPECT_EQ(std::memcmp(logits.raw(), expected.raw(), static_cast<size_t>(logits.nbytes())), 0)
+            << to_string(device) << ", " << name_of(dtype) << ", " << batch.size() << " sequences";
+      }
+    }
+  }
 }
 
 TEST_P(StoredBlocksTest, WhatTrainsIsWidened) {

@@ -61,6 +61,25 @@ TEST_P(ProgramOnDevice, GenerateAnswersAsOnTheCpu) {
   EXPECT_EQ(json_of(generate(device_, "bf16"))["tokens"], answer["tokens"]);
 }
 
+// The prompt's rows at once, then one after the other.
+TEST_P(ProgramOnDevice, AGgufFilesBlocksAnswerAsTheyDoWidened) {
+  for (const char* dtype : {"q8_0", "q4_0", "q4_1"}) {
+    const std::string gguf = (folder_ / (std::string(dtype) + ".gguf")).string();
+    ASSERT_EQ(run({"bin/lathe-model", "convert", (folder_ / "model").string(), gguf, "--dtype", dtype}), 0) << err();
+    const auto answer = [&](const std::string& weights) {
+      return json_of({"bin/lathe-model", "generate", gguf, "--raw", "--prompt", "itisitisitisitisitisitisitis",
+                      "--max_tokens", "6", "--device", device_, "--weights", weights});
+    };
+    const nlohmann::json kept = answer("file"), widened = answer("bf16");
+    EXPECT_EQ(kept["weights"], "file");
+    EXPECT_GE(kept["file_formats"].size(), 1u);
+    EXPECT_EQ(widened["weights"], "bf16");
+    EXPECT_EQ(kept["tokens"], widened["tokens"]) << dtype;
+    EXPECT_EQ(kept["logprobs"], widened["logprobs"]) << dtype;
+    EXPECT_EQ(kept["logprobs"].size(), 6u);
+  }
+}
+
 TEST_P(ProgramOnDevice, EvalCountsAndScoresAsOnTheCpu) {
   std::ofstream(folder_ / "questions.jsonl") << R"({"input_ids": [5, 9, 300, 41], "labels": [-100, -100, 300, 41]}
 {"input_ids": [7, 70, 12], "labels": [-100, 70, 12]}
