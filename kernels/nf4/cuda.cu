@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(threads) nf4_nest_kernel(Nf4NestArgs a, MapThr
 // A thread has runs of 32 elements: 16 bytes of codes in one block, since no block is shorter. The next run's are on
 // their way while one is written. Blocks of threads stay as long as there are runs: filling the tables for each 1024
 // elements took longer than moving them. Groups of eight in turns, four under way, need a scale's address for each: 120
-// registers. Block sizes are powers of two: 2^block_bits elements.
+// registers.
 constexpr int dequantize_threads = 256, dequantize_blocks = 6;
 constexpr int run_elements = 32, run_groups = run_elements / group_elements;
 
@@ -161,8 +161,6 @@ __global__ void __launch_bounds__(dequantize_threads, dequantize_blocks)
 
 template <class T>
 void dequantize(const Nf4DequantizeArgs& args) {
-  int block_bits = 0;
-  while (int64_t{1} << block_bits < args.block_size) ++block_bits;
   constexpr int64_t elements_of_block = int64_t{dequantize_threads} * run_elements;
   const int64_t wanted = (args.end - args.begin + elements_of_block - 1) / elements_of_block;
   const int64_t at_a_time = int64_t{dequantize_blocks} * multiprocessors();
@@ -172,8 +170,8 @@ void dequantize(const Nf4DequantizeArgs& args) {
   const bool aligned = args.begin % run_elements == 0 &&
                        rows_aligned(static_cast<const T*>(args.out) + (args.begin - args.first), 0) &&
                        rows_aligned(args.codes, 0);
-  launch(config, aligned ? nf4_dequantize_kernel<T, true> : nf4_dequantize_kernel<T, false>, args, block_bits,
-         nf4_tables(args.scales));
+  launch(config, aligned ? nf4_dequantize_kernel<T, true> : nf4_dequantize_kernel<T, false>, args,
+         nf4_block_bits(args.block_size), nf4_tables(args.scales));
 }
 
 template <class T>

@@ -35,6 +35,14 @@ __device__ __forceinline__ void fill_tables(Nf4SharedTables& shared, const Nf4Ta
     store_vector(to + 4 * i, load_vector<float4>(from + 4 * i));
 }
 
+// Blocks have 2^nf4_block_bits elements: element i is in block i >> bits. A division of 64 bits is a hundred
+// instructions on a card.
+inline int nf4_block_bits(int64_t block_size) {
+  int bits = 0;
+  while (int64_t{1} << bits < block_size) ++bits;
+  return bits;
+}
+
 // What is read of a block's scale, so that it can be on its way before the tables are needed.
 struct Nf4RawScale {
   float value = 0.0f;

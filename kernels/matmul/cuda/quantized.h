@@ -14,7 +14,7 @@ struct QuantizedProductArgs {
   QuantizedFormat format;
   const void* codes;         // at a multiple of 16 bytes
   Nf4ScaleArgs nf4_scales;   // nf4
-  int64_t block_size;        // nf4: a multiple of 64
+  int64_t block_size;        // nf4: a power of two
   const float* int8_scales;  // int8: [n, k / 64]
 };
 

@@ -15,13 +15,13 @@ struct Nf4Codes {
 
   const uint8_t* codes;
   Nf4ScaleArgs scales;
-  int64_t block_size;
+  int block_bits;
   Nf4Tables tables;
 
   explicit Nf4Codes(const QuantizedProductArgs& args)
       : codes(static_cast<const uint8_t*>(args.codes)),
         scales(args.nf4_scales),
-        block_size(args.block_size),
+        block_bits(nf4_block_bits(args.block_size)),
         tables(nf4_tables(args.nf4_scales)) {}
 
   // Called by all threads; a barrier must follow.
@@ -30,7 +30,7 @@ struct Nf4Codes {
   using RawScale = Nf4RawScale;
   // Of the block of element (row, k) of a weight that has so many columns.
   __device__ __forceinline__ RawScale read_scale(int64_t row, int64_t k, int64_t columns) const {
-    return nf4_read_scale(scales, (row * columns + k) / block_size);
+    return nf4_read_scale(scales, (row * columns + k) >> block_bits);
   }
   __device__ __forceinline__ float scale(RawScale raw, const Shared& shared) const {
     return nf4_scale(scales, shared.map, raw);
