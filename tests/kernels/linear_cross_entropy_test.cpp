@@ -141,6 +141,32 @@ TEST(LinearCrossEntropy, ADevicesChunksGiveEveryRowAsItIsAlone) {
     EXPECT_NEAR(on_simt.grad_weight.data<float>()[i], on_cpu.grad_weight.data<float>()[i], 290 * 4 * 0x1p-24f) << i;
 }
 
+// Rows that repeat, in more launches than two: what goes from one launch to the next is theirs, too.
+TEST(LinearCrossEntropy, RowsOfEveryLaunchAreThoseOfTheFirst) {
+  const int64_t tokens = 2 * kernels::cross_entropy_device_chunk + 1, vocabulary = 3, hidden = 2, period = 21;
+  const Device simt = {DeviceKind::simt};
+  const Tensor some = random_tensor({period, hidden}, DType::f32, 1.0f, 9),
+               weight = kernels::moved(random_tensor({vocabulary, hidden}, DType::f32, 1.0f, 10), simt);
+  const Tensor x = Tensor::empty({tokens, hidden}, DType::f32), labels = Tensor::empty({tokens}, DType::i32);
+  for (int64_t t = 0; t < tokens; ++t) {
+    kernels::copy(x.slice(0, t, t + 1), some.slice(0, t % period, t % period + 1));
+    labels.data<int32_t>()[t] = static_cast<int32_t>(t % period % vocabulary);
+  }
+  const Tensor there = kernels::moved(x, simt), logits = Tensor::empty({tokens, vocabulary}, DType::f32, simt);
+  const auto outputs = [&] { return Tensor::empty({tokens}, DType::f32, simt); };
+  const Tensor loss = outputs(), by_numbers = outputs(), by_memory = outputs();
+  kernels::linear_cross_entropy({.loss = loss}, {there, weight, labels});
+  kernels::linear_forward(logits, there, weight);
+  kernels::token_logprobs(by_numbers, logits, labels);
+  kernels::token_logprobs(by_memory, logits, kernels::moved(labels, simt));
+  const Tensor losses = kernels::moved(loss, {});
+  for (const Tensor& logprobs : {kernels::moved(by_numbers, {}), kernels::moved(by_memory, {})})
+    for (int64_t t = 0; t < tokens; ++t) {
+      EXPECT_EQ(logprobs.data<float>()[t], logprobs.data<float>()[t % period]) << t;
+      EXPECT_EQ(logprobs.data<float>()[t], -losses.data<float>()[t]) << t;
+    }
+}
+
 std::vector<std::byte> bytes_of(const Tensor& anywhere) {
   const Tensor tensor = kernels::moved(anywhere, {});
   const auto* begin = static_cast<const std::byte*>(tensor.raw());
