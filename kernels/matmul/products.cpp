@@ -57,6 +57,14 @@ void multiply_blocks_on_device(const Tensor& x, std::span<const LinearProduct> p
   device::multiply_blocks(each, x.device());
 }
 
+// On the CPU, by a packed weight: one parallel region. For a token, fewer regions to enter and leave; for many rows, x
+// is packed once.
+bool joins_on_cpu(const Tensor& x, const LinearProduct& product) {
+  return x.device().kind == DeviceKind::cpu && (x.dtype() == DType::f32 || x.dtype() == DType::bf16) && x.dim(0) > 0 &&
+         product.out.dim(1) > 0 && product.weight.packed() && !has_lora(product.terms) &&
+         is_one_pass(x.dim(1), x.dtype());
+}
+
 void multiply_codes(const Tensor& x, std::span<const LinearProduct> products) {
   std::vector<device::CodesProduct> each;
   for (const LinearProduct& product : products)
@@ -64,18 +72,11 @@ void multiply_codes(const Tensor& x, std::span<const LinearProduct> products) {
   device::multiply_codes(each, x.device());
 }
 
-// One parallel region on the CPU, where every product can be a part of it. For a token, fewer regions to enter and
-// leave; for many rows, x is packed once.
-bool multiply_together(const Tensor& x, std::span<const LinearProduct> products) {
-  if (x.device().kind != DeviceKind::cpu || (x.dtype() != DType::f32 && x.dtype() != DType::bf16)) return false;
+void multiply_together(const Tensor& x, std::span<const LinearProduct> products) {
   std::vector<ProductArgs> each;
-  for (const LinearProduct& product : products) {
-    if (!product.weight.packed() || has_lora(product.terms)) return false;
+  for (const LinearProduct& product : products)
     each.push_back(forward_args(product.out, x, product.weight, product.terms));
-    if (!joins_on_cpu(each.back())) return false;
-  }
   multiply_joined_on_cpu(each);
-  return true;
 }
 
 void multiply_joined(const Tensor& x, std::span<const LinearProduct> products) {
@@ -117,7 +118,7 @@ void linear_forward_each(const Tensor& x, std::span<const LinearProduct> product
   if (products.size() > 1 && std::ssize(products) <= joined_most && all(in_codes)) return multiply_codes(x, products);
   if (!products.empty() && all(joins_in_blocks)) return multiply_blocks_on_device(x, products);
   if (!all(multiplies_blocks)) {
-    if (products.size() > 1 && multiply_together(x, products)) return;
+    if (products.size() > 1 && all(joins_on_cpu)) return multiply_together(x, products);
     for (const LinearProduct& product : products) linear_forward(product.out, x, product.weight, product.terms);
     return;
   }

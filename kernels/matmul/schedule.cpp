@@ -321,12 +321,8 @@ void multiply_on_cpu(const ProductArgs& args) {
   }
 }
 
-bool joins_on_cpu(const ProductArgs& product) {
-  return product.layout == ProductLayout::rows_rows && product.panels.data != nullptr && product.panels.group == 0 &&
-         product.m > 0 && product.n > 0 && product.k2 == 0 && product.second_pairs.empty() &&
-         k_steps(product.k, product.dtype) <= most_pass_steps;
-}
-
 void multiply_joined_on_cpu(std::span<const ProductArgs> products) { multiply_once(products); }
+
+bool is_one_pass(int64_t k, DType dtype) { return k_steps(k, dtype) <= most_pass_steps; }
 
 }  // namespace lathe::kernels

@@ -11,10 +11,9 @@ namespace lathe::kernels {
 // order of no element's sum does.
 void multiply_on_cpu(const ProductArgs& args);
 
-// Whether a product may be one of several of the same left operand, by weights in panels of words and without second
-// pairs …
-bool joins_on_cpu(const ProductArgs& product);
-// … which are one parallel region, over a left operand that is packed once.
+// Products of one left operand in one parallel region: it is packed once. By weights in panels of words, of some rows
+// and columns, without second pairs, and where is_one_pass(k, dtype).
 void multiply_joined_on_cpu(std::span<const ProductArgs> products);
+bool is_one_pass(int64_t k, DType dtype);
 
 }  // namespace lathe::kernels

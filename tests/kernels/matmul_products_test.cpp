@@ -146,6 +146,22 @@ TEST_F(MatmulProducts, OfOtherWeightsAreMadeOneAfterTheOther) {
   EXPECT_TRUE(same_bits(out, expected));
 }
 
+TEST_F(MatmulProducts, OfWhichOneHasAnAdapterAreMadeOneAfterTheOther) {
+  const Tensor x = random_matrix(3, 64, DType::bf16, 18);
+  const auto weight = kernels::pack_weight(random_matrix(20, 64, DType::bf16, 19), DType::bf16);
+  const kernels::LinearTerms adapter{.lora_t = random_matrix(3, 4, DType::bf16, 20),
+                                     .lora_b = random_matrix(20, 4, DType::bf16, 21)};
+  const auto empty = [] { return Tensor::empty({3, 20}, DType::bf16); };
+  const LinearProduct products[] = {{empty(), weight}, {empty(), weight, adapter}};
+  kernels::linear_forward_each(x, products);
+  for (const LinearProduct& product : products) {
+    const Tensor expected = empty();
+    kernels::linear_forward(expected, x, weight, product.terms);
+    EXPECT_TRUE(same_bits(product.out, expected));
+  }
+  EXPECT_FALSE(same_bits(products[0].out, products[1].out));
+}
+
 TEST_F(MatmulProducts, OfOneRowAreOneForkAndSoAreAGateAndItsActivation) {
   const QueriesKeysValues inputs{DType::bf16};
   const RandomBlocks gate(GgmlFormat::q4_1, 256, 512, DType::bf16, 13), up(GgmlFormat::q4_1, 256, 512, DType::bf16, 14);
