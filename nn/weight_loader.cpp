@@ -17,6 +17,11 @@ constexpr int64_t rows_per_task = 64;
 
 }  // namespace
 
+bool stays_in_blocks(const WeightInfo& weight, DType dtype, StoredBlockUse blocks) {
+  return blocks == StoredBlockUse::keep && dtype != DType::f64 && weight.shape.rank() == 2 &&
+         kernels::ggml_format(weight.stored_type);
+}
+
 bool stays_bf16(const WeightInfo& weight, DType dtype, Device device, StoredBlockUse blocks) {
   return blocks == StoredBlockUse::keep && device.kind == DeviceKind::cpu && dtype == DType::f32 &&
          weight.stored_type == "BF16" && weight.shape.rank() == 2 && weight.shape[1] % 2 == 0;
@@ -30,13 +35,14 @@ autograd::LinearWeight WeightLoader::matrix(const std::string& name, int64_t row
     parameters_->push_back(Parameter::make(name, std::move(master), dtype_));
     return autograd::LinearWeight(parameters_->back().leaf);
   }
-  if (blocks_ == StoredBlockUse::keep)
-    if (const auto blocks = source_.blocks(name)) {
-      const kernels::GgmlRows stored{blocks->format, columns, blocks->rows};
-      if (device_.kind == DeviceKind::cpu) return kernels::GgmlWeight::pack(stored, dtype_);
-      return kernels::GgmlWeight::send(stored, dtype_, device_, upload_);
-    }
-  auto packed = stays_bf16(*source_.find(name), dtype_, device_, blocks_)
+  const WeightInfo& stored = *source_.find(name);
+  if (stays_in_blocks(stored, dtype_, blocks_)) {
+    const StoredBlocks found = source_.blocks(name).value();
+    const kernels::GgmlRows blocks{found.format, columns, found.rows};
+    if (device_.kind == DeviceKind::cpu) return kernels::GgmlWeight::pack(blocks, dtype_);
+    return kernels::GgmlWeight::send(blocks, dtype_, device_, upload_);
+  }
+  auto packed = stays_bf16(stored, dtype_, device_, blocks_)
                     ? kernels::PackedWeight::allocate_widened(rows, columns)
                     : kernels::PackedWeight::allocate(rows, columns, dtype_, MemoryTag::weights, device_);
   if (device_.kind != DeviceKind::cpu) {

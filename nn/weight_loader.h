@@ -15,6 +15,8 @@
 
 namespace lathe::nn {
 
+// Whether a frozen matrix stays in the blocks of ggml's that the file has it in.
+bool stays_in_blocks(const WeightInfo& weight, DType dtype, StoredBlockUse blocks);
 // Whether a frozen matrix of bf16 stays what it is beside activations in f32: half the memory and the same bits.
 bool stays_bf16(const WeightInfo& weight, DType dtype, Device device, StoredBlockUse blocks);
 

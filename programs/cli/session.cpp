@@ -42,9 +42,8 @@ HeldWeights held_weights(const nn::ModelFiles& files, const nn::TransformerOptio
     held.kind = name_of(*options.quantized_linears);
     return held;
   }
-  const bool reads_blocks = options.stored_blocks == nn::StoredBlockUse::keep && options.dtype != DType::f64;
   for (const nn::WeightInfo& info : files.weights->weights())
-    if ((reads_blocks && info.shape.rank() == 2 && kernels::ggml_format(info.stored_type)) ||
+    if (nn::stays_in_blocks(info, options.dtype, options.stored_blocks) ||
         nn::stays_bf16(info, options.dtype, options.device, options.stored_blocks)) {
       held.kind = "file";
       ++held.file_formats[info.stored_type];

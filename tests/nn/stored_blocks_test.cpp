@@ -17,9 +17,10 @@ namespace {
 // A model's weights with every matrix of whole blocks rounded to Q8_0, which it has as blocks, too.
 class RoundedToBlocks final : public WeightSource {
  public:
-  explicit RoundedToBlocks(const WeightSource& source) : source_(source) {
-    for (const WeightInfo& info : source.weights()) {
+  explicit RoundedToBlocks(const WeightSource& source) : source_(source), infos_(source.weights()) {
+    for (WeightInfo& info : infos_) {
       if (info.shape.rank() != 2 || info.shape[1] % 32 != 0) continue;
+      info.stored_type = "Q8_0";
       std::vector<float> values(static_cast<size_t>(info.shape.numel()));
       source.read_rows(info.name, 0, info.shape[0], values.data());
       std::vector<std::byte>& bytes = blocks_[info.name];
@@ -37,8 +38,11 @@ class RoundedToBlocks final : public WeightSource {
       }
     }
   }
-  const std::vector<WeightInfo>& weights() const override { return source_.weights(); }
-  const WeightInfo* find(std::string_view name) const override { return source_.find(name); }
+  const std::vector<WeightInfo>& weights() const override { return infos_; }
+  const WeightInfo* find(std::string_view name) const override {
+    const auto found = std::ranges::find(infos_, name, &WeightInfo::name);
+    return found == infos_.end() ? nullptr : &*found;
+  }
   void read_rows(std::string_view name, int64_t first, int64_t count, float* out) const override {
     const auto found = blocks_.find(name);
     if (found == blocks_.end()) return source_.read_rows(name, first, count, out);
@@ -62,6 +66,7 @@ class RoundedToBlocks final : public WeightSource {
 
  private:
   const WeightSource& source_;
+  std::vector<WeightInfo> infos_;
   std::map<std::string, std::vector<std::byte>, std::less<>> blocks_;
 };
 
