@@ -12,8 +12,13 @@
 #include "kernels/rope/rope.h"
 #include "kernels/rope_append/rope_append.h"
 #include "kernels/simt/options.h"
+#include "tests/kernels/rope_append_cases.h"
+#include "tests/support/kernel_checks.h"
 
 namespace lathe::kernels {
+
+LATHE_CHECK_OPERATIONS(lathe::testing::rope_append_operations());
+
 namespace {
 
 constexpr int64_t heads = 4, kv_heads = 2, page_size = 16, page_count = 4, positions_most = 64;
