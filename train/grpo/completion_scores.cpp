@@ -55,14 +55,20 @@ std::string number_text(double value) {
 
 }  // namespace
 
-std::vector<ScoredCompletion> decoded_completions(std::span<const data::PromptRow> prompts,
-                                                  std::span<const ScoredRollout> rollouts, int64_t num_generations,
-                                                  const data::Tokenizer& tokenizer) {
+std::vector<std::string> completion_texts(std::span<const ScoredRollout> rollouts, const data::Tokenizer& tokenizer) {
+  std::vector<std::string> texts;
+  for (const ScoredRollout& scored : rollouts) texts.push_back(tokenizer.decode(scored.rollout.ids, true));
+  return texts;
+}
+
+std::vector<ScoredCompletion> scored_completions(std::span<const data::PromptRow> prompts,
+                                                 std::span<const ScoredRollout> rollouts,
+                                                 std::vector<std::string> texts, int64_t num_generations) {
   std::vector<ScoredCompletion> completions;
   for (size_t i = 0; i < rollouts.size(); ++i) {
     const Rollout& rollout = rollouts[i].rollout;
-    completions.push_back({&prompts[i / static_cast<size_t>(num_generations)], tokenizer.decode(rollout.ids, true),
-                           rollout.ids, rollout.truncated});
+    completions.push_back(
+        {&prompts[i / static_cast<size_t>(num_generations)], std::move(texts[i]), rollout.ids, rollout.truncated});
   }
   return completions;
 }

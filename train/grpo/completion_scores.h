@@ -18,10 +18,14 @@ struct CompletionScores {
   Metrics metrics;  // reward, reward_std, frac_reward_zero_std, rewards/NAME/…, completions/…
 };
 
-// Groups of num_generations lie together, one for each of the prompts, which outlive the result.
-std::vector<ScoredCompletion> decoded_completions(std::span<const data::PromptRow> prompts,
-                                                  std::span<const ScoredRollout> rollouts, int64_t num_generations,
-                                                  const data::Tokenizer& tokenizer);
+// What each says, without special tokens.
+std::vector<std::string> completion_texts(std::span<const ScoredRollout> rollouts, const data::Tokenizer& tokenizer);
+
+// With `texts`, one for each. Groups of num_generations lie together, one for each of the prompts, which outlive the
+// result.
+std::vector<ScoredCompletion> scored_completions(std::span<const data::PromptRow> prompts,
+                                                 std::span<const ScoredRollout> rollouts,
+                                                 std::vector<std::string> texts, int64_t num_generations);
 
 // By each of the functions. Throws StepAbandoned where a reward cannot be had: what the function said, or which row has
 // a reward that is no finite number.

@@ -83,11 +83,11 @@ GrpoObjective::Answers GrpoObjective::answer(const Draw& draw) {
   AnsweredPrompts all = answers_of_all(
       parallel_, [&] { return answer_own(draw, answers.prompts); }, draw.set.rows(), model_.config().vocab_size);
   answers.completions = std::move(all.completions);
-  std::vector<ScoredCompletion> decoded =
-      decoded_completions(answers.prompts, answers.completions, draw.num_generations, *text_.tokenizer);
-  for (const ScoredCompletion& completion : decoded)
+  std::vector<ScoredCompletion> scored =
+      scored_completions(answers.prompts, answers.completions, std::move(all.texts), draw.num_generations);
+  for (const ScoredCompletion& completion : scored)
     answers.tokens += static_cast<int64_t>(completion.row->ids.size() + completion.ids.size());
-  answers.scores = score_completions(std::move(decoded), std::move(all.rewards), rewards_,
+  answers.scores = score_completions(std::move(scored), std::move(all.rewards), rewards_,
                                      {draw.num_generations, parse_reward_scaling(config_.scale_rewards).value(),
                                       parse_reward_aggregation(config_.multi_objective_aggregation).value()});
   for (size_t i = 0; i < answers.completions.size(); ++i)
@@ -113,8 +113,9 @@ AnsweredPrompts GrpoObjective::answer_own(const Draw& draw, std::span<const data
                                       .advantage = 0});
     }
   }
+  answered.texts = completion_texts(answered.completions, *text_.tokenizer);
   answered.rewards =
-      rewards_of(decoded_completions(own, answered.completions, draw.num_generations, *text_.tokenizer), rewards_);
+      rewards_of(scored_completions(own, answered.completions, answered.texts, draw.num_generations), rewards_);
   if (draw.asks_reference) add_reference(answered.completions, own, draw.num_generations);
   return answered;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "train/data_parallel.h"
@@ -13,6 +14,7 @@ namespace lathe::train {
 
 struct AnsweredPrompts {
   std::vector<ScoredRollout> completions;  // without their advantages, which compare those of all processes
+  std::vector<std::string> texts;          // of each
   std::vector<Rewards> rewards;            // by function
 };
 
