@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <numeric>
+#include <unordered_map>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
@@ -100,7 +101,11 @@ AnsweredPrompts GrpoObjective::answer_own(const Draw& draw, std::span<const data
   const auto [begin, end] = part_of_ranks(prompts.size(), parallel_.ranks(), parallel_.world_size());
   const std::span<const data::PromptRow> own = prompts.subspan(begin, end - begin);
   std::vector<RolloutSampler::Prompt> sampled;
-  for (size_t i = 0; i < own.size(); ++i) sampled.push_back({own[i].ids, draw.rows[begin + i]});
+  std::unordered_map<int64_t, int64_t> occurrences;  // of a row: a mixture may draw it twice
+  for (size_t i = 0; i < end; ++i) {
+    const int64_t row = draw.rows[i], occurrence = occurrences[row]++;
+    if (i >= begin) sampled.push_back({prompts[i].ids, row, occurrence});
+  }
   AnsweredPrompts answered;
   {
     const kernels::ProfilerRange range("rollouts");

@@ -15,10 +15,14 @@ engine::EngineOptions engine_options(const RolloutOptions& options) {
   return result;
 }
 
-uint64_t seed_of(uint64_t seed, int64_t draw, int64_t stream, int64_t generation) {
-  const PhiloxCounter bits = random_bits(seed, RandomPurpose::sampling, static_cast<uint64_t>(draw) + 1,
-                                         (static_cast<uint64_t>(stream) << 16) | static_cast<uint64_t>(generation));
-  return (uint64_t{bits[0]} << 32) | bits[1];
+uint64_t number_of(const PhiloxCounter& bits) { return (uint64_t{bits[0]} << 32) | bits[1]; }
+
+uint64_t seed_of(uint64_t seed, int64_t draw, const RolloutSampler::Prompt& prompt, int64_t generation) {
+  const uint64_t first =
+      number_of(random_bits(seed, RandomPurpose::sampling, static_cast<uint64_t>(draw) + 1,
+                            (static_cast<uint64_t>(prompt.stream) << 16) | static_cast<uint64_t>(generation)));
+  if (prompt.occurrence == 0) return first;
+  return number_of(random_bits(first, RandomPurpose::sampling, 0, static_cast<uint64_t>(prompt.occurrence)));
 }
 
 }  // namespace
@@ -40,7 +44,7 @@ std::vector<Rollout> RolloutSampler::sample(std::span<const Prompt> prompts, int
       request.sampling.top_p = options_.top_p;
       request.sampling.top_k = options_.top_k;
       request.sampling.min_p = options_.min_p;
-      request.sampling.seed = seed_of(seed, draw, prompt.stream, generation);
+      request.sampling.seed = seed_of(seed, draw, prompt, generation);
       request.max_tokens = options_.max_completion_length;
       request.stop_token_ids = options_.stop_token_ids;
       request.adapter = options_.adapter;

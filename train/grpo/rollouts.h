@@ -34,10 +34,11 @@ class RolloutSampler {
   RolloutSampler(const nn::Transformer& model, RolloutOptions options);
 
   // num_generations completions of each prompt, a group's together. The random numbers of a completion follow from
-  // (seed, draw, stream of its prompt, its number in the group) alone.
+  // (seed, draw, stream and occurrence of its prompt, its number in the group) alone.
   struct Prompt {
     std::span<const int32_t> ids;
     int64_t stream = 0;
+    int64_t occurrence = 0;  // how many prompts of the draw before it are of the same stream
   };
   std::vector<Rollout> sample(std::span<const Prompt> prompts, int64_t num_generations, uint64_t seed, int64_t draw);
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "core/thread_pool.h"
 #include "tests/train/grpo/tiny_grpo.h"
@@ -337,6 +338,30 @@ TEST(Grpo, AReferenceThatFollowsIsKeptInCheckpoints) {
   TinyGrpo fixed(config);
   fixed.train();
   EXPECT_NE(whole.parameter_bytes(), fixed.parameter_bytes());
+}
+
+// The completions of the first draw's groups, where it has these rows.
+std::vector<std::string> groups_of(const std::vector<int64_t>& rows) {
+  const TemporaryFolder folder;
+  GrpoConfig config = tiny_grpo_config(folder.path());
+  config.generation_batch_size = std::ssize(rows) * config.num_generations;
+  std::vector<std::string> groups(rows.size());
+  TinyGrpo run(config, [&](std::span<const ScoredCompletion> completions) {
+    for (size_t i = 0; i < completions.size(); ++i)
+      for (const int32_t id : completions[i].ids) groups[i / 4] += std::to_string(id) + " ";
+    return even_share(completions);
+  });
+  run.objective->accumulate(rows, 0, 1.0);
+  return groups;
+}
+
+// A mixture draws the rows of a small source more than once. Which of them a completion is of is all that counts.
+TEST(Grpo, ARowThatIsDrawnTwiceIsAnsweredAnew) {
+  const std::vector<std::string> several = groups_of({3, 5, 3, 3}), two = groups_of({5, 3}), again = groups_of({3, 3});
+  ASSERT_EQ(several.size(), 4u);
+  EXPECT_EQ(std::set<std::string>(several.begin(), several.end()).size(), 4u) << "each of them its own";
+  EXPECT_EQ(two, (std::vector<std::string>{several[1], several[0]}));
+  EXPECT_EQ(again, (std::vector<std::string>{several[0], several[2]}));
 }
 
 TEST(Grpo, EqualRewardsAreCountedAndTeachNothing) {
