@@ -21,6 +21,12 @@ std::vector<Out> numbers(const nn::GgufFile& file, const std::string& key) {
   return result;
 }
 
+std::string bytes(const nn::GgufFile& file, const std::string& key) {
+  std::string result;
+  for (const uint8_t byte : numbers<uint8_t, int64_t>(file, key)) result += static_cast<char>(byte);
+  return result;
+}
+
 }  // namespace
 
 data::TokenizerMetadata tokenizer_metadata_of(const nn::GgufFile& file) {
@@ -35,15 +41,18 @@ data::TokenizerMetadata tokenizer_metadata_of(const nn::GgufFile& file) {
   metadata.token_types = numbers<int32_t, int64_t>(file, "tokenizer.ggml.token_type");
   metadata.merges =
       file.get_optional<std::vector<std::string>>("tokenizer.ggml.merges").value_or(std::vector<std::string>{});
-  metadata.bos_id = id("bos");
+  metadata.bos_id = file.contains("tokenizer.ggml.bos_token_id") ? id("bos") : id("cls");  // BERT's, once
   metadata.eos_id = id("eos");
   metadata.eot_id = id("eot");
   metadata.eom_id = id("eom");
   metadata.unknown_id = id("unknown");
   metadata.padding_id = id("padding");
+  metadata.separator_id = id("seperator");  // as GGUF spells it
   metadata.add_bos = file.get_optional<bool>("tokenizer.ggml.add_bos_token");
   metadata.add_eos = file.get_optional<bool>("tokenizer.ggml.add_eos_token");
   metadata.add_space_prefix = file.get_optional<bool>("tokenizer.ggml.add_space_prefix");
+  metadata.remove_extra_whitespaces = file.get_optional<bool>("tokenizer.ggml.remove_extra_whitespaces");
+  metadata.precompiled_charsmap = bytes(file, "tokenizer.ggml.precompiled_charsmap");
   constexpr std::string_view key = "tokenizer.chat_template";
   for (const auto& [name, value] : file.metadata()) {
     if (!name.starts_with(key) || !std::holds_alternative<std::string>(value)) continue;

@@ -19,10 +19,6 @@ using json = nlohmann::ordered_json;
 // Ids beyond this are taken for a broken file, not for a vocabulary.
 constexpr int64_t max_vocabulary = 1 << 24;
 
-// Unigram tries all pieces that begin at a character: a file may not ask for minutes. SentencePiece's own limit is 16
-// characters.
-constexpr size_t most_piece_bytes = 4096;
-
 // WordPiece tries every end of a word: a file may not ask for minutes.
 constexpr uint64_t most_word_piece_characters = 1000;
 

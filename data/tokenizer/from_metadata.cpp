@@ -4,11 +4,18 @@
 
 #include "core/error.h"
 #include "data/tokenizer/gguf_pre_tokenizers.h"
+#include "data/tokenizer/gguf_words.h"
 #include "data/tokenizer/parts.h"
 #include "data/tokenizer/utf8.h"
 
 namespace lathe::data {
 namespace {
+
+// A converter's filling up to the model's vocabulary ("[PAD32100]"): a text that says so is no such token.
+bool is_padding(const TokenizerMetadata& metadata, size_t id) {
+  return metadata.model == "t5" && !metadata.token_types.empty() &&
+         metadata.token_types[id] == static_cast<int32_t>(TokenType::unused);
+}
 
 void fill_vocabulary(const TokenizerMetadata& metadata, const std::string& file, Vocabulary& vocabulary) {
   const auto check_count = [&](size_t count, const char* key) {
@@ -21,12 +28,15 @@ void fill_vocabulary(const TokenizerMetadata& metadata, const std::string& file,
   check_count(metadata.scores.size(), "scores");
   check_count(metadata.token_types.size(), "token_type");
   vocabulary = Vocabulary(metadata.tokens.size());
+  std::string piece;
   for (size_t id = 0; id < metadata.tokens.size(); ++id) {
-    if (vocabulary.insert(static_cast<int32_t>(id), metadata.tokens[id])) continue;
+    if (is_padding(metadata, id)) continue;
+    std::string_view token = metadata.tokens[id];
+    if (metadata.model == "bert") token = piece = word_piece_of(metadata, id);
+    if (vocabulary.insert(static_cast<int32_t>(id), token)) continue;
     throw FormatError(file, -1,
-                      "token " + std::to_string(id) + " ('" + replace_invalid_utf8(metadata.tokens[id]) +
-                          "') is a duplicate of token " +
-                          std::to_string(vocabulary.find(metadata.tokens[id]).value_or(-1)));
+                      "token " + std::to_string(id) + " ('" + replace_invalid_utf8(token) +
+                          "') is a duplicate of token " + std::to_string(vocabulary.find(token).value_or(-1)));
   }
 }
 
@@ -106,8 +116,39 @@ std::vector<Bpe::Merge> merges_of_scores(const TokenizerMetadata& metadata, cons
   return merges;
 }
 
-void add_control_tokens(const TokenizerMetadata& metadata, bool sentence_piece, const std::string& file,
-                        Tokenizer::Parts& parts) {
+// Returns whether models with these cuts want BOS.
+bool set_byte_level(const TokenizerMetadata& metadata, const std::string& file, Tokenizer::Parts& parts) {
+  GgufPreTokenizer kind = gguf_pre_tokenizer(metadata.pre, file);
+  parts.pre_tokenizers = std::move(kind.pre_tokenizers);
+  if (kind.nfc) parts.normalizers.push_back(Normalizer{Normalizer::Kind::nfc});
+  parts.decoder.byte_level = true;
+  const BpeSettings settings{.ignore_merges = kind.ignore_merges};
+  parts.model.emplace(Bpe(settings, parts.vocabulary, merges_of_text(metadata, parts.vocabulary, file)));
+  return kind.adds_bos;
+}
+
+void set_sentence_piece(const TokenizerMetadata& metadata, const std::string& file, Tokenizer::Parts& parts) {
+  if (metadata.add_space_prefix.value_or(true)) {
+    Normalizer prepend{Normalizer::Kind::prepend};
+    prepend.content = "▁";
+    parts.normalizers.push_back(std::move(prepend));
+    parts.decoder.strip = " ";
+    parts.decoder.strip_count = 1;
+  }
+  Normalizer replace{Normalizer::Kind::replace_string};
+  replace.pattern = " ";
+  replace.content = "▁";
+  parts.normalizers.push_back(std::move(replace));
+  parts.decoder.replacements.emplace_back("▁", " ");
+  parts.decoder.byte_fallback = true;
+  BpeSettings settings;
+  settings.alphabet = BpeAlphabet::characters;
+  settings.byte_fallback = settings.fuse_unknown = true;
+  settings.unknown_id = parts.unknown_id;
+  parts.model.emplace(Bpe(settings, parts.vocabulary, merges_of(metadata, parts.vocabulary, file)));
+}
+
+void add_control_tokens(const TokenizerMetadata& metadata, const std::string& file, Tokenizer::Parts& parts) {
   for (size_t id = 0; id < metadata.token_types.size(); ++id) {
     const auto type = static_cast<TokenType>(metadata.token_types[id]);
     if (metadata.token_types[id] < 0 || metadata.token_types[id] > static_cast<int32_t>(TokenType::byte)) {
@@ -115,11 +156,11 @@ void add_control_tokens(const TokenizerMetadata& metadata, bool sentence_piece, 
           file, -1,
           "token " + std::to_string(id) + " has the unknown type " + std::to_string(metadata.token_types[id]));
     }
-    const bool special = type == TokenType::control || (type == TokenType::unknown && sentence_piece);
+    const bool special = type == TokenType::control || (type == TokenType::unknown && metadata.model != "gpt2");
     if (!special && type != TokenType::user_defined) continue;
     AddedToken token;
     token.id = static_cast<int32_t>(id);
-    token.content = metadata.tokens[id];
+    token.content = parts.vocabulary.token(token.id);
     token.special = special;
     parts.add_token(token, file);
   }
@@ -153,47 +194,29 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_metadata(const TokenizerMetadat
   parts->eom_id = checked_id(metadata.eom_id, "eom_token_id", tokens, file);
   parts->unknown_id = checked_id(metadata.unknown_id, "unknown_token_id", tokens, file);
   parts->padding_id = checked_id(metadata.padding_id, "padding_token_id", tokens, file);
+  const auto separator_id = checked_id(metadata.separator_id, "seperator_token_id", tokens, file);
   parts->chat_templates = metadata.chat_templates;
 
-  BpeSettings settings;
-  std::vector<Bpe::Merge> merges;
-  bool adds_bos = false;
-  const bool sentence_piece = metadata.model == "llama";
+  bool adds_bos = false, adds_eos = false;
   if (metadata.model == "gpt2") {
-    GgufPreTokenizer kind = gguf_pre_tokenizer(metadata.pre, file);
-    parts->pre_tokenizers = std::move(kind.pre_tokenizers);
-    if (kind.nfc) parts->normalizers.push_back(Normalizer{Normalizer::Kind::nfc});
-    settings.ignore_merges = kind.ignore_merges;
-    adds_bos = kind.adds_bos;
-    merges = merges_of_text(metadata, parts->vocabulary, file);
-    parts->decoder.byte_level = true;
-  } else if (sentence_piece) {
-    settings.alphabet = BpeAlphabet::characters;
-    settings.byte_fallback = settings.fuse_unknown = true;
-    settings.unknown_id = parts->unknown_id;
-    if (metadata.add_space_prefix.value_or(true)) {
-      Normalizer prepend{Normalizer::Kind::prepend};
-      prepend.content = "▁";
-      parts->normalizers.push_back(std::move(prepend));
-      parts->decoder.strip = " ";
-      parts->decoder.strip_count = 1;
-    }
-    Normalizer replace{Normalizer::Kind::replace_string};
-    replace.pattern = " ";
-    replace.content = "▁";
-    parts->normalizers.push_back(std::move(replace));
-    parts->decoder.replacements.emplace_back("▁", " ");
-    parts->decoder.byte_fallback = true;
+    adds_bos = set_byte_level(metadata, file, *parts);
+  } else if (metadata.model == "llama") {
+    set_sentence_piece(metadata, file, *parts);
     adds_bos = true;
-    merges = merges_of(metadata, parts->vocabulary, file);
+  } else if (metadata.model == "t5") {
+    set_unigram(metadata, file, *parts);
+    adds_eos = true;
+  } else if (metadata.model == "bert") {
+    set_word_piece(metadata, file, *parts);
+    adds_bos = adds_eos = true;
   } else {
     throw ConfigError("tokenizer.ggml.model", "the tokenizer model '" + metadata.model + "' of " + file +
-                                                  " is not supported (gpt2 and llama are)");
+                                                  " is not supported (gpt2, llama, t5 and bert are)");
   }
-  parts->model.emplace(Bpe(settings, parts->vocabulary, merges));
-  add_control_tokens(metadata, sentence_piece, file, *parts);
+  add_control_tokens(metadata, file, *parts);
+  const auto last = parts->eos_id ? parts->eos_id : separator_id;
   if (metadata.add_bos.value_or(adds_bos) && parts->bos_id) parts->before.push_back(*parts->bos_id);
-  if (metadata.add_eos.value_or(false) && parts->eos_id) parts->after.push_back(*parts->eos_id);
+  if (metadata.add_eos.value_or(adds_eos) && last) parts->after.push_back(*last);
   return std::make_shared<const Tokenizer>(std::move(parts));
 }
 

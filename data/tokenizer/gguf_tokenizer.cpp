@@ -290,6 +290,9 @@ class DirectoryMetadata {
 
 TokenizerFiles tokenizer_files_of(const TokenizerMetadata& metadata, const std::string& file) {
   const auto tokenizer = Tokenizer::from_metadata(metadata, file);  // which refuses what cannot be one
+  if (metadata.model != "gpt2" && metadata.model != "llama")
+    throw ConfigError("tokenizer.ggml.model",
+                      "the tokenizer model '" + metadata.model + "' of " + file + " is read, but not converted");
   const bool sentence_piece = metadata.model == "llama";
   const GgufPreTokenizer cuts = sentence_piece ? GgufPreTokenizer() : gguf_pre_tokenizer(metadata.pre, file);
   ordered_json json = {{"version", "1.0"},

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -14,6 +15,10 @@
 namespace lathe::data {
 
 class Vocabulary;
+
+// All pieces that begin at a character are tried: a file may not ask for minutes. SentencePiece's own limit is 16
+// characters.
+inline constexpr size_t most_piece_bytes = 4096;
 
 struct UnigramSettings {
   bool byte_fallback = false;         // unknown text becomes its bytes' tokens <0xNN>, where all of them are there
