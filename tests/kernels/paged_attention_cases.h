@@ -132,7 +132,7 @@ inline Case attend(std::string name, Model model, DType dtype, DType page_dtype,
 }
 
 inline Case append(std::string name, int64_t kv_heads, int64_t head_dim, DType dtype, DType page_dtype,
-                   const Step& step, int64_t padding = 0, Generator generator = normal()) {
+                   const Step& step, int64_t padding = 0, const Generator& generator = normal()) {
   const Shape rows{step.tokens(), kv_heads, head_dim};
   Case result{.name = std::move(name)};
   for (const char* input : {"k", "v"})
