@@ -20,15 +20,6 @@ Tile tile_at(const PackLeftArgs& args, int64_t tile) {
           args.packed + tile * args.tile_stride};
 }
 
-// Words [first, first + 16) of a row of which those before `last` count.
-LATHE_INLINE VecU words_at(const Bf16Rows& source, int64_t row, int64_t first, int64_t last) {
-  const int64_t whole = source.k / 2 < last ? source.k / 2 : last;  // both of whose halves are there
-  if (first + lanes <= whole) return source.vector(row, first);
-  VecU v = whole > first ? source.vector(row, first, static_cast<int>(whole - first)) : VecU{};
-  if (whole < last) v[whole - first] = source.word(row, whole);
-  return v;
-}
-
 void pack_rows(const PackLeftArgs& args, const Tile& tile) {
   const Bf16Rows source = {static_cast<const uint16_t*>(args.left.data), args.left.stride, args.k};
   for (int64_t i = 0; i < tile.packed_rows; ++i) {

@@ -89,6 +89,17 @@ struct WidenedRows {
   }
 };
 
+// Words [first, first + lanes) of a row of which those before `last` count; zeros after them.
+template <class Source>
+LATHE_INLINE VecU words_at(const Source& source, int64_t row, int64_t first, int64_t last) {
+  const int64_t whole_words = source.k / Source::k_per_word;  // both of whose halves are there
+  const int64_t limit = whole_words < last ? whole_words : last;
+  if (first + lanes <= limit) return source.vector(row, first);
+  VecU v = source.vector(row, first, static_cast<int>(limit - first));
+  if (limit < last) v[limit - first] = source.word(row, limit);
+  return v;
+}
+
 // Words [first, last) of one row, zeros past an odd k's half, whole vectors of them.
 template <class Source>
 LATHE_INLINE void copy_row(const Source& source, int64_t row, int64_t first, int64_t last, uint32_t* out) {
@@ -106,7 +117,7 @@ template <class Source>
 LATHE_INLINE void transpose_rows(const Source& source, int64_t row, int rows, int64_t first, int64_t last,
                                  uint32_t* out, int64_t width) {
   if (rows == 1 && width == 1) return copy_row(source, row, first, last, out);
-  const int64_t whole_words = source.k / Source::k_per_word;  // both of whose halves are there
+  const int64_t whole_words = source.k / Source::k_per_word;
   int64_t step = first;
   const int64_t limit = whole_words < last ? whole_words : last;
   for (; step + lanes <= limit; step += lanes) {
@@ -120,14 +131,11 @@ LATHE_INLINE void transpose_rows(const Source& source, int64_t row, int rows, in
   if (step == last) return;
   // The rest is transposed, too: word by word, the rank of a LoRA term, which is less than a vector of words, took five
   // times as long.
-  const int whole = static_cast<int>(limit - step), count = static_cast<int>(last - step);
   VecU v[lanes];
 #pragma GCC unroll 16
-  for (int i = 0; i < lanes; ++i) v[i] = i < rows ? source.vector(row + i, step, whole) : VecU{};
-  if (whole < count)
-    for (int i = 0; i < rows; ++i) v[i][whole] = source.word(row + i, limit);
+  for (int i = 0; i < lanes; ++i) v[i] = i < rows ? words_at(source, row + i, step, last) : VecU{};
   transpose(v);
-  for (int i = 0; i < count; ++i) store_words(out + (step - first + i) * width, v[i]);
+  for (int i = 0; i < last - step; ++i) store_words(out + (step - first + i) * width, v[i]);
 }
 
 }  // namespace lathe::kernels::LATHE_ISA
