@@ -190,8 +190,9 @@ INSTANTIATE_TEST_SUITE_P(
 // ---- pages and errors ----
 
 // Two sequences: the first appends its token 16, the second its tokens 0 and 1.
-PagedBatch two_sequences(Tensor cu_seqlens = i32({0, 1, 3}), Tensor context_lens = i32({17, 2}),
-                         Tensor block_table = i32({2, 1, 0, -1}).view({2, 2}), PagedBatch::Pages pages = {3, 16}) {
+PagedBatch two_sequences(const Tensor& cu_seqlens = i32({0, 1, 3}), const Tensor& context_lens = i32({17, 2}),
+                         const Tensor& block_table = i32({2, 1, 0, -1}).view({2, 2}),
+                         PagedBatch::Pages pages = {3, 16}) {
   return PagedBatch(cu_seqlens, context_lens, block_table, pages);
 }
 
