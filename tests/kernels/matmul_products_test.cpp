@@ -91,7 +91,9 @@ TEST_F(MatmulProducts, ByPackedWeightsHaveTheBitsOfOneAfterTheOtherAndAreOneFork
           const std::vector<LinearProduct> together = products(), apart = products();
           const int64_t before = fork_count();
           kernels::linear_forward_each(x.slice(0, 0, rows), together);
-          if (rows == 1 && threads > 1) EXPECT_LE(fork_count() - before, 2) << "packing x, and the products";
+          if (rows == 1 && threads > 1) {
+            EXPECT_LE(fork_count() - before, 2) << "packing x, and the products";
+          }
           for (size_t i = 0; i < apart.size(); ++i) {
             kernels::linear_forward(apart[i].out, x.slice(0, 0, rows), apart[i].weight, apart[i].terms);
             EXPECT_TRUE(same_bits(together[i].out, apart[i].out))
