@@ -107,7 +107,8 @@ TEST_P(StoredBlocksTest, ASequenceHasTheSameBitsAloneAndInABatch) {
 }
 
 TEST_P(StoredBlocksTest, TakeTheBytesOfTheFile) {
-  const auto& weight = model(StoredBlockUse::keep).output_weight().value();
+  const Transformer kept = model(StoredBlockUse::keep);
+  const kernels::Weight& weight = kept.output_weight().value();
   ASSERT_NE(weight.ggml(), nullptr);
   EXPECT_EQ(weight.nbytes(), weight.rows() * weight.columns() / 32 * 34);
 }

@@ -184,8 +184,8 @@ TEST(Tokenizer, RejectsBrokenMetadata) {
   EXPECT_NE(message_of(metadata).find("'something-new'"), std::string::npos);
 
   metadata = small_metadata();
-  metadata.model = "bert";
-  EXPECT_NE(message_of(metadata).find("'bert'"), std::string::npos);
+  metadata.model = "rwkv";
+  EXPECT_NE(message_of(metadata).find("'rwkv'"), std::string::npos);
 
   metadata = small_metadata();
   metadata.tokens.clear();
