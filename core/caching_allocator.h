@@ -14,8 +14,8 @@
 namespace lathe {
 
 struct BlockSource {
-  std::string device;                      // for messages: "cpu", "cuda:0"
-  void* (*take)(int64_t bytes) = nullptr;  // aligned to 64 bytes; nullptr when there is no memory
+  std::string device;                              // for messages: "cpu", "cuda:0"
+  void* (*take)(int64_t bytes) = nullptr;          // aligned to 64 bytes; nullptr when there is no memory
   void* (*take_weights)(int64_t bytes) = nullptr;  // the same for weights, where it differs
   void (*give)(void* block, int64_t bytes) = nullptr;
   int64_t (*free_bytes)() = nullptr;   // what the device could still give, for messages

@@ -3,15 +3,16 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <iterator>
 
 namespace lathe {
 namespace {
 
-constexpr int64_t slab_bytes = 8 * huge_page_bytes;
+constexpr int64_t page_bytes = 4 << 10, slab_bytes = 8 * huge_page_bytes;
 
-char* page_after(char* p) {
-  return p + (huge_page_bytes - reinterpret_cast<uintptr_t>(p) % huge_page_bytes) % huge_page_bytes;
+// p, or the next address after it that is a multiple of `bytes`.
+char* aligned(char* p, int64_t bytes) {
+  const int64_t beyond = static_cast<int64_t>(reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(bytes));
+  return beyond == 0 ? p : p + bytes - beyond;
 }
 
 }  // namespace
@@ -22,7 +23,7 @@ void* map_huge_pages(int64_t bytes) {
   const auto asked = static_cast<size_t>(bytes), mapped = asked + huge_page_bytes;
   void* const start = ::mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (start == MAP_FAILED) return nullptr;
-  char* const block = page_after(static_cast<char*>(start));
+  char* const block = aligned(static_cast<char*>(start), huge_page_bytes);
   const auto before = static_cast<size_t>(block - static_cast<char*>(start));
   if (before > 0) ::munmap(start, before);
   if (before < huge_page_bytes) ::munmap(block + asked, huge_page_bytes - before);  // whole pages from 2 MiB on
@@ -32,6 +33,38 @@ void* map_huge_pages(int64_t bytes) {
 
 void* HugePageBlocks::take(int64_t bytes) {
   const std::lock_guard lock(mutex_);
+  const auto found = given_.find(bytes);
+  char* const block = found == given_.end() ? take_fresh(bytes) : found->second;
+  if (block == nullptr) return nullptr;
+  if (found != given_.end()) given_.erase(found);
+  ++slab_of(block)->second.live_blocks;
+  return block;
+}
+
+bool HugePageBlocks::give(void* block, int64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  char* const begin = static_cast<char*>(block);
+  const auto slab = slab_of(begin);
+  if (slab == slabs_.end()) return false;
+  if (--slab->second.live_blocks == 0) {
+    unmap(slab);
+    return true;
+  }
+  char* const first = aligned(begin, page_bytes);
+  const int64_t whole = (begin + bytes - first) / page_bytes * page_bytes;
+  if (whole > 0) ::madvise(first, static_cast<size_t>(whole), MADV_DONTNEED);
+  given_.emplace(bytes, begin);
+  return true;
+}
+
+HugePageBlocks::Slabs::iterator HugePageBlocks::slab_of(char* block) {
+  auto slab = slabs_.upper_bound(block);
+  if (slab == slabs_.begin()) return slabs_.end();
+  --slab;
+  return block < slab->first + slab->second.bytes ? slab : slabs_.end();
+}
+
+char* HugePageBlocks::take_fresh(int64_t bytes) {
   auto slab = slabs_.find(filling_);
   if (slab == slabs_.end() || slab->second.bytes - slab->second.used < bytes) {
     const int64_t pages = (bytes + huge_page_bytes - 1) / huge_page_bytes * huge_page_bytes;
@@ -42,29 +75,14 @@ void* HugePageBlocks::take(int64_t bytes) {
     slab = slabs_.emplace(begin, fresh).first;
     if (roomier) filling_ = begin;
   }
-  char* const block = slab->first + slab->second.used;
   slab->second.used += bytes;
-  ++slab->second.live_blocks;
-  return block;
+  return slab->first + slab->second.used - bytes;
 }
 
-bool HugePageBlocks::give(void* block, int64_t bytes) {
-  const std::lock_guard lock(mutex_);
-  char* const begin = static_cast<char*>(block);
-  auto slab = slabs_.upper_bound(begin);
-  if (slab == slabs_.begin()) return false;
-  slab = std::prev(slab);
-  if (begin >= slab->first + slab->second.bytes) return false;
-  if (--slab->second.live_blocks == 0) {
-    ::munmap(slab->first, static_cast<size_t>(slab->second.bytes));
-    slabs_.erase(slab);
-    return true;
-  }
-  // Its room is not used again, but its own pages go back at once.
-  char* const first = page_after(begin);
-  const int64_t whole = (begin + bytes - first) / huge_page_bytes * huge_page_bytes;
-  if (whole > 0) ::madvise(first, static_cast<size_t>(whole), MADV_DONTNEED);
-  return true;
+void HugePageBlocks::unmap(Slabs::iterator slab) {
+  std::erase_if(given_, [&](const auto& block) { return slab_of(block.second) == slab; });
+  ::munmap(slab->first, static_cast<size_t>(slab->second.bytes));
+  slabs_.erase(slab);
 }
 
 }  // namespace lathe

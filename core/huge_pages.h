@@ -15,7 +15,7 @@ void* map_huge_pages(int64_t bytes);
 // Blocks that share huge pages: for those that live as long as a model and of which each is too small for pages of its
 // own. Weights are streamed for every token, and with pages of 4 KiB the CPU's prefetchers stop at each of their ends
 // and 512 times as many translations are looked up: two threads read 96 MB that a third-level cache holds at 15 to 50
-// GB/s, and in huge pages at 53 to 57. Thread-safe.
+// GB/s, and in huge pages at 53 to 57. What is given back is the system's at once, in pages of 4 KiB. Thread-safe.
 class HugePageBlocks {
  public:
   void* take(int64_t bytes);              // a multiple of 64; nullptr where there is no memory
@@ -25,9 +25,15 @@ class HugePageBlocks {
   struct Slab {
     int64_t bytes, used, live_blocks;
   };
+  using Slabs = std::map<char*, Slab>;  // by their beginnings
+  Slabs::iterator slab_of(char* block);
+  char* take_fresh(int64_t bytes);
+  void unmap(Slabs::iterator slab);
+
   std::mutex mutex_;
-  std::map<char*, Slab> slabs_;  // by their beginnings
-  char* filling_ = nullptr;      // the slab with most room
+  Slabs slabs_;
+  char* filling_ = nullptr;              // the slab with most room
+  std::multimap<int64_t, char*> given_;  // blocks of slabs that live on, by their size, which alone they serve again
 };
 
 }  // namespace lathe

@@ -109,7 +109,12 @@ int64_t free_bytes() {
 }  // namespace
 
 BlockSource system_memory() {
-  return {.device = "cpu", .take = take, .take_weights = take_weights, .give = give, .free_bytes = free_bytes, .host_memory = true};
+  return {.device = "cpu",
+          .take = take,
+          .take_weights = take_weights,
+          .give = give,
+          .free_bytes = free_bytes,
+          .host_memory = true};
 }
 
 int64_t process_peak_rss_bytes() {

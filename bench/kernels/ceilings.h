@@ -20,7 +20,7 @@ struct Ceilings {
 double measure_peak_flops(DType dtype);  // of the CPU alone: flops(dtype)
 // Bytes per second of reading so many again and again, with the CPU's threads: what a cache keeps of them counts.
 double measure_reading(int64_t bytes);
-Ceilings measure_ceilings();             // of the CPU, under the active instruction set; a second or two
+Ceilings measure_ceilings();  // of the CPU, under the active instruction set; a second or two
 Ceilings measure_device_ceilings(
     Device device);  // of a card, by kernels of their own (kernels/ceilings); both bandwidths are of copying
 

@@ -14,11 +14,11 @@ namespace {
 constexpr int64_t page = 4096;
 
 // How many of the pages that lie whole in it are resident; -1 where they are not mapped.
-int64_t resident_pages(const void* block, int64_t bytes) {
-  const auto start = (reinterpret_cast<uintptr_t>(block) + page - 1) / page * page;
-  const auto end = (reinterpret_cast<uintptr_t>(block) + static_cast<uintptr_t>(bytes)) / page * page;
-  std::vector<unsigned char> flags((end - start) / page);
-  if (::mincore(reinterpret_cast<void*>(start), end - start, flags.data()) != 0) return -1;
+int64_t resident_pages(char* block, int64_t bytes) {
+  const int64_t before = (page - static_cast<int64_t>(reinterpret_cast<uintptr_t>(block)) % page) % page;
+  const int64_t pages = (bytes - before) / page;
+  std::vector<unsigned char> flags(static_cast<size_t>(pages));
+  if (::mincore(block + before, static_cast<size_t>(pages * page), flags.data()) != 0) return -1;
   int64_t count = 0;
   for (const unsigned char flag : flags) count += flag & 1;
   return count;
@@ -45,21 +45,38 @@ TEST(HugePageBlocks, LieSideBySideAndGoBackWithTheLast) {
   for (char* const block : taken) EXPECT_EQ(resident_pages(block, bytes), -1) << "still mapped";
 }
 
-TEST(HugePageBlocks, ALargeOneGoesBackBeforeItsNeighbours) {
+TEST(HugePageBlocks, GoBackBeforeTheirNeighbours) {
   HugePageBlocks blocks;
-  constexpr int64_t small = 64 * 1024, large = 40 << 20;
-  char* const first = static_cast<char*>(blocks.take(small));
-  char* const middle = static_cast<char*>(blocks.take(large));
-  char* const last = static_cast<char*>(blocks.take(small));
-  std::memset(first, 1, small);
-  std::memset(middle, 2, large);
-  std::memset(last, 3, small);
-  EXPECT_TRUE(blocks.give(middle, large));
-  EXPECT_LE(resident_pages(middle, large), 2 * huge_page_bytes / page);
-  EXPECT_EQ(first[small - 1], 1);
-  EXPECT_EQ(last[0], 3);
-  EXPECT_TRUE(blocks.give(first, small));
-  EXPECT_TRUE(blocks.give(last, small));
+  constexpr int64_t small = 64 * 1024;
+  for (const int64_t bytes : {int64_t{300} << 10, int64_t{40} << 20}) {
+    char* const first = static_cast<char*>(blocks.take(small));
+    char* const middle = static_cast<char*>(blocks.take(bytes));
+    char* const last = static_cast<char*>(blocks.take(small));
+    std::memset(first, 1, small);
+    std::memset(middle, 2, static_cast<size_t>(bytes));
+    std::memset(last, 3, small);
+    EXPECT_TRUE(blocks.give(middle, bytes));
+    EXPECT_LE(resident_pages(middle, bytes), 0);  // the larger one has a mapping of its own, which is gone
+    EXPECT_EQ(first[small - 1], 1);
+    EXPECT_EQ(last[0], 3);
+    EXPECT_TRUE(blocks.give(first, small));
+    EXPECT_TRUE(blocks.give(last, small));
+  }
+}
+
+// A server that loads and unloads does not use up addresses.
+TEST(HugePageBlocks, ServeTheirSizeAgain) {
+  HugePageBlocks blocks;
+  constexpr int64_t bytes = 3 << 20;
+  void* const stays = blocks.take(bytes);
+  void* const first = blocks.take(bytes);
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_TRUE(blocks.give(first, bytes));
+    ASSERT_EQ(blocks.take(bytes), first);
+  }
+  EXPECT_TRUE(blocks.give(first, bytes));
+  EXPECT_NE(blocks.take(bytes / 2), first) << "another size";
+  EXPECT_TRUE(blocks.give(stays, bytes));
 }
 
 TEST(HugePageBlocks, KnowWhatIsNotTheirs) {

@@ -64,9 +64,9 @@ struct PairSums {
 
 #if defined(LATHE_ISA_avx512_bf16)
 // Of Integers::bytes. vpdpbusd multiplies bytes without a sign by such with one: codes are the former for the high
-// bytes of activations, which are signed, and the latter for the low ones. As many products as of pairs, but codes stay
-// in the bytes that their planes have: one row is 1.5 times as fast out of the second-level cache, and 1.25 times out of
-// the third.
+// bytes of activations, which are signed, and the latter for the low ones. As many products as of pairs, but codes
+// stay in the bytes that their planes have: one row is 1.5 times as fast out of the second-level cache, and 1.25 times
+// out of the third.
 struct ByteSums {
   static constexpr int words = 17;
 
