@@ -7,9 +7,11 @@
 
 namespace lathe {
 
-inline constexpr int64_t huge_page_bytes = 2 << 20;
+inline constexpr int64_t page_bytes = 4 << 10, huge_page_bytes = 2 << 20;
 
-// Aligned to a huge page; nullptr where there is no memory. Given back by munmap.
+// nullptr where there is no memory. Given back by munmap.
+void* map_pages(int64_t bytes);
+// The same, aligned to a huge page.
 void* map_huge_pages(int64_t bytes);
 
 // Blocks that share huge pages: for those that live as long as a model and of which each is too small for pages of its

@@ -14,18 +14,12 @@
 namespace lathe {
 namespace {
 
-constexpr int64_t page_bytes = 4 << 10, mapped_from_bytes = 256 << 10;
-
-void* map(int64_t bytes) {
-  void* const block =
-      ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return block == MAP_FAILED ? nullptr : block;
-}
+constexpr int64_t mapped_from_bytes = 256 << 10;
 
 void* take(int64_t bytes) {
   // Block sizes are multiples of 64.
   if (bytes < mapped_from_bytes) return std::aligned_alloc(64, static_cast<size_t>(bytes));
-  return bytes < huge_page_bytes ? map(bytes) : map_huge_pages(bytes);
+  return bytes < huge_page_bytes ? map_pages(bytes) : map_huge_pages(bytes);
 }
 
 // Never destroyed: what it gave may be given back by destructors of other static objects.
