@@ -213,13 +213,16 @@ double reading_rate(const Stretches& memory, int64_t streams) {
   });
 }
 
+// Beyond it the last cache keeps nothing.
+int64_t beyond_caches() { return 3 * last_cache_bytes(Device{}); }
+
 struct Bandwidth {
   double reading, updating;
 };
 // The best of one, two and four streams to a thread. Updating in place moves most: on a Zen 4 core, updating two
 // streams gave 45 GB/s, copying 17 to 19 with plain stores and 27 to 45 with streaming ones, and reading alone 25.
 Bandwidth bandwidth() {
-  const Stretches memory(3 * last_cache_bytes(Device{}));
+  const Stretches memory(beyond_caches());
   Bandwidth best{};
   for (int round = 0; round < bandwidth_rounds; ++round) {
     for (const int64_t streams : streams_tried) {
@@ -254,7 +257,7 @@ double measure_peak_flops(DType dtype) {
 }
 
 double measure_reading(int64_t bytes) {
-  const Stretches memory(bytes);
+  const Stretches memory(std::min(bytes, beyond_caches()));  // a large model leaves no room for as much again
   double best = 0;
   for (int round = 0; round < bandwidth_rounds; ++round)
     for (const int64_t streams : streams_tried) best = std::max(best, reading_rate(memory, streams));
