@@ -70,9 +70,8 @@ struct Decoder;
 // Formats of 32 whose scales are those of the file.
 template <class Format>
 struct OwnScales {
-  static constexpr bool has_minimum = Format::has_minimum, signed_codes = false;
+  static constexpr bool has_minimum = Format::has_minimum;
   static constexpr int scales = 1;
-  static constexpr int32_t offset = 0;
   static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) { return panel + b * Format::block_bytes; }
   static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int, int vector) {
     return f16_scale(block(panel, b), vector);
@@ -82,64 +81,11 @@ struct OwnScales {
   }
 };
 
-template <>
-struct Decoder<ggml::Q4_0> : OwnScales<ggml::Q4_0> {
-  static constexpr int32_t offset = 8;
-  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
-    return nibble_pair(block(panel, b) + ggml::Q4_0::codes, i, vector);
-  }
-  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
-    return nibble_quad(block(panel, b) + ggml::Q4_0::codes, t, vector);
-  }
-};
-template <>
-struct Decoder<ggml::Q4_1> : OwnScales<ggml::Q4_1> {
-  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
-    return nibble_pair(block(panel, b) + ggml::Q4_1::codes, i, vector);
-  }
-  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
-    return nibble_quad(block(panel, b) + ggml::Q4_1::codes, t, vector);
-  }
-};
-LATHE_INLINE VecU five_bit_pair(const uint8_t* codes, int i, int vector) {
-  return pair_of_quad(five_bit_quad(codes, i / 2, vector), i);
-}
-template <>
-struct Decoder<ggml::Q5_0> : OwnScales<ggml::Q5_0> {
-  static constexpr int32_t offset = 16;
-  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
-    return five_bit_pair(block(panel, b) + ggml::Q5_0::codes, i, vector);
-  }
-  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
-    return five_bit_quad(block(panel, b) + ggml::Q5_0::codes, t, vector);
-  }
-};
-template <>
-struct Decoder<ggml::Q5_1> : OwnScales<ggml::Q5_1> {
-  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
-    return five_bit_pair(block(panel, b) + ggml::Q5_1::codes, i, vector);
-  }
-  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
-    return five_bit_quad(block(panel, b) + ggml::Q5_1::codes, t, vector);
-  }
-};
-template <>
-struct Decoder<ggml::Q8_0> : OwnScales<ggml::Q8_0> {
-  static constexpr bool signed_codes = true;
-  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
-    return byte_pair(block(panel, b) + ggml::Q8_0::codes, i, vector);
-  }
-  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
-    return load_words(rows_of_word(block(panel, b) + ggml::Q8_0::codes, t, vector));
-  }
-};
-
 // Q4_K, Q5_K: whole numbers of 6 bits in bytes, times the unit's d and dmin; exact in f32.
 template <class Format>
 struct ScalesOfK {
-  static constexpr bool has_minimum = true, signed_codes = false;
+  static constexpr bool has_minimum = true;
   static constexpr int scales = 1;
-  static constexpr int32_t offset = 0;
   static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) { return ggml::block_of<Format>(panel, b); }
   static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int, int vector) {
     return f16_scale(ggml::unit_of<Format>(panel, b), vector) * unsigned_scale(block(panel, b), vector);
@@ -149,42 +95,68 @@ struct ScalesOfK {
     return -(dmin * unsigned_scale(block(panel, b) + ggml::byte_scales, vector));
   }
 };
-template <>
-struct Decoder<ggml::Q4_K> : ScalesOfK<ggml::Q4_K> {
-  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
-    return nibble_pair(block(panel, b) + ggml::Q4_K::codes, i, vector);
-  }
-  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
-    return nibble_quad(block(panel, b) + ggml::Q4_K::codes, t, vector);
-  }
-};
-template <>
-struct Decoder<ggml::Q5_K> : ScalesOfK<ggml::Q5_K> {
-  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
-    return five_bit_pair(block(panel, b) + ggml::Q5_K::codes, i, vector);
-  }
-  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
-    return five_bit_quad(block(panel, b) + ggml::Q5_K::codes, t, vector);
+
+// Q6_K: those of 16 neighbours, bytes with a sign, times the unit's d.
+template <class Format>
+struct ScalesOfHalves {
+  static constexpr bool has_minimum = false;
+  static constexpr int scales = 2;
+  static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) { return ggml::block_of<Format>(panel, b); }
+  static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int half, int vector) {
+    const uint8_t* scales = block(panel, b) + half * ggml::byte_scales;
+    return f16_scale(ggml::unit_of<Format>(panel, b), vector) * signed_scale(scales, vector);
   }
 };
 
-template <>
-struct Decoder<ggml::Q6_K> {
-  static constexpr bool has_minimum = false, signed_codes = false;
-  static constexpr int scales = 2;
-  static constexpr int32_t offset = 32;
-  static LATHE_INLINE const uint8_t* block(const uint8_t* panel, int64_t b) {
-    return ggml::block_of<ggml::Q6_K>(panel, b);
+template <class Scales, class Format, int32_t code_offset>
+struct Nibbles : Scales {
+  static constexpr int32_t offset = code_offset;
+  static constexpr bool signed_codes = false;
+  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
+    return nibble_pair(Scales::block(panel, b) + Format::codes, i, vector);
+  }
+  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
+    return nibble_quad(Scales::block(panel, b) + Format::codes, t, vector);
+  }
+};
+
+// quad_of(codes, t, vector): five_bit_quad or six_bit_quad.
+template <class Scales, class Format, int32_t code_offset, VecU (*quad_of)(const uint8_t*, int, int)>
+struct MoreBits : Scales {
+  static constexpr int32_t offset = code_offset;
+  static constexpr bool signed_codes = false;
+  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
+    return quad_of(Scales::block(panel, b) + Format::codes, t, vector);
   }
   static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
     return pair_of_quad(quad(panel, b, i / 2, vector), i);
   }
-  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
-    return six_bit_quad(block(panel, b) + ggml::Q6_K::codes, t, vector);
+};
+
+template <>
+struct Decoder<ggml::Q4_0> : Nibbles<OwnScales<ggml::Q4_0>, ggml::Q4_0, 8> {};
+template <>
+struct Decoder<ggml::Q4_1> : Nibbles<OwnScales<ggml::Q4_1>, ggml::Q4_1, 0> {};
+template <>
+struct Decoder<ggml::Q5_0> : MoreBits<OwnScales<ggml::Q5_0>, ggml::Q5_0, 16, five_bit_quad> {};
+template <>
+struct Decoder<ggml::Q5_1> : MoreBits<OwnScales<ggml::Q5_1>, ggml::Q5_1, 0, five_bit_quad> {};
+template <>
+struct Decoder<ggml::Q4_K> : Nibbles<ScalesOfK<ggml::Q4_K>, ggml::Q4_K, 0> {};
+template <>
+struct Decoder<ggml::Q5_K> : MoreBits<ScalesOfK<ggml::Q5_K>, ggml::Q5_K, 0, five_bit_quad> {};
+template <>
+struct Decoder<ggml::Q6_K> : MoreBits<ScalesOfHalves<ggml::Q6_K>, ggml::Q6_K, 32, six_bit_quad> {};
+
+template <>
+struct Decoder<ggml::Q8_0> : OwnScales<ggml::Q8_0> {
+  static constexpr int32_t offset = 0;
+  static constexpr bool signed_codes = true;
+  static LATHE_INLINE VecU pair(const uint8_t* panel, int64_t b, int i, int vector) {
+    return byte_pair(block(panel, b) + ggml::Q8_0::codes, i, vector);
   }
-  static LATHE_INLINE Vec scale(const uint8_t* panel, int64_t b, int half, int vector) {
-    const uint8_t* scales = ggml::block_of<ggml::Q6_K>(panel, b) + half * ggml::byte_scales;
-    return f16_scale(ggml::unit_of<ggml::Q6_K>(panel, b), vector) * signed_scale(scales, vector);
+  static LATHE_INLINE VecU quad(const uint8_t* panel, int64_t b, int t, int vector) {
+    return load_words(rows_of_word(block(panel, b) + ggml::Q8_0::codes, t, vector));
   }
 };
 
