@@ -225,4 +225,5 @@ def main():
     oracle.write_versions(HERE)
 
 
-main()
+if __name__ == "__main__":
+    main()

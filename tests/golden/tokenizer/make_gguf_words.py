@@ -6,7 +6,6 @@ names its tokens as converters from 2025 do (CLS as BOS).
 """
 
 import base64
-import importlib.util
 import json
 import random
 import sys
@@ -14,14 +13,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+import make  # noqa: E402
 import oracle  # noqa: E402
 from gguf import GGUFWriter, TokenType  # noqa: E402
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors  # noqa: E402
-
-source = (HERE / "make.py").read_text(encoding="utf-8").removesuffix("\n\nmain()\n")
-make = importlib.util.module_from_spec(importlib.util.spec_from_loader("make", loader=None))
-make.__file__ = str(HERE / "make.py")
-exec(compile(source, "make.py", "exec"), make.__dict__)  # its corpus, without its main
 
 ADDED = ["<extra_id_1>", "<extra_id_0>"]
 

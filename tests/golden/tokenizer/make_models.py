@@ -1,20 +1,15 @@
 #!/usr/bin/env python3
 """The other models of words (Unigram, WordPiece), and the words that GGUF's pre-tokenisers stand for, as the tokenizers library cuts them."""
 
-import importlib.util
 import random
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+import make  # noqa: E402
 import oracle  # noqa: E402
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers  # noqa: E402
-
-source = (HERE / "make.py").read_text(encoding="utf-8").removesuffix("\n\nmain()\n")
-make = importlib.util.module_from_spec(importlib.util.spec_from_loader("make", loader=None))
-make.__file__ = str(HERE / "make.py")
-exec(compile(source, "make.py", "exec"), make.__dict__)  # its corpus, without its main
 
 
 def unigram(byte_fallback, split):
@@ -87,4 +82,5 @@ def main():
     oracle.write_rows(HERE / "gguf_pre_tokenizers.json", rows)
 
 
-main()
+if __name__ == "__main__":
+    main()

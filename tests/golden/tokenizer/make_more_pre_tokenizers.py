@@ -4,19 +4,15 @@
 The patterns are those of the models' tokenizer.json as llama.cpp quotes them (src/llama-vocab.cpp of llama-cpp-python 0.3.36).
 """
 
-import importlib.util
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+import make_models as models  # noqa: E402
 import oracle  # noqa: E402
 from tokenizers import pre_tokenizers  # noqa: E402
 
-source = (HERE / "make_models.py").read_text(encoding="utf-8").removesuffix("\n\nmain()\n")
-models = importlib.util.module_from_spec(importlib.util.spec_from_loader("models", loader=None))
-models.__file__ = str(HERE / "make_models.py")
-exec(compile(source, "make_models.py", "exec"), models.__dict__)  # its patterns, without its main
 make, splits, GPT2, LLAMA3, DIGITS, C = models.make, models.splits, models.GPT2, models.LLAMA3, models.DIGITS, models.CONTRACTIONS
 
 GPT4O = (models.HEAD + models.CAPITAL + "*" + models.SMALL + "+" + C + "?|" + models.HEAD + models.CAPITAL + "+" + models.SMALL + "*" + C + "?|" + r"\p{N}{1,3}" + models.SLASHES)

@@ -7,7 +7,6 @@ nmt_nfkc_cf) and those of XLM-R, every code point alone, before and behind lette
 """
 
 import importlib.metadata
-import importlib.util
 import io
 import random
 import sys
@@ -16,15 +15,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
+import make  # noqa: E402
 import oracle  # noqa: E402
 import sentencepiece  # noqa: E402
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors  # noqa: E402
 from transformers.utils import sentencepiece_model_pb2_new as model_pb2  # noqa: E402
-
-source = (HERE / "make.py").read_text(encoding="utf-8").removesuffix("\n\nmain()\n")
-make = importlib.util.module_from_spec(importlib.util.spec_from_loader("make", loader=None))
-make.__file__ = str(HERE / "make.py")
-exec(compile(source, "make.py", "exec"), make.__dict__)  # its corpus, without its main
 
 BLOCKS = [(0xA0, 0x180), (0x1C4, 0x1CD), (0x2000, 0x2070), (0x2153, 0x2180), (0x2460, 0x2480), (0x3000, 0x3001), (0xFB00, 0xFB07), (0xFF01, 0xFF61), (0x1D400, 0x1D434)]
 
