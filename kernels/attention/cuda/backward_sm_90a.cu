@@ -89,6 +89,21 @@ __device__ __forceinline__ void store_sums(const float (&sums)[Shape::D / 2], fl
 
 enum class Cap { none, some };
 
+// The weights of products s, and with a cap, which ties them together, the gradients of ds, which are on their way.
+template <class Shape, Cap cap, class Pairs>
+__device__ __forceinline__ void weigh(typename Shape::Scores& p, typename Shape::Scores& gradient,
+                                      const Products<Shape>& s, Products<Shape>& ds, const ScoreRule& rule,
+                                      const Pairs& pairs) {
+  take<Shape>(p, s);
+  if constexpr (cap == Cap::none) {
+    uncapped_weights(p, rule, pairs);
+  } else {
+    wgmma_wait<0>(ds);
+    take<Shape>(gradient, ds);
+    score_gradients<typename Shape::T>(p, gradient, rule, pairs);
+  }
+}
+
 // ---- grad_k and grad_v ----
 
 // By all lanes of a warp.
@@ -127,7 +142,6 @@ __device__ __forceinline__ void produce_queries(typename Shape::Memory& memory, 
 template <class Shape, Cap cap>
 __device__ __forceinline__ void consume_queries(typename Shape::Memory& memory, const Gradients<typename Shape::T>& a,
                                                 const SequencePiece& piece, int kv_head, const PassingSteps& steps) {
-  using T = typename Shape::T;
   const int row = Shape::warpgroup_row(), window = a.rule.window, first_key = piece.index * Shape::own;
   const Span own = warp_span<Shape>(first_key, piece.length);
   const Span of_warpgroup = rows_span(first_key + row, 64, piece.length);
@@ -150,14 +164,7 @@ __device__ __forceinline__ void consume_queries(typename Shape::Memory& memory, 
         queue_transposed(s, memory.own[0], row, passing.at[0]);
         queue_transposed(ds, memory.own[1], row, passing.at[1]);
         wgmma_wait<1>(s);
-        take<Shape>(p, s);
-        if constexpr (cap == Cap::none) {
-          uncapped_weights(p, a.rule, pairs);
-        } else {
-          wgmma_wait<0>(ds);
-          take<Shape>(gradient, ds);
-          score_gradients<T>(p, gradient, a.rule, pairs);
-        }
+        weigh<Shape, cap>(p, gradient, s, ds, a.rule, pairs);
         const typename Shape::Weights weights(p, nullptr);
         wgmma_fence();
         queue_weighted<Onto::sums>(grad_v, weights, passing.at[1]);
@@ -206,7 +213,6 @@ __device__ __forceinline__ void produce_keys(typename Shape::Memory& memory, con
 template <class Shape, Cap cap>
 __device__ __forceinline__ void consume_keys(typename Shape::Memory& memory, const Gradients<typename Shape::T>& a,
                                              const SequencePiece& piece, int head, const PassingSteps& steps) {
-  using T = typename Shape::T;
   const int row = Shape::warpgroup_row(), window = a.rule.window, first_query = piece.index * Shape::own;
   const Span own = warp_span<Shape>(first_query, piece.length);
   const Span of_warpgroup = rows_span(first_query + row, 64, piece.length);
@@ -237,14 +243,7 @@ __device__ __forceinline__ void consume_keys(typename Shape::Memory& memory, con
     typename Shape::Scores p, gradient;
     wgmma_fence();
     queue_transposed(ds, memory.own[1], row, passing.at[1]);
-    take<Shape>(p, s);
-    if constexpr (cap == Cap::none) {
-      uncapped_weights(p, a.rule, pairs);
-    } else {
-      wgmma_wait<0>(ds);
-      take<Shape>(gradient, ds);
-      score_gradients<T>(p, gradient, a.rule, pairs);
-    }
+    weigh<Shape, cap>(p, gradient, s, ds, a.rule, pairs);
     RingPlace<Shape::stages> next = place;
     next.advance();
     if (n + 1 < seen.end) {
