@@ -4,9 +4,13 @@
 #include <cstring>
 
 #include "core/dtype.h"
+#include "kernels/matmul/weights/ggml/file_blocks.h"
+#include "kernels/matmul/weights/ggml/ggml_formats.h"
 
 namespace lathe::nn {
 namespace {
+
+using kernels::ggml::fp4_values_doubled, kernels::ggml::iq4_values;
 
 float read_f16(const std::byte* p) {
   f16 value;
@@ -101,24 +105,12 @@ void dequantize_q8_0(const std::byte* in, int64_t blocks, float* out) {
   }
 }
 
-// The eight 6-bit scales and minima that Q4_K and Q5_K pack into 12 bytes.
-void unpack_k_scale(const std::byte* s, int j, int* scale, int* minimum) {
-  if (j < 4) {
-    *scale = byte_at(s, j) & 63;
-    *minimum = byte_at(s, j + 4) & 63;
-  } else {
-    *scale = (byte_at(s, j + 4) & 15) | ((byte_at(s, j - 4) >> 6) << 4);
-    *minimum = (byte_at(s, j + 4) >> 4) | ((byte_at(s, j) >> 6) << 4);
-  }
-}
-
 // Q4_K: f16 d, dmin; scales[12]; qs[128]; d·sc·q − dmin·mn. Each 64 elements share 32 bytes: low nibbles, then high.
 void dequantize_q4_k(const std::byte* in, int64_t blocks, float* out) {
   for (int64_t b = 0; b < blocks; ++b, in += 144, out += 256) {
     const float d = read_f16(in), dmin = read_f16(in + 2);
     for (int group = 0; group < 8; ++group) {
-      int scale, minimum;
-      unpack_k_scale(in + 4, group, &scale, &minimum);
+      const auto [scale, minimum] = kernels::ggml::k_scale(in + 4, group);
       const float step = d * static_cast<float>(scale), offset = dmin * static_cast<float>(minimum);
       const std::byte* qs = in + 16 + 32 * (group / 2);
       for (int j = 0; j < 32; ++j) {
@@ -134,8 +126,7 @@ void dequantize_q5_k(const std::byte* in, int64_t blocks, float* out) {
   for (int64_t b = 0; b < blocks; ++b, in += 176, out += 256) {
     const float d = read_f16(in), dmin = read_f16(in + 2);
     for (int group = 0; group < 8; ++group) {
-      int scale, minimum;
-      unpack_k_scale(in + 4, group, &scale, &minimum);
+      const auto [scale, minimum] = kernels::ggml::k_scale(in + 4, group);
       const float step = d * static_cast<float>(scale), offset = dmin * static_cast<float>(minimum);
       const std::byte* qs = in + 48 + 32 * (group / 2);
       for (int j = 0; j < 32; ++j) {
@@ -179,25 +170,18 @@ void dequantize_q2_k(const std::byte* in, int64_t blocks, float* out) {
 }
 
 // Q3_K: hmask[32]; qs[64]; scales[12]; f16 d; d·(sc − 32)·(q − 4), the two low bits of q as Q2_K's, the third of
-// element 32 j + i bit j of hmask[i]. Scale s of 16 elements has its four low bits in nibbles of the first 8 bytes, its
-// two high ones in the last 4.
+// element 32 j + i bit j of hmask[i].
 void dequantize_q3_k(const std::byte* in, int64_t blocks, float* out) {
   for (int64_t b = 0; b < blocks; ++b, in += 110, out += 256) {
-    const std::byte* packed = in + 96;
     const float d = read_f16(in + 108);
     for (int e = 0; e < 256; ++e) {
-      const int s = e / 16;
-      const int low = s < 8 ? byte_at(packed, s) & 15 : byte_at(packed, s - 8) >> 4;
-      const int scale = (low | (((byte_at(packed, 8 + s % 4) >> (2 * (s / 4))) & 3) << 4)) - 32;
+      const int scale = kernels::ggml::q3_k_scale(in + 96, e / 16);
       const int bits = (byte_at(in + 32, e / 128 * 32 + e % 32) >> (2 * (e % 128 / 32))) & 3;
       const int q = (bits | (((byte_at(in, e % 32) >> (e / 32)) & 1) << 2)) - 4;
       out[e] = d * static_cast<float>(scale) * static_cast<float>(q);
     }
   }
 }
-
-// The 16 values of IQ4_NL and IQ4_XS, in which a code is an index.
-constexpr int iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 // IQ4_NL: f16 d; qs[16]; d·value(q), laid out as Q4_0.
 void dequantize_iq4_nl(const std::byte* in, int64_t blocks, float* out) {
@@ -216,10 +200,9 @@ void dequantize_iq4_nl(const std::byte* in, int64_t blocks, float* out) {
 void dequantize_iq4_xs(const std::byte* in, int64_t blocks, float* out) {
   for (int64_t b = 0; b < blocks; ++b, in += 136, out += 256) {
     const float d = read_f16(in);
-    const int high = byte_at(in, 2) | (byte_at(in, 3) << 8);
+    const auto high = static_cast<unsigned>(byte_at(in, 2) | (byte_at(in, 3) << 8));
     for (int group = 0; group < 8; ++group) {
-      const int low = (byte_at(in + 4, group / 2) >> (4 * (group % 2))) & 15;
-      const float step = d * static_cast<float>((low | (((high >> (2 * group)) & 3) << 4)) - 32);
+      const float step = d * static_cast<float>(kernels::ggml::iq4_xs_scale(high, in + 4, group));
       for (int j = 0; j < 16; ++j) {
         const int q = byte_at(in + 8 + 16 * group, j);
         out[32 * group + j] = step * static_cast<float>(iq4_values[q & 15]);
@@ -231,8 +214,6 @@ void dequantize_iq4_xs(const std::byte* in, int64_t blocks, float* out) {
 
 // MXFP4 (Open Compute's microscaling formats): u8 e, qs[16]; 2^(e − 127) times a float of 4 bits, laid out as Q4_0. The
 // table holds the floats doubled, so that they are whole, and the scale is halved.
-constexpr int8_t fp4_values_doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-
 void dequantize_mxfp4(const std::byte* in, int64_t blocks, float* out) {
   for (int64_t b = 0; b < blocks; ++b, in += 17, out += 32) {
     const float half_scale = std::ldexp(1.0f, byte_at(in, 0) - 128);  // the two smallest are subnormal

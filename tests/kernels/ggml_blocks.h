@@ -19,8 +19,9 @@ using kernels::GgmlWeight;
 using kernels::Isa;
 
 inline constexpr Isa all_sets[] = {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx};
-inline constexpr GgmlFormat all_formats[] = {GgmlFormat::q4_0, GgmlFormat::q4_1, GgmlFormat::q5_0, GgmlFormat::q5_1,
-                                             GgmlFormat::q8_0, GgmlFormat::q4_k, GgmlFormat::q5_k, GgmlFormat::q6_k};
+inline constexpr GgmlFormat all_formats[] = {
+    GgmlFormat::q4_0, GgmlFormat::q4_1, GgmlFormat::q5_0, GgmlFormat::q5_1,   GgmlFormat::q8_0,   GgmlFormat::q4_k, GgmlFormat::q5_k,
+    GgmlFormat::q6_k, GgmlFormat::q2_k, GgmlFormat::q3_k, GgmlFormat::iq4_nl, GgmlFormat::iq4_xs, GgmlFormat::mxfp4};
 
 inline Tensor random_matrix(int64_t rows, int64_t columns, DType dtype, uint64_t seed) {
   const Tensor values = Tensor::empty({rows, columns}, DType::f32);
@@ -33,7 +34,7 @@ inline bool same_bits(const Tensor& a, const Tensor& b) {
   return a.nbytes() == b.nbytes() && std::memcmp(a.raw(), b.raw(), static_cast<size_t>(a.nbytes())) == 0;
 }
 
-// Blocks of random bytes whose f16 scales are numbers between 2^-7 and 2^-6.
+// Blocks of random bytes whose f16 scales are numbers between 2^-7 and 2^-6, and MXFP4's from 2^-9 to 2^-6.
 struct RandomBlocks {
   std::vector<std::byte> bytes;
   std::vector<const std::byte*> rows;
@@ -50,6 +51,8 @@ struct RandomBlocks {
         const auto bits = static_cast<uint16_t>(0x2000u | random.below(1024));
         std::memcpy(bytes.data() + block * block_bytes + at, &bits, 2);
       }
+    for (int64_t block = 0; format == GgmlFormat::mxfp4 && block < count * columns / elements; ++block)
+      bytes[static_cast<size_t>(block * block_bytes)] = static_cast<std::byte>(119 + random.below(4));
     for (int64_t i = 0; i < count; ++i) rows.push_back(bytes.data() + i * row_bytes);
     weight = GgmlWeight::pack({format, columns, rows}, dtype);
   }
@@ -61,11 +64,11 @@ struct RandomBlocks {
     return sent;
   }
 
-  // The f16 scales as they are, all other bytes `value`.
+  // The scales of 16 bits, and MXFP4's, as they are, all other bytes `value`.
   void fill(std::byte value) {
     const auto [elements, block_bytes, scales] = layout(weight.format());
     for (int64_t i = 0; i < std::ssize(bytes); ++i) {
-      bool of_scale = false;
+      bool of_scale = weight.format() == GgmlFormat::mxfp4 && i % block_bytes == 0;
       for (const int64_t at : scales) of_scale = of_scale || i % block_bytes - at == 0 || i % block_bytes - at == 1;
       if (!of_scale) bytes[static_cast<size_t>(i)] = value;
     }
@@ -86,8 +89,24 @@ struct RandomBlocks {
       case GgmlFormat::q4_k: return {256, 144, {0, 2}};
       case GgmlFormat::q5_k: return {256, 176, {0, 2}};
       case GgmlFormat::q6_k: return {256, 210, {208}};
+      case GgmlFormat::q2_k: return {256, 84, {80, 82}};
+      case GgmlFormat::q3_k: return {256, 110, {108}};
+      case GgmlFormat::iq4_nl: return {32, 18, {0}};
+      case GgmlFormat::iq4_xs: return {256, 136, {0}};
+      case GgmlFormat::mxfp4: return {32, 17, {}};
     }
     return {};
+  }
+
+  // Bytes that 256 neighbours take more than in the file: numbers of 6 bits become bytes.
+  static int64_t unpacked_scales(GgmlFormat format) {
+    switch (format) {
+      case GgmlFormat::q4_k:
+      case GgmlFormat::q5_k:
+      case GgmlFormat::q3_k: return 4;
+      case GgmlFormat::iq4_xs: return 2;
+      default: return 0;
+    }
   }
 };
 

@@ -211,9 +211,13 @@ TEST_P(GgmlOnDevice, SeveralProductsHaveTheBitsOfTheirOwn) {
 
 TEST_P(GgmlOnDevice, TakesTheBytesOfTheFile) {
   const RandomBlocks blocks(format(), 64, 512, DType::bf16, 40);
-  // Two 6-bit numbers become bytes: half a byte for each 32.
-  const bool unpacked = format() == GgmlFormat::q4_k || format() == GgmlFormat::q5_k;
-  EXPECT_EQ(blocks.on(device()).nbytes(), std::ssize(blocks.bytes) + (unpacked ? 64 * 512 / 64 : 0));
+  // Of 256 neighbours: codes take 4 bits, MXFP4's scales two bytes.
+  const int64_t wider = format() == GgmlFormat::q2_k    ? 64
+                        : format() == GgmlFormat::q3_k  ? 32
+                        : format() == GgmlFormat::mxfp4 ? 8
+                                                        : 0;
+  EXPECT_EQ(blocks.on(device()).nbytes(),
+            std::ssize(blocks.bytes) + 64 * 512 / 256 * (wider + RandomBlocks::unpacked_scales(format())));
 }
 
 TEST_P(GgmlOnDevice, IsRefusedBesideWhatLiesElsewhere) {

@@ -260,9 +260,8 @@ TEST(GgmlProductsTogether, OfSeveralFormatsAreThoseOfEachAlone) {
 TEST(GgmlWeight, TakesTheBytesOfTheFile) {
   for (const GgmlFormat format : all_formats) {
     const RandomBlocks blocks(format, 48, 512, DType::f32, 15);
-    // Two 6-bit numbers become bytes: half a byte for each 32.
-    const int64_t unpacked_scales = format == GgmlFormat::q4_k || format == GgmlFormat::q5_k ? 48 * 512 / 64 : 0;
-    EXPECT_EQ(blocks.weight.nbytes(), std::ssize(blocks.bytes) + unpacked_scales) << kernels::name_of(format);
+    EXPECT_EQ(blocks.weight.nbytes(), std::ssize(blocks.bytes) + 48 * 512 / 256 * RandomBlocks::unpacked_scales(format))
+        << kernels::name_of(format);
   }
 }
 

@@ -172,7 +172,7 @@ class CodedWeights {
 };
 
 // Tiles of ggml's blocks. The format is looked at for every sixteen weights, which costs little beside their decoding
-// and makes one kernel of eight.
+// and makes one kernel of all.
 class TileWeights {
  public:
   static constexpr int step = ggml::stage_neighbours;

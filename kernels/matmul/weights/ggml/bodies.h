@@ -42,6 +42,12 @@ LATHE_INLINE constexpr int tile_rows(Isa isa, bool direct) {
 struct BlockScale {
   float scale, scaled_sum;  // scale · the sum of the integers
   int32_t sums[2];          // of the integers of the first and the last 16
+
+  // Where a block has so many scales: scale · the sum that goes with a half's minimum.
+  template <int scales>
+  LATHE_INLINE float scaled_sum_of(int half) const {
+    return scales == 1 ? scaled_sum : scale * static_cast<float>(sums[half]);
+  }
 };
 
 // How a row's integers lie. An integer is 256 · high + low, 0 <= low < 256.
@@ -105,7 +111,7 @@ struct GgmlTask {
   int64_t prefetch_bytes = 0;  // how far ahead of the codes in use others are asked for; 0: not at all
 };
 
-// What a product of many rows is cut into. Blocks that are unpacked at a time: 58 KB, which stay in the second-level
+// What a product of many rows is cut into. Blocks that are unpacked at a time: 61 KB at most, which stay in the second-level
 // cache beside 132 rows of activations. With AMX up to 8 panels, 295 KB, which a tile's rows meet one after the other:
 // 16 panels, half as many blocks or 512 rows were no faster.
 struct TaskShape {
@@ -116,7 +122,7 @@ inline constexpr int64_t amx_rows = 256, amx_panels = 8, amx_sums = 32;  // sums
 inline constexpr int64_t amx_unpacked_bytes = amx_panels * amx_sums * (16 * 64 + 2 * 64);
 LATHE_INLINE constexpr TaskShape task_shape(Isa isa) {
   if (isa == Isa::amx) return {amx_rows, amx_panels, amx_unpacked_bytes + amx_rows * amx_panels * panel_rows * 4};
-  return {132, 1, unpacked_blocks * (16 * 64 + 3 * 64)};
+  return {132, 1, unpacked_blocks * (16 * 64 + 4 * 64)};
 }
 
 template <Isa>

@@ -21,7 +21,7 @@
 
 namespace lathe::kernels {
 
-enum class GgmlFormat : uint8_t { q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k };
+enum class GgmlFormat : uint8_t { q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k, q2_k, q3_k, iq4_nl, iq4_xs, mxfp4 };
 
 // The format of ggml's type of that name ("Q4_1"), where it is one of these.
 std::optional<GgmlFormat> ggml_format(std::string_view ggml_type);
@@ -36,6 +36,10 @@ inline constexpr int64_t block = 32;
 inline constexpr int64_t f16_scales = panel_rows * 2, byte_scales = panel_rows;
 inline constexpr int64_t bits_plane = panel_rows * 4, two_bits_plane = 2 * bits_plane, nibbles_plane = 4 * bits_plane,
                          bytes_plane = 8 * bits_plane;
+
+// Values of formats whose codes of 4 bits are indices: of IQ4, and the numbers of MXFP4 (floats of 4 bits), twice.
+inline constexpr int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+inline constexpr int8_t fp4_values_doubled[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 // What the codes of a format are made of, and where. Offsets of scales count from the unit for formats of 32 and from
 // the block for K formats, whose f16 factors d (and dmin) stand at the unit's beginning.
@@ -87,6 +91,43 @@ struct Q6_K {  // (q − 32)·(d·sc), a scale for each 16; two_bits, then nibbl
   static constexpr bool has_minimum = false;
   static constexpr int64_t scales = 2;
 };
+struct Q2_K {  // q·(d·sc) − dmin·mn, both for each 16, as the nibbles of a byte; two_bits
+  static constexpr int64_t elements = 256, file_bytes = 84, header = 2 * f16_scales;
+  static constexpr int64_t codes = 2 * byte_scales, block_bytes = codes + two_bits_plane;
+  static constexpr bool has_minimum = true;
+  static constexpr int64_t scales = 2;
+};
+struct Q3_K {  // (q − 4)·(d·sc), a scale for each 16; bits, the third ones, then two_bits
+  static constexpr int64_t elements = 256, file_bytes = 110, header = f16_scales;
+  static constexpr int64_t codes = 2 * byte_scales, block_bytes = codes + bits_plane + two_bits_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 2;
+};
+struct IQ4_NL {  // values[q]·d
+  static constexpr int64_t elements = block, file_bytes = 18, header = 0;
+  static constexpr int64_t codes = f16_scales, block_bytes = codes + nibbles_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 1;
+  static constexpr const int8_t (&values)[16] = iq4_values;
+};
+struct IQ4_XS {  // values[q]·(d·sc)
+  static constexpr int64_t elements = 256, file_bytes = 136, header = f16_scales;
+  static constexpr int64_t codes = byte_scales, block_bytes = codes + nibbles_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 1;
+  static constexpr const int8_t (&values)[16] = iq4_values;
+};
+struct MXFP4 {  // values[q]·2^(e − 128)
+  static constexpr int64_t elements = block, file_bytes = 17, header = 0;
+  static constexpr int64_t codes = byte_scales, block_bytes = codes + nibbles_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 1;
+  static constexpr const int8_t (&values)[16] = fp4_values_doubled;
+};
+
+// Codes are indices of Format::values, whole numbers with a sign.
+template <class Format>
+concept HasValues = requires { Format::values; };
 
 template <class Format>
 LATHE_INLINE constexpr int64_t unit_bytes() {
@@ -114,6 +155,11 @@ LATHE_INLINE decltype(auto) with_format(GgmlFormat format, const Body& body) {
     case GgmlFormat::q4_k: return body.template operator()<Q4_K>();
     case GgmlFormat::q5_k: return body.template operator()<Q5_K>();
     case GgmlFormat::q6_k: return body.template operator()<Q6_K>();
+    case GgmlFormat::q2_k: return body.template operator()<Q2_K>();
+    case GgmlFormat::q3_k: return body.template operator()<Q3_K>();
+    case GgmlFormat::iq4_nl: return body.template operator()<IQ4_NL>();
+    case GgmlFormat::iq4_xs: return body.template operator()<IQ4_XS>();
+    case GgmlFormat::mxfp4: return body.template operator()<MXFP4>();
   }
   __builtin_unreachable();
 }

@@ -1,8 +1,11 @@
 #include "kernels/matmul/weights/ggml/pack_tiles.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <type_traits>
 
+#include "core/dtype.h"
 #include "core/thread_pool.h"
 #include "kernels/matmul/weights/ggml/file_blocks.h"
 #include "kernels/matmul/weights/ggml/tiles.h"
@@ -25,6 +28,22 @@ void add_high_bits(const std::byte* in, int shift, unsigned mask, uint8_t* codes
     codes[j] = static_cast<uint8_t>(codes[j] | (static_cast<unsigned>(in[j]) >> shift & mask) << 4);
 }
 
+// Where a K format's block has its f16 factors.
+template <class Format>
+constexpr int64_t factors_at() {
+  if constexpr (std::is_same_v<Format, Q6_K>) return 208;
+  if constexpr (std::is_same_v<Format, Q3_K>) return 108;
+  if constexpr (std::is_same_v<Format, Q2_K>) return 80;
+  return 0;
+}
+
+// Of Q2_K and Q3_K: two bits of 256 codes.
+void read_two_bits(const std::byte* in, uint8_t* codes) {
+  for (int64_t g = 0; g < 8; ++g)
+    for (int64_t j = 0; j < block; ++j)
+      codes[32 * g + j] = static_cast<unsigned>(in[32 * (g / 4) + j]) >> (2 * (g % 4)) & 3u;
+}
+
 // The codes of a block of the file, none negative.
 template <class Format>
 void read_codes(const std::byte* in, uint8_t* codes) {
@@ -37,6 +56,14 @@ void read_codes(const std::byte* in, uint8_t* codes) {
       std::memcpy(&fifths, in + Format::file_bytes - 20, 4);
       for (int64_t j = 0; j < block; ++j) codes[j] = static_cast<uint8_t>(codes[j] | (fifths >> j & 1u) << 4);
     }
+  } else if constexpr (HasValues<Format>) {
+    for (int64_t g = 0; g < 8; ++g) split_halves(in + 8 + 16 * g, 16, codes + 32 * g, codes + 32 * g + 16);
+  } else if constexpr (Tiles<Format>::file_bits == 2) {
+    read_two_bits(in + 16, codes);
+  } else if constexpr (Tiles<Format>::file_bits == 3) {
+    read_two_bits(in + 32, codes);
+    for (int64_t e = 0; e < Format::elements; ++e)
+      codes[e] = static_cast<uint8_t>(codes[e] | (static_cast<unsigned>(in[e % 32]) >> (e / 32) & 1u) << 2);
   } else if constexpr (Tiles<Format>::bits < 6) {
     const std::byte* halves = in + Format::file_bytes - 128;
     for (int64_t g = 0; g < 4; ++g) split_halves(halves + 32 * g, 32, codes + 64 * g, codes + 64 * g + 32);
@@ -86,8 +113,19 @@ template <class Format>
 void put_scales(uint8_t* stage, int64_t row, int h, const std::byte* in, int64_t j) {
   using Place = Tiles<Format>;
   uint8_t* to = stage + Place::scales_at + row * Place::scale_bytes + h * Place::scale_bytes / 2;
-  if constexpr (!Place::is_k) {
+  if constexpr (std::is_same_v<Format, MXFP4>) {
+    const bf16 scale(std::ldexp(1.0f, static_cast<int>(in[0]) - 128));
+    std::memcpy(to, &scale.bits, 2);
+  } else if constexpr (!Place::is_k) {
     std::memcpy(to, in, 2 * Place::factors);
+  } else if constexpr (std::is_same_v<Format, IQ4_XS>) {
+    uint16_t high;
+    std::memcpy(&high, in + 2, 2);
+    to[0] = static_cast<uint8_t>(iq4_xs_scale(high, in + 4, j)) ^ sign;
+  } else if constexpr (std::is_same_v<Format, Q2_K>) {
+    for (int64_t s = 0; s < 2; ++s) to[s] = static_cast<uint8_t>(in[2 * j + s]);
+  } else if constexpr (std::is_same_v<Format, Q3_K>) {
+    for (int64_t s = 0; s < 2; ++s) to[s] = static_cast<uint8_t>(q3_k_scale(in + 96, 2 * j + s)) ^ sign;
   } else if constexpr (Format::scales == 2) {
     for (int64_t s = 0; s < 2; ++s) to[s] = static_cast<uint8_t>(in[192 + 2 * j + s]) ^ sign;
   } else {
@@ -114,8 +152,7 @@ void pack_tile(const GgmlRows& rows, int64_t tile, uint8_t* to) {
         put_scales<Format>(stage, row, static_cast<int>(half % 2), in, j);
       }
       if constexpr (Place::is_k)
-        std::memcpy(factors + (b * Place::rows + row) * Place::factor_bytes, in + (Place::has_minimum ? 0 : 208),
-                    Place::factor_bytes);
+        std::memcpy(factors + (b * Place::rows + row) * Place::factor_bytes, in + factors_at<Format>(), Place::factor_bytes);
     }
 }
 

@@ -1,6 +1,7 @@
 // Codes are moved by words of 32 bits, many at a time, so that the start of a program does not feel it.
 #include "kernels/matmul/weights/ggml/repack.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "core/dtype.h"
@@ -88,6 +89,10 @@ int five_bits(const uint8_t* codes, int64_t lane, int64_t k) {
   return nibble(codes + bits_plane, lane, k) | bit(codes, lane, k) << 4;
 }
 
+int three_bits(const uint8_t* codes, int64_t lane, int64_t k) {
+  return two_bits(codes + bits_plane, lane, k) | bit(codes, lane, k) << 2;
+}
+
 // As bytes.
 void put_k_scales(uint8_t* unit, int64_t block_bytes, int64_t lane, const std::byte* packed) {
   for (int64_t j = 0; j < 8; ++j) {
@@ -102,6 +107,13 @@ void put_k_scales(uint8_t* unit, int64_t block_bytes, int64_t lane, const std::b
 template <class Code>
 void values_with_minimum(float step, float offset, const Code& code, float* values) {
   for (int64_t k = 0; k < block; ++k) values[k] = step * static_cast<float>(code(k)) - offset;
+}
+
+// Values of a block whose codes are indices.
+template <class Format>
+void values_of_codes(const uint8_t* at, int64_t lane, float step, float* values) {
+  for (int64_t k = 0; k < block; ++k)
+    values[k] = step * static_cast<float>(Format::values[nibble(at + Format::codes, lane, k)]);
 }
 
 }  // namespace
@@ -234,6 +246,90 @@ void unpack_block<Q6_K>(const uint8_t* unit, int64_t lane, float* values) {
       values[j * block + k] = step * static_cast<float>(code - 32);
     }
   }
+}
+
+// Two halves of 128: 32 bytes with two bits for each of four blocks of 32.
+template <>
+void pack_block<Q2_K>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  put_f16(unit, lane, in + 80);
+  put_f16(unit + f16_scales, lane, in + 82);
+  for (int64_t j = 0; j < 8; ++j) {
+    uint8_t* at = unit + Q2_K::header + j * Q2_K::block_bytes;
+    for (int64_t s = 0; s < 2; ++s) at[s * byte_scales + lane] = static_cast<uint8_t>(in[2 * j + s]);
+    put_two_bits(at + Q2_K::codes, lane, in + 16 + 32 * (j / 4), static_cast<int>(2 * (j % 4)));
+  }
+}
+template <>
+void unpack_block<Q2_K>(const uint8_t* unit, int64_t lane, float* values) {
+  const float d = get_f16(unit, lane), dmin = get_f16(unit + f16_scales, lane);
+  for (int64_t j = 0; j < 8; ++j) {
+    const uint8_t* at = unit + Q2_K::header + j * Q2_K::block_bytes;
+    for (int64_t k = 0; k < block; ++k) {
+      const int both = at[k / 16 * byte_scales + lane], code = two_bits(at + Q2_K::codes, lane, k);
+      values[j * block + k] =
+          d * static_cast<float>(both & 15) * static_cast<float>(code) - dmin * static_cast<float>(both >> 4);
+    }
+  }
+}
+
+template <>
+void pack_block<Q3_K>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  put_f16(unit, lane, in + 108);
+  for (int64_t j = 0; j < 8; ++j) {
+    uint8_t* at = unit + Q3_K::header + j * Q3_K::block_bytes;
+    for (int64_t s = 0; s < 2; ++s) at[s * byte_scales + lane] = static_cast<uint8_t>(q3_k_scale(in + 96, 2 * j + s));
+    put_bit_of_bytes(at + Q3_K::codes, lane, in, static_cast<int>(j));
+    put_two_bits(at + Q3_K::codes + bits_plane, lane, in + 32 + 32 * (j / 4), static_cast<int>(2 * (j % 4)));
+  }
+}
+template <>
+void unpack_block<Q3_K>(const uint8_t* unit, int64_t lane, float* values) {
+  const float d = get_f16(unit, lane);
+  for (int64_t j = 0; j < 8; ++j) {
+    const uint8_t* at = unit + Q3_K::header + j * Q3_K::block_bytes;
+    for (int64_t k = 0; k < block; ++k) {
+      const float step = d * static_cast<float>(static_cast<int8_t>(at[k / 16 * byte_scales + lane]));
+      values[j * block + k] = step * static_cast<float>(three_bits(at + Q3_K::codes, lane, k) - 4);
+    }
+  }
+}
+
+template <>
+void pack_block<IQ4_NL>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  put_f16(unit, lane, in);
+  put_words(unit + IQ4_NL::codes, lane, in + 2, 4);
+}
+template <>
+void unpack_block<IQ4_NL>(const uint8_t* unit, int64_t lane, float* values) {
+  values_of_codes<IQ4_NL>(unit, lane, get_f16(unit, lane), values);
+}
+
+template <>
+void pack_block<IQ4_XS>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  put_f16(unit, lane, in);
+  for (int64_t j = 0; j < 8; ++j) {
+    uint8_t* at = unit + IQ4_XS::header + j * IQ4_XS::block_bytes;
+    at[lane] = static_cast<uint8_t>(iq4_xs_scale(word_at(in) >> 16, in + 4, j));
+    put_words(at + IQ4_XS::codes, lane, in + 8 + 16 * j, 4);
+  }
+}
+template <>
+void unpack_block<IQ4_XS>(const uint8_t* unit, int64_t lane, float* values) {
+  for (int64_t j = 0; j < 8; ++j) {
+    const uint8_t* at = unit + IQ4_XS::header + j * IQ4_XS::block_bytes;
+    const float step = get_f16(unit, lane) * static_cast<float>(static_cast<int8_t>(at[lane]));
+    values_of_codes<IQ4_XS>(at, lane, step, values + j * block);
+  }
+}
+
+template <>
+void pack_block<MXFP4>(const std::byte* in, uint8_t* unit, int64_t lane) {
+  unit[lane] = static_cast<uint8_t>(in[0]);
+  put_words(unit + MXFP4::codes, lane, in + 1, 4);
+}
+template <>
+void unpack_block<MXFP4>(const uint8_t* unit, int64_t lane, float* values) {
+  values_of_codes<MXFP4>(unit, lane, std::ldexp(1.0f, unit[lane] - 128), values);
 }
 
 }  // namespace lathe::kernels::ggml

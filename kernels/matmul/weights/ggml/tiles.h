@@ -8,15 +8,18 @@
 // Of a row in a stage, four threads (quarter q < 4) have the neighbours that a lane has of the right operand of
 // mma.m16n8k16: 16i + 2q, 16i + 2q + 1, 16i + 2q + 8 and 16i + 2q + 9, in this order the bytes of word i < 4. A stage
 // has planes, of each row after row:
-//   low      of 4, 5 and 6 bits: in the word at 8q + 4j, in the low halves of its bytes word 2j, in the high 2j + 1
+//   low      of 2 to 6 bits: in the word at 8q + 4j, in the low halves of its bytes word 2j, in the high 2j + 1
 //            of 8 bits: at 16q + 4i word i
 //   high     the fifth bit: in the word at 4 (q / 2), word i's at bit 4 (q % 2) + i of its bytes
 //            bits 5 and 6: in the word at 4q, word i's at bits 2i and 2i + 1 of its bytes
-//   scales   of 32 neighbours each: f16 d (and m); K formats: bytes sc and mn, Q6_K two scales
+//   scales   of 32 neighbours each: f16 d (and m), MXFP4 bf16 2^(e - 128); of 256: bytes sc and mn, two scales where
+//            16 neighbours have one, IQ4_XS one
 // so that a thread's bytes of a plane lie at a multiple of its number and no two lanes meet in a bank. Q8_0's codes and
-// Q6_K's scales have 128 added: no byte is negative.
+// scales with a sign have 128 added: no byte is negative.
 //
-// These are the file's bytes, but for K formats with minima: 6-bit numbers become bytes, half a byte for each 32.
+// These are the file's bytes, but that 6-bit numbers become bytes, half a byte for each 32, and codes of 2 and 3 bits
+// take 4: Q2_K and Q3_K, 4.6 and 4.6 bits a weight where the file has 2.6 and 3.4, save memory beside 16 bits, not
+// beside Q4_K.
 #pragma once
 
 #include <cstdint>
@@ -32,14 +35,17 @@ template <class Format>
 struct Tiles {
   static constexpr int rows = tile_rows_on_devices;
   static constexpr bool is_k = Format::elements > block, has_minimum = Format::has_minimum;
-  static constexpr int bits = (Format::block_bytes - Format::codes) * 8 / (panel_rows * block);
-  // The code that stands for 0.
-  static constexpr int zero = has_minimum ? 0 : 1 << (bits - 1);
+  // Of a code in the file and here; an index of 4 bits stands for a byte.
+  static constexpr int file_bits = (Format::block_bytes - Format::codes) * 8 / (panel_rows * block);
+  static constexpr int bits = file_bits < 4 ? 4 : file_bits;
+  static constexpr int decoded_bits = HasValues<Format> ? 8 : bits;
+  // The decoded code that stands for 0.
+  static constexpr int zero = HasValues<Format> ? 128 : has_minimum ? 0 : 1 << (file_bits - 1);
   static constexpr int factors = has_minimum ? 2 : 1;  // f16, of a block of the file
 
   // Of a row in a stage.
   static constexpr int low_bytes = bits == 8 ? 64 : 32, high_bytes = bits == 8 ? 0 : 8 * (bits - 4);
-  static constexpr int scale_bytes = is_k ? 4 : 4 * factors;
+  static constexpr int scale_bytes = !is_k ? 4 * factors : has_minimum ? 4 : 2 * static_cast<int>(Format::scales);
   // Within a stage.
   static constexpr int high_at = rows * low_bytes, scales_at = high_at + rows * high_bytes;
   static constexpr int stage_bytes = scales_at + rows * scale_bytes;

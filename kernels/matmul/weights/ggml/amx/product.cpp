@@ -34,17 +34,18 @@ struct Table {
   }
 };
 
-template <class Format>
+// A pair of codes, which are bytes with a sign or at most 63.
+template <class Decoder>
 LATHE_INLINE VecU bf16_pair(VecU codes) {
-  static constexpr Table<Decoder<Format>::offset> table;
-  return (VecU)_mm512_permutex2var_epi16(_mm512_load_si512(table.bits), (__m512i)codes,
-                                         _mm512_load_si512(table.bits + 32));
-}
-template <>
-LATHE_INLINE VecU bf16_pair<ggml::Q8_0>(VecU codes) {
-  const VecU first = (VecU) __builtin_convertvector((VecI)(codes << 16) >> 16, Vec);
-  const VecU second = (VecU) __builtin_convertvector((VecI)codes >> 16, Vec);
-  return first >> 16 | (second & 0xffff0000u);
+  if constexpr (Decoder::signed_codes) {
+    const VecU first = (VecU) __builtin_convertvector((VecI)(codes << 16) >> 16, Vec);
+    const VecU second = (VecU) __builtin_convertvector((VecI)codes >> 16, Vec);
+    return first >> 16 | (second & 0xffff0000u);
+  } else {
+    static constexpr Table<Decoder::offset> table;
+    return (VecU)_mm512_permutex2var_epi16(_mm512_load_si512(table.bits), (__m512i)codes,
+                                           _mm512_load_si512(table.bits + 32));
+  }
 }
 
 // What unpack() leaves for a sum, one of a block or of each of its halves: its scales, [16 columns] f32, the block's
@@ -66,11 +67,11 @@ void unpack(const uint8_t* panel, int64_t first, int64_t last, int64_t panels, u
       const int64_t sum = (b - first) * To::sums_of_block + half;
       uint8_t* to = out + (sum / 2 * panels * 2 + sum % 2) * To::bytes;
       store_words(to, (VecU)Codes::scale(panel, b, half, 0));
-      if constexpr (To::has_minimum) store_words(to + To::minimum, (VecU)Codes::minimum(panel, b, 0));
+      if constexpr (To::has_minimum) store_words(to + To::minimum, (VecU)Codes::minimum(panel, b, half, 0));
       to += To::codes;
 #pragma GCC unroll 16
       for (int i = 0; i < 16 / To::sums_of_block; ++i) {
-        const VecU pair = bf16_pair<Format>(Codes::pair(panel, b, half * 8 + i, 0));
+        const VecU pair = bf16_pair<Codes>(Codes::pair(panel, b, half * 8 + i, 0));
         store_words(to + i * ggml::bits_plane, pair);
         if constexpr (To::sums_of_block == 2) store_words(to + (8 + i) * ggml::bits_plane, pair);  // for low
       }
@@ -102,7 +103,7 @@ LATHE_INLINE void add_products(const float* products, const uint8_t* unpacked, c
       sum = fma(product, scale[s] * splat(row.scale), sum);
       if constexpr (From::has_minimum) {
         const Vec minimum = load(reinterpret_cast<const float*>(unpacked + s * From::bytes + From::minimum));
-        sum = fma(minimum, splat(row.scaled_sum), sum);
+        sum = fma(minimum, splat(row.scaled_sum_of<From::sums_of_block>(s % From::sums_of_block)), sum);
       }
     }
     store(sums + i * panel_rows, sum);

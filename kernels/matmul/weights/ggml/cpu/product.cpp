@@ -55,13 +55,16 @@ void multiply_tile(const uint8_t* panel, int64_t first, int64_t last, const uint
           totals[i][v] = fused(__builtin_convertvector(sum, Vec), scale * splat(scales[i].scale), totals[i][v]);
         }
       }
-    }
-    if constexpr (Decoder::has_minimum) {
+      if constexpr (Decoder::has_minimum) {
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) {
-        const Vec minimum = Decoder::minimum(panel, b, v);
+        for (int v = 0; v < vectors; ++v) {
+          const Vec minimum = Decoder::minimum(panel, b, half, v);
 #pragma GCC unroll 16
-        for (int i = 0; i < rows; ++i) totals[i][v] = fused(minimum, splat(scales[i].scaled_sum), totals[i][v]);
+          for (int i = 0; i < rows; ++i) {
+            const float sum = scales[i].template scaled_sum_of<Decoder::scales>(half);
+            totals[i][v] = fused(minimum, splat(sum), totals[i][v]);
+          }
+        }
       }
     }
   }
@@ -98,10 +101,13 @@ void unpack(const uint8_t* panel, int64_t first, int64_t last, uint8_t* out) {
   for (int64_t b = first; b < last; ++b, out += To::block_bytes) {
     for (int v = 0; v < ggml_vectors; ++v) {
       const int64_t rows = v * lanes * 4;
-      for (int half = 0; half < Decoder::scales; ++half)
+      for (int half = 0; half < Decoder::scales; ++half) {
         store_words(out + half * ggml::bits_plane + rows, (VecU)Decoder::scale(panel, b, half, v));
-      if constexpr (Decoder::has_minimum)
-        store_words(out + Decoder::scales * ggml::bits_plane + rows, (VecU)Decoder::minimum(panel, b, v));
+        if constexpr (Decoder::has_minimum) {
+          const VecU minimum = (VecU)Decoder::minimum(panel, b, half, v);
+          store_words(out + (Decoder::scales + half) * ggml::bits_plane + rows, minimum);
+        }
+      }
       uint8_t* word = out + To::pairs + rows;
 #pragma GCC unroll 16
       for (int i = 0; i < 16; ++i) {

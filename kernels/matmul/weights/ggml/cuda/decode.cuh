@@ -4,10 +4,27 @@
 // 23 bits, so that the fused multiply-add that adds a minimum rounds as a multiplication and an addition do.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/row.h"
 #include "kernels/matmul/weights/ggml/tiles.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+
+// Four bytes of Format::values, with 128 added, for four indices, each in a byte.
+template <class Format>
+__device__ __forceinline__ uint32_t look_up(uint32_t four) {
+  constexpr auto word = [](int i) {
+    uint32_t bytes = 0;
+    for (int b = 0; b < 4; ++b) bytes |= static_cast<uint32_t>(Format::values[4 * i + b] + 128) << (8 * b);
+    return bytes;
+  };
+  constexpr uint32_t first = word(0), second = word(1), third = word(2), last = word(3);
+  const uint32_t pairs = four | four >> 4, indices = __byte_perm(pairs, 0, 0x4420);  // four of 4 bits
+  const uint32_t low = __byte_perm(first, second, indices & 0x7777u);
+  const uint32_t high = __byte_perm(third, last, indices & 0x7777u);
+  return __byte_perm(low, high, (indices & 0x8888u) >> 1 | 0x3210u);
+}
 
 // The codes of one quarter of a row in a stage.
 template <class Format>
@@ -48,6 +65,7 @@ class StageCodes {
   static __device__ __forceinline__ uint32_t joined(uint32_t low, uint32_t high, int i) {
     if constexpr (Place::bits == 8) return low;
     const uint32_t four = low >> (4 * (i % 2)) & 0x0f0f0f0fu;
+    if constexpr (ggml::HasValues<Format>) return look_up<Format>(four);
     if constexpr (Place::bits == 5) return four | (high << (4 - i) & 0x10101010u);
     if constexpr (Place::bits == 6) return four | ((i < 2 ? high << (4 - 2 * i) : high >> (2 * i - 4)) & 0x30303030u);
     return four;
@@ -72,7 +90,10 @@ __device__ __forceinline__ float byte_of(uint32_t word, int b) {
   return byte.value - byte.above;
 }
 
-// The half-th f16 of a word.
+// The half-th f16, or bf16, of a word.
+__device__ __forceinline__ float bf16_of(uint32_t word, int half) {
+  return __uint_as_float(half == 0 ? word << 16 : word & 0xffff0000u);
+}
 __device__ __forceinline__ float f16_of(uint32_t word, int half) {
   const auto bits = static_cast<uint16_t>(word >> (16 * half));
   f16_t value;
@@ -104,16 +125,17 @@ struct Scale {
   }
 
   // The same as a factor of a sum's terms, which do not show the sign of a zero, for finite scales: an instruction less
-  // where there is no minimum. (above + zero) · step is exact: 5 bits by 11, for int8 9 by 11, for Q6_K 3 by 18.
+  // where there is no minimum. (above + zero) · step is exact: 5 bits by 11, for int8 9 by 11, for Q6_K 3 by 18, for Q3_K 6 by 17;
+  // for IQ4_XS it would not be, and for MXFP4 it might overflow.
   __device__ __forceinline__ float factor(uint32_t word, int b) const {
-    if constexpr (Place::has_minimum) return value(word, b);
+    if constexpr (Place::has_minimum || ggml::HasValues<Format>) return value(word, b);
     const MantissaByte byte = mantissa(word, b);
     return fmaf(byte.value, step, -((byte.above + Place::zero) * step));
   }
 
  private:
   static __device__ __forceinline__ MantissaByte mantissa(uint32_t word, int b) {
-    if constexpr (Place::bits == 8) return mantissa_of_8_bits(word, b);
+    if constexpr (Place::decoded_bits == 8) return mantissa_of_8_bits(word, b);
     return mantissa_of_7_bits(word, b);
   }
 };
@@ -129,8 +151,10 @@ class StageScales {
     if constexpr (Place::scale_bytes == 8) {
       const uint2 two = load_vector<uint2>(from);
       words_[0] = two.x, words_[1] = two.y;
-    } else {
+    } else if constexpr (Place::scale_bytes == 4) {
       words_[0] = load_vector<uint32_t>(from);
+    } else {
+      words_[0] = load_vector<uint16_t>(from);
     }
   }
 
@@ -140,18 +164,23 @@ class StageScales {
     if constexpr (!Place::is_k && Place::has_minimum) {
       const uint32_t both = half == 0 ? words_[0] : words_[1];
       return {f16_of(both, 0), f16_of(both, 1)};
+    } else if constexpr (std::is_same_v<Format, ggml::MXFP4>) {
+      return {bf16_of(words_[0], half), 0.0f};
     } else if constexpr (!Place::is_k) {
       return {f16_of(words_[0], half), 0.0f};
+    } else if constexpr (Place::has_minimum && Format::scales == 2) {
+      const uint32_t steps = words_[0] & 0x0f0f0f0fu, minima = words_[0] >> 4 & 0x0f0f0f0fu;
+      return {f16_of(factors_, 0) * byte_of(steps, i), -(f16_of(factors_, 1) * byte_of(minima, i))};
     } else if constexpr (Place::has_minimum) {
       const uint32_t both = words_[0] >> (16 * half);
       return {f16_of(factors_, 0) * byte_of(both, 0), -(f16_of(factors_, 1) * byte_of(both, 1))};
     } else {
-      return {f16_of(factors_, 0) * (byte_of(words_[0], i) - 128.0f), 0.0f};
+      return {f16_of(factors_, 0) * (byte_of(words_[0], Format::scales == 2 ? i : half) - 128.0f), 0.0f};
     }
   }
 
  private:
-  uint32_t words_[Place::scale_bytes / 4], factors_;
+  uint32_t words_[(Place::scale_bytes + 3) / 4], factors_;
 };
 
 // Calls body.operator()<Format>() with the struct of a format.
@@ -166,6 +195,11 @@ __device__ __forceinline__ void with_ggml_format(GgmlFormat format, const Body& 
     case GgmlFormat::q4_k: return body.template operator()<ggml::Q4_K>();
     case GgmlFormat::q5_k: return body.template operator()<ggml::Q5_K>();
     case GgmlFormat::q6_k: return body.template operator()<ggml::Q6_K>();
+    case GgmlFormat::q2_k: return body.template operator()<ggml::Q2_K>();
+    case GgmlFormat::q3_k: return body.template operator()<ggml::Q3_K>();
+    case GgmlFormat::iq4_nl: return body.template operator()<ggml::IQ4_NL>();
+    case GgmlFormat::iq4_xs: return body.template operator()<ggml::IQ4_XS>();
+    case GgmlFormat::mxfp4: return body.template operator()<ggml::MXFP4>();
   }
 }
 

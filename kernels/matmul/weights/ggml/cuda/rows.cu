@@ -1,6 +1,6 @@
 // Rows of a weight in ggml's blocks as numbers: all of them for a product of many rows, those of tokens for an
 // embedding. Bound by bandwidth: a thread has eight neighbours, two of each quarter of a row (tiles.h), and eight
-// threads the bytes of a row's stage. The format is looked at in the kernel, which makes one of eight.
+// threads the bytes of a row's stage. The format is looked at in the kernel, which makes one of all.
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/indices.h"
