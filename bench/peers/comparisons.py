@@ -19,7 +19,7 @@ import train_vs_peft
 from environment import TREE, output_of
 
 HERE = Path(__file__).resolve().parent
-LLAMA_TYPES = ("Q4_1", "Q4_0", "Q4_K_M", "Q8_0", "Q6_K", "Q5_K_M", "BF16")
+LLAMA_TYPES = ("Q4_1", "Q4_0", "Q4_K_M", "Q8_0", "Q6_K", "Q5_K_M", "Q3_K_M", "IQ4_XS", "IQ4_NL", "BF16")
 TRAINING = ("torch", "transformers", "peft")
 WITH_BF16 = ("avx512_bf16", "amx")  # the sets that multiply bf16
 
