@@ -54,6 +54,14 @@ struct Tiles {
   static constexpr int block_stages = is_k ? Format::elements / stage_neighbours : 1;
 };
 
+// Format::values 4i … 4i + 3 with 128 added, as bytes. A variable, which device code may read where it may not call.
+template <class Format, int i>
+inline constexpr uint32_t word_of_values = [] {
+  uint32_t bytes = 0;
+  for (int b = 0; b < 4; ++b) bytes |= static_cast<uint32_t>(Format::values[4 * i + b] + 128) << (8 * b);
+  return bytes;
+}();
+
 // Of a tile of a weight with so many columns, in whole blocks.
 int64_t tile_bytes(GgmlFormat format, int64_t columns);
 

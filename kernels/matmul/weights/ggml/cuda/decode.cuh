@@ -14,15 +14,10 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 // Four bytes of Format::values, with 128 added, for four indices, each in a byte.
 template <class Format>
 __device__ __forceinline__ uint32_t look_up(uint32_t four) {
-  constexpr auto word = [](int i) {
-    uint32_t bytes = 0;
-    for (int b = 0; b < 4; ++b) bytes |= static_cast<uint32_t>(Format::values[4 * i + b] + 128) << (8 * b);
-    return bytes;
-  };
-  constexpr uint32_t first = word(0), second = word(1), third = word(2), last = word(3);
+  using ggml::word_of_values;
   const uint32_t pairs = four | four >> 4, indices = __byte_perm(pairs, 0, 0x4420);  // four of 4 bits
-  const uint32_t low = __byte_perm(first, second, indices & 0x7777u);
-  const uint32_t high = __byte_perm(third, last, indices & 0x7777u);
+  const uint32_t low = __byte_perm(word_of_values<Format, 0>, word_of_values<Format, 1>, indices & 0x7777u);
+  const uint32_t high = __byte_perm(word_of_values<Format, 2>, word_of_values<Format, 3>, indices & 0x7777u);
   return __byte_perm(low, high, (indices & 0x8888u) >> 1 | 0x3210u);
 }
 
