@@ -38,11 +38,13 @@ void with_isa(const Call& call) {
   }
 }
 
-// Calls call.operator()<kind>() with cuda or simt, after use_device(device).
+// Calls call.operator()<kind>() with cuda or simt, after use_device(device), which refuses a kind that the program lacks.
 template <class Call>
 void with_device(Device device, const Call& call) {
   use_device(device);
+#if !defined(LATHE_WITHOUT_SIMT)
   if (device.kind == DeviceKind::simt) return call.template operator()<DeviceKind::simt>();
+#endif
   if constexpr (built_with_cuda) call.template operator()<DeviceKind::cuda>();
 }
 

@@ -8,15 +8,32 @@
 #include "kernels/cuda/device_runtime.h"
 
 namespace lathe::kernels {
+namespace {
+
+// Of a kind that this program lacks: what to do about it.
+const char* why_no_kind(DeviceKind kind) {
+#if defined(LATHE_WITHOUT_SIMT)
+  if (kind == DeviceKind::simt) return "this program has no emulated device (lathe-model has one); use --device cpu";
+#endif
+#if !defined(LATHE_WITH_CUDA)
+  if (kind == DeviceKind::cuda)
+    return "this program was built without CUDA: configure with LATHE_CUDA=ON where the CUDA Toolkit is installed, or "
+           "use --device cpu";
+#endif
+  return "";
+}
+
+}  // namespace
 
 DeviceRuntime& device_runtime(Device device) {
+  if (const std::string why = why_no_kind(device.kind); !why.empty()) throw ResourceError(why);
+#if !defined(LATHE_WITHOUT_SIMT)
   if (device.kind == DeviceKind::simt) return simt::runtime();
+#endif
 #if defined(LATHE_WITH_CUDA)
   return cuda::runtime();
 #else
-  throw ResourceError(
-      "this program was built without CUDA: configure with LATHE_CUDA=ON where the CUDA Toolkit is installed, or use "
-      "--device cpu");
+  __builtin_unreachable();
 #endif
 }
 
@@ -24,9 +41,7 @@ void use_device(Device device) { device_runtime(device).use(device.index); }
 
 std::string why_unavailable(Device device) {
   if (device.kind == DeviceKind::cpu) return device.index == 0 ? "" : "there is one cpu device, cpu:0";
-#if !defined(LATHE_WITH_CUDA)
-  if (device.kind == DeviceKind::cuda) return "this program was built without CUDA; use --device cpu";
-#endif
+  if (std::string why = why_no_kind(device.kind); !why.empty()) return why;
   return device_runtime(device).why_unavailable(device.index);
 }
 

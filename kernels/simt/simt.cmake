@@ -23,7 +23,26 @@ set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/block.cpp PROPERTIES COMPI
 target_link_libraries(lathe_kernels PRIVATE Boost::context ${CMAKE_DL_LIBS})
 target_compile_definitions(lathe_kernels PRIVATE LATHE_DEVICE_ANCHOR=lathe_simt_anchor)
 # The device registers itself when a program starts; this keeps the linker from leaving it out.
-target_link_options(lathe_kernels INTERFACE -Wl,-u,lathe_simt_anchor)
+target_link_options(lathe_kernels INTERFACE $<$<NOT:$<BOOL:$<TARGET_PROPERTY:LATHE_WITHOUT_SIMT>>>:-Wl,-u,lathe_simt_anchor>)
+
+# lathe_leaves_out_simt(PROGRAM): 3 MB less. What knows the device is compiled once more without it; a program takes
+# these objects before the library's.
+set(knows_simt "")
+foreach(source IN LISTS kernel_sources)
+  file(STRINGS ${source} lines REGEX "kernels/dispatch.h|simt::" LIMIT_COUNT 1)
+  if(lines)
+    list(APPEND knows_simt ${source})
+  endif()
+endforeach()
+add_library(lathe_kernels_without_simt OBJECT ${knows_simt})
+target_link_libraries(lathe_kernels_without_simt PRIVATE lathe_core)
+target_compile_definitions(lathe_kernels_without_simt PRIVATE LATHE_WITHOUT_SIMT $<TARGET_PROPERTY:lathe_kernels,COMPILE_DEFINITIONS>)
+target_include_directories(lathe_kernels_without_simt SYSTEM PRIVATE $<TARGET_PROPERTY:lathe_kernels,INCLUDE_DIRECTORIES>)
+target_compile_options(lathe_kernels_without_simt PRIVATE ${lathe_sections})
+function(lathe_leaves_out_simt program)
+  target_link_libraries(${program} PRIVATE lathe_kernels_without_simt)
+  set_target_properties(${program} PROPERTIES LATHE_WITHOUT_SIMT TRUE)
+endfunction()
 
 add_library(lathe_simt_kernels OBJECT ${simt_kernels})
 target_link_libraries(lathe_simt_kernels PRIVATE lathe_flags)
