@@ -142,8 +142,9 @@ void serve(const ServeSettings& settings) {
   http::AuditLog audit(settings.audit_log, settings.audit_text);
   http::AdapterList adapters;
   http::EngineThread engine([&] { return load(settings, adapters); }, settings.engine_limits, metrics);
-  http::Service service({settings.model_name(), settings.model, settings.adapter_root, std::time(nullptr)}, engine,
-                        metrics, adapters, access, audit);
+  http::Service service({settings.model_name(), settings.model, settings.adapter_root, std::time(nullptr),
+                         settings.reasoning_format == "auto"},
+                        engine, metrics, adapters, access, audit);
   http::Server server(settings.server, [&](const auto& exchange) { service.handle(exchange); });
   if (!http::is_loopback(settings.server.host) && !access.has_keys())
     cli::print_warning("this server can be reached from other machines, and asks nobody for a key: see --api_keys");

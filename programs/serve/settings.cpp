@@ -54,6 +54,11 @@ void add_model_flags(CLI::App& app, ServeSettings& settings) {
       ->capture_default_str();
   app.add_option("--max_model_len", settings.max_model_len, "tokens of prompt and answer together (0: the model's)")
       ->check(CLI::NonNegativeNumber);
+  app.add_option("--reasoning_format", settings.reasoning_format,
+                 "auto: what a model thinks is no part of a chat's content, but its reasoning_content, where its chat "
+                 "template has marks for it; none: answers are what the model writes")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "none"}));
   app.add_option("--kv_cache_tokens", settings.kv_cache_tokens,
                  "tokens that the KV cache holds (0: as many as the free memory allows; see docs/serving.md)")
       ->check(CLI::NonNegativeNumber);

@@ -23,6 +23,7 @@ struct ServeSettings {
   std::string dtype = "auto", weights = "file", kv_cache_dtype = "auto";
   cli::QuantizationOptions quantization;
   int64_t max_model_len = 0;
+  std::string reasoning_format = "auto";
   int64_t kv_cache_tokens = 0, kv_cache_memory = 0;  // 0: the engine's own
   int64_t num_speculative_tokens = 0;
   int64_t max_num_seqs = 64, max_num_batched_tokens = 512;

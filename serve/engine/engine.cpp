@@ -40,11 +40,19 @@ int64_t pages_for(const nn::Transformer& model, const EngineOptions& options) {
   return pages;
 }
 
+void begin_grammar(Sequence& sequence) {
+  sequence.grammar_begin = sequence.output().size();
+  sequence.position = sequence.masks->position_after({});
+}
+bool ends_with(std::span<const int32_t> tokens, std::span<const int32_t> end) {
+  return tokens.size() >= end.size() && std::ranges::equal(tokens.last(end.size()), end);
+}
+
 // The grammar's tokens; where the answer may end, the stop tokens, too. Those that min_tokens bans stay banned, unless
 // the answer can only end.
 void follow_grammar(RowToDraw& row, Sequence& sequence) {
   if (!sequence.masks->is_current(sequence.position))
-    sequence.position = sequence.masks->position_after(sequence.output());
+    sequence.position = sequence.masks->position_after(sequence.output().subspan(*sequence.grammar_begin));
   const TokenMasks::Mask& mask = sequence.masks->mask(sequence.position);
   row.allowed = mask.tokens;
   if (mask.empty) row.banned = {};
@@ -62,7 +70,8 @@ RowToDraw row_of(Sequence& sequence, std::span<const int32_t> output, size_t gue
       .logit_bias = request.logit_bias,
       .top_logprobs = request.top_logprobs};
   if (static_cast<int64_t>(output.size()) < request.min_tokens) row.banned = request.stop_token_ids;
-  if (sequence.masks) follow_grammar(row, sequence);
+  if (sequence.masks && !sequence.grammar_begin) row.banned = request.stop_token_ids;
+  if (sequence.grammar_begin) follow_grammar(row, sequence);
   return row;
 }
 
@@ -110,7 +119,7 @@ RequestId Engine::add(Request request) {
   sequence.scope = std::make_shared<const PrefixScope>(PrefixScope{adapter_of(request, model_), request.cache_salt});
   if (request.grammar) {
     sequence.masks = grammars_.masks_of(request.grammar);
-    sequence.position = sequence.masks->position_after({});
+    if (request.grammar_after.empty()) begin_grammar(sequence);
   }
   sequence.tokens = std::move(request.prompt);
   sequence.prompt_length = sequence.tokens.size();
@@ -228,8 +237,10 @@ TokenOutput Engine::publish(Sequence& sequence, DrawnToken& drawn) {
     output.finish_reason = FinishReason::stop;
   } else if (static_cast<int64_t>(sequence.output().size()) >= request.max_tokens) {
     output.finish_reason = FinishReason::length;
-  } else if (sequence.masks) {
+  } else if (sequence.grammar_begin) {
     sequence.position = sequence.masks->advanced(sequence.position, output.token);
+  } else if (sequence.masks && ends_with(sequence.output(), request.grammar_after)) {
+    begin_grammar(sequence);
   }
   return output;
 }

@@ -36,6 +36,9 @@ struct Request {
   std::vector<LogitBias> logit_bias = {};  // each token once
   // What the answer may be; the engine needs a tokenizer for it, and the request a stop token.
   std::shared_ptr<const Grammar> grammar = {};
+  // Where the grammar begins: behind the first place of these tokens in the answer, which is free before them and does
+  // not end. None: at once.
+  std::vector<int32_t> grammar_after = {};
   int32_t top_logprobs = 0;  // likeliest tokens to publish beside the drawn one, at most 20
   // The prompt's own log-probabilities, with so many of the likeliest tokens beside each (at most 20).
   std::optional<int32_t> prompt_logprobs = {};

@@ -29,8 +29,9 @@ struct Sequence {
   bool shares = true;                           // false: its pages are out of date, and nobody may find them
   std::optional<int64_t> prompt_tokens_cached;  // that were at hand when it first ran
 
-  std::shared_ptr<TokenMasks> masks;   // of the request's grammar; null where it has none
-  TokenMasks::Position position = {};  // of the output in it
+  std::shared_ptr<TokenMasks> masks;         // of the request's grammar; null where it has none
+  std::optional<size_t> grammar_begin = {};  // in the output, once it is known; nothing before has to follow it
+  TokenMasks::Position position = {};        // of the output from there on
 
   bool started = false;          // it has run
   PromptReading prompt_reading;  // as far as it has come

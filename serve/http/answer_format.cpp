@@ -30,7 +30,7 @@ ordered_json prompt_logprobs_json(const data::Tokenizer& tokenizer, const std::v
   return list;
 }
 
-ordered_json token_logprobs_json(const data::Tokenizer& tokenizer, const std::vector<AnsweredToken>& tokens) {
+ordered_json token_logprobs_json(const data::Tokenizer& tokenizer, std::span<const AnsweredToken> tokens) {
   const auto entry = [&](int32_t token, float logprob) -> ordered_json {
     const TokenName name = name_of(tokenizer, token);
     ordered_json bytes = ordered_json::array();
@@ -57,6 +57,17 @@ ordered_json usage_json(const Usage& usage) {
           {"completion_tokens", usage.completion_tokens},
           {"total_tokens", usage.prompt_tokens + usage.completion_tokens},
           {"prompt_tokens_details", {{"cached_tokens", usage.cached_tokens}}}};
+}
+
+void read_whole(AnswerParser& parser, const WholeAnswer& answer,
+                const std::function<void(const AnswerParts& parts, std::span<const AnsweredToken> token)>& take) {
+  size_t read = 0;
+  for (const AnsweredToken& token : answer.tokens) {
+    take(parser.push(token.text, 1), std::span(&token, 1));
+    read += token.text.size();
+  }
+  take(parser.push(std::string_view(answer.text).substr(read), 0), {});  // bytes that make no character
+  take(parser.finish(), {});
 }
 
 const char* finish_reason(AnswerEnd end) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -9,9 +10,9 @@
 #include <string>
 #include <vector>
 
+#include "serve/http/answer_parser.h"
 #include "serve/http/api_error.h"
 #include "serve/http/choice.h"
-#include "serve/http/tools/tool_call_parser.h"
 
 namespace lathe::http {
 
@@ -54,6 +55,9 @@ std::string event(const nlohmann::ordered_json& data);
 inline constexpr const char* last_event = "data: [DONE]\n\n";
 
 nlohmann::ordered_json usage_json(const Usage& usage);
+// A whole answer, told apart: for each of its tokens what became certain with it, and at the end once without.
+void read_whole(AnswerParser& parser, const WholeAnswer& answer,
+                const std::function<void(const AnswerParts& parts, std::span<const AnsweredToken> token)>& take);
 const char* finish_reason(AnswerEnd end);  // OpenAI's word
 float finite_logprob(float logprob);       // −∞ has no JSON: −9999, as vLLM has it
 // vLLM's prompt_logprobs: null for the first token, then {"id": {"logprob", "rank", "decoded_token"}} with
@@ -62,11 +66,10 @@ nlohmann::ordered_json prompt_logprobs_json(const data::Tokenizer& tokenizer,
                                             const std::vector<engine::PromptLogprob>& logprobs, int64_t alternatives);
 
 // OpenAI's list of tokens with their log-probabilities: [{"token", "logprob", "bytes", "top_logprobs"}, …].
-nlohmann::ordered_json token_logprobs_json(const data::Tokenizer& tokenizer, const std::vector<AnsweredToken>& tokens);
+nlohmann::ordered_json token_logprobs_json(const data::Tokenizer& tokenizer, std::span<const AnsweredToken> tokens);
 
-// `tools`: calls are told apart from the text; without it everything is text.
 std::unique_ptr<AnswerFormat> chat_format(AnswerHead head, const GenerationSettings& settings,
-                                          std::optional<ToolCallSettings> tools);
+                                          const AnswerReading& reading);
 // What stands before a choice's answer.
 struct Echo {
   std::string text;

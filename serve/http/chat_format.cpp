@@ -8,13 +8,11 @@ using nlohmann::ordered_json;
 
 class ChatFormat final : public AnswerFormat {
  public:
-  ChatFormat(AnswerHead head, const GenerationSettings& settings, std::optional<ToolCallSettings> tools)
-      : head_(std::move(head)),
-        logprobs_(settings.top_logprobs),
-        include_usage_(settings.include_usage),
-        tools_(std::move(tools)) {
-    if (tools_ && settings.stream)
-      for (int64_t i = 0; i < settings.n; ++i) parsers_.emplace_back(*tools_);
+  ChatFormat(AnswerHead head, const GenerationSettings& settings, const AnswerReading& reading)
+      : head_(std::move(head)), logprobs_(settings.top_logprobs), include_usage_(settings.include_usage) {
+    tells_reasoning_ = reading.reasoning || reading.harmony;
+    if (reading.tells_parts())
+      for (int64_t i = 0; i < settings.n; ++i) parsers_.emplace_back(reading);
   }
 
   std::string whole(const std::vector<WholeAnswer>& answers, const Usage& usage) override {
@@ -22,7 +20,7 @@ class ChatFormat final : public AnswerFormat {
     for (size_t i = 0; i < answers.size(); ++i) {
       const WholeAnswer& answer = answers[i];
       bool called = false;
-      ordered_json message = message_of(answer.text, called);
+      ordered_json message = message_of(i, answer, called);
       choices.push_back({{"index", i},
                          {"message", std::move(message)},
                          {"logprobs", logprobs_of(answer.tokens)},
@@ -30,7 +28,7 @@ class ChatFormat final : public AnswerFormat {
     }
     ordered_json body = described("chat.completion");
     body["choices"] = std::move(choices);
-    body["usage"] = usage_json(usage);
+    body["usage"] = usage_of(usage);
     if (!prompt_logprobs_.is_null()) body["prompt_logprobs"] = prompt_logprobs_;
     return body.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
   }
@@ -46,7 +44,7 @@ class ChatFormat final : public AnswerFormat {
 
   // The chunk with the finish reason has an empty delta.
   std::string piece(size_t choice, const Piece& piece) override {
-    if (tools_) return piece_with_calls(choice, piece);
+    if (!parsers_.empty()) return piece_in_parts(choice, piece);
     std::string events;
     if (!piece.text.empty() || (logprobs_ && !piece.tokens.empty()))
       events = chunk(choice, {{"content", piece.text}}, logprobs_of(piece.tokens), nullptr);
@@ -58,7 +56,7 @@ class ChatFormat final : public AnswerFormat {
     if (!include_usage_) return last_event;
     ordered_json data = described("chat.completion.chunk");
     data["choices"] = ordered_json::array();
-    data["usage"] = usage_json(usage);
+    data["usage"] = usage_of(usage);
     return event(data) + last_event;
   }
 
@@ -72,22 +70,31 @@ class ChatFormat final : public AnswerFormat {
     return called && complete ? "tool_calls" : finish_reason(end);
   }
 
-  ordered_json message_of(const std::string& text, bool& called) const {
-    ordered_json message{{"role", "assistant"}, {"content", text}, {"refusal", nullptr}};
-    if (!tools_) return message;
-    ToolCallParser parser(*tools_);
-    ToolAnswer answer = parser.push(text);
-    const ToolAnswer rest = parser.finish();
-    called = parser.called();
-    answer.content += rest.content;
-    message["content"] = answer.content;
+  // Thoughts under the name that DeepSeek's API and llama.cpp have for them.
+  ordered_json message_of(size_t choice, const WholeAnswer& answer, bool& called) {
+    ordered_json message{{"role", "assistant"}, {"content", answer.text}, {"refusal", nullptr}};
+    if (parsers_.empty()) return message;
+    AnswerParts parts;
+    read_whole(parsers_[choice], answer, [&](const AnswerParts& more, auto) { append(parts, more); });
+    called = parsers_[choice].called();
+    message["content"] = parts.content;
+    if (!parts.reasoning.empty()) message["reasoning_content"] = parts.reasoning;
     if (!called) return message;
-    if (answer.content.empty()) message["content"] = nullptr;
+    if (parts.content.empty()) message["content"] = nullptr;
     ordered_json& calls = message["tool_calls"] = ordered_json::array();
-    for (const ToolCallDelta& call : answer.calls)
+    for (const ToolCallDelta& call : parts.calls)
       calls.push_back(
           {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
     return message;
+  }
+
+  ordered_json usage_of(const Usage& usage) const {
+    ordered_json json = usage_json(usage);
+    if (!tells_reasoning_) return json;
+    int64_t tokens = 0;
+    for (const AnswerParser& parser : parsers_) tokens += parser.reasoning_tokens();
+    json["completion_tokens_details"] = {{"reasoning_tokens", tokens}};
+    return json;
   }
 
   // A call's first delta has its id and name.
@@ -104,15 +111,15 @@ class ChatFormat final : public AnswerFormat {
     return {{"tool_calls", ordered_json::array({std::move(delta)})}};
   }
 
-  std::string piece_with_calls(size_t choice, const Piece& piece) {
-    ToolCallParser& parser = parsers_[choice];
-    ToolAnswer answer = parser.push(piece.text);
+  std::string piece_in_parts(size_t choice, const Piece& piece) {
+    AnswerParser& parser = parsers_[choice];
     std::vector<ordered_json> deltas;
-    const auto add = [&](const ToolAnswer& some) {
+    const auto add = [&](const AnswerParts& some) {
+      if (!some.reasoning.empty()) deltas.push_back({{"reasoning_content", some.reasoning}});
       if (!some.content.empty()) deltas.push_back({{"content", some.content}});
       for (const ToolCallDelta& call : some.calls) deltas.push_back(delta_of(call));
     };
-    add(answer);
+    add(parser.push(piece.text, piece.tokens.size()));
     if (piece.end) add(parser.finish());
     if (deltas.empty() && logprobs_ && !piece.tokens.empty()) deltas.push_back({{"content", ""}});
     std::string events;
@@ -132,7 +139,7 @@ class ChatFormat final : public AnswerFormat {
     return event(data);
   }
 
-  ordered_json logprobs_of(const std::vector<AnsweredToken>& tokens) const {
+  ordered_json logprobs_of(std::span<const AnsweredToken> tokens) const {
     if (!logprobs_) return nullptr;
     return {{"content", token_logprobs_json(*head_.tokenizer, tokens)}, {"refusal", nullptr}};
   }
@@ -141,15 +148,15 @@ class ChatFormat final : public AnswerFormat {
   std::optional<int64_t> logprobs_;
   bool include_usage_;
   ordered_json prompt_logprobs_;
-  std::optional<ToolCallSettings> tools_;
-  std::vector<ToolCallParser> parsers_;  // of the stream's choices
+  bool tells_reasoning_ = false;
+  std::vector<AnswerParser> parsers_;  // of the choices; none where their text is all there is
 };
 
 }  // namespace
 
 std::unique_ptr<AnswerFormat> chat_format(AnswerHead head, const GenerationSettings& settings,
-                                          std::optional<ToolCallSettings> tools) {
-  return std::make_unique<ChatFormat>(std::move(head), settings, std::move(tools));
+                                          const AnswerReading& reading) {
+  return std::make_unique<ChatFormat>(std::move(head), settings, reading);
 }
 
 }  // namespace lathe::http

@@ -4,15 +4,16 @@
 #include <optional>
 #include <string>
 
+#include "serve/http/answer_parser.h"
 #include "serve/http/chat_request.h"
 #include "serve/http/generation.h"
 
 namespace lathe::http {
 
 struct ChatPlan {
-  GenerationPlan generation;              // without a format
-  std::optional<ToolCallSettings> calls;  // for whoever reads the answer
-  std::string model;                      // as answers call it
+  GenerationPlan generation;  // without a format
+  AnswerReading reading;      // how the answer is told apart
+  std::string model;          // as answers call it
 };
 
 // ApiError for a model that is none, and for what the template cannot render. Tells the audit the model and the text.

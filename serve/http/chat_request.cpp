@@ -53,6 +53,9 @@ ordered_json read_message(const ordered_json& message, const std::string& name) 
   }
   for (const char* key : {"name", "tool_call_id"})
     if (const auto text = fields.text(key)) read[key] = *text;
+  if (role == "assistant")
+    for (const char* key : {"reasoning", "reasoning_content"})  // vLLM's and DeepSeek's name for what it thought
+      if (const auto text = fields.text(key)) read["reasoning_content"] = *text;
   if (calls) read["tool_calls"] = read_tool_calls(*fields.find("tool_calls"), name + ".tool_calls");
   return read;
 }
@@ -77,6 +80,13 @@ void read_chat_options(const Fields& fields, ChatRequest& request) {
       throw bad_field("chat_template_kwargs", "expected an object, found " + json_excerpt(*variables));
     request.variables = *variables;
   }
+  request.include_reasoning = fields.boolean("include_reasoning").value_or(true);
+}
+
+void add_reasoning_effort(const std::optional<std::string>& effort, ChatRequest& request) {
+  if (!effort) return;
+  if (!request.variables.contains("reasoning_effort")) request.variables["reasoning_effort"] = *effort;
+  if (!request.variables.contains("enable_thinking")) request.variables["enable_thinking"] = *effort != "none";
 }
 
 void check_tool_choice(const ChatRequest& request) {
@@ -99,6 +109,7 @@ ChatRequest read_chat_request(const ordered_json& body, int64_t vocabulary) {
     throw bad_field("top_logprobs", "is only allowed where logprobs is true");
   }
   read_chat_options(fields, request);
+  add_reasoning_effort(fields.text("reasoning_effort"), request);
   request.tools = read_tool_request(fields);
   check_tool_choice(request);
   return request;

@@ -14,14 +14,18 @@ struct ChatRequest {
   nlohmann::ordered_json messages;   // role and content (a string, or null) checked; what templates read beside stays
   nlohmann::ordered_json variables;  // chat_template_kwargs, an object
   bool add_generation_prompt = true;
+  bool include_reasoning = true;
   std::optional<ToolRequest> tools;
 };
 
 // ApiError for the first field that is wrong.
 ChatRequest read_chat_request(const nlohmann::ordered_json& body, int64_t vocabulary);
 
-// chat_template_kwargs and add_generation_prompt.
+// chat_template_kwargs, add_generation_prompt and include_reasoning.
 void read_chat_options(const Fields& fields, ChatRequest& request);
+// How much a model shall think: "none", "low", "medium", … as templates read it, in reasoning_effort and
+// enable_thinking, unless the request's variables say these themselves.
+void add_reasoning_effort(const std::optional<std::string>& effort, ChatRequest& request);
 // ApiError where calls that must be made leave no room for what else the request asks.
 void check_tool_choice(const ChatRequest& request);
 

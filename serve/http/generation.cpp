@@ -56,6 +56,7 @@ std::vector<engine::Request> Generation::requests() const {
     std::erase_if(request.stop_token_ids, [&](int32_t id) { return id >= call_.service.loaded().text.vocab_size; });
     request.logit_bias = settings.logit_bias;
     request.grammar = settings.grammar;
+    request.grammar_after = settings.grammar_after;
     request.top_logprobs = static_cast<int32_t>(settings.top_logprobs.value_or(0));
     if (plan_.prompt_logprobs) request.prompt_logprobs = static_cast<int32_t>(*plan_.prompt_logprobs);
     request.adapter = plan_.adapter;

@@ -27,6 +27,7 @@ struct GenerationSettings {
   std::vector<int32_t> stop_token_ids;
   std::vector<engine::LogitBias> logit_bias;
   std::shared_ptr<const engine::Grammar> grammar;  // what the answer may be; null: anything
+  std::vector<int32_t> grammar_after;              // the tokens before it: of thoughts that end; none: at once
   std::optional<int64_t> top_logprobs;  // alternatives beside each token's own log-probability; empty: neither
   // Of the prompt's tokens, alternatives beside each one's log-probability: prompt_logprobs, or logprobs with echo.
   std::optional<int64_t> prompt_logprobs;

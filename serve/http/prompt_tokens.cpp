@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "serve/http/api_error.h"
+#include "serve/http/reasoning/reasoning_format.h"
 #include "serve/http/tools/tool_format.h"
 
 namespace lathe::http {
@@ -21,9 +22,19 @@ nlohmann::ordered_json with_text_arguments(nlohmann::ordered_json messages) {
   return messages;
 }
 
+// gpt-oss's template calls thoughts "thinking", and takes either them or a text beside calls.
+nlohmann::ordered_json with_thinking(nlohmann::ordered_json messages) {
+  for (auto& message : messages) {
+    const auto reasoning = message.find("reasoning_content");
+    if (reasoning == message.end()) continue;
+    if (!message.contains("tool_calls") || message["content"] == "") message["thinking"] = *reasoning;
+  }
+  return messages;
+}
+
 }  // namespace
 
-std::vector<int32_t> chat_tokens(const text::ModelText& text, const ChatRequest& request) {
+ChatPrompt chat_prompt(const text::ModelText& text, const ChatRequest& request) {
   if (!text.chat_template)
     throw ApiError(400, "this model has no chat template; /v1/completions continues plain text", "messages");
   data::ChatOptions options;
@@ -33,10 +44,12 @@ std::vector<int32_t> chat_tokens(const text::ModelText& text, const ChatRequest&
   options.special_tokens = data::special_token_variables(*text.tokenizer);
   options.limits = request_limits;
   try {
-    const bool as_text = arguments_as_text(*text.tokenizer);
-    const data::RenderedChat chat =
-        text.chat_template->render(as_text ? with_text_arguments(request.messages) : request.messages, options);
-    return text.tokenizer->encode(chat.text, chat.control);
+    nlohmann::ordered_json messages = request.messages;
+    if (arguments_as_text(*text.tokenizer)) messages = with_text_arguments(std::move(messages));
+    if (speaks_harmony(*text.tokenizer)) messages = with_thinking(std::move(messages));
+    data::RenderedChat chat = text.chat_template->render(messages, options);
+    std::vector<int32_t> tokens = text.tokenizer->encode(chat.text, chat.control);
+    return {std::move(chat.text), std::move(tokens)};
   } catch (const ConfigError& error) {
     throw ApiError(400, std::string("the model's chat template: ") + error.what(), "messages");
   }

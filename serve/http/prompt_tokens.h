@@ -11,8 +11,12 @@
 
 namespace lathe::http {
 
+struct ChatPrompt {
+  std::string text;  // as the template wrote it
+  std::vector<int32_t> tokens;
+};
 // ApiError 400 where the model has no chat template, or its template refuses the messages or needs too long for them.
-std::vector<int32_t> chat_tokens(const text::ModelText& text, const ChatRequest& request);
+ChatPrompt chat_prompt(const text::ModelText& text, const ChatRequest& request);
 
 // A text's ids with what the model expects around it (BOS); ids stay as they are.
 std::vector<int32_t> prompt_tokens(const text::ModelText& text, const Prompt& prompt);

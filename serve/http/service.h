@@ -22,6 +22,7 @@ struct ServiceOptions {
   std::string model_root;              // where it lies, for /v1/models
   std::filesystem::path adapter_root;  // adapters load from here alone; empty: from nowhere
   int64_t created = 0;                 // seconds since 1970
+  bool separate_reasoning = true;      // thoughts are told apart from what chats answer
 };
 
 // Every function runs on the strand of the exchange that it is given.

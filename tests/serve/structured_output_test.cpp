@@ -52,6 +52,29 @@ Request request_with(std::shared_ptr<const Grammar> grammar, uint64_t seed) {
 
 std::string text_of(const Completion& completion) { return tiny_tokenizer()->decode(completion.tokens); }
 
+// Until its tokens have come the answer is free and does not end; from there on it follows the grammar.
+TEST(StructuredOutput, MayBeginBehindTokensThatTheModelWrites) {
+  const nn::Transformer model = tiny_model(DType::f32);
+  Engine engine(model, with_tokenizer());
+  const auto grammar = json_schema_grammar(json::parse(person));
+  size_t free = 0;
+  for (uint64_t seed = 0; seed < 6; ++seed) {
+    Request request = request_with(grammar, seed);
+    request.grammar_after = {40, 41};
+    request.logit_bias = {{40, 4.0f}, {41, 4.5f}, {tiny_end, 5.0f}};
+    request.max_tokens = 250;
+    engine.add(request);
+    const Completion completion = completions_of(answers_of(engine)).front();
+    const auto mark = std::ranges::search(completion.tokens, request.grammar_after);
+    ASSERT_FALSE(mark.empty());
+    free += static_cast<size_t>(mark.begin() - completion.tokens.begin());
+    const std::vector<int32_t> rest(mark.end(), completion.tokens.end());
+    EXPECT_EQ(completion.finish_reason, FinishReason::stop);
+    expect_person(tiny_tokenizer()->decode(rest));
+  }
+  EXPECT_GT(free, 10u);
+}
+
 // A token is in the mask exactly when its bytes, one by one, lead somewhere.
 TEST(TokenMasks, AgreeWithEveryTokenByItself) {
   const auto tokens = std::make_shared<const TokenBytes>(*tiny_tokenizer(), 320);

@@ -8,9 +8,9 @@ namespace lathe::http {
 void chat_completions(const Call& call) {
   const LoadedModel& loaded = call.service.loaded();
   const ChatRequest request = read_chat_request(parse_body(call.request().body), loaded.text.vocab_size);
-  auto [plan, calls, model] = plan_chat(call, request);
+  auto [plan, reading, model] = plan_chat(call, request);
   plan.format =
-      chat_format({new_id("chatcmpl-"), std::time(nullptr), model, loaded.text.tokenizer}, request.settings, calls);
+      chat_format({new_id("chatcmpl-"), std::time(nullptr), model, loaded.text.tokenizer}, request.settings, reading);
   start_generation(call, std::move(plan));
 }
 

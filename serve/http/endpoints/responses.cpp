@@ -10,9 +10,9 @@ namespace lathe::http {
 void responses(const Call& call) {
   const LoadedModel& loaded = call.service.loaded();
   ResponsesRequest request = read_responses_request(parse_body(call.request().body), loaded.text.vocab_size);
-  auto [plan, calls, model] = plan_chat(call, request.chat);
+  auto [plan, reading, model] = plan_chat(call, request.chat);
   plan.format = responses_format({new_id("resp_"), std::time(nullptr), model, loaded.text.tokenizer},
-                                 request.chat.settings, calls, std::move(request.asked));
+                                 request.chat.settings, reading, std::move(request.asked));
   start_generation(call, std::move(plan));
 }
 

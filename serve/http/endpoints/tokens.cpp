@@ -17,7 +17,7 @@ std::vector<int32_t> read_tokens(const Fields& fields, const text::ModelText& te
     request.tools = read_tool_request(fields);
     if (request.tools) tool_format_of(*text.tokenizer);  // says where it has none
     request.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
-    return chat_tokens(text, request);
+    return chat_prompt(text, request).tokens;
   }
   const ordered_json& prompt = fields.required("prompt", "a string (or messages)");
   if (!prompt.is_string()) throw bad_field("prompt", "expected a string");

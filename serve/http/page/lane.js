@@ -56,8 +56,8 @@ export class Lane {
   }
 
   // The less likely a token was, the stronger its ground.
-  token({text, tokens}) {
-    const span = element("span", "token", text);
+  token({text, tokens, thought}) {
+    const span = element("span", thought ? "token thought" : "token", text);
     if (!tokens.length) return span;
     span.style.backgroundColor = `rgb(230 120 20 / ${0.45 * (1 - Math.exp(tokens.at(-1).logprob))})`;
     span.dataset.tip = tokens.map(t => `${visible(t.token)}  ${percent(t.logprob)}\n` +
@@ -89,11 +89,13 @@ export class Lane {
         if (!choice) continue;
         hidden.push(...(choice.logprobs?.content ?? []));
         if (choice.finish_reason === "length") note = "ended at max tokens";
-        const text = choice.delta.content;
+        const {content, reasoning_content: thought} = choice.delta, text = content || thought;
         if (!text) continue;
         first ??= performance.now();
-        answer.content += text;
-        answer.pieces.push({text, tokens: hidden});
+        // An empty line between what it thinks and what it says.
+        if (content && !answer.content && answer.pieces.length) answer.pieces.push({text: "\n\n", tokens: []});
+        if (content) answer.content += content;
+        answer.pieces.push({text, tokens: hidden, thought: !content});
         hidden = [];
         frame ||= requestAnimationFrame(draw);
       }
@@ -109,7 +111,7 @@ export class Lane {
         `${(usage.completion_tokens / Math.max(seconds, 1e-3)).toFixed(1)} tokens/s`;
     }
     if (note) shown.append(element("span", failed ? "note error" : "note", note));
-    if (!answer.content) messages.splice(-2);  // nothing came: the prompt may be sent again
+    if (!answer.pieces.length) messages.splice(-2);  // nothing came: the prompt may be sent again
     this.list.scrollTop = this.list.scrollHeight;
   }
 }

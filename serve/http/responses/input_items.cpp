@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "core/json.h"
 #include "serve/http/api_error.h"
 #include "serve/http/chat_request.h"
@@ -29,6 +31,18 @@ ordered_json read_message_item(const ordered_json& item, const std::string& name
   ordered_json message{{"role", item.value("role", ordered_json())}};
   if (item.contains("content")) message["content"] = content_of(item["content"]);
   return read_message(message, name);
+}
+
+// The texts of its content; a summary alone, or one that a provider has encrypted, is nothing.
+std::string read_reasoning_item(const Fields& item, const std::string& name) {
+  std::string text;
+  const ordered_json* content = item.find("content");
+  if (content == nullptr) return text;
+  if (!content->is_array())
+    throw bad_field(item.name_of("content"), "expected a list, found " + json_excerpt(*content));
+  for (size_t i = 0; i < content->size(); ++i)
+    text += Fields((*content)[i], fmt::format("{}.content[{}].", name, i)).text("text").value_or("");
+  return text;
 }
 
 void read_call_item(const Fields& item, const std::string& name, ordered_json& messages) {
@@ -72,6 +86,7 @@ ordered_json read_input(const Fields& fields) {
   if (!input.is_array() || input.empty() || input.size() > most_items)
     throw bad_field(
         "input", fmt::format("expected a text or a list of 1 to {} items, found {}", most_items, json_excerpt(input)));
+  std::string reasoning;  // of the message or call that comes next
   for (size_t i = 0; i < input.size(); ++i) {
     const std::string name = fmt::format("input[{}]", i);
     const Fields item(input[i], name + ".");
@@ -82,10 +97,15 @@ ordered_json read_input(const Fields& fields) {
       read_call_item(item, name, messages);
     } else if (type == "function_call_output") {
       messages.push_back(read_output_item(item, name));
-    } else if (type != "reasoning") {
+    } else if (type == "reasoning") {
+      reasoning += read_reasoning_item(item, name);
+      continue;
+    } else {
       throw bad_field(name + ".type", "expected message, function_call, function_call_output or reasoning, found " +
                                           json_excerpt(type));
     }
+    if (!reasoning.empty() && messages.back()["role"] == "assistant")
+      messages.back()["reasoning_content"] = std::exchange(reasoning, {});
   }
   return messages;
 }

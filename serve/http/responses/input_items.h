@@ -8,8 +8,9 @@
 namespace lathe::http {
 
 // `instructions` as the system's message, then `input`: a text is a user's message; of a list, messages, calls of
-// functions (joined with the assistant's message before them) and their outputs. What a model thought is left out, as
-// chat templates leave it out. ApiError for items of other types.
+// functions (joined with the assistant's message before them) and their outputs. What a model thought goes to the
+// assistant's message or call behind it; whether a template shows it is the template's. ApiError for items of other
+// types.
 nlohmann::ordered_json read_input(const Fields& fields);
 
 }  // namespace lathe::http

@@ -32,7 +32,30 @@ void OutputItems::open(ordered_json item) {
   events_.add("response.output_item.added", {{"output_index", items_.size() - 1}, {"item", this->item()}});
 }
 
-void OutputItems::add_text(const std::string& text, const std::vector<AnsweredToken>& tokens) {
+void OutputItems::open_part(ordered_json part) {
+  item()["content"].push_back(part);
+  ordered_json data = place_of_text();
+  data["part"] = std::move(part);
+  events_.add("response.content_part.added", data);
+}
+
+void OutputItems::add_reasoning(const std::string& text) {
+  if (open_ != Open::reasoning) {
+    open({{"id", new_id("rs_")},
+          {"type", "reasoning"},
+          {"status", "in_progress"},
+          {"summary", ordered_json::array()},
+          {"content", ordered_json::array()}});
+    open_ = Open::reasoning;
+    open_part({{"type", "reasoning_text"}, {"text", ""}});
+  }
+  item()["content"][0]["text"].get_ref<std::string&>() += text;
+  ordered_json data = place_of_text();
+  data["delta"] = text;
+  events_.add("response.reasoning_text.delta", data);
+}
+
+void OutputItems::add_text(const std::string& text, std::span<const AnsweredToken> tokens) {
   if (open_ != Open::text) {
     open({{"id", new_id("msg_")},
           {"type", "message"},
@@ -42,10 +65,7 @@ void OutputItems::add_text(const std::string& text, const std::vector<AnsweredTo
     open_ = Open::text;
     ordered_json part{{"type", "output_text"}, {"text", ""}, {"annotations", ordered_json::array()}};
     if (logprobs_) part["logprobs"] = ordered_json::array();
-    item()["content"].push_back(part);
-    ordered_json data = place_of_text();
-    data["part"] = std::move(part);
-    events_.add("response.content_part.added", data);
+    open_part(std::move(part));
   }
   ordered_json& part = item()["content"][0];
   part["text"].get_ref<std::string&>() += text;
@@ -74,7 +94,7 @@ void OutputItems::add_call(const ToolCallDelta& call) {
   events_.add("response.function_call_arguments.delta", data);
 }
 
-void OutputItems::close_text(const char* status) {
+void OutputItems::close_text() {
   const ordered_json& part = item()["content"][0];
   ordered_json text = place_of_text();
   text["text"] = part["text"];
@@ -83,24 +103,31 @@ void OutputItems::close_text(const char* status) {
   ordered_json whole = place_of_text();
   whole["part"] = part;
   events_.add("response.content_part.done", whole);
-  item()["status"] = status;
 }
 
-void OutputItems::close_call(const char* status) {
+void OutputItems::close_reasoning() {
+  const ordered_json& part = item()["content"][0];
+  ordered_json text = place_of_text();
+  text["text"] = part["text"];
+  events_.add("response.reasoning_text.done", text);
+  ordered_json whole = place_of_text();
+  whole["part"] = part;
+  events_.add("response.content_part.done", whole);
+}
+
+void OutputItems::close_call() {
   ordered_json data = place();
   data["name"] = item()["name"];
   data["arguments"] = item()["arguments"];
   events_.add("response.function_call_arguments.done", data);
-  item()["status"] = status;
 }
 
 void OutputItems::close(const char* status) {
   if (open_ == Open::nothing) return;
-  if (open_ == Open::text) {
-    close_text(status);
-  } else {
-    close_call(status);
-  }
+  if (open_ == Open::text) close_text();
+  if (open_ == Open::call) close_call();
+  if (open_ == Open::reasoning) close_reasoning();
+  item()["status"] = status;
   open_ = Open::nothing;
   events_.add("response.output_item.done", {{"output_index", items_.size() - 1}, {"item", item()}});
 }

@@ -1,16 +1,16 @@
-// The output of a response as it grows, item by item: messages of the assistant and calls of functions; and the events
-// that tell a client of each step.
+// The output of a response as it grows, item by item: thoughts, messages of the assistant and calls of functions; and
+// the events that tell a client of each step.
 #pragma once
 
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "serve/http/answer_parts.h"
 #include "serve/http/choice.h"
-#include "serve/http/tools/tool_call_parser.h"
 
 namespace lathe::http {
 
@@ -29,7 +29,8 @@ class OutputItems {
  public:
   OutputItems(std::shared_ptr<const data::Tokenizer> tokenizer, bool logprobs, ResponseEvents& events);
 
-  void add_text(const std::string& text, const std::vector<AnsweredToken>& tokens);
+  void add_text(const std::string& text, std::span<const AnsweredToken> tokens);
+  void add_reasoning(const std::string& text);
   void add_call(const ToolCallDelta& call);
   // The item that grows is whole; `status` is "completed", or "incomplete" where the answer was cut.
   void close(const char* status);
@@ -37,8 +38,10 @@ class OutputItems {
 
  private:
   void open(nlohmann::ordered_json item);
-  void close_text(const char* status);
-  void close_call(const char* status);
+  void open_part(nlohmann::ordered_json part);
+  void close_text();
+  void close_reasoning();
+  void close_call();
   nlohmann::ordered_json& item() { return items_.back(); }
   nlohmann::ordered_json place() const;  // item_id and output_index of what grows
   nlohmann::ordered_json place_of_text() const;
@@ -47,7 +50,7 @@ class OutputItems {
   bool logprobs_;
   ResponseEvents& events_;
   nlohmann::ordered_json items_ = nlohmann::ordered_json::array();
-  enum class Open { nothing, text, call } open_ = Open::nothing;
+  enum class Open { nothing, reasoning, text, call } open_ = Open::nothing;
 };
 
 }  // namespace lathe::http

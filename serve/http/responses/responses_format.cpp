@@ -11,18 +11,23 @@ using nlohmann::ordered_json;
 
 class ResponsesFormat final : public AnswerFormat {
  public:
-  ResponsesFormat(AnswerHead head, const GenerationSettings& settings, std::optional<ToolCallSettings> tools,
-                  ordered_json asked)
+  ResponsesFormat(AnswerHead head, const GenerationSettings& settings, const AnswerReading& reading, ordered_json asked)
       : head_(std::move(head)),
         asked_(std::move(asked)),
         logprobs_(settings.top_logprobs.has_value()),
         items_(head_.tokenizer, logprobs_, events_) {
-    if (tools) parser_.emplace(*std::move(tools));
+    if (reading.tells_parts()) parser_.emplace(reading);
   }
 
   std::string whole(const std::vector<WholeAnswer>& answers, const Usage& usage) override {
     const WholeAnswer& answer = answers.front();
-    take({.text = answer.text, .tokens = answer.tokens, .end = answer.end});
+    end_ = answer.end;
+    if (parser_) {
+      read_whole(*parser_, answer, [&](const AnswerParts& parts, auto tokens) { take(parts, tokens); });
+    } else {
+      items_.add_text(answer.text, answer.tokens);
+    }
+    close();
     return response(&usage).dump(-1, ' ', false, ordered_json::error_handler_t::replace);
   }
 
@@ -59,19 +64,23 @@ class ResponsesFormat final : public AnswerFormat {
   void take(const Piece& piece) {
     end_ = piece.end;
     if (parser_) {
-      take(parser_->push(piece.text), piece.tokens);
+      take(parser_->push(piece.text, piece.tokens.size()), piece.tokens);
       if (piece.end) take(parser_->finish(), {});
     } else if (!piece.text.empty() || (logprobs_ && !piece.tokens.empty())) {
       items_.add_text(piece.text, piece.tokens);
     }
-    if (!piece.end) return;
-    if (items_.items().empty()) items_.add_text("", {});  // an answer of no text is an answer
-    items_.close(cut() ? "incomplete" : "completed");
+    if (piece.end) close();
   }
 
-  void take(const ToolAnswer& answer, const std::vector<AnsweredToken>& tokens) {
-    if (!answer.content.empty()) items_.add_text(answer.content, tokens);
-    for (const ToolCallDelta& call : answer.calls) items_.add_call(call);
+  void take(const AnswerParts& parts, std::span<const AnsweredToken> tokens) {
+    if (!parts.reasoning.empty()) items_.add_reasoning(parts.reasoning);
+    if (!parts.content.empty()) items_.add_text(parts.content, tokens);
+    for (const ToolCallDelta& call : parts.calls) items_.add_call(call);
+  }
+
+  void close() {
+    if (items_.items().empty()) items_.add_text("", {});  // an answer of no text is an answer
+    items_.close(cut() ? "incomplete" : "completed");
   }
 
   // Without usage: as long as it grows.
@@ -89,7 +98,7 @@ class ResponsesFormat final : public AnswerFormat {
       body["usage"] = {{"input_tokens", usage->prompt_tokens},
                        {"input_tokens_details", {{"cached_tokens", usage->cached_tokens}}},
                        {"output_tokens", usage->completion_tokens},
-                       {"output_tokens_details", {{"reasoning_tokens", 0}}},
+                       {"output_tokens_details", {{"reasoning_tokens", parser_ ? parser_->reasoning_tokens() : 0}}},
                        {"total_tokens", usage->prompt_tokens + usage->completion_tokens}};
     return body;
   }
@@ -99,15 +108,15 @@ class ResponsesFormat final : public AnswerFormat {
   bool logprobs_;
   ResponseEvents events_;
   OutputItems items_;
-  std::optional<ToolCallParser> parser_;
+  std::optional<AnswerParser> parser_;
   std::optional<AnswerEnd> end_;
 };
 
 }  // namespace
 
 std::unique_ptr<AnswerFormat> responses_format(AnswerHead head, const GenerationSettings& settings,
-                                               std::optional<ToolCallSettings> tools, ordered_json asked) {
-  return std::make_unique<ResponsesFormat>(std::move(head), settings, std::move(tools), std::move(asked));
+                                               const AnswerReading& reading, ordered_json asked) {
+  return std::make_unique<ResponsesFormat>(std::move(head), settings, reading, std::move(asked));
 }
 
 }  // namespace lathe::http

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 
 #include "serve/http/answer_format.h"
 
@@ -10,6 +9,6 @@ namespace lathe::http {
 
 // `asked`: the request's fields that a response repeats.
 std::unique_ptr<AnswerFormat> responses_format(AnswerHead head, const GenerationSettings& settings,
-                                               std::optional<ToolCallSettings> tools, nlohmann::ordered_json asked);
+                                               const AnswerReading& reading, nlohmann::ordered_json asked);
 
 }  // namespace lathe::http

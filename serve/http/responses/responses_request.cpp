@@ -43,7 +43,7 @@ ordered_json asked_of(const ordered_json& body, const ResponsesRequest& request)
           {"metadata", given("metadata", ordered_json::object())},
           {"parallel_tool_calls", given("parallel_tool_calls", true)},
           {"previous_response_id", nullptr},
-          {"reasoning", {{"effort", nullptr}, {"summary", nullptr}}},
+          {"reasoning", given("reasoning", {{"effort", nullptr}, {"summary", nullptr}})},
           {"store", false},
           {"temperature", given("temperature", sampling.temperature)},
           {"text", given("text", {{"format", {{"type", "text"}}}})},
@@ -77,6 +77,8 @@ ResponsesRequest read_responses_request(const ordered_json& body, int64_t vocabu
   if (chat.settings.grammar && chat.settings.ignore_eos)
     throw bad_field("ignore_eos", "an answer of a given form ends where the form does");
   read_chat_options(fields, chat);
+  if (const ordered_json* reasoning = fields.find("reasoning"))
+    add_reasoning_effort(Fields(*reasoning, "reasoning.").text("effort"), chat);
   chat.tools = read_tool_request(fields, ToolShape::flat);
   check_tool_choice(chat);
   const ordered_json* metadata = fields.find("metadata");

@@ -3,26 +3,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "serve/http/text_marks.h"
 #include "serve/http/tools/json_call_reader.h"
 
 namespace lathe::http {
 namespace {
-
-constexpr std::string_view blanks = " \t\r\n";
-
-size_t first_other_than_blank(std::string_view text) { return std::min(text.find_first_not_of(blanks), text.size()); }
-
-size_t without_blanks_at_end(std::string_view text) {
-  const size_t last = text.find_last_not_of(blanks);
-  return last == std::string_view::npos ? 0 : last + 1;
-}
-
-// The longest end of the text that a mark may begin with.
-size_t begun_mark(std::string_view text, std::string_view mark) {
-  for (size_t length = std::min(text.size(), mark.size() - 1); length > 0; --length)
-    if (text.ends_with(mark.substr(0, length))) return length;
-  return 0;
-}
 
 bool is_json(ToolFormat format) {
   return format == ToolFormat::hermes || format == ToolFormat::llama || format == ToolFormat::mistral;

@@ -7,18 +7,13 @@
 #include <string_view>
 #include <vector>
 
+#include "serve/http/answer_parts.h"
 #include "serve/http/tools/call_reader.h"
 #include "serve/http/tools/named_call_reader.h"
 #include "serve/http/tools/tool_format.h"
 
 namespace lathe::http {
 
-// What became certain of a call: its id and name on its first delta, then more of its arguments' text.
-struct ToolCallDelta {
-  size_t index = 0;
-  std::string id, name;
-  std::string arguments;
-};
 struct ToolAnswer {
   std::string content;
   std::vector<ToolCallDelta> calls;

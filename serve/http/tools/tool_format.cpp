@@ -63,18 +63,16 @@ const Format& described(ToolFormat format) {
          .members = {{.open = "<arg_key>", .after_name = "</arg_key>\n<arg_value>", .close = "</arg_value>\n"}}}}},
       {ToolFormat::deepseek,
        deepseek("<｜tool▁call▁begin｜>function<｜tool▁sep｜>", "\n```json\n", "\n```<｜tool▁call▁end｜>", "\n")},
-      {ToolFormat::deepseek_v31, deepseek("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "")}};
+      {ToolFormat::deepseek_v31, deepseek("<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>", "")},
+      {ToolFormat::harmony,
+       {{.open = "<|channel|>",
+         .close = "<|call|>",
+         .within = {"<|start|>", "<|message|>", "<|constrain|>", "<|end|>", "<|return|>"}},
+        {.open = "<|channel|>commentary to=functions.", .after_name = " <|constrain|>json<|message|>"}}}};
   return formats.at(format);
 }
 
 bool has(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
-
-std::string_view template_of(const data::Tokenizer& tokenizer) {
-  const auto& templates = tokenizer.chat_templates();
-  auto found = templates.find("tool_use");
-  if (found == templates.end()) found = templates.find("default");
-  return found == templates.end() ? std::string_view() : std::string_view(found->second);
-}
 
 bool is_control(std::string_view mark, const data::Tokenizer& tokenizer) {
   const auto id = tokenizer.token_id(mark);
@@ -91,6 +89,13 @@ std::vector<std::string_view> all_marks(ToolFormat format) {
 
 }  // namespace
 
+std::string_view template_of(const data::Tokenizer& tokenizer) {
+  const auto& templates = tokenizer.chat_templates();
+  auto found = templates.find("tool_use");
+  if (found == templates.end()) found = templates.find("default");
+  return found == templates.end() ? std::string_view() : std::string_view(found->second);
+}
+
 ToolFormat tool_format_of(const data::Tokenizer& tokenizer) {
   const std::string_view source = template_of(tokenizer);
   if (!has(source, "tools"))
@@ -103,6 +108,7 @@ ToolFormat tool_format_of(const data::Tokenizer& tokenizer) {
   if (has(source, "<function=")) return ToolFormat::llama_function;
   if (has(source, "[TOOL_CALLS]")) return has(source, "[ARGS]") ? ToolFormat::mistral_named : ToolFormat::mistral;
   if (has(source, "<tool_call>")) return ToolFormat::hermes;
+  if (has(source, "<|channel|>")) return ToolFormat::harmony;
   if (has(source, "<|python_tag|>") || has(source, "\"parameters\": ")) return ToolFormat::llama;
   throw ApiError(400,
                  "this model's chat template has tools, but writes calls in a way that this server cannot read "

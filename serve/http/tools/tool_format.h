@@ -32,11 +32,15 @@ enum class ToolFormat {
   deepseek,
   // V3.1: the same with <｜tool▁call▁begin｜>NAME<｜tool▁sep｜>{…}<｜tool▁call▁end｜>.
   deepseek_v31,
+  // gpt-oss: a message to the function, which harmony_parser.h reads.
+  harmony,
 };
 
 // What the model's template says, by the marks that stand in it. ApiError 400 where it has no tools, or a way to
 // write calls that this server does not know.
 ToolFormat tool_format_of(const data::Tokenizer& tokenizer);
+// The template for conversations with tools; empty where there is none.
+std::string_view template_of(const data::Tokenizer& tokenizer);
 // Whether its template joins a call's arguments to text, and so wants them as a string of JSON.
 bool arguments_as_text(const data::Tokenizer& tokenizer);
 

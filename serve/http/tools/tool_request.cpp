@@ -139,8 +139,9 @@ std::shared_ptr<const engine::Grammar> tool_grammar(const ToolRequest& request, 
     if (std::ranges::find(request.names, name) == request.names.end()) continue;
     functions.push_back({name, &schemas.emplace_back(schema_of(tool))});
   }
-  // Llama's templates take back one call in a message.
-  const bool one = !request.parallel || format == ToolFormat::llama || format == ToolFormat::llama_function;
+  // Llama's templates take back one call in a message; gpt-oss ends its turn with one.
+  const bool one = !request.parallel || format == ToolFormat::llama || format == ToolFormat::llama_function ||
+                   format == ToolFormat::harmony;
   try {
     return engine::function_calls_grammar(functions, form,
                                           one ? engine::CallCount::one : engine::CallCount::one_or_more);
