@@ -2,6 +2,7 @@
 // grammar.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
 
@@ -65,10 +66,12 @@ TEST(StructuredOutput, MayBeginBehindTokensThatTheModelWrites) {
     request.max_tokens = 250;
     engine.add(request);
     const Completion completion = completions_of(answers_of(engine)).front();
-    const auto mark = std::ranges::search(completion.tokens, request.grammar_after);
-    ASSERT_FALSE(mark.empty());
-    free += static_cast<size_t>(mark.begin() - completion.tokens.begin());
-    const std::vector<int32_t> rest(mark.end(), completion.tokens.end());
+    const auto& tokens = completion.tokens;
+    const auto mark =
+        std::search(tokens.begin(), tokens.end(), request.grammar_after.begin(), request.grammar_after.end());
+    ASSERT_NE(mark, tokens.end());
+    free += static_cast<size_t>(mark - tokens.begin());
+    const std::vector<int32_t> rest(mark + 2, tokens.end());
     EXPECT_EQ(completion.finish_reason, FinishReason::stop);
     expect_person(tiny_tokenizer()->decode(rest));
   }
