@@ -23,13 +23,12 @@ struct AttentionForward {
 };
 
 // Scores, probabilities and sums are f32 (f64 for f64). Values must be finite even where masked: a NaN or an infinity
-// in v may reach the rows of its chunk that do not see it (on sm_90a, where a sequence's first values lie beside the
-// last ones of the sequence before, the rows of that one's last chunk as well).
+// in v may reach the rows of its sequence's chunk that do not see it. No sequence's numbers reach another's.
 void attention_forward(const AttentionForward& call);
 
 // grad_q, grad_k and grad_v, of the shapes of q, k and v, are overwritten; they may not share memory with the inputs.
 // The inputs are the forward's with what it gave, and grad_out [T, heads, D]. All must be finite, as in the forward: a
-// NaN or an infinity may reach gradients of rows that do not see it, on sm_90a those of the sequence before as well.
+// NaN or an infinity may reach gradients of its sequence's rows that do not see it.
 struct AttentionBackward {
   Tensor grad_q, grad_k, grad_v;
   Tensor grad_out, q, k, v, out, lse, cu_seqlens;

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -55,13 +56,26 @@ Tensor random_tensor(const lathe::Shape& shape, DType dtype, RandomStream& rando
   return there;
 }
 
+// [begin, end) of rows of a tensor on the device become infinities.
+void plant_infinities(const Tensor& tensor, int64_t begin, int64_t end) {
+  const Tensor rows = tensor.slice(0, begin, end), here = Tensor::empty(rows.shape(), rows.dtype());
+  for (int64_t i = 0; i < here.numel(); ++i)
+    testing::store_element(static_cast<std::byte*>(here.raw()) + 2 * i, rows.dtype(),
+                           std::numeric_limits<double>::infinity());
+  copy_bytes(device, rows.raw(), {}, here.raw(), here.nbytes());
+}
+
 // Forward and backward. Queries, keys and values lie side by side in one tensor, as a fused projection leaves them, and
-// so do their gradients.
-Result attend(const Shape& shape) {
+// so do their gradients. All numbers of sequence `infinite`, if any, are infinities.
+Result attend(const Shape& shape, int infinite = -1) {
   const int64_t tokens = shape.cu_seqlens.back(), keys = shape.heads, values = shape.heads + shape.kv_heads;
   RandomStream random(7, RandomPurpose::test);
   const Tensor all = random_tensor({tokens, values + shape.kv_heads, shape.head_dim}, shape.dtype, random);
   const Tensor grad_out = random_tensor({tokens, shape.heads, shape.head_dim}, shape.dtype, random);
+  if (infinite >= 0) {
+    const auto s = static_cast<size_t>(infinite);
+    for (const Tensor& inputs : {all, grad_out}) plant_infinities(inputs, shape.cu_seqlens[s], shape.cu_seqlens[s + 1]);
+  }
   const Tensor out = Tensor::zeros({tokens, shape.heads, shape.head_dim}, shape.dtype, device);
   const Tensor lse = Tensor::zeros({shape.heads, tokens}, DType::f32, device);
   const Tensor gradients = Tensor::zeros(all.shape(), shape.dtype, device);
@@ -126,6 +140,37 @@ TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncForAHeadOf96) {
 TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncForAHeadOf256) {
   expect_same_bits({2, 1, 256, DType::f16, {0, 20, 150}, {.scale = 0.0625f, .softcap = 3.0f}},
                    simt::FiberOrder::shuffled);
+}
+
+// What a result has of the tokens of a sequence: their outputs and gradients, then each head's lse.
+std::vector<std::byte> of_sequence(const Result& result, const Shape& shape, size_t sequence) {
+  const auto begin = static_cast<size_t>(shape.cu_seqlens[sequence]);
+  const auto end = static_cast<size_t>(shape.cu_seqlens[sequence + 1]);
+  const auto tokens = static_cast<size_t>(shape.cu_seqlens.back()), heads = static_cast<size_t>(shape.heads);
+  std::vector<std::byte> found;
+  const auto take = [&](const std::vector<std::byte>& all, size_t first, size_t row_bytes) {
+    const auto at = [&](size_t row) { return all.begin() + static_cast<std::ptrdiff_t>((first + row) * row_bytes); };
+    found.insert(found.end(), at(begin), at(end));
+  };
+  take(result.out, 0, result.out.size() / tokens);
+  take(result.gradients, 0, result.gradients.size() / tokens);
+  for (size_t head = 0; head < heads; ++head) take(result.lse, head * tokens, sizeof(float));
+  return found;
+}
+
+// Its neighbours' tokens lie in the same boxes; zeros times infinities would reach them.
+TEST(AttentionWarpgroups, KeepASequenceOfInfinitiesFromItsNeighbours) {
+  for (const Shape& shape : {Shape{3, 1, 64, DType::bf16, {0, 75, 105, 120}, {.scale = 0.125f}},
+                             Shape{2, 1, 96, DType::f16, {0, 75, 105, 120}, {.scale = 0.1f}},
+                             Shape{2, 2, 128, DType::bf16, {0, 140, 170, 180}, {.scale = 0.09f, .window = 20}},
+                             Shape{1, 1, 128, DType::bf16, {0, 140, 170, 180}, {.scale = 0.09f, .softcap = 3.0f}},
+                             Shape{1, 1, 256, DType::bf16, {0, 75, 105, 120}, {.scale = 0.0625f}}}) {
+    const Hopper hopper;
+    const Result expected = attend(shape), found = attend(shape, 1);
+    for (const size_t neighbour : {0, 2})
+      EXPECT_EQ(of_sequence(found, shape, neighbour), of_sequence(expected, shape, neighbour))
+          << "D = " << shape.head_dim << ", sequence " << neighbour;
+  }
 }
 
 TEST(AttentionWarpgroups, TakeHeadSizesAndStridesThatBulkCopiesCanServe) {

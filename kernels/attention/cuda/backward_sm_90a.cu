@@ -4,7 +4,7 @@
 //
 // The bits are those of backward.cuh: the products are (warpgroup.cuh), and what is done with them is the same code on
 // registers that lie the same way. Steps of 64 rows take up more rows that see nothing than steps of 32: their weights
-// are 0, and adding nothing changes no sum. So it is with rows past a sequence's end, which are the next one's.
+// are 0, and adding nothing changes no sum. So it is with rows past a sequence's end, which become zeros.
 #include "kernels/attention/cuda/backward.cuh"
 #include "kernels/attention/cuda/warpgroup.cuh"
 
@@ -37,13 +37,15 @@ struct WarpgroupGradients {
     OwnTile through;  // gradients on their way out
     float2 terms[stages_][step];
     MBarrier own_full;
-    BulkPipeline<stages_> pipeline;
+    SequencePipeline<stages_> pipeline;
   };
   static constexpr unsigned own_bytes = 2 * OwnPanels::bytes, stage_bytes = 2 * PassingPanels::bytes;
   using Resources = BlockResources<threads, 1, static_cast<int>(sizeof(Memory)), Cards::sm_90a>;
 
-  // The consuming warp's first row of the block's, and its warpgroup's.
-  static __device__ __forceinline__ int warp_row() { return (static_cast<int>(threadIdx.x) / 32 - 4) * warp_rows; }
+  // The consuming warp's first row of the block's, and its warpgroup's: the same in all lanes, as the compiler is told.
+  static __device__ __forceinline__ int warp_row() {
+    return (__shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 32, 0) - 4) * warp_rows;
+  }
   static __device__ __forceinline__ int warpgroup_row() {
     return (__shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 128, 0) - 1) * 64;
   }
@@ -62,6 +64,17 @@ __device__ __forceinline__ void copy_pair(Panels (&to)[2], const TensorMap& firs
                                           const TensorMap& second, int second_column, int token, MBarrier& full) {
   to[0].copy(first, token, first_column, full);
   to[1].copy(second, token, second_column, full);
+}
+
+// Step n of what passes by of a sequence of `length` rows, by all lanes of a warp. `before` and `copy` are as
+// SequencePipeline's.
+template <class Shape, class Copy>
+__device__ __forceinline__ void fill_step(typename Shape::Memory& memory, RingPlace<Shape::stages> place, int n,
+                                          int length, int before, const Copy& copy) {
+  const int left = length - n * Shape::step;
+  memory.pipeline.fill(place, Shape::stage_bytes, left >= Shape::step, before, copy, [&] {
+    for (auto& panels : memory.stages[place.stage].at) panels.clear_rows(left);
+  });
 }
 
 // Rows of a step.
@@ -130,10 +143,10 @@ __device__ __forceinline__ void produce_queries(typename Shape::Memory& memory, 
       LATHE_UNROLL
       for (int i = 0; i < 2; ++i) memory.terms[place.stage][32 * i + lane] = make_float2(terms[i].lse, terms[i].dot);
       __syncwarp();  // before the warp's one arrival
-      if (lane != 0) continue;
-      memory.pipeline.begin_fill(place, Shape::stage_bytes);
-      copy_pair(memory.stages[place.stage].at, inputs.q, head * inputs.q_head, inputs.grad_out,
-                head * inputs.grad_out_head, piece.start + n * Shape::step, memory.pipeline.full[place.stage]);
+      fill_step<Shape>(memory, place, n, piece.length, head - kv_head * a.group, [&](MBarrier& barrier) {
+        copy_pair(memory.stages[place.stage].at, inputs.q, head * inputs.q_head, inputs.grad_out,
+                  head * inputs.grad_out_head, piece.start + n * Shape::step, barrier);
+      });
     }
   }
 }
@@ -193,19 +206,22 @@ __device__ __forceinline__ void consume_queries(typename Shape::Memory& memory, 
 
 // ---- grad_q ----
 
-// By one thread.
+// By all lanes of a warp.
 template <class Shape>
 __device__ __forceinline__ void produce_keys(typename Shape::Memory& memory, const Inputs& inputs,
                                              const SequencePiece& piece, int head, int kv_head,
                                              const PassingSteps& steps) {
-  mbarrier_arrive_expect_tx(memory.own_full, Shape::own_bytes);
-  copy_pair(memory.own, inputs.q, head * inputs.q_head, inputs.grad_out, head * inputs.grad_out_head,
-            piece.start + piece.index * Shape::own, memory.own_full);
+  if (threadIdx.x == 0) {
+    mbarrier_arrive_expect_tx(memory.own_full, Shape::own_bytes);
+    copy_pair(memory.own, inputs.q, head * inputs.q_head, inputs.grad_out, head * inputs.grad_out_head,
+              piece.start + piece.index * Shape::own, memory.own_full);
+  }
   RingPlace<Shape::stages> place;
   for (int n = steps.begin; n < steps.end; ++n, place.advance()) {
-    memory.pipeline.begin_fill(place, Shape::stage_bytes);
-    copy_pair(memory.stages[place.stage].at, inputs.k, kv_head * inputs.k_head, inputs.v, kv_head * inputs.v_head,
-              piece.start + n * Shape::step, memory.pipeline.full[place.stage]);
+    fill_step<Shape>(memory, place, n, piece.length, 0, [&](MBarrier& barrier) {
+      copy_pair(memory.stages[place.stage].at, inputs.k, kv_head * inputs.k_head, inputs.v, kv_head * inputs.v_head,
+                piece.start + n * Shape::step, barrier);
+    });
   }
 }
 
@@ -317,7 +333,7 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
       key_steps<Shape::step>(rows_span(piece.index * Shape::own, Shape::own, piece.length), a.rule.window);
   if (__shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 128, 0) == 0) {
     give_registers<Shape::producer_registers>();
-    if (threadIdx.x == 0) produce_keys<Shape>(memory, inputs, piece, head, head / a.group, steps);
+    if (threadIdx.x < 32) produce_keys<Shape>(memory, inputs, piece, head, head / a.group, steps);
   } else {
     take_registers<Shape::consumer_registers>();
     a.rule.cap > 0 ? consume_keys<Shape, Cap::some>(memory, a, piece, head, steps)

@@ -4,7 +4,8 @@
 // and brings a chunk's output to what the tile has of it 64 columns at a time.
 //
 // The bits are those of attend.cuh: the products are (warpgroup.cuh), and what is done with them is the same code on
-// registers that lie the same way. Past a sequence's end come the tokens of the next one, whose weights are 0.
+// registers that lie the same way. Past a sequence's end come the keys of the next one, which nobody sees, and zeros for
+// values.
 #include <type_traits>
 
 #include "kernels/attention/cuda/arguments.h"
@@ -32,7 +33,7 @@ struct WarpgroupAttention {
     HeadPanels<T, rows, D> queries;
     HeadPanels<T, chunk, D> at[stages];  // keys or values of a chunk, in turn
     PaddedTile<T, rows, D> out;
-    BulkPipeline<stages> pipeline;
+    SequencePipeline<stages> pipeline;
   };
   using Resources = BlockResources<threads, 1, static_cast<int>(sizeof(Memory)), Cards::sm_90a>;
 
@@ -48,16 +49,20 @@ struct Keys {
   int k_head, v_head;  // elements from head to head
 };
 
+// By all lanes of a warp, for a tile of a sequence of `length` tokens.
 template <class Shape>
 __device__ __forceinline__ void produce(typename Shape::Memory& memory, const Keys<typename Shape::T>& keys,
-                                        const Tile& tile, const ChunkRange& chunks) {
+                                        const Tile& tile, int length, const ChunkRange& chunks) {
   for (int n = 0; n < 2 * (chunks.end - chunks.begin); ++n) {
     const RingPlace<Shape::stages> place = Shape::place(n);
-    const int token = static_cast<int>(tile.first_token) + (chunks.begin + n / 2) * chunk;
-    const int column = tile.kv_head * (n % 2 == 0 ? keys.k_head : keys.v_head);
+    const bool of_keys = n % 2 == 0;
+    const int first = (chunks.begin + n / 2) * chunk, token = static_cast<int>(tile.first_token) + first;
     auto& stage = memory.at[place.stage];
-    memory.pipeline.begin_fill(place, stage.bytes);
-    stage.copy(n % 2 == 0 ? keys.k : keys.v, token, column, memory.pipeline.full[place.stage]);
+    const auto copy = [&](MBarrier& barrier) {
+      stage.copy(of_keys ? keys.k : keys.v, token, tile.kv_head * (of_keys ? keys.k_head : keys.v_head), barrier);
+    };
+    memory.pipeline.fill(place, stage.bytes, of_keys || first + chunk <= length, 0, copy,
+                         [&] { stage.clear_rows(length - first); });
   }
 }
 
@@ -226,7 +231,7 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   const int warpgroup = __shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 128, 0);
   if (warpgroup == 0) {
     give_registers<Shape::producer_registers>();
-    if (threadIdx.x == 0) produce<Shape>(memory, keys, tile, chunks);
+    if (threadIdx.x < 32) produce<Shape>(memory, keys, tile, piece.length, chunks);
   } else {
     take_registers<Shape::consumer_registers>();
     consume<Shape>(call, memory, tile, chunks, 64 * (warpgroup - 1));

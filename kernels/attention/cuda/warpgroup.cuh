@@ -32,6 +32,51 @@ struct HeadPanels {
         tensor_copy(panel[p].elements + row * 64, map, token + row, column + 64 * p, full);
     }
   }
+
+  // Zeros in the rows from `first` on, by all lanes of a warp, for wgmma after the next barrier.
+  __device__ __forceinline__ void clear_rows(int first) {
+    constexpr int vector = vector_elements<T>, row_vectors = 64 / vector;
+    LATHE_UNROLL
+    for (int p = 0; p < panels; ++p) {
+#pragma unroll 1
+      for (int i = first * row_vectors + static_cast<int>(threadIdx.x) % 32; i < rows * row_vectors; i += 32)
+        store_vector<uint4>(panel[p].elements + i * vector, uint4{});
+    }
+    fence_proxy_async();
+  }
+};
+
+// The ring of a sequence's rows, box_rows at a time, which a warp produces. Past the sequence's end copies bring the
+// next one's rows, and an infinity among those times a weight of 0 is NaN: the warp waits until a sequence's last step
+// has landed, makes zeros of them, and only then says that the stage is full.
+template <int stages_>
+struct SequencePipeline : BulkPipeline<stages_> {
+  using Place = RingPlace<stages_>;
+  MBarrier landed;
+
+  __device__ __forceinline__ void init(int consuming_warps) {
+    mbarrier_init(landed, 1);
+    BulkPipeline<stages_>::init(consuming_warps);
+  }
+
+  // By all lanes of the producing warp: copy(barrier), on one of them, starts copies of so many bytes to the stage. Of a
+  // step that is not `whole` clear(), on all, makes zeros once they have landed; `before` counts those before it.
+  template <class Copy, class Clear>
+  __device__ __forceinline__ void fill(Place place, unsigned bytes, bool whole, int before, const Copy& copy,
+                                       const Clear& clear) {
+    MBarrier& full = this->full[place.stage];
+    this->wait_until_empty(place);
+    if (threadIdx.x % 32 == 0) {
+      MBarrier& barrier = whole ? full : landed;
+      mbarrier_arrive_expect_tx(barrier, bytes);
+      copy(barrier);
+    }
+    if (whole) return;
+    mbarrier_wait(landed, static_cast<unsigned>(before) & 1);
+    clear();
+    __syncwarp();  // all lanes have stored their zeros, and fenced them
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(full);
+  }
 };
 
 // Queues s = (64 rows of `left` from `first_row` on) · rightᵀ.
