@@ -1,5 +1,5 @@
-// paged_attention over attention's own tiles (kernels/attention/cuda/attend.cuh): prefill takes them whole. A decoded
-// sequence is one tile of at most 16 rows under all of its keys, for one warp: enough of them keep memory busy. Where
+// paged_attention over attention's own tiles (kernels/attention/cuda/attend.cuh): prefill takes them whole, on sm_90a
+// those of prefill_sm_90a.cu where it can. A decoded sequence is one tile of at most 16 rows under all of its keys, for one warp: enough of them keep memory busy. Where
 // they are too few, each is split into runs of chunks; every chunk's result is put away, and merged in order by the
 // arithmetic that merges them within a tile. So the split shows in no bit, and is free to follow the number of
 // sequences.
@@ -10,6 +10,7 @@
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/paged_attention/paged_keys.cuh"
+#include "kernels/paged_attention/paged_tiles.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -30,18 +31,6 @@ struct Paged {
   float* partials;
   int64_t partial_floats;  // of a chunk
 };
-
-// All rows of a sequence for the block's kv head. Grids are (·, kv heads, sequences).
-template <class T>
-__device__ __forceinline__ Tile tile_of_sequence(const Paged<T>& a) {
-  const int sequence = static_cast<int>(blockIdx.z);
-  const int begin = a.batch.bounds[sequence], tokens = a.batch.bounds[sequence + 1] - begin;
-  return {.first_token = begin,
-          .first_position = a.batch.contexts[sequence] - tokens,
-          .first_row = 0,
-          .rows = tokens * a.tiles.group,
-          .kv_head = static_cast<int>(blockIdx.y)};
-}
 
 template <class T>
 __device__ __forceinline__ PagedKeys<T> keys_of_sequence(const Paged<T>& a) {
@@ -68,13 +57,9 @@ template <class Shape, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     paged_tile_kernel(Resources, Paged<typename Shape::T> a, int above, int most) {
   begin_dependent();
-  Tile tile = tile_of_sequence(a);
+  Tile tile = tile_of_sequence(a.batch, a.tiles.group);
   if (tile.rows <= above || tile.rows > most) return;
-  const int tiles = (tile.rows + Shape::rows - 1) / Shape::rows;
-  const int index = tiles - 1 - static_cast<int>(blockIdx.x);  // the last tiles see the most keys and come first
-  if (index < 0) return;
-  tile.first_row = index * Shape::rows;
-  tile.rows = tile.rows - tile.first_row < Shape::rows ? tile.rows - tile.first_row : Shape::rows;
+  if (!take_rows(tile, Shape::rows)) return;
   attend_tile<Shape>(a.tiles, tile, keys_of_sequence(a));
 }
 
@@ -100,7 +85,7 @@ template <class Shape, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     paged_run_kernel(Resources, Paged<typename Shape::T> a) {
   begin_dependent();
-  const Tile tile = tile_of_sequence(a);
+  const Tile tile = tile_of_sequence(a.batch, a.tiles.group);
   if (tile.rows == 0 || tile.rows > paged_decode_rows) return;
   const ChunkRange all = chunks_of(tile, a.tiles.group, a.tiles.rule.window);
   const int run = static_cast<int>(blockIdx.x);
@@ -139,7 +124,7 @@ constexpr int merge_threads = 128;
 template <class T>
 __global__ void __launch_bounds__(merge_threads) paged_merge_kernel(Paged<T> a) {
   begin_dependent();
-  const Tile tile = tile_of_sequence(a);
+  const Tile tile = tile_of_sequence(a.batch, a.tiles.group);
   if (tile.rows == 0 || tile.rows > paged_decode_rows) return;
   const ChunkRange all = chunks_of(tile, a.tiles.group, a.tiles.rule.window);
   const int quads = (a.tiles.head_dim + 15) / 16 * 4;
@@ -193,14 +178,12 @@ void attend(const PagedAttentionCuda& args) {
   const auto sequence_rows = [](const PageSide& side) {
     return SequenceRows{side.data, side.page, side.token, side.scales};
   };
-  int page_shift = 0;
-  while ((int64_t{1} << page_shift) < args.page_size) ++page_shift;
   Paged<T> a{};
   a.tiles = tile_call<T>(args, nullptr, 0);
   a.k = sequence_rows(args.k), a.v = sequence_rows(args.v);
   a.k_head = args.k.head * size_of(args.page_dtype), a.v_head = args.v.head * size_of(args.page_dtype);
   a.page_dtype = args.page_dtype;
-  a.page_shift = page_shift;
+  a.page_shift = page_shift_of(args.page_size);
   a.kv_heads = static_cast<int>(args.kv_heads);
   a.aligned = pages_aligned(args.k) && pages_aligned(args.v);
   a.batch = args.batch;
@@ -218,7 +201,12 @@ void attend(const PagedAttentionCuda& args) {
     launch_dependent("paged_attention", grid((rows + Shape::rows - 1) / Shape::rows), paged_tile_kernel<Shape>, a,
                      above, most);
   };
-  if (args.most_tiles_rows > 0) launch_tiles(Prefill{}, args.most_tiles_rows, paged_decode_rows, INT32_MAX);
+  if (args.most_tiles_rows > 0) {
+    if (paged_prefill_takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(args))
+      paged_prefill_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(args);
+    else
+      launch_tiles(Prefill{}, args.most_tiles_rows, paged_decode_rows, INT32_MAX);
+  }
   if (args.most_decode_rows == 0) return;
   if (args.runs == 1) return launch_tiles(Decode{}, args.most_decode_rows, 0, paged_decode_rows);
   launch_dependent("paged_runs", grid(args.runs), paged_run_kernel<Decode>, a);

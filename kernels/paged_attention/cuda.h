@@ -50,7 +50,7 @@ struct PagedAttentionCuda {
   HeadRows q, out;
   PageSide k, v;
   PagedSteps batch;
-  int64_t heads, kv_heads, head_dim, page_size;
+  int64_t heads, kv_heads, head_dim, pages, page_size;
   AttentionParams params;
   int64_t most_tiles_rows = 0;  // rows of the longest sequence that is not decoded; 0: there is none
   int64_t most_decode_rows = 0, most_decode_chunks = 0;  // of those that are
@@ -65,8 +65,16 @@ constexpr int64_t paged_partial_floats(int64_t rows, int64_t head_dim) {
   return rows * ((head_dim + 15) / 16 * 16) + (2 * rows + 3) / 4 * 4;
 }
 
+// cuda.cu. Prefill takes paged_prefill_warpgroups() where it can.
 template <DeviceKind>
 void paged_attention_tiles(const PagedAttentionCuda& args);
+// prefill_sm_90a.cu: sequences of more rows than paged_decode_rows, with the same bits, by wgmma; only where
+// paged_prefill_takes_warpgroups(): the card has it, pages are of the queries' 16-bit dtype and of 8 tokens or more, D
+// is 64, 96, 128 or 256, and pages lie as bulk copies want them.
+template <DeviceKind>
+bool paged_prefill_takes_warpgroups(const PagedAttentionCuda& args);
+template <DeviceKind>
+void paged_prefill_warpgroups(const PagedAttentionCuda& args);
 template <DeviceKind>
 void kv_append_rows(const KvAppendCuda& args);
 template <DeviceKind>

@@ -90,6 +90,7 @@ void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, c
                           .heads = q.dim(1),
                           .kv_heads = pages.k.dim(1),
                           .head_dim = q.dim(2),
+                          .pages = pages.k.dim(0),
                           .page_size = pages.k.dim(2),
                           .params = params};
   const Tensor room = cut(args, batch, q.device());

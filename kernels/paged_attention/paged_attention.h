@@ -2,7 +2,7 @@
 //
 // Decode (one new token per sequence) and chunked prefill are one operation. Over pages of q's dtype its bits equal
 // attention_forward's; f32 queries over shorter pages give the bits of attention_forward over the rounded keys and
-// values. Slots that no token was appended to are not read.
+// values. Slots that no token was appended to may hold anything.
 #pragma once
 
 #include "core/tensor.h"

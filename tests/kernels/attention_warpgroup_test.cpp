@@ -10,25 +10,15 @@
 #include "kernels/attention/attention.h"
 #include "kernels/attention/cuda/arguments.h"
 #include "kernels/cuda/runtime.h"
-#include "kernels/simt/options.h"
+#include "tests/support/hopper.h"
 #include "tests/support/operation_cases.h"
 
 namespace lathe::kernels {
 namespace {
 
-constexpr Device device{DeviceKind::simt};
+using testing::Hopper;
 
-class Hopper {
- public:
-  explicit Hopper(simt::FiberOrder order = simt::FiberOrder::ascending) {
-    simt::pretend(simt::Machine::hopper);
-    simt::set_fiber_order(order);
-  }
-  ~Hopper() {
-    simt::pretend(simt::Machine::two_cards);
-    simt::set_fiber_order(simt::FiberOrder::ascending);
-  }
-};
+constexpr Device device{DeviceKind::simt};
 
 struct Shape {
   int64_t heads, kv_heads, head_dim;

@@ -12,7 +12,7 @@
 #include "kernels/matmul/cuda/product.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/simd/isa.h"
-#include "kernels/simt/options.h"
+#include "tests/support/hopper.h"
 
 namespace lathe::kernels {
 namespace {
@@ -106,13 +106,6 @@ TEST_P(MatmulDevice, an_element_has_the_same_bits_in_every_shape_of_tile) {
   }
 }
 
-// simt as a card of sm_90, for as long as this lives.
-class Hopper {
- public:
-  Hopper() { simt::pretend(simt::Machine::hopper); }
-  ~Hopper() { simt::pretend(simt::Machine::two_cards); }
-};
-
 // What the three layouts of a product give, with all their terms, for 200 rows and k = 72: two stages along k and one
 // of LoRA's; and one that is only scaled and rounded.
 struct LargeProducts {
@@ -151,10 +144,8 @@ LargeProducts large_products(int64_t columns, DType dtype) {
 // By wgmma, on simt as a card of sm_90, as by mma.sync.
 void expect_same_bits(int64_t columns, DType dtype, simt::FiberOrder order) {
   const LargeProducts expected = large_products(columns, dtype);
-  const Hopper hopper;
-  simt::set_fiber_order(order);
+  const testing::Hopper hopper(order);
   const LargeProducts found = large_products(columns, dtype);
-  simt::set_fiber_order(simt::FiberOrder::ascending);
   EXPECT_EQ(found.forward, expected.forward);
   EXPECT_EQ(found.input_gradient, expected.input_gradient);
   EXPECT_EQ(found.weight_gradient, expected.weight_gradient);
@@ -184,7 +175,7 @@ TEST(MatmulWarpgroups, take_large_products_that_bulk_copies_can_serve) {
   const auto taken = [](const ProductArgs& args) { return takes_warpgroups<DeviceKind::simt>(args); };
   use_device({DeviceKind::simt});
   EXPECT_FALSE(taken(large)) << "sm_80 has no wgmma";
-  const Hopper hopper;
+  const testing::Hopper hopper;
   EXPECT_TRUE(taken(large));
   ProductArgs other = large;
   other.m = 64;
@@ -204,7 +195,7 @@ TEST(MatmulWarpgroups, take_large_products_that_bulk_copies_can_serve) {
 // On a card of sm_90 the row alone goes through mma.sync, the many through wgmma.
 TEST_P(MatmulDevice, a_row_has_the_same_bits_alone_and_among_many) {
   constexpr int64_t rows = 300, n = 136, k = 328, rank = 16;
-  const Hopper hopper;
+  const testing::Hopper hopper;
   for (const DType dtype : {DType::bf16, DType::f16}) {
     const Tensor x = there(random_matrix(rows, k, dtype, 1)), t = there(random_matrix(rows, rank, dtype, 2));
     const Tensor w = there(random_matrix(n, k, dtype, 3)), b = there(random_matrix(n, rank, dtype, 4));

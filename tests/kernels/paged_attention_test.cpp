@@ -335,12 +335,6 @@ TEST(KvCopyPages, CopiesInOrderOnEveryDevice) {
 
 // ---- devices ----
 
-Tensor moved(const Tensor& x, Device device) {
-  const Tensor result = Tensor::empty(x.shape(), x.dtype(), device);
-  copy(result, x);
-  return result;
-}
-
 // One sequence on a device: what attention_forward gives for it there, and the same by way of pages.
 class DeviceConversation {
  public:

@@ -58,7 +58,7 @@ struct Inputs {
 
 // ---- what both passes do ----
 
-// Two tensors' rows to where they belong, by one thread.
+// Two tensors' rows to where they belong, on one thread.
 template <class Panels>
 __device__ __forceinline__ void copy_pair(Panels (&to)[2], const TensorMap& first, int first_column,
                                           const TensorMap& second, int second_column, int token, MBarrier& full) {
@@ -144,8 +144,9 @@ __device__ __forceinline__ void produce_queries(typename Shape::Memory& memory, 
       for (int i = 0; i < 2; ++i) memory.terms[place.stage][32 * i + lane] = make_float2(terms[i].lse, terms[i].dot);
       __syncwarp();  // before the warp's one arrival
       fill_step<Shape>(memory, place, n, piece.length, head - kv_head * a.group, [&](MBarrier& barrier) {
-        copy_pair(memory.stages[place.stage].at, inputs.q, head * inputs.q_head, inputs.grad_out,
-                  head * inputs.grad_out_head, piece.start + n * Shape::step, barrier);
+        if (lane == 0)
+          copy_pair(memory.stages[place.stage].at, inputs.q, head * inputs.q_head, inputs.grad_out,
+                    head * inputs.grad_out_head, piece.start + n * Shape::step, barrier);
       });
     }
   }
@@ -219,8 +220,9 @@ __device__ __forceinline__ void produce_keys(typename Shape::Memory& memory, con
   RingPlace<Shape::stages> place;
   for (int n = steps.begin; n < steps.end; ++n, place.advance()) {
     fill_step<Shape>(memory, place, n, piece.length, 0, [&](MBarrier& barrier) {
-      copy_pair(memory.stages[place.stage].at, inputs.k, kv_head * inputs.k_head, inputs.v, kv_head * inputs.v_head,
-                piece.start + n * Shape::step, barrier);
+      if (threadIdx.x == 0)
+        copy_pair(memory.stages[place.stage].at, inputs.k, kv_head * inputs.k_head, inputs.v, kv_head * inputs.v_head,
+                  piece.start + n * Shape::step, barrier);
     });
   }
 }

@@ -59,18 +59,16 @@ struct SequencePipeline : BulkPipeline<stages_> {
     BulkPipeline<stages_>::init(consuming_warps);
   }
 
-  // By all lanes of the producing warp: copy(barrier), on one of them, starts copies of so many bytes to the stage. Of a
-  // step that is not `whole` clear(), on all, makes zeros once they have landed; `before` counts those before it.
+  // By all lanes of the producing warp: copy(barrier), on all of them, starts copies of so many bytes to the stage. Of a
+  // step that is not `whole` clear() makes zeros once they have landed; `before` counts those before it.
   template <class Copy, class Clear>
   __device__ __forceinline__ void fill(Place place, unsigned bytes, bool whole, int before, const Copy& copy,
                                        const Clear& clear) {
     MBarrier& full = this->full[place.stage];
     this->wait_until_empty(place);
-    if (threadIdx.x % 32 == 0) {
-      MBarrier& barrier = whole ? full : landed;
-      mbarrier_arrive_expect_tx(barrier, bytes);
-      copy(barrier);
-    }
+    MBarrier& barrier = whole ? full : landed;
+    if (threadIdx.x % 32 == 0) mbarrier_arrive_expect_tx(barrier, bytes);
+    copy(barrier);
     if (whole) return;
     mbarrier_wait(landed, static_cast<unsigned>(before) & 1);
     clear();

@@ -1,0 +1,251 @@
+// Attention of a tile of query rows by wgmma (sm_90a), for bf16 and f16 and D of 64, 96, 128 or 256: attend.cuh's
+// attend_tile() with the same bits. A block has a tile of 128 rows: a producer brings chunks of keys and values by bulk
+// copies, two warpgroups take 64 rows each. While a chunk's weights meet its values, the next chunk's scores are
+// computed and become weights; D = 256 has no registers for that, and brings a chunk's output to what the tile has of
+// it 64 columns at a time.
+//
+// The bits are those of attend.cuh: the products are (warpgroup.cuh), and what is done with them is the same code on
+// registers that lie the same way. Past a sequence's end come any keys, which nobody sees, and zeros for values.
+//
+// How keys are stored is a loader's business, a copy of which each lane of the producing warp has:
+//   int length;                                         // keys of the sequence
+//   void find(int chunk);                               // where they lie: called before there is a stage for them
+//   void keys(Panels& to, MBarrier& barrier) const;     // starts bulk copies of all rows of that chunk
+//   void values(Panels& to, MBarrier& barrier) const;
+#pragma once
+
+#include <type_traits>
+
+#include "core/dtype.h"
+#include "kernels/attention/cuda/attend.cuh"
+#include "kernels/attention/cuda/warpgroup.cuh"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE::flash {
+
+template <class T_, int head_size, int stages_ = 8>
+struct WarpgroupAttention {
+  using T = T_;
+  static constexpr int D = head_size, rows = 128, warp_rows = 16, stages = stages_;
+  static constexpr int output_columns = D <= 128 ? D : 64;  // of a chunk, at a time
+  static constexpr int threads = 384, consuming_warps = 8;
+  // Of a consumer's thread: D / 2 sums of the tile, as many of a chunk (D = 256: 32) and some on their way between the
+  // two, 32 scores, 16 or 32 words of weights.
+  static constexpr int producer_registers = 24, consumer_registers = 240;
+  static_assert(128 * (producer_registers + 2 * consumer_registers) <= 65536);
+
+  struct Memory {
+    HeadPanels<T, rows, D> queries;
+    HeadPanels<T, chunk, D> at[stages];  // keys or values of a chunk, in turn
+    PaddedTile<T, rows, D> out;
+    SequencePipeline<stages> pipeline;
+  };
+  using Resources = BlockResources<threads, 1, static_cast<int>(sizeof(Memory)), Cards::sm_90a>;
+
+  // The ring's place of step n: keys of chunk n / 2, then its values.
+  static __device__ __forceinline__ RingPlace<stages> place(int n) {
+    return {n % stages, static_cast<unsigned>(n / stages & 1)};
+  }
+};
+
+// By all lanes of a warp.
+template <class Shape, class Loader>
+__device__ __forceinline__ void produce_chunks(typename Shape::Memory& memory, Loader& loader,
+                                               const ChunkRange& chunks) {
+  int n = 0;
+  for (int c = chunks.begin; c < chunks.end; ++c) {
+    loader.find(c);
+    const int left = loader.length - c * chunk;
+    LATHE_UNROLL
+    for (const bool of_keys : {true, false}) {
+      const RingPlace<Shape::stages> place = Shape::place(n++);
+      auto& stage = memory.at[place.stage];
+      const auto copy = [&](MBarrier& barrier) {
+        of_keys ? loader.keys(stage, barrier) : loader.values(stage, barrier);
+      };
+      memory.pipeline.fill(place, stage.bytes, of_keys || left >= chunk, 0, copy, [&] { stage.clear_rows(left); });
+    }
+  }
+}
+
+// Of a chunk, for a warp's rows. The weights stay f32 while wgmma is under way: ptxas runs one after the other where
+// registers of A are written meanwhile.
+struct ChunkWeights {
+  Accumulator<16, chunk> weights;
+  RowValues<16> maximum, sum;
+};
+template <class T>
+__device__ __forceinline__ void find_weights(ChunkWeights& found, const float (&products)[chunk / 2],
+                                             const WarpRows& rows, int chunk_index, const ScoreRule& rule) {
+  for_each(found.weights, [&](int, int j, int e, float& score) { score = products[4 * j + e]; });
+  chunk_scores<T>(found.weights, found.maximum, rows, chunk_index, rule);
+  chunk_weights(found.weights, found.maximum, found.sum);
+}
+
+// What a warp has of its rows after some chunks.
+template <int D>
+struct RowsState {
+  Accumulator<16, D> out;
+  RowValues<16> maximum, sum;
+
+  __device__ __forceinline__ RowsState() {
+    for_each_row(maximum, [&](int i, int h, float& row) {
+      row = nothing;
+      sum.at[i][h] = 0.0f;
+    });
+  }
+  using Factors = RowValues<16, MergeFactors>;
+  // Merges a chunk's maximum and sum; its output, of columns from `first` on, is to be merged with these factors.
+  __device__ __forceinline__ Factors merge(const RowValues<16>& chunk_maximum, const RowValues<16>& chunk_sum) {
+    Factors factors;
+    for_each_row(factors, [&](int i, int h, MergeFactors& of_row) {
+      of_row = merge_factors(maximum.at[i][h], sum.at[i][h], chunk_maximum.at[i][h], chunk_sum.at[i][h]);
+    });
+    return factors;
+  }
+  template <int sums>
+  __device__ __forceinline__ void merge(const float (&chunk_out)[sums], int first, const Factors& factors) {
+    LATHE_UNROLL
+    for (int i = 0; i < sums; ++i) {
+      float& element = out.at[0][first / 8 + i / 4][i % 4];
+      element = merge_output(element, chunk_out[i], factors.at[0][i % 4 / 2]);
+    }
+  }
+};
+
+// A chunk's output and its merging, some columns after the others. With two of these under way together the merging
+// had too few registers, and spilled 26.
+template <class Shape>
+__device__ __forceinline__ void merge_by_columns(RowsState<Shape::D>& state, const RowValues<16>& maximum,
+                                                 const RowValues<16>& sum,
+                                                 const LeftOperand<typename Shape::T, 16, chunk>& weights,
+                                                 const HeadPanels<typename Shape::T, chunk, Shape::D>& values) {
+  constexpr int columns = Shape::output_columns;
+  const auto factors = state.merge(maximum, sum);
+  LATHE_UNROLL
+  for (int first = 0; first < Shape::D; first += columns) {
+    float o[columns / 2];
+    wgmma_fence();
+    queue_weighted<Onto::nothing>(o, weights, values, first / 64);
+    wgmma_wait<0>(o);
+    state.merge(o, first, factors);
+  }
+  done_with(weights);
+}
+
+// A warpgroup whose rows of the tile begin at `row`.
+template <class Shape>
+__device__ __forceinline__ void consume_chunks(const TileCall<typename Shape::T>& call, typename Shape::Memory& memory,
+                                               const Tile& tile, const ChunkRange& chunks, int row) {
+  using T = typename Shape::T;
+  const auto wait = [&](int n) -> const auto& {
+    memory.pipeline.wait_until_full(Shape::place(n));
+    return memory.at[Shape::place(n).stage];
+  };
+  const auto release = [&](int n) { memory.pipeline.release(Shape::place(n).stage); };
+  const auto leave_out = [&](int begin, int end) {  // chunks in which none of the warpgroup's rows sees anything
+    for (int n = 2 * (begin - chunks.begin); n < 2 * (end - chunks.begin); ++n) {
+      wait(n);
+      release(n);
+    }
+  };
+  Tile own = tile;  // the warpgroup's rows
+  own.first_row += row;
+  own.rows = tile.rows - row < 64 ? tile.rows - row : 64;
+  if (own.rows <= 0) return leave_out(chunks.begin, chunks.end);
+  const ChunkRange seen = chunks_of(own, call.group, call.rule.window);
+  leave_out(chunks.begin, seen.begin);
+
+  const int first = row + static_cast<int>(threadIdx.x) % 128 / 32 * Shape::warp_rows;
+  const WarpRows rows = warp_rows(tile, call.group, first, Shape::warp_rows);
+  RowsState<Shape::D> state;
+  int n = 2 * (seen.begin - chunks.begin);  // the step of the keys whose weights come next
+  ChunkWeights of_chunk;
+  const auto find_first = [&](int c, int step) {  // with nothing else under way
+    const auto& keys = wait(step);
+    float s[chunk / 2];
+    wgmma_fence();
+    queue_transposed(s, memory.queries, row, keys);
+    wgmma_wait<0>(s);
+    release(step);
+    find_weights<T>(of_chunk, s, rows, c, call.rule);
+  };
+  find_first(seen.begin, n);
+  for (int c = seen.begin; c < seen.end; ++c, n += 2) {
+    const bool another = c + 1 < seen.end;
+    const LeftOperand<T, 16, chunk> weights(of_chunk.weights, nullptr);
+    const RowValues<16> maximum = of_chunk.maximum, sum = of_chunk.sum;
+    const auto& values = wait(n + 1);
+    if constexpr (Shape::output_columns < Shape::D) {
+      merge_by_columns<Shape>(state, maximum, sum, weights, values);
+      release(n + 1);
+      if (another) find_first(c + 1, n + 2);
+    } else {
+      float s[chunk / 2], o[Shape::D / 2];
+      if (another) {
+        const auto& keys = wait(n + 2);
+        wgmma_fence();
+        queue_transposed(s, memory.queries, row, keys);
+        queue_weighted<Onto::nothing>(o, weights, values);
+        wgmma_wait<1>(s);
+        release(n + 2);
+        find_weights<T>(of_chunk, s, rows, c + 1, call.rule);
+      } else {
+        wgmma_fence();
+        queue_weighted<Onto::nothing>(o, weights, values);
+      }
+      wgmma_wait<0>(o);
+      done_with(weights);
+      release(n + 1);
+      state.merge(o, 0, state.merge(maximum, sum));
+    }
+  }
+  leave_out(seen.end, chunks.end);
+  finish_rows(call, tile, first, memory.out, state.out, state.maximum, state.sum);
+}
+
+template <class Shape, class Loader>
+__device__ __forceinline__ void attend_tile_by_warpgroups(const TileCall<typename Shape::T>& call, const Tile& tile,
+                                                          Loader loader) {
+  auto& memory = *swizzled_shared<typename Shape::Memory>();
+  if (threadIdx.x == 0) memory.pipeline.init(Shape::consuming_warps);
+  LATHE_UNROLL
+  for (int p = 0; p < memory.queries.panels; ++p)
+    load_rows<Shape::threads>(
+        memory.queries.panel[p], tile.rows, Shape::D - 64 * p < 64 ? Shape::D - 64 * p : 64, call.q_aligned,
+        [&](int r) { return row_address(call.q, call.q_token, call.q_head, tile, call.group, r) + 64 * p; });
+  cp_async_commit();
+  cp_async_wait<0>();
+  fence_proxy_async();
+  __syncthreads();  // the queries are there for wgmma, the mbarriers for all
+  const ChunkRange chunks = chunks_of(tile, call.group, call.rule.window);
+  const int warpgroup = __shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 128, 0);
+  if (warpgroup == 0) {
+    give_registers<Shape::producer_registers>();
+    if (threadIdx.x < 32) produce_chunks<Shape>(memory, loader, chunks);
+  } else {
+    take_registers<Shape::consumer_registers>();
+    consume_chunks<Shape>(call, memory, tile, chunks, 64 * (warpgroup - 1));
+  }
+}
+
+// ---- host ----
+
+// All instances of a kernel: two dtypes times four head sizes. Calls body.operator()<Shape>().
+inline bool warpgroups_take_head(int64_t head_dim) {
+  return head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
+}
+template <class T, class Body>
+void with_warpgroup_shape(int64_t head_dim, const Body& body) {
+  switch (head_dim) {
+    case 64: return body.template operator()<WarpgroupAttention<T, 64>>();
+    case 96: return body.template operator()<WarpgroupAttention<T, 96>>();
+    case 128: return body.template operator()<WarpgroupAttention<T, 128>>();
+    default: return body.template operator()<WarpgroupAttention<T, 256, 3>>();
+  }
+}
+template <class Body>
+void with_warpgroup_shape(DType dtype, int64_t head_dim, const Body& body) {
+  dtype == DType::bf16 ? with_warpgroup_shape<bf16_t>(head_dim, body) : with_warpgroup_shape<f16_t>(head_dim, body);
+}
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE::flash
