@@ -1,8 +1,8 @@
 // paged_attention over attention's own tiles (kernels/attention/cuda/attend.cuh): prefill takes them whole, on sm_90a
-// those of prefill_sm_90a.cu where it can. A decoded sequence is one tile of at most 16 rows under all of its keys, for one warp: enough of them keep memory busy. Where
-// they are too few, each is split into runs of chunks; every chunk's result is put away, and merged in order by the
-// arithmetic that merges them within a tile. So the split shows in no bit, and is free to follow the number of
-// sequences.
+// those of prefill_sm_90a.cu where it can. A decoded sequence is one tile of at most 16 rows under all of its keys, for
+// one warp: enough of them keep memory busy. Where they are too few, each is split into runs of chunks; every chunk's
+// result is put away, and merged in order by the arithmetic that merges them within a tile. So the split shows in no
+// bit, and is free to follow the number of sequences.
 #include "kernels/paged_attention/cuda.h"
 
 #include "kernels/attention/cuda/attend.cuh"

@@ -1,6 +1,6 @@
 // paged_attention's prefill by wgmma (sm_90a): a block for each tile of query rows and kv head
-// (kernels/attention/cuda/attend_warpgroups.cuh), whose keys come a page at a time, each a box of its own. A page begins
-// at a multiple of eight rows of a chunk, which is where boxes in 128-byte swizzle may begin.
+// (kernels/attention/cuda/attend_warpgroups.cuh), whose keys come a page at a time, each a box of its own. A page
+// begins at a multiple of eight rows of a chunk, which is where boxes in 128-byte swizzle may begin.
 #include "kernels/attention/cuda/attend_warpgroups.cuh"
 #include "kernels/cuda/dependent_launch.h"
 #include "kernels/cuda/ptx/grid_dependency.h"

@@ -123,9 +123,11 @@ TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncUnderAWindowAndASoftCap) {
 }
 
 // Half of a head's last panel is the next head's; a thread cannot sum a chunk's output of 256 columns at once. The
-// backward is mma.sync's.
+// backward of 256 is mma.sync's.
 TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncForAHeadOf96) {
   expect_same_bits({3, 1, 96, DType::bf16, {0, 30, 170}, {.scale = 0.1f}}, simt::FiberOrder::descending);
+  expect_same_bits({1, 1, 96, DType::f16, {0, 140}, {.scale = 0.1f, .window = 40, .softcap = 3.0f}},
+                   simt::FiberOrder::shuffled);
 }
 TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncForAHeadOf256) {
   expect_same_bits({2, 1, 256, DType::f16, {0, 20, 150}, {.scale = 0.0625f, .softcap = 3.0f}},
@@ -237,8 +239,13 @@ TEST(AttentionWarpgroups, TakeWhatTheBackwardReadsInEitherPass) {
     EXPECT_FALSE(taken(other)) << "heads that are not 16 bytes apart";
   }
   AttentionBackwardCuda other = call;
-  other.head_dim = 96;
-  EXPECT_FALSE(taken(other)) << "a head size that is not made of panels of 64";
+  for (const int64_t head_dim : {64, 96, 128}) {
+    other.head_dim = head_dim;
+    other.q = other.grad_out = other.k = other.v = rows(2 * head_dim, head_dim);
+    EXPECT_TRUE(taken(other)) << head_dim;
+  }
+  other.head_dim = 80;
+  EXPECT_FALSE(taken(other)) << "a head size between them";
 }
 
 }  // namespace

@@ -59,8 +59,8 @@ struct SequencePipeline : BulkPipeline<stages_> {
     BulkPipeline<stages_>::init(consuming_warps);
   }
 
-  // By all lanes of the producing warp: copy(barrier), on all of them, starts copies of so many bytes to the stage. Of a
-  // step that is not `whole` clear() makes zeros once they have landed; `before` counts those before it.
+  // By all lanes of the producing warp: copy(barrier), on all of them, starts copies of so many bytes to the stage. Of
+  // a step that is not `whole` clear() makes zeros once they have landed; `before` counts those before it.
   template <class Copy, class Clear>
   __device__ __forceinline__ void fill(Place place, unsigned bytes, bool whole, int before, const Copy& copy,
                                        const Clear& clear) {
