@@ -122,16 +122,20 @@ TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncUnderAWindowAndASoftCap) {
                    simt::FiberOrder::shuffled);
 }
 
-// Half of a head's last panel is the next head's; a thread cannot sum a chunk's output of 256 columns at once. The
-// backward of 256 is mma.sync's.
+// Half of a head's last panel is the next head's.
 TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncForAHeadOf96) {
   expect_same_bits({3, 1, 96, DType::bf16, {0, 30, 170}, {.scale = 0.1f}}, simt::FiberOrder::descending);
   expect_same_bits({1, 1, 96, DType::f16, {0, 140}, {.scale = 0.1f, .window = 40, .softcap = 3.0f}},
                    simt::FiberOrder::shuffled);
 }
+// A thread can sum neither a chunk's output of 256 columns at once nor two gradients: in the backward two warpgroups
+// share 64 rows, of which the first of two sequences has one step.
 TEST(AttentionWarpgroups, HaveTheBitsOfMmaSyncForAHeadOf256) {
   expect_same_bits({2, 1, 256, DType::f16, {0, 20, 150}, {.scale = 0.0625f, .softcap = 3.0f}},
                    simt::FiberOrder::shuffled);
+  expect_same_bits({2, 1, 256, DType::bf16, {0, 200}, {.scale = 0.0625f}}, simt::FiberOrder::ascending);
+  expect_same_bits({1, 1, 256, DType::bf16, {0, 10, 210}, {.scale = 0.0625f, .window = 40}},
+                   simt::FiberOrder::descending);
 }
 
 // What a result has of the tokens of a sequence: their outputs and gradients, then each head's lse.
@@ -239,7 +243,7 @@ TEST(AttentionWarpgroups, TakeWhatTheBackwardReadsInEitherPass) {
     EXPECT_FALSE(taken(other)) << "heads that are not 16 bytes apart";
   }
   AttentionBackwardCuda other = call;
-  for (const int64_t head_dim : {64, 96, 128}) {
+  for (const int64_t head_dim : {64, 96, 128, 256}) {
     other.head_dim = head_dim;
     other.q = other.grad_out = other.k = other.v = rows(2 * head_dim, head_dim);
     EXPECT_TRUE(taken(other)) << head_dim;

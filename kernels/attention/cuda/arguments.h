@@ -48,11 +48,13 @@ void attention_forward_warpgroups(const AttentionForwardCuda& args);
 template <DeviceKind>
 void attention_backward_tiles(const AttentionBackwardCuda& args);
 // backward_sm_90a.cu: the same with the same bits, by wgmma, of what `dots` already holds; only where
-// attention_takes_warpgroups(): the card has it, D is 64, 96 or 128, and q, grad_out, k and v lie as bulk copies want
-// them.
+// attention_takes_warpgroups(): the card has it, D is 64, 96, 128 or 256, and q, grad_out, k and v lie as bulk copies
+// want them. That of 256 is backward_wide_sm_90a.cu.
 template <DeviceKind>
 bool attention_takes_warpgroups(const AttentionBackwardCuda& args);
 template <DeviceKind>
 void attention_backward_warpgroups(const AttentionBackwardCuda& args);
+template <DeviceKind>
+void attention_backward_wide_warpgroups(const AttentionBackwardCuda& args);
 
 }  // namespace lathe::kernels

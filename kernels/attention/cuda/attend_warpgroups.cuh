@@ -231,9 +231,6 @@ __device__ __forceinline__ void attend_tile_by_warpgroups(const TileCall<typenam
 // ---- host ----
 
 // All instances of a kernel: two dtypes times four head sizes. Calls body.operator()<Shape>().
-inline bool warpgroups_take_head(int64_t head_dim) {
-  return head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
-}
 template <class T, class Body>
 void with_warpgroup_shape(int64_t head_dim, const Body& body) {
   switch (head_dim) {

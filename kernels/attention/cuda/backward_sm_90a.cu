@@ -1,6 +1,6 @@
 // The two passes of attention_backward by wgmma (sm_90a), for bf16 and f16 and D of 64, 96 or 128
 // (backward_warpgroups.cuh): consuming warpgroups own 64 rows each. While one makes weights of its scores, the others
-// multiply.
+// multiply. D = 256 is backward_wide_sm_90a.cu's.
 #include "kernels/attention/cuda/backward_warpgroups.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -212,14 +212,15 @@ bool attention_takes_warpgroups(const AttentionBackwardCuda& args) {
   const auto served = [&](const HeadRows& rows, int64_t heads) {
     return flash::bulk_copies_serve(rows, args.cu_seqlens[args.sequences], heads, args.head_dim);
   };
-  const bool sized = args.head_dim == 64 || args.head_dim == 96 || args.head_dim == 128;
-  return args.dtype != DType::f32 && sized && runs_sm_90a() && served(args.q, args.heads) &&
-         served(args.grad_out, args.heads) && served(args.k, args.kv_heads) && served(args.v, args.kv_heads);
+  return args.dtype != DType::f32 && flash::warpgroups_take_head(args.head_dim) && runs_sm_90a() &&
+         served(args.q, args.heads) && served(args.grad_out, args.heads) && served(args.k, args.kv_heads) &&
+         served(args.v, args.kv_heads);
 }
 template bool attention_takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(const AttentionBackwardCuda&);
 
 template <DeviceKind>
 void attention_backward_warpgroups(const AttentionBackwardCuda& args) {
+  if (args.head_dim == 256) return attention_backward_wide_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(args);
   args.dtype == DType::bf16 ? choose<bf16_t>(args) : choose<f16_t>(args);
 }
 template void attention_backward_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(const AttentionBackwardCuda&);

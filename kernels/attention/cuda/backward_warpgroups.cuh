@@ -82,6 +82,17 @@ __device__ __forceinline__ void weigh(typename Shape::Scores& p, typename Shape:
   }
 }
 
+// sums += scores, rounded to T, · passing, by themselves: waits for them.
+template <class Shape>
+__device__ __forceinline__ void add_weighted(float (&sums)[Shape::D / 2], const typename Shape::Scores& scores,
+                                             const typename Shape::PassingPanels& passing) {
+  const typename Shape::Weights weights(scores, nullptr);
+  wgmma_fence();
+  queue_weighted<Onto::sums>(sums, weights, passing);
+  wgmma_wait<0>(sums);
+  done_with(weights);
+}
+
 // ---- the producer ----
 
 // By all lanes of a warp.

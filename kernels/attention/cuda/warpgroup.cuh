@@ -115,6 +115,10 @@ __device__ __forceinline__ void done_with(const LeftOperand<T, 16, k>& weights) 
 
 // ---- host ----
 
+inline bool warpgroups_take_head(int64_t head_dim) {
+  return head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
+}
+
 // All heads of the first `tokens` tokens.
 inline TensorMapArgs head_map_args(const HeadRows& rows, int64_t tokens, int64_t heads, int64_t head_dim) {
   return {.data = rows.data,
