@@ -54,6 +54,8 @@ void land(const Copy& copy) {
 void tensor_copy(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, Where where) {
   if (device_of(&map, sizeof map) >= 0)
     return report("copies by a tensor map in global memory: a kernel's argument is where it lies unfenced", where);
+  if (running.awaits_grid)
+    return report("copies global memory before it has waited for the kernel before a dependent one", where);
   if (map.data == nullptr) return report("copies by a tensor map that was never made", where);
   const size_t address = shared_window_address(shared);
   if (!in_shared_memory(shared, bytes_of(map)) || address == SIZE_MAX)

@@ -318,6 +318,11 @@ TEST(WarpgroupFaults, NameAMisalignedSwizzle) {
 TEST(WarpgroupFaults, NameATensorMapInGlobalMemory) {
   expect_report(WarpgroupFault::map_in_global_memory, {"copies by a tensor map in global memory", place});
 }
+TEST(WarpgroupFaults, NameACopyBeforeTheKernelBeforeHasEnded) {
+  expect_report(
+      WarpgroupFault::copy_before_grid_wait,
+      {"thread (0,0,0) copies global memory before it has waited for the kernel before a dependent one", place});
+}
 TEST(WarpgroupFaults, NameAMissingFence) {
   expect_report(WarpgroupFault::wgmma_without_fence,
                 {"issues wgmma with no wgmma.fence since its registers were free to be touched, at ", place});

@@ -83,7 +83,7 @@ __global__ void warpgroup_kernel(WarpgroupFault asked, const __grid_constant__ T
       mbarrier_init(shared.empty[stage], 128);
     }
     if (fault != WarpgroupFault::mbarrier_not_fenced) fence_mbarrier_init();
-    *static_cast<TensorMap*>(map_room) = a;
+    if (fault == WarpgroupFault::map_in_global_memory) *static_cast<TensorMap*>(map_room) = a;
   }
   if (fault != WarpgroupFault::mbarrier_without_block_barrier) __syncthreads();
   if (threadIdx.x < 128) {
@@ -218,8 +218,11 @@ void launch_warpgroup_product(WarpgroupFault fault, float* out, const void* a, c
     return make_tensor_map(
         {.data = data, .rows = 64, .columns = k, .row_stride = k, .box_rows = 64, .box_columns = block_k});
   };
-  launch_unclaimed({.name = "warpgroup", .grid = dim3(1), .block = dim3(256)}, sizeof(Stages), warpgroup_kernel, fault,
-                   map(a), map(b), out, (k + block_k - 1) / block_k, map_room);
+  launch_unclaimed({.name = "warpgroup",
+                    .grid = dim3(1),
+                    .block = dim3(256),
+                    .dependent = fault == WarpgroupFault::copy_before_grid_wait},
+                   sizeof(Stages), warpgroup_kernel, fault, map(a), map(b), out, (k + block_k - 1) / block_k, map_room);
 }
 
 void launch_wgmma_case(const WgmmaCase& wanted, float* out, const void* a, const void* b) {

@@ -25,6 +25,7 @@ enum class WarpgroupFault {
   misaligned_swizzle,
   misaligned_operand,
   map_in_global_memory,
+  copy_before_grid_wait,  // of a dependent launch
   wgmma_without_fence,
   wgmma_never_waited_for,
   copy_never_waited_for,
