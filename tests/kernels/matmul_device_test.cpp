@@ -79,6 +79,23 @@ TEST_P(MatmulDevice, f32_has_the_bits_of_a_cpu_with_fused_multiply_adds) {
   EXPECT_EQ(bytes(start), bytes(sums));
 }
 
+// A grid has 65535 blocks along y at most. 65538 blocks take simt twelve seconds: the launch fails on purpose, which it
+// does for what no card can launch before it does so for that.
+TEST(MatmulF32, launches_more_tiles_of_rows_than_a_grid_has_along_y) {
+  const Device device{DeviceKind::simt};
+  constexpr int64_t rows = 65535 * 64 + 65;
+  const auto matrix = [&](int64_t m) { return Tensor::empty({m, 1}, DType::f32, device); };
+  const Tensor out = matrix(rows), x = matrix(rows), w = matrix(1);
+  simt::fail_nth(simt::Call::launch, 1);
+  std::string error;
+  try {
+    linear_forward(out, x, w);
+  } catch (const Error& e) {
+    error = e.what();
+  }
+  EXPECT_NE(error.find("injected launch failure"), std::string::npos) << error;
+}
+
 TEST_P(MatmulDevice, an_element_has_the_same_bits_in_every_shape_of_tile) {
   constexpr int64_t n = 40, k = 104, rank = 8;
   for (const DType dtype : {DType::bf16, DType::f16}) {

@@ -7,11 +7,15 @@
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/tile/shared_tile.cuh"
 #include "kernels/matmul/cuda/epilogue.cuh"
+#include "kernels/matmul/cuda/tile_order.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
 constexpr int tile = 64, tile_k = 16;
+struct Shape {
+  static constexpr int m = tile, n = tile;
+};
 constexpr int threads = 256;  // 16 × 16
 static_assert(tile * tile_k == threads * 4, "each thread moves four elements of each operand");
 constexpr int chain_steps = 512 / tile_k;  // gemm::k_block_steps
@@ -160,14 +164,16 @@ __device__ __forceinline__ void finish_tile(const Epilogue<float>& epilogue, con
 using Resources = BlockResources<threads, 2, 0>;
 
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks) product_f32_kernel(Resources, Product p) {
-  const int64_t first_row = int64_t{blockIdx.y} * tile, first_column = int64_t{blockIdx.x} * tile;
+  int64_t first_row, first_column;
+  find_tile<Shape>(blockIdx.x, p.epilogue.m, p.epilogue.n, first_row, first_column);
   finish_tile(p.epilogue, multiply_tiles(p, first_row, first_column), first_row, first_column);
 }
 
 // The gradient of a weight: a sum for each sequence, added to the total that lies in out.
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     sequences_f32_kernel(Resources, Product p, SequenceBounds bounds) {
-  const int64_t first_row = int64_t{blockIdx.y} * tile, first_column = int64_t{blockIdx.x} * tile;
+  int64_t first_row, first_column;
+  find_tile<Shape>(blockIdx.x, p.epilogue.m, p.epilogue.n, first_row, first_column);
   for (int s = 0; s < bounds.count; ++s) {
     const int64_t begin = bounds.at[s];
     Product part = p;
@@ -193,7 +199,7 @@ Product product_of(const ProductArgs& args) {
 }
 
 void launch_product(const ProductArgs& args) {
-  const dim3 grid(static_cast<unsigned>((args.n + tile - 1) / tile), static_cast<unsigned>((args.m + tile - 1) / tile));
+  const dim3 grid(static_cast<unsigned>(count_tiles<Shape>(args.m, args.n)));
   const Product product = product_of(args);
   if (args.layout != ProductLayout::columns_plain) return launch("product_f32", grid, product_f32_kernel, product);
   for_each_launch(args.cu_seqlens, args.sequences, [&](const SequenceBounds& bounds) {
