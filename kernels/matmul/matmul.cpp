@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "kernels/matmul/bands.h"
 #include "kernels/matmul/checks.h"
 #include "kernels/matmul/device.h"
 #include "kernels/matmul/operands.h"
@@ -59,6 +60,12 @@ Tensor dequantized(const Quantized& weight, const Tensor& operand) {
   return dense;
 }
 
+template <class Quantized>
+void forward_dequantized(const Tensor& out, const Tensor& x, const Quantized& weight, const LinearTerms& terms) {
+  if (on_cpu(x)) return linear_forward(out, x, dequantized(weight, x), terms);
+  linear_forward_in_bands(out, x, weight, terms);
+}
+
 void multiply(const ProductArgs& args, Device device) {
   device.kind == DeviceKind::cpu ? multiply_on_cpu(args) : device::multiply(args, device);
 }
@@ -78,9 +85,9 @@ void forward_each(const Tensor& out, const Tensor& x, const Weight& weight, cons
 void linear_forward(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms) {
   check_linear_forward("linear_forward", out, x, weight, terms);
   const QuantizedWeight* quantized = weight.quantized();
-  if (quantized && forward_wants_dense(*quantized, x)) return linear_forward(out, x, dequantized(*quantized, x), terms);
+  if (quantized && forward_wants_dense(*quantized, x)) return forward_dequantized(out, x, *quantized, terms);
   const GgmlWeight* ggml = weight.ggml();
-  if (ggml && forward_wants_dense(*ggml, x)) return linear_forward(out, x, dequantized(*ggml, x), terms);
+  if (ggml && forward_wants_dense(*ggml, x)) return forward_dequantized(out, x, *ggml, terms);
   const bool at_once = on_cpu(x) && (x.dtype() == DType::f32 || x.dtype() == DType::bf16);
   std::vector<LoraRows> rows;
   if (!terms.lora_rows.empty()) {

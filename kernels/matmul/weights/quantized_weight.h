@@ -2,8 +2,9 @@
 // product with the weight dequantised to that dtype: the same bits, for any number of rows.
 //
 // On the CPU all products read the codes: for up to four rows they are decoded in registers, for more into a panel of
-// words that all tiles share. On a device up to 64 rows of 16 bits, or 16 of f32, read them; more rows and the gradient
-// of the input dequantise the weight into workspace [N, K] for one product: dense tiles then read it faster than codes.
+// words that all tiles share. On a device up to 64 rows of 16 bits, or 16 of f32, read them. More rows dequantise bands
+// of the weight into workspace (kernels/matmul/bands.h), the gradient of the input all of it for one product: dense
+// tiles then read it faster than codes.
 // quantized_gemv.h is for up to four rows of 16 bits there, and gives other bits.
 //
 // K is a multiple of 32, and every 32 neighbours along it from a multiple of 32 on share a scale (as they do when K is

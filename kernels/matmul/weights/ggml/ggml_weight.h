@@ -2,8 +2,8 @@
 // where the file has 4.5.
 //
 // On cuda and simt it stands for the weight dequantised to the activations' dtype: the same bits, for any number of
-// rows. Up to 64 rows read the codes (of f32 16); more rows and the gradient of the input dequantise the weight into
-// workspace [N, K] for one product.
+// rows. Up to 64 rows read the codes (of f32 16); more rows dequantise bands of the weight into workspace
+// (kernels/matmul/bands.h), the gradient of the input all of it for one product.
 //
 // On the CPU linear_forward multiplies integers: rows of activations are quantised to 16 bits with a scale for each 32
 // neighbours along k. A block's sum of products is exact; then out = fma(sum, d · scale, out) and, where the format has
