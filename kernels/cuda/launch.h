@@ -9,6 +9,7 @@ struct LaunchConfig {
   const char* name;  // for reports
   dim3 grid, block;
   bool dependent = false;  // may begin before the kernel before it has ended (dependent_launch.h)
+  unsigned cluster = 1;    // blocks along x that are there together (ptx/cluster.h), on sm_90: up to 8
 };
 
 // The cards that an instance is for. Who launches one for `large_blocks` has another with the same bits where
@@ -60,6 +61,7 @@ void launch_unclaimed(const LaunchConfig& config, size_t shared_bytes, void (*ke
                        .block = config.block,
                        .dynamic_bytes = shared_bytes,
                        .dependent = config.dependent,
+                       .cluster = config.cluster,
                        .closure = new Call(call),
                        .invoke = [](void* closure) { (*static_cast<Call*>(closure))(); },
                        .destroy = [](void* closure) { delete static_cast<Call*>(closure); }},
@@ -69,20 +71,28 @@ void launch_unclaimed(const LaunchConfig& config, size_t shared_bytes, void (*ke
   if (shared_bytes > (48 << 10))
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
           config.name);
-  if (!config.dependent) {
+  if (!config.dependent && config.cluster == 1) {
     kernel<<<config.grid, config.block, shared_bytes, current_stream()>>>(static_cast<Parameters>(arguments)...);
     return check(cudaGetLastError(), config.name);
   }
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
   cudaLaunchConfig_t launch{};
+  const auto next = [&]() -> cudaLaunchAttribute& { return attributes[launch.numAttrs++]; };
+  if (config.dependent) {
+    cudaLaunchAttribute& attribute = next();
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (config.cluster > 1) {
+    cudaLaunchAttribute& attribute = next();
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim = {config.cluster, 1, 1};
+  }
   launch.gridDim = config.grid;
   launch.blockDim = config.block;
   launch.dynamicSmemBytes = shared_bytes;
   launch.stream = current_stream();
-  launch.attrs = &attribute;
-  launch.numAttrs = 1;
+  launch.attrs = attributes;
   check(cudaLaunchKernelEx(&launch, kernel, static_cast<Parameters>(arguments)...), config.name);
 #endif
 }
@@ -97,6 +107,15 @@ void launch(const char* name, dim3 grid,
             void (*kernel)(BlockResources<threads, blocks, shared_bytes, cards>, Parameters...),
             const Arguments&... arguments) {
   launch_unclaimed({.name = name, .grid = grid, .block = dim3(threads)}, shared_bytes, kernel,
+                   BlockResources<threads, blocks, shared_bytes, cards>{}, arguments...);
+}
+
+// In clusters of so many blocks.
+template <int threads, int blocks, int shared_bytes, Cards cards, class... Parameters, class... Arguments>
+void launch_clusters(const char* name, dim3 grid, unsigned cluster,
+                     void (*kernel)(BlockResources<threads, blocks, shared_bytes, cards>, Parameters...),
+                     const Arguments&... arguments) {
+  launch_unclaimed({.name = name, .grid = grid, .block = dim3(threads), .cluster = cluster}, shared_bytes, kernel,
                    BlockResources<threads, blocks, shared_bytes, cards>{}, arguments...);
 }
 

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "core/random.h"
+#include "kernels/simt/cluster.h"
 #include "kernels/simt/collectives.h"
 #include "kernels/simt/fiber.h"
 #include "kernels/simt/mbarrier.h"
@@ -34,14 +36,25 @@ struct Thread {
   std::string (*describe)(const void*) = nullptr;
   const void* condition = nullptr;
   bool awaits_grid = false;
+  bool at_cluster = false;                // has arrived at barrier.cluster, in the phase that is to open
+  std::optional<uint64_t> cluster_phase;  // in which it arrived, and has not waited since
   AsyncCopies copies;
 };
 
 struct Block {
-  const KernelLaunch* launch = nullptr;
   uint3 index;
   std::vector<Thread> threads;
   std::vector<uint32_t> warp_epochs;
+  uint32_t epoch = 0;
+};
+
+// The blocks that run together, and what was found about the launch so far.
+struct Cluster {
+  const KernelLaunch* launch = nullptr;
+  std::vector<Block> blocks;  // by rank
+  uint32_t clock = 0;         // of epochs
+  uint32_t arrived = 0;       // threads at barrier.cluster
+  uint64_t phase = 0;         // of barrier.cluster
   std::vector<std::string> faults;
   std::set<std::string> places;       // of the faults
   std::set<const void*> faulty_code;  // addresses already looked up
@@ -53,7 +66,7 @@ FiberPool& pool() {
   return fibers;
 }
 
-Block block;
+Cluster cluster;
 FiberOrder order = FiberOrder::ascending;
 uint64_t order_seed = 1;
 
@@ -63,10 +76,13 @@ std::string text_of(const uint3& i) {
 
 std::string text_of(const Where& where) { return std::string(where.file_name()) + ":" + std::to_string(where.line()); }
 
+Block& block() { return cluster.blocks[static_cast<size_t>(running.rank)]; }
+
 // One report for each place: the first thread that is at fault stands for all.
 void add_fault(const std::string& what, const std::string& place) {
-  if (block.faults.size() >= 4 || !block.places.insert(place).second) return;
-  block.faults.push_back(what + place);
+  if (cluster.faults.size() >= 4 || !cluster.places.insert(place).second) return;
+  cluster.faults.push_back(std::string("kernel ") + cluster.launch->name + ", block " + text_of(block().index) + ": " +
+                           what + place);
 }
 
 std::string standing(const Thread& thread) {
@@ -83,7 +99,7 @@ bool same_place(const Thread& a, const Thread& b) {
          std::strcmp(a.where.file_name(), b.where.file_name()) == 0;
 }
 
-Thread& current() { return block.threads[static_cast<size_t>(running.thread)]; }
+Thread& current() { return block().threads[static_cast<size_t>(running.thread)]; }
 
 void wait(State state, const char* name, Where where) {
   Thread& thread = current();
@@ -93,19 +109,39 @@ void wait(State state, const char* name, Where where) {
   pool().yield();
 }
 
-void thread_entry(int index) {
-  block.launch->invoke(block.launch->closure);
-  Thread& thread = block.threads[static_cast<size_t>(index)];
+bool is_over(const Block& one) {
+  return std::all_of(one.threads.begin(), one.threads.end(),
+                     [](const Thread& thread) { return thread.state == State::exited; });
+}
+
+// Threads that have exited are not waited for.
+void open_cluster_barrier() {
+  if (cluster.arrived == 0) return;
+  uint32_t expected = 0;
+  for (const Block& one : cluster.blocks)
+    for (const Thread& thread : one.threads) expected += thread.state != State::exited || thread.at_cluster ? 1 : 0;
+  if (cluster.arrived < expected) return;
+  cluster.arrived = 0;
+  ++cluster.phase;
+  for (Block& one : cluster.blocks)
+    for (Thread& thread : one.threads) thread.at_cluster = false;
+  begin_cluster_epoch();
+}
+
+void thread_entry(int) {
+  cluster.launch->invoke(cluster.launch->closure);
+  Thread& thread = current();
   if (const Where* issued = thread.copies.unfinished())
     add_fault("thread " + text_of(thread.index) + " exits with cp.async copies that it never waited for, issued at ",
               text_of(*issued));
-  if (const Where* issued = unfinished_wgmma(index / 32))
+  if (const Where* issued = unfinished_wgmma())
     add_fault("thread " + text_of(thread.index) + " exits with wgmma that it never waited for, issued at ",
               text_of(*issued));
   if (thread.awaits_grid)
     add_fault("thread " + text_of(thread.index) + " exits without having waited for the kernel before a dependent one",
               "");
   thread.state = State::exited;
+  open_cluster_barrier();
 }
 
 std::vector<int> turn_order(int count, uint64_t salt) {
@@ -119,74 +155,105 @@ std::vector<int> turn_order(int count, uint64_t salt) {
   return turns;
 }
 
-// Nobody can run. When every thread waits at one barrier, it opens; otherwise somebody waits for threads that will
-// never come.
-void open_barrier() {
-  const Thread& first = *std::find_if(block.threads.begin(), block.threads.end(),
-                                      [](const Thread& thread) { return thread.state != State::exited; });
-  for (size_t i = 0; i < block.threads.size(); ++i) {
-    const Thread& thread = block.threads[i];
+// Nobody can run. Opens the block's barrier where every thread waits at it.
+bool open_barrier(Block& one) {
+  for (const Thread& thread : one.threads)
+    if (thread.state != State::at_barrier || !same_place(one.threads[0], thread)) return false;
+  for (Thread& thread : one.threads) thread.state = State::ready;
+  return true;
+}
+
+// No barrier opens either: somebody waits for threads that will never come.
+void report_hang(const Block& one) {
+  for (size_t i = 0; i < one.threads.size(); ++i) {
+    const Thread& thread = one.threads[i];
     if (thread.state != State::at_collective) continue;
-    for (size_t other = i / 32 * 32; other < std::min(i / 32 * 32 + 32, block.threads.size()); ++other) {
-      const Thread& lane = block.threads[other];
+    for (size_t other = i / 32 * 32; other < std::min(i / 32 * 32 + 32, one.threads.size()); ++other) {
+      const Thread& lane = one.threads[other];
       if (!(thread.mask >> (other % 32) & 1u)) continue;
       if (lane.state == State::at_collective && lane.mask == thread.mask && same_place(lane, thread)) continue;
-      add_fault("divergent warp collective: " + standing(thread) + ", but " + standing(lane) + ", which its mask names",
-                "");
-      block.abandoned = true;
-      return;
+      return add_fault(
+          "divergent warp collective: " + standing(thread) + ", but " + standing(lane) + ", which its mask names", "");
     }
   }
-  for (const Thread& thread : block.threads) {
+  bool any = false;
+  for (const Thread& thread : one.threads) {
     if (thread.state != State::at_condition) continue;
     add_fault("hang: " + standing(thread), ", " + thread.describe(thread.condition));
-    block.abandoned = true;
+    any = true;
   }
-  if (block.abandoned) return;
-  for (const Thread& thread : block.threads) {
-    if (thread.state == State::at_barrier && same_place(first, thread)) continue;
-    add_fault("divergent barrier: " + standing(first) + ", but " + standing(thread), "");
-    block.abandoned = true;
-    return;
+  if (any || is_over(one)) return;
+  const Thread& first = *std::find_if(one.threads.begin(), one.threads.end(),
+                                      [](const Thread& thread) { return thread.state != State::exited; });
+  for (const Thread& thread : one.threads)
+    if (thread.state != State::at_barrier || !same_place(first, thread))
+      return add_fault("divergent barrier: " + standing(first) + ", but " + standing(thread), "");
+}
+
+void open_barriers() {
+  bool any = false;
+  for (size_t rank = 0; rank < cluster.blocks.size(); ++rank)
+    if (open_barrier(cluster.blocks[rank])) {
+      begin_block_epoch(static_cast<int>(rank));
+      any = true;
+    }
+  if (any) return;
+  for (size_t rank = 0; rank < cluster.blocks.size(); ++rank) {
+    run_as_block(static_cast<int>(rank));
+    report_hang(cluster.blocks[rank]);
   }
-  for (Thread& thread : block.threads) thread.state = State::ready;
-  ++running.block_epoch;
+  cluster.abandoned = true;
+}
+
+// A turn of the thread; false: it has to wait.
+bool run_thread(int rank, int index) {
+  run_as_block(rank);
+  Thread& thread = block().threads[static_cast<size_t>(index)];
+  if (thread.state == State::at_condition && thread.arrived(thread.condition)) thread.state = State::ready;
+  if (thread.state != State::ready) return false;
+  running.thread = index;
+  running.warp = index / 32;
+  running.awaits_grid = thread.awaits_grid;
+  running.warp_epoch = block().warp_epochs[static_cast<size_t>(index / 32)];
+  pool().resume(rank * static_cast<int>(block().threads.size()) + index);
+  return true;
 }
 
 void run_threads() {
-  const int count = static_cast<int>(block.threads.size());
-  pool().prepare(count, thread_entry);
+  const int count = static_cast<int>(cluster.blocks[0].threads.size());
+  const int all = count * static_cast<int>(cluster.blocks.size());
+  pool().prepare(all, thread_entry);
   uint64_t round = 0;
-  const uint64_t salt = (uint64_t{block.index.z} << 20) ^ (block.index.y << 10) ^ block.index.x;
-  while (!block.abandoned) {
-    bool any_ran = false, any_left = false;
-    for (const int i : turn_order(count, (salt << 12) + round++)) {
-      Thread& thread = block.threads[static_cast<size_t>(i)];
-      if (thread.state == State::at_condition && thread.arrived(thread.condition)) thread.state = State::ready;
-      if (thread.state == State::ready) {
-        running.thread = i;
-        running.warp = i / 32;
-        running.awaits_grid = thread.awaits_grid;
-        running.warp_epoch = block.warp_epochs[static_cast<size_t>(i / 32)];
-        pool().resume(i);
-        any_ran = true;
-      }
-      any_left = any_left || thread.state != State::exited;
-    }
-    if (!any_left) break;
-    if (!any_ran && !land_tensor_copy()) open_barrier();
+  const uint3& first = cluster.blocks[0].index;
+  const uint64_t salt = (uint64_t{first.z} << 20) ^ (first.y << 10) ^ first.x;
+  while (!cluster.abandoned) {
+    bool any_ran = false;
+    for (const int i : turn_order(all, (salt << 12) + round++)) any_ran = run_thread(i / count, i % count) || any_ran;
+    if (std::all_of(cluster.blocks.begin(), cluster.blocks.end(), is_over)) break;
+    if (!any_ran && !land_tensor_copy()) open_barriers();
   }
   running.thread = -1;
   running.awaits_grid = false;
-  if (!block.abandoned) end_tensor_copies();
+  if (!cluster.abandoned) end_tensor_copies();
 }
 
 std::string describe_faults() {
   std::string text;
-  for (const std::string& fault : block.faults)
-    text += (text.empty() ? "" : "\n") + std::string("kernel ") + block.launch->name + ", block " +
-            text_of(block.index) + ": " + fault;
+  for (const std::string& fault : cluster.faults) text += (text.empty() ? "" : "\n") + fault;
   return text;
+}
+
+Block make_block(const KernelLaunch& launch, unsigned linear) {
+  Block made;
+  made.index = {linear % launch.grid.x, linear / launch.grid.x % launch.grid.y, linear / launch.grid.x / launch.grid.y};
+  const unsigned count = launch.block.x * launch.block.y * launch.block.z;
+  made.threads.assign(count, Thread{});
+  made.warp_epochs.assign((count + 31) / 32, 0);
+  for (unsigned i = 0; i < count; ++i)
+    made.threads[i].index = {i % launch.block.x, i / launch.block.x % launch.block.y,
+                             i / launch.block.x / launch.block.y};
+  for (Thread& thread : made.threads) thread.awaits_grid = launch.dependent;
+  return made;
 }
 
 }  // namespace
@@ -207,6 +274,10 @@ std::string launch_limits(const KernelLaunch& launch) {
       launch.grid.y > 65535 || launch.grid.z > 65535)
     return beyond("a grid of " + std::to_string(launch.grid.x) + " × " + std::to_string(launch.grid.y) + " × " +
                   std::to_string(launch.grid.z) + " blocks; each extent is at least 1, and y and z at most 65535");
+  if (launch.cluster > 1 && !has_clusters()) return beyond("clusters want a card of sm_90");
+  if (launch.cluster == 0 || launch.cluster > most_cluster_blocks || launch.grid.x % launch.cluster != 0)
+    return beyond("clusters of " + std::to_string(launch.cluster) + " blocks along a grid of " +
+                  std::to_string(launch.grid.x) + "; 1 to 8 make up the grid");
   if (launch.dynamic_bytes > shared_bytes_of_block())
     return beyond(std::to_string(launch.dynamic_bytes) + " bytes of dynamic shared memory, the card has " +
                   std::to_string(shared_bytes_of_block()));
@@ -215,39 +286,36 @@ std::string launch_limits(const KernelLaunch& launch) {
 
 std::string run_grid(const KernelLaunch& launch) {
   const int count = static_cast<int>(launch.block.x * launch.block.y * launch.block.z);
-  const uint64_t blocks = uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
-  block.launch = &launch;
-  block.faults.clear();
-  block.places.clear();
-  block.faulty_code.clear();
-  block.abandoned = false;
-  const std::vector<int> turns = turn_order(static_cast<int>(blocks), ~uint64_t{0});
+  const uint64_t clusters = uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z / launch.cluster;
+  cluster.launch = &launch;
+  cluster.faults.clear();
+  cluster.places.clear();
+  cluster.faulty_code.clear();
+  cluster.abandoned = false;
+  const std::vector<int> turns = turn_order(static_cast<int>(clusters), ~uint64_t{0});
   for (const int turn : turns) {
-    const unsigned linear = static_cast<unsigned>(turn);
-    block.index = {linear % launch.grid.x, linear / launch.grid.x % launch.grid.y,
-                   linear / launch.grid.x / launch.grid.y};
-    block.threads.assign(static_cast<size_t>(count), Thread{});
-    block.warp_epochs.assign(static_cast<size_t>((count + 31) / 32), 0);
-    for (unsigned i = 0; i < static_cast<unsigned>(count); ++i)
-      block.threads[i].index = {i % launch.block.x, i / launch.block.x % launch.block.y,
-                                i / launch.block.x / launch.block.y};
-    for (Thread& thread : block.threads) thread.awaits_grid = launch.dependent;
-    ++running.block_epoch;
-    begin_shared_memory(launch.dynamic_bytes, running.block_epoch);
+    cluster.blocks.clear();
+    for (unsigned rank = 0; rank < launch.cluster; ++rank)
+      cluster.blocks.push_back(make_block(launch, static_cast<unsigned>(turn) * launch.cluster + rank));
+    cluster.arrived = 0;
+    cluster.phase = 0;
+    begin_cluster_epoch();
+    run_as_block(0);
+    begin_shared_memory(launch.dynamic_bytes, static_cast<int>(launch.cluster));
     begin_mbarriers();
     begin_tensor_copies(order != FiberOrder::descending);
-    begin_wgmma(count);
+    begin_wgmma(count, static_cast<int>(launch.cluster));
     run_threads();
     end_shared_memory();
-    if (!block.faults.empty()) break;
+    if (!cluster.faults.empty()) break;
   }
   return describe_faults();
 }
 
 const uint3& thread_index() { return current().index; }
-const uint3& block_index() { return block.index; }
-const dim3& block_shape() { return block.launch->block; }
-const dim3& grid_shape() { return block.launch->grid; }
+const uint3& block_index() { return block().index; }
+const dim3& block_shape() { return cluster.launch->block; }
+const dim3& grid_shape() { return cluster.launch->grid; }
 int lane() { return running.thread % 32; }
 
 void report(const char* what, Where where) {
@@ -255,12 +323,12 @@ void report(const char* what, Where where) {
 }
 
 void report_of_thread(int thread, const std::string& what, Where where) {
-  add_fault("thread " + text_of(block.threads[static_cast<size_t>(thread)].index) + " " + what + ", at ",
+  add_fault("thread " + text_of(block().threads[static_cast<size_t>(thread)].index) + " " + what + ", at ",
             text_of(where));
 }
 
 void report_at(const char* what, const void* code_address) {
-  if (!block.faulty_code.insert(code_address).second) return;
+  if (!cluster.faulty_code.insert(code_address).second) return;
   add_fault("thread " + text_of(current().index) + " " + what + ", at ", source_line(code_address));
 }
 
@@ -279,11 +347,57 @@ void grid_dependency_wait() {
   running.awaits_grid = false;
 }
 
+void begin_block_epoch(int rank) {
+  cluster.blocks[static_cast<size_t>(rank)].epoch = ++cluster.clock;
+  if (rank == running.rank) running.block_epoch = cluster.clock;
+}
+void begin_cluster_epoch() {
+  ++cluster.clock;
+  for (Block& one : cluster.blocks) one.epoch = cluster.clock;
+  running.block_epoch = running.cluster_epoch = cluster.clock;
+}
+void run_as_block(int rank) {
+  running.rank = rank;
+  running.block_epoch = block().epoch;
+}
+
+int cluster_rank() { return running.rank; }
+int cluster_blocks() { return static_cast<int>(cluster.blocks.size()); }
+
+void cluster_arrive(Where where) {
+  Thread& thread = current();
+  if (thread.cluster_phase) return report("arrives at barrier.cluster twice with no wait between", where);
+  thread.at_cluster = true;
+  thread.cluster_phase = cluster.phase;
+  ++cluster.arrived;
+  open_cluster_barrier();
+}
+
+void cluster_wait(Where where) {
+  Thread& thread = current();
+  if (!thread.cluster_phase) return report("waits at barrier.cluster, where it has not arrived", where);
+  const uint64_t phase = *thread.cluster_phase;
+  thread.cluster_phase.reset();
+  wait_until(
+      "barrier.cluster.wait", [](const void* what) { return cluster.phase > *static_cast<const uint64_t*>(what); },
+      [](const void*) {
+        return "at which " + std::to_string(cluster.arrived) + " threads of the cluster have arrived";
+      },
+      &phase, where);
+}
+
+const char* why_no_peer(int rank) {
+  if (cluster.phase == 0)
+    return "reaches for another block of its cluster before a barrier.cluster has said that it is there";
+  if (is_over(cluster.blocks[static_cast<size_t>(rank)])) return "reaches for a block of its cluster that has exited";
+  return nullptr;
+}
+
 void __syncthreads(Where where) { wait(State::at_barrier, "__syncthreads", where); }
 
 void warp_collective(const char* name, unsigned mask, void* request, Complete complete, Where where) {
   Thread& self = current();
-  const int count = static_cast<int>(block.threads.size());
+  const int count = static_cast<int>(block().threads.size());
   const int first = running.warp * 32;
   if (!(mask >> lane() & 1u)) return report("calls a warp collective with a mask that leaves itself out", where);
   // Lanes beyond the block's last thread do not exist; CUDA lets a full mask stand for those that do.
@@ -297,7 +411,7 @@ void warp_collective(const char* name, unsigned mask, void* request, Complete co
   void* requests[32] = {};
   for (int i = 0; i < 32; ++i) {
     if (!(wanted >> i & 1u)) continue;
-    const Thread& other = block.threads[static_cast<size_t>(first) + static_cast<size_t>(i)];
+    const Thread& other = block().threads[static_cast<size_t>(first) + static_cast<size_t>(i)];
     if (other.state != State::at_collective || other.mask != mask || !same_place(other, self)) {
       pool().yield();  // the last lane to arrive completes for all
       return;
@@ -306,15 +420,15 @@ void warp_collective(const char* name, unsigned mask, void* request, Complete co
   }
   complete(requests, wanted);
   for (int i = 0; i < 32; ++i)
-    if (wanted >> i & 1u) block.threads[static_cast<size_t>(first) + static_cast<size_t>(i)].state = State::ready;
+    if (wanted >> i & 1u) block().threads[static_cast<size_t>(first) + static_cast<size_t>(i)].state = State::ready;
 }
 
 void __syncwarp(unsigned mask, Where where) {
   char nothing = 0;
   warp_collective(
       "__syncwarp", mask, &nothing,
-      [](void* const*, unsigned) { ++block.warp_epochs[static_cast<size_t>(running.warp)]; }, where);
-  running.warp_epoch = block.warp_epochs[static_cast<size_t>(running.warp)];
+      [](void* const*, unsigned) { ++block().warp_epochs[static_cast<size_t>(running.warp)]; }, where);
+  running.warp_epoch = block().warp_epochs[static_cast<size_t>(running.warp)];
 }
 
 void async_copy(void* shared, const void* global, int bytes, int valid_bytes, Where where) {

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/simt/block.h"
+#include "kernels/simt/cluster.h"
 #include "kernels/simt/memory_checks.h"
 
 namespace lathe::simt {
@@ -16,7 +17,8 @@ struct Barrier {
   unsigned pending = 0;    // that are still to come
   int64_t bytes_left = 0;  // below zero: copies that came before they were expected, or that nobody expects
   uint64_t phase = 0;
-  int made_by = 0;
+  int rank = 0;          // of the block whose it is
+  int made_by = 0;       // thread
   uint32_t made_in = 0;  // block epoch
   bool fenced = false;
 };
@@ -30,7 +32,12 @@ Barrier* find(uint64_t* address, Where where) {
     report("uses an mbarrier that nobody has initialised", where);
     return nullptr;
   }
-  if (found->second.made_by != running.thread && found->second.made_in == running.block_epoch) {
+  const Barrier& barrier = found->second;
+  if (barrier.rank != running.rank && barrier.made_in >= running.cluster_epoch) {
+    report("uses an mbarrier that another block initialised, with no barrier.cluster between", where);
+    return nullptr;
+  }
+  if (barrier.rank == running.rank && barrier.made_by != running.thread && barrier.made_in == running.block_epoch) {
     report("uses an mbarrier that another thread initialised, with no barrier between", where);
     return nullptr;
   }
@@ -38,12 +45,12 @@ Barrier* find(uint64_t* address, Where where) {
 }
 
 // What comes after an opened barrier is ordered after what came before: the checks of races see one more barrier of the
-// block, which may hide a race between threads that this one does not order, and invents none.
+// cluster, which may hide a race between threads that this one does not order, and invents none.
 void open_if_complete(Barrier& barrier) {
   if (barrier.pending != 0 || barrier.bytes_left != 0) return;
   ++barrier.phase;
   barrier.pending = barrier.count;
-  ++running.block_epoch;
+  begin_cluster_epoch();
 }
 
 void arrive(Barrier& barrier, Where where) {
@@ -85,6 +92,7 @@ void mbarrier_init(uint64_t* barrier, unsigned count, Where where) {
                        .pending = count,
                        .bytes_left = 0,
                        .phase = 0,
+                       .rank = running.rank,
                        .made_by = running.thread,
                        .made_in = running.block_epoch,
                        .fenced = false};
@@ -92,11 +100,20 @@ void mbarrier_init(uint64_t* barrier, unsigned count, Where where) {
 
 void fence_mbarrier_init() {
   for (auto& [address, barrier] : barriers)
-    if (barrier.made_by == running.thread) barrier.fenced = true;
+    if (barrier.rank == running.rank && barrier.made_by == running.thread) barrier.fenced = true;
 }
 
 void mbarrier_arrive(uint64_t* address, Where where) {
   if (Barrier* const barrier = find(address, where)) arrive(*barrier, where);
+}
+
+void mbarrier_arrive_at(uint64_t* own, int rank, Where where) {
+  auto* const address = static_cast<uint64_t*>(shared_memory_of(rank, own, where));
+  Barrier* const barrier = find(address, where);
+  if (barrier == nullptr) return;
+  if (!barrier->fenced)
+    return report("arrives from another block at an mbarrier that no fence.mbarrier_init has followed", where);
+  arrive(*barrier, where);
 }
 
 void mbarrier_arrive_expect_tx(uint64_t* address, unsigned bytes, Where where) {
@@ -108,6 +125,8 @@ void mbarrier_arrive_expect_tx(uint64_t* address, unsigned bytes, Where where) {
 }
 
 void mbarrier_wait(uint64_t* address, unsigned parity, Where where) {
+  if (!in_shared_memory(address, sizeof *address))
+    return report("waits for an mbarrier that is not of its block", where);
   if (find(address, where) == nullptr) return;
   const Wait wait{address, parity & 1};
   wait_until("mbarrier.try_wait", opened, describe, &wait, where);

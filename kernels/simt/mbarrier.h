@@ -11,6 +11,7 @@ namespace lathe::simt {
 void mbarrier_init(uint64_t* barrier, unsigned count, Where where);
 void fence_mbarrier_init();  // of the running thread's barriers, for bulk copies
 void mbarrier_arrive(uint64_t* barrier, Where where);
+void mbarrier_arrive_at(uint64_t* own, int rank, Where where);  // at the same place in that block of the cluster
 void mbarrier_arrive_expect_tx(uint64_t* barrier, unsigned bytes, Where where);
 void mbarrier_wait(uint64_t* barrier, unsigned parity, Where where);
 
@@ -18,6 +19,6 @@ void mbarrier_wait(uint64_t* barrier, unsigned parity, Where where);
 bool mbarrier_takes_copies(uint64_t* barrier, Where where);
 void mbarrier_complete_tx(uint64_t* barrier, unsigned bytes);
 
-void begin_mbarriers();  // of a block: none is there
+void begin_mbarriers();  // of a cluster: none is there
 
 }  // namespace lathe::simt

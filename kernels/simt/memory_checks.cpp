@@ -7,12 +7,12 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <iterator>
 #include <new>
 #include <string>
 #include <string_view>
 
 #include "kernels/simt/block.h"
+#include "kernels/simt/cluster.h"
 #include "kernels/simt/device_memory.h"
 #include "kernels/simt/options.h"
 #include "kernels/simt/sanitizer.h"
@@ -21,21 +21,26 @@
 namespace lathe::simt {
 namespace {
 
-// Static shared memory, a gap, dynamic shared memory, a gap.
+// Static shared memory, a gap, dynamic shared memory, a gap; and so again for the next block of a cluster.
 constexpr size_t gap_bytes = 64 << 10;
 constexpr size_t static_bytes = max_static_shared_bytes;
 constexpr size_t dynamic_offset = static_bytes + gap_bytes;
-constexpr size_t arena_bytes = dynamic_offset + most_shared_bytes + gap_bytes;
+constexpr size_t arena_bytes = 512 << 10;
+static_assert(dynamic_offset + most_shared_bytes + gap_bytes <= arena_bytes);
+constexpr size_t all_arenas_bytes = arena_bytes * most_cluster_blocks;
 constexpr size_t redzone_bytes = 64;  // between two static variables
 
 // One access: which thread, between which barriers.
 struct Access {
-  uint32_t block_epoch = 0;
-  // 10 bits of thread, 22 of its warp's epoch above them, by hand: bit fields are stored in pieces, and the next load
-  // of the word waits until both have left the store buffer. Two thirds of the time of every kernel went there.
+  uint32_t block_epoch = 0;  // of the thread's block
+  // 13 bits of block and thread, 19 of the warp's epoch above them, by hand: bit fields are stored in pieces, and the
+  // next load of the word waits until both have left the store buffer. Two thirds of the time of every kernel went
+  // there. Epochs that have more bits pass for earlier ones.
   uint32_t place = 0;
+  uint32_t who() const { return place & 8191u; }
   uint32_t thread() const { return place & 1023u; }
-  uint32_t warp_epoch() const { return place >> 10; }
+  uint32_t rank() const { return place >> 10 & 7u; }
+  uint32_t warp_epoch() const { return place >> 13; }
 };
 struct Byte {
   Access write, first_read, other_read;
@@ -48,12 +53,18 @@ struct StaticVariable {
   size_t offset, bytes;
 };
 
+struct BlockVariables {
+  std::vector<StaticVariable> variables;
+  size_t static_used = 0;
+};
+
 struct Arena {
-  unsigned char* memory = nullptr;
+  unsigned char* memory = nullptr;  // of all blocks; places in it are offsets
   Byte* shadow = nullptr;
-  std::vector<StaticVariable> variables;  // of the running kernel
-  size_t static_used = 0, dynamic_used = 0;
-  uint32_t first_epoch = 0;  // of the running block
+  BlockVariables blocks[most_cluster_blocks];  // of the running kernel
+  int block_count = 1;
+  size_t dynamic_used = 0;
+  uint32_t first_epoch = 0;  // of the running cluster
 };
 
 Arena arena = [] {
@@ -64,23 +75,29 @@ Arena arena = [] {
     return block;
   };
   Arena made;
-  made.memory = static_cast<unsigned char*>(map(arena_bytes));
-  made.shadow = static_cast<Byte*>(map(arena_bytes * sizeof(Byte)));
+  made.memory = static_cast<unsigned char*>(map(all_arenas_bytes));
+  made.shadow = static_cast<Byte*>(map(all_arenas_bytes * sizeof(Byte)));
   return made;
 }();
 
-// Counts fence.proxy.async, and where each thread of the block had its last one.
+// Counts fence.proxy.async, and where each thread of the cluster had its last one.
 uint32_t proxy_clock = 1;
-uint32_t last_proxy_fence[max_threads_per_block] = {};
+uint32_t last_proxy_fence[max_threads_per_block * most_cluster_blocks] = {};
 
-Access now(int thread) { return {running.block_epoch, static_cast<uint32_t>(thread) | running.warp_epoch << 10}; }
+uint32_t who(int thread) { return static_cast<uint32_t>(thread) | static_cast<uint32_t>(running.rank) << 10; }
 
-bool same_epoch(const Access& a) { return a.block_epoch == running.block_epoch; }
+Access now(int thread) { return {running.block_epoch, who(thread) | running.warp_epoch << 13}; }
+
+// No barrier that both threads wait at stands between that access and one of the running block now.
+bool same_epoch(const Access& a) {
+  return a.rank() == static_cast<uint32_t>(running.rank) ? a.block_epoch == running.block_epoch
+                                                         : a.block_epoch >= running.cluster_epoch;
+}
 
 // Neither a barrier nor a __syncwarp stands between that access and one of `thread` now.
 bool unordered(const Access& earlier, int thread) {
-  if (!same_epoch(earlier) || earlier.thread() == static_cast<uint32_t>(thread)) return false;
-  const bool same_warp = earlier.thread() / 32 == static_cast<uint32_t>(thread) / 32;
+  if (!same_epoch(earlier) || earlier.who() == who(thread)) return false;
+  const bool same_warp = earlier.who() / 32 == who(thread) / 32;
   return !(same_warp && earlier.warp_epoch() < running.warp_epoch);
 }
 
@@ -91,9 +108,11 @@ bool copy_under_way(const Byte& byte) { return byte.copied_in >= arena.first_epo
 char message[200];
 
 const char* conflict(const char* verb, size_t offset, const char* other_verb, const Access& other) {
+  const size_t within = offset % arena_bytes;
   std::snprintf(message, sizeof message,
-                "%s shared memory (byte %zu) that thread %u of the block %s, with no barrier between: a race", verb,
-                offset >= dynamic_offset ? offset - dynamic_offset : offset, static_cast<unsigned>(other.thread()),
+                "%s shared memory (byte %zu) that thread %u of the %s %s, with no barrier between: a race", verb,
+                within >= dynamic_offset ? within - dynamic_offset : within, static_cast<unsigned>(other.thread()),
+                other.rank() == static_cast<uint32_t>(running.rank) ? "block" : "cluster's block of another rank",
                 other_verb);
   return message;
 }
@@ -103,7 +122,7 @@ const char* read_fault(size_t offset, size_t bytes, int thread) {
   const Access access = now(thread);
   for (size_t i = offset; i < offset + bytes; ++i) {
     Byte& byte = arena.shadow[i];
-    const bool another_reads = same_epoch(byte.first_read) && byte.first_read.thread() != static_cast<uint32_t>(thread);
+    const bool another_reads = same_epoch(byte.first_read) && byte.first_read.who() != who(thread);
     (another_reads ? byte.other_read : byte.first_read) = access;
     if (copy_under_way(byte)) return "reads shared memory that a cp.async is still to write: the wait is missing";
     if (!written_in_this_block(byte))
@@ -132,11 +151,16 @@ size_t offset_of(const void* address) {
 }
 
 bool in_use(size_t offset, size_t bytes) {
-  if (offset >= dynamic_offset) return offset - dynamic_offset + bytes <= arena.dynamic_used;
-  for (const StaticVariable& variable : arena.variables)
-    if (offset >= variable.offset && offset + bytes <= variable.offset + variable.bytes) return true;
+  const size_t rank = offset / arena_bytes, within = offset % arena_bytes;
+  if (rank >= static_cast<size_t>(arena.block_count)) return false;
+  if (within >= dynamic_offset) return within - dynamic_offset + bytes <= arena.dynamic_used;
+  for (const StaticVariable& variable : arena.blocks[rank].variables)
+    if (within >= variable.offset && within + bytes <= variable.offset + variable.bytes) return true;
   return false;
 }
+
+BlockVariables& variables_of_block() { return arena.blocks[running.rank]; }
+unsigned char* memory_of_block() { return arena.memory + static_cast<size_t>(running.rank) * arena_bytes; }
 
 using Check = const char* (*)(size_t offset, size_t bytes, int thread);
 
@@ -145,7 +169,7 @@ inline void checked_access(const void* address, size_t bytes, bool aligned, Chec
   if (running.thread < 0) return;
   if (aligned && reinterpret_cast<uintptr_t>(address) % bytes != 0) return report_at("makes a misaligned access", code);
   const size_t offset = offset_of(address);
-  if (offset >= arena_bytes) {
+  if (offset >= all_arenas_bytes) {
     if (running.awaits_grid && device_of(address, bytes) >= 0)
       report_at("touches global memory before it has waited for the kernel before a dependent one", code);
     if (wgmma_under_way() && wgmma_holds(address, bytes))
@@ -153,61 +177,86 @@ inline void checked_access(const void* address, size_t bytes, bool aligned, Chec
     return;
   }
   if (!in_use(offset, bytes)) return report_at("accesses shared memory outside what the block has", code);
+  if (const int rank = static_cast<int>(offset / arena_bytes); rank != running.rank)
+    if (const char* fault = why_no_peer(rank)) return report_at(fault, code);
   if (const char* fault = check(offset, bytes, running.thread)) report_at(fault, code);
 }
 
 }  // namespace
 
-void begin_shared_memory(size_t dynamic_bytes, uint32_t block_epoch) {
-  arena.first_epoch = block_epoch;
-  std::fill(std::begin(last_proxy_fence), std::end(last_proxy_fence), 0u);
-  arena.variables.clear();
-  arena.static_used = 0;
+void begin_shared_memory(size_t dynamic_bytes, int blocks) {
+  arena.first_epoch = running.block_epoch;
+  std::fill_n(last_proxy_fence, static_cast<size_t>(blocks) * max_threads_per_block, 0u);
+  arena.block_count = blocks;
   arena.dynamic_used = dynamic_bytes;
-  unpoison(arena.memory, arena_bytes);
-  std::memset(arena.memory + dynamic_offset, 0xff, dynamic_bytes);
-  poison(arena.memory, dynamic_offset);
-  poison(arena.memory + dynamic_offset + dynamic_bytes, arena_bytes - dynamic_offset - dynamic_bytes);
+  for (int rank = 0; rank < blocks; ++rank) {
+    arena.blocks[rank].variables.clear();
+    arena.blocks[rank].static_used = 0;
+    unsigned char* const memory = arena.memory + static_cast<size_t>(rank) * arena_bytes;
+    unpoison(memory, arena_bytes);
+    std::memset(memory + dynamic_offset, 0xff, dynamic_bytes);
+    poison(memory, dynamic_offset);
+    poison(memory + dynamic_offset + dynamic_bytes, arena_bytes - dynamic_offset - dynamic_bytes);
+  }
 }
 
-void end_shared_memory() { poison(arena.memory, arena_bytes); }
+void end_shared_memory() { poison(arena.memory, static_cast<size_t>(arena.block_count) * arena_bytes); }
 
 bool in_shared_memory(const void* address, size_t bytes) {
   const size_t offset = offset_of(address);
-  return offset < arena_bytes && in_use(offset, bytes);
+  return offset < all_arenas_bytes && rank_of_shared(address) == running.rank && in_use(offset, bytes);
+}
+
+int rank_of_shared(const void* address) { return static_cast<int>(offset_of(address) / arena_bytes); }
+
+void* shared_memory_of(int rank, void* own, Where where) {
+  const size_t offset = offset_of(own);
+  const char* fault = nullptr;
+  if (offset >= all_arenas_bytes || rank_of_shared(own) != running.rank) {
+    fault = "asks where something that does not lie in its shared memory lies in another block";
+  } else if (rank < 0 || rank >= arena.block_count) {
+    fault = "reaches for a block that its cluster has not";
+  } else if (rank != running.rank) {
+    fault = why_no_peer(rank);
+  }
+  if (fault == nullptr) return arena.memory + offset % arena_bytes + static_cast<size_t>(rank) * arena_bytes;
+  report(fault, where);
+  return own;
 }
 
 void* static_shared(const void* key, size_t bytes, size_t alignment, Where where) {
-  for (const StaticVariable& variable : arena.variables)
-    if (variable.key == key) return arena.memory + variable.offset;
-  const size_t offset = (arena.static_used + alignment - 1) / alignment * alignment;
+  BlockVariables& block = variables_of_block();
+  unsigned char* const memory = memory_of_block();
+  for (const StaticVariable& variable : block.variables)
+    if (variable.key == key) return memory + variable.offset;
+  const size_t offset = (block.static_used + alignment - 1) / alignment * alignment;
   if (offset + bytes > static_bytes) {
     report("uses more than the 48 KiB of static shared memory that a kernel may have", where);
-    return arena.memory;
+    return memory;
   }
-  arena.static_used = offset + bytes + redzone_bytes;
-  arena.variables.push_back({key, offset, bytes});
-  unpoison(arena.memory + offset, bytes);
-  std::memset(arena.memory + offset, 0xff, bytes);
-  return arena.memory + offset;
+  block.static_used = offset + bytes + redzone_bytes;
+  block.variables.push_back({key, offset, bytes});
+  unpoison(memory + offset, bytes);
+  std::memset(memory + offset, 0xff, bytes);
+  return memory + offset;
 }
 
-void* dynamic_shared_memory() { return arena.memory + dynamic_offset; }
+void* dynamic_shared_memory() { return memory_of_block() + dynamic_offset; }
 
 void note_shared_read(const void* address, size_t bytes, int lane, Where where) {
   const size_t offset = offset_of(address);
-  if (offset >= arena_bytes || !in_use(offset, bytes)) return report("reads outside the block's shared memory", where);
+  if (!in_shared_memory(address, bytes)) return report("reads outside the block's shared memory", where);
   if (!checks_shared_memory()) return;
   if (const char* fault = read_fault(offset, bytes, running.warp * 32 + lane)) report(fault, where);
 }
 
 size_t shared_window_address(const void* address) {
-  const size_t offset = offset_of(address);
-  return offset < arena_bytes && offset >= dynamic_offset ? offset - dynamic_offset : SIZE_MAX;
+  const size_t offset = offset_of(address), within = offset % arena_bytes;
+  return offset < all_arenas_bytes && within >= dynamic_offset ? within - dynamic_offset : SIZE_MAX;
 }
 
 void* shared_window_pointer(size_t address) {
-  return address < arena.dynamic_used ? arena.memory + dynamic_offset + address : nullptr;
+  return address < arena.dynamic_used ? memory_of_block() + dynamic_offset + address : nullptr;
 }
 
 void begin_async_write(void* shared, size_t bytes, Where where) {
@@ -227,20 +276,20 @@ void end_async_write(void* shared, const void* from, size_t bytes, int thread) {
   const size_t offset = offset_of(shared);
   for (size_t i = offset; i < offset + bytes; ++i) {
     arena.shadow[i].copied_in = 0;
-    arena.shadow[i].write = {running.block_epoch, static_cast<uint32_t>(thread)};
+    arena.shadow[i].write = {running.block_epoch, who(thread)};
     arena.shadow[i].stored_at = 0;
   }
 }
 
 void note_async_read(const void* address, size_t bytes, int thread, Where where) {
   const size_t offset = offset_of(address);
-  if (offset >= arena_bytes || !in_use(offset, bytes))
+  if (!in_shared_memory(address, bytes))
     return report_of_thread(thread, "has wgmma or a copy read outside the block's shared memory", where);
   if (!checks_shared_memory()) return;
   if (const char* fault = read_fault(offset, bytes, thread)) return report_of_thread(thread, fault, where);
   for (size_t i = offset; i < offset + bytes; ++i) {
     const Byte& byte = arena.shadow[i];
-    if (byte.stored_at == 0 || last_proxy_fence[byte.write.thread()] > byte.stored_at) continue;
+    if (byte.stored_at == 0 || last_proxy_fence[byte.write.who()] > byte.stored_at) continue;
     return report_of_thread(thread,
                             "has wgmma or a copy read shared memory that thread " +
                                 std::to_string(byte.write.thread()) +
@@ -249,7 +298,7 @@ void note_async_read(const void* address, size_t bytes, int thread, Where where)
   }
 }
 
-void fence_proxy_async() { last_proxy_fence[running.thread] = ++proxy_clock; }
+void fence_proxy_async() { last_proxy_fence[who(running.thread)] = ++proxy_clock; }
 
 void AsyncCopies::issue(void* shared, const void* global, int bytes, int valid_bytes, Where where) {
   copies_.push_back({shared, global, bytes, valid_bytes, where});

@@ -1,5 +1,6 @@
-// The block's shared memory, and what is checked about its use: who wrote a byte, who read it, and whether a barrier
-// stands between; bytes that nobody wrote; bytes that a cp.async under way will write.
+// The shared memory of a cluster's blocks, and what is checked about its use: who wrote a byte, who read it, and
+// whether a barrier stands between; bytes that nobody wrote; bytes that a cp.async under way will write; a block's that
+// is not there yet, or no more.
 #pragma once
 
 #include <cstddef>
@@ -11,16 +12,17 @@
 
 namespace lathe::simt {
 
-void begin_shared_memory(size_t dynamic_bytes, uint32_t block_epoch);  // poisons it
+void begin_shared_memory(size_t dynamic_bytes, int blocks);  // poisons it
 void end_shared_memory();
-bool in_shared_memory(const void* address, size_t bytes);
+bool in_shared_memory(const void* address, size_t bytes);  // of the running block
+int rank_of_shared(const void* address);                   // the block whose shared memory holds it
 
 // What the asynchronous proxy (bulk copies, wgmma's descriptors) does with shared memory. A tile that it finds lies in
 // dynamic shared memory, and its address is counted from there, as on a card whose kernel has no static one.
-size_t shared_window_address(const void* address);                // SIZE_MAX outside
-void* shared_window_pointer(size_t address);                      // nullptr outside
+size_t shared_window_address(const void* address);                // SIZE_MAX outside; of any block of the cluster
+void* shared_window_pointer(size_t address);                      // nullptr outside; the running block's
 void begin_async_write(void* shared, size_t bytes, Where where);  // by the running thread; poisons
-void end_async_write(void* shared, const void* from, size_t bytes, int thread);
+void end_async_write(void* shared, const void* from, size_t bytes, int thread);  // of the running block
 void note_async_read(const void* address, size_t bytes, int thread, Where where);
 // What the running thread wrote before is there for the asynchronous proxy: fence.proxy.async.
 void fence_proxy_async();

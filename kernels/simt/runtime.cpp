@@ -55,6 +55,7 @@ void fail_nth(Call call, int64_t n) {
 }
 
 void pretend(Machine wanted) { machine = wanted; }
+bool has_clusters() { return machine == Machine::hopper; }
 size_t shared_bytes_of_block() { return machine == Machine::hopper ? most_shared_bytes : size_t{163} << 10; }
 
 int64_t launches_run() {

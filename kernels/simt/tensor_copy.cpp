@@ -2,9 +2,11 @@
 
 #include <cstring>
 #include <deque>
+#include <string>
 #include <vector>
 
 #include "kernels/simt/block.h"
+#include "kernels/simt/cluster.h"
 #include "kernels/simt/device_memory.h"
 #include "kernels/simt/mbarrier.h"
 #include "kernels/simt/memory_checks.h"
@@ -20,7 +22,7 @@ struct Copy {
   TensorMap map;
   int row, column;
   uint64_t* barrier;
-  int thread;
+  int rank, thread;  // who issued it
   Where where;
 };
 
@@ -45,30 +47,55 @@ void land(const Copy& copy) {
       std::memcpy(&box[place], static_cast<const unsigned char*>(map.data) + row * map.row_bytes + 2 * column, 2);
     }
   }
+  run_as_block(copy.rank);
+  if (const int to = rank_of_shared(copy.shared); to != copy.rank)
+    if (const char* fault = why_no_peer(to))
+      return report_of_thread(copy.thread, std::string("has a bulk copy under way that ") + fault, copy.where);
   end_async_write(copy.shared, box.data(), box.size(), copy.thread);
   mbarrier_complete_tx(copy.barrier, static_cast<unsigned>(box.size()));
+}
+
+// What is wrong with a copy of the running thread, or nullptr.
+const char* fault_of(const void* shared, const TensorMap& map, int column) {
+  if (device_of(&map, sizeof map) >= 0)
+    return "copies by a tensor map in global memory: a kernel's argument is where it lies unfenced";
+  if (running.awaits_grid) return "copies global memory before it has waited for the kernel before a dependent one";
+  if (map.data == nullptr) return "copies by a tensor map that was never made";
+  const size_t address = shared_window_address(shared);
+  if (!in_shared_memory(shared, bytes_of(map)) || address == SIZE_MAX)
+    return "copies a box to an address outside the block's dynamic shared memory";
+  if (address % 1024 != 0) return "copies a box in 128-byte swizzle to an address that is not a multiple of 1024";
+  if (column % 8 != 0) return "copies a box from an address that is not a multiple of 16 bytes";
+  return nullptr;
+}
+
+// To the shared memory of a block of the cluster.
+void issue(Copy copy) {
+  if (!mbarrier_takes_copies(copy.barrier, copy.where)) return;
+  if (wgmma_reads(copy.shared, bytes_of(copy.map)))
+    return report("copies to shared memory that a wgmma reads which nobody has waited for", copy.where);
+  begin_async_write(copy.shared, bytes_of(copy.map), copy.where);
+  under_way.push_back(copy);
+  if (!lands_late) land_tensor_copy();
 }
 
 }  // namespace
 
 void tensor_copy(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, Where where) {
-  if (device_of(&map, sizeof map) >= 0)
-    return report("copies by a tensor map in global memory: a kernel's argument is where it lies unfenced", where);
-  if (running.awaits_grid)
-    return report("copies global memory before it has waited for the kernel before a dependent one", where);
-  if (map.data == nullptr) return report("copies by a tensor map that was never made", where);
-  const size_t address = shared_window_address(shared);
-  if (!in_shared_memory(shared, bytes_of(map)) || address == SIZE_MAX)
-    return report("copies a box to an address outside the block's dynamic shared memory", where);
-  if (address % 1024 != 0)
-    return report("copies a box in 128-byte swizzle to an address that is not a multiple of 1024", where);
-  if (column % 8 != 0) return report("copies a box from an address that is not a multiple of 16 bytes", where);
-  if (!mbarrier_takes_copies(barrier, where)) return;
-  if (wgmma_reads(address, bytes_of(map)))
-    return report("copies to shared memory that a wgmma reads which nobody has waited for", where);
-  begin_async_write(shared, bytes_of(map), where);
-  under_way.push_back({static_cast<unsigned char*>(shared), map, row, column, barrier, running.thread, where});
-  if (!lands_late) land_tensor_copy();
+  if (const char* fault = fault_of(shared, map, column)) return report(fault, where);
+  issue({static_cast<unsigned char*>(shared), map, row, column, barrier, running.rank, running.thread, where});
+}
+
+void tensor_copy_multicast(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, unsigned mask,
+                           Where where) {
+  if (const char* fault = fault_of(shared, map, column)) return report(fault, where);
+  if (mask == 0 || mask >> cluster_blocks() != 0) return report("multicasts to blocks that its cluster has not", where);
+  for (int rank = 0; rank < cluster_blocks(); ++rank) {
+    if (!(mask >> rank & 1u)) continue;
+    auto* const to = static_cast<unsigned char*>(shared_memory_of(rank, shared, where));
+    auto* const barrier_there = static_cast<uint64_t*>(shared_memory_of(rank, barrier, where));
+    issue({to, map, row, column, barrier_there, running.rank, running.thread, where});
+  }
 }
 
 void begin_tensor_copies(bool late) {
@@ -85,8 +112,10 @@ bool land_tensor_copy() {
 }
 
 void end_tensor_copies() {
-  for (const Copy& copy : under_way)
+  for (const Copy& copy : under_way) {
+    run_as_block(copy.rank);
     report_of_thread(copy.thread, "has a bulk copy under way when the block ends", copy.where);
+  }
   under_way.clear();
 }
 

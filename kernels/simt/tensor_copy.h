@@ -17,11 +17,15 @@ struct TensorMap {
 };
 
 // The box from (row, column) on to `shared`, zeros where the matrix ends; its bytes are completed on the barrier. The
-// copy lands as late as it may, when nobody in the block can go on, or at once: begin_tensor_copies() says which.
+// copy lands as late as it may, when nobody in the cluster can go on, or at once: begin_tensor_copies() says which.
 void tensor_copy(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, Where where);
+// The same to that place in each block of the cluster whose rank is a bit of the mask, and completed on the barrier at
+// that place in each.
+void tensor_copy_multicast(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, unsigned mask,
+                           Where where);
 
-void begin_tensor_copies(bool late);  // of a block
+void begin_tensor_copies(bool late);  // of a cluster
 bool land_tensor_copy();              // the oldest; false: none is under way
-void end_tensor_copies();             // the block's threads have exited: reports a copy that is still under way
+void end_tensor_copies();             // all threads have exited: reports a copy that is still under way
 
 }  // namespace lathe::simt

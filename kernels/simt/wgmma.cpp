@@ -40,9 +40,12 @@ struct Warp {
   bool fenced = false;
 };
 
-std::vector<Warp> warps;
+std::vector<Warp> warps;                              // of all blocks of the cluster
 std::vector<std::vector<WgmmaArgs>> issued_by_group;  // what the first warp to come gave as the group's i-th product
+size_t warps_of_block = 1;
 int under_way = 0;
+
+size_t running_warp() { return static_cast<size_t>(running.rank) * warps_of_block + static_cast<size_t>(running.warp); }
 
 // ---- descriptors ----
 
@@ -107,12 +110,12 @@ Where place_of_collective;
 
 void complete_issue(void* const* requests, unsigned) {
   const auto args_of = [&](int lane) -> WgmmaArgs& { return *static_cast<WgmmaArgs*>(requests[lane]); };
-  Warp& warp = warps[static_cast<size_t>(running.warp)];
+  Warp& warp = warps[running_warp()];
   const WgmmaArgs& args = args_of(0);
   for (int lane = 1; lane < 32; ++lane)
     if (!same_product(args, args_of(lane)))
       return report("gives wgmma another descriptor than its neighbour", place_of_collective);
-  std::vector<WgmmaArgs>& group = issued_by_group[static_cast<size_t>(running.warp / 4)];
+  std::vector<WgmmaArgs>& group = issued_by_group[running_warp() / 4];
   if (warp.issued < group.size()) {
     if (!same_product(group[warp.issued], args))
       report("gives wgmma another descriptor than the other warps of its warpgroup", place_of_collective);
@@ -188,7 +191,7 @@ void give_back(Sums& sums) {
 
 void complete_wait(void* const* requests, unsigned) {
   const auto left = static_cast<size_t>(*static_cast<int*>(requests[0]));
-  Warp& warp = warps[static_cast<size_t>(running.warp)];
+  Warp& warp = warps[running_warp()];
   warp.fenced = false;
   if (warp.group_ends.size() <= left) return;
   const size_t done = warp.group_ends[warp.group_ends.size() - 1 - left];
@@ -236,8 +239,7 @@ void wgmma_fence(Where where) {
   if (!whole_warpgroup(where)) return;
   char nothing = 0;
   warp_collective(
-      "wgmma.fence", full_warp, &nothing,
-      [](void* const*, unsigned) { warps[static_cast<size_t>(running.warp)].fenced = true; }, where);
+      "wgmma.fence", full_warp, &nothing, [](void* const*, unsigned) { warps[running_warp()].fenced = true; }, where);
 }
 
 void wgmma_commit(Where where) {
@@ -246,7 +248,7 @@ void wgmma_commit(Where where) {
   warp_collective(
       "wgmma.commit_group", full_warp, &nothing,
       [](void* const*, unsigned) {
-        Warp& warp = warps[static_cast<size_t>(running.warp)];
+        Warp& warp = warps[running_warp()];
         warp.group_ends.push_back(warp.products.size());
       },
       where);
@@ -257,9 +259,11 @@ void wgmma_wait(int groups_left, Where where) {
   warp_collective("wgmma.wait_group", full_warp, &groups_left, complete_wait, where);
 }
 
-void begin_wgmma(int threads) {
-  warps.assign(static_cast<size_t>((threads + 31) / 32), Warp{});
-  issued_by_group.assign(static_cast<size_t>((threads + 127) / 128), {});
+void begin_wgmma(int threads, int blocks) {
+  warps_of_block = static_cast<size_t>((threads + 31) / 32);
+  const size_t all = warps_of_block * static_cast<size_t>(blocks);
+  warps.assign(all, Warp{});
+  issued_by_group.assign((all + 3) / 4, {});
   under_way = 0;
 }
 
@@ -271,7 +275,7 @@ bool wgmma_holds(const void* address, size_t bytes) {
     const auto* begin = static_cast<const unsigned char*>(registers);
     return begin != nullptr && first < begin + count && begin < first + bytes;
   };
-  const Warp& warp = warps[static_cast<size_t>(running.warp)];
+  const Warp& warp = warps[running_warp()];
   for (const Product& product : warp.products) {
     const Sums& sums = warp.sums[product.sums];
     if (meets(sums.at[lane()], static_cast<size_t>(sums.count) * 4) || meets(product.a_registers[lane()], 16))
@@ -280,7 +284,8 @@ bool wgmma_holds(const void* address, size_t bytes) {
   return false;
 }
 
-bool wgmma_reads(size_t window_address, size_t bytes) {
+bool wgmma_reads(const void* shared, size_t bytes) {
+  const size_t window_address = shared_window_address(shared);
   const auto meets = [&](uint64_t descriptor, bool along_mn, int extent) {
     for (int i = 0; i < extent; i += 8)
       for (int k = 0; k < 16; ++k) {
@@ -289,8 +294,9 @@ bool wgmma_reads(size_t window_address, size_t bytes) {
       }
     return false;
   };
-  for (const Warp& warp : warps)
-    for (const Product& product : warp.products) {
+  const size_t first = static_cast<size_t>(rank_of_shared(shared)) * warps_of_block;
+  for (size_t i = first; i < first + warps_of_block; ++i)
+    for (const Product& product : warps[i].products) {
       const WgmmaArgs& args = product.args;
       if (meets(args.b, args.b_along_mn, args.n)) return true;
       if (args.a_registers == nullptr && meets(args.a, args.a_along_mn, 64)) return true;
@@ -298,8 +304,8 @@ bool wgmma_reads(size_t window_address, size_t bytes) {
   return false;
 }
 
-const Where* unfinished_wgmma(int warp) {
-  const std::vector<Product>& left = warps[static_cast<size_t>(warp)].products;
+const Where* unfinished_wgmma() {
+  const std::vector<Product>& left = warps[running_warp()].products;
   return left.empty() ? nullptr : &left.front().where;
 }
 

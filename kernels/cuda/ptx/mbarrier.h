@@ -27,6 +27,12 @@ inline void fence_mbarrier_init() { ::lathe::simt::fence_mbarrier_init(); }
 inline void mbarrier_arrive(MBarrier& barrier, Where where = Where::current()) {
   ::lathe::simt::mbarrier_arrive(&barrier.state, where);
 }
+// At the barrier that lies where this one does in another block of the cluster, or in this one; fence_mbarrier_init()
+// and a barrier of the cluster came before. It says that this thread has read what it waited for, and nothing of what
+// it stored: for that, arrivals would have to wait for memory (a fence of the whole card in nvcc 13's code).
+inline void mbarrier_arrive_at(MBarrier& own, int rank, Where where = Where::current()) {
+  ::lathe::simt::mbarrier_arrive_at(&own.state, rank, where);
+}
 // One arrival, and so many bytes of bulk copies more that the phase waits for: all of a box, with what lies outside the
 // matrix.
 inline void mbarrier_arrive_expect_tx(MBarrier& barrier, unsigned bytes, Where where = Where::current()) {
@@ -51,6 +57,16 @@ __device__ __forceinline__ void fence_mbarrier_init() {
 }
 __device__ __forceinline__ void mbarrier_arrive(MBarrier& barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&barrier.state)) : "memory");
+}
+__device__ __forceinline__ void mbarrier_arrive_at(MBarrier& own, int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}" ::"r"(shared_address(&own.state)),
+      "r"(rank)
+      : "memory");
 }
 __device__ __forceinline__ void mbarrier_arrive_expect_tx(MBarrier& barrier, unsigned bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&barrier.state)),

@@ -27,12 +27,26 @@ inline void tensor_copy(void* tile, const TensorMap& map, int row, int column, M
                         Where where = Where::current()) {
   ::lathe::simt::tensor_copy(tile, map, row, column, &barrier.state, where);
 }
+// The same box to that place in each block of the cluster whose rank is a bit of the mask; in each, its bytes are
+// completed on the barrier that lies where this one does. All of them have to be done with what lies there.
+inline void tensor_copy_multicast(void* tile, const TensorMap& map, int row, int column, MBarrier& barrier,
+                                  unsigned mask, Where where = Where::current()) {
+  ::lathe::simt::tensor_copy_multicast(tile, map, row, column, &barrier.state, mask, where);
+}
 #else
 __device__ __forceinline__ void tensor_copy(void* tile, const TensorMap& map, int row, int column, MBarrier& barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
           shared_address(tile)),
       "l"(&map), "r"(column), "r"(row), "r"(shared_address(&barrier.state))
+      : "memory");
+}
+__device__ __forceinline__ void tensor_copy_multicast(void* tile, const TensorMap& map, int row, int column,
+                                                      MBarrier& barrier, unsigned mask) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(shared_address(tile)),
+      "l"(&map), "r"(column), "r"(row), "r"(shared_address(&barrier.state)), "h"(static_cast<uint16_t>(mask))
       : "memory");
 }
 #endif

@@ -1,0 +1,1 @@
+#include "tests/support/cluster_kernels.cu"
