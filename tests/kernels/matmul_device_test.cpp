@@ -123,14 +123,14 @@ TEST_P(MatmulDevice, an_element_has_the_same_bits_in_every_shape_of_tile) {
   }
 }
 
-// What the three layouts of a product give, with all their terms, for 200 rows and k = 72: two stages along k and one
-// of LoRA's; and one that is only scaled and rounded.
+// What the three layouts of a product give, with all their terms, for k = 72: two stages along k and one of LoRA's; and
+// one that is only scaled and rounded.
 struct LargeProducts {
   std::vector<std::byte> forward, input_gradient, weight_gradient, rounded;
 };
-LargeProducts large_products(int64_t columns, DType dtype) {
+LargeProducts large_products(int64_t rows, int64_t columns, DType dtype) {
   const Device device{DeviceKind::simt};
-  constexpr int64_t rows = 200, k = 72, rank = 8, tokens = 142;
+  constexpr int64_t k = 72, rank = 8, tokens = 142;
   const int64_t outputs = columns - 3;  // of the forward, whose weight need not have rows by eights
   const auto matrix = [device](int64_t m, int64_t n, DType type, uint64_t seed) {
     return copy_to(device, random_matrix(m, n, type, seed));
@@ -159,22 +159,29 @@ LargeProducts large_products(int64_t columns, DType dtype) {
 }
 
 // By wgmma, on simt as a card of sm_90, as by mma.sync.
-void expect_same_bits(int64_t columns, DType dtype, simt::FiberOrder order) {
-  const LargeProducts expected = large_products(columns, dtype);
+void expect_same_bits(int64_t rows, int64_t columns, DType dtype, simt::FiberOrder order) {
+  const LargeProducts expected = large_products(rows, columns, dtype);
   const testing::Hopper hopper(order);
-  const LargeProducts found = large_products(columns, dtype);
+  const LargeProducts found = large_products(rows, columns, dtype);
   EXPECT_EQ(found.forward, expected.forward);
   EXPECT_EQ(found.input_gradient, expected.input_gradient);
   EXPECT_EQ(found.weight_gradient, expected.weight_gradient);
   EXPECT_EQ(found.rounded, expected.rounded);
 }
 
-TEST(MatmulWarpgroups, have_the_bits_of_mma_sync_in_wide_tiles) {  // two to a block, none of them whole
-  expect_same_bits(496, DType::bf16, simt::FiberOrder::ascending);
+// Two rows of tiles, so that blocks go in pairs, none of whose tiles is whole.
+TEST(MatmulWarpgroups, have_the_bits_of_mma_sync_in_wide_tiles_of_pairs) {  // two to a block
+  expect_same_bits(200, 496, DType::bf16, simt::FiberOrder::ascending);
 }
-TEST(MatmulWarpgroups, have_the_bits_of_mma_sync_in_square_tiles) {  // three to a block
-  expect_same_bits(264, DType::bf16, simt::FiberOrder::descending);
-  expect_same_bits(264, DType::f16, simt::FiberOrder::ascending);
+TEST(MatmulWarpgroups, have_the_bits_of_mma_sync_in_square_tiles_of_pairs) {  // three to a block
+  expect_same_bits(200, 264, DType::bf16, simt::FiberOrder::descending);
+  expect_same_bits(200, 264, DType::f16, simt::FiberOrder::shuffled);
+}
+TEST(MatmulWarpgroups, have_the_bits_of_mma_sync_where_the_rows_of_tiles_are_odd) {
+  expect_same_bits(300, 248, DType::bf16, simt::FiberOrder::ascending);
+}
+TEST(MatmulWarpgroups, have_the_bits_of_mma_sync_in_one_round_of_tiles) {
+  expect_same_bits(200, 120, DType::bf16, simt::FiberOrder::ascending);
 }
 
 TEST(MatmulWarpgroups, take_large_products_that_bulk_copies_can_serve) {

@@ -2,10 +2,15 @@
 // stages under way, and two consuming warpgroups, which multiply 64 rows each. Blocks stay, one on each multiprocessor,
 // and take tile after tile: the next tile's first stages come while this one's sums are written.
 //
+// Blocks may go in pairs (clusters of two) whose tiles stand one above the other: each copies its own rows of the left
+// operand and half of the right one's, that half to both, so that the second-level cache is asked for two thirds of the
+// bytes (of square tiles three quarters). A stage is filled when the consumers of both blocks have released it.
+//
 // An element has the bits that mma.sync gives it (dense.cu): both add 16 products and the sum so far by one formula
 // (kernels/simt/tensor_sum.h), and both walk along k by sixteens to the end of the last stage of 64. Were that not so
 // on a card (device_tests holds both against the formula), takes_warpgroups() returning false would be all there is to
 // change here.
+#include "kernels/cuda/ptx/cluster.h"
 #include "kernels/cuda/tile/bulk_operand.cuh"
 #include "kernels/cuda/tile/bulk_pipeline.cuh"
 #include "kernels/matmul/cuda/epilogue.cuh"
@@ -62,6 +67,7 @@ struct Segments {
   TensorMap left[most], right[most];
   int steps[most];
   int count;
+  int cluster;  // blocks: 1, or 2, a pair
 };
 constexpr int most_segments(ProductLayout layout) {
   return layout == ProductLayout::columns_plain ? 12 : 2;  // maps of 128 bytes in 4 KiB of arguments
@@ -83,6 +89,8 @@ __device__ __forceinline__ void for_each_tile(int64_t m, int64_t n, Body body) {
 template <class Stages, class Segments>
 __device__ __forceinline__ void produce(Stages& shared, const Segments& segments, int64_t m, int64_t n) {
   using Shape = typename Stages::Shape;
+  const bool paired = segments.cluster > 1;
+  const int rank = cluster_rank();
   RingPlace<Shape::stages> place;
   for_each_tile<Shape>(m, n, [&](int first_row, int first_column) {
     for (int s = 0; s < segments.count; ++s) {
@@ -92,7 +100,11 @@ __device__ __forceinline__ void produce(Stages& shared, const Segments& segments
         MBarrier& full = shared.pipeline.full[place.stage];
         shared.pipeline.begin_fill(place, left.bytes + right.bytes);
         left.copy(segments.left[s], first_row, step * bulk_k, full);
-        right.copy(segments.right[s], first_column, step * bulk_k, full);
+        if (paired) {
+          right.copy_half(segments.right[s], first_column, step * bulk_k, full, rank);
+        } else {
+          right.copy(segments.right[s], first_column, step * bulk_k, full);
+        }
       }
     }
   });
@@ -100,8 +112,11 @@ __device__ __forceinline__ void produce(Stages& shared, const Segments& segments
 
 // sums = the product of `steps` stages, by a warpgroup whose rows of the tile begin at `row`. The stages are released.
 template <class Stages, int count>
-__device__ __forceinline__ void multiply_stages(float (&sums)[count], Stages& shared, int row, int steps,
+__device__ __forceinline__ void multiply_stages(float (&sums)[count], Stages& shared, int row, int steps, bool paired,
                                                 RingPlace<Stages::Shape::stages>& place) {
+  const auto release = [&](int stage) {
+    paired ? shared.pipeline.release_to_both(stage) : shared.pipeline.release(stage);
+  };
   int before = 0;
   for (int step = 0; step < steps; ++step, place.advance()) {
     shared.pipeline.wait_until_full(place);
@@ -112,11 +127,11 @@ __device__ __forceinline__ void multiply_stages(float (&sums)[count], Stages& sh
     for (int k = 0; k < bulk_k / 16; ++k) wgmma(sums, left.next_k16(k), right.next_k16(k), step > 0 || k > 0);
     wgmma_commit();
     wgmma_wait<1>();  // the tensor cores have this stage to do while the one before is given back
-    if (step > 0) shared.pipeline.release(before);
+    if (step > 0) release(before);
     before = place.stage;
   }
   wgmma_wait<0>(sums);
-  shared.pipeline.release(before);
+  release(before);
 }
 
 // A warp's 16 rows of sums, as wgmma leaves them, into out: 32 columns at a time by way of shared memory, where a lane
@@ -202,7 +217,7 @@ __device__ __forceinline__ void consume(Stages& shared, const Segments& segments
   for_each_tile<Shape>(e.m, e.n, [&](int first_row, int first_column) {
     for (int s = 0; s < (sum_each ? segments.count : 1); ++s) {
       float sums[Shape::n / 2];
-      multiply_stages(sums, shared, row, sum_each ? segments.steps[s] : steps_of_all, place);
+      multiply_stages(sums, shared, row, sum_each ? segments.steps[s] : steps_of_all, segments.cluster > 1, place);
       SumsTile& tile = shared.sums[4 * group + warp];
       if (rounds && first_column + Shape::n <= e.n) {
         round_rows(e, sums, tile, first_row + row + 16 * warp, first_column);
@@ -213,14 +228,20 @@ __device__ __forceinline__ void consume(Stages& shared, const Segments& segments
   });
 }
 
+__device__ __forceinline__ void sync_blocks(int cluster) {
+  if (cluster == 1) return __syncthreads();
+  cluster_arrive();
+  cluster_wait();
+}
+
 template <class Shape, ProductLayout layout, class T, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     warpgroup_product_kernel(Resources, const __grid_constant__ SegmentsOf<layout> segments, Epilogue<T> epilogue) {
   using Shared = Stages<Shape, layout, T>;
   static_assert(sizeof(Shared) <= Resources::shared_bytes);
   Shared& shared = *swizzled_shared<Shared>();
-  if (threadIdx.x == 0) shared.pipeline.init(Shape::consuming_warps);
-  __syncthreads();  // the mbarriers are there for all
+  if (threadIdx.x == 0) shared.pipeline.init(Shape::consuming_warps * segments.cluster);
+  sync_blocks(segments.cluster);  // the mbarriers are there for all
   // From a lane, so that the compiler knows that a warp is of one mind: descriptors live in registers of the warp.
   const int warpgroup = __shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 128, 0);
   if (warpgroup == 0) {
@@ -230,6 +251,7 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     take_registers<Shape::consumer_registers>();
     consume(shared, segments, epilogue, warpgroup - 1);
   }
+  if (segments.cluster > 1) sync_blocks(segments.cluster);  // the other block copies to this one, and arrives here
 }
 
 // ---- host ----
@@ -241,7 +263,7 @@ struct PairMaps {
 };
 template <class Shape, ProductLayout layout, class T>
 PairMaps<Shape, layout, T> maps_of(const ProductArgs& args, const ProductMatrix& left, const ProductMatrix& right,
-                                   int64_t first_k, int64_t k) {
+                                   int64_t first_k, int64_t k, int cluster) {
   // Where k runs over the rows of a matrix, a pair may begin further down.
   const auto data = [&](const ProductMatrix& matrix, Major major) {
     return static_cast<const T*>(matrix.data) + (major == Major::k ? 0 : first_k * matrix.stride);
@@ -250,32 +272,43 @@ PairMaps<Shape, layout, T> maps_of(const ProductArgs& args, const ProductMatrix&
   using Left = std::remove_extent_t<decltype(Shared::left)>;
   using Right = std::remove_extent_t<decltype(Shared::right)>;
   return {Left::map_args(data(left, Left::major), left.stride, args.m, k),
-          Right::map_args(data(right, Right::major), right.stride, args.n, k)};
+          Right::map_args(data(right, Right::major), right.stride, args.n, k, cluster)};
 }
 
 template <class Shape, ProductLayout layout, class T>
 bool maps_serve(const ProductArgs& args) {
   const auto serves = [&](const ProductMatrix& left, const ProductMatrix& right, int64_t k) {
-    const auto maps = maps_of<Shape, layout, T>(args, left, right, 0, k);
+    const auto maps = maps_of<Shape, layout, T>(args, left, right, 0, k, 1);
     return why_no_tensor_map(maps.left)[0] == 0 && why_no_tensor_map(maps.right)[0] == 0;
   };
   return serves(args.left, args.right, args.k) && (args.k2 == 0 || serves(args.left2, args.right2, args.k2));
+}
+
+// Whether blocks go in pairs. The rows of tiles have to be even: then tile 2 i stands above tile 2 i + 1 (find_tile). In
+// one round of tiles there is more of the cache for each, and the first stages would wait for both blocks.
+template <class Shape>
+bool pays_to_pair(const ProductArgs& args) {
+  const int64_t rows_of_tiles = (args.m + Shape::m - 1) / Shape::m;
+  return rows_of_tiles % 2 == 0 && count_tiles<Shape>(args.m, args.n) > multiprocessors();
 }
 
 template <class Shape, ProductLayout layout, class T>
 void start(const ProductArgs& args) {
   SegmentsOf<layout> segments;
   segments.count = 0;
+  segments.cluster = pays_to_pair<Shape>(args) ? 2 : 1;
   const auto add = [&](const ProductMatrix& left, const ProductMatrix& right, int64_t first_k, int64_t k) {
-    const auto maps = maps_of<Shape, layout, T>(args, left, right, first_k, k);
+    const auto maps = maps_of<Shape, layout, T>(args, left, right, first_k, k, segments.cluster);
     segments.left[segments.count] = make_tensor_map(maps.left);
     segments.right[segments.count] = make_tensor_map(maps.right);
     segments.steps[segments.count++] = stages_along(k);
   };
   const int64_t tiles = count_tiles<Shape>(args.m, args.n);
-  const dim3 grid(static_cast<unsigned>(tiles < multiprocessors() ? tiles : multiprocessors()));
+  const auto blocks = static_cast<unsigned>(tiles < multiprocessors() ? tiles : multiprocessors());
+  const auto cluster = static_cast<unsigned>(segments.cluster);
   const auto launch_segments = [&] {
-    launch("warpgroup_product", grid, warpgroup_product_kernel<Shape, layout, T>, segments, epilogue_of<T>(args));
+    launch_clusters("warpgroup_product", dim3(blocks / cluster * cluster), cluster,
+                    warpgroup_product_kernel<Shape, layout, T>, segments, epilogue_of<T>(args));
     segments.count = 0;
   };
   if constexpr (layout == ProductLayout::columns_plain) {
