@@ -6,8 +6,8 @@
 
 namespace lathe::kernels {
 
-// What is dequantised at a time. An output projection of 128k rows by 4096 takes 1 GiB as a whole, and a layer's 14336 ×
-// 4096 two bands. A band of half the size would be read from an H100's second-level cache (50 MB) where it was just
+// What is dequantised at a time. An output projection of 128k rows by 4096 takes 1 GiB as a whole, and a layer's 14336
+// × 4096 two bands. A band of half the size would be read from an H100's second-level cache (50 MB) where it was just
 // written, which saves a card that multiplies 512 rows a tenth of its time on paper; but 65 to 256 rows by 4096 rows of
 // a weight are 32 to 64 tiles for 132 multiprocessors, and take up to twice as long.
 inline constexpr int64_t most_band_bytes = int64_t{64} << 20;

@@ -53,6 +53,12 @@ void multiply_codes(std::span<const CodesProduct> products, Device device) {
   });
 }
 
+void multiply_gated_codes(const CodesProduct& gate, const CodesProduct& up, const GatedResult& result, Device device) {
+  with_device(device, [&]<DeviceKind kind>() {
+    quantized_gated_tiles<kind>(with_codes(gate.args, *gate.weight), with_codes(up.args, *up.weight), result);
+  });
+}
+
 void multiply_codes_gemv(const ProductArgs& args, const QuantizedWeight& weight, Device device) {
   if (args.m == 0 || args.n == 0) return;
   const QuantizedProductArgs codes = with_codes(args, weight);

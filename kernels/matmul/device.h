@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/matmul/arguments.h"
+#include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/weights/quantized_weight.h"
 
 namespace lathe::kernels::device {
@@ -21,6 +22,8 @@ struct CodesProduct {
   const QuantizedWeight* weight;
 };
 void multiply_codes(std::span<const CodesProduct> products, Device device);
+// The activated product of two such, gate and up, without LoRA, bias or residual: one launch.
+void multiply_gated_codes(const CodesProduct& gate, const CodesProduct& up, const GatedResult& result, Device device);
 void multiply_codes_gemv(const ProductArgs& args, const QuantizedWeight& weight, Device device);
 
 }  // namespace lathe::kernels::device

@@ -19,6 +19,9 @@ namespace lathe::kernels {
 namespace {
 
 bool has_lora(const LinearTerms& terms) { return terms.lora_t.defined() || !terms.lora_rows.empty(); }
+bool is_bare(const LinearTerms& terms) {
+  return !has_lora(terms) && !terms.bias.defined() && !terms.residual.defined();
+}
 
 bool multiplies_blocks(const Tensor& x, const LinearProduct& product) {
   return product.weight.ggml() && x.device().kind == DeviceKind::cpu &&
@@ -50,10 +53,17 @@ bool joins_in_blocks(const Tensor& x, const LinearProduct& product) {
   return blocks && device::multiplies_blocks(x, *blocks) && product.terms.lora_rows.empty();
 }
 
+device::BlocksProduct blocks_product(const Tensor& x, const LinearProduct& product) {
+  return {forward_args(product.out, x, product.weight, product.terms), product.weight.ggml()};
+}
+
+device::CodesProduct codes_product(const Tensor& x, const LinearProduct& product) {
+  return {forward_args(product.out, x, product.weight, product.terms), product.weight.quantized()};
+}
+
 void multiply_blocks_on_device(const Tensor& x, std::span<const LinearProduct> products) {
   std::vector<device::BlocksProduct> each;
-  for (const LinearProduct& product : products)
-    each.push_back({forward_args(product.out, x, product.weight, product.terms), product.weight.ggml()});
+  for (const LinearProduct& product : products) each.push_back(blocks_product(x, product));
   device::multiply_blocks(each, x.device());
 }
 
@@ -67,8 +77,7 @@ bool joins_on_cpu(const Tensor& x, const LinearProduct& product) {
 
 void multiply_codes(const Tensor& x, std::span<const LinearProduct> products) {
   std::vector<device::CodesProduct> each;
-  for (const LinearProduct& product : products)
-    each.push_back({forward_args(product.out, x, product.weight, product.terms), product.weight.quantized()});
+  for (const LinearProduct& product : products) each.push_back(codes_product(x, product));
   device::multiply_codes(each, x.device());
 }
 
@@ -138,11 +147,15 @@ void gated_linear_forward(const Tensor& out, const Tensor& x, const LinearProduc
         .dtype(gate.out.dtype())
         .rows_contiguous()
         .device(x.device());
-  const auto is_bare = [&](const LinearProduct& product) {
-    return joins_on_device(x, product) && !product.terms.bias.defined();
-  };
-  if (is_bare(gate) && is_bare(up) && out.dtype() == x.dtype())
+  const bool bare = is_bare(gate.terms) && is_bare(up.terms) && out.dtype() == x.dtype();
+  const GatedResult result{activation, product_matrix(out)};
+  if (bare && joins_on_device(x, gate) && joins_on_device(x, up))
     return multiply_gated(out, x, gate.weight, up.weight, activation);
+  if (bare && joins_in_codes(x, gate, gate) && joins_in_codes(x, up, gate))
+    return device::multiply_gated_codes(codes_product(x, gate), codes_product(x, up), result, x.device());
+  if (bare && x.dtype() != DType::f32 && x.dim(0) > 0 && joins_in_blocks(x, gate) && joins_in_blocks(x, up) &&
+      gate.weight.ggml()->format() == up.weight.ggml()->format())
+    return device::multiply_gated_blocks(blocks_product(x, gate), blocks_product(x, up), result, x.device());
   if (multiplies_blocks(x, gate) && multiplies_blocks(x, up))
     return ggml_gated_linear_forward(out, x, in_blocks(gate), in_blocks(up), activation);
   const LinearProduct both[] = {gate, up};

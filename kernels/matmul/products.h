@@ -2,7 +2,8 @@
 // weights on any device. They are one pass where that gains: on the CPU by packed weights or ggml's blocks, without
 // LoRA terms, x is packed or quantised once, and the panels of all weights are one parallel region; on a device a few
 // rows of 16 bits by dense weights, without a residual and LoRA terms, or by codes of one format (nf4, int8, a GGUF
-// file's), with one adapter or none, are one launch, which keeps more memory busy than one after another.
+// file's), with one adapter or none, are one launch, which keeps more memory busy than one after another. With no terms
+// at all, gate, up and their activation are one launch by any of these weights.
 #pragma once
 
 #include <span>

@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(dequantize_threads, dequantize_blocks)
   const int64_t runs = aligned ? (a.end - a.begin) / run_elements : 0;
   RunCodes codes = {};
   if (thread < runs) codes = read_run(a, block_bits, thread);
-  fill_tables(shared, tables);
+  fill_tables(shared, tables, static_cast<int>(threadIdx.x), dequantize_threads);
   __syncthreads();  // the tables are there
   for (int64_t run = thread; run < runs; run += threads_of_grid) {
     const RunCodes now = codes;

@@ -25,14 +25,13 @@ inline Nf4Tables nf4_tables(const Nf4ScaleArgs& scales) {
 // The tables in shared memory. 16 values lie in 16 banks: whatever codes a warp looks up, none waits for another.
 using Nf4SharedTables = Nf4Tables;
 
-// Called by all threads; a barrier must follow. Arguments that differ from lane to lane are read one after the other,
-// so each is four numbers.
-__device__ __forceinline__ void fill_tables(Nf4SharedTables& shared, const Nf4Tables& tables) {
+// Called by so many threads, all of a block or some; a barrier must follow. Arguments that differ from lane to lane are
+// read one after the other, so each is four numbers.
+__device__ __forceinline__ void fill_tables(Nf4SharedTables& shared, const Nf4Tables& tables, int thread, int threads) {
   constexpr int fours = sizeof(Nf4Tables) / sizeof(float4);
   const float* const from = tables.values;
   float* const to = shared.values;
-  for (int i = static_cast<int>(threadIdx.x); i < fours; i += static_cast<int>(blockDim.x))
-    store_vector(to + 4 * i, load_vector<float4>(from + 4 * i));
+  for (int i = thread; i < fours; i += threads) store_vector(to + 4 * i, load_vector<float4>(from + 4 * i));
 }
 
 // Blocks have 2^nf4_block_bits elements: element i is in block i >> bits. A division of 64 bits is a hundred

@@ -7,17 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/hopper.h"
 #include "tests/support/warpgroup_operands.h"
 
 namespace lathe::testing {
 namespace {
-
-// simt as a card of sm_90, for as long as this lives.
-class Hopper {
- public:
-  Hopper() { simt::pretend(simt::Machine::hopper); }
-  ~Hopper() { simt::pretend(simt::Machine::two_cards); }
-};
 
 class Clusters : public ::testing::TestWithParam<DeviceKind> {
  protected:

@@ -209,6 +209,23 @@ TEST_P(GgmlOnDevice, SeveralProductsHaveTheBitsOfTheirOwn) {
   }
 }
 
+TEST_P(GgmlOnDevice, AGatedProductHasTheBitsOfItsParts) {
+  constexpr int64_t k = 512, n = 45;
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const GgmlWeight gate = RandomBlocks(format(), n, k, dtype, 47).on(device()),
+                     up = RandomBlocks(format(), n, k, dtype, 48).on(device());
+    for (const int64_t m : {1, 18}) {
+      const Tensor x = random(m, k, dtype, 49), out = room(m, n, dtype), expected = room(m, n, dtype);
+      const LinearProduct opened{room(m, n, dtype), gate}, raised{room(m, n, dtype), up};
+      kernels::linear_forward(opened.out, x, gate);
+      kernels::linear_forward(raised.out, x, up);
+      kernels::swiglu_forward(expected, opened.out, raised.out);
+      kernels::gated_linear_forward(out, x, opened, raised, kernels::Activation::silu);
+      EXPECT_EQ(bytes(out), bytes(expected)) << m << " rows of " << name_of(dtype);
+    }
+  }
+}
+
 TEST_P(GgmlOnDevice, TakesTheBytesOfTheFile) {
   const RandomBlocks blocks(format(), 64, 512, DType::bf16, 40);
   // Of 256 neighbours: codes take 4 bits, MXFP4's scales two bytes.
@@ -250,11 +267,11 @@ TEST(GgmlOnSimt, ProductsOfOneFormatAreOneLaunch) {
       mixed{product(q4_k), product(q4_k), product(q6_k)};
   EXPECT_EQ(launches([&] { kernels::linear_forward_each(x, same); }), 1);
   EXPECT_EQ(launches([&] { kernels::linear_forward_each(x, mixed); }), 2);
-  EXPECT_EQ(launches([&] {
-              kernels::gated_linear_forward(Tensor::empty({1, 32}, DType::bf16, simt), x, same[0], same[1],
-                                            kernels::Activation::silu);
-            }),
-            2);
+  const auto gated = [&](const LinearProduct& gate, const LinearProduct& up) {
+    kernels::gated_linear_forward(Tensor::empty({1, 32}, DType::bf16, simt), x, gate, up, kernels::Activation::silu);
+  };
+  EXPECT_EQ(launches([&] { gated(same[0], same[1]); }), 1);
+  EXPECT_EQ(launches([&] { gated(mixed[0], mixed[2]); }), 3);
 }
 
 }  // namespace

@@ -132,6 +132,31 @@ TEST_P(MatmulProductsDevice, a_gated_product_has_the_bits_of_its_parts) {
   }
 }
 
+// A row, a tile of them, more, and more than have a body; a part of a tile of columns.
+TEST_P(MatmulProductsDevice, a_gated_product_in_codes_has_the_bits_of_its_parts) {
+  constexpr int64_t inputs = 192;
+  for (const QuantizedFormat format : {QuantizedFormat::nf4, QuantizedFormat::int8}) {
+    for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
+      if (dtype == DType::f16 && device().kind == DeviceKind::cpu) continue;
+      for (const auto& [rows, n] : {std::pair(1, 64), std::pair(16, 43), std::pair(21, 43), std::pair(65, 43)}) {
+        const Tensor x = random_matrix(rows, inputs, dtype);
+        const auto weight = [&] { return QuantizedWeight::quantize(random_matrix(n, inputs, dtype), format); };
+        const QuantizedWeight gate = weight(), up = weight();
+        const Tensor opened = room(rows, n, dtype), raised = room(rows, n, dtype), out = room(rows, n, dtype);
+        linear_forward(opened, x, gate);
+        linear_forward(raised, x, up);
+        for (const Activation activation : {Activation::silu, Activation::gelu_tanh}) {
+          const Tensor expected = room(rows, n, dtype);
+          activation == Activation::silu ? swiglu_forward(expected, opened, raised)
+                                         : geglu_forward(expected, opened, raised);
+          gated_linear_forward(out, x, {room(rows, n, dtype), gate}, {room(rows, n, dtype), up}, activation);
+          EXPECT_EQ(bytes(out), bytes(expected)) << name_of(dtype) << ", " << rows << " rows, " << n << " columns";
+        }
+      }
+    }
+  }
+}
+
 TEST(MatmulProductsOnSimt, a_few_rows_are_one_launch) {
   const Device simt{DeviceKind::simt};
   const auto zeros = [&](int64_t rows) { return Tensor::zeros({rows, 64}, DType::bf16, simt); };
@@ -153,7 +178,9 @@ TEST(MatmulProductsOnSimt, a_few_rows_are_one_launch) {
     const QuantizedWeight codes = QuantizedWeight::quantize(q, format);
     const LinearProduct one{out(32), codes}, two{out(32), codes}, three{out(32), codes};
     EXPECT_EQ(launches([&] { linear_forward_each(x, std::vector<LinearProduct>{one, two, three}); }), 1);
-    EXPECT_EQ(launches([&] { gated_linear_forward(out(32), x, one, two, Activation::silu); }), 2);
+    EXPECT_EQ(launches([&] { gated_linear_forward(out(32), x, one, two, Activation::silu); }), 1);
+    const LinearProduct biased{out(32), codes, {.bias = Tensor::zeros({32}, DType::bf16, simt)}};
+    EXPECT_EQ(launches([&] { gated_linear_forward(out(32), x, one, biased, Activation::silu); }), 2);
   }
 }
 

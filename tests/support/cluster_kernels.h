@@ -29,8 +29,8 @@ struct ClusterKernels {
   // out [blocks, 64], in clusters of `cluster`: a block reads of the previous one of its cluster the index of that +
   // 1000 · i, hands 0.5 more to the next, arrives at its mbarrier, and gives out what it was handed.
   void (*hand_on)(ClusterFault fault, float* out, int blocks, int cluster);
-  // out [128, 64] f32 = a [128, k] · b [64, k]ᵀ in bf16, k fastest and a multiple of 8: a cluster of two blocks, with 64
-  // rows of a each, which share b: each copies half of its rows to both.
+  // out [128, 64] f32 = a [128, k] · b [64, k]ᵀ in bf16, k fastest and a multiple of 8: a cluster of two blocks, with
+  // 64 rows of a each, which share b: each copies half of its rows to both.
   void (*multicast_product)(ClusterFault fault, float* out, const void* a, const void* b, int k);
 };
 

@@ -20,12 +20,15 @@
 //   decode(weights, step, stage)   this thread's weights of a step, rounded to T: of a column of the warp's, of every
 //                          eight along k the pair of its quarter; step after step
 //   advance(step)          after decode(…, step + 1, …)
+// It belongs to a group of 128 threads, the block or half of it (tile_thread()).
 #pragma once
 
 #include "kernels/cuda/dependent_launch.h"
 #include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/matmul/cuda/epilogue.cuh"
 #include "kernels/matmul/cuda/few_rows.cuh"
+#include "kernels/matmul/cuda/few_rows.h"
+#include "kernels/matmul/cuda/gated_epilogue.cuh"
 #include "kernels/matmul/cuda/operand.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -35,6 +38,9 @@ template <class T>
 using CodesLeftTile = OperandTile<T, CodesShape::m, Major::k>;
 template <class T>
 using CodesLoraStage = Stage<CodesShape, T, Major::k, Major::k>;
+
+// A thread's place in the group that has a weight's tile.
+__device__ __forceinline__ int tile_thread() { return static_cast<int>(threadIdx.x) % CodesShape::threads; }
 
 inline constexpr int threads_of_column = CodesShape::threads / CodesShape::n;
 static_assert(threads_of_column == 4, "as a fragment of the right operand has them");
@@ -66,8 +72,8 @@ struct CodesProducts {
   unsigned end[count];  // of its tiles
 };
 
-// The rows of x on their way into the stages: a thread has one vector of each tile. Those of rows that there are not
-// are zeros from the beginning, and are not copied.
+// The rows of x on their way into the stages: a thread of the block's first group has one vector of each tile. Those of
+// rows that there are not are zeros from the beginning, and are not copied.
 template <class T>
 class CodesLeft {
   using Tile = CodesLeftTile<T>;
@@ -81,10 +87,11 @@ class CodesLeft {
     const int row = static_cast<int>(threadIdx.x) / Tile::vectors,
               column = static_cast<int>(threadIdx.x) % Tile::vectors * vector_elements<T>;
     place_ = Tile::offset(row, column);
-    there_ = first_row + row < rows;
+    const bool has_one = row < CodesShape::m;
+    there_ = has_one && first_row + row < rows;
     next_ = x.data + (there_ ? (first_row + row) * x.stride : 0) + column;
     left_ = static_cast<int>(k) - column;
-    if (there_) return;
+    if (there_ || !has_one) return;
     for (int i = 0; i < stages; ++i) store_vector<uint4>(tiles_[i].elements + place_, uint4{});
   }
   // Starts the copies of the next step.
@@ -114,11 +121,12 @@ __device__ __forceinline__ void add_step(CodesShape::Sums& sums, const AReader<C
 
 // sums += x · weightᵀ: while a step is multiplied the next one is decoded, and the others are on their way.
 template <class T, class Right>
-__device__ __forceinline__ void multiply_codes(CodesShape::Sums& sums, const CodesProduct<T, typename Right::Codes>& p,
-                                               CodesMemory<T, Right>& memory, Right& right, int64_t first_row) {
+__device__ __forceinline__ void multiply_codes(CodesShape::Sums& sums, const DenseOperand<T>& x, int64_t first_row,
+                                               int64_t rows, int64_t k, CodesLeftTile<T> (&tiles)[Right::stages],
+                                               Right& right) {
   constexpr int stages = Right::stages;
-  CodesLeft<T> left(p.left, first_row, p.epilogue.m, p.k, memory.left, stages);
-  const int steps = stages_along(p.k);
+  CodesLeft<T> left(x, first_row, rows, k, tiles, stages);
+  const int steps = stages_along(k);
   int filling = 0;  // the stage of the next step to be filled
   const auto fill = [&](int) {
     left.copy(filling);
@@ -141,11 +149,11 @@ __device__ __forceinline__ void multiply_codes(CodesShape::Sums& sums, const Cod
     WeightFragments<T> next;
     right.decode(next, step + 1, after);
     right.advance(step);
-    add_step(sums, reader, memory.left[reading], weights);
+    add_step(sums, reader, tiles[reading], weights);
     weights = next;
     reading = after;
   }
-  add_step(sums, reader, memory.left[reading], weights);
+  add_step(sums, reader, tiles[reading], weights);
 }
 
 // sums += lora_t · lora_bᵀ: a stage or a few, one after another.
@@ -190,7 +198,7 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   right.prefetch();
   grid_dependency_wait();
   CodesShape::Sums sums;
-  multiply_codes(sums, p, memory, right, first_row);
+  multiply_codes(sums, p.left, first_row, p.epilogue.m, p.k, memory.left, right);
   multiply_lora(sums, p, memory.lora, first_row, first_column);
   finish_tile<CodesShape>(p.epilogue, sums, &memory, first_row, first_column);
 }
@@ -213,6 +221,67 @@ void start_codes_products(const char* name, CodesProducts<T, typename Right::Cod
     all.end[i] = tiles += static_cast<unsigned>((all.of[i].epilogue.n + CodesShape::n - 1) / CodesShape::n);
   const auto rows = static_cast<unsigned>((all.of[0].epilogue.m + CodesShape::m - 1) / CodesShape::m);
   if (tiles > 0) launch_dependent(name, dim3(rows, tiles), codes_product_kernel<T, Right, count>, all);
+}
+
+// ---- gate and up, whose activated product goes out alone ----
+
+template <class T, class Codes>
+struct GatedCodes {
+  DenseOperand<T> left;
+  int64_t k;
+  Codes codes[2];  // gate, up
+  Activation activation;
+  GatedEpilogue<T> epilogue;
+};
+
+// The two groups of a block share the rows of x.
+template <class T, class Right>
+struct GatedCodesMemory {
+  CodesLeftTile<T> left[Right::stages];
+  alignas(16) typename Right::Memory right[2];
+};
+
+// A block has the same 32 columns of both weights, a group of threads each, and one place for x where two blocks have
+// two: a multiprocessor of an H100 has room for three, six tiles of a weight with 16 KB of codes in flight each, in
+// place of three with 20.
+template <
+    class T, class Right,
+    class Resources = BlockResources<2 * CodesShape::threads, 2, static_cast<int>(sizeof(GatedCodesMemory<T, Right>))>>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    gated_codes_kernel(Resources, const __grid_constant__ GatedCodes<T, typename Right::Codes> p) {
+  using Memory = GatedCodesMemory<T, Right>;
+  Memory& memory = *dynamic_shared<Memory>();
+  const int group = static_cast<int>(threadIdx.x) / CodesShape::threads;
+  const GatedEpilogue<T>& e = p.epilogue;
+  const int64_t first_row = int64_t{blockIdx.x} * CodesShape::m, first_column = int64_t{blockIdx.y} * CodesShape::n;
+  launch_dependents();
+  Right right(p.codes[group], memory.right[group], first_column, e.n, p.k);
+  right.prefetch();
+  grid_dependency_wait();
+  CodesShape::Sums sums;
+  multiply_codes(sums, p.left, first_row, e.m, p.k, memory.left, right);
+  using AllSums = GatedSums<CodesShape::m, CodesShape::n>;
+  static_assert(sizeof(AllSums) <= sizeof(Memory));
+  AllSums& all = *reinterpret_cast<AllSums*>(&memory);
+  __syncthreads();  // all are done with the last stage
+  store_fragments(sums, all, 0, static_cast<int>(threadIdx.x) / 32 * 8);
+  __syncthreads();  // the sums are there
+  p.activation == Activation::silu
+      ? finish_gated<T, Silu, CodesShape::m, CodesShape::n>(e, all, first_row, first_column)
+      : finish_gated<T, GeluTanh, CodesShape::m, CodesShape::n>(e, all, first_row, first_column);
+}
+
+template <class T, class Right>
+void start_gated_codes(const char* name, const ProductArgs& product, const GatedResult& result,
+                       const typename Right::Codes& gate, const typename Right::Codes& up) {
+  const GatedCodes<T, typename Right::Codes> p{dense_operand<T>(product.left),
+                                               product.k,
+                                               {gate, up},
+                                               result.activation,
+                                               gated_epilogue<T>(product.m, product.n, result.out)};
+  const auto count = [](int64_t all, int of_tile) { return static_cast<unsigned>((all + of_tile - 1) / of_tile); };
+  const dim3 grid(count(product.m, CodesShape::m), count(product.n, CodesShape::n));
+  if (product.n > 0) launch_dependent(name, grid, gated_codes_kernel<T, Right>, p);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -284,8 +284,8 @@ bool maps_serve(const ProductArgs& args) {
   return serves(args.left, args.right, args.k) && (args.k2 == 0 || serves(args.left2, args.right2, args.k2));
 }
 
-// Whether blocks go in pairs. The rows of tiles have to be even: then tile 2 i stands above tile 2 i + 1 (find_tile). In
-// one round of tiles there is more of the cache for each, and the first stages would wait for both blocks.
+// Whether blocks go in pairs. The rows of tiles have to be even: then tile 2 i stands above tile 2 i + 1 (find_tile).
+// In one round of tiles there is more of the cache for each, and the first stages would wait for both blocks.
 template <class Shape>
 bool pays_to_pair(const ProductArgs& args) {
   const int64_t rows_of_tiles = (args.m + Shape::m - 1) / Shape::m;

@@ -4,9 +4,8 @@
 #include "kernels/matmul/cuda/few_rows.h"
 
 #include "kernels/cuda/dependent_launch.h"
-#include "kernels/gated/activation.cuh"
-#include "kernels/matmul/cuda/epilogue.cuh"
 #include "kernels/matmul/cuda/few_rows.cuh"
+#include "kernels/matmul/cuda/gated_epilogue.cuh"
 #include "kernels/matmul/cuda/operand.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -83,8 +82,8 @@ constexpr int gated_columns = DecodeRows::n / 2;
 template <class T>
 struct Gated {
   DenseOperand<T> left, gate, up;
-  int64_t m, n, k, out_stride;
-  T* out;
+  int64_t k;
+  GatedEpilogue<T> epilogue;
 };
 
 template <class T>
@@ -102,43 +101,19 @@ __device__ __forceinline__ GatedHalf<T>& half_of(GatedStage<T>& stage) {
   return *reinterpret_cast<GatedHalf<T>*>(stage.right.elements + start);
 }
 
-template <class T, class Gate>
-__device__ __forceinline__ void finish_gated(const Gated<T>& p, const DecodeRows::Sums& sums, void* memory,
-                                             int64_t first_column) {
-  using Tile = SharedTile<float, DecodeRows::m, DecodeRows::n, Padded<32>>;
-  static_assert(sizeof(Tile) <= DecodeRows::shared_bytes);
-  Tile& tile = *static_cast<Tile*>(memory);
-  __syncthreads();  // all are done with the last stage
-  store_fragments(sums, tile, DecodeRows::warp_row(), DecodeRows::warp_column());
-  __syncthreads();  // the sums are there
-  constexpr int width = 8, groups = gated_columns / width;
-  const int row = static_cast<int>(threadIdx.x) / groups, within = static_cast<int>(threadIdx.x) % groups * width;
-  const int64_t column = first_column + within;
-  if (row >= p.m || row >= DecodeRows::m || column >= p.n) return;
-  float values[width];
-  LATHE_UNROLL
-  for (int i = 0; i < width; ++i) {
-    const float gate = to_float(from_float<T>(tile.elements[Tile::offset(row, within + i)]));
-    const float up = to_float(from_float<T>(tile.elements[Tile::offset(row, gated_columns + within + i)]));
-    values[i] = gated_product<T, Gate>(gate, up);
-  }
-  store_neighbours(p.out + row * p.out_stride + column, values,
-                   p.n - column < width ? static_cast<int>(p.n - column) : width);
-}
-
 template <class T, class Gate, class Resources = DecodeRows::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     gated_kernel(Resources, const __grid_constant__ Gated<T> p) {
-  const int64_t first_column = int64_t{blockIdx.x} * gated_columns;
+  const int64_t first_column = int64_t{blockIdx.x} * gated_columns, n = p.epilogue.n;
   launch_dependents();
-  prefetch_rows<gated_columns, DecodeRows::threads>(p.gate, first_column, p.n, p.k);
-  prefetch_rows<gated_columns, DecodeRows::threads>(p.up, first_column, p.n, p.k);
+  prefetch_rows<gated_columns, DecodeRows::threads>(p.gate, first_column, n, p.k);
+  prefetch_rows<gated_columns, DecodeRows::threads>(p.up, first_column, n, p.k);
   grid_dependency_wait();
   OperandReader<decltype(GatedStage<T>::left), Major::k, DecodeRows::threads> left;
   OperandReader<GatedHalf<T>, Major::k, DecodeRows::threads> gate, up;
-  left.start(p.left, 0, p.m, p.k);
-  gate.start(p.gate, first_column, p.n, p.k);
-  up.start(p.up, first_column, p.n, p.k);
+  left.start(p.left, 0, p.epilogue.m, p.k);
+  gate.start(p.gate, first_column, n, p.k);
+  up.start(p.up, first_column, n, p.k);
   GatedStage<T>* const stages = dynamic_shared<GatedStage<T>>();
   DecodeRows::Sums sums;
   multiply_stages(sums, stages, stages_along(p.k), [&](int, GatedStage<T>& stage) {
@@ -146,7 +121,13 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     gate.read(half_of<0, T>(stage));
     up.read(half_of<1, T>(stage));
   });
-  finish_gated<T, Gate>(p, sums, stages, first_column);
+  using Sums = GatedSums<DecodeRows::m, gated_columns>;
+  static_assert(sizeof(Sums) <= DecodeRows::shared_bytes);
+  Sums& all = *reinterpret_cast<Sums*>(stages);
+  __syncthreads();  // all are done with the last stage
+  store_fragments(sums, all, DecodeRows::warp_row(), DecodeRows::warp_column());
+  __syncthreads();  // the sums are there
+  finish_gated<T, Gate, DecodeRows::m, gated_columns>(p.epilogue, all, 0, first_column);
 }
 
 template <class T>
@@ -154,11 +135,8 @@ void start(const GatedProductArgs& args) {
   const Gated<T> p{.left = dense_operand<T>(args.left),
                    .gate = dense_operand<T>(args.gate),
                    .up = dense_operand<T>(args.up),
-                   .m = args.m,
-                   .n = args.n,
                    .k = args.k,
-                   .out_stride = args.out.stride,
-                   .out = static_cast<T*>(args.out.data)};
+                   .epilogue = gated_epilogue<T>(args.m, args.n, args.out)};
   const dim3 grid(static_cast<unsigned>((args.n + gated_columns - 1) / gated_columns));
   if (args.n == 0) return;
   args.activation == Activation::silu ? launch_dependent("gated_products", grid, gated_kernel<T, Silu>, p)

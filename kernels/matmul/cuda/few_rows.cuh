@@ -19,11 +19,12 @@ using DecodeColumns = ProductShape<16, 8, 16, 8, 16, 3>;
 // of each, which is what memory delivers to all blocks in some 8 µs.
 template <int rows, int threads, class T>
 __device__ __forceinline__ void prefetch_rows(const DenseOperand<T>& weight, int64_t first, int64_t count, int64_t k) {
+  const int thread = static_cast<int>(threadIdx.x) % threads;  // of those who have that weight
   constexpr int lines = 16, line_elements = 128 / static_cast<int>(sizeof(T));
   static_assert(rows * lines % threads == 0);
   LATHE_UNROLL
   for (int i = 0; i < rows * lines / threads; ++i) {
-    const int index = i * threads + static_cast<int>(threadIdx.x);
+    const int index = i * threads + thread;
     const int64_t row = first + index / lines, column = int64_t{index % lines} * line_elements;
     if (row < count && column < k) prefetch_line(weight.data + row * weight.stride + column);
   }

@@ -29,6 +29,12 @@ struct GatedProductArgs {
   ProductMatrix left, gate, up, out;  // [m, k], [n, k], [n, k], [m, n]
 };
 
+// Where the activated product of gate and up in codes goes: out [m, n] of the dtype of both.
+struct GatedResult {
+  Activation activation;
+  ProductMatrix out;
+};
+
 // few_rows.cu: m ≤ few_rows_most.
 template <DeviceKind>
 void joined_products(const JoinedProductArgs& args);

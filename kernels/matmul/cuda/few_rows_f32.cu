@@ -227,7 +227,7 @@ __device__ __forceinline__ void fill_tables(const DenseWeights::Argument&, Dense
 __device__ __forceinline__ void fill_tables(const TileWeights::Argument&, TileWeights::Memory&) {}
 template <class Argument, class Memory>
 __device__ __forceinline__ void fill_tables(const Argument& weight, Memory& memory) {
-  weight.codes.fill(memory);
+  weight.codes.fill(memory, static_cast<int>(threadIdx.x), threads);
 }
 
 // The second pair's terms go on with the last chain.

@@ -19,12 +19,18 @@ constexpr int column_bytes = block_k* Codes::bits / 8;
 template <class Codes>
 constexpr int column_pitch = column_bytes<Codes> + (Codes::bits == 8 ? 16 : 0);
 
-template <class T, class Codes_>
+// 20 KB of codes in flight in a block, and more, of which an H100 has room for three; of each of gate and up 16
+// and more, and room for three, too.
+template <class Codes>
+constexpr int stages_alone = Codes::bits == 8 ? 13 : 20;
+template <class Codes>
+constexpr int stages_gated = Codes::bits == 8 ? 9 : 16;
+
+template <class T, class Codes_, int stages_>
 class WeightReader {
  public:
   using Codes = Codes_;
-  // 20 KB of codes in flight in a block, of which an H100 has room for three.
-  static constexpr int stages = Codes::bits == 8 ? 13 : 20;
+  static constexpr int stages = stages_;
   struct Memory {
     alignas(16) uint8_t codes[stages][Shape::n * column_pitch<Codes>];
     float scales[2][chunk_steps][Shape::n];
@@ -34,7 +40,7 @@ class WeightReader {
   __device__ __forceinline__ WeightReader(const Codes& codes, Memory& memory, int64_t first_column, int64_t columns,
                                           int64_t k)
       : codes_(codes), memory_(memory), first_column_(first_column), columns_(columns), k_(k) {
-    const int row = static_cast<int>(threadIdx.x) / vectors, vector = static_cast<int>(threadIdx.x) % vectors;
+    const int row = tile_thread() / vectors, vector = tile_thread() % vectors;
     place_ = row * column_pitch<Codes> + vector * 16;
     valid_bytes_ = first_column + row < columns ? 16 : 0;
     next_codes_ = codes.codes + (valid_bytes_ == 0 ? 0 : (first_column + row) * row_bytes() + vector * 16);
@@ -47,13 +53,13 @@ class WeightReader {
 
   // Columns past the last get zeros.
   __device__ __forceinline__ void copy(int stage) {
-    if (static_cast<int>(threadIdx.x) >= Shape::n * vectors) return;
+    if (tile_thread() >= Shape::n * vectors) return;
     cp_async_16(memory_.codes[stage] + place_, next_codes_, valid_bytes_);
     if (valid_bytes_ > 0) next_codes_ += column_bytes<Codes>;
   }
 
   __device__ __forceinline__ void begin() {
-    codes_.fill(memory_.shared);
+    codes_.fill(memory_.shared, tile_thread(), Shape::threads);
     const RawScales first = read_scales(0);
     next_ = read_scales(1);
     __syncthreads();  // what decoding looks up is there
@@ -83,8 +89,8 @@ class WeightReader {
     typename Codes::RawScale at[scales_of_thread];
   };
 
-  __device__ __forceinline__ int column() const { return static_cast<int>(threadIdx.x) / threads_of_column; }
-  __device__ __forceinline__ int part() const { return static_cast<int>(threadIdx.x) % threads_of_column; }
+  __device__ __forceinline__ int column() const { return tile_thread() / threads_of_column; }
+  __device__ __forceinline__ int part() const { return tile_thread() % threads_of_column; }
   __device__ __forceinline__ int steps() const { return static_cast<int>(k_ / block_k); }
   __device__ __forceinline__ int64_t row_bytes() const { return k_ / block_k * column_bytes<Codes>; }
 
@@ -120,7 +126,7 @@ class WeightReader {
 
 template <class T, class Codes>
 void start(const QuantizedProducts& products) {
-  using Right = WeightReader<T, Codes>;
+  using Right = WeightReader<T, Codes, stages_alone<Codes>>;
   const auto of = [&](int i) { return codes_product<T>(products.of[i].product, Codes(products.of[i])); };
   constexpr const char* name = "quantized_product";
   if (products.count == 1) return start_codes_products<T, Right, 1>(name, {{of(0)}, {}});
@@ -140,5 +146,17 @@ void quantized_product_tiles(const QuantizedProducts& products) {
   with_codes(products.of[0], [&]<class T, class Codes>(const Codes&) { start<T, Codes>(products); });
 }
 template void quantized_product_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const QuantizedProducts&);
+
+template <DeviceKind>
+void quantized_gated_tiles(const QuantizedProductArgs& gate, const QuantizedProductArgs& up,
+                           const GatedResult& result) {
+  using namespace LATHE_CUDA_NAMESPACE;
+  with_codes(gate, [&]<class T, class Codes>(const Codes& codes) {
+    using Right = WeightReader<T, Codes, stages_gated<Codes>>;
+    start_gated_codes<T, Right>("quantized_gated", gate.product, result, codes, Codes(up));
+  });
+}
+template void quantized_gated_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const QuantizedProductArgs&,
+                                                                      const QuantizedProductArgs&, const GatedResult&);
 
 }  // namespace lathe::kernels

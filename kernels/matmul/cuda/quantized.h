@@ -30,7 +30,10 @@ inline constexpr int64_t most_fused_rows = 16, most_fused_rows_16_bit = 64;
 // quantized.cu: linear_forward of each.
 template <DeviceKind>
 void quantized_product_tiles(const QuantizedProducts& products);
-// few_rows_f32.cu: the same of f32, with the bits of product_tiles_f32 and the dequantised weight.
+// quantized.cu: of gate and up, of one format and shape, without LoRA, bias or residual; their own out is not used.
+template <DeviceKind>
+void quantized_gated_tiles(const QuantizedProductArgs& gate, const QuantizedProductArgs& up, const GatedResult& result);
+// few_rows_f32.cu: as quantized_product_tiles of f32, with the bits of product_tiles_f32 and the dequantised weight.
 template <DeviceKind>
 void quantized_few_rows_f32(const QuantizedProductArgs& args);
 // quantized_gemv.cu: quantized_gemv, m ≤ 4.

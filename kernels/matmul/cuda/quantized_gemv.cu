@@ -49,7 +49,7 @@ __device__ __forceinline__ float term(const ProductMatrix& matrix, int64_t row, 
 template <class T, class Codes, int rows, int columns>
 __global__ void __launch_bounds__(threads) quantized_gemv_kernel(ProductArgs p, Codes weight) {
   typename Codes::Shared& shared = block_shared<typename Codes::Shared>();
-  weight.fill(shared);
+  weight.fill(shared, static_cast<int>(threadIdx.x), threads);
   __syncthreads();  // what decoding looks up is there
   const int lane = threadIdx.x % 32;
   const int64_t first_column = (int64_t{blockIdx.x} * warps + threadIdx.x / 32) * columns;

@@ -1,7 +1,7 @@
 // What kernels over quantised weights are instantiated for: the formats of formats.h. Each has a struct in its folder's
 // decode.cuh, made by device_codes(Format, args): a kernel's argument, with
 //   bits                          of a code; the codes of a row of the weight lie one after another
-//   Shared, fill(Shared&)         what decoding looks up, in shared memory, and how a block brings it there
+//   Shared, fill(Shared&, thread, threads)   what decoding looks up, in shared memory, and how threads bring it there
 //   RawScale, read_scale(row, k, columns), scale(raw, shared)
 //   value(words, i, shared)       what code i of 32-bit words stands for, before the scale
 //   Pairs(column, quarter)        of 64 codes in shared memory, of every eight two from 2 · quarter on;

@@ -50,6 +50,13 @@ void multiply_blocks(std::span<const BlocksProduct> products, Device device) {
   });
 }
 
+void multiply_gated_blocks(const BlocksProduct& gate, const BlocksProduct& up, const GatedResult& result,
+                           Device device) {
+  with_device(device, [&]<DeviceKind kind>() {
+    ggml_gated_tiles<kind>({gate.args, tiles_of(*gate.weight)}, {up.args, tiles_of(*up.weight)}, result);
+  });
+}
+
 void ggml_rows_of(const Tensor& out, const GgmlWeight& weight, const Indices* ids, int64_t first_row) {
   if (out.numel() == 0) return;
   const GgmlRowsArgs args{.dtype = out.dtype(),

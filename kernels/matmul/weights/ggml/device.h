@@ -5,6 +5,7 @@
 
 #include "kernels/arguments/indices.h"
 #include "kernels/matmul/arguments.h"
+#include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/weights/ggml/ggml_weight.h"
 
 namespace lathe::kernels::device {
@@ -18,6 +19,9 @@ struct BlocksProduct {
   const GgmlWeight* weight;
 };
 void multiply_blocks(std::span<const BlocksProduct> products, Device device);
+// The activated product of two of 16 bits and one format, gate and up, without LoRA, bias or residual: one launch.
+void multiply_gated_blocks(const BlocksProduct& gate, const BlocksProduct& up, const GatedResult& result,
+                           Device device);
 
 // out [count, K] f32 | bf16 | f16: the rows that `ids` names, or, where it is null, from first_row on.
 void ggml_rows_of(const Tensor& out, const GgmlWeight& weight, const Indices* ids, int64_t first_row = 0);

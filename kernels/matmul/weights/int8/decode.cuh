@@ -17,7 +17,7 @@ struct Int8Codes {
   explicit Int8Codes(const QuantizedProductArgs& args)
       : codes(static_cast<const uint8_t*>(args.codes)), scales(args.int8_scales) {}
 
-  __device__ __forceinline__ void fill(Shared&) const {}
+  __device__ __forceinline__ void fill(Shared&, int, int) const {}
 
   struct RawScale {
     float value = 0.0f;

@@ -24,8 +24,10 @@ struct Nf4Codes {
         block_bits(nf4_block_bits(args.block_size)),
         tables(nf4_tables(args.nf4_scales)) {}
 
-  // Called by all threads; a barrier must follow.
-  __device__ __forceinline__ void fill(Shared& shared) const { fill_tables(shared, tables); }
+  // Called by so many threads; a barrier must follow.
+  __device__ __forceinline__ void fill(Shared& shared, int thread, int threads) const {
+    fill_tables(shared, tables, thread, threads);
+  }
 
   using RawScale = Nf4RawScale;
   // Of the block of element (row, k) of a weight that has so many columns.

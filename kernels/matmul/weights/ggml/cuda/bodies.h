@@ -5,6 +5,7 @@
 #include "kernels/arguments/indices.h"
 #include "kernels/arguments/matrix.h"
 #include "kernels/matmul/arguments.h"
+#include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/weights/ggml/tiles.h"
 
 namespace lathe::kernels {
@@ -37,7 +38,10 @@ struct GgmlRowsArgs {
 // product.cu: linear_forward of each, bf16 | f16, with the bits of the dequantised weight.
 template <DeviceKind>
 void ggml_product_tiles(const GgmlTilesProducts& products);
-// few_rows_f32.cu: the same of f32.
+// product.cu: of gate and up, of one format and shape, without LoRA, bias or residual; their own out is not used.
+template <DeviceKind>
+void ggml_gated_tiles(const GgmlTilesProductArgs& gate, const GgmlTilesProductArgs& up, const GatedResult& result);
+// few_rows_f32.cu: as ggml_product_tiles of f32.
 template <DeviceKind>
 void ggml_few_rows_f32(const GgmlTilesProductArgs& args);
 // rows.cu: rows of the dequantised weight, each element rounded once; NaN for an index that is none.

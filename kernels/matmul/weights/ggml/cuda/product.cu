@@ -12,7 +12,10 @@ struct TileCodes {
   int64_t tile_bytes;
 };
 
-template <class T, class Format>
+// 20 KB of codes in flight in a block, of which an H100 has room for three; of each of gate and up 16.
+constexpr int bytes_alone = 20 << 10, bytes_gated = 16 << 10;
+
+template <class T, class Format, int bytes>
 class TileReader {
   using Place = ggml::Tiles<Format>;
   static_assert(Place::rows == CodesShape::n && ggml::stage_neighbours == block_k);
@@ -20,8 +23,7 @@ class TileReader {
 
  public:
   using Codes = TileCodes;
-  // 20 KB of codes in flight in a block, of which an H100 has room for three.
-  static constexpr int stages = (20 << 10) / Place::stage_bytes;
+  static constexpr int stages = bytes / Place::stage_bytes;
   struct Memory {
     alignas(16) uint8_t codes[stages][Place::stage_bytes];
   };
@@ -31,7 +33,7 @@ class TileReader {
       : memory_(memory),
         tile_(codes.tiles + first_column / Place::rows * codes.tile_bytes),
         tile_bytes_(codes.tile_bytes),
-        next_codes_(tile_ + threadIdx.x * 16),
+        next_codes_(tile_ + tile_thread() * 16),
         steps_(stages_along(k)) {}
 
   // What memory delivers to all blocks in some 8 µs.
@@ -39,14 +41,14 @@ class TileReader {
     constexpr int lines = 512;
     LATHE_UNROLL
     for (int i = 0; i < lines / CodesShape::threads; ++i) {
-      const int64_t at = (i * CodesShape::threads + static_cast<int>(threadIdx.x)) * int64_t{128};
+      const int64_t at = (i * CodesShape::threads + tile_thread()) * int64_t{128};
       if (at < tile_bytes_) prefetch_line(tile_ + at);
     }
   }
 
   __device__ __forceinline__ void copy(int stage) {
     constexpr int vectors = Place::stage_bytes / 16;
-    const int thread = static_cast<int>(threadIdx.x);
+    const int thread = tile_thread();
     LATHE_UNROLL
     for (int i = 0; i < vectors; i += CodesShape::threads)
       if (i + CodesShape::threads <= vectors || i + thread < vectors)
@@ -62,7 +64,7 @@ class TileReader {
   __device__ __forceinline__ void decode(WeightFragments<T>& fragments, int step, int stage) {
     if (Place::is_k && step % Place::block_stages == 0) take_factors(step / Place::block_stages);
     const uint8_t* from = memory_.codes[stage];
-    const StageCodes<Format> codes(from, row(), static_cast<int>(threadIdx.x) % threads_of_column);
+    const StageCodes<Format> codes(from, row(), tile_thread() % threads_of_column);
     const StageScales<Format> scales(from, row(), factors_);
     LATHE_UNROLL
     for (int i = 0; i < block_k / 16; ++i) {
@@ -79,7 +81,7 @@ class TileReader {
   // Blocks of a K format whose factors are on their way: three are twelve steps, some 1600 cycles.
   static constexpr int factors_ahead = 3;
 
-  __device__ __forceinline__ int row() const { return static_cast<int>(threadIdx.x) / threads_of_column; }
+  __device__ __forceinline__ int row() const { return tile_thread() / threads_of_column; }
   __device__ __forceinline__ uint32_t factors_of(int block) const {
     if (!Place::is_k || block * Place::block_stages >= steps_) return 0;
     return read_factors<Format>(tile_ + int64_t{steps_} * Place::stage_bytes, block, row());
@@ -99,16 +101,18 @@ class TileReader {
   uint32_t factors_ = 0, next_[factors_ahead];
 };
 
+TileCodes codes_of(const GgmlTiles& weight) { return {weight.data, weight.tile_bytes}; }
+
 // Always as several, the others empty: half as many kernels.
 template <class T, class Format>
 void start(const GgmlTilesProducts& products) {
   CodesProducts<T, TileCodes, joined_most> all{};
   for (int i = 0; i < joined_most; ++i) {
     const GgmlTilesProductArgs& of = products.of[i < products.count ? i : 0];
-    all.of[i] = codes_product<T>(of.product, TileCodes{of.weight.data, of.weight.tile_bytes});
+    all.of[i] = codes_product<T>(of.product, codes_of(of.weight));
     if (i >= products.count) all.of[i].epilogue.n = 0;
   }
-  start_codes_products<T, TileReader<T, Format>, joined_most>("ggml_product", all);
+  start_codes_products<T, TileReader<T, Format, bytes_alone>, joined_most>("ggml_product", all);
 }
 
 }  // namespace
@@ -123,5 +127,20 @@ void ggml_product_tiles(const GgmlTilesProducts& products) {
   });
 }
 template void ggml_product_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const GgmlTilesProducts&);
+
+template <DeviceKind>
+void ggml_gated_tiles(const GgmlTilesProductArgs& gate, const GgmlTilesProductArgs& up, const GatedResult& result) {
+  using namespace LATHE_CUDA_NAMESPACE;
+  const auto start = [&]<class T, class Format>() {
+    start_gated_codes<T, TileReader<T, Format, bytes_gated>>("ggml_gated", gate.product, result, codes_of(gate.weight),
+                                                             codes_of(up.weight));
+  };
+  ggml::with_format(gate.weight.format, [&]<class Format>() {
+    gate.product.dtype == DType::bf16 ? start.template operator()<bf16_t, Format>()
+                                      : start.template operator()<f16_t, Format>();
+  });
+}
+template void ggml_gated_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const GgmlTilesProductArgs&,
+                                                                 const GgmlTilesProductArgs&, const GatedResult&);
 
 }  // namespace lathe::kernels

@@ -1,0 +1,47 @@
+// What a block does with its sums of gate and up: their activated product goes out alone.
+#pragma once
+
+#include "kernels/gated/activation.cuh"
+#include "kernels/matmul/cuda/epilogue.cuh"
+
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
+
+// out [m, n].
+template <class T>
+struct GatedEpilogue {
+  int64_t m, n;
+  T* out;
+  int64_t stride;
+};
+
+template <class T>
+inline GatedEpilogue<T> gated_epilogue(int64_t m, int64_t n, const ProductMatrix& out) {
+  return {m, n, static_cast<T*>(out.data), out.stride};
+}
+
+// A block's sums, gate's in the first half of a row and up's of the same columns in the second.
+template <int rows, int columns>
+using GatedSums = SharedTile<float, rows, 2 * columns, Padded<32>>;
+
+// The bits of both products rounded to T, and then of their own kernel. All sums are there; a thread has eight
+// neighbours of a row.
+template <class T, class Gate, int rows, int columns>
+__device__ __forceinline__ void finish_gated(const GatedEpilogue<T>& e, const GatedSums<rows, columns>& sums,
+                                             int64_t first_row, int64_t first_column) {
+  using Tile = GatedSums<rows, columns>;
+  constexpr int width = 8, groups = columns / width;
+  const int row = static_cast<int>(threadIdx.x) / groups, within = static_cast<int>(threadIdx.x) % groups * width;
+  const int64_t column = first_column + within;
+  if (row >= rows || first_row + row >= e.m || column >= e.n) return;
+  float values[width];
+  LATHE_UNROLL
+  for (int i = 0; i < width; ++i) {
+    const float gate = to_float(from_float<T>(sums.elements[Tile::offset(row, within + i)]));
+    const float up = to_float(from_float<T>(sums.elements[Tile::offset(row, columns + within + i)]));
+    values[i] = gated_product<T, Gate>(gate, up);
+  }
+  store_neighbours(e.out + (first_row + row) * e.stride + column, values,
+                   e.n - column < width ? static_cast<int>(e.n - column) : width);
+}
+
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
