@@ -22,17 +22,31 @@ OperationTimes::OperationTimes() {
 
 OperationTimes::~OperationTimes() { operation_times = nullptr; }
 
-void OperationTimes::begin() { open_.push_back({now_seconds(), 0}); }
+void OperationTimes::begin(std::string_view name, Direction direction) {
+  open_.push_back({name, direction, now_seconds(), 0});
+}
 
-void OperationTimes::end(std::string_view name, Direction direction) {
+void OperationTimes::end() {
   const Open call = open_.back();
   open_.pop_back();
   const double seconds = now_seconds() - call.start;
   if (!open_.empty()) open_.back().inside += seconds;
-  auto found = std::find_if(times_.begin(), times_.end(), [&](const OperationTime& time) { return time.name == name; });
-  if (found == times_.end()) found = times_.insert(times_.end(), {.name = std::string(name)});
-  ++found->calls[static_cast<size_t>(direction)];
-  found->seconds[static_cast<size_t>(direction)] += seconds - call.inside;
+  auto found = std::find_if(times_.begin(), times_.end(), [&](const OperationTime& time) { return time.name == call.name; });
+  if (found == times_.end()) found = times_.insert(times_.end(), {.name = std::string(call.name)});
+  ++found->calls[static_cast<size_t>(call.direction)];
+  found->seconds[static_cast<size_t>(call.direction)] += seconds - call.inside;
+}
+
+void OperationTimes::queued(const char* name, int64_t blocks) {
+  const std::string_view operation = open_.empty() ? std::string_view() : open_.back().name;
+  const Direction direction = open_.empty() ? Direction::forward : open_.back().direction;
+  auto found = std::find_if(work_.begin(), work_.end(), [&](const DeviceWork& work) {
+    return work.operation == operation && work.direction == direction && work.name == name;
+  });
+  if (found == work_.end())
+    found = work_.insert(work_.end(), {.operation = std::string(operation), .direction = direction, .name = name});
+  ++found->count;
+  found->blocks += blocks;
 }
 
 std::vector<OperationTime> OperationTimes::longest_first() const {
@@ -45,9 +59,9 @@ std::vector<OperationTime> OperationTimes::longest_first() const {
 
 void OperationTimer::begin() {
   times_ = operation_times;
-  times_->begin();
+  times_->begin(operation_.name(), direction_);
 }
 
-void OperationTimer::end() { times_->end(operation_.name(), direction_); }
+void OperationTimer::end() { times_->end(); }
 
 }  // namespace lathe::autograd

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/cuda/queued_work.h"
+
 namespace lathe::autograd {
 
 class Operation;
@@ -20,9 +22,17 @@ struct OperationTime {
   double total_seconds() const { return seconds[0] + seconds[1]; }
 };
 
-// While it lives, the operations that this thread applies and walks are timed. A device works on after the call that is
-// timed: for the CPU. One at a time to a thread (Error).
-class OperationTimes {
+// What an operation queued on a device under one name, or how often it waited there (kernels/cuda/queued_work.h).
+struct DeviceWork {
+  std::string operation;  // empty: none
+  Direction direction;    // forward where there is no operation
+  std::string name;
+  int64_t count = 0, blocks = 0;  // blocks of all launches' grids
+};
+
+// While it lives, the operations that this thread applies and walks are timed, and what they queue is counted. A device
+// works on after the call that is timed: there the seconds are the host's. One at a time to a thread (Error).
+class OperationTimes final : private kernels::QueuedWorkListener {
  public:
   OperationTimes();
   ~OperationTimes();
@@ -30,16 +40,22 @@ class OperationTimes {
   OperationTimes& operator=(const OperationTimes&) = delete;
 
   std::vector<OperationTime> longest_first() const;
+  // In the order in which each was first queued.
+  const std::vector<DeviceWork>& device_work() const { return work_; }
 
  private:
   friend class OperationTimer;
   struct Open {
+    std::string_view name;
+    Direction direction;
     double start, inside;  // seconds: of the clock, and of operations within
   };
-  void begin();
-  void end(std::string_view name, Direction direction);
+  void begin(std::string_view name, Direction direction);
+  void end();
+  void queued(const char* name, int64_t blocks) override;
 
   std::vector<OperationTime> times_;
+  std::vector<DeviceWork> work_;
   std::vector<Open> open_;
 };
 

@@ -13,4 +13,9 @@ std::string profile_table(const autograd::OperationTimes& times, double seconds)
 // The same: [{"operation", "forward_calls", "forward_seconds", "backward_calls", "backward_seconds"}, …].
 nlohmann::ordered_json profile_json(const autograd::OperationTimes& times);
 
+// Of a device, a step of `steps`: what each operation queued and how often it waited, in the order of the first time.
+std::string device_work_table(const autograd::OperationTimes& times, int64_t steps);
+// The same: [{"operation", "direction", "work", "count", "blocks"}, …], of all steps.
+nlohmann::ordered_json device_work_json(const autograd::OperationTimes& times);
+
 }  // namespace lathe::bench

@@ -1,5 +1,5 @@
 // lathe-bench train: LoRA steps of one model on rows of random tokens, half of each labelled, as lathe-train sft runs
-// them.
+// them. On a device --profile lists what a step queues there, operation by operation.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,15 +14,16 @@
 #include "bench/kernels/ceilings.h"
 #include "bench/model/model.h"
 #include "bench/model/profile.h"
-#include "bench/timing_options.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "kernels/simd/isa.h"
 #include "nn/attention_context.h"
 #include "nn/layer_layout.h"
 #include "nn/model_files.h"
 #include "nn/transformer.h"
+#include "programs/cli/program.h"
 #include "train/optimizer.h"
 
 namespace lathe::bench {
@@ -89,10 +90,12 @@ void step(const nn::Transformer& model, const Batch& batch, bool checkpoint_laye
 }
 
 void run(const TrainBenchOptions& options) {
+  const Device device = options.common.parsed_device();
   if (options.common.threads > 0) set_thread_count(options.common.threads);
   const nn::ModelFiles files = nn::open_model_files(options.model);
   nn::TransformerOptions transformer;
-  transformer.dtype = nn::parse_compute_dtype(options.dtype, Device{});
+  transformer.dtype = nn::parse_compute_dtype(options.dtype, device);
+  transformer.device = device;
   transformer.quantized_linears =
       nn::resolved_quantization(files, nn::quantization_of(options.load_in_4bit, options.load_in_8bit, false));
   nn::Transformer model(files.config, *files.weights, transformer);
@@ -104,7 +107,10 @@ void run(const TrainBenchOptions& options) {
   const Batch batch = random_batch(options, files.config.vocab_size);
   const bool checkpoint_layers = transformer.quantized_linears.has_value();  // lathe-train's default
 
+  const double peak = device.kind == DeviceKind::cpu ? measure_peak_flops(model.dtype())
+                                                     : measure_device_ceilings(device).flops(model.dtype());
   step(model, batch, checkpoint_layers, optimizer, 1);
+  kernels::synchronize(device);
   std::optional<autograd::OperationTimes> times;
   if (options.profile) times.emplace();
   std::vector<double> seconds;
@@ -112,15 +118,17 @@ void run(const TrainBenchOptions& options) {
   for (int64_t i = 0; i < options.steps; ++i) {
     const auto start = Clock::now();
     step(model, batch, checkpoint_layers, optimizer, i + 2);
+    kernels::synchronize(device);
     seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
     total += seconds.back();
   }
   std::sort(seconds.begin(), seconds.end());
   const double median = seconds[seconds.size() / 2];
   const double rate = static_cast<double>(options.rows * options.row_tokens) / median;
-  const double share = step_flops(files.config, options, batch.labelled) / median / measure_peak_flops(model.dtype());
+  const double share = step_flops(files.config, options, batch.labelled) / median / peak;
   if (options.common.json) {
     nlohmann::ordered_json result = {{"model", options.model},
+                                     {"device", kernels::device_name(device)},
                                      {"isa", kernels::name_of(kernels::active_isa())},
                                      {"threads", thread_count()},
                                      {"dtype", name_of(model.dtype())},
@@ -128,12 +136,16 @@ void run(const TrainBenchOptions& options) {
                                      {"tokens_per_second", rate},
                                      {"share_of_peak", share}};
     if (times) result["operations"] = profile_json(*times);
+    if (times && device.kind != DeviceKind::cpu) result["device_work"] = device_work_json(*times);
     fmt::print("{}\n", result.dump(2));
     return;
   }
   fmt::print("{:.1f} tokens/s in {}, the products' share of the peak {:.0f} %\n", rate, name_of(model.dtype()),
              100 * share);
-  if (times) fmt::print("{} steps:\n{}", options.steps, profile_table(*times, total));
+  if (!times) return;
+  fmt::print("{} steps{}:\n{}", options.steps, device.kind == DeviceKind::cpu ? "" : ", the host's time",
+             profile_table(*times, total));
+  if (device.kind != DeviceKind::cpu) fmt::print("{}", device_work_table(*times, options.steps));
 }
 
 }  // namespace
@@ -145,7 +157,7 @@ void add_train(CLI::App& app) {
       ->add_option("MODEL", options->model,
                    ".gguf file, Hugging Face directory, or ORG/NAME that lathe-model pull has fetched")
       ->required();
-  command->add_option("--dtype", options->dtype, "auto (bf16 where the CPU multiplies it, else f32), f32 or bf16")
+  command->add_option("--dtype", options->dtype, "auto (bf16 where the device multiplies it, else f32), f32 or bf16")
       ->capture_default_str();
   command->add_flag("--load_in_4bit", options->load_in_4bit, "the layers' linears as 4-bit codes (nf4)");
   command->add_flag("--load_in_8bit", options->load_in_8bit, "the layers' linears as 8-bit integers with scales");
@@ -156,8 +168,8 @@ void add_train(CLI::App& app) {
   count("--row_tokens", options->row_tokens, "tokens of a row, the second half labelled");
   count("--lora_r", options->lora_r, "rank of the adapter on every linear");
   count("--steps", options->steps, "steps after one that warms up; the median counts");
-  command->add_flag("--profile", options->profile, "print the time by operation");
-  add_cpu_options(*command, options->common);
+  command->add_flag("--profile", options->profile, "print the time by operation, and what each queues on a device");
+  cli::add_common_options(*command, options->common);
   command->callback([options] { run(*options); });
 }
 

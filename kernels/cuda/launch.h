@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/queued_work.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
@@ -53,6 +54,7 @@ void launch_unclaimed(const LaunchConfig& config, size_t shared_bytes, void (*ke
                       Arguments... arguments) {
   static_assert((sizeof(Parameters) + ... + 0) <= 4 << 10,  // NOLINT(bugprone-sizeof-expression): pointers count
                 "a kernel's arguments are at most 4 KiB: every CUDA 12 copies so many");
+  tell_queued(config.name, int64_t{config.grid.x} * config.grid.y * config.grid.z);
 #if LATHE_SIMT
   auto call = [=] { kernel(static_cast<Parameters>(arguments)...); };
   using Call = decltype(call);

@@ -41,6 +41,7 @@ void give(void* block, int64_t) {
     const std::lock_guard lock(held_memory().mutex);
     if (held_memory().holding[device]) return held_memory().blocks[device].push_back(block);
   }
+  tell_queued(waited);
   cudaFree(block);
 }
 
@@ -73,6 +74,7 @@ Allocator& allocator(int index) {
 
 void fill_zero(Device device, void* pointer, int64_t bytes) {
   use(device.index);
+  tell_queued(queued_clear);
   check(cudaMemsetAsync(pointer, 0, static_cast<size_t>(bytes), current_stream()), "clearing memory");
 }
 
@@ -201,6 +203,7 @@ class Runtime final : public DeviceRuntime {
   }
   void synchronize(int index) override {
     use(index);
+    tell_queued(waited);
     check(cudaStreamSynchronize(current_stream()), "waiting for the device");
   }
 
@@ -248,6 +251,7 @@ class Runtime final : public DeviceRuntime {
   void copy(int index, void* to, const void* from, int64_t bytes, cudaMemcpyKind direction) {
     if (bytes == 0) return;
     use(index);
+    tell_queued(queued_copy);
     check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), direction, current_stream()), "copying");
     if (direction != cudaMemcpyDeviceToDevice) synchronize(index);
   }

@@ -100,6 +100,41 @@ TEST(OperationTimes, counts_what_is_applied_and_walked_while_it_lives) {
   EXPECT_EQ(operation_times, nullptr);
 }
 
+// Fills a tensor of simt forward and copies it to the host backward.
+struct OnDevice final : Operation {
+  std::string_view name() const override { return "on_device"; }
+  void forward(Forward& f) {
+    Tensor out = Tensor::empty({4}, DType::f32, Device{DeviceKind::simt});
+    kernels::fill(out, 1.0);
+    kernels::fill(out, 2.0);
+    f.output(out);
+  }
+  void vjp(Saved&, std::span<Tensor> grad_outputs, InputGradients&) override { kernels::moved(grad_outputs[0], {}); }
+};
+
+TEST(OperationTimes, count_what_each_operation_queues_on_a_device_and_waits_for) {
+  const Variable x = Variable::leaf(Tensor::zeros({1}, DType::f32));
+  const Tensor before = Tensor::empty({4}, DType::f32, Device{DeviceKind::simt});
+  kernels::fill(before, 0.0);  // not counted
+  const OperationTimes times;
+  backward(apply(OnDevice{}, {x}), before);
+  kernels::fill(before, 0.0);
+  const std::vector<DeviceWork>& work = times.device_work();
+  ASSERT_EQ(work.size(), 4u);
+  const auto expect = [&](size_t i, std::string_view operation, Direction direction, std::string_view name,
+                          int64_t count, int64_t blocks) {
+    EXPECT_EQ(work[i].operation, operation) << i;
+    EXPECT_EQ(work[i].direction, direction) << i;
+    EXPECT_EQ(work[i].name, name) << i;
+    EXPECT_EQ(work[i].count, count) << i;
+    EXPECT_EQ(work[i].blocks, blocks) << i;
+  };
+  expect(0, "on_device", Direction::forward, "fill", 2, 2);
+  expect(1, "on_device", Direction::backward, kernels::queued_copy, 1, 0);
+  expect(2, "on_device", Direction::backward, kernels::waited, 1, 0);
+  expect(3, "", Direction::forward, "fill", 1, 1);
+}
+
 // An operation that applies another: its time is its own.
 struct SquareTwice final : Operation {
   double* inside;  // seconds
