@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/copy/copy.h"
 #include "kernels/gradient_norm/gradient_norm.h"
 #include "kernels/lion/lion.h"
 #include "kernels/sgd/sgd.h"
@@ -28,6 +29,15 @@ bool decays(const nn::Parameter& parameter) {
   return parameter.master.rank() > 1 || parameter.name.ends_with(".lora_magnitude_vector");
 }
 
+// A tensor's place in one buffer of them: it begins on a line of 64 bytes, so that devices move it as vectors.
+int64_t padded(int64_t elements) { return (elements + 15) / 16 * 16; }
+
+// What the forward reads, where it is no master.
+Tensor rounded_leaf(const nn::Parameter& parameter) {
+  const Tensor& leaf = parameter.leaf.value();
+  return leaf.dtype() == parameter.master.dtype() ? Tensor() : leaf;
+}
+
 }  // namespace
 
 Optimizer::Optimizer(std::vector<nn::Parameter> parameters, const TrainingSettings& settings)
@@ -38,15 +48,22 @@ Optimizer::Optimizer(std::vector<nn::Parameter> parameters, const TrainingSettin
       beta2_(settings.adam_beta2),
       eps_(settings.adam_epsilon),
       weight_decay_(settings.weight_decay) {
+  if (parameters_.empty()) return;
+  int64_t elements = 0;
+  for (const nn::Parameter& parameter : parameters_) elements += padded(parameter.master.numel());
+  const Tensor& first = parameters_.front().master;
+  gradients_ = Tensor::zeros({elements}, first.dtype(), first.device(), MemoryTag::gradients);
+  int64_t begin = 0;
   for (nn::Parameter& parameter : parameters_) {
     const Tensor& master = parameter.master;
     moments_.push_back(zero_moments(master, kind_));
-    parameter.leaf.set_grad(Tensor::zeros(master.shape(), master.dtype(), master.device(), MemoryTag::gradients));
+    parameter.leaf.set_grad(gradients_.slice(0, begin, begin + master.numel()).view(master.shape()));
+    begin += padded(master.numel());
   }
 }
 
 void Optimizer::zero_gradients() {
-  for (nn::Parameter& parameter : parameters_) parameter.leaf.zero_grad();
+  if (gradients_.defined()) kernels::fill(gradients_, 0.0);
 }
 
 double Optimizer::gradient_norm(double loss_scale) const {
@@ -64,25 +81,37 @@ void Optimizer::step(int64_t step, double learning_rate, double norm, double los
   params.step = step;
   const double clip = max_grad_norm_ > 0 ? std::min(1.0, max_grad_norm_ / (norm + 1e-6)) : 1.0;
   params.grad_scale = clip / loss_scale;
-  for (size_t i = 0; i < parameters_.size(); ++i) {
-    params.weight_decay = decays(parameters_[i]) ? weight_decay_ : 0.0;
-    step_one(parameters_[i], moments_[i], params);
-    parameters_[i].refresh();
+  for (const bool decaying : {true, false}) {
+    params.weight_decay = decaying ? weight_decay_ : 0.0;
+    step_those(decaying, params);
   }
+  for (const nn::Parameter& parameter : parameters_) parameter.leaf.value().bump_version();
 }
 
-void Optimizer::step_one(nn::Parameter& parameter, const kernels::AdamW8bitStates& moments,
-                         const kernels::AdamWParams& p) const {
-  const Tensor &master = parameter.master, grad = parameter.leaf.grad();
-  if (kind_ == OptimizerKind::sgd) {
-    kernels::sgd(master, grad, {p.learning_rate, p.weight_decay, p.grad_scale});
-  } else if (kind_ == OptimizerKind::lion) {
-    kernels::lion(master, grad, moments.m, {p.learning_rate, p.beta1, p.beta2, p.weight_decay, p.grad_scale});
-  } else if (moments.m_absmax.defined()) {
-    kernels::adamw_8bit(master, grad, moments, p);
-  } else {
-    kernels::adamw(master, grad, moments.m, moments.v, p);
+void Optimizer::step_those(bool decaying, const kernels::AdamWParams& p) const {
+  std::vector<kernels::AdamWTensors> adamw;
+  std::vector<kernels::AdamW8bitTensors> adamw_8bit;
+  std::vector<kernels::LionTensors> lion;
+  std::vector<kernels::SgdTensors> sgd;
+  for (size_t i = 0; i < parameters_.size(); ++i) {
+    const nn::Parameter& parameter = parameters_[i];
+    if (decays(parameter) != decaying) continue;
+    const kernels::AdamW8bitStates& moments = moments_[i];
+    const Tensor &master = parameter.master, gradient = parameter.leaf.grad(), rounded = rounded_leaf(parameter);
+    if (kind_ == OptimizerKind::sgd) {
+      sgd.push_back({master, gradient, rounded});
+    } else if (kind_ == OptimizerKind::lion) {
+      lion.push_back({master, gradient, moments.m, rounded});
+    } else if (moments.m_absmax.defined()) {
+      adamw_8bit.push_back({master, gradient, moments, rounded});
+    } else {
+      adamw.push_back({master, gradient, moments.m, moments.v, rounded});
+    }
   }
+  kernels::sgd(sgd, {p.learning_rate, p.weight_decay, p.grad_scale});
+  kernels::lion(lion, {p.learning_rate, p.beta1, p.beta2, p.weight_decay, p.grad_scale});
+  kernels::adamw_8bit(adamw_8bit, p);
+  kernels::adamw(adamw, p);
 }
 
 std::vector<std::pair<std::string, Tensor>> Optimizer::state() const {

@@ -35,11 +35,12 @@ class Optimizer {
   std::vector<std::pair<std::string, Tensor>> state() const;
 
  private:
-  void step_one(nn::Parameter& parameter, const kernels::AdamW8bitStates& moments,
-                const kernels::AdamWParams& params) const;
+  // Of the parameters that decay, or of those that do not.
+  void step_those(bool decaying, const kernels::AdamWParams& params) const;
 
   std::vector<nn::Parameter> parameters_;
   OptimizerKind kind_;
+  Tensor gradients_;                               // of all parameters, one after another: zeros are filled in at once
   std::vector<kernels::AdamW8bitStates> moments_;  // undefined what the kind has not; absmax where m and v are no codes
   double max_grad_norm_, beta1_, beta2_, eps_, weight_decay_;
 };

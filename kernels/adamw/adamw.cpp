@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <string>
+#include <vector>
 
 #include "core/error.h"
 #include "core/thread_pool.h"
@@ -9,6 +10,7 @@
 #include "kernels/adamw/cuda.h"
 #include "kernels/adamw/reference.h"
 #include "kernels/checks/expect.h"
+#include "kernels/copy/copy.h"
 #include "kernels/dispatch.h"
 #include "kernels/quantization/dynamic_map.h"
 
@@ -22,6 +24,79 @@ void check_like(const char* operation, const char* name, const Tensor& tensor, c
 CodeTables tables_of(const DynamicMap& map) { return {map.values.data(), map.thresholds.data(), map.first_code}; }
 
 int64_t blocks_of(const Tensor& weight) { return (weight.numel() + adamw_8bit_block - 1) / adamw_8bit_block; }
+
+void check(const AdamWTensors& t, Device device) {
+  expect("adamw", "weight", t.weight).dtype({DType::f32, DType::f64}).contiguous().device(device);
+  check_like("adamw", "grad", t.grad, t.weight, t.weight.dtype());
+  check_like("adamw", "m", t.m, t.weight, t.weight.dtype());
+  check_like("adamw", "v", t.v, t.weight, t.weight.dtype());
+  if (t.weight.dtype() == DType::f64) expect_cpu("adamw", t.weight);
+}
+
+void check(const AdamW8bitTensors& t, Device device) {
+  const char* operation = "adamw_8bit";
+  const Tensor& weight = t.weight;
+  expect(operation, "weight", weight).dtype({DType::f32, DType::f64}).contiguous().device(device);
+  check_like(operation, "grad", t.grad, weight, weight.dtype());
+  check_like(operation, "m", t.states.m, weight, DType::u8);
+  check_like(operation, "v", t.states.v, weight, DType::u8);
+  for (const auto& [name, absmax] :
+       {std::pair{"m_absmax", &t.states.m_absmax}, std::pair{"v_absmax", &t.states.v_absmax}})
+    expect(operation, name, *absmax).shape({blocks_of(weight)}).dtype(weight.dtype()).contiguous().device(device);
+  if (weight.dtype() == DType::f64) expect_cpu(operation, weight);
+}
+
+AdamWTensor pointers_of(const AdamWTensors& t) {
+  return {t.weight.data<float>(),
+          t.grad.data<float>(),
+          t.m.data<float>(),
+          t.v.data<float>(),
+          rounded_of("adamw", t.rounded, t.weight),
+          t.weight.numel()};
+}
+
+AdamW8bitTensor pointers_of(const AdamW8bitTensors& t) {
+  return {.weight = t.weight.data<float>(),
+          .grad = t.grad.data<float>(),
+          .m = t.states.m.data<uint8_t>(),
+          .v = t.states.v.data<uint8_t>(),
+          .m_absmax = t.states.m_absmax.data<float>(),
+          .v_absmax = t.states.v_absmax.data<float>(),
+          .rounded = rounded_of("adamw_8bit", t.rounded, t.weight),
+          .count = t.weight.numel()};
+}
+
+template <class Pointers, class Tensors>
+std::vector<Pointers> pointers_of_all(std::span<const Tensors> tensors) {
+  std::vector<Pointers> pointers;
+  for (const Tensors& t : tensors) pointers.push_back(pointers_of(t));
+  return pointers;
+}
+
+void on_cpu(const AdamWTensors& t, const AdamWParams& params, const AdamWConstants& constants) {
+  if (t.weight.dtype() == DType::f64) {
+    reference::adamw(t.weight, t.grad, t.m, t.v, params);
+  } else {
+    const AdamWTensor pointers = pointers_of(t);
+    parallel_for(pointers.count, 16384, [&](int64_t begin, int64_t end) {
+      with_isa([&]<Isa isa>() { adamw_range<isa>({pointers, constants, begin, end}); });
+    });
+  }
+  if (t.rounded.defined()) copy(t.rounded, t.weight);
+}
+
+void on_cpu(const AdamW8bitTensors& t, const AdamWParams& params, const AdamWConstants& constants) {
+  if (t.weight.dtype() == DType::f64) {
+    reference::adamw_8bit(t.weight, t.grad, t.states, params);
+  } else {
+    const AdamW8bitTensor pointers = pointers_of(t);
+    const CodeTables m_codes = tables_of(signed_dynamic_map()), v_codes = tables_of(unsigned_dynamic_map());
+    parallel_for(blocks_of(t.weight), 32, [&](int64_t begin, int64_t end) {
+      with_isa([&]<Isa isa>() { adamw_8bit_range<isa>({pointers, constants, m_codes, v_codes, begin, end}); });
+    });
+  }
+  if (t.rounded.defined()) copy(t.rounded, t.weight);
+}
 
 AdamW8bitMaps maps_of_states() {
   AdamW8bitMaps maps;
@@ -48,60 +123,45 @@ AdamWConstants constants_of(const AdamWParams& params) {
           .eps = static_cast<float>(params.eps)};
 }
 
-void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tensor& v, const AdamWParams& params) {
-  expect("adamw", "weight", weight).dtype({DType::f32, DType::f64}).contiguous();
-  check_like("adamw", "grad", grad, weight, weight.dtype());
-  check_like("adamw", "m", m, weight, weight.dtype());
-  check_like("adamw", "v", v, weight, weight.dtype());
+void adamw(std::span<const AdamWTensors> tensors, const AdamWParams& params) {
   const AdamWConstants constants = constants_of(params);
-  if (weight.dtype() == DType::f64) {
-    expect_cpu("adamw", weight);
-    return reference::adamw(weight, grad, m, v, params);
+  if (tensors.empty()) return;
+  const Device device = tensors.front().weight.device();
+  for (const AdamWTensors& t : tensors) check(t, device);
+  if (device.kind == DeviceKind::cpu) {
+    for (const AdamWTensors& t : tensors) on_cpu(t, params, constants);
+    return;
   }
-  if (weight.numel() == 0) return;
-  const AdamWOperands operands{weight.data<float>(), grad.data<float>(), m.data<float>(),
-                               v.data<float>(),      constants,          weight.numel()};
-  if (weight.device().kind != DeviceKind::cpu)
-    return with_device(weight.device(), [&]<DeviceKind kind>() { adamw_elements<kind>(operands); });
-  parallel_for(weight.numel(), 16384, [&](int64_t begin, int64_t end) {
-    with_isa([&]<Isa isa>() { adamw_range<isa>({operands, begin, end}); });
+  const std::vector<AdamWTensor> pointers = pointers_of_all<AdamWTensor>(tensors);
+  with_device(device, [&]<DeviceKind kind>() {
+    adamw_tensors<kind>({pointers.data(), std::ssize(pointers), constants});
+  });
+}
+
+void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tensor& v, const AdamWParams& params) {
+  const AdamWTensors one{weight, grad, m, v};
+  adamw({&one, 1}, params);
+}
+
+void adamw_8bit(std::span<const AdamW8bitTensors> tensors, const AdamWParams& params) {
+  const AdamWConstants constants = constants_of(params);
+  if (tensors.empty()) return;
+  const Device device = tensors.front().weight.device();
+  for (const AdamW8bitTensors& t : tensors) check(t, device);
+  if (device.kind == DeviceKind::cpu) {
+    for (const AdamW8bitTensors& t : tensors) on_cpu(t, params, constants);
+    return;
+  }
+  const std::vector<AdamW8bitTensor> pointers = pointers_of_all<AdamW8bitTensor>(tensors);
+  const AdamW8bitMaps maps = maps_of_states();
+  with_device(device, [&]<DeviceKind kind>() {
+    adamw_8bit_tensors<kind>({pointers.data(), std::ssize(pointers), constants, &maps});
   });
 }
 
 void adamw_8bit(const Tensor& weight, const Tensor& grad, const AdamW8bitStates& states, const AdamWParams& params) {
-  const char* operation = "adamw_8bit";
-  expect(operation, "weight", weight).dtype({DType::f32, DType::f64}).contiguous();
-  check_like(operation, "grad", grad, weight, weight.dtype());
-  check_like(operation, "m", states.m, weight, DType::u8);
-  check_like(operation, "v", states.v, weight, DType::u8);
-  for (const auto& [name, absmax] : {std::pair{"m_absmax", &states.m_absmax}, std::pair{"v_absmax", &states.v_absmax}})
-    expect(operation, name, *absmax)
-        .shape({blocks_of(weight)})
-        .dtype(weight.dtype())
-        .contiguous()
-        .device(weight.device());
-  const AdamWConstants constants = constants_of(params);
-  if (weight.dtype() == DType::f64) {
-    expect_cpu(operation, weight);
-    return reference::adamw_8bit(weight, grad, states, params);
-  }
-  if (weight.numel() == 0) return;
-  const AdamW8bitOperands operands{.weight = weight.data<float>(),
-                                   .grad = grad.data<float>(),
-                                   .m = states.m.data<uint8_t>(),
-                                   .v = states.v.data<uint8_t>(),
-                                   .m_absmax = states.m_absmax.data<float>(),
-                                   .v_absmax = states.v_absmax.data<float>(),
-                                   .constants = constants,
-                                   .count = weight.numel()};
-  if (weight.device().kind != DeviceKind::cpu)
-    return with_device(weight.device(), [&]<DeviceKind kind>() {
-      adamw_8bit_blocks<kind>({operands, maps_of_states()});
-    });
-  const CodeTables m_codes = tables_of(signed_dynamic_map()), v_codes = tables_of(unsigned_dynamic_map());
-  parallel_for(blocks_of(weight), 32, [&](int64_t begin, int64_t end) {
-    with_isa([&]<Isa isa>() { adamw_8bit_range<isa>({operands, m_codes, v_codes, begin, end}); });
-  });
+  const AdamW8bitTensors one{weight, grad, states};
+  adamw_8bit({&one, 1}, params);
 }
 
 }  // namespace lathe::kernels

@@ -3,6 +3,8 @@
 //   w −= lr/(1−β1^step) · m / (√v/√(1−β2^step) + eps)
 #pragma once
 
+#include <span>
+
 #include "core/tensor.h"
 
 namespace lathe::kernels {
@@ -17,7 +19,13 @@ struct AdamWParams {
 
 // weight, grad, m, v: contiguous, one shape, all f32 or all f64. weight, m and v change in place. Elementwise: no order
 // to keep. step < 1 throws ConfigError.
+struct AdamWTensors {
+  Tensor weight, grad, m, v;
+  Tensor rounded = {};  // bf16 | f16, may be undefined: takes the new weight, rounded to nearest even
+};
 void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tensor& v, const AdamWParams& params);
+// Of many, on one device, where as many as fit are one launch: the bits of one after another.
+void adamw(std::span<const AdamWTensors> tensors, const AdamWParams& params);
 
 // The states in 8 bits (Dettmers et al. 2022; bitsandbytes' AdamW8bit): blocks of 256 elements of the flattened tensor,
 // the last may be shorter. An element is map[code] · absmax of its block, with the signed dynamic map for m and the
@@ -33,6 +41,12 @@ inline constexpr int64_t adamw_8bit_block = 256;
 inline constexpr int64_t adamw_8bit_least_elements = 4096;
 
 // weight, grad: contiguous, one shape, both f32 or both f64.
+struct AdamW8bitTensors {
+  Tensor weight, grad;
+  AdamW8bitStates states;
+  Tensor rounded = {};  // as above
+};
 void adamw_8bit(const Tensor& weight, const Tensor& grad, const AdamW8bitStates& states, const AdamWParams& params);
+void adamw_8bit(std::span<const AdamW8bitTensors> tensors, const AdamWParams& params);  // as adamw() of many
 
 }  // namespace lathe::kernels

@@ -1,7 +1,9 @@
-// What every f32 body reads and writes: the constants of one step, combined in double, and the operands.
+// What every f32 body reads and writes: the constants of one step, combined in double, and the tensors.
 #pragma once
 
 #include <cstdint>
+
+#include "kernels/arguments/rounded.h"
 
 namespace lathe::kernels {
 
@@ -19,24 +21,24 @@ struct AdamWConstants {
 // Throws ConfigError for a step below 1.
 AdamWConstants constants_of(const AdamWParams& params);
 
-struct AdamWOperands {
+struct AdamWTensor {
   float* weight;
   const float* grad;
   float* m;
   float* v;
-  AdamWConstants constants;
+  Rounded rounded;  // devices' alone
   int64_t count;
 };
 
 // m and v are codes, with an absmax for each block of 256 elements.
-struct AdamW8bitOperands {
+struct AdamW8bitTensor {
   float* weight;
   const float* grad;
   uint8_t* m;
   uint8_t* v;
   float* m_absmax;
   float* v_absmax;
-  AdamWConstants constants;
+  Rounded rounded;
   int64_t count;
 };
 

@@ -10,7 +10,8 @@
 namespace lathe::kernels {
 
 // Elements [begin, end).
-struct AdamWArgs : AdamWOperands {
+struct AdamWArgs : AdamWTensor {
+  AdamWConstants constants;
   int64_t begin, end;
 };
 
@@ -22,7 +23,8 @@ struct CodeTables {
 };
 
 // Blocks [begin, end) of 256 elements below count.
-struct AdamW8bitArgs : AdamW8bitOperands {
+struct AdamW8bitArgs : AdamW8bitTensor {
+  AdamWConstants constants;
   CodeTables m_codes, v_codes;
   int64_t begin, end;
 };

@@ -1,8 +1,7 @@
 // Bound by bandwidth: with f32 states 28 bytes move for an element, with 8-bit states a little more than 16. The
 // arithmetic is the CPU's, operation by operation, so that the bits are those of a CPU with fused multiply-adds.
 #include "kernels/adamw/cuda.h"
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/row.h"
+#include "kernels/cuda/tensor_list.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
@@ -15,21 +14,20 @@ __device__ __forceinline__ void step(const AdamWConstants& c, float& weight, flo
   weight = c.keep_weight * weight - c.step_size * (m / denominator);
 }
 
-constexpr int threads = 256;
-
 template <bool aligned>
-__global__ void __launch_bounds__(threads) adamw_kernel(AdamWOperands a) {
-  const int64_t first = (int64_t{blockIdx.x} * threads + threadIdx.x) * group_elements;
-  if (first >= a.count) return;
-  const int count = a.count - first < group_elements ? static_cast<int>(a.count - first) : group_elements;
+__global__ void __launch_bounds__(list_threads) adamw_kernel(TensorList<AdamWTensor> list, AdamWConstants c) {
+  const auto [tensor, first, count] = elements_of_thread(list);
+  if (count == 0) return;
+  const AdamWTensor a = list.tensors[tensor];
   Group weight = load_group<aligned>(a.weight + first, count);
   const Group grad = load_group<aligned>(a.grad + first, count);
   Group m = load_group<aligned>(a.m + first, count), v = load_group<aligned>(a.v + first, count);
   LATHE_UNROLL
-  for (int i = 0; i < group_elements; ++i) step(a.constants, weight.at[i], grad.at[i], m.at[i], v.at[i]);
+  for (int i = 0; i < group_elements; ++i) step(c, weight.at[i], grad.at[i], m.at[i], v.at[i]);
   store_group<aligned>(a.weight + first, weight, count);
   store_group<aligned>(a.m + first, m, count);
   store_group<aligned>(a.v + first, v, count);
+  store_rounded<aligned>(a.rounded, first, weight, count);
 }
 
 // 8-bit states: a warp has a block of 256 elements, eight to a lane, and needs no barrier once the maps are in shared
@@ -47,6 +45,8 @@ struct LaneMap {
   const float* first;
   __device__ __forceinline__ float operator[](int code) const { return first[32 * code]; }
 };
+// Blocks of 256 elements are its blocks; the maps are arguments, too.
+using List8bit = TensorList<AdamW8bitTensor, 1840>;
 using Resources8bit = BlockResources<warps_8bit * 32, blocks_8bit, sizeof(LaneMaps)>;
 
 // Every lane of a warp reads the same argument: 32 different ones at a time would be read one after the other.
@@ -153,17 +153,18 @@ __device__ __forceinline__ float encode(const LaneMap& map, const Group& values,
 
 template <bool aligned>
 __global__ void __launch_bounds__(Resources8bit::threads, Resources8bit::blocks)
-    adamw_8bit_kernel(Resources8bit, AdamW8bitCuda a) {
+    adamw_8bit_kernel(Resources8bit, List8bit list, AdamWConstants c, AdamW8bitMaps map_values) {
   LaneMaps& maps = *dynamic_shared<LaneMaps>();
-  fill_maps(maps, a.maps);
+  fill_maps(maps, map_values);
   __syncthreads();  // the maps are there
 
   const int lane = threadIdx.x % 32;
   const LaneMap m_map{&maps.m[0][lane]}, v_map{&maps.v[0][lane]};
-  const int64_t blocks = (a.count + quantised - 1) / quantised;
-  for (int64_t block = int64_t{blockIdx.x} * warps_8bit + threadIdx.x / 32; block < blocks;
-       block += int64_t{gridDim.x} * warps_8bit) {
-    const int64_t first = block * quantised + lane * group_elements, left = a.count - first;
+  for (unsigned listed = blockIdx.x * warps_8bit + threadIdx.x / 32; listed < list.blocks;
+       listed += gridDim.x * warps_8bit) {
+    const auto [tensor, block] = list.place_of(listed);
+    const AdamW8bitTensor& a = list.tensors[tensor];  // a copy took registers that there are not
+    const int64_t first = int64_t{block} * quantised + lane * group_elements, left = a.count - first;
     const int count = left >= group_elements ? group_elements : left > 0 ? static_cast<int>(left) : 0;
     Group weight = load_group<aligned>(a.weight + first, count);
     const Group grad = load_group<aligned>(a.grad + first, count);
@@ -174,10 +175,11 @@ __global__ void __launch_bounds__(Resources8bit::threads, Resources8bit::blocks)
     for (int i = 0; i < group_elements; ++i) {
       m.at[i] = m_map[m_codes.at[i]] * m_absmax;
       v.at[i] = v_map[v_codes.at[i]] * v_absmax;
-      step(a.constants, weight.at[i], grad.at[i], m.at[i], v.at[i]);
+      step(c, weight.at[i], grad.at[i], m.at[i], v.at[i]);
       if (i >= count) m.at[i] = v.at[i] = 0.0f;  // past the end: out of the maxima
     }
     store_group<aligned>(a.weight + first, weight, count);
+    store_rounded<aligned>(a.rounded, first, weight, count);
     const float m_new_absmax = encode<true>(m_map, m, m_codes), v_new_absmax = encode<false>(v_map, v, v_codes);
     store_codes<aligned>(a.m + first, m_codes, count);
     store_codes<aligned>(a.v + first, v_codes, count);
@@ -198,26 +200,30 @@ bool states_aligned(const void* m, const void* v) {
 namespace lathe::kernels {
 
 template <DeviceKind>
-void adamw_elements(const AdamWOperands& args) {
-  constexpr int64_t per_block = int64_t{threads} * group_elements;
-  const LaunchConfig config{.name = "adamw",
-                            .grid = dim3(static_cast<unsigned>((args.count + per_block - 1) / per_block)),
-                            .block = dim3(threads)};
-  const bool aligned =
-      rows_aligned(args.weight, 0) && rows_aligned(args.grad, 0) && rows_aligned(args.m, 0) && rows_aligned(args.v, 0);
-  launch(config, aligned ? adamw_kernel<true> : adamw_kernel<false>, args);
+void adamw_tensors(const AdamWTensorsCuda& args) {
+  const auto aligned = [](const AdamWTensor& a) {
+    return rows_aligned(a.weight, 0) && rows_aligned(a.grad, 0) && rows_aligned(a.m, 0) && rows_aligned(a.v, 0) &&
+           is_aligned(a.rounded);
+  };
+  launch_list("adamw", args.tensors, args.count, aligned, adamw_kernel<true>, adamw_kernel<false>, args.constants);
 }
-template void adamw_elements<DeviceKind::LATHE_CUDA_NAMESPACE>(const AdamWOperands&);
+template void adamw_tensors<DeviceKind::LATHE_CUDA_NAMESPACE>(const AdamWTensorsCuda&);
 
 template <DeviceKind>
-void adamw_8bit_blocks(const AdamW8bitCuda& args) {
-  constexpr int64_t per_block = int64_t{warps_8bit} * quantised;
-  const int64_t wanted = (args.count + per_block - 1) / per_block;
-  const int64_t at_a_time = int64_t{blocks_8bit} * multiprocessors();
-  const dim3 grid(static_cast<unsigned>(wanted < at_a_time ? wanted : at_a_time));
-  const bool aligned = rows_aligned(args.weight, 0) && rows_aligned(args.grad, 0) && states_aligned(args.m, args.v);
-  launch("adamw_8bit", grid, aligned ? adamw_8bit_kernel<true> : adamw_8bit_kernel<false>, args);
+void adamw_8bit_tensors(const AdamW8bitTensorsCuda& args) {
+  bool aligned = true;
+  for (int64_t i = 0; i < args.count; ++i) {
+    const AdamW8bitTensor& a = args.tensors[i];
+    aligned = aligned && rows_aligned(a.weight, 0) && rows_aligned(a.grad, 0) && states_aligned(a.m, a.v) &&
+              is_aligned(a.rounded);
+  }
+  for_each_list<List8bit>(args.tensors, args.count, quantised, [&](const List8bit& list) {
+    const unsigned wanted = (list.blocks + warps_8bit - 1) / warps_8bit;
+    const unsigned at_a_time = static_cast<unsigned>(blocks_8bit * multiprocessors());
+    launch("adamw_8bit", dim3(wanted < at_a_time ? wanted : at_a_time),
+           aligned ? adamw_8bit_kernel<true> : adamw_8bit_kernel<false>, list, args.constants, *args.maps);
+  });
 }
-template void adamw_8bit_blocks<DeviceKind::LATHE_CUDA_NAMESPACE>(const AdamW8bitCuda&);
+template void adamw_8bit_tensors<DeviceKind::LATHE_CUDA_NAMESPACE>(const AdamW8bitTensorsCuda&);
 
 }  // namespace lathe::kernels

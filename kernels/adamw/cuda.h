@@ -13,13 +13,21 @@ struct AdamW8bitMaps {
   float m[256], v[256];
 };
 
-struct AdamW8bitCuda : AdamW8bitOperands {
-  AdamW8bitMaps maps;
+struct AdamWTensorsCuda {
+  const AdamWTensor* tensors;
+  int64_t count;
+  AdamWConstants constants;
+};
+struct AdamW8bitTensorsCuda {
+  const AdamW8bitTensor* tensors;
+  int64_t count;
+  AdamWConstants constants;
+  const AdamW8bitMaps* maps;
 };
 
 template <DeviceKind>
-void adamw_elements(const AdamWOperands& args);
+void adamw_tensors(const AdamWTensorsCuda& args);
 template <DeviceKind>
-void adamw_8bit_blocks(const AdamW8bitCuda& args);
+void adamw_8bit_tensors(const AdamW8bitTensorsCuda& args);
 
 }  // namespace lathe::kernels

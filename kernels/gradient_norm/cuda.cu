@@ -3,8 +3,7 @@
 // as a block has few threads and their sums are chains. Squares are exact in f64, so that the bits
 // are the CPU's.
 #include "kernels/cuda/element.h"
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/row.h"
+#include "kernels/cuda/tensor_list.h"
 #include "kernels/gradient_norm/cuda.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -14,9 +13,12 @@ constexpr int threads = 128, partials = 16, square_block = 4096;
 constexpr int loads = 16;  // under way at a time: with half a card's threads 32 KB and more of a multiprocessor
 
 template <class T>
-__global__ void __launch_bounds__(threads) sum_of_squares_kernel(const T* x, int64_t count, double* sums) {
-  const int64_t block = int64_t{blockIdx.x} * (threads / partials) + threadIdx.x / partials;
-  const int64_t start = block * square_block, left = count - start;
+__global__ void __launch_bounds__(threads) sum_of_squares_kernel(TensorList<SquaredTensor> list) {
+  const auto [tensor, tensor_block] = list.place_of(blockIdx.x);
+  const SquaredTensor a = list.tensors[tensor];
+  const T* x = static_cast<const T*>(a.x);
+  const int64_t block = int64_t{tensor_block} * (threads / partials) + threadIdx.x / partials;
+  const int64_t start = block * square_block, left = a.count - start;
   const int size = left <= 0 ? 0 : left < square_block ? static_cast<int>(left) : square_block;
   double sum = 0;
   int i = threadIdx.x % partials;
@@ -47,16 +49,17 @@ __global__ void __launch_bounds__(threads) sum_of_squares_kernel(const T* x, int
   }
   LATHE_UNROLL
   for (int width = partials / 2; width > 0; width /= 2) sum += __shfl_down_sync(full_warp, sum, width, partials);
-  if (threadIdx.x % partials == 0 && size > 0) sums[block] = sum;
+  if (threadIdx.x % partials == 0 && size > 0) a.sums[block] = sum;
 }
 
 template <class T>
 void run(const SumOfSquaresCuda& args) {
+  using List = TensorList<SquaredTensor>;
   constexpr int64_t per_block = int64_t{threads / partials} * square_block;
-  const LaunchConfig config{.name = "sum_of_squares",
-                            .grid = dim3(static_cast<unsigned>((args.count + per_block - 1) / per_block)),
-                            .block = dim3(threads)};
-  launch(config, sum_of_squares_kernel<T>, static_cast<const T*>(args.x), args.count, args.sums);
+  for_each_list<List>(args.tensors, args.count, per_block, [](const List& list) {
+    launch({.name = "sum_of_squares", .grid = dim3(list.blocks), .block = dim3(threads)}, sum_of_squares_kernel<T>,
+           list);
+  });
 }
 
 }  // namespace

@@ -9,11 +9,16 @@
 namespace lathe::kernels {
 
 // sums[k] = Σ x² of elements [k · 4096, (k + 1) · 4096) below count.
+struct SquaredTensor {
+  const void* x;
+  double* sums;
+  int64_t count;
+};
+
 struct SumOfSquaresCuda {
   DType dtype;  // f32 | bf16 | f16
-  const void* x;
+  const SquaredTensor* tensors;
   int64_t count;
-  double* sums;
 };
 
 template <DeviceKind>

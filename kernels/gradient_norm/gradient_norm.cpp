@@ -49,12 +49,15 @@ void on_device(std::span<const Tensor> tensors, std::span<double> totals) {
   const Device device = tensors.front().device();
   const Tensor on_device = Tensor::empty({blocks}, DType::f64, device, MemoryTag::workspace);
   double* next = on_device.data<double>();
-  for (const Tensor& x : tensors) {
-    if (x.numel() > 0)
-      with_device(device, [&]<DeviceKind kind>() {
-        sum_of_squares_blocks<kind>({x.dtype(), x.raw(), x.numel(), next});
-      });
-    next += blocks_of(x);
+  // Neighbours of one dtype together.
+  for (auto first = tensors.begin(); first != tensors.end();) {
+    const DType dtype = first->dtype();
+    std::vector<SquaredTensor> squared;
+    for (; first != tensors.end() && first->dtype() == dtype; next += blocks_of(*first), ++first)
+      squared.push_back({first->raw(), next, first->numel()});
+    with_device(device, [&]<DeviceKind kind>() {
+      sum_of_squares_blocks<kind>({dtype, squared.data(), std::ssize(squared)});
+    });
   }
   std::vector<double> sums(static_cast<size_t>(blocks));
   copy_bytes({}, sums.data(), device, on_device.raw(), on_device.nbytes());

@@ -4,27 +4,42 @@
 #include <cstdint>
 
 #include "core/device.h"
+#include "kernels/arguments/rounded.h"
 #include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
-// Elements [begin, end). Constants are combined in double.
-struct LionArgs {
-  float* weight;
-  const float* grad;
-  float* m;
+// Combined in double.
+struct LionConstants {
   float grad_scale;
   float keep_weight;  // 1 − learning_rate · weight_decay
   float learning_rate;
   float beta1, one_less_beta1;
   float beta2, one_less_beta2;
-  int64_t begin, end;
 };
 
-// cpu.cpp: elements [begin, end). cuda.cu: all elements, from 0.
+struct LionTensor {
+  float* weight;
+  const float* grad;
+  float* m;
+  Rounded rounded;  // devices' alone
+  int64_t count;
+};
+
+// Elements [begin, end).
+struct LionArgs : LionTensor {
+  LionConstants constants;
+  int64_t begin, end;
+};
 template <Isa>
 void lion_range(LionArgs args);
+
+struct LionTensorsArgs {
+  const LionTensor* tensors;
+  int64_t count;
+  LionConstants constants;
+};
 template <DeviceKind>
-void lion_range(const LionArgs& args);
+void lion_tensors(const LionTensorsArgs& args);
 
 }  // namespace lathe::kernels

@@ -1,27 +1,29 @@
 // Bound by bandwidth: 20 bytes move for an element. The arithmetic is that of a CPU with fused multiply-adds.
-#include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/tensor_list.h"
 #include "kernels/lion/bodies.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
 template <bool aligned>
-__global__ void __launch_bounds__(elementwise_threads) lion_kernel(LionArgs args, Tiling tiling) {
-  const auto [row, column, count] = elements_of_thread(tiling);
+__global__ void __launch_bounds__(list_threads) lion_kernel(TensorList<LionTensor> list, LionConstants c) {
+  const auto [tensor, first, count] = elements_of_thread(list);
   if (count == 0) return;
-  Group weight = load_group<aligned>(args.weight + column, count);
-  const Group grad = load_group<aligned>(args.grad + column, count);
-  Group m = load_group<aligned>(args.m + column, count);
+  const LionTensor a = list.tensors[tensor];
+  Group weight = load_group<aligned>(a.weight + first, count);
+  const Group grad = load_group<aligned>(a.grad + first, count);
+  Group m = load_group<aligned>(a.m + first, count);
   LATHE_UNROLL
   for (int j = 0; j < group_elements; ++j) {
-    const float g = args.grad_scale * grad.at[j];
-    const float direction = fmaf(args.beta1, m.at[j], args.one_less_beta1 * g);
-    const float step = direction > 0.0f ? args.learning_rate : direction < 0.0f ? -args.learning_rate : 0.0f;
-    weight.at[j] = args.keep_weight * weight.at[j] - step;
-    m.at[j] = fmaf(args.beta2, m.at[j], args.one_less_beta2 * g);
+    const float g = c.grad_scale * grad.at[j];
+    const float direction = fmaf(c.beta1, m.at[j], c.one_less_beta1 * g);
+    const float step = direction > 0.0f ? c.learning_rate : direction < 0.0f ? -c.learning_rate : 0.0f;
+    weight.at[j] = c.keep_weight * weight.at[j] - step;
+    m.at[j] = fmaf(c.beta2, m.at[j], c.one_less_beta2 * g);
   }
-  store_group<aligned>(args.weight + column, weight, count);
-  store_group<aligned>(args.m + column, m, count);
+  store_group<aligned>(a.weight + first, weight, count);
+  store_group<aligned>(a.m + first, m, count);
+  store_rounded<aligned>(a.rounded, first, weight, count);
 }
 
 }  // namespace
@@ -30,11 +32,12 @@ __global__ void __launch_bounds__(elementwise_threads) lion_kernel(LionArgs args
 namespace lathe::kernels {
 
 template <DeviceKind>
-void lion_range(const LionArgs& args) {
-  using namespace LATHE_CUDA_NAMESPACE;
-  const bool aligned = rows_aligned(args.weight, 0) && rows_aligned(args.grad, 0) && rows_aligned(args.m, 0);
-  launch_elementwise("lion", 1, args.end, aligned ? lion_kernel<true> : lion_kernel<false>, args);
+void lion_tensors(const LionTensorsArgs& args) {
+  const auto aligned = [](const LionTensor& a) {
+    return rows_aligned(a.weight, 0) && rows_aligned(a.grad, 0) && rows_aligned(a.m, 0) && is_aligned(a.rounded);
+  };
+  launch_list("lion", args.tensors, args.count, aligned, lion_kernel<true>, lion_kernel<false>, args.constants);
 }
-template void lion_range<DeviceKind::LATHE_CUDA_NAMESPACE>(const LionArgs&);
+template void lion_tensors<DeviceKind::LATHE_CUDA_NAMESPACE>(const LionTensorsArgs&);
 
 }  // namespace lathe::kernels

@@ -4,23 +4,38 @@
 #include <cstdint>
 
 #include "core/device.h"
+#include "kernels/arguments/rounded.h"
 #include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
 
-// Elements [begin, end). Constants are combined in double.
-struct SgdArgs {
-  float* weight;
-  const float* grad;
+// Combined in double.
+struct SgdConstants {
   float keep_weight;  // 1 − learning_rate · weight_decay
   float step_size;    // learning_rate · grad_scale
-  int64_t begin, end;
 };
 
-// cpu.cpp: elements [begin, end). cuda.cu: all elements, from 0.
+struct SgdTensor {
+  float* weight;
+  const float* grad;
+  Rounded rounded;  // devices' alone
+  int64_t count;
+};
+
+// Elements [begin, end).
+struct SgdArgs : SgdTensor {
+  SgdConstants constants;
+  int64_t begin, end;
+};
 template <Isa>
 void sgd_range(SgdArgs args);
+
+struct SgdTensorsArgs {
+  const SgdTensor* tensors;
+  int64_t count;
+  SgdConstants constants;
+};
 template <DeviceKind>
-void sgd_range(const SgdArgs& args);
+void sgd_tensors(const SgdTensorsArgs& args);
 
 }  // namespace lathe::kernels

@@ -9,8 +9,8 @@ void sgd_range(SgdArgs args) {
   float* weight = args.weight + args.begin;
   const float* grad = args.grad + args.begin;
   for_row(args.end - args.begin, [&](int64_t i, int count) {
-    const Vec decayed = splat(args.keep_weight) * load_some(weight + i, count);
-    store_some(weight + i, fma(splat(-args.step_size), load_some(grad + i, count), decayed), count);
+    const Vec decayed = splat(args.constants.keep_weight) * load_some(weight + i, count);
+    store_some(weight + i, fma(splat(-args.constants.step_size), load_some(grad + i, count), decayed), count);
   });
 }
 template void sgd_range<Isa::LATHE_ISA>(SgdArgs);

@@ -1,35 +1,61 @@
 #include "kernels/sgd/sgd.h"
 
+#include <vector>
+
 #include "core/thread_pool.h"
 #include "kernels/checks/expect.h"
+#include "kernels/copy/copy.h"
 #include "kernels/dispatch.h"
 #include "kernels/sgd/bodies.h"
 #include "kernels/sgd/reference.h"
 
 namespace lathe::kernels {
+namespace {
+
+void check(const SgdTensors& t, Device device) {
+  expect("sgd", "weight", t.weight).dtype({DType::f32, DType::f64}).contiguous().device(device);
+  expect("sgd", "grad", t.grad).shape(t.weight.shape()).dtype(t.weight.dtype()).contiguous().device(device);
+  if (t.weight.dtype() == DType::f64) expect_cpu("sgd", t.weight);
+}
+
+SgdTensor pointers_of(const SgdTensors& t) {
+  return {t.weight.data<float>(), t.grad.data<float>(), rounded_of("sgd", t.rounded, t.weight), t.weight.numel()};
+}
+
+void on_cpu(const SgdTensors& t, const SgdParams& params, const SgdConstants& constants) {
+  if (t.weight.dtype() == DType::f64) {
+    reference::sgd(t.weight, t.grad, params);
+  } else {
+    const SgdTensor pointers = pointers_of(t);
+    parallel_for(pointers.count, 32768, [&](int64_t begin, int64_t end) {
+      with_isa([&]<Isa isa>() { sgd_range<isa>({pointers, constants, begin, end}); });
+    });
+  }
+  if (t.rounded.defined()) copy(t.rounded, t.weight);
+}
+
+}  // namespace
+
+void sgd(std::span<const SgdTensors> tensors, const SgdParams& params) {
+  if (tensors.empty()) return;
+  const Device device = tensors.front().weight.device();
+  for (const SgdTensors& t : tensors) check(t, device);
+  const SgdConstants constants{.keep_weight = static_cast<float>(1.0 - params.learning_rate * params.weight_decay),
+                               .step_size = static_cast<float>(params.learning_rate * params.grad_scale)};
+  if (device.kind == DeviceKind::cpu) {
+    for (const SgdTensors& t : tensors) on_cpu(t, params, constants);
+    return;
+  }
+  std::vector<SgdTensor> pointers;
+  for (const SgdTensors& t : tensors) pointers.push_back(pointers_of(t));
+  with_device(device, [&]<DeviceKind kind>() {
+    sgd_tensors<kind>({pointers.data(), std::ssize(pointers), constants});
+  });
+}
 
 void sgd(const Tensor& weight, const Tensor& grad, const SgdParams& params) {
-  expect("sgd", "weight", weight).dtype({DType::f32, DType::f64}).contiguous();
-  expect("sgd", "grad", grad).shape(weight.shape()).dtype(weight.dtype()).contiguous().device(weight.device());
-  if (weight.dtype() == DType::f64) {
-    expect_cpu("sgd", weight);
-    return reference::sgd(weight, grad, params);
-  }
-  if (weight.numel() == 0) return;
-  const SgdArgs args{.weight = weight.data<float>(),
-                     .grad = grad.data<float>(),
-                     .keep_weight = static_cast<float>(1.0 - params.learning_rate * params.weight_decay),
-                     .step_size = static_cast<float>(params.learning_rate * params.grad_scale),
-                     .begin = 0,
-                     .end = weight.numel()};
-  if (weight.device().kind != DeviceKind::cpu)
-    return with_device(weight.device(), [&]<DeviceKind kind>() { sgd_range<kind>(args); });
-  parallel_for(weight.numel(), 32768, [&](int64_t begin, int64_t end) {
-    SgdArgs range = args;
-    range.begin = begin;
-    range.end = end;
-    with_isa([&]<Isa isa>() { sgd_range<isa>(range); });
-  });
+  const SgdTensors one{weight, grad};
+  sgd({&one, 1}, params);
 }
 
 }  // namespace lathe::kernels

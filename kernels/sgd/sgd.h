@@ -2,6 +2,8 @@
 //   g = grad_scale · grad + weight_decay · w;  w −= lr · g
 #pragma once
 
+#include <span>
+
 #include "core/tensor.h"
 
 namespace lathe::kernels {
@@ -12,6 +14,12 @@ struct SgdParams {
 };
 
 // weight, grad: contiguous, one shape, both f32 or both f64. weight changes in place. Elementwise: no order to keep.
+struct SgdTensors {
+  Tensor weight, grad;
+  Tensor rounded = {};  // bf16 | f16, may be undefined: takes the new weight, rounded to nearest even
+};
 void sgd(const Tensor& weight, const Tensor& grad, const SgdParams& params);
+// Of many, on one device, where as many as fit are one launch: the bits of one after another.
+void sgd(std::span<const SgdTensors> tensors, const SgdParams& params);
 
 }  // namespace lathe::kernels
