@@ -85,9 +85,9 @@ void check(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs)
   }
 }
 
-// Rows whose logits exist at one time. On a device too few rows would leave the products waiting for the weight.
-int64_t chunk_rows(Device device) {
-  return device.kind == DeviceKind::cpu ? cross_entropy_chunk : cross_entropy_device_chunk;
+// Rows whose logits exist at one time.
+int64_t chunk_rows(const Tensor& hidden) {
+  return hidden.device().kind == DeviceKind::cpu ? cross_entropy_chunk : cross_entropy_device_chunk(hidden.dim(1));
 }
 
 // Tokens with labels, in order, cut into chunks. `groups` are the bounds, within a
@@ -191,7 +191,7 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const CrossEntropy
   for (const Tensor& measured : {outputs.loss, outputs.entropy, outputs.correct, outputs.log_sum_sq_probs}) {
     if (measured.defined()) fill(measured, 0.0);
   }
-  const int64_t rows_at_once = chunk_rows(hidden.device());
+  const int64_t rows_at_once = chunk_rows(hidden);
   const std::vector<Chunk> chunks = outputs.grad_weight.defined()
                                         ? chunks_by_sequence(labels.span<int32_t>(), inputs.cu_seqlens.span<int32_t>(),
                                                              static_cast<size_t>(rows_at_once))

@@ -2,6 +2,8 @@
 // exist whole (Liger, cut cross-entropy). Also the log-probability of given tokens, from logits.
 #pragma once
 
+#include <algorithm>
+
 #include "core/tensor.h"
 #include "kernels/matmul/matmul.h"
 
@@ -9,9 +11,13 @@ namespace lathe::kernels {
 
 inline constexpr int32_t ignored_label = -100;
 
-// Rows whose logits exist at one time, on the CPU and on devices.
+// Rows whose logits exist at one time on the CPU, and of a sum of grad_weight everywhere.
 inline constexpr int64_t cross_entropy_chunk = 128;
-inline constexpr int64_t cross_entropy_device_chunk = 256;
+// On devices, of a model of that hidden size: so many that the product to grad_hidden, whose sums run along the whole
+// vocabulary, has a tile of 128 × 128 for each of a card's 132 multiprocessors; 256 rows of 2048 had 32 tiles.
+constexpr int64_t cross_entropy_device_chunk(int64_t hidden_size) {
+  return std::clamp<int64_t>((int64_t{1} << 21) / hidden_size / 128 * 128, 256, 1024);
+}
 
 struct CrossEntropyInputs {
   Tensor hidden;             // [T, H] f32 | bf16 | f16 | (on the CPU) f64, rows contiguous
