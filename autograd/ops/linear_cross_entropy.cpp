@@ -1,5 +1,7 @@
 #include "autograd/ops/linear_cross_entropy.h"
 
+#include <limits>
+
 #include "autograd/node.h"
 #include "autograd/operation.h"
 #include "kernels/add/add.h"
@@ -29,8 +31,7 @@ double total(const Tensor& loss, const Tensor& token_scales) {
   return per_token.dtype() == DType::f64 ? sum_of<double>(per_token, scales) : sum_of<float>(per_token, scales);
 }
 
-double element(const Tensor& on_device) {
-  const Tensor one = kernels::moved(on_device, {});
+double element(const Tensor& one) {
   return one.dtype() == DType::f64 ? *one.data<double>() : static_cast<double>(*one.data<float>());
 }
 
@@ -39,6 +40,7 @@ struct LinearCrossEntropy final : Operation {
   Tensor labels;
   SequenceLayout layout;
   double scale = 1.0;
+  LossValue value = LossValue::summed;
   Tensor token_scales;
   float softcap;
 
@@ -66,8 +68,10 @@ struct LinearCrossEntropy final : Operation {
     if (gradient_now) outputs.grad_hidden = empty_like(hidden);
     run(outputs, hidden, scale);
 
-    Tensor loss = Tensor::empty({1}, outputs.loss.dtype(), hidden.device());
-    kernels::fill(loss, scale * total(outputs.loss, token_scales));
+    // Where its gradient is read, too: the backward must not wait for a device.
+    Tensor loss = Tensor::empty({1}, outputs.loss.dtype());
+    kernels::fill(loss, value == LossValue::summed ? scale * total(outputs.loss, token_scales)
+                                                   : std::numeric_limits<double>::quiet_NaN());
     if (gradient_now) {
       f.save("grad_hidden", outputs.grad_hidden);
     } else {
@@ -107,9 +111,10 @@ CrossEntropyResult record(LinearCrossEntropy operation, const Variable& hidden, 
 }  // namespace
 
 CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight, const Tensor& labels,
-                                        const SequenceLayout& layout, double scale, float softcap) {
+                                        const SequenceLayout& layout, double scale, float softcap, LossValue value) {
   LinearCrossEntropy operation(weight, labels, layout, softcap);
   operation.scale = scale;
+  operation.value = value;
   return record(std::move(operation), hidden, weight);
 }
 

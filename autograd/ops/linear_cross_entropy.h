@@ -8,8 +8,12 @@
 
 namespace lathe::autograd {
 
+// The value of the loss is a sum over tokens, for which the host waits. Left out it is NaN, and the loss is the root of
+// a backward all the same.
+enum class LossValue : uint8_t { summed, left_out };
+
 struct CrossEntropyResult {
-  Variable loss;  // f32 (f64) [1]: scale · Σ over the labelled tokens of −log p(label)
+  Variable loss;  // f32 (f64) [1] on the CPU: scale · Σ over the labelled tokens of −log p(label)
   // For metrics, without gradients; [T], zero where the label is ignored.
   Tensor token_loss;  // f32 (f64)
   Tensor entropy;     // f32 (f64), nats
@@ -19,7 +23,8 @@ struct CrossEntropyResult {
 // hidden [T, H], weight [V, H], labels i32 [T] already shifted (the label of a token is what follows it),
 // kernels::ignored_label where there is nothing to learn. softcap > 0 caps the logits.
 CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight, const Tensor& labels,
-                                        const SequenceLayout& layout, double scale, float softcap = 0.0f);
+                                        const SequenceLayout& layout, double scale, float softcap = 0.0f,
+                                        LossValue value = LossValue::summed);
 
 // A scale for each token, f32 (f64) [T] on hidden's device, through which no gradient flows:
 // loss = Σ token_scales[t] · −log p(label). Where all are equal the gradients are the number's, bit for bit.

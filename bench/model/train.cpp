@@ -84,7 +84,8 @@ void step(const nn::Transformer& model, const Batch& batch, bool checkpoint_laye
   forward.adapter.training = true;
   const autograd::Variable hidden = model.forward(batch.tokens, attention, forward);
   autograd::backward(autograd::linear_cross_entropy(hidden, model.output_weight(), batch.labels, batch.tokens.layout,
-                                                    1.0 / static_cast<double>(batch.labelled), model.softcap())
+                                                    1.0 / static_cast<double>(batch.labelled), model.softcap(),
+                                                    autograd::LossValue::left_out)
                          .loss);
   optimizer.step(number, 1e-4, optimizer.gradient_norm(1), 1);
 }

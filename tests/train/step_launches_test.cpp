@@ -1,6 +1,7 @@
-// What an optimiser's step queues on a device: on simt, whose host code is a card's.
+// What a step queues on a device, and where it waits: on simt, whose host code is a card's.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
 #include "kernels/cuda/queued_work.h"
@@ -44,6 +45,33 @@ TEST(OptimizerLaunches, AreAsManyForOneTensorAsForAll) {
     EXPECT_EQ(optimizer_counts(optim, "bfloat16"), counts) << optim;
     EXPECT_EQ(optimizer_counts(optim, "float32"), counts) << optim;
   }
+}
+
+struct QueuedNames final : kernels::QueuedWorkListener {
+  std::vector<std::string> names;
+  void queued(const char* name, int64_t) override { names.emplace_back(name); }
+};
+
+// Between them the device would have nothing to do.
+TEST(TrainingStep, WaitsForNothingBeforeItsLastBackwardIsQueued) {
+  const TemporaryFolder folder;
+  SftConfig config = tiny_config(folder.path());
+  config.dtype = "bfloat16";
+  config.per_device_train_batch_size = 2;  // two forwards
+  const TrainingSet rows = random_rows(4, 3);
+  const nn::ModelFiles files = nn::open_model_files(config.model);
+  const std::unique_ptr<nn::Transformer> model = tiny_model(config, files, "", {.device = simt});
+  Optimizer optimizer(model->trainable_parameters(), config);
+  SftObjective objective(*model, rows, nullptr, config);
+  objective.accumulate(std::vector<int64_t>{0, 1, 2, 3}, 0, 1.0);  // the allocator has what it needs
+  const QueuedNames queued;
+  objective.accumulate(std::vector<int64_t>{0, 1, 2, 3}, 0, 1.0);
+  const auto& names = queued.names;
+  const auto is_wait = [](const std::string& name) { return name == kernels::waited || name == kernels::queued_copy; };
+  const auto first = std::find_if(names.begin(), names.end(), is_wait);
+  EXPECT_GT(first - names.begin(), 100);
+  EXPECT_TRUE(std::all_of(first, names.end(), is_wait));
+  EXPECT_EQ(std::count(names.begin(), names.end(), kernels::waited), 2 * 3) << "loss, entropy and hits of each forward";
 }
 
 }  // namespace

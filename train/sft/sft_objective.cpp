@@ -31,6 +31,12 @@ int64_t count_labels(const TrainingSet& set, std::span<const std::vector<int64_t
   return count;
 }
 
+// Of a forward, where the model is.
+struct Measured {
+  Tensor token_loss, entropy, correct;
+  Tensor labels;  // on the CPU
+};
+
 }  // namespace
 
 // Token by token in double, in the order of the rows: the sums do not depend on how rows were cut into forwards.
@@ -38,13 +44,13 @@ struct SftObjective::TokenSums {
   double loss = 0, entropy = 0;
   int64_t correct = 0, labels = 0, tokens = 0;
 
-  void add(const autograd::CrossEntropyResult& result, const Tensor& labels_tensor) {
-    const auto labels_of = labels_tensor.span<int32_t>();
+  void add(const Measured& measured) {
+    const auto labels_of = measured.labels.span<int32_t>();
     const auto value = [](const Tensor& tensor, size_t i) {
       return tensor.dtype() == DType::f64 ? tensor.data<double>()[i] : static_cast<double>(tensor.data<float>()[i]);
     };
-    const Tensor token_loss = kernels::moved(result.token_loss, {}), entropies = kernels::moved(result.entropy, {}),
-                 correct_tokens = kernels::moved(result.correct, {});
+    const Tensor token_loss = kernels::moved(measured.token_loss, {}), entropies = kernels::moved(measured.entropy, {}),
+                 correct_tokens = kernels::moved(measured.correct, {});
     const auto right = correct_tokens.span<uint8_t>();
     tokens += static_cast<int64_t>(labels_of.size());
     for (size_t i = 0; i < labels_of.size(); ++i) {
@@ -134,19 +140,23 @@ SftObjective::TokenSums SftObjective::accumulate_rank(std::span<const std::vecto
   nn::ForwardOptions options;
   options.checkpoint_layers = checkpoint_layers_;
   options.adapter = {.dropout_seed = seed_, .dropout_step = static_cast<uint32_t>(step), .training = true};
-  TokenSums sums;
+  std::vector<Measured> measured;
   for (const auto& sequences : forwards) {
     const MicroBatch batch = make_micro_batch(training_, sequences, first_sample);
     first_sample += static_cast<int32_t>(sequences.size());
     nn::PackedAttention attention(model_.config(), batch.tokens.layout);
     std::optional<kernels::ProfilerRange> range("forward");
     const autograd::Variable hidden = model_.forward(batch.tokens, attention, options);
-    const auto result = autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels,
-                                                       batch.tokens.layout, scale, model_.softcap());
-    sums.add(result, batch.labels);
+    const auto result =
+        autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels, batch.tokens.layout, scale,
+                                       model_.softcap(), autograd::LossValue::left_out);
     range.emplace("backward");
     autograd::backward(result.loss);
+    measured.push_back({result.token_loss, result.entropy, result.correct, batch.labels});
   }
+  // Read when everything is queued: a device has work throughout.
+  TokenSums sums;
+  for (const Measured& forward : measured) sums.add(forward);
   return sums;
 }
 
@@ -172,9 +182,10 @@ Metrics SftObjective::evaluate() {
     const MicroBatch batch = make_micro_batch(*evaluation_, sequences, 0);
     nn::PackedAttention attention(model_.config(), batch.tokens.layout);
     const autograd::Variable hidden = model_.forward(batch.tokens, attention);
-    sums.add(autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels, batch.tokens.layout, 1.0,
-                                            model_.softcap()),
-             batch.labels);
+    const auto result =
+        autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels, batch.tokens.layout, 1.0,
+                                       model_.softcap(), autograd::LossValue::left_out);
+    sums.add({result.token_loss, result.entropy, result.correct, batch.labels});
   }
   return {{"eval_loss", sums.mean(sums.loss)},
           {"eval_entropy", sums.mean(sums.entropy)},
