@@ -31,7 +31,8 @@ void OperationTimes::end() {
   open_.pop_back();
   const double seconds = now_seconds() - call.start;
   if (!open_.empty()) open_.back().inside += seconds;
-  auto found = std::find_if(times_.begin(), times_.end(), [&](const OperationTime& time) { return time.name == call.name; });
+  auto found =
+      std::find_if(times_.begin(), times_.end(), [&](const OperationTime& time) { return time.name == call.name; });
   if (found == times_.end()) found = times_.insert(times_.end(), {.name = std::string(call.name)});
   ++found->calls[static_cast<size_t>(call.direction)];
   found->seconds[static_cast<size_t>(call.direction)] += seconds - call.inside;

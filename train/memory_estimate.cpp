@@ -152,9 +152,8 @@ StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora,
   phases.loss.activation_bytes = row * 3 * model.hidden_size;
   // Gradients take the logits' place. The rows of labelled tokens and their gradients lie beside them, and on the CPU
   // panels of the products.
-  const int64_t chunk =
-      std::min(run.forward_tokens,
-               on_cpu ? kernels::cross_entropy_chunk : kernels::cross_entropy_device_chunk(model.hidden_size));
+  const int64_t chunk = std::min(run.forward_tokens, on_cpu ? kernels::cross_entropy_chunk
+                                                            : kernels::cross_entropy_device_chunk(model.hidden_size));
   phases.loss.workspace_bytes = chunk * (model.vocab_size * (on_cpu ? 5 : 4) + 2 * model.hidden_size * element);
   phases.loss.workspace = "logits of " + std::to_string(chunk) + " tokens";
   phases.layer.activation_bytes = row * (transient_elements(model, run.gradient_checkpointing) +

@@ -49,10 +49,9 @@ std::string device_work_table(const autograd::OperationTimes& times, int64_t ste
   for (const DeviceWork& work : times.device_work()) {
     if (work.name == kernels::waited) waits += work.count;
     if (work.name != kernels::waited && work.name != kernels::queued_copy) launches += work.count;
-    table +=
-        fmt::format("  {:<24} {:<9} {:<24} {:>9.4g} {:>9.4g}\n", work.operation, name_of(work.direction), work.name,
-                    static_cast<double>(work.count) / static_cast<double>(steps),
-                    work.blocks == 0 ? 0 : static_cast<double>(work.blocks) / static_cast<double>(work.count));
+    table += fmt::format("  {:<24} {:<9} {:<24} {:>9.4g} {:>9.4g}\n", work.operation, name_of(work.direction),
+                         work.name, static_cast<double>(work.count) / static_cast<double>(steps),
+                         work.blocks == 0 ? 0 : static_cast<double>(work.blocks) / static_cast<double>(work.count));
   }
   return table + fmt::format("  {:.0f} launches and {:.0f} waits a step\n",
                              static_cast<double>(launches) / static_cast<double>(steps),

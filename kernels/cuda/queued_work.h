@@ -1,5 +1,5 @@
-// What a thread queues on devices and where it waits for them, while somebody asks: for lathe-bench train --profile, and
-// for tests of how much a step queues.
+// What a thread queues on devices and where it waits for them, while somebody asks: for lathe-bench train --profile,
+// and for tests of how much a step queues.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The optimisers' steps of many tensors in one call: the bits of one after another, weights rounded beside them, and few
-// launches on a device.
+// The optimisers' steps of many tensors in one call: the bits of one after another, weights rounded beside them, and
+// few launches on a device.
 #include <gtest/gtest.h>
 
 #include <cmath>
