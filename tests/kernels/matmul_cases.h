@@ -231,6 +231,9 @@ inline std::vector<Operation> matmul_operations() {
   weight.cases.push_back(
       weight_gradient_case(40, 1, {0, 3, 19}, bf16, 1.0f));  // a bias: one column, whose rows are not aligned
   input.cases.push_back(input_gradient_case({130, 20, 260, 0}, bf16, false, false));
+  // An adapter's, over more tokens than are under way at a time.
+  weight.cases.push_back(weight_gradient_case(70, 16, {0, 460, 470}, bf16, 1.0f));
+  weight.cases.push_back(weight_gradient_case(16, 40, {0, 460}, bf16, 1.0f));
   weight.cases.push_back(weight_gradient_case(130, 260, {0, 20, 27}, bf16, 0.5f));
   weight.cases.push_back(weight_gradient_case(70, 90, {0, 70, 72}, bf16, 0.5f));
   for (DType dtype : {f32, bf16}) {
@@ -258,6 +261,8 @@ inline std::vector<Operation> matmul_operations() {
   forward.timed_on_cards.push_back(timed_forward({4096, 2048, 8192, 0}, bf16));
   input.timed_on_cards.push_back(timed_input_gradient({4096, 2048, 8192, 0}, bf16));
   weight.timed_on_cards.push_back(timed_weight_gradient(4096, 2048, 8192, bf16));
+  weight.timed_on_cards.push_back(timed_weight_gradient(4096, 2048, 16, bf16));
+  weight.timed_on_cards.push_back(timed_weight_gradient(4096, 16, 2048, bf16));
   return {forward, dense, input, weight, product};
 }
 

@@ -19,6 +19,9 @@ using Medium = ProductShape<64, 128, 32, 64, 3, 2>;
 // Few rows or few columns (LoRA's products): the time is that of streaming the other operand, so that a tile should
 // waste little and there should be one for every multiprocessor.
 using Narrow = ProductShape<64, 32, 64, 8, 4, 3>;
+// The gradient of a narrow weight: 8 to 256 tiles, each of which walks along all tokens, so that more of them are under
+// way in a block, of which fewer fit.
+using NarrowGradient = ProductShape<64, 32, 64, 8, 6, 2>;
 template <class Shape>
 inline constexpr bool is_decode = Shape::m == DecodeRows::m;
 
@@ -167,7 +170,7 @@ void start(const ProductArgs& args) {
       return large ? start<Large, layout, T>(args) : start<Medium, layout, T>(args);
     }
     case ProductLayout::columns_plain:
-      if (narrow) return start_sequences<Narrow, T>(args);
+      if (narrow) return start_sequences<NarrowGradient, T>(args);
       return large ? start_sequences<Large, T>(args) : start_sequences<Medium, T>(args);
   }
 }
