@@ -14,6 +14,7 @@ struct Kind {
 };
 constexpr Kind swiglu_kind{"swiglu", kernels::swiglu_forward, kernels::swiglu_backward};
 constexpr Kind geglu_kind{"geglu", kernels::geglu_forward, kernels::geglu_backward};
+constexpr Kind clamped_swiglu_kind{"clamped_swiglu", kernels::clamped_swiglu_forward, kernels::clamped_swiglu_backward};
 
 struct Gated final : Operation {
   Kind kind;
@@ -83,6 +84,9 @@ struct GatedHalves final : Operation {
 Variable swiglu(const Variable& gate, const Variable& up) { return apply(Gated(swiglu_kind), {gate, up}); }
 Variable swiglu(const Variable& gate_up) { return apply(GatedHalves(swiglu_kind), {gate_up}); }
 Variable geglu(const Variable& gate, const Variable& up) { return apply(Gated(geglu_kind), {gate, up}); }
+Variable clamped_swiglu(const Variable& gate, const Variable& up) {
+  return apply(Gated(clamped_swiglu_kind), {gate, up});
+}
 Variable geglu(const Variable& gate_up) { return apply(GatedHalves(geglu_kind), {gate_up}); }
 
 }  // namespace lathe::autograd

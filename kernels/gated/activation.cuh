@@ -6,12 +6,19 @@
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
+// What gate and up are in the formula of gated.h, and what of their gradients passes.
+struct AsTheyAre {
+  static __device__ __forceinline__ float gate(float x) { return x; }
+  static __device__ __forceinline__ float up(float u) { return u; }
+  static __device__ __forceinline__ float gate_gradient(float, float g) { return g; }
+  static __device__ __forceinline__ float up_gradient(float, float g) { return g; }
+};
 // z and x · z′ of gated.h.
-struct Silu {
+struct Silu : AsTheyAre {
   static __device__ __forceinline__ float z(float x) { return x; }
   static __device__ __forceinline__ float x_slope(float x) { return x; }
 };
-struct GeluTanh {
+struct GeluTanh : AsTheyAre {
   // Beyond ±16 the logistic function is 0 or 1 to the last bit, and x³ would go on to infinity. NaN stays.
   static __device__ __forceinline__ float bounded(float x) { return x > 16.0f ? 16.0f : x < -16.0f ? -16.0f : x; }
   static __device__ __forceinline__ float z(float x) {
@@ -27,8 +34,8 @@ struct GeluTanh {
 // act(gate) · up of two elements of T, before its rounding.
 template <class T, class Gate>
 __device__ __forceinline__ float gated_product(float gate, float up) {
-  const float activated = gate / (1.0f + expf(-Gate::z(gate)));
-  return to_float(from_float<T>(activated)) * up;
+  const float x = Gate::gate(gate), activated = x / (1.0f + expf(-Gate::z(x)));
+  return to_float(from_float<T>(activated)) * Gate::up(up);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -8,6 +8,17 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
+// NaN stays.
+struct ClampedSilu {
+  static constexpr auto limit = static_cast<float>(gate_limit), alpha = static_cast<float>(clamped_silu_alpha);
+  static __device__ __forceinline__ float gate(float x) { return x > limit ? limit : x; }
+  static __device__ __forceinline__ float up(float u) { return (u > limit ? limit : u < -limit ? -limit : u) + 1.0f; }
+  static __device__ __forceinline__ float gate_gradient(float x, float g) { return x > limit ? 0.0f : g; }
+  static __device__ __forceinline__ float up_gradient(float u, float g) { return fabsf(u) > limit ? 0.0f : g; }
+  static __device__ __forceinline__ float z(float x) { return alpha * x; }
+  static __device__ __forceinline__ float x_slope(float x) { return alpha * x; }
+};
+
 template <class T, class Gate, bool aligned>
 __global__ void __launch_bounds__(elementwise_threads) gated_forward_kernel(GatedForwardArgs a, Tiling tiling) {
   const auto [row, column, count] = elements_of_thread(tiling);
@@ -30,12 +41,12 @@ __global__ void __launch_bounds__(elementwise_threads) gated_backward_kernel(Gat
   Group grad_gate, grad_up;
   LATHE_UNROLL
   for (int j = 0; j < group_elements; ++j) {
-    const float x = gate.at[j], g = grad_out.at[j];
+    const float x = Gate::gate(gate.at[j]), u = Gate::up(up.at[j]), g = grad_out.at[j];
     const float e = expf(-Gate::z(x)), s = 1.0f / (1.0f + e);
     const float rest = x > 0.0f ? e * s : 1.0f - s;  // 1 − s, which cancels where s is near 1
     const float slope = s * fmaf(Gate::x_slope(x), rest, 1.0f);
-    grad_gate.at[j] = g * up.at[j] * slope;
-    grad_up.at[j] = g * (x * s);
+    grad_gate.at[j] = Gate::gate_gradient(gate.at[j], g * u * slope);
+    grad_up.at[j] = Gate::up_gradient(up.at[j], g * (x * s));
   }
   store_group<aligned>(row_of<T>(a.grad_gate, row) + column, grad_gate, count);
   store_group<aligned>(row_of<T>(a.grad_up, row) + column, grad_up, count);
@@ -56,6 +67,16 @@ void backward(const GatedBackwardArgs& a) {
                      aligned ? gated_backward_kernel<T, Gate, true> : gated_backward_kernel<T, Gate, false>, a);
 }
 
+// Calls body.operator()<Gate>().
+template <class Body>
+void with_gate(GateKind kind, const Body& body) {
+  switch (kind) {
+    case GateKind::silu: return body.template operator()<Silu>();
+    case GateKind::gelu_tanh: return body.template operator()<GeluTanh>();
+    case GateKind::clamped_silu: return body.template operator()<ClampedSilu>();
+  }
+}
+
 }  // namespace
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
@@ -63,17 +84,13 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void gated_forward_rows(const GatedForwardArgs& args) {
-  with_element(args.dtype, [&]<class T>(T) {
-    args.activation == Activation::silu ? forward<T, Silu>(args) : forward<T, GeluTanh>(args);
-  });
+  with_element(args.dtype, [&]<class T>(T) { with_gate(args.kind, [&]<class Gate>() { forward<T, Gate>(args); }); });
 }
 template void gated_forward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const GatedForwardArgs&);
 
 template <DeviceKind>
 void gated_backward_rows(const GatedBackwardArgs& args) {
-  with_element(args.dtype, [&]<class T>(T) {
-    args.activation == Activation::silu ? backward<T, Silu>(args) : backward<T, GeluTanh>(args);
-  });
+  with_element(args.dtype, [&]<class T>(T) { with_gate(args.kind, [&]<class Gate>() { backward<T, Gate>(args); }); });
 }
 template void gated_backward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const GatedBackwardArgs&);
 

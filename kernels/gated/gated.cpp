@@ -17,13 +17,13 @@ void check_like_gate(const char* operation, const char* argument, const Tensor& 
   expect(operation, argument, tensor).shape(gate.shape()).dtype(gate.dtype()).rows_contiguous().device(gate.device());
 }
 
-void forward(const char* operation, Activation activation, const Tensor& out, const Tensor& gate, const Tensor& up) {
+void forward(const char* operation, GateKind kind, const Tensor& out, const Tensor& gate, const Tensor& up) {
   check_gate(operation, gate);
   check_like_gate(operation, "up", up, gate);
   check_like_gate(operation, "out", out, gate);
   if (gate.numel() == 0) return;
-  if (gate.dtype() == DType::f64) return reference::gated_forward(activation, out, gate, up);
-  const GatedForwardArgs args{.activation = activation,
+  if (gate.dtype() == DType::f64) return reference::gated_forward(kind, out, gate, up);
+  const GatedForwardArgs args{.kind = kind,
                               .dtype = gate.dtype(),
                               .out = matrix_of(out),
                               .gate = matrix_of(gate),
@@ -35,7 +35,7 @@ void forward(const char* operation, Activation activation, const Tensor& out, co
       args, gate.device(), []<auto target>(const GatedForwardArgs& rows) { gated_forward_rows<target>(rows); });
 }
 
-void backward(const char* operation, Activation activation, const Tensor& grad_gate, const Tensor& grad_up,
+void backward(const char* operation, GateKind kind, const Tensor& grad_gate, const Tensor& grad_up,
               const Tensor& grad_out, const Tensor& gate, const Tensor& up) {
   check_gate(operation, gate);
   check_like_gate(operation, "up", up, gate);
@@ -44,9 +44,9 @@ void backward(const char* operation, Activation activation, const Tensor& grad_g
   check_like_gate(operation, "grad_up", grad_up, gate);
   if (gate.numel() == 0) return;
   if (gate.dtype() == DType::f64) {
-    return reference::gated_backward(activation, grad_gate, grad_up, grad_out, gate, up);
+    return reference::gated_backward(kind, grad_gate, grad_up, grad_out, gate, up);
   }
-  const GatedBackwardArgs args{.activation = activation,
+  const GatedBackwardArgs args{.kind = kind,
                                .dtype = gate.dtype(),
                                .grad_gate = matrix_of(grad_gate),
                                .grad_up = matrix_of(grad_up),
@@ -63,19 +63,26 @@ void backward(const char* operation, Activation activation, const Tensor& grad_g
 }  // namespace
 
 void swiglu_forward(const Tensor& out, const Tensor& gate, const Tensor& up) {
-  forward("swiglu_forward", Activation::silu, out, gate, up);
+  forward("swiglu_forward", GateKind::silu, out, gate, up);
 }
 void geglu_forward(const Tensor& out, const Tensor& gate, const Tensor& up) {
-  forward("geglu_forward", Activation::gelu_tanh, out, gate, up);
+  forward("geglu_forward", GateKind::gelu_tanh, out, gate, up);
+}
+void clamped_swiglu_forward(const Tensor& out, const Tensor& gate, const Tensor& up) {
+  forward("clamped_swiglu_forward", GateKind::clamped_silu, out, gate, up);
 }
 
 void swiglu_backward(const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out, const Tensor& gate,
                      const Tensor& up) {
-  backward("swiglu_backward", Activation::silu, grad_gate, grad_up, grad_out, gate, up);
+  backward("swiglu_backward", GateKind::silu, grad_gate, grad_up, grad_out, gate, up);
 }
 void geglu_backward(const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out, const Tensor& gate,
                     const Tensor& up) {
-  backward("geglu_backward", Activation::gelu_tanh, grad_gate, grad_up, grad_out, gate, up);
+  backward("geglu_backward", GateKind::gelu_tanh, grad_gate, grad_up, grad_out, gate, up);
+}
+void clamped_swiglu_backward(const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out, const Tensor& gate,
+                             const Tensor& up) {
+  backward("clamped_swiglu_backward", GateKind::clamped_silu, grad_gate, grad_up, grad_out, gate, up);
 }
 
 }  // namespace lathe::kernels

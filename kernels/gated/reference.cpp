@@ -15,33 +15,50 @@ void put(const Tensor& t, int64_t row, int64_t column, double value) {
 
 const double gelu_scale = std::sqrt(8.0 / std::numbers::pi);
 
-double z(Activation activation, double x) {
-  return activation == Activation::silu ? x : gelu_scale * (x + 0.044715 * x * x * x);
+double z(GateKind kind, double x) {
+  if (kind == GateKind::clamped_silu) return clamped_silu_alpha * x;
+  return kind == GateKind::silu ? x : gelu_scale * (x + 0.044715 * x * x * x);
 }
-double z_slope(Activation activation, double x) {
-  return activation == Activation::silu ? 1.0 : gelu_scale * (1.0 + 3.0 * 0.044715 * x * x);
+double z_slope(GateKind kind, double x) {
+  if (kind == GateKind::clamped_silu) return clamped_silu_alpha;
+  return kind == GateKind::silu ? 1.0 : gelu_scale * (1.0 + 3.0 * 0.044715 * x * x);
+}
+
+// What the formula of gated.h takes for gate and up, and whether their gradients pass.
+struct Operands {
+  double gate, up;
+  bool gate_passes = true, up_passes = true;
+};
+Operands operands(GateKind kind, double gate, double up) {
+  if (kind != GateKind::clamped_silu) return {gate, up};
+  return {gate > gate_limit ? gate_limit : gate,
+          (up > gate_limit    ? gate_limit
+           : up < -gate_limit ? -gate_limit
+                              : up) +
+              1,
+          gate <= gate_limit, std::abs(up) <= gate_limit};
 }
 
 }  // namespace
 
-void gated_forward(Activation activation, const Tensor& out, const Tensor& gate, const Tensor& up) {
+void gated_forward(GateKind kind, const Tensor& out, const Tensor& gate, const Tensor& up) {
   for (int64_t row = 0; row < gate.dim(0); ++row) {
     for (int64_t i = 0; i < gate.dim(1); ++i) {
-      const double x = at(gate, row, i);
-      put(out, row, i, round_to(gate.dtype(), x / (1.0 + std::exp(-z(activation, x)))) * at(up, row, i));
+      const auto [x, u, x_passes, u_passes] = operands(kind, at(gate, row, i), at(up, row, i));
+      put(out, row, i, round_to(gate.dtype(), x / (1.0 + std::exp(-z(kind, x)))) * u);
     }
   }
 }
 
-void gated_backward(Activation activation, const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out,
+void gated_backward(GateKind kind, const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out,
                     const Tensor& gate, const Tensor& up) {
   for (int64_t row = 0; row < gate.dim(0); ++row) {
     for (int64_t i = 0; i < gate.dim(1); ++i) {
-      const double x = at(gate, row, i), u = at(up, row, i), g = at(grad_out, row, i);
-      const double sigmoid = 1.0 / (1.0 + std::exp(-z(activation, x)));
-      const double slope = sigmoid * (1.0 + x * z_slope(activation, x) * (1.0 - sigmoid));
-      put(grad_gate, row, i, g * u * slope);
-      put(grad_up, row, i, g * (x * sigmoid));
+      const auto [x, u, x_passes, u_passes] = operands(kind, at(gate, row, i), at(up, row, i));
+      const double g = at(grad_out, row, i), sigmoid = 1.0 / (1.0 + std::exp(-z(kind, x)));
+      const double slope = sigmoid * (1.0 + x * z_slope(kind, x) * (1.0 - sigmoid));
+      put(grad_gate, row, i, x_passes ? g * u * slope : 0);
+      put(grad_up, row, i, u_passes ? g * (x * sigmoid) : 0);
     }
   }
 }

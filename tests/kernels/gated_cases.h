@@ -1,4 +1,4 @@
-// The cases of the gated activations: swiglu and geglu have the same.
+// The cases of the gated activations: all have the same.
 #pragma once
 
 #include "kernels/gated/gated.h"
@@ -103,6 +103,9 @@ inline std::vector<Operation> operations(const std::string& name, Functions f) {
 inline std::vector<Operation> gated_operations() {
   std::vector<Operation> all = gated_cases::operations("swiglu", {kernels::swiglu_forward, kernels::swiglu_backward});
   for (Operation& operation : gated_cases::operations("geglu", {kernels::geglu_forward, kernels::geglu_backward}))
+    all.push_back(std::move(operation));
+  for (Operation& operation :
+       gated_cases::operations("clamped_swiglu", {kernels::clamped_swiglu_forward, kernels::clamped_swiglu_backward}))
     all.push_back(std::move(operation));
   return all;
 }

@@ -1,4 +1,4 @@
-// swiglu and geglu: against the f64 reference on every device and instruction set, PyTorch's answers, and what it must
+// swiglu, geglu and the clamped swiglu: against the f64 reference on every device and instruction set, PyTorch's answers, and what it must
 // refuse.
 #include <gtest/gtest.h>
 
@@ -40,6 +40,10 @@ TEST(Gated, SwigluAnswersAsPyTorchInDouble) {
 TEST(Gated, GegluAnswersAsPyTorchInDouble) {
   expect_golden("geglu_tanh", {kernels::geglu_forward, kernels::geglu_backward});
 }
+// Half of its values are beyond the limits.
+TEST(Gated, ClampedSwigluAnswersAsPyTorchInDouble) {
+  expect_golden("clamped_swiglu", {kernels::clamped_swiglu_forward, kernels::clamped_swiglu_backward});
+}
 
 TEST(Gated, HalvesOfOneTensorAreItsGateAndUp) {
   const Tensor both = Tensor::empty({3, 40}, DType::f32);
@@ -62,6 +66,11 @@ TEST(Gated, NaNGoesThroughAndInfinityBehavesAsTheFormula) {
     EXPECT_TRUE(std::isnan(out.data<float>()[1]));
     EXPECT_EQ(out.data<float>()[2], INFINITY);
   }
+  const Tensor clamped = Tensor::empty({1, 3}, DType::f32);
+  kernels::clamped_swiglu_forward(clamped, gate, up);
+  EXPECT_TRUE(std::isnan(clamped.data<float>()[0]));
+  EXPECT_TRUE(std::isnan(clamped.data<float>()[1]));
+  EXPECT_NEAR(clamped.data<float>()[2], 7.0f * 3.0f, 1e-3f);
 }
 
 TEST(Gated, RefusesShapesAndDtypesThatDoNotFit) {

@@ -68,6 +68,12 @@ def gated():
         dy = torch.randn_like(y)
         y.backward(dy)
         out |= {f"{name}.gate": gate, f"{name}.up": up, f"{name}.y": y, f"{name}.dy": dy, f"{name}.dgate": gate.grad, f"{name}.dup": up.grad}
+    gate, up, name = leaf(6, 9, scale=6), leaf(6, 9, scale=6), "clamped_swiglu"  # transformers' GptOssExperts
+    clamped = gate.clamp(max=7.0)
+    y = (up.clamp(min=-7.0, max=7.0) + 1) * (clamped * torch.sigmoid(clamped * 1.702))
+    dy = torch.randn_like(y)
+    y.backward(dy)
+    out |= {f"{name}.gate": gate, f"{name}.up": up, f"{name}.y": y, f"{name}.dy": dy, f"{name}.dgate": gate.grad, f"{name}.dup": up.grad}
     return detached(out)
 
 
