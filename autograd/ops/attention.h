@@ -8,8 +8,9 @@
 
 namespace lathe::autograd {
 
-// q [T, heads, D]; k, v [T, kv_heads, D] → [T, heads, D].
+// q [T, heads, D]; k, v [T, kv_heads, D] → [T, heads, D]. sinks [heads], where there are any: each head's logit beside
+// those of its keys (kernels/attention_sinks/attention_sinks.h).
 Variable attention(const Variable& q, const Variable& k, const Variable& v, const SequenceLayout& layout,
-                   const kernels::AttentionParams& params);
+                   const kernels::AttentionParams& params, const Variable& sinks = {});
 
 }  // namespace lathe::autograd

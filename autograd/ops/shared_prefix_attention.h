@@ -22,6 +22,6 @@ struct SharedPrefixes {
 // [T, heads, D]. Inside, shared rows are repeated. In the backward a shared row's gradients of k and v are the sum of
 // both sequences', the first one's plus the second's, rounded to their dtype in between.
 Variable shared_prefix_attention(const Variable& q, const Variable& k, const Variable& v, const SharedPrefixes& shared,
-                                 const kernels::AttentionParams& params);
+                                 const kernels::AttentionParams& params, const Variable& sinks = {});
 
 }  // namespace lathe::autograd

@@ -156,6 +156,7 @@ __global__ void __launch_bounds__(merge_threads) paged_merge_kernel(Paged<T> a) 
       out.w = merge_output(out.w, outs[i].w, factors);
     }
   }
+  if (column == 0) write_lse(a.tiles, tile, row, maximum, sum);
   const float factor = final_factor(sum);
   T* target = row_address(a.tiles.out, a.tiles.out_token, a.tiles.out_head, tile, a.tiles.group, row) + column;
   const float elements[4] = {out.x, out.y, out.z, out.w};
@@ -179,7 +180,7 @@ void attend(const PagedAttentionCuda& args) {
     return SequenceRows{side.data, side.page, side.token, side.scales};
   };
   Paged<T> a{};
-  a.tiles = tile_call<T>(args, nullptr, 0);
+  a.tiles = tile_call<T>(args, args.lse, args.lse_head);
   a.k = sequence_rows(args.k), a.v = sequence_rows(args.v);
   a.k_head = args.k.head * size_of(args.page_dtype), a.v_head = args.v.head * size_of(args.page_dtype);
   a.page_dtype = args.page_dtype;

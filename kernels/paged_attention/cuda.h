@@ -48,6 +48,8 @@ inline constexpr int paged_decode_rows = 16;
 struct PagedAttentionCuda {
   DType dtype, page_dtype;  // f32 | bf16 | f16, and f32 | bf16 | f16 | i8
   HeadRows q, out;
+  float* lse;  // [heads][T], lse_head apart; null: not wanted
+  int64_t lse_head;
   PageSide k, v;
   PagedSteps batch;
   int64_t heads, kv_heads, head_dim, pages, page_size;

@@ -68,7 +68,7 @@ KvCopyCuda::Pages pages_of(const Tensor& pages) {
 }  // namespace
 
 void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
-                     const AttentionParams& params) {
+                     const AttentionParams& params, const Tensor& lse) {
   constexpr const char* operation = "paged_attention";
   expect(operation, "q", q).dtype({DType::f32, DType::bf16, DType::f16});
   if (q.dtype() == DType::f32) {
@@ -84,6 +84,8 @@ void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, c
                           .page_dtype = pages.k.dtype(),
                           .q = head_rows_of(q),
                           .out = head_rows_of(out),
+                          .lse = lse.defined() ? lse.data<float>() : nullptr,
+                          .lse_head = lse.defined() ? lse.stride(0) : 0,
                           .k = side_of(pages.k, pages.k_scales),
                           .v = side_of(pages.v, pages.v_scales),
                           .batch = steps_of(batch),

@@ -7,7 +7,7 @@
 namespace lathe::kernels::device {
 
 void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
-                     const AttentionParams& params);
+                     const AttentionParams& params, const Tensor& lse);
 void kv_append(const KvPages& pages, const Tensor& k, const Tensor& v, const PagedBatch& batch);
 KvAppendCuda kv_append_args(const KvPages& pages, const Tensor& k, const Tensor& v, const PagedBatch& batch);
 void kv_copy_pages(const KvPages& pages, const Tensor& from, const Tensor& to);

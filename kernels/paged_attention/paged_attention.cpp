@@ -42,7 +42,7 @@ int64_t paged_launched_keys(int64_t keys) {
 }
 
 void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
-                     const AttentionParams& params) {
+                     const AttentionParams& params, const Tensor& lse) {
   constexpr std::string_view operation = "paged_attention";
   expect(operation, "q", q).rank(3).dtype({DType::f32, DType::bf16, DType::f16, DType::f64}).rows_contiguous();
   expect_pages(operation, pages);
@@ -52,12 +52,18 @@ void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, c
   expect_heads(operation, "q", q, shape, q.dtype(), pages.k.device());
   expect_heads(operation, "out", out, shape, q.dtype(), q.device());
   expect_params(operation, params);
+  if (lse.defined())
+    expect(operation, "lse", lse)
+        .shape({q.dim(1), q.dim(0)})
+        .dtype(q.dtype() == DType::f64 ? DType::f64 : DType::f32)
+        .rows_contiguous()
+        .device(q.device());
   if (q.numel() == 0) return;
-  if (q.device().kind != DeviceKind::cpu) return device::paged_attention(out, q, pages, batch, params);
-  if (q.dtype() == DType::f64) return reference::paged_attention(out, q, pages, batch, params);
+  if (q.device().kind != DeviceKind::cpu) return device::paged_attention(out, q, pages, batch, params, lse);
+  if (q.dtype() == DType::f64) return reference::paged_attention(out, q, pages, batch, params, lse);
   expect(operation, "pages.k", pages.k).dtype({DType::f32, DType::bf16, DType::f16, DType::i8});
 
-  AttentionTileArgs::Call call = attention_tile_call(out, {}, q, pages.k.dim(1), params);
+  AttentionTileArgs::Call call = attention_tile_call(out, lse, q, pages.k.dim(1), params);
   call.kv_dtype = pages.k.dtype();
   auto sequence = [&](int64_t s) -> AttentionSequence {
     const int64_t first = batch.bounds()[s], tokens = batch.bounds()[s + 1] - first;

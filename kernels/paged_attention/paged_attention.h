@@ -24,9 +24,10 @@ struct KvPages {
 // sums are f32 (f64 for f64 q). With i8 a score is (q·k) · k_scale · params.scale, and a value's weight is p · v_scale,
 // where p was already counted in the sum. Where the CPU sums products of bytes (AVX512-VNNI with bf16), bf16 queries
 // and their weights of i8 values have 16 bits, relative to the largest of their row or chunk: a hundredth of the
-// rounding of out at most; a query that is not finite then makes its row NaN.
+// rounding of out at most; a query that is not finite then makes its row NaN. lse f32 (f64) [heads, T], the log-sum-exp
+// of attention_forward, with its bits where out has them; may be undefined.
 void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
-                     const AttentionParams& params);
+                     const AttentionParams& params, const Tensor& lse = {});
 
 // For how many keys the kernels of a decoding step are launched where the longest sequence has `keys`: a power of two
 // of chunks. Blocks beyond a sequence's own chunks leave at once, and no bit depends on it. A graph captured on a

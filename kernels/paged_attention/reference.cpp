@@ -66,7 +66,7 @@ void append(const Tensor& pages, const Tensor& scales, const Tensor& x, const Pa
 }  // namespace
 
 void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
-                     const AttentionParams& params) {
+                     const AttentionParams& params, const Tensor& lse) {
   const int64_t kv_heads = pages.k.dim(1), group = q.dim(1) / kv_heads, head_dim = q.dim(2);
   parallel_for(batch.sequences() * kv_heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
@@ -77,10 +77,13 @@ void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, c
       auto key = [&](int64_t j) -> const double* { return keys.data() + j * head_dim; };
       auto value = [&](int64_t j) -> const double* { return values.data() + j * head_dim; };
       for (int64_t token = batch.bounds()[s]; token < batch.bounds()[s + 1]; ++token) {
-        for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head)
-          attend_row(q.data<double>() + token * q.stride(0) + head * q.stride(1),
-                     length - (batch.bounds()[s + 1] - token), head_dim, params, key, value, scores.data(),
-                     out.data<double>() + token * out.stride(0) + head * out.stride(1));
+        for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+          const double row_lse =
+              attend_row(q.data<double>() + token * q.stride(0) + head * q.stride(1),
+                         length - (batch.bounds()[s + 1] - token), head_dim, params, key, value, scores.data(),
+                         out.data<double>() + token * out.stride(0) + head * out.stride(1));
+          if (lse.defined()) lse.data<double>()[head * lse.stride(0) + token] = row_lse;
+        }
       }
     }
   });

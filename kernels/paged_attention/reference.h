@@ -7,7 +7,7 @@ namespace lathe::kernels::reference {
 
 // q and out f64, pages of any dtype.
 void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
-                     const AttentionParams& params);
+                     const AttentionParams& params, const Tensor& lse);
 // k and v f64.
 void kv_append(const KvPages& pages, const Tensor& k, const Tensor& v, const PagedBatch& batch);
 

@@ -316,6 +316,12 @@ TEST_F(Operations, Attention) {
   check({leaf({tokens, 2, 8}), leaf({tokens, 2, 8}), leaf({tokens, 2, 8})}, attend);
 }
 
+TEST_F(Operations, AttentionWithSinks) {
+  kernels::AttentionParams params{.scale = 0.625f, .window = 3};
+  check({leaf({tokens, 4, 8}), leaf({tokens, 2, 8}), leaf({tokens, 2, 8}), leaf({4}, 2.0)},
+        [&](auto in) { return Variables{attention(in[0], in[1], in[2], layout_, params, in[3])}; });
+}
+
 TEST_F(Operations, LinearCrossEntropy) {
   Tensor labels = integers(random_, tokens, 7);
   labels.data<int32_t>()[1] = kernels::ignored_label;

@@ -37,6 +37,17 @@ TEST(SharedPrefixAttention, GradientsAreThoseOfDifferences) {
   }
 }
 
+TEST(SharedPrefixAttention, GradientsOfSinksAreThoseOfDifferences) {
+  RandomStream random(9, RandomPurpose::test);
+  const auto leaf = [&](const Shape& shape) { return Variable::leaf(random_tensor(random, shape, DType::f64)); };
+  const GradcheckResult result = gradcheck(
+      [&](std::span<const Variable> in) {
+        return std::vector<Variable>{shared_prefix_attention(in[0], in[1], in[2], prefixes(), params_with(2), in[3])};
+      },
+      {{leaf({15, 4, 8}), leaf({15, 2, 8}), leaf({15, 2, 8}), leaf({4})}});
+  EXPECT_TRUE(result.passed) << result.report;
+}
+
 TEST(SharedPrefixAttention, RowsHaveTheBitsOfWholeSequences) {
   const NoGradScope no_grad;
   for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
@@ -53,11 +64,14 @@ TEST(SharedPrefixAttention, RowsHaveTheBitsOfWholeSequences) {
       }
       return Variable(all);
     };
-    const Variable shared = shared_prefix_attention(Variable(q), Variable(k), Variable(v), prefixes(), params_with());
-    const Variable whole =
-        attention(repeated(q), repeated(k), repeated(v), SequenceLayout::of(whole_lengths), params_with());
-    const Tensor expected = repeated(shared.value()).value();
-    EXPECT_EQ(std::memcmp(expected.raw(), whole.value().raw(), static_cast<size_t>(expected.nbytes())), 0);
+    for (const Variable& sinks : {Variable(), Variable(kernels::cast(random_tensor(random, {4}, DType::f32), dtype))}) {
+      const Variable shared =
+          shared_prefix_attention(Variable(q), Variable(k), Variable(v), prefixes(), params_with(), sinks);
+      const Variable whole =
+          attention(repeated(q), repeated(k), repeated(v), SequenceLayout::of(whole_lengths), params_with(), sinks);
+      const Tensor expected = repeated(shared.value()).value();
+      EXPECT_EQ(std::memcmp(expected.raw(), whole.value().raw(), static_cast<size_t>(expected.nbytes())), 0);
+    }
   }
 }
 

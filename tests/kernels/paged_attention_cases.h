@@ -115,9 +115,10 @@ inline Case attend(std::string name, Model model, DType dtype, DType page_dtype,
   result.inputs.insert(result.inputs.begin(),
                        {.name = "q", .shape = queries, .dtype = dtype, .values = normal(), .padding = padding});
   for (Operand& operand : step.operands()) result.inputs.push_back(std::move(operand));
-  result.outputs = {{.name = "out", .shape = queries, .dtype = dtype, .padding = padding}};
+  result.outputs = {{.name = "out", .shape = queries, .dtype = dtype, .padding = padding},
+                    {.name = "lse", .shape = {model.heads, step.tokens()}, .batch_dimension = 1}};
   result.run = [params = model.params](const Arguments& a) {
-    kernels::paged_attention(a["out"], a["q"], pages_of(a), batch_of(a), params);
+    kernels::paged_attention(a["out"], a["q"], pages_of(a), batch_of(a), params, a["lse"]);
   };
   result.start = [params = model.params](const Arguments& a) -> std::function<void()> {
     return [out = a["out"], q = a["q"], pages = pages_of(a), batch = batch_of(a), params] {

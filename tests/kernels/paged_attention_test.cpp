@@ -41,9 +41,16 @@ class Conversations {
     k_ = random_tensor(random, {tokens, model.kv_heads, model.head_dim}, model.dtype);
     v_ = random_tensor(random, {tokens, model.kv_heads, model.head_dim}, model.dtype);
     trained = Tensor::empty(q.shape(), model.dtype);
+    trained_lse_ = lse_of(q);
     // Shorter pages round: what is trained on has been rounded before.
     for (const Tensor& x : {k_, v_}) round_to(model.page_dtype, x);
-    attention_forward({.out = trained, .q = q, .k = k_, .v = v_, .cu_seqlens = i32(bounds_), .params = model.params});
+    attention_forward({.out = trained,
+                       .lse = trained_lse_,
+                       .q = q,
+                       .k = k_,
+                       .v = v_,
+                       .cu_seqlens = i32(bounds_),
+                       .params = model.params});
 
     max_pages_ = (*std::max_element(lengths_.begin(), lengths_.end()) + page_size - 1) / page_size;
     const int64_t pages = max_pages_ * static_cast<int64_t>(lengths_.size()) + 1;
@@ -60,7 +67,7 @@ class Conversations {
   }
 
   // One step of serving: the tokens [from, from + count) of each of these sequences, appended and attended together.
-  // Returns whether all of their outputs have the bits of training.
+  // Returns whether all of their outputs, and their log-sum-exps, have the bits of training.
   struct Part {
     int sequence;
     int64_t from, count;
@@ -75,12 +82,16 @@ class Conversations {
       for (int64_t t = part.from; t < part.from + part.count; ++t)
         rows.push_back(bounds_[static_cast<size_t>(part.sequence)] + t);
     }
-    const Tensor queries = gather(q, rows), out = Tensor::empty(queries.shape(), model_.dtype);
+    const Tensor queries = gather(q, rows), out = Tensor::empty(queries.shape(), model_.dtype), lse = lse_of(queries);
     const PagedBatch batch(i32(bounds), i32(contexts),
                            i32(table).view({static_cast<int64_t>(parts.size()), max_pages_}),
                            {pages_.k.dim(0), page_size_});
     kv_append(pages_, gather(k_, rows), gather(v_, rows), batch);
-    paged_attention(out, queries, pages_, batch, model_.params);
+    paged_attention(out, queries, pages_, batch, model_.params, lse);
+    for (size_t i = 0; i < rows.size(); ++i)
+      if (!same_bits(cast(lse.select(1, static_cast<int64_t>(i)), lse.dtype()),
+                     cast(trained_lse_.select(1, rows[i]), lse.dtype())))
+        return false;
     return same_bits(out, gather(trained, rows));
   }
 
@@ -104,6 +115,9 @@ class Conversations {
 
  private:
   int32_t page(int sequence, int64_t index) const { return order_[static_cast<size_t>(sequence * max_pages_ + index)]; }
+  static Tensor lse_of(const Tensor& queries) {
+    return Tensor::empty({queries.dim(1), queries.dim(0)}, queries.dtype() == DType::f64 ? DType::f64 : DType::f32);
+  }
   static Tensor gather(const Tensor& x, const std::vector<int64_t>& rows) {
     const Tensor out = Tensor::empty({static_cast<int64_t>(rows.size()), x.dim(1), x.dim(2)}, x.dtype());
     const int64_t bytes = x.dim(1) * x.dim(2) * size_of(x.dtype());
@@ -116,7 +130,7 @@ class Conversations {
   Model model_;
   int64_t page_size_, max_pages_ = 0;
   std::vector<int32_t> lengths_, bounds_, order_;
-  Tensor k_, v_;
+  Tensor k_, v_, trained_lse_;
   KvPages pages_;
 };
 
@@ -344,19 +358,23 @@ class DeviceConversation {
     k_ = random_tensor(random, {length, model.kv_heads, model.head_dim}, model.dtype);
     v_ = random_tensor(random, k_.shape(), model.dtype);
     const Tensor out = Tensor::empty(q_.shape(), model.dtype, device);
+    const Tensor lse = Tensor::empty({model.heads, length}, DType::f32, device);
     attention_forward({.out = out,
+                       .lse = lse,
                        .q = moved(q_, device),
                        .k = moved(k_, device),
                        .v = moved(v_, device),
                        .cu_seqlens = i32({0, length}),
                        .params = model.params});
     trained_ = moved(out, {});
+    trained_lse_ = moved(lse, {});
     const Tensor empty = Tensor::empty({page_count, model.kv_heads, page_size, model.head_dim}, model.dtype);
     std::memset(empty.raw(), 0xff, static_cast<size_t>(empty.nbytes()));
     pages_ = {moved(empty, device), moved(empty, device), {}, {}};
   }
 
-  // Tokens [from, to), as so many sequences that share the pages. Returns whether each has the bits of training.
+  // Tokens [from, to), as so many sequences that share the pages. Returns whether each, and its log-sum-exp, has the bits of
+  // training.
   bool step(int32_t from, int32_t to, int copies = 1) {
     const int32_t count = to - from;
     std::vector<int32_t> bounds{0}, contexts, table;
@@ -370,7 +388,11 @@ class DeviceConversation {
     const auto rows = [&](const Tensor& x) { return moved(repeat(x.slice(0, from, to), copies), device_); };
     kv_append(pages_, rows(k_), rows(v_), batch);
     const Tensor out = Tensor::empty({copies * count, model_.heads, model_.head_dim}, model_.dtype, device_);
-    paged_attention(out, rows(q_), pages_, batch, model_.params);
+    const Tensor lse = Tensor::empty({model_.heads, copies * count}, DType::f32, device_);
+    paged_attention(out, rows(q_), pages_, batch, model_.params, lse);
+    const Tensor found = moved(lse, {}), expected = cast(trained_lse_.slice(1, from, to), DType::f32);
+    for (int s = 0; s < copies; ++s)
+      if (!same_bits(cast(found.slice(1, s * count, (s + 1) * count), DType::f32), expected)) return false;
     return same_bits(moved(out, {}), repeat(trained_.slice(0, from, to), copies));
   }
 
@@ -386,7 +408,7 @@ class DeviceConversation {
 
   Model model_;
   Device device_;
-  Tensor q_, k_, v_, trained_;
+  Tensor q_, k_, v_, trained_, trained_lse_;
   KvPages pages_;
 };
 
@@ -416,7 +438,8 @@ struct PagedCall {
   Tensor out = Tensor::zeros({3, 4, 8}, DType::f32), q = Tensor::zeros({3, 4, 8}, DType::f32);
   KvPages pages{Tensor::zeros({3, 2, 16, 8}, DType::f32), Tensor::zeros({3, 2, 16, 8}, DType::f32), {}, {}};
   AttentionParams params;
-  void run() const { paged_attention(out, q, pages, two_sequences(), params); }
+  Tensor lse = Tensor::zeros({4, 3}, DType::f32);
+  void run() const { paged_attention(out, q, pages, two_sequences(), params, lse); }
 };
 
 template <class Change>
@@ -440,6 +463,7 @@ TEST(PagedAttention, RejectsWhatDoesNotFit) {
   expect_rejected("i8 without scales", [&](PagedCall& c) { both(c, {3, 2, 16, 8}, DType::i8); });
   expect_rejected("f64 pages of f32 queries", [&](PagedCall& c) { both(c, {3, 2, 16, 8}, DType::f64); });
   expect_rejected("another dtype of out", [](PagedCall& c) { c.out = Tensor::zeros({3, 4, 8}, DType::bf16); });
+  expect_rejected("an lse of other tokens", [](PagedCall& c) { c.lse = Tensor::zeros({4, 2}, DType::f32); });
   expect_rejected("a negative window", [](PagedCall& c) { c.params.window = -1; });
 }
 

@@ -230,6 +230,16 @@ struct TileState {
   }
 };
 
+// The log-sum-exp of the tile's row, where it is wanted.
+template <class T>
+__device__ __forceinline__ void write_lse(const TileCall<T>& call, const Tile& tile, int row, float maximum,
+                                          float sum) {
+  if (call.lse == nullptr) return;
+  const int64_t at = tile.first_row + row;
+  call.lse[(int64_t{tile.kv_head} * call.group + at % call.group) * call.lse_head + tile.first_token +
+           at / call.group] = natural_lse(maximum, sum);
+}
+
 // The state of the warp whose rows begin at the tile's row `first` becomes the rows' outputs, which go through the
 // warp's own rows of `through`, and their lse.
 template <class T, class Through, int rows, int columns>
@@ -239,10 +249,7 @@ __device__ __forceinline__ void finish_rows(const TileCall<T>& call, const Tile&
   const int lane = static_cast<int>(threadIdx.x) % 32;
   for_each_row(maximum, [&](int i, int h, float of_row) {
     const int row = first + i * 16 + h * 8 + lane / 4;
-    if (call.lse == nullptr || lane % 4 != 0 || row >= tile.rows) return;
-    const int64_t at = tile.first_row + row;
-    call.lse[(int64_t{tile.kv_head} * call.group + at % call.group) * call.lse_head + tile.first_token +
-             at / call.group] = natural_lse(of_row, sum.at[i][h]);
+    if (lane % 4 == 0 && row < tile.rows) write_lse(call, tile, row, of_row, sum.at[i][h]);
   });
   RowValues<rows> factor;
   for_each_row(factor, [&](int i, int h, float& of_row) { of_row = final_factor(sum.at[i][h]); });
