@@ -34,10 +34,10 @@ Variable AttentionBlock::attend(const std::vector<Variable>& flat, const autogra
   const Variable v = heads_of(flat[2]);
   const auto is_of_heads = [&](const Variable& norm) { return !norm.defined() || norm.dim(0) == head_dim; };
   if (is_of_heads(q_norm) && is_of_heads(k_norm)) {
-    const UnturnedHeads heads{heads_of(flat[0]), heads_of(flat[1]), v, q_norm, k_norm, eps, rope, layout};
+    const UnturnedHeads heads{heads_of(flat[0]), heads_of(flat[1]), v, q_norm, k_norm, eps, rope, layout, sinks};
     if (const std::optional<Variable> attended = attention.attend_unturned(layer, heads)) return *attended;
   }
-  return attention.attend(layer, turned(flat[0], q_norm, layout), turned(flat[1], k_norm, layout), v);
+  return attention.attend(layer, turned(flat[0], q_norm, layout), turned(flat[1], k_norm, layout), v, sinks);
 }
 
 // [T, heads · head_dim] → [T, heads, head_dim].

@@ -17,6 +17,7 @@ struct AttentionBlock {
   int64_t q_columns = 0;           // heads · head_dim; k and v have kv_heads · head_dim
   // Undefined where the model has none: [hidden] each; q's and k's are [head_dim], over each head, or as wide as all.
   autograd::Variable input_norm, output_norm, q_norm, k_norm;
+  autograd::Variable sinks;      // [heads]; undefined where the model has none
   std::vector<Linear> qkv_proj;  // q, k and v, or one of them all
   Linear o_proj;
 

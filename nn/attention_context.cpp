@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "autograd/ops/attention.h"
+#include "autograd/ops/attention_sinks.h"
 #include "kernels/paged_attention/paged_attention.h"
 #include "kernels/rope_append/rope_append.h"
 
@@ -30,25 +31,26 @@ PackedAttention::PackedAttention(const ModelConfig& config, autograd::SequenceLa
     : layout_(std::move(layout)), params_(params_of(config)) {}
 
 autograd::Variable PackedAttention::attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
-                                           const autograd::Variable& v) {
-  return autograd::attention(q, k, v, layout_, params_.at(static_cast<size_t>(layer)));
+                                           const autograd::Variable& v, const autograd::Variable& sinks) {
+  return autograd::attention(q, k, v, layout_, params_.at(static_cast<size_t>(layer)), sinks);
 }
 
 SharedPrefixAttention::SharedPrefixAttention(const ModelConfig& config, autograd::SharedPrefixes shared)
     : shared_(std::move(shared)), params_(params_of(config)) {}
 
 autograd::Variable SharedPrefixAttention::attend(int64_t layer, const autograd::Variable& q,
-                                                 const autograd::Variable& k, const autograd::Variable& v) {
-  return autograd::shared_prefix_attention(q, k, v, shared_, params_.at(static_cast<size_t>(layer)));
+                                                 const autograd::Variable& k, const autograd::Variable& v,
+                                                 const autograd::Variable& sinks) {
+  return autograd::shared_prefix_attention(q, k, v, shared_, params_.at(static_cast<size_t>(layer)), sinks);
 }
 
 PagedAttention::PagedAttention(const ModelConfig& config, KvCache& cache, kernels::PagedBatch batch)
     : cache_(cache), batch_(std::move(batch)), params_(params_of(config)) {}
 
 autograd::Variable PagedAttention::attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
-                                          const autograd::Variable& v) {
+                                          const autograd::Variable& v, const autograd::Variable& sinks) {
   kernels::kv_append(cache_.layer(layer), k.value(), v.value(), batch_);
-  return attend_pages(layer, q.value());
+  return attend_pages(layer, q.value(), sinks.value());
 }
 
 std::optional<autograd::Variable> PagedAttention::attend_unturned(int64_t layer, const UnturnedHeads& heads) {
@@ -63,12 +65,14 @@ std::optional<autograd::Variable> PagedAttention::attend_unturned(int64_t layer,
                         .cos_table = heads.rope.cos,
                         .sin_table = heads.rope.sin},
                        batch_);
-  return attend_pages(layer, heads.q.value());
+  return attend_pages(layer, heads.q.value(), heads.sinks.value());
 }
 
-autograd::Variable PagedAttention::attend_pages(int64_t layer, const Tensor& q) const {
+autograd::Variable PagedAttention::attend_pages(int64_t layer, const Tensor& q, const Tensor& sinks) const {
   Tensor out = Tensor::empty(q.shape(), q.dtype(), q.device());
-  kernels::paged_attention(out, q, cache_.layer(layer), batch_, params_.at(static_cast<size_t>(layer)));
+  const Tensor lse = autograd::lse_of_attention(q, sinks, false);
+  kernels::paged_attention(out, q, cache_.layer(layer), batch_, params_.at(static_cast<size_t>(layer)), lse);
+  autograd::add_sinks(out, lse, sinks, false);
   return autograd::Variable(out);
 }
 

@@ -20,15 +20,16 @@ struct UnturnedHeads {
   float eps = 0;
   const autograd::RopeTables& rope;  // undefined tables: nothing turns
   const autograd::SequenceLayout& layout;
+  const autograd::Variable& sinks;  // as attend() has them
 };
 
 class AttentionContext {
  public:
   virtual ~AttentionContext() = default;
-  // q [T, heads, D]; k, v [T, kv_heads, D] of the new tokens, rotated → [T, heads, D].
-  // Layer i attends as the config's layers[i] says.
+  // q [T, heads, D]; k, v [T, kv_heads, D] of the new tokens, rotated → [T, heads, D]. sinks [heads] join its
+  // softmax, where they are defined. Layer i attends as the config's layers[i] says.
   virtual autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
-                                    const autograd::Variable& v) = 0;
+                                    const autograd::Variable& v, const autograd::Variable& sinks) = 0;
   // The same of heads that it norms and turns while it puts them away, in one pass; nothing where it does not.
   virtual std::optional<autograd::Variable> attend_unturned(int64_t, const UnturnedHeads&) { return {}; }
 };
@@ -38,7 +39,7 @@ class PackedAttention final : public AttentionContext {
  public:
   PackedAttention(const ModelConfig& config, autograd::SequenceLayout layout);
   autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
-                            const autograd::Variable& v) override;
+                            const autograd::Variable& v, const autograd::Variable& sinks) override;
 
  private:
   autograd::SequenceLayout layout_;
@@ -50,7 +51,7 @@ class SharedPrefixAttention final : public AttentionContext {
  public:
   SharedPrefixAttention(const ModelConfig& config, autograd::SharedPrefixes shared);
   autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
-                            const autograd::Variable& v) override;
+                            const autograd::Variable& v, const autograd::Variable& sinks) override;
 
  private:
   autograd::SharedPrefixes shared_;
@@ -63,12 +64,12 @@ class PagedAttention final : public AttentionContext {
   // The batch is made for cache.shape().
   PagedAttention(const ModelConfig& config, KvCache& cache, kernels::PagedBatch batch);
   autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
-                            const autograd::Variable& v) override;
+                            const autograd::Variable& v, const autograd::Variable& sinks) override;
   // On a device.
   std::optional<autograd::Variable> attend_unturned(int64_t layer, const UnturnedHeads& heads) override;
 
  private:
-  autograd::Variable attend_pages(int64_t layer, const Tensor& q) const;
+  autograd::Variable attend_pages(int64_t layer, const Tensor& q, const Tensor& sinks) const;
 
   KvCache& cache_;
   kernels::PagedBatch batch_;

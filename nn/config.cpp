@@ -24,6 +24,7 @@ Number parameters_of(const LayerLayout& layer) {
   Number count = 0;
   for (const LinearShape& linear : layer.linears_and_experts()) count += static_cast<Number>(linear.parameters());
   for (const NormShape& norm : layer.norms()) count += static_cast<Number>(norm.size);
+  if (layer.sinks) count += static_cast<Number>(layer.sinks->size);
   return count;
 }
 

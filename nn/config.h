@@ -48,7 +48,8 @@ struct LayerConfig {
   bool experts = false;        // its feed-forward block is ModelConfig::experts
 };
 
-enum class Activation { silu, gelu_tanh };  // of the feed-forward gate
+// Of the feed-forward gate. clamped_silu: kernels/gated/gated.h's clamped SwiGLU, which changes up as well.
+enum class Activation { silu, gelu_tanh, clamped_silu };
 // RMS norm of q and k. per_head: over each head, one weight [head_dim] for each; whole: over all heads at once.
 enum class QkNorm { none, per_head, whole };
 // before: each block norms its input. after: its output instead, before it is added to what came in.
@@ -64,7 +65,10 @@ struct ExpertsConfig {
   int64_t num_experts_per_tok = 0;
   int64_t intermediate_size = 0;  // of each expert
   bool norm_topk_prob = false;    // a token's weights are divided by their sum
+  bool bias = false;              // of the router and of the experts' linears
   std::string module = "mlp";     // what the block is called in a layer
+  std::string router = "gate";    // and the router in it
+  bool stacked = false;           // in a Hugging Face directory: nn/weights/stacked_experts.h
   // The names of an expert's linears.
   std::string gate_proj = "gate_proj", up_proj = "up_proj", down_proj = "down_proj";
 };
@@ -93,6 +97,7 @@ struct ModelConfig {
   double residual_multiplier = 1;      // of what a block adds
   double logits_scaling = 1;           // divides the logits: the last hidden states are divided by it
   AttentionBias attention_bias = AttentionBias::none;
+  bool attention_sinks = false;  // a logit of each head that joins its softmax (kernels/attention_sinks)
   Projections projections = Projections::apart;
   ExpertsConfig experts;  // of the layers that have them
   bool tie_word_embeddings = false;

@@ -1,7 +1,7 @@
 #include "nn/experts.h"
 
 #include "autograd/ops/experts.h"
-#include "autograd/ops/gated.h"
+#include "nn/gated.h"
 
 namespace lathe::nn {
 
@@ -20,8 +20,7 @@ Variable Experts::operator()(const Variable& x, const autograd::SequenceLayout& 
     const Expert& expert = experts[static_cast<size_t>(e)];
     const BatchRows batch{rows.layout_of(e, layout), {}, {}};
     const Variable up = expert.up_proj(*part, batch), gate = expert.gate_proj(*part, batch);
-    const Variable gated = activation == Activation::silu ? autograd::swiglu(gate, up) : autograd::geglu(gate, up);
-    *part++ = expert.down_proj(gated, batch);
+    *part++ = expert.down_proj(gated(activation, gate, up), batch);
   }
   return autograd::combine_experts(parts, choice.weights, rows);
 }

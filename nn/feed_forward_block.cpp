@@ -1,11 +1,11 @@
 #include "nn/feed_forward_block.h"
 
 #include "autograd/ops/arithmetic.h"
-#include "autograd/ops/gated.h"
 #include "autograd/ops/linear_each.h"
 #include "autograd/ops/rms_norm.h"
 #include "autograd/ops/view.h"
 #include "autograd/recording.h"
+#include "nn/gated.h"
 #include "nn/linear_each.h"
 
 namespace lathe::nn {
@@ -25,7 +25,8 @@ Variable FeedForwardBlock::gated(const Variable& normed, const BatchRows& rows) 
   if (gate_up_proj.size() == 1) {
     const Variable both = gate_up_proj[0](normed, rows);
     gate_up = autograd::split_columns(both, {both.dim(1) / 2, both.dim(1) / 2});
-  } else if (is_alone(gate_up_proj[0], rows) && is_alone(gate_up_proj[1], rows)) {
+  } else if (activation != Activation::clamped_silu && is_alone(gate_up_proj[0], rows) &&
+             is_alone(gate_up_proj[1], rows)) {
     const auto gate_activation =
         activation == Activation::silu ? kernels::Activation::silu : kernels::Activation::gelu_tanh;
     const Linear &gate = gate_up_proj[0], &up = gate_up_proj[1];
@@ -39,8 +40,7 @@ Variable FeedForwardBlock::gated(const Variable& normed, const BatchRows& rows) 
     gate_up[1] = gate_up_proj[1](normed, rows);
     gate_up[0] = gate_up_proj[0](normed, rows);
   }
-  return activation == Activation::silu ? autograd::swiglu(gate_up[0], gate_up[1])
-                                        : autograd::geglu(gate_up[0], gate_up[1]);
+  return nn::gated(activation, gate_up[0], gate_up[1]);
 }
 
 }  // namespace lathe::nn

@@ -41,18 +41,19 @@ void add_attention(LayerLayout& layer, const ModelConfig& config) {
                       {"self_attn.k_proj", kv, hidden, bias},
                       {"self_attn.v_proj", kv, hidden, bias}};
   }
+  if (config.attention_sinks) layer.sinks = {"self_attn.sinks", config.num_attention_heads};
   layer.o_proj = {"self_attn.o_proj", hidden, q, config.attention_bias == AttentionBias::qkvo};
 }
 
 void add_experts(LayerLayout& layer, const ModelConfig& config) {
   const ExpertsConfig& experts = config.experts;
   const int64_t hidden = config.hidden_size, inner = experts.intermediate_size;
-  layer.router = {experts.module + ".gate", experts.num_experts, hidden};
+  layer.router = {experts.module + "." + experts.router, experts.num_experts, hidden, experts.bias};
   for (int64_t i = 0; i < experts.num_experts; ++i) {
     const std::string prefix = experts.module + ".experts." + std::to_string(i) + ".";
-    layer.experts.push_back({{prefix + experts.gate_proj, inner, hidden},
-                             {prefix + experts.up_proj, inner, hidden},
-                             {prefix + experts.down_proj, hidden, inner}});
+    layer.experts.push_back({{prefix + experts.gate_proj, inner, hidden, experts.bias},
+                             {prefix + experts.up_proj, inner, hidden, experts.bias},
+                             {prefix + experts.down_proj, hidden, inner, experts.bias}});
   }
 }
 

@@ -30,6 +30,7 @@ struct LayerLayout {
   std::optional<NormShape> input_norm, feed_forward_norm;
   std::optional<NormShape> attention_output_norm, feed_forward_output_norm;
   std::optional<NormShape> q_norm, k_norm;
+  std::optional<NormShape> sinks;     // of attention, [heads]: no norm, and no ".weight" stands behind its name
   std::vector<LinearShape> qkv_proj;  // q, k and v, or one linear of them all
   LinearShape o_proj;
   std::vector<LinearShape> gate_up_proj;  // gate and up, or one linear of both; none with experts

@@ -42,14 +42,6 @@ DType dtype_of_config(const std::filesystem::path& model) {
   return DType::f32;
 }
 
-// The whole weight in f32, on the cpu.
-Tensor read_weight(const WeightSource& source, const WeightInfo& info) {
-  Tensor weight = Tensor::empty(info.shape, DType::f32, {}, MemoryTag::workspace);
-  const int64_t rows = info.shape.rank() > 1 ? info.shape[0] : 1;
-  source.read_rows(info.name, 0, rows, weight.data<float>());
-  return weight;
-}
-
 // W += s·B·A; of an embedding W += s·(B·A)ᵀ.
 void add_product(const Tensor& weight, const LoraWeights& lora, double scaling, bool embedding) {
   Tensor product = Tensor::empty(weight.shape(), DType::f32, {}, MemoryTag::workspace);
@@ -120,9 +112,10 @@ bool unties(const ModelConfig& base, const PeftAdapter& adapter) {
          (changed(adapter, std::string(embedding_module)) || changed(adapter, std::string(output_module)));
 }
 
-std::vector<Entry> entries_of(const ModelFiles& base, const PeftAdapter& adapter, std::optional<DType> dtype) {
+std::vector<Entry> entries_of(const ModelFiles& base, const WeightSource& weights, const PeftAdapter& adapter,
+                              std::optional<DType> dtype) {
   std::vector<Entry> entries;
-  for (const WeightInfo& info : base.weights->weights()) {
+  for (const WeightInfo& info : weights.weights()) {
     const std::optional<DType> stored = dtype_named(info.stored_type);
     entries.push_back({info.name, &info, dtype ? *dtype : stored ? *stored : dtype_of_config(base.path)});
   }
@@ -142,11 +135,11 @@ std::vector<Entry> entries_of(const ModelFiles& base, const PeftAdapter& adapter
 }
 
 // In f32, on the cpu.
-Tensor merged_weight(const Entry& entry, const ModelFiles& base, const PeftAdapter& adapter) {
+Tensor merged_weight(const Entry& entry, const WeightSource& weights, const PeftAdapter& adapter) {
   const std::string module = module_of(entry.name);
   if (const auto saved = adapter.saved.find(module); saved != adapter.saved.end())
     return kernels::cast(saved->second, DType::f32);
-  const Tensor weight = read_weight(*base.weights, *entry.info);
+  const Tensor weight = read_weight(weights, *entry.info, DType::f32);
   const auto lora = adapter.modules.find(module);
   if (lora == adapter.modules.end()) return weight;
   add_product(weight, lora->second, adapter.config.scaling_of(module), module == embedding_module);
@@ -201,11 +194,12 @@ MergedModel write_merged_model(const std::filesystem::path& directory, const Mod
     result.base_was_codes |= !dtype_named(info.stored_type);
     result.base_bytes += info.stored_bytes;
   }
-  const std::vector<std::vector<Entry>> shards = shards_of(entries_of(base, adapter, dtype));
+  const std::shared_ptr<const WeightSource> weights = directory_weights(base);
+  const std::vector<std::vector<Entry>> shards = shards_of(entries_of(base, *weights, adapter, dtype));
   for (size_t i = 0; i < shards.size(); ++i) {
     NamedTensors tensors;
     for (const Entry& entry : shards[i]) {
-      tensors.emplace_back(entry.name, kernels::cast(merged_weight(entry, base, adapter), entry.dtype));
+      tensors.emplace_back(entry.name, kernels::cast(merged_weight(entry, *weights, adapter), entry.dtype));
       ++result.weights;
       result.merged += changed(adapter, module_of(entry.name));
       result.bytes += entry.bytes();

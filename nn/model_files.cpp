@@ -11,6 +11,7 @@
 #include "nn/weights/bitsandbytes.h"
 #include "nn/weights/gptq_awq.h"
 #include "nn/weights/safetensors.h"
+#include "nn/weights/stacked_experts.h"
 
 namespace lathe::nn {
 namespace {
@@ -43,7 +44,8 @@ void untie_another_head(ModelFiles& files) {
                            ": both are used, as transformers does; set it to false to silence this warning");
 }
 
-std::unique_ptr<WeightSource> open_directory_weights(const std::filesystem::path& path) {
+std::unique_ptr<WeightSource> open_directory_weights(const std::filesystem::path& path, const ModelConfig& config) {
+  if (config.experts.stacked) return split_experts(safetensors_tensors(path));
   if (const auto packed = packed_quantization_of(path)) return open_packed_weights(path, *packed);
   return is_bitsandbytes_directory(path) ? open_bitsandbytes_weights(path) : open_safetensors_weights(path);
 }
@@ -56,7 +58,7 @@ ModelFiles open_model_files(const std::filesystem::path& model) {
   files.path = path;
   if (std::filesystem::is_directory(path)) {
     files.config = read_hf_config(path);
-    files.weights = open_directory_weights(path);
+    files.weights = open_directory_weights(path, files.config);
     untie_another_head(files);
   } else {
     files.gguf = GgufFile::open(path);
@@ -64,6 +66,10 @@ ModelFiles open_model_files(const std::filesystem::path& model) {
     files.weights = open_gguf_weights(files.gguf, gguf_places(files.config));
   }
   return files;
+}
+
+std::shared_ptr<const WeightSource> directory_weights(const ModelFiles& files) {
+  return files.config.experts.stacked ? stack_experts(*files.weights, files.config) : files.weights;
 }
 
 ModelFiles open_model_config(const std::filesystem::path& model) {

@@ -32,6 +32,10 @@ ModelFiles open_model_files(const std::filesystem::path& model);
 // The same of a directory that may lack its weights: `weights` is null then. For plans.
 ModelFiles open_model_config(const std::filesystem::path& model);
 
+// The weights as a Hugging Face directory has them, which may hold several of ours in one tensor
+// (nn/weights/stacked_experts.h). `files` must outlive the result.
+std::shared_ptr<const WeightSource> directory_weights(const ModelFiles& files);
+
 // The dtype that "auto" stands for: bf16 where the device multiplies bf16 itself (every card does, not every CPU),
 // f32 elsewhere. Else "f32"/"float32", "bf16"/"bfloat16", "f16"/"float16", "f64"/"float64"; ConfigError for any
 // other word.

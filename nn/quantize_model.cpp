@@ -7,8 +7,6 @@
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "core/json.h"
-#include "core/thread_pool.h"
-#include "kernels/copy/copy.h"
 #include "nn/layer_layout.h"
 #include "nn/model_directory.h"
 #include "nn/weights/bitsandbytes.h"
@@ -24,6 +22,10 @@ void check_source(const ModelFiles& files) {
     throw ConfigError("MODEL", files.path.string() +
                                    " is a GGUF file; expected a Hugging Face directory, whose configuration and "
                                    "tokenizer go with the result (--load_in_4bit quantises a GGUF file while loading)");
+  if (files.config.experts.stacked)
+    throw ConfigError("MODEL", files.path.string() +
+                                   " stacks its experts, beside which bitsandbytes' codes are not written yet "
+                                   "(--load_in_4bit quantises it while loading)");
   if (resolved_quantization(files, {}))
     throw ConfigError("MODEL", files.path.string() +
                                    " holds its linears as nf4 codes already; a second quantisation would only lose "
@@ -43,18 +45,6 @@ std::set<std::string> linear_names(const ModelConfig& config) {
     for (const LinearShape& linear : layer_layout(config, layer).linears())
       names.insert(layer_prefix(layer) + linear.name + ".weight");
   return names;
-}
-
-// The weight in `dtype`, each element rounded once.
-Tensor read_weight(const WeightSource& source, const WeightInfo& info, DType dtype) {
-  constexpr int64_t rows_per_task = 64;
-  const int64_t rows = info.shape.rank() > 1 ? info.shape[0] : 1, columns = info.shape[-1];
-  const MemoryTagScope tag(MemoryTag::workspace);
-  const Tensor values = Tensor::empty(info.shape, DType::f32);
-  parallel_for(rows, rows_per_task, [&](int64_t begin, int64_t end) {
-    source.read_rows(info.name, begin, end - begin, values.data<float>() + begin * columns);
-  });
-  return dtype == DType::f32 ? values : kernels::cast(values, dtype);
 }
 
 void write_config(const fs::path& directory, const ModelFiles& files, DType dtype, kernels::Nf4Scales scales) {

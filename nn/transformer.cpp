@@ -35,6 +35,9 @@ class LayerWeights {
       : loader_(loader), prefix_(std::move(prefix)), config_(config), quantization_(quantization) {}
 
   // Undefined where there is none.
+  Variable sinks(const std::optional<NormShape>& shape) {
+    return shape ? loader_.vector(prefix_ + shape->name, shape->size) : Variable();
+  }
   Variable norm(const std::optional<NormShape>& shape) {
     return shape ? loader_.vector(prefix_ + shape->name + ".weight", shape->size, config_.norm_weight_offset)
                  : Variable();
@@ -55,7 +58,8 @@ class LayerWeights {
     Experts loaded{.per_token = config_.experts.num_experts_per_tok,
                    .normalised = config_.experts.norm_topk_prob,
                    .activation = config_.activation,
-                   .router = {name, loader_.matrix(name + ".weight", router.out, router.in), {}},
+                   .router = {name, loader_.matrix(name + ".weight", router.out, router.in),
+                              router.bias ? loader_.vector(name + ".bias", router.out) : Variable()},
                    .experts = {}};
     for (const ExpertShape& shape : layout.experts)
       loaded.experts.push_back({linear(shape.gate_proj), linear(shape.up_proj), linear(shape.down_proj)});
@@ -124,6 +128,7 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
   const Variable attention_output_norm = weights.norm(layout.attention_output_norm);
   const Variable feed_forward_output_norm = weights.norm(layout.feed_forward_output_norm);
   const Variable q_norm = weights.norm(layout.q_norm), k_norm = weights.norm(layout.k_norm);
+  const Variable sinks = weights.sinks(layout.sinks);
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   const int64_t rope = config_.layers[static_cast<size_t>(index)].rope;
   Layer layer{.attention = {.layer = index,
@@ -136,6 +141,7 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
                             .output_norm = attention_output_norm,
                             .q_norm = q_norm,
                             .k_norm = k_norm,
+                            .sinks = sinks,
                             .qkv_proj = weights.linears(layout.qkv_proj),
                             .o_proj = weights.linear(layout.o_proj)},
               .feed_forward = {.eps = eps,

@@ -19,6 +19,7 @@ class WeightCheck {
       const LayerLayout layer = layer_layout(config, i);
       const std::string prefix = layer_prefix(i);
       for (const NormShape& norm : layer.norms()) expect(prefix + norm.name + ".weight", {norm.size});
+      if (layer.sinks) expect(prefix + layer.sinks->name, {layer.sinks->size});
       for (const LinearShape& linear : layer.linears_and_experts()) {
         expect(prefix + linear.name + ".weight", {linear.out, linear.in});
         if (linear.bias) expect(prefix + linear.name + ".bias", {linear.out});

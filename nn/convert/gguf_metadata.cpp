@@ -11,7 +11,7 @@ namespace lathe::nn {
 namespace {
 
 constexpr double gemma3_local_theta = 10000.0;
-constexpr int64_t gemma3_pattern = 6, olmo3_pattern = 4, smollm3_interval = 4;
+constexpr int64_t gemma3_pattern = 6, olmo3_pattern = 4, smollm3_interval = 4, gpt_oss_pattern = 2;
 // Gemma's largest models, which llama.cpp knows by their layers, divide scores by the root of another number.
 constexpr int64_t gemma2_27b_layers = 46, gemma3_27b_layers = 62;
 
@@ -33,6 +33,9 @@ void check_layers(const ModelConfig& config, GgufModel& model) {
     } else if (config.family == "olmo3") {
       if ((layer.sliding_window > 0) != ((i + 1) % olmo3_pattern != 0))
         refuse("layer_types", "GGUF has a window in three of four layers only");
+    } else if (config.family == "gpt_oss") {
+      if ((layer.sliding_window > 0) != ((i + 1) % gpt_oss_pattern != 0))
+        refuse("layer_types", "GGUF has a window in every other layer, from the first, only");
     } else if (config.family == "gemma2") {
       if ((layer.sliding_window > 0) != (i % 2 == 0))
         refuse("layer_types", "GGUF has a window in every other layer, from the first, only");
@@ -64,7 +67,9 @@ void check_layers(const ModelConfig& config, GgufModel& model) {
 
 // Of the rest.
 void check_model(const ModelConfig& config) {
-  if (config.activation != (is_gemma(config) ? Activation::gelu_tanh : Activation::silu))
+  if (config.activation != (is_gemma(config)             ? Activation::gelu_tanh
+                            : config.family == "gpt_oss" ? Activation::clamped_silu
+                                                         : Activation::silu))
     refuse("hidden_act", "GGUF has no key for another activation than the family's");
   if (config.experts.num_experts > 0 && !config.experts.norm_topk_prob)
     refuse("norm_topk_prob", "GGUF has experts whose weights are divided by their sum only");
@@ -72,6 +77,8 @@ void check_model(const ModelConfig& config) {
   for (const char* without : {"gemma2", "gemma3_text", "olmo2", "olmo3", "qwen3", "qwen3_moe", "smollm3"})
     if (config.attention_bias != AttentionBias::none && config.family == without)
       refuse("attention_bias", "GGUF has none for " + config.family);
+  if (config.family == "gpt_oss" && config.attention_bias != AttentionBias::qkvo)
+    refuse("attention_bias", "GGUF has a gpt-oss with biases only");
   if (!is_gemma(config)) return;
   const bool largest =
       config.num_hidden_layers() == (config.family == "gemma2" ? gemma2_27b_layers : gemma3_27b_layers);
@@ -113,8 +120,17 @@ GgufTensorToWrite factors_tensor(const char* name, const std::vector<float>& fac
 }
 
 // The ramp is written, and what a reader's own factor for cos and sin has to be multiplied with.
-void add_yarn(const RopeScaling& scaling, const std::string& prefix, GgufModel& model) {
-  if (!scaling.truncate) refuse("rope_scaling", "GGUF has yarn whose ramp begins and ends at whole dimensions only");
+void add_yarn(const ModelConfig& config, const std::string& prefix, GgufModel& model) {
+  const RopeScaling& scaling = config.ropes[0].scaling;
+  if (config.family != "gpt_oss") {
+    if (!scaling.truncate) refuse("rope_scaling", "GGUF has yarn whose ramp begins and ends at whole dimensions only");
+  } else if (scaling.truncate) {
+    throw ConfigError("rope_scaling.truncate", "GGUF has no key for it, and false is what every gpt-oss has");
+  } else {
+    model.warnings.emplace_back(
+        "llama.cpp lets yarn's ramp begin and end at whole dimensions, which this model does not: its angles are a "
+        "little different");
+  }
   const auto add = [&](const char* key, GgufValue value) {
     model.metadata.emplace_back(prefix + "rope.scaling." + key, std::move(value));
   };
@@ -157,7 +173,7 @@ void add_rope(const ModelConfig& config, const std::string& prefix, GgufModel& m
       model.metadata.emplace_back(prefix + "rope.scaling.factor", rope.scaling.factor);
       break;
     case RopeScalingKind::llama3: factors = llama3_factors(rope, config.head_dim); break;
-    case RopeScalingKind::yarn: add_yarn(rope.scaling, prefix, model); break;
+    case RopeScalingKind::yarn: add_yarn(config, prefix, model); break;
     case RopeScalingKind::longrope:
       if (!phi3) refuse("rope_scaling", "GGUF has longrope for Phi-3 only");
       add_longrope(rope, prefix, model);
@@ -172,7 +188,8 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
   const auto add = [&](const char* key, GgufValue value) {
     model.metadata.emplace_back(prefix + key, std::move(value));
   };
-  if (is_gemma(config) || config.family == "phi3") add("attention.sliding_window", config.layers[0].sliding_window);
+  if (is_gemma(config) || config.family == "phi3" || config.family == "gpt_oss")
+    add("attention.sliding_window", config.layers[0].sliding_window);
   if (config.family == "olmo3") {
     std::vector<bool> slides;
     for (const LayerConfig& layer : config.layers) slides.push_back(layer.sliding_window > 0);
@@ -193,7 +210,8 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     add("expert_count", config.experts.num_experts);
     add("expert_used_count", config.experts.num_experts_per_tok);
   }
-  if (config.family == "qwen3_moe") add("expert_feed_forward_length", config.experts.intermediate_size);
+  if (config.family == "qwen3_moe" || config.family == "gpt_oss")
+    add("expert_feed_forward_length", config.experts.intermediate_size);
 }
 
 }  // namespace

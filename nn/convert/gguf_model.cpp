@@ -12,9 +12,10 @@
 namespace lathe::nn {
 namespace {
 
-// The router of experts stays F32, as llama.cpp keeps it.
+// The router of experts stays F32, as llama.cpp keeps it, and so do all biases.
 const GgmlWriter& type_of(const Shape& shape, const std::string& gguf_name, const GgmlWriter& asked) {
-  if (shape.rank() < 2 || gguf_name.ends_with("ffn_gate_inp.weight")) return *ggml_writer("F32");
+  if (shape.rank() < 2 || gguf_name.ends_with("ffn_gate_inp.weight") || gguf_name.ends_with(".bias"))
+    return *ggml_writer("F32");
   const GgmlType& blocks = *ggml_type(asked.id);
   if (shape[-1] % blocks.block_elements != 0) return *ggml_writer("F16");
   const bool four_bits = asked.name.starts_with("Q4");
@@ -66,11 +67,13 @@ WeightRows experts_of(const ModelFiles& files, const std::string& gguf_name, con
                                                 : ": expected shape " + to_string(shape) + " as of " + parts[0] +
                                                       ", found " + to_string(info->shape)));
   }
-  return {gguf_name, Shape{static_cast<int64_t>(parts.size()), shape[0], shape[1]},
-          [=, rows = shape[0], columns = shape[1]](int64_t row, int64_t count, float* out) {
-            for (int64_t done = 0; done < count;) {
+  const auto count = static_cast<int64_t>(parts.size());
+  const bool bias = shape.rank() == 1;
+  return {gguf_name, bias ? Shape{count, shape[0]} : Shape{count, shape[0], shape[1]},
+          [=, rows = bias ? 1 : shape[0], columns = shape[-1]](int64_t row, int64_t wanted, float* out) {
+            for (int64_t done = 0; done < wanted;) {
               const int64_t expert = (row + done) / rows, within = (row + done) % rows;
-              const int64_t some = std::min(count - done, rows - within);
+              const int64_t some = std::min(wanted - done, rows - within);
               source->read_rows(parts[static_cast<size_t>(expert)], within, some, out + done * columns);
               done += some;
             }

@@ -23,7 +23,7 @@ constexpr HfName architectures[] = {
     {"qwen2", "Qwen2ForCausalLM"},     {"qwen3", "Qwen3ForCausalLM"},     {"qwen3_moe", "Qwen3MoeForCausalLM"},
     {"smollm3", "SmolLM3ForCausalLM"}, {"gemma2", "Gemma2ForCausalLM"},   {"gemma3_text", "Gemma3ForCausalLM"},
     {"phi3", "Phi3ForCausalLM"},       {"olmo2", "Olmo2ForCausalLM"},     {"granite", "GraniteForCausalLM"},
-    {"olmo3", "Olmo3ForCausalLM"}};
+    {"olmo3", "Olmo3ForCausalLM"},     {"gpt_oss", "GptOssForCausalLM"}};
 
 const char* architecture_of(const std::string& family) {
   for (const HfName& name : architectures)
@@ -95,6 +95,17 @@ ordered_json longrope_scaling(const ModelConfig& config) {
   return json;
 }
 
+ordered_json yarn_scaling(const RopeScaling& s) {
+  ordered_json json = {{"rope_type", "yarn"},
+                       {"factor", s.factor},
+                       {"original_max_position_embeddings", s.original_max_position_embeddings},
+                       {"beta_fast", s.beta_fast},
+                       {"beta_slow", s.beta_slow},
+                       {"attention_factor", s.attention_factor}};
+  if (!s.truncate) json["truncate"] = false;
+  return json;
+}
+
 ordered_json rope_scaling_of(const ModelConfig& config) {
   const RopeConfig& rope = config.ropes[0];
   const int64_t head_dim = config.head_dim;
@@ -109,13 +120,7 @@ ordered_json rope_scaling_of(const ModelConfig& config) {
               {"low_freq_factor", s.low_freq_factor},
               {"high_freq_factor", s.high_freq_factor},
               {"original_max_position_embeddings", s.original_max_position_embeddings}};
-    case RopeScalingKind::yarn:
-      return {{"rope_type", "yarn"},
-              {"factor", s.factor},
-              {"original_max_position_embeddings", s.original_max_position_embeddings},
-              {"beta_fast", s.beta_fast},
-              {"beta_slow", s.beta_slow},
-              {"attention_factor", s.attention_factor}};
+    case RopeScalingKind::yarn: return yarn_scaling(s);
     case RopeScalingKind::longrope: return longrope_scaling(config);
     case RopeScalingKind::dynamic: return {{"rope_type", "dynamic"}, {"factor", s.factor}};
   }
@@ -180,6 +185,11 @@ void add_experts(const ModelConfig& config, ordered_json& json) {
     json["sliding_window"] = nullptr;
     return;
   }
+  if (config.family == "gpt_oss") {
+    json["num_local_experts"] = experts.num_experts;
+    add_layer_types(config, json);
+    return;
+  }
   json["num_experts"] = experts.num_experts;
   json["moe_intermediate_size"] = experts.intermediate_size;
   json["norm_topk_prob"] = experts.norm_topk_prob;
@@ -218,7 +228,7 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
   if (config.family == "gemma2" || config.family == "gemma3_text") {
     add_gemma(config, json);
   } else {
-    json["hidden_act"] = config.activation == Activation::silu ? "silu" : "gelu_pytorch_tanh";
+    json["hidden_act"] = config.activation == Activation::gelu_tanh ? "gelu_pytorch_tanh" : "silu";
   }
   if (config.family == "phi3") add_phi3(config, json);
   if (config.family == "olmo3") add_olmo3(config, json);

@@ -11,6 +11,9 @@ namespace {
 // What the family's directories hold of a norm is its weight less this.
 double hf_norm_offset(const std::string& family) { return family == "gemma2" || family == "gemma3_text" ? 1 : 0; }
 
+// config.json says them.
+bool is_rotary_factors(const WeightInfo& info) { return info.name.starts_with("rope_f") && info.shape.rank() == 1; }
+
 }  // namespace
 
 std::vector<SafetensorsToWrite> hf_weights_of(const ModelFiles& files, DType dtype) {
@@ -20,12 +23,14 @@ std::vector<SafetensorsToWrite> hf_weights_of(const ModelFiles& files, DType dty
     places.insert(place.parts.begin(), place.parts.end());
   }
   const double added = files.gguf ? hf_norm_offset(files.config.family) - files.config.norm_weight_offset : 0;
-  const WeightSource* source = files.weights.get();
+  if (files.gguf)
+    for (const WeightInfo& info : files.weights->weights())
+      if (!places.contains(info.name) && !is_rotary_factors(info))
+        throw FormatError(files.path.string(), -1, info.name + " has no place in transformers' " + files.config.family);
+  const std::shared_ptr<const WeightSource> source = directory_weights(files);
   std::vector<SafetensorsToWrite> weights;
   for (const WeightInfo& info : source->weights()) {
-    if (info.name.starts_with("rope_f") && info.shape.rank() == 1) continue;  // config.json says them
-    if (files.gguf && !places.contains(info.name))
-      throw FormatError(files.path.string(), -1, info.name + " has no place in transformers' " + files.config.family);
+    if (is_rotary_factors(info)) continue;
     if (info.name == "lm_head.weight" && files.config.tie_word_embeddings) continue;
     const bool shifted = added != 0 && info.shape.rank() == 1 && info.name.ends_with("norm.weight");
     const auto offset = static_cast<float>(shifted ? added : 0);

@@ -15,9 +15,10 @@
 namespace lathe::nn {
 namespace {
 
-constexpr const Family* all_families[] = {
-    &gemma2_family, &gemma3_family, &granite_family, &llama_family, &mistral_family,   &mixtral_family, &olmo2_family,
-    &olmo3_family,  &phi3_family,   &qwen2_family,   &qwen3_family, &qwen3_moe_family, &smollm3_family};
+constexpr const Family* all_families[] = {&gemma2_family,    &gemma3_family,  &gpt_oss_family, &granite_family,
+                                          &llama_family,     &mistral_family, &mixtral_family, &olmo2_family,
+                                          &olmo3_family,     &phi3_family,    &qwen2_family,   &qwen3_family,
+                                          &qwen3_moe_family, &smollm3_family};
 
 // "expected one of …", by config.json's names or by GGUF's, and which of them is nearest to what was found.
 std::string expected_one_of(std::string_view Family::*name, const std::string& found) {
@@ -101,18 +102,23 @@ GgufPlaces gguf_places(const ModelConfig& config) {
       return linear.name == layer.qkv_proj[1].name ? config.num_key_value_heads : 0;
     };
     const auto place_experts = [&](LinearShape ExpertShape::*linear, const char* name) {
-      std::vector<std::string> parts;
-      for (const ExpertShape& expert : layer.experts)
-        parts.push_back(layer_prefix(i) + (expert.*linear).name + ".weight");
-      places["blk." + std::to_string(i) + "." + name + ".weight"] = {.name = {}, .parts = std::move(parts)};
+      for (const char* part : {".weight", ".bias"}) {
+        if (part == std::string_view(".bias") && !config.experts.bias) continue;
+        std::vector<std::string> parts;
+        for (const ExpertShape& expert : layer.experts) parts.push_back(layer_prefix(i) + (expert.*linear).name + part);
+        places["blk." + std::to_string(i) + "." + name + part] = {.name = {}, .parts = std::move(parts)};
+      }
     };
     if (layer.router) {  // called the same in every architecture
       places["blk." + std::to_string(i) + ".ffn_gate_inp.weight"] = {layer_prefix(i) + layer.router->name + ".weight"};
+      if (layer.router->bias)
+        places["blk." + std::to_string(i) + ".ffn_gate_inp.bias"] = {layer_prefix(i) + layer.router->name + ".bias"};
       place_experts(&ExpertShape::gate_proj, "ffn_gate_exps");
       place_experts(&ExpertShape::up_proj, "ffn_up_exps");
       place_experts(&ExpertShape::down_proj, "ffn_down_exps");
     }
     for (const NormShape& norm : layer.norms()) place(norm.name, ".weight", 0);
+    if (layer.sinks) places["blk." + std::to_string(i) + ".attn_sinks.weight"] = {layer_prefix(i) + layer.sinks->name};
     for (const LinearShape& linear : layer.linears()) {
       place(linear.name, ".weight", heads_of(linear));
       if (linear.bias) place(linear.name, ".bias", heads_of(linear));

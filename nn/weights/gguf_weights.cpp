@@ -101,15 +101,16 @@ class GgufWeights final : public WeightSource {
   void add_parts(size_t number, const std::vector<std::string>& names) {
     const GgufTensor& tensor = file_->tensors()[number];
     const auto count = static_cast<int64_t>(names.size());
-    if (tensor.shape.rank() != 3 || tensor.shape[0] != count)
-      throw FormatError(
-          file_->path_of(tensor).string(), tensor.offset,
-          tensor.name + ": expected " + std::to_string(count) + " matrices, found shape " + to_string(tensor.shape));
-    const Shape shape{tensor.shape[1], tensor.shape[2]};
+    const int rank = tensor.shape.rank();  // 3, or 2 of biases
+    if (rank < 2 || rank > 3 || tensor.shape[0] != count)
+      throw FormatError(file_->path_of(tensor).string(), tensor.offset,
+                        tensor.name + ": expected " + std::to_string(count) + " matrices or vectors, found shape " +
+                            to_string(tensor.shape));
+    const Shape shape = rank == 3 ? Shape{tensor.shape[1], tensor.shape[2]} : Shape{tensor.shape[1]};
     for (int64_t i = 0; i < count; ++i) {
       infos_.push_back({names[static_cast<size_t>(i)], tensor.name, std::string(ggml_type(tensor.type)->name), shape,
                         tensor.nbytes / count});
-      rows_.push_back({number, 0, i * shape[0]});
+      rows_.push_back({number, 0, rank == 3 ? i * shape[0] : i});
     }
   }
 

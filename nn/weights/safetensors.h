@@ -52,5 +52,7 @@ SafetensorsTensors safetensors_tensors(const std::filesystem::path& directory);
 // FormatError for a tensor that is not floating.
 std::unique_ptr<WeightSource> open_safetensors_weights(const SafetensorsTensors& tensors);
 std::unique_ptr<WeightSource> open_safetensors_weights(const std::filesystem::path& directory);
+// Of floating tensors in memory, on the cpu.
+std::unique_ptr<WeightSource> weights_of(const NamedTensors& tensors);
 
 }  // namespace lathe::nn

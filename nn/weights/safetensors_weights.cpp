@@ -15,17 +15,20 @@ namespace {
 class SafetensorsWeights final : public WeightSource {
  public:
   void add(const std::shared_ptr<const SafetensorsFile>& file, const std::string& name) {
-    Tensor tensor = file->tensor(name);
+    const Tensor tensor = file->tensor(name);
     if (!is_floating(tensor.dtype()))
       throw FormatError(
           file->path().string(), tensor.byte_offset(),
           name + ": weights of dtype " + std::string(name_of(tensor.dtype())) + " are not supported here");
+    add(name, tensor);
+    files_.insert(file);
+  }
+  void add(const std::string& name, const Tensor& tensor) {
     tensors_.emplace(name, tensor);
     std::string type(name_of(tensor.dtype()));
     for (char& letter : type) letter = static_cast<char>(std::toupper(letter));
     index_.emplace(name, infos_.size());
     infos_.push_back({name, name, std::move(type), tensor.shape(), tensor.nbytes()});
-    files_.insert(file);
   }
 
   void release_pages() const override {
@@ -115,6 +118,12 @@ SafetensorsTensors safetensors_tensors(const std::filesystem::path& directory) {
 std::unique_ptr<WeightSource> open_safetensors_weights(const SafetensorsTensors& tensors) {
   auto weights = std::make_unique<SafetensorsWeights>();
   for (const auto& [name, file] : tensors) weights->add(file, name);
+  return weights;
+}
+
+std::unique_ptr<WeightSource> weights_of(const NamedTensors& tensors) {
+  auto weights = std::make_unique<SafetensorsWeights>();
+  for (const auto& [name, tensor] : tensors) weights->add(name, tensor);
   return weights;
 }
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/shape.h"
+#include "core/tensor.h"
 #include "kernels/matmul/weights/ggml/ggml_weight.h"
 #include "kernels/matmul/weights/quantized_weight.h"
 
@@ -55,6 +56,9 @@ class WeightSource {
   // long as the source lives.
   virtual std::optional<StoredBlocks> blocks(std::string_view /*name*/) const { return std::nullopt; }
 };
+
+// All of a weight in `dtype`, each element rounded once, on the cpu.
+Tensor read_weight(const WeightSource& source, const WeightInfo& info, DType dtype);
 
 // xxHash-64 over the names, shapes and some rows of every weight.
 uint64_t model_fingerprint(const WeightSource& weights);

@@ -87,8 +87,31 @@ def llama3_frequency_factors(config):
     return torch.tensor(factors, dtype=torch.float32)
 
 
-def write_gguf(folder, model_class, architecture):
-    """In float32, with the names of the gguf package's own table: as llama.cpp's converter writes it."""
+def mxfp4_rows(blocks, scales):
+    """A block of GGUF's: the scale, then bytes that hold the elements j, in the low bits, and j + 16; in Hugging Face's they hold 2j and 2j + 1."""
+    elements = torch.stack((blocks & 15, blocks >> 4), dim=-1).flatten(-2)
+    first, second = elements.chunk(2, dim=-1)
+    return torch.cat((scales.unsqueeze(-1), first | second << 4), dim=-1).flatten(-2).contiguous().numpy()
+
+
+def add_gpt_oss_experts(writer, name, weight, packed):
+    """transformers has gate and up in turn, and matrices the other way round."""
+    import gguf
+    layer, part = name.split(".")[2], name.split(".")[-1].removesuffix("_bias")
+    halves = {"gate": slice(0, None, 2), "up": slice(1, None, 2)} if part == "gate_up_proj" else {"down": slice(None)}
+    for linear, rows in halves.items():
+        stem = f"blk.{layer}.ffn_{linear}_exps."
+        if name.endswith("_bias"):
+            writer.add_tensor(stem + "bias", weight[:, rows].contiguous().numpy())
+        elif name + "_blocks" in packed:
+            writer.add_tensor(stem + "weight", mxfp4_rows(packed[name + "_blocks"][:, rows], packed[name + "_scales"][:, rows]),
+                              raw_dtype=gguf.GGMLQuantizationType.MXFP4)
+        else:
+            writer.add_tensor(stem + "weight", weight.transpose(1, 2)[:, rows].contiguous().numpy())
+
+
+def write_gguf(folder, model_class, architecture, packed=()):
+    """In float32, with the names of the gguf package's own table: as llama.cpp's converter writes it. `packed`: a gpt-oss's MXFP4."""
     import gguf
     model = model_class.from_pretrained(folder, dtype=torch.float32)
     config = model.config
@@ -112,7 +135,9 @@ def write_gguf(folder, model_class, architecture):
     rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_eos_token_id(config.eos_token_id)
-    if architecture in ("gemma2", "gemma3"):
+    if architecture == "gpt-oss":
+        writer.add_expert_feed_forward_length(config.intermediate_size)
+    if architecture in ("gemma2", "gemma3", "gpt-oss"):
         writer.add_sliding_window(config.sliding_window)
     if config.model_type == "olmo3":
         writer.add_sliding_window(config.sliding_window)
@@ -135,6 +160,8 @@ def write_gguf(folder, model_class, architecture):
         writer.add_tensor("rope_factors_long.weight", torch.tensor(rope["long_factor"], dtype=torch.float32).numpy())
         writer.add_tensor("rope_factors_short.weight", torch.tensor(rope["short_factor"], dtype=torch.float32).numpy())
     if rope["rope_type"] == "yarn":
+        if rope.get("beta_fast", 32.0) != 32.0:
+            writer.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(rope["factor"])
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
@@ -148,6 +175,11 @@ def write_gguf(folder, model_class, architecture):
             weight = weight + 1
         if architecture in ("llama", "smollm3", "granite") and (".q_proj." in name or ".k_proj." in name):
             weight = interleaved(weight, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads)
+        if architecture == "gpt-oss" and ".experts." in name:
+            add_gpt_oss_experts(writer, name, weight, packed)
+            continue
+        if name.endswith(".sinks"):
+            name += ".weight"
         if name.endswith("experts.gate_up_proj"):  # transformers holds both in one, GGUF apart
             layer = name.split(".")[2]
             gate, up = weight.chunk(2, dim=1)
@@ -175,7 +207,8 @@ def greedy_tokens(model, prompt, count=32):
     return {"prompt": list(prompt), "tokens": ids[len(prompt):], "least_margin": margin}
 
 
-EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": ("gate_proj", "up_proj", "down_proj")}
+USUAL_LINEARS = ("gate_proj", "up_proj", "down_proj")
+EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": USUAL_LINEARS, "gpt_oss": USUAL_LINEARS}
 
 
 def separate_experts(tensors, model_type):
@@ -188,13 +221,20 @@ def separate_experts(tensors, model_type):
         if model_type == "mixtral":
             name = name.replace(".mlp.", ".block_sparse_moe.")
         block, _, part = name.rpartition(".experts.")
+        suffix = ".weight"
+        if model_type == "gpt_oss" and block:  # gate and up in turn, and matrices the other way round
+            suffix = ".bias" if part.endswith("_bias") else ".weight"
+            part = part.removesuffix("_bias")
+            tensor = tensor.transpose(1, 2) if suffix == ".weight" else tensor
+            if part == "gate_up_proj":
+                tensor = torch.cat((tensor[:, ::2], tensor[:, 1::2]), dim=1)
         if part not in ("gate_up_proj", "down_proj"):
             apart[name] = tensor
             continue
         for i, expert in enumerate(tensor):
             halves = [(gate_name, expert.chunk(2)[0]), (up_name, expert.chunk(2)[1])] if part == "gate_up_proj" else [(down_name, expert)]
             for linear, values in halves:
-                apart[f"{block}.experts.{i}.{linear}.weight"] = values.contiguous()
+                apart[f"{block}.experts.{i}.{linear}{suffix}"] = values.contiguous()
     return apart
 
 

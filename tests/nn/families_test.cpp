@@ -345,6 +345,47 @@ TEST(SmolLm3, SomeLayersDoNotTurn) {
   EXPECT_NE(error_of(json).find("no_rope_layers"), std::string::npos) << error_of(json);
 }
 
+TEST(GptOss, AConfigMayLeaveOutWhatAllHave) {
+  nlohmann::json json = golden_json("tiny_gpt_oss/dense/config.json");
+  EXPECT_EQ(windows_of(config_of(json)), (std::vector<int64_t>{8, 0}));
+  EXPECT_FALSE(config_of(json).ropes[0].scaling.truncate);
+  // As openai/gpt-oss-20b says it.
+  json["rope_theta"] = json["rope_parameters"]["rope_theta"];
+  json["rope_scaling"] = json["rope_parameters"];
+  json.erase("rope_parameters");
+  EXPECT_EQ(config_of(json).ropes[0].scaling.factor, 4.0);
+  for (const char* key : {"rope_theta", "rope_scaling", "layer_types", "sliding_window", "attention_bias",
+                          "swiglu_alpha", "swiglu_limit", "rms_norm_eps"})
+    json.erase(key);
+  const ModelConfig config = config_of(json);
+  EXPECT_EQ(windows_of(config), (std::vector<int64_t>{128, 0}));
+  EXPECT_EQ(config.attention_bias, AttentionBias::qkvo);
+  EXPECT_EQ(config.rms_norm_eps, 1e-5);
+  EXPECT_EQ(config.ropes[0].theta, 150000.0);
+  EXPECT_EQ(config.ropes[0].scaling.kind, RopeScalingKind::yarn);
+  EXPECT_EQ(config.ropes[0].scaling.factor, 32.0);
+  EXPECT_EQ(config.ropes[0].scaling.original_max_position_embeddings, 4096);
+  EXPECT_FALSE(config.ropes[0].scaling.truncate);
+}
+
+TEST(GptOss, AnotherActivationIsRefusedByKey) {
+  for (const auto& [key, value] : std::vector<std::pair<const char*, nlohmann::json>>{
+           {"swiglu_limit", 6.0}, {"swiglu_alpha", 1.0}, {"hidden_act", "gelu_pytorch_tanh"}}) {
+    nlohmann::json json = golden_json("tiny_gpt_oss/dense/config.json");
+    json[key] = value;
+    EXPECT_NE(error_of(json).find(key), std::string::npos) << error_of(json);
+  }
+}
+
+TEST(GptOss, AGgufFileSaysItsPattern) {
+  using Windows = std::vector<int64_t>;
+  const std::string pattern = "gpt-oss.attention.sliding_window_pattern";
+  EXPECT_EQ(windows_of(config_of_gguf("tiny_gpt_oss/dense", {})), (Windows{8, 0}));
+  EXPECT_EQ(windows_of(config_of_gguf("tiny_gpt_oss/dense", {{pattern, std::vector<bool>{false, true}}})),
+            (Windows{0, 8}));
+  EXPECT_FALSE(config_of_gguf("tiny_gpt_oss/dense", {}).ropes[0].scaling.truncate);
+}
+
 TEST(Families, ANumberThatIsNoneIsRefusedByKey) {
   for (const auto& [member, key] : std::vector<std::pair<const char*, const char*>>{
            {R"("eos_token_id": 4294967298)", "eos_token_id"},

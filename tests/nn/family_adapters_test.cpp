@@ -65,7 +65,7 @@ TEST_P(FamilyAdapter, IsWrittenAsPeftWroteIt) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, FamilyAdapter,
                          testing::Values("llama", "mistral", "qwen3", "phi3", "gemma2", "gemma3", "olmo2", "olmo3",
-                                         "granite", "qwen2", "smollm3", "mixtral", "qwen3_moe"),
+                                         "granite", "qwen2", "smollm3", "mixtral", "qwen3_moe", "gpt_oss"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -46,6 +46,25 @@ TEST_P(Merged, InBf16LiesWithinItsRounding) {
 INSTANTIATE_TEST_SUITE_P(Golden, Merged,
                          testing::Values("plain", "rslora", "patterns", "all_linear", "modules_to_save"));
 
+// Experts are written as transformers reads them, whatever the base has them in.
+TEST(Merge, StackedExpertsStayStacked) {
+  const PeftAdapter adapter = read_peft_adapter(golden("family_adapters/gpt_oss"));
+  for (const char* name : {"tiny_gpt_oss/dense", "tiny_gpt_oss/mxfp4"}) {
+    SCOPED_TRACE(name);
+    const ModelFiles base = open_model_files(golden(name));
+    const TemporaryFolder folder;
+    const MergedModel merged = write_merged_model(folder.path(), base, adapter, DType::bf16);
+    EXPECT_EQ(merged.base_was_codes, std::string(name) == "tiny_gpt_oss/mxfp4");
+    const MergeCheck check = check_merged_model(folder.path(), base, adapter);
+    EXPECT_LE(check.difference, check.bound);
+    const auto written = SafetensorsFile::open(folder.path() / "model.safetensors"),
+               dense = SafetensorsFile::open(golden("tiny_gpt_oss/dense/model.safetensors"));
+    for (const std::string& weight : dense->names())
+      EXPECT_EQ(written->tensor(weight).shape(), dense->tensor(weight).shape()) << weight;
+    EXPECT_EQ(written->names().size(), dense->names().size());
+  }
+}
+
 TEST(Merge, AWrongWeightIsFoundWhenItIsReadBack) {
   const ModelFiles base = open_model_files(golden("tiny_llama/untied"));
   PeftAdapter adapter = read_peft_adapter(golden("peft_adapter/plain"));

@@ -77,9 +77,10 @@ void expect_same_weights(const fs::path& found_path, const fs::path& expected_pa
 }
 
 TEST_F(LatheModelConvert, GgufIsWhatThePackagesConverterWritesAndComesBackToTheBit) {
-  for (const char* name : {"tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2", "tiny_olmo3",
-                           "tiny_granite", "tiny_mixtral", "tiny_qwen3_moe/all", "tiny_qwen3/tied", "tiny_qwen2/plain",
-                           "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3", "tiny_llama31", "tiny_llama_bias"}) {
+  for (const char* name :
+       {"tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2", "tiny_olmo3", "tiny_granite",
+        "tiny_mixtral", "tiny_qwen3_moe/all", "tiny_qwen3/tied", "tiny_qwen2/plain", "tiny_mistral/nemo", "tiny_gemma3",
+        "tiny_smollm3", "tiny_llama31", "tiny_llama_bias", "tiny_gpt_oss/dense"}) {
     SCOPED_TRACE(name);
     const fs::path model = writable(name), gguf = model.string() + ".gguf", back = model.string() + ".back";
     ASSERT_EQ(convert(model, gguf), 0) << err();
@@ -105,12 +106,16 @@ TEST_F(LatheModelConvert, GgufIsWhatThePackagesConverterWritesAndComesBackToTheB
                             "residual_multiplier",
                             "logits_scaling",
                             "num_experts_per_tok",
+                            "num_local_experts",
                             "moe_intermediate_size",
                             "norm_topk_prob",
                             "original_max_position_embeddings"})
       if (was.contains(key) && !was[key].is_null()) {
         EXPECT_EQ(is[key], was[key]) << key;
       }
+    if (is.contains("layer_types")) {
+      EXPECT_EQ(is["layer_types"], was["layer_types"]);
+    }
   }
 }
 
@@ -152,7 +157,7 @@ TEST_F(LatheModelConvert, BlocksAreWrittenWhereRowsDivideAndSayTheirType) {
 
 // From f32, the blocks are those that the directory gives; tokenizer, template and settings come along.
 TEST_F(LatheModelConvert, AGgufFileIsWrittenInAnotherTypeWithAllThatItSays) {
-  for (const char* name : {"tiny_phi3/longrope", "tiny_mixtral", "tiny_gemma2"}) {
+  for (const char* name : {"tiny_phi3/longrope", "tiny_mixtral", "tiny_gemma2", "tiny_gpt_oss/dense"}) {
     SCOPED_TRACE(name);
     const fs::path model = writable(name), whole = model.string() + ".f32.gguf";
     ASSERT_EQ(convert(model, whole, {"--dtype", "f32"}), 0) << err();
@@ -171,6 +176,21 @@ TEST_F(LatheModelConvert, AGgufFileIsWrittenInAnotherTypeWithAllThatItSays) {
         EXPECT_EQ(std::memcmp(a->tensor_bytes(*other), b->tensor_bytes(tensor), static_cast<size_t>(tensor.nbytes)), 0);
       }
     }
+  }
+}
+
+// Experts in MXFP4 come out as those that transformers computes with.
+TEST_F(LatheModelConvert, MicroscaledExpertsAreWrittenWidened) {
+  const fs::path model = model_of("tiny_gpt_oss/mxfp4"), wide = folder_ / "wide";
+  ASSERT_EQ(convert(model, wide, {"--dtype", "bfloat16", "--format", "hf"}), 0) << err();
+  EXPECT_FALSE(nlohmann::json::parse(bytes_of(wide / "config.json")).contains("quantization_config"));
+  const auto found = nn::SafetensorsFile::open(wide / "model.safetensors"),
+             expected = nn::SafetensorsFile::open(fs::path(LATHE_SOURCE_DIR) /
+                                                  "tests/golden/tiny_gpt_oss/mxfp4/widened.safetensors");
+  for (const std::string& name : expected->names()) {
+    const Tensor a = found->tensor(name), b = expected->tensor(name);
+    ASSERT_EQ(a.shape(), b.shape()) << name;
+    EXPECT_EQ(std::memcmp(a.raw(), b.raw(), static_cast<size_t>(b.nbytes())), 0) << name;
   }
 }
 
@@ -201,6 +221,9 @@ TEST_F(LatheModelConvert, WhatCannotBeWrittenIsSaidAndLeavesNothing) {
     set(biased, "attention_bias", true);
     expect_refused(biased, {}, key);
   }
+  const fs::path full = model_of("tiny_gpt_oss/dense");
+  set(full, "layer_types", {"full_attention", "full_attention"});
+  expect_refused(full, {}, "layer_types");
   const fs::path other_pattern = model_of("tiny_olmo3");
   set(other_pattern, "layer_types", {"full_attention", "sliding_attention", "full_attention", "full_attention"});
   expect_refused(other_pattern, {}, "layer_types");

@@ -33,14 +33,14 @@ inline std::string bytes_of(const std::filesystem::path& path) {
 }
 
 // Random ids with runs of ignored labels, lengths 4 … 20.
-inline TrainingSet random_rows(int64_t rows, uint64_t seed) {
+inline TrainingSet random_rows(int64_t rows, uint64_t seed, uint64_t vocabulary = 320) {
   TrainingSet set;
   RandomStream random(seed, RandomPurpose::test);
   for (int64_t row = 0; row < rows; ++row) {
     std::vector<int32_t> ids, labels;
     const auto length = static_cast<int64_t>(4 + random.below(17));
     for (int64_t i = 0; i < length; ++i) {
-      ids.push_back(static_cast<int32_t>(random.below(320)));
+      ids.push_back(static_cast<int32_t>(random.below(vocabulary)));
       labels.push_back(i < length / 2 && random.below(4) != 0 ? -100 : ids.back());
     }
     set.add_row(ids, labels);

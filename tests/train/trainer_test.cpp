@@ -124,21 +124,30 @@ TEST(Trainer, FullFineTuningHasTheGradientsOfPyTorch) {
   }
 }
 
+// With its tensors as the base has them, whatever the layers are made of.
 TEST(Trainer, FullFineTuningLeavesAModelDirectory) {
-  const TemporaryFolder folder;
-  SftConfig config = tiny_config(folder.path());
-  config.use_peft = false;
-  config.learning_rate = 1e-3;
-  TinyRun run(config, random_rows(8, 3));
-  const auto records = run.train();
-  EXPECT_LT(records.back().loss, records.front().loss);
-  write_result(folder.path(), *run.model, run.trainer->optimizer(), config.model);
-  const nn::ModelFiles files = nn::open_model_files(folder.path());
-  nn::Transformer again(files.config, *files.weights, {.weights = nn::WeightMode::trainable});
-  std::string bytes;
-  for (const nn::Parameter& parameter : again.trainable_parameters())
-    bytes.append(static_cast<const char*>(parameter.master.raw()), static_cast<size_t>(parameter.master.nbytes()));
-  EXPECT_EQ(bytes, run.parameter_bytes());
+  for (const auto& [base, vocabulary] : {std::pair("tiny_llama/untied", 320), std::pair("tiny_gpt_oss/dense", 96)}) {
+    const TemporaryFolder folder;
+    SftConfig config = tiny_config(folder.path());
+    config.model = golden(base).string();
+    config.use_peft = false;
+    config.learning_rate = 1e-3;
+    TinyRun run(config, random_rows(8, 3, vocabulary));
+    const auto records = run.train();
+    EXPECT_LT(records.back().loss, records.front().loss);
+    write_result(folder.path(), *run.model, run.trainer->optimizer(), config.model);
+    const auto written = nn::SafetensorsFile::open(folder.path() / "model.safetensors"),
+               given = nn::SafetensorsFile::open(golden(base) / "model.safetensors");
+    EXPECT_EQ(written->names().size(), given->names().size());
+    for (const std::string& name : given->names())
+      EXPECT_EQ(written->tensor(name).shape(), given->tensor(name).shape()) << name;
+    const nn::ModelFiles files = nn::open_model_files(folder.path());
+    nn::Transformer again(files.config, *files.weights, {.weights = nn::WeightMode::trainable});
+    std::string bytes;
+    for (const nn::Parameter& parameter : again.trainable_parameters())
+      bytes.append(static_cast<const char*>(parameter.master.raw()), static_cast<size_t>(parameter.master.nbytes()));
+    EXPECT_EQ(bytes, run.parameter_bytes());
+  }
 }
 
 // The config says which dtype the weights have, by each of the names under which the model's own says it.

@@ -1,0 +1,195 @@
+#include <array>
+#include <cmath>
+#include <map>
+#include <set>
+#include <unordered_map>
+
+#include "core/error.h"
+#include "kernels/copy/copy.h"
+#include "nn/weights/stacked_experts.h"
+
+namespace lathe::nn {
+namespace {
+
+constexpr std::string_view block = ".experts.";  // what stands before a stacked tensor's name
+constexpr int64_t mxfp4_elements = 32, mxfp4_bytes = 16;
+
+// e2m1: a sign, two bits of exponent, one of mantissa.
+constexpr std::array<float, 16> mxfp4_values = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
+                                                -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+
+// A stacked tensor, and which of its rows belong to a linear: from `begin` on, `step` apart.
+struct Stack {
+  Tensor values;          // [E, in, rows of all], or, of biases, [E, rows of all]; undefined in MXFP4
+  Tensor blocks, scales;  // MXFP4
+  int64_t begin = 0, step = 1;
+
+  bool is_bias() const { return values.defined() && values.rank() == 2; }
+  int64_t experts() const { return (values.defined() ? values : blocks).dim(0); }
+  int64_t rows() const { return (values.defined() ? values.dim(-1) : blocks.dim(1)) / step; }
+  int64_t columns() const { return values.defined() ? values.dim(1) : blocks.dim(2) * mxfp4_elements; }
+  Shape shape() const { return is_bias() ? Shape{rows()} : Shape{rows(), columns()}; }
+  int64_t bytes_of_expert() const {
+    const int64_t all = values.defined() ? values.nbytes() : blocks.nbytes() + scales.nbytes();
+    return all / experts() / step;
+  }
+  std::string type() const {
+    if (!values.defined()) return "MXFP4";
+    std::string name(name_of(values.dtype()));
+    for (char& letter : name) letter = static_cast<char>(std::toupper(letter));
+    return name;
+  }
+};
+
+// In f32, [rows, columns], contiguous.
+std::vector<float> in_f32(const Tensor& matrix) {
+  std::vector<float> all(static_cast<size_t>(matrix.numel()));
+  const auto storage = Storage::wrap(all.data(), matrix.numel() * 4, {}, nullptr);
+  kernels::copy(Tensor::from_storage(storage, 0, matrix.shape(), DType::f32), matrix);
+  return all;
+}
+
+void read_transposed(const Stack& stack, int64_t expert, int64_t first, int64_t count, float* out) {
+  const int64_t step = stack.step, columns = stack.columns(), from = first * step, until = (first + count) * step;
+  const std::vector<float> piece = in_f32(stack.values.select(0, expert).slice(1, from, until));
+  for (int64_t column = 0; column < columns; ++column)
+    for (int64_t row = 0; row < count; ++row)
+      out[row * columns + column] = piece[static_cast<size_t>((column * count + row) * step + stack.begin)];
+}
+
+void read_bias(const Stack& stack, int64_t expert, float* out) {
+  const std::vector<float> all = in_f32(stack.values.slice(0, expert, expert + 1));
+  for (int64_t row = 0; row < stack.rows(); ++row) out[row] = all[static_cast<size_t>(row * stack.step + stack.begin)];
+}
+
+void read_mxfp4(const Stack& stack, int64_t expert, int64_t first, int64_t count, float* out) {
+  const int64_t blocks = stack.blocks.dim(2);
+  for (int64_t row = first; row < first + count; ++row) {
+    const int64_t stored = expert * stack.blocks.dim(1) + row * stack.step + stack.begin;
+    const uint8_t* codes = stack.blocks.data<uint8_t>() + stored * blocks * mxfp4_bytes;
+    const uint8_t* scales = stack.scales.data<uint8_t>() + stored * blocks;
+    for (int64_t b = 0; b < blocks; ++b, codes += mxfp4_bytes) {
+      const float scale = std::ldexp(1.0f, scales[b] - 127);
+      for (int64_t j = 0; j < mxfp4_bytes; ++j) {
+        *out++ = mxfp4_values[codes[j] & 15] * scale;
+        *out++ = mxfp4_values[codes[j] >> 4] * scale;
+      }
+    }
+  }
+}
+
+class SplitExperts final : public WeightSource {
+ public:
+  explicit SplitExperts(const SafetensorsTensors& tensors) : files_(tensors.begin(), tensors.end()) {
+    SafetensorsTensors others;
+    for (const auto& tensor : tensors)
+      if (!add_stack(tensor.first)) others.push_back(tensor);
+    others_ = open_safetensors_weights(others);
+    infos_.insert(infos_.end(), others_->weights().begin(), others_->weights().end());
+    for (size_t i = 0; i < infos_.size(); ++i) index_.emplace(infos_[i].name, i);
+  }
+
+  const std::vector<WeightInfo>& weights() const override { return infos_; }
+  const WeightInfo* find(std::string_view name) const override {
+    const auto found = index_.find(std::string(name));
+    return found == index_.end() ? nullptr : &infos_[found->second];
+  }
+  void release_pages() const override {
+    for (const auto& [name, file] : files_) file->release_pages();
+  }
+
+  void read_rows(std::string_view name, int64_t first, int64_t count, float* out) const override {
+    const auto found = parts_.find(name);
+    if (found == parts_.end()) return others_->read_rows(name, first, count, out);
+    const auto& [stack, expert] = found->second;
+    if (stack.is_bias()) return read_bias(stack, expert, out);
+    if (first < 0 || count < 0 || first > stack.rows() - count)
+      throw ShapeError(std::string(name) + ": rows " + std::to_string(first) + " to " + std::to_string(first + count) +
+                       " asked of " + std::to_string(stack.rows()));
+    stack.values.defined() ? read_transposed(stack, expert, first, count, out)
+                           : read_mxfp4(stack, expert, first, count, out);
+  }
+
+ private:
+  // Whether the tensor is one of those that are stacked.
+  bool add_stack(const std::string& name) {
+    const size_t at = name.find(block);
+    if (at == std::string::npos) return false;
+    const std::string prefix = name.substr(0, at + block.size());
+    std::string part = name.substr(prefix.size());
+    const bool bias = part.ends_with("_bias"), blocks = part.ends_with("_blocks"), scales = part.ends_with("_scales");
+    if (bias || blocks || scales) part.resize(part.rfind('_'));
+    if (part != "gate_up_proj" && part != "down_proj") return false;
+    if (scales) {
+      expect(files_.contains(prefix + part + "_blocks"), name, "has no " + part + "_blocks beside it");
+      return true;
+    }
+    const Stack all = blocks ? mxfp4(prefix + part) : plain(name, bias ? 2 : 3);
+    const char* suffix = bias ? ".bias" : ".weight";
+    if (part == "down_proj") {
+      add_experts(prefix, part + suffix, name, all);
+      return true;
+    }
+    expect((all.values.defined() ? all.values.dim(-1) : all.blocks.dim(1)) % 2 == 0, name,
+           "expected gate and up in turn, found an odd number of them");
+    for (const int64_t which : {0, 1}) {
+      Stack half = all;
+      half.begin = which;
+      half.step = 2;
+      add_experts(prefix, (which == 0 ? "gate_proj" : "up_proj") + std::string(suffix), name, half);
+    }
+    return true;
+  }
+
+  Stack plain(const std::string& name, int rank) const {
+    const Tensor values = files_.at(name)->tensor(name);
+    expect(is_floating(values.dtype()) && values.rank() == rank && values.numel() > 0, name,
+           "expected " + std::to_string(rank) + " floating dimensions, found " + describe(values));
+    return {.values = values, .blocks = {}, .scales = {}};
+  }
+
+  Stack mxfp4(const std::string& stem) const {
+    const std::string blocks_name = stem + "_blocks", scales_name = stem + "_scales";
+    expect(files_.contains(scales_name), blocks_name, "has no " + scales_name + " beside it");
+    const Tensor blocks = files_.at(blocks_name)->tensor(blocks_name);
+    const Tensor scales = files_.at(scales_name)->tensor(scales_name);
+    expect(blocks.dtype() == DType::u8 && blocks.rank() == 4 && blocks.dim(3) == mxfp4_bytes && blocks.numel() > 0,
+           blocks_name, "expected u8 [experts, rows, blocks, 16], found " + describe(blocks));
+    const Shape shape{blocks.dim(0), blocks.dim(1), blocks.dim(2)};
+    expect(scales.dtype() == DType::u8 && scales.shape() == shape, scales_name,
+           "expected u8 " + to_string(shape) + ", found " + describe(scales));
+    return {.values = {}, .blocks = blocks, .scales = scales};
+  }
+
+  void add_experts(const std::string& prefix, const std::string& linear, const std::string& stored,
+                   const Stack& stack) {
+    for (int64_t e = 0; e < stack.experts(); ++e) {
+      const std::string name = prefix + std::to_string(e) + "." + linear;
+      expect(parts_.emplace(name, Part{stack, e}).second, stored, "stands for " + name + ", as another tensor does");
+      infos_.push_back({name, stored, stack.type(), stack.shape(), stack.bytes_of_expert()});
+    }
+  }
+
+  void expect(bool holds, const std::string& name, const std::string& sentence) const {
+    if (!holds) throw FormatError(files_.at(name)->path().string(), -1, name + ": " + sentence);
+  }
+
+  struct Part {
+    Stack stack;
+    int64_t expert;
+  };
+
+  std::map<std::string, std::shared_ptr<const SafetensorsFile>, std::less<>> files_;  // of each tensor
+  std::unique_ptr<WeightSource> others_;
+  std::vector<WeightInfo> infos_;
+  std::unordered_map<std::string, size_t> index_;
+  std::map<std::string, Part, std::less<>> parts_;
+};
+
+}  // namespace
+
+std::unique_ptr<WeightSource> split_experts(const SafetensorsTensors& tensors) {
+  return std::make_unique<SplitExperts>(tensors);
+}
+
+}  // namespace lathe::nn

@@ -1,0 +1,29 @@
+// The experts of a layer as gpt-oss has them in a Hugging Face directory: stacked, gate and up interleaved, and each
+// matrix the other way round.
+//   experts.gate_up_proj       [E, hidden, 2F]: gate's row f of expert e is its column 2f, up's its column 2f + 1
+//   experts.gate_up_proj_bias  [E, 2F]
+//   experts.down_proj          [E, F, hidden]
+//   experts.down_proj_bias     [E, hidden]
+// or, in place of X = gate_up_proj and down_proj, in MXFP4 (OCP Microscaling 1.0), the right way round:
+//   experts.X_blocks  U8 [E, rows, columns/32, 16]: byte j of a block has its elements 2j, in the low bits, and 2j + 1
+//   experts.X_scales  U8 [E, rows, columns/32]: a block's elements (e2m1) times 2^(scale − 127)
+#pragma once
+
+#include <memory>
+
+#include "nn/config.h"
+#include "nn/weights/safetensors.h"
+#include "nn/weights/weight_source.h"
+
+namespace lathe::nn {
+
+// The weights of such a directory with each expert's linears apart, by the names of nn/layer_layout.h
+// ("experts.3.gate_proj.weight"). MXFP4 is widened when it is read. FormatError for parts that are missing or do not
+// fit together.
+std::unique_ptr<WeightSource> split_experts(const SafetensorsTensors& tensors);
+
+// The other way round: weights that are apart as transformers reads them. The source must outlive the result. Rows are
+// fastest in their order. FormatError for an expert that is missing.
+std::unique_ptr<WeightSource> stack_experts(const WeightSource& source, const ModelConfig& config);
+
+}  // namespace lathe::nn

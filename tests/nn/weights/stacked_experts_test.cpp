@@ -1,0 +1,86 @@
+// Experts stacked as gpt-oss has them: apart and together again, and what is not whole.
+#include "nn/weights/stacked_experts.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/nn/golden_files.h"
+
+namespace lathe::nn {
+namespace {
+
+void expect_same_bits(const WeightSource& found, const SafetensorsFile& expected, const std::string& name) {
+  SCOPED_TRACE(name);
+  const WeightInfo* info = found.find(name);
+  ASSERT_NE(info, nullptr);
+  const Tensor b = expected.tensor(name), a = read_weight(found, *info, b.dtype());
+  ASSERT_EQ(a.shape(), b.shape());
+  EXPECT_EQ(std::memcmp(a.raw(), b.raw(), static_cast<size_t>(b.nbytes())), 0);
+}
+
+TEST(StackedExperts, AreApartAndTogetherAgainToTheBit) {
+  const ModelFiles files = open_model_files(golden("tiny_gpt_oss/dense"));
+  const auto stacked = stack_experts(*files.weights, files.config);
+  const auto stored = SafetensorsFile::open(golden("tiny_gpt_oss/dense/model.safetensors"));
+  EXPECT_EQ(stacked->weights().size(), stored->names().size());
+  for (const std::string& name : stored->names()) expect_same_bits(*stacked, *stored, name);
+}
+
+TEST(StackedExperts, InMxfp4AreWhatTransformersWidensThemTo) {
+  const ModelFiles files = open_model_files(golden("tiny_gpt_oss/mxfp4"));
+  EXPECT_EQ(files.weights->find("model.layers.1.mlp.experts.3.up_proj.weight")->stored_type, "MXFP4");
+  const auto stacked = stack_experts(*files.weights, files.config);
+  const auto widened = SafetensorsFile::open(golden("tiny_gpt_oss/mxfp4/widened.safetensors"));
+  for (const std::string& name : widened->names()) expect_same_bits(*stacked, *widened, name);
+}
+
+// Any piece of a stacked tensor, whichever experts it touches.
+TEST(StackedExperts, PiecesAreThoseOfTheWhole) {
+  const ModelFiles files = open_model_files(golden("tiny_gpt_oss/dense"));
+  const auto stacked = stack_experts(*files.weights, files.config);
+  const std::string name = "model.layers.0.mlp.experts.gate_up_proj";
+  const Tensor whole = read_weight(*stacked, *stacked->find(name), DType::f32);
+  const int64_t rows = 4 * 32, columns = 64;
+  std::vector<float> piece(static_cast<size_t>(rows * columns));
+  for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 1}, {31, 2}, {70, 50}, {127, 1}, {3, 125}}) {
+    stacked->read_rows(name, first, count, piece.data());
+    EXPECT_EQ(std::memcmp(piece.data(), whole.data<float>() + first * columns,
+                          static_cast<size_t>(count * columns) * sizeof(float)),
+              0)
+        << first;
+  }
+}
+
+// A directory with one of its tensors changed.
+std::string error_of(const std::string& name, const Tensor& changed) {
+  const auto file = SafetensorsFile::open(golden("tiny_gpt_oss/mxfp4/model.safetensors"));
+  NamedTensors tensors;
+  for (const std::string& stored : file->names())
+    if (stored != name) tensors.emplace_back(stored, file->tensor(stored));
+  if (changed.defined()) tensors.emplace_back(name, changed);
+  const TemporaryFolder folder;
+  write_safetensors(folder.path() / "model.safetensors", tensors);
+  try {
+    split_experts(safetensors_tensors(folder.path()));
+  } catch (const FormatError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(StackedExperts, WhatDoesNotFitTogetherIsNamed) {
+  const std::string stem = "model.layers.0.mlp.experts.down_proj";
+  const auto expect_error = [&](const std::string& name, const Tensor& changed, const char* part) {
+    const std::string error = error_of(name, changed);
+    EXPECT_NE(error.find(part), std::string::npos) << error;
+  };
+  expect_error(stem + "_scales", {}, "down_proj_scales");
+  expect_error(stem + "_blocks", {}, "has no down_proj_blocks");
+  expect_error(stem + "_scales", Tensor::zeros({4, 32, 2}, DType::u8), "expected u8 [4, 32, 1]");
+  expect_error(stem + "_blocks", Tensor::zeros({4, 32, 16}, DType::u8), "[experts, rows, blocks, 16]");
+  expect_error(stem + "_bias", Tensor::zeros({4}, DType::f32), "2 floating dimensions");
+  expect_error(stem, Tensor::zeros({4, 32, 32}, DType::f32), "as another tensor does");
+  expect_error("model.layers.0.mlp.experts.gate_up_proj_bias", Tensor::zeros({4, 63}, DType::f32), "odd number");
+}
+
+}  // namespace
+}  // namespace lathe::nn
