@@ -1,5 +1,5 @@
-// Attention sinks (gpt-oss; Xiao et al. 2024): each head has a logit of its own that joins the softmax's denominator and
-// brings no value. They follow attention whose log-sum-exp is known (kernels/attention/attention.h):
+// Attention sinks (gpt-oss; Xiao et al. 2024): each head has a logit of its own that joins the softmax's denominator
+// and brings no value. They follow attention whose log-sum-exp is known (kernels/attention/attention.h):
 //   out[t, h] = x[t, h] · σ(lse[h, t] − sinks[h])
 //   lse_out[h, t] = log(exp(lse[h, t]) + exp(sinks[h]))
 // attention_backward() of out and lse_out gives the gradients of q, k and v. A row that saw no key, with an lse of −∞,

@@ -63,7 +63,8 @@ class GgufFile {
 struct GgufPlace {
   std::string name;               // Hugging Face's
   int64_t interleaved_heads = 0;  // > 0: its rows are those of so many heads, the two halves of each interleaved
-  // Where it is several matrices or vectors of one shape (a layer's experts), their names in its order, in place of `name`.
+  // Where it is several matrices or vectors of one shape (a layer's experts), their names in its order, in place of
+  // `name`.
   std::vector<std::string> parts = {};
 };
 using GgufPlaces = std::map<std::string, GgufPlace, std::less<>>;  // by the file's name

@@ -1,5 +1,5 @@
-// swiglu, geglu and the clamped swiglu: against the f64 reference on every device and instruction set, PyTorch's answers, and what it must
-// refuse.
+// swiglu, geglu and the clamped swiglu: against the f64 reference on every device and instruction set, PyTorch's
+// answers, and what it must refuse.
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -373,8 +373,8 @@ class DeviceConversation {
     pages_ = {moved(empty, device), moved(empty, device), {}, {}};
   }
 
-  // Tokens [from, to), as so many sequences that share the pages. Returns whether each, and its log-sum-exp, has the bits of
-  // training.
+  // Tokens [from, to), as so many sequences that share the pages. Returns whether each, and its log-sum-exp, has the
+  // bits of training.
   bool step(int32_t from, int32_t to, int copies = 1) {
     const int32_t count = to - from;
     std::vector<int32_t> bounds{0}, contexts, table;
