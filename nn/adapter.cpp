@@ -4,6 +4,7 @@
 
 #include "core/digits.h"
 #include "core/error.h"
+#include "nn/expert_adapters.h"
 #include "nn/layer_layout.h"
 #include "nn/lora_start.h"
 
@@ -21,6 +22,16 @@ void for_each_target(const ModelConfig& model, const LoraConfig& config, Visitor
     for (const LinearShape& linear : layer_layout(model, layer).linears())
       if (const std::string name = layer_prefix(layer) + linear.name; config.targets(name))
         visit(name, linear.in, linear.out);
+}
+
+// The shapes of the factors of a layer's experts, in the order of Transformer::trainable_parameters.
+void add_expert_shapes(const ModelConfig& model, const LoraConfig& config, int64_t layer, std::vector<Shape>& shapes) {
+  const ExpertTargets targets = expert_targets(model, config, layer);
+  const int64_t inner = model.experts.intermediate_size, r = config.r;
+  for (int64_t e = 0; e < model.experts.num_experts; ++e) {
+    if (targets.gate_up) shapes.insert(shapes.end(), {{r, model.hidden_size}, {inner, r}, {inner, r}});
+    if (targets.down) shapes.insert(shapes.end(), {{r, inner}, {model.hidden_size, r}});
+  }
 }
 
 // Of a new adapter.
@@ -64,6 +75,7 @@ std::vector<Shape> adapter_shapes(const ModelConfig& model, const LoraConfig& co
     shapes.push_back({out, r});
     if (config.use_dora) shapes.push_back({out});
   });
+  for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer) add_expert_shapes(model, config, layer, shapes);
   if (config.targets(embedding_module)) {
     const int64_t r = config.rank_of(embedding_module);
     shapes.push_back({r, model.vocab_size});
@@ -84,7 +96,8 @@ void check_adapter_targets(const ModelConfig& model, const LoraConfig& config) {
     throw ConfigError("use_dora",
                       "does not go with embed_tokens as a target: train it whole with "
                       "lora_modules_to_save embed_tokens, or leave DoRA out");
-  bool any = embedding || !config.modules_to_save.empty();
+  check_expert_targets(model, config);
+  bool any = embedding || !config.modules_to_save.empty() || !config.target_parameters.empty();
   for_each_target(model, config, [&](const std::string&, int64_t, int64_t) { any = true; });
   if (!any)
     throw ConfigError("lora_target_modules", "matches no linear of this model; its first is " + layer_prefix(0) +

@@ -1,15 +1,79 @@
 #include "nn/experts.h"
 
+#include <algorithm>
+
+#include "autograd/ops/arithmetic.h"
 #include "autograd/ops/experts.h"
+#include "autograd/ops/keep_rows.h"
 #include "nn/gated.h"
 
 namespace lathe::nn {
 
 using autograd::Variable;
 
-Variable Experts::operator()(const Variable& x, const autograd::SequenceLayout& layout) const {
+namespace {
+
+// The rows of one expert, and what the batch's adapters add to its products. x·Aᵀ is an operation by itself, for gate
+// and up alike: their A has one gradient, whose order a batch does not change.
+class ExpertBatch {
+ public:
+  ExpertBatch(const Expert& expert, const BatchRows& batch, const autograd::ExpertRows& rows, int64_t number)
+      : layout_(rows.layout_of(number, batch.layout)) {
+    const auto begin = static_cast<size_t>(rows.bounds[static_cast<size_t>(number)]);
+    const auto end = static_cast<size_t>(rows.bounds[static_cast<size_t>(number) + 1]);
+    const auto tokens = rows.tokens.span<int32_t>().subspan(begin, end - begin);
+    for (const AdapterRun& run : batch.adapters) {
+      const auto found = expert.lora.find(run.adapter);
+      if (found == expert.lora.end()) continue;
+      Run own{&found->second, 0, std::ssize(tokens)};
+      if (run.sequences) {
+        const auto row_of = [&](int64_t token) {
+          return std::lower_bound(tokens.begin(), tokens.end(), token) - tokens.begin();
+        };
+        own.begin = row_of(run.sequences->first_token);
+        own.end = row_of(run.sequences->end_token());
+      }
+      if (own.begin < own.end) runs_.push_back(own);
+    }
+  }
+
+  Variable multiply(const Linear& linear, const Variable& x) const { return linear(x, {layout_, {}, {}}); }
+
+  // Of each run that has this linear adapted: s·x·Aᵀ, 0 in other runs' rows.
+  std::vector<Variable> through_a(std::optional<LoraLayer> ExpertLora::*linear, const Variable& x) const {
+    std::vector<Variable> all;
+    for (const Run& run : runs_) {
+      const std::optional<LoraLayer>& lora = run.lora->*linear;
+      if (!lora) continue;
+      const Variable t = autograd::scale(autograd::linear(x, lora->a.leaf, layout_), lora->scaling);
+      const bool whole = run.begin == 0 && run.end == x.dim(0);
+      all.push_back(whole ? t : autograd::keep_rows(t, run.begin, run.end));
+    }
+    return all;
+  }
+  // out + t·Bᵀ.
+  Variable add(std::optional<LoraLayer> ExpertLora::*linear, Variable out, const std::vector<Variable>& t) const {
+    auto next = t.begin();
+    for (const Run& run : runs_)
+      if (const std::optional<LoraLayer>& lora = run.lora->*linear)
+        out = autograd::linear(*next++, lora->b.leaf, layout_, {.bias = {}, .residual = out, .lora = {}});
+    return out;
+  }
+
+ private:
+  struct Run {
+    const ExpertLora* lora;
+    int64_t begin, end;  // rows of the expert's
+  };
+  autograd::SequenceLayout layout_;
+  std::vector<Run> runs_;
+};
+
+}  // namespace
+
+Variable Experts::operator()(const Variable& x, const BatchRows& batch) const {
   const auto kind = normalised ? kernels::ExpertWeights::normalised : kernels::ExpertWeights::probabilities;
-  const Variable logits = router(x, {layout, {}, {}});
+  const Variable logits = router(x, {batch.layout, {}, {}});
   const autograd::ExpertChoice choice = autograd::choose_experts(logits, per_token, kind);
   const auto count = static_cast<int64_t>(experts.size());
   const autograd::ExpertRows rows = autograd::expert_rows(choice.chosen, count, x.value().device());
@@ -18,9 +82,13 @@ Variable Experts::operator()(const Variable& x, const autograd::SequenceLayout& 
   for (int64_t e = 0; e < count; ++e) {
     if (!rows.has_slots(e)) continue;
     const Expert& expert = experts[static_cast<size_t>(e)];
-    const BatchRows batch{rows.layout_of(e, layout), {}, {}};
-    const Variable up = expert.up_proj(*part, batch), gate = expert.gate_proj(*part, batch);
-    *part++ = expert.down_proj(gated(activation, gate, up), batch);
+    const ExpertBatch own(expert, batch, rows, e);
+    const std::vector<Variable> t = own.through_a(&ExpertLora::gate, *part);
+    const Variable up = own.add(&ExpertLora::up, own.multiply(expert.up_proj, *part), t);
+    const Variable gate = own.add(&ExpertLora::gate, own.multiply(expert.gate_proj, *part), t);
+    const Variable product = gated(activation, gate, up);
+    *part++ =
+        own.add(&ExpertLora::down, own.multiply(expert.down_proj, product), own.through_a(&ExpertLora::down, product));
   }
   return autograd::combine_experts(parts, choice.weights, rows);
 }

@@ -2,6 +2,9 @@
 // largest for. Every expert's linears run once, over the rows of its tokens.
 #pragma once
 
+#include <map>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "nn/config.h"
@@ -9,8 +12,14 @@
 
 namespace lathe::nn {
 
+// What an adapter does to an expert's linears; those of gate and up share their A. Without dropout and DoRA.
+struct ExpertLora {
+  std::optional<LoraLayer> gate, up, down;
+};
+
 struct Expert {
   Linear gate_proj, up_proj, down_proj;
+  std::map<std::string, ExpertLora, std::less<>> lora = {};  // by the adapter's name
 };
 
 struct Experts {
@@ -20,8 +29,8 @@ struct Experts {
   Linear router;  // [experts, hidden]
   std::vector<Expert> experts;
 
-  // x [T, hidden] → the same shape. A token's row does not depend on the others. No expert has an adapter.
-  autograd::Variable operator()(const autograd::Variable& x, const autograd::SequenceLayout& layout) const;
+  // x [T, hidden] → the same shape. A token's row does not depend on the others.
+  autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows) const;
 };
 
 }  // namespace lathe::nn

@@ -13,8 +13,10 @@
 #include "kernels/copy/copy.h"
 #include "kernels/matmul/matmul.h"
 #include "nn/adapter.h"
+#include "nn/expert_adapters.h"
 #include "nn/model_directory.h"
 #include "nn/weights/safetensors.h"
+#include "nn/weights/stacked_experts.h"
 
 namespace lathe::nn {
 namespace {
@@ -54,6 +56,35 @@ void add_product(const Tensor& weight, const LoraWeights& lora, double scaling, 
   }
   kernels::add(weight, weight, product);
 }
+
+// A base's weights of which experts have their adapters added: W's rows + s·B's rows·A.
+class AdaptedExperts final : public WeightSource {
+ public:
+  AdaptedExperts(const WeightSource& base, const PeftAdapter& adapter) : base_(base), adapter_(adapter) {}
+  const std::vector<WeightInfo>& weights() const override { return base_.weights(); }
+  const WeightInfo* find(std::string_view name) const override { return base_.find(name); }
+  void release_pages() const override { base_.release_pages(); }
+
+  void read_rows(std::string_view name, int64_t first, int64_t count, float* out) const override {
+    base_.read_rows(name, first, count, out);
+    const std::string module = module_of(std::string(name));
+    const auto found = adapter_.modules.find(module);
+    if (found == adapter_.modules.end() || module.find(".experts.") == std::string::npos) return;
+    const Tensor &a = found->second.a, &b = found->second.b;  // f32
+    const auto scale = static_cast<float>(adapter_.config.scaling_of(module));
+    const int64_t r = a.dim(0), columns = a.dim(1);
+    for (int64_t row = 0; row < count; ++row)
+      for (int64_t i = 0; i < r; ++i) {
+        const float factor = scale * b.data<float>()[(first + row) * r + i];
+        for (int64_t column = 0; column < columns; ++column)
+          out[row * columns + column] += factor * a.data<float>()[i * columns + column];
+      }
+  }
+
+ private:
+  const WeightSource& base_;
+  const PeftAdapter& adapter_;  // its experts by their linears
+};
 
 // Row n times magnitude[n] ÷ its norm, which is summed in f64.
 void set_norms(const Tensor& weight, const Tensor& magnitudes) {
@@ -104,6 +135,11 @@ struct Entry {
 
 bool changed(const PeftAdapter& adapter, const std::string& module) {
   return adapter.modules.contains(module) || adapter.saved.contains(module);
+}
+
+// Stacked experts are named as the adapter's target_parameters name them.
+bool changed(const PeftAdapter& adapter, const Entry& entry) {
+  return changed(adapter, module_of(entry.name)) || adapter.config.targets_parameter(entry.name);
 }
 
 // A tied embedding and output projection of which an adapter changes one are two weights from then on.
@@ -180,28 +216,33 @@ void write_index(const std::filesystem::path& directory, const std::vector<std::
 
 }  // namespace
 
-MergedModel write_merged_model(const std::filesystem::path& directory, const ModelFiles& base,
-                               const PeftAdapter& adapter, std::optional<DType> dtype) {
+MergedModel write_merged_model(const std::filesystem::path& directory, const ModelFiles& base, const PeftAdapter& given,
+                               std::optional<DType> dtype) {
   if (base.gguf)
     throw ConfigError("MODEL",
                       base.path.string() +
                           " is a GGUF file, whose tokenizer and configuration are not written as a Hugging Face "
                           "directory; merge into the directory that it was made from, or use the GGUF file with "
                           "--adapter as it is");
+  check_expert_targets(base.config, given.config);
+  const PeftAdapter adapter = split_expert_adapters(given, base.config);
   check_fits(base, adapter);
   MergedModel result;
   for (const WeightInfo& info : base.weights->weights()) {
     result.base_was_codes |= !dtype_named(info.stored_type);
     result.base_bytes += info.stored_bytes;
   }
-  const std::shared_ptr<const WeightSource> weights = directory_weights(base);
+  // Experts that are stacked have their adapters added before; others are merged as linears are.
+  const AdaptedExperts adapted(*base.weights, adapter);
+  const std::shared_ptr<const WeightSource> weights =
+      base.config.experts.stacked ? stack_experts(adapted, base.config) : base.weights;
   const std::vector<std::vector<Entry>> shards = shards_of(entries_of(base, *weights, adapter, dtype));
   for (size_t i = 0; i < shards.size(); ++i) {
     NamedTensors tensors;
     for (const Entry& entry : shards[i]) {
       tensors.emplace_back(entry.name, kernels::cast(merged_weight(entry, *weights, adapter), entry.dtype));
       ++result.weights;
-      result.merged += changed(adapter, module_of(entry.name));
+      result.merged += changed(adapter, entry);
       result.bytes += entry.bytes();
     }
     write_safetensors(directory / shard_name(i, shards.size()), tensors);

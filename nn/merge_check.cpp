@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "kernels/copy/copy.h"
 #include "nn/attention_context.h"
+#include "nn/expert_adapters.h"
 #include "nn/layer_layout.h"
 #include "nn/merge_adapter.h"
 #include "nn/transformer.h"
@@ -132,8 +133,9 @@ double bound_of(const ModelFiles& merged) {
 MergeCheck check_merged_model(const std::filesystem::path& directory, const ModelFiles& base,
                               const PeftAdapter& adapter, Device device) {
   const ModelFiles merged = open_model_files(directory);
-  for (const auto& named : adapter.modules) check_rows(base, merged, adapter, named.first);
-  for (const auto& named : adapter.saved) check_rows(base, merged, adapter, named.first);
+  const PeftAdapter by_linears = split_expert_adapters(adapter, base.config);
+  for (const auto& named : by_linears.modules) check_rows(base, merged, by_linears, named.first);
+  for (const auto& named : by_linears.saved) check_rows(base, merged, by_linears, named.first);
   std::vector<int32_t> ids;  // spread over the vocabulary
   for (int64_t i = 0; i < tokens_compared; ++i)
     ids.push_back(static_cast<int32_t>((1 + i * 7919) % base.config.vocab_size));

@@ -97,7 +97,8 @@ class Transformer {
   // in twice its rank: as it is, it goes with the base.
   PeftAdapter adapter(std::string_view name = default_adapter) const;
 
-  // What training updates: A, B and magnitude of that adapter's linears, then of the embedding, then modules_to_save,
+  // What training updates: A, B and magnitude of that adapter's linears, then A and B of experts (one A of gate and
+  // up), then of the embedding, then modules_to_save,
   // or, in trainable mode without an adapter, every weight. A fixed order. They share the model's memory: who changes
   // them changes the model.
   std::vector<Parameter> trainable_parameters(std::string_view adapter = default_adapter);
@@ -123,6 +124,11 @@ class Transformer {
                    const LoraWeights& weights, bool from_base = false);
   LoraWeights starting_weights(const Linear& linear, uint16_t number, const LoraConfig& config,
                                const ParsedLoraStart& start, uint64_t seed) const;
+  void add_expert_parameters(std::string_view adapter, std::vector<Parameter>& parameters);
+  void attach_expert_lora(std::string_view name, const LoraConfig& config,
+                          const std::map<std::string, LoraWeights>& modules);
+  std::map<std::string, LoraWeights> starting_expert_weights(const LoraConfig& config, const ParsedLoraStart& start,
+                                                             uint64_t seed) const;
   void attach_saved(Adapter& adapter, const std::string& module, const Tensor& weight);
   void add_adapter(std::string_view name, Adapter adapter);
   void check_embedding_base(const Tensor& given) const;

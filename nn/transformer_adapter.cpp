@@ -9,6 +9,8 @@
 #include "core/thread_pool.h"
 #include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
+#include "nn/expert_adapters.h"
+#include "nn/layer_layout.h"
 #include "nn/transformer.h"
 
 namespace lathe::nn {
@@ -58,7 +60,7 @@ std::vector<LinearPointer> linears_of(Layers& layers) {
   for (auto& [attention, feed_forward] : layers) {
     for (auto& linear : attention.qkv_proj) all.push_back(&linear);
     all.push_back(&attention.o_proj);
-    if (feed_forward.experts) continue;  // of which none takes an adapter
+    if (feed_forward.experts) continue;  // nn/transformer_expert_adapter.cpp
     for (auto& linear : feed_forward.gate_up_proj) all.push_back(&linear);
     all.push_back(&*feed_forward.down_proj);
   }
@@ -82,6 +84,20 @@ void check_shapes(const std::string& module, const LoraWeights& weights, const L
     wrong_shape(module, "lora_magnitude_vector " + to_string(Shape{out}), to_string(weights.magnitude.shape()));
 }
 
+// Of those linears of experts that the adapter has, which were checked when PEFT's keys were split.
+void add_expert_modules(const PeftAdapter& adapter, const ModelConfig& model, std::set<std::string_view>& known) {
+  for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer) {
+    const ExpertTargets targets = expert_targets(model, adapter.config, layer);
+    if (!targets.gate_up && !targets.down) continue;
+    const auto add = [&](const LinearShape& linear) {
+      const auto found = adapter.modules.find(layer_prefix(layer) + linear.name);
+      if (found != adapter.modules.end()) known.insert(found->first);
+    };
+    for (const ExpertShape& expert : layer_layout(model, layer).experts)
+      for (const LinearShape& linear : {expert.gate_proj, expert.up_proj, expert.down_proj}) add(linear);
+  }
+}
+
 // Everything is checked before anything is attached.
 void check_fits(const PeftAdapter& adapter, const ModelConfig& model, const std::vector<const Linear*>& linears) {
   std::set<std::string_view> known;
@@ -97,6 +113,7 @@ void check_fits(const PeftAdapter& adapter, const ModelConfig& model, const std:
   };
   for (const Linear* linear : linears) check(linear->name, linear->weight.columns(), linear->weight.rows());
   check(std::string(embedding_module), model.vocab_size, model.hidden_size);
+  add_expert_modules(adapter, model, known);
   if (adapter.modules.empty() && adapter.saved.empty()) throw FormatError("the adapter", -1, "holds no weights");
   for (const auto& module : adapter.modules)
     if (!known.contains(module.first))
@@ -259,6 +276,7 @@ void Transformer::add_lora(const LoraConfig& config, uint64_t seed, std::string_
   for (size_t i = 0; i < all.size(); ++i)
     if (weights[i].a.defined())
       attach_lora(*all[i], static_cast<uint16_t>(i + 1), name, config, weights[i], start.from_base());
+  attach_expert_lora(name, config, starting_expert_weights(config, start, seed));
   Adapter adapter{config, {}, {}};
   if (config.targets(embedding_module)) {
     const int64_t r = config.rank_of(embedding_module);
@@ -271,8 +289,10 @@ void Transformer::add_lora(const LoraConfig& config, uint64_t seed, std::string_
   add_adapter(name, std::move(adapter));
 }
 
-void Transformer::load_adapter(const PeftAdapter& adapter, std::string_view name) {
+void Transformer::load_adapter(const PeftAdapter& given, std::string_view name) {
   check_new_name(name);
+  check_expert_targets(config_, given.config);
+  const PeftAdapter adapter = split_expert_adapters(given, config_);
   check_fits(adapter, config_, std::as_const(*this).linears());
   check_adapter_targets(config_, adapter.config);
   if (adapter.embedding_base.defined()) check_embedding_base(adapter.embedding_base);
@@ -287,6 +307,7 @@ void Transformer::load_adapter(const PeftAdapter& adapter, std::string_view name
     if (found == adapter.modules.end()) continue;
     attach_lora(*linear, number, name, adapter.config, master(found->second));
   }
+  attach_expert_lora(name, adapter.config, adapter.modules);
   Adapter added{adapter.config, {}, {}};
   if (const auto found = adapter.modules.find(std::string(embedding_module)); found != adapter.modules.end())
     added.embedding = make_lora(embedding_module, adapter.config, master(found->second));
@@ -298,6 +319,10 @@ void Transformer::remove_adapter(std::string_view name) {
   adapter_named(name);  // throws where there is none
   for (Linear* linear : linears())
     if (const auto found = linear->lora.find(name); found != linear->lora.end()) linear->lora.erase(found);
+  for (Layer& layer : layers_)
+    if (layer.feed_forward.experts)
+      for (Expert& expert : layer.feed_forward.experts->experts)
+        if (const auto found = expert.lora.find(name); found != expert.lora.end()) expert.lora.erase(found);
   adapters_.erase(adapters_.find(name));
   adapter_head_.reset();
   if (adapters_.size() != 1) return;
@@ -324,6 +349,19 @@ PeftAdapter Transformer::adapter(std::string_view name) const {
     result.modules[linear->name] = masters(found->second);
     short_names.insert(linear->name.substr(linear->name.rfind('.') + 1));
   }
+  for (const Layer& layer : layers_) {
+    if (!layer.feed_forward.experts) continue;
+    for (const Expert& expert : layer.feed_forward.experts->experts) {
+      const auto found = expert.lora.find(name);
+      if (found == expert.lora.end()) continue;
+      const auto add = [&](const Linear& linear, const std::optional<LoraLayer>& lora) {
+        if (lora) result.modules[linear.name] = masters(*lora);
+      };
+      add(expert.gate_proj, found->second.gate);
+      add(expert.up_proj, found->second.up);
+      add(expert.down_proj, found->second.down);
+    }
+  }
   if (held.embedding) result.modules[std::string(embedding_module)] = masters(*held.embedding);
   for (const auto& [module, parameter] : held.saved) result.saved[module] = master_copy(parameter.master);
   // As PEFT saves it: the names that "all-linear" stood for.
@@ -331,7 +369,7 @@ PeftAdapter Transformer::adapter(std::string_view name) const {
     result.config.target_modules_regex.reset();
     result.config.target_modules.assign(short_names.begin(), short_names.end());
   }
-  return result;
+  return stack_expert_adapters(std::move(result), config_);
 }
 
 std::vector<Parameter> Transformer::trainable_parameters(std::string_view adapter) {
@@ -345,6 +383,7 @@ std::vector<Parameter> Transformer::trainable_parameters(std::string_view adapte
   };
   for (const Linear* linear : linears())
     if (const auto found = linear->lora.find(adapter); found != linear->lora.end()) add(found->second);
+  add_expert_parameters(adapter, parameters);
   if (held.embedding) add(*held.embedding);
   for (const auto& saved : held.saved) parameters.push_back(saved.second);
   return parameters;

@@ -30,6 +30,8 @@ struct LoraConfig {
   // full module name. exclude_modules takes from these in the same two ways.
   std::vector<std::string> target_modules, exclude_modules;
   std::optional<std::string> target_modules_regex, exclude_modules_regex;
+  // Parameters that are adapted beside these, by their names or ends of them: experts' (nn/expert_adapters.h).
+  std::vector<std::string> target_parameters;
   // Where not empty, a list of target_modules counts in these layers alone: the number that follows one of
   // layers_pattern's names ("layers"; any name where it is empty) in the module's name.
   std::vector<int64_t> layers_to_transform;
@@ -53,6 +55,7 @@ struct LoraConfig {
   std::vector<std::string> without_effect(const std::vector<std::string>& modules) const;
   // "all-linear" matches every linear but the output embedding, and no embedding.
   bool targets(std::string_view module) const;
+  bool targets_parameter(std::string_view name) const;  // "model.layers.0.mlp.experts.gate_up_proj"
 };
 
 // "lm_head", "embed_tokens", "model.embed_tokens" as full names, sorted; ConfigError for any other, with `path` named.

@@ -92,4 +92,6 @@ bool LoraConfig::targets(std::string_view module) const {
          std::find(layers_to_transform.begin(), layers_to_transform.end(), *layer) != layers_to_transform.end();
 }
 
+bool LoraConfig::targets_parameter(std::string_view name) const { return named(name, target_parameters); }
+
 }  // namespace lathe::nn

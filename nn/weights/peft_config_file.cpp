@@ -70,25 +70,36 @@ void check_unsupported(const std::string& path, const json& config) {
                           path + ")");
   reject("bias", "none");
   for (const char* key : {"fan_in_fan_out", "lora_bias", "use_qalora", "use_bdlora"}) reject(key, false);
-  for (const char* key : {"layer_replication", "trainable_token_indices", "target_parameters", "megatron_config",
-                          "alora_invocation_tokens", "arrow_config"})
+  for (const char* key :
+       {"layer_replication", "trainable_token_indices", "megatron_config", "alora_invocation_tokens", "arrow_config"})
     reject(key, nullptr);
 }
 
 // What PEFT writes beside, known to change nothing at inference.
 bool is_harmless(const std::string& key) {
-  static const std::set<std::string> keys = {"auto_mapping",      "bias",
-                                             "corda_config",      "eva_config",
-                                             "fan_in_fan_out",    "inference_mode",
-                                             "layer_replication", "loftq_config",
-                                             "lora_bias",         "megatron_config",
-                                             "megatron_core",     "peft_type",
-                                             "peft_version",      "qalora_group_size",
-                                             "revision",          "target_parameters",
-                                             "task_type",         "trainable_token_indices",
-                                             "use_qalora",        "alora_invocation_tokens",
-                                             "arrow_config",      "ensure_weight_tying",
-                                             "use_bdlora",        "lora_ga_config",
+  static const std::set<std::string> keys = {"auto_mapping",
+                                             "bias",
+                                             "corda_config",
+                                             "eva_config",
+                                             "fan_in_fan_out",
+                                             "inference_mode",
+                                             "layer_replication",
+                                             "loftq_config",
+                                             "lora_bias",
+                                             "megatron_config",
+                                             "megatron_core",
+                                             "peft_type",
+                                             "peft_version",
+                                             "qalora_group_size",
+                                             "revision",
+                                             "task_type",
+                                             "trainable_token_indices",
+                                             "use_qalora",
+                                             "alora_invocation_tokens",
+                                             "arrow_config",
+                                             "ensure_weight_tying",
+                                             "use_bdlora",
+                                             "lora_ga_config",
                                              "monteclora_config"};
   return keys.contains(key);
 }
@@ -124,6 +135,9 @@ LoraConfig lora_config_from_json(const std::string& path, const json& given, std
       read_names(path, key, value, config.target_modules, config.target_modules_regex);
     } else if (key == "exclude_modules") {
       read_names(path, key, value, config.exclude_modules, config.exclude_modules_regex);
+    } else if (key == "target_parameters") {
+      if (!value.is_array()) wrong_type(path, key, "a list of names", value);
+      for (const json& name : value) config.target_parameters.push_back(text_of(path, key, name));
     } else if (key == "layers_to_transform") {
       for (const json& layer : value.is_array() ? value : json::array({value}))
         config.layers_to_transform.push_back(json_integer(layer, key, 0, INT32_MAX, path));
@@ -205,6 +219,7 @@ json lora_config_to_json(const LoraConfig& config) {
       {"task_type", "CAUSAL_LM"},
       {"use_dora", config.use_dora},
       {"use_rslora", config.use_rslora}};
+  if (!config.target_parameters.empty()) result["target_parameters"] = config.target_parameters;
   if (config.init_lora_weights == "true" || config.init_lora_weights == "false")
     result["init_lora_weights"] = config.init_lora_weights == "true";
   // As Python writes a whole number that was given as one.

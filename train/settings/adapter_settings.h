@@ -18,6 +18,7 @@ struct AdapterSettings {
   double lora_alpha = 32;
   double lora_dropout = 0.05;
   std::string lora_target_modules = "all-linear";  // or names with commas between them, or a regular expression
+  std::string lora_target_parameters;              // of experts, names with commas between them
   bool use_rslora = false, use_dora = false;
   std::string init_lora_weights = "true";  // nn/lora_start.h
   // JSON: {"down_proj": 8, "layers.0.self_attn.q_proj": 4}, regular expressions for the end of a name.

@@ -52,6 +52,7 @@ nn::LoraConfig lora_config(const RunConfig& config) {
   lora.rank_pattern = rank_patterns(config.rank_pattern);
   lora.alpha_pattern = alpha_patterns(config.alpha_pattern);
   lora.layers_pattern = list_parts(config.layers_pattern);
+  lora.target_parameters = list_parts(config.lora_target_parameters);
   lora.modules_to_save = nn::saved_modules(list_parts(config.lora_modules_to_save));
   lora.layers_to_transform = listed_layers(config.layers_to_transform).value();
   lora.base_model_name_or_path = config.model;

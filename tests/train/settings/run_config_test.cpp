@@ -59,6 +59,7 @@ TEST(RunConfig, AnAdaptersSettingsArePeftsConfiguration) {
   NamedValues values = complete();
   for (const auto& [name, value] : NamedValues{{"use_dora", "true"},
                                                {"lora_target_modules", "q_proj, v_proj"},
+                                               {"lora_target_parameters", "mlp.experts.down_proj"},
                                                {"exclude_modules", "layers.0.self_attn.q_proj"},
                                                {"layers_to_transform", "0, 3"},
                                                {"layers_pattern", "layers h"},
@@ -70,6 +71,7 @@ TEST(RunConfig, AnAdaptersSettingsArePeftsConfiguration) {
   const nn::LoraConfig lora = lora_config(make_config<PairConfig>(values));
   EXPECT_TRUE(lora.use_dora);
   EXPECT_EQ(lora.target_modules, (std::vector<std::string>{"q_proj", "v_proj"}));
+  EXPECT_EQ(lora.target_parameters, (std::vector<std::string>{"mlp.experts.down_proj"}));
   EXPECT_EQ(lora.exclude_modules, (std::vector<std::string>{"layers.0.self_attn.q_proj"}));
   EXPECT_EQ(lora.layers_to_transform, (std::vector<int64_t>{0, 3}));
   EXPECT_EQ(lora.layers_pattern, (std::vector<std::string>{"layers", "h"}));
