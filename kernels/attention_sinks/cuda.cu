@@ -1,5 +1,6 @@
 // Bound by bandwidth. A row is that of one token and head: at most 32 groups of eight elements, a lane for each, so
-// that short rows share a warp. (A warp to a row, as kernels/cuda/elementwise.h has it, leaves 24 lanes idle with D = 64.)
+// that short rows share a warp. (A warp to a row, as kernels/cuda/elementwise.h has it, leaves 24 lanes idle with
+// D = 64.)
 #include "kernels/attention_sinks/bodies.h"
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/launch.h"

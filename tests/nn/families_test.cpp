@@ -300,7 +300,9 @@ TEST(Olmo3, ThreeOfFourLayersSlideAndNothingStretchesTheirAngles) {
 
 TEST(Olmo3, AGgufFileSaysItsPatternAndItsBase) {
   const std::string pattern = "olmo2.attention.sliding_window_pattern", window = "olmo2.attention.sliding_window";
-  const auto changed = [](std::map<std::string, GgufValue> values) { return config_of_gguf("tiny_olmo3", values); };
+  const auto changed = [](const std::map<std::string, GgufValue>& values) {
+    return config_of_gguf("tiny_olmo3", values);
+  };
   using Windows = std::vector<int64_t>;
   EXPECT_EQ(windows_of(changed({})), (Windows{8, 8, 8, 0}));
   EXPECT_EQ(windows_of(changed({{pattern, std::string()}})), (Windows{8, 8, 8, 0}));

@@ -1,4 +1,5 @@
 // lathe-model convert: GGUF and Hugging Face directories there and back.
+#include <bit>
 #include <cmath>
 
 #include "nn/weights/gguf.h"
@@ -53,8 +54,9 @@ void expect_same_tensors(const fs::path& found_path, const fs::path& expected_pa
     const auto* a = reinterpret_cast<const float*>(found->tensor_bytes(*other));
     const auto* b = reinterpret_cast<const float*>(expected->tensor_bytes(tensor));
     for (int64_t i = 0; i < tensor.shape.numel(); ++i) {
-      const bool same = tensor.name == "rope_freqs.weight" ? std::abs(a[i] - b[i]) <= 1e-5f * std::abs(b[i])
-                                                           : std::memcmp(a + i, b + i, 4) == 0;
+      const bool same = tensor.name == "rope_freqs.weight"
+                            ? std::abs(a[i] - b[i]) <= 1e-5f * std::abs(b[i])
+                            : std::bit_cast<uint32_t>(a[i]) == std::bit_cast<uint32_t>(b[i]);
       ASSERT_TRUE(same) << tensor.name << " " << i << ": " << a[i] << ", " << b[i];
     }
   }
