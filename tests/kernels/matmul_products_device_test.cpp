@@ -140,8 +140,10 @@ TEST_P(MatmulProductsDevice, a_gated_product_in_codes_has_the_bits_of_its_parts)
       if (dtype == DType::f16 && device().kind == DeviceKind::cpu) continue;
       for (const auto& [rows, n] : {std::pair(1, 64), std::pair(16, 43), std::pair(21, 43), std::pair(65, 43)}) {
         const Tensor x = random_matrix(rows, inputs, dtype);
-        const auto weight = [&] { return QuantizedWeight::quantize(random_matrix(n, inputs, dtype), format); };
-        const QuantizedWeight gate = weight(), up = weight();
+        const auto weight = [&](int64_t outputs) {
+          return QuantizedWeight::quantize(random_matrix(outputs, inputs, dtype), format);
+        };
+        const QuantizedWeight gate = weight(n), up = weight(n);
         const Tensor opened = room(rows, n, dtype), raised = room(rows, n, dtype), out = room(rows, n, dtype);
         linear_forward(opened, x, gate);
         linear_forward(raised, x, up);
