@@ -4,9 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <stdexcept>
 
+#include "kernels/copy/copy.h"
 #include "nn/adapter.h"
 #include "nn/merge_adapter.h"
 #include "tests/nn/golden_files.h"
@@ -114,6 +116,28 @@ TEST_P(ExpertAdapters, MergedTheyGiveTheSameLogits) {
   EXPECT_LT(check.bound, 1e-4);
   EXPECT_GT(largest_difference(logits_of(load(folder.path(), DType::f32), sequences), logits_of(base(), sequences)),
             1e-2);
+}
+
+// Logits, and the gradients of all factors, of sequences of which one has no adapter: sums in another order than the
+// cpu's, to 1e-4 as in device_test.cpp.
+TEST_P(ExpertAdapters, OnADeviceTheyAreThoseOfTheCpu) {
+  const ModelFiles files = open_model_files(golden(GetParam().name));
+  Transformer here = base(), there(files.config, *files.weights, {.device = {DeviceKind::simt}});
+  std::vector<std::vector<Tensor>> found;
+  for (Transformer* model : {&here, &there}) {
+    model->load_adapter(given(), "one");
+    const TokenBatch batch = batch_of({0, 1, 2}, {"one", "", "one"});
+    std::vector<Parameter> parameters = model->trainable_parameters("one");
+    PackedAttention attention(model->config(), batch.layout);
+    const autograd::Variable hidden = model->forward(batch, attention);
+    found.push_back({kernels::moved(model->logits(hidden.value()), {})});
+    autograd::backward(
+        autograd::linear_cross_entropy(hidden, model->output_weight(), batch.ids, batch.layout, 1.0f / 64).loss);
+    for (const Parameter& parameter : parameters) found.back().push_back(kernels::moved(parameter.leaf.grad(), {}));
+  }
+  ASSERT_EQ(found[0].size(), found[1].size());
+  for (size_t i = 0; i < found[0].size(); ++i)
+    EXPECT_LE(largest_difference(found[1][i], found[0][i]), 1e-4 * std::max(1.0, norm(found[0][i]))) << i;
 }
 
 LoraConfig new_config() {
