@@ -94,8 +94,8 @@ void prefill(const PagedAttentionCuda& args) {
   launch_dependent("paged_prefill_warpgroup",
                    dim3(static_cast<unsigned>((args.most_tiles_rows + Shape::rows - 1) / Shape::rows),
                         static_cast<unsigned>(args.kv_heads), static_cast<unsigned>(args.batch.sequences)),
-                   paged_prefill_warpgroup_kernel<Shape>, pages, tile_call<typename Shape::T>(args, nullptr, 0),
-                   args.batch);
+                   paged_prefill_warpgroup_kernel<Shape>, pages,
+                   tile_call<typename Shape::T>(args, args.lse, args.lse_head), args.batch);
 }
 
 }  // namespace

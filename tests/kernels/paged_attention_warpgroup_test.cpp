@@ -31,8 +31,11 @@ struct Step {
   friend void PrintTo(const Step& step, std::ostream* stream) { *stream << step.model.name; }
 };
 
-// The new tokens' outputs. Pages are NaN where no token was appended, and the block table ends with a sequence's.
-Tensor attend(const Step& step) {
+struct Attended {
+  Tensor out, lse;
+};
+// Of the new tokens. Pages are NaN where no token was appended, and the block table ends with a sequence's.
+Attended attend(const Step& step) {
   const Model& model = step.model;
   RandomStream random(11, RandomPurpose::test);
   const auto count = std::ssize(step.parts);
@@ -64,17 +67,20 @@ Tensor attend(const Step& step) {
   };
   kv_append(pages, rows(all_bounds.back(), model.kv_heads), rows(all_bounds.back(), model.kv_heads), batch(all_bounds));
   const Tensor out = Tensor::empty({bounds.back(), model.heads, model.head_dim}, model.dtype, device);
-  paged_attention(out, rows(bounds.back(), model.heads), pages, batch(bounds), model.params);
-  return moved(out, {});
+  const Tensor lse = Tensor::empty({model.heads, bounds.back()}, DType::f32, device);
+  paged_attention(out, rows(bounds.back(), model.heads), pages, batch(bounds), model.params, lse);
+  return {moved(out, {}), moved(lse, {})};
 }
 
 class PagedWarpgroups : public ::testing::TestWithParam<std::tuple<Step, simt::FiberOrder>> {};
 
 TEST_P(PagedWarpgroups, HaveTheBitsOfMmaSync) {
   const auto& [step, order] = GetParam();
-  const Tensor expected = attend(step);
+  const Attended expected = attend(step);
   const Hopper hopper(order);
-  EXPECT_TRUE(same_bits(attend(step), expected));
+  const Attended found = attend(step);
+  EXPECT_TRUE(same_bits(found.out, expected.out));
+  EXPECT_TRUE(same_bits(found.lse, expected.lse));
 }
 
 // 300 keys go around eight stages; tiles of 128 rows begin in the middle of chunks. Sequences of one token are decoded
