@@ -78,6 +78,27 @@ void read_mxfp4(const Stack& stack, int64_t expert, int64_t first, int64_t count
   }
 }
 
+// The same blocks as GGUF files have them: the scale before the codes, whose low bits are the first 16 elements'.
+StoredBlocks ggml_blocks(const Stack& stack, int64_t expert) {
+  constexpr int64_t half = mxfp4_bytes, block_bytes = 1 + mxfp4_bytes;
+  const int64_t rows = stack.rows(), blocks = stack.blocks.dim(2);
+  auto made = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(rows * blocks * block_bytes));
+  StoredBlocks found{kernels::GgmlFormat::mxfp4, {}, made};
+  std::byte* out = made->data();
+  for (int64_t row = 0; row < rows; ++row) {
+    found.rows.push_back(out);
+    const int64_t stored = expert * stack.blocks.dim(1) + row * stack.step + stack.begin;
+    const uint8_t* codes = stack.blocks.data<uint8_t>() + stored * blocks * mxfp4_bytes;
+    const uint8_t* scales = stack.scales.data<uint8_t>() + stored * blocks;
+    for (int64_t b = 0; b < blocks; ++b, codes += mxfp4_bytes) {
+      *out++ = static_cast<std::byte>(scales[b]);
+      const auto code = [&](int64_t element) { return codes[element / 2] >> (element % 2 * 4) & 15; };
+      for (int64_t j = 0; j < half; ++j) *out++ = static_cast<std::byte>(code(j) | code(j + half) << 4);
+    }
+  }
+  return found;
+}
+
 class SplitExperts final : public WeightSource {
  public:
   explicit SplitExperts(const SafetensorsTensors& tensors) : files_(tensors.begin(), tensors.end()) {
@@ -96,6 +117,13 @@ class SplitExperts final : public WeightSource {
   }
   void release_pages() const override {
     for (const auto& [name, file] : files_) file->release_pages();
+  }
+
+  std::optional<StoredBlocks> blocks(std::string_view name) const override {
+    const auto found = parts_.find(name);
+    if (found == parts_.end()) return others_->blocks(name);
+    const auto& [stack, expert] = found->second;
+    return stack.values.defined() ? std::nullopt : std::optional(ggml_blocks(stack, expert));
   }
 
   void read_rows(std::string_view name, int64_t first, int64_t count, float* out) const override {

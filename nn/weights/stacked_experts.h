@@ -18,7 +18,7 @@
 namespace lathe::nn {
 
 // The weights of such a directory with each expert's linears apart, by the names of nn/layer_layout.h
-// ("experts.3.gate_proj.weight"). MXFP4 is widened when it is read. FormatError for parts that are missing or do not
+// ("experts.3.gate_proj.weight"). MXFP4 is widened when its rows are read. FormatError for parts that are missing or do not
 // fit together.
 std::unique_ptr<WeightSource> split_experts(const SafetensorsTensors& tensors);
 

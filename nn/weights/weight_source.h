@@ -31,6 +31,7 @@ struct WeightInfo {
 struct StoredBlocks {
   kernels::GgmlFormat format;
   std::vector<const std::byte*> rows;
+  std::shared_ptr<const std::vector<std::byte>> made = {};  // where they lie, if not in the source's file
 };
 
 // What becomes of such a matrix. `widen`: it is dequantised to the model's dtype, once. `keep`: products read the

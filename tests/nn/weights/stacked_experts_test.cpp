@@ -34,6 +34,26 @@ TEST(StackedExperts, InMxfp4AreWhatTransformersWidensThemTo) {
 }
 
 // Any piece of a stacked tensor, whichever experts it touches.
+// Products read an expert in MXFP4 as it is: the blocks that the same model's GGUF file has.
+TEST(StackedExperts, InMxfp4AreBlocksOfGgmls) {
+  const ModelFiles directory = open_model_files(golden("tiny_gpt_oss/mxfp4"));
+  const ModelFiles gguf = open_model_files(golden("tiny_gpt_oss/mxfp4/model.gguf"));
+  int experts = 0;
+  for (const WeightInfo& weight : directory.weights->weights()) {
+    const auto found = directory.weights->blocks(weight.name), expected = gguf.weights->blocks(weight.name);
+    ASSERT_EQ(found.has_value(), weight.stored_type == "MXFP4") << weight.name;
+    if (!found) continue;
+    ++experts;
+    ASSERT_TRUE(expected.has_value()) << weight.name;
+    ASSERT_EQ(found->format, expected->format);
+    ASSERT_EQ(found->rows.size(), static_cast<size_t>(weight.shape[0]));
+    const auto bytes = static_cast<size_t>(weight.shape[1] / 32 * 17);
+    for (size_t row = 0; row < found->rows.size(); ++row)
+      EXPECT_EQ(std::memcmp(found->rows[row], expected->rows[row], bytes), 0) << weight.name << ", row " << row;
+  }
+  EXPECT_GT(experts, 0);
+}
+
 TEST(StackedExperts, PiecesAreThoseOfTheWhole) {
   const ModelFiles files = open_model_files(golden("tiny_gpt_oss/dense"));
   const auto stacked = stack_experts(*files.weights, files.config);

@@ -88,7 +88,7 @@ class ToolCalls : public testing::TestWithParam<const char*> {
 INSTANTIATE_TEST_SUITE_P(Formats, ToolCalls,
                          testing::Values("<tool_call>", "<|python_tag|>", "[TOOL_CALLS]", "[TOOL_CALLS] [ARGS]",
                                          "<function=", "<tool_call> <function= <parameter=", "<tool_call> <arg_key>",
-                                         "<｜tool▁calls▁begin｜> ```json", "<｜tool▁calls▁begin｜>"));
+                                         "<｜tool▁calls▁begin｜> ```json", "<｜tool▁calls▁begin｜>", "<|channel|>"));
 
 TEST_P(ToolCalls, RequiredCallsAreAlwaysValidAndAStreamTellsTheSame) {
   Client client(server_.port());
