@@ -67,18 +67,20 @@ struct Arena {
   uint32_t first_epoch = 0;  // of the running cluster
 };
 
-Arena arena = [] {
+Arena arena;
+
+// Room for all blocks of a cluster, which nobody touches but those: 132 MiB of addresses that a program gets with its
+// first kernel, and not before.
+void map_arena() {
   const auto map = [](size_t bytes) {
     void* const block =
         ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (block == MAP_FAILED) throw std::bad_alloc();
     return block;
   };
-  Arena made;
-  made.memory = static_cast<unsigned char*>(map(all_arenas_bytes));
-  made.shadow = static_cast<Byte*>(map(all_arenas_bytes * sizeof(Byte)));
-  return made;
-}();
+  arena.memory = static_cast<unsigned char*>(map(all_arenas_bytes));
+  arena.shadow = static_cast<Byte*>(map(all_arenas_bytes * sizeof(Byte)));
+}
 
 // Counts fence.proxy.async, and where each thread of the cluster had its last one.
 uint32_t proxy_clock = 1;
@@ -185,6 +187,7 @@ inline void checked_access(const void* address, size_t bytes, bool aligned, Chec
 }  // namespace
 
 void begin_shared_memory(size_t dynamic_bytes, int blocks) {
+  if (arena.memory == nullptr) map_arena();
   arena.first_epoch = running.block_epoch;
   std::fill_n(last_proxy_fence, static_cast<size_t>(blocks) * max_threads_per_block, 0u);
   arena.block_count = blocks;
