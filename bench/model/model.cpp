@@ -124,7 +124,7 @@ void run(const ModelBenchOptions& options) {
     const std::string test = "tg" + std::to_string(options.new_tokens);
     report(test, rate);
     const bool alone_on_cpu = sequences == 1 && session.model->device().kind == DeviceKind::cpu;
-    if (alone_on_cpu) {
+    if (alone_on_cpu && session.config.experts.num_experts == 0) {  // of experts a token reads some
       const double limit = reading_limit(session);
       result["reading_limit"] = limit;
       if (!options.model.common.json)
