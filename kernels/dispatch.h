@@ -38,7 +38,8 @@ void with_isa(const Call& call) {
   }
 }
 
-// Calls call.operator()<kind>() with cuda or simt, after use_device(device), which refuses a kind that the program lacks.
+// Calls call.operator()<kind>() with cuda or simt, after use_device(device), which refuses a kind that the program
+// lacks.
 template <class Call>
 void with_device(Device device, const Call& call) {
   use_device(device);

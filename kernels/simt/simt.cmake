@@ -39,7 +39,8 @@ target_link_libraries(lathe_kernels_without_simt PRIVATE lathe_core)
 target_compile_definitions(lathe_kernels_without_simt PRIVATE LATHE_WITHOUT_SIMT $<TARGET_PROPERTY:lathe_kernels,COMPILE_DEFINITIONS>)
 target_include_directories(lathe_kernels_without_simt SYSTEM PRIVATE $<TARGET_PROPERTY:lathe_kernels,INCLUDE_DIRECTORIES>)
 target_compile_options(lathe_kernels_without_simt PRIVATE ${lathe_sections})
-set_target_properties(lathe_kernels_without_simt PROPERTIES EXPORT_COMPILE_COMMANDS OFF)  # each source stands there already
+# Each source stands there already.
+set_target_properties(lathe_kernels_without_simt PROPERTIES EXPORT_COMPILE_COMMANDS OFF)
 function(lathe_leaves_out_simt program)
   target_link_libraries(${program} PRIVATE lathe_kernels_without_simt)
   set_target_properties(${program} PROPERTIES LATHE_WITHOUT_SIMT TRUE)

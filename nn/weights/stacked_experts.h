@@ -18,8 +18,8 @@
 namespace lathe::nn {
 
 // The weights of such a directory with each expert's linears apart, by the names of nn/layer_layout.h
-// ("experts.3.gate_proj.weight"). MXFP4 is widened when its rows are read. FormatError for parts that are missing or do not
-// fit together.
+// ("experts.3.gate_proj.weight"). MXFP4 is widened when its rows are read. FormatError for parts that are missing or do
+// not fit together.
 std::unique_ptr<WeightSource> split_experts(const SafetensorsTensors& tensors);
 
 // The other way round: weights that are apart as transformers reads them. The source must outlive the result. Rows are

@@ -19,9 +19,10 @@ using kernels::GgmlWeight;
 using kernels::Isa;
 
 inline constexpr Isa all_sets[] = {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx};
-inline constexpr GgmlFormat all_formats[] = {
-    GgmlFormat::q4_0, GgmlFormat::q4_1, GgmlFormat::q5_0, GgmlFormat::q5_1,   GgmlFormat::q8_0,   GgmlFormat::q4_k, GgmlFormat::q5_k,
-    GgmlFormat::q6_k, GgmlFormat::q2_k, GgmlFormat::q3_k, GgmlFormat::iq4_nl, GgmlFormat::iq4_xs, GgmlFormat::mxfp4};
+inline constexpr GgmlFormat all_formats[] = {GgmlFormat::q4_0, GgmlFormat::q4_1, GgmlFormat::q5_0,   GgmlFormat::q5_1,
+                                             GgmlFormat::q8_0, GgmlFormat::q4_k, GgmlFormat::q5_k,   GgmlFormat::q6_k,
+                                             GgmlFormat::q2_k, GgmlFormat::q3_k, GgmlFormat::iq4_nl, GgmlFormat::iq4_xs,
+                                             GgmlFormat::mxfp4};
 
 inline Tensor random_matrix(int64_t rows, int64_t columns, DType dtype, uint64_t seed) {
   const Tensor values = Tensor::empty({rows, columns}, DType::f32);

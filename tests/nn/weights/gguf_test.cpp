@@ -365,7 +365,8 @@ TEST(GgmlTypes, RepackedBlocksStandForTheSameValues) {
     const auto format = type == nullptr ? std::nullopt : kernels::ggml_format(type->name);
     if (!format) continue;
     ++formats;
-    const Tensor bytes = type->name == "MXFP4" ? mxfp4->tensor("bytes") : file->tensor(std::string(type->name) + ".bytes");
+    const Tensor bytes =
+        type->name == "MXFP4" ? mxfp4->tensor("bytes") : file->tensor(std::string(type->name) + ".bytes");
     std::vector<const std::byte*> rows;  // of one block each
     for (int64_t i = 0; i < bytes.dim(0); ++i) rows.push_back(static_cast<const std::byte*>(bytes.select(0, i).raw()));
     const Tensor expected = Tensor::empty({bytes.dim(0), type->block_elements}, DType::f32),

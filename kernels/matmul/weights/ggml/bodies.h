@@ -111,9 +111,9 @@ struct GgmlTask {
   int64_t prefetch_bytes = 0;  // how far ahead of the codes in use others are asked for; 0: not at all
 };
 
-// What a product of many rows is cut into. Blocks that are unpacked at a time: 61 KB at most, which stay in the second-level
-// cache beside 132 rows of activations. With AMX up to 8 panels, 295 KB, which a tile's rows meet one after the other:
-// 16 panels, half as many blocks or 512 rows were no faster.
+// What a product of many rows is cut into. Blocks that are unpacked at a time: 61 KB at most, which stay in the
+// second-level cache beside 132 rows of activations. With AMX up to 8 panels, 295 KB, which a tile's rows meet one
+// after the other: 16 panels, half as many blocks or 512 rows were no faster.
 struct TaskShape {
   int64_t rows, panels, workspace_bytes;
 };

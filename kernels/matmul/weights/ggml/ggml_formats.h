@@ -127,7 +127,9 @@ struct MXFP4 {  // values[q]·2^(e − 128)
 
 // Codes are indices of Format::values, whole numbers with a sign.
 template <class Format>
-concept HasValues = requires { Format::values; };
+concept HasValues = requires {
+  Format::values;
+};
 
 template <class Format>
 LATHE_INLINE constexpr int64_t unit_bytes() {

@@ -152,7 +152,8 @@ void pack_tile(const GgmlRows& rows, int64_t tile, uint8_t* to) {
         put_scales<Format>(stage, row, static_cast<int>(half % 2), in, j);
       }
       if constexpr (Place::is_k)
-        std::memcpy(factors + (b * Place::rows + row) * Place::factor_bytes, in + factors_at<Format>(), Place::factor_bytes);
+        std::memcpy(factors + (b * Place::rows + row) * Place::factor_bytes, in + factors_at<Format>(),
+                    Place::factor_bytes);
     }
 }
 

@@ -231,8 +231,8 @@ struct Decoder<ggml::Q8_0> : OwnScales<ggml::Q8_0> {
   }
 };
 
-// What unpack() leaves of a format's blocks: [scales][16 rows] f32, as many minima, [16 pairs][16 rows], with the offset
-// subtracted.
+// What unpack() leaves of a format's blocks: [scales][16 rows] f32, as many minima, [16 pairs][16 rows], with the
+// offset subtracted.
 template <int scale_count, bool with_minimum>
 struct Unpacked {
   static constexpr bool has_minimum = with_minimum;

@@ -120,8 +120,8 @@ struct Scale {
   }
 
   // The same as a factor of a sum's terms, which do not show the sign of a zero, for finite scales: an instruction less
-  // where there is no minimum. (above + zero) · step is exact: 5 bits by 11, for int8 9 by 11, for Q6_K 3 by 18, for Q3_K 6 by 17;
-  // for IQ4_XS it would not be, and for MXFP4 it might overflow.
+  // where there is no minimum. (above + zero) · step is exact: 5 bits by 11, for int8 9 by 11, for Q6_K 3 by 18, for
+  // Q3_K 6 by 17; for IQ4_XS it would not be, and for MXFP4 it might overflow.
   __device__ __forceinline__ float factor(uint32_t word, int b) const {
     if constexpr (Place::has_minimum || ggml::HasValues<Format>) return value(word, b);
     const MantissaByte byte = mantissa(word, b);
