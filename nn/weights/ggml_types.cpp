@@ -175,7 +175,7 @@ void dequantize_q3_k(const std::byte* in, int64_t blocks, float* out) {
   for (int64_t b = 0; b < blocks; ++b, in += 110, out += 256) {
     const float d = read_f16(in + 108);
     for (int e = 0; e < 256; ++e) {
-      const int scale = kernels::ggml::q3_k_scale(in + 96, e / 16);
+      const int8_t scale = kernels::ggml::q3_k_scale(in + 96, e / 16);
       const int bits = (byte_at(in + 32, e / 128 * 32 + e % 32) >> (2 * (e % 128 / 32))) & 3;
       const int q = (bits | (((byte_at(in, e % 32) >> (e / 32)) & 1) << 2)) - 4;
       out[e] = d * static_cast<float>(scale) * static_cast<float>(q);
