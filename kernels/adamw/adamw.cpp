@@ -13,6 +13,7 @@
 #include "kernels/copy/copy.h"
 #include "kernels/dispatch.h"
 #include "kernels/quantization/dynamic_map.h"
+#include "kernels/step_tensors.h"
 
 namespace lathe::kernels {
 namespace {
@@ -64,13 +65,6 @@ AdamW8bitTensor pointers_of(const AdamW8bitTensors& t) {
           .v_absmax = t.states.v_absmax.data<float>(),
           .rounded = rounded_of("adamw_8bit", t.rounded, t.weight),
           .count = t.weight.numel()};
-}
-
-template <class Pointers, class Tensors>
-std::vector<Pointers> pointers_of_all(std::span<const Tensors> tensors) {
-  std::vector<Pointers> pointers;
-  for (const Tensors& t : tensors) pointers.push_back(pointers_of(t));
-  return pointers;
 }
 
 void on_cpu(const AdamWTensors& t, const AdamWParams& params, const AdamWConstants& constants) {
@@ -125,17 +119,15 @@ AdamWConstants constants_of(const AdamWParams& params) {
 
 void adamw(std::span<const AdamWTensors> tensors, const AdamWParams& params) {
   const AdamWConstants constants = constants_of(params);
-  if (tensors.empty()) return;
-  const Device device = tensors.front().weight.device();
-  for (const AdamWTensors& t : tensors) check(t, device);
-  if (device.kind == DeviceKind::cpu) {
-    for (const AdamWTensors& t : tensors) on_cpu(t, params, constants);
-    return;
-  }
-  const std::vector<AdamWTensor> pointers = pointers_of_all<AdamWTensor>(tensors);
-  with_device(device, [&]<DeviceKind kind>() {
-    adamw_tensors<kind>({pointers.data(), std::ssize(pointers), constants});
-  });
+  step_tensors(
+      tensors, [](const AdamWTensors& t, Device device) { check(t, device); },
+      [&](const AdamWTensors& t) { on_cpu(t, params, constants); },
+      [](const AdamWTensors& t) { return pointers_of(t); },
+      [&](Device device, const std::vector<AdamWTensor>& pointers) {
+        with_device(device, [&]<DeviceKind kind>() {
+          adamw_tensors<kind>({pointers.data(), std::ssize(pointers), constants});
+        });
+      });
 }
 
 void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tensor& v, const AdamWParams& params) {
@@ -145,18 +137,16 @@ void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tens
 
 void adamw_8bit(std::span<const AdamW8bitTensors> tensors, const AdamWParams& params) {
   const AdamWConstants constants = constants_of(params);
-  if (tensors.empty()) return;
-  const Device device = tensors.front().weight.device();
-  for (const AdamW8bitTensors& t : tensors) check(t, device);
-  if (device.kind == DeviceKind::cpu) {
-    for (const AdamW8bitTensors& t : tensors) on_cpu(t, params, constants);
-    return;
-  }
-  const std::vector<AdamW8bitTensor> pointers = pointers_of_all<AdamW8bitTensor>(tensors);
-  const AdamW8bitMaps maps = maps_of_states();
-  with_device(device, [&]<DeviceKind kind>() {
-    adamw_8bit_tensors<kind>({pointers.data(), std::ssize(pointers), constants, &maps});
-  });
+  step_tensors(
+      tensors, [](const AdamW8bitTensors& t, Device device) { check(t, device); },
+      [&](const AdamW8bitTensors& t) { on_cpu(t, params, constants); },
+      [](const AdamW8bitTensors& t) { return pointers_of(t); },
+      [&](Device device, const std::vector<AdamW8bitTensor>& pointers) {
+        const AdamW8bitMaps maps = maps_of_states();
+        with_device(device, [&]<DeviceKind kind>() {
+          adamw_8bit_tensors<kind>({pointers.data(), std::ssize(pointers), constants, &maps});
+        });
+      });
 }
 
 void adamw_8bit(const Tensor& weight, const Tensor& grad, const AdamW8bitStates& states, const AdamWParams& params) {

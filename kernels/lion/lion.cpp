@@ -8,6 +8,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/lion/bodies.h"
 #include "kernels/lion/reference.h"
+#include "kernels/step_tensors.h"
 
 namespace lathe::kernels {
 namespace {
@@ -50,18 +51,13 @@ void on_cpu(const LionTensors& t, const LionParams& params) {
 }  // namespace
 
 void lion(std::span<const LionTensors> tensors, const LionParams& params) {
-  if (tensors.empty()) return;
-  const Device device = tensors.front().weight.device();
-  for (const LionTensors& t : tensors) check(t, device);
-  if (device.kind == DeviceKind::cpu) {
-    for (const LionTensors& t : tensors) on_cpu(t, params);
-    return;
-  }
-  std::vector<LionTensor> pointers;
-  for (const LionTensors& t : tensors) pointers.push_back(pointers_of(t));
-  with_device(device, [&]<DeviceKind kind>() {
-    lion_tensors<kind>({pointers.data(), std::ssize(pointers), constants_of(params)});
-  });
+  step_tensors(
+      tensors, check, [&](const LionTensors& t) { on_cpu(t, params); }, pointers_of,
+      [&](Device device, const std::vector<LionTensor>& pointers) {
+        with_device(device, [&]<DeviceKind kind>() {
+          lion_tensors<kind>({pointers.data(), std::ssize(pointers), constants_of(params)});
+        });
+      });
 }
 
 void lion(const Tensor& weight, const Tensor& grad, const Tensor& m, const LionParams& params) {

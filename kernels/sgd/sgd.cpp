@@ -8,6 +8,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/sgd/bodies.h"
 #include "kernels/sgd/reference.h"
+#include "kernels/step_tensors.h"
 
 namespace lathe::kernels {
 namespace {
@@ -37,20 +38,15 @@ void on_cpu(const SgdTensors& t, const SgdParams& params, const SgdConstants& co
 }  // namespace
 
 void sgd(std::span<const SgdTensors> tensors, const SgdParams& params) {
-  if (tensors.empty()) return;
-  const Device device = tensors.front().weight.device();
-  for (const SgdTensors& t : tensors) check(t, device);
   const SgdConstants constants{.keep_weight = static_cast<float>(1.0 - params.learning_rate * params.weight_decay),
                                .step_size = static_cast<float>(params.learning_rate * params.grad_scale)};
-  if (device.kind == DeviceKind::cpu) {
-    for (const SgdTensors& t : tensors) on_cpu(t, params, constants);
-    return;
-  }
-  std::vector<SgdTensor> pointers;
-  for (const SgdTensors& t : tensors) pointers.push_back(pointers_of(t));
-  with_device(device, [&]<DeviceKind kind>() {
-    sgd_tensors<kind>({pointers.data(), std::ssize(pointers), constants});
-  });
+  step_tensors(
+      tensors, check, [&](const SgdTensors& t) { on_cpu(t, params, constants); }, pointers_of,
+      [&](Device device, const std::vector<SgdTensor>& pointers) {
+        with_device(device, [&]<DeviceKind kind>() {
+          sgd_tensors<kind>({pointers.data(), std::ssize(pointers), constants});
+        });
+      });
 }
 
 void sgd(const Tensor& weight, const Tensor& grad, const SgdParams& params) {
