@@ -175,7 +175,7 @@ void dequantize_q3_k(const std::byte* in, int64_t blocks, float* out) {
   for (int64_t b = 0; b < blocks; ++b, in += 110, out += 256) {
     const float d = read_f16(in + 108);
     for (int e = 0; e < 256; ++e) {
-      const int8_t scale = kernels::ggml::q3_k_scale(in + 96, e / 16);
+      const int8_t scale = kernels::ggml::q3_k_scale(in, e / 16);
       const int bits = (byte_at(in + 32, e / 128 * 32 + e % 32) >> (2 * (e % 128 / 32))) & 3;
       const int q = (bits | (((byte_at(in, e % 32) >> (e / 32)) & 1) << 2)) - 4;
       out[e] = d * static_cast<float>(scale) * static_cast<float>(q);
@@ -200,9 +200,8 @@ void dequantize_iq4_nl(const std::byte* in, int64_t blocks, float* out) {
 void dequantize_iq4_xs(const std::byte* in, int64_t blocks, float* out) {
   for (int64_t b = 0; b < blocks; ++b, in += 136, out += 256) {
     const float d = read_f16(in);
-    const auto high = static_cast<unsigned>(byte_at(in, 2) | (byte_at(in, 3) << 8));
     for (int group = 0; group < 8; ++group) {
-      const float step = d * static_cast<float>(kernels::ggml::iq4_xs_scale(high, in + 4, group));
+      const float step = d * static_cast<float>(kernels::ggml::iq4_xs_scale(in, group));
       for (int j = 0; j < 16; ++j) {
         const int q = byte_at(in + 8 + 16 * group, j);
         out[32 * group + j] = step * static_cast<float>(iq4_values[q & 15]);

@@ -28,15 +28,6 @@ void add_high_bits(const std::byte* in, int shift, unsigned mask, uint8_t* codes
     codes[j] = static_cast<uint8_t>(codes[j] | (static_cast<unsigned>(in[j]) >> shift & mask) << 4);
 }
 
-// Where a K format's block has its f16 factors.
-template <class Format>
-constexpr int64_t factors_at() {
-  if constexpr (std::is_same_v<Format, Q6_K>) return 208;
-  if constexpr (std::is_same_v<Format, Q3_K>) return 108;
-  if constexpr (std::is_same_v<Format, Q2_K>) return 80;
-  return 0;
-}
-
 // Of Q2_K and Q3_K: two bits of 256 codes.
 void read_two_bits(const std::byte* in, uint8_t* codes) {
   for (int64_t g = 0; g < 8; ++g)
@@ -119,13 +110,11 @@ void put_scales(uint8_t* stage, int64_t row, int h, const std::byte* in, int64_t
   } else if constexpr (!Place::is_k) {
     std::memcpy(to, in, 2 * Place::factors);
   } else if constexpr (std::is_same_v<Format, IQ4_XS>) {
-    uint16_t high;
-    std::memcpy(&high, in + 2, 2);
-    to[0] = static_cast<uint8_t>(iq4_xs_scale(high, in + 4, j)) ^ sign;
+    to[0] = static_cast<uint8_t>(iq4_xs_scale(in, j)) ^ sign;
   } else if constexpr (std::is_same_v<Format, Q2_K>) {
     for (int64_t s = 0; s < 2; ++s) to[s] = static_cast<uint8_t>(in[2 * j + s]);
   } else if constexpr (std::is_same_v<Format, Q3_K>) {
-    for (int64_t s = 0; s < 2; ++s) to[s] = static_cast<uint8_t>(q3_k_scale(in + 96, 2 * j + s)) ^ sign;
+    for (int64_t s = 0; s < 2; ++s) to[s] = static_cast<uint8_t>(q3_k_scale(in, 2 * j + s)) ^ sign;
   } else if constexpr (Format::scales == 2) {
     for (int64_t s = 0; s < 2; ++s) to[s] = static_cast<uint8_t>(in[192 + 2 * j + s]) ^ sign;
   } else {

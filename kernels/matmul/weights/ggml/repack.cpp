@@ -109,6 +109,19 @@ void values_with_minimum(float step, float offset, const Code& code, float* valu
   for (int64_t k = 0; k < block; ++k) values[k] = step * static_cast<float>(code(k)) - offset;
 }
 
+// Values of blocks in which 16 neighbours have a scale with a sign. code(codes, k): less what stands for 0.
+template <class Format, class Code>
+void values_of_halves(const uint8_t* unit, int64_t lane, const Code& code, float* values) {
+  const float d = get_f16(unit, lane);
+  for (int64_t j = 0; j < Format::elements / block; ++j) {
+    const uint8_t* at = unit + Format::header + j * Format::block_bytes;
+    for (int64_t k = 0; k < block; ++k) {
+      const float step = d * static_cast<float>(static_cast<int8_t>(at[k / 16 * byte_scales + lane]));
+      values[j * block + k] = step * static_cast<float>(code(at + Format::codes, k));
+    }
+  }
+}
+
 // Values of a block whose codes are indices.
 template <class Format>
 void values_of_codes(const uint8_t* at, int64_t lane, float step, float* values) {
@@ -226,7 +239,7 @@ void unpack_block<Q5_K>(const uint8_t* unit, int64_t lane, float* values) {
 // Two halves of 128: 64 bytes of low nibbles, then high ones, for four blocks of 32; 32 bytes with two bits for each.
 template <>
 void pack_block<Q6_K>(const std::byte* in, uint8_t* unit, int64_t lane) {
-  put_f16(unit, lane, in + 208);
+  put_f16(unit, lane, in + factors_at<Q6_K>());
   for (int64_t j = 0; j < 8; ++j) {
     uint8_t* at = unit + Q6_K::header + j * Q6_K::block_bytes;
     const int64_t half = j / 4, quarter = j % 4;
@@ -237,22 +250,19 @@ void pack_block<Q6_K>(const std::byte* in, uint8_t* unit, int64_t lane) {
 }
 template <>
 void unpack_block<Q6_K>(const uint8_t* unit, int64_t lane, float* values) {
-  const float d = get_f16(unit, lane);
-  for (int64_t j = 0; j < 8; ++j) {
-    const uint8_t *at = unit + Q6_K::header + j * Q6_K::block_bytes, *codes = at + Q6_K::codes;
-    for (int64_t k = 0; k < block; ++k) {
-      const int code = nibble(codes + two_bits_plane, lane, k) | two_bits(codes, lane, k) << 4;
-      const float step = d * static_cast<float>(static_cast<int8_t>(at[k / 16 * byte_scales + lane]));
-      values[j * block + k] = step * static_cast<float>(code - 32);
-    }
-  }
+  values_of_halves<Q6_K>(
+      unit, lane,
+      [&](const uint8_t* codes, int64_t k) {
+        return (nibble(codes + two_bits_plane, lane, k) | two_bits(codes, lane, k) << 4) - 32;
+      },
+      values);
 }
 
 // Two halves of 128: 32 bytes with two bits for each of four blocks of 32.
 template <>
 void pack_block<Q2_K>(const std::byte* in, uint8_t* unit, int64_t lane) {
-  put_f16(unit, lane, in + 80);
-  put_f16(unit + f16_scales, lane, in + 82);
+  put_f16(unit, lane, in + factors_at<Q2_K>());
+  put_f16(unit + f16_scales, lane, in + factors_at<Q2_K>() + 2);
   for (int64_t j = 0; j < 8; ++j) {
     uint8_t* at = unit + Q2_K::header + j * Q2_K::block_bytes;
     for (int64_t s = 0; s < 2; ++s) at[s * byte_scales + lane] = static_cast<uint8_t>(in[2 * j + s]);
@@ -274,24 +284,18 @@ void unpack_block<Q2_K>(const uint8_t* unit, int64_t lane, float* values) {
 
 template <>
 void pack_block<Q3_K>(const std::byte* in, uint8_t* unit, int64_t lane) {
-  put_f16(unit, lane, in + 108);
+  put_f16(unit, lane, in + factors_at<Q3_K>());
   for (int64_t j = 0; j < 8; ++j) {
     uint8_t* at = unit + Q3_K::header + j * Q3_K::block_bytes;
-    for (int64_t s = 0; s < 2; ++s) at[s * byte_scales + lane] = static_cast<uint8_t>(q3_k_scale(in + 96, 2 * j + s));
+    for (int64_t s = 0; s < 2; ++s) at[s * byte_scales + lane] = static_cast<uint8_t>(q3_k_scale(in, 2 * j + s));
     put_bit_of_bytes(at + Q3_K::codes, lane, in, static_cast<int>(j));
     put_two_bits(at + Q3_K::codes + bits_plane, lane, in + 32 + 32 * (j / 4), static_cast<int>(2 * (j % 4)));
   }
 }
 template <>
 void unpack_block<Q3_K>(const uint8_t* unit, int64_t lane, float* values) {
-  const float d = get_f16(unit, lane);
-  for (int64_t j = 0; j < 8; ++j) {
-    const uint8_t* at = unit + Q3_K::header + j * Q3_K::block_bytes;
-    for (int64_t k = 0; k < block; ++k) {
-      const float step = d * static_cast<float>(static_cast<int8_t>(at[k / 16 * byte_scales + lane]));
-      values[j * block + k] = step * static_cast<float>(three_bits(at + Q3_K::codes, lane, k) - 4);
-    }
-  }
+  values_of_halves<Q3_K>(
+      unit, lane, [&](const uint8_t* codes, int64_t k) { return three_bits(codes, lane, k) - 4; }, values);
 }
 
 template <>
@@ -309,7 +313,7 @@ void pack_block<IQ4_XS>(const std::byte* in, uint8_t* unit, int64_t lane) {
   put_f16(unit, lane, in);
   for (int64_t j = 0; j < 8; ++j) {
     uint8_t* at = unit + IQ4_XS::header + j * IQ4_XS::block_bytes;
-    at[lane] = static_cast<uint8_t>(iq4_xs_scale(word_at(in) >> 16, in + 4, j));
+    at[lane] = static_cast<uint8_t>(iq4_xs_scale(in, j));
     put_words(at + IQ4_XS::codes, lane, in + 8 + 16 * j, 4);
   }
 }
