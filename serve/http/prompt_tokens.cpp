@@ -44,10 +44,12 @@ ChatPrompt chat_prompt(const text::ModelText& text, const ChatRequest& request) 
   options.special_tokens = data::special_token_variables(*text.tokenizer);
   options.limits = request_limits;
   try {
-    nlohmann::ordered_json messages = request.messages;
-    if (arguments_as_text(*text.tokenizer)) messages = with_text_arguments(std::move(messages));
-    if (speaks_harmony(*text.tokenizer)) messages = with_thinking(std::move(messages));
-    data::RenderedChat chat = text.chat_template->render(messages, options);
+    const auto render = [&](const nlohmann::ordered_json& messages) {
+      return text.chat_template->render(messages, options);
+    };
+    data::RenderedChat chat = arguments_as_text(*text.tokenizer) ? render(with_text_arguments(request.messages))
+                              : speaks_harmony(*text.tokenizer)  ? render(with_thinking(request.messages))
+                                                                 : render(request.messages);
     std::vector<int32_t> tokens = text.tokenizer->encode(chat.text, chat.control);
     return {std::move(chat.text), std::move(tokens)};
   } catch (const ConfigError& error) {
