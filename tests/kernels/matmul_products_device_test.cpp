@@ -40,6 +40,22 @@ class MatmulProductsDevice : public ::testing::TestWithParam<DeviceKind> {
     copy_bytes({}, result.data(), tensor.device(), tensor.raw(), tensor.nbytes());
     return result;
   }
+  // Of the gated product of x with two weights of n rows.
+  template <class Weight>
+  void expect_the_bits_of_parts(const Tensor& x, const Weight& gate, const Weight& up, int64_t n) const {
+    const int64_t rows = x.dim(0);
+    const DType dtype = x.dtype();
+    const Tensor opened = room(rows, n, dtype), raised = room(rows, n, dtype), out = room(rows, n, dtype);
+    linear_forward(opened, x, gate);
+    linear_forward(raised, x, up);
+    for (const Activation activation : {Activation::silu, Activation::gelu_tanh}) {
+      const Tensor expected = room(rows, n, dtype);
+      activation == Activation::silu ? swiglu_forward(expected, opened, raised)
+                                     : geglu_forward(expected, opened, raised);
+      gated_linear_forward(out, x, {room(rows, n, dtype), gate}, {room(rows, n, dtype), up}, activation);
+      EXPECT_EQ(bytes(out), bytes(expected)) << name_of(dtype) << ", " << rows << " rows, " << n << " columns";
+    }
+  }
 
  private:
   RandomStream random_{1, RandomPurpose::test};
@@ -117,16 +133,7 @@ TEST_P(MatmulProductsDevice, a_gated_product_has_the_bits_of_its_parts) {
       for (const int64_t n : {16, 43}) {
         const Tensor x = random_matrix(rows, k, dtype);
         const Tensor gate = random_matrix(n, k, dtype), up = random_matrix(n, k, dtype);
-        const Tensor opened = room(rows, n, dtype), raised = room(rows, n, dtype), out = room(rows, n, dtype);
-        linear_forward(opened, x, gate);
-        linear_forward(raised, x, up);
-        for (const Activation activation : {Activation::silu, Activation::gelu_tanh}) {
-          const Tensor expected = room(rows, n, dtype);
-          activation == Activation::silu ? swiglu_forward(expected, opened, raised)
-                                         : geglu_forward(expected, opened, raised);
-          gated_linear_forward(out, x, {room(rows, n, dtype), gate}, {room(rows, n, dtype), up}, activation);
-          EXPECT_EQ(bytes(out), bytes(expected)) << name_of(dtype) << ", " << rows << " rows, " << n << " columns";
-        }
+        expect_the_bits_of_parts(x, gate, up, n);
       }
     }
   }
@@ -144,16 +151,7 @@ TEST_P(MatmulProductsDevice, a_gated_product_in_codes_has_the_bits_of_its_parts)
           return QuantizedWeight::quantize(random_matrix(outputs, inputs, dtype), format);
         };
         const QuantizedWeight gate = weight(n), up = weight(n);
-        const Tensor opened = room(rows, n, dtype), raised = room(rows, n, dtype), out = room(rows, n, dtype);
-        linear_forward(opened, x, gate);
-        linear_forward(raised, x, up);
-        for (const Activation activation : {Activation::silu, Activation::gelu_tanh}) {
-          const Tensor expected = room(rows, n, dtype);
-          activation == Activation::silu ? swiglu_forward(expected, opened, raised)
-                                         : geglu_forward(expected, opened, raised);
-          gated_linear_forward(out, x, {room(rows, n, dtype), gate}, {room(rows, n, dtype), up}, activation);
-          EXPECT_EQ(bytes(out), bytes(expected)) << name_of(dtype) << ", " << rows << " rows, " << n << " columns";
-        }
+        expect_the_bits_of_parts(x, gate, up, n);
       }
     }
   }
