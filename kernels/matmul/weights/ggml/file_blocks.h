@@ -28,8 +28,8 @@ inline int8_t q3_k_scale(const std::byte* block, int64_t s) {
   return static_cast<int8_t>(static_cast<int>(low | high << 4) - 32);
 }
 
-// Scale j of 32 neighbours of an IQ4_XS block, of 6 bits: two high ones in bytes 2 and 3, four low ones in nibbles behind
-// them; 32 stands for 0.
+// Scale j of 32 neighbours of an IQ4_XS block, of 6 bits: two high ones in bytes 2 and 3, four low ones in nibbles
+// behind them; 32 stands for 0.
 inline int8_t iq4_xs_scale(const std::byte* block, int64_t j) {
   const auto at = [&](int64_t i) { return static_cast<unsigned>(block[i]); };
   const unsigned high = at(2 + j / 4) >> (2 * (j % 4)) & 3u, low = at(4 + j / 2) >> (4 * (j % 2)) & 15u;
