@@ -11,7 +11,7 @@ namespace lathe::kernels {
 namespace {
 
 // Of a kind that this program lacks: what to do about it.
-const char* why_no_kind(DeviceKind kind) {
+const char* why_no_kind([[maybe_unused]] DeviceKind kind) {
 #if defined(LATHE_WITHOUT_SIMT)
   if (kind == DeviceKind::simt) return "this program has no emulated device (lathe-model has one); use --device cpu";
 #endif
