@@ -204,8 +204,12 @@ TEST(MatmulWarpgroups, take_large_products_that_bulk_copies_can_serve) {
   ProductArgs other = large;
   other.m = 64;
   EXPECT_FALSE(taken(other)) << "few rows";
-  other = large, other.n = 64;
-  EXPECT_FALSE(taken(other)) << "few columns";
+  other = large, other.n = 16, other.right = matrix(48);
+  EXPECT_TRUE(taken(other)) << "few columns, as LoRA's";
+  other.m = 16, other.n = 65, other.left = matrix(16), other.right = matrix(72);
+  EXPECT_FALSE(taken(other)) << "few rows";
+  other.layout = ProductLayout::columns_plain;
+  EXPECT_TRUE(taken(other)) << "few rows of a gradient";
   other = large, other.left = matrix(41);
   EXPECT_FALSE(taken(other)) << "rows that are not 16 bytes apart";
   other = large, other.right = matrix(48, 2);

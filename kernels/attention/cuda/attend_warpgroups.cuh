@@ -30,8 +30,7 @@ struct WarpgroupAttention {
   static constexpr int threads = 384, consuming_warps = 8;
   // Of a consumer's thread: D / 2 sums of the tile, as many of a chunk (D = 256: 32) and some on their way between the
   // two, 32 scores, 16 or 32 words of weights.
-  static constexpr int producer_registers = 24, consumer_registers = 240;
-  static_assert(128 * (producer_registers + 2 * consumer_registers) <= 65536);
+  using Registers = RegisterSplit<2, 24, 240>;
 
   struct Memory {
     HeadPanels<T, rows, D> queries;
@@ -220,10 +219,10 @@ __device__ __forceinline__ void attend_tile_by_warpgroups(const TileCall<typenam
   const ChunkRange chunks = chunks_of(tile, call.group, call.rule.window);
   const int warpgroup = __shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 128, 0);
   if (warpgroup == 0) {
-    give_registers<Shape::producer_registers>();
+    Shape::Registers::give();
     if (threadIdx.x < 32) produce_chunks<Shape>(memory, loader, chunks);
   } else {
-    take_registers<Shape::consumer_registers>();
+    Shape::Registers::take();
     consume_chunks<Shape>(call, memory, tile, chunks, 64 * (warpgroup - 1));
   }
 }

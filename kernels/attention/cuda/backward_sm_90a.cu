@@ -15,8 +15,7 @@ struct WarpgroupGradients {
   static constexpr int D = head_size, consumers = consumers_, stages = stages_;
   static constexpr int own = 64 * consumers, step = 64, warp_rows = 16;
   static constexpr int threads = 128 * (1 + consumers), consuming_warps = 4 * consumers;
-  static constexpr int producer_registers = 32, consumer_registers = consumers == 2 ? 240 : 160;
-  static_assert(128 * (producer_registers + consumers * consumer_registers) <= 65536);
+  using Registers = RegisterSplit<consumers, consumers == 2 ? 24 : 32, consumers == 2 ? 240 : 160>;
 
   using Scores = Accumulator<warp_rows, step>;
   using Weights = LeftOperand<T, warp_rows, step>;

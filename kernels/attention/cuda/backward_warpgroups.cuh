@@ -1,7 +1,7 @@
 // What the two passes of attention_backward share by wgmma (sm_90a), whatever D is. A block is a producer, whose bulk
 // copies bring 64 rows at a time of what passes by, and consuming warpgroups. A shape has the names that backward.cuh
 // asks for, and
-//   consuming_warps, producer_registers, consumer_registers, stages, own_bytes, stage_bytes
+//   consuming_warps, Registers, stages, own_bytes, stage_bytes
 //   Memory: own[2] (keys and values; queries and grad_out), stages[…].at[2] (the others), terms[stages][step],
 //           own_full, pipeline; init(), by one thread, of its mbarriers
 //
@@ -175,10 +175,10 @@ __device__ __forceinline__ void key_gradient_block(const Inputs& inputs, const G
   const PassingSteps steps = query_steps<Shape::step>(rows_span(piece.index * Shape::own, Shape::own, piece.length),
                                                       piece.length, a.rule.window);
   if (warpgroup_of_block() == 0) {
-    give_registers<Shape::producer_registers>();
+    Shape::Registers::give();
     if (threadIdx.x < 32) produce_queries<Shape>(memory, inputs, a, piece, kv_head, steps);
   } else {
-    take_registers<Shape::consumer_registers>();
+    Shape::Registers::take();
     consume(memory, piece, kv_head, steps);
   }
 }
@@ -194,10 +194,10 @@ __device__ __forceinline__ void query_gradient_block(const Inputs& inputs, const
   const PassingSteps steps =
       key_steps<Shape::step>(rows_span(piece.index * Shape::own, Shape::own, piece.length), a.rule.window);
   if (warpgroup_of_block() == 0) {
-    give_registers<Shape::producer_registers>();
+    Shape::Registers::give();
     if (threadIdx.x < 32) produce_keys<Shape>(memory, inputs, piece, head, head / a.group, steps);
   } else {
-    take_registers<Shape::consumer_registers>();
+    Shape::Registers::take();
     consume(memory, piece, head, steps);
   }
 }

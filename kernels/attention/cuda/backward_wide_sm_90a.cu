@@ -16,8 +16,7 @@ struct WideGradients {
   using T = T_;
   static constexpr int D = 256, own = 64, step = 64, warp_rows = 16, stages = 2, ahead = 2;
   static constexpr int threads = 384, consuming_warps = 8;
-  static constexpr int producer_registers = 32, consumer_registers = 240;
-  static_assert(128 * (producer_registers + 2 * consumer_registers) <= 65536);
+  using Registers = RegisterSplit<2, 24, 240>;
 
   using Scores = Accumulator<warp_rows, step>;
   using Weights = LeftOperand<T, warp_rows, step>;

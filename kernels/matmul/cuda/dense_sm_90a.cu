@@ -10,6 +10,9 @@
 // (kernels/simt/tensor_sum.h), and both walk along k by sixteens to the end of the last stage of 64. Were that not so
 // on a card (device_tests holds both against the formula), takes_warpgroups() returning false would be all there is to
 // change here.
+#include <algorithm>
+#include <cstdlib>
+
 #include "kernels/cuda/ptx/cluster.h"
 #include "kernels/cuda/tile/bulk_operand.cuh"
 #include "kernels/cuda/tile/bulk_pipeline.cuh"
@@ -25,22 +28,29 @@ static_assert(bulk_k == block_k, "zeros past the end of k are added as often as 
 // What a warp's sums pass through on their way out (finish_rows).
 using SumsTile = SharedTile<float, 16, 32, Padded<32>>;
 
-template <int n_, int stages_>
+template <int m_, int n_, int stages_, int blocks>
 struct WarpgroupShape {
-  static constexpr int m = 128, n = n_, stages = stages_;
+  static constexpr int m = m_, n = n_, stages = stages_;
   static constexpr int consumers = m / 64, consuming_warps = 4 * consumers;
-  // Of a thread: a consumer's n / 2 sums and what surrounds them, in place of what the producer does not need.
-  static constexpr int producer_registers = 40, consumer_registers = 232;
-  static_assert(128 * (producer_registers + consumers * consumer_registers) <= 65536);
   static constexpr int shared_bytes =
       stages * (m + n) * bulk_k * 2 + consuming_warps * static_cast<int>(sizeof(SumsTile)) + 1024;
-  using Resources = BlockResources<128 * (1 + consumers), 1, shared_bytes, Cards::sm_90a>;
+  using Resources = BlockResources<128 * (1 + consumers), blocks, shared_bytes, Cards::sm_90a>;
 };
 // 48 KiB a stage. A stage takes the tensor cores 1024 cycles, in which 48 bytes a cycle come from the second-level
 // cache; 128 columns want 64.
-using Wide = WarpgroupShape<256, 4>;
+using Wide = WarpgroupShape<128, 256, 4, 1>;
 // For products that have too few wide tiles for the multiprocessors.
-using Square = WarpgroupShape<128, 6>;
+using Square = WarpgroupShape<128, 128, 6, 1>;
+// For those that have too few of these, as prompts of 512 tokens.
+using Medium = WarpgroupShape<64, 128, 4, 2>;
+// For LoRA's products, of which one side has sixteen columns or so: zeros come for the rest without being read, and the
+// time is that of streaming the other side, 96 KiB of it under way in a block.
+using Narrow = WarpgroupShape<64, 64, 6, 2>;
+
+// Of a thread: a consumer's n / 2 sums and what surrounds them, in place of what the producer does not need. Blocks of
+// one consuming warpgroup have enough as they are.
+template <class Shape>
+using Registers = RegisterSplit<Shape::consumers, 40, 232>;
 
 constexpr Major left_major(ProductLayout layout) {
   return layout == ProductLayout::columns_plain ? Major::mn : Major::k;
@@ -75,6 +85,9 @@ constexpr int most_segments(ProductLayout layout) {
 template <ProductLayout layout>
 using SegmentsOf = Segments<most_segments(layout)>;
 
+template <class Shape>
+inline constexpr bool may_pair = Shape::m == 128;
+
 // Calls body(first_row, first_column) for each tile of this block.
 template <class Shape, class Body>
 __device__ __forceinline__ void for_each_tile(int64_t m, int64_t n, Body body) {
@@ -100,11 +113,13 @@ __device__ __forceinline__ void produce(Stages& shared, const Segments& segments
         MBarrier& full = shared.pipeline.full[place.stage];
         shared.pipeline.begin_fill(place, left.bytes + right.bytes);
         left.copy(segments.left[s], first_row, step * bulk_k, full);
-        if (paired) {
-          right.copy_half(segments.right[s], first_column, step * bulk_k, full, rank);
-        } else {
-          right.copy(segments.right[s], first_column, step * bulk_k, full);
+        if constexpr (may_pair<Shape>) {
+          if (paired) {
+            right.copy_half(segments.right[s], first_column, step * bulk_k, full, rank);
+            continue;
+          }
         }
+        right.copy(segments.right[s], first_column, step * bulk_k, full);
       }
     }
   });
@@ -245,10 +260,10 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   // From a lane, so that the compiler knows that a warp is of one mind: descriptors live in registers of the warp.
   const int warpgroup = __shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 128, 0);
   if (warpgroup == 0) {
-    give_registers<Shape::producer_registers>();
+    if constexpr (Shape::consumers > 1) Registers<Shape>::give();
     if (threadIdx.x == 0) produce(shared, segments, epilogue.m, epilogue.n);
   } else {
-    take_registers<Shape::consumer_registers>();
+    if constexpr (Shape::consumers > 1) Registers<Shape>::take();
     consume(shared, segments, epilogue, warpgroup - 1);
   }
   if (segments.cluster > 1) sync_blocks(segments.cluster);  // the other block copies to this one, and arrives here
@@ -285,11 +300,14 @@ bool maps_serve(const ProductArgs& args) {
 }
 
 // Whether blocks go in pairs. The rows of tiles have to be even: then tile 2 i stands above tile 2 i + 1 (find_tile).
-// In one round of tiles there is more of the cache for each, and the first stages would wait for both blocks.
+inline int env(const char* name, int other) {
+  const char* v = getenv(name);
+  return v ? atoi(v) : other;
+}
 template <class Shape>
 bool pays_to_pair(const ProductArgs& args) {
   const int64_t rows_of_tiles = (args.m + Shape::m - 1) / Shape::m;
-  return rows_of_tiles % 2 == 0 && count_tiles<Shape>(args.m, args.n) > multiprocessors();
+  return env("LATHE_PAIR", 0) > 0 && may_pair<Shape> && rows_of_tiles % 2 == 0;
 }
 
 template <class Shape, ProductLayout layout, class T>
@@ -304,7 +322,8 @@ void start(const ProductArgs& args) {
     segments.steps[segments.count++] = stages_along(k);
   };
   const int64_t tiles = count_tiles<Shape>(args.m, args.n);
-  const auto blocks = static_cast<unsigned>(tiles < multiprocessors() ? tiles : multiprocessors());
+  const int64_t places = Shape::Resources::blocks * multiprocessors();
+  const auto blocks = static_cast<unsigned>(tiles < places ? tiles : places);
   const auto cluster = static_cast<unsigned>(segments.cluster);
   const auto launch_segments = [&] {
     launch_clusters("warpgroup_product", dim3(blocks / cluster * cluster), cluster,
@@ -325,18 +344,26 @@ void start(const ProductArgs& args) {
   }
 }
 
-// Rounds of tiles over the multiprocessors, times columns: what a product takes. Square tiles take a tenth longer for
-// the same work, by what they want from the caches.
-bool wide_is_faster(const ProductArgs& args) {
-  const auto rounds = [](int64_t tiles) { return (tiles + multiprocessors() - 1) / multiprocessors(); };
-  return 10 * Wide::n * rounds(count_tiles<Wide>(args.m, args.n)) <=
-         11 * Square::n * rounds(count_tiles<Square>(args.m, args.n));
+// What a product takes in tiles of a shape: rounds over the multiprocessors, times cycles of a stage, by what the tensor
+// cores do in it or, in smaller tiles, what a multiprocessor gets from the second-level cache.
+template <class Shape>
+int64_t cycles(const ProductArgs& args, int of_stage) {
+  return of_stage * ((count_tiles<Shape>(args.m, args.n) + multiprocessors() - 1) / multiprocessors());
 }
 
-// All instances there are: two dtypes times three layouts times two shapes.
+// All instances there are: two dtypes times three layouts times four shapes.
 template <ProductLayout layout, class T>
 void start(const ProductArgs& args) {
-  wide_is_faster(args) ? start<Wide, layout, T>(args) : start<Square, layout, T>(args);
+  struct Choice {
+    int64_t cycles;
+    void (*start)(const ProductArgs&);
+  };
+  const Choice choices[] = {{cycles<Wide>(args, 1024), start<Wide, layout, T>},
+                            {cycles<Square>(args, 563), start<Square, layout, T>},
+                            {cycles<Medium>(args, 420), start<Medium, layout, T>},
+                            {cycles<Narrow>(args, 300), start<Narrow, layout, T>}};
+  if (const int w = env("LATHE_SHAPE", -1); w >= 0) return choices[w].start(args);
+  std::min_element(choices, choices + 4, [](const Choice& a, const Choice& b) { return a.cycles < b.cycles; })->start(args);
 }
 template <class T>
 void start(const ProductArgs& args) {
@@ -364,9 +391,10 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 bool takes_warpgroups(const ProductArgs& args) {
-  // Fewer rows or columns than these leave more than half of a tile empty, and are bound by memory.
+  // Up to so many rows are decode's; of a gradient either side may be narrow.
   constexpr int64_t few = 64;
-  return args.m > few && args.n > few && args.k > 0 && runs_sm_90a() && maps_serve(args);
+  const bool gradient = args.layout == ProductLayout::columns_plain;
+  return (args.m > few || (gradient && args.n > few)) && args.k > 0 && runs_sm_90a() && maps_serve(args);
 }
 template bool takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);
 
