@@ -97,15 +97,10 @@ __global__ void __launch_bounds__(threads) cross_entropy_kernel(CrossEntropyRows
   const float inverse_cap = a.softcap > 0.0f ? 1.0f / (a.softcap * a.inverse_temperature) : 0.0f;
   float moment = 0.0f;   // Σ exp(d) · d, d = z − max z
   bool earlier = false;  // a column before the label's has the largest logit
-  for (int64_t first = 0; first < a.columns; first += stride) {
-    const int64_t i = first + threadIdx.x * group_elements;
-    const int64_t left = a.columns - i;
-    const int count = left >= group_elements ? group_elements : left > 0 ? static_cast<int>(left) : 0;
-    Group group = {};
-    if (count > 0) group = load_logits<aligned>(z, i, a.columns, a.softcap, a.inverse_temperature);
+  const auto turn_into_gradients = [&](Group& group, int64_t i) {
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) {
-      if (j >= count) continue;
+      if (i + j >= a.columns) continue;
       const float logit = group.at[j], distance = logit - row.largest, e = expf(distance);
       moment = fmaf(e, fmaxf(distance, -200.0f), moment);  // where e is 0 the product is 0, even for −∞
       earlier = earlier || (i + j < label && logit == row.largest);
@@ -115,9 +110,25 @@ __global__ void __launch_bounds__(threads) cross_entropy_kernel(CrossEntropyRows
       if (a.softcap > 0.0f) gradient *= 1.0f - ratio * ratio;
       group.at[j] = gradient;
     }
+  };
+  constexpr int together = 4;  // groups whose loads are under way together, and barriers for each of which are one
+  for (int64_t begin = 0; begin < a.columns; begin += together * stride) {
+    const int64_t first = begin + threadIdx.x * group_elements;
+    Group groups[together];
+    LATHE_UNROLL
+    for (int g = 0; g < together; ++g)
+      groups[g] = load_logits<aligned>(z, first + g * stride, a.columns, a.softcap, a.inverse_temperature);
+    LATHE_UNROLL
+    for (int g = 0; g < together; ++g) turn_into_gradients(groups[g], first + g * stride);
     if (!a.gradient) continue;  // the whole block
     if (sizeof(T) < sizeof(float)) __syncthreads();
-    if (count > 0) store_group<aligned>(reinterpret_cast<T*>(z) + i, group, count);
+    LATHE_UNROLL
+    for (int g = 0; g < together; ++g) {
+      const int64_t i = first + g * stride, left = a.columns - i;
+      if (left > 0)
+        store_group<aligned>(reinterpret_cast<T*>(z) + i, groups[g],
+                             left < group_elements ? static_cast<int>(left) : group_elements);
+    }
   }
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const float warp_moment = warp_sum(moment);

@@ -29,24 +29,26 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
 
 constexpr int dot_warps = 4;
 
-// D = rowsum(grad_out ∘ out): a warp for each token and head.
-template <class T>
+// D = rowsum(grad_out ∘ out): `lanes` of a warp for each token and head, so that with D = 64 a warp reads four rows
+// at once. A lane has the same terms, and they meet in the same order, as if a row had the whole warp.
+template <class T, int lanes>
 __global__ void __launch_bounds__(dot_warps * 32) attention_row_dots_kernel(Backward<T> a, bool aligned) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t row = int64_t{blockIdx.x} * dot_warps + threadIdx.x / 32;
-  if (row >= a.tokens * a.heads) return;
-  const int64_t token = row / a.heads, head = row % a.heads;
+  const int lane = static_cast<int>(threadIdx.x) % lanes;
+  const int64_t row = (int64_t{blockIdx.x} * (dot_warps * 32) + threadIdx.x) / lanes;
+  const bool there = row < a.tokens * a.heads;
+  const int64_t token = there ? row / a.heads : 0, head = there ? row % a.heads : 0;
   const T *grad_out = a.grad_out.at(token, head), *out = a.out.at(token, head);
   float sum = 0.0f;
-  for (int i = lane * group_elements; i < a.head_dim; i += 32 * group_elements) {
+  for (int i = lane * group_elements; i < a.head_dim; i += lanes * group_elements) {
     const int count = a.head_dim - i < group_elements ? a.head_dim - i : group_elements;
     const Group x = aligned ? load_group<true>(grad_out + i, count) : load_group<false>(grad_out + i, count);
     const Group y = aligned ? load_group<true>(out + i, count) : load_group<false>(out + i, count);
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) sum = fmaf(x.at[j], y.at[j], sum);
   }
-  sum = warp_sum(sum);
-  if (lane == 0) a.dots[head * a.tokens + token] = sum;
+  LATHE_UNROLL
+  for (int apart = lanes / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(full_warp, sum, apart);
+  if (lane == 0 && there) a.dots[head * a.tokens + token] = sum;
 }
 
 template <class T>
@@ -58,13 +60,19 @@ Backward<T> backward_of(const AttentionBackwardCuda& args) {
   return a;
 }
 
-template <class T>
+template <class T, int lanes>
 void row_dots(const AttentionBackwardCuda& args) {
   const Backward<T> a = backward_of<T>(args);
+  constexpr int rows = dot_warps * 32 / lanes;
   launch({.name = "attention_row_dots",
-          .grid = dim3(static_cast<unsigned>((a.tokens * a.heads + dot_warps - 1) / dot_warps)),
+          .grid = dim3(static_cast<unsigned>((a.tokens * a.heads + rows - 1) / rows)),
           .block = dim3(dot_warps * 32)},
-         attention_row_dots_kernel<T>, a, a.grad_out.aligned && a.out.aligned);
+         attention_row_dots_kernel<T, lanes>, a, a.grad_out.aligned && a.out.aligned);
+}
+template <class T>
+void row_dots(const AttentionBackwardCuda& args) {
+  const int64_t groups = args.head_dim / group_elements;
+  groups <= 8 ? row_dots<T, 8>(args) : groups <= 16 ? row_dots<T, 16>(args) : row_dots<T, 32>(args);
 }
 
 template <class Keys, class Queries>

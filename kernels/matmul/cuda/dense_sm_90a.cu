@@ -218,6 +218,47 @@ __device__ __forceinline__ void round_rows(const Epilogue<T>& e, const float (&s
   }
 }
 
+// Where a thread's pairs of neighbours go as f32, by themselves or onto f32 that is there: logits and gradients of
+// weights. Four lanes write a sector of 32 bytes, so that nothing need go through shared memory.
+template <class T, int count>
+__device__ __forceinline__ void store_pairs(const Epilogue<T>& e, const float (&sums)[count], int64_t first_row,
+                                            int64_t first_column) {
+  constexpr int together = 8;  // pairs whose loads are under way together: they may lie where others are stored
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  LATHE_UNROLL
+  for (int h = 0; h < 2; ++h) {
+    const int64_t row = first_row + fragment_row(lane, 2 * h), column = first_column + fragment_column(lane, 2 * h);
+    if (row >= e.m) return;
+    float* const out = static_cast<float*>(e.out.data) + row * e.out.stride + column;
+    const float* const onto = static_cast<const float*>(e.residual.data) + row * e.residual.stride + column;
+    LATHE_UNROLL
+    for (int first = 0; first < count / 4; first += together) {
+      float2 before[together];
+      LATHE_UNROLL
+      for (int j = 0; j < together; ++j)
+        before[j] = e.residual.data != nullptr && column + 8 * (first + j) < e.n
+                        ? load_vector<float2>(onto + 8 * (first + j))
+                        : make_float2(0.0f, 0.0f);
+      LATHE_UNROLL
+      for (int j = 0; j < together; ++j) {
+        const int i = 4 * (first + j) + 2 * h;
+        float2 pair = make_float2(sums[i] * e.scale, sums[i + 1] * e.scale);
+        if (e.residual.data != nullptr) pair = make_float2(pair.x + before[j].x, pair.y + before[j].y);
+        if (column + 8 * (first + j) < e.n) store_vector(out + 8 * (first + j), pair);
+      }
+    }
+  }
+}
+
+// Whether they can: an even number of columns, from multiples of eight bytes on.
+template <class T>
+__device__ __forceinline__ bool takes_pairs(const Epilogue<T>& e) {
+  const auto serves = [](const ProductMatrix& matrix) {
+    return matrix.dtype == DType::f32 && reinterpret_cast<uintptr_t>(matrix.data) % 8 == 0 && matrix.stride % 2 == 0;
+  };
+  return e.bias.data == nullptr && e.n % 2 == 0 && serves(e.out) && (e.residual.data == nullptr || serves(e.residual));
+}
+
 template <class Stages, class Segments>
 __device__ __forceinline__ void consume(Stages& shared, const Segments& segments, const Epilogue<typename Stages::T>& e,
                                         int group) {
@@ -226,6 +267,7 @@ __device__ __forceinline__ void consume(Stages& shared, const Segments& segments
   const int warp = static_cast<int>(threadIdx.x) % 128 / 32, row = 64 * group;
   const bool rounds = !sum_each && e.bias.data == nullptr && e.residual.data == nullptr && e.out.dtype != DType::f32 &&
                       reinterpret_cast<uintptr_t>(e.out.data) % 16 == 0 && e.out.stride % 8 == 0;
+  const bool pairs = takes_pairs(e);
   int steps_of_all = 0;
   for (int s = 0; s < segments.count; ++s) steps_of_all += segments.steps[s];
   RingPlace<Shape::stages> place;
@@ -234,7 +276,9 @@ __device__ __forceinline__ void consume(Stages& shared, const Segments& segments
       float sums[Shape::n / 2];
       multiply_stages(sums, shared, row, sum_each ? segments.steps[s] : steps_of_all, segments.cluster > 1, place);
       SumsTile& tile = shared.sums[4 * group + warp];
-      if (rounds && first_column + Shape::n <= e.n) {
+      if (pairs) {
+        store_pairs(e, sums, first_row + row + 16 * warp, first_column);
+      } else if (rounds && first_column + Shape::n <= e.n) {
         round_rows(e, sums, tile, first_row + row + 16 * warp, first_column);
       } else {
         finish_rows(e, sums, tile, first_row + row + 16 * warp, first_column);
