@@ -57,4 +57,38 @@ void for_each_launch(const Indices& indices, int64_t rows, const Start& start) {
   }
 }
 
+// Positions, which mostly count on from row to row: each run of such rows by where it begins and with what. A training
+// step's tokens are a few runs, one launch where packed into bits they were two or three; of a decode step each is one.
+struct SentRuns {
+  static constexpr int most = sent_words / 2;
+  int32_t rows[most], values[most];
+  int count;
+
+  __device__ __forceinline__ int32_t operator[](int64_t row) const {
+    int run = 0;
+    for (int after = count; after - run > 1;) {
+      const int middle = (run + after) / 2;
+      rows[middle] <= row ? run = middle : after = middle;
+    }
+    return values[run] + static_cast<int32_t>(row) - rows[run];
+  }
+};
+
+// As for_each_launch(), of positions.
+template <class Start>
+void for_each_launch_of_positions(const Indices& positions, int64_t rows, const Start& start) {
+  if (!positions.on_host) return start(StoredIndices{positions.data}, int64_t{0}, rows);
+  SentRuns runs{.rows = {}, .values = {}, .count = 0};
+  int64_t first = 0;
+  for (int64_t row = 0; row < rows; ++row) {
+    if (row > first && positions.data[row] == positions.data[row - 1] + 1) continue;
+    if (runs.count == SentRuns::most) {
+      start(runs, first, row - first);
+      first = row, runs.count = 0;
+    }
+    runs.rows[runs.count] = static_cast<int32_t>(row - first), runs.values[runs.count++] = positions.data[row];
+  }
+  if (runs.count > 0) start(runs, first, rows - first);
+}
+
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -52,11 +52,12 @@ void turn(const RopeArgs& a) {
                        rows_aligned(out, a.out_token) && rows_aligned(out, a.out_head) &&
                        rows_aligned(a.cos_table, a.cos_row) && rows_aligned(a.sin_table, a.sin_row);
   const int64_t columns = a.heads * ((a.half + group_elements - 1) / group_elements) * group_elements;
-  for_each_launch(a.positions, a.end, [&]<class Positions>(const Positions& positions, int64_t first, int64_t count) {
+  const auto start = [&]<class Positions>(const Positions& positions, int64_t first, int64_t count) {
     launch_elementwise("rope", count, columns,
                        aligned ? rope_kernel<T, Positions, true> : rope_kernel<T, Positions, false>, a, positions,
                        first);
-  });
+  };
+  for_each_launch_of_positions(a.positions, a.end, start);
 }
 
 }  // namespace

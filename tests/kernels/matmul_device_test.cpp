@@ -202,7 +202,7 @@ TEST(MatmulWarpgroups, take_large_products_that_bulk_copies_can_serve) {
   const testing::Hopper hopper;
   EXPECT_TRUE(taken(large));
   ProductArgs other = large;
-  other.m = 64;
+  other.m = 16;
   EXPECT_FALSE(taken(other)) << "few rows";
   other = large, other.n = 16, other.right = matrix(48);
   EXPECT_TRUE(taken(other)) << "few columns, as LoRA's";

@@ -17,6 +17,7 @@
 #include "kernels/cuda/tile/bulk_operand.cuh"
 #include "kernels/cuda/tile/bulk_pipeline.cuh"
 #include "kernels/matmul/cuda/epilogue.cuh"
+#include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/cuda/mainloop.cuh"
 #include "kernels/matmul/cuda/product.h"
 
@@ -435,10 +436,9 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 bool takes_warpgroups(const ProductArgs& args) {
-  // Up to so many rows are decode's; of a gradient either side may be narrow.
-  constexpr int64_t few = 64;
+  // Up to so many rows have kernels of their own (few_rows.h); of a gradient either side may be narrow.
   const bool gradient = args.layout == ProductLayout::columns_plain;
-  return (args.m > few || (gradient && args.n > few)) && args.k > 0 && runs_sm_90a() && maps_serve(args);
+  return (args.m > few_rows_most || (gradient && args.n > few_rows_most)) && args.k > 0 && runs_sm_90a() && maps_serve(args);
 }
 template bool takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);
 
