@@ -45,7 +45,9 @@ struct ProductArgs {
   int64_t m, n, k;
   ProductMatrix left, right;
   WeightPanels panels;  // in place of `right`, in the layouts that have a weight there
-  int64_t k2 = 0;       // 0: no second pair, which is laid out as the first
+  // On devices: no kernel that may still run writes `right`, as it is with a weight that was packed once.
+  bool right_at_rest = false;
+  int64_t k2 = 0;  // 0: no second pair, which is laid out as the first
   ProductMatrix left2, right2;
   std::span<const SecondPair> second_pairs;  // in place of that one, rows_rows on the CPU: ascending, every row once
   float scale = 1.0f;

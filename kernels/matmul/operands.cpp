@@ -26,6 +26,7 @@ ProductArgs forward_args(const Tensor& out, const Tensor& x, const Weight& weigh
   args.m = x.dim(0), args.n = out.dim(1), args.k = x.dim(1);
   args.left = product_matrix(x);
   set_right(args, weight);
+  args.right_at_rest = weight.packed() != nullptr;
   args.k2 = terms.lora_t.defined() ? terms.lora_t.dim(1) : 0;
   args.left2 = product_matrix(terms.lora_t);
   if (x.device().kind != DeviceKind::cpu || terms.lora_b.dense()) args.right2 = product_matrix(terms.lora_b);

@@ -95,6 +95,7 @@ void multiply_joined(const Tensor& x, std::span<const LinearProduct> products) {
                                 .right = product_matrix(each.weight),
                                 .bias = product_matrix(each.terms.bias),
                                 .out = product_matrix(each.out)};
+  args.right_at_rest = std::ranges::all_of(products, [](const LinearProduct& each) { return each.weight.packed(); });
   with_device(x.device(), [&]<DeviceKind kind>() { joined_products<kind>(args); });
 }
 
@@ -107,7 +108,8 @@ void multiply_gated(const Tensor& out, const Tensor& x, const Weight& gate, cons
                               .left = product_matrix(x),
                               .gate = product_matrix(gate),
                               .up = product_matrix(up),
-                              .out = product_matrix(out)};
+                              .out = product_matrix(out),
+                              .right_at_rest = gate.packed() && up.packed()};
   with_device(x.device(), [&]<DeviceKind kind>() { gated_products<kind>(args); });
 }
 

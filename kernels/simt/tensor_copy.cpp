@@ -56,10 +56,11 @@ void land(const Copy& copy) {
 }
 
 // What is wrong with a copy of the running thread, or nullptr.
-const char* fault_of(const void* shared, const TensorMap& map, int column) {
+const char* fault_of(const void* shared, const TensorMap& map, int column, bool at_rest = false) {
   if (device_of(&map, sizeof map) >= 0)
     return "copies by a tensor map in global memory: a kernel's argument is where it lies unfenced";
-  if (running.awaits_grid) return "copies global memory before it has waited for the kernel before a dependent one";
+  if (running.awaits_grid && !at_rest)
+    return "copies global memory before it has waited for the kernel before a dependent one";
   if (map.data == nullptr) return "copies by a tensor map that was never made";
   const size_t address = shared_window_address(shared);
   if (!in_shared_memory(shared, bytes_of(map)) || address == SIZE_MAX)
@@ -83,6 +84,11 @@ void issue(Copy copy) {
 
 void tensor_copy(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, Where where) {
   if (const char* fault = fault_of(shared, map, column)) return report(fault, where);
+  issue({static_cast<unsigned char*>(shared), map, row, column, barrier, running.rank, running.thread, where});
+}
+
+void tensor_copy_at_rest(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, Where where) {
+  if (const char* fault = fault_of(shared, map, column, true)) return report(fault, where);
   issue({static_cast<unsigned char*>(shared), map, row, column, barrier, running.rank, running.thread, where});
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "kernels/simt/block.h"
@@ -88,7 +89,7 @@ float read_element(uint64_t descriptor, bool along_mn, int i, int k, TileElement
 
 bool same_product(const WgmmaArgs& a, const WgmmaArgs& b) {
   return a.n == b.n && a.element == b.element && (a.a_registers == nullptr) == (b.a_registers == nullptr) &&
-         a.a == b.a && a.b == b.b && a.a_along_mn == b.a_along_mn && a.b_along_mn == b.b_along_mn && a.adds == b.adds;
+         a.a == b.a && a.b == b.b && a.a_along_mn == b.a_along_mn && a.b_along_mn == b.b_along_mn && a.adds == b.adds && a.rows == b.rows;
 }
 
 size_t sums_of(Warp& warp, void* const* requests) {
@@ -150,7 +151,8 @@ void compute(Warp& warp, const Product& product) {
   for (int i = 0; i < 16; ++i) {
     for (int k = 0; k < 16; ++k) {
       const uint32_t word = product.a_words[i % 8 * 4 + k % 8 / 2][i / 8 + k / 8 * 2];
-      values[k] = args.a_registers != nullptr
+      values[k] = first_row + i >= args.rows ? std::numeric_limits<float>::quiet_NaN()
+                  : args.a_registers != nullptr
                       ? value_of(word >> (16 * (k % 2)) & 0xffffu, args.element)
                       : read_element(args.a, args.a_along_mn, first_row + i, k, args.element, product.where);
     }
@@ -211,8 +213,8 @@ void complete_wait(void* const* requests, unsigned) {
 
 bool whole_warpgroup(Where where) {
   const dim3& shape = block_shape();
-  if (shape.x * shape.y * shape.z % 128 == 0) return true;
-  report("uses wgmma in a block that is not of whole warpgroups", where);
+  if (static_cast<unsigned>(running.warp / 4 + 1) * 128 <= shape.x * shape.y * shape.z) return true;
+  report("uses wgmma in a warpgroup that is not whole", where);
   return false;
 }
 
@@ -299,7 +301,7 @@ bool wgmma_reads(const void* shared, size_t bytes) {
     for (const Product& product : warps[i].products) {
       const WgmmaArgs& args = product.args;
       if (meets(args.b, args.b_along_mn, args.n)) return true;
-      if (args.a_registers == nullptr && meets(args.a, args.a_along_mn, 64)) return true;
+      if (args.a_registers == nullptr && meets(args.a, args.a_along_mn, args.rows)) return true;
     }
   return false;
 }

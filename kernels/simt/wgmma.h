@@ -20,6 +20,7 @@ struct WgmmaArgs {
   uint64_t a = 0, b = 0;  // descriptors
   bool a_along_mn = false, b_along_mn = false;
   bool adds = true;
+  int rows = 64;  // of a that are there: the others are not read, and their sums are no numbers
 };
 void wgmma(const WgmmaArgs& args, Where where);
 void wgmma_fence(Where where);

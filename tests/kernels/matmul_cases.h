@@ -255,6 +255,12 @@ inline std::vector<Operation> matmul_operations() {
   }
   forward.timed.push_back(timed_forward({1, 4096, 4096, 0}, bf16));
   forward.timed.push_back(timed_forward({4096, 4096, 4096, 0}, bf16));
+  // A decode step of it: what attention gives, and what the feed-forward part does.
+  for (const int64_t rows : {1, 8, 16}) {
+    forward.timed_on_cards.push_back(timed_forward({rows, 2048, 2048, 0}, bf16));
+    forward.timed_on_cards.push_back(timed_forward({rows, 2048, 8192, 0}, bf16));
+  }
+  forward.timed_on_cards.push_back(timed_forward({1, 128256, 2048, 0}, bf16));
   // A training step of a 1B Llama: four rows of 1024 tokens.
   forward.timed_on_cards.push_back(timed_forward({4096, 512, 2048, 0}, bf16));
   forward.timed_on_cards.push_back(timed_forward({4096, 8192, 2048, 0}, bf16));

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/cuda/product.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/simd/isa.h"
@@ -254,6 +255,72 @@ TEST_P(MatmulDevice, few_rows_have_the_same_bits_in_tiles_of_eight_columns) {
         EXPECT_EQ(bytes(more.slice(0, row, row + 1).slice(1, 0, 29)), bytes(few.slice(0, row, row + 1)));
     }
   }
+}
+
+// Up to 16 rows by a weight [n, k] with every term, the weight dense or packed, which is read early.
+std::vector<std::byte> few_rows(int64_t rows, int64_t n, int64_t k, int64_t rank, DType dtype, bool packed) {
+  const Device device{DeviceKind::simt};
+  const auto matrix = [device](int64_t m, int64_t columns, DType type, uint64_t seed) {
+    return copy_to(device, random_matrix(m, columns, type, seed));
+  };
+  const Tensor weight = matrix(n, k, dtype, 1), out = matrix(rows, n, DType::f32, 2);
+  LinearTerms terms{.bias = matrix(1, n, dtype, 3).view({n}), .residual = out};
+  if (rank > 0) terms.lora_t = matrix(rows, rank, dtype, 4), terms.lora_b = matrix(n, rank, dtype, 5);
+  linear_forward(out, matrix(rows, k, dtype, 6), packed ? Weight(pack_weight(weight, dtype)) : Weight(weight), terms);
+  return bytes_of(out);
+}
+
+void expect_few_rows_have_the_same_bits(int64_t rows, int64_t n, int64_t k, int64_t rank, simt::FiberOrder order) {
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const std::vector<std::byte> expected = few_rows(rows, n, k, rank, dtype, false);
+    const testing::Hopper hopper(order);
+    EXPECT_EQ(few_rows(rows, n, k, rank, dtype, false), expected);
+    EXPECT_EQ(few_rows(rows, n, k, rank, dtype, true), expected);
+  }
+}
+
+// On simt's two multiprocessors a tile has as many rows of the weight as half of it, up to 64.
+TEST(MatmulFewRows, have_the_bits_of_mma_sync_in_tiles_of_8) {  // stages of eight boxes
+  expect_few_rows_have_the_same_bits(1, 16, 1096, 0, simt::FiberOrder::ascending);
+  expect_few_rows_have_the_same_bits(16, 13, 104, 8, simt::FiberOrder::shuffled);
+}
+TEST(MatmulFewRows, have_the_bits_of_mma_sync_in_tiles_of_16_and_24) {  // of four and two
+  expect_few_rows_have_the_same_bits(8, 29, 1096, 72, simt::FiberOrder::descending);
+  expect_few_rows_have_the_same_bits(9, 40, 328, 8, simt::FiberOrder::shuffled);
+}
+TEST(MatmulFewRows, have_the_bits_of_mma_sync_in_tiles_of_32_and_48) {
+  expect_few_rows_have_the_same_bits(3, 61, 64, 16, simt::FiberOrder::descending);
+  expect_few_rows_have_the_same_bits(16, 93, 8, 0, simt::FiberOrder::ascending);
+}
+TEST(MatmulFewRows, have_the_bits_of_mma_sync_in_several_tiles_to_a_block) {
+  expect_few_rows_have_the_same_bits(1, 333, 72, 8, simt::FiberOrder::shuffled);
+  expect_few_rows_have_the_same_bits(15, 290, 136, 0, simt::FiberOrder::ascending);
+}
+
+TEST(MatmulFewRows, go_through_wgmma_where_bulk_copies_can_serve_them) {
+  const Device device{DeviceKind::simt};
+  const auto matrix = [&](int64_t rows, int64_t columns) {
+    return copy_to(device, random_matrix(rows, columns, DType::bf16, 1));
+  };
+  const Tensor x = matrix(17, 72), w = matrix(20, 72), out = matrix(17, 20);
+  const auto taken = [&](int64_t rows, int64_t first_column) {
+    const auto of = [&](const Tensor& t) { return ProductMatrix{t.slice(1, first_column, 16).raw(), 72, t.dtype()}; };
+    return few_rows_by_wgmma<DeviceKind::simt>({.layout = ProductLayout::rows_rows,
+                                                .dtype = DType::bf16,
+                                                .m = rows,
+                                                .n = 20,
+                                                .k = 16,
+                                                .left = of(x),
+                                                .right = of(w),
+                                                .out = {out.raw(), 20, DType::bf16}});
+  };
+  use_device(device);
+  EXPECT_FALSE(taken(1, 0)) << "sm_80 has no wgmma";
+  const testing::Hopper hopper;
+  EXPECT_TRUE(taken(1, 0));
+  EXPECT_TRUE(taken(16, 8));
+  EXPECT_FALSE(taken(17, 0)) << "more than few rows";
+  EXPECT_FALSE(taken(1, 4)) << "rows that begin between multiples of 16 bytes";
 }
 
 TEST_P(MatmulDevice, a_weight_gradient_takes_more_sequences_than_one_launch_does) {

@@ -12,6 +12,7 @@
 #include "kernels/matmul/products.h"
 #include "kernels/simt/options.h"
 #include "tests/kernels/matmul_products_cases.h"
+#include "tests/support/hopper.h"
 #include "tests/support/kernel_checks.h"
 
 namespace lathe::kernels {
@@ -182,6 +183,68 @@ TEST(MatmulProductsOnSimt, a_few_rows_are_one_launch) {
     const LinearProduct biased{out(32), codes, {.bias = Tensor::zeros({32}, DType::bf16, simt)}};
     EXPECT_EQ(launches([&] { gated_linear_forward(out(32), x, one, biased, Activation::silu); }), 2);
   }
+}
+
+// On simt as a card of sm_90: what the bodies by wgmma give, of weights that are at rest, and those by mma.sync.
+class MatmulProductsOnHopper : public ::testing::Test {
+ protected:
+  Tensor random_matrix(int64_t rows, int64_t columns, DType dtype) {
+    const Tensor wide = Tensor::empty({rows, columns}, DType::f32);
+    for (float& value : wide.span<float>()) value = static_cast<float>(random_.below(20001)) * 1e-4f - 1.0f;
+    return moved(cast(wide, dtype), {DeviceKind::simt});
+  }
+  static std::vector<std::byte> bytes(const Tensor& tensor) {
+    std::vector<std::byte> result(static_cast<size_t>(tensor.nbytes()));
+    copy_bytes({}, result.data(), tensor.device(), tensor.raw(), tensor.nbytes());
+    return result;
+  }
+  void expect_joined(const std::vector<int64_t>& columns, int64_t rows, DType dtype, simt::FiberOrder order) {
+    const Tensor x = random_matrix(rows, k, dtype);
+    std::vector<LinearProduct> products;
+    for (const int64_t n : columns)
+      products.push_back({Tensor::empty({rows, n}, dtype, x.device()), pack_weight(random_matrix(n, k, dtype), dtype),
+                          {.bias = n % 2 == 0 ? random_matrix(1, n, dtype).view({n}) : Tensor()}});
+    const auto run = [&] {
+      for (const LinearProduct& each : products) fill(each.out, 0.0);
+      linear_forward_each(x, products);
+      std::vector<std::vector<std::byte>> result;
+      for (const LinearProduct& each : products) result.push_back(bytes(each.out));
+      return result;
+    };
+    const auto expected = run();
+    const testing::Hopper hopper(order);
+    EXPECT_EQ(run(), expected) << name_of(dtype) << ", " << rows << " rows, " << columns[0] << " columns first";
+  }
+  void expect_gated(int64_t n, int64_t rows, DType dtype, Activation activation, simt::FiberOrder order) {
+    const Tensor x = random_matrix(rows, k, dtype);
+    const Weight gate = pack_weight(random_matrix(n, k, dtype), dtype), up = pack_weight(random_matrix(n, k, dtype), dtype);
+    const auto room = [&] { return Tensor::empty({rows, n}, dtype, x.device()); };
+    const Tensor out = room();
+    const auto run = [&] {
+      fill(out, 0.0);
+      gated_linear_forward(out, x, {room(), gate}, {room(), up}, activation);
+      return bytes(out);
+    };
+    const auto expected = run();
+    const testing::Hopper hopper(order);
+    EXPECT_EQ(run(), expected) << name_of(dtype) << ", " << rows << " rows, " << n << " columns";
+  }
+
+ private:
+  RandomStream random_{2, RandomPurpose::test};
+};
+
+TEST_F(MatmulProductsOnHopper, few_rows_by_several_weights_have_the_bits_of_mma_sync) {
+  expect_joined({40, 24, 9}, 1, DType::bf16, simt::FiberOrder::ascending);
+  expect_joined({7, 16}, 16, DType::f16, simt::FiberOrder::descending);
+  expect_joined({200, 8, 8}, 9, DType::bf16, simt::FiberOrder::shuffled);
+  expect_joined({3, 5, 2}, 8, DType::bf16, simt::FiberOrder::shuffled);
+}
+TEST_F(MatmulProductsOnHopper, gated_products_of_few_rows_have_the_bits_of_mma_sync) {
+  expect_gated(16, 1, DType::bf16, Activation::silu, simt::FiberOrder::ascending);
+  expect_gated(43, 16, DType::f16, Activation::gelu_tanh, simt::FiberOrder::descending);
+  expect_gated(72, 8, DType::bf16, Activation::gelu_tanh, simt::FiberOrder::shuffled);
+  expect_gated(200, 9, DType::bf16, Activation::silu, simt::FiberOrder::shuffled);
 }
 
 TEST_P(MatmulProductsDevice, what_does_not_fit_is_named) {

@@ -27,6 +27,14 @@ inline void tensor_copy(void* tile, const TensorMap& map, int row, int column, M
                         Where where = Where::current()) {
   ::lathe::simt::tensor_copy(tile, map, row, column, &barrier.state, where);
 }
+// The same of memory at rest: nothing that a kernel before this one on its stream might still be writing. A dependent
+// launch need not have waited for them (ptx/grid_dependency.h).
+inline void tensor_copy_at_rest(void* tile, const TensorMap& map, int row, int column, MBarrier& barrier,
+                                Where where = Where::current()) {
+  ::lathe::simt::tensor_copy_at_rest(tile, map, row, column, &barrier.state, where);
+}
+// The map will be asked for: it comes from a kernel's arguments, in memory.
+inline void prefetch_map(const TensorMap&) {}
 // The same box to that place in each block of the cluster whose rank is a bit of the mask; in each, its bytes are
 // completed on the barrier that lies where this one does. All of them have to be done with what lies there.
 inline void tensor_copy_multicast(void* tile, const TensorMap& map, int row, int column, MBarrier& barrier,
@@ -40,6 +48,13 @@ __device__ __forceinline__ void tensor_copy(void* tile, const TensorMap& map, in
           shared_address(tile)),
       "l"(&map), "r"(column), "r"(row), "r"(shared_address(&barrier.state))
       : "memory");
+}
+__device__ __forceinline__ void tensor_copy_at_rest(void* tile, const TensorMap& map, int row, int column,
+                                                    MBarrier& barrier) {
+  tensor_copy(tile, map, row, column, barrier);
+}
+__device__ __forceinline__ void prefetch_map(const TensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }
 __device__ __forceinline__ void tensor_copy_multicast(void* tile, const TensorMap& map, int row, int column,
                                                       MBarrier& barrier, unsigned mask) {

@@ -69,6 +69,8 @@ inline void wgmma_wait(::lathe::simt::Where where = ::lathe::simt::Where::curren
 }
 
 // d [64 × n] = a [64 × 16] · b [16 × n] + (adds ? d : 0), n = 2 · sums: 8, 16, 32, 64, 96, 128 or 256.
+// wgmma_of_rows(): a has so many rows only. The hardware multiplies what lies behind them in the block's shared memory,
+// whoever writes it meanwhile, and those rows of d are to be left alone.
 template <int sums, class T, Major a_major, Major b_major>
 inline void wgmma(float (&d)[sums], WgmmaOperand<T, a_major> a, WgmmaOperand<T, b_major> b, bool adds = true,
                   ::lathe::simt::Where where = ::lathe::simt::Where::current()) {
@@ -81,6 +83,21 @@ inline void wgmma(float (&d)[sums], WgmmaOperand<T, a_major> a, WgmmaOperand<T, 
                         .a_along_mn = a_major == Major::mn,
                         .b_along_mn = b_major == Major::mn,
                         .adds = adds},
+                       where);
+}
+template <int sums, class T, Major a_major, Major b_major>
+inline void wgmma_of_rows(int rows, float (&d)[sums], WgmmaOperand<T, a_major> a, WgmmaOperand<T, b_major> b,
+                          bool adds = true, ::lathe::simt::Where where = ::lathe::simt::Where::current()) {
+  ::lathe::simt::wgmma({.n = 2 * sums,
+                        .element = detail::wgmma_element<T>,
+                        .d = d,
+                        .a_registers = nullptr,
+                        .a = a.descriptor,
+                        .b = b.descriptor,
+                        .a_along_mn = a_major == Major::mn,
+                        .b_along_mn = b_major == Major::mn,
+                        .adds = adds,
+                        .rows = rows},
                        where);
 }
 template <int sums, class T, Major b_major>
@@ -212,6 +229,12 @@ __device__ __forceinline__ void wgmma(float (&d)[sums], WgmmaOperand<T, a_major>
   } else if constexpr (sums == 128) {
     LATHE_WGMMA_SHARED("256", 128, "f16", "128", "129", "130", "131", "132");
   }
+}
+
+template <int sums, class T, Major a_major, Major b_major>
+__device__ __forceinline__ void wgmma_of_rows(int, float (&d)[sums], WgmmaOperand<T, a_major> a,
+                                              WgmmaOperand<T, b_major> b, bool adds = true) {
+  wgmma(d, a, b, adds);
 }
 
 template <int sums, class T, Major b_major>

@@ -1,11 +1,13 @@
 // Products of bf16 and f16 matrices on the tensor cores by mma.sync, in tiles (mainloop.cuh). The shape of tile follows
-// the extents and the card; the bits of an element do not. On sm_90a large ones go to dense_sm_90a.cu.
+// the extents and the card; the bits of an element do not. On sm_90a large ones go to dense_sm_90a.cu, those
+// of few rows to few_rows_sm_90a.cu.
 #include "kernels/matmul/cuda/product.h"
 
 #include "kernels/cuda/bounds.h"
 #include "kernels/cuda/dependent_launch.h"
 #include "kernels/matmul/cuda/epilogue.cuh"
 #include "kernels/matmul/cuda/few_rows.cuh"
+#include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/cuda/operand.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -184,6 +186,7 @@ template <DeviceKind>
 void product_tiles(const ProductArgs& args) {
   if (takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(args))
     return warpgroup_product<DeviceKind::LATHE_CUDA_NAMESPACE>(args);
+  if (few_rows_by_wgmma<DeviceKind::LATHE_CUDA_NAMESPACE>(args)) return;
   args.dtype == DType::bf16 ? start<bf16_t>(args) : start<f16_t>(args);
 }
 template void product_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);

@@ -150,12 +150,14 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void joined_products(const JoinedProductArgs& args) {
+  if (joined_by_wgmma<DeviceKind::LATHE_CUDA_NAMESPACE>(args)) return;
   args.dtype == DType::bf16 ? start<bf16_t>(args) : start<f16_t>(args);
 }
 template void joined_products<DeviceKind::LATHE_CUDA_NAMESPACE>(const JoinedProductArgs&);
 
 template <DeviceKind>
 void gated_products(const GatedProductArgs& args) {
+  if (gated_by_wgmma<DeviceKind::LATHE_CUDA_NAMESPACE>(args)) return;
   args.dtype == DType::bf16 ? start<bf16_t>(args) : start<f16_t>(args);
 }
 template void gated_products<DeviceKind::LATHE_CUDA_NAMESPACE>(const GatedProductArgs&);
