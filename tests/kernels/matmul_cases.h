@@ -228,6 +228,12 @@ inline std::vector<Operation> matmul_operations() {
     dense.cases.push_back(forward_case({130, 33, 45, 5}, dtype, dtype, false, false, true));
     dense.cases.push_back(aligned(forward_case({70, 24, 264, 16}, dtype, f32, false, true, true)));
   }
+  // Few rows of bf16, which a card of sm_90 takes by bulk copies; on others, too.
+  dense.cases.push_back(aligned(forward_case({1, 16, 1096, 0}, bf16, bf16, true, false, false)));
+  dense.cases.push_back(aligned(forward_case({3, 61, 64, 16}, bf16, f32, false, true, false)));
+  dense.cases.push_back(aligned(forward_case({8, 29, 328, 72}, bf16, bf16, true, true, true)));
+  dense.cases.push_back(aligned(forward_case({9, 333, 72, 0}, bf16, bf16, true, false, true)));
+  dense.cases.push_back(aligned(forward_case({16, 13, 8, 8}, f16, f16, false, true, true)));
   weight.cases.push_back(
       weight_gradient_case(40, 1, {0, 3, 19}, bf16, 1.0f));  // a bias: one column, whose rows are not aligned
   input.cases.push_back(input_gradient_case({130, 20, 260, 0}, bf16, false, false));

@@ -323,6 +323,28 @@ TEST(MatmulFewRows, go_through_wgmma_where_bulk_copies_can_serve_them) {
   EXPECT_FALSE(taken(1, 4)) << "rows that begin between multiples of 16 bytes";
 }
 
+// Tiles of every height, up to several to a block: on simt, which has two multiprocessors, and on a card.
+TEST_P(MatmulDevice, few_rows_have_the_bits_of_many_in_every_tile) {
+  constexpr int64_t k = 200;
+  const testing::Hopper hopper;
+  const auto widths = device().kind == DeviceKind::simt
+                          ? std::vector<int64_t>{16, 40, 93, 261}
+                          : std::vector<int64_t>{600, 2048, 3080, 4120, 6200, 8456, 20008};
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const Tensor x = there(random_matrix(70, k, dtype, 1));
+    for (const int64_t n : widths) {
+      const PackedWeight weight = pack_weight(there(random_matrix(n, k, dtype, 2)), dtype);
+      const Tensor many = room(70, n, DType::f32);
+      linear_forward(many, x, weight);
+      for (const int64_t rows : {1, 8, 16}) {
+        const Tensor few = room(rows, n, DType::f32);
+        linear_forward(few, x.slice(0, 0, rows), weight);
+        EXPECT_EQ(bytes(few), bytes(many.slice(0, 0, rows))) << rows << " rows, " << n << " columns";
+      }
+    }
+  }
+}
+
 TEST_P(MatmulDevice, a_weight_gradient_takes_more_sequences_than_one_launch_does) {
   constexpr int64_t sequences = 515, n = 2, k = 3;  // 512 in the first launch
   std::vector<int32_t> bounds{0};

@@ -68,7 +68,8 @@ INSTANTIATE_TEST_SUITE_P(, MatmulProductsDevice, ::testing::Values(DeviceKind::c
 // Columns that fill multiprocessors in tiles of 32, and some that do not; a part of a tile; one row to a whole tile of
 // them, and more rows than have a body.
 TEST_P(MatmulProductsDevice, each_product_has_the_bits_of_its_own) {
-  const std::vector<std::vector<int64_t>> widths{{40, 24, 9}, {7, 16}, {33, 64}};
+  std::vector<std::vector<int64_t>> widths{{40, 24, 9}, {7, 16}, {33, 64}};
+  if (device().kind == DeviceKind::cuda) widths.push_back({2048, 512, 520});
   for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
     if (dtype == DType::f16 && device().kind == DeviceKind::cpu) continue;
     for (const int64_t rows : {1, 5, 16, 17}) {
@@ -79,7 +80,10 @@ TEST_P(MatmulProductsDevice, each_product_has_the_bits_of_its_own) {
         for (const int64_t n : columns) {
           const Tensor weight = random_matrix(n, k, dtype);
           const Tensor bias = n == 24 ? random_matrix(1, n, dtype).view({n}) : Tensor();
-          products.push_back({room(rows, n, dtype), weight, {.bias = bias}});
+          // An even number of rows by weights that are at rest.
+          products.push_back({room(rows, n, dtype),
+                              rows % 2 == 0 ? Weight(pack_weight(weight, dtype)) : Weight(weight),
+                              {.bias = bias}});
           expected.push_back(room(rows, n, dtype));
           linear_forward(expected.back(), x, weight, {.bias = bias});
         }
@@ -131,10 +135,12 @@ TEST_P(MatmulProductsDevice, a_gated_product_has_the_bits_of_its_parts) {
   for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
     if (dtype == DType::f16 && device().kind == DeviceKind::cpu) continue;
     for (const int64_t rows : {1, 16, 17}) {
-      for (const int64_t n : {16, 43}) {
+      for (const int64_t n : {16, 43, 8200}) {
+        if (n > 43 && device().kind != DeviceKind::cuda) continue;
         const Tensor x = random_matrix(rows, k, dtype);
         const Tensor gate = random_matrix(n, k, dtype), up = random_matrix(n, k, dtype);
         expect_the_bits_of_parts(x, gate, up, n);
+        if (rows == 16) expect_the_bits_of_parts(x, pack_weight(gate, dtype), pack_weight(up, dtype), n);
       }
     }
   }

@@ -102,6 +102,20 @@ __device__ __forceinline__ int all_steps(const Gated<T, Gate>& p) {
   return p.steps;
 }
 
+// Of what is copied first, by the time it is.
+template <class T>
+__device__ __forceinline__ void prefetch_maps(const Products<T>& p) {
+  int first;
+  prefetch_map(part_of(p, blockIdx.x, first).right);
+  prefetch_map(p.left);
+}
+template <class T, class Gate>
+__device__ __forceinline__ void prefetch_maps(const Gated<T, Gate>& p) {
+  prefetch_map(p.gate);
+  prefetch_map(p.up);
+  prefetch_map(p.left);
+}
+
 // Box `step` along k of x.
 template <class T>
 __device__ __forceinline__ void copy_left(const Products<T>& p, void* to, int step, MBarrier& full) {
@@ -300,6 +314,7 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   launch_dependents();
   Producer<n, P> produced(p, shared);
   if (threadIdx.x == producer) {
+    prefetch_maps(p);
     shared.pipeline.init(warpgroup / 32);
     mbarrier_init(shared.consumers, warpgroup);
     fence_mbarrier_init();
