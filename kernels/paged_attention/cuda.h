@@ -55,7 +55,7 @@ struct PagedAttentionCuda {
   int64_t heads, kv_heads, head_dim, pages, page_size;
   AttentionParams params;
   int64_t most_tiles_rows = 0;  // rows of the longest sequence that is not decoded; 0: there is none
-  int64_t most_decode_rows = 0, most_decode_chunks = 0;  // of those that are
+  int64_t decoded = 0, most_decode_rows = 0, most_decode_chunks = 0;  // those that are, and of them
   // Into how many runs of chunks a decoded sequence is split at most, and the room for the chunks' results when it is
   // more than one: paged_partial_floats() for each.
   int64_t runs = 1;
@@ -77,6 +77,13 @@ template <DeviceKind>
 bool paged_prefill_takes_warpgroups(const PagedAttentionCuda& args);
 template <DeviceKind>
 void paged_prefill_warpgroups(const PagedAttentionCuda& args);
+// decode_sm_90a.cu: decoded sequences, each by a cluster of blocks with a warp for every chunk, with the same bits and
+// in one launch; only where paged_decode_takes_clusters(): there are so few of them that all run at once, no longer
+// than a cluster has warps, and their pages are of the queries' 16-bit dtype, of 16 tokens or more and aligned.
+template <DeviceKind>
+bool paged_decode_takes_clusters(const PagedAttentionCuda& args);
+template <DeviceKind>
+void paged_decode_clusters(const PagedAttentionCuda& args);
 template <DeviceKind>
 void kv_append_rows(const KvAppendCuda& args);
 template <DeviceKind>

@@ -33,7 +33,6 @@ constexpr int64_t partial_floats_most = int64_t{1} << 26;
 // Fills in how the batch's sequences are cut, and returns the room that split ones need.
 Tensor cut(PagedAttentionCuda& args, const PagedBatch& batch, Device device) {
   const int64_t group = args.heads / args.kv_heads;
-  int64_t decoded = 0;
   for (int64_t s = 0; s < batch.sequences(); ++s) {
     const int64_t tokens = batch.bounds()[s + 1] - batch.bounds()[s], rows = tokens * group;
     if (rows > paged_decode_rows) {
@@ -42,17 +41,20 @@ Tensor cut(PagedAttentionCuda& args, const PagedBatch& batch, Device device) {
       const int64_t keys = args.params.window > 0
                                ? std::min(batch.context(s), args.params.window + tokens + attention_chunk)
                                : batch.context(s);
-      ++decoded;
+      ++args.decoded;
       args.most_decode_rows = std::max(args.most_decode_rows, rows);
       args.most_decode_chunks = std::max(args.most_decode_chunks, paged_launched_keys(keys) / attention_chunk);
     }
   }
   args.runs = 1;
-  if (decoded == 0) return {};
+  if (args.decoded == 0) return {};
+  bool by_clusters = false;
+  with_device(device, [&]<DeviceKind kind>() { by_clusters = paged_decode_takes_clusters<kind>(args); });
+  if (by_clusters) return {};
   const int64_t floats = batch.sequences() * args.kv_heads * args.most_decode_chunks *
                          paged_partial_floats(args.most_decode_rows, args.head_dim);
   if (floats <= partial_floats_most)
-    args.runs = std::clamp<int64_t>(blocks_wanted(device) / (decoded * args.kv_heads), 1, args.most_decode_chunks);
+    args.runs = std::clamp<int64_t>(blocks_wanted(device) / (args.decoded * args.kv_heads), 1, args.most_decode_chunks);
   if (args.runs == 1) return {};
   const Tensor partials = Tensor::empty({floats}, DType::f32, device, MemoryTag::workspace);
   args.partials = partials.data<float>();

@@ -80,6 +80,15 @@ struct PagedKeys {
     }
   }
 
+  // By a warp of several: a chunk's rows that in_groups() lie in pages of T. pages[g] holds rows 16 g to 16 g + 15.
+  static constexpr int group_rows = 16, chunk_groups = flash::chunk / group_rows;
+  __device__ __forceinline__ bool in_groups() const { return aligned && page_shift >= 4; }
+  template <class Tile>
+  __device__ __forceinline__ void copy_chunk(const SequenceRows& rows, Tile& tile, const int32_t (&pages)[chunk_groups],
+                                             int count) const {
+    copy_groups<T>(rows, tile, pages, count);
+  }
+
  private:
   template <int threads, class Tile>
   __device__ __forceinline__ void bring(const SequenceRows& rows, Tile& tile, int first, int count) const {
@@ -96,8 +105,6 @@ struct PagedKeys {
   static constexpr bool one_warp = threads == 32 && Tile::vectors <= 32;
 
   // Sixteen neighbours of a sequence lie in one page: where they lie is looked up four times for a tile.
-  static constexpr int group_rows = 16;
-  __device__ __forceinline__ bool in_groups() const { return aligned && page_shift >= 4; }
 
   // By cp.async; rows of another type than T come as they are, into the beginnings of the tile's, and the scales of i8,
   // four to a row, into its padding.
@@ -124,7 +131,7 @@ struct PagedKeys {
                                               int count) const {
     constexpr int wide = vector_elements<From>, vectors = Tile::columns / wide, at_once = 32 / vectors;
     static_assert(32 % vectors == 0 && group_rows % at_once == 0);
-    const int lane = static_cast<int>(threadIdx.x), row = lane / vectors, column = lane % vectors * wide;
+    const int lane = static_cast<int>(threadIdx.x % 32), row = lane / vectors, column = lane % vectors * wide;
     const int left = head_dim - column;
     const int valid = (left < 0 ? 0 : left < wide ? left : wide) * static_cast<int>(sizeof(From));
     const int mask = (1 << page_shift) - 1;

@@ -157,7 +157,8 @@ inline std::vector<Operation> paged_attention_operations() {
   using namespace paged_attention_cases;
   const DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16, i8 = DType::i8;
   const std::vector<Sequence> mixed{{1, 70}, {0, 5}, {66, 66}, {3, 130}, {1, 1}};
-  const Model smollm2{9, 3, 64}, llama8b{32, 8, 128}, both{4, 2, 24, {.window = 40, .softcap = 3.0f}};
+  const Model smollm2{9, 3, 64}, llama1b{32, 8, 64}, llama8b{32, 8, 128},
+      both{4, 2, 24, {.window = 40, .softcap = 3.0f}};
   const std::vector<Sequence> alone{{1, 1024}}, eight(8, Sequence{1, 1024}), long_eight(8, Sequence{1, 8192});
   return {
       {.name = "paged_attention",
@@ -187,7 +188,10 @@ inline std::vector<Operation> paged_attention_operations() {
                  attend("llama8b_decode_8x1024_bf16", llama8b, bf16, bf16, {eight, 64}),
                  attend("llama8b_decode_8x1024_f16", llama8b, bf16, f16, {eight, 64}),
                  attend("llama8b_decode_8x1024_i8", llama8b, bf16, i8, {eight, 64})},
-       .timed_on_cards = {attend("llama8b_decode_8x8192_bf16", llama8b, bf16, bf16, {long_eight, 64})},
+       .timed_on_cards = {attend("llama8b_decode_8x8192_bf16", llama8b, bf16, bf16, {long_eight, 64}),
+                          attend("llama1b_decode_1x100_bf16", llama1b, bf16, bf16, {{{1, 100}}, 16}),
+                          attend("llama1b_decode_1x500_bf16", llama1b, bf16, bf16, {{{1, 500}}, 16}),
+                          attend("llama1b_decode_1x4000_bf16", llama1b, bf16, bf16, {{{1, 4000}}, 16})},
        .cuda_body = true},
       {.name = "kv_append",
        .cases = {append("f32", 2, 24, f32, f32, {mixed, 16}, 8), append("bf16", 2, 24, bf16, bf16, {mixed, 64}),

@@ -1,4 +1,5 @@
-// paged_attention's prefill by wgmma, on simt as a card of sm_90, has the bits of mma.sync's kernel.
+// paged_attention's prefill by wgmma and its decode by clusters, on simt as a card of sm_90, have the bits of the
+// kernels for every card.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -101,6 +102,63 @@ INSTANTIATE_TEST_SUITE_P(
         std::tuple{Step{{"head_of_256", 2, 1, 256, {.scale = 0.0625f}, DType::f16}, 16, {{40, 140}, {66, 66}}},
                    simt::FiberOrder::shuffled}),
     [](const auto& info) { return std::string(std::get<0>(info.param).model.name); });
+
+// Decoded sequences: a block's eight, four or two warps, clusters of up to eight blocks, ends within and at chunks'
+// ends, no new token, and lengths that leave warps and blocks without a chunk.
+INSTANTIATE_TEST_SUITE_P(
+    Decode, PagedWarpgroups,
+    ::testing::Values(
+        std::tuple{
+            Step{{"one_block", 8, 2, 64, {.scale = 0.125f}, DType::bf16}, 16, {{1, 77}, {0, 5}, {1, 500}, {1, 1}}},
+            simt::FiberOrder::ascending},
+        std::tuple{Step{{"clusters", 3, 1, 64, {.scale = 0.125f}, DType::f16}, 32, {{1, 1100}, {5, 64}, {2, 65}}},
+                   simt::FiberOrder::shuffled},
+        std::tuple{Step{{"eight_blocks", 2, 1, 64, {.scale = 0.125f}, DType::bf16}, 64, {{1, 4000}}},
+                   simt::FiberOrder::descending},
+        std::tuple{Step{{"hidden", 4, 2, 64, {.scale = 0.125f, .window = 150}, DType::bf16}, 16, {{1, 900}, {3, 40}}},
+                   simt::FiberOrder::descending},
+        std::tuple{Step{{"capped", 4, 1, 96, {.scale = 0.1f, .softcap = 3}, DType::bf16}, 16, {{1, 300}, {4, 260}}},
+                   simt::FiberOrder::ascending},
+        std::tuple{Step{{"of_128", 16, 1, 128, {.scale = 0.09f}, DType::f16}, 64, {{1, 600}, {1, 63}}},
+                   simt::FiberOrder::shuffled},
+        std::tuple{Step{{"of_256", 4, 1, 256, {.scale = 0.0625f}, DType::bf16}, 16, {{1, 140}, {3, 290}}},
+                   simt::FiberOrder::ascending}),
+    [](const auto& info) { return std::string(std::get<0>(info.param).model.name); });
+
+TEST(PagedDecodeClusters, TakeAsManySequencesAsRunAtOnceNoLongerThanTheirWarps) {
+  alignas(16) static const char somewhere[32] = {};
+  const PageSide side{const_cast<char*>(somewhere), 2048, 1024, 64, nullptr};
+  const PagedAttentionCuda call{.dtype = DType::bf16,
+                                .page_dtype = DType::bf16,
+                                .k = side,
+                                .v = side,
+                                .heads = 4,
+                                .kv_heads = 2,
+                                .head_dim = 64,
+                                .pages = 5,
+                                .page_size = 16,
+                                .decoded = 12,
+                                .most_decode_rows = 2,
+                                .most_decode_chunks = 8};
+  const auto taken = [](const PagedAttentionCuda& args) { return paged_decode_takes_clusters<DeviceKind::simt>(args); };
+  use_device(device);
+  EXPECT_FALSE(taken(call)) << "sm_80 has no clusters";
+  const Hopper hopper;
+  EXPECT_TRUE(taken(call));
+  PagedAttentionCuda other = call;
+  other.decoded = 13;
+  EXPECT_FALSE(taken(other)) << "more blocks than run at once";
+  other = call, other.decoded = 1, other.most_decode_chunks = 64;
+  EXPECT_TRUE(taken(other));
+  other.most_decode_chunks = 128;
+  EXPECT_FALSE(taken(other)) << "more chunks than a cluster has warps";
+  other = call, other.dtype = DType::f16;
+  EXPECT_FALSE(taken(other)) << "pages of another dtype";
+  other = call, other.page_size = 8;
+  EXPECT_FALSE(taken(other)) << "pages of eight tokens";
+  other = call, other.v.token = 65;
+  EXPECT_FALSE(taken(other)) << "values that begin between multiples of 16 bytes";
+}
 
 TEST(PagedWarpgroups, TakeDtypesHeadSizesAndPagesThatBulkCopiesCanServe) {
   alignas(16) static const char somewhere[32] = {};
