@@ -73,6 +73,55 @@ __device__ __forceinline__ RowStatistics thread_statistics(const float* z, int64
   return own;
 }
 
+// What a warp of statistics_by_warp() tells its lanes.
+struct GroupsOfWarp {
+  float exponentials[32][group_elements], factors[32];
+};
+
+// thread_statistics() by a warp, for a few rows that are waited for: each lane has one of 32 groups, and only the
+// additions, in the thread's order, are one after another. Without softcap or temperature.
+template <bool aligned>
+__device__ __forceinline__ RowStatistics statistics_by_warp(const float* z, int64_t columns, int thread,
+                                                            GroupsOfWarp& shared) {
+  const int lane = threadIdx.x % 32;
+  constexpr int64_t turn = int64_t{32} * statistics_stride;
+  const auto load = [&](int64_t i) { return load_logits<aligned>(z, i, columns, 0.0f, 1.0f); };
+  RowStatistics own{-INFINITY, 0.0f};
+  int64_t i = int64_t{thread} * group_elements + lane * int64_t{statistics_stride};
+  Group next = load(i);
+  for (int64_t first = int64_t{thread} * group_elements; first < columns; first += turn, i += turn) {
+    const Group group = next;
+    next = load(i + turn);
+    float top = group.at[0];
+    LATHE_UNROLL
+    for (int j = 1; j < group_elements; ++j) top = fmaxf(top, group.at[j]);
+    LATHE_UNROLL
+    for (int lanes = 1; lanes < 32; lanes *= 2) {  // of the groups up to the lane's
+      const float before = __shfl_up_sync(full_warp, top, lanes);
+      if (lane >= lanes) top = fmaxf(top, before);
+    }
+    top = fmaxf(top, own.largest);
+    float before = __shfl_up_sync(full_warp, top, 1);
+    if (lane == 0) before = own.largest;
+    const float shift = top == -INFINITY ? 0.0f : top;  // never (−∞) − (−∞)
+    __syncwarp();                                       // the groups before these have been added
+    shared.factors[lane] = top > before ? expf(before - top) : 1.0f;
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) shared.exponentials[lane][j] = expf(group.at[j] - shift);
+    __syncwarp();  // they are there
+    const int64_t left = (columns - first + statistics_stride - 1) / statistics_stride;
+    const int count = left < 32 ? static_cast<int>(left) : 32;
+#pragma unroll 4
+    for (int l = 0; l < count; ++l) {
+      own.sum *= shared.factors[l];
+      LATHE_UNROLL
+      for (int j = 0; j < group_elements; ++j) own.sum += shared.exponentials[l][j];
+    }
+    own.largest = __shfl_sync(full_warp, top, 31);
+  }
+  return own;
+}
+
 // Of the row, the same in every thread, from those of a block's 256 threads. NaN and +∞ in the row make the sum NaN.
 __device__ __forceinline__ RowStatistics row_statistics(RowStatistics own, StatisticsOfWarps& shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

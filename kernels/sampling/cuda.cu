@@ -1,8 +1,8 @@
 // A row of logits is too much for one multiprocessor, whose arithmetic alone would take 17 µs for each pass over 128k
 // of them: the passes that look at all of it are cut into parts, a block each. They are launches of their own, because
 // a launch in a graph is cheaper than waiting for blocks that may not have begun:
-//   scan     the largest logit
-//   weigh    with filters, counts and weights by distance from the largest; and the statistics for the log-probability
+//   scan     the largest logit; and, in blocks of their own, the statistics for the log-probability
+//   weigh    with filters, counts and weights by distance from the largest
 //   select   with filters, a block to a row: where top-k and top-p end (select.cuh)
 //   sum      the weights of what is kept, by part
 //   draw     a block to a row: the part in which the drawn weight lies, and the token there
@@ -24,9 +24,30 @@ __device__ __forceinline__ Range part_of_row(const SampleCuda& a) {
   return part_of({0, a.columns}, static_cast<int>(gridDim.x), static_cast<int>(blockIdx.x));
 }
 
-// Grids of the first four are (parts, rows).
-__global__ void __launch_bounds__(threads) scan_kernel(SampleCuda a) {
+// A warp for each of the statistics' threads, or for several in turn; block `block` of `blocks`.
+template <bool aligned>
+__device__ __forceinline__ void sum_exponentials(const SampleCuda& a, int block, int blocks) {
+  struct OfWarps {
+    GroupsOfWarp groups[warps];
+  };
+  OfWarps& shared = block_shared<OfWarps>();
+  SampleState& state = a.states[blockIdx.y];
+  const int warp = static_cast<int>(threadIdx.x / 32);
+  for (int t = block * warps + warp; t < statistics_threads; t += blocks * warps) {
+    const RowStatistics of_thread =
+        statistics_by_warp<aligned>(a.logits + blockIdx.y * a.stride, a.columns, t, shared.groups[warp]);
+    if (threadIdx.x % 32 != 0) continue;
+    state.largest[t] = of_thread.largest;
+    state.exponentials[t] = of_thread.sum;
+  }
+}
+
+// Grids of the first four are (parts, rows); of this one (parts + blocks for the statistics, rows).
+template <bool aligned>
+__global__ void __launch_bounds__(threads) scan_kernel(SampleCuda a, int parts) {
   begin_dependent();
+  if (static_cast<int>(blockIdx.x) >= parts)  // the whole block
+    return sum_exponentials<aligned>(a, static_cast<int>(blockIdx.x) - parts, static_cast<int>(gridDim.x) - parts);
   struct OfWarps {
     u64 best[warps];
     int has_nan[warps];
@@ -36,7 +57,8 @@ __global__ void __launch_bounds__(threads) scan_kernel(SampleCuda a) {
   const int thread = static_cast<int>(threadIdx.x), part = static_cast<int>(blockIdx.x);
   u64 best = 0;
   bool has_nan = false;
-  for_thread<threads>(a.logits + blockIdx.y * a.stride, part_of_row(a), thread, [&](int64_t i, float logit) {
+  const Range own = part_of({0, a.columns}, parts, part);
+  for_thread<threads, 16>(a.logits + blockIdx.y * a.stride, own, thread, [&](int64_t i, float logit) {
     const u64 candidate = static_cast<u64>(key_of(logit)) << 32 | (0xffffffffu - static_cast<unsigned>(i));
     has_nan = has_nan || logit != logit;
     if (candidate > best) best = candidate;
@@ -48,7 +70,7 @@ __global__ void __launch_bounds__(threads) scan_kernel(SampleCuda a) {
     shared.has_nan[thread / 32] = any_nan;
   }
   // For the kernels that add to these.
-  for (int b = part * threads + thread; b < sample_buckets; b += static_cast<int>(gridDim.x) * threads) {
+  for (int b = part * threads + thread; b < sample_buckets; b += parts * threads) {
     state.weights[b] = 0;
     state.counts[b] = 0;
   }
@@ -72,9 +94,7 @@ __device__ __forceinline__ bool draws(const SampledRow& settings, const Best& be
   return best.fault() == 0 && settings.inverse_temperature != 0.0f;
 }
 
-// The blocks after a row's parts have the threads of the statistics among them.
-template <bool aligned>
-__global__ void __launch_bounds__(threads) weigh_kernel(SampleCuda a, int parts) {
+__global__ void __launch_bounds__(threads) weigh_kernel(SampleCuda a) {
   begin_dependent();
   struct Buckets {
     u64 weights[sample_buckets];
@@ -82,19 +102,9 @@ __global__ void __launch_bounds__(threads) weigh_kernel(SampleCuda a, int parts)
   };
   Buckets& shared = block_shared<Buckets>();
   SampleState& state = a.states[blockIdx.y];
-  const int thread = static_cast<int>(threadIdx.x), part = static_cast<int>(blockIdx.x);
-  const float* const z = a.logits + blockIdx.y * a.stride;
-  if (part >= parts) {  // the whole block
-    const int own_threads = statistics_threads / (static_cast<int>(gridDim.x) - parts);
-    if (thread >= own_threads) return;
-    const int of_row = (part - parts) * own_threads + thread;
-    const RowStatistics own = thread_statistics<aligned>(z, a.columns, 0.0f, 1.0f, of_row);
-    state.largest[of_row] = own.largest;
-    state.exponentials[of_row] = own.sum;
-    return;
-  }
+  const int thread = static_cast<int>(threadIdx.x);
   const SampledRow settings = settings_of(a, blockIdx.y);
-  const Best best = best_of(state, parts);
+  const Best best = best_of(state, static_cast<int>(gridDim.x));
   const bool nucleus = cuts_to_nucleus(settings);
   if (!draws(settings, best) || !(cuts_to_top_k(settings, a.columns) || nucleus)) return;  // the whole block
   const Row row = row_of(a, blockIdx.y, settings, best);
@@ -103,7 +113,7 @@ __global__ void __launch_bounds__(threads) weigh_kernel(SampleCuda a, int parts)
     shared.counts[thread] = 0;
   }
   __syncthreads();  // the buckets are empty
-  for_thread<threads>(z, part_of({0, a.columns}, parts, part), thread, [&](int64_t, float logit) {
+  for_thread<threads>(row.z, part_of_row(a), thread, [&](int64_t, float logit) {
     const unsigned bucket = row.nearness(logit);
     atomicAdd(&shared.counts[bucket], 1u);
     if (nucleus) atomicAdd(&shared.weights[bucket], row.weight(logit));
@@ -263,12 +273,11 @@ void sample(const SampleCuda& a) {
     return LaunchConfig{
         .name = name, .grid = dim3(static_cast<unsigned>(a.rows)), .block = dim3(static_cast<unsigned>(block))};
   };
-  launch_dependent(config("sample_scan", parts), scan_kernel, a);
-  // A warp to a block where the row is long.
-  const int statistics = a.logprobs == nullptr ? 0 : parts < statistics_warps ? 1 : statistics_warps;
-  if (a.filters || statistics > 0)
-    launch_dependent(config("sample_weigh", parts + statistics),
-                     rows_aligned(a.logits, a.stride) ? weigh_kernel<true> : weigh_kernel<false>, a, parts);
+  // A warp for each of the statistics' threads where the row is long.
+  const int statistics = a.logprobs == nullptr ? 0 : parts < 8 ? 2 : statistics_threads / warps;
+  launch_dependent(config("sample_scan", parts + statistics),
+                   rows_aligned(a.logits, a.stride) ? scan_kernel<true> : scan_kernel<false>, a, parts);
+  if (a.filters) launch_dependent(config("sample_weigh", parts), weigh_kernel, a);
   if (a.filters) launch_dependent(by_row("sample_select", select_threads), select_kernel, a, parts);
   launch_dependent(config("sample_sum", parts), sum_kernel, a);
   launch_dependent(by_row("sample_draw", threads), draw_kernel, a, parts);

@@ -42,20 +42,23 @@ __device__ __forceinline__ Range part_of(Range whole, int parts, int index) {
   return {begin < whole.end ? begin : whole.end, begin + size < whole.end ? begin + size : whole.end};
 }
 
-// body(i, logit) for the elements of a range that this one of `threads` threads owns; eight loads are under way at a
-// time.
-template <int threads, class Body>
+// body(i, logit) for the elements of a range that this one of `threads` threads owns; `together` loads are under way at
+// a time, in the last turn as well.
+template <int threads, int together = 8, class Body>
 __device__ __forceinline__ void for_thread(const float* z, Range range, int thread, Body body) {
-  constexpr int together = 8;
-  int64_t i = range.begin + thread;
-  for (; i + (together - 1) * threads < range.end; i += together * threads) {
+  for (int64_t first = range.begin + thread; first < range.end; first += together * threads) {
     float logits[together];
     LATHE_UNROLL
-    for (int j = 0; j < together; ++j) logits[j] = z[i + j * threads];
+    for (int j = 0; j < together; ++j) {
+      const int64_t i = first + j * threads;
+      logits[j] = i < range.end ? z[i] : 0.0f;
+    }
     LATHE_UNROLL
-    for (int j = 0; j < together; ++j) body(i + j * threads, logits[j]);
+    for (int j = 0; j < together; ++j) {
+      const int64_t i = first + j * threads;
+      if (i < range.end) body(i, logits[j]);
+    }
   }
-  for (; i < range.end; i += threads) body(i, z[i]);
 }
 
 // What all threads of a launch know of a row that they draw from.
