@@ -1,4 +1,6 @@
-// A row's sums are those of kernels/cuda/row.h. Bound by bandwidth: x is read twice, the second time from the cache.
+// A row's sums are those of kernels/cuda/row.h. Bound by bandwidth: rows up to 8192 stay in registers, of longer ones x
+// is read twice, the second time from the cache. Alone, a row is three waits: for the kernel before, for memory and for
+// the other warps; so all that it reads is asked for at once.
 #include "kernels/cuda/bounds.h"
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/ptx.h"
@@ -44,10 +46,72 @@ __global__ void __launch_bounds__(RowThreads<warps_of_row>::threads) rms_norm_fo
   }
 }
 
+// The same for aligned rows of at most `groups` groups to a thread, which stay in registers.
+template <class T, int warps_of_row, int groups>
+__global__ void __launch_bounds__(RowThreads<warps_of_row>::threads) rms_norm_kept_kernel(RmsNormForwardArgs a) {
+  using R = RowThreads<warps_of_row>;
+  RowSum<warps_of_row> row_sum;
+  const int64_t row = R::row();
+  const int first = R::first_column(), columns = static_cast<int>(a.columns);
+  const T* const weight_row = static_cast<const T*>(a.weight);
+  launch_dependents();
+  if (row == 0) {
+    LATHE_UNROLL
+    for (int g = 0; g < groups; ++g)
+      if (first + g * R::step < columns) prefetch_line(weight_row + first + g * R::step);
+  }
+  grid_dependency_wait();
+  if (row >= a.row_end) return;  // all of a row's warps leave
+  const bool adds = a.residual.data != nullptr;
+  Group kept[groups], residual[groups], weight[groups];
+  const auto each_group = [&](auto body) {
+    LATHE_UNROLL
+    for (int g = 0; g < groups; ++g) {
+      const int i = first + g * R::step;
+      if (i < columns) body(g, i, group_size(columns, i));
+    }
+  };
+  each_group([&](int g, int i, int count) {
+    kept[g] = load_group<true>(row_of<T>(a.x, row) + i, count);
+    if (adds) residual[g] = load_group<true>(row_of<T>(a.residual, row) + i, count);
+    weight[g] = load_group<true>(weight_row + i, count);
+  });
+  float squares = 0.0f;
+  each_group([&](int g, int i, int count) {
+    Group& group = kept[g];
+    if (adds) {
+      LATHE_UNROLL
+      for (int j = 0; j < group_elements; ++j) group.at[j] = to_float(from_float<T>(group.at[j] + residual[g].at[j]));
+      store_group<true>(row_of<T>(a.sum, row) + i, group, count);
+    }
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) squares = fmaf(group.at[j], group.at[j], squares);
+  });
+  const float r = 1.0f / sqrtf(row_sum(squares) / static_cast<float>(a.columns) + a.eps);
+  if (first == 0 && a.rstd != nullptr) a.rstd[row] = r;
+  each_group([&](int g, int i, int count) {
+    Group& group = kept[g];
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) group.at[j] = to_float(from_float<T>(group.at[j] * r)) * weight[g].at[j];
+    store_group<true>(row_of<T>(a.out, row) + i, group, count);
+  });
+}
+
 template <class T, bool aligned>
 void launch_forward(const RmsNormForwardArgs& args) {
-  launch_rows<Launch::dependent>("rms_norm_forward", rms_norm_forward_kernel<T, aligned, 1>,
-                                 rms_norm_forward_kernel<T, aligned, warps_of_long_row>, args);
+  const auto start = [&](void (*long_rows)(RmsNormForwardArgs)) {
+    launch_rows<Launch::dependent>("rms_norm_forward",
+                                   aligned ? rms_norm_kept_kernel<T, 1, 4> : rms_norm_forward_kernel<T, false, 1>,
+                                   long_rows, args);
+  };
+  constexpr int64_t step = RowThreads<warps_of_long_row>::step;
+  static_assert(short_row <= 4 * RowThreads<1>::step);
+  if constexpr (aligned) {
+    if (args.columns <= step) return start(rms_norm_kept_kernel<T, warps_of_long_row, 1>);
+    if (args.columns <= 2 * step) return start(rms_norm_kept_kernel<T, warps_of_long_row, 2>);
+    if (args.columns <= 4 * step) return start(rms_norm_kept_kernel<T, warps_of_long_row, 4>);
+  }
+  start(rms_norm_forward_kernel<T, aligned, warps_of_long_row>);
 }
 
 template <class T>

@@ -61,11 +61,16 @@ __device__ __forceinline__ void turn_row(Group& group, int64_t position, int d, 
   round_to<T>(group);
 }
 
+// Where a token goes.
+struct TokenPlace {
+  int64_t page, offset;
+};
+
 // The row's place in its page.
 template <class T>
-__device__ __forceinline__ void append_row(const Group& group, const PageSide& side, int64_t token, int64_t head, int d,
-                                           const KvAppendCuda& a) {
-  const int64_t page = a.batch.token_page[token], offset = a.batch.token_offset[token];
+__device__ __forceinline__ void append_row(const Group& group, const PageSide& side, TokenPlace place, int64_t head,
+                                           int d, const KvAppendCuda& a) {
+  const auto [page, offset] = place;
   const int64_t to = page * side.page + head * side.head + offset * side.token;
   const bool inside = d < a.head_dim;
   if (a.page_dtype == DType::i8) {
@@ -85,13 +90,26 @@ __device__ __forceinline__ void append_row(const Group& group, const PageSide& s
   }
 }
 
+__device__ __forceinline__ const void* stored(const StoredIndices& positions) { return positions.data; }
+__device__ __forceinline__ const void* stored(const SentIndices&) { return nullptr; }
+
+// Before anything may be read: what says where the first tokens stand and go comes into the second-level cache.
+template <class Positions>
+__device__ __forceinline__ void prefetch_places(const PagedSteps& batch, const Positions& positions, int64_t first) {
+  if (threadIdx.x == 0) prefetch_line(batch.token_page + first);
+  if (threadIdx.x == 1) prefetch_line(batch.token_offset + first);
+  if (threadIdx.x == 2 && stored(positions) != nullptr) prefetch_line(stored(positions));
+}
+
 // Tokens [first, first + count) of the batch.
 template <class T, class Positions>
 __global__ void __launch_bounds__(block_warps * 32)
     rope_append_kernel(RopeAppendCuda a, Positions positions, int64_t first, int64_t count) {
   const int64_t heads = a.heads + 2 * a.append.kv_heads;
   const int64_t row = int64_t{blockIdx.x} * block_warps + threadIdx.x / 32;
-  begin_dependent();
+  launch_dependents();
+  prefetch_places(a.append.batch, positions, first);
+  grid_dependency_wait();
   if (row >= count * heads) return;  // a whole warp leaves
   const int64_t within = row / heads, token = first + within;
   const int64_t head = row % heads;
@@ -102,14 +120,18 @@ __global__ void __launch_bounds__(block_warps * 32)
 
   const int d = static_cast<int>(threadIdx.x % 32) * group_elements;
   Group group = {};
+  // All that the row needs is on its way together.
   if (d < a.append.head_dim) group = load_group<true>(x + d, group_elements);
+  const int64_t position = value < 0 && a.turned > 0 ? positions[within] : 0;
+  TokenPlace place{};
+  if (key >= 0) place = {a.append.batch.token_page[token], a.append.batch.token_offset[token]};
   if (value < 0) {
     const void* const weight = key >= 0 ? a.k_norm : a.q_norm;
     if (weight != nullptr) norm_row<T>(group, weight, d, a);
-    if (a.turned > 0) turn_row<T>(group, positions[within], d, a);
+    if (a.turned > 0) turn_row<T>(group, position, d, a);
   }
   if (key >= 0)
-    return append_row<T>(group, value >= 0 ? a.append.v_pages : a.append.k_pages, token, number, d, a.append);
+    return append_row<T>(group, value >= 0 ? a.append.v_pages : a.append.k_pages, place, number, d, a.append);
   if (d < a.append.head_dim) store_group<true>(x + d, group, group_elements);
 }
 
