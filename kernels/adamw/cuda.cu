@@ -1,6 +1,7 @@
 // Bound by bandwidth: with f32 states 28 bytes move for an element, with 8-bit states a little more than 16. The
 // arithmetic is the CPU's, operation by operation, so that the bits are those of a CPU with fused multiply-adds.
 #include "kernels/adamw/cuda.h"
+#include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/cuda/tensor_list.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -151,6 +152,21 @@ __device__ __forceinline__ float encode(const LaneMap& map, const Group& values,
   return absmax;
 }
 
+// Asks for a warp's next block while it computes this one: there are no registers to load it to.
+__device__ __forceinline__ void prefetch_block(const List8bit& list, unsigned listed, int lane) {
+  if (listed >= list.blocks) return;
+  const auto [tensor, block] = list.place_of(listed);
+  const AdamW8bitTensor& a = list.tensors[tensor];
+  const int64_t first = int64_t{block} * quantised;
+  constexpr int line = 128, lines = quantised * 4 / line, code_lines = quantised / line;
+  if (lane < lines) return prefetch_line(a.weight + first + lane * (line / 4));
+  if (lane < 2 * lines) return prefetch_line(a.grad + first + (lane - lines) * (line / 4));
+  if (lane < 2 * lines + code_lines) return prefetch_line(a.m + first + (lane - 2 * lines) * line);
+  if (lane < 2 * (lines + code_lines)) return prefetch_line(a.v + first + (lane - 2 * lines - code_lines) * line);
+  if (lane == 30) prefetch_line(a.m_absmax + block);
+  if (lane == 31) prefetch_line(a.v_absmax + block);
+}
+
 template <bool aligned>
 __global__ void __launch_bounds__(Resources8bit::threads, Resources8bit::blocks)
     adamw_8bit_kernel(Resources8bit, List8bit list, AdamWConstants c, AdamW8bitMaps map_values) {
@@ -162,6 +178,7 @@ __global__ void __launch_bounds__(Resources8bit::threads, Resources8bit::blocks)
   const LaneMap m_map{&maps.m[0][lane]}, v_map{&maps.v[0][lane]};
   for (unsigned listed = blockIdx.x * warps_8bit + threadIdx.x / 32; listed < list.blocks;
        listed += gridDim.x * warps_8bit) {
+    prefetch_block(list, listed + gridDim.x * warps_8bit, lane);
     const auto [tensor, block] = list.place_of(listed);
     const AdamW8bitTensor& a = list.tensors[tensor];  // a copy took registers that there are not
     const int64_t first = int64_t{block} * quantised + lane * group_elements, left = a.count - first;

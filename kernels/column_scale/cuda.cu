@@ -40,6 +40,29 @@ void scale(const ColumnScaleArgs& args) {
 // sums are added in order, then the sequences in order: the bits depend on the sequence alone.
 constexpr int gradient_warps = 8;
 
+// Of tokens first, first + 8, … below end. A warp's sum is one chain, and few columns make few blocks: the loads of
+// sixteen tokens are under way together.
+template <class T>
+__device__ __forceinline__ float sum_of_tokens(const ColumnScaleGradientArgs& a, int64_t first, int64_t end,
+                                               int64_t column) {
+  constexpr int under_way = 16;
+  float sum = 0.0f;
+  for (int64_t t = first; t < end; t += under_way * gradient_warps) {
+    T grad[under_way], x[under_way];
+    LATHE_UNROLL
+    for (int j = 0; j < under_way; ++j) {
+      const int64_t token = t + j * gradient_warps;
+      if (token >= end) continue;
+      grad[j] = row_of<T>(a.grad_out, token)[column];
+      x[j] = row_of<T>(a.x, token)[column];
+    }
+    LATHE_UNROLL
+    for (int j = 0; j < under_way; ++j)
+      if (t + j * gradient_warps < end) sum = fmaf(to_float(grad[j]), to_float(x[j]), sum);
+  }
+  return sum;
+}
+
 template <class T>
 __global__ void __launch_bounds__(gradient_warps * 32)
     column_scale_gradient_kernel(ColumnScaleGradientArgs a, SequenceBounds bounds) {
@@ -53,10 +76,7 @@ __global__ void __launch_bounds__(gradient_warps * 32)
   float total = first ? a.grad_scale[column] : 0.0f;
   const float factor = first ? a.factor[column] : 0.0f;
   for (int s = 0; s < bounds.count; ++s) {
-    float sum = 0.0f;
-    if (inside)
-      for (int64_t t = bounds.at[s] + warp; t < bounds.at[s + 1]; t += gradient_warps)
-        sum = fmaf(to_float(row_of<T>(a.grad_out, t)[column]), to_float(row_of<T>(a.x, t)[column]), sum);
+    const float sum = inside ? sum_of_tokens<T>(a, bounds.at[s] + warp, bounds.at[s + 1], column) : 0.0f;
     partial.sums[warp][lane] = sum;
     __syncthreads();  // the eight sums are there
     if (warp == 0) {
