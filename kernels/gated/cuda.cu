@@ -1,7 +1,7 @@
-// Bound by bandwidth: a thread reads a group of eight elements of each operand and writes the results
-// (kernels/cuda/elementwise.h).
+// Bound by bandwidth: a thread reads groups of eight elements of each operand and writes the results; forward two, as
+// its instructions are near to a bound, too.
 #include "kernels/cuda/element.h"
-#include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/half_rows.h"
 #include "kernels/gated/activation.cuh"
 #include "kernels/gated/bodies.h"
 
@@ -21,14 +21,23 @@ struct ClampedSilu {
 
 template <class T, class Gate, bool aligned>
 __global__ void __launch_bounds__(elementwise_threads) gated_forward_kernel(GatedForwardArgs a, Tiling tiling) {
-  const auto [row, column, count] = elements_of_thread(tiling);
-  if (count == 0) return;
-  const Group gate = load_group<aligned>(row_of<T>(a.gate, row) + column, count);
-  const Group up = load_group<aligned>(row_of<T>(a.up, row) + column, count);
-  Group out;
+  const HalfRows own = half_rows_of_thread(tiling, a.columns);
+  if (own.count[0] == 0) return;
+  Group gate[2], up[2];
   LATHE_UNROLL
-  for (int j = 0; j < group_elements; ++j) out.at[j] = gated_product<T, Gate>(gate.at[j], up.at[j]);
-  store_group<aligned>(row_of<T>(a.out, row) + column, out, count);
+  for (int h = 0; h < 2; ++h) {
+    if (own.count[h] == 0) continue;
+    gate[h] = load_group<aligned>(row_of<T>(a.gate, own.row) + own.column[h], own.count[h]);
+    up[h] = load_group<aligned>(row_of<T>(a.up, own.row) + own.column[h], own.count[h]);
+  }
+  LATHE_UNROLL
+  for (int h = 0; h < 2; ++h) {
+    if (own.count[h] == 0) return;
+    Group out;
+    LATHE_UNROLL
+    for (int j = 0; j < group_elements; ++j) out.at[j] = gated_product<T, Gate>(gate[h].at[j], up[h].at[j]);
+    store_group<aligned>(row_of<T>(a.out, own.row) + own.column[h], out, own.count[h]);
+  }
 }
 
 template <class T, class Gate, bool aligned>
@@ -55,7 +64,7 @@ __global__ void __launch_bounds__(elementwise_threads) gated_backward_kernel(Gat
 template <class T, class Gate>
 void forward(const GatedForwardArgs& a) {
   const bool aligned = rows_aligned<T>(a.out) && rows_aligned<T>(a.gate) && rows_aligned<T>(a.up);
-  launch_elementwise("gated_forward", a.row_end, a.columns,
+  launch_elementwise("gated_forward", a.row_end, half_columns(a.columns),
                      aligned ? gated_forward_kernel<T, Gate, true> : gated_forward_kernel<T, Gate, false>, a);
 }
 
