@@ -6,6 +6,7 @@
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/ptx/cluster.h"
 #include "kernels/cuda/ptx/grid_dependency.h"
+#include "kernels/cuda/ptx/load_early.h"
 #include "kernels/paged_attention/chunk_results.cuh"
 #include "kernels/paged_attention/paged_call.cuh"
 
@@ -88,23 +89,24 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     LATHE_UNROLL
     for (int g = 0; g < PagedKeys<T>::chunk_groups; ++g) {
       const int64_t page = (c * chunk + g * PagedKeys<T>::group_rows) >> a.page_shift;
-      pages[g] = keys.table[page < a.batch.max_pages ? page : a.batch.max_pages - 1];
+      pages[g] = load_early(keys.table + (page < a.batch.max_pages ? page : a.batch.max_pages - 1));
     }
   };
   grid_dependency_wait();
 
   const int index = rank * Shape::warps + warp;  // of the sequence's chunks
-  look_up(index);                                // while its bounds are on their way
+  look_up(index);                                // while its bounds are on their way: nothing may leave before it
   const Tile tile = tile_of_sequence(a.batch, a.tiles.group);
-  if (tile.rows == 0 || tile.rows > paged_decode_rows) return;  // the whole cluster
+  const bool is_decoded = tile.rows > 0 && tile.rows <= paged_decode_rows;
   const ChunkRange all = chunks_of(tile, a.tiles.group, a.tiles.rule.window);
-  const int count = all.end - all.begin, c = all.begin + index;
-  if (all.begin > 0 && c < all.end) look_up(c);  // a window hides the sequence's beginning
+  const int count = is_decoded ? all.end - all.begin : 0, c = all.begin + index;
+  if (all.begin > 0 && index < count) look_up(c);  // a window hides the sequence's beginning
 
-  load_rows<Shape::threads>(memory.queries, tile.rows, a.tiles.head_dim, a.tiles.q_aligned, [&](int r) {
-    return row_address(a.tiles.q, a.tiles.q_token, a.tiles.q_head, tile, a.tiles.group, r);
-  });
-  if (c < all.end) {
+  if (is_decoded)
+    load_rows<Shape::threads>(memory.queries, tile.rows, a.tiles.head_dim, a.tiles.q_aligned, [&](int r) {
+      return row_address(a.tiles.q, a.tiles.q_token, a.tiles.q_head, tile, a.tiles.group, r);
+    });
+  if (index < count) {
     const int left = tile.first_position + (tile.rows - 1) / a.tiles.group + 1 - c * chunk;
     const int rows = left < chunk ? left : chunk;
     LATHE_UNROLL
@@ -121,10 +123,10 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   }
   cp_async_wait<1>();
   __syncthreads();  // the queries are there for all, and each warp's keys for itself
-  if (c < all.end) attend_chunk<Shape>(a.tiles, tile, c, memory.queries, own);
+  if (index < count) attend_chunk<Shape>(a.tiles, tile, c, memory.queries, own);
 
   sync_blocks<alone>();  // the chunks' results are there
-  const int quads = (a.tiles.head_dim + 3) / 4, items = tile.rows * quads;
+  const int quads = (a.tiles.head_dim + 3) / 4, items = is_decoded ? tile.rows * quads : 0;
   for (int item = rank * Shape::threads + static_cast<int>(threadIdx.x); item < items;
        item += static_cast<int>(gridDim.x) * Shape::threads) {
     const auto result = [&](int i) {
