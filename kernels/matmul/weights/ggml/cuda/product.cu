@@ -12,60 +12,63 @@ struct TileCodes {
   int64_t tile_bytes;
 };
 
-// 20 KB of codes in flight in a block, of which an H100 has room for three; of each of gate and up 16.
-constexpr int bytes_alone = 20 << 10, bytes_gated = 16 << 10;
+// Codes in hand or on their way: 26 KB and more under way in each of the two blocks of a multiprocessor.
+constexpr int bytes_alone = 40 << 10, bytes_gated = 24 << 10, most_rounds = 8;
 
-template <class T, class Format, int bytes>
+template <class T, class Format, int parts, int bytes>
 class TileReader {
   using Place = ggml::Tiles<Format>;
-  static_assert(Place::rows == CodesShape::n && ggml::stage_neighbours == block_k);
+  static_assert(Place::rows == codes_columns && ggml::stage_neighbours == block_k);
   static_assert(Place::stage_bytes % 16 == 0);
+  static constexpr int whole_rounds = bytes / (parts * Place::stage_bytes);
 
  public:
   using Codes = TileCodes;
-  static constexpr int stages = bytes / Place::stage_bytes;
+  static constexpr int rounds = whole_rounds < most_rounds ? whole_rounds : most_rounds;
   struct Memory {
-    alignas(16) uint8_t codes[stages][Place::stage_bytes];
+    alignas(16) uint8_t codes[rounds][parts][Place::stage_bytes];
   };
 
-  __device__ __forceinline__ TileReader(const TileCodes& codes, Memory& memory, int64_t first_column, int64_t,
-                                        int64_t k)
+  __device__ __forceinline__ TileReader(const TileCodes& codes, Memory& memory, const TeamThread& thread,
+                                        int64_t first_column, int64_t, int64_t k)
       : memory_(memory),
+        thread_(thread),
         tile_(codes.tiles + first_column / Place::rows * codes.tile_bytes),
         tile_bytes_(codes.tile_bytes),
-        next_codes_(tile_ + tile_thread() * 16),
+        next_codes_(tile_ + thread.part * Place::stage_bytes + thread.thread * 16),
         steps_(stages_along(k)) {}
 
   // What memory delivers to all blocks in some 8 µs.
   __device__ __forceinline__ void prefetch() const {
-    constexpr int lines = 512;
+    constexpr int lines = 512, threads = parts * team_threads;
     LATHE_UNROLL
-    for (int i = 0; i < lines / CodesShape::threads; ++i) {
-      const int64_t at = (i * CodesShape::threads + tile_thread()) * int64_t{128};
+    for (int i = 0; i < lines / threads; ++i) {
+      const int64_t at = (i * threads + thread_.part * team_threads + thread_.thread) * int64_t{128};
       if (at < tile_bytes_) prefetch_line(tile_ + at);
     }
   }
 
-  __device__ __forceinline__ void copy(int stage) {
+  __device__ __forceinline__ uint8_t* codes_of_team() const { return memory_.codes[0][thread_.part]; }
+  __device__ __forceinline__ void copy(uint8_t* place) {
     constexpr int vectors = Place::stage_bytes / 16;
-    const int thread = tile_thread();
+    const int thread = thread_.thread;
     LATHE_UNROLL
-    for (int i = 0; i < vectors; i += CodesShape::threads)
-      if (i + CodesShape::threads <= vectors || i + thread < vectors)
-        cp_async_16(memory_.codes[stage] + (i + thread) * 16, next_codes_ + i * 16);
-    next_codes_ += Place::stage_bytes;
+    for (int i = 0; i < vectors; i += team_threads)
+      if (i + team_threads <= vectors || i + thread < vectors)
+        cp_async_16(place + (i + thread) * 16, next_codes_ + i * 16);
+    next_codes_ += parts * Place::stage_bytes;
   }
 
-  __device__ __forceinline__ void begin() {
+  __device__ __forceinline__ void begin_tables() {
     LATHE_UNROLL
     for (int i = 0; i < factors_ahead; ++i) next_[i] = factors_of(i);
   }
+  __device__ __forceinline__ void begin() const {}
 
-  __device__ __forceinline__ void decode(WeightFragments<T>& fragments, int step, int stage) {
-    if (Place::is_k && step % Place::block_stages == 0) take_factors(step / Place::block_stages);
-    const uint8_t* from = memory_.codes[stage];
-    const StageCodes<Format> codes(from, row(), tile_thread() % threads_of_column);
-    const StageScales<Format> scales(from, row(), factors_);
+  __device__ __forceinline__ void decode(WeightFragments<T>& fragments, int step, const uint8_t* from) {
+    if (Place::is_k && step % Place::block_stages < parts) take_factors(step / Place::block_stages);
+    const StageCodes<Format> codes(from, thread_.column(), thread_.quarter());
+    const StageScales<Format> scales(from, thread_.column(), factors_);
     LATHE_UNROLL
     for (int i = 0; i < block_k / 16; ++i) {
       const uint32_t word = codes.word(i);
@@ -78,13 +81,13 @@ class TileReader {
   __device__ __forceinline__ void advance(int) const {}
 
  private:
-  // Blocks of a K format whose factors are on their way: three are twelve steps, some 1600 cycles.
-  static constexpr int factors_ahead = 3;
+  // Blocks of a K format whose factors are on their way: two are eight stages, some 1000 cycles.
+  static constexpr int factors_ahead = 2;
+  static_assert(parts <= 4, "a team meets every block of a K format, which are four stages");
 
-  __device__ __forceinline__ int row() const { return tile_thread() / threads_of_column; }
   __device__ __forceinline__ uint32_t factors_of(int block) const {
     if (!Place::is_k || block * Place::block_stages >= steps_) return 0;
-    return read_factors<Format>(tile_ + int64_t{steps_} * Place::stage_bytes, block, row());
+    return read_factors<Format>(tile_ + int64_t{steps_} * Place::stage_bytes, block, thread_.column());
   }
   __device__ __forceinline__ void take_factors(int block) {
     factors_ = next_[0];
@@ -94,12 +97,18 @@ class TileReader {
   }
 
   Memory& memory_;
+  const TeamThread thread_;
   const uint8_t* tile_;
   int64_t tile_bytes_;
   const uint8_t* next_codes_;  // what this thread copies
   int steps_;
   uint32_t factors_ = 0, next_[factors_ahead];
 };
+
+template <class T, class Format>
+using AloneReader = TileReader<T, Format, CodesBlock<1>::parts, bytes_alone>;
+template <class T, class Format>
+using GatedReader = TileReader<T, Format, CodesBlock<2>::parts, bytes_gated>;
 
 TileCodes codes_of(const GgmlTiles& weight) { return {weight.data, weight.tile_bytes}; }
 
@@ -112,7 +121,7 @@ void start(const GgmlTilesProducts& products) {
     all.of[i] = codes_product<T>(of.product, codes_of(of.weight));
     if (i >= products.count) all.of[i].epilogue.n = 0;
   }
-  start_codes_products<T, TileReader<T, Format, bytes_alone>, joined_most>("ggml_product", all);
+  start_codes_products<T, AloneReader<T, Format>, joined_most>("ggml_product", all);
 }
 
 }  // namespace
@@ -132,7 +141,7 @@ template <DeviceKind>
 void ggml_gated_tiles(const GgmlTilesProductArgs& gate, const GgmlTilesProductArgs& up, const GatedResult& result) {
   using namespace LATHE_CUDA_NAMESPACE;
   const auto start = [&]<class T, class Format>() {
-    start_gated_codes<T, TileReader<T, Format, bytes_gated>>("ggml_gated", gate.product, result, codes_of(gate.weight),
+    start_gated_codes<T, GatedReader<T, Format>>("ggml_gated", gate.product, result, codes_of(gate.weight),
                                                              codes_of(up.weight));
   };
   ggml::with_format(gate.weight.format, [&]<class Format>() {
