@@ -60,7 +60,7 @@ struct Rotation {
 };
 
 Rotation rotate(const testing::Operation& operation, const Case& test_case, Device device) {
-  double bytes = 0;
+  double bytes = test_case.started_bytes;
   for (const auto* operands : {&test_case.inputs, &test_case.outputs})
     for (const Operand& operand : *operands) bytes += operand_bytes(operand);
   const double wanted = 3.0 * static_cast<double>(last_cache_bytes(device));

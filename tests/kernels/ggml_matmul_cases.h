@@ -25,6 +25,8 @@ inline Generator block_bytes(const RandomBlocks::Layout& layout) {
   };
 }
 
+inline constexpr int64_t rows_made = 32;
+
 inline GgmlWeight weight_on(Device device, const kernels::GgmlRows& rows) {
   if (device.kind == DeviceKind::cpu) return GgmlWeight::pack(rows, DType::bf16);
   kernels::Upload upload(device);
@@ -33,7 +35,7 @@ inline GgmlWeight weight_on(Device device, const kernels::GgmlRows& rows) {
   return sent;
 }
 
-// Packed once. bytes: the blocks as in the file, the other operands once.
+// Packed once, of a few rows that repeat. bytes: the blocks as in the file, the other operands once.
 inline Case timed_forward(GgmlFormat format, int64_t m, int64_t n, int64_t k) {
   const RandomBlocks::Layout layout = RandomBlocks::layout(format);
   const int64_t row_bytes = k / layout.elements * layout.bytes;
@@ -41,7 +43,7 @@ inline Case timed_forward(GgmlFormat format, int64_t m, int64_t n, int64_t k) {
                  std::to_string(k) + "_bf16"};
   c.inputs = {{.name = "x", .shape = {m, k}, .dtype = DType::bf16, .values = normal()},
               {.name = "blocks",
-               .shape = {n, row_bytes},
+               .shape = {rows_made, row_bytes},
                .dtype = DType::u8,
                .values = block_bytes(layout),
                .batch = Batch::shared,
@@ -50,13 +52,14 @@ inline Case timed_forward(GgmlFormat format, int64_t m, int64_t n, int64_t k) {
   c.flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   c.bytes = static_cast<double>(n * row_bytes + m * (n + k) * 2);
   c.start = [=](const Arguments& a) {
+    const auto* const blocks = reinterpret_cast<const std::byte*>(a["blocks"].data<uint8_t>());
     std::vector<const std::byte*> rows;
-    for (int64_t row = 0; row < n; ++row)
-      rows.push_back(reinterpret_cast<const std::byte*>(a["blocks"].data<uint8_t>()) + row * row_bytes);
+    for (int64_t row = 0; row < n; ++row) rows.push_back(blocks + row % rows_made * row_bytes);
     return [a, weight = weight_on(a["x"].device(), {format, k, rows})] {
       kernels::linear_forward(a["out"], a["x"], weight);
     };
   };
+  c.started_bytes = static_cast<double>(n * row_bytes);
   c.run = [start = c.start](const Arguments& a) { start(a)(); };
   c.reduction = k;
   return c;
@@ -70,6 +73,9 @@ inline std::vector<Operation> ggml_matmul_operations() {
     forward.timed.push_back(ggml_matmul_cases::timed_forward(format, 1, 4096, 4096));
     forward.timed.push_back(ggml_matmul_cases::timed_forward(format, 512, 2048, 2048));
     forward.timed_on_cards.push_back(ggml_matmul_cases::timed_forward(format, 1, 4096, 14336));
+    if (format != GgmlFormat::q4_0 && format != GgmlFormat::q8_0 && format != GgmlFormat::q4_k) continue;
+    forward.timed_on_cards.push_back(ggml_matmul_cases::timed_forward(format, 1, 14336, 4096));
+    forward.timed_on_cards.push_back(ggml_matmul_cases::timed_forward(format, 16, 4096, 4096));
   }
   return {forward};
 }

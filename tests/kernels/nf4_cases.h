@@ -59,6 +59,7 @@ inline std::vector<Operand> weight_inputs(int64_t rows, int64_t columns, int64_t
                                           kernels::Nf4Scales scales) {
   const int64_t blocks = ceil_div(rows * columns, block_size);
   std::vector<Operand> inputs = {shared("codes", {ceil_div(rows * columns, 2)}, DType::u8, integers(0, 255))};
+  inputs[0].may_repeat = true;
   if (scales == kernels::Nf4Scales::plain) {
     inputs.push_back(shared("absmax", {blocks}, DType::f32, uniform(0.5, 3.5)));
   } else {

@@ -25,8 +25,9 @@ struct Extents {
 inline std::vector<Operand> weight_inputs(const Extents& e, QuantizedFormat format) {
   if (format == QuantizedFormat::nf4)
     return nf4_cases::weight_inputs(e.n, e.k, e.block_size, kernels::Nf4Scales::nested);
-  return {nf4_cases::shared("codes", {e.n, e.k}, DType::i8, integers(-127, 127)),
-          nf4_cases::shared("scales", {e.n, (e.k + 63) / 64}, DType::f32, uniform(0.01, 0.04))};
+  Operand codes = nf4_cases::shared("codes", {e.n, e.k}, DType::i8, integers(-127, 127));
+  codes.may_repeat = true;
+  return {codes, nf4_cases::shared("scales", {e.n, (e.k + 63) / 64}, DType::f32, uniform(0.01, 0.04))};
 }
 
 inline QuantizedWeight weight_of(const Arguments& a, const Extents& e, QuantizedFormat format) {
@@ -204,6 +205,9 @@ inline std::vector<Operation> quantized_matmul_operations() {
       gradient.timed.push_back(timed_input_gradient({512, 2048, 2048}, format, dtype));
     }
   }
+  for (const QuantizedFormat format : {QuantizedFormat::nf4, QuantizedFormat::int8})
+    for (const Extents& e : {Extents{1, 4096, 4096}, Extents{1, 14336, 4096}, Extents{16, 4096, 4096}})
+      on_devices.timed_on_cards.push_back(timed_forward(e, format, DType::bf16));
   return {forward, gradient, on_devices, gemv};
 }
 

@@ -154,17 +154,16 @@ Range members(const Operand& operand, const Case& test_case, const Contents& con
 
 namespace {
 
-// `period`: after so many elements those of a floating operand repeat.
+// `period`: of floating operands, and of those that may repeat, only so many elements.
 Contents generate_contents(const Operation& operation, const Case& test_case, Prepared prepared, size_t period) {
   Contents contents;
   const auto generate = [&](const Operand& operand) {
     RandomStream random(seed_of(operation.name, test_case.name, operand.name), RandomPurpose::test);
     std::vector<double>& elements = contents[operand.name];
-    elements.resize(static_cast<size_t>(operand.shape.numel()));
-    const size_t generated = is_floating(operand.dtype) ? std::min(period, elements.size()) : elements.size();
-    for (size_t i = 0; i < generated; ++i)
+    const auto count = static_cast<size_t>(operand.shape.numel());
+    elements.resize(is_floating(operand.dtype) || operand.may_repeat ? std::min(period, count) : count);
+    for (size_t i = 0; i < elements.size(); ++i)
       elements[i] = round_to(operand.dtype, operand.values(random, static_cast<int64_t>(i)));
-    for (size_t i = generated; i < elements.size(); ++i) elements[i] = elements[i - generated];
   };
   for (const Operand& operand : test_case.inputs) generate(operand);
   for (const Operand& operand : test_case.outputs)

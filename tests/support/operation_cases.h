@@ -46,7 +46,8 @@ struct Operand {
   Batch batch = Batch::rows;
   int batch_dimension = 0;
   int64_t padding = 0;  // elements left between rows of the last dimension, so that the tensor is strided
-  bool on_cpu = false;  // index tensors that the operation wants on the CPU whatever the device
+  bool on_cpu = false;      // index tensors that the operation wants on the CPU whatever the device
+  bool may_repeat = false;  // integers that mean the same wherever they stand: the bench makes a piece of them
   // Outputs only.
   bool accumulates = false;      // the operation adds to what `values` put there
   std::string in_place_of = {};  // shares the memory of that input
@@ -103,6 +104,7 @@ struct Case {
   double flops = 0, bytes = 0;
   // What a program does once and not at each call (packing a weight); returns the call to be timed. Empty: `run` is.
   std::function<std::function<void()>(const Arguments&)> start = {};
+  double started_bytes = 0;               // that each start() holds beside the operands
   std::optional<ProductOf> product = {};  // what cuBLASLt is timed with beside it, on a card
 };
 
@@ -121,14 +123,14 @@ void store_element(std::byte* element, DType dtype, double value);  // rounds to
 double round_to(DType dtype, double value);
 double unit_roundoff(DType dtype);  // half the gap above 1; 0 for integers
 
-// Contents of operands by name: every element in f64, row-major without padding.
+// Contents of operands by name: every element in f64, row-major without padding, or a piece that repeats.
 using Contents = std::map<std::string, std::vector<double>, std::less<>>;
 
 // Inputs and starting values of accumulating outputs, rounded to their dtypes. What `prepare` computes is rounded, too,
 // or left in f64 where gradients are checked.
 enum class Prepared { rounded, exact };
 Contents make_contents(const Operation& operation, const Case& test_case, Prepared prepared = Prepared::rounded);
-// The same for timing: of a floating operand only the first elements are generated, and then repeat. On a card the
+// The same for timing: of a floating operand, and of those that may repeat, only the first elements. On a card the
 // largest operands, made one by one, would take longer than what is timed.
 Contents make_repeating_contents(const Operation& operation, const Case& test_case);
 

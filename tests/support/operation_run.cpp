@@ -73,12 +73,15 @@ void BoundCase::add(const Operand& operand, const Contents& contents, bool is_in
   const size_t row_bytes = static_cast<size_t>(padded_row(operand)) * element;
   slot.host.assign(guard_bytes + static_cast<size_t>(rows) * row_bytes + guard_bytes, std::byte(options_.poison));
   if (const auto found = contents.find(operand.name); found != contents.end()) {
+    const std::vector<double>& elements = found->second;
+    if (elements.empty() && rows * width > 0)
+      throw std::out_of_range("the case has no contents for '" + operand.name + "'");
     parallel_for(rows, 1 + (1 << 16) / std::max<int64_t>(width, 1), [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row)
         for (int64_t i = 0; i < width; ++i)
           store_element(
               slot.host.data() + guard_bytes + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(i) * element,
-              slot.dtype, found->second[static_cast<size_t>(row * width + i)]);
+              slot.dtype, elements[static_cast<size_t>(row * width + i) % elements.size()]);
     });
   }
   slot.original = slot.host;
