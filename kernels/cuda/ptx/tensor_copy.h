@@ -35,6 +35,9 @@ inline void tensor_copy_at_rest(void* tile, const TensorMap& map, int row, int c
 }
 // The map will be asked for: it comes from a kernel's arguments, in memory.
 inline void prefetch_map(const TensorMap&) {}
+// True for one lane of a warp, all of whose lanes come here, and always for the same one: whose copies they are. Behind
+// a comparison of lanes nvcc does not see that there is one, and has a loop around each copy.
+inline bool elect_lane() { return threadIdx.x % 32 == 0; }
 // The same box to that place in each block of the cluster whose rank is a bit of the mask; in each, its bytes are
 // completed on the barrier that lies where this one does. All of them have to be done with what lies there.
 inline void tensor_copy_multicast(void* tile, const TensorMap& map, int row, int column, MBarrier& barrier,
@@ -55,6 +58,17 @@ __device__ __forceinline__ void tensor_copy_at_rest(void* tile, const TensorMap&
 }
 __device__ __forceinline__ void prefetch_map(const TensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+__device__ __forceinline__ bool elect_lane() {
+  uint32_t elected;
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "elect.sync _|p, 0xffffffff;\n"
+      "selp.u32 %0, 1, 0, p;\n"
+      "}"
+      : "=r"(elected));
+  return elected != 0;
 }
 __device__ __forceinline__ void tensor_copy_multicast(void* tile, const TensorMap& map, int row, int column,
                                                       MBarrier& barrier, unsigned mask) {

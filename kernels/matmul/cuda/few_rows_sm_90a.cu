@@ -25,7 +25,7 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-constexpr int warpgroup = 128, producer = warpgroup;  // a thread of a warp of its own
+constexpr int warpgroup = 128, consuming_warps = 4, producing_warp = 4;
 constexpr int most_rows = 64;                         // of the weight in a tile
 constexpr int half_columns = most_rows / 2;           // of gate and of up in the sums of a tile
 constexpr int most_stages = 16;
@@ -93,14 +93,42 @@ __device__ __forceinline__ const typename Products<T>::Part& part_of(const Produ
   return p.parts[index];
 }
 
+// Boxes along k of a pair of operands.
 template <class T>
-__device__ __forceinline__ int all_steps(const Products<T>& p) {
-  return p.steps + p.steps2;
+__device__ __forceinline__ int steps_of(const Products<T>& p, int pair) {
+  return pair == 0 ? p.steps : p.steps2;
 }
 template <class T, class Gate>
-__device__ __forceinline__ int all_steps(const Gated<T, Gate>& p) {
-  return p.steps;
+__device__ __forceinline__ int steps_of(const Gated<T, Gate>& p, int pair) {
+  return pair == 0 ? p.steps : 0;
 }
+
+// A stage, as producer and consumers count them: its place in the ring, its tile, its pair and its first box of that.
+struct Walk {
+  RingPlace<most_stages> place;
+  unsigned tile = blockIdx.x;
+  int pair = 0, step = 0;
+
+  template <class P>
+  __device__ __forceinline__ int boxes(const P& p) const {
+    const int left = steps_of(p, pair) - step;
+    return left < p.plan.boxes ? left : p.plan.boxes;
+  }
+  template <class P>
+  __device__ __forceinline__ void advance(const P& p) {
+    place.stage = place.stage + 1 == p.plan.stages ? 0 : place.stage + 1;
+    place.parity ^= place.stage == 0 ? 1 : 0;
+    step += p.plan.boxes;
+    if (step < steps_of(p, pair)) return;
+    step = 0;
+    if (pair == 0 && steps_of(p, 1) > 0) {
+      pair = 1;
+    } else {
+      pair = 0;
+      tile += gridDim.x;
+    }
+  }
+};
 
 // Of what is copied first, by the time it is.
 template <class T>
@@ -116,35 +144,36 @@ __device__ __forceinline__ void prefetch_maps(const Gated<T, Gate>& p) {
   prefetch_map(p.left);
 }
 
-// Box `step` along k of x.
+// So many boxes along k of x.
 template <class T>
-__device__ __forceinline__ void copy_left(const Products<T>& p, void* to, int step, MBarrier& full) {
-  const bool second = step >= p.steps;
-  tensor_copy(to, second ? p.left2 : p.left, 0, (step - (second ? p.steps : 0)) * block_k, full);
+__device__ __forceinline__ void copy_left(const Products<T>& p, const Walk& at, int boxes, unsigned char* to, int bytes,
+                                          MBarrier& full) {
+  const TensorMap& map = at.pair == 0 ? p.left : p.left2;
+  for (int i = 0; i < boxes; ++i) tensor_copy(to + i * bytes, map, 0, (at.step + i) * block_k, full);
 }
 template <class T, class Gate>
-__device__ __forceinline__ void copy_left(const Gated<T, Gate>& p, void* to, int step, MBarrier& full) {
-  tensor_copy(to, p.left, 0, step * block_k, full);
+__device__ __forceinline__ void copy_left(const Gated<T, Gate>& p, const Walk& at, int boxes, unsigned char* to,
+                                          int bytes, MBarrier& full) {
+  for (int i = 0; i < boxes; ++i) tensor_copy(to + i * bytes, p.left, 0, (at.step + i) * block_k, full);
 }
 
-// And of a tile's weight; the second pair's is not at rest.
+// And of a tile's weight.
 template <class T>
-__device__ __forceinline__ void copy_right(const Products<T>& p, unsigned char* to, unsigned tile, int step,
-                                           MBarrier& full) {
+__device__ __forceinline__ void copy_right(const Products<T>& p, const Walk& at, int boxes, unsigned char* to,
+                                           int bytes, MBarrier& full) {
   int first;
-  const auto& part = part_of(p, tile, first);
-  if (step < p.steps) {
-    tensor_copy_at_rest(to, part.right, first, step * block_k, full);
-  } else {
-    tensor_copy(to, p.right2, first, (step - p.steps) * block_k, full);
-  }
+  const auto& part = part_of(p, at.tile, first);
+  const TensorMap& map = at.pair == 0 ? part.right : p.right2;
+  for (int i = 0; i < boxes; ++i) tensor_copy_at_rest(to + i * bytes, map, first, (at.step + i) * block_k, full);
 }
 template <class T, class Gate>
-__device__ __forceinline__ void copy_right(const Gated<T, Gate>& p, unsigned char* to, unsigned tile, int step,
-                                           MBarrier& full) {
-  const int half = p.plan.rows / 2, first = static_cast<int>(tile) * half;
-  tensor_copy_at_rest(to, p.gate, first, step * block_k, full);
-  tensor_copy_at_rest(to + half * line_bytes, p.up, first, step * block_k, full);
+__device__ __forceinline__ void copy_right(const Gated<T, Gate>& p, const Walk& at, int boxes, unsigned char* to,
+                                           int bytes, MBarrier& full) {
+  const int half = p.plan.rows / 2, first = static_cast<int>(at.tile) * half;
+  for (int i = 0; i < boxes; ++i) {
+    tensor_copy_at_rest(to + i * bytes, p.gate, first, (at.step + i) * block_k, full);
+    tensor_copy_at_rest(to + i * bytes + half * line_bytes, p.up, first, (at.step + i) * block_k, full);
+  }
 }
 
 // ---- what becomes of a tile's sums, by the warpgroup ----
@@ -186,43 +215,23 @@ __device__ __forceinline__ int sums_column(const Gated<T, Gate>& p, int row) {
 
 // ---- the two sides of a block ----
 
-// A stage, as producer and consumers count them: its place in the ring, its tile and its first box along k.
-struct Walk {
-  RingPlace<most_stages> place;
-  unsigned tile = blockIdx.x;
-  int step = 0;
-
-  __device__ __forceinline__ int boxes(const Plan& plan, int steps) const {
-    return steps - step < plan.boxes ? steps - step : plan.boxes;
-  }
-  __device__ __forceinline__ void advance(const Plan& plan, int steps) {
-    place.stage = place.stage + 1 == plan.stages ? 0 : place.stage + 1;
-    place.parity ^= place.stage == 0 ? 1 : 0;
-    step += plan.boxes;
-    if (step < steps) return;
-    step = 0;
-    tile += gridDim.x;
-  }
-};
-
+// A warp whose lanes count together, so that whoever issues the copies has their operands in the warp's registers.
 template <int n, class P>
 class Producer {
  public:
-  __device__ __forceinline__ Producer(const P& p, Shared& shared) : p_(p), shared_(shared), steps_(all_steps(p)) {}
+  __device__ __forceinline__ Producer(const P& p, Shared& shared) : p_(p), shared_(shared) {}
 
   // The stages that may be filled before the kernels before have ended, but for x.
   __device__ __forceinline__ void begin() {
     if (!p_.plan.at_rest) return;
     Walk at;
-    for (; ahead_ < p_.plan.stages && at.tile < p_.plan.tiles; ++ahead_, at.advance(p_.plan, steps_)) {
-      if (at.step + at.boxes(p_.plan, steps_) > p_.steps) return;  // a second pair's
-      fill_right(at);
-    }
+    for (; ahead_ < p_.plan.stages && at.tile < p_.plan.tiles && at.pair == 0; ++ahead_, at.advance(p_)) fill_right(at);
   }
   __device__ __forceinline__ void run() {
     Walk at;
-    for (; ahead_ > 0; --ahead_, at.advance(p_.plan, steps_)) fill_left(at);
-    for (; at.tile < p_.plan.tiles; at.advance(p_.plan, steps_)) {
+    for (; ahead_ > 0; --ahead_, at.advance(p_)) fill_left(at);
+    for (; at.tile < p_.plan.tiles; at.advance(p_)) {
+      shared_.pipeline.wait_until_empty(at.place);
       fill_right(at);
       fill_left(at);
     }
@@ -230,17 +239,16 @@ class Producer {
 
  private:
   __device__ __forceinline__ void fill_right(const Walk& at) {
-    const int boxes = at.boxes(p_.plan, steps_), box_bytes = p_.plan.rows * line_bytes;
-    shared_.pipeline.begin_fill(at.place, static_cast<unsigned>(boxes * (p_.plan.rows + n) * line_bytes));
-    unsigned char* const to = stage(at);
-    for (int i = 0; i < boxes; ++i)
-      copy_right(p_, to + i * box_bytes, at.tile, at.step + i, shared_.pipeline.full[at.place.stage]);
+    const int boxes = at.boxes(p_);
+    MBarrier& full = shared_.pipeline.full[at.place.stage];
+    if (!elect_lane()) return;
+    mbarrier_arrive_expect_tx(full, static_cast<unsigned>(boxes * (p_.plan.rows + n) * line_bytes));
+    copy_right(p_, at, boxes, stage(at), p_.plan.rows * line_bytes, full);
   }
   __device__ __forceinline__ void fill_left(const Walk& at) {
-    const int boxes = at.boxes(p_.plan, steps_);
-    unsigned char* const to = stage(at) + p_.plan.boxes * p_.plan.rows * line_bytes;
-    for (int i = 0; i < boxes; ++i)
-      copy_left(p_, to + i * n * line_bytes, at.step + i, shared_.pipeline.full[at.place.stage]);
+    if (!elect_lane()) return;
+    copy_left(p_, at, at.boxes(p_), stage(at) + p_.plan.boxes * p_.plan.rows * line_bytes, n * line_bytes,
+              shared_.pipeline.full[at.place.stage]);
   }
   __device__ __forceinline__ unsigned char* stage(const Walk& at) const {
     return shared_.stages + at.place.stage * p_.plan.stage_bytes(n);
@@ -248,7 +256,6 @@ class Producer {
 
   const P& p_;
   Shared& shared_;
-  int steps_;
   int ahead_ = 0;  // stages that await x
 };
 
@@ -257,10 +264,10 @@ template <class T, int n, class P>
 __device__ __forceinline__ void multiply_tile(float (&sums)[n / 2], const P& p, Shared& shared, Walk& at) {
   const Plan& plan = p.plan;
   constexpr int k16_steps = block_k / 16;
-  const int steps = all_steps(p), box = plan.rows * block_k;
+  const int box = plan.rows * block_k;
   int before = -1;  // the stage
-  for (const unsigned tile = at.tile; at.tile == tile; at.advance(plan, steps)) {
-    const int boxes = at.boxes(plan, steps);
+  for (const unsigned tile = at.tile; at.tile == tile; at.advance(p)) {
+    const int boxes = at.boxes(p);
     const T* const first = reinterpret_cast<const T*>(shared.stages + at.place.stage * plan.stage_bytes(n));
     auto right = wgmma_operand<Major::k>(first), left = wgmma_operand<Major::k>(first + plan.boxes * box);
     shared.pipeline.wait_until_full(at.place);
@@ -269,7 +276,7 @@ __device__ __forceinline__ void multiply_tile(float (&sums)[n / 2], const P& p, 
       wgmma_fence();
       LATHE_UNROLL
       for (int k = 0; k < k16_steps; ++k)
-        wgmma_of_rows(plan.rows, sums, right.next_k16(k), left.next_k16(k), at.step > 0 || i > 0 || k > 0);
+        wgmma_of_rows(plan.rows, sums, right.next_k16(k), left.next_k16(k), before >= 0 || i > 0 || k > 0);
       wgmma_commit();
       wgmma_wait<1>();  // the tensor cores have this box to do meanwhile
       if (i == 0 && before >= 0) shared.pipeline.release(before);
@@ -313,19 +320,22 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   Shared& shared = *swizzled_shared<Shared>();
   launch_dependents();
   Producer<n, P> produced(p, shared);
-  if (threadIdx.x == producer) {
-    prefetch_maps(p);
-    shared.pipeline.init(warpgroup / 32);
-    mbarrier_init(shared.consumers, warpgroup);
-    fence_mbarrier_init();
-    produced.begin();
+  // From a lane, so that the compiler knows that a warp is of one mind: descriptors live in registers of the warp.
+  const int warp = __shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 32, 0);
+  if (warp == producing_warp) {
+    if (elect_lane()) {
+      prefetch_maps(p);
+      shared.pipeline.init(consuming_warps);
+      mbarrier_init(shared.consumers, warpgroup);
+      fence_mbarrier_init();
+    }
+    produced.begin();  // by that lane, for whom the mbarriers are there
   }
   __syncthreads();  // the mbarriers are there for all
   grid_dependency_wait();
-  // From a lane, so that the compiler knows that a warp is of one mind: descriptors live in registers of the warp.
-  if (__shfl_sync(full_warp, static_cast<int>(threadIdx.x) / warpgroup, 0) == 0) {
+  if (warp < consuming_warps) {
     consume<T, n>(p, shared);
-  } else if (threadIdx.x == producer) {
+  } else {
     produced.run();
   }
 }
