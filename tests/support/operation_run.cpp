@@ -76,12 +76,17 @@ void BoundCase::add(const Operand& operand, const Contents& contents, bool is_in
     const std::vector<double>& elements = found->second;
     if (elements.empty() && rows * width > 0)
       throw std::out_of_range("the case has no contents for '" + operand.name + "'");
-    parallel_for(rows, 1 + (1 << 16) / std::max<int64_t>(width, 1), [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row)
-        for (int64_t i = 0; i < width; ++i)
-          store_element(
-              slot.host.data() + guard_bytes + static_cast<size_t>(row) * row_bytes + static_cast<size_t>(i) * element,
-              slot.dtype, elements[static_cast<size_t>(row * width + i) % elements.size()]);
+    parallel_for(rows * width, 1 << 16, [&](int64_t begin, int64_t end) {
+      size_t next = static_cast<size_t>(begin) % elements.size();
+      for (int64_t at = begin; at < end;) {
+        const int64_t row = at / width, row_end = std::min(end, (row + 1) * width);
+        std::byte* to = slot.host.data() + guard_bytes + static_cast<size_t>(row) * row_bytes +
+                        static_cast<size_t>(at % width) * element;
+        for (; at < row_end; ++at, to += element) {
+          store_element(to, slot.dtype, elements[next]);
+          next = next + 1 == elements.size() ? 0 : next + 1;
+        }
+      }
     });
   }
   slot.original = slot.host;
