@@ -33,12 +33,9 @@ template <int threads, int blocks, int shared_bytes, Cards cards, class... Param
 void launch_dependent_clusters(const char* name, dim3 grid, unsigned cluster,
                                void (*kernel)(BlockResources<threads, blocks, shared_bytes, cards>, Parameters...),
                                const Arguments&... arguments) {
-  launch_unclaimed({.name = name,
-                    .grid = grid,
-                    .block = dim3(threads),
-                    .dependent = launches_dependents(),
-                    .cluster = cluster},
-                   shared_bytes, kernel, BlockResources<threads, blocks, shared_bytes, cards>{}, arguments...);
+  launch_unclaimed(
+      {.name = name, .grid = grid, .block = dim3(threads), .dependent = launches_dependents(), .cluster = cluster},
+      shared_bytes, kernel, BlockResources<threads, blocks, shared_bytes, cards>{}, arguments...);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -89,7 +89,8 @@ float read_element(uint64_t descriptor, bool along_mn, int i, int k, TileElement
 
 bool same_product(const WgmmaArgs& a, const WgmmaArgs& b) {
   return a.n == b.n && a.element == b.element && (a.a_registers == nullptr) == (b.a_registers == nullptr) &&
-         a.a == b.a && a.b == b.b && a.a_along_mn == b.a_along_mn && a.b_along_mn == b.b_along_mn && a.adds == b.adds && a.rows == b.rows;
+         a.a == b.a && a.b == b.b && a.a_along_mn == b.a_along_mn && a.b_along_mn == b.b_along_mn && a.adds == b.adds &&
+         a.rows == b.rows;
 }
 
 size_t sums_of(Warp& warp, void* const* requests) {

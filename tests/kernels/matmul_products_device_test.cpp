@@ -208,7 +208,8 @@ class MatmulProductsOnHopper : public ::testing::Test {
     const Tensor x = random_matrix(rows, k, dtype);
     std::vector<LinearProduct> products;
     for (const int64_t n : columns)
-      products.push_back({Tensor::empty({rows, n}, dtype, x.device()), pack_weight(random_matrix(n, k, dtype), dtype),
+      products.push_back({Tensor::empty({rows, n}, dtype, x.device()),
+                          pack_weight(random_matrix(n, k, dtype), dtype),
                           {.bias = n % 2 == 0 ? random_matrix(1, n, dtype).view({n}) : Tensor()}});
     const auto run = [&] {
       for (const LinearProduct& each : products) fill(each.out, 0.0);
@@ -223,7 +224,8 @@ class MatmulProductsOnHopper : public ::testing::Test {
   }
   void expect_gated(int64_t n, int64_t rows, DType dtype, Activation activation, simt::FiberOrder order) {
     const Tensor x = random_matrix(rows, k, dtype);
-    const Weight gate = pack_weight(random_matrix(n, k, dtype), dtype), up = pack_weight(random_matrix(n, k, dtype), dtype);
+    const Weight gate = pack_weight(random_matrix(n, k, dtype), dtype),
+                 up = pack_weight(random_matrix(n, k, dtype), dtype);
     const auto room = [&] { return Tensor::empty({rows, n}, dtype, x.device()); };
     const Tensor out = room();
     const auto run = [&] {

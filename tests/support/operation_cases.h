@@ -45,7 +45,7 @@ struct Operand {
   Generator values = {};  // inputs, and outputs that accumulate
   Batch batch = Batch::rows;
   int batch_dimension = 0;
-  int64_t padding = 0;  // elements left between rows of the last dimension, so that the tensor is strided
+  int64_t padding = 0;      // elements left between rows of the last dimension, so that the tensor is strided
   bool on_cpu = false;      // index tensors that the operation wants on the CPU whatever the device
   bool may_repeat = false;  // integers that mean the same wherever they stand: the bench makes a piece of them
   // Outputs only.

@@ -22,14 +22,13 @@ struct BulkOperand {
 
   alignas(1024) T elements[extent * bulk_k];
 
-  // The map that copy() takes: of a matrix [count, k], or [k, count] with its rows as neighbours. With `parts` of 2 the
-  // one that copy_half() takes.
-  static TensorMapArgs map_args(const T* data, int64_t stride, int64_t count, int64_t k, int parts = 1) {
+  // The map that copy() takes: of a matrix [count, k], or [k, count] with its rows as neighbours.
+  static TensorMapArgs map_args(const T* data, int64_t stride, int64_t count, int64_t k) {
     return {.data = data,
             .rows = major == Major::k ? count : k,
             .columns = major == Major::k ? k : count,
             .row_stride = stride,
-            .box_rows = major == Major::k ? extent / parts : bulk_k,
+            .box_rows = major == Major::k ? extent : bulk_k,
             .box_columns = 64};
   }
 
@@ -40,22 +39,6 @@ struct BulkOperand {
     } else {
       LATHE_UNROLL
       for (int i = 0; i < extent / 64; ++i) tensor_copy(elements + i * panel, map, k, first + 64 * i, full);
-    }
-  }
-
-  // The same by the blocks of a pair for both: the block of that rank copies half of the rows to each. `bytes` complete
-  // on the barriers of both, when both have copied theirs.
-  __device__ __forceinline__ void copy_half(const TensorMap& map, int first, int k, MBarrier& full, int rank) {
-    static_assert(extent % 128 == 0);
-    constexpr unsigned both = 3;
-    const int skipped = rank * (extent / 2);  // a multiple of 64: as many panels as rows
-    T* const to = elements + skipped * bulk_k;
-    if constexpr (major == Major::k) {
-      tensor_copy_multicast(to, map, first + skipped, k, full, both);
-    } else {
-      LATHE_UNROLL
-      for (int i = 0; i < extent / 128; ++i)
-        tensor_copy_multicast(to + i * panel, map, k, first + skipped + 64 * i, full, both);
     }
   }
 

@@ -25,8 +25,7 @@ struct BulkPipeline {
   using Place = RingPlace<stages>;
   MBarrier full[stages], empty[stages];
 
-  // By one thread; a barrier of the block follows, or, where the consumers are those of a pair of blocks, of the
-  // cluster. Every consuming warp releases every stage once.
+  // By one thread; a barrier of the block follows. Every consuming warp releases every stage once.
   __device__ __forceinline__ void init(int consuming_warps) {
     for (int i = 0; i < stages; ++i) {
       mbarrier_init(full[i], 1);
@@ -48,10 +47,6 @@ struct BulkPipeline {
   // By all lanes of a warp, whose wgmma that read the stage have been waited for.
   __device__ __forceinline__ void release(int stage) {
     if (threadIdx.x % 32 == 0) mbarrier_arrive(empty[stage]);
-  }
-  // The same where the producer of the other block of a pair copies to this one, too.
-  __device__ __forceinline__ void release_to_both(int stage) {
-    if (threadIdx.x % 32 < 2) mbarrier_arrive_at(empty[stage], static_cast<int>(threadIdx.x % 32));
   }
 };
 

@@ -178,7 +178,8 @@ __device__ __forceinline__ void decode_codes(Right& right, const TeamThread& thr
 template <class T, int weights>
 class CodesLeft {
   using Tile = CodesLeftTile<T>;
-  static constexpr int parts = CodesBlock<weights>::parts, rows_at_once = CodesBlock<weights>::multiplying / Tile::vectors;
+  static constexpr int parts = CodesBlock<weights>::parts,
+                       rows_at_once = CodesBlock<weights>::multiplying / Tile::vectors;
   static_assert(rows_at_once % 8 == 0, "a thread's vectors change places alike");
   using Round = Tile[parts];
 
@@ -406,9 +407,9 @@ __device__ __forceinline__ void multiply_lora(CodesSums& sums, const CodesProduc
   }
 }
 
-template <class T, class Right, int count,
-          class Resources =
-              BlockResources<CodesBlock<1>::threads, 1, static_cast<int>(sizeof(CodesMemory<T, Right, 1>))>>
+template <
+    class T, class Right, int count,
+    class Resources = BlockResources<CodesBlock<1>::threads, 1, static_cast<int>(sizeof(CodesMemory<T, Right, 1>))>>
 __global__ void __launch_bounds__(Resources::threads, codes_blocks)
     codes_product_kernel(Resources, const __grid_constant__ CodesProducts<T, typename Right::Codes, count> all) {
   using Block = CodesBlock<1>;
@@ -485,9 +486,9 @@ struct GatedCodes {
 };
 
 // A block has the same 32 columns of both weights.
-template <class T, class Right,
-          class Resources =
-              BlockResources<CodesBlock<2>::threads, 1, static_cast<int>(sizeof(CodesMemory<T, Right, 2>))>>
+template <
+    class T, class Right,
+    class Resources = BlockResources<CodesBlock<2>::threads, 1, static_cast<int>(sizeof(CodesMemory<T, Right, 2>))>>
 __global__ void __launch_bounds__(Resources::threads, codes_blocks)
     gated_codes_kernel(Resources, const __grid_constant__ GatedCodes<T, typename Right::Codes> p) {
   using Block = CodesBlock<2>;

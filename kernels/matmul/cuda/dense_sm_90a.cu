@@ -2,18 +2,16 @@
 // stages under way, and two consuming warpgroups, which multiply 64 rows each. Blocks stay, one on each multiprocessor,
 // and take tile after tile: the next tile's first stages come while this one's sums are written.
 //
-// Blocks may go in pairs (clusters of two) whose tiles stand one above the other: each copies its own rows of the left
-// operand and half of the right one's, that half to both, so that the second-level cache is asked for two thirds of the
-// bytes (of square tiles three quarters). A stage is filled when the consumers of both blocks have released it.
+// Pairs of blocks (clusters of two, each of which copied half of the right operand's rows to both) asked the
+// second-level cache for a third less, and lost: 4096 rows on an H200, beside cuBLASLt, 0.98 to 1.06 of its speed where
+// blocks by themselves had 0.99 to 1.15; of a gradient of weights 0.90 and 0.95.
 //
 // An element has the bits that mma.sync gives it (dense.cu): both add 16 products and the sum so far by one formula
 // (kernels/simt/tensor_sum.h), and both walk along k by sixteens to the end of the last stage of 64. Were that not so
 // on a card (device_tests holds both against the formula), takes_warpgroups() returning false would be all there is to
 // change here.
 #include <algorithm>
-#include <cstdlib>
 
-#include "kernels/cuda/ptx/cluster.h"
 #include "kernels/cuda/tile/bulk_operand.cuh"
 #include "kernels/cuda/tile/bulk_pipeline.cuh"
 #include "kernels/matmul/cuda/epilogue.cuh"
@@ -78,16 +76,12 @@ struct Segments {
   TensorMap left[most], right[most];
   int steps[most];
   int count;
-  int cluster;  // blocks: 1, or 2, a pair
 };
 constexpr int most_segments(ProductLayout layout) {
   return layout == ProductLayout::columns_plain ? 12 : 2;  // maps of 128 bytes in 4 KiB of arguments
 }
 template <ProductLayout layout>
 using SegmentsOf = Segments<most_segments(layout)>;
-
-template <class Shape>
-inline constexpr bool may_pair = Shape::m == 128;
 
 // Calls body(first_row, first_column) for each tile of this block.
 template <class Shape, class Body>
@@ -103,8 +97,6 @@ __device__ __forceinline__ void for_each_tile(int64_t m, int64_t n, Body body) {
 template <class Stages, class Segments>
 __device__ __forceinline__ void produce(Stages& shared, const Segments& segments, int64_t m, int64_t n) {
   using Shape = typename Stages::Shape;
-  const bool paired = segments.cluster > 1;
-  const int rank = cluster_rank();
   RingPlace<Shape::stages> place;
   for_each_tile<Shape>(m, n, [&](int first_row, int first_column) {
     for (int s = 0; s < segments.count; ++s) {
@@ -114,12 +106,6 @@ __device__ __forceinline__ void produce(Stages& shared, const Segments& segments
         MBarrier& full = shared.pipeline.full[place.stage];
         shared.pipeline.begin_fill(place, left.bytes + right.bytes);
         left.copy(segments.left[s], first_row, step * bulk_k, full);
-        if constexpr (may_pair<Shape>) {
-          if (paired) {
-            right.copy_half(segments.right[s], first_column, step * bulk_k, full, rank);
-            continue;
-          }
-        }
         right.copy(segments.right[s], first_column, step * bulk_k, full);
       }
     }
@@ -128,11 +114,8 @@ __device__ __forceinline__ void produce(Stages& shared, const Segments& segments
 
 // sums = the product of `steps` stages, by a warpgroup whose rows of the tile begin at `row`. The stages are released.
 template <class Stages, int count>
-__device__ __forceinline__ void multiply_stages(float (&sums)[count], Stages& shared, int row, int steps, bool paired,
+__device__ __forceinline__ void multiply_stages(float (&sums)[count], Stages& shared, int row, int steps,
                                                 RingPlace<Stages::Shape::stages>& place) {
-  const auto release = [&](int stage) {
-    paired ? shared.pipeline.release_to_both(stage) : shared.pipeline.release(stage);
-  };
   int before = 0;
   for (int step = 0; step < steps; ++step, place.advance()) {
     shared.pipeline.wait_until_full(place);
@@ -143,11 +126,11 @@ __device__ __forceinline__ void multiply_stages(float (&sums)[count], Stages& sh
     for (int k = 0; k < bulk_k / 16; ++k) wgmma(sums, left.next_k16(k), right.next_k16(k), step > 0 || k > 0);
     wgmma_commit();
     wgmma_wait<1>();  // the tensor cores have this stage to do while the one before is given back
-    if (step > 0) release(before);
+    if (step > 0) shared.pipeline.release(before);
     before = place.stage;
   }
   wgmma_wait<0>(sums);
-  release(before);
+  shared.pipeline.release(before);
 }
 
 // A warp's 16 rows of sums, as wgmma leaves them, into out: 32 columns at a time by way of shared memory, where a lane
@@ -275,7 +258,7 @@ __device__ __forceinline__ void consume(Stages& shared, const Segments& segments
   for_each_tile<Shape>(e.m, e.n, [&](int first_row, int first_column) {
     for (int s = 0; s < (sum_each ? segments.count : 1); ++s) {
       float sums[Shape::n / 2];
-      multiply_stages(sums, shared, row, sum_each ? segments.steps[s] : steps_of_all, segments.cluster > 1, place);
+      multiply_stages(sums, shared, row, sum_each ? segments.steps[s] : steps_of_all, place);
       SumsTile& tile = shared.sums[4 * group + warp];
       if (pairs) {
         store_pairs(e, sums, first_row + row + 16 * warp, first_column);
@@ -288,20 +271,14 @@ __device__ __forceinline__ void consume(Stages& shared, const Segments& segments
   });
 }
 
-__device__ __forceinline__ void sync_blocks(int cluster) {
-  if (cluster == 1) return __syncthreads();
-  cluster_arrive();
-  cluster_wait();
-}
-
 template <class Shape, ProductLayout layout, class T, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     warpgroup_product_kernel(Resources, const __grid_constant__ SegmentsOf<layout> segments, Epilogue<T> epilogue) {
   using Shared = Stages<Shape, layout, T>;
   static_assert(sizeof(Shared) <= Resources::shared_bytes);
   Shared& shared = *swizzled_shared<Shared>();
-  if (threadIdx.x == 0) shared.pipeline.init(Shape::consuming_warps * segments.cluster);
-  sync_blocks(segments.cluster);  // the mbarriers are there for all
+  if (threadIdx.x == 0) shared.pipeline.init(Shape::consuming_warps);
+  __syncthreads();  // the mbarriers are there for all
   // From a lane, so that the compiler knows that a warp is of one mind: descriptors live in registers of the warp.
   const int warpgroup = __shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 128, 0);
   if (warpgroup == 0) {
@@ -311,7 +288,6 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     if constexpr (Shape::consumers > 1) Registers<Shape>::take();
     consume(shared, segments, epilogue, warpgroup - 1);
   }
-  if (segments.cluster > 1) sync_blocks(segments.cluster);  // the other block copies to this one, and arrives here
 }
 
 // ---- host ----
@@ -323,7 +299,7 @@ struct PairMaps {
 };
 template <class Shape, ProductLayout layout, class T>
 PairMaps<Shape, layout, T> maps_of(const ProductArgs& args, const ProductMatrix& left, const ProductMatrix& right,
-                                   int64_t first_k, int64_t k, int cluster) {
+                                   int64_t first_k, int64_t k) {
   // Where k runs over the rows of a matrix, a pair may begin further down.
   const auto data = [&](const ProductMatrix& matrix, Major major) {
     return static_cast<const T*>(matrix.data) + (major == Major::k ? 0 : first_k * matrix.stride);
@@ -332,36 +308,24 @@ PairMaps<Shape, layout, T> maps_of(const ProductArgs& args, const ProductMatrix&
   using Left = std::remove_extent_t<decltype(Shared::left)>;
   using Right = std::remove_extent_t<decltype(Shared::right)>;
   return {Left::map_args(data(left, Left::major), left.stride, args.m, k),
-          Right::map_args(data(right, Right::major), right.stride, args.n, k, cluster)};
+          Right::map_args(data(right, Right::major), right.stride, args.n, k)};
 }
 
 template <class Shape, ProductLayout layout, class T>
 bool maps_serve(const ProductArgs& args) {
   const auto serves = [&](const ProductMatrix& left, const ProductMatrix& right, int64_t k) {
-    const auto maps = maps_of<Shape, layout, T>(args, left, right, 0, k, 1);
+    const auto maps = maps_of<Shape, layout, T>(args, left, right, 0, k);
     return why_no_tensor_map(maps.left)[0] == 0 && why_no_tensor_map(maps.right)[0] == 0;
   };
   return serves(args.left, args.right, args.k) && (args.k2 == 0 || serves(args.left2, args.right2, args.k2));
-}
-
-// Whether blocks go in pairs. The rows of tiles have to be even: then tile 2 i stands above tile 2 i + 1 (find_tile).
-inline int env(const char* name, int other) {
-  const char* v = getenv(name);
-  return v ? atoi(v) : other;
-}
-template <class Shape>
-bool pays_to_pair(const ProductArgs& args) {
-  const int64_t rows_of_tiles = (args.m + Shape::m - 1) / Shape::m;
-  return env("LATHE_PAIR", 0) > 0 && may_pair<Shape> && rows_of_tiles % 2 == 0;
 }
 
 template <class Shape, ProductLayout layout, class T>
 void start(const ProductArgs& args) {
   SegmentsOf<layout> segments;
   segments.count = 0;
-  segments.cluster = pays_to_pair<Shape>(args) ? 2 : 1;
   const auto add = [&](const ProductMatrix& left, const ProductMatrix& right, int64_t first_k, int64_t k) {
-    const auto maps = maps_of<Shape, layout, T>(args, left, right, first_k, k, segments.cluster);
+    const auto maps = maps_of<Shape, layout, T>(args, left, right, first_k, k);
     segments.left[segments.count] = make_tensor_map(maps.left);
     segments.right[segments.count] = make_tensor_map(maps.right);
     segments.steps[segments.count++] = stages_along(k);
@@ -369,10 +333,9 @@ void start(const ProductArgs& args) {
   const int64_t tiles = count_tiles<Shape>(args.m, args.n);
   const int64_t places = Shape::Resources::blocks * multiprocessors();
   const auto blocks = static_cast<unsigned>(tiles < places ? tiles : places);
-  const auto cluster = static_cast<unsigned>(segments.cluster);
   const auto launch_segments = [&] {
-    launch_clusters("warpgroup_product", dim3(blocks / cluster * cluster), cluster,
-                    warpgroup_product_kernel<Shape, layout, T>, segments, epilogue_of<T>(args));
+    launch("warpgroup_product", dim3(blocks), warpgroup_product_kernel<Shape, layout, T>, segments,
+           epilogue_of<T>(args));
     segments.count = 0;
   };
   if constexpr (layout == ProductLayout::columns_plain) {
@@ -407,8 +370,9 @@ void start(const ProductArgs& args) {
                             {cycles<Square>(args, 563), start<Square, layout, T>},
                             {cycles<Medium>(args, 420), start<Medium, layout, T>},
                             {cycles<Narrow>(args, 300), start<Narrow, layout, T>}};
-  if (const int w = env("LATHE_SHAPE", -1); w >= 0) return choices[w].start(args);
-  std::min_element(choices, choices + 4, [](const Choice& a, const Choice& b) { return a.cycles < b.cycles; })->start(args);
+  std::min_element(choices, choices + 4, [](const Choice& a, const Choice& b) {
+    return a.cycles < b.cycles;
+  })->start(args);
 }
 template <class T>
 void start(const ProductArgs& args) {
@@ -438,7 +402,8 @@ template <DeviceKind>
 bool takes_warpgroups(const ProductArgs& args) {
   // Up to so many rows have kernels of their own (few_rows.h); of a gradient either side may be narrow.
   const bool gradient = args.layout == ProductLayout::columns_plain;
-  return (args.m > few_rows_most || (gradient && args.n > few_rows_most)) && args.k > 0 && runs_sm_90a() && maps_serve(args);
+  return (args.m > few_rows_most || (gradient && args.n > few_rows_most)) && args.k > 0 && runs_sm_90a() &&
+         maps_serve(args);
 }
 template bool takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);
 

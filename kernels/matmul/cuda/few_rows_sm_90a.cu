@@ -11,7 +11,6 @@
 // two such blocks have room on a multiprocessor: those of this kernel, and those of the next.
 //
 // Steps along k are those of dense.cu, sixteen at a time to the end of the last 64, and so are the bits.
-#include <cstdlib>
 #include <span>
 
 #include "kernels/cuda/dependent_launch.h"
@@ -26,8 +25,8 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
 constexpr int warpgroup = 128, consuming_warps = 4, producing_warp = 4;
-constexpr int most_rows = 64;                         // of the weight in a tile
-constexpr int half_columns = most_rows / 2;           // of gate and of up in the sums of a tile
+constexpr int most_rows = 64;                // of the weight in a tile
+constexpr int half_columns = most_rows / 2;  // of gate and of up in the sums of a tile
 constexpr int most_stages = 16;
 constexpr int stages_bytes = 98 << 10;  // of two blocks, and what other kernels of a decode step take besides
 constexpr int line_bytes = block_k * 2;
@@ -342,41 +341,25 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
 
 // ---- host ----
 
-// TO BE REMOVED: what is compared on a card. LATHE_OLD_FEW_ROWS: the bodies before; LATHE_FEW_ROWS_LATE: no weight is
-// read early; LATHE_FEW_ROWS_TILE: its most rows; LATHE_FEW_ROWS_STAGES: the most stages.
-struct Tuning {
-  bool old, late;
-  int rows, stages;
-};
-Tuning tuning_of_environment() {
-  const auto number = [](const char* name) {
-    const char* const text = std::getenv(name);
-    return text == nullptr ? 0 : std::atoi(text);
-  };
-  return {number("LATHE_OLD_FEW_ROWS") != 0, number("LATHE_FEW_ROWS_LATE") != 0, number("LATHE_FEW_ROWS_TILE"),
-          number("LATHE_FEW_ROWS_STAGES")};
-}
-
 // So many rows of weights to a tile that the multiprocessor with the most has the least to read, where a tile costs as
 // much as four rows more. `step`: rows that a tile's must be a multiple of.
 Plan plan_for(std::span<const int64_t> columns, int step, int left_rows, bool at_rest) {
   Plan best{};
   int64_t least = 0;
-  const int most = tuning_of_environment().rows > 0 ? tuning_of_environment().rows : most_rows;
-  for (int rows = most; rows >= step; rows -= step) {
+  for (int rows = most_rows; rows >= step; rows -= step) {
     int64_t tiles = 0;
     for (const int64_t n : columns) tiles += (n + rows - 1) / rows;
     const int64_t cost = (tiles + multiprocessors() - 1) / multiprocessors() * (rows + 4);
     if (best.rows != 0 && cost >= least) continue;
-    best = {.rows = rows, .boxes = most_rows / rows, .stages = 0, .tiles = static_cast<unsigned>(tiles),
+    best = {.rows = rows,
+            .boxes = most_rows / rows,
+            .stages = 0,
+            .tiles = static_cast<unsigned>(tiles),
             .at_rest = at_rest};
     least = cost;
   }
   const int fit = stages_bytes / best.stage_bytes(left_rows);
   best.stages = fit < most_stages ? fit : most_stages;
-  const Tuning tuning = tuning_of_environment();
-  if (tuning.late) best.at_rest = false;
-  if (tuning.stages > 0 && tuning.stages < best.stages) best.stages = tuning.stages;
   return best;
 }
 
@@ -396,7 +379,6 @@ TensorMap map_of(const ProductMatrix& matrix, int64_t rows, int64_t k, int box_r
 }
 
 bool few_on_hopper(int64_t m, int64_t k) {
-  if (tuning_of_environment().old) return false;
   return m > 0 && m <= few_rows_most && k > 0 && runs_sm_90a();
 }
 

@@ -44,9 +44,9 @@ class WeightReader {
     const int row = thread.thread / vectors, vector = thread.thread % vectors;
     place_ = row * column_pitch<Codes> + vector * 16;
     valid_bytes_ = first_column + row < columns ? 16 : 0;
-    next_codes_ = codes.codes + (valid_bytes_ == 0 ? 0
-                                                   : (first_column + row) * row_bytes() +
-                                                         thread.part * column_bytes<Codes> + vector * 16);
+    next_codes_ =
+        codes.codes +
+        (valid_bytes_ == 0 ? 0 : (first_column + row) * row_bytes() + thread.part * column_bytes<Codes> + vector * 16);
   }
 
   __device__ __forceinline__ void prefetch() const {

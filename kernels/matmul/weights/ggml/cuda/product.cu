@@ -142,7 +142,7 @@ void ggml_gated_tiles(const GgmlTilesProductArgs& gate, const GgmlTilesProductAr
   using namespace LATHE_CUDA_NAMESPACE;
   const auto start = [&]<class T, class Format>() {
     start_gated_codes<T, GatedReader<T, Format>>("ggml_gated", gate.product, result, codes_of(gate.weight),
-                                                             codes_of(up.weight));
+                                                 codes_of(up.weight));
   };
   ggml::with_format(gate.weight.format, [&]<class Format>() {
     gate.product.dtype == DType::bf16 ? start.template operator()<bf16_t, Format>()
