@@ -378,9 +378,7 @@ TensorMap map_of(const ProductMatrix& matrix, int64_t rows, int64_t k, int box_r
   return make_tensor_map(map_args(matrix, rows, k, box_rows));
 }
 
-bool few_on_hopper(int64_t m, int64_t k) {
-  return m > 0 && m <= few_rows_most && k > 0 && runs_sm_90a();
-}
+bool few_on_hopper(int64_t m, int64_t k) { return m > 0 && m <= few_rows_most && k > 0 && runs_sm_90a(); }
 
 // The rows of x that wgmma multiplies.
 constexpr int left_rows_for(int64_t m) { return m <= 8 ? 8 : 16; }
