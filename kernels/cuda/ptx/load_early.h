@@ -1,5 +1,5 @@
-// A load that stays where it is written. The compiler moves one whose value only a branch needs behind the branch, which
-// may wait for memory itself: two waits where there should be one.
+// A load that stays where it is written. The compiler moves one whose value only a branch needs behind the branch,
+// which may wait for memory itself: two waits where there should be one.
 #pragma once
 
 #include "kernels/cuda/device.h"

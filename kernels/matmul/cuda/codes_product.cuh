@@ -19,7 +19,7 @@
 //
 // How codes lie and become numbers is the business of a Right, an object of each thread that decodes (TeamThread):
 //   Codes                  the weight as a kernel's argument
-//   rounds, Memory         of how many rounds codes are in hand or on their way, and where, in shared memory: codes[rounds]
+//   rounds, Memory         of how many rounds codes are in hand or on their way, and where (shared): codes[rounds]
 //   Right(codes, memory, thread, first_column, columns, k)   of a block's 32 columns, of so many that there are
 //   prefetch()             asks for their beginnings
 //   codes_of_team()        the place of its team's stage in the first round's codes
@@ -173,8 +173,8 @@ __device__ __forceinline__ void decode_codes(Right& right, const TeamThread& thr
 
 // ---- those that multiply ----
 
-// The rows of x on their way into the rounds: a thread has a vector of each stage in one row, or in two. Rows that there
-// are not are zeros from the beginning.
+// The rows of x on their way into the rounds: a thread has a vector of each stage in one row, or in two. Rows that
+// there are not are zeros from the beginning.
 template <class T, int weights>
 class CodesLeft {
   using Tile = CodesLeftTile<T>;
@@ -224,8 +224,8 @@ class CodesLeft {
   int stride_, rows_, place_;  // rows_: from this thread's on
 };
 
-// A warp's operands while it multiplies: of the weight 32 units of k in hand and 32 on their way; of eight rows of x the
-// same, of sixteen half as many.
+// A warp's operands while it multiplies: of the weight 32 units of k in hand and 32 on their way; of eight rows of x
+// the same, of sixteen half as many.
 template <class T, int eights>
 class CodesOperands {
   static constexpr BPair pair = eights == 1 ? BPair::k : BPair::columns;

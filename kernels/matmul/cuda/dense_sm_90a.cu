@@ -352,8 +352,8 @@ void start(const ProductArgs& args) {
   }
 }
 
-// What a product takes in tiles of a shape: rounds over the multiprocessors, times cycles of a stage, by what the tensor
-// cores do in it or, in smaller tiles, what a multiprocessor gets from the second-level cache.
+// What a product takes in tiles of a shape: rounds over the multiprocessors, times cycles of a stage, by what the
+// tensor cores do in it or, in smaller tiles, what a multiprocessor gets from the second-level cache.
 template <class Shape>
 int64_t cycles(const ProductArgs& args, int of_stage) {
   return of_stage * ((count_tiles<Shape>(args.m, args.n) + multiprocessors() - 1) / multiprocessors());
