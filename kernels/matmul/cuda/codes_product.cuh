@@ -9,7 +9,7 @@
 // two places, of which one is being filled. The weight is mma's left operand, 16 of its columns of the product, and up
 // to eight rows of x its right one; the other eight have a chain of their own beside it.
 //
-// A block has 32 columns of a weight. Its four teams of 128 threads decode a stage of 64 units of k each, in rounds: of
+// A block has 32 columns of a weight. Its two teams of 128 threads decode two stages of 64 units of k each, in rounds: of
 // one weight four stages in a row, of gate and up two of each. A barrier ends a round: a warp that multiplies comes to
 // it with a product under way.
 //
@@ -19,15 +19,15 @@
 //
 // How codes lie and become numbers is the business of a Right, an object of each thread that decodes (TeamThread):
 //   Codes                  the weight as a kernel's argument
-//   rounds, Memory         of how many rounds codes are in hand or on their way, and where (shared): codes[rounds]
+//   rounds, Memory         of how many rounds codes are in hand or on their way, and where, in shared memory: codes[rounds]
 //   Right(codes, memory, thread, first_column, columns, k)   of a block's 32 columns, of so many that there are
 //   prefetch()             asks for their beginnings
-//   codes_of_team()        the place of its team's stage in the first round's codes
-//   copy(place)            starts the copies of its team's next stage to there
+//   codes_of_team()        the place of its team's stages in the first round's codes
+//   copy(place, count)     starts the copies of its team's next stages to there, of so many that there are
 //   begin_tables()         what decoding needs beside them; a barrier follows
 //   begin()                what needs that; a barrier follows
-//   decode(weights, step, place)   this thread's weights of a step, whose codes are there, rounded to T: of a column of
-//                          the warp's, of every eight along k the pair of its quarter; its team's steps in order
+//   decode(weights, step, place, stage)   this thread's weights of a step, which is one of the stages whose codes are
+//                          there, rounded to T; its team's steps in order
 //   advance(round)         after the round's decode()
 #pragma once
 
@@ -42,11 +42,8 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
 inline constexpr int codes_rows = 16, codes_columns = 32;  // of a block
-inline constexpr int teams = 4, team_threads = 128;
+inline constexpr int teams = 2, team_threads = 128, team_stages = 2;
 inline constexpr int codes_blocks = 2;  // that a multiprocessor of sm_90 holds at once; others have less shared memory
-inline constexpr int threads_of_column = team_threads / codes_columns;
-static_assert(threads_of_column == 4, "as a fragment of the right operand has them");
-
 template <class T>
 using CodesLeftTile = OperandTile<T, codes_rows, Major::k>;
 template <class T>
@@ -56,7 +53,7 @@ using CodesRightTile = OperandTile<T, codes_columns, Major::k>;
 // a weight, then the teams.
 template <int weights>
 struct CodesBlock {
-  static constexpr int parts = teams / weights;  // stages of a round
+  static constexpr int weight_teams = teams / weights, parts = weight_teams * team_stages;  // parts: stages of a round
   static constexpr int multiplying = 2 * weights * 32, threads = multiplying + teams * team_threads;
   static __device__ __forceinline__ bool multiplies() { return threadIdx.x < multiplying; }
   // Of a warp that multiplies.
@@ -64,18 +61,22 @@ struct CodesBlock {
   static __device__ __forceinline__ int first_column() { return static_cast<int>(threadIdx.x) / 32 % 2 * 16; }
 };
 
-// A thread that decodes: its team has one of the `parts` stages of each round of a weight.
+// A thread that decodes: its team has two neighbours of the stages of each round of a weight, its warp 16 columns and 32
+// units of k of a stage, itself what a lane has of mma's left operand: of two columns, eight apart, of every eight along
+// k the pair of its quarter.
 struct TeamThread {
-  int weight, part, thread;  // the thread of the team
+  int weight, team, thread;  // the team of the weight's, the thread of the team
 
   template <int weights>
   static __device__ __forceinline__ TeamThread of_block() {
     using Block = CodesBlock<weights>;
     const int index = static_cast<int>(threadIdx.x) - Block::multiplying, team = index / team_threads;
-    return {team / Block::parts, team % Block::parts, index % team_threads};
+    return {team / Block::weight_teams, team % Block::weight_teams, index % team_threads};
   }
-  __device__ __forceinline__ int column() const { return thread / threads_of_column; }
-  __device__ __forceinline__ int quarter() const { return thread % threads_of_column; }
+  __device__ __forceinline__ int column() const { return thread / 32 % 2 * 16 + thread % 32 / 4; }  // and column() + 8
+  __device__ __forceinline__ int half() const { return thread / 64; }                               // of the stage
+  __device__ __forceinline__ int quarter() const { return thread % 4; }
+  __device__ __forceinline__ int first_stage() const { return team * team_stages; }  // of a round's
 };
 
 // A warp's columns of the weight by up to sixteen rows of x: at[i] has rows 8 i … of x.
@@ -83,28 +84,26 @@ struct CodesSums {
   float at[codes_rows / 8][4] = {};
 };
 
-// Eight columns of a weight in a stage, as a lane has them of the right operand: of sixteen along k each.
+// What a thread decodes of a stage: two steps along k.
 template <class T>
 struct WeightFragments {
-  BFragment<T> at[block_k / 16];
+  AFragment<T> at[2];
 };
 
-// A stage of a weight, decoded: of eight columns and 32 along k the two fragments of each lane.
+// A stage of a weight, decoded: of sixteen columns and sixteen along k each lane's left operand.
 struct DecodedStage {
-  static constexpr int halves = block_k / 32;
-  uint4 fragments[codes_columns / 8][halves][32];
+  uint4 fragments[codes_columns / 16][block_k / 16][32];
 
   __device__ __forceinline__ uint4* of(const TeamThread& thread) {
-    return &fragments[thread.thread / 32][0][thread.thread % 32];
+    return &fragments[thread.thread / 32 % 2][2 * thread.half()][thread.thread % 32];
   }
 };
 template <class T>
 __device__ __forceinline__ void store_decoded(uint4* to, const WeightFragments<T>& weights) {
   LATHE_UNROLL
-  for (int half = 0; half < DecodedStage::halves; ++half) {
-    const uint32_t(&first)[2] = weights.at[2 * half].registers;
-    const uint32_t(&second)[2] = weights.at[2 * half + 1].registers;
-    store_vector(to + half * 32, uint4{first[0], first[1], second[0], second[1]});
+  for (int step = 0; step < 2; ++step) {
+    const uint32_t(&four)[4] = weights.at[step].registers;
+    store_vector(to + step * 32, uint4{four[0], four[1], four[2], four[3]});
   }
 }
 
@@ -131,10 +130,14 @@ __device__ __forceinline__ void decode_codes(Right& right, const TeamThread& thr
   constexpr int parts = CodesBlock<weights>::parts, places = Right::rounds, ahead = places - 1;
   constexpr int place_bytes = static_cast<int>(sizeof(memory.right[0].codes[0]));
   const int steps = stages_along(k), rounds = (steps + parts - 1) / parts;
+  const auto stages_from = [&](int step) {
+    return steps - step < 0 ? 0 : steps - step < team_stages ? steps - step : team_stages;
+  };
   uint8_t* place = right.codes_of_team();
   uint8_t* filling = place + ahead * place_bytes;
+#pragma unroll 1
   for (int round = 0; round < ahead; ++round) {
-    if (round * parts + thread.part < steps) right.copy(place + round * place_bytes);
+    right.copy(place + round * place_bytes, stages_from(round * parts + thread.first_stage()));
     cp_async_commit();
   }
   right.begin_tables();
@@ -142,17 +145,19 @@ __device__ __forceinline__ void decode_codes(Right& right, const TeamThread& thr
   right.begin();
   cp_async_wait<ahead - 1>();
   end_round();  // the first round's codes are there
-  uint4* decoded = memory.decoded[0][thread.weight][thread.part].of(thread);
+  uint4* decoded = memory.decoded[0][thread.weight][thread.first_stage()].of(thread);
+  constexpr int stage_pitch = static_cast<int>(sizeof(DecodedStage) / sizeof *decoded);
   int to_other = static_cast<int>(sizeof memory.decoded[0] / sizeof *decoded), places_left = places;
-  int round = 0, step = thread.part;
-  const auto decode_round = [&](bool copies, bool decodes) {
-    if (copies) right.copy(filling);
+  int round = 0, step = thread.first_stage();
+  const auto decode_stage = [&](int stage) {
+    WeightFragments<T> fragments;
+    right.decode(fragments, step + stage, place, stage);
+    store_decoded(decoded + stage * stage_pitch, fragments);
+  };
+  const auto decode_round = [&](int copied, const auto& decode_stages) {
+    right.copy(filling, copied);
     cp_async_commit();
-    if (decodes) {
-      WeightFragments<T> fragments;
-      right.decode(fragments, step, place);
-      store_decoded(decoded, fragments);
-    }
+    decode_stages();
     right.advance(round);
     decoded += to_other;
     to_other = -to_other;
@@ -164,17 +169,25 @@ __device__ __forceinline__ void decode_codes(Right& right, const TeamThread& thr
     cp_async_wait<ahead - 1>();
     end_round();  // the round is decoded, and the next one's codes are there
   };
-  const int whole = steps / parts - ahead;  // rounds in which every team has a stage to copy
+  const int whole = steps / parts - ahead;  // rounds in which every team has its stages to copy
 #pragma unroll 1
-  while (round < whole) decode_round(true, true);
+  while (round < whole)
+    decode_round(team_stages, [&] {
+      LATHE_UNROLL
+      for (int stage = 0; stage < team_stages; ++stage) decode_stage(stage);
+    });
 #pragma unroll 1
-  while (round < rounds) decode_round(step + ahead * parts < steps, step < steps);
+  while (round < rounds)
+    decode_round(stages_from(step + ahead * parts), [&] {
+#pragma unroll 1
+      for (int stage = 0; stage < stages_from(step); ++stage) decode_stage(stage);
+    });
 }
 
 // ---- those that multiply ----
 
-// The rows of x on their way into the rounds: a thread has a vector of each stage in one row, or in two. Rows that
-// there are not are zeros from the beginning.
+// The rows of x on their way into the rounds: a thread has a vector of each stage in one row, or in two. Rows that there
+// are not are zeros from the beginning.
 template <class T, int weights>
 class CodesLeft {
   using Tile = CodesLeftTile<T>;
@@ -224,8 +237,8 @@ class CodesLeft {
   int stride_, rows_, place_;  // rows_: from this thread's on
 };
 
-// A warp's operands while it multiplies: of the weight 32 units of k in hand and 32 on their way; of eight rows of x
-// the same, of sixteen half as many.
+// A warp's operands while it multiplies: of the weight 32 units of k in hand and 32 on their way; of eight rows of x the
+// same, of sixteen half as many.
 template <class T, int eights>
 class CodesOperands {
   static constexpr BPair pair = eights == 1 ? BPair::k : BPair::columns;
@@ -237,11 +250,11 @@ class CodesOperands {
   __device__ __forceinline__ CodesOperands(int first_column) : reader_(0), first_column_(first_column) {}
   // Of a stage: the weights of this step and the next, an even one.
   __device__ __forceinline__ void load_weights(const DecodedStage& decoded, int step) {
-    const int half = step / 2;
-    const uint4* const from = &decoded.fragments[first_column_ / 8][half][threadIdx.x % 32];
-    const uint4 low = load_vector<uint4>(from), high = load_vector<uint4>(from + DecodedStage::halves * 32);
-    weights_[half][0] = {{low.x, high.x, low.y, high.y}};
-    weights_[half][1] = {{low.z, high.z, low.w, high.w}};
+    LATHE_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const uint4 four = load_vector<uint4>(&decoded.fragments[first_column_ / 16][step + i][threadIdx.x % 32]);
+      weights_[step / 2][i] = {{four.x, four.y, four.z, four.w}};
+    }
   }
   // Of a stage: the rows of this step, and where there are eight of the next, too.
   static constexpr int row_steps = 3 - eights;

@@ -9,26 +9,24 @@ namespace {
 // Scales come in chunks of so many stages along k, one chunk ahead in registers and the next but one on its way.
 constexpr int chunk_steps = 16;
 
-// Of a column's codes in a stage. Lanes of eight columns read two bytes of eight each: padded, int8 meets no bank
-// twice.
+// Of a column's codes in a stage, and from column to column of a team's stages: padded, so that lanes of eight columns
+// meet no bank twice.
 template <class Codes>
 constexpr int column_bytes = block_k* Codes::bits / 8;
 template <class Codes>
-constexpr int column_pitch = column_bytes<Codes> + (Codes::bits == 8 ? 16 : 0);
+constexpr int column_pitch = team_stages* column_bytes<Codes> + 16;
 
-// Of whose codes some 28 KB are under way in a block, and at least 26 of each of gate and up together.
+// Some 28 KB of codes are under way in a block.
 template <class Codes>
-constexpr int rounds_alone = Codes::bits == 8 ? 3 : 8;
-template <class Codes>
-constexpr int rounds_gated = Codes::bits == 8 ? 4 : 8;
+constexpr int rounds_ahead = Codes::bits == 8 ? 4 : 7;
 
-template <class T, class Codes_, int parts, int rounds_>
+template <class T, class Codes_, class Block>
 class WeightReader {
  public:
   using Codes = Codes_;
-  static constexpr int rounds = rounds_;
+  static constexpr int rounds = rounds_ahead<Codes>, parts = Block::parts;
   struct Memory {
-    alignas(16) uint8_t codes[rounds][parts][codes_columns * column_pitch<Codes>];
+    alignas(16) uint8_t codes[rounds][Block::weight_teams][codes_columns * column_pitch<Codes>];
     float scales[2][chunk_steps][codes_columns + 1];  // lanes that store a column's meet no bank twice
     typename Codes::Shared shared;
   };
@@ -43,10 +41,10 @@ class WeightReader {
         k_(static_cast<int>(k)) {
     const int row = thread.thread / vectors, vector = thread.thread % vectors;
     place_ = row * column_pitch<Codes> + vector * 16;
-    valid_bytes_ = first_column + row < columns ? 16 : 0;
-    next_codes_ =
-        codes.codes +
-        (valid_bytes_ == 0 ? 0 : (first_column + row) * row_bytes() + thread.part * column_bytes<Codes> + vector * 16);
+    columns_left_ = columns_ - first_column_ - row;
+    next_codes_ = codes.codes + (columns_left_ <= 0 ? 0
+                                                    : (first_column + row) * row_bytes() +
+                                                          thread.first_stage() * column_bytes<Codes> + vector * 16);
   }
 
   __device__ __forceinline__ void prefetch() const {
@@ -55,11 +53,15 @@ class WeightReader {
   }
 
   // Columns past the last get zeros.
-  __device__ __forceinline__ uint8_t* codes_of_team() const { return memory_.codes[0][thread_.part]; }
-  __device__ __forceinline__ void copy(uint8_t* place) {
-    if (thread_.thread >= codes_columns * vectors) return;
-    cp_async_16(place + place_, next_codes_, valid_bytes_);
-    if (valid_bytes_ > 0) next_codes_ += parts * column_bytes<Codes>;
+  __device__ __forceinline__ uint8_t* codes_of_team() const { return memory_.codes[0][thread_.team]; }
+  __device__ __forceinline__ void copy(uint8_t* place, int count) {
+    if (thread_.thread % vectors / (vectors / team_stages) < count) {
+      LATHE_UNROLL
+      for (int row = 0; row < codes_columns; row += rows_at_once)
+        cp_async_16(place + place_ + row * column_pitch<Codes>,
+                    next_codes_ + (row < columns_left_ ? row * row_bytes() : 0), row < columns_left_ ? 16 : 0);
+    }
+    if (columns_left_ > 0) next_codes_ += parts * column_bytes<Codes>;
   }
 
   __device__ __forceinline__ void begin_tables() {
@@ -69,14 +71,20 @@ class WeightReader {
   }
   __device__ __forceinline__ void begin() { store_scales(0, first_); }
 
-  __device__ __forceinline__ void decode(WeightFragments<T>& fragments, int step, const uint8_t* place) const {
-    const int column = thread_.column();
-    const float scale = memory_.scales[step / chunk_steps % 2][step % chunk_steps][column];
-    const typename Codes::Pairs pairs(place + column * column_pitch<Codes>, thread_.quarter());
+  __device__ __forceinline__ void decode(WeightFragments<T>& fragments, int step, const uint8_t* place,
+                                         int stage) const {
+    constexpr int half_bytes = column_bytes<Codes> / 2;
     LATHE_UNROLL
-    for (int eight = 0; eight < block_k / 8; ++eight) {
-      const float2 two = pairs.at(eight, memory_.shared);
-      fragments.at[eight / 2].registers[eight % 2] = pack_pair(two.x * scale, two.y * scale, T{});
+    for (int r = 0; r < 2; ++r) {
+      const int column = thread_.column() + 8 * r;
+      const float scale = memory_.scales[step / chunk_steps % 2][step % chunk_steps][column];
+      const typename Codes::Pairs pairs(
+          place + column * column_pitch<Codes> + (2 * stage + thread_.half()) * half_bytes, thread_.quarter());
+      LATHE_UNROLL
+      for (int eight = 0; eight < block_k / 16; ++eight) {
+        const float2 two = pairs.at(eight, memory_.shared);
+        fragments.at[eight / 2].registers[eight % 2 * 2 + r] = pack_pair(two.x * scale, two.y * scale, T{});
+      }
     }
   }
 
@@ -88,8 +96,9 @@ class WeightReader {
   }
 
  private:
-  static constexpr int vectors = column_bytes<Codes> / 16;  // of a column's codes in a stage
-  static constexpr int threads = parts * team_threads;      // that share a weight
+  // Of a column's codes in a team's stages.
+  static constexpr int vectors = team_stages * column_bytes<Codes> / 16, rows_at_once = team_threads / vectors;
+  static constexpr int threads = Block::weight_teams * team_threads;  // that share a weight
   static constexpr int chunk_rounds = chunk_steps / parts;
   static constexpr int scales_of_thread = chunk_steps * codes_columns / threads;
   struct RawScales {
@@ -97,7 +106,7 @@ class WeightReader {
   };
 
   // Among the weight's threads.
-  __device__ __forceinline__ int index() const { return thread_.part * team_threads + thread_.thread; }
+  __device__ __forceinline__ int index() const { return thread_.team * team_threads + thread_.thread; }
   // This thread's scales of a chunk: of a column, side by side.
   __device__ __forceinline__ int scale_column() const { return index() * scales_of_thread / chunk_steps; }
   __device__ __forceinline__ int scale_step() const { return index() * scales_of_thread % chunk_steps; }
@@ -131,13 +140,13 @@ class WeightReader {
   int first_column_, columns_, k_;
   // What this thread copies.
   const uint8_t* next_codes_;
-  int place_, valid_bytes_;
-  RawScales first_, next_;
+  int place_, columns_left_;            // columns_left_: from this thread's first on
+  alignas(16) RawScales first_, next_;  // gcc clears them by vectors
 };
 
 template <class T, class Codes>
 void start(const QuantizedProducts& products) {
-  using Right = WeightReader<T, Codes, CodesBlock<1>::parts, rounds_alone<Codes>>;
+  using Right = WeightReader<T, Codes, CodesBlock<1>>;
   const auto of = [&](int i) { return codes_product<T>(products.of[i].product, Codes(products.of[i])); };
   constexpr const char* name = "quantized_product";
   if (products.count == 1) return start_codes_products<T, Right, 1>(name, {{of(0)}, {}});
@@ -163,7 +172,7 @@ void quantized_gated_tiles(const QuantizedProductArgs& gate, const QuantizedProd
                            const GatedResult& result) {
   using namespace LATHE_CUDA_NAMESPACE;
   with_codes(gate, [&]<class T, class Codes>(const Codes& codes) {
-    using Right = WeightReader<T, Codes, CodesBlock<2>::parts, rounds_gated<Codes>>;
+    using Right = WeightReader<T, Codes, CodesBlock<2>>;
     start_gated_codes<T, Right>("quantized_gated", gate.product, result, codes, Codes(up));
   });
 }

@@ -4,7 +4,7 @@
 //   Shared, fill(Shared&, thread, threads)   what decoding looks up, in shared memory, and how threads bring it there
 //   RawScale, read_scale(row, k, columns), scale(raw, shared)
 //   value(words, i, shared)       what code i of 32-bit words stands for, before the scale
-//   Pairs(column, quarter)        of 64 codes in shared memory, of every eight two from 2 · quarter on;
+//   Pairs(column, quarter)        of 32 codes in shared memory, of every eight two from 2 · quarter on;
 //     at(eight, shared)           what those of one eight stand for
 // Neighbours along k share a scale in blocks of 64 or a multiple.
 #pragma once

@@ -36,7 +36,7 @@ struct Int8Codes {
    public:
     __device__ __forceinline__ Pairs(const uint8_t* column, int quarter) {
       LATHE_UNROLL
-      for (int i = 0; i < 8; ++i) pairs_[i] = load_vector<uint16_t>(column + 8 * i + 2 * quarter);
+      for (int i = 0; i < 4; ++i) pairs_[i] = load_vector<uint16_t>(column + 8 * i + 2 * quarter);
     }
     __device__ __forceinline__ float2 at(int eight, const Shared&) const {
       return {of_byte(pairs_[eight] & 255u), of_byte(pairs_[eight] >> 8)};
@@ -47,7 +47,7 @@ struct Int8Codes {
     static __device__ __forceinline__ float of_byte(uint32_t byte) {
       return __uint_as_float(0x4b000000u | (byte ^ 0x80u)) - 8388736.0f;
     }
-    uint32_t pairs_[8];
+    uint32_t pairs_[4];
   };
 };
 

@@ -47,11 +47,8 @@ struct Nf4Codes {
   class Pairs {
    public:
     __device__ __forceinline__ Pairs(const uint8_t* column, int quarter) : shift_(8 * quarter) {
-      LATHE_UNROLL
-      for (int i = 0; i < 8; i += 4) {
-        const uint4 four = load_vector<uint4>(column + 4 * i);
-        words_[i] = four.x, words_[i + 1] = four.y, words_[i + 2] = four.z, words_[i + 3] = four.w;
-      }
+      const uint4 four = load_vector<uint4>(column);
+      words_[0] = four.x, words_[1] = four.y, words_[2] = four.z, words_[3] = four.w;
     }
     __device__ __forceinline__ float2 at(int eight, const Shared& shared) const {
       const uint32_t both = words_[eight] >> shift_;
@@ -59,7 +56,7 @@ struct Nf4Codes {
     }
 
    private:
-    uint32_t words_[8];
+    uint32_t words_[4];
     int shift_;
   };
 };

@@ -21,26 +21,25 @@ __device__ __forceinline__ uint32_t look_up(uint32_t four) {
   return __byte_perm(low, high, (indices & 0x8888u) >> 1 | 0x3210u);
 }
 
-// The codes of one quarter of a row in a stage.
+// The codes of one quarter of a row in half a stage: words 2 half and 2 half + 1.
 template <class Format>
 class StageCodes {
   using Place = ggml::Tiles<Format>;
   static constexpr int count = Place::low_bytes / 16;
 
  public:
-  __device__ __forceinline__ StageCodes(const uint8_t* stage, int row, int quarter)
-      : high_(high_bits(stage, row, quarter)) {
-    const uint8_t* low = stage + (row * 4 + quarter) * (4 * count);
+  __device__ __forceinline__ StageCodes(const uint8_t* stage, int row, int quarter, int half)
+      : high_(high_bits(stage, row, quarter) >> (2 * (Place::bits - 4) * half)) {
+    const uint8_t* low = stage + (row * 4 + quarter) * (4 * count) + half * (2 * count);
     if constexpr (count == 4) {
-      const uint4 four = load_vector<uint4>(low);
-      low_[0] = four.x, low_[1] = four.y, low_[2] = four.z, low_[3] = four.w;
-    } else {
       const uint2 two = load_vector<uint2>(low);
       low_[0] = two.x, low_[1] = two.y;
+    } else {
+      low_[0] = load_vector<uint32_t>(low);
     }
   }
-  // Four codes, a byte each. i is known at compile time.
-  __device__ __forceinline__ uint32_t word(int i) const { return joined(low_[count == 4 ? i : i / 2], high_, i); }
+  // Four codes of the half's word i, a byte each. i is known at compile time.
+  __device__ __forceinline__ uint32_t word(int i) const { return joined(low_[count == 4 ? i : 0], high_, i); }
 
   // One word alone, any.
   static __device__ __forceinline__ uint32_t word_at(const uint8_t* stage, int row, int quarter, int i) {
@@ -66,7 +65,7 @@ class StageCodes {
     return four;
   }
 
-  uint32_t low_[count], high_;
+  uint32_t low_[count / 2], high_;
 };
 
 // Byte b of a word as a part of a number's mantissa, which is exact: a conversion would take a quarter of the
@@ -135,7 +134,7 @@ struct Scale {
   }
 };
 
-// The scales of a row in a stage.
+// The scales of a row in a stage, or in half of one, whose words then count from 0.
 template <class Format>
 class StageScales {
   using Place = ggml::Tiles<Format>;
@@ -150,6 +149,18 @@ class StageScales {
       words_[0] = load_vector<uint32_t>(from);
     } else {
       words_[0] = load_vector<uint16_t>(from);
+    }
+  }
+
+  __device__ __forceinline__ StageScales(const uint8_t* stage, int row, uint32_t factors, int half)
+      : factors_(factors) {
+    const uint8_t* from = stage + Place::scales_at + row * Place::scale_bytes + half * (Place::scale_bytes / 2);
+    if constexpr (Place::scale_bytes == 8) {
+      words_[0] = load_vector<uint32_t>(from);
+    } else if constexpr (Place::scale_bytes == 4) {
+      words_[0] = load_vector<uint16_t>(from);
+    } else {
+      words_[0] = load_vector<uint8_t>(from);
     }
   }
 
@@ -175,7 +186,7 @@ class StageScales {
   }
 
  private:
-  uint32_t words_[(Place::scale_bytes + 3) / 4], factors_;
+  uint32_t words_[(Place::scale_bytes + 3) / 4] = {}, factors_;
 };
 
 // Calls body.operator()<Format>() with the struct of a format.
