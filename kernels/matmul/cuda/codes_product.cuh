@@ -9,9 +9,9 @@
 // two places, of which one is being filled. The weight is mma's left operand, 16 of its columns of the product, and up
 // to eight rows of x its right one; the other eight have a chain of their own beside it.
 //
-// A block has 32 columns of a weight. Its two teams of 128 threads decode two stages of 64 units of k each, in rounds: of
-// one weight four stages in a row, of gate and up two of each. A barrier ends a round: a warp that multiplies comes to
-// it with a product under way.
+// A block has 32 columns of a weight. Its two teams of 128 threads decode two stages of 64 units of k each, in rounds:
+// of one weight four stages in a row, of gate and up two of each. A barrier ends a round: a warp that multiplies comes
+// to it with a product under way.
 //
 // A block has sixteen rows of x. Those with the next sixteen run beside it and find its codes in the last cache.
 // On paper, of Q4_0 on an H100: a block's instructions let a multiprocessor decode 20 weights a cycle; dequantised into
@@ -19,7 +19,7 @@
 //
 // How codes lie and become numbers is the business of a Right, an object of each thread that decodes (TeamThread):
 //   Codes                  the weight as a kernel's argument
-//   rounds, Memory         of how many rounds codes are in hand or on their way, and where, in shared memory: codes[rounds]
+//   rounds, Memory         of how many rounds codes are in hand or on their way, and where (shared): codes[rounds]
 //   Right(codes, memory, thread, first_column, columns, k)   of a block's 32 columns, of so many that there are
 //   prefetch()             asks for their beginnings
 //   codes_of_team()        the place of its team's stages in the first round's codes
@@ -61,9 +61,9 @@ struct CodesBlock {
   static __device__ __forceinline__ int first_column() { return static_cast<int>(threadIdx.x) / 32 % 2 * 16; }
 };
 
-// A thread that decodes: its team has two neighbours of the stages of each round of a weight, its warp 16 columns and 32
-// units of k of a stage, itself what a lane has of mma's left operand: of two columns, eight apart, of every eight along
-// k the pair of its quarter.
+// A thread that decodes: its team has two neighbours of the stages of each round of a weight, its warp 16 columns and
+// 32 units of k of a stage, itself what a lane has of mma's left operand: of two columns, eight apart, of every eight
+// along k the pair of its quarter.
 struct TeamThread {
   int weight, team, thread;  // the team of the weight's, the thread of the team
 
@@ -186,8 +186,8 @@ __device__ __forceinline__ void decode_codes(Right& right, const TeamThread& thr
 
 // ---- those that multiply ----
 
-// The rows of x on their way into the rounds: a thread has a vector of each stage in one row, or in two. Rows that there
-// are not are zeros from the beginning.
+// The rows of x on their way into the rounds: a thread has a vector of each stage in one row, or in two. Rows that
+// there are not are zeros from the beginning.
 template <class T, int weights>
 class CodesLeft {
   using Tile = CodesLeftTile<T>;
@@ -237,8 +237,8 @@ class CodesLeft {
   int stride_, rows_, place_;  // rows_: from this thread's on
 };
 
-// A warp's operands while it multiplies: of the weight 32 units of k in hand and 32 on their way; of eight rows of x the
-// same, of sixteen half as many.
+// A warp's operands while it multiplies: of the weight 32 units of k in hand and 32 on their way; of eight rows of x
+// the same, of sixteen half as many.
 template <class T, int eights>
 class CodesOperands {
   static constexpr BPair pair = eights == 1 ? BPair::k : BPair::columns;
