@@ -12,8 +12,8 @@ struct RingPlace {
   int stage = 0;
   unsigned parity = 0;
 
-  __device__ __forceinline__ void advance() {
-    stage = stage + 1 == stages ? 0 : stage + 1;
+  __device__ __forceinline__ void advance(int used = stages) {  // of them
+    stage = stage + 1 == used ? 0 : stage + 1;
     parity ^= stage == 0 ? 1 : 0;
   }
 };

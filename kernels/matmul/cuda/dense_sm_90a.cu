@@ -1,6 +1,6 @@
 // Products of bf16 and f16 matrices by wgmma (sm_90a). A block is a producer, one thread of which keeps bulk copies of
-// stages under way, and two consuming warpgroups, which multiply 64 rows each. Blocks stay, one on each multiprocessor,
-// and take tile after tile: the next tile's first stages come while this one's sums are written.
+// stages under way, and one or two consuming warpgroups, which multiply 64 rows each. Blocks stay, as many as there is
+// room for, and take tile after tile: the next tile's first stages come while this one's sums are written.
 //
 // Pairs of blocks (clusters of two, each of which copied half of the right operand's rows to both) asked the
 // second-level cache for a third less, and lost: 4096 rows on an H200, beside cuBLASLt, 0.98 to 1.06 of its speed where
@@ -138,7 +138,7 @@ __device__ __forceinline__ void multiply_stages(float (&sums)[count], Stages& sh
 template <class T, int count>
 __device__ __forceinline__ void finish_rows(const Epilogue<T>& e, const float (&sums)[count], SumsTile& tile,
                                             int64_t first_row, int64_t first_column) {
-  static_assert(pair_passes<SumsTile> == 1 && eight_neighbours_passes<SumsTile> <= 2);
+  static_assert(pair_passes<SumsTile> == 1);
   constexpr int chunks = 2 * count / SumsTile::columns, groups = SumsTile::columns / 8;
   const int lane = static_cast<int>(threadIdx.x % 32);
 #pragma unroll 1
@@ -159,13 +159,8 @@ __device__ __forceinline__ void finish_rows(const Epilogue<T>& e, const float (&
     }
     __syncwarp();  // the sums are there
 #pragma unroll 1
-    for (int i = lane; i < 16 * groups; i += 32) {
-      const int row = i / groups, column = i % groups * 8;
-      const float* from = tile.elements + SumsTile::offset(row, column);
-      const float4 low = load_vector<float4>(from), high = load_vector<float4>(from + 4);
-      const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-      finish(e, first_row + row, first_column + SumsTile::columns * chunk + column, eight);
-    }
+    for (int i = lane; i < 16 * groups; i += 32)
+      finish_eight(e, tile, i / groups, i % groups * 8, first_row, first_column + SumsTile::columns * chunk);
     __syncwarp();  // and have been read
   }
 }
@@ -370,9 +365,7 @@ void start(const ProductArgs& args) {
                             {cycles<Square>(args, 563), start<Square, layout, T>},
                             {cycles<Medium>(args, 420), start<Medium, layout, T>},
                             {cycles<Narrow>(args, 300), start<Narrow, layout, T>}};
-  std::min_element(choices, choices + 4, [](const Choice& a, const Choice& b) {
-    return a.cycles < b.cycles;
-  })->start(args);
+  std::ranges::min(choices, {}, &Choice::cycles).start(args);
 }
 template <class T>
 void start(const ProductArgs& args) {

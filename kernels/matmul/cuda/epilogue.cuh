@@ -95,6 +95,18 @@ inline constexpr int eight_neighbours_passes = bank_passes(16, [](int lane) {
   return Tile::offset(lane / (Tile::columns / 8), lane % (Tile::columns / 8) * 8) * 4;
 });
 
+// Of a tile of sums in shared memory the eight neighbours from (row, column) on; the tile begins at (first_row,
+// first_column) of out.
+template <class T, class Tile>
+__device__ __forceinline__ void finish_eight(const Epilogue<T>& e, const Tile& tile, int row, int column,
+                                             int64_t first_row, int64_t first_column) {
+  static_assert(eight_neighbours_passes<Tile> <= 2);
+  const float* from = tile.elements + Tile::offset(row, column);
+  const float4 low = load_vector<float4>(from), high = load_vector<float4>(from + 4);
+  const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+  finish(e, first_row + row, first_column + column, eight);
+}
+
 // The sums of a block's tile by way of shared memory, where each thread takes eight neighbours of a row: 16-byte
 // accesses for whatever is read and written, and one copy of this code where the fragments would need one for each of
 // their places (nvcc takes 14 s for all instances, not 62). `memory` is the stages', which nobody reads or writes any
@@ -104,7 +116,7 @@ __device__ __forceinline__ void finish_tile(const Epilogue<T>& e, const typename
                                             int64_t first_row, int64_t first_column) {
   // Four rows of a fragment's pairs in different banks; two of rows that short.
   using Tile = SharedTile<float, Shape::m, Shape::n, Padded<Shape::n == 8 ? 16 : 32>>;
-  static_assert(sizeof(Tile) <= Shape::shared_bytes && eight_neighbours_passes<Tile> <= 2);
+  static_assert(sizeof(Tile) <= Shape::shared_bytes);
   Tile& tile = *static_cast<Tile*>(memory);
   __syncthreads();  // all are done with the last stage
   store_fragments(sums, tile, Shape::warp_row(), Shape::warp_column());
@@ -113,10 +125,7 @@ __device__ __forceinline__ void finish_tile(const Epilogue<T>& e, const typename
   for (int i = threadIdx.x; i < Shape::m * (Shape::n / 8); i += Shape::threads) {
     const int row = i / (Shape::n / 8), column = i % (Shape::n / 8) * 8;
     if (first_row + row >= e.m) break;
-    const float* from = tile.elements + Tile::offset(row, column);
-    const float4 low = load_vector<float4>(from), high = load_vector<float4>(from + 4);
-    const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-    finish(e, first_row + row, first_column + column, eight);
+    finish_eight(e, tile, row, column, first_row, first_column);
   }
   __syncthreads();  // and have been read
 }

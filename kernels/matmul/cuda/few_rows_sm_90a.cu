@@ -115,8 +115,7 @@ struct Walk {
   }
   template <class P>
   __device__ __forceinline__ void advance(const P& p) {
-    place.stage = place.stage + 1 == p.plan.stages ? 0 : place.stage + 1;
-    place.parity ^= place.stage == 0 ? 1 : 0;
+    place.advance(p.plan.stages);
     step += p.plan.boxes;
     if (step < steps_of(p, pair)) return;
     step = 0;
@@ -179,18 +178,12 @@ __device__ __forceinline__ void copy_right(const Gated<T, Gate>& p, const Walk& 
 
 template <class T>
 __device__ __forceinline__ void finish_tile(const Products<T>& p, const Sums& sums, unsigned tile) {
-  static_assert(eight_neighbours_passes<Sums> <= 2);
   int first;
   const Epilogue<T>& e = part_of(p, tile, first).epilogue;
   const int groups = p.plan.rows / 8;
 #pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(e.m) * groups; i += warpgroup) {
-    const int row = i / groups, column = i % groups * 8;
-    const float* from = sums.elements + Sums::offset(row, column);
-    const float4 low = load_vector<float4>(from), high = load_vector<float4>(from + 4);
-    const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-    finish(e, row, first + column, eight);
-  }
+  for (int i = static_cast<int>(threadIdx.x); i < static_cast<int>(e.m) * groups; i += warpgroup)
+    finish_eight(e, sums, i / groups, i % groups * 8, 0, first);
 }
 template <class T, class Gate>
 __device__ __forceinline__ void finish_tile(const Gated<T, Gate>& p, const Sums& sums, unsigned tile) {

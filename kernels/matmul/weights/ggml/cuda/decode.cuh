@@ -138,30 +138,15 @@ struct Scale {
 template <class Format>
 class StageScales {
   using Place = ggml::Tiles<Format>;
+  static constexpr int bytes = Place::scale_bytes;
 
  public:
   __device__ __forceinline__ StageScales(const uint8_t* stage, int row, uint32_t factors) : factors_(factors) {
-    const uint8_t* from = stage + Place::scales_at + row * Place::scale_bytes;
-    if constexpr (Place::scale_bytes == 8) {
-      const uint2 two = load_vector<uint2>(from);
-      words_[0] = two.x, words_[1] = two.y;
-    } else if constexpr (Place::scale_bytes == 4) {
-      words_[0] = load_vector<uint32_t>(from);
-    } else {
-      words_[0] = load_vector<uint16_t>(from);
-    }
+    load<bytes>(stage + Place::scales_at + row * bytes);
   }
-
   __device__ __forceinline__ StageScales(const uint8_t* stage, int row, uint32_t factors, int half)
       : factors_(factors) {
-    const uint8_t* from = stage + Place::scales_at + row * Place::scale_bytes + half * (Place::scale_bytes / 2);
-    if constexpr (Place::scale_bytes == 8) {
-      words_[0] = load_vector<uint32_t>(from);
-    } else if constexpr (Place::scale_bytes == 4) {
-      words_[0] = load_vector<uint16_t>(from);
-    } else {
-      words_[0] = load_vector<uint8_t>(from);
-    }
+    load<bytes / 2>(stage + Place::scales_at + row * bytes + half * (bytes / 2));
   }
 
   // Of word i.
@@ -186,7 +171,21 @@ class StageScales {
   }
 
  private:
-  uint32_t words_[(Place::scale_bytes + 3) / 4] = {}, factors_;
+  template <int loaded>
+  __device__ __forceinline__ void load(const uint8_t* from) {
+    if constexpr (loaded == 8) {
+      const uint2 two = load_vector<uint2>(from);
+      words_[0] = two.x, words_[1] = two.y;
+    } else if constexpr (loaded == 4) {
+      words_[0] = load_vector<uint32_t>(from);
+    } else if constexpr (loaded == 2) {
+      words_[0] = load_vector<uint16_t>(from);
+    } else {
+      words_[0] = load_vector<uint8_t>(from);
+    }
+  }
+
+  uint32_t words_[(bytes + 3) / 4] = {}, factors_;
 };
 
 // Calls body.operator()<Format>() with the struct of a format.
