@@ -112,13 +112,4 @@ void launch(const char* name, dim3 grid,
                    BlockResources<threads, blocks, shared_bytes, cards>{}, arguments...);
 }
 
-// In clusters of so many blocks.
-template <int threads, int blocks, int shared_bytes, Cards cards, class... Parameters, class... Arguments>
-void launch_clusters(const char* name, dim3 grid, unsigned cluster,
-                     void (*kernel)(BlockResources<threads, blocks, shared_bytes, cards>, Parameters...),
-                     const Arguments&... arguments) {
-  launch_unclaimed({.name = name, .grid = grid, .block = dim3(threads), .cluster = cluster}, shared_bytes, kernel,
-                   BlockResources<threads, blocks, shared_bytes, cards>{}, arguments...);
-}
-
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -118,9 +118,10 @@ __device__ __forceinline__ void store_group(T* address, const Group& group, int 
 }
 
 // The sum over the warp, the same in every lane: halves are folded onto each other.
+template <int lanes = 32>  // that are neighbours, each with the others' sum
 __device__ __forceinline__ float warp_sum(float value) {
   LATHE_UNROLL
-  for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(full_warp, value, lanes);
+  for (int apart = lanes / 2; apart > 0; apart /= 2) value += __shfl_xor_sync(full_warp, value, apart);
   return value;
 }
 __device__ __forceinline__ float warp_max(float value) {

@@ -56,7 +56,7 @@ void land(const Copy& copy) {
 }
 
 // What is wrong with a copy of the running thread, or nullptr.
-const char* fault_of(const void* shared, const TensorMap& map, int column, bool at_rest = false) {
+const char* fault_of(const void* shared, const TensorMap& map, int column, bool at_rest) {
   if (device_of(&map, sizeof map) >= 0)
     return "copies by a tensor map in global memory: a kernel's argument is where it lies unfenced";
   if (running.awaits_grid && !at_rest)
@@ -82,19 +82,15 @@ void issue(Copy copy) {
 
 }  // namespace
 
-void tensor_copy(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, Where where) {
-  if (const char* fault = fault_of(shared, map, column)) return report(fault, where);
-  issue({static_cast<unsigned char*>(shared), map, row, column, barrier, running.rank, running.thread, where});
-}
-
-void tensor_copy_at_rest(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, Where where) {
-  if (const char* fault = fault_of(shared, map, column, true)) return report(fault, where);
+void tensor_copy(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, Where where,
+                 bool at_rest) {
+  if (const char* fault = fault_of(shared, map, column, at_rest)) return report(fault, where);
   issue({static_cast<unsigned char*>(shared), map, row, column, barrier, running.rank, running.thread, where});
 }
 
 void tensor_copy_multicast(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, unsigned mask,
                            Where where) {
-  if (const char* fault = fault_of(shared, map, column)) return report(fault, where);
+  if (const char* fault = fault_of(shared, map, column, false)) return report(fault, where);
   if (mask == 0 || mask >> cluster_blocks() != 0) return report("multicasts to blocks that its cluster has not", where);
   for (int rank = 0; rank < cluster_blocks(); ++rank) {
     if (!(mask >> rank & 1u)) continue;

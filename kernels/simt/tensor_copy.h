@@ -18,9 +18,9 @@ struct TensorMap {
 
 // The box from (row, column) on to `shared`, zeros where the matrix ends; its bytes are completed on the barrier. The
 // copy lands as late as it may, when nobody in the cluster can go on, or at once: begin_tensor_copies() says which.
-void tensor_copy(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, Where where);
-// The same of memory at rest, which a dependent launch may read before it has waited for the kernel before it.
-void tensor_copy_at_rest(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, Where where);
+// Memory at rest a dependent launch may read before it has waited for the kernel before it.
+void tensor_copy(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, Where where,
+                 bool at_rest = false);
 // The same to that place in each block of the cluster whose rank is a bit of the mask, and completed on the barrier at
 // that place in each.
 void tensor_copy_multicast(void* shared, const TensorMap& map, int row, int column, uint64_t* barrier, unsigned mask,

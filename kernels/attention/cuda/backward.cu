@@ -46,8 +46,7 @@ __global__ void __launch_bounds__(dot_warps * 32) attention_row_dots_kernel(Back
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) sum = fmaf(x.at[j], y.at[j], sum);
   }
-  LATHE_UNROLL
-  for (int apart = lanes / 2; apart > 0; apart /= 2) sum += __shfl_xor_sync(full_warp, sum, apart);
+  sum = warp_sum<lanes>(sum);
   if (lane == 0 && there) a.dots[head * a.tokens + token] = sum;
 }
 

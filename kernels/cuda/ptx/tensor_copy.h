@@ -31,7 +31,7 @@ inline void tensor_copy(void* tile, const TensorMap& map, int row, int column, M
 // launch need not have waited for them (ptx/grid_dependency.h).
 inline void tensor_copy_at_rest(void* tile, const TensorMap& map, int row, int column, MBarrier& barrier,
                                 Where where = Where::current()) {
-  ::lathe::simt::tensor_copy_at_rest(tile, map, row, column, &barrier.state, where);
+  ::lathe::simt::tensor_copy(tile, map, row, column, &barrier.state, where, true);
 }
 // The map will be asked for: it comes from a kernel's arguments, in memory.
 inline void prefetch_map(const TensorMap&) {}

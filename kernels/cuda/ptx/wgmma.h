@@ -72,20 +72,6 @@ inline void wgmma_wait(::lathe::simt::Where where = ::lathe::simt::Where::curren
 // wgmma_of_rows(): a has so many rows only. The hardware multiplies what lies behind them in the block's shared memory,
 // whoever writes it meanwhile, and those rows of d are to be left alone.
 template <int sums, class T, Major a_major, Major b_major>
-inline void wgmma(float (&d)[sums], WgmmaOperand<T, a_major> a, WgmmaOperand<T, b_major> b, bool adds = true,
-                  ::lathe::simt::Where where = ::lathe::simt::Where::current()) {
-  ::lathe::simt::wgmma({.n = 2 * sums,
-                        .element = detail::wgmma_element<T>,
-                        .d = d,
-                        .a_registers = nullptr,
-                        .a = a.descriptor,
-                        .b = b.descriptor,
-                        .a_along_mn = a_major == Major::mn,
-                        .b_along_mn = b_major == Major::mn,
-                        .adds = adds},
-                       where);
-}
-template <int sums, class T, Major a_major, Major b_major>
 inline void wgmma_of_rows(int rows, float (&d)[sums], WgmmaOperand<T, a_major> a, WgmmaOperand<T, b_major> b,
                           bool adds = true, ::lathe::simt::Where where = ::lathe::simt::Where::current()) {
   ::lathe::simt::wgmma({.n = 2 * sums,
@@ -99,6 +85,11 @@ inline void wgmma_of_rows(int rows, float (&d)[sums], WgmmaOperand<T, a_major> a
                         .adds = adds,
                         .rows = rows},
                        where);
+}
+template <int sums, class T, Major a_major, Major b_major>
+inline void wgmma(float (&d)[sums], WgmmaOperand<T, a_major> a, WgmmaOperand<T, b_major> b, bool adds = true,
+                  ::lathe::simt::Where where = ::lathe::simt::Where::current()) {
+  wgmma_of_rows(64, d, a, b, adds, where);
 }
 template <int sums, class T, Major b_major>
 inline void wgmma(float (&d)[sums], const AFragment<T>& a, WgmmaOperand<T, b_major> b, bool adds = true,
