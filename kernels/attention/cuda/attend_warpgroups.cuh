@@ -131,74 +131,162 @@ __device__ __forceinline__ void merge_by_columns(RowsState<Shape::D>& state, con
   done_with(weights);
 }
 
+// What a consuming warpgroup sees of the ring.
+template <class Shape>
+struct ChunkRing {
+  using Panels = HeadPanels<typename Shape::T, chunk, Shape::D>;
+  typename Shape::Memory& memory;
+  int first;  // chunk
+
+  __device__ __forceinline__ const Panels& wait(int n) const {
+    memory.pipeline.wait_until_full(Shape::place(n));
+    return memory.at[Shape::place(n).stage];
+  }
+  __device__ __forceinline__ void release(int n) const { memory.pipeline.release(Shape::place(n).stage); }
+
+  __device__ __forceinline__ const Panels& keys(int c) const { return wait(2 * (c - first)); }
+  __device__ __forceinline__ const Panels& values(int c) const { return wait(2 * (c - first) + 1); }
+  __device__ __forceinline__ void release_keys(int c) const { release(2 * (c - first)); }
+  __device__ __forceinline__ void release_values(int c) const { release(2 * (c - first) + 1); }
+
+  // Chunks in which none of the warpgroup's rows sees anything.
+  __device__ __forceinline__ void leave_out(int begin, int end) const {
+    for (int n = 2 * (begin - first); n < 2 * (end - first); ++n) {
+      wait(n);
+      release(n);
+    }
+  }
+};
+
+// A consuming warpgroup: its rows begin at the tile's row `row`, of which a warp has `rows`.
+template <class Shape>
+struct Consumer {
+  using T = typename Shape::T;
+  using Weights = LeftOperand<T, 16, chunk>;
+  using Scores = float[chunk / 2];
+  const ChunkRing<Shape>& ring;
+  ScoreRule rule;
+  int row;
+  WarpRows rows;
+  RowsState<Shape::D> state;
+  ChunkWeights found;  // of the chunk whose output comes next
+
+  // Queries and keys of chunk c alone, with nothing else under way.
+  __device__ __forceinline__ void find_first(int c) {
+    const auto& keys = ring.keys(c);
+    Scores s;
+    wgmma_fence();
+    queue_transposed(s, ring.memory.queries, row, keys);
+    wgmma_wait<0>(s);
+    ring.release_keys(c);
+    find_weights<T>(found, s, rows, c, rule);
+  }
+
+  // Every chunk's scores, weights and output one after the other, with the registers of a large head.
+  __device__ __forceinline__ void attend_in_turn(const ChunkRange& seen) {
+    for (int c = seen.begin; c < seen.end; ++c) {
+      find_first(c);
+      const Weights weights(found.weights, nullptr);
+      merge_by_columns<Shape>(state, found.maximum, found.sum, weights, ring.values(c));
+      ring.release_values(c);
+    }
+  }
+
+  // Chunk c's output, found while the products `now` become chunk c + 1's weights and, with `next`, those of chunk
+  // c + 2 come in behind it: the tensor cores have two products to do for one chunk's softmax and merging.
+  template <class... Next>
+  __device__ __forceinline__ void turn(int c, const Scores& now, Next&... next) {
+    constexpr int behind = sizeof...(Next);  // groups of wgmma
+    const Weights weights(found.weights, nullptr);
+    const RowValues<16> maximum = found.maximum, sum = found.sum;
+    const auto& values = ring.values(c);
+    float o[Shape::D / 2];
+    if constexpr (behind > 0) {
+      const auto& keys = ring.keys(c + 2);
+      wgmma_fence();
+      queue_weighted<Onto::nothing>(o, weights, values);
+      (queue_transposed(next, ring.memory.queries, row, keys), ...);
+    } else {
+      wgmma_fence();
+      queue_weighted<Onto::nothing>(o, weights, values);
+    }
+    find_weights<T>(found, now, rows, c + 1, rule);
+    wgmma_wait<behind>(o);
+    done_with(weights);
+    ring.release_values(c);
+    state.merge(o, 0, state.merge(maximum, sum));
+    if constexpr (behind > 0) {
+      ring.values(c + 1);
+      (wgmma_wait<0>(next), ...);
+      ring.release_keys(c + 2);
+    }
+  }
+  __device__ __forceinline__ void last_turn(int c) {
+    const Weights weights(found.weights, nullptr);
+    const auto& values = ring.values(c);
+    float o[Shape::D / 2];
+    wgmma_fence();
+    queue_weighted<Onto::nothing>(o, weights, values);
+    wgmma_wait<0>(o);
+    done_with(weights);
+    ring.release_values(c);
+    state.merge(o, 0, state.merge(found.maximum, found.sum));
+  }
+
+  static __device__ __forceinline__ void copy(Scores& to, const Scores& from) {
+    LATHE_UNROLL
+    for (int i = 0; i < chunk / 2; ++i) to[i] = from[i];
+  }
+  // Without a soft cap, as the compiler is to know: with it tanh's registers spilled.
+  __device__ __forceinline__ void attend_overlapped(const ChunkRange& seen) {
+    rule.cap = 0;
+    int c = seen.begin;
+    find_first(c);
+    if (c + 1 < seen.end) {
+      Scores now;
+      const auto& keys = ring.keys(c + 1);
+      wgmma_fence();
+      queue_transposed(now, ring.memory.queries, row, keys);
+      wgmma_wait<0>(now);
+      ring.release_keys(c + 1);
+      if ((seen.end - c) % 2 != 0) {
+        Scores next;
+        turn(c++, now, next);
+        copy(now, next);
+      }
+      // Two turns at a time, so that products stay in the registers where they came.
+      for (; c + 3 < seen.end; c += 2) {
+        Scores next, after;
+        turn(c, now, next);
+        turn(c + 1, next, after);
+        copy(now, after);
+      }
+      turn(c++, now);
+    }
+    last_turn(c);
+  }
+};
+
 // A warpgroup whose rows of the tile begin at `row`.
 template <class Shape>
 __device__ __forceinline__ void consume_chunks(const TileCall<typename Shape::T>& call, typename Shape::Memory& memory,
                                                const Tile& tile, const ChunkRange& chunks, int row) {
-  using T = typename Shape::T;
-  const auto wait = [&](int n) -> const auto& {
-    memory.pipeline.wait_until_full(Shape::place(n));
-    return memory.at[Shape::place(n).stage];
-  };
-  const auto release = [&](int n) { memory.pipeline.release(Shape::place(n).stage); };
-  const auto leave_out = [&](int begin, int end) {  // chunks in which none of the warpgroup's rows sees anything
-    for (int n = 2 * (begin - chunks.begin); n < 2 * (end - chunks.begin); ++n) {
-      wait(n);
-      release(n);
-    }
-  };
+  const ChunkRing<Shape> ring{memory, chunks.begin};
   Tile own = tile;  // the warpgroup's rows
   own.first_row += row;
   own.rows = tile.rows - row < 64 ? tile.rows - row : 64;
-  if (own.rows <= 0) return leave_out(chunks.begin, chunks.end);
+  if (own.rows <= 0) return ring.leave_out(chunks.begin, chunks.end);
   const ChunkRange seen = chunks_of(own, call.group, call.rule.window);
-  leave_out(chunks.begin, seen.begin);
+  ring.leave_out(chunks.begin, seen.begin);
 
   const int first = row + static_cast<int>(threadIdx.x) % 128 / 32 * Shape::warp_rows;
-  const WarpRows rows = warp_rows(tile, call.group, first, Shape::warp_rows);
-  RowsState<Shape::D> state;
-  int n = 2 * (seen.begin - chunks.begin);  // the step of the keys whose weights come next
-  ChunkWeights of_chunk;
-  const auto find_first = [&](int c, int step) {  // with nothing else under way
-    const auto& keys = wait(step);
-    float s[chunk / 2];
-    wgmma_fence();
-    queue_transposed(s, memory.queries, row, keys);
-    wgmma_wait<0>(s);
-    release(step);
-    find_weights<T>(of_chunk, s, rows, c, call.rule);
-  };
-  find_first(seen.begin, n);
-  for (int c = seen.begin; c < seen.end; ++c, n += 2) {
-    const bool another = c + 1 < seen.end;
-    const LeftOperand<T, 16, chunk> weights(of_chunk.weights, nullptr);
-    const RowValues<16> maximum = of_chunk.maximum, sum = of_chunk.sum;
-    const auto& values = wait(n + 1);
-    if constexpr (Shape::output_columns < Shape::D) {
-      merge_by_columns<Shape>(state, maximum, sum, weights, values);
-      release(n + 1);
-      if (another) find_first(c + 1, n + 2);
-    } else {
-      float s[chunk / 2], o[Shape::D / 2];
-      if (another) {
-        const auto& keys = wait(n + 2);
-        wgmma_fence();
-        queue_transposed(s, memory.queries, row, keys);
-        queue_weighted<Onto::nothing>(o, weights, values);
-        wgmma_wait<1>(s);
-        release(n + 2);
-        find_weights<T>(of_chunk, s, rows, c + 1, call.rule);
-      } else {
-        wgmma_fence();
-        queue_weighted<Onto::nothing>(o, weights, values);
-      }
-      wgmma_wait<0>(o);
-      done_with(weights);
-      release(n + 1);
-      state.merge(o, 0, state.merge(maximum, sum));
-    }
-  }
-  leave_out(seen.end, chunks.end);
+  Consumer<Shape> consumer{ring, call.rule, row, warp_rows(tile, call.group, first, Shape::warp_rows), {}, {}};
+  if (Shape::output_columns < Shape::D || call.rule.cap > 0)
+    consumer.attend_in_turn(seen);
+  else
+    consumer.attend_overlapped(seen);
+  ring.leave_out(seen.end, chunks.end);
+  auto& state = consumer.state;
   finish_rows(call, tile, first, memory.out, state.out, state.maximum, state.sum);
 }
 
