@@ -10,8 +10,8 @@
 //   m, l    the chunk's maximum, and the sum of 2^(score − m): 16 keys to a lane in ascending order, then lanes t ^ 1
 //           and t ^ 2
 //   o       Σ 2^(score − m) · v over the chunk's keys, the weights rounded to T
-// and merging two results takes M = max(m, m'), a = 2^(m − M), b = 2^(m' − M), l·a + l'·b and o·a + o'·b by one fma
-// each. A chunk in which a row sees nothing changes no bit of it, so which chunks a warp leaves out does not show.
+// and merging two results takes M = max(m, m'), a = 2^(m − M), b = 2^(m' − M), l·a + l'·b and o'·b + o·a by one fma
+// each, of the first and the second product. A chunk in which a row sees nothing changes no bit of it, so which chunks a warp leaves out does not show.
 //
 // Another way of storing keys needs
 //  - a loader with two functions, called by `threads` threads, all of the block, that bring `count` ≥ 1 keys or values
@@ -181,7 +181,7 @@ __device__ __forceinline__ void attend_chunks(const TileCall<typename Shape::T>&
 
     typename Shape::RowState maximum, sum;
     chunk_scores<typename Shape::T>(s, maximum, rows, c, call.rule);
-    chunk_weights(s, maximum, sum);
+    chunk_weights(s, maximum, sum, call.rule.unit());
     consume(c, maximum, sum, typename Shape::Weights(s, room), memory.stages[Shape::stages - 1]);
   }
 }
@@ -196,36 +196,22 @@ __device__ __forceinline__ Accumulator<Shape::warp_rows, 16> chunk_output(const 
   return out;
 }
 
-// A tile's state after some chunks: what attend_tile keeps in registers.
+// What attend_tile keeps in registers.
 template <class Shape>
-struct TileState {
-  Accumulator<Shape::warp_rows, Shape::D> out;
-  typename Shape::RowState maximum, sum;
-
-  __device__ __forceinline__ TileState() {
-    for_each_row(maximum, [&](int i, int h, float& row) {
-      row = nothing;
-      sum.at[i][h] = 0.0f;
-    });
-  }
-
+struct TileState : RowsState<Shape::warp_rows, Shape::D> {
   __device__ __forceinline__ void merge(const typename Shape::RowState& chunk_maximum,
                                         const typename Shape::RowState& chunk_sum,
                                         const typename Shape::Weights& weights, const typename Shape::ChunkTile& values,
                                         int head_dim) {
-    RowValues<Shape::warp_rows, MergeFactors> factors;
-    for_each_row(factors, [&](int i, int h, MergeFactors& of_row) {
-      of_row = merge_factors(maximum.at[i][h], sum.at[i][h], chunk_maximum.at[i][h], chunk_sum.at[i][h]);
-    });
+    const auto after = this->expect(chunk_maximum, chunk_sum);
     LATHE_UNROLL
-    for (int j = 0; j < out.n; j += 2) {
+    for (int j = 0; j < this->out.n; j += 2) {
       // Nothing lies there; and a branch keeps ptxas from fetching the values of every j at once, which spilled 200 to
       // 400 bytes.
       if (8 * j >= head_dim) break;
       auto chunk_out = chunk_output<Shape>(weights, values, j);
-      for_each(chunk_out, [&](int i, int column, int e, float element) {
-        out.at[i][j + column][e] = merge_output(out.at[i][j + column][e], element, factors.at[i][e / 2]);
-      });
+      for_each(chunk_out,
+               [&](int i, int column, int e, float element) { this->add(i, j + column, e, element, after); });
     }
   }
 };

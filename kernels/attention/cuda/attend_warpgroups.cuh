@@ -37,12 +37,16 @@ struct WarpgroupAttention {
     HeadPanels<T, chunk, D> at[stages];  // keys or values of a chunk, in turn
     PaddedTile<T, rows, D> out;
     SequencePipeline<stages> pipeline;
+    // Here and not in registers, of which D = 128 has none to spare.
+    Tile tile;
+    WarpRows warps[consuming_warps];
   };
   using Resources = BlockResources<threads, 1, static_cast<int>(sizeof(Memory)), Cards::sm_90a>;
 
   // The ring's place of step n: keys of chunk n / 2, then its values.
   static __device__ __forceinline__ RingPlace<stages> place(int n) {
-    return {n % stages, static_cast<unsigned>(n / stages & 1)};
+    const auto step = static_cast<unsigned>(n);  // as signed, a division by 8 is four instructions
+    return {static_cast<int>(step % stages), step / stages & 1};
   }
 };
 
@@ -64,71 +68,6 @@ __device__ __forceinline__ void produce_chunks(typename Shape::Memory& memory, L
       memory.pipeline.fill(place, stage.bytes, of_keys || left >= chunk, 0, copy, [&] { stage.clear_rows(left); });
     }
   }
-}
-
-// Of a chunk, for a warp's rows. The weights stay f32 while wgmma is under way: ptxas runs one after the other where
-// registers of A are written meanwhile.
-struct ChunkWeights {
-  Accumulator<16, chunk> weights;
-  RowValues<16> maximum, sum;
-};
-template <class T>
-__device__ __forceinline__ void find_weights(ChunkWeights& found, const float (&products)[chunk / 2],
-                                             const WarpRows& rows, int chunk_index, const ScoreRule& rule) {
-  for_each(found.weights, [&](int, int j, int e, float& score) { score = products[4 * j + e]; });
-  chunk_scores<T>(found.weights, found.maximum, rows, chunk_index, rule);
-  chunk_weights(found.weights, found.maximum, found.sum);
-}
-
-// What a warp has of its rows after some chunks.
-template <int D>
-struct RowsState {
-  Accumulator<16, D> out;
-  RowValues<16> maximum, sum;
-
-  __device__ __forceinline__ RowsState() {
-    for_each_row(maximum, [&](int i, int h, float& row) {
-      row = nothing;
-      sum.at[i][h] = 0.0f;
-    });
-  }
-  using Factors = RowValues<16, MergeFactors>;
-  // Merges a chunk's maximum and sum; its output, of columns from `first` on, is to be merged with these factors.
-  __device__ __forceinline__ Factors merge(const RowValues<16>& chunk_maximum, const RowValues<16>& chunk_sum) {
-    Factors factors;
-    for_each_row(factors, [&](int i, int h, MergeFactors& of_row) {
-      of_row = merge_factors(maximum.at[i][h], sum.at[i][h], chunk_maximum.at[i][h], chunk_sum.at[i][h]);
-    });
-    return factors;
-  }
-  template <int sums>
-  __device__ __forceinline__ void merge(const float (&chunk_out)[sums], int first, const Factors& factors) {
-    LATHE_UNROLL
-    for (int i = 0; i < sums; ++i) {
-      float& element = out.at[0][first / 8 + i / 4][i % 4];
-      element = merge_output(element, chunk_out[i], factors.at[0][i % 4 / 2]);
-    }
-  }
-};
-
-// A chunk's output and its merging, some columns after the others. With two of these under way together the merging
-// had too few registers, and spilled 26.
-template <class Shape>
-__device__ __forceinline__ void merge_by_columns(RowsState<Shape::D>& state, const RowValues<16>& maximum,
-                                                 const RowValues<16>& sum,
-                                                 const LeftOperand<typename Shape::T, 16, chunk>& weights,
-                                                 const HeadPanels<typename Shape::T, chunk, Shape::D>& values) {
-  constexpr int columns = Shape::output_columns;
-  const auto factors = state.merge(maximum, sum);
-  LATHE_UNROLL
-  for (int first = 0; first < Shape::D; first += columns) {
-    float o[columns / 2];
-    wgmma_fence();
-    queue_weighted<Onto::nothing>(o, weights, values, first / 64);
-    wgmma_wait<0>(o);
-    state.merge(o, first, factors);
-  }
-  done_with(weights);
 }
 
 // What a consuming warpgroup sees of the ring.
@@ -158,7 +97,7 @@ struct ChunkRing {
   }
 };
 
-// A consuming warpgroup: its rows begin at the tile's row `row`, of which a warp has `rows`.
+// A consuming warpgroup: its rows begin at the tile's row `row`, of which a warp has `rows`, in shared memory.
 template <class Shape>
 struct Consumer {
   using T = typename Shape::T;
@@ -167,28 +106,67 @@ struct Consumer {
   const ChunkRing<Shape>& ring;
   ScoreRule rule;
   int row;
-  WarpRows rows;
-  RowsState<Shape::D> state;
-  ChunkWeights found;  // of the chunk whose output comes next
+  const WarpRows& rows;
+  RowsState<16, Shape::D> state;
+  // Of the chunk whose output comes next. The weights stay f32 while wgmma is under way: ptxas runs one after the other
+  // where registers of A are written meanwhile.
+  Accumulator<16, chunk> found;
+  RowValues<16> factor;
 
-  // Queries and keys of chunk c alone, with nothing else under way.
-  __device__ __forceinline__ void find_first(int c) {
+  // Products become chunk c's weights; returns the rows' sums.
+  __device__ __forceinline__ RowValues<16> find_weights(const Scores& products, int c, RowValues<16>& maximum) {
+    RowValues<16> sum;
+    for_each(found, [&](int, int j, int e, float& score) { score = products[4 * j + e]; });
+    chunk_scores<T>(found, maximum, rows, c, rule);
+    chunk_weights(found, maximum, sum, rule.unit());
+    return sum;
+  }
+
+  // Queries meet keys of chunk c, with nothing else under way.
+  __device__ __forceinline__ void multiply_keys(Scores& s, int c) const {
     const auto& keys = ring.keys(c);
-    Scores s;
     wgmma_fence();
     queue_transposed(s, ring.memory.queries, row, keys);
     wgmma_wait<0>(s);
     ring.release_keys(c);
-    find_weights<T>(found, s, rows, c, rule);
+  }
+  __device__ __forceinline__ void find_first(int c) {
+    Scores s;
+    multiply_keys(s, c);
+    RowValues<16> maximum;
+    const auto sum = find_weights(s, c, maximum);
+    factor = state.expect(maximum, sum);
   }
 
-  // Every chunk's scores, weights and output one after the other, with the registers of a large head.
+  template <int sums>
+  __device__ __forceinline__ void add(const float (&chunk_out)[sums], int first, const RowValues<16>& after) {
+    LATHE_UNROLL
+    for (int i = 0; i < sums; ++i) state.add(0, first / 8 + i / 4, i % 4, chunk_out[i], after);
+  }
+
+  // Chunk c's output, of some columns after the others, with nothing else under way: two of D = 256 under way together
+  // spilled 26 registers.
+  __device__ __forceinline__ void add_output(int c) {
+    constexpr int columns = Shape::output_columns;
+    const Weights weights(found, nullptr);
+    const auto& values = ring.values(c);
+    LATHE_UNROLL
+    for (int first = 0; first < Shape::D; first += columns) {
+      float o[columns / 2];
+      wgmma_fence();
+      queue_weighted<Onto::nothing>(o, weights, values, first / 64);
+      wgmma_wait<0>(o);
+      add(o, first, factor);
+    }
+    done_with(weights);
+    ring.release_values(c);
+  }
+
+  // One thing after the other, with the registers of a large head.
   __device__ __forceinline__ void attend_in_turn(const ChunkRange& seen) {
     for (int c = seen.begin; c < seen.end; ++c) {
       find_first(c);
-      const Weights weights(found.weights, nullptr);
-      merge_by_columns<Shape>(state, found.maximum, found.sum, weights, ring.values(c));
-      ring.release_values(c);
+      add_output(c);
     }
   }
 
@@ -197,8 +175,8 @@ struct Consumer {
   template <class... Next>
   __device__ __forceinline__ void turn(int c, const Scores& now, Next&... next) {
     constexpr int behind = sizeof...(Next);  // groups of wgmma
-    const Weights weights(found.weights, nullptr);
-    const RowValues<16> maximum = found.maximum, sum = found.sum;
+    const Weights weights(found, nullptr);
+    const RowValues<16> after = factor;
     const auto& values = ring.values(c);
     float o[Shape::D / 2];
     if constexpr (behind > 0) {
@@ -210,33 +188,25 @@ struct Consumer {
       wgmma_fence();
       queue_weighted<Onto::nothing>(o, weights, values);
     }
-    find_weights<T>(found, now, rows, c + 1, rule);
+    RowValues<16> maximum;
+    const auto sum = find_weights(now, c + 1, maximum);
     wgmma_wait<behind>(o);
     done_with(weights);
     ring.release_values(c);
-    state.merge(o, 0, state.merge(maximum, sum));
+    add(o, 0, after);
+    factor = state.expect(maximum, sum);
     if constexpr (behind > 0) {
-      ring.values(c + 1);
+      ring.values(c + 1);  // needed next: waited for here, it keeps ptxas from moving the merging behind the products
       (wgmma_wait<0>(next), ...);
       ring.release_keys(c + 2);
     }
-  }
-  __device__ __forceinline__ void last_turn(int c) {
-    const Weights weights(found.weights, nullptr);
-    const auto& values = ring.values(c);
-    float o[Shape::D / 2];
-    wgmma_fence();
-    queue_weighted<Onto::nothing>(o, weights, values);
-    wgmma_wait<0>(o);
-    done_with(weights);
-    ring.release_values(c);
-    state.merge(o, 0, state.merge(found.maximum, found.sum));
   }
 
   static __device__ __forceinline__ void copy(Scores& to, const Scores& from) {
     LATHE_UNROLL
     for (int i = 0; i < chunk / 2; ++i) to[i] = from[i];
   }
+
   // Without a soft cap, as the compiler is to know: with it tanh's registers spilled.
   __device__ __forceinline__ void attend_overlapped(const ChunkRange& seen) {
     rule.cap = 0;
@@ -244,34 +214,34 @@ struct Consumer {
     find_first(c);
     if (c + 1 < seen.end) {
       Scores now;
-      const auto& keys = ring.keys(c + 1);
-      wgmma_fence();
-      queue_transposed(now, ring.memory.queries, row, keys);
-      wgmma_wait<0>(now);
-      ring.release_keys(c + 1);
-      if ((seen.end - c) % 2 != 0) {
-        Scores next;
-        turn(c++, now, next);
-        copy(now, next);
+      multiply_keys(now, c + 1);
+      if constexpr (Shape::D < 128) {  // two at a time, so that products stay in the registers where they came
+#pragma unroll 1
+        for (; c + 3 < seen.end; c += 2) {
+          Scores next, after;
+          turn(c, now, next);
+          turn(c + 1, next, after);
+          copy(now, after);
+        }
       }
-      // Two turns at a time, so that products stay in the registers where they came.
-      for (; c + 3 < seen.end; c += 2) {
-        Scores next, after;
+#pragma unroll 1
+      for (; c + 2 < seen.end; ++c) {
+        Scores next;
         turn(c, now, next);
-        turn(c + 1, next, after);
-        copy(now, after);
+        copy(now, next);
       }
       turn(c++, now);
     }
-    last_turn(c);
+    add_output(c);
   }
 };
 
 // A warpgroup whose rows of the tile begin at `row`.
 template <class Shape>
 __device__ __forceinline__ void consume_chunks(const TileCall<typename Shape::T>& call, typename Shape::Memory& memory,
-                                               const Tile& tile, const ChunkRange& chunks, int row) {
+                                               const ChunkRange& chunks, int row) {
   const ChunkRing<Shape> ring{memory, chunks.begin};
+  const Tile& tile = memory.tile;
   Tile own = tile;  // the warpgroup's rows
   own.first_row += row;
   own.rows = tile.rows - row < 64 ? tile.rows - row : 64;
@@ -280,7 +250,10 @@ __device__ __forceinline__ void consume_chunks(const TileCall<typename Shape::T>
   ring.leave_out(chunks.begin, seen.begin);
 
   const int first = row + static_cast<int>(threadIdx.x) % 128 / 32 * Shape::warp_rows;
-  Consumer<Shape> consumer{ring, call.rule, row, warp_rows(tile, call.group, first, Shape::warp_rows), {}, {}};
+  WarpRows& rows = memory.warps[first / Shape::warp_rows];
+  if (threadIdx.x % 32 == 0) rows = warp_rows(tile, call.group, first, Shape::warp_rows);
+  __syncwarp();
+  Consumer<Shape> consumer{ring, call.rule, row, rows, {}, {}, {}};
   if (Shape::output_columns < Shape::D || call.rule.cap > 0)
     consumer.attend_in_turn(seen);
   else
@@ -294,7 +267,10 @@ template <class Shape, class Loader>
 __device__ __forceinline__ void attend_tile_by_warpgroups(const TileCall<typename Shape::T>& call, const Tile& tile,
                                                           Loader loader) {
   auto& memory = *swizzled_shared<typename Shape::Memory>();
-  if (threadIdx.x == 0) memory.pipeline.init(Shape::consuming_warps);
+  if (threadIdx.x == 0) {
+    memory.pipeline.init(Shape::consuming_warps);
+    memory.tile = tile;
+  }
   LATHE_UNROLL
   for (int p = 0; p < memory.queries.panels; ++p)
     load_rows<Shape::threads>(
@@ -303,7 +279,7 @@ __device__ __forceinline__ void attend_tile_by_warpgroups(const TileCall<typenam
   cp_async_commit();
   cp_async_wait<0>();
   fence_proxy_async();
-  __syncthreads();  // the queries are there for wgmma, the mbarriers for all
+  __syncthreads();  // the queries are there for wgmma, the mbarriers and the tile for all
   const ChunkRange chunks = chunks_of(tile, call.group, call.rule.window);
   const int warpgroup = __shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 128, 0);
   if (warpgroup == 0) {
@@ -311,7 +287,7 @@ __device__ __forceinline__ void attend_tile_by_warpgroups(const TileCall<typenam
     if (threadIdx.x < 32) produce_chunks<Shape>(memory, loader, chunks);
   } else {
     Shape::Registers::take();
-    consume_chunks<Shape>(call, memory, tile, chunks, 64 * (warpgroup - 1));
+    consume_chunks<Shape>(call, memory, chunks, 64 * (warpgroup - 1));
   }
 }
 

@@ -127,24 +127,18 @@ struct QueriesMeetKeys {
   __device__ __forceinline__ RowTerms terms(int i, int, int e) const { return own_terms.at[i][e / 2]; }
 };
 
-// Scores in log2 units become P.
+// Scores / unit (scores.cuh) become P.
 template <int rows, int columns, class Pairs>
-__device__ __forceinline__ void find_weights(Accumulator<rows, columns>& s, const Pairs& pairs) {
-  for_each(s, [&](int i, int j, int e, float& p) { p = exp2_fast(p - pairs.terms(i, j, e).lse); });
+__device__ __forceinline__ void find_weights(Accumulator<rows, columns>& s, float unit, const Pairs& pairs) {
+  for_each(s, [&](int i, int j, int e, float& p) { p = exp2_fast(fmaf(p, unit, -pairs.terms(i, j, e).lse)); });
   if (pairs.all_seen()) return;
   for_each(s, [&](int i, int j, int e, float& p) {
     if (!pairs.seen(i, j, e)) p = 0.0f;
   });
 }
 
-// The two halves of score_gradients() where no cap ties them together: products q·k become P, and grad_out·v with P
-// become dS / scale.
-template <int rows, int columns, class Pairs>
-__device__ __forceinline__ void uncapped_weights(Accumulator<rows, columns>& s, const ScoreRule& rule,
-                                                 const Pairs& pairs) {
-  for_each(s, [&](int, int, int, float& score) { score *= rule.factor; });
-  find_weights(s, pairs);
-}
+// grad_out·v with P becomes dS / scale: score_gradients() where no cap ties both to the products q·k, in which P is
+// find_weights() of the scale.
 template <int rows, int columns, class Pairs>
 __device__ __forceinline__ void uncapped_gradients(Accumulator<rows, columns>& ds, const Accumulator<rows, columns>& p,
                                                    const Pairs& pairs) {
@@ -159,16 +153,13 @@ __device__ __forceinline__ void score_gradients(Accumulator<rows, columns>& s, A
   if (rule.cap > 0) {
     for_each(s, [&](int i, int j, int e, float& score) {
       const float t = tanh_of<T>(score * rule.factor);
-      score = rule.cap * t;
+      score = t;
       ds.at[i][j][e] = (ds.at[i][j][e] - pairs.terms(i, j, e).dot) * fmaf(-t, t, 1.0f);
     });
   } else {
-    for_each(s, [&](int i, int j, int e, float& score) {
-      score *= rule.factor;
-      ds.at[i][j][e] -= pairs.terms(i, j, e).dot;
-    });
+    for_each(ds, [&](int i, int j, int e, float& product) { product -= pairs.terms(i, j, e).dot; });
   }
-  find_weights(s, pairs);
+  find_weights(s, rule.unit(), pairs);
   for_each(s, [&](int i, int j, int e, float p) { ds.at[i][j][e] *= p; });
 }
 

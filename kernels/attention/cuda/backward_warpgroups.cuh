@@ -74,7 +74,7 @@ __device__ __forceinline__ void weigh(typename Shape::Scores& p, typename Shape:
                                       const Pairs& pairs) {
   take<Shape>(p, s);
   if constexpr (cap == Cap::none) {
-    uncapped_weights(p, rule, pairs);
+    find_weights(p, rule.factor, pairs);
   } else {
     wgmma_wait<0>(ds);
     take<Shape>(gradient, ds);

@@ -17,6 +17,10 @@ inline constexpr float log2_e = 1.44269504088896341f;
 struct ScoreRule {
   float factor, cap;
   int window;
+
+  // What a product, or the tanh that cap_products() made of it, is multiplied by: together with what exp2 has
+  // subtracted, in one fma.
+  __device__ __forceinline__ float unit() const { return cap > 0 ? cap : factor; }
 };
 inline ScoreRule score_rule(const AttentionParams& params) {
   const int window = params.window < INT32_MAX ? static_cast<int>(params.window) : 0;
@@ -33,12 +37,8 @@ __device__ __forceinline__ float tanh_of(float x) {
 }
 
 template <class T, int rows, int columns>
-__device__ __forceinline__ void apply_rule(Accumulator<rows, columns>& s, const ScoreRule& rule) {
-  if (rule.cap > 0) {
-    for_each(s, [&](int, int, int, float& score) { score = rule.cap * tanh_of<T>(score * rule.factor); });
-  } else {
-    for_each(s, [&](int, int, int, float& score) { score *= rule.factor; });
-  }
+__device__ __forceinline__ void cap_products(Accumulator<rows, columns>& s, const ScoreRule& rule) {
+  if (rule.cap > 0) for_each(s, [&](int, int, int, float& product) { product = tanh_of<T>(product * rule.factor); });
 }
 
 // ---- who sees whom ----
@@ -75,11 +75,11 @@ struct WarpRows {
 
 // ---- softmax of a chunk ----
 
-// Products q·k → scores, −∞ where unseen, and each row's maximum.
+// Products q·k → scores / unit, −∞ where unseen, and each row's highest score.
 template <class T, int rows>
 __device__ __forceinline__ void chunk_scores(Accumulator<rows, chunk>& s, RowValues<rows>& maximum,
                                              const WarpRows& warp, int chunk_index, const ScoreRule& rule) {
-  apply_rule<T>(s, rule);
+  cap_products<T>(s, rule);
   if (!all_seen(warp.positions, chunk_keys(chunk_index), rule.window)) {
     const int first_key = chunk_index * chunk + static_cast<int>(threadIdx.x) % 4 * 2;
     RowValues<rows, int> position;
@@ -90,26 +90,27 @@ __device__ __forceinline__ void chunk_scores(Accumulator<rows, chunk>& s, RowVal
   }
   for_each_row(maximum, [](int, int, float& row) { row = nothing; });
   for_each(s, [&](int i, int, int e, float score) { maximum.at[i][e / 2] = fmaxf(maximum.at[i][e / 2], score); });
-  for_each_row(maximum, [](int, int, float& row) {
+  const float unit = rule.unit();
+  for_each_row(maximum, [&](int, int, float& row) {
     row = fmaxf(row, __shfl_xor_sync(full_warp, row, 1));
-    row = fmaxf(row, __shfl_xor_sync(full_warp, row, 2));
+    row = fmaxf(row, __shfl_xor_sync(full_warp, row, 2)) * unit;
   });
 }
 
 // What is taken from scores below a maximum of −∞: −∞ − 0 and not −∞ − (−∞).
 __device__ __forceinline__ float finite_maximum(float maximum) { return maximum == nothing ? 0.0f : maximum; }
 
-// Scores → 2^(score − maximum), 0 where unseen, and each row's sum.
+// Scores / unit → 2^(score − maximum), 0 where unseen, and each row's sum.
 template <int rows>
 __device__ __forceinline__ void chunk_weights(Accumulator<rows, chunk>& s, const RowValues<rows>& maximum,
-                                              RowValues<rows>& sum) {
+                                              RowValues<rows>& sum, float unit) {
   RowValues<rows> above;
   for_each_row(above, [&](int i, int h, float& row) {
     row = finite_maximum(maximum.at[i][h]);
     sum.at[i][h] = 0.0f;
   });
   for_each(s, [&](int i, int, int e, float& score) {
-    score = exp2_fast(score - above.at[i][e / 2]);
+    score = exp2_fast(fmaf(score, unit, -above.at[i][e / 2]));
     sum.at[i][e / 2] += score;
   });
   for_each_row(sum, [](int, int, float& row) {
@@ -132,9 +133,47 @@ __device__ __forceinline__ MergeFactors merge_factors(float& maximum, float& sum
   sum = fmaf(sum, factors.before, chunk_sum * factors.after);
   return factors;
 }
+// `before` is 1 in most chunks, and a body may leave its multiplication out then.
 __device__ __forceinline__ float merge_output(float out, float chunk_out, MergeFactors factors) {
-  return fmaf(out, factors.before, chunk_out * factors.after);
+  return fmaf(chunk_out, factors.after, out * factors.before);
 }
+
+// What a warp has of its rows after some chunks.
+template <int rows, int columns>
+struct RowsState {
+  Accumulator<rows, columns> out;
+  RowValues<rows> maximum, sum;
+
+  __device__ __forceinline__ RowsState() {
+    for_each_row(maximum, [&](int i, int h, float& row) {
+      row = nothing;
+      sum.at[i][h] = 0.0f;
+    });
+  }
+
+  // merge_output() in two halves. The first merges a chunk's maximum and sum and brings `out` to the maximum of both,
+  // which changes nothing where no row of the warp has a new one: of 64 chunks of like keys that is every second one.
+  // Returns what the chunk's output is to be multiplied by.
+  __device__ __forceinline__ RowValues<rows> expect(const RowValues<rows>& chunk_maximum,
+                                                    const RowValues<rows>& chunk_sum) {
+    RowValues<rows> before, after;
+    bool ones = true;
+    for_each_row(before, [&](int i, int h, float& of_row) {
+      const MergeFactors factors =
+          merge_factors(maximum.at[i][h], sum.at[i][h], chunk_maximum.at[i][h], chunk_sum.at[i][h]);
+      of_row = factors.before;
+      after.at[i][h] = factors.after;
+      ones = ones && factors.before == 1.0f;
+    });
+    if (!__all_sync(full_warp, ones))
+      for_each(out, [&](int i, int, int e, float& element) { element *= before.at[i][e / 2]; });
+    return after;
+  }
+  // Adds an element of the chunk's output.
+  __device__ __forceinline__ void add(int i, int j, int e, float of_chunk, const RowValues<rows>& after) {
+    out.at[i][j][e] = fmaf(of_chunk, after.at[i][e / 2], out.at[i][j][e]);
+  }
+};
 
 // What becomes of a row's state: out · final_factor, + 0 so that any zero is +0, and its lse. A row that saw nothing: 0
 // and −∞.

@@ -82,13 +82,13 @@ template <class Left, class Right, int sums>
 __device__ __forceinline__ void queue_transposed(float (&s)[sums], const Left& left, int first_row,
                                                  const Right& right) {
   static_assert(Left::D == Right::D && Right::rows == 2 * sums);
+  const auto rows = wgmma_operand<Major::k>(left.panel[0].elements + first_row * 64);
+  const auto columns = wgmma_operand<Major::k>(right.panel[0].elements);
   LATHE_UNROLL
-  for (int p = 0; p < Left::panels; ++p) {
-    const auto rows = wgmma_operand<Major::k>(left.panel[p].elements + first_row * 64);
-    const auto columns = wgmma_operand<Major::k>(right.panel[p].elements);
-    LATHE_UNROLL
-    for (int k = 0; k < 4 && 64 * p + 16 * k < Left::D; ++k)
-      wgmma(s, rows.next_k16(k), columns.next_k16(k), p > 0 || k > 0);
+  for (int k = 0; k < Left::D; k += 16) {
+    const int panel = k / 64, step = k % 64 / 16;
+    wgmma(s, rows.moved_by(panel * Left::panel_bytes).next_k16(step),
+          columns.moved_by(panel * Right::panel_bytes).next_k16(step), k > 0);
   }
   wgmma_commit();
 }
@@ -99,7 +99,8 @@ template <Onto onto, class T, int k, class Right, int sums>
 __device__ __forceinline__ void queue_weighted(float (&o)[sums], const LeftOperand<T, 16, k>& weights,
                                                const Right& right, int first_panel = 0) {
   static_assert(Right::rows == k && 2 * sums <= Right::D);
-  const auto rows = wgmma_operand<Major::mn>(right.panel[first_panel].elements, Right::panel_bytes);
+  const auto rows =
+      wgmma_operand<Major::mn>(right.panel[0].elements, Right::panel_bytes).moved_by(first_panel * Right::panel_bytes);
   LATHE_UNROLL
   for (int step = 0; step < k / 16; ++step)
     wgmma(o, weights.at[0][step], rows.next_k16(step), onto == Onto::sums || step > 0);

@@ -21,15 +21,25 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
 // An operand in dynamic shared memory, as a descriptor. Its tile is made of panels of 64 elements (128 bytes) a line in
 // 128-byte swizzle, each at a multiple of 1024: SwizzledTile<T, lines, 64>, what tensor_copy() writes.
+// Only the low word of a descriptor is kept: the other says "1024 bytes to the next eight lines, 128-byte swizzle" of
+// each, and what steps through a tile adds one word. (Shared memory ends before an address would run over its 14 bits.)
 template <class T_, Major major_>
 struct WgmmaOperand {
   using T = T_;
   static constexpr Major major = major_;
-  uint64_t descriptor;
+  static constexpr int eight_lines = 1024;  // bytes
+  uint32_t low;
 
+  __device__ __forceinline__ uint64_t descriptor() const {
+    constexpr uint32_t high = eight_lines >> 4 | uint32_t{1} << 30;
+    return uint64_t{high} << 32 | low;
+  }
+  __device__ __forceinline__ WgmmaOperand moved_by(int bytes) const {
+    return {low + static_cast<uint32_t>(bytes >> 4)};
+  }
   // The next 16 of k: 32 bytes on along a line, or 16 lines of 128 bytes.
   __device__ __forceinline__ WgmmaOperand next_k16(int steps) const {
-    return {descriptor + static_cast<uint64_t>(steps * ((major == Major::k ? 32 : 2048) >> 4))};
+    return moved_by(steps * (major == Major::k ? 32 : 2048));
   }
 };
 
@@ -37,14 +47,11 @@ struct WgmmaOperand {
 // Major::mn: lines are k, and where the product is wider than 64 the next panel begins `panel_bytes` further on.
 template <Major major, class T>
 __device__ __forceinline__ WgmmaOperand<T, major> wgmma_operand(const T* first, int panel_bytes = 1024) {
-  constexpr int eight_lines = 1024;
 #if LATHE_SIMT
-  return {::lathe::simt::wgmma_descriptor(first, static_cast<size_t>(panel_bytes), eight_lines,
-                                          ::lathe::simt::Where::current())};
+  return {static_cast<uint32_t>(::lathe::simt::wgmma_descriptor(
+      first, static_cast<size_t>(panel_bytes), WgmmaOperand<T, major>::eight_lines, ::lathe::simt::Where::current()))};
 #else
-  return {static_cast<uint64_t>(shared_address(first) >> 4 & 0x3fff) |
-          static_cast<uint64_t>(panel_bytes >> 4 & 0x3fff) << 16 | uint64_t{eight_lines >> 4} << 32 |
-          uint64_t{1} << 62};
+  return {(shared_address(first) >> 4 & 0x3fff) | static_cast<uint32_t>(panel_bytes >> 4 & 0x3fff) << 16};
 #endif
 }
 
@@ -78,8 +85,8 @@ inline void wgmma_of_rows(int rows, float (&d)[sums], WgmmaOperand<T, a_major> a
                         .element = detail::wgmma_element<T>,
                         .d = d,
                         .a_registers = nullptr,
-                        .a = a.descriptor,
-                        .b = b.descriptor,
+                        .a = a.descriptor(),
+                        .b = b.descriptor(),
                         .a_along_mn = a_major == Major::mn,
                         .b_along_mn = b_major == Major::mn,
                         .adds = adds,
@@ -99,7 +106,7 @@ inline void wgmma(float (&d)[sums], const AFragment<T>& a, WgmmaOperand<T, b_maj
                         .d = d,
                         .a_registers = a.registers,
                         .a = 0,
-                        .b = b.descriptor,
+                        .b = b.descriptor(),
                         .a_along_mn = false,
                         .b_along_mn = b_major == Major::mn,
                         .adds = adds},
@@ -169,13 +176,13 @@ __device__ __forceinline__ void take_registers() {
 #define LATHE_SUMS_64(i) LATHE_SUMS_32(i), LATHE_SUMS_32(i + 32)
 #define LATHE_SUMS_128(i) LATHE_SUMS_64(i), LATHE_SUMS_64(i + 64)
 
-#define LATHE_WGMMA_SHARED(n, sums, type, a_number, b_number, adds_number, a_major_number, b_major_number)             \
-  asm volatile("{ .reg .pred p; setp.ne.b32 p, %" adds_number ", 0; wgmma.mma_async.sync.aligned.m64n" n               \
-               "k16.f32." type "." type " {" LATHE_TEXT_##sums                                                         \
-               "}, %" a_number ", %" b_number ", p, 1, 1, %" a_major_number ", %" b_major_number "; }"                 \
-               : LATHE_SUMS_##sums(0)                                                                                  \
-               : "l"(a.descriptor), "l"(b.descriptor), "r"(static_cast<int>(adds)), "n"(a_major == Major::mn ? 1 : 0), \
-                 "n"(b_major == Major::mn ? 1 : 0)                                                                     \
+#define LATHE_WGMMA_SHARED(n, sums, type, a_number, b_number, adds_number, a_major_number, b_major_number) \
+  asm volatile("{ .reg .pred p; setp.ne.b32 p, %" adds_number ", 0; wgmma.mma_async.sync.aligned.m64n" n   \
+               "k16.f32." type "." type " {" LATHE_TEXT_##sums                                             \
+               "}, %" a_number ", %" b_number ", p, 1, 1, %" a_major_number ", %" b_major_number "; }"     \
+               : LATHE_SUMS_##sums(0)                                                                      \
+               : "l"(a.descriptor()), "l"(b.descriptor()), "r"(static_cast<int>(adds)),                    \
+                 "n"(a_major == Major::mn ? 1 : 0), "n"(b_major == Major::mn ? 1 : 0)                      \
                : "memory")
 #define LATHE_WGMMA_REGISTERS(n, sums, type, a0, a1, a2, a3, b_number, adds_number, b_major_number)                  \
   asm volatile("{ .reg .pred p; setp.ne.b32 p, %" adds_number ", 0; wgmma.mma_async.sync.aligned.m64n" n             \
@@ -183,7 +190,7 @@ __device__ __forceinline__ void take_registers() {
                                                                ", p, 1, 1, %" b_major_number "; }"                   \
                : LATHE_SUMS_##sums(0)                                                                                \
                : "r"(a.registers[0]), "r"(a.registers[1]), "r"(a.registers[2]), "r"(a.registers[3]),                 \
-                 "l"(b.descriptor), "r"(static_cast<int>(adds)), "n"(b_major == Major::mn ? 1 : 0)                   \
+                 "l"(b.descriptor()), "r"(static_cast<int>(adds)), "n"(b_major == Major::mn ? 1 : 0)                 \
                : "memory")
 
 template <int sums, class T, Major a_major, Major b_major>
