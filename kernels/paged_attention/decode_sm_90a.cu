@@ -57,7 +57,7 @@ __device__ __forceinline__ void attend_chunk(const TileCall<typename Shape::T>& 
   typename Shape::RowState maximum, sum;
   multiply_transposed(s, queries, 0, chunk_of.keys, call.head_dim);
   chunk_scores<typename Shape::T>(s, maximum, warp_rows(tile, call.group, 0, paged_decode_rows), c, call.rule);
-  chunk_weights(s, maximum, sum, call.rule.unit());
+  chunk_weights(s, maximum, sum, call.rule.unit);
   cp_async_wait<0>();
   __syncwarp();  // the values are there, and all lanes are done with the keys
   put_chunk_away<Shape>(chunk_of.result(), tile.rows, call.head_dim, maximum, sum, typename Shape::Weights(s, nullptr),

@@ -181,7 +181,7 @@ __device__ __forceinline__ void attend_chunks(const TileCall<typename Shape::T>&
 
     typename Shape::RowState maximum, sum;
     chunk_scores<typename Shape::T>(s, maximum, rows, c, call.rule);
-    chunk_weights(s, maximum, sum, call.rule.unit());
+    chunk_weights(s, maximum, sum, call.rule.unit);
     consume(c, maximum, sum, typename Shape::Weights(s, room), memory.stages[Shape::stages - 1]);
   }
 }

@@ -57,7 +57,7 @@ struct Consumer {
     RowValues<16> sum;
     for_each(found, [&](int, int j, int e, float& score) { score = products[4 * j + e]; });
     chunk_scores<T>(found, maximum, rows, c, rule);
-    chunk_weights(found, maximum, sum, rule.unit());
+    chunk_weights(found, maximum, sum, rule.unit);
     return sum;
   }
 

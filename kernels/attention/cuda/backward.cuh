@@ -159,7 +159,7 @@ __device__ __forceinline__ void score_gradients(Accumulator<rows, columns>& s, A
   } else {
     for_each(ds, [&](int i, int j, int e, float& product) { product -= pairs.terms(i, j, e).dot; });
   }
-  find_weights(s, rule.unit(), pairs);
+  find_weights(s, rule.unit, pairs);
   for_each(s, [&](int i, int j, int e, float p) { ds.at[i][j][e] *= p; });
 }
 

@@ -162,7 +162,7 @@ __device__ __forceinline__ void value_gradients(typename Shape::Memory& memory, 
     find_scores<Shape>(s, memory, passing, handed);
     take<Shape>(p, s);
     cap_products<typename Shape::T>(p, a.rule);
-    find_weights(p, a.rule.unit(), pairs);
+    find_weights(p, a.rule.unit, pairs);
     add_weighted<Shape>(grad_v, p, passing.at[1]);
   });
   memory.pipeline.wait_until_empty(after);  // the others may still read the last step's stage, but not this one

@@ -16,16 +16,14 @@ inline constexpr float log2_e = 1.44269504088896341f;
 // How products become scores in log2 units: product · factor, or cap · tanh(product · factor).
 struct ScoreRule {
   float factor, cap;
+  float unit;  // cap, or factor: what cap_products()' result is multiplied by, where exp2 has its maximum subtracted
   int window;
-
-  // What a product, or the tanh that cap_products() made of it, is multiplied by: together with what exp2 has
-  // subtracted, in one fma.
-  __device__ __forceinline__ float unit() const { return cap > 0 ? cap : factor; }
 };
 inline ScoreRule score_rule(const AttentionParams& params) {
   const int window = params.window < INT32_MAX ? static_cast<int>(params.window) : 0;
-  return params.softcap > 0 ? ScoreRule{params.scale / params.softcap, params.softcap * log2_e, window}
-                            : ScoreRule{params.scale * log2_e, 0.0f, window};
+  const float cap = params.softcap * log2_e, factor = params.scale * log2_e;
+  return params.softcap > 0 ? ScoreRule{params.scale / params.softcap, cap, cap, window}
+                            : ScoreRule{factor, 0.0f, factor, window};
 }
 
 // tanh is within 2^-22 of 1 for 16-bit queries, whose scores have no more; f32 takes the library's, which is slower by
@@ -90,7 +88,7 @@ __device__ __forceinline__ void chunk_scores(Accumulator<rows, chunk>& s, RowVal
   }
   for_each_row(maximum, [](int, int, float& row) { row = nothing; });
   for_each(s, [&](int i, int, int e, float score) { maximum.at[i][e / 2] = fmaxf(maximum.at[i][e / 2], score); });
-  const float unit = rule.unit();
+  const float unit = rule.unit;
   for_each_row(maximum, [&](int, int, float& row) {
     row = fmaxf(row, __shfl_xor_sync(full_warp, row, 1));
     row = fmaxf(row, __shfl_xor_sync(full_warp, row, 2)) * unit;
