@@ -148,7 +148,8 @@ TEST(Attention, SequencesOfOneTokenOnSimtAnswerTheirValues) {
   const Tensor out_on_simt = Tensor::empty(v.shape(), v.dtype(), simt), out = Tensor::empty(v.shape(), v.dtype());
   attention_forward({.out = out_on_simt, .q = on_simt, .k = on_simt, .v = on_simt, .cu_seqlens = i32(bounds)});
   copy(out, out_on_simt);
-  for (size_t i = 0; i < values.size(); ++i) ASSERT_EQ(out.span<float>()[i], values[i]) << i;
+  // The only key's weight is 2 to the power of what rounding left of its score, and divided out again.
+  for (size_t i = 0; i < values.size(); ++i) ASSERT_FLOAT_EQ(out.span<float>()[i], values[i]) << i;
 }
 
 TEST(Attention, NoTokensIsNoWork) {
