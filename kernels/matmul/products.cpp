@@ -81,6 +81,17 @@ void multiply_codes(const Tensor& x, std::span<const LinearProduct> products) {
   device::multiply_codes(each, x.device());
 }
 
+// Rows up to which entering and leaving a parallel region shows beside a product by a packed weight.
+constexpr int64_t grouped_rows_most = 64;
+
+bool groups_packed(const GroupedProduct& each) {
+  return joins_on_cpu(each.x, each.product) && each.x.dim(0) <= grouped_rows_most;
+}
+bool groups_blocks(const GroupedProduct& each) {
+  return multiplies_blocks(each.x, each.product) && each.x.dim(0) > 0 && each.product.out.dim(1) > 0 &&
+         ggml_groups(each.x.dim(0));
+}
+
 void multiply_together(const Tensor& x, std::span<const LinearProduct> products) {
   std::vector<ProductArgs> each;
   for (const LinearProduct& product : products)
@@ -136,6 +147,28 @@ void linear_forward_each(const Tensor& x, std::span<const LinearProduct> product
   std::vector<GgmlProduct> blocks;
   for (const LinearProduct& product : products) blocks.push_back(in_blocks(product));
   ggml_linear_forward(x, blocks);
+}
+
+void linear_forward_grouped(std::span<const GroupedProduct> products) {
+  for (const auto& [x, product] : products)
+    check_linear_forward("linear_forward_grouped", product.out, x, product.weight, product.terms);
+  std::vector<ProductArgs> packed;
+  std::vector<GgmlGroupedProduct> blocks;
+  std::vector<LinearProduct> of_one;  // what is not grouped, of one x
+  for (size_t i = 0; i < products.size(); ++i) {
+    const auto& [x, product] = products[i];
+    if (groups_packed(products[i])) {
+      packed.push_back(forward_args(product.out, x, product.weight, product.terms));
+    } else if (groups_blocks(products[i])) {
+      blocks.push_back({x, in_blocks(product)});
+    } else {
+      of_one.push_back(product);
+      if (i + 1 < products.size() && same_rows(products[i + 1].x, x)) continue;
+    }
+    if (!of_one.empty()) linear_forward_each(x, std::exchange(of_one, {}));
+  }
+  if (!packed.empty()) multiply_grouped_on_cpu(packed);
+  if (!blocks.empty()) ggml_linear_forward_grouped(blocks);
 }
 
 void gated_linear_forward(const Tensor& out, const Tensor& x, const LinearProduct& gate, const LinearProduct& up,

@@ -23,6 +23,15 @@ struct LinearProduct {
 // linear_forward(out, x, weight, terms) of each.
 void linear_forward_each(const Tensor& x, std::span<const LinearProduct> products);
 
+// Products of inputs of their own, x [M, K] each: the experts' of a mixture. The bits of linear_forward of each. On the
+// CPU those of few rows by packed weights or by ggml's blocks, without LoRA terms, are one parallel region of either
+// kind; what else follows each other with one x goes through linear_forward_each.
+struct GroupedProduct {
+  Tensor x;
+  LinearProduct product;
+};
+void linear_forward_grouped(std::span<const GroupedProduct> products);
+
 // out [M, F] = act(gate.out) · up.out (kernels/gated/gated.h) of the products of x [M, K]; out may be either of theirs.
 // Where it is one pass, gate.out and up.out may be left as they were.
 void gated_linear_forward(const Tensor& out, const Tensor& x, const LinearProduct& gate, const LinearProduct& up,

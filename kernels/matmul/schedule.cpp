@@ -323,6 +323,48 @@ void multiply_on_cpu(const ProductArgs& args) {
 
 void multiply_joined_on_cpu(std::span<const ProductArgs> products) { multiply_once(products); }
 
+void multiply_grouped_on_cpu(std::span<const ProductArgs> products) {
+  const Isa isa = active_isa();
+  struct Rows {
+    Tiling tiling;
+    int64_t steps;
+    PackedLeft left;
+  };
+  const auto rows_of = [&](const ProductArgs& product) {
+    const Tiling tiling{product.m, ceil_div(product.m, tile_rows(isa, product.dtype))};
+    const int64_t steps = k_steps(product.k, product.dtype);
+    return Rows{tiling, steps, {nullptr, packed_words(isa, product.dtype, ceil_div(tiling.rows, tiling.tiles), steps)}};
+  };
+  int64_t words = 0;
+  for (const ProductArgs& product : products) {
+    const Rows rows = rows_of(product);
+    words += rows.left.tile_stride * rows.tiling.tiles;
+  }
+  uint32_t* workspace = left_workspace.words(words);
+  std::vector<PassTasks> passes;
+  PackedLeft packed;
+  const ProductArgs* whose = nullptr;
+  const auto is_packed = [&](const ProductArgs& product) {
+    return whose != nullptr && whose->left.data == product.left.data && whose->left.stride == product.left.stride &&
+           whose->m == product.m && whose->k == product.k && whose->dtype == product.dtype;
+  };
+  for (const ProductArgs& product : products) {
+    auto [tiling, steps, left] = rows_of(product);
+    if (is_packed(product)) {
+      left = packed;
+    } else if (is_packed_in_memory(product, product.k)) {
+      left.words = static_cast<uint32_t*>(product.left.data);
+    } else {
+      left.words = workspace;
+      workspace += left.tile_stride * tiling.tiles;
+      pack({product.left, false, product.k, 0, tiling, 0, 0, 0, steps, left.words, left.tile_stride});
+    }
+    packed = left, whose = &product;
+    passes.emplace_back(Pass{product, 0, tiling, 0, steps, true, true, nullptr, nullptr}, left, PackedLeft{});
+  }
+  multiply(passes);
+}
+
 bool is_one_pass(int64_t k, DType dtype) { return k_steps(k, dtype) <= most_pass_steps; }
 
 }  // namespace lathe::kernels

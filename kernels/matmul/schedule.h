@@ -16,4 +16,8 @@ void multiply_on_cpu(const ProductArgs& args);
 void multiply_joined_on_cpu(std::span<const ProductArgs> products);
 bool is_one_pass(int64_t k, DType dtype);
 
+// Products of left operands of their own in one parallel region, by such weights. For few rows each: all left operands
+// are packed at once.
+void multiply_grouped_on_cpu(std::span<const ProductArgs> products);
+
 }  // namespace lathe::kernels

@@ -176,6 +176,59 @@ TEST_F(MatmulProducts, OfOneRowAreOneForkAndSoAreAGateAndItsActivation) {
   EXPECT_EQ(fork_count() - before, 2);
 }
 
+// The experts of a mixture: rows of their own, two weights to some rows, of every kind that they have.
+TEST_F(MatmulProducts, OfInputsOfTheirOwnHaveTheBitsOfOneAfterTheOther) {
+  constexpr int64_t k = 256;
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Tensor all = random_matrix(400, k, dtype, 22), bias = random_matrix(1, 67, dtype, 23).view({67});
+    const RandomBlocks blocks(GgmlFormat::q4_0, 96, k, dtype, 24), others(GgmlFormat::q6_k, 67, k, dtype, 25);
+    const Tensor dense = random_matrix(40, k, dtype, 26);
+    for (const Isa isa : kernels::every_isa) {
+      if (!kernels::machine_has(isa)) continue;
+      const ActiveIsa active(isa);
+      const auto packed = kernels::pack_weight(random_matrix(67, k, dtype, 27), dtype),
+                 wide = kernels::pack_weight(random_matrix(640, k, dtype, 28), dtype);
+      const auto products = [&] {
+        std::vector<kernels::GroupedProduct> each;
+        const auto add = [&](int64_t first, int64_t rows, const kernels::Weight& weight, bool with_bias) {
+          each.push_back({all.slice(0, first, first + rows), {Tensor::empty({rows, weight.rows()}, dtype), weight}});
+          if (with_bias) each.back().product.terms.bias = bias;
+        };
+        for (const int64_t rows : {1, 3, 17, 200}) {
+          add(rows, rows, packed, true), add(rows, rows, wide, false);
+          add(0, rows, blocks.weight, false), add(0, rows, others.weight, true);
+          add(2, rows, dense, false), add(2, rows, dense, false);
+        }
+        return each;
+      };
+      for (const int threads : {1, 2, 5}) {
+        set_thread_count(threads);
+        const auto grouped = products(), apart = products();
+        kernels::linear_forward_grouped(grouped);
+        for (size_t i = 0; i < apart.size(); ++i) {
+          kernels::linear_forward(apart[i].product.out, apart[i].x, apart[i].product.weight, apart[i].product.terms);
+          EXPECT_TRUE(same_bits(grouped[i].product.out, apart[i].product.out))
+              << "product " << i << ", " << kernels::name_of(isa) << ", " << threads;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(MatmulProducts, OfInputsOfTheirOwnAreOneFork) {
+  const Tensor x = random_matrix(8, 512, DType::bf16, 29);
+  const RandomBlocks blocks(GgmlFormat::q4_1, 256, 512, DType::bf16, 30);
+  const auto packed = kernels::pack_weight(random_matrix(256, 512, DType::bf16, 31), DType::bf16);
+  for (const kernels::Weight& weight : {kernels::Weight(blocks.weight), kernels::Weight(packed)}) {
+    std::vector<kernels::GroupedProduct> each;
+    for (int64_t row = 0; row < 8; ++row)
+      each.push_back({x.slice(0, row, row + 1), {Tensor::empty({1, 256}, DType::bf16), weight}});
+    const int64_t before = fork_count();
+    kernels::linear_forward_grouped(each);
+    EXPECT_EQ(fork_count() - before, 1);
+  }
+}
+
 TEST_F(MatmulProducts, RefuseWhatDoesNotFit) {
   const RandomBlocks gate(GgmlFormat::q4_0, 32, 64, DType::f32, 15), up(GgmlFormat::q4_0, 16, 64, DType::f32, 16);
   const Tensor x = random_matrix(2, 64, DType::f32, 17);
@@ -184,6 +237,8 @@ TEST_F(MatmulProducts, RefuseWhatDoesNotFit) {
   EXPECT_THROW(kernels::gated_linear_forward(gates.out, x, gates, ups, Activation::silu), ShapeError);
   const LinearProduct narrow[] = {{Tensor::empty({2, 31}, DType::f32), gate.weight}};
   EXPECT_THROW(kernels::linear_forward_each(x, narrow), ShapeError);
+  const kernels::GroupedProduct grouped[] = {{x, narrow[0]}};
+  EXPECT_THROW(kernels::linear_forward_grouped(grouped), ShapeError);
 }
 
 }  // namespace

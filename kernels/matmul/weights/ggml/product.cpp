@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <list>
 #include <optional>
 #include <vector>
 
@@ -103,6 +104,10 @@ struct Group {
   std::vector<GgmlProductArgs> products;  // of the same n
   std::optional<GatedForwardArgs> gated = {};
 
+  const gemm::Tiling& tiling() const { return products[0].left.tiling; }
+  int64_t multiply_adds() const {
+    return tiling().rows * products[0].n * std::ssize(products) * products[0].left.blocks * ggml::block;
+  }
   int64_t panels() const { return ceil_div(products[0].n, panel_rows); }
   int64_t panel_bytes() const {
     int64_t bytes = 0;
@@ -127,8 +132,7 @@ struct Group {
     part.out.data = const_cast<char*>(from_first(part.out.data));
     part.gate.data = from_first(part.gate.data), part.up.data = from_first(part.up.data);
     part.columns = std::min(gated->columns, task.last_panel * panel_rows) - first;
-    const auto& tiling = products[0].left.tiling;
-    part.row_begin = tiling.first_row(task.first_tile), part.row_end = tiling.first_row(task.last_tile);
+    part.row_begin = tiling().first_row(task.first_tile), part.row_end = tiling().first_row(task.last_tile);
     return part;
   }
 };
@@ -142,16 +146,14 @@ int64_t prefetch_bytes() {
 }
 
 // Few rows: the panels of all groups, one group after the other, are cut into pieces of about as many bytes. A panel
-// belongs to the piece that its first byte lies in.
+// belongs to the piece that its first byte lies in. Groups may have inputs of their own.
 void multiply_few_rows(std::span<const Group> groups) {
-  int64_t all_bytes = 0, weights = 0;
+  int64_t all_bytes = 0, work = 0;
   for (const Group& group : groups) {
     all_bytes += group.panels() * group.panel_bytes();
-    weights += group.products[0].n * std::ssize(group.products);
+    work += group.multiply_adds();
   }
-  const QuantizedRows& left = groups[0].products[0].left;
-  const bool forks = left.tiling.rows * weights * left.blocks * ggml::block >= worth_a_fork;
-  const int64_t pieces = forks ? thread_count() : 1;
+  const int64_t pieces = work >= worth_a_fork ? thread_count() : 1;
   parallel_for(pieces, 1, [&](int64_t begin, int64_t end) {
     for (int64_t piece = begin; piece < end; ++piece) {
       int64_t group_begin = 0;
@@ -160,7 +162,7 @@ void multiply_few_rows(std::span<const Group> groups) {
         const auto panel_at = [&](int64_t cut) {
           return std::clamp<int64_t>(ceil_div(cut * all_bytes / pieces - group_begin, bytes), 0, panels);
         };
-        const GgmlTask task{panel_at(piece), panel_at(piece + 1), 0, left.tiling.tiles, nullptr, prefetch_bytes()};
+        const GgmlTask task{panel_at(piece), panel_at(piece + 1), 0, group.tiling().tiles, nullptr, prefetch_bytes()};
         if (task.first_panel < task.last_panel) group.multiply(task);
         group_begin += panels * bytes;
       }
@@ -171,7 +173,7 @@ void multiply_few_rows(std::span<const Group> groups) {
 // Many rows: some panels of a group and a stretch of tiles to a task, which unpacks the panels for all of them.
 void multiply_many_rows(std::span<const Group> groups) {
   const ggml::TaskShape shape = ggml::task_shape(active_isa());
-  const gemm::Tiling& tiling = groups[0].products[0].left.tiling;
+  const gemm::Tiling& tiling = groups[0].tiling();
   const int64_t tile_rows = ceil_div(tiling.rows, tiling.tiles), tiles_each = shape.rows / tile_rows;
   const int64_t stretches = ceil_div(tiling.tiles, tiles_each);
   int64_t panels = 0, pieces = 0;
@@ -194,8 +196,7 @@ void multiply_many_rows(std::span<const Group> groups) {
 }
 
 void multiply(std::span<const Group> groups) {
-  const int64_t rows = groups[0].products[0].left.tiling.rows;
-  rows <= ggml::most_direct_rows(active_isa()) ? multiply_few_rows(groups) : multiply_many_rows(groups);
+  ggml_groups(groups[0].tiling().rows) ? multiply_few_rows(groups) : multiply_many_rows(groups);
 }
 
 }  // namespace
@@ -208,6 +209,21 @@ void ggml_linear_forward(const Tensor& x, std::span<const GgmlProduct> products)
     if (product.out.dim(1) > 0)
       groups.push_back({.products = {arguments(quantized(product.weight.format()), product)}});
   if (!groups.empty()) multiply(groups);
+}
+
+bool ggml_groups(int64_t rows) { return rows <= ggml::most_direct_rows(active_isa()); }
+
+void ggml_linear_forward_grouped(std::span<const GgmlGroupedProduct> products) {
+  std::list<QuantizedFor> inputs;  // of products that follow each other
+  const Tensor* of_last = nullptr;
+  std::vector<Group> groups;
+  groups.reserve(products.size());
+  for (const auto& [x, product] : products) {
+    if (of_last == nullptr || !same_rows(*of_last, x)) inputs.emplace_back(x);
+    of_last = &x;
+    groups.push_back({.products = {arguments(inputs.back()(product.weight.format()), product)}});
+  }
+  multiply_few_rows(groups);
 }
 
 void ggml_gated_linear_forward(const Tensor& out, const Tensor& x, const GgmlProduct& gate, const GgmlProduct& up,

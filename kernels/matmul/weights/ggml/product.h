@@ -18,6 +18,15 @@ struct GgmlProduct {
 };
 
 void ggml_linear_forward(const Tensor& x, std::span<const GgmlProduct> products);
+
+// Products of inputs of their own in one parallel region, where each has so many rows.
+struct GgmlGroupedProduct {
+  const Tensor& x;
+  GgmlProduct product;
+};
+bool ggml_groups(int64_t rows);
+void ggml_linear_forward_grouped(std::span<const GgmlGroupedProduct> products);
+
 void ggml_gated_linear_forward(const Tensor& out, const Tensor& x, const GgmlProduct& gate, const GgmlProduct& up,
                                Activation activation);
 
