@@ -5,6 +5,8 @@
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/experts.h"
 #include "autograd/ops/keep_rows.h"
+#include "autograd/ops/linear_each.h"
+#include "autograd/recording.h"
 #include "nn/gated.h"
 
 namespace lathe::nn {
@@ -69,6 +71,32 @@ class ExpertBatch {
   std::vector<Run> runs_;
 };
 
+bool uses_adapters(const std::vector<Expert>& experts, const BatchRows& batch) {
+  return std::ranges::any_of(batch.adapters, [&](const AdapterRun& run) {
+    return std::ranges::any_of(experts, [&](const Expert& expert) { return expert.lora.contains(run.adapter); });
+  });
+}
+
+// More tokens keep a parallel region busy by one expert's rows, whose products need less memory one after another.
+constexpr int64_t grouped_tokens_most = 64;
+
+// All experts' rows at once where nothing is recorded and no adapter changes them: a layer of a decode step is some
+// seven parallel regions, and four for each expert of a token besides when they run one after the other.
+Variable multiply_grouped(const Experts& mixture, const Variable& slots, const autograd::ExpertRows& rows) {
+  std::vector<autograd::RowsLinears> gate_up, down;
+  for (size_t e = 0; e < mixture.experts.size(); ++e) {
+    if (!rows.has_slots(static_cast<int64_t>(e))) continue;
+    const auto unrecorded = [](const Linear& linear) {
+      return autograd::UnrecordedLinear{linear.weight, linear.bias.value()};
+    };
+    const Expert& expert = mixture.experts[e];
+    gate_up.push_back({rows.bounds[e], rows.bounds[e + 1], {unrecorded(expert.gate_proj), unrecorded(expert.up_proj)}});
+    down.push_back({rows.bounds[e], rows.bounds[e + 1], {unrecorded(expert.down_proj)}});
+  }
+  const std::vector<Variable> each = autograd::linear_each_of_rows(slots, gate_up);
+  return autograd::linear_each_of_rows(gated(mixture.activation, each[0], each[1]), down)[0];
+}
+
 }  // namespace
 
 Variable Experts::operator()(const Variable& x, const BatchRows& batch) const {
@@ -77,7 +105,10 @@ Variable Experts::operator()(const Variable& x, const BatchRows& batch) const {
   const autograd::ExpertChoice choice = autograd::choose_experts(logits, per_token, kind);
   const auto count = static_cast<int64_t>(experts.size());
   const autograd::ExpertRows rows = autograd::expert_rows(choice.chosen, count, x.value().device());
-  std::vector<Variable> parts = autograd::send_to_experts(x, rows);
+  const Variable slots = autograd::send_to_experts(x, rows);
+  if (!autograd::grad_enabled() && x.dim(0) > 0 && x.dim(0) <= grouped_tokens_most && !uses_adapters(experts, batch))
+    return autograd::combine_experts(multiply_grouped(*this, slots, rows), choice.weights, rows);
+  std::vector<Variable> parts = autograd::split_slots(slots, rows);
   auto part = parts.begin();
   for (int64_t e = 0; e < count; ++e) {
     if (!rows.has_slots(e)) continue;
@@ -90,7 +121,7 @@ Variable Experts::operator()(const Variable& x, const BatchRows& batch) const {
     *part++ =
         own.add(&ExpertLora::down, own.multiply(expert.down_proj, product), own.through_a(&ExpertLora::down, product));
   }
-  return autograd::combine_experts(parts, choice.weights, rows);
+  return autograd::combine_experts(autograd::join_slots(parts, rows), choice.weights, rows);
 }
 
 }  // namespace lathe::nn

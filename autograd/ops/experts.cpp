@@ -53,25 +53,58 @@ struct SendToExperts final : Operation {
 
   void forward(Forward& f) {
     const Tensor& x = f.input(0);
-    for_each_part(rows, [&](int, int64_t begin, int64_t end) {
-      const Tensor out = Tensor::empty({end - begin, x.dim(1)}, x.dtype(), x.device());
-      kernels::embedding_forward(out, x, rows.tokens.slice(0, begin, end));
-      f.output(out);
-    });
+    const Tensor out = Tensor::empty({rows.tokens.numel(), x.dim(1)}, x.dtype(), x.device());
+    kernels::embedding_forward(out, x, rows.tokens);
+    f.output(out);
+  }
+
+  void vjp(Saved&, std::span<Tensor> grad_outputs, InputGradients& grads) override {
+    const Tensor& grad_rows = grad_outputs[0];
+    const Tensor grad_x = Tensor::empty({rows.slots.dim(0), grad_rows.dim(1)}, grad_rows.dtype(), grad_rows.device());
+    kernels::combine_experts(grad_x, grad_rows, rows.slots, {});
+    grads.add(0, grad_x);
+  }
+};
+
+struct SplitSlots final : Operation {
+  ExpertRows rows;
+  explicit SplitSlots(ExpertRows r) : rows(std::move(r)) {}
+  std::string_view name() const override { return "split_slots"; }
+
+  void forward(Forward& f) {
+    for_each_part(rows, [&](int, int64_t begin, int64_t end) { f.output(f.input(0).slice(0, begin, end)); });
   }
 
   void vjp(Saved&, std::span<Tensor> grad_outputs, InputGradients& grads) override {
     const Tensor& any = *std::find_if(grad_outputs.begin(), grad_outputs.end(),
                                       [](const Tensor& gradient) { return gradient.defined(); });
-    const Tensor grad_rows = Tensor::empty({rows.tokens.numel(), any.dim(1)}, any.dtype(), any.device());
+    const Tensor grad_slots = Tensor::empty({rows.tokens.numel(), any.dim(1)}, any.dtype(), any.device());
     for_each_part(rows, [&](int part, int64_t begin, int64_t end) {
       const Tensor& gradient = grad_outputs[static_cast<size_t>(part)];
-      const Tensor to = grad_rows.slice(0, begin, end);
+      const Tensor to = grad_slots.slice(0, begin, end);
       gradient.defined() ? kernels::copy(to, gradient) : kernels::fill(to, 0.0);
     });
-    const Tensor grad_x = Tensor::empty({rows.slots.dim(0), any.dim(1)}, any.dtype(), any.device());
-    kernels::combine_experts(grad_x, grad_rows, rows.slots, {});
-    grads.add(0, grad_x);
+    grads.add(0, grad_slots);
+  }
+};
+
+struct JoinSlots final : Operation {
+  ExpertRows rows;
+  explicit JoinSlots(ExpertRows r) : rows(std::move(r)) {}
+  std::string_view name() const override { return "join_slots"; }
+
+  void forward(Forward& f) {
+    const Tensor& first = f.input(0);
+    const Tensor joined = Tensor::empty({rows.tokens.numel(), first.dim(1)}, first.dtype(), first.device());
+    for_each_part(
+        rows, [&](int part, int64_t begin, int64_t end) { kernels::copy(joined.slice(0, begin, end), f.input(part)); });
+    f.output(joined);
+  }
+
+  void vjp(Saved&, std::span<Tensor> grad_outputs, InputGradients& grads) override {
+    for_each_part(rows, [&](int part, int64_t begin, int64_t end) {
+      if (grads.needed(part)) grads.add(part, grad_outputs[0].slice(0, begin, end));
+    });
   }
 };
 
@@ -80,31 +113,22 @@ struct CombineExperts final : Operation {
   explicit CombineExperts(ExpertRows r) : rows(std::move(r)) {}
   std::string_view name() const override { return "combine_experts"; }
 
-  // Input 0 holds the weights, the others what the experts with slots have made.
   void forward(Forward& f) {
-    const Tensor &weights = f.input(0), &first = f.input(1);
-    const Tensor joined = Tensor::empty({rows.tokens.numel(), first.dim(1)}, first.dtype(), first.device());
-    for_each_part(rows, [&](int part, int64_t begin, int64_t end) {
-      kernels::copy(joined.slice(0, begin, end), f.input(part + 1));
-    });
-    const Tensor out = Tensor::empty({rows.slots.dim(0), first.dim(1)}, first.dtype(), first.device());
-    kernels::combine_experts(out, joined, rows.slots, weights);
-    if (f.recording()) {
-      f.save("rows", joined);
-      f.save_input("weights", 0);
-    }
+    const Tensor& slots = f.input(0);
+    const Tensor out = Tensor::empty({rows.slots.dim(0), slots.dim(1)}, slots.dtype(), slots.device());
+    kernels::combine_experts(out, slots, rows.slots, f.input(1));
+    f.save_input("slots", 0);
+    f.save_input("weights", 1);
     f.output(out);
   }
 
   void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
-    const Tensor &joined = saved["rows"], &weights = saved["weights"];
-    const Tensor grad_rows = empty_like(joined);
-    const Tensor grad_weights = grads.needed(0) ? empty_like(weights) : Tensor();
-    kernels::combine_experts_backward(grad_rows, grad_weights, grad_outputs[0], joined, rows.slots, weights);
-    if (grads.needed(0)) grads.add(0, grad_weights);
-    for_each_part(rows, [&](int part, int64_t begin, int64_t end) {
-      if (grads.needed(part + 1)) grads.add(part + 1, grad_rows.slice(0, begin, end));
-    });
+    const Tensor &slots = saved["slots"], &weights = saved["weights"];
+    const Tensor grad_slots = grads.needed(0) ? empty_like(slots) : Tensor();
+    const Tensor grad_weights = grads.needed(1) ? empty_like(weights) : Tensor();
+    kernels::combine_experts_backward(grad_slots, grad_weights, grad_outputs[0], slots, rows.slots, weights);
+    if (grads.needed(0)) grads.add(0, grad_slots);
+    if (grads.needed(1)) grads.add(1, grad_weights);
   }
 };
 
@@ -152,14 +176,18 @@ SequenceLayout ExpertRows::layout_of(int64_t expert, const SequenceLayout& token
   return layout;
 }
 
-std::vector<Variable> send_to_experts(const Variable& x, const ExpertRows& rows) {
-  return apply(SendToExperts(rows), {x}).all();
+Variable send_to_experts(const Variable& x, const ExpertRows& rows) { return apply(SendToExperts(rows), {x}); }
+
+std::vector<Variable> split_slots(const Variable& slots, const ExpertRows& rows) {
+  return apply(SplitSlots(rows), {slots}).all();
 }
 
-Variable combine_experts(const std::vector<Variable>& parts, const Variable& weights, const ExpertRows& rows) {
-  std::vector<Variable> inputs{weights};
-  inputs.insert(inputs.end(), parts.begin(), parts.end());
-  return apply(CombineExperts(rows), std::span<const Variable>(inputs));
+Variable join_slots(const std::vector<Variable>& parts, const ExpertRows& rows) {
+  return apply(JoinSlots(rows), std::span<const Variable>(parts));
+}
+
+Variable combine_experts(const Variable& slots, const Variable& weights, const ExpertRows& rows) {
+  return apply(CombineExperts(rows), {slots, weights});
 }
 
 }  // namespace lathe::autograd

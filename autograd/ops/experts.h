@@ -32,9 +32,12 @@ struct ExpertRows {
 };
 ExpertRows expert_rows(const Tensor& chosen, int64_t experts, Device device);
 
-// x [T, H] → for each expert that has slots, in order, their tokens' rows [n, H].
-std::vector<Variable> send_to_experts(const Variable& x, const ExpertRows& rows);
-// What these experts have made of them, [n, H] each → [T, H], each token's rows summed with its weights.
-Variable combine_experts(const std::vector<Variable>& parts, const Variable& weights, const ExpertRows& rows);
+// x [T, H] → the rows of all slots [R, H].
+Variable send_to_experts(const Variable& x, const ExpertRows& rows);
+// Those rows → for each expert that has some, in order, its own [n, H]; and back.
+std::vector<Variable> split_slots(const Variable& slots, const ExpertRows& rows);
+Variable join_slots(const std::vector<Variable>& parts, const ExpertRows& rows);
+// What the experts have made of the slots' rows [R, H] → [T, H], each token's rows summed with its weights.
+Variable combine_experts(const Variable& slots, const Variable& weights, const ExpertRows& rows);
 
 }  // namespace lathe::autograd

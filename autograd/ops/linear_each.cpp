@@ -63,6 +63,27 @@ std::vector<Variable> linear_each(const Variable& x, std::span<const UnrecordedL
   return outs;
 }
 
+std::vector<Variable> linear_each_of_rows(const Variable& x, std::span<const RowsLinears> rows) {
+  const Unrecorded operation("linear");
+  const OperationTimer timer(operation, Direction::forward);
+  std::vector<Tensor> outs;
+  if (!rows.empty())
+    for (const UnrecordedLinear& linear : rows[0].linears)
+      outs.push_back(Tensor::empty({x.dim(0), linear.weight.rows()}, x.value().dtype(), x.value().device()));
+  std::vector<kernels::GroupedProduct> products;
+  products.reserve(rows.size() * outs.size());
+  for (const RowsLinears& own : rows) {
+    const Tensor own_x = x.value().slice(0, own.begin, own.end);
+    for (size_t i = 0; i < own.linears.size(); ++i)
+      products.push_back({own_x,
+                          {outs[i].slice(0, own.begin, own.end),
+                           own.linears[i].weight.value(),
+                           {.lora_t = {}, .lora_b = {}, .bias = own.linears[i].bias, .residual = {}}}});
+  }
+  kernels::linear_forward_grouped(products);
+  return {outs.begin(), outs.end()};
+}
+
 Variable gated_linear(const Variable& x, const UnrecordedLinear& gate, const UnrecordedLinear& up,
                       kernels::Activation activation) {
   const Unrecorded operation("gated_linear");

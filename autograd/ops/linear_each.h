@@ -27,6 +27,13 @@ struct UnrecordedLinear {
 
 // x [T, K] → [T, N] of each.
 std::vector<Variable> linear_each(const Variable& x, std::span<const UnrecordedLinear> linears);
+// Rows [begin, end) of an input have linears of their own, without adapters: a mixture's experts.
+struct RowsLinears {
+  int64_t begin, end;
+  std::vector<UnrecordedLinear> linears;
+};
+// x [R, K] → [R, N] of each of the rows' linears. All of x has as many, as wide ones.
+std::vector<Variable> linear_each_of_rows(const Variable& x, std::span<const RowsLinears> rows);
 // act(gate(x)) · up(x), without adapters.
 Variable gated_linear(const Variable& x, const UnrecordedLinear& gate, const UnrecordedLinear& up,
                       kernels::Activation activation);
