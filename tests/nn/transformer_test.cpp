@@ -106,7 +106,7 @@ TEST_P(TinyModel, InBf16IsOffByAtMostTwiceWhatPyTorchIs) {
       off.push_back(distance(logits.slice(0, row, row + 1), wanted.slice(0, t, t + 1)));
     }
   }
-  // A token whose router has two experts at a tie of bf16 may go to the other one, and is far off then: which token does
+  // A token whose router has two experts at a tie of bf16 may go to the other one, and is far off then. Which tokens do
   // depends on the order of sums, and so on the instruction set.
   const auto elsewhere = model.config().experts.num_experts == 0 ? int64_t{0} : move_outliers_last(off);
   EXPECT_LE(elsewhere, std::ssize(off) / 20);
