@@ -11,7 +11,8 @@
 //           and t ^ 2
 //   o       Σ 2^(score − m) · v over the chunk's keys, the weights rounded to T
 // and merging two results takes M = max(m, m'), a = 2^(m − M), b = 2^(m' − M), l·a + l'·b and o'·b + o·a by one fma
-// each, of the first and the second product. A chunk in which a row sees nothing changes no bit of it, so which chunks a warp leaves out does not show.
+// each, of the first and the second product. A chunk in which a row sees nothing changes no bit of it, so which chunks
+// a warp leaves out does not show.
 //
 // Another way of storing keys needs
 //  - a loader with two functions, called by `threads` threads, all of the block, that bring `count` ≥ 1 keys or values

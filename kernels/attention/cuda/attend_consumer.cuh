@@ -1,7 +1,7 @@
-// A consuming warpgroup of attend_warpgroups.cuh: 64 rows of a tile. While a chunk's weights meet its values and queries
-// meet the keys of the chunk after the next one, the next chunk's scores become weights, and outputs are merged. D = 256
-// has no registers for that: a chunk's scores, weights and output follow each other, 64 columns at a time, and only the
-// other warpgroup's products go on meanwhile.
+// A consuming warpgroup of attend_warpgroups.cuh: 64 rows of a tile. While a chunk's weights meet its values and
+// queries meet the keys of the chunk after the next one, the next chunk's scores become weights, and outputs are
+// merged. D = 256 has no registers for that: a chunk's scores, weights and output follow each other, 64 columns at a
+// time, and only the other warpgroup's products go on meanwhile.
 #pragma once
 
 #include "kernels/attention/cuda/attend.cuh"
