@@ -18,7 +18,7 @@ void warpgroup_product(const ProductArgs& args);
 // f32.cu: f32.
 template <DeviceKind>
 void product_tiles_f32(const ProductArgs& args);
-// few_rows_f32.cu: the same of up to 16 rows by the rows of a weight, where these begin at multiples of 16 bytes;
+// few_rows_dense_f32.cu: the same of up to 16 rows by the rows of a weight, where these begin at multiples of 16 bytes;
 // false, and nothing done, elsewhere.
 template <DeviceKind>
 bool few_rows_f32(const ProductArgs& args);
