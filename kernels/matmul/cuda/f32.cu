@@ -1,210 +1,150 @@
-// Products of f32 matrices: 64 × 64 tiles of fused multiply-adds in the very order of the CPU's bodies, chains of 512
-// along k that are added in order, so that the bits are those of a CPU with fused multiply-adds.
-//
-// A thread has 4 × 4 of the tile: two 16-byte reads of shared memory for 16 multiply-adds. The next tiles are on their
-// way from memory in registers meanwhile, and go into the other half of shared memory: one barrier for each step.
+// Products of f32 matrices in tiles (f32_mainloop.cuh), with the bits of a CPU with fused multiply-adds. The shape of
+// tile follows the extents and the card; the bits of an element do not.
 #include "kernels/cuda/bounds.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/tile/shared_tile.cuh"
 #include "kernels/matmul/cuda/epilogue.cuh"
+#include "kernels/matmul/cuda/f32_mainloop.cuh"
 #include "kernels/matmul/cuda/tile_order.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-constexpr int tile = 64, tile_k = 16;
-struct Shape {
-  static constexpr int m = tile, n = tile;
-};
-constexpr int threads = 256;  // 16 × 16
-static_assert(tile * tile_k == threads * 4, "each thread moves four elements of each operand");
-constexpr int chain_steps = 512 / tile_k;  // gemm::k_block_steps
+// All shapes there are, of 128 threads: m, n, a thread's m and n, stages, blocks on a multiprocessor of sm_80, and what
+// is issued for a step. The widest is best by far where there are many; the others are there to give each
+// multiprocessor as much to do as its neighbour where there are few.
+using Tile128 = F32Shape<64, 128, 8, 8, 2, 1, 2430>;
+using Tile96 = F32Shape<64, 96, 8, 6, 3, 1, 1900>;
+using Tile64 = F32Shape<64, 64, 8, 4, 3, 2, 1300>;
+using Tile48 = F32Shape<64, 48, 4, 6, 3, 2, 1080>;
 
-// An operand's part of a step, its 64 rows (or columns of the product) beside each other. Where a thread writes and
-// reads it:
-using OperandTile = PaddedTile<float, tile_k, tile>;
-__host__ __device__ constexpr int across_k(int thread) { return OperandTile::offset(thread / 16, thread % 16 * 4); }
-__host__ __device__ constexpr int along_k(int thread, int i) {
-  return OperandTile::offset(thread % 4 * 4 + i, thread / 4);
+constexpr Major left_major(ProductLayout layout) {
+  return layout == ProductLayout::columns_plain ? Major::mn : Major::k;
 }
-__host__ __device__ constexpr int of_rows(int thread, int k) { return OperandTile::offset(k, thread / 16 * 4); }
-__host__ __device__ constexpr int of_columns(int thread, int k) { return OperandTile::offset(k, thread % 16 * 4); }
-static_assert(bank_passes(16, [](int lane) { return across_k(lane) * 4; }) == 1);
-static_assert(bank_passes(4, [](int lane) { return along_k(lane, 0) * 4; }) == 2);
-static_assert(bank_passes(16, [](int lane) { return of_rows(lane, 0) * 4; }) == 1);
-static_assert(bank_passes(16, [](int lane) { return of_columns(lane, 0) * 4; }) == 1);
-
-// Lines of the index that has neighbours in memory lie `stride` apart.
-struct Operand {
-  const float* data;
-  int64_t stride;
-  Major major;
-};
+constexpr Major right_major(ProductLayout layout) { return layout == ProductLayout::rows_rows ? Major::k : Major::mn; }
 
 struct Pair {
-  Operand left, right;
+  F32Operand left, right;
   int64_t k;
 };
 
 struct Product {
-  Pair pairs[2];
+  Pair pairs[2];  // the weight, then LoRA (k = 0: none)
   Epilogue<float> epilogue;
 };
 
-struct Tiles {
-  OperandTile left, right;
-};
-
-struct Four {
-  float at[4];
-};
-
-// Four neighbours in memory, those beyond the operand zero.
-__device__ __forceinline__ Four fetch(const Operand& operand, int64_t first_row, int64_t rows, int64_t first_k,
-                                      int64_t k) {
-  const int thread = static_cast<int>(threadIdx.x);
-  const bool k_major = operand.major == Major::k;
-  const int64_t line = k_major ? first_row + thread / 4 : first_k + thread / 16;
-  const int64_t element = k_major ? first_k + thread % 4 * 4 : first_row + thread % 16 * 4;
-  const int64_t left = line < (k_major ? rows : k) ? (k_major ? k : rows) - element : 0;
-  const float* from = operand.data + line * operand.stride + element;
-  if (left >= 4 && reinterpret_cast<uintptr_t>(from) % 16 == 0) {
-    const float4 four = load_vector<float4>(from);
-    return {four.x, four.y, four.z, four.w};
+// What fills stages: steps of the first pair along its k, then of the second.
+template <class Shape, ProductLayout layout>
+class StageSource {
+ public:
+  __device__ __forceinline__ StageSource(const Product& p, const Pair& first, int64_t first_row, int64_t first_column)
+      : p_(p), first_row_(first_row), first_column_(first_column), left_of_first_(f32_steps_along(first.k)) {
+    start(left_of_first_ > 0 ? first : p.pairs[1]);
   }
-  Four four = {};
-  LATHE_UNROLL
-  for (int i = 0; i < 4; ++i)
-    if (i < left) four.at[i] = from[i];
-  return four;
-}
-
-__device__ __forceinline__ void put(OperandTile& to, const Four& four, Major major) {
-  const int thread = static_cast<int>(threadIdx.x);
-  if (major == Major::k) {
-    LATHE_UNROLL
-    for (int i = 0; i < 4; ++i) to.elements[along_k(thread, i)] = four.at[i];
-  } else {
-    store_vector(to.elements + across_k(thread), float4{four.at[0], four.at[1], four.at[2], four.at[3]});
+  __device__ __forceinline__ void copy(int part, typename Shape::Stage& stage) {
+    left_.read(stage.left, part);
+    right_.read(stage.right, part);
   }
-}
-
-struct Sums {
-  float at[4][4] = {};
-};
-
-// sums += the first `count` of k of a tile.
-__device__ __forceinline__ void multiply(Sums& sums, const Tiles& tiles, int count) {
-  const int thread = static_cast<int>(threadIdx.x);
-  for (int k = 0; k < count; ++k) {
-    const float4 left = load_vector<float4>(tiles.left.elements + of_rows(thread, k));
-    const float4 right = load_vector<float4>(tiles.right.elements + of_columns(thread, k));
-    const float a[4] = {left.x, left.y, left.z, left.w}, b[4] = {right.x, right.y, right.z, right.w};
-    LATHE_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      LATHE_UNROLL
-      for (int j = 0; j < 4; ++j) sums.at[i][j] = fmaf(a[i], b[j], sums.at[i][j]);
+  __device__ __forceinline__ void advance() {
+    if (--left_of_first_ == 0) {
+      __syncwarp();  // keeps the branch one: as selections of either pair this would cost a tenth of a step
+      start(p_.pairs[1]);
+    } else {
+      left_.advance();
+      right_.advance();
     }
   }
-}
 
-__device__ __forceinline__ int steps_along(int64_t k) { return static_cast<int>((k + tile_k - 1) / tile_k); }
-
-// The sums of a tile over both pairs.
-__device__ __forceinline__ Sums multiply_tiles(const Product& p, int64_t first_row, int64_t first_column) {
-  struct Halves {
-    Tiles at[2];
-  };
-  Halves& halves = block_shared<Halves>();
-  const int first_steps = steps_along(p.pairs[0].k), steps = first_steps + steps_along(p.pairs[1].k);
-  const bool has_rows = first_row + threadIdx.x / 16 * 4 < p.epilogue.m;  // decode: most threads have none
-  const Major left_major = p.pairs[0].left.major, right_major = p.pairs[0].right.major;
-  Four left, right;
-  const auto fetch_step = [&](int step) {
-    Pair pair = p.pairs[0];  // by value: a reference to one or the other would keep both in memory
-    if (step >= first_steps) pair = p.pairs[1];
-    const int64_t first_k = int64_t{step < first_steps ? step : step - first_steps} * tile_k;
-    left = fetch(pair.left, first_row, p.epilogue.m, first_k, pair.k);
-    right = fetch(pair.right, first_column, p.epilogue.n, first_k, pair.k);
-  };
-  Sums sums, totals;
-  bool began = false;  // the first chain is not added to zero, which would lose a negative one
-  const auto close_chain = [&] {
-    LATHE_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      LATHE_UNROLL
-      for (int j = 0; j < 4; ++j) totals.at[i][j] = began ? totals.at[i][j] + sums.at[i][j] : sums.at[i][j];
-    }
-    sums = {};
-    began = true;
-  };
-  if (steps > 0) fetch_step(0);
-  for (int step = 0; step < steps; ++step) {
-    Tiles& tiles = halves.at[step % 2];
-    put(tiles.left, left, left_major);
-    put(tiles.right, right, right_major);
-    __syncthreads();  // the tiles are there, and all are done with the other half
-    if (step + 1 < steps) fetch_step(step + 1);
-    if (step > 0 && step < first_steps && step % chain_steps == 0) close_chain();
-    const int64_t last = step < first_steps ? p.pairs[0].k - int64_t{step} * tile_k
-                                            : p.pairs[1].k - int64_t{step - first_steps} * tile_k;
-    if (has_rows) multiply(sums, tiles, last < tile_k ? static_cast<int>(last) : tile_k);
+ private:
+  __device__ __forceinline__ void start(const Pair& pair) {
+    left_.start(pair.left, first_row_, p_.epilogue.m, pair.k);
+    right_.start(pair.right, first_column_, p_.epilogue.n, pair.k);
   }
-  close_chain();
-  return totals;
+
+  const Product& p_;
+  int64_t first_row_, first_column_;
+  int left_of_first_;  // steps
+  F32Reader<typename Shape::Left, left_major(layout), Shape::threads> left_;
+  F32Reader<typename Shape::Right, right_major(layout), Shape::threads> right_;
+};
+
+// A block's tile of the product, whose first pair is `first`. Nobody reads or writes shared memory any more; the same
+// on return.
+template <class Shape, ProductLayout layout>
+__device__ __forceinline__ void multiply_tile(const Product& p, const Pair& first, int64_t first_row,
+                                              int64_t first_column) {
+  auto& memory = *dynamic_shared<typename Shape::Memory>();
+  StageSource<Shape, layout> source(p, first, first_row, first_column);
+  multiply_f32_tile<Shape>(memory, first.k, p.pairs[1].k, source);
+  __syncthreads();  // the totals are there
+#pragma unroll 1
+  for (int i = threadIdx.x; i < Shape::m * (Shape::n / 8); i += Shape::threads) {
+    const int row = i / (Shape::n / 8), column = i % (Shape::n / 8) * 8;
+    if (first_row + row >= p.epilogue.m) break;
+    finish_eight(p.epilogue, memory.totals, row, column, first_row, first_column);
+  }
+  __syncthreads();  // and have been read
 }
 
-__device__ __forceinline__ void finish_tile(const Epilogue<float>& epilogue, const Sums& sums, int64_t first_row,
-                                            int64_t first_column) {
-  LATHE_UNROLL
-  for (int i = 0; i < 4; ++i)
-    finish(epilogue, first_row + threadIdx.x / 16 * 4 + i, first_column + threadIdx.x % 16 * 4, sums.at[i]);
-}
-
-using Resources = BlockResources<threads, 2, 0>;
-
+template <class Shape, ProductLayout layout, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks) product_f32_kernel(Resources, Product p) {
   int64_t first_row, first_column;
   find_tile<Shape>(blockIdx.x, p.epilogue.m, p.epilogue.n, first_row, first_column);
-  finish_tile(p.epilogue, multiply_tiles(p, first_row, first_column), first_row, first_column);
+  multiply_tile<Shape, layout>(p, p.pairs[0], first_row, first_column);
 }
 
 // The gradient of a weight: a sum for each sequence, added to the total that lies in out.
+template <class Shape, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     sequences_f32_kernel(Resources, Product p, SequenceBounds bounds) {
   int64_t first_row, first_column;
   find_tile<Shape>(blockIdx.x, p.epilogue.m, p.epilogue.n, first_row, first_column);
   for (int s = 0; s < bounds.count; ++s) {
-    const int64_t begin = bounds.at[s];
-    Product part = p;
-    part.pairs[0].left.data += begin * p.pairs[0].left.stride;
-    part.pairs[0].right.data += begin * p.pairs[0].right.stride;
-    part.pairs[0].k = bounds.at[s + 1] - begin;
-    if (part.pairs[0].k == 0) continue;
-    const Sums sums = multiply_tiles(part, first_row, first_column);
-    finish_tile(p.epilogue, sums, first_row, first_column);
-    __syncthreads();  // all are done with the tiles before the next sequence fills them
+    const int64_t begin = bounds.at[s], tokens = bounds.at[s + 1] - begin;
+    if (tokens == 0) continue;
+    const F32Operand &left = p.pairs[0].left, &right = p.pairs[0].right;
+    const Pair part{{left.data + begin * left.stride, left.stride, left.aligned},
+                    {right.data + begin * right.stride, right.stride, right.aligned},
+                    tokens};
+    multiply_tile<Shape, ProductLayout::columns_plain>(p, part, first_row, first_column);
   }
 }
 
 Product product_of(const ProductArgs& args) {
-  const Major left = args.layout == ProductLayout::columns_plain ? Major::mn : Major::k;
-  const Major right = args.layout == ProductLayout::rows_rows ? Major::k : Major::mn;
-  const auto operand = [](const ProductMatrix& matrix, Major major) {
-    return Operand{static_cast<const float*>(matrix.data), matrix.stride, major};
+  const auto operand = [](const ProductMatrix& matrix) {
+    const float* data = static_cast<const float*>(matrix.data);
+    return F32Operand{data, matrix.stride, rows_aligned(data, matrix.stride)};
   };
-  return {{{operand(args.left, left), operand(args.right, right), args.k},
-           {operand(args.left2, left), operand(args.right2, right), args.k2}},
+  return {{{operand(args.left), operand(args.right), args.k}, {operand(args.left2), operand(args.right2), args.k2}},
           epilogue_of<float>(args)};
 }
 
-void launch_product(const ProductArgs& args) {
+template <class Shape, ProductLayout layout>
+void start(const ProductArgs& args) {
   const dim3 grid(static_cast<unsigned>(count_tiles<Shape>(args.m, args.n)));
   const Product product = product_of(args);
-  if (args.layout != ProductLayout::columns_plain) return launch("product_f32", grid, product_f32_kernel, product);
-  for_each_launch(args.cu_seqlens, args.sequences, [&](const SequenceBounds& bounds) {
-    launch("product_of_sequences_f32", grid, sequences_f32_kernel, product, bounds);
-  });
+  if constexpr (layout == ProductLayout::columns_plain) {
+    for_each_launch(args.cu_seqlens, args.sequences, [&](const SequenceBounds& bounds) {
+      launch("product_of_sequences_f32", grid, sequences_f32_kernel<Shape>, product, bounds);
+    });
+  } else {
+    launch("product_f32", grid, product_f32_kernel<Shape, layout>, product);
+  }
+}
+
+// What a scheduler of the busiest multiprocessor issues for a step of all its tiles, a warp of each to a scheduler.
+template <class Shape>
+int64_t time_of(const ProductArgs& args) {
+  const int64_t at_once = multiprocessors();
+  return (count_tiles<Shape>(args.m, args.n) + at_once - 1) / at_once * Shape::issued;
+}
+
+template <ProductLayout layout>
+void start(const ProductArgs& args) {
+  const int64_t of_128 = time_of<Tile128>(args), of_96 = time_of<Tile96>(args), of_64 = time_of<Tile64>(args),
+                of_48 = time_of<Tile48>(args);
+  const int64_t least_wide = of_128 < of_96 ? of_128 : of_96, least_narrow = of_64 < of_48 ? of_64 : of_48;
+  if (least_wide <= least_narrow) return of_128 <= of_96 ? start<Tile128, layout>(args) : start<Tile96, layout>(args);
+  of_64 <= of_48 ? start<Tile64, layout>(args) : start<Tile48, layout>(args);
 }
 
 }  // namespace
@@ -214,7 +154,12 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void product_tiles_f32(const ProductArgs& args) {
-  LATHE_CUDA_NAMESPACE::launch_product(args);
+  using namespace LATHE_CUDA_NAMESPACE;
+  switch (args.layout) {
+    case ProductLayout::rows_rows: return start<ProductLayout::rows_rows>(args);
+    case ProductLayout::rows_plain: return start<ProductLayout::rows_plain>(args);
+    case ProductLayout::columns_plain: return start<ProductLayout::columns_plain>(args);
+  }
 }
 template void product_tiles_f32<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);
 
