@@ -22,7 +22,10 @@ void multiply(const ProductArgs& args, Device device) {
   if (args.m == 0 || args.n == 0) return;
   with_device(device, [&]<DeviceKind kind>() {
     if (args.dtype != DType::f32) return product_tiles<kind>(args);
-    if (!few_rows_f32<kind>(args)) product_tiles_f32<kind>(args);
+    if (few_rows_f32<kind>(args)) return;
+    const int64_t floats = product_tiles_f32_room<kind>(args);
+    const Tensor room = floats > 0 ? Tensor::empty({floats}, DType::f32, device, MemoryTag::workspace) : Tensor{};
+    product_tiles_f32<kind>(args, room.defined() ? room.data<float>() : nullptr);
   });
 }
 

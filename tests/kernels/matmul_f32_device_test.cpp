@@ -8,6 +8,7 @@
 
 #include "core/random.h"
 #include "kernels/copy/copy.h"
+#include "kernels/cuda/queued_work.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/simd/isa.h"
@@ -90,6 +91,37 @@ TEST_P(MatmulF32Device, weight_gradient_has_the_bits_of_the_cpu_in_every_tile) {
     linear_weight_gradient(on_device, there(grad_out), there(x), cu_seqlens, 0.3f);
     EXPECT_EQ(bytes(on_device), bytes(sums)) << n << " columns";
   }
+}
+
+struct JoinedChains final : QueuedWorkListener {
+  int launches = 0;
+  void queued(const char* name, int64_t) override { launches += std::string(name) == "join_chains_f32"; }
+};
+
+// A tile or two that are long along k: chains are blocks of their own where that pays, and joined by a second launch.
+TEST_P(MatmulF32Device, chains_of_few_tiles_have_the_bits_of_the_cpu) {
+  const JoinedChains joined;
+  for (const int64_t terms : {1024, 1030, 2600}) {
+    for (const int64_t n : {33, 50}) {
+      constexpr int64_t m = 20;
+      const Tensor x = random_matrix(m, terms), weight = random_matrix(n, terms), turned = random_matrix(terms, n);
+      const Tensor t = random_matrix(m, rank), b = random_matrix(n, rank), a = random_matrix(rank, n);
+      const Tensor bias = random_matrix(1, n).view({n}), residual = random_matrix(m, n);
+      const Tensor out = Tensor::empty({m, n}, DType::f32), on_device = there(out);
+      linear_forward(out, x, weight, {.lora_t = t, .lora_b = b, .bias = bias, .residual = residual});
+      linear_forward(on_device, there(x), there(weight),
+                     {.lora_t = there(t), .lora_b = there(b), .bias = there(bias), .residual = there(residual)});
+      EXPECT_EQ(bytes(on_device), bytes(out)) << n << " columns, k " << terms;
+      linear_input_gradient({.grad_x = out, .grad_out = x, .weight = turned, .lora_dt = t, .lora_a = a});
+      linear_input_gradient({.grad_x = on_device,
+                             .grad_out = there(x),
+                             .weight = there(turned),
+                             .lora_dt = there(t),
+                             .lora_a = there(a)});
+      EXPECT_EQ(bytes(on_device), bytes(out)) << n << " columns, k " << terms << ", gradient";
+    }
+  }
+  EXPECT_GE(joined.launches, 4);  // of 1024 and 2600
 }
 
 // One, two and many chains beside each other in a block, in one round and several; rows that begin at multiples of 16

@@ -1,9 +1,9 @@
-// The main loop of f32 products (f32.cu): stages of both operands in shared memory by cp.async, fragments one k ahead of
-// their multiplication, one fused multiply-add after the other along k, in chains of 512 that are added in order.
+// The main loop of f32 products (f32.cu): stages of both operands in shared memory by cp.async, fragments one k ahead
+// of their multiplication, one fused multiply-add after the other along k, in chains of 512 that are added in order.
 //
 // What bounds it is what a scheduler issues: of a thread's 8 × 8 sums a k takes 64 multiply-adds and four 16-byte reads
 // of shared memory. These cost two turns of the banks each, because the lanes of a warp lie so that every half of it
-// reads 128 bytes at most, its neighbours (or every second lane) the same: half of the time that the multiply-adds take.
+// reads 128 bytes at most, its neighbours (or every second lane) the same: half of the multiply-adds' time.
 //
 // Zeros past the end of k would not do: they turn a sum of -0 into +0. A step that is not whole counts its k.
 #pragma once
@@ -12,11 +12,12 @@
 #include "kernels/cuda/ptx/element_copy.h"
 #include "kernels/cuda/tile/pipeline.cuh"
 #include "kernels/cuda/tile/shared_tile.cuh"
+#include "kernels/matmul/cuda/product.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
-inline constexpr int f32_step = 32;                     // of a stage along k
-inline constexpr int f32_chain_steps = 512 / f32_step;  // gemm::k_block_steps
+inline constexpr int f32_step = 32;  // of a stage along k
+inline constexpr int f32_chain_steps = f32_chain / f32_step;
 // A step is multiplied in parts of eight k: unrolled as a whole it would not fit into a scheduler's cache of
 // instructions. With each of the first two parts go half of the copies of a later stage: all at once they would hold up
 // what comes after them.

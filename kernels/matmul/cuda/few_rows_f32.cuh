@@ -1,4 +1,4 @@
-// What products of a few rows of f32 share, by a dense weight (few_rows_dense_f32.cu) or by codes (few_rows_f32.cu): the
+// What products of a few rows of f32 share, by a dense weight (few_rows_dense_f32.cu) or codes (few_rows_f32.cu): the
 // very order of f32.cu, chains of 512 fused multiply-adds along k, added in order, here with many chains under way at a
 // time. A lane has a column, and of it a chain.
 #pragma once
@@ -7,8 +7,6 @@
 #include "kernels/matmul/cuda/epilogue.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
-
-inline constexpr int f32_chain = 512;  // gemm::k_block
 
 struct F32Rows {
   const float* data;  // [m, k]

@@ -15,9 +15,15 @@ template <DeviceKind>
 bool takes_warpgroups(const ProductArgs& args);
 template <DeviceKind>
 void warpgroup_product(const ProductArgs& args);
-// f32.cu: f32.
+// A product of f32 is chains of so many terms along k, added in order (gemm::k_block).
+inline constexpr int f32_chain = 512;
+
+// f32.cu: f32. `room`: as many floats as product_tiles_f32_room() says, where blocks share the chains of a tile; null
+// where it says 0. It may be freed when the launch is queued.
 template <DeviceKind>
-void product_tiles_f32(const ProductArgs& args);
+int64_t product_tiles_f32_room(const ProductArgs& args);
+template <DeviceKind>
+void product_tiles_f32(const ProductArgs& args, float* room);
 // few_rows_dense_f32.cu: the same of up to 16 rows by the rows of a weight, where these begin at multiples of 16 bytes;
 // false, and nothing done, elsewhere.
 template <DeviceKind>
