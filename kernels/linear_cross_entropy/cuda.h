@@ -17,6 +17,8 @@ struct RowNumbers {
 
 // Row r belongs to token tokens[r], and its label is labels[r]. Gradients are f32 or bf16.
 struct CrossEntropyRowsCuda : CrossEntropyCall<float> {
+  const float* statistics;  // [rows, groups, 2], left by the product (ColumnStatistics); null: the logits are read
+  int64_t groups;
   RowNumbers tokens, labels;
   int64_t rows;
 };

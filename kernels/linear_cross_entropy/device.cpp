@@ -4,6 +4,8 @@
 
 #include "kernels/dispatch.h"
 #include "kernels/linear_cross_entropy/cuda.h"
+#include "kernels/matmul/cuda/column_statistics.h"
+#include "kernels/matmul/operands.h"
 
 namespace lathe::kernels::device {
 namespace {
@@ -17,11 +19,23 @@ void for_each_launch(int64_t rows, Body body) {
 
 }  // namespace
 
-void cross_entropy_rows(const CrossEntropyCall<float>& chunk, std::span<const int64_t> tokens, const Tensor& labels,
-                        Device device) {
+bool logits_with_statistics(const Tensor& logits, const Tensor& statistics, const Tensor& hidden, const Weight& weight,
+                            float inverse_temperature) {
+  if (!weight.dense() && !weight.packed()) return false;
+  const ProductArgs args = forward_args(logits, hidden, weight, {});
+  const ColumnStatistics beside{statistics.data<float>(), statistics.dim(1), inverse_temperature};
+  bool made = false;
+  with_device(logits.device(), [&]<DeviceKind kind>() { made = product_with_statistics<kind>(args, beside); });
+  return made;
+}
+
+void cross_entropy_rows(const CrossEntropyCall<float>& chunk, const Tensor& statistics, std::span<const int64_t> tokens,
+                        const Tensor& labels, Device device) {
   CrossEntropyRowsCuda args{chunk};
+  args.groups = statistics.defined() ? statistics.dim(1) : 0;
   for_each_launch(static_cast<int64_t>(tokens.size()), [&](int64_t first, int64_t rows) {
     args.logits = chunk.logits + first * chunk.stride;
+    args.statistics = statistics.defined() ? statistics.data<float>() + 2 * first * args.groups : nullptr;
     args.rows = rows;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t token = tokens[static_cast<size_t>(first + r)];

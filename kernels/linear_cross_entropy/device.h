@@ -12,9 +12,15 @@ enum class Direction { gather, scatter };
 
 namespace device {
 
-// One row for each of `tokens`, which index labels [tokens of the batch] (host memory) as well.
-void cross_entropy_rows(const CrossEntropyCall<float>& chunk, std::span<const int64_t> tokens, const Tensor& labels,
-                        Device device);
+// logits f32 [T, V] = hidden · weightᵀ, and the statistics f32 [T, ⌈V / 64⌉, 2] of each row's groups of 64 columns as
+// linear_cross_entropy/row_statistics.cuh has them, of logits over the temperature. False, and nothing done, where no
+// product makes them on its way.
+bool logits_with_statistics(const Tensor& logits, const Tensor& statistics, const Tensor& hidden, const Weight& weight,
+                            float inverse_temperature);
+// One row for each of `tokens`, which index labels [tokens of the batch] (host memory) as well. Where the statistics of
+// their logits are there they need not be made; else undefined.
+void cross_entropy_rows(const CrossEntropyCall<float>& chunk, const Tensor& statistics, std::span<const int64_t> tokens,
+                        const Tensor& labels, Device device);
 void token_logprobs(const Tensor& logprobs, const Tensor& logits, const Tensor& targets);
 // Row i of packed is row tokens[i] of matrix.
 void move_rows(const Tensor& matrix, const Tensor& packed, std::span<const int64_t> tokens, Direction direction);

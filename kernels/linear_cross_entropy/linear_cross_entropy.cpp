@@ -13,6 +13,7 @@
 #include "kernels/dispatch.h"
 #include "kernels/linear_cross_entropy/device.h"
 #include "kernels/linear_cross_entropy/rows.h"
+#include "kernels/matmul/cuda/column_statistics.h"
 
 namespace lathe::kernels {
 namespace {
@@ -168,7 +169,7 @@ CrossEntropyCall<Real> call_of(const CrossEntropyOutputs& outputs, const CrossEn
 
 // Losses of a chunk from its logits, which become their own gradient.
 void run_rows(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs, const Tensor& logits,
-              const Chunk& chunk) {
+              const Tensor& statistics, const Chunk& chunk) {
   const int64_t* tokens = chunk.tokens.data();
   const int32_t* listed = inputs.labels.data<int32_t>();
   if (logits.dtype() == DType::f64) {
@@ -176,10 +177,31 @@ void run_rows(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inpu
   }
   const auto call = call_of<float>(outputs, inputs, logits);
   if (logits.device().kind != DeviceKind::cpu)
-    return device::cross_entropy_rows(call, chunk.tokens, inputs.labels, logits.device());
+    return device::cross_entropy_rows(call, statistics, chunk.tokens, inputs.labels, logits.device());
   parallel_for(logits.dim(0), std::max<int64_t>(1, 8192 / logits.dim(1)), [&](int64_t begin, int64_t end) {
     with_isa([&]<Isa isa>() { cross_entropy_rows<isa>({call, tokens, listed, begin, end}); });
   });
+}
+
+// The chunk's logits. On a device with the statistics of their groups of columns, undefined where none were made.
+Tensor make_logits(const CrossEntropyInputs& inputs, const Tensor& logits, const Tensor& x,
+                   const Tensor& room_for_statistics) {
+  if (room_for_statistics.defined()) {
+    const Tensor statistics = room_for_statistics.slice(0, 0, logits.dim(0));
+    if (device::logits_with_statistics(logits, statistics, x, inputs.weight, 1.0f / inputs.temperature))
+      return statistics;
+  }
+  linear_forward(logits, x, inputs.weight);
+  return {};
+}
+
+// For make_logits. No product makes those of f32, and of logits that are capped, which is done when they are read.
+Tensor statistics_room(const CrossEntropyInputs& inputs, const Tensor& logits) {
+  if (logits.device().kind == DeviceKind::cpu || inputs.hidden.dtype() == DType::f32 || inputs.softcap > 0.0f)
+    return {};
+  constexpr int64_t columns = ColumnStatistics::columns;
+  return Tensor::empty({logits.dim(0), (logits.dim(1) + columns - 1) / columns, 2}, DType::f32, logits.device(),
+                       MemoryTag::workspace);
 }
 
 }  // namespace
@@ -207,6 +229,7 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const CrossEntropy
   const int64_t vocabulary = weight.rows(), width = hidden.dim(1);
   const DType dtype = hidden.dtype(), wide = dtype == DType::f64 ? DType::f64 : DType::f32;
   const Tensor all_logits = Tensor::empty({most, vocabulary}, wide, hidden.device(), MemoryTag::workspace);
+  const Tensor all_statistics = statistics_room(inputs, all_logits);
   // The same bytes as gradients: each row starts where its logits start.
   const Tensor all_gradients = Tensor::from_storage(all_logits.storage(), all_logits.byte_offset(),
                                                     {most, vocabulary * size_of(wide) / size_of(dtype)}, dtype);
@@ -221,8 +244,7 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const CrossEntropy
       move_rows(hidden, x, chunk.tokens, Direction::gather);
     }
     const Tensor logits = all_logits.slice(0, 0, rows);
-    linear_forward(logits, x, weight);
-    run_rows(outputs, inputs, logits, chunk);
+    run_rows(outputs, inputs, logits, make_logits(inputs, logits, x, all_statistics), chunk);
     const Tensor gradients = all_gradients.slice(0, 0, rows).slice(1, 0, vocabulary);
     if (outputs.grad_weight.defined()) {
       const Tensor groups =

@@ -27,15 +27,10 @@ __device__ __forceinline__ Range part_of_row(const SampleCuda& a) {
 // A warp for each of the statistics' threads, or for several in turn; block `block` of `blocks`.
 template <bool aligned>
 __device__ __forceinline__ void sum_exponentials(const SampleCuda& a, int block, int blocks) {
-  struct OfWarps {
-    GroupsOfWarp groups[warps];
-  };
-  OfWarps& shared = block_shared<OfWarps>();
   SampleState& state = a.states[blockIdx.y];
   const int warp = static_cast<int>(threadIdx.x / 32);
   for (int t = block * warps + warp; t < statistics_threads; t += blocks * warps) {
-    const RowStatistics of_thread =
-        statistics_by_warp<aligned>(a.logits + blockIdx.y * a.stride, a.columns, t, shared.groups[warp]);
+    const RowStatistics of_thread = statistics_by_warp<aligned>({a.logits + blockIdx.y * a.stride, a.columns}, t);
     if (threadIdx.x % 32 != 0) continue;
     state.largest[t] = of_thread.largest;
     state.exponentials[t] = of_thread.sum;

@@ -10,9 +10,12 @@
 #include <vector>
 
 #include "core/error.h"
+#include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
+#include "kernels/linear_cross_entropy/device.h"
 #include "tests/kernels/linear_cross_entropy_cases.h"
 #include "tests/support/golden.h"
+#include "tests/support/hopper.h"
 #include "tests/support/kernel_checks.h"
 
 namespace lathe::testing {
@@ -26,6 +29,14 @@ Tensor random_tensor(const Shape& shape, DType dtype, float scale, uint64_t seed
   for (float& x : values.span<float>()) x = scale * random.normal();
   return kernels::cast(values, dtype);
 }
+
+std::vector<std::byte> bytes_of(const Tensor& anywhere) {
+  const Tensor tensor = kernels::moved(anywhere, {});
+  const auto* begin = static_cast<const std::byte*>(tensor.raw());
+  return {begin, begin + tensor.nbytes()};
+}
+
+Tensor empty_like(const Tensor& tensor) { return Tensor::empty(tensor.shape(), tensor.dtype(), tensor.device()); }
 
 TEST(LinearCrossEntropy, AnswersAsPyTorchInDouble) {
   auto golden = golden_tensors("kernels/linear_cross_entropy.safetensors");
@@ -142,6 +153,48 @@ TEST(LinearCrossEntropy, ADevicesChunksGiveEveryRowAsItIsAlone) {
     EXPECT_NEAR(on_simt.grad_weight.data<float>()[i], on_cpu.grad_weight.data<float>()[i], 1100 * 4 * 0x1p-24f) << i;
 }
 
+// A product by wgmma leaves the statistics of what it has in registers; the log-probabilities of the same logits, read
+// from memory, have the same bits. Vocabularies end in the middle of a group of 64 columns, of a tile, and with one.
+TEST(LinearCrossEntropy, StatisticsOfTheProductAreThoseOfTheLogitsInMemory) {
+  constexpr int64_t tokens = 70, hidden = 72;
+  const Device simt = {DeviceKind::simt};
+  for (const int64_t vocabulary : {64, 322, 1290}) {
+    SCOPED_TRACE(vocabulary);
+    const Hopper hopper(simt::FiberOrder::shuffled);
+    const Tensor x = kernels::moved(random_tensor({tokens, hidden}, DType::bf16, 1.0f, 11), simt),
+                 weight = kernels::moved(random_tensor({vocabulary, hidden}, DType::bf16, 0.5f, 12), simt);
+    const Tensor logits = Tensor::empty({tokens, vocabulary}, DType::f32, simt), plain = empty_like(logits);
+    const Tensor statistics = Tensor::empty({tokens, (vocabulary + 63) / 64, 2}, DType::f32, simt);
+    EXPECT_TRUE(kernels::device::logits_with_statistics(logits, statistics, x, weight, 1.0f));
+    kernels::linear_forward(plain, x, weight);
+    EXPECT_TRUE(bytes_of(logits) == bytes_of(plain));
+    const Tensor labels = Tensor::empty({tokens}, DType::i32);
+    for (int64_t t = 0; t < tokens; ++t) labels.data<int32_t>()[t] = static_cast<int32_t>(t * 331 % vocabulary);
+    for (const float temperature : {1.0f, 0.7f}) {
+      const Tensor loss = Tensor::empty({tokens}, DType::f32, simt), logprobs = empty_like(loss);
+      const Tensor grad = empty_like(x), entropy = empty_like(loss), correct = Tensor::empty({tokens}, DType::u8, simt);
+      kernels::linear_cross_entropy({.loss = loss, .entropy = entropy, .correct = correct, .grad_hidden = grad},
+                                    {.hidden = x, .weight = weight, .labels = labels, .temperature = temperature});
+      kernels::scale(logits, plain, static_cast<double>(1.0f / temperature));
+      kernels::token_logprobs(logprobs, logits, labels);
+      const Tensor losses = kernels::moved(loss, {}), found = kernels::moved(logprobs, {});
+      for (int64_t t = 0; t < tokens; ++t) EXPECT_EQ(-losses.data<float>()[t], found.data<float>()[t]) << t;
+      // Few rows go through kernels that leave none.
+      const Tensor loss_of_few = Tensor::empty({3}, DType::f32, simt),
+                   grad_of_few = Tensor::empty({3, hidden}, DType::bf16, simt);
+      kernels::linear_cross_entropy(
+          {.loss = loss_of_few, .grad_hidden = grad_of_few},
+          {.hidden = x.slice(0, 0, 3), .weight = weight, .labels = labels.slice(0, 0, 3), .temperature = temperature});
+      EXPECT_TRUE(bytes_of(loss_of_few) == bytes_of(loss.slice(0, 0, 3)));
+      EXPECT_TRUE(bytes_of(grad_of_few) == bytes_of(grad.slice(0, 0, 3)));
+    }
+  }
+  const Tensor x = kernels::moved(random_tensor({tokens, hidden}, DType::bf16, 1.0f, 11), simt), weight = x;
+  const Tensor logits = Tensor::empty({tokens, tokens}, DType::f32, simt),
+               statistics = Tensor::empty({tokens, 2, 2}, DType::f32, simt);
+  EXPECT_FALSE(kernels::device::logits_with_statistics(logits, statistics, x, weight, 1.0f)) << "by mma.sync";
+}
+
 // Rows that repeat, in more launches than two: what goes from one launch to the next is theirs, too.
 TEST(LinearCrossEntropy, RowsOfEveryLaunchAreThoseOfTheFirst) {
   const int64_t tokens = 513, vocabulary = 3, hidden = 2, period = 21;
@@ -166,12 +219,6 @@ TEST(LinearCrossEntropy, RowsOfEveryLaunchAreThoseOfTheFirst) {
       EXPECT_EQ(logprobs.data<float>()[t], logprobs.data<float>()[t % period]) << t;
       EXPECT_EQ(logprobs.data<float>()[t], -losses.data<float>()[t]) << t;
     }
-}
-
-std::vector<std::byte> bytes_of(const Tensor& anywhere) {
-  const Tensor tensor = kernels::moved(anywhere, {});
-  const auto* begin = static_cast<const std::byte*>(tensor.raw());
-  return {begin, begin + tensor.nbytes()};
 }
 
 // Gathered rows, on the CPU several chunks of them: the gradients of scale alone, and of scale beside token_scales.

@@ -14,18 +14,16 @@
 
 #include "kernels/cuda/tile/bulk_operand.cuh"
 #include "kernels/cuda/tile/bulk_pipeline.cuh"
-#include "kernels/matmul/cuda/epilogue.cuh"
+#include "kernels/matmul/cuda/column_statistics.h"
 #include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/cuda/mainloop.cuh"
 #include "kernels/matmul/cuda/product.h"
+#include "kernels/matmul/cuda/warpgroup_epilogue.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
 static_assert(bulk_k == block_k, "zeros past the end of k are added as often as dense.cu does");
-
-// What a warp's sums pass through on their way out (finish_rows).
-using SumsTile = SharedTile<float, 16, 32, Padded<32>>;
 
 template <int m_, int n_, int stages_, int blocks>
 struct WarpgroupShape {
@@ -133,114 +131,9 @@ __device__ __forceinline__ void multiply_stages(float (&sums)[count], Stages& sh
   shared.pipeline.release(before);
 }
 
-// A warp's 16 rows of sums, as wgmma leaves them, into out: 32 columns at a time by way of shared memory, where a lane
-// finds eight neighbours of a row. finish() stands here once for all columns, not once for each 32: so the loop.
-template <class T, int count>
-__device__ __forceinline__ void finish_rows(const Epilogue<T>& e, const float (&sums)[count], SumsTile& tile,
-                                            int64_t first_row, int64_t first_column) {
-  static_assert(pair_passes<SumsTile> == 1);
-  constexpr int chunks = 2 * count / SumsTile::columns, groups = SumsTile::columns / 8;
-  const int lane = static_cast<int>(threadIdx.x % 32);
-#pragma unroll 1
-  for (int chunk = 0; chunk < chunks; ++chunk) {
-    LATHE_UNROLL
-    for (int c = 0; c < chunks; ++c) {
-      if (c != chunk) continue;
-      LATHE_UNROLL
-      for (int j = 0; j < groups; ++j) {
-        LATHE_UNROLL
-        for (int h = 0; h < 2; ++h) {
-          const int first = 4 * (groups * c + j) + 2 * h;
-          store_vector(
-              tile.elements + SumsTile::offset(fragment_row(lane, 2 * h), 8 * j + fragment_column(lane, 2 * h)),
-              pack_pair(sums[first], sums[first + 1], float{}));
-        }
-      }
-    }
-    __syncwarp();  // the sums are there
-#pragma unroll 1
-    for (int i = lane; i < 16 * groups; i += 32)
-      finish_eight(e, tile, i / groups, i % groups * 8, first_row, first_column + SumsTile::columns * chunk);
-    __syncwarp();  // and have been read
-  }
-}
-
-// The same where nothing is left but to scale and to round: half as many bytes go through shared memory, and a fifth of
-// the instructions, during which the tensor cores stand still. Columns [first_column, + 2 · count) are all in out.
-template <class T, int count>
-__device__ __forceinline__ void round_rows(const Epilogue<T>& e, const float (&sums)[count], SumsTile& memory,
-                                           int64_t first_row, int64_t first_column) {
-  using Tile = PaddedTile<T, 16, 64>;
-  static_assert(sizeof(Tile) <= sizeof(SumsTile) && pair_passes<Tile> == 1 && row_order_passes<Tile> == 1);
-  Tile& tile = reinterpret_cast<Tile&>(memory);
-  const int lane = static_cast<int>(threadIdx.x % 32), row = lane / 8, column = lane % 8 * 8;
-  T* const out = static_cast<T*>(e.out.data) + (first_row + row) * e.out.stride + first_column + column;
-  const int rows = e.m - first_row < 16 ? static_cast<int>(e.m - first_row) : 16;
-  LATHE_UNROLL
-  for (int chunk = 0; chunk < 2 * count / 64; ++chunk) {
-    LATHE_UNROLL
-    for (int j = 0; j < 8; ++j) {
-      LATHE_UNROLL
-      for (int h = 0; h < 2; ++h) {
-        const int first = 4 * (8 * chunk + j) + 2 * h;
-        store_vector(tile.elements + Tile::offset(fragment_row(lane, 2 * h), 8 * j + fragment_column(lane, 2 * h)),
-                     pack_pair(sums[first] * e.scale, sums[first + 1] * e.scale, T{}));
-      }
-    }
-    __syncwarp();  // the rounded sums are there
-    LATHE_UNROLL
-    for (int i = 0; i < 16; i += 4)
-      if (row + i < rows)
-        store_vector(out + i * e.out.stride + 64 * chunk,
-                     load_vector<uint4>(tile.elements + Tile::offset(row + i, column)));
-    __syncwarp();  // and have been read
-  }
-}
-
-// Where a thread's pairs of neighbours go as f32, by themselves or onto f32 that is there: logits and gradients of
-// weights. Four lanes write a sector of 32 bytes, so that nothing need go through shared memory.
-template <class T, int count>
-__device__ __forceinline__ void store_pairs(const Epilogue<T>& e, const float (&sums)[count], int64_t first_row,
-                                            int64_t first_column) {
-  constexpr int together = 8;  // pairs whose loads are under way together: they may lie where others are stored
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  LATHE_UNROLL
-  for (int h = 0; h < 2; ++h) {
-    const int64_t row = first_row + fragment_row(lane, 2 * h), column = first_column + fragment_column(lane, 2 * h);
-    if (row >= e.m) return;
-    float* const out = static_cast<float*>(e.out.data) + row * e.out.stride + column;
-    const float* const onto = static_cast<const float*>(e.residual.data) + row * e.residual.stride + column;
-    LATHE_UNROLL
-    for (int first = 0; first < count / 4; first += together) {
-      float2 before[together];
-      LATHE_UNROLL
-      for (int j = 0; j < together; ++j)
-        before[j] = e.residual.data != nullptr && column + 8 * (first + j) < e.n
-                        ? load_vector<float2>(onto + 8 * (first + j))
-                        : make_float2(0.0f, 0.0f);
-      LATHE_UNROLL
-      for (int j = 0; j < together; ++j) {
-        const int i = 4 * (first + j) + 2 * h;
-        float2 pair = make_float2(sums[i] * e.scale, sums[i + 1] * e.scale);
-        if (e.residual.data != nullptr) pair = make_float2(pair.x + before[j].x, pair.y + before[j].y);
-        if (column + 8 * (first + j) < e.n) store_vector(out + 8 * (first + j), pair);
-      }
-    }
-  }
-}
-
-// Whether they can: an even number of columns, from multiples of eight bytes on.
-template <class T>
-__device__ __forceinline__ bool takes_pairs(const Epilogue<T>& e) {
-  const auto serves = [](const ProductMatrix& matrix) {
-    return matrix.dtype == DType::f32 && reinterpret_cast<uintptr_t>(matrix.data) % 8 == 0 && matrix.stride % 2 == 0;
-  };
-  return e.bias.data == nullptr && e.n % 2 == 0 && serves(e.out) && (e.residual.data == nullptr || serves(e.residual));
-}
-
 template <class Stages, class Segments>
 __device__ __forceinline__ void consume(Stages& shared, const Segments& segments, const Epilogue<typename Stages::T>& e,
-                                        int group) {
+                                        const ColumnStatistics& statistics, int group) {
   using Shape = typename Stages::Shape;
   constexpr bool sum_each = Stages::layout == ProductLayout::columns_plain;
   const int warp = static_cast<int>(threadIdx.x) % 128 / 32, row = 64 * group;
@@ -255,7 +148,9 @@ __device__ __forceinline__ void consume(Stages& shared, const Segments& segments
       float sums[Shape::n / 2];
       multiply_stages(sums, shared, row, sum_each ? segments.steps[s] : steps_of_all, place);
       SumsTile& tile = shared.sums[4 * group + warp];
-      if (pairs) {
+      if (Stages::layout == ProductLayout::rows_rows && statistics.pairs != nullptr) {
+        store_with_statistics(e, statistics, sums, first_row + row + 16 * warp, first_column);
+      } else if (pairs) {
         store_pairs(e, sums, first_row + row + 16 * warp, first_column);
       } else if (rounds && first_column + Shape::n <= e.n) {
         round_rows(e, sums, tile, first_row + row + 16 * warp, first_column);
@@ -268,7 +163,8 @@ __device__ __forceinline__ void consume(Stages& shared, const Segments& segments
 
 template <class Shape, ProductLayout layout, class T, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
-    warpgroup_product_kernel(Resources, const __grid_constant__ SegmentsOf<layout> segments, Epilogue<T> epilogue) {
+    warpgroup_product_kernel(Resources, const __grid_constant__ SegmentsOf<layout> segments, Epilogue<T> epilogue,
+                             ColumnStatistics statistics) {
   using Shared = Stages<Shape, layout, T>;
   static_assert(sizeof(Shared) <= Resources::shared_bytes);
   Shared& shared = *swizzled_shared<Shared>();
@@ -281,7 +177,7 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     if (threadIdx.x == 0) produce(shared, segments, epilogue.m, epilogue.n);
   } else {
     if constexpr (Shape::consumers > 1) Registers<Shape>::take();
-    consume(shared, segments, epilogue, warpgroup - 1);
+    consume(shared, segments, epilogue, statistics, warpgroup - 1);
   }
 }
 
@@ -316,7 +212,7 @@ bool maps_serve(const ProductArgs& args) {
 }
 
 template <class Shape, ProductLayout layout, class T>
-void start(const ProductArgs& args) {
+void start(const ProductArgs& args, const ColumnStatistics& statistics) {
   SegmentsOf<layout> segments;
   segments.count = 0;
   const auto add = [&](const ProductMatrix& left, const ProductMatrix& right, int64_t first_k, int64_t k) {
@@ -330,7 +226,7 @@ void start(const ProductArgs& args) {
   const auto blocks = static_cast<unsigned>(tiles < places ? tiles : places);
   const auto launch_segments = [&] {
     launch("warpgroup_product", dim3(blocks), warpgroup_product_kernel<Shape, layout, T>, segments,
-           epilogue_of<T>(args));
+           epilogue_of<T>(args), statistics);
     segments.count = 0;
   };
   if constexpr (layout == ProductLayout::columns_plain) {
@@ -356,24 +252,27 @@ int64_t cycles(const ProductArgs& args, int of_stage) {
 
 // All instances there are: two dtypes times three layouts times four shapes.
 template <ProductLayout layout, class T>
-void start(const ProductArgs& args) {
+void start(const ProductArgs& args, const ColumnStatistics& statistics) {
   struct Choice {
     int64_t cycles;
-    void (*start)(const ProductArgs&);
+    void (*start)(const ProductArgs&, const ColumnStatistics&);
   };
   const Choice choices[] = {{cycles<Wide>(args, 1024), start<Wide, layout, T>},
                             {cycles<Square>(args, 563), start<Square, layout, T>},
                             {cycles<Medium>(args, 420), start<Medium, layout, T>},
                             {cycles<Narrow>(args, 300), start<Narrow, layout, T>}};
-  std::ranges::min(choices, {}, &Choice::cycles).start(args);
+  std::ranges::min(choices, {}, &Choice::cycles).start(args, statistics);
 }
 template <class T>
-void start(const ProductArgs& args) {
+void start(const ProductArgs& args, const ColumnStatistics& statistics) {
   switch (args.layout) {
-    case ProductLayout::rows_rows: return start<ProductLayout::rows_rows, T>(args);
-    case ProductLayout::rows_plain: return start<ProductLayout::rows_plain, T>(args);
-    case ProductLayout::columns_plain: return start<ProductLayout::columns_plain, T>(args);
+    case ProductLayout::rows_rows: return start<ProductLayout::rows_rows, T>(args, statistics);
+    case ProductLayout::rows_plain: return start<ProductLayout::rows_plain, T>(args, statistics);
+    case ProductLayout::columns_plain: return start<ProductLayout::columns_plain, T>(args, statistics);
   }
+}
+void start(const ProductArgs& args, const ColumnStatistics& statistics) {
+  args.dtype == DType::bf16 ? start<bf16_t>(args, statistics) : start<f16_t>(args, statistics);
 }
 
 // Whether bulk copies can serve the operands; that depends on neither the shape of tile nor which of the 16-bit dtypes.
@@ -402,8 +301,21 @@ template bool takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductAr
 
 template <DeviceKind>
 void warpgroup_product(const ProductArgs& args) {
-  args.dtype == DType::bf16 ? start<bf16_t>(args) : start<f16_t>(args);
+  LATHE_CUDA_NAMESPACE::start(args, {});
 }
 template void warpgroup_product<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);
+
+template <DeviceKind>
+bool product_with_statistics(const ProductArgs& args, const ColumnStatistics& statistics) {
+  const bool stores_pairs = args.layout == ProductLayout::rows_rows && args.scale == 1.0f &&
+                            args.residual.data == nullptr &&
+                            LATHE_CUDA_NAMESPACE::takes_pairs(LATHE_CUDA_NAMESPACE::epilogue_of<bf16_t>(args));
+  if (!stores_pairs || args.dtype == DType::f32 || args.m == 0 || args.n == 0 ||
+      !takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(args))
+    return false;
+  LATHE_CUDA_NAMESPACE::start(args, statistics);
+  return true;
+}
+template bool product_with_statistics<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&, const ColumnStatistics&);
 
 }  // namespace lathe::kernels
