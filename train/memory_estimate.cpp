@@ -150,11 +150,12 @@ StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora,
       row * (run.gradient_checkpointing ? model.num_hidden_layers() * model.hidden_size : saved.all_layers);
   // Its hidden states, as they were normed, and their gradient.
   phases.loss.activation_bytes = row * 3 * model.hidden_size;
-  // Gradients take the logits' place. The rows of labelled tokens and their gradients lie beside them, and on the CPU
-  // panels of the products.
+  // Gradients take the logits' place. The rows of labelled tokens and their gradients lie beside them, on the CPU
+  // panels of the products, and on devices a pair of f32 for each 64 logits.
   const int64_t chunk = std::min(run.forward_tokens, on_cpu ? kernels::cross_entropy_chunk
                                                             : kernels::cross_entropy_device_chunk(model.hidden_size));
-  phases.loss.workspace_bytes = chunk * (model.vocab_size * (on_cpu ? 5 : 4) + 2 * model.hidden_size * element);
+  const int64_t beside_logits = on_cpu ? model.vocab_size : model.vocab_size / 8;
+  phases.loss.workspace_bytes = chunk * (4 * model.vocab_size + beside_logits + 2 * model.hidden_size * element);
   phases.loss.workspace = "logits of " + std::to_string(chunk) + " tokens";
   phases.layer.activation_bytes = row * (transient_elements(model, run.gradient_checkpointing) +
                                          (run.gradient_checkpointing ? saved.largest_layer : 0));
