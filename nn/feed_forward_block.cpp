@@ -1,5 +1,7 @@
 #include "nn/feed_forward_block.h"
 
+#include <utility>
+
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/linear_each.h"
 #include "autograd/ops/rms_norm.h"
@@ -37,8 +39,9 @@ Variable FeedForwardBlock::gated(const Variable& normed, const BatchRows& rows) 
   } else {
     // up first: the backward goes the other way round, and the order in which it adds gate's and up's gradients decides
     // the last bit.
-    gate_up[1] = gate_up_proj[1](normed, rows);
-    gate_up[0] = gate_up_proj[0](normed, rows);
+    const Linear* const up_gate[] = {&gate_up_proj[1], &gate_up_proj[0]};
+    gate_up = multiply_in_turn(up_gate, normed, rows);
+    std::swap(gate_up[0], gate_up[1]);
   }
   return nn::gated(activation, gate_up[0], gate_up[1]);
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "autograd/recording.h"
+#include "nn/joined_lora.h"
 
 namespace lathe::nn {
 namespace {
@@ -45,9 +46,18 @@ std::vector<autograd::Variable> multiply_each(const std::vector<Linear>& linears
     unrecorded.push_back({linear.weight, linear.bias.value(), {}, *std::move(lora)});
   }
   if (unrecorded.size() == linears.size()) return autograd::linear_each(x, unrecorded);
+  std::vector<const Linear*> in_order;
+  for (const Linear& linear : linears) in_order.push_back(&linear);
+  return multiply_in_turn(in_order, x, rows);
+}
+
+std::vector<autograd::Variable> multiply_in_turn(std::span<const Linear* const> linears, const autograd::Variable& x,
+                                                 const BatchRows& rows) {
+  if (std::optional<std::vector<autograd::Variable>> joined = multiply_joined(linears, x, rows))
+    return *std::move(joined);
   std::vector<autograd::Variable> each;
   each.reserve(linears.size());
-  for (const Linear& linear : linears) each.push_back(linear(x, rows));
+  for (const Linear* linear : linears) each.push_back((*linear)(x, rows));
   return each;
 }
 

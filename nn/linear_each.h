@@ -1,7 +1,9 @@
-// Linears that read one x: in one pass over it where nothing is recorded.
+// Linears that read one x: in one pass over it where nothing is recorded, with one product for all of their A factors
+// where something is (nn/joined_lora.h).
 #pragma once
 
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "autograd/ops/linear_each.h"
@@ -19,5 +21,8 @@ std::optional<std::vector<autograd::UnrecordedLora>> unrecorded_lora(const Linea
 // linear(x, rows) of each.
 std::vector<autograd::Variable> multiply_each(const std::vector<Linear>& linears, const autograd::Variable& x,
                                               const BatchRows& rows);
+// The same, recorded in this order: a backward goes the other way round.
+std::vector<autograd::Variable> multiply_in_turn(std::span<const Linear* const> linears, const autograd::Variable& x,
+                                                 const BatchRows& rows);
 
 }  // namespace lathe::nn

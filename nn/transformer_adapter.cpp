@@ -10,6 +10,7 @@
 #include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
 #include "nn/expert_adapters.h"
+#include "nn/joined_lora.h"
 #include "nn/layer_layout.h"
 #include "nn/transformer.h"
 
@@ -236,6 +237,15 @@ void Transformer::add_adapter(std::string_view name, Adapter adapter) {
   const bool brings_head = adapter.saved_module(output_module) != nullptr;
   if (brings_head && adapters_.empty()) adapter_head_.emplace(adapter.saved_module(output_module)->leaf);
   adapters_.emplace(name, std::move(adapter));
+  for (Layer& layer : layers_) {
+    std::vector<Linear*> of_attention, of_feed_forward;
+    for (Linear& linear : layer.attention.qkv_proj) of_attention.push_back(&linear);
+    // In the order of their products (nn/feed_forward_block.cpp).
+    if (!layer.feed_forward.experts)
+      for (Linear& linear : layer.feed_forward.gate_up_proj) of_feed_forward.insert(of_feed_forward.begin(), &linear);
+    lay_together(of_attention, name);
+    lay_together(of_feed_forward, name);
+  }
 }
 
 LoraWeights Transformer::starting_weights(const Linear& linear, uint16_t number, const LoraConfig& config,

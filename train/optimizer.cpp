@@ -1,6 +1,7 @@
 #include "train/optimizer.h"
 
 #include <algorithm>
+#include <map>
 
 #include "kernels/copy/copy.h"
 #include "kernels/gradient_norm/gradient_norm.h"
@@ -32,6 +33,26 @@ bool decays(const nn::Parameter& parameter) {
 // A tensor's place in one buffer of them: it begins on a line of 64 bytes, so that devices move it as vectors.
 int64_t padded(int64_t elements) { return (elements + 15) / 16 * 16; }
 
+// The parameters by where their gradients lie in one buffer: in their order, but leaves that share a storage one after
+// another as they lie there, so that a product that reads them as one matrix finds one of gradients, too.
+std::vector<size_t> by_storage(const std::vector<nn::Parameter>& parameters) {
+  struct Place {
+    size_t first_of_storage, parameter;
+    int64_t offset;
+  };
+  std::map<const Storage*, size_t> first;
+  std::vector<Place> places;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    const Tensor& leaf = parameters[i].leaf.value();
+    places.push_back({first.emplace(leaf.storage().get(), i).first->second, i, leaf.byte_offset()});
+  }
+  std::ranges::stable_sort(places, {},
+                           [](const Place& place) { return std::pair(place.first_of_storage, place.offset); });
+  std::vector<size_t> order;
+  for (const Place& place : places) order.push_back(place.parameter);
+  return order;
+}
+
 // What the forward reads, where it is no master.
 Tensor rounded_leaf(const nn::Parameter& parameter) {
   const Tensor& leaf = parameter.leaf.value();
@@ -53,10 +74,11 @@ Optimizer::Optimizer(std::vector<nn::Parameter> parameters, const TrainingSettin
   for (const nn::Parameter& parameter : parameters_) elements += padded(parameter.master.numel());
   const Tensor& first = parameters_.front().master;
   gradients_ = Tensor::zeros({elements}, first.dtype(), first.device(), MemoryTag::gradients);
+  for (const nn::Parameter& parameter : parameters_) moments_.push_back(zero_moments(parameter.master, kind_));
   int64_t begin = 0;
-  for (nn::Parameter& parameter : parameters_) {
+  for (const size_t i : by_storage(parameters_)) {
+    const nn::Parameter& parameter = parameters_[i];
     const Tensor& master = parameter.master;
-    moments_.push_back(zero_moments(master, kind_));
     parameter.leaf.set_grad(gradients_.slice(0, begin, begin + master.numel()).view(master.shape()));
     begin += padded(master.numel());
   }

@@ -40,7 +40,7 @@ class Optimizer {
 
   std::vector<nn::Parameter> parameters_;
   OptimizerKind kind_;
-  Tensor gradients_;                               // of all parameters, one after another: zeros are filled in at once
+  Tensor gradients_;                               // of all parameters, in one buffer: zeros are filled in at once
   std::vector<kernels::AdamW8bitStates> moments_;  // undefined what the kind has not; absmax where m and v are no codes
   double max_grad_norm_, beta1_, beta2_, eps_, weight_decay_;
 };

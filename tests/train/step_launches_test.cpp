@@ -47,6 +47,29 @@ TEST(OptimizerLaunches, AreAsManyForOneTensorAsForAll) {
   }
 }
 
+// Of the gradients of all factors, by sequences.
+int64_t factor_gradient_launches(double dropout) {
+  const TemporaryFolder folder;
+  SftConfig config = tiny_config(folder.path());
+  config.dtype = "bfloat16";
+  config.lora_r = 8;
+  config.lora_dropout = dropout;
+  const TrainingSet rows = random_rows(2, 3);
+  const nn::ModelFiles files = nn::open_model_files(config.model);
+  const std::unique_ptr<nn::Transformer> model = tiny_model(config, files, "", {.device = simt});
+  Optimizer optimizer(model->trainable_parameters(), config);
+  SftObjective objective(*model, rows, nullptr, config);
+  QueuedCounts counts;
+  objective.accumulate(std::vector<int64_t>{0, 1}, 0, 1.0);
+  return counts.by_name["product_of_sequences"];
+}
+
+// Two layers of seven linears. q, k and v have one input, and so have gate and up: with dropout each has its own.
+TEST(TrainingStep, FactorsOfOneInputHaveOneGradient) {
+  EXPECT_EQ(factor_gradient_launches(0.1), 2 * 14);
+  EXPECT_EQ(factor_gradient_launches(0.0), 2 * 11);
+}
+
 struct QueuedNames final : kernels::QueuedWorkListener {
   std::vector<std::string> names;
   void queued(const char* name, int64_t) override { names.emplace_back(name); }
