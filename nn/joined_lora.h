@@ -16,8 +16,8 @@ namespace lathe::nn {
 // multiples of 16 bytes.
 void lay_together(std::span<Linear* const> linears, std::string_view adapter);
 
-// linear(x, rows) of each, in this order, as one operation where one adapter, laid together, has all rows and what is
-// asked for is no more than that: no dropout (each linear has its own), one scaling, weights and biases that are frozen.
+// linear(x, rows) of each, in this order, as one operation: where one adapter, laid together, has all rows and nothing
+// else is asked for. That is no dropout (each linear has its own), one scaling, frozen weights and biases.
 std::optional<std::vector<autograd::Variable>> multiply_joined(std::span<const Linear* const> linears,
                                                                const autograd::Variable& x, const BatchRows& rows);
 

@@ -25,8 +25,8 @@ struct JoinedLinear {
 // undefined where they do not lie so.
 Tensor rows_together(std::span<const Tensor> matrices);
 
-// x [T, K] → [T, N] of each, of x's dtype. The A factors lie together (rows_together), and `scale` is that of all terms.
-// Their gradients are one product where they lie together as well, else one each, to the same bits.
+// x [T, K] → [T, N] of each, of x's dtype. The A factors lie together (rows_together), and `scale` is that of all
+// terms. Their gradients are one product where they lie together as well, else one each, to the same bits.
 std::vector<Variable> joined_linears(const Variable& x, std::span<const JoinedLinear> linears, float scale,
                                      const SequenceLayout& layout);
 

@@ -1,7 +1,7 @@
-// A block for each row of logits. Its statistics (row_statistics.cuh) are merged from those that the product left of each
-// 64 columns, or else made in a pass over the logits; another pass, where it is asked for, overwrites the logits with
-// their gradient. With the product's statistics logits are written once, read once and written as gradients once: for
-// bf16 10 bytes a logit, beside 4 · H operations of the two products.
+// A block for each row of logits. Its statistics (row_statistics.cuh) are merged from those that the product left of
+// each 64 columns, or else made in a pass over the logits; another pass, where it is asked for, overwrites the logits
+// with their gradient. With the product's statistics logits are written once, read once and written as gradients once:
+// for bf16 10 bytes a logit, beside 4 · H operations of the two products.
 #include "kernels/cuda/dependent_launch.h"
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/ptx/grid_dependency.h"

@@ -36,7 +36,7 @@ __device__ __forceinline__ float exp_of_distance(float distance) { return exp2_f
 // What distances are taken from: never (−∞) − (−∞).
 __device__ __forceinline__ float shift_for(float largest) { return largest == -INFINITY ? 0.0f : largest; }
 
-// Of a group of which this lane of four has pairs t, t + 4, … up to t + 28, the same in all four. −∞ past the row's end.
+// Of a group of which this lane of four has pairs t, t + 4, …, t + 28, the same in all four; −∞ past the row's end.
 __device__ __forceinline__ RowStatistics group_statistics(const float2 (&pairs)[8]) {
   float largest = -INFINITY;
   LATHE_UNROLL

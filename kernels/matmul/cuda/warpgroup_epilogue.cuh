@@ -106,8 +106,9 @@ __device__ __forceinline__ void store_pairs(const Epilogue<T>& e, const float (&
   }
 }
 
-// The same of logits, and beside each 64 columns of a row their statistics, for which cross entropy would else read them
-// again; nothing scales them. Stores and exponentials take turns, so that there is something to issue while stores wait for the cache.
+// The same of logits, and beside each 64 columns of a row their statistics, for which cross entropy would else read
+// them again; nothing scales them. Stores and exponentials take turns, so that there is something to issue while stores
+// wait for the cache.
 template <class T, int count>
 __device__ __forceinline__ void store_with_statistics(const Epilogue<T>& e, const ColumnStatistics& statistics,
                                                       const float (&sums)[count], int64_t first_row,
