@@ -1,13 +1,35 @@
 // An optimiser's step over many tensors: one launch for all of them on a device, one after another on the CPU.
 #pragma once
 
+#include <cmath>
+#include <optional>
 #include <span>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
-#include "core/device.h"
+#include "core/tensor.h"
+#include "kernels/checks/expect.h"
 
 namespace lathe::kernels {
+
+// The factor of the gradients may lie in a clip (kernels/gradient_norm/gradient_norm.h), which is undefined where it
+// does not. These are the parameters with one that lies on the CPU; none where nothing is to change.
+template <class Params>
+std::optional<Params> with_factor_of(const Tensor& clip, const Params& params) {
+  if (!clip.defined() || clip.device().kind != DeviceKind::cpu) return params;
+  expect("an optimiser's step", "clip", clip).shape({2}).dtype(DType::f64).contiguous();
+  Params with_factor = params;
+  with_factor.grad_scale = clip.data<double>()[1];
+  if (std::isnan(with_factor.grad_scale)) return {};
+  return with_factor;
+}
+// Of one that lies on the tensors' device; null where it does not.
+inline const double* factor_on(Device device, std::string_view operation, const Tensor& clip) {
+  if (!clip.defined()) return nullptr;
+  expect(operation, "clip", clip).shape({2}).dtype(DType::f64).contiguous().device(device);
+  return clip.data<double>() + 1;
+}
 
 // check(tensors, device) for each before any is changed: all lie where the first one's weight does. Then
 // on_cpu(tensors) for each, or on_device(device, what pointers_of(tensors) gives for each).

@@ -1,6 +1,7 @@
 #include "kernels/adamw/adamw.h"
 
 #include <cmath>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -117,15 +118,17 @@ AdamWConstants constants_of(const AdamWParams& params) {
           .eps = static_cast<float>(params.eps)};
 }
 
-void adamw(std::span<const AdamWTensors> tensors, const AdamWParams& params) {
-  const AdamWConstants constants = constants_of(params);
+void adamw(std::span<const AdamWTensors> tensors, const AdamWParams& given, const Tensor& clip) {
+  const std::optional<AdamWParams> params = with_factor_of(clip, given);
+  if (!params) return;
+  const AdamWConstants constants = constants_of(*params);
   step_tensors(
       tensors, [](const AdamWTensors& t, Device device) { check(t, device); },
-      [&](const AdamWTensors& t) { on_cpu(t, params, constants); },
+      [&](const AdamWTensors& t) { on_cpu(t, *params, constants); },
       [](const AdamWTensors& t) { return pointers_of(t); },
       [&](Device device, const std::vector<AdamWTensor>& pointers) {
         with_device(device, [&]<DeviceKind kind>() {
-          adamw_tensors<kind>({pointers.data(), std::ssize(pointers), constants});
+          adamw_tensors<kind>({pointers.data(), std::ssize(pointers), constants, factor_on(device, "adamw", clip)});
         });
       });
 }
@@ -135,16 +138,19 @@ void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tens
   adamw({&one, 1}, params);
 }
 
-void adamw_8bit(std::span<const AdamW8bitTensors> tensors, const AdamWParams& params) {
-  const AdamWConstants constants = constants_of(params);
+void adamw_8bit(std::span<const AdamW8bitTensors> tensors, const AdamWParams& given, const Tensor& clip) {
+  const std::optional<AdamWParams> params = with_factor_of(clip, given);
+  if (!params) return;
+  const AdamWConstants constants = constants_of(*params);
   step_tensors(
       tensors, [](const AdamW8bitTensors& t, Device device) { check(t, device); },
-      [&](const AdamW8bitTensors& t) { on_cpu(t, params, constants); },
+      [&](const AdamW8bitTensors& t) { on_cpu(t, *params, constants); },
       [](const AdamW8bitTensors& t) { return pointers_of(t); },
       [&](Device device, const std::vector<AdamW8bitTensor>& pointers) {
         const AdamW8bitMaps maps = maps_of_states();
         with_device(device, [&]<DeviceKind kind>() {
-          adamw_8bit_tensors<kind>({pointers.data(), std::ssize(pointers), constants, &maps});
+          adamw_8bit_tensors<kind>(
+              {pointers.data(), std::ssize(pointers), constants, factor_on(device, "adamw_8bit", clip), &maps});
         });
       });
 }

@@ -24,8 +24,10 @@ struct AdamWTensors {
   Tensor rounded = {};  // bf16 | f16, may be undefined: takes the new weight, rounded to nearest even
 };
 void adamw(const Tensor& weight, const Tensor& grad, const Tensor& m, const Tensor& v, const AdamWParams& params);
-// Of many, on one device, where as many as fit are one launch: the bits of one after another.
-void adamw(std::span<const AdamWTensors> tensors, const AdamWParams& params);
+// Of many, on one device, where as many as fit are one launch: the bits of one after another. `clip`, where it is
+// defined, is clip_factor()'s (kernels/gradient_norm/gradient_norm.h), on that device: its factor takes grad_scale's
+// place, and one that is NaN leaves everything as it is.
+void adamw(std::span<const AdamWTensors> tensors, const AdamWParams& params, const Tensor& clip = {});
 
 // The states in 8 bits (Dettmers et al. 2022; bitsandbytes' AdamW8bit): blocks of 256 elements of the flattened tensor,
 // the last may be shorter. An element is map[code] · absmax of its block, with the signed dynamic map for m and the
@@ -47,6 +49,7 @@ struct AdamW8bitTensors {
   Tensor rounded = {};  // as above
 };
 void adamw_8bit(const Tensor& weight, const Tensor& grad, const AdamW8bitStates& states, const AdamWParams& params);
-void adamw_8bit(std::span<const AdamW8bitTensors> tensors, const AdamWParams& params);  // as adamw() of many
+// As adamw() of many.
+void adamw_8bit(std::span<const AdamW8bitTensors> tensors, const AdamWParams& params, const Tensor& clip = {});
 
 }  // namespace lathe::kernels

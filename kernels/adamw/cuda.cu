@@ -16,9 +16,10 @@ __device__ __forceinline__ void step(const AdamWConstants& c, float& weight, flo
 }
 
 template <bool aligned>
-__global__ void __launch_bounds__(list_threads) adamw_kernel(TensorList<AdamWTensor> list, AdamWConstants c) {
+__global__ void __launch_bounds__(list_threads)
+    adamw_kernel(TensorList<AdamWTensor> list, AdamWConstants c, const double* factor) {
   const auto [tensor, first, count] = elements_of_thread(list);
-  if (count == 0) return;
+  if (count == 0 || !take_factor(factor, c.grad_scale)) return;
   const AdamWTensor a = list.tensors[tensor];
   Group weight = load_group<aligned>(a.weight + first, count);
   const Group grad = load_group<aligned>(a.grad + first, count);
@@ -169,7 +170,8 @@ __device__ __forceinline__ void prefetch_block(const List8bit& list, unsigned li
 
 template <bool aligned>
 __global__ void __launch_bounds__(Resources8bit::threads, Resources8bit::blocks)
-    adamw_8bit_kernel(Resources8bit, List8bit list, AdamWConstants c, AdamW8bitMaps map_values) {
+    adamw_8bit_kernel(Resources8bit, List8bit list, AdamWConstants c, const double* factor, AdamW8bitMaps map_values) {
+  if (!take_factor(factor, c.grad_scale)) return;
   LaneMaps& maps = *dynamic_shared<LaneMaps>();
   fill_maps(maps, map_values);
   __syncthreads();  // the maps are there
@@ -222,7 +224,8 @@ void adamw_tensors(const AdamWTensorsCuda& args) {
     return rows_aligned(a.weight, 0) && rows_aligned(a.grad, 0) && rows_aligned(a.m, 0) && rows_aligned(a.v, 0) &&
            is_aligned(a.rounded);
   };
-  launch_list("adamw", args.tensors, args.count, aligned, adamw_kernel<true>, adamw_kernel<false>, args.constants);
+  launch_list("adamw", args.tensors, args.count, aligned, adamw_kernel<true>, adamw_kernel<false>, args.constants,
+              args.factor);
 }
 template void adamw_tensors<DeviceKind::LATHE_CUDA_NAMESPACE>(const AdamWTensorsCuda&);
 
@@ -238,7 +241,7 @@ void adamw_8bit_tensors(const AdamW8bitTensorsCuda& args) {
     const unsigned wanted = (list.blocks + warps_8bit - 1) / warps_8bit;
     const unsigned at_a_time = static_cast<unsigned>(blocks_8bit * multiprocessors());
     launch("adamw_8bit", dim3(wanted < at_a_time ? wanted : at_a_time),
-           aligned ? adamw_8bit_kernel<true> : adamw_8bit_kernel<false>, list, args.constants, *args.maps);
+           aligned ? adamw_8bit_kernel<true> : adamw_8bit_kernel<false>, list, args.constants, args.factor, *args.maps);
   });
 }
 template void adamw_8bit_tensors<DeviceKind::LATHE_CUDA_NAMESPACE>(const AdamW8bitTensorsCuda&);

@@ -17,11 +17,13 @@ struct AdamWTensorsCuda {
   const AdamWTensor* tensors;
   int64_t count;
   AdamWConstants constants;
+  const double* factor;  // on the device, in place of constants.grad_scale; may be null
 };
 struct AdamW8bitTensorsCuda {
   const AdamW8bitTensor* tensors;
   int64_t count;
   AdamWConstants constants;
+  const double* factor;
   const AdamW8bitMaps* maps;
 };
 

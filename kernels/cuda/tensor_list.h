@@ -80,6 +80,15 @@ void launch_list(const char* name, const Entry* tensors, int64_t count, const Al
   });
 }
 
+// What clip_factor() left on the device (kernels/gradient_norm/gradient_norm.h), where `factor` is not null. False
+// where it is NaN: nothing is to change.
+__device__ __forceinline__ bool take_factor(const double* factor, float& grad_scale) {
+  if (factor == nullptr) return true;
+  const double value = *factor;
+  grad_scale = static_cast<float>(value);
+  return value == value;
+}
+
 inline bool is_aligned(const Rounded& rounded) { return reinterpret_cast<uintptr_t>(rounded.data) % 16 == 0; }
 
 template <bool aligned>

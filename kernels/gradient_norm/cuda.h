@@ -24,4 +24,21 @@ struct SumOfSquaresCuda {
 template <DeviceKind>
 void sum_of_squares_blocks(const SumOfSquaresCuda& args);
 
+// What sum_of_squares_blocks() left of a tensor.
+struct BlockSums {
+  const double* sums;
+  int64_t count;
+};
+
+// As clip_factor() of gradient_norm.h.
+struct ClipFactorCuda {
+  const BlockSums* tensors;  // of the gradients, then of what is watched
+  int64_t count, gradients;
+  double max_norm, loss_scale;
+  double* clip;
+};
+
+template <DeviceKind>
+void clip_factor(const ClipFactorCuda& args);
+
 }  // namespace lathe::kernels

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "core/thread_pool.h"
@@ -41,14 +42,14 @@ double on_cpu(const Tensor& x) {
   return total;
 }
 
-// One wait for all the tensors; their blocks' sums are added here, in the order of the specification.
-void on_device(std::span<const Tensor> tensors, std::span<double> totals) {
+// The sums of all the tensors' blocks, one after another; undefined where there is none.
+Tensor queue_block_sums(std::span<const Tensor> tensors) {
   int64_t blocks = 0;
   for (const Tensor& x : tensors) blocks += blocks_of(x);
-  if (blocks == 0) return;
+  if (blocks == 0) return {};
   const Device device = tensors.front().device();
-  const Tensor on_device = Tensor::empty({blocks}, DType::f64, device, MemoryTag::workspace);
-  double* next = on_device.data<double>();
+  Tensor all = Tensor::empty({blocks}, DType::f64, device, MemoryTag::workspace);
+  double* next = all.data<double>();
   // Neighbours of one dtype together.
   for (auto first = tensors.begin(); first != tensors.end();) {
     const DType dtype = first->dtype();
@@ -59,12 +60,37 @@ void on_device(std::span<const Tensor> tensors, std::span<double> totals) {
       sum_of_squares_blocks<kind>({dtype, squared.data(), std::ssize(squared)});
     });
   }
-  std::vector<double> sums(static_cast<size_t>(blocks));
-  copy_bytes({}, sums.data(), device, on_device.raw(), on_device.nbytes());
+  return all;
+}
+
+// One wait for all the tensors; their blocks' sums are added here, in the order of the specification.
+void on_device(std::span<const Tensor> tensors, std::span<double> totals) {
+  const Tensor on_device = queue_block_sums(tensors);
+  if (!on_device.defined()) return;
+  std::vector<double> sums(static_cast<size_t>(on_device.numel()));
+  copy_bytes({}, sums.data(), on_device.device(), on_device.raw(), on_device.nbytes());
   auto sum = sums.begin();
   for (size_t t = 0; t < tensors.size(); ++t) {
     for (int64_t block = 0; block < blocks_of(tensors[t]); ++block) totals[t] += *sum++;
   }
+}
+
+void check_all(const char* operation, const char* name, std::span<const Tensor> tensors, Device device) {
+  for (const Tensor& tensor : tensors) {
+    check(tensor);
+    expect(operation, name, tensor).device(device);
+  }
+}
+
+void clip_factor_on_cpu(double* clip, std::span<const Tensor> gradients, std::span<const Tensor> watched,
+                        const ClipParams& params) {
+  const double norm = gradient_norm(gradients) / params.loss_scale;
+  double squares = 0;
+  for (const Tensor& x : watched) squares += on_cpu(x);
+  const double factor = params.max_norm > 0 ? std::min(1.0, params.max_norm / (norm + 1e-6)) : 1.0;
+  clip[0] = norm;
+  clip[1] = std::isfinite(norm) && std::isfinite(squares) ? factor / params.loss_scale
+                                                          : std::numeric_limits<double>::quiet_NaN();
 }
 
 }  // namespace
@@ -78,10 +104,7 @@ double sum_of_squares(const Tensor& x) {
 }
 
 double gradient_norm(std::span<const Tensor> gradients) {
-  for (const Tensor& gradient : gradients) {
-    check(gradient);
-    expect("gradient_norm", "gradients", gradient).device(gradients.front().device());
-  }
+  if (!gradients.empty()) check_all("gradient_norm", "gradients", gradients, gradients.front().device());
   std::vector<double> totals(gradients.size());
   if (!gradients.empty() && gradients.front().device().kind != DeviceKind::cpu) {
     on_device(gradients, totals);
@@ -91,6 +114,33 @@ double gradient_norm(std::span<const Tensor> gradients) {
   double total = 0;
   for (const double squares : totals) total += squares;
   return std::sqrt(total);
+}
+
+void clip_factor(const Tensor& clip, std::span<const Tensor> gradients, std::span<const Tensor> watched,
+                 const ClipParams& params) {
+  const char* operation = "clip_factor";
+  expect(operation, "clip", clip).shape({2}).dtype(DType::f64).contiguous();
+  const Device device = clip.device();
+  check_all(operation, "gradients", gradients, device);
+  check_all(operation, "watched", watched, device);
+  if (device.kind == DeviceKind::cpu) return clip_factor_on_cpu(clip.data<double>(), gradients, watched, params);
+  std::vector<Tensor> all(gradients.begin(), gradients.end());
+  all.insert(all.end(), watched.begin(), watched.end());
+  const Tensor sums = queue_block_sums(all);
+  std::vector<BlockSums> of_tensors;
+  const double* next = sums.defined() ? sums.data<double>() : nullptr;
+  for (const Tensor& x : all) {
+    of_tensors.push_back({next, blocks_of(x)});
+    next += blocks_of(x);
+  }
+  with_device(device, [&]<DeviceKind kind>() {
+    clip_factor<kind>({.tensors = of_tensors.data(),
+                       .count = std::ssize(of_tensors),
+                       .gradients = std::ssize(gradients),
+                       .max_norm = params.max_norm,
+                       .loss_scale = params.loss_scale,
+                       .clip = clip.data<double>()});
+  });
 }
 
 }  // namespace lathe::kernels

@@ -15,4 +15,16 @@ double sum_of_squares(const Tensor& x);
 // √Σ sum_of_squares over the tensors, which lie on one device, in order. One wait for all of them.
 double gradient_norm(std::span<const Tensor> gradients);
 
+struct ClipParams {
+  double max_norm = 0.0;    // of the loss's gradients; 0: they stay as long as they are
+  double loss_scale = 1.0;  // the gradients are so many times the loss's
+};
+// clip f64 [2], on the device of the gradients and of `watched`, becomes
+//   norm    gradient_norm(gradients) / loss_scale
+//   factor  min(1, max_norm / (norm + 1e-6)) / loss_scale, or 1 / loss_scale without a max_norm
+// from where an optimiser takes its factor (adamw.h): a device is not waited for. It is NaN, with which an optimiser
+// changes nothing, where the norm or an element of `watched` (dtypes as above) is not finite.
+void clip_factor(const Tensor& clip, std::span<const Tensor> gradients, std::span<const Tensor> watched,
+                 const ClipParams& params);
+
 }  // namespace lathe::kernels

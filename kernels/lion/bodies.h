@@ -38,6 +38,7 @@ struct LionTensorsArgs {
   const LionTensor* tensors;
   int64_t count;
   LionConstants constants;
+  const double* factor;  // on the device, in place of constants.grad_scale; may be null
 };
 template <DeviceKind>
 void lion_tensors(const LionTensorsArgs& args);

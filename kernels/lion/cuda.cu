@@ -6,9 +6,10 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
 template <bool aligned>
-__global__ void __launch_bounds__(list_threads) lion_kernel(TensorList<LionTensor> list, LionConstants c) {
+__global__ void __launch_bounds__(list_threads)
+    lion_kernel(TensorList<LionTensor> list, LionConstants c, const double* factor) {
   const auto [tensor, first, count] = elements_of_thread(list);
-  if (count == 0) return;
+  if (count == 0 || !take_factor(factor, c.grad_scale)) return;
   const LionTensor a = list.tensors[tensor];
   Group weight = load_group<aligned>(a.weight + first, count);
   const Group grad = load_group<aligned>(a.grad + first, count);
@@ -36,7 +37,8 @@ void lion_tensors(const LionTensorsArgs& args) {
   const auto aligned = [](const LionTensor& a) {
     return rows_aligned(a.weight, 0) && rows_aligned(a.grad, 0) && rows_aligned(a.m, 0) && is_aligned(a.rounded);
   };
-  launch_list("lion", args.tensors, args.count, aligned, lion_kernel<true>, lion_kernel<false>, args.constants);
+  launch_list("lion", args.tensors, args.count, aligned, lion_kernel<true>, lion_kernel<false>, args.constants,
+              args.factor);
 }
 template void lion_tensors<DeviceKind::LATHE_CUDA_NAMESPACE>(const LionTensorsArgs&);
 

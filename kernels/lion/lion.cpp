@@ -1,5 +1,6 @@
 #include "kernels/lion/lion.h"
 
+#include <optional>
 #include <vector>
 
 #include "core/thread_pool.h"
@@ -50,12 +51,15 @@ void on_cpu(const LionTensors& t, const LionParams& params) {
 
 }  // namespace
 
-void lion(std::span<const LionTensors> tensors, const LionParams& params) {
+void lion(std::span<const LionTensors> tensors, const LionParams& given, const Tensor& clip) {
+  const std::optional<LionParams> params = with_factor_of(clip, given);
+  if (!params) return;
   step_tensors(
-      tensors, check, [&](const LionTensors& t) { on_cpu(t, params); }, pointers_of,
+      tensors, check, [&](const LionTensors& t) { on_cpu(t, *params); }, pointers_of,
       [&](Device device, const std::vector<LionTensor>& pointers) {
         with_device(device, [&]<DeviceKind kind>() {
-          lion_tensors<kind>({pointers.data(), std::ssize(pointers), constants_of(params)});
+          lion_tensors<kind>(
+              {pointers.data(), std::ssize(pointers), constants_of(*params), factor_on(device, "lion", clip)});
         });
       });
 }

@@ -21,7 +21,7 @@ struct LionTensors {
   Tensor rounded = {};  // bf16 | f16, may be undefined: takes the new weight, rounded to nearest even
 };
 void lion(const Tensor& weight, const Tensor& grad, const Tensor& m, const LionParams& params);
-// Of many, on one device, where as many as fit are one launch: the bits of one after another.
-void lion(std::span<const LionTensors> tensors, const LionParams& params);
+// Of many, on one device, where as many as fit are one launch: the bits of one after another. `clip` as adamw()'s.
+void lion(std::span<const LionTensors> tensors, const LionParams& params, const Tensor& clip = {});
 
 }  // namespace lathe::kernels

@@ -34,6 +34,8 @@ struct SgdTensorsArgs {
   const SgdTensor* tensors;
   int64_t count;
   SgdConstants constants;
+  double learning_rate;
+  const double* factor;  // on the device, times learning_rate in place of constants.step_size; may be null
 };
 template <DeviceKind>
 void sgd_tensors(const SgdTensorsArgs& args);

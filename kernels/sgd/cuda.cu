@@ -6,9 +6,15 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
 template <bool aligned>
-__global__ void __launch_bounds__(list_threads) sgd_kernel(TensorList<SgdTensor> list, SgdConstants c) {
+__global__ void __launch_bounds__(list_threads)
+    sgd_kernel(TensorList<SgdTensor> list, SgdConstants c, double learning_rate, const double* factor) {
   const auto [tensor, first, count] = elements_of_thread(list);
   if (count == 0) return;
+  if (factor != nullptr) {
+    const double scale = *factor;
+    if (scale != scale) return;
+    c.step_size = static_cast<float>(learning_rate * scale);
+  }
   const SgdTensor a = list.tensors[tensor];
   Group weight = load_group<aligned>(a.weight + first, count);
   const Group grad = load_group<aligned>(a.grad + first, count);
@@ -28,7 +34,8 @@ void sgd_tensors(const SgdTensorsArgs& args) {
   const auto aligned = [](const SgdTensor& a) {
     return rows_aligned(a.weight, 0) && rows_aligned(a.grad, 0) && is_aligned(a.rounded);
   };
-  launch_list("sgd", args.tensors, args.count, aligned, sgd_kernel<true>, sgd_kernel<false>, args.constants);
+  launch_list("sgd", args.tensors, args.count, aligned, sgd_kernel<true>, sgd_kernel<false>, args.constants,
+              args.learning_rate, args.factor);
 }
 template void sgd_tensors<DeviceKind::LATHE_CUDA_NAMESPACE>(const SgdTensorsArgs&);
 

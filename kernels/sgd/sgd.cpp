@@ -1,5 +1,6 @@
 #include "kernels/sgd/sgd.h"
 
+#include <optional>
 #include <vector>
 
 #include "core/thread_pool.h"
@@ -37,14 +38,17 @@ void on_cpu(const SgdTensors& t, const SgdParams& params, const SgdConstants& co
 
 }  // namespace
 
-void sgd(std::span<const SgdTensors> tensors, const SgdParams& params) {
-  const SgdConstants constants{.keep_weight = static_cast<float>(1.0 - params.learning_rate * params.weight_decay),
-                               .step_size = static_cast<float>(params.learning_rate * params.grad_scale)};
+void sgd(std::span<const SgdTensors> tensors, const SgdParams& given, const Tensor& clip) {
+  const std::optional<SgdParams> params = with_factor_of(clip, given);
+  if (!params) return;
+  const SgdConstants constants{.keep_weight = static_cast<float>(1.0 - params->learning_rate * params->weight_decay),
+                               .step_size = static_cast<float>(params->learning_rate * params->grad_scale)};
   step_tensors(
-      tensors, check, [&](const SgdTensors& t) { on_cpu(t, params, constants); }, pointers_of,
+      tensors, check, [&](const SgdTensors& t) { on_cpu(t, *params, constants); }, pointers_of,
       [&](Device device, const std::vector<SgdTensor>& pointers) {
         with_device(device, [&]<DeviceKind kind>() {
-          sgd_tensors<kind>({pointers.data(), std::ssize(pointers), constants});
+          sgd_tensors<kind>({pointers.data(), std::ssize(pointers), constants, params->learning_rate,
+                             factor_on(device, "sgd", clip)});
         });
       });
 }

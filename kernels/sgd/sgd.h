@@ -19,7 +19,7 @@ struct SgdTensors {
   Tensor rounded = {};  // bf16 | f16, may be undefined: takes the new weight, rounded to nearest even
 };
 void sgd(const Tensor& weight, const Tensor& grad, const SgdParams& params);
-// Of many, on one device, where as many as fit are one launch: the bits of one after another.
-void sgd(std::span<const SgdTensors> tensors, const SgdParams& params);
+// Of many, on one device, where as many as fit are one launch: the bits of one after another. `clip` as adamw()'s.
+void sgd(std::span<const SgdTensors> tensors, const SgdParams& params, const Tensor& clip = {});
 
 }  // namespace lathe::kernels

@@ -92,6 +92,58 @@ TEST(GradientNorm, IsTheSameOfManyTensorsOnADevice) {
   EXPECT_THROW(gradient_norm(on_device), ShapeError);
 }
 
+struct Clip {
+  double norm, factor;
+};
+Clip clip_of(Device device, std::span<const Tensor> gradients, std::span<const Tensor> watched, ClipParams params) {
+  const Tensor clip = Tensor::empty({2}, DType::f64, device);
+  clip_factor(clip, gradients, watched, params);
+  const Tensor here = moved(clip, {});
+  return {here.data<double>()[0], here.data<double>()[1]};
+}
+
+// Of more tensors than a launch takes, one of them with several rounds of blocks.
+TEST(ClipFactor, HasTheSameBitsOnADevice) {
+  std::vector<Tensor> on_cpu, on_device, watched;
+  for (int64_t i = 0; i < 270; ++i) {
+    on_cpu.push_back(random_tensor(i == 7       ? 4096 * 150 + 1
+                                   : i % 5 == 3 ? 0
+                                                : 3 * i + 1,
+                                   i % 3 == 0 ? DType::bf16 : DType::f32));
+    on_device.push_back(on_simt(on_cpu.back()));
+  }
+  watched = {on_simt(random_tensor(40, DType::f32)), on_simt(random_tensor(5000, DType::f32))};
+  const double norm = gradient_norm(on_cpu);
+  for (const ClipParams params :
+       {ClipParams{}, ClipParams{.max_norm = 1.0}, ClipParams{.max_norm = 0.3, .loss_scale = 1024},
+        ClipParams{.max_norm = 1e9, .loss_scale = 8}}) {
+    const Clip here = clip_of({}, on_cpu, {}, params), there = clip_of(simt, on_device, watched, params);
+    EXPECT_EQ(here.norm, norm / params.loss_scale);
+    EXPECT_EQ(here.factor,
+              (params.max_norm > 0 ? std::min(1.0, params.max_norm / (here.norm + 1e-6)) : 1.0) / params.loss_scale);
+    EXPECT_EQ(there.norm, here.norm);
+    EXPECT_EQ(there.factor, here.factor);
+  }
+}
+
+TEST(ClipFactor, IsNaNWhereTheNormOrWhatIsWatchedIsNotFinite) {
+  for (const Device device : {Device{}, simt}) {
+    const auto one = [&](float value) {
+      return std::vector<Tensor>{moved(Tensor::of<float>(std::span(&value, 1), {1}), device)};
+    };
+    const auto factor = [&](float gradient, float watched) {
+      return clip_of(device, one(gradient), one(watched), {.max_norm = 1.0}).factor;
+    };
+    EXPECT_EQ(factor(0.5f, -3e38f), 1.0);
+    EXPECT_EQ(clip_of(device, {}, {}, {.max_norm = 1.0}).factor, 1.0);
+    for (const float broken : {NAN, INFINITY, -INFINITY}) {
+      EXPECT_TRUE(std::isnan(factor(broken, 1.0f)));
+      EXPECT_TRUE(std::isnan(factor(0.5f, broken)));
+      EXPECT_EQ(clip_of(device, one(0.5f), one(broken), {}).norm, 0.5) << "what is watched is no part of it";
+    }
+  }
+}
+
 TEST(GradientNorm, RefusesViewsWithHoles) {
   EXPECT_THROW(sum_of_squares(Tensor::zeros({4, 8}, DType::f32).slice(1, 0, 4)), ShapeError);
   EXPECT_THROW(sum_of_squares(Tensor::zeros({4}, DType::i32)), ShapeError);

@@ -74,28 +74,34 @@ class ManyTensors {
   std::vector<Operands> operands_;
 };
 
-using Step = void (*)(std::span<const Operands>);
+struct Scale {
+  double grad_scale = 0.3;
+  Tensor clip = {};
+};
+using Step = void (*)(std::span<const Operands>, const Scale&);
 
-void sgd_step(std::span<const Operands> all) {
+void sgd_step(std::span<const Operands> all, const Scale& scale) {
   std::vector<SgdTensors> tensors;
   for (const Operands& t : all) tensors.push_back({t.weight, t.grad, t.rounded});
-  sgd(tensors, {.learning_rate = 0.1, .weight_decay = 0.01, .grad_scale = 0.3});
+  sgd(tensors, {.learning_rate = 0.1, .weight_decay = 0.01, .grad_scale = scale.grad_scale}, scale.clip);
 }
-void lion_step(std::span<const Operands> all) {
+void lion_step(std::span<const Operands> all, const Scale& scale) {
   std::vector<LionTensors> tensors;
   for (const Operands& t : all) tensors.push_back({t.weight, t.grad, t.m, t.rounded});
-  lion(tensors, {.learning_rate = 0.1, .weight_decay = 0.01, .grad_scale = 0.3});
+  lion(tensors, {.learning_rate = 0.1, .weight_decay = 0.01, .grad_scale = scale.grad_scale}, scale.clip);
 }
-constexpr AdamWParams adamw_params{.learning_rate = 0.1, .weight_decay = 0.01, .grad_scale = 0.3, .step = 3};
-void adamw_step(std::span<const Operands> all) {
+AdamWParams adamw_params(const Scale& scale) {
+  return {.learning_rate = 0.1, .weight_decay = 0.01, .grad_scale = scale.grad_scale, .step = 3};
+}
+void adamw_step(std::span<const Operands> all, const Scale& scale) {
   std::vector<AdamWTensors> tensors;
   for (const Operands& t : all) tensors.push_back({t.weight, t.grad, t.m, t.v, t.rounded});
-  adamw(tensors, adamw_params);
+  adamw(tensors, adamw_params(scale), scale.clip);
 }
-void adamw_8bit_step(std::span<const Operands> all) {
+void adamw_8bit_step(std::span<const Operands> all, const Scale& scale) {
   std::vector<AdamW8bitTensors> tensors;
   for (const Operands& t : all) tensors.push_back({t.weight, t.grad, t.codes, t.rounded});
-  adamw_8bit(tensors, adamw_params);
+  adamw_8bit(tensors, adamw_params(scale), scale.clip);
 }
 
 struct Launches final : QueuedWorkListener {
@@ -120,17 +126,37 @@ TEST_P(OptimiserOfMany, HasTheBitsOfOneAfterAnother) {
   for (const Device device : {Device{}, Device{DeviceKind::simt}})
     for (const int64_t offset : {0, 1}) {
       const ManyTensors at_once(device, 150, offset), in_turn(device, 150, offset);
-      GetParam().step(at_once.operands());
-      for (const Operands& one : in_turn.operands()) GetParam().step({&one, 1});
+      GetParam().step(at_once.operands(), {});
+      for (const Operands& one : in_turn.operands()) GetParam().step({&one, 1}, {});
       EXPECT_EQ(at_once.bytes(), in_turn.bytes()) << to_string(device) << " " << offset;
     }
+}
+
+TEST_P(OptimiserOfMany, TakesTheFactorOfAClip) {
+  const double numbers[] = {5.0, 0.1};  // the norm, the factor
+  for (const Device device : {Device{}, Device{DeviceKind::simt}}) {
+    const ManyTensors by_clip(device, 150, 0), by_number(device, 150, 0);
+    GetParam().step(by_clip.operands(), {.clip = moved(Tensor::of<double>(numbers, {2}), device)});
+    GetParam().step(by_number.operands(), {.grad_scale = 0.1});
+    EXPECT_EQ(by_clip.bytes(), by_number.bytes()) << to_string(device);
+  }
+}
+
+TEST_P(OptimiserOfMany, ChangesNothingByAFactorThatIsNaN) {
+  const double numbers[] = {5.0, NAN};
+  for (const Device device : {Device{}, Device{DeviceKind::simt}}) {
+    const ManyTensors tensors(device, 150, 1);
+    const std::vector<char> before = tensors.bytes();
+    GetParam().step(tensors.operands(), {.clip = moved(Tensor::of<double>(numbers, {2}), device)});
+    EXPECT_EQ(tensors.bytes(), before) << to_string(device);
+  }
 }
 
 TEST_P(OptimiserOfMany, RoundsTheNewWeights) {
   for (const Device device : {Device{}, Device{DeviceKind::simt}})
     for (const int64_t offset : {0, 1}) {
       const ManyTensors tensors(device, 21, offset);
-      GetParam().step(tensors.operands());
+      GetParam().step(tensors.operands(), {});
       for (const Operands& t : tensors.operands()) {
         if (!t.rounded.defined()) continue;
         const Tensor expected = moved(cast(t.weight, t.rounded.dtype()), {}), found = moved(t.rounded, {});
@@ -143,7 +169,7 @@ TEST_P(OptimiserOfMany, RoundsTheNewWeights) {
 TEST_P(OptimiserOfMany, IsFewLaunches) {
   const ManyTensors tensors({DeviceKind::simt}, 150, 0);
   Launches launches;
-  GetParam().step(tensors.operands());
+  GetParam().step(tensors.operands(), {});
   EXPECT_GE(launches.count, 2);  // more tensors than one launch takes
   EXPECT_LE(launches.count, 6);
 }
@@ -151,10 +177,17 @@ TEST_P(OptimiserOfMany, IsFewLaunches) {
 TEST_P(OptimiserOfMany, RefusesOthersAmongThem) {
   std::vector<Operands> tensors = ManyTensors({}, 2, 0).operands();
   tensors[1].rounded = Tensor::zeros(tensors[1].weight.shape(), DType::f32);
-  EXPECT_THROW(GetParam().step(tensors), ShapeError);
+  EXPECT_THROW(GetParam().step(tensors, {}), ShapeError);
   tensors[1] = ManyTensors({DeviceKind::simt}, 2, 0).operands()[1];
-  EXPECT_THROW(GetParam().step(tensors), ShapeError);
-  GetParam().step({});
+  EXPECT_THROW(GetParam().step(tensors, {}), ShapeError);
+  GetParam().step({}, {});
+}
+
+TEST_P(OptimiserOfMany, RefusesAClipThatLiesElsewhere) {
+  const ManyTensors tensors({DeviceKind::simt}, 2, 0);
+  const Tensor other = Tensor::zeros({2}, DType::f64, {DeviceKind::simt, 1});
+  EXPECT_THROW(GetParam().step(tensors.operands(), {.clip = other}), ShapeError);
+  EXPECT_THROW(GetParam().step(tensors.operands(), {.clip = Tensor::zeros({2}, DType::f64)}), ShapeError);
 }
 
 TEST(GradientNorm, OfManyIsFewLaunches) {
