@@ -1,5 +1,6 @@
 #include "kernels/add/add.h"
 
+#include <algorithm>
 #include <initializer_list>
 #include <string>
 
@@ -48,6 +49,33 @@ DType half_of(const char* operation, std::initializer_list<Tensor> tensors) {
 
 bool is_f64(const Tensor& tensor) { return tensor.dtype() == DType::f64; }
 
+AddArgs scale_args(const Tensor& out, const Tensor& a) {
+  return {.out_dtype = out.dtype(),
+          .a_dtype = a.dtype(),
+          .b_dtype = DType::f32,
+          .half = half_of("scale", {out, a}),
+          .out = out.raw(),
+          .a = a.raw(),
+          .b = nullptr,
+          .scale = 1.0f,
+          .begin = 0,
+          .end = out.numel()};
+}
+
+// Each row is scale()'s.
+void scale_rows_on_cpu(const Tensor& out, const Tensor& a, const Tensor& scales) {
+  const int64_t rows = out.dim(0), columns = out.dim(1);
+  parallel_for(rows, std::max<int64_t>(1, grain / columns), [&](int64_t begin, int64_t end) {
+    AddArgs row = scale_args(out, a);
+    for (int64_t t = begin; t < end; ++t) {
+      row.scale = scales.data<float>()[t];
+      row.begin = t * columns;
+      row.end = row.begin + columns;
+      with_isa([&]<Isa isa>() { add_range<isa>(row); });
+    }
+  });
+}
+
 }  // namespace
 
 void add(const Tensor& out, const Tensor& a, const Tensor& b, double scale) {
@@ -76,17 +104,33 @@ void scale(const Tensor& out, const Tensor& a, double scale) {
   check("scale", "a", a, out);
   if (out.numel() == 0) return;
   if (is_f64(out) || is_f64(a)) return reference::scale(out, a, scale);
-  run({.out_dtype = out.dtype(),
-       .a_dtype = a.dtype(),
-       .b_dtype = DType::f32,
-       .half = half_of("scale", {out, a}),
-       .out = out.raw(),
-       .a = a.raw(),
-       .b = nullptr,
-       .scale = static_cast<float>(scale),
-       .begin = 0,
-       .end = out.numel()},
-      out.device());
+  AddArgs args = scale_args(out, a);
+  args.scale = static_cast<float>(scale);
+  run(args, out.device());
+}
+
+void scale_rows(const Tensor& out, const Tensor& a, const Tensor& scales) {
+  expect("scale_rows", "out", out).rank(2);
+  check("scale_rows", "out", out, out);
+  check("scale_rows", "a", a, out);
+  expect("scale_rows", "a", a).dtype(out.dtype());
+  const Device device = out.device();
+  expect("scale_rows", "scales", scales)
+      .shape({out.dim(0)})
+      .dtype(is_f64(out) ? DType::f64 : DType::f32)
+      .contiguous()
+      .device(device);
+  if (out.numel() == 0) return;
+  if (is_f64(out)) return reference::scale_rows(out, a, scales);
+  if (device.kind == DeviceKind::cpu) return scale_rows_on_cpu(out, a, scales);
+  with_device(device, [&]<DeviceKind kind>() {
+    scale_rows<kind>({.dtype = out.dtype(),
+                      .out = out.raw(),
+                      .a = a.raw(),
+                      .scales = scales.data<float>(),
+                      .rows = out.dim(0),
+                      .columns = out.dim(1)});
+  });
 }
 
 }  // namespace lathe::kernels

@@ -10,5 +10,7 @@ namespace lathe::kernels {
 void add(const Tensor& out, const Tensor& a, const Tensor& b, double scale = 1.0);
 // out[i] = scale · a[i].
 void scale(const Tensor& out, const Tensor& a, double scale);
+// out[t, h] = scales[t] · a[t, h]: a row has the bits of scale(). scales f32 (f64 for f64) [T]; out has a's dtype.
+void scale_rows(const Tensor& out, const Tensor& a, const Tensor& scales);
 
 }  // namespace lathe::kernels

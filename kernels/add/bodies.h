@@ -28,4 +28,15 @@ void add_range(AddArgs args);
 template <DeviceKind>
 void add_range(const AddArgs& args);
 
+// out[t, h] = scales[t] · a[t, h].
+struct ScaleRowsArgs {
+  DType dtype;  // f32 | bf16 | f16
+  void* out;
+  const void* a;
+  const float* scales;
+  int64_t rows, columns;
+};
+template <DeviceKind>
+void scale_rows(const ScaleRowsArgs& args);
+
 }  // namespace lathe::kernels

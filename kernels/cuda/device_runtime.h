@@ -1,9 +1,10 @@
 // What the host asks of the devices of one kind: one interface with two instances, for cards and for simt. Both are
 // made of runtime.cu, copy_queue.cu and graph.cu, which nvcc compiles against the CUDA runtime and the host compiler
-// against simt's. Above it stand runtime.h, upload.h and graph.h, which know the cpu as well.
+// against simt's. Above it stand runtime.h, upload.h, host_work.h and graph.h, which know the cpu as well.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -31,6 +32,10 @@ class Graph {
   virtual void launch() = 0;
 };
 
+// How a QueuedWorkListener (queued_work.h) is told of copies from and to pinned memory, which are no waits, and of work
+// of the host's.
+inline constexpr const char *queued_pinned_copy = "(pinned copy)", *queued_host_work = "(host work)";
+
 // Devices by their index. Everything but why_unavailable() throws ResourceError for one that cannot be used, and Error
 // with what the runtime says.
 class DeviceRuntime {
@@ -43,6 +48,10 @@ class DeviceRuntime {
   virtual void copy_out(int index, void* to, const void* from, int64_t bytes) = 0;
   virtual void copy_within(int index, void* to, const void* from, int64_t bytes) = 0;
   virtual void synchronize(int index) = 0;
+  // The same with pinned memory, and work of the host's between them: see host_work.h. The thread goes on.
+  virtual void queue_copy_in(int index, void* to, const void* from, int64_t bytes) = 0;
+  virtual void queue_copy_out(int index, void* to, const void* from, int64_t bytes) = 0;
+  virtual void queue_host_work(int index, std::function<void()> work) = 0;
 
   virtual void* stream(int index) = 0;  // on which the device's work is queued, a cudaStream_t: for libraries
   virtual int64_t free_memory_bytes(int index) = 0;

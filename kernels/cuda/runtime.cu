@@ -1,5 +1,7 @@
 // Memory, copies and waiting on one kind of device, through the CUDA runtime or its stand-in.
 #include <atomic>
+#include <functional>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -207,6 +209,22 @@ class Runtime final : public DeviceRuntime {
     check(cudaStreamSynchronize(current_stream()), "waiting for the device");
   }
 
+  void queue_copy_in(int index, void* to, const void* from, int64_t bytes) override {
+    queue_copy(index, to, from, bytes, cudaMemcpyHostToDevice);
+  }
+  void queue_copy_out(int index, void* to, const void* from, int64_t bytes) override {
+    queue_copy(index, to, from, bytes, cudaMemcpyDeviceToHost);
+  }
+  void queue_host_work(int index, std::function<void()> work) override {
+    use(index);
+    tell_queued(queued_host_work);
+    using Work = std::function<void()>;
+    auto held = std::make_unique<Work>(std::move(work));
+    const auto run = [](void* data) noexcept { (*std::unique_ptr<Work>(static_cast<Work*>(data)))(); };
+    check(cudaLaunchHostFunc(current_stream(), run, held.get()), "queueing work of the host");
+    held.release();  // run's
+  }
+
   void* stream(int index) override {
     use(index);
     return current_stream();
@@ -254,6 +272,12 @@ class Runtime final : public DeviceRuntime {
     tell_queued(queued_copy);
     check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), direction, current_stream()), "copying");
     if (direction != cudaMemcpyDeviceToDevice) synchronize(index);
+  }
+  void queue_copy(int index, void* to, const void* from, int64_t bytes, cudaMemcpyKind direction) {
+    if (bytes == 0) return;
+    use(index);
+    tell_queued(queued_pinned_copy);
+    check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), direction, current_stream()), "copying");
   }
 };
 

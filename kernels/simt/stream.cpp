@@ -158,6 +158,17 @@ cudaError_t launch_kernel(KernelLaunch launch, cudaStream_t stream) {
   });
 }
 
+cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), void* data) {
+  const Lock lock(device_mutex());
+  StreamState& state = state_of(stream);
+  if (state.capture) return break_capture(state);
+  if (fails_now(Call::launch)) return remember(cudaErrorInvalidValue);
+  return hold(state, WorkKind::host, [function, data] {
+    function(data);
+    return cudaSuccess;
+  });
+}
+
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   const Lock lock(device_mutex());
   if (stream == nullptr) return remember(cudaErrorStreamCaptureUnsupported);  // the default stream cannot

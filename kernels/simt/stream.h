@@ -14,7 +14,7 @@
 
 namespace lathe::simt {
 
-enum class WorkKind { kernel, copy, fill, wait };
+enum class WorkKind { kernel, copy, fill, wait, host };
 struct Work {
   WorkKind kind;
   std::function<cudaError_t()> run;  // may be called again: it is a graph's node

@@ -34,6 +34,17 @@ inline Case scale(std::string name, int64_t rows, int64_t columns, DType out, DT
           .bytes = 1.0 * rows * columns * (size_of(out) + size_of(a))};
 }
 
+inline Case scale_rows(std::string name, int64_t rows, int64_t columns, DType dtype) {
+  const Shape shape{rows, columns};
+  return {.name = std::move(name),
+          .inputs = {{.name = "a", .shape = shape, .dtype = dtype, .values = extremes()},
+                     {.name = "scales", .shape = {rows}, .values = normal()}},
+          .outputs = {{.name = "out", .shape = shape, .dtype = dtype, .in_place_of = "a"}},
+          .run = [](const Arguments& a) { kernels::scale_rows(a["out"], a["a"], a["scales"]); },
+          .flops = 1.0 * rows * columns,
+          .bytes = 2.0 * rows * columns * size_of(dtype)};
+}
+
 }  // namespace add_cases
 
 inline std::vector<Operation> add_operations() {
@@ -57,6 +68,12 @@ inline std::vector<Operation> add_operations() {
                  scale("n31_mixed", 4, 31, f32, bf16, -0.1), scale("n17_f16", 4, 17, f16, f16, 0.1),
                  scale("n70k_mixed", 70, 1024, bf16, f32, 7)},
        .timed = {scale("t512_h576_f32", 512, 576, f32, f32, 0.5)},
+       .cuda_body = true},
+      {.name = "scale_rows",
+       .cases = {scale_rows("n1_f32", 1, 1, f32), scale_rows("h17_bf16", 5, 17, bf16),
+                 scale_rows("h31_f16", 4, 31, f16), scale_rows("h1024_f32", 70, 1024, f32),
+                 scale_rows("h256_bf16", 9, 256, bf16)},
+       .timed = {scale_rows("t4096_h2048_bf16", 4096, 2048, bf16)},
        .cuda_body = true},
   };
 }

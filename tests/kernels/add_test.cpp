@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 
 #include "core/error.h"
 #include "kernels/copy/copy.h"
@@ -48,6 +49,27 @@ TEST(Add, OnADeviceElementsMayStartAnywhere) {
   kernels::copy(found, add_tails(there));
   const Tensor expected = add_tails(values);
   for (int i = 0; i < 101; ++i) EXPECT_EQ(found.data<float>()[i], expected.data<float>()[i]) << i;
+}
+
+TEST(ScaleRows, HasTheBitsOfScale) {
+  RandomStream random(9, RandomPurpose::test);
+  const Tensor values = Tensor::empty({7, 40}, DType::f32), scales = Tensor::empty({7}, DType::f32);
+  for (float& x : values.span<float>()) x = random.normal();
+  for (float& x : scales.span<float>()) x = random.normal();
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16, DType::f64})
+    for (const Device device : {Device{}, Device{DeviceKind::simt}}) {
+      if (dtype == DType::f64 && device.kind != DeviceKind::cpu) continue;
+      const Tensor a = kernels::moved(kernels::cast(values, dtype), device);
+      const Tensor by_rows = Tensor::empty(a.shape(), dtype, device), in_turn = Tensor::empty(a.shape(), dtype, device);
+      kernels::scale_rows(by_rows, a,
+                          kernels::moved(kernels::cast(scales, dtype == DType::f64 ? dtype : DType::f32), device));
+      for (int64_t t = 0; t < 7; ++t)
+        kernels::scale(in_turn.select(0, t), a.select(0, t), static_cast<double>(scales.data<float>()[t]));
+      EXPECT_EQ(std::memcmp(kernels::moved(by_rows, {}).raw(), kernels::moved(in_turn, {}).raw(),
+                            static_cast<size_t>(a.nbytes())),
+                0)
+          << name_of(dtype) << " " << to_string(device);
+    }
 }
 
 TEST(Add, RefusesShapesThatDoNotFitAndViewsWithHoles) {
