@@ -2,8 +2,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -12,6 +15,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/tensor.h"
 #include "data/shuffle/mixture.h"
 
 namespace lathe::train {
@@ -23,6 +27,15 @@ struct StepOutcome {
   int64_t tokens = 0;  // that went through the model
   Metrics metrics;     // averaged between two lines of metrics.jsonl, each over the steps that have it
 };
+
+// A step whose forwards and backwards are queued: a device may not have done them yet.
+struct QueuedStep {
+  std::function<StepOutcome()> outcome;  // waits for the device; to be called once
+  std::vector<Tensor> losses;            // on the device: parts of the loss, which is finite where all of them are
+};
+
+// A part of the loss for QueuedStep::losses, which are f32.
+inline float finite_mark(double part) { return std::isfinite(part) ? 0.0f : std::numeric_limits<float>::quiet_NaN(); }
 
 // accumulate() could not be done for a reason that lies outside of the numbers, such as a program that has died. The
 // parameters and the objective's state are as they were: the steps done can be saved, and gone on from.
@@ -45,10 +58,11 @@ class Objective {
   virtual int64_t updates_per_rows() const { return 1; }
   // Rows of a draw. Not given: as many as a step has by the settings.
   virtual std::optional<int64_t> rows_per_draw() const { return {}; }
-  // Forward and backward over the rows of one optimiser step. Gradients are added to the parameters' leaves and are
-  // those of the returned loss times loss_scale (1 but for float16: train/loss_scale.h). `step` counts from 0 and keys
-  // random numbers.
-  virtual StepOutcome accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) = 0;
+  // Queues forward and backward over the rows of one optimiser step. Gradients are added to the parameters' leaves and
+  // are those of the outcome's loss times loss_scale (1 but for float16: train/loss_scale.h). `step` counts from 0 and
+  // keys random numbers. The outcome does not depend on when it is asked for, as long as the objective lives and no
+  // other step has been accumulated; of several processes all ask for it.
+  virtual QueuedStep accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) = 0;
   // After the optimiser's step, before the step is evaluated or saved.
   virtual void after_update(int64_t /*steps_done*/) {}
   // Empty when there is nothing to evaluate; names have the prefix eval_.

@@ -4,6 +4,8 @@
 #include <map>
 
 #include "kernels/copy/copy.h"
+#include "kernels/cuda/host_work.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/gradient_norm/gradient_norm.h"
 #include "kernels/lion/lion.h"
 #include "kernels/sgd/sgd.h"
@@ -69,6 +71,8 @@ Optimizer::Optimizer(std::vector<nn::Parameter> parameters, const TrainingSettin
       beta2_(settings.adam_beta2),
       eps_(settings.adam_epsilon),
       weight_decay_(settings.weight_decay) {
+  const Device device = parameters_.empty() ? Device{} : parameters_.front().master.device();
+  clip_ = Tensor::empty({2}, DType::f64, device, MemoryTag::gradients);
   if (parameters_.empty()) return;
   int64_t elements = 0;
   for (const nn::Parameter& parameter : parameters_) elements += padded(parameter.master.numel());
@@ -88,21 +92,25 @@ void Optimizer::zero_gradients() {
   if (gradients_.defined()) kernels::fill(gradients_, 0.0);
 }
 
-double Optimizer::gradient_norm(double loss_scale) const {
+void Optimizer::clip(double loss_scale, std::span<const Tensor> watched) {
   std::vector<Tensor> gradients;
   for (const nn::Parameter& parameter : parameters_) gradients.push_back(parameter.leaf.grad());
-  return kernels::gradient_norm(gradients) / loss_scale;
+  kernels::clip_factor(clip_, gradients, watched, {.max_norm = max_grad_norm_, .loss_scale = loss_scale});
+  clip_read_ = kernels::queued_to_host(clip_);
 }
 
-void Optimizer::step(int64_t step, double learning_rate, double norm, double loss_scale) {
+double Optimizer::gradient_norm() const {
+  kernels::synchronize(clip_.device());
+  return clip_read_.data<double>()[0];
+}
+
+void Optimizer::step(int64_t step, double learning_rate) {
   kernels::AdamWParams params;
   params.learning_rate = learning_rate;
   params.beta1 = beta1_;
   params.beta2 = beta2_;
   params.eps = eps_;
   params.step = step;
-  const double clip = max_grad_norm_ > 0 ? std::min(1.0, max_grad_norm_ / (norm + 1e-6)) : 1.0;
-  params.grad_scale = clip / loss_scale;
   for (const bool decaying : {true, false}) {
     params.weight_decay = decaying ? weight_decay_ : 0.0;
     step_those(decaying, params);
@@ -130,10 +138,12 @@ void Optimizer::step_those(bool decaying, const kernels::AdamWParams& p) const {
       adamw.push_back({master, gradient, moments.m, moments.v, rounded});
     }
   }
-  kernels::sgd(sgd, {p.learning_rate, p.weight_decay, p.grad_scale});
-  kernels::lion(lion, {p.learning_rate, p.beta1, p.beta2, p.weight_decay, p.grad_scale});
-  kernels::adamw_8bit(adamw_8bit, p);
-  kernels::adamw(adamw, p);
+  kernels::sgd(sgd, {.learning_rate = p.learning_rate, .weight_decay = p.weight_decay}, clip_);
+  kernels::lion(lion,
+                {.learning_rate = p.learning_rate, .beta1 = p.beta1, .beta2 = p.beta2, .weight_decay = p.weight_decay},
+                clip_);
+  kernels::adamw_8bit(adamw_8bit, p, clip_);
+  kernels::adamw(adamw, p, clip_);
 }
 
 std::vector<std::pair<std::string, Tensor>> Optimizer::state() const {

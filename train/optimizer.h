@@ -23,12 +23,14 @@ class Optimizer {
   std::span<const nn::Parameter> parameters() const { return parameters_; }
   std::span<nn::Parameter> parameters() { return parameters_; }
   void zero_gradients();
-  // Over all gradients, in f64: of gradients that are loss_scale times those of the loss, the norm of the loss's. Not
-  // finite where one of them is not.
-  double gradient_norm(double loss_scale) const;
-  // Step `step` (counted from 1): scales gradients of a norm above max_grad_norm down to it, updates the masters,
-  // rounds them into the leaves. As torch, the factor is min(1, max_grad_norm / (norm + 1e-6)).
-  void step(int64_t step, double learning_rate, double norm, double loss_scale);
+  // Queues what the step needs to know of all gradients, which are loss_scale times those of the loss
+  // (kernels::clip_factor). Where their norm or an element of `watched` is not finite, the step will change nothing.
+  void clip(double loss_scale, std::span<const Tensor> watched = {});
+  // Queues step `step` (counted from 1) by that: gradients of a norm above max_grad_norm are scaled down to it, masters
+  // updated and rounded into the leaves. As torch, the factor is min(1, max_grad_norm / (norm + 1e-6)).
+  void step(int64_t step, double learning_rate);
+  // Of the loss's gradients at the last clip(). Waits for the device.
+  double gradient_norm() const;
 
   // "NAME.exp_avg" (AdamW, Lion) and "NAME.exp_avg_sq" (AdamW) for each parameter, torch's words, and where they are
   // codes also "NAME.exp_avg.absmax" and "NAME.exp_avg_sq.absmax", sharing the optimiser's memory.
@@ -40,6 +42,8 @@ class Optimizer {
 
   std::vector<nn::Parameter> parameters_;
   OptimizerKind kind_;
+  Tensor clip_;                                    // kernels::clip_factor's
+  Tensor clip_read_;                               // its copy for the host, which is queued
   Tensor gradients_;                               // of all parameters, in one buffer: zeros are filled in at once
   std::vector<kernels::AdamW8bitStates> moments_;  // undefined what the kind has not; absmax where m and v are no codes
   double max_grad_norm_, beta1_, beta2_, eps_, weight_decay_;

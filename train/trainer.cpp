@@ -7,7 +7,6 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "kernels/cuda/profiler_range.h"
-#include "kernels/cuda/runtime.h"
 #include "train/manifest.h"
 
 namespace lathe::train {
@@ -171,22 +170,27 @@ StepRecord Trainer::step() {
   const std::vector<int64_t> rows = order_.rows_of_step(state_.step);
   optimizer_.zero_gradients();
   const double loss_scale = state_.loss_scale ? state_.loss_scale->scale : 1.0;
-  const StepOutcome outcome = objective_.accumulate(rows, state_.step, loss_scale);
-  check_finite(outcome.loss, "the loss");
+  const QueuedStep queued = objective_.accumulate(rows, state_.step, loss_scale);
+  // Another process's part of the loss may not be finite where ours is.
+  std::optional<StepOutcome> of_all;
+  if (parallel_.several()) check_finite(of_all.emplace(queued.outcome()).loss, "the loss");
   StepRecord record;
-  record.loss = outcome.loss;
-  record.tokens = outcome.tokens;
-  record.metrics = outcome.metrics;
-  record.grad_norm = optimizer_.gradient_norm(loss_scale);
   // Skipped steps are none of the optimiser's, nor of the schedule's.
   const int64_t updates = state_.step - (state_.loss_scale ? state_.loss_scale->skipped_steps : 0);
   record.learning_rate = schedule_.rate(updates);
-  check_gradient(record);
-  if (!record.skipped) {
+  {
     const kernels::ProfilerRange range("optimizer");
-    optimizer_.step(updates + 1, record.learning_rate, record.grad_norm, loss_scale);
-    kernels::synchronize(model_.device());  // the step's seconds are its own
+    optimizer_.clip(loss_scale, queued.losses);
+    optimizer_.step(updates + 1, record.learning_rate);
   }
+  // Everything is queued. What is not finite has changed nothing.
+  const StepOutcome outcome = of_all ? *std::move(of_all) : queued.outcome();
+  check_finite(outcome.loss, "the loss");
+  record.loss = outcome.loss;
+  record.tokens = outcome.tokens;
+  record.metrics = outcome.metrics;
+  record.grad_norm = optimizer_.gradient_norm();
+  check_gradient(record);
   record.step = ++state_.step;
   objective_.after_update(record.step);
   state_.num_tokens += outcome.tokens;

@@ -87,7 +87,8 @@ void step(const nn::Transformer& model, const Batch& batch, bool checkpoint_laye
                                                     1.0 / static_cast<double>(batch.labelled), model.softcap(),
                                                     autograd::LossValue::left_out)
                          .loss);
-  optimizer.step(number, 1e-4, optimizer.gradient_norm(1), 1);
+  optimizer.clip(1);
+  optimizer.step(number, 1e-4);
 }
 
 void run(const TrainBenchOptions& options) {

@@ -111,7 +111,8 @@ double estimated_beside_allocated(const Kind& kind) {
     SftObjective objective(model, rows, nullptr, config);
     Optimizer optimizer(model.trainable_parameters(), config);
     objective.accumulate(std::vector<int64_t>{0, 1}, 0, 1.0);
-    optimizer.step(1, 1e-4, optimizer.gradient_norm(1.0), 1.0);
+    optimizer.clip(1.0);
+    optimizer.step(1, 1e-4);
     kernels::synchronize(simt);
   }
   const double allocated = static_cast<double>(allocator.stats().total_peak_bytes);

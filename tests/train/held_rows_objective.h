@@ -27,16 +27,20 @@ class HeldRowsObjective final : public Objective {
   uint64_t fingerprint() const override { return set_.fingerprint(); }
   int64_t updates_per_rows() const override { return updates_; }
 
-  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override {
+  QueuedStep accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override {
     const bool fresh = step % updates_ == 0;
     if (fresh) hold(rows);
     if (!std::equal(rows.begin(), rows.end(), held_.begin(), held_.end()))
       throw Error("step " + std::to_string(step) + " has other rows than its first update");
-    StepOutcome outcome = learn_.accumulate(hard_, step, loss_scale);
-    average_ = 0.75 * average_ + 0.25 * outcome.loss;
-    outcome.metrics = {{"average_loss", average_}};
-    if (fresh) outcome.metrics.emplace_back("hard_rows", static_cast<double>(hard_.size()));
-    return outcome;
+    QueuedStep queued = learn_.accumulate(hard_, step, loss_scale);
+    queued.outcome = [this, fresh, learnt = std::move(queued.outcome)] {
+      StepOutcome outcome = learnt();
+      average_ = 0.75 * average_ + 0.25 * outcome.loss;
+      outcome.metrics = {{"average_loss", average_}};
+      if (fresh) outcome.metrics.emplace_back("hard_rows", static_cast<double>(hard_.size()));
+      return outcome;
+    };
+    return queued;
   }
 
   Metrics evaluate() override { return {}; }

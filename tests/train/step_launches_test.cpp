@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <map>
 
+#include "kernels/cuda/device_runtime.h"
 #include "kernels/cuda/queued_work.h"
 #include "kernels/cuda/runtime.h"
+#include "tests/train/dpo/tiny_dpo.h"
+#include "tests/train/grpo/tiny_grpo.h"
 #include "tests/train/tiny_run.h"
 
 namespace lathe::train {
@@ -32,12 +35,13 @@ Counts optimizer_counts(const std::string& optim, const std::string& dtype) {
   EXPECT_EQ(optimizer.parameters().size(), 28u);
   const QueuedCounts counts;
   optimizer.zero_gradients();
-  optimizer.step(1, 1e-4, optimizer.gradient_norm(1.0), 1.0);
+  optimizer.clip(1.0);
+  optimizer.step(1, 1e-4);
   return counts.by_name;
 }
 
-TEST(OptimizerLaunches, AreAsManyForOneTensorAsForAll) {
-  Counts expected = {{"fill", 1}, {"sum_of_squares", 1}, {kernels::queued_copy, 1}, {kernels::waited, 1}};
+TEST(OptimizerLaunches, AreAsManyForOneTensorAsForAllAndWaitForNothing) {
+  Counts expected = {{"fill", 1}, {"sum_of_squares", 1}, {"clip_factor", 1}, {kernels::queued_pinned_copy, 1}};
   for (const auto& [optim, kernel] :
        {std::pair{"adamw_torch", "adamw"}, std::pair{"lion_32bit", "lion"}, std::pair{"sgd", "sgd"}}) {
     Counts counts = expected;
@@ -73,28 +77,82 @@ TEST(TrainingStep, FactorsOfOneInputHaveOneGradient) {
 struct QueuedNames final : kernels::QueuedWorkListener {
   std::vector<std::string> names;
   void queued(const char* name, int64_t) override { names.emplace_back(name); }
+
+  // Where the host begins to wait. A copy from or to the host is a wait, too.
+  auto first_wait() const { return std::find_if(names.begin(), names.end(), is_wait); }
+  bool waits_at_its_end_alone() const { return std::all_of(first_wait(), names.end(), is_wait); }
+  int64_t waits() const { return std::count(names.begin(), names.end(), kernels::waited); }
+  bool queued_before_waiting(const char* name) const {
+    return std::find(names.begin(), first_wait(), name) != first_wait();
+  }
+
+ private:
+  static bool is_wait(const std::string& name) { return name == kernels::waited || name == kernels::queued_copy; }
 };
 
 // Between them the device would have nothing to do.
-TEST(TrainingStep, WaitsForNothingBeforeItsLastBackwardIsQueued) {
+TEST(TrainingStep, WaitsForNothingBeforeTheOptimiserIsQueued) {
   const TemporaryFolder folder;
   SftConfig config = tiny_config(folder.path());
   config.dtype = "bfloat16";
-  config.per_device_train_batch_size = 2;  // two forwards
-  const TrainingSet rows = random_rows(4, 3);
-  const nn::ModelFiles files = nn::open_model_files(config.model);
-  const std::unique_ptr<nn::Transformer> model = tiny_model(config, files, "", {.device = simt});
-  Optimizer optimizer(model->trainable_parameters(), config);
-  SftObjective objective(*model, rows, nullptr, config);
-  objective.accumulate(std::vector<int64_t>{0, 1, 2, 3}, 0, 1.0);  // the allocator has what it needs
+  config.per_device_train_batch_size = 2;
+  config.gradient_accumulation_steps = 2;  // two forwards
+  config.max_steps = 3;
+  TinyRun run(config, random_rows(8, 3), {}, {.device = simt});
+  run.train(1);  // the allocator has what it needs
   const QueuedNames queued;
-  objective.accumulate(std::vector<int64_t>{0, 1, 2, 3}, 0, 1.0);
-  const auto& names = queued.names;
-  const auto is_wait = [](const std::string& name) { return name == kernels::waited || name == kernels::queued_copy; };
-  const auto first = std::find_if(names.begin(), names.end(), is_wait);
-  EXPECT_GT(first - names.begin(), 100);
-  EXPECT_TRUE(std::all_of(first, names.end(), is_wait));
-  EXPECT_EQ(std::count(names.begin(), names.end(), kernels::waited), 2 * 3) << "loss, entropy and hits of each forward";
+  run.train(2);
+  EXPECT_GT(queued.first_wait() - queued.names.begin(), 100);
+  EXPECT_TRUE(queued.queued_before_waiting("adamw"));
+  EXPECT_TRUE(queued.waits_at_its_end_alone());
+  EXPECT_EQ(queued.waits(), 2) << "for what was measured, and for the norm";
+}
+
+// As above, of the second step of a run whose steps have two forwards each. What the gradient is made of goes through
+// the host in the device's queue.
+template <class Run>
+void expect_no_wait_in_the_second_step(Run& run, int64_t host_works) {
+  run.train(1);
+  const QueuedNames queued;
+  run.train(2);
+  EXPECT_GT(queued.first_wait() - queued.names.begin(), 100);
+  EXPECT_TRUE(queued.queued_before_waiting("adamw"));
+  EXPECT_TRUE(queued.waits_at_its_end_alone());
+  EXPECT_EQ(queued.waits(), 2);
+  EXPECT_EQ(std::count(queued.names.begin(), queued.names.end(), kernels::queued_host_work), host_works);
+}
+
+TEST(TrainingStep, OfDpoWaitsForNothingBeforeTheOptimiserIsQueued) {
+  const TemporaryFolder folder;
+  DpoConfig config = tiny_dpo_config(folder.path());
+  config.dtype = "bfloat16";
+  config.per_device_train_batch_size = 2;
+  config.gradient_accumulation_steps = 2;
+  config.eval_steps = 100;
+  for (const auto& [loss_type, host_works] : {std::pair{"sigmoid", 2 + 2}, std::pair{"aot", 2 + 2 + 1 + 2}}) {
+    SCOPED_TRACE(loss_type);  // the reference's and the policy's forwards; those before pairs are compared
+    config.loss_type = loss_type;
+    config.overwrite_output_dir = true;
+    TinyDpo run(config, random_pairs(11, 1), {}, simt);
+    expect_no_wait_in_the_second_step(run, host_works);
+  }
+}
+
+TEST(TrainingStep, OfGrpoWaitsForNothingBeforeTheOptimiserIsQueued) {
+  const TemporaryFolder folder;
+  GrpoConfig config = tiny_grpo_config(folder.path());
+  config.dtype = "bfloat16";
+  config.per_device_train_batch_size = 4;
+  config.gradient_accumulation_steps = 2;
+  config.num_iterations = 2;  // the second step has no rollouts
+  config.eval_steps = 100;
+  for (const auto& [quantile, host_works] : {std::pair{1.0, 2}, std::pair{0.5, 2 + 1 + 2}}) {
+    SCOPED_TRACE(quantile);
+    config.top_entropy_quantile = quantile;
+    config.overwrite_output_dir = true;
+    TinyGrpo run(config, even_share, random_prompts(7, 1), simt);
+    expect_no_wait_in_the_second_step(run, host_works);
+  }
 }
 
 }  // namespace

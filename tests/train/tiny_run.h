@@ -115,10 +115,11 @@ struct TinyRun {
   std::unique_ptr<Objective> objective;
   std::unique_ptr<Trainer> trainer;
 
-  TinyRun(SftConfig settings, TrainingSet training, const MakeObjective& make_objective = {})
+  TinyRun(SftConfig settings, TrainingSet training, const MakeObjective& make_objective = {},
+          const nn::TransformerOptions& options = {})
       : config(std::move(settings)), rows(std::move(training)) {
     files = nn::open_model_files(config.model);
-    model = tiny_model(config, files, config.adapter);
+    model = tiny_model(config, files, config.adapter, options);
     objective = make_objective ? make_objective(*model, rows, config)
                                : std::make_unique<SftObjective>(*model, rows, nullptr, config);
   }

@@ -107,7 +107,7 @@ TEST(Trainer, FullFineTuningHasTheGradientsOfPyTorch) {
   TinyRun run(config, std::move(rows));
   Optimizer optimizer(run.model->trainable_parameters(), config);
   const std::vector<int64_t> all = {0, 1, 2};
-  const StepOutcome outcome = run.objective->accumulate(all, 0, 1.0);
+  const StepOutcome outcome = run.objective->accumulate(all, 0, 1.0).outcome();
   EXPECT_NEAR(outcome.loss, expected["loss"].get<double>(), 1e-5 * expected["loss"].get<double>());
   const auto gradients = nn::SafetensorsFile::open(folder / "expected.safetensors");
   ASSERT_GT(optimizer.parameters().size(), 20u);
@@ -219,7 +219,7 @@ TEST(Trainer, EvaluationIsTheMeanOverAllLabels) {
   std::vector<int64_t> all(8);
   for (int64_t i = 0; i < 8; ++i) all[static_cast<size_t>(i)] = i;
   const Metrics metrics = objective.evaluate();
-  const StepOutcome outcome = objective.accumulate(all, 0, 1.0);
+  const StepOutcome outcome = objective.accumulate(all, 0, 1.0).outcome();
   EXPECT_EQ(metrics[0].first, "eval_loss");
   EXPECT_EQ(metrics[0].second, outcome.loss) << "the same forward, the same order of the sum";
 }

@@ -8,6 +8,8 @@
 
 #include "core/dtype.h"
 #include "kernels/copy/copy.h"
+#include "kernels/cuda/host_work.h"
+#include "kernels/cuda/runtime.h"
 #include "train/row_order.h"
 #include "train/row_stream.h"
 
@@ -236,59 +238,108 @@ PairForwardOptions DpoObjective::policy_options(int64_t step, double loss_scale)
   return options;
 }
 
-StepOutcome DpoObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
+// What a step finds out of its pairs. Work of the host in the device's queue writes it, and owns it.
+struct DpoObjective::StepNumbers {
+  PreferenceLossOptions loss;
+  StepPairs totals;
+  std::vector<int64_t> rows;
+  size_t begin, end;  // the pairs of this process
+  std::shared_ptr<const ReferenceLogps::Values> known;
+  // By pair.
+  std::vector<PairSums> sums;
+  std::vector<ReferencePair> references;
+  // Of losses that compare pairs: of all of them.
+  std::vector<PairGradient> gradients;
+  double compared_loss = 0;
+
+  void set(size_t at, std::span<const PairSums> pairs) {
+    for (size_t i = 0; i < pairs.size(); ++i) {
+      sums[at + i] = pairs[i];
+      references[at + i] = (*known)[static_cast<size_t>(rows[at + i])].value();
+    }
+  }
+  void compare() {
+    gradients.resize(rows.size());
+    compared_loss = preference_loss(with_reference(sums, references), totals, loss, gradients);
+  }
+  double learn(size_t at, std::span<const PairSums> pairs, std::span<PairGradient> of_pairs) {
+    set(at, pairs);
+    if (gradients.empty())
+      return preference_loss(with_reference(pairs, std::span(references).subspan(at, pairs.size())), totals, loss,
+                             of_pairs);
+    std::ranges::copy(std::span(gradients).subspan(at, pairs.size()), of_pairs.begin());
+    return compared_loss;
+  }
+};
+
+std::shared_ptr<DpoObjective::StepNumbers> DpoObjective::numbers_of(std::span<const int64_t> rows,
+                                                                    std::span<const int64_t> own) const {
+  auto chosen_tokens = static_cast<double>(totals_of(data_.training, own).chosen_tokens);
+  parallel_.sum(std::span(&chosen_tokens, 1));
+  const auto begin = static_cast<size_t>(own.data() - rows.data());
+  return std::make_shared<StepNumbers>(StepNumbers{.loss = loss_,
+                                                   .totals = {std::ssize(rows), static_cast<int64_t>(chosen_tokens)},
+                                                   .rows = {rows.begin(), rows.end()},
+                                                   .begin = begin,
+                                                   .end = begin + own.size(),
+                                                   .known = training_.logps.values(),
+                                                   .sums = std::vector<PairSums>(rows.size()),
+                                                   .references = std::vector<ReferencePair>(rows.size()),
+                                                   .gradients = {}});
+}
+
+// Losses that sort need every pair before the first gradient: one more pass, without gradients, where a step is cut.
+void DpoObjective::compare_pairs(const std::shared_ptr<StepNumbers>& numbers, std::span<const int64_t> own,
+                                 PairForwardOptions options) const {
+  options.measured = Measured::logps;
+  options.first_pair = static_cast<int64_t>(numbers->begin);
+  queue_pairs(model_, data_.training, own, config_, options, [numbers](size_t first, std::span<const PairSums> pairs) {
+    numbers->set(numbers->begin + first, pairs);
+  });
+  if (!parallel_.several()) return kernels::queue_host_work(model_.device(), [numbers] { numbers->compare(); });
+  kernels::synchronize(model_.device());
+  share_pairs(parallel_, numbers->sums, numbers->references, numbers->begin, numbers->end);
+  numbers->compare();
+}
+
+QueuedStep DpoObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
   const TrainingSet& set = data_.training;
   if (set.stream() != nullptr && !rows.empty()) set.sequences_of_row(rows.back());  // read by all processes alike
   const auto [first_rank, last_rank] = parallel_.ranks();
   const std::span<const int64_t> own = rows_of_ranks(rows, {first_rank, last_rank}, parallel_.world_size());
-  const auto begin = static_cast<size_t>(own.data() - rows.data()), end = begin + own.size();
   prepare(training_, own, parallel_);
-  std::vector<PairSums> sums(rows.size());
-  std::vector<ReferencePair> references(rows.size());
-  std::ranges::copy(references_of(own, training_.logps), references.begin() + static_cast<std::ptrdiff_t>(begin));
-  auto chosen_tokens = static_cast<double>(totals_of(set, own).chosen_tokens);
-  parallel_.sum(std::span(&chosen_tokens, 1));
-  const StepPairs totals{std::ssize(rows), static_cast<int64_t>(chosen_tokens)};
+  const std::shared_ptr<StepNumbers> numbers = numbers_of(rows, own);
   PairForwardOptions options = policy_options(step, loss_scale);
-
-  // Losses that sort need every pair before the first gradient: one more pass, without gradients, where a step is cut.
-  std::vector<PairGradient> known(rows.size());
-  const bool compares = loss_.compares_pairs() && rows.size() > 1;
-  if (compares) {
-    PairForwardOptions logps = options;
-    logps.measured = Measured::logps;
-    logps.first_pair = static_cast<int64_t>(begin);
-    std::ranges::copy(measure_pairs(model_, set, own, config_, logps),
-                      sums.begin() + static_cast<std::ptrdiff_t>(begin));
-    share_pairs(parallel_, sums, references, begin, end);
-    preference_loss(with_reference(sums, references), totals, loss_, known);
-  }
+  if (loss_.compares_pairs() && rows.size() > 1) compare_pairs(numbers, own, options);
+  QueuedStep queued;
   RankGradients gradients(parallel_, shared_);
   for (int64_t rank = first_rank; rank < last_rank; ++rank) {
     const std::span<const int64_t> of_rank = rows_of_rank(rows, rank, parallel_.world_size());
     options.first_pair = of_rank.data() - rows.data();
-    learn_pairs(model_, set, of_rank, config_, options,
-                [&](size_t first, std::span<const PairSums> pairs, std::span<PairGradient> of_pairs) {
-                  const size_t at = static_cast<size_t>(options.first_pair) + first;
-                  std::ranges::copy(pairs, sums.begin() + static_cast<std::ptrdiff_t>(at));
-                  if (compares) {
-                    std::ranges::copy(std::span(known).subspan(at, pairs.size()), of_pairs.begin());
-                  } else {
-                    preference_loss(with_reference(pairs, std::span(references).subspan(at, pairs.size())), totals,
-                                    loss_, of_pairs);
-                  }
-                });
+    const auto learn = [numbers, begin = static_cast<size_t>(options.first_pair)](
+                           size_t first, std::span<const PairSums> pairs, std::span<PairGradient> of_pairs) {
+      return numbers->learn(begin + first, pairs, of_pairs);
+    };
+    for (Tensor& loss : learn_pairs(model_, set, of_rank, config_, options, learn))
+      queued.losses.push_back(std::move(loss));
     gradients.end_rank();
   }
   gradients.end_step();
-  share_pairs(parallel_, sums, references, begin, end);
-  // Once more over all of them: the sum's order depends neither on the cuts nor on the ranks.
-  const std::vector<PreferencePair> pairs = with_reference(sums, references);
-  StepOutcome outcome;
-  outcome.loss = preference_loss(pairs, totals, loss_, known);
-  for (const PairSums& pair : sums) outcome.tokens += pair.tokens;
-  outcome.metrics = metrics_of(sums, pairs, config_.beta);
   if (!rows.empty()) rows_learnt_ = rows.back() + 1;
+  queued.outcome = [this, numbers] { return outcome_of(*numbers); };
+  return queued;
+}
+
+// Once more over all of them: the sum's order depends neither on the cuts nor on the ranks.
+StepOutcome DpoObjective::outcome_of(StepNumbers& numbers) const {
+  kernels::synchronize(model_.device());
+  share_pairs(parallel_, numbers.sums, numbers.references, numbers.begin, numbers.end);
+  const std::vector<PreferencePair> pairs = with_reference(numbers.sums, numbers.references);
+  std::vector<PairGradient> unused(pairs.size());
+  StepOutcome outcome;
+  outcome.loss = preference_loss(pairs, numbers.totals, loss_, unused);
+  for (const PairSums& pair : numbers.sums) outcome.tokens += pair.tokens;
+  outcome.metrics = metrics_of(numbers.sums, pairs, config_.beta);
   return outcome;
 }
 

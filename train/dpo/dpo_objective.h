@@ -44,7 +44,7 @@ class DpoObjective final : public Objective {
   double seconds_reading() const override { return data_.training.seconds_reading(); }
   uint64_t fingerprint() const override { return data_.training.fingerprint(); }
   // Metrics by TRL's names: entropy, logits/…, mean_token_accuracy, rewards/…, logps/….
-  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override;
+  QueuedStep accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override;
   // The same of all of eval_dataset, with the prefix eval_; aot sorts over all of it.
   Metrics evaluate() override;
 
@@ -64,6 +64,11 @@ class DpoObjective final : public Objective {
   void know_all(References& references, const DataParallel& parallel);
   void keep(References& references);
   void prepare(References& references, std::span<const int64_t> rows, const DataParallel& parallel);
+  struct StepNumbers;
+  std::shared_ptr<StepNumbers> numbers_of(std::span<const int64_t> rows, std::span<const int64_t> own) const;
+  void compare_pairs(const std::shared_ptr<StepNumbers>& numbers, std::span<const int64_t> own,
+                     PairForwardOptions options) const;
+  StepOutcome outcome_of(StepNumbers& numbers) const;
   PairForwardOptions measuring_options() const;
   PairForwardOptions policy_options(int64_t step, double loss_scale) const;
   const nn::Transformer& reference() const { return reference_model_ ? reference_model_->model() : model_; }

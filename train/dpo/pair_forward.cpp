@@ -1,16 +1,20 @@
 #include "train/dpo/pair_forward.h"
 
 #include <algorithm>
+#include <memory>
 
 #include "autograd/ops/token_logprobs.h"
 #include "autograd/recording.h"
 #include "kernels/add/add.h"
 #include "kernels/copy/copy.h"
+#include "kernels/cuda/host_work.h"
 #include "kernels/cuda/profiler_range.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/attention_context.h"
 #include "train/dpo/dpo_data.h"
 #include "train/dpo/pair_batch.h"
+#include "train/objective.h"
 
 namespace lathe::train {
 namespace {
@@ -32,10 +36,87 @@ Tensor summed_rows(const nn::Transformer& model) {
   return sum;
 }
 
-std::vector<double> doubles(const Tensor& tensor) {
-  const Tensor values = kernels::cast(kernels::moved(tensor, {}), DType::f64);
-  const auto all = values.span<double>();
-  return {all.begin(), all.end()};
+double value_of(const Tensor& tensor, size_t i) {
+  return tensor.dtype() == DType::f64 ? tensor.data<double>()[i] : static_cast<double>(tensor.data<float>()[i]);
+}
+
+// What the host makes of a forward once the device has done it. Everything is the host's.
+struct PairNumbers {
+  // Copies that are queued; undefined what was not asked for.
+  Tensor logprobs, entropy, correct, logits, log_sum_sq_probs;
+  Tensor labels, cu_seqlens;
+  std::vector<int32_t> prefix_lengths;
+  std::optional<double> ld_alpha;
+  std::vector<int64_t> tail_begins;  // with ld_alpha
+  double vocabulary = 0;
+
+  std::vector<PairSums> sums() const {
+    const auto label = labels.span<int32_t>(), bounds = cu_seqlens.span<int32_t>();
+    std::vector<PairSums> all(bounds.size() / 2);
+    for (size_t s = 0; s + 1 < bounds.size(); ++s) {
+      PairSums& pair = all[s / 2];
+      CompletionSums& completion = s % 2 == 0 ? pair.chosen : pair.rejected;
+      pair.tokens += prefix_lengths[s] + bounds[s + 1] - bounds[s];
+      double tail = 0;
+      for (auto t = static_cast<size_t>(bounds[s]); t < static_cast<size_t>(bounds[s + 1]); ++t) {
+        if (label[t] == kernels::ignored_label) continue;
+        const double logprob = value_of(logprobs, t);
+        ++completion.tokens;
+        (ld_alpha && static_cast<int64_t>(t) >= tail_begins[s] ? tail : completion.logps) += logprob;
+        completion.unweighted_logps += logprob;
+        if (log_sum_sq_probs.defined()) completion.aligned_logps += logprob - value_of(log_sum_sq_probs, t);
+        if (!entropy.defined()) continue;
+        completion.entropy += value_of(entropy, t);
+        completion.logits += value_of(logits, t) / vocabulary;
+        completion.correct += correct.span<uint8_t>()[t];
+      }
+      if (ld_alpha) completion.logps += *ld_alpha * tail;
+    }
+    return all;
+  }
+
+  // scale · ∂loss/∂log p of each token.
+  void spread(std::span<const PairGradient> gradients, double scale, const Tensor& of_tokens) const {
+    const auto set = [&](int64_t begin, int64_t end, double gradient) {
+      for (int64_t t = begin; t < end; ++t) {
+        if (of_tokens.dtype() == DType::f64) {
+          of_tokens.data<double>()[t] = gradient * scale;
+        } else {
+          of_tokens.data<float>()[t] = static_cast<float>(gradient * scale);
+        }
+      }
+    };
+    const auto bounds = cu_seqlens.span<int32_t>();
+    for (size_t s = 0; s + 1 < bounds.size(); ++s) {
+      const PairGradient& pair = gradients[s / 2];
+      const double gradient = s % 2 == 0 ? pair.chosen : pair.rejected;
+      if (!ld_alpha) {
+        set(bounds[s], bounds[s + 1], gradient);
+        continue;
+      }
+      const double unweighted = s % 2 == 0 ? pair.chosen_unweighted : 0;
+      set(bounds[s], tail_begins[s], gradient + unweighted);
+      set(tail_begins[s], bounds[s + 1], *ld_alpha * gradient + unweighted);
+    }
+  }
+};
+
+// Where in each sequence the tokens begin that its completion has beyond the length of the shorter of the two.
+std::vector<int64_t> tails_of(const PairBatch& pairs) {
+  const auto labels = pairs.batch.labels.span<int32_t>();
+  const auto bounds = pairs.batch.tokens.layout.cu_seqlens.span<int32_t>();
+  const auto labelled = [&](size_t s) {
+    return std::count_if(labels.begin() + bounds[s], labels.begin() + bounds[s + 1],
+                         [](int32_t label) { return label != kernels::ignored_label; });
+  };
+  std::vector<int64_t> begins(bounds.size() - 1);
+  for (size_t s = 0; s + 1 < bounds.size(); ++s) {
+    int64_t left = std::min(labelled(s), labelled(s ^ 1));
+    int64_t at = bounds[s];
+    for (; left > 0; ++at) left -= labels[static_cast<size_t>(at)] != kernels::ignored_label;
+    begins[s] = at;
+  }
+  return begins;
 }
 
 // One forward over rows of a set.
@@ -44,7 +125,6 @@ class PairForward {
   PairForward(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
               int32_t first_sample, const PairForwardOptions& options, const Tensor& vocabulary_sum)
       : model_(model),
-        ld_alpha_(options.ld_alpha),
         loss_scale_(options.loss_scale),
         unit_(std::min(options.loss_scale, largest_unit)),
         pairs_(make_pair_batch(pairs, rows, first_sample, prompts_of(options))),
@@ -55,36 +135,33 @@ class PairForward {
                                           *options.adapter);
     hidden_ = model.forward(pairs_.batch.tokens, attention_, options.forward);
     project(options);
-    sum_up(options, vocabulary_sum);
+    take_numbers(options, vocabulary_sum);
   }
 
-  const std::vector<PairSums>& sums() const { return sums_; }
+  const std::shared_ptr<const PairNumbers>& numbers() const { return numbers_; }
 
-  // Of each pair's logps.
-  void backward(std::span<const PairGradient> gradients) {
+  // Back from what `learn` will make of the numbers; gives its share of the loss.
+  Tensor backward(size_t first, const LearnPairs& learn) {
     const kernels::ProfilerRange range("backward");
-    const auto bounds = pairs_.batch.tokens.layout.cu_seqlens.span<int32_t>();
-    const Tensor cotangent =
-        unit_gradient_.defined() ? unit_gradient_ : Tensor::zeros({hidden_.dim(0)}, logprobs_.dtype());
-    const auto set = [&](int64_t begin, int64_t end, double gradient) {
-      if (begin == end) return;
-      const Tensor part = cotangent.slice(0, begin, end);
-      unit_gradient_.defined() ? kernels::scale(part, part, gradient * (loss_scale_ / unit_))
-                               : kernels::fill(part, gradient * loss_scale_);
-    };
-    for (size_t s = 0; s + 1 < bounds.size(); ++s) {
-      const PairGradient& pair = gradients[s / 2];
-      const double gradient = s % 2 == 0 ? pair.chosen : pair.rejected;
-      if (!ld_alpha_) {
-        set(bounds[s], bounds[s + 1], gradient);
-        continue;
-      }
-      const double unweighted = s % 2 == 0 ? pair.chosen_unweighted : 0;
-      set(bounds[s], tail_begins_[s], gradient + unweighted);
-      set(tail_begins_[s], bounds[s + 1], *ld_alpha_ * gradient + unweighted);
+    const Device device = hidden_.value().device();
+    const Tensor of_tokens = kernels::host_tensor({hidden_.dim(0)}, logprobs_.dtype(), device);
+    const Tensor share = kernels::host_tensor({1}, DType::f32, device);
+    const double scale = unit_gradient_.defined() ? loss_scale_ / unit_ : loss_scale_;
+    kernels::queue_host_work(device, [numbers = numbers_, learn, first, scale, of_tokens, share] {
+      const std::vector<PairSums> sums = numbers->sums();
+      std::vector<PairGradient> gradients(sums.size());
+      share.data<float>()[0] = finite_mark(learn(first, sums, gradients));
+      numbers->spread(gradients, scale, of_tokens);
+    });
+    Tensor share_there = kernels::queued_to_device(share, device);
+    const Tensor cotangent = kernels::queued_to_device(of_tokens, device);
+    if (unit_gradient_.defined()) {
+      kernels::scale_rows(unit_gradient_, unit_gradient_, cotangent);
+      autograd::backward(hidden_, unit_gradient_);
+    } else {
+      autograd::backward(logprobs_, cotangent);
     }
-    unit_gradient_.defined() ? autograd::backward(hidden_, cotangent)
-                             : autograd::backward(logprobs_, kernels::moved(cotangent, logprobs_.value().device()));
+    return share_there;
   }
 
  private:
@@ -127,71 +204,34 @@ class PairForward {
     logprobs_ = loss;
   }
 
-  void sum_up(const PairForwardOptions& options, const Tensor& vocabulary_sum) {
-    const bool everything = options.measured == Measured::everything;
-    const std::vector<double> logprobs = doubles(logprobs_.value());
-    std::vector<double> entropy, logits, log_sum_sq_probs;
-    if (options.aligned_logps) log_sum_sq_probs = doubles(log_sum_sq_probs_);
-    Tensor correct;
-    if (everything) {
-      entropy = doubles(entropy_);
-      correct = kernels::moved(correct_, {});
-      const Tensor sums = Tensor::empty({hidden_.dim(0), 1}, logprobs_.dtype(), hidden_.value().device());
-      kernels::linear_forward(sums, hidden_.value(), kernels::Weight(vocabulary_sum));
-      logits = doubles(sums);
+  void take_numbers(const PairForwardOptions& options, const Tensor& vocabulary_sum) {
+    auto numbers = std::make_shared<PairNumbers>();
+    numbers->labels = pairs_.batch.labels;
+    numbers->cu_seqlens = pairs_.batch.tokens.layout.cu_seqlens;
+    numbers->prefix_lengths = pairs_.prefixes.lengths;
+    numbers->ld_alpha = options.ld_alpha;
+    if (options.ld_alpha) numbers->tail_begins = tails_of(pairs_);
+    numbers->vocabulary = static_cast<double>(model_.output_weight().rows());
+    numbers->logprobs = kernels::queued_to_host(logprobs_.value());
+    if (options.aligned_logps) numbers->log_sum_sq_probs = kernels::queued_to_host(log_sum_sq_probs_);
+    if (options.measured == Measured::everything) {
+      const Tensor logits = Tensor::empty({hidden_.dim(0), 1}, logprobs_.dtype(), hidden_.value().device());
+      kernels::linear_forward(logits, hidden_.value(), kernels::Weight(vocabulary_sum));
+      numbers->logits = kernels::queued_to_host(logits);
+      numbers->entropy = kernels::queued_to_host(entropy_);
+      numbers->correct = kernels::queued_to_host(correct_);
     }
-    const auto labels = pairs_.batch.labels.span<int32_t>();
-    const auto bounds = pairs_.batch.tokens.layout.cu_seqlens.span<int32_t>();
-    const auto vocabulary = static_cast<double>(model_.output_weight().rows());
-    sums_.resize(bounds.size() / 2);
-    if (ld_alpha_) find_tails();
-    for (size_t s = 0; s + 1 < bounds.size(); ++s) {
-      PairSums& pair = sums_[s / 2];
-      CompletionSums& completion = s % 2 == 0 ? pair.chosen : pair.rejected;
-      pair.tokens += pairs_.prefixes.lengths[s] + bounds[s + 1] - bounds[s];
-      double tail = 0;
-      for (auto t = static_cast<size_t>(bounds[s]); t < static_cast<size_t>(bounds[s + 1]); ++t) {
-        if (labels[t] == kernels::ignored_label) continue;
-        ++completion.tokens;
-        (ld_alpha_ && static_cast<int64_t>(t) >= tail_begins_[s] ? tail : completion.logps) += logprobs[t];
-        completion.unweighted_logps += logprobs[t];
-        if (options.aligned_logps) completion.aligned_logps += logprobs[t] - log_sum_sq_probs[t];
-        if (!everything) continue;
-        completion.entropy += entropy[t];
-        completion.logits += logits[t] / vocabulary;
-        completion.correct += correct.span<uint8_t>()[t];
-      }
-      if (ld_alpha_) completion.logps += *ld_alpha_ * tail;
-    }
-  }
-
-  // Where in each sequence the tokens begin that its completion has beyond the length of the shorter of the two.
-  void find_tails() {
-    const auto labels = pairs_.batch.labels.span<int32_t>();
-    const auto bounds = pairs_.batch.tokens.layout.cu_seqlens.span<int32_t>();
-    const auto labelled = [&](size_t s) {
-      return std::count_if(labels.begin() + bounds[s], labels.begin() + bounds[s + 1],
-                           [](int32_t label) { return label != kernels::ignored_label; });
-    };
-    tail_begins_.resize(bounds.size() - 1);
-    for (size_t s = 0; s + 1 < bounds.size(); ++s) {
-      int64_t left = std::min(labelled(s), labelled(s ^ 1));
-      int64_t at = bounds[s];
-      for (; left > 0; ++at) left -= labels[static_cast<size_t>(at)] != kernels::ignored_label;
-      tail_begins_[s] = at;
-    }
+    numbers_ = std::move(numbers);
   }
 
   const nn::Transformer& model_;
-  std::optional<double> ld_alpha_;
   double loss_scale_, unit_;
   PairBatch pairs_;
   nn::SharedPrefixAttention attention_;
   autograd::Variable hidden_, logprobs_;
   Tensor entropy_, correct_, log_sum_sq_probs_;
-  std::vector<int64_t> tail_begins_;
   Tensor unit_gradient_;  // of hidden, for a gradient of unit_ of every log-probability
-  std::vector<PairSums> sums_;
+  std::shared_ptr<const PairNumbers> numbers_;
 };
 
 template <class PerForward>
@@ -210,24 +250,33 @@ void for_each_forward(const nn::Transformer& model, const TrainingSet& pairs, st
 
 }  // namespace
 
+void queue_pairs(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
+                 const TrainingSettings& settings, const PairForwardOptions& options, const FoundPairs& found) {
+  const autograd::NoGradScope no_grad;
+  for_each_forward(model, pairs, rows, settings, options, [&](size_t first, const PairForward& forward) {
+    kernels::queue_host_work(model.device(),
+                             [numbers = forward.numbers(), found, first] { found(first, numbers->sums()); });
+  });
+}
+
 std::vector<PairSums> measure_pairs(const nn::Transformer& model, const TrainingSet& pairs,
                                     std::span<const int64_t> rows, const TrainingSettings& settings,
                                     const PairForwardOptions& options) {
-  const autograd::NoGradScope no_grad;
-  std::vector<PairSums> result;
-  for_each_forward(model, pairs, rows, settings, options, [&](size_t, const PairForward& forward) {
-    result.insert(result.end(), forward.sums().begin(), forward.sums().end());
+  const auto result = std::make_shared<std::vector<PairSums>>(rows.size());
+  queue_pairs(model, pairs, rows, settings, options, [result](size_t first, std::span<const PairSums> sums) {
+    std::ranges::copy(sums, result->begin() + static_cast<std::ptrdiff_t>(first));
   });
-  return result;
+  kernels::synchronize(model.device());
+  return *result;
 }
 
-void learn_pairs(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
-                 const TrainingSettings& settings, const PairForwardOptions& options, const LearnPairs& learn) {
-  for_each_forward(model, pairs, rows, settings, options, [&](size_t first, PairForward& forward) {
-    std::vector<PairGradient> gradients(forward.sums().size());
-    learn(first, forward.sums(), gradients);
-    forward.backward(gradients);
-  });
+std::vector<Tensor> learn_pairs(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
+                                const TrainingSettings& settings, const PairForwardOptions& options,
+                                const LearnPairs& learn) {
+  std::vector<Tensor> losses;
+  for_each_forward(model, pairs, rows, settings, options,
+                   [&](size_t first, PairForward& forward) { losses.push_back(forward.backward(first, learn)); });
+  return losses;
 }
 
 }  // namespace lathe::train

@@ -44,15 +44,22 @@ struct PairForwardOptions {
   int64_t first_pair = 0;               // the number of the first row within its step, which random numbers go by
 };
 
-// Each row of `pairs` has two sequences, the chosen one first. Without gradients.
+// Each row of `pairs` has two sequences, the chosen one first. Without gradients. Waits for the device.
 std::vector<PairSums> measure_pairs(const nn::Transformer& model, const TrainingSet& pairs,
                                     std::span<const int64_t> rows, const TrainingSettings& settings,
                                     const PairForwardOptions& options);
 
-// As measure_pairs, and back: for each forward `learn` gets the index of its first row, its pairs, and room for
-// ∂loss/∂logps of each.
-using LearnPairs = std::function<void(size_t first, std::span<const PairSums> pairs, std::span<PairGradient>)>;
-void learn_pairs(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
-                 const TrainingSettings& settings, const PairForwardOptions& options, const LearnPairs& learn);
+// The same, queued: of each forward `found` gets the index of its first row and its pairs, as work of the host in the
+// device's queue, whose rules hold for it (kernels/cuda/host_work.h).
+using FoundPairs = std::function<void(size_t first, std::span<const PairSums> pairs)>;
+void queue_pairs(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
+                 const TrainingSettings& settings, const PairForwardOptions& options, const FoundPairs& found);
+
+// As queue_pairs, and back: `learn` also gets room for ∂loss/∂logps of each pair, and gives the pairs' share of the
+// loss. The result has a tensor for each forward, on the device, which is finite where that share is.
+using LearnPairs = std::function<double(size_t first, std::span<const PairSums> pairs, std::span<PairGradient>)>;
+std::vector<Tensor> learn_pairs(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
+                                const TrainingSettings& settings, const PairForwardOptions& options,
+                                const LearnPairs& learn);
 
 }  // namespace lathe::train

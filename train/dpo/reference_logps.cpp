@@ -8,6 +8,7 @@
 
 #include "core/digits.h"
 #include "core/error.h"
+#include "kernels/cuda/runtime.h"
 #include "nn/weights/safetensors.h"
 #include "train/row_order.h"
 
@@ -28,36 +29,43 @@ std::string mark(uint64_t identity, const TrainingSet& pairs, const Tensor& chos
 void ReferenceLogps::compute(std::span<const int64_t> rows, const std::optional<std::string>& adapter) {
   std::set<int64_t> unknown;
   for (const int64_t row : rows)
-    if (!known_[static_cast<size_t>(row)]) unknown.insert(row);
+    if (!asked_[static_cast<size_t>(row)]) unknown.insert(row);
   const std::vector<int64_t> missing(unknown.begin(), unknown.end());
   if (missing.empty()) return;
   PairForwardOptions options;
   options.adapter = adapter;
   options.measured = Measured::logps;
   options.ld_alpha = ld_alpha_;
-  const std::vector<PairSums> sums = measure_pairs(model_, pairs_, missing, settings_, options);
-  for (size_t i = 0; i < missing.size(); ++i)
-    known_[static_cast<size_t>(missing[i])] = ReferencePair{sums[i].chosen.logps, sums[i].rejected.logps};
+  for (const int64_t row : missing) asked_[static_cast<size_t>(row)] = true;
+  queue_pairs(model_, pairs_, missing, settings_, options,
+              [known = known_, missing](size_t first, std::span<const PairSums> sums) {
+                for (size_t i = 0; i < sums.size(); ++i)
+                  (*known)[static_cast<size_t>(missing[first + i])] =
+                      ReferencePair{sums[i].chosen.logps, sums[i].rejected.logps};
+              });
 }
 
 void ReferenceLogps::compute_all(const std::optional<std::string>& adapter, const DataParallel& parallel) {
-  std::vector<int64_t> rows(known_.size());
+  std::vector<int64_t> rows(known_->size());
   std::iota(rows.begin(), rows.end(), 0);
   const std::span<const int64_t> own = rows_of_ranks(rows, parallel.ranks(), parallel.world_size());
   compute(own, adapter);
+  kernels::synchronize(model_.device());
   const auto begin = static_cast<size_t>(own.data() - rows.data());
   share(parallel, begin, begin + own.size());
 }
 
 void ReferenceLogps::share(const DataParallel& parallel, size_t begin, size_t end) {
   if (!parallel.several()) return;
-  std::vector<double> values(2 * known_.size());
+  Values& known = *known_;
+  std::vector<double> values(2 * known.size());
   for (size_t row = begin; row < end; ++row) {
-    values[2 * row] = known_[row]->chosen_logps;
-    values[2 * row + 1] = known_[row]->rejected_logps;
+    values[2 * row] = known[row]->chosen_logps;
+    values[2 * row + 1] = known[row]->rejected_logps;
   }
   parallel.gather(values, 2 * begin, 2 * end);
-  for (size_t row = 0; row < known_.size(); ++row) known_[row] = ReferencePair{values[2 * row], values[2 * row + 1]};
+  for (size_t row = 0; row < known.size(); ++row) known[row] = ReferencePair{values[2 * row], values[2 * row + 1]};
+  std::fill(asked_.begin(), asked_.end(), true);
 }
 
 void ReferenceLogps::save(const std::filesystem::path& file, uint64_t identity) const {
@@ -87,7 +95,8 @@ bool ReferenceLogps::load(const std::filesystem::path& file, uint64_t identity) 
   const auto made_by = found->metadata().find("made_by");
   if (made_by == found->metadata().end() || made_by->second != mark(identity, pairs_, chosen, rejected)) return false;
   for (int64_t row = 0; row < pairs_.rows(); ++row)
-    known_[static_cast<size_t>(row)] = ReferencePair{chosen.data<double>()[row], rejected.data<double>()[row]};
+    (*known_)[static_cast<size_t>(row)] = ReferencePair{chosen.data<double>()[row], rejected.data<double>()[row]};
+  std::fill(asked_.begin(), asked_.end(), true);
   return true;
 }
 

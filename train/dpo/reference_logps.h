@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -28,17 +29,27 @@ class ReferenceLogps {
         pairs_(pairs),
         settings_(settings),
         ld_alpha_(ld_alpha),
-        known_(static_cast<size_t>(pairs.rows())) {}
+        asked_(static_cast<size_t>(pairs.rows())),
+        known_(std::make_shared<Values>(static_cast<size_t>(pairs.rows()))) {}
 
-  // Computes what is missing of these rows with the model as it is now. `adapter` as in PairForwardOptions.
+  // By row; what is not known is not there.
+  using Values = std::vector<std::optional<ReferencePair>>;
+  // For work of the host (kernels/cuda/host_work.h) that is queued after compute().
+  std::shared_ptr<const Values> values() const { return known_; }
+
+  // Queues what is missing of these rows, with the model as it is now: there when the device has been waited for.
+  // `adapter` as in PairForwardOptions.
   void compute(std::span<const int64_t> rows, const std::optional<std::string>& adapter);
-  // Of every row. Several processes do it together, each its part of the rows.
+  // Of every row, waited for. Several processes do it together, each its part of the rows.
   void compute_all(const std::optional<std::string>& adapter, const DataParallel& parallel = {});
   // The model has changed.
-  void forget() { std::fill(known_.begin(), known_.end(), std::nullopt); }
-  int64_t rows() const { return std::ssize(known_); }
+  void forget() {
+    std::fill(asked_.begin(), asked_.end(), false);
+    known_ = std::make_shared<Values>(asked_.size());
+  }
+  int64_t rows() const { return std::ssize(*known_); }
   // Of a row that is known.
-  const ReferencePair& operator[](int64_t row) const { return known_.at(static_cast<size_t>(row)).value(); }
+  const ReferencePair& operator[](int64_t row) const { return known_->at(static_cast<size_t>(row)).value(); }
 
   // The file of all rows, with the identity of who made it. load() leaves everything as it is, and answers false, where
   // there is no such file, or it was made by another model, adapter or dataset.
@@ -52,7 +63,8 @@ class ReferenceLogps {
   const TrainingSet& pairs_;
   const TrainingSettings& settings_;
   std::optional<double> ld_alpha_;
-  std::vector<std::optional<ReferencePair>> known_;
+  std::vector<bool> asked_;        // by row: it is known, or queued
+  std::shared_ptr<Values> known_;  // queued work writes it, too
 };
 
 }  // namespace lathe::train

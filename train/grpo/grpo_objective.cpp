@@ -8,7 +8,9 @@
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "kernels/cuda/host_work.h"
 #include "kernels/cuda/profiler_range.h"
+#include "kernels/cuda/runtime.h"
 #include "train/row_order.h"
 #include "train/row_stream.h"
 
@@ -154,19 +156,24 @@ void GrpoObjective::add_reference(std::vector<ScoredRollout>& completions, std::
   for (size_t i = 0; i < completions.size(); ++i) completions[i].ref_logprobs = std::move(logprobs[i]);
 }
 
-StepOutcome GrpoObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
-  StepOutcome outcome;
-  if (step % updates_per_rows() == 0) outcome = generate(rows, step);
+QueuedStep GrpoObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
+  StepOutcome generated;
+  if (step % updates_per_rows() == 0) generated = generate(rows, step);
   if (batch_.draw != step / updates_per_rows())
     throw FormatError("the checkpoint's generation batch", -1,
                       "step " + std::to_string(step + 1) + " needs the completions of draw " +
                           std::to_string(step / updates_per_rows()) + ", found those of " +
                           std::to_string(batch_.draw));
-  StepOutcome learnt = learn(step, loss_scale);
-  outcome.loss = learnt.loss;
-  outcome.metrics.insert(outcome.metrics.end(), learnt.metrics.begin(), learnt.metrics.end());
+  QueuedStep queued = learn(step, loss_scale);
+  queued.outcome = [generated = std::move(generated), learnt_outcome = std::move(queued.outcome)] {
+    StepOutcome outcome = generated;
+    const StepOutcome learnt = learnt_outcome();
+    outcome.loss = learnt.loss;
+    outcome.metrics.insert(outcome.metrics.end(), learnt.metrics.begin(), learnt.metrics.end());
+    return outcome;
+  };
   if ((step + 1) % updates_per_rows() == 0) batch_ = {};
-  return outcome;
+  return queued;
 }
 
 // The steps of a draw take its completions part by part, num_iterations times over.
@@ -177,37 +184,45 @@ std::span<const ScoredRollout> GrpoObjective::completions_of(int64_t step) const
 }
 
 // The quantile of entropies is the whole step's, known before its first gradient: one more pass, without gradients.
-void GrpoObjective::measure_entropies(PolicyStep& learnt, PolicyForwardOptions options) const {
-  const auto [begin, end] = learnt.part_of(parallel_, parallel_.ranks());
+void GrpoObjective::measure_entropies(const std::shared_ptr<PolicyStep>& learnt, PolicyForwardOptions options) const {
+  const auto [begin, end] = learnt->part_of(parallel_, parallel_.ranks());
   options.first_sample = static_cast<int32_t>(begin);
-  const std::vector<CompletionTokens> own =
-      measure_completions(model_, learnt.sequences().subspan(begin, end - begin), config_, options);
-  for (size_t i = 0; i < own.size(); ++i) learnt.set(begin + i, own[i]);
-  learnt.share(parallel_);
-  learnt.set_entropy_floor();
+  queue_completions(
+      model_, learnt->sequences().subspan(begin, end - begin), config_, options,
+      [learnt, first = begin](size_t i, const CompletionTokens& tokens) { learnt->set(first + i, tokens); });
+  if (!parallel_.several()) return kernels::queue_host_work(model_.device(), [learnt] { learnt->set_entropy_floor(); });
+  kernels::synchronize(model_.device());
+  learnt->share(parallel_);
+  learnt->set_entropy_floor();
 }
 
-StepOutcome GrpoObjective::learn(int64_t step, double loss_scale) {
-  PolicyStep learnt(config_, batch_, completions_of(step), data_.training);
+QueuedStep GrpoObjective::learn(int64_t step, double loss_scale) {
+  const auto learnt = std::make_shared<PolicyStep>(config_, batch_, completions_of(step), data_.training);
   PolicyForwardOptions options = forward_options(policy_, step);
   options.entropy_gradients = config_.entropy_coef != 0;
   options.loss_scale = loss_scale;
   if (config_.top_entropy_quantile < 1) measure_entropies(learnt, options);
+  QueuedStep queued;
   RankGradients gradients(parallel_, shared_);
   for (auto [rank, last] = parallel_.ranks(); rank < last; ++rank) {
-    const auto [begin, end] = learnt.part_of(parallel_, {rank, rank + 1});
-    const size_t first = begin;
-    options.first_sample = static_cast<int32_t>(first);
-    learn_completions(model_, learnt.sequences().subspan(begin, end - begin), config_, options,
-                      [&](size_t i, const CompletionTokens& tokens, CompletionGradients room) {
-                        learnt.set(first + i, tokens);
-                        learnt.gradients_of(first + i, room);
-                      });
+    const auto [begin, end] = learnt->part_of(parallel_, {rank, rank + 1});
+    options.first_sample = static_cast<int32_t>(begin);
+    const auto learn_one = [learnt, first = begin](size_t i, const CompletionTokens& tokens, CompletionGradients room) {
+      learnt->set(first + i, tokens);
+      return learnt->gradients_of(first + i, room);
+    };
+    for (Tensor& loss :
+         learn_completions(model_, learnt->sequences().subspan(begin, end - begin), config_, options, learn_one))
+      queued.losses.push_back(std::move(loss));
     gradients.end_rank();
   }
   gradients.end_step();
-  learnt.share(parallel_);
-  return learnt.outcome(step % updates_per_rows() == 0);
+  queued.outcome = [this, learnt, is_first_of_draw = step % updates_per_rows() == 0] {
+    kernels::synchronize(model_.device());
+    learnt->share(parallel_);
+    return learnt->outcome(is_first_of_draw);
+  };
+  return queued;
 }
 
 Metrics GrpoObjective::evaluate() {

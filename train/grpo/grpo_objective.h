@@ -50,7 +50,7 @@ class GrpoObjective final : public Objective {
 
   // Metrics by TRL's names: at a draw's first step those of the rollouts (reward, completions/…, sampling/…), at each
   // those of the loss. StepAbandoned where a reward cannot be had.
-  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override;
+  QueuedStep accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override;
   // num_generations_eval completions of each prompt of eval_dataset, with the same random numbers each time.
   Metrics evaluate() override;
   bool evaluates_together() const override { return true; }
@@ -81,10 +81,10 @@ class GrpoObjective final : public Objective {
   AnsweredPrompts answer_own(const Draw& draw, std::span<const data::PromptRow> prompts);
   StepOutcome generate(std::span<const int64_t> rows, int64_t step);
   std::span<const ScoredRollout> completions_of(int64_t step) const;
-  StepOutcome learn(int64_t step, double loss_scale);
+  QueuedStep learn(int64_t step, double loss_scale);
   void add_reference(std::vector<ScoredRollout>& completions, std::span<const data::PromptRow> prompts,
                      int64_t num_generations) const;
-  void measure_entropies(PolicyStep& learnt, PolicyForwardOptions options) const;
+  void measure_entropies(const std::shared_ptr<PolicyStep>& learnt, PolicyForwardOptions options) const;
   PolicyForwardOptions forward_options(const std::optional<std::string>& adapter, int64_t step) const;
 
   nn::Transformer& model_;

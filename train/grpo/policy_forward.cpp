@@ -1,14 +1,16 @@
 #include "train/grpo/policy_forward.h"
 
+#include <memory>
 #include <numeric>
 
 #include "autograd/ops/token_logprobs.h"
 #include "autograd/recording.h"
-#include "kernels/add/add.h"
-#include "kernels/copy/copy.h"
+#include "kernels/cuda/host_work.h"
 #include "kernels/cuda/profiler_range.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/attention_context.h"
+#include "train/objective.h"
 #include "train/training_set.h"
 
 namespace lathe::train {
@@ -25,20 +27,36 @@ TrainingSet set_of(std::span<const CompletedPrompt> sequences) {
   return set;
 }
 
-std::vector<double> doubles(const Tensor& tensor) {
-  const Tensor wide = kernels::cast(kernels::moved(tensor, {}), DType::f64);
-  const auto values = wide.span<double>();
-  return {values.begin(), values.end()};
-}
+// Of a sequence: where the tokens of its completion are predicted among those of a forward. The token before a
+// completion predicts its first.
+struct Predictions {
+  size_t sequence, first, count;
+};
+
+// What the host makes of a forward once the device has done it. Everything is the host's.
+struct ForwardNumbers {
+  Tensor logprobs, entropies;  // copies that are queued
+  std::vector<Predictions> sequences;
+
+  CompletionTokens tokens_of(const Predictions& sequence) const {
+    const auto part = [&](const Tensor& all) {
+      std::vector<double> values;
+      for (size_t i = sequence.first; i < sequence.first + sequence.count; ++i)
+        values.push_back(all.dtype() == DType::f64 ? all.data<double>()[i] : static_cast<double>(all.data<float>()[i]));
+      return values;
+    };
+    return {part(logprobs), part(entropies)};
+  }
+};
 
 struct Run {
   autograd::Variable logprobs;
   autograd::Variable differentiable_entropies;  // undefined without entropy_gradients
-  std::vector<double> values, entropies;        // of every token of the forward
+  std::shared_ptr<const ForwardNumbers> numbers;
 };
 
 Run run(const nn::Transformer& model, MicroBatch& batch, nn::AttentionContext& attention,
-        const PolicyForwardOptions& options) {
+        std::vector<Predictions> sequences, const PolicyForwardOptions& options) {
   const kernels::ProfilerRange range("forward");
   const nn::TokenBatch& tokens = batch.tokens;
   if (options.adapter) batch.tokens.adapters.assign(static_cast<size_t>(tokens.layout.sequences()), *options.adapter);
@@ -55,13 +73,12 @@ Run run(const nn::Transformer& model, MicroBatch& batch, nn::AttentionContext& a
     result.logprobs = autograd::token_logprobs(hidden, model.output_weight(), batch.labels, tokens.layout,
                                                model.softcap(), options.temperature, &entropy);
   }
-  result.values = doubles(result.logprobs.value());
-  result.entropies = doubles(entropy);
+  result.numbers =
+      std::make_shared<ForwardNumbers>(ForwardNumbers{.logprobs = kernels::queued_to_host(result.logprobs.value()),
+                                                      .entropies = kernels::queued_to_host(entropy),
+                                                      .sequences = std::move(sequences)});
   return result;
 }
-
-// The token before a completion predicts its first: where the tokens of the sequence that ends at `end` are predicted.
-size_t first_prediction(const CompletedPrompt& sequence, size_t end) { return end - sequence.completion.size() - 1; }
 
 template <class PerForward>
 void for_each_forward(std::span<const CompletedPrompt> sequences, const TrainingSettings& settings,
@@ -73,53 +90,90 @@ void for_each_forward(std::span<const CompletedPrompt> sequences, const Training
        cut_into_forwards(set, rows, settings.per_device_train_batch_size, settings.max_tokens_per_forward)) {
     MicroBatch batch = make_micro_batch(set, cut, first_sample);
     first_sample += static_cast<int32_t>(cut.size());
-    per_forward(cut, batch);
+    size_t end = 0;
+    std::vector<Predictions> predictions;
+    for (const int64_t sequence : cut) {
+      const auto& [prompt, completion] = sequences[static_cast<size_t>(sequence)];
+      end += prompt.size() + completion.size();
+      predictions.push_back({static_cast<size_t>(sequence), end - completion.size() - 1, completion.size()});
+    }
+    per_forward(std::move(predictions), batch);
   }
 }
 
-// Of the sequence whose tokens end at `end`.
-CompletionTokens tokens_of(const Run& forward, const CompletedPrompt& sequence, size_t end) {
-  const auto part = [&](const std::vector<double>& all) {
-    const auto first = all.begin() + static_cast<std::ptrdiff_t>(first_prediction(sequence, end));
-    return std::vector<double>(first, first + static_cast<std::ptrdiff_t>(sequence.completion.size()));
-  };
-  return {part(forward.values), part(forward.entropies)};
-}
+// Gradients that the host has yet to compute, of the values of a forward's tokens. Everything is the host's.
+struct HostGradients {
+  Tensor of_tokens;
+  HostGradients(const Tensor& values, Device device)
+      : of_tokens(kernels::host_tensor(values.shape(), values.dtype(), device)) {}
 
-Tensor like(const Tensor& gradients, const Tensor& value, double loss_scale) {
-  if (loss_scale != 1.0) kernels::scale(gradients, gradients, loss_scale);
-  return kernels::moved(kernels::cast(gradients, value.dtype()), value.device());
+  void set(std::span<const double> gradients, double loss_scale) const {
+    for (size_t i = 0; i < gradients.size(); ++i) {
+      if (of_tokens.dtype() == DType::f64) {
+        of_tokens.data<double>()[i] = gradients[i] * loss_scale;
+      } else {
+        of_tokens.data<float>()[i] = static_cast<float>(gradients[i] * loss_scale);
+      }
+    }
+  }
+};
+
+// Back from what `learn` will make of the forward's tokens; gives what is finite where their loss is.
+Tensor backward(const Run& forward, const PolicyForwardOptions& options, const LearnCompletion& learn) {
+  const kernels::ProfilerRange range("backward");
+  const Tensor& values = forward.logprobs.value();
+  const Device device = values.device();
+  const bool both = options.entropy_gradients;
+  const HostGradients of_logprobs(values, device), of_entropies(values, device);
+  const Tensor mark = kernels::host_tensor({1}, DType::f32, device);
+  kernels::queue_host_work(device, [=, numbers = forward.numbers, loss_scale = options.loss_scale] {
+    const auto tokens = static_cast<size_t>(numbers->logprobs.numel());
+    std::vector<double> logprobs(tokens), entropies(both ? tokens : 0);
+    double loss = 0;
+    for (const Predictions& sequence : numbers->sequences) {
+      const auto part = [&](std::vector<double>& all) {
+        return all.empty() ? std::span<double>() : std::span(all).subspan(sequence.first, sequence.count);
+      };
+      loss += learn(sequence.sequence, numbers->tokens_of(sequence), {part(logprobs), part(entropies)});
+    }
+    mark.data<float>()[0] = finite_mark(loss);
+    of_logprobs.set(logprobs, loss_scale);
+    of_entropies.set(entropies, loss_scale);
+  });
+  Tensor mark_there = kernels::queued_to_device(mark, device);
+  const Tensor cotangent = kernels::queued_to_device(of_logprobs.of_tokens, device);
+  if (both) {
+    autograd::backward({{forward.logprobs, cotangent},
+                        {forward.differentiable_entropies, kernels::queued_to_device(of_entropies.of_tokens, device)}});
+  } else {
+    autograd::backward(forward.logprobs, cotangent);
+  }
+  return mark_there;
 }
 
 }  // namespace
 
-void learn_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
-                       const TrainingSettings& settings, const PolicyForwardOptions& options,
-                       const std::function<void(size_t, const CompletionTokens&, CompletionGradients)>& learn) {
-  for_each_forward(sequences, settings, options.first_sample, [&](const std::vector<int64_t>& cut, MicroBatch& batch) {
+std::vector<Tensor> learn_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
+                                      const TrainingSettings& settings, const PolicyForwardOptions& options,
+                                      const LearnCompletion& learn) {
+  std::vector<Tensor> losses;
+  for_each_forward(sequences, settings, options.first_sample, [&](std::vector<Predictions> cut, MicroBatch& batch) {
     nn::PackedAttention attention(model.config(), batch.tokens.layout);
-    const Run forward = run(model, batch, attention, options);
-    const Shape all{static_cast<int64_t>(forward.values.size())};
-    const Tensor of_logprobs = Tensor::zeros(all, DType::f64);
-    const Tensor of_entropies = options.entropy_gradients ? Tensor::zeros(all, DType::f64) : Tensor();
-    size_t end = 0;
-    for (const int64_t sequence : cut) {
-      const CompletedPrompt& own = sequences[static_cast<size_t>(sequence)];
-      end += own.prompt.size() + own.completion.size();
-      const auto part = [&](const Tensor& gradients) {
-        return gradients.defined() ? gradients.span<double>().subspan(first_prediction(own, end), own.completion.size())
-                                   : std::span<double>();
-      };
-      learn(static_cast<size_t>(sequence), tokens_of(forward, own, end), {part(of_logprobs), part(of_entropies)});
-    }
-    const kernels::ProfilerRange range("backward");
-    const Tensor& value = forward.logprobs.value();
-    if (options.entropy_gradients) {
-      autograd::backward({{forward.logprobs, like(of_logprobs, value, options.loss_scale)},
-                          {forward.differentiable_entropies, like(of_entropies, value, options.loss_scale)}});
-    } else {
-      autograd::backward(forward.logprobs, like(of_logprobs, value, options.loss_scale));
-    }
+    losses.push_back(backward(run(model, batch, attention, std::move(cut), options), options, learn));
+  });
+  return losses;
+}
+
+void queue_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
+                       const TrainingSettings& settings, const PolicyForwardOptions& options,
+                       const FoundCompletion& found) {
+  const autograd::NoGradScope no_grad;
+  for_each_forward(sequences, settings, options.first_sample, [&](std::vector<Predictions> cut, MicroBatch& batch) {
+    nn::PackedAttention attention(model.config(), batch.tokens.layout);
+    const Run forward = run(model, batch, attention, std::move(cut), options);
+    kernels::queue_host_work(model.device(), [found, numbers = forward.numbers] {
+      for (const Predictions& sequence : numbers->sequences) found(sequence.sequence, numbers->tokens_of(sequence));
+    });
   });
 }
 
@@ -127,19 +181,11 @@ std::vector<CompletionTokens> measure_completions(const nn::Transformer& model,
                                                   std::span<const CompletedPrompt> sequences,
                                                   const TrainingSettings& settings,
                                                   const PolicyForwardOptions& options) {
-  const autograd::NoGradScope no_grad;
-  std::vector<CompletionTokens> result;
-  for_each_forward(sequences, settings, options.first_sample, [&](const std::vector<int64_t>& cut, MicroBatch& batch) {
-    nn::PackedAttention attention(model.config(), batch.tokens.layout);
-    const Run forward = run(model, batch, attention, options);
-    size_t end = 0;
-    for (const int64_t sequence : cut) {
-      const CompletedPrompt& own = sequences[static_cast<size_t>(sequence)];
-      end += own.prompt.size() + own.completion.size();
-      result.push_back(tokens_of(forward, own, end));
-    }
-  });
-  return result;
+  const auto result = std::make_shared<std::vector<CompletionTokens>>(sequences.size());
+  queue_completions(model, sequences, settings, options,
+                    [result](size_t i, const CompletionTokens& tokens) { (*result)[i] = tokens; });
+  kernels::synchronize(model.device());
+  return std::move(*result);
 }
 
 std::vector<std::vector<float>> completion_logprobs(const nn::Transformer& model,

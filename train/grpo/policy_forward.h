@@ -36,14 +36,22 @@ struct CompletionGradients {
   std::span<double> logprobs, entropies;
 };
 
-// Runs the sequences in forwards as the settings cut them. For each, in order, `learn` gets its index, its tokens, and
-// room for their gradients, zeros; after each forward they go back through the model. Nothing of a sequence depends on
-// the cuts.
-void learn_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
-                       const TrainingSettings& settings, const PolicyForwardOptions& options,
-                       const std::function<void(size_t, const CompletionTokens&, CompletionGradients)>& learn);
+// Queues the sequences in forwards as the settings cut them. For each, in order, `learn` gets its index, its tokens,
+// and room for their gradients, zeros, and gives its part of the loss, as work of the host in the device's queue, whose
+// rules hold for it (kernels/cuda/host_work.h); after each forward they go back through the model. Nothing of a
+// sequence depends on the cuts. The result has a tensor for each forward, on the device, which is finite where its loss
+// is.
+using LearnCompletion = std::function<double(size_t, const CompletionTokens&, CompletionGradients)>;
+std::vector<Tensor> learn_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
+                                      const TrainingSettings& settings, const PolicyForwardOptions& options,
+                                      const LearnCompletion& learn);
 
 // The same without gradients: the same bits.
+using FoundCompletion = std::function<void(size_t, const CompletionTokens&)>;
+void queue_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
+                       const TrainingSettings& settings, const PolicyForwardOptions& options,
+                       const FoundCompletion& found);
+// Waited for.
 std::vector<CompletionTokens> measure_completions(const nn::Transformer& model,
                                                   std::span<const CompletedPrompt> sequences,
                                                   const TrainingSettings& settings,

@@ -46,14 +46,14 @@ struct SamplingDifference {
 PolicyStep::PolicyStep(const GrpoConfig& config, const GenerationBatch& batch,
                        std::span<const ScoredRollout> completions, const TrainingSet& prompts)
     : config_(config),
-      completions_(completions),
+      completions_(completions.begin(), completions.end()),
       size_{.completions = std::ssize(completions),
             .tokens = tokens_of(completions),
             .generation_tokens = tokens_of(batch.completions),
             .updates_per_generation = static_cast<double>(config.updates_per_generation()),
             .entropy = {}} {
   std::vector<int32_t> labels;
-  for (const ScoredRollout& scored : completions) {
+  for (const ScoredRollout& scored : completions_) {
     if (is_masked(scored)) continue;
     learnt_.push_back(&scored);
     prompts.append_sequence(prompts.sequences_of_row(scored.row).first, prompts_.emplace_back(), labels);
@@ -115,9 +115,10 @@ void PolicyStep::add_to(PolicyLoss& loss, size_t sequence, CompletionGradients g
            gradients.logprobs, gradients.entropies);
 }
 
-void PolicyStep::gradients_of(size_t sequence, CompletionGradients gradients) const {
+double PolicyStep::gradients_of(size_t sequence, CompletionGradients gradients) const {
   PolicyLoss alone(policy_loss_options(config_), size_);
   add_to(alone, sequence, gradients);
+  return alone.loss();
 }
 
 StepOutcome PolicyStep::outcome(bool is_first_of_draw) const {

@@ -16,9 +16,12 @@ namespace lathe::train {
 
 class PolicyStep {
  public:
-  // The step's part of the batch, whose prompts are rows of `prompts`. All of them outlive this.
+  // The step's part of the batch, whose prompts are rows of `prompts`. Nothing of them is needed later: work of the
+  // host in a device's queue may own this (kernels/cuda/host_work.h).
   PolicyStep(const GrpoConfig& config, const GenerationBatch& batch, std::span<const ScoredRollout> completions,
              const TrainingSet& prompts);
+  PolicyStep(const PolicyStep&) = delete;
+  PolicyStep& operator=(const PolicyStep&) = delete;
 
   // Those that are not masked: what is numbered below.
   std::span<const CompletedPrompt> sequences() const { return sequences_; }
@@ -31,8 +34,9 @@ class PolicyStep {
   // Of top_entropy_quantile; every sequence is set.
   void set_entropy_floor();
 
-  // Of one sequence that is set: what the loss of the whole step says of it, which follows from the step's size.
-  void gradients_of(size_t sequence, CompletionGradients gradients) const;
+  // Of one sequence that is set: what the loss of the whole step says of it, which follows from the step's size. Gives
+  // its part of the loss.
+  double gradients_of(size_t sequence, CompletionGradients gradients) const;
   // Of all of them, in their order, which depends neither on cuts nor on ranks. Every sequence is set.
   StepOutcome outcome(bool is_first_of_draw) const;
 
@@ -43,8 +47,8 @@ class PolicyStep {
   std::span<const double> entropies(size_t sequence) const;
   void add_to(PolicyLoss& loss, size_t sequence, CompletionGradients gradients) const;
 
-  const GrpoConfig& config_;
-  std::span<const ScoredRollout> completions_;
+  const GrpoConfig config_;
+  const std::vector<ScoredRollout> completions_;
   PolicyBatchSize size_;
   std::vector<const ScoredRollout*> learnt_;
   std::vector<std::vector<int32_t>> prompts_;

@@ -8,8 +8,9 @@
 #include "autograd/ops/linear_cross_entropy.h"
 #include "autograd/recording.h"
 #include "core/error.h"
-#include "kernels/copy/copy.h"
+#include "kernels/cuda/host_work.h"
 #include "kernels/cuda/profiler_range.h"
+#include "kernels/cuda/runtime.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/attention_context.h"
 #include "train/row_order.h"
@@ -31,13 +32,18 @@ int64_t count_labels(const TrainingSet& set, std::span<const std::vector<int64_t
   return count;
 }
 
-// Of a forward, where the model is.
-struct Measured {
-  Tensor token_loss, entropy, correct;
-  Tensor labels;  // on the CPU
-};
-
 }  // namespace
+
+// Of a forward: copies for the host, which are queued, and its labels.
+struct SftObjective::Measured {
+  Tensor token_loss, entropy, correct, labels;
+
+  Measured(const autograd::CrossEntropyResult& result, const Tensor& of_labels)
+      : token_loss(kernels::queued_to_host(result.token_loss)),
+        entropy(kernels::queued_to_host(result.entropy)),
+        correct(kernels::queued_to_host(result.correct)),
+        labels(of_labels) {}
+};
 
 // Token by token in double, in the order of the rows: the sums do not depend on how rows were cut into forwards.
 struct SftObjective::TokenSums {
@@ -49,14 +55,12 @@ struct SftObjective::TokenSums {
     const auto value = [](const Tensor& tensor, size_t i) {
       return tensor.dtype() == DType::f64 ? tensor.data<double>()[i] : static_cast<double>(tensor.data<float>()[i]);
     };
-    const Tensor token_loss = kernels::moved(measured.token_loss, {}), entropies = kernels::moved(measured.entropy, {}),
-                 correct_tokens = kernels::moved(measured.correct, {});
-    const auto right = correct_tokens.span<uint8_t>();
+    const auto right = measured.correct.span<uint8_t>();
     tokens += static_cast<int64_t>(labels_of.size());
     for (size_t i = 0; i < labels_of.size(); ++i) {
       if (labels_of[i] == kernels::ignored_label) continue;
-      loss += value(token_loss, i);
-      entropy += value(entropies, i);
+      loss += value(measured.token_loss, i);
+      entropy += value(measured.entropy, i);
       correct += right[i];
       ++labels;
     }
@@ -95,7 +99,7 @@ SftObjective::SftObjective(nn::Transformer& model, const TrainingSet& training, 
   if (parallel_.world_size() > 1) shared_ = model.trainable_parameters();
 }
 
-StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
+QueuedStep SftObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
   struct RankRows {
     std::vector<std::vector<int64_t>> forwards;
     int32_t first_sample;  // of the step
@@ -120,23 +124,37 @@ StepOutcome SftObjective::accumulate(std::span<const int64_t> rows, int64_t step
   parallel_.sum(std::span(&labels, 1));
   if (labels == 0) throw NumericError("step " + std::to_string(step + 1) + ": its rows have no label to learn");
 
-  TokenSums sums;
+  std::vector<std::vector<Measured>> measured;
+  QueuedStep queued;
   RankGradients gradients(parallel_, shared_);
   for (const RankRows& rank : of_ranks) {
-    sums.add(accumulate_rank(rank.forwards, loss_scale / labels, step, rank.first_sample));
+    measured.push_back(accumulate_rank(rank.forwards, loss_scale / labels, step, rank.first_sample, queued));
     gradients.end_rank();
   }
   gradients.end_step();
-  sums.sum_over(parallel_);
   if (!rows.empty()) rows_learnt_ = rows.back() + 1;
+  queued.outcome = [this, measured = std::move(measured)] { return outcome_of(measured); };
+  return queued;
+}
+
+StepOutcome SftObjective::outcome_of(std::span<const std::vector<Measured>> ranks) const {
+  kernels::synchronize(model_.device());
+  TokenSums sums;
+  for (const std::vector<Measured>& rank : ranks) {
+    TokenSums own;
+    for (const Measured& forward : rank) own.add(forward);
+    sums.add(own);
+  }
+  sums.sum_over(parallel_);
   return {
       sums.mean(sums.loss),
       sums.tokens,
       {{"entropy", sums.mean(sums.entropy)}, {"mean_token_accuracy", sums.mean(static_cast<double>(sums.correct))}}};
 }
 
-SftObjective::TokenSums SftObjective::accumulate_rank(std::span<const std::vector<int64_t>> forwards, double scale,
-                                                      int64_t step, int32_t first_sample) const {
+std::vector<SftObjective::Measured> SftObjective::accumulate_rank(std::span<const std::vector<int64_t>> forwards,
+                                                                  double scale, int64_t step, int32_t first_sample,
+                                                                  QueuedStep& queued) const {
   nn::ForwardOptions options;
   options.checkpoint_layers = checkpoint_layers_;
   options.adapter = {.dropout_seed = seed_, .dropout_step = static_cast<uint32_t>(step), .training = true};
@@ -152,12 +170,10 @@ SftObjective::TokenSums SftObjective::accumulate_rank(std::span<const std::vecto
                                        model_.softcap(), autograd::LossValue::left_out);
     range.emplace("backward");
     autograd::backward(result.loss);
-    measured.push_back({result.token_loss, result.entropy, result.correct, batch.labels});
+    measured.emplace_back(result, batch.labels);
+    queued.losses.push_back(result.token_loss);
   }
-  // Read when everything is queued: a device has work throughout.
-  TokenSums sums;
-  for (const Measured& forward : measured) sums.add(forward);
-  return sums;
+  return measured;
 }
 
 void SftObjective::save_state(const std::filesystem::path& folder) const {
@@ -177,7 +193,14 @@ Metrics SftObjective::evaluate() {
   const autograd::NoGradScope no_grad;
   std::vector<int64_t> rows(static_cast<size_t>(evaluation_->rows()));
   std::iota(rows.begin(), rows.end(), 0);
+  constexpr size_t read_at_once = 64;  // forwards: their copies are pinned memory
+  std::vector<Measured> measured;
   TokenSums sums;
+  const auto read = [&] {
+    kernels::synchronize(model_.device());
+    for (const Measured& forward : measured) sums.add(forward);
+    measured.clear();
+  };
   for (const auto& sequences : cut_into_forwards(*evaluation_, rows, rows_per_forward_, max_tokens_per_forward_)) {
     const MicroBatch batch = make_micro_batch(*evaluation_, sequences, 0);
     nn::PackedAttention attention(model_.config(), batch.tokens.layout);
@@ -185,8 +208,10 @@ Metrics SftObjective::evaluate() {
     const auto result =
         autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels, batch.tokens.layout, 1.0,
                                        model_.softcap(), autograd::LossValue::left_out);
-    sums.add({result.token_loss, result.entropy, result.correct, batch.labels});
+    measured.emplace_back(result, batch.labels);
+    if (measured.size() == read_at_once) read();
   }
+  read();
   return {{"eval_loss", sums.mean(sums.loss)},
           {"eval_entropy", sums.mean(sums.entropy)},
           {"eval_mean_token_accuracy", sums.mean(static_cast<double>(sums.correct))}};

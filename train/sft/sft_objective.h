@@ -29,13 +29,15 @@ class SftObjective final : public Objective {
   uint64_t fingerprint() const override { return training_.fingerprint(); }
   // Metrics: entropy (nats) and mean_token_accuracy over the labelled tokens of the step. NumericError where there is
   // none: whoever makes the set leaves out rows with nothing to learn.
-  StepOutcome accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override;
+  QueuedStep accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override;
   Metrics evaluate() override;
 
  private:
   struct TokenSums;
-  TokenSums accumulate_rank(std::span<const std::vector<int64_t>> forwards, double scale, int64_t step,
-                            int32_t first_sample) const;
+  struct Measured;
+  std::vector<Measured> accumulate_rank(std::span<const std::vector<int64_t>> forwards, double scale, int64_t step,
+                                        int32_t first_sample, QueuedStep& queued) const;
+  StepOutcome outcome_of(std::span<const std::vector<Measured>> ranks) const;
 
   int64_t rows_learnt_ = 0;  // of a stream
   const nn::Transformer& model_;

@@ -71,7 +71,7 @@ TEST_P(DpoGolden, LossesMetricsAndGradientsAreTrls) {
     SCOPED_TRACE(given.at("options").dump());
     const TemporaryFolder folder;
     TinyDpo run(config_of(given.at("options"), folder.path()), pairs, golden("dpo/tiny/adapter").string());
-    const StepOutcome outcome = run.objective->accumulate(std::vector<int64_t>{0, 1, 2}, 0, 1.0);
+    const StepOutcome outcome = run.objective->accumulate(std::vector<int64_t>{0, 1, 2}, 0, 1.0).outcome();
     const double loss = given.at("loss");
     EXPECT_NEAR(outcome.loss, loss, 1e-5 * std::max(1.0, std::abs(loss)));
     for (const auto& [metric, value] : given.at("metrics").items()) {

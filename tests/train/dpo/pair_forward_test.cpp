@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "kernels/cuda/runtime.h"
 #include "tests/train/dpo/tiny_dpo.h"
 #include "train/dpo/pair_batch.h"
 
@@ -76,7 +77,9 @@ Learnt learn(const char* dtype, bool use_peft, Device device, PromptRows prompts
                 learnt.sums.insert(learnt.sums.end(), sums.begin(), sums.end());
                 for (size_t i = 0; i < sums.size(); ++i)
                   gradients[i] = {.chosen = -0.1 - 0.02 * static_cast<double>(i), .rejected = 0.07};
+                return 0.0;
               });
+  kernels::synchronize(device);
   for (const nn::Parameter& parameter : optimizer.parameters()) {
     const Tensor gradient = kernels::moved(parameter.leaf.grad(), {});
     const auto all = gradient.span<float>();

@@ -68,7 +68,7 @@ TEST(GoldenGrpo, AStepOnAModelIsTrls) {
     SCOPED_TRACE(expected["options"].dump());
     TinyGrpo run(config_of(golden, expected["options"]), even_share, prompts_of(golden));
     give_completions(run, golden);
-    const StepOutcome outcome = run.objective->accumulate(rows, 1, 1.0);
+    const StepOutcome outcome = run.objective->accumulate(rows, 1, 1.0).outcome();
     EXPECT_NEAR(outcome.loss, expected["loss"].get<double>(), 1e-5 * std::abs(expected["loss"].get<double>()) + 1e-6);
     for (const auto& [name, value] : expected["metrics"].items())
       EXPECT_NEAR(metric_of(outcome.metrics, name), value.get<double>(), 1e-5 * (1 + value.get<double>())) << name;
@@ -113,6 +113,7 @@ TEST(GoldenGrpo, TheGradientOfEntropiesIsPytorchs) {
                     [&](size_t, const CompletionTokens& found, CompletionGradients gradients) {
                       for (const double entropy : found.entropies) loss += slope * entropy;
                       std::fill(gradients.entropies.begin(), gradients.entropies.end(), slope);
+                      return loss;
                     });
   EXPECT_NEAR(loss, golden["loss"].get<double>(), 1e-6);
   for (const nn::Parameter& parameter : run.model->trainable_parameters()) {

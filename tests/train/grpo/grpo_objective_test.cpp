@@ -351,7 +351,7 @@ std::vector<std::string> groups_of(const std::vector<int64_t>& rows) {
       for (const int32_t id : completions[i].ids) groups[i / 4] += std::to_string(id) + " ";
     return even_share(completions);
   });
-  run.objective->accumulate(rows, 0, 1.0);
+  run.objective->accumulate(rows, 0, 1.0).outcome();
   return groups;
 }
 
