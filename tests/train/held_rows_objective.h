@@ -86,7 +86,7 @@ class HeldRowsObjective final : public Objective {
   std::vector<int64_t> held_, hard_;
 };
 
-inline MakeObjective held_rows(int64_t updates, std::string name = "held_rows") {
+inline MakeObjective held_rows(int64_t updates, const std::string& name = "held_rows") {
   return [updates, name](nn::Transformer& model, const TrainingSet& rows, const SftConfig& config) {
     return std::make_unique<HeldRowsObjective>(model, rows, config, updates, name);
   };

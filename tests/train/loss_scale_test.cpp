@@ -65,7 +65,7 @@ SftConfig half_config(const std::filesystem::path& folder) {
   return config;
 }
 
-MakeObjective overflowing(std::set<int64_t> steps) {
+MakeObjective overflowing(const std::set<int64_t>& steps) {
   return [steps](nn::Transformer& model, const TrainingSet& rows, const SftConfig& config) {
     return std::make_unique<OverflowingObjective>(model, rows, config, steps);
   };
