@@ -10,8 +10,6 @@
 // (kernels/simt/tensor_sum.h), and both walk along k by sixteens to the end of the last stage of 64. Were that not so
 // on a card (device_tests holds both against the formula), takes_warpgroups() returning false would be all there is to
 // change here.
-#include <algorithm>
-
 #include "kernels/cuda/tile/bulk_operand.cuh"
 #include "kernels/cuda/tile/bulk_pipeline.cuh"
 #include "kernels/matmul/cuda/column_statistics.h"
@@ -261,7 +259,10 @@ void start(const ProductArgs& args, const ColumnStatistics& statistics) {
                             {cycles<Square>(args, 563), start<Square, layout, T>},
                             {cycles<Medium>(args, 420), start<Medium, layout, T>},
                             {cycles<Narrow>(args, 300), start<Narrow, layout, T>}};
-  std::ranges::min(choices, {}, &Choice::cycles).start(args, statistics);
+  const Choice* best = choices;
+  for (const Choice& choice : choices)
+    if (choice.cycles < best->cycles) best = &choice;
+  best->start(args, statistics);
 }
 template <class T>
 void start(const ProductArgs& args, const ColumnStatistics& statistics) {

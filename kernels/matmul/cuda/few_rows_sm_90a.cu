@@ -11,8 +11,6 @@
 // two such blocks have room on a multiprocessor: those of this kernel, and those of the next.
 //
 // Steps along k are those of dense.cu, sixteen at a time to the end of the last 64, and so are the bits.
-#include <span>
-
 #include "kernels/cuda/dependent_launch.h"
 #include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/cuda/ptx/wgmma.h"
@@ -336,7 +334,8 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
 
 // So many rows of weights to a tile that the multiprocessor with the most has the least to read, where a tile costs as
 // much as four rows more. `step`: rows that a tile's must be a multiple of.
-Plan plan_for(std::span<const int64_t> columns, int step, int left_rows, bool at_rest) {
+template <int products>
+Plan plan_for(const int64_t (&columns)[products], int step, int left_rows, bool at_rest) {
   Plan best{};
   int64_t least = 0;
   for (int rows = most_rows; rows >= step; rows -= step) {
