@@ -1,5 +1,5 @@
-// Inline PTX, each instruction with a host body for simt; what needs sm_90 stands in ptx/. Fragment layouts are those
-// of the PTX manual ("Matrix fragments for mma"), with g = lane / 4 and t = lane % 4.
+// Inline PTX, each instruction with a host body for simt; what needs sm_90, or few kernels take, stands in ptx/.
+// Fragment layouts are those of the PTX manual ("Matrix fragments for mma"), with g = lane / 4 and t = lane % 4.
 #pragma once
 
 #include "kernels/cuda/device.h"
