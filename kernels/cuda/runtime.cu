@@ -222,7 +222,7 @@ class Runtime final : public DeviceRuntime {
     auto held = std::make_unique<Work>(std::move(work));
     const auto run = [](void* data) noexcept { (*std::unique_ptr<Work>(static_cast<Work*>(data)))(); };
     check(cudaLaunchHostFunc(current_stream(), run, held.get()), "queueing work of the host");
-    held.release();  // run's
+    static_cast<void>(held.release());  // run's
   }
 
   void* stream(int index) override {

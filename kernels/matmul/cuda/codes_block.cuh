@@ -142,13 +142,13 @@ __device__ __forceinline__ void decode_codes(Right& right, const TeamThread& thr
   uint4* decoded = memory.decoded[0][thread.weight][thread.first_stage()].of(thread);
   constexpr int stage_pitch = static_cast<int>(sizeof(DecodedStage) / sizeof *decoded);
   int to_other = static_cast<int>(sizeof memory.decoded[0] / sizeof *decoded), places_left = places;
-  int round = 0, step = thread.first_stage();
+  int step = thread.first_stage();
   const auto decode_stage = [&](int stage) {
     WeightFragments<T> fragments;
     right.decode(fragments, step + stage, place, stage);
     store_decoded(decoded + stage * stage_pitch, fragments);
   };
-  const auto decode_round = [&](int copied, const auto& decode_stages) {
+  const auto decode_round = [&](int round, int copied, const auto& decode_stages) {
     right.copy(filling, copied);
     cp_async_commit();
     decode_stages();
@@ -158,21 +158,21 @@ __device__ __forceinline__ void decode_codes(Right& right, const TeamThread& thr
     filling = place;
     place += --places_left == 0 ? -(places - 1) * place_bytes : place_bytes;
     if (places_left == 0) places_left = places;
-    ++round;
     step += parts;
     cp_async_wait<ahead - 1>();
     end_round();  // the round is decoded, and the next one's codes are there
   };
   const int whole = steps / parts - ahead;  // rounds in which every team has its stages to copy
+  int round = 0;
 #pragma unroll 1
-  while (round < whole)
-    decode_round(team_stages, [&] {
+  for (; round < whole; ++round)
+    decode_round(round, team_stages, [&] {
       LATHE_UNROLL
       for (int stage = 0; stage < team_stages; ++stage) decode_stage(stage);
     });
 #pragma unroll 1
-  while (round < rounds)
-    decode_round(stages_from(step + ahead * parts), [&] {
+  for (; round < rounds; ++round)
+    decode_round(round, stages_from(step + ahead * parts), [&] {
 #pragma unroll 1
       for (int stage = 0; stage < stages_from(step); ++stage) decode_stage(stage);
     });
