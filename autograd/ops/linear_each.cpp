@@ -1,5 +1,7 @@
 #include "autograd/ops/linear_each.h"
 
+#include <utility>
+
 #include "autograd/operation.h"
 #include "kernels/matmul/lora_shrink.h"
 #include "kernels/matmul/products.h"
@@ -15,10 +17,16 @@ struct Unrecorded final : Operation {
   void vjp(Saved&, std::span<Tensor>, InputGradients&) override {}
 };
 
-kernels::LinearProduct product_of(const Tensor& x, const UnrecordedLinear& linear) {
-  return {Tensor::empty({x.dim(0), linear.weight.rows()}, x.dtype(), x.device()),
+kernels::LinearProduct product_into(Tensor out, const UnrecordedLinear& linear) {
+  return {std::move(out),
           linear.weight.value(),
           {.lora_t = {}, .lora_b = {}, .bias = linear.bias, .residual = linear.residual}};
+}
+Tensor empty_product(const Tensor& x, const UnrecordedLinear& linear) {
+  return Tensor::empty({x.dim(0), linear.weight.rows()}, x.dtype(), x.device());
+}
+kernels::LinearProduct product_of(const Tensor& x, const UnrecordedLinear& linear) {
+  return product_into(empty_product(x, linear), linear);
 }
 
 // x·Aᵀ of all adapters of all linears at once, each with its B as a term of its product. In one piece of memory: by
@@ -68,17 +76,13 @@ std::vector<Variable> linear_each_of_rows(const Variable& x, std::span<const Row
   const OperationTimer timer(operation, Direction::forward);
   std::vector<Tensor> outs;
   if (!rows.empty())
-    for (const UnrecordedLinear& linear : rows[0].linears)
-      outs.push_back(Tensor::empty({x.dim(0), linear.weight.rows()}, x.value().dtype(), x.value().device()));
+    for (const UnrecordedLinear& linear : rows[0].linears) outs.push_back(empty_product(x.value(), linear));
   std::vector<kernels::GroupedProduct> products;
   products.reserve(rows.size() * outs.size());
   for (const RowsLinears& own : rows) {
     const Tensor own_x = x.value().slice(0, own.begin, own.end);
     for (size_t i = 0; i < own.linears.size(); ++i)
-      products.push_back({own_x,
-                          {outs[i].slice(0, own.begin, own.end),
-                           own.linears[i].weight.value(),
-                           {.lora_t = {}, .lora_b = {}, .bias = own.linears[i].bias, .residual = {}}}});
+      products.push_back({own_x, product_into(outs[i].slice(0, own.begin, own.end), own.linears[i])});
   }
   kernels::linear_forward_grouped(products);
   return {outs.begin(), outs.end()};

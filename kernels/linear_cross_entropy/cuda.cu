@@ -40,8 +40,8 @@ __device__ __forceinline__ void read_groups(Group (&groups)[count], const Logits
   }
   LATHE_UNROLL
   for (int n = 0; n < count; ++n) {
-    const int64_t i = first + n * stride, left = row.columns - i;
-    groups[n] = load_group<aligned>(row.z + i, left < group_elements ? static_cast<int>(left) : group_elements);
+    const int64_t i = first + n * stride;
+    groups[n] = load_group<aligned>(row.z + i, group_size(row.columns, i));
   }
 }
 
@@ -166,10 +166,8 @@ __device__ __forceinline__ Measured overwrite_with_gradients(const CrossEntropyR
     if (sizeof(T) < sizeof(float)) __syncthreads();
     LATHE_UNROLL
     for (int n = 0; n < together; ++n) {
-      const int64_t i = first + n * stride, left = a.columns - i;
-      if (left > 0)
-        store_group<aligned>(reinterpret_cast<T*>(z) + i, groups[n],
-                             left < group_elements ? static_cast<int>(left) : group_elements);
+      const int64_t i = first + n * stride;
+      if (i < a.columns) store_group<aligned>(reinterpret_cast<T*>(z) + i, groups[n], group_size(a.columns, i));
     }
   }
   return measured;
