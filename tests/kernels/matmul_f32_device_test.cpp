@@ -1,49 +1,27 @@
 // Products of f32 on devices in every shape of tile there is, and of few rows: all have the bits of a CPU with fused
 // multiply-adds, in every layout, whether lines begin at multiples of 16 bytes or not, with what joins a product.
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <string>
-#include <vector>
 
-#include "core/random.h"
-#include "kernels/copy/copy.h"
 #include "kernels/cuda/queued_work.h"
-#include "kernels/cuda/runtime.h"
-#include "kernels/matmul/matmul.h"
-#include "kernels/simd/isa.h"
+#include "tests/kernels/f32_device.h"
 
 namespace lathe::kernels {
 namespace {
 
-class MatmulF32Device : public ::testing::TestWithParam<DeviceKind> {
+class MatmulF32Device : public F32OnDevice {
  protected:
   void SetUp() override {
-    if (const std::string why = why_unavailable(device()); !why.empty()) GTEST_SKIP() << why;
-    if (active_isa() == Isa::baseline) GTEST_SKIP() << "this CPU has no fused multiply-add";
+    F32OnDevice::SetUp();
+    if (!IsSkipped() && active_isa() == Isa::baseline) GTEST_SKIP() << "this CPU has no fused multiply-add";
   }
-  Device device() const { return {GetParam()}; }
   // A row of tiles for every other multiprocessor: simt has two, an H100 132.
   int64_t rows() const { return GetParam() == DeviceKind::simt ? 20 : 4180; }
-  Tensor random_matrix(int64_t rows, int64_t columns) {
-    const Tensor made = Tensor::empty({rows, columns}, DType::f32);
-    for (float& value : made.span<float>()) value = static_cast<float>(random_.below(20001)) * 1e-4f - 1.0f;
-    return made;
-  }
   static Tensor constant(int64_t rows, int64_t columns, float value) {
     const Tensor made = Tensor::empty({rows, columns}, DType::f32);
     for (float& each : made.span<float>()) each = value;
     return made;
   }
-  Tensor there(const Tensor& tensor) const { return moved(tensor, device()); }
-  static std::vector<std::byte> bytes(const Tensor& tensor) {
-    std::vector<std::byte> result(static_cast<size_t>(tensor.nbytes()));
-    copy_bytes({}, result.data(), tensor.device(), tensor.raw(), tensor.nbytes());
-    return result;
-  }
-
- private:
-  RandomStream random_{2, RandomPurpose::test};
 };
 
 INSTANTIATE_TEST_SUITE_P(, MatmulF32Device, ::testing::Values(DeviceKind::simt, DeviceKind::cuda),
@@ -54,31 +32,11 @@ constexpr int64_t column_counts[] = {40, 100, 150, 200};
 constexpr int64_t k = 1077, rank = 5;
 
 TEST_P(MatmulF32Device, forward_has_the_bits_of_the_cpu_in_every_tile) {
-  for (const int64_t n : column_counts) {
-    const Tensor x = random_matrix(rows(), k), weight = random_matrix(n, k);
-    const Tensor t = random_matrix(rows(), rank), b = random_matrix(n, rank);
-    const Tensor bias = random_matrix(1, n).view({n}), residual = random_matrix(rows(), n);
-    const Tensor out = Tensor::empty({rows(), n}, DType::f32), on_device = there(out);
-    linear_forward(out, x, weight, {.lora_t = t, .lora_b = b, .bias = bias, .residual = residual});
-    linear_forward(on_device, there(x), there(weight),
-                   {.lora_t = there(t), .lora_b = there(b), .bias = there(bias), .residual = there(residual)});
-    EXPECT_EQ(bytes(on_device), bytes(out)) << n << " columns";
-  }
+  for (const int64_t n : column_counts) expect_the_forward_of_the_cpu(rows(), n, k, rank);
 }
 
 TEST_P(MatmulF32Device, input_gradient_has_the_bits_of_the_cpu_in_every_tile) {
-  for (const int64_t n : column_counts) {
-    const Tensor grad_out = random_matrix(rows(), k), weight = random_matrix(k, n);
-    const Tensor dt = random_matrix(rows(), rank), a = random_matrix(rank, n);
-    const Tensor out = Tensor::empty({rows(), n}, DType::f32), on_device = there(out);
-    linear_input_gradient({.grad_x = out, .grad_out = grad_out, .weight = weight, .lora_dt = dt, .lora_a = a});
-    linear_input_gradient({.grad_x = on_device,
-                           .grad_out = there(grad_out),
-                           .weight = there(weight),
-                           .lora_dt = there(dt),
-                           .lora_a = there(a)});
-    EXPECT_EQ(bytes(on_device), bytes(out)) << n << " columns";
-  }
+  for (const int64_t n : column_counts) expect_the_input_gradient_of_the_cpu(rows(), n, k, rank);
 }
 
 TEST_P(MatmulF32Device, weight_gradient_has_the_bits_of_the_cpu_in_every_tile) {
@@ -103,22 +61,8 @@ TEST_P(MatmulF32Device, chains_of_few_tiles_have_the_bits_of_the_cpu) {
   const JoinedChains joined;
   for (const int64_t terms : {1024, 1030, 2600}) {
     for (const int64_t n : {33, 50}) {
-      constexpr int64_t m = 20;
-      const Tensor x = random_matrix(m, terms), weight = random_matrix(n, terms), turned = random_matrix(terms, n);
-      const Tensor t = random_matrix(m, rank), b = random_matrix(n, rank), a = random_matrix(rank, n);
-      const Tensor bias = random_matrix(1, n).view({n}), residual = random_matrix(m, n);
-      const Tensor out = Tensor::empty({m, n}, DType::f32), on_device = there(out);
-      linear_forward(out, x, weight, {.lora_t = t, .lora_b = b, .bias = bias, .residual = residual});
-      linear_forward(on_device, there(x), there(weight),
-                     {.lora_t = there(t), .lora_b = there(b), .bias = there(bias), .residual = there(residual)});
-      EXPECT_EQ(bytes(on_device), bytes(out)) << n << " columns, k " << terms;
-      linear_input_gradient({.grad_x = out, .grad_out = x, .weight = turned, .lora_dt = t, .lora_a = a});
-      linear_input_gradient({.grad_x = on_device,
-                             .grad_out = there(x),
-                             .weight = there(turned),
-                             .lora_dt = there(t),
-                             .lora_a = there(a)});
-      EXPECT_EQ(bytes(on_device), bytes(out)) << n << " columns, k " << terms << ", gradient";
+      expect_the_forward_of_the_cpu(20, n, terms, rank);
+      expect_the_input_gradient_of_the_cpu(20, n, terms, rank);
     }
   }
   EXPECT_GE(joined.launches, 4);  // of 1024 and 2600

@@ -90,7 +90,20 @@ struct QueuedNames final : kernels::QueuedWorkListener {
   static bool is_wait(const std::string& name) { return name == kernels::waited || name == kernels::queued_copy; }
 };
 
-// Between them the device would have nothing to do.
+// Of a run whose steps have two forwards each. Between waiting and the optimiser the device would have nothing to do.
+// `host_works`: what the gradient is made of goes through the host in the device's queue so often.
+template <class Run>
+void expect_no_wait_in_the_second_step(Run& run, int64_t host_works) {
+  run.train(1);  // the allocator has what it needs
+  const QueuedNames queued;
+  run.train(2);
+  EXPECT_GT(queued.first_wait() - queued.names.begin(), 100);
+  EXPECT_TRUE(queued.queued_before_waiting("adamw"));
+  EXPECT_TRUE(queued.waits_at_its_end_alone());
+  EXPECT_EQ(queued.waits(), 2) << "for what was measured, and for the norm";
+  EXPECT_EQ(std::count(queued.names.begin(), queued.names.end(), kernels::queued_host_work), host_works);
+}
+
 TEST(TrainingStep, WaitsForNothingBeforeTheOptimiserIsQueued) {
   const TemporaryFolder folder;
   SftConfig config = tiny_config(folder.path());
@@ -99,27 +112,7 @@ TEST(TrainingStep, WaitsForNothingBeforeTheOptimiserIsQueued) {
   config.gradient_accumulation_steps = 2;  // two forwards
   config.max_steps = 3;
   TinyRun run(config, random_rows(8, 3), {}, {.device = simt});
-  run.train(1);  // the allocator has what it needs
-  const QueuedNames queued;
-  run.train(2);
-  EXPECT_GT(queued.first_wait() - queued.names.begin(), 100);
-  EXPECT_TRUE(queued.queued_before_waiting("adamw"));
-  EXPECT_TRUE(queued.waits_at_its_end_alone());
-  EXPECT_EQ(queued.waits(), 2) << "for what was measured, and for the norm";
-}
-
-// As above, of the second step of a run whose steps have two forwards each. What the gradient is made of goes through
-// the host in the device's queue.
-template <class Run>
-void expect_no_wait_in_the_second_step(Run& run, int64_t host_works) {
-  run.train(1);
-  const QueuedNames queued;
-  run.train(2);
-  EXPECT_GT(queued.first_wait() - queued.names.begin(), 100);
-  EXPECT_TRUE(queued.queued_before_waiting("adamw"));
-  EXPECT_TRUE(queued.waits_at_its_end_alone());
-  EXPECT_EQ(queued.waits(), 2);
-  EXPECT_EQ(std::count(queued.names.begin(), queued.names.end(), kernels::queued_host_work), host_works);
+  expect_no_wait_in_the_second_step(run, 0);
 }
 
 TEST(TrainingStep, OfDpoWaitsForNothingBeforeTheOptimiserIsQueued) {
