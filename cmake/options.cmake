@@ -14,6 +14,8 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 set(lathe_sections $<$<CONFIG:Release>:-ffunction-sections>)
 # For rooms that wait for a network or a person: half the size of -O2.
 set(lathe_small $<$<CONFIG:Release>:-Os>)
+# For what a test itself does, which is next to nothing beside what it calls: nine tenths of the time in GCC's optimiser.
+set(lathe_quick $<$<CONFIG:Release>:-O0>)
 
 option(LATHE_TESTS "Build the tests" ON)
 option(LATHE_BENCH "Build lathe-bench (needs Google Benchmark)" ON)

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <unordered_map>
 #include <unordered_set>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/mapped_file.h"
 
 namespace lathe {

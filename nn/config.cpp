@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "kernels/experts/experts.h"
 #include "nn/layer_layout.h"
 

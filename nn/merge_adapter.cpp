@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "core/thread_pool.h"
 #include "kernels/add/add.h"
 #include "kernels/copy/copy.h"

@@ -1,11 +1,11 @@
 #include "nn/model_directory.h"
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "core/atomic_write.h"
 #include "core/json.h"
+#include "core/json_value.h"
 
 namespace lathe::nn {
 namespace {

@@ -1,12 +1,12 @@
 #include "nn/quantize_model.h"
 
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "nn/layer_layout.h"
 #include "nn/model_directory.h"
 #include "nn/weights/bitsandbytes.h"

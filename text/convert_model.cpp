@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "core/json_value.h"
 #include "data/tokenizer/gguf_tokenizer.h"
 #include "nn/convert/gguf_model.h"
 #include "nn/convert/hf_model.h"

@@ -3,8 +3,9 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <vector>
+
+#include "core/json_value.h"
 
 namespace lathe::text {
 

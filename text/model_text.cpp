@@ -1,9 +1,9 @@
 #include "text/model_text.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "text/generation_config.h"
 
 namespace lathe::text {

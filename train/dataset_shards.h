@@ -1,10 +1,10 @@
 // Folders of shards as the rows of a run, or the reason why they cannot be.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "core/json_value.h"
 #include "text/model_text.h"
 #include "train/training_set.h"
 

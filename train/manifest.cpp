@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
 #include "core/digits.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "core/mapped_file.h"
 
 namespace lathe::train {

@@ -3,12 +3,12 @@
 #include <xxhash.h>
 
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
 #include "core/digits.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "core/thread_pool.h"
 #include "data/readers/text_lines.h"
 #include "data/shards/manifest.h"

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "core/digits.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 
 namespace lathe::train {
 namespace {

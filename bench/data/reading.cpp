@@ -9,11 +9,11 @@
 #include <cstring>
 #include <ctime>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <span>
 #include <vector>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/mapped_file.h"
 #include "data/shards/shards.h"
 #include "data/shuffle/permutation.h"

@@ -7,10 +7,10 @@
 #include <fstream>
 #include <limits>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "nn/model_path.h"
 #include "programs/cli/program.h"
 #include "text/model_text.h"

@@ -2,7 +2,6 @@
 #include <cstdio>
 #include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "bench/data/reading.h"
 #include "bench/data/tokenizing.h"
@@ -14,6 +13,7 @@
 #include "bench/order/order.h"
 #include "bench/serve/serve.h"
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/thread_pool.h"
 #include "kernels/cuda/cublaslt.h"
 #include "kernels/cuda/runtime.h"

@@ -6,13 +6,13 @@
 #include <cmath>
 #include <cstdio>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "bench/kernels/ceilings.h"
 #include "bench/kernels/clock.h"
 #include "bench/timing_options.h"
+#include "core/json_value.h"
 #include "core/random.h"
 #include "core/tensor.h"
 #include "core/thread_pool.h"

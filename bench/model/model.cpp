@@ -7,11 +7,11 @@
 #include <chrono>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "bench/kernels/ceilings.h"
 #include "bench/model/profile.h"
 #include "core/fork_count.h"
+#include "core/json_value.h"
 #include "core/memory.h"
 #include "core/random.h"
 #include "core/thread_pool.h"

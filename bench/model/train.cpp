@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include "bench/kernels/ceilings.h"
 #include "bench/model/model.h"
 #include "bench/model/profile.h"
+#include "core/json_value.h"
 #include "core/random.h"
 #include "core/thread_pool.h"
 #include "kernels/cuda/runtime.h"

@@ -9,12 +9,12 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "bench/kernels/clock.h"
 #include "bench/timing_options.h"
+#include "core/json_value.h"
 #include "core/random.h"
 #include "core/tensor.h"
 #include "core/thread_pool.h"

@@ -11,10 +11,10 @@
 #include <cmath>
 #include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/random.h"
 
 namespace lathe::bench {

@@ -5,13 +5,13 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "bench/serve/lengths.h"
 #include "bench/serve/load.h"
 #include "bench/serve/plot.h"
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "core/json_value.h"
 
 namespace lathe::bench {
 namespace {

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "core/error.h"
 #include "core/hub/partial_file.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "core/mapped_file.h"
 
 namespace lathe::hub {

@@ -1,9 +1,9 @@
 #include "data/chat_template/chat_template.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "data/chat_template/interpreter.h"
 #include "data/chat_template/parser.h"
 

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <nlohmann/json.hpp>
 
+#include "core/json_value.h"
 #include "data/chat_template/lexer.h"
 #include "data/chat_template/value.h"
 #include "data/tokenizer/utf8.h"

@@ -7,11 +7,11 @@
 #pragma once
 
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "core/json_value.h"
 #include "data/chat_template/chat_template.h"
 #include "data/documents/document_rows.h"
 

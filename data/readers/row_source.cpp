@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "data/readers/arrow/arrow_rows.h"
 #include "data/readers/text_lines.h"
 

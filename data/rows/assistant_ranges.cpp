@@ -1,8 +1,7 @@
 #include "data/rows/assistant_ranges.h"
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
+#include "core/json_value.h"
 
 namespace lathe::data {
 

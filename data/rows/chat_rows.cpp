@@ -1,9 +1,8 @@
 #include "data/rows/chat_rows.h"
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 
 namespace lathe::data {
 

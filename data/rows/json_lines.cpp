@@ -3,12 +3,12 @@
 #include <simdjson.h>
 
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <unordered_map>
 #include <utility>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "core/mapped_file.h"
 #include "data/readers/row_source.h"
 #include "data/readers/text_lines.h"

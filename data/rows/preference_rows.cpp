@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/thread_pool.h"
 #include "data/rows/chat_rows.h"
 #include "data/rows/json_lines.h"

@@ -1,9 +1,9 @@
 #include "data/rows/row_fields.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 
 namespace lathe::data {
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "core/thread_pool.h"
 #include "data/rows/assistant_ranges.h"
 #include "data/rows/chat_rows.h"

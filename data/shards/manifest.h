@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "core/json_value.h"
 #include "data/rows/sft_rows.h"
 
 namespace lathe::data {

@@ -3,12 +3,12 @@
 
 #include <cstdint>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "core/json_value.h"
 #include "data/rows/preference_rows.h"
 #include "data/rows/prompt_rows.h"
 #include "data/rows/sft_rows.h"

@@ -1,11 +1,11 @@
 #include "data/shards/source_license.h"
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <string_view>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 
 namespace lathe::data {
 namespace {

@@ -1,9 +1,8 @@
 #include "data/tokenizer/decoder.h"
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "data/tokenizer/utf8.h"
 
 namespace lathe::data {

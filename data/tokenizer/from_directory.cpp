@@ -2,10 +2,10 @@
 #include <simdjson.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "core/mapped_file.h"
 #include "data/tokenizer/parts.h"
 #include "data/tokenizer/tokenizer_config.h"

@@ -1,10 +1,10 @@
 #include "data/tokenizer/gguf_pre_tokenizers.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "core/error.h"
+#include "core/json_value.h"
 
 namespace lathe::data {
 namespace {

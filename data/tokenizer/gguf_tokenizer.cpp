@@ -1,10 +1,10 @@
 #include "data/tokenizer/gguf_tokenizer.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "data/tokenizer/gguf_pre_tokenizers.h"
 #include "data/tokenizer/parts.h"
 

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "data/tokenizer/character_filters.h"
 #include "data/tokenizer/composed_text.h"
 #include "data/tokenizer/utf8.h"

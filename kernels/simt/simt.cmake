@@ -49,7 +49,7 @@ endfunction()
 add_library(lathe_simt_kernels OBJECT ${simt_kernels})
 target_link_libraries(lathe_simt_kernels PRIVATE lathe_flags)
 # Debug information names the lines of faults.
-set(simt_flags $<IF:$<CONFIG:Debug>,-O0,-O1> -g -Wno-unused-function -Wno-unknown-pragmas)
+set(simt_flags $<IF:$<CONFIG:Debug>,-O0,-O1> $<IF:$<CONFIG:Debug>,-g,-g1> -Wno-unused-function -Wno-unknown-pragmas)
 if(NOT LATHE_SANITIZE)
   # Not ThreadSanitizer: only its calls before every access, which memory_checks.cpp answers.
   list(APPEND simt_flags -fsanitize=thread)

@@ -1,9 +1,9 @@
+#include "core/json_value.h"
 #include "nn/convert/hf_model.h"
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <numbers>
 
 #include "core/error.h"

@@ -1,12 +1,12 @@
 #include "nn/families/family.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "core/nearest_name.h"
 #include "nn/families/hf_fields.h"
 #include "nn/layer_layout.h"

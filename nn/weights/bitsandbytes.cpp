@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "kernels/nf4/codebook.h"
 #include "kernels/quantization/dynamic_map.h"
 

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "nn/weights/safetensors.h"
 
 namespace lathe::nn {

@@ -1,11 +1,11 @@
 #include "nn/weights/peft.h"
 
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "nn/weights/misplaced_file.h"
 #include "nn/weights/peft_config_file.h"
 #include "nn/weights/safetensors.h"

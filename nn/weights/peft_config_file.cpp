@@ -2,11 +2,11 @@
 
 #include <cmath>
 #include <cstdio>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 
 namespace lathe::nn {
 namespace {

@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <unordered_map>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "nn/weights/misplaced_file.h"
 
 namespace lathe::nn {

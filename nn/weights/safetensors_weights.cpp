@@ -1,10 +1,10 @@
 // The weights of a Hugging Face directory: model.safetensors, or the shards of its index.
-#include <nlohmann/json.hpp>
 #include <set>
 #include <unordered_map>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "kernels/copy/copy.h"
 #include "nn/weights/misplaced_file.h"
 #include "nn/weights/safetensors.h"

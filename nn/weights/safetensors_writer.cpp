@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "core/json_value.h"
 
 namespace lathe::nn {
 namespace {

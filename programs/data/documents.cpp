@@ -3,11 +3,11 @@
 
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "core/json_value.h"
 #include "data/documents/document_rows.h"
 #include "data/documents/document_template.h"
 #include "programs/cli/messages.h"

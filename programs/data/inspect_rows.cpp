@@ -4,9 +4,9 @@
 
 #include <fstream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/printable.h"
 #include "data/readers/row_source.h"
 #include "data/shards/row_kinds.h"

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "core/json_value.h"
 #include "data/rows/sft_rows.h"
 #include "data/tokenizer/tokenizer.h"
 

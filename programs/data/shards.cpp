@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/printable.h"
 #include "core/thread_pool.h"
 #include "data/shards/shards.h"

@@ -4,10 +4,10 @@
 #include <chrono>
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/memory.h"
 #include "core/thread_pool.h"
 #include "data/shards/shard_tokenization.h"

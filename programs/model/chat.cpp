@@ -4,9 +4,9 @@
 
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "programs/cli/messages.h"
 #include "programs/cli/session.h"
 #include "programs/model/commands.h"

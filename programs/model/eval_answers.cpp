@@ -2,12 +2,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "autograd/ops/linear_cross_entropy.h"
 #include "autograd/recording.h"
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/printable.h"
 #include "data/rows/sft_rows.h"
 #include "kernels/copy/copy.h"

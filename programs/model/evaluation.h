@@ -1,11 +1,11 @@
 // What lathe-model eval measures, and how it is told.
 #pragma once
 
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "core/json_value.h"
 #include "kernels/sampling/sampling.h"
 #include "programs/cli/session.h"
 

@@ -5,9 +5,9 @@
 #include <iostream>
 #include <iterator>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "programs/cli/session.h"
 #include "programs/model/commands.h"
 #include "serve/engine/engine.h"

@@ -3,11 +3,11 @@
 
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "core/digits.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "core/printable.h"
 #include "nn/weight_check.h"
 #include "programs/cli/messages.h"

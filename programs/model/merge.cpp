@@ -3,10 +3,10 @@
 
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/thread_pool.h"
 #include "nn/adapter.h"
 #include "nn/merge_adapter.h"

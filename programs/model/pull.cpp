@@ -2,10 +2,10 @@
 #include <fmt/format.h>
 
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/hub/cache.h"
+#include "core/json_value.h"
 #include "core/printable.h"
 #include "nn/model_path.h"
 #include "programs/cli/messages.h"

@@ -2,8 +2,8 @@
 #include <fmt/format.h>
 
 #include <memory>
-#include <nlohmann/json.hpp>
 
+#include "core/json_value.h"
 #include "core/thread_pool.h"
 #include "nn/quantize_model.h"
 #include "programs/cli/messages.h"

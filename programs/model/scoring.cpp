@@ -1,10 +1,10 @@
 #include "programs/model/scoring.h"
 
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 
 namespace lathe::programs {
 namespace {

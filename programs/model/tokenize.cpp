@@ -4,9 +4,9 @@
 #include <iostream>
 #include <iterator>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/mapped_file.h"
 #include "core/printable.h"
 #include "nn/model_path.h"

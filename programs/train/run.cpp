@@ -6,11 +6,11 @@
 #include <chrono>
 #include <csignal>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "core/atomic_write.h"
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/memory.h"
 #include "core/thread_pool.h"
 #include "nn/adapter.h"

@@ -4,12 +4,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "core/json_value.h"
 #include "serve/http/answer_parser.h"
 #include "serve/http/api_error.h"
 #include "serve/http/choice.h"

@@ -1,11 +1,11 @@
 #include "serve/http/answer_grammar.h"
 
-#include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "serve/http/api_error.h"
 
 namespace lathe::http {

@@ -1,6 +1,6 @@
 #include "serve/http/api_error.h"
 
-#include <nlohmann/json.hpp>
+#include "core/json_value.h"
 
 namespace lathe::http {
 

@@ -6,10 +6,10 @@
 
 #include <cerrno>
 #include <ctime>
-#include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "core/error.h"
+#include "core/json_value.h"
 
 namespace lathe::http {
 

@@ -1,8 +1,7 @@
 // The body of /v1/chat/completions, and the messages of /tokenize.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
+#include "core/json_value.h"
 #include "data/chat_template/chat_template.h"
 #include "serve/http/generation_settings.h"
 #include "serve/http/tools/tool_request.h"

@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "core/json.h"
+#include "core/json_value.h"
 #include "serve/http/api_error.h"
 
 namespace lathe::http {

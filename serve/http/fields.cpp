@@ -2,10 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "serve/http/api_error.h"
 
 namespace lathe::http {

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <charconv>
-#include <nlohmann/json.hpp>
 #include <random>
 
 #include "core/json.h"
+#include "core/json_value.h"
 #include "serve/http/answer_grammar.h"
 #include "serve/http/api_error.h"
 

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <nlohmann/json.hpp>
 
+#include "core/json_value.h"
 #include "serve/http/page.h"
 
 namespace lathe::http {

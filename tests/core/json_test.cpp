@@ -4,9 +4,9 @@
 
 #include <chrono>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "tests/support/temporary_folder.h"
 
 namespace lathe {

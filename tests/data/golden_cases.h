@@ -7,8 +7,8 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 
+#include "core/json_value.h"
 #include "data/packing/packing.h"
 #include "data/rows/sft_rows.h"
 #include "data/tokenizer/tokenizer.h"

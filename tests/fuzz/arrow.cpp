@@ -1,7 +1,7 @@
 // Arrow's stream and file formats, to their rows as JSON.
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "data/readers/row_source.h"
 #include "data/rows/json_lines.h"
 #include "tests/fuzz/input_file.h"

@@ -1,7 +1,6 @@
 // A chat template, and behind a zero byte the messages as JSON (without one: a short chat).
 #include "data/chat_template/chat_template.h"
-
-#include <nlohmann/json.hpp>
+#include "core/json_value.h"
 
 #include "core/error.h"
 #include "core/json.h"

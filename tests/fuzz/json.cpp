@@ -1,9 +1,8 @@
 // core/json.h: any bytes are a value or a FormatError, and every value has its number and its excerpt, or an error.
 #include "core/json.h"
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
+#include "core/json_value.h"
 #include "tests/fuzz/input_file.h"
 
 namespace {

@@ -1,7 +1,6 @@
 // A schema of the reward json: two lines, the schema and a value for it.
 #include "train/grpo/rewards/json_schema.h"
-
-#include <nlohmann/json.hpp>
+#include "core/json_value.h"
 
 #include "core/error.h"
 #include "core/json.h"

@@ -1,11 +1,10 @@
 // manifest.json of a folder of shards, with the hash of its text put right.
 #include <xxhash.h>
 
-#include <nlohmann/json.hpp>
-
 #include "core/digits.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "data/shards/shards.h"
 #include "data/shards/text_identity.h"
 #include "tests/fuzz/input_file.h"

@@ -4,13 +4,13 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "autograd/ops/linear_cross_entropy.h"
 #include "autograd/recording.h"
 #include "core/error.h"
+#include "core/json_value.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/attention_context.h"
 #include "nn/model_files.h"

@@ -9,9 +9,9 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "core/json_value.h"
 #include "core/random.h"
 #include "tests/support/temporary_folder.h"
 

@@ -1,9 +1,8 @@
 // Grammars: which texts an expression, a schema or a choice lets through, and what is refused by name.
 #include "serve/engine/grammar/grammar.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
-
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "serve/engine/grammar/automaton.h"

@@ -2,10 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "autograd/ops/linear_cross_entropy.h"
 #include "autograd/recording.h"
+#include "core/json_value.h"
 #include "core/thread_pool.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/attention_context.h"

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <initializer_list>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/random.h"
 #include "data/tokenizer/utf8.h"
 #include "serve/engine/grammar/token_masks.h"

@@ -1,10 +1,10 @@
 #include "tests/support/golden.h"
 
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/mapped_file.h"
 
 namespace lathe::testing {

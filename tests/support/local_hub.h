@@ -4,9 +4,9 @@
 #include <charconv>
 #include <map>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "core/hub/digest.h"
+#include "core/json_value.h"
 #include "tests/support/local_server.h"
 
 namespace lathe::testing {

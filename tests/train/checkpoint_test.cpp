@@ -1,11 +1,10 @@
 // Checkpoints: whole or passed over, for the same run alone, exact on resume.
 #include "train/checkpoint.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
 
 #include <unistd.h>
-
-#include <nlohmann/json.hpp>
 
 #include "tests/train/tiny_run.h"
 #include "train/manifest.h"

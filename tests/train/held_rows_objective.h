@@ -4,10 +4,10 @@
 #pragma once
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "core/atomic_write.h"
+#include "core/json_value.h"
 #include "tests/train/tiny_run.h"
 
 namespace lathe::train {

@@ -1,9 +1,8 @@
 // The schedules against transformers' get_scheduler (tests/golden/kernels/schedules.json).
 #include "train/learning_rate_schedule.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
-
-#include <nlohmann/json.hpp>
 
 #include "tests/train/tiny_run.h"
 

@@ -1,11 +1,11 @@
 // Training in float16: the scale's schedule is torch's; a step that overflows changes nothing but the scale; a stop
 // loses nothing; and the gradients are float32's as far as float16 holds them.
 #include "train/loss_scale.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <set>
 
 #include "tests/train/dpo/tiny_dpo.h"

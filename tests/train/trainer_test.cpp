@@ -2,9 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <vector>
 
+#include "core/json_value.h"
 #include "core/thread_pool.h"
 #include "nn/weights/safetensors.h"
 #include "tests/train/tiny_run.h"

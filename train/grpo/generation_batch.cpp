@@ -1,10 +1,9 @@
 #include "train/grpo/generation_batch.h"
 
-#include <nlohmann/json.hpp>
-
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "core/mapped_file.h"
 
 namespace lathe::train {

@@ -1,12 +1,12 @@
 #include "train/grpo/shared_answers.h"
 
 #include <iterator>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "train/objective.h"
 
 namespace lathe::train {

@@ -4,10 +4,9 @@
 #include <charconv>
 #include <cmath>
 
-#include <nlohmann/json.hpp>
-
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "nn/lora_start.h"
 #include "nn/weights/peft.h"
 

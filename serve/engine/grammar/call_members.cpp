@@ -1,11 +1,11 @@
 #include "serve/engine/grammar/call_members.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "core/json.h"
+#include "core/json_value.h"
 #include "serve/engine/grammar/characters.h"
 #include "serve/engine/grammar/json_schema.h"
 

@@ -1,9 +1,9 @@
 // Calls of functions as a grammar: the texts that a model's family puts around them, and a schema for each function.
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "core/json_value.h"
 #include "serve/engine/grammar/call_members.h"
 #include "serve/engine/grammar/json_schema.h"
 

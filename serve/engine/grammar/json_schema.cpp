@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 
 #include "core/json.h"
+#include "core/json_value.h"
 #include "serve/engine/grammar/characters.h"
 #include "serve/engine/grammar/json_schema.h"
 #include "serve/engine/grammar/json_values.h"

@@ -1,8 +1,8 @@
 // POST /v1/embeddings
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <utility>
 
+#include "core/json_value.h"
 #include "serve/http/completion_request.h"
 #include "serve/http/prompt_tokens.h"
 #include "serve/http/service.h"

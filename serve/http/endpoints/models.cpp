@@ -1,7 +1,7 @@
 // GET /v1/models and /v1/models/NAME, POST /v1/load_lora_adapter and /v1/unload_lora_adapter
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
+#include "core/json_value.h"
 #include "nn/weights/peft.h"
 #include "serve/http/fields.h"
 #include "serve/http/service.h"

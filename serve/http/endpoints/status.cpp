@@ -1,6 +1,6 @@
 // GET /health, /metrics, /version and the page.
-#include <nlohmann/json.hpp>
 
+#include "core/json_value.h"
 #include "serve/http/openapi.h"
 #include "serve/http/page.h"
 #include "serve/http/service.h"

@@ -1,9 +1,9 @@
 // Text Generation Inference's endpoints: POST /generate, /generate_stream and /, GET /info.
 #include <algorithm>
 #include <ctime>
-#include <nlohmann/json.hpp>
 
 #include "core/json.h"
+#include "core/json_value.h"
 #include "serve/http/answer_grammar.h"
 #include "serve/http/generation.h"
 #include "serve/http/prompt_tokens.h"

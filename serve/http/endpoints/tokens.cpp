@@ -1,6 +1,6 @@
 // POST /tokenize and /detokenize, as vLLM has them.
-#include <nlohmann/json.hpp>
 
+#include "core/json_value.h"
 #include "serve/http/prompt_tokens.h"
 #include "serve/http/service.h"
 

@@ -1,8 +1,7 @@
 // The conversation in a request of the Responses API, as chat templates read one.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
+#include "core/json_value.h"
 #include "serve/http/fields.h"
 
 namespace lathe::http {

@@ -3,12 +3,12 @@
 #pragma once
 
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "core/json_value.h"
 #include "serve/http/answer_parts.h"
 #include "serve/http/choice.h"
 

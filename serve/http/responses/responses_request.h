@@ -1,8 +1,7 @@
 // The body of /v1/responses. Nothing is kept between requests: a conversation comes whole, in `input`.
 #pragma once
 
-#include <nlohmann/json.hpp>
-
+#include "core/json_value.h"
 #include "serve/http/chat_request.h"
 
 namespace lathe::http {

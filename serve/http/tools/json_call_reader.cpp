@@ -1,10 +1,10 @@
 #include "serve/http/tools/json_call_reader.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 
 namespace lathe::http {
 namespace {

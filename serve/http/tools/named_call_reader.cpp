@@ -1,11 +1,11 @@
 #include "serve/http/tools/named_call_reader.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 
 namespace lathe::http {
 namespace {

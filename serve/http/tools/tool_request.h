@@ -2,11 +2,11 @@
 #pragma once
 
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "core/json_value.h"
 #include "serve/http/fields.h"
 #include "serve/http/tools/named_call_reader.h"
 #include "serve/http/tools/tool_format.h"

@@ -1,9 +1,8 @@
 // What the golden templates cannot show: hostile templates, whose text is whose, and Jinja's rules one by one.
 #include "data/chat_template/chat_template.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
-
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 

@@ -5,9 +5,9 @@
 #include <fstream>
 #include <iterator>
 #include <map>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "data/chat_template/chat_template.h"
 
 namespace lathe::data {

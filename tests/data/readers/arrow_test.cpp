@@ -3,9 +3,9 @@
 
 #include <fstream>
 #include <iterator>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/json_value.h"
 #include "core/random.h"
 #include "data/readers/row_source.h"
 #include "data/rows/json_lines.h"

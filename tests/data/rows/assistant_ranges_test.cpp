@@ -1,8 +1,7 @@
 #include "data/rows/assistant_ranges.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
-
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "data/chat_template/chat_template.h"

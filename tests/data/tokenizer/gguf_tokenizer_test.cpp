@@ -1,11 +1,11 @@
 #include "data/tokenizer/gguf_tokenizer.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/mapped_file.h"

@@ -1,9 +1,9 @@
 // Automata cut as PCRE2 does, which has the patterns' meaning.
 #include "data/tokenizer/split_pattern.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <random>
 #include <thread>

@@ -1,9 +1,9 @@
 #include "nn/weights/gptq_awq.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
 
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "nn/weights/safetensors.h"
 #include "tests/nn/golden_files.h"

@@ -11,10 +11,10 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "core/json_value.h"
 #include "nn/model_files.h"
 #include "serve/http/server.h"
 #include "serve/http/service.h"

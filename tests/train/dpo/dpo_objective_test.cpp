@@ -1,11 +1,11 @@
 // A DPO run: TRL's losses, metrics and gradients of an adapter; what must not change a bit; what the reference is; what
 // a stop leaves; and that it learns.
 #include "train/dpo/dpo_objective.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "core/thread_pool.h"
 #include "nn/weights/safetensors.h"

@@ -1,11 +1,11 @@
 // Losses of preference optimisation: TRL's numbers for one pair and for two, TRL's losses and gradients of random
 // batches (tests/golden/dpo), and gradients against numerical differentiation.
 #include "train/dpo/preference_loss.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "tests/train/tiny_run.h"
 

@@ -1,9 +1,8 @@
 // Rewards to advantages as TRL computes them (tests/golden/grpo/advantages.json), and what has no reward.
 #include "train/grpo/advantages.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
-
-#include <nlohmann/json.hpp>
 
 #include "tests/train/tiny_run.h"
 

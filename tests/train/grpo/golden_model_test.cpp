@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
+#include "core/json_value.h"
 #include "tests/train/grpo/tiny_grpo.h"
 
 namespace lathe::train {

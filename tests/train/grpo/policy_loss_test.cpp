@@ -1,10 +1,10 @@
 // Losses, gradients and metrics of TRL's GRPOTrainer on the same numbers (tests/golden/grpo), and the published table.
 #include "train/grpo/policy_loss.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <nlohmann/json.hpp>
 
 #include "tests/train/tiny_run.h"
 

@@ -1,6 +1,6 @@
 #include "train/grpo/rewards/reward.h"
 
-#include <nlohmann/json.hpp>
+#include "core/json_value.h"
 
 namespace lathe::train {
 

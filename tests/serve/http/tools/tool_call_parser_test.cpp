@@ -1,11 +1,11 @@
 // Calls of functions found in answers, however the text was cut into pieces.
 #include "serve/http/tools/tool_call_parser.h"
+#include "core/json_value.h"
 
 #include <gtest/gtest.h>
 
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "data/chat_template/chat_template.h"
 
