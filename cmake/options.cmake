@@ -9,8 +9,7 @@ endif()
 # -O2 keeps the cold build short; the CPU bodies of kernels ask for more themselves (kernels/CMakeLists.txt).
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 
-# For the rooms that both training and serving use: with the linker's --gc-sections a program takes the functions that
-# it calls and no others, so that lathe-serve has a tenth less: no gradients.
+# With the linker's --gc-sections a program takes the functions that it calls and no others: lathe-serve no gradients.
 set(lathe_sections $<$<CONFIG:Release>:-ffunction-sections>)
 # For rooms that wait for a network or a person: half the size of -O2.
 set(lathe_small $<$<CONFIG:Release>:-Os>)

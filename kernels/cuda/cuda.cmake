@@ -21,14 +21,18 @@ message(STATUS "CUDA: ${LATHE_NVCC}")
 # Machine code for sm_80 (which sm_86 and sm_89 run as well) and sm_90 and, for every newer card, PTX. One pass of the
 # front end serves all, so that sm_90 costs a build little.
 set(LATHE_CUDA_ARCHITECTURES "-gencode=arch=compute_80,code=[sm_80,sm_90,compute_80]" CACHE STRING "nvcc's -gencode options")
-set(nvcc_flags -std=c++20 -O3 -lineinfo -I${CMAKE_SOURCE_DIR} -DLATHE_DEVICE_ANCHOR=lathe_cuda_anchor
+option(LATHE_CUDA_LINES "Line numbers of kernels, for profilers and compute-sanitizer: twice the bytes" OFF)
+set(nvcc_flags -std=c++20 -O3 -I${CMAKE_SOURCE_DIR} -DLATHE_DEVICE_ANCHOR=lathe_cuda_anchor
   -Xcompiler=-fPIE,-fno-math-errno
   -fmad=false  # as on the host, multiplications and additions are fused where the source says so and nowhere else
   -Xptxas=-warn-spills,-warn-lmem-usage,-Werror)  # no kernel spills or keeps an array in local memory
+if(LATHE_CUDA_LINES)
+  list(APPEND nvcc_flags -lineinfo)
+endif()
 if(CMAKE_BUILD_TYPE STREQUAL "Release")
   list(APPEND nvcc_flags -DNDEBUG)
 endif()
-# Machine code, PTX and line numbers pack to a quarter. (nvcc 12's own such mode wants a newer driver than its programs
+# Machine code and PTX pack to a quarter. (nvcc 12's own such mode wants a newer driver than its programs
 # do.)
 execute_process(COMMAND ${LATHE_NVCC} --version OUTPUT_VARIABLE nvcc_version)
 if(nvcc_version MATCHES "release ([0-9]+)" AND CMAKE_MATCH_1 GREATER_EQUAL 13)
