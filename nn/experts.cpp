@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "autograd/ops/arithmetic.h"
-#include "autograd/ops/experts.h"
 #include "autograd/ops/keep_rows.h"
 #include "autograd/ops/linear_each.h"
 #include "autograd/recording.h"
@@ -97,16 +96,43 @@ Variable multiply_grouped(const Experts& mixture, const Variable& slots, const a
   return autograd::linear_each_of_rows(gated(mixture.activation, each[0], each[1]), down)[0];
 }
 
+kernels::GateKind gate_kind(Activation activation) {
+  switch (activation) {
+    case Activation::silu: return kernels::GateKind::silu;
+    case Activation::gelu_tanh: return kernels::GateKind::gelu_tanh;
+    case Activation::clamped_silu: break;
+  }
+  return kernels::GateKind::clamped_silu;
+}
+
 }  // namespace
+
+void Experts::make_tables(DType dtype) {
+  const auto table = [&](Linear Expert::*which) {
+    std::vector<kernels::Weight> weights;
+    std::vector<Tensor> biases;
+    for (const Expert& expert : experts) {
+      const Linear& linear = expert.*which;
+      weights.push_back(linear.weight.value());
+      if (linear.bias.defined()) biases.push_back(linear.bias.value());
+    }
+    return kernels::WeightTable::of(std::move(weights), std::move(biases), dtype);
+  };
+  autograd::ExpertTables all{table(&Expert::gate_proj), table(&Expert::up_proj), table(&Expert::down_proj)};
+  tables = all.gate.goes_with(all.up) && all.down.defined() ? std::move(all) : autograd::ExpertTables{};
+}
 
 Variable Experts::operator()(const Variable& x, const BatchRows& batch) const {
   const auto kind = normalised ? kernels::ExpertWeights::normalised : kernels::ExpertWeights::probabilities;
   const Variable logits = router(x, {batch.layout, {}, {}});
+  const bool unrecorded = !autograd::grad_enabled() && !uses_adapters(experts, batch);
+  if (unrecorded && stays_on_device(x.dim(0)))
+    return autograd::grouped_experts(x, logits, per_token, kind, tables, gate_kind(activation));
   const autograd::ExpertChoice choice = autograd::choose_experts(logits, per_token, kind);
   const auto count = static_cast<int64_t>(experts.size());
   const autograd::ExpertRows rows = autograd::expert_rows(choice.chosen, count, x.value().device());
   const Variable slots = autograd::send_to_experts(x, rows);
-  if (!autograd::grad_enabled() && x.dim(0) > 0 && x.dim(0) <= grouped_tokens_most && !uses_adapters(experts, batch))
+  if (unrecorded && x.dim(0) > 0 && x.dim(0) <= grouped_tokens_most)
     return autograd::combine_experts(multiply_grouped(*this, slots, rows), choice.weights, rows);
   std::vector<Variable> parts = autograd::split_slots(slots, rows);
   auto part = parts.begin();

@@ -154,6 +154,7 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
   if (!layout.router) return layer;
   const size_t first = weights_.size();
   layer.feed_forward.experts = weights.experts(layout);
+  layer.feed_forward.experts->make_tables(options_.dtype);
   // An expert that no token of a batch goes through has a gradient of zeros, not none.
   for (size_t i = first; i < weights_.size(); ++i)
     weights_[i].leaf.set_grad(
@@ -179,6 +180,17 @@ Variable Transformer::forward(const TokenBatch& batch, AttentionContext& attenti
   }
   const Variable normed = autograd::rms_norm(x, final_norm_, static_cast<float>(config_.rms_norm_eps), batch.layout);
   return config_.logits_scaling == 1 ? normed : autograd::scale(normed, 1.0 / config_.logits_scaling);
+}
+
+bool Transformer::asks_the_host(int64_t tokens, const std::vector<std::string>& adapters) const {
+  if (std::ranges::none_of(config_.layers, [](const LayerConfig& layer) { return layer.experts; })) return false;
+  const auto changes_experts = [&](const auto& named) {
+    const bool used = adapters.empty() || std::ranges::find(adapters, named.first) != adapters.end();
+    return used && !named.second.config.target_parameters.empty();
+  };
+  return std::ranges::any_of(adapters_, changes_experts) || std::ranges::any_of(layers_, [&](const Layer& layer) {
+           return layer.feed_forward.experts && !layer.feed_forward.experts->stays_on_device(tokens);
+         });
 }
 
 Tensor Transformer::logits(const Tensor& hidden, float temperature) const {

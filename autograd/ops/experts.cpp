@@ -5,6 +5,8 @@
 #include "autograd/operation.h"
 #include "kernels/copy/copy.h"
 #include "kernels/embedding/embedding.h"
+#include "kernels/matmul/cuda/few_rows.h"
+#include "kernels/matmul/grouped.h"
 
 namespace lathe::autograd {
 namespace {
@@ -132,6 +134,35 @@ struct CombineExperts final : Operation {
   }
 };
 
+struct GroupedExperts final : Operation {
+  int64_t per_token;
+  kernels::ExpertWeights kind;
+  const ExpertTables& tables;
+  kernels::GateKind activation;
+  GroupedExperts(int64_t k, kernels::ExpertWeights w, const ExpertTables& t, kernels::GateKind a)
+      : per_token(k), kind(w), tables(t), activation(a) {}
+  std::string_view name() const override { return "grouped_experts"; }
+
+  void forward(Forward& f) {
+    const Tensor &x = f.input(0), &logits = f.input(1);
+    const auto room = [&](const Shape& shape, DType dtype) { return Tensor::empty(shape, dtype, x.device()); };
+    const Tensor weights = room({x.dim(0), per_token}, DType::f32);
+    const auto groups = kernels::ExpertGroups::empty(x.dim(0), logits.dim(1), per_token, x.device());
+    kernels::choose_and_group_experts(weights, groups, logits, kind);
+    const kernels::WeightGroups of_weights{groups.experts, groups.bounds};
+    const int64_t slots = groups.tokens.numel();
+    const Tensor inner = room({slots, tables.gate.rows()}, x.dtype());
+    kernels::grouped_gated_linear(inner, x, groups.tokens, tables.gate, tables.up, of_weights, activation);
+    const Tensor rows = room({slots, tables.down.rows()}, x.dtype());
+    kernels::grouped_linear(rows, inner, tables.down, of_weights);
+    const Tensor out = room(x.shape(), x.dtype());
+    kernels::combine_experts(out, rows, groups.slots, weights);
+    f.output(out);
+  }
+
+  void vjp(Saved&, std::span<Tensor>, InputGradients&) override {}
+};
+
 }  // namespace
 
 ExpertChoice choose_experts(const Variable& logits, int64_t per_token, kernels::ExpertWeights kind) {
@@ -184,6 +215,17 @@ std::vector<Variable> split_slots(const Variable& slots, const ExpertRows& rows)
 
 Variable join_slots(const std::vector<Variable>& parts, const ExpertRows& rows) {
   return apply(JoinSlots(rows), std::span<const Variable>(parts));
+}
+
+bool groups_experts(const ExpertTables& tables, int64_t tokens, int64_t per_token) {
+  static_assert(kernels::most_grouped_tokens == kernels::few_rows_most);
+  return tables.gate.defined() && tokens > 0 && tokens <= kernels::few_rows_most &&
+         per_token <= kernels::most_grouped_choices;
+}
+
+Variable grouped_experts(const Variable& x, const Variable& logits, int64_t per_token, kernels::ExpertWeights kind,
+                         const ExpertTables& tables, kernels::GateKind activation) {
+  return apply(GroupedExperts(per_token, kind, tables, activation), {x, logits});
 }
 
 Variable combine_experts(const Variable& slots, const Variable& weights, const ExpertRows& rows) {

@@ -7,6 +7,8 @@
 #include "autograd/sequence_layout.h"
 #include "autograd/variable.h"
 #include "kernels/experts/experts.h"
+#include "kernels/gated/bodies.h"
+#include "kernels/matmul/weights/weight_table.h"
 
 namespace lathe::autograd {
 
@@ -39,5 +41,17 @@ std::vector<Variable> split_slots(const Variable& slots, const ExpertRows& rows)
 Variable join_slots(const std::vector<Variable>& parts, const ExpertRows& rows);
 // What the experts have made of the slots' rows [R, H] → [T, H], each token's rows summed with its weights.
 Variable combine_experts(const Variable& slots, const Variable& weights, const ExpertRows& rows);
+
+// The linears of all experts, by number; undefined where no body takes them (kernels/matmul/weights/weight_table.h).
+struct ExpertTables {
+  kernels::WeightTable gate, up, down;
+};
+// Whether grouped_experts takes so many tokens of so many experts each.
+bool groups_experts(const ExpertTables& tables, int64_t tokens, int64_t per_token);
+// All of a mixture after its router, x [T, H] and logits [T, E] → [T, H], of few tokens on a device where nothing is
+// recorded: four launches, and what was chosen stays there, so that nobody waits and the step may be captured. The bits
+// of the operations above.
+Variable grouped_experts(const Variable& x, const Variable& logits, int64_t per_token, kernels::ExpertWeights kind,
+                         const ExpertTables& tables, kernels::GateKind activation);
 
 }  // namespace lathe::autograd

@@ -1,7 +1,7 @@
 // Work without sums over [rows, columns]: a thread for each group of eight elements of a row (row.h).
 #pragma once
 
-#include "kernels/cuda/launch.h"
+#include "kernels/cuda/dependent_launch.h"
 #include "kernels/cuda/row.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -35,7 +35,7 @@ __device__ __forceinline__ Elements elements_of_thread(const Tiling& tiling) {
 }
 
 // kernel(args, tiling, more…) with elementwise_threads threads a block.
-template <class Args, class... More>
+template <Launch how = Launch::after, class Args, class... More>
 void launch_elementwise(const char* name, int64_t rows, int64_t columns, void (*kernel)(Args, Tiling, More...),
                         const Args& args, const More&... more) {
   if (rows == 0 || columns == 0) return;
@@ -43,10 +43,11 @@ void launch_elementwise(const char* name, int64_t rows, int64_t columns, void (*
   const int64_t tile_columns = 32 * group_elements * (tiling.beside ? elementwise_warps : 1);
   const int64_t tile_rows = tiling.beside ? rows : (rows + elementwise_warps - 1) / elementwise_warps;
   tiling.tiles_across = static_cast<unsigned>((columns + tile_columns - 1) / tile_columns);
-  launch({.name = name,
-          .grid = dim3(static_cast<unsigned>(tile_rows * tiling.tiles_across)),
-          .block = dim3(elementwise_threads)},
-         kernel, args, tiling, more...);
+  const LaunchConfig config{.name = name,
+                            .grid = dim3(static_cast<unsigned>(tile_rows * tiling.tiles_across)),
+                            .block = dim3(elementwise_threads)};
+  how == Launch::dependent ? launch_dependent(config, kernel, args, tiling, more...)
+                           : launch(config, kernel, args, tiling, more...);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

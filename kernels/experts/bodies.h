@@ -20,6 +20,11 @@ struct ChooseExpertsArgs {
   int64_t row_begin, row_end;
 };
 
+struct GroupExpertsArgs {
+  int32_t *slots, *tokens, *experts, *bounds;
+  int64_t groups;  // places for them
+};
+
 struct ChooseExpertsBackwardArgs {
   DType dtype;
   Matrix grad_logits;
@@ -68,6 +73,9 @@ void combine_experts_backward_rows(CombineExpertsBackwardArgs args);
 // cuda.cu: all rows, in the device's memory.
 template <DeviceKind>
 void choose_experts_rows(const ChooseExpertsArgs& args);
+// `chosen` of the arguments is not used.
+template <DeviceKind>
+void choose_and_group_experts_rows(const ChooseExpertsArgs& args, const GroupExpertsArgs& groups);
 template <DeviceKind>
 void choose_experts_backward_rows(const ChooseExpertsBackwardArgs& args);
 template <DeviceKind>

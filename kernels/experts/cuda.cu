@@ -1,8 +1,10 @@
 // Bound by bandwidth. A warp chooses for a token; what comes back is summed by a thread for each group of columns.
 #include <cmath>
 
+#include "kernels/cuda/dependent_launch.h"
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/experts/bodies.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -51,15 +53,12 @@ __device__ __forceinline__ Candidate next_expert(const T* z, int64_t n, Candidat
   return best;
 }
 
+// By a warp.
 template <class T>
-__global__ void __launch_bounds__(warps * 32) choose_kernel(ChooseExpertsArgs a) {
-  const int lane = threadIdx.x % 32;
-  const int64_t row = int64_t{blockIdx.x} * warps + threadIdx.x / 32;
-  if (row >= a.row_end) return;
+__device__ __forceinline__ void choose(const ChooseExpertsArgs& a, int64_t row, int32_t* chosen, int lane) {
   const T* z = row_of<T>(a.logits, row);
   const Softmax softmax = softmax_of(z, a.columns, lane);
   float* weights = a.weights + row * a.per_token;
-  int32_t* chosen = a.chosen + row * a.per_token;
   Candidate last{0.0f, -1};
   float total = 0.0f;
   for (int64_t i = 0; i < a.per_token; ++i) {
@@ -75,6 +74,80 @@ __global__ void __launch_bounds__(warps * 32) choose_kernel(ChooseExpertsArgs a)
   if (lane != 0) return;
   const bool share = a.kind == ExpertWeights::normalised && softmax.sum == softmax.sum;
   for (int64_t i = 0; i < a.per_token; ++i) weights[i] /= share ? total : softmax.sum;
+}
+
+template <class T>
+__global__ void __launch_bounds__(warps * 32) choose_kernel(ChooseExpertsArgs a) {
+  const int64_t row = int64_t{blockIdx.x} * warps + threadIdx.x / 32;
+  if (row < a.row_end) choose<T>(a, row, a.chosen + row * a.per_token, threadIdx.x % 32);
+}
+
+// ---- the same with groups: one block, a warp for each token ----
+
+struct Grouping {
+  uint8_t goes[most_grouped_tokens][most_experts];  // 1: the token goes to the expert
+  uint32_t tokens[most_experts];                    // of each expert, a bit for each
+  int32_t first[most_experts];                      // slot of an expert that has some
+  int32_t chosen[most_grouped_tokens][most_grouped_choices];
+};
+
+// Numbers groups and slots in the order of the experts, by one warp: a lane has neighbours.
+__device__ __forceinline__ void number_groups(Grouping& all, const GroupExpertsArgs& out, int experts, int lane) {
+  const int each = (experts + 31) / 32, begin = lane * each, end = begin + each < experts ? begin + each : experts;
+  int groups = 0, slots = 0;
+  for (int e = begin; e < end; ++e) {
+    groups += all.tokens[e] != 0;
+    slots += __popc(all.tokens[e]);
+  }
+  int group = groups, slot = slots;  // of this lane and those before, then of those before alone
+  LATHE_UNROLL
+  for (int lanes = 1; lanes < 32; lanes *= 2) {
+    const int groups_before = __shfl_up_sync(full_warp, group, lanes),
+              slots_before = __shfl_up_sync(full_warp, slot, lanes);
+    group += lane >= lanes ? groups_before : 0;
+    slot += lane >= lanes ? slots_before : 0;
+  }
+  const int all_groups = __shfl_sync(full_warp, group, 31), all_slots = __shfl_sync(full_warp, slot, 31);
+  group -= groups;
+  slot -= slots;
+  for (int e = begin; e < end; ++e) {
+    if (all.tokens[e] == 0) continue;
+    out.experts[group] = e;
+    out.bounds[group++] = all.first[e] = slot;
+    slot += __popc(all.tokens[e]);
+  }
+  for (int64_t none = all_groups + lane; none <= out.groups; none += 32) {
+    out.bounds[none] = all_slots;
+    if (none < out.groups) out.experts[none] = 0;
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(most_grouped_tokens * 32)
+    choose_and_group_kernel(ChooseExpertsArgs a, GroupExpertsArgs out) {
+  begin_dependent();
+  Grouping& all = block_shared<Grouping>();
+  const int thread = threadIdx.x, threads = blockDim.x, lane = thread % 32, token = thread / 32;
+  const int experts = static_cast<int>(a.columns), per_token = static_cast<int>(a.per_token);
+  for (int e = lane; e < experts; e += 32) all.goes[token][e] = 0;
+  choose<T>(a, token, all.chosen[token], lane);
+  __syncwarp();  // none goes anywhere, before lane 0 says where they go
+  for (int i = 0; lane == 0 && i < per_token; ++i) all.goes[token][all.chosen[token][i]] = 1;
+  __syncthreads();  // all have chosen
+  for (int e = thread; e < experts; e += threads) {
+    uint32_t tokens = 0;
+    for (int t = 0; t < threads / 32; ++t) tokens |= uint32_t{all.goes[t][e]} << t;
+    all.tokens[e] = tokens;
+  }
+  __syncthreads();  // each expert's tokens are known
+  if (token == 0) number_groups(all, out, experts, lane);
+  __syncthreads();  // and its first slot
+  for (int i = thread; i < threads / 32 * per_token; i += threads) {
+    const int t = i / per_token, expert = all.chosen[t][i % per_token];
+    const int slot = all.first[expert] + __popc(all.tokens[expert] & ((1u << t) - 1));
+    out.slots[i] = slot;
+    out.tokens[slot] = t;
+  }
 }
 
 template <class T>
@@ -101,6 +174,7 @@ __global__ void __launch_bounds__(warps * 32) choose_backward_kernel(ChooseExper
 
 template <class T, bool aligned>
 __global__ void __launch_bounds__(elementwise_threads) combine_kernel(CombineExpertsArgs a, Tiling tiling) {
+  begin_dependent();
   const auto [token, column, count] = elements_of_thread(tiling);
   if (count == 0) return;
   Group sum = {};
@@ -145,8 +219,8 @@ LaunchConfig for_warps(const char* name, int64_t count) {
 template <class T>
 void combine(const CombineExpertsArgs& args) {
   const bool aligned = rows_aligned<T>(args.out) && rows_aligned<T>(args.rows);
-  launch_elementwise("combine_experts", args.row_end, args.columns,
-                     aligned ? combine_kernel<T, true> : combine_kernel<T, false>, args);
+  launch_elementwise<Launch::dependent>("combine_experts", args.row_end, args.columns,
+                                        aligned ? combine_kernel<T, true> : combine_kernel<T, false>, args);
 }
 
 template <class T>
@@ -167,6 +241,17 @@ void choose_experts_rows(const ChooseExpertsArgs& args) {
                [&]<class T>(T) { launch(for_warps("choose_experts", args.row_end), choose_kernel<T>, args); });
 }
 template void choose_experts_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const ChooseExpertsArgs&);
+
+template <DeviceKind>
+void choose_and_group_experts_rows(const ChooseExpertsArgs& args, const GroupExpertsArgs& groups) {
+  with_element(args.dtype, [&]<class T>(T) {
+    launch_dependent(
+        {.name = "choose_and_group_experts", .grid = dim3(1), .block = dim3(static_cast<unsigned>(args.row_end) * 32)},
+        choose_and_group_kernel<T>, args, groups);
+  });
+}
+template void choose_and_group_experts_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const ChooseExpertsArgs&,
+                                                                              const GroupExpertsArgs&);
 
 template <DeviceKind>
 void choose_experts_backward_rows(const ChooseExpertsBackwardArgs& args) {

@@ -1,8 +1,11 @@
 #include "kernels/experts/experts.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "kernels/arguments/run_rows.h"
 #include "kernels/checks/expect.h"
+#include "kernels/dispatch.h"
 #include "kernels/experts/bodies.h"
 #include "kernels/experts/reference.h"
 
@@ -58,6 +61,43 @@ void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& l
                                .row_end = logits.dim(0)};
   run_rows(
       args, logits.device(), []<auto target>(const ChooseExpertsArgs& rows) { choose_experts_rows<target>(rows); });
+}
+
+ExpertGroups ExpertGroups::empty(int64_t tokens, int64_t experts, int64_t per_token, Device device) {
+  const auto numbers = [&](const Shape& shape) { return Tensor::empty(shape, DType::i32, device); };
+  const int64_t slots = tokens * per_token, groups = std::min(experts, slots);
+  return {numbers({tokens, per_token}), numbers({slots}), numbers({groups}), numbers({groups + 1})};
+}
+
+void choose_and_group_experts(const Tensor& weights, const ExpertGroups& groups, const Tensor& logits,
+                              ExpertWeights kind) {
+  const char* operation = "choose_and_group_experts";
+  check_choice(operation, logits, weights, groups.slots);
+  const int64_t tokens = weights.dim(0), per_token = weights.dim(1);
+  const int64_t count = std::min(logits.dim(1), tokens * per_token);
+  const auto check = [&](const char* name, const Tensor& numbers, int64_t size) {
+    expect(operation, name, numbers).shape({size}).dtype(DType::i32).contiguous().device(logits.device());
+  };
+  check("tokens", groups.tokens, tokens * per_token);
+  check("experts", groups.experts, count);
+  check("bounds", groups.bounds, count + 1);
+  if (logits.device().kind == DeviceKind::cpu || tokens > most_grouped_tokens || per_token > most_grouped_choices)
+    throw ShapeError(std::string(operation) + ": expected up to " + std::to_string(most_grouped_tokens) +
+                     " tokens on a device with up to " + std::to_string(most_grouped_choices) +
+                     " experts each, found " + describe(weights));
+  if (weights.numel() == 0) return;
+  const ChooseExpertsArgs args{.dtype = logits.dtype(),
+                               .logits = matrix_of(logits),
+                               .weights = weights.data<float>(),
+                               .chosen = nullptr,
+                               .per_token = per_token,
+                               .kind = kind,
+                               .columns = logits.dim(1),
+                               .row_begin = 0,
+                               .row_end = tokens};
+  const GroupExpertsArgs numbers{groups.slots.data<int32_t>(), groups.tokens.data<int32_t>(),
+                                 groups.experts.data<int32_t>(), groups.bounds.data<int32_t>(), count};
+  with_device(logits.device(), [&]<DeviceKind device>() { choose_and_group_experts_rows<device>(args, numbers); });
 }
 
 void choose_experts_backward(const Tensor& grad_logits, const Tensor& grad_weights, const Tensor& logits,

@@ -23,6 +23,21 @@ enum class ExpertWeights { probabilities, normalised };
 // NaN. k ≤ E.
 void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, ExpertWeights kind);
 
+// On a device (cuda, simt), for few tokens: choose_experts, and where their rows lie in the order of the experts, which
+// the host does not learn. A group is what the tokens give to one expert: G = min(E, R) places for them, ascending by
+// expert, of which those past the last that there are have no slots. Of a token with NaNs an expert may be chosen twice,
+// and has one slot for it.
+inline constexpr int64_t most_grouped_tokens = 16, most_grouped_choices = 32;  // T and k are at most these
+struct ExpertGroups {
+  Tensor slots;    // i32 [T, k]
+  Tensor tokens;   // i32 [R]: whose row each slot holds; within an expert they ascend
+  Tensor experts;  // i32 [G]
+  Tensor bounds;   // i32 [G + 1]: group g has the slots [bounds[g], bounds[g + 1])
+  static ExpertGroups empty(int64_t tokens, int64_t experts, int64_t per_token, Device device);
+};
+void choose_and_group_experts(const Tensor& weights, const ExpertGroups& groups, const Tensor& logits,
+                              ExpertWeights kind);
+
 // The gradient of the logits; what was chosen is taken as it is. With p as above and g = grad_weights:
 //   probabilities  grad_logits[e] = p[e] · (g of e, or 0 where it is not chosen − Σ g · weights)
 //   normalised     grad_logits[e] = weight of e · (g of e − Σ g · weights) where it is chosen, else 0

@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/device.h"
 #include "kernels/gated/activation.h"
+#include "kernels/gated/bodies.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
@@ -31,11 +32,32 @@ struct GeluTanh : AsTheyAre {
   }
 };
 
+// NaN stays.
+struct ClampedSilu {
+  static constexpr auto limit = static_cast<float>(gate_limit), alpha = static_cast<float>(clamped_silu_alpha);
+  static __device__ __forceinline__ float gate(float x) { return x > limit ? limit : x; }
+  static __device__ __forceinline__ float up(float u) { return (u > limit ? limit : u < -limit ? -limit : u) + 1.0f; }
+  static __device__ __forceinline__ float gate_gradient(float x, float g) { return x > limit ? 0.0f : g; }
+  static __device__ __forceinline__ float up_gradient(float u, float g) { return fabsf(u) > limit ? 0.0f : g; }
+  static __device__ __forceinline__ float z(float x) { return alpha * x; }
+  static __device__ __forceinline__ float x_slope(float x) { return alpha * x; }
+};
+
 // act(gate) · up of two elements of T, before its rounding.
 template <class T, class Gate>
 __device__ __forceinline__ float gated_product(float gate, float up) {
   const float x = Gate::gate(gate), activated = x / (1.0f + expf(-Gate::z(x)));
   return to_float(from_float<T>(activated)) * Gate::up(up);
+}
+
+// Calls body.operator()<Gate>().
+template <class Body>
+void with_gate(GateKind kind, const Body& body) {
+  switch (kind) {
+    case GateKind::silu: return body.template operator()<Silu>();
+    case GateKind::gelu_tanh: return body.template operator()<GeluTanh>();
+    case GateKind::clamped_silu: return body.template operator()<ClampedSilu>();
+  }
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

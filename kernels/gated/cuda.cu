@@ -8,17 +8,6 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-// NaN stays.
-struct ClampedSilu {
-  static constexpr auto limit = static_cast<float>(gate_limit), alpha = static_cast<float>(clamped_silu_alpha);
-  static __device__ __forceinline__ float gate(float x) { return x > limit ? limit : x; }
-  static __device__ __forceinline__ float up(float u) { return (u > limit ? limit : u < -limit ? -limit : u) + 1.0f; }
-  static __device__ __forceinline__ float gate_gradient(float x, float g) { return x > limit ? 0.0f : g; }
-  static __device__ __forceinline__ float up_gradient(float u, float g) { return fabsf(u) > limit ? 0.0f : g; }
-  static __device__ __forceinline__ float z(float x) { return alpha * x; }
-  static __device__ __forceinline__ float x_slope(float x) { return alpha * x; }
-};
-
 template <class T, class Gate, bool aligned>
 __global__ void __launch_bounds__(elementwise_threads) gated_forward_kernel(GatedForwardArgs a, Tiling tiling) {
   const HalfRows own = half_rows_of_thread(tiling, a.columns);
@@ -74,16 +63,6 @@ void backward(const GatedBackwardArgs& a) {
                        rows_aligned<T>(a.gate) && rows_aligned<T>(a.up);
   launch_elementwise("gated_backward", a.row_end, a.columns,
                      aligned ? gated_backward_kernel<T, Gate, true> : gated_backward_kernel<T, Gate, false>, a);
-}
-
-// Calls body.operator()<Gate>().
-template <class Body>
-void with_gate(GateKind kind, const Body& body) {
-  switch (kind) {
-    case GateKind::silu: return body.template operator()<Silu>();
-    case GateKind::gelu_tanh: return body.template operator()<GeluTanh>();
-    case GateKind::clamped_silu: return body.template operator()<ClampedSilu>();
-  }
 }
 
 }  // namespace

@@ -4,19 +4,14 @@
 
 #include "kernels/dispatch.h"
 #include "kernels/matmul/cuda/product.h"
-#include "kernels/matmul/cuda/quantized.h"
 
 namespace lathe::kernels::device {
-namespace {
-
 QuantizedProductArgs with_codes(const ProductArgs& product, const QuantizedWeight& weight) {
   QuantizedProductArgs args{.product = product};
   with_format(weight.format(),
               [&]<class Format>() { Format::set_codes(args, std::get<typename Format::Stored>(weight.stored())); });
   return args;
 }
-
-}  // namespace
 
 void multiply(const ProductArgs& args, Device device) {
   if (args.m == 0 || args.n == 0) return;
@@ -35,10 +30,12 @@ bool suits_codes(const Tensor& x) {
   return x.dim(0) <= most_fused_rows_16_bit && aligned;
 }
 
-bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight) {
+bool suits_codes(const QuantizedWeight& weight) {
   const void* codes = std::visit([](const auto& stored) { return stored.codes.raw(); }, weight.stored());
-  return suits_codes(x) && weight.group() == 64 && reinterpret_cast<uintptr_t>(codes) % 16 == 0;
+  return weight.group() == 64 && reinterpret_cast<uintptr_t>(codes) % 16 == 0;
 }
+
+bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight) { return suits_codes(x) && suits_codes(weight); }
 
 void multiply_codes(const ProductArgs& args, const QuantizedWeight& weight, Device device) {
   if (args.m == 0 || args.n == 0) return;

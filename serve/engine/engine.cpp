@@ -106,10 +106,7 @@ Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
       scheduler_(scheduler_options(options, cache_.page_count(), cache_.page_size())),
       logits_temperature_(options.logits_temperature),
       grammars_(options.tokenizer, model.config().vocab_size) {
-  // Which experts have rows is known on the host alone, step by step: such a step cannot be replayed.
-  const bool same_every_step =
-      std::ranges::none_of(model.config().layers, [](const nn::LayerConfig& layer) { return layer.experts; });
-  if (options.device_graphs > 0 && model.device().kind != DeviceKind::cpu && same_every_step)
+  if (options.device_graphs > 0 && model.device().kind != DeviceKind::cpu)
     decode_graphs_.emplace(model_, cache_, options.device_graphs, logits_temperature_);
 }
 
@@ -153,7 +150,8 @@ std::vector<DrawnToken> Engine::run(const std::vector<ScheduledSequence>& schedu
   // Prefill runs long kernels, which hide their launches; a step of single tokens is all launches.
   const bool decodes = std::ranges::all_of(
       scheduled, [](const ScheduledSequence& entry) { return entry.rows() == 1 && entry.samples(); });
-  if (decodes && decode_graphs_) return decode_graphs_->run(scheduled, rows);
+  if (decodes && decode_graphs_ && !model_.asks_the_host(std::ssize(scheduled), adapters_of(scheduled)))
+    return decode_graphs_->run(scheduled, rows);
 
   const StepBatch step(scheduled);
   std::vector<int32_t> samples(scheduled.size());

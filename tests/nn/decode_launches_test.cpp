@@ -42,5 +42,11 @@ TEST(DecodeLaunches, ALlamaLayerIsEight) {
 // q's and k's norms are in the rotation's.
 TEST(DecodeLaunches, AQwen3LayerIsEight) { EXPECT_EQ(launches_of_step("tiny_qwen3/untied"), 2 + 8 * 2); }
 
+// The first five of these; norm, router, what it chooses, gate and up of all experts, down, their sum, and x + that.
+TEST(DecodeLaunches, AMixturesLayerIsTwelve) {
+  EXPECT_EQ(launches_of_step("tiny_qwen3_moe/all"), 2 + 12 * 2);
+  EXPECT_EQ(launches_of_step("tiny_mixtral"), 2 + 12 * 2);
+}
+
 }  // namespace
 }  // namespace lathe::nn

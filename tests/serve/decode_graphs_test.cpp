@@ -23,6 +23,18 @@ Request request_of(size_t prompt, int64_t max_tokens, float temperature = 0.0f) 
   return request;
 }
 
+// MXFP4 stays as it is.
+nn::Transformer mixture_on_simt(const char* name, DType dtype) {
+  const nn::ModelFiles files = nn::open_model_files(std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden" / name);
+  return nn::Transformer(files.config, *files.weights,
+                         {.dtype = dtype, .stored_blocks = nn::StoredBlockUse::keep, .device = simt_device});
+}
+Request mixture_request(size_t prompt, int64_t max_tokens, float temperature = 0.0f) {
+  Request request = request_of(prompt, max_tokens, temperature);
+  for (int32_t& token : request.prompt) token %= 96;
+  return request;
+}
+
 std::vector<Completion> without_graphs(const nn::Transformer& model, const std::vector<Request>& requests,
                                        EngineOptions options = {}) {
   options.device_graphs = 0;
@@ -96,6 +108,36 @@ TEST(DecodeGraphs, BeyondSoManyShapesAllAreCapturedAnew) {
   expect_same(generate(model, requests, options, {}, &counts), without_graphs(model, requests));
   EXPECT_EQ(counts.captured, 3) << "of three, two and one sequences";
   EXPECT_EQ(counts.captured + counts.replayed, steps);
+}
+
+// A mixture whose routers' choice stays on the device: captured and replayed as any other.
+TEST(DecodeGraphs, AMixturesStepIsReplayedWithTheBytesOfItsLaunches) {
+  for (const char* name :
+       {"tiny_mixtral", "tiny_qwen3_moe/some", "tiny_qwen3_moe/all", "tiny_gpt_oss/dense", "tiny_gpt_oss/mxfp4"}) {
+    SCOPED_TRACE(name);
+    const nn::Transformer model = mixture_on_simt(name, DType::bf16);
+    std::vector<Request> requests{mixture_request(20, 12), mixture_request(7, 12), mixture_request(3, 9, 0.9f)};
+    GraphCounts counts;
+    expect_same(generate(model, requests, {}, {}, &counts), without_graphs(model, requests));
+    EXPECT_EQ(counts.captured, 2) << "of three sequences, and of two";
+    EXPECT_EQ(counts.replayed, 9);
+  }
+}
+
+// Of f32 no body takes the experts, and more than 16 sequences have the host know what was chosen.
+TEST(DecodeGraphs, AMixturesStepThatAsksTheHostIsNotCaptured) {
+  const nn::Transformer wide = mixture_on_simt("tiny_mixtral", DType::f32);
+  const std::vector<Request> one{mixture_request(5, 4)};
+  GraphCounts counts;
+  expect_same(generate(wide, one, {}, {}, &counts), without_graphs(wide, one));
+  EXPECT_EQ(counts.captured + counts.replayed, 0);
+
+  const nn::Transformer model = mixture_on_simt("tiny_mixtral", DType::bf16);
+  std::vector<Request> many;
+  for (size_t i = 0; i < 17; ++i) many.push_back(mixture_request(1 + i, i == 0 ? 3 : 5));
+  expect_same(generate(model, many, {}, {}, &counts), without_graphs(model, many));
+  EXPECT_EQ(counts.captured, 1) << "of the last 16";
+  EXPECT_EQ(counts.replayed, 1);
 }
 
 struct Fault {

@@ -6,6 +6,18 @@
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
+// Which rows of x a block has: neighbours, or those that are listed.
+struct RowsFrom {
+  int64_t first;
+  static constexpr bool neighbours = true;
+  __device__ __forceinline__ int64_t operator()(int row) const { return first + row; }
+};
+struct ListedRows {
+  const int32_t* rows;
+  static constexpr bool neighbours = false;
+  __device__ __forceinline__ int64_t operator()(int row) const { return rows[row]; }
+};
+
 // The rows of x on their way into the rounds: a thread has a vector of each stage in one row, or in two. Rows that
 // there are not are zeros from the beginning.
 template <class T, int weights>
@@ -18,13 +30,15 @@ class CodesLeft {
 
  public:
   // x's rows are aligned, less than 2^27 elements apart, and k is a multiple of eight.
-  __device__ __forceinline__ CodesLeft(const DenseOperand<T>& x, int64_t first_row, int rows, Round* tiles)
+  template <class Rows>
+  __device__ __forceinline__ CodesLeft(const DenseOperand<T>& x, const Rows& which, int rows, Round* tiles)
       : tiles_(tiles), stride_(static_cast<int>(x.stride) * rows_at_once) {
+    static_assert(Rows::neighbours || codes_rows <= rows_at_once, "a thread has one row");
     const int row = static_cast<int>(threadIdx.x) / Tile::vectors,
               column = static_cast<int>(threadIdx.x) % Tile::vectors * vector_elements<T>;
     place_ = Tile::offset(row, column);
     rows_ = rows - row;
-    next_ = x.data + (rows_ > 0 ? (first_row + row) * x.stride : 0) + column;
+    next_ = x.data + (rows_ > 0 ? which(row) * x.stride : 0) + column;
     for (int round = 0; round < left_rounds; ++round)
       each_vector(round, [&](T* to, int row_after, int) {
         if (rows_ <= row_after) store_vector<uint4>(to, uint4{});
@@ -155,13 +169,13 @@ __device__ __forceinline__ void multiply_decoded(CodesSums& sums, CodesLeft<T, w
   }
 }
 
-template <class T, class Right, int weights>
-__device__ __forceinline__ void multiply_codes(CodesSums& sums, const DenseOperand<T>& x, int64_t first_row,
-                                               int64_t rows, int64_t k, CodesMemory<T, Right, weights>& memory) {
+// sums += the block's rows of x, `here` of them, · weightᵀ
+template <class T, class Right, int weights, class Rows>
+__device__ __forceinline__ void multiply_codes(CodesSums& sums, const DenseOperand<T>& x, const Rows& which, int here,
+                                               int64_t k, CodesMemory<T, Right, weights>& memory) {
   constexpr int round_k = CodesBlock<weights>::parts * block_k;
-  const int here = rows - first_row < codes_rows ? static_cast<int>(rows - first_row) : codes_rows;
   const int all = static_cast<int>(k);
-  CodesLeft<T, weights> left(x, first_row, here, memory.left);
+  CodesLeft<T, weights> left(x, which, here, memory.left);
   LATHE_UNROLL
   for (int round = 0; round < 2; ++round) {
     if (round * round_k < all) left.copy(round, all - round * round_k);

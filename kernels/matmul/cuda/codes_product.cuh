@@ -11,6 +11,42 @@
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
+__device__ __forceinline__ int rows_of_block(int64_t rows, int64_t first_row) {
+  return rows - first_row < codes_rows ? static_cast<int>(rows - first_row) : codes_rows;
+}
+
+// A block's sums go out by way of its memory: those of one weight, or, for finish_gated, of gate and up.
+template <class T, class Right>
+__device__ __forceinline__ void finish_codes(const CodesSums& sums, CodesMemory<T, Right, 1>& memory,
+                                             const Epilogue<T>& epilogue, int first_row, int first_column) {
+  using Block = CodesBlock<1>;
+  using AllSums = SharedTile<float, codes_rows, codes_columns, Padded<32>>;
+  static_assert(sizeof(AllSums) <= sizeof memory.decoded);
+  AllSums& sums_of_all = *reinterpret_cast<AllSums*>(&memory);
+  __syncthreads();  // all are done with the last stage
+  if (Block::multiplies())
+    for_each(sums, Block::first_column(),
+             [&](int row, int column, float sum) { sums_of_all.elements[AllSums::offset(row, column)] = sum; });
+  __syncthreads();  // the sums are there
+  constexpr int eights = codes_columns / 8;
+  const int row = static_cast<int>(threadIdx.x) / eights, column = static_cast<int>(threadIdx.x) % eights * 8;
+  if (row >= codes_rows) return;
+  finish_eight(epilogue, sums_of_all, row, column, first_row, first_column);
+}
+template <class T, class Right>
+__device__ __forceinline__ const auto& gated_sums_of_block(const CodesSums& sums, CodesMemory<T, Right, 2>& memory) {
+  using Block = CodesBlock<2>;
+  using AllSums = GatedSums<codes_rows, codes_columns>;
+  static_assert(sizeof(AllSums) <= sizeof memory.decoded);
+  AllSums& all = *reinterpret_cast<AllSums*>(&memory);
+  __syncthreads();  // all are done with the last stage
+  if (Block::multiplies())
+    for_each(sums, Block::weight() * codes_columns + Block::first_column(),
+             [&](int row, int column, float sum) { all.elements[AllSums::offset(row, column)] = sum; });
+  __syncthreads();  // the sums are there
+  return all;
+}
+
 // ---- one weight, or several beside each other ----
 
 template <class T, class Codes>
@@ -85,28 +121,17 @@ __global__ void __launch_bounds__(Resources::threads, codes_blocks)
   CodesSums sums;
   if (Block::multiplies()) {
     grid_dependency_wait();
-    multiply_codes(sums, left, first_row, all.of[0].epilogue.m, k, memory);
+    multiply_codes(sums, left, RowsFrom{first_row}, rows_of_block(all.of[0].epilogue.m, first_row), k, memory);
   } else {
     const TeamThread thread = TeamThread::of_block<1>();
-    Right right(p.codes, memory.right[0], thread, first_column, p.epilogue.n, k);
+    Right right(p.codes, p.codes, memory.right[0], thread, first_column, p.epilogue.n, k);
     right.prefetch();
     grid_dependency_wait();
     decode_codes(right, thread, k, memory);
   }
   static_assert(sizeof(CodesLoraStage<T>) <= sizeof memory.decoded);
   multiply_lora(sums, p, *reinterpret_cast<CodesLoraStage<T>*>(&memory), first_row, first_column);
-  using AllSums = SharedTile<float, codes_rows, codes_columns, Padded<32>>;
-  static_assert(sizeof(AllSums) <= sizeof memory.decoded);
-  AllSums& sums_of_all = *reinterpret_cast<AllSums*>(&memory);
-  __syncthreads();  // all are done with the last stage
-  if (Block::multiplies())
-    for_each(sums, Block::first_column(),
-             [&](int row, int column, float sum) { sums_of_all.elements[AllSums::offset(row, column)] = sum; });
-  __syncthreads();  // the sums are there
-  constexpr int eights = codes_columns / 8;
-  const int row = static_cast<int>(threadIdx.x) / eights, column = static_cast<int>(threadIdx.x) % eights * 8;
-  if (row >= codes_rows) return;
-  finish_eight(p.epilogue, sums_of_all, row, column, first_row, first_column);
+  finish_codes(sums, memory, p.epilogue, first_row, first_column);
 }
 
 template <class T, class Codes>
@@ -156,22 +181,16 @@ __global__ void __launch_bounds__(Resources::threads, codes_blocks)
   CodesSums sums;
   if (Block::multiplies()) {
     grid_dependency_wait();
-    multiply_codes(sums, p.left, first_row, e.m, p.k, memory);
+    multiply_codes(sums, p.left, RowsFrom{first_row}, rows_of_block(e.m, first_row), p.k, memory);
   } else {
     const TeamThread thread = TeamThread::of_block<2>();
-    Right right(p.codes[thread.weight], memory.right[thread.weight], thread, first_column, e.n, p.k);
+    const auto& codes = p.codes[thread.weight];
+    Right right(codes, codes, memory.right[thread.weight], thread, first_column, e.n, p.k);
     right.prefetch();
     grid_dependency_wait();
     decode_codes(right, thread, p.k, memory);
   }
-  using AllSums = GatedSums<codes_rows, codes_columns>;
-  static_assert(sizeof(AllSums) <= sizeof memory.decoded);
-  AllSums& all = *reinterpret_cast<AllSums*>(&memory);
-  __syncthreads();  // all are done with the last stage
-  if (Block::multiplies())
-    for_each(sums, Block::weight() * codes_columns + Block::first_column(),
-             [&](int row, int column, float sum) { all.elements[AllSums::offset(row, column)] = sum; });
-  __syncthreads();  // the sums are there
+  const auto& all = gated_sums_of_block(sums, memory);
   p.activation == Activation::silu
       ? finish_gated<T, Silu, codes_rows, codes_columns>(e, all, first_row, first_column)
       : finish_gated<T, GeluTanh, codes_rows, codes_columns>(e, all, first_row, first_column);

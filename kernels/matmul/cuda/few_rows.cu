@@ -5,14 +5,9 @@
 
 #include "kernels/cuda/dependent_launch.h"
 #include "kernels/matmul/cuda/few_rows.cuh"
-#include "kernels/matmul/cuda/gated_epilogue.cuh"
-#include "kernels/matmul/cuda/operand.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
-
-template <class Shape, class T>
-using RowsStage = Stage<Shape, T, Major::k, Major::k>;
 
 // ---- several outputs ----
 
@@ -30,7 +25,6 @@ struct Joined {
 template <class Shape, class T, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
     joined_kernel(Resources, const __grid_constant__ Joined<T> p) {
-  using Stage = RowsStage<Shape, T>;
   int index = 0;
   unsigned before = 0;
   while (index + 1 < joined_most && blockIdx.x >= p.parts[index].end) before = p.parts[index++].end;
@@ -39,18 +33,8 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   launch_dependents();
   prefetch_rows<Shape::n, Shape::threads>(part.right, first_column, part.epilogue.n, p.k);
   grid_dependency_wait();
-
-  OperandReader<decltype(Stage::left), Major::k, Shape::threads> left;
-  OperandReader<decltype(Stage::right), Major::k, Shape::threads> right;
-  left.start(p.left, 0, part.epilogue.m, p.k);
-  right.start(part.right, first_column, part.epilogue.n, p.k);
-  Stage* const stages = dynamic_shared<Stage>();
-  typename Shape::Sums sums;
-  multiply_stages(sums, stages, stages_along(p.k), [&](int, Stage& stage) {
-    left.read(stage.left);
-    right.read(stage.right);
-  });
-  finish_tile<Shape>(part.epilogue, sums, stages, 0, first_column);
+  multiply_columns<Shape>(part.right, p.k, part.epilogue, first_column,
+                          [&](auto& left) { left.start(p.left, 0, part.epilogue.m, p.k); });
 }
 
 template <class Shape, class T>
@@ -76,30 +60,12 @@ void start(const JoinedProductArgs& args) {
 
 // ---- gate and up, whose product goes out alone ----
 
-// A block has the same sixteen columns of both, beside each other in one tile.
-constexpr int gated_columns = DecodeRows::n / 2;
-
 template <class T>
 struct Gated {
   DenseOperand<T> left, gate, up;
   int64_t k;
   GatedEpilogue<T> epilogue;
 };
-
-template <class T>
-using GatedStage = RowsStage<DecodeRows, T>;
-template <class T>
-using GatedHalf = OperandTile<T, gated_columns, Major::k>;
-
-// The rows of a stage's right tile from gated_columns · index on, as a tile.
-template <int index, class T>
-__device__ __forceinline__ GatedHalf<T>& half_of(GatedStage<T>& stage) {
-  using Whole = decltype(GatedStage<T>::right);
-  constexpr int start = index * gated_columns * Whole::pitch;
-  static_assert(Whole::offset(index * gated_columns + 5, 24) == start + GatedHalf<T>::offset(5, 24),
-                "a tile's rows lie as those of the whole");
-  return *reinterpret_cast<GatedHalf<T>*>(stage.right.elements + start);
-}
 
 template <class T, class Gate, class Resources = DecodeRows::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
@@ -109,25 +75,8 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   prefetch_rows<gated_columns, DecodeRows::threads>(p.gate, first_column, n, p.k);
   prefetch_rows<gated_columns, DecodeRows::threads>(p.up, first_column, n, p.k);
   grid_dependency_wait();
-  OperandReader<decltype(GatedStage<T>::left), Major::k, DecodeRows::threads> left;
-  OperandReader<GatedHalf<T>, Major::k, DecodeRows::threads> gate, up;
-  left.start(p.left, 0, p.epilogue.m, p.k);
-  gate.start(p.gate, first_column, n, p.k);
-  up.start(p.up, first_column, n, p.k);
-  GatedStage<T>* const stages = dynamic_shared<GatedStage<T>>();
-  DecodeRows::Sums sums;
-  multiply_stages(sums, stages, stages_along(p.k), [&](int, GatedStage<T>& stage) {
-    left.read(stage.left);
-    gate.read(half_of<0, T>(stage));
-    up.read(half_of<1, T>(stage));
-  });
-  using Sums = GatedSums<DecodeRows::m, gated_columns>;
-  static_assert(sizeof(Sums) <= DecodeRows::shared_bytes);
-  Sums& all = *reinterpret_cast<Sums*>(stages);
-  __syncthreads();  // all are done with the last stage
-  store_fragments(sums, all, DecodeRows::warp_row(), DecodeRows::warp_column());
-  __syncthreads();  // the sums are there
-  finish_gated<T, Gate, DecodeRows::m, gated_columns>(p.epilogue, all, 0, first_column);
+  multiply_gated_columns<T, Gate>(p.gate, p.up, p.k, p.epilogue, first_column,
+                                  [&](auto& left) { left.start(p.left, 0, p.epilogue.m, p.k); });
 }
 
 template <class T>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/ptx/grid_dependency.h"
+#include "kernels/matmul/cuda/gated_epilogue.cuh"
 #include "kernels/matmul/cuda/mainloop.cuh"
 #include "kernels/matmul/cuda/operand.cuh"
 
@@ -28,6 +29,73 @@ __device__ __forceinline__ void prefetch_rows(const DenseOperand<T>& weight, int
     const int64_t row = first + index / lines, column = int64_t{index % lines} * line_elements;
     if (row < count && column < k) prefetch_line(weight.data + row * weight.stride + column);
   }
+}
+
+template <class Shape, class T>
+using RowsStage = Stage<Shape, T, Major::k, Major::k>;
+
+// A block's columns of the product of few rows, from first_column on. `start_left` starts an OperandReader of the left
+// operand.
+template <class Shape, class T, class StartLeft>
+__device__ __forceinline__ void multiply_columns(const DenseOperand<T>& right, int64_t k, const Epilogue<T>& epilogue,
+                                                 int64_t first_column, const StartLeft& start_left) {
+  using Stage = RowsStage<Shape, T>;
+  OperandReader<decltype(Stage::left), Major::k, Shape::threads> left;
+  OperandReader<decltype(Stage::right), Major::k, Shape::threads> weight;
+  start_left(left);
+  weight.start(right, first_column, epilogue.n, k);
+  Stage* const stages = dynamic_shared<Stage>();
+  typename Shape::Sums sums;
+  multiply_stages(sums, stages, stages_along(k), [&](int, Stage& stage) {
+    left.read(stage.left);
+    weight.read(stage.right);
+  });
+  finish_tile<Shape>(epilogue, sums, stages, 0, first_column);
+}
+
+// ---- gate and up, whose product goes out alone ----
+
+// A block has the same sixteen columns of both, beside each other in one tile.
+inline constexpr int gated_columns = DecodeRows::n / 2;
+template <class T>
+using GatedStage = RowsStage<DecodeRows, T>;
+template <class T>
+using GatedHalf = OperandTile<T, gated_columns, Major::k>;
+
+// The rows of a stage's right tile from gated_columns · index on, as a tile.
+template <int index, class T>
+__device__ __forceinline__ GatedHalf<T>& half_of(GatedStage<T>& stage) {
+  using Whole = decltype(GatedStage<T>::right);
+  constexpr int start = index * gated_columns * Whole::pitch;
+  static_assert(Whole::offset(index * gated_columns + 5, 24) == start + GatedHalf<T>::offset(5, 24),
+                "a tile's rows lie as those of the whole");
+  return *reinterpret_cast<GatedHalf<T>*>(stage.right.elements + start);
+}
+
+template <class T, class Gate, class StartLeft>
+__device__ __forceinline__ void multiply_gated_columns(const DenseOperand<T>& gate_rows, const DenseOperand<T>& up_rows,
+                                                       int64_t k, const GatedEpilogue<T>& epilogue,
+                                                       int64_t first_column, const StartLeft& start_left,
+                                                       const GatedBias<T>& bias = {}) {
+  OperandReader<decltype(GatedStage<T>::left), Major::k, DecodeRows::threads> left;
+  OperandReader<GatedHalf<T>, Major::k, DecodeRows::threads> gate, up;
+  start_left(left);
+  gate.start(gate_rows, first_column, epilogue.n, k);
+  up.start(up_rows, first_column, epilogue.n, k);
+  GatedStage<T>* const stages = dynamic_shared<GatedStage<T>>();
+  DecodeRows::Sums sums;
+  multiply_stages(sums, stages, stages_along(k), [&](int, GatedStage<T>& stage) {
+    left.read(stage.left);
+    gate.read(half_of<0, T>(stage));
+    up.read(half_of<1, T>(stage));
+  });
+  using Sums = GatedSums<DecodeRows::m, gated_columns>;
+  static_assert(sizeof(Sums) <= DecodeRows::shared_bytes);
+  Sums& all = *reinterpret_cast<Sums*>(stages);
+  __syncthreads();  // all are done with the last stage
+  store_fragments(sums, all, DecodeRows::warp_row(), DecodeRows::warp_column());
+  __syncthreads();  // the sums are there
+  finish_gated<T, Gate, DecodeRows::m, gated_columns>(epilogue, all, 0, first_column, bias);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

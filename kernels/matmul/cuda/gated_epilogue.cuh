@@ -19,6 +19,12 @@ inline GatedEpilogue<T> gated_epilogue(int64_t m, int64_t n, const ProductMatrix
   return {m, n, static_cast<T*>(out.data), out.stride};
 }
 
+// [n] each; null: none.
+template <class T>
+struct GatedBias {
+  const T *gate = nullptr, *up = nullptr;
+};
+
 // A block's sums, gate's in the first half of a row and up's of the same columns in the second.
 template <int rows, int columns>
 using GatedSums = SharedTile<float, rows, 2 * columns, Padded<32>>;
@@ -27,21 +33,25 @@ using GatedSums = SharedTile<float, rows, 2 * columns, Padded<32>>;
 // neighbours of a row.
 template <class T, class Gate, int rows, int columns>
 __device__ __forceinline__ void finish_gated(const GatedEpilogue<T>& e, const GatedSums<rows, columns>& sums,
-                                             int64_t first_row, int64_t first_column) {
+                                             int64_t first_row, int64_t first_column, const GatedBias<T>& bias = {}) {
   using Tile = GatedSums<rows, columns>;
   constexpr int width = 8, groups = columns / width;
   const int row = static_cast<int>(threadIdx.x) / groups, within = static_cast<int>(threadIdx.x) % groups * width;
   const int64_t column = first_column + within;
   if (row >= rows || first_row + row >= e.m || column >= e.n) return;
-  float values[width];
+  const int count = e.n - column < width ? static_cast<int>(e.n - column) : width;
+  float values[width], ups[width];
   LATHE_UNROLL
   for (int i = 0; i < width; ++i) {
-    const float gate = to_float(from_float<T>(sums.elements[Tile::offset(row, within + i)]));
-    const float up = to_float(from_float<T>(sums.elements[Tile::offset(row, columns + within + i)]));
-    values[i] = gated_product<T, Gate>(gate, up);
+    values[i] = sums.elements[Tile::offset(row, within + i)];
+    ups[i] = sums.elements[Tile::offset(row, columns + within + i)];
   }
-  store_neighbours(e.out + (first_row + row) * e.stride + column, values,
-                   e.n - column < width ? static_cast<int>(e.n - column) : width);
+  if (bias.gate != nullptr) add_neighbours(values, bias.gate + column, count);
+  if (bias.up != nullptr) add_neighbours(ups, bias.up + column, count);
+  LATHE_UNROLL
+  for (int i = 0; i < width; ++i)
+    values[i] = gated_product<T, Gate>(to_float(from_float<T>(values[i])), to_float(from_float<T>(ups[i])));
+  store_neighbours(e.out + (first_row + row) * e.stride + column, values, count);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -52,6 +52,14 @@ class OperandReader {
     LATHE_UNROLL
     for (int i = 0; i < places; ++i) place_[i] = Tile::offset(row + i * rows_at_once, column);
   }
+  // Of the operand's rows that `picked` names, `count` of them, from k = 0 on: a thread has one row of the tile.
+  __device__ __forceinline__ void start_picked(const DenseOperand<T>& operand, const int32_t* picked, int count,
+                                               int64_t k) {
+    static_assert(k_major && passes == 1);
+    start(operand, 0, count, k);
+    const int row = static_cast<int>(threadIdx.x) / Tile::vectors;
+    if (row < count) next_ += (picked[row] - row) * operand.stride;
+  }
 
   // The next tile, by cp.async; without alignment element by element.
   __device__ __forceinline__ void read(Tile& tile) {

@@ -18,6 +18,17 @@ struct QuantizedProductArgs {
   const float* int8_scales;  // int8: [n, k / 64]
 };
 
+// Where the codes of a weight lie and what differs from weight to weight beside them: in a kernel's arguments, or of many
+// weights in device memory.
+struct Nf4Place {
+  const uint8_t* codes;
+  Nf4ScaleArgs scales;  // in device memory the map is not used
+};
+struct Int8Place {
+  const uint8_t* codes;
+  const float* scales;  // [n, k / 64]
+};
+
 // Up to joined_most with one left operand and one format.
 struct QuantizedProducts {
   const QuantizedProductArgs* of;

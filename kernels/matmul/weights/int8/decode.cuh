@@ -7,24 +7,26 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
 // A kernel's argument.
-struct Int8Codes {
+struct Int8Codes : Int8Place {
   static constexpr int bits = 8;
   struct Shared {};  // nothing is looked up
-
-  const uint8_t* codes;
-  const float* scales;
+  using Place = Int8Place;
 
   explicit Int8Codes(const QuantizedProductArgs& args)
-      : codes(static_cast<const uint8_t*>(args.codes)), scales(args.int8_scales) {}
+      : Int8Place{static_cast<const uint8_t*>(args.codes), args.int8_scales} {}
 
   __device__ __forceinline__ void fill(Shared&, int, int) const {}
 
   struct RawScale {
     float value = 0.0f;
   };
-  __device__ __forceinline__ RawScale read_scale(int64_t row, int64_t k, int64_t columns) const {
-    return {scales[row * (columns / 64) + k / 64]};
+  static __device__ __forceinline__ RawScale read_scale(const Place& from, int64_t row, int64_t k, int64_t columns) {
+    return {from.scales[row * (columns / 64) + k / 64]};
   }
+  __device__ __forceinline__ RawScale read_scale(int64_t row, int64_t k, int64_t columns) const {
+    return read_scale(*this, row, k, columns);
+  }
+  static __device__ __forceinline__ float scale(const Place&, RawScale raw, const Shared&) { return raw.value; }
   __device__ __forceinline__ float scale(RawScale raw, const Shared&) const { return raw.value; }
 
   template <int count>

@@ -9,18 +9,16 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
 // A kernel's argument.
-struct Nf4Codes {
+struct Nf4Codes : Nf4Place {
   static constexpr int bits = 4;   // of a code
   using Shared = Nf4SharedTables;  // of a block
+  using Place = Nf4Place;
 
-  const uint8_t* codes;
-  Nf4ScaleArgs scales;
   int block_bits;
   Nf4Tables tables;
 
   explicit Nf4Codes(const QuantizedProductArgs& args)
-      : codes(static_cast<const uint8_t*>(args.codes)),
-        scales(args.nf4_scales),
+      : Nf4Place{static_cast<const uint8_t*>(args.codes), args.nf4_scales},
         block_bits(nf4_block_bits(args.block_size)),
         tables(nf4_tables(args.nf4_scales)) {}
 
@@ -30,13 +28,17 @@ struct Nf4Codes {
   }
 
   using RawScale = Nf4RawScale;
-  // Of the block of element (row, k) of a weight that has so many columns.
+  // Of the block of element (row, k) of the weight at a place, which has so many columns.
+  __device__ __forceinline__ RawScale read_scale(const Place& from, int64_t row, int64_t k, int64_t columns) const {
+    return nf4_read_scale(from.scales, (row * columns + k) >> block_bits);
+  }
   __device__ __forceinline__ RawScale read_scale(int64_t row, int64_t k, int64_t columns) const {
-    return nf4_read_scale(scales, (row * columns + k) >> block_bits);
+    return read_scale(*this, row, k, columns);
   }
-  __device__ __forceinline__ float scale(RawScale raw, const Shared& shared) const {
-    return nf4_scale(scales, shared.map, raw);
+  static __device__ __forceinline__ float scale(const Place& from, RawScale raw, const Shared& shared) {
+    return nf4_scale(from.scales, shared.map, raw);
   }
+  __device__ __forceinline__ float scale(RawScale raw, const Shared& shared) const { return scale(*this, raw, shared); }
 
   // What code i of these words stands for, before the scale: the first of two has the high half of their byte.
   template <int count>

@@ -6,6 +6,7 @@
 #include "kernels/arguments/matrix.h"
 #include "kernels/matmul/arguments.h"
 #include "kernels/matmul/cuda/few_rows.h"
+#include "kernels/matmul/cuda/grouped.h"
 #include "kernels/matmul/weights/ggml/tiles.h"
 
 namespace lathe::kernels {
@@ -14,6 +15,11 @@ struct GgmlTiles {
   GgmlFormat format;
   const uint8_t* data;  // at a multiple of 16 bytes
   int64_t tile_bytes;
+};
+
+// What differs from weight to weight: in a kernel's arguments, or of many weights in device memory.
+struct GgmlPlace {
+  const uint8_t* tiles;
 };
 
 struct GgmlTilesProductArgs {
@@ -41,6 +47,9 @@ void ggml_product_tiles(const GgmlTilesProducts& products);
 // product.cu: of gate and up, of one format and shape, without LoRA, bias or residual; their own out is not used.
 template <DeviceKind>
 void ggml_gated_tiles(const GgmlTilesProductArgs& gate, const GgmlTilesProductArgs& up, const GatedResult& result);
+// grouped.cu
+template <DeviceKind>
+void grouped_blocks(const GroupedArgs& args, GgmlFormat format, int64_t tile_bytes);
 // few_rows_f32.cu: as ggml_product_tiles of f32.
 template <DeviceKind>
 void ggml_few_rows_f32(const GgmlTilesProductArgs& args);

@@ -1,0 +1,241 @@
+// Few rows in groups by weights that the device alone knows: the bits of linear_forward of each group's rows by its
+// weight, for every kind of weight that has a body.
+#include "kernels/matmul/grouped.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "kernels/copy/copy.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/gated/gated.h"
+#include "kernels/matmul/matmul.h"
+#include "kernels/simt/options.h"
+#include "tests/kernels/ggml_blocks.h"
+
+namespace lathe::kernels {
+namespace {
+
+using testing::random_matrix;
+using testing::RandomBlocks;
+
+// Makes weight `number` of [rows, columns] on a device.
+using MakeWeight = std::function<Weight(int64_t rows, int64_t columns, uint64_t seed)>;
+
+std::vector<std::byte> bytes(const Tensor& tensor) {
+  std::vector<std::byte> result(static_cast<size_t>(tensor.nbytes()));
+  copy_bytes({}, result.data(), tensor.device(), tensor.raw(), tensor.nbytes());
+  return result;
+}
+
+// How many rows go to each expert; `tokens` of x that they come from.
+struct Rows {
+  int64_t tokens;
+  std::vector<int32_t> of_expert;
+};
+const std::vector<Rows> every_rows{
+    {1, {0, 1, 0, 1, 0}}, {16, {16, 0, 0, 0, 0}}, {9, {0, 3, 9, 0, 8}}, {16, {2, 16, 1, 5, 7}}};
+
+class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
+ protected:
+  void SetUp() override {
+    if (const std::string why = why_unavailable(device()); !why.empty()) GTEST_SKIP() << why;
+  }
+  Device device() const { return {GetParam()}; }
+  Tensor there(const Tensor& here) const { return moved(here, device()); }
+
+  // A mixture of five with `inner` columns within, and what it makes of random rows.
+  struct Mixture {
+    std::vector<Weight> weights[3];  // gate, up [inner, outer], down [outer, inner]
+    std::vector<Tensor> biases[3];
+    WeightTable tables[3];
+  };
+  Mixture mixture_of(const MakeWeight& make, int64_t outer, int64_t inner, DType dtype, bool biased) const {
+    Mixture mixture;
+    uint64_t seed = 10;
+    for (int which = 0; which < 3; ++which) {
+      const int64_t rows = which == 2 ? outer : inner, columns = which == 2 ? inner : outer;
+      for (int expert = 0; expert < 5; ++expert) {
+        mixture.weights[which].push_back(make(rows, columns, ++seed));
+        if (biased) mixture.biases[which].push_back(there(random_matrix(1, rows, dtype, ++seed).view({rows})));
+      }
+      mixture.tables[which] = WeightTable::of(mixture.weights[which], mixture.biases[which], dtype);
+    }
+    return mixture;
+  }
+
+  void expect_the_bits_of_each(const Mixture& mixture, const Rows& rows, DType dtype, GateKind gate) const {
+    const int64_t outer = mixture.weights[0][0].columns(), inner = mixture.weights[0][0].rows();
+    const Tensor x = there(random_matrix(rows.tokens, outer, dtype, 5));
+    // Each expert has the last of the tokens, and every second one where there are enough.
+    std::vector<int32_t> tokens, experts, bounds{0};
+    for (size_t e = 0; e < rows.of_expert.size(); ++e) {
+      const auto count = rows.of_expert[e], all = static_cast<int32_t>(rows.tokens);
+      const int32_t apart = 2 * count <= all ? 2 : 1;
+      if (count == 0) continue;
+      for (int32_t i = 0; i < count; ++i) tokens.push_back(all - 1 - (count - 1 - i) * apart);
+      experts.push_back(static_cast<int32_t>(e));
+      bounds.push_back(static_cast<int32_t>(tokens.size()));
+    }
+    const auto used = static_cast<int64_t>(tokens.size());
+    tokens.resize(tokens.size() + 2, 0);  // two rows in no group, and a group without rows
+    experts.push_back(4);
+    bounds.push_back(bounds.back());
+    const auto numbers = [&](const std::vector<int32_t>& values) {
+      return there(Tensor::of<int32_t>(values, {std::ssize(values)}));
+    };
+    const WeightGroups groups{numbers(experts), numbers(bounds)};
+    const auto room = [&](int64_t columns) {
+      const Tensor out = Tensor::empty({used + 2, columns}, dtype, device());
+      fill(out, std::nan(""));
+      return out;
+    };
+    const Tensor expected_inner = room(inner), expected = room(outer);
+    for (size_t g = 0; g + 2 < bounds.size(); ++g) {
+      const int64_t begin = bounds[g], end = bounds[g + 1], expert = experts[g];
+      const Tensor own_x = Tensor::empty({end - begin, outer}, dtype, device());
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t token = tokens[static_cast<size_t>(i)];
+        copy(own_x.slice(0, i - begin, i - begin + 1), x.slice(0, token, token + 1));
+      }
+      const auto multiply = [&](int which, const Tensor& out, const Tensor& from) {
+        const auto& biases = mixture.biases[which];
+        linear_forward(out, from, mixture.weights[which][static_cast<size_t>(expert)],
+                       {.bias = biases.empty() ? Tensor() : biases[static_cast<size_t>(expert)]});
+      };
+      const Tensor opened = Tensor::empty({end - begin, inner}, dtype, device()), raised = empty_as(opened),
+                   activated = expected_inner.slice(0, begin, end);
+      multiply(0, opened, own_x);
+      multiply(1, raised, own_x);
+      gate == GateKind::silu        ? swiglu_forward(activated, opened, raised)
+      : gate == GateKind::gelu_tanh ? geglu_forward(activated, opened, raised)
+                                    : clamped_swiglu_forward(activated, opened, raised);
+      multiply(2, expected.slice(0, begin, end), activated);
+    }
+    const Tensor within = room(inner), out = room(outer);
+    grouped_gated_linear(within, x, numbers(tokens), mixture.tables[0], mixture.tables[1], groups, gate);
+    EXPECT_EQ(bytes(within), bytes(expected_inner)) << "gate and up";
+    grouped_linear(out, expected_inner, mixture.tables[2], groups);
+    EXPECT_EQ(bytes(out), bytes(expected)) << "down";
+  }
+
+  static Tensor empty_as(const Tensor& tensor) {
+    return Tensor::empty(tensor.shape(), tensor.dtype(), tensor.device());
+  }
+
+  // All of `every_rows`, in turn with each activation.
+  void expect_the_bits(const std::string& what, const MakeWeight& make, int64_t outer, int64_t inner, DType dtype,
+                       bool biased) const {
+    SCOPED_TRACE(what + ", " + std::string(name_of(dtype)) + (biased ? ", with biases" : ""));
+    const Mixture mixture = mixture_of(make, outer, inner, dtype, biased);
+    ASSERT_TRUE(mixture.tables[0].goes_with(mixture.tables[1]) && mixture.tables[2].defined());
+    int turn = biased ? 2 : 0;
+    for (const Rows& rows : every_rows) {
+      SCOPED_TRACE(std::to_string(rows.tokens) + " tokens");
+      expect_the_bits_of_each(mixture, rows, dtype, static_cast<GateKind>(turn++ % 3));
+    }
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(, GroupedProducts, ::testing::Values(DeviceKind::simt, DeviceKind::cuda),
+                         [](const auto& info) { return to_string(Device{info.param}).substr(0, 4); });
+
+// More than one tile of columns and a part of one, a part of a stage along k; rows of weights that are longer in memory.
+TEST_P(GroupedProducts, by_dense_weights_have_the_bits_of_each) {
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const auto dense = [&](int64_t rows, int64_t columns, uint64_t seed) {
+      return Weight(there(random_matrix(rows, columns, dtype, seed)));
+    };
+    expect_the_bits("dense", dense, 104, 40, dtype, dtype == DType::bf16);
+    const auto packed = [&](int64_t rows, int64_t columns, uint64_t seed) {
+      PackedWeight weight = PackedWeight::allocate(rows, columns, dtype, MemoryTag::weights, device());
+      weight.pack_rows(0, rows, random_matrix(rows, columns, DType::f32, seed).data<float>());
+      return Weight(weight);
+    };
+    expect_the_bits("packed", packed, 72, 43, dtype, dtype == DType::f16);
+  }
+}
+
+TEST_P(GroupedProducts, by_codes_have_the_bits_of_each) {
+  for (const DType dtype : {DType::bf16, DType::f16}) {
+    const auto nf4 = [&](Nf4Scales scales) {
+      return [this, scales](int64_t rows, int64_t columns, uint64_t seed) {
+        return Weight(QuantizedWeight::pack(
+            quantize_nf4(there(random_matrix(rows, columns, DType::f32, seed)), 64, scales, MemoryTag::weights)));
+      };
+    };
+    expect_the_bits("nf4", nf4(Nf4Scales::plain), 192, 128, dtype, false);
+    expect_the_bits("nested nf4", nf4(Nf4Scales::nested), 128, 192, dtype, true);
+    const auto int8 = [&](int64_t rows, int64_t columns, uint64_t seed) {
+      return Weight(
+          QuantizedWeight::quantize(there(random_matrix(rows, columns, DType::f32, seed)), QuantizedFormat::int8));
+    };
+    expect_the_bits("int8", int8, 192, 64, dtype, dtype == DType::bf16);
+  }
+}
+
+TEST_P(GroupedProducts, by_blocks_of_every_format_have_the_bits_of_each) {
+  for (const GgmlFormat format : testing::all_formats)
+    for (const DType dtype : {DType::bf16, DType::f16}) {
+      if (dtype == DType::f16 && format != GgmlFormat::mxfp4 && format != GgmlFormat::q4_k) continue;
+      const auto blocks = [&](int64_t rows, int64_t columns, uint64_t seed) {
+        return Weight(RandomBlocks(format, rows, columns, dtype, seed).on(device()));
+      };
+      const int64_t columns = RandomBlocks::layout(format).elements;  // one block, or one and two halves of a stage
+      expect_the_bits(std::string(name_of(format)), blocks, columns == 32 ? 96 : 256, columns == 32 ? 160 : 256, dtype,
+                      format == GgmlFormat::mxfp4);
+    }
+}
+
+// Weights that differ in kind, format or shape, other dtypes, and what is not there.
+TEST_P(GroupedProducts, have_no_table_of_weights_that_no_body_takes) {
+  const auto dense = [&](int64_t rows, int64_t columns, DType dtype) {
+    return Weight(there(random_matrix(rows, columns, dtype, 1)));
+  };
+  const Weight weight = dense(16, 64, DType::bf16);
+  EXPECT_TRUE(WeightTable::of({weight, weight}, {}, DType::bf16).defined());
+  EXPECT_FALSE(WeightTable::of({weight, weight}, {}, DType::f16).defined());
+  EXPECT_FALSE(WeightTable::of({weight, dense(16, 72, DType::bf16)}, {}, DType::bf16).defined());
+  EXPECT_FALSE(WeightTable::of({dense(16, 63, DType::bf16)}, {}, DType::bf16).defined()) << "rows at no vectors";
+  EXPECT_FALSE(WeightTable::of({dense(16, 64, DType::f32)}, {}, DType::f32).defined());
+  EXPECT_FALSE(WeightTable::of({}, {}, DType::bf16).defined());
+  const Weight q4_0(RandomBlocks(GgmlFormat::q4_0, 16, 64, DType::bf16, 2).on(device())),
+      q8_0(RandomBlocks(GgmlFormat::q8_0, 16, 64, DType::bf16, 2).on(device()));
+  EXPECT_FALSE(WeightTable::of({q4_0, q8_0}, {}, DType::bf16).defined());
+  EXPECT_FALSE(WeightTable::of({q4_0, weight}, {}, DType::bf16).defined());
+  EXPECT_FALSE(WeightTable::of({weight, weight}, {there(random_matrix(1, 16, DType::bf16, 3).view({16}))}, DType::bf16)
+                   .defined())
+      << "one bias for two";
+  const WeightTable table = WeightTable::of({q4_0}, {}, DType::bf16);
+  EXPECT_FALSE(table.goes_with(WeightTable::of({q8_0}, {}, DType::bf16)));
+  const auto zeros = [&](int64_t rows) { return Tensor::zeros({rows}, DType::i32, device()); };
+  const Tensor x = there(random_matrix(2, 64, DType::bf16, 4)), out = there(random_matrix(2, 16, DType::bf16, 4));
+  EXPECT_THROW(grouped_linear(out, x, WeightTable(), {zeros(1), zeros(2)}), ShapeError);
+  EXPECT_THROW(grouped_linear(out, x, table, {zeros(1), zeros(3)}), ShapeError);
+  EXPECT_THROW(grouped_linear(x, out, table, {zeros(1), zeros(2)}), ShapeError);
+  EXPECT_THROW(grouped_gated_linear(out, x, zeros(2), table, WeightTable(), {zeros(1), zeros(2)}, GateKind::silu),
+               ShapeError);
+}
+
+TEST(GroupedProductsOnSimt, AreALaunchEachWhateverGoesWhere) {
+  const Device simt{DeviceKind::simt};
+  const auto zeros = [&](const Shape& shape, DType dtype) { return Tensor::zeros(shape, dtype, simt); };
+  const std::vector<Weight> weights(40, Weight(zeros({64, 64}, DType::bf16)));
+  const WeightTable table = WeightTable::of(weights, {}, DType::bf16);
+  const Tensor x = zeros({3, 64}, DType::bf16);
+  const WeightGroups groups{zeros({3}, DType::i32), zeros({4}, DType::i32)};
+  synchronize(simt);
+  const int64_t before = simt::launches_run();
+  grouped_linear(Tensor::empty({3, 64}, DType::bf16, simt), x, table, groups);
+  grouped_gated_linear(Tensor::empty({3, 64}, DType::bf16, simt), x, zeros({3}, DType::i32), table, table, groups,
+                       GateKind::clamped_silu);
+  synchronize(simt);
+  EXPECT_EQ(simt::launches_run() - before, 2);
+}
+
+}  // namespace
+}  // namespace lathe::kernels
