@@ -33,7 +33,7 @@ struct EngineOptions {
   // same bits either way. 0: none.
   int64_t num_speculative_tokens = 0;
   // A step of decoding alone is queued on a device as one graph, the same bits either way: for so many shapes of steps
-  // graphs are kept. 0: none.
+  // graphs are kept. 0: none. (One that must ask the host is not: nn::Transformer::asks_the_host.)
   int64_t device_graphs = 32;
   // Divides the logits before everything else: a token's log-probability is the model's own at this temperature, the
   // bits of autograd::token_logprobs there. (A request's temperature only says how it is drawn.)

@@ -140,6 +140,20 @@ TEST(DecodeGraphs, AMixturesStepThatAsksTheHostIsNotCaptured) {
   EXPECT_EQ(counts.replayed, 1);
 }
 
+TEST(DecodeGraphs, AnAdapterOfAMixturesExpertsIsNotCaptured) {
+  nn::Transformer model = mixture_on_simt("tiny_mixtral", DType::bf16);
+  nn::LoraConfig experts;
+  experts.target_parameters = {"mlp.experts.down_proj"};
+  model.add_lora(experts, 1, "experts");
+  Request base = mixture_request(2, 5), adapted = mixture_request(1, 3);
+  base.adapter = "";
+  adapted.adapter = "experts";
+  GraphCounts counts;
+  expect_same(generate(model, {base, adapted}, {}, {}, &counts), without_graphs(model, {base, adapted}));
+  EXPECT_EQ(counts.captured, 1) << "of the base's sequence alone, once the other has ended";
+  EXPECT_EQ(counts.replayed, 1);
+}
+
 struct Fault {
   const char* name;
   simt::Call call;
