@@ -191,6 +191,28 @@ TEST_P(GroupedProducts, by_blocks_of_every_format_have_the_bits_of_each) {
     }
 }
 
+// simt finds what threads race for when they run in another order.
+TEST_P(GroupedProducts, have_the_bits_of_each_in_every_order_of_threads) {
+  if (device().kind != DeviceKind::simt) GTEST_SKIP() << "a card has an order of its own";
+  for (const simt::FiberOrder order : {simt::FiberOrder::descending, simt::FiberOrder::shuffled}) {
+    simt::set_fiber_order(order);
+    const auto dense = [&](int64_t rows, int64_t columns, uint64_t seed) {
+      return Weight(there(random_matrix(rows, columns, DType::bf16, seed)));
+    };
+    expect_the_bits("dense", dense, 72, 40, DType::bf16, true);
+    const auto nf4 = [&](int64_t rows, int64_t columns, uint64_t seed) {
+      return Weight(
+          QuantizedWeight::quantize(there(random_matrix(rows, columns, DType::f32, seed)), QuantizedFormat::nf4));
+    };
+    expect_the_bits("nf4", nf4, 128, 64, DType::bf16, false);
+    const auto blocks = [&](int64_t rows, int64_t columns, uint64_t seed) {
+      return Weight(RandomBlocks(GgmlFormat::mxfp4, rows, columns, DType::bf16, seed).on(device()));
+    };
+    expect_the_bits("MXFP4", blocks, 96, 64, DType::bf16, true);
+    simt::set_fiber_order(simt::FiberOrder::ascending);
+  }
+}
+
 // Weights that differ in kind, format or shape, other dtypes, and what is not there.
 TEST_P(GroupedProducts, have_no_table_of_weights_that_no_body_takes) {
   const auto dense = [&](int64_t rows, int64_t columns, DType dtype) {
