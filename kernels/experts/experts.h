@@ -25,8 +25,8 @@ void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& l
 
 // On a device (cuda, simt), for few tokens: choose_experts, and where their rows lie in the order of the experts, which
 // the host does not learn. A group is what the tokens give to one expert: G = min(E, R) places for them, ascending by
-// expert, of which those past the last that there are have no slots. Of a token with NaNs an expert may be chosen twice,
-// and has one slot for it.
+// expert, of which those past the last that there are have no slots. Of a token with NaNs an expert may be chosen
+// twice, and has one slot for it.
 inline constexpr int64_t most_grouped_tokens = 16, most_grouped_choices = 32;  // T and k are at most these
 struct ExpertGroups {
   Tensor slots;    // i32 [T, k]

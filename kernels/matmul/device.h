@@ -14,8 +14,8 @@ void multiply(const ProductArgs& args, Device device);
 bool suits_codes(const Tensor& x);
 // Whether they take this weight: K a multiple of 64, and blocks of 64 or more.
 bool suits_codes(const QuantizedWeight& weight);
-// Whether linear_forward multiplies x with this weight's codes: both suit. The other products want a dense weight of x's
-// dtype in its place.
+// Whether linear_forward multiplies x with this weight's codes: both suit. The other products want a dense weight of
+// x's dtype in its place.
 bool multiplies_codes(const Tensor& x, const QuantizedWeight& weight);
 // With a quantised weight in place of args.right: linear_forward, and quantized_gemv.
 void multiply_codes(const ProductArgs& args, const QuantizedWeight& weight, Device device);

@@ -16,8 +16,8 @@ struct WeightGroups {
   Tensor bounds;   // i32 [G + 1]
 };
 
-// out [R, N] = x [R, K] · (weight of the row's group)ᵀ (+ its bias). All are of the table's dtype; beside codes x's rows
-// begin at multiples of 16 bytes. Rows of out that are in no group are left as they were.
+// out [R, N] = x [R, K] · (weight of the row's group)ᵀ (+ its bias). All are of the table's dtype; beside codes x's
+// rows begin at multiples of 16 bytes. Rows of out that are in no group are left as they were.
 void grouped_linear(const Tensor& out, const Tensor& x, const WeightTable& weights, const WeightGroups& groups);
 
 // out [R, F] = act(gate) · up (kernels/gated/gated.h) of the products with two tables, which go with each other, of x

@@ -144,7 +144,8 @@ class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
 INSTANTIATE_TEST_SUITE_P(, GroupedProducts, ::testing::Values(DeviceKind::simt, DeviceKind::cuda),
                          [](const auto& info) { return to_string(Device{info.param}).substr(0, 4); });
 
-// More than one tile of columns and a part of one, a part of a stage along k; rows of weights that are longer in memory.
+// More than one tile of columns and a part of one, a part of a stage along k; rows of weights that are longer in
+// memory.
 TEST_P(GroupedProducts, by_dense_weights_have_the_bits_of_each) {
   for (const DType dtype : {DType::bf16, DType::f16}) {
     const auto dense = [&](int64_t rows, int64_t columns, uint64_t seed) {

@@ -18,8 +18,8 @@
 // workspace and read from there they come at 3.2, which four blocks that decode the same codes still pass, at 5.
 //
 // How codes lie and become numbers is the business of a Right, an object of each thread that decodes (TeamThread):
-//   Codes                  the weight as a kernel's argument; a Codes::Place, in it or of many weights in device memory,
-//                          is what differs from weight to weight
+//   Codes                  the weight as a kernel's argument; a Codes::Place, in it or of many weights in device
+//                          memory, is what differs from weight to weight
 //   rounds, Memory         of how many rounds codes are in hand or on their way, and where (shared): codes[rounds]
 //   Right(codes, place, memory, thread, first_column, columns, k)   of a block's 32 columns, of so many that there are
 //   prefetch()             asks for their beginnings

@@ -1,6 +1,6 @@
 // The CUDA bodies of products of few rows in groups, each by a weight of its own (kernels/matmul/grouped.h). Which
-// weights, and how many rows, stands in device memory: a launch is for as many groups as there may be, and the blocks of
-// those without rows end at once. Pointers are device memory.
+// weights, and how many rows, stands in device memory: a launch is for as many groups as there may be, and the blocks
+// of those without rows end at once. Pointers are device memory.
 //
 // A block cannot ask for its weight before the kernel before it has ended, as those of few_rows.cu do: it does not know
 // which one. By bulk copies and wgmma (few_rows_sm_90a.cu), with a tensor map of each expert in device memory, a block

@@ -18,8 +18,8 @@ struct QuantizedProductArgs {
   const float* int8_scales;  // int8: [n, k / 64]
 };
 
-// Where the codes of a weight lie and what differs from weight to weight beside them: in a kernel's arguments, or of many
-// weights in device memory.
+// Where the codes of a weight lie and what differs from weight to weight beside them: in a kernel's arguments, or of
+// many weights in device memory.
 struct Nf4Place {
   const uint8_t* codes;
   Nf4ScaleArgs scales;  // in device memory the map is not used

@@ -14,9 +14,9 @@ class WeightTable {
  public:
   // Undefined.
   WeightTable() = default;
-  // Of weights [N, K] and, where there are some, a bias [N] for each. Shares their memory, which may change but not move.
-  // Undefined where grouped products (kernels/matmul/grouped.h) have no body for them beside activations of `dtype`: on
-  // the CPU, of f32, of several kinds, formats or shapes, or where linear_forward reads no codes.
+  // Of weights [N, K] and, where there are some, a bias [N] for each. Shares their memory, which may change but not
+  // move. Undefined where grouped products (kernels/matmul/grouped.h) have no body for them beside activations of
+  // `dtype`: on the CPU, of f32, of several kinds, formats or shapes, or where linear_forward reads no codes.
   static WeightTable of(std::vector<Weight> weights, std::vector<Tensor> biases, DType dtype);
 
   bool defined() const { return places_.defined(); }
