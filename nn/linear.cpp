@@ -44,7 +44,8 @@ autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRo
     const LoraLayer& layer = found->second;
     autograd::LoraTerm term{.a = layer.a.leaf, .b = layer.b.leaf, .scale = layer.scaling, .sequences = run.sequences};
     if (rows.mode.training && layer.dropout > 0)
-      term.dropout = {layer.dropout, rows.mode.dropout_seed, rows.mode.dropout_step, layer.dropout_stream};
+      term.dropout = {layer.dropout, rows.mode.dropout_seed, rows.mode.dropout_step, layer.dropout_stream,
+                      rows.mode.stored_dropout_step};
     if (layer.joined) {
       const JoinedFactors::Factors factors = layer.joined->of(layer.a, layer.b);
       term.joined_a = factors.a;

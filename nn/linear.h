@@ -22,6 +22,7 @@ struct AdapterMode {
   uint64_t dropout_seed = 0;
   uint32_t dropout_step = 0;
   bool training = false;
+  const uint32_t* stored_dropout_step = nullptr;  // kernels::DropoutParams::stored_step
 };
 
 // Sequences that use one adapter.

@@ -15,9 +15,10 @@ struct DropoutArgs {
   const int32_t *cu_seqlens, *sample_numbers;  // on the host
   int64_t sequences;
   uint32_t key[2];
-  uint32_t counter[4];  // of sample 0, position 0, column 0
-  uint32_t threshold;   // words below it drop
-  float scale;          // of what is kept
+  uint32_t counter[4];          // of sample 0, position 0, column 0; of step 0 where the step is stored
+  const uint32_t* stored_step;  // devices' alone; null: counter has it
+  uint32_t threshold;           // words below it drop
+  float scale;                  // of what is kept
   int64_t columns;
   int64_t row_begin, row_end;
 };

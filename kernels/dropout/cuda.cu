@@ -25,6 +25,15 @@ __device__ __forceinline__ int sequence_of(const SequenceBounds& bounds, int64_t
   return low;
 }
 
+// The words of an element's counter that know the step: a stored one is put where philox_counter() has it.
+struct StepWords {
+  uint32_t word1, word2;
+};
+__device__ __forceinline__ StepWords step_words(const DropoutArgs& a) {
+  const uint32_t step = a.stored_step != nullptr ? *a.stored_step : 0;
+  return {a.counter[1] | step >> 16 << 16, a.counter[2] | step << 16};
+}
+
 template <class T, bool aligned>
 __global__ void __launch_bounds__(elementwise_threads)
     dropout_kernel(DropoutArgs a, Tiling tiling, SequenceBounds bounds, SampleNumbers samples) {
@@ -37,7 +46,8 @@ __global__ void __launch_bounds__(elementwise_threads)
     if (own.count[h] > 0) groups[h] = load_group<aligned>(row_of<T>(a.x, row) + own.column[h], own.count[h]);
   const int sequence = sequence_of(bounds, row);
   const uint32_t position = static_cast<uint32_t>(row - bounds.at[sequence]);
-  const uint32_t word1 = a.counter[1] | samples.at[sequence];
+  const StepWords step = step_words(a);
+  const uint32_t word1 = step.word1 | samples.at[sequence];
   LATHE_UNROLL
   for (int h = 0; h < 2; ++h) {
     if (own.count[h] == 0) return;
@@ -45,7 +55,7 @@ __global__ void __launch_bounds__(elementwise_threads)
     Group& group = groups[h];
     LATHE_UNROLL
     for (int four = 0; four < 2; ++four) {
-      const PhiloxWords counter{{first + static_cast<uint32_t>(four), word1, a.counter[2], a.counter[3]}};
+      const PhiloxWords counter{{first + static_cast<uint32_t>(four), word1, step.word2, a.counter[3]}};
       const PhiloxWords words = philox4x32_10(counter, a.key[0], a.key[1]);
       LATHE_UNROLL
       for (int j = 0; j < 4; ++j) {

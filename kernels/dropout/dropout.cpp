@@ -42,9 +42,11 @@ void check(const Tensor& out, const Tensor& x, const Tensor& cu_seqlens, const T
 }  // namespace
 
 void dropout(const Tensor& out, const Tensor& x, const Tensor& cu_seqlens, const Tensor& sample_numbers,
-             const DropoutParams& params) {
-  check(out, x, cu_seqlens, sample_numbers, params);
+             const DropoutParams& given) {
+  check(out, x, cu_seqlens, sample_numbers, given);
   if (x.numel() == 0) return;
+  DropoutParams params = given;
+  if (params.stored_step != nullptr) params.step = x.device().kind == DeviceKind::cpu ? *params.stored_step : 0;
   if (x.dtype() == DType::f64) return reference::dropout(out, x, cu_seqlens, sample_numbers, params);
   DropoutArgs args{.dtype = x.dtype(),
                    .out = matrix_of(out),
@@ -54,6 +56,7 @@ void dropout(const Tensor& out, const Tensor& x, const Tensor& cu_seqlens, const
                    .sequences = sample_numbers.dim(0),
                    .key = {},
                    .counter = {},
+                   .stored_step = params.stored_step,
                    .threshold = static_cast<uint32_t>(std::ldexp(static_cast<double>(params.probability), 32)),
                    .scale = 1.0f / (1.0f - params.probability),
                    .columns = x.dim(1),

@@ -15,6 +15,8 @@ struct DropoutParams {
   uint64_t seed = 0;
   uint32_t step = 0;    // of the optimiser
   uint16_t stream = 0;  // unique for each place in the model that drops
+  // In the memory of x's device: the step is what stands there when the work is done, for steps that are replayed.
+  const uint32_t* stored_step = nullptr;
 };
 
 // x, out [T, K], rows contiguous, one dtype (f32 | bf16 | f16; f64 on the cpu), K ≤ 65536; out may be x. On the cpu:

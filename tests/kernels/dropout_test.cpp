@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "core/error.h"
@@ -65,6 +66,31 @@ TEST(Dropout, KeepsTheExpectedShareAndDiffersByStepStreamAndSeed) {
   other = params;
   other.seed = 43;
   EXPECT_NE(kept(other), mask);
+}
+
+// Steps of more than 16 bits have a part in two words of the counter.
+TEST(Dropout, AStoredStepIsTheStep) {
+  constexpr int64_t tokens = 9, columns = 67;
+  for (const Device device : {Device{}, Device{DeviceKind::simt}}) {
+    const Tensor x = moved(ones(tokens, columns, DType::bf16), device), stored = moved(i32({0}), device);
+    const auto dropped = [&](const DropoutParams& p) {
+      const Tensor out = Tensor::empty({tokens, columns}, DType::bf16, device);
+      dropout(out, x, i32({0, 5, tokens}), i32({9, 65535}), p);
+      const Tensor there = moved(out, {});
+      return std::string(static_cast<const char*>(there.raw()), static_cast<size_t>(there.nbytes()));
+    };
+    DropoutParams sent = params, read = params;
+    read.stored_step = reinterpret_cast<const uint32_t*>(stored.data<int32_t>());
+    std::vector<std::string> seen;
+    for (const int32_t step : {0, 7, 8, 65535, 65536, 70000}) {
+      copy(stored, i32({step}));
+      sent.step = static_cast<uint32_t>(step);
+      const std::string expected = dropped(sent);
+      EXPECT_TRUE(dropped(read) == expected) << step;
+      EXPECT_EQ(std::count(seen.begin(), seen.end(), expected), 0) << step;
+      seen.push_back(expected);
+    }
+  }
 }
 
 TEST(Dropout, RefusesWhatItCannotNumber) {
