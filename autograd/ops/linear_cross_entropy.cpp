@@ -37,7 +37,7 @@ double element(const Tensor& one) {
 
 struct LinearCrossEntropy final : Operation {
   LinearWeight projection;
-  Tensor labels;
+  Tensor labels, labelled_rows;
   SequenceLayout layout;
   double scale = 1.0;
   LossValue value = LossValue::summed;
@@ -55,7 +55,8 @@ struct LinearCrossEntropy final : Operation {
                                             .cu_seqlens = layout.cu_seqlens,
                                             .scale = factor,
                                             .token_scales = token_scales,
-                                            .softcap = softcap});
+                                            .softcap = softcap,
+                                            .labelled_rows = labelled_rows});
   }
 
   void forward(Forward& f) {
@@ -111,8 +112,10 @@ CrossEntropyResult record(LinearCrossEntropy operation, const Variable& hidden, 
 }  // namespace
 
 CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight, const Tensor& labels,
-                                        const SequenceLayout& layout, double scale, float softcap, LossValue value) {
+                                        const SequenceLayout& layout, double scale, float softcap, LossValue value,
+                                        const Tensor& labelled_rows) {
   LinearCrossEntropy operation(weight, labels, layout, softcap);
+  operation.labelled_rows = labelled_rows;
   operation.scale = scale;
   operation.value = value;
   return record(std::move(operation), hidden, weight);

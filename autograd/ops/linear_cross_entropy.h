@@ -21,10 +21,11 @@ struct CrossEntropyResult {
 };
 
 // hidden [T, H], weight [V, H], labels i32 [T] already shifted (the label of a token is what follows it),
-// kernels::ignored_label where there is nothing to learn. softcap > 0 caps the logits.
+// kernels::ignored_label where there is nothing to learn. softcap > 0 caps the logits. With labelled_rows, as
+// kernels::CrossEntropyInputs has them with their labels, the weight is frozen (else ShapeError).
 CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight, const Tensor& labels,
                                         const SequenceLayout& layout, double scale, float softcap = 0.0f,
-                                        LossValue value = LossValue::summed);
+                                        LossValue value = LossValue::summed, const Tensor& labelled_rows = {});
 
 // A scale for each token, f32 (f64) [T] on hidden's device, through which no gradient flows:
 // loss = Σ token_scales[t] · −log p(label). Where all are equal the gradients are the number's, bit for bit.

@@ -21,6 +21,11 @@ struct Reduction {
   int earlier[warps];
 };
 
+// The block's token or label.
+__device__ __forceinline__ int64_t number_of_block(const RowNumbers& sent, const int32_t* stored) {
+  return stored != nullptr ? stored[blockIdx.x] : sent.at[blockIdx.x];
+}
+
 // Eight logits from column i on, as the statistics have them; −∞ past the row's end.
 __device__ __forceinline__ void scale_group(Group& group, int64_t i, const LogitsRow& row) {
   const int left = group_size(row.columns, i);
@@ -209,10 +214,12 @@ __global__ void __launch_bounds__(threads, 2) cross_entropy_kernel(CrossEntropyR
   begin_dependent();
   Reduction& shared = block_shared<Reduction>();
   float* z = a.logits + int64_t{blockIdx.x} * a.stride;
-  const int64_t token = a.tokens.at[blockIdx.x], label = a.labels.at[blockIdx.x];
+  const int64_t token = number_of_block(a.tokens, a.stored_tokens), label = number_of_block(a.labels, a.stored_labels);
   const LogitsRow logits{z, a.columns, plain ? 0.0f : a.softcap, a.inverse_temperature};
   const RowStatistics row = statistics_of<aligned>(a, logits, shared);
-  const float label_logit = scaled_logit(z[label], logits.softcap, logits.inverse_temperature);
+  // Nobody has looked at a stored label.
+  const float raw_label_logit = label >= 0 && label < a.columns ? z[label] : NAN;
+  const float label_logit = scaled_logit(raw_label_logit, logits.softcap, logits.inverse_temperature);
   if (threadIdx.x == 0 && a.loss != nullptr) a.loss[token] = -log_probability(label_logit, row);
   if (!a.gradient && a.entropy == nullptr && a.correct == nullptr && a.log_sum_sq_probs == nullptr)
     return;  // the whole block
@@ -248,7 +255,7 @@ __global__ void __launch_bounds__(threads) token_logprob_kernel(TokenLogprobsCud
 
 template <class Unit>
 __global__ void __launch_bounds__(256) move_rows_kernel(MoveRowsCuda a) {
-  char* row = static_cast<char*>(a.matrix) + int64_t{a.tokens.at[blockIdx.x]} * a.matrix_stride_bytes;
+  char* row = static_cast<char*>(a.matrix) + number_of_block(a.tokens, a.stored_tokens) * a.matrix_stride_bytes;
   char* packed = static_cast<char*>(a.packed) + int64_t{blockIdx.x} * a.packed_stride_bytes;
   char* to = a.gather ? packed : row;
   const char* from = a.gather ? row : packed;

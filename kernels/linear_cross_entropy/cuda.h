@@ -15,11 +15,13 @@ struct RowNumbers {
   int32_t at[cross_entropy_rows_per_launch];
 };
 
-// Row r belongs to token tokens[r], and its label is labels[r]. Gradients are f32 or bf16.
+// Row r belongs to token tokens[r], and its label is labels[r]. Where both are stored, a launch may have any number of
+// rows. Gradients are f32 or bf16.
 struct CrossEntropyRowsCuda : CrossEntropyCall<float> {
   const float* statistics;  // [rows, groups, 2], left by the product (ColumnStatistics); null: the logits are read
   int64_t groups;
   RowNumbers tokens, labels;
+  const int32_t *stored_tokens, *stored_labels;  // null: those above
   int64_t rows;
 };
 
@@ -40,6 +42,7 @@ struct MoveRowsCuda {
   int64_t packed_stride_bytes;
   int64_t row_bytes;
   RowNumbers tokens;
+  const int32_t* stored_tokens;  // as above
   int64_t rows;
   bool gather;
 };

@@ -17,13 +17,19 @@ namespace device {
 // product makes them on its way.
 bool logits_with_statistics(const Tensor& logits, const Tensor& statistics, const Tensor& hidden, const Weight& weight,
                             float inverse_temperature);
-// One row for each of `tokens`, which index labels [tokens of the batch] (host memory) as well. Where the statistics of
-// their logits are there they need not be made; else undefined.
-void cross_entropy_rows(const CrossEntropyCall<float>& chunk, const Tensor& statistics, std::span<const int64_t> tokens,
+// The tokens that a chunk's rows belong to.
+struct TokensOfRows {
+  int64_t count() const { return stored.defined() ? stored.numel() : std::ssize(listed); }
+  std::span<const int64_t> listed;
+  Tensor stored = {};  // instead, i32 on the device
+};
+// A row for each of them. Listed tokens index labels [tokens of the batch] (host memory) as well; stored ones have their
+// labels [rows] beside them. Where the statistics of their logits are there they need not be made; else undefined.
+void cross_entropy_rows(const CrossEntropyCall<float>& chunk, const Tensor& statistics, const TokensOfRows& tokens,
                         const Tensor& labels, Device device);
 void token_logprobs(const Tensor& logprobs, const Tensor& logits, const Tensor& targets);
 // Row i of packed is row tokens[i] of matrix.
-void move_rows(const Tensor& matrix, const Tensor& packed, std::span<const int64_t> tokens, Direction direction);
+void move_rows(const Tensor& matrix, const Tensor& packed, const TokensOfRows& tokens, Direction direction);
 
 }  // namespace device
 }  // namespace lathe::kernels

@@ -20,6 +20,30 @@ namespace {
 
 constexpr const char* operation = "linear_cross_entropy";
 
+void check_labels(const Tensor& labels, int64_t tokens, int64_t vocabulary) {
+  expect(operation, "labels", labels).shape({tokens}).dtype(DType::i32).contiguous().device({});
+  for (int64_t t = 0; t < tokens; ++t) {
+    const int32_t label = labels.data<int32_t>()[t];
+    if (label != ignored_label && (label < 0 || label >= vocabulary)) {
+      throw ShapeError(std::string(operation) + ": labels[" + std::to_string(t) + "] expects 0 ≤ label < " +
+                       std::to_string(vocabulary) + " (the rows of weight) or " + std::to_string(ignored_label) +
+                       " to ignore it, found " + std::to_string(label));
+    }
+  }
+}
+
+void check_stored_labels(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs) {
+  const Tensor& rows = inputs.labelled_rows;
+  const Device device = inputs.hidden.device();
+  if (device.kind == DeviceKind::cpu || outputs.grad_weight.defined())
+    throw ShapeError(std::string(operation) + ": labelled_rows are for hidden states on a device, without grad_weight");
+  expect(operation, "labelled_rows", rows).rank(1).dtype(DType::i32).contiguous().device(device);
+  expect(operation, "labels", inputs.labels).shape(rows.shape()).dtype(DType::i32).contiguous().device(device);
+  if (rows.numel() > inputs.hidden.dim(0))
+    throw ShapeError(std::string(operation) + ": labelled_rows expects at most the rows of hidden, " +
+                     std::to_string(inputs.hidden.dim(0)) + ", found " + describe(rows));
+}
+
 void check(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs) {
   const Tensor &hidden = inputs.hidden, &labels = inputs.labels;
   const Weight& weight = inputs.weight;
@@ -41,15 +65,7 @@ void check(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs)
     throw ShapeError(std::string(operation) + ": weight expects a weight on " + to_string(device) +
                      " like hidden, found one on " + to_string(weight.device()));
   }
-  expect(operation, "labels", labels).shape({tokens}).dtype(DType::i32).contiguous().device({});
-  for (int64_t t = 0; t < tokens; ++t) {
-    const int32_t label = labels.data<int32_t>()[t];
-    if (label != ignored_label && (label < 0 || label >= vocabulary)) {
-      throw ShapeError(std::string(operation) + ": labels[" + std::to_string(t) + "] expects 0 ≤ label < " +
-                       std::to_string(vocabulary) + " (the rows of weight) or " + std::to_string(ignored_label) +
-                       " to ignore it, found " + std::to_string(label));
-    }
-  }
+  inputs.labelled_rows.defined() ? check_stored_labels(outputs, inputs) : check_labels(labels, tokens, vocabulary);
   if (!(inputs.temperature > 0 && std::isnormal(inputs.temperature)))  // its inverse is finite, too
     throw ConfigError("temperature", "expected a number > 0, found " + std::to_string(inputs.temperature));
   if (inputs.token_scales.defined())
@@ -96,7 +112,14 @@ int64_t chunk_rows(const Tensor& hidden) {
 struct Chunk {
   std::vector<int64_t> tokens;
   std::vector<int32_t> groups{0};
-  bool consecutive() const { return tokens.back() - tokens.front() + 1 == static_cast<int64_t>(tokens.size()); }
+  Tensor stored_tokens, stored_labels;  // of each row, on the device, instead of tokens
+
+  device::TokensOfRows tokens_of_rows() const { return {.listed = tokens, .stored = stored_tokens}; }
+  int64_t rows() const { return tokens_of_rows().count(); }
+  // Of stored tokens nobody knows.
+  bool consecutive() const {
+    return !stored_tokens.defined() && tokens.back() - tokens.front() + 1 == static_cast<int64_t>(tokens.size());
+  }
 };
 
 // Groups start at a sequence's first labelled row and are never cut by a chunk: a sequence's sums are the same in any
@@ -138,8 +161,31 @@ std::vector<Chunk> even_chunks(std::span<const int32_t> labels, int64_t rows) {
   return chunks;
 }
 
-void move_rows(const Tensor& matrix, const Tensor& packed, const std::vector<int64_t>& tokens, Direction direction) {
-  if (matrix.device().kind != DeviceKind::cpu) return device::move_rows(matrix, packed, tokens, direction);
+// The same of rows that only the device knows.
+std::vector<Chunk> stored_chunks(const Tensor& labelled_rows, const Tensor& labels, int64_t rows) {
+  const int64_t labelled = labelled_rows.numel(), count = (labelled + rows - 1) / rows;
+  std::vector<Chunk> chunks;
+  for (int64_t c = 0; c < count; ++c) {
+    const int64_t begin = (c * labelled + count - 1) / count, end = ((c + 1) * labelled + count - 1) / count;
+    Chunk& chunk = chunks.emplace_back();
+    chunk.stored_tokens = labelled_rows.slice(0, begin, end);
+    chunk.stored_labels = labels.slice(0, begin, end);
+  }
+  return chunks;
+}
+
+std::vector<Chunk> chunks_of(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs) {
+  const int64_t rows = chunk_rows(inputs.hidden);
+  if (inputs.labelled_rows.defined()) return stored_chunks(inputs.labelled_rows, inputs.labels, rows);
+  const auto labels = inputs.labels.span<int32_t>();
+  if (!outputs.grad_weight.defined()) return even_chunks(labels, rows);
+  return chunks_by_sequence(labels, inputs.cu_seqlens.span<int32_t>(), static_cast<size_t>(rows));
+}
+
+void move_rows(const Tensor& matrix, const Tensor& packed, const Chunk& chunk, Direction direction) {
+  if (matrix.device().kind != DeviceKind::cpu)
+    return device::move_rows(matrix, packed, chunk.tokens_of_rows(), direction);
+  const std::vector<int64_t>& tokens = chunk.tokens;
   const size_t row_bytes = static_cast<size_t>(matrix.dim(1) * size_of(matrix.dtype()));
   for (size_t r = 0; r < tokens.size(); ++r) {
     void* row = matrix.select(0, tokens[r]).raw();
@@ -171,13 +217,15 @@ CrossEntropyCall<Real> call_of(const CrossEntropyOutputs& outputs, const CrossEn
 void run_rows(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs, const Tensor& logits,
               const Tensor& statistics, const Chunk& chunk) {
   const int64_t* tokens = chunk.tokens.data();
+  if (logits.device().kind != DeviceKind::cpu)
+    return device::cross_entropy_rows(call_of<float>(outputs, inputs, logits), statistics, chunk.tokens_of_rows(),
+                                      chunk.stored_labels.defined() ? chunk.stored_labels : inputs.labels,
+                                      logits.device());
   const int32_t* listed = inputs.labels.data<int32_t>();
   if (logits.dtype() == DType::f64) {
     return reference::cross_entropy_rows({call_of<double>(outputs, inputs, logits), tokens, listed, 0, logits.dim(0)});
   }
   const auto call = call_of<float>(outputs, inputs, logits);
-  if (logits.device().kind != DeviceKind::cpu)
-    return device::cross_entropy_rows(call, statistics, chunk.tokens, inputs.labels, logits.device());
   parallel_for(logits.dim(0), std::max<int64_t>(1, 8192 / logits.dim(1)), [&](int64_t begin, int64_t end) {
     with_isa([&]<Isa isa>() { cross_entropy_rows<isa>({call, tokens, listed, begin, end}); });
   });
@@ -208,20 +256,16 @@ Tensor statistics_room(const CrossEntropyInputs& inputs, const Tensor& logits) {
 
 void linear_cross_entropy(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs) {
   check(outputs, inputs);
-  const Tensor &hidden = inputs.hidden, &labels = inputs.labels;
+  const Tensor& hidden = inputs.hidden;
   const Weight& weight = inputs.weight;
   for (const Tensor& measured : {outputs.loss, outputs.entropy, outputs.correct, outputs.log_sum_sq_probs}) {
     if (measured.defined()) fill(measured, 0.0);
   }
-  const int64_t rows_at_once = chunk_rows(hidden);
-  const std::vector<Chunk> chunks = outputs.grad_weight.defined()
-                                        ? chunks_by_sequence(labels.span<int32_t>(), inputs.cu_seqlens.span<int32_t>(),
-                                                             static_cast<size_t>(rows_at_once))
-                                        : even_chunks(labels.span<int32_t>(), rows_at_once);
+  const std::vector<Chunk> chunks = chunks_of(outputs, inputs);
   int64_t labelled = 0, most = 0;
   for (const Chunk& chunk : chunks) {
-    labelled += static_cast<int64_t>(chunk.tokens.size());
-    most = std::max(most, static_cast<int64_t>(chunk.tokens.size()));
+    labelled += chunk.rows();
+    most = std::max(most, chunk.rows());
   }
   if (outputs.grad_hidden.defined() && labelled < hidden.dim(0)) fill(outputs.grad_hidden, 0.0);
   if (chunks.empty()) return;
@@ -235,13 +279,14 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const CrossEntropy
                                                     {most, vocabulary * size_of(wide) / size_of(dtype)}, dtype);
   Tensor gathered, grad_gathered;  // made when a chunk's tokens are not consecutive
   for (const Chunk& chunk : chunks) {
-    const int64_t rows = static_cast<int64_t>(chunk.tokens.size());
-    const int64_t first = chunk.tokens.front();
-    Tensor x = hidden.slice(0, first, first + (chunk.consecutive() ? rows : 0));
-    if (!chunk.consecutive()) {
+    const int64_t rows = chunk.rows();
+    const bool consecutive = chunk.consecutive();
+    const int64_t first = consecutive ? chunk.tokens.front() : 0;
+    Tensor x = hidden.slice(0, first, first + (consecutive ? rows : 0));
+    if (!consecutive) {
       if (!gathered.defined()) gathered = Tensor::empty({most, width}, dtype, hidden.device(), MemoryTag::workspace);
       x = gathered.slice(0, 0, rows);
-      move_rows(hidden, x, chunk.tokens, Direction::gather);
+      move_rows(hidden, x, chunk, Direction::gather);
     }
     const Tensor logits = all_logits.slice(0, 0, rows);
     run_rows(outputs, inputs, logits, make_logits(inputs, logits, x, all_statistics), chunk);
@@ -252,7 +297,7 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const CrossEntropy
       linear_weight_gradient(outputs.grad_weight, gradients, x, groups);
     }
     if (!outputs.grad_hidden.defined()) continue;
-    if (chunk.consecutive()) {
+    if (consecutive) {
       linear_input_gradient(
           {.grad_x = outputs.grad_hidden.slice(0, first, first + rows), .grad_out = gradients, .weight = weight});
       continue;
@@ -261,7 +306,7 @@ void linear_cross_entropy(const CrossEntropyOutputs& outputs, const CrossEntropy
       grad_gathered = Tensor::empty({most, width}, dtype, hidden.device(), MemoryTag::workspace);
     const Tensor grad_x = grad_gathered.slice(0, 0, rows);
     linear_input_gradient({.grad_x = grad_x, .grad_out = gradients, .weight = weight});
-    move_rows(outputs.grad_hidden, grad_x, chunk.tokens, Direction::scatter);
+    move_rows(outputs.grad_hidden, grad_x, chunk, Direction::scatter);
   }
 }
 

@@ -22,13 +22,18 @@ constexpr int64_t cross_entropy_device_chunk(int64_t hidden_size) {
 struct CrossEntropyInputs {
   Tensor hidden;             // [T, H] f32 | bf16 | f16 | (on the CPU) f64, rows contiguous
   Weight weight;             // [V, H] of hidden's dtype
-  Tensor labels;             // i32 [T] on the CPU; a row with ignored_label costs nothing
+  Tensor labels;             // i32 [T] on the CPU; a row with ignored_label costs nothing. Or those of labelled_rows
   Tensor cu_seqlens;         // i32 [S + 1] on the CPU, the bounds of the sequences: read for grad_weight only
   double scale = 1.0;        // of the gradients
   Tensor token_scales;       // f32 (f64) [T] on hidden's device, of each token's gradients; undefined: 1 for all
   Tensor entropy_scales;     // the same, of the gradients of each token's entropy, which are added; undefined: 0
   float softcap = 0.0f;      // above 0: caps the logits as attention does its scores
   float temperature = 1.0f;  // divides the logits, after the cap
+  // i32 [R] on hidden's device, which is not the CPU, ascending in [0, T): the rows that have labels, which lie there as
+  // well, i32 [R]. What is launched then depends on T and R alone, so that a captured step can be replayed with other
+  // rows and labels; the bits are those of labels on the CPU. Nobody waits for them to be looked at: a label outside
+  // [0, V) gives NaN. Without grad_weight, whose sums go by sequence.
+  Tensor labelled_rows = {};
 };
 
 // Each may be undefined. s_t = scale · token_scales[t], one product in f32 (f64), and e_t = entropy_scales[t].

@@ -153,6 +153,76 @@ TEST(LinearCrossEntropy, ADevicesChunksGiveEveryRowAsItIsAlone) {
     EXPECT_NEAR(on_simt.grad_weight.data<float>()[i], on_cpu.grad_weight.data<float>()[i], 1100 * 4 * 0x1p-24f) << i;
 }
 
+// Rows and labels in device memory, in two chunks and in one, where some rows have no label, none has, or all have.
+TEST(LinearCrossEntropy, StoredLabelsGiveTheBitsOfThoseOnTheCpu) {
+  const int64_t vocabulary = 130, hidden = 8;
+  const Device simt = {DeviceKind::simt};
+  const Tensor weight = random_tensor({vocabulary, hidden}, DType::bf16, 1.0f, 6);
+  struct Share {
+    int64_t tokens, of_ten;
+  };
+  for (const auto& [tokens, of_ten] : {Share{1500, 8}, Share{40, 3}, Share{40, 10}, Share{40, 0}}) {
+    const Tensor x = kernels::moved(random_tensor({tokens, hidden}, DType::bf16, 1.0f, 5), simt);
+    const Tensor labels = Tensor::empty({tokens}, DType::i32);
+    std::vector<int32_t> rows, of_rows;
+    for (int64_t t = 0; t < tokens; ++t) {
+      int32_t& label = labels.data<int32_t>()[t];
+      label = t % 10 < of_ten ? static_cast<int32_t>(t * 7 % vocabulary) : kernels::ignored_label;
+      if (label == kernels::ignored_label) continue;
+      rows.push_back(static_cast<int32_t>(t));
+      of_rows.push_back(label);
+    }
+    const auto stored = [&](const std::vector<int32_t>& numbers) {
+      return kernels::moved(Tensor::of(std::span<const int32_t>(numbers), Shape{std::ssize(numbers)}), simt);
+    };
+    const auto run = [&](const Tensor& of, const Tensor& labelled_rows) {
+      const kernels::CrossEntropyOutputs outputs = {.loss = Tensor::empty({tokens}, DType::f32, simt),
+                                                    .entropy = Tensor::empty({tokens}, DType::f32, simt),
+                                                    .correct = Tensor::empty({tokens}, DType::u8, simt),
+                                                    .grad_hidden = Tensor::empty(x.shape(), DType::bf16, simt)};
+      kernels::linear_cross_entropy(outputs, {.hidden = x,
+                                              .weight = kernels::moved(weight, simt),
+                                              .labels = of,
+                                              .scale = 0.25,
+                                              .labelled_rows = labelled_rows});
+      std::string bytes;
+      for (const Tensor& output : {outputs.loss, outputs.entropy, outputs.correct, outputs.grad_hidden}) {
+        const Tensor there = kernels::moved(output, {});
+        bytes.append(static_cast<const char*>(there.raw()), static_cast<size_t>(there.nbytes()));
+      }
+      return bytes;
+    };
+    EXPECT_EQ(run(stored(of_rows), stored(rows)), run(labels, {})) << tokens << " tokens, " << of_ten << " of ten";
+  }
+}
+
+TEST(LinearCrossEntropy, StoredLabelsAreForDevicesAndOneOutsideTheVocabularyIsNaN) {
+  const Device simt = {DeviceKind::simt};
+  const auto on = [&](const Tensor& tensor) { return kernels::moved(tensor, simt); };
+  const Tensor x = Tensor::zeros({4, 8}, DType::f32), weight = Tensor::zeros({10, 8}, DType::f32);
+  const int32_t rows[] = {1, 2, 3}, labels[] = {9, 10, -1};
+  const Tensor of_rows = Tensor::of<int32_t>(labels, {3}), labelled = Tensor::of<int32_t>(rows, {3});
+  const Tensor loss = Tensor::empty({4}, DType::f32, simt);
+  kernels::linear_cross_entropy(
+      {.loss = loss}, {.hidden = on(x), .weight = on(weight), .labels = on(of_rows), .labelled_rows = on(labelled)});
+  const Tensor found = kernels::moved(loss, {});
+  EXPECT_EQ(found.data<float>()[0], 0.0f);
+  EXPECT_FLOAT_EQ(found.data<float>()[1], std::log(10.0f));
+  EXPECT_TRUE(std::isnan(found.data<float>()[2]) && std::isnan(found.data<float>()[3]));
+  EXPECT_THROW(
+      kernels::linear_cross_entropy({.loss = Tensor::empty({4}, DType::f32)},
+                                    {.hidden = x, .weight = weight, .labels = of_rows, .labelled_rows = labelled}),
+      ShapeError);
+  EXPECT_THROW(kernels::linear_cross_entropy(
+                   {.loss = loss, .grad_weight = on(Tensor::zeros({10, 8}, DType::f32))},
+                   {.hidden = on(x), .weight = on(weight), .labels = on(of_rows), .labelled_rows = on(labelled)}),
+               ShapeError);
+  EXPECT_THROW(
+      kernels::linear_cross_entropy(
+          {.loss = loss}, {.hidden = on(x), .weight = on(weight), .labels = of_rows, .labelled_rows = on(labelled)}),
+      ShapeError);
+}
+
 // A product by wgmma leaves the statistics of what it has in registers; the log-probabilities of the same logits, read
 // from memory, have the same bits. Vocabularies end in the middle of a group of 64 columns, of a tile, and with one.
 TEST(LinearCrossEntropy, StatisticsOfTheProductAreThoseOfTheLogitsInMemory) {
