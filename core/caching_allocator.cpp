@@ -87,6 +87,7 @@ void* CachingAllocator::take_pooled(int64_t block) {
   if (free.empty()) return nullptr;
   void* const pointer = free.back();
   free.pop_back();
+  pool_free_bytes_ -= block;
   stats_.live_bytes[index_of(MemoryTag::workspace)] -= block;
   stats_.total_live_bytes -= block;
   return pointer;
@@ -97,6 +98,7 @@ bool CachingAllocator::give_to_pool(void* pointer, int64_t block, MemoryTag tag)
   const auto found = pool_of_.find(pointer);
   if (found == pool_of_.end()) return false;
   pool_free_[found->second][block].push_back(pointer);
+  pool_free_bytes_ += block;
   move_live(block, tag, MemoryTag::workspace);
   return true;
 }
@@ -113,10 +115,10 @@ void* CachingAllocator::take_cached(int64_t block) {
 void* CachingAllocator::take_fresh(int64_t block, int64_t asked, MemoryTag tag) {
   const int64_t live = stats_.total_live_bytes + block;
   if (limit_ > 0 && live > limit_) refuse(asked, tag, std::max<int64_t>(limit_ - stats_.total_live_bytes, 0));
-  const int64_t highest = std::max(highest_live_, live);
+  const int64_t highest = std::max(highest_live_, live - pool_free_bytes_);
   int64_t allowed = highest + std::max(cache_slack_bytes, highest / 8);
   if (limit_ > 0) allowed = std::min(allowed, limit_);
-  release_until(allowed - live);
+  release_until(std::max<int64_t>(allowed - live, 0));
   const auto take = tag == MemoryTag::weights && source_.take_weights != nullptr ? source_.take_weights : source_.take;
   void* pointer = take(block);
   if (pointer == nullptr) {  // the system may have what the cache holds back
@@ -154,7 +156,7 @@ void CachingAllocator::count(int64_t block, MemoryTag tag) {
     s.total_peak_bytes = s.total_live_bytes;
     s.at_peak_bytes = s.live_bytes;
   }
-  highest_live_ = std::max(highest_live_, s.total_live_bytes);
+  highest_live_ = std::max(highest_live_, s.total_live_bytes - pool_free_bytes_);
   s.reserved_peak_bytes = std::max(s.reserved_peak_bytes, s.total_live_bytes + s.cached_bytes);
 }
 
@@ -217,6 +219,7 @@ void CachingAllocator::drop_pool(int64_t pool) {
     for (void* const pointer : pointers) {
       if (source_.host_memory) poison(pointer, block);
       cache_[block].push_back({pointer, ++frees_});
+      pool_free_bytes_ -= block;
       stats_.live_bytes[index_of(MemoryTag::workspace)] -= block;
       stats_.total_live_bytes -= block;
       stats_.cached_bytes += block;

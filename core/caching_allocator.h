@@ -1,5 +1,6 @@
 // The allocator behind every device: size classes, a bounded cache of freed blocks, tags and a limit, over whatever
 // gives raw blocks (the system, cudaMalloc). Free blocks of a pool count as live workspace: nobody else can have them.
+// They are no reason to keep a larger cache, though.
 #pragma once
 
 #include <cstdint>
@@ -63,7 +64,8 @@ class CachingAllocator final : public Allocator {
   MemoryStats stats_;
   std::map<int64_t, std::vector<CachedBlock>> cache_;  // by block size; in each, the block freed last stands last
   int64_t limit_ = 0;
-  int64_t highest_live_ = 0;  // the bound of the cache; reset_peak() leaves it alone
+  int64_t highest_live_ = 0;  // the bound of the cache, without pools' free blocks; reset_peak() leaves it alone
+  int64_t pool_free_bytes_ = 0;
   uint64_t frees_ = 0;
   int64_t pools_made_ = 0, open_pool_ = 0;
   std::unordered_map<void*, int64_t> pool_of_;                          // blocks of pools, live or free
