@@ -167,13 +167,12 @@ StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora,
   return phases;
 }
 
-// core/caching_allocator.cpp keeps an eighth of the highest total, and 16 MiB at least.
-int64_t largest_cache(int64_t total) { return std::max<int64_t>(16 << 20, total / 8); }
-
 // Measured (scripts/memory-table) beside a tokenizer of 49,152 tokens, which is most of it.
 int64_t process_bytes(int64_t vocab_size) { return (8 << 20) + vocab_size * 256; }
 
 }  // namespace
+
+int64_t largest_cache(int64_t total) { return std::max<int64_t>(16 << 20, total / 8); }
 
 int64_t MemoryEstimate::total_bytes() const {
   int64_t total = 0;

@@ -43,6 +43,10 @@ struct RunShape {
 // `lora` is null for full fine-tuning.
 MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfig* lora, const RunShape& run);
 
+// What a device's allocator keeps beside the most that was alive: core/caching_allocator.cpp keeps an eighth of it, and
+// 16 MiB at least.
+int64_t largest_cache(int64_t total);
+
 struct ParameterCounts {
   int64_t trainable = 0, all = 0;  // the adapter's among all
   // As PEFT's print_trainable_parameters() has it: "trainable params: 3,407,872 || all params: …".

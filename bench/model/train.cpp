@@ -1,5 +1,5 @@
 // lathe-bench train: LoRA steps of one model on rows of random tokens, half of each labelled, as lathe-train sft runs
-// them. On a device --profile lists what a step queues there, operation by operation.
+// them: on a device as a graph from the third on. There --profile lists what a step queues, operation by operation.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -25,6 +25,7 @@
 #include "nn/transformer.h"
 #include "programs/cli/program.h"
 #include "train/optimizer.h"
+#include "train/step_graphs.h"
 
 namespace lathe::bench {
 namespace {
@@ -34,13 +35,11 @@ using Clock = std::chrono::steady_clock;
 struct TrainBenchOptions {
   cli::CommonOptions common;
   std::string model, dtype = "auto";
-  bool load_in_4bit = false, load_in_8bit = false, profile = false;
+  bool load_in_4bit = false, load_in_8bit = false, profile = false, cuda_graphs = true;
   int64_t rows = 8, row_tokens = 64, lora_r = 16, steps = 5;
 };
 
-struct Batch {
-  nn::TokenBatch tokens;
-  Tensor labels;  // shifted: of the second half of each row, without its last token
+struct Batch : train::MicroBatch {  // labels: of the second half of each row, without its last token
   int64_t labelled = 0;
 };
 
@@ -75,21 +74,52 @@ double step_flops(const nn::ModelConfig& config, const TrainBenchOptions& option
          4.0 * static_cast<double>(labelled * config.hidden_size * config.vocab_size);
 }
 
-void step(const nn::Transformer& model, const Batch& batch, bool checkpoint_layers, train::Optimizer& optimizer,
-          int64_t number) {
-  optimizer.zero_gradients();
-  nn::PackedAttention attention(model.config(), batch.tokens.layout);
-  nn::ForwardOptions forward;
-  forward.checkpoint_layers = checkpoint_layers;
-  forward.adapter.training = true;
-  const autograd::Variable hidden = model.forward(batch.tokens, attention, forward);
-  autograd::backward(autograd::linear_cross_entropy(hidden, model.output_weight(), batch.labels, batch.tokens.layout,
-                                                    1.0 / static_cast<double>(batch.labelled), model.softcap(),
-                                                    autograd::LossValue::left_out)
-                         .loss);
-  optimizer.clip(1);
-  optimizer.step(number, 1e-4);
-}
+class Steps {
+ public:
+  Steps(nn::Transformer& model, const Batch& batch, bool checkpoint_layers, bool graphs)
+      : model_(model), batch_(batch), optimizer_(model.trainable_parameters(), train::TrainingSettings{}) {
+    forward_.checkpoint_layers = checkpoint_layers;
+    forward_.adapter.training = true;
+    if (graphs) graphs_.emplace(model.device());
+  }
+
+  void step() {
+    optimizer_.zero_gradients();
+    const double scale = 1.0 / static_cast<double>(batch_.labelled);
+    if (graphs_) {
+      graphs_->run(train::StepNumbers(std::span<const train::MicroBatch>(&batch_, 1), scale, 0),
+                   [&](train::StoredNumbers* stored) { accumulate(scale, stored); });
+    } else {
+      accumulate(scale, nullptr);
+    }
+    optimizer_.clip(1);
+    optimizer_.step(++done_, 1e-4);
+    kernels::synchronize(model_.device());
+  }
+
+  int64_t replayed() const { return graphs_ ? graphs_->counts().replayed : 0; }
+
+ private:
+  void accumulate(double scale, train::StoredNumbers* stored) const {
+    nn::TokenBatch tokens = batch_.tokens;
+    train::StoredNumbers::Forward labels{.ids = tokens.ids, .labelled_rows = {}, .labels = batch_.labels};
+    if (stored != nullptr) labels = stored->next(batch_);
+    tokens.ids = labels.ids;
+    nn::PackedAttention attention(model_.config(), tokens.layout);
+    const autograd::Variable hidden = model_.forward(tokens, attention, forward_);
+    autograd::backward(autograd::linear_cross_entropy(hidden, model_.output_weight(), labels.labels, tokens.layout,
+                                                      scale, model_.softcap(), autograd::LossValue::left_out,
+                                                      labels.labelled_rows)
+                           .loss);
+  }
+
+  const nn::Transformer& model_;
+  const Batch& batch_;
+  nn::ForwardOptions forward_;
+  train::Optimizer optimizer_;
+  std::optional<train::StepGraphs> graphs_;
+  int64_t done_ = 0;
+};
 
 void run(const TrainBenchOptions& options) {
   const Device device = options.common.parsed_device();
@@ -105,22 +135,23 @@ void run(const TrainBenchOptions& options) {
   lora.r = options.lora_r, lora.lora_alpha = 2.0 * static_cast<double>(options.lora_r);
   lora.target_modules_regex = "all-linear";
   model.add_lora(lora, 1);
-  train::Optimizer optimizer(model.trainable_parameters(), train::TrainingSettings{});
   const Batch batch = random_batch(options, files.config.vocab_size);
-  const bool checkpoint_layers = transformer.quantized_linears.has_value();  // lathe-train's default
+  // Layers are computed again where lathe-train's default is that. A step that is replayed has no operations to list,
+  // and experts wait for how many rows each has.
+  Steps steps(model, batch, transformer.quantized_linears.has_value(),
+              options.cuda_graphs && !options.profile && device.kind != DeviceKind::cpu &&
+                  files.config.experts.num_experts == 0);
 
   const double peak = device.kind == DeviceKind::cpu ? measure_peak_flops(model.dtype())
                                                      : measure_device_ceilings(device).flops(model.dtype());
-  step(model, batch, checkpoint_layers, optimizer, 1);
-  kernels::synchronize(device);
+  steps.step();
   std::optional<autograd::OperationTimes> times;
   if (options.profile) times.emplace();
   std::vector<double> seconds;
   double total = 0;
   for (int64_t i = 0; i < options.steps; ++i) {
     const auto start = Clock::now();
-    step(model, batch, checkpoint_layers, optimizer, i + 2);
-    kernels::synchronize(device);
+    steps.step();
     seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
     total += seconds.back();
   }
@@ -136,7 +167,8 @@ void run(const TrainBenchOptions& options) {
                                      {"dtype", name_of(model.dtype())},
                                      {"tokens_per_step", options.rows * options.row_tokens},
                                      {"tokens_per_second", rate},
-                                     {"share_of_peak", share}};
+                                     {"share_of_peak", share},
+                                     {"replayed_steps", steps.replayed()}};
     if (times) result["operations"] = profile_json(*times);
     if (times && device.kind != DeviceKind::cpu) result["device_work"] = device_work_json(*times);
     fmt::print("{}\n", result.dump(2));
@@ -144,6 +176,7 @@ void run(const TrainBenchOptions& options) {
   }
   fmt::print("{:.1f} tokens/s in {}, the products' share of the peak {:.0f} %\n", rate, name_of(model.dtype()),
              100 * share);
+  if (steps.replayed() > 0) fmt::print("{} of {} steps replayed as a graph\n", steps.replayed(), options.steps);
   if (!times) return;
   fmt::print("{} steps{}:\n{}", options.steps, device.kind == DeviceKind::cpu ? "" : ", the host's time",
              profile_table(*times, total));
@@ -170,7 +203,10 @@ void add_train(CLI::App& app) {
   count("--row_tokens", options->row_tokens, "tokens of a row, the second half labelled");
   count("--lora_r", options->lora_r, "rank of the adapter on every linear");
   count("--steps", options->steps, "steps after one that warms up; the median counts");
-  command->add_flag("--profile", options->profile, "print the time by operation, and what each queues on a device");
+  command->add_flag("--profile", options->profile,
+                    "print the time by operation, and what each queues on a device, where no step is replayed then");
+  command->add_option("--cuda_graphs", options->cuda_graphs, "on a device, replay steps as a graph from the third on")
+      ->capture_default_str();
   cli::add_common_options(*command, options->common);
   command->callback([options] { run(*options); });
 }

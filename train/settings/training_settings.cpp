@@ -77,6 +77,10 @@ Fields training_fields(TrainingSettings& s, const std::string& default_rate) {
       {"max_tokens_per_forward", Group::memory,
        "cut micro-batches between rows above this many tokens: less memory, the same bits (0: never)", Shapes::run,
        &s.max_tokens_per_forward},
+      {"cuda_graphs", Group::optimisation,
+       "replay steps of equal shape (sequences, labelled tokens) as a CUDA graph: the same bits, less work for the host "
+       "(sft with adapters, on a device)",
+       Shapes::run, &s.cuda_graphs},
   };
   return composed({rows, optimisation_fields(s, default_rate), memory, record_fields(s)});
 }

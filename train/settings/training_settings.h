@@ -37,6 +37,9 @@ struct TrainingSettings {
   std::optional<bool> gradient_checkpointing;  // left open: on where the weights are codes (load_in_4bit, load_in_8bit)
   int64_t max_tokens_per_forward = 2048;       // a micro-batch above it is cut between sequences; 0: never
 
+  // Time. It does not change a bit either.
+  bool cuda_graphs = true;  // train/step_graphs.h, where steps can be replayed: SftObjective says when
+
   // Records. Steps are optimiser steps; 0 means never, but for eval_steps, where it means at the end of each epoch.
   std::string output_dir;
   int64_t logging_steps = 10;

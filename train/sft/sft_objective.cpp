@@ -19,17 +19,26 @@
 namespace lathe::train {
 namespace {
 
-int64_t count_labels(const TrainingSet& set, std::span<const std::vector<int64_t>> forwards) {
+int64_t count_labels(std::span<const MicroBatch> forwards) {
   int64_t count = 0;
-  std::vector<int32_t> ids, labels;
-  for (const auto& sequences : forwards)
-    for (const int64_t sequence : sequences) {
-      ids.clear();
-      labels.clear();
-      set.append_sequence(sequence, ids, labels);
-      count += std::ssize(labels) - 1 - std::count(labels.begin() + 1, labels.end(), kernels::ignored_label);
-    }
+  for (const MicroBatch& forward : forwards) {
+    const auto labels = forward.labels.span<int32_t>();
+    count += std::ssize(labels) - std::count(labels.begin(), labels.end(), kernels::ignored_label);
+  }
   return count;
+}
+
+// Whether a step's forwards and backwards are the same work on a device whenever its rows have the same shape. Several
+// ranks meet between them; experts wait for how many rows each has, DoRA for its norms; the gradients of an embedding
+// and of an output projection are sums that the host plans, by ids and by labels.
+bool repeats_its_steps(const nn::Transformer& model, std::span<const nn::Parameter> trained,
+                       const TrainingSettings& settings, const DataParallel& parallel) {
+  const auto planned_by_host = [](const nn::Parameter& parameter) {
+    return std::ranges::any_of(std::array{"embed_tokens", "lm_head", "lora_magnitude_vector"},
+                               [&](const char* part) { return parameter.name.find(part) != std::string::npos; });
+  };
+  return settings.cuda_graphs && model.device().kind != DeviceKind::cpu && parallel.world_size() == 1 &&
+         model.config().experts.num_experts == 0 && std::ranges::none_of(trained, planned_by_host);
 }
 
 }  // namespace
@@ -43,6 +52,17 @@ struct SftObjective::Measured {
         entropy(kernels::queued_to_host(result.entropy)),
         correct(kernels::queued_to_host(result.correct)),
         labels(of_labels) {}
+};
+
+struct SftObjective::Forward {
+  Measured measured;
+  Tensor token_loss;  // on the device
+};
+
+// How gradients of a step are scaled and what keys its random numbers.
+struct SftObjective::Scale {
+  double of_gradients;
+  uint32_t step;
 };
 
 // Token by token in double, in the order of the rows: the sums do not depend on how rows were cut into forwards.
@@ -96,45 +116,78 @@ SftObjective::SftObjective(nn::Transformer& model, const TrainingSet& training, 
       max_tokens_per_forward_(settings.max_tokens_per_forward),
       checkpoint_layers_(settings.checkpoints_layers()),
       seed_(static_cast<uint64_t>(settings.seed)) {
-  if (parallel_.world_size() > 1) shared_ = model.trainable_parameters();
+  std::vector<nn::Parameter> trained = model.trainable_parameters();
+  if (repeats_its_steps(model, trained, settings, parallel_)) {
+    graphs_ = std::make_unique<StepGraphs>(model.device());
+    repeated_ = trained;
+  }
+  if (parallel_.world_size() > 1) shared_ = std::move(trained);
 }
 
+SftObjective::~SftObjective() = default;
+
 QueuedStep SftObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
-  struct RankRows {
-    std::vector<std::vector<int64_t>> forwards;
-    int32_t first_sample;  // of the step
-  };
-  if (training_.stream() && !rows.empty()) training_.sequences_of_row(rows.back());  // read by all processes alike
-  std::vector<RankRows> of_ranks;
-  int32_t samples = 0;
+  const std::vector<std::vector<MicroBatch>> of_ranks = read(rows);
   double labels = 0;  // exact
-  const auto [first_rank, last_rank] = parallel_.ranks();
-  for (int64_t rank = 0; rank < last_rank; ++rank) {
-    const std::span<const int64_t> own = rows_of_rank(rows, rank, parallel_.world_size());
-    const int32_t first_sample = samples;
-    for (const int64_t row : own) {
-      const auto [first, last] = training_.sequences_of_row(row);
-      samples += static_cast<int32_t>(last - first);
-    }
-    if (rank < first_rank) continue;
-    of_ranks.push_back({cut_into_forwards(training_, own, rows_per_forward_, max_tokens_per_forward_), first_sample});
-    labels += static_cast<double>(count_labels(training_, of_ranks.back().forwards));
-  }
+  for (const std::vector<MicroBatch>& forwards : of_ranks) labels += static_cast<double>(count_labels(forwards));
   // Counted before anything runs: every forward's gradients are scaled by the whole step's number.
   parallel_.sum(std::span(&labels, 1));
   if (labels == 0) throw NumericError("step " + std::to_string(step + 1) + ": its rows have no label to learn");
 
+  const Scale scale{loss_scale / labels, static_cast<uint32_t>(step)};
   std::vector<std::vector<Measured>> measured;
   QueuedStep queued;
   RankGradients gradients(parallel_, shared_);
-  for (const RankRows& rank : of_ranks) {
-    measured.push_back(accumulate_rank(rank.forwards, loss_scale / labels, step, rank.first_sample, queued));
+  for (const std::vector<MicroBatch>& forwards : of_ranks) {
+    graphs_ != nullptr ? accumulate_repeatable(forwards, scale) : accumulate_rank(forwards, scale, nullptr);
+    measured.emplace_back();
+    for (size_t i = 0; i < forwards.size(); ++i) {
+      measured.back().push_back(queued_[i].measured);
+      measured.back().back().labels = forwards[i].labels;  // a replayed forward has those of the captured one
+      queued.losses.push_back(queued_[i].token_loss);
+    }
     gradients.end_rank();
   }
   gradients.end_step();
   if (!rows.empty()) rows_learnt_ = rows.back() + 1;
   queued.outcome = [this, measured = std::move(measured)] { return outcome_of(measured); };
   return queued;
+}
+
+// The forwards of each of this process's ranks. Samples are numbered through all ranks.
+std::vector<std::vector<MicroBatch>> SftObjective::read(std::span<const int64_t> rows) const {
+  if (training_.stream() && !rows.empty()) training_.sequences_of_row(rows.back());  // read by all processes alike
+  std::vector<std::vector<MicroBatch>> of_ranks;
+  int32_t samples = 0;
+  const auto [first_rank, last_rank] = parallel_.ranks();
+  for (int64_t rank = 0; rank < last_rank; ++rank) {
+    const std::span<const int64_t> own = rows_of_rank(rows, rank, parallel_.world_size());
+    if (rank < first_rank) {
+      for (const int64_t row : own) {
+        const auto [first, last] = training_.sequences_of_row(row);
+        samples += static_cast<int32_t>(last - first);
+      }
+      continue;
+    }
+    of_ranks.emplace_back();
+    for (const auto& sequences : cut_into_forwards(training_, own, rows_per_forward_, max_tokens_per_forward_)) {
+      of_ranks.back().push_back(make_micro_batch(training_, sequences, samples));
+      samples += static_cast<int32_t>(sequences.size());
+    }
+  }
+  return of_ranks;
+}
+
+// The optimiser is not a part of the graph: a few launches, whose numbers are of each step anew.
+void SftObjective::accumulate_repeatable(std::span<const MicroBatch> forwards, const Scale& scale) {
+  const StepNumbers numbers(forwards, scale.of_gradients, scale.step);
+  if (!numbers.within(model_.config().vocab_size)) return accumulate_rank(forwards, scale, nullptr);
+  graphs_->run(numbers, [&](StoredNumbers* stored) {
+    // What is made of parameters whenever they change (nn/linear.h) is to be made by every replay.
+    if (stored != nullptr)
+      for (const nn::Parameter& parameter : repeated_) parameter.leaf.value().bump_version();
+    accumulate_rank(forwards, scale, stored);
+  });
 }
 
 StepOutcome SftObjective::outcome_of(std::span<const std::vector<Measured>> ranks) const {
@@ -152,28 +205,34 @@ StepOutcome SftObjective::outcome_of(std::span<const std::vector<Measured>> rank
       {{"entropy", sums.mean(sums.entropy)}, {"mean_token_accuracy", sums.mean(static_cast<double>(sums.correct))}}};
 }
 
-std::vector<SftObjective::Measured> SftObjective::accumulate_rank(std::span<const std::vector<int64_t>> forwards,
-                                                                  double scale, int64_t step, int32_t first_sample,
-                                                                  QueuedStep& queued) const {
+// Fills queued_.
+void SftObjective::accumulate_rank(std::span<const MicroBatch> forwards, const Scale& scale, StoredNumbers* stored) {
+  queued_.clear();
+  for (const MicroBatch& batch : forwards) accumulate_forward(batch, scale, stored);
+}
+
+void SftObjective::accumulate_forward(const MicroBatch& batch, const Scale& scale, StoredNumbers* stored) {
   nn::ForwardOptions options;
   options.checkpoint_layers = checkpoint_layers_;
-  options.adapter = {.dropout_seed = seed_, .dropout_step = static_cast<uint32_t>(step), .training = true};
-  std::vector<Measured> measured;
-  for (const auto& sequences : forwards) {
-    const MicroBatch batch = make_micro_batch(training_, sequences, first_sample);
-    first_sample += static_cast<int32_t>(sequences.size());
-    nn::PackedAttention attention(model_.config(), batch.tokens.layout);
-    std::optional<kernels::ProfilerRange> range("forward");
-    const autograd::Variable hidden = model_.forward(batch.tokens, attention, options);
-    const auto result =
-        autograd::linear_cross_entropy(hidden, model_.output_weight(), batch.labels, batch.tokens.layout, scale,
-                                       model_.softcap(), autograd::LossValue::left_out);
-    range.emplace("backward");
-    autograd::backward(result.loss);
-    measured.emplace_back(result, batch.labels);
-    queued.losses.push_back(result.token_loss);
+  options.adapter = {.dropout_seed = seed_, .dropout_step = scale.step, .training = true};
+  nn::TokenBatch tokens = batch.tokens;
+  Tensor labels = batch.labels, labelled_rows;
+  if (stored != nullptr) {
+    options.adapter.stored_dropout_step = stored->dropout_step();
+    const StoredNumbers::Forward on_device = stored->next(batch);
+    tokens.ids = on_device.ids;
+    labels = on_device.labels;
+    labelled_rows = on_device.labelled_rows;
   }
-  return measured;
+  nn::PackedAttention attention(model_.config(), tokens.layout);
+  std::optional<kernels::ProfilerRange> range("forward");
+  const autograd::Variable hidden = model_.forward(tokens, attention, options);
+  const auto result =
+      autograd::linear_cross_entropy(hidden, model_.output_weight(), labels, tokens.layout, scale.of_gradients,
+                                     model_.softcap(), autograd::LossValue::left_out, labelled_rows);
+  range.emplace("backward");
+  autograd::backward(result.loss);
+  queued_.push_back({Measured(result, batch.labels), result.token_loss});
 }
 
 void SftObjective::save_state(const std::filesystem::path& folder) const {
@@ -190,6 +249,7 @@ void SftObjective::share_state() {
 
 Metrics SftObjective::evaluate() {
   if (evaluation_ == nullptr) return {};
+  if (graphs_ != nullptr) graphs_->forget();
   const autograd::NoGradScope no_grad;
   std::vector<int64_t> rows(static_cast<size_t>(evaluation_->rows()));
   std::iota(rows.begin(), rows.end(), 0);

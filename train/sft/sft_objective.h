@@ -6,10 +6,13 @@
 // rows of a step (rows_of_rank), and its number of labels is that of all.
 #pragma once
 
+#include <memory>
+
 #include "nn/transformer.h"
 #include "train/data_parallel.h"
 #include "train/objective.h"
 #include "train/settings/training_settings.h"
+#include "train/step_graphs.h"
 #include "train/training_set.h"
 
 namespace lathe::train {
@@ -19,6 +22,7 @@ class SftObjective final : public Objective {
   // Both sets and the model must outlive the objective; `evaluation` may be null.
   SftObjective(nn::Transformer& model, const TrainingSet& training, const TrainingSet* evaluation,
                const TrainingSettings& settings, DataParallel parallel = {});
+  ~SftObjective() override;
   int64_t rows() const override { return training_.rows(); }
   std::vector<data::MixtureSource> sources() const override { return training_.sources(); }
   std::string_view state_name() const override { return training_.stream() ? "row_stream" : ""; }
@@ -31,12 +35,18 @@ class SftObjective final : public Objective {
   // none: whoever makes the set leaves out rows with nothing to learn.
   QueuedStep accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) override;
   Metrics evaluate() override;
+  // Null where no step is replayed.
+  const StepGraphs* graphs() const { return graphs_.get(); }
 
  private:
   struct TokenSums;
   struct Measured;
-  std::vector<Measured> accumulate_rank(std::span<const std::vector<int64_t>> forwards, double scale, int64_t step,
-                                        int32_t first_sample, QueuedStep& queued) const;
+  struct Forward;
+  struct Scale;
+  std::vector<std::vector<MicroBatch>> read(std::span<const int64_t> rows) const;
+  void accumulate_rank(std::span<const MicroBatch> forwards, const Scale& scale, StoredNumbers* stored);
+  void accumulate_forward(const MicroBatch& batch, const Scale& scale, StoredNumbers* stored);
+  void accumulate_repeatable(std::span<const MicroBatch> forwards, const Scale& scale);
   StepOutcome outcome_of(std::span<const std::vector<Measured>> ranks) const;
 
   int64_t rows_learnt_ = 0;  // of a stream
@@ -48,6 +58,9 @@ class SftObjective final : public Objective {
   int64_t rows_per_forward_, max_tokens_per_forward_;
   bool checkpoint_layers_;
   uint64_t seed_;
+  std::vector<nn::Parameter> repeated_;  // what graphs_ trains
+  std::unique_ptr<StepGraphs> graphs_;
+  std::vector<Forward> queued_;  // the forwards of a rank that were queued last; a replay writes to the same memory
 };
 
 }  // namespace lathe::train
