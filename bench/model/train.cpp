@@ -87,7 +87,8 @@ class Steps {
     optimizer_.zero_gradients();
     const double scale = 1.0 / static_cast<double>(batch_.labelled);
     if (graphs_) {
-      graphs_->run(train::StepNumbers(std::span<const train::MicroBatch>(&batch_, 1), scale, 0),
+      const train::MicroBatch& forward = batch_;
+      graphs_->run(train::StepNumbers({&forward, 1}, scale, 0),
                    [&](train::StoredNumbers* stored) { accumulate(scale, stored); });
     } else {
       accumulate(scale, nullptr);
