@@ -99,6 +99,20 @@ TEST(CachingAllocator, APoolsBlocksServeNobodyElseUntilItIsDropped) {
   EXPECT_EQ(allocator.stats().cached_bytes, 3 * bytes);
 }
 
+TEST(CachingAllocator, APoolsFreeBlocksAreNoReasonForALargerCache) {
+  CachingAllocator allocator(system_memory());
+  const int64_t pool = allocator.make_pool();
+  allocator.open_pool(pool);
+  for (const int64_t size : {100 * mib, 80 * mib, 60 * mib})
+    allocator.deallocate(allocator.allocate(size, MemoryTag::activations), size, MemoryTag::activations);
+  allocator.open_pool(0);
+  EXPECT_EQ(allocator.stats().total_live_bytes, 240 * mib);
+  allocator.drop_pool(pool);
+  void* const other = allocator.allocate(40 * mib, MemoryTag::activations);
+  EXPECT_LE(allocator.stats().total_live_bytes + allocator.stats().cached_bytes, (100 + 16) * mib);
+  allocator.deallocate(other, 40 * mib, MemoryTag::activations);
+}
+
 // Batches whose length changes ask for ever new classes; what was freed long ago must go back.
 TEST(CachingAllocator, TheCacheStaysNearTheHighestLiveTotal) {
   CachingAllocator allocator(system_memory());
