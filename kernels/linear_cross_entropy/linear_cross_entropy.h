@@ -29,8 +29,8 @@ struct CrossEntropyInputs {
   Tensor entropy_scales;     // the same, of the gradients of each token's entropy, which are added; undefined: 0
   float softcap = 0.0f;      // above 0: caps the logits as attention does its scores
   float temperature = 1.0f;  // divides the logits, after the cap
-  // i32 [R] on hidden's device, which is not the CPU, ascending in [0, T): the rows that have labels, which lie there as
-  // well, i32 [R]. What is launched then depends on T and R alone, so that a captured step can be replayed with other
+  // i32 [R] on hidden's device, which is not the CPU, ascending in [0, T): the rows that have labels. Those lie there,
+  // too, i32 [R]. What is launched then depends on T and R alone, so that a captured step can be replayed with other
   // rows and labels; the bits are those of labels on the CPU. Nobody waits for them to be looked at: a label outside
   // [0, V) gives NaN. Without grad_weight, whose sums go by sequence.
   Tensor labelled_rows = {};
