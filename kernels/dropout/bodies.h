@@ -4,6 +4,7 @@
 #include "core/device.h"
 #include "core/dtype.h"
 #include "kernels/arguments/matrix.h"
+#include "kernels/dropout/mask.h"
 #include "kernels/simd/isa.h"
 
 namespace lathe::kernels {
@@ -14,18 +15,10 @@ struct DropoutArgs {
   ConstMatrix x;
   const int32_t *cu_seqlens, *sample_numbers;  // on the host
   int64_t sequences;
-  uint32_t key[2];
-  uint32_t counter[4];          // of sample 0, position 0, column 0; of step 0 where the step is stored
-  const uint32_t* stored_step;  // devices' alone; null: counter has it
-  uint32_t threshold;           // words below it drop
-  float scale;                  // of what is kept
+  DropoutMask mask;
   int64_t columns;
   int64_t row_begin, row_end;
 };
-
-// An element's counter: the sample's number is added to word 1; a token's position in its sequence and the column, four
-// to a counter, make word 0.
-inline constexpr int dropout_position_shift = 14;
 
 // cpu.cpp: rows [row_begin, row_end).
 template <Isa>
