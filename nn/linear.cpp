@@ -31,6 +31,11 @@ PackedLora::Pair LoraLayer::packed_factors() const {
   return packed->of(factors.a, factors.b);
 }
 
+kernels::DropoutParams LoraLayer::dropout_of(const AdapterMode& mode) const {
+  if (!mode.training || dropout == 0) return {};
+  return {dropout, mode.dropout_seed, mode.dropout_step, dropout_stream, mode.stored_dropout_step};
+}
+
 autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRows& rows,
                                       const autograd::Variable& residual) const {
   if (std::optional<std::vector<autograd::UnrecordedLora>> few = unrecorded_lora(*this, rows)) {
@@ -43,9 +48,7 @@ autograd::Variable Linear::operator()(const autograd::Variable& x, const BatchRo
     if (found == lora.end()) continue;  // this adapter targets other linears
     const LoraLayer& layer = found->second;
     autograd::LoraTerm term{.a = layer.a.leaf, .b = layer.b.leaf, .scale = layer.scaling, .sequences = run.sequences};
-    if (rows.mode.training && layer.dropout > 0)
-      term.dropout = {layer.dropout, rows.mode.dropout_seed, rows.mode.dropout_step, layer.dropout_stream,
-                      rows.mode.stored_dropout_step};
+    term.dropout = layer.dropout_of(rows.mode);
     if (layer.joined) {
       const JoinedFactors::Factors factors = layer.joined->of(layer.a, layer.b);
       term.joined_a = factors.a;

@@ -56,6 +56,8 @@ class JoinedFactors {
 struct LoraLayer {
   // A and B, or the joined factors: where kernels::packs_narrow(a).
   PackedLora::Pair packed_factors() const;
+  // Of x, before A.
+  kernels::DropoutParams dropout_of(const AdapterMode& mode) const;
 
   Parameter a, b;                         // [r, in], [out, r]
   std::shared_ptr<JoinedFactors> joined;  // where a and b have a start
