@@ -55,13 +55,13 @@ std::optional<std::vector<autograd::Variable>> multiply_joined(std::span<const L
   for (const Linear* linear : linears) {
     if (!is_frozen(linear->weight.dense()) || !is_frozen(linear->bias)) return std::nullopt;
     autograd::JoinedLinear& each =
-        joined.emplace_back(autograd::JoinedLinear{linear->weight, linear->bias.value(), {}, {}});
+        joined.emplace_back(autograd::JoinedLinear{linear->weight, linear->bias.value(), {}, {}, {}});
     const auto found = linear->lora.find(rows.adapters[0].adapter);
     if (found == linear->lora.end()) continue;
     const LoraLayer& layer = found->second;
     if (first == nullptr) first = &layer;
-    const bool drops = rows.mode.training && layer.dropout > 0;
-    if (!is_plain(layer) || drops || layer.scaling != first->scaling) return std::nullopt;
+    if (!is_plain(layer) || layer.scaling != first->scaling || layer.dropout != first->dropout) return std::nullopt;
+    each.dropout = layer.dropout_of(rows.mode);
     each.a = layer.a.leaf;
     each.b = layer.b.leaf;
     factors.push_back(layer.a.leaf.value());

@@ -17,7 +17,7 @@ namespace lathe::nn {
 void lay_together(std::span<Linear* const> linears, std::string_view adapter);
 
 // linear(x, rows) of each, in this order, as one operation: where one adapter, laid together, has all rows and nothing
-// else is asked for. That is no dropout (each linear has its own), one scaling, frozen weights and biases.
+// else is asked for. That is one scaling, one probability of dropout, frozen weights and biases.
 std::optional<std::vector<autograd::Variable>> multiply_joined(std::span<const Linear* const> linears,
                                                                const autograd::Variable& x, const BatchRows& rows);
 

@@ -2,6 +2,7 @@
 
 #include "autograd/operation.h"
 #include "core/error.h"
+#include "kernels/lora_dropout/lora_dropout.h"
 #include "kernels/matmul/products.h"
 
 namespace lathe::autograd {
@@ -16,6 +17,7 @@ int lora_b(int linear) { return 2 + 2 * linear; }
 struct JoinedLinears final : Operation {
   std::vector<LinearWeight> weights;
   std::vector<Tensor> biases;
+  std::vector<kernels::DropoutParams> dropout;
   std::vector<int64_t> begins{0};  // columns of t: those of a linear's term from begins[i] to begins[i + 1]
   float scale;
   SequenceLayout layout;
@@ -26,6 +28,7 @@ struct JoinedLinears final : Operation {
   void add(const JoinedLinear& linear) {
     weights.push_back(linear.weight);
     biases.push_back(linear.bias);
+    dropout.push_back(linear.dropout);
     begins.push_back(begins.back() + (linear.a.defined() ? linear.a.dim(0) : 0));
   }
 
@@ -46,13 +49,36 @@ struct JoinedLinears final : Operation {
     return Tensor::empty({like.dim(0), begins.back()}, like.dtype(), like.device());
   }
 
+  const kernels::DropoutParams& dropout_of(int linear) const { return dropout[static_cast<size_t>(linear)]; }
+  bool drops() const {
+    for (int i = 0; i < count(); ++i)
+      if (has_term(i) && dropout_of(i).probability != 0.0f) return true;
+    return false;
+  }
+  kernels::DroppedSequences sequences() const { return {layout.cu_seqlens, layout.sample_numbers}; }
+
+  // t of all terms.
+  Tensor through_a(Forward& f) const {
+    const Tensor& in = f.input(x);
+    const Tensor t = empty_columns(in);
+    std::vector<Tensor> factors;
+    std::vector<kernels::DroppedShrink> shrinks;
+    for (int i = 0; i < count(); ++i) {
+      if (!has_term(i)) continue;
+      factors.push_back(f.input(lora_a(i)));
+      shrinks.push_back({columns(t, i), factors.back(), dropout_of(i)});
+    }
+    if (drops()) {
+      kernels::dropped_shrink(in, shrinks, scale, sequences());
+    } else {
+      kernels::matmul(t, in, rows_together(factors), Layout::transposed, scale);
+    }
+    return t;
+  }
+
   void forward(Forward& f) {
     const Tensor& in = f.input(x);
-    std::vector<Tensor> factors;
-    for (int i = 0; i < count(); ++i)
-      if (has_term(i)) factors.push_back(f.input(lora_a(i)));
-    const Tensor t = empty_columns(in);
-    kernels::matmul(t, in, rows_together(factors), Layout::transposed, scale);
+    const Tensor t = through_a(f);
     std::vector<kernels::LinearProduct> products;
     for (int i = 0; i < count(); ++i) {
       kernels::LinearProduct& product = products.emplace_back(
@@ -103,12 +129,16 @@ struct JoinedLinears final : Operation {
     for (int i = count() - 1; i >= 0; --i) {
       if (!flows(i)) continue;
       const auto [grad_x, accumulate] = grads.target(x);  // asked for each, as by linears one after another
+      const Tensor through = has_term(i) ? columns(dt, i) : Tensor();
+      const Tensor a = has_term(i) ? saved.at("lora_a", term_number(i)) : Tensor();
+      const bool inside = !drops();
       kernels::linear_input_gradient({.grad_x = grad_x,
                                       .grad_out = grad_outputs[static_cast<size_t>(i)],
                                       .weight = weight_of(i).value(),
-                                      .lora_dt = has_term(i) ? columns(dt, i) : Tensor(),
-                                      .lora_a = has_term(i) ? saved.at("lora_a", term_number(i)) : Tensor(),
+                                      .lora_dt = inside ? through : Tensor(),
+                                      .lora_a = inside ? a : Tensor(),
                                       .accumulate = accumulate});
+      if (!inside && has_term(i)) kernels::dropped_input_gradient({grad_x, through, a, dropout_of(i)}, sequences());
     }
   }
 
@@ -117,6 +147,7 @@ struct JoinedLinears final : Operation {
   void factor_gradients(Saved& saved, const Flows& flows, const Tensor& dt, InputGradients& grads) const {
     std::vector<int> linears;
     std::vector<Tensor> gradients;
+    std::vector<kernels::DroppedGradient> dropped;
     bool all = true;
     for (int i = 0; i < count(); ++i) {
       if (!has_term(i)) continue;
@@ -126,7 +157,9 @@ struct JoinedLinears final : Operation {
       }
       linears.push_back(i);
       gradients.push_back(grads.accumulator(lora_a(i)));
+      if (drops()) dropped.push_back({gradients.back(), columns(dt, i), dropout_of(i)});
     }
+    if (!dropped.empty()) return kernels::dropped_factor_gradients(saved["x"], dropped, sequences());
     const Tensor together = all ? rows_together(gradients) : Tensor();
     if (together.defined()) return weight_gradient(together, dt, saved["x"], dt.dim(0));
     for (size_t g = 0; g < gradients.size(); ++g)
@@ -165,7 +198,7 @@ std::vector<Variable> joined_linears(const Variable& x, std::span<const JoinedLi
     inputs.push_back(linear.b);
     if (linear.a.defined()) factors.push_back(linear.a.value());
   }
-  if (!rows_together(factors).defined())
+  if (!operation.drops() && !rows_together(factors).defined())
     throw ShapeError("joined_linears: the A factors expect to lie one below the other in one storage");
   return apply(std::move(operation), std::span<const Variable>(inputs)).all();
 }

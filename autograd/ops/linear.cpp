@@ -8,6 +8,7 @@
 #include "kernels/add/add.h"
 #include "kernels/column_scale/column_scale.h"
 #include "kernels/copy/copy.h"
+#include "kernels/lora_dropout/lora_dropout.h"
 
 namespace lathe::autograd {
 namespace {
@@ -41,6 +42,7 @@ struct Linear final : Operation {
     Tensor joined_a, joined_b;
     bool dora() const { return inverse_norm.defined(); }
     bool drops() const { return dropout.probability != 0.0f; }
+    kernels::DroppedSequences sequences() const { return {layout.cu_seqlens, layout.sample_numbers}; }
   };
   LinearWeight base;
   SequenceLayout layout;
@@ -85,7 +87,7 @@ struct Linear final : Operation {
     if (done < rows || runs.empty()) runs.push_back({done, rows, no_term});
   }
 
-  // The input of an adapter: the same in the forward and, computed again, in the backward.
+  // The input of DoRA's product: the same in the forward and, computed again, in the backward.
   static Tensor dropped(const Tensor& input, const Term& term) {
     if (!term.drops()) return input;
     Tensor result = empty_like(input);
@@ -137,8 +139,13 @@ struct Linear final : Operation {
     for (const RowRun& run : runs) {
       if (run.term == no_term) continue;
       const Term& term = term_of(run);
-      kernels::matmul(t[static_cast<size_t>(run.term)], dropped(run.of(in), term), factor_a(f, run.term),
-                      Layout::transposed, term.scale);
+      const Tensor &product = t[static_cast<size_t>(run.term)], &a = factor_a(f, run.term);
+      if (term.drops()) {
+        const kernels::DroppedShrink shrink{product, a, term.dropout};
+        kernels::dropped_shrink(run.of(in), {&shrink, 1}, term.scale, term.sequences());
+      } else {
+        kernels::matmul(product, run.of(in), a, Layout::transposed, term.scale);
+      }
     }
     return t;
   }
@@ -270,7 +277,13 @@ struct Linear final : Operation {
     }
     if (grads.needed(lora_a(run.term))) {
       const Tensor& gradient = grads.accumulator(lora_a(run.term));
-      weight_gradient(gradient, trained(dt, gradient.dim(0)), dropped(run.of(saved["x"]), term), term.layout);
+      const Tensor through = trained(dt, gradient.dim(0)), input = run.of(saved["x"]);
+      if (term.drops()) {
+        const kernels::DroppedGradient dropped{gradient, through, term.dropout};
+        kernels::dropped_factor_gradients(input, {&dropped, 1}, term.sequences());
+      } else {
+        weight_gradient(gradient, through, input, term.layout);
+      }
     }
     return dt;
   }
@@ -299,10 +312,8 @@ struct Linear final : Operation {
     }
     kernels::linear_input_gradient(
         {.grad_x = grad_x, .grad_out = grad_out, .weight = base.value(), .accumulate = accumulate});
-    Tensor through_adapter = empty_like(grad_x);
-    kernels::matmul(through_adapter, dt, saved.at("lora_a", run.term), Layout::plain);
-    drop(through_adapter, through_adapter, term_of(run));
-    kernels::add(grad_x, grad_x, through_adapter);
+    kernels::dropped_input_gradient({grad_x, dt, saved.at("lora_a", run.term), term_of(run).dropout},
+                                    term_of(run).sequences());
   }
 
   // With what flows through z alone where nothing was dropped.

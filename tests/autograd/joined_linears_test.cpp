@@ -46,6 +46,12 @@ struct Options {
   bool terms[3] = {true, true, true};
   bool gradients_together = true;
   bool x_needs = true, x_is_made = true, last_flows = true;
+  float dropout = 0.0f;
+
+  kernels::DropoutParams dropout_of(int linear) const {
+    if (dropout == 0.0f) return {};
+    return {.probability = dropout, .seed = 9, .step = 4, .stream = static_cast<uint16_t>(6 + linear)};
+  }
 };
 
 struct Leaves {
@@ -75,21 +81,21 @@ const SequenceLayout& layout() {
   return made;
 }
 
-std::vector<Variable> in_turn(const Given& g, const Leaves& leaves, Device device) {
+std::vector<Variable> in_turn(const Given& g, const Leaves& leaves, Device device, const Options& options) {
   std::vector<Variable> outs;
   for (int i = 0; i < 3; ++i) {
     LinearTerms terms{.bias = Variable(on(device, g.biases[i])), .residual = {}, .lora = {}};
-    if (leaves.a[i].defined()) terms.lora.push_back({.a = leaves.a[i], .b = leaves.b[i], .scale = 1.75f});
+    if (leaves.a[i].defined()) terms.lora.push_back({leaves.a[i], leaves.b[i], 1.75f, options.dropout_of(i)});
     outs.push_back(linear(leaves.x, kernels::pack_weight(on(device, g.weights[i]), g.x.dtype()), layout(), terms));
   }
   return outs;
 }
 
-std::vector<Variable> joined(const Given& g, const Leaves& leaves, Device device) {
+std::vector<Variable> joined(const Given& g, const Leaves& leaves, Device device, const Options& options) {
   std::vector<JoinedLinear> linears;
   for (int i = 0; i < 3; ++i)
     linears.push_back({kernels::pack_weight(on(device, g.weights[i]), g.x.dtype()), on(device, g.biases[i]),
-                       leaves.a[i], leaves.b[i]});
+                       leaves.a[i], leaves.b[i], options.dropout_of(i)});
   return joined_linears(leaves.x, linears, 1.75f, layout());
 }
 
@@ -98,7 +104,7 @@ std::map<std::string, Tensor> results_of(const Given& g, Device device, const Op
   Leaves inputs = leaves;
   // Of what an operation made, the sum is rounded after each linear; a leaf's is f32.
   if (options.x_is_made) inputs.x = scale(leaves.x, 1.0f);
-  const std::vector<Variable> outs = as_one ? joined(g, inputs, device) : in_turn(g, inputs, device);
+  const std::vector<Variable> outs = as_one ? joined(g, inputs, device, options) : in_turn(g, inputs, device, options);
   const auto cotangent = [&](int i) { return on(device, g.cotangents[i]); };
   backward({{outs[0], cotangent(0)}, {outs[1], cotangent(1)}, {outs[2], options.last_flows ? cotangent(2) : Tensor()}});
   std::map<std::string, Tensor> results;
@@ -130,7 +136,9 @@ const std::vector<std::pair<std::string, Options>>& every_options() {
       {"gradients apart", {.gradients_together = false}},
       {"x needs none", {.x_needs = false}},
       {"x is a leaf", {.x_is_made = false}},
-      {"an output that nobody uses", {.last_flows = false}}};
+      {"an output that nobody uses", {.last_flows = false}},
+      {"dropout", {.dropout = 0.25f}},
+      {"dropout of two terms", {.terms = {true, false, true}, .gradients_together = false, .dropout = 0.25f}}};
   return all;
 }
 
@@ -146,7 +154,7 @@ TEST(JoinedLinears, HaveTheBitsOfEachOnTheCpu) { expect_the_bits_with_all_option
 TEST(JoinedLinears, HaveTheBitsOfEachOnADevice) { expect_the_bits_with_all_options(simt); }
 TEST(JoinedLinears, HaveTheBitsOfEachByWgmma) {
   const lathe::testing::Hopper hopper;
-  expect_the_bits_of_each(simt, DType::bf16, {});
+  for (const float dropout : {0.0f, 0.25f}) expect_the_bits_of_each(simt, DType::bf16, {.dropout = dropout});
 }
 
 struct LaunchCount final : kernels::QueuedWorkListener {
@@ -155,11 +163,14 @@ struct LaunchCount final : kernels::QueuedWorkListener {
 };
 
 // x·A and the gradients of A, one each in place of three.
-TEST(JoinedLinears, LaunchOneProductForAllFactors) {
+void expect_one_product_for_all_factors(const Options& options) {
   const Given g = given(DType::bf16);
-  const Leaves leaves = leaves_of(g, simt, {});
+  const Leaves leaves = leaves_of(g, simt, options);
+  const auto forward = [&](bool as_one) {
+    return as_one ? joined(g, leaves, simt, options) : in_turn(g, leaves, simt, options);
+  };
   const auto launches = [&](bool as_one) {
-    const std::vector<Variable> outs = as_one ? joined(g, leaves, simt) : in_turn(g, leaves, simt);
+    const std::vector<Variable> outs = forward(as_one);
     const Tensor cotangents[] = {on(simt, g.cotangents[0]), on(simt, g.cotangents[1]), on(simt, g.cotangents[2])};
     const LaunchCount count;
     backward({{outs[0], cotangents[0]}, {outs[1], cotangents[1]}, {outs[2], cotangents[2]}});
@@ -167,11 +178,16 @@ TEST(JoinedLinears, LaunchOneProductForAllFactors) {
   };
   EXPECT_EQ(launches(false) - launches(true), 2);
   const LaunchCount forward_of_each;
-  in_turn(g, leaves, simt);
+  forward(false);
   const int64_t of_each = forward_of_each.launches;
   const LaunchCount forward_of_all;
-  joined(g, leaves, simt);
+  forward(true);
   EXPECT_EQ(of_each - forward_of_all.launches, 2);
+}
+
+TEST(JoinedLinears, LaunchOneProductForAllFactors) { expect_one_product_for_all_factors({}); }
+TEST(JoinedLinears, LaunchOneProductForAllFactorsWithDropout) {
+  expect_one_product_for_all_factors({.dropout = 0.25f});
 }
 
 TEST(JoinedLinears, RowsTogetherAreOneMatrixOnly) {

@@ -31,11 +31,12 @@ const std::vector<Ids>& sequences() {
 // "wide" comes back at the end; "" has none.
 const std::vector<std::string> mixed_names{"wide", "wide", "", "narrow", "odd", "wide"};
 
-// Of different ranks and targets, two with dropout, two with DoRA, one with an embedding of its own; B is not zero.
+// Of different ranks and targets, two with dropout (of "wide" inside its products on devices, in 16 bits), two with
+// DoRA, one with an embedding of its own; B is not zero.
 PeftAdapter adapter_named(const std::string& name) {
   LoraConfig config;
   config.lora_alpha = 7;
-  if (name == "wide") config.r = 4, config.lora_dropout = 0.25, config.target_modules_regex = "all-linear";
+  if (name == "wide") config.r = 8, config.lora_dropout = 0.25, config.target_modules_regex = "all-linear";
   if (name == "narrow") config.r = 1, config.lora_dropout = 0.1, config.target_modules = {"q_proj", "down_proj"};
   if (name == "narrow") config.use_dora = true, config.modules_to_save = {"model.embed_tokens"};
   if (name == "odd") config.r = 3, config.target_modules = {"k_proj", "v_proj", "up_proj"};

@@ -51,8 +51,8 @@ TEST(OptimizerLaunches, AreAsManyForOneTensorAsForAllAndWaitForNothing) {
   }
 }
 
-// Of the gradients of all factors, by sequences.
-int64_t factor_gradient_launches(double dropout) {
+// Of a forward and its backward by two layers of seven linears, with LoRA on each.
+Counts accumulation_counts(double dropout) {
   const TemporaryFolder folder;
   SftConfig config = tiny_config(folder.path());
   config.dtype = "bfloat16";
@@ -65,13 +65,27 @@ int64_t factor_gradient_launches(double dropout) {
   SftObjective objective(*model, rows, nullptr, config);
   QueuedCounts counts;
   objective.accumulate(std::vector<int64_t>{0, 1}, 0, 1.0);
-  return counts.by_name["product_of_sequences"];
+  return counts.by_name;
 }
 
-// Two layers of seven linears. q, k and v have one input, and so have gate and up: with dropout each has its own.
+// q, k and v have one input, and so have gate and up.
 TEST(TrainingStep, FactorsOfOneInputHaveOneGradient) {
-  EXPECT_EQ(factor_gradient_launches(0.1), 2 * 14);
-  EXPECT_EQ(factor_gradient_launches(0.0), 2 * 11);
+  EXPECT_EQ(accumulation_counts(0.0)["product_of_sequences"], 2 * (4 + 7));
+}
+
+// Its masks are made where x is read, and beside the gradient of each linear's input where that is added to.
+TEST(TrainingStep, DropoutIsSevenLaunchesOfALayer) {
+  Counts dropping = accumulation_counts(0.1), plain = accumulation_counts(0.0);
+  EXPECT_EQ(dropping["dropped_shrink"], 2 * 4);
+  EXPECT_EQ(dropping["dropped_factor_gradients"], 2 * 4);
+  EXPECT_EQ(dropping["dropped_input_gradient"], 2 * 7 - 3) << "nobody asks for the gradient of the first q, k and v's";
+  EXPECT_EQ(dropping["product_of_sequences"], plain["product_of_sequences"] - 2 * 4);
+  EXPECT_EQ(dropping["dropout"], 0);
+  EXPECT_EQ(dropping["add"], plain["add"]);
+  int64_t more = 0;
+  for (const auto& [name, count] : dropping) more += count;
+  for (const auto& [name, count] : plain) more -= count;
+  EXPECT_EQ(more, 2 * 7 - 3);
 }
 
 struct QueuedNames final : kernels::QueuedWorkListener {
