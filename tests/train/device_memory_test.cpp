@@ -76,6 +76,7 @@ double estimated_beside_allocated(const Kind& kind) {
   SftConfig config = tiny_config(folder.path());
   config.dtype = kind.dtype;
   config.use_peft = kind.use_peft;
+  config.lora_r = 8;  // dropout is inside the adapter's products
   config.load_in_4bit = kind.load_in_4bit;
   config.gradient_checkpointing = kind.checkpointing;
   config.per_device_train_batch_size = 2;
