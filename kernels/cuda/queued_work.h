@@ -7,7 +7,8 @@
 namespace lathe::kernels {
 
 // Names of what is no kernel. A copy from or to the host is also a wait; giving memory back to the driver is one, too.
-inline constexpr const char *queued_clear = "(clear)", *queued_copy = "(copy)", *waited = "(wait)";
+// (Arrays, so that each has one address by which a listener knows it: equal literals of two sources may have two.)
+inline constexpr char queued_clear[] = "(clear)", queued_copy[] = "(copy)", waited[] = "(wait)";
 
 class QueuedWorkListener {
  public:
