@@ -62,7 +62,7 @@ SftConfig repeating_config(const TemporaryFolder& folder) {
   SftConfig config = tiny_config(folder.path());
   config.dtype = "bfloat16";
   config.lora_dropout = 0.2;
-  config.per_device_train_batch_size = 2;
+  config.per_device_train_batch_size = 1;  // each token is emulated
   config.max_steps = 4;
   return config;
 }
@@ -109,20 +109,15 @@ struct Kind {
 };
 
 class StepGraphKinds : public testing::TestWithParam<Kind> {};
-INSTANTIATE_TEST_SUITE_P(Kinds, StepGraphKinds,
-                         testing::Values(Kind{"lora", [](SftConfig&) {}},
-                                         Kind{"lora_without_dropout", [](SftConfig& c) { c.lora_dropout = 0; }},
-                                         Kind{"lora_f32", [](SftConfig& c) { c.dtype = "float32"; }},
-                                         Kind{"lora_f16", [](SftConfig& c) { c.dtype = "float16"; }},
-                                         Kind{"pissa", [](SftConfig& c) { c.init_lora_weights = "pissa"; }},
-                                         Kind{"qlora", [](SftConfig& c) { c.load_in_4bit = true; }},
-                                         Kind{"accumulated",
-                                              [](SftConfig& c) {
-                                                c.per_device_train_batch_size = 1, c.gradient_accumulation_steps = 3;
-                                              }},
-                                         Kind{"checkpointed", [](SftConfig& c) { c.gradient_checkpointing = true; }},
-                                         Kind{"packed", [](SftConfig&) {}, true}),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, StepGraphKinds,
+    testing::Values(Kind{"lora", [](SftConfig& c) { c.per_device_train_batch_size = 2; }},
+                    Kind{"lora_f16_without_dropout", [](SftConfig& c) { c.dtype = "float16", c.lora_dropout = 0; }},
+                    Kind{"qlora", [](SftConfig& c) { c.load_in_4bit = true; }},
+                    Kind{"accumulated_checkpointed",
+                         [](SftConfig& c) { c.gradient_accumulation_steps = 2, c.gradient_checkpointing = true; }},
+                    Kind{"packed_f32", [](SftConfig& c) { c.dtype = "float32"; }, true}),
+    [](const auto& info) { return std::string(info.param.name); });
 
 TEST_P(StepGraphKinds, GiveTheBitsOfStepsThatAreQueued) {
   const TemporaryFolder folder;
@@ -145,10 +140,7 @@ TEST(StepGraphs, AreNotForWhatTheHostPlans) {
     SftConfig config = repeating_config(folder);
     config.max_steps = 3;
     change(config);
-    const TrainingSet rows = equal_rows(6);
-    const Trained run = run_with(config, true, rows);
-    EXPECT_EQ(run.counts.captured, 0);
-    expect_same(run, run_with(config, false, rows));
+    EXPECT_EQ(run_with(config, true, equal_rows(6)).counts.captured, 0);
   }
 }
 
@@ -156,7 +148,6 @@ TEST(StepGraphs, AnotherShapeIsQueuedAndTheFirstComesBack) {
   const TemporaryFolder folder;
   SftConfig config = repeating_config(folder);
   config.shuffle = false;
-  config.per_device_train_batch_size = 1;
   config.max_steps = 14;
   const TrainingSet rows = rows_of_lengths({11, 11, 11, 11, 11, 11, 11, 9, 11, 11, 11, 9, 9, 9});
   const Trained run = run_with(config, true, rows);
@@ -169,7 +160,6 @@ TEST(StepGraphs, ShapesThatComeOnceCostNothing) {
   const TemporaryFolder folder;
   SftConfig config = repeating_config(folder);
   config.shuffle = false;
-  config.per_device_train_batch_size = 1;
   config.max_steps = 6;
   const Trained run = run_with(config, true, rows_of_lengths({11, 9, 11, 9, 12, 11}));
   EXPECT_EQ(run.counts.captured + run.counts.replayed, 0);
@@ -180,7 +170,6 @@ TEST(StepGraphs, AGraphThatServesNobodyIsNotMadeForLong) {
   const TemporaryFolder folder;
   SftConfig config = repeating_config(folder);
   config.shuffle = false;
-  config.per_device_train_batch_size = 1;
   config.max_steps = 8;
   const Trained run = run_with(config, true, rows_of_lengths({11, 11, 9, 9, 11, 11, 9, 9}));
   EXPECT_EQ(run.counts.captured, 1);
