@@ -161,7 +161,8 @@ TEST(LinearCrossEntropy, StoredLabelsGiveTheBitsOfThoseOnTheCpu) {
   struct Share {
     int64_t tokens, of_ten;
   };
-  for (const auto& [tokens, of_ten] : {Share{1500, 8}, Share{40, 3}, Share{40, 10}, Share{40, 0}}) {
+  for (const Share& share : {Share{1500, 8}, Share{40, 3}, Share{40, 10}, Share{40, 0}}) {
+    const int64_t tokens = share.tokens, of_ten = share.of_ten;
     const Tensor x = kernels::moved(random_tensor({tokens, hidden}, DType::bf16, 1.0f, 5), simt);
     const Tensor labels = Tensor::empty({tokens}, DType::i32);
     std::vector<int32_t> rows, of_rows;
