@@ -13,7 +13,7 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 set(lathe_sections $<$<CONFIG:Release>:-ffunction-sections>)
 # For rooms that wait for a network or a person: half the size of -O2.
 set(lathe_small $<$<CONFIG:Release>:-Os>)
-# For what a test itself does, which is next to nothing beside what it calls: nine tenths of the time in GCC's optimiser.
+# For what a test itself does, next to nothing beside what it calls: the optimiser was half of its compilation.
 set(lathe_quick $<$<CONFIG:Release>:-O0>)
 
 option(LATHE_TESTS "Build the tests" ON)

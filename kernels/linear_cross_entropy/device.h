@@ -24,7 +24,8 @@ struct TokensOfRows {
   Tensor stored = {};  // instead, i32 on the device
 };
 // A row for each of them. Listed tokens index labels [tokens of the batch] (host memory) as well; stored ones have
-// their labels [rows] beside them. Where the statistics of their logits are there they need not be made; else undefined.
+// their labels [rows] beside them. Where the statistics of their logits are there they need not be made; else they are
+// undefined.
 void cross_entropy_rows(const CrossEntropyCall<float>& chunk, const Tensor& statistics, const TokensOfRows& tokens,
                         const Tensor& labels, Device device);
 void token_logprobs(const Tensor& logprobs, const Tensor& logits, const Tensor& targets);
