@@ -58,13 +58,11 @@ StepNumbers::StepNumbers(std::span<const MicroBatch> forwards, double scale, uin
 bool StepNumbers::within(int64_t vocabulary) const { return least_ >= 0 && largest_ < vocabulary; }
 
 StoredNumbers::Forward StoredNumbers::next(const MicroBatch& forward) {
-  const auto labels = forward.labels.span<int32_t>();
-  const int64_t ignored = std::count(labels.begin(), labels.end(), kernels::ignored_label);
   const auto take = [this](int64_t count) {
     at_ += count;
     return values_.slice(0, at_ - count, at_);
   };
-  const int64_t labelled = std::ssize(labels) - ignored;
+  const int64_t labelled = forward.labelled();
   Forward stored{.ids = take(forward.tokens.ids.numel()), .labelled_rows = {}, .labels = {}};
   stored.labelled_rows = take(labelled);
   stored.labels = take(labelled);

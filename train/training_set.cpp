@@ -188,6 +188,11 @@ std::vector<data::MixtureSource> TrainingSet::sources() const {
   return sources;
 }
 
+int64_t MicroBatch::labelled() const {
+  const auto of_tokens = labels.span<int32_t>();
+  return std::ssize(of_tokens) - std::count(of_tokens.begin(), of_tokens.end(), kernels::ignored_label);
+}
+
 MicroBatch make_micro_batch(const TrainingSet& set, std::span<const int64_t> sequences, int32_t first_sample) {
   std::vector<int32_t> lengths;
   for (const int64_t sequence : sequences) lengths.push_back(static_cast<int32_t>(set.sequence_tokens(sequence)));

@@ -98,6 +98,8 @@ struct WeightedSet {
 struct MicroBatch {
   nn::TokenBatch tokens;
   Tensor labels;  // i32 [T], -100 at the last token of each sequence and where there is nothing to learn
+
+  int64_t labelled() const;  // tokens with a label
 };
 MicroBatch make_micro_batch(const TrainingSet& set, std::span<const int64_t> sequences, int32_t first_sample);
 

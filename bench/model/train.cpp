@@ -39,22 +39,18 @@ struct TrainBenchOptions {
   int64_t rows = 8, row_tokens = 64, lora_r = 16, steps = 5;
 };
 
-struct Batch : train::MicroBatch {  // labels: of the second half of each row, without its last token
-  int64_t labelled = 0;
-};
-
-Batch random_batch(const TrainBenchOptions& options, int64_t vocab_size) {
+// Labels: of the second half of each row, without its last token.
+train::MicroBatch random_batch(const TrainBenchOptions& options, int64_t vocab_size) {
   RandomStream random(1, RandomPurpose::test);
   std::vector<int32_t> ids, labels;
   for (int64_t row = 0; row < options.rows; ++row)
     for (int64_t i = 0; i < options.row_tokens; ++i)
       ids.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(vocab_size))));
-  Batch batch;
+  train::MicroBatch batch;
   for (int64_t i = 0; i < std::ssize(ids); ++i) {
     const int64_t place = i % options.row_tokens;
     const bool labelled = place >= options.row_tokens / 2 && place + 1 < options.row_tokens;
     labels.push_back(labelled ? ids[static_cast<size_t>(i) + 1] : kernels::ignored_label);
-    batch.labelled += labelled;
   }
   const std::vector<int32_t> lengths(static_cast<size_t>(options.rows), static_cast<int32_t>(options.row_tokens));
   batch.tokens = nn::make_token_batch(ids, lengths);
@@ -76,7 +72,7 @@ double step_flops(const nn::ModelConfig& config, const TrainBenchOptions& option
 
 class Steps {
  public:
-  Steps(nn::Transformer& model, const Batch& batch, bool checkpoint_layers, bool graphs)
+  Steps(nn::Transformer& model, const train::MicroBatch& batch, bool checkpoint_layers, bool graphs)
       : model_(model), batch_(batch), optimizer_(model.trainable_parameters(), train::TrainingSettings{}) {
     forward_.checkpoint_layers = checkpoint_layers;
     forward_.adapter.training = true;
@@ -85,10 +81,9 @@ class Steps {
 
   void step() {
     optimizer_.zero_gradients();
-    const double scale = 1.0 / static_cast<double>(batch_.labelled);
+    const double scale = 1.0 / static_cast<double>(batch_.labelled());
     if (graphs_) {
-      const train::MicroBatch& forward = batch_;
-      graphs_->run(train::StepNumbers({&forward, 1}, scale, 0),
+      graphs_->run(train::StepNumbers({&batch_, 1}, scale, 0),
                    [&](train::StoredNumbers* stored) { accumulate(scale, stored); });
     } else {
       accumulate(scale, nullptr);
@@ -115,7 +110,7 @@ class Steps {
   }
 
   const nn::Transformer& model_;
-  const Batch& batch_;
+  const train::MicroBatch& batch_;
   nn::ForwardOptions forward_;
   train::Optimizer optimizer_;
   std::optional<train::StepGraphs> graphs_;
@@ -136,7 +131,7 @@ void run(const TrainBenchOptions& options) {
   lora.r = options.lora_r, lora.lora_alpha = 2.0 * static_cast<double>(options.lora_r);
   lora.target_modules_regex = "all-linear";
   model.add_lora(lora, 1);
-  const Batch batch = random_batch(options, files.config.vocab_size);
+  const train::MicroBatch batch = random_batch(options, files.config.vocab_size);
   // Layers are computed again where lathe-train's default is that. A step that is replayed has no operations to list,
   // and experts wait for how many rows each has.
   Steps steps(model, batch, transformer.quantized_linears.has_value(),
@@ -159,7 +154,7 @@ void run(const TrainBenchOptions& options) {
   std::sort(seconds.begin(), seconds.end());
   const double median = seconds[seconds.size() / 2];
   const double rate = static_cast<double>(options.rows * options.row_tokens) / median;
-  const double share = step_flops(files.config, options, batch.labelled) / median / peak;
+  const double share = step_flops(files.config, options, batch.labelled()) / median / peak;
   if (options.common.json) {
     nlohmann::ordered_json result = {{"model", options.model},
                                      {"device", kernels::device_name(device)},

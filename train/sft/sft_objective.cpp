@@ -21,10 +21,7 @@ namespace {
 
 int64_t count_labels(std::span<const MicroBatch> forwards) {
   int64_t count = 0;
-  for (const MicroBatch& forward : forwards) {
-    const auto labels = forward.labels.span<int32_t>();
-    count += std::ssize(labels) - std::count(labels.begin(), labels.end(), kernels::ignored_label);
-  }
+  for (const MicroBatch& forward : forwards) count += forward.labelled();
   return count;
 }
 
