@@ -1,6 +1,7 @@
 #include "kernels/simt/block.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <optional>
 #include <set>
@@ -45,6 +46,7 @@ struct Block {
   uint3 index;
   std::vector<Thread> threads;
   std::vector<uint32_t> warp_epochs;
+  std::vector<int> lanes_at_collectives;  // of each warp, so that only the last to come looks where the others are
   uint32_t epoch = 0;
 };
 
@@ -96,7 +98,7 @@ std::string standing(const Thread& thread) {
 
 bool same_place(const Thread& a, const Thread& b) {
   return a.where.line() == b.where.line() && a.where.column() == b.where.column() &&
-         std::strcmp(a.where.file_name(), b.where.file_name()) == 0;
+         (a.where.file_name() == b.where.file_name() || std::strcmp(a.where.file_name(), b.where.file_name()) == 0);
 }
 
 Thread& current() { return block().threads[static_cast<size_t>(running.thread)]; }
@@ -249,6 +251,7 @@ Block make_block(const KernelLaunch& launch, unsigned linear) {
   const unsigned count = launch.block.x * launch.block.y * launch.block.z;
   made.threads.assign(count, Thread{});
   made.warp_epochs.assign((count + 31) / 32, 0);
+  made.lanes_at_collectives.assign((count + 31) / 32, 0);
   for (unsigned i = 0; i < count; ++i)
     made.threads[i].index = {i % launch.block.x, i / launch.block.x % launch.block.y,
                              i / launch.block.x / launch.block.y};
@@ -408,6 +411,8 @@ void warp_collective(const char* name, unsigned mask, void* request, Complete co
   self.state = State::at_collective;
   self.waits_for = name;
   self.where = where;
+  int& waiting = block().lanes_at_collectives[static_cast<size_t>(running.warp)];
+  if (++waiting < std::popcount(wanted)) return pool().yield();
   void* requests[32] = {};
   for (int i = 0; i < 32; ++i) {
     if (!(wanted >> i & 1u)) continue;
@@ -419,6 +424,7 @@ void warp_collective(const char* name, unsigned mask, void* request, Complete co
     requests[i] = other.request;
   }
   complete(requests, wanted);
+  waiting -= std::popcount(wanted);
   for (int i = 0; i < 32; ++i)
     if (wanted >> i & 1u) block().threads[static_cast<size_t>(first) + static_cast<size_t>(i)].state = State::ready;
 }

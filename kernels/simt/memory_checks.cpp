@@ -42,11 +42,14 @@ struct Access {
   uint32_t rank() const { return place >> 10 & 7u; }
   uint32_t warp_epoch() const { return place >> 13; }
 };
-struct Byte {
-  Access write, first_read, other_read;
-  uint32_t copied_in = 0;  // the epoch in which a copy that is still under way was issued; 0: none is
+// What has happened to a byte, or to a word of four of which none was touched without the others, as nearly all are:
+// a quarter of the work.
+struct History {
+  Access write, first_read, other_read;  // the reads since that write
+  uint32_t copied_in = 0;                // the epoch in which a copy that is still under way was issued; 0: none is
   uint32_t stored_at = 0;  // proxy_clock of the last write by an ordinary store; 0: the asynchronous proxy wrote it
 };
+constexpr size_t word_bytes = 4;
 
 struct StaticVariable {
   const void* key;
@@ -60,7 +63,9 @@ struct BlockVariables {
 
 struct Arena {
   unsigned char* memory = nullptr;  // of all blocks; places in it are offsets
-  Byte* shadow = nullptr;
+  History* words = nullptr;
+  History* bytes = nullptr;                    // of words that are
+  bool* apart = nullptr;                       // in bytes
   BlockVariables blocks[most_cluster_blocks];  // of the running kernel
   int block_count = 1;
   size_t dynamic_used = 0;
@@ -69,7 +74,7 @@ struct Arena {
 
 Arena arena;
 
-// Room for all blocks of a cluster, which nobody touches but those: 132 MiB of addresses that a program gets with its
+// Room for all blocks of a cluster, which nobody touches but those: 165 MiB of addresses that a program gets with its
 // first kernel, and not before.
 void map_arena() {
   const auto map = [](size_t bytes) {
@@ -79,7 +84,9 @@ void map_arena() {
     return block;
   };
   arena.memory = static_cast<unsigned char*>(map(all_arenas_bytes));
-  arena.shadow = static_cast<Byte*>(map(all_arenas_bytes * sizeof(Byte)));
+  arena.words = static_cast<History*>(map(all_arenas_bytes / word_bytes * sizeof(History)));
+  arena.bytes = static_cast<History*>(map(all_arenas_bytes * sizeof(History)));
+  arena.apart = static_cast<bool*>(map(all_arenas_bytes / word_bytes));
 }
 
 // Counts fence.proxy.async, and where each thread of the cluster had its last one.
@@ -103,9 +110,48 @@ bool unordered(const Access& earlier, int thread) {
   return !(same_warp && earlier.warp_epoch() < running.warp_epoch);
 }
 
-bool written_in_this_block(const Byte& byte) { return byte.write.block_epoch >= arena.first_epoch; }
+bool written_in_this_block(const History& history) { return history.write.block_epoch >= arena.first_epoch; }
 
-bool copy_under_way(const Byte& byte) { return byte.copied_in >= arena.first_epoch; }
+bool copy_under_way(const History& history) { return history.copied_in >= arena.first_epoch; }
+
+// check(history, offset) of bytes [offset, offset + bytes), word by word where it can: the first fault, or nullptr.
+template <class Check>
+inline const char* first_fault(size_t offset, size_t bytes, Check check) {
+  const size_t end = offset + bytes;
+  for (size_t i = offset; i < end;) {
+    const size_t word = i / word_bytes, next = std::min(end, (word + 1) * word_bytes);
+    History* const of_bytes = arena.bytes + word * word_bytes;
+    if (!arena.apart[word]) {
+      if (next - i == word_bytes) {
+        if (const char* fault = check(arena.words[word], i)) return fault;
+        i = next;
+        continue;
+      }
+      std::fill_n(of_bytes, word_bytes, arena.words[word]);
+      arena.apart[word] = true;
+    }
+    for (; i < next; ++i)
+      if (const char* fault = check(of_bytes[i % word_bytes], i)) return fault;
+  }
+  return nullptr;
+}
+
+// What happened to bytes before no longer matters: whoever has no barrier after it has none after this either.
+inline void write_history(size_t offset, size_t bytes, const History& history) {
+  const size_t end = offset + bytes;
+  for (size_t i = offset; i < end;) {
+    const size_t word = i / word_bytes, next = std::min(end, (word + 1) * word_bytes);
+    if (next - i == word_bytes) {
+      arena.words[word] = history;
+      arena.apart[word] = false;
+    } else {
+      if (!arena.apart[word]) std::fill_n(arena.bytes + word * word_bytes, word_bytes, arena.words[word]);
+      arena.apart[word] = true;
+      std::fill(arena.bytes + i, arena.bytes + next, history);
+    }
+    i = next;
+  }
+}
 
 char message[200];
 
@@ -122,30 +168,39 @@ const char* conflict(const char* verb, size_t offset, const char* other_verb, co
 // What is wrong with the access, or nullptr.
 const char* read_fault(size_t offset, size_t bytes, int thread) {
   const Access access = now(thread);
-  for (size_t i = offset; i < offset + bytes; ++i) {
-    Byte& byte = arena.shadow[i];
-    const bool another_reads = same_epoch(byte.first_read) && byte.first_read.who() != who(thread);
-    (another_reads ? byte.other_read : byte.first_read) = access;
-    if (copy_under_way(byte)) return "reads shared memory that a cp.async is still to write: the wait is missing";
-    if (!written_in_this_block(byte))
+  return first_fault(offset, bytes, [&](History& history, size_t i) -> const char* {
+    const bool another_reads = same_epoch(history.first_read) && history.first_read.who() != who(thread);
+    (another_reads ? history.other_read : history.first_read) = access;
+    if (copy_under_way(history)) return "reads shared memory that a cp.async is still to write: the wait is missing";
+    if (!written_in_this_block(history))
       return "reads shared memory that nobody has written: it never is, or a barrier is missing";
-    if (unordered(byte.write, thread)) return conflict("reads", i, "wrote", byte.write);
-  }
-  return nullptr;
+    if (unordered(history.write, thread)) return conflict("reads", i, "wrote", history.write);
+    return nullptr;
+  });
+}
+
+// The same, without putting the write down.
+const char* fault_of_write(size_t offset, size_t bytes, int thread) {
+  return first_fault(offset, bytes, [&](const History& history, size_t i) -> const char* {
+    if (copy_under_way(history)) return "writes shared memory that a cp.async is still to write: the wait is missing";
+    if (unordered(history.write, thread)) return conflict("writes", i, "wrote", history.write);
+    if (unordered(history.first_read, thread)) return conflict("writes", i, "read", history.first_read);
+    if (unordered(history.other_read, thread)) return conflict("writes", i, "read", history.other_read);
+    return nullptr;
+  });
 }
 
 const char* write_fault(size_t offset, size_t bytes, int thread) {
-  const Access access = now(thread);
-  for (size_t i = offset; i < offset + bytes; ++i) {
-    Byte& byte = arena.shadow[i];
-    if (copy_under_way(byte)) return "writes shared memory that a cp.async is still to write: the wait is missing";
-    if (unordered(byte.write, thread)) return conflict("writes", i, "wrote", byte.write);
-    if (unordered(byte.first_read, thread)) return conflict("writes", i, "read", byte.first_read);
-    if (unordered(byte.other_read, thread)) return conflict("writes", i, "read", byte.other_read);
-    byte.write = access;
-    byte.stored_at = proxy_clock;
-  }
+  if (const char* fault = fault_of_write(offset, bytes, thread)) return fault;
+  write_history(offset, bytes, {.write = now(thread), .stored_at = proxy_clock});
   return nullptr;
+}
+
+// A copy that lands later writes these bytes.
+void begin_copy(size_t offset, size_t bytes, Where where) {
+  if (const char* fault = fault_of_write(offset, bytes, running.thread)) report(fault, where);
+  write_history(offset, bytes,
+                {.write = now(running.thread), .copied_in = running.block_epoch, .stored_at = proxy_clock});
 }
 
 size_t offset_of(const void* address) {
@@ -174,7 +229,7 @@ inline void checked_access(const void* address, size_t bytes, bool aligned, Chec
   if (offset >= all_arenas_bytes) {
     if (running.awaits_grid && device_of(address, bytes) >= 0)
       report_at("touches global memory before it has waited for the kernel before a dependent one", code);
-    if (wgmma_under_way() && wgmma_holds(address, bytes))
+    if (wgmma_products_under_way > 0 && wgmma_holds(address, bytes))
       report_at("touches a register of a wgmma that it has not waited for", code);
     return;
   }
@@ -264,10 +319,7 @@ void* shared_window_pointer(size_t address) {
 
 void begin_async_write(void* shared, size_t bytes, Where where) {
   const size_t offset = offset_of(shared);
-  if (checks_shared_memory()) {
-    if (const char* fault = write_fault(offset, bytes, running.thread)) report(fault, where);
-    for (size_t i = offset; i < offset + bytes; ++i) arena.shadow[i].copied_in = running.block_epoch;
-  }
+  if (checks_shared_memory()) begin_copy(offset, bytes, where);
   std::memset(shared, 0xff, bytes);
   poison(shared, bytes);
 }
@@ -276,12 +328,7 @@ void end_async_write(void* shared, const void* from, size_t bytes, int thread) {
   unpoison(shared, bytes);
   std::memcpy(shared, from, bytes);
   if (!checks_shared_memory()) return;
-  const size_t offset = offset_of(shared);
-  for (size_t i = offset; i < offset + bytes; ++i) {
-    arena.shadow[i].copied_in = 0;
-    arena.shadow[i].write = {running.block_epoch, who(thread)};
-    arena.shadow[i].stored_at = 0;
-  }
+  write_history(offset_of(shared), bytes, {.write = {running.block_epoch, who(thread)}});
 }
 
 void note_async_read(const void* address, size_t bytes, int thread, Where where) {
@@ -290,15 +337,15 @@ void note_async_read(const void* address, size_t bytes, int thread, Where where)
     return report_of_thread(thread, "has wgmma or a copy read outside the block's shared memory", where);
   if (!checks_shared_memory()) return;
   if (const char* fault = read_fault(offset, bytes, thread)) return report_of_thread(thread, fault, where);
-  for (size_t i = offset; i < offset + bytes; ++i) {
-    const Byte& byte = arena.shadow[i];
-    if (byte.stored_at == 0 || last_proxy_fence[byte.write.who()] > byte.stored_at) continue;
-    return report_of_thread(thread,
-                            "has wgmma or a copy read shared memory that thread " +
-                                std::to_string(byte.write.thread()) +
-                                " of the block stored with no fence.proxy.async after it",
-                            where);
-  }
+  const char* const fault = first_fault(offset, bytes, [](const History& history, size_t) -> const char* {
+    if (history.stored_at == 0 || last_proxy_fence[history.write.who()] > history.stored_at) return nullptr;
+    std::snprintf(message, sizeof message,
+                  "has wgmma or a copy read shared memory that thread %u of the block stored with no fence.proxy.async "
+                  "after it",
+                  static_cast<unsigned>(history.write.thread()));
+    return message;
+  });
+  if (fault != nullptr) report_of_thread(thread, fault, where);
 }
 
 void fence_proxy_async() { last_proxy_fence[who(running.thread)] = ++proxy_clock; }
@@ -308,10 +355,7 @@ void AsyncCopies::issue(void* shared, const void* global, int bytes, int valid_b
   if (running.awaits_grid)
     report("copies global memory before it has waited for the kernel before a dependent one", where);
   const size_t offset = offset_of(shared), count = static_cast<size_t>(bytes);
-  if (checks_shared_memory()) {
-    if (const char* fault = write_fault(offset, count, running.thread)) report(fault, where);
-    for (size_t i = offset; i < offset + count; ++i) arena.shadow[i].copied_in = running.block_epoch;
-  }
+  if (checks_shared_memory()) begin_copy(offset, count, where);
   std::memset(shared, 0xff, count);
   poison(shared, count);
 }
@@ -329,11 +373,7 @@ void AsyncCopies::wait(int groups_left) {
     std::memset(copy.shared, 0, static_cast<size_t>(copy.bytes));
     std::memcpy(copy.shared, copy.global, static_cast<size_t>(copy.valid_bytes));
     if (!checks_shared_memory()) continue;
-    for (size_t b = offset; b < offset + static_cast<size_t>(copy.bytes); ++b) {
-      arena.shadow[b].copied_in = 0;
-      arena.shadow[b].write = now(running.thread);
-      arena.shadow[b].stored_at = proxy_clock;
-    }
+    write_history(offset, static_cast<size_t>(copy.bytes), {.write = now(running.thread), .stored_at = proxy_clock});
   }
   copies_.erase(copies_.begin(), copies_.begin() + static_cast<int64_t>(done));
   group_ends_.erase(group_ends_.begin(), group_ends_.end() - static_cast<int64_t>(left));

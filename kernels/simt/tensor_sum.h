@@ -8,9 +8,8 @@ namespace lathe::simt {
 // A group of values of bf16 or f16 along k, as factors of products.
 struct Factors {
   static constexpr int most = 16;
-  int32_t significand[most];  // in units of 2^(exponent − 10)
-  int32_t exponent[most];     // far below all others where the value is zero
-  float value[most];
+  double value[most];      // zeros after the last
+  int16_t exponent[most];  // far below all others where the value is zero
   int count;
   bool finite;  // all of them
 };

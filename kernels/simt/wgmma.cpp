@@ -44,7 +44,6 @@ struct Warp {
 std::vector<Warp> warps;                              // of all blocks of the cluster
 std::vector<std::vector<WgmmaArgs>> issued_by_group;  // what the first warp to come gave as the group's i-th product
 size_t warps_of_block = 1;
-int under_way = 0;
 
 size_t running_warp() { return static_cast<size_t>(running.rank) * warps_of_block + static_cast<size_t>(running.warp); }
 
@@ -136,7 +135,7 @@ void complete_issue(void* const* requests, unsigned) {
   }
   ++warp.sums[product.sums].pending;
   warp.products.push_back(product);
-  ++under_way;
+  ++wgmma_products_under_way;
 }
 
 // ---- completion ----
@@ -204,7 +203,7 @@ void complete_wait(void* const* requests, unsigned) {
     compute(warp, product);
     Sums& sums = warp.sums[product.sums];
     if (--sums.pending == 0) give_back(sums);
-    --under_way;
+    --wgmma_products_under_way;
   }
   warp.products.erase(warp.products.begin(), warp.products.begin() + static_cast<int64_t>(done));
   warp.group_ends.erase(warp.group_ends.begin(), warp.group_ends.end() - static_cast<int64_t>(left));
@@ -267,10 +266,8 @@ void begin_wgmma(int threads, int blocks) {
   const size_t all = warps_of_block * static_cast<size_t>(blocks);
   warps.assign(all, Warp{});
   issued_by_group.assign((all + 3) / 4, {});
-  under_way = 0;
+  wgmma_products_under_way = 0;
 }
-
-bool wgmma_under_way() { return under_way > 0; }
 
 bool wgmma_holds(const void* address, size_t bytes) {
   const auto* first = static_cast<const unsigned char*>(address);

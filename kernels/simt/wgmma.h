@@ -31,8 +31,8 @@ void wgmma_wait(int groups_left, Where where);
 // is, in bytes, to the next 64 elements (leading) and the next eight lines (stride).
 uint64_t wgmma_descriptor(const void* tile, size_t leading_bytes, size_t stride_bytes, Where where);
 
-void begin_wgmma(int threads, int blocks);  // of a cluster of so many blocks, each of so many threads
-bool wgmma_under_way();
+void begin_wgmma(int threads, int blocks);            // of a cluster of so many blocks, each of so many threads
+inline int wgmma_products_under_way = 0;              // of the cluster: looked at by every access of a kernel
 bool wgmma_holds(const void* address, size_t bytes);  // in registers of the running thread
 bool wgmma_reads(const void* shared, size_t bytes);   // of whichever block of the cluster has that
 const Where* unfinished_wgmma();                      // of the running warp
