@@ -77,6 +77,12 @@ TEST(Simt, RunsASoundKernelUnderEveryOrder) {
   simt::set_fiber_order(simt::FiberOrder::ascending);
 }
 
+// What is known of a word stands for its bytes only as long as they have the same fate.
+TEST(Simt, NeighboursMayWriteHalvesOfAWord) {
+  const std::vector<float> out = run_planted(Planted::halves_of_words);
+  for (int i = 0; i < threads; ++i) EXPECT_EQ(out[static_cast<size_t>(i)], static_cast<float>(i / 2 * 4 + 3));
+}
+
 TEST(Simt, AMissingBarrierShowsUnderSomeOrder) {
   if (simt::checks_shared_memory()) GTEST_SKIP() << "the race itself is reported in this build";
   std::vector<std::vector<uint32_t>> results;  // bits
@@ -123,6 +129,12 @@ TEST_F(SimtMemoryChecks, NameAFileThatExists) {
 TEST_F(SimtMemoryChecks, NameARaceBetweenWarps) {
   expect_report(Planted::race_between_warps,
                 {"thread (32,0,0) writes shared memory (byte 0) that thread 0 of the block wrote", "a race"});
+}
+TEST_F(SimtMemoryChecks, NameARaceForHalfOfAWord) {
+  expect_report(Planted::half_of_a_word_read,
+                {"thread (1,0,0) writes shared memory (byte 2) that thread 0 of the block read", "a race"});
+  expect_report(Planted::half_of_a_word_written,
+                {"thread (1,0,0) writes shared memory (byte 0) that thread 0 of the block wrote", "a race"});
 }
 TEST_F(SimtMemoryChecks, NameAMissingWarpBarrier) { expect_report(Planted::missing_warp_barrier, {"a race"}); }
 TEST_F(SimtMemoryChecks, NameAnAccessPastSharedMemory) {

@@ -26,6 +26,20 @@ __global__ void planted_kernel(Planted fault, float* out, const float* in, int c
       __syncthreads();
       out[i] = row.at[count - 1 - i];
       break;
+    case Planted::halves_of_words:
+    case Planted::half_of_a_word_read:
+    case Planted::half_of_a_word_written: {
+      uint16_t* const halves = reinterpret_cast<uint16_t*>(&row);
+      halves[i] = static_cast<uint16_t>(in[i]);
+      if (fault == Planted::half_of_a_word_written && i % 2 != 0) row.at[i / 2] = in[i];
+      if (fault != Planted::half_of_a_word_read) __syncthreads();
+      uint32_t word = 0;
+      memcpy(&word, &row.at[i / 2], sizeof word);
+      out[i] = static_cast<float>((word & 0xffffu) + (word >> 16));
+      __syncthreads();
+      row.at[i] = 0;  // nobody's halves any more
+      break;
+    }
     case Planted::missing_barrier:
       row.at[i] = in[i];
       out[i] = row.at[count - 1 - i];

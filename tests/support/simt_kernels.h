@@ -6,7 +6,10 @@
 namespace lathe::testing {
 
 enum class Planted {
-  none,  // reverses its input through shared memory, correctly
+  none,                    // reverses its input through shared memory, correctly
+  halves_of_words,         // no fault either: neighbours write halves of one word, and read the whole after a barrier
+  half_of_a_word_read,     // the whole is read without that barrier
+  half_of_a_word_written,  // and written
   missing_barrier,
   race_between_warps,
   missing_warp_barrier,
