@@ -15,6 +15,7 @@ namespace {
 cudaError_t last_error = cudaSuccess;
 std::string failure_text = "no kernel has failed";
 int64_t launches = 0;
+bool kernels_run = true;
 int64_t until_failure[4] = {};  // by Call; 0 is off
 Machine machine = Machine::two_cards;
 thread_local int device_of_thread = 0;
@@ -57,6 +58,9 @@ void fail_nth(Call call, int64_t n) {
 void pretend(Machine wanted) { machine = wanted; }
 bool has_clusters() { return machine == Machine::hopper; }
 size_t shared_bytes_of_block() { return machine == Machine::hopper ? most_shared_bytes : size_t{163} << 10; }
+
+void set_runs_kernels(bool run) { kernels_run = run; }
+bool runs_kernels() { return kernels_run; }
 
 int64_t launches_run() {
   const Lock lock(device_mutex());

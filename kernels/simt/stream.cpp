@@ -1,9 +1,11 @@
 #include "kernels/simt/stream.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "kernels/simt/device_memory.h"
+#include "kernels/simt/options.h"
 
 namespace lathe::simt {
 
@@ -30,10 +32,17 @@ cudaError_t run_until(StreamState& state, uint64_t position) {
   if (state.running) return cudaErrorInvalidValue;
   state.running = true;
   cudaError_t result = cudaSuccess;
+  // The device's memory opens once for kernels and copies that follow one another: each time takes as long as a small
+  // kernel.
+  std::optional<HostAccess> access;
   while (state.completed < position) {
     const Work work = std::move(state.held.front());
     state.held.pop_front();
     ++state.completed;
+    if (work.kind == WorkKind::host || work.kind == WorkKind::wait)
+      access.reset();
+    else if (!access)
+      access.emplace(state.device);
     if (const cudaError_t error = work.run(); error != cudaSuccess) result = error;
   }
   state.running = false;
@@ -150,7 +159,7 @@ cudaError_t launch_kernel(KernelLaunch launch, cudaStream_t stream) {
   if (state.device != current_device()) return remember(cudaErrorInvalidResourceHandle);
   return hold(state, WorkKind::kernel, [launch, closure, device = state.device] {
     const HostAccess access(device);
-    const std::string faults = run_grid(launch);
+    const std::string faults = runs_kernels() ? run_grid(launch) : "";
     count_launch();
     if (faults.empty()) return cudaSuccess;
     set_failure_text(faults);

@@ -338,6 +338,18 @@ TEST(SimtRuntime, InjectsFailures) {
   EXPECT_NO_THROW(run_planted(Planted::none));
 }
 
+// Copies are as ever.
+TEST(SimtRuntime, CountsKernelsThatItLeavesOut) {
+  const Tensor in = to_simt(counting()), out = to_simt(std::vector<float>(threads, -1.0f));
+  const int64_t before = simt::launches_run();
+  simt::set_runs_kernels(false);
+  launch_planted(Planted::none, static_cast<float*>(out.raw()), static_cast<const float*>(in.raw()), threads);
+  EXPECT_EQ(from_simt<float>(out), std::vector<float>(threads, -1.0f));
+  simt::set_runs_kernels(true);
+  EXPECT_EQ(simt::launches_run() - before, 1);
+  EXPECT_EQ(run_planted(Planted::none)[0], static_cast<float>(threads));
+}
+
 TEST(SimtRuntime, OutOfMemoryNamesTheBytesAndGoesOn) {
   EXPECT_THROW(Tensor::empty({int64_t{20} << 30}, DType::u8, simt_device), ResourceError);
   EXPECT_NO_THROW(run_planted(Planted::none));
