@@ -7,14 +7,6 @@ namespace {
 
 constexpr int64_t whole_rows = 256;  // of a band: a multiple of every tile's
 
-// Of each band but the last, so that all are about as long.
-int64_t rows_of_band(int64_t rows, int64_t row_bytes, int64_t band_bytes) {
-  const auto whole = [](int64_t count) { return (count + whole_rows - 1) / whole_rows * whole_rows; };
-  const int64_t most = std::max(whole_rows, band_bytes / row_bytes / whole_rows * whole_rows);
-  const int64_t bands = (rows + most - 1) / most;
-  return whole((rows + bands - 1) / bands);
-}
-
 void dequantize(const Tensor& out, const Weight& weight, int64_t first_row) {
   if (const QuantizedWeight* codes = weight.quantized()) return codes->dequantize(out, first_row);
   weight.ggml()->dequantize(out, first_row);
@@ -37,6 +29,13 @@ LinearTerms terms_of(const LinearTerms& terms, int64_t begin, int64_t end) {
 }
 
 }  // namespace
+
+int64_t rows_of_band(int64_t rows, int64_t row_bytes, int64_t band_bytes) {
+  const auto whole = [](int64_t count) { return (count + whole_rows - 1) / whole_rows * whole_rows; };
+  const int64_t most = std::max(whole_rows, band_bytes / row_bytes / whole_rows * whole_rows);
+  const int64_t bands = (rows + most - 1) / most;
+  return whole((rows + bands - 1) / bands);
+}
 
 void linear_forward_in_bands(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms,
                              int64_t band_bytes) {

@@ -12,6 +12,10 @@ namespace lathe::kernels {
 // a weight are 32 to 64 tiles for 132 multiprocessors, and take up to twice as long.
 inline constexpr int64_t most_band_bytes = int64_t{64} << 20;
 
+// The rows of each band but the last, so that all are about as long: a multiple of 256, and of 256 where these are more
+// than a band.
+int64_t rows_of_band(int64_t rows, int64_t row_bytes, int64_t band_bytes);
+
 // linear_forward(out, x, weight, terms) by a weight that is quantised or in ggml's blocks, with the bits of the product
 // by all of it: an element's do not depend on what is computed beside it.
 void linear_forward_in_bands(const Tensor& out, const Tensor& x, const Weight& weight, const LinearTerms& terms,

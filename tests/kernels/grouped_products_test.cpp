@@ -1,5 +1,5 @@
-// Few rows in groups by weights that the device alone knows: the bits of linear_forward of each group's rows by its
-// weight, for every kind of weight that has a body.
+// Rows in groups by weights that the device alone knows: the bits of linear_forward of each weight's rows, for every
+// kind of weight that has a body, in groups of few rows and of many.
 #include "kernels/matmul/grouped.h"
 
 #include <gtest/gtest.h>
@@ -7,9 +7,11 @@
 #include <cmath>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
+#include "core/memory.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/gated/gated.h"
@@ -39,6 +41,14 @@ struct Rows {
 };
 const std::vector<Rows> every_rows{
     {1, {0, 1, 0, 1, 0}}, {16, {16, 0, 0, 0, 0}}, {9, {0, 3, 9, 0, 8}}, {16, {2, 16, 1, 5, 7}}};
+// In groups of 64 several of one, whole ones and parts, and none; of 128 all but a row of one.
+const Rows many_rows{70, {0, 65, 64, 0, 1}}, more_rows{130, {1, 0, 0, 130, 0}};
+
+// How rows are put into groups.
+struct Grouping {
+  int64_t rows = few_rows_most;
+  int64_t band_bytes = most_band_bytes;
+};
 
 class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
  protected:
@@ -68,18 +78,23 @@ class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
     return mixture;
   }
 
-  void expect_the_bits_of_each(const Mixture& mixture, const Rows& rows, DType dtype, GateKind gate) const {
+  void expect_the_bits_of_each(const Mixture& mixture, const Rows& rows, DType dtype, GateKind gate,
+                               const Grouping& grouping = {}) const {
     const int64_t outer = mixture.weights[0][0].columns(), inner = mixture.weights[0][0].rows();
     const Tensor x = there(random_matrix(rows.tokens, outer, dtype, 5));
     // Each expert has the last of the tokens, and every second one where there are enough.
-    std::vector<int32_t> tokens, experts, bounds{0};
+    std::vector<int32_t> tokens, experts, bounds{0}, begins{0}, ends;  // ends: of each expert's rows
     for (size_t e = 0; e < rows.of_expert.size(); ++e) {
       const auto count = rows.of_expert[e], all = static_cast<int32_t>(rows.tokens);
       const int32_t apart = 2 * count <= all ? 2 : 1;
-      if (count == 0) continue;
-      for (int32_t i = 0; i < count; ++i) tokens.push_back(all - 1 - (count - 1 - i) * apart);
-      experts.push_back(static_cast<int32_t>(e));
-      bounds.push_back(static_cast<int32_t>(tokens.size()));
+      for (int32_t i = 0; i < count; ++i) {
+        tokens.push_back(all - 1 - (count - 1 - i) * apart);
+        if (i + 1 < count && (i + 1) % grouping.rows != 0) continue;
+        experts.push_back(static_cast<int32_t>(e));
+        bounds.push_back(static_cast<int32_t>(tokens.size()));
+      }
+      begins.push_back(static_cast<int32_t>(experts.size()));
+      ends.push_back(static_cast<int32_t>(tokens.size()));
     }
     const auto used = static_cast<int64_t>(tokens.size());
     tokens.resize(tokens.size() + 2, 0);  // two rows in no group, and a group without rows
@@ -88,15 +103,20 @@ class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
     const auto numbers = [&](const std::vector<int32_t>& values) {
       return there(Tensor::of<int32_t>(values, {std::ssize(values)}));
     };
-    const WeightGroups groups{numbers(experts), numbers(bounds)};
+    const WeightGroups groups{.numbers = numbers(experts),
+                              .bounds = numbers(bounds),
+                              .rows = grouping.rows,
+                              .begins = numbers(begins),
+                              .band_bytes = grouping.band_bytes};
     const auto room = [&](int64_t columns) {
       const Tensor out = Tensor::empty({used + 2, columns}, dtype, device());
       fill(out, std::nan(""));
       return out;
     };
     const Tensor expected_inner = room(inner), expected = room(outer);
-    for (size_t g = 0; g + 2 < bounds.size(); ++g) {
-      const int64_t begin = bounds[g], end = bounds[g + 1], expert = experts[g];
+    for (size_t expert = 0; expert < ends.size(); ++expert) {
+      const int64_t begin = expert == 0 ? 0 : ends[expert - 1], end = ends[expert];
+      if (begin == end) continue;
       const Tensor own_x = Tensor::empty({end - begin, outer}, dtype, device());
       for (int64_t i = begin; i < end; ++i) {
         const int64_t token = tokens[static_cast<size_t>(i)];
@@ -104,8 +124,7 @@ class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
       }
       const auto multiply = [&](int which, const Tensor& out, const Tensor& from) {
         const auto& biases = mixture.biases[which];
-        linear_forward(out, from, mixture.weights[which][static_cast<size_t>(expert)],
-                       {.bias = biases.empty() ? Tensor() : biases[static_cast<size_t>(expert)]});
+        linear_forward(out, from, mixture.weights[which][expert], {.bias = biases.empty() ? Tensor() : biases[expert]});
       };
       const Tensor opened = Tensor::empty({end - begin, inner}, dtype, device()), raised = empty_as(opened),
                    activated = expected_inner.slice(0, begin, end);
@@ -125,6 +144,30 @@ class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
 
   static Tensor empty_as(const Tensor& tensor) {
     return Tensor::empty(tensor.shape(), tensor.dtype(), tensor.device());
+  }
+
+  void expect_the_bits_of_many(const std::string& what, const MakeWeight& make, int64_t outer, int64_t inner,
+                               DType dtype, bool biased, int64_t band_bytes = most_band_bytes) const {
+    SCOPED_TRACE(what + ", " + std::string(name_of(dtype)));
+    const Mixture mixture = mixture_of(make, outer, inner, dtype, biased);
+    expect_the_bits_of_each(mixture, many_rows, dtype, biased ? GateKind::clamped_silu : GateKind::gelu_tanh,
+                            {64, band_bytes});
+    if (what == "dense") expect_the_bits_of_each(mixture, more_rows, dtype, GateKind::silu, {128, band_bytes});
+  }
+  MakeWeight dense_of(DType dtype) const {
+    return [this, dtype](int64_t rows, int64_t columns, uint64_t seed) {
+      return Weight(there(random_matrix(rows, columns, dtype, seed)));
+    };
+  }
+  MakeWeight codes_of(QuantizedFormat format) const {
+    return [this, format](int64_t rows, int64_t columns, uint64_t seed) {
+      return Weight(QuantizedWeight::quantize(there(random_matrix(rows, columns, DType::f32, seed)), format));
+    };
+  }
+  MakeWeight blocks_of(GgmlFormat format, DType dtype) const {
+    return [this, format, dtype](int64_t rows, int64_t columns, uint64_t seed) {
+      return Weight(RandomBlocks(format, rows, columns, dtype, seed).on(device()));
+    };
   }
 
   // All of `every_rows`, in turn with each activation.
@@ -192,6 +235,78 @@ TEST_P(GroupedProducts, by_blocks_of_every_format_have_the_bits_of_each) {
     }
 }
 
+// More than one tile of columns and a part of one, for both shapes of tile; a part of a stage along k.
+TEST_P(GroupedProducts, of_many_rows_by_dense_weights_have_the_bits_of_each) {
+  expect_the_bits_of_many("dense", dense_of(DType::bf16), 72, 136, DType::bf16, true);
+  expect_the_bits_of_many("dense", dense_of(DType::f16), 264, 24, DType::f16, false);
+}
+
+// Rows of x at no multiples of 16 bytes.
+TEST_P(GroupedProducts, of_many_rows_that_are_not_aligned_have_the_bits_of_each) {
+  const Mixture mixture = mixture_of(dense_of(DType::bf16), 72, 40, DType::bf16, false);
+  const Tensor wide = there(random_matrix(20, 75, DType::bf16, 6)), x = wide.slice(1, 1, 73);
+  const auto numbers = [&](const std::vector<int32_t>& values) {
+    return there(Tensor::of<int32_t>(values, {std::ssize(values)}));
+  };
+  const WeightGroups groups{
+      .numbers = numbers({2}), .bounds = numbers({0, 20}), .rows = 64, .begins = numbers({0, 0, 0, 1, 1, 1})};
+  std::vector<int32_t> rows;
+  for (int32_t row = 0; row < 20; ++row) rows.push_back((row * 7 + 3) % 20);
+  const auto outs = [&](const Tensor& of) {
+    const Tensor within = Tensor::empty({20, 40}, DType::bf16, device()), raised = empty_as(within);
+    grouped_gated_linear(within, of, numbers(rows), mixture.tables[0], mixture.tables[1], groups, GateKind::silu);
+    grouped_linear(raised, of, mixture.tables[1], groups);
+    return std::pair(bytes(within), bytes(raised));
+  };
+  const Tensor aligned = Tensor::empty({20, 72}, DType::bf16, device());
+  copy(aligned, x);
+  EXPECT_EQ(outs(x), outs(aligned));
+}
+
+// All weights at once, three and two at a time, and a part of each at a time.
+TEST_P(GroupedProducts, of_many_rows_by_codes_have_the_bits_of_each) {
+  expect_the_bits_of_many("nf4", codes_of(QuantizedFormat::nf4), 128, 64, DType::bf16, true);
+  expect_the_bits_of_many("int8", codes_of(QuantizedFormat::int8), 64, 128, DType::f16, false, 3 * 128 * 64 * 2);
+  expect_the_bits_of_many("Q4_0", blocks_of(GgmlFormat::q4_0, DType::bf16), 96, 64, DType::bf16, true, 4 * 64 * 96 * 2);
+  const Mixture cut = mixture_of(codes_of(QuantizedFormat::nf4), 64, 320, DType::bf16, true);
+  expect_the_bits_of_each(cut, {5, {0, 5, 0, 0, 2}}, DType::bf16, GateKind::silu, {64, 1});
+}
+
+TEST_P(GroupedProducts, of_many_rows_by_every_format_have_the_bits_of_each) {
+  const auto expect_few = [&](const std::string& what, const MakeWeight& make, int64_t outer, int64_t inner,
+                              DType dtype) {
+    SCOPED_TRACE(what);
+    expect_the_bits_of_each(mixture_of(make, outer, inner, dtype, false), {9, {0, 3, 9, 0, 0}}, dtype, GateKind::silu,
+                            {64, 2 * inner * outer * 2});
+  };
+  for (const GgmlFormat format : testing::all_formats) {
+    const int64_t columns = RandomBlocks::layout(format).elements;
+    const DType dtype = format == GgmlFormat::q6_k ? DType::f16 : DType::bf16;
+    expect_few(std::string(name_of(format)), blocks_of(format, dtype), columns == 32 ? 96 : 256,
+               columns == 32 ? 160 : 256, dtype);
+  }
+  const auto nested = [&](int64_t rows, int64_t columns, uint64_t seed) {
+    return Weight(QuantizedWeight::pack(quantize_nf4(there(random_matrix(rows, columns, DType::f32, seed)), 64,
+                                                     Nf4Scales::nested, MemoryTag::weights)));
+  };
+  expect_few("nested nf4", nested, 128, 192, DType::f16);
+}
+
+TEST_P(GroupedProducts, of_many_rows_have_the_bits_of_each_in_every_order_of_threads) {
+  if (device().kind != DeviceKind::simt) GTEST_SKIP() << "a card has an order of its own";
+  for (const simt::FiberOrder order : {simt::FiberOrder::descending, simt::FiberOrder::shuffled}) {
+    simt::set_fiber_order(order);
+    for (const int64_t rows : {64, 128}) {
+      const Rows all{rows + 2, {0, static_cast<int32_t>(rows) + 2, 0, 3, 0}};
+      expect_the_bits_of_each(mixture_of(dense_of(DType::bf16), 72, 40, DType::bf16, true), all, DType::bf16,
+                              GateKind::clamped_silu, {rows});
+    }
+    expect_the_bits_of_each(mixture_of(codes_of(QuantizedFormat::nf4), 64, 64, DType::bf16, false),
+                            {3, {0, 3, 0, 1, 0}}, DType::bf16, GateKind::gelu_tanh, {64});
+    simt::set_fiber_order(simt::FiberOrder::ascending);
+  }
+}
+
 // simt finds what threads race for when they run in another order.
 TEST_P(GroupedProducts, have_the_bits_of_each_in_every_order_of_threads) {
   if (device().kind != DeviceKind::simt) GTEST_SKIP() << "a card has an order of its own";
@@ -240,6 +355,9 @@ TEST_P(GroupedProducts, have_no_table_of_weights_that_no_body_takes) {
   EXPECT_THROW(grouped_linear(out, x, WeightTable(), {zeros(1), zeros(2)}), ShapeError);
   EXPECT_THROW(grouped_linear(out, x, table, {zeros(1), zeros(3)}), ShapeError);
   EXPECT_THROW(grouped_linear(x, out, table, {zeros(1), zeros(2)}), ShapeError);
+  EXPECT_THROW(grouped_linear(out, x, table, {zeros(1), zeros(2), 32, zeros(2)}), ShapeError);
+  EXPECT_THROW(grouped_linear(out, x, table, {zeros(1), zeros(2), 64}), ShapeError) << "no begins";
+  EXPECT_THROW(grouped_linear(out, x, table, {zeros(1), zeros(2), 64, zeros(3)}), ShapeError);
   EXPECT_THROW(grouped_gated_linear(out, x, zeros(2), table, WeightTable(), {zeros(1), zeros(2)}, GateKind::silu),
                ShapeError);
 }
@@ -258,6 +376,56 @@ TEST(GroupedProductsOnSimt, AreALaunchEachWhateverGoesWhere) {
                        GateKind::clamped_silu);
   synchronize(simt);
   EXPECT_EQ(simt::launches_run() - before, 2);
+
+  WeightGroups many = groups;
+  many.rows = 64;
+  many.begins = zeros({41}, DType::i32);
+  grouped_linear(Tensor::empty({3, 64}, DType::bf16, simt), x, table, many);
+  grouped_gated_linear(Tensor::empty({3, 64}, DType::bf16, simt), x, zeros({3}, DType::i32), table, table, many,
+                       GateKind::silu);
+  synchronize(simt);
+  EXPECT_EQ(simt::launches_run() - before, 4);
+}
+
+// As much as is foretold; codes are read as they are until there are 64 rows for each weight.
+TEST(GroupedProductsOnSimt, DequantiseInABandOfWorkspace) {
+  const Device simt{DeviceKind::simt};
+  const auto zeros = [&](const Shape& shape, DType dtype) { return Tensor::zeros(shape, dtype, simt); };
+  constexpr int64_t count = 4, n = 64, k = 64;
+  const Weight one = QuantizedWeight::quantize(zeros({n, k}, DType::f32), QuantizedFormat::int8);
+  const WeightTable table = WeightTable::of(std::vector<Weight>(count, one), {}, DType::bf16);
+  EXPECT_EQ(suitable_group_rows(table, 64 * count), few_rows_most);
+  EXPECT_EQ(suitable_group_rows(table, 64 * count + 1), 64);
+  EXPECT_EQ(suitable_group_rows(table, 128 * count), 128);
+  const GroupedCodesShape both{2, count, n, k, DType::bf16};
+  EXPECT_EQ(grouped_workspace_bytes(both, 64 * count), 0);
+  const int64_t foretold = grouped_workspace_bytes(both, 64 * count + 1);
+  EXPECT_EQ(foretold, 2 * count * n * k * 2);
+  EXPECT_EQ(grouped_workspace_bytes({2, 128, 768, 2048, DType::bf16}, 128 * 65), int64_t{2} * 10 * 768 * 2048 * 2);
+  EXPECT_EQ(grouped_workspace_bytes({1, 8, 14336, 4096, DType::bf16}, 8 * 65), int64_t{7168} * 4096 * 2);
+
+  const Tensor x = zeros({3, k}, DType::bf16);
+  WeightGroups groups{.numbers = zeros({3}, DType::i32),
+                      .bounds = zeros({4}, DType::i32),
+                      .rows = 64,
+                      .begins = zeros({5}, DType::i32)};
+  const auto multiply = [&] {
+    grouped_gated_linear(Tensor::empty({3, n}, DType::bf16, simt), x, zeros({3}, DType::i32), table, table, groups,
+                         GateKind::silu);
+  };
+  synchronize(simt);
+  Allocator& allocator = allocator_for(simt);
+  allocator.reset_peak();
+  const auto workspace = static_cast<size_t>(MemoryTag::workspace);
+  const int64_t before = allocator.stats().live_bytes[workspace];
+  multiply();
+  EXPECT_EQ(allocator.stats().peak_bytes[workspace] - before, foretold);
+  synchronize(simt);
+  const int64_t launches = simt::launches_run();
+  groups.band_bytes = foretold / 2;
+  multiply();
+  synchronize(simt);
+  EXPECT_EQ(simt::launches_run() - launches, 2 * 3) << "of each band gate's and up's rows, and the products";
 }
 
 }  // namespace

@@ -9,15 +9,13 @@
 #include "kernels/matmul/cuda/few_rows.cuh"
 #include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/cuda/operand.cuh"
+#include "kernels/matmul/cuda/product_shapes.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-// All shapes there are: m, n, a warp's m and n, stages, blocks on a multiprocessor. Large: 128 accumulators in a thread
-// (219 to 238 registers). A warp's 64 × 64 takes shared memory half of the time that the products take the tensor cores
-// of an A100, 64 × 32 would take it three quarters; on an H100, all of it and more.
-using Large = ProductShape<128, 256, 64, 64, 3, 1, Cards::large_blocks>;
-using Medium = ProductShape<64, 128, 32, 64, 3, 2>;
+using Large = LargeTiles;
+using Medium = MediumTiles;
 // Few rows or few columns (LoRA's products): the time is that of streaming the other operand, so that a tile should
 // waste little and there should be one for every multiprocessor.
 using Narrow = ProductShape<64, 32, 64, 8, 4, 3>;

@@ -2,8 +2,7 @@
 #pragma once
 
 #include "kernels/cuda/ptx/grid_dependency.h"
-#include "kernels/matmul/cuda/gated_epilogue.cuh"
-#include "kernels/matmul/cuda/mainloop.cuh"
+#include "kernels/matmul/cuda/gated_stage.cuh"
 #include "kernels/matmul/cuda/operand.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -55,22 +54,10 @@ __device__ __forceinline__ void multiply_columns(const DenseOperand<T>& right, i
 
 // ---- gate and up, whose product goes out alone ----
 
-// A block has the same sixteen columns of both, beside each other in one tile.
-inline constexpr int gated_columns = DecodeRows::n / 2;
+// A block has sixteen columns of both.
+inline constexpr int gated_columns = gated_columns_of<DecodeRows>;
 template <class T>
 using GatedStage = RowsStage<DecodeRows, T>;
-template <class T>
-using GatedHalf = OperandTile<T, gated_columns, Major::k>;
-
-// The rows of a stage's right tile from gated_columns · index on, as a tile.
-template <int index, class T>
-__device__ __forceinline__ GatedHalf<T>& half_of(GatedStage<T>& stage) {
-  using Whole = decltype(GatedStage<T>::right);
-  constexpr int start = index * gated_columns * Whole::pitch;
-  static_assert(Whole::offset(index * gated_columns + 5, 24) == start + GatedHalf<T>::offset(5, 24),
-                "a tile's rows lie as those of the whole");
-  return *reinterpret_cast<GatedHalf<T>*>(stage.right.elements + start);
-}
 
 template <class T, class Gate, class StartLeft>
 __device__ __forceinline__ void multiply_gated_columns(const DenseOperand<T>& gate_rows, const DenseOperand<T>& up_rows,
@@ -78,7 +65,7 @@ __device__ __forceinline__ void multiply_gated_columns(const DenseOperand<T>& ga
                                                        int64_t first_column, const StartLeft& start_left,
                                                        const GatedBias<T>& bias = {}) {
   OperandReader<decltype(GatedStage<T>::left), Major::k, DecodeRows::threads> left;
-  OperandReader<GatedHalf<T>, Major::k, DecodeRows::threads> gate, up;
+  OperandReader<GatedHalf<DecodeRows, T>, Major::k, DecodeRows::threads> gate, up;
   start_left(left);
   gate.start(gate_rows, first_column, epilogue.n, k);
   up.start(up_rows, first_column, epilogue.n, k);
@@ -86,15 +73,10 @@ __device__ __forceinline__ void multiply_gated_columns(const DenseOperand<T>& ga
   DecodeRows::Sums sums;
   multiply_stages(sums, stages, stages_along(k), [&](int, GatedStage<T>& stage) {
     left.read(stage.left);
-    gate.read(half_of<0, T>(stage));
-    up.read(half_of<1, T>(stage));
+    gate.read(half_of<0, DecodeRows, T>(stage));
+    up.read(half_of<1, DecodeRows, T>(stage));
   });
-  using Sums = GatedSums<DecodeRows::m, gated_columns>;
-  static_assert(sizeof(Sums) <= DecodeRows::shared_bytes);
-  Sums& all = *reinterpret_cast<Sums*>(stages);
-  __syncthreads();  // all are done with the last stage
-  store_fragments(sums, all, DecodeRows::warp_row(), DecodeRows::warp_column());
-  __syncthreads();  // the sums are there
+  const auto& all = gated_sums_of_tile<DecodeRows>(sums, stages);
   finish_gated<T, Gate, DecodeRows::m, gated_columns>(epilogue, all, 0, first_column, bias);
 }
 

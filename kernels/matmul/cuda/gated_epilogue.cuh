@@ -29,14 +29,13 @@ struct GatedBias {
 template <int rows, int columns>
 using GatedSums = SharedTile<float, rows, 2 * columns, Padded<32>>;
 
-// The bits of both products rounded to T, and then of their own kernel. All sums are there; a thread has eight
-// neighbours of a row.
+// The bits of both products rounded to T, and then of their own kernel, of eight neighbours of a row from `within` on.
 template <class T, class Gate, int rows, int columns>
-__device__ __forceinline__ void finish_gated(const GatedEpilogue<T>& e, const GatedSums<rows, columns>& sums,
-                                             int64_t first_row, int64_t first_column, const GatedBias<T>& bias = {}) {
+__device__ __forceinline__ void finish_gated_eight(const GatedEpilogue<T>& e, const GatedSums<rows, columns>& sums,
+                                                   int row, int within, int64_t first_row, int64_t first_column,
+                                                   const GatedBias<T>& bias) {
   using Tile = GatedSums<rows, columns>;
-  constexpr int width = 8, groups = columns / width;
-  const int row = static_cast<int>(threadIdx.x) / groups, within = static_cast<int>(threadIdx.x) % groups * width;
+  constexpr int width = 8;
   const int64_t column = first_column + within;
   if (row >= rows || first_row + row >= e.m || column >= e.n) return;
   const int count = e.n - column < width ? static_cast<int>(e.n - column) : width;
@@ -52,6 +51,15 @@ __device__ __forceinline__ void finish_gated(const GatedEpilogue<T>& e, const Ga
   for (int i = 0; i < width; ++i)
     values[i] = gated_product<T, Gate>(to_float(from_float<T>(values[i])), to_float(from_float<T>(ups[i])));
   store_neighbours(e.out + (first_row + row) * e.stride + column, values, count);
+}
+
+// Of all of them, a thread's eight. All sums are there.
+template <class T, class Gate, int rows, int columns>
+__device__ __forceinline__ void finish_gated(const GatedEpilogue<T>& e, const GatedSums<rows, columns>& sums,
+                                             int64_t first_row, int64_t first_column, const GatedBias<T>& bias = {}) {
+  constexpr int eights = columns / 8;
+  finish_gated_eight<T, Gate, rows, columns>(e, sums, static_cast<int>(threadIdx.x) / eights,
+                                             static_cast<int>(threadIdx.x) % eights * 8, first_row, first_column, bias);
 }
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

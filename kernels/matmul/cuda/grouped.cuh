@@ -27,14 +27,15 @@ struct PlacesOf {
   }
 };
 
-// The groups of a launch, blockIdx.y of them, and where their rows of x lie.
+// The groups of a launch, and where their rows of x lie; of few rows each block has blockIdx.y.
 struct RowGroups {
   const int32_t *numbers, *bounds, *rows;
 
   explicit RowGroups(const GroupedArgs& args) : numbers(args.numbers), bounds(args.bounds), rows(args.rows) {}
-  __device__ __forceinline__ RowGroup of_block() const {
-    const int begin = bounds[blockIdx.y];
-    return {numbers[blockIdx.y], begin, bounds[blockIdx.y + 1] - begin};
+  __device__ __forceinline__ RowGroup of_block() const { return at(blockIdx.y); }
+  __device__ __forceinline__ RowGroup at(int64_t group) const {
+    const int begin = bounds[group];
+    return {numbers[group], begin, bounds[group + 1] - begin};
   }
 };
 

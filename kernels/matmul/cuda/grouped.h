@@ -1,16 +1,19 @@
-// The CUDA bodies of products of few rows in groups, each by a weight of its own (kernels/matmul/grouped.h). Which
-// weights, and how many rows, stands in device memory: a launch is for as many groups as there may be, and the blocks
-// of those without rows end at once. Pointers are device memory.
+// The CUDA bodies of products of rows in groups, each by a weight of its own (kernels/matmul/grouped.h). Which weights,
+// and how many rows, stands in device memory. Of groups of few rows a launch is for as many as there may be, and the
+// blocks of those without rows end at once; of groups of many rows blocks stay, and take tile after tile of those that
+// there are. Pointers are device memory.
 //
-// A block cannot ask for its weight before the kernel before it has ended, as those of few_rows.cu do: it does not know
-// which one. By bulk copies and wgmma (few_rows_sm_90a.cu), with a tensor map of each expert in device memory, a block
-// would have 96 KB under way where these have 42 to 48 in each of three: for a token of Qwen3-30B-A3B, whose launches
-// are 384 and 512 blocks of 128 and 48 KB, next to nothing; what it would save is instructions, at nine rows and more.
+// A block of few rows cannot ask for its weight before the kernel before it has ended, as those of few_rows.cu do: it
+// does not know which one. By bulk copies and wgmma (few_rows_sm_90a.cu), with a tensor map of each expert in device
+// memory, a block would have 96 KB under way where these have 42 to 48 in each of three: for a token of Qwen3-30B-A3B,
+// whose launches are 384 and 512 blocks of 128 and 48 KB, next to nothing; what it would save is instructions, at nine
+// rows and more.
 #pragma once
 
 #include "core/device.h"
 #include "kernels/gated/bodies.h"
 #include "kernels/matmul/arguments.h"
+#include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/cuda/quantized.h"
 
 namespace lathe::kernels {
@@ -30,8 +33,9 @@ struct GroupedArgs {
   int64_t n, k;
   ProductMatrix left, out;
   const int32_t *numbers,
-      *bounds;     // of each group: its weight's number; its rows of out are [bounds[g], bounds[g + 1])
-  int64_t groups;  // places for them, each of up to few_rows_most rows
+      *bounds;         // of each group: its weight's number; its rows of out are [bounds[g], bounds[g + 1])
+  int64_t groups;      // places for them
+  int64_t group_rows;  // of each at most: few_rows_most, or one of those below
   // Where the rows of left lie in the order of out's; null: they are those of out. Only where there is a gate.
   const int32_t* rows;
   GroupedWeights weights;  // gate's, where up has weights, too: out is act(gate) · up then
@@ -40,11 +44,41 @@ struct GroupedArgs {
   bool is_gated() const { return up.places != nullptr; }
 };
 
+// Groups of many rows have so many at most: a tile of the product has a group's.
+inline constexpr int64_t medium_group_rows = 64, large_group_rows = 128;
+
+// Products of groups of many rows by some of the weights.
+struct GroupTilesArgs {
+  GroupedArgs product;
+  const int32_t* begins;  // weight i has the groups [begins[i], begins[i + 1])
+  int64_t first, end;     // the weights of which groups are multiplied
+  int64_t stride;         // elements from row to row of a weight; rows begin at multiples of 16 bytes
+  // Where these lie one after another, n rows each, gate's, or the only ones, and up's; null: where their places say.
+  const void *room = nullptr, *up_room = nullptr;
+  int64_t first_bias = 0;  // of out's first column
+};
+
+// Rows [first_row, first_row + rows) of each of `count` weights, one after another, as numbers.
+struct TableRowsArgs {
+  DType dtype;         // of out: bf16 | f16
+  void* out;           // [count, rows, columns]
+  const void* places;  // of their format's Place
+  int64_t count, first_row, rows, columns;
+};
+
 // grouped_dense.cu; the rows of all weights are `stride` elements apart and begin at multiples of 16 bytes.
 template <DeviceKind>
 void grouped_dense(const GroupedArgs& args, int64_t stride);
 // grouped_quantized.cu; `first`: a weight of these, for what they share.
 template <DeviceKind>
 void grouped_quantized(const GroupedArgs& args, const QuantizedProductArgs& first);
+// grouped_tiles.cu, of groups of medium_group_rows and, where a block may have so much shared memory, large_group_rows.
+template <DeviceKind>
+void grouped_tiles(const GroupTilesArgs& args);
+template <DeviceKind>
+bool takes_large_groups();
+// table_rows.cu; `first` as above.
+template <DeviceKind>
+void quantized_table_rows(const TableRowsArgs& args, const QuantizedProductArgs& first);
 
 }  // namespace lathe::kernels

@@ -23,6 +23,8 @@ class WeightTable {
   // Whether both may be gate and up of one product: of one format, shape and dtype.
   bool goes_with(const WeightTable& other) const;
 
+  int64_t count() const { return places_.dim(0); }
+  bool in_codes() const { return !weights_[0].dense() && !weights_[0].packed(); }
   int64_t rows() const { return weights_[0].rows(); }
   int64_t columns() const { return weights_[0].columns(); }
   DType dtype() const { return dtype_; }

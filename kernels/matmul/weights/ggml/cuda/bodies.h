@@ -50,6 +50,9 @@ void ggml_gated_tiles(const GgmlTilesProductArgs& gate, const GgmlTilesProductAr
 // grouped.cu
 template <DeviceKind>
 void grouped_blocks(const GroupedArgs& args, GgmlFormat format, int64_t tile_bytes);
+// rows.cu
+template <DeviceKind>
+void ggml_table_rows(const TableRowsArgs& args, GgmlFormat format, int64_t tile_bytes);
 // few_rows_f32.cu: as ggml_product_tiles of f32.
 template <DeviceKind>
 void ggml_few_rows_f32(const GgmlTilesProductArgs& args);
