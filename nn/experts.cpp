@@ -126,7 +126,7 @@ Variable Experts::operator()(const Variable& x, const BatchRows& batch) const {
   const auto kind = normalised ? kernels::ExpertWeights::normalised : kernels::ExpertWeights::probabilities;
   const Variable logits = router(x, {batch.layout, {}, {}});
   const bool unrecorded = !autograd::grad_enabled() && !uses_adapters(experts, batch);
-  if (unrecorded && stays_on_device(x.dim(0)))
+  if (unrecorded && stays_on_device() && x.dim(0) > 0)
     return autograd::grouped_experts(x, logits, per_token, kind, tables, gate_kind(activation));
   const autograd::ExpertChoice choice = autograd::choose_experts(logits, per_token, kind);
   const auto count = static_cast<int64_t>(experts.size());

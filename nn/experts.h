@@ -33,9 +33,9 @@ struct Experts {
 
   // Sets `tables` for activations of a dtype, where a device has bodies for these weights.
   void make_tables(DType dtype);
-  // Whether so many tokens, where nothing is recorded and no adapter changes experts, are a few launches on the device,
-  // for which nobody waits; otherwise the host must know what was chosen.
-  bool stays_on_device(int64_t tokens) const { return autograd::groups_experts(tables, tokens, per_token); }
+  // Whether tokens, where nothing is recorded and no adapter changes experts, are a few launches on the device, for
+  // which nobody waits; otherwise the host must know what was chosen.
+  bool stays_on_device() const { return tables.gate.defined(); }
 
   // x [T, hidden] → the same shape. A token's row does not depend on the others.
   autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows) const;

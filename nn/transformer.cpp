@@ -182,14 +182,14 @@ Variable Transformer::forward(const TokenBatch& batch, AttentionContext& attenti
   return config_.logits_scaling == 1 ? normed : autograd::scale(normed, 1.0 / config_.logits_scaling);
 }
 
-bool Transformer::asks_the_host(int64_t tokens, const std::vector<std::string>& adapters) const {
+bool Transformer::asks_the_host(const std::vector<std::string>& adapters) const {
   if (std::ranges::none_of(config_.layers, [](const LayerConfig& layer) { return layer.experts; })) return false;
   const auto changes_experts = [&](const auto& named) {
     const bool used = adapters.empty() || std::ranges::find(adapters, named.first) != adapters.end();
     return used && !named.second.config.target_parameters.empty();
   };
   return std::ranges::any_of(adapters_, changes_experts) || std::ranges::any_of(layers_, [&](const Layer& layer) {
-           return layer.feed_forward.experts && !layer.feed_forward.experts->stays_on_device(tokens);
+           return layer.feed_forward.experts && !layer.feed_forward.experts->stays_on_device();
          });
 }
 

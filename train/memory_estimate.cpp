@@ -9,6 +9,7 @@
 #include "kernels/adamw/adamw.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "kernels/matmul/grouped.h"
 #include "nn/adapter.h"
 #include "nn/layer_layout.h"
 #include "nn/lora_start.h"
@@ -126,6 +127,16 @@ int64_t largest_linear(const nn::ModelConfig& model) {
   return largest;
 }
 
+// Of a mixture's weights in codes, in an evaluation's forward.
+int64_t experts_band(const nn::ModelConfig& model, const RunShape& run) {
+  const nn::ExpertsConfig& experts = model.experts;
+  if (experts.num_experts == 0 || size_of(run.dtype) != 2) return 0;
+  const int64_t rows = run.forward_tokens * experts.num_experts_per_tok, inner = experts.intermediate_size;
+  return std::max(
+      kernels::grouped_workspace_bytes({2, experts.num_experts, inner, model.hidden_size, run.dtype}, rows),
+      kernels::grouped_workspace_bytes({1, experts.num_experts, model.hidden_size, inner, run.dtype}, rows));
+}
+
 // What is alive in a part of a step beside what all of it keeps.
 struct StepPhase {
   int64_t activation_bytes = 0, workspace_bytes = 0;
@@ -159,10 +170,12 @@ StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora,
   phases.loss.workspace = "logits of " + std::to_string(chunk) + " tokens";
   phases.layer.activation_bytes = row * (transient_elements(model, run.gradient_checkpointing) +
                                          (run.gradient_checkpointing ? saved.largest_layer : 0));
-  // On the CPU products read codes in panels; a device dequantises one weight at a time for those of many rows.
+  // On the CPU products read codes in panels; a device dequantises one weight at a time for those of many rows, and
+  // where nothing is recorded a band of a mixture's.
   if (run.quantization && !on_cpu) {
-    phases.layer.workspace_bytes = largest_linear(model) * element;
-    phases.layer.workspace = "one linear dequantised";
+    const int64_t linear = largest_linear(model) * element, band = experts_band(model, run);
+    phases.layer.workspace_bytes = std::max(linear, band);
+    phases.layer.workspace = band > linear ? "a band of experts dequantised" : "one linear dequantised";
   }
   return phases;
 }

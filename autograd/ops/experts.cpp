@@ -5,7 +5,6 @@
 #include "autograd/operation.h"
 #include "kernels/copy/copy.h"
 #include "kernels/embedding/embedding.h"
-#include "kernels/matmul/cuda/few_rows.h"
 #include "kernels/matmul/grouped.h"
 
 namespace lathe::autograd {
@@ -144,13 +143,17 @@ struct GroupedExperts final : Operation {
   std::string_view name() const override { return "grouped_experts"; }
 
   void forward(Forward& f) {
+    static_assert(kernels::few_grouped_tokens == kernels::few_rows_most, "groups of few tokens are those of few rows");
     const Tensor &x = f.input(0), &logits = f.input(1);
     const auto room = [&](const Shape& shape, DType dtype) { return Tensor::empty(shape, dtype, x.device()); };
     const Tensor weights = room({x.dim(0), per_token}, DType::f32);
-    const auto groups = kernels::ExpertGroups::empty(x.dim(0), logits.dim(1), per_token, x.device());
+    const int64_t slots = x.dim(0) * per_token;
+    const int64_t group_rows =
+        std::min(kernels::suitable_group_rows(tables.gate, slots), kernels::suitable_group_rows(tables.down, slots));
+    const auto groups = kernels::ExpertGroups::empty(x.dim(0), logits.dim(1), per_token, x.device(), group_rows);
     kernels::choose_and_group_experts(weights, groups, logits, kind);
-    const kernels::WeightGroups of_weights{groups.experts, groups.bounds};
-    const int64_t slots = groups.tokens.numel();
+    const kernels::WeightGroups of_weights{
+        .numbers = groups.experts, .bounds = groups.bounds, .rows = groups.rows, .begins = groups.begins};
     const Tensor inner = room({slots, tables.gate.rows()}, x.dtype());
     kernels::grouped_gated_linear(inner, x, groups.tokens, tables.gate, tables.up, of_weights, activation);
     const Tensor rows = room({slots, tables.down.rows()}, x.dtype());
@@ -215,12 +218,6 @@ std::vector<Variable> split_slots(const Variable& slots, const ExpertRows& rows)
 
 Variable join_slots(const std::vector<Variable>& parts, const ExpertRows& rows) {
   return apply(JoinSlots(rows), std::span<const Variable>(parts));
-}
-
-bool groups_experts(const ExpertTables& tables, int64_t tokens, int64_t per_token) {
-  static_assert(kernels::most_grouped_tokens == kernels::few_rows_most);
-  return tables.gate.defined() && tokens > 0 && tokens <= kernels::few_rows_most &&
-         per_token <= kernels::most_grouped_choices;
 }
 
 Variable grouped_experts(const Variable& x, const Variable& logits, int64_t per_token, kernels::ExpertWeights kind,

@@ -46,10 +46,9 @@ Variable combine_experts(const Variable& slots, const Variable& weights, const E
 struct ExpertTables {
   kernels::WeightTable gate, up, down;
 };
-// Whether grouped_experts takes so many tokens of so many experts each.
-bool groups_experts(const ExpertTables& tables, int64_t tokens, int64_t per_token);
-// All of a mixture after its router, x [T, H] and logits [T, E] → [T, H], of few tokens on a device where nothing is
-// recorded: four launches, and what was chosen stays there, so that nobody waits and the step may be captured. The bits
+// All of a mixture after its router, x [T, H] and logits [T, E] → [T, H], on a device where nothing is recorded: four
+// launches for up to 16 tokens, six for more (of many by weights in codes two and more for each band of these:
+// kernels/matmul/grouped.h). What was chosen stays there, so that nobody waits and the step may be captured. The bits
 // of the operations above.
 Variable grouped_experts(const Variable& x, const Variable& logits, int64_t per_token, kernels::ExpertWeights kind,
                          const ExpertTables& tables, kernels::GateKind activation);

@@ -25,6 +25,19 @@ struct GroupExpertsArgs {
   int64_t groups;  // places for them
 };
 
+// Many tokens are taken in chunks of so many choices, or a little less: of whole tokens.
+inline constexpr int64_t group_chunk_choices = 1024;
+static_assert(most_experts <= group_chunk_choices, "a token's choices are in one chunk");
+struct GroupManyArgs {
+  GroupExpertsArgs groups;
+  int32_t* begins;        // [experts + 1]; null: not wanted
+  int64_t rows;           // of a group at most
+  const int32_t* chosen;  // [tokens, per_token]
+  int32_t* counts;        // [chunks, experts], room for the tokens of each expert; null where there is one chunk
+  int64_t tokens, per_token, experts;
+  int64_t chunk_tokens, chunks;
+};
+
 struct ChooseExpertsBackwardArgs {
   DType dtype;
   Matrix grad_logits;
@@ -70,12 +83,14 @@ void combine_experts_rows(CombineExpertsArgs args);
 template <Isa>
 void combine_experts_backward_rows(CombineExpertsBackwardArgs args);
 
-// cuda.cu: all rows, in the device's memory.
+// cuda.cu (group_many_experts: groups.cu): all rows, in the device's memory.
 template <DeviceKind>
 void choose_experts_rows(const ChooseExpertsArgs& args);
 // `chosen` of the arguments is not used.
 template <DeviceKind>
 void choose_and_group_experts_rows(const ChooseExpertsArgs& args, const GroupExpertsArgs& groups);
+template <DeviceKind>
+void group_many_experts(const GroupManyArgs& args);
 template <DeviceKind>
 void choose_experts_backward_rows(const ChooseExpertsBackwardArgs& args);
 template <DeviceKind>

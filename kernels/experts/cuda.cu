@@ -85,10 +85,10 @@ __global__ void __launch_bounds__(warps * 32) choose_kernel(ChooseExpertsArgs a)
 // ---- the same with groups: one block, a warp for each token ----
 
 struct Grouping {
-  uint8_t goes[most_grouped_tokens][most_experts];  // 1: the token goes to the expert
-  uint32_t tokens[most_experts];                    // of each expert, a bit for each
-  int32_t first[most_experts];                      // slot of an expert that has some
-  int32_t chosen[most_grouped_tokens][most_grouped_choices];
+  uint8_t goes[few_grouped_tokens][most_experts];  // 1: the token goes to the expert
+  uint32_t tokens[most_experts];                   // of each expert, a bit for each
+  int32_t first[most_experts];                     // slot of an expert that has some
+  int32_t chosen[few_grouped_tokens][few_grouped_choices];
 };
 
 // Numbers groups and slots in the order of the experts, by one warp: a lane has neighbours.
@@ -123,7 +123,7 @@ __device__ __forceinline__ void number_groups(Grouping& all, const GroupExpertsA
 }
 
 template <class T>
-__global__ void __launch_bounds__(most_grouped_tokens * 32)
+__global__ void __launch_bounds__(few_grouped_tokens * 32)
     choose_and_group_kernel(ChooseExpertsArgs a, GroupExpertsArgs out) {
   begin_dependent();
   Grouping& all = block_shared<Grouping>();

@@ -44,6 +44,38 @@ void check_choice(const char* operation, const Tensor& logits, const Tensor& wei
                      std::to_string(logits.dim(1)) + ", of which there may be " + std::to_string(most_experts));
 }
 
+// Of an expert with n slots there are ⌈n / rows⌉ groups.
+int64_t most_groups(int64_t tokens, int64_t experts, int64_t per_token, int64_t rows) {
+  const int64_t slots = tokens * per_token, chosen = std::min(experts, slots);
+  return std::min(chosen * ((tokens + rows - 1) / rows), (slots + chosen * (rows - 1)) / rows);
+}
+
+void choose_and_group_many(ChooseExpertsArgs choice, const GroupExpertsArgs& numbers, const ExpertGroups& groups,
+                           Device device) {
+  const int64_t tokens = choice.row_end, chunk_tokens = group_chunk_choices / choice.per_token;
+  const int64_t chunks = (tokens + chunk_tokens - 1) / chunk_tokens;
+  const auto room = [&](int64_t rows, int64_t columns) {
+    return Tensor::empty({rows, columns}, DType::i32, device, MemoryTag::workspace);
+  };
+  const Tensor chosen = room(tokens, choice.per_token);
+  const Tensor counts = chunks > 1 ? room(chunks, choice.columns) : Tensor();
+  choice.chosen = chosen.data<int32_t>();
+  const GroupManyArgs args{.groups = numbers,
+                           .begins = groups.begins.defined() ? groups.begins.data<int32_t>() : nullptr,
+                           .rows = groups.rows,
+                           .chosen = choice.chosen,
+                           .counts = counts.defined() ? counts.data<int32_t>() : nullptr,
+                           .tokens = tokens,
+                           .per_token = choice.per_token,
+                           .experts = choice.columns,
+                           .chunk_tokens = chunk_tokens,
+                           .chunks = chunks};
+  with_device(device, [&]<DeviceKind kind>() {
+    choose_experts_rows<kind>(choice);
+    group_many_experts<kind>(args);
+  });
+}
+
 }  // namespace
 
 void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, ExpertWeights kind) {
@@ -63,40 +95,47 @@ void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& l
       args, logits.device(), []<auto target>(const ChooseExpertsArgs& rows) { choose_experts_rows<target>(rows); });
 }
 
-ExpertGroups ExpertGroups::empty(int64_t tokens, int64_t experts, int64_t per_token, Device device) {
+ExpertGroups ExpertGroups::empty(int64_t tokens, int64_t experts, int64_t per_token, Device device, int64_t rows) {
   const auto numbers = [&](const Shape& shape) { return Tensor::empty(shape, DType::i32, device); };
-  const int64_t slots = tokens * per_token, groups = std::min(experts, slots);
-  return {numbers({tokens, per_token}), numbers({slots}), numbers({groups}), numbers({groups + 1})};
+  const int64_t slots = tokens * per_token, groups = most_groups(tokens, experts, per_token, rows);
+  return {numbers({tokens, per_token}),
+          numbers({slots}),
+          numbers({groups}),
+          numbers({groups + 1}),
+          rows > few_grouped_tokens ? numbers({experts + 1}) : Tensor(),
+          rows};
 }
 
 void choose_and_group_experts(const Tensor& weights, const ExpertGroups& groups, const Tensor& logits,
                               ExpertWeights kind) {
   const char* operation = "choose_and_group_experts";
   check_choice(operation, logits, weights, groups.slots);
-  const int64_t tokens = weights.dim(0), per_token = weights.dim(1);
-  const int64_t count = std::min(logits.dim(1), tokens * per_token);
+  const int64_t tokens = weights.dim(0), per_token = weights.dim(1), experts = logits.dim(1);
+  if (logits.device().kind == DeviceKind::cpu || groups.rows < 1)
+    throw ShapeError(std::string(operation) + ": expected logits on a device and groups of a row or more, found " +
+                     describe(logits) + " and groups of " + std::to_string(groups.rows));
+  const int64_t count = most_groups(tokens, experts, per_token, groups.rows);
   const auto check = [&](const char* name, const Tensor& numbers, int64_t size) {
     expect(operation, name, numbers).shape({size}).dtype(DType::i32).contiguous().device(logits.device());
   };
   check("tokens", groups.tokens, tokens * per_token);
   check("experts", groups.experts, count);
   check("bounds", groups.bounds, count + 1);
-  if (logits.device().kind == DeviceKind::cpu || tokens > most_grouped_tokens || per_token > most_grouped_choices)
-    throw ShapeError(std::string(operation) + ": expected up to " + std::to_string(most_grouped_tokens) +
-                     " tokens on a device with up to " + std::to_string(most_grouped_choices) +
-                     " experts each, found " + describe(weights));
+  if (groups.begins.defined()) check("begins", groups.begins, experts + 1);
   if (weights.numel() == 0) return;
   const ChooseExpertsArgs args{.dtype = logits.dtype(),
                                .logits = matrix_of(logits),
                                .weights = weights.data<float>(),
-                               .chosen = nullptr,
+                               .chosen = nullptr,  // groups say it
                                .per_token = per_token,
                                .kind = kind,
-                               .columns = logits.dim(1),
+                               .columns = experts,
                                .row_begin = 0,
                                .row_end = tokens};
   const GroupExpertsArgs numbers{groups.slots.data<int32_t>(), groups.tokens.data<int32_t>(),
                                  groups.experts.data<int32_t>(), groups.bounds.data<int32_t>(), count};
+  if (tokens > few_grouped_tokens || per_token > few_grouped_choices || groups.rows < tokens || groups.begins.defined())
+    return choose_and_group_many(args, numbers, groups, logits.device());
   with_device(logits.device(), [&]<DeviceKind device>() { choose_and_group_experts_rows<device>(args, numbers); });
 }
 

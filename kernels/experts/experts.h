@@ -23,17 +23,22 @@ enum class ExpertWeights { probabilities, normalised };
 // NaN. k ≤ E.
 void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, ExpertWeights kind);
 
-// On a device (cuda, simt), for few tokens: choose_experts, and where their rows lie in the order of the experts, which
-// the host does not learn. A group is what the tokens give to one expert: G = min(E, R) places for them, ascending by
-// expert, of which those past the last that there are have no slots. Of a token with NaNs an expert may be chosen
-// twice, and has one slot for it.
-inline constexpr int64_t most_grouped_tokens = 16, most_grouped_choices = 32;  // T and k are at most these
+// On a device (cuda, simt): choose_experts, and where the tokens' rows lie in the order of the experts, which the host
+// does not learn. What goes to one expert is cut into groups of `rows` slots, the last of what is left: G places for as
+// many as there may be, ascending by expert, of which those past the last that there are have no slots. Of a token with
+// NaNs an expert may be chosen twice, and has one slot for it. One launch for a few tokens in groups of as many rows,
+// else two or three.
+inline constexpr int64_t few_grouped_tokens = 16, few_grouped_choices = 32;  // T and k of these are at most so many
 struct ExpertGroups {
   Tensor slots;    // i32 [T, k]
   Tensor tokens;   // i32 [R]: whose row each slot holds; within an expert they ascend
   Tensor experts;  // i32 [G]
   Tensor bounds;   // i32 [G + 1]: group g has the slots [bounds[g], bounds[g + 1])
-  static ExpertGroups empty(int64_t tokens, int64_t experts, int64_t per_token, Device device);
+  Tensor begins;   // i32 [E + 1]: expert e has the groups [begins[e], begins[e + 1]); undefined: not wanted
+  int64_t rows;
+  // With `begins` where groups have more than few_grouped_tokens rows.
+  static ExpertGroups empty(int64_t tokens, int64_t experts, int64_t per_token, Device device,
+                            int64_t rows = few_grouped_tokens);
 };
 void choose_and_group_experts(const Tensor& weights, const ExpertGroups& groups, const Tensor& logits,
                               ExpertWeights kind);

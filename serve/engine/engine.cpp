@@ -150,7 +150,7 @@ std::vector<DrawnToken> Engine::run(const std::vector<ScheduledSequence>& schedu
   // Prefill runs long kernels, which hide their launches; a step of single tokens is all launches.
   const bool decodes = std::ranges::all_of(
       scheduled, [](const ScheduledSequence& entry) { return entry.rows() == 1 && entry.samples(); });
-  if (decodes && decode_graphs_ && !model_.asks_the_host(std::ssize(scheduled), adapters_of(scheduled)))
+  if (decodes && decode_graphs_ && !model_.asks_the_host(adapters_of(scheduled)))
     return decode_graphs_->run(scheduled, rows);
 
   const StepBatch step(scheduled);

@@ -1,5 +1,5 @@
-// A mixture of experts in decoding on a device: what was chosen stays there, in few launches that wait for nobody, with
-// the bits of the host's asking.
+// A mixture of experts on a device where nothing is recorded: what was chosen stays there, in few launches that wait
+// for nobody, with the bits of the host's asking, for a token and for many.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -26,7 +26,9 @@ constexpr int64_t hidden = 128, inner = 64, count = 8;
 
 enum class Kind { dense, nf4, blocks };
 
-Experts mixture_of(Kind kind, DType dtype, Activation activation, bool biased) {
+// `leaning`: all tokens go to expert 5 and none to 0 and 1.
+Experts mixture_of(Kind kind, DType dtype, Activation activation, bool biased, bool leaning = false,
+                   int64_t per_token = 3) {
   uint64_t seed = 1;
   const auto values = [&](int64_t rows, int64_t columns, DType of) {
     return kernels::moved(random_matrix(rows, columns, of, ++seed), simt);
@@ -39,10 +41,15 @@ Experts mixture_of(Kind kind, DType dtype, Activation activation, bool biased) {
   const auto bias = [&](int64_t rows) {
     return biased ? autograd::Variable(values(1, rows, dtype).view({rows})) : autograd::Variable();
   };
-  Experts mixture{.per_token = 3,
+  const auto leaning_bias = [&] {
+    std::vector<float> values(count, 0.0f);
+    values[0] = values[1] = -1000, values[5] = 1000;
+    return autograd::Variable(kernels::moved(kernels::cast(Tensor::of<float>(values, {count}), dtype), simt));
+  };
+  Experts mixture{.per_token = per_token,
                   .normalised = true,
                   .activation = activation,
-                  .router = {"router", values(count, hidden, dtype), {}},
+                  .router = {"router", values(count, hidden, dtype), leaning ? leaning_bias() : autograd::Variable()},
                   .experts = {}};
   for (int64_t e = 0; e < count; ++e)
     mixture.experts.push_back({{"gate", weight(inner, hidden), bias(inner)},
@@ -61,7 +68,13 @@ struct QueuedCounts final : kernels::QueuedWorkListener {
   void queued(const char* name, int64_t) override { ++by_name[name]; }
 };
 
-// Up to 16 tokens; more, and those that are recorded, have the host know.
+Tensor random_tokens(int64_t tokens, uint64_t seed) {
+  return kernels::moved(random_matrix(tokens, hidden, DType::bf16, seed), simt);
+}
+Tensor rows_of(const Experts& mixture, const Tensor& x) {
+  return kernels::moved(mixture(autograd::Variable(x), one_sequence(x.dim(0))).value(), {});
+}
+
 TEST(ExpertsOnDevice, HaveTheBitsOfTheHostsAsking) {
   const autograd::NoGradScope no_grad;
   for (const Kind kind : {Kind::dense, Kind::nf4, Kind::blocks})
@@ -69,16 +82,41 @@ TEST(ExpertsOnDevice, HaveTheBitsOfTheHostsAsking) {
       const Experts asking = mixture_of(kind, DType::bf16, activation, activation == Activation::clamped_silu);
       Experts staying = asking;
       staying.make_tables(DType::bf16);
+      ASSERT_TRUE(staying.stays_on_device());
+      ASSERT_FALSE(asking.stays_on_device());
       for (const int64_t tokens : {1, 2, 9, 16, 17}) {
-        ASSERT_EQ(staying.stays_on_device(tokens), tokens <= 16);
-        const autograd::Variable x(kernels::moved(random_matrix(tokens, hidden, DType::bf16, 90), simt));
-        const auto result = [&](const Experts& mixture) {
-          return kernels::moved(mixture(x, one_sequence(tokens)).value(), {});
-        };
-        EXPECT_TRUE(same_bits(result(staying), result(asking)))
+        const Tensor x = random_tokens(tokens, 90);
+        EXPECT_TRUE(same_bits(rows_of(staying, x), rows_of(asking, x)))
             << tokens << " tokens, kind " << static_cast<int>(kind) << ", activation " << static_cast<int>(activation);
       }
     }
+}
+
+// Groups of 64 rows by dense weights from eight rows for each expert on, by codes from 64 on; routers that send all to
+// one and none to others; as Mixtral chooses (two), Qwen3-MoE (more), gpt-oss (with biases).
+TEST(ExpertsOnDevice, OfManyTokensHaveTheBitsOfTheHostsAsking) {
+  const autograd::NoGradScope no_grad;
+  struct Case {
+    Kind kind;
+    Activation activation;
+    bool biased, leaning;
+    int64_t per_token, tokens;
+  };
+  for (const Case& of : {Case{Kind::dense, Activation::silu, false, true, 2, 70},
+                         Case{Kind::dense, Activation::clamped_silu, true, false, 4, 30},
+                         Case{Kind::nf4, Activation::silu, false, true, 2, 70},        // codes as they are
+                         Case{Kind::nf4, Activation::gelu_tanh, false, false, 6, 86},  // and dequantised
+                         Case{Kind::blocks, Activation::clamped_silu, true, true, 4, 40}}) {
+    SCOPED_TRACE("kind " + std::to_string(static_cast<int>(of.kind)) + ", " + std::to_string(of.tokens) + " tokens");
+    const Experts asking = mixture_of(of.kind, DType::bf16, of.activation, of.biased, of.leaning, of.per_token);
+    Experts staying = asking;
+    staying.make_tables(DType::bf16);
+    const Tensor x = random_tokens(of.tokens, 93), all = rows_of(staying, x);
+    EXPECT_TRUE(same_bits(all, rows_of(asking, x)));
+    for (const int64_t token : {int64_t{0}, of.tokens / 2, of.tokens - 1})
+      EXPECT_TRUE(same_bits(rows_of(staying, x.slice(0, token, token + 1)), all.slice(0, token, token + 1)))
+          << "token " << token << " alone";
+  }
 }
 
 TEST(ExpertsOnDevice, AreFiveLaunchesAndWaitForNobody) {
@@ -100,15 +138,40 @@ TEST(ExpertsOnDevice, AreFiveLaunchesAndWaitForNobody) {
   }
 }
 
+TEST(ExpertsOnDevice, OfManyTokensAreAFewLaunchesAndWaitForNobody) {
+  const autograd::NoGradScope no_grad;
+  using Counts = std::map<std::string, int64_t>;
+  const auto queued = [&](Kind kind, int64_t tokens) {
+    Experts mixture = mixture_of(kind, DType::bf16, Activation::silu, false);
+    mixture.make_tables(DType::bf16);
+    const autograd::Variable x(random_tokens(tokens, 92));
+    const BatchRows rows = one_sequence(tokens);
+    kernels::synchronize(simt);
+    const QueuedCounts counts;
+    const autograd::Variable out = mixture(x, rows);
+    return counts.by_name;
+  };
+  const Counts chosen{{"product", 1}, {"choose_experts", 1}, {"place_choices", 1}, {"combine_experts", 1}};
+  const auto expected = [&](Counts more) {
+    more.insert(chosen.begin(), chosen.end());
+    return more;
+  };
+  EXPECT_EQ(queued(Kind::dense, 17), expected({{"grouped_gated", 1}, {"grouped_product", 1}}));
+  EXPECT_EQ(queued(Kind::nf4, 30), expected({{"grouped_gated", 1}, {"grouped_product", 1}}));
+  EXPECT_EQ(queued(Kind::dense, 30), expected({{"grouped_gated_tiles", 1}, {"grouped_tiles", 1}}));
+  EXPECT_EQ(queued(Kind::nf4, 172),  // gate's rows, up's and down's
+            expected({{"quantized_table_rows", 3}, {"grouped_gated_tiles", 1}, {"grouped_tiles", 1}}));
+}
+
 // What no body takes: f32, and an expert of another kind.
 TEST(ExpertsOnDevice, OfWhatHasNoBodyAskTheHost) {
   Experts wide = mixture_of(Kind::dense, DType::f32, Activation::silu, false);
   wide.make_tables(DType::f32);
-  EXPECT_FALSE(wide.stays_on_device(1));
+  EXPECT_FALSE(wide.stays_on_device());
   Experts mixed = mixture_of(Kind::dense, DType::bf16, Activation::silu, false);
   mixed.experts[3] = mixture_of(Kind::nf4, DType::bf16, Activation::silu, false).experts[3];
   mixed.make_tables(DType::bf16);
-  EXPECT_FALSE(mixed.stays_on_device(1));
+  EXPECT_FALSE(mixed.stays_on_device());
 }
 
 }  // namespace

@@ -97,5 +97,20 @@ TEST(MemoryEstimate, ADeviceIsToldTheOneLinearThatIsDequantised) {
   EXPECT_EQ(workspace(qlora(card)) - workspace(dense), 2 * 4096 * 14336);
 }
 
+// In an evaluation's forward, where each expert has more than 64 rows; else the largest linear, q's.
+TEST(MemoryEstimate, ADeviceIsToldTheBandOfExpertsThatIsDequantised) {
+  nn::ModelConfig mixture = shape("mistral_7b");
+  mixture.experts = {.num_experts = 128, .num_experts_per_tok = 8, .intermediate_size = 768};
+  for (nn::LayerConfig& layer : mixture.layers) layer.experts = true;
+  const nn::LoraConfig adapter = lora(16, query_and_value);
+  const auto workspace = [&](int64_t tokens) {
+    RunShape run = qlora(card);
+    run.forward_tokens = tokens;
+    return bytes_of(estimate_memory(mixture, &adapter, run), MemoryTag::workspace);
+  };
+  EXPECT_EQ(workspace(1024), 2 * 4096 * 4096);
+  EXPECT_EQ(workspace(1032), 2 * 5 * 2 * 4096 * 768) << "gate and up of five experts are 63 of 64 MB";
+}
+
 }  // namespace
 }  // namespace lathe::train
