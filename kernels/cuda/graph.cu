@@ -1,4 +1,6 @@
 // Capture, update, launch; see graph.h.
+#include <utility>
+
 #include "core/error.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/cuda/runtime_parts.h"
@@ -13,6 +15,7 @@ class CapturedGraph final : public Graph {
   ~CapturedGraph() override {
     cudaSetDevice(index_);
     if (executable_ != nullptr) cudaGraphExecDestroy(executable_);
+    forget(std::move(host_work_));
   }
 
   void begin_capture() override {
@@ -31,10 +34,12 @@ class CapturedGraph final : public Graph {
       check(cudaGraphLaunch(executable_, current_stream()), "launching a graph");
     } catch (...) {
       if (captured != nullptr) cudaGraphDestroy(captured);
+      forget(take_held_work(index_));
       release_memory(index_);
       throw;
     }
     cudaGraphDestroy(captured);
+    forget(std::exchange(host_work_, take_held_work(index_)));
     release_memory(index_);
   }
 
@@ -43,6 +48,7 @@ class CapturedGraph final : public Graph {
     const cudaGraph_t captured = end_capture(&error);
     if (captured != nullptr) cudaGraphDestroy(captured);
     cudaGetLastError();
+    take_held_work(index_);
     release_memory(index_);
   }
 
@@ -73,8 +79,23 @@ class CapturedGraph final : public Graph {
     check(cudaGraphInstantiate(&executable_, captured, 0), "making a graph");
   }
 
+  // When the launches that are queued have done it.
+  static void forget(std::vector<std::unique_ptr<HostWork>> work) {
+    using Work = std::vector<std::unique_ptr<HostWork>>;
+    if (work.empty()) return;
+    auto held = std::make_unique<Work>(std::move(work));
+    const auto forget_all = [](void* data) noexcept { std::unique_ptr<Work>(static_cast<Work*>(data)).reset(); };
+    if (cudaLaunchHostFunc(current_stream(), forget_all, held.get()) == cudaSuccess) {
+      static_cast<void>(held.release());  // forget_all's
+    } else {
+      cudaGetLastError();
+      cudaStreamSynchronize(current_stream());
+    }
+  }
+
   int index_;
   cudaGraphExec_t executable_ = nullptr;
+  std::vector<std::unique_ptr<HostWork>> host_work_;  // of its nodes
 };
 
 }  // namespace

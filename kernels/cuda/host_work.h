@@ -27,7 +27,8 @@ Tensor queued_to_device(const Tensor& tensor, Device device);
 
 // Queues `work`, which runs when what was queued before is done; what is queued after waits for it. On a card a thread
 // of the driver's does it: it must not throw, nor call for a device, nor hold the last reference to memory of one, and
-// owns what it uses. No graph can be made of it.
+// owns what it uses. Captured as a part of a graph (graph.h) it is done in every replay, and kept until the last is
+// done.
 void queue_host_work(Device device, std::function<void()> work);
 
 }  // namespace lathe::kernels

@@ -4,6 +4,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/caching_allocator.h"
@@ -25,11 +26,12 @@ void* take(int64_t bytes) {
   return nullptr;
 }
 
-// What the allocator has given back since a capture began, by device.
+// What the allocator has given back since a capture began, and the work of the host in it, by device.
 struct HeldMemory {
   std::mutex mutex;
   bool holding[max_devices] = {};
   std::vector<void*> blocks[max_devices];
+  std::vector<std::unique_ptr<HostWork>> work[max_devices];
 };
 HeldMemory& held_memory() {
   static auto* const held = new HeldMemory;
@@ -98,6 +100,11 @@ void release_memory(int index) {
     blocks.swap(held_memory().blocks[index]);
   }
   for (void* block : blocks) cudaFree(block);
+}
+
+std::vector<std::unique_ptr<HostWork>> take_held_work(int index) {
+  const std::lock_guard lock(held_memory().mutex);
+  return std::exchange(held_memory().work[index], {});
 }
 
 cudaStream_t current_stream() {
@@ -218,11 +225,19 @@ class Runtime final : public DeviceRuntime {
   void queue_host_work(int index, std::function<void()> work) override {
     use(index);
     tell_queued(queued_host_work);
-    using Work = std::function<void()>;
-    auto held = std::make_unique<Work>(std::move(work));
-    const auto run = [](void* data) noexcept { (*std::unique_ptr<Work>(static_cast<Work*>(data)))(); };
-    check(cudaLaunchHostFunc(current_stream(), run, held.get()), "queueing work of the host");
-    static_cast<void>(held.release());  // run's
+    auto held = std::make_unique<HostWork>(std::move(work));
+    const auto run = [](void* data) noexcept { (*static_cast<HostWork*>(data))(); };
+    const auto run_once = [](void* data) noexcept { (*std::unique_ptr<HostWork>(static_cast<HostWork*>(data)))(); };
+    const std::lock_guard lock(held_memory().mutex);
+    const bool captured = held_memory().holding[index];
+    check(captured ? cudaLaunchHostFunc(current_stream(), run, held.get())
+                   : cudaLaunchHostFunc(current_stream(), run_once, held.get()),
+          "queueing work of the host");
+    if (captured) {
+      held_memory().work[index].push_back(std::move(held));
+    } else {
+      static_cast<void>(held.release());  // run_once's
+    }
   }
 
   void* stream(int index) override {

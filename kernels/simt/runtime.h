@@ -74,8 +74,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaDeviceSynchronize();
-// The function runs on the thread that waits. CUDA captures it, but what Lathe queues runs once: here it ends a
-// capture.
+// The function runs on the thread that waits. CUDA captures it, and so does this: then it runs whenever the graph
+// does, with the same data.
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), void* data);
 
 // Capture: what is queued on the stream becomes the nodes of a graph, one after another. A wait for a stream that

@@ -170,7 +170,6 @@ cudaError_t launch_kernel(KernelLaunch launch, cudaStream_t stream) {
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), void* data) {
   const Lock lock(device_mutex());
   StreamState& state = state_of(stream);
-  if (state.capture) return break_capture(state);
   if (fails_now(Call::launch)) return remember(cudaErrorInvalidValue);
   return hold(state, WorkKind::host, [function, data] {
     function(data);

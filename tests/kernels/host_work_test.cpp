@@ -81,9 +81,54 @@ TEST(HostWork, HandsMemoryOnInTheOrderOfTheQueue) {
   EXPECT_TRUE(one.raw() == memory || other.raw() == memory);
 }
 
-TEST(HostWork, IsNoPartOfAGraph) {
+// Each replay does it again, in its place, and it lives until the last is done.
+TEST(HostWork, IsAPartOfAGraph) {
+  const Tensor number = moved(Tensor::of<float>(std::vector<float>{1.0f}, {1}), simt);
+  const auto seen = std::make_shared<std::vector<float>>();
+  {
+    DeviceGraph graph(simt);
+    graph.run([&] {
+      const Tensor here = queued_to_host(number), next = host_tensor({1}, DType::f32, simt);
+      queue_host_work(simt, [here, next, seen] {
+        seen->push_back(here.data<float>()[0]);
+        next.data<float>()[0] = 3.0f * here.data<float>()[0];
+      });
+      scale(number, queued_to_device(next, simt), 2.0);
+    });
+    graph.replay();
+    graph.replay();
+    EXPECT_TRUE(seen->empty()) << "simt holds work back";
+  }
+  EXPECT_EQ(seen.use_count(), 2) << "the graph is gone, its replays are not";
+  synchronize(simt);
+  EXPECT_EQ(*seen, (std::vector<float>{1.0f, 6.0f, 36.0f}));
+  EXPECT_EQ(seen.use_count(), 1);
+}
+
+TEST(HostWork, OfAGraphThatIsCapturedAnewLivesUntilTheOldOneIsDone) {
+  const auto first = std::make_shared<int>(0), second = std::make_shared<int>(0);
   DeviceGraph graph(simt);
-  EXPECT_THROW(graph.run([] { queue_host_work(simt, [] {}); }), Error);
+  for (const std::shared_ptr<int>& count : {first, second})
+    graph.run([&] { queue_host_work(simt, [count] { ++*count; }); });
+  graph.replay();
+  synchronize(simt);
+  EXPECT_EQ(*first, 1);
+  EXPECT_EQ(*second, 2);
+  EXPECT_EQ(first.use_count(), 1);
+  EXPECT_EQ(second.use_count(), 2);
+}
+
+TEST(HostWork, OfACaptureThatFailsIsNotDone) {
+  const auto count = std::make_shared<int>(0);
+  DeviceGraph graph(simt);
+  EXPECT_THROW(graph.run([&] {
+    queue_host_work(simt, [count] { ++*count; });
+    throw Error("the step");
+  }),
+               Error);
+  synchronize(simt);
+  EXPECT_EQ(*count, 0);
+  EXPECT_EQ(count.use_count(), 1);
 }
 
 }  // namespace
