@@ -17,6 +17,8 @@ struct TokenBatch {
   // The name of the adapter that each sequence uses, "" for none. Empty: all use the only adapter of the model, or
   // none where it has none; a model with several wants to be told.
   std::vector<std::string> adapters = {};
+  // Of ids on a device, where an embedding trains, of which all sequences use the same: kernels::embedding_plan there.
+  Tensor embedding_plan = {};
 };
 
 // Whole sequences, positions from 0. `lengths` cuts `ids`; ShapeError when they do not sum to its size.

@@ -66,7 +66,7 @@ autograd::Variable Transformer::embed(const TokenBatch& batch, const BatchRows& 
     }
     terms.push_back(std::move(term));
   }
-  return autograd::embedding(*embedding_, batch.ids, batch.layout, terms);
+  return autograd::embedding(*embedding_, batch.ids, batch.layout, terms, batch.embedding_plan);
 }
 
 }  // namespace lathe::nn

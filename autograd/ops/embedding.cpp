@@ -29,10 +29,11 @@ struct Embedding final : Operation {
     bool has_weight, has_lora;
   };
   LinearWeight base;
-  Tensor ids;
+  Tensor ids, plan;
   SequenceLayout layout;
   std::vector<Term> terms;
-  Embedding(LinearWeight w, Tensor i, SequenceLayout l) : base(std::move(w)), ids(std::move(i)), layout(std::move(l)) {}
+  Embedding(LinearWeight w, Tensor i, SequenceLayout l, Tensor p)
+      : base(std::move(w)), ids(std::move(i)), plan(std::move(p)), layout(std::move(l)) {}
   std::string_view name() const override { return "embedding"; }
 
   static Tensor rows(const Tensor& all, const SequenceRun& run) {
@@ -87,15 +88,14 @@ struct Embedding final : Operation {
         if (own.raw() == grad_out.raw()) own = grad_out.clone();
         kernels::fill(rows(own, term.run), 0.0);
       }
-      kernels::embedding_backward(grads.accumulator(weight), own, all_ids, layout.cu_seqlens);
+      scatter(grads.accumulator(weight), own, all_ids, layout.cu_seqlens);
     }
     int lora = 0;  // among those that saved a and b
     for (int i = 0; i < static_cast<int>(terms.size()); ++i) {
       const Term& term = terms[static_cast<size_t>(i)];
       const Tensor grad = rows(grad_out, term.run), term_ids = rows(all_ids, term.run);
       const Tensor& bounds = term.run.layout.cu_seqlens;
-      if (grads.needed(own_weight(i)))
-        kernels::embedding_backward(grads.accumulator(own_weight(i)), grad, term_ids, bounds);
+      if (grads.needed(own_weight(i))) scatter(grads.accumulator(own_weight(i)), grad, term_ids, bounds);
       if (!grads.needed(lora_a(i)) && !grads.needed(lora_b(i))) continue;
       const Tensor a = saved.at("a", lora), b = saved.at("b", lora);
       ++lora;
@@ -105,13 +105,18 @@ struct Embedding final : Operation {
     }
   }
 
+  void scatter(const Tensor& grad_rows, const Tensor& grad, const Tensor& which, const Tensor& bounds) const {
+    plan.defined() ? kernels::embedding_backward(grad_rows, grad, plan)
+                   : kernels::embedding_backward(grad_rows, grad, which, bounds);
+  }
+
   // Token by token into columns of [r, V], in the order in which rows are scattered to.
-  static void a_gradient(const Tensor& grad_a, const Tensor& grad, const Tensor& b, const Tensor& which,
-                         const Term& term) {
+  void a_gradient(const Tensor& grad_a, const Tensor& grad, const Tensor& b, const Tensor& which,
+                  const Term& term) const {
     Tensor through = Tensor::empty({grad.dim(0), b.dim(1)}, grad.dtype(), grad.device());
     kernels::matmul(through, grad, b, Layout::plain, term.scale);
     const Tensor scattered = transposed(grad_a);
-    kernels::embedding_backward(scattered, through, which, term.run.layout.cu_seqlens);
+    scatter(scattered, through, which, term.run.layout.cu_seqlens);
     kernels::copy(grad_a, scattered.transpose(0, 1));
   }
 };
@@ -119,8 +124,8 @@ struct Embedding final : Operation {
 }  // namespace
 
 Variable embedding(const LinearWeight& weight, const Tensor& ids, const SequenceLayout& layout,
-                   const std::vector<EmbeddingTerm>& terms) {
-  Embedding operation(weight, ids, layout);
+                   const std::vector<EmbeddingTerm>& terms, const Tensor& plan) {
+  Embedding operation(weight, ids, layout, plan);
   std::vector<Variable> inputs{weight.dense()};
   for (const EmbeddingTerm& term : terms) {
     const SequenceRun run = term.sequences ? *term.sequences : SequenceRun{0, layout};

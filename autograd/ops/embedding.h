@@ -18,8 +18,9 @@ struct EmbeddingTerm {
 };
 
 // ids i32 [T]; weight [V, H] → [T, H] of the weight's dtype. A trainable weight's gradient is scattered. The terms'
-// sequences ascend and do not overlap.
+// sequences ascend and do not overlap. Where the ids lie on a device and anything trains, so does `plan`, theirs
+// (kernels::embedding_plan), and each term is of all sequences.
 Variable embedding(const LinearWeight& weight, const Tensor& ids, const SequenceLayout& layout,
-                   const std::vector<EmbeddingTerm>& terms = {});
+                   const std::vector<EmbeddingTerm>& terms = {}, const Tensor& plan = {});
 
 }  // namespace lathe::autograd

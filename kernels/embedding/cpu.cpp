@@ -8,6 +8,7 @@ namespace {
 
 template <class T>
 void add_row(const EmbeddingBackwardArgs& args, int64_t r) {
+  if (args.row_piece[r] == args.row_piece[r + 1]) return;
   float* row = row_of<float>(args.grad_weight, args.row_id[r]);
   for_row(args.columns, [&](int64_t i, int count) {
     Vec total = load_some(row + i, count);

@@ -9,7 +9,7 @@ namespace lathe::kernels {
 
 // The rows are those of grad_weight that some token names: row r is row_id[r]. To it belong the pieces [row_piece[r],
 // row_piece[r + 1]), one for each sequence that has the id, in the sequences' order; to a piece p the tokens
-// order[piece_start[p]] up to order[piece_start[p + 1] − 1], ascending.
+// order[piece_start[p]] up to order[piece_start[p + 1] − 1], ascending. A row without pieces is left alone.
 struct EmbeddingBackwardArgs {
   DType dtype;         // of grad_out: f32 | bf16 | f16
   Matrix grad_weight;  // f32

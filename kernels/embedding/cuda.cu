@@ -51,9 +51,12 @@ __global__ void __launch_bounds__(elementwise_threads)
     embedding_backward_kernel(EmbeddingBackwardArgs a, Tiling tiling) {
   const auto [r, column, count] = elements_of_thread(tiling);
   if (count == 0) return;
+  const int32_t pieces_end = a.row_piece[r + 1];
+  int32_t piece = a.row_piece[r];
+  if (piece == pieces_end) return;
   float* row = row_of<float>(a.grad_weight, a.row_id[r]) + column;
   Group total = load_group<aligned>(row, count);
-  for (int32_t piece = a.row_piece[r]; piece < a.row_piece[r + 1]; ++piece) {
+  for (; piece < pieces_end; ++piece) {
     Group sum = {};
     const int32_t end = a.piece_start[piece + 1];
     for (int32_t first = a.piece_start[piece]; first < end; first += together) {

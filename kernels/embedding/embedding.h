@@ -20,4 +20,12 @@ void embedding_forward(const Tensor& out, const GgmlWeight& weight, const Tensor
 // cuts the T tokens into sequences, so that the sum of a batch is the sum of its sequences whatever batch they came in.
 void embedding_backward(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& ids, const Tensor& cu_seqlens);
 
+// Which tokens are summed, and in which order: i32 [embedding_plan_length(T)] on the cpu, of those ids and bounds,
+// where T > 0.
+constexpr int64_t embedding_plan_length(int64_t tokens) { return 4 * tokens + 2; }
+Tensor embedding_plan(const Tensor& ids, const Tensor& cu_seqlens);
+// The same sums by a plan on the device of grad_weight, which is f32. What is launched depends on T alone, so that a
+// captured step can be replayed with the plan of other ids. Nobody looks at it: its ids must be in [0, V).
+void embedding_backward(const Tensor& grad_weight, const Tensor& grad_out, const Tensor& plan);
+
 }  // namespace lathe::kernels

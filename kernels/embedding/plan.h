@@ -6,18 +6,16 @@
 
 namespace lathe::kernels {
 
-class EmbeddingPlan {
- public:
-  // ids i32 [T] and cu_seqlens i32 [S + 1] on the cpu, T > 0. The plan lies on `device`.
-  EmbeddingPlan(const Tensor& ids, const Tensor& cu_seqlens, Device device);
+struct EmbeddingPlan {
+  // i32 [embedding_plan_length(T)]: row_id [T], row_piece [T + 1], piece_start [T + 1], order [T], of which the first
+  // `rows` ids have tokens; those after them have no pieces.
+  Tensor lists;
+  int64_t rows;
 
-  int64_t rows() const { return rows_; }
+  // ids i32 [T] and cu_seqlens i32 [S + 1] on the cpu, T > 0. The lists lie on the cpu.
+  static EmbeddingPlan of(const Tensor& ids, const Tensor& cu_seqlens);
   // Fills the rows and what belongs to them.
   void describe_to(EmbeddingBackwardArgs& args) const;
-
- private:
-  int64_t rows_ = 0, pieces_ = 0;
-  Tensor lists_;  // i32: row_id, row_piece, piece_start, order, so that they go to a device in one copy
 };
 
 }  // namespace lathe::kernels

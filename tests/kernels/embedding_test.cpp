@@ -76,6 +76,47 @@ TEST(Embedding, OnADeviceGradientsHaveTheBitsOfTheCpu) {
   EXPECT_EQ(std::memcmp(found.raw(), expected.raw(), static_cast<size_t>(found.nbytes())), 0);
 }
 
+// What is launched is the same whatever ids the plan is of: all alike, all different.
+TEST(Embedding, APlanOnADeviceGivesTheBitsOfIdsOnTheCpu) {
+  constexpr int64_t tokens = 40, columns = 21;
+  const Tensor bounds = Tensor::of<int32_t>(std::vector<int32_t>{0, 7, 7, 22, tokens}, {5});
+  for (const Device device : {Device{}, Device{DeviceKind::simt}}) {
+    for (const DType dtype : {DType::f32, DType::bf16}) {
+      for (const int distinct : {1, 3, 100}) {
+        RandomStream random(static_cast<uint64_t>(distinct), RandomPurpose::test);
+        const Tensor values = Tensor::empty({tokens, columns}, DType::f32), ids = Tensor::empty({tokens}, DType::i32);
+        for (float& x : values.span<float>()) x = random.normal();
+        for (int32_t& id : ids.span<int32_t>())
+          id = 1 + static_cast<int32_t>(random.below(static_cast<uint64_t>(distinct)));
+        const Tensor grad_out = kernels::moved(kernels::cast(values, dtype), device);
+        const auto summed = [&](const auto& add) {
+          const Tensor start = Tensor::empty({101, columns}, DType::f32);
+          for (int64_t i = 0; i < start.numel(); ++i) start.data<float>()[i] = static_cast<float>(i);
+          const Tensor sums = kernels::moved(start, device);
+          add(sums.raw() == start.raw() ? start : sums);
+          const Tensor found = kernels::moved(sums, {});
+          return std::string(static_cast<const char*>(found.raw()), static_cast<size_t>(found.nbytes()));
+        };
+        const Tensor plan = kernels::embedding_plan(ids, bounds);
+        EXPECT_EQ(plan.numel(), kernels::embedding_plan_length(tokens));
+        EXPECT_TRUE(summed([&](const Tensor& sums) {
+                      kernels::embedding_backward(sums, grad_out, kernels::moved(plan, device));
+                    }) == summed([&](const Tensor& sums) { kernels::embedding_backward(sums, grad_out, ids, bounds); }))
+            << to_string(device) << " " << distinct;
+      }
+    }
+  }
+}
+
+TEST(Embedding, RefusesAPlanOfOtherTokens) {
+  const Tensor grad_weight = Tensor::zeros({10, 4}, DType::f32), grad_out = Tensor::zeros({3, 4}, DType::f32);
+  const Tensor plan =
+      kernels::embedding_plan(Tensor::zeros({2}, DType::i32), Tensor::of<int32_t>(std::vector<int32_t>{0, 2}, {2}));
+  EXPECT_THROW(kernels::embedding_backward(grad_weight, grad_out, plan), ShapeError);
+  const Tensor wide = Tensor::zeros({10, 4}, DType::f64), of_two = Tensor::zeros({2, 4}, DType::f64);
+  EXPECT_THROW(kernels::embedding_backward(wide, of_two, plan), ShapeError);
+}
+
 TEST(Embedding, AnIdOutsideTheVocabularyGivesNaNOnADevice) {
   const Device simt{DeviceKind::simt};
   const Tensor ids = Tensor::empty({3}, DType::i32, simt), out = Tensor::empty({3, 9}, DType::bf16, simt);
