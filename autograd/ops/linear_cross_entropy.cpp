@@ -37,7 +37,8 @@ double element(const Tensor& one) {
 
 struct LinearCrossEntropy final : Operation {
   LinearWeight projection;
-  Tensor labels, labelled_rows;
+  Tensor labels;
+  kernels::LabelledRows labelled;
   SequenceLayout layout;
   double scale = 1.0;
   LossValue value = LossValue::summed;
@@ -56,7 +57,7 @@ struct LinearCrossEntropy final : Operation {
                                             .scale = factor,
                                             .token_scales = token_scales,
                                             .softcap = softcap,
-                                            .labelled_rows = labelled_rows});
+                                            .labelled = labelled});
   }
 
   void forward(Forward& f) {
@@ -113,9 +114,9 @@ CrossEntropyResult record(LinearCrossEntropy operation, const Variable& hidden, 
 
 CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight, const Tensor& labels,
                                         const SequenceLayout& layout, double scale, float softcap, LossValue value,
-                                        const Tensor& labelled_rows) {
+                                        const kernels::LabelledRows& labelled) {
   LinearCrossEntropy operation(weight, labels, layout, softcap);
-  operation.labelled_rows = labelled_rows;
+  operation.labelled = labelled;
   operation.scale = scale;
   operation.value = value;
   return record(std::move(operation), hidden, weight);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "autograd/ops/linear.h"
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 
 namespace lathe::autograd {
 
@@ -21,11 +22,12 @@ struct CrossEntropyResult {
 };
 
 // hidden [T, H], weight [V, H], labels i32 [T] already shifted (the label of a token is what follows it),
-// kernels::ignored_label where there is nothing to learn. softcap > 0 caps the logits. With labelled_rows, as
-// kernels::CrossEntropyInputs has them with their labels, the weight is frozen (else ShapeError).
+// kernels::ignored_label where there is nothing to learn. softcap > 0 caps the logits. `labelled` with its labels is
+// what kernels::CrossEntropyInputs has.
 CrossEntropyResult linear_cross_entropy(const Variable& hidden, const LinearWeight& weight, const Tensor& labels,
                                         const SequenceLayout& layout, double scale, float softcap = 0.0f,
-                                        LossValue value = LossValue::summed, const Tensor& labelled_rows = {});
+                                        LossValue value = LossValue::summed,
+                                        const kernels::LabelledRows& labelled = {});
 
 // A scale for each token, f32 (f64) [T] on hidden's device, through which no gradient flows:
 // loss = Σ token_scales[t] · −log p(label). Where all are equal the gradients are the number's, bit for bit.

@@ -13,15 +13,17 @@ enum Input : int { hidden, weight };
 struct TokenLogprobs final : Operation {
   LinearWeight projection;
   Tensor targets;
+  kernels::LabelledRows labelled;
   SequenceLayout layout;
   float softcap, temperature;
   Tensor *entropy, *correct, *log_sum_sq_probs;  // of the caller, for the time of the forward
   bool entropy_has_gradient = false;
 
-  TokenLogprobs(LinearWeight w, Tensor t, SequenceLayout s, float cap, float divisor, Tensor* e = nullptr,
-                Tensor* c = nullptr, Tensor* l = nullptr)
+  TokenLogprobs(LinearWeight w, Tensor t, kernels::LabelledRows r, SequenceLayout s, float cap, float divisor,
+                Tensor* e = nullptr, Tensor* c = nullptr, Tensor* l = nullptr)
       : projection(std::move(w)),
         targets(std::move(t)),
+        labelled(std::move(r)),
         layout(std::move(s)),
         softcap(cap),
         temperature(divisor),
@@ -36,7 +38,8 @@ struct TokenLogprobs final : Operation {
             .labels = targets,
             .cu_seqlens = layout.cu_seqlens,
             .softcap = softcap,
-            .temperature = temperature};
+            .temperature = temperature,
+            .labelled = labelled};
   }
 
   void forward(Forward& f) {
@@ -81,14 +84,16 @@ struct TokenLogprobs final : Operation {
 
 Variable token_logprobs(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
                         const SequenceLayout& layout, float softcap, float temperature, Tensor* entropy,
-                        Tensor* correct, Tensor* log_sum_sq_probs) {
-  return apply(TokenLogprobs(weight, targets, layout, softcap, temperature, entropy, correct, log_sum_sq_probs),
-               {hidden, weight.dense()});
+                        Tensor* correct, Tensor* log_sum_sq_probs, const kernels::LabelledRows& labelled) {
+  return apply(
+      TokenLogprobs(weight, targets, labelled, layout, softcap, temperature, entropy, correct, log_sum_sq_probs),
+      {hidden, weight.dense()});
 }
 
 TokenDistributions token_distributions(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
-                                       const SequenceLayout& layout, float softcap, float temperature) {
-  TokenLogprobs operation(weight, targets, layout, softcap, temperature);
+                                       const SequenceLayout& layout, float softcap, float temperature,
+                                       const kernels::LabelledRows& labelled) {
+  TokenLogprobs operation(weight, targets, labelled, layout, softcap, temperature);
   operation.entropy_has_gradient = true;
   const Outputs outputs = apply(std::move(operation), {hidden, weight.dense()});
   return {outputs[0], outputs[1]};

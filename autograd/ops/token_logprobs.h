@@ -5,6 +5,7 @@
 #pragma once
 
 #include "autograd/ops/linear.h"
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 
 namespace lathe::autograd {
 
@@ -17,9 +18,11 @@ namespace lathe::autograd {
 // `entropy`, where it is not null, becomes f32 (f64) [T]: of the distribution that the target is drawn from, in nats; 0
 // where the target is ignored. `correct`, where it is not null, becomes u8 [T]: the target is the likeliest token.
 // `log_sum_sq_probs`, where it is not null, becomes f32 (f64) [T]: log Σ p² of that distribution.
+// `labelled` with its targets is what kernels::CrossEntropyInputs has with its labels.
 Variable token_logprobs(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
                         const SequenceLayout& layout, float softcap = 0.0f, float temperature = 1.0f,
-                        Tensor* entropy = nullptr, Tensor* correct = nullptr, Tensor* log_sum_sq_probs = nullptr);
+                        Tensor* entropy = nullptr, Tensor* correct = nullptr, Tensor* log_sum_sq_probs = nullptr,
+                        const kernels::LabelledRows& labelled = {});
 
 // The same log-probabilities with their distributions' entropies, both with gradients. autograd::backward takes several
 // roots.
@@ -27,6 +30,7 @@ struct TokenDistributions {
   Variable logprobs, entropies;  // [T] each
 };
 TokenDistributions token_distributions(const Variable& hidden, const LinearWeight& weight, const Tensor& targets,
-                                       const SequenceLayout& layout, float softcap = 0.0f, float temperature = 1.0f);
+                                       const SequenceLayout& layout, float softcap = 0.0f, float temperature = 1.0f,
+                                       const kernels::LabelledRows& labelled = {});
 
 }  // namespace lathe::autograd

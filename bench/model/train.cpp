@@ -76,15 +76,16 @@ class Steps {
       : model_(model), batch_(batch), optimizer_(model.trainable_parameters(), train::TrainingSettings{}) {
     forward_.checkpoint_layers = checkpoint_layers;
     forward_.adapter.training = true;
-    if (graphs) graphs_.emplace(model.device());
+    if (graphs) graphs_.emplace(model.device(), model.trainable_parameters());
   }
 
   void step() {
     optimizer_.zero_gradients();
     const double scale = 1.0 / static_cast<double>(batch_.labelled());
     if (graphs_) {
-      graphs_->run(train::StepNumbers({&batch_, 1}, scale, 0),
-                   [&](train::StoredNumbers* stored) { accumulate(scale, stored); });
+      train::StepNumbers numbers(scale, 0);
+      numbers.add(batch_);
+      graphs_->run(numbers, [&](train::StoredNumbers* stored) { accumulate(scale, stored); });
     } else {
       accumulate(scale, nullptr);
     }
@@ -97,15 +98,12 @@ class Steps {
 
  private:
   void accumulate(double scale, train::StoredNumbers* stored) const {
-    nn::TokenBatch tokens = batch_.tokens;
-    train::StoredNumbers::Forward labels{.ids = tokens.ids, .labelled_rows = {}, .labels = batch_.labels};
-    if (stored != nullptr) labels = stored->next(batch_);
-    tokens.ids = labels.ids;
-    nn::PackedAttention attention(model_.config(), tokens.layout);
-    const autograd::Variable hidden = model_.forward(tokens, attention, forward_);
-    autograd::backward(autograd::linear_cross_entropy(hidden, model_.output_weight(), labels.labels, tokens.layout,
-                                                      scale, model_.softcap(), autograd::LossValue::left_out,
-                                                      labels.labelled_rows)
+    const train::ForwardInputs inputs = train::inputs_of(batch_, stored);
+    const autograd::SequenceLayout& layout = inputs.tokens.layout;
+    nn::PackedAttention attention(model_.config(), layout);
+    const autograd::Variable hidden = model_.forward(inputs.tokens, attention, forward_);
+    autograd::backward(autograd::linear_cross_entropy(hidden, model_.output_weight(), inputs.labels, layout, scale,
+                                                      model_.softcap(), autograd::LossValue::left_out, inputs.labelled)
                            .loss);
   }
 

@@ -33,15 +33,21 @@ void check_labels(const Tensor& labels, int64_t tokens, int64_t vocabulary) {
 }
 
 void check_stored_labels(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs) {
-  const Tensor& rows = inputs.labelled_rows;
+  const Tensor &rows = inputs.labelled.rows, &bounds = inputs.labelled.bounds;
   const Device device = inputs.hidden.device();
-  if (device.kind == DeviceKind::cpu || outputs.grad_weight.defined())
-    throw ShapeError(std::string(operation) + ": labelled_rows are for hidden states on a device, without grad_weight");
-  expect(operation, "labelled_rows", rows).rank(1).dtype(DType::i32).contiguous().device(device);
+  if (device.kind == DeviceKind::cpu)
+    throw ShapeError(std::string(operation) + ": labelled rows are for hidden states on a device");
+  expect(operation, "labelled.rows", rows).rank(1).dtype(DType::i32).contiguous().device(device);
   expect(operation, "labels", inputs.labels).shape(rows.shape()).dtype(DType::i32).contiguous().device(device);
   if (rows.numel() > inputs.hidden.dim(0))
-    throw ShapeError(std::string(operation) + ": labelled_rows expects at most the rows of hidden, " +
+    throw ShapeError(std::string(operation) + ": labelled.rows expects at most the rows of hidden, " +
                      std::to_string(inputs.hidden.dim(0)) + ", found " + describe(rows));
+  if (!outputs.grad_weight.defined()) return;
+  if (!bounds.defined())
+    throw ShapeError(std::string(operation) +
+                     ": labelled.bounds expects those of every sequence, whose sums grad_weight is made of");
+  expect(operation, "labelled.bounds", bounds).device({});
+  expect_cu_seqlens(operation, bounds, rows.numel());
 }
 
 void check(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs) {
@@ -65,7 +71,7 @@ void check(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs)
     throw ShapeError(std::string(operation) + ": weight expects a weight on " + to_string(device) +
                      " like hidden, found one on " + to_string(weight.device()));
   }
-  inputs.labelled_rows.defined() ? check_stored_labels(outputs, inputs) : check_labels(labels, tokens, vocabulary);
+  inputs.labelled.defined() ? check_stored_labels(outputs, inputs) : check_labels(labels, tokens, vocabulary);
   if (!(inputs.temperature > 0 && std::isnormal(inputs.temperature)))  // its inverse is finite, too
     throw ConfigError("temperature", "expected a number > 0, found " + std::to_string(inputs.temperature));
   if (inputs.token_scales.defined())
@@ -98,7 +104,7 @@ void check(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs)
         .dtype(wide)
         .rows_contiguous()
         .device(device);
-    expect_cu_seqlens(operation, inputs.cu_seqlens, tokens);
+    if (!inputs.labelled.defined()) expect_cu_seqlens(operation, inputs.cu_seqlens, tokens);
   }
 }
 
@@ -107,15 +113,15 @@ int64_t chunk_rows(const Tensor& hidden) {
   return hidden.device().kind == DeviceKind::cpu ? cross_entropy_chunk : cross_entropy_device_chunk(hidden.dim(1));
 }
 
-// Tokens with labels, in order, cut into chunks. `groups` are the bounds, within a
-// chunk, of the sums that grad_weight is made of.
+// A part of the tokens with labels. `groups` are the bounds, within a chunk, of the sums that grad_weight is made of.
 struct Chunk {
-  std::vector<int64_t> tokens;
+  int64_t begin, end;  // among the tokens with labels
   std::vector<int32_t> groups{0};
-  Tensor stored_tokens, stored_labels;  // of each row, on the device, instead of tokens
+  std::vector<int64_t> tokens = {};
+  Tensor stored_tokens = {}, stored_labels = {};  // of each row, on the device, instead of tokens
 
   device::TokensOfRows tokens_of_rows() const { return {.listed = tokens, .stored = stored_tokens}; }
-  int64_t rows() const { return tokens_of_rows().count(); }
+  int64_t rows() const { return end - begin; }
   // Of stored tokens nobody knows.
   bool consecutive() const {
     return !stored_tokens.defined() && tokens.back() - tokens.front() + 1 == static_cast<int64_t>(tokens.size());
@@ -123,63 +129,67 @@ struct Chunk {
 };
 
 // Groups start at a sequence's first labelled row and are never cut by a chunk: a sequence's sums are the same in any
-// batch.
-std::vector<Chunk> chunks_by_sequence(std::span<const int32_t> labels, std::span<const int32_t> ends, size_t rows) {
+// batch. `bounds` are those of the sequences among the tokens with labels.
+std::vector<Chunk> chunks_by_sequence(std::span<const int32_t> bounds, int64_t rows) {
   std::vector<Chunk> chunks;
-  std::vector<int64_t> group;
-  const auto close_group = [&] {
-    if (group.empty()) return;
-    if (chunks.empty() || chunks.back().tokens.size() + group.size() > rows) chunks.emplace_back();
-    Chunk& chunk = chunks.back();
-    chunk.tokens.insert(chunk.tokens.end(), group.begin(), group.end());
-    chunk.groups.push_back(static_cast<int32_t>(chunk.tokens.size()));
-    group.clear();
-  };
-  for (size_t s = 0; s + 1 < ends.size(); ++s) {
-    for (int64_t t = ends[s]; t < ends[s + 1]; ++t) {
-      if (labels[static_cast<size_t>(t)] == ignored_label) continue;
-      group.push_back(t);
-      if (group.size() == cross_entropy_chunk) close_group();
+  for (size_t s = 0; s + 1 < bounds.size(); ++s) {
+    for (int64_t first = bounds[s]; first < bounds[s + 1]; first += cross_entropy_chunk) {
+      const int64_t end = std::min<int64_t>(first + cross_entropy_chunk, bounds[s + 1]);
+      if (chunks.empty() || end - chunks.back().begin > rows) chunks.push_back({.begin = first, .end = first});
+      chunks.back().end = end;
+      chunks.back().groups.push_back(static_cast<int32_t>(chunks.back().rows()));
     }
-    close_group();
   }
   return chunks;
 }
 
 // With no weight gradient there is no sum over rows: chunks as even as can be, so that none streams the weight for a
 // few rows.
-std::vector<Chunk> even_chunks(std::span<const int32_t> labels, int64_t rows) {
-  const int64_t labelled =
-      std::count_if(labels.begin(), labels.end(), [](int32_t label) { return label != ignored_label; });
+std::vector<Chunk> even_chunks(int64_t labelled, int64_t rows) {
   const int64_t count = (labelled + rows - 1) / rows;
-  std::vector<Chunk> chunks(static_cast<size_t>(count));
-  int64_t seen = 0;
-  for (size_t t = 0; t < labels.size(); ++t) {
-    if (labels[t] != ignored_label)
-      chunks[static_cast<size_t>(seen++ * count / labelled)].tokens.push_back(static_cast<int64_t>(t));
-  }
+  std::vector<Chunk> chunks;
+  for (int64_t c = 0; c < count; ++c)
+    chunks.push_back({.begin = (c * labelled + count - 1) / count, .end = ((c + 1) * labelled + count - 1) / count});
   return chunks;
 }
 
-// The same of rows that only the device knows.
-std::vector<Chunk> stored_chunks(const Tensor& labelled_rows, const Tensor& labels, int64_t rows) {
-  const int64_t labelled = labelled_rows.numel(), count = (labelled + rows - 1) / rows;
-  std::vector<Chunk> chunks;
-  for (int64_t c = 0; c < count; ++c) {
-    const int64_t begin = (c * labelled + count - 1) / count, end = ((c + 1) * labelled + count - 1) / count;
-    Chunk& chunk = chunks.emplace_back();
-    chunk.stored_tokens = labelled_rows.slice(0, begin, end);
-    chunk.stored_labels = labels.slice(0, begin, end);
+// Of labels on the CPU: the tokens that have one, and the bounds of each sequence's among them.
+struct ListedTokens {
+  std::vector<int64_t> tokens;
+  std::vector<int32_t> bounds{0};
+};
+
+ListedTokens listed_tokens(std::span<const int32_t> labels, std::span<const int32_t> ends) {
+  ListedTokens listed;
+  size_t next_end = 1;
+  for (size_t t = 0; t < labels.size(); ++t) {
+    for (; next_end < ends.size() && static_cast<size_t>(ends[next_end]) <= t; ++next_end)
+      listed.bounds.push_back(static_cast<int32_t>(listed.tokens.size()));
+    if (labels[t] != ignored_label) listed.tokens.push_back(static_cast<int64_t>(t));
   }
-  return chunks;
+  for (; next_end < ends.size(); ++next_end) listed.bounds.push_back(static_cast<int32_t>(listed.tokens.size()));
+  return listed;
 }
 
 std::vector<Chunk> chunks_of(const CrossEntropyOutputs& outputs, const CrossEntropyInputs& inputs) {
   const int64_t rows = chunk_rows(inputs.hidden);
-  if (inputs.labelled_rows.defined()) return stored_chunks(inputs.labelled_rows, inputs.labels, rows);
-  const auto labels = inputs.labels.span<int32_t>();
-  if (!outputs.grad_weight.defined()) return even_chunks(labels, rows);
-  return chunks_by_sequence(labels, inputs.cu_seqlens.span<int32_t>(), static_cast<size_t>(rows));
+  const bool by_sequence = outputs.grad_weight.defined();
+  if (const LabelledRows& stored = inputs.labelled; stored.defined()) {
+    std::vector<Chunk> chunks =
+        by_sequence ? chunks_by_sequence(stored.bounds.span<int32_t>(), rows) : even_chunks(stored.rows.numel(), rows);
+    for (Chunk& chunk : chunks) {
+      chunk.stored_tokens = stored.rows.slice(0, chunk.begin, chunk.end);
+      chunk.stored_labels = inputs.labels.slice(0, chunk.begin, chunk.end);
+    }
+    return chunks;
+  }
+  const ListedTokens listed = listed_tokens(
+      inputs.labels.span<int32_t>(), by_sequence ? inputs.cu_seqlens.span<int32_t>() : std::span<const int32_t>());
+  std::vector<Chunk> chunks =
+      by_sequence ? chunks_by_sequence(listed.bounds, rows) : even_chunks(std::ssize(listed.tokens), rows);
+  for (Chunk& chunk : chunks)
+    chunk.tokens.assign(listed.tokens.begin() + chunk.begin, listed.tokens.begin() + chunk.end);
+  return chunks;
 }
 
 void move_rows(const Tensor& matrix, const Tensor& packed, const Chunk& chunk, Direction direction) {

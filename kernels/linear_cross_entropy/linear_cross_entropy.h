@@ -19,21 +19,28 @@ constexpr int64_t cross_entropy_device_chunk(int64_t hidden_size) {
   return std::clamp<int64_t>((int64_t{1} << 21) / hidden_size / 128 * 128, 256, 1024);
 }
 
+// Which rows have labels, where these lie on the device of the hidden states: what is launched then depends on their
+// numbers alone, so that a captured step can be replayed with other rows and labels.
+struct LabelledRows {
+  Tensor rows = {};    // i32 [R] there, ascending in [0, T)
+  Tensor bounds = {};  // i32 [S + 1] on the CPU: sequence s has rows[bounds[s]] up to rows[bounds[s + 1] − 1]
+
+  bool defined() const { return rows.defined(); }
+};
+
 struct CrossEntropyInputs {
   Tensor hidden;             // [T, H] f32 | bf16 | f16 | (on the CPU) f64, rows contiguous
   Weight weight;             // [V, H] of hidden's dtype
-  Tensor labels;             // i32 [T] on the CPU; a row with ignored_label costs nothing. Or those of labelled_rows
+  Tensor labels;             // i32 [T] on the CPU; a row with ignored_label costs nothing. Or those of `labelled`
   Tensor cu_seqlens;         // i32 [S + 1] on the CPU, the bounds of the sequences: read for grad_weight only
   double scale = 1.0;        // of the gradients
   Tensor token_scales;       // f32 (f64) [T] on hidden's device, of each token's gradients; undefined: 1 for all
   Tensor entropy_scales;     // the same, of the gradients of each token's entropy, which are added; undefined: 0
   float softcap = 0.0f;      // above 0: caps the logits as attention does its scores
   float temperature = 1.0f;  // divides the logits, after the cap
-  // i32 [R] on hidden's device, which is not the CPU, ascending in [0, T): the rows that have labels. Those lie there,
-  // too, i32 [R]. What is launched then depends on T and R alone, so that a captured step can be replayed with other
-  // rows and labels; the bits are those of labels on the CPU. Nobody waits for them to be looked at: a label outside
-  // [0, V) gives NaN. Without grad_weight, whose sums go by sequence.
-  Tensor labelled_rows = {};
+  // Where it is defined, hidden's device is not the CPU, and the labels are i32 [R] there: the bits of labels on the
+  // CPU. Nobody waits for them to be looked at: one outside [0, V) gives NaN. The bounds are read for grad_weight only.
+  LabelledRows labelled = {};
 };
 
 // Each may be undefined. s_t = scale · token_scales[t], one product in f32 (f64), and e_t = entropy_scales[t].

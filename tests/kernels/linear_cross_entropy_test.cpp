@@ -161,7 +161,7 @@ TEST(LinearCrossEntropy, StoredLabelsGiveTheBitsOfThoseOnTheCpu) {
   struct Share {
     int64_t tokens, of_ten;
   };
-  for (const Share& share : {Share{1500, 8}, Share{40, 3}, Share{40, 10}, Share{40, 0}}) {
+  for (const Share& share : {Share{1500, 8}, Share{300, 8}, Share{40, 3}, Share{40, 10}, Share{40, 0}}) {
     const int64_t tokens = share.tokens, of_ten = share.of_ten;
     const Tensor x = kernels::moved(random_tensor({tokens, hidden}, DType::bf16, 1.0f, 5), simt);
     const Tensor labels = Tensor::empty({tokens}, DType::i32);
@@ -176,24 +176,38 @@ TEST(LinearCrossEntropy, StoredLabelsGiveTheBitsOfThoseOnTheCpu) {
     const auto stored = [&](const std::vector<int32_t>& numbers) {
       return kernels::moved(Tensor::of(std::span<const int32_t>(numbers), Shape{std::ssize(numbers)}), simt);
     };
-    const auto run = [&](const Tensor& of, const Tensor& labelled_rows) {
-      const kernels::CrossEntropyOutputs outputs = {.loss = Tensor::empty({tokens}, DType::f32, simt),
-                                                    .entropy = Tensor::empty({tokens}, DType::f32, simt),
-                                                    .correct = Tensor::empty({tokens}, DType::u8, simt),
-                                                    .grad_hidden = Tensor::empty(x.shape(), DType::bf16, simt)};
+    // Two sequences, whose sums of grad_weight are cut at 128 labels: of the second many, few or none has one.
+    const int32_t ends[] = {0, 7, static_cast<int32_t>(tokens)};
+    const Tensor cu_seqlens = Tensor::of<int32_t>(ends, {3});
+    const auto of_first =
+        static_cast<int32_t>(std::count_if(rows.begin(), rows.end(), [](int32_t t) { return t < 7; }));
+    const int32_t of_sequences[] = {0, of_first, static_cast<int32_t>(rows.size())};
+    const Tensor bounds = Tensor::of<int32_t>(of_sequences, {3});
+    const auto run = [&](const Tensor& of, const kernels::LabelledRows& labelled, bool whole) {
+      const kernels::CrossEntropyOutputs outputs = {
+          .loss = Tensor::empty({tokens}, DType::f32, simt),
+          .entropy = Tensor::empty({tokens}, DType::f32, simt),
+          .correct = Tensor::empty({tokens}, DType::u8, simt),
+          .grad_hidden = Tensor::empty(x.shape(), DType::bf16, simt),
+          .grad_weight = whole ? Tensor::zeros(weight.shape(), DType::f32, simt) : Tensor()};
       kernels::linear_cross_entropy(outputs, {.hidden = x,
                                               .weight = kernels::moved(weight, simt),
                                               .labels = of,
+                                              .cu_seqlens = cu_seqlens,
                                               .scale = 0.25,
-                                              .labelled_rows = labelled_rows});
+                                              .labelled = labelled});
       std::string bytes;
-      for (const Tensor& output : {outputs.loss, outputs.entropy, outputs.correct, outputs.grad_hidden}) {
+      for (const Tensor& output :
+           {outputs.loss, outputs.entropy, outputs.correct, outputs.grad_hidden, outputs.grad_weight}) {
+        if (!output.defined()) continue;
         const Tensor there = kernels::moved(output, {});
         bytes.append(static_cast<const char*>(there.raw()), static_cast<size_t>(there.nbytes()));
       }
       return bytes;
     };
-    EXPECT_EQ(run(stored(of_rows), stored(rows)), run(labels, {})) << tokens << " tokens, " << of_ten << " of ten";
+    for (const bool whole : {false, tokens <= 300})
+      EXPECT_TRUE(run(stored(of_rows), {stored(rows), bounds}, whole) == run(labels, {}, whole))
+          << tokens << " tokens, " << of_ten << " of ten";
   }
 }
 
@@ -205,22 +219,24 @@ TEST(LinearCrossEntropy, StoredLabelsAreForDevicesAndOneOutsideTheVocabularyIsNa
   const Tensor of_rows = Tensor::of<int32_t>(labels, {3}), labelled = Tensor::of<int32_t>(rows, {3});
   const Tensor loss = Tensor::empty({4}, DType::f32, simt);
   kernels::linear_cross_entropy(
-      {.loss = loss}, {.hidden = on(x), .weight = on(weight), .labels = on(of_rows), .labelled_rows = on(labelled)});
+      {.loss = loss}, {.hidden = on(x), .weight = on(weight), .labels = on(of_rows), .labelled = {on(labelled)}});
   const Tensor found = kernels::moved(loss, {});
   EXPECT_EQ(found.data<float>()[0], 0.0f);
   EXPECT_FLOAT_EQ(found.data<float>()[1], std::log(10.0f));
   EXPECT_TRUE(std::isnan(found.data<float>()[2]) && std::isnan(found.data<float>()[3]));
   EXPECT_THROW(
       kernels::linear_cross_entropy({.loss = Tensor::empty({4}, DType::f32)},
-                                    {.hidden = x, .weight = weight, .labels = of_rows, .labelled_rows = labelled}),
+                                    {.hidden = x, .weight = weight, .labels = of_rows, .labelled = {labelled}}),
       ShapeError);
-  EXPECT_THROW(kernels::linear_cross_entropy(
-                   {.loss = loss, .grad_weight = on(Tensor::zeros({10, 8}, DType::f32))},
-                   {.hidden = on(x), .weight = on(weight), .labels = on(of_rows), .labelled_rows = on(labelled)}),
-               ShapeError);
+  const auto bounds = [](std::vector<int32_t> ends) { return Tensor::of<int32_t>(ends, {std::ssize(ends)}); };
+  for (const Tensor& bad : {Tensor(), bounds({0, 2}), bounds({1, 3}), on(bounds({0, 3}))})
+    EXPECT_THROW(kernels::linear_cross_entropy(
+                     {.loss = loss, .grad_weight = on(Tensor::zeros({10, 8}, DType::f32))},
+                     {.hidden = on(x), .weight = on(weight), .labels = on(of_rows), .labelled = {on(labelled), bad}}),
+                 ShapeError);
   EXPECT_THROW(
       kernels::linear_cross_entropy(
-          {.loss = loss}, {.hidden = on(x), .weight = on(weight), .labels = of_rows, .labelled_rows = on(labelled)}),
+          {.loss = loss}, {.hidden = on(x), .weight = on(weight), .labels = of_rows, .labelled = {on(labelled)}}),
       ShapeError);
 }
 

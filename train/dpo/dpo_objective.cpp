@@ -176,6 +176,10 @@ DpoObjective::DpoObjective(nn::Transformer& model, const DpoConfig& config, cons
     evaluation_.emplace(References{ReferenceLogps(reference(), *data.evaluation, config, config.ld_alpha),
                                    std::filesystem::path(config.output_dir) / "eval_ref_logps.safetensors"});
   if (parallel_.world_size() > 1) shared_ = model.trainable_parameters();
+  if (repeats_its_steps(model, config, parallel_)) {
+    tables_ = TrainedTables::of(model);
+    graphs_ = std::make_unique<StepGraphs>(model.device(), model.trainable_parameters());
+  }
   parallel_.expect_same("dataset", data.training.fingerprint(), "other rows");  // before they are shared
   if (reference_model_) return;
   if (!config.adapter.empty()) identity_ = adapter_hash(model, model.adapter().config, identity_);
@@ -211,10 +215,13 @@ void DpoObjective::keep(References& references) {
   references.from_file = true;
 }
 
-void DpoObjective::prepare(References& references, std::span<const int64_t> rows, const DataParallel& parallel) {
-  if (reference_model_) return references.logps.compute(rows, reference_);
+// Of each row when it first comes.
+bool DpoObjective::computes_references_when_asked() const {
+  return reference_model_ || (!starts_as_reference_ && !config_.precompute_ref_log_probs);
+}
+
+void DpoObjective::prepare(References& references, const DataParallel& parallel) {
   if (starts_as_reference_) return keep(references);
-  if (!config_.precompute_ref_log_probs) return references.logps.compute(rows, reference_);
   if (references.from_file) return;
   know_all(references, parallel);
   keep(references);
@@ -239,7 +246,7 @@ PairForwardOptions DpoObjective::policy_options(int64_t step, double loss_scale)
 }
 
 // What a step finds out of its pairs. Work of the host in the device's queue writes it, and owns it.
-struct DpoObjective::StepNumbers {
+struct DpoObjective::PairsOfStep {
   PreferenceLossOptions loss;
   StepPairs totals;
   std::vector<int64_t> rows;
@@ -272,12 +279,12 @@ struct DpoObjective::StepNumbers {
   }
 };
 
-std::shared_ptr<DpoObjective::StepNumbers> DpoObjective::numbers_of(std::span<const int64_t> rows,
-                                                                    std::span<const int64_t> own) const {
+std::shared_ptr<DpoObjective::PairsOfStep> DpoObjective::pairs_of(std::span<const int64_t> rows,
+                                                                  std::span<const int64_t> own) const {
   auto chosen_tokens = static_cast<double>(totals_of(data_.training, own).chosen_tokens);
   parallel_.sum(std::span(&chosen_tokens, 1));
   const auto begin = static_cast<size_t>(own.data() - rows.data());
-  return std::make_shared<StepNumbers>(StepNumbers{.loss = loss_,
+  return std::make_shared<PairsOfStep>(PairsOfStep{.loss = loss_,
                                                    .totals = {std::ssize(rows), static_cast<int64_t>(chosen_tokens)},
                                                    .rows = {rows.begin(), rows.end()},
                                                    .begin = begin,
@@ -289,17 +296,27 @@ std::shared_ptr<DpoObjective::StepNumbers> DpoObjective::numbers_of(std::span<co
 }
 
 // Losses that sort need every pair before the first gradient: one more pass, without gradients, where a step is cut.
-void DpoObjective::compare_pairs(const std::shared_ptr<StepNumbers>& numbers, std::span<const int64_t> own,
+PairPass DpoObjective::comparing(const std::shared_ptr<PairsOfStep>& step, std::span<const int64_t> own,
                                  PairForwardOptions options) const {
   options.measured = Measured::logps;
-  options.first_pair = static_cast<int64_t>(numbers->begin);
-  queue_pairs(model_, data_.training, own, config_, options, [numbers](size_t first, std::span<const PairSums> pairs) {
-    numbers->set(numbers->begin + first, pairs);
-  });
-  if (!parallel_.several()) return kernels::queue_host_work(model_.device(), [numbers] { numbers->compare(); });
-  kernels::synchronize(model_.device());
-  share_pairs(parallel_, numbers->sums, numbers->references, numbers->begin, numbers->end);
-  numbers->compare();
+  options.first_pair = static_cast<int64_t>(step->begin);
+  return pair_pass(model_, data_.training, own, config_, options,
+                   [step, alone = !parallel_.several(), count = own.size()](
+                       size_t first, std::span<const PairSums> pairs, std::span<PairGradient>) {
+                     step->set(step->begin + first, pairs);
+                     if (alone && first + pairs.size() == count) step->compare();
+                     return 0.0;
+                   });
+}
+
+// Of rows of the step that lie next to each other.
+PairPass DpoObjective::learning(const std::shared_ptr<PairsOfStep>& step, std::span<const int64_t> rows,
+                                PairForwardOptions options) const {
+  return pair_pass(model_, data_.training, rows, config_, options,
+                   [step, begin = static_cast<size_t>(options.first_pair)](
+                       size_t first, std::span<const PairSums> pairs, std::span<PairGradient> of_pairs) {
+                     return step->learn(begin + first, pairs, of_pairs);
+                   });
 }
 
 QueuedStep DpoObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
@@ -307,46 +324,96 @@ QueuedStep DpoObjective::accumulate(std::span<const int64_t> rows, int64_t step,
   if (set.stream() != nullptr && !rows.empty()) set.sequences_of_row(rows.back());  // read by all processes alike
   const auto [first_rank, last_rank] = parallel_.ranks();
   const std::span<const int64_t> own = rows_of_ranks(rows, {first_rank, last_rank}, parallel_.world_size());
-  prepare(training_, own, parallel_);
-  const std::shared_ptr<StepNumbers> numbers = numbers_of(rows, own);
-  PairForwardOptions options = policy_options(step, loss_scale);
-  if (loss_.compares_pairs() && rows.size() > 1) compare_pairs(numbers, own, options);
-  QueuedStep queued;
-  RankGradients gradients(parallel_, shared_);
-  for (int64_t rank = first_rank; rank < last_rank; ++rank) {
-    const std::span<const int64_t> of_rank = rows_of_rank(rows, rank, parallel_.world_size());
-    options.first_pair = of_rank.data() - rows.data();
-    const auto learn = [numbers, begin = static_cast<size_t>(options.first_pair)](
-                           size_t first, std::span<const PairSums> pairs, std::span<PairGradient> of_pairs) {
-      return numbers->learn(begin + first, pairs, of_pairs);
-    };
-    for (Tensor& loss : learn_pairs(model_, set, of_rank, config_, options, learn))
-      queued.losses.push_back(std::move(loss));
-    gradients.end_rank();
+  Passes passes;
+  if (computes_references_when_asked()) {
+    passes[reference_pass] = training_.logps.pass(own, reference_);
+  } else {
+    prepare(training_, parallel_);
   }
-  gradients.end_step();
+  const std::shared_ptr<PairsOfStep> pairs = pairs_of(rows, own);
+  PairForwardOptions options = policy_options(step, loss_scale);
+  const bool compares = loss_.compares_pairs() && rows.size() > 1;
+  if (compares) passes[comparing_pass] = comparing(pairs, own, options);
+  QueuedStep queued;
+  if (graphs_ != nullptr) {
+    passes[learning_pass] = learning(pairs, rows, options);
+    queue_repeatable(passes, step, loss_scale);
+    queued.losses = losses_;
+  } else {
+    for (const std::optional<PairPass>& pass : passes)
+      if (pass) queue_pairs(*pass, HostPart<PairWork>::of(pass->work));
+    if (compares) compare_over_processes(*pairs);
+    RankGradients gradients(parallel_, shared_);
+    for (int64_t rank = first_rank; rank < last_rank; ++rank) {
+      const std::span<const int64_t> of_rank = rows_of_rank(rows, rank, parallel_.world_size());
+      options.first_pair = of_rank.data() - rows.data();
+      const PairPass pass = learning(pairs, of_rank, options);
+      for (Tensor& loss : learn_pairs(pass, HostPart<PairWork>::of(pass.work)))
+        queued.losses.push_back(std::move(loss));
+      gradients.end_rank();
+    }
+    gradients.end_step();
+  }
   if (!rows.empty()) rows_learnt_ = rows.back() + 1;
-  queued.outcome = [this, numbers] { return outcome_of(*numbers); };
+  queued.outcome = [this, pairs] { return outcome_of(*pairs); };
   return queued;
 }
 
-// Once more over all of them: the sum's order depends neither on the cuts nor on the ranks.
-StepOutcome DpoObjective::outcome_of(StepNumbers& numbers) const {
+void DpoObjective::compare_over_processes(PairsOfStep& step) const {
+  if (!parallel_.several()) return;
   kernels::synchronize(model_.device());
-  share_pairs(parallel_, numbers.sums, numbers.references, numbers.begin, numbers.end);
-  const std::vector<PreferencePair> pairs = with_reference(numbers.sums, numbers.references);
+  share_pairs(parallel_, step.sums, step.references, step.begin, step.end);
+  step.compare();
+}
+
+// Fills losses_.
+void DpoObjective::queue_repeatable(const Passes& passes, int64_t step, double loss_scale) {
+  StepNumbers numbers(loss_scale, static_cast<uint32_t>(step), tables_);
+  for (const std::optional<PairPass>& pass : passes) {
+    numbers.separate();
+    if (!pass) continue;
+    for (const PairBatch& batch : pass->batches) numbers.add(batch.batch, batch.prefixes.lengths);
+  }
+  const auto queue = [&](StoredNumbers* stored) {
+    const auto work = [&](PassOfStep pass) {
+      return stored != nullptr ? work_in_graph_[pass] : HostPart<PairWork>::of(passes[pass]->work);
+    };
+    for (const PassOfStep pass : {reference_pass, comparing_pass})
+      if (passes[pass]) queue_pairs(*passes[pass], work(pass), stored);
+    losses_ = learn_pairs(*passes[learning_pass], work(learning_pass), stored);
+  };
+  if (!numbers.within(model_.config().vocab_size)) return queue(nullptr);
+  graphs_->run(numbers, queue, [&] {
+    for (size_t i = 0; i < pass_count; ++i) {
+      if (!passes[i]) continue;
+      kernels::queue_host_work(model_.device(),
+                               [place = work_in_graph_[i], work = passes[i]->work] { place.put(work); });
+    }
+  });
+}
+
+// Once more over all of them: the sum's order depends neither on the cuts nor on the ranks.
+StepOutcome DpoObjective::outcome_of(PairsOfStep& step) const {
+  kernels::synchronize(model_.device());
+  share_pairs(parallel_, step.sums, step.references, step.begin, step.end);
+  const std::vector<PreferencePair> pairs = with_reference(step.sums, step.references);
   std::vector<PairGradient> unused(pairs.size());
   StepOutcome outcome;
-  outcome.loss = preference_loss(pairs, numbers.totals, loss_, unused);
-  for (const PairSums& pair : numbers.sums) outcome.tokens += pair.tokens;
-  outcome.metrics = metrics_of(numbers.sums, pairs, config_.beta);
+  outcome.loss = preference_loss(pairs, step.totals, loss_, unused);
+  for (const PairSums& pair : step.sums) outcome.tokens += pair.tokens;
+  outcome.metrics = metrics_of(step.sums, pairs, config_.beta);
   return outcome;
 }
 
 Metrics DpoObjective::evaluate() {
   if (!evaluation_) return {};
   const std::vector<int64_t> rows = all_rows(*data_.evaluation);
-  prepare(*evaluation_, rows, {});  // the other processes do not evaluate
+  if (graphs_ != nullptr) graphs_->forget();
+  if (computes_references_when_asked()) {
+    evaluation_->logps.compute(rows, reference_);
+  } else {
+    prepare(*evaluation_, {});  // the other processes do not evaluate
+  }
   const std::vector<PairSums> sums = measure_pairs(model_, *data_.evaluation, rows, config_, measuring_options());
   const std::vector<PreferencePair> pairs = with_reference(sums, references_of(rows, evaluation_->logps));
   std::vector<PairGradient> unused(pairs.size());

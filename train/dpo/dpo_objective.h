@@ -14,6 +14,7 @@
 // made, which computes all rows then, or, with sync_ref_model, a second model that follows the first.
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -29,6 +30,7 @@
 #include "train/dpo/reference_logps.h"
 #include "train/objective.h"
 #include "train/reference_model.h"
+#include "train/step_graphs.h"
 
 namespace lathe::train {
 
@@ -48,6 +50,9 @@ class DpoObjective final : public Objective {
   // The same of all of eval_dataset, with the prefix eval_; aot sorts over all of it.
   Metrics evaluate() override;
 
+  // Null where no step is replayed.
+  const StepGraphs* graphs() const { return graphs_.get(); }
+
   // With sync_ref_model the reference follows the model, and is what a checkpoint keeps; of a stream also the place.
   void after_update(int64_t steps_done) override;
   std::string_view state_name() const override;
@@ -63,12 +68,20 @@ class DpoObjective final : public Objective {
   };
   void know_all(References& references, const DataParallel& parallel);
   void keep(References& references);
-  void prepare(References& references, std::span<const int64_t> rows, const DataParallel& parallel);
-  struct StepNumbers;
-  std::shared_ptr<StepNumbers> numbers_of(std::span<const int64_t> rows, std::span<const int64_t> own) const;
-  void compare_pairs(const std::shared_ptr<StepNumbers>& numbers, std::span<const int64_t> own,
+  bool computes_references_when_asked() const;
+  void prepare(References& references, const DataParallel& parallel);
+  struct PairsOfStep;
+  std::shared_ptr<PairsOfStep> pairs_of(std::span<const int64_t> rows, std::span<const int64_t> own) const;
+  // What a step's rows go through, in this order.
+  enum PassOfStep : size_t { reference_pass, comparing_pass, learning_pass, pass_count };
+  using Passes = std::array<std::optional<PairPass>, pass_count>;
+  PairPass comparing(const std::shared_ptr<PairsOfStep>& step, std::span<const int64_t> own,
                      PairForwardOptions options) const;
-  StepOutcome outcome_of(StepNumbers& numbers) const;
+  PairPass learning(const std::shared_ptr<PairsOfStep>& step, std::span<const int64_t> rows,
+                    PairForwardOptions options) const;
+  void compare_over_processes(PairsOfStep& step) const;
+  void queue_repeatable(const Passes& passes, int64_t step, double loss_scale);
+  StepOutcome outcome_of(PairsOfStep& step) const;
   PairForwardOptions measuring_options() const;
   PairForwardOptions policy_options(int64_t step, double loss_scale) const;
   const nn::Transformer& reference() const { return reference_model_ ? reference_model_->model() : model_; }
@@ -87,6 +100,10 @@ class DpoObjective final : public Objective {
   std::optional<ReferenceModel> reference_model_;  // with sync_ref_model
   References training_;
   std::optional<References> evaluation_;  // of the main process
+  TrainedTables tables_;
+  std::unique_ptr<StepGraphs> graphs_;
+  std::array<HostPart<PairWork>, pass_count> work_in_graph_;
+  std::vector<Tensor> losses_;  // of the step that was queued last by graphs_; a replay writes to the same memory
 };
 
 }  // namespace lathe::train

@@ -17,6 +17,7 @@ enum class PromptRows { once, twice };
 struct PairBatch {
   MicroBatch batch;
   autograd::SharedPrefixes prefixes;
+  size_t first = 0;  // its first row among those that were cut into forwards
 };
 
 // Shared are the tokens that both begin with and that neither learns from: not the prompt's last, which predicts

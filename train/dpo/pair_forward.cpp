@@ -40,18 +40,18 @@ double value_of(const Tensor& tensor, size_t i) {
   return tensor.dtype() == DType::f64 ? tensor.data<double>()[i] : static_cast<double>(tensor.data<float>()[i]);
 }
 
-// What the host makes of a forward once the device has done it. Everything is the host's.
+// What the host makes sums of, and gradients from, once the device has done a forward: of every step of its shape.
+// Everything is the host's.
 struct PairNumbers {
   // Copies that are queued; undefined what was not asked for.
   Tensor logprobs, entropy, correct, logits, log_sum_sq_probs;
-  Tensor labels, cu_seqlens;
+  Tensor cu_seqlens;
   std::vector<int32_t> prefix_lengths;
   std::optional<double> ld_alpha;
-  std::vector<int64_t> tail_begins;  // with ld_alpha
   double vocabulary = 0;
 
-  std::vector<PairSums> sums() const {
-    const auto label = labels.span<int32_t>(), bounds = cu_seqlens.span<int32_t>();
+  std::vector<PairSums> sums(const PairWork::Forward& of) const {
+    const auto label = of.labels.span<int32_t>(), bounds = cu_seqlens.span<int32_t>();
     std::vector<PairSums> all(bounds.size() / 2);
     for (size_t s = 0; s + 1 < bounds.size(); ++s) {
       PairSums& pair = all[s / 2];
@@ -62,7 +62,7 @@ struct PairNumbers {
         if (label[t] == kernels::ignored_label) continue;
         const double logprob = value_of(logprobs, t);
         ++completion.tokens;
-        (ld_alpha && static_cast<int64_t>(t) >= tail_begins[s] ? tail : completion.logps) += logprob;
+        (ld_alpha && static_cast<int64_t>(t) >= of.tail_begins[s] ? tail : completion.logps) += logprob;
         completion.unweighted_logps += logprob;
         if (log_sum_sq_probs.defined()) completion.aligned_logps += logprob - value_of(log_sum_sq_probs, t);
         if (!entropy.defined()) continue;
@@ -76,7 +76,8 @@ struct PairNumbers {
   }
 
   // scale · ∂loss/∂log p of each token.
-  void spread(std::span<const PairGradient> gradients, double scale, const Tensor& of_tokens) const {
+  void spread(std::span<const PairGradient> gradients, double scale, const PairWork::Forward& of,
+              const Tensor& of_tokens) const {
     const auto set = [&](int64_t begin, int64_t end, double gradient) {
       for (int64_t t = begin; t < end; ++t) {
         if (of_tokens.dtype() == DType::f64) {
@@ -95,8 +96,8 @@ struct PairNumbers {
         continue;
       }
       const double unweighted = s % 2 == 0 ? pair.chosen_unweighted : 0;
-      set(bounds[s], tail_begins[s], gradient + unweighted);
-      set(tail_begins[s], bounds[s + 1], *ld_alpha * gradient + unweighted);
+      set(bounds[s], of.tail_begins[s], gradient + unweighted);
+      set(of.tail_begins[s], bounds[s + 1], *ld_alpha * gradient + unweighted);
     }
   }
 };
@@ -119,40 +120,49 @@ std::vector<int64_t> tails_of(const PairBatch& pairs) {
   return begins;
 }
 
-// One forward over rows of a set.
+// Dropout drops other elements of each sequence.
+PromptRows prompts_of(const PairForwardOptions& options) {
+  return options.forward.adapter.training ? PromptRows::twice : PromptRows::once;
+}
+
+// One forward of a pass.
 class PairForward {
  public:
-  PairForward(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
-              int32_t first_sample, const PairForwardOptions& options, const Tensor& vocabulary_sum)
-      : model_(model),
-        loss_scale_(options.loss_scale),
-        unit_(std::min(options.loss_scale, largest_unit)),
-        pairs_(make_pair_batch(pairs, rows, first_sample, prompts_of(options))),
-        attention_(model.config(), pairs_.prefixes) {
+  PairForward(const PairPass& pass, const PairBatch& batch, ForwardInputs inputs, const Tensor& vocabulary_sum)
+      : model_(*pass.model),
+        loss_scale_(pass.options.loss_scale),
+        unit_(std::min(pass.options.loss_scale, largest_unit)),
+        batch_(batch),
+        inputs_(std::move(inputs)),
+        attention_(model_.config(), batch.prefixes) {
     const kernels::ProfilerRange range("forward");
+    const PairForwardOptions& options = pass.options;
     if (options.adapter)
-      pairs_.batch.tokens.adapters.assign(static_cast<size_t>(pairs_.batch.tokens.layout.sequences()),
-                                          *options.adapter);
-    hidden_ = model.forward(pairs_.batch.tokens, attention_, options.forward);
+      inputs_.tokens.adapters.assign(static_cast<size_t>(inputs_.tokens.layout.sequences()), *options.adapter);
+    nn::ForwardOptions forward = options.forward;
+    forward.adapter.stored_dropout_step = inputs_.dropout_step;
+    hidden_ = model_.forward(inputs_.tokens, attention_, forward);
     project(options);
     take_numbers(options, vocabulary_sum);
   }
 
   const std::shared_ptr<const PairNumbers>& numbers() const { return numbers_; }
 
-  // Back from what `learn` will make of the numbers; gives its share of the loss.
-  Tensor backward(size_t first, const LearnPairs& learn) {
+  // Back from what the host will make of the numbers; gives its share of the loss.
+  Tensor backward(size_t forward, const HostPart<PairWork>& work) {
     const kernels::ProfilerRange range("backward");
     const Device device = hidden_.value().device();
     const Tensor of_tokens = kernels::host_tensor({hidden_.dim(0)}, logprobs_.dtype(), device);
     const Tensor share = kernels::host_tensor({1}, DType::f32, device);
     const double scale = unit_gradient_.defined() ? loss_scale_ / unit_ : loss_scale_;
-    kernels::queue_host_work(device, [numbers = numbers_, learn, first, scale, of_tokens, share] {
-      const std::vector<PairSums> sums = numbers->sums();
-      std::vector<PairGradient> gradients(sums.size());
-      share.data<float>()[0] = finite_mark(learn(first, sums, gradients));
-      numbers->spread(gradients, scale, of_tokens);
-    });
+    kernels::queue_host_work(device,
+                             [numbers = numbers_, work, forward, first = batch_.first, scale, of_tokens, share] {
+                               const PairWork::Forward& of = work->forwards[forward];
+                               const std::vector<PairSums> sums = numbers->sums(of);
+                               std::vector<PairGradient> gradients(sums.size());
+                               share.data<float>()[0] = finite_mark(work->made(first, sums, gradients));
+                               numbers->spread(gradients, scale, of, of_tokens);
+                             });
     Tensor share_there = kernels::queued_to_device(share, device);
     const Tensor cotangent = kernels::queued_to_device(of_tokens, device);
     if (unit_gradient_.defined()) {
@@ -165,11 +175,6 @@ class PairForward {
   }
 
  private:
-  // Dropout drops other elements of each sequence.
-  static PromptRows prompts_of(const PairForwardOptions& options) {
-    return options.forward.adapter.training ? PromptRows::twice : PromptRows::once;
-  }
-
   // A completion's tokens all have the gradient of its sum. So where the projection is frozen, the gradient of hidden
   // is made beside the log-probabilities, as for a sum of unit_ to each, while the logits are at hand; the loss then
   // scales its rows. A projection that trains computes the logits again in the backward.
@@ -177,10 +182,9 @@ class PairForward {
     const autograd::LinearWeight& weight = model_.output_weight();
     const bool everything = options.measured == Measured::everything;
     if (weight.dense().requires_grad() && autograd::grad_enabled()) {
-      logprobs_ =
-          autograd::token_logprobs(hidden_, weight, pairs_.batch.labels, pairs_.batch.tokens.layout, model_.softcap(),
-                                   1.0f, everything ? &entropy_ : nullptr, everything ? &correct_ : nullptr,
-                                   options.aligned_logps ? &log_sum_sq_probs_ : nullptr);
+      logprobs_ = autograd::token_logprobs(hidden_, weight, inputs_.labels, inputs_.tokens.layout, model_.softcap(),
+                                           1.0f, everything ? &entropy_ : nullptr, everything ? &correct_ : nullptr,
+                                           options.aligned_logps ? &log_sum_sq_probs_ : nullptr, inputs_.labelled);
       return;
     }
     const Tensor& hidden = hidden_.value();
@@ -196,21 +200,20 @@ class PairForward {
       outputs.grad_hidden = unit_gradient_ = Tensor::empty(hidden.shape(), hidden.dtype(), hidden.device());
     kernels::linear_cross_entropy(outputs, {.hidden = hidden,
                                             .weight = weight.value(),
-                                            .labels = pairs_.batch.labels,
-                                            .cu_seqlens = pairs_.batch.tokens.layout.cu_seqlens,
+                                            .labels = inputs_.labels,
+                                            .cu_seqlens = inputs_.tokens.layout.cu_seqlens,
                                             .scale = -unit_,  // log p = −loss
-                                            .softcap = model_.softcap()});
+                                            .softcap = model_.softcap(),
+                                            .labelled = inputs_.labelled});
     kernels::scale(loss, loss, -1.0);
     logprobs_ = loss;
   }
 
   void take_numbers(const PairForwardOptions& options, const Tensor& vocabulary_sum) {
     auto numbers = std::make_shared<PairNumbers>();
-    numbers->labels = pairs_.batch.labels;
-    numbers->cu_seqlens = pairs_.batch.tokens.layout.cu_seqlens;
-    numbers->prefix_lengths = pairs_.prefixes.lengths;
+    numbers->cu_seqlens = inputs_.tokens.layout.cu_seqlens;
+    numbers->prefix_lengths = batch_.prefixes.lengths;
     numbers->ld_alpha = options.ld_alpha;
-    if (options.ld_alpha) numbers->tail_begins = tails_of(pairs_);
     numbers->vocabulary = static_cast<double>(model_.output_weight().rows());
     numbers->logprobs = kernels::queued_to_host(logprobs_.value());
     if (options.aligned_logps) numbers->log_sum_sq_probs = kernels::queued_to_host(log_sum_sq_probs_);
@@ -226,7 +229,8 @@ class PairForward {
 
   const nn::Transformer& model_;
   double loss_scale_, unit_;
-  PairBatch pairs_;
+  const PairBatch& batch_;
+  ForwardInputs inputs_;
   nn::SharedPrefixAttention attention_;
   autograd::Variable hidden_, logprobs_;
   Tensor entropy_, correct_, log_sum_sq_probs_;
@@ -235,48 +239,64 @@ class PairForward {
 };
 
 template <class PerForward>
-void for_each_forward(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
-                      const TrainingSettings& settings, const PairForwardOptions& options, PerForward per_forward) {
-  const Tensor vocabulary_sum = options.measured == Measured::everything ? summed_rows(model) : Tensor();
-  size_t first = 0;
-  for (const auto& cut :
-       cut_pairs(pairs, rows, settings.per_device_train_batch_size, settings.max_tokens_per_forward)) {
-    PairForward forward(model, pairs, cut, static_cast<int32_t>(2 * (options.first_pair + static_cast<int64_t>(first))),
-                        options, vocabulary_sum);
-    per_forward(first, forward);
-    first += cut.size();
+void for_each_forward(const PairPass& pass, StoredNumbers* stored, PerForward per_forward) {
+  const Tensor vocabulary_sum = pass.options.measured == Measured::everything ? summed_rows(*pass.model) : Tensor();
+  for (size_t i = 0; i < pass.batches.size(); ++i) {
+    const PairBatch& batch = pass.batches[i];
+    PairForward forward(pass, batch, inputs_of(batch.batch, stored), vocabulary_sum);
+    per_forward(i, forward);
   }
 }
 
 }  // namespace
 
-void queue_pairs(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
-                 const TrainingSettings& settings, const PairForwardOptions& options, const FoundPairs& found) {
+PairPass pair_pass(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
+                   const TrainingSettings& settings, const PairForwardOptions& options, MadeOfPairs made) {
+  PairPass pass{.model = &model, .options = options, .batches = {}, .work = {}};
+  PairWork work;
+  work.made = std::move(made);
+  size_t first = 0;
+  for (const auto& cut :
+       cut_pairs(pairs, rows, settings.per_device_train_batch_size, settings.max_tokens_per_forward)) {
+    const int64_t first_pair = options.first_pair + static_cast<int64_t>(first);
+    PairBatch batch = make_pair_batch(pairs, cut, static_cast<int32_t>(2 * first_pair), prompts_of(options));
+    batch.first = first;
+    first += cut.size();
+    work.forwards.push_back({batch.batch.labels, options.ld_alpha ? tails_of(batch) : std::vector<int64_t>()});
+    pass.batches.push_back(std::move(batch));
+  }
+  pass.work = std::make_shared<const PairWork>(std::move(work));
+  return pass;
+}
+
+void queue_pairs(const PairPass& pass, const HostPart<PairWork>& work, StoredNumbers* stored) {
   const autograd::NoGradScope no_grad;
-  for_each_forward(model, pairs, rows, settings, options, [&](size_t first, const PairForward& forward) {
-    kernels::queue_host_work(model.device(),
-                             [numbers = forward.numbers(), found, first] { found(first, numbers->sums()); });
+  for_each_forward(pass, stored, [&](size_t i, const PairForward& forward) {
+    kernels::queue_host_work(pass.model->device(),
+                             [numbers = forward.numbers(), work, i, first = pass.batches[i].first] {
+                               work->made(first, numbers->sums(work->forwards[i]), {});
+                             });
   });
+}
+
+std::vector<Tensor> learn_pairs(const PairPass& pass, const HostPart<PairWork>& work, StoredNumbers* stored) {
+  std::vector<Tensor> losses;
+  for_each_forward(pass, stored, [&](size_t i, PairForward& forward) { losses.push_back(forward.backward(i, work)); });
+  return losses;
 }
 
 std::vector<PairSums> measure_pairs(const nn::Transformer& model, const TrainingSet& pairs,
                                     std::span<const int64_t> rows, const TrainingSettings& settings,
                                     const PairForwardOptions& options) {
   const auto result = std::make_shared<std::vector<PairSums>>(rows.size());
-  queue_pairs(model, pairs, rows, settings, options, [result](size_t first, std::span<const PairSums> sums) {
-    std::ranges::copy(sums, result->begin() + static_cast<std::ptrdiff_t>(first));
-  });
+  const PairPass pass = pair_pass(model, pairs, rows, settings, options,
+                                  [result](size_t first, std::span<const PairSums> sums, std::span<PairGradient>) {
+                                    std::ranges::copy(sums, result->begin() + static_cast<std::ptrdiff_t>(first));
+                                    return 0.0;
+                                  });
+  queue_pairs(pass, HostPart<PairWork>::of(pass.work));
   kernels::synchronize(model.device());
   return *result;
-}
-
-std::vector<Tensor> learn_pairs(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
-                                const TrainingSettings& settings, const PairForwardOptions& options,
-                                const LearnPairs& learn) {
-  std::vector<Tensor> losses;
-  for_each_forward(model, pairs, rows, settings, options,
-                   [&](size_t first, PairForward& forward) { losses.push_back(forward.backward(first, learn)); });
-  return losses;
 }
 
 }  // namespace lathe::train

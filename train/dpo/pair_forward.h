@@ -4,14 +4,17 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "nn/transformer.h"
+#include "train/dpo/pair_batch.h"
 #include "train/dpo/preference_loss.h"
 #include "train/settings/training_settings.h"
+#include "train/step_graphs.h"
 #include "train/training_set.h"
 
 namespace lathe::train {
@@ -44,22 +47,40 @@ struct PairForwardOptions {
   int64_t first_pair = 0;               // the number of the first row within its step, which random numbers go by
 };
 
-// Each row of `pairs` has two sequences, the chosen one first. Without gradients. Waits for the device.
+// What is made of the pairs of a forward: `made` gets the index of its first row and its pairs, and where the pass goes
+// back also room for ∂loss/∂logps of each; it gives their share of the loss.
+using MadeOfPairs = std::function<double(size_t first, std::span<const PairSums> pairs, std::span<PairGradient>)>;
+
+// What work of the host needs to know of a pass, forward by forward.
+struct PairWork {
+  struct Forward {
+    Tensor labels;
+    std::vector<int64_t> tail_begins;  // with ld_alpha
+  };
+  std::vector<Forward> forwards;
+  MadeOfPairs made;
+};
+
+// Rows of a set on their way through a model, cut into forwards. Each row has two sequences, the chosen one first.
+struct PairPass {
+  const nn::Transformer* model;
+  PairForwardOptions options;
+  std::vector<PairBatch> batches;
+  std::shared_ptr<const PairWork> work;
+};
+PairPass pair_pass(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
+                   const TrainingSettings& settings, const PairForwardOptions& options, MadeOfPairs made);
+
+// Queues a pass without gradients; what is made of its pairs is work of the host in the device's queue, whose rules
+// hold for it (kernels/cuda/host_work.h), and is found in `work`: the pass's own, or that of the step that runs.
+void queue_pairs(const PairPass& pass, const HostPart<PairWork>& work, StoredNumbers* stored = nullptr);
+// And back through the model. The result has a tensor for each forward, on the device, which is finite where its share
+// of the loss is.
+std::vector<Tensor> learn_pairs(const PairPass& pass, const HostPart<PairWork>& work, StoredNumbers* stored = nullptr);
+
+// Without gradients. Waits for the device.
 std::vector<PairSums> measure_pairs(const nn::Transformer& model, const TrainingSet& pairs,
                                     std::span<const int64_t> rows, const TrainingSettings& settings,
                                     const PairForwardOptions& options);
-
-// The same, queued: of each forward `found` gets the index of its first row and its pairs, as work of the host in the
-// device's queue, whose rules hold for it (kernels/cuda/host_work.h).
-using FoundPairs = std::function<void(size_t first, std::span<const PairSums> pairs)>;
-void queue_pairs(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
-                 const TrainingSettings& settings, const PairForwardOptions& options, const FoundPairs& found);
-
-// As queue_pairs, and back: `learn` also gets room for ∂loss/∂logps of each pair, and gives the pairs' share of the
-// loss. The result has a tensor for each forward, on the device, which is finite where that share is.
-using LearnPairs = std::function<double(size_t first, std::span<const PairSums> pairs, std::span<PairGradient>)>;
-std::vector<Tensor> learn_pairs(const nn::Transformer& model, const TrainingSet& pairs, std::span<const int64_t> rows,
-                                const TrainingSettings& settings, const PairForwardOptions& options,
-                                const LearnPairs& learn);
 
 }  // namespace lathe::train

@@ -26,23 +26,29 @@ std::string mark(uint64_t identity, const TrainingSet& pairs, const Tensor& chos
 
 }  // namespace
 
-void ReferenceLogps::compute(std::span<const int64_t> rows, const std::optional<std::string>& adapter) {
+std::optional<PairPass> ReferenceLogps::pass(std::span<const int64_t> rows, const std::optional<std::string>& adapter) {
   std::set<int64_t> unknown;
   for (const int64_t row : rows)
     if (!asked_[static_cast<size_t>(row)]) unknown.insert(row);
   const std::vector<int64_t> missing(unknown.begin(), unknown.end());
-  if (missing.empty()) return;
+  if (missing.empty()) return {};
   PairForwardOptions options;
   options.adapter = adapter;
   options.measured = Measured::logps;
   options.ld_alpha = ld_alpha_;
   for (const int64_t row : missing) asked_[static_cast<size_t>(row)] = true;
-  queue_pairs(model_, pairs_, missing, settings_, options,
-              [known = known_, missing](size_t first, std::span<const PairSums> sums) {
-                for (size_t i = 0; i < sums.size(); ++i)
-                  (*known)[static_cast<size_t>(missing[first + i])] =
-                      ReferencePair{sums[i].chosen.logps, sums[i].rejected.logps};
-              });
+  return pair_pass(model_, pairs_, missing, settings_, options,
+                   [known = known_, missing](size_t first, std::span<const PairSums> sums, std::span<PairGradient>) {
+                     for (size_t i = 0; i < sums.size(); ++i)
+                       (*known)[static_cast<size_t>(missing[first + i])] =
+                           ReferencePair{sums[i].chosen.logps, sums[i].rejected.logps};
+                     return 0.0;
+                   });
+}
+
+void ReferenceLogps::compute(std::span<const int64_t> rows, const std::optional<std::string>& adapter) {
+  if (const std::optional<PairPass> missing = pass(rows, adapter))
+    queue_pairs(*missing, HostPart<PairWork>::of(missing->work));
 }
 
 void ReferenceLogps::compute_all(const std::optional<std::string>& adapter, const DataParallel& parallel) {

@@ -34,11 +34,13 @@ class ReferenceLogps {
 
   // By row; what is not known is not there.
   using Values = std::vector<std::optional<ReferencePair>>;
-  // For work of the host (kernels/cuda/host_work.h) that is queued after compute().
+  // For work of the host (kernels/cuda/host_work.h) that is queued after pass() or compute().
   std::shared_ptr<const Values> values() const { return known_; }
 
-  // Queues what is missing of these rows, with the model as it is now: there when the device has been waited for.
-  // `adapter` as in PairForwardOptions.
+  // What computes these rows, where they are not known, with the model as it is then: to be queued (queue_pairs), and
+  // from now on asked for. Not given where nothing is missing. `adapter` as in PairForwardOptions.
+  std::optional<PairPass> pass(std::span<const int64_t> rows, const std::optional<std::string>& adapter);
+  // The same, queued: there when the device has been waited for.
   void compute(std::span<const int64_t> rows, const std::optional<std::string>& adapter);
   // Of every row, waited for. Several processes do it together, each its part of the rows.
   void compute_all(const std::optional<std::string>& adapter, const DataParallel& parallel = {});

@@ -59,6 +59,10 @@ GrpoObjective::GrpoObjective(nn::Transformer& model, const GrpoConfig& config, c
       reference_(policy_ ? reference_adapter : ""),
       sampler_(model, rollout_options(config, data, text, policy_, parallel)) {
   if (parallel_.world_size() > 1) shared_ = model.trainable_parameters();
+  if (repeats_its_steps(model, config, parallel_)) {
+    tables_ = TrainedTables::of(model);
+    graphs_ = std::make_unique<StepGraphs>(model.device(), model.trainable_parameters());
+  }
   if (config.beta != 0 && trains_whole_weights(model)) {
     reference_model_.emplace(model, config, config.sync_ref_model ? FollowsTheModel::yes : FollowsTheModel::no);
     policy_ = reference_ = std::nullopt;
@@ -79,6 +83,7 @@ PolicyForwardOptions GrpoObjective::forward_options(const std::optional<std::str
 }
 
 GrpoObjective::Answers GrpoObjective::answer(const Draw& draw) {
+  if (graphs_ != nullptr) graphs_->forget();
   if (draw.set.stream() != nullptr && !draw.rows.empty())
     draw.set.sequences_of_row(draw.rows.back());  // read by all processes alike
   Answers answers;
@@ -184,16 +189,28 @@ std::span<const ScoredRollout> GrpoObjective::completions_of(int64_t step) const
 }
 
 // The quantile of entropies is the whole step's, known before its first gradient: one more pass, without gradients.
-void GrpoObjective::measure_entropies(const std::shared_ptr<PolicyStep>& learnt, PolicyForwardOptions options) const {
+PolicyPass GrpoObjective::measuring_entropies(const std::shared_ptr<PolicyStep>& learnt,
+                                              PolicyForwardOptions options) const {
   const auto [begin, end] = learnt->part_of(parallel_, parallel_.ranks());
   options.first_sample = static_cast<int32_t>(begin);
-  queue_completions(
-      model_, learnt->sequences().subspan(begin, end - begin), config_, options,
-      [learnt, first = begin](size_t i, const CompletionTokens& tokens) { learnt->set(first + i, tokens); });
-  if (!parallel_.several()) return kernels::queue_host_work(model_.device(), [learnt] { learnt->set_entropy_floor(); });
-  kernels::synchronize(model_.device());
-  learnt->share(parallel_);
-  learnt->set_entropy_floor();
+  return policy_pass(model_, learnt->sequences().subspan(begin, end - begin), config_, options,
+                     [learnt, first = begin, last = end - 1, alone = !parallel_.several()](
+                         size_t i, const CompletionTokens& tokens, CompletionGradients) {
+                       learnt->set(first + i, tokens);
+                       if (alone && first + i == last) learnt->set_entropy_floor();
+                       return 0.0;
+                     });
+}
+
+PolicyPass GrpoObjective::learning(const std::shared_ptr<PolicyStep>& learnt, std::pair<size_t, size_t> sequences,
+                                   PolicyForwardOptions options) const {
+  options.first_sample = static_cast<int32_t>(sequences.first);
+  return policy_pass(
+      model_, learnt->sequences().subspan(sequences.first, sequences.second - sequences.first), config_, options,
+      [learnt, first = sequences.first](size_t i, const CompletionTokens& tokens, CompletionGradients room) {
+        learnt->set(first + i, tokens);
+        return learnt->gradients_of(first + i, room);
+      });
 }
 
 QueuedStep GrpoObjective::learn(int64_t step, double loss_scale) {
@@ -201,28 +218,65 @@ QueuedStep GrpoObjective::learn(int64_t step, double loss_scale) {
   PolicyForwardOptions options = forward_options(policy_, step);
   options.entropy_gradients = config_.entropy_coef != 0;
   options.loss_scale = loss_scale;
-  if (config_.top_entropy_quantile < 1) measure_entropies(learnt, options);
+  Passes passes;
+  if (config_.top_entropy_quantile < 1) passes[entropy_pass] = measuring_entropies(learnt, options);
   QueuedStep queued;
-  RankGradients gradients(parallel_, shared_);
-  for (auto [rank, last] = parallel_.ranks(); rank < last; ++rank) {
-    const auto [begin, end] = learnt->part_of(parallel_, {rank, rank + 1});
-    options.first_sample = static_cast<int32_t>(begin);
-    const auto learn_one = [learnt, first = begin](size_t i, const CompletionTokens& tokens, CompletionGradients room) {
-      learnt->set(first + i, tokens);
-      return learnt->gradients_of(first + i, room);
-    };
-    for (Tensor& loss :
-         learn_completions(model_, learnt->sequences().subspan(begin, end - begin), config_, options, learn_one))
-      queued.losses.push_back(std::move(loss));
-    gradients.end_rank();
+  if (graphs_ != nullptr) {
+    passes[learning_pass] = learning(learnt, {0, learnt->sequences().size()}, options);
+    queue_repeatable(passes, step, loss_scale);
+    queued.losses = losses_;
+  } else {
+    if (const auto& pass = passes[entropy_pass]) {
+      queue_completions(*pass, HostPart<PolicyWork>::of(pass->work));
+      share_entropies(*learnt);
+    }
+    RankGradients gradients(parallel_, shared_);
+    for (auto [rank, last] = parallel_.ranks(); rank < last; ++rank) {
+      const PolicyPass pass = learning(learnt, learnt->part_of(parallel_, {rank, rank + 1}), options);
+      for (Tensor& loss : learn_completions(pass, HostPart<PolicyWork>::of(pass.work)))
+        queued.losses.push_back(std::move(loss));
+      gradients.end_rank();
+    }
+    gradients.end_step();
   }
-  gradients.end_step();
   queued.outcome = [this, learnt, is_first_of_draw = step % updates_per_rows() == 0] {
     kernels::synchronize(model_.device());
     learnt->share(parallel_);
     return learnt->outcome(is_first_of_draw);
   };
   return queued;
+}
+
+void GrpoObjective::share_entropies(PolicyStep& learnt) const {
+  if (!parallel_.several()) return;
+  kernels::synchronize(model_.device());
+  learnt.share(parallel_);
+  learnt.set_entropy_floor();
+}
+
+// Fills losses_.
+void GrpoObjective::queue_repeatable(const Passes& passes, int64_t step, double loss_scale) {
+  StepNumbers numbers(loss_scale, static_cast<uint32_t>(step), tables_);
+  for (const std::optional<PolicyPass>& pass : passes) {
+    numbers.separate();
+    if (!pass) continue;
+    for (const MicroBatch& batch : pass->batches) numbers.add(batch);
+  }
+  const auto queue = [&](StoredNumbers* stored) {
+    const auto work = [&](PassOfStep pass) {
+      return stored != nullptr ? work_in_graph_[pass] : HostPart<PolicyWork>::of(passes[pass]->work);
+    };
+    if (passes[entropy_pass]) queue_completions(*passes[entropy_pass], work(entropy_pass), stored);
+    losses_ = learn_completions(*passes[learning_pass], work(learning_pass), stored);
+  };
+  if (!numbers.within(model_.config().vocab_size)) return queue(nullptr);
+  graphs_->run(numbers, queue, [&] {
+    for (size_t i = 0; i < pass_count; ++i) {
+      if (!passes[i]) continue;
+      kernels::queue_host_work(model_.device(),
+                               [place = work_in_graph_[i], work = passes[i]->work] { place.put(work); });
+    }
+  });
 }
 
 Metrics GrpoObjective::evaluate() {

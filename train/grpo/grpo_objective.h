@@ -10,6 +10,7 @@
 // What they find out goes to all of them, so that advantages, the loss and every metric are over all on every rank.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -27,6 +28,7 @@
 #include "train/objective.h"
 #include "train/reference_model.h"
 #include "train/report.h"
+#include "train/step_graphs.h"
 
 namespace lathe::train {
 
@@ -61,6 +63,8 @@ class GrpoObjective final : public Objective {
   void load_state(const std::filesystem::path& folder) override;
   void share_state() override;
 
+  // Null where no step is replayed.
+  const StepGraphs* graphs() const { return graphs_.get(); }
   // The newest completions with their rewards, for the report.
   const std::vector<SampleRow>& samples() const { return samples_; }
 
@@ -84,7 +88,14 @@ class GrpoObjective final : public Objective {
   QueuedStep learn(int64_t step, double loss_scale);
   void add_reference(std::vector<ScoredRollout>& completions, std::span<const data::PromptRow> prompts,
                      int64_t num_generations) const;
-  void measure_entropies(const std::shared_ptr<PolicyStep>& learnt, PolicyForwardOptions options) const;
+  PolicyPass measuring_entropies(const std::shared_ptr<PolicyStep>& learnt, PolicyForwardOptions options) const;
+  PolicyPass learning(const std::shared_ptr<PolicyStep>& learnt, std::pair<size_t, size_t> sequences,
+                      PolicyForwardOptions options) const;
+  // What a step's sequences go through, in this order.
+  enum PassOfStep : size_t { entropy_pass, learning_pass, pass_count };
+  using Passes = std::array<std::optional<PolicyPass>, pass_count>;
+  void share_entropies(PolicyStep& learnt) const;
+  void queue_repeatable(const Passes& passes, int64_t step, double loss_scale);
   PolicyForwardOptions forward_options(const std::optional<std::string>& adapter, int64_t step) const;
 
   nn::Transformer& model_;
@@ -98,7 +109,11 @@ class GrpoObjective final : public Objective {
   std::optional<ReferenceModel> reference_model_;  // where beta is not 0 and whole weights are trained
   RolloutSampler sampler_;
   GenerationBatch batch_;
-  int64_t rows_drawn_ = 0;  // of a stream
+  TrainedTables tables_;
+  std::unique_ptr<StepGraphs> graphs_;
+  std::array<HostPart<PolicyWork>, pass_count> work_in_graph_;
+  std::vector<Tensor> losses_;  // of the step that was queued last by graphs_; a replay writes to the same memory
+  int64_t rows_drawn_ = 0;      // of a stream
   std::vector<SampleRow> samples_;
 };
 

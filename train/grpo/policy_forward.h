@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -10,6 +11,8 @@
 
 #include "nn/transformer.h"
 #include "train/settings/training_settings.h"
+#include "train/step_graphs.h"
+#include "train/training_set.h"
 
 namespace lathe::train {
 
@@ -36,21 +39,39 @@ struct CompletionGradients {
   std::span<double> logprobs, entropies;
 };
 
-// Queues the sequences in forwards as the settings cut them. For each, in order, `learn` gets its index, its tokens,
-// and room for their gradients, zeros, and gives its part of the loss, as work of the host in the device's queue, whose
-// rules hold for it (kernels/cuda/host_work.h); after each forward they go back through the model. Nothing of a
-// sequence depends on the cuts. The result has a tensor for each forward, on the device, which is finite where its loss
-// is.
-using LearnCompletion = std::function<double(size_t, const CompletionTokens&, CompletionGradients)>;
-std::vector<Tensor> learn_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
-                                      const TrainingSettings& settings, const PolicyForwardOptions& options,
-                                      const LearnCompletion& learn);
+// What is made of the completions of a forward: of each, in order, `made` gets its index, its tokens, and where the pass
+// goes back also room for their gradients, zeros; it gives its part of the loss.
+using MadeOfCompletion = std::function<double(size_t, const CompletionTokens&, CompletionGradients)>;
 
+// Where the tokens of a completion are predicted among those of a forward.
+struct Predictions {
+  size_t sequence, first, count;
+};
+
+// What work of the host needs to know of a pass.
+struct PolicyWork {
+  std::vector<std::vector<Predictions>> forwards;
+  MadeOfCompletion made;
+};
+
+// Sequences on their way through a model, in forwards as the settings cut them. Nothing of a sequence depends on the
+// cuts.
+struct PolicyPass {
+  const nn::Transformer* model;
+  PolicyForwardOptions options;
+  std::vector<MicroBatch> batches;
+  std::shared_ptr<const PolicyWork> work;
+};
+PolicyPass policy_pass(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
+                       const TrainingSettings& settings, const PolicyForwardOptions& options, MadeOfCompletion made);
+
+// Queues a pass and, after each forward, its way back. What is made of completions is work of the host in the device's
+// queue, whose rules hold for it (kernels/cuda/host_work.h), and is found in `work`: the pass's own, or that of the
+// step that runs. The result has a tensor for each forward, on the device, which is finite where its loss is.
+std::vector<Tensor> learn_completions(const PolicyPass& pass, const HostPart<PolicyWork>& work,
+                                      StoredNumbers* stored = nullptr);
 // The same without gradients: the same bits.
-using FoundCompletion = std::function<void(size_t, const CompletionTokens&)>;
-void queue_completions(const nn::Transformer& model, std::span<const CompletedPrompt> sequences,
-                       const TrainingSettings& settings, const PolicyForwardOptions& options,
-                       const FoundCompletion& found);
+void queue_completions(const PolicyPass& pass, const HostPart<PolicyWork>& work, StoredNumbers* stored = nullptr);
 // Waited for.
 std::vector<CompletionTokens> measure_completions(const nn::Transformer& model,
                                                   std::span<const CompletedPrompt> sequences,

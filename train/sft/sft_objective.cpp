@@ -25,19 +25,6 @@ int64_t count_labels(std::span<const MicroBatch> forwards) {
   return count;
 }
 
-// Whether a step's forwards and backwards are the same work on a device whenever its rows have the same shape. Several
-// ranks meet between them; experts wait for how many rows each has, DoRA for its norms; the gradients of an embedding
-// and of an output projection are sums that the host plans, by ids and by labels.
-bool repeats_its_steps(const nn::Transformer& model, std::span<const nn::Parameter> trained,
-                       const TrainingSettings& settings, const DataParallel& parallel) {
-  const auto planned_by_host = [](const nn::Parameter& parameter) {
-    return std::ranges::any_of(std::array{"embed_tokens", "lm_head", "lora_magnitude_vector"},
-                               [&](const char* part) { return parameter.name.find(part) != std::string::npos; });
-  };
-  return settings.cuda_graphs && model.device().kind != DeviceKind::cpu && parallel.world_size() == 1 &&
-         model.config().experts.num_experts == 0 && std::ranges::none_of(trained, planned_by_host);
-}
-
 }  // namespace
 
 // Of a forward: copies for the host, which are queued, and its labels.
@@ -113,12 +100,11 @@ SftObjective::SftObjective(nn::Transformer& model, const TrainingSet& training, 
       max_tokens_per_forward_(settings.max_tokens_per_forward),
       checkpoint_layers_(settings.checkpoints_layers()),
       seed_(static_cast<uint64_t>(settings.seed)) {
-  std::vector<nn::Parameter> trained = model.trainable_parameters();
-  if (repeats_its_steps(model, trained, settings, parallel_)) {
-    graphs_ = std::make_unique<StepGraphs>(model.device());
-    repeated_ = trained;
+  if (repeats_its_steps(model, settings, parallel_)) {
+    tables_ = TrainedTables::of(model);
+    graphs_ = std::make_unique<StepGraphs>(model.device(), model.trainable_parameters());
   }
-  if (parallel_.world_size() > 1) shared_ = std::move(trained);
+  if (parallel_.world_size() > 1) shared_ = model.trainable_parameters();
 }
 
 SftObjective::~SftObjective() = default;
@@ -177,14 +163,10 @@ std::vector<std::vector<MicroBatch>> SftObjective::read(std::span<const int64_t>
 
 // The optimiser is not a part of the graph: a few launches, whose numbers are of each step anew.
 void SftObjective::accumulate_repeatable(std::span<const MicroBatch> forwards, const Scale& scale) {
-  const StepNumbers numbers(forwards, scale.of_gradients, scale.step);
+  StepNumbers numbers(scale.of_gradients, scale.step, tables_);
+  for (const MicroBatch& batch : forwards) numbers.add(batch);
   if (!numbers.within(model_.config().vocab_size)) return accumulate_rank(forwards, scale, nullptr);
-  graphs_->run(numbers, [&](StoredNumbers* stored) {
-    // What is made of parameters whenever they change (nn/linear.h) is to be made by every replay.
-    if (stored != nullptr)
-      for (const nn::Parameter& parameter : repeated_) parameter.leaf.value().bump_version();
-    accumulate_rank(forwards, scale, stored);
-  });
+  graphs_->run(numbers, [&](StoredNumbers* stored) { accumulate_rank(forwards, scale, stored); });
 }
 
 StepOutcome SftObjective::outcome_of(std::span<const std::vector<Measured>> ranks) const {
@@ -209,24 +191,18 @@ void SftObjective::accumulate_rank(std::span<const MicroBatch> forwards, const S
 }
 
 void SftObjective::accumulate_forward(const MicroBatch& batch, const Scale& scale, StoredNumbers* stored) {
+  const ForwardInputs inputs = inputs_of(batch, stored);
   nn::ForwardOptions options;
   options.checkpoint_layers = checkpoint_layers_;
-  options.adapter = {.dropout_seed = seed_, .dropout_step = scale.step, .training = true};
-  nn::TokenBatch tokens = batch.tokens;
-  Tensor labels = batch.labels, labelled_rows;
-  if (stored != nullptr) {
-    options.adapter.stored_dropout_step = stored->dropout_step();
-    const StoredNumbers::Forward on_device = stored->next(batch);
-    tokens.ids = on_device.ids;
-    labels = on_device.labels;
-    labelled_rows = on_device.labelled_rows;
-  }
-  nn::PackedAttention attention(model_.config(), tokens.layout);
+  options.adapter = {
+      .dropout_seed = seed_, .dropout_step = scale.step, .training = true, .stored_dropout_step = inputs.dropout_step};
+  const autograd::SequenceLayout& layout = inputs.tokens.layout;
+  nn::PackedAttention attention(model_.config(), layout);
   std::optional<kernels::ProfilerRange> range("forward");
-  const autograd::Variable hidden = model_.forward(tokens, attention, options);
+  const autograd::Variable hidden = model_.forward(inputs.tokens, attention, options);
   const auto result =
-      autograd::linear_cross_entropy(hidden, model_.output_weight(), labels, tokens.layout, scale.of_gradients,
-                                     model_.softcap(), autograd::LossValue::left_out, labelled_rows);
+      autograd::linear_cross_entropy(hidden, model_.output_weight(), inputs.labels, layout, scale.of_gradients,
+                                     model_.softcap(), autograd::LossValue::left_out, inputs.labelled);
   range.emplace("backward");
   autograd::backward(result.loss);
   queued_.push_back({Measured(result, batch.labels), result.token_loss});

@@ -58,7 +58,7 @@ class SftObjective final : public Objective {
   int64_t rows_per_forward_, max_tokens_per_forward_;
   bool checkpoint_layers_;
   uint64_t seed_;
-  std::vector<nn::Parameter> repeated_;  // what graphs_ trains
+  TrainedTables tables_;
   std::unique_ptr<StepGraphs> graphs_;
   std::vector<Forward> queued_;  // the forwards of a rank that were queued last; a replay writes to the same memory
 };

@@ -72,13 +72,14 @@ Learnt learn(const char* dtype, bool use_peft, Device device, PromptRows prompts
   options.forward.adapter.training = prompts == PromptRows::twice;
   Learnt learnt;
   const std::vector<int64_t> rows = {4, 0, 3, 2};
-  learn_pairs(*run.model, run.data.training, rows, run.config, options,
-              [&](size_t, std::span<const PairSums> sums, std::span<PairGradient> gradients) {
-                learnt.sums.insert(learnt.sums.end(), sums.begin(), sums.end());
-                for (size_t i = 0; i < sums.size(); ++i)
-                  gradients[i] = {.chosen = -0.1 - 0.02 * static_cast<double>(i), .rejected = 0.07};
-                return 0.0;
-              });
+  const PairPass pass = pair_pass(*run.model, run.data.training, rows, run.config, options,
+                                  [&](size_t, std::span<const PairSums> sums, std::span<PairGradient> gradients) {
+                                    learnt.sums.insert(learnt.sums.end(), sums.begin(), sums.end());
+                                    for (size_t i = 0; i < sums.size(); ++i)
+                                      gradients[i] = {.chosen = -0.1 - 0.02 * static_cast<double>(i), .rejected = 0.07};
+                                    return 0.0;
+                                  });
+  learn_pairs(pass, HostPart<PairWork>::of(pass.work));
   kernels::synchronize(device);
   for (const nn::Parameter& parameter : optimizer.parameters()) {
     const Tensor gradient = kernels::moved(parameter.leaf.grad(), {});

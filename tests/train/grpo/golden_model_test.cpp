@@ -109,12 +109,13 @@ TEST(GoldenGrpo, TheGradientOfEntropiesIsPytorchs) {
   options.entropy_gradients = true;
   const double slope = -golden["entropy_coef"].get<double>() / static_cast<double>(tokens);
   double loss = 0;
-  learn_completions(*run.model, sequences, run.config, options,
-                    [&](size_t, const CompletionTokens& found, CompletionGradients gradients) {
-                      for (const double entropy : found.entropies) loss += slope * entropy;
-                      std::fill(gradients.entropies.begin(), gradients.entropies.end(), slope);
-                      return loss;
-                    });
+  const PolicyPass pass = policy_pass(*run.model, sequences, run.config, options,
+                                      [&](size_t, const CompletionTokens& found, CompletionGradients gradients) {
+                                        for (const double entropy : found.entropies) loss += slope * entropy;
+                                        std::fill(gradients.entropies.begin(), gradients.entropies.end(), slope);
+                                        return loss;
+                                      });
+  learn_completions(pass, HostPart<PolicyWork>::of(pass.work));
   EXPECT_NEAR(loss, golden["loss"].get<double>(), 1e-6);
   for (const nn::Parameter& parameter : run.model->trainable_parameters()) {
     double squares = 0, wave = 0;
