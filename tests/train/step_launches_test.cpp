@@ -163,5 +163,24 @@ TEST(TrainingStep, OfGrpoWaitsForNothingBeforeTheOptimiserIsQueued) {
   }
 }
 
+// Of the reference's log-probabilities the host makes nothing before the loss.
+TEST(TrainingStep, OfGrpoWaitsForItsReferenceNoSoonerThanForItsLoss) {
+  const TemporaryFolder folder;
+  GrpoConfig config = tiny_grpo_config(folder.path());
+  config.dtype = "bfloat16";
+  config.beta = 0.1;
+  config.eval_steps = 100;
+  TinyGrpo run(config, even_share, random_prompts(7, 1), simt);
+  run.train(1);  // the allocator has what it needs
+  const QueuedNames queued;
+  run.train(2);
+  const auto reference = std::find(queued.names.begin(), queued.names.end(), kernels::queued_host_work);
+  const auto optimizer = std::find(reference, queued.names.end(), "adamw");
+  ASSERT_NE(optimizer, queued.names.end());
+  EXPECT_EQ(std::count(reference, optimizer, kernels::queued_host_work), 1 + 1) << "two passes of one forward";
+  EXPECT_EQ(std::count(reference, optimizer, kernels::waited), 0);
+  EXPECT_EQ(std::count(reference, optimizer, kernels::queued_copy), 0);
+}
+
 }  // namespace
 }  // namespace lathe::train

@@ -36,11 +36,13 @@ class Reading {
     for (const ordered_json& id : json_list(entry, "completion_ids", file_))
       scored.rollout.ids.push_back(static_cast<int32_t>(json_integer(id, "completion_ids", 0, vocab_size - 1, file_)));
     scored.rollout.logprobs = logprobs(entry, "logprobs");
-    scored.ref_logprobs = logprobs(entry, "ref_logprobs");
+    std::vector<float> of_reference = logprobs(entry, "ref_logprobs");
     const size_t tokens = scored.rollout.ids.size();
     if (tokens == 0 || scored.rollout.logprobs.size() != tokens ||
-        (!scored.ref_logprobs.empty() && scored.ref_logprobs.size() != tokens))
+        (!of_reference.empty() && of_reference.size() != tokens))
       throw FormatError(file_, -1, "a completion has not as many log-probabilities as tokens");
+    if (!of_reference.empty())
+      scored.ref_logprobs = std::make_shared<const std::vector<float>>(std::move(of_reference));
     scored.rollout.truncated = json_truth(entry, "truncated", file_);
     scored.advantage = json_number(json_member(entry, "advantage", file_), "advantage", file_);
     return scored;
@@ -58,7 +60,7 @@ std::string generation_batch_text(const GenerationBatch& batch) {
     completions.push_back({{"row", row},
                            {"completion_ids", rollout.ids},
                            {"logprobs", rollout.logprobs},
-                           {"ref_logprobs", ref_logprobs},
+                           {"ref_logprobs", ref_logprobs ? *ref_logprobs : std::vector<float>()},
                            {"truncated", rollout.truncated},
                            {"advantage", advantage}});
   return ordered_json{{"draw", batch.draw}, {"completions", completions}}.dump() + "\n";

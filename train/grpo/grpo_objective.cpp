@@ -125,10 +125,10 @@ AnsweredPrompts GrpoObjective::answer_own(const Draw& draw, std::span<const data
                                       .advantage = 0});
     }
   }
+  if (draw.asks_reference) add_reference(answered.completions, own, draw.num_generations);  // while rewards are had
   answered.texts = completion_texts(answered.completions, *text_.tokenizer);
   answered.rewards =
       rewards_of(scored_completions(own, answered.completions, answered.texts, draw.num_generations), rewards_);
-  if (draw.asks_reference) add_reference(answered.completions, own, draw.num_generations);
   return answered;
 }
 
@@ -149,6 +149,7 @@ StepOutcome GrpoObjective::generate(std::span<const int64_t> rows, int64_t step)
   return {.loss = 0, .tokens = answers.tokens, .metrics = answers.scores.metrics};
 }
 
+// Queues what writes their log-probabilities.
 void GrpoObjective::add_reference(std::vector<ScoredRollout>& completions, std::span<const data::PromptRow> prompts,
                                   int64_t num_generations) const {
   std::vector<CompletedPrompt> sequences;
@@ -156,9 +157,16 @@ void GrpoObjective::add_reference(std::vector<ScoredRollout>& completions, std::
     sequences.push_back({prompts[i / static_cast<size_t>(num_generations)].ids, completions[i].rollout.ids});
   PolicyForwardOptions options = forward_options(reference_, 0);
   options.forward.adapter.training = false;
-  auto logprobs =
-      completion_logprobs(reference_model_ ? reference_model_->model() : model_, sequences, config_, options);
-  for (size_t i = 0; i < completions.size(); ++i) completions[i].ref_logprobs = std::move(logprobs[i]);
+  std::vector<std::shared_ptr<std::vector<float>>> found;
+  for (ScoredRollout& completion : completions)
+    completion.ref_logprobs = found.emplace_back(std::make_shared<std::vector<float>>());
+  const PolicyPass pass = policy_pass(reference_model_ ? reference_model_->model() : model_, sequences, config_,
+                                      options, [found](size_t i, const CompletionTokens& tokens, CompletionGradients) {
+                                        found[i]->assign(tokens.logprobs.begin(), tokens.logprobs.end());
+                                        return 0.0;
+                                      });
+  queue_completions(pass, HostPart<PolicyWork>::of(pass.work));
+  if (parallel_.several()) kernels::synchronize(model_.device());  // they are sent to the others
 }
 
 QueuedStep GrpoObjective::accumulate(std::span<const int64_t> rows, int64_t step, double loss_scale) {
@@ -295,6 +303,7 @@ void GrpoObjective::after_update(int64_t steps_done) {
 }
 
 void GrpoObjective::save_state(const std::filesystem::path& folder) const {
+  kernels::synchronize(model_.device());
   save_generation_batch(folder, batch_);
   // What is still learnt from is read once more.
   if (data_.training.stream() != nullptr)

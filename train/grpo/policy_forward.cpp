@@ -190,14 +190,4 @@ std::vector<CompletionTokens> measure_completions(const nn::Transformer& model,
   return std::move(*result);
 }
 
-std::vector<std::vector<float>> completion_logprobs(const nn::Transformer& model,
-                                                    std::span<const CompletedPrompt> sequences,
-                                                    const TrainingSettings& settings,
-                                                    const PolicyForwardOptions& options) {
-  std::vector<std::vector<float>> result;
-  for (const CompletionTokens& tokens : measure_completions(model, sequences, settings, options))
-    result.emplace_back(tokens.logprobs.begin(), tokens.logprobs.end());
-  return result;
-}
-
 }  // namespace lathe::train

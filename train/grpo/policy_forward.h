@@ -78,10 +78,4 @@ std::vector<CompletionTokens> measure_completions(const nn::Transformer& model,
                                                   const TrainingSettings& settings,
                                                   const PolicyForwardOptions& options);
 
-// The log-probabilities alone.
-std::vector<std::vector<float>> completion_logprobs(const nn::Transformer& model,
-                                                    std::span<const CompletedPrompt> sequences,
-                                                    const TrainingSettings& settings,
-                                                    const PolicyForwardOptions& options);
-
 }  // namespace lathe::train

@@ -105,7 +105,8 @@ void PolicyStep::set_entropy_floor() {
 
 void PolicyStep::add_to(PolicyLoss& loss, size_t sequence, CompletionGradients gradients) const {
   const ScoredRollout& scored = *learnt_[sequence];
-  const std::vector<double> old = doubles(scored.rollout.logprobs), ref = doubles(scored.ref_logprobs);
+  const std::vector<double> old = doubles(scored.rollout.logprobs),
+                            ref = scored.ref_logprobs ? doubles(*scored.ref_logprobs) : std::vector<double>();
   const bool entropies_count = config_.entropy_coef != 0 || config_.top_entropy_quantile < 1;
   loss.add({.logprobs = logprobs(sequence),
             .old_logprobs = old,

@@ -53,9 +53,11 @@ void give_completions(TinyGrpo& run, const json& golden) {
   for (int64_t i = 0; i < 4; ++i) prompts.push_back(prompt_at(run.data.training, i));
   for (size_t i = 0; i < 4; ++i) sequences.push_back({prompts[i].ids, batch.completions[i].rollout.ids});
   const auto reference =
-      completion_logprobs(*run.model, sequences, run.config,
+      measure_completions(*run.model, sequences, run.config,
                           {.adapter = "", .temperature = static_cast<float>(run.config.temperature), .forward = {}});
-  for (size_t i = 0; i < 4; ++i) batch.completions[i].ref_logprobs = reference[i];
+  for (size_t i = 0; i < 4; ++i)
+    batch.completions[i].ref_logprobs =
+        std::make_shared<const std::vector<float>>(reference[i].logprobs.begin(), reference[i].logprobs.end());
   const TemporaryFolder folder;
   save_generation_batch(folder.path(), batch);
   run.objective->load_state(folder.path());
