@@ -26,9 +26,9 @@ class DeviceGraph {
   DeviceGraph& operator=(const DeviceGraph&) = delete;
 
   // Captures what `step` queues on the device, and queues that; where the step has the same kernels as the last one,
-  // the executable graph is updated in place. The step must not wait for the device (Error), which copies from and to
-  // memory of the host do that is not pinned, and nobody else may queue work there meanwhile. What it throws passes through, and then nothing of it
-  // runs. On the cpu the step simply runs.
+  // the executable graph is updated in place. The step must not wait for the device (Error), as copies from and to
+  // memory of the host do that is not pinned, and nobody else may queue work there meanwhile. What it throws passes
+  // through, and then nothing of it runs. On the cpu the step simply runs.
   void run(const std::function<void()>& step);
   // Queues the last step once more: the same numbers in the same memory.
   void replay();

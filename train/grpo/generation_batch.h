@@ -16,8 +16,9 @@ namespace lathe::train {
 struct ScoredRollout {
   int64_t row = 0;  // of its prompt
   Rollout rollout;
-  // Of each token under the reference; null where there is none. Of a draw that is new, work of the host in the device's
-  // queue has yet to write them: they are there when the device has been waited for, and for work that is queued later.
+  // Of each token under the reference; null where there is none. Of a draw that is new, work of the host in the
+  // device's queue has yet to write them: they are there when the device has been waited for, and for what is queued
+  // later.
   std::shared_ptr<const std::vector<float>> ref_logprobs;
   double advantage = 0;
 };

@@ -39,8 +39,8 @@ struct CompletionGradients {
   std::span<double> logprobs, entropies;
 };
 
-// What is made of the completions of a forward: of each, in order, `made` gets its index, its tokens, and where the pass
-// goes back also room for their gradients, zeros; it gives its part of the loss.
+// What is made of the completions of a forward: of each, in order, `made` gets its index, its tokens, and where the
+// pass goes back also room for their gradients, zeros; it gives its part of the loss.
 using MadeOfCompletion = std::function<double(size_t, const CompletionTokens&, CompletionGradients)>;
 
 // Where the tokens of a completion are predicted among those of a forward.
