@@ -6,6 +6,7 @@
 #include "core/dtype.h"
 #include "kernels/matmul/weights/ggml/file_blocks.h"
 #include "kernels/matmul/weights/ggml/ggml_formats.h"
+#include "kernels/matmul/weights/ggml/grid_of.h"
 
 namespace lathe::nn {
 namespace {
@@ -224,6 +225,27 @@ void dequantize_mxfp4(const std::byte* in, int64_t blocks, float* out) {
   }
 }
 
+// IQ1, IQ2, IQ3 (kernels/matmul/weights/ggml/file_blocks.h): d·unit·(2·sc + 1) times a value of the grid with a sign,
+// or, of IQ1, with its delta.
+template <class Format>
+void dequantize_grid(const std::byte* in, int64_t blocks, float* out) {
+  constexpr const auto& grid = kernels::ggml::grid_of<Format>();
+  for (int64_t b = 0; b < blocks; ++b, in += Format::file_bytes) {
+    f16 d;
+    d.bits = kernels::ggml::grid_factor<Format>(in);
+    for (int64_t j = 0; j < 8; ++j, out += 32) {
+      const auto [indices, signs, scales] = kernels::ggml::grid_block<Format>(in, j);
+      for (int k = 0; k < 32; ++k) {
+        const int value = grid.value(indices[k / grid.neighbours], k % grid.neighbours);
+        const bool sign = (signs >> k & 1u) != 0;
+        const int code = kernels::ggml::HasDeltas<Format> ? value + (sign ? -1 : 1) : sign ? -value : value;
+        const float step = static_cast<float>(d) * Format::unit * static_cast<float>(2 * scales[k / 16] + 1);
+        out[k] = step * static_cast<float>(code);
+      }
+    }
+  }
+}
+
 constexpr GgmlType all_types[] = {
     {0, "F32", 1, 4, dequantize_f32},
     {1, "F16", 1, 2, dequantize_f16},
@@ -241,13 +263,16 @@ constexpr GgmlType all_types[] = {
     {20, "IQ4_NL", 32, 18, dequantize_iq4_nl},
     {23, "IQ4_XS", 256, 136, dequantize_iq4_xs},
     {39, "MXFP4", 32, 17, dequantize_mxfp4},
+    {16, "IQ2_XXS", 256, 66, dequantize_grid<kernels::ggml::IQ2_XXS>},
+    {17, "IQ2_XS", 256, 74, dequantize_grid<kernels::ggml::IQ2_XS>},
+    {18, "IQ3_XXS", 256, 98, dequantize_grid<kernels::ggml::IQ3_XXS>},
+    {19, "IQ1_S", 256, 50, dequantize_grid<kernels::ggml::IQ1_S>},
+    {21, "IQ3_S", 256, 110, dequantize_grid<kernels::ggml::IQ3_S>},
+    {22, "IQ2_S", 256, 82, dequantize_grid<kernels::ggml::IQ2_S>},
+    {29, "IQ1_M", 256, 56, dequantize_grid<kernels::ggml::IQ1_M>},
     // Known, so that `info` can name them and sizes can be checked; no reader yet.
-    {16, "IQ2_XXS", 256, 66, nullptr},
-    {17, "IQ2_XS", 256, 74, nullptr},
-    {18, "IQ3_XXS", 256, 98, nullptr},
-    {19, "IQ1_S", 256, 50, nullptr},
-    {21, "IQ3_S", 256, 110, nullptr},
-    {22, "IQ2_S", 256, 82, nullptr},
+    {34, "TQ1_0", 256, 54, nullptr},
+    {35, "TQ2_0", 256, 66, nullptr},
 };
 
 }  // namespace

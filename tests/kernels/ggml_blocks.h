@@ -19,10 +19,11 @@ using kernels::GgmlWeight;
 using kernels::Isa;
 
 inline constexpr Isa all_sets[] = {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx};
-inline constexpr GgmlFormat all_formats[] = {GgmlFormat::q4_0, GgmlFormat::q4_1, GgmlFormat::q5_0,   GgmlFormat::q5_1,
-                                             GgmlFormat::q8_0, GgmlFormat::q4_k, GgmlFormat::q5_k,   GgmlFormat::q6_k,
-                                             GgmlFormat::q2_k, GgmlFormat::q3_k, GgmlFormat::iq4_nl, GgmlFormat::iq4_xs,
-                                             GgmlFormat::mxfp4};
+inline constexpr GgmlFormat all_formats[] = {
+    GgmlFormat::q4_0,   GgmlFormat::q4_1,    GgmlFormat::q5_0,  GgmlFormat::q5_1,    GgmlFormat::q8_0,
+    GgmlFormat::q4_k,   GgmlFormat::q5_k,    GgmlFormat::q6_k,  GgmlFormat::q2_k,    GgmlFormat::q3_k,
+    GgmlFormat::iq4_nl, GgmlFormat::iq4_xs,  GgmlFormat::mxfp4, GgmlFormat::iq2_xxs, GgmlFormat::iq2_xs,
+    GgmlFormat::iq2_s,  GgmlFormat::iq3_xxs, GgmlFormat::iq3_s, GgmlFormat::iq1_s,   GgmlFormat::iq1_m};
 
 inline Tensor random_matrix(int64_t rows, int64_t columns, DType dtype, uint64_t seed) {
   const Tensor values = Tensor::empty({rows, columns}, DType::f32);
@@ -54,6 +55,10 @@ struct RandomBlocks {
       }
     for (int64_t block = 0; format == GgmlFormat::mxfp4 && block < count * columns / elements; ++block)
       bytes[static_cast<size_t>(block * block_bytes)] = static_cast<std::byte>(119 + random.below(4));
+    for (int64_t block = 0; format == GgmlFormat::iq1_m && block < count * columns / elements; ++block) {
+      std::byte* const scale = bytes.data() + block * block_bytes + 49;  // its four bits, and of each second byte
+      scale[4] &= std::byte{0x3f}, scale[6] = (scale[6] & std::byte{0x0f}) | std::byte{0x20};
+    }
     for (int64_t i = 0; i < count; ++i) rows.push_back(bytes.data() + i * row_bytes);
     weight = GgmlWeight::pack({format, columns, rows}, dtype);
   }
@@ -71,7 +76,9 @@ struct RandomBlocks {
     for (int64_t i = 0; i < std::ssize(bytes); ++i) {
       bool of_scale = weight.format() == GgmlFormat::mxfp4 && i % block_bytes == 0;
       for (const int64_t at : scales) of_scale = of_scale || i % block_bytes - at == 0 || i % block_bytes - at == 1;
-      if (!of_scale) bytes[static_cast<size_t>(i)] = value;
+      std::byte& byte = bytes[static_cast<size_t>(i)];
+      const bool half_of_scale = weight.format() == GgmlFormat::iq1_m && i % block_bytes > 48 && i % 2 == 1;
+      if (!of_scale) byte = half_of_scale ? (byte & std::byte{0xf0}) | (value & std::byte{0x0f}) : value;
     }
     weight = GgmlWeight::pack({weight.format(), weight.columns(), rows}, weight.dtype());
   }
@@ -95,17 +102,25 @@ struct RandomBlocks {
       case GgmlFormat::iq4_nl: return {32, 18, {0}};
       case GgmlFormat::iq4_xs: return {256, 136, {0}};
       case GgmlFormat::mxfp4: return {32, 17, {}};
+      case GgmlFormat::iq2_xxs: return {256, 66, {0}};
+      case GgmlFormat::iq2_xs: return {256, 74, {0}};
+      case GgmlFormat::iq2_s: return {256, 82, {0}};
+      case GgmlFormat::iq3_xxs: return {256, 98, {0}};
+      case GgmlFormat::iq3_s: return {256, 110, {0}};
+      case GgmlFormat::iq1_s: return {256, 50, {0}};
+      case GgmlFormat::iq1_m: return {256, 56, {}};
     }
     return {};
   }
 
-  // Bytes that 256 neighbours take more than in the file: numbers of 6 bits become bytes.
+  // Bytes that 256 neighbours take more than in the file: numbers of 6 bits become bytes, IQ1_M's scale is apart.
   static int64_t unpacked_scales(GgmlFormat format) {
     switch (format) {
       case GgmlFormat::q4_k:
       case GgmlFormat::q5_k:
       case GgmlFormat::q3_k: return 4;
-      case GgmlFormat::iq4_xs: return 2;
+      case GgmlFormat::iq4_xs:
+      case GgmlFormat::iq1_m: return 2;
       default: return 0;
     }
   }

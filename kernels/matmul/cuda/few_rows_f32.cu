@@ -99,7 +99,7 @@ class TileWeights {
     const Scale<Format> scale = StageScales<Format>(stage, row, factors).of(part);
     LATHE_UNROLL
     for (int quarter = 0; quarter < 4; ++quarter) {
-      const uint32_t word = StageCodes<Format>::word_at(stage, row, quarter, part);
+      const uint32_t word = StageCodes<Format>::word_at(stage, row, quarter, part, GridInMemory<Format>{});
       LATHE_UNROLL
       for (int b = 0; b < 4; ++b) weights[b / 2 * 8 + 2 * quarter + b % 2] = scale.value(word, b);
     }

@@ -355,18 +355,41 @@ TEST(GgmlTypes, Mxfp4IsWhatTheGgufPackageMakesOfIt) {
   for (size_t i = 0; i < found.size(); ++i) ASSERT_EQ(found[i], values.data<float>()[i]) << i;
 }
 
+// Every entry of every grid, and scales from 0 to the largest, to the bit.
+TEST(GgmlTypes, IndicesOfGridsAreWhatTheGgufPackageMakesOfThem) {
+  const auto file = SafetensorsFile::open(golden("gguf/iq_blocks.safetensors"));
+  const std::pair<uint32_t, const char*> types[] = {{16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"},
+                                                    {21, "IQ3_S"},   {22, "IQ2_S"},  {29, "IQ1_M"}};
+  for (const auto& [id, name] : types) {
+    const GgmlType* type = ggml_type(id);
+    ASSERT_EQ(type->name, name);
+    const Tensor bytes = file->tensor(std::string(name) + ".bytes"),
+                 values = file->tensor(std::string(name) + ".values");
+    ASSERT_EQ(bytes.dim(1), type->block_bytes) << name;
+    std::vector<float> found(static_cast<size_t>(bytes.dim(0) * type->block_elements));
+    ASSERT_EQ(values.numel(), static_cast<int64_t>(found.size())) << name;
+    type->dequantize(static_cast<const std::byte*>(bytes.raw()), bytes.dim(0), found.data());
+    for (size_t i = 0; i < found.size(); ++i)
+      ASSERT_EQ(std::bit_cast<uint32_t>(found[i]), std::bit_cast<uint32_t>(values.data<float>()[i]))
+          << name << " " << i << ": " << found[i] << ", expected " << values.data<float>()[i];
+  }
+}
+
 // The order in which products stream codes keeps every one of them: the same values to the bit.
 TEST(GgmlTypes, RepackedBlocksStandForTheSameValues) {
   const auto file = SafetensorsFile::open(golden("gguf/blocks.safetensors"));
   const auto mxfp4 = SafetensorsFile::open(golden("gguf/mxfp4.safetensors"));
+  const auto grids = SafetensorsFile::open(golden("gguf/iq_blocks.safetensors"));
   int formats = 0;
   for (uint32_t id = 0; id < 40; ++id) {
     const GgmlType* type = ggml_type(id);
     const auto format = type == nullptr ? std::nullopt : kernels::ggml_format(type->name);
     if (!format) continue;
     ++formats;
-    const Tensor bytes =
-        type->name == "MXFP4" ? mxfp4->tensor("bytes") : file->tensor(std::string(type->name) + ".bytes");
+    const std::string name = std::string(type->name) + ".bytes";
+    const Tensor bytes = type->name == "MXFP4"   ? mxfp4->tensor("bytes")
+                         : grids->contains(name) ? grids->tensor(name)
+                                                 : file->tensor(name);
     std::vector<const std::byte*> rows;  // of one block each
     for (int64_t i = 0; i < bytes.dim(0); ++i) rows.push_back(static_cast<const std::byte*>(bytes.select(0, i).raw()));
     const Tensor expected = Tensor::empty({bytes.dim(0), type->block_elements}, DType::f32),
@@ -375,7 +398,7 @@ TEST(GgmlTypes, RepackedBlocksStandForTheSameValues) {
     kernels::GgmlWeight::pack({*format, type->block_elements, rows}, DType::f32).dequantize(found);
     EXPECT_EQ(std::memcmp(found.raw(), expected.raw(), static_cast<size_t>(found.nbytes())), 0) << type->name;
   }
-  EXPECT_EQ(formats, 13);
+  EXPECT_EQ(formats, 20);
 }
 
 }  // namespace

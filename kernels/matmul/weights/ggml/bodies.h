@@ -59,7 +59,8 @@ enum class Integers : uint8_t {
   // Of many rows with AMX: 256 · high and low are numbers of bf16. 16 pairs of the block's 256 · high, then 16 of its
   // low.
   digits,
-  // The same of the first 16 neighbours, 8 pairs and 8, then of the last: where each 16 have a scale.
+  // The same of the first 16 neighbours, 8 pairs and 8, then of the last: where each 16 have a scale and no wide codes
+  // (has_wide_halves).
   digits_of_halves,
 };
 LATHE_INLINE constexpr int64_t words_of(Integers integers) {

@@ -8,6 +8,10 @@
 //             file
 //   two_bits  2 bits of 4t … 4t + 3 in word t / 4, at bit 2 (t % 4) of its bytes
 //   bits      1 bit of 4t … 4t + 3, at bit t of its bytes
+// or, of formats whose codes are indices of a grid (grids.h), in other planes:
+//   indices   of every 4 or 8 neighbours a byte, row after row; what an index has beyond 8 bits lies elsewhere
+//   signs     bits as above; of formats that store no sign for neighbour 8g + 7, which makes the number of negative
+//             ones even, in its place bit g of what the format says
 // Pair i = 2t + p, p < 2, is the neighbours 4t + p (the word's low half) and 4t + p + 2 (the high one): products
 // multiply pairs of 16-bit integers, and a shift and a mask of a plane give the pairs of as many rows as a vector has.
 #pragma once
@@ -21,7 +25,28 @@
 
 namespace lathe::kernels {
 
-enum class GgmlFormat : uint8_t { q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k, q2_k, q3_k, iq4_nl, iq4_xs, mxfp4 };
+enum class GgmlFormat : uint8_t {
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  q4_k,
+  q5_k,
+  q6_k,
+  q2_k,
+  q3_k,
+  iq4_nl,
+  iq4_xs,
+  mxfp4,
+  iq2_xxs,
+  iq2_xs,
+  iq2_s,
+  iq3_xxs,
+  iq3_s,
+  iq1_s,
+  iq1_m,
+};
 
 // The format of ggml's type of that name ("Q4_1"), where it is one of these.
 std::optional<GgmlFormat> ggml_format(std::string_view ggml_type);
@@ -125,11 +150,91 @@ struct MXFP4 {  // values[q]·2^(e − 128)
   static constexpr const int8_t (&values)[16] = fp4_values_doubled;
 };
 
+// Indices of a grid of magnitudes and signs: a code is grid_offset ± magnitude, and a value (code − grid_offset)·step,
+// where a step is d · `unit` · (2·sc + 1). `indices`, `signs` and others count from the block.
+struct IQ2_XXS {  // scales of 32 instead of the signs of neighbours 8g + 7
+  static constexpr int64_t elements = 256, file_bytes = 66, header = f16_scales;
+  static constexpr int64_t indices = 0, signs = 4 * panel_rows, block_bytes = signs + bits_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 1;
+  static constexpr int grid_entries = 256, grid_neighbours = 8, grid_offset = 64;
+  static constexpr float unit = 0.125f;
+};
+struct IQ2_XS {  // a byte of four indices' ninth bits and the last 16's scale; the first 16's instead of the signs of
+                 // neighbours 8g + 7
+  static constexpr int64_t elements = 256, file_bytes = 74, header = f16_scales;
+  static constexpr int64_t high = 0, indices = panel_rows, signs = indices + 4 * panel_rows,
+                           block_bytes = signs + bits_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 2;
+  static constexpr int grid_entries = 512, grid_neighbours = 8, grid_offset = 64;
+  static constexpr float unit = 0.125f;
+};
+struct IQ2_S {  // scales of 16, as nibbles of a byte; then a byte of four indices' ninth and tenth bits
+  static constexpr int64_t elements = 256, file_bytes = 82, header = f16_scales;
+  static constexpr int64_t high = byte_scales, indices = high + panel_rows, signs = indices + 4 * panel_rows,
+                           block_bytes = signs + bits_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 2;
+  static constexpr int grid_entries = 1024, grid_neighbours = 8, grid_offset = 64;
+  static constexpr float unit = 0.125f;
+};
+struct IQ3_XXS {  // scales of 32 instead of the signs of neighbours 8g + 7
+  static constexpr int64_t elements = 256, file_bytes = 98, header = f16_scales;
+  static constexpr int64_t indices = 0, signs = 8 * panel_rows, block_bytes = signs + bits_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 1;
+  static constexpr int grid_entries = 256, grid_neighbours = 4, grid_offset = 64;
+  static constexpr float unit = 0.25f;
+};
+struct IQ3_S {  // scales of two blocks of 32 as nibbles of a byte, in the header; a byte of eight indices' ninth bits
+  static constexpr int64_t elements = 256, file_bytes = 110, header = f16_scales + 4 * byte_scales;
+  static constexpr int64_t high = 0, indices = panel_rows, signs = indices + 8 * panel_rows,
+                           block_bytes = signs + bits_plane;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 1;
+  static constexpr int grid_entries = 512, grid_neighbours = 4, grid_offset = 16;
+  static constexpr float unit = 1.0f;
+};
+// Indices of a grid of eighths, −8, 0 and 8, to each eight of which 1 is added, or subtracted where a bit says so.
+struct IQ1_S {  // two bytes as in the file: ninth to eleventh bits of four indices, a scale of 3 bits, one for all four
+  static constexpr int64_t elements = 256, file_bytes = 50, header = f16_scales;
+  static constexpr int64_t high = 0, indices = 2 * panel_rows, block_bytes = indices + 4 * panel_rows;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 1;
+  static constexpr int grid_entries = 2048, grid_neighbours = 8, grid_offset = 16;
+  static constexpr float unit = 0.125f;
+};
+struct
+    IQ1_M {  // two bytes as in the file: of each index three bits and its own; scales of 16, 3 bits each, in the header
+  static constexpr int64_t elements = 256, file_bytes = 56, header = f16_scales + 4 * 2 * panel_rows;
+  static constexpr int64_t high = 0, indices = 2 * panel_rows, block_bytes = indices + 4 * panel_rows;
+  static constexpr bool has_minimum = false;
+  static constexpr int64_t scales = 2;
+  static constexpr int grid_entries = 2048, grid_neighbours = 8, grid_offset = 16;
+  static constexpr float unit = 0.125f;
+};
+
 // Codes are indices of Format::values, whole numbers with a sign.
 template <class Format>
 concept HasValues = requires {
   Format::values;
 };
+template <class Format>
+concept HasGrid = requires {
+  Format::grid_entries;
+};
+// Its signs are those of IQ1's deltas, one for eight neighbours or more.
+template <class Format>
+concept HasDeltas = HasGrid<Format> && !requires {
+  Format::signs;
+};
+
+// A scale for 16 neighbours, whose codes less their offset reach beyond 2^5.
+template <class Format>
+inline constexpr bool has_wide_halves = false;
+template <HasGrid Format>
+inline constexpr bool has_wide_halves<Format> = Format::scales == 2 && Format::grid_offset > 32;
 
 template <class Format>
 LATHE_INLINE constexpr int64_t unit_bytes() {
@@ -162,6 +267,13 @@ LATHE_INLINE decltype(auto) with_format(GgmlFormat format, const Body& body) {
     case GgmlFormat::iq4_nl: return body.template operator()<IQ4_NL>();
     case GgmlFormat::iq4_xs: return body.template operator()<IQ4_XS>();
     case GgmlFormat::mxfp4: return body.template operator()<MXFP4>();
+    case GgmlFormat::iq2_xxs: return body.template operator()<IQ2_XXS>();
+    case GgmlFormat::iq2_xs: return body.template operator()<IQ2_XS>();
+    case GgmlFormat::iq2_s: return body.template operator()<IQ2_S>();
+    case GgmlFormat::iq3_xxs: return body.template operator()<IQ3_XXS>();
+    case GgmlFormat::iq3_s: return body.template operator()<IQ3_S>();
+    case GgmlFormat::iq1_s: return body.template operator()<IQ1_S>();
+    case GgmlFormat::iq1_m: return body.template operator()<IQ1_M>();
   }
   __builtin_unreachable();
 }

@@ -9,6 +9,7 @@
 #include "core/thread_pool.h"
 #include "kernels/cuda/upload.h"
 #include "kernels/matmul/weights/ggml/device.h"
+#include "kernels/matmul/weights/ggml/grids.h"
 #include "kernels/matmul/weights/ggml/pack_tiles.h"
 #include "kernels/matmul/weights/ggml/repack.h"
 #include "kernels/matmul/weights/ggml/tiles.h"
@@ -47,6 +48,7 @@ GgmlWeight GgmlWeight::described(const GgmlRows& rows, DType dtype) {
 GgmlWeight GgmlWeight::pack(const GgmlRows& rows, DType dtype, MemoryTag tag) {
   GgmlWeight weight = described(rows, dtype);
   ggml::with_format(rows.format, [&]<class Format>() {
+    if constexpr (ggml::HasGrid<Format>) ggml::expand_grids();
     const int64_t panels = (weight.rows_ + panel_rows - 1) / panel_rows;
     const int64_t panel_bytes = rows.columns / Format::elements * ggml::unit_bytes<Format>();
     weight.panels_ = Tensor::empty({panels, panel_bytes}, DType::u8, {}, tag);

@@ -8,6 +8,7 @@
 #include "core/dtype.h"
 #include "core/thread_pool.h"
 #include "kernels/matmul/weights/ggml/file_blocks.h"
+#include "kernels/matmul/weights/ggml/pack_grid_tile.h"
 #include "kernels/matmul/weights/ggml/tiles.h"
 
 namespace lathe::kernels::ggml {
@@ -129,20 +130,28 @@ void pack_tile(const GgmlRows& rows, int64_t tile, uint8_t* to) {
   const int64_t first = tile * Place::rows, count = std::min<int64_t>(Place::rows, std::ssize(rows.rows) - first);
   const int64_t blocks = rows.columns / Format::elements;
   uint8_t* const factors = to + (rows.columns + stage_neighbours - 1) / stage_neighbours * Place::stage_bytes;
-  uint8_t codes[Format::elements];
+  [[maybe_unused]] uint8_t codes[Format::elements];
   for (int64_t row = 0; row < count; ++row)
     for (int64_t b = 0; b < blocks; ++b) {
       const std::byte* in = rows.rows[static_cast<size_t>(first + row)] + b * Format::file_bytes;
-      read_codes<Format>(in, codes);
+      if constexpr (!HasGrid<Format>) read_codes<Format>(in, codes);
       for (int64_t j = 0; j < Format::elements / block; ++j) {
         const int64_t half = b * (Format::elements / block) + j;
         uint8_t* stage = to + half / 2 * Place::stage_bytes;
-        put_codes<Format>(stage, row, static_cast<int>(half % 2), codes + j * block);
-        put_scales<Format>(stage, row, static_cast<int>(half % 2), in, j);
+        if constexpr (HasGrid<Format>) {
+          put_grid_half<Format>(stage, row, static_cast<int>(half % 2), in, j);
+        } else {
+          put_codes<Format>(stage, row, static_cast<int>(half % 2), codes + j * block);
+          put_scales<Format>(stage, row, static_cast<int>(half % 2), in, j);
+        }
       }
-      if constexpr (Place::is_k)
-        std::memcpy(factors + (b * Place::rows + row) * Place::factor_bytes, in + factors_at<Format>(),
-                    Place::factor_bytes);
+      uint8_t* const factor = factors + (b * Place::rows + row) * Place::factor_bytes;
+      if constexpr (HasGrid<Format>) {
+        const uint16_t bits = grid_factor<Format>(in);
+        std::memcpy(factor, &bits, 2);
+      } else if constexpr (Place::is_k) {
+        std::memcpy(factor, in + factors_at<Format>(), Place::factor_bytes);
+      }
     }
 }
 

@@ -78,8 +78,9 @@ class QuantizedFor {
     const bool few_rows = x_.dim(0) <= ggml::most_direct_rows(isa);
     if (few_rows && (isa == Isa::avx512_bf16 || isa == Isa::amx)) return ggml::Integers::bytes;
     if (few_rows || isa != Isa::amx) return ggml::Integers::pairs;
-    const int64_t scales = ggml::with_format(format, []<class Format>() { return Format::scales; });
-    return scales == 2 ? ggml::Integers::digits_of_halves : ggml::Integers::digits;
+    const bool of_halves =
+        ggml::with_format(format, []<class Format>() { return Format::scales == 2 && !ggml::has_wide_halves<Format>; });
+    return of_halves ? ggml::Integers::digits_of_halves : ggml::Integers::digits;
   }
 
   const Tensor& x_;

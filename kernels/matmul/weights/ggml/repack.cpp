@@ -2,40 +2,14 @@
 #include "kernels/matmul/weights/ggml/repack.h"
 
 #include <cmath>
-#include <cstring>
 
-#include "core/dtype.h"
 #include "kernels/matmul/weights/ggml/file_blocks.h"
+#include "kernels/matmul/weights/ggml/plane_words.h"
 
 namespace lathe::kernels::ggml {
 namespace {
 
 constexpr uint32_t nibble_of_bytes = 0x0f0f0f0fu;
-
-uint32_t word_at(const std::byte* p) {
-  uint32_t word;
-  std::memcpy(&word, p, 4);
-  return word;
-}
-uint8_t* word_of(uint8_t* plane, int64_t word, int64_t lane) { return plane + word * bits_plane + lane * 4; }
-const uint8_t* word_of(const uint8_t* plane, int64_t word, int64_t lane) {
-  return plane + word * bits_plane + lane * 4;
-}
-void put_word(uint8_t* plane, int64_t word, int64_t lane, uint32_t value) {
-  std::memcpy(word_of(plane, word, lane), &value, 4);
-}
-uint32_t get_word(const uint8_t* plane, int64_t word, int64_t lane) {
-  uint32_t value;
-  std::memcpy(&value, word_of(plane, word, lane), 4);
-  return value;
-}
-
-void put_f16(uint8_t* scales, int64_t lane, const std::byte* p) { std::memcpy(scales + lane * 2, p, 2); }
-float get_f16(const uint8_t* scales, int64_t lane) {
-  f16 value;
-  std::memcpy(&value.bits, scales + lane * 2, 2);
-  return static_cast<float>(value);
-}
 
 void put_words(uint8_t* plane, int64_t lane, const std::byte* p, int64_t words) {
   for (int64_t t = 0; t < words; ++t) put_word(plane, t, lane, word_at(p + 4 * t));
@@ -51,16 +25,6 @@ void put_nibbles(uint8_t* plane, int64_t lane, const std::byte* p, bool high) {
   }
 }
 
-// Bit k of `bits` is neighbour k's: bits 4t … 4t + 3 go to bit t of the bytes, two times four at once.
-void put_bits(uint8_t* plane, int64_t lane, uint32_t bits) {
-  const uint64_t halves = bits | static_cast<uint64_t>(bits >> 16) << 32;
-  uint64_t words = 0;
-  for (int t = 0; t < 4; ++t) {
-    const uint64_t four = (halves >> (4 * t)) & 0x0000000f0000000fu;
-    words |= ((four * 0x00204081u) & 0x0101010101010101u) << t;
-  }
-  put_word(plane, 0, lane, static_cast<uint32_t>(words | words >> 28));
-}
 // Bit `bit` of 32 bytes.
 void put_bit_of_bytes(uint8_t* plane, int64_t lane, const std::byte* p, int bit) {
   uint32_t word = 0;

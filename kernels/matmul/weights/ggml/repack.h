@@ -10,7 +10,7 @@ namespace lathe::kernels::ggml {
 
 template <class Format>
 void pack_block(const std::byte* block, uint8_t* unit, int64_t lane);
-// Its Format::elements values.
+// Its Format::elements values; of formats with grids after expand_grids().
 template <class Format>
 void unpack_block(const uint8_t* unit, int64_t lane, float* values);
 

@@ -17,12 +17,21 @@
 // so that a thread's bytes of a plane lie at a multiple of its number and no two lanes meet in a bank. Q8_0's codes and
 // scales with a sign have 128 added: no byte is negative.
 //
+// Of formats with grids all four threads of a row read the same bytes of 32 neighbours, h < 2 of a stage. Planes:
+//   indices  low eight bits, in the file's order
+//   signs    byte g of a word at 4h: of neighbours 8g …, as in the file; where that has none for neighbour 8g + 7, bit
+//            g of a scale (IQ2_XXS, IQ3_XXS) or the index's ninth bit (IQ2_XS). Of IQ1 two bytes at 2h, as in the file:
+//            what indices and deltas have there, and IQ1_S's scale
+//   high     IQ2_S, IQ3_S: more bits of indices, a byte at h
+//   scales   IQ2_XS, IQ2_S: two nibbles at h; IQ3_S: nibble h; IQ1_M: two bytes with four scales
+//
 // These are the file's bytes, but that 6-bit numbers become bytes, half a byte for each 32, and codes of 2 and 3 bits
 // take 4: Q2_K and Q3_K, 4.6 and 4.6 bits a weight where the file has 2.6 and 3.4, save memory beside 16 bits, not
 // beside Q4_K.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/matmul/weights/ggml/ggml_formats.h"
 
@@ -52,6 +61,23 @@ struct Tiles {
   // K formats: of a row, of a block, which is so many stages.
   static constexpr int factor_bytes = is_k ? 2 * factors : 0;
   static constexpr int block_stages = is_k ? Format::elements / stage_neighbours : 1;
+};
+
+template <HasGrid Format>
+struct Tiles<Format> {
+  static constexpr int rows = tile_rows_on_devices;
+  static constexpr bool is_k = true, has_minimum = false;
+  static constexpr int decoded_bits = 7, zero = Format::grid_offset;
+  // Of a row in a stage.
+  static constexpr int index_bytes = stage_neighbours / Format::grid_neighbours;
+  static constexpr int sign_bytes = HasDeltas<Format> ? 4 : 8;
+  static constexpr int high_bytes = std::is_same_v<Format, IQ2_S> || std::is_same_v<Format, IQ3_S> ? 2 : 0;
+  static constexpr int scale_bytes = Format::scales == 2 ? 2 : std::is_same_v<Format, IQ3_S> ? 1 : 0;
+  // Within a stage.
+  static constexpr int signs_at = rows * index_bytes, high_at = signs_at + rows * sign_bytes,
+                       scales_at = high_at + rows * high_bytes;
+  static constexpr int stage_bytes = scales_at + rows * scale_bytes;
+  static constexpr int factor_bytes = 2, block_stages = Format::elements / stage_neighbours;
 };
 
 // Format::values 4i … 4i + 3 with 128 added, as bytes. A variable, which device code may read where it may not call.

@@ -5,12 +5,13 @@
 // block's first product sums 256 · high · code: multiples of 256 up to 2^27, none of which is rounded. The second one
 // sums low · code, below 2^20, and adds that to the first: one rounding to the nearest even, as of the conversion.
 // Where 16 neighbours have a scale their codes are up to 2^5 and all sums up to 2^24: one product of high and low
-// together.
+// together. Where they reach further (has_wide_halves), a half's sum is made as a block's is, of codes that are 0 in
+// the other half.
 //
 // Two blocks, or the halves of one, of a tile's rows stay in four tiles while the codes of up to 8 panels pass. (What a
 // product costs is loading tiles: rows and codes both anew took 75 cycles for 16 rows, 16 columns and a block, rows for
 // four panels 63 to 70, so 60, vpdpwssd 140 to 160.) Vectors scale the sums of one panel while tiles multiply the next.
-#include "kernels/matmul/weights/ggml/cpu/decoders.h"
+#include "kernels/matmul/weights/ggml/cpu/block_sums.h"
 #include "kernels/matmul/weights/ggml/cpu/results.h"
 #include "kernels/simd/amx.h"
 
@@ -34,10 +35,11 @@ struct Table {
   }
 };
 
-// A pair of codes, which are bytes with a sign or at most 63.
+// A pair of codes less their offset. Codes are bytes with a sign, or at most 63, or, with an offset of 64, below 128.
 template <class Decoder>
 LATHE_INLINE VecU bf16_pair(VecU codes) {
-  if constexpr (Decoder::signed_codes) {
+  if constexpr (Decoder::signed_codes || Decoder::offset == 64) {
+    codes = (VecU)((VecS)codes - static_cast<int16_t>(Decoder::offset));
     const VecU first = (VecU) __builtin_convertvector((VecI)(codes << 16) >> 16, Vec);
     const VecU second = (VecU) __builtin_convertvector((VecI)codes >> 16, Vec);
     return first >> 16 | (second & 0xffff0000u);
@@ -54,7 +56,8 @@ template <class Format>
 struct Unpacked16 {
   static constexpr bool has_minimum = Format::has_minimum;
   static constexpr int sums_of_block = Format::scales;
-  static constexpr int digits = 3 - sums_of_block;  // products of a sum
+  static constexpr bool wide_halves = ggml::has_wide_halves<Format>;  // of which both sums are of the same rows
+  static constexpr int digits = wide_halves ? 2 : 3 - sums_of_block;  // products of a sum
   static constexpr int64_t minimum = 64, codes = (1 + has_minimum) * 64, bytes = codes + tile_bytes;
 };
 
@@ -69,12 +72,18 @@ void unpack(const uint8_t* panel, int64_t first, int64_t last, int64_t panels, u
       store_words(to, (VecU)Codes::scale(panel, b, half, 0));
       if constexpr (To::has_minimum) store_words(to + To::minimum, (VecU)Codes::minimum(panel, b, half, 0));
       to += To::codes;
-#pragma GCC unroll 16
-      for (int i = 0; i < 16 / To::sums_of_block; ++i) {
-        const VecU pair = bf16_pair<Codes>(Codes::pair(panel, b, half * 8 + i, 0));
-        store_words(to + i * ggml::bits_plane, pair);
-        if constexpr (To::sums_of_block == 2) store_words(to + (8 + i) * ggml::bits_plane, pair);  // for low
-      }
+      const auto store_pair = [&](int pair, const VecU(&weights)[ggml_vectors]) __attribute__((always_inline)) {
+        const VecU numbers = bf16_pair<Codes>(weights[0]);
+        if constexpr (To::sums_of_block == 1) {
+          store_words(to + pair * ggml::bits_plane, numbers);
+        } else {
+          const int i = pair - half * 8, other = 8 * (1 - half);
+          store_words(to + (To::wide_halves ? pair : i) * ggml::bits_plane, numbers);
+          store_words(to + ((To::wide_halves ? other : 8) + i) * ggml::bits_plane,
+                      To::wide_halves ? VecU{} : numbers);  // for low
+        }
+      };
+      for_each_pair<Codes>(panel, b, half, store_pair);
     }
   }
 }
@@ -111,13 +120,15 @@ LATHE_INLINE void add_products(const float* products, const uint8_t* unpacked, c
 }
 
 // Tiles 2 and 3 are the rows' for the first of two sums, 4 and 5 for the second; 6 and 7 the codes', 0 and 1 the sums.
-template <int digits, int count>
+template <class Unpacked, int count>
 LATHE_INLINE void load_rows(const Rows& rows) {
+  constexpr int digits = Unpacked::digits;
   const int64_t step = rows.rows * 64;
+  const char* const second = rows.words + (Unpacked::wide_halves ? 0 : digits * step);
   load_tile<2>(rows.words, 64);
   if constexpr (digits == 2) load_tile<3>(rows.words + step, 64);
-  if constexpr (count == 2) load_tile<4>(rows.words + digits * step, 64);
-  if constexpr (count == 2 && digits == 2) load_tile<5>(rows.words + 3 * step, 64);
+  if constexpr (count == 2) load_tile<4>(second, 64);
+  if constexpr (count == 2 && digits == 2) load_tile<5>(second + step, 64);
 }
 template <int sum, int digits>
 LATHE_INLINE void multiply_codes() {
@@ -139,9 +150,10 @@ void multiply_tile(Rows rows, const uint8_t* unpacked, int64_t count, int64_t pa
   const auto add_before = [&]() __attribute__((always_inline)) {
     add_products<Format, 2>(products, unpacked_before, before, sums_before);
   };
-  const int64_t step_bytes = 2 * digits * rows.rows * 64, lines_each = (step_bytes / 64 + panels - 1) / panels;
+  const int64_t step_bytes = (From::wide_halves ? 1 : 2) * digits * rows.rows * 64;
+  const int64_t lines_each = (step_bytes / 64 + panels - 1) / panels;
   for (; count >= 2; count -= 2) {
-    load_rows<digits, 2>(rows);
+    load_rows<From, 2>(rows);
     for (int64_t panel = 0; panel < panels; ++panel, unpacked += 2 * From::bytes) {
       const bool any_before = unpacked_before != nullptr;
       // The next blocks of the rows come from afar: a twelfth faster.
@@ -167,7 +179,7 @@ void multiply_tile(Rows rows, const uint8_t* unpacked, int64_t count, int64_t pa
   }
   if constexpr (From::sums_of_block == 1) {
     if (count == 0) return;
-    load_rows<digits, 1>(rows);
+    load_rows<From, 1>(rows);
     for (int64_t panel = 0; panel < panels; ++panel, unpacked += 2 * From::bytes) {
       load_tile<6>(unpacked + From::codes, 64);
       multiply_codes<0, digits>();

@@ -108,13 +108,15 @@ void unpack(const uint8_t* panel, int64_t first, int64_t last, uint8_t* out) {
           store_words(out + (Decoder::scales + half) * ggml::bits_plane + rows, minimum);
         }
       }
-      uint8_t* word = out + To::pairs + rows;
-#pragma GCC unroll 16
-      for (int i = 0; i < 16; ++i) {
-        const VecS codes = (VecS)Decoder::pair(panel, b, i, v);
-        store_words(word + i * ggml::bits_plane, (VecU)(codes - static_cast<int16_t>(Decoder::offset)));
-      }
     }
+    const auto store_pair = [&](int pair, const VecU(&weights)[ggml_vectors]) __attribute__((always_inline)) {
+      uint8_t* const word = out + To::pairs + pair * ggml::bits_plane;
+#pragma GCC unroll 4
+      for (int v = 0; v < ggml_vectors; ++v)
+        store_words(word + v * lanes * 4, (VecU)((VecS)weights[v] - static_cast<int16_t>(Decoder::offset)));
+    };
+#pragma GCC unroll 2
+    for (int half = 0; half < Decoder::scales; ++half) for_each_pair<Decoder>(panel, b, half, store_pair);
   }
 }
 

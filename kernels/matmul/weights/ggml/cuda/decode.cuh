@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/row.h"
+#include "kernels/matmul/weights/ggml/cuda/grid_decode.cuh"
 #include "kernels/matmul/weights/ggml/tiles.h"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -21,14 +22,16 @@ __device__ __forceinline__ uint32_t look_up(uint32_t four) {
   return __byte_perm(low, high, (indices & 0x8888u) >> 1 | 0x3210u);
 }
 
-// The codes of one quarter of a row in half a stage: words 2 half and 2 half + 1.
+// The codes of one quarter of a row in half a stage: words 2 half and 2 half + 1. grid: where a format's grid is looked
+// up, or anything.
 template <class Format>
 class StageCodes {
   using Place = ggml::Tiles<Format>;
   static constexpr int count = Place::low_bytes / 16;
 
  public:
-  __device__ __forceinline__ StageCodes(const uint8_t* stage, int row, int quarter, int half)
+  template <class Grid>
+  __device__ __forceinline__ StageCodes(const uint8_t* stage, int row, int quarter, int half, const Grid&)
       : high_(high_bits(stage, row, quarter) >> (2 * (Place::bits - 4) * half)) {
     const uint8_t* low = stage + (row * 4 + quarter) * (4 * count) + half * (2 * count);
     if constexpr (count == 4) {
@@ -42,7 +45,8 @@ class StageCodes {
   __device__ __forceinline__ uint32_t word(int i) const { return joined(low_[count == 4 ? i : 0], high_, i); }
 
   // One word alone, any.
-  static __device__ __forceinline__ uint32_t word_at(const uint8_t* stage, int row, int quarter, int i) {
+  template <class Grid>
+  static __device__ __forceinline__ uint32_t word_at(const uint8_t* stage, int row, int quarter, int i, const Grid&) {
     const uint8_t* low = stage + (row * 4 + quarter) * (4 * count) + 4 * (count == 4 ? i : i / 2);
     return joined(load_vector<uint32_t>(low), high_bits(stage, row, quarter), i);
   }
@@ -66,6 +70,30 @@ class StageCodes {
   }
 
   uint32_t low_[count / 2], high_;
+};
+
+template <ggml::HasGrid Format>
+class StageCodes<Format> {
+ public:
+  template <class Grid>
+  __device__ __forceinline__ StageCodes(const uint8_t* stage, int row, int quarter, int half, const Grid& grid) {
+    const GridHalf<Format> codes(stage, row, half);
+    const uint32_t signs = codes.signs_of(quarter);
+    LATHE_UNROLL
+    for (int i = 0; i < 2; ++i) words_[i] = codes.word(i, quarter, signs, grid);
+  }
+  __device__ __forceinline__ uint32_t word(int i) const { return words_[i]; }
+
+  template <class Grid>
+  static __device__ __forceinline__ uint32_t word_at(const uint8_t* stage, int row, int quarter, int i,
+                                                     const Grid& grid) {
+    const GridHalf<Format> codes(stage, row, i / 2);
+    const uint32_t signs = codes.signs_of(quarter);
+    return i % 2 == 0 ? codes.word(0, quarter, signs, grid) : codes.word(1, quarter, signs, grid);
+  }
+
+ private:
+  uint32_t words_[2];
 };
 
 // Byte b of a word as a part of a number's mantissa, which is exact: a conversion would take a quarter of the
@@ -188,6 +216,21 @@ class StageScales {
   uint32_t words_[(bytes + 3) / 4] = {}, factors_;
 };
 
+template <ggml::HasGrid Format>
+class StageScales<Format> {
+ public:
+  __device__ __forceinline__ StageScales(const uint8_t* stage, int row, uint32_t factors, int half = 0)
+      : stage_(stage), row_(row), half_(half), step_(f16_of(factors, 0) * Format::unit) {}
+  __device__ __forceinline__ Scale<Format> of(int i) const {
+    return {step_ * byte_of(GridHalf<Format>::odd_scale(stage_, row_, half_ + i / 2, i % 2), 0), 0.0f};
+  }
+
+ private:
+  const uint8_t* stage_;
+  int row_, half_;
+  float step_;
+};
+
 // Calls body.operator()<Format>() with the struct of a format.
 template <class Body>
 __device__ __forceinline__ void with_ggml_format(GgmlFormat format, const Body& body) {
@@ -205,6 +248,13 @@ __device__ __forceinline__ void with_ggml_format(GgmlFormat format, const Body& 
     case GgmlFormat::iq4_nl: return body.template operator()<ggml::IQ4_NL>();
     case GgmlFormat::iq4_xs: return body.template operator()<ggml::IQ4_XS>();
     case GgmlFormat::mxfp4: return body.template operator()<ggml::MXFP4>();
+    case GgmlFormat::iq2_xxs: return body.template operator()<ggml::IQ2_XXS>();
+    case GgmlFormat::iq2_xs: return body.template operator()<ggml::IQ2_XS>();
+    case GgmlFormat::iq2_s: return body.template operator()<ggml::IQ2_S>();
+    case GgmlFormat::iq3_xxs: return body.template operator()<ggml::IQ3_XXS>();
+    case GgmlFormat::iq3_s: return body.template operator()<ggml::IQ3_S>();
+    case GgmlFormat::iq1_s: return body.template operator()<ggml::IQ1_S>();
+    case GgmlFormat::iq1_m: return body.template operator()<ggml::IQ1_M>();
   }
 }
 

@@ -38,7 +38,8 @@ __device__ __forceinline__ Group eight_of(const uint8_t* data, int64_t tile_byte
   Group values;
   LATHE_UNROLL
   for (int quarter = 0; quarter < 4; ++quarter) {
-    const uint32_t word = StageCodes<Format>::word_at(stage, row, quarter, eight / 2) >> (eight % 2 * 16);
+    const uint32_t word =
+        StageCodes<Format>::word_at(stage, row, quarter, eight / 2, GridInMemory<Format>{}) >> (eight % 2 * 16);
     values.at[2 * quarter] = scale.value(word, 0);
     values.at[2 * quarter + 1] = scale.value(word, 1);
   }

@@ -25,7 +25,7 @@ class TileReader {
  public:
   using Codes = TileCodes;
   static constexpr int rounds = whole_rounds < most_rounds ? whole_rounds : most_rounds;
-  struct Memory {
+  struct Memory : SharedGrid<Format> {
     alignas(16) uint8_t codes[rounds][Block::weight_teams][team_stages * Place::stage_bytes];
   };
 
@@ -61,6 +61,7 @@ class TileReader {
   __device__ __forceinline__ void begin_tables() {
     LATHE_UNROLL
     for (int i = 0; i < factors_ahead; ++i) next_[i] = factors_of(i);
+    memory_.fill(thread_.team * team_threads + thread_.thread, Block::weight_teams * team_threads);
   }
   __device__ __forceinline__ void begin() const {}
 
@@ -70,7 +71,7 @@ class TileReader {
     LATHE_UNROLL
     for (int r = 0; r < 2; ++r) {
       const int row = thread_.column() + 8 * r;
-      const StageCodes<Format> codes(from, row, thread_.quarter(), thread_.half());
+      const StageCodes<Format> codes(from, row, thread_.quarter(), thread_.half(), memory_);
       const StageScales<Format> scales(from, row, factors_.of[r], thread_.half());
       LATHE_UNROLL
       for (int i = 0; i < 2; ++i) {
