@@ -74,7 +74,7 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command
       .add_option(
           "--weights", options.weights,
-          "file: a GGUF file's matrices in blocks of 4 to 8 bits stay what they are, and the cpu multiplies "
+          "file: a GGUF file's matrices in blocks stay what they are, and the cpu multiplies "
           "activations as whole numbers of 16 bits; those of bf16 stay so, too; bf16 or f32: all are widened to "
           "that dtype")
       ->capture_default_str();

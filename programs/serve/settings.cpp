@@ -43,10 +43,9 @@ void add_model_flags(CLI::App& app, ServeSettings& settings) {
   app.add_option("--dtype", settings.dtype,
                  "auto (bf16 where the device multiplies it, else f32), f32, bf16, f16 or f64")
       ->capture_default_str();
-  app.add_option(
-         "--weights", settings.weights,
-         "file: a GGUF file's matrices in blocks of 4 to 8 bits stay what they are, and the cpu multiplies activations "
-         "as whole numbers of 16 bits; bf16 or f32: they are widened to that dtype")
+  app.add_option("--weights", settings.weights,
+                 "file: a GGUF file's matrices in blocks stay what they are, and the cpu multiplies activations "
+                 "as whole numbers of 16 bits; bf16 or f32: they are widened to that dtype")
       ->capture_default_str();
   cli::add_quantization_options(app, settings.quantization);
   app.add_option("--kv_cache_dtype", settings.kv_cache_dtype,
