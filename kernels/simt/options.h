@@ -26,8 +26,8 @@ void fail_nth(Call call, int64_t n);
 enum class Machine { two_cards, no_driver, old_card, hopper };
 void pretend(Machine machine);
 
-// Whether kernels run at all (they do, unless told otherwise) or are only queued, counted and left out: for what looks at
-// memory or launches, which do not depend on numbers. What they would have written is not there.
+// Whether kernels run (they do, unless told otherwise) or are queued, counted and left out: for what looks at memory or
+// launches, which do not depend on numbers. What kernels would have written is not there.
 void set_runs_kernels(bool run);
 bool runs_kernels();
 
