@@ -33,7 +33,7 @@ function(lathe_program name folder)
   endif()
   target_link_libraries(${name} PRIVATE ${ARG_LINKS})
   target_compile_options(${name} PRIVATE ${lathe_sections})
-  target_link_options(${name} PRIVATE $<$<CONFIG:Release>:-s;-Wl,--gc-sections>)
+  target_link_options(${name} PRIVATE $<$<CONFIG:Release>:-s;-Wl,--gc-sections> ${lathe_small_link})
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 endfunction()
 
