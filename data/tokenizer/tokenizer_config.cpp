@@ -124,7 +124,11 @@ std::vector<AddedToken> decoder_tokens(const ordered_json& decoder, const std::s
 std::vector<AddedToken> legacy_tokens(const fs::path& directory, ordered_json& config) {
   const fs::path map_path = directory / "special_tokens_map.json", added_path = directory / "added_tokens.json";
   const ordered_json map = object_of(map_path), added = object_of(added_path);
-  for (const auto& [key, value] : map.items()) config[key] = value;
+  // config[key] = value walks along the object: with 100,000 keys that took 10 s.
+  std::vector<std::pair<std::string, ordered_json>> members;
+  for (const ordered_json* object : {&std::as_const(config), &map})
+    for (const auto& [key, value] : object->items()) members.emplace_back(key, value);
+  config = json_object(std::move(members));
   std::vector<std::pair<int64_t, AddedToken>> tokens;
   for (const auto& [content, id] : added.items()) {
     AddedToken token;
