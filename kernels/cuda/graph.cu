@@ -27,7 +27,7 @@ class CapturedGraph final : public Graph {
 
   void end_capture_and_launch() override {
     cudaError_t error = cudaSuccess;
-    const cudaGraph_t captured = end_capture(&error);
+    cudaGraph_t captured = end_capture(&error);
     try {
       check(error, "capturing a graph");
       bring_up_to_date(captured);
@@ -45,7 +45,7 @@ class CapturedGraph final : public Graph {
 
   void abandon_capture() override {
     cudaError_t error = cudaSuccess;
-    const cudaGraph_t captured = end_capture(&error);
+    cudaGraph_t captured = end_capture(&error);
     if (captured != nullptr) cudaGraphDestroy(captured);
     cudaGetLastError();
     take_held_work(index_);
