@@ -239,7 +239,8 @@ void dequantize_grid(const std::byte* in, int64_t blocks, float* out) {
         const int value = grid.value(indices[k / grid.neighbours], k % grid.neighbours);
         const bool sign = (signs >> k & 1u) != 0;
         const int code = kernels::ggml::HasDeltas<Format> ? value + (sign ? -1 : 1) : sign ? -value : value;
-        const float step = static_cast<float>(d) * Format::unit * static_cast<float>(2 * scales[k / 16] + 1);
+        const int scale = scales[k / 16];
+        const float step = static_cast<float>(d) * Format::unit * static_cast<float>(2 * scale + 1);
         out[k] = step * static_cast<float>(code);
       }
     }

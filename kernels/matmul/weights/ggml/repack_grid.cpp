@@ -126,7 +126,7 @@ void unpack(const uint8_t* unit, int64_t lane, float* values) {
       const unsigned index = at[Format::indices + i * panel_rows + lane] | high_bits<Format>(at, lane, i) << 8;
       const auto entry = ExpandedGrid<Format>::words[index];
       for (int64_t k = i * neighbours; k < (i + 1) * neighbours; ++k) {
-        const int value = static_cast<int8_t>(entry >> (8 * (k % neighbours)));
+        const int byte = static_cast<int>(entry >> (8 * (k % neighbours)) & 0xff), value = (byte ^ 0x80) - 0x80;
         const bool sign = sign_of<Format>(at, lane, k);
         const int code = HasDeltas<Format> ? value + (sign ? -1 : 1) : sign ? -value : value;
         const float step = d * static_cast<float>(2 * scale_of<Format>(unit, at, lane, j, k / 16) + 1);
