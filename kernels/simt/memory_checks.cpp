@@ -114,22 +114,26 @@ bool written_in_this_block(const History& history) { return history.write.block_
 
 bool copy_under_way(const History& history) { return history.copied_in >= arena.first_epoch; }
 
+// The histories of a word's bytes, which have been touched or are about to be touched without each other.
+inline History* histories_apart(size_t word) {
+  History* const of_bytes = arena.bytes + word * word_bytes;
+  if (!arena.apart[word]) std::fill_n(of_bytes, word_bytes, arena.words[word]);
+  arena.apart[word] = true;
+  return of_bytes;
+}
+
 // check(history, offset) of bytes [offset, offset + bytes), word by word where it can: the first fault, or nullptr.
 template <class Check>
 inline const char* first_fault(size_t offset, size_t bytes, Check check) {
   const size_t end = offset + bytes;
   for (size_t i = offset; i < end;) {
     const size_t word = i / word_bytes, next = std::min(end, (word + 1) * word_bytes);
-    History* const of_bytes = arena.bytes + word * word_bytes;
-    if (!arena.apart[word]) {
-      if (next - i == word_bytes) {
-        if (const char* fault = check(arena.words[word], i)) return fault;
-        i = next;
-        continue;
-      }
-      std::fill_n(of_bytes, word_bytes, arena.words[word]);
-      arena.apart[word] = true;
+    if (!arena.apart[word] && next - i == word_bytes) {
+      if (const char* fault = check(arena.words[word], i)) return fault;
+      i = next;
+      continue;
     }
+    History* const of_bytes = histories_apart(word);
     for (; i < next; ++i)
       if (const char* fault = check(of_bytes[i % word_bytes], i)) return fault;
   }
@@ -145,9 +149,8 @@ inline void write_history(size_t offset, size_t bytes, const History& history) {
       arena.words[word] = history;
       arena.apart[word] = false;
     } else {
-      if (!arena.apart[word]) std::fill_n(arena.bytes + word * word_bytes, word_bytes, arena.words[word]);
-      arena.apart[word] = true;
-      std::fill(arena.bytes + i, arena.bytes + next, history);
+      History* const of_bytes = histories_apart(word);
+      std::fill(of_bytes + i % word_bytes, of_bytes + (next - word * word_bytes), history);
     }
     i = next;
   }
@@ -194,13 +197,6 @@ const char* write_fault(size_t offset, size_t bytes, int thread) {
   if (const char* fault = fault_of_write(offset, bytes, thread)) return fault;
   write_history(offset, bytes, {.write = now(thread), .stored_at = proxy_clock});
   return nullptr;
-}
-
-// A copy that lands later writes these bytes.
-void begin_copy(size_t offset, size_t bytes, Where where) {
-  if (const char* fault = fault_of_write(offset, bytes, running.thread)) report(fault, where);
-  write_history(offset, bytes,
-                {.write = now(running.thread), .copied_in = running.block_epoch, .stored_at = proxy_clock});
 }
 
 size_t offset_of(const void* address) {
@@ -330,7 +326,11 @@ void* shared_window_pointer(size_t address) {
 
 void begin_async_write(void* shared, size_t bytes, Where where) {
   const size_t offset = offset_of(shared);
-  if (checks_shared_memory()) begin_copy(offset, bytes, where);
+  if (checks_shared_memory()) {
+    if (const char* fault = fault_of_write(offset, bytes, running.thread)) report(fault, where);
+    write_history(offset, bytes,
+                  {.write = now(running.thread), .copied_in = running.block_epoch, .stored_at = proxy_clock});
+  }
   std::memset(shared, 0xff, bytes);
   poison(shared, bytes);
 }
@@ -365,10 +365,7 @@ void AsyncCopies::issue(void* shared, const void* global, int bytes, int valid_b
   copies_.push_back({shared, global, bytes, valid_bytes, where});
   if (running.awaits_grid)
     report("copies global memory before it has waited for the kernel before a dependent one", where);
-  const size_t offset = offset_of(shared), count = static_cast<size_t>(bytes);
-  if (checks_shared_memory()) begin_copy(offset, count, where);
-  std::memset(shared, 0xff, count);
-  poison(shared, count);
+  begin_async_write(shared, static_cast<size_t>(bytes), where);
 }
 
 void AsyncCopies::commit() { group_ends_.push_back(copies_.size()); }
