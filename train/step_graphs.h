@@ -18,6 +18,7 @@
 #include "core/device.h"
 #include "core/tensor.h"
 #include "kernels/cuda/graph.h"
+#include "kernels/cuda/host_work.h"
 #include "kernels/cuda/upload.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "nn/transformer.h"
@@ -102,7 +103,10 @@ class HostPart {
   }
   const Part& operator*() const { return **place_; }
   const Part* operator->() const { return place_->get(); }
-  void put(std::shared_ptr<const Part> part) const { *place_ = std::move(part); }
+  // Puts the step that runs next there, in the device's queue.
+  void queue_put(Device device, std::shared_ptr<const Part> part) const {
+    kernels::queue_host_work(device, [place = place_, part = std::move(part)] { *place = part; });
+  }
 
  private:
   std::shared_ptr<std::shared_ptr<const Part>> place_ = std::make_shared<std::shared_ptr<const Part>>();

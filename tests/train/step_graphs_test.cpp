@@ -55,7 +55,7 @@ class Doubling {
           ++queued;
           queue(inputs_of(batch, stored).tokens.ids, stored != nullptr ? in_graph_ : HostPart<Part>::of(part));
         },
-        [&] { kernels::queue_host_work(simt_device, [place = in_graph_, part] { place.put(part); }); });
+        [&] { in_graph_.queue_put(simt_device, part); });
     kernels::synchronize(simt_device);
     std::vector<float> expected;
     for (const int32_t id : ids) expected.push_back(2.0f * static_cast<float>(id));
@@ -337,7 +337,7 @@ std::string gradients_of_the_last(TrainedModel& model, const std::vector<Pass>& 
         [&](StoredNumbers* stored) {
           learn(passes[step], stored != nullptr ? in_graph : HostPart<Work>::of(part), stored);
         },
-        [&] { kernels::queue_host_work(simt_device, [in_graph, part] { in_graph.put(part); }); });
+        [&] { in_graph.queue_put(simt_device, part); });
     kernels::synchronize(simt_device);
   }
   EXPECT_EQ(graphs.counts().replayed, 1) << graphs.given_up();

@@ -279,11 +279,8 @@ void GrpoObjective::queue_repeatable(const Passes& passes, int64_t step, double 
   };
   if (!numbers.within(model_.config().vocab_size)) return queue(nullptr);
   graphs_->run(numbers, queue, [&] {
-    for (size_t i = 0; i < pass_count; ++i) {
-      if (!passes[i]) continue;
-      kernels::queue_host_work(model_.device(),
-                               [place = work_in_graph_[i], work = passes[i]->work] { place.put(work); });
-    }
+    for (size_t i = 0; i < pass_count; ++i)
+      if (passes[i]) work_in_graph_[i].queue_put(model_.device(), passes[i]->work);
   });
 }
 
