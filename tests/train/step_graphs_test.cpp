@@ -35,7 +35,10 @@ class Doubling {
  public:
   explicit Doubling(int64_t weights = 2) : graphs_(simt_device, {}) {
     const Tensor table = Tensor::empty({64, weights}, DType::f32);
-    for (int64_t i = 0; i < table.numel(); ++i) table.data<float>()[i] = static_cast<float>(i / weights);
+    for (int64_t i = 0; i < table.numel(); ++i) {
+      const int64_t id = i / weights;
+      table.data<float>()[i] = static_cast<float>(id);
+    }
     table_ = kernels::moved(table, simt_device);
   }
 

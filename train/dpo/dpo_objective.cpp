@@ -311,7 +311,7 @@ PairPass DpoObjective::comparing(const std::shared_ptr<PairsOfStep>& step, std::
 
 // Of rows of the step that lie next to each other.
 PairPass DpoObjective::learning(const std::shared_ptr<PairsOfStep>& step, std::span<const int64_t> rows,
-                                PairForwardOptions options) const {
+                                const PairForwardOptions& options) const {
   return pair_pass(model_, data_.training, rows, config_, options,
                    [step, begin = static_cast<size_t>(options.first_pair)](
                        size_t first, std::span<const PairSums> pairs, std::span<PairGradient> of_pairs) {

@@ -78,7 +78,7 @@ class DpoObjective final : public Objective {
   PairPass comparing(const std::shared_ptr<PairsOfStep>& step, std::span<const int64_t> own,
                      PairForwardOptions options) const;
   PairPass learning(const std::shared_ptr<PairsOfStep>& step, std::span<const int64_t> rows,
-                    PairForwardOptions options) const;
+                    const PairForwardOptions& options) const;
   void compare_over_processes(PairsOfStep& step) const;
   void queue_repeatable(const Passes& passes, int64_t step, double loss_scale);
   StepOutcome outcome_of(PairsOfStep& step) const;
