@@ -80,7 +80,10 @@ TEST(Simt, RunsASoundKernelUnderEveryOrder) {
 // What is known of a word stands for its bytes only as long as they have the same fate.
 TEST(Simt, NeighboursMayWriteHalvesOfAWord) {
   const std::vector<float> out = run_planted(Planted::halves_of_words);
-  for (int i = 0; i < threads; ++i) EXPECT_EQ(out[static_cast<size_t>(i)], static_cast<float>(i / 2 * 4 + 3));
+  for (int i = 0; i < threads; ++i) {
+    const int sum_of_pair = i / 2 * 4 + 3;
+    EXPECT_EQ(out[static_cast<size_t>(i)], static_cast<float>(sum_of_pair));
+  }
 }
 
 TEST(Simt, AMissingBarrierShowsUnderSomeOrder) {

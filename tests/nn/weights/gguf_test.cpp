@@ -33,7 +33,7 @@ class GgufBytes {
     bytes_ += value;
     return *this;
   }
-  GgufBytes& tensor(const std::string& name, std::vector<uint64_t> extents, uint32_t type, uint64_t offset) {
+  GgufBytes& tensor(const std::string& name, const std::vector<uint64_t>& extents, uint32_t type, uint64_t offset) {
     text(name).put<uint32_t>(static_cast<uint32_t>(extents.size()));
     for (const uint64_t extent : extents) put(extent);
     return put(type).put(offset);
