@@ -13,13 +13,14 @@
 #include "data/rows/sft_rows.h"
 #include "data/tokenizer/tokenizer.h"
 #include "data/tokenizer/utf8.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe::data::golden {
 
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-inline const std::filesystem::path folder = std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden";
+inline const std::filesystem::path folder = std::filesystem::path(source_dir) / "tests/golden";
 
 inline std::string from_base64(const std::string& text) {
   const std::string alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

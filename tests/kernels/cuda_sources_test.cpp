@@ -5,12 +5,13 @@
 
 #include <fstream>
 
+#include "tests/support/source_dir.h"
 #include "tests/support/temporary_folder.h"
 
 namespace lathe::testing {
 namespace {
 
-const std::filesystem::path tree = LATHE_SOURCE_DIR;
+const std::filesystem::path tree = source_dir;
 
 TEST(CudaSources, EveryFolderOfKernelsHasATest) {
   if (!std::filesystem::is_directory(tree / "kernels")) GTEST_SKIP() << "the source tree is not here";

@@ -15,12 +15,13 @@
 #include "nn/attention_context.h"
 #include "nn/model_files.h"
 #include "nn/transformer.h"
+#include "tests/support/source_dir.h"
 #include "tests/support/temporary_folder.h"
 
 namespace lathe::nn {
 
 inline std::filesystem::path golden(const std::string& path) {
-  return std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden" / path;
+  return std::filesystem::path(source_dir) / "tests/golden" / path;
 }
 
 inline nlohmann::json golden_json(const std::string& path) {

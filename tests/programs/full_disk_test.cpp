@@ -1,5 +1,6 @@
 // Programs where a file cannot be written whole: an error that names it, and nothing of the result.
 #include "tests/programs/program_test.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe {
 namespace {
@@ -32,7 +33,7 @@ TEST_F(FullDisk, QuantizeLeavesNothingHalfWritten) {
 }
 
 TEST_F(FullDisk, MergeLeavesNothingHalfWritten) {
-  const std::string adapter = LATHE_SOURCE_DIR "/tests/golden/peft_adapter/all_linear";
+  const std::string adapter = std::string(source_dir) + "/tests/golden/peft_adapter/all_linear";
   const std::string command = "bin/lathe-model merge " + model_ + " --adapter " + adapter + " " + result_;
   for (const int limit : {4, 200}) {
     EXPECT_EQ(run_within(limit, command), 1) << limit;

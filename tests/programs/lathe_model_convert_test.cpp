@@ -5,6 +5,7 @@
 #include "nn/weights/gguf.h"
 #include "nn/weights/safetensors.h"
 #include "tests/programs/program_test.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe {
 namespace {
@@ -19,7 +20,7 @@ class LatheModelConvert : public ProgramTest {
   }
   // A golden model with a tokenizer.
   fs::path model_of(const std::string& name) const {
-    const fs::path golden = fs::path(LATHE_SOURCE_DIR) / "tests/golden";
+    const fs::path golden = fs::path(source_dir) / "tests/golden";
     const fs::path folder = folder_ / fs::path(name).filename();
     fs::create_directories(folder);
     for (const char* file : {"config.json", "model.safetensors"}) fs::copy_file(golden / name / file, folder / file);
@@ -38,7 +39,7 @@ class LatheModelConvert : public ProgramTest {
     return model;
   }
   static fs::path golden_gguf(const std::string& name) {
-    return fs::path(LATHE_SOURCE_DIR) / "tests/golden" / name / "model.gguf";
+    return fs::path(source_dir) / "tests/golden" / name / "model.gguf";
   }
 };
 
@@ -187,7 +188,7 @@ TEST_F(LatheModelConvert, MicroscaledExpertsAreWrittenWidened) {
   ASSERT_EQ(convert(model, wide, {"--dtype", "bfloat16", "--format", "hf"}), 0) << err();
   EXPECT_FALSE(nlohmann::json::parse(bytes_of(wide / "config.json")).contains("quantization_config"));
   const auto found = nn::SafetensorsFile::open(wide / "model.safetensors"),
-             expected = nn::SafetensorsFile::open(fs::path(LATHE_SOURCE_DIR) /
+             expected = nn::SafetensorsFile::open(fs::path(source_dir) /
                                                   "tests/golden/tiny_gpt_oss/mxfp4/widened.safetensors");
   for (const std::string& name : expected->names()) {
     const Tensor a = found->tensor(name), b = expected->tensor(name);

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "tests/programs/program_test.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe {
 namespace {
@@ -19,7 +20,7 @@ class LatheModelEval : public ProgramTest {
     std::ofstream(folder_ / name) << text;
     return (folder_ / name).string();
   }
-  const fs::path golden_ = fs::path(LATHE_SOURCE_DIR) / "tests/golden/eval";
+  const fs::path golden_ = fs::path(source_dir) / "tests/golden/eval";
   const nlohmann::json expected_ = nlohmann::json::parse(bytes_of(golden_ / "expected.json"));
   const std::string text_ = (golden_ / "text.txt").string(), choices_ = (golden_ / "choices.jsonl").string();
 };

@@ -1,5 +1,6 @@
 // lathe-model info: what it tells of a model before a weight is read.
 #include "tests/programs/program_test.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe {
 namespace {
@@ -50,7 +51,7 @@ TEST_F(LatheModelInfo, TellsTheRestOfFilesWithoutATokenizer) {
   EXPECT_EQ(nlohmann::json::parse(out()), with);
   ASSERT_EQ(info(folder_ / "model"), 0) << err();
   EXPECT_NE(out().find("all weights"), std::string::npos) << out();
-  const fs::path gguf = fs::path(LATHE_SOURCE_DIR) / "tests/golden/tiny_olmo3/model.gguf";
+  const fs::path gguf = fs::path(source_dir) / "tests/golden/tiny_olmo3/model.gguf";
   ASSERT_EQ(info(gguf), 0) << err();
   EXPECT_NE(err().find("tokenizer.ggml.model"), std::string::npos) << err();
   EXPECT_NE(out().find("family           olmo3"), std::string::npos) << out();

@@ -3,6 +3,7 @@
 #include "core/hub/cache.h"
 #include "tests/programs/program_test.h"
 #include "tests/support/local_hub.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe {
 namespace {
@@ -70,7 +71,8 @@ TEST_F(LatheModelPull, OneOfSeveralGgufModelsIsChosenByAPattern) {
   hub_.files.erase("model.safetensors");
   hub_.files.erase("config.json");
   hub_.files["tiny-f16.gguf"] = {"GGUF, not really", true};
-  hub_.files["tiny-f32.gguf"] = {bytes_of(LATHE_SOURCE_DIR "/tests/golden/tiny_qwen3/untied/model.gguf"), true};
+  hub_.files["tiny-f32.gguf"] = {bytes_of(std::string(source_dir) + "/tests/golden/tiny_qwen3/untied/model.gguf"),
+                                 true};
   EXPECT_EQ(pull({"org/tiny"}), 2);
   EXPECT_NE(err().find("tiny-f16.gguf"), std::string::npos) << err();
   ASSERT_EQ(pull({"org/tiny", "--include", "*f32*"}), 0) << err();

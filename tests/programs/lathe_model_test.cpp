@@ -2,6 +2,7 @@
 #include <tuple>
 
 #include "tests/programs/program_test.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe {
 namespace {
@@ -121,7 +122,7 @@ TEST_F(LatheModel, APromptBeyondTheEmbeddingIsASentence) {
 
 TEST_F(LatheModel, MergeWritesAModelOrNothing) {
   const std::string model = (folder_ / "model").string(), out = (folder_ / "merged").string();
-  const std::string golden = LATHE_SOURCE_DIR "/tests/golden/";
+  const std::string golden = std::string(source_dir) + "/tests/golden/";
   const auto merge = [&](const std::string& adapter, const std::string& into) {
     return run({"bin/lathe-model", "merge", model, "--adapter", golden + adapter, into, "--json"});
   };

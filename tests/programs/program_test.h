@@ -13,6 +13,7 @@
 
 #include "core/json_value.h"
 #include "core/random.h"
+#include "tests/support/source_dir.h"
 #include "tests/support/temporary_folder.h"
 
 namespace lathe {
@@ -29,7 +30,7 @@ class ProgramTest : public testing::Test {
  protected:
   void SetUp() override {
     ASSERT_TRUE(std::filesystem::exists("bin/lathe-train")) << "run from the build folder, after building the programs";
-    const std::filesystem::path golden = std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden";
+    const std::filesystem::path golden = std::filesystem::path(source_dir) / "tests/golden";
     std::filesystem::create_directory(folder_ / "model");
     for (const char* file : {"config.json", "model.safetensors"})
       std::filesystem::copy_file(golden / "tiny_llama/untied" / file, folder_ / "model" / file);

@@ -6,6 +6,7 @@
 #include "kernels/cuda/runtime.h"
 #include "kernels/simt/options.h"
 #include "tests/serve/tiny_engine.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe::engine {
 namespace {
@@ -25,7 +26,7 @@ Request request_of(size_t prompt, int64_t max_tokens, float temperature = 0.0f) 
 
 // MXFP4 stays as it is.
 nn::Transformer mixture_on_simt(const char* name, DType dtype) {
-  const nn::ModelFiles files = nn::open_model_files(std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden" / name);
+  const nn::ModelFiles files = nn::open_model_files(std::filesystem::path(source_dir) / "tests/golden" / name);
   return nn::Transformer(files.config, *files.weights,
                          {.dtype = dtype, .stored_blocks = nn::StoredBlockUse::keep, .device = simt_device});
 }

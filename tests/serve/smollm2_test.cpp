@@ -11,6 +11,7 @@
 #include "nn/attention_context.h"
 #include "nn/model_files.h"
 #include "serve/engine/engine.h"
+#include "tests/support/source_dir.h"
 #include "tests/support/test_model.h"
 
 namespace lathe::engine {
@@ -19,7 +20,7 @@ namespace {
 using Ids = std::vector<int32_t>;
 
 nlohmann::json golden_json(const std::string& name) {
-  return nlohmann::json::parse(std::ifstream(std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/smollm2" / name));
+  return nlohmann::json::parse(std::ifstream(std::filesystem::path(source_dir) / "tests/golden/smollm2" / name));
 }
 
 nn::Transformer load(DType dtype, nn::StoredBlockUse stored_blocks = nn::StoredBlockUse::widen) {

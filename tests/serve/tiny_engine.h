@@ -10,13 +10,14 @@
 
 #include "nn/model_files.h"
 #include "serve/engine/engine.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe::engine {
 
 // max_positions 0: the model's own.
 inline nn::Transformer tiny_model(DType dtype, Device device = {}, int64_t max_positions = 0,
                                   const std::optional<nn::Quantization>& quantization = {}) {
-  const auto folder = std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/tiny_llama/untied";
+  const auto folder = std::filesystem::path(source_dir) / "tests/golden/tiny_llama/untied";
   const nn::ModelFiles files = nn::open_model_files(folder);
   return nn::Transformer(
       files.config, *files.weights,

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/json_value.h"
 #include "core/mapped_file.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe::testing {
 namespace {
@@ -23,7 +24,7 @@ DType dtype_named(const std::string& file, const std::string& name) {
 
 }  // namespace
 
-std::string golden_path(const std::string& name) { return std::string(LATHE_SOURCE_DIR) + "/tests/golden/" + name; }
+std::string golden_path(const std::string& name) { return std::string(source_dir) + "/tests/golden/" + name; }
 
 GoldenTensors golden_tensors(const std::string& name) {
   const std::string path = golden_path(name);

@@ -6,11 +6,13 @@
 #include <filesystem>
 #include <string>
 
+#include "tests/support/source_dir.h"
+
 namespace lathe::train {
 namespace {
 
 nn::ModelConfig shape(const std::string& name) {
-  return nn::read_hf_config(std::filesystem::path(LATHE_SOURCE_DIR) / "tests/train/shapes" / name);
+  return nn::read_hf_config(std::filesystem::path(source_dir) / "tests/train/shapes" / name);
 }
 
 nn::LoraConfig lora(int64_t r, const std::string& targets) {

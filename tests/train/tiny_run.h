@@ -13,6 +13,7 @@
 #include "kernels/copy/copy.h"
 #include "nn/model_files.h"
 #include "nn/transformer.h"
+#include "tests/support/source_dir.h"
 #include "tests/support/temporary_folder.h"
 #include "train/sft/sft_config.h"
 #include "train/sft/sft_objective.h"
@@ -21,7 +22,7 @@
 namespace lathe::train {
 
 inline std::filesystem::path golden(const std::string& path) {
-  return std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden" / path;
+  return std::filesystem::path(source_dir) / "tests/golden" / path;
 }
 
 inline std::string bytes_of(const std::filesystem::path& path) {

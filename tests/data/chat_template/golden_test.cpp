@@ -9,13 +9,14 @@
 #include "core/error.h"
 #include "core/json_value.h"
 #include "data/chat_template/chat_template.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe::data {
 namespace {
 
 using nlohmann::ordered_json;
 
-const std::filesystem::path golden = std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/template";
+const std::filesystem::path golden = std::filesystem::path(source_dir) / "tests/golden/template";
 
 std::string read(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);

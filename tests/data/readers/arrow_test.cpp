@@ -12,6 +12,7 @@
 #include "data/shards/shard_tokenization.h"
 #include "data/shards/shards.h"
 #include "tests/data/readers/packed_text.h"
+#include "tests/support/source_dir.h"
 #include "tests/support/temporary_folder.h"
 
 namespace lathe::data {
@@ -20,7 +21,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-fs::path golden(const std::string& name) { return fs::path(LATHE_SOURCE_DIR) / "tests/golden" / name; }
+fs::path golden(const std::string& name) { return fs::path(source_dir) / "tests/golden" / name; }
 
 std::string bytes_of(const fs::path& path) {
   std::ifstream stream(path, std::ios::binary);

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe::data {
 namespace {
@@ -32,7 +33,7 @@ class PromptRowsTest : public testing::Test {
 
   std::filesystem::path directory_ = std::filesystem::path(testing::TempDir()) / "lathe_prompt_rows_test";
   std::shared_ptr<const Tokenizer> tokenizer_ =
-      Tokenizer::from_directory(std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/tokenizer/byte_level");
+      Tokenizer::from_directory(std::filesystem::path(source_dir) / "tests/golden/tokenizer/byte_level");
   std::shared_ptr<const ChatTemplate> chat_template_ = ChatTemplate::compile(
       "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
       "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "data/rows/json_lines.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe::data {
 namespace {
@@ -23,9 +24,8 @@ class SftRowsTest : public testing::Test {
  protected:
   void SetUp() override {
     std::filesystem::create_directories(directory_);
-    std::filesystem::copy_file(
-        std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/tokenizer/byte_level/tokenizer.json",
-        directory_ / "tokenizer.json", std::filesystem::copy_options::overwrite_existing);
+    std::filesystem::copy_file(std::filesystem::path(source_dir) / "tests/golden/tokenizer/byte_level/tokenizer.json",
+                               directory_ / "tokenizer.json", std::filesystem::copy_options::overwrite_existing);
     std::ofstream(directory_ / "tokenizer_config.json")
         << R"({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})";
     tokenizer_ = Tokenizer::from_directory(directory_);

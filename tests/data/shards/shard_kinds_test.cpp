@@ -8,6 +8,7 @@
 #include "core/random.h"
 #include "data/shards/shard_tokenization.h"
 #include "data/shards/shards.h"
+#include "tests/support/source_dir.h"
 #include "tests/support/temporary_folder.h"
 
 namespace lathe::data {
@@ -27,7 +28,7 @@ void write(const fs::path& path, std::string_view bytes) {
 class ShardKinds : public testing::TestWithParam<Compression> {
  protected:
   void SetUp() override {
-    fs::copy_file(fs::path(LATHE_SOURCE_DIR) / "tests/golden/tokenizer/byte_level/tokenizer.json",
+    fs::copy_file(fs::path(source_dir) / "tests/golden/tokenizer/byte_level/tokenizer.json",
                   folder_ / "tokenizer.json");
     write(folder_ / "tokenizer_config.json", R"({"eos_token": "<|im_end|>"})");
     tokenizer_ = Tokenizer::from_directory(folder_);
@@ -164,7 +165,7 @@ TEST_P(ShardKinds, PythonReadsThem) {
   if (std::system("python3 -c 'import ctypes; ctypes.CDLL(\"libzstd.so.1\")' > /dev/null 2>&1") != 0)
     GTEST_SKIP() << "no python3 with libzstd.so.1";
   const fs::path folder = tokenize(RowKind::prompt);
-  const std::string command = std::string("python3 ") + LATHE_SOURCE_DIR + "/tests/data/shards/read_shards.py " +
+  const std::string command = std::string("python3 ") + source_dir + "/tests/data/shards/read_shards.py " +
                               folder.string() + " > " + (folder_ / "read").string();
   ASSERT_EQ(std::system(command.c_str()), 0);
   std::ifstream lines(folder_ / "read");

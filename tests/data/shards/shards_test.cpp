@@ -16,6 +16,7 @@
 #include "core/thread_pool.h"
 #include "data/shards/shard_tokenization.h"
 #include "tests/data/readers/packed_text.h"
+#include "tests/support/source_dir.h"
 #include "tests/support/temporary_folder.h"
 
 namespace lathe::data {
@@ -57,7 +58,7 @@ Rows rows_of(const fs::path& folder) {
 class ShardsTest : public testing::Test {
  protected:
   void SetUp() override {
-    fs::copy_file(fs::path(LATHE_SOURCE_DIR) / "tests/golden/tokenizer/byte_level/tokenizer.json",
+    fs::copy_file(fs::path(source_dir) / "tests/golden/tokenizer/byte_level/tokenizer.json",
                   folder_ / "tokenizer.json");
     write(folder_ / "tokenizer_config.json", R"({"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"})");
     tokenizer_ = Tokenizer::from_directory(folder_);
@@ -160,7 +161,7 @@ TEST_F(ShardsTest, ThirtyLinesOfPythonReadThem) {
   ShardTokenizationSettings options = settings("out");
   options.rows.packing = true;
   tokenize(options);
-  const std::string command = std::string("python3 ") + LATHE_SOURCE_DIR + "/tests/data/shards/read_shards.py " +
+  const std::string command = std::string("python3 ") + source_dir + "/tests/data/shards/read_shards.py " +
                               (folder_ / "out").string() + " > " + (folder_ / "read").string();
   if (std::system("python3 --version > /dev/null 2>&1") != 0) GTEST_SKIP() << "no python3";
   ASSERT_EQ(std::system(command.c_str()), 0);

@@ -18,6 +18,7 @@
 #include "nn/model_files.h"
 #include "serve/http/server.h"
 #include "serve/http/service.h"
+#include "tests/support/source_dir.h"
 #include "tests/support/temporary_folder.h"
 
 namespace lathe::http {
@@ -47,7 +48,7 @@ class TestServer {
  public:
   explicit TestServer(const TestServerOptions& options = {})
       : metrics_("tiny"), access_(options.access), audit_(options.audit_log, options.audit_text) {
-    const std::filesystem::path golden = std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden";
+    const std::filesystem::path golden = std::filesystem::path(source_dir) / "tests/golden";
     std::filesystem::create_directory(folder() / "model");
     for (const char* file : {"config.json", "model.safetensors"})
       std::filesystem::copy_file(golden / "tiny_llama/untied" / file, folder() / "model" / file);

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "data/chat_template/chat_template.h"
+#include "tests/support/source_dir.h"
 
 namespace lathe::http {
 namespace {
@@ -78,7 +79,7 @@ TEST(ToolCallParser, HermesCallsStandBetweenTheirMarks) {
 
 // What a template of Qwen 3's kind writes for a message with calls is what is read from an answer.
 TEST(ToolCallParser, ReadsWhatTheTemplateWrites) {
-  std::ifstream file(std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/template/think.jinja");
+  std::ifstream file(std::filesystem::path(source_dir) / "tests/golden/template/think.jinja");
   const std::string source{std::istreambuf_iterator<char>(file), {}};
   const nlohmann::ordered_json arguments{{"city", "Köln \"am Rhein\""}, {"days", {1, 2}}};
   const auto call = [&](const char* name) {
@@ -222,7 +223,7 @@ TEST(ToolCallParser, ReadsWhatTheFamiliesTemplatesWrite) {
         Written{"qwen2_5", ToolFormat::hermes, "<|im_start|>assistant\n", "<|im_end|>"},
         Written{"deepseekv3", ToolFormat::deepseek, "<｜Assistant｜>", "<｜end▁of▁sentence｜>", true}}) {
     const auto path =
-        std::filesystem::path(LATHE_SOURCE_DIR) / "tests/golden/template/families" / (std::string(one.file) + ".jinja");
+        std::filesystem::path(source_dir) / "tests/golden/template/families" / (std::string(one.file) + ".jinja");
     std::ifstream file(path);
     const std::string source{std::istreambuf_iterator<char>(file), {}};
     ASSERT_FALSE(source.empty()) << path;
