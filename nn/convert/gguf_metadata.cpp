@@ -71,10 +71,12 @@ void check_model(const ModelConfig& config) {
                             : config.family == "gpt_oss" ? Activation::clamped_silu
                                                          : Activation::silu))
     refuse("hidden_act", "GGUF has no key for another activation than the family's");
-  if (config.experts.num_experts > 0 && !config.experts.norm_topk_prob)
-    refuse("norm_topk_prob", "GGUF has experts whose weights are divided by their sum only");
+  if (config.experts.num_experts > 0 && config.experts.norm_topk_prob != (config.family != "olmoe"))
+    refuse("norm_topk_prob", config.family == "olmoe"
+                                 ? "GGUF has an OLMoE whose experts' weights are not divided by their sum only"
+                                 : "GGUF has experts whose weights are divided by their sum only");
   // llama.cpp's loader asks for no bias of the output projection, and refuses a file with more than it asked for.
-  for (const char* without : {"gemma2", "gemma3_text", "olmo2", "olmo3", "qwen3", "qwen3_moe", "smollm3"})
+  for (const char* without : {"gemma2", "gemma3_text", "olmo2", "olmo3", "olmoe", "qwen3", "qwen3_moe", "smollm3"})
     if (config.attention_bias != AttentionBias::none && config.family == without)
       refuse("attention_bias", "GGUF has none for " + config.family);
   if (config.family == "gpt_oss" && config.attention_bias != AttentionBias::qkvo)

@@ -23,7 +23,7 @@ constexpr HfName architectures[] = {
     {"qwen2", "Qwen2ForCausalLM"},     {"qwen3", "Qwen3ForCausalLM"},     {"qwen3_moe", "Qwen3MoeForCausalLM"},
     {"smollm3", "SmolLM3ForCausalLM"}, {"gemma2", "Gemma2ForCausalLM"},   {"gemma3_text", "Gemma3ForCausalLM"},
     {"phi3", "Phi3ForCausalLM"},       {"olmo2", "Olmo2ForCausalLM"},     {"granite", "GraniteForCausalLM"},
-    {"olmo3", "Olmo3ForCausalLM"},     {"gpt_oss", "GptOssForCausalLM"}};
+    {"olmo3", "Olmo3ForCausalLM"},     {"gpt_oss", "GptOssForCausalLM"},  {"olmoe", "OlmoeForCausalLM"}};
 
 const char* architecture_of(const std::string& family) {
   for (const HfName& name : architectures)

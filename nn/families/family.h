@@ -43,6 +43,7 @@ extern const Family mixtral_family;
 ModelConfig mixtral_from_gguf(const std::shared_ptr<const GgufFile>& file);  // of the architecture llama
 extern const Family olmo2_family;
 extern const Family olmo3_family;
+extern const Family olmoe_family;
 extern const Family phi3_family;   // Phi-3, Phi-3.5 and Phi-4
 extern const Family qwen2_family;  // Qwen2 and 2.5
 extern const Family qwen3_family;

@@ -208,7 +208,7 @@ def greedy_tokens(model, prompt, count=32):
 
 
 USUAL_LINEARS = ("gate_proj", "up_proj", "down_proj")
-EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": USUAL_LINEARS, "gpt_oss": USUAL_LINEARS}
+EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": USUAL_LINEARS, "olmoe": USUAL_LINEARS, "gpt_oss": USUAL_LINEARS}
 
 
 def separate_experts(tensors, model_type):

@@ -317,6 +317,27 @@ TEST(Olmo3, AGgufFileSaysItsPatternAndItsBase) {
   EXPECT_EQ(windows_of(without), (Windows{0, 0, 0, 0}));
 }
 
+TEST(Olmoe, WhatTheConfigLeavesOutIsAsInTransformers) {
+  nlohmann::json json = golden_json("tiny_olmoe/config.json");
+  for (const char* key : {"num_experts", "num_experts_per_tok", "norm_topk_prob", "max_position_embeddings",
+                          "rms_norm_eps", "num_key_value_heads", "clip_qkv"})
+    json.erase(key);
+  const ModelConfig silent = config_of(json);
+  EXPECT_EQ(silent.experts.num_experts, 64);
+  EXPECT_EQ(silent.experts.num_experts_per_tok, 8);
+  EXPECT_EQ(silent.experts.intermediate_size, 12);
+  EXPECT_FALSE(silent.experts.norm_topk_prob);
+  EXPECT_EQ(silent.max_position_embeddings, 4096);
+  EXPECT_EQ(silent.rms_norm_eps, 1e-5);
+  EXPECT_EQ(silent.num_key_value_heads, 2);
+  json["num_local_experts"] = 16;
+  EXPECT_EQ(config_of(json).experts.num_experts, 16);
+  json["norm_topk_prob"] = true;
+  EXPECT_TRUE(config_of(json).experts.norm_topk_prob);
+  json["clip_qkv"] = 8.0;
+  EXPECT_NE(error_of(json).find("clip_qkv"), std::string::npos) << error_of(json);
+}
+
 TEST(Gemma3, AGgufFileMaySayWhatOlderOnesLeaveOut) {
   const ModelConfig older = config_of_gguf("tiny_gemma3", {}),
                     newer = config_of_gguf("tiny_gemma3", {{"gemma3.rope.freq_base_swa", 20000.0},
