@@ -58,6 +58,14 @@ enum class AttentionBias { none, qkv, qkvo };  // which of the attention's linea
 // fused: q, k and v are the columns of one linear, gate and up of another, as the files have them.
 enum class Projections { apart, fused };
 
+// How a Hugging Face directory has a layer's experts: each linear apart, or all experts' in tensors of three dimensions
+// (nn/weights/stacked_experts.h).
+enum class StackedExperts {
+  none,
+  gate_and_up_in_turn,  // gpt-oss
+  gate_before_up,       // Granite
+};
+
 // A mixture of experts: each token goes through the num_experts_per_tok whose router logits are largest, and what they
 // give is summed with the softmax of the logits as weights.
 struct ExpertsConfig {
@@ -68,7 +76,9 @@ struct ExpertsConfig {
   bool bias = false;              // of the router and of the experts' linears
   std::string module = "mlp";     // what the block is called in a layer
   std::string router = "gate";    // and the router in it
-  bool stacked = false;           // in a Hugging Face directory: nn/weights/stacked_experts.h
+  // What transformers calls the block while it runs, and PEFT in an adapter's names.
+  std::string module_of_parameters = "mlp";
+  StackedExperts stacked = StackedExperts::none;
   // The names of an expert's linears.
   std::string gate_proj = "gate_proj", up_proj = "up_proj", down_proj = "down_proj";
 };

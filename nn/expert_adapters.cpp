@@ -11,18 +11,25 @@ namespace lathe::nn {
 namespace {
 
 // By transformers' names, whatever the block is called in files.
-std::string experts_module(int64_t layer) { return layer_prefix(layer) + "mlp.experts"; }
-std::string gate_up_parameter(int64_t layer) { return experts_module(layer) + ".gate_up_proj"; }
-std::string down_parameter(int64_t layer) { return experts_module(layer) + ".down_proj"; }
+std::string experts_module(const ModelConfig& model, int64_t layer) {
+  return layer_prefix(layer) + model.experts.module_of_parameters + ".experts";
+}
+std::string gate_up_parameter(const ModelConfig& model, int64_t layer) {
+  return experts_module(model, layer) + ".gate_up_proj";
+}
+std::string down_parameter(const ModelConfig& model, int64_t layer) {
+  return experts_module(model, layer) + ".down_proj";
+}
 
 // PEFT's module of gate_up_proj: the inner one of two.
-std::string gate_up_module(int64_t layer, const ExpertTargets& targets) {
-  return experts_module(layer) + (targets.down ? ".base_layer" : "");
+std::string gate_up_module(const ModelConfig& model, int64_t layer, const ExpertTargets& targets) {
+  return experts_module(model, layer) + (targets.down ? ".base_layer" : "");
 }
 
 // Row f of gate (0) or up (1) in B.
 int64_t stacked_row(const ModelConfig& model, int64_t which, int64_t f) {
-  return model.experts.stacked ? 2 * f + which : which * model.experts.intermediate_size + f;
+  const bool in_turn = model.experts.stacked == StackedExperts::gate_and_up_in_turn;
+  return in_turn ? 2 * f + which : which * model.experts.intermediate_size + f;
 }
 
 // One of the two tensors of a layer.
@@ -83,10 +90,11 @@ class Factors {
 
 Factors gate_up_factors(const ModelConfig& model, const LoraConfig& config, int64_t layer,
                         const ExpertTargets& targets) {
-  return {model, gate_up_module(layer, targets), config.r, model.hidden_size, 2 * model.experts.intermediate_size};
+  return {model, gate_up_module(model, layer, targets), config.r, model.hidden_size,
+          2 * model.experts.intermediate_size};
 }
 Factors down_factors(const ModelConfig& model, const LoraConfig& config, int64_t layer) {
-  return {model, experts_module(layer), config.r, model.experts.intermediate_size, model.hidden_size};
+  return {model, experts_module(model, layer), config.r, model.experts.intermediate_size, model.hidden_size};
 }
 
 // visitor(layer, targets, its layout) for each layer of which experts are adapted.
@@ -106,7 +114,8 @@ int64_t same_row(int64_t row) { return row; }
 
 ExpertTargets expert_targets(const ModelConfig& model, const LoraConfig& config, int64_t layer) {
   if (config.target_parameters.empty() || !model.layers.at(static_cast<size_t>(layer)).experts) return {};
-  return {config.targets_parameter(gate_up_parameter(layer)), config.targets_parameter(down_parameter(layer))};
+  return {config.targets_parameter(gate_up_parameter(model, layer)),
+          config.targets_parameter(down_parameter(model, layer))};
 }
 
 PeftAdapter split_expert_adapters(PeftAdapter adapter, const ModelConfig& model) {
@@ -183,10 +192,10 @@ void check_expert_targets(const ModelConfig& model, const LoraConfig& config) {
       const ExpertTargets targets = expert_targets(model, alone, layer);
       any |= targets.gate_up || targets.down;
     }
+    const std::string experts = model.experts.module_of_parameters + ".experts.";
     if (!any)
-      throw ConfigError("target_parameters", name +
-                                                 " matches none of the model's: those of its experts are "
-                                                 "mlp.experts.gate_up_proj and mlp.experts.down_proj, if it has some");
+      throw ConfigError("target_parameters", name + " matches none of the model's: those of its experts are " +
+                                                 experts + "gate_up_proj and " + experts + "down_proj, if it has some");
   }
 }
 

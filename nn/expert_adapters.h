@@ -1,10 +1,10 @@
 // Adapters of experts as PEFT has them (LoraConfig's target_parameters), and by linears as Lathe has them.
 //
-// transformers holds a layer's experts in two tensors, mlp.experts.gate_up_proj and down_proj, and PEFT's adapter of
-// one holds a pair of factors for all E of them: lora_A [E · r, in], expert after expert, and lora_B [out, r · E], of
-// which column i · E + e is column i of expert e. Gate and up, whose rows lie in B one half after the other (in a
-// gpt-oss in turn), have one A. Where both tensors are adapted, the keys of gate_up_proj have "base_layer" behind
-// "experts".
+// transformers holds a layer's experts in two tensors, mlp.experts.gate_up_proj and down_proj (a Granite's lie in
+// block_sparse_moe), and PEFT's adapter of one holds a pair of factors for all E of them: lora_A [E · r, in], expert
+// after expert, and lora_B [out, r · E], of which column i · E + e is column i of expert e. Gate and up, whose rows lie
+// in B one half after the other (in a gpt-oss in turn), have one A. Where both tensors are adapted, the keys of
+// gate_up_proj have "base_layer" behind "experts".
 #pragma once
 
 #include <string>

@@ -235,7 +235,7 @@ MergedModel write_merged_model(const std::filesystem::path& directory, const Mod
   // Experts that are stacked have their adapters added before; others are merged as linears are.
   const AdaptedExperts adapted(*base.weights, adapter);
   const std::shared_ptr<const WeightSource> weights =
-      base.config.experts.stacked ? stack_experts(adapted, base.config) : base.weights;
+      base.config.experts.stacked != StackedExperts::none ? stack_experts(adapted, base.config) : base.weights;
   const std::vector<std::vector<Entry>> shards = shards_of(entries_of(base, *weights, adapter, dtype));
   for (size_t i = 0; i < shards.size(); ++i) {
     NamedTensors tensors;

@@ -45,7 +45,7 @@ void untie_another_head(ModelFiles& files) {
 }
 
 std::unique_ptr<WeightSource> open_directory_weights(const std::filesystem::path& path, const ModelConfig& config) {
-  if (config.experts.stacked) return split_experts(safetensors_tensors(path));
+  if (config.experts.stacked != StackedExperts::none) return split_experts(safetensors_tensors(path));
   if (const auto packed = packed_quantization_of(path)) return open_packed_weights(path, *packed);
   return is_bitsandbytes_directory(path) ? open_bitsandbytes_weights(path) : open_safetensors_weights(path);
 }
@@ -69,7 +69,8 @@ ModelFiles open_model_files(const std::filesystem::path& model) {
 }
 
 std::shared_ptr<const WeightSource> directory_weights(const ModelFiles& files) {
-  return files.config.experts.stacked ? stack_experts(*files.weights, files.config) : files.weights;
+  return files.config.experts.stacked != StackedExperts::none ? stack_experts(*files.weights, files.config)
+                                                              : files.weights;
 }
 
 ModelFiles open_model_config(const std::filesystem::path& model) {

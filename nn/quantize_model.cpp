@@ -22,7 +22,7 @@ void check_source(const ModelFiles& files) {
     throw ConfigError("MODEL", files.path.string() +
                                    " is a GGUF file; expected a Hugging Face directory, whose configuration and "
                                    "tokenizer go with the result (--load_in_4bit quantises a GGUF file while loading)");
-  if (files.config.experts.stacked)
+  if (files.config.experts.stacked != StackedExperts::none)
     throw ConfigError("MODEL", files.path.string() +
                                    " stacks its experts, beside which bitsandbytes' codes are not written yet "
                                    "(--load_in_4bit quantises it while loading)");

@@ -10,7 +10,7 @@ namespace {
 
 // As transformers reads them, in the model's dtype.
 nn::NamedTensors in_directory_form(nn::NamedTensors tensors, const nn::Transformer& model) {
-  if (!model.config().experts.stacked) return tensors;
+  if (model.config().experts.stacked == nn::StackedExperts::none) return tensors;
   const auto apart = nn::weights_of(tensors);
   const auto stacked = nn::stack_experts(*apart, model.config());
   nn::NamedTensors joined;

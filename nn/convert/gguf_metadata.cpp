@@ -202,7 +202,7 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     add("attn_logit_softcapping", config.attn_logit_softcapping);
     add("final_logit_softcapping", config.final_logit_softcapping);
   }
-  if (config.family == "granite") {
+  if (config.family == "granite" || config.family == "granitemoe") {
     add("attention.scale", config.attention_multiplier);
     add("embedding_scale", config.embedding_scale);
     add("residual_scale", config.residual_multiplier);

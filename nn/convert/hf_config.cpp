@@ -18,12 +18,14 @@ struct HfName {
   const char* family;
   const char* architecture;
 };
-constexpr HfName architectures[] = {
-    {"llama", "LlamaForCausalLM"},     {"mistral", "MistralForCausalLM"}, {"mixtral", "MixtralForCausalLM"},
-    {"qwen2", "Qwen2ForCausalLM"},     {"qwen3", "Qwen3ForCausalLM"},     {"qwen3_moe", "Qwen3MoeForCausalLM"},
-    {"smollm3", "SmolLM3ForCausalLM"}, {"gemma2", "Gemma2ForCausalLM"},   {"gemma3_text", "Gemma3ForCausalLM"},
-    {"phi3", "Phi3ForCausalLM"},       {"olmo2", "Olmo2ForCausalLM"},     {"granite", "GraniteForCausalLM"},
-    {"olmo3", "Olmo3ForCausalLM"},     {"gpt_oss", "GptOssForCausalLM"},  {"olmoe", "OlmoeForCausalLM"}};
+constexpr HfName architectures[] = {{"llama", "LlamaForCausalLM"},        {"mistral", "MistralForCausalLM"},
+                                    {"mixtral", "MixtralForCausalLM"},    {"qwen2", "Qwen2ForCausalLM"},
+                                    {"qwen3", "Qwen3ForCausalLM"},        {"qwen3_moe", "Qwen3MoeForCausalLM"},
+                                    {"smollm3", "SmolLM3ForCausalLM"},    {"gemma2", "Gemma2ForCausalLM"},
+                                    {"gemma3_text", "Gemma3ForCausalLM"}, {"phi3", "Phi3ForCausalLM"},
+                                    {"olmo2", "Olmo2ForCausalLM"},        {"granite", "GraniteForCausalLM"},
+                                    {"olmo3", "Olmo3ForCausalLM"},        {"gpt_oss", "GptOssForCausalLM"},
+                                    {"olmoe", "OlmoeForCausalLM"},        {"granitemoe", "GraniteMoeForCausalLM"}};
 
 const char* architecture_of(const std::string& family) {
   for (const HfName& name : architectures)
@@ -180,6 +182,10 @@ void add_phi3(const ModelConfig& config, ordered_json& json) {
 void add_experts(const ModelConfig& config, ordered_json& json) {
   const ExpertsConfig& experts = config.experts;
   json["num_experts_per_tok"] = experts.num_experts_per_tok;
+  if (config.family == "granitemoe") {
+    json["num_local_experts"] = experts.num_experts;
+    return;
+  }
   if (config.family == "mixtral") {
     json["num_local_experts"] = experts.num_experts;
     json["sliding_window"] = nullptr;
@@ -232,7 +238,7 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
   }
   if (config.family == "phi3") add_phi3(config, json);
   if (config.family == "olmo3") add_olmo3(config, json);
-  if (config.family == "granite") add_granite(config, json);
+  if (config.family == "granite" || config.family == "granitemoe") add_granite(config, json);
   if (config.experts.num_experts > 0) add_experts(config, json);
   // Qwen2's biases are a matter of its name.
   if (config.family == "qwen2") {

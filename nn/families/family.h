@@ -36,9 +36,10 @@ struct Family {
 extern const Family gemma2_family;
 extern const Family gemma3_family;  // Gemma 3, text
 extern const Family gpt_oss_family;
-extern const Family granite_family;  // Granite 3.x, dense
-extern const Family llama_family;    // Llama 2 and 3.x, SmolLM2; Mistral's GGUF files
-extern const Family mistral_family;  // Mistral, Mistral-Nemo
+extern const Family granite_family;      // Granite 3.x, dense
+extern const Family granite_moe_family;  // and with experts
+extern const Family llama_family;        // Llama 2 and 3.x, SmolLM2; Mistral's GGUF files
+extern const Family mistral_family;      // Mistral, Mistral-Nemo
 extern const Family mixtral_family;
 ModelConfig mixtral_from_gguf(const std::shared_ptr<const GgufFile>& file);  // of the architecture llama
 extern const Family olmo2_family;

@@ -21,7 +21,7 @@ void set_own_fields(ModelConfig& model, int64_t experts, int64_t per_token, int6
                    .norm_topk_prob = true,  // a softmax of the chosen logits alone
                    .bias = true,
                    .router = "router",
-                   .stacked = true};
+                   .stacked = StackedExperts::gate_and_up_in_turn};
   for (LayerConfig& layer : model.layers) layer.experts = true;
 }
 

@@ -1,18 +1,17 @@
-// Granite 3.x, dense: a Llama with a factor on the embedding, on attention's scores, on what each block adds and on the
-// logits.
+// Granite 3.x, dense: a Llama with the factors of nn/families/granite.h.
+#include "nn/families/granite.h"
+
+#include <string>
+
 #include "core/error.h"
-#include "nn/families/family.h"
 #include "nn/families/gguf_fields.h"
-#include "nn/families/hf_fields.h"
 
 namespace lathe::nn {
-namespace {
 
-ModelConfig from_hf(const HfFields& given) {
+ModelConfig granite_from_hf(const HfFields& given) {
   HfFields config = given;
-  // transformers' GraniteConfig where config.json is silent.
+  // transformers' GraniteConfig and GraniteMoeConfig where config.json is silent.
   config.set_default("max_position_embeddings", 2048);
-  if (config.flag("mlp_bias", false)) throw ConfigError("mlp_bias", "true is not supported yet");
   ModelConfig result = read_hf_fields(config);
   result.embedding_scale = config.number("embedding_multiplier", 1);
   result.attention_multiplier = config.number("attention_multiplier", 1);
@@ -21,10 +20,11 @@ ModelConfig from_hf(const HfFields& given) {
   return result;
 }
 
-ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
-  ModelConfig result = read_gguf_fields(file, granite_family);
-  const auto set = [&](double& factor, const std::string& key) {
-    if (file->contains("granite." + key)) factor = file->get_number("granite." + key);
+ModelConfig granite_from_gguf(const std::shared_ptr<const GgufFile>& file, const Family& family) {
+  ModelConfig result = read_gguf_fields(file, family);
+  const auto set = [&](double& factor, const char* name) {
+    const std::string key = std::string(family.gguf_architecture) + "." + name;
+    if (file->contains(key)) factor = file->get_number(key);
   };
   set(result.embedding_scale, "embedding_scale");
   set(result.attention_multiplier, "attention.scale");
@@ -32,6 +32,15 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   set(result.logits_scaling, "logit_scale");
   return result;
 }
+
+namespace {
+
+ModelConfig from_hf(const HfFields& config) {
+  if (config.flag("mlp_bias", false)) throw ConfigError("mlp_bias", "true is not supported yet");
+  return granite_from_hf(config);
+}
+
+ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) { return granite_from_gguf(file, granite_family); }
 
 }  // namespace
 

@@ -1,8 +1,10 @@
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
 #include <set>
 #include <unordered_map>
+#include <utility>
 
 #include "core/error.h"
 #include "kernels/copy/copy.h"
@@ -12,26 +14,32 @@ namespace lathe::nn {
 namespace {
 
 constexpr std::string_view block = ".experts.";  // what stands before a stacked tensor's name
+// Granite's, and how many linears each holds.
+constexpr std::array<std::pair<std::string_view, int64_t>, 2> upright_parts = {
+    {{".input_linear.weight", 2}, {".output_linear.weight", 1}}};
 constexpr int64_t mxfp4_elements = 32, mxfp4_bytes = 16;
 
 // e2m1: a sign, two bits of exponent, one of mantissa.
 constexpr std::array<float, 16> mxfp4_values = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
                                                 -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
 
-// A stacked tensor, and which of its rows belong to a linear: from `begin` on, `step` apart.
+// A stacked tensor, and which of its rows belong to a linear: one of `linears`, from `begin` on, `step` apart.
 struct Stack {
-  Tensor values;          // [E, in, rows of all], or, of biases, [E, rows of all]; undefined in MXFP4
+  // [E, in, rows of all], or upright [E, rows of all, in], or, of biases, [E, rows of all]; undefined in MXFP4
+  Tensor values;
   Tensor blocks, scales;  // MXFP4
-  int64_t begin = 0, step = 1;
+  bool upright = false;
+  int64_t linears = 1, begin = 0, step = 1;
 
   bool is_bias() const { return values.defined() && values.rank() == 2; }
   int64_t experts() const { return (values.defined() ? values : blocks).dim(0); }
-  int64_t rows() const { return (values.defined() ? values.dim(-1) : blocks.dim(1)) / step; }
-  int64_t columns() const { return values.defined() ? values.dim(1) : blocks.dim(2) * mxfp4_elements; }
+  int64_t all_rows() const { return values.defined() ? values.dim(upright ? 1 : -1) : blocks.dim(1); }
+  int64_t rows() const { return all_rows() / linears; }
+  int64_t columns() const { return values.defined() ? values.dim(upright ? 2 : 1) : blocks.dim(2) * mxfp4_elements; }
   Shape shape() const { return is_bias() ? Shape{rows()} : Shape{rows(), columns()}; }
   int64_t bytes_of_expert() const {
     const int64_t all = values.defined() ? values.nbytes() : blocks.nbytes() + scales.nbytes();
-    return all / experts() / step;
+    return all / experts() / linears;
   }
   std::string type() const {
     if (!values.defined()) return "MXFP4";
@@ -55,6 +63,12 @@ void read_transposed(const Stack& stack, int64_t expert, int64_t first, int64_t 
   for (int64_t column = 0; column < columns; ++column)
     for (int64_t row = 0; row < count; ++row)
       out[row * columns + column] = piece[static_cast<size_t>((column * count + row) * step + stack.begin)];
+}
+
+void read_upright(const Stack& stack, int64_t expert, int64_t first, int64_t count, float* out) {
+  const int64_t from = stack.begin + first;
+  const std::vector<float> piece = in_f32(stack.values.select(0, expert).slice(0, from, from + count));
+  std::copy(piece.begin(), piece.end(), out);
 }
 
 void read_bias(const Stack& stack, int64_t expert, float* out) {
@@ -134,6 +148,7 @@ class SplitExperts final : public WeightSource {
     if (first < 0 || count < 0 || first > stack.rows() - count)
       throw ShapeError(std::string(name) + ": rows " + std::to_string(first) + " to " + std::to_string(first + count) +
                        " asked of " + std::to_string(stack.rows()));
+    if (stack.upright) return read_upright(stack, expert, first, count, out);
     stack.values.defined() ? read_transposed(stack, expert, first, count, out)
                            : read_mxfp4(stack, expert, first, count, out);
   }
@@ -141,6 +156,13 @@ class SplitExperts final : public WeightSource {
  private:
   // Whether the tensor is one of those that are stacked.
   bool add_stack(const std::string& name) {
+    for (const auto& [part, linears] : upright_parts) {
+      if (!name.ends_with(part)) continue;
+      Stack all = plain(name, 3);
+      all.upright = true;
+      add_linears(name.substr(0, name.size() - part.size()) + std::string(block), ".weight", name, all, linears, 1);
+      return true;
+    }
     const size_t at = name.find(block);
     if (at == std::string::npos) return false;
     const std::string prefix = name.substr(0, at + block.size());
@@ -153,20 +175,21 @@ class SplitExperts final : public WeightSource {
       return true;
     }
     const Stack all = blocks ? mxfp4(prefix + part) : plain(name, bias ? 2 : 3);
-    const char* suffix = bias ? ".bias" : ".weight";
-    if (part == "down_proj") {
-      add_experts(prefix, part + suffix, name, all);
-      return true;
-    }
-    expect((all.values.defined() ? all.values.dim(-1) : all.blocks.dim(1)) % 2 == 0, name,
-           "expected gate and up in turn, found an odd number of them");
-    for (const int64_t which : {0, 1}) {
-      Stack half = all;
-      half.begin = which;
-      half.step = 2;
-      add_experts(prefix, (which == 0 ? "gate_proj" : "up_proj") + std::string(suffix), name, half);
-    }
+    const int64_t linears = part == "down_proj" ? 1 : 2;
+    add_linears(prefix, bias ? ".bias" : ".weight", name, all, linears, linears);
     return true;
+  }
+
+  // The down projection, or gate and up: two linears whose rows lie in turn (step 2), or gate's first (step 1).
+  void add_linears(const std::string& prefix, const char* suffix, const std::string& stored, Stack all, int64_t linears,
+                   int64_t step) {
+    all.linears = linears, all.step = step;
+    if (linears == 1) return add_experts(prefix, "down_proj" + std::string(suffix), stored, all);
+    expect(all.all_rows() % 2 == 0, stored, "expected rows of gate and of up, found an odd number of them");
+    for (const int64_t which : {0, 1}) {
+      all.begin = step == 2 ? which : which * all.rows();
+      add_experts(prefix, (which == 0 ? "gate_proj" : "up_proj") + std::string(suffix), stored, all);
+    }
   }
 
   Stack plain(const std::string& name, int rank) const {

@@ -13,37 +13,47 @@
 namespace lathe::nn {
 namespace {
 
-// A stacked tensor: of each expert one linear, or gate and up in turn.
+// A stacked tensor: of each expert one linear, or gate and up, in turn or, upright, gate first.
 struct Stack {
   std::vector<std::vector<std::string>> parts;  // [E][1 or 2], the weights' names
-  Shape part;                                   // of each
+  bool upright = false;
+  Shape part = {};  // of each
   bool is_bias() const { return part.rank() == 1; }
-  int64_t rows_of_expert() const { return is_bias() ? 1 : part[1]; }
-  int64_t columns() const { return part[0] * static_cast<int64_t>(parts[0].size()); }
+  int64_t linears() const { return static_cast<int64_t>(parts[0].size()); }
+  int64_t rows_of_expert() const { return is_bias() ? 1 : upright ? part[0] * linears() : part[1]; }
+  int64_t columns() const { return upright ? part[1] : part[0] * linears(); }
 };
 
-class StackedExperts final : public WeightSource {
+class JoinedExperts final : public WeightSource {
  public:
-  StackedExperts(const WeightSource& source, const ModelConfig& config) : source_(source) {
+  JoinedExperts(const WeightSource& source, const ModelConfig& config) : source_(source) {
     std::set<std::string> placed;
     for (int64_t i = 0; i < config.num_hidden_layers(); ++i) {
       const LayerLayout layer = layer_layout(config, i);
       if (layer.experts.empty()) continue;
       const std::string prefix = layer_prefix(i);
+      const bool upright = config.experts.stacked == StackedExperts::gate_before_up;
       const auto add = [&](const std::string& stored, const std::vector<LinearShape ExpertShape::*>& linears,
                            const std::string& suffix) {
-        Stack stack;
+        Stack stack{.parts = {}, .upright = upright};
         for (const ExpertShape& expert : layer.experts) {
           stack.parts.emplace_back();
           for (const auto linear : linears) stack.parts.back().push_back(prefix + (expert.*linear).name + suffix);
           placed.insert(stack.parts.back().begin(), stack.parts.back().end());
         }
-        add_stack(prefix + config.experts.module + ".experts." + stored, std::move(stack));
+        add_stack(prefix + config.experts.module + stored, std::move(stack));
       };
-      add("gate_up_proj", {&ExpertShape::gate_proj, &ExpertShape::up_proj}, ".weight");
-      add("gate_up_proj_bias", {&ExpertShape::gate_proj, &ExpertShape::up_proj}, ".bias");
-      add("down_proj", {&ExpertShape::down_proj}, ".weight");
-      add("down_proj_bias", {&ExpertShape::down_proj}, ".bias");
+      const std::vector<LinearShape ExpertShape::*> gate_up = {&ExpertShape::gate_proj, &ExpertShape::up_proj};
+      const std::vector<LinearShape ExpertShape::*> down = {&ExpertShape::down_proj};
+      if (upright) {
+        add(".input_linear.weight", gate_up, ".weight");
+        add(".output_linear.weight", down, ".weight");
+        continue;
+      }
+      add(".experts.gate_up_proj", gate_up, ".weight");
+      add(".experts.gate_up_proj_bias", gate_up, ".bias");
+      add(".experts.down_proj", down, ".weight");
+      add(".experts.down_proj_bias", down, ".bias");
     }
     for (const WeightInfo& info : source.weights())
       if (!placed.contains(info.name)) infos_.push_back(info);
@@ -112,6 +122,10 @@ class StackedExperts final : public WeightSource {
     const auto step = static_cast<int64_t>(names.size()), rows = stack.part[0], columns = stack.part.numel() / rows;
     std::vector<float> all(static_cast<size_t>(rows * columns * step)), part(static_cast<size_t>(rows * columns));
     for (int64_t which = 0; which < step; ++which) {
+      if (stack.upright) {
+        source_.read_rows(names[static_cast<size_t>(which)], 0, rows, all.data() + which * rows * columns);
+        continue;
+      }
       source_.read_rows(names[static_cast<size_t>(which)], 0, stack.is_bias() ? 1 : rows, part.data());
       for (int64_t column = 0; column < columns; ++column)
         for (int64_t row = 0; row < rows; ++row)
@@ -131,7 +145,7 @@ class StackedExperts final : public WeightSource {
 }  // namespace
 
 std::unique_ptr<WeightSource> stack_experts(const WeightSource& source, const ModelConfig& config) {
-  return std::make_unique<StackedExperts>(source, config);
+  return std::make_unique<JoinedExperts>(source, config);
 }
 
 }  // namespace lathe::nn

@@ -1,5 +1,5 @@
-// The experts of a layer as gpt-oss has them in a Hugging Face directory: stacked, gate and up interleaved, and each
-// matrix the other way round.
+// The experts of a layer as some models have them in a Hugging Face directory: stacked. gpt-oss has gate and up
+// interleaved, and each matrix the other way round.
 //   experts.gate_up_proj       [E, hidden, 2F]: gate's row f of expert e is its column 2f, up's its column 2f + 1
 //   experts.gate_up_proj_bias  [E, 2F]
 //   experts.down_proj          [E, F, hidden]
@@ -7,6 +7,9 @@
 // or, in place of X = gate_up_proj and down_proj, in MXFP4 (OCP Microscaling 1.0), the right way round:
 //   experts.X_blocks  U8 [E, rows, columns/32, 16]: byte j of a block has its elements 2j, in the low bits, and 2j + 1
 //   experts.X_scales  U8 [E, rows, columns/32]: a block's elements (e2m1) times 2^(scale − 127)
+// Granite has the right way round, gate's rows before up's:
+//   input_linear.weight        [E, 2F, hidden]
+//   output_linear.weight       [E, hidden, F]
 #pragma once
 
 #include <memory>

@@ -145,7 +145,7 @@ def write_gguf(folder, model_class, architecture, packed=()):
     if architecture == "gemma2":
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
-    if architecture == "granite":
+    if architecture in ("granite", "granitemoe"):
         writer.add_attention_scale(config.attention_multiplier)
         writer.add_embedding_scale(config.embedding_multiplier)
         writer.add_residual_scale(config.residual_multiplier)
@@ -173,11 +173,13 @@ def write_gguf(folder, model_class, architecture, packed=()):
         weight = parameter.detach()
         if architecture.startswith("gemma") and "norm" in name:
             weight = weight + 1
-        if architecture in ("llama", "smollm3", "granite") and (".q_proj." in name or ".k_proj." in name):
+        if architecture in ("llama", "smollm3", "granite", "granitemoe") and (".q_proj." in name or ".k_proj." in name):
             weight = interleaved(weight, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads)
         if architecture == "gpt-oss" and ".experts." in name:
             add_gpt_oss_experts(writer, name, weight, packed)
             continue
+        if architecture == "granitemoe":
+            name = name.replace(".router.weight", ".router.layer.weight")
         if name.endswith(".sinks"):
             name += ".weight"
         if name.endswith("experts.gate_up_proj"):  # transformers holds both in one, GGUF apart
@@ -208,7 +210,8 @@ def greedy_tokens(model, prompt, count=32):
 
 
 USUAL_LINEARS = ("gate_proj", "up_proj", "down_proj")
-EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": USUAL_LINEARS, "olmoe": USUAL_LINEARS, "gpt_oss": USUAL_LINEARS}
+EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": USUAL_LINEARS, "olmoe": USUAL_LINEARS, "gpt_oss": USUAL_LINEARS,
+                  "granitemoe": USUAL_LINEARS}
 
 
 def separate_experts(tensors, model_type):
@@ -220,6 +223,8 @@ def separate_experts(tensors, model_type):
     for name, tensor in tensors.items():
         if model_type == "mixtral":
             name = name.replace(".mlp.", ".block_sparse_moe.")
+        if model_type == "granitemoe":
+            name = name.replace(".router.weight", ".router.layer.weight")
         block, _, part = name.rpartition(".experts.")
         suffix = ".weight"
         if model_type == "gpt_oss" and block:  # gate and up in turn, and matrices the other way round

@@ -140,22 +140,23 @@ TEST_P(ExpertAdapters, OnADeviceTheyAreThoseOfTheCpu) {
     EXPECT_LE(largest_difference(found[1][i], found[0][i]), 1e-4 * std::max(1.0, norm(found[0][i]))) << i;
 }
 
-LoraConfig new_config() {
+LoraConfig new_config(const ModelConfig& model) {
   LoraConfig config;
   config.r = 3;
   config.target_modules = {"q_proj"};
-  config.target_parameters = {"mlp.experts.gate_up_proj", "mlp.experts.down_proj"};
+  const std::string experts = model.experts.module_of_parameters + ".experts.";
+  config.target_parameters = {experts + "gate_up_proj", experts + "down_proj"};
   return config;
 }
 
 TEST_P(ExpertAdapters, ANewOneBeginsWithoutEffectAndHasTheShapesThatAreCounted) {
   Transformer model = base();
   const Tensor before = logits_of(model, sequences);
-  model.add_lora(new_config(), 7);
+  model.add_lora(new_config(model.config()), 7);
   EXPECT_EQ(largest_difference(logits_of(model, sequences), before), 0.0);
   std::vector<Shape> shapes;
   for (const Parameter& parameter : model.trainable_parameters()) shapes.push_back(parameter.master.shape());
-  EXPECT_EQ(shapes, adapter_shapes(model.config(), new_config()));
+  EXPECT_EQ(shapes, adapter_shapes(model.config(), new_config(model.config())));
   // What is saved comes back.
   Transformer again = base();
   again.load_adapter(model.adapter());
@@ -173,9 +174,9 @@ LoraWeights& experts_of(PeftAdapter& adapter) {
 
 TEST_P(ExpertAdapters, WhatDoesNotGoWithThemIsRefusedByKey) {
   const auto key_of = [](const std::function<void(LoraConfig&)>& change) {
-    LoraConfig config = new_config();
-    change(config);
     Transformer model = base();
+    LoraConfig config = new_config(model.config());
+    change(config);
     try {
       model.add_lora(config, 1);
     } catch (const ConfigError& error) {
@@ -199,12 +200,13 @@ TEST_P(ExpertAdapters, WhatDoesNotGoWithThemIsRefusedByKey) {
 
 TEST(ExpertAdaptersOf, AModelWithoutExpertsAreRefused) {
   Transformer model = load(golden("tiny_llama/untied"), DType::f32);
-  EXPECT_THROW(model.add_lora(new_config(), 1), ConfigError);
+  EXPECT_THROW(model.add_lora(new_config(model.config()), 1), ConfigError);
 }
 
 INSTANTIATE_TEST_SUITE_P(Golden, ExpertAdapters,
                          testing::Values(Model{"tiny_mixtral", "mixtral_experts"},
                                          Model{"tiny_qwen3_moe/some", "qwen3_moe_experts"},
+                                         Model{"tiny_granite_moe", "granitemoe_experts"},
                                          Model{"tiny_gpt_oss/dense", "gpt_oss_experts"}),
                          [](const auto& info) { return std::string(info.param.adapter); });
 

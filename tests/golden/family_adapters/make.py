@@ -20,7 +20,8 @@ FAMILIES = {"phi3": "tiny_phi3/window", "gemma2": "tiny_gemma2", "gemma3": "tiny
             "qwen2": "tiny_qwen2/plain", "smollm3": "tiny_smollm3", "mixtral": "tiny_mixtral", "qwen3_moe": "tiny_qwen3_moe/some",
             "llama": "tiny_llama31", "mistral": "tiny_mistral/window", "qwen3": "tiny_qwen3/untied", "olmo3": "tiny_olmo3", "gpt_oss": "tiny_gpt_oss/dense",
             "mixtral_experts": "tiny_mixtral", "qwen3_moe_experts": "tiny_qwen3_moe/some", "gpt_oss_experts": "tiny_gpt_oss/dense",
-            "gpt_oss_down": "tiny_gpt_oss/dense", "olmoe": "tiny_olmoe"}
+            "gpt_oss_down": "tiny_gpt_oss/dense", "olmoe": "tiny_olmoe", "granitemoe": "tiny_granite_moe",
+            "granitemoe_experts": "tiny_granite_moe"}
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 LEARNING_RATE, STEPS = 0.05, 10
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]  # "all-linear" would go into the tensors that hold all experts
@@ -33,7 +34,8 @@ for number, (name, base) in enumerate(FAMILIES.items()):
     folder = HERE / name
     has_experts = any(word in base for word in ("mixtral", "moe", "gpt_oss"))
     model = tiny.load_eager(AutoModelForCausalLM, oracle.HERE / base)
-    parameters = EXPERTS if name.endswith("_experts") else EXPERTS[1:] if name.endswith("_down") else None
+    experts = [module.replace("mlp", "block_sparse_moe") for module in EXPERTS] if "granite" in base else EXPERTS
+    parameters = experts if name.endswith("_experts") else experts[1:] if name.endswith("_down") else None
     model = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=ATTENTION if has_experts else "all-linear",
                                              target_parameters=parameters, task_type="CAUSAL_LM"))
     for key, p in model.named_parameters():

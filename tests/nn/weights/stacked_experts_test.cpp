@@ -1,4 +1,4 @@
-// Experts stacked as gpt-oss has them: apart and together again, and what is not whole.
+// Experts stacked as gpt-oss and Granite have them: apart and together again, and what is not whole.
 #include "nn/weights/stacked_experts.h"
 
 #include <gtest/gtest.h>
@@ -18,11 +18,13 @@ void expect_same_bits(const WeightSource& found, const SafetensorsFile& expected
 }
 
 TEST(StackedExperts, AreApartAndTogetherAgainToTheBit) {
-  const ModelFiles files = open_model_files(golden("tiny_gpt_oss/dense"));
-  const auto stacked = stack_experts(*files.weights, files.config);
-  const auto stored = SafetensorsFile::open(golden("tiny_gpt_oss/dense/model.safetensors"));
-  EXPECT_EQ(stacked->weights().size(), stored->names().size());
-  for (const std::string& name : stored->names()) expect_same_bits(*stacked, *stored, name);
+  for (const std::string model : {"tiny_gpt_oss/dense", "tiny_granite_moe"}) {
+    const ModelFiles files = open_model_files(golden(model));
+    const auto stacked = stack_experts(*files.weights, files.config);
+    const auto stored = SafetensorsFile::open(golden(model + "/model.safetensors"));
+    EXPECT_EQ(stacked->weights().size(), stored->names().size());
+    for (const std::string& name : stored->names()) expect_same_bits(*stacked, *stored, name);
+  }
 }
 
 TEST(StackedExperts, InMxfp4AreWhatTransformersWidensThemTo) {
@@ -55,24 +57,32 @@ TEST(StackedExperts, InMxfp4AreBlocksOfGgmls) {
 }
 
 TEST(StackedExperts, PiecesAreThoseOfTheWhole) {
-  const ModelFiles files = open_model_files(golden("tiny_gpt_oss/dense"));
-  const auto stacked = stack_experts(*files.weights, files.config);
-  const std::string name = "model.layers.0.mlp.experts.gate_up_proj";
-  const Tensor whole = read_weight(*stacked, *stacked->find(name), DType::f32);
-  const int64_t rows = 4 * 32, columns = 64;
-  std::vector<float> piece(static_cast<size_t>(rows * columns));
-  for (const auto& [first, count] : {std::pair<int64_t, int64_t>{0, 1}, {31, 2}, {70, 50}, {127, 1}, {3, 125}}) {
-    stacked->read_rows(name, first, count, piece.data());
-    EXPECT_EQ(std::memcmp(piece.data(), whole.data<float>() + first * columns,
-                          static_cast<size_t>(count * columns) * sizeof(float)),
-              0)
-        << first;
+  struct Stacked {
+    const char *model, *name;
+    int64_t rows, columns;
+  };
+  for (const Stacked& one : {Stacked{"tiny_gpt_oss/dense", "mlp.experts.gate_up_proj", 4 * 32, 64},
+                             Stacked{"tiny_granite_moe", "block_sparse_moe.input_linear.weight", 6 * 24, 32}}) {
+    SCOPED_TRACE(one.name);
+    const ModelFiles files = open_model_files(golden(one.model));
+    const auto stacked = stack_experts(*files.weights, files.config);
+    const std::string name = std::string("model.layers.0.") + one.name;
+    const Tensor whole = read_weight(*stacked, *stacked->find(name), DType::f32);
+    std::vector<float> piece(static_cast<size_t>(one.rows * one.columns));
+    for (const auto& [first, count] :
+         {std::pair<int64_t, int64_t>{0, 1}, {31, 2}, {70, 50}, {one.rows - 1, 1}, {3, one.rows - 3}}) {
+      stacked->read_rows(name, first, count, piece.data());
+      EXPECT_EQ(std::memcmp(piece.data(), whole.data<float>() + first * one.columns,
+                            static_cast<size_t>(count * one.columns) * sizeof(float)),
+                0)
+          << first;
+    }
   }
 }
 
 // A directory with one of its tensors changed.
-std::string error_of(const std::string& name, const Tensor& changed) {
-  const auto file = SafetensorsFile::open(golden("tiny_gpt_oss/mxfp4/model.safetensors"));
+std::string error_of(const std::string& name, const Tensor& changed, const char* model = "tiny_gpt_oss/mxfp4") {
+  const auto file = SafetensorsFile::open(golden(std::string(model) + "/model.safetensors"));
   NamedTensors tensors;
   for (const std::string& stored : file->names())
     if (stored != name) tensors.emplace_back(stored, file->tensor(stored));
@@ -100,6 +110,13 @@ TEST(StackedExperts, WhatDoesNotFitTogetherIsNamed) {
   expect_error(stem + "_bias", Tensor::zeros({4}, DType::f32), "2 floating dimensions");
   expect_error(stem, Tensor::zeros({4, 32, 32}, DType::f32), "as another tensor does");
   expect_error("model.layers.0.mlp.experts.gate_up_proj_bias", Tensor::zeros({4, 63}, DType::f32), "odd number");
+  const std::string input = "model.layers.1.block_sparse_moe.input_linear.weight";
+  for (const auto& [tensor, part] : {std::pair{Tensor::zeros({6, 23, 32}, DType::f32), "odd number"},
+                                     {Tensor::zeros({24, 32}, DType::f32), "3 floating dimensions"}}) {
+    const std::string error = error_of(input, tensor, "tiny_granite_moe");
+    EXPECT_NE(error.find(input + ": expected"), std::string::npos) << error;
+    EXPECT_NE(error.find(part), std::string::npos) << error;
+  }
 }
 
 }  // namespace
