@@ -122,11 +122,21 @@ void Experts::make_tables(DType dtype) {
   tables = all.gate.goes_with(all.up) && all.down.defined() ? std::move(all) : autograd::ExpertTables{};
 }
 
+bool Experts::trains() const {
+  const auto is_leaf = [](const Linear& linear) {
+    return linear.weight.dense().requires_grad() || linear.bias.requires_grad();
+  };
+  return std::ranges::any_of(experts, [&](const Expert& expert) {
+    return is_leaf(expert.gate_proj) || is_leaf(expert.up_proj) || is_leaf(expert.down_proj);
+  });
+}
+
 Variable Experts::operator()(const Variable& x, const BatchRows& batch) const {
   const auto kind = normalised ? kernels::ExpertWeights::normalised : kernels::ExpertWeights::probabilities;
   const Variable logits = router(x, {batch.layout, {}, {}});
-  const bool unrecorded = !autograd::grad_enabled() && !uses_adapters(experts, batch);
-  if (unrecorded && stays_on_device() && x.dim(0) > 0)
+  const bool recording = autograd::grad_enabled(), adapted = uses_adapters(experts, batch);
+  const bool unrecorded = !recording && !adapted;
+  if (stays_on_device() && !adapted && !(recording && trains()) && x.dim(0) > 0)
     return autograd::grouped_experts(x, logits, per_token, kind, tables, gate_kind(activation));
   const autograd::ExpertChoice choice = autograd::choose_experts(logits, per_token, kind);
   const auto count = static_cast<int64_t>(experts.size());

@@ -33,9 +33,11 @@ struct Experts {
 
   // Sets `tables` for activations of a dtype, where a device has bodies for these weights.
   void make_tables(DType dtype);
-  // Whether tokens, where nothing is recorded and no adapter changes experts, are a few launches on the device, for
-  // which nobody waits; otherwise the host must know what was chosen.
+  // Whether tokens, where no adapter changes experts, are a few launches on the device, for which nobody waits;
+  // otherwise the host must know what was chosen. Where the experts themselves train it must while that is recorded.
   bool stays_on_device() const { return tables.gate.defined(); }
+  // Whether the experts' weights are leaves.
+  bool trains() const;
 
   // x [T, hidden] → the same shape. A token's row does not depend on the others.
   autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows) const;

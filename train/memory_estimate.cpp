@@ -75,20 +75,30 @@ const char* optimizer_state(OptimizerKind kind) {
   }
 }
 
+// Whether nobody waits for what routers choose (nn/experts.h): of experts that are frozen and not adapted.
+bool experts_stay_on_device(const nn::ModelConfig& model, const nn::LoraConfig* lora, const RunShape& run) {
+  return model.experts.num_experts > 0 && run.device.kind != DeviceKind::cpu && size_of(run.dtype) == 2 &&
+         lora != nullptr && lora->target_parameters.empty();
+}
+
+// Of a token's rows in a mixture, what experts save: gate, up and what comes out. Where the host puts them together,
+// what goes in, too.
+int64_t expert_elements(const nn::ModelConfig& model, bool on_device) {
+  const nn::ExpertsConfig& experts = model.experts;
+  return experts.num_experts +
+         experts.num_experts_per_tok * (2 * experts.intermediate_size + (on_device ? 1 : 2) * model.hidden_size);
+}
+
 // What the operations of one layer save for the backward, in elements for each token: the inputs of the norms (from
 // which the inputs of q, k, v, gate and up are made again), q, k, v, attention's output, gate and up.
-int64_t saved_elements(const nn::ModelConfig& model, int64_t index) {
+int64_t saved_elements(const nn::ModelConfig& model, int64_t index, bool experts_on_device) {
   const nn::LayerLayout layer = nn::layer_layout(model, index);
   const int64_t q = model.num_attention_heads * model.head_dim, k = model.num_key_value_heads * model.head_dim;
   const auto size_of_norm = [](const std::optional<nn::NormShape>& norm) { return norm ? norm->size : 0; };
   const int64_t norms = size_of_norm(layer.input_norm) + size_of_norm(layer.feed_forward_norm) +
                         size_of_norm(layer.attention_output_norm) + size_of_norm(layer.feed_forward_output_norm) +
                         (layer.q_norm ? q : 0) + (layer.k_norm ? k : 0);
-  // A token's row goes into each of its experts, and comes out of it.
-  const nn::ExpertsConfig& experts = model.experts;
-  const int64_t feed_forward = layer.router ? experts.num_experts + experts.num_experts_per_tok * 2 *
-                                                                        (experts.intermediate_size + model.hidden_size)
-                                            : 2 * model.intermediate_size;
+  const int64_t feed_forward = layer.router ? expert_elements(model, experts_on_device) : 2 * model.intermediate_size;
   return norms + 2 * q + 2 * k + feed_forward;
 }
 
@@ -103,10 +113,11 @@ int64_t dora_elements(const nn::ModelConfig& model, const nn::LoraConfig& lora, 
 struct SavedElements {
   int64_t all_layers = 0, largest_layer = 0;
 };
-SavedElements saved_elements(const nn::ModelConfig& model, const nn::LoraConfig* lora) {
+SavedElements saved_elements(const nn::ModelConfig& model, const nn::LoraConfig* lora, const RunShape& run) {
+  const bool on_device = experts_stay_on_device(model, lora, run);
   SavedElements saved;
   for (int64_t i = 0; i < model.num_hidden_layers(); ++i) {
-    const int64_t layer = saved_elements(model, i) + (lora != nullptr ? dora_elements(model, *lora, i) : 0);
+    const int64_t layer = saved_elements(model, i, on_device) + (lora != nullptr ? dora_elements(model, *lora, i) : 0);
     saved.all_layers += layer;
     saved.largest_layer = std::max(saved.largest_layer, layer);
   }
@@ -114,27 +125,29 @@ SavedElements saved_elements(const nn::ModelConfig& model, const nn::LoraConfig*
 }
 
 // The largest moment inside a layer's forward or backward: gate, up, their product and the gradients of all three. A
-// layer that is computed again has its own of them among what it saves.
-int64_t transient_elements(const nn::ModelConfig& m, bool recomputed) {
+// layer that is computed again has its own of them among what it saves. In a mixture on a device gradients take the
+// place of what was saved, but for their product's.
+int64_t transient_elements(const nn::ModelConfig& m, bool recomputed, bool experts_on_device = false) {
+  if (experts_on_device && std::ranges::all_of(m.layers, [](const nn::LayerConfig& layer) { return layer.experts; }))
+    return m.experts.num_experts_per_tok * m.experts.intermediate_size + (recomputed ? 2 : 4) * m.hidden_size;
   return recomputed ? 3 * m.intermediate_size + 2 * m.hidden_size : 6 * m.intermediate_size + 4 * m.hidden_size;
 }
 
-int64_t largest_linear(const nn::ModelConfig& model) {
+int64_t largest_linear(const nn::ModelConfig& model, bool experts_on_device = false) {
   int64_t largest = 0;
-  for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer)
-    for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears_and_experts())
+  for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer) {
+    const nn::LayerLayout layout = nn::layer_layout(model, layer);
+    for (const nn::LinearShape& linear : experts_on_device ? layout.linears() : layout.linears_and_experts())
       largest = std::max(largest, linear.out * linear.in);
+  }
   return largest;
 }
 
-// Of a mixture's weights in codes, in an evaluation's forward.
-int64_t experts_band(const nn::ModelConfig& model, const RunShape& run) {
-  const nn::ExpertsConfig& experts = model.experts;
-  if (experts.num_experts == 0 || size_of(run.dtype) != 2) return 0;
-  const int64_t rows = run.forward_tokens * experts.num_experts_per_tok, inner = experts.intermediate_size;
-  return std::max(
-      kernels::grouped_workspace_bytes({2, experts.num_experts, inner, model.hidden_size, run.dtype}, rows),
-      kernels::grouped_workspace_bytes({1, experts.num_experts, model.hidden_size, inner, run.dtype}, rows));
+// Of a mixture's weights in codes that stays on the device.
+int64_t experts_band(const nn::ModelConfig& model, DType dtype) {
+  const int64_t count = model.experts.num_experts, inner = model.experts.intermediate_size;
+  return std::max(kernels::grouped_workspace_bytes({2, count, inner, model.hidden_size, dtype}),
+                  kernels::grouped_workspace_bytes({1, count, model.hidden_size, inner, dtype}));
 }
 
 // What is alive in a part of a step beside what all of it keeps.
@@ -155,7 +168,8 @@ struct StepPhases {
 StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora, const RunShape& run) {
   const int64_t element = size_of(run.dtype), row = run.forward_tokens * element;
   const bool on_cpu = run.device.kind == DeviceKind::cpu;
-  const SavedElements saved = saved_elements(model, lora);
+  const bool experts_on_device = experts_stay_on_device(model, lora, run);
+  const SavedElements saved = saved_elements(model, lora, run);
   StepPhases phases;
   phases.kept_bytes =
       row * (run.gradient_checkpointing ? model.num_hidden_layers() * model.hidden_size : saved.all_layers);
@@ -168,12 +182,13 @@ StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora,
   const int64_t beside_logits = on_cpu ? model.vocab_size : model.vocab_size / 8;
   phases.loss.workspace_bytes = chunk * (4 * model.vocab_size + beside_logits + 2 * model.hidden_size * element);
   phases.loss.workspace = "logits of " + std::to_string(chunk) + " tokens";
-  phases.layer.activation_bytes = row * (transient_elements(model, run.gradient_checkpointing) +
+  phases.layer.activation_bytes = row * (transient_elements(model, run.gradient_checkpointing, experts_on_device) +
                                          (run.gradient_checkpointing ? saved.largest_layer : 0));
-  // On the CPU products read codes in panels; a device dequantises one weight at a time for those of many rows, and
-  // where nothing is recorded a band of a mixture's.
+  // On the CPU products read codes in panels; a device dequantises one weight at a time for those of many rows, and a
+  // band of a mixture's.
   if (run.quantization && !on_cpu) {
-    const int64_t linear = largest_linear(model) * element, band = experts_band(model, run);
+    const int64_t linear = largest_linear(model, experts_on_device) * element,
+                  band = experts_on_device ? experts_band(model, run.dtype) : 0;
     phases.layer.workspace_bytes = std::max(linear, band);
     phases.layer.workspace = band > linear ? "a band of experts dequantised" : "one linear dequantised";
   }

@@ -5,6 +5,7 @@
 #include "autograd/operation.h"
 #include "kernels/copy/copy.h"
 #include "kernels/embedding/embedding.h"
+#include "kernels/gated/gated.h"
 #include "kernels/matmul/grouped.h"
 
 namespace lathe::autograd {
@@ -133,37 +134,94 @@ struct CombineExperts final : Operation {
   }
 };
 
+void gated_backward(kernels::GateKind kind, const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out,
+                    const Tensor& gate, const Tensor& up) {
+  switch (kind) {
+    case kernels::GateKind::silu: return kernels::swiglu_backward(grad_gate, grad_up, grad_out, gate, up);
+    case kernels::GateKind::gelu_tanh: return kernels::geglu_backward(grad_gate, grad_up, grad_out, gate, up);
+    case kernels::GateKind::clamped_silu: break;
+  }
+  kernels::clamped_swiglu_backward(grad_gate, grad_up, grad_out, gate, up);
+}
+
 struct GroupedExperts final : Operation {
   int64_t per_token;
   kernels::ExpertWeights kind;
   const ExpertTables& tables;
   kernels::GateKind activation;
+  kernels::ExpertGroups groups = {};
   GroupedExperts(int64_t k, kernels::ExpertWeights w, const ExpertTables& t, kernels::GateKind a)
       : per_token(k), kind(w), tables(t), activation(a) {}
   std::string_view name() const override { return "grouped_experts"; }
+
+  kernels::WeightGroups weight_groups() const {
+    return {.numbers = groups.experts, .bounds = groups.bounds, .rows = groups.rows, .begins = groups.begins};
+  }
+
+  // Which groups suit all products, and those of their gradients where these are recorded.
+  int64_t group_rows(int64_t slots, bool recording) const {
+    const auto rows = recording ? kernels::suitable_recorded_group_rows : kernels::suitable_group_rows;
+    return std::min(rows(tables.gate, slots), rows(tables.down, slots));
+  }
 
   void forward(Forward& f) {
     static_assert(kernels::few_grouped_tokens == kernels::few_rows_most, "groups of few tokens are those of few rows");
     const Tensor &x = f.input(0), &logits = f.input(1);
     const auto room = [&](const Shape& shape, DType dtype) { return Tensor::empty(shape, dtype, x.device()); };
-    const Tensor weights = room({x.dim(0), per_token}, DType::f32);
-    const int64_t slots = x.dim(0) * per_token;
-    const int64_t group_rows =
-        std::min(kernels::suitable_group_rows(tables.gate, slots), kernels::suitable_group_rows(tables.down, slots));
-    const auto groups = kernels::ExpertGroups::empty(x.dim(0), logits.dim(1), per_token, x.device(), group_rows);
+    const Shape choices{x.dim(0), per_token};
+    const int64_t slots = choices.numel();
+    const Tensor weights = room(choices, DType::f32);
+    groups =
+        kernels::ExpertGroups::empty(x.dim(0), logits.dim(1), per_token, x.device(), group_rows(slots, f.recording()));
+    if (f.recording()) groups.chosen = room(choices, DType::i32);
     kernels::choose_and_group_experts(weights, groups, logits, kind);
-    const kernels::WeightGroups of_weights{
-        .numbers = groups.experts, .bounds = groups.bounds, .rows = groups.rows, .begins = groups.begins};
     const Tensor inner = room({slots, tables.gate.rows()}, x.dtype());
-    kernels::grouped_gated_linear(inner, x, groups.tokens, tables.gate, tables.up, of_weights, activation);
+    kernels::GatedProducts kept;
+    if (f.recording()) kept = {empty_like(inner), empty_like(inner)};
+    kernels::grouped_gated_linear(inner, x, groups.tokens, tables.gate, tables.up, weight_groups(), activation, kept);
     const Tensor rows = room({slots, tables.down.rows()}, x.dtype());
-    kernels::grouped_linear(rows, inner, tables.down, of_weights);
+    kernels::grouped_linear(rows, inner, tables.down, weight_groups());
     const Tensor out = room(x.shape(), x.dtype());
     kernels::combine_experts(out, rows, groups.slots, weights);
+    if (f.recording()) {
+      f.save_input("logits", 1);
+      f.save("weights", weights);
+      f.save("gate", kept.gate);
+      f.save("up", kept.up);
+      f.save("rows", rows);
+    }
     f.output(out);
   }
 
-  void vjp(Saved&, std::span<Tensor>, InputGradients&) override {}
+  // In the order and with the bits of the operations above: each gradient takes the place of what it is the last to
+  // need.
+  void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
+    const Tensor weights = saved["weights"], rows = saved.take("rows");
+    const Tensor grad_rows = grads.needed(0) ? in_place_or_fresh(rows) : Tensor();
+    const Tensor grad_weights = grads.needed(1) ? empty_like(weights) : Tensor();
+    kernels::combine_experts_backward(grad_rows, grad_weights, grad_outputs[0], rows, groups.slots, weights);
+    if (grads.needed(0)) grads.add(0, input_gradient(saved, grad_rows));
+    if (!grads.needed(1)) return;
+    const Tensor& logits = saved["logits"];
+    const Tensor grad_logits = empty_like(logits);
+    kernels::choose_experts_backward(grad_logits, grad_weights, logits, weights, groups.chosen, kind);
+    grads.add(1, grad_logits);
+  }
+
+  // Of down's rows, which are worked in, to those of x.
+  Tensor input_gradient(Saved& saved, const Tensor& grad_rows) const {
+    const Tensor gate = saved.take("gate"), up = saved.take("up");
+    const Tensor grad_inner = empty_like(gate);
+    const kernels::GroupedGradientTerm through_down[] = {{grad_rows, &tables.down}};
+    kernels::grouped_input_gradient(grad_inner, through_down, weight_groups());
+    const Tensor grad_gate = in_place_or_fresh(gate), grad_up = in_place_or_fresh(up);
+    gated_backward(activation, grad_gate, grad_up, grad_inner, gate, up);
+    const kernels::GroupedGradientTerm both[] = {{grad_gate, &tables.gate}, {grad_up, &tables.up}};
+    kernels::grouped_input_gradient(grad_rows, both, weight_groups());
+    const Tensor grad_x = Tensor::empty({groups.slots.dim(0), grad_rows.dim(1)}, grad_rows.dtype(), grad_rows.device());
+    kernels::combine_experts(grad_x, grad_rows, groups.slots, {});
+    return grad_x;
+  }
 };
 
 }  // namespace

@@ -46,10 +46,12 @@ Variable combine_experts(const Variable& slots, const Variable& weights, const E
 struct ExpertTables {
   kernels::WeightTable gate, up, down;
 };
-// All of a mixture after its router, x [T, H] and logits [T, E] → [T, H], on a device where nothing is recorded: four
-// launches for up to 16 tokens, six for more (of many by weights in codes two and more for each band of these:
-// kernels/matmul/grouped.h). What was chosen stays there, so that nobody waits and the step may be captured. The bits
-// of the operations above.
+// All of a mixture after its router, x [T, H] and logits [T, E] → [T, H], on a device: four launches for up to 16
+// tokens, six for more (of many by weights in codes two and more for each band of these: kernels/matmul/grouped.h).
+// What was chosen stays there, so that nobody waits and the step may be captured. The bits of the operations above.
+//
+// Recorded, the experts are frozen: gradients go to x and to logits, by another six launches, or more by codes. Groups
+// are of many rows then, and what is saved is gate, up and down's products [R, ·]. `tables` outlive the backward.
 Variable grouped_experts(const Variable& x, const Variable& logits, int64_t per_token, kernels::ExpertWeights kind,
                          const ExpertTables& tables, kernels::GateKind activation);
 

@@ -57,7 +57,7 @@ void choose_and_group_many(ChooseExpertsArgs choice, const GroupExpertsArgs& num
   const auto room = [&](int64_t rows, int64_t columns) {
     return Tensor::empty({rows, columns}, DType::i32, device, MemoryTag::workspace);
   };
-  const Tensor chosen = room(tokens, choice.per_token);
+  const Tensor chosen = groups.chosen.defined() ? groups.chosen : room(tokens, choice.per_token);
   const Tensor counts = chunks > 1 ? room(chunks, choice.columns) : Tensor();
   choice.chosen = chosen.data<int32_t>();
   const GroupManyArgs args{.groups = numbers,
@@ -122,6 +122,8 @@ void choose_and_group_experts(const Tensor& weights, const ExpertGroups& groups,
   check("experts", groups.experts, count);
   check("bounds", groups.bounds, count + 1);
   if (groups.begins.defined()) check("begins", groups.begins, experts + 1);
+  if (groups.chosen.defined())
+    check_per_token(operation, "chosen", groups.chosen, tokens, per_token, DType::i32, logits.device());
   if (weights.numel() == 0) return;
   const ChooseExpertsArgs args{.dtype = logits.dtype(),
                                .logits = matrix_of(logits),
@@ -134,7 +136,8 @@ void choose_and_group_experts(const Tensor& weights, const ExpertGroups& groups,
                                .row_end = tokens};
   const GroupExpertsArgs numbers{groups.slots.data<int32_t>(), groups.tokens.data<int32_t>(),
                                  groups.experts.data<int32_t>(), groups.bounds.data<int32_t>(), count};
-  if (tokens > few_grouped_tokens || per_token > few_grouped_choices || groups.rows < tokens || groups.begins.defined())
+  const bool few = tokens <= few_grouped_tokens && per_token <= few_grouped_choices && groups.rows >= tokens;
+  if (!few || groups.begins.defined() || groups.chosen.defined())
     return choose_and_group_many(args, numbers, groups, logits.device());
   with_device(logits.device(), [&]<DeviceKind device>() { choose_and_group_experts_rows<device>(args, numbers); });
 }

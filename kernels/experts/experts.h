@@ -36,6 +36,7 @@ struct ExpertGroups {
   Tensor bounds;   // i32 [G + 1]: group g has the slots [bounds[g], bounds[g + 1])
   Tensor begins;   // i32 [E + 1]: expert e has the groups [begins[e], begins[e + 1]); undefined: not wanted
   int64_t rows;
+  Tensor chosen = {};  // i32 [T, k], as choose_experts says it; undefined: not wanted
   // With `begins` where groups have more than few_grouped_tokens rows.
   static ExpertGroups empty(int64_t tokens, int64_t experts, int64_t per_token, Device device,
                             int64_t rows = few_grouped_tokens);
@@ -54,7 +55,7 @@ void choose_experts_backward(const Tensor& grad_logits, const Tensor& grad_weigh
 void combine_experts(const Tensor& out, const Tensor& rows, const Tensor& slots, const Tensor& weights);
 
 // grad_rows[slots[t, i]] = weights[t, i] · grad_out[t]; grad_weights[t, i] = Σ over h of grad_out[t, h] ·
-// rows[slots[t, i], h]. Each may be undefined; every slot belongs to one token.
+// rows[slots[t, i], h]. Each may be undefined, grad_rows may be rows; every slot belongs to one token.
 void combine_experts_backward(const Tensor& grad_rows, const Tensor& grad_weights, const Tensor& grad_out,
                               const Tensor& rows, const Tensor& slots, const Tensor& weights);
 

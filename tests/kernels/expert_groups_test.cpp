@@ -25,15 +25,17 @@ class ExpertGroupsOnDevice : public ::testing::TestWithParam<DeviceKind> {
   Device device() const { return {GetParam()}; }
 
   struct Chosen {
-    std::vector<int32_t> slots, tokens, experts, bounds, begins;
+    std::vector<int32_t> slots, tokens, experts, bounds, begins, chosen;
     std::vector<float> weights;
   };
   static constexpr int64_t few = few_grouped_tokens;
-  // All that is written had other numbers before.
-  Chosen choose(const Tensor& logits, int64_t per_token, ExpertWeights kind, int64_t rows) const {
-    const ExpertGroups groups = ExpertGroups::empty(logits.dim(0), logits.dim(1), per_token, device(), rows);
+  // All that is written had other numbers before. `says`: what was chosen, too.
+  Chosen choose(const Tensor& logits, int64_t per_token, ExpertWeights kind, int64_t rows, bool says) const {
+    ExpertGroups groups = ExpertGroups::empty(logits.dim(0), logits.dim(1), per_token, device(), rows);
+    if (says) groups.chosen = Tensor::empty({logits.dim(0), per_token}, DType::i32, device());
     EXPECT_EQ(groups.begins.defined(), rows > few);
-    for (const Tensor* numbers : {&groups.slots, &groups.tokens, &groups.experts, &groups.bounds, &groups.begins})
+    for (const Tensor* numbers :
+         {&groups.slots, &groups.tokens, &groups.experts, &groups.bounds, &groups.begins, &groups.chosen})
       if (numbers->defined()) fill(*numbers, 7777);
     const Tensor weights = Tensor::empty({logits.dim(0), per_token}, DType::f32, device());
     fill(weights, std::nan(""));
@@ -43,6 +45,7 @@ class ExpertGroupsOnDevice : public ::testing::TestWithParam<DeviceKind> {
             of<int32_t>(groups.experts),
             of<int32_t>(groups.bounds),
             groups.begins.defined() ? of<int32_t>(groups.begins) : std::vector<int32_t>{},
+            says ? of<int32_t>(groups.chosen) : std::vector<int32_t>{},
             of<float>(weights)};
   }
   // As choose_experts on the same device has chosen, sorted here.
@@ -52,8 +55,13 @@ class ExpertGroupsOnDevice : public ::testing::TestWithParam<DeviceKind> {
     const Tensor chosen_there = Tensor::empty({tokens, per_token}, DType::i32, device());
     choose_experts(weights, chosen_there, moved(logits, device()), kind);
     const std::vector<int32_t> chosen = of<int32_t>(chosen_there);
-    Chosen result{
-        std::vector<int32_t>(chosen.size()), std::vector<int32_t>(chosen.size(), 7777), {}, {}, {}, of<float>(weights)};
+    Chosen result{std::vector<int32_t>(chosen.size()),
+                  std::vector<int32_t>(chosen.size(), 7777),
+                  {},
+                  {},
+                  {},
+                  chosen,
+                  of<float>(weights)};
     int32_t slot = 0;
     for (int32_t expert = 0; expert < experts; ++expert) {
       const int32_t first = slot;
@@ -76,8 +84,14 @@ class ExpertGroupsOnDevice : public ::testing::TestWithParam<DeviceKind> {
     return result;
   }
   void expect_groups(const Tensor& logits, int64_t per_token, ExpertWeights kind, int64_t rows = few) const {
-    const Chosen found = choose(logits, per_token, kind, rows);
+    for (const bool says : {false, true}) expect_groups(logits, per_token, kind, rows, says);
+  }
+  void expect_groups(const Tensor& logits, int64_t per_token, ExpertWeights kind, int64_t rows, bool says) const {
+    const Chosen found = choose(logits, per_token, kind, rows, says);
     const Chosen wanted = expected(logits, per_token, kind, rows, found.experts.size());
+    if (says) {
+      EXPECT_EQ(found.chosen, wanted.chosen);
+    }
     EXPECT_EQ(found.slots, wanted.slots);
     EXPECT_EQ(found.tokens, wanted.tokens);
     EXPECT_EQ(found.experts, wanted.experts);

@@ -1,5 +1,5 @@
 // Rows in groups by weights that the device alone knows: the bits of linear_forward of each weight's rows, for every
-// kind of weight that has a body, in groups of few rows and of many.
+// kind of weight that has a body, in groups of few rows and of many; of many those of linear_input_gradient, too.
 #include "kernels/matmul/grouped.h"
 
 #include <gtest/gtest.h>
@@ -78,55 +78,75 @@ class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
     return mixture;
   }
 
-  void expect_the_bits_of_each(const Mixture& mixture, const Rows& rows, DType dtype, GateKind gate,
-                               const Grouping& grouping = {}) const {
-    const int64_t outer = mixture.weights[0][0].columns(), inner = mixture.weights[0][0].rows();
-    const Tensor x = there(random_matrix(rows.tokens, outer, dtype, 5));
-    // Each expert has the last of the tokens, and every second one where there are enough.
-    std::vector<int32_t> tokens, experts, bounds{0}, begins{0}, ends;  // ends: of each expert's rows
+  Tensor numbers(const std::vector<int32_t>& values) const {
+    return there(Tensor::of<int32_t>(values, {std::ssize(values)}));
+  }
+  // Where rows lie. Two are in no group, and a group has none.
+  struct Placed {
+    std::vector<int32_t> tokens, ends;  // ends: of each expert's rows
+    WeightGroups groups;
+
+    // Calls body(expert, begin, end) for those that have rows.
+    template <class Body>
+    void for_each(const Body& body) const {
+      for (size_t expert = 0; expert < ends.size(); ++expert) {
+        const int64_t begin = expert == 0 ? 0 : ends[expert - 1];
+        if (begin < ends[expert]) body(expert, begin, int64_t{ends[expert]});
+      }
+    }
+  };
+  // Each expert has the last of the tokens, and every second one where there are enough.
+  Placed place(const Rows& rows, const Grouping& grouping) const {
+    Placed placed;
+    std::vector<int32_t> experts, bounds{0}, begins{0};
     for (size_t e = 0; e < rows.of_expert.size(); ++e) {
       const auto count = rows.of_expert[e], all = static_cast<int32_t>(rows.tokens);
       const int32_t apart = 2 * count <= all ? 2 : 1;
       for (int32_t i = 0; i < count; ++i) {
-        tokens.push_back(all - 1 - (count - 1 - i) * apart);
+        placed.tokens.push_back(all - 1 - (count - 1 - i) * apart);
         if (i + 1 < count && (i + 1) % grouping.rows != 0) continue;
         experts.push_back(static_cast<int32_t>(e));
-        bounds.push_back(static_cast<int32_t>(tokens.size()));
+        bounds.push_back(static_cast<int32_t>(placed.tokens.size()));
       }
       begins.push_back(static_cast<int32_t>(experts.size()));
-      ends.push_back(static_cast<int32_t>(tokens.size()));
+      placed.ends.push_back(static_cast<int32_t>(placed.tokens.size()));
     }
-    const auto used = static_cast<int64_t>(tokens.size());
-    tokens.resize(tokens.size() + 2, 0);  // two rows in no group, and a group without rows
+    placed.tokens.resize(placed.tokens.size() + 2, 0);
     experts.push_back(4);
     bounds.push_back(bounds.back());
-    const auto numbers = [&](const std::vector<int32_t>& values) {
-      return there(Tensor::of<int32_t>(values, {std::ssize(values)}));
-    };
-    const WeightGroups groups{.numbers = numbers(experts),
-                              .bounds = numbers(bounds),
-                              .rows = grouping.rows,
-                              .begins = numbers(begins),
-                              .band_bytes = grouping.band_bytes};
-    const auto room = [&](int64_t columns) {
-      const Tensor out = Tensor::empty({used + 2, columns}, dtype, device());
-      fill(out, std::nan(""));
-      return out;
-    };
-    const Tensor expected_inner = room(inner), expected = room(outer);
-    for (size_t expert = 0; expert < ends.size(); ++expert) {
-      const int64_t begin = expert == 0 ? 0 : ends[expert - 1], end = ends[expert];
-      if (begin == end) continue;
+    placed.groups = {.numbers = numbers(experts),
+                     .bounds = numbers(bounds),
+                     .rows = grouping.rows,
+                     .begins = numbers(begins),
+                     .band_bytes = grouping.band_bytes};
+    return placed;
+  }
+  // What is not written stays.
+  Tensor room_of(const Placed& placed, int64_t columns, DType dtype) const {
+    const Tensor out = Tensor::empty({std::ssize(placed.tokens), columns}, dtype, device());
+    fill(out, std::nan(""));
+    return out;
+  }
+
+  void expect_the_bits_of_each(const Mixture& mixture, const Rows& rows, DType dtype, GateKind gate,
+                               const Grouping& grouping = {}) const {
+    const int64_t outer = mixture.weights[0][0].columns(), inner = mixture.weights[0][0].rows();
+    const Tensor x = there(random_matrix(rows.tokens, outer, dtype, 5));
+    const Placed placed = place(rows, grouping);
+    const auto room = [&](int64_t columns) { return room_of(placed, columns, dtype); };
+    const Tensor expected_inner = room(inner), expected_gate = room(inner), expected_up = room(inner),
+                 expected = room(outer);
+    placed.for_each([&](size_t expert, int64_t begin, int64_t end) {
       const Tensor own_x = Tensor::empty({end - begin, outer}, dtype, device());
       for (int64_t i = begin; i < end; ++i) {
-        const int64_t token = tokens[static_cast<size_t>(i)];
+        const int64_t token = placed.tokens[static_cast<size_t>(i)];
         copy(own_x.slice(0, i - begin, i - begin + 1), x.slice(0, token, token + 1));
       }
       const auto multiply = [&](int which, const Tensor& out, const Tensor& from) {
         const auto& biases = mixture.biases[which];
         linear_forward(out, from, mixture.weights[which][expert], {.bias = biases.empty() ? Tensor() : biases[expert]});
       };
-      const Tensor opened = Tensor::empty({end - begin, inner}, dtype, device()), raised = empty_as(opened),
+      const Tensor opened = expected_gate.slice(0, begin, end), raised = expected_up.slice(0, begin, end),
                    activated = expected_inner.slice(0, begin, end);
       multiply(0, opened, own_x);
       multiply(1, raised, own_x);
@@ -134,12 +154,48 @@ class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
       : gate == GateKind::gelu_tanh ? geglu_forward(activated, opened, raised)
                                     : clamped_swiglu_forward(activated, opened, raised);
       multiply(2, expected.slice(0, begin, end), activated);
-    }
+    });
+    const bool keeps = grouping.rows != few_rows_most;
     const Tensor within = room(inner), out = room(outer);
-    grouped_gated_linear(within, x, numbers(tokens), mixture.tables[0], mixture.tables[1], groups, gate);
+    const GatedProducts kept = keeps ? GatedProducts{room(inner), room(inner)} : GatedProducts{};
+    grouped_gated_linear(within, x, numbers(placed.tokens), mixture.tables[0], mixture.tables[1], placed.groups, gate,
+                         kept);
     EXPECT_EQ(bytes(within), bytes(expected_inner)) << "gate and up";
-    grouped_linear(out, expected_inner, mixture.tables[2], groups);
+    grouped_linear(out, expected_inner, mixture.tables[2], placed.groups);
     EXPECT_EQ(bytes(out), bytes(expected)) << "down";
+    if (!keeps) return;
+    EXPECT_EQ(bytes(kept.gate), bytes(expected_gate)) << "gate, which is kept";
+    EXPECT_EQ(bytes(kept.up), bytes(expected_up)) << "up, which is kept";
+    expect_the_gradients_of_each(mixture, placed, dtype);
+  }
+
+  // Through down, and through gate and up.
+  void expect_the_gradients_of_each(const Mixture& mixture, const Placed& placed, DType dtype) const {
+    const int64_t outer = mixture.weights[0][0].columns(), inner = mixture.weights[0][0].rows();
+    const auto random = [&](int64_t columns, uint64_t seed) {
+      return there(random_matrix(std::ssize(placed.tokens), columns, dtype, seed));
+    };
+    const Tensor grad_down = random(outer, 6), grad_gate = random(inner, 7), grad_up = random(inner, 8);
+    const auto room = [&](int64_t columns) { return room_of(placed, columns, dtype); };
+    const Tensor expected_inner = room(inner), expected = room(outer);
+    placed.for_each([&](size_t expert, int64_t begin, int64_t end) {
+      const auto through = [&](int which, const Tensor& grad_x, const Tensor& grad_out, bool accumulate) {
+        linear_input_gradient({.grad_x = grad_x.slice(0, begin, end),
+                               .grad_out = grad_out.slice(0, begin, end),
+                               .weight = mixture.weights[which][expert],
+                               .accumulate = accumulate});
+      };
+      through(2, expected_inner, grad_down, false);
+      through(0, expected, grad_gate, false);
+      through(1, expected, grad_up, true);
+    });
+    const Tensor within = room(inner), out = room(outer);
+    const GroupedGradientTerm down[] = {{grad_down, &mixture.tables[2]}};
+    grouped_input_gradient(within, down, placed.groups);
+    EXPECT_EQ(bytes(within), bytes(expected_inner)) << "the gradient through down";
+    const GroupedGradientTerm both[] = {{grad_gate, &mixture.tables[0]}, {grad_up, &mixture.tables[1]}};
+    grouped_input_gradient(out, both, placed.groups);
+    EXPECT_EQ(bytes(out), bytes(expected)) << "the gradient through gate and up";
   }
 
   static Tensor empty_as(const Tensor& tensor) {
@@ -245,18 +301,18 @@ TEST_P(GroupedProducts, of_many_rows_by_dense_weights_have_the_bits_of_each) {
 TEST_P(GroupedProducts, of_many_rows_that_are_not_aligned_have_the_bits_of_each) {
   const Mixture mixture = mixture_of(dense_of(DType::bf16), 72, 40, DType::bf16, false);
   const Tensor wide = there(random_matrix(20, 75, DType::bf16, 6)), x = wide.slice(1, 1, 73);
-  const auto numbers = [&](const std::vector<int32_t>& values) {
-    return there(Tensor::of<int32_t>(values, {std::ssize(values)}));
-  };
   const WeightGroups groups{
       .numbers = numbers({2}), .bounds = numbers({0, 20}), .rows = 64, .begins = numbers({0, 0, 0, 1, 1, 1})};
   std::vector<int32_t> rows;
   for (int32_t row = 0; row < 20; ++row) rows.push_back((row * 7 + 3) % 20);
   const auto outs = [&](const Tensor& of) {
-    const Tensor within = Tensor::empty({20, 40}, DType::bf16, device()), raised = empty_as(within);
+    const Tensor within = Tensor::empty({20, 40}, DType::bf16, device()), raised = empty_as(within),
+                 lowered = empty_as(within);
     grouped_gated_linear(within, of, numbers(rows), mixture.tables[0], mixture.tables[1], groups, GateKind::silu);
     grouped_linear(raised, of, mixture.tables[1], groups);
-    return std::pair(bytes(within), bytes(raised));
+    const GroupedGradientTerm through_down[] = {{of, &mixture.tables[2]}};
+    grouped_input_gradient(lowered, through_down, groups);
+    return std::vector{bytes(within), bytes(raised), bytes(lowered)};
   };
   const Tensor aligned = Tensor::empty({20, 72}, DType::bf16, device());
   copy(aligned, x);
@@ -360,6 +416,34 @@ TEST_P(GroupedProducts, have_no_table_of_weights_that_no_body_takes) {
   EXPECT_THROW(grouped_linear(out, x, table, {zeros(1), zeros(2), 64, zeros(3)}), ShapeError);
   EXPECT_THROW(grouped_gated_linear(out, x, zeros(2), table, WeightTable(), {zeros(1), zeros(2)}, GateKind::silu),
                ShapeError);
+  EXPECT_THROW(grouped_gated_linear(out, x, zeros(2), table, table, {zeros(1), zeros(2)}, GateKind::silu,
+                                    {empty_as(out), empty_as(out)}),
+               ShapeError)
+      << "of few rows nothing is kept";
+}
+
+TEST_P(GroupedProducts, have_no_gradients_of_other_groups_and_shapes) {
+  const auto dense = [&](int64_t rows, int64_t columns) {
+    return Weight(there(random_matrix(rows, columns, DType::bf16, 1)));
+  };
+  const WeightTable table = WeightTable::of({dense(16, 64)}, {}, DType::bf16),
+                    other = WeightTable::of({dense(24, 64)}, {}, DType::bf16);
+  const auto zeros = [&](int64_t rows) { return Tensor::zeros({rows}, DType::i32, device()); };
+  const auto matrix = [&](int64_t columns) { return there(random_matrix(2, columns, DType::bf16, 4)); };
+  const WeightGroups groups{.numbers = zeros(1), .bounds = zeros(2), .rows = 64, .begins = zeros(2)};
+  const auto expect_refused = [&](const Tensor& grad_x, const std::vector<GroupedGradientTerm>& terms,
+                                  const WeightGroups& of) {
+    EXPECT_THROW(grouped_input_gradient(grad_x, terms, of), ShapeError);
+  };
+  const GroupedGradientTerm term{matrix(16), &table};
+  grouped_input_gradient(matrix(64), std::vector{term}, groups);
+  expect_refused(matrix(64), {}, groups);
+  expect_refused(matrix(64), {term, term, term}, groups);
+  expect_refused(matrix(64), {term, {matrix(24), &other}}, groups);
+  expect_refused(matrix(16), {term}, groups);
+  expect_refused(matrix(64), {{matrix(64), &table}}, groups);
+  expect_refused(matrix(64), {term}, {zeros(1), zeros(2)});
+  expect_refused(matrix(64), {term}, {.numbers = zeros(1), .bounds = zeros(2), .rows = 64, .begins = zeros(3)});
 }
 
 TEST(GroupedProductsOnSimt, AreALaunchEachWhateverGoesWhere) {
@@ -385,26 +469,37 @@ TEST(GroupedProductsOnSimt, AreALaunchEachWhateverGoesWhere) {
                        GateKind::silu);
   synchronize(simt);
   EXPECT_EQ(simt::launches_run() - before, 4);
+
+  const GroupedGradientTerm both[] = {{x, &table}, {x, &table}};
+  grouped_input_gradient(Tensor::empty({3, 64}, DType::bf16, simt), both, many);
+  synchronize(simt);
+  EXPECT_EQ(simt::launches_run() - before, 5);
 }
 
-// As much as is foretold; codes are read as they are until there are 64 rows for each weight.
+// As much as is foretold; codes are read as they are until there are 64 rows for each weight, where no gradient is
+// recorded.
 TEST(GroupedProductsOnSimt, DequantiseInABandOfWorkspace) {
   const Device simt{DeviceKind::simt};
   const auto zeros = [&](const Shape& shape, DType dtype) { return Tensor::zeros(shape, dtype, simt); };
-  constexpr int64_t count = 4, n = 64, k = 64;
+  constexpr int64_t count = 4, n = 64, k = 128;
   const Weight one = QuantizedWeight::quantize(zeros({n, k}, DType::f32), QuantizedFormat::int8);
   const WeightTable table = WeightTable::of(std::vector<Weight>(count, one), {}, DType::bf16);
   EXPECT_EQ(suitable_group_rows(table, 64 * count), few_rows_most);
-  EXPECT_EQ(suitable_group_rows(table, 64 * count + 1), 64);
-  EXPECT_EQ(suitable_group_rows(table, 128 * count), 128);
-  const GroupedCodesShape both{2, count, n, k, DType::bf16};
-  EXPECT_EQ(grouped_workspace_bytes(both, 64 * count), 0);
-  const int64_t foretold = grouped_workspace_bytes(both, 64 * count + 1);
+  EXPECT_EQ(suitable_recorded_group_rows(table, 64 * count), 64);
+  for (const auto suitable : {suitable_group_rows, suitable_recorded_group_rows}) {
+    EXPECT_EQ(suitable(table, 64 * count + 1), 64);
+    EXPECT_EQ(suitable(table, 128 * count), 128);
+  }
+  const int64_t foretold = grouped_workspace_bytes({2, count, n, k, DType::bf16});
   EXPECT_EQ(foretold, 2 * count * n * k * 2);
-  EXPECT_EQ(grouped_workspace_bytes({2, 128, 768, 2048, DType::bf16}, 128 * 65), int64_t{2} * 10 * 768 * 2048 * 2);
-  EXPECT_EQ(grouped_workspace_bytes({1, 8, 14336, 4096, DType::bf16}, 8 * 65), int64_t{7168} * 4096 * 2);
+  EXPECT_EQ(grouped_workspace_bytes({2, 128, 768, 2048, DType::bf16}), int64_t{2} * 10 * 768 * 2048 * 2);
+  EXPECT_EQ(grouped_workspace_bytes({1, 8, 14336, 4096, DType::bf16}), int64_t{7168} * 4096 * 2);
+  EXPECT_EQ(grouped_workspace_bytes({1, 8, 512, 262144, DType::bf16}), int64_t{256} * 262144 * 2)
+      << "256 rows are more than a band";
+  EXPECT_EQ(grouped_workspace_bytes({1, 8, 262144, 512, DType::bf16}), int64_t{256} * 262144 * 2)
+      << "and 256 columns of a gradient's weights";
 
-  const Tensor x = zeros({3, k}, DType::bf16);
+  const Tensor x = zeros({3, k}, DType::bf16), grad_out = zeros({3, n}, DType::bf16);
   WeightGroups groups{.numbers = zeros({3}, DType::i32),
                       .bounds = zeros({4}, DType::i32),
                       .rows = 64,
@@ -413,19 +508,26 @@ TEST(GroupedProductsOnSimt, DequantiseInABandOfWorkspace) {
     grouped_gated_linear(Tensor::empty({3, n}, DType::bf16, simt), x, zeros({3}, DType::i32), table, table, groups,
                          GateKind::silu);
   };
-  synchronize(simt);
+  const auto gradient = [&] {
+    const GroupedGradientTerm both[] = {{grad_out, &table}, {grad_out, &table}};
+    grouped_input_gradient(Tensor::empty({3, k}, DType::bf16, simt), both, groups);
+  };
   Allocator& allocator = allocator_for(simt);
-  allocator.reset_peak();
   const auto workspace = static_cast<size_t>(MemoryTag::workspace);
-  const int64_t before = allocator.stats().live_bytes[workspace];
-  multiply();
-  EXPECT_EQ(allocator.stats().peak_bytes[workspace] - before, foretold);
-  synchronize(simt);
-  const int64_t launches = simt::launches_run();
-  groups.band_bytes = foretold / 2;
-  multiply();
-  synchronize(simt);
-  EXPECT_EQ(simt::launches_run() - launches, 2 * 3) << "of each band gate's and up's rows, and the products";
+  for (const std::function<void()>& call : {std::function<void()>(multiply), std::function<void()>(gradient)}) {
+    groups.band_bytes = most_band_bytes;
+    synchronize(simt);
+    allocator.reset_peak();
+    const int64_t before = allocator.stats().live_bytes[workspace];
+    call();
+    EXPECT_EQ(allocator.stats().peak_bytes[workspace] - before, foretold);
+    synchronize(simt);
+    const int64_t launches = simt::launches_run();
+    groups.band_bytes = foretold / 2;
+    call();
+    synchronize(simt);
+    EXPECT_EQ(simt::launches_run() - launches, 2 * 3) << "of each band gate's and up's part, and the products";
+  }
 }
 
 }  // namespace

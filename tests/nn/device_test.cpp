@@ -134,10 +134,10 @@ TEST_P(OnDevice, EveryGradientOfEveryWeightIsTheCpus) {
 }
 
 // Of ranks that are multiples of eight, dropout of 16 bits has bodies of its own (kernels/lora_dropout/).
-Transformer with_lora(DType dtype, Device device, int64_t rank = 4) {
-  Transformer model = tiny(dtype, device);
+Transformer with_lora(DType dtype, Device device, int64_t rank = 4, const std::string& folder = "tiny_llama/untied") {
+  Transformer model = tiny(dtype, device, WeightMode::frozen, folder);
   PeftAdapter adapter = [&] {
-    Transformer plain = tiny(DType::f32, {});
+    Transformer plain = tiny(DType::f32, {}, WeightMode::frozen, folder);
     LoraConfig config;
     config.r = rank;
     config.lora_dropout = 0.1;
@@ -160,6 +160,21 @@ TEST_P(OnDevice, EveryGradientOfAnAdapterIsTheCpusWithRecomputedLayersAndDropout
     const Trained plain = train(with_lora(dtype, GetParam(), rank), false),
                   recomputed = train(with_lora(dtype, GetParam(), rank), true);
     expect_trained_alike(plain, on_cpu, reference, dtype);
+    for (size_t i = 0; i < plain.gradients.size(); ++i)
+      EXPECT_EQ(values_of(recomputed.gradients[i].second), values_of(plain.gradients[i].second))
+          << plain.gradients[i].first;
+  }
+}
+
+// Through frozen experts, whose rows stay on the device.
+TEST_P(OnDevice, EveryGradientOfAnAdapterBesideAMixtureIsTheCpusAndTheSameWhenLayersAreRecomputed) {
+  for (const char* folder : {"tiny_mixtral", "tiny_qwen3_moe/all"}) {
+    SCOPED_TRACE(folder);
+    const auto trained = [&](DType dtype, Device device, bool checkpointed) {
+      return train(with_lora(dtype, device, 4, folder), checkpointed);
+    };
+    const Trained plain = trained(DType::bf16, GetParam(), false), recomputed = trained(DType::bf16, GetParam(), true);
+    expect_trained_alike(plain, trained(DType::bf16, {}, false), trained(DType::f64, {}, false), DType::bf16);
     for (size_t i = 0; i < plain.gradients.size(); ++i)
       EXPECT_EQ(values_of(recomputed.gradients[i].second), values_of(plain.gradients[i].second))
           << plain.gradients[i].first;

@@ -1,5 +1,5 @@
-// A mixture of experts on a device where nothing is recorded: what was chosen stays there, in few launches that wait
-// for nobody, with the bits of the host's asking, for a token and for many.
+// A mixture of experts on a device: what was chosen stays there, in few launches that wait for nobody, with the bits of
+// the host's asking, for a token and for many; so are its gradients, where the experts are frozen.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -7,10 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "autograd/ops/arithmetic.h"
 #include "autograd/recording.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/queued_work.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/simt/options.h"
 #include "nn/experts.h"
 #include "tests/kernels/ggml_blocks.h"
 
@@ -68,8 +70,8 @@ struct QueuedCounts final : kernels::QueuedWorkListener {
   void queued(const char* name, int64_t) override { ++by_name[name]; }
 };
 
-Tensor random_tokens(int64_t tokens, uint64_t seed) {
-  return kernels::moved(random_matrix(tokens, hidden, DType::bf16, seed), simt);
+Tensor random_tokens(int64_t tokens, uint64_t seed, DType dtype = DType::bf16) {
+  return kernels::moved(random_matrix(tokens, hidden, dtype, seed), simt);
 }
 Tensor rows_of(const Experts& mixture, const Tensor& x) {
   return kernels::moved(mixture(autograd::Variable(x), one_sequence(x.dim(0))).value(), {});
@@ -161,6 +163,121 @@ TEST(ExpertsOnDevice, OfManyTokensAreAFewLaunchesAndWaitForNobody) {
   EXPECT_EQ(queued(Kind::dense, 30), expected({{"grouped_gated_tiles", 1}, {"grouped_tiles", 1}}));
   EXPECT_EQ(queued(Kind::nf4, 172),  // gate's rows, up's and down's
             expected({{"quantized_table_rows", 3}, {"grouped_gated_tiles", 1}, {"grouped_tiles", 1}}));
+}
+
+// ---- recorded ----
+
+// What flows to x, which the router and the experts share as they do in a layer, and to the router's weight.
+struct Gradients {
+  Tensor out, x, router;
+};
+Gradients gradients_of(Experts mixture, const Tensor& x, uint64_t seed) {
+  const autograd::Variable leaf = autograd::Variable::leaf(x),
+                           router = autograd::Variable::leaf(*mixture.router.weight.value().dense());
+  mixture.router.weight = router;
+  const autograd::Variable out = mixture(autograd::scale(leaf, 1.0), one_sequence(x.dim(0)));
+  backward(out, random_tokens(x.dim(0), seed, x.dtype()));
+  const auto here = [](const Tensor& there) { return kernels::moved(there, {}); };
+  return {here(out.value()), here(leaf.grad()), here(router.grad())};
+}
+void expect_the_same(const Gradients& found, const Gradients& expected) {
+  EXPECT_TRUE(same_bits(found.out, expected.out)) << "the rows";
+  EXPECT_TRUE(same_bits(found.x, expected.x)) << "the gradient of x";
+  EXPECT_TRUE(same_bits(found.router, expected.router)) << "the gradient of the router";
+}
+
+// Of a few tokens and of many; as Mixtral chooses (two), Qwen3-MoE (more), gpt-oss (with biases); weights that are
+// normalised and not; all to one expert and none to others.
+TEST(ExpertsOnDevice, GradientsHaveTheBitsOfTheHostsAsking) {
+  struct Case {
+    Kind kind;
+    DType dtype;
+    Activation activation;
+    bool biased, leaning, normalised;
+    int64_t per_token, tokens;
+  };
+  for (const Case& of : {Case{Kind::dense, DType::bf16, Activation::silu, false, false, true, 2, 1},
+                         Case{Kind::dense, DType::bf16, Activation::silu, false, true, false, 2, 70},
+                         Case{Kind::dense, DType::bf16, Activation::clamped_silu, true, false, true, 4, 30},
+                         Case{Kind::dense, DType::f16, Activation::gelu_tanh, false, false, true, 3, 9},
+                         Case{Kind::nf4, DType::bf16, Activation::silu, false, true, true, 2, 70},
+                         Case{Kind::nf4, DType::bf16, Activation::gelu_tanh, false, false, false, 6, 17},
+                         Case{Kind::blocks, DType::bf16, Activation::clamped_silu, true, true, true, 4, 20}}) {
+    SCOPED_TRACE("kind " + std::to_string(static_cast<int>(of.kind)) + ", " + std::to_string(of.tokens) + " tokens, " +
+                 std::string(name_of(of.dtype)));
+    Experts asking = mixture_of(of.kind, of.dtype, of.activation, of.biased, of.leaning, of.per_token);
+    asking.normalised = of.normalised;
+    Experts staying = asking;
+    staying.make_tables(of.dtype);
+    ASSERT_TRUE(staying.stays_on_device());
+    const Tensor x = random_tokens(of.tokens, 94, of.dtype);
+    const Gradients found = gradients_of(staying, x, 95);
+    expect_the_same(found, gradients_of(asking, x, 95));
+    const autograd::NoGradScope no_grad;
+    EXPECT_TRUE(same_bits(rows_of(staying, x), found.out)) << "what is recorded are the bits of what is not";
+  }
+}
+
+// In every order of simt's threads, and again: nothing is left to chance.
+TEST(ExpertsOnDevice, GradientsAreTheSameInEveryOrderOfThreads) {
+  Experts mixture = mixture_of(Kind::dense, DType::bf16, Activation::silu, false);
+  mixture.make_tables(DType::bf16);
+  const Tensor x = random_tokens(21, 96);
+  const Gradients expected = gradients_of(mixture, x, 97);
+  for (const auto order : {simt::FiberOrder::ascending, simt::FiberOrder::descending, simt::FiberOrder::shuffled}) {
+    simt::set_fiber_order(order);
+    expect_the_same(gradients_of(mixture, x, 97), expected);
+  }
+  simt::set_fiber_order(simt::FiberOrder::ascending);
+}
+
+TEST(ExpertsOnDevice, GradientsAreAFewLaunchesAndWaitForNobody) {
+  using Counts = std::map<std::string, int64_t>;
+  const auto queued = [&](Kind kind) {
+    Experts mixture = mixture_of(kind, DType::bf16, Activation::silu, false);
+    mixture.make_tables(DType::bf16);
+    const autograd::Variable x = autograd::scale(autograd::Variable::leaf(random_tokens(17, 98)), 1.0);
+    const Tensor cotangent = random_tokens(17, 99);
+    const BatchRows rows = one_sequence(17);
+    kernels::synchronize(simt);
+    const QueuedCounts counts;
+    backward(mixture(x, rows), cotangent);
+    return counts.by_name;
+  };
+  // The router's product and its gradient; choices; the experts; what passes on to the leaf.
+  const Counts all{{"product", 2},
+                   {"choose_experts", 1},
+                   {"place_choices", 1},
+                   {"grouped_gated_tiles", 1},
+                   {"grouped_tiles", 1},
+                   {"combine_experts", 2},
+                   {"combine_experts_backward", 1},
+                   {"choose_experts_backward", 1},
+                   {"grouped_gradient_tiles", 2},
+                   {"gated_backward", 1},
+                   {"scale", 1},
+                   {kernels::queued_clear, 1},
+                   {"add", 1}};
+  EXPECT_EQ(queued(Kind::dense), all);
+  Counts in_codes = all;  // gate's, up's and down's, forward and backward
+  in_codes["quantized_table_rows"] = 3 + 3;
+  EXPECT_EQ(queued(Kind::nf4), in_codes);
+}
+
+// Experts that train, and what adapters change, have gradients of their own.
+TEST(ExpertsOnDevice, ThatTrainAskTheHost) {
+  Experts mixture = mixture_of(Kind::dense, DType::bf16, Activation::silu, false);
+  for (Expert& expert : mixture.experts)
+    expert.up_proj.weight =
+        autograd::Variable::leaf(kernels::moved(random_matrix(inner, hidden, DType::bf16, 7), simt));
+  for (Expert& expert : mixture.experts) expert.gate_proj.weight = expert.up_proj.weight.dense().value();
+  mixture.make_tables(DType::bf16);
+  ASSERT_TRUE(mixture.stays_on_device());
+  EXPECT_TRUE(mixture.trains());
+  const autograd::Variable out = mixture(autograd::Variable(random_tokens(5, 90)), one_sequence(5));
+  backward(out, random_tokens(5, 91));
+  EXPECT_TRUE(std::ranges::any_of(mixture.experts,
+                                  [](const Expert& expert) { return expert.up_proj.weight.dense().grad().defined(); }));
 }
 
 // What no body takes: f32, and an expert of another kind.

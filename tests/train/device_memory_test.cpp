@@ -16,12 +16,15 @@ namespace {
 
 constexpr Device simt{DeviceKind::simt, 0};
 
-// Powers of two: blocks of memory are not rounded up.
-nn::ModelConfig small_config(int64_t vocab_size, int64_t layers) {
+// Powers of two: blocks of memory are not rounded up. `experts`: a mixture of so many, two to a token, if any.
+nn::ModelConfig small_config(int64_t vocab_size, int64_t layers, int64_t experts) {
   const TemporaryFolder folder;
   std::ofstream(folder.path() / "config.json")
       << R"({"vocab_size": )" << vocab_size << R"(, "num_hidden_layers": )" << layers
-      << R"(, "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128,
+      << (experts > 0 ? R"(, "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": )" +
+                            std::to_string(experts) + R"(, "num_experts_per_tok": 2)"
+                      : std::string(R"(, "architectures": ["LlamaForCausalLM"], "model_type": "llama")"))
+      << R"(, "hidden_size": 128,
              "intermediate_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
              "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
              "hidden_act": "silu", "tie_word_embeddings": false})";
@@ -45,6 +48,14 @@ class Zeros final : public nn::WeightSource {
       for (const char* name : {"input_layernorm", "post_attention_layernorm"}) add(layer + name + ".weight", {hidden});
       for (const char* name : {"q_proj", "o_proj"}) add(layer + "self_attn." + name + ".weight", {hidden, hidden});
       for (const char* name : {"k_proj", "v_proj"}) add(layer + "self_attn." + name + ".weight", {kv, hidden});
+      const int64_t experts = config.experts.num_experts;
+      if (experts > 0) add(layer + "block_sparse_moe.gate.weight", {experts, hidden});
+      for (int64_t e = 0; e < experts; ++e) {
+        const std::string expert = layer + "block_sparse_moe.experts." + std::to_string(e);
+        for (const char* name : {".w1", ".w3"}) add(expert + name + ".weight", {inner, hidden});
+        add(expert + ".w2.weight", {hidden, inner});
+      }
+      if (experts > 0) continue;
       for (const char* name : {"gate_proj", "up_proj"}) add(layer + "mlp." + name + ".weight", {inner, hidden});
       add(layer + "mlp.down_proj.weight", {hidden, inner});
     }
@@ -70,6 +81,7 @@ struct Kind {
   const char* dtype;
   int64_t vocab_size = 512, layers = 8;
   bool repeated = false;
+  int64_t experts = 0;
 };
 
 double estimated_beside_allocated(const Kind& kind) {
@@ -81,7 +93,7 @@ double estimated_beside_allocated(const Kind& kind) {
   config.load_in_4bit = kind.load_in_4bit;
   config.gradient_checkpointing = kind.checkpointing;
   config.per_device_train_batch_size = 2;
-  const nn::ModelConfig model_config = small_config(kind.vocab_size, kind.layers);
+  const nn::ModelConfig model_config = small_config(kind.vocab_size, kind.layers, kind.experts);
   const nn::LoraConfig lora = lora_config(config);
   const RunShape shape{.dtype = nn::parse_compute_dtype(config.dtype, simt),
                        .device = simt,
@@ -143,6 +155,9 @@ INSTANTIATE_TEST_SUITE_P(Kinds, DeviceMemory,
                                          // Logits outweigh a layer that is computed again.
                                          Kind{"lora_checkpointed_vocabulary", true, false, true, "bfloat16", 2048, 2,
                                               true},
+                                         Kind{"mixture", true, false, false, "bfloat16", 512, 8, true, 8},
+                                         Kind{"mixture_checkpointed", true, false, true, "bfloat16", 512, 8, false, 8},
+                                         Kind{"mixture_in_codes", true, true, false, "bfloat16", 512, 4, false, 8},
                                          Kind{"full", false, false, false, "bfloat16"},
                                          Kind{"full_f32_checkpointed", false, false, true, "float32"}),
                          [](const auto& info) { return std::string(info.param.name); });

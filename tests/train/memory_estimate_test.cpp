@@ -99,19 +99,41 @@ TEST(MemoryEstimate, ADeviceIsToldTheOneLinearThatIsDequantised) {
   EXPECT_EQ(workspace(qlora(card)) - workspace(dense), 2 * 4096 * 14336);
 }
 
-// In an evaluation's forward, where each expert has more than 64 rows; else the largest linear, q's.
-TEST(MemoryEstimate, ADeviceIsToldTheBandOfExpertsThatIsDequantised) {
+nn::ModelConfig mixture_shape() {
   nn::ModelConfig mixture = shape("mistral_7b");
   mixture.experts = {.num_experts = 128, .num_experts_per_tok = 8, .intermediate_size = 768};
   for (nn::LayerConfig& layer : mixture.layers) layer.experts = true;
-  const nn::LoraConfig adapter = lora(16, query_and_value);
-  const auto workspace = [&](int64_t tokens) {
-    RunShape run = qlora(card);
-    run.forward_tokens = tokens;
-    return bytes_of(estimate_memory(mixture, &adapter, run), MemoryTag::workspace);
+  return mixture;
+}
+nn::LoraConfig adapted_experts() {
+  nn::LoraConfig adapter = lora(16, query_and_value);
+  adapter.target_parameters = {"mlp.experts.down_proj"};
+  return adapter;
+}
+
+// Where experts are adapted, the largest linear, q's.
+TEST(MemoryEstimate, ADeviceIsToldTheBandOfExpertsThatIsDequantised) {
+  const nn::LoraConfig frozen = lora(16, query_and_value), adapted = adapted_experts();
+  const auto workspace = [&](const nn::LoraConfig& adapter) {
+    return bytes_of(estimate_memory(mixture_shape(), &adapter, qlora(card)), MemoryTag::workspace);
   };
-  EXPECT_EQ(workspace(1024), 2 * 4096 * 4096);
-  EXPECT_EQ(workspace(1032), 2 * 5 * 2 * 4096 * 768) << "gate and up of five experts are 63 of 64 MB";
+  EXPECT_EQ(workspace(frozen), 2 * 5 * 2 * 4096 * 768) << "gate and up of five experts are 63 of 64 MB";
+  EXPECT_EQ(workspace(adapted), 2 * 4096 * 4096);
+}
+
+// Of each of a token's rows what goes into the expert, and in the largest moment six of a dense layer's inner rows
+// where there is one of each expert's.
+TEST(MemoryEstimate, AMixtureThatStaysOnTheDeviceSavesLess) {
+  const nn::LoraConfig frozen = lora(16, query_and_value), adapted = adapted_experts();
+  RunShape run = qlora(card);
+  run.quantization.reset();
+  run.gradient_checkpointing = false;
+  run.forward_tokens = 8192;  // a layer's moment outweighs the loss's
+  const auto activations = [&](const nn::LoraConfig& adapter) {
+    return bytes_of(estimate_memory(mixture_shape(), &adapter, run), MemoryTag::activations);
+  };
+  EXPECT_EQ(activations(adapted) - activations(frozen),
+            int64_t{2} * 8192 * (32 * 8 * 4096 + 6 * mixture_shape().intermediate_size - 8 * 768));
 }
 
 }  // namespace

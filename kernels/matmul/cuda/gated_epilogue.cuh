@@ -1,6 +1,8 @@
 // What a block does with its sums of gate and up: their activated product goes out alone.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/gated/activation.cuh"
 #include "kernels/matmul/cuda/epilogue.cuh"
 
@@ -12,6 +14,12 @@ struct GatedEpilogue {
   int64_t m, n;
   T* out;
   int64_t stride;
+};
+
+// The same, and what gate and up are by themselves, which a gradient wants.
+template <class T>
+struct KeptGatedEpilogue : GatedEpilogue<T> {
+  T *gate, *up;  // [m, n], rows as far apart as out's; null: not wanted
 };
 
 template <class T>
@@ -30,9 +38,9 @@ template <int rows, int columns>
 using GatedSums = SharedTile<float, rows, 2 * columns, Padded<32>>;
 
 // The bits of both products rounded to T, and then of their own kernel, of eight neighbours of a row from `within` on.
-template <class T, class Gate, int rows, int columns>
-__device__ __forceinline__ void finish_gated_eight(const GatedEpilogue<T>& e, const GatedSums<rows, columns>& sums,
-                                                   int row, int within, int64_t first_row, int64_t first_column,
+template <class T, class Gate, int rows, int columns, class Destination>
+__device__ __forceinline__ void finish_gated_eight(const Destination& e, const GatedSums<rows, columns>& sums, int row,
+                                                   int within, int64_t first_row, int64_t first_column,
                                                    const GatedBias<T>& bias) {
   using Tile = GatedSums<rows, columns>;
   constexpr int width = 8;
@@ -47,10 +55,17 @@ __device__ __forceinline__ void finish_gated_eight(const GatedEpilogue<T>& e, co
   }
   if (bias.gate != nullptr) add_neighbours(values, bias.gate + column, count);
   if (bias.up != nullptr) add_neighbours(ups, bias.up + column, count);
+  const int64_t at = (first_row + row) * e.stride + column;
+  if constexpr (std::is_same_v<Destination, KeptGatedEpilogue<T>>) {
+    if (e.gate != nullptr) {
+      store_neighbours(e.gate + at, values, count);
+      store_neighbours(e.up + at, ups, count);
+    }
+  }
   LATHE_UNROLL
   for (int i = 0; i < width; ++i)
     values[i] = gated_product<T, Gate>(to_float(from_float<T>(values[i])), to_float(from_float<T>(ups[i])));
-  store_neighbours(e.out + (first_row + row) * e.stride + column, values, count);
+  store_neighbours(e.out + at, values, count);
 }
 
 // Of all of them, a thread's eight. All sums are there.

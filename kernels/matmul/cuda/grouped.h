@@ -47,23 +47,32 @@ struct GroupedArgs {
 // Groups of many rows have so many at most: a tile of the product has a group's.
 inline constexpr int64_t medium_group_rows = 64, large_group_rows = 128;
 
-// Products of groups of many rows by some of the weights.
+// Products of groups of many rows by some of the weights, or the gradients of their inputs. Of a gradient `product`
+// says n = the columns of the weights and k = their rows, left is that of gate's product, or of the only one, and out
+// the input's, the sum of both terms.
 struct GroupTilesArgs {
   GroupedArgs product;
   const int32_t* begins;  // weight i has the groups [begins[i], begins[i + 1])
   int64_t first, end;     // the weights of which groups are multiplied
   int64_t stride;         // elements from row to row of a weight; rows begin at multiples of 16 bytes
-  // Where these lie one after another, n rows each, gate's, or the only ones, and up's; null: where their places say.
+  // Where these lie one after another, n rows (of a gradient k) each, gate's, or the only ones, and up's; null: where
+  // their places say.
   const void *room = nullptr, *up_room = nullptr;
   int64_t first_bias = 0;  // of out's first column
+  // Where gate and up go by themselves, rows as far apart as out's; null: not wanted.
+  void *kept_gate = nullptr, *kept_up = nullptr;
+  ProductMatrix up_left = {};  // of a gradient with two terms
 };
 
-// Rows [first_row, first_row + rows) of each of `count` weights, one after another, as numbers.
+// A part of each of `count` weights, one after another, as numbers: its rows [first_row, first_row + rows), and of
+// these the columns [first_column, first_column + columns).
 struct TableRowsArgs {
   DType dtype;         // of out: bf16 | f16
   void* out;           // [count, rows, columns]
   const void* places;  // of their format's Place
-  int64_t count, first_row, rows, columns;
+  int64_t count, first_row, rows;
+  int64_t first_column, columns;  // multiples of eight
+  int64_t weight_columns;
 };
 
 // grouped_dense.cu; the rows of all weights are `stride` elements apart and begin at multiples of 16 bytes.
@@ -75,6 +84,8 @@ void grouped_quantized(const GroupedArgs& args, const QuantizedProductArgs& firs
 // grouped_tiles.cu, of groups of medium_group_rows and, where a block may have so much shared memory, large_group_rows.
 template <DeviceKind>
 void grouped_tiles(const GroupTilesArgs& args);
+template <DeviceKind>
+void grouped_gradient_tiles(const GroupTilesArgs& args);
 template <DeviceKind>
 bool takes_large_groups();
 // table_rows.cu; `first` as above.

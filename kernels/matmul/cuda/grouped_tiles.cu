@@ -1,7 +1,7 @@
-// Many rows in groups, each by a dense weight of its own: a group is a row of tiles. Steps along k and what becomes of
-// the sums are those of dense.cu, and so are the bits. Blocks stay and take tile after tile, since how many there are
-// stands in device memory: a block for each that there might be would be as many again as there are experts, and of a
-// band of weights (kernels/matmul/grouped.cpp) nearly all.
+// Many rows in groups, each by a dense weight of its own: a group is a row of tiles. So are the gradients of these
+// rows. Steps along k and what becomes of the sums are those of dense.cu, and so are the bits. Blocks stay and take
+// tile after tile, since how many there are stands in device memory: a block for each that there might be would be as
+// many again as there are experts, and of a band of weights (kernels/matmul/grouped.cpp) nearly all.
 #include "kernels/cuda/dependent_launch.h"
 #include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/matmul/cuda/gated_stage.cuh"
@@ -18,12 +18,12 @@ template <class T>
 struct TileWeights {
   PlacesOf<DensePlace> of;
   const T* room;
-  int64_t stride, rows;  // rows: of each in the room
+  int64_t stride, elements;  // elements: of each in the room
   int first;
   int64_t first_bias;
 
   __device__ __forceinline__ DenseOperand<T> operand(int number) const {
-    if (room != nullptr) return {room + (number - first) * rows * stride, stride, true};
+    if (room != nullptr) return {room + (number - first) * elements, stride, true};
     return {static_cast<const T*>(of.places[number].words), stride, true};
   }
   __device__ __forceinline__ const T* bias(int number) const {
@@ -37,12 +37,25 @@ struct GroupTiles {
   RowGroups groups;
   const int32_t* begins;
   int first, end;
-  DenseOperand<T> left;
+  DenseOperand<T> left, up_left;
   int64_t k;
   TileWeights<T> weights, up;
   GateKind gate;
   GroupedOut<T> out;
+  T *kept_gate, *kept_up;
+
+  __device__ __forceinline__ KeptGatedEpilogue<T> gated_out(const RowGroup& group) const {
+    const GatedEpilogue<T> alone = out.of(group);
+    const int64_t first = group.begin * alone.stride;
+    return {alone, kept_gate == nullptr ? nullptr : kept_gate + first, kept_up == nullptr ? nullptr : kept_up + first};
+  }
 };
+
+// A group's rows of an operand.
+template <class T>
+__device__ __forceinline__ DenseOperand<T> rows_of(const RowGroup& group, const DenseOperand<T>& all) {
+  return {all.data + group.begin * all.stride, all.stride, all.aligned};
+}
 
 // Tiles as such, in find_tile's order.
 struct OneTile {
@@ -64,6 +77,8 @@ __device__ __forceinline__ void for_each_tile(const GroupTiles<T>& p, Body body)
 
 template <class Shape, class T>
 using TileStage = Stage<Shape, T, Major::k, Major::k>;
+template <class Shape, class T>
+using GradientStage = Stage<Shape, T, Major::k, Major::mn>;
 
 template <class Shape, class T, class Resources = typename Shape::Resources>
 __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
@@ -74,7 +89,7 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   for_each_tile<Shape::n>(p, [&](const RowGroup& group, int64_t first_column) {
     OperandReader<decltype(Stage::left), Major::k, Shape::threads> left;
     OperandReader<decltype(Stage::right), Major::k, Shape::threads> right;
-    left.start({p.left.data + group.begin * p.left.stride, p.left.stride, p.left.aligned}, 0, group.rows, p.k);
+    left.start(rows_of(group, p.left), 0, group.rows, p.k);
     right.start(p.weights.operand(group.number), first_column, p.out.n, p.k);
     typename Shape::Sums sums;
     multiply_stages(sums, stages, stages_along(p.k), [&](int, Stage& stage) {
@@ -88,7 +103,7 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
 // ---- gate and up, whose product goes out alone ----
 
 template <class Shape, class T>
-__device__ __forceinline__ void finish_gated_tile(GateKind gate, const GatedEpilogue<T>& epilogue,
+__device__ __forceinline__ void finish_gated_tile(GateKind gate, const KeptGatedEpilogue<T>& epilogue,
                                                   const typename Shape::Sums& sums, void* memory, int64_t first_column,
                                                   const GatedBias<T>& bias) {
   constexpr int eights = gated_columns_of<Shape> / 8;
@@ -124,40 +139,95 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
       left.read(stage.left);
       gate.read(half_of<0, Shape, T>(stage), half_of<1, Shape, T>(stage), apart);
     });
-    finish_gated_tile<Shape, T>(p.gate, p.out.of(group), sums, stages, first_column,
+    finish_gated_tile<Shape, T>(p.gate, p.gated_out(group), sums, stages, first_column,
                                 {p.weights.bias(group.number), p.up.bias(group.number)});
   });
 }
 
-template <class Shape, class T>
-void start(const GroupTilesArgs& args) {
-  const GroupedArgs& product = args.product;
-  const int first = static_cast<int>(args.first);
-  const auto weights = [&](const GroupedWeights& of, const void* room) {
-    return TileWeights<T>{PlacesOf<DensePlace>(of), static_cast<const T*>(room), args.stride, product.n, first,
-                          args.first_bias};
-  };
-  const GroupTiles<T> p{.groups = RowGroups(product),
-                        .begins = args.begins,
-                        .first = first,
-                        .end = static_cast<int>(args.end),
-                        .left = dense_operand<T>(product.left),
-                        .k = product.k,
-                        .weights = weights(product.weights, args.room),
-                        .up = weights(product.up, args.up_room),
-                        .gate = product.gate,
-                        .out = GroupedOut<T>(product)};
-  const int64_t columns = product.is_gated() ? gated_columns_of<Shape> : Shape::n;
-  const int64_t tiles = product.groups * ((product.n + columns - 1) / columns);
-  const int64_t places = int64_t{Shape::Resources::blocks} * multiprocessors();
-  const dim3 grid(static_cast<unsigned>(tiles < places ? tiles : places));
-  product.is_gated() ? launch_dependent("grouped_gated_tiles", grid, grouped_gated_tiles_kernel<Shape, T>, p)
-                     : launch_dependent("grouped_tiles", grid, grouped_tiles_kernel<Shape, T>, p);
+// ---- the gradient of the rows that the products were of ----
+
+// One term, or gate's and then up's, as linear_input_gradient adds to what there is: each is summed from zero, the
+// first is rounded and goes out, and the thread that has written an element adds it to the second.
+template <class Shape, class T, class Resources = typename Shape::Resources>
+__global__ void __launch_bounds__(Resources::threads, Resources::blocks)
+    grouped_gradient_tiles_kernel(Resources, const __grid_constant__ GroupTiles<T> p) {
+  using Stage = GradientStage<Shape, T>;
+  begin_dependent();
+  Stage* const stages = dynamic_shared<Stage>();
+  const int terms = p.up_left.data == nullptr ? 1 : 2;
+  for_each_tile<Shape::n>(p, [&](const RowGroup& group, int64_t first_column) {
+    Epilogue<T> out = p.out.of(group, nullptr);
+#pragma unroll 1
+    for (int term = 0; term < terms; ++term) {
+      OperandReader<decltype(Stage::left), Major::k, Shape::threads> left;
+      OperandReader<decltype(Stage::right), Major::mn, Shape::threads> right;
+      left.start(rows_of(group, term == 0 ? p.left : p.up_left), 0, group.rows, p.k);
+      right.start((term == 0 ? p.weights : p.up).operand(group.number), first_column, p.out.n, p.k);
+      typename Shape::Sums sums;
+      multiply_stages(sums, stages, stages_along(p.k), [&](int, Stage& stage) {
+        left.read(stage.left);
+        right.read(stage.right);
+      });
+      finish_tile<Shape>(out, sums, stages, 0, first_column);
+      out.residual = out.out;
+    }
+  });
 }
 
 template <class T>
+GroupTiles<T> tiles_of(const GroupTilesArgs& args, int64_t room_elements) {
+  const GroupedArgs& product = args.product;
+  const int first = static_cast<int>(args.first);
+  const auto weights = [&](const GroupedWeights& of, const void* room) {
+    return TileWeights<T>{PlacesOf<DensePlace>(of), static_cast<const T*>(room), args.stride, room_elements, first,
+                          args.first_bias};
+  };
+  return {.groups = RowGroups(product),
+          .begins = args.begins,
+          .first = first,
+          .end = static_cast<int>(args.end),
+          .left = dense_operand<T>(product.left),
+          .up_left = dense_operand<T>(args.up_left),
+          .k = product.k,
+          .weights = weights(product.weights, args.room),
+          .up = weights(product.up, args.up_room),
+          .gate = product.gate,
+          .out = GroupedOut<T>(product),
+          .kept_gate = static_cast<T*>(args.kept_gate),
+          .kept_up = static_cast<T*>(args.kept_up)};
+}
+
+// As many blocks as there are places or, where these are fewer, tiles of so many columns.
+template <class Shape>
+dim3 grid_of(const GroupedArgs& product, int64_t columns) {
+  const int64_t tiles = product.groups * ((product.n + columns - 1) / columns);
+  const int64_t places = int64_t{Shape::Resources::blocks} * multiprocessors();
+  return dim3(static_cast<unsigned>(tiles < places ? tiles : places));
+}
+
+template <class Shape, class T>
 void start(const GroupTilesArgs& args) {
-  args.product.group_rows == large_group_rows ? start<LargeTiles, T>(args) : start<MediumTiles, T>(args);
+  const bool gated = args.product.is_gated();
+  const auto p = tiles_of<T>(args, args.product.n * args.stride);
+  const dim3 grid = grid_of<Shape>(args.product, gated ? gated_columns_of<Shape> : Shape::n);
+  gated ? launch_dependent("grouped_gated_tiles", grid, grouped_gated_tiles_kernel<Shape, T>, p)
+        : launch_dependent("grouped_tiles", grid, grouped_tiles_kernel<Shape, T>, p);
+}
+
+template <class Shape, class T>
+void start_gradient(const GroupTilesArgs& args) {
+  launch_dependent("grouped_gradient_tiles", grid_of<Shape>(args.product, Shape::n),
+                   grouped_gradient_tiles_kernel<Shape, T>, tiles_of<T>(args, args.product.k * args.stride));
+}
+
+// Calls body.operator()<Shape, T>().
+template <class Body>
+void with_tiles(const GroupedArgs& product, Body body) {
+  const auto with_shape = [&]<class T>(T) {
+    product.group_rows == large_group_rows ? body.template operator()<LargeTiles, T>()
+                                           : body.template operator()<MediumTiles, T>();
+  };
+  product.dtype == DType::bf16 ? with_shape(bf16_t{}) : with_shape(f16_t{});
 }
 
 }  // namespace
@@ -168,9 +238,16 @@ namespace lathe::kernels {
 template <DeviceKind>
 void grouped_tiles(const GroupTilesArgs& args) {
   using namespace LATHE_CUDA_NAMESPACE;
-  args.product.dtype == DType::bf16 ? start<bf16_t>(args) : start<f16_t>(args);
+  with_tiles(args.product, [&]<class Shape, class T>() { start<Shape, T>(args); });
 }
 template void grouped_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const GroupTilesArgs&);
+
+template <DeviceKind>
+void grouped_gradient_tiles(const GroupTilesArgs& args) {
+  using namespace LATHE_CUDA_NAMESPACE;
+  with_tiles(args.product, [&]<class Shape, class T>() { start_gradient<Shape, T>(args); });
+}
+template void grouped_gradient_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const GroupTilesArgs&);
 
 template <DeviceKind>
 bool takes_large_groups() {

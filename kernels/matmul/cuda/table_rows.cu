@@ -1,4 +1,4 @@
-// Rows of many weights in nf4's or int8's codes as numbers, for products of groups of many rows, whose tiles read them
+// Parts of many weights in nf4's or int8's codes as numbers, for products of groups of many rows, whose tiles read them
 // dense: one launch, since each is done in a microsecond or two. A thread has eight neighbours at a time, and blocks
 // stay: filling nf4's tables for each thousand elements would take longer than moving them.
 #include "kernels/cuda/launch.h"
@@ -15,7 +15,7 @@ struct TableRows {
   Codes codes;  // what all share
   const typename Codes::Place* places;
   T* out;
-  int64_t first_row;
+  int64_t first_row, first_column, weight_columns;
   unsigned rows, columns, eights;  // eights: of all elements
 };
 
@@ -43,11 +43,12 @@ __global__ void __launch_bounds__(threads, blocks) table_rows_kernel(const __gri
   __syncthreads();  // what decoding looks up is there
   const unsigned across = a.columns / group_elements;
   for (unsigned eight = blockIdx.x * threads + threadIdx.x; eight < a.eights; eight += gridDim.x * threads) {
-    const unsigned row = eight / across, column = eight % across * group_elements;
+    const unsigned row = eight / across;
     const typename Codes::Place& place = a.places[row / a.rows];
-    const int64_t weight_row = a.first_row + row % a.rows;
-    const float scale = a.codes.scale(place, a.codes.read_scale(place, weight_row, column, a.columns), shared);
-    Group values = codes_of_eight<Codes>(place.codes + (weight_row * a.columns + column) * Codes::bits / 8, shared);
+    const int64_t weight_row = a.first_row + row % a.rows, column = a.first_column + eight % across * group_elements;
+    const float scale = a.codes.scale(place, a.codes.read_scale(place, weight_row, column, a.weight_columns), shared);
+    Group values =
+        codes_of_eight<Codes>(place.codes + (weight_row * a.weight_columns + column) * Codes::bits / 8, shared);
     LATHE_UNROLL
     for (int i = 0; i < group_elements; ++i) values.at[i] *= scale;
     store_group<true>(a.out + int64_t{eight} * group_elements, values, group_elements);
@@ -62,6 +63,8 @@ void start(const TableRowsArgs& args, const Codes& codes) {
                               .places = static_cast<const typename Codes::Place*>(args.places),
                               .out = static_cast<T*>(args.out),
                               .first_row = args.first_row,
+                              .first_column = args.first_column,
+                              .weight_columns = args.weight_columns,
                               .rows = static_cast<unsigned>(args.rows),
                               .columns = static_cast<unsigned>(args.columns),
                               .eights = static_cast<unsigned>(eights)};

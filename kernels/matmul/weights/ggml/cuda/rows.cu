@@ -1,7 +1,7 @@
 // Rows of a weight in ggml's blocks as numbers: all of them for a product of many rows, those of tokens for an
-// embedding, of many weights those of a mixture. Bound by bandwidth: a thread has eight neighbours, two of each quarter
-// of a row (tiles.h), and eight threads the bytes of a row's stage. The format is looked at in the kernel, which makes
-// one of all.
+// embedding, parts of many weights for a mixture. Bound by bandwidth: a thread has eight neighbours, two of each
+// quarter of a row (tiles.h), and eight threads the bytes of a row's stage. The format is looked at in the kernel,
+// which makes one of all.
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/indices.h"
@@ -64,12 +64,12 @@ __global__ void __launch_bounds__(elementwise_threads) ggml_rows_kernel(Call a, 
   a.aligned ? store_group<true>(out, values, here.count) : store_group<false>(out, values, here.count);
 }
 
-// Rows of many weights, one after another.
+// Parts of many weights, one after another.
 struct TableCall {
   Matrix out;
   GgmlFormat format;
   const GgmlPlace* places;
-  int64_t tile_bytes, columns, first_row;
+  int64_t tile_bytes, columns, first_row, first_column;
   unsigned rows;  // of each
 };
 
@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(elementwise_threads) ggml_table_rows_kernel(Ta
   const int64_t weight_row = a.first_row + row % a.rows;
   Group values;
   with_ggml_format(a.format, [&]<class Format>() {
-    values = eight_of<Format>(tiles, a.tile_bytes, a.columns, weight_row, here.column);
+    values = eight_of<Format>(tiles, a.tile_bytes, a.columns, weight_row, a.first_column + here.column);
   });
   store_group<true>(row_of<T>(a.out, here.row) + here.column, values, here.count);
 }
@@ -117,8 +117,9 @@ void ggml_table_rows(const TableRowsArgs& args, GgmlFormat format, int64_t tile_
                        .format = format,
                        .places = static_cast<const GgmlPlace*>(args.places),
                        .tile_bytes = tile_bytes,
-                       .columns = args.columns,
+                       .columns = args.weight_columns,
                        .first_row = args.first_row,
+                       .first_column = args.first_column,
                        .rows = static_cast<unsigned>(args.rows)};
   const auto kernel = args.dtype == DType::bf16 ? ggml_table_rows_kernel<bf16_t> : ggml_table_rows_kernel<f16_t>;
   launch_elementwise("ggml_table_rows", args.count * args.rows, args.columns, kernel, call);
