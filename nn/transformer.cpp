@@ -193,6 +193,12 @@ bool Transformer::asks_the_host(const std::vector<std::string>& adapters) const 
          });
 }
 
+bool Transformer::asks_the_host_in_training() const {
+  return asks_the_host({}) || std::ranges::any_of(layers_, [](const Layer& layer) {
+           return layer.feed_forward.experts && layer.feed_forward.experts->trains();
+         });
+}
+
 Tensor Transformer::logits(const Tensor& hidden, float temperature) const {
   const DType dtype = options_.dtype == DType::f64 ? DType::f64 : DType::f32;
   Tensor out = Tensor::empty({hidden.dim(0), config_.vocab_size}, dtype, hidden.device());

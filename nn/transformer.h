@@ -69,9 +69,10 @@ class Transformer {
   autograd::Variable forward(const TokenBatch& batch, AttentionContext& attention,
                              const ForwardOptions& options = {}) const;
 
-  // Whether a forward where nothing is recorded waits for a device to tell what routers have chosen (nn/experts.h): it
-  // cannot be captured as a graph. `adapters` as TokenBatch has them.
+  // Whether a forward waits for a device to tell what routers have chosen (nn/experts.h): it cannot be captured as a
+  // graph. `adapters` as TokenBatch has them. Where nothing is recorded, and where that is.
   bool asks_the_host(const std::vector<std::string>& adapters) const;
+  bool asks_the_host_in_training() const;
 
   // The output projection [vocab, hidden]: the embedding itself where they are tied, or the adapter's own, where the
   // model has one that brings its own (modules_to_save). Such an adapter is alone on its model, and every sequence uses

@@ -52,7 +52,7 @@ TrainedTables TrainedTables::of(nn::Transformer& model) {
 
 bool repeats_its_steps(nn::Transformer& model, const TrainingSettings& settings, const DataParallel& parallel) {
   return settings.cuda_graphs && model.device().kind != DeviceKind::cpu && parallel.world_size() == 1 &&
-         model.config().experts.num_experts == 0 &&
+         !model.asks_the_host_in_training() &&
          std::ranges::none_of(model.trainable_parameters(),
                               [](const nn::Parameter& p) { return names(p, "lora_magnitude_vector"); });
 }

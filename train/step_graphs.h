@@ -35,7 +35,8 @@ struct TrainedTables {
 };
 
 // Whether a step's forwards and backwards are the same work on a device whenever its rows have the same shape. Several
-// ranks meet between them; experts wait for how many rows each has, DoRA for its norms.
+// ranks meet between them; experts that are adapted, that train or that no grouped product takes wait for how many rows
+// each has, DoRA for its norms.
 bool repeats_its_steps(nn::Transformer& model, const TrainingSettings& settings, const DataParallel& parallel);
 
 class StepNumbers {

@@ -130,11 +130,10 @@ void run(const TrainBenchOptions& options) {
   lora.target_modules_regex = "all-linear";
   model.add_lora(lora, 1);
   const train::MicroBatch batch = random_batch(options, files.config.vocab_size);
-  // Layers are computed again where lathe-train's default is that. A step that is replayed has no operations to list,
-  // and experts wait for how many rows each has.
-  Steps steps(model, batch, transformer.quantized_linears.has_value(),
-              options.cuda_graphs && !options.profile && device.kind != DeviceKind::cpu &&
-                  files.config.experts.num_experts == 0);
+  // Layers are computed again where lathe-train's default is that. A step that is replayed has no operations to list.
+  Steps steps(
+      model, batch, transformer.quantized_linears.has_value(),
+      options.cuda_graphs && !options.profile && device.kind != DeviceKind::cpu && !model.asks_the_host_in_training());
 
   const double peak = device.kind == DeviceKind::cpu ? measure_peak_flops(model.dtype())
                                                      : measure_device_ceilings(device).flops(model.dtype());

@@ -102,6 +102,13 @@ void disturb(Config& config) {
   config.save_steps = 3;
 }
 
+// Whose routers choose anew in every step.
+template <class Config>
+void of_a_mixture(Config& config) {
+  config.model = golden("tiny_qwen3_moe/all").string();
+  config.lora_target_modules = "q_proj,v_proj";
+}
+
 struct SftRun : TinyRun {
   using TinyRun::TinyRun;
   const StepGraphs* graphs() const { return dynamic_cast<const SftObjective&>(*objective).graphs(); }
@@ -120,6 +127,11 @@ INSTANTIATE_TEST_SUITE_P(
         Kind<SftConfig>{"qlora_accumulated_checkpointed",
                         [](SftConfig& c) {
                           c.load_in_4bit = true, c.gradient_checkpointing = true;
+                          c.gradient_accumulation_steps = 2;
+                        }},
+        Kind<SftConfig>{"a_mixture_accumulated_checkpointed",
+                        [](SftConfig& c) {
+                          of_a_mixture(c), c.gradient_checkpointing = true;
                           c.gradient_accumulation_steps = 2;
                         }},
         Kind<SftConfig>{"packed_f32", [](SftConfig& c) { c.dtype = "float32"; }, 2},
@@ -162,9 +174,26 @@ TEST(StepGraphs, AreNotForWhatTheHostComputes) {
   const TemporaryFolder folder;
   SftConfig config = tiny_config(folder.path());
   make_small(config, 3);
+  const auto expect_none = [&](const char* why) {
+    const SftRun run(config, equal_rows(3), {}, {.device = simt_device});
+    EXPECT_EQ(run.graphs(), nullptr) << why;
+  };
   config.use_dora = true;
-  SftRun run(config, equal_rows(3), {}, {.device = simt_device});
-  EXPECT_EQ(run.graphs(), nullptr);
+  expect_none("DoRA");
+  config.use_dora = false;
+  of_a_mixture(config);
+  config.dtype = "float32";
+  expect_none("experts in f32");
+  config.dtype = "bfloat16";
+  config.lora_dropout = 0;
+  config.lora_target_parameters = "mlp.experts.down_proj";
+  expect_none("experts that are adapted");
+  config.lora_target_parameters = "";
+  config.use_peft = false;
+  expect_none("experts that train");
+  config.use_peft = true;
+  const SftRun run(config, equal_rows(3), {}, {.device = simt_device});
+  EXPECT_NE(run.graphs(), nullptr) << "frozen ones";
 }
 
 // Prompts of two or three tokens, completions of three and two.
@@ -223,6 +252,7 @@ INSTANTIATE_TEST_SUITE_P(
                           c.lora_dropout = 0.2, c.disable_dropout = false;
                           c.gradient_accumulation_steps = 2;
                         }},
+        Kind<DpoConfig>{"a_mixture", [](DpoConfig& c) { of_a_mixture(c); }},
         Kind<DpoConfig>{"every_weight_weighted", [](DpoConfig& c) { c.use_peft = false, c.use_weighting = true; }},
         Kind<DpoConfig>{"every_weight_with_a_reference_that_follows",
                         [](DpoConfig& c) {
@@ -273,23 +303,26 @@ struct GrpoRun {
 };
 
 class GrpoGraphs : public testing::TestWithParam<Kind<GrpoConfig>> {};
-INSTANTIATE_TEST_SUITE_P(Kinds, GrpoGraphs,
-                         testing::Values(Kind<GrpoConfig>{"with_a_reference",
-                                                          [](GrpoConfig& c) { c.beta = 0.1, c.lora_dropout = 0.2; },
-                                                          1,
-                                                          {.captured = 1, .replayed = 2}},
-                                         Kind<GrpoConfig>{"entropies_resumed",
-                                                          [](GrpoConfig& c) {
-                                                            c.entropy_coef = 0.01, c.top_entropy_quantile = 0.5;
-                                                            c.save_steps = 1, c.max_steps = 6;
-                                                          },
-                                                          1,
-                                                          {.captured = 2, .replayed = 1 + 1, .stop_after = 3}},
-                                         Kind<GrpoConfig>{"every_weight",
-                                                          [](GrpoConfig& c) { c.use_peft = false, c.beta = 0.1; },
-                                                          1,
-                                                          {.captured = 1, .replayed = 2}}),
-                         name_of_kind<GrpoConfig>);
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, GrpoGraphs,
+    testing::Values(Kind<GrpoConfig>{"with_a_reference",
+                                     [](GrpoConfig& c) { c.beta = 0.1, c.lora_dropout = 0.2; },
+                                     1,
+                                     {.captured = 1, .replayed = 2}},
+                    Kind<GrpoConfig>{"entropies_resumed",
+                                     [](GrpoConfig& c) {
+                                       c.entropy_coef = 0.01, c.top_entropy_quantile = 0.5;
+                                       c.save_steps = 1, c.max_steps = 6;
+                                     },
+                                     1,
+                                     {.captured = 2, .replayed = 1 + 1, .stop_after = 3}},
+                    Kind<GrpoConfig>{
+                        "a_mixture", [](GrpoConfig& c) { of_a_mixture(c); }, 1, {.captured = 1, .replayed = 2}},
+                    Kind<GrpoConfig>{"every_weight",
+                                     [](GrpoConfig& c) { c.use_peft = false, c.beta = 0.1; },
+                                     1,
+                                     {.captured = 1, .replayed = 2}}),
+    name_of_kind<GrpoConfig>);
 
 // Two prompts are answered twice each, and their answers learnt from in two steps, three times over.
 TEST_P(GrpoGraphs, GiveTheBitsOfStepsThatAreQueued) {

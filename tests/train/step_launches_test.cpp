@@ -129,6 +129,19 @@ TEST(TrainingStep, WaitsForNothingBeforeTheOptimiserIsQueued) {
   expect_no_wait_in_the_second_step(run, 0);
 }
 
+// What its routers choose stays on the device.
+TEST(TrainingStep, OfAMixtureWaitsForNothingBeforeTheOptimiserIsQueued) {
+  const TemporaryFolder folder;
+  SftConfig config = tiny_config(folder.path());
+  config.model = golden("tiny_qwen3_moe/all").string();
+  config.dtype = "bfloat16";
+  config.per_device_train_batch_size = 2;
+  config.gradient_accumulation_steps = 2;
+  config.max_steps = 3;
+  TinyRun run(config, random_rows(8, 3, 96), {}, {.device = simt});
+  expect_no_wait_in_the_second_step(run, 0);
+}
+
 TEST(TrainingStep, OfDpoWaitsForNothingBeforeTheOptimiserIsQueued) {
   const TemporaryFolder folder;
   DpoConfig config = tiny_dpo_config(folder.path());
