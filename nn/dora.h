@@ -1,31 +1,41 @@
-// The norms of DoRA (Liu et al. 2024): ‖W + s·B·A‖ of each row of a linear, without ever making that matrix.
+// The norms of DoRA (kernels/dora_norm/dora_norm.h) of a linear, while its adapter trains.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 
 #include "autograd/ops/linear.h"
 
 namespace lathe::nn {
 
-// ‖W + s·B·A‖² = ‖W‖² + 2s·B·(A·Wᵀ) + s²·B·(A·Aᵀ)·Bᵀ, of each row, in f64 from f32 products (f64 for f64). A row of
-// zeros has the norm 0.
+// Everything lies and is computed on the weight's device, which nobody waits for. a [r, K] and b [N, r] are of the
+// dtype.
 class DoraNorms {
  public:
   // The weight, which is kept, as products in `dtype` see it.
   DoraNorms(autograd::LinearWeight weight, DType dtype);
 
-  // [N], on the cpu, in f32 (f64 for f64). a [r, K] and b [N, r] of the dtype, on the weight's device.
+  // [N], in f32 (f64 for f64).
   Tensor norms(const Tensor& a, const Tensor& b, float scaling) const;
-  // 1 ÷ norm (0 where that is 0), on the weight's device. Computed again where a or b has changed since.
+  // 1 ÷ norm (0 where that is 0). Computed again, in the same memory, where a or b has changed since: what a graph has
+  // captured must not move.
   Tensor inverse(const Tensor& a, const Tensor& b, float scaling) const;
+  // What is kept for a linear of so many rows.
+  static int64_t bytes(int64_t rows, DType dtype);
 
  private:
+  struct Results {
+    Tensor norm, inverse;  // either may be undefined
+  };
+  void compute(const Results& results, const Tensor& a, const Tensor& b, float scaling) const;
+
   autograd::LinearWeight weight_;
-  std::vector<double> squares_;  // ‖W‖²
+  Tensor squares_;  // ‖W‖² of each row, in f64
+  Tensor inverse_;
   mutable std::mutex mutex_;
-  mutable uint64_t a_version_ = 0, b_version_ = 0;
-  mutable Tensor inverse_;
+  mutable std::optional<std::array<uint64_t, 2>> versions_;  // of a and b, of which inverse_ is; none yet
 };
 
 // Rows [first, first + count) of a weight as products in `dtype` see them, in f32 (f64 for f64), on the cpu.

@@ -11,6 +11,7 @@
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "kernels/matmul/grouped.h"
 #include "nn/adapter.h"
+#include "nn/dora.h"
 #include "nn/layer_layout.h"
 #include "nn/lora_start.h"
 
@@ -102,12 +103,20 @@ int64_t saved_elements(const nn::ModelConfig& model, int64_t index, bool experts
   return norms + 2 * q + 2 * k + feed_forward;
 }
 
-// DoRA's products, whose gradient by the magnitudes wants them.
+// DoRA's products, whose gradient by the magnitudes wants them: a number for each row of a weight.
 int64_t dora_elements(const nn::ModelConfig& model, const nn::LoraConfig& lora, int64_t layer) {
   int64_t elements = 0;
   for (const nn::LinearShape& linear : nn::layer_layout(model, layer).linears())
     if (lora.use_dora && lora.targets(nn::layer_prefix(layer) + linear.name)) elements += linear.out;
   return elements;
+}
+
+// What DoRA keeps beside its magnitudes.
+int64_t norms_bytes(const nn::ModelConfig& model, const nn::LoraConfig& lora, DType dtype) {
+  int64_t bytes = 0;
+  for (int64_t layer = 0; layer < model.num_hidden_layers(); ++layer)
+    bytes += nn::DoraNorms::bytes(dora_elements(model, lora, layer), dtype);
+  return bytes;
 }
 
 struct SavedElements {
@@ -237,6 +246,8 @@ MemoryEstimate estimate_memory(const nn::ModelConfig& model, const nn::LoraConfi
   estimate.lines.push_back(
       {lora != nullptr ? MemoryTag::adapters : MemoryTag::weights, trained * copies,
        millions(trained) + " trained, masters" + (element == master ? "" : " and copies in " + type)});
+  if (lora != nullptr && lora->use_dora)
+    estimate.lines.push_back({MemoryTag::adapters, norms_bytes(model, *lora, run.dtype), "DoRA's norms"});
   // The start's masters, and both joined for products (nn/linear.h).
   if (run.new_adapter && lora != nullptr && nn::parse_lora_start(lora->init_lora_weights)->from_base())
     estimate.lines.push_back(

@@ -80,7 +80,7 @@ struct Kind {
   bool use_peft, load_in_4bit, checkpointing;
   const char* dtype;
   int64_t vocab_size = 512, layers = 8;
-  bool repeated = false;
+  bool repeated = false, use_dora = false;
   int64_t experts = 0;
 };
 
@@ -89,6 +89,7 @@ double estimated_beside_allocated(const Kind& kind) {
   SftConfig config = tiny_config(folder.path());
   config.dtype = kind.dtype;
   config.use_peft = kind.use_peft;
+  config.use_dora = kind.use_dora;
   config.lora_r = 8;  // dropout is inside the adapter's products
   config.load_in_4bit = kind.load_in_4bit;
   config.gradient_checkpointing = kind.checkpointing;
@@ -147,20 +148,20 @@ double estimated_beside_allocated(const Kind& kind) {
 }
 
 class DeviceMemory : public testing::TestWithParam<Kind> {};
-INSTANTIATE_TEST_SUITE_P(Kinds, DeviceMemory,
-                         testing::Values(Kind{"lora", true, false, false, "bfloat16"},
-                                         Kind{"lora_f16_checkpointed", true, false, true, "float16"},
-                                         Kind{"qlora", true, true, false, "bfloat16"},
-                                         Kind{"qlora_checkpointed", true, true, true, "bfloat16"},
-                                         // Logits outweigh a layer that is computed again.
-                                         Kind{"lora_checkpointed_vocabulary", true, false, true, "bfloat16", 2048, 2,
-                                              true},
-                                         Kind{"mixture", true, false, false, "bfloat16", 512, 8, true, 8},
-                                         Kind{"mixture_checkpointed", true, false, true, "bfloat16", 512, 8, false, 8},
-                                         Kind{"mixture_in_codes", true, true, false, "bfloat16", 512, 4, false, 8},
-                                         Kind{"full", false, false, false, "bfloat16"},
-                                         Kind{"full_f32_checkpointed", false, false, true, "float32"}),
-                         [](const auto& info) { return std::string(info.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, DeviceMemory,
+    testing::Values(
+        Kind{"lora", true, false, false, "bfloat16"}, Kind{"lora_f16_checkpointed", true, false, true, "float16"},
+        Kind{"qlora", true, true, false, "bfloat16"}, Kind{"qlora_checkpointed", true, true, true, "bfloat16"},
+        // Logits outweigh a layer that is computed again.
+        Kind{"lora_checkpointed_vocabulary", true, false, true, "bfloat16", 2048, 2, true},
+        Kind{"mixture", true, false, false, "bfloat16", 512, 8, true, false, 8},
+        Kind{"mixture_checkpointed", true, false, true, "bfloat16", 512, 8, false, false, 8},
+        Kind{"mixture_in_codes", true, true, false, "bfloat16", 512, 4, false, false, 8},
+        Kind{"dora", true, false, false, "bfloat16", 512, 8, true, true},
+        Kind{"qdora_checkpointed", true, true, true, "bfloat16", 512, 8, true, true},
+        Kind{"full", false, false, false, "bfloat16"}, Kind{"full_f32_checkpointed", false, false, true, "float32"}),
+    [](const auto& info) { return std::string(info.param.name); });
 
 // Whatever the numbers are: kernels need not run.
 TEST_P(DeviceMemory, IsEstimatedWithinATenth) {

@@ -9,6 +9,7 @@
 #include "kernels/cuda/runtime.h"
 #include "tests/train/dpo/tiny_dpo.h"
 #include "tests/train/grpo/tiny_grpo.h"
+#include "tests/train/small_model.h"
 #include "tests/train/tiny_run.h"
 
 namespace lathe::train {
@@ -107,7 +108,7 @@ struct QueuedNames final : kernels::QueuedWorkListener {
 // Of a run whose steps have two forwards each. Between waiting and the optimiser the device would have nothing to do.
 // `host_works`: what the gradient is made of goes through the host in the device's queue so often.
 template <class Run>
-void expect_no_wait_in_the_second_step(Run& run, int64_t host_works) {
+std::vector<std::string> expect_no_wait_in_the_second_step(Run& run, int64_t host_works) {
   run.train(1);  // the allocator has what it needs
   const QueuedNames queued;
   run.train(2);
@@ -116,6 +117,7 @@ void expect_no_wait_in_the_second_step(Run& run, int64_t host_works) {
   EXPECT_TRUE(queued.waits_at_its_end_alone());
   EXPECT_EQ(queued.waits(), 2) << "for what was measured, and for the norm";
   EXPECT_EQ(std::count(queued.names.begin(), queued.names.end(), kernels::queued_host_work), host_works);
+  return queued.names;
 }
 
 TEST(TrainingStep, WaitsForNothingBeforeTheOptimiserIsQueued) {
@@ -140,6 +142,23 @@ TEST(TrainingStep, OfAMixtureWaitsForNothingBeforeTheOptimiserIsQueued) {
   config.max_steps = 3;
   TinyRun run(config, random_rows(8, 3, 96), {}, {.device = simt});
   expect_no_wait_in_the_second_step(run, 0);
+}
+
+// The norms of a layer's seven linears are found once, whatever forwards there are.
+TEST(TrainingStep, OfDoraWaitsForNothingBeforeTheOptimiserIsQueued) {
+  const TemporaryFolder folder;
+  SftConfig config = tiny_config(folder.path());
+  config.model = small_model();
+  config.dtype = "bfloat16";
+  config.use_dora = true;
+  config.lora_dropout = 0.1;
+  config.per_device_train_batch_size = 2;
+  config.gradient_accumulation_steps = 2;  // two forwards
+  config.max_steps = 3;
+  TinyRun run(config, random_rows(8, 3, small_vocabulary), {}, {.device = simt});
+  const std::vector<std::string> names = expect_no_wait_in_the_second_step(run, 0);
+  EXPECT_EQ(std::count(names.begin(), names.end(), "dora_norm"), 7);
+  EXPECT_EQ(std::count(names.begin(), names.end(), "row_squares"), 0) << "of weights that do not change";
 }
 
 TEST(TrainingStep, OfDpoWaitsForNothingBeforeTheOptimiserIsQueued) {
