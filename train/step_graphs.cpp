@@ -52,9 +52,7 @@ TrainedTables TrainedTables::of(nn::Transformer& model) {
 
 bool repeats_its_steps(nn::Transformer& model, const TrainingSettings& settings, const DataParallel& parallel) {
   return settings.cuda_graphs && model.device().kind != DeviceKind::cpu && parallel.world_size() == 1 &&
-         !model.asks_the_host_in_training() &&
-         std::ranges::none_of(model.trainable_parameters(),
-                              [](const nn::Parameter& p) { return names(p, "lora_magnitude_vector"); });
+         !model.asks_the_host_in_training();
 }
 
 StepNumbers::StepNumbers(double scale, uint32_t dropout_step, TrainedTables trained)
@@ -142,8 +140,7 @@ bool StepGraphs::capture(const StepNumbers& numbers, const std::function<void(St
     numbers_ = Tensor::empty({std::ssize(numbers.values())}, DType::i32, device_, MemoryTag::workspace);
     upload(numbers.values());
     put();
-    // What is made of parameters whenever they change (nn/linear.h) is to be made by every replay.
-    for (const nn::Parameter& parameter : trained_) parameter.leaf.value().bump_version();
+    make_of_parameters_again();  // in every replay
     graph_ = std::make_unique<kernels::DeviceGraph>(device_);
     graph_->run([&] {
       StoredNumbers stored(numbers_, numbers.trained());
@@ -151,12 +148,17 @@ bool StepGraphs::capture(const StepNumbers& numbers, const std::function<void(St
     });
   } catch (const Error& error) {
     graph_.reset();
+    make_of_parameters_again();  // what was captured has not run
     given_up_ = error.what();
     return false;
   }
   replayed_ = 0;
   ++counts_.captured;
   return true;
+}
+
+void StepGraphs::make_of_parameters_again() {
+  for (const nn::Parameter& parameter : trained_) parameter.leaf.value().bump_version();
 }
 
 void StepGraphs::forget() {

@@ -36,7 +36,7 @@ struct TrainedTables {
 
 // Whether a step's forwards and backwards are the same work on a device whenever its rows have the same shape. Several
 // ranks meet between them; experts that are adapted, that train or that no grouped product takes wait for how many rows
-// each has, DoRA for its norms.
+// each has.
 bool repeats_its_steps(nn::Transformer& model, const TrainingSettings& settings, const DataParallel& parallel);
 
 class StepNumbers {
@@ -145,6 +145,8 @@ class StepGraphs {
  private:
   bool capture(const StepNumbers& numbers, const std::function<void(StoredNumbers*)>& queue,
                const std::function<void()>& put);
+  // Whatever is made of parameters when they have changed, such as joined factors and DoRA's norms (nn/linear.h).
+  void make_of_parameters_again();
   void upload(const std::vector<int32_t>& values);
 
   Device device_;

@@ -79,7 +79,7 @@ Fields training_fields(TrainingSettings& s, const std::string& default_rate) {
        &s.max_tokens_per_forward},
       {"cuda_graphs", Group::optimisation,
        "replay steps of equal shape (sequences, labelled tokens) as a CUDA graph: the same bits, less work for the host "
-       "(on a device; not of several ranks, use_dora and experts that are trained or adapted)",
+       "(on a device; not of several ranks and experts that are trained or adapted)",
        Shapes::run, &s.cuda_graphs},
   };
   return composed({rows, optimisation_fields(s, default_rate), memory, record_fields(s)});
