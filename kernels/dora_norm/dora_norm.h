@@ -13,8 +13,8 @@
 // ε · L · (2‖w‖ + L): relative to n² by some 2ε · L/‖w‖ while the adapter is small beside its weight, as adapters are.
 // The three terms cancel where w + s·b·A is much shorter than w: n is good to √(ε · L · (2‖w‖ + L)) there, and 0 where
 // n² comes out negative. (W + s·B·A rounded to bf16 before its norm is taken, as PEFT has it in bf16, is off by up to
-// 2^-9 of each element.) By a GGUF file's blocks on the CPU ε is larger (kernels/matmul/weights/ggml/ggml_weight.h): the
-// product rounds A, by up to 2^-15, and not the weight, which ‖w‖² is of as the dtype has it: 2^-9 in bf16.
+// 2^-9 of each element.) By a GGUF file's blocks on the CPU ε is larger (kernels/matmul/weights/ggml/ggml_weight.h):
+// the product rounds A, by up to 2^-15, and not the weight, which ‖w‖² is of as the dtype has it: 2^-9 in bf16.
 #pragma once
 
 #include "core/tensor.h"
