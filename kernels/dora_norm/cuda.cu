@@ -1,5 +1,5 @@
-// Squares are bound by bandwidth. Norms by what comes before them: r² multiply-adds a row in f64, and as many numbers
-// widened to it, 16 a cycle of a multiprocessor of sm_80 and sm_90.
+// Squares are bound by bandwidth. Norms by what comes before them: r² multiply-adds a row in f64, and twice as many
+// numbers widened to it, 16 a cycle of a multiprocessor of sm_80 and sm_90.
 #include "kernels/cuda/element.h"
 #include "kernels/cuda/row.h"
 #include "kernels/dora_norm/bodies.h"
