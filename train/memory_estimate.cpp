@@ -76,30 +76,33 @@ const char* optimizer_state(OptimizerKind kind) {
   }
 }
 
-// Whether nobody waits for what routers choose (nn/experts.h): of experts that are frozen and not adapted.
+// And not adapted.
+bool experts_are_frozen(const nn::LoraConfig* lora) { return lora != nullptr && lora->target_parameters.empty(); }
+
+// Whether nobody waits for what routers choose (nn/experts.h).
 bool experts_stay_on_device(const nn::ModelConfig& model, const nn::LoraConfig* lora, const RunShape& run) {
   return model.experts.num_experts > 0 && run.device.kind != DeviceKind::cpu && size_of(run.dtype) == 2 &&
-         lora != nullptr && lora->target_parameters.empty();
+         experts_are_frozen(lora);
 }
 
-// Of a token's rows in a mixture, what experts save: gate, up and what comes out. Where the host puts them together,
-// what goes in, too.
-int64_t expert_elements(const nn::ModelConfig& model, bool on_device) {
+// Of a token's rows in a mixture, what experts save: gate, up and what comes out. Those that train, or whose adapters
+// do, need what goes in, too.
+int64_t expert_elements(const nn::ModelConfig& model, bool frozen) {
   const nn::ExpertsConfig& experts = model.experts;
   return experts.num_experts +
-         experts.num_experts_per_tok * (2 * experts.intermediate_size + (on_device ? 1 : 2) * model.hidden_size);
+         experts.num_experts_per_tok * (2 * experts.intermediate_size + (frozen ? 1 : 2) * model.hidden_size);
 }
 
 // What the operations of one layer save for the backward, in elements for each token: the inputs of the norms (from
 // which the inputs of q, k, v, gate and up are made again), q, k, v, attention's output, gate and up.
-int64_t saved_elements(const nn::ModelConfig& model, int64_t index, bool experts_on_device) {
+int64_t saved_elements(const nn::ModelConfig& model, int64_t index, bool experts_frozen) {
   const nn::LayerLayout layer = nn::layer_layout(model, index);
   const int64_t q = model.num_attention_heads * model.head_dim, k = model.num_key_value_heads * model.head_dim;
   const auto size_of_norm = [](const std::optional<nn::NormShape>& norm) { return norm ? norm->size : 0; };
   const int64_t norms = size_of_norm(layer.input_norm) + size_of_norm(layer.feed_forward_norm) +
                         size_of_norm(layer.attention_output_norm) + size_of_norm(layer.feed_forward_output_norm) +
                         (layer.q_norm ? q : 0) + (layer.k_norm ? k : 0);
-  const int64_t feed_forward = layer.router ? expert_elements(model, experts_on_device) : 2 * model.intermediate_size;
+  const int64_t feed_forward = layer.router ? expert_elements(model, experts_frozen) : 2 * model.intermediate_size;
   return norms + 2 * q + 2 * k + feed_forward;
 }
 
@@ -122,11 +125,11 @@ int64_t norms_bytes(const nn::ModelConfig& model, const nn::LoraConfig& lora, DT
 struct SavedElements {
   int64_t all_layers = 0, largest_layer = 0;
 };
-SavedElements saved_elements(const nn::ModelConfig& model, const nn::LoraConfig* lora, const RunShape& run) {
-  const bool on_device = experts_stay_on_device(model, lora, run);
+SavedElements saved_elements(const nn::ModelConfig& model, const nn::LoraConfig* lora) {
+  const bool frozen = experts_are_frozen(lora);
   SavedElements saved;
   for (int64_t i = 0; i < model.num_hidden_layers(); ++i) {
-    const int64_t layer = saved_elements(model, i, on_device) + (lora != nullptr ? dora_elements(model, *lora, i) : 0);
+    const int64_t layer = saved_elements(model, i, frozen) + (lora != nullptr ? dora_elements(model, *lora, i) : 0);
     saved.all_layers += layer;
     saved.largest_layer = std::max(saved.largest_layer, layer);
   }
@@ -134,12 +137,25 @@ SavedElements saved_elements(const nn::ModelConfig& model, const nn::LoraConfig*
 }
 
 // The largest moment inside a layer's forward or backward: gate, up, their product and the gradients of all three. A
-// layer that is computed again has its own of them among what it saves. In a mixture on a device gradients take the
-// place of what was saved, but for their product's.
-int64_t transient_elements(const nn::ModelConfig& m, bool recomputed, bool experts_on_device = false) {
-  if (experts_on_device && std::ranges::all_of(m.layers, [](const nn::LayerConfig& layer) { return layer.experts; }))
-    return m.experts.num_experts_per_tok * m.experts.intermediate_size + (recomputed ? 2 : 4) * m.hidden_size;
+// layer that is computed again has its own of them among what it saves.
+int64_t dense_transient_elements(const nn::ModelConfig& m, bool recomputed) {
   return recomputed ? 3 * m.intermediate_size + 2 * m.hidden_size : 6 * m.intermediate_size + 4 * m.hidden_size;
+}
+
+// In a mixture on a device gradients take the place of what was saved, but for their product's. Where the host puts
+// experts together, what goes to them and what each gives lies beside the whole.
+int64_t mixture_transient_elements(const nn::ModelConfig& m, bool recomputed, bool on_device) {
+  const int64_t k = m.experts.num_experts_per_tok;
+  return on_device ? k * m.experts.intermediate_size + (recomputed ? 2 : 4) * m.hidden_size
+                   : (2 * k + 3) * m.hidden_size;
+}
+
+int64_t transient_elements(const nn::ModelConfig& m, bool recomputed, bool experts_on_device = false) {
+  int64_t largest = 0;
+  for (const nn::LayerConfig& layer : m.layers)
+    largest = std::max(largest, layer.experts ? mixture_transient_elements(m, recomputed, experts_on_device)
+                                              : dense_transient_elements(m, recomputed));
+  return largest;
 }
 
 int64_t largest_linear(const nn::ModelConfig& model, bool experts_on_device = false) {
@@ -178,7 +194,7 @@ StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora,
   const int64_t element = size_of(run.dtype), row = run.forward_tokens * element;
   const bool on_cpu = run.device.kind == DeviceKind::cpu;
   const bool experts_on_device = experts_stay_on_device(model, lora, run);
-  const SavedElements saved = saved_elements(model, lora, run);
+  const SavedElements saved = saved_elements(model, lora);
   StepPhases phases;
   phases.kept_bytes =
       row * (run.gradient_checkpointing ? model.num_hidden_layers() * model.hidden_size : saved.all_layers);
