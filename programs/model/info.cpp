@@ -1,6 +1,7 @@
 // lathe-model info: what is in the file, without loading a weight.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 
@@ -91,6 +92,14 @@ void print_tokenizer(const nn::ModelFiles& files, const data::Tokenizer& tokeniz
   fmt::print("  answers end at   {}\n", printable(token_names(text::stop_tokens(files, tokenizer), tokenizer)));
 }
 
+void print_experts(const nn::ModelConfig& config) {
+  const nn::ExpertsConfig& experts = config.experts;
+  if (experts.num_experts == 0) return;
+  fmt::print("  experts          {} in {} of the layers, {} to a token, each {} wide\n", experts.num_experts,
+             std::ranges::count_if(config.layers, &nn::LayerConfig::experts), experts.num_experts_per_tok,
+             experts.intermediate_size);
+}
+
 void print_text(const nn::ModelFiles& files, const data::Tokenizer* tokenizer, bool tensors) {
   const nn::ModelConfig& c = files.config;
   fmt::print("{}\n", files.path.string());
@@ -100,6 +109,7 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer* tokenizer, b
   fmt::print("  parameters       {}\n", grouped_digits(c.parameter_count()));
   fmt::print("  layers           {}, hidden {}, feed-forward {}\n", c.num_hidden_layers(), c.hidden_size,
              c.intermediate_size);
+  print_experts(c);
   fmt::print("  attention        {} heads over {} key/value heads of {}\n", c.num_attention_heads,
              c.num_key_value_heads, c.head_dim);
   fmt::print("  vocabulary       {}{}\n", grouped_digits(c.vocab_size),
@@ -145,6 +155,11 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer* tokenizer) {
       {"tie_word_embeddings", c.tie_word_embeddings},
       {"eos_token_ids", c.eos_token_ids},
   };
+  if (c.experts.num_experts > 0) {
+    result["num_experts"] = c.experts.num_experts;
+    result["num_experts_per_tok"] = c.experts.num_experts_per_tok;
+    result["moe_intermediate_size"] = c.experts.intermediate_size;
+  }
   if (tokenizer != nullptr) {
     result["stop_token_ids"] = text::stop_tokens(files, *tokenizer);
     result["chat_template"] = !tokenizer->chat_templates().empty();

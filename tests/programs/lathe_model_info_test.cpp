@@ -57,6 +57,20 @@ TEST_F(LatheModelInfo, TellsTheRestOfFilesWithoutATokenizer) {
   EXPECT_NE(out().find("family           olmo3"), std::string::npos) << out();
 }
 
+TEST_F(LatheModelInfo, TellsExperts) {
+  const fs::path mixture = fs::path(source_dir) / "tests/golden/tiny_qwen3_moe/some";
+  ASSERT_EQ(info(mixture), 0) << err();
+  EXPECT_NE(out().find("experts          6 in 2 of the layers, 2 to a token, each 12 wide"), std::string::npos)
+      << out();
+  ASSERT_EQ(info(mixture, {"--json"}), 0) << err();
+  const nlohmann::json result = nlohmann::json::parse(out());
+  EXPECT_EQ(result["num_experts"], 6);
+  EXPECT_EQ(result["num_experts_per_tok"], 2);
+  EXPECT_EQ(result["moe_intermediate_size"], 12);
+  ASSERT_EQ(info(folder_ / "model", {"--json"}), 0) << err();
+  EXPECT_FALSE(nlohmann::json::parse(out()).contains("num_experts"));
+}
+
 TEST_F(LatheModelInfo, AnUnknownArchitectureIsNamedWithTheNearest) {
   for (const auto& [name, nearest] : {std::pair{"lama", "llama"}, {"qwen3_next", "qwen3"}, {"mistrall", "mistral"}}) {
     set_config("model_type", name);
