@@ -121,8 +121,8 @@ TEST(MemoryEstimate, ADeviceIsToldTheBandOfExpertsThatIsDequantised) {
   EXPECT_EQ(workspace(adapted), 2 * 4096 * 4096);
 }
 
-// Of each of a token's rows what goes into the expert, and in the largest moment six of a dense layer's inner rows
-// where there is one of each expert's.
+// Of each of a token's rows what goes into the expert; and in the largest moment rows of what goes in and of what comes
+// out, and three of the token's own, where there is an inner row for each expert, and four of the token's.
 TEST(MemoryEstimate, AMixtureThatStaysOnTheDeviceSavesLess) {
   const nn::LoraConfig frozen = lora(16, query_and_value), adapted = adapted_experts();
   RunShape run = qlora(card);
@@ -133,7 +133,7 @@ TEST(MemoryEstimate, AMixtureThatStaysOnTheDeviceSavesLess) {
     return bytes_of(estimate_memory(mixture_shape(), &adapter, run), MemoryTag::activations);
   };
   EXPECT_EQ(activations(adapted) - activations(frozen),
-            int64_t{2} * 8192 * (32 * 8 * 4096 + 6 * mixture_shape().intermediate_size - 8 * 768));
+            int64_t{2} * 8192 * (32 * 8 * 4096 + (2 * 8 + 3) * 4096 - (8 * 768 + 4 * 4096)));
 }
 
 }  // namespace
