@@ -159,8 +159,8 @@ LATHE_INLINE Vec load_partial(const float* p, int n) {
 #elif defined(LATHE_AVX2)
   return (Vec)_mm256_maskload_ps(p, (__m256i)first_lanes(n));
 #else
-  Vec v{};
-  for (int i = 0; i < n; ++i) v[i] = p[i];
+  Vec v{};  // (Pairs of bf16 are read by it, too, which lie at any even address.)
+  for (int i = 0; i < n; ++i) __builtin_memcpy((char*)&v + 4 * i, (const char*)p + 4 * i, 4);
   return v;
 #endif
 }

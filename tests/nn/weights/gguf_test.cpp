@@ -139,8 +139,8 @@ TEST(Gguf, LyingMetadataIsNamed) {
 }
 
 TEST(Gguf, LyingTensorsAreNamed) {
-  const auto with = [](std::vector<uint64_t> extents, uint32_t type, uint64_t offset) {
-    return GgufBytes(3, 1, 0).tensor("w", std::move(extents), type, offset).align().data(256);
+  const auto with = [](const std::vector<uint64_t>& extents, uint32_t type, uint64_t offset) {
+    return GgufBytes(3, 1, 0).tensor("w", extents, type, offset).align().data(256);
   };
   expect_error(with({1, 1, 1, 1, 1}, 0, 0), "5 dimensions");
   expect_error(with({}, 0, 0), "0 dimensions");
