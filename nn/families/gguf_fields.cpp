@@ -129,4 +129,10 @@ ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& opened, cons
   return result;
 }
 
+ExpertCounts read_gguf_expert_counts(const GgufFile& file, const Family& family) {
+  const std::string prefix = std::string(family.gguf_architecture) + ".";
+  return {file.get_integer(prefix + "expert_count", 1, INT32_MAX),
+          file.get_integer(prefix + "expert_used_count", 1, INT32_MAX)};
+}
+
 }  // namespace lathe::nn

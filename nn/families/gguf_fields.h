@@ -13,6 +13,12 @@ namespace lathe::nn {
 // or ConfigError naming the key.
 ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& file, const Family& family);
 
+// Of an architecture with experts: how many a layer has, and how many a token goes through. FormatError naming the key.
+struct ExpertCounts {
+  int64_t experts, per_token;
+};
+ExpertCounts read_gguf_expert_counts(const GgufFile& file, const Family& family);
+
 // llama.cpp's names for what Llama's layers, and those that extend them, are made of.
 inline constexpr GgufName usual_gguf_names[] = {
     {"input_layernorm", "attn_norm"},    {"post_attention_layernorm", "ffn_norm"},

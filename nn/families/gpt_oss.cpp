@@ -60,8 +60,8 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   const int64_t window = file->get_integer("gpt-oss.attention.sliding_window", 1, INT32_MAX);
   for (size_t i = 0; i < result.layers.size(); ++i)
     if (slides[i]) result.layers[i].sliding_window = window;
-  set_own_fields(result, file->get_integer("gpt-oss.expert_count", 1, INT32_MAX),
-                 file->get_integer("gpt-oss.expert_used_count", 1, INT32_MAX),
+  const ExpertCounts counts = read_gguf_expert_counts(*file, gpt_oss_family);
+  set_own_fields(result, counts.experts, counts.per_token,
                  file->get_integer("gpt-oss.expert_feed_forward_length", 1, INT32_MAX));
   return result;
 }

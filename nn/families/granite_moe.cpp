@@ -28,8 +28,8 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   ModelConfig result = granite_from_gguf(file, granite_moe_family);
   if (file->get_optional<int64_t>("granitemoe.expert_shared_feed_forward_length").value_or(0) > 0)
     throw ConfigError("granitemoe.expert_shared_feed_forward_length", "is not supported yet: an expert of all tokens");
-  set_experts(result, file->get_integer("granitemoe.expert_count", 1, INT32_MAX),
-              file->get_integer("granitemoe.expert_used_count", 1, INT32_MAX));
+  const ExpertCounts counts = read_gguf_expert_counts(*file, granite_moe_family);
+  set_experts(result, counts.experts, counts.per_token);
   return result;
 }
 

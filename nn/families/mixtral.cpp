@@ -42,8 +42,8 @@ ModelConfig from_hf(const HfFields& given) {
 
 ModelConfig mixtral_from_gguf(const std::shared_ptr<const GgufFile>& file) {
   ModelConfig result = read_gguf_fields(file, mixtral_family);
-  set_experts(result, file->get_integer("llama.expert_count", 1, INT32_MAX),
-              file->get_integer("llama.expert_used_count", 1, INT32_MAX));
+  const ExpertCounts counts = read_gguf_expert_counts(*file, mixtral_family);
+  set_experts(result, counts.experts, counts.per_token);
   return result;
 }
 

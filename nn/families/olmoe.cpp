@@ -33,9 +33,8 @@ ModelConfig from_hf(const HfFields& given) {
 
 ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   ModelConfig result = read_gguf_fields(file, olmoe_family);
-  set_olmoe(result, file->get_integer("olmoe.expert_count", 1, INT32_MAX),
-            file->get_integer("olmoe.expert_used_count", 1, INT32_MAX),
-            false);  // the file does not say; llama.cpp does not divide
+  const ExpertCounts counts = read_gguf_expert_counts(*file, olmoe_family);
+  set_olmoe(result, counts.experts, counts.per_token, false);  // the file does not say; llama.cpp does not divide
   return result;
 }
 

@@ -40,8 +40,9 @@ ModelConfig from_hf(const HfFields& given) {
 ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   ModelConfig result = read_gguf_fields(file, qwen3_moe_family);
   result.qk_norm = QkNorm::per_head;
-  result.experts = {.num_experts = file->get_integer("qwen3moe.expert_count", 1, INT32_MAX),
-                    .num_experts_per_tok = file->get_integer("qwen3moe.expert_used_count", 1, INT32_MAX),
+  const ExpertCounts counts = read_gguf_expert_counts(*file, qwen3_moe_family);
+  result.experts = {.num_experts = counts.experts,
+                    .num_experts_per_tok = counts.per_token,
                     .intermediate_size = file->get_integer("qwen3moe.expert_feed_forward_length", 1, INT32_MAX),
                     .norm_topk_prob = true};  // the file does not say; llama.cpp divides
   for (LayerConfig& layer : result.layers) layer.experts = true;

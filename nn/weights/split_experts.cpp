@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
@@ -49,11 +48,14 @@ struct Stack {
   }
 };
 
-// In f32, [rows, columns], contiguous.
+// In f32, contiguous.
+void read_f32(const Tensor& matrix, float* out) {
+  const auto storage = Storage::wrap(out, matrix.numel() * 4, {}, nullptr);
+  kernels::copy(Tensor::from_storage(storage, 0, matrix.shape(), DType::f32), matrix);
+}
 std::vector<float> in_f32(const Tensor& matrix) {
   std::vector<float> all(static_cast<size_t>(matrix.numel()));
-  const auto storage = Storage::wrap(all.data(), matrix.numel() * 4, {}, nullptr);
-  kernels::copy(Tensor::from_storage(storage, 0, matrix.shape(), DType::f32), matrix);
+  read_f32(matrix, all.data());
   return all;
 }
 
@@ -67,8 +69,7 @@ void read_transposed(const Stack& stack, int64_t expert, int64_t first, int64_t 
 
 void read_upright(const Stack& stack, int64_t expert, int64_t first, int64_t count, float* out) {
   const int64_t from = stack.begin + first;
-  const std::vector<float> piece = in_f32(stack.values.select(0, expert).slice(0, from, from + count));
-  std::copy(piece.begin(), piece.end(), out);
+  read_f32(stack.values.select(0, expert).slice(0, from, from + count), out);
 }
 
 void read_bias(const Stack& stack, int64_t expert, float* out) {
