@@ -12,18 +12,23 @@ namespace lathe::kernels {
 // About 16k elements: some microseconds, so that a few rows stay on the caller.
 inline int64_t row_grain(int64_t columns) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns)); }
 
-// Rows [0, args.row_end): all of them by the device's body, or ranges of them by the CPU's, dealt out to threads.
+// Rows [0, args.row_end): all of them by the device's body, or ranges of them by the CPU's, dealt out to threads, of a
+// row that is as much work as so many columns.
 // `body` names both: []<auto target>(const ScaleArgs& rows) { scale_rows<target>(rows); }
 template <class Args, class Body>
-void run_rows(const Args& args, Device device, const Body& body) {
+void run_rows(const Args& args, Device device, int64_t columns, const Body& body) {
   if (device.kind != DeviceKind::cpu)
     return with_device(device, [&]<DeviceKind kind>() { body.template operator()<kind>(args); });
-  parallel_for(args.row_end, row_grain(args.columns), [&](int64_t begin, int64_t end) {
+  parallel_for(args.row_end, row_grain(columns), [&](int64_t begin, int64_t end) {
     Args range = args;
     range.row_begin = begin;
     range.row_end = end;
     with_isa([&]<Isa isa>() { body.template operator()<isa>(range); });
   });
+}
+template <class Args, class Body>
+void run_rows(const Args& args, Device device, const Body& body) {
+  run_rows(args, device, args.columns, body);
 }
 
 }  // namespace lathe::kernels

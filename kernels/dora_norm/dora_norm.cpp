@@ -63,15 +63,8 @@ void dora_norm(const DoraNorm& call) {
                           .rank = r,
                           .row_begin = 0,
                           .row_end = rows};
-  const Device device = call.b.device();
-  if (device.kind != DeviceKind::cpu)
-    return with_device(device, [&]<DeviceKind kind>() { dora_norm_rows<kind>(args); });
-  parallel_for(rows, row_grain(r * r), [&](int64_t begin, int64_t end) {
-    DoraNormArgs range = args;
-    range.row_begin = begin;
-    range.row_end = end;
-    with_isa([&]<Isa isa>() { dora_norm_rows<isa>(range); });
-  });
+  run_rows(
+      args, call.b.device(), r * r, []<auto target>(const DoraNormArgs& some) { dora_norm_rows<target>(some); });
 }
 
 }  // namespace lathe::kernels
