@@ -27,7 +27,7 @@ double roundoff(DType dtype) {
   }
 }
 
-DType dtype_of(const WeightInfo& info) {
+DType dtype_of_weight(const WeightInfo& info) {
   return info.stored_type == "BF16" ? DType::bf16 : info.stored_type == "F16" ? DType::f16 : DType::f32;
 }
 
@@ -83,7 +83,7 @@ void check_rows(const ModelFiles& base, const ModelFiles& merged, const PeftAdap
   // The twin of a tied one may stand under the other's name alone.
   const std::string twin = std::string(module == embedding_module ? output_module : embedding_module) + ".weight";
   const std::string& base_name = base.weights->find(name) ? name : twin;
-  const double rounding = roundoff(dtype_of(info));
+  const double rounding = roundoff(dtype_of_weight(info));
   const double smallest = info.stored_type == "F16" ? 0x1p-25 : 0x1p-134;  // half a step among the subnormals
   const int64_t rows = info.shape[0], count = std::min(rows_compared, rows);
   std::vector<float> before(static_cast<size_t>(info.shape[1])), after(before.size());
@@ -120,7 +120,7 @@ Tensor logits_of(const ModelFiles& files, const PeftAdapter* adapter, const std:
 double bound_of(const ModelFiles& merged) {
   double rounding = 0, longest = 0, products = 1;
   for (const WeightInfo& info : merged.weights->weights()) {
-    rounding = std::max(rounding, roundoff(dtype_of(info)));
+    rounding = std::max(rounding, roundoff(dtype_of_weight(info)));
     if (info.shape.rank() > 1) longest = std::max(longest, static_cast<double>(info.shape[1]));
   }
   for (int64_t i = 0; i < merged.config.num_hidden_layers(); ++i)

@@ -31,10 +31,6 @@ DType dense_dtype(const nn::ModelFiles& files) {
 
 const char* name_in_files(DType dtype) { return dtype == DType::f32 ? "F32" : dtype == DType::f16 ? "F16" : "BF16"; }
 
-std::string dumped(const ordered_json& json) {
-  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
-}
-
 void write_files_of_gguf(const fs::path& directory, const nn::ModelFiles& files, DType dtype) {
   const data::TokenizerMetadata metadata = tokenizer_metadata_of(*files.gguf);
   const data::TokenizerFiles tokenizer = data::tokenizer_files_of(metadata, files.path.string());
@@ -52,8 +48,8 @@ void write_files_of_gguf(const fs::path& directory, const nn::ModelFiles& files,
     if (!end.empty()) (*json)["eos_token_id"] = end.size() == 1 ? end[0] : end;
     if (metadata.padding_id) (*json)["pad_token_id"] = *metadata.padding_id;
   }
-  write_file_atomically(directory / "config.json", dumped(config));
-  write_file_atomically(directory / "generation_config.json", dumped(generation));
+  write_file_atomically(directory / "config.json", json_file_text(config, 2));
+  write_file_atomically(directory / "generation_config.json", json_file_text(generation, 2));
 }
 
 // tokenizer.ggml.* as llama.cpp reads them.

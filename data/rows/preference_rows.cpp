@@ -57,9 +57,9 @@ ordered_json joined(ordered_json messages, const ordered_json& more) {
 }
 
 // Turns rows into sequences. Used by many threads at once.
-class RowPreparation {
+class PairPreparation {
  public:
-  RowPreparation(const Tokenizer& tokenizer, const ChatTemplate* chat_template, const PreferenceOptions& options)
+  PairPreparation(const Tokenizer& tokenizer, const ChatTemplate* chat_template, const PreferenceOptions& options)
       : tokenizer_(tokenizer),
         chat_template_(chat_template),
         options_(options),
@@ -184,12 +184,12 @@ void warn(PreferenceRows& rows, size_t moved, const PreferenceOptions& options) 
 }  // namespace
 
 struct PreferenceRowReader::Preparation {
-  RowPreparation rows;
+  PairPreparation rows;
 };
 
 PreferenceRowReader::PreferenceRowReader(const Tokenizer& tokenizer, const ChatTemplate* chat_template,
                                          const PreferenceOptions& options)
-    : options_(options), preparation_(new Preparation{RowPreparation(tokenizer, chat_template, options)}) {
+    : options_(options), preparation_(new Preparation{PairPreparation(tokenizer, chat_template, options)}) {
   if (options.max_length && *options.max_length < 2) throw ConfigError("max_length", "must be at least 2");
 }
 PreferenceRowReader::~PreferenceRowReader() = default;

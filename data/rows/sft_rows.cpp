@@ -51,9 +51,9 @@ std::vector<bool> mask_of(const ordered_json& row, const char* field, size_t len
 }
 
 // Turns rows into examples. Used by many threads at once.
-class RowPreparation {
+class SftRowPreparation {
  public:
-  RowPreparation(const Tokenizer& tokenizer, const ChatTemplate* chat_template, const SftOptions& options)
+  SftRowPreparation(const Tokenizer& tokenizer, const ChatTemplate* chat_template, const SftOptions& options)
       : tokenizer_(tokenizer),
         chat_template_(chat_template),
         options_(options),
@@ -235,11 +235,11 @@ int64_t trained_tokens(const SftExample& example) {
 }
 
 struct SftRowReader::Preparation {
-  RowPreparation rows;
+  SftRowPreparation rows;
 };
 
 SftRowReader::SftRowReader(const Tokenizer& tokenizer, const ChatTemplate* chat_template, const SftOptions& options)
-    : options_(options), preparation_(new Preparation{RowPreparation(tokenizer, chat_template, options)}) {
+    : options_(options), preparation_(new Preparation{SftRowPreparation(tokenizer, chat_template, options)}) {
   if (options.max_length && *options.max_length < 1) throw ConfigError("max_length", "must be at least 1");
   if (options.packing && !options.max_length) throw ConfigError("max_length", "packing needs one");
 }

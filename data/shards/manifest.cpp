@@ -8,6 +8,7 @@
 #include "core/digits.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "data/shards/text_identity.h"
 
 namespace lathe::data {
@@ -27,10 +28,6 @@ uint64_t hash_at(const ordered_json& object, const char* key, const std::string&
   if (digits.size() != 16 || digits.find_first_not_of("0123456789abcdef") != std::string::npos)
     throw FormatError(file, -1, std::string("\"") + key + "\" must be 16 hexadecimal digits");
   return std::stoull(digits, nullptr, 16);
-}
-
-std::string dumped(const ordered_json& json) {
-  return json.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace
@@ -151,9 +148,9 @@ void write_shard_manifest(const std::filesystem::path& folder, const ShardManife
                        {"warnings", manifest.warnings},
                        {"sources", sources},
                        {"files", to_json(manifest.files)}};
-  const std::string text = dumped(json);
+  const std::string text = json_file_text(json, 1);
   json["xxh64"] = hash_digits(XXH64(text.data(), text.size(), 0));
-  write_file_atomically(folder / shard_manifest_name, dumped(json));
+  write_file_atomically(folder / shard_manifest_name, json_file_text(json, 1));
 }
 
 ShardManifest read_shard_manifest(const std::filesystem::path& folder) {
@@ -168,7 +165,7 @@ ShardManifest read_shard_manifest(const std::filesystem::path& folder) {
                           "\"; use the program that wrote it, or a newer one");
   const std::string written = json_text(json, "xxh64", file);
   json.erase("xxh64");
-  const std::string text = dumped(json);
+  const std::string text = json_file_text(json, 1);
   if (hash_digits(XXH64(text.data(), text.size(), 0)) != written)
     throw FormatError(file, -1, "was changed after it was written; restore it, or make the shards again");
 

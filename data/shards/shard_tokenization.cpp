@@ -16,6 +16,7 @@
 #include "core/digits.h"
 #include "core/error.h"
 #include "core/json.h"
+#include "core/json_value.h"
 #include "core/thread_pool.h"
 #include "data/readers/text_lines.h"
 #include "data/shards/source_license.h"
@@ -55,10 +56,6 @@ nlohmann::ordered_json settings_json(const ShardTokenizationSettings& settings) 
     case RowKind::sft: break;
   }
   return sft_settings_json(settings.rows, settings.packing_strategy_name);
-}
-
-std::string dumped(const ordered_json& json) {
-  return json.dump(1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 
 void check(const ShardTokenizationSettings& settings) {
@@ -114,7 +111,7 @@ ShardTokenization::ShardTokenization(ShardTokenizationSettings settings, const T
   manifest_.vocab_size = settings_.rows.vocab_size.value_or(tokenizer_.vocab_size());
   manifest_.settings = settings_json(settings_);
   identity_ = identity_of(settings_, manifest_);
-  const std::string identity_text = dumped(identity_);
+  const std::string identity_text = json_file_text(identity_, 1);
   manifest_.made_from = hash_digits(XXH64(identity_text.data(), identity_text.size(), 0));
   folder_lock_ = locked_folder(settings_.output);
   try {
@@ -156,7 +153,7 @@ void ShardTokenization::read_progress() {
   if (!fs::exists(path)) {
     if (holds_files(folder))
       throw ConfigError("output", folder.string() + " holds other files; choose an empty folder");
-    write_file_atomically(path, dumped({{"of", identity_}}));
+    write_file_atomically(path, json_file_text({{"of", identity_}}, 1));
     return;
   }
   const ordered_json progress = read_json_file(path);
@@ -356,11 +353,11 @@ void ShardTokenization::write_shard(int64_t rows_read, uint64_t read_hash) {
   entry.bytes = static_cast<int64_t>(fs::file_size(settings_.output / entry.name));
   manifest_.files.push_back(std::move(entry));
   shard_ = {};
-  write_file_atomically(settings_.output / progress_name, dumped({{"of", identity_},
+  write_file_atomically(settings_.output / progress_name, json_file_text({{"of", identity_},
                                                                   {"rows_read", rows_read},
                                                                   {"read_xxh64", hash_digits(read_hash)},
                                                                   {"files", to_json(manifest_.files)},
-                                                                  {"totals", to_json(totals_)}}));
+                                                                  {"totals", to_json(totals_)}}, 1));
 }
 
 void ShardTokenization::finish() {

@@ -15,13 +15,8 @@ namespace {
 
 utf8proc_category_t category_of(char32_t c) { return utf8proc_category(static_cast<utf8proc_int32_t>(c)); }
 
-bool is_white_space(char32_t c) {
-  return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) ||
-         c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
-}
-
 // What the Unicode tables of Hugging Face's tokenizers, of version 8, do not know as marks
-constexpr char32_t newer_marks[][2] = {
+constexpr char32_t marks_since_8[][2] = {
     {0xECE, 0xECE},     {0x10EFD, 0x10EFF}, {0x11241, 0x11241}, {0x11F00, 0x11F01}, {0x11F36, 0x11F3A},
     {0x11F40, 0x11F40}, {0x11F42, 0x11F42}, {0x13440, 0x13440}, {0x13447, 0x13455}, {0x1E08F, 0x1E08F},
     {0x1E4EC, 0x1E4EF}, {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8E1},     {0x9FE, 0x9FE},
@@ -41,7 +36,7 @@ constexpr char32_t newer_marks[][2] = {
     {0x1CF30, 0x1CF46}, {0x1E000, 0x1E006}, {0x1E008, 0x1E018}, {0x1E01B, 0x1E021}, {0x1E023, 0x1E024},
     {0x1E026, 0x1E02A}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E944, 0x1E94A}};
 // and as characters without a shape of their own.
-constexpr char32_t newer_format[][2] = {{0x890, 0x891}, {0x8E2, 0x8E2}, {0x110CD, 0x110CD}, {0x13430, 0x1343F}};
+constexpr char32_t format_since_8[][2] = {{0x890, 0x891}, {0x8E2, 0x8E2}, {0x110CD, 0x110CD}, {0x13430, 0x1343F}};
 
 template <size_t count>
 bool is_in(const char32_t (&blocks)[count][2], char32_t c) {
@@ -50,8 +45,8 @@ bool is_in(const char32_t (&blocks)[count][2], char32_t c) {
 }
 
 // U+1734 and U+111C9 have changed their category since.
-bool is_mark(char32_t c) {
-  return c == 0x1734 || (c != 0x111C9 && category_of(c) == UTF8PROC_CATEGORY_MN && !is_in(newer_marks, c));
+bool is_nonspacing_mark(char32_t c) {
+  return c == 0x1734 || (c != 0x111C9 && category_of(c) == UTF8PROC_CATEGORY_MN && !is_in(marks_since_8, c));
 }
 
 bool is_dropped(char32_t c) {
@@ -59,7 +54,7 @@ bool is_dropped(char32_t c) {
   if (c == '\t' || c == '\n' || c == '\r') return false;
   const utf8proc_category_t category = category_of(c);
   return category == UTF8PROC_CATEGORY_CC || category == UTF8PROC_CATEGORY_CO ||
-         (category == UTF8PROC_CATEGORY_CF && !is_in(newer_format, c));
+         (category == UTF8PROC_CATEGORY_CF && !is_in(format_since_8, c));
 }
 
 // The blocks of BERT's own code, the gap in the fifth extension with them.
@@ -99,7 +94,7 @@ void normalize_step_by_step(AlignedText& text, const BertNormalization& options)
   if (options.strip_accents) {
     Normalizer{Normalizer::Kind::nfd}.apply(text);
     respell(text, [](char32_t c, std::string& out) {
-      if (!is_mark(c)) append_code_point(out, c);
+      if (!is_nonspacing_mark(c)) append_code_point(out, c);
     });
   }
   if (options.lowercase) Normalizer{Normalizer::Kind::lowercase}.apply(text);

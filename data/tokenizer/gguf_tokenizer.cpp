@@ -13,7 +13,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-const std::string space_mark = "▁";
 
 // The ids that SequenceTokens::add puts before and after a text.
 struct AroundText {
@@ -99,7 +98,7 @@ ordered_json model_json(const TokenizerMetadata& metadata, bool sentence_piece, 
           {"merges", std::move(merges)}};
 }
 
-ordered_json replace_step(const std::string& from, const std::string& to) {
+ordered_json replace_step(std::string_view from, std::string_view to) {
   return {{"type", "Replace"}, {"pattern", {{"String", from}}}, {"content", to}};
 }
 
@@ -114,10 +113,6 @@ void set_sentence_piece(bool space_prefix, ordered_json& json) {
   decoders.push_back({{"type", "Fuse"}});
   if (space_prefix) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
   json["decoder"] = {{"type", "Sequence"}, {"decoders", std::move(decoders)}};
-}
-
-std::string dumped(const ordered_json& json) {
-  return json.dump(2, ' ', false, ordered_json::error_handler_t::replace) + "\n";
 }
 
 ordered_json tokenizer_config(const Tokenizer& tokenizer) {
@@ -311,7 +306,7 @@ TokenizerFiles tokenizer_files_of(const TokenizerMetadata& metadata, const std::
     json["pre_tokenizer"] = pre_tokenizer_json(metadata.pre, file);
     json["decoder"] = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}};
   }
-  return {dumped(json), dumped(tokenizer_config(*tokenizer))};
+  return {json_file_text(json, 2), json_file_text(tokenizer_config(*tokenizer), 2)};
 }
 
 TokenizerMetadata tokenizer_metadata_of(const std::filesystem::path& directory, const Tokenizer& tokenizer,

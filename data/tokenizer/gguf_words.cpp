@@ -11,7 +11,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-const std::string space_mark = "▁";
 const std::string continuing_prefix = "##";
 
 TokenType type_of(const TokenizerMetadata& metadata, size_t id) {

@@ -2,10 +2,14 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "data/tokenizer/parts.h"
 
 namespace lathe::data {
+
+// What stands for a space, or in front of a word.
+inline constexpr std::string_view space_mark = "▁";
 
 // A token of "bert" as WordPiece spells it. GGUF has ▁ in front of what begins a word, in place of ## in front of what
 // goes on with one; control tokens are the same.

@@ -101,6 +101,11 @@ void append_code_point(std::string& text, char32_t c) {
   }
 }
 
+bool is_white_space(char32_t c) {
+  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
+         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F || c == 0x3000;
+}
+
 const std::array<char32_t, 256>& byte_alphabet() {
   static const std::array<char32_t, 256> alphabet = [] {
     std::array<char32_t, 256> table{};

@@ -27,6 +27,7 @@ inline size_t code_point_length(char first_byte) {
   return byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
 }
 void append_code_point(std::string& text, char32_t code_point);
+bool is_white_space(char32_t code_point);  // Unicode's White_Space
 
 // GPT-2's alphabet: printable Latin-1 stands for itself, the other 68 bytes for U+0100 + n in order.
 const std::array<char32_t, 256>& byte_alphabet();

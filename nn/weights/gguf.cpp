@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "nn/weights/ggml_types.h"
+#include "nn/weights/gguf_value_type.h"
 #include "nn/weights/misplaced_file.h"
 
 namespace lathe::nn {
@@ -21,7 +22,7 @@ struct GgufFile::Contents {
 
 namespace {
 
-enum ValueType : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
+using namespace gguf;
 
 // Reads forward through the mapped bytes; whatever would run past their end is a FormatError at that byte.
 class Cursor {

@@ -5,12 +5,13 @@
 #include "core/atomic_write.h"
 #include "core/error.h"
 #include "nn/weights/ggml_types.h"
+#include "nn/weights/gguf_value_type.h"
 
 namespace lathe::nn {
 namespace {
 
 constexpr int64_t alignment = 32;
-enum ValueType : uint32_t { u32 = 4, i32 = 5, f32 = 6, boolean = 7, string = 8, array = 9 };
+using namespace gguf;
 
 class Bytes {
  public:

@@ -23,7 +23,7 @@ constexpr std::array<float, 16> mxfp4_values = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f
                                                 -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
 
 // A stacked tensor, and which of its rows belong to a linear: one of `linears`, from `begin` on, `step` apart.
-struct Stack {
+struct StackedLinear {
   // [E, in, rows of all], or upright [E, rows of all, in], or, of biases, [E, rows of all]; undefined in MXFP4
   Tensor values;
   Tensor blocks, scales;  // MXFP4
@@ -59,7 +59,7 @@ std::vector<float> in_f32(const Tensor& matrix) {
   return all;
 }
 
-void read_transposed(const Stack& stack, int64_t expert, int64_t first, int64_t count, float* out) {
+void read_transposed(const StackedLinear& stack, int64_t expert, int64_t first, int64_t count, float* out) {
   const int64_t step = stack.step, columns = stack.columns(), from = first * step, until = (first + count) * step;
   const std::vector<float> piece = in_f32(stack.values.select(0, expert).slice(1, from, until));
   for (int64_t column = 0; column < columns; ++column)
@@ -67,17 +67,17 @@ void read_transposed(const Stack& stack, int64_t expert, int64_t first, int64_t 
       out[row * columns + column] = piece[static_cast<size_t>((column * count + row) * step + stack.begin)];
 }
 
-void read_upright(const Stack& stack, int64_t expert, int64_t first, int64_t count, float* out) {
+void read_upright(const StackedLinear& stack, int64_t expert, int64_t first, int64_t count, float* out) {
   const int64_t from = stack.begin + first;
   read_f32(stack.values.select(0, expert).slice(0, from, from + count), out);
 }
 
-void read_bias(const Stack& stack, int64_t expert, float* out) {
+void read_bias(const StackedLinear& stack, int64_t expert, float* out) {
   const std::vector<float> all = in_f32(stack.values.slice(0, expert, expert + 1));
   for (int64_t row = 0; row < stack.rows(); ++row) out[row] = all[static_cast<size_t>(row * stack.step + stack.begin)];
 }
 
-void read_mxfp4(const Stack& stack, int64_t expert, int64_t first, int64_t count, float* out) {
+void read_mxfp4(const StackedLinear& stack, int64_t expert, int64_t first, int64_t count, float* out) {
   const int64_t blocks = stack.blocks.dim(2);
   for (int64_t row = first; row < first + count; ++row) {
     const int64_t stored = expert * stack.blocks.dim(1) + row * stack.step + stack.begin;
@@ -94,7 +94,7 @@ void read_mxfp4(const Stack& stack, int64_t expert, int64_t first, int64_t count
 }
 
 // The same blocks as GGUF files have them: the scale before the codes, whose low bits are the first 16 elements'.
-StoredBlocks ggml_blocks(const Stack& stack, int64_t expert) {
+StoredBlocks ggml_blocks(const StackedLinear& stack, int64_t expert) {
   constexpr int64_t half = mxfp4_bytes, block_bytes = 1 + mxfp4_bytes;
   const int64_t rows = stack.rows(), blocks = stack.blocks.dim(2);
   auto made = std::make_shared<std::vector<std::byte>>(static_cast<size_t>(rows * blocks * block_bytes));
@@ -159,7 +159,7 @@ class SplitExperts final : public WeightSource {
   bool add_stack(const std::string& name) {
     for (const auto& [part, linears] : upright_parts) {
       if (!name.ends_with(part)) continue;
-      Stack all = plain(name, 3);
+      StackedLinear all = plain(name, 3);
       all.upright = true;
       add_linears(name.substr(0, name.size() - part.size()) + std::string(block), ".weight", name, all, linears, 1);
       return true;
@@ -175,14 +175,14 @@ class SplitExperts final : public WeightSource {
       expect(files_.contains(prefix + part + "_blocks"), name, "has no " + part + "_blocks beside it");
       return true;
     }
-    const Stack all = blocks ? mxfp4(prefix + part) : plain(name, bias ? 2 : 3);
+    const StackedLinear all = blocks ? mxfp4(prefix + part) : plain(name, bias ? 2 : 3);
     const int64_t linears = part == "down_proj" ? 1 : 2;
     add_linears(prefix, bias ? ".bias" : ".weight", name, all, linears, linears);
     return true;
   }
 
   // The down projection, or gate and up: two linears whose rows lie in turn (step 2), or gate's first (step 1).
-  void add_linears(const std::string& prefix, const char* suffix, const std::string& stored, Stack all, int64_t linears,
+  void add_linears(const std::string& prefix, const char* suffix, const std::string& stored, StackedLinear all, int64_t linears,
                    int64_t step) {
     all.linears = linears, all.step = step;
     if (linears == 1) return add_experts(prefix, "down_proj" + std::string(suffix), stored, all);
@@ -193,14 +193,14 @@ class SplitExperts final : public WeightSource {
     }
   }
 
-  Stack plain(const std::string& name, int rank) const {
+  StackedLinear plain(const std::string& name, int rank) const {
     const Tensor values = files_.at(name)->tensor(name);
     expect(is_floating(values.dtype()) && values.rank() == rank && values.numel() > 0, name,
            "expected " + std::to_string(rank) + " floating dimensions, found " + describe(values));
     return {.values = values, .blocks = {}, .scales = {}};
   }
 
-  Stack mxfp4(const std::string& stem) const {
+  StackedLinear mxfp4(const std::string& stem) const {
     const std::string blocks_name = stem + "_blocks", scales_name = stem + "_scales";
     expect(files_.contains(scales_name), blocks_name, "has no " + scales_name + " beside it");
     const Tensor blocks = files_.at(blocks_name)->tensor(blocks_name);
@@ -214,7 +214,7 @@ class SplitExperts final : public WeightSource {
   }
 
   void add_experts(const std::string& prefix, const std::string& linear, const std::string& stored,
-                   const Stack& stack) {
+                   const StackedLinear& stack) {
     for (int64_t e = 0; e < stack.experts(); ++e) {
       const std::string name = prefix + std::to_string(e) + "." + linear;
       expect(parts_.emplace(name, Part{stack, e}).second, stored, "stands for " + name + ", as another tensor does");
@@ -227,7 +227,7 @@ class SplitExperts final : public WeightSource {
   }
 
   struct Part {
-    Stack stack;
+    StackedLinear stack;
     int64_t expert;
   };
 

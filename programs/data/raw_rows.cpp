@@ -26,7 +26,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t batch_rows = 1000, batch_bytes = 8 << 20;
 
-struct Row {
+struct RawRow {
   std::string text, source;
   int64_t line = 0;
   bool is_text = false;
@@ -110,7 +110,7 @@ class Reading {
                                  static_cast<double>(facts_.text_bytes) / 1e6 / std::max(seconds, 1e-9)));
   }
 
-  void add(const Row& row, data::ShardRow& made) {
+  void add(const RawRow& row, data::ShardRow& made) {
     if (!made.prepared.error.empty()) return add_bad({row.source, row.line, made.prepared.error});
     data::ShardTotals& totals = facts_.totals;
     totals.counts.add(made.prepared, row.line);
@@ -180,7 +180,7 @@ class Reading {
   int64_t total_bytes_, finished_bytes_ = 0;  // of files as they lie
   cli::Progress progress_;
   Clock::time_point start_ = Clock::now();
-  std::vector<Row> pending_;
+  std::vector<RawRow> pending_;
   size_t pending_bytes_ = 0;
   int64_t rows_seen_ = 0;
   std::set<std::pair<uint64_t, uint64_t>> seen_;

@@ -1,6 +1,7 @@
 // lathe-model's subcommands: one file each. Each adds itself, its flags and its callback to the app.
 #pragma once
 
+#include <cstdint>
 #include <CLI/CLI.hpp>
 
 namespace lathe::programs {
@@ -14,5 +15,7 @@ void add_merge(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_pull(CLI::App& app);
 void add_convert(CLI::App& app);
+
+inline double mebibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 }  // namespace lathe::programs

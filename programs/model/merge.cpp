@@ -33,8 +33,6 @@ std::optional<DType> parse_stored_dtype(const std::string& text) {
   throw ConfigError("dtype", "expected auto, float32, bfloat16 or float16, found " + text);
 }
 
-double mebibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
-
 void print_result(const MergeOptions& options, const nn::MergedModel& merged,
                   const std::optional<nn::MergeCheck>& check) {
   if (options.common.json) {

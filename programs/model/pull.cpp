@@ -37,8 +37,6 @@ void print_json(const nlohmann::ordered_json& value) {
   fmt::print("{}\n", value.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
 }
 
-double mebibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
-
 void print_list(const hub::Listing& listing, bool json) {
   nlohmann::ordered_json files = nlohmann::ordered_json::array();
   for (const hub::HubFile& file : listing.files) {

@@ -40,7 +40,7 @@ std::vector<TokenOutput> outputs_of(Engine& engine) {
   return outputs;
 }
 
-TEST(PromptLogprobs, AreTheBitsThatGenerationHadAtAnyChunkSizeAndAfterAPrefixHit) {
+TEST(EnginePromptLogprobs, AreTheBitsThatGenerationHadAtAnyChunkSizeAndAfterAPrefixHit) {
   const nn::Transformer model = tiny_model(DType::f32);
   std::vector<int32_t> text = prompt_of(20);
   const Completion generated = generate(model, {greedy(text, 40)})[0];
@@ -69,7 +69,7 @@ TEST(PromptLogprobs, AreTheBitsThatGenerationHadAtAnyChunkSizeAndAfterAPrefixHit
   }
 }
 
-TEST(PromptLogprobs, SurviveAPreemption) {
+TEST(EnginePromptLogprobs, SurviveAPreemption) {
   const nn::Transformer model = tiny_model(DType::f32);
   Request request = greedy(prompt_of(60), 30);
   request.prompt_logprobs = 0;

@@ -48,7 +48,7 @@ void add_lengths(Metrics& metrics, std::span<const ScoredCompletion> completions
   add("_terminated_length", terminated);
 }
 
-std::string number_text(double value) {
+std::string three_digits(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%.3g", value);
   return text;
@@ -107,11 +107,11 @@ std::vector<SampleRow> sample_rows(const CompletionScores& scores, const data::T
   for (size_t i = 0; i < std::min(count, scores.completions.size()); ++i) {
     const ScoredCompletion& completion = scores.completions[i];
     const auto& total = scores.advantages.rewards[i];
-    std::string note = "reward " + (total ? number_text(*total) : "none");
+    std::string note = "reward " + (total ? three_digits(*total) : "none");
     for (size_t k = 0; k < rewards.size(); ++k)
       if (const auto& value = scores.by_function[k][i]; value && rewards.size() > 1)
-        note += ", " + rewards[k].name + " " + number_text(*value);
-    note += ", advantage " + number_text(scores.advantages.advantages[i]);
+        note += ", " + rewards[k].name + " " + three_digits(*value);
+    note += ", advantage " + three_digits(scores.advantages.advantages[i]);
     samples.push_back({tokenizer.decode(completion.row->ids), tokenizer.decode(completion.ids), note});
   }
   return samples;

@@ -40,11 +40,6 @@ std::string last_part(const std::string& path) {
   return (file.has_filename() ? file : file.parent_path()).filename().string();
 }
 
-std::string number_text(double value) {
-  char digits[32];
-  return {digits, std::to_chars(digits, digits + sizeof digits, value).ptr};
-}
-
 }  // namespace
 
 std::vector<DatasetSource> dataset_sources(const std::string& dataset) {

@@ -18,13 +18,6 @@ struct Overloaded : Cases... {
 template <class... Cases>
 Overloaded(Cases...) -> Overloaded<Cases...>;  // clang deduces it by itself from 17 on
 
-// The shortest text that reads back as the same double.
-std::string number_text(double value) {
-  char buffer[32];
-  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;
-  return {buffer, end};
-}
-
 std::string quoted_if_needed(const std::string& text) {
   const bool plain = !text.empty() && std::all_of(text.begin(), text.end(), [](unsigned char c) {
     return std::isalnum(c) != 0 || c == '_' || c == '/' || c == '.' || c == '-' || c == '+';
@@ -169,6 +162,12 @@ NamedValues result_values(const Fields& fields) {
   for (const Field& field : fields)
     if (field.shapes == Shapes::result) values.emplace_back(field.name, text_of(field));
   return values;
+}
+
+std::string number_text(double value) {
+  char buffer[32];
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;
+  return {buffer, end};
 }
 
 }  // namespace lathe::train

@@ -38,6 +38,8 @@ struct Field {
 using Fields = std::vector<Field>;
 using NamedValues = std::vector<std::pair<std::string, std::string>>;
 
+std::string number_text(double value);  // the shortest that reads back as the same double
+
 // Several tables as one: by group, and within a group in the order in which the tables are given.
 Fields composed(std::initializer_list<Fields> tables);
 

@@ -28,7 +28,7 @@ struct Alternative {
   bool from_start = false, to_end = false;
 };
 
-const Characters digits{{'0', '9'}};
+const Characters decimal_digits{{'0', '9'}};
 const Characters word{{'0', '9'}, {'A', 'Z'}, {'_', '_'}, {'a', 'z'}};
 const Characters space{{'\t', '\r'}, {' ', ' '}};
 
@@ -177,8 +177,8 @@ class Parser {
   Characters parse_escape() {
     const uint32_t c = next("what is escaped");
     switch (c) {
-      case 'd': return digits;
-      case 'D': return complement(digits);
+      case 'd': return decimal_digits;
+      case 'D': return complement(decimal_digits);
       case 'w': return word;
       case 'W': return complement(word);
       case 's': return space;

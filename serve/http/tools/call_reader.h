@@ -26,4 +26,7 @@ class CallReader {
   std::string name_, id_;
 };
 
+// JSON's white space.
+inline bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
 }  // namespace lathe::http

@@ -11,8 +11,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
-
 // The text of a JSON string with its quotes; nothing where it is none.
 bool decode(const std::string& quoted, std::string& text) {
   try {

@@ -12,7 +12,6 @@ namespace {
 
 constexpr std::string_view call_id_mark = "[CALL_ID]";  // Mistral's, before the mark of arguments
 
-bool is_blank(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
 bool is_letter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
 }

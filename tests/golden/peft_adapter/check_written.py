@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """check_written.py FOLDER: adapters that Lathe wrote, loaded beside their bases in PEFT, which must give Lathe's logits within 1e-4.
 
-    LATHE_WRITTEN_ADAPTERS=FOLDER build/tests/nn_written_adapters_test && python check_written.py FOLDER
+    LATHE_WRITTEN_ADAPTERS=FOLDER ctest --test-dir build -R nn_written_adapters && python check_written.py FOLDER
 """
 
 import json

@@ -156,7 +156,7 @@ struct Variant {
   const char *dtype, *loss_type;
   bool use_peft;
 };
-class SameBits : public testing::TestWithParam<Variant> {
+class DpoSameBits : public testing::TestWithParam<Variant> {
  protected:
   Result with(const std::function<void(DpoConfig&)>& change) {
     return result_of([&](DpoConfig& config) {
@@ -170,20 +170,20 @@ class SameBits : public testing::TestWithParam<Variant> {
     return with([](DpoConfig&) {});
   }
 };
-INSTANTIATE_TEST_SUITE_P(Dpo, SameBits,
+INSTANTIATE_TEST_SUITE_P(Dpo, DpoSameBits,
                          testing::Values(Variant{"float32", "sigmoid,bco_pair,sft", true},
                                          Variant{"bfloat16", "sigmoid", true}, Variant{"float16", "sigmoid", true},
                                          Variant{"float16", "sigmoid", false}, Variant{"float32", "aot,ipo", true},
                                          Variant{"float32", "sigmoid", false}));
 
-TEST_P(SameBits, AccumulatingOneRowEightTimesIsABatchOfEight) {
+TEST_P(DpoSameBits, AccumulatingOneRowEightTimesIsABatchOfEight) {
   EXPECT_EQ(plain(), with([](DpoConfig& config) {
               config.per_device_train_batch_size = 1;
               config.gradient_accumulation_steps = 8;
             }));
 }
 
-TEST_P(SameBits, WeightsOfRowsAndOfTailsDoNotDependOnTheCut) {
+TEST_P(DpoSameBits, WeightsOfRowsAndOfTailsDoNotDependOnTheCut) {
   const bool weighs = std::string(GetParam().loss_type) == "sigmoid";  // not beside aot and sft
   const auto change = [&](int64_t batch) {
     return with([=](DpoConfig& config) {
@@ -198,19 +198,19 @@ TEST_P(SameBits, WeightsOfRowsAndOfTailsDoNotDependOnTheCut) {
   EXPECT_NE(whole, plain());
 }
 
-TEST_P(SameBits, CuttingForwardsByTokensChangesNothing) {
+TEST_P(DpoSameBits, CuttingForwardsByTokensChangesNothing) {
   EXPECT_EQ(plain(), with([](DpoConfig& config) { config.max_tokens_per_forward = 60; }));
 }
 
-TEST_P(SameBits, GradientCheckpointingChangesNothing) {
+TEST_P(DpoSameBits, GradientCheckpointingChangesNothing) {
   EXPECT_EQ(plain(), with([](DpoConfig& config) { config.gradient_checkpointing = true; }));
 }
 
-TEST_P(SameBits, ComputingTheReferenceBeforehandChangesNothing) {
+TEST_P(DpoSameBits, ComputingTheReferenceBeforehandChangesNothing) {
   EXPECT_EQ(plain(), with([](DpoConfig& config) { config.precompute_ref_log_probs = true; }));
 }
 
-TEST_P(SameBits, TwoThreadsGiveWhatOneGives) {
+TEST_P(DpoSameBits, TwoThreadsGiveWhatOneGives) {
   const int before = thread_count();
   set_thread_count(1);
   const Result one = plain();
@@ -220,7 +220,7 @@ TEST_P(SameBits, TwoThreadsGiveWhatOneGives) {
   EXPECT_EQ(one, two);
 }
 
-TEST_P(SameBits, AResumedRunIsOneThatNeverStopped) {
+TEST_P(DpoSameBits, AResumedRunIsOneThatNeverStopped) {
   const TemporaryFolder folder;
   DpoConfig config = tiny_dpo_config(folder.path());
   config.dtype = GetParam().dtype;
