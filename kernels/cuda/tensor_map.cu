@@ -14,6 +14,9 @@ const char* why_no_tensor_map(const TensorMapArgs& args) {
   if (args.row_stride % 8 != 0) return "the rows do not lie a multiple of 16 bytes apart";
   if (args.row_stride < args.columns || args.row_stride >= int64_t{1} << 39)
     return "the rows overlap, or lie 2^40 bytes apart or more";
+  if (args.matrices < 0 || args.matrices > 0x7fffffff ||
+      (args.matrices > 0 && args.rows * args.row_stride >= int64_t{1} << 39))
+    return "a map has up to 2^31 − 1 matrices, less than 2^40 bytes apart";
   if (args.box_rows < 8 || args.box_rows > 256 || args.box_rows % 8 != 0) return "a box has 8 to 256 rows, by eights";
   if (args.box_columns != 64) return "a box has 64 columns, the 128 bytes of the swizzle";
   return "";
@@ -29,7 +32,8 @@ TensorMap encode(const TensorMapArgs& args) {
           .columns = args.columns,
           .row_bytes = 2 * args.row_stride,
           .box_rows = args.box_rows,
-          .box_columns = args.box_columns};
+          .box_columns = args.box_columns,
+          .matrices = args.matrices};
 }
 
 }  // namespace
@@ -59,12 +63,15 @@ Encode find_encode() {
 TensorMap encode(const TensorMapArgs& args) {
   static const Encode function = find_encode();
   TensorMap map;
-  const cuuint64_t extents[2] = {static_cast<cuuint64_t>(args.columns), static_cast<cuuint64_t>(args.rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(args.row_stride) * 2};
-  const cuuint32_t box[2] = {static_cast<cuuint32_t>(args.box_columns), static_cast<cuuint32_t>(args.box_rows)};
-  const cuuint32_t steps[2] = {1, 1};
+  const cuuint32_t rank = args.matrices > 0 ? 3 : 2;
+  const auto row_bytes = static_cast<cuuint64_t>(args.row_stride) * 2;
+  const cuuint64_t extents[3] = {static_cast<cuuint64_t>(args.columns), static_cast<cuuint64_t>(args.rows),
+                                 static_cast<cuuint64_t>(args.matrices)};
+  const cuuint64_t strides[2] = {row_bytes, row_bytes * static_cast<cuuint64_t>(args.rows)};
+  const cuuint32_t box[3] = {static_cast<cuuint32_t>(args.box_columns), static_cast<cuuint32_t>(args.box_rows), 1};
+  const cuuint32_t steps[3] = {1, 1, 1};
   // Elements are only moved: f16 has the bits of bf16's, and zeros are alike.
-  const CUresult result = function(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(args.data), extents,
+  const CUresult result = function(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<void*>(args.data), extents,
                                    strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
                                    CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)

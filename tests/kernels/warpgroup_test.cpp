@@ -115,6 +115,56 @@ TEST_P(Warpgroup, ABulkCopyTakesTheBoxAndZerosPastTheEnd) {
   }
 }
 
+// Three matrices, of which a box holds nothing of the next.
+struct Several {
+  static constexpr int count = 3, rows = 21, columns = 104, box_rows = 16;
+  Device device;
+  Tensor matrices, map_room;
+
+  explicit Several(Device on) : device(on) {
+    std::vector<std::byte> elements(size_t{2} * count * rows * columns);
+    for (int i = 0; i < count * rows * columns; ++i) {
+      const auto bits = static_cast<uint16_t>(i + 1);
+      std::memcpy(elements.data() + 2 * i, &bits, 2);
+    }
+    matrices = to_device(device, elements);
+    map_room = to_device(device, std::vector<std::byte>(256));
+  }
+  std::vector<uint16_t> box(const WarpgroupKernels& run, int matrix, int row, int column, bool acquires = true) const {
+    const Tensor out = Tensor::empty({size_t{2} * box_rows * 64}, DType::u8, device);
+    run.tensor_copy_of(out.raw(), {.matrices = matrices.raw(),
+                                   .count = count,
+                                   .rows = rows,
+                                   .columns = columns,
+                                   .matrix = matrix,
+                                   .row = row,
+                                   .column = column,
+                                   .box_rows = box_rows,
+                                   .map_room = map_room.raw(),
+                                   .acquires = acquires});
+    std::vector<uint16_t> found(box_rows * 64);
+    kernels::copy_bytes(Device{}, found.data(), device, out.raw(), out.nbytes());
+    return found;
+  }
+};
+
+TEST_P(Warpgroup, ABulkCopyByAMapInDeviceMemoryTakesABoxOfOneOfSeveralMatrices) {
+  const Several several(device());
+  for (const int matrix : {0, 2}) {
+    for (const int row : {0, 16}) {
+      constexpr int column = 64;
+      const std::vector<uint16_t> box = several.box(run(), matrix, row, column);
+      for (int i = 0; i < 16; ++i)
+        for (int j = 0; j < 64; ++j) {
+          const bool inside = row + i < several.rows && column + j < several.columns;
+          const int element = (matrix * several.rows + row + i) * several.columns + column + j;
+          ASSERT_EQ(box[static_cast<size_t>(i * 64 + j)], inside ? element + 1 : 0)
+              << matrix << ", " << row << ": " << i << ", " << j;
+        }
+    }
+  }
+}
+
 TEST_P(Warpgroup, AMatrixThatBulkCopiesCannotServeIsNamed) {
   const Tensor from = to_device(device(), std::vector<std::byte>(4096));
   EXPECT_THROW(run().tensor_copy(from.raw(), from.raw(), 8, 63, 0, 0, 8), Error);
@@ -239,6 +289,11 @@ TEST(WarpgroupFaults, NameAMisalignedSwizzle) {
 }
 TEST(WarpgroupFaults, NameATensorMapInGlobalMemory) {
   expect_report(WarpgroupFault::map_in_global_memory, {"copies by a tensor map in global memory", place});
+}
+TEST(WarpgroupFaults, NameATensorMapInGlobalMemoryThatNobodyHasAcquired) {
+  const Several several(simt_device);
+  expect_report_of([&] { several.box(warpgroup_kernels<DeviceKind::simt>(), 1, 0, 0, false); },
+                   {"thread (0,0,0) copies by a tensor map in global memory", place});
 }
 TEST(WarpgroupFaults, NameACopyBeforeTheKernelBeforeHasEnded) {
   expect_report(

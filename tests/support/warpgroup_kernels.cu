@@ -7,6 +7,7 @@
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
+using lathe::testing::BoxOfSeveral;
 using lathe::testing::WarpgroupFault;
 using lathe::testing::WgmmaA;
 using lathe::testing::WgmmaCase;
@@ -176,20 +177,37 @@ __global__ void mma_kernel(float* out, const uint32_t* a, const uint32_t* b) {
   store_sums(out, sums);
 }
 
-__global__ void tensor_copy_kernel(bf16_t* out, const __grid_constant__ TensorMap map, int row, int column,
-                                   int box_rows) {
+// copy(tile, barrier) brings a box, by one thread.
+template <class Copy>
+__device__ __forceinline__ void store_box(bf16_t* out, int box_rows, const Copy& copy) {
   bf16_t* tile = swizzled_shared<bf16_t>();
   MBarrier& arrived = block_shared<MBarrier>();
   if (threadIdx.x == 0) {
     mbarrier_init(arrived, 1);
     fence_mbarrier_init();
     mbarrier_arrive_expect_tx(arrived, box_rows * 128);
-    tensor_copy(tile, map, row, column, arrived);
+    copy(tile, arrived);
   }
   __syncthreads();
   mbarrier_wait(arrived, 0);
   for (int i = threadIdx.x; i < box_rows * 64; i += 32)
     out[i] = tile[SwizzledTile<bf16_t, 64, 64>::offset(i / 64, i % 64)];
+}
+
+__global__ void tensor_copy_kernel(bf16_t* out, const __grid_constant__ TensorMap map, int row, int column,
+                                   int box_rows) {
+  store_box(out, box_rows, [&](bf16_t* tile, MBarrier& arrived) { tensor_copy(tile, map, row, column, arrived); });
+}
+
+__global__ void put_map_kernel(void* map_room, const __grid_constant__ TensorMap map) {
+  *static_cast<TensorMap*>(map_room) = map;
+}
+__global__ void tensor_copy_of_kernel(bf16_t* out, BoxOfSeveral box) {
+  const TensorMap& map = *static_cast<const TensorMap*>(box.map_room);
+  store_box(out, box.box_rows, [&](bf16_t* tile, MBarrier& arrived) {
+    if (box.acquires) acquire_map(map);
+    tensor_copy_of(box.matrix, tile, map, box.row, box.column, arrived);
+  });
 }
 
 template <class T, int n>
@@ -249,6 +267,19 @@ void launch_tensor_copy(void* out, const void* matrix, int matrix_rows, int colu
                    tensor_copy_kernel, static_cast<bf16_t*>(out), map, row, column, box_rows);
 }
 
+void launch_tensor_copy_of(void* out, const BoxOfSeveral& box) {
+  const TensorMap map = make_tensor_map({.data = box.matrices,
+                                         .rows = box.rows,
+                                         .columns = box.columns,
+                                         .row_stride = box.columns,
+                                         .box_rows = box.box_rows,
+                                         .box_columns = 64,
+                                         .matrices = box.count});
+  launch({.name = "put_map", .grid = dim3(1), .block = dim3(1)}, put_map_kernel, box.map_room, map);
+  launch_unclaimed({.name = "tensor_copy_of", .grid = dim3(1), .block = dim3(32)},
+                   static_cast<size_t>(box.box_rows) * 128, tensor_copy_of_kernel, static_cast<bf16_t*>(out), box);
+}
+
 bool run_here() {
 #if LATHE_SIMT
   return true;
@@ -272,7 +303,8 @@ WarpgroupKernels warpgroup_kernels() {
           .product = launch_warpgroup_product,
           .wgmma = launch_wgmma_case,
           .mma = launch_mma_case,
-          .tensor_copy = launch_tensor_copy};
+          .tensor_copy = launch_tensor_copy,
+          .tensor_copy_of = launch_tensor_copy_of};
 }
 template WarpgroupKernels warpgroup_kernels<DeviceKind::LATHE_CUDA_NAMESPACE>();
 

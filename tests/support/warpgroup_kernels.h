@@ -41,6 +41,15 @@ struct WgmmaCase {
   bool proxy_fence = true;  // false: a planted fault
 };
 
+// Matrices [rows, columns] one after another, and a box of one of them, by one map for all in device memory.
+struct BoxOfSeveral {
+  const void* matrices;
+  int count, rows, columns;
+  int matrix, row, column, box_rows;
+  void* map_room;        // 256 bytes
+  bool acquires = true;  // false: a planted fault
+};
+
 // Matrices are bf16 or f16, and out f32, in memory of the device; they queue one kernel.
 struct WarpgroupKernels {
   bool (*run_here)();  // the thread's device has wgmma
@@ -54,6 +63,7 @@ struct WarpgroupKernels {
   void (*mma)(DType dtype, float* out, const void* a, const void* b);
   // out [box_rows, 64] = the box of [rows, columns] at (row, column), by a bulk copy, out of its swizzle.
   void (*tensor_copy)(void* out, const void* matrix, int rows, int columns, int row, int column, int box_rows);
+  void (*tensor_copy_of)(void* out, const BoxOfSeveral& box);
 };
 
 // cuda: only where nvcc compiled it (LATHE_TEST_SM90A).

@@ -21,17 +21,26 @@ __device__ __forceinline__ T* swizzled_shared() {
 
 // The box whose first element is (row, column), zeros where the matrix ends, to `tile`, a multiple of 1024 in dynamic
 // shared memory. One thread issues it. Its 128 · box_rows bytes are completed on the barrier, which has been told to
-// expect them. The map is a kernel's argument, const and __grid_constant__.
+// expect them. The map is a kernel's argument, const and __grid_constant__, or in device memory and acquired by this
+// thread.
 #if LATHE_SIMT
 inline void tensor_copy(void* tile, const TensorMap& map, int row, int column, MBarrier& barrier,
                         Where where = Where::current()) {
-  ::lathe::simt::tensor_copy(tile, map, row, column, &barrier.state, where);
+  ::lathe::simt::tensor_copy(tile, map, {row, column}, &barrier.state, where);
 }
-// The same of memory at rest: nothing that a kernel before this one on its stream might still be writing. A dependent
-// launch need not have waited for them (ptx/grid_dependency.h).
+// The same of one of several matrices.
+inline void tensor_copy_of(int matrix, void* tile, const TensorMap& map, int row, int column, MBarrier& barrier,
+                           Where where = Where::current()) {
+  ::lathe::simt::tensor_copy(tile, map, {row, column, matrix}, &barrier.state, where);
+}
+// A map in device memory, where the host has put it before the kernel began, is there for this thread's copies. Every
+// block owes it for each map that it copies by.
+inline void acquire_map(const TensorMap& map) { ::lathe::simt::acquire_tensor_map(map); }
+// tensor_copy() of memory at rest: nothing that a kernel before this one on its stream might still be writing. A
+// dependent launch need not have waited for them (ptx/grid_dependency.h).
 inline void tensor_copy_at_rest(void* tile, const TensorMap& map, int row, int column, MBarrier& barrier,
                                 Where where = Where::current()) {
-  ::lathe::simt::tensor_copy(tile, map, row, column, &barrier.state, where, true);
+  ::lathe::simt::tensor_copy(tile, map, {row, column}, &barrier.state, where, true);
 }
 // The map will be asked for: it comes from a kernel's arguments, in memory.
 inline void prefetch_map(const TensorMap&) {}
@@ -51,6 +60,17 @@ __device__ __forceinline__ void tensor_copy(void* tile, const TensorMap& map, in
           shared_address(tile)),
       "l"(&map), "r"(column), "r"(row), "r"(shared_address(&barrier.state))
       : "memory");
+}
+__device__ __forceinline__ void tensor_copy_of(int matrix, void* tile, const TensorMap& map, int row, int column,
+                                               MBarrier& barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::
+          "r"(shared_address(tile)),
+      "l"(&map), "r"(column), "r"(row), "r"(matrix), "r"(shared_address(&barrier.state))
+      : "memory");
+}
+__device__ __forceinline__ void acquire_map(const TensorMap& map) {
+  asm volatile("fence.proxy.tensormap::generic.acquire.sys [%0], 128;" ::"l"(&map) : "memory");
 }
 __device__ __forceinline__ void tensor_copy_at_rest(void* tile, const TensorMap& map, int row, int column,
                                                     MBarrier& barrier) {
