@@ -310,16 +310,21 @@ __device__ __forceinline__ void wgmma_done_with([[maybe_unused]] const AFragment
 }
 
 // How a producing warpgroup and `consumers` consuming ones of a block share its registers. The pool that setmaxnreg
-// takes from is what the block was started with: 65536 divided by its threads, rounded down to eights, for each of
-// them. A consumer that asks for more than is there waits for ever, as an H200 showed with 32 + 240 + 240 of 3 · 168.
-// For kernels whose __launch_bounds__ say one block to a multiprocessor.
-template <int consumers, int of_producer, int of_consumer>
+// takes from is what the block was started with: 65536 divided by the threads of as many blocks as __launch_bounds__
+// say, rounded down to eights, for each of them. A consumer that asks for more than is there waits for ever, as an H200
+// showed with 32 + 240 + 240 of 3 · 168.
+template <int consumers, int of_producer, int of_consumer, int blocks = 1>
 struct RegisterSplit {
-  static constexpr int at_start = 65536 / (128 * (1 + consumers)) / 8 * 8;
+  static constexpr int at_start = 65536 / (128 * (1 + consumers) * blocks) / 8 * 8;
   static_assert(of_producer + consumers * of_consumer <= (1 + consumers) * at_start, "waits for ever");
 
   static __device__ __forceinline__ void give() { give_registers<of_producer>(); }  // the producing warpgroup
   static __device__ __forceinline__ void take() { take_registers<of_consumer>(); }  // a consuming one
+};
+// Nothing is exchanged.
+struct RegistersAsStarted {
+  static __device__ __forceinline__ void give() {}
+  static __device__ __forceinline__ void take() {}
 };
 
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE

@@ -1,68 +1,34 @@
-// Products of bf16 and f16 matrices by wgmma (sm_90a). A block is a producer, one thread of which keeps bulk copies of
-// stages under way, and one or two consuming warpgroups, which multiply 64 rows each. Blocks stay, as many as there is
-// room for, and take tile after tile: the next tile's first stages come while this one's sums are written.
+// Products of bf16 and f16 matrices by wgmma (sm_90a; warpgroup_product.cuh), with the bits of dense.cu. One thread of
+// a block's producer keeps bulk copies of stages under way. Blocks stay, as many as there is room for, and take tile
+// after tile: the next tile's first stages come while this one's sums are written.
 //
 // Pairs of blocks (clusters of two, each of which copied half of the right operand's rows to both) asked the
 // second-level cache for a third less, and lost: 4096 rows on an H200, beside cuBLASLt, 0.98 to 1.06 of its speed where
 // blocks by themselves had 0.99 to 1.15; of a gradient of weights 0.90 and 0.95.
-//
-// An element has the bits that mma.sync gives it (dense.cu): both add 16 products and the sum so far by one formula
-// (kernels/simt/tensor_sum.h), and both walk along k by sixteens to the end of the last stage of 64. Were that not so
-// on a card (device_tests holds both against the formula), takes_warpgroups() returning false would be all there is to
-// change here.
-#include "kernels/cuda/tile/bulk_operand.cuh"
-#include "kernels/cuda/tile/bulk_pipeline.cuh"
 #include "kernels/matmul/cuda/column_statistics.h"
 #include "kernels/matmul/cuda/few_rows.h"
-#include "kernels/matmul/cuda/mainloop.cuh"
 #include "kernels/matmul/cuda/product.h"
-#include "kernels/matmul/cuda/warpgroup_epilogue.cuh"
+#include "kernels/matmul/cuda/warpgroup_product.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-static_assert(bulk_k == block_k, "zeros past the end of k are added as often as dense.cu does");
-
-template <int m_, int n_, int stages_, int blocks>
-struct WarpgroupShape {
-  static constexpr int m = m_, n = n_, stages = stages_;
-  static constexpr int consumers = m / 64, consuming_warps = 4 * consumers;
-  static constexpr int shared_bytes =
-      stages * (m + n) * bulk_k * 2 + consuming_warps * static_cast<int>(sizeof(SumsTile)) + 1024;
-  using Resources = BlockResources<128 * (1 + consumers), blocks, shared_bytes, Cards::sm_90a>;
-};
-// 48 KiB a stage. A stage takes the tensor cores 1024 cycles, in which 48 bytes a cycle come from the second-level
-// cache; 128 columns want 64.
-using Wide = WarpgroupShape<128, 256, 4, 1>;
+using Wide = WideWarpgroups;
 // For products that have too few wide tiles for the multiprocessors.
 using Square = WarpgroupShape<128, 128, 6, 1>;
-// For those that have too few of these, as prompts of 512 tokens.
-using Medium = WarpgroupShape<64, 128, 4, 2>;
+using Medium = MediumWarpgroups;
 // For LoRA's products, of which one side has sixteen columns or so: zeros come for the rest without being read, and the
 // time is that of streaming the other side, 96 KiB of it under way in a block.
 using Narrow = WarpgroupShape<64, 64, 6, 2>;
-
-// Of a thread: a consumer's n / 2 sums and what surrounds them, in place of what the producer does not need. Blocks of
-// one consuming warpgroup have enough as they are.
-template <class Shape>
-using Registers = RegisterSplit<Shape::consumers, 40, 232>;
 
 constexpr Major left_major(ProductLayout layout) {
   return layout == ProductLayout::columns_plain ? Major::mn : Major::k;
 }
 constexpr Major right_major(ProductLayout layout) { return layout == ProductLayout::rows_rows ? Major::k : Major::mn; }
 
-// A block's shared memory.
-template <class Shape_, ProductLayout layout_, class T_>
-struct Stages {
-  using Shape = Shape_;
-  using T = T_;
-  static constexpr ProductLayout layout = layout_;
-  BulkOperand<T, Shape::m, left_major(layout)> left[Shape::stages];
-  BulkOperand<T, Shape::n, right_major(layout)> right[Shape::stages];
-  SumsTile sums[Shape::consuming_warps];
-  BulkPipeline<Shape::stages> pipeline;
-};
+template <class Shape, ProductLayout layout, class T>
+using Stages =
+    WarpgroupStages<Shape, BulkOperand<T, Shape::m, left_major(layout)>, BulkOperand<T, Shape::n, right_major(layout)>>;
 
 // Pairs of operands, `steps` stages along k each. A tile's sum runs through all of them; in columns_plain, where they
 // are sequences, each has a sum of its own, which is added to what lies in out.
@@ -108,36 +74,13 @@ __device__ __forceinline__ void produce(Stages& shared, const Segments& segments
   });
 }
 
-// sums = the product of `steps` stages, by a warpgroup whose rows of the tile begin at `row`. The stages are released.
-template <class Stages, int count>
-__device__ __forceinline__ void multiply_stages(float (&sums)[count], Stages& shared, int row, int steps,
-                                                RingPlace<Stages::Shape::stages>& place) {
-  int before = 0;
-  for (int step = 0; step < steps; ++step, place.advance()) {
-    shared.pipeline.wait_until_full(place);
-    const auto left = shared.left[place.stage].from_row(row);
-    const auto right = shared.right[place.stage].from_row(0);
-    wgmma_fence();
-    LATHE_UNROLL
-    for (int k = 0; k < bulk_k / 16; ++k) wgmma(sums, left.next_k16(k), right.next_k16(k), step > 0 || k > 0);
-    wgmma_commit();
-    wgmma_wait<1>();  // the tensor cores have this stage to do while the one before is given back
-    if (step > 0) shared.pipeline.release(before);
-    before = place.stage;
-  }
-  wgmma_wait<0>(sums);
-  shared.pipeline.release(before);
-}
-
-template <class Stages, class Segments>
+template <ProductLayout layout, class Stages, class Segments>
 __device__ __forceinline__ void consume(Stages& shared, const Segments& segments, const Epilogue<typename Stages::T>& e,
                                         const ColumnStatistics& statistics, int group) {
   using Shape = typename Stages::Shape;
-  constexpr bool sum_each = Stages::layout == ProductLayout::columns_plain;
+  constexpr bool sum_each = layout == ProductLayout::columns_plain;
   const int warp = static_cast<int>(threadIdx.x) % 128 / 32, row = 64 * group;
-  const bool rounds = !sum_each && e.bias.data == nullptr && e.residual.data == nullptr && e.out.dtype != DType::f32 &&
-                      reinterpret_cast<uintptr_t>(e.out.data) % 16 == 0 && e.out.stride % 8 == 0;
-  const bool pairs = takes_pairs(e);
+  const bool rounds = !sum_each && only_rounds(e), pairs = takes_pairs(e);
   int steps_of_all = 0;
   for (int s = 0; s < segments.count; ++s) steps_of_all += segments.steps[s];
   RingPlace<Shape::stages> place;
@@ -146,7 +89,7 @@ __device__ __forceinline__ void consume(Stages& shared, const Segments& segments
       float sums[Shape::n / 2];
       multiply_stages(sums, shared, row, sum_each ? segments.steps[s] : steps_of_all, place);
       SumsTile& tile = shared.sums[4 * group + warp];
-      if (Stages::layout == ProductLayout::rows_rows && statistics.pairs != nullptr) {
+      if (layout == ProductLayout::rows_rows && statistics.pairs != nullptr) {
         store_with_statistics(e, statistics, sums, first_row + row + 16 * warp, first_column);
       } else if (pairs) {
         store_pairs(e, sums, first_row + row + 16 * warp, first_column);
@@ -168,15 +111,11 @@ __global__ void __launch_bounds__(Resources::threads, Resources::blocks)
   Shared& shared = *swizzled_shared<Shared>();
   if (threadIdx.x == 0) shared.pipeline.init(Shape::consuming_warps);
   __syncthreads();  // the mbarriers are there for all
-  // From a lane, so that the compiler knows that a warp is of one mind: descriptors live in registers of the warp.
-  const int warpgroup = __shfl_sync(full_warp, static_cast<int>(threadIdx.x) / 128, 0);
-  if (warpgroup == 0) {
-    if constexpr (Shape::consumers > 1) Registers<Shape>::give();
-    if (threadIdx.x == 0) produce(shared, segments, epilogue.m, epilogue.n);
-  } else {
-    if constexpr (Shape::consumers > 1) Registers<Shape>::take();
-    consume(shared, segments, epilogue, statistics, warpgroup - 1);
-  }
+  with_warpgroups<WarpgroupRegisters<Shape>>(
+      [&] {
+        if (threadIdx.x == 0) produce(shared, segments, epilogue.m, epilogue.n);
+      },
+      [&](int group) { consume<layout>(shared, segments, epilogue, statistics, group); });
 }
 
 // ---- host ----
@@ -295,7 +234,7 @@ template <DeviceKind>
 bool takes_warpgroups(const ProductArgs& args) {
   // Up to so many rows have kernels of their own (few_rows.h); of a gradient either side may be narrow.
   const bool gradient = args.layout == ProductLayout::columns_plain;
-  return (args.m > few_rows_most || (gradient && args.n > few_rows_most)) && args.k > 0 && runs_sm_90a() &&
+  return (args.m > few_rows_most || (gradient && args.n > few_rows_most)) && args.k > 0 && multiplies_by_warpgroups() &&
          maps_serve(args);
 }
 template bool takes_warpgroups<DeviceKind::LATHE_CUDA_NAMESPACE>(const ProductArgs&);

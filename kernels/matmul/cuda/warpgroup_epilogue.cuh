@@ -10,6 +10,19 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 // What a warp's sums pass through on their way out (finish_rows).
 using SumsTile = SharedTile<float, 16, 32, Padded<32>>;
 
+// Four neighbouring fragments of eight columns into the tile. first(j): where the sums of fragment j begin.
+template <int count, class First>
+__device__ __forceinline__ void store_chunk(SumsTile& tile, const float (&sums)[count], First first) {
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  LATHE_UNROLL
+  for (int j = 0; j < SumsTile::columns / 8; ++j) {
+    LATHE_UNROLL
+    for (int h = 0; h < 2; ++h)
+      store_vector(tile.elements + SumsTile::offset(fragment_row(lane, 2 * h), 8 * j + fragment_column(lane, 2 * h)),
+                   pack_pair(sums[first(j) + 2 * h], sums[first(j) + 2 * h + 1], float{}));
+  }
+}
+
 // A warp's 16 rows of sums, as wgmma leaves them, into out: 32 columns at a time by way of shared memory, where a lane
 // finds eight neighbours of a row. finish() stands here once for all columns, not once for each 32: so the loop.
 template <class T, int count>
@@ -22,17 +35,7 @@ __device__ __forceinline__ void finish_rows(const Epilogue<T>& e, const float (&
   for (int chunk = 0; chunk < chunks; ++chunk) {
     LATHE_UNROLL
     for (int c = 0; c < chunks; ++c) {
-      if (c != chunk) continue;
-      LATHE_UNROLL
-      for (int j = 0; j < groups; ++j) {
-        LATHE_UNROLL
-        for (int h = 0; h < 2; ++h) {
-          const int first = 4 * (groups * c + j) + 2 * h;
-          store_vector(
-              tile.elements + SumsTile::offset(fragment_row(lane, 2 * h), 8 * j + fragment_column(lane, 2 * h)),
-              pack_pair(sums[first], sums[first + 1], float{}));
-        }
-      }
+      if (c == chunk) store_chunk(tile, sums, [c](int j) { return 4 * (groups * c + j); });
     }
     __syncwarp();  // the sums are there
 #pragma unroll 1
@@ -72,6 +75,13 @@ __device__ __forceinline__ void round_rows(const Epilogue<T>& e, const float (&s
                      load_vector<uint4>(tile.elements + Tile::offset(row + i, column)));
     __syncwarp();  // and have been read
   }
+}
+
+// Whether that is so of every column.
+template <class T>
+__device__ __forceinline__ bool only_rounds(const Epilogue<T>& e) {
+  return e.bias.data == nullptr && e.residual.data == nullptr && e.out.dtype != DType::f32 &&
+         reinterpret_cast<uintptr_t>(e.out.data) % 16 == 0 && e.out.stride % 8 == 0;
 }
 
 // Where a thread's pairs of neighbours go as f32, by themselves or onto f32 that is there: logits and gradients of
