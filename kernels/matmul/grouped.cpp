@@ -81,8 +81,9 @@ void check_kept(const char* operation, const Tensor& out, const GatedProducts& k
 }
 
 GroupedWeights places_of(const WeightTable& table) {
-  return {table.places().raw(),
-          table.biases().defined() ? static_cast<const void* const*>(table.biases().raw()) : nullptr};
+  return {.places = table.places().raw(),
+          .biases = table.biases().defined() ? static_cast<const void* const*>(table.biases().raw()) : nullptr,
+          .maps = table.maps().defined() ? table.maps().raw() : nullptr};
 }
 
 GroupedArgs arguments(const Tensor& out, const Tensor& x, const WeightTable& weights, const WeightGroups& groups) {
@@ -202,8 +203,8 @@ void multiply_many(GroupTilesArgs args, std::span<const WeightTable* const> tabl
   with_device(weights.device(), [&]<DeviceKind kind>() { multiply_tiles<kind>(args, by); });
 }
 
-GroupTilesArgs tiles_of(const GroupedArgs& product, const WeightGroups& groups) {
-  return {.product = product, .begins = groups.begins.data<int32_t>(), .first = 0, .end = 0, .stride = 0};
+GroupTilesArgs tiles_of(const GroupedArgs& product, int64_t rows, const WeightGroups& groups) {
+  return {.product = product, .rows = rows, .begins = groups.begins.data<int32_t>(), .first = 0, .end = 0, .stride = 0};
 }
 
 }  // namespace
@@ -232,7 +233,7 @@ void grouped_linear(const Tensor& out, const Tensor& x, const WeightTable& weigh
   const GroupedArgs args = arguments(out, x, weights, groups);
   if (groups.rows == few_rows_most) return multiply_few(args, weights);
   const WeightTable* const tables[] = {&weights};
-  multiply_many(tiles_of(args, groups), tables, By::rows, groups.band_bytes);
+  multiply_many(tiles_of(args, out.dim(0), groups), tables, By::rows, groups.band_bytes);
 }
 
 void grouped_gated_linear(const Tensor& out, const Tensor& x, const Tensor& rows, const WeightTable& gate,
@@ -248,7 +249,7 @@ void grouped_gated_linear(const Tensor& out, const Tensor& x, const Tensor& rows
   args.up = places_of(up);
   args.gate = kind;
   if (groups.rows == few_rows_most) return multiply_few(args, gate);
-  GroupTilesArgs tiles = tiles_of(args, groups);
+  GroupTilesArgs tiles = tiles_of(args, out.dim(0), groups);
   if (kept.gate.defined()) tiles.kept_gate = kept.gate.raw(), tiles.kept_up = kept.up.raw();
   const WeightTable* const tables[] = {&gate, &up};
   multiply_many(tiles, tables, By::rows, groups.band_bytes);
@@ -270,7 +271,7 @@ void grouped_input_gradient(const Tensor& grad_x, std::span<const GroupedGradien
   }
   check_groups(operation, weights, groups, false);
   if (grad_x.numel() == 0) return;
-  GroupTilesArgs tiles = tiles_of(arguments(grad_x, terms[0].grad_out, weights, groups), groups);
+  GroupTilesArgs tiles = tiles_of(arguments(grad_x, terms[0].grad_out, weights, groups), grad_x.dim(0), groups);
   std::vector<const WeightTable*> tables{&weights};
   if (terms.size() > 1) {
     tiles.product.up = places_of(*terms[1].weights);

@@ -4,8 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,11 +15,13 @@
 #include "core/error.h"
 #include "core/memory.h"
 #include "kernels/copy/copy.h"
+#include "kernels/cuda/queued_work.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/gated/gated.h"
 #include "kernels/matmul/matmul.h"
 #include "kernels/simt/options.h"
 #include "tests/kernels/ggml_blocks.h"
+#include "tests/support/hopper.h"
 
 namespace lathe::kernels {
 namespace {
@@ -44,10 +48,19 @@ const std::vector<Rows> every_rows{
 // In groups of 64 several of one, whole ones and parts, and none; of 128 all but a row of one.
 const Rows many_rows{70, {0, 65, 64, 0, 1}}, more_rows{130, {1, 0, 0, 130, 0}};
 
-// How rows are put into groups.
+// How rows are put into groups, and which card simt is when it multiplies them: of sm_80, or in so an order of sm_90.
+// What is expected comes from one of sm_80.
 struct Grouping {
   int64_t rows = few_rows_most;
   int64_t band_bytes = most_band_bytes;
+  std::optional<simt::FiberOrder> hopper = {};
+};
+
+struct QueuedNames final : QueuedWorkListener {
+  std::vector<std::string> names;
+  void queued(const char* name, int64_t) override {
+    if (std::string(name).starts_with("grouped")) names.emplace_back(name);
+  }
 };
 
 class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
@@ -158,19 +171,33 @@ class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
     const bool keeps = grouping.rows != few_rows_most;
     const Tensor within = room(inner), out = room(outer);
     const GatedProducts kept = keeps ? GatedProducts{room(inner), room(inner)} : GatedProducts{};
+    synchronize(device());  // what is expected runs before
+    std::optional<testing::Hopper> hopper;
+    if (grouping.hopper) hopper.emplace(*grouping.hopper);
+    const QueuedNames queued;
     grouped_gated_linear(within, x, numbers(placed.tokens), mixture.tables[0], mixture.tables[1], placed.groups, gate,
                          kept);
     EXPECT_EQ(bytes(within), bytes(expected_inner)) << "gate and up";
     grouped_linear(out, expected_inner, mixture.tables[2], placed.groups);
     EXPECT_EQ(bytes(out), bytes(expected)) << "down";
+    expect_wgmma(queued, {"grouped_gated_warpgroup", "grouped_warpgroup"}, grouping);
+    hopper.reset();
     if (!keeps) return;
     EXPECT_EQ(bytes(kept.gate), bytes(expected_gate)) << "gate, which is kept";
     EXPECT_EQ(bytes(kept.up), bytes(expected_up)) << "up, which is kept";
-    expect_the_gradients_of_each(mixture, placed, dtype);
+    expect_the_gradients_of_each(mixture, placed, dtype, grouping);
+  }
+  // All launches for the groups were these, in order, each once or for one band after another.
+  static void expect_wgmma(const QueuedNames& queued, const std::vector<std::string>& names, const Grouping& grouping) {
+    if (!grouping.hopper) return;
+    std::vector<std::string> found = queued.names;
+    found.erase(std::unique(found.begin(), found.end()), found.end());
+    EXPECT_EQ(found, names);
   }
 
   // Through down, and through gate and up.
-  void expect_the_gradients_of_each(const Mixture& mixture, const Placed& placed, DType dtype) const {
+  void expect_the_gradients_of_each(const Mixture& mixture, const Placed& placed, DType dtype,
+                                    const Grouping& grouping) const {
     const int64_t outer = mixture.weights[0][0].columns(), inner = mixture.weights[0][0].rows();
     const auto random = [&](int64_t columns, uint64_t seed) {
       return there(random_matrix(std::ssize(placed.tokens), columns, dtype, seed));
@@ -190,12 +217,17 @@ class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
       through(1, expected, grad_up, true);
     });
     const Tensor within = room(inner), out = room(outer);
+    synchronize(device());  // what is expected runs before
+    std::optional<testing::Hopper> hopper;
+    if (grouping.hopper) hopper.emplace(*grouping.hopper);
+    const QueuedNames queued;
     const GroupedGradientTerm down[] = {{grad_down, &mixture.tables[2]}};
     grouped_input_gradient(within, down, placed.groups);
     EXPECT_EQ(bytes(within), bytes(expected_inner)) << "the gradient through down";
     const GroupedGradientTerm both[] = {{grad_gate, &mixture.tables[0]}, {grad_up, &mixture.tables[1]}};
     grouped_input_gradient(out, both, placed.groups);
     EXPECT_EQ(bytes(out), bytes(expected)) << "the gradient through gate and up";
+    expect_wgmma(queued, {"grouped_warpgroup"}, grouping);
   }
 
   static Tensor empty_as(const Tensor& tensor) {
@@ -224,6 +256,28 @@ class GroupedProducts : public ::testing::TestWithParam<DeviceKind> {
     return [this, format, dtype](int64_t rows, int64_t columns, uint64_t seed) {
       return Weight(RandomBlocks(format, rows, columns, dtype, seed).on(device()));
     };
+  }
+
+  // Rows of x at no multiples of 16 bytes.
+  void expect_the_bits_of_rows_that_are_not_aligned() const {
+    const Mixture mixture = mixture_of(dense_of(DType::bf16), 72, 40, DType::bf16, false);
+    const Tensor wide = there(random_matrix(20, 75, DType::bf16, 6)), x = wide.slice(1, 1, 73);
+    const WeightGroups groups{
+        .numbers = numbers({2}), .bounds = numbers({0, 20}), .rows = 64, .begins = numbers({0, 0, 0, 1, 1, 1})};
+    std::vector<int32_t> rows;
+    for (int32_t row = 0; row < 20; ++row) rows.push_back((row * 7 + 3) % 20);
+    const auto outs = [&](const Tensor& of) {
+      const Tensor within = Tensor::empty({20, 40}, DType::bf16, device()), raised = empty_as(within),
+                   lowered = empty_as(within);
+      grouped_gated_linear(within, of, numbers(rows), mixture.tables[0], mixture.tables[1], groups, GateKind::silu);
+      grouped_linear(raised, of, mixture.tables[1], groups);
+      const GroupedGradientTerm through_down[] = {{of, &mixture.tables[2]}};
+      grouped_input_gradient(lowered, through_down, groups);
+      return std::vector{bytes(within), bytes(raised), bytes(lowered)};
+    };
+    const Tensor aligned = Tensor::empty({20, 72}, DType::bf16, device());
+    copy(aligned, x);
+    EXPECT_EQ(outs(x), outs(aligned));
   }
 
   // All of `every_rows`, in turn with each activation.
@@ -297,26 +351,55 @@ TEST_P(GroupedProducts, of_many_rows_by_dense_weights_have_the_bits_of_each) {
   expect_the_bits_of_many("dense", dense_of(DType::f16), 264, 24, DType::f16, false);
 }
 
-// Rows of x at no multiples of 16 bytes.
+// As a card of sm_90, with the bits of one of sm_80: experts without rows, with one, a whole tile's and more.
+class GroupedProductsByWgmma : public GroupedProducts {
+ protected:
+  // Its tables have what bulk copies need.
+  Mixture mixture_there(const MakeWeight& make, int64_t outer, int64_t inner, DType dtype, bool biased) const {
+    const testing::Hopper hopper;
+    return mixture_of(make, outer, inner, dtype, biased);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(, GroupedProductsByWgmma, ::testing::Values(DeviceKind::simt),
+                         [](const auto&) { return "simt"; });
+
+// Tiles of 64 and of 128 rows, whole and parts of them along n; 64 along k, and parts of that.
+TEST_P(GroupedProductsByWgmma, of_dense_weights_have_the_bits_of_mma_sync_in_every_order_of_threads) {
+  const Mixture small = mixture_there(dense_of(DType::bf16), 136, 72, DType::bf16, true),
+                wide = mixture_there(dense_of(DType::f16), 264, 136, DType::f16, false);
+  for (const simt::FiberOrder order :
+       {simt::FiberOrder::ascending, simt::FiberOrder::descending, simt::FiberOrder::shuffled}) {
+    const Grouping medium{.rows = 64, .hopper = order}, large{.rows = 128, .hopper = order};
+    expect_the_bits_of_each(small, many_rows, DType::bf16, GateKind::clamped_silu, medium);
+    expect_the_bits_of_each(small, {70, {0, 70, 0, 2, 0}}, DType::bf16, GateKind::gelu_tanh, large);
+    expect_the_bits_of_each(wide, {9, {9, 0, 1, 0, 0}}, DType::f16, GateKind::silu, medium);
+    expect_the_bits_of_each(wide, more_rows, DType::f16, GateKind::silu, large);
+  }
+}
+
+// All weights at once, some, and a part of each, of a number of rows that ends within a stage.
+TEST_P(GroupedProductsByWgmma, of_codes_have_the_bits_of_mma_sync) {
+  const Mixture nf4 = mixture_there(codes_of(QuantizedFormat::nf4), 128, 64, DType::bf16, true),
+                int8 = mixture_there(codes_of(QuantizedFormat::int8), 64, 320, DType::f16, false),
+                q4_0 = mixture_there(blocks_of(GgmlFormat::q4_0, DType::bf16), 96, 160, DType::bf16, true);
+  const Rows rows{70, {0, 66, 3, 0, 1}};
+  const Grouping whole{.rows = 64, .hopper = simt::FiberOrder::shuffled};
+  expect_the_bits_of_each(nf4, rows, DType::bf16, GateKind::silu, whole);
+  Grouping some = whole;
+  some.band_bytes = 4 * 160 * 96 * 2;
+  expect_the_bits_of_each(q4_0, rows, DType::bf16, GateKind::clamped_silu, some);
+  const Grouping part{.rows = 128, .band_bytes = 1, .hopper = simt::FiberOrder::descending};
+  expect_the_bits_of_each(int8, rows, DType::f16, GateKind::gelu_tanh, part);
+}
+
+// The rows that gate and up list may lie anywhere; the others go to mma.sync.
+TEST_P(GroupedProductsByWgmma, of_rows_that_are_not_aligned_have_the_bits_of_those_that_are) {
+  const testing::Hopper hopper(simt::FiberOrder::shuffled);
+  expect_the_bits_of_rows_that_are_not_aligned();
+}
+
 TEST_P(GroupedProducts, of_many_rows_that_are_not_aligned_have_the_bits_of_each) {
-  const Mixture mixture = mixture_of(dense_of(DType::bf16), 72, 40, DType::bf16, false);
-  const Tensor wide = there(random_matrix(20, 75, DType::bf16, 6)), x = wide.slice(1, 1, 73);
-  const WeightGroups groups{
-      .numbers = numbers({2}), .bounds = numbers({0, 20}), .rows = 64, .begins = numbers({0, 0, 0, 1, 1, 1})};
-  std::vector<int32_t> rows;
-  for (int32_t row = 0; row < 20; ++row) rows.push_back((row * 7 + 3) % 20);
-  const auto outs = [&](const Tensor& of) {
-    const Tensor within = Tensor::empty({20, 40}, DType::bf16, device()), raised = empty_as(within),
-                 lowered = empty_as(within);
-    grouped_gated_linear(within, of, numbers(rows), mixture.tables[0], mixture.tables[1], groups, GateKind::silu);
-    grouped_linear(raised, of, mixture.tables[1], groups);
-    const GroupedGradientTerm through_down[] = {{of, &mixture.tables[2]}};
-    grouped_input_gradient(lowered, through_down, groups);
-    return std::vector{bytes(within), bytes(raised), bytes(lowered)};
-  };
-  const Tensor aligned = Tensor::empty({20, 72}, DType::bf16, device());
-  copy(aligned, x);
-  EXPECT_EQ(outs(x), outs(aligned));
+  expect_the_bits_of_rows_that_are_not_aligned();
 }
 
 // All weights at once, three and two at a time, and a part of each at a time.

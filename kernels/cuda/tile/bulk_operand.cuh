@@ -10,35 +10,48 @@ namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 
 inline constexpr int bulk_k = 64;  // of a stage
 
-// `extent` rows of the operand (columns of the product for the right one) × bulk_k.
-template <class T_, int extent_, Major major_>
+// `extent` rows of the operand (columns of the product for the right one) × bulk_k, by boxes of so many rows. Boxes of
+// 64 rows are those of either major: one map of a matrix serves products along its rows and along its columns.
+template <class T_, int extent_, Major major_, int box_ = major_ == Major::k ? extent_ : 64>
 struct BulkOperand {
   using T = T_;
-  static constexpr int extent = extent_;
+  static constexpr int extent = extent_, box = box_;
   static constexpr Major major = major_;
   static constexpr int panel = bulk_k * 64;  // elements
   static constexpr unsigned bytes = extent * bulk_k * sizeof(T);
-  static_assert(extent % 64 == 0 && extent <= 256, "a box has 256 lines at most");
+  static_assert(extent % box == 0 && box % 64 == 0 && box <= 256, "a box has 256 lines at most");
+  static_assert(major == Major::k || box == 64, "a line has 64 elements");
 
   alignas(1024) T elements[extent * bulk_k];
 
-  // The map that copy() takes: of a matrix [count, k], or [k, count] with its rows as neighbours.
-  static TensorMapArgs map_args(const T* data, int64_t stride, int64_t count, int64_t k) {
+  // The map that copy() takes: of a matrix [count, k], or [k, count] with its rows as neighbours; or of several.
+  static TensorMapArgs map_args(const T* data, int64_t stride, int64_t count, int64_t k, int64_t matrices = 0) {
     return {.data = data,
             .rows = major == Major::k ? count : k,
             .columns = major == Major::k ? k : count,
             .row_stride = stride,
-            .box_rows = major == Major::k ? extent : bulk_k,
-            .box_columns = 64};
+            .box_rows = major == Major::k ? box : bulk_k,
+            .box_columns = 64,
+            .matrices = matrices};
   }
 
   // Rows from `first` and k from `k` on, zeros past the ends; `bytes` of them complete on the barrier.
   __device__ __forceinline__ void copy(const TensorMap& map, int first, int k, MBarrier& full) {
-    if constexpr (major == Major::k) {
-      tensor_copy(elements, map, first, k, full);
-    } else {
-      LATHE_UNROLL
-      for (int i = 0; i < extent / 64; ++i) tensor_copy(elements + i * panel, map, k, first + 64 * i, full);
+    LATHE_UNROLL
+    for (int i = 0; i < extent; i += box) {
+      const int line = major == Major::k ? first + i : k, column = major == Major::k ? k : first + i;
+      tensor_copy(elements + i * bulk_k, map, line, column, full);
+    }
+  }
+  // The same of one of several matrices, `count` rows, which become those from `to` on.
+  template <int count = extent>
+  __device__ __forceinline__ void copy_of(int matrix, const TensorMap& map, int first, int k, MBarrier& full,
+                                          int to = 0) {
+    static_assert(count % box == 0);
+    LATHE_UNROLL
+    for (int i = 0; i < count; i += box) {
+      const int line = major == Major::k ? first + i : k, column = major == Major::k ? k : first + i;
+      tensor_copy_of(matrix, elements + (to + i) * bulk_k, map, line, column, full);
     }
   }
 

@@ -1,5 +1,6 @@
 // Stages of shared memory that bulk copies fill while wgmma reads others (sm_90a): a ring between one thread that
-// produces and the warps that consume, who meet at two mbarriers of each stage and at no barrier of the block.
+// produces and the warps that consume, who meet at two mbarriers of each stage and at no barrier of the block. Where
+// bulk copies cannot bring all of a stage, warps that copy the rest produce it with that thread.
 #pragma once
 
 #include "kernels/cuda/ptx/tensor_copy.h"
@@ -25,10 +26,11 @@ struct BulkPipeline {
   using Place = RingPlace<stages>;
   MBarrier full[stages], empty[stages];
 
-  // By one thread; a barrier of the block follows. Every consuming warp releases every stage once.
-  __device__ __forceinline__ void init(int consuming_warps) {
+  // By one thread; a barrier of the block follows. Every consuming warp releases every stage once, and every copying
+  // warp delivers its part of it once.
+  __device__ __forceinline__ void init(int consuming_warps, int copying_warps = 0) {
     for (int i = 0; i < stages; ++i) {
-      mbarrier_init(full[i], 1);
+      mbarrier_init(full[i], static_cast<unsigned>(1 + copying_warps));
       mbarrier_init(empty[i], static_cast<unsigned>(consuming_warps));
     }
     fence_mbarrier_init();
@@ -40,6 +42,15 @@ struct BulkPipeline {
   __device__ __forceinline__ void begin_fill(Place place, unsigned bytes) {
     wait_until_empty(place);
     mbarrier_arrive_expect_tx(full[place.stage], bytes);
+  }
+
+  // By all lanes of a copying warp: all but their latest `groups_left` groups of cp.async are in the stage.
+  template <int groups_left>
+  __device__ __forceinline__ void deliver(int stage) {
+    cp_async_wait<groups_left>();
+    fence_proxy_async();
+    __syncwarp();  // every lane's part is there for wgmma
+    if (threadIdx.x % 32 == 0) mbarrier_arrive(full[stage]);
   }
 
   // A consumer: the stage is there.

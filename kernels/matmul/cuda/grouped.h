@@ -26,7 +26,10 @@ struct DensePlace {
 struct GroupedWeights {
   const void* places;         // of the format's Place, by the weight's number
   const void* const* biases;  // [n] each, of the product's dtype; null: none has one
+  const void* maps;           // of dense weights, weight_map_bytes for each; null: none has one
 };
+// Of a tensor map and what lies between it and the next.
+inline constexpr int64_t weight_map_bytes = 128;
 
 struct GroupedArgs {
   DType dtype;  // bf16 | f16, of all matrices
@@ -52,6 +55,7 @@ inline constexpr int64_t medium_group_rows = 64, large_group_rows = 128;
 // the input's, the sum of both terms.
 struct GroupTilesArgs {
   GroupedArgs product;
+  int64_t rows;           // of out and, unless product.rows lists them, of left
   const int32_t* begins;  // weight i has the groups [begins[i], begins[i + 1])
   int64_t first, end;     // the weights of which groups are multiplied
   int64_t stride;         // elements from row to row of a weight; rows begin at multiples of 16 bytes
@@ -82,12 +86,23 @@ void grouped_dense(const GroupedArgs& args, int64_t stride);
 template <DeviceKind>
 void grouped_quantized(const GroupedArgs& args, const QuantizedProductArgs& first);
 // grouped_tiles.cu, of groups of medium_group_rows and, where a block may have so much shared memory, large_group_rows.
+// Take those below where they can.
 template <DeviceKind>
 void grouped_tiles(const GroupTilesArgs& args);
 template <DeviceKind>
 void grouped_gradient_tiles(const GroupTilesArgs& args);
 template <DeviceKind>
 bool takes_large_groups();
+// grouped_tiles_sm_90a.cu: the same with the same bits. False, and nothing done, where the card has no wgmma, or bulk
+// copies cannot serve the operands: rows at no multiples of 16 bytes, dense weights without maps.
+template <DeviceKind>
+bool grouped_tiles_by_wgmma(const GroupTilesArgs& args);
+template <DeviceKind>
+bool grouped_gradient_by_wgmma(const GroupTilesArgs& args);
+// The map of a dense weight [rows, columns] of 16 bits for these, to memory of the host. False, and nothing done, where
+// they would not take it.
+template <DeviceKind>
+bool make_weight_map(unsigned char* map, const ProductMatrix& weight, int64_t rows, int64_t columns);
 // table_rows.cu; `first` as above.
 template <DeviceKind>
 void quantized_table_rows(const TableRowsArgs& args, const QuantizedProductArgs& first);

@@ -1,5 +1,6 @@
 // Many rows in groups, each by a dense weight of its own (group_tiles.cuh), and the gradients of these rows, by
-// mma.sync. Steps along k and what becomes of the sums are those of dense.cu, and so are the bits.
+// mma.sync. Steps along k and what becomes of the sums are those of dense.cu, and so are the bits. On sm_90a most go to
+// grouped_tiles_sm_90a.cu.
 #include "kernels/cuda/dependent_launch.h"
 #include "kernels/cuda/ptx/grid_dependency.h"
 #include "kernels/matmul/cuda/gated_stage.cuh"
@@ -149,6 +150,7 @@ namespace lathe::kernels {
 template <DeviceKind>
 void grouped_tiles(const GroupTilesArgs& args) {
   using namespace LATHE_CUDA_NAMESPACE;
+  if (grouped_tiles_by_wgmma<DeviceKind::LATHE_CUDA_NAMESPACE>(args)) return;
   with_tiles(args.product, [&]<class Shape, class T>() { start<Shape, T>(args); });
 }
 template void grouped_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const GroupTilesArgs&);
@@ -156,6 +158,7 @@ template void grouped_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const GroupTilesAr
 template <DeviceKind>
 void grouped_gradient_tiles(const GroupTilesArgs& args) {
   using namespace LATHE_CUDA_NAMESPACE;
+  if (grouped_gradient_by_wgmma<DeviceKind::LATHE_CUDA_NAMESPACE>(args)) return;
   with_tiles(args.product, [&]<class Shape, class T>() { start_gradient<Shape, T>(args); });
 }
 template void grouped_gradient_tiles<DeviceKind::LATHE_CUDA_NAMESPACE>(const GroupTilesArgs&);

@@ -3,6 +3,7 @@
 
 #include "kernels/linear_cross_entropy/row_statistics.cuh"
 #include "kernels/matmul/cuda/epilogue.cuh"
+#include "kernels/matmul/cuda/gated_epilogue.cuh"
 #include "kernels/matmul/cuda/mainloop.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -41,6 +42,31 @@ __device__ __forceinline__ void finish_rows(const Epilogue<T>& e, const float (&
 #pragma unroll 1
     for (int i = lane; i < 16 * groups; i += 32)
       finish_eight(e, tile, i / groups, i % groups * 8, first_row, first_column + SumsTile::columns * chunk);
+    __syncwarp();  // and have been read
+  }
+}
+
+// The same of gate's sums and, in the second half, up's of the same columns, 16 of either at a time: of their product a
+// lane has eight neighbours.
+template <class T, int count>
+__device__ __forceinline__ void finish_gated_rows(const KeptGatedEpilogue<T>& e, GateKind gate,
+                                                  const float (&sums)[count], SumsTile& tile, int64_t first_row,
+                                                  int64_t first_column, const GatedBias<T>& bias) {
+  constexpr int columns = SumsTile::columns / 2, chunks = count / columns;
+  static_assert(std::is_same_v<GatedSums<16, columns>, SumsTile>);
+  const int lane = static_cast<int>(threadIdx.x % 32), row = lane / 2, within = lane % 2 * 8;
+#pragma unroll 1
+  for (int chunk = 0; chunk < chunks; ++chunk) {
+    LATHE_UNROLL
+    for (int c = 0; c < chunks; ++c) {
+      if (c == chunk) store_chunk(tile, sums, [c](int j) { return j / 2 * (count / 2) + 4 * (2 * c + j % 2); });
+    }
+    __syncwarp();  // the sums are there
+    const auto finish = [&](auto kind) {
+      finish_gated_eight<T, decltype(kind), 16, columns>(e, tile, row, within, first_row,
+                                                         first_column + columns * chunk, bias);
+    };
+    gate == GateKind::silu ? finish(Silu{}) : gate == GateKind::gelu_tanh ? finish(GeluTanh{}) : finish(ClampedSilu{});
     __syncwarp();  // and have been read
   }
 }

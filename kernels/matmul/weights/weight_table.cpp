@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/copy/copy.h"
+#include "kernels/dispatch.h"
 #include "kernels/matmul/cuda/grouped.h"
 #include "kernels/matmul/device.h"
 #include "kernels/matmul/operands.h"
@@ -76,6 +77,20 @@ Tensor table_of(const std::vector<Tensor>& biases) {
   return moved(table, biases[0].device(), MemoryTag::weights);
 }
 
+Tensor maps_of(const std::vector<Weight>& weights) {
+  const Tensor maps = Tensor::zeros({std::ssize(weights), weight_map_bytes}, DType::u8);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const Weight& weight = weights[i];
+    bool made = false;
+    with_device(weight.device(), [&]<DeviceKind kind>() {
+      made = make_weight_map<kind>(maps.data<uint8_t>() + static_cast<int64_t>(i) * weight_map_bytes,
+                                   product_matrix(weight), weight.rows(), weight.columns());
+    });
+    if (!made) return {};
+  }
+  return moved(maps, weights[0].device(), MemoryTag::weights);
+}
+
 }  // namespace
 
 WeightTable WeightTable::of(std::vector<Weight> weights, std::vector<Tensor> biases, DType dtype) {
@@ -93,6 +108,7 @@ WeightTable WeightTable::of(std::vector<Weight> weights, std::vector<Tensor> bia
   table.dtype_ = dtype;
   table.places_ = table_of(weights);
   if (!biases.empty()) table.bias_places_ = table_of(biases);
+  if (is_dense(first)) table.maps_ = maps_of(weights);
   table.weights_ = std::move(weights);
   table.biases_ = std::move(biases);
   return table;

@@ -35,12 +35,14 @@ class WeightTable {
   const Tensor& places() const { return places_; }
   // i64 [count], addresses; undefined: no biases.
   const Tensor& biases() const { return bias_places_; }
+  // u8 [count, weight_map_bytes], of dense weights where products of many rows have a use for them; else undefined.
+  const Tensor& maps() const { return maps_; }
 
  private:
   std::vector<Weight> weights_;
   std::vector<Tensor> biases_;
   DType dtype_ = DType::bf16;
-  Tensor places_, bias_places_;
+  Tensor places_, bias_places_, maps_;
 };
 
 }  // namespace lathe::kernels
