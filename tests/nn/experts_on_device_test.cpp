@@ -15,6 +15,7 @@
 #include "kernels/simt/options.h"
 #include "nn/experts.h"
 #include "tests/kernels/ggml_blocks.h"
+#include "tests/support/hopper.h"
 
 namespace lathe::nn {
 namespace {
@@ -215,6 +216,23 @@ TEST(ExpertsOnDevice, GradientsHaveTheBitsOfTheHostsAsking) {
     expect_the_same(found, gradients_of(asking, x, 95));
     const autograd::NoGradScope no_grad;
     EXPECT_TRUE(same_bits(rows_of(staying, x), found.out)) << "what is recorded are the bits of what is not";
+  }
+}
+
+// Whose products are wgmma's: gate and up, down, and the gradients through either.
+TEST(ExpertsOnDevice, OfACardOfSm90HaveTheBitsOfOthers) {
+  for (const Kind kind : {Kind::dense, Kind::nf4}) {
+    SCOPED_TRACE("kind " + std::to_string(static_cast<int>(kind)));
+    Experts mixture = mixture_of(kind, DType::bf16, Activation::silu, false, true);
+    mixture.make_tables(DType::bf16);
+    const Tensor x = random_tokens(70, 94);
+    const Gradients expected = gradients_of(mixture, x, 95);
+    const lathe::testing::Hopper hopper(simt::FiberOrder::shuffled);
+    mixture.make_tables(DType::bf16);
+    QueuedCounts counts;
+    expect_the_same(gradients_of(mixture, x, 95), expected);
+    EXPECT_EQ(counts.by_name["grouped_gated_warpgroup"], 1);
+    EXPECT_EQ(counts.by_name["grouped_warpgroup"], 3);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include "core/memory.h"
 #include "kernels/simt/options.h"
+#include "tests/support/hopper.h"
 #include "tests/train/dpo/tiny_dpo.h"
 #include "tests/train/grpo/tiny_grpo.h"
 #include "tests/train/small_model.h"
@@ -91,7 +92,7 @@ struct Kind {
   Expected expected = {};
 };
 template <class Config>
-std::string name_of_kind(const testing::TestParamInfo<Kind<Config>>& info) {
+std::string name_of_kind(const ::testing::TestParamInfo<Kind<Config>>& info) {
   return info.param.name;
 }
 
@@ -124,10 +125,10 @@ struct SftRun : TinyRun {
   const StepGraphs* graphs() const { return dynamic_cast<const SftObjective&>(*objective).graphs(); }
 };
 
-class SftGraphs : public testing::TestWithParam<Kind<SftConfig>> {};
+class SftGraphs : public ::testing::TestWithParam<Kind<SftConfig>> {};
 INSTANTIATE_TEST_SUITE_P(
     Kinds, SftGraphs,
-    testing::Values(
+    ::testing::Values(
         Kind<SftConfig>{
             "disturbed", [](SftConfig& c) { disturb(c); }, 1, {.captured = 3, .replayed = 2 + 1 + 1, .stop_after = 4}},
         Kind<SftConfig>{"joined_evaluated", [](SftConfig& c) { evaluate(c), c.init_lora_weights = "olora"; }, 1,
@@ -166,24 +167,35 @@ INSTANTIATE_TEST_SUITE_P(
                         }}),
     name_of_kind<SftConfig>);
 
-TEST_P(SftGraphs, GiveTheBitsOfStepsThatAreQueued) {
+void expect_the_same_bits(const Kind<SftConfig>& kind) {
   const TemporaryFolder folder;
   SftConfig config = tiny_config(folder.path());
   make_small(config, 3);
   config.lora_dropout = 0.2;
-  GetParam().change(config);
+  kind.change(config);
   const TrainingSet evaluation = equal_rows(2, 1, 5);
   expect_the_same_bits(
       config,
       [&](const SftConfig& given) {
         return std::make_unique<SftRun>(
-            given, equal_rows(12, GetParam().sequences),
+            given, equal_rows(12, kind.sequences),
             [&](nn::Transformer& model, const TrainingSet& training, const SftConfig& of_run) {
               return std::make_unique<SftObjective>(model, training, &evaluation, of_run);
             },
             nn::TransformerOptions{.quantized_linears = given.quantization(), .device = simt_device});
       },
-      GetParam().expected);
+      kind.expected);
+}
+
+TEST_P(SftGraphs, GiveTheBitsOfStepsThatAreQueued) { expect_the_same_bits(GetParam()); }
+
+// Whose experts' products find their weights by tensor maps in device memory.
+TEST(StepGraphs, OfAMixtureOnACardOfSm90GiveTheBitsOfStepsThatAreQueued) {
+  const lathe::testing::Hopper hopper;
+  expect_the_same_bits(Kind<SftConfig>{"a_mixture_by_wgmma", [](SftConfig& config) {
+                                         of_a_mixture(config);
+                                         config.model = golden("tiny_mixtral").string();
+                                       }});
 }
 
 // Of what is made of parameters when they change, what a capture would have made has not been.
@@ -272,10 +284,10 @@ struct DpoRun {
   const StepGraphs* graphs() const { return objective->graphs(); }
 };
 
-class DpoGraphs : public testing::TestWithParam<Kind<DpoConfig>> {};
+class DpoGraphs : public ::testing::TestWithParam<Kind<DpoConfig>> {};
 INSTANTIATE_TEST_SUITE_P(
     Kinds, DpoGraphs,
-    testing::Values(
+    ::testing::Values(
         // The references of a row are a part of the step in which it first comes; another epoch has another shape.
         Kind<DpoConfig>{
             "disturbed", [](DpoConfig& c) { disturb(c); }, 1, {.captured = 3, .replayed = 2 + 1 + 1, .stop_after = 4}},
@@ -342,30 +354,30 @@ struct GrpoRun {
   const StepGraphs* graphs() const { return objective->graphs(); }
 };
 
-class GrpoGraphs : public testing::TestWithParam<Kind<GrpoConfig>> {};
+class GrpoGraphs : public ::testing::TestWithParam<Kind<GrpoConfig>> {};
 INSTANTIATE_TEST_SUITE_P(
     Kinds, GrpoGraphs,
-    testing::Values(Kind<GrpoConfig>{"with_a_reference",
-                                     [](GrpoConfig& c) { c.beta = 0.1, c.lora_dropout = 0.2; },
-                                     1,
-                                     {.captured = 1, .replayed = 2}},
-                    Kind<GrpoConfig>{"entropies_resumed",
-                                     [](GrpoConfig& c) {
-                                       c.entropy_coef = 0.01, c.top_entropy_quantile = 0.5;
-                                       c.save_steps = 1, c.max_steps = 6;
-                                     },
-                                     1,
-                                     {.captured = 2, .replayed = 1 + 1, .stop_after = 3}},
-                    Kind<GrpoConfig>{
-                        "a_mixture", [](GrpoConfig& c) { of_a_mixture(c); }, 1, {.captured = 1, .replayed = 2}},
-                    Kind<GrpoConfig>{"dora_with_a_reference",
-                                     [](GrpoConfig& c) { c.use_dora = true, c.beta = 0.1; },
-                                     1,
-                                     {.captured = 1, .replayed = 2}},
-                    Kind<GrpoConfig>{"every_weight",
-                                     [](GrpoConfig& c) { c.use_peft = false, c.beta = 0.1; },
-                                     1,
-                                     {.captured = 1, .replayed = 2}}),
+    ::testing::Values(Kind<GrpoConfig>{"with_a_reference",
+                                       [](GrpoConfig& c) { c.beta = 0.1, c.lora_dropout = 0.2; },
+                                       1,
+                                       {.captured = 1, .replayed = 2}},
+                      Kind<GrpoConfig>{"entropies_resumed",
+                                       [](GrpoConfig& c) {
+                                         c.entropy_coef = 0.01, c.top_entropy_quantile = 0.5;
+                                         c.save_steps = 1, c.max_steps = 6;
+                                       },
+                                       1,
+                                       {.captured = 2, .replayed = 1 + 1, .stop_after = 3}},
+                      Kind<GrpoConfig>{
+                          "a_mixture", [](GrpoConfig& c) { of_a_mixture(c); }, 1, {.captured = 1, .replayed = 2}},
+                      Kind<GrpoConfig>{"dora_with_a_reference",
+                                       [](GrpoConfig& c) { c.use_dora = true, c.beta = 0.1; },
+                                       1,
+                                       {.captured = 1, .replayed = 2}},
+                      Kind<GrpoConfig>{"every_weight",
+                                       [](GrpoConfig& c) { c.use_peft = false, c.beta = 0.1; },
+                                       1,
+                                       {.captured = 1, .replayed = 2}}),
     name_of_kind<GrpoConfig>);
 
 // Two prompts are answered twice each, and their answers learnt from in two steps, three times over.
