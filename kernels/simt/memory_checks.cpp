@@ -342,6 +342,12 @@ void end_async_write(void* shared, const void* from, size_t bytes, int thread) {
   write_history(offset_of(shared), bytes, {.write = {running.block_epoch, who(thread)}});
 }
 
+bool async_write_under_way(const void* shared, size_t bytes) {
+  if (!checks_shared_memory()) return false;
+  const auto fault = [](const History& history, size_t) { return copy_under_way(history) ? "is under way" : nullptr; };
+  return first_fault(offset_of(shared), bytes, fault) != nullptr;
+}
+
 void note_async_read(const void* address, size_t bytes, int thread, Where where) {
   const size_t offset = offset_of(address);
   if (!in_shared_memory(address, bytes))

@@ -23,6 +23,7 @@ size_t shared_window_address(const void* address);                // SIZE_MAX ou
 void* shared_window_pointer(size_t address);                      // nullptr outside; the running block's
 void begin_async_write(void* shared, size_t bytes, Where where);  // by the running thread; poisons
 void end_async_write(void* shared, const void* from, size_t bytes, int thread);  // of the running block
+bool async_write_under_way(const void* shared, size_t bytes);  // a cp.async or a bulk copy has not landed there
 void note_async_read(const void* address, size_t bytes, int thread, Where where);
 // What the running thread wrote before is there for the asynchronous proxy: fence.proxy.async.
 void fence_proxy_async();

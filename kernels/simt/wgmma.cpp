@@ -86,6 +86,22 @@ float read_element(uint64_t descriptor, bool along_mn, int i, int k, TileElement
 
 // ---- issue ----
 
+// Whether some of an operand's 16-byte vectors are still to be copied: it is read when the product is waited for here,
+// and may be at once on a card.
+bool awaits_copy(uint64_t descriptor, bool along_mn, int rows) {
+  constexpr int vector = 8;
+  for (int i = 0; i < rows; i += along_mn ? vector : 1)
+    for (int k = 0; k < 16; k += along_mn ? 1 : vector) {
+      const void* place = shared_window_pointer(element_address(descriptor, along_mn, i, k));
+      if (place != nullptr && async_write_under_way(place, 2 * vector)) return true;
+    }
+  return false;
+}
+bool awaits_copy(const WgmmaArgs& args) {
+  return awaits_copy(args.b, args.b_along_mn, args.n) ||
+         (args.a_registers == nullptr && awaits_copy(args.a, args.a_along_mn, args.rows));
+}
+
 bool same_product(const WgmmaArgs& a, const WgmmaArgs& b) {
   return a.n == b.n && a.element == b.element && (a.a_registers == nullptr) == (b.a_registers == nullptr) &&
          a.a == b.a && a.b == b.b && a.a_along_mn == b.a_along_mn && a.b_along_mn == b.b_along_mn && a.adds == b.adds &&
@@ -122,6 +138,9 @@ void complete_issue(void* const* requests, unsigned) {
       report("gives wgmma another descriptor than the other warps of its warpgroup", place_of_collective);
   } else {
     group.push_back(args);
+    if (awaits_copy(args))
+      report("by wgmma reads shared memory that a cp.async is still to write: the wait is missing",
+             place_of_collective);
   }
   ++warp.issued;
   if (!warp.fenced)

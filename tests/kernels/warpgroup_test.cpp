@@ -258,6 +258,8 @@ TEST(WarpgroupFaults, NameAWrongParity) {
 TEST(WarpgroupFaults, NameAReadOfAStageUnderWay) {
   if (!simt::checks_shared_memory()) GTEST_SKIP() << "AddressSanitizer stops the program in this build";
   expect_report(WarpgroupFault::stage_read_before_it_arrived, {"reads shared memory that ", place});
+  expect_report(WarpgroupFault::stage_waited_for_after_its_wgmma,
+                {"by wgmma reads shared memory that a cp.async is still to write", place});
 }
 TEST(WarpgroupFaults, NameAStageReleasedTooEarly) {
   expect_report(WarpgroupFault::stage_released_before_the_wait,

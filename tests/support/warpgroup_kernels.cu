@@ -51,8 +51,11 @@ __device__ __forceinline__ void consume(WarpgroupFault fault, Stages& shared, fl
   AFragment<bf16_t> registers{{1, 2, 3, 4}};
   for (int step = 0; step < steps; ++step) {
     const int stage = step % stages;
-    if (fault != WarpgroupFault::stage_read_before_it_arrived)
+    const auto wait = [&] {
       mbarrier_wait(shared.full[stage], (step / stages & 1) ^ (fault == WarpgroupFault::wrong_parity ? 1 : 0));
+    };
+    const bool late = fault == WarpgroupFault::stage_waited_for_after_its_wgmma;
+    if (fault != WarpgroupFault::stage_read_before_it_arrived && !late) wait();
     if (fault != WarpgroupFault::wgmma_without_fence) wgmma_fence();
     const int shift = fault == WarpgroupFault::misaligned_operand ? 64 : 0;
     const auto a = wgmma_operand<Major::k>(shared.a[stage].elements + shift);
@@ -68,6 +71,7 @@ __device__ __forceinline__ void consume(WarpgroupFault fault, Stages& shared, fl
     if (fault == WarpgroupFault::accumulator_read_in_flight) out[threadIdx.x] = sums[0];
     if (fault == WarpgroupFault::stage_released_before_the_wait) mbarrier_arrive(shared.empty[stage]);
     if (fault == WarpgroupFault::stage_released_before_the_wait && step + 1 < steps) continue;
+    if (late) wait();
     if (fault != WarpgroupFault::wgmma_never_waited_for) wgmma_wait<0>();
     mbarrier_arrive(shared.empty[stage]);
   }

@@ -19,6 +19,7 @@ enum class WarpgroupFault {
   too_many_bytes_expected,
   wrong_parity,
   stage_read_before_it_arrived,
+  stage_waited_for_after_its_wgmma,
   stage_released_before_the_wait,
   accumulator_read_in_flight,
   a_registers_written_in_flight,
