@@ -2,7 +2,11 @@
 // everything that a run does between them, in no more memory. On simt, whose host code is a card's.
 #include <gtest/gtest.h>
 
+#include <set>
+#include <string>
+
 #include "core/memory.h"
+#include "kernels/cuda/queued_work.h"
 #include "kernels/simt/options.h"
 #include "tests/support/hopper.h"
 #include "tests/train/dpo/tiny_dpo.h"
@@ -167,7 +171,7 @@ INSTANTIATE_TEST_SUITE_P(
                         }}),
     name_of_kind<SftConfig>);
 
-void expect_the_same_bits(const Kind<SftConfig>& kind) {
+void expect_the_same_bits(const Kind<SftConfig>& kind, nn::StoredBlockUse blocks = nn::StoredBlockUse::widen) {
   const TemporaryFolder folder;
   SftConfig config = tiny_config(folder.path());
   make_small(config, 3);
@@ -182,20 +186,41 @@ void expect_the_same_bits(const Kind<SftConfig>& kind) {
             [&](nn::Transformer& model, const TrainingSet& training, const SftConfig& of_run) {
               return std::make_unique<SftObjective>(model, training, &evaluation, of_run);
             },
-            nn::TransformerOptions{.quantized_linears = given.quantization(), .device = simt_device});
+            nn::TransformerOptions{
+                .quantized_linears = given.quantization(), .stored_blocks = blocks, .device = simt_device});
       },
       kind.expected);
 }
 
 TEST_P(SftGraphs, GiveTheBitsOfStepsThatAreQueued) { expect_the_same_bits(GetParam()); }
 
+struct QueuedNames final : kernels::QueuedWorkListener {
+  std::set<std::string> all;
+  void queued(const char* name, int64_t) override { all.insert(name); }
+};
+
 // Whose experts' products find their weights by tensor maps in device memory.
 TEST(StepGraphs, OfAMixtureOnACardOfSm90GiveTheBitsOfStepsThatAreQueued) {
   const lathe::testing::Hopper hopper;
+  const QueuedNames names;
   expect_the_same_bits(Kind<SftConfig>{"a_mixture_by_wgmma", [](SftConfig& config) {
                                          of_a_mixture(config);
                                          config.model = golden("tiny_mixtral").string();
                                        }});
+  EXPECT_TRUE(names.all.contains("grouped_gated_warpgroup") && names.all.contains("grouped_warpgroup"));
+}
+
+// Whose experts stay in MXFP4, and are dequantised in every step: by either kind of card.
+TEST(StepGraphs, OfAMixtureInBlocksGiveTheBitsOfStepsThatAreQueued) {
+  const Kind<SftConfig> kind{"a_mixture_in_blocks", [](SftConfig& config) {
+                               of_a_mixture(config);
+                               config.model = golden("tiny_gpt_oss/mxfp4").string();
+                             }};
+  expect_the_same_bits(kind, nn::StoredBlockUse::keep);
+  const lathe::testing::Hopper hopper;
+  const QueuedNames names;
+  expect_the_same_bits(kind, nn::StoredBlockUse::keep);
+  EXPECT_TRUE(names.all.contains("ggml_table_rows") && names.all.contains("grouped_gated_warpgroup"));
 }
 
 // Of what is made of parameters when they change, what a capture would have made has not been.
