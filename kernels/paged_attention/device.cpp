@@ -18,12 +18,6 @@ PageSide side_of(const Tensor& pages, const Tensor& scales) {
           scales.defined() ? scales.data<float>() : nullptr};
 }
 
-PagedSteps steps_of(const PagedBatch& batch) {
-  const PagedBatch::OnDevice there = batch.on_device();
-  return {there.bounds,      there.contexts,  there.token_page,  there.token_offset,
-          there.block_table, there.max_pages, batch.sequences(), batch.tokens()};
-}
-
 // Blocks that fill a large card, several to a multiprocessor: fewer decoded sequences than that are split. On simt few,
 // so that small cases take both ways.
 int64_t blocks_wanted(Device device) { return device.kind == DeviceKind::simt ? 24 : 512; }
@@ -68,6 +62,12 @@ KvCopyCuda::Pages pages_of(const Tensor& pages) {
 }
 
 }  // namespace
+
+PagedSteps steps_of(const PagedBatch& batch) {
+  const PagedBatch::OnDevice there = batch.on_device();
+  return {there.bounds,      there.contexts,  there.token_page,  there.token_offset,
+          there.block_table, there.max_pages, batch.sequences(), batch.tokens()};
+}
 
 void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
                      const AttentionParams& params, const Tensor& lse) {

@@ -6,6 +6,9 @@
 
 namespace lathe::kernels::device {
 
+// What bodies are told of a batch: where its numbers lie for them, on any device.
+PagedSteps steps_of(const PagedBatch& batch);
+
 void paged_attention(const Tensor& out, const Tensor& q, const KvPages& pages, const PagedBatch& batch,
                      const AttentionParams& params, const Tensor& lse);
 void kv_append(const KvPages& pages, const Tensor& k, const Tensor& v, const PagedBatch& batch);
