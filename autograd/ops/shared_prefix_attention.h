@@ -3,20 +3,11 @@
 // attention need not be computed twice.
 #pragma once
 
-#include <cstdint>
-#include <vector>
-
-#include "autograd/sequence_layout.h"
+#include "autograd/ops/whole_sequences.h"
 #include "autograd/variable.h"
 #include "kernels/attention/attention.h"
 
 namespace lathe::autograd {
-
-struct SharedPrefixes {
-  SequenceLayout layout;  // of the rows: a sequence that shares has its other tokens alone, at their positions
-  // For each sequence how many tokens it takes from the one before it, which takes none itself; 0 for none.
-  std::vector<int32_t> lengths;
-};
 
 // As attention() of whole sequences, to the bit, for the rows that there are: q [T, heads, D]; k, v [T, kv_heads, D] →
 // [T, heads, D]. Inside, shared rows are repeated. In the backward a shared row's gradients of k and v are the sum of
