@@ -1,6 +1,5 @@
 #include "nn/attention_block.h"
 
-#include "autograd/ops/arithmetic.h"
 #include "autograd/ops/rms_norm.h"
 #include "autograd/ops/view.h"
 #include "nn/linear_each.h"
@@ -14,10 +13,7 @@ Variable AttentionBlock::operator()(const Variable& x, const BatchRows& rows, At
   const std::vector<Variable> flat = queries_keys_values(normed, rows);
   const Variable attended = attend(flat, rows.layout, attention);
   const Variable joined = autograd::view(attended, {x.dim(0), attended.dim(1) * head_dim});
-  if (!output_norm.defined() && residual_multiplier == 1) return o_proj(joined, rows, x);
-  Variable added = o_proj(joined, rows);
-  if (output_norm.defined()) added = autograd::rms_norm(added, output_norm, eps, rows.layout);
-  return autograd::add(x, added, residual_multiplier);
+  return residual(x, o_proj, joined, rows);
 }
 
 std::vector<Variable> AttentionBlock::queries_keys_values(const Variable& normed, const BatchRows& rows) const {

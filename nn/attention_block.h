@@ -5,21 +5,22 @@
 #include "autograd/ops/rope.h"
 #include "nn/attention_context.h"
 #include "nn/linear.h"
+#include "nn/residual.h"
 
 namespace lathe::nn {
 
 struct AttentionBlock {
   int64_t layer = 0;  // its number, by which the context knows it
   int64_t head_dim = 0;
-  float eps = 0;                   // of the norms
-  autograd::RopeTables rope;       // undefined where q and k are not turned
-  double residual_multiplier = 1;  // of what is added
-  int64_t q_columns = 0;           // heads · head_dim; k and v have kv_heads · head_dim
-  // Undefined where the model has none: [hidden] each; q's and k's are [head_dim], over each head, or as wide as all.
-  autograd::Variable input_norm, output_norm, q_norm, k_norm;
+  float eps = 0;              // of the norms
+  autograd::RopeTables rope;  // undefined where q and k are not turned
+  int64_t q_columns = 0;      // heads · head_dim; k and v have kv_heads · head_dim
+  // Undefined where the model has none: [hidden]; q's and k's are [head_dim], over each head, or as wide as all.
+  autograd::Variable input_norm, q_norm, k_norm;
   autograd::Variable sinks;      // [heads]; undefined where the model has none
   std::vector<Linear> qkv_proj;  // q, k and v, or one of them all
   Linear o_proj;
+  Residual residual;
 
   // x [T, hidden] → the same shape.
   autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows, AttentionContext& attention) const;

@@ -4,8 +4,10 @@
 
 #include "autograd/ops/attention.h"
 #include "autograd/ops/attention_sinks.h"
+#include "autograd/ops/short_conv.h"
 #include "kernels/paged_attention/paged_attention.h"
 #include "kernels/rope_append/rope_append.h"
+#include "kernels/short_conv/short_conv.h"
 
 namespace lathe::nn {
 namespace {
@@ -35,6 +37,11 @@ autograd::Variable PackedAttention::attend(int64_t layer, const autograd::Variab
   return autograd::attention(q, k, v, layout_, params_.at(static_cast<size_t>(layer)), sinks);
 }
 
+autograd::Variable PackedAttention::convolve(int64_t, const autograd::Variable& bcx, const autograd::Variable& weight,
+                                             const autograd::Variable& bias) {
+  return autograd::short_conv(bcx, weight, bias, layout_);
+}
+
 SharedPrefixAttention::SharedPrefixAttention(const ModelConfig& config, autograd::SharedPrefixes shared)
     : shared_(std::move(shared)), params_(params_of(config)) {}
 
@@ -42,6 +49,11 @@ autograd::Variable SharedPrefixAttention::attend(int64_t layer, const autograd::
                                                  const autograd::Variable& k, const autograd::Variable& v,
                                                  const autograd::Variable& sinks) {
   return autograd::shared_prefix_attention(q, k, v, shared_, params_.at(static_cast<size_t>(layer)), sinks);
+}
+
+autograd::Variable SharedPrefixAttention::convolve(int64_t, const autograd::Variable& bcx,
+                                                   const autograd::Variable& weight, const autograd::Variable& bias) {
+  return autograd::short_conv(bcx, weight, bias, shared_);
 }
 
 PagedAttention::PagedAttention(const ModelConfig& config, KvCache& cache, kernels::PagedBatch batch)
@@ -66,6 +78,15 @@ std::optional<autograd::Variable> PagedAttention::attend_unturned(int64_t layer,
                         .sin_table = heads.rope.sin},
                        batch_);
   return attend_pages(layer, heads.q.value(), heads.sinks.value());
+}
+
+autograd::Variable PagedAttention::convolve(int64_t layer, const autograd::Variable& bcx,
+                                            const autograd::Variable& weight, const autograd::Variable& bias) {
+  const Tensor& taps = weight.value();
+  Tensor out = Tensor::empty({bcx.dim(0), taps.dim(0)}, bcx.value().dtype(), bcx.value().device());
+  kernels::short_conv_paged(out, cache_.products(layer), bcx.value(), taps.view({taps.dim(0), taps.dim(2)}),
+                            bias.value(), batch_);
+  return autograd::Variable(out);
 }
 
 autograd::Variable PagedAttention::attend_pages(int64_t layer, const Tensor& q, const Tensor& sinks) const {

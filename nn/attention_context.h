@@ -1,4 +1,5 @@
-// How a layer's queries find their keys and values. Layers call attend() and do not care which.
+// How a layer's tokens find those before them: queries their keys and values, a convolution what it sees. Layers call
+// attend() or convolve() and do not care which.
 #pragma once
 
 #include <optional>
@@ -32,6 +33,10 @@ class AttentionContext {
                                     const autograd::Variable& v, const autograd::Variable& sinks) = 0;
   // The same of heads that it norms and turns while it puts them away, in one pass; nothing where it does not.
   virtual std::optional<autograd::Variable> attend_unturned(int64_t, const UnturnedHeads&) { return {}; }
+  // bcx [T, 3 · hidden] of the new tokens → [T, hidden], by the weight [hidden, 1, taps] of layer i and its bias
+  // [hidden], where it is defined (kernels/short_conv/short_conv.h).
+  virtual autograd::Variable convolve(int64_t layer, const autograd::Variable& bcx, const autograd::Variable& weight,
+                                      const autograd::Variable& bias) = 0;
 };
 
 // Training and scoring: whole sequences, each attending to itself.
@@ -40,6 +45,8 @@ class PackedAttention final : public AttentionContext {
   PackedAttention(const ModelConfig& config, autograd::SequenceLayout layout);
   autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
                             const autograd::Variable& v, const autograd::Variable& sinks) override;
+  autograd::Variable convolve(int64_t layer, const autograd::Variable& bcx, const autograd::Variable& weight,
+                              const autograd::Variable& bias) override;
 
  private:
   autograd::SequenceLayout layout_;
@@ -52,13 +59,16 @@ class SharedPrefixAttention final : public AttentionContext {
   SharedPrefixAttention(const ModelConfig& config, autograd::SharedPrefixes shared);
   autograd::Variable attend(int64_t layer, const autograd::Variable& q, const autograd::Variable& k,
                             const autograd::Variable& v, const autograd::Variable& sinks) override;
+  autograd::Variable convolve(int64_t layer, const autograd::Variable& bcx, const autograd::Variable& weight,
+                              const autograd::Variable& bias) override;
 
  private:
   autograd::SharedPrefixes shared_;
   std::vector<kernels::AttentionParams> params_;  // of each layer
 };
 
-// Generation: appends the new keys and values to their pages, then attends over all of the sequence's. No gradients.
+// Generation: appends the new keys and values (or what is convolved) to their pages, then attends over all of the
+// sequence's. No gradients.
 class PagedAttention final : public AttentionContext {
  public:
   // The batch is made for cache.shape().
@@ -67,6 +77,8 @@ class PagedAttention final : public AttentionContext {
                             const autograd::Variable& v, const autograd::Variable& sinks) override;
   // On a device.
   std::optional<autograd::Variable> attend_unturned(int64_t layer, const UnturnedHeads& heads) override;
+  autograd::Variable convolve(int64_t layer, const autograd::Variable& bcx, const autograd::Variable& weight,
+                              const autograd::Variable& bias) override;
 
  private:
   autograd::Variable attend_pages(int64_t layer, const Tensor& q, const Tensor& sinks) const;

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <optional>
+#include <utility>
 
 #include "core/error.h"
 #include "core/json.h"
 #include "core/json_value.h"
 #include "kernels/experts/experts.h"
+#include "kernels/short_conv/taps.h"
 #include "nn/layer_layout.h"
 
 namespace lathe::nn {
@@ -25,6 +28,7 @@ Number parameters_of(const LayerLayout& layer) {
   for (const LinearShape& linear : layer.linears_and_experts()) count += static_cast<Number>(linear.parameters());
   for (const NormShape& norm : layer.norms()) count += static_cast<Number>(norm.size);
   if (layer.sinks) count += static_cast<Number>(layer.sinks->size);
+  if (layer.conv) count += static_cast<Number>(layer.conv->parameters());
   return count;
 }
 
@@ -34,9 +38,10 @@ Number count_parameters(const ModelConfig& config) {
                                                                static_cast<Number>(config.hidden_size) *
                                                                (config.tie_word_embeddings ? 1 : 2);
   // A file may claim thousands of layers of a thousand experts: of each kind one is laid out.
-  std::optional<Number> dense, with_experts;
+  std::map<std::pair<Mixer, bool>, std::optional<Number>> of_kind;
   for (int64_t i = 0; i < config.num_hidden_layers(); ++i) {
-    std::optional<Number>& known = config.layers[static_cast<size_t>(i)].experts ? with_experts : dense;
+    const LayerConfig& layer = config.layers[static_cast<size_t>(i)];
+    std::optional<Number>& known = of_kind[{layer.mixer, layer.experts}];
     if (!known) known = parameters_of<Number>(layer_layout(config, i));
     count += *known;
   }
@@ -107,6 +112,15 @@ void check_experts(const ModelConfig& config, const Need& need) {
        "moe_intermediate_size = " + std::to_string(experts.intermediate_size) + " is out of range");
 }
 
+template <class Need>
+void check_short_conv(const ModelConfig& config, const Need& need) {
+  need(config.short_conv.taps >= 1 && config.short_conv.taps <= kernels::most_conv_taps,
+       "a short convolution has " + std::to_string(config.short_conv.taps) + " taps: expected from 1 to " +
+           std::to_string(kernels::most_conv_taps));
+  need(3 * config.hidden_size < (int64_t{1} << 31),
+       "3 · hidden_size = " + std::to_string(3 * config.hidden_size) + " is out of range");
+}
+
 }  // namespace
 
 void ModelConfig::check() const {
@@ -146,6 +160,8 @@ void ModelConfig::check() const {
   }
   if (std::any_of(layers.begin(), layers.end(), [](const LayerConfig& layer) { return layer.experts; }))
     check_experts(*this, need);
+  if (std::any_of(layers.begin(), layers.end(), [](const LayerConfig& l) { return l.mixer == Mixer::short_conv; }))
+    check_short_conv(*this, need);
   for (const int32_t id : eos_token_ids) need(id >= 0 && id < vocab_size, "eos_token_id is outside the vocabulary");
   // Each below 2^31, as checked above, so that what is multiplied here fits.
   if (wrong.empty())

@@ -41,8 +41,12 @@ struct RopeConfig {
 
 inline constexpr int64_t no_rope = -1;
 
+// What mixes the tokens of a layer.
+enum class Mixer { attention, short_conv };
+
 // What may differ from layer to layer.
 struct LayerConfig {
+  Mixer mixer = Mixer::attention;
   int64_t sliding_window = 0;  // > 0: a token sees itself and the sliding_window − 1 before it; 0: all before it
   int64_t rope = 0;            // which of ModelConfig::ropes, or no_rope: q and k stay as they are
   bool experts = false;        // its feed-forward block is ModelConfig::experts
@@ -83,6 +87,22 @@ struct ExpertsConfig {
   std::string gate_proj = "gate_proj", up_proj = "up_proj", down_proj = "down_proj";
 };
 
+// Of the layers whose mixer is a short convolution (kernels/short_conv/short_conv.h).
+struct ShortConvConfig {
+  int64_t taps = 0;   // tokens that it sees, the last one its own
+  bool bias = false;  // of the convolution and of the linears around it
+};
+
+// What the parts of a model are called, those of a layer within it. Llama's, unless a family has others.
+struct PartNames {
+  std::string input_norm = "input_layernorm";
+  std::string feed_forward_norm = "post_attention_layernorm";  // where blocks norm their inputs alone
+  std::string q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm";
+  std::string o_proj = "self_attn.o_proj";
+  std::string gate_proj = "mlp.gate_proj", up_proj = "mlp.up_proj", down_proj = "mlp.down_proj";
+  std::string final_norm = "model.norm";
+};
+
 struct ModelConfig {
   std::string family;  // "llama": the name in nn/families/
   int64_t vocab_size = 0;
@@ -110,6 +130,8 @@ struct ModelConfig {
   bool attention_sinks = false;  // a logit of each head that joins its softmax (kernels/attention_sinks)
   Projections projections = Projections::apart;
   ExpertsConfig experts;  // of the layers that have them
+  ShortConvConfig short_conv;
+  PartNames names;
   bool tie_word_embeddings = false;
   std::vector<int32_t> eos_token_ids;
 

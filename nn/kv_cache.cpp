@@ -1,13 +1,22 @@
 #include "nn/kv_cache.h"
 
+#include <algorithm>
 #include <string>
 
 #include "core/error.h"
 
 namespace lathe::nn {
 
-KvCache::KvCache(const ModelConfig& config, DType dtype, int64_t pages, int64_t page_size, Device device)
-    : dtype_(dtype), pages_(pages), page_size_(page_size), device_(device) {
+namespace {
+
+int64_t count_of(const ModelConfig& config, Mixer mixer) {
+  return std::ranges::count(config.layers, mixer, &LayerConfig::mixer);
+}
+
+}  // namespace
+
+KvCache::KvCache(const ModelConfig& config, CacheDTypes dtypes, int64_t pages, int64_t page_size, Device device)
+    : dtypes_(dtypes), pages_(pages), page_size_(page_size), device_(device) {
   device.kind == DeviceKind::cpu ? lay_out_by_pages(config) : lay_out_by_layers(config);
 }
 
@@ -15,34 +24,52 @@ Tensor KvCache::make(const Shape& shape, DType dtype) const {
   return Tensor::empty(shape, dtype, device_, MemoryTag::kv_cache);
 }
 
-// A page of all layers lies in one piece: memory comes from the system in pages of 2 MiB, as it is first touched, and
-// is cleared then. With each layer's pages apart a first token touched 60 of them in a model of 30 layers: 120 MiB.
+// A page of all layers of a kind lies in one piece: memory comes from the system in pages of 2 MiB, as it is first
+// touched, and is cleared then. With each layer's pages apart a first token touched 60 of them in a model of 30 layers:
+// 120 MiB.
 void KvCache::lay_out_by_pages(const ModelConfig& config) {
-  const int64_t layers = config.num_hidden_layers(), heads = config.num_key_value_heads;
-  const Tensor elements = make({pages_, layers, 2, heads, page_size_, config.head_dim}, dtype_);
-  const Tensor scales = dtype_ == DType::i8 ? make({pages_, layers, 2, heads, page_size_}, DType::f32) : Tensor();
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    const auto side = [layer](const Tensor& of, int64_t index) { return of.select(1, layer).select(1, index); };
+  const int64_t attending = count_of(config, Mixer::attention), convolving = count_of(config, Mixer::short_conv);
+  const int64_t heads = config.num_key_value_heads;
+  const DType dtype = dtypes_.keys_and_values;
+  const Tensor elements = make({pages_, attending, 2, heads, page_size_, config.head_dim}, dtype);
+  const Tensor scales = dtype == DType::i8 ? make({pages_, attending, 2, heads, page_size_}, DType::f32) : Tensor();
+  const Tensor products =
+      convolving > 0 ? make({pages_, convolving, 1, page_size_, config.hidden_size}, dtypes_.model) : Tensor();
+  int64_t attended = 0, convolved = 0;
+  for (const LayerConfig& layer : config.layers) {
+    if (layer.mixer == Mixer::short_conv) {
+      layers_.push_back({products.select(1, convolved++), {}, {}, {}});
+      continue;
+    }
+    const auto side = [attended](const Tensor& of, int64_t index) { return of.select(1, attended).select(1, index); };
     kernels::KvPages made{side(elements, 0), side(elements, 1), {}, {}};
     if (scales.defined()) made.k_scales = side(scales, 0), made.v_scales = side(scales, 1);
     layers_.push_back(std::move(made));
+    ++attended;
   }
 }
 
 // Devices take pages that are contiguous within a layer (kernels/paged_attention), and have all their memory at once.
 void KvCache::lay_out_by_layers(const ModelConfig& config) {
+  const DType dtype = dtypes_.keys_and_values;
   const Shape rows{pages_, config.num_key_value_heads, page_size_};
   const Shape elements{pages_, config.num_key_value_heads, page_size_, config.head_dim};
-  for (int64_t layer = 0; layer < config.num_hidden_layers(); ++layer) {
-    kernels::KvPages made{make(elements, dtype_), make(elements, dtype_), {}, {}};
-    if (dtype_ == DType::i8) made.k_scales = make(rows, DType::f32), made.v_scales = make(rows, DType::f32);
+  for (const LayerConfig& layer : config.layers) {
+    if (layer.mixer == Mixer::short_conv) {
+      layers_.push_back({make({pages_, 1, page_size_, config.hidden_size}, dtypes_.model), {}, {}, {}});
+      continue;
+    }
+    kernels::KvPages made{make(elements, dtype), make(elements, dtype), {}, {}};
+    if (dtype == DType::i8) made.k_scales = make(rows, DType::f32), made.v_scales = make(rows, DType::f32);
     layers_.push_back(std::move(made));
   }
 }
 
-int64_t KvCache::bytes_per_page(const ModelConfig& config, DType dtype, int64_t page_size) {
+int64_t KvCache::bytes_per_page(const ModelConfig& config, CacheDTypes dtypes, int64_t page_size) {
+  const DType dtype = dtypes.keys_and_values;
   const int64_t row_bytes = config.head_dim * size_of(dtype) + (dtype == DType::i8 ? size_of(DType::f32) : 0);
-  return 2 * config.num_hidden_layers() * config.num_key_value_heads * page_size * row_bytes;
+  return page_size * (count_of(config, Mixer::attention) * 2 * config.num_key_value_heads * row_bytes +
+                      count_of(config, Mixer::short_conv) * config.hidden_size * size_of(dtypes.model));
 }
 
 void KvCache::copy_pages(std::span<const int32_t> from, std::span<const int32_t> to) {

@@ -1,4 +1,6 @@
-// Keys and values of every layer in pages. Which page belongs to which sequence is the engine's business.
+// What every layer keeps of the tokens before, in pages: keys and values, or, where it convolves, the products that a
+// short convolution sees (kernels/short_conv/short_conv.h). Which page belongs to which sequence is the engine's
+// business.
 #pragma once
 
 #include <cstdint>
@@ -10,21 +12,33 @@
 
 namespace lathe::nn {
 
+// Of the elements in pages. Keys and values may be held shorter than the model computes: f32 | bf16 | f16 | i8 (f64 for
+// a model in f64). Products are of the model's own dtype, since a token of a step is computed with those of the step
+// itself as they are.
+struct CacheDTypes {
+  DType keys_and_values, model;
+  CacheDTypes(DType both) : keys_and_values(both), model(both) {}
+  CacheDTypes(DType keys_and_values, DType model) : keys_and_values(keys_and_values), model(model) {}
+};
+
 class KvCache {
  public:
   static constexpr int64_t default_page_size = 16;  // tokens
 
-  // dtype: f32 | bf16 | f16 | i8 (f64 for a model in f64). Throws ResourceError when the pages do not fit into memory.
-  KvCache(const ModelConfig& config, DType dtype, int64_t pages, int64_t page_size = default_page_size,
+  // Throws ResourceError when the pages do not fit into memory.
+  KvCache(const ModelConfig& config, CacheDTypes dtypes, int64_t pages, int64_t page_size = default_page_size,
           Device device = {});
 
   // Of all layers, with the scales of i8.
-  static int64_t bytes_per_page(const ModelConfig& config, DType dtype, int64_t page_size = default_page_size);
+  static int64_t bytes_per_page(const ModelConfig& config, CacheDTypes dtypes, int64_t page_size = default_page_size);
 
-  DType dtype() const { return dtype_; }
+  DType dtype() const { return dtypes_.keys_and_values; }
   int64_t page_count() const { return pages_; }
   int64_t page_size() const { return page_size_; }
+  // Of a layer that attends.
   const kernels::KvPages& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
+  // Of a layer that convolves: [pages, page_size, hidden].
+  Tensor products(int64_t index) const { return layers_[static_cast<size_t>(index)].k.select(1, 0); }
   // The shape that a step's PagedBatch is made for.
   kernels::PagedBatch::Pages shape() const { return {pages_, page_size_, device_}; }
 
@@ -36,10 +50,10 @@ class KvCache {
   void lay_out_by_pages(const ModelConfig& config);
   void lay_out_by_layers(const ModelConfig& config);
 
-  DType dtype_;
+  CacheDTypes dtypes_;
   int64_t pages_, page_size_;
   Device device_;
-  std::vector<kernels::KvPages> layers_;
+  std::vector<kernels::KvPages> layers_;  // products as keys of one head, without values
 };
 
 // "auto" is the model's own dtype; else f32, bf16, f16, int8. Throws ConfigError for anything else.

@@ -7,11 +7,11 @@ void add_norms(LayerLayout& layer, const ModelConfig& config) {
   const int64_t hidden = config.hidden_size;
   switch (config.norm_placement) {
     case NormPlacement::before:
-      layer.input_norm = {"input_layernorm", hidden};
-      layer.feed_forward_norm = {"post_attention_layernorm", hidden};
+      layer.input_norm = {config.names.input_norm, hidden};
+      layer.feed_forward_norm = {config.names.feed_forward_norm, hidden};
       break;
     case NormPlacement::before_and_after:
-      layer.input_norm = {"input_layernorm", hidden};
+      layer.input_norm = {config.names.input_norm, hidden};
       layer.attention_output_norm = {"post_attention_layernorm", hidden};
       layer.feed_forward_norm = {"pre_feedforward_layernorm", hidden};
       layer.feed_forward_output_norm = {"post_feedforward_layernorm", hidden};
@@ -28,11 +28,11 @@ void add_attention(LayerLayout& layer, const ModelConfig& config) {
   const int64_t q = config.num_attention_heads * head, kv = config.num_key_value_heads * head;
   const bool bias = config.attention_bias != AttentionBias::none;
   if (config.qk_norm == QkNorm::per_head) {
-    layer.q_norm = {"self_attn.q_norm", head};
-    layer.k_norm = {"self_attn.k_norm", head};
+    layer.q_norm = {config.names.q_norm, head};
+    layer.k_norm = {config.names.k_norm, head};
   } else if (config.qk_norm == QkNorm::whole) {
-    layer.q_norm = {"self_attn.q_norm", q};
-    layer.k_norm = {"self_attn.k_norm", kv};
+    layer.q_norm = {config.names.q_norm, q};
+    layer.k_norm = {config.names.k_norm, kv};
   }
   if (config.projections == Projections::fused) {
     layer.qkv_proj = {{"self_attn.qkv_proj", q + 2 * kv, hidden, bias}};
@@ -42,7 +42,15 @@ void add_attention(LayerLayout& layer, const ModelConfig& config) {
                       {"self_attn.v_proj", kv, hidden, bias}};
   }
   if (config.attention_sinks) layer.sinks = {"self_attn.sinks", config.num_attention_heads};
-  layer.o_proj = {"self_attn.o_proj", hidden, q, config.attention_bias == AttentionBias::qkvo};
+  layer.o_proj = {config.names.o_proj, hidden, q, config.attention_bias == AttentionBias::qkvo};
+}
+
+void add_short_conv(LayerLayout& layer, const ModelConfig& config) {
+  const int64_t hidden = config.hidden_size;
+  const bool bias = config.short_conv.bias;
+  layer.conv = {"conv.conv", hidden, config.short_conv.taps, bias};
+  layer.conv_in_proj = {"conv.in_proj", 3 * hidden, hidden, bias};
+  layer.conv_out_proj = {"conv.out_proj", hidden, hidden, bias};
 }
 
 void add_experts(LayerLayout& layer, const ModelConfig& config) {
@@ -62,24 +70,26 @@ void add_feed_forward(LayerLayout& layer, const ModelConfig& config) {
   if (config.projections == Projections::fused) {
     layer.gate_up_proj = {{"mlp.gate_up_proj", 2 * inner, hidden}};
   } else {
-    layer.gate_up_proj = {{"mlp.gate_proj", inner, hidden}, {"mlp.up_proj", inner, hidden}};
+    layer.gate_up_proj = {{config.names.gate_proj, inner, hidden}, {config.names.up_proj, inner, hidden}};
   }
-  layer.down_proj = {"mlp.down_proj", hidden, inner};
+  layer.down_proj = {config.names.down_proj, hidden, inner};
 }
 
 }  // namespace
 
 LayerLayout layer_layout(const ModelConfig& config, int64_t index) {
+  const LayerConfig& own = config.layers.at(static_cast<size_t>(index));
   LayerLayout layer;
   add_norms(layer, config);
-  add_attention(layer, config);
-  config.layers.at(static_cast<size_t>(index)).experts ? add_experts(layer, config) : add_feed_forward(layer, config);
+  own.mixer == Mixer::attention ? add_attention(layer, config) : add_short_conv(layer, config);
+  own.experts ? add_experts(layer, config) : add_feed_forward(layer, config);
   return layer;
 }
 
 std::vector<LinearShape> LayerLayout::linears() const {
   std::vector<LinearShape> all = qkv_proj;
-  all.push_back(o_proj);
+  for (const std::optional<LinearShape>& linear : {o_proj, conv_in_proj, conv_out_proj})
+    if (linear) all.push_back(*linear);
   all.insert(all.end(), gate_up_proj.begin(), gate_up_proj.end());
   if (down_proj) all.push_back(*down_proj);
   return all;

@@ -22,6 +22,13 @@ struct NormShape {
   std::string name;  // "input_layernorm"
   int64_t size = 0;
 };
+// Of a convolution over tokens, each column by itself.
+struct ConvShape {
+  std::string name;  // "conv.conv", whose weight is [columns, 1, taps]
+  int64_t columns = 0, taps = 0;
+  bool bias = false;  // [columns]
+  int64_t parameters() const { return columns * (taps + (bias ? 1 : 0)); }
+};
 struct ExpertShape {
   LinearShape gate_proj, up_proj, down_proj;
 };
@@ -32,7 +39,9 @@ struct LayerLayout {
   std::optional<NormShape> q_norm, k_norm;
   std::optional<NormShape> sinks;     // of attention, [heads]: no norm, and no ".weight" stands behind its name
   std::vector<LinearShape> qkv_proj;  // q, k and v, or one linear of them all
-  LinearShape o_proj;
+  std::optional<LinearShape> o_proj;
+  std::optional<ConvShape> conv;  // and the linears around it, in place of attention
+  std::optional<LinearShape> conv_in_proj, conv_out_proj;
   std::vector<LinearShape> gate_up_proj;  // gate and up, or one linear of both; none with experts
   std::optional<LinearShape> down_proj;
   std::optional<LinearShape> router;  // [experts, hidden], and the experts, in place of these

@@ -47,6 +47,13 @@ class LayerWeights {
     return {name, loader_.linear(name + ".weight", shape.out, shape.in, quantization_),
             shape.bias ? loader_.vector(name + ".bias", shape.out) : Variable()};
   }
+  Variable conv(const ConvShape& shape) {
+    return loader_.tensor(prefix_ + shape.name + ".weight", {shape.columns, 1, shape.taps});
+  }
+  // Undefined where there is none.
+  Variable bias(const ConvShape& shape) {
+    return shape.bias ? loader_.vector(prefix_ + shape.name + ".bias", shape.columns) : Variable();
+  }
   std::vector<Linear> linears(const std::vector<LinearShape>& shapes) {
     std::vector<Linear> loaded;
     for (const LinearShape& shape : shapes) loaded.push_back(linear(shape));
@@ -100,7 +107,7 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
     layers_.push_back(load_layer(i, loader, ropes));
     source.release_pages();
   }
-  final_norm_ = loader.vector("model.norm.weight", config.hidden_size, config.norm_weight_offset);
+  final_norm_ = loader.vector(config.names.final_norm + ".weight", config.hidden_size, config.norm_weight_offset);
   // A GGUF file's; the config has their values.
   for (const char* factors : {"rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"})
     if (std::any_of(config.ropes.begin(), config.ropes.end(), [](const RopeConfig& rope) {
@@ -131,19 +138,32 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
   const Variable sinks = weights.sinks(layout.sinks);
   const auto eps = static_cast<float>(config_.rms_norm_eps);
   const int64_t rope = config_.layers[static_cast<size_t>(index)].rope;
-  Layer layer{.attention = {.layer = index,
-                            .head_dim = config_.head_dim,
-                            .eps = eps,
-                            .rope = rope == no_rope ? autograd::RopeTables{} : ropes[static_cast<size_t>(rope)],
-                            .residual_multiplier = config_.residual_multiplier,
-                            .q_columns = config_.num_attention_heads * config_.head_dim,
-                            .input_norm = input_norm,
-                            .output_norm = attention_output_norm,
-                            .q_norm = q_norm,
-                            .k_norm = k_norm,
-                            .sinks = sinks,
-                            .qkv_proj = weights.linears(layout.qkv_proj),
-                            .o_proj = weights.linear(layout.o_proj)},
+  const Residual residual{attention_output_norm, eps, config_.residual_multiplier};
+  const auto attention = [&]() -> AttentionBlock {
+    return {.layer = index,
+            .head_dim = config_.head_dim,
+            .eps = eps,
+            .rope = rope == no_rope ? autograd::RopeTables{} : ropes[static_cast<size_t>(rope)],
+            .q_columns = config_.num_attention_heads * config_.head_dim,
+            .input_norm = input_norm,
+            .q_norm = q_norm,
+            .k_norm = k_norm,
+            .sinks = sinks,
+            .qkv_proj = weights.linears(layout.qkv_proj),
+            .o_proj = weights.linear(*layout.o_proj),
+            .residual = residual};
+  };
+  const auto short_conv = [&]() -> ShortConvBlock {
+    return {.layer = index,
+            .eps = eps,
+            .input_norm = input_norm,
+            .in_proj = weights.linear(*layout.conv_in_proj),
+            .weight = weights.conv(*layout.conv),
+            .bias = weights.bias(*layout.conv),
+            .out_proj = weights.linear(*layout.conv_out_proj),
+            .residual = residual};
+  };
+  Layer layer{.mixer = layout.conv ? Layer::Mixing(short_conv()) : Layer::Mixing(attention()),
               .feed_forward = {.eps = eps,
                                .residual_multiplier = config_.residual_multiplier,
                                .activation = config_.activation,

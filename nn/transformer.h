@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "nn/adapter.h"
@@ -19,6 +20,7 @@
 #include "nn/lora_start.h"
 #include "nn/parameter.h"
 #include "nn/quantization.h"
+#include "nn/short_conv_block.h"
 #include "nn/token_batch.h"
 #include "nn/weights/peft.h"
 #include "nn/weights/weight_source.h"
@@ -110,10 +112,11 @@ class Transformer {
 
  private:
   struct Layer {
-    AttentionBlock attention;
+    using Mixing = std::variant<AttentionBlock, ShortConvBlock>;
+    Mixing mixer;
     FeedForwardBlock feed_forward;
     autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows, AttentionContext& context) const {
-      return feed_forward(attention(x, rows, context), rows);
+      return feed_forward(std::visit([&](const auto& block) { return block(x, rows, context); }, mixer), rows);
     }
   };
   Layer load_layer(int64_t index, WeightLoader& loader, const std::vector<autograd::RopeTables>& ropes) const;

@@ -58,9 +58,15 @@ LoraConfig with_start_beside(LoraConfig config) {
 template <class LinearPointer, class Layers>
 std::vector<LinearPointer> linears_of(Layers& layers) {
   std::vector<LinearPointer> all;
-  for (auto& [attention, feed_forward] : layers) {
-    for (auto& linear : attention.qkv_proj) all.push_back(&linear);
-    all.push_back(&attention.o_proj);
+  for (auto& [mixer, feed_forward] : layers) {
+    if (auto* attention = std::get_if<AttentionBlock>(&mixer)) {
+      for (auto& linear : attention->qkv_proj) all.push_back(&linear);
+      all.push_back(&attention->o_proj);
+    } else {
+      auto& convolution = std::get<ShortConvBlock>(mixer);
+      all.push_back(&convolution.in_proj);
+      all.push_back(&convolution.out_proj);
+    }
     if (feed_forward.experts) continue;  // nn/transformer_expert_adapter.cpp
     for (auto& linear : feed_forward.gate_up_proj) all.push_back(&linear);
     all.push_back(&*feed_forward.down_proj);
@@ -239,7 +245,8 @@ void Transformer::add_adapter(std::string_view name, Adapter adapter) {
   adapters_.emplace(name, std::move(adapter));
   for (Layer& layer : layers_) {
     std::vector<Linear*> of_attention, of_feed_forward;
-    for (Linear& linear : layer.attention.qkv_proj) of_attention.push_back(&linear);
+    if (auto* attention = std::get_if<AttentionBlock>(&layer.mixer))
+      for (Linear& linear : attention->qkv_proj) of_attention.push_back(&linear);
     // In the order of their products (nn/feed_forward_block.cpp).
     if (!layer.feed_forward.experts)
       for (Linear& linear : layer.feed_forward.gate_up_proj) of_feed_forward.insert(of_feed_forward.begin(), &linear);

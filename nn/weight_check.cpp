@@ -12,7 +12,7 @@ class WeightCheck {
   explicit WeightCheck(const ModelFiles& files) : weights_(*files.weights) {
     const ModelConfig& config = files.config;
     expect("model.embed_tokens.weight", {config.vocab_size, config.hidden_size});
-    expect("model.norm.weight", {config.hidden_size});
+    expect(config.names.final_norm + ".weight", {config.hidden_size});
     if (!config.tie_word_embeddings) expect("lm_head.weight", {config.vocab_size, config.hidden_size});
     known_.insert({"lm_head.weight", "rope_freqs.weight"});
     for (int64_t i = 0; i < config.num_hidden_layers(); ++i) {
@@ -20,6 +20,10 @@ class WeightCheck {
       const std::string prefix = layer_prefix(i);
       for (const NormShape& norm : layer.norms()) expect(prefix + norm.name + ".weight", {norm.size});
       if (layer.sinks) expect(prefix + layer.sinks->name, {layer.sinks->size});
+      if (layer.conv) {
+        expect(prefix + layer.conv->name + ".weight", {layer.conv->columns, 1, layer.conv->taps});
+        if (layer.conv->bias) expect(prefix + layer.conv->name + ".bias", {layer.conv->columns});
+      }
       for (const LinearShape& linear : layer.linears_and_experts()) {
         expect(prefix + linear.name + ".weight", {linear.out, linear.in});
         if (linear.bias) expect(prefix + linear.name + ".bias", {linear.out});

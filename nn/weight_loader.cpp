@@ -78,8 +78,12 @@ autograd::LinearWeight WeightLoader::linear(const std::string& name, int64_t row
 }
 
 autograd::Variable WeightLoader::vector(const std::string& name, int64_t size, double offset) {
-  expect(name, {size});
-  Tensor master = dense(name, {size});
+  return tensor(name, {size}, offset);
+}
+
+autograd::Variable WeightLoader::tensor(const std::string& name, const Shape& shape, double offset) {
+  expect(name, shape);
+  Tensor master = dense(name, shape);
   if (offset != 0) {
     const Tensor ones = Tensor::empty(master.shape(), master.dtype(), master.device(), MemoryTag::weights);
     kernels::fill(ones, 1.0);

@@ -38,6 +38,8 @@ class WeightLoader {
                                 const std::optional<Quantization>& quantization);
   // `offset` is added to what the file holds.
   autograd::Variable vector(const std::string& name, int64_t size, double offset = 0);
+  // Of any shape, held plainly.
+  autograd::Variable tensor(const std::string& name, const Shape& shape, double offset = 0);
   bool has(std::string_view name) const { return source_.find(name) != nullptr; }
   // A weight that may stand in the file without being used.
   void ignore(const std::string& name) { used_.insert(name); }

@@ -94,7 +94,8 @@ int64_t expert_elements(const nn::ModelConfig& model, bool frozen) {
 }
 
 // What the operations of one layer save for the backward, in elements for each token: the inputs of the norms (from
-// which the inputs of q, k, v, gate and up are made again), q, k, v, attention's output, gate and up.
+// which the inputs of q, k, v, gate and up are made again), q, k, v, attention's output (or what goes into a short
+// convolution and comes out of it), gate and up.
 int64_t saved_elements(const nn::ModelConfig& model, int64_t index, bool experts_frozen) {
   const nn::LayerLayout layer = nn::layer_layout(model, index);
   const int64_t q = model.num_attention_heads * model.head_dim, k = model.num_key_value_heads * model.head_dim;
@@ -103,7 +104,7 @@ int64_t saved_elements(const nn::ModelConfig& model, int64_t index, bool experts
                         size_of_norm(layer.attention_output_norm) + size_of_norm(layer.feed_forward_output_norm) +
                         (layer.q_norm ? q : 0) + (layer.k_norm ? k : 0);
   const int64_t feed_forward = layer.router ? expert_elements(model, experts_frozen) : 2 * model.intermediate_size;
-  return norms + 2 * q + 2 * k + feed_forward;
+  return norms + (layer.conv ? 4 * layer.conv->columns : 2 * q + 2 * k) + feed_forward;
 }
 
 // DoRA's products, whose gradient by the magnitudes wants them: a number for each row of a weight.

@@ -7,11 +7,23 @@
 
 namespace lathe::kernels {
 
-void expect_pages(std::string_view operation, const KvPages& pages) {
-  expect(operation, "pages.k", pages.k)
+namespace {
+
+void expect_keys(std::string_view operation, const Tensor& k) {
+  expect(operation, "pages.k", k)
       .rank(4)
       .dtype({DType::f32, DType::bf16, DType::f16, DType::i8, DType::f64})
       .rows_contiguous();
+}
+
+}  // namespace
+
+void expect_copied_pages(std::string_view operation, const KvPages& pages) {
+  pages.v.defined() ? expect_pages(operation, pages) : expect_keys(operation, pages.k);
+}
+
+void expect_pages(std::string_view operation, const KvPages& pages) {
+  expect_keys(operation, pages.k);
   expect(operation, "pages.v", pages.v)
       .shape(pages.k.shape())
       .dtype(pages.k.dtype())

@@ -42,7 +42,8 @@ int64_t paged_launched_keys(int64_t keys);
 void kv_append(const KvPages& pages, const Tensor& k, const Tensor& v, const PagedBatch& batch);
 
 // Whole pages, for copy-on-write: page to[i] = page from[i], i ascending: a page may be copied on. from, to i32 [n] on
-// the CPU; one out of range throws ShapeError.
+// the CPU; one out of range throws ShapeError. Of a layer that keeps one row for each token (kernels/short_conv), v is
+// undefined.
 void kv_copy_pages(const KvPages& pages, const Tensor& from, const Tensor& to);
 
 }  // namespace lathe::kernels

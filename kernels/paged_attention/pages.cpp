@@ -93,7 +93,7 @@ void kv_append(const KvPages& pages, const Tensor& k, const Tensor& v, const Pag
 
 void kv_copy_pages(const KvPages& pages, const Tensor& from, const Tensor& to) {
   constexpr std::string_view operation = "kv_copy_pages";
-  expect_pages(operation, pages);
+  expect_copied_pages(operation, pages);
   expect(operation, "from", from).rank(1).dtype(DType::i32).contiguous().device({});
   expect(operation, "to", to).shape(from.shape()).dtype(DType::i32).contiguous().device({});
   check_page_index("from", from, pages.k.dim(0));
@@ -102,7 +102,8 @@ void kv_copy_pages(const KvPages& pages, const Tensor& from, const Tensor& to) {
   const auto source = from.span<int32_t>(), target = to.span<int32_t>();
   for (size_t i = 0; i < source.size(); ++i) {
     if (source[i] == target[i]) continue;
-    for (const Tensor& side : {pages.k, pages.v}) copy_page(side, source[i], target[i]);
+    for (const Tensor& side : {pages.k, pages.v})
+      if (side.defined()) copy_page(side, source[i], target[i]);
     if (pages.k.dtype() != DType::i8) continue;
     for (const Tensor& scales : {pages.k_scales, pages.v_scales}) copy_scales(scales, source[i], target[i]);
   }

@@ -27,11 +27,14 @@ SchedulerOptions scheduler_options(const EngineOptions& options, int64_t pages, 
   return result;
 }
 
+nn::CacheDTypes cache_dtypes(const nn::Transformer& model, const EngineOptions& options) {
+  return {options.kv_cache_dtype.value_or(model.dtype()), model.dtype()};
+}
+
 int64_t pages_for(const nn::Transformer& model, const EngineOptions& options) {
   const int64_t page_size = nn::KvCache::default_page_size;
   if (!options.kv_cache_memory) return (options.kv_cache_tokens + page_size - 1) / page_size;
-  const DType dtype = options.kv_cache_dtype.value_or(model.dtype());
-  const int64_t page_bytes = nn::KvCache::bytes_per_page(model.config(), dtype, page_size);
+  const int64_t page_bytes = nn::KvCache::bytes_per_page(model.config(), cache_dtypes(model, options), page_size);
   const int64_t pages = *options.kv_cache_memory / page_bytes;
   if (pages < 1)
     throw ConfigError("kv_cache_memory", "expected at least the " + std::to_string(page_bytes) +
@@ -101,8 +104,8 @@ Tensor vector_tensor(const std::vector<T>& values) {
 
 Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
     : model_(model),
-      cache_(model.config(), options.kv_cache_dtype.value_or(model.dtype()), pages_for(model, options),
-             nn::KvCache::default_page_size, model.device()),
+      cache_(model.config(), cache_dtypes(model, options), pages_for(model, options), nn::KvCache::default_page_size,
+             model.device()),
       scheduler_(scheduler_options(options, cache_.page_count(), cache_.page_size())),
       logits_temperature_(options.logits_temperature),
       grammars_(options.tokenizer, model.config().vocab_size) {

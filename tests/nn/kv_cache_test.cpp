@@ -65,6 +65,36 @@ TEST(KvCache, CopiesPagesInEveryLayer) {
   }
 }
 
+// Layers 0 and 2 convolve.
+ModelConfig mixed_config() {
+  ModelConfig config = small_config();
+  config.hidden_size = 40;
+  config.layers[0].mixer = config.layers[2].mixer = Mixer::short_conv;
+  return config;
+}
+
+TEST(KvCache, LayersThatConvolveKeepOneRowOfEachTokenInTheModelsOwnType) {
+  const KvCache cache(mixed_config(), {DType::i8, DType::bf16}, 5, 32);
+  int64_t bytes = 0;
+  for (const Tensor& part : {cache.products(0), cache.products(2), cache.layer(1).k, cache.layer(1).v,
+                             cache.layer(1).k_scales, cache.layer(1).v_scales})
+    bytes += part.nbytes();
+  EXPECT_EQ(cache.products(2).shape(), (Shape{5, 32, 40}));
+  EXPECT_EQ(cache.products(2).dtype(), DType::bf16);
+  EXPECT_EQ(bytes, 5 * KvCache::bytes_per_page(mixed_config(), {DType::i8, DType::bf16}, 32));
+}
+
+TEST(KvCache, RowsOfLayersThatConvolveAreCopiedWithTheirPages) {
+  KvCache cache(mixed_config(), DType::f32, 4);
+  for (const int64_t layer : {0, 2})
+    for (int page = 0; page < 4; ++page)
+      std::memset(cache.products(layer).select(0, page).raw(), 1 + static_cast<int>(layer) * 4 + page, 16 * 40 * 4);
+  cache.copy_pages(std::vector<int32_t>{0, 3}, std::vector<int32_t>{2, 1});
+  for (const int64_t layer : {0, 2})
+    for (const auto& [page, source] : {std::pair{0, 0}, {1, 3}, {2, 0}, {3, 3}})
+      EXPECT_EQ(*static_cast<const char*>(cache.products(layer).select(0, page).raw()), 1 + layer * 4 + source);
+}
+
 // The first tokens of a sequence touch little memory, whatever the number of layers.
 TEST(KvCache, APageOfAllLayersLiesInOnePiece) {
   for (const DType dtype : {DType::bf16, DType::i8}) {
