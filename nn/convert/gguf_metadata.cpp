@@ -75,8 +75,12 @@ void check_model(const ModelConfig& config) {
     refuse("norm_topk_prob", config.family == "olmoe"
                                  ? "GGUF has an OLMoE whose experts' weights are not divided by their sum only"
                                  : "GGUF has experts whose weights are divided by their sum only");
+  if (config.short_conv.bias) refuse("conv_bias", "GGUF has short convolutions without biases only");
+  if (config.family == "lfm2" && config.num_attention_heads * config.head_dim != config.hidden_size)
+    refuse("head_dim", "GGUF has an LFM2 whose heads together are as wide as it is only");
   // llama.cpp's loader asks for no bias of the output projection, and refuses a file with more than it asked for.
-  for (const char* without : {"gemma2", "gemma3_text", "olmo2", "olmo3", "olmoe", "qwen3", "qwen3_moe", "smollm3"})
+  for (const char* without :
+       {"gemma2", "gemma3_text", "lfm2", "olmo2", "olmo3", "olmoe", "qwen3", "qwen3_moe", "smollm3"})
     if (config.attention_bias != AttentionBias::none && config.family == without)
       refuse("attention_bias", "GGUF has none for " + config.family);
   if (config.family == "gpt_oss" && config.attention_bias != AttentionBias::qkvo)
@@ -185,6 +189,15 @@ void add_rope(const ModelConfig& config, const std::string& prefix, GgufModel& m
   if (!factors.empty()) model.tensors.push_back(factors_tensor("rope_freqs.weight", factors));
 }
 
+// One number, or one for each layer where some do not attend.
+GgufValue kv_heads_of(const ModelConfig& config) {
+  const auto attends = [](const LayerConfig& layer) { return layer.mixer == Mixer::attention; };
+  if (std::ranges::all_of(config.layers, attends)) return config.num_key_value_heads;
+  std::vector<int64_t> heads;
+  for (const LayerConfig& layer : config.layers) heads.push_back(attends(layer) ? config.num_key_value_heads : 0);
+  return heads;
+}
+
 // The keys that only some families have.
 void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufModel& model) {
   const auto add = [&](const char* key, GgufValue value) {
@@ -208,6 +221,7 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     add("residual_scale", config.residual_multiplier);
     add("logit_scale", config.logits_scaling);
   }
+  if (config.family == "lfm2") add("shortconv.l_cache", config.short_conv.taps);
   if (config.experts.num_experts > 0) {
     add("expert_count", config.experts.num_experts);
     add("expert_used_count", config.experts.num_experts_per_tok);
@@ -234,7 +248,7 @@ void add_gguf_metadata(const ModelConfig& config, const GgmlWriter& type, GgufMo
   add(prefix + "block_count", config.num_hidden_layers());
   add(prefix + "feed_forward_length", config.intermediate_size);
   add(prefix + "attention.head_count", config.num_attention_heads);
-  add(prefix + "attention.head_count_kv", config.num_key_value_heads);
+  add(prefix + "attention.head_count_kv", kv_heads_of(config));
   add(prefix + "attention.key_length", config.head_dim);
   add(prefix + "attention.value_length", config.head_dim);
   add(prefix + "attention.layer_norm_rms_epsilon", config.rms_norm_eps);

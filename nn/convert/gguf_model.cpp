@@ -12,9 +12,10 @@
 namespace lathe::nn {
 namespace {
 
-// The router of experts stays F32, as llama.cpp keeps it, and so do all biases.
+// The router of experts stays F32, as llama.cpp keeps it, and so do short convolutions and all biases.
 const GgmlWriter& type_of(const Shape& shape, const std::string& gguf_name, const GgmlWriter& asked) {
-  if (shape.rank() < 2 || gguf_name.ends_with("ffn_gate_inp.weight") || gguf_name.ends_with(".bias"))
+  if (shape.rank() < 2 || gguf_name.ends_with("ffn_gate_inp.weight") || gguf_name.ends_with("shortconv.conv.weight") ||
+      gguf_name.ends_with(".bias"))
     return *ggml_writer("F32");
   const GgmlType& blocks = *ggml_type(asked.id);
   if (shape[-1] % blocks.block_elements != 0) return *ggml_writer("F16");
@@ -95,8 +96,10 @@ void add_tensors(const ModelFiles& files, const GgmlWriter& type, GgufModel& mod
     const bool head = place.name == "lm_head.weight";
     if (head && files.config.tie_word_embeddings) continue;
     if (info == nullptr) throw FormatError(files.path.string(), -1, "the weight " + place.name + " is missing");
+    WeightInfo stored = *info;
+    if (place.without_middle) stored.shape = Shape{info->shape[0], info->shape[-1]};
     model.tensors.push_back(
-        {rows_of(files, *info, gguf_name, place.interleaved_heads), &type_of(info->shape, gguf_name, type)});
+        {rows_of(files, stored, gguf_name, place.interleaved_heads), &type_of(stored.shape, gguf_name, type)});
   }
   for (const WeightInfo& info : files.weights->weights())
     if (!placed.contains(info.name))

@@ -25,7 +25,8 @@ constexpr HfName architectures[] = {{"llama", "LlamaForCausalLM"},        {"mist
                                     {"gemma3_text", "Gemma3ForCausalLM"}, {"phi3", "Phi3ForCausalLM"},
                                     {"olmo2", "Olmo2ForCausalLM"},        {"granite", "GraniteForCausalLM"},
                                     {"olmo3", "Olmo3ForCausalLM"},        {"gpt_oss", "GptOssForCausalLM"},
-                                    {"olmoe", "OlmoeForCausalLM"},        {"granitemoe", "GraniteMoeForCausalLM"}};
+                                    {"olmoe", "OlmoeForCausalLM"},        {"granitemoe", "GraniteMoeForCausalLM"},
+                                    {"lfm2", "Lfm2ForCausalLM"}};
 
 const char* architecture_of(const std::string& family) {
   for (const HfName& name : architectures)
@@ -212,6 +213,18 @@ void add_granite(const ModelConfig& config, ordered_json& json) {
   json["logits_scaling"] = as_written(config.logits_scaling);
 }
 
+// Its feed-forward blocks are as wide as the config says, with nothing to be made of that number.
+void add_lfm2(const ModelConfig& config, ordered_json& json) {
+  json["norm_eps"] = as_written(config.rms_norm_eps);
+  json["conv_L_cache"] = config.short_conv.taps;
+  json["conv_bias"] = config.short_conv.bias;
+  json["block_auto_adjust_ff_dim"] = false;
+  ordered_json types = ordered_json::array();
+  for (const LayerConfig& layer : config.layers)
+    types.push_back(layer.mixer == Mixer::attention ? "full_attention" : "conv");
+  json["layer_types"] = std::move(types);
+}
+
 }  // namespace
 
 ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
@@ -238,6 +251,7 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
   }
   if (config.family == "phi3") add_phi3(config, json);
   if (config.family == "olmo3") add_olmo3(config, json);
+  if (config.family == "lfm2") add_lfm2(config, json);
   if (config.family == "granite" || config.family == "granitemoe") add_granite(config, json);
   if (config.experts.num_experts > 0) add_experts(config, json);
   // Qwen2's biases are a matter of its name.

@@ -15,10 +15,10 @@
 namespace lathe::nn {
 namespace {
 
-constexpr const Family* all_families[] = {&gemma2_family,      &gemma3_family, &gpt_oss_family,   &granite_family,
-                                          &granite_moe_family, &llama_family,  &mistral_family,   &mixtral_family,
-                                          &olmo2_family,       &olmo3_family,  &olmoe_family,     &phi3_family,
-                                          &qwen2_family,       &qwen3_family,  &qwen3_moe_family, &smollm3_family};
+constexpr const Family* all_families[] = {
+    &gemma2_family, &gemma3_family,  &gpt_oss_family, &granite_family,   &granite_moe_family, &lfm2_family,
+    &llama_family,  &mistral_family, &mixtral_family, &olmo2_family,     &olmo3_family,       &olmoe_family,
+    &phi3_family,   &qwen2_family,   &qwen3_family,   &qwen3_moe_family, &smollm3_family};
 
 // "expected one of …", by config.json's names or by GGUF's, and which of them is nearest to what was found.
 std::string expected_one_of(std::string_view Family::*name, const std::string& found) {
@@ -88,7 +88,7 @@ GgufPlaces gguf_places(const ModelConfig& config) {
   const Family& family = family_of(config);
   const bool interleaved = family.gguf_rotary_rows == GgufRotaryRows::interleaved;
   GgufPlaces places = {{"token_embd.weight", {"model.embed_tokens.weight"}},
-                       {"output_norm.weight", {"model.norm.weight"}},
+                       {std::string(family.gguf_final_norm) + ".weight", {config.names.final_norm + ".weight"}},
                        {"output.weight", {"lm_head.weight"}}};
   for (int64_t i = 0; i < config.num_hidden_layers(); ++i) {
     const LayerLayout layer = layer_layout(config, i);
@@ -118,6 +118,10 @@ GgufPlaces gguf_places(const ModelConfig& config) {
       place_experts(&ExpertShape::down_proj, "ffn_down_exps");
     }
     for (const NormShape& norm : layer.norms()) place(norm.name, ".weight", 0);
+    if (layer.conv) {
+      place(layer.conv->name, ".weight", 0);
+      places["blk." + std::to_string(i) + "." + gguf_name(family, layer.conv->name) + ".weight"].without_middle = true;
+    }
     if (layer.sinks) places["blk." + std::to_string(i) + ".attn_sinks.weight"] = {layer_prefix(i) + layer.sinks->name};
     for (const LinearShape& linear : layer.linears()) {
       place(linear.name, ".weight", heads_of(linear));

@@ -31,6 +31,7 @@ struct Family {
   ModelConfig (*from_gguf)(const std::shared_ptr<const GgufFile>& file);
   std::span<const GgufName> gguf_names;
   GgufRotaryRows gguf_rotary_rows;
+  std::string_view gguf_final_norm = "output_norm";
 };
 
 extern const Family gemma2_family;
@@ -38,8 +39,9 @@ extern const Family gemma3_family;  // Gemma 3, text
 extern const Family gpt_oss_family;
 extern const Family granite_family;      // Granite 3.x, dense
 extern const Family granite_moe_family;  // and with experts
-extern const Family llama_family;        // Llama 2 and 3.x, SmolLM2; Mistral's GGUF files
-extern const Family mistral_family;      // Mistral, Mistral-Nemo
+extern const Family lfm2_family;
+extern const Family llama_family;    // Llama 2 and 3.x, SmolLM2; Mistral's GGUF files
+extern const Family mistral_family;  // Mistral, Mistral-Nemo
 extern const Family mixtral_family;
 ModelConfig mixtral_from_gguf(const std::shared_ptr<const GgufFile>& file);  // of the architecture llama
 extern const Family olmo2_family;

@@ -1,5 +1,6 @@
 #include "nn/families/gguf_fields.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -89,7 +90,30 @@ RopeScaling read_rope_scaling(const std::shared_ptr<const GgufFile>& opened, con
   return result;
 }
 
+// The one number that layers which attend have.
+int64_t kv_heads_of_attention(const GgufFile& file, const ArchitectureKeys& keys, const Family& family, size_t layers) {
+  const std::vector<int64_t> heads = gguf_kv_heads(file, family, layers);
+  const int64_t most = *std::ranges::max_element(heads);
+  for (const int64_t count : heads)
+    if (count != 0 && count != most)
+      throw ConfigError(keys.key("attention.head_count_kv"), "layers of " + std::to_string(count) + " and of " +
+                                                                 std::to_string(most) + " heads are not supported");
+  return most;
+}
+
 }  // namespace
+
+std::vector<int64_t> gguf_kv_heads(const GgufFile& file, const Family& family, size_t layers) {
+  const ArchitectureKeys keys(file, family.gguf_architecture);
+  const auto found = file.metadata().find(keys.key("attention.head_count_kv"));
+  const auto* listed = found == file.metadata().end() ? nullptr : std::get_if<std::vector<int64_t>>(&found->second);
+  if (listed == nullptr) return std::vector<int64_t>(layers, keys.integer("attention.head_count_kv"));
+  const bool counts = std::ranges::all_of(*listed, [](int64_t count) { return count >= 0 && count <= INT32_MAX; });
+  if (listed->size() == layers && counts) return *listed;
+  throw FormatError(file.path().string(), -1,
+                    found->first + ": expected a number of heads for each of " + std::to_string(layers) +
+                        " layers, found " + std::to_string(listed->size()) + " numbers");
+}
 
 ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& opened, const Family& family) {
   const GgufFile& file = *opened;
@@ -104,7 +128,9 @@ ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& opened, cons
   result.intermediate_size = keys.integer("feed_forward_length");
   result.layers.resize(layer_count(keys.key("block_count"), keys.integer("block_count")));
   result.num_attention_heads = keys.integer("attention.head_count");
-  result.num_key_value_heads = keys.integer("attention.head_count_kv", result.num_attention_heads);
+  result.num_key_value_heads = result.num_attention_heads;
+  if (keys.has("attention.head_count_kv"))
+    result.num_key_value_heads = kv_heads_of_attention(file, keys, family, result.layers.size());
   if (result.num_attention_heads == 0)
     throw FormatError(file.path().string(), -1, keys.key("attention.head_count") + ": expected a positive number");
   result.head_dim = keys.integer("attention.key_length", result.hidden_size / result.num_attention_heads);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "nn/config.h"
 #include "nn/families/family.h"
@@ -12,6 +13,10 @@ namespace lathe::nn {
 // one rotary table. Without output.weight the embedding is tied; biases are there where their tensors are. FormatError
 // or ConfigError naming the key.
 ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& file, const Family& family);
+
+// How many key/value heads each layer has, as ARCHITECTURE.attention.head_count_kv lists them, or one number says of
+// all; 0 where a layer does not attend. FormatError for another number of layers.
+std::vector<int64_t> gguf_kv_heads(const GgufFile& file, const Family& family, size_t layers);
 
 // Of an architecture with experts: how many a layer has, and how many a token goes through. FormatError naming the key.
 struct ExpertCounts {

@@ -66,6 +66,7 @@ struct GgufPlace {
   // Where it is several matrices or vectors of one shape (a layer's experts), their names in its order, in place of
   // `name`.
   std::vector<std::string> parts = {};
+  bool without_middle = false;  // [rows, columns] of the file is [rows, 1, columns] of Hugging Face's
 };
 using GgufPlaces = std::map<std::string, GgufPlace, std::less<>>;  // by the file's name
 

@@ -94,7 +94,9 @@ class GgufWeights final : public WeightSource {
 
   void add(size_t number, const GgufPlace& place) {
     const GgufTensor& tensor = file_->tensors()[number];
-    infos_.push_back({place.name, tensor.name, std::string(ggml_type(tensor.type)->name), tensor.shape, tensor.nbytes});
+    const bool widened = place.without_middle && tensor.shape.rank() == 2;
+    const Shape shape = widened ? Shape{tensor.shape[0], 1, tensor.shape[1]} : tensor.shape;
+    infos_.push_back({place.name, tensor.name, std::string(ggml_type(tensor.type)->name), shape, tensor.nbytes});
     rows_.push_back({number, place.interleaved_heads, 0});
   }
 

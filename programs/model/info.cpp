@@ -100,6 +100,15 @@ void print_experts(const nn::ModelConfig& config) {
              experts.intermediate_size);
 }
 
+int64_t layers_that_convolve(const nn::ModelConfig& config) {
+  return std::ranges::count(config.layers, nn::Mixer::short_conv, &nn::LayerConfig::mixer);
+}
+
+void print_short_convolutions(const nn::ModelConfig& config) {
+  const int64_t count = layers_that_convolve(config);
+  if (count > 0) fmt::print("  convolutions     of {} tokens, in {} of the layers\n", config.short_conv.taps, count);
+}
+
 void print_text(const nn::ModelFiles& files, const data::Tokenizer* tokenizer, bool tensors) {
   const nn::ModelConfig& c = files.config;
   fmt::print("{}\n", files.path.string());
@@ -112,6 +121,7 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer* tokenizer, b
   print_experts(c);
   fmt::print("  attention        {} heads over {} key/value heads of {}\n", c.num_attention_heads,
              c.num_key_value_heads, c.head_dim);
+  print_short_convolutions(c);
   fmt::print("  vocabulary       {}{}\n", grouped_digits(c.vocab_size),
              c.tie_word_embeddings ? " (output tied to the embedding)" : "");
   fmt::print("  context          {} tokens, rope base {:g}\n", grouped_digits(c.max_position_embeddings),
@@ -129,7 +139,7 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer* tokenizer, b
     fmt::print("    {:<6} {:>4} tensors {:>15} elements {:>9.1f} MiB\n", type, count.tensors,
                grouped_digits(count.elements), static_cast<double>(count.bytes) / (1 << 20));
   print_memory("loaded", weight_memory(files));
-  print_memory("keys and values", kv_cache_memory(c));
+  print_memory(layers_that_convolve(c) > 0 ? "what layers keep" : "keys and values", kv_cache_memory(c));
   print_memory("training", training_memory(files, training_tokens));
   fmt::print("  {:<16} in bf16 with gradient checkpointing, a sequence of {} tokens at a time\n", "", training_tokens);
   if (!tensors) return;
@@ -159,6 +169,10 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer* tokenizer) {
     result["num_experts"] = c.experts.num_experts;
     result["num_experts_per_tok"] = c.experts.num_experts_per_tok;
     result["moe_intermediate_size"] = c.experts.intermediate_size;
+  }
+  if (const int64_t count = layers_that_convolve(c); count > 0) {
+    result["num_conv_layers"] = count;
+    result["conv_L_cache"] = c.short_conv.taps;
   }
   if (tokenizer != nullptr) {
     result["stop_token_ids"] = text::stop_tokens(files, *tokenizer);

@@ -120,18 +120,22 @@ def write_gguf(folder, model_class, architecture, packed=()):
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     moe = bool(getattr(config, "num_local_experts", 0) or getattr(config, "num_experts", 0))
-    writer.add_feed_forward_length(config.intermediate_size)
+    is_lfm2 = config.model_type == "lfm2"
+    writer.add_feed_forward_length(model.model.layers[0].feed_forward.w1.out_features if is_lfm2 else config.intermediate_size)
     if moe:
         writer.add_expert_count(config.num_local_experts)
         writer.add_expert_used_count(config.num_experts_per_tok)
         if hasattr(config, "moe_intermediate_size"):
             writer.add_expert_feed_forward_length(config.moe_intermediate_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_head_count_kv([config.num_key_value_heads if kind == "full_attention" else 0 for kind in config.layer_types]
+                             if is_lfm2 else config.num_key_value_heads)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_layer_norm_rms_eps(config.norm_eps if is_lfm2 else config.rms_norm_eps)
+    if is_lfm2:
+        writer.add_shortconv_l_cache(config.conv_L_cache)
     rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_eos_token_id(config.eos_token_id)
@@ -180,6 +184,8 @@ def write_gguf(folder, model_class, architecture, packed=()):
             continue
         if architecture == "granitemoe":
             name = name.replace(".router.weight", ".router.layer.weight")
+        if name.endswith(".conv.conv.weight"):
+            weight = weight.squeeze(1)
         if name.endswith(".sinks"):
             name += ".weight"
         if name.endswith("experts.gate_up_proj"):  # transformers holds both in one, GGUF apart

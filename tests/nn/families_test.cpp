@@ -272,6 +272,71 @@ TEST(Gemma3, TrainedNormsAreStoredLessOne) {
   EXPECT_EQ(norms, 6u * 6 + 1);
 }
 
+std::vector<bool> attending(const ModelConfig& config) {
+  std::vector<bool> attends;
+  for (const LayerConfig& layer : config.layers) attends.push_back(layer.mixer == Mixer::attention);
+  return attends;
+}
+
+TEST(Lfm2, LayersAttendAsTheConfigListsThemByEitherOfItsWays) {
+  nlohmann::json json = golden_json("tiny_lfm2/plain/config.json");
+  EXPECT_EQ(attending(config_of(json)), (std::vector<bool>{false, true, false, false}));
+  json["layer_types"] = {"conv", "conv"};
+  EXPECT_NE(error_of(json).find("layer_types"), std::string::npos) << error_of(json);
+  json["layer_types"] = {"conv", "conv", "sliding_attention", "conv"};
+  EXPECT_NE(error_of(json).find("sliding_attention"), std::string::npos) << error_of(json);
+  json.erase("layer_types");
+  json["full_attn_idxs"] = {0, 3};
+  EXPECT_EQ(attending(config_of(json)), (std::vector<bool>{true, false, false, true}));
+  json.erase("full_attn_idxs");
+  EXPECT_EQ(attending(config_of(json)), (std::vector<bool>{true, true, true, true}));
+}
+
+TEST(Lfm2, FeedForwardBlocksAreAsWideAsTransformersMakesThem) {
+  nlohmann::json json = golden_json("tiny_lfm2/plain/config.json");
+  EXPECT_EQ(config_of(json).intermediate_size, 48) << "two thirds of 60, and multiples of 16";
+  json["block_ffn_dim_multiplier"] = 1.3;
+  EXPECT_EQ(config_of(json).intermediate_size, 64) << "of 52";
+  json["block_ff_dim"] = 36;  // counts where both are there
+  EXPECT_EQ(config_of(json).intermediate_size, 32) << "of 31";
+  json["block_ffn_dim_multiplier"] = nullptr;
+  EXPECT_EQ(config_of(json).intermediate_size, 24) << "as it is";
+  json["block_auto_adjust_ff_dim"] = false;
+  EXPECT_EQ(config_of(json).intermediate_size, 36);
+  json["block_auto_adjust_ff_dim"] = true;
+  json["block_ffn_dim_multiplier"] = 1e12;
+  EXPECT_NE(error_of(json).find("block_ffn_dim_multiplier"), std::string::npos) << error_of(json);
+  json["block_ffn_dim_multiplier"] = 1.0;
+  json["block_multiple_of"] = 0;
+  EXPECT_NE(error_of(json).find("block_multiple_of"), std::string::npos) << error_of(json);
+}
+
+TEST(Lfm2, WhatTheConfigLeavesOutIsAsInTransformers) {
+  nlohmann::json json = golden_json("tiny_lfm2/plain/config.json");
+  for (const char* key : {"conv_L_cache", "conv_bias", "norm_eps", "rope_parameters", "tie_word_embeddings"})
+    json.erase(key);
+  const ModelConfig config = config_of(json);
+  EXPECT_EQ(config.short_conv.taps, 3);
+  EXPECT_FALSE(config.short_conv.bias);
+  EXPECT_EQ(config.rms_norm_eps, 1e-5);
+  EXPECT_EQ(config.ropes[0].theta, 1000000.0);
+  EXPECT_TRUE(config.tie_word_embeddings);
+  json["tie_embedding"] = false;  // the word of the first files
+  EXPECT_FALSE(config_of(json).tie_word_embeddings);
+  json["conv_L_cache"] = 9;
+  EXPECT_NE(error_of(json).find("taps"), std::string::npos) << error_of(json);
+}
+
+TEST(Lfm2, AGgufFileSaysWhichLayersAttendByTheirHeads) {
+  const auto attend = [](std::vector<int64_t> heads) {
+    return attending(config_of_gguf("tiny_lfm2/plain", {{"lfm2.attention.head_count_kv", std::move(heads)}}));
+  };
+  EXPECT_EQ(attend({0, 1, 0, 0}), (std::vector<bool>{false, true, false, false}));
+  for (const std::vector<int64_t>& heads : std::vector<std::vector<int64_t>>{{0, 1, 0}, {0, 1, 2, 0}, {0, 1, -1, 0}})
+    EXPECT_THROW(attend(heads), Error);
+  EXPECT_THROW(config_of_gguf("tiny_lfm2/plain", {{"lfm2.attention.sliding_window", int64_t{8}}}), ConfigError);
+}
+
 TEST(Olmo3, ThreeOfFourLayersSlideAndNothingStretchesTheirAngles) {
   nlohmann::json json = golden_json("tiny_olmo3/config.json");
   const ModelConfig now = config_of(json);

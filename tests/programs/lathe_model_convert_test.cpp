@@ -80,10 +80,10 @@ void expect_same_weights(const fs::path& found_path, const fs::path& expected_pa
 }
 
 TEST_F(LatheModelConvert, GgufIsWhatThePackagesConverterWritesAndComesBackToTheBit) {
-  for (const char* name :
-       {"tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2", "tiny_olmo3", "tiny_granite",
-        "tiny_mixtral", "tiny_qwen3_moe/all", "tiny_olmoe", "tiny_granite_moe", "tiny_qwen3/tied", "tiny_qwen2/plain",
-        "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3", "tiny_llama31", "tiny_llama_bias", "tiny_gpt_oss/dense"}) {
+  for (const char* name : {"tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2", "tiny_olmo3",
+                           "tiny_granite", "tiny_mixtral", "tiny_qwen3_moe/all", "tiny_olmoe", "tiny_granite_moe",
+                           "tiny_qwen3/tied", "tiny_qwen2/plain", "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3",
+                           "tiny_llama31", "tiny_llama_bias", "tiny_gpt_oss/dense", "tiny_lfm2/plain"}) {
     SCOPED_TRACE(name);
     const fs::path model = writable(name), gguf = model.string() + ".gguf", back = model.string() + ".back";
     ASSERT_EQ(convert(model, gguf), 0) << err();
@@ -111,6 +111,9 @@ TEST_F(LatheModelConvert, GgufIsWhatThePackagesConverterWritesAndComesBackToTheB
                             "num_experts_per_tok",
                             "moe_intermediate_size",
                             "norm_topk_prob",
+                            "norm_eps",
+                            "conv_L_cache",
+                            "conv_bias",
                             "original_max_position_embeddings"})
       if (was.contains(key) && !was[key].is_null()) {
         EXPECT_EQ(is[key], was[key]) << key;
@@ -224,6 +227,7 @@ TEST_F(LatheModelConvert, WhatCannotBeWrittenIsSaidAndLeavesNothing) {
     set(biased, "attention_bias", true);
     expect_refused(biased, {}, key);
   }
+  expect_refused(model_of("tiny_lfm2/bias"), {}, "conv_bias");
   const fs::path divided = model_of("tiny_olmoe");
   set(divided, "norm_topk_prob", true);
   expect_refused(divided, {}, "norm_topk_prob: GGUF has an OLMoE whose");

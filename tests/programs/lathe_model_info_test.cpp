@@ -71,6 +71,20 @@ TEST_F(LatheModelInfo, TellsExperts) {
   EXPECT_FALSE(nlohmann::json::parse(out()).contains("num_experts"));
 }
 
+TEST_F(LatheModelInfo, TellsShortConvolutions) {
+  const fs::path mixed = fs::path(source_dir) / "tests/golden/tiny_lfm2/plain";
+  ASSERT_EQ(info(mixed), 0) << err();
+  EXPECT_NE(out().find("convolutions     of 3 tokens, in 3 of the layers"), std::string::npos) << out();
+  ASSERT_EQ(info(mixed, {"--json"}), 0) << err();
+  const nlohmann::json result = nlohmann::json::parse(out());
+  EXPECT_EQ(result["num_conv_layers"], 3);
+  EXPECT_EQ(result["conv_L_cache"], 3);
+  // In bf16 keys and values of 16 of one layer, and 32 of the three others.
+  EXPECT_EQ(result["memory"]["kv_cache"][0]["bytes"], 2 * 2 * 16 + 3 * 2 * 32);
+  ASSERT_EQ(info(folder_ / "model", {"--json"}), 0) << err();
+  EXPECT_FALSE(nlohmann::json::parse(out()).contains("num_conv_layers"));
+}
+
 TEST_F(LatheModelInfo, AnUnknownArchitectureIsNamedWithTheNearest) {
   for (const auto& [name, nearest] : {std::pair{"lama", "llama"}, {"qwen3_next", "qwen3"}, {"mistrall", "mistral"}}) {
     set_config("model_type", name);

@@ -125,6 +125,18 @@ TEST(DecodeGraphs, AMixturesStepIsReplayedWithTheBytesOfItsLaunches) {
   }
 }
 
+// Layers that convolve find their sequences on the device.
+TEST(DecodeGraphs, AStepThroughShortConvolutionsIsReplayedWithTheBytesOfItsLaunches) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const nn::Transformer model = mixture_on_simt("tiny_lfm2/plain", dtype);
+    const std::vector<Request> requests{mixture_request(20, 12), mixture_request(7, 12), mixture_request(3, 9, 0.9f)};
+    GraphCounts counts;
+    expect_same(generate(model, requests, {}, {}, &counts), without_graphs(model, requests));
+    EXPECT_EQ(counts.captured, 2) << "of three sequences, and of two";
+    EXPECT_EQ(counts.replayed, 9);
+  }
+}
+
 // Of f32 no body takes the experts.
 TEST(DecodeGraphs, AMixturesStepThatAsksTheHostIsNotCaptured) {
   const nn::Transformer wide = mixture_on_simt("tiny_mixtral", DType::f32);

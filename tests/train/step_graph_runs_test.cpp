@@ -115,6 +115,13 @@ void of_a_mixture(Config& config) {
   config.lora_target_modules = "q_proj,v_proj";
 }
 
+// Whose layers convolve, but for one.
+template <class Config>
+void of_convolutions(Config& config) {
+  config.model = golden("tiny_lfm2/bias").string();
+  config.lora_target_modules = "q_proj,in_proj,out_proj";
+}
+
 // Evaluated when a graph has been worth it, so that the next step is captured: what the evaluation has made of the
 // parameters is to be made by every replay.
 template <class Config>
@@ -149,6 +156,14 @@ INSTANTIATE_TEST_SUITE_P(
                           of_a_mixture(c), c.gradient_checkpointing = true;
                           c.gradient_accumulation_steps = 2;
                         }},
+        Kind<SftConfig>{"convolutions_packed_checkpointed",
+                        [](SftConfig& c) { of_convolutions(c), c.gradient_checkpointing = true; }, 2},
+        Kind<SftConfig>{"convolutions_every_weight_packed_accumulated",
+                        [](SftConfig& c) {
+                          of_convolutions(c), c.use_peft = false;
+                          c.gradient_accumulation_steps = 2;
+                        },
+                        2},
         Kind<SftConfig>{"qdora_f16_without_dropout_accumulated_checkpointed",
                         [](SftConfig& c) {
                           c.use_dora = true, c.dtype = "float16", c.lora_dropout = 0;
@@ -328,6 +343,7 @@ INSTANTIATE_TEST_SUITE_P(
                           c.gradient_accumulation_steps = 2;
                         }},
         Kind<DpoConfig>{"a_mixture", [](DpoConfig& c) { of_a_mixture(c); }},
+        Kind<DpoConfig>{"convolutions", [](DpoConfig& c) { of_convolutions(c); }},
         Kind<DpoConfig>{"dora_with_dropout",
                         [](DpoConfig& c) { c.use_dora = true, c.lora_dropout = 0.2, c.disable_dropout = false; }},
         Kind<DpoConfig>{"every_weight_weighted", [](DpoConfig& c) { c.use_peft = false, c.use_weighting = true; }},
@@ -382,27 +398,28 @@ struct GrpoRun {
 class GrpoGraphs : public ::testing::TestWithParam<Kind<GrpoConfig>> {};
 INSTANTIATE_TEST_SUITE_P(
     Kinds, GrpoGraphs,
-    ::testing::Values(Kind<GrpoConfig>{"with_a_reference",
-                                       [](GrpoConfig& c) { c.beta = 0.1, c.lora_dropout = 0.2; },
-                                       1,
-                                       {.captured = 1, .replayed = 2}},
-                      Kind<GrpoConfig>{"entropies_resumed",
-                                       [](GrpoConfig& c) {
-                                         c.entropy_coef = 0.01, c.top_entropy_quantile = 0.5;
-                                         c.save_steps = 1, c.max_steps = 6;
-                                       },
-                                       1,
-                                       {.captured = 2, .replayed = 1 + 1, .stop_after = 3}},
-                      Kind<GrpoConfig>{
-                          "a_mixture", [](GrpoConfig& c) { of_a_mixture(c); }, 1, {.captured = 1, .replayed = 2}},
-                      Kind<GrpoConfig>{"dora_with_a_reference",
-                                       [](GrpoConfig& c) { c.use_dora = true, c.beta = 0.1; },
-                                       1,
-                                       {.captured = 1, .replayed = 2}},
-                      Kind<GrpoConfig>{"every_weight",
-                                       [](GrpoConfig& c) { c.use_peft = false, c.beta = 0.1; },
-                                       1,
-                                       {.captured = 1, .replayed = 2}}),
+    ::testing::Values(
+        Kind<GrpoConfig>{"with_a_reference",
+                         [](GrpoConfig& c) { c.beta = 0.1, c.lora_dropout = 0.2; },
+                         1,
+                         {.captured = 1, .replayed = 2}},
+        Kind<GrpoConfig>{"entropies_resumed",
+                         [](GrpoConfig& c) {
+                           c.entropy_coef = 0.01, c.top_entropy_quantile = 0.5;
+                           c.save_steps = 1, c.max_steps = 6;
+                         },
+                         1,
+                         {.captured = 2, .replayed = 1 + 1, .stop_after = 3}},
+        Kind<GrpoConfig>{"a_mixture", [](GrpoConfig& c) { of_a_mixture(c); }, 1, {.captured = 1, .replayed = 2}},
+        Kind<GrpoConfig>{"convolutions", [](GrpoConfig& c) { of_convolutions(c); }, 1, {.captured = 1, .replayed = 2}},
+        Kind<GrpoConfig>{"dora_with_a_reference",
+                         [](GrpoConfig& c) { c.use_dora = true, c.beta = 0.1; },
+                         1,
+                         {.captured = 1, .replayed = 2}},
+        Kind<GrpoConfig>{"every_weight",
+                         [](GrpoConfig& c) { c.use_peft = false, c.beta = 0.1; },
+                         1,
+                         {.captured = 1, .replayed = 2}}),
     name_of_kind<GrpoConfig>);
 
 // Two prompts are answered twice each, and their answers learnt from in two steps, three times over.

@@ -21,7 +21,7 @@ FAMILIES = {"phi3": "tiny_phi3/window", "gemma2": "tiny_gemma2", "gemma3": "tiny
             "llama": "tiny_llama31", "mistral": "tiny_mistral/window", "qwen3": "tiny_qwen3/untied", "olmo3": "tiny_olmo3", "gpt_oss": "tiny_gpt_oss/dense",
             "mixtral_experts": "tiny_mixtral", "qwen3_moe_experts": "tiny_qwen3_moe/some", "gpt_oss_experts": "tiny_gpt_oss/dense",
             "gpt_oss_down": "tiny_gpt_oss/dense", "olmoe": "tiny_olmoe", "granitemoe": "tiny_granite_moe",
-            "granitemoe_experts": "tiny_granite_moe"}
+            "granitemoe_experts": "tiny_granite_moe", "lfm2": "tiny_lfm2/plain"}
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 LEARNING_RATE, STEPS = 0.05, 10
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]  # "all-linear" would go into the tensors that hold all experts
