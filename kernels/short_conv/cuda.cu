@@ -32,6 +32,10 @@ struct Columns {
   int64_t column;
   int count;
 
+  // The same columns of a matrix that is as wide as one of the three.
+  __device__ __forceinline__ Group of(const ConstMatrix& matrix, int64_t row) const {
+    return load_group<aligned>(row_of<T>(matrix, row) + column, count);
+  }
   __device__ __forceinline__ Group load(int64_t row, int64_t part) const {
     return load_group<aligned>(row_of<T>(conv.bcx, row) + part * conv.columns + column, count);
   }
@@ -117,13 +121,12 @@ __global__ void __launch_bounds__(elementwise_threads)
   const int64_t row = bounds.at[0] + within;
   const int sequence = sequence_of(bounds.at, bounds.count, row);
   const Columns<T, aligned> columns{a, column, count};
-  const auto grad_out = [&](int64_t of) { return load_group<aligned>(row_of<T>(a.grad_out, of) + column, count); };
   T* const grad = row_of<T>(a.grad_bcx, row) + column;
 
   Group convolved = columns.bias();
   for (int k = least(row - bounds.at[sequence], a.taps - 1); k >= 0; --k)
     columns.add_tap(convolved, k, columns.product(row - k));
-  Group of_c = grad_out(row);
+  Group of_c = columns.of(a.grad_out, row);
   LATHE_UNROLL
   for (int i = 0; i < group_elements; ++i) of_c.at[i] *= to_float(from_float<T>(convolved.at[i]));
   store_group<aligned>(grad + a.columns, of_c, count);
@@ -131,7 +134,7 @@ __global__ void __launch_bounds__(elementwise_threads)
   Group of_product = {};
   const int after = least(bounds.at[sequence + 1] - 1 - row, a.taps - 1);
   for (int k = 0; k <= after; ++k) {
-    Group gated = grad_out(row + k);
+    Group gated = columns.of(a.grad_out, row + k);
     const Group c = columns.c(row + k);
     LATHE_UNROLL
     for (int i = 0; i < group_elements; ++i) gated.at[i] *= c.at[i];
