@@ -21,7 +21,7 @@ class LatheModelConvert : public ProgramTest {
   // A golden model with a tokenizer.
   fs::path model_of(const std::string& name) const {
     const fs::path golden = fs::path(source_dir) / "tests/golden";
-    const fs::path folder = folder_ / fs::path(name).filename();
+    const fs::path folder = folder_ / name;
     fs::create_directories(folder);
     for (const char* file : {"config.json", "model.safetensors"}) fs::copy_file(golden / name / file, folder / file);
     fs::copy_file(golden / "tokenizer/byte_level/tokenizer.json", folder / "tokenizer.json");

@@ -80,7 +80,7 @@ TEST_F(LatheModelInfo, TellsShortConvolutions) {
   EXPECT_EQ(result["num_conv_layers"], 3);
   EXPECT_EQ(result["conv_L_cache"], 3);
   // In bf16 keys and values of 16 of one layer, and 32 of the three others.
-  EXPECT_EQ(result["memory"]["kv_cache"][0]["bytes"], 2 * 2 * 16 + 3 * 2 * 32);
+  EXPECT_EQ(result["memory"]["kv_cache"]["token"], 2 * 2 * 16 + 3 * 2 * 32);
   ASSERT_EQ(info(folder_ / "model", {"--json"}), 0) << err();
   EXPECT_FALSE(nlohmann::json::parse(out()).contains("num_conv_layers"));
 }
