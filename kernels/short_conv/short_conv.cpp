@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "kernels/arguments/run_rows.h"
 #include "kernels/checks/expect.h"
+#include "kernels/dispatch.h"
 #include "kernels/paged_attention/device.h"
 #include "kernels/short_conv/bodies.h"
 #include "kernels/short_conv/reference.h"
