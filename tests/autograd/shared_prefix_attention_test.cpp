@@ -5,6 +5,7 @@
 #include "autograd/recording.h"
 #include "core/error.h"
 #include "kernels/copy/copy.h"
+#include "tests/autograd/shared_prefixes.h"
 #include "tests/autograd/tensors.h"
 
 namespace lathe::autograd::testing {
@@ -17,11 +18,6 @@ kernels::AttentionParams params_with(int64_t window = 0, float softcap = 0) {
   params.softcap = softcap;
   return params;
 }
-
-// Of 3, 2 (which begins with 2 of the 3), 4, 1 and 5 (which begins with that 1) tokens in 15 rows.
-SharedPrefixes prefixes() { return {layout_of({3, 2, 4, 1, 5}), {0, 2, 0, 0, 1}}; }
-const std::vector<int64_t> whole_rows = {0, 1, 2, 0, 1, 3, 4, 5, 6, 7, 8, 9, 9, 10, 11, 12, 13, 14};
-const std::vector<int32_t> whole_lengths = {3, 4, 4, 1, 6};
 
 TEST(SharedPrefixAttention, GradientsAreThoseOfDifferences) {
   for (const auto& params : {params_with(), params_with(2), params_with(0, 1.5f)}) {
@@ -56,20 +52,13 @@ TEST(SharedPrefixAttention, RowsHaveTheBitsOfWholeSequences) {
       return kernels::cast(random_tensor(random, {15, heads, 16}, DType::f32), dtype);
     };
     const Tensor q = rows(4), k = rows(2), v = rows(2);
-    const auto repeated = [&](const Tensor& x) {
-      const Tensor all = Tensor::empty({std::ssize(whole_rows), x.dim(1), x.dim(2)}, dtype);
-      for (int64_t i = 0; i < all.dim(0); ++i) {
-        const int64_t row = whole_rows[static_cast<size_t>(i)];
-        kernels::copy(all.slice(0, i, i + 1), x.slice(0, row, row + 1));
-      }
-      return Variable(all);
-    };
+    const auto whole_of = [](const Tensor& x) { return Variable(repeated(x)); };
     for (const Variable& sinks : {Variable(), Variable(kernels::cast(random_tensor(random, {4}, DType::f32), dtype))}) {
       const Variable shared =
           shared_prefix_attention(Variable(q), Variable(k), Variable(v), prefixes(), params_with(), sinks);
       const Variable whole =
-          attention(repeated(q), repeated(k), repeated(v), SequenceLayout::of(whole_lengths), params_with(), sinks);
-      const Tensor expected = repeated(shared.value()).value();
+          attention(whole_of(q), whole_of(k), whole_of(v), SequenceLayout::of(whole_lengths), params_with(), sinks);
+      const Tensor expected = repeated(shared.value());
       EXPECT_EQ(std::memcmp(expected.raw(), whole.value().raw(), static_cast<size_t>(expected.nbytes())), 0);
     }
   }

@@ -5,15 +5,11 @@
 #include "autograd/gradcheck.h"
 #include "autograd/recording.h"
 #include "kernels/copy/copy.h"
+#include "tests/autograd/shared_prefixes.h"
 #include "tests/autograd/tensors.h"
 
 namespace lathe::autograd::testing {
 namespace {
-
-// Of 3, 2 (which begins with 2 of the 3), 4, 1 and 5 (which begins with that 1) tokens in 15 rows.
-SharedPrefixes prefixes() { return {layout_of({3, 2, 4, 1, 5}), {0, 2, 0, 0, 1}}; }
-const std::vector<int64_t> whole_rows = {0, 1, 2, 0, 1, 3, 4, 5, 6, 7, 8, 9, 9, 10, 11, 12, 13, 14};
-const std::vector<int32_t> whole_lengths = {3, 4, 4, 1, 6};
 
 TEST(ShortConvGradient, IsThatOfDifferences) {
   RandomStream random(5, RandomPurpose::test);
@@ -46,14 +42,6 @@ TEST(ShortConvGradient, SharedRowsHaveTheBitsOfWholeSequences) {
     };
     const Tensor bcx = make({15, 48});
     const Variable weight(make({16, 1, 3}));
-    const auto repeated = [&](const Tensor& x) {
-      const Tensor all = Tensor::empty({std::ssize(whole_rows), x.dim(1)}, dtype);
-      for (int64_t i = 0; i < all.dim(0); ++i) {
-        const int64_t row = whole_rows[static_cast<size_t>(i)];
-        kernels::copy(all.slice(0, i, i + 1), x.slice(0, row, row + 1));
-      }
-      return all;
-    };
     const Tensor expected = repeated(short_conv(Variable(bcx), weight, {}, prefixes()).value());
     const Tensor whole = short_conv(Variable(repeated(bcx)), weight, {}, SequenceLayout::of(whole_lengths)).value();
     EXPECT_EQ(std::memcmp(expected.raw(), whole.raw(), static_cast<size_t>(expected.nbytes())), 0);

@@ -13,7 +13,7 @@ nn::Transformer tiny_lfm2(DType dtype, Device device = {}) {
   return nn::Transformer(files.config, *files.weights, {.dtype = dtype, .device = device});
 }
 
-Request request_of(std::vector<int32_t> prompt, int64_t max_tokens, float temperature) {
+Request lfm2_request(std::vector<int32_t> prompt, int64_t max_tokens, float temperature) {
   Request request;
   request.prompt = std::move(prompt);
   request.max_tokens = max_tokens;
@@ -23,7 +23,7 @@ Request request_of(std::vector<int32_t> prompt, int64_t max_tokens, float temper
 }
 
 // Beginnings that are shared up to every place within a page, and at its end.
-std::vector<Request> requests_with_shared_beginnings() {
+std::vector<Request> requests_that_begin_alike() {
   RandomStream random(3, RandomPurpose::test);
   const auto tokens = [&](int64_t count) {
     std::vector<int32_t> made;
@@ -35,12 +35,12 @@ std::vector<Request> requests_with_shared_beginnings() {
   for (const auto& [shared, own] : {std::pair{50, 0}, {33, 9}, {50, 0}, {17, 20}, {32, 1}, {31, 4}, {47, 3}}) {
     std::vector<int32_t> prompt(base.begin(), base.begin() + shared);
     for (const int32_t token : tokens(own)) prompt.push_back(token);
-    requests.push_back(request_of(std::move(prompt), 8 + own % 5, requests.size() % 2 == 0 ? 0.9f : 0.0f));
+    requests.push_back(lfm2_request(std::move(prompt), 8 + own % 5, requests.size() % 2 == 0 ? 0.9f : 0.0f));
   }
   return requests;
 }
 
-std::vector<Completion> each_alone(const nn::Transformer& model, const std::vector<Request>& requests,
+std::vector<Completion> lfm2_alone(const nn::Transformer& model, const std::vector<Request>& requests,
                                    EngineOptions options = {}) {
   options.enable_prefix_caching = false;
   options.num_speculative_tokens = 0;
@@ -53,11 +53,11 @@ class ShortConvEngine : public testing::TestWithParam<DType> {};  // of keys and
 
 TEST_P(ShortConvEngine, SharedBeginningsChunksAndHardlyAnyRoomChangeNoBit) {
   const nn::Transformer model = tiny_lfm2(DType::f32);
-  const auto requests = requests_with_shared_beginnings();
+  const auto requests = requests_that_begin_alike();
   EngineOptions options;
   options.kv_cache_dtype = GetParam();
   options.kv_cache_tokens = 64 * 16;
-  const auto expected = each_alone(model, requests, options);
+  const auto expected = lfm2_alone(model, requests, options);
   for (const int64_t pages : {5, 8, 64}) {  // the longest request takes 4, and a copy
     options.kv_cache_tokens = pages * 16;
     for (const int64_t tokens : {1, 7, 512}) {
@@ -82,10 +82,10 @@ TEST(ShortConvGuesses, WhatWasGuessedWronglyLeavesNothing) {
   for (int32_t i = 0; i < 4; ++i) {
     std::vector<int32_t> prompt;
     for (int32_t t = 0; t < 30 + i; ++t) prompt.push_back(t % 7 * 11 + i);
-    requests.push_back(request_of(std::move(prompt), 60, i % 2 == 0 ? 0.0f : 0.3f));
+    requests.push_back(lfm2_request(std::move(prompt), 60, i % 2 == 0 ? 0.0f : 0.3f));
     requests.back().sampling.repetition_penalty = 0.6f;  // what was seen is likelier
   }
-  const auto expected = each_alone(model, requests);
+  const auto expected = lfm2_alone(model, requests);
   EngineOptions options;
   options.num_speculative_tokens = 4;
   options.max_sequences = 2;
@@ -98,9 +98,9 @@ TEST(ShortConvGuesses, WhatWasGuessedWronglyLeavesNothing) {
 
 TEST(ShortConvDevice, TheSameOnADeviceWhereCopiesAreQueued) {
   const nn::Transformer model = tiny_lfm2(DType::bf16, {DeviceKind::simt});
-  auto requests = requests_with_shared_beginnings();
+  auto requests = requests_that_begin_alike();
   for (Request& request : requests) request.max_tokens = 4;
-  const auto expected = each_alone(model, requests);
+  const auto expected = lfm2_alone(model, requests);
   EngineOptions options;
   options.kv_cache_tokens = 8 * 16;
   Engine engine(model, options);
