@@ -11,6 +11,8 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 
 # With the linker's --gc-sections a program takes the functions that it calls and no others: lathe-serve no gradients.
 set(lathe_sections $<$<CONFIG:Release>:-ffunction-sections>)
+# What several sources are compiled to at once is many objects still, tables of virtual functions among them.
+set(lathe_batch_sections $<$<CONFIG:Release>:-fdata-sections>)
 # For rooms that wait for a network or a person: half the size of -O2.
 set(lathe_small $<$<CONFIG:Release>:-Os>)
 # For what a test itself does, next to nothing beside what it calls: the optimiser was half of its compilation.

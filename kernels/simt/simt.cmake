@@ -31,7 +31,7 @@ target_link_options(lathe_kernels INTERFACE $<$<NOT:$<BOOL:$<TARGET_PROPERTY:LAT
 # these objects before the library's.
 set(knows_simt "")
 foreach(source IN LISTS kernel_sources)
-  file(STRINGS ${source} lines REGEX "kernels/dispatch.h|simt::" LIMIT_COUNT 1)
+  file(STRINGS ${source} lines REGEX "kernels/dispatch.h|/run_rows.h|simt::" LIMIT_COUNT 1)
   if(lines)
     list(APPEND knows_simt ${source})
   endif()

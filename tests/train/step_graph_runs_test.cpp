@@ -209,7 +209,7 @@ void expect_the_same_bits(const Kind<SftConfig>& kind, nn::StoredBlockUse blocks
 
 TEST_P(SftGraphs, GiveTheBitsOfStepsThatAreQueued) { expect_the_same_bits(GetParam()); }
 
-struct QueuedNames final : kernels::QueuedWorkListener {
+struct KernelNames final : kernels::QueuedWorkListener {
   std::set<std::string> all;
   void queued(const char* name, int64_t) override { all.insert(name); }
 };
@@ -217,7 +217,7 @@ struct QueuedNames final : kernels::QueuedWorkListener {
 // Whose experts' products find their weights by tensor maps in device memory.
 TEST(StepGraphs, OfAMixtureOnACardOfSm90GiveTheBitsOfStepsThatAreQueued) {
   const lathe::testing::Hopper hopper;
-  const QueuedNames names;
+  const KernelNames names;
   expect_the_same_bits(Kind<SftConfig>{"a_mixture_by_wgmma", [](SftConfig& config) {
                                          of_a_mixture(config);
                                          config.model = golden("tiny_mixtral").string();
@@ -233,7 +233,7 @@ TEST(StepGraphs, OfAMixtureInBlocksGiveTheBitsOfStepsThatAreQueued) {
                              }};
   expect_the_same_bits(kind, nn::StoredBlockUse::keep);
   const lathe::testing::Hopper hopper;
-  const QueuedNames names;
+  const KernelNames names;
   expect_the_same_bits(kind, nn::StoredBlockUse::keep);
   EXPECT_TRUE(names.all.contains("ggml_table_rows") && names.all.contains("grouped_gated_warpgroup"));
 }
