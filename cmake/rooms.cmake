@@ -1,6 +1,6 @@
-# lathe_batches(OUT NAME ALONE source…): sources that include up to ten of these, of one folder where it has five. Half of a
-# source's compilation is headers and templates that its neighbours want as well (data/: 76 sources in 73 s of CPU time
-# in place of 220). ALONE: a regex of those that share no names with others, or whose options are their own.
+# lathe_batches(OUT NAME ALONE source…): sources that include up to ten of these, of one folder where it has five. Half
+# of a source's compilation is headers and templates that its neighbours want as well (data/: 76 sources in 73 s of CPU
+# time in place of some 200). ALONE: a regex of those that share names with others, or whose options are their own.
 function(lathe_batches out name alone)
   set(result "")
   set(number 0)
@@ -26,7 +26,7 @@ function(lathe_batches out name alone)
     if(batch_${i})
       file(CONFIGURE OUTPUT ${CMAKE_CURRENT_BINARY_DIR}/batches/${name}_${i}.cpp CONTENT "${batch_${i}}" @ONLY)
       list(APPEND result ${CMAKE_CURRENT_BINARY_DIR}/batches/${name}_${i}.cpp)
-      if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # the first takes what a batch includes for headers; the second is often wrong
+      if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")  # the first takes sources for headers; the second is often wrong
         set_source_files_properties(${CMAKE_CURRENT_BINARY_DIR}/batches/${name}_${i}.cpp PROPERTIES
           COMPILE_OPTIONS "-Wno-subobject-linkage;-Wno-maybe-uninitialized")
       endif()
@@ -35,8 +35,9 @@ function(lathe_batches out name alone)
   set(${out} ${result} PARENT_SCOPE)
 endfunction()
 
-# lathe_room(NAME [folder…] USES room… LINKS library… EXCLUDE regex… ALONE regex): a static library lathe_NAME of every .cpp under
-# the current folder (or the given subfolders). Files named main.cpp are left to lathe_program. ALONE: lathe_batches.
+# lathe_room(NAME [folder…] USES room… LINKS library… EXCLUDE regex… ALONE regex): a static library lathe_NAME of every
+# .cpp under the current folder (or the given subfolders). Files named main.cpp are left to lathe_program. ALONE: as of
+# lathe_batches.
 function(lathe_room name)
   cmake_parse_arguments(ARG "" "ALONE" "USES;LINKS;EXCLUDE" ${ARGN})
   set(folders ${ARG_UNPARSED_ARGUMENTS})
@@ -76,9 +77,10 @@ function(lathe_program name folder)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
 endfunction()
 
-# lathe_tests(folder LINKS … EXCLUDE regex… ALONE regex): the program <folder>_tests of every *_test.cpp under tests/<folder>, and a ctest
-# entry for each source, named after its path: tests/train/dpo/pair_forward_test.cpp is train_dpo_pair_forward_test, which
-# is train_tests --file=train/dpo/pair_forward_test.cpp. With SEPARATE each source is a program of that name.
+# lathe_tests(folder LINKS … EXCLUDE regex… ALONE regex): the program <folder>_tests of every *_test.cpp under
+# tests/<folder>, and a ctest entry for each source, named after its path: tests/train/dpo/pair_forward_test.cpp is
+# train_dpo_pair_forward_test, which is train_tests --file=train/dpo/pair_forward_test.cpp. With SEPARATE each source is
+# a program of that name.
 function(lathe_tests folder)
   cmake_parse_arguments(ARG "SEPARATE" "ALONE" "LINKS;EXCLUDE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*_test.cpp)

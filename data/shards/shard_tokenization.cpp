@@ -354,10 +354,11 @@ void ShardTokenization::write_shard(int64_t rows_read, uint64_t read_hash) {
   manifest_.files.push_back(std::move(entry));
   shard_ = {};
   write_file_atomically(settings_.output / progress_name, json_file_text({{"of", identity_},
-                                                                  {"rows_read", rows_read},
-                                                                  {"read_xxh64", hash_digits(read_hash)},
-                                                                  {"files", to_json(manifest_.files)},
-                                                                  {"totals", to_json(totals_)}}, 1));
+                                                                          {"rows_read", rows_read},
+                                                                          {"read_xxh64", hash_digits(read_hash)},
+                                                                          {"files", to_json(manifest_.files)},
+                                                                          {"totals", to_json(totals_)}},
+                                                                         1));
 }
 
 void ShardTokenization::finish() {

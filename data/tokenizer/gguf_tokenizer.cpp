@@ -13,7 +13,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-
 // The ids that SequenceTokens::add puts before and after a text.
 struct AroundText {
   std::vector<int32_t> before, after;

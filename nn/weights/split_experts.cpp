@@ -182,8 +182,8 @@ class SplitExperts final : public WeightSource {
   }
 
   // The down projection, or gate and up: two linears whose rows lie in turn (step 2), or gate's first (step 1).
-  void add_linears(const std::string& prefix, const char* suffix, const std::string& stored, StackedLinear all, int64_t linears,
-                   int64_t step) {
+  void add_linears(const std::string& prefix, const char* suffix, const std::string& stored, StackedLinear all,
+                   int64_t linears, int64_t step) {
     all.linears = linears, all.step = step;
     if (linears == 1) return add_experts(prefix, "down_proj" + std::string(suffix), stored, all);
     expect(all.all_rows() % 2 == 0, stored, "expected rows of gate and of up, found an odd number of them");

@@ -1,8 +1,8 @@
 // lathe-model's subcommands: one file each. Each adds itself, its flags and its callback to the app.
 #pragma once
 
-#include <cstdint>
 #include <CLI/CLI.hpp>
+#include <cstdint>
 
 namespace lathe::programs {
 

@@ -1,5 +1,5 @@
-// gtest's main, and --file=nn/families_test.cpp: the tests of that source alone. A folder's tests are one program, which
-// ctest runs once for each of its sources.
+// gtest's main, and --file=nn/families_test.cpp: the tests of that source alone. A folder's tests are one program,
+// which ctest runs once for each source.
 #include <gtest/gtest.h>
 
 #include <iostream>
@@ -32,7 +32,8 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     if (!argument.starts_with(file_flag)) {
-      std::cerr << argv[0] << ": expected " << file_flag << "FOLDER/NAME_test.cpp or gtest's flags, found " << argument << '\n';
+      std::cerr << argv[0] << ": expected " << file_flag << "FOLDER/NAME_test.cpp or gtest's flags, found " << argument
+                << '\n';
       return 2;
     }
     const std::string filter = filter_of_file(argument.substr(file_flag.size()));
