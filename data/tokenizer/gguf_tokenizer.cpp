@@ -6,6 +6,7 @@
 #include "core/json.h"
 #include "core/json_value.h"
 #include "data/tokenizer/gguf_pre_tokenizers.h"
+#include "data/tokenizer/gguf_words.h"
 #include "data/tokenizer/parts.h"
 
 namespace lathe::data {
