@@ -30,7 +30,7 @@ set(lathe_quick_link $<IF:$<BOOL:${LATHE_LLD}>,-fuse-ld=lld,$<$<BOOL:${LATHE_GOL
 
 option(LATHE_TESTS "Build the tests" ON)
 option(LATHE_BENCH "Build lathe-bench (needs Google Benchmark)" ON)
-option(LATHE_BATCHES "Compile a room's sources ten at a time: half the time of a cold build, longer for one changed file" ON)
+option(LATHE_BATCHES "Compile a room's sources ten at a time: half of their time, more for one changed file" ON)
 option(LATHE_TLS "lathe-serve speaks TLS (needs OpenSSL)" ON)
 option(LATHE_PORTABLE "Programs that run with any C library from 2.31 on (scripts/package sets it)" OFF)
 option(LATHE_FUZZ "Build the fuzz targets of tests/fuzz, and nothing else (needs clang; scripts/fuzz runs them)" OFF)

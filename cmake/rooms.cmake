@@ -1,6 +1,6 @@
 # lathe_batches(OUT NAME ALONE source…): sources that include up to ten of these, of one folder where it has five. Half
-# of a source's compilation is headers and templates that its neighbours want as well (data/: 76 sources in 73 s of CPU
-# time in place of some 200). ALONE: a regex of those that share names with others, or whose options are their own.
+# of a source's compilation is headers and templates that its neighbours want as well (data/: 76 sources in 100 s of CPU
+# time in place of 212). ALONE: a regex of those that share names with others, or whose options are their own.
 function(lathe_batches out name alone)
   set(result "")
   set(number 0)
