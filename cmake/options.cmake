@@ -57,4 +57,6 @@ endif()
 find_program(LATHE_CCACHE ccache)
 if(LATHE_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${LATHE_CCACHE})
+  # The cache hands a clone what another has compiled, and with it the name of the other's build folder.
+  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fdebug-prefix-map=${CMAKE_BINARY_DIR}=.>)
 endif()

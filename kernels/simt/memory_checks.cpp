@@ -413,7 +413,8 @@ std::string source_line(const void* code_address) {
   std::string text;  // innermost inlined function first
   if (std::FILE* const pipe = ::popen(("addr2line -ie '" + file + "' " + hex + " 2>/dev/null").c_str(), "r")) {
     while (std::fgets(line, sizeof line, pipe) != nullptr) {
-      const std::string_view place(line, std::strcspn(line, "\n"));
+      std::string_view place(line, std::strcspn(line, "\n"));
+      if (place.starts_with("./")) place.remove_prefix(2);  // the build folder, where the compiler ran
       text += (text.empty() ? "" : ", inlined at ") + std::string(place.substr(0, place.find(" (discriminator")));
     }
     ::pclose(pipe);
