@@ -18,12 +18,12 @@ std::string text(int64_t number) { return std::to_string(number); }
 }  // namespace
 
 int64_t PagedBatch::number_count(int64_t sequences, int64_t tokens, int64_t max_pages) {
-  return 2 * sequences + 1 + 2 * tokens + sequences * max_pages;
+  return 3 * sequences + 1 + 2 * tokens + sequences * max_pages;
 }
 
 PagedBatch::PagedBatch(const Tensor& cu_seqlens, const Tensor& context_lens, const Tensor& block_table, Pages pages,
-                       const Tensor& there)
-    : pages_(pages), device_(there) {
+                       const Tensor& there, const Tensor& state_slots)
+    : pages_(pages), has_states_(state_slots.defined()), device_(there) {
   expect(operation, "context_lens", context_lens).rank(1).dtype(DType::i32).contiguous().device({});
   sequences_ = context_lens.dim(0);
   expect(operation, "cu_seqlens", cu_seqlens).shape({sequences_ + 1}).dtype(DType::i32).contiguous().device({});
@@ -32,6 +32,8 @@ PagedBatch::PagedBatch(const Tensor& cu_seqlens, const Tensor& context_lens, con
   expect(operation, "block_table", block_table).rank(2).dtype(DType::i32).rows_contiguous().device({});
   max_pages_ = block_table.dim(1);
   expect(operation, "block_table", block_table).shape({sequences_, max_pages_});
+  if (has_states_)
+    expect(operation, "state_slots", state_slots).shape({sequences_}).dtype(DType::i32).contiguous().device({});
   if (pages.count > std::numeric_limits<int32_t>::max() || pages.page_size < 1)
     throw ShapeError("PagedBatch: expected at most 2^31 pages of at least one token, found " + text(pages.count) +
                      " of " + text(pages.page_size));
@@ -39,7 +41,8 @@ PagedBatch::PagedBatch(const Tensor& cu_seqlens, const Tensor& context_lens, con
   host_ = Tensor::empty({number_count(sequences_, tokens_, max_pages_)}, DType::i32);
   int32_t* to = host_.data<int32_t>();
   to = std::copy_n(cu_seqlens.data<int32_t>(), sequences_ + 1, to);
-  std::copy_n(context_lens.data<int32_t>(), sequences_, to);
+  to = std::copy_n(context_lens.data<int32_t>(), sequences_, to);
+  has_states_ ? std::copy_n(state_slots.data<int32_t>(), sequences_, to) : std::fill_n(to, sequences_, 0);
   to = host_.data<int32_t>() + tables_start();
   for (int64_t s = 0; s < sequences_; ++s)
     to = std::copy_n(block_table.data<int32_t>() + s * block_table.stride(0), max_pages_, to);
@@ -75,7 +78,7 @@ void PagedBatch::check_sequences() {
 }
 
 void PagedBatch::place_tokens() {
-  int32_t* const page = host_.data<int32_t>() + 2 * sequences_ + 1;
+  int32_t* const page = host_.data<int32_t>() + 3 * sequences_ + 1;
   int32_t* const offset = page + tokens_;
   for (int64_t s = 0; s < sequences_; ++s) {
     const int64_t begin = bounds()[s], end = bounds()[s + 1];
@@ -89,8 +92,15 @@ void PagedBatch::place_tokens() {
 
 PagedBatch::OnDevice PagedBatch::on_device() const {
   const int32_t* const start = device_.data<int32_t>();
-  const int32_t* const token_page = start + 2 * sequences_ + 1;
-  return {start, start + sequences_ + 1, token_page, token_page + tokens_, start + tables_start(), max_pages_};
+  const int32_t* const contexts = start + sequences_ + 1;
+  const int32_t* const token_page = contexts + 2 * sequences_;
+  return {start,
+          contexts,
+          contexts + sequences_,
+          token_page,
+          token_page + tokens_,
+          start + tables_start(),
+          max_pages_};
 }
 
 }  // namespace lathe::kernels
