@@ -15,6 +15,7 @@ struct Kind {
 constexpr Kind swiglu_kind{"swiglu", kernels::swiglu_forward, kernels::swiglu_backward};
 constexpr Kind geglu_kind{"geglu", kernels::geglu_forward, kernels::geglu_backward};
 constexpr Kind clamped_swiglu_kind{"clamped_swiglu", kernels::clamped_swiglu_forward, kernels::clamped_swiglu_backward};
+constexpr Kind glu_kind{"glu", kernels::glu_forward, kernels::glu_backward};
 
 struct Gated final : Operation {
   Kind kind;
@@ -87,6 +88,7 @@ Variable geglu(const Variable& gate, const Variable& up) { return apply(Gated(ge
 Variable clamped_swiglu(const Variable& gate, const Variable& up) {
   return apply(Gated(clamped_swiglu_kind), {gate, up});
 }
+Variable glu(const Variable& gate, const Variable& up) { return apply(Gated(glu_kind), {gate, up}); }
 Variable geglu(const Variable& gate_up) { return apply(GatedHalves(geglu_kind), {gate_up}); }
 
 }  // namespace lathe::autograd

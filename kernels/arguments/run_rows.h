@@ -1,4 +1,4 @@
-// Runs the body of an operation on rows, on any device.
+// Runs the body of an operation on rows or on columns, on any device.
 #pragma once
 
 #include <algorithm>
@@ -29,6 +29,21 @@ void run_rows(const Args& args, Device device, int64_t columns, const Body& body
 template <class Args, class Body>
 void run_rows(const Args& args, Device device, const Body& body) {
   run_rows(args, device, args.columns, body);
+}
+
+// The same by columns [0, args.column_end), each of which is as much work as a row of `work` columns; the CPU's ranges
+// begin at whole cache lines of each row.
+template <class Args, class Body>
+void run_columns(const Args& args, Device device, int64_t work, const Body& body) {
+  if (device.kind != DeviceKind::cpu)
+    return with_device(device, [&]<DeviceKind kind>() { body.template operator()<kind>(args); });
+  const int64_t grain = std::max<int64_t>(64, row_grain(work) / 64 * 64);
+  parallel_for(args.column_end, grain, [&](int64_t begin, int64_t end) {
+    Args range = args;
+    range.column_begin = begin;
+    range.column_end = end;
+    with_isa([&]<Isa isa>() { body.template operator()<isa>(range); });
+  });
 }
 
 }  // namespace lathe::kernels

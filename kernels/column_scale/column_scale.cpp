@@ -1,7 +1,5 @@
 #include "kernels/column_scale/column_scale.h"
 
-#include <algorithm>
-
 #include "kernels/arguments/run_rows.h"
 #include "kernels/checks/expect.h"
 #include "kernels/column_scale/bodies.h"
@@ -68,16 +66,9 @@ void column_scale_gradient(const Tensor& grad_scale, const Tensor& grad_out, con
                                      .sequences = cu_seqlens.dim(0) - 1,
                                      .column_begin = 0,
                                      .column_end = x.dim(1)};
-  if (x.device().kind != DeviceKind::cpu)
-    return with_device(x.device(), [&]<DeviceKind kind>() { column_scale_gradient_columns<kind>(args); });
-  // Whole cache lines of the vectors.
-  const int64_t grain = std::max<int64_t>(64, row_grain(x.dim(0)) / 64 * 64);
-  parallel_for(x.dim(1), grain, [&](int64_t begin, int64_t end) {
-    ColumnScaleGradientArgs range = args;
-    range.column_begin = begin;
-    range.column_end = end;
-    with_isa([&]<Isa isa>() { column_scale_gradient_columns<isa>(range); });
-  });
+  run_columns(
+      args, x.device(), x.dim(0),
+      []<auto target>(const ColumnScaleGradientArgs& part) { column_scale_gradient_columns<target>(part); });
 }
 
 }  // namespace lathe::kernels

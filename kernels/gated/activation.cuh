@@ -14,12 +14,17 @@ struct AsTheyAre {
   static __device__ __forceinline__ float gate_gradient(float, float g) { return g; }
   static __device__ __forceinline__ float up_gradient(float, float g) { return g; }
 };
+// act(x) = x · σ(z), and act′ = σ (1 + x z′ (1 − σ)).
+struct TimesLogistic : AsTheyAre {
+  static __device__ __forceinline__ float factor(float x) { return x; }
+  static __device__ __forceinline__ float factor_slope() { return 1.0f; }
+};
 // z and x · z′ of gated.h.
-struct Silu : AsTheyAre {
+struct Silu : TimesLogistic {
   static __device__ __forceinline__ float z(float x) { return x; }
   static __device__ __forceinline__ float x_slope(float x) { return x; }
 };
-struct GeluTanh : AsTheyAre {
+struct GeluTanh : TimesLogistic {
   // Beyond ±16 the logistic function is 0 or 1 to the last bit, and x³ would go on to infinity. NaN stays.
   static __device__ __forceinline__ float bounded(float x) { return x > 16.0f ? 16.0f : x < -16.0f ? -16.0f : x; }
   static __device__ __forceinline__ float z(float x) {
@@ -33,7 +38,7 @@ struct GeluTanh : AsTheyAre {
 };
 
 // NaN stays.
-struct ClampedSilu {
+struct ClampedSilu : TimesLogistic {
   static constexpr auto limit = static_cast<float>(gate_limit), alpha = static_cast<float>(clamped_silu_alpha);
   static __device__ __forceinline__ float gate(float x) { return x > limit ? limit : x; }
   static __device__ __forceinline__ float up(float u) { return (u > limit ? limit : u < -limit ? -limit : u) + 1.0f; }
@@ -43,10 +48,18 @@ struct ClampedSilu {
   static __device__ __forceinline__ float x_slope(float x) { return alpha * x; }
 };
 
+// act = σ alone.
+struct Logistic : AsTheyAre {
+  static __device__ __forceinline__ float factor(float) { return 1.0f; }
+  static __device__ __forceinline__ float factor_slope() { return 0.0f; }
+  static __device__ __forceinline__ float z(float x) { return x; }
+  static __device__ __forceinline__ float x_slope(float) { return 1.0f; }
+};
+
 // act(gate) · up of two elements of T, before its rounding.
 template <class T, class Gate>
 __device__ __forceinline__ float gated_product(float gate, float up) {
-  const float x = Gate::gate(gate), activated = x / (1.0f + expf(-Gate::z(x)));
+  const float x = Gate::gate(gate), activated = Gate::factor(x) / (1.0f + expf(-Gate::z(x)));
   return to_float(from_float<T>(activated)) * Gate::up(up);
 }
 

@@ -9,10 +9,13 @@
 
 namespace lathe::kernels {
 
-// Of gated.h. Products that end with one (activation.h) know the first two.
+// Those of gated.h that products end with.
 enum class GateKind : uint8_t { silu, gelu_tanh, clamped_silu };
-constexpr GateKind gate_kind(Activation activation) {
-  return activation == Activation::silu ? GateKind::silu : GateKind::gelu_tanh;
+
+// And all of them.
+enum class GatedKind : uint8_t { silu, gelu_tanh, clamped_silu, logistic };
+constexpr GatedKind gated_kind(Activation activation) {
+  return activation == Activation::silu ? GatedKind::silu : GatedKind::gelu_tanh;
 }
 
 // What the clamped one clamps to.
@@ -21,7 +24,7 @@ inline constexpr double gate_limit = 7.0;
 inline constexpr double clamped_silu_alpha = 1.702;
 
 struct GatedForwardArgs {
-  GateKind kind;
+  GatedKind kind;
   DType dtype;  // f32 | bf16 | f16
   Matrix out;
   ConstMatrix gate, up;
@@ -30,7 +33,7 @@ struct GatedForwardArgs {
 };
 
 struct GatedBackwardArgs {
-  GateKind kind;
+  GatedKind kind;
   DType dtype;  // f32 | bf16 | f16
   Matrix grad_gate, grad_up;
   ConstMatrix grad_out, gate, up;

@@ -13,12 +13,17 @@ struct AsTheyAre {
   static LATHE_INLINE Vec gate_gradient(Vec, Vec g) { return g; }
   static LATHE_INLINE Vec up_gradient(Vec, Vec g) { return g; }
 };
+// act(x) = x · σ(z), and act′ = σ (1 + x z′ (1 − σ)).
+struct TimesLogistic : AsTheyAre {
+  static LATHE_INLINE Vec factor(Vec x) { return x; }
+  static LATHE_INLINE Vec factor_slope() { return splat(1.0f); }
+};
 // z and x · z′ of gated.h.
-struct Silu : AsTheyAre {
+struct Silu : TimesLogistic {
   static LATHE_INLINE Vec z(Vec x) { return x; }
   static LATHE_INLINE Vec x_slope(Vec x) { return x; }
 };
-struct GeluTanh : AsTheyAre {
+struct GeluTanh : TimesLogistic {
   // Beyond ±16 the logistic function is 0 or 1 to the last bit, and x³ would go on to infinity. NaN stays.
   static LATHE_INLINE Vec bounded(Vec x) { return min(splat(16.0f), max(splat(-16.0f), x)); }
   static LATHE_INLINE Vec z(Vec x) {
@@ -31,7 +36,7 @@ struct GeluTanh : AsTheyAre {
   }
 };
 // NaN stays.
-struct ClampedSilu {
+struct ClampedSilu : TimesLogistic {
   static constexpr auto limit = static_cast<float>(gate_limit), alpha = static_cast<float>(clamped_silu_alpha);
   static LATHE_INLINE Vec gate(Vec x) { return min(splat(limit), x); }
   static LATHE_INLINE Vec up(Vec u) { return min(splat(limit), max(splat(-limit), u)) + splat(1.0f); }
@@ -41,6 +46,14 @@ struct ClampedSilu {
   static LATHE_INLINE Vec x_slope(Vec x) { return splat(alpha) * x; }
 };
 
+// act = σ alone.
+struct Logistic : AsTheyAre {
+  static LATHE_INLINE Vec factor(Vec) { return splat(1.0f); }
+  static LATHE_INLINE Vec factor_slope() { return zero(); }
+  static LATHE_INLINE Vec z(Vec x) { return x; }
+  static LATHE_INLINE Vec x_slope(Vec) { return splat(1.0f); }
+};
+
 template <class T, class Gate>
 void forward_row(const GatedForwardArgs& args, int64_t row) {
   const T* gate = row_of<T>(args.gate, row);
@@ -48,7 +61,7 @@ void forward_row(const GatedForwardArgs& args, int64_t row) {
   T* out = row_of<T>(args.out, row);
   for_row(args.columns, [&](int64_t i, int count) {
     const Vec x = Gate::gate(load_some(gate + i, count));
-    const Vec activated = round_to<T>(x / (splat(1.0f) + exp(-Gate::z(x))));
+    const Vec activated = round_to<T>(Gate::factor(x) / (splat(1.0f) + exp(-Gate::z(x))));
     store_some(out + i, activated * Gate::up(load_some(up + i, count)), count);
   });
 }
@@ -67,9 +80,9 @@ void backward_row(const GatedBackwardArgs& args, int64_t row) {
     const Vec e = exp(-Gate::z(x)), s = one / (one + e);
     // 1 − s, which would cancel where s is near 1: there it is computed as e · s.
     const Vec rest = select((VecI)(x > zero()), e * s, one - s);
-    const Vec slope = s * fma(Gate::x_slope(x), rest, one);
+    const Vec slope = s * fma(Gate::x_slope(x), rest, Gate::factor_slope());
     store_some(grad_gate + i, Gate::gate_gradient(given_x, g * u * slope), count);
-    store_some(grad_up + i, Gate::up_gradient(given_u, g * (x * s)), count);
+    store_some(grad_up + i, Gate::up_gradient(given_u, g * (Gate::factor(x) * s)), count);
   });
 }
 
@@ -78,9 +91,10 @@ template <class Args, class Rows>
 LATHE_INLINE void choose(const Args& args, Rows rows) {
   with_element(args.dtype, [&]<class T>(T) {
     switch (args.kind) {
-      case GateKind::silu: return rows.template operator()<T, Silu>();
-      case GateKind::gelu_tanh: return rows.template operator()<T, GeluTanh>();
-      case GateKind::clamped_silu: return rows.template operator()<T, ClampedSilu>();
+      case GatedKind::silu: return rows.template operator()<T, Silu>();
+      case GatedKind::gelu_tanh: return rows.template operator()<T, GeluTanh>();
+      case GatedKind::clamped_silu: return rows.template operator()<T, ClampedSilu>();
+      case GatedKind::logistic: return rows.template operator()<T, Logistic>();
     }
   });
 }

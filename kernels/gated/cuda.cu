@@ -42,9 +42,9 @@ __global__ void __launch_bounds__(elementwise_threads) gated_backward_kernel(Gat
     const float x = Gate::gate(gate.at[j]), u = Gate::up(up.at[j]), g = grad_out.at[j];
     const float e = expf(-Gate::z(x)), s = 1.0f / (1.0f + e);
     const float rest = x > 0.0f ? e * s : 1.0f - s;  // 1 − s, which cancels where s is near 1
-    const float slope = s * fmaf(Gate::x_slope(x), rest, 1.0f);
+    const float slope = s * fmaf(Gate::x_slope(x), rest, Gate::factor_slope());
     grad_gate.at[j] = Gate::gate_gradient(gate.at[j], g * u * slope);
-    grad_up.at[j] = Gate::up_gradient(up.at[j], g * (x * s));
+    grad_up.at[j] = Gate::up_gradient(up.at[j], g * (Gate::factor(x) * s));
   }
   store_group<aligned>(row_of<T>(a.grad_gate, row) + column, grad_gate, count);
   store_group<aligned>(row_of<T>(a.grad_up, row) + column, grad_up, count);
@@ -65,6 +65,19 @@ void backward(const GatedBackwardArgs& a) {
                      aligned ? gated_backward_kernel<T, Gate, true> : gated_backward_kernel<T, Gate, false>, a);
 }
 
+// Calls kernels.operator()<T, Gate>().
+template <class Args, class Kernels>
+void choose(const Args& args, const Kernels& kernels) {
+  with_element(args.dtype, [&]<class T>(T) {
+    switch (args.kind) {
+      case GatedKind::silu: return kernels.template operator()<T, Silu>();
+      case GatedKind::gelu_tanh: return kernels.template operator()<T, GeluTanh>();
+      case GatedKind::clamped_silu: return kernels.template operator()<T, ClampedSilu>();
+      case GatedKind::logistic: return kernels.template operator()<T, Logistic>();
+    }
+  });
+}
+
 }  // namespace
 }  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE
 
@@ -72,13 +85,13 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void gated_forward_rows(const GatedForwardArgs& args) {
-  with_element(args.dtype, [&]<class T>(T) { with_gate(args.kind, [&]<class Gate>() { forward<T, Gate>(args); }); });
+  choose(args, [&]<class T, class Gate>() { forward<T, Gate>(args); });
 }
 template void gated_forward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const GatedForwardArgs&);
 
 template <DeviceKind>
 void gated_backward_rows(const GatedBackwardArgs& args) {
-  with_element(args.dtype, [&]<class T>(T) { with_gate(args.kind, [&]<class Gate>() { backward<T, Gate>(args); }); });
+  choose(args, [&]<class T, class Gate>() { backward<T, Gate>(args); });
 }
 template void gated_backward_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const GatedBackwardArgs&);
 

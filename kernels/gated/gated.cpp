@@ -17,7 +17,7 @@ void check_like_gate(const char* operation, const char* argument, const Tensor& 
   expect(operation, argument, tensor).shape(gate.shape()).dtype(gate.dtype()).rows_contiguous().device(gate.device());
 }
 
-void forward(const char* operation, GateKind kind, const Tensor& out, const Tensor& gate, const Tensor& up) {
+void forward(const char* operation, GatedKind kind, const Tensor& out, const Tensor& gate, const Tensor& up) {
   check_gate(operation, gate);
   check_like_gate(operation, "up", up, gate);
   check_like_gate(operation, "out", out, gate);
@@ -35,7 +35,7 @@ void forward(const char* operation, GateKind kind, const Tensor& out, const Tens
       args, gate.device(), []<auto target>(const GatedForwardArgs& rows) { gated_forward_rows<target>(rows); });
 }
 
-void backward(const char* operation, GateKind kind, const Tensor& grad_gate, const Tensor& grad_up,
+void backward(const char* operation, GatedKind kind, const Tensor& grad_gate, const Tensor& grad_up,
               const Tensor& grad_out, const Tensor& gate, const Tensor& up) {
   check_gate(operation, gate);
   check_like_gate(operation, "up", up, gate);
@@ -63,26 +63,33 @@ void backward(const char* operation, GateKind kind, const Tensor& grad_gate, con
 }  // namespace
 
 void swiglu_forward(const Tensor& out, const Tensor& gate, const Tensor& up) {
-  forward("swiglu_forward", GateKind::silu, out, gate, up);
+  forward("swiglu_forward", GatedKind::silu, out, gate, up);
 }
 void geglu_forward(const Tensor& out, const Tensor& gate, const Tensor& up) {
-  forward("geglu_forward", GateKind::gelu_tanh, out, gate, up);
+  forward("geglu_forward", GatedKind::gelu_tanh, out, gate, up);
 }
 void clamped_swiglu_forward(const Tensor& out, const Tensor& gate, const Tensor& up) {
-  forward("clamped_swiglu_forward", GateKind::clamped_silu, out, gate, up);
+  forward("clamped_swiglu_forward", GatedKind::clamped_silu, out, gate, up);
+}
+void glu_forward(const Tensor& out, const Tensor& gate, const Tensor& up) {
+  forward("glu_forward", GatedKind::logistic, out, gate, up);
 }
 
 void swiglu_backward(const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out, const Tensor& gate,
                      const Tensor& up) {
-  backward("swiglu_backward", GateKind::silu, grad_gate, grad_up, grad_out, gate, up);
+  backward("swiglu_backward", GatedKind::silu, grad_gate, grad_up, grad_out, gate, up);
 }
 void geglu_backward(const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out, const Tensor& gate,
                     const Tensor& up) {
-  backward("geglu_backward", GateKind::gelu_tanh, grad_gate, grad_up, grad_out, gate, up);
+  backward("geglu_backward", GatedKind::gelu_tanh, grad_gate, grad_up, grad_out, gate, up);
 }
 void clamped_swiglu_backward(const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out, const Tensor& gate,
                              const Tensor& up) {
-  backward("clamped_swiglu_backward", GateKind::clamped_silu, grad_gate, grad_up, grad_out, gate, up);
+  backward("clamped_swiglu_backward", GatedKind::clamped_silu, grad_gate, grad_up, grad_out, gate, up);
+}
+void glu_backward(const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out, const Tensor& gate,
+                  const Tensor& up) {
+  backward("glu_backward", GatedKind::logistic, grad_gate, grad_up, grad_out, gate, up);
 }
 
 }  // namespace lathe::kernels

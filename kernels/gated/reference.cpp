@@ -15,22 +15,25 @@ void put(const Tensor& t, int64_t row, int64_t column, double value) {
 
 const double gelu_scale = std::sqrt(8.0 / std::numbers::pi);
 
-double z(GateKind kind, double x) {
-  if (kind == GateKind::clamped_silu) return clamped_silu_alpha * x;
-  return kind == GateKind::silu ? x : gelu_scale * (x + 0.044715 * x * x * x);
+double z(GatedKind kind, double x) {
+  if (kind == GatedKind::clamped_silu) return clamped_silu_alpha * x;
+  return kind == GatedKind::gelu_tanh ? gelu_scale * (x + 0.044715 * x * x * x) : x;
 }
-double z_slope(GateKind kind, double x) {
-  if (kind == GateKind::clamped_silu) return clamped_silu_alpha;
-  return kind == GateKind::silu ? 1.0 : gelu_scale * (1.0 + 3.0 * 0.044715 * x * x);
+double z_slope(GatedKind kind, double x) {
+  if (kind == GatedKind::clamped_silu) return clamped_silu_alpha;
+  return kind == GatedKind::gelu_tanh ? gelu_scale * (1.0 + 3.0 * 0.044715 * x * x) : 1.0;
 }
+// What σ(z) is multiplied by, and its slope.
+double factor(GatedKind kind, double x) { return kind == GatedKind::logistic ? 1.0 : x; }
+double factor_slope(GatedKind kind) { return kind == GatedKind::logistic ? 0.0 : 1.0; }
 
 // What the formula of gated.h takes for gate and up, and whether their gradients pass.
 struct Operands {
   double gate, up;
   bool gate_passes = true, up_passes = true;
 };
-Operands operands(GateKind kind, double gate, double up) {
-  if (kind != GateKind::clamped_silu) return {gate, up};
+Operands operands(GatedKind kind, double gate, double up) {
+  if (kind != GatedKind::clamped_silu) return {gate, up};
   return {gate > gate_limit ? gate_limit : gate,
           (up > gate_limit    ? gate_limit
            : up < -gate_limit ? -gate_limit
@@ -41,24 +44,26 @@ Operands operands(GateKind kind, double gate, double up) {
 
 }  // namespace
 
-void gated_forward(GateKind kind, const Tensor& out, const Tensor& gate, const Tensor& up) {
+void gated_forward(GatedKind kind, const Tensor& out, const Tensor& gate, const Tensor& up) {
   for (int64_t row = 0; row < gate.dim(0); ++row) {
     for (int64_t i = 0; i < gate.dim(1); ++i) {
       const auto [x, u, x_passes, u_passes] = operands(kind, at(gate, row, i), at(up, row, i));
-      put(out, row, i, round_to(gate.dtype(), x / (1.0 + std::exp(-z(kind, x)))) * u);
+      put(out, row, i, round_to(gate.dtype(), factor(kind, x) / (1.0 + std::exp(-z(kind, x)))) * u);
     }
   }
 }
 
-void gated_backward(GateKind kind, const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out,
+void gated_backward(GatedKind kind, const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out,
                     const Tensor& gate, const Tensor& up) {
   for (int64_t row = 0; row < gate.dim(0); ++row) {
     for (int64_t i = 0; i < gate.dim(1); ++i) {
       const auto [x, u, x_passes, u_passes] = operands(kind, at(gate, row, i), at(up, row, i));
       const double g = at(grad_out, row, i), sigmoid = 1.0 / (1.0 + std::exp(-z(kind, x)));
-      const double slope = sigmoid * (1.0 + x * z_slope(kind, x) * (1.0 - sigmoid));
+      const double rest = 1.0 / (1.0 + std::exp(z(kind, x)));
+      const double f = factor(kind, x);
+      const double slope = sigmoid * (factor_slope(kind) + f * z_slope(kind, x) * rest);
       put(grad_gate, row, i, x_passes ? g * u * slope : 0);
-      put(grad_up, row, i, u_passes ? g * (x * sigmoid) : 0);
+      put(grad_up, row, i, u_passes ? g * (f * sigmoid) : 0);
     }
   }
 }

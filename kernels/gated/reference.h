@@ -6,8 +6,8 @@
 
 namespace lathe::kernels::reference {
 
-void gated_forward(GateKind kind, const Tensor& out, const Tensor& gate, const Tensor& up);
-void gated_backward(GateKind kind, const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out,
+void gated_forward(GatedKind kind, const Tensor& out, const Tensor& gate, const Tensor& up);
+void gated_backward(GatedKind kind, const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out,
                     const Tensor& gate, const Tensor& up);
 
 }  // namespace lathe::kernels::reference

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "core/device.h"
-#include "core/dtype.h"
 #include "kernels/arguments/matrix.h"
 #include "kernels/paged_attention/cuda.h"
 #include "kernels/short_conv/taps.h"
@@ -11,13 +10,8 @@
 namespace lathe::kernels {
 
 // What every body is told.
-struct ShortConv {
-  DType dtype;  // f32 | bf16 | f16
+struct ShortConv : ConvTaps {
   ConstMatrix bcx;
-  const void* weight;  // [columns, taps]
-  const void* bias;    // null: none
-  int64_t columns;
-  int taps;
 };
 
 // p of the tokens of earlier steps, and of this one's. Strides in elements.

@@ -1,32 +1,11 @@
-// A row is walked in chunks of columns whose weights, which the tensor has column by column, are laid out by taps once.
 #include "kernels/short_conv/bodies.h"
 
+#include "kernels/short_conv/columns.h"
 #include "kernels/simd/element.h"
 #include "kernels/simd/row.h"
 
 namespace lathe::kernels::LATHE_ISA {
 namespace {
-
-constexpr int64_t chunk = 256;  // columns
-constexpr int most_taps = most_conv_taps;
-
-struct Weights {
-  float taps[most_taps][chunk];
-  float bias[chunk];  // zeros where there is none
-};
-
-template <class T>
-LATHE_INLINE void load_weights(Weights& weights, const ShortConv& conv, int64_t first, int64_t count) {
-  float flat[most_taps * chunk];
-  const T* const from = static_cast<const T*>(conv.weight) + first * conv.taps;
-  for_row(count * conv.taps, [&](int64_t i, int n) { store_some(flat + i, load_some(from + i, n), n); });
-  for (int j = 0; j < conv.taps; ++j)
-    for (int64_t i = 0; i < count; ++i) weights.taps[j][i] = flat[i * conv.taps + j];
-  const T* const bias = static_cast<const T*>(conv.bias);
-  for_row(count, [&](int64_t i, int n) {
-    store_some(weights.bias + i, bias != nullptr ? load_some(bias + first + i, n) : zero(), n);
-  });
-}
 
 // B, C and x of a row, from the first column of a chunk on.
 template <class T>
@@ -36,8 +15,6 @@ struct Row {
       : b(row_of<T>(conv.bcx, row) + first), c(b + conv.columns), x(c + conv.columns) {}
   LATHE_INLINE Vec product(int64_t i, int n) const { return round_to<T>(load_some(b + i, n) * load_some(x + i, n)); }
 };
-
-LATHE_INLINE int least(int64_t a, int b) { return a < b ? static_cast<int>(a) : b; }
 
 // The sequence of a row, searched from the one of a row before it.
 LATHE_INLINE int64_t sequence_of(const int32_t* bounds, int64_t row, int64_t sequence) {
@@ -73,12 +50,12 @@ class Predecessors {
   const ShortConvForwardArgs& args_;
   int64_t row_, first_;
   int in_batch_, count_;
-  const T* kept_[most_taps];
+  const T* kept_[most_conv_taps];
 };
 
 template <class T>
-void forward_row(const ShortConvForwardArgs& args, const Weights& weights, int64_t row, int64_t sequence, int64_t first,
-                 int64_t count) {
+void forward_row(const ShortConvForwardArgs& args, const ChunkTaps& weights, int64_t row, int64_t sequence,
+                 int64_t first, int64_t count) {
   const Predecessors<T> before(args, row, sequence, first);
   const Row<T> own(args, row, first);
   T* const out = row_of<T>(args.out, row) + first;
@@ -98,7 +75,7 @@ void forward_row(const ShortConvForwardArgs& args, const Weights& weights, int64
 }
 
 template <class T>
-void backward_row(const ShortConvBackwardArgs& args, const Weights& weights, int64_t row, int64_t sequence,
+void backward_row(const ShortConvBackwardArgs& args, const ChunkTaps& weights, int64_t row, int64_t sequence,
                   int64_t first, int64_t count) {
   const int last = args.taps - 1;
   const int before = least(row - args.cu_seqlens[sequence], last);
@@ -123,43 +100,16 @@ void backward_row(const ShortConvBackwardArgs& args, const Weights& weights, int
   });
 }
 
-// One vector of columns: each tap's sum over a sequence is one chain in the tokens' order, and so is the bias's.
-template <class T>
-void weight_grad_of(const ShortConvWeightGradArgs& args, int64_t column, int count) {
-  const int last = args.taps - 1;
-  for (int64_t s = 0; s < args.sequences; ++s) {
-    Vec taps[most_taps] = {}, bias = zero();
-    for (int64_t row = args.cu_seqlens[s]; row < args.cu_seqlens[s + 1]; ++row) {
-      const Vec gated =
-          load_some(row_of<T>(args.grad_out, row) + column, count) * load_some(Row<T>(args, row, column).c, count);
-      bias = bias + gated;
-      for (int k = least(row - args.cu_seqlens[s], last); k >= 0; --k)
-        taps[last - k] = fma(gated, Row<T>(args, row - k, column).product(0, count), taps[last - k]);
-    }
-    for (int j = 0; args.grad_weight != nullptr && j < args.taps; ++j) {
-      float sums[lanes];
-      store(sums, taps[j]);
-      for (int i = 0; i < count; ++i) args.grad_weight[(column + i) * args.taps + j] += sums[i];
-    }
-    if (args.grad_bias == nullptr) continue;
-    float* const grad_bias = args.grad_bias + column;
-    store_some(grad_bias, load_some(grad_bias, count) + bias, count);
-  }
-}
-
 // body(weights, row, sequence, first column, columns) for each row, a chunk of columns after the other.
 template <class T, class Args, class Body>
-LATHE_INLINE void for_each_chunk(const Args& args, const int32_t* bounds, const Body& body) {
-  Weights weights;
-  for (int64_t first = 0; first < args.columns; first += chunk) {
-    const int64_t count = args.columns - first < chunk ? args.columns - first : chunk;
-    load_weights<T>(weights, args, first, count);
+LATHE_INLINE void for_each_row(const Args& args, const int32_t* bounds, const Body& body) {
+  for_each_chunk<T>(args, 0, args.columns, [&](const ChunkTaps& weights, int64_t first, int64_t count) {
     int64_t sequence = 0;
     for (int64_t row = args.row_begin; row < args.row_end; ++row) {
       sequence = sequence_of(bounds, row, sequence);
       body(weights, row, sequence, first, count);
     }
-  }
+  });
 }
 
 }  // namespace
@@ -170,10 +120,10 @@ namespace lathe::kernels {
 template <Isa>
 void short_conv_forward_rows(ShortConvForwardArgs args) {
   with_element(args.dtype, [&]<class T>(T) {
-    for_each_chunk<T>(args, args.steps.bounds,
-                      [&](const Weights& weights, int64_t row, int64_t sequence, int64_t first, int64_t count) {
-                        forward_row<T>(args, weights, row, sequence, first, count);
-                      });
+    for_each_row<T>(args, args.steps.bounds,
+                    [&](const ChunkTaps& weights, int64_t row, int64_t sequence, int64_t first, int64_t count) {
+                      forward_row<T>(args, weights, row, sequence, first, count);
+                    });
   });
 }
 template void short_conv_forward_rows<Isa::LATHE_ISA>(ShortConvForwardArgs);
@@ -181,10 +131,10 @@ template void short_conv_forward_rows<Isa::LATHE_ISA>(ShortConvForwardArgs);
 template <Isa>
 void short_conv_backward_rows(ShortConvBackwardArgs args) {
   with_element(args.dtype, [&]<class T>(T) {
-    for_each_chunk<T>(args, args.cu_seqlens,
-                      [&](const Weights& weights, int64_t row, int64_t sequence, int64_t first, int64_t count) {
-                        backward_row<T>(args, weights, row, sequence, first, count);
-                      });
+    for_each_row<T>(args, args.cu_seqlens,
+                    [&](const ChunkTaps& weights, int64_t row, int64_t sequence, int64_t first, int64_t count) {
+                      backward_row<T>(args, weights, row, sequence, first, count);
+                    });
   });
 }
 template void short_conv_backward_rows<Isa::LATHE_ISA>(ShortConvBackwardArgs);
@@ -192,8 +142,16 @@ template void short_conv_backward_rows<Isa::LATHE_ISA>(ShortConvBackwardArgs);
 template <Isa>
 void short_conv_weight_grad_columns(ShortConvWeightGradArgs args) {
   with_element(args.dtype, [&]<class T>(T) {
-    for_row(args.column_end - args.column_begin,
-            [&](int64_t i, int count) { weight_grad_of<T>(args, args.column_begin + i, count); });
+    for_row(args.column_end - args.column_begin, [&](int64_t i, int count) {
+      const int64_t column = args.column_begin + i;
+      add_weight_gradients(
+          args, column, count,
+          [&](int64_t row, int64_t) {
+            return load_some(row_of<T>(args.grad_out, row) + column, count) *
+                   load_some(Row<T>(args, row, column).c, count);
+          },
+          [&](int64_t row) { return Row<T>(args, row, column).product(0, count); });
+    });
   });
 }
 template void short_conv_weight_grad_columns<Isa::LATHE_ISA>(ShortConvWeightGradArgs);

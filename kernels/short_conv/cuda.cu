@@ -1,43 +1,20 @@
 // Bound by bandwidth: a thread has a group of eight columns of one token. What it reads of the tokens before (in the
 // backward: after) its own comes from the caches.
 #include "kernels/cuda/bounds.h"
-#include "kernels/cuda/element.h"
-#include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/launch.h"
 #include "kernels/short_conv/bodies.h"
+#include "kernels/short_conv/columns.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
 namespace {
 
-// The last sequence that begins at or before the row and has it.
-__device__ __forceinline__ int sequence_of(const int32_t* bounds, int sequences, int64_t row) {
-  int first = 0, last = sequences - 1;
-  while (first < last) {
-    const int middle = (first + last) / 2;
-    if (bounds[middle + 1] > row) {
-      last = middle;
-    } else {
-      first = middle + 1;
-    }
-  }
-  return first;
-}
-
-__device__ __forceinline__ int least(int64_t a, int b) { return a < b ? static_cast<int>(a) : b; }
-
-// Eight columns of rows of B, C and x, or less at a row's end.
+// Eight columns of rows of B, C and x.
 template <class T, bool aligned>
-struct Columns {
-  const ShortConv& conv;
-  int64_t column;
-  int count;
-
-  // The same columns of a matrix that is as wide as one of the three.
-  __device__ __forceinline__ Group of(const ConstMatrix& matrix, int64_t row) const {
-    return load_group<aligned>(row_of<T>(matrix, row) + column, count);
-  }
+struct Columns : ConvColumns<T, aligned, ShortConv> {
+  __device__ __forceinline__ Columns(const ShortConv& conv, int64_t column, int count)
+      : ConvColumns<T, aligned, ShortConv>{conv, column, count} {}
   __device__ __forceinline__ Group load(int64_t row, int64_t part) const {
-    return load_group<aligned>(row_of<T>(conv.bcx, row) + part * conv.columns + column, count);
+    return load_group<aligned>(row_of<T>(this->conv.bcx, row) + part * this->conv.columns + this->column, this->count);
   }
   __device__ __forceinline__ Group b(int64_t row) const { return load(row, 0); }
   __device__ __forceinline__ Group c(int64_t row) const { return load(row, 1); }
@@ -48,17 +25,6 @@ struct Columns {
     LATHE_UNROLL
     for (int i = 0; i < group_elements; ++i) result.at[i] = to_float(from_float<T>(result.at[i] * other.at[i]));
     return result;
-  }
-  __device__ __forceinline__ Group bias() const {
-    if (conv.bias == nullptr) return Group{};
-    return load_group<false>(static_cast<const T*>(conv.bias) + column, count);
-  }
-  // sum + the tap of the token that is k before ∘ group.
-  __device__ __forceinline__ void add_tap(Group& sum, int k, const Group& group) const {
-    const T* const weight = static_cast<const T*>(conv.weight) + column * conv.taps + (conv.taps - 1 - k);
-    LATHE_UNROLL
-    for (int i = 0; i < group_elements; ++i)
-      if (i < count) sum.at[i] = fmaf(to_float(weight[i * conv.taps]), group.at[i], sum.at[i]);
   }
 };
 
@@ -150,11 +116,6 @@ __global__ void __launch_bounds__(elementwise_threads)
   store_group<aligned>(grad + 2 * a.columns, of_x, count);
 }
 
-// A block for 32 columns and one tap, or the bias. Warp w sums the tokens w, w + 8, w + 16, … of a sequence, counted
-// from its start; the eight sums are added in order, then the sequences in order: the bits depend on the sequence
-// alone.
-constexpr int weight_columns = 32, weight_warps = 8;
-
 // Of one tap, whose token is `before` before.
 template <class T>
 __device__ __forceinline__ float sum_of_products(const ShortConvWeightGradArgs& a, int64_t column, int before,
@@ -179,18 +140,15 @@ __device__ __forceinline__ float sum_of_gated(const ShortConvWeightGradArgs& a, 
   return sum;
 }
 
+// A block for one tap, or the bias.
 template <class T>
 __global__ void __launch_bounds__(weight_warps * 32)
     short_conv_weight_gradient_kernel(ShortConvWeightGradArgs a, int first_tap, SequenceBounds bounds) {
-  struct Partial {
-    float sums[weight_warps][weight_columns];
-  };
-  Partial& partial = block_shared<Partial>();
+  WeightSums& sums = block_shared<WeightSums>();
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, tap = first_tap + static_cast<int>(blockIdx.y);
   const int64_t column = int64_t{blockIdx.x} * weight_columns + lane;
   const bool inside = column < a.column_end, is_bias = tap == a.taps;
   const int before = is_bias ? 0 : a.taps - 1 - tap;
-  static_assert(most_conv_taps <= weight_warps);
   float* const gradient = is_bias ? a.grad_bias + column : a.grad_weight + column * a.taps + tap;
   float total = inside && warp == 0 ? *gradient : 0.0f;
   for (int s = 0; s < bounds.count; ++s) {
@@ -200,14 +158,7 @@ __global__ void __launch_bounds__(weight_warps * 32)
     float sum = 0.0f;
     if (inside)
       sum = is_bias ? sum_of_gated<T>(a, column, first, end) : sum_of_products<T>(a, column, before, first, end);
-    partial.sums[warp][lane] = sum;
-    __syncthreads();  // the eight sums are there
-    if (warp == 0) {
-      float sequence = partial.sums[0][lane];
-      for (int w = 1; w < weight_warps; ++w) sequence += partial.sums[w][lane];
-      total += sequence;
-    }
-    __syncthreads();  // and have been read
+    total += sum_of_warps(sums, sum);
   }
   if (inside && warp == 0) *gradient = total;
 }

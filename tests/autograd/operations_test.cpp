@@ -303,6 +303,7 @@ TEST_F(Operations, GatedActivations) {
   };
   check_gated(swiglu, swiglu);
   check_gated(geglu, geglu);
+  check({leaf({tokens, 4}), leaf({tokens, 4})}, [&](auto in) { return Variables{glu(in[0], in[1])}; });
 }
 
 TEST_F(Operations, Attention) {

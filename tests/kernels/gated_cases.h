@@ -107,6 +107,8 @@ inline std::vector<Operation> gated_operations() {
   for (Operation& operation :
        gated_cases::operations("clamped_swiglu", {kernels::clamped_swiglu_forward, kernels::clamped_swiglu_backward}))
     all.push_back(std::move(operation));
+  for (Operation& operation : gated_cases::operations("glu", {kernels::glu_forward, kernels::glu_backward}))
+    all.push_back(std::move(operation));
   return all;
 }
 

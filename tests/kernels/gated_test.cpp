@@ -1,4 +1,4 @@
-// swiglu, geglu and the clamped swiglu: against the f64 reference on every device and instruction set, PyTorch's
+// swiglu, geglu, the clamped swiglu and glu: against the f64 reference on every device and instruction set, PyTorch's
 // answers, and what it must refuse.
 #include <gtest/gtest.h>
 
@@ -22,8 +22,9 @@ void expect_close(const Tensor& found, const Tensor& expected) {
     EXPECT_NEAR(found.data<double>()[i], expected.data<double>()[i], 1e-14) << i;
 }
 
-void expect_golden(const std::string& name, gated_cases::Functions functions) {
-  auto golden = golden_tensors("kernels/gated.safetensors");
+void expect_golden(const std::string& name, gated_cases::Functions functions,
+                   const std::string& file = "kernels/gated.safetensors") {
+  auto golden = golden_tensors(file);
   const Tensor &gate = golden[name + ".gate"], &up = golden[name + ".up"];
   const Tensor out = Tensor::empty(gate.shape(), DType::f64);
   functions.forward(out, gate, up);
@@ -43,6 +44,9 @@ TEST(Gated, GegluAnswersAsPyTorchInDouble) {
 // Half of its values are beyond the limits.
 TEST(Gated, ClampedSwigluAnswersAsPyTorchInDouble) {
   expect_golden("clamped_swiglu", {kernels::clamped_swiglu_forward, kernels::clamped_swiglu_backward});
+}
+TEST(Gated, GluAnswersAsPyTorchInDouble) {
+  expect_golden("glu", {kernels::glu_forward, kernels::glu_backward}, "kernels/glu.safetensors");
 }
 
 TEST(Gated, HalvesOfOneTensorAreItsGateAndUp) {
@@ -66,6 +70,11 @@ TEST(Gated, NaNGoesThroughAndInfinityBehavesAsTheFormula) {
     EXPECT_TRUE(std::isnan(out.data<float>()[1]));
     EXPECT_EQ(out.data<float>()[2], INFINITY);
   }
+  const Tensor gated = Tensor::empty({1, 3}, DType::f32);
+  kernels::glu_forward(gated, gate, up);
+  EXPECT_TRUE(std::isnan(gated.data<float>()[0]));
+  EXPECT_TRUE(std::isnan(gated.data<float>()[1]));
+  EXPECT_EQ(gated.data<float>()[2], 2.0f);
   const Tensor clamped = Tensor::empty({1, 3}, DType::f32);
   kernels::clamped_swiglu_forward(clamped, gate, up);
   EXPECT_TRUE(std::isnan(clamped.data<float>()[0]));

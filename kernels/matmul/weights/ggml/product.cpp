@@ -233,7 +233,7 @@ void ggml_gated_linear_forward(const Tensor& out, const Tensor& x, const GgmlPro
   QuantizedFor quantized(x);
   const Group group{
       .products = {arguments(quantized(gate.weight.format()), gate), arguments(quantized(up.weight.format()), up)},
-      .gated = GatedForwardArgs{.kind = gate_kind(activation),
+      .gated = GatedForwardArgs{.kind = gated_kind(activation),
                                 .dtype = out.dtype(),
                                 .out = matrix_of(out),
                                 .gate = matrix_of(gate.out),
