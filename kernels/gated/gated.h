@@ -23,8 +23,8 @@ void clamped_swiglu_forward(const Tensor& out, const Tensor& gate, const Tensor&
 void glu_forward(const Tensor& out, const Tensor& gate, const Tensor& up);
 
 // grad_gate = grad_out · up · act′(gate), act′(x) = σ (1 + x z′(x) (1 − σ)), of GLU σ (1 − σ), and
-// grad_up = grad_out · act(gate); they may be gate and up (in place). Of clamped values g and u + 1 stand for gate and up, and what is beyond its limits has
-// a gradient of 0.
+// grad_up = grad_out · act(gate); they may be gate and up (in place). Of clamped values g and u + 1 stand for gate and
+// up, and what is beyond its limits has a gradient of 0.
 void swiglu_backward(const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out, const Tensor& gate,
                      const Tensor& up);
 void geglu_backward(const Tensor& grad_gate, const Tensor& grad_up, const Tensor& grad_out, const Tensor& gate,

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "kernels/copy/copy.h"
+#include "kernels/cuda/graph.h"
 #include "kernels/cuda/runtime.h"
 #include "tests/kernels/causal_conv_cases.h"
 #include "tests/support/golden.h"
@@ -126,6 +127,35 @@ TEST_P(CausalConv, SequencesOfAStepHaveTheirOwnStates) {
   copy(out.slice(0, 3, 4), second.slice(0, 0, 1));
   copy(out.slice(0, 8, 9), second.slice(0, 1, 2));
   EXPECT_EQ(bytes(out), bytes(expected));
+}
+
+// A decoding step's kernel reads all that changes from step to step where the batch's numbers lie.
+TEST_P(CausalConv, AReplayedStepHasTheBitsOfWholeSequences) {
+  const int32_t tokens = 9, first = 3;
+  const Tensor x = random({2 * tokens, columns}, DType::bf16), weight = random({columns, 4}, DType::bf16),
+               states = random({2, 3, columns}, DType::bf16);
+  const Tensor expected = Tensor::empty(x.shape(), DType::bf16, device());
+  causal_conv_forward(expected, x, weight, {}, numbers({0, tokens, 2 * tokens}, {3}));
+  // The second sequence is three tokens ahead.
+  const Tensor ahead = Tensor::empty({first, columns}, DType::bf16, device());
+  causal_conv_step(ahead, states, x.slice(0, tokens, tokens + first), weight, {},
+                   one_sequence(first, first, 0, device()));
+  const Tensor there = Tensor::empty({PagedBatch::number_count(2, 2, 1)}, DType::i32, device()),
+               rows = Tensor::empty({2, columns}, DType::bf16, device()),
+               out = Tensor::empty({2, columns}, DType::bf16, device());
+  DeviceGraph graph(device());
+  for (int32_t t = 0; t + first < tokens; ++t) {
+    const PagedBatch batch(numbers({0, 1, 2}, {3}), numbers({t + 1, t + first + 1}, {2}), numbers({0, 0}, {2, 1}),
+                           {1, 1 << 20, device()}, there, numbers({1, 0}, {2}));
+    copy_bytes(device(), there.raw(), {}, batch.numbers().data(), there.nbytes());
+    copy(rows.slice(0, 0, 1), x.slice(0, t, t + 1));
+    copy(rows.slice(0, 1, 2), x.slice(0, tokens + t + first, tokens + t + first + 1));
+    const auto step = [&] { causal_conv_step(out, states, rows, weight, {}, batch); };
+    t == 0 || device().kind == DeviceKind::cpu ? graph.run(step) : graph.replay();
+    synchronize(device());
+    EXPECT_EQ(bytes(out.slice(0, 0, 1)), bytes(expected.slice(0, t, t + 1))) << t;
+    EXPECT_EQ(bytes(out.slice(0, 1, 2)), bytes(expected.slice(0, tokens + t + first, tokens + t + first + 1))) << t;
+  }
 }
 
 // Both sides compute in f64 with a handful of roundings on values below 10.
