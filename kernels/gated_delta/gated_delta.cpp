@@ -1,0 +1,254 @@
+#include "kernels/gated_delta/gated_delta.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "core/thread_pool.h"
+#include "kernels/arguments/run_rows.h"
+#include "kernels/checks/expect.h"
+#include "kernels/dispatch.h"
+#include "kernels/gated_delta/bodies.h"
+#include "kernels/gated_delta/reference.h"
+
+namespace lathe::kernels {
+namespace {
+
+constexpr auto floating = {DType::f32, DType::bf16, DType::f16, DType::f64};
+constexpr int64_t most_workspace_bytes = int64_t{256} << 20;
+
+void check_heads(const char* operation, const GatedDeltaHeads& heads) {
+  const auto fits = [](int64_t dim) { return dim >= 8 && dim <= most_gated_delta_dim && dim % 8 == 0; };
+  if (heads.key_heads < 1 || heads.value_heads < 1 || heads.value_heads % heads.key_heads != 0)
+    throw ShapeError(std::string(operation) + ": expected value heads that are a multiple of the key heads, found " +
+                     std::to_string(heads.value_heads) + " and " + std::to_string(heads.key_heads));
+  if (!fits(heads.key_dim) || !fits(heads.value_dim))
+    throw ShapeError(std::string(operation) + ": expected key and value dimensions that are multiples of 8 up to " +
+                     std::to_string(most_gated_delta_dim) + ", found " + std::to_string(heads.key_dim) + " and " +
+                     std::to_string(heads.value_dim));
+}
+
+void check_rows(const char* operation, const char* argument, const Tensor& tensor, const Shape& shape,
+                const Tensor& qkv) {
+  expect(operation, argument, tensor).shape(shape).dtype(qkv.dtype()).rows_contiguous().device(qkv.device());
+}
+
+DType wide(const Tensor& qkv) { return qkv.dtype() == DType::f64 ? DType::f64 : DType::f32; }
+
+void check(const char* operation, const GatedDelta& inputs) {
+  const Tensor& qkv = inputs.qkv;
+  check_heads(operation, inputs.heads);
+  expect(operation, "qkv", qkv).rank(2).dtype(floating).rows_contiguous();
+  expect_body(operation, "qkv", qkv);
+  expect(operation, "qkv", qkv).shape({qkv.dim(0), inputs.heads.qkv_columns()});
+  check_rows(operation, "a", inputs.a, {qkv.dim(0), inputs.heads.value_heads}, qkv);
+  check_rows(operation, "b", inputs.b, {qkv.dim(0), inputs.heads.value_heads}, qkv);
+  const auto check_weight = [&](const char* argument, const Tensor& weight) {
+    expect(operation, argument, weight)
+        .shape({inputs.heads.value_heads})
+        .dtype({qkv.dtype(), wide(qkv)})
+        .contiguous()
+        .device(qkv.device());
+  };
+  check_weight("A_log", inputs.A_log);
+  check_weight("dt_bias", inputs.dt_bias);
+}
+
+GatedDeltaInputs inputs_of(const GatedDelta& inputs) {
+  return {.dtype = inputs.qkv.dtype(),
+          .qkv = matrix_of(inputs.qkv),
+          .a = matrix_of(inputs.a),
+          .b = matrix_of(inputs.b),
+          .A_log = inputs.A_log.raw(),
+          .dt_bias = inputs.dt_bias.raw(),
+          .wide_A_log = inputs.A_log.dtype() == DType::f32,
+          .wide_dt_bias = inputs.dt_bias.dtype() == DType::f32,
+          .key_heads = inputs.heads.key_heads,
+          .value_heads = inputs.heads.value_heads,
+          .key_dim = inputs.heads.key_dim,
+          .value_dim = inputs.heads.value_dim};
+}
+
+// pass(begin, end) for the parts of `dim` of every value head of so many groups, which have `rows` rows together.
+template <class Pass>
+void run_parts(const GatedDeltaInputs& in, int64_t groups, int64_t rows, int64_t dim, const Pass& pass) {
+  const int64_t work = rows / std::max<int64_t>(1, groups) * std::min(dim, gated_delta_part) * in.key_dim;
+  parallel_for(groups * in.value_heads * gated_delta_parts(dim), row_grain(work), pass);
+}
+
+void forward(const GatedDeltaForwardArgs& args, int64_t rows, Device device) {
+  if (device.kind != DeviceKind::cpu)
+    return with_device(device, [&]<DeviceKind kind>() { gated_delta_forward_all<kind>(args); });
+  run_parts(args, args.sequences, rows, args.value_dim, [&](int64_t begin, int64_t end) {
+    with_isa([&]<Isa isa>() { gated_delta_forward_parts<isa>(args, begin, end); });
+  });
+}
+
+void backward_on_cpu(const GatedDeltaBackwardArgs& args) {
+  GatedDeltaForwardArgs first{args};
+  first.bounds = args.cu_seqlens;
+  first.sequences = args.sequences;
+  first.missing = args.work.missing;
+  first.chunk_states = args.work.chunk_states;
+  forward(first, args.rows, Device{});
+  run_parts(args, args.sequences, args.rows, args.value_dim, [&](int64_t begin, int64_t end) {
+    with_isa([&]<Isa isa>() { gated_delta_grad_state_parts<isa>(args, begin, end); });
+  });
+  run_parts(args, gated_delta_chunk_count(args.sequences, args.rows), args.rows, args.key_dim,
+            [&](int64_t begin, int64_t end) {
+              with_isa([&]<Isa isa>() { gated_delta_chunk_parts<isa>(args, begin, end); });
+            });
+  const int64_t columns = 4 * args.value_heads * (args.key_dim + args.value_dim);
+  parallel_for(args.rows, row_grain(columns), [&](int64_t begin, int64_t end) {
+    with_isa([&]<Isa isa>() { gated_delta_grad_rows<isa>(args, begin, end); });
+  });
+  constexpr int64_t heads = 16;  // a vector of the widest set
+  parallel_for(args.value_heads, heads, [&](int64_t begin, int64_t end) {
+    with_isa([&]<Isa isa>() { gated_delta_grad_decay_heads<isa>(args, begin, end); });
+  });
+}
+
+// The parts of one allocation, in the order of GatedDeltaWorkspace. Sizes in floats are multiples of 4 where rows are
+// read as vectors.
+GatedDeltaWorkspace workspace_in(float* memory, const GatedDeltaHeads& heads, int64_t sequences, int64_t rows,
+                                 int64_t& floats) {
+  const int64_t chunks = gated_delta_chunk_count(sequences, rows);
+  floats = 0;
+  const auto take = [&](int64_t count) {
+    float* const part = memory != nullptr ? memory + floats : nullptr;
+    floats += (count + 3) / 4 * 4;
+    return part;
+  };
+  const int64_t keys = heads.value_heads * heads.key_dim, values = heads.value_heads * heads.value_dim;
+  GatedDeltaWorkspace work{};
+  work.missing = take(rows * values);
+  work.grad_delta = take(rows * values);
+  work.grad_q = take(rows * keys);
+  work.grad_k = take(rows * keys);
+  work.chunk_states = take(chunks * keys * heads.value_dim);
+  work.chunk_grad_states = take(chunks * keys * heads.value_dim);
+  work.products = take(chunks * keys);
+  work.changes = take(rows * heads.value_heads);
+  work.chunk_sums = take(2 * chunks * heads.value_heads);
+  return work;
+}
+int64_t workspace_floats(const GatedDeltaHeads& heads, int64_t sequences, int64_t rows) {
+  int64_t floats = 0;
+  workspace_in(nullptr, heads, sequences, rows, floats);
+  return floats;
+}
+
+// From sequence `first` on, as many as the workspace may have; one at least.
+int64_t end_of_group(const GatedDeltaHeads& heads, std::span<const int32_t> bounds, int64_t first) {
+  const auto count = static_cast<int64_t>(bounds.size()) - 1;
+  const auto bound = [&](int64_t s) { return bounds[static_cast<size_t>(s)]; };
+  int64_t end = first + 1;
+  while (end < count &&
+         4 * workspace_floats(heads, end + 1 - first, bound(end + 1) - bound(first)) <= most_workspace_bytes)
+    ++end;
+  return end;
+}
+
+void check_gradient(const char* operation, const char* argument, const Tensor& gradient, const GatedDelta& inputs) {
+  if (!gradient.defined()) return;
+  expect(operation, argument, gradient)
+      .shape({inputs.heads.value_heads})
+      .dtype(wide(inputs.qkv))
+      .contiguous()
+      .device(inputs.qkv.device());
+}
+
+}  // namespace
+
+void gated_delta_forward(const Tensor& out, const GatedDelta& inputs, const Tensor& cu_seqlens) {
+  const char* operation = "gated_delta_forward";
+  check(operation, inputs);
+  const Tensor& qkv = inputs.qkv;
+  check_rows(operation, "out", out, {qkv.dim(0), inputs.heads.out_columns()}, qkv);
+  expect_cu_seqlens(operation, cu_seqlens, qkv.dim(0));
+  if (qkv.dim(0) == 0) return;
+  if (qkv.dtype() == DType::f64) return reference::gated_delta_forward(out, inputs, cu_seqlens);
+  GatedDeltaForwardArgs args{inputs_of(inputs)};
+  args.out = matrix_of(out);
+  args.bounds = cu_seqlens.data<int32_t>();
+  args.sequences = cu_seqlens.dim(0) - 1;
+  forward(args, qkv.dim(0), qkv.device());
+}
+
+void gated_delta_backward(const Tensor& grad_qkv, const Tensor& grad_a, const Tensor& grad_b, const Tensor& grad_A_log,
+                          const Tensor& grad_dt_bias, const Tensor& grad_out, const GatedDelta& inputs,
+                          const Tensor& cu_seqlens) {
+  const char* operation = "gated_delta_backward";
+  check(operation, inputs);
+  const Tensor& qkv = inputs.qkv;
+  check_rows(operation, "grad_qkv", grad_qkv, qkv.shape(), qkv);
+  check_rows(operation, "grad_a", grad_a, inputs.a.shape(), qkv);
+  check_rows(operation, "grad_b", grad_b, inputs.b.shape(), qkv);
+  check_rows(operation, "grad_out", grad_out, {qkv.dim(0), inputs.heads.out_columns()}, qkv);
+  check_gradient(operation, "grad_A_log", grad_A_log, inputs);
+  check_gradient(operation, "grad_dt_bias", grad_dt_bias, inputs);
+  expect_cu_seqlens(operation, cu_seqlens, qkv.dim(0));
+  if (qkv.dim(0) == 0) return;
+  if (qkv.dtype() == DType::f64)
+    return reference::gated_delta_backward(grad_qkv, grad_a, grad_b, grad_A_log, grad_dt_bias, grad_out, inputs,
+                                           cu_seqlens);
+
+  const std::span<const int32_t> bounds = cu_seqlens.span<int32_t>();
+  const auto sequences = static_cast<int64_t>(bounds.size()) - 1;
+  for (int64_t first = 0, end = 0; first < sequences; first = end) {
+    end = end_of_group(inputs.heads, bounds, first);
+    const int64_t begin_row = bounds[static_cast<size_t>(first)], end_row = bounds[static_cast<size_t>(end)];
+    std::vector<int32_t> own(bounds.begin() + first, bounds.begin() + end + 1);
+    for (int32_t& bound : own) bound -= static_cast<int32_t>(begin_row);
+    const auto rows = [&](const Tensor& tensor) { return tensor.slice(0, begin_row, end_row); };
+    GatedDeltaBackwardArgs args{
+        inputs_of({rows(qkv), rows(inputs.a), rows(inputs.b), inputs.A_log, inputs.dt_bias, inputs.heads})};
+    args.grad_out = matrix_of(rows(grad_out));
+    args.grad_qkv = matrix_of(rows(grad_qkv));
+    args.grad_a = matrix_of(rows(grad_a));
+    args.grad_b = matrix_of(rows(grad_b));
+    args.grad_A_log = grad_A_log.defined() ? grad_A_log.data<float>() : nullptr;
+    args.grad_dt_bias = grad_dt_bias.defined() ? grad_dt_bias.data<float>() : nullptr;
+    args.cu_seqlens = own.data();
+    args.sequences = end - first;
+    args.rows = end_row - begin_row;
+    int64_t floats = workspace_floats(inputs.heads, args.sequences, args.rows);
+    const Tensor memory = Tensor::empty({floats}, DType::f32, qkv.device(), MemoryTag::workspace);
+    args.work = workspace_in(memory.data<float>(), inputs.heads, args.sequences, args.rows, floats);
+    if (qkv.device().kind == DeviceKind::cpu) {
+      backward_on_cpu(args);
+    } else {
+      with_device(qkv.device(), [&]<DeviceKind kind>() { gated_delta_backward_all<kind>(args); });
+    }
+  }
+}
+
+void gated_delta_step(const Tensor& out, const Tensor& states, const GatedDelta& inputs, const PagedBatch& batch) {
+  const char* operation = "gated_delta_step";
+  check(operation, inputs);
+  const Tensor& qkv = inputs.qkv;
+  const GatedDeltaHeads& heads = inputs.heads;
+  expect(operation, "qkv", qkv).shape({batch.tokens(), heads.qkv_columns()}).device(batch.pages().device);
+  check_rows(operation, "out", out, {qkv.dim(0), heads.out_columns()}, qkv);
+  expect(operation, "states", states).rank(4).dtype(wide(qkv)).contiguous().device(qkv.device());
+  expect(operation, "states", states).shape({states.dim(0), heads.value_heads, heads.key_dim, heads.value_dim});
+  if (!batch.has_states()) throw ShapeError(std::string(operation) + ": expected a batch with state_slots");
+  for (int64_t s = 0; s < batch.sequences(); ++s)
+    if (batch.state_slot(s) < 0 || batch.state_slot(s) >= states.dim(0))
+      throw ShapeError(std::string(operation) + ": state_slots expects slots in [0, " + std::to_string(states.dim(0)) +
+                       "), found " + std::to_string(batch.state_slot(s)));
+  if (qkv.dim(0) == 0) return;
+  if (qkv.dtype() == DType::f64) return reference::gated_delta_step(out, states, inputs, batch);
+  const PagedBatch::OnDevice there = batch.on_device();
+  GatedDeltaForwardArgs args{inputs_of(inputs)};
+  args.out = matrix_of(out);
+  args.bounds = there.bounds;
+  args.sequences = batch.sequences();
+  args.states = states.data<float>();
+  args.contexts = there.contexts;
+  args.slots = there.state_slots;
+  forward(args, qkv.dim(0), qkv.device());
+}
+
+}  // namespace lathe::kernels
