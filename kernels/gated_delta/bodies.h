@@ -3,6 +3,14 @@
 // S's own gradient needs none of S: so one pass through the tokens has S (forward, from which v − S̃ᵀ k̂ is kept) and one
 // its gradient (backward, from which δ's gradient is kept). With both known no token waits for a sum any more: the
 // gradients of q̂ and k̂, sums along Dv, are made by chunks of tokens, all at once, from S and its gradient at their bounds.
+//
+// γ's gradient wants S and its gradient together at each token. Within a chunk that begins with S₀ and after which S's
+// gradient is E, both are sums of products of vectors, and with D(s, t) = γ_{s+1} ⋯ γ_t and D(0, t), D(s, end) from and
+// to the chunk's bounds
+//   γ_t ∂L/∂γ_t = Σ_{s<t≤r} D(s, r) ((q̂_r · k̂_s)(grad_out_r · δ_s) + (k̂_r · k̂_s)(g_r · δ_s)),   g = −β grad_δ,
+// where S₀ is one s more, with q̂_rᵀ S₀ grad_out_r + k̂_rᵀ S₀ g_r in the place of the products, and E one r more, with
+// k̂_sᵀ E δ_s; and ⟨S₀, E⟩ for both. (The difference of out · grad_out and v · grad_v is what this changes by from token
+// to token, at hardly any cost; but where γ is small it is a difference of nearly equal numbers.)
 #pragma once
 
 #include "core/device.h"
@@ -59,9 +67,9 @@ struct GatedDeltaWorkspace {
   float *grad_q, *grad_k;                   // [T][Hv][Dk], of q̂ and k̂
   float *chunk_states, *chunk_grad_states;  // [chunks][Hv][Dk][Dv]: S before a chunk, but for the first; its gradient
                                             // after a chunk, but for the last
-  float* products;                          // [chunks][Hv][Dk]: after a chunk, of each row of S and its gradient
-  float* changes;                           // [T][Hv]: of Λ (gated_delta.h)
-  float* chunk_sums;                        // [chunks][Hv][2]: of the gradients of A_log and dt_bias, on devices
+  float *of_state, *of_grad_state;  // [T][Hv][Dk / 8], summed: with S before the chunk, with its gradient after it
+  float* bounds_product;            // [chunks][Hv][Dk]: ⟨S₀, E⟩ by rows
+  float* chunk_sums;                // [chunks][Hv][2]: of the gradients of A_log and dt_bias
 };
 
 struct GatedDeltaBackwardArgs : GatedDeltaInputs {
@@ -85,16 +93,22 @@ template <Isa>
 void gated_delta_grad_state_parts(GatedDeltaBackwardArgs args, int64_t begin, int64_t end);
 template <Isa>
 void gated_delta_chunk_parts(GatedDeltaBackwardArgs args, int64_t begin, int64_t end);
-// Gradients of q, k, v and b of rows, of a and what is summed over tokens of value heads.
+// The gradient of a, and its sums, for value heads of chunks; those of q, k, v and b for rows.
+template <Isa>
+void gated_delta_decay_heads(GatedDeltaBackwardArgs args, int64_t begin, int64_t end);
 template <Isa>
 void gated_delta_grad_rows(GatedDeltaBackwardArgs args, int64_t begin, int64_t end);
-template <Isa>
-void gated_delta_grad_decay_heads(GatedDeltaBackwardArgs args, int64_t begin, int64_t end);
 
-// cuda.cu: all of it, in the device's memory but for what is said to be on the host.
+// cuda.cu, grad_state.cu, …: all of it, in the device's memory but for what is said to be on the host.
 template <DeviceKind>
 void gated_delta_forward_all(const GatedDeltaForwardArgs& args);
 template <DeviceKind>
-void gated_delta_backward_all(const GatedDeltaBackwardArgs& args);
+void gated_delta_grad_state_all(const GatedDeltaBackwardArgs& args);
+template <DeviceKind>
+void gated_delta_chunks_all(const GatedDeltaBackwardArgs& args);
+template <DeviceKind>
+void gated_delta_decay_all(const GatedDeltaBackwardArgs& args);  // and the sums over tokens
+template <DeviceKind>
+void gated_delta_grad_rows_all(const GatedDeltaBackwardArgs& args);
 
 }  // namespace lathe::kernels

@@ -95,12 +95,7 @@ LATHE_INLINE Vec softplus(Vec x) {
   return max(x, zero()) + log1p;
 }
 
-// Of A_log or dt_bias, the first `count` from `i` on.
-template <class T>
-LATHE_INLINE Vec load_numbers(const void* from, bool wide, int64_t i, int count) {
-  return wide ? load_some(static_cast<const float*>(from) + i, count)
-              : load_some(static_cast<const T*>(from) + i, count);
-}
+// Of A_log or dt_bias.
 template <class T>
 LATHE_INLINE float number_of(const void* from, bool wide, int64_t i) {
   return wide ? static_cast<const float*>(from)[i] : static_cast<float>(static_cast<const T*>(from)[i]);
@@ -266,73 +261,248 @@ struct TokenColumns {
   }
 };
 
-// Rows [place.column, …) of S in the tokens [place.begin, place.end) of a chunk.
-template <class T>
-void chunk_block(const GatedDeltaBackwardArgs& args, const Place& place, int64_t chunk, bool is_first, bool is_last) {
-  const int64_t columns = args.value_dim, row_of_state = place.column, count = place.count;
-  const int64_t matrix = matrix_of_chunk(args, chunk, place.head);
-  State state;  // transposed
-  Tokens tokens;
-  TokenColumns token;
-  const auto gradient = [&](float* of, int64_t row) {
-    return of + (row * args.value_heads + place.head) * args.key_dim + row_of_state;
-  };
+struct Chunk {
+  int64_t number;
+  bool is_first, is_last;  // of its sequence
+};
 
-  if (is_first) {
-    state.clear(columns);
-  } else {
-    for_transposed(args.work.chunk_states + matrix, columns, row_of_state, count,
-                   [&](int64_t j, int v, Vec x) { store(state.at[j] + v * lanes, x); });
-  }
-  for (int64_t first = place.begin; first < place.end; first += most_tokens) {
+// body(row, t, token's columns) for the place's rows, from the first or from the last on.
+enum class Order { forward, backward };
+template <class T, class Body>
+LATHE_INLINE void for_tokens(const GatedDeltaBackwardArgs& args, const Place& place, Tokens& tokens, Order order,
+                             const Body& body) {
+  const int64_t groups = (place.end - place.begin + most_tokens - 1) / most_tokens;
+  for (int64_t i = 0; i < groups; ++i) {
+    const int64_t first = place.begin + (order == Order::forward ? i : groups - 1 - i) * most_tokens;
     const int64_t here = place.end - first < most_tokens ? place.end - first : most_tokens;
     load_tokens<T>(tokens, args, place.head, first, here);
-    for (int64_t t = 0; t < here; ++t) {
+    for (int64_t j = 0; j < here; ++j) {
+      const int64_t t = order == Order::forward ? j : here - 1 - j;
+      TokenColumns token;
       token.load<T>(args, first + t, place.head, tokens.beta[t]);
-      const Block gamma = splat_block(tokens.gamma[t]), k = load_block(tokens.k[t] + row_of_state, count);
+      body(first + t, t, token);
+    }
+  }
+}
+
+// Rows [place.column, …) of S, which make the same rows of the gradients of q̂ and k̂ of a chunk's tokens.
+template <class T>
+class ChunkRows {
+ public:
+  ChunkRows(const GatedDeltaBackwardArgs& args, const Place& place, const Chunk& chunk)
+      : args_(args), place_(place), chunk_(chunk), matrix_(matrix_of_chunk(args, chunk.number, place.head)) {}
+
+  void run() {
+    if (chunk_.is_first) {
+      state_.clear(args_.value_dim);
+    } else {
+      take(args_.work.chunk_states);
+      multiply_with_state();
+    }
+    go_forward();
+    if (chunk_.is_last) {
+      state_.clear(args_.value_dim);
+    } else {
+      take(args_.work.chunk_grad_states);
+      multiply_with_grad_state();
+    }
+    go_backward();
+  }
+
+ private:
+  void take(const float* matrices) {
+    for_transposed(matrices + matrix_, args_.value_dim, place_.column, place_.count,
+                   [&](int64_t j, int v, Vec x) { store(state_.at[j] + v * lanes, x); });
+  }
+  LATHE_INLINE Block own(const float* along_keys) const { return load_block(along_keys + place_.column, place_.count); }
+  LATHE_INLINE float* own_gradient(float* of, int64_t row) const {
+    return of + (row * args_.value_heads + place_.head) * args_.key_dim + place_.column;
+  }
+  // The block's share of a token's number.
+  LATHE_INLINE void store_share(float* of, int64_t row, const Block& products) const {
+    Vec sum = products.at[0];
+    for (int v = 1; v < vectors; ++v) sum = sum + products.at[v];
+    of[(row * args_.value_heads + place_.head) * (args_.key_dim / 8) + place_.column / width] = sum_lanes(sum);
+  }
+
+  void multiply_with_state() {
+    for_tokens<T>(args_, place_, tokens_, Order::forward, [&](int64_t row, int64_t t, const TokenColumns& token) {
+      const Block with_out = sum_of_rows(state_, token.grad_out, args_.value_dim),
+                  with_found = sum_of_rows(state_, token.grad_found, args_.value_dim);
+      store_share(args_.work.of_state, row, fma_block(own(tokens_.q[t]), with_out, own(tokens_.k[t]) * with_found));
+    });
+  }
+  void go_forward() {
+    for_tokens<T>(args_, place_, tokens_, Order::forward, [&](int64_t row, int64_t t, const TokenColumns& token) {
+      const Block gamma = splat_block(tokens_.gamma[t]), k = own(tokens_.k[t]);
       Block grad_q{}, grad_k{};
-      for (int64_t j = 0; j < columns; ++j) {
-        const Block decayed = gamma * state.row(j);
+      for (int64_t j = 0; j < args_.value_dim; ++j) {
+        const Block decayed = gamma * state_.row(j);
         grad_k = fma_block(splat_block(token.grad_found[j]), decayed, grad_k);
         const Block added = fma_block(splat_block(token.delta[j]), k, decayed);
-        state.set_row(j, added);
+        state_.set_row(j, added);
         grad_q = fma_block(splat_block(token.grad_out[j]), added, grad_q);
       }
-      store_block(gradient(args.work.grad_q, first + t), grad_q, count);
-      store_block(gradient(args.work.grad_k, first + t), grad_k, count);
-    }
+      store_block(own_gradient(args_.work.grad_q, row), grad_q, place_.count);
+      store_block(own_gradient(args_.work.grad_k, row), grad_k, place_.count);
+    });
+  }
+  void multiply_with_grad_state() {
+    for_tokens<T>(args_, place_, tokens_, Order::forward, [&](int64_t row, int64_t t, const TokenColumns& token) {
+      store_share(args_.work.of_grad_state, row, own(tokens_.k[t]) * sum_of_rows(state_, token.delta, args_.value_dim));
+    });
+    if (chunk_.is_first) return;
+    Block products{};
+    for_transposed(
+        args_.work.chunk_states + matrix_, args_.value_dim, place_.column, place_.count,
+        [&](int64_t j, int v, Vec x) { products.at[v] = fma(load(state_.at[j] + v * lanes), x, products.at[v]); });
+    store_block(
+        args_.work.bounds_product + (chunk_.number * args_.value_heads + place_.head) * args_.key_dim + place_.column,
+        products, place_.count);
+  }
+  void go_backward() {
+    for_tokens<T>(args_, place_, tokens_, Order::backward, [&](int64_t row, int64_t t, const TokenColumns& token) {
+      const Block gamma = splat_block(tokens_.gamma[t]), q = own(tokens_.q[t]), k = own(tokens_.k[t]);
+      Block grad_k{};
+      for (int64_t j = 0; j < args_.value_dim; ++j) {
+        const Block added = fma_block(splat_block(token.grad_out[j]), q, state_.row(j));
+        grad_k = fma_block(splat_block(token.delta[j]), added, grad_k);
+        state_.set_row(j, gamma * fma_block(splat_block(token.grad_found[j]), k, added));
+      }
+      float* const sum = own_gradient(args_.work.grad_k, row);
+      store_block(sum, load_block(sum, place_.count) + grad_k, place_.count);
+    });
   }
 
-  if (is_last) {
-    state.clear(columns);
-  } else {
-    Block products{};
-    for_transposed(args.work.chunk_grad_states + matrix, columns, row_of_state, count, [&](int64_t j, int v, Vec x) {
-      float* const at = state.at[j] + v * lanes;
-      products.at[v] = fma(load(at), x, products.at[v]);
-      store(at, x);
-    });
-    store_block(args.work.products + (chunk * args.value_heads + place.head) * args.key_dim + row_of_state, products,
-                count);
+  const GatedDeltaBackwardArgs& args_;
+  const Place& place_;
+  const Chunk& chunk_;
+  int64_t matrix_;
+  State state_;  // transposed: S, then its gradient
+  Tokens tokens_;
+};
+
+// The sums of bodies.h for a value head's γ in a chunk. A row of the table is for r, the last one for E, a column for s,
+// the first one for S₀.
+constexpr int64_t chunk_tokens = gated_delta_chunk;
+static_assert(chunk_tokens % width == 0);
+template <class T>
+class ChunkDecay {
+ public:
+  ChunkDecay(const GatedDeltaBackwardArgs& args, const Place& place, const Chunk& chunk)
+      : args_(args), place_(place), chunk_(chunk), count_(place.end - place.begin) {}
+
+  void run() {
+    for (int64_t first = 0; first < count_; first += width) {
+      load_columns(first);
+      multiply_pairs(first);
+    }
+    take_bounds();
+    float along[chunk_tokens];  // γ's gradient times γ
+    sum(along);
+    store_gradients(along);
   }
-  const int64_t last = (place.end - place.begin - 1) / most_tokens * most_tokens;
-  for (int64_t first = place.begin + last; first >= place.begin; first -= most_tokens) {
-    const int64_t here = place.end - first < most_tokens ? place.end - first : most_tokens;
-    load_tokens<T>(tokens, args, place.head, first, here);
-    for (int64_t t = here - 1; t >= 0; --t) {
-      token.load<T>(args, first + t, place.head, tokens.beta[t]);
-      const Block gamma = splat_block(tokens.gamma[t]), q = load_block(tokens.q[t] + row_of_state, count),
-                  k = load_block(tokens.k[t] + row_of_state, count);
-      Block grad_k{};
-      for (int64_t j = 0; j < columns; ++j) {
-        const Block added = fma_block(splat_block(token.grad_out[j]), q, state.row(j));
-        grad_k = fma_block(splat_block(token.delta[j]), added, grad_k);
-        state.set_row(j, gamma * fma_block(splat_block(token.grad_found[j]), k, added));
-      }
-      float* const sum = gradient(args.work.grad_k, first + t);
-      store_block(sum, load_block(sum, count) + grad_k, count);
+
+ private:
+  // k̂ and δ of up to `width` tokens, as columns.
+  void load_columns(int64_t first) {
+    const int64_t end = count_ - first < width ? count_ - first : width;
+    Place some = place_;
+    some.begin += first;
+    some.end = some.begin + end;
+    k_.clear(args_.key_dim);
+    delta_.clear(args_.value_dim);
+    for_tokens<T>(args_, some, tokens_, Order::forward, [&](int64_t row, int64_t t, const TokenColumns& token) {
+      const int64_t column = row - some.begin;
+      for (int64_t i = 0; i < args_.key_dim; ++i) k_.at[i][column] = tokens_.k[t][i];
+      for (int64_t i = 0; i < args_.value_dim; ++i) delta_.at[i][column] = token.delta[i];
+    });
+  }
+  void multiply_pairs(int64_t first) {
+    for_tokens<T>(args_, place_, tokens_, Order::forward, [&](int64_t row, int64_t t, const TokenColumns& token) {
+      const int64_t r = row - place_.begin;
+      gamma_[r] = tokens_.gamma[t];
+      if (r <= first) return;
+      const Block q = sum_of_rows(k_, tokens_.q[t], args_.key_dim), k = sum_of_rows(k_, tokens_.k[t], args_.key_dim);
+      const Block out = sum_of_rows(delta_, token.grad_out, args_.value_dim),
+                  found = sum_of_rows(delta_, token.grad_found, args_.value_dim);
+      store_block(table_[r] + 1 + first, fma_block(q, out, k * found), width);
+    });
+  }
+  float sum_of_shares(const float* of, int64_t token) const {
+    const float* const shares = of + ((place_.begin + token) * args_.value_heads + place_.head) * (args_.key_dim / 8);
+    return sum_of((args_.key_dim + width - 1) / width, shares);
+  }
+  static float sum_of(int64_t count, const float* from) {
+    return row_sum(count, [&](Vec partial, int64_t i, int n) { return partial + load_some(from + i, n); });
+  }
+  void take_bounds() {
+    const int64_t products = (chunk_.number * args_.value_heads + place_.head) * args_.key_dim;
+    for (int64_t t = 0; t < count_; ++t) {
+      table_[t][0] = chunk_.is_first ? 0.0f : sum_of_shares(args_.work.of_state, t);
+      table_[count_][1 + t] = chunk_.is_last ? 0.0f : sum_of_shares(args_.work.of_grad_state, t);
+    }
+    table_[count_][0] =
+        chunk_.is_first || chunk_.is_last ? 0.0f : sum_of(args_.key_dim, args_.work.bounds_product + products);
+  }
+  // A column's numbers are summed over r from the end on, each decayed to the row; then each row's, decayed from its s.
+  void sum(float* along) {
+    for (int64_t t = count_ - 1; t >= 0; --t) {
+      const Vec gamma = splat(t + 1 < count_ ? gamma_[t + 1] : 1.0f);
+      for_row(t + 1, [&](int64_t s, int n) {
+        store_some(table_[t] + s, fma(gamma, load_some(table_[t + 1] + s, n), load_some(table_[t] + s, n)), n);
+      });
+    }
+    float decays[chunk_tokens];
+    for (int64_t t = 0; t < count_; ++t) {
+      decays[t] = 1.0f;
+      along[t] = row_sum(t + 1, [&](Vec partial, int64_t s, int n) {
+        const Vec decay = load_some(decays + s, n) * splat(gamma_[t]);
+        store_some(decays + s, decay, n);
+        return fma(decay, load_some(table_[t] + s, n), partial);
+      });
     }
   }
+  void store_gradients(const float* along) {
+    const int64_t head = place_.head;
+    const Vec rate = exp(splat(number_of<T>(args_.A_log, args_.wide_A_log, head)));
+    float steps[chunk_tokens];
+    for (int64_t t = 0; t < count_; ++t)
+      steps[t] = static_cast<float>(row_of<T>(args_.a, place_.begin + t)[head]) +
+                 number_of<T>(args_.dt_bias, args_.wide_dt_bias, head);
+    float* const sums = args_.work.chunk_sums + (chunk_.number * args_.value_heads + head) * 2;
+    sums[0] = row_sum(count_, [&](Vec partial, int64_t t, int n) {
+      return partial - load_some(along + t, n) * (rate * softplus(load_some(steps + t, n)));
+    });
+    sums[1] = row_sum(count_, [&](Vec partial, int64_t t, int n) {
+      const Vec of_step = -(load_some(along + t, n) * (rate * sigmoid(load_some(steps + t, n))));
+      for (int i = 0; i < n; ++i)
+        store_partial(row_of<T>(args_.grad_a, place_.begin + t + i) + head, splat(of_step[i]), 1);
+      return partial + of_step;
+    });
+  }
+
+  const GatedDeltaBackwardArgs& args_;
+  const Place& place_;
+  const Chunk& chunk_;
+  int64_t count_;
+  State k_, delta_;
+  Tokens tokens_;
+  float gamma_[chunk_tokens], table_[chunk_tokens + 1][1 + chunk_tokens];
+};
+
+// The chunk's rows, in `place`; false where the number has no chunk.
+LATHE_INLINE bool find_chunk(const GatedDeltaBackwardArgs& args, Chunk& chunk, Place& place) {
+  int64_t s = 0;
+  while (s + 1 < args.sequences && gated_delta_first_chunk(s + 1, args.cu_seqlens[s + 1]) <= chunk.number) ++s;
+  const int64_t begin = args.cu_seqlens[s], end = args.cu_seqlens[s + 1];
+  const int64_t of_sequence = chunk.number - gated_delta_first_chunk(s, begin);
+  place.sequence = s;
+  place.begin = begin + of_sequence * gated_delta_chunk;
+  place.end = end < place.begin + gated_delta_chunk ? end : place.begin + gated_delta_chunk;
+  chunk.is_first = of_sequence == 0;
+  chunk.is_last = place.end == end;
+  return place.begin < end;
 }
 
 // body(place) for each block of parts [begin, end) of `groups` groups of value heads, each `dim` wide. Of a place the
@@ -368,37 +538,28 @@ LATHE_INLINE void store_grad_of_normed(T* to, const T* x, const float* gradient,
   });
 }
 
-// out · grad_out of a value head, and what it adds to the gradients of its key head's q̂ and k̂.
-template <class T>
-LATHE_INLINE float add_head(const GatedDeltaBackwardArgs& args, int64_t row, int64_t head, float* grad_q,
-                            float* grad_k) {
+// What a value head adds to the gradients of its key head's q̂ and k̂.
+LATHE_INLINE void add_head(const GatedDeltaBackwardArgs& args, int64_t row, int64_t head, float* grad_q,
+                           float* grad_k) {
   const int64_t dim = args.key_dim, place = (row * args.value_heads + head) * dim;
   const float *const of_q = args.work.grad_q + place, *const of_k = args.work.grad_k + place;
-  const T* const q = row_of<T>(args.qkv, row) + args.q_column(head);
   for_row(dim, [&](int64_t i, int n) {
     store_some(grad_q + i, load_some(grad_q + i, n) + load_some(of_q + i, n), n);
     store_some(grad_k + i, load_some(grad_k + i, n) + load_some(of_k + i, n), n);
   });
-  const float along = row_sum(
-      dim, [&](Vec partial, int64_t i, int n) { return fma(load_some(q + i, n), load_some(of_q + i, n), partial); });
-  return along * inverse_length(q, dim) * q_scale(dim);
 }
 
-// Stores the gradient of v. Returns v · grad_v, and in grad_beta the gradient of β.
 template <class T>
-LATHE_INLINE float grad_values(const GatedDeltaBackwardArgs& args, int64_t row, int64_t head, float beta,
-                               float& grad_beta) {
+LATHE_INLINE void grad_values(const GatedDeltaBackwardArgs& args, int64_t row, int64_t head) {
   const int64_t dim = args.value_dim, place = (row * args.value_heads + head) * dim;
   const float *const missing = args.work.missing + place, *const grad_delta = args.work.grad_delta + place;
-  const T* const v = row_of<T>(args.qkv, row) + args.v_column(head);
   T* const grad_v = row_of<T>(args.grad_qkv, row) + args.v_column(head);
-  for_row(dim, [&](int64_t i, int n) { store_some(grad_v + i, load_some(grad_delta + i, n) * splat(beta), n); });
-  grad_beta = row_sum(dim, [&](Vec partial, int64_t i, int n) {
+  const Vec beta = sigmoid(splat(static_cast<float>(row_of<T>(args.b, row)[head])));
+  for_row(dim, [&](int64_t i, int n) { store_some(grad_v + i, load_some(grad_delta + i, n) * beta, n); });
+  const float grad_beta = row_sum(dim, [&](Vec partial, int64_t i, int n) {
     return fma(load_some(grad_delta + i, n), load_some(missing + i, n), partial);
   });
-  return beta * row_sum(dim, [&](Vec partial, int64_t i, int n) {
-           return fma(load_some(grad_delta + i, n), load_some(v + i, n), partial);
-         });
+  store_partial(row_of<T>(args.grad_b, row) + head, splat(grad_beta) * (beta * (splat(1.0f) - beta)), 1);
 }
 
 template <class T>
@@ -407,52 +568,14 @@ void grad_row(const GatedDeltaBackwardArgs& args, int64_t row) {
   for (int64_t first = 0; first < args.value_heads; first += group) {
     float grad_q[most_dim] = {}, grad_k[most_dim] = {};
     for (int64_t head = first; head < first + group; ++head) {
-      const float of_out = add_head<T>(args, row, head, grad_q, grad_k);
-      float beta;
-      store_partial(&beta, sigmoid(load_partial(row_of<T>(args.b, row) + head, 1)), 1);
-      float grad_beta;
-      const float of_v = grad_values<T>(args, row, head, beta, grad_beta);
-      args.work.changes[row * args.value_heads + head] = of_out - of_v;
-      store_partial(row_of<T>(args.grad_b, row) + head, splat(grad_beta * (beta * (1.0f - beta))), 1);
+      add_head(args, row, head, grad_q, grad_k);
+      grad_values<T>(args, row, head);
     }
     const T* const qkv = row_of<T>(args.qkv, row);
     T* const to = row_of<T>(args.grad_qkv, row);
     store_grad_of_normed(to + args.q_column(first), qkv + args.q_column(first), grad_q, args.key_dim,
                          q_scale(args.key_dim));
     store_grad_of_normed(to + args.k_column(first), qkv + args.k_column(first), grad_k, args.key_dim, 1.0f);
-  }
-}
-
-// One vector of value heads. Λ goes through a sequence from its end on, and so do the two sums.
-template <class T>
-void grad_decay(const GatedDeltaBackwardArgs& args, int64_t head, int count) {
-  const Vec rate = exp(load_numbers<T>(args.A_log, args.wide_A_log, head, count));
-  const Vec dt_bias = load_numbers<T>(args.dt_bias, args.wide_dt_bias, head, count);
-  for (int64_t s = 0; s < args.sequences; ++s) {
-    const int64_t begin = args.cu_seqlens[s], end = args.cu_seqlens[s + 1];
-    Vec lambda = zero(), of_A_log = zero(), of_dt_bias = zero();
-    for (int64_t row = end - 1; row >= begin; --row) {
-      const int64_t after = row + 1 - begin;
-      if (after % gated_delta_chunk == 0 && row + 1 < end) {
-        const int64_t chunk = gated_delta_first_chunk(s, begin) + after / gated_delta_chunk - 1;
-        const float* const products = args.work.products + (chunk * args.value_heads + head) * args.key_dim;
-        for (int i = 0; i < count; ++i)
-          lambda[i] = row_sum(args.key_dim, [&](Vec partial, int64_t j, int n) {
-            return partial + load_some(products + i * args.key_dim + j, n);
-          });
-      }
-      lambda = lambda + load_some(args.work.changes + row * args.value_heads + head, count);
-      const Vec step = load_some(row_of<T>(args.a, row) + head, count) + dt_bias;
-      const Vec of_step = -(lambda * (rate * sigmoid(step)));
-      store_some(row_of<T>(args.grad_a, row) + head, of_step, count);
-      of_dt_bias = of_dt_bias + of_step;
-      of_A_log = of_A_log - lambda * (rate * softplus(step));
-    }
-    const auto add = [&](float* to, Vec sum) {
-      if (to != nullptr) store_some(to + head, load_some(to + head, count) + sum, count);
-    };
-    add(args.grad_A_log, of_A_log);
-    add(args.grad_dt_bias, of_dt_bias);
   }
 }
 
@@ -487,19 +610,8 @@ template <Isa>
 void gated_delta_chunk_parts(GatedDeltaBackwardArgs args, int64_t begin, int64_t end) {
   with_element(args.dtype, [&]<class T>(T) {
     for_each_block(args, args.key_dim, begin, end, [&](Place place) {
-      const int64_t chunk = place.sequence;  // the group is one here
-      place.sequence = 0;
-      while (place.sequence + 1 < args.sequences &&
-             gated_delta_first_chunk(place.sequence + 1, args.cu_seqlens[place.sequence + 1]) <= chunk)
-        ++place.sequence;
-      set_rows(place, args.cu_seqlens);
-      const int64_t of_sequence = chunk - gated_delta_first_chunk(place.sequence, place.begin);
-      const int64_t first = place.begin + of_sequence * gated_delta_chunk;
-      if (first >= place.end) return;
-      const bool is_last = place.end - first <= gated_delta_chunk;
-      place.begin = first;
-      if (!is_last) place.end = first + gated_delta_chunk;
-      chunk_block<T>(args, place, chunk, of_sequence == 0, is_last);
+      Chunk chunk{place.sequence, false, false};  // the group is one here
+      if (find_chunk(args, chunk, place)) ChunkRows<T>(args, place, chunk).run();
     });
   });
 }
@@ -514,11 +626,16 @@ void gated_delta_grad_rows(GatedDeltaBackwardArgs args, int64_t begin, int64_t e
 template void gated_delta_grad_rows<Isa::LATHE_ISA>(GatedDeltaBackwardArgs, int64_t, int64_t);
 
 template <Isa>
-void gated_delta_grad_decay_heads(GatedDeltaBackwardArgs args, int64_t begin, int64_t end) {
+void gated_delta_decay_heads(GatedDeltaBackwardArgs args, int64_t begin, int64_t end) {
   with_element(args.dtype, [&]<class T>(T) {
-    for_row(end - begin, [&](int64_t i, int count) { grad_decay<T>(args, begin + i, count); });
+    for (int64_t i = begin; i < end; ++i) {
+      Chunk chunk{i / args.value_heads, false, false};
+      Place place{};
+      place.head = i % args.value_heads;
+      if (find_chunk(args, chunk, place)) ChunkDecay<T>(args, place, chunk).run();
+    }
   });
 }
-template void gated_delta_grad_decay_heads<Isa::LATHE_ISA>(GatedDeltaBackwardArgs, int64_t, int64_t);
+template void gated_delta_decay_heads<Isa::LATHE_ISA>(GatedDeltaBackwardArgs, int64_t, int64_t);
 
 }  // namespace lathe::kernels

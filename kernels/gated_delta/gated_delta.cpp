@@ -85,27 +85,53 @@ void forward(const GatedDeltaForwardArgs& args, int64_t rows, Device device) {
   });
 }
 
+// gradient += for each sequence the sum of its chunks' `which`.
+void sum_over_chunks(const GatedDeltaBackwardArgs& args, float* gradient, int which) {
+  for (int64_t s = 0; s < args.sequences; ++s) {
+    const int64_t begin = args.cu_seqlens[s], rows = args.cu_seqlens[s + 1] - begin;
+    const int64_t first = gated_delta_first_chunk(s, begin);
+    const int64_t end = first + (rows + gated_delta_chunk - 1) / gated_delta_chunk;
+    for (int64_t head = 0; head < args.value_heads; ++head) {
+      float sum = 0;
+      for (int64_t chunk = first; chunk < end; ++chunk)
+        sum += args.work.chunk_sums[(chunk * args.value_heads + head) * 2 + which];
+      gradient[head] += sum;
+    }
+  }
+}
+
 void backward_on_cpu(const GatedDeltaBackwardArgs& args) {
+  run_parts(args, args.sequences, args.rows, args.value_dim, [&](int64_t begin, int64_t end) {
+    with_isa([&]<Isa isa>() { gated_delta_grad_state_parts<isa>(args, begin, end); });
+  });
+  const int64_t chunks = gated_delta_chunk_count(args.sequences, args.rows);
+  run_parts(args, chunks, args.rows, args.key_dim, [&](int64_t begin, int64_t end) {
+    with_isa([&]<Isa isa>() { gated_delta_chunk_parts<isa>(args, begin, end); });
+  });
+  parallel_for(chunks * args.value_heads, 1, [&](int64_t begin, int64_t end) {
+    with_isa([&]<Isa isa>() { gated_delta_decay_heads<isa>(args, begin, end); });
+  });
+  const int64_t columns = 4 * args.value_heads * (args.key_dim + args.value_dim);
+  parallel_for(args.rows, row_grain(columns), [&](int64_t begin, int64_t end) {
+    with_isa([&]<Isa isa>() { gated_delta_grad_rows<isa>(args, begin, end); });
+  });
+  if (args.grad_A_log != nullptr) sum_over_chunks(args, args.grad_A_log, 0);
+  if (args.grad_dt_bias != nullptr) sum_over_chunks(args, args.grad_dt_bias, 1);
+}
+
+void backward(const GatedDeltaBackwardArgs& args, Device device) {
   GatedDeltaForwardArgs first{args};
   first.bounds = args.cu_seqlens;
   first.sequences = args.sequences;
   first.missing = args.work.missing;
   first.chunk_states = args.work.chunk_states;
-  forward(first, args.rows, Device{});
-  run_parts(args, args.sequences, args.rows, args.value_dim, [&](int64_t begin, int64_t end) {
-    with_isa([&]<Isa isa>() { gated_delta_grad_state_parts<isa>(args, begin, end); });
-  });
-  run_parts(args, gated_delta_chunk_count(args.sequences, args.rows), args.rows, args.key_dim,
-            [&](int64_t begin, int64_t end) {
-              with_isa([&]<Isa isa>() { gated_delta_chunk_parts<isa>(args, begin, end); });
-            });
-  const int64_t columns = 4 * args.value_heads * (args.key_dim + args.value_dim);
-  parallel_for(args.rows, row_grain(columns), [&](int64_t begin, int64_t end) {
-    with_isa([&]<Isa isa>() { gated_delta_grad_rows<isa>(args, begin, end); });
-  });
-  constexpr int64_t heads = 16;  // a vector of the widest set
-  parallel_for(args.value_heads, heads, [&](int64_t begin, int64_t end) {
-    with_isa([&]<Isa isa>() { gated_delta_grad_decay_heads<isa>(args, begin, end); });
+  forward(first, args.rows, device);
+  if (device.kind == DeviceKind::cpu) return backward_on_cpu(args);
+  with_device(device, [&]<DeviceKind kind>() {
+    gated_delta_grad_state_all<kind>(args);
+    gated_delta_chunks_all<kind>(args);
+    gated_delta_decay_all<kind>(args);
+    gated_delta_grad_rows_all<kind>(args);
   });
 }
 
@@ -128,8 +154,9 @@ GatedDeltaWorkspace workspace_in(float* memory, const GatedDeltaHeads& heads, in
   work.grad_k = take(rows * keys);
   work.chunk_states = take(chunks * keys * heads.value_dim);
   work.chunk_grad_states = take(chunks * keys * heads.value_dim);
-  work.products = take(chunks * keys);
-  work.changes = take(rows * heads.value_heads);
+  work.of_state = take(rows * keys / 8);
+  work.of_grad_state = take(rows * keys / 8);
+  work.bounds_product = take(chunks * keys);
   work.chunk_sums = take(2 * chunks * heads.value_heads);
   return work;
 }
@@ -216,11 +243,7 @@ void gated_delta_backward(const Tensor& grad_qkv, const Tensor& grad_a, const Te
     int64_t floats = workspace_floats(inputs.heads, args.sequences, args.rows);
     const Tensor memory = Tensor::empty({floats}, DType::f32, qkv.device(), MemoryTag::workspace);
     args.work = workspace_in(memory.data<float>(), inputs.heads, args.sequences, args.rows, floats);
-    if (qkv.device().kind == DeviceKind::cpu) {
-      backward_on_cpu(args);
-    } else {
-      with_device(qkv.device(), [&]<DeviceKind kind>() { gated_delta_backward_all<kind>(args); });
-    }
+    backward(args, qkv.device());
   }
 }
 

@@ -42,10 +42,8 @@ void gated_delta_forward(const Tensor& out, const GatedDelta& inputs, const Tens
 // of qkv, a and b. grad_A_log and grad_dt_bias, f32 (f64) [Hv], are undefined where they are not wanted; they are added
 // to: summed for each sequence and then over the sequences in order.
 //
-// γ's gradient is not taken from S and its gradient, which would have to be there together at each token. With
-// Λ_t = γ_t ∂L/∂γ_t, Λ_t = Λ_{t+1} + out_t · grad_out_t − v_t · grad_v_t, and every 64 tokens it starts anew from the
-// product of S and its gradient. Workspace: 4 Hv (2 Dk + 2 Dv + Dk Dv / 32) bytes for each token and 8 Hv Dk Dv for each
-// sequence, of as many sequences at a time as fit into 256 MiB, or of one.
+// Workspace: 4 Hv (2 Dk + 2 Dv + Dk Dv / 32 + Dk / 4) bytes for each token and 8 Hv Dk Dv for each sequence, and some more,
+// of as many sequences at a time as fit into 256 MiB, or of one.
 void gated_delta_backward(const Tensor& grad_qkv, const Tensor& grad_a, const Tensor& grad_b, const Tensor& grad_A_log,
                           const Tensor& grad_dt_bias, const Tensor& grad_out, const GatedDelta& inputs,
                           const Tensor& cu_seqlens);
