@@ -81,7 +81,7 @@ struct GatedDeltaBackwardArgs : GatedDeltaInputs {
   GatedDeltaWorkspace work;
 };
 
-// cpu.cpp. Columns, or rows, of S are dealt out in parts of so many, head by head of each sequence, or chunk.
+// cpu/. Columns, or rows, of S are dealt out in parts of so many, head by head of each sequence, or chunk.
 inline constexpr int64_t gated_delta_part = 64;
 LATHE_GATED_DELTA_INLINE int64_t gated_delta_parts(int64_t dim) {
   return (dim + gated_delta_part - 1) / gated_delta_part;

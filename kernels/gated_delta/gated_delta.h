@@ -51,7 +51,8 @@ void gated_delta_backward(const Tensor& grad_qkv, const Tensor& grad_a, const Te
 // The forward of a step's new tokens. states f32 (f64) [slots, Hv, Dk, Dv], contiguous, on the rows' device, hold S of
 // the sequences; batch.state_slot() says where a sequence's own lies, and batch.begins() that it starts at 0 whatever
 // lies there. The bits are those of gated_delta_forward over the whole sequences, however they are cut into steps. A
-// batch without slots, or with one out of range, throws ShapeError; two of its sequences may not have one slot.
+// batch without slots, or with one out of range, throws ShapeError; two of its sequences may not have one slot. A sequence
+// without new tokens keeps its state.
 void gated_delta_step(const Tensor& out, const Tensor& states, const GatedDelta& inputs, const PagedBatch& batch);
 
 }  // namespace lathe::kernels

@@ -1,0 +1,177 @@
+// What the passes of gated_delta on the CPU share. S, or its gradient, is walked row by row in blocks of four vectors of columns, which fit into a first-level cache: a
+// sum along the rows is a chain in each lane, and no lane needs another. Sums along the columns are made the same way
+// of the transposed matrix, in the pass that begins with a load from memory.
+#pragma once
+
+#include "kernels/gated_delta/bodies.h"
+#include "kernels/simd/element.h"
+#include "kernels/simd/row.h"
+
+namespace lathe::kernels::LATHE_ISA::gated_delta {
+
+constexpr int vectors = 4, width = vectors * lanes;
+constexpr int most_dim = 256;
+
+// One number for each column of a block.
+struct Block {
+  Vec at[vectors];
+};
+LATHE_INLINE Block splat_block(float x) {
+  Block result;
+  for (Vec& v : result.at) v = splat(x);
+  return result;
+}
+LATHE_INLINE Block operator*(Block x, const Block& y) {
+  for (int v = 0; v < vectors; ++v) x.at[v] = x.at[v] * y.at[v];
+  return x;
+}
+LATHE_INLINE Block operator+(Block x, const Block& y) {
+  for (int v = 0; v < vectors; ++v) x.at[v] = x.at[v] + y.at[v];
+  return x;
+}
+LATHE_INLINE Block fma_block(const Block& x, const Block& y, Block z) {
+  for (int v = 0; v < vectors; ++v) z.at[v] = fma(x.at[v], y.at[v], z.at[v]);
+  return z;
+}
+
+LATHE_INLINE int count_of_vector(int64_t count, int v) {
+  const int64_t left = count - v * lanes;
+  return left >= lanes ? lanes : left > 0 ? static_cast<int>(left) : 0;
+}
+// The first `count` elements; the others are 0.
+template <class T>
+LATHE_INLINE Block load_block(const T* from, int64_t count) {
+  Block result;
+  for (int v = 0; v < vectors; ++v) {
+    const int n = count_of_vector(count, v);
+    result.at[v] = n > 0 ? load_some(from + v * lanes, n) : zero();
+  }
+  return result;
+}
+template <class T>
+LATHE_INLINE void store_block(T* to, const Block& block, int64_t count) {
+  for (int v = 0; v < vectors; ++v)
+    if (const int n = count_of_vector(count, v); n > 0) store_some(to + v * lanes, block.at[v], n);
+}
+
+// A block of S, of its gradient, or of one of them transposed.
+struct State {
+  float at[most_dim][width];
+
+  LATHE_INLINE Block row(int64_t i) const { return load_block(at[i], width); }
+  LATHE_INLINE void set_row(int64_t i, const Block& block) { store_block(at[i], block, width); }
+  void clear(int64_t rows) {
+    for (int64_t i = 0; i < rows; ++i) set_row(i, Block{});
+  }
+  // Columns [column, column + count) of a matrix whose rows are `stride` apart.
+  void load(const float* from, int64_t rows, int64_t stride, int64_t column, int64_t count) {
+    for (int64_t i = 0; i < rows; ++i) set_row(i, load_block(from + i * stride + column, count));
+  }
+  void store(float* to, int64_t rows, int64_t stride, int64_t column, int64_t count) const {
+    for (int64_t i = 0; i < rows; ++i) store_block(to + i * stride + column, row(i), count);
+  }
+};
+
+LATHE_INLINE Vec softplus(Vec x) {
+  const Vec e = exp(-abs(x));
+  Vec log1p;
+  for (int i = 0; i < lanes; ++i) log1p[i] = __builtin_log1pf(e[i]);
+  return max(x, zero()) + log1p;
+}
+
+// Of A_log or dt_bias.
+template <class T>
+LATHE_INLINE float number_of(const void* from, bool wide, int64_t i) {
+  return wide ? static_cast<const float*>(from)[i] : static_cast<float>(static_cast<const T*>(from)[i]);
+}
+
+template <class T>
+LATHE_INLINE float inverse_length(const T* x, int64_t dim) {
+  const float squares = row_sum(dim, [&](Vec partial, int64_t i, int n) {
+    const Vec element = load_some(x + i, n);
+    return fma(element, element, partial);
+  });
+  return 1.0f / __builtin_sqrtf(squares + 1e-6f);
+}
+LATHE_INLINE float q_scale(int64_t key_dim) { return 1.0f / __builtin_sqrtf(static_cast<float>(key_dim)); }
+
+template <class T>
+LATHE_INLINE void scale_row(float* to, const T* from, int64_t dim, float factor) {
+  for_row(dim, [&](int64_t i, int n) { store_some(to + i, load_some(from + i, n) * splat(factor), n); });
+}
+
+// What a value head takes of up to so many tokens.
+constexpr int64_t most_tokens = 16;
+static_assert(gated_delta_chunk % most_tokens == 0);
+struct Tokens {
+  float q[most_tokens][most_dim], k[most_tokens][most_dim];
+  float beta[most_tokens], gamma[most_tokens];
+};
+
+template <class T>
+void load_tokens(Tokens& tokens, const GatedDeltaInputs& in, int64_t head, int64_t row, int64_t count) {
+  const float dt_bias = number_of<T>(in.dt_bias, in.wide_dt_bias, head);
+  float steps[most_tokens];
+  for (int64_t t = 0; t < count; ++t) {
+    const T* const qkv = row_of<T>(in.qkv, row + t);
+    const T *const q = qkv + in.q_column(head), *const k = qkv + in.k_column(head);
+    scale_row(tokens.q[t], q, in.key_dim, inverse_length(q, in.key_dim) * q_scale(in.key_dim));
+    scale_row(tokens.k[t], k, in.key_dim, inverse_length(k, in.key_dim));
+    tokens.beta[t] = static_cast<float>(row_of<T>(in.b, row + t)[head]);
+    steps[t] = static_cast<float>(row_of<T>(in.a, row + t)[head]) + dt_bias;
+  }
+  const Vec rate = exp(splat(number_of<T>(in.A_log, in.wide_A_log, head)));
+  for_row(count, [&](int64_t t, int n) {
+    store_some(tokens.beta + t, sigmoid(load_some(tokens.beta + t, n)), n);
+    store_some(tokens.gamma + t, exp(-(rate * softplus(load_some(steps + t, n)))), n);
+  });
+}
+
+// Σ_i x[i] · row i: the even rows and the odd ones, as one chain of four products a vector would wait for itself.
+LATHE_INLINE Block sum_of_rows(const State& state, const float* x, int64_t rows) {
+  Block even{}, odd{};
+  for (int64_t i = 0; i < rows; i += 2) {
+    even = fma_block(splat_block(x[i]), state.row(i), even);
+    odd = fma_block(splat_block(x[i + 1]), state.row(i + 1), odd);
+  }
+  return even + odd;
+}
+
+// A block of one value head of one sequence.
+struct Place {
+  int64_t sequence, head, column, count;
+  int64_t begin, end;  // the sequence's rows
+};
+
+// The checkpoint of the chunk that has a row.
+LATHE_INLINE int64_t chunk_of(const Place& place, int64_t row) {
+  return gated_delta_first_chunk(place.sequence, place.begin) + (row - place.begin) / gated_delta_chunk;
+}
+LATHE_INLINE int64_t matrix_of_chunk(const GatedDeltaInputs& in, int64_t chunk, int64_t head) {
+  return (chunk * in.value_heads + head) * in.key_dim * in.value_dim;
+}
+LATHE_INLINE bool at_chunk_bound(const Place& place, int64_t row) {
+  return (row - place.begin) % gated_delta_chunk == 0 && row > place.begin && row < place.end;
+}
+
+// body(place) for each block of parts [begin, end) of `groups` groups of value heads, each `dim` wide. Of a place the
+// body knows all but the rows.
+template <class Body>
+LATHE_INLINE void for_each_block(const GatedDeltaInputs& in, int64_t dim, int64_t begin, int64_t end,
+                                 const Body& body) {
+  const int64_t parts = gated_delta_parts(dim);
+  for (int64_t part = begin; part < end; ++part) {
+    const int64_t group = part / parts / in.value_heads, head = part / parts % in.value_heads;
+    const int64_t first = part % parts * gated_delta_part;
+    const int64_t last = first + gated_delta_part < dim ? first + gated_delta_part : dim;
+    for (int64_t column = first; column < last; column += width)
+      body(Place{group, head, column, last - column < width ? last - column : width, 0, 0});
+  }
+}
+
+LATHE_INLINE void set_rows(Place& place, const int32_t* bounds) {
+  place.begin = bounds[place.sequence];
+  place.end = bounds[place.sequence + 1];
+}
+
+}  // namespace lathe::kernels::LATHE_ISA::gated_delta
