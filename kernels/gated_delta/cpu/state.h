@@ -55,7 +55,7 @@ LATHE_INLINE void store_block(T* to, const Block& block, int64_t count) {
 }
 
 // A block of S, of its gradient, or of one of them transposed.
-struct State {
+struct alignas(64) State {
   float at[most_dim][width];
 
   LATHE_INLINE Block row(int64_t i) const { return load_block(at[i], width); }
@@ -103,7 +103,7 @@ LATHE_INLINE void scale_row(float* to, const T* from, int64_t dim, float factor)
 // What a value head takes of up to so many tokens.
 constexpr int64_t most_tokens = 16;
 static_assert(gated_delta_chunk % most_tokens == 0);
-struct Tokens {
+struct alignas(64) Tokens {
   float q[most_tokens][most_dim], k[most_tokens][most_dim];
   float beta[most_tokens], gamma[most_tokens];
 };
