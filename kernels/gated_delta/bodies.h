@@ -1,21 +1,22 @@
 // What the bodies of gated_delta read and write, and how the backward is cut into passes.
 //
-// S's own gradient needs none of S: so one pass through the tokens has S (forward, from which v − S̃ᵀ k̂ is kept) and one
-// its gradient (backward, from which δ's gradient is kept). With both known no token waits for a sum any more: the
-// gradients of q̂ and k̂, sums along Dv, are made by chunks of tokens, all at once, from S and its gradient at their bounds.
+// S's own gradient needs none of S: so one pass through the tokens has S (forward; v − S̃ᵀ k̂ is kept) and one its
+// gradient (backward; δ's gradient is kept). With both known no token waits for a sum any more: the gradients of q̂ and
+// k̂, sums along Dv, are made by chunks of tokens, all at once, from S and its gradient at their bounds.
 //
 // γ's gradient wants S and its gradient together at each token. Within a chunk that begins with S₀ and after which S's
-// gradient is E, both are sums of products of vectors, and with D(s, t) = γ_{s+1} ⋯ γ_t and D(0, t), D(s, end) from and
-// to the chunk's bounds
-//   γ_t ∂L/∂γ_t = Σ_{s<t≤r} D(s, r) ((q̂_r · k̂_s)(grad_out_r · δ_s) + (k̂_r · k̂_s)(g_r · δ_s)),   g = −β grad_δ,
+// gradient is E, both are sums of products of vectors. With D(s, t) = γ_{s+1} ⋯ γ_t, and D(0, t) and D(s, end) from and
+// to the chunk's bounds, and g = −β grad_δ:
+//   γ_t ∂L/∂γ_t = Σ_{s<t≤r} D(s, r) ((q̂_r · k̂_s) (grad_out_r · δ_s) + (k̂_r · k̂_s) (g_r · δ_s)),
 // where S₀ is one s more, with q̂_rᵀ S₀ grad_out_r + k̂_rᵀ S₀ g_r in the place of the products, and E one r more, with
-// k̂_sᵀ E δ_s; and ⟨S₀, E⟩ for both. (The difference of out · grad_out and v · grad_v is what this changes by from token
-// to token, at hardly any cost; but where γ is small it is a difference of nearly equal numbers.)
+// k̂_sᵀ E δ_s; and ⟨S₀, E⟩ for both. (From token to token this changes by out · grad_out − v · grad_v, at hardly any
+// cost; but where γ is small it then is a difference of nearly equal numbers.)
 #pragma once
 
 #include "core/device.h"
 #include "core/dtype.h"
 #include "kernels/arguments/matrix.h"
+#include "kernels/gated_delta/heads.h"
 #include "kernels/simd/inline.h"
 #include "kernels/simd/isa.h"
 

@@ -6,7 +6,7 @@ namespace {
 using namespace gated_delta;
 
 // Through x̂ = x · scale / √(Σ x² + 1e-6), of a warp's elements lane, lane + 32, …
-constexpr int most_elements = 256 / 32;
+constexpr int most_elements = most_gated_delta_dim / 32;
 template <class T>
 __device__ __forceinline__ void store_grad_of_normed(T* to, const T* x, const float (&gradient)[most_elements], int dim,
                                                      float scale) {

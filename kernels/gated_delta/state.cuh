@@ -1,7 +1,8 @@
-// What the passes of gated_delta on a card share. S, or its gradient, lies in registers while its tokens go by, two columns of it in eight neighbouring lanes: a sum
-// along the rows is sixteen products of a lane (of 128 rows) and three shuffles, and no block waits for another. A token
-// waits for the sum of the one before it; of what does not depend on S, each warp brings one of the next four tokens
-// meanwhile. Sums along the columns are made by chunks of tokens (bodies.h), with rows and columns exchanged.
+// What the passes of gated_delta on a card share. S, or its gradient, lies in registers while its tokens go by, two
+// columns of it in eight neighbouring lanes: a sum along 128 rows is sixteen products of a lane and three shuffles, and
+// no block waits for another. A token waits for the sum of the one before it; of what does not depend on S, each warp
+// brings one of the next four tokens meanwhile. Sums along the columns are made by chunks of tokens (chunks.cu), with
+// rows and columns exchanged.
 #pragma once
 
 #include "kernels/cuda/bounds.h"

@@ -140,8 +140,8 @@ TEST_P(GatedDeltaRule, AnswersAsTransformers) {
   }
 }
 
-// A prompt and its answer in pieces, beside another sequence that is elsewhere: the bits of the whole sequence, whatever
-// the states held before, and the state that one step leaves.
+// A prompt and its answer in pieces, beside another sequence that is elsewhere: the bits of the whole sequence,
+// whatever the states held before, and the state that one step leaves.
 TEST_P(GatedDeltaRule, StepsHaveTheBitsOfWholeSequences) {
   const std::vector<std::vector<int32_t>> cuts = {{23}, {1, 1, 1, 20}, {4, 4, 5, 1, 9}, {16, 1, 1, 1, 1, 3}};
   const GatedDeltaHeads heads{2, 4, 40, 24};

@@ -1,6 +1,6 @@
-// What the passes of gated_delta on the CPU share. S, or its gradient, is walked row by row in blocks of four vectors of columns, which fit into a first-level cache: a
-// sum along the rows is a chain in each lane, and no lane needs another. Sums along the columns are made the same way
-// of the transposed matrix, in the pass that begins with a load from memory.
+// What the passes of gated_delta on the CPU share. S, or its gradient, is walked row by row in blocks of four vectors
+// of columns, which fit into a first-level cache: a sum along the rows is a chain in each lane, and no lane needs
+// another. Sums along the columns are made the same way of the transposed matrix (chunks.cpp).
 #pragma once
 
 #include "kernels/gated_delta/bodies.h"
@@ -10,7 +10,7 @@
 namespace lathe::kernels::LATHE_ISA::gated_delta {
 
 constexpr int vectors = 4, width = vectors * lanes;
-constexpr int most_dim = 256;
+constexpr int64_t most_dim = most_gated_delta_dim;
 
 // One number for each column of a block.
 struct Block {
