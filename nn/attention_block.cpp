@@ -1,5 +1,6 @@
 #include "nn/attention_block.h"
 
+#include "autograd/ops/gated.h"
 #include "autograd/ops/rms_norm.h"
 #include "autograd/ops/view.h"
 #include "nn/linear_each.h"
@@ -10,10 +11,11 @@ using autograd::Variable;
 
 Variable AttentionBlock::operator()(const Variable& x, const BatchRows& rows, AttentionContext& attention) const {
   const Variable normed = input_norm.defined() ? autograd::rms_norm(x, input_norm, eps, rows.layout) : x;
-  const std::vector<Variable> flat = queries_keys_values(normed, rows);
+  std::vector<Variable> flat = queries_keys_values(normed, rows);
+  const Variable gate = gated ? take_gate(flat[0]) : Variable();
   const Variable attended = attend(flat, rows.layout, attention);
   const Variable joined = autograd::view(attended, {x.dim(0), attended.dim(1) * head_dim});
-  return residual(x, o_proj, joined, rows);
+  return residual(x, o_proj, gate.defined() ? autograd::glu(gate, joined) : joined, rows);
 }
 
 std::vector<Variable> AttentionBlock::queries_keys_values(const Variable& normed, const BatchRows& rows) const {
@@ -23,6 +25,14 @@ std::vector<Variable> AttentionBlock::queries_keys_values(const Variable& normed
     return autograd::split_columns(all, {q_columns, kv_columns, kv_columns});
   }
   return multiply_each(qkv_proj, normed, rows);
+}
+
+// Leaves q of what q's linear gave; the gate [T, heads · head_dim].
+Variable AttentionBlock::take_gate(Variable& q) const {
+  const Shape heads{q.dim(0) * q.dim(1) / (2 * head_dim), 2 * head_dim}, rows{q.dim(0), q.dim(1) / 2};
+  const std::vector<Variable> halves = autograd::split_columns(autograd::view(q, heads), {head_dim, head_dim});
+  q = autograd::view(halves[0], rows);
+  return autograd::view(halves[1], rows);
 }
 
 Variable AttentionBlock::attend(const std::vector<Variable>& flat, const autograd::SequenceLayout& layout,

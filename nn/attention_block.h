@@ -15,6 +15,7 @@ struct AttentionBlock {
   float eps = 0;              // of the norms
   autograd::RopeTables rope;  // undefined where q and k are not turned
   int64_t q_columns = 0;      // heads · head_dim; k and v have kv_heads · head_dim
+  bool gated = false;         // q's linear gives each head's q and its gate, side by side (Qwen3.5)
   // Undefined where the model has none: [hidden]; q's and k's are [head_dim], over each head, or as wide as all.
   autograd::Variable input_norm, q_norm, k_norm;
   autograd::Variable sinks;      // [heads]; undefined where the model has none
@@ -27,6 +28,7 @@ struct AttentionBlock {
 
  private:
   std::vector<autograd::Variable> queries_keys_values(const autograd::Variable& normed, const BatchRows& rows) const;
+  autograd::Variable take_gate(autograd::Variable& q) const;
   autograd::Variable attend(const std::vector<autograd::Variable>& flat, const autograd::SequenceLayout& layout,
                             AttentionContext& attention) const;
   autograd::Variable heads_of(const autograd::Variable& flat) const;

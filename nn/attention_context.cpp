@@ -4,7 +4,10 @@
 
 #include "autograd/ops/attention.h"
 #include "autograd/ops/attention_sinks.h"
+#include "autograd/ops/causal_conv.h"
+#include "autograd/ops/gated_delta.h"
 #include "autograd/ops/short_conv.h"
+#include "kernels/causal_conv/causal_conv.h"
 #include "kernels/paged_attention/paged_attention.h"
 #include "kernels/rope_append/rope_append.h"
 #include "kernels/short_conv/short_conv.h"
@@ -27,6 +30,14 @@ std::vector<kernels::AttentionParams> params_of(const ModelConfig& config) {
   return layers;
 }
 
+// `sequences`: a SequenceLayout or SharedPrefixes.
+template <class Sequences>
+autograd::Variable delta_of(const autograd::Variable& qkv, const autograd::Variable& a, const autograd::Variable& b,
+                            const DeltaWeights& weights, const Sequences& sequences) {
+  const autograd::Variable convolved = autograd::causal_conv(qkv, weights.conv, {}, sequences);
+  return autograd::gated_delta(convolved, a, b, weights.a_log, weights.dt_bias, weights.heads, sequences);
+}
+
 }  // namespace
 
 PackedAttention::PackedAttention(const ModelConfig& config, autograd::SequenceLayout layout)
@@ -42,6 +53,11 @@ autograd::Variable PackedAttention::convolve(int64_t, const autograd::Variable& 
   return autograd::short_conv(bcx, weight, bias, layout_);
 }
 
+autograd::Variable PackedAttention::mix_by_delta(int64_t, const autograd::Variable& qkv, const autograd::Variable& a,
+                                                 const autograd::Variable& b, const DeltaWeights& weights) {
+  return delta_of(qkv, a, b, weights, layout_);
+}
+
 SharedPrefixAttention::SharedPrefixAttention(const ModelConfig& config, autograd::SharedPrefixes shared)
     : shared_(std::move(shared)), params_(params_of(config)) {}
 
@@ -54,6 +70,12 @@ autograd::Variable SharedPrefixAttention::attend(int64_t layer, const autograd::
 autograd::Variable SharedPrefixAttention::convolve(int64_t, const autograd::Variable& bcx,
                                                    const autograd::Variable& weight, const autograd::Variable& bias) {
   return autograd::short_conv(bcx, weight, bias, shared_);
+}
+
+autograd::Variable SharedPrefixAttention::mix_by_delta(int64_t, const autograd::Variable& qkv,
+                                                       const autograd::Variable& a, const autograd::Variable& b,
+                                                       const DeltaWeights& weights) {
+  return delta_of(qkv, a, b, weights, shared_);
 }
 
 PagedAttention::PagedAttention(const ModelConfig& config, KvCache& cache, kernels::PagedBatch batch)
@@ -86,6 +108,20 @@ autograd::Variable PagedAttention::convolve(int64_t layer, const autograd::Varia
   Tensor out = Tensor::empty({bcx.dim(0), taps.dim(0)}, bcx.value().dtype(), bcx.value().device());
   kernels::short_conv_paged(out, cache_.products(layer), bcx.value(), taps.view({taps.dim(0), taps.dim(2)}),
                             bias.value(), batch_);
+  return autograd::Variable(out);
+}
+
+autograd::Variable PagedAttention::mix_by_delta(int64_t layer, const autograd::Variable& qkv,
+                                                const autograd::Variable& a, const autograd::Variable& b,
+                                                const DeltaWeights& weights) {
+  const KvCache::States& states = cache_.states(layer);
+  const Tensor& taps = weights.conv.value();
+  const Tensor convolved = Tensor::empty(qkv.shape(), qkv.value().dtype(), qkv.value().device());
+  kernels::causal_conv_step(convolved, states.conv, qkv.value(), taps.view({taps.dim(0), taps.dim(2)}), {}, batch_);
+  const Tensor out = Tensor::empty({qkv.dim(0), weights.heads.out_columns()}, convolved.dtype(), convolved.device());
+  kernels::gated_delta_step(
+      out, states.delta,
+      {convolved, a.value(), b.value(), weights.a_log.value(), weights.dt_bias.value(), weights.heads}, batch_);
   return autograd::Variable(out);
 }
 

@@ -1,5 +1,5 @@
-// How a layer's tokens find those before them: queries their keys and values, a convolution what it sees. Layers call
-// attend() or convolve() and do not care which.
+// How a layer's tokens find those before them: queries their keys and values, a convolution what it sees, a gated delta
+// net the state that they have left. Layers call attend(), convolve() or mix_by_delta() and do not care which.
 #pragma once
 
 #include <optional>
@@ -10,6 +10,7 @@
 #include "autograd/sequence_layout.h"
 #include "autograd/variable.h"
 #include "kernels/attention/attention.h"
+#include "kernels/gated_delta/gated_delta.h"
 #include "nn/kv_cache.h"
 
 namespace lathe::nn {
@@ -22,6 +23,13 @@ struct UnturnedHeads {
   const autograd::RopeTables& rope;  // undefined tables: nothing turns
   const autograd::SequenceLayout& layout;
   const autograd::Variable& sinks;  // as attend() has them
+};
+
+// What a gated delta net has beside its linears.
+struct DeltaWeights {
+  autograd::Variable conv;            // [qkv_columns, 1, taps]
+  autograd::Variable a_log, dt_bias;  // [value heads], f32 (f64 for f64)
+  kernels::GatedDeltaHeads heads;
 };
 
 class AttentionContext {
@@ -37,6 +45,10 @@ class AttentionContext {
   // [hidden], where it is defined (kernels/short_conv/short_conv.h).
   virtual autograd::Variable convolve(int64_t layer, const autograd::Variable& bcx, const autograd::Variable& weight,
                                       const autograd::Variable& bias) = 0;
+  // qkv [T, qkv_columns], a and b [T, value heads] of the new tokens → [T, value_columns]: the convolution with silu
+  // (kernels/causal_conv/causal_conv.h), then the gated delta rule (kernels/gated_delta/gated_delta.h).
+  virtual autograd::Variable mix_by_delta(int64_t layer, const autograd::Variable& qkv, const autograd::Variable& a,
+                                          const autograd::Variable& b, const DeltaWeights& weights) = 0;
 };
 
 // Training and scoring: whole sequences, each attending to itself.
@@ -47,6 +59,8 @@ class PackedAttention final : public AttentionContext {
                             const autograd::Variable& v, const autograd::Variable& sinks) override;
   autograd::Variable convolve(int64_t layer, const autograd::Variable& bcx, const autograd::Variable& weight,
                               const autograd::Variable& bias) override;
+  autograd::Variable mix_by_delta(int64_t layer, const autograd::Variable& qkv, const autograd::Variable& a,
+                                  const autograd::Variable& b, const DeltaWeights& weights) override;
 
  private:
   autograd::SequenceLayout layout_;
@@ -61,6 +75,8 @@ class SharedPrefixAttention final : public AttentionContext {
                             const autograd::Variable& v, const autograd::Variable& sinks) override;
   autograd::Variable convolve(int64_t layer, const autograd::Variable& bcx, const autograd::Variable& weight,
                               const autograd::Variable& bias) override;
+  autograd::Variable mix_by_delta(int64_t layer, const autograd::Variable& qkv, const autograd::Variable& a,
+                                  const autograd::Variable& b, const DeltaWeights& weights) override;
 
  private:
   autograd::SharedPrefixes shared_;
@@ -79,6 +95,8 @@ class PagedAttention final : public AttentionContext {
   std::optional<autograd::Variable> attend_unturned(int64_t layer, const UnturnedHeads& heads) override;
   autograd::Variable convolve(int64_t layer, const autograd::Variable& bcx, const autograd::Variable& weight,
                               const autograd::Variable& bias) override;
+  autograd::Variable mix_by_delta(int64_t layer, const autograd::Variable& qkv, const autograd::Variable& a,
+                                  const autograd::Variable& b, const DeltaWeights& weights) override;
 
  private:
   autograd::Variable attend_pages(int64_t layer, const Tensor& q, const Tensor& sinks) const;

@@ -27,7 +27,7 @@ Number parameters_of(const LayerLayout& layer) {
   Number count = 0;
   for (const LinearShape& linear : layer.linears_and_experts()) count += static_cast<Number>(linear.parameters());
   for (const NormShape& norm : layer.norms()) count += static_cast<Number>(norm.size);
-  if (layer.sinks) count += static_cast<Number>(layer.sinks->size);
+  for (const NormShape& vector : layer.bare_vectors()) count += static_cast<Number>(vector.size);
   if (layer.conv) count += static_cast<Number>(layer.conv->parameters());
   return count;
 }
@@ -121,7 +121,27 @@ void check_short_conv(const ModelConfig& config, const Need& need) {
        "3 · hidden_size = " + std::to_string(3 * config.hidden_size) + " is out of range");
 }
 
+template <class Need>
+void check_gated_delta(const GatedDeltaConfig& delta, const Need& need) {
+  const auto heads = [&need](int64_t count, int64_t width, const std::string& kind) {
+    need(count >= 1 && count < (int64_t{1} << 16),
+         "linear_num_" + kind + "_heads = " + std::to_string(count) + " is out of range");
+    need(width >= 8 && width <= kernels::most_gated_delta_dim && width % 8 == 0,
+         "linear_" + kind + "_head_dim = " + std::to_string(width) + ": expected a multiple of 8 up to " +
+             std::to_string(kernels::most_gated_delta_dim));
+  };
+  heads(delta.heads.key_heads, delta.heads.key_dim, "key");
+  heads(delta.heads.value_heads, delta.heads.value_dim, "value");
+  need(delta.heads.key_heads < 1 || delta.heads.value_heads % delta.heads.key_heads == 0,
+       "linear_num_value_heads is no multiple of linear_num_key_heads");
+  need(delta.taps >= 2 && delta.taps <= kernels::most_conv_taps,
+       "linear_conv_kernel_dim = " + std::to_string(delta.taps) + ": expected from 2 to " +
+           std::to_string(kernels::most_conv_taps));
+}
+
 }  // namespace
+
+int64_t ModelConfig::layers_with(Mixer mixer) const { return std::ranges::count(layers, mixer, &LayerConfig::mixer); }
 
 void ModelConfig::check() const {
   std::string wrong;
@@ -160,12 +180,12 @@ void ModelConfig::check() const {
   }
   if (std::any_of(layers.begin(), layers.end(), [](const LayerConfig& layer) { return layer.experts; }))
     check_experts(*this, need);
-  if (std::any_of(layers.begin(), layers.end(), [](const LayerConfig& l) { return l.mixer == Mixer::short_conv; }))
-    check_short_conv(*this, need);
+  if (layers_with(Mixer::short_conv) > 0) check_short_conv(*this, need);
+  if (layers_with(Mixer::gated_delta) > 0) check_gated_delta(gated_delta, need);
   for (const int32_t id : eos_token_ids) need(id >= 0 && id < vocab_size, "eos_token_id is outside the vocabulary");
   // Each below 2^31, as checked above, so that what is multiplied here fits.
   if (wrong.empty())
-    need(num_attention_heads * head_dim < (int64_t{1} << 31),
+    need(num_attention_heads * head_dim < (int64_t{1} << 30),
          "num_attention_heads · head_dim = " + std::to_string(num_attention_heads * head_dim) + " is out of range");
   if (wrong.empty())
     need(count_parameters<double>(*this) <= static_cast<double>(most_parameters),

@@ -6,7 +6,10 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "kernels/gated_delta/heads.h"
 
 namespace lathe::nn {
 
@@ -42,7 +45,7 @@ struct RopeConfig {
 inline constexpr int64_t no_rope = -1;
 
 // What mixes the tokens of a layer.
-enum class Mixer { attention, short_conv };
+enum class Mixer { attention, short_conv, gated_delta };
 
 // What may differ from layer to layer.
 struct LayerConfig {
@@ -93,6 +96,13 @@ struct ShortConvConfig {
   bool bias = false;  // of the convolution and of the linears around it
 };
 
+// Of the layers whose mixer is a gated delta net (kernels/gated_delta/gated_delta.h), which keeps a matrix of each
+// value head in place of the tokens before. Value heads that follow each other share a key head.
+struct GatedDeltaConfig {
+  kernels::GatedDeltaHeads heads{};
+  int64_t taps = 0;  // of the convolution that q, k and v go through first
+};
+
 // What the parts of a model are called, those of a layer within it. Llama's, unless a family has others.
 struct PartNames {
   std::string input_norm = "input_layernorm";
@@ -102,6 +112,8 @@ struct PartNames {
   std::string gate_proj = "mlp.gate_proj", up_proj = "mlp.up_proj", down_proj = "mlp.down_proj";
   std::string final_norm = "model.norm";
 };
+
+inline constexpr std::string_view own_weight_prefix = "model.";
 
 struct ModelConfig {
   std::string family;  // "llama": the name in nn/families/
@@ -127,15 +139,24 @@ struct ModelConfig {
   double residual_multiplier = 1;      // of what a block adds
   double logits_scaling = 1;           // divides the logits: the last hidden states are divided by it
   AttentionBias attention_bias = AttentionBias::none;
+  bool attention_gate = false;   // beside each head's q stands a gate of what it attends to: times its sigmoid
   bool attention_sinks = false;  // a logit of each head that joins its softmax (kernels/attention_sinks)
   Projections projections = Projections::apart;
   ExpertsConfig experts;  // of the layers that have them
   ShortConvConfig short_conv;
+  GatedDeltaConfig gated_delta;
   PartNames names;
+  // Of files that hold more than this model (nn/weights/own_weights.h): what they call "model.", and how the names of
+  // weights begin that are not its own.
+  std::string weight_prefix{own_weight_prefix};
+  std::vector<std::string> unused_weights;
   bool tie_word_embeddings = false;
   std::vector<int32_t> eos_token_ids;
 
   int64_t num_hidden_layers() const { return static_cast<int64_t>(layers.size()); }
+  int64_t layers_with(Mixer mixer) const;
+  // Whether layers keep a state of each sequence that every token changes, so that none before can be gone back to.
+  bool has_states() const { return layers_with(Mixer::gated_delta) > 0; }
   // All errors at once: extents that are not positive, heads that do not divide, an odd head_dim, rotary angles that
   // would not be numbers.
   void check() const;

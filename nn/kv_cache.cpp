@@ -4,20 +4,21 @@
 #include <string>
 
 #include "core/error.h"
+#include "kernels/copy/copy.h"
 
 namespace lathe::nn {
 
 namespace {
 
-int64_t count_of(const ModelConfig& config, Mixer mixer) {
-  return std::ranges::count(config.layers, mixer, &LayerConfig::mixer);
-}
+DType dtype_of_states(DType model) { return model == DType::f64 ? DType::f64 : DType::f32; }
 
 }  // namespace
 
-KvCache::KvCache(const ModelConfig& config, CacheDTypes dtypes, int64_t pages, int64_t page_size, Device device)
-    : dtypes_(dtypes), pages_(pages), page_size_(page_size), device_(device) {
+KvCache::KvCache(const ModelConfig& config, CacheDTypes dtypes, int64_t pages, int64_t page_size, Device device,
+                 int64_t states)
+    : dtypes_(dtypes), pages_(pages), page_size_(page_size), device_(device), state_count_(states) {
   device.kind == DeviceKind::cpu ? lay_out_by_pages(config) : lay_out_by_layers(config);
+  make_states(config);
 }
 
 Tensor KvCache::make(const Shape& shape, DType dtype) const {
@@ -28,7 +29,7 @@ Tensor KvCache::make(const Shape& shape, DType dtype) const {
 // touched, and is cleared then. With each layer's pages apart a first token touched 60 of them in a model of 30 layers:
 // 120 MiB.
 void KvCache::lay_out_by_pages(const ModelConfig& config) {
-  const int64_t attending = count_of(config, Mixer::attention), convolving = count_of(config, Mixer::short_conv);
+  const int64_t attending = config.layers_with(Mixer::attention), convolving = config.layers_with(Mixer::short_conv);
   const int64_t heads = config.num_key_value_heads;
   const DType dtype = dtypes_.keys_and_values;
   const Tensor elements = make({pages_, attending, 2, heads, page_size_, config.head_dim}, dtype);
@@ -39,6 +40,10 @@ void KvCache::lay_out_by_pages(const ModelConfig& config) {
   for (const LayerConfig& layer : config.layers) {
     if (layer.mixer == Mixer::short_conv) {
       layers_.push_back({products.select(1, convolved++), {}, {}, {}});
+      continue;
+    }
+    if (layer.mixer == Mixer::gated_delta) {
+      layers_.push_back({});
       continue;
     }
     const auto side = [attended](const Tensor& of, int64_t index) { return of.select(1, attended).select(1, index); };
@@ -59,23 +64,59 @@ void KvCache::lay_out_by_layers(const ModelConfig& config) {
       layers_.push_back({make({pages_, 1, page_size_, config.hidden_size}, dtypes_.model), {}, {}, {}});
       continue;
     }
+    if (layer.mixer == Mixer::gated_delta) {
+      layers_.push_back({});
+      continue;
+    }
     kernels::KvPages made{make(elements, dtype), make(elements, dtype), {}, {}};
     if (dtype == DType::i8) made.k_scales = make(rows, DType::f32), made.v_scales = make(rows, DType::f32);
     layers_.push_back(std::move(made));
   }
 }
 
+void KvCache::make_states(const ModelConfig& config) {
+  if (!config.has_states()) return;
+  const GatedDeltaConfig& delta = config.gated_delta;
+  for (const LayerConfig& layer : config.layers) {
+    if (layer.mixer != Mixer::gated_delta) {
+      states_.push_back({});
+      continue;
+    }
+    states_.push_back({make({state_count_, delta.taps - 1, delta.heads.qkv_columns()}, dtypes_.model),
+                       make({state_count_, delta.heads.value_heads, delta.heads.key_dim, delta.heads.value_dim},
+                            dtype_of_states(dtypes_.model))});
+  }
+}
+
+int64_t KvCache::bytes_per_state(const ModelConfig& config, CacheDTypes dtypes) {
+  const GatedDeltaConfig& delta = config.gated_delta;
+  return config.layers_with(Mixer::gated_delta) *
+         ((delta.taps - 1) * delta.heads.qkv_columns() * size_of(dtypes.model) +
+          delta.heads.value_heads * delta.heads.key_dim * delta.heads.value_dim *
+              size_of(dtype_of_states(dtypes.model)));
+}
+
+void KvCache::copy_state(int32_t from, int32_t to) {
+  if (from == to) return;
+  for (const States& layer : states_) {
+    if (!layer.conv.defined()) continue;
+    kernels::copy(layer.conv.select(0, to), layer.conv.select(0, from));
+    kernels::copy(layer.delta.select(0, to), layer.delta.select(0, from));
+  }
+}
+
 int64_t KvCache::bytes_per_page(const ModelConfig& config, CacheDTypes dtypes, int64_t page_size) {
   const DType dtype = dtypes.keys_and_values;
   const int64_t row_bytes = config.head_dim * size_of(dtype) + (dtype == DType::i8 ? size_of(DType::f32) : 0);
-  return page_size * (count_of(config, Mixer::attention) * 2 * config.num_key_value_heads * row_bytes +
-                      count_of(config, Mixer::short_conv) * config.hidden_size * size_of(dtypes.model));
+  return page_size * (config.layers_with(Mixer::attention) * 2 * config.num_key_value_heads * row_bytes +
+                      config.layers_with(Mixer::short_conv) * config.hidden_size * size_of(dtypes.model));
 }
 
 void KvCache::copy_pages(std::span<const int32_t> from, std::span<const int32_t> to) {
   const Tensor source = Tensor::of<int32_t>(from, {static_cast<int64_t>(from.size())});
   const Tensor target = Tensor::of<int32_t>(to, {static_cast<int64_t>(to.size())});
-  for (const kernels::KvPages& layer : layers_) kernels::kv_copy_pages(layer, source, target);
+  for (const kernels::KvPages& layer : layers_)
+    if (layer.k.defined()) kernels::kv_copy_pages(layer, source, target);
 }
 
 DType parse_kv_cache_dtype(std::string_view name, DType model_dtype) {

@@ -37,7 +37,7 @@ void add_attention(LayerLayout& layer, const ModelConfig& config) {
   if (config.projections == Projections::fused) {
     layer.qkv_proj = {{"self_attn.qkv_proj", q + 2 * kv, hidden, bias}};
   } else {
-    layer.qkv_proj = {{"self_attn.q_proj", q, hidden, bias},
+    layer.qkv_proj = {{"self_attn.q_proj", config.attention_gate ? 2 * q : q, hidden, bias},
                       {"self_attn.k_proj", kv, hidden, bias},
                       {"self_attn.v_proj", kv, hidden, bias}};
   }
@@ -51,6 +51,28 @@ void add_short_conv(LayerLayout& layer, const ModelConfig& config) {
   layer.conv = {"conv.conv", hidden, config.short_conv.taps, bias};
   layer.conv_in_proj = {"conv.in_proj", 3 * hidden, hidden, bias};
   layer.conv_out_proj = {"conv.out_proj", hidden, hidden, bias};
+}
+
+void add_gated_delta(LayerLayout& layer, const ModelConfig& config) {
+  const GatedDeltaConfig& delta = config.gated_delta;
+  const int64_t hidden = config.hidden_size, heads = delta.heads.value_heads, values = delta.heads.out_columns();
+  layer.delta_in_proj = {{"linear_attn.in_proj_qkv", delta.heads.qkv_columns(), hidden},
+                         {"linear_attn.in_proj_z", values, hidden},
+                         {"linear_attn.in_proj_b", heads, hidden},
+                         {"linear_attn.in_proj_a", heads, hidden}};
+  layer.delta_out_proj = {"linear_attn.out_proj", hidden, values};
+  layer.conv = {"linear_attn.conv1d", delta.heads.qkv_columns(), delta.taps};
+  layer.delta_norm = {"linear_attn.norm", delta.heads.value_dim};
+  layer.delta_a_log = {"linear_attn.A_log", heads};
+  layer.dt_bias = {"linear_attn.dt_bias", heads};
+}
+
+void add_mixer(LayerLayout& layer, const ModelConfig& config, Mixer mixer) {
+  switch (mixer) {
+    case Mixer::attention: return add_attention(layer, config);
+    case Mixer::short_conv: return add_short_conv(layer, config);
+    case Mixer::gated_delta: return add_gated_delta(layer, config);
+  }
 }
 
 void add_experts(LayerLayout& layer, const ModelConfig& config) {
@@ -81,14 +103,15 @@ LayerLayout layer_layout(const ModelConfig& config, int64_t index) {
   const LayerConfig& own = config.layers.at(static_cast<size_t>(index));
   LayerLayout layer;
   add_norms(layer, config);
-  own.mixer == Mixer::attention ? add_attention(layer, config) : add_short_conv(layer, config);
+  add_mixer(layer, config, own.mixer);
   own.experts ? add_experts(layer, config) : add_feed_forward(layer, config);
   return layer;
 }
 
 std::vector<LinearShape> LayerLayout::linears() const {
   std::vector<LinearShape> all = qkv_proj;
-  for (const std::optional<LinearShape>& linear : {o_proj, conv_in_proj, conv_out_proj})
+  all.insert(all.end(), delta_in_proj.begin(), delta_in_proj.end());
+  for (const std::optional<LinearShape>& linear : {o_proj, conv_in_proj, conv_out_proj, delta_out_proj})
     if (linear) all.push_back(*linear);
   all.insert(all.end(), gate_up_proj.begin(), gate_up_proj.end());
   if (down_proj) all.push_back(*down_proj);
@@ -106,9 +129,20 @@ std::vector<LinearShape> LayerLayout::linears_and_experts() const {
 std::vector<NormShape> LayerLayout::norms() const {
   std::vector<NormShape> all;
   for (const std::optional<NormShape>& norm :
-       {input_norm, feed_forward_norm, attention_output_norm, feed_forward_output_norm, q_norm, k_norm})
+       {input_norm, feed_forward_norm, attention_output_norm, feed_forward_output_norm, q_norm, k_norm, delta_norm})
     if (norm) all.push_back(*norm);
   return all;
+}
+
+std::vector<NormShape> LayerLayout::bare_vectors() const {
+  std::vector<NormShape> all;
+  for (const std::optional<NormShape>& vector : {sinks, delta_a_log, dt_bias})
+    if (vector) all.push_back(*vector);
+  return all;
+}
+
+bool has_norm_offset(std::string_view name) {
+  return name.ends_with("norm.weight") && !name.ends_with("linear_attn.norm.weight");
 }
 
 std::string layer_prefix(int64_t layer) { return "model.layers." + std::to_string(layer) + "."; }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "nn/config.h"
@@ -22,6 +23,9 @@ struct NormShape {
   std::string name;  // "input_layernorm"
   int64_t size = 0;
 };
+// Whether ModelConfig::norm_weight_offset counts for the weight of this name: a norm's, but for that of a gated delta
+// net's heads.
+bool has_norm_offset(std::string_view name);
 // Of a convolution over tokens, each column by itself.
 struct ConvShape {
   std::string name;  // "conv.conv", whose weight is [columns, 1, taps]
@@ -42,7 +46,12 @@ struct LayerLayout {
   std::optional<LinearShape> o_proj;
   std::optional<ConvShape> conv;  // and the linears around it, in place of attention
   std::optional<LinearShape> conv_in_proj, conv_out_proj;
-  std::vector<LinearShape> gate_up_proj;  // gate and up, or one linear of both; none with experts
+  // Of a gated delta net, in place of attention, beside a convolution: q, k and v as one, z, b and a.
+  std::vector<LinearShape> delta_in_proj;
+  std::optional<LinearShape> delta_out_proj;
+  std::optional<NormShape> delta_norm;            // of each value head
+  std::optional<NormShape> delta_a_log, dt_bias;  // [value heads], no norms, as sinks
+  std::vector<LinearShape> gate_up_proj;          // gate and up, or one linear of both; none with experts
   std::optional<LinearShape> down_proj;
   std::optional<LinearShape> router;  // [experts, hidden], and the experts, in place of these
   std::vector<ExpertShape> experts;
@@ -53,6 +62,8 @@ struct LayerLayout {
   // These, then the router, then each expert's gate, up and down.
   std::vector<LinearShape> linears_and_experts() const;
   std::vector<NormShape> norms() const;
+  // Those whose names have no ".weight" behind them.
+  std::vector<NormShape> bare_vectors() const;
 };
 
 LayerLayout layer_layout(const ModelConfig& config, int64_t layer);

@@ -18,6 +18,17 @@ void copy_if_there(const std::filesystem::path& from, const std::filesystem::pat
   write_file_atomically(to, bytes.str());
 }
 
+// Of a model that sees pictures, too: its text model alone is what is written beside this.
+nlohmann::ordered_json of_text_alone(nlohmann::ordered_json config) {
+  if (config.value("model_type", "") != "qwen3_5" || !config.contains("text_config")) return config;
+  nlohmann::ordered_json text = config["text_config"];
+  for (const char* key : {"torch_dtype", "dtype", "eos_token_id", "transformers_version"})
+    if (!text.contains(key) && config.contains(key)) text[key] = config[key];
+  text["model_type"] = "qwen3_5_text";
+  text["architectures"] = {"Qwen3_5ForCausalLM"};
+  return text;
+}
+
 // transformers' word.
 const char* torch_name(DType dtype) {
   switch (dtype) {
@@ -32,7 +43,7 @@ const char* torch_name(DType dtype) {
 
 void write_model_config(const std::filesystem::path& from, const std::filesystem::path& to, std::optional<DType> dtype,
                         bool tie_word_embeddings) {
-  nlohmann::ordered_json config = read_json_file(from / "config.json");
+  nlohmann::ordered_json config = of_text_alone(read_json_file(from / "config.json"));
   config.erase("quantization_config");
   if (dtype) {
     // transformers 5 writes "dtype" and reads both; earlier ones know "torch_dtype" alone.

@@ -10,6 +10,7 @@
 #include "nn/model_path.h"
 #include "nn/weights/bitsandbytes.h"
 #include "nn/weights/gptq_awq.h"
+#include "nn/weights/own_weights.h"
 #include "nn/weights/safetensors.h"
 #include "nn/weights/stacked_experts.h"
 
@@ -58,12 +59,12 @@ ModelFiles open_model_files(const std::filesystem::path& model) {
   files.path = path;
   if (std::filesystem::is_directory(path)) {
     files.config = read_hf_config(path);
-    files.weights = open_directory_weights(path, files.config);
+    files.weights = own_weights(open_directory_weights(path, files.config), files.config);
     untie_another_head(files);
   } else {
     files.gguf = GgufFile::open(path);
     files.config = config_from_gguf(files.gguf);
-    files.weights = open_gguf_weights(files.gguf, gguf_places(files.config));
+    files.weights = own_weights(open_gguf_weights(files.gguf, gguf_places(files.config)), files.config);
   }
   return files;
 }

@@ -39,9 +39,12 @@ class LayerWeights {
     return shape ? loader_.vector(prefix_ + shape->name, shape->size) : Variable();
   }
   Variable norm(const std::optional<NormShape>& shape) {
-    return shape ? loader_.vector(prefix_ + shape->name + ".weight", shape->size, config_.norm_weight_offset)
-                 : Variable();
+    if (!shape) return {};
+    const std::string name = prefix_ + shape->name + ".weight";
+    return loader_.vector(name, shape->size, has_norm_offset(name) ? config_.norm_weight_offset : 0);
   }
+  // Numbers that are exponents, which bf16 would leave three digits of.
+  Variable exact(const NormShape& shape) { return loader_.exact_vector(prefix_ + shape.name, shape.size); }
   Linear linear(const LinearShape& shape) {
     const std::string name = prefix_ + shape.name;
     return {name, loader_.linear(name + ".weight", shape.out, shape.in, quantization_),
@@ -145,6 +148,7 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
             .eps = eps,
             .rope = rope == no_rope ? autograd::RopeTables{} : ropes[static_cast<size_t>(rope)],
             .q_columns = config_.num_attention_heads * config_.head_dim,
+            .gated = config_.attention_gate,
             .input_norm = input_norm,
             .q_norm = q_norm,
             .k_norm = k_norm,
@@ -163,7 +167,27 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
             .out_proj = weights.linear(*layout.conv_out_proj),
             .residual = residual};
   };
-  Layer layer{.mixer = layout.conv ? Layer::Mixing(short_conv()) : Layer::Mixing(attention()),
+  const auto gated_delta = [&]() -> GatedDeltaBlock {
+    return {.layer = index,
+            .eps = eps,
+            .input_norm = input_norm,
+            .in_proj = weights.linears(layout.delta_in_proj),
+            .weights = {.conv = weights.conv(*layout.conv),
+                        .a_log = weights.exact(*layout.delta_a_log),
+                        .dt_bias = weights.exact(*layout.dt_bias),
+                        .heads = config_.gated_delta.heads},
+            .head_norm = weights.norm(layout.delta_norm),
+            .out_proj = weights.linear(*layout.delta_out_proj),
+            .residual = residual};
+  };
+  const auto mixer = [&]() -> Layer::Mixing {
+    switch (config_.layers[static_cast<size_t>(index)].mixer) {
+      case Mixer::short_conv: return short_conv();
+      case Mixer::gated_delta: return gated_delta();
+      default: return attention();
+    }
+  };
+  Layer layer{.mixer = mixer(),
               .feed_forward = {.eps = eps,
                                .residual_multiplier = config_.residual_multiplier,
                                .activation = config_.activation,

@@ -16,6 +16,7 @@
 #include "nn/attention_context.h"
 #include "nn/config.h"
 #include "nn/feed_forward_block.h"
+#include "nn/gated_delta_block.h"
 #include "nn/linear.h"
 #include "nn/lora_start.h"
 #include "nn/parameter.h"
@@ -112,7 +113,7 @@ class Transformer {
 
  private:
   struct Layer {
-    using Mixing = std::variant<AttentionBlock, ShortConvBlock>;
+    using Mixing = std::variant<AttentionBlock, ShortConvBlock, GatedDeltaBlock>;
     Mixing mixer;
     FeedForwardBlock feed_forward;
     autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows, AttentionContext& context) const {

@@ -62,10 +62,13 @@ std::vector<LinearPointer> linears_of(Layers& layers) {
     if (auto* attention = std::get_if<AttentionBlock>(&mixer)) {
       for (auto& linear : attention->qkv_proj) all.push_back(&linear);
       all.push_back(&attention->o_proj);
+    } else if (auto* convolution = std::get_if<ShortConvBlock>(&mixer)) {
+      all.push_back(&convolution->in_proj);
+      all.push_back(&convolution->out_proj);
     } else {
-      auto& convolution = std::get<ShortConvBlock>(mixer);
-      all.push_back(&convolution.in_proj);
-      all.push_back(&convolution.out_proj);
+      auto& delta = std::get<GatedDeltaBlock>(mixer);
+      for (auto& linear : delta.in_proj) all.push_back(&linear);
+      all.push_back(&delta.out_proj);
     }
     if (feed_forward.experts) continue;  // nn/transformer_expert_adapter.cpp
     for (auto& linear : feed_forward.gate_up_proj) all.push_back(&linear);

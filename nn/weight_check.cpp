@@ -19,7 +19,7 @@ class WeightCheck {
       const LayerLayout layer = layer_layout(config, i);
       const std::string prefix = layer_prefix(i);
       for (const NormShape& norm : layer.norms()) expect(prefix + norm.name + ".weight", {norm.size});
-      if (layer.sinks) expect(prefix + layer.sinks->name, {layer.sinks->size});
+      for (const NormShape& vector : layer.bare_vectors()) expect(prefix + vector.name, {vector.size});
       if (layer.conv) {
         expect(prefix + layer.conv->name + ".weight", {layer.conv->columns, 1, layer.conv->taps});
         if (layer.conv->bias) expect(prefix + layer.conv->name + ".bias", {layer.conv->columns});

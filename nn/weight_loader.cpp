@@ -81,6 +81,11 @@ autograd::Variable WeightLoader::vector(const std::string& name, int64_t size, d
   return tensor(name, {size}, offset);
 }
 
+autograd::Variable WeightLoader::exact_vector(const std::string& name, int64_t size) {
+  expect(name, {size});
+  return held(name, dense(name, {size}), dtype_ == DType::f64 ? DType::f64 : DType::f32, 0);
+}
+
 autograd::Variable WeightLoader::tensor(const std::string& name, const Shape& shape, double offset) {
   expect(name, shape);
   Tensor master = dense(name, shape);
@@ -89,11 +94,15 @@ autograd::Variable WeightLoader::tensor(const std::string& name, const Shape& sh
     kernels::fill(ones, 1.0);
     kernels::add(master, master, ones, offset);
   }
+  return held(name, std::move(master), dtype_, offset);
+}
+
+autograd::Variable WeightLoader::held(const std::string& name, Tensor master, DType dtype, double offset) {
   if (parameters_ == nullptr) {
     const MemoryTagScope tag(MemoryTag::weights);
-    return autograd::Variable(kernels::cast(master, dtype_));
+    return autograd::Variable(kernels::cast(master, dtype));
   }
-  parameters_->push_back(Parameter::make(name, std::move(master), dtype_));
+  parameters_->push_back(Parameter::make(name, std::move(master), dtype));
   parameters_->back().stored_offset = offset;
   return parameters_->back().leaf;
 }

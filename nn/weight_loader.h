@@ -38,6 +38,8 @@ class WeightLoader {
                                 const std::optional<Quantization>& quantization);
   // `offset` is added to what the file holds.
   autograd::Variable vector(const std::string& name, int64_t size, double offset = 0);
+  // The same in f32 (f64 for f64), whatever the model is in.
+  autograd::Variable exact_vector(const std::string& name, int64_t size);
   // Of any shape, held plainly.
   autograd::Variable tensor(const std::string& name, const Shape& shape, double offset = 0);
   bool has(std::string_view name) const { return source_.find(name) != nullptr; }
@@ -50,6 +52,7 @@ class WeightLoader {
 
  private:
   void expect(const std::string& name, const Shape& shape);
+  autograd::Variable held(const std::string& name, Tensor master, DType dtype, double offset);
   Tensor dense(const std::string& name, const Shape& shape, MemoryTag tag = MemoryTag::weights);
   kernels::StoredWeight on_device(kernels::StoredWeight codes) const;
   void fill_rows(const std::string& name, int64_t first_row, const Tensor& rows) const;

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "kernels/adamw/adamw.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/gated_delta/gated_delta.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "kernels/matmul/grouped.h"
 #include "nn/adapter.h"
@@ -93,9 +94,22 @@ int64_t expert_elements(const nn::ModelConfig& model, bool frozen) {
          experts.num_experts_per_tok * (2 * experts.intermediate_size + (frozen ? 1 : 2) * model.hidden_size);
 }
 
+// q, k, v, attention's output, and its gate and what it gates; what goes into a short convolution and comes out of it;
+// of a gated delta net the rows before and after its convolution, a, b, z, and what comes out of it before and after
+// the norm.
+int64_t mixer_elements(const nn::ModelConfig& model, nn::Mixer mixer) {
+  const int64_t q = model.num_attention_heads * model.head_dim, k = model.num_key_value_heads * model.head_dim;
+  const nn::GatedDeltaConfig& delta = model.gated_delta;
+  switch (mixer) {
+    case nn::Mixer::short_conv: return 4 * model.hidden_size;
+    case nn::Mixer::gated_delta:
+      return 2 * delta.heads.qkv_columns() + 2 * delta.heads.value_heads + 3 * delta.heads.out_columns();
+    default: return (model.attention_gate ? 3 : 2) * q + 2 * k;
+  }
+}
+
 // What the operations of one layer save for the backward, in elements for each token: the inputs of the norms (from
-// which the inputs of q, k, v, gate and up are made again), q, k, v, attention's output (or what goes into a short
-// convolution and comes out of it), gate and up.
+// which the inputs of q, k, v, gate and up are made again), what its mixer saves, gate and up.
 int64_t saved_elements(const nn::ModelConfig& model, int64_t index, bool experts_frozen) {
   const nn::LayerLayout layer = nn::layer_layout(model, index);
   const int64_t q = model.num_attention_heads * model.head_dim, k = model.num_key_value_heads * model.head_dim;
@@ -104,7 +118,7 @@ int64_t saved_elements(const nn::ModelConfig& model, int64_t index, bool experts
                         size_of_norm(layer.attention_output_norm) + size_of_norm(layer.feed_forward_output_norm) +
                         (layer.q_norm ? q : 0) + (layer.k_norm ? k : 0);
   const int64_t feed_forward = layer.router ? expert_elements(model, experts_frozen) : 2 * model.intermediate_size;
-  return norms + (layer.conv ? 4 * layer.conv->columns : 2 * q + 2 * k) + feed_forward;
+  return norms + mixer_elements(model, model.layers[static_cast<size_t>(index)].mixer) + feed_forward;
 }
 
 // DoRA's products, whose gradient by the magnitudes wants them: a number for each row of a weight.
@@ -191,6 +205,12 @@ struct StepPhases {
   const StepPhase& other() const { return loss.bytes() > layer.bytes() ? layer : loss; }
 };
 
+// Of its backward, as if all tokens were of one sequence.
+int64_t delta_workspace_bytes(const nn::ModelConfig& model, const RunShape& run) {
+  if (!model.has_states()) return 0;
+  return kernels::gated_delta_workspace_bytes(model.gated_delta.heads, run.forward_tokens);
+}
+
 StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora, const RunShape& run) {
   const int64_t element = size_of(run.dtype), row = run.forward_tokens * element;
   const bool on_cpu = run.device.kind == DeviceKind::cpu;
@@ -217,6 +237,10 @@ StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora,
                   band = experts_on_device ? experts_band(model, run.dtype) : 0;
     phases.layer.workspace_bytes = std::max(linear, band);
     phases.layer.workspace = band > linear ? "a band of experts dequantised" : "one linear dequantised";
+  }
+  if (const int64_t delta = delta_workspace_bytes(model, run); delta > phases.layer.workspace_bytes) {
+    phases.layer.workspace_bytes = delta;
+    phases.layer.workspace = "states of a gated delta net within " + std::to_string(run.forward_tokens) + " tokens";
   }
   return phases;
 }

@@ -203,6 +203,10 @@ void gated_delta_forward(const Tensor& out, const GatedDelta& inputs, const Tens
   forward(args, qkv.dim(0), qkv.device());
 }
 
+int64_t gated_delta_workspace_bytes(const GatedDeltaHeads& heads, int64_t tokens) {
+  return 4 * workspace_floats(heads, 1, tokens);
+}
+
 void gated_delta_backward(const Tensor& grad_qkv, const Tensor& grad_a, const Tensor& grad_b, const Tensor& grad_A_log,
                           const Tensor& grad_dt_bias, const Tensor& grad_out, const GatedDelta& inputs,
                           const Tensor& cu_seqlens) {

@@ -37,6 +37,9 @@ void gated_delta_backward(const Tensor& grad_qkv, const Tensor& grad_a, const Te
                           const Tensor& grad_dt_bias, const Tensor& grad_out, const GatedDelta& inputs,
                           const Tensor& cu_seqlens);
 
+// What that is for one sequence of so many tokens.
+int64_t gated_delta_workspace_bytes(const GatedDeltaHeads& heads, int64_t tokens);
+
 // The forward of a step's new tokens. states f32 (f64) [slots, Hv, Dk, Dv], contiguous, on the rows' device, hold S of
 // the sequences; batch.state_slot() says where a sequence's own lies, and batch.begins() that it starts at 0 whatever
 // lies there. The bits are those of gated_delta_forward over the whole sequences, however they are cut into steps. A

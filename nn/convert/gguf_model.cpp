@@ -1,22 +1,30 @@
 #include "nn/convert/gguf_model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <set>
 
 #include "core/error.h"
 #include "nn/convert/gguf_metadata.h"
 #include "nn/families/family.h"
+#include "nn/layer_layout.h"
 #include "nn/weights/ggml_types.h"
 
 namespace lathe::nn {
 namespace {
 
-// The router of experts stays F32, as llama.cpp keeps it, and so do short convolutions and all biases.
+// The router of experts stays F32, as llama.cpp keeps it, and so do convolutions, all biases, and what decides how much
+// a gated delta net forgets.
+bool stays_f32(const Shape& shape, const std::string& gguf_name) {
+  if (shape.rank() < 2) return true;
+  for (const char* kept : {"ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight", "ssm_alpha.weight",
+                           "ssm_beta.weight", ".bias"})
+    if (gguf_name.ends_with(kept)) return true;
+  return false;
+}
 const GgmlWriter& type_of(const Shape& shape, const std::string& gguf_name, const GgmlWriter& asked) {
-  if (shape.rank() < 2 || gguf_name.ends_with("ffn_gate_inp.weight") || gguf_name.ends_with("shortconv.conv.weight") ||
-      gguf_name.ends_with(".bias"))
-    return *ggml_writer("F32");
+  if (stays_f32(shape, gguf_name)) return *ggml_writer("F32");
   const GgmlType& blocks = *ggml_type(asked.id);
   if (shape[-1] % blocks.block_elements != 0) return *ggml_writer("F16");
   const bool four_bits = asked.name.starts_with("Q4");
@@ -27,6 +35,25 @@ const GgmlWriter& type_of(const Shape& shape, const std::string& gguf_name, cons
 int64_t hf_row(int64_t row, int64_t rows, int64_t heads) {
   const int64_t head_dim = rows / heads, within = row % head_dim;
   return row - within + within % 2 * (head_dim / 2) + within / 2;
+}
+
+// The rows and columns of a gated delta net's value heads in GGUF's order.
+WeightRows tiled_rows_of(const ModelFiles& files, const WeightInfo& info, const std::string& gguf_name,
+                         const GgufPlace& place) {
+  const WeightSource* source = files.weights.get();
+  const bool is_vector = info.shape.rank() == 1;
+  return {gguf_name, info.shape,
+          [=, name = info.name, columns = info.shape[-1]](int64_t first, int64_t count, float* out) {
+            std::vector<float> row(static_cast<size_t>(columns));
+            for (int64_t i = 0; i < count; ++i) {
+              source->read_rows(name, is_vector ? 0 : place.row_tiling.plain(first + i), 1, row.data());
+              const HeadTiling& within = is_vector ? place.row_tiling : place.column_tiling;
+              for (int64_t j = 0; j < columns; ++j) {
+                const float value = row[static_cast<size_t>(within.plain(j))];
+                out[i * columns + j] = place.negative_exponential ? -std::exp(value) : value;
+              }
+            }
+          }};
 }
 
 WeightRows rows_of(const ModelFiles& files, const WeightInfo& info, const std::string& gguf_name, int64_t heads) {
@@ -45,7 +72,7 @@ WeightRows rows_of(const ModelFiles& files, const WeightInfo& info, const std::s
               for (int64_t i = 0; i < count; ++i)
                 source->read_rows(name, hf_row(first + i, head_rows, heads), 1, out + i * columns);
             }};
-  const bool shifted = info.shape.rank() == 1 && name.ends_with("norm.weight") && files.config.norm_weight_offset != 0;
+  const bool shifted = info.shape.rank() == 1 && has_norm_offset(name) && files.config.norm_weight_offset != 0;
   const auto offset = static_cast<float>(shifted ? files.config.norm_weight_offset : 0);
   return {gguf_name, info.shape, [=, columns = info.shape[-1]](int64_t first, int64_t count, float* out) {
             source->read_rows(name, first, count, out);
@@ -98,8 +125,10 @@ void add_tensors(const ModelFiles& files, const GgmlWriter& type, GgufModel& mod
     if (info == nullptr) throw FormatError(files.path.string(), -1, "the weight " + place.name + " is missing");
     WeightInfo stored = *info;
     if (place.without_middle) stored.shape = Shape{info->shape[0], info->shape[-1]};
-    model.tensors.push_back(
-        {rows_of(files, stored, gguf_name, place.interleaved_heads), &type_of(stored.shape, gguf_name, type)});
+    const bool tiled = place.row_tiling.changes() || place.column_tiling.changes() || place.negative_exponential;
+    model.tensors.push_back({tiled ? tiled_rows_of(files, stored, gguf_name, place)
+                                   : rows_of(files, stored, gguf_name, place.interleaved_heads),
+                             &type_of(stored.shape, gguf_name, type)});
   }
   for (const WeightInfo& info : files.weights->weights())
     if (!placed.contains(info.name))

@@ -26,7 +26,7 @@ constexpr HfName architectures[] = {{"llama", "LlamaForCausalLM"},        {"mist
                                     {"olmo2", "Olmo2ForCausalLM"},        {"granite", "GraniteForCausalLM"},
                                     {"olmo3", "Olmo3ForCausalLM"},        {"gpt_oss", "GptOssForCausalLM"},
                                     {"olmoe", "OlmoeForCausalLM"},        {"granitemoe", "GraniteMoeForCausalLM"},
-                                    {"lfm2", "Lfm2ForCausalLM"}};
+                                    {"lfm2", "Lfm2ForCausalLM"},          {"qwen3_5_text", "Qwen3_5ForCausalLM"}};
 
 const char* architecture_of(const std::string& family) {
   for (const HfName& name : architectures)
@@ -213,6 +213,27 @@ void add_granite(const ModelConfig& config, ordered_json& json) {
   json["logits_scaling"] = as_written(config.logits_scaling);
 }
 
+// Beside rope_theta and rope_scaling, which transformers leaves to older families.
+void add_qwen3_5(const ModelConfig& config, ordered_json& json) {
+  const GatedDeltaConfig& delta = config.gated_delta;
+  const int64_t turned = config.ropes[0].rotary_dim != 0 ? config.ropes[0].rotary_dim : config.head_dim;
+  ordered_json rope = json["rope_scaling"].is_null() ? ordered_json{{"rope_type", "default"}} : json["rope_scaling"];
+  rope["rope_theta"] = json["rope_theta"];
+  rope["partial_rotary_factor"] = static_cast<double>(turned) / static_cast<double>(config.head_dim);
+  json.erase("rope_scaling");
+  json.erase("rope_theta");
+  json["rope_parameters"] = std::move(rope);
+  json["linear_conv_kernel_dim"] = delta.taps;
+  json["linear_key_head_dim"] = delta.heads.key_dim;
+  json["linear_value_head_dim"] = delta.heads.value_dim;
+  json["linear_num_key_heads"] = delta.heads.key_heads;
+  json["linear_num_value_heads"] = delta.heads.value_heads;
+  ordered_json types = ordered_json::array();
+  for (const LayerConfig& layer : config.layers)
+    types.push_back(layer.mixer == Mixer::attention ? "full_attention" : "linear_attention");
+  json["layer_types"] = std::move(types);
+}
+
 // Its feed-forward blocks are as wide as the config says, with nothing to be made of that number.
 void add_lfm2(const ModelConfig& config, ordered_json& json) {
   json["norm_eps"] = as_written(config.rms_norm_eps);
@@ -252,6 +273,7 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
   if (config.family == "phi3") add_phi3(config, json);
   if (config.family == "olmo3") add_olmo3(config, json);
   if (config.family == "lfm2") add_lfm2(config, json);
+  if (config.family == "qwen3_5_text") add_qwen3_5(config, json);
   if (config.family == "granite" || config.family == "granitemoe") add_granite(config, json);
   if (config.experts.num_experts > 0) add_experts(config, json);
   // Qwen2's biases are a matter of its name.

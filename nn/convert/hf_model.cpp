@@ -4,12 +4,15 @@
 
 #include "core/error.h"
 #include "nn/families/family.h"
+#include "nn/layer_layout.h"
 
 namespace lathe::nn {
 namespace {
 
 // What the family's directories hold of a norm is its weight less this.
-double hf_norm_offset(const std::string& family) { return family == "gemma2" || family == "gemma3_text" ? 1 : 0; }
+double hf_norm_offset(const std::string& family) {
+  return family == "gemma2" || family == "gemma3_text" || family == "qwen3_5_text" ? 1 : 0;
+}
 
 // config.json says them.
 bool is_rotary_factors(const WeightInfo& info) { return info.name.starts_with("rope_f") && info.shape.rank() == 1; }
@@ -32,7 +35,7 @@ std::vector<SafetensorsToWrite> hf_weights_of(const ModelFiles& files, DType dty
   for (const WeightInfo& info : source->weights()) {
     if (is_rotary_factors(info)) continue;
     if (info.name == "lm_head.weight" && files.config.tie_word_embeddings) continue;
-    const bool shifted = added != 0 && info.shape.rank() == 1 && info.name.ends_with("norm.weight");
+    const bool shifted = added != 0 && info.shape.rank() == 1 && has_norm_offset(info.name);
     const auto offset = static_cast<float>(shifted ? added : 0);
     const int64_t columns = info.shape.rank() > 0 ? info.shape[-1] : 1;
     weights.push_back({{info.name, info.shape,

@@ -15,10 +15,11 @@
 namespace lathe::nn {
 namespace {
 
-constexpr const Family* all_families[] = {
-    &gemma2_family, &gemma3_family,  &gpt_oss_family, &granite_family,   &granite_moe_family, &lfm2_family,
-    &llama_family,  &mistral_family, &mixtral_family, &olmo2_family,     &olmo3_family,       &olmoe_family,
-    &phi3_family,   &qwen2_family,   &qwen3_family,   &qwen3_moe_family, &smollm3_family};
+constexpr const Family* all_families[] = {&gemma2_family,         &gemma3_family,    &gpt_oss_family, &granite_family,
+                                          &granite_moe_family,    &lfm2_family,      &llama_family,   &mistral_family,
+                                          &mixtral_family,        &olmo2_family,     &olmo3_family,   &olmoe_family,
+                                          &phi3_family,           &qwen2_family,     &qwen3_family,   &qwen3_5_family,
+                                          &qwen3_5_vision_family, &qwen3_moe_family, &smollm3_family};
 
 // "expected one of …", by config.json's names or by GGUF's, and which of them is nearest to what was found.
 std::string expected_one_of(std::string_view Family::*name, const std::string& found) {
@@ -84,6 +85,34 @@ size_t layer_count(const std::string& key, int64_t found) {
   return static_cast<size_t>(found);
 }
 
+namespace {
+
+// What a gated delta net has beside linears, norms and its convolution: no name in GGUF ends as such a vector's would.
+void place_vectors(int64_t layer, GgufPlaces& places) {
+  const std::string block = "blk." + std::to_string(layer) + ".", own = layer_prefix(layer) + "linear_attn.";
+  places[block + "ssm_a"] = {.name = own + "A_log", .negative_exponential = true};
+  places[block + "ssm_dt.bias"] = {own + "dt_bias"};
+}
+
+// The value heads' rows, and the columns of what reads them, stand in another order there.
+void tile_value_heads(const ModelConfig& config, int64_t layer, GgufPlaces& places) {
+  const GatedDeltaConfig& delta = config.gated_delta;
+  const HeadTiling heads{.key_heads = delta.heads.key_heads,
+                         .per_key = delta.heads.value_heads / delta.heads.key_heads};
+  HeadTiling rows = heads, behind_keys;
+  rows.size = delta.heads.value_dim;
+  behind_keys = rows;
+  behind_keys.first = 2 * delta.heads.key_heads * delta.heads.key_dim;
+  const std::string block = "blk." + std::to_string(layer) + ".";
+  for (const char* name : {"attn_qkv.weight", "ssm_conv1d.weight"}) places.at(block + name).row_tiling = behind_keys;
+  for (const char* name : {"ssm_beta.weight", "ssm_alpha.weight", "ssm_a", "ssm_dt.bias"})
+    places.at(block + name).row_tiling = heads;
+  places.at(block + "attn_gate.weight").row_tiling = rows;
+  places.at(block + "ssm_out.weight").column_tiling = rows;
+}
+
+}  // namespace
+
 GgufPlaces gguf_places(const ModelConfig& config) {
   const Family& family = family_of(config);
   const bool interleaved = family.gguf_rotary_rows == GgufRotaryRows::interleaved;
@@ -122,11 +151,13 @@ GgufPlaces gguf_places(const ModelConfig& config) {
       place(layer.conv->name, ".weight", 0);
       places["blk." + std::to_string(i) + "." + gguf_name(family, layer.conv->name) + ".weight"].without_middle = true;
     }
+    if (layer.delta_out_proj) place_vectors(i, places);
     if (layer.sinks) places["blk." + std::to_string(i) + ".attn_sinks.weight"] = {layer_prefix(i) + layer.sinks->name};
     for (const LinearShape& linear : layer.linears()) {
       place(linear.name, ".weight", heads_of(linear));
       if (linear.bias) place(linear.name, ".bias", heads_of(linear));
     }
+    if (layer.delta_out_proj) tile_value_heads(config, i, places);
   }
   return places;
 }

@@ -50,6 +50,8 @@ extern const Family olmoe_family;
 extern const Family phi3_family;   // Phi-3, Phi-3.5 and Phi-4
 extern const Family qwen2_family;  // Qwen2 and 2.5
 extern const Family qwen3_family;
+extern const Family qwen3_5_family;         // Qwen3.5, text
+extern const Family qwen3_5_vision_family;  // directories of it that hold more than text
 extern const Family qwen3_moe_family;
 extern const Family smollm3_family;
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "core/mapped_file.h"
+#include "nn/weights/head_tiling.h"
 #include "nn/weights/weight_source.h"
 
 namespace lathe::nn {
@@ -67,6 +68,8 @@ struct GgufPlace {
   // `name`.
   std::vector<std::string> parts = {};
   bool without_middle = false;  // [rows, columns] of the file is [rows, 1, columns] of Hugging Face's
+  HeadTiling row_tiling = {}, column_tiling = {};
+  bool negative_exponential = false;  // the file has −exp of what Hugging Face has
 };
 using GgufPlaces = std::map<std::string, GgufPlace, std::less<>>;  // by the file's name
 

@@ -1,4 +1,5 @@
 // The weights of a GGUF file under Hugging Face's names and in Hugging Face's row order.
+#include <cmath>
 #include <unordered_map>
 #include <vector>
 
@@ -53,17 +54,21 @@ class GgufWeights final : public WeightSource {
                        " asked of " + std::to_string(rows));
     const int64_t blocks = columns / type.block_elements;
     const std::byte* data = file_->tensor_bytes(tensor);
-    const int64_t heads = heads_of(held);
-    if (heads > 0 && tensor.shape.rank() == 1) {  // a bias: its elements are the rows
+    const RowOrder order = order_of(held);
+    if (order.changes() && tensor.shape.rank() == 1) {  // its elements are the rows
       std::vector<float> stored(static_cast<size_t>(columns));
       type.dequantize(data, blocks, stored.data());
-      for (int64_t i = 0; i < columns * count; ++i) out[i] = stored[static_cast<size_t>(stored_row(i, columns, heads))];
-      return;
+      for (int64_t i = 0; i < columns * count; ++i) out[i] = stored[static_cast<size_t>(order.stored(i))];
+    } else {
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t stored = held.first_row + order.stored(first + i);
+        type.dequantize(data + stored * blocks * type.block_bytes, blocks, out + i * columns);
+      }
     }
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t stored = held.first_row + (heads > 0 ? stored_row(first + i, rows, heads) : first + i);
-      type.dequantize(data + stored * blocks * type.block_bytes, blocks, out + i * columns);
-    }
+    if (held.place.column_tiling.changes())
+      for (int64_t i = 0; i < count; ++i) untile(held.place.column_tiling, columns, out + i * columns);
+    if (held.place.negative_exponential)
+      for (int64_t i = 0; i < columns * count; ++i) out[i] = std::log(-out[i]);
   }
 
   std::optional<StoredBlocks> blocks(std::string_view name) const override {
@@ -74,13 +79,14 @@ class GgufWeights final : public WeightSource {
     const GgmlType& type = *ggml_type(tensor.type);
     const auto format = kernels::ggml_format(type.name);
     const Shape& shape = infos_[found->second].shape;
-    if (!format || shape.rank() != 2) return std::nullopt;
-    const int64_t heads = heads_of(held), rows = shape[0];
+    // (A head's columns may end within a block.)
+    if (!format || shape.rank() != 2 || held.place.column_tiling.changes()) return std::nullopt;
+    const RowOrder order = order_of(held);
+    const int64_t rows = shape[0];
     const int64_t row_bytes = shape[1] / type.block_elements * type.block_bytes;
     StoredBlocks blocks{*format, std::vector<const std::byte*>(static_cast<size_t>(rows))};
     const std::byte* data = file_->tensor_bytes(tensor) + held.first_row * row_bytes;
-    for (int64_t i = 0; i < rows; ++i)
-      blocks.rows[static_cast<size_t>(i)] = data + (heads > 0 ? stored_row(i, rows, heads) : i) * row_bytes;
+    for (int64_t i = 0; i < rows; ++i) blocks.rows[static_cast<size_t>(i)] = data + order.stored(i) * row_bytes;
     return blocks;
   }
 
@@ -88,16 +94,45 @@ class GgufWeights final : public WeightSource {
   // Where a weight lies in the file.
   struct Rows {
     size_t tensor = 0;
-    int64_t interleaved_heads = 0;  // 0 where its rows lie in Hugging Face's order
+    GgufPlace place;
     int64_t first_row = 0;
   };
 
+  // Where the file has a row of Hugging Face's.
+  struct RowOrder {
+    int64_t rows = 0, interleaved_heads = 0;
+    HeadTiling tiling;
+    bool changes() const { return interleaved_heads > 0 || tiling.changes(); }
+    int64_t stored(int64_t row) const {
+      return interleaved_heads > 0 ? stored_row(row, rows, interleaved_heads) : tiling.stored(row);
+    }
+  };
+  RowOrder order_of(const Rows& held) const {
+    const Shape& shape = file_->tensors()[held.tensor].shape;
+    return {shape[0], heads_of(held), held.place.row_tiling};
+  }
+
+  // The values of a row in Hugging Face's order.
+  static void untile(const HeadTiling& tiling, int64_t columns, float* row) {
+    const std::vector<float> stored(row, row + columns);
+    for (int64_t i = 0; i < columns; ++i) row[i] = stored[static_cast<size_t>(tiling.stored(i))];
+  }
+
   void add(size_t number, const GgufPlace& place) {
     const GgufTensor& tensor = file_->tensors()[number];
+    expect_heads(tensor, place.row_tiling, tensor.shape[0], "rows");
+    expect_heads(tensor, place.column_tiling, tensor.shape[-1], "columns");
     const bool widened = place.without_middle && tensor.shape.rank() == 2;
     const Shape shape = widened ? Shape{tensor.shape[0], 1, tensor.shape[1]} : tensor.shape;
     infos_.push_back({place.name, tensor.name, std::string(ggml_type(tensor.type)->name), shape, tensor.nbytes});
-    rows_.push_back({number, place.interleaved_heads, 0});
+    rows_.push_back({number, place, 0});
+  }
+
+  void expect_heads(const GgufTensor& tensor, const HeadTiling& tiling, int64_t found, const char* what) const {
+    if (tiling.changes() && tiling.end() != found)
+      throw FormatError(
+          file_->path_of(tensor).string(), tensor.offset,
+          tensor.name + ": expected " + std::to_string(tiling.end()) + " " + what + ", found " + std::to_string(found));
   }
 
   void add_parts(size_t number, const std::vector<std::string>& names) {
@@ -112,13 +147,13 @@ class GgufWeights final : public WeightSource {
     for (int64_t i = 0; i < count; ++i) {
       infos_.push_back({names[static_cast<size_t>(i)], tensor.name, std::string(ggml_type(tensor.type)->name), shape,
                         tensor.nbytes / count});
-      rows_.push_back({number, 0, rank == 3 ? i * shape[0] : i});
+      rows_.push_back({number, {}, rank == 3 ? i * shape[0] : i});
     }
   }
 
   int64_t heads_of(const Rows& held) const {
     const GgufTensor& tensor = file_->tensors()[held.tensor];
-    const int64_t heads = held.interleaved_heads, rows = tensor.shape[0];
+    const int64_t heads = held.place.interleaved_heads, rows = tensor.shape[0];
     if (heads > 0 && rows % (2 * heads) != 0)
       throw FormatError(file_->path_of(tensor).string(), tensor.offset,
                         tensor.name + ": " + std::to_string(rows) + " rows do not divide into " +

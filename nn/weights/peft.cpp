@@ -75,13 +75,21 @@ struct Key {
   Part part;
 };
 
+// Of an adapter of a model that sees pictures, too: "model.language_model.layers.0.…" is the text model's
+// "model.layers.0.…".
+std::string module_of_text(std::string module) {
+  constexpr std::string_view whole = "model.language_model.";
+  if (module.starts_with(whole)) module.replace(0, whole.size(), "model.");
+  return module;
+}
+
 // "base_model.model.MODULE.lora_A.weight" → MODULE and that it is A.
 std::optional<Key> parse_key(const std::string& full) {
   const std::string key = without_adapter_name(full);
   if (!key.starts_with(key_prefix)) return std::nullopt;
   for (const auto& [end, part] : key_parts) {
     if (!key.ends_with(end) || key.size() <= key_prefix.size() + end.size()) continue;
-    Key found{key.substr(key_prefix.size(), key.size() - key_prefix.size() - end.size()), part};
+    Key found{module_of_text(key.substr(key_prefix.size(), key.size() - key_prefix.size() - end.size())), part};
     if (part == Part::whole && found.module != output_module && found.module != embedding_module) return std::nullopt;
     return found;
   }

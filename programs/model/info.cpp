@@ -100,13 +100,30 @@ void print_experts(const nn::ModelConfig& config) {
              experts.intermediate_size);
 }
 
-int64_t layers_that_convolve(const nn::ModelConfig& config) {
-  return std::ranges::count(config.layers, nn::Mixer::short_conv, &nn::LayerConfig::mixer);
+// What mixes tokens in place of attention.
+void print_mixers(const nn::ModelConfig& config) {
+  if (const int64_t count = config.layers_with(nn::Mixer::short_conv); count > 0)
+    fmt::print("  convolutions     of {} tokens, in {} of the layers\n", config.short_conv.taps, count);
+  const nn::GatedDeltaConfig& delta = config.gated_delta;
+  if (const int64_t count = config.layers_with(nn::Mixer::gated_delta); count > 0)
+    fmt::print("  gated delta nets {} heads of {} over {} key heads of {}, in {} of the layers\n",
+               delta.heads.value_heads, delta.heads.value_dim, delta.heads.key_heads, delta.heads.key_dim, count);
 }
 
-void print_short_convolutions(const nn::ModelConfig& config) {
-  const int64_t count = layers_that_convolve(config);
-  if (count > 0) fmt::print("  convolutions     of {} tokens, in {} of the layers\n", config.short_conv.taps, count);
+void add_mixers(const nn::ModelConfig& config, nlohmann::ordered_json& result) {
+  if (const int64_t count = config.layers_with(nn::Mixer::short_conv); count > 0) {
+    result["num_conv_layers"] = count;
+    result["conv_L_cache"] = config.short_conv.taps;
+  }
+  const nn::GatedDeltaConfig& delta = config.gated_delta;
+  if (const int64_t count = config.layers_with(nn::Mixer::gated_delta); count > 0) {
+    result["num_linear_attention_layers"] = count;
+    result["linear_conv_kernel_dim"] = delta.taps;
+    result["linear_num_key_heads"] = delta.heads.key_heads;
+    result["linear_num_value_heads"] = delta.heads.value_heads;
+    result["linear_key_head_dim"] = delta.heads.key_dim;
+    result["linear_value_head_dim"] = delta.heads.value_dim;
+  }
 }
 
 void print_text(const nn::ModelFiles& files, const data::Tokenizer* tokenizer, bool tensors) {
@@ -121,7 +138,7 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer* tokenizer, b
   print_experts(c);
   fmt::print("  attention        {} heads over {} key/value heads of {}\n", c.num_attention_heads,
              c.num_key_value_heads, c.head_dim);
-  print_short_convolutions(c);
+  print_mixers(c);
   fmt::print("  vocabulary       {}{}\n", grouped_digits(c.vocab_size),
              c.tie_word_embeddings ? " (output tied to the embedding)" : "");
   fmt::print("  context          {} tokens, rope base {:g}\n", grouped_digits(c.max_position_embeddings),
@@ -139,7 +156,8 @@ void print_text(const nn::ModelFiles& files, const data::Tokenizer* tokenizer, b
     fmt::print("    {:<6} {:>4} tensors {:>15} elements {:>9.1f} MiB\n", type, count.tensors,
                grouped_digits(count.elements), static_cast<double>(count.bytes) / (1 << 20));
   print_memory("loaded", weight_memory(files));
-  print_memory(layers_that_convolve(c) > 0 ? "what layers keep" : "keys and values", kv_cache_memory(c));
+  print_memory(c.layers_with(nn::Mixer::attention) < c.num_hidden_layers() ? "what layers keep" : "keys and values",
+               kv_cache_memory(c));
   print_memory("training", training_memory(files, training_tokens));
   fmt::print("  {:<16} in bf16 with gradient checkpointing, a sequence of {} tokens at a time\n", "", training_tokens);
   if (!tensors) return;
@@ -170,10 +188,7 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer* tokenizer) {
     result["num_experts_per_tok"] = c.experts.num_experts_per_tok;
     result["moe_intermediate_size"] = c.experts.intermediate_size;
   }
-  if (const int64_t count = layers_that_convolve(c); count > 0) {
-    result["num_conv_layers"] = count;
-    result["conv_L_cache"] = c.short_conv.taps;
-  }
+  add_mixers(c, result);
   if (tokenizer != nullptr) {
     result["stop_token_ids"] = text::stop_tokens(files, *tokenizer);
     result["chat_template"] = !tokenizer->chat_templates().empty();

@@ -52,9 +52,13 @@ std::vector<MemoryUse> weight_memory(const nn::ModelFiles& files) {
 
 std::vector<MemoryUse> kv_cache_memory(const nn::ModelConfig& config) {
   const int64_t token = nn::KvCache::bytes_per_page(config, DType::bf16, 1);
-  return {{"token", "a token", token},
-          {"context", fmt::format("the whole context of {} tokens", config.max_position_embeddings),
-           token * config.max_position_embeddings}};
+  std::vector<MemoryUse> uses = {
+      {"token", "a token", token},
+      {"context", fmt::format("the whole context of {} tokens", config.max_position_embeddings),
+       token * config.max_position_embeddings}};
+  if (config.has_states())
+    uses.push_back({"state", "each sequence beside", nn::KvCache::bytes_per_state(config, DType::bf16)});
+  return uses;
 }
 
 std::vector<MemoryUse> training_memory(const nn::ModelFiles& files, int64_t tokens) {

@@ -110,6 +110,40 @@ def add_gpt_oss_experts(writer, name, weight, packed):
             writer.add_tensor(stem + "weight", weight.transpose(1, 2)[:, rows].contiguous().numpy())
 
 
+def value_heads_in_turn(weight, config, first, size, dimension=0):
+    """llama.cpp's order of a gated delta net's value heads: the first of each key head, then the second of each."""
+    keys, values = config.linear_num_key_heads, config.linear_num_value_heads
+    before, heads = weight.split([first, weight.shape[dimension] - first], dim=dimension)
+    shape = heads.shape
+    split = shape[:dimension] + (keys, values // keys, size) + shape[dimension + 1:]
+    heads = heads.reshape(split).transpose(dimension, dimension + 1).reshape(shape)
+    return torch.cat((before, heads), dim=dimension)
+
+
+def qwen3_5_tensor(name, weight, config):
+    """As llama.cpp's converter writes it: norms with the one added but for that of heads, −exp(A_log), the convolution without its middle."""
+    keys = 2 * config.linear_num_key_heads * config.linear_key_head_dim
+    size = config.linear_value_head_dim
+    if name.endswith("norm.weight") and not name.endswith("linear_attn.norm.weight"):
+        return name, weight + 1
+    part = name.rpartition("linear_attn.")[2]
+    if part == "A_log":
+        return name, value_heads_in_turn(-torch.exp(weight), config, 0, 1)
+    if part == "dt_bias":
+        return name.replace("dt_bias", "dt_proj.bias"), value_heads_in_turn(weight, config, 0, 1)
+    if part in ("in_proj_a.weight", "in_proj_b.weight"):
+        return name, value_heads_in_turn(weight, config, 0, 1)
+    if part == "in_proj_z.weight":
+        return name, value_heads_in_turn(weight, config, 0, size)
+    if part == "in_proj_qkv.weight":
+        return name, value_heads_in_turn(weight, config, keys, size)
+    if part == "conv1d.weight":
+        return name, value_heads_in_turn(weight.squeeze(1), config, keys, size)
+    if part == "out_proj.weight":
+        return name, value_heads_in_turn(weight, config, 0, size, dimension=1)
+    return name, weight
+
+
 def write_gguf(folder, model_class, architecture, packed=()):
     """In float32, with the names of the gguf package's own table: as llama.cpp's converter writes it. `packed`: a gpt-oss's MXFP4."""
     import gguf
@@ -157,6 +191,14 @@ def write_gguf(folder, model_class, architecture, packed=()):
     if architecture == "phi3":
         writer.add_rope_dimension_count(int(head_dim * rope["partial_rotary_factor"]))
         writer.add_sliding_window(config.sliding_window or 0)
+    if architecture == "qwen35":
+        writer.add_rope_dimension_count(int(head_dim * rope["partial_rotary_factor"]))
+        writer.add_ssm_conv_kernel(config.linear_conv_kernel_dim)
+        writer.add_ssm_state_size(config.linear_key_head_dim)
+        writer.add_ssm_group_count(config.linear_num_key_heads)
+        writer.add_ssm_time_step_rank(config.linear_num_value_heads)
+        writer.add_ssm_inner_size(config.linear_value_head_dim * config.linear_num_value_heads)
+        writer.add_full_attention_interval(4)
     if rope["rope_type"] == "longrope":
         context, original = config.max_position_embeddings, config.original_max_position_embeddings
         writer.add_rope_scaling_orig_ctx_len(original)
@@ -184,6 +226,8 @@ def write_gguf(folder, model_class, architecture, packed=()):
             continue
         if architecture == "granitemoe":
             name = name.replace(".router.weight", ".router.layer.weight")
+        if architecture == "qwen35":
+            name, weight = qwen3_5_tensor(name, weight, config)
         if name.endswith(".conv.conv.weight"):
             weight = weight.squeeze(1)
         if name.endswith(".sinks"):

@@ -16,7 +16,9 @@ std::vector<float> logits_in_pieces(const Transformer& model, const std::vector<
                                     const std::vector<int32_t>& pieces) {
   const autograd::NoGradScope no_grad;
   const auto pages = static_cast<int32_t>((ids.size() + 15) / 16);
-  KvCache cache(model.config(), model.dtype(), pages, KvCache::default_page_size, model.device());
+  const bool has_states = model.config().has_states();
+  KvCache cache(model.config(), model.dtype(), pages, KvCache::default_page_size, model.device(), has_states ? 3 : 0);
+  const Tensor state = has_states ? integers({2}, {1}) : Tensor();
   std::vector<int32_t> block_table(static_cast<size_t>(pages));
   std::iota(block_table.rbegin(), block_table.rend(), 0);  // any order
   std::vector<float> all;
@@ -30,7 +32,7 @@ std::vector<float> logits_in_pieces(const Transformer& model, const std::vector<
     done += length;
     PagedAttention attention(
         model.config(), cache,
-        {batch.layout.cu_seqlens, integers({done}, {1}), integers(block_table, {1, pages}), cache.shape()});
+        {batch.layout.cu_seqlens, integers({done}, {1}), integers(block_table, {1, pages}), cache.shape(), {}, state});
     const Tensor logits = kernels::moved(model.logits(model.forward(batch, attention).value()), {});
     all.insert(all.end(), logits.data<float>(), logits.data<float>() + logits.numel());
   }

@@ -85,8 +85,25 @@ TEST_F(LatheModelInfo, TellsShortConvolutions) {
   EXPECT_FALSE(nlohmann::json::parse(out()).contains("num_conv_layers"));
 }
 
+TEST_F(LatheModelInfo, TellsGatedDeltaNets) {
+  const fs::path mixed = fs::path(source_dir) / "tests/golden/tiny_qwen3_5/text";
+  ASSERT_EQ(info(mixed), 0) << err();
+  EXPECT_NE(out().find("gated delta nets 4 heads of 16 over 2 key heads of 8, in 3 of the layers"), std::string::npos)
+      << out();
+  EXPECT_NE(out().find("each sequence beside"), std::string::npos) << out();
+  ASSERT_EQ(info(mixed, {"--json"}), 0) << err();
+  const nlohmann::json result = nlohmann::json::parse(out());
+  EXPECT_EQ(result["num_linear_attention_layers"], 3);
+  EXPECT_EQ(result["linear_num_value_heads"], 4);
+  EXPECT_EQ(result["memory"]["kv_cache"]["token"], 2 * 2 * 16) << "of the one layer that attends";
+  // In bf16 three rows of what is convolved, and a matrix of each head in f32.
+  EXPECT_EQ(result["memory"]["kv_cache"]["state"], 3 * (3 * 96 * 2 + 4 * 8 * 16 * 4));
+  ASSERT_EQ(info(folder_ / "model", {"--json"}), 0) << err();
+  EXPECT_FALSE(nlohmann::json::parse(out())["memory"]["kv_cache"].contains("state"));
+}
+
 TEST_F(LatheModelInfo, AnUnknownArchitectureIsNamedWithTheNearest) {
-  for (const auto& [name, nearest] : {std::pair{"lama", "llama"}, {"qwen3_next", "qwen3"}, {"mistrall", "mistral"}}) {
+  for (const auto& [name, nearest] : {std::pair{"lama", "llama"}, {"qwen2_vl", "qwen2"}, {"mistrall", "mistral"}}) {
     set_config("model_type", name);
     EXPECT_EQ(info(folder_ / "model"), 2);
     EXPECT_NE(err().find(std::string("found \"") + name), std::string::npos) << err();

@@ -8,6 +8,7 @@
 #include "core/memory.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/simt/options.h"
+#include "nn/layer_layout.h"
 #include "tests/train/tiny_run.h"
 #include "train/memory_estimate.h"
 
@@ -21,12 +22,17 @@ struct Mixture {
   int64_t experts = 0, per_token = 2, inner = 256;
 };
 
+// Of layers without attention, but for every fourth: 4 value heads over 2 key heads.
+constexpr const char* gated_delta_nets = R"(, "model_type": "qwen3_5_text", "linear_num_key_heads": 2,
+             "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 32)";
+
 // Powers of two: blocks of memory are not rounded up.
-nn::ModelConfig small_config(int64_t vocab_size, int64_t layers, const Mixture& mixture) {
+nn::ModelConfig small_config(int64_t vocab_size, int64_t layers, const Mixture& mixture, bool deltas) {
   const TemporaryFolder folder;
   std::ofstream(folder.path() / "config.json")
       << R"({"vocab_size": )" << vocab_size << R"(, "num_hidden_layers": )" << layers
-      << (mixture.experts > 0
+      << (deltas ? std::string(gated_delta_nets)
+          : mixture.experts > 0
               ? R"(, "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": )" +
                     std::to_string(mixture.experts) + R"(, "num_experts_per_tok": )" + std::to_string(mixture.per_token)
               : std::string(R"(, "architectures": ["LlamaForCausalLM"], "model_type": "llama")"))
@@ -41,29 +47,17 @@ nn::ModelConfig small_config(int64_t vocab_size, int64_t layers, const Mixture& 
 class Zeros final : public nn::WeightSource {
  public:
   explicit Zeros(const nn::ModelConfig& config) {
-    const auto add = [&](const std::string& name, const Shape& shape) {
-      weights_.push_back({name, name, "F32", shape, 4 * shape.numel()});
-    };
-    const int64_t hidden = config.hidden_size;
-    add("model.embed_tokens.weight", {config.vocab_size, hidden});
-    add("lm_head.weight", {config.vocab_size, hidden});
-    add("model.norm.weight", {hidden});
-    const int64_t kv = config.num_key_value_heads * config.head_dim, inner = config.intermediate_size;
+    add("model.embed_tokens.weight", {config.vocab_size, config.hidden_size});
+    add("lm_head.weight", {config.vocab_size, config.hidden_size});
+    add("model.norm.weight", {config.hidden_size});
     for (int64_t i = 0; i < config.num_hidden_layers(); ++i) {
-      const std::string layer = "model.layers." + std::to_string(i) + ".";
-      for (const char* name : {"input_layernorm", "post_attention_layernorm"}) add(layer + name + ".weight", {hidden});
-      for (const char* name : {"q_proj", "o_proj"}) add(layer + "self_attn." + name + ".weight", {hidden, hidden});
-      for (const char* name : {"k_proj", "v_proj"}) add(layer + "self_attn." + name + ".weight", {kv, hidden});
-      const int64_t experts = config.experts.num_experts;
-      if (experts > 0) add(layer + "block_sparse_moe.gate.weight", {experts, hidden});
-      for (int64_t e = 0; e < experts; ++e) {
-        const std::string expert = layer + "block_sparse_moe.experts." + std::to_string(e);
-        for (const char* name : {".w1", ".w3"}) add(expert + name + ".weight", {inner, hidden});
-        add(expert + ".w2.weight", {hidden, inner});
-      }
-      if (experts > 0) continue;
-      for (const char* name : {"gate_proj", "up_proj"}) add(layer + "mlp." + name + ".weight", {inner, hidden});
-      add(layer + "mlp.down_proj.weight", {hidden, inner});
+      const nn::LayerLayout layer = nn::layer_layout(config, i);
+      const std::string prefix = nn::layer_prefix(i);
+      for (const nn::NormShape& norm : layer.norms()) add(prefix + norm.name + ".weight", {norm.size});
+      for (const nn::NormShape& vector : layer.bare_vectors()) add(prefix + vector.name, {vector.size});
+      if (layer.conv) add(prefix + layer.conv->name + ".weight", {layer.conv->columns, 1, layer.conv->taps});
+      for (const nn::LinearShape& linear : layer.linears_and_experts())
+        add(prefix + linear.name + ".weight", {linear.out, linear.in});
     }
   }
   const std::vector<nn::WeightInfo>& weights() const override { return weights_; }
@@ -78,17 +72,21 @@ class Zeros final : public nn::WeightSource {
   }
 
  private:
+  void add(const std::string& name, const Shape& shape) {
+    weights_.push_back({name, name, "F32", shape, 4 * shape.numel()});
+  }
   std::vector<nn::WeightInfo> weights_;
 };
 
 struct Kind {
   const char* name;
-  bool use_peft, load_in_4bit, checkpointing;
+  bool use_peft = false, load_in_4bit = false, checkpointing = false;
   const char* dtype;
   int64_t vocab_size = 512, layers = 8;
   bool repeated = false, use_dora = false;
   Mixture mixture = {};
   bool asks_the_host = false;  // which must be told what a kernel has found
+  bool gated_deltas = false;
 };
 
 double estimated_beside_allocated(const Kind& kind) {
@@ -101,7 +99,7 @@ double estimated_beside_allocated(const Kind& kind) {
   config.load_in_4bit = kind.load_in_4bit;
   config.gradient_checkpointing = kind.checkpointing;
   config.per_device_train_batch_size = 2;
-  const nn::ModelConfig model_config = small_config(kind.vocab_size, kind.layers, kind.mixture);
+  const nn::ModelConfig model_config = small_config(kind.vocab_size, kind.layers, kind.mixture, kind.gated_deltas);
   const nn::LoraConfig lora = lora_config(config);
   const RunShape shape{.dtype = nn::parse_compute_dtype(config.dtype, simt),
                        .device = simt,
@@ -170,6 +168,12 @@ INSTANTIATE_TEST_SUITE_P(
         Kind{"mixture_f32_checkpointed", true, false, true, "float32", 512, 1, false, false, {8, 8, 64}, true},
         Kind{"mixture_narrow", true, false, false, "bfloat16", 512, 8, false, false, {16, 8, 64}},
         Kind{"mixture_narrow_checkpointed", true, false, true, "bfloat16", 512, 8, false, false, {16, 8, 64}},
+        Kind{.name = "gated_deltas", .use_peft = true, .dtype = "bfloat16", .gated_deltas = true},
+        Kind{.name = "gated_deltas_checkpointed",
+             .use_peft = true,
+             .checkpointing = true,
+             .dtype = "bfloat16",
+             .gated_deltas = true},
         Kind{"dora", true, false, false, "bfloat16", 512, 8, true, true},
         Kind{"qdora_checkpointed", true, true, true, "bfloat16", 512, 8, true, true},
         Kind{"full", false, false, false, "bfloat16"}, Kind{"full_f32_checkpointed", false, false, true, "float32"}),
