@@ -24,7 +24,8 @@ class Grpo final : public Method {
         .learnt = "completions",
         .tokens = tokens,
         .longest_sequence = tokens,
-        .kv_cache_tokens = train::rollout_cache_tokens(config_, prompt, parallel_)};
+        .kv_cache_tokens = train::rollout_cache_tokens(config_, prompt, parallel_),
+        .sequences_at_once = train::rollout_sequences(config_, parallel_)};
   }
 
   RowFacts load_rows(const text::ModelText& text) override {
@@ -40,6 +41,7 @@ class Grpo final : public Method {
     facts.longest_setting = "max_completion_length";
     facts.largest_forward_tokens = largest_forward();
     facts.kv_cache_tokens = train::rollout_cache_tokens(config_, data_.longest_prompt, parallel_);
+    facts.sequences_at_once = train::rollout_sequences(config_, parallel_);
     facts.warnings = data_.warnings;
     if (const int64_t prompts = config_.prompts_per_generation(); prompts < parallel_.world_size())
       facts.warnings.push_back(

@@ -20,6 +20,7 @@
 #include "programs/cli/progress.h"
 #include "programs/cli/stop_signals.h"
 #include "programs/train/processes.h"
+#include "serve/engine/cache_size.h"
 #include "train/memory_estimate.h"
 #include "train/run_files.h"
 #include "train/trainer.h"
@@ -50,6 +51,7 @@ RowFacts facts_of(const AssumedRow& row, const train::RunConfig& config) {
   facts.learnt = row.learnt;
   facts.longest_sequence = row.longest_sequence;
   facts.kv_cache_tokens = row.kv_cache_tokens;
+  facts.sequences_at_once = row.sequences_at_once;
   facts.largest_forward_tokens = config.per_device_train_batch_size * row.tokens;
   if (config.max_tokens_per_forward > 0)
     facts.largest_forward_tokens =
@@ -106,9 +108,12 @@ Plan make_plan(Method& method, const train::RunConfig& config, Device device) {
   if (plan.facts.kv_cache_tokens > 0) {
     constexpr int64_t page = nn::KvCache::default_page_size;
     const int64_t pages = (plan.facts.kv_cache_tokens + page - 1) / page;
+    const int64_t states = engine::state_count(plan.files.config, plan.facts.sequences_at_once, true);
     plan.memory.lines.push_back({MemoryTag::kv_cache,
-                                 pages * nn::KvCache::bytes_per_page(plan.files.config, plan.dtype),
-                                 fmt::format("keys and values of {} tokens", pages * page)});
+                                 pages * nn::KvCache::bytes_per_page(plan.files.config, plan.dtype) +
+                                     states * nn::KvCache::bytes_per_state(plan.files.config, plan.dtype),
+                                 fmt::format("keys and values of {} tokens", pages * page) +
+                                     (states > 0 ? fmt::format(" and states of {} sequences", states) : "")});
   }
   if (!assumed)
     plan.total_steps =

@@ -24,9 +24,10 @@ struct RowFacts {
   int64_t rows = 0;
   int64_t updates_per_rows = 1;  // as the objective has it
   std::optional<int64_t> rows_per_draw;
-  std::string learnt = "rows";   // what a step learns from, rows_per_step of them: "completions"
-  int64_t kv_cache_tokens = 0;   // held while generating
-  int64_t longest_sequence = 0;  // tokens: the positions that the model must have
+  std::string learnt = "rows";    // what a step learns from, rows_per_step of them: "completions"
+  int64_t kv_cache_tokens = 0;    // held while generating
+  int64_t sequences_at_once = 0;  // which then have states, where the model keeps them
+  int64_t longest_sequence = 0;   // tokens: the positions that the model must have
   int64_t largest_forward_tokens = 0;
   std::vector<std::string> warnings;                    // each one sentence
   std::vector<std::string> plan;                        // lines: "rows.jsonl: 24 rows, 285 tokens, 261 of them learnt"
@@ -43,6 +44,7 @@ struct AssumedRow {
   int64_t tokens = 0;           // of it in a forward
   int64_t longest_sequence = 0;
   int64_t kv_cache_tokens = 0;  // held while generating
+  int64_t sequences_at_once = 0;
 };
 
 // What is a method's own: its rows, its objective, its words.

@@ -10,17 +10,20 @@
 #include "core/error.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/profiler_range.h"
+#include "serve/engine/cache_size.h"
 #include "serve/engine/sampler.h"
 #include "serve/engine/step_batch.h"
 
 namespace lathe::engine {
 namespace {
 
-SchedulerOptions scheduler_options(const EngineOptions& options, int64_t pages, int64_t page_size) {
+SchedulerOptions scheduler_options(const EngineOptions& options, const nn::KvCache& cache) {
   SchedulerOptions result;
-  result.page_size = page_size;
-  result.pages = pages;
+  result.page_size = cache.page_size();
+  result.pages = cache.page_count();
+  result.states = cache.state_count();
   result.max_sequences = options.max_sequences;
+  if (result.states > 0) result.max_sequences = std::min(result.max_sequences, result.states);
   result.max_tokens_per_step = options.max_tokens_per_step;
   result.enable_prefix_caching = options.enable_prefix_caching;
   result.num_speculative_tokens = options.num_speculative_tokens;
@@ -31,16 +34,13 @@ nn::CacheDTypes cache_dtypes(const nn::Transformer& model, const EngineOptions& 
   return {options.kv_cache_dtype.value_or(model.dtype()), model.dtype()};
 }
 
-int64_t pages_for(const nn::Transformer& model, const EngineOptions& options) {
+nn::KvCache make_cache(const nn::Transformer& model, const EngineOptions& options) {
   const int64_t page_size = nn::KvCache::default_page_size;
-  if (!options.kv_cache_memory) return (options.kv_cache_tokens + page_size - 1) / page_size;
-  const int64_t page_bytes = nn::KvCache::bytes_per_page(model.config(), cache_dtypes(model, options), page_size);
-  const int64_t pages = *options.kv_cache_memory / page_bytes;
-  if (pages < 1)
-    throw ConfigError("kv_cache_memory", "expected at least the " + std::to_string(page_bytes) +
-                                             " bytes of one page of " + std::to_string(page_size) + " tokens, found " +
-                                             std::to_string(*options.kv_cache_memory));
-  return pages;
+  const nn::CacheDTypes dtypes = cache_dtypes(model, options);
+  CacheSize size{(options.kv_cache_tokens + page_size - 1) / page_size,
+                 state_count(model.config(), options.max_sequences, options.enable_prefix_caching)};
+  if (options.kv_cache_memory) size = cache_size_of(model.config(), dtypes, size.states, *options.kv_cache_memory);
+  return {model.config(), dtypes, size.pages, page_size, model.device(), size.states};
 }
 
 void begin_grammar(Sequence& sequence) {
@@ -104,9 +104,8 @@ Tensor vector_tensor(const std::vector<T>& values) {
 
 Engine::Engine(const nn::Transformer& model, const EngineOptions& options)
     : model_(model),
-      cache_(model.config(), cache_dtypes(model, options), pages_for(model, options), nn::KvCache::default_page_size,
-             model.device()),
-      scheduler_(scheduler_options(options, cache_.page_count(), cache_.page_size())),
+      cache_(make_cache(model, options)),
+      scheduler_(scheduler_options(options, cache_)),
       logits_temperature_(options.logits_temperature),
       grammars_(options.tokenizer, model.config().vocab_size) {
   if (options.device_graphs > 0 && model.device().kind != DeviceKind::cpu)
@@ -267,14 +266,15 @@ void Engine::describe_prompt(Sequence& sequence, TokenOutput& output) {
 }
 
 void Engine::copy_pages() {
-  if (scheduler_.copies().empty()) return;
+  if (scheduler_.copies().empty() && scheduler_.state_copies().empty()) return;
   std::vector<int32_t> from, to;
   for (const PageCopy& copy : scheduler_.copies()) {
     from.push_back(copy.from);
     to.push_back(copy.to);
   }
   try {
-    cache_.copy_pages(from, to);
+    if (!from.empty()) cache_.copy_pages(from, to);
+    for (const StateCopy& copy : scheduler_.state_copies()) cache_.copy_state(copy.from, copy.to);
   } catch (...) {
     scheduler_.copying_failed();
     throw;

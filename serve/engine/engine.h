@@ -24,7 +24,7 @@ struct EngineOptions {
   std::optional<DType> kv_cache_dtype = {};  // f32 | bf16 | f16 | i8; the model's when empty
   // Instead of kv_cache_tokens, where given: bytes for keys and values.
   std::optional<int64_t> kv_cache_memory = {};
-  int64_t max_sequences = 64;
+  int64_t max_sequences = 64;  // running at once; fewer where the memory holds fewer states
   int64_t max_tokens_per_step = 512;
   // Computed pages are kept for requests that begin the same; the same bits either way.
   bool enable_prefix_caching = true;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "core/error.h"
 
@@ -19,10 +20,15 @@ int64_t common_tokens(const Sequence& a, const Sequence& b, int64_t from) {
   return std::mismatch(first, a.tokens.end(), b.tokens.begin() + from, b.tokens.end()).first - first;
 }
 
+// Not beyond the next length whose state is wanted.
+int64_t up_to_mark(const Sequence& sequence, int64_t tokens) {
+  return sequence.state_marks.empty() ? tokens : std::min(tokens, sequence.state_marks.front() - sequence.cached);
+}
+
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerOptions& options)
-    : options_(options), pool_(options.pages), prefixes_(options.pages, options.page_size) {}
+    : options_(options), pool_(options.pages), prefixes_(options.pages, options.page_size), states_(options.states) {}
 
 void Scheduler::add(Sequence sequence) {
   const int64_t longest = sequence.length() + sequence.request.max_tokens;
@@ -66,7 +72,7 @@ void Scheduler::schedule_running(std::vector<ScheduledSequence>& scheduled, int6
   for (auto it = running_.begin(); it != running_.end() && budget > 0;) {
     Sequence& sequence = *it;
     const int64_t missing = sequence.length() - sequence.cached;
-    const int64_t tokens = missing == 1 ? 1 : std::min({budget, prefill_budget, missing});
+    const int64_t tokens = missing == 1 ? 1 : up_to_mark(sequence, std::min({budget, prefill_budget, missing}));
     sequence.guesses.clear();
     while (!reserve(sequence, sequence.cached + tokens)) {
       const bool itself = &running_.back() == &sequence;
@@ -90,7 +96,7 @@ void Scheduler::schedule_running(std::vector<ScheduledSequence>& scheduled, int6
 // Takes guesses for a sequence that decodes, and pages for them; answers how many.
 int64_t Scheduler::guess(Sequence& sequence, int64_t most) {
   if (sequence.request.pooling || running_count() > most_that_guess || !sequence.guessing.pays(sequence.length()) ||
-      sequence.masks)
+      sequence.masks || has_states())
     return 0;
   const int64_t left = sequence.request.max_tokens - static_cast<int64_t>(sequence.output().size()) - 1;
   std::vector<int32_t> guesses = look_up(sequence.tokens, std::min({most, left, options_.num_speculative_tokens}));
@@ -113,7 +119,7 @@ void Scheduler::schedule_waiting(std::vector<ScheduledSequence>& scheduled, int6
     const auto place =
         std::find_if(running_.begin(), running_.end(), [&](const Sequence& other) { return sequence.before(other); });
     running_.splice(place, waiting_, waiting);
-    const int64_t tokens = std::min(budget, sequence.length() - sequence.cached);
+    const int64_t tokens = up_to_mark(sequence, std::min(budget, sequence.length() - sequence.cached));
     scheduled.push_back({&sequence, tokens});
     budget -= tokens;
   }
@@ -127,6 +133,8 @@ Scheduler::KnownBeginning Scheduler::known_beginning(const Sequence& sequence) c
   // The last token is always computed: what follows it is drawn from its row.
   const int64_t most = sequence.length() - 1;
   known.pages = prefixes_.find(*sequence.scope, std::span(sequence.tokens).first(static_cast<size_t>(most)));
+  known.known_tokens = static_cast<int64_t>(known.pages.size()) * options_.page_size;
+  while (has_states() && !known.pages.empty() && !states_.contains(known.pages.back())) known.pages.pop_back();
   const auto pages = known.pages.size();
   const int64_t found = static_cast<int64_t>(pages) * options_.page_size;
   int64_t coming = 0;
@@ -134,15 +142,25 @@ Scheduler::KnownBeginning Scheduler::known_beginning(const Sequence& sequence) c
     if (!other.shares || other.block_table.size() <= pages || *other.scope != *sequence.scope) continue;
     if (pages > 0 && other.block_table[pages - 1] != known.pages.back()) continue;
     const int64_t common = std::min(common_tokens(sequence, other, found), most - found);
+    coming = std::max(coming, coming_tokens(other, found, common));
+    if (has_states()) continue;  // a part of a page has none
     const int64_t computed = std::min({common, other.cached - found, options_.page_size});
     if (computed > known.copied_tokens) {
       known.copied_tokens = computed;
       known.copied_page = other.block_table[pages];
     }
-    coming = std::max(coming, common);
   }
   known.more_is_coming = coming - known.copied_tokens >= std::max<int64_t>(1, (most + 1 - found) / 2);
   return known;
+}
+
+// Of what another has in common beyond `found` tokens, as much as there will be a state after.
+int64_t Scheduler::coming_tokens(const Sequence& other, int64_t found, int64_t common) const {
+  if (!has_states()) return common;
+  int64_t coming = 0;
+  for (const int64_t mark : other.state_marks)
+    if (mark <= found + common) coming = std::max(coming, mark - found);
+  return coming;
 }
 
 // False where there are not enough pages for the first tokens to compute, `most_tokens` at most.
@@ -153,6 +171,10 @@ bool Scheduler::start(Sequence& sequence, const KnownBeginning& known, int64_t m
   sequence.cached = sequence.findable * options_.page_size + known.copied_tokens;
   sequence.shares = true;
   if (known.copied_tokens > 0) pool_.hold(known.copied_page);
+  if (has_states() && !take_state(sequence, known)) {
+    release_pages(sequence);
+    return false;
+  }
   if (!reserve(sequence, std::min(sequence.length(), sequence.cached + most_tokens))) {
     if (known.copied_tokens > 0) pool_.release(known.copied_page, PagePool::Afterwards::cached);
     release_pages(sequence);
@@ -165,21 +187,56 @@ bool Scheduler::start(Sequence& sequence, const KnownBeginning& known, int64_t m
   return true;
 }
 
+// A state of its own, which begins as that of its last known page; false where sequences have all.
+bool Scheduler::take_state(Sequence& sequence, const KnownBeginning& known) {
+  const int32_t from = known.pages.empty() ? no_state : states_.use(known.pages.back());
+  sequence.state = states_.take();
+  if (sequence.state == no_state) return false;
+  if (from != no_state) state_copies_.push_back({from, sequence.state, &sequence});
+  if (!options_.enable_prefix_caching) return true;
+  const int64_t last_page =
+      (static_cast<int64_t>(sequence.prompt_length) - 1) / options_.page_size * options_.page_size;
+  for (const int64_t mark : {std::min(known.known_tokens, last_page), last_page})
+    if (mark > sequence.cached && (sequence.state_marks.empty() || mark > sequence.state_marks.back()))
+      sequence.state_marks.push_back(mark);
+  return true;
+}
+
+// Where it has come to a mark.
+void Scheduler::remember_state(Sequence& sequence) {
+  if (sequence.state_marks.empty() || sequence.cached < sequence.state_marks.front()) return;
+  sequence.state_marks.erase(sequence.state_marks.begin());
+  const int64_t pages = sequence.cached / options_.page_size;
+  if (!sequence.shares || sequence.findable != pages) return;
+  const int32_t state = states_.remember(sequence.block_table[static_cast<size_t>(pages) - 1]);
+  if (state != no_state) state_copies_.push_back({sequence.state, state, nullptr});
+}
+
+void Scheduler::forget(int32_t page) {
+  prefixes_.forget(page);
+  states_.forget(page);
+}
+
 void Scheduler::copied() {
   for (const PageCopy& copy : copies_) {
     const bool cached = prefixes_.contains(copy.from);
     pool_.release(copy.from, cached ? PagePool::Afterwards::cached : PagePool::Afterwards::free);
   }
   copies_.clear();
+  state_copies_.clear();
 }
 
 void Scheduler::copying_failed() {
-  for (const PageCopy& copy : copies_) {
-    const auto sequence = std::find_if(running_.begin(), running_.end(),
-                                       [&](const Sequence& candidate) { return &candidate == copy.sequence; });
-    release_pages(*sequence);
-    wait(running_, sequence);
-  }
+  const auto wait_again = [this](const Sequence* sequence) {
+    const auto found = std::find_if(running_.begin(), running_.end(),
+                                    [&](const Sequence& candidate) { return &candidate == sequence; });
+    if (found == running_.end()) return;
+    release_pages(*found);
+    wait(running_, found);
+  };
+  for (const PageCopy& copy : copies_) wait_again(copy.sequence);
+  for (const StateCopy& copy : state_copies_) wait_again(copy.sequence);
+  states_.forget_pages();  // which of them are what they should be nobody knows
   copied();
 }
 
@@ -199,6 +256,7 @@ void Scheduler::advance(Sequence& sequence, int64_t tokens) {
     pool_.release(page, PagePool::Afterwards::free);
     page = known;
   }
+  remember_state(sequence);
 }
 
 void Scheduler::finish(Sequence* sequence) {
@@ -220,18 +278,19 @@ bool Scheduler::cancel(RequestId id) {
 
 void Scheduler::forget_prefixes() {
   for (const int32_t page : prefixes_.pages()) {
-    prefixes_.forget(page);
+    forget(page);
     pool_.forget(page);
   }
   for (Sequence& sequence : running_) {
     sequence.findable = 0;
     sequence.shares = false;
+    sequence.state_marks.clear();
   }
 }
 
 void Scheduler::forget_prefixes_of_adapter(std::string_view adapter) {
   for (const int32_t page : prefixes_.pages_of_adapter(adapter)) {
-    prefixes_.forget(page);
+    forget(page);
     pool_.forget(page);
   }
 }
@@ -256,7 +315,7 @@ bool Scheduler::reserve(Sequence& sequence, int64_t length) {
   if (needed - static_cast<int64_t>(sequence.block_table.size()) > pool_.available()) return false;
   while (static_cast<int64_t>(sequence.block_table.size()) < needed) {
     const int32_t page = pool_.take();
-    prefixes_.forget(page);
+    forget(page);
     sequence.block_table.push_back(page);
   }
   return true;
@@ -269,6 +328,8 @@ void Scheduler::release_pages(Sequence& sequence) {
     pool_.release(sequence.block_table[static_cast<size_t>(index)],
                   cached ? PagePool::Afterwards::cached : PagePool::Afterwards::free);
   }
+  if (sequence.state != no_state) states_.release(std::exchange(sequence.state, no_state));
+  sequence.state_marks.clear();
   sequence.block_table.clear();
   sequence.guesses.clear();
   sequence.cached = sequence.findable = 0;

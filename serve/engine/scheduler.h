@@ -9,6 +9,7 @@
 #include "serve/engine/page_pool.h"
 #include "serve/engine/prefix_cache.h"
 #include "serve/engine/sequence.h"
+#include "serve/engine/state_slots.h"
 
 namespace lathe::engine {
 
@@ -18,7 +19,8 @@ struct SchedulerOptions {
   int64_t max_sequences = 64;         // running at once
   int64_t max_tokens_per_step = 512;  // decode tokens first, the rest goes to prefill in chunks
   bool enable_prefix_caching = true;
-  int64_t num_speculative_tokens = 0;  // guesses beside a decoded token at most
+  int64_t num_speculative_tokens = 0;  // guesses beside a decoded token at most; none with states
+  int64_t states = 0;                  // of sequences and of pages, where the model's layers keep one of each sequence
 };
 
 // `tokens` tokens of `sequence`, from position sequence->cached on, and after its last one sequence->guesses. The step
@@ -34,6 +36,11 @@ struct ScheduledSequence {
 struct PageCopy {
   int32_t from = 0, to = 0;
   Sequence* sequence = nullptr;  // whose page `to` is
+};
+
+struct StateCopy {
+  int32_t from = 0, to = 0;
+  Sequence* sequence = nullptr;  // whose state `to` is; null where it is a page's
 };
 
 class Scheduler {
@@ -54,10 +61,15 @@ class Scheduler {
   // A waiting sequence starts with the pages that hold its beginning, and with a copy of the page where one that runs
   // has computed some of what comes next. While a running sequence is about to compute at least half of what is
   // missing, it waits for that: of many that begin the same, one computes the beginning.
+  //
+  // With states a sequence starts after the last known page that has one; a prompt's chunks end where its last whole
+  // page does, and where it leaves the pages that are known, so that there is a state to start from the next time.
   std::vector<ScheduledSequence> schedule();
 
   // Pages to copy before the scheduled tokens run, in this order; then one of the two must be told.
   const std::vector<PageCopy>& copies() const { return copies_; }
+  // To be made in this order, once the step is scheduled and before it runs.
+  const std::vector<StateCopy>& state_copies() const { return state_copies_; }
   void copied();
   void copying_failed();  // the sequences wait again
 
@@ -85,9 +97,15 @@ class Scheduler {
     std::vector<int32_t> pages;
     int32_t copied_page = -1;
     int64_t copied_tokens = 0;
+    int64_t known_tokens = 0;     // of pages, which go on beyond the last that has a state
     bool more_is_coming = false;  // enough to wait for it
   };
   KnownBeginning known_beginning(const Sequence& sequence) const;
+  int64_t coming_tokens(const Sequence& other, int64_t found, int64_t common) const;
+  bool has_states() const { return options_.states > 0; }
+  bool take_state(Sequence& sequence, const KnownBeginning& known);
+  void remember_state(Sequence& sequence);
+  void forget(int32_t page);
   bool start(Sequence& sequence, const KnownBeginning& known, int64_t most_tokens);
   int64_t pages_for(int64_t tokens) const { return (tokens + options_.page_size - 1) / options_.page_size; }
   bool reserve(Sequence& sequence, int64_t length);
@@ -104,6 +122,8 @@ class Scheduler {
   PrefixCache prefixes_;
   std::list<Sequence> waiting_, running_;  // each in the order of Sequence::before
   std::vector<PageCopy> copies_;           // each owns its `from` meanwhile
+  StateSlots states_;
+  std::vector<StateCopy> state_copies_;
   int64_t preemptions_ = 0;
 };
 

@@ -13,6 +13,7 @@
 #include "serve/engine/prompt_lookup.h"
 #include "serve/engine/prompt_reading.h"
 #include "serve/engine/request.h"
+#include "serve/engine/state_slots.h"
 
 namespace lathe::engine {
 
@@ -26,6 +27,8 @@ struct Sequence {
   std::vector<int32_t> block_table;             // its pages, in order
   int64_t cached = 0;                           // tokens whose keys and values are in pages
   int64_t findable = 0;                         // of its pages, the first ones, that others can find
+  int32_t state = no_state;                     // its own, while it runs, where the model's layers keep one
+  std::vector<int64_t> state_marks;             // lengths, ascending, after which its state is remembered for others
   bool shares = true;                           // false: its pages are out of date, and nobody may find them
   std::optional<int64_t> prompt_tokens_cached;  // that were at hand when it first ran
 

@@ -19,12 +19,17 @@ StepBatch::StepBatch(std::span<const ScheduledSequence> scheduled, int64_t pages
     for (int64_t i = 0; i < entry.rows(); ++i) positions.push_back(static_cast<int32_t>(sequence.cached + i));
     bounds.push_back(static_cast<int32_t>(ids.size()));
     context_lens.push_back(static_cast<int32_t>(sequence.cached + entry.rows()));
+    states.push_back(sequence.state);
   }
 }
 
 kernels::PagedBatch StepBatch::paged(const nn::KvCache& cache, const Tensor& there) const {
-  return {Tensor::of<int32_t>(bounds, {sequences() + 1}), Tensor::of<int32_t>(context_lens, {sequences()}),
-          Tensor::of<int32_t>(block_table, {sequences(), pages_across}), cache.shape(), there};
+  return {Tensor::of<int32_t>(bounds, {sequences() + 1}),
+          Tensor::of<int32_t>(context_lens, {sequences()}),
+          Tensor::of<int32_t>(block_table, {sequences(), pages_across}),
+          cache.shape(),
+          there,
+          cache.state_count() > 0 ? Tensor::of<int32_t>(states, {sequences()}) : Tensor()};
 }
 
 std::vector<std::string> adapters_of(std::span<const ScheduledSequence> scheduled) {

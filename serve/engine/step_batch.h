@@ -17,6 +17,7 @@ struct StepBatch {
   std::vector<int32_t> bounds{0};       // [S + 1]
   std::vector<int32_t> context_lens;    // [S]
   std::vector<int32_t> block_table;     // [S, pages_across]
+  std::vector<int32_t> states;          // [S]; no_state where the model keeps none
   int64_t pages_across = 0;
 
   // A block table of at least `pages_least` columns.

@@ -122,6 +122,13 @@ void of_convolutions(Config& config) {
   config.lora_target_modules = "q_proj,in_proj,out_proj";
 }
 
+// Whose layers keep states, but for one.
+template <class Config>
+void of_gated_delta_nets(Config& config) {
+  config.model = golden("tiny_qwen3_5/text").string();
+  config.lora_target_modules = "q_proj,in_proj_qkv,in_proj_a,out_proj";
+}
+
 // Evaluated when a graph has been worth it, so that the next step is captured: what the evaluation has made of the
 // parameters is to be made by every replay.
 template <class Config>
@@ -161,6 +168,14 @@ INSTANTIATE_TEST_SUITE_P(
         Kind<SftConfig>{"convolutions_every_weight_packed_accumulated",
                         [](SftConfig& c) {
                           of_convolutions(c), c.use_peft = false;
+                          c.gradient_accumulation_steps = 2;
+                        },
+                        2},
+        Kind<SftConfig>{"gated_delta_nets_packed_checkpointed",
+                        [](SftConfig& c) { of_gated_delta_nets(c), c.gradient_checkpointing = true; }, 2},
+        Kind<SftConfig>{"gated_delta_nets_every_weight_packed_accumulated",
+                        [](SftConfig& c) {
+                          of_gated_delta_nets(c), c.use_peft = false;
                           c.gradient_accumulation_steps = 2;
                         },
                         2},
@@ -344,6 +359,7 @@ INSTANTIATE_TEST_SUITE_P(
                         }},
         Kind<DpoConfig>{"a_mixture", [](DpoConfig& c) { of_a_mixture(c); }},
         Kind<DpoConfig>{"convolutions", [](DpoConfig& c) { of_convolutions(c); }},
+        Kind<DpoConfig>{"gated_delta_nets", [](DpoConfig& c) { of_gated_delta_nets(c); }},
         Kind<DpoConfig>{"dora_with_dropout",
                         [](DpoConfig& c) { c.use_dora = true, c.lora_dropout = 0.2, c.disable_dropout = false; }},
         Kind<DpoConfig>{"every_weight_weighted", [](DpoConfig& c) { c.use_peft = false, c.use_weighting = true; }},
@@ -412,6 +428,8 @@ INSTANTIATE_TEST_SUITE_P(
                          {.captured = 2, .replayed = 1 + 1, .stop_after = 3}},
         Kind<GrpoConfig>{"a_mixture", [](GrpoConfig& c) { of_a_mixture(c); }, 1, {.captured = 1, .replayed = 2}},
         Kind<GrpoConfig>{"convolutions", [](GrpoConfig& c) { of_convolutions(c); }, 1, {.captured = 1, .replayed = 2}},
+        Kind<GrpoConfig>{
+            "gated_delta_nets", [](GrpoConfig& c) { of_gated_delta_nets(c); }, 1, {.captured = 1, .replayed = 2}},
         Kind<GrpoConfig>{"dora_with_a_reference",
                          [](GrpoConfig& c) { c.use_dora = true, c.beta = 0.1; },
                          1,

@@ -32,18 +32,24 @@ RolloutOptions rollout_options(const GrpoConfig& config, const GrpoData& data, c
   options.stop_token_ids = text.stop_token_ids;
   options.adapter = adapter;
   options.kv_cache_tokens = rollout_cache_tokens(config, data.longest_prompt, parallel);
+  options.max_sequences = rollout_sequences(config, parallel);
   return options;
 }
 
 }  // namespace
 
-int64_t rollout_cache_tokens(const GrpoConfig& config, int64_t longest_prompt, const DataParallel& parallel) {
-  constexpr int64_t page = nn::KvCache::default_page_size, at_once = 64;
-  const int64_t longest = (longest_prompt + config.max_completion_length + page - 1) / page * page;
-  if (config.kv_cache_tokens > 0) return std::max(config.kv_cache_tokens, longest);
+int64_t rollout_sequences(const GrpoConfig& config, const DataParallel& parallel) {
+  constexpr int64_t at_once = 64;
   const int64_t processes = parallel.several() ? parallel.world_size() : 1;
   const int64_t prompts = (config.prompts_per_generation() + processes - 1) / processes;
-  return longest * std::min(prompts * config.num_generations, at_once);
+  return std::min(prompts * config.num_generations, at_once);
+}
+
+int64_t rollout_cache_tokens(const GrpoConfig& config, int64_t longest_prompt, const DataParallel& parallel) {
+  constexpr int64_t page = nn::KvCache::default_page_size;
+  const int64_t longest = (longest_prompt + config.max_completion_length + page - 1) / page * page;
+  if (config.kv_cache_tokens > 0) return std::max(config.kv_cache_tokens, longest);
+  return longest * rollout_sequences(config, parallel);
 }
 
 GrpoObjective::GrpoObjective(nn::Transformer& model, const GrpoConfig& config, const GrpoData& data,

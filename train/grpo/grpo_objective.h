@@ -32,6 +32,8 @@
 
 namespace lathe::train {
 
+// Completions that a process generates at once.
+int64_t rollout_sequences(const GrpoConfig& config, const DataParallel& parallel = {});
 // Tokens of keys and values that a process's rollouts hold: kv_cache_tokens, or what it generates at once.
 int64_t rollout_cache_tokens(const GrpoConfig& config, int64_t longest_prompt, const DataParallel& parallel = {});
 
