@@ -73,6 +73,15 @@ enum class StackedExperts {
   gate_before_up,       // Granite
 };
 
+// An expert that all tokens go through beside those that are chosen: its rows are added, times σ of a gate's logit
+// where it has one (kernels/row_gate/row_gate.h).
+struct SharedExpertConfig {
+  int64_t intermediate_size = 0;  // 0: there is none
+  bool gated = false;
+  std::string gate_proj = "mlp.shared_expert.gate_proj", up_proj = "mlp.shared_expert.up_proj";
+  std::string down_proj = "mlp.shared_expert.down_proj", gate = "mlp.shared_expert_gate";
+};
+
 // A mixture of experts: each token goes through the num_experts_per_tok whose router logits are largest, and what they
 // give is summed with the softmax of the logits as weights.
 struct ExpertsConfig {
@@ -88,6 +97,7 @@ struct ExpertsConfig {
   StackedExperts stacked = StackedExperts::none;
   // The names of an expert's linears.
   std::string gate_proj = "gate_proj", up_proj = "up_proj", down_proj = "down_proj";
+  SharedExpertConfig shared = {};
 };
 
 // Of the layers whose mixer is a short convolution (kernels/short_conv/short_conv.h).

@@ -5,6 +5,7 @@
 #include "autograd/ops/arithmetic.h"
 #include "autograd/ops/linear_each.h"
 #include "autograd/ops/rms_norm.h"
+#include "autograd/ops/row_gate.h"
 #include "autograd/ops/view.h"
 #include "autograd/recording.h"
 #include "nn/gated.h"
@@ -17,9 +18,16 @@ using autograd::Variable;
 Variable FeedForwardBlock::operator()(const Variable& x, const BatchRows& rows) const {
   const Variable normed = norm.defined() ? autograd::rms_norm(x, norm, eps, rows.layout) : x;
   if (!experts && !output_norm.defined() && residual_multiplier == 1) return (*down_proj)(gated(normed, rows), rows, x);
-  Variable added = experts ? (*experts)(normed, rows) : (*down_proj)(gated(normed, rows), rows);
+  Variable added = experts ? mixture(normed, rows) : (*down_proj)(gated(normed, rows), rows);
   if (output_norm.defined()) added = autograd::rms_norm(added, output_norm, eps, rows.layout);
   return autograd::add(x, added, residual_multiplier);
+}
+
+Variable FeedForwardBlock::mixture(const Variable& normed, const BatchRows& rows) const {
+  const Variable chosen = (*experts)(normed, rows);
+  if (!down_proj) return chosen;
+  if (!shared_gate) return (*down_proj)(gated(normed, rows), rows, chosen);
+  return autograd::row_gate((*shared_gate)(normed, rows), (*down_proj)(gated(normed, rows), rows), chosen);
 }
 
 Variable FeedForwardBlock::gated(const Variable& normed, const BatchRows& rows) const {

@@ -85,6 +85,12 @@ void add_experts(LayerLayout& layer, const ModelConfig& config) {
                              {prefix + experts.up_proj, inner, hidden, experts.bias},
                              {prefix + experts.down_proj, hidden, inner, experts.bias}});
   }
+  const SharedExpertConfig& shared = experts.shared;
+  if (shared.intermediate_size == 0) return;
+  layer.gate_up_proj = {{shared.gate_proj, shared.intermediate_size, hidden},
+                        {shared.up_proj, shared.intermediate_size, hidden}};
+  layer.down_proj = {shared.down_proj, hidden, shared.intermediate_size};
+  if (shared.gated) layer.shared_gate = {shared.gate, 1, hidden};
 }
 
 void add_feed_forward(LayerLayout& layer, const ModelConfig& config) {
@@ -114,7 +120,8 @@ std::vector<LinearShape> LayerLayout::linears() const {
   for (const std::optional<LinearShape>& linear : {o_proj, conv_in_proj, conv_out_proj, delta_out_proj})
     if (linear) all.push_back(*linear);
   all.insert(all.end(), gate_up_proj.begin(), gate_up_proj.end());
-  if (down_proj) all.push_back(*down_proj);
+  for (const std::optional<LinearShape>& linear : {down_proj, shared_gate})
+    if (linear) all.push_back(*linear);
   return all;
 }
 

@@ -51,9 +51,11 @@ struct LayerLayout {
   std::optional<LinearShape> delta_out_proj;
   std::optional<NormShape> delta_norm;            // of each value head
   std::optional<NormShape> delta_a_log, dt_bias;  // [value heads], no norms, as sinks
-  std::vector<LinearShape> gate_up_proj;          // gate and up, or one linear of both; none with experts
+  // gate and up, or one linear of both. With experts they are those of the one that all tokens share, if there is one.
+  std::vector<LinearShape> gate_up_proj;
   std::optional<LinearShape> down_proj;
-  std::optional<LinearShape> router;  // [experts, hidden], and the experts, in place of these
+  std::optional<LinearShape> shared_gate;  // [1, hidden], of the shared expert
+  std::optional<LinearShape> router;       // [experts, hidden]
   std::vector<ExpertShape> experts;
 
   // What adapters may target, in a fixed order. A linear's number in the model, by which an adapter's random numbers

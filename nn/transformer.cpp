@@ -195,6 +195,7 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
                                .output_norm = feed_forward_output_norm,
                                .gate_up_proj = weights.linears(layout.gate_up_proj)}};
   if (layout.down_proj) layer.feed_forward.down_proj = weights.linear(*layout.down_proj);
+  if (layout.shared_gate) layer.feed_forward.shared_gate = weights.linear(*layout.shared_gate);
   if (!layout.router) return layer;
   const size_t first = weights_.size();
   layer.feed_forward.experts = weights.experts(layout);

@@ -70,9 +70,10 @@ std::vector<LinearPointer> linears_of(Layers& layers) {
       for (auto& linear : delta.in_proj) all.push_back(&linear);
       all.push_back(&delta.out_proj);
     }
-    if (feed_forward.experts) continue;  // nn/transformer_expert_adapter.cpp
+    // Experts that are chosen: nn/transformer_expert_adapter.cpp.
     for (auto& linear : feed_forward.gate_up_proj) all.push_back(&linear);
-    all.push_back(&*feed_forward.down_proj);
+    if (feed_forward.down_proj) all.push_back(&*feed_forward.down_proj);
+    if (feed_forward.shared_gate) all.push_back(&*feed_forward.shared_gate);
   }
   return all;
 }
@@ -251,8 +252,7 @@ void Transformer::add_adapter(std::string_view name, Adapter adapter) {
     if (auto* attention = std::get_if<AttentionBlock>(&layer.mixer))
       for (Linear& linear : attention->qkv_proj) of_attention.push_back(&linear);
     // In the order of their products (nn/feed_forward_block.cpp).
-    if (!layer.feed_forward.experts)
-      for (Linear& linear : layer.feed_forward.gate_up_proj) of_feed_forward.insert(of_feed_forward.begin(), &linear);
+    for (Linear& linear : layer.feed_forward.gate_up_proj) of_feed_forward.insert(of_feed_forward.begin(), &linear);
     lay_together(of_attention, name);
     lay_together(of_feed_forward, name);
   }

@@ -94,6 +94,12 @@ int64_t expert_elements(const nn::ModelConfig& model, bool frozen) {
          experts.num_experts_per_tok * (2 * experts.intermediate_size + (frozen ? 1 : 2) * model.hidden_size);
 }
 
+// And the one that all tokens share: gate, up and, where it has a gate, what comes out.
+int64_t shared_expert_elements(const nn::ModelConfig& model) {
+  const nn::SharedExpertConfig& shared = model.experts.shared;
+  return 2 * shared.intermediate_size + (shared.gated ? model.hidden_size + 1 : 0);
+}
+
 // q, k, v, attention's output, and its gate and what it gates; what goes into a short convolution and comes out of it;
 // of a gated delta net the rows before and after its convolution, a, b, z, and what comes out of it before and after
 // the norm.
@@ -117,7 +123,8 @@ int64_t saved_elements(const nn::ModelConfig& model, int64_t index, bool experts
   const int64_t norms = size_of_norm(layer.input_norm) + size_of_norm(layer.feed_forward_norm) +
                         size_of_norm(layer.attention_output_norm) + size_of_norm(layer.feed_forward_output_norm) +
                         (layer.q_norm ? q : 0) + (layer.k_norm ? k : 0);
-  const int64_t feed_forward = layer.router ? expert_elements(model, experts_frozen) : 2 * model.intermediate_size;
+  const int64_t feed_forward = layer.router ? expert_elements(model, experts_frozen) + shared_expert_elements(model)
+                                            : 2 * model.intermediate_size;
   return norms + mixer_elements(model, model.layers[static_cast<size_t>(index)].mixer) + feed_forward;
 }
 
@@ -153,23 +160,25 @@ SavedElements saved_elements(const nn::ModelConfig& model, const nn::LoraConfig*
 
 // The largest moment inside a layer's forward or backward: gate, up, their product and the gradients of all three. A
 // layer that is computed again has its own of them among what it saves.
-int64_t dense_transient_elements(const nn::ModelConfig& m, bool recomputed) {
-  return recomputed ? 3 * m.intermediate_size + 2 * m.hidden_size : 6 * m.intermediate_size + 4 * m.hidden_size;
+int64_t dense_transient_elements(const nn::ModelConfig& m, int64_t intermediate_size, bool recomputed) {
+  return recomputed ? 3 * intermediate_size + 2 * m.hidden_size : 6 * intermediate_size + 4 * m.hidden_size;
 }
 
 // In a mixture on a device gradients take the place of what was saved, but for their product's. Where the host puts
-// experts together, what goes to them and what each gives lies beside the whole.
+// experts together, what goes to them and what each gives lies beside the whole. A shared expert's own moment comes
+// after theirs, beside what they gave.
 int64_t mixture_transient_elements(const nn::ModelConfig& m, bool recomputed, bool on_device) {
-  const int64_t k = m.experts.num_experts_per_tok;
-  return on_device ? k * m.experts.intermediate_size + (recomputed ? 2 : 4) * m.hidden_size
-                   : (2 * k + 3) * m.hidden_size;
+  const int64_t k = m.experts.num_experts_per_tok, shared = m.experts.shared.intermediate_size;
+  const int64_t chosen =
+      on_device ? k * m.experts.intermediate_size + (recomputed ? 2 : 4) * m.hidden_size : (2 * k + 3) * m.hidden_size;
+  return shared == 0 ? chosen : std::max(chosen, m.hidden_size + dense_transient_elements(m, shared, recomputed));
 }
 
 int64_t transient_elements(const nn::ModelConfig& m, bool recomputed, bool experts_on_device = false) {
   int64_t largest = 0;
   for (const nn::LayerConfig& layer : m.layers)
     largest = std::max(largest, layer.experts ? mixture_transient_elements(m, recomputed, experts_on_device)
-                                              : dense_transient_elements(m, recomputed));
+                                              : dense_transient_elements(m, m.intermediate_size, recomputed));
   return largest;
 }
 

@@ -75,10 +75,14 @@ void check_model(const ModelConfig& config) {
                             : config.family == "gpt_oss" ? Activation::clamped_silu
                                                          : Activation::silu))
     refuse("hidden_act", "GGUF has no key for another activation than the family's");
-  if (config.experts.num_experts > 0 && config.experts.norm_topk_prob != (config.family != "olmoe"))
-    refuse("norm_topk_prob", config.family == "olmoe"
-                                 ? "GGUF has an OLMoE whose experts' weights are not divided by their sum only"
+  const bool undivided = config.family == "olmoe" || config.family == "qwen2_moe";
+  if (config.experts.num_experts > 0 && config.experts.norm_topk_prob == undivided)
+    refuse("norm_topk_prob", undivided
+                                 ? std::string("GGUF has ") + (config.family == "olmoe" ? "an OLMoE" : "a Qwen2-MoE") +
+                                       " whose experts' weights are not divided by their sum only"
                                  : "GGUF has experts whose weights are divided by their sum only");
+  if (config.family == "qwen2_moe" && config.attention_bias != AttentionBias::qkv)
+    refuse("qkv_bias", "GGUF has a Qwen2-MoE with biases of q, k and v only");
   if (config.short_conv.bias) refuse("conv_bias", "GGUF has short convolutions without biases only");
   if (config.family == "lfm2" && config.num_attention_heads * config.head_dim != config.hidden_size)
     refuse("head_dim", "GGUF has an LFM2 whose heads together are as wide as it is only");
@@ -239,8 +243,10 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     add("expert_count", config.experts.num_experts);
     add("expert_used_count", config.experts.num_experts_per_tok);
   }
-  if (config.family == "qwen3_moe" || config.family == "gpt_oss")
+  if (config.family == "qwen2_moe" || config.family == "qwen3_moe" || config.family == "gpt_oss")
     add("expert_feed_forward_length", config.experts.intermediate_size);
+  if (config.experts.shared.intermediate_size > 0)
+    add("expert_shared_feed_forward_length", config.experts.shared.intermediate_size);
 }
 
 }  // namespace

@@ -125,6 +125,7 @@ void add_tensors(const ModelFiles& files, const GgmlWriter& type, GgufModel& mod
     if (info == nullptr) throw FormatError(files.path.string(), -1, "the weight " + place.name + " is missing");
     WeightInfo stored = *info;
     if (place.without_middle) stored.shape = Shape{info->shape[0], info->shape[-1]};
+    if (place.without_first) stored.shape = Shape{info->shape[-1]};
     const bool tiled = place.row_tiling.changes() || place.column_tiling.changes() || place.negative_exponential;
     model.tensors.push_back({tiled ? tiled_rows_of(files, stored, gguf_name, place)
                                    : rows_of(files, stored, gguf_name, place.interleaved_heads),

@@ -26,7 +26,8 @@ constexpr HfName architectures[] = {{"llama", "LlamaForCausalLM"},        {"mist
                                     {"olmo2", "Olmo2ForCausalLM"},        {"granite", "GraniteForCausalLM"},
                                     {"olmo3", "Olmo3ForCausalLM"},        {"gpt_oss", "GptOssForCausalLM"},
                                     {"olmoe", "OlmoeForCausalLM"},        {"granitemoe", "GraniteMoeForCausalLM"},
-                                    {"lfm2", "Lfm2ForCausalLM"},          {"qwen3_5_text", "Qwen3_5ForCausalLM"}};
+                                    {"lfm2", "Lfm2ForCausalLM"},          {"qwen3_5_text", "Qwen3_5ForCausalLM"},
+                                    {"qwen2_moe", "Qwen2MoeForCausalLM"}};
 
 const char* architecture_of(const std::string& family) {
   for (const HfName& name : architectures)
@@ -202,6 +203,11 @@ void add_experts(const ModelConfig& config, ordered_json& json) {
   json["norm_topk_prob"] = experts.norm_topk_prob;
   json["decoder_sparse_step"] = 1;
   json["mlp_only_layers"] = ordered_json::array();
+  if (config.family != "qwen2_moe") return;
+  json["shared_expert_intermediate_size"] = experts.shared.intermediate_size;
+  json["qkv_bias"] = config.attention_bias == AttentionBias::qkv;
+  json["use_sliding_window"] = false;
+  json["sliding_window"] = 0;
 }
 
 void add_granite(const ModelConfig& config, ordered_json& json) {
@@ -280,7 +286,7 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
   if (config.family == "qwen2") {
     if (config.attention_bias != AttentionBias::qkv)
       throw ConfigError("attention_bias", "a Qwen2 has those of q, k and v");
-  } else if (config.attention_bias == AttentionBias::qkv) {
+  } else if (config.attention_bias == AttentionBias::qkv && config.family != "qwen2_moe") {
     throw ConfigError("attention_bias", "transformers has no " + config.family + " with biases of q, k and v alone");
   } else {
     json["attention_bias"] = config.attention_bias == AttentionBias::qkvo;

@@ -47,8 +47,9 @@ ModelConfig mixtral_from_gguf(const std::shared_ptr<const GgufFile>& file);  // 
 extern const Family olmo2_family;
 extern const Family olmo3_family;
 extern const Family olmoe_family;
-extern const Family phi3_family;   // Phi-3, Phi-3.5 and Phi-4
-extern const Family qwen2_family;  // Qwen2 and 2.5
+extern const Family phi3_family;       // Phi-3, Phi-3.5 and Phi-4
+extern const Family qwen2_family;      // Qwen2 and 2.5
+extern const Family qwen2_moe_family;  // Qwen1.5-MoE, Qwen2-57B-A14B
 extern const Family qwen3_family;
 extern const Family qwen3_5_family;         // Qwen3.5, text
 extern const Family qwen3_5_vision_family;  // directories of it that hold more than text

@@ -1,5 +1,6 @@
 #include "nn/families/hf_fields.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/error.h"
@@ -176,6 +177,14 @@ ModelConfig read_hf_fields(const HfFields& config) {
   result.tie_word_embeddings = config.flag("tie_word_embeddings", false);
   result.eos_token_ids = config.token_ids("eos_token_id");
   return result;
+}
+
+void set_sparse_layers(ModelConfig& model, const HfFields& config) {
+  const int64_t step = config.integer("decoder_sparse_step");
+  if (step < 1) throw ConfigError("decoder_sparse_step", "expected at least 1");
+  const std::vector<int32_t> dense = config.token_ids("mlp_only_layers");
+  for (int64_t i = 0; i < model.num_hidden_layers(); ++i)
+    model.layers[static_cast<size_t>(i)].experts = (i + 1) % step == 0 && std::ranges::find(dense, i) == dense.end();
 }
 
 }  // namespace lathe::nn

@@ -62,4 +62,8 @@ RopeConfig read_rope(const HfFields& rope, const RopeDefaults& defaults);
 // there are as many as heads; without head_dim the heads share the width out.
 ModelConfig read_hf_fields(const HfFields& config);
 
+// Which layers have experts, Qwen's way: of every decoder_sparse_step the last, but for mlp_only_layers. ConfigError
+// naming the key.
+void set_sparse_layers(ModelConfig& model, const HfFields& config);
+
 }  // namespace lathe::nn

@@ -1,7 +1,4 @@
 // Qwen3 with mixtures of experts in place of feed-forward blocks: in all layers, or in those that the config says.
-#include <algorithm>
-
-#include "core/error.h"
 #include "nn/families/family.h"
 #include "nn/families/gguf_fields.h"
 #include "nn/families/hf_fields.h"
@@ -26,12 +23,7 @@ ModelConfig from_hf(const HfFields& given) {
                     .num_experts_per_tok = config.integer("num_experts_per_tok"),
                     .intermediate_size = config.integer("moe_intermediate_size"),
                     .norm_topk_prob = config.flag("norm_topk_prob", false)};
-  const int64_t step = config.integer("decoder_sparse_step");
-  if (step < 1) throw ConfigError("decoder_sparse_step", "expected at least 1");
-  const std::vector<int32_t> dense = config.token_ids("mlp_only_layers");
-  for (int64_t i = 0; i < result.num_hidden_layers(); ++i)
-    result.layers[static_cast<size_t>(i)].experts =
-        (i + 1) % step == 0 && std::find(dense.begin(), dense.end(), i) == dense.end();
+  set_sparse_layers(result, config);
   if (config.flag("use_sliding_window", false))
     for (LayerConfig& layer : result.layers) layer.sliding_window = config.integer("sliding_window", 0);
   return result;

@@ -68,6 +68,7 @@ struct GgufPlace {
   // `name`.
   std::vector<std::string> parts = {};
   bool without_middle = false;  // [rows, columns] of the file is [rows, 1, columns] of Hugging Face's
+  bool without_first = false;   // and [columns] is [1, columns]
   HeadTiling row_tiling = {}, column_tiling = {};
   bool negative_exponential = false;  // the file has −exp of what Hugging Face has
 };

@@ -123,7 +123,10 @@ class GgufWeights final : public WeightSource {
     expect_heads(tensor, place.row_tiling, tensor.shape[0], "rows");
     expect_heads(tensor, place.column_tiling, tensor.shape[-1], "columns");
     const bool widened = place.without_middle && tensor.shape.rank() == 2;
-    const Shape shape = widened ? Shape{tensor.shape[0], 1, tensor.shape[1]} : tensor.shape;
+    const bool is_row = place.without_first && tensor.shape.rank() == 1;
+    const Shape shape = widened  ? Shape{tensor.shape[0], 1, tensor.shape[1]}
+                        : is_row ? Shape{1, tensor.shape[0]}
+                                 : tensor.shape;
     infos_.push_back({place.name, tensor.name, std::string(ggml_type(tensor.type)->name), shape, tensor.nbytes});
     rows_.push_back({number, place, 0});
   }

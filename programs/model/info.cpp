@@ -98,6 +98,9 @@ void print_experts(const nn::ModelConfig& config) {
   fmt::print("  experts          {} in {} of the layers, {} to a token, each {} wide\n", experts.num_experts,
              std::ranges::count_if(config.layers, &nn::LayerConfig::experts), experts.num_experts_per_tok,
              experts.intermediate_size);
+  if (experts.shared.intermediate_size > 0)
+    fmt::print("  {:<16} and one for all tokens, {} wide{}\n", "", experts.shared.intermediate_size,
+               experts.shared.gated ? ", by a gate of its own" : "");
 }
 
 // What mixes tokens in place of attention.
@@ -187,6 +190,8 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer* tokenizer) {
     result["num_experts"] = c.experts.num_experts;
     result["num_experts_per_tok"] = c.experts.num_experts_per_tok;
     result["moe_intermediate_size"] = c.experts.intermediate_size;
+    if (c.experts.shared.intermediate_size > 0)
+      result["shared_expert_intermediate_size"] = c.experts.shared.intermediate_size;
   }
   add_mixers(c, result);
   if (tokenizer != nullptr) {

@@ -157,10 +157,12 @@ def write_gguf(folder, model_class, architecture, packed=()):
     is_lfm2 = config.model_type == "lfm2"
     writer.add_feed_forward_length(model.model.layers[0].feed_forward.w1.out_features if is_lfm2 else config.intermediate_size)
     if moe:
-        writer.add_expert_count(config.num_local_experts)
+        writer.add_expert_count(getattr(config, "num_local_experts", None) or config.num_experts)
         writer.add_expert_used_count(config.num_experts_per_tok)
         if hasattr(config, "moe_intermediate_size"):
             writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+        if hasattr(config, "shared_expert_intermediate_size"):
+            writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv([config.num_key_value_heads if kind == "full_attention" else 0 for kind in config.layer_types]
                              if is_lfm2 else config.num_key_value_heads)
@@ -230,6 +232,8 @@ def write_gguf(folder, model_class, architecture, packed=()):
             name, weight = qwen3_5_tensor(name, weight, config)
         if name.endswith(".conv.conv.weight"):
             weight = weight.squeeze(1)
+        if name.endswith("shared_expert_gate.weight"):
+            weight = weight.squeeze(0)
         if name.endswith(".sinks"):
             name += ".weight"
         if name.endswith("experts.gate_up_proj"):  # transformers holds both in one, GGUF apart
@@ -261,7 +265,7 @@ def greedy_tokens(model, prompt, count=32):
 
 USUAL_LINEARS = ("gate_proj", "up_proj", "down_proj")
 EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": USUAL_LINEARS, "olmoe": USUAL_LINEARS, "gpt_oss": USUAL_LINEARS,
-                  "granitemoe": USUAL_LINEARS}
+                  "granitemoe": USUAL_LINEARS, "qwen2_moe": USUAL_LINEARS}
 
 
 def separate_experts(tensors, model_type):

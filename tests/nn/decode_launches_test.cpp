@@ -48,5 +48,8 @@ TEST(DecodeLaunches, AMixturesLayerIsTwelve) {
   EXPECT_EQ(launches_of_step("tiny_mixtral"), 2 + 12 * 2);
 }
 
+// And of the expert that all tokens share: gate and up, down, its own gate, and what is added by that.
+TEST(DecodeLaunches, ASharedExpertIsFourMore) { EXPECT_EQ(launches_of_step("tiny_qwen2_moe/all"), 2 + 16 * 2); }
+
 }  // namespace
 }  // namespace lathe::nn

@@ -207,6 +207,7 @@ INSTANTIATE_TEST_SUITE_P(Golden, ExpertAdapters,
                          testing::Values(Model{"tiny_mixtral", "mixtral_experts"},
                                          Model{"tiny_qwen3_moe/some", "qwen3_moe_experts"},
                                          Model{"tiny_granite_moe", "granitemoe_experts"},
+                                         Model{"tiny_qwen2_moe/all", "qwen2_moe_experts"},
                                          Model{"tiny_gpt_oss/dense", "gpt_oss_experts"}),
                          [](const auto& info) { return std::string(info.param.adapter); });
 

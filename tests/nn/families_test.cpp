@@ -362,6 +362,55 @@ TEST(Olmoe, WhatTheConfigLeavesOutIsAsInTransformers) {
   EXPECT_NE(error_of(json).find("clip_qkv"), std::string::npos) << error_of(json);
 }
 
+TEST(Qwen2Moe, WhatTheConfigLeavesOutIsAsInTransformers) {
+  using Windows = std::vector<int64_t>;
+  nlohmann::json json = golden_json("tiny_qwen2_moe/some/config.json");
+  for (const char* key : {"num_experts", "num_experts_per_tok", "norm_topk_prob", "max_position_embeddings",
+                          "moe_intermediate_size", "shared_expert_intermediate_size", "qkv_bias", "decoder_sparse_step",
+                          "mlp_only_layers", "layer_types", "sliding_window", "max_window_layers"})
+    json.erase(key);
+  const ModelConfig silent = config_of(json);
+  EXPECT_EQ(silent.experts.num_experts, 60);
+  EXPECT_EQ(silent.experts.num_experts_per_tok, 4);
+  EXPECT_EQ(silent.experts.intermediate_size, 1408);
+  EXPECT_EQ(silent.experts.shared.intermediate_size, 5632);
+  EXPECT_TRUE(silent.experts.shared.gated);
+  EXPECT_FALSE(silent.experts.norm_topk_prob);
+  EXPECT_EQ(silent.max_position_embeddings, 32768);
+  EXPECT_EQ(silent.attention_bias, AttentionBias::qkv);
+  const auto sparse = [&] {
+    std::vector<bool> experts;
+    for (const LayerConfig& layer : config_of(json).layers) experts.push_back(layer.experts);
+    return experts;
+  };
+  EXPECT_EQ(sparse(), (std::vector<bool>{true, true, true}));
+  json["decoder_sparse_step"] = 2;
+  EXPECT_EQ(sparse(), (std::vector<bool>{false, true, false}));
+  json["use_sliding_window"] = true;  // transformers' Qwen2MoeConfig: every other layer
+  EXPECT_EQ(windows_of(config_of(json)), (Windows{4096, 0, 4096}));
+  json["max_window_layers"] = 2;
+  EXPECT_EQ(windows_of(config_of(json)), (Windows{4096, 0, 0}));
+  json["layer_types"] = {"full_attention", "sliding_attention", "full_attention"};
+  EXPECT_EQ(windows_of(config_of(json)), (Windows{0, 4096, 0}));
+  json["qkv_bias"] = false;
+  EXPECT_EQ(config_of(json).attention_bias, AttentionBias::none);
+  json["shared_expert_intermediate_size"] = 0;
+  EXPECT_NE(error_of(json).find("shared_expert_intermediate_size"), std::string::npos) << error_of(json);
+}
+
+TEST(Qwen2Moe, AGgufFileFromBeforeItsWidthsHadKeysIsAsLlamaCppTakesIt) {
+  const ExpertsConfig written = config_of_gguf("tiny_qwen2_moe/all", {}).experts;
+  EXPECT_EQ(written.intermediate_size, 12);
+  EXPECT_EQ(written.shared.intermediate_size, 20);
+  EXPECT_FALSE(written.norm_topk_prob);
+  const ExpertsConfig older =
+      config_of_gguf("tiny_qwen2_moe/all", {{"qwen2moe.expert_feed_forward_length", std::string()},
+                                            {"qwen2moe.expert_shared_feed_forward_length", std::string()}})
+          .experts;
+  EXPECT_EQ(older.intermediate_size, 40 / 2);
+  EXPECT_EQ(older.shared.intermediate_size, 40);
+}
+
 TEST(Gemma3, AGgufFileMaySayWhatOlderOnesLeaveOut) {
   const ModelConfig older = config_of_gguf("tiny_gemma3", {}),
                     newer = config_of_gguf("tiny_gemma3", {{"gemma3.rope.freq_base_swa", 20000.0},

@@ -74,7 +74,8 @@ INSTANTIATE_TEST_SUITE_P(Golden, FamilyAdapter,
                          testing::Values("llama", "mistral", "qwen3", "phi3", "gemma2", "gemma3", "olmo2", "olmo3",
                                          "granite", "qwen2", "smollm3", "mixtral", "qwen3_moe", "gpt_oss",
                                          "mixtral_experts", "qwen3_moe_experts", "gpt_oss_experts", "gpt_oss_down",
-                                         "olmoe", "granitemoe", "granitemoe_experts", "lfm2", "qwen3_5"),
+                                         "olmoe", "granitemoe", "granitemoe_experts", "lfm2", "qwen2_moe",
+                                         "qwen2_moe_experts", "qwen3_5"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -80,10 +80,11 @@ void expect_same_weights(const fs::path& found_path, const fs::path& expected_pa
 }
 
 TEST_F(LatheModelConvert, GgufIsWhatThePackagesConverterWritesAndComesBackToTheBit) {
-  for (const char* name : {"tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2", "tiny_olmo2", "tiny_olmo3",
-                           "tiny_granite", "tiny_mixtral", "tiny_qwen3_moe/all", "tiny_olmoe", "tiny_granite_moe",
-                           "tiny_qwen3/tied", "tiny_qwen2/plain", "tiny_mistral/nemo", "tiny_gemma3", "tiny_smollm3",
-                           "tiny_llama31", "tiny_llama_bias", "tiny_gpt_oss/dense", "tiny_lfm2/plain"}) {
+  for (const char* name :
+       {"tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2",        "tiny_olmo2",      "tiny_olmo3",
+        "tiny_granite",       "tiny_mixtral",     "tiny_qwen3_moe/all", "tiny_olmoe",      "tiny_granite_moe",
+        "tiny_qwen3/tied",    "tiny_qwen2/plain", "tiny_mistral/nemo",  "tiny_gemma3",     "tiny_smollm3",
+        "tiny_llama31",       "tiny_llama_bias",  "tiny_gpt_oss/dense", "tiny_lfm2/plain", "tiny_qwen2_moe/all"}) {
     SCOPED_TRACE(name);
     const fs::path model = writable(name), gguf = model.string() + ".gguf", back = model.string() + ".back";
     ASSERT_EQ(convert(model, gguf), 0) << err();
@@ -110,6 +111,8 @@ TEST_F(LatheModelConvert, GgufIsWhatThePackagesConverterWritesAndComesBackToTheB
                             "logits_scaling",
                             "num_experts_per_tok",
                             "moe_intermediate_size",
+                            "shared_expert_intermediate_size",
+                            "qkv_bias",
                             "norm_topk_prob",
                             "norm_eps",
                             "conv_L_cache",
@@ -231,6 +234,12 @@ TEST_F(LatheModelConvert, WhatCannotBeWrittenIsSaidAndLeavesNothing) {
   const fs::path divided = model_of("tiny_olmoe");
   set(divided, "norm_topk_prob", true);
   expect_refused(divided, {}, "norm_topk_prob: GGUF has an OLMoE whose");
+  const fs::path of_qwen2 = model_of("tiny_qwen2_moe/all");
+  set(of_qwen2, "norm_topk_prob", true);
+  expect_refused(of_qwen2, {}, "norm_topk_prob: GGUF has a Qwen2-MoE whose");
+  set(of_qwen2, "norm_topk_prob", false);
+  set(of_qwen2, "qkv_bias", false);
+  expect_refused(of_qwen2, {}, "qkv_bias");
   const fs::path full = model_of("tiny_gpt_oss/dense");
   set(full, "layer_types", {"full_attention", "full_attention"});
   expect_refused(full, {}, "layer_types");

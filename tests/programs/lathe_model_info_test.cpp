@@ -71,6 +71,20 @@ TEST_F(LatheModelInfo, TellsExperts) {
   EXPECT_FALSE(nlohmann::json::parse(out()).contains("num_experts"));
 }
 
+TEST_F(LatheModelInfo, TellsASharedExpert) {
+  const fs::path mixture = fs::path(source_dir) / "tests/golden/tiny_qwen2_moe/some";
+  ASSERT_EQ(info(mixture), 0) << err();
+  EXPECT_NE(out().find("and one for all tokens, 20 wide, by a gate of its own"), std::string::npos) << out();
+  ASSERT_EQ(info(mixture, {"--json"}), 0) << err();
+  const nlohmann::json result = nlohmann::json::parse(out());
+  EXPECT_EQ(result["shared_expert_intermediate_size"], 20);
+  // Embedding, output and last norm; in each layer norms and attention; a block of 40, and twice experts and router and
+  // the shared expert with its gate.
+  const int attention = 2 * 32 * 32 + 2 * 16 * 32 + 32 + 2 * 16, chosen = 6 * 3 * 12 * 32 + 6 * 32;
+  EXPECT_EQ(result["parameters"],
+            2 * 96 * 32 + 32 + 3 * (2 * 32 + attention) + 3 * 40 * 32 + 2 * (chosen + 3 * 20 * 32 + 32));
+}
+
 TEST_F(LatheModelInfo, TellsShortConvolutions) {
   const fs::path mixed = fs::path(source_dir) / "tests/golden/tiny_lfm2/plain";
   ASSERT_EQ(info(mixed), 0) << err();

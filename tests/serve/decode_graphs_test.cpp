@@ -114,7 +114,7 @@ TEST(DecodeGraphs, BeyondSoManyShapesAllAreCapturedAnew) {
 // A mixture whose routers' choice stays on the device: captured and replayed as any other.
 TEST(DecodeGraphs, AMixturesStepIsReplayedWithTheBytesOfItsLaunches) {
   for (const char* name : {"tiny_mixtral", "tiny_qwen3_moe/some", "tiny_qwen3_moe/all", "tiny_olmoe",
-                           "tiny_granite_moe", "tiny_gpt_oss/dense", "tiny_gpt_oss/mxfp4"}) {
+                           "tiny_granite_moe", "tiny_qwen2_moe/all", "tiny_gpt_oss/dense", "tiny_gpt_oss/mxfp4"}) {
     SCOPED_TRACE(name);
     const nn::Transformer model = mixture_on_simt(name, DType::bf16);
     std::vector<Request> requests{mixture_request(20, 12), mixture_request(7, 12), mixture_request(3, 9, 0.9f)};

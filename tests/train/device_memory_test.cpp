@@ -17,26 +17,34 @@ namespace {
 
 constexpr Device simt{DeviceKind::simt, 0};
 
-// A mixture, if any: how many experts, how many of them to a token, and how wide each.
+// A mixture, if any: how many experts, how many of them to a token, how wide each, and how wide the one that all tokens
+// share, if there is one.
 struct Mixture {
-  int64_t experts = 0, per_token = 2, inner = 256;
+  int64_t experts = 0, per_token = 2, inner = 256, shared = 0;
 };
 
 // Of layers without attention, but for every fourth: 4 value heads over 2 key heads.
-constexpr const char* gated_delta_nets = R"(, "model_type": "qwen3_5_text", "linear_num_key_heads": 2,
+constexpr const char* gated_delta_nets = R"("model_type": "qwen3_5_text", "linear_num_key_heads": 2,
              "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 32)";
+
+std::string family_fields(const Mixture& mixture, bool deltas) {
+  if (deltas) return gated_delta_nets;
+  if (mixture.experts == 0) return R"("architectures": ["LlamaForCausalLM"], "model_type": "llama")";
+  const std::string per_token = R"("num_experts_per_tok": )" + std::to_string(mixture.per_token);
+  if (mixture.shared == 0)
+    return R"("architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": )" +
+           std::to_string(mixture.experts) + ", " + per_token;
+  return R"("architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "qkv_bias": false, "num_experts": )" +
+         std::to_string(mixture.experts) + ", " + per_token + R"(, "moe_intermediate_size": )" +
+         std::to_string(mixture.inner) + R"(, "shared_expert_intermediate_size": )" + std::to_string(mixture.shared);
+}
 
 // Powers of two: blocks of memory are not rounded up.
 nn::ModelConfig small_config(int64_t vocab_size, int64_t layers, const Mixture& mixture, bool deltas) {
   const TemporaryFolder folder;
   std::ofstream(folder.path() / "config.json")
-      << R"({"vocab_size": )" << vocab_size << R"(, "num_hidden_layers": )" << layers
-      << (deltas ? std::string(gated_delta_nets)
-          : mixture.experts > 0
-              ? R"(, "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": )" +
-                    std::to_string(mixture.experts) + R"(, "num_experts_per_tok": )" + std::to_string(mixture.per_token)
-              : std::string(R"(, "architectures": ["LlamaForCausalLM"], "model_type": "llama")"))
-      << R"(, "intermediate_size": )" << mixture.inner << R"(, "hidden_size": 128,
+      << R"({"vocab_size": )" << vocab_size << R"(, "num_hidden_layers": )" << layers << ", "
+      << family_fields(mixture, deltas) << R"(, "intermediate_size": )" << mixture.inner << R"(, "hidden_size": 128,
              "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
              "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
              "hidden_act": "silu", "tie_word_embeddings": false})";
@@ -174,6 +182,11 @@ INSTANTIATE_TEST_SUITE_P(
              .checkpointing = true,
              .dtype = "bfloat16",
              .gated_deltas = true},
+        // A shared expert that is wider than what a token's other experts are together, and one that is not.
+        Kind{"mixture_shared", true, false, false, "bfloat16", 512, 8, false, false, {8, 2, 128, 512}},
+        Kind{"mixture_shared_checkpointed", true, false, true, "bfloat16", 512, 8, false, false, {8, 2, 128, 512}},
+        Kind{"mixture_shared_narrow", true, false, false, "bfloat16", 512, 8, false, false, {8, 4, 256, 128}},
+        Kind{"mixture_shared_full", false, false, false, "bfloat16", 512, 4, false, false, {4, 2, 128, 256}, true},
         Kind{"dora", true, false, false, "bfloat16", 512, 8, true, true},
         Kind{"qdora_checkpointed", true, true, true, "bfloat16", 512, 8, true, true},
         Kind{"full", false, false, false, "bfloat16"}, Kind{"full_f32_checkpointed", false, false, true, "float32"}),
