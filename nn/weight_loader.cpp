@@ -18,7 +18,7 @@ constexpr int64_t rows_per_task = 64;
 }  // namespace
 
 bool stays_in_blocks(const WeightInfo& weight, DType dtype, StoredBlockUse blocks) {
-  return blocks == StoredBlockUse::keep && dtype != DType::f64 && weight.shape.rank() == 2 &&
+  return blocks == StoredBlockUse::keep && dtype != DType::f64 && weight.shape.rank() == 2 && weight.has_blocks &&
          kernels::ggml_format(weight.stored_type);
 }
 

@@ -1,6 +1,9 @@
 // The weights of a GGUF file under Hugging Face's names and in Hugging Face's row order.
 #include <cmath>
+#include <cstring>
+#include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/error.h"
@@ -79,14 +82,14 @@ class GgufWeights final : public WeightSource {
     const GgmlType& type = *ggml_type(tensor.type);
     const auto format = kernels::ggml_format(type.name);
     const Shape& shape = infos_[found->second].shape;
-    // (A head's columns may end within a block.)
-    if (!format || shape.rank() != 2 || held.place.column_tiling.changes()) return std::nullopt;
+    if (!format || shape.rank() != 2 || !infos_[found->second].has_blocks) return std::nullopt;
     const RowOrder order = order_of(held);
     const int64_t rows = shape[0];
     const int64_t row_bytes = shape[1] / type.block_elements * type.block_bytes;
     StoredBlocks blocks{*format, std::vector<const std::byte*>(static_cast<size_t>(rows))};
     const std::byte* data = file_->tensor_bytes(tensor) + held.first_row * row_bytes;
     for (int64_t i = 0; i < rows; ++i) blocks.rows[static_cast<size_t>(i)] = data + order.stored(i) * row_bytes;
+    if (held.place.column_tiling.changes()) untile(held.place.column_tiling, type, row_bytes, blocks);
     return blocks;
   }
 
@@ -112,6 +115,20 @@ class GgufWeights final : public WeightSource {
     return {shape[0], heads_of(held), held.place.row_tiling};
   }
 
+  // Copies of the rows with their blocks in Hugging Face's order: a head has whole ones.
+  static void untile(const HeadTiling& tiling, const GgmlType& type, int64_t row_bytes, StoredBlocks& rows) {
+    const int64_t count = row_bytes / type.block_bytes;
+    auto made = std::make_shared<std::vector<std::byte>>(rows.rows.size() * static_cast<size_t>(row_bytes));
+    std::byte* to = made->data();
+    for (const std::byte*& row : rows.rows) {
+      const std::byte* const from = std::exchange(row, to);
+      for (int64_t block = 0; block < count; ++block, to += type.block_bytes)
+        std::memcpy(to, from + tiling.stored(block * type.block_elements) / type.block_elements * type.block_bytes,
+                    static_cast<size_t>(type.block_bytes));
+    }
+    rows.made = std::move(made);
+  }
+
   // The values of a row in Hugging Face's order.
   static void untile(const HeadTiling& tiling, int64_t columns, float* row) {
     const std::vector<float> stored(row, row + columns);
@@ -127,7 +144,9 @@ class GgufWeights final : public WeightSource {
     const Shape shape = widened  ? Shape{tensor.shape[0], 1, tensor.shape[1]}
                         : is_row ? Shape{1, tensor.shape[0]}
                                  : tensor.shape;
-    infos_.push_back({place.name, tensor.name, std::string(ggml_type(tensor.type)->name), shape, tensor.nbytes});
+    const GgmlType& type = *ggml_type(tensor.type);
+    const bool whole_blocks = !place.column_tiling.changes() || place.column_tiling.size % type.block_elements == 0;
+    infos_.push_back({place.name, tensor.name, std::string(type.name), shape, tensor.nbytes, whole_blocks});
     rows_.push_back({number, place, 0});
   }
 

@@ -25,6 +25,7 @@ struct WeightInfo {
   std::string stored_type;  // the file's word: "F32", "BF16", "Q4_1"
   Shape shape;              // row-major: [rows, columns] for matrices, [n] for vectors
   int64_t stored_bytes = 0;
+  bool has_blocks = true;  // false where a matrix of ggml's blocks cannot be had as such (WeightSource::blocks)
 };
 
 // A matrix as rows of ggml's blocks (kernels/matmul/weights/ggml/ggml_weight.h).

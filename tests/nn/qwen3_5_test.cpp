@@ -3,7 +3,9 @@
 
 #include <cmath>
 
+#include "nn/convert/gguf_model.h"
 #include "nn/layer_layout.h"
+#include "nn/weights/ggml_types.h"
 #include "nn/weights/head_tiling.h"
 #include "nn/weights/own_weights.h"
 #include "nn/weights/safetensors.h"
@@ -143,6 +145,56 @@ TEST(Qwen35, AGgufFileSaysItsHeadsAndLeavesOutWhatGuesses) {
                                                                                {"qwen35.nextn_predict_layers", 4},
                                                                                {"qwen35.full_attention_interval", 0}})
     EXPECT_THROW(config_of_gguf(model, {{key, value}}), Error) << key;
+}
+
+// A file with one tensor, of four value heads of 32 columns over two key heads, in blocks of ggml's.
+std::unique_ptr<WeightSource> tiled_columns(const std::filesystem::path& path, const char* type) {
+  const int64_t columns = 4 * 32 * (std::string_view(type) == "Q4_K" ? 2 : 1);
+  write_gguf(path, {{"general.architecture", std::string("none")}},
+             {{{"w", Shape{3, columns},
+                [columns](int64_t first, int64_t count, float* out) {
+                  for (int64_t i = 0; i < count * columns; ++i)
+                    out[i] = std::sin(static_cast<float>(first * columns + i));
+                }},
+               ggml_writer(type)}});
+  GgufPlace place{.name = "w"};
+  place.column_tiling = {.key_heads = 2, .per_key = 2, .size = columns / 4};
+  return open_gguf_weights(GgufFile::open(path), {{"w", place}});
+}
+
+TEST(Qwen35, BlocksOfHeadsInTurnAreCopiedInHuggingFacesOrder) {
+  const TemporaryFolder folder;
+  const auto source = tiled_columns(folder.path() / "q8.gguf", "Q8_0");
+  ASSERT_TRUE(source->find("w")->has_blocks);
+  const auto blocks = source->blocks("w");
+  ASSERT_TRUE(blocks.has_value());
+  std::vector<float> rows(3 * 128), of_blocks(128), stored(128);
+  source->read_rows("w", 0, 3, rows.data());
+  const GgmlType* const type = ggml_type(GgufFile::open(folder.path() / "q8.gguf")->tensors()[0].type);
+  for (size_t row = 0; row < 3; ++row) {
+    type->dequantize(blocks->rows[row], 4, of_blocks.data());
+    for (size_t i = 0; i < 128; ++i) EXPECT_EQ(of_blocks[i], rows[row * 128 + i]) << row << ", " << i;
+  }
+  const auto plain = open_gguf_weights(GgufFile::open(folder.path() / "q8.gguf"), {});
+  plain->read_rows("w", 0, 1, stored.data());
+  EXPECT_EQ(rows[32], stored[64]) << "the first key's second head stands third in the file";
+}
+
+TEST(Qwen35, HeadsThatEndWithinBlocksAreWidened) {
+  const TemporaryFolder folder;
+  const auto source = tiled_columns(folder.path() / "q4.gguf", "Q4_K");
+  EXPECT_FALSE(source->find("w")->has_blocks);
+  EXPECT_FALSE(source->blocks("w").has_value());
+  // And so is a model that has them.
+  const ModelFiles files = open_model_files(golden("tiny_qwen3_5/text"));
+  const GgufModel made = gguf_model_of(files, *ggml_writer("Q8_0"));
+  write_gguf(folder.path() / "model.gguf", made.metadata, made.tensors);
+  const ModelFiles quantised = open_model_files(folder.path() / "model.gguf");
+  const auto logits = [&](StoredBlockUse use) {
+    const Transformer model(quantised.config, *quantised.weights, {.stored_blocks = use});
+    return logits_of(model, {{1, 2, 3, 4, 5}});
+  };
+  EXPECT_LE(largest_difference(logits(StoredBlockUse::keep), logits(StoredBlockUse::widen)), 0.05);
 }
 
 // Another number of heads than its tensors have rows for.
