@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/random.h"
 #include "kernels/copy/copy.h"
+#include "kernels/cuda/graph.h"
 #include "kernels/cuda/runtime.h"
 #include "tests/kernels/gated_delta_cases.h"
 #include "tests/support/golden.h"
@@ -31,7 +32,7 @@ Tensor numbers(const std::vector<int32_t>& values) { return numbers(values, {std
 struct Piece {
   int32_t begin, end, slot;
 };
-PagedBatch batch_of(const std::vector<Piece>& pieces, Device device) {
+PagedBatch batch_of(const std::vector<Piece>& pieces, Device device, const Tensor& there = {}) {
   std::vector<int32_t> bounds{0}, contexts, slots, table;
   for (const Piece& piece : pieces) {
     bounds.push_back(bounds.back() + piece.end - piece.begin);
@@ -40,8 +41,8 @@ PagedBatch batch_of(const std::vector<Piece>& pieces, Device device) {
     table.push_back(0);
     table.push_back(1);
   }
-  return {numbers(bounds), numbers(contexts), numbers(table, {std::ssize(pieces), 2}), {2, page_size, device}, {},
-          numbers(slots)};
+  return {numbers(bounds), numbers(contexts), numbers(table, {std::ssize(pieces), 2}), {2, page_size, device},
+          there,           numbers(slots)};
 }
 
 class GatedDeltaRule : public ::testing::TestWithParam<DeviceKind> {
@@ -198,6 +199,50 @@ TEST_P(GatedDeltaRule, ASlotIsUsedAgain) {
   gated_delta_step(out.slice(0, 0, 2), states, rows(inputs, 0, 2), batch_of({{0, 2, 1}}, device()));
   gated_delta_step(out.slice(0, 2, 6), states, rows(inputs, 2, 6), batch_of({{2, 6, 1}}, device()));
   EXPECT_EQ(bytes(out), expected);
+}
+
+// A step of decoding that was captured once: which state is whose, and where it begins, is read where the numbers lie.
+TEST_P(GatedDeltaRule, ACapturedStepIsThatOfTheNumbersThatItFinds) {
+  const GatedDeltaHeads heads{1, 2, 16, 8};
+  const int32_t tokens = 4;
+  const GatedDelta one = random_inputs(heads, tokens, DType::f32);
+  GatedDelta two = random_inputs(heads, tokens, DType::f32);
+  two.A_log = one.A_log;
+  two.dt_bias = one.dt_bias;
+  const std::vector<std::byte> expected = bytes(whole(one)), expected_two = bytes(whole(two));
+
+  // The first is a token ahead; before the second begins, its place has a sequence that is nobody's, in slot 1.
+  const Tensor states = spoiled_states(3, heads), out_one = empty_out(one), out_two = empty_out(two);
+  GatedDelta both = random_inputs(heads, 2, DType::f32);
+  both.A_log = one.A_log;
+  both.dt_bias = one.dt_bias;
+  const Tensor out = empty_out(both), there = Tensor::empty({PagedBatch::number_count(2, 2, 2)}, DType::i32, device());
+  DeviceGraph graph(device());
+  for (int32_t t = 0; t <= tokens; ++t) {
+    const auto put = [&](int64_t row, const GatedDelta& from, int32_t token) {
+      if (token < 0 || token >= tokens) return;
+      copy(both.qkv.slice(0, row, row + 1), from.qkv.slice(0, token, token + 1));
+      copy(both.a.slice(0, row, row + 1), from.a.slice(0, token, token + 1));
+      copy(both.b.slice(0, row, row + 1), from.b.slice(0, token, token + 1));
+    };
+    put(0, one, t);
+    put(1, two, t - 1);
+    const Piece first = t < tokens ? Piece{t, t + 1, 2} : Piece{0, 1, 1},
+                second = t > 0 ? Piece{t - 1, t, 0} : Piece{0, 1, 1};
+    const PagedBatch batch = batch_of({first, second}, device(), there);
+    copy_bytes(device(), there.raw(), {}, batch.numbers().data(), there.nbytes());
+    if (t == 0) {
+      graph.run([&] { gated_delta_step(out, states, both, batch); });
+    } else if (device().kind == DeviceKind::cpu) {
+      gated_delta_step(out, states, both, batch);
+    } else {
+      graph.replay();
+    }
+    if (t < tokens) copy(out_one.slice(0, t, t + 1), out.slice(0, 0, 1));
+    if (t > 0) copy(out_two.slice(0, t - 1, t), out.slice(0, 1, 2));
+  }
+  EXPECT_EQ(bytes(out_one), expected);
+  EXPECT_EQ(bytes(out_two), expected_two);
 }
 
 // More than the workspace may have at a time: 1500 tokens of 16 heads take 99 MiB, three times as many are two groups.
