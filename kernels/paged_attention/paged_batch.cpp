@@ -94,13 +94,7 @@ PagedBatch::OnDevice PagedBatch::on_device() const {
   const int32_t* const start = device_.data<int32_t>();
   const int32_t* const contexts = start + sequences_ + 1;
   const int32_t* const token_page = contexts + 2 * sequences_;
-  return {start,
-          contexts,
-          contexts + sequences_,
-          token_page,
-          token_page + tokens_,
-          start + tables_start(),
-          max_pages_};
+  return {start, contexts, contexts + sequences_, token_page, token_page + tokens_, start + tables_start(), max_pages_};
 }
 
 }  // namespace lathe::kernels

@@ -51,8 +51,8 @@ double roundoff(DType dtype) { return dtype == DType::bf16 ? 0x1p-9 : 0x1p-24; }
 void expect_within(const Tensor& on_device, const Tensor& on_cpu, const Tensor& reference, DType dtype,
                    const std::string& what) {
   const std::vector<double> exact = values_of(reference);
-  const double allowed = 3 * few_numbers_allowance(reference.numel()) * distance(values_of(on_cpu), exact) +
-                         roundoff(dtype) * norm(exact);
+  const double allowed =
+      3 * few_numbers_allowance(reference.numel()) * distance(values_of(on_cpu), exact) + roundoff(dtype) * norm(exact);
   EXPECT_LE(distance(values_of(on_device), exact), allowed) << what << ", of a norm of " << norm(exact);
 }
 
