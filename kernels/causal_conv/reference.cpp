@@ -3,17 +3,10 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/reference/element.h"
+#include "kernels/reference/rows.h"
 
 namespace lathe::kernels::reference {
 namespace {
-
-double at(const Tensor& t, int64_t row, int64_t column) { return read(t.dtype(), t.raw(), row * t.stride(0) + column); }
-double at(const Tensor& t, int64_t i) { return read(t.dtype(), t.raw(), i); }
-void put(const Tensor& t, int64_t row, int64_t column, double value) {
-  write(t.dtype(), t.raw(), row * t.stride(0) + column, value);
-}
-void add(const Tensor& t, int64_t i, double value) { write(t.dtype(), t.raw(), i, at(t, i) + value); }
 
 double logistic(double x) { return 1.0 / (1.0 + std::exp(-x)); }
 double silu(double x) { return x / (1.0 + std::exp(-x)); }

@@ -1,16 +1,9 @@
 #include "kernels/short_conv/reference.h"
 
-#include "kernels/reference/element.h"
+#include "kernels/reference/rows.h"
 
 namespace lathe::kernels::reference {
 namespace {
-
-double at(const Tensor& t, int64_t row, int64_t column) { return read(t.dtype(), t.raw(), row * t.stride(0) + column); }
-double at(const Tensor& t, int64_t i) { return read(t.dtype(), t.raw(), i); }
-void put(const Tensor& t, int64_t row, int64_t column, double value) {
-  write(t.dtype(), t.raw(), row * t.stride(0) + column, value);
-}
-void add(const Tensor& t, int64_t i, double value) { write(t.dtype(), t.raw(), i, at(t, i) + value); }
 
 // One column of rows of B, C and x.
 struct Column {

@@ -36,30 +36,11 @@ inline Case causal_backward(std::string name, const Width& width, DType dtype, c
                             int64_t padding = 0) {
   const int64_t tokens = static_cast<int64_t>(cu_seqlens.back()), columns = width.hidden;
   Case made = causal_forward(std::move(name), width, dtype, cu_seqlens, padding);
-  const Operand out = made.outputs[0];
-  made.inputs.insert(made.inputs.begin(),
-                     {.name = "grad_out", .shape = out.shape, .dtype = dtype, .values = normal(), .padding = padding});
-  made.outputs = {{.name = "grad_x", .shape = {tokens, columns}, .dtype = dtype, .padding = padding, .factor = 3}};
-  const auto sum_over_tokens = [&](const char* gradient, const Shape& shape) {
-    made.outputs.push_back({.name = gradient,
-                            .shape = shape,
-                            .values = normal(),
-                            .batch = Batch::shared,
-                            .accumulates = true,
-                            .factor = 3});
-  };
-  sum_over_tokens("grad_weight", {columns, width.taps});
-  if (width.biased) sum_over_tokens("grad_bias", {columns});
-  GradientCheck check{.forward = made.run,
-                      .results = {{.name = "out", .cotangent = "grad_out"}},
-                      .gradients = {{.of = "x", .in = "grad_x"}, {.of = "weight", .in = "grad_weight"}}};
-  if (width.biased) check.gradients.push_back({.of = "bias", .in = "grad_bias"});
-  made.gradient = {check};
+  short_conv_cases::make_backward(made, "x", width);
   made.run = [](const Arguments& a) {
     kernels::causal_conv_backward(a["grad_x"], a["grad_weight"], a.has("grad_bias") ? a["grad_bias"] : Tensor{},
                                   a["grad_out"], a["x"], a["weight"], bias_of(a), a["cu_seqlens"]);
   };
-  made.reduction = std::max(tokens, width.taps + 1);
   made.flops = static_cast<double>((6 * width.taps + 10) * tokens * columns);
   made.bytes = static_cast<double>(3 * tokens * columns * size_of(dtype));
   return made;

@@ -11,6 +11,7 @@
 #include "kernels/cuda/graph.h"
 #include "kernels/cuda/runtime.h"
 #include "tests/kernels/causal_conv_cases.h"
+#include "tests/kernels/every_device.h"
 #include "tests/support/golden.h"
 #include "tests/support/kernel_checks.h"
 
@@ -30,29 +31,9 @@ PagedBatch one_sequence(int32_t tokens, int32_t context, int32_t slot, Device de
           numbers({slot}, {1})};
 }
 
-class CausalConv : public ::testing::TestWithParam<DeviceKind> {
- protected:
-  void SetUp() override {
-    if (const std::string why = why_unavailable(device()); !why.empty()) GTEST_SKIP() << why;
-  }
-  Device device() const { return {GetParam()}; }
-  Tensor random(const Shape& shape, DType dtype) {
-    const Tensor wide = Tensor::empty(shape, DType::f32);
-    for (float& value : wide.span<float>()) value = random_.normal();
-    return moved(cast(wide, dtype), device());
-  }
-  static std::vector<std::byte> bytes(const Tensor& tensor) {
-    std::vector<std::byte> result(static_cast<size_t>(tensor.nbytes()));
-    copy_bytes({}, result.data(), tensor.device(), tensor.raw(), tensor.nbytes());
-    return result;
-  }
+using CausalConv = OnEveryDevice;
 
- private:
-  RandomStream random_{1, RandomPurpose::test};
-};
-
-INSTANTIATE_TEST_SUITE_P(, CausalConv, ::testing::Values(DeviceKind::cpu, DeviceKind::simt, DeviceKind::cuda),
-                         [](const auto& info) { return to_string(Device{info.param}).substr(0, 4); });
+INSTANTIATE_TEST_SUITE_P(, CausalConv, every_device(), name_of_device);
 
 // As a prompt and its answer come, and in chunks shorter and longer than what the state holds: the bits of the whole
 // sequence, whatever the slot held before; and the state is x's last rows.

@@ -13,6 +13,7 @@
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/graph.h"
 #include "kernels/cuda/runtime.h"
+#include "tests/kernels/every_device.h"
 #include "tests/kernels/gated_delta_cases.h"
 #include "tests/support/golden.h"
 #include "tests/support/kernel_checks.h"
@@ -45,17 +46,8 @@ PagedBatch batch_of(const std::vector<Piece>& pieces, Device device, const Tenso
           there,           numbers(slots)};
 }
 
-class GatedDeltaRule : public ::testing::TestWithParam<DeviceKind> {
+class GatedDeltaRule : public OnEveryDevice {
  protected:
-  void SetUp() override {
-    if (const std::string why = why_unavailable(device()); !why.empty()) GTEST_SKIP() << why;
-  }
-  Device device() const { return {GetParam()}; }
-  Tensor random(const Shape& shape, DType dtype) {
-    const Tensor wide = Tensor::empty(shape, DType::f32);
-    for (float& value : wide.span<float>()) value = random_.normal();
-    return moved(cast(wide, dtype), device());
-  }
   GatedDelta random_inputs(const GatedDeltaHeads& heads, int64_t tokens, DType dtype) {
     const Shape each{tokens, heads.value_heads};
     return {random({tokens, heads.qkv_columns()}, dtype),
@@ -88,18 +80,9 @@ class GatedDeltaRule : public ::testing::TestWithParam<DeviceKind> {
     gated_delta_forward(out, inputs, numbers({0, static_cast<int32_t>(inputs.qkv.dim(0))}));
     return out;
   }
-  static std::vector<std::byte> bytes(const Tensor& tensor) {
-    std::vector<std::byte> result(static_cast<size_t>(tensor.nbytes()));
-    copy_bytes({}, result.data(), tensor.device(), tensor.raw(), tensor.nbytes());
-    return result;
-  }
-
- private:
-  RandomStream random_{1, RandomPurpose::test};
 };
 
-INSTANTIATE_TEST_SUITE_P(, GatedDeltaRule, ::testing::Values(DeviceKind::cpu, DeviceKind::simt, DeviceKind::cuda),
-                         [](const auto& info) { return to_string(Device{info.param}).substr(0, 4); });
+INSTANTIATE_TEST_SUITE_P(, GatedDeltaRule, every_device(), name_of_device);
 
 // Both sides are of f32, through at most 70 tokens with sums of at most 16 terms: 2^-24 · √(70 · 16), twice, of the
 // largest number.

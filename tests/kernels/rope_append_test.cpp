@@ -12,6 +12,7 @@
 #include "kernels/rope/rope.h"
 #include "kernels/rope_append/rope_append.h"
 #include "kernels/simt/options.h"
+#include "tests/kernels/every_device.h"
 #include "tests/kernels/rope_append_cases.h"
 #include "tests/support/kernel_checks.h"
 
@@ -28,18 +29,8 @@ struct Shapes {
   bool normed;
 };
 
-class RopeAppend : public ::testing::TestWithParam<DeviceKind> {
+class RopeAppend : public OnEveryDevice {
  protected:
-  void SetUp() override {
-    if (const std::string why = why_unavailable(device()); !why.empty()) GTEST_SKIP() << why;
-  }
-  Device device() const { return {GetParam()}; }
-
-  Tensor random(const Shape& shape, DType dtype) {
-    const Tensor wide = Tensor::empty(shape, DType::f32);
-    for (float& value : wide.span<float>()) value = static_cast<float>(random_.below(20001)) * 1e-4f - 1.0f;
-    return moved(cast(wide, dtype), device());
-  }
   Tensor copy_of(const Tensor& tensor) const {
     const Tensor result = Tensor::empty(tensor.shape(), tensor.dtype(), tensor.device());
     copy(result, tensor);
@@ -68,19 +59,9 @@ class RopeAppend : public ::testing::TestWithParam<DeviceKind> {
     }
     return made;
   }
-  static std::vector<std::byte> bytes(const Tensor& tensor) {
-    if (!tensor.defined()) return {};
-    std::vector<std::byte> result(static_cast<size_t>(tensor.nbytes()));
-    copy_bytes({}, result.data(), tensor.device(), tensor.raw(), tensor.nbytes());
-    return result;
-  }
-
- private:
-  RandomStream random_{1, RandomPurpose::test};
 };
 
-INSTANTIATE_TEST_SUITE_P(, RopeAppend, ::testing::Values(DeviceKind::cpu, DeviceKind::simt, DeviceKind::cuda),
-                         [](const auto& info) { return to_string(Device{info.param}).substr(0, 4); });
+INSTANTIATE_TEST_SUITE_P(, RopeAppend, every_device(), name_of_device);
 
 void one_after_another(const KvPages& pages, const NewHeads& heads_before, const PagedBatch& batch) {
   const auto change = [&](const Tensor& x, const Tensor& weight) {

@@ -47,34 +47,38 @@ inline Case forward(std::string name, const Width& width, DType dtype, const std
   return made;
 }
 
+// Of a forward's case its backward's, but for what runs: the gradient of `rows`, and of the weights, which are summed
+// over tokens.
+inline void make_backward(Case& made, const char* rows, const Width& width) {
+  const Operand out = made.outputs[0], in = made.inputs[0];
+  const std::string gradient = std::string("grad_") + rows;
+  made.inputs.insert(
+      made.inputs.begin(),
+      {.name = "grad_out", .shape = out.shape, .dtype = out.dtype, .values = normal(), .padding = out.padding});
+  made.outputs = {{.name = gradient, .shape = in.shape, .dtype = in.dtype, .padding = in.padding, .factor = 3}};
+  const auto sum_over_tokens = [&](const char* of, const Shape& shape) {
+    made.outputs.push_back(
+        {.name = of, .shape = shape, .values = normal(), .batch = Batch::shared, .accumulates = true, .factor = 3});
+  };
+  sum_over_tokens("grad_weight", {width.hidden, width.taps});
+  if (width.biased) sum_over_tokens("grad_bias", {width.hidden});
+  GradientCheck check{.forward = made.run,
+                      .results = {{.name = "out", .cotangent = "grad_out"}},
+                      .gradients = {{.of = rows, .in = gradient}, {.of = "weight", .in = "grad_weight"}}};
+  if (width.biased) check.gradients.push_back({.of = "bias", .in = "grad_bias"});
+  made.gradient = {check};
+  made.reduction = std::max(out.shape[0], width.taps + 1);
+}
+
 inline Case backward(std::string name, const Width& width, DType dtype, const std::vector<double>& cu_seqlens,
                      int64_t padding = 0) {
   const int64_t tokens = static_cast<int64_t>(cu_seqlens.back()), hidden = width.hidden;
   Case made = forward(std::move(name), width, dtype, cu_seqlens, padding);
-  const Operand out = made.outputs[0];
-  made.inputs.insert(made.inputs.begin(),
-                     {.name = "grad_out", .shape = out.shape, .dtype = dtype, .values = normal(), .padding = padding});
-  made.outputs = {{.name = "grad_bcx", .shape = {tokens, 3 * hidden}, .dtype = dtype, .padding = padding, .factor = 3}};
-  const auto sum_over_tokens = [&](const char* gradient, const Shape& shape) {
-    made.outputs.push_back({.name = gradient,
-                            .shape = shape,
-                            .values = normal(),
-                            .batch = Batch::shared,
-                            .accumulates = true,
-                            .factor = 3});
-  };
-  sum_over_tokens("grad_weight", {hidden, width.taps});
-  if (width.biased) sum_over_tokens("grad_bias", {hidden});
-  GradientCheck check{.forward = made.run,
-                      .results = {{.name = "out", .cotangent = "grad_out"}},
-                      .gradients = {{.of = "bcx", .in = "grad_bcx"}, {.of = "weight", .in = "grad_weight"}}};
-  if (width.biased) check.gradients.push_back({.of = "bias", .in = "grad_bias"});
-  made.gradient = {check};
+  make_backward(made, "bcx", width);
   made.run = [](const Arguments& a) {
     kernels::short_conv_backward(a["grad_bcx"], a["grad_weight"], a.has("grad_bias") ? a["grad_bias"] : Tensor{},
                                  a["grad_out"], a["bcx"], a["weight"], bias_of(a), a["cu_seqlens"]);
   };
-  made.reduction = std::max(tokens, width.taps + 1);
   made.flops = static_cast<double>((6 * width.taps + 5) * tokens * hidden);
   made.bytes = static_cast<double>(7 * tokens * hidden * size_of(dtype));
   return made;

@@ -9,6 +9,7 @@
 #include "core/random.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cuda/runtime.h"
+#include "tests/kernels/every_device.h"
 #include "tests/kernels/short_conv_cases.h"
 #include "tests/support/kernel_checks.h"
 
@@ -20,29 +21,9 @@ namespace {
 
 constexpr int64_t hidden = 40, page_size = 4, page_count = 16;
 
-class ShortConv : public ::testing::TestWithParam<DeviceKind> {
- protected:
-  void SetUp() override {
-    if (const std::string why = why_unavailable(device()); !why.empty()) GTEST_SKIP() << why;
-  }
-  Device device() const { return {GetParam()}; }
-  Tensor random(const Shape& shape, DType dtype) {
-    const Tensor wide = Tensor::empty(shape, DType::f32);
-    for (float& value : wide.span<float>()) value = random_.normal();
-    return moved(cast(wide, dtype), device());
-  }
-  static std::vector<std::byte> bytes(const Tensor& tensor) {
-    std::vector<std::byte> result(static_cast<size_t>(tensor.nbytes()));
-    copy_bytes({}, result.data(), tensor.device(), tensor.raw(), tensor.nbytes());
-    return result;
-  }
+using ShortConv = OnEveryDevice;
 
- private:
-  RandomStream random_{1, RandomPurpose::test};
-};
-
-INSTANTIATE_TEST_SUITE_P(, ShortConv, ::testing::Values(DeviceKind::cpu, DeviceKind::simt, DeviceKind::cuda),
-                         [](const auto& info) { return to_string(Device{info.param}).substr(0, 4); });
+INSTANTIATE_TEST_SUITE_P(, ShortConv, every_device(), name_of_device);
 
 Tensor numbers(const std::vector<int32_t>& values, const Shape& shape) { return Tensor::of<int32_t>(values, shape); }
 

@@ -147,24 +147,24 @@ TEST(Qwen35, AGgufFileSaysItsHeadsAndLeavesOutWhatGuesses) {
     EXPECT_THROW(config_of_gguf(model, {{key, value}}), Error) << key;
 }
 
-// A file with one tensor, of four value heads of 32 columns over two key heads, in blocks of ggml's.
-std::unique_ptr<WeightSource> tiled_columns(const std::filesystem::path& path, const char* type) {
-  const int64_t columns = 4 * 32 * (std::string_view(type) == "Q4_K" ? 2 : 1);
+// A file with one tensor, of four value heads of `size` columns over two key heads, in blocks of 32.
+std::unique_ptr<WeightSource> tiled_columns(const std::filesystem::path& path, int64_t size) {
+  const int64_t columns = 4 * size;
   write_gguf(path, {{"general.architecture", std::string("none")}},
              {{{"w", Shape{3, columns},
                 [columns](int64_t first, int64_t count, float* out) {
                   for (int64_t i = 0; i < count * columns; ++i)
                     out[i] = std::sin(static_cast<float>(first * columns + i));
                 }},
-               ggml_writer(type)}});
+               ggml_writer("Q8_0")}});
   GgufPlace place{.name = "w"};
-  place.column_tiling = {.key_heads = 2, .per_key = 2, .size = columns / 4};
+  place.column_tiling = {.key_heads = 2, .per_key = 2, .size = size};
   return open_gguf_weights(GgufFile::open(path), {{"w", place}});
 }
 
 TEST(Qwen35, BlocksOfHeadsInTurnAreCopiedInHuggingFacesOrder) {
   const TemporaryFolder folder;
-  const auto source = tiled_columns(folder.path() / "q8.gguf", "Q8_0");
+  const auto source = tiled_columns(folder.path() / "q8.gguf", 32);
   ASSERT_TRUE(source->find("w")->has_blocks);
   const auto blocks = source->blocks("w");
   ASSERT_TRUE(blocks.has_value());
@@ -182,7 +182,7 @@ TEST(Qwen35, BlocksOfHeadsInTurnAreCopiedInHuggingFacesOrder) {
 
 TEST(Qwen35, HeadsThatEndWithinBlocksAreWidened) {
   const TemporaryFolder folder;
-  const auto source = tiled_columns(folder.path() / "q4.gguf", "Q4_K");
+  const auto source = tiled_columns(folder.path() / "narrow.gguf", 16);
   EXPECT_FALSE(source->find("w")->has_blocks);
   EXPECT_FALSE(source->blocks("w").has_value());
   // And so is a model that has them.
