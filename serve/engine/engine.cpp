@@ -144,7 +144,13 @@ std::vector<TokenOutput> Engine::step() {
   grammars_.trim();
   std::list<std::vector<int32_t>> guessed_outputs;
   const std::vector<RowToDraw> rows = rows_of(scheduled, guessed_outputs);
-  std::vector<DrawnToken> drawn = run(scheduled, rows);
+  std::vector<DrawnToken> drawn;
+  try {
+    drawn = run(scheduled, rows);
+  } catch (...) {
+    scheduler_.step_failed(scheduled);
+    throw;
+  }
   return publish(scheduled, drawn);
 }
 

@@ -227,17 +227,23 @@ void Scheduler::copied() {
 }
 
 void Scheduler::copying_failed() {
-  const auto wait_again = [this](const Sequence* sequence) {
-    const auto found = std::find_if(running_.begin(), running_.end(),
-                                    [&](const Sequence& candidate) { return &candidate == sequence; });
-    if (found == running_.end()) return;
-    release_pages(*found);
-    wait(running_, found);
-  };
   for (const PageCopy& copy : copies_) wait_again(copy.sequence);
   for (const StateCopy& copy : state_copies_) wait_again(copy.sequence);
   states_.forget_pages();  // which of them are what they should be nobody knows
   copied();
+}
+
+void Scheduler::wait_again(const Sequence* sequence) {
+  const auto found =
+      std::find_if(running_.begin(), running_.end(), [&](const Sequence& candidate) { return &candidate == sequence; });
+  if (found == running_.end()) return;
+  release_pages(*found);
+  wait(running_, found);
+}
+
+void Scheduler::step_failed(std::span<const ScheduledSequence> scheduled) {
+  if (!has_states()) return;
+  for (const ScheduledSequence& entry : scheduled) wait_again(entry.sequence);
 }
 
 void Scheduler::advance(Sequence& sequence, int64_t tokens) {

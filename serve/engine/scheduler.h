@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <list>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -73,6 +74,9 @@ class Scheduler {
   void copied();
   void copying_failed();  // the sequences wait again
 
+  // The step has failed somewhere in between: sequences with states, which it may have changed, wait to be computed
+  // again.
+  void step_failed(std::span<const ScheduledSequence> scheduled);
   // The step has computed the next `tokens` tokens of a sequence.
   void advance(Sequence& sequence, int64_t tokens);
   void finish(Sequence* sequence);
@@ -116,6 +120,7 @@ class Scheduler {
   void schedule_waiting(std::vector<ScheduledSequence>& scheduled, int64_t& budget);
   void wait(std::list<Sequence>& from, std::list<Sequence>::iterator sequence);
   void preempt_last();
+  void wait_again(const Sequence* sequence);  // nothing where it does not run
 
   SchedulerOptions options_;
   PagePool pool_;

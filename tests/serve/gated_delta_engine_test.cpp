@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "kernels/simt/options.h"
 #include "serve/engine/cache_size.h"
 #include "tests/serve/alike_requests.h"
 
@@ -143,6 +144,34 @@ TEST(GatedDeltaStates, NothingIsGuessedSinceNothingCanBeTakenBack) {
   engine.add(requests[0]);
   expect_same(completions_of(answers_of(engine)), each_alone(model, requests));
   EXPECT_EQ(engine.stats().draft_tokens, 0);
+}
+
+TEST(GatedDeltaDevice, AStepThatFailsHalfwayLeavesNoStateBehind) {
+  const nn::Transformer model = tiny_qwen3_5(DType::bf16, {DeviceKind::simt});
+  auto requests = requests_that_begin_alike();
+  requests.resize(3);
+  for (Request& request : requests) request.max_tokens = 5;
+  const auto expected = each_alone(model, requests);
+  for (const int64_t graphs : {int64_t{0}, int64_t{32}}) {
+    EngineOptions options;
+    options.device_graphs = graphs;
+    Engine engine(model, options);
+    for (const Request& request : requests) engine.add(request);
+    Answers answers;
+    int failures = 0;
+    for (int64_t steps = 0; !engine.idle(); ++steps) {
+      // A graph is one launch, so that the others are of what comes before and after it.
+      if (steps % 2 == 1) simt::fail_nth(simt::Call::launch, graphs == 0 ? 20 + 7 * steps : 1);
+      try {
+        step_into(answers, engine);
+      } catch (const Error&) {
+        ++failures;
+      }
+      simt::fail_nth(simt::Call::launch, 0);
+    }
+    expect_same(completions_of(answers), expected);
+    EXPECT_GE(failures, 2);
+  }
 }
 
 TEST(GatedDeltaDevice, TheSameOnADeviceWhereCopiesAreQueuedAndStepsAreGraphs) {
