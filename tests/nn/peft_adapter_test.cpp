@@ -72,6 +72,21 @@ TEST(Adapter, KeysWithTheAdaptersNameAreRead) {
   EXPECT_EQ(largest_difference(logits_with(folder.path()), logits_with(golden("peft_adapter/plain"))), 0.0);
 }
 
+// As PEFT writes one of a model that sees pictures, too.
+TEST(Adapter, KeysOfATextModelWithinAnotherAreRead) {
+  const PeftAdapter adapter = read_peft_adapter(golden("peft_adapter/plain"));
+  const TemporaryFolder folder;
+  write_peft_adapter(folder.path(), adapter);
+  NamedTensors tensors;
+  for (const auto& [module, weights] : adapter.modules) {
+    const std::string within = "base_model.model.model.language_model." + module.substr(std::string("model.").size());
+    tensors.emplace_back(within + ".lora_A.weight", weights.a);
+    tensors.emplace_back(within + ".lora_B.weight", weights.b);
+  }
+  write_safetensors(folder.path() / "adapter_model.safetensors", tensors);
+  EXPECT_EQ(largest_difference(logits_with(folder.path()), logits_with(golden("peft_adapter/plain"))), 0.0);
+}
+
 // Each ends at once, with the key's name.
 TEST(Adapter, BrokenConfigurationsAreRefusedByName) {
   const TemporaryFolder folder;

@@ -126,6 +126,35 @@ TEST(Qwen35, AGgufFileHasTheDirectorysWeightsInAnotherOrder) {
   }
 }
 
+// exp in f32 is another library's.
+TEST(Qwen35, GgufIsWhatThePackagesConverterWrites) {
+  const TemporaryFolder folder;
+  const ModelFiles files = open_model_files(golden("tiny_qwen3_5/text"));
+  const GgufModel made = gguf_model_of(files, *ggml_writer("F32"));
+  write_gguf(folder.path() / "model.gguf", made.metadata, made.tensors);
+  const auto written = GgufFile::open(folder.path() / "model.gguf"),
+             expected = GgufFile::open(golden("tiny_qwen3_5/text/model.gguf"));
+  const auto is = open_gguf_weights(written, {}), should = open_gguf_weights(expected, {});
+  ASSERT_EQ(is->weights().size(), should->weights().size());
+  for (const WeightInfo& info : should->weights()) {
+    SCOPED_TRACE(info.name);
+    const WeightInfo* found = is->find(info.name);
+    ASSERT_NE(found, nullptr);
+    ASSERT_EQ(found->shape, info.shape);
+    const int64_t columns = info.shape[-1], rows = info.shape.numel() / columns;
+    std::vector<float> a(static_cast<size_t>(rows * columns)), b(a.size());
+    is->read_rows(info.name, 0, rows, a.data());
+    should->read_rows(info.name, 0, rows, b.data());
+    for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], info.name.ends_with("ssm_a") ? 1e-6f : 0.0f);
+  }
+  for (const auto& [key, value] : expected->metadata()) {
+    if (!key.starts_with("qwen35.")) continue;
+    const auto found = written->metadata().find(key);
+    ASSERT_NE(found, written->metadata().end()) << key;
+    EXPECT_EQ(found->second, value) << key;
+  }
+}
+
 TEST(Qwen35, AGgufFileSaysItsHeadsAndLeavesOutWhatGuesses) {
   const std::string model = "tiny_qwen3_5/text";
   const ModelConfig config = config_of_gguf(model, {});
