@@ -219,6 +219,14 @@ void add_granite(const ModelConfig& config, ordered_json& json) {
   json["logits_scaling"] = as_written(config.logits_scaling);
 }
 
+// `other`: what layers are called that do not attend.
+void add_mixer_types(const ModelConfig& config, const char* other, ordered_json& json) {
+  ordered_json types = ordered_json::array();
+  for (const LayerConfig& layer : config.layers)
+    types.push_back(layer.mixer == Mixer::attention ? "full_attention" : other);
+  json["layer_types"] = std::move(types);
+}
+
 // Beside rope_theta and rope_scaling, which transformers leaves to older families.
 void add_qwen3_5(const ModelConfig& config, ordered_json& json) {
   const GatedDeltaConfig& delta = config.gated_delta;
@@ -234,10 +242,7 @@ void add_qwen3_5(const ModelConfig& config, ordered_json& json) {
   json["linear_value_head_dim"] = delta.heads.value_dim;
   json["linear_num_key_heads"] = delta.heads.key_heads;
   json["linear_num_value_heads"] = delta.heads.value_heads;
-  ordered_json types = ordered_json::array();
-  for (const LayerConfig& layer : config.layers)
-    types.push_back(layer.mixer == Mixer::attention ? "full_attention" : "linear_attention");
-  json["layer_types"] = std::move(types);
+  add_mixer_types(config, "linear_attention", json);
 }
 
 // Its feed-forward blocks are as wide as the config says, with nothing to be made of that number.
@@ -246,10 +251,7 @@ void add_lfm2(const ModelConfig& config, ordered_json& json) {
   json["conv_L_cache"] = config.short_conv.taps;
   json["conv_bias"] = config.short_conv.bias;
   json["block_auto_adjust_ff_dim"] = false;
-  ordered_json types = ordered_json::array();
-  for (const LayerConfig& layer : config.layers)
-    types.push_back(layer.mixer == Mixer::attention ? "full_attention" : "conv");
-  json["layer_types"] = std::move(types);
+  add_mixer_types(config, "conv", json);
 }
 
 }  // namespace

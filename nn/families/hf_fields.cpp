@@ -187,4 +187,11 @@ void set_sparse_layers(ModelConfig& model, const HfFields& config) {
     model.layers[static_cast<size_t>(i)].experts = (i + 1) % step == 0 && std::ranges::find(dense, i) == dense.end();
 }
 
+Mixer mixer_by_type(const ordered_json& types, size_t layer, const std::string& word, Mixer other) {
+  if (!types.is_array() || layer >= types.size()) throw ConfigError("layer_types", "expected a word for each layer");
+  if (types[layer] == "full_attention") return Mixer::attention;
+  if (types[layer] == word) return other;
+  throw ConfigError("layer_types", "expected full_attention or " + word + ", found " + json_excerpt(types[layer]));
+}
+
 }  // namespace lathe::nn

@@ -66,4 +66,8 @@ ModelConfig read_hf_fields(const HfFields& config);
 // naming the key.
 void set_sparse_layers(ModelConfig& model, const HfFields& config);
 
+// What mixes the tokens of a layer whose word in layer_types is "full_attention", or `word`, which stands for `other`.
+// ConfigError for any other word, and where there is none for the layer.
+Mixer mixer_by_type(const nlohmann::ordered_json& types, size_t layer, const std::string& word, Mixer other);
+
 }  // namespace lathe::nn

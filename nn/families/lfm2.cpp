@@ -39,19 +39,12 @@ int64_t feed_forward_width(const HfFields& config) {
   return (static_cast<int64_t>(stretched) + multiple - 1) / multiple * multiple;
 }
 
-Mixer mixer_by_type(const nlohmann::ordered_json& types, size_t layer) {
-  if (!types.is_array() || layer >= types.size()) throw ConfigError("layer_types", "expected a word for each layer");
-  if (types[layer] == "full_attention") return Mixer::attention;
-  if (types[layer] == "conv") return Mixer::short_conv;
-  throw ConfigError("layer_types", "expected full_attention or conv, found " + json_excerpt(types[layer]));
-}
-
 void set_mixers(ModelConfig& model, const HfFields& config) {
   const nlohmann::ordered_json* types = config.find("layer_types");
   const std::vector<int32_t> attending = config.token_ids("full_attn_idxs");
   for (size_t i = 0; i < model.layers.size(); ++i) {
     const bool listed = std::ranges::find(attending, static_cast<int32_t>(i)) != attending.end();
-    model.layers[i].mixer = types != nullptr                           ? mixer_by_type(*types, i)
+    model.layers[i].mixer = types != nullptr ? mixer_by_type(*types, i, "conv", Mixer::short_conv)
                             : listed || !config.find("full_attn_idxs") ? Mixer::attention
                                                                        : Mixer::short_conv;
   }

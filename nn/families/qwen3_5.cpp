@@ -4,7 +4,6 @@
 #include <algorithm>
 
 #include "core/error.h"
-#include "core/json.h"
 #include "nn/families/family.h"
 #include "nn/families/gguf_fields.h"
 #include "nn/families/hf_fields.h"
@@ -13,13 +12,6 @@ namespace lathe::nn {
 namespace {
 
 constexpr int64_t usual_interval = 4;
-
-Mixer mixer_by_type(const nlohmann::ordered_json& types, size_t layer) {
-  if (!types.is_array() || layer >= types.size()) throw ConfigError("layer_types", "expected a word for each layer");
-  if (types[layer] == "full_attention") return Mixer::attention;
-  if (types[layer] == "linear_attention") return Mixer::gated_delta;
-  throw ConfigError("layer_types", "expected full_attention or linear_attention, found " + json_excerpt(types[layer]));
-}
 
 Mixer mixer_by_interval(size_t layer, int64_t interval) {
   return (static_cast<int64_t>(layer) + 1) % interval == 0 ? Mixer::attention : Mixer::gated_delta;
@@ -67,7 +59,8 @@ ModelConfig from_hf(const HfFields& given) {
   const int64_t interval =
       checked_interval("full_attention_interval", config.integer("full_attention_interval", usual_interval));
   for (size_t i = 0; i < result.layers.size(); ++i)
-    result.layers[i].mixer = types != nullptr ? mixer_by_type(*types, i) : mixer_by_interval(i, interval);
+    result.layers[i].mixer = types != nullptr ? mixer_by_type(*types, i, "linear_attention", Mixer::gated_delta)
+                                              : mixer_by_interval(i, interval);
   return result;
 }
 
@@ -85,17 +78,15 @@ ModelConfig from_hf_with_vision(const HfFields& config) {
 // The file's norms have the one added.
 ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   ModelConfig result = read_gguf_fields(file, qwen3_5_family);
-  const auto count = [&file](const char* key, int64_t most) {
-    return file->get_integer(std::string("qwen35.") + key, 1, most);
-  };
+  const auto count = [&file](const char* key) { return file->get_integer(std::string("qwen35.") + key, 1, INT32_MAX); };
   result.qk_norm = QkNorm::per_head;
   result.attention_gate = true;
   GatedDeltaConfig& delta = result.gated_delta;
-  delta.heads.key_heads = count("ssm.group_count", INT32_MAX);
-  delta.heads.value_heads = count("ssm.time_step_rank", INT32_MAX);
-  delta.heads.key_dim = count("ssm.state_size", INT32_MAX);
-  delta.heads.value_dim = count("ssm.inner_size", INT32_MAX) / delta.heads.value_heads;
-  delta.taps = count("ssm.conv_kernel", INT32_MAX);
+  delta.heads.key_heads = count("ssm.group_count");
+  delta.heads.value_heads = count("ssm.time_step_rank");
+  delta.heads.key_dim = count("ssm.state_size");
+  delta.heads.value_dim = count("ssm.inner_size") / delta.heads.value_heads;
+  delta.taps = count("ssm.conv_kernel");
   // Layers that guess several tokens at once stand behind the others, and are left alone.
   const std::string guessing = "qwen35.nextn_predict_layers", interval_key = "qwen35.full_attention_interval";
   if (file->contains(guessing)) {

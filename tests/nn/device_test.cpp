@@ -52,7 +52,7 @@ void expect_within(const Tensor& on_device, const Tensor& on_cpu, const Tensor& 
                    const std::string& what) {
   const std::vector<double> exact = values_of(reference);
   const double allowed =
-      3 * few_numbers_allowance(reference.numel()) * distance(values_of(on_cpu), exact) + roundoff(dtype) * norm(exact);
+      3 * allowance_of_heads(what) * distance(values_of(on_cpu), exact) + roundoff(dtype) * norm(exact);
   EXPECT_LE(distance(values_of(on_device), exact), allowed) << what << ", of a norm of " << norm(exact);
 }
 

@@ -121,7 +121,7 @@ TEST_P(TinyModel, InBf16IsOffByAtMostTwiceWhatPyTorchIs) {
     const double ours = distance(parameter.leaf.grad(), wanted);
     const double their = theirs["gradients"][parameter.name].get<double>();
     if (model.config().experts.num_experts == 0) {
-      EXPECT_LE(ours, 3 * few_numbers_allowance(wanted.numel()) * their + roundoff * norm(wanted)) << parameter.name;
+      EXPECT_LE(ours, 3 * allowance_of_heads(parameter.name) * their + roundoff * norm(wanted)) << parameter.name;
     }
     ours_together += ours * ours;
     theirs_together += their * their;
