@@ -43,7 +43,8 @@ Variable AttentionBlock::attend(const std::vector<Variable>& flat, const autogra
     const UnturnedHeads heads{heads_of(flat[0]), heads_of(flat[1]), v, q_norm, k_norm, eps, rope, layout, sinks};
     if (const std::optional<Variable> attended = attention.attend_unturned(layer, heads)) return *attended;
   }
-  return attention.attend(layer, turned(flat[0], q_norm, layout), turned(flat[1], k_norm, layout), v, sinks);
+  return attention.attend(layer, turned(flat[0], q_norm, rope.of_queries(), layout),
+                          turned(flat[1], k_norm, rope.of_keys(), layout), v, sinks);
 }
 
 // [T, heads · head_dim] → [T, heads, head_dim].
@@ -52,7 +53,7 @@ Variable AttentionBlock::heads_of(const Variable& flat) const {
 }
 
 // The heads, normed where there is a norm, each token's turned by its position where there are tables.
-Variable AttentionBlock::turned(const Variable& flat, const Variable& head_norm,
+Variable AttentionBlock::turned(const Variable& flat, const Variable& head_norm, const autograd::RopeTables& tables,
                                 const autograd::SequenceLayout& layout) const {
   Variable normed = flat;
   if (head_norm.defined()) {
@@ -60,7 +61,7 @@ Variable AttentionBlock::turned(const Variable& flat, const Variable& head_norm,
     const Variable heads = autograd::view(flat, {flat.dim(0) * flat.dim(1) / width, width});
     normed = autograd::view(autograd::rms_norm(heads, head_norm, eps, layout), flat.shape());
   }
-  return rope.cos.defined() ? autograd::rope(heads_of(normed), rope, layout) : heads_of(normed);
+  return tables.cos.defined() ? autograd::rope(heads_of(normed), tables, layout) : heads_of(normed);
 }
 
 }  // namespace lathe::nn

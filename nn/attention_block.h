@@ -33,7 +33,7 @@ struct AttentionBlock {
                             AttentionContext& attention) const;
   autograd::Variable heads_of(const autograd::Variable& flat) const;
   autograd::Variable turned(const autograd::Variable& flat, const autograd::Variable& head_norm,
-                            const autograd::SequenceLayout& layout) const;
+                            const autograd::RopeTables& tables, const autograd::SequenceLayout& layout) const;
 };
 
 }  // namespace lathe::nn

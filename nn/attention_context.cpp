@@ -97,7 +97,8 @@ std::optional<autograd::Variable> PagedAttention::attend_unturned(int64_t layer,
                         .eps = heads.eps,
                         .positions = heads.layout.positions,
                         .cos_table = heads.rope.cos,
-                        .sin_table = heads.rope.sin},
+                        .sin_table = heads.rope.sin,
+                        .query_row = heads.rope.query_row},
                        batch_);
   return attend_pages(layer, heads.q.value(), heads.sinks.value());
 }

@@ -40,6 +40,9 @@ struct RopeConfig {
   RopeScaling scaling;
   std::vector<float> frequency_factors = {};  // [rotary dimensions / 2], as short_factor; empty: ones
   int64_t rotary_dim = 0;                     // how many of a head's first dimensions turn; 0: all
+  // β > 0: a query at position p is multiplied by 1 + β · ln(1 + ⌊p / the context that scaling stretches⌋), by which
+  // Llama 4 and Ministral 3 sharpen attention over many keys.
+  double query_beta = 0;
 };
 
 inline constexpr int64_t no_rope = -1;
@@ -123,8 +126,6 @@ struct PartNames {
   std::string final_norm = "model.norm";
 };
 
-inline constexpr std::string_view own_weight_prefix = "model.";
-
 struct ModelConfig {
   std::string family;  // "llama": the name in nn/families/
   int64_t vocab_size = 0;
@@ -156,9 +157,9 @@ struct ModelConfig {
   ShortConvConfig short_conv;
   GatedDeltaConfig gated_delta;
   PartNames names;
-  // Of files that hold more than this model (nn/weights/own_weights.h): what they call "model.", and how the names of
-  // weights begin that are not its own.
-  std::string weight_prefix{own_weight_prefix};
+  // Of files that hold more than this model (nn/weights/own_weights.h): one that sees or hears, whose text model it is,
+  // or weights whose names begin so.
+  bool multimodal = false;
   std::vector<std::string> unused_weights;
   bool tie_word_embeddings = false;
   std::vector<int32_t> eos_token_ids;

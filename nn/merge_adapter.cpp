@@ -14,6 +14,7 @@
 #include "kernels/matmul/matmul.h"
 #include "nn/adapter.h"
 #include "nn/expert_adapters.h"
+#include "nn/families/text_config.h"
 #include "nn/model_directory.h"
 #include "nn/weights/safetensors.h"
 #include "nn/weights/stacked_experts.h"
@@ -37,7 +38,7 @@ std::optional<DType> dtype_named(const std::string& name) {
 
 // What codes stand for.
 DType dtype_of_config(const std::filesystem::path& model) {
-  const nlohmann::ordered_json config = read_json_file(model / "config.json");
+  const nlohmann::ordered_json config = text_config(read_json_file(model / "config.json"));
   for (const char* key : {"dtype", "torch_dtype"})
     if (const auto found = config.find(key); found != config.end() && found->is_string())
       if (const auto dtype = dtype_named(found->get<std::string>())) return *dtype;

@@ -6,6 +6,8 @@
 #include "core/atomic_write.h"
 #include "core/json.h"
 #include "core/json_value.h"
+#include "nn/families/family.h"
+#include "nn/families/text_config.h"
 
 namespace lathe::nn {
 namespace {
@@ -18,14 +20,10 @@ void copy_if_there(const std::filesystem::path& from, const std::filesystem::pat
   write_file_atomically(to, bytes.str());
 }
 
-// Of a model that sees pictures, too: its text model alone is what is written beside this.
-nlohmann::ordered_json of_text_alone(nlohmann::ordered_json config) {
-  if (config.value("model_type", "") != "qwen3_5" || !config.contains("text_config")) return config;
-  nlohmann::ordered_json text = config["text_config"];
-  for (const char* key : {"torch_dtype", "dtype", "eos_token_id", "transformers_version"})
-    if (!text.contains(key) && config.contains(key)) text[key] = config[key];
-  text["model_type"] = "qwen3_5_text";
-  text["architectures"] = {"Qwen3_5ForCausalLM"};
+// Of a multimodal model its text model alone is what is written beside this.
+nlohmann::ordered_json of_text_alone(const nlohmann::ordered_json& config) {
+  nlohmann::ordered_json text = text_config(config);
+  if (is_multimodal(config)) text["architectures"] = {family_named(text.value("model_type", "")).hf_class};
   return text;
 }
 

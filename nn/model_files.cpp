@@ -40,7 +40,7 @@ void untie_another_head(ModelFiles& files) {
   if (!files.config.tie_word_embeddings || !files.weights->find(embedding) || !files.weights->find(head)) return;
   if (same_weights(*files.weights, embedding, head)) return;
   files.config.tie_word_embeddings = false;
-  files.warnings.push_back((files.path / "config.json").string() + " says \"tie_word_embeddings\": true, but " + head +
+  files.warnings.push_back((files.path / "config.json").string() + " ties the output to the embedding (\"tie_word_embeddings\"), but " + head +
                            " differs from " + embedding +
                            ": both are used, as transformers does; set it to false to silence this warning");
 }

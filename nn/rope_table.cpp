@@ -84,11 +84,37 @@ std::vector<float> inverse_frequencies(const RopeConfig& rope, int64_t rotary_di
   return result;
 }
 
+// What a query at the position is multiplied by, in f32 as transformers has it.
+float query_factor(const RopeConfig& rope, int64_t position) {
+  const auto context = static_cast<float>(rope.scaling.original_max_position_embeddings);
+  const float contexts = std::floor(static_cast<float>(position) / context);
+  return 1.0f + static_cast<float>(rope.query_beta) * std::log(1.0f + contexts);
+}
+
+// Within the first context the factor is one, and a table of its own would say the same.
+bool scales_queries(const RopeConfig& rope, int64_t positions) {
+  return rope.query_beta > 0 && positions > rope.scaling.original_max_position_embeddings;
+}
+
+template <class T>
+void scale_queries(const RopeConfig& rope, int64_t positions, const Tensor& table) {
+  const int64_t columns = table.dim(1);
+  const T* keys = table.data<T>();
+  T* queries = table.data<T>() + positions * columns;
+  for (int64_t position = 0; position < positions; ++position) {
+    const auto factor = static_cast<T>(query_factor(rope, position));
+    for (int64_t i = position * columns; i < (position + 1) * columns; ++i) queries[i] = keys[i] * factor;
+  }
+}
+
 template <class T>
 autograd::RopeTables fill(const RopeConfig& rope, int64_t head_dim, int64_t positions) {
   const int64_t rotary_dim = rope.rotary_dim > 0 ? rope.rotary_dim : head_dim, half = rotary_dim / 2;
-  autograd::RopeTables table{Tensor::empty({positions, half}, dtype_of<T>, {}, MemoryTag::weights),
-                             Tensor::empty({positions, half}, dtype_of<T>, {}, MemoryTag::weights)};
+  const bool scaled = scales_queries(rope, positions);
+  const int64_t rows = scaled ? 2 * positions : positions;
+  autograd::RopeTables table{.cos = Tensor::empty({rows, half}, dtype_of<T>, {}, MemoryTag::weights),
+                             .sin = Tensor::empty({rows, half}, dtype_of<T>, {}, MemoryTag::weights),
+                             .query_row = scaled ? positions : 0};
   const std::vector<float> inverse = inverse_frequencies(rope, rotary_dim, positions);
   const T magnitude = static_cast<T>(rope.scaling.attention_factor);
   T* cosines = table.cos.data<T>();
@@ -101,6 +127,8 @@ autograd::RopeTables fill(const RopeConfig& rope, int64_t head_dim, int64_t posi
         sines[position * half + i] = std::sin(static_cast<T>(angle)) * magnitude;
       }
   });
+  if (scaled)
+    for (const Tensor& part : {table.cos, table.sin}) scale_queries<T>(rope, positions, part);
   return table;
 }
 

@@ -34,6 +34,14 @@ struct Rope final : Operation {
 
 }  // namespace
 
+RopeTables RopeTables::of_queries() const {
+  return query_row == 0 ? *this : RopeTables{cos.slice(0, query_row, cos.dim(0)), sin.slice(0, query_row, sin.dim(0))};
+}
+
+RopeTables RopeTables::of_keys() const {
+  return query_row == 0 ? *this : RopeTables{cos.slice(0, 0, query_row), sin.slice(0, 0, query_row)};
+}
+
 Variable rope(const Variable& x, const RopeTables& tables, const SequenceLayout& layout) {
   return apply(Rope(tables, layout), {x});
 }

@@ -9,6 +9,11 @@ namespace lathe::autograd {
 
 struct RopeTables {
   Tensor cos, sin;  // f32 (f64 for f64) [max_positions, rotary dimensions / 2], contiguous
+  // Where queries are scaled by their positions: their rows, which lie behind those of keys, begin here.
+  int64_t query_row = 0;
+
+  RopeTables of_queries() const;
+  RopeTables of_keys() const;
 };
 
 // x [T, heads, D] → the same shape, each token turned by its position in layout.

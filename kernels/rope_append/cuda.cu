@@ -36,7 +36,8 @@ __device__ __forceinline__ void norm_row(Group& group, const void* weight, int d
 
 // rope's forward: lanes of the lower half of what turns have their partners in the upper one.
 template <class T>
-__device__ __forceinline__ void turn_row(Group& group, int64_t position, int d, const RopeAppendCuda& a) {
+__device__ __forceinline__ void turn_row(Group& group, int64_t position, int64_t first_row, int d,
+                                         const RopeAppendCuda& a) {
   const int half = static_cast<int>(a.turned / 2);
   const bool is_lower = d < half, turns = d < 2 * half;
   const int partner = static_cast<int>(threadIdx.x % 32) + (!turns ? 0 : is_lower ? half : -half) / group_elements;
@@ -47,8 +48,9 @@ __device__ __forceinline__ void turn_row(Group& group, int64_t position, int d, 
   const int column = is_lower ? d : d - half;
   Group cosine, sine;
   if (position >= 0 && position < a.table_rows) {
-    cosine = load_group<true>(a.cos_table + position * a.cos_row + column, group_elements);
-    sine = load_group<true>(a.sin_table + position * a.sin_row + column, group_elements);
+    const int64_t row = first_row + position;
+    cosine = load_group<true>(a.cos_table + row * a.cos_row + column, group_elements);
+    sine = load_group<true>(a.sin_table + row * a.sin_row + column, group_elements);
   } else {
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) cosine.at[j] = sine.at[j] = nanf("");
@@ -128,7 +130,7 @@ __global__ void __launch_bounds__(block_warps * 32)
   if (value < 0) {
     const void* const weight = key >= 0 ? a.k_norm : a.q_norm;
     if (weight != nullptr) norm_row<T>(group, weight, d, a);
-    if (a.turned > 0) turn_row<T>(group, position, d, a);
+    if (a.turned > 0) turn_row<T>(group, position, key >= 0 ? 0 : a.query_row, d, a);
   }
   if (key >= 0)
     return append_row<T>(group, value >= 0 ? a.append.v_pages : a.append.k_pages, place, number, d, a.append);

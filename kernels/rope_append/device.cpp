@@ -47,10 +47,10 @@ void rope_append(const KvPages& pages, const NewHeads& heads, const PagedBatch& 
     expect("rope_append", "sin_table", sin).shape(cos.shape()).dtype(DType::f32).rows_contiguous();
     expect("rope_append", "sin_table", sin).device(heads.q.device());
     args.positions = expect_indices("rope_append", "positions", heads.positions, heads.q.dim(0), "cos_table",
-                                    cos.dim(0), heads.q.device());
+                                    cos.dim(0) - heads.query_row, heads.q.device());
     args.cos_table = cos.data<float>(), args.sin_table = sin.data<float>();
     args.cos_row = cos.stride(0), args.sin_row = sin.stride(0);
-    args.table_rows = cos.dim(0);
+    args.table_rows = cos.dim(0) - heads.query_row, args.query_row = heads.query_row;
     args.turned = 2 * cos.dim(1);
   }
   with_device(heads.q.device(), [&]<DeviceKind kind>() { rope_append_rows<kind>(args); });

@@ -41,16 +41,21 @@ void check(const KvPages& pages, const NewHeads& heads, const PagedBatch& batch)
   if (2 * heads.cos_table.dim(1) > heads.q.dim(2))
     throw ShapeError(std::string(operation) + ": cos_table expects at most half the columns of a head of " +
                      std::to_string(heads.q.dim(2)) + ", found " + describe(heads.cos_table));
+  if (heads.query_row != 0 && 2 * heads.query_row != heads.cos_table.dim(0))
+    throw ShapeError(std::string(operation) + ": query_row expects half the rows of cos_table, found " +
+                     std::to_string(heads.query_row) + " of " + describe(heads.cos_table));
 }
 
-void norm_and_turn(const Tensor& x, const Tensor& weight, const NewHeads& heads) {
+void norm_and_turn(const Tensor& x, const Tensor& weight, const NewHeads& heads, int64_t first_row) {
   if (weight.defined()) {
     const Tensor rows = x.view({x.dim(0) * x.dim(1), x.dim(2)});
     rms_norm_forward(rows, {}, rows, weight, heads.eps);
   }
   if (!heads.cos_table.defined()) return;
   const Tensor turned = x.slice(2, 0, 2 * heads.cos_table.dim(1));
-  rope(turned, turned, heads.positions, heads.cos_table, heads.sin_table, RopeDirection::forward);
+  const int64_t rows = heads.cos_table.dim(0) - heads.query_row;
+  const auto rows_of = [&](const Tensor& table) { return table.slice(0, first_row, first_row + rows); };
+  rope(turned, turned, heads.positions, rows_of(heads.cos_table), rows_of(heads.sin_table), RopeDirection::forward);
 }
 
 }  // namespace
@@ -59,8 +64,8 @@ void rope_append(const KvPages& pages, const NewHeads& heads, const PagedBatch& 
   check(pages, heads, batch);
   if (heads.q.numel() == 0) return;
   if (device::appends_turned(pages, heads)) return device::rope_append(pages, heads, batch);
-  norm_and_turn(heads.q, heads.q_norm, heads);
-  norm_and_turn(heads.k, heads.k_norm, heads);
+  norm_and_turn(heads.q, heads.q_norm, heads, heads.query_row);
+  norm_and_turn(heads.k, heads.k_norm, heads, 0);
   kv_append(pages, heads.k, heads.v, batch);
 }
 

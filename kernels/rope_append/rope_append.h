@@ -17,6 +17,8 @@ struct NewHeads {
   // i32 [T] and f32 [max_positions, R / 2], as rope takes them: the first R ≤ D dimensions turn. Undefined tables:
   // nothing turns.
   Tensor positions = {}, cos_table = {}, sin_table = {};
+  // The tables' row at which those of q begin, behind those of k, of which there are as many; 0: they have the same.
+  int64_t query_row = 0;
 };
 void rope_append(const KvPages& pages, const NewHeads& heads, const PagedBatch& batch);
 

@@ -153,7 +153,11 @@ void add_yarn(const ModelConfig& config, const std::string& prefix, GgufModel& m
   add("original_context_length", scaling.original_max_position_embeddings);
   add("yarn_beta_fast", scaling.beta_fast);
   add("yarn_beta_slow", scaling.beta_slow);
-  const double usual = scaling.factor > 1 ? 1 + 0.1 * std::log(scaling.factor) : 1.0;
+  const double logarithm = scaling.factor > 1 ? 0.1 * std::log(scaling.factor) : 0, usual = 1 + logarithm;
+  if (config.family == "ministral3") {
+    const bool matters = logarithm > 0 && scaling.attention_factor > 0;
+    return add("yarn_log_multiplier", matters ? (usual / scaling.attention_factor - 1) / logarithm : 1.0);
+  }
   if (std::abs(scaling.attention_factor - usual) > 1e-9) add("yarn_attn_factor", scaling.attention_factor / usual);
 }
 
@@ -228,6 +232,12 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     add("embedding_scale", config.embedding_scale);
     add("residual_scale", config.residual_multiplier);
     add("logit_scale", config.logits_scaling);
+  }
+  if (config.family == "ministral3") {
+    const RopeScaling& scaling = config.ropes[0].scaling;
+    add("attention.temperature_scale", config.ropes[0].query_beta);
+    if (scaling.kind == RopeScalingKind::none)
+      add("rope.scaling.original_context_length", scaling.original_max_position_embeddings);
   }
   if (config.family == "lfm2") add("shortconv.l_cache", config.short_conv.taps);
   if (config.family == "qwen3_5_text") {

@@ -14,27 +14,6 @@ namespace {
 
 using nlohmann::ordered_json;
 
-struct HfName {
-  const char* family;
-  const char* architecture;
-};
-constexpr HfName architectures[] = {{"llama", "LlamaForCausalLM"},        {"mistral", "MistralForCausalLM"},
-                                    {"mixtral", "MixtralForCausalLM"},    {"qwen2", "Qwen2ForCausalLM"},
-                                    {"qwen3", "Qwen3ForCausalLM"},        {"qwen3_moe", "Qwen3MoeForCausalLM"},
-                                    {"smollm3", "SmolLM3ForCausalLM"},    {"gemma2", "Gemma2ForCausalLM"},
-                                    {"gemma3_text", "Gemma3ForCausalLM"}, {"phi3", "Phi3ForCausalLM"},
-                                    {"olmo2", "Olmo2ForCausalLM"},        {"granite", "GraniteForCausalLM"},
-                                    {"olmo3", "Olmo3ForCausalLM"},        {"gpt_oss", "GptOssForCausalLM"},
-                                    {"olmoe", "OlmoeForCausalLM"},        {"granitemoe", "GraniteMoeForCausalLM"},
-                                    {"lfm2", "Lfm2ForCausalLM"},          {"qwen3_5_text", "Qwen3_5ForCausalLM"},
-                                    {"qwen2_moe", "Qwen2MoeForCausalLM"}};
-
-const char* architecture_of(const std::string& family) {
-  for (const HfName& name : architectures)
-    if (family == name.family) return name.architecture;
-  throw ConfigError("family", family + " cannot be written as a Hugging Face directory yet");
-}
-
 const char* torch_name(DType dtype) {
   return dtype == DType::bf16 ? "bfloat16" : dtype == DType::f16 ? "float16" : "float32";
 }
@@ -245,6 +224,19 @@ void add_qwen3_5(const ModelConfig& config, ordered_json& json) {
   add_mixer_types(config, "linear_attention", json);
 }
 
+// transformers reads the angles' fields from rope_parameters alone, which says how queries grow, too.
+void add_ministral3(const ModelConfig& config, ordered_json& json) {
+  ordered_json rope = json["rope_scaling"].is_null() ? ordered_json{{"rope_type", "default"}} : json["rope_scaling"];
+  rope["rope_theta"] = json["rope_theta"];
+  rope["llama_4_scaling_beta"] = as_written(config.ropes[0].query_beta);
+  if (!rope.contains("original_max_position_embeddings"))
+    rope["original_max_position_embeddings"] = config.ropes[0].scaling.original_max_position_embeddings;
+  json.erase("rope_scaling");
+  json.erase("rope_theta");
+  json["rope_parameters"] = std::move(rope);
+  json["sliding_window"] = nullptr;
+}
+
 // Its feed-forward blocks are as wide as the config says, with nothing to be made of that number.
 void add_lfm2(const ModelConfig& config, ordered_json& json) {
   json["norm_eps"] = as_written(config.rms_norm_eps);
@@ -257,7 +249,7 @@ void add_lfm2(const ModelConfig& config, ordered_json& json) {
 }  // namespace
 
 ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
-  ordered_json json = {{"architectures", {architecture_of(config.family)}},
+  ordered_json json = {{"architectures", {family_of(config).hf_class}},
                        {"model_type", config.family},
                        {"vocab_size", config.vocab_size},
                        {"hidden_size", config.hidden_size},
@@ -280,6 +272,7 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
   }
   if (config.family == "phi3") add_phi3(config, json);
   if (config.family == "olmo3") add_olmo3(config, json);
+  if (config.family == "ministral3") add_ministral3(config, json);
   if (config.family == "lfm2") add_lfm2(config, json);
   if (config.family == "qwen3_5_text") add_qwen3_5(config, json);
   if (config.family == "granite" || config.family == "granitemoe") add_granite(config, json);

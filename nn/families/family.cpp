@@ -8,7 +8,7 @@
 #include "core/json.h"
 #include "core/json_value.h"
 #include "core/nearest_name.h"
-#include "nn/families/hf_fields.h"
+#include "nn/families/text_config.h"
 #include "nn/layer_layout.h"
 #include "nn/weights/misplaced_file.h"
 
@@ -16,10 +16,10 @@ namespace lathe::nn {
 namespace {
 
 constexpr const Family* all_families[] = {
-    &gemma2_family, &gemma3_family,  &gpt_oss_family,        &granite_family,   &granite_moe_family,
-    &lfm2_family,   &llama_family,   &mistral_family,        &mixtral_family,   &olmo2_family,
-    &olmo3_family,  &olmoe_family,   &phi3_family,           &qwen2_family,     &qwen2_moe_family,
-    &qwen3_family,  &qwen3_5_family, &qwen3_5_vision_family, &qwen3_moe_family, &smollm3_family};
+    &gemma2_family, &gemma3_family,  &gpt_oss_family,    &granite_family, &granite_moe_family, &lfm2_family,
+    &llama_family,  &mistral_family, &ministral3_family, &mixtral_family, &olmo2_family,       &olmo3_family,
+    &olmoe_family,  &phi3_family,    &qwen2_family,      &qwen2_moe_family, &qwen3_family,     &qwen3_5_family,
+    &qwen3_moe_family, &smollm3_family};
 
 // "expected one of …", by config.json's names or by GGUF's, and which of them is nearest to what was found.
 std::string expected_one_of(std::string_view Family::*name, const std::string& found) {
@@ -44,11 +44,13 @@ std::string gguf_name(const Family& family, const std::string& module) {
 
 }  // namespace
 
-const Family& family_of(const ModelConfig& config) {
+const Family& family_named(const std::string& name) {
   for (const Family* family : all_families)
-    if (family->name == config.family) return *family;
-  throw ConfigError("family", expected_one_of(&Family::name, config.family));
+    if (family->name == name) return *family;
+  throw ConfigError("family", expected_one_of(&Family::name, name));
 }
+
+const Family& family_of(const ModelConfig& config) { return family_named(config.family); }
 
 ModelConfig read_hf_config(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
@@ -57,19 +59,36 @@ ModelConfig read_hf_config(const std::filesystem::path& directory) {
     throw ResourceError(path.string() + ": is not there; a model directory holds config.json" +
                         (instead.empty() ? "" : "; " + instead));
   }
-  const HfFields config = HfFields::read(path);
+  const nlohmann::ordered_json whole = read_json_file(path);
+  const bool multimodal = is_multimodal(whole);
+  const HfFields config(text_config(whole), path.string(), multimodal ? "text_config." : "");
   const std::string name = config.text("model_type", "");
   for (const Family* family : all_families) {
     if (family->name != name) continue;
     ModelConfig result = family->from_hf(config);
+    result.multimodal = multimodal;
     result.check();
     return result;
   }
   throw ConfigError("model_type", expected_one_of(&Family::name, name) + ", in " + path.string());
 }
 
+namespace {
+
+// Text models of multimodal ones, under an architecture of their own: where there are only texts they compute what
+// these do.
+std::string_view architecture_of_text(std::string_view architecture) {
+  constexpr std::pair<std::string_view, std::string_view> same[] = {
+      {"qwen2vl", "qwen2"}, {"qwen3vl", "qwen3"}, {"qwen3vlmoe", "qwen3moe"}};
+  for (const auto& [multimodal, text] : same)
+    if (architecture == multimodal) return text;
+  return architecture;
+}
+
+}  // namespace
+
 ModelConfig config_from_gguf(const std::shared_ptr<const GgufFile>& file) {
-  const std::string& architecture = file->get<std::string>("general.architecture");
+  const std::string architecture(architecture_of_text(file->get<std::string>("general.architecture")));
   for (const Family* family : all_families) {
     if (family->from_gguf == nullptr || family->gguf_architecture != architecture) continue;
     ModelConfig result = family->from_gguf(file);

@@ -25,6 +25,7 @@ enum class GgufRotaryRows { half_split, interleaved };
 
 struct Family {
   std::string_view name;               // our name, and config.json's model_type
+  std::string_view hf_class;           // transformers' class, of config.json's architectures
   std::string_view gguf_architecture;  // general.architecture
   ModelConfig (*from_hf)(const HfFields& config);
   // Null where GGUF files of the family go by another's architecture.
@@ -41,7 +42,8 @@ extern const Family granite_family;      // Granite 3.x, dense
 extern const Family granite_moe_family;  // and with experts
 extern const Family lfm2_family;
 extern const Family llama_family;    // Llama 2 and 3.x, SmolLM2; Mistral's GGUF files
-extern const Family mistral_family;  // Mistral, Mistral-Nemo
+extern const Family mistral_family;     // Mistral, Mistral-Nemo
+extern const Family ministral3_family;  // Ministral 3
 extern const Family mixtral_family;
 ModelConfig mixtral_from_gguf(const std::shared_ptr<const GgufFile>& file);  // of the architecture llama
 extern const Family olmo2_family;
@@ -51,11 +53,12 @@ extern const Family phi3_family;       // Phi-3, Phi-3.5 and Phi-4
 extern const Family qwen2_family;      // Qwen2 and 2.5
 extern const Family qwen2_moe_family;  // Qwen1.5-MoE, Qwen2-57B-A14B
 extern const Family qwen3_family;
-extern const Family qwen3_5_family;         // Qwen3.5, text
-extern const Family qwen3_5_vision_family;  // directories of it that hold more than text
+extern const Family qwen3_5_family;  // Qwen3.5, text
 extern const Family qwen3_moe_family;
 extern const Family smollm3_family;
 
+// ConfigError with those that there are.
+const Family& family_named(const std::string& name);
 // The family by whose name the config goes.
 const Family& family_of(const ModelConfig& config);
 

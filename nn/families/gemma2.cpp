@@ -42,6 +42,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
 }  // namespace
 
 constexpr Family gemma2_family{.name = "gemma2",
+                               .hf_class = "Gemma2ForCausalLM",
                                .gguf_architecture = "gemma2",
                                .from_hf = from_hf,
                                .from_gguf = from_gguf,

@@ -64,6 +64,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
 }  // namespace
 
 constexpr Family gemma3_family{.name = "gemma3_text",
+                               .hf_class = "Gemma3ForCausalLM",
                                .gguf_architecture = "gemma3",
                                .from_hf = from_hf,
                                .from_gguf = from_gguf,

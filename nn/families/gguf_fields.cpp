@@ -10,10 +10,11 @@ namespace {
 
 constexpr const char* frequency_factors_tensor = "rope_freqs.weight";
 
-// The keys of one architecture, by their names behind it ("block_count" of "llama.block_count").
+// The keys of the file's architecture, by their names behind it ("block_count" of "llama.block_count").
 class ArchitectureKeys {
  public:
-  ArchitectureKeys(const GgufFile& file, std::string_view architecture) : file_(file), architecture_(architecture) {}
+  explicit ArchitectureKeys(const GgufFile& file)
+      : file_(file), architecture_(file.get<std::string>("general.architecture")) {}
   std::string key(const char* name) const { return architecture_ + "." + name; }
   bool has(const char* name) const { return file_.contains(key(name)); }
   int64_t integer(const char* name) const { return file_.get_integer(key(name), 0, INT32_MAX); }
@@ -53,10 +54,12 @@ RopeScaling read_longrope(const std::shared_ptr<const GgufFile>& file, const Arc
   return result;
 }
 
-// As llama.cpp computes it: the ramp of transformers' yarn with its usual attention factor.
-RopeScaling read_yarn(const ArchitectureKeys& keys) {
-  for (const char* name : {"rope.scaling.yarn_log_multiplier", "rope.scaling.yarn_ext_factor"})
-    if (keys.has(name))
+// As llama.cpp computes it: the ramp of transformers' yarn with its usual attention factor, which a multiplier of the
+// logarithm (transformers' mscale_all_dim, with an mscale of 1) divides.
+RopeScaling read_yarn(const ArchitectureKeys& keys, const Family& family) {
+  const char* const multiplier = "rope.scaling.yarn_log_multiplier";
+  for (const char* name : {multiplier, "rope.scaling.yarn_ext_factor"})
+    if (keys.has(name) && (name != multiplier || &family != &ministral3_family))
       throw ConfigError(keys.key(name), "cannot be read from a GGUF file yet: take the Hugging Face directory");
   RopeScaling result;
   result.kind = RopeScalingKind::yarn;
@@ -64,7 +67,8 @@ RopeScaling read_yarn(const ArchitectureKeys& keys) {
   result.original_max_position_embeddings = keys.integer("rope.scaling.original_context_length");
   result.beta_fast = keys.number("rope.scaling.yarn_beta_fast", result.beta_fast);
   result.beta_slow = keys.number("rope.scaling.yarn_beta_slow", result.beta_slow);
-  result.attention_factor = (result.factor > 1 ? 1 + 0.1 * std::log(result.factor) : 1.0) *
+  const double logarithm = result.factor > 1 ? 0.1 * std::log(result.factor) : 0;
+  result.attention_factor = (1 + logarithm) / (1 + keys.number(multiplier, 0) * logarithm) *
                             keys.number("rope.scaling.attn_factor", 1.0) *
                             keys.number("rope.scaling.yarn_attn_factor", 1.0);
   return result;
@@ -72,7 +76,7 @@ RopeScaling read_yarn(const ArchitectureKeys& keys) {
 
 // As llama.cpp reads it: a factor without a type is a linear one.
 RopeScaling read_rope_scaling(const std::shared_ptr<const GgufFile>& opened, const ArchitectureKeys& keys,
-                              int64_t frequencies) {
+                              const Family& family, int64_t frequencies) {
   const GgufFile& file = *opened;
   if (file.find_tensor(long_factors_tensor) != nullptr) return read_longrope(opened, keys, frequencies);
   RopeScaling result;
@@ -83,7 +87,7 @@ RopeScaling read_rope_scaling(const std::shared_ptr<const GgufFile>& opened, con
     result.kind = RopeScalingKind::linear;
     result.factor = keys.number("rope.scaling.factor");
   } else if (type == "yarn") {
-    return read_yarn(keys);
+    return read_yarn(keys, family);
   } else if (type != "none") {
     throw ConfigError(type_key, "expected none, linear, yarn, or longrope with its factors, found \"" + type + "\"");
   }
@@ -91,8 +95,8 @@ RopeScaling read_rope_scaling(const std::shared_ptr<const GgufFile>& opened, con
 }
 
 // The one number that layers which attend have.
-int64_t kv_heads_of_attention(const GgufFile& file, const ArchitectureKeys& keys, const Family& family, size_t layers) {
-  const std::vector<int64_t> heads = gguf_kv_heads(file, family, layers);
+int64_t kv_heads_of_attention(const GgufFile& file, const ArchitectureKeys& keys, size_t layers) {
+  const std::vector<int64_t> heads = gguf_kv_heads(file, layers);
   const int64_t most = *std::ranges::max_element(heads);
   for (const int64_t count : heads)
     if (count != 0 && count != most)
@@ -103,8 +107,10 @@ int64_t kv_heads_of_attention(const GgufFile& file, const ArchitectureKeys& keys
 
 }  // namespace
 
-std::vector<int64_t> gguf_kv_heads(const GgufFile& file, const Family& family, size_t layers) {
-  const ArchitectureKeys keys(file, family.gguf_architecture);
+std::string gguf_key(const GgufFile& file, const char* name) { return ArchitectureKeys(file).key(name); }
+
+std::vector<int64_t> gguf_kv_heads(const GgufFile& file, size_t layers) {
+  const ArchitectureKeys keys(file);
   const auto found = file.metadata().find(keys.key("attention.head_count_kv"));
   const auto* listed = found == file.metadata().end() ? nullptr : std::get_if<std::vector<int64_t>>(&found->second);
   if (listed == nullptr) return std::vector<int64_t>(layers, keys.integer("attention.head_count_kv"));
@@ -117,7 +123,7 @@ std::vector<int64_t> gguf_kv_heads(const GgufFile& file, const Family& family, s
 
 ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& opened, const Family& family) {
   const GgufFile& file = *opened;
-  const ArchitectureKeys keys(file, family.gguf_architecture);
+  const ArchitectureKeys keys(file);
   ModelConfig result;
   result.family = family.name;
   const GgufTensor* embedding = file.find_tensor("token_embd.weight");
@@ -130,7 +136,7 @@ ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& opened, cons
   result.num_attention_heads = keys.integer("attention.head_count");
   result.num_key_value_heads = result.num_attention_heads;
   if (keys.has("attention.head_count_kv"))
-    result.num_key_value_heads = kv_heads_of_attention(file, keys, family, result.layers.size());
+    result.num_key_value_heads = kv_heads_of_attention(file, keys, result.layers.size());
   if (result.num_attention_heads == 0)
     throw FormatError(file.path().string(), -1, keys.key("attention.head_count") + ": expected a positive number");
   result.head_dim = keys.integer("attention.key_length", result.hidden_size / result.num_attention_heads);
@@ -143,7 +149,7 @@ ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& opened, cons
   result.max_position_embeddings = keys.integer("context_length");
   result.rms_norm_eps = keys.number("attention.layer_norm_rms_epsilon");
   result.ropes = {{.theta = keys.number("rope.freq_base", 10000.0),
-                   .scaling = read_rope_scaling(opened, keys, frequencies),
+                   .scaling = read_rope_scaling(opened, keys, family, frequencies),
                    .frequency_factors = read_factors(opened, frequency_factors_tensor, frequencies),  // Llama 3.1's
                    .rotary_dim = rotary_dim == result.head_dim ? 0 : rotary_dim}};
   result.tie_word_embeddings = file.find_tensor("output.weight") == nullptr;
@@ -155,10 +161,10 @@ ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& opened, cons
   return result;
 }
 
-ExpertCounts read_gguf_expert_counts(const GgufFile& file, const Family& family) {
-  const std::string prefix = std::string(family.gguf_architecture) + ".";
-  return {file.get_integer(prefix + "expert_count", 1, INT32_MAX),
-          file.get_integer(prefix + "expert_used_count", 1, INT32_MAX)};
+ExpertCounts read_gguf_expert_counts(const GgufFile& file) {
+  const ArchitectureKeys keys(file);
+  return {file.get_integer(keys.key("expert_count"), 1, INT32_MAX),
+          file.get_integer(keys.key("expert_used_count"), 1, INT32_MAX)};
 }
 
 }  // namespace lathe::nn

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "nn/config.h"
@@ -14,15 +15,18 @@ namespace lathe::nn {
 // or ConfigError naming the key.
 ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& file, const Family& family);
 
+// "ARCHITECTURE.name", by the file's architecture: a family's may have several.
+std::string gguf_key(const GgufFile& file, const char* name);
+
 // How many key/value heads each layer has, as ARCHITECTURE.attention.head_count_kv lists them, or one number says of
 // all; 0 where a layer does not attend. FormatError for another number of layers.
-std::vector<int64_t> gguf_kv_heads(const GgufFile& file, const Family& family, size_t layers);
+std::vector<int64_t> gguf_kv_heads(const GgufFile& file, size_t layers);
 
 // Of an architecture with experts: how many a layer has, and how many a token goes through. FormatError naming the key.
 struct ExpertCounts {
   int64_t experts, per_token;
 };
-ExpertCounts read_gguf_expert_counts(const GgufFile& file, const Family& family);
+ExpertCounts read_gguf_expert_counts(const GgufFile& file);
 
 // llama.cpp's names for what Llama's layers, and those that extend them, are made of.
 inline constexpr GgufName usual_gguf_names[] = {

@@ -60,7 +60,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   const int64_t window = file->get_integer("gpt-oss.attention.sliding_window", 1, INT32_MAX);
   for (size_t i = 0; i < result.layers.size(); ++i)
     if (slides[i]) result.layers[i].sliding_window = window;
-  const ExpertCounts counts = read_gguf_expert_counts(*file, gpt_oss_family);
+  const ExpertCounts counts = read_gguf_expert_counts(*file);
   set_own_fields(result, counts.experts, counts.per_token,
                  file->get_integer("gpt-oss.expert_feed_forward_length", 1, INT32_MAX));
   return result;
@@ -75,6 +75,7 @@ constexpr GgufName gguf_names[] = {
 }  // namespace
 
 constexpr Family gpt_oss_family{.name = "gpt_oss",
+                                .hf_class = "GptOssForCausalLM",
                                 .gguf_architecture = "gpt-oss",
                                 .from_hf = from_hf,
                                 .from_gguf = from_gguf,

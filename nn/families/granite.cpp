@@ -45,6 +45,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) { return gran
 }  // namespace
 
 constexpr Family granite_family{.name = "granite",
+                                .hf_class = "GraniteForCausalLM",
                                 .gguf_architecture = "granite",
                                 .from_hf = from_hf,
                                 .from_gguf = from_gguf,

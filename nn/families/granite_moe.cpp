@@ -28,7 +28,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   ModelConfig result = granite_from_gguf(file, granite_moe_family);
   if (file->get_optional<int64_t>("granitemoe.expert_shared_feed_forward_length").value_or(0) > 0)
     throw ConfigError("granitemoe.expert_shared_feed_forward_length", "is not supported yet: an expert of all tokens");
-  const ExpertCounts counts = read_gguf_expert_counts(*file, granite_moe_family);
+  const ExpertCounts counts = read_gguf_expert_counts(*file);
   set_experts(result, counts.experts, counts.per_token);
   return result;
 }
@@ -36,6 +36,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
 }  // namespace
 
 constexpr Family granite_moe_family{.name = "granitemoe",
+                                    .hf_class = "GraniteMoeForCausalLM",
                                     .gguf_architecture = "granitemoe",
                                     .from_hf = from_hf,
                                     .from_gguf = from_gguf,

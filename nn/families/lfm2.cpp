@@ -71,7 +71,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
     throw ConfigError("lfm2.attention.sliding_window", "is not supported yet");
   ModelConfig result = read_gguf_fields(file, lfm2_family);
   set_own_fields(result, file->get_integer("lfm2.shortconv.l_cache", 1, INT32_MAX), false);
-  const std::vector<int64_t> heads = gguf_kv_heads(*file, lfm2_family, result.layers.size());
+  const std::vector<int64_t> heads = gguf_kv_heads(*file, result.layers.size());
   for (size_t i = 0; i < heads.size(); ++i)
     result.layers[i].mixer = heads[i] > 0 ? Mixer::attention : Mixer::short_conv;
   return result;
@@ -97,6 +97,7 @@ constexpr GgufName gguf_names[] = {
 }  // namespace
 
 constexpr Family lfm2_family{.name = "lfm2",
+                             .hf_class = "Lfm2ForCausalLM",
                              .gguf_architecture = "lfm2",
                              .from_hf = from_hf,
                              .from_gguf = from_gguf,

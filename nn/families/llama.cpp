@@ -20,6 +20,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
 }  // namespace
 
 constexpr Family llama_family{.name = "llama",
+                              .hf_class = "LlamaForCausalLM",
                               .gguf_architecture = "llama",
                               .from_hf = from_hf,
                               .from_gguf = from_gguf,

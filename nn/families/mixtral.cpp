@@ -42,12 +42,13 @@ ModelConfig from_hf(const HfFields& given) {
 
 ModelConfig mixtral_from_gguf(const std::shared_ptr<const GgufFile>& file) {
   ModelConfig result = read_gguf_fields(file, mixtral_family);
-  const ExpertCounts counts = read_gguf_expert_counts(*file, mixtral_family);
+  const ExpertCounts counts = read_gguf_expert_counts(*file);
   set_experts(result, counts.experts, counts.per_token);
   return result;
 }
 
 constexpr Family mixtral_family{.name = "mixtral",
+                                .hf_class = "MixtralForCausalLM",
                                 .gguf_architecture = "llama",
                                 .from_hf = from_hf,
                                 .from_gguf = nullptr,

@@ -28,6 +28,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
 }  // namespace
 
 constexpr Family olmo2_family{.name = "olmo2",
+                              .hf_class = "Olmo2ForCausalLM",
                               .gguf_architecture = "olmo2",
                               .from_hf = from_hf,
                               .from_gguf = from_gguf,

@@ -59,6 +59,7 @@ ModelConfig olmo3_from_gguf(const std::shared_ptr<const GgufFile>& file) {
 }
 
 constexpr Family olmo3_family{.name = "olmo3",
+                              .hf_class = "Olmo3ForCausalLM",
                               .gguf_architecture = "olmo2",
                               .from_hf = from_hf,
                               .from_gguf = nullptr,

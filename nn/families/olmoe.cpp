@@ -33,7 +33,7 @@ ModelConfig from_hf(const HfFields& given) {
 
 ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   ModelConfig result = read_gguf_fields(file, olmoe_family);
-  const ExpertCounts counts = read_gguf_expert_counts(*file, olmoe_family);
+  const ExpertCounts counts = read_gguf_expert_counts(*file);
   set_olmoe(result, counts.experts, counts.per_token, false);  // the file does not say; llama.cpp does not divide
   return result;
 }
@@ -41,6 +41,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
 }  // namespace
 
 constexpr Family olmoe_family{.name = "olmoe",
+                              .hf_class = "OlmoeForCausalLM",
                               .gguf_architecture = "olmoe",
                               .from_hf = from_hf,
                               .from_gguf = from_gguf,

@@ -59,6 +59,7 @@ constexpr GgufName gguf_names[] = {
 }  // namespace
 
 constexpr Family phi3_family{.name = "phi3",
+                             .hf_class = "Phi3ForCausalLM",
                              .gguf_architecture = "phi3",
                              .from_hf = from_hf,
                              .from_gguf = from_gguf,

@@ -23,15 +23,16 @@ ModelConfig from_hf(const HfFields& given) {
 }
 
 ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
-  if (file->get_optional<int64_t>("qwen2.attention.sliding_window").value_or(0) != 0)
-    throw ConfigError("qwen2.attention.sliding_window",
-                      "cannot be read from a GGUF file yet: take the Hugging Face directory");
+  const std::string window = gguf_key(*file, "attention.sliding_window");
+  if (file->get_optional<int64_t>(window).value_or(0) != 0)
+    throw ConfigError(window, "cannot be read from a GGUF file yet: take the Hugging Face directory");
   return read_gguf_fields(file, qwen2_family);
 }
 
 }  // namespace
 
 constexpr Family qwen2_family{.name = "qwen2",
+                              .hf_class = "Qwen2ForCausalLM",
                               .gguf_architecture = "qwen2",
                               .from_hf = from_hf,
                               .from_gguf = from_gguf,

@@ -51,7 +51,7 @@ ModelConfig from_hf(const HfFields& given) {
 
 ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   ModelConfig result = read_gguf_fields(file, qwen2_moe_family);
-  const ExpertCounts counts = read_gguf_expert_counts(*file, qwen2_moe_family);
+  const ExpertCounts counts = read_gguf_expert_counts(*file);
   // Files from before these keys are as llama.cpp takes them.
   const auto length = [&](const std::string& key, int64_t otherwise) {
     return file->contains(key) ? file->get_integer(key, 1, INT32_MAX) : otherwise;
@@ -81,6 +81,7 @@ constexpr GgufName qwen2_moe_gguf_names[] = {
 }  // namespace
 
 constexpr Family qwen2_moe_family{.name = "qwen2_moe",
+                                  .hf_class = "Qwen2MoeForCausalLM",
                                   .gguf_architecture = "qwen2moe",
                                   .from_hf = from_hf,
                                   .from_gguf = from_gguf,

@@ -24,9 +24,9 @@ ModelConfig from_hf(const HfFields& given) {
 }
 
 ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
-  if (file->get_optional<int64_t>("qwen3.attention.sliding_window").value_or(0) != 0)
-    throw ConfigError("qwen3.attention.sliding_window",
-                      "cannot be read from a GGUF file yet: take the Hugging Face directory");
+  const std::string window = gguf_key(*file, "attention.sliding_window");
+  if (file->get_optional<int64_t>(window).value_or(0) != 0)
+    throw ConfigError(window, "cannot be read from a GGUF file yet: take the Hugging Face directory");
   ModelConfig result = read_gguf_fields(file, qwen3_family);
   result.qk_norm = QkNorm::per_head;
   return result;
@@ -35,6 +35,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
 }  // namespace
 
 constexpr Family qwen3_family{.name = "qwen3",
+                              .hf_class = "Qwen3ForCausalLM",
                               .gguf_architecture = "qwen3",
                               .from_hf = from_hf,
                               .from_gguf = from_gguf,

@@ -1,6 +1,5 @@
 // Qwen3.5, text: three of four layers are gated delta nets, the others attend with a gate on what they find; heads turn
-// a quarter of their dimensions, and norms are held less 1. Directories that see pictures, too, hold the same model
-// under another name, with a config of its own in theirs.
+// a quarter of their dimensions, and norms are held less 1.
 #include <algorithm>
 
 #include "core/error.h"
@@ -44,7 +43,7 @@ ModelConfig from_hf(const HfFields& given) {
   result.qk_norm = QkNorm::per_head;
   result.attention_gate = true;
   result.norm_weight_offset = 1;
-  result.unused_weights = {"model.visual.", "mtp."};
+  result.unused_weights = {"mtp."};
   const HfFields rope = config.object("rope_parameters");
   const double part = rope.number("partial_rotary_factor", config.number("partial_rotary_factor", 0.25));
   if (!(part > 0 && part <= 1)) throw ConfigError("partial_rotary_factor", "expected more than 0 and at most 1");
@@ -61,17 +60,6 @@ ModelConfig from_hf(const HfFields& given) {
   for (size_t i = 0; i < result.layers.size(); ++i)
     result.layers[i].mixer = types != nullptr ? mixer_by_type(*types, i, "linear_attention", Mixer::gated_delta)
                                               : mixer_by_interval(i, interval);
-  return result;
-}
-
-// What sees pictures beside it has the text's config in its own, but for a tied embedding, which either may say.
-ModelConfig from_hf_with_vision(const HfFields& config) {
-  HfFields text = config.object("text_config");
-  text.set("tie_word_embeddings", text.flag("tie_word_embeddings", config.flag("tie_word_embeddings", false)));
-  if (text.find("eos_token_id") == nullptr && config.find("eos_token_id") != nullptr)
-    text.set("eos_token_id", *config.find("eos_token_id"));
-  ModelConfig result = from_hf(text);
-  result.weight_prefix = "model.language_model.";
   return result;
 }
 
@@ -124,17 +112,11 @@ constexpr GgufName gguf_names[] = {
 }  // namespace
 
 constexpr Family qwen3_5_family{.name = "qwen3_5_text",
+                                .hf_class = "Qwen3_5ForCausalLM",
                                 .gguf_architecture = "qwen35",
                                 .from_hf = from_hf,
                                 .from_gguf = from_gguf,
                                 .gguf_names = gguf_names,
                                 .gguf_rotary_rows = GgufRotaryRows::half_split};
-
-constexpr Family qwen3_5_vision_family{.name = "qwen3_5",
-                                       .gguf_architecture = "qwen35",
-                                       .from_hf = from_hf_with_vision,
-                                       .from_gguf = nullptr,
-                                       .gguf_names = gguf_names,
-                                       .gguf_rotary_rows = GgufRotaryRows::half_split};
 
 }  // namespace lathe::nn

@@ -32,10 +32,10 @@ ModelConfig from_hf(const HfFields& given) {
 ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   ModelConfig result = read_gguf_fields(file, qwen3_moe_family);
   result.qk_norm = QkNorm::per_head;
-  const ExpertCounts counts = read_gguf_expert_counts(*file, qwen3_moe_family);
+  const ExpertCounts counts = read_gguf_expert_counts(*file);
   result.experts = {.num_experts = counts.experts,
                     .num_experts_per_tok = counts.per_token,
-                    .intermediate_size = file->get_integer("qwen3moe.expert_feed_forward_length", 1, INT32_MAX),
+                    .intermediate_size = file->get_integer(gguf_key(*file, "expert_feed_forward_length"), 1, INT32_MAX),
                     .norm_topk_prob = true};  // the file does not say; llama.cpp divides
   for (LayerConfig& layer : result.layers) layer.experts = true;
   return result;
@@ -44,6 +44,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
 }  // namespace
 
 constexpr Family qwen3_moe_family{.name = "qwen3_moe",
+                                  .hf_class = "Qwen3MoeForCausalLM",
                                   .gguf_architecture = "qwen3moe",
                                   .from_hf = from_hf,
                                   .from_gguf = from_gguf,

@@ -48,6 +48,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
 }  // namespace
 
 constexpr Family smollm3_family{.name = "smollm3",
+                                .hf_class = "SmolLM3ForCausalLM",
                                 .gguf_architecture = "smollm3",
                                 .from_hf = from_hf,
                                 .from_gguf = from_gguf,

@@ -1,6 +1,7 @@
 #include "nn/weights/own_weights.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <utility>
@@ -11,15 +12,38 @@
 namespace lathe::nn {
 namespace {
 
+// What the source calls "model.": older Qwen2-VLs do, beside "visual.".
+std::string_view prefix_of_text(const WeightSource& source) {
+  const std::string_view embedding = "embed_tokens.weight";
+  for (const std::string_view prefix : text_model_prefixes)
+    if (source.find(std::string(prefix).append(embedding)) != nullptr) return prefix;
+  if (source.find(std::string(own_weight_prefix).append(embedding)) != nullptr) return own_weight_prefix;
+  throw FormatError("the model's weights", -1,
+                    "expected the text model's embedding, model.language_model.embed_tokens.weight, "
+                    "language_model.model.embed_tokens.weight, model.text_model.embed_tokens.weight or "
+                    "model.embed_tokens.weight, found none of them");
+}
+
+// The name of a weight of the model; nothing of others.
+std::optional<std::string> own_name(const std::string& name, std::string_view prefix, const ModelConfig& config) {
+  const auto begins = [&name](std::string_view with) { return name.starts_with(with); };
+  if (std::ranges::any_of(config.unused_weights, begins)) return std::nullopt;
+  if (begins(prefix)) return std::string(own_weight_prefix).append(name, prefix.size());
+  if (!config.multimodal || begins("lm_head.")) return name;
+  constexpr std::string_view before_head = "language_model.";
+  if (begins("language_model.lm_head.")) return name.substr(before_head.size());
+  return std::nullopt;
+}
+
 class OwnWeights final : public WeightSource {
  public:
   OwnWeights(std::unique_ptr<WeightSource> source, const ModelConfig& config) : source_(std::move(source)) {
+    const std::string_view prefix = config.multimodal ? prefix_of_text(*source_) : own_weight_prefix;
     for (const WeightInfo& info : source_->weights()) {
-      const auto begins = [&info](const std::string& prefix) { return info.name.starts_with(prefix); };
-      if (std::ranges::any_of(config.unused_weights, begins)) continue;
+      const std::optional<std::string> name = own_name(info.name, prefix, config);
+      if (!name) continue;
       infos_.push_back(info);
-      if (begins(config.weight_prefix))
-        infos_.back().name = std::string(own_weight_prefix) + info.name.substr(config.weight_prefix.size());
+      infos_.back().name = *name;
       if (!place_.emplace(infos_.back().name, Place{infos_.size() - 1, info.name}).second)
         throw FormatError("the model's weights", -1, "two of them stand for " + infos_.back().name);
     }
@@ -66,7 +90,7 @@ class OwnWeights final : public WeightSource {
 }  // namespace
 
 std::unique_ptr<WeightSource> own_weights(std::unique_ptr<WeightSource> source, const ModelConfig& config) {
-  if (config.unused_weights.empty() && config.weight_prefix == own_weight_prefix) return source;
+  if (config.unused_weights.empty() && !config.multimodal) return source;
   auto own = std::make_unique<OwnWeights>(std::move(source), config);
   if (own->changes()) return own;
   return own->give_back();

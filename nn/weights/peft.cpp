@@ -7,6 +7,7 @@
 #include "core/json.h"
 #include "core/json_value.h"
 #include "nn/weights/misplaced_file.h"
+#include "nn/weights/own_weights.h"
 #include "nn/weights/peft_config_file.h"
 #include "nn/weights/safetensors.h"
 
@@ -75,11 +76,10 @@ struct Key {
   Part part;
 };
 
-// Of an adapter of a model that sees pictures, too: "model.language_model.layers.0.…" is the text model's
-// "model.layers.0.…".
+// Of an adapter of a multimodal model: "model.language_model.layers.0.…" is the text model's "model.layers.0.…".
 std::string module_of_text(std::string module) {
-  constexpr std::string_view whole = "model.language_model.";
-  if (module.starts_with(whole)) module.replace(0, whole.size(), "model.");
+  for (const std::string_view whole : text_model_prefixes)
+    if (module.starts_with(whole)) return module.replace(0, whole.size(), own_weight_prefix);
   return module;
 }
 

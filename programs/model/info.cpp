@@ -132,7 +132,8 @@ void add_mixers(const nn::ModelConfig& config, nlohmann::ordered_json& result) {
 void print_text(const nn::ModelFiles& files, const data::Tokenizer* tokenizer, bool tensors) {
   const nn::ModelConfig& c = files.config;
   fmt::print("{}\n", files.path.string());
-  fmt::print("  family           {}\n", c.family);
+  fmt::print("  family           {}{}\n", c.family,
+             c.multimodal ? " (the text model of one that sees or hears; the rest is left alone)" : "");
   if (const std::string license = license_of(files); !license.empty())
     fmt::print("  licence          {}\n", printable(license));
   fmt::print("  parameters       {}\n", grouped_digits(c.parameter_count()));
@@ -173,6 +174,7 @@ void print_json(const nn::ModelFiles& files, const data::Tokenizer* tokenizer) {
   nlohmann::ordered_json result = {
       {"path", files.path.string()},
       {"family", c.family},
+      {"multimodal", c.multimodal},
       {"parameters", c.parameter_count()},
       {"vocab_size", c.vocab_size},
       {"hidden_size", c.hidden_size},

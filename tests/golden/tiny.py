@@ -213,6 +213,9 @@ def write_gguf(folder, model_class, architecture, packed=()):
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(rope["factor"])
         writer.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+    if architecture == "mistral3":
+        writer.add_rope_scaling_yarn_log_mul(rope["mscale_all_dim"])
+        writer.add_attn_temperature_scale(rope["llama_4_scaling_beta"])
     if rope["rope_type"] == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_frequency_factors(config).numpy())
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
@@ -221,7 +224,7 @@ def write_gguf(folder, model_class, architecture, packed=()):
         weight = parameter.detach()
         if architecture.startswith("gemma") and "norm" in name:
             weight = weight + 1
-        if architecture in ("llama", "smollm3", "granite", "granitemoe") and (".q_proj." in name or ".k_proj." in name):
+        if architecture in ("llama", "mistral3", "smollm3", "granite", "granitemoe") and (".q_proj." in name or ".k_proj." in name):
             weight = interleaved(weight, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads)
         if architecture == "gpt-oss" and ".experts." in name:
             add_gpt_oss_experts(writer, name, weight, packed)

@@ -27,6 +27,7 @@ constexpr int64_t heads = 4, kv_heads = 2, page_size = 16, page_count = 4, posit
 struct Shapes {
   int64_t head_dim, turned;  // turned 0: no tables
   bool normed;
+  bool rows_of_queries = false;  // of the tables, behind those of keys
 };
 
 class RopeAppend : public OnEveryDevice {
@@ -54,8 +55,10 @@ class RopeAppend : public OnEveryDevice {
       made.k_norm = random({shapes.head_dim}, dtype);
     }
     if (shapes.turned > 0) {
-      made.cos_table = random({positions_most, shapes.turned / 2}, DType::f32);
-      made.sin_table = random({positions_most, shapes.turned / 2}, DType::f32);
+      const int64_t rows = shapes.rows_of_queries ? 2 * positions_most : positions_most;
+      made.cos_table = random({rows, shapes.turned / 2}, DType::f32);
+      made.sin_table = random({rows, shapes.turned / 2}, DType::f32);
+      made.query_row = rows - positions_most;
     }
     return made;
   }
@@ -64,23 +67,25 @@ class RopeAppend : public OnEveryDevice {
 INSTANTIATE_TEST_SUITE_P(, RopeAppend, every_device(), name_of_device);
 
 void one_after_another(const KvPages& pages, const NewHeads& heads_before, const PagedBatch& batch) {
-  const auto change = [&](const Tensor& x, const Tensor& weight) {
+  const auto change = [&](const Tensor& x, const Tensor& weight, int64_t first_row) {
     const Tensor rows = x.view({x.dim(0) * x.dim(1), x.dim(2)});
     if (weight.defined()) rms_norm_forward(rows, {}, rows, weight, heads_before.eps);
     if (!heads_before.cos_table.defined()) return;
     const Tensor turned = x.slice(2, 0, 2 * heads_before.cos_table.dim(1));
-    rope(turned, turned, heads_before.positions, heads_before.cos_table, heads_before.sin_table,
+    const auto rows_of = [&](const Tensor& table) { return table.slice(0, first_row, first_row + positions_most); };
+    rope(turned, turned, heads_before.positions, rows_of(heads_before.cos_table), rows_of(heads_before.sin_table),
          RopeDirection::forward);
   };
-  change(heads_before.q, heads_before.q_norm);
-  change(heads_before.k, heads_before.k_norm);
+  change(heads_before.q, heads_before.q_norm, heads_before.query_row);
+  change(heads_before.k, heads_before.k_norm, 0);
   kv_append(pages, heads_before.k, heads_before.v, batch);
 }
 
 // Heads that fill a warp, that leave lanes idle, of which a part turns, and some without a body on a device.
 TEST_P(RopeAppend, has_the_bits_of_the_operations_one_after_another) {
   const Shapes shapes[] = {{64, 64, false}, {128, 128, true}, {256, 256, true}, {80, 32, true},
-                           {32, 0, true},   {48, 0, false},   {24, 24, true},   {96, 24, false}};
+                           {32, 0, true},   {48, 0, false},   {24, 24, true},   {96, 24, false},
+                           {64, 32, true, true}, {24, 24, false, true}};
   const std::vector<int32_t> bounds{0, 1, 1, 4}, contexts{5, 0, 20}, tables{2, 0, 0, 0, 1, 3}, positions{4, 17, 18, 19};
   const PagedBatch batch(Tensor::of<int32_t>(bounds, {4}), Tensor::of<int32_t>(contexts, {3}),
                          Tensor::of<int32_t>(tables, {3, 2}), {page_count, page_size, device()});
@@ -115,6 +120,11 @@ TEST_P(RopeAppend, what_does_not_fit_is_named) {
   EXPECT_THROW(rope_append(pages, wide, batch), ShapeError);
   NewHeads far = heads_of({64, 64, false}, DType::bf16, 1, {positions_most});
   EXPECT_THROW(rope_append(pages, far, batch), ShapeError);
+  NewHeads far_among_two = heads_of({64, 64, false, true}, DType::bf16, 1, {positions_most});
+  EXPECT_THROW(rope_append(pages, far_among_two, batch), ShapeError);
+  NewHeads apart = heads_of({64, 64, false, true}, DType::bf16, 1, positions);
+  apart.query_row = positions_most - 1;
+  EXPECT_THROW(rope_append(pages, apart, batch), ShapeError);
 }
 
 TEST(RopeAppendOnSimt, is_one_launch) {

@@ -17,7 +17,7 @@ inline constexpr const char* tiny_models[] = {
     "tiny_phi3/window",    "tiny_olmo2",         "tiny_olmo3",      "tiny_granite",       "tiny_mixtral",
     "tiny_qwen3_moe/some", "tiny_qwen3_moe/all", "tiny_olmoe",      "tiny_granite_moe",   "tiny_gpt_oss/dense",
     "tiny_gpt_oss/mxfp4",  "tiny_lfm2/plain",    "tiny_lfm2/bias",  "tiny_qwen3_5/text",  "tiny_qwen3_5/pictures",
-    "tiny_qwen2_moe/some", "tiny_qwen2_moe/all",
+    "tiny_qwen2_moe/some", "tiny_qwen2_moe/all", "tiny_ministral3",
 };
 
 inline bool has_gguf(const std::string& model) { return std::filesystem::exists(golden(model + "/model.gguf")); }

@@ -51,6 +51,24 @@ TEST(RopeTable, LogitsBeyondTheOriginalContextAreThoseOfTransformers) {
   }
 }
 
+// That the factors are those of transformers is for the logits of tiny_ministral3 to show.
+TEST(RopeTable, QueriesThatGrowHaveRowsOfTheirOwnBeyondTheFirstContext) {
+  const ModelConfig config = read_hf_config(golden("tiny_ministral3"));
+  ASSERT_EQ(config.ropes[0].query_beta, 0.4);
+  const auto within = make_rope_tables(config.ropes[0], config.head_dim, DType::f32, 16),
+             beyond = make_rope_tables(config.ropes[0], config.head_dim, DType::f32, 40);
+  EXPECT_EQ(within.query_row, 0);
+  EXPECT_EQ(within.cos.dim(0), 16);
+  ASSERT_EQ(beyond.query_row, 40);
+  const Tensor keys = beyond.of_keys().cos, queries = beyond.of_queries().cos;
+  for (const auto& [position, factor] : std::vector<std::pair<int64_t, double>>{
+           {0, 1.0}, {15, 1.0}, {16, 1 + 0.4 * std::log(2.0)}, {39, 1 + 0.4 * std::log(3.0)}})
+    for (int64_t i = 0; i < keys.dim(1); ++i) {
+      const int64_t at = position * keys.dim(1) + i;
+      EXPECT_NEAR(queries.data<float>()[at], keys.data<float>()[at] * factor, 1e-6) << position;
+    }
+}
+
 TEST(RopeTable, WhatCannotBeComputedIsNamed) {
   const auto error_of = [](const nlohmann::json& rope) -> std::string {
     nlohmann::json json = golden_json("tiny_phi3/longrope/config.json");

@@ -1,0 +1,177 @@
+// The text model of directories that see pictures, too: by which names it goes there, what its config is, what is
+// written of it.
+#include <gtest/gtest.h>
+
+#include "core/json.h"
+#include "core/json_value.h"
+#include "kernels/copy/copy.h"
+#include "nn/families/text_config.h"
+#include "nn/model_directory.h"
+#include "nn/weights/own_weights.h"
+#include "nn/weights/safetensors.h"
+#include "tests/nn/changed_configs.h"
+
+namespace lathe::nn {
+namespace {
+
+struct Kind {
+  const char *folder, *family, *hf_class;
+  bool tied;
+};
+constexpr Kind kinds[] = {{"gemma3", "gemma3_text", "Gemma3ForCausalLM", true},
+                          {"mistral3", "ministral3", "Ministral3ForCausalLM", false},
+                          {"qwen2_vl", "qwen2", "Qwen2ForCausalLM", true},
+                          {"qwen2_5_vl", "qwen2", "Qwen2ForCausalLM", false},
+                          {"qwen3_vl", "qwen3", "Qwen3ForCausalLM", false},
+                          {"smolvlm", "llama", "LlamaForCausalLM", false},
+                          {"lfm2_vl", "lfm2", "Lfm2ForCausalLM", true},
+                          {"llava", "qwen2", "Qwen2ForCausalLM", false}};
+
+std::string folder_of(const Kind& kind) { return std::string("multimodal/") + kind.folder; }
+
+class Multimodal : public testing::TestWithParam<Kind> {};
+INSTANTIATE_TEST_SUITE_P(Golden, Multimodal, testing::ValuesIn(kinds),
+                         [](const auto& info) { return std::string(info.param.folder); });
+
+TEST_P(Multimodal, ATextHasTheLogitsOfTransformers) {
+  const auto expected = SafetensorsFile::open(golden("multimodal/expected.safetensors"));
+  const Tensor ids = expected->tensor("input_ids");
+  const std::vector<int32_t> text(ids.data<int32_t>(), ids.data<int32_t>() + ids.numel());
+  const Tensor logits = logits_of(load(golden(folder_of(GetParam())), DType::f32), {text});
+  EXPECT_LE(largest_difference(logits, expected->tensor(GetParam().folder)), 1e-4);
+}
+
+TEST_P(Multimodal, TheTextModelAloneIsRead) {
+  const ModelFiles files = open_model_files(golden(folder_of(GetParam())));
+  EXPECT_EQ(files.config.family, GetParam().family);
+  EXPECT_TRUE(files.config.multimodal);
+  EXPECT_EQ(files.config.tie_word_embeddings, GetParam().tied);
+  EXPECT_EQ(files.config.eos_token_ids, std::vector<int32_t>{2});
+  EXPECT_TRUE(files.warnings.empty()) << files.warnings[0];
+  const auto whole = SafetensorsFile::open(golden(folder_of(GetParam()) + "/model.safetensors"));
+  EXPECT_LT(files.weights->weights().size(), whole->names().size()) << "what sees is left out";
+  for (const WeightInfo& info : files.weights->weights())
+    EXPECT_TRUE(info.name.starts_with("model.layers.") || info.name.starts_with("model.embed") ||
+                info.name == "model.norm.weight" || info.name == "lm_head.weight")
+        << info.name;
+}
+
+// What merge, quantize and training write beside the weights.
+TEST_P(Multimodal, WhatIsWrittenIsTheTextModels) {
+  const TemporaryFolder folder;
+  const ModelConfig read = read_hf_config(golden(folder_of(GetParam())));
+  write_model_config(golden(folder_of(GetParam())), folder.path(), DType::bf16, read.tie_word_embeddings);
+  const nlohmann::ordered_json json = read_json_file(folder.path() / "config.json");
+  EXPECT_EQ(json["architectures"], nlohmann::ordered_json({GetParam().hf_class}));
+  EXPECT_EQ(json["model_type"], GetParam().family);
+  for (const char* key : {"vision_config", "text_config"}) EXPECT_FALSE(json.contains(key)) << key;
+  EXPECT_EQ(json.dump().find("mrope"), std::string::npos) << json;
+  const ModelConfig written = read_hf_config(folder.path());
+  EXPECT_FALSE(written.multimodal);
+  EXPECT_EQ(written.parameter_count(), read.parameter_count());
+  EXPECT_EQ(written.ropes[0].theta, read.ropes[0].theta);
+  EXPECT_EQ(written.tie_word_embeddings, read.tie_word_embeddings);
+}
+
+nlohmann::json gemma3_json() { return golden_json("multimodal/gemma3/config.json"); }
+
+TEST(MultimodalConfig, AnErrorSaysWhereTheKeyIs) {
+  nlohmann::json json = gemma3_json();
+  json["text_config"]["hidden_size"] = "wide";
+  EXPECT_NE(error_of(json).find("text_config.hidden_size"), std::string::npos) << error_of(json);
+  json["text_config"] = 3;
+  EXPECT_NE(error_of(json).find("text_config"), std::string::npos) << error_of(json);
+}
+
+TEST(MultimodalConfig, ATextModelThatIsNotKnownIsNamed) {
+  nlohmann::json json = gemma3_json();
+  json["text_config"]["model_type"] = "gemma9_text";
+  EXPECT_NE(error_of(json).find("gemma9_text"), std::string::npos) << error_of(json);
+  EXPECT_NE(error_of(json).find("gemma3_text comes nearest"), std::string::npos) << error_of(json);
+}
+
+TEST(MultimodalConfig, EitherMaySayThatTheOutputIsTheEmbedding) {
+  const auto tied = [](const nlohmann::json& whole, const nlohmann::json& text) {
+    nlohmann::json json = golden_json("multimodal/qwen3_vl/config.json");
+    json.erase("tie_word_embeddings");
+    json["text_config"].erase("tie_word_embeddings");
+    if (!whole.is_null()) json["tie_word_embeddings"] = whole;
+    if (!text.is_null()) json["text_config"]["tie_word_embeddings"] = text;
+    return config_of(json).tie_word_embeddings;
+  };
+  EXPECT_FALSE(tied(nullptr, nullptr)) << "Qwen3-VL's default";
+  EXPECT_TRUE(tied(true, nullptr));
+  EXPECT_TRUE(tied(nullptr, true));
+  EXPECT_TRUE(tied(true, false));
+  EXPECT_TRUE(tied(false, true)) << "as before transformers 5";
+  EXPECT_FALSE(tied(false, nullptr));
+  nlohmann::json json = gemma3_json();
+  json.erase("tie_word_embeddings");
+  json["text_config"].erase("tie_word_embeddings");
+  EXPECT_TRUE(config_of(json).tie_word_embeddings) << "Gemma 3's default";
+}
+
+TEST(MultimodalConfig, OneOfTextAloneIsLeftAsItIs) {
+  const nlohmann::ordered_json json = read_json_file(golden("tiny_qwen3/tied/config.json"));
+  EXPECT_FALSE(is_multimodal(json));
+  EXPECT_EQ(text_config(json), json);
+}
+
+// llama.cpp's converter writes the text model beside a file of what sees, under an architecture of its own.
+TEST(MultimodalGguf, TheTextModelIsReadUnderItsOwnArchitecture) {
+  const std::pair<const char*, const char*> same[] = {{"tiny_qwen2/plain", "qwen2vl"},
+                                                      {"tiny_qwen3/tied", "qwen3vl"},
+                                                      {"tiny_qwen3_moe/all", "qwen3vlmoe"}};
+  for (const auto& [model, architecture] : same) {
+    const auto file = GgufFile::open(golden(std::string(model) + "/model.gguf"));
+    const std::string before = file->get<std::string>("general.architecture") + ".";
+    std::map<std::string, GgufValue> changed{{"general.architecture", std::string(architecture)}};
+    for (const auto& [key, value] : file->metadata())
+      if (key.starts_with(before)) {
+        changed[std::string(architecture) + "." + key.substr(before.size())] = value;
+        changed[key] = std::string();
+      }
+    const ModelConfig read = config_of_gguf(model, changed), expected = config_of_gguf(model, {});
+    EXPECT_EQ(read.family, expected.family);
+    EXPECT_EQ(read.parameter_count(), expected.parameter_count());
+    EXPECT_EQ(read.ropes[0].theta, expected.ropes[0].theta);
+    EXPECT_EQ(read.experts.intermediate_size, expected.experts.intermediate_size);
+  }
+}
+
+TEST(MultimodalWeights, WithoutATextModelTheNamesThatWereLookedForAreSaid) {
+  const TemporaryFolder folder;
+  write_safetensors(folder.path() / "model.safetensors",
+                    {{"visual.patch_embed.proj.weight", Tensor::zeros({2, 2}, DType::f32)}});
+  const ModelConfig config = read_hf_config(golden("multimodal/qwen3_vl"));
+  try {
+    own_weights(open_safetensors_weights(folder.path()), config);
+    FAIL() << "no error";
+  } catch (const FormatError& error) {
+    EXPECT_NE(std::string(error.what()).find("model.language_model.embed_tokens.weight"), std::string::npos)
+        << error.what();
+  }
+}
+
+// As PEFT names them on the whole model, by transformers 5 and before.
+TEST(MultimodalAdapter, ItsModulesAreTheTextModels) {
+  const TemporaryFolder folder;
+  std::filesystem::copy(golden("family_adapters/qwen3"), folder.path());
+  for (const std::string prefix : {"model.language_model.", "language_model.model.", "model.text_model."}) {
+    const auto stored = SafetensorsFile::open(golden("family_adapters/qwen3/adapter_model.safetensors"));
+    std::vector<std::pair<std::string, Tensor>> renamed;
+    for (const std::string& name : stored->names()) {
+      const std::string own = "base_model.model.model.";
+      ASSERT_TRUE(name.starts_with(own)) << name;
+      renamed.emplace_back("base_model.model." + prefix + name.substr(own.size()), stored->tensor(name));
+    }
+    write_safetensors(folder.path() / "adapter_model.safetensors", renamed);
+    const PeftAdapter adapter = read_peft_adapter(folder.path()),
+                      expected = read_peft_adapter(golden("family_adapters/qwen3"));
+    ASSERT_EQ(adapter.modules.size(), expected.modules.size());
+    for (const auto& [name, module] : expected.modules) EXPECT_EQ(adapter.modules.count(name), 1u) << name;
+  }
+}
+
+}  // namespace
+}  // namespace lathe::nn
