@@ -13,7 +13,7 @@ std::vector<int32_t> ModelText::encode_chat(const nlohmann::ordered_json& messag
   data::ChatOptions chat;
   chat.add_generation_prompt = true;
   chat.special_tokens = data::special_token_variables(*tokenizer);
-  const data::RenderedChat rendered = chat_template->render(messages, chat);
+  const data::RenderedChat rendered = chat_template->render_texts(messages, chat);
   return tokenizer->encode(rendered.text, rendered.control);
 }
 

@@ -12,6 +12,7 @@ namespace lathe::data {
 struct ChatTemplate::Program {
   jinja::Body body;
   bool marks_assistant = false;
+  bool reads_parts = false;  // of a message's content: a content that is a text it leaves out
 };
 
 namespace {
@@ -56,11 +57,55 @@ ChatTemplate::~ChatTemplate() = default;
 
 namespace {
 
+using nlohmann::ordered_json;
+
+jinja::Text run(const jinja::Body& body, const ordered_json& messages, const ChatOptions& options) {
+  jinja::Budget budget(options.limits);
+  jinja::Scope variables;
+  variables.set("tools", jinja::None{});
+  variables.set("documents", jinja::None{});
+  if (options.variables) {
+    if (!options.variables->is_object()) throw ConfigError("chat template", "its variables must be an object");
+    for (const auto& [name, value] : options.variables->items()) variables.set(name, jinja::value_of(value, budget));
+  }
+  for (const auto& [name, token] : options.special_tokens) variables.set(name, jinja::Text::own(token));
+  variables.set("messages", jinja::messages_value(messages, budget));
+  if (options.tools && !options.tools->is_null()) variables.set("tools", jinja::value_of(*options.tools, budget));
+  variables.set("add_generation_prompt", options.add_generation_prompt);
+  return jinja::Interpreter(options, budget).run(body, variables);
+}
+
+ordered_json as_parts(ordered_json messages) {
+  for (ordered_json& message : messages)
+    if (const auto content = message.find("content"); content != message.end() && content->is_string())
+      *content = ordered_json::array({{{"type", "text"}, {"text", *content}}});
+  return messages;
+}
+
+// By what becomes of a message, which takes a template that means no harm some hundred steps.
+bool reads_parts(const jinja::Body& body) {
+  const std::string text = "a text to be found again";
+  ChatOptions options;
+  options.limits.steps = 100'000;
+  options.limits.output_bytes = 1 << 20;
+  options.limits.seconds = 0.5;
+  const auto keeps = [&](const ordered_json& messages) {
+    try {
+      return run(body, messages, options).bytes.find(text) != std::string::npos;
+    } catch (const Error&) {
+      return false;  // one that refuses this chat is to say so of the user's
+    }
+  };
+  const ordered_json chat = ordered_json::array({{{"role", "user"}, {"content", text}}});
+  return !keeps(chat) && keeps(as_parts(chat));
+}
+
 ChatTemplate::Program program_of(std::string_view source) {
   if (source.size() > (1 << 20)) throw ConfigError("chat template", "it has more than 1 MiB of source");
   ChatTemplate::Program program;
   program.body = jinja::parse_template(source, TemplateLimits{}.nesting);
   program.marks_assistant = has_generation(program.body);
+  program.reads_parts = reads_parts(program.body);
   return program;
 }
 
@@ -92,25 +137,17 @@ const ChatTemplate::Program& ChatTemplate::program_for(const ChatOptions& option
   throw ConfigError("chat template", "the model has one for chats with tools alone (tool_use) and no default one");
 }
 
-RenderedChat ChatTemplate::render(const nlohmann::ordered_json& messages, const ChatOptions& options) const {
-  jinja::Budget budget(options.limits);
-  jinja::Scope variables;
-  variables.set("tools", jinja::None{});
-  variables.set("documents", jinja::None{});
-  if (options.variables) {
-    if (!options.variables->is_object()) throw ConfigError("chat template", "its variables must be an object");
-    for (const auto& [name, value] : options.variables->items()) variables.set(name, jinja::value_of(value, budget));
-  }
-  for (const auto& [name, token] : options.special_tokens) variables.set(name, jinja::Text::own(token));
-  variables.set("messages", jinja::messages_value(messages, budget));
-  if (options.tools && !options.tools->is_null()) variables.set("tools", jinja::value_of(*options.tools, budget));
-  variables.set("add_generation_prompt", options.add_generation_prompt);
-  jinja::Text text = jinja::Interpreter(options, budget).run(program_for(options).body, variables);
+RenderedChat ChatTemplate::render(const ordered_json& messages, const ChatOptions& options) const {
+  jinja::Text text = run(program_for(options).body, messages, options);
   RenderedChat chat;
   chat.control = gaps_between(text.inserted, text.bytes.size());
   chat.assistant = std::move(text.generated);
   chat.text = std::move(text.bytes);
   return chat;
+}
+
+RenderedChat ChatTemplate::render_texts(const ordered_json& messages, const ChatOptions& options) const {
+  return program_for(options).reads_parts ? render(as_parts(messages), options) : render(messages, options);
 }
 
 }  // namespace lathe::data

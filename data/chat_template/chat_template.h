@@ -55,6 +55,9 @@ class ChatTemplate {
   // `messages`: an array of {"role", "content", …}. Throws ConfigError where the template raises one, does what
   // Jinja refuses, or passes a limit.
   RenderedChat render(const nlohmann::ordered_json& messages, const ChatOptions& options) const;
+  // The same, but where the template goes through a content's parts and would leave a text out, which transformers
+  // lets it do, each text is one part: {"type": "text", "text": …}. As TRL and vLLM do.
+  RenderedChat render_texts(const nlohmann::ordered_json& messages, const ChatOptions& options) const;
 
   // Whether it has {% generation %} blocks, so that assistant masks can be had (all of the templates, where there are
   // several).

@@ -60,7 +60,7 @@ RenderedChat render_row(const ordered_json& row, const ordered_json& messages, c
     if (!row.at("chat_template_kwargs").is_object()) throw Error("\"chat_template_kwargs\" must be an object");
     chat_options.variables = &row.at("chat_template_kwargs");
   }
-  return chat_template->render(messages, chat_options);
+  return chat_template->render_texts(messages, chat_options);
 }
 
 }  // namespace lathe::data

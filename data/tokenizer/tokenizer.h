@@ -49,7 +49,8 @@ class Tokenizer {
   static std::shared_ptr<const Tokenizer> from_metadata(const TokenizerMetadata& metadata,
                                                         const std::string& file = "GGUF tokenizer");
   // Reads tokenizer.json and, where they exist, tokenizer_config.json, special_tokens_map.json, added_tokens.json,
-  // chat_template.jinja and additional_chat_templates/*.jinja, as transformers does.
+  // chat_template.jinja and additional_chat_templates/*.jinja, as transformers does; where none of them has a template,
+  // chat_template.json.
   static std::shared_ptr<const Tokenizer> from_directory(const std::filesystem::path& directory);
   ~Tokenizer();
 

@@ -164,6 +164,18 @@ std::vector<std::pair<std::string, AddedToken>> special_tokens(const ordered_jso
   return tokens;
 }
 
+// What a model's processor of pictures or sounds has, in the file that it had before chat_template.jinja; a tokenizer
+// that has none of its own is meant to be used with it.
+std::map<std::string, std::string> processor_template(const fs::path& directory) {
+  const fs::path path = directory / "chat_template.json";
+  const ordered_json json = object_of(path);
+  const auto found = json.find("chat_template");
+  if (found == json.end()) return {};
+  if (!found->is_string())
+    throw FormatError(path.string(), -1, "chat_template: expected a text, found " + json_excerpt(*found));
+  return {{"default", found->get<std::string>()}};
+}
+
 // One template, or several by name; files beside the config take the place of all of it.
 std::map<std::string, std::string> chat_templates(const fs::path& directory, const ordered_json& config,
                                                   const std::string& file) {
@@ -174,7 +186,8 @@ std::map<std::string, std::string> chat_templates(const fs::path& directory, con
       if (entry.path().extension() == ".jinja") templates[entry.path().stem().string()] = file_text(entry.path());
   }
   const auto found = config.find("chat_template");
-  if (!templates.empty() || found == config.end() || found->is_null()) return templates;
+  if (templates.empty() && (found == config.end() || found->is_null())) return processor_template(directory);
+  if (!templates.empty()) return templates;
   if (found->is_string()) return {{"default", found->get<std::string>()}};
   const auto add = [&](const ordered_json& name, const ordered_json& source) {
     if (!name.is_string() || !source.is_string())

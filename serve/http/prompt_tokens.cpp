@@ -45,7 +45,7 @@ ChatPrompt chat_prompt(const text::ModelText& text, const ChatRequest& request) 
   options.limits = request_limits;
   try {
     const auto render = [&](const nlohmann::ordered_json& messages) {
-      return text.chat_template->render(messages, options);
+      return text.chat_template->render_texts(messages, options);
     };
     data::RenderedChat chat = arguments_as_text(*text.tokenizer) ? render(with_text_arguments(request.messages))
                               : speaks_harmony(*text.tokenizer)  ? render(with_thinking(request.messages))

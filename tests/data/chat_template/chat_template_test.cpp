@@ -25,6 +25,43 @@ std::string error_of(const std::string& source, const ordered_json& messages = h
   }
 }
 
+// -- texts and parts
+std::string render_texts(const std::string& source, const ordered_json& messages) {
+  return ChatTemplate::compile(source)->render_texts(messages, {}).text;
+}
+
+const std::string by_parts =
+    "{% for m in messages %}{{ m.role }}{% for p in m.content %}{% if p.type == 'text' %}:{{ p.text }}{% endif %}"
+    "{% endfor %};{% endfor %}";
+
+TEST(ChatTemplateParts, ATextIsNotLeftOut) {
+  EXPECT_EQ(render(by_parts), "user;") << "as transformers renders it";
+  EXPECT_EQ(render_texts(by_parts, hello), "user:Hello;");
+  const ordered_json mixed = ordered_json::parse(R"([{"role": "system", "content": ""},
+    {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+    {"role": "assistant", "tool_calls": []}])");
+  EXPECT_EQ(render_texts(by_parts, mixed), "system:;user:a:b;assistant;");
+  const RenderedChat chat = ChatTemplate::compile(by_parts)->render_texts(hello, {});
+  ASSERT_EQ(chat.control.size(), 2u) << "the text is a message's, no template's";
+  EXPECT_EQ(chat.text.substr(chat.control[0].end, chat.control[1].begin - chat.control[0].end), "Hello");
+}
+
+TEST(ChatTemplateParts, WhatTakesTextsGetsTexts) {
+  const std::string by_text = "{% for m in messages %}{{ m.content }}{% endfor %}",
+                    either = "{% for m in messages %}{% if m.content is string %}={{ m.content }}"
+                             "{% else %}{{ m.content[0].text }}{% endif %}{% endfor %}";
+  EXPECT_EQ(render_texts(by_text, hello), "Hello");
+  EXPECT_EQ(render_texts(either, hello), "=Hello");
+}
+
+TEST(ChatTemplateParts, ATemplateThatRefusesSaysSoOfTheChatAlone) {
+  const std::string refuses = "{{ raise_exception('no ' ~ messages[0].content) }}";
+  const auto compiled = ChatTemplate::compile(refuses);
+  EXPECT_THROW(compiled->render_texts(hello, {}), ConfigError);
+  EXPECT_NO_THROW(ChatTemplate::compile("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"))
+      << "one without end is found out when it is used";
+}
+
 // -- limits
 TEST(ChatTemplateLimits, LoopsEnd) {
   EXPECT_NE(error_of("{% for a in range(1000000000) %}x{% endfor %}").find("steps"), std::string::npos);

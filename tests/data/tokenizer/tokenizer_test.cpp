@@ -320,5 +320,16 @@ TEST_F(TokenizerFiles, TheTemplateFileStandsAboveTheConfig) {
   EXPECT_EQ(Tokenizer::from_directory(directory_)->chat_template(), "J\n");
 }
 
+TEST_F(TokenizerFiles, AProcessorsTemplateCountsWhereTheTokenizerHasNone) {
+  write("tokenizer.json", R"({"model": {"vocab": {"a": 0}, "merges": []}})");
+  write("chat_template.json", R"({"chat_template": "P"})");
+  EXPECT_EQ(Tokenizer::from_directory(directory_)->chat_template(), "P");
+  write("tokenizer_config.json", R"({"chat_template": "D"})");
+  EXPECT_EQ(Tokenizer::from_directory(directory_)->chat_template(), "D");
+  write("tokenizer_config.json", "{}");
+  write("chat_template.json", R"({"chat_template": 3})");
+  EXPECT_THROW(Tokenizer::from_directory(directory_), FormatError);
+}
+
 }  // namespace
 }  // namespace lathe::data
