@@ -53,10 +53,9 @@ void write_model_config(const std::filesystem::path& from, const std::filesystem
 }
 
 void copy_text_files(const std::filesystem::path& from, const std::filesystem::path& to) {
-  for (const char* name :
-       {"generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-        "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja",
-        "chat_template.json"})
+  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+                           "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
+                           "chat_template.jinja", "chat_template.json"})
     copy_if_there(from / name, to / name);
   const std::filesystem::path templates = "additional_chat_templates";
   if (!std::filesystem::is_directory(from / templates)) return;

@@ -12,6 +12,7 @@
 #include "nn/weights/gptq_awq.h"
 #include "nn/weights/own_weights.h"
 #include "nn/weights/safetensors.h"
+#include "nn/weights/scaled_weights.h"
 #include "nn/weights/stacked_experts.h"
 
 namespace lathe::nn {
@@ -40,7 +41,8 @@ void untie_another_head(ModelFiles& files) {
   if (!files.config.tie_word_embeddings || !files.weights->find(embedding) || !files.weights->find(head)) return;
   if (same_weights(*files.weights, embedding, head)) return;
   files.config.tie_word_embeddings = false;
-  files.warnings.push_back((files.path / "config.json").string() + " ties the output to the embedding (\"tie_word_embeddings\"), but " + head +
+  files.warnings.push_back((files.path / "config.json").string() +
+                           " ties the output to the embedding (\"tie_word_embeddings\"), but " + head +
                            " differs from " + embedding +
                            ": both are used, as transformers does; set it to false to silence this warning");
 }
@@ -48,6 +50,7 @@ void untie_another_head(ModelFiles& files) {
 std::unique_ptr<WeightSource> open_directory_weights(const std::filesystem::path& path, const ModelConfig& config) {
   if (config.experts.stacked != StackedExperts::none) return split_experts(safetensors_tensors(path));
   if (const auto packed = packed_quantization_of(path)) return open_packed_weights(path, *packed);
+  if (const auto scaled = scaled_quantization_of(path)) return open_scaled_weights(path, *scaled);
   return is_bitsandbytes_directory(path) ? open_bitsandbytes_weights(path) : open_safetensors_weights(path);
 }
 

@@ -96,7 +96,8 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
   std::vector<autograd::RopeTables> ropes;
   for (const RopeConfig& rope : config.ropes) {
     const autograd::RopeTables made = make_rope_tables(rope, config.head_dim, options.dtype, max_positions_);
-    ropes.push_back({kernels::moved(made.cos, options.device), kernels::moved(made.sin, options.device), made.query_row});
+    ropes.push_back(
+        {kernels::moved(made.cos, options.device), kernels::moved(made.sin, options.device), made.query_row});
   }
   WeightLoader loader(source, options.dtype, options.device,
                       options.weights == WeightMode::trainable ? &weights_ : nullptr,

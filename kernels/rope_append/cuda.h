@@ -18,7 +18,7 @@ struct RopeAppendCuda {
   const float *cos_table, *sin_table;
   int64_t cos_row, sin_row, table_rows;
   int64_t query_row;  // the row of the table's that turns a query at position 0
-  int64_t turned;  // 0: none
+  int64_t turned;     // 0: none
   int64_t heads;
   KvAppendCuda append;  // k and v as they are stored; its k and v are not used
 };

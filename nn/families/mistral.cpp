@@ -50,8 +50,8 @@ ModelConfig ministral3_from_gguf(const std::shared_ptr<const GgufFile>& file) {
   const std::string beta = "mistral3.attention.temperature_scale";
   if (!file->contains(beta)) return result;
   result.ropes[0].query_beta = file->get_number(beta);
-  result.ropes[0].scaling.original_max_position_embeddings = file->get_integer(
-      "mistral3.rope.scaling.original_context_length", 1, INT32_MAX);
+  result.ropes[0].scaling.original_max_position_embeddings =
+      file->get_integer("mistral3.rope.scaling.original_context_length", 1, INT32_MAX);
   return result;
 }
 

@@ -188,8 +188,9 @@ bool is_bitsandbytes_directory(const std::filesystem::path& directory) {
   const auto refuse = [&](const std::string& what) {
     throw ConfigError("quantization_config",
                       file + " says " + what +
-                          ", which is not read here; expected GPTQ, AWQ or bitsandbytes' 4 bits (nf4), or "
-                          "the model before it was quantised, with load_in_4bit or load_in_8bit");
+                          ", which is not read here; expected GPTQ, AWQ, fp8, compressed-tensors or "
+                          "bitsandbytes' 4 bits (nf4), or the model before it was quantised, with load_in_4bit or "
+                          "load_in_8bit");
   };
   if (method != "bitsandbytes") refuse("quant_method " + json_excerpt(method));
   if (flag(quantization, "load_in_8bit", file)) refuse("load_in_8bit (LLM.int8)");

@@ -2,13 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
-#include <set>
 
 #include "core/error.h"
 #include "core/json.h"
 #include "core/json_value.h"
-#include "nn/weights/safetensors.h"
+#include "nn/weights/dequantized_linears.h"
 
 namespace lathe::nn {
 namespace {
@@ -44,22 +42,6 @@ uint32_t one_in_each(int64_t bits) {
   uint32_t ones = 0;
   for (int64_t at = 0; at < 32; at += bits) ones |= 1u << at;
   return ones;
-}
-
-float number_at(const Tensor& tensor, int64_t i) {
-  switch (tensor.dtype()) {
-    case DType::f16: return static_cast<float>(tensor.data<f16>()[i]);
-    case DType::bf16: return static_cast<float>(tensor.data<bf16>()[i]);
-    default: return tensor.data<float>()[i];
-  }
-}
-
-float rounded(DType dtype, float value) {
-  switch (dtype) {
-    case DType::f16: return static_cast<float>(f16(value));
-    case DType::bf16: return static_cast<float>(bf16(value));
-    default: return value;
-  }
 }
 
 // The parts of one linear in its files.
@@ -161,70 +143,38 @@ class LinearReader {
   const PackedQuantization& quantization_;
 };
 
-class PackedWeights final : public WeightSource {
+// A PackedLinear as it is read.
+class DequantizedLinear final : public StoredLinear {
  public:
-  PackedWeights(std::unique_ptr<WeightSource> plain, std::map<std::string, PackedLinear, std::less<>> linears,
-                std::set<std::shared_ptr<const SafetensorsFile>> files, const PackedQuantization& quantization)
-      : plain_(std::move(plain)), linears_(std::move(linears)), files_(std::move(files)), quantization_(quantization) {
-    for (const WeightInfo& info : plain_->weights())
-      if (!is_bias_of_zeros(info)) infos_.push_back(info);
-    const std::string type =
-        (quantization.method == PackedMethod::gptq ? "GPTQ" : "AWQ") + std::to_string(quantization.bits);
-    for (const auto& [name, linear] : linears_)
-      infos_.push_back({name, name, type, Shape{linear.out, linear.in}, linear.stored_bytes});
-    for (const WeightInfo& info : infos_) by_name_[info.name] = &info;
+  DequantizedLinear(PackedLinear linear, const PackedQuantization& quantization)
+      : linear_(std::move(linear)), quantization_(quantization) {}
+  int64_t out() const override { return linear_.out; }
+  int64_t in() const override { return linear_.in; }
+  std::string stored_type() const override {
+    return (quantization_.method == PackedMethod::gptq ? "GPTQ" : "AWQ") + std::to_string(quantization_.bits);
   }
-
-  void release_pages() const override {
-    for (const auto& file : files_) file->release_pages();
-  }
-  const std::vector<WeightInfo>& weights() const override { return infos_; }
-  const WeightInfo* find(std::string_view name) const override {
-    const auto found = by_name_.find(name);
-    return found == by_name_.end() ? plain_->find(name) : found->second;
-  }
-  void read_rows(std::string_view name, int64_t first, int64_t count, float* out) const override {
-    const auto found = linears_.find(name);
-    if (found == linears_.end()) return plain_->read_rows(name, first, count, out);
-    const PackedLinear& linear = found->second;
-    if (first < 0 || count < 0 || first > linear.out - count)
-      throw ShapeError(std::string(name) + ": rows " + std::to_string(first) + " to " + std::to_string(first + count) +
-                       " asked of " + std::to_string(linear.out));
+  int64_t stored_bytes() const override { return linear_.stored_bytes; }
+  void read_rows(int64_t first, int64_t count, float* values) const override {
     const bool gptq = quantization_.method == PackedMethod::gptq;
-    const auto* words = reinterpret_cast<const uint32_t*>(linear.qweight.data<int32_t>());
-    const int64_t stride = linear.qweight.dim(1);
-    const DType dtype = linear.scales.dtype();
-    for (int64_t i = 0; i < linear.in; ++i) {
-      const int64_t group_row = int64_t{linear.group_of[static_cast<size_t>(i)]} * linear.out;
+    const auto* words = reinterpret_cast<const uint32_t*>(linear_.qweight.data<int32_t>());
+    const int64_t stride = linear_.qweight.dim(1);
+    const DType dtype = linear_.scales.dtype();
+    for (int64_t i = 0; i < linear_.in; ++i) {
+      const int64_t group_row = int64_t{linear_.group_of[static_cast<size_t>(i)]} * linear_.out;
       for (int64_t r = 0; r < count; ++r) {
         const int64_t o = first + r;
         const uint32_t code =
             gptq ? code_at(words + o, stride, i, quantization_.bits) : awq_code_at(words + i * stride, o);
-        const int difference = static_cast<int>(code) - linear.zeros[static_cast<size_t>(group_row + o)];
-        out[r * linear.in + i] =
-            rounded(dtype, number_at(linear.scales, group_row + o) * static_cast<float>(difference));
+        const int difference = static_cast<int>(code) - linear_.zeros[static_cast<size_t>(group_row + o)];
+        values[r * linear_.in + i] =
+            rounded(dtype, number_at(linear_.scales, group_row + o) * static_cast<float>(difference));
       }
     }
   }
 
  private:
-  // Packers write a bias of zeros for a linear that has none: it is found where the model asks for it, and else passed
-  // over.
-  bool is_bias_of_zeros(const WeightInfo& info) const {
-    constexpr std::string_view bias = ".bias";
-    if (!info.name.ends_with(bias) || info.shape.rank() != 1) return false;
-    if (!linears_.contains(info.name.substr(0, info.name.size() - bias.size()) + ".weight")) return false;
-    std::vector<float> values(static_cast<size_t>(info.shape.numel()));
-    plain_->read_rows(info.name, 0, 1, values.data());
-    return std::all_of(values.begin(), values.end(), [](float value) { return value == 0; });
-  }
-
-  std::unique_ptr<WeightSource> plain_;
-  std::map<std::string, PackedLinear, std::less<>> linears_;
-  std::set<std::shared_ptr<const SafetensorsFile>> files_;
+  PackedLinear linear_;
   PackedQuantization quantization_;
-  std::vector<WeightInfo> infos_;
-  std::map<std::string, const WeightInfo*, std::less<>> by_name_;
 };
 
 std::string word_in(const ordered_json& config, std::initializer_list<const char*> keys, const char* otherwise,
@@ -297,25 +247,19 @@ std::optional<PackedQuantization> packed_quantization_of(const fs::path& directo
 std::unique_ptr<WeightSource> open_packed_weights(const fs::path& directory, const PackedQuantization& quantization) {
   const SafetensorsTensors tensors = safetensors_tensors(directory);
   const LinearReader::Files by_name(tensors.begin(), tensors.end());
-  std::map<std::string, PackedLinear, std::less<>> linears;
+  StoredLinears linears;
   std::set<std::string> parts;
   for (const auto& [name, file] : tensors) {
     if (!name.ends_with(code_suffix)) continue;
     const std::string module = name.substr(0, name.size() - code_suffix.size());
-    linears[module + ".weight"] = LinearReader(by_name, module, quantization).read();
+    linears[module + ".weight"] =
+        std::make_unique<DequantizedLinear>(LinearReader(by_name, module, quantization).read(), quantization);
     for (const char* suffix : {".qweight", ".qzeros", ".scales", ".g_idx"}) parts.insert(module + suffix);
   }
   if (linears.empty())
     throw FormatError((directory / "config.json").string(), -1,
                       "says that the weights are quantised, but there is no .qweight among them");
-  SafetensorsTensors plain;
-  std::set<std::shared_ptr<const SafetensorsFile>> files;
-  for (const auto& tensor : tensors) {
-    files.insert(tensor.second);
-    if (!parts.contains(tensor.first)) plain.push_back(tensor);
-  }
-  return std::make_unique<PackedWeights>(open_safetensors_weights(plain), std::move(linears), std::move(files),
-                                         quantization);
+  return with_linears(tensors, parts, std::move(linears));
 }
 
 }  // namespace lathe::nn

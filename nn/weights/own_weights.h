@@ -16,8 +16,8 @@ inline constexpr std::string_view own_weight_prefix = "model.";
 inline constexpr std::string_view text_model_prefixes[] = {"model.language_model.", "language_model.model.",
                                                            "model.text_model."};
 
-// The weights of the config's model alone, called "model.…" and "lm_head.…". The source itself where nothing of it would
-// change. FormatError where a multimodal one has no text model's embedding.
+// The weights of the config's model alone, called "model.…" and "lm_head.…". The source itself where nothing of it
+// would change. FormatError where a multimodal one has no text model's embedding.
 std::unique_ptr<WeightSource> own_weights(std::unique_ptr<WeightSource> source, const ModelConfig& config);
 
 }  // namespace lathe::nn

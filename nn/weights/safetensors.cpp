@@ -192,14 +192,28 @@ const std::map<std::string, std::string, std::less<>>& SafetensorsFile::metadata
 
 void SafetensorsFile::release_pages() const { contents_->file->release_pages(); }
 
-Tensor SafetensorsFile::tensor(std::string_view name) const {
+const SafetensorsEntry& SafetensorsFile::entry(std::string_view name) const {
   const auto found = contents_->entries.find(name);
   if (found == contents_->entries.end()) throw FormatError(path().string(), -1, "has no tensor " + std::string(name));
-  const auto dtype = dtype_named(found->second.type);
+  return found->second;
+}
+
+const std::string& SafetensorsFile::type(std::string_view name) const { return entry(name).type; }
+
+Tensor SafetensorsFile::bytes(std::string_view name) const {
+  const SafetensorsEntry& found = entry(name);
+  if (bits_of_type(found.type) != 8)
+    throw FormatError(path().string(), found.begin,
+                      std::string(name) + ": expected a type of 8 bits, found " + found.type);
+  return Tensor::from_storage(contents_->storage, found.begin, found.shape, DType::u8);
+}
+
+Tensor SafetensorsFile::tensor(std::string_view name) const {
+  const SafetensorsEntry& entry = this->entry(name);
+  const auto dtype = dtype_named(entry.type);
   if (!dtype)
-    throw FormatError(path().string(), found->second.begin,
-                      std::string(name) + ": dtype " + found->second.type + " cannot be computed with");
-  const SafetensorsEntry& entry = found->second;
+    throw FormatError(path().string(), entry.begin,
+                      std::string(name) + ": dtype " + entry.type + " cannot be computed with");
   if (entry.begin % size_of(*dtype) == 0)
     return Tensor::from_storage(contents_->storage, entry.begin, entry.shape, *dtype);
   // A writer that did not pad its header: such a tensor is copied to where its type may be read.

@@ -18,6 +18,8 @@
 
 namespace lathe::nn {
 
+struct SafetensorsEntry;
+
 class SafetensorsFile {
  public:
   // Throws FormatError with the byte offset or the tensor's name.
@@ -28,11 +30,16 @@ class SafetensorsFile {
   // A view of the mapped bytes (alive as long as the tensor), read-only. Throws FormatError when there is none.
   // Types that Lathe has no arithmetic for (F8…) throw FormatError naming the type.
   Tensor tensor(std::string_view name) const;
+  // The file's word for a tensor's type ("F8_E4M3"). FormatError when there is none of that name.
+  const std::string& type(std::string_view name) const;
+  // A tensor of a type of 8 bits as its bytes, u8 of its shape.
+  Tensor bytes(std::string_view name) const;
   const std::map<std::string, std::string, std::less<>>& metadata() const;
   void release_pages() const;  // core/mapped_file.h
 
  private:
   struct Contents;
+  const SafetensorsEntry& entry(std::string_view name) const;
   std::shared_ptr<const Contents> contents_;
 };
 

@@ -83,8 +83,8 @@ void one_after_another(const KvPages& pages, const NewHeads& heads_before, const
 
 // Heads that fill a warp, that leave lanes idle, of which a part turns, and some without a body on a device.
 TEST_P(RopeAppend, has_the_bits_of_the_operations_one_after_another) {
-  const Shapes shapes[] = {{64, 64, false}, {128, 128, true}, {256, 256, true}, {80, 32, true},
-                           {32, 0, true},   {48, 0, false},   {24, 24, true},   {96, 24, false},
+  const Shapes shapes[] = {{64, 64, false},      {128, 128, true},     {256, 256, true}, {80, 32, true},
+                           {32, 0, true},        {48, 0, false},       {24, 24, true},   {96, 24, false},
                            {64, 32, true, true}, {24, 24, false, true}};
   const std::vector<int32_t> bounds{0, 1, 1, 4}, contexts{5, 0, 20}, tables{2, 0, 0, 0, 1, 3}, positions{4, 17, 18, 19};
   const PagedBatch batch(Tensor::of<int32_t>(bounds, {4}), Tensor::of<int32_t>(contexts, {3}),

@@ -18,14 +18,11 @@ struct Kind {
   const char *folder, *family, *hf_class;
   bool tied;
 };
-constexpr Kind kinds[] = {{"gemma3", "gemma3_text", "Gemma3ForCausalLM", true},
-                          {"mistral3", "ministral3", "Ministral3ForCausalLM", false},
-                          {"qwen2_vl", "qwen2", "Qwen2ForCausalLM", true},
-                          {"qwen2_5_vl", "qwen2", "Qwen2ForCausalLM", false},
-                          {"qwen3_vl", "qwen3", "Qwen3ForCausalLM", false},
-                          {"smolvlm", "llama", "LlamaForCausalLM", false},
-                          {"lfm2_vl", "lfm2", "Lfm2ForCausalLM", true},
-                          {"llava", "qwen2", "Qwen2ForCausalLM", false}};
+constexpr Kind kinds[] = {
+    {"gemma3", "gemma3_text", "Gemma3ForCausalLM", true}, {"mistral3", "ministral3", "Ministral3ForCausalLM", false},
+    {"qwen2_vl", "qwen2", "Qwen2ForCausalLM", true},      {"qwen2_5_vl", "qwen2", "Qwen2ForCausalLM", false},
+    {"qwen3_vl", "qwen3", "Qwen3ForCausalLM", false},     {"smolvlm", "llama", "LlamaForCausalLM", false},
+    {"lfm2_vl", "lfm2", "Lfm2ForCausalLM", true},         {"llava", "qwen2", "Qwen2ForCausalLM", false}};
 
 std::string folder_of(const Kind& kind) { return std::string("multimodal/") + kind.folder; }
 
@@ -119,9 +116,8 @@ TEST(MultimodalConfig, OneOfTextAloneIsLeftAsItIs) {
 
 // llama.cpp's converter writes the text model beside a file of what sees, under an architecture of its own.
 TEST(MultimodalGguf, TheTextModelIsReadUnderItsOwnArchitecture) {
-  const std::pair<const char*, const char*> same[] = {{"tiny_qwen2/plain", "qwen2vl"},
-                                                      {"tiny_qwen3/tied", "qwen3vl"},
-                                                      {"tiny_qwen3_moe/all", "qwen3vlmoe"}};
+  const std::pair<const char*, const char*> same[] = {
+      {"tiny_qwen2/plain", "qwen2vl"}, {"tiny_qwen3/tied", "qwen3vl"}, {"tiny_qwen3_moe/all", "qwen3vlmoe"}};
   for (const auto& [model, architecture] : same) {
     const auto file = GgufFile::open(golden(std::string(model) + "/model.gguf"));
     const std::string before = file->get<std::string>("general.architecture") + ".";

@@ -48,8 +48,9 @@ TEST(ChatTemplateParts, ATextIsNotLeftOut) {
 
 TEST(ChatTemplateParts, WhatTakesTextsGetsTexts) {
   const std::string by_text = "{% for m in messages %}{{ m.content }}{% endfor %}",
-                    either = "{% for m in messages %}{% if m.content is string %}={{ m.content }}"
-                             "{% else %}{{ m.content[0].text }}{% endif %}{% endfor %}";
+                    either =
+                        "{% for m in messages %}{% if m.content is string %}={{ m.content }}"
+                        "{% else %}{{ m.content[0].text }}{% endif %}{% endfor %}";
   EXPECT_EQ(render_texts(by_text, hello), "Hello");
   EXPECT_EQ(render_texts(either, hello), "=Hello");
 }
@@ -58,7 +59,8 @@ TEST(ChatTemplateParts, ATemplateThatRefusesSaysSoOfTheChatAlone) {
   const std::string refuses = "{{ raise_exception('no ' ~ messages[0].content) }}";
   const auto compiled = ChatTemplate::compile(refuses);
   EXPECT_THROW(compiled->render_texts(hello, {}), ConfigError);
-  EXPECT_NO_THROW(ChatTemplate::compile("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"))
+  EXPECT_NO_THROW(
+      ChatTemplate::compile("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"))
       << "one without end is found out when it is used";
 }
 
