@@ -18,7 +18,7 @@
 namespace lathe::bench {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using SteadyClock = std::chrono::steady_clock;
 
 struct TokenizeOptions {
   cli::CommonOptions common;
@@ -46,10 +46,10 @@ void measure(const TokenizeOptions& options) {
   for (const std::string& text : texts) bytes += text.size();
   double seconds = std::numeric_limits<double>::infinity();
   for (int i = 0; i < options.repeat; ++i) {
-    const auto start = Clock::now();
+    const auto start = SteadyClock::now();
     tokens = 0;
     for (const std::string& text : texts) tokens += tokenizer->encode(text).size();
-    seconds = std::min(seconds, std::chrono::duration<double>(Clock::now() - start).count());
+    seconds = std::min(seconds, std::chrono::duration<double>(SteadyClock::now() - start).count());
   }
   const double rate = static_cast<double>(bytes) / seconds;
   if (options.common.json) {

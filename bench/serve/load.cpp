@@ -25,7 +25,6 @@ namespace beast = boost::beast;
 using boost::system::error_code;
 using tcp = net::ip::tcp;
 using Clock = std::chrono::steady_clock;
-using Json = nlohmann::json;
 
 constexpr size_t read_bytes = 16 << 10;
 
@@ -96,7 +95,7 @@ class Exchange : public std::enable_shared_from_this<Exchange> {
       ended_ = true;
       return;
     }
-    const Json event = Json::parse(data, nullptr, false);
+    const nlohmann::json event = nlohmann::json::parse(data, nullptr, false);
     if (!event.is_object()) return;
     if (event.contains("error")) timing_.error = event["error"].dump().substr(0, 200);
     if (const auto usage = event.find("usage"); usage != event.end() && usage->is_object()) {
@@ -166,7 +165,7 @@ class Load {
     while (static_cast<int64_t>(prompt.size()) < options_.shared_prefix + prompt_tokens)
       prompt.push_back(drawn(random_, options_.token_ids));
     const int64_t output_tokens = listed() ? listed()->output_tokens : drawn(random_, options_.output_tokens);
-    Json body{{"prompt", prompt}, {"max_tokens", output_tokens},
+    nlohmann::json body{{"prompt", prompt}, {"max_tokens", output_tokens},
               {"temperature", 0}, {"ignore_eos", true},
               {"stream", true},   {"stream_options", {{"include_usage", true}}}};
     if (!options_.models.empty()) body["model"] = options_.models[requests_.size() % options_.models.size()];

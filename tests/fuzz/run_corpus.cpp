@@ -17,12 +17,12 @@
 #include <vector>
 
 #include "tests/fuzz/large_inputs.h"
+#include "tests/fuzz/targets.h"
 #include "tests/support/temporary_folder.h"
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
 namespace {
 
+using lathe::fuzz::Target;
 using Inputs = std::vector<std::pair<std::string, std::string>>;
 
 constexpr rlim_t seconds = 10, stack_bytes = 8 << 20, memory_bytes = rlim_t{2} << 30;
@@ -39,14 +39,14 @@ void limit(int resource, rlim_t most) {
 }
 
 // What went wrong, or an empty string.
-std::string run(const std::string& input) {
+std::string run(Target target, const std::string& input) {
   const pid_t child = ::fork();
   if (child == 0) {
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_CPU, sanitized ? 10 * seconds : seconds);
     limit(RLIMIT_STACK, stack_bytes);
     if (!sanitized) limit(RLIMIT_AS, memory_bytes);
-    LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
+    target(reinterpret_cast<const uint8_t*>(input.data()), input.size());
     std::exit(0);
   }
   int status = 0;
@@ -78,6 +78,12 @@ int main(int argc, char** argv) {
     return 2;
   }
   const std::filesystem::path corpus = argv[1];
+  const auto targets = lathe::fuzz::all_targets();
+  const auto target = targets.find(corpus.filename().string());
+  if (target == targets.end()) {
+    std::fprintf(stderr, "%s: there is no target %s\n", argv[0], corpus.filename().c_str());
+    return 2;
+  }
   const lathe::TemporaryFolder folder;  // for the folders of processes that end by a signal
   ::setenv("TMPDIR", folder.path().c_str(), 1);
   Inputs inputs = kept_files(corpus);
@@ -85,7 +91,7 @@ int main(int argc, char** argv) {
     inputs.emplace_back(name, std::move(bytes));
   int failed = 0;
   for (const auto& [name, bytes] : inputs) {
-    const std::string fault = run(bytes);
+    const std::string fault = run(target->second, bytes);
     if (fault.empty()) continue;
     ++failed;
     std::fprintf(stderr, "%s: %s\n", name.c_str(), fault.c_str());
