@@ -11,8 +11,8 @@ namespace lathe::nn {
 namespace {
 
 constexpr double gemma3_local_theta = 10000.0;
-constexpr int64_t gemma3_pattern = 6, olmo3_pattern = 4, smollm3_interval = 4, gpt_oss_pattern = 2,
-                  qwen3_5_interval = 4;
+constexpr int64_t gemma3_pattern = 6, olmo3_pattern = 4, exaone4_pattern = 4, exaone4_32b_layers = 64,
+                  smollm3_interval = 4, gpt_oss_pattern = 2, qwen3_5_interval = 4;
 // Gemma's largest models, which llama.cpp knows by their layers, divide scores by the root of another number.
 constexpr int64_t gemma2_27b_layers = 46, gemma3_27b_layers = 62;
 
@@ -34,6 +34,12 @@ void check_layers(const ModelConfig& config, GgufModel& model) {
     } else if (config.family == "olmo3") {
       if ((layer.sliding_window > 0) != ((i + 1) % olmo3_pattern != 0))
         refuse("layer_types", "GGUF has a window in three of four layers only");
+    } else if (config.family == "exaone4") {
+      const bool slides = layer.sliding_window > 0, stays = !slides && layer.rope == no_rope;
+      if ((slides || stays) && slides != ((i + 1) % exaone4_pattern != 0))
+        refuse("layer_types", "GGUF has a window in three of four layers only");
+      if (slides && i == 0 && count != exaone4_32b_layers)
+        model.warnings.emplace_back("llama.cpp gives windows to an EXAONE 4 of 64 layers alone");
     } else if (config.family == "gpt_oss") {
       if ((layer.sliding_window > 0) != ((i + 1) % gpt_oss_pattern != 0))
         refuse("layer_types", "GGUF has a window in every other layer, from the first, only");
@@ -87,8 +93,8 @@ void check_model(const ModelConfig& config) {
   if (config.family == "lfm2" && config.num_attention_heads * config.head_dim != config.hidden_size)
     refuse("head_dim", "GGUF has an LFM2 whose heads together are as wide as it is only");
   // llama.cpp's loader asks for no bias of the output projection, and refuses a file with more than it asked for.
-  for (const char* without :
-       {"gemma2", "gemma3_text", "lfm2", "olmo2", "olmo3", "olmoe", "qwen3", "qwen3_5_text", "qwen3_moe", "smollm3"})
+  for (const char* without : {"gemma2", "gemma3_text", "lfm2", "olmo2", "olmo3", "olmoe", "qwen3", "qwen3_5_text",
+                              "qwen3_moe", "smollm3", "exaone4"})
     if (config.attention_bias != AttentionBias::none && config.family == without)
       refuse("attention_bias", "GGUF has none for " + config.family);
   if (config.family == "gpt_oss" && config.attention_bias != AttentionBias::qkvo)
@@ -217,7 +223,9 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
   };
   if (is_gemma(config) || config.family == "phi3" || config.family == "gpt_oss")
     add("attention.sliding_window", config.layers[0].sliding_window);
-  if (config.family == "olmo3") {
+  const bool slides_at_all =
+      std::ranges::any_of(config.layers, [](const LayerConfig& layer) { return layer.sliding_window > 0; });
+  if (config.family == "olmo3" || (config.family == "exaone4" && slides_at_all)) {
     std::vector<bool> slides;
     for (const LayerConfig& layer : config.layers) slides.push_back(layer.sliding_window > 0);
     add("attention.sliding_window", config.layers[0].sliding_window);

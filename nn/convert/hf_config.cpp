@@ -125,6 +125,11 @@ void add_layer_types(const ModelConfig& config, ordered_json& json) {
   json["layer_types"] = std::move(types);
 }
 
+void add_exaone4(const ModelConfig& config, ordered_json& json) {
+  json["sliding_window"] = nullptr;
+  add_layer_types(config, json);
+}
+
 // Beside rope_theta and rope_scaling, which transformers 5 takes for the layers that see all, alone.
 void add_olmo3(const ModelConfig& config, ordered_json& json) {
   add_layer_types(config, json);
@@ -272,6 +277,7 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
   }
   if (config.family == "phi3") add_phi3(config, json);
   if (config.family == "olmo3") add_olmo3(config, json);
+  if (config.family == "exaone4") add_exaone4(config, json);
   if (config.family == "ministral3") add_ministral3(config, json);
   if (config.family == "lfm2") add_lfm2(config, json);
   if (config.family == "qwen3_5_text") add_qwen3_5(config, json);
@@ -281,6 +287,9 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
   if (config.family == "qwen2") {
     if (config.attention_bias != AttentionBias::qkv)
       throw ConfigError("attention_bias", "a Qwen2 has those of q, k and v");
+  } else if (config.family == "seed_oss") {
+    json["attention_bias"] = config.attention_bias != AttentionBias::none;
+    json["attention_out_bias"] = config.attention_bias == AttentionBias::qkvo;
   } else if (config.attention_bias == AttentionBias::qkv && config.family != "qwen2_moe") {
     throw ConfigError("attention_bias", "transformers has no " + config.family + " with biases of q, k and v alone");
   } else {

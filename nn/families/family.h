@@ -35,6 +35,7 @@ struct Family {
   std::string_view gguf_final_norm = "output_norm";
 };
 
+extern const Family exaone4_family;
 extern const Family gemma2_family;
 extern const Family gemma3_family;  // Gemma 3, text
 extern const Family gpt_oss_family;
@@ -55,6 +56,7 @@ extern const Family qwen2_moe_family;  // Qwen1.5-MoE, Qwen2-57B-A14B
 extern const Family qwen3_family;
 extern const Family qwen3_5_family;  // Qwen3.5, text
 extern const Family qwen3_moe_family;
+extern const Family seed_oss_family;
 extern const Family smollm3_family;
 
 // ConfigError with those that there are.

@@ -75,8 +75,9 @@ def llama3_frequency_factors(config):
     rope = config.rope_parameters
     low, high, context = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
     factors = []
-    for i in range(config.head_dim // 2):
-        wavelength = 2 * math.pi * rope["rope_theta"] ** (2 * i / config.head_dim)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    for i in range(head_dim // 2):
+        wavelength = 2 * math.pi * rope["rope_theta"] ** (2 * i / head_dim)
         if wavelength < context / high:
             factors.append(1)
         elif wavelength > context / low:
@@ -180,6 +181,9 @@ def write_gguf(folder, model_class, architecture, packed=()):
     if architecture in ("gemma2", "gemma3", "gpt-oss"):
         writer.add_sliding_window(config.sliding_window)
     if config.model_type == "olmo3":
+        writer.add_sliding_window(config.sliding_window)
+        writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
+    if architecture == "exaone4" and config.sliding_window:
         writer.add_sliding_window(config.sliding_window)
         writer.add_sliding_window_pattern([kind == "sliding_attention" for kind in config.layer_types])
     if architecture == "gemma2":

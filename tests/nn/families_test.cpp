@@ -635,5 +635,48 @@ TEST(Families, WhatIsNotComputedIsNamed) {
     EXPECT_NE(error_with(key, value).find(key), std::string::npos) << error_with(key, value);
 }
 
+TEST(Exaone4, LayersThatSeeAllDoNotTurnWhereOthersSlide) {
+  nlohmann::json json = golden_json("tiny_exaone4/windows/config.json");
+  const auto pattern = [](const ModelConfig& config) {
+    std::string letters;
+    for (const LayerConfig& layer : config.layers)
+      letters += layer.sliding_window == 8 && layer.rope == 0         ? 'L'
+                 : layer.sliding_window == 0 && layer.rope == no_rope ? 'G'
+                                                                      : '?';
+    return letters;
+  };
+  EXPECT_EQ(pattern(config_of(json)), "LLLG");
+  json.erase("layer_types");
+  EXPECT_EQ(pattern(config_of(json)), "LLLG");
+  json["sliding_window_pattern"] = 2;
+  EXPECT_EQ(pattern(config_of(json)), "LGLG");
+  json["sliding_window_pattern"] = "LG";
+  EXPECT_EQ(pattern(config_of(json)), "LGLG");
+  json["sliding_window_pattern"] = "GL";
+  EXPECT_EQ(pattern(config_of(json)), "GLGG") << "the last one sees all";
+  json["sliding_window_pattern"] = "LXG";
+  EXPECT_NE(error_of(json).find("sliding_window_pattern"), std::string::npos) << error_of(json);
+  json["sliding_window_pattern"] = 0;
+  EXPECT_NE(error_of(json).find("sliding_window_pattern"), std::string::npos) << error_of(json);
+  json["sliding_window"] = nullptr;
+  json["layer_types"] = {"sliding_attention", "full_attention", "full_attention", "full_attention"};
+  EXPECT_NE(error_of(json).find("sliding_window"), std::string::npos) << error_of(json);
+  json.erase("layer_types");
+  for (const LayerConfig& layer : config_of(json).layers) EXPECT_EQ(layer.rope, 0) << "without windows all turn";
+}
+
+TEST(SeedOss, BiasesAreWhereTheConfigSays) {
+  nlohmann::json json = golden_json("tiny_seed_oss/config.json");
+  EXPECT_EQ(config_of(json).attention_bias, AttentionBias::qkv);
+  json["attention_out_bias"] = true;
+  EXPECT_EQ(config_of(json).attention_bias, AttentionBias::qkvo);
+  json["attention_bias"] = false;
+  EXPECT_NE(error_of(json).find("attention_out_bias"), std::string::npos) << error_of(json);
+  json["attention_out_bias"] = false;
+  EXPECT_EQ(config_of(json).attention_bias, AttentionBias::none);
+  json["mlp_bias"] = true;
+  EXPECT_NE(error_of(json).find("mlp_bias"), std::string::npos) << error_of(json);
+}
+
 }  // namespace
 }  // namespace lathe::nn
