@@ -18,16 +18,17 @@ struct HfName {
   const char* family;
   const char* architecture;
 };
-constexpr HfName architectures[] = {{"llama", "LlamaForCausalLM"},        {"mistral", "MistralForCausalLM"},
-                                    {"mixtral", "MixtralForCausalLM"},    {"qwen2", "Qwen2ForCausalLM"},
-                                    {"qwen3", "Qwen3ForCausalLM"},        {"qwen3_moe", "Qwen3MoeForCausalLM"},
-                                    {"smollm3", "SmolLM3ForCausalLM"},    {"gemma2", "Gemma2ForCausalLM"},
-                                    {"gemma3_text", "Gemma3ForCausalLM"}, {"phi3", "Phi3ForCausalLM"},
-                                    {"olmo2", "Olmo2ForCausalLM"},        {"granite", "GraniteForCausalLM"},
-                                    {"olmo3", "Olmo3ForCausalLM"},        {"gpt_oss", "GptOssForCausalLM"},
-                                    {"olmoe", "OlmoeForCausalLM"},        {"granitemoe", "GraniteMoeForCausalLM"},
-                                    {"lfm2", "Lfm2ForCausalLM"},          {"qwen3_5_text", "Qwen3_5ForCausalLM"},
-                                    {"qwen2_moe", "Qwen2MoeForCausalLM"}};
+constexpr HfName architectures[] = {
+    {"llama", "LlamaForCausalLM"},        {"mistral", "MistralForCausalLM"},
+    {"mixtral", "MixtralForCausalLM"},    {"qwen2", "Qwen2ForCausalLM"},
+    {"qwen3", "Qwen3ForCausalLM"},        {"qwen3_moe", "Qwen3MoeForCausalLM"},
+    {"smollm3", "SmolLM3ForCausalLM"},    {"gemma2", "Gemma2ForCausalLM"},
+    {"gemma3_text", "Gemma3ForCausalLM"}, {"phi3", "Phi3ForCausalLM"},
+    {"olmo2", "Olmo2ForCausalLM"},        {"granite", "GraniteForCausalLM"},
+    {"olmo3", "Olmo3ForCausalLM"},        {"gpt_oss", "GptOssForCausalLM"},
+    {"olmoe", "OlmoeForCausalLM"},        {"granitemoe", "GraniteMoeForCausalLM"},
+    {"lfm2", "Lfm2ForCausalLM"},          {"qwen3_5_text", "Qwen3_5ForCausalLM"},
+    {"qwen2_moe", "Qwen2MoeForCausalLM"}, {"qwen3_5_moe_text", "Qwen3_5MoeForCausalLM"}};
 
 const char* architecture_of(const std::string& family) {
   for (const HfName& name : architectures)
@@ -200,11 +201,15 @@ void add_experts(const ModelConfig& config, ordered_json& json) {
   }
   json["num_experts"] = experts.num_experts;
   json["moe_intermediate_size"] = experts.intermediate_size;
+  if (experts.shared.intermediate_size > 0) json["shared_expert_intermediate_size"] = experts.shared.intermediate_size;
+  if (config.family == "qwen3_5_moe_text") {  // which has experts in all layers, whose weights are always divided
+    json.erase("intermediate_size");
+    return;
+  }
   json["norm_topk_prob"] = experts.norm_topk_prob;
   json["decoder_sparse_step"] = 1;
   json["mlp_only_layers"] = ordered_json::array();
   if (config.family != "qwen2_moe") return;
-  json["shared_expert_intermediate_size"] = experts.shared.intermediate_size;
   json["qkv_bias"] = config.attention_bias == AttentionBias::qkv;
   json["use_sliding_window"] = false;
   json["sliding_window"] = 0;
@@ -228,7 +233,7 @@ void add_mixer_types(const ModelConfig& config, const char* other, ordered_json&
 }
 
 // Beside rope_theta and rope_scaling, which transformers leaves to older families.
-void add_qwen3_5(const ModelConfig& config, ordered_json& json) {
+void add_gated_delta(const ModelConfig& config, ordered_json& json) {
   const GatedDeltaConfig& delta = config.gated_delta;
   const int64_t turned = config.ropes[0].rotary_dim != 0 ? config.ropes[0].rotary_dim : config.head_dim;
   ordered_json rope = json["rope_scaling"].is_null() ? ordered_json{{"rope_type", "default"}} : json["rope_scaling"];
@@ -281,7 +286,7 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
   if (config.family == "phi3") add_phi3(config, json);
   if (config.family == "olmo3") add_olmo3(config, json);
   if (config.family == "lfm2") add_lfm2(config, json);
-  if (config.family == "qwen3_5_text") add_qwen3_5(config, json);
+  if (config.has_states()) add_gated_delta(config, json);
   if (config.family == "granite" || config.family == "granitemoe") add_granite(config, json);
   if (config.experts.num_experts > 0) add_experts(config, json);
   // Qwen2's biases are a matter of its name.

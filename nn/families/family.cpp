@@ -16,10 +16,11 @@ namespace lathe::nn {
 namespace {
 
 constexpr const Family* all_families[] = {
-    &gemma2_family, &gemma3_family,  &gpt_oss_family,        &granite_family,   &granite_moe_family,
-    &lfm2_family,   &llama_family,   &mistral_family,        &mixtral_family,   &olmo2_family,
-    &olmo3_family,  &olmoe_family,   &phi3_family,           &qwen2_family,     &qwen2_moe_family,
-    &qwen3_family,  &qwen3_5_family, &qwen3_5_vision_family, &qwen3_moe_family, &smollm3_family};
+    &gemma2_family, &gemma3_family,  &gpt_oss_family,     &granite_family,        &granite_moe_family,
+    &lfm2_family,   &llama_family,   &mistral_family,     &mixtral_family,        &olmo2_family,
+    &olmo3_family,  &olmoe_family,   &phi3_family,        &qwen2_family,          &qwen2_moe_family,
+    &qwen3_family,  &qwen3_5_family, &qwen3_5_moe_family, &qwen3_5_vision_family, &qwen3_moe_family,
+    &smollm3_family};
 
 // "expected one of …", by config.json's names or by GGUF's, and which of them is nearest to what was found.
 std::string expected_one_of(std::string_view Family::*name, const std::string& found) {

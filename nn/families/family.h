@@ -52,6 +52,7 @@ extern const Family qwen2_family;      // Qwen2 and 2.5
 extern const Family qwen2_moe_family;  // Qwen1.5-MoE, Qwen2-57B-A14B
 extern const Family qwen3_family;
 extern const Family qwen3_5_family;         // Qwen3.5, text
+extern const Family qwen3_5_moe_family;     // with experts in all layers, text
 extern const Family qwen3_5_vision_family;  // directories of it that hold more than text
 extern const Family qwen3_moe_family;
 extern const Family smollm3_family;

@@ -30,6 +30,21 @@ def with_random_vectors(model):
     return model
 
 
+def with_random_decays(model):
+    """Of gated delta nets, which all begin as ones. And keys like queries: where the two are at right angles by chance, what a first token finds is
+    nearly nothing, and its norm makes much of the last digits."""
+    config = model.config.get_text_config()
+    keys = config.linear_num_key_heads * config.linear_key_head_dim
+    for name, p in model.named_parameters():
+        if name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
+            p.data[keys:2 * keys] = p.data[:keys] + 0.5 * p.data[keys:2 * keys]
+        if name.endswith("dt_bias"):
+            p.data = 0.5 * torch.randn_like(p)
+        if name.endswith("A_log"):
+            p.data = torch.randn_like(p)
+    return model
+
+
 def load(name="untied"):
     from transformers import AutoModelForCausalLM
     return AutoModelForCausalLM.from_pretrained(FOLDER / name, dtype=torch.float32).eval()
@@ -155,7 +170,8 @@ def write_gguf(folder, model_class, architecture, packed=()):
     writer.add_block_count(config.num_hidden_layers)
     moe = bool(getattr(config, "num_local_experts", 0) or getattr(config, "num_experts", 0))
     is_lfm2 = config.model_type == "lfm2"
-    writer.add_feed_forward_length(model.model.layers[0].feed_forward.w1.out_features if is_lfm2 else config.intermediate_size)
+    if is_lfm2 or hasattr(config, "intermediate_size"):
+        writer.add_feed_forward_length(model.model.layers[0].feed_forward.w1.out_features if is_lfm2 else config.intermediate_size)
     if moe:
         writer.add_expert_count(getattr(config, "num_local_experts", None) or config.num_experts)
         writer.add_expert_used_count(config.num_experts_per_tok)
@@ -193,7 +209,7 @@ def write_gguf(folder, model_class, architecture, packed=()):
     if architecture == "phi3":
         writer.add_rope_dimension_count(int(head_dim * rope["partial_rotary_factor"]))
         writer.add_sliding_window(config.sliding_window or 0)
-    if architecture == "qwen35":
+    if architecture in ("qwen35", "qwen35moe"):
         writer.add_rope_dimension_count(int(head_dim * rope["partial_rotary_factor"]))
         writer.add_ssm_conv_kernel(config.linear_conv_kernel_dim)
         writer.add_ssm_state_size(config.linear_key_head_dim)
@@ -201,6 +217,7 @@ def write_gguf(folder, model_class, architecture, packed=()):
         writer.add_ssm_time_step_rank(config.linear_num_value_heads)
         writer.add_ssm_inner_size(config.linear_value_head_dim * config.linear_num_value_heads)
         writer.add_full_attention_interval(4)
+        writer.add_rope_dimension_sections([11, 11, 10, 0])
     if rope["rope_type"] == "longrope":
         context, original = config.max_position_embeddings, config.original_max_position_embeddings
         writer.add_rope_scaling_orig_ctx_len(original)
@@ -228,7 +245,7 @@ def write_gguf(folder, model_class, architecture, packed=()):
             continue
         if architecture == "granitemoe":
             name = name.replace(".router.weight", ".router.layer.weight")
-        if architecture == "qwen35":
+        if architecture in ("qwen35", "qwen35moe"):
             name, weight = qwen3_5_tensor(name, weight, config)
         if name.endswith(".conv.conv.weight"):
             weight = weight.squeeze(1)
@@ -265,7 +282,7 @@ def greedy_tokens(model, prompt, count=32):
 
 USUAL_LINEARS = ("gate_proj", "up_proj", "down_proj")
 EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": USUAL_LINEARS, "olmoe": USUAL_LINEARS, "gpt_oss": USUAL_LINEARS,
-                  "granitemoe": USUAL_LINEARS, "qwen2_moe": USUAL_LINEARS}
+                  "granitemoe": USUAL_LINEARS, "qwen2_moe": USUAL_LINEARS, "qwen3_5_moe_text": USUAL_LINEARS}
 
 
 def separate_experts(tensors, model_type):

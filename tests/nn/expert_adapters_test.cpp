@@ -208,6 +208,7 @@ INSTANTIATE_TEST_SUITE_P(Golden, ExpertAdapters,
                                          Model{"tiny_qwen3_moe/some", "qwen3_moe_experts"},
                                          Model{"tiny_granite_moe", "granitemoe_experts"},
                                          Model{"tiny_qwen2_moe/all", "qwen2_moe_experts"},
+                                         Model{"tiny_qwen3_5_moe/tied", "qwen3_5_moe_experts"},
                                          Model{"tiny_gpt_oss/dense", "gpt_oss_experts"}),
                          [](const auto& info) { return std::string(info.param.adapter); });
 

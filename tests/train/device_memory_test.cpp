@@ -24,19 +24,26 @@ struct Mixture {
 };
 
 // Of layers without attention, but for every fourth: 4 value heads over 2 key heads.
-constexpr const char* gated_delta_nets = R"("model_type": "qwen3_5_text", "linear_num_key_heads": 2,
+constexpr const char* gated_delta_nets = R"("linear_num_key_heads": 2,
              "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 32)";
 
+std::string shared_mixture_fields(const Mixture& mixture) {
+  return R"(, "num_experts": )" + std::to_string(mixture.experts) + R"(, "num_experts_per_tok": )" +
+         std::to_string(mixture.per_token) + R"(, "moe_intermediate_size": )" + std::to_string(mixture.inner) +
+         R"(, "shared_expert_intermediate_size": )" + std::to_string(mixture.shared);
+}
+
 std::string family_fields(const Mixture& mixture, bool deltas) {
-  if (deltas) return gated_delta_nets;
+  if (deltas && mixture.experts > 0)
+    return R"("model_type": "qwen3_5_moe_text", )" + std::string(gated_delta_nets) + shared_mixture_fields(mixture);
+  if (deltas) return R"("model_type": "qwen3_5_text", )" + std::string(gated_delta_nets);
   if (mixture.experts == 0) return R"("architectures": ["LlamaForCausalLM"], "model_type": "llama")";
   const std::string per_token = R"("num_experts_per_tok": )" + std::to_string(mixture.per_token);
   if (mixture.shared == 0)
     return R"("architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": )" +
            std::to_string(mixture.experts) + ", " + per_token;
-  return R"("architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "qkv_bias": false, "num_experts": )" +
-         std::to_string(mixture.experts) + ", " + per_token + R"(, "moe_intermediate_size": )" +
-         std::to_string(mixture.inner) + R"(, "shared_expert_intermediate_size": )" + std::to_string(mixture.shared);
+  return R"("architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "qkv_bias": false)" +
+         shared_mixture_fields(mixture);
 }
 
 // Powers of two: blocks of memory are not rounded up.
@@ -181,6 +188,11 @@ INSTANTIATE_TEST_SUITE_P(
              .use_peft = true,
              .checkpointing = true,
              .dtype = "bfloat16",
+             .gated_deltas = true},
+        Kind{.name = "gated_deltas_mixture",
+             .use_peft = true,
+             .dtype = "bfloat16",
+             .mixture = {8, 2, 128, 128},
              .gated_deltas = true},
         // A shared expert that is wider than what a token's other experts are together, and one that is not.
         Kind{"mixture_shared", true, false, false, "bfloat16", 512, 8, false, false, {8, 2, 128, 512}},

@@ -90,7 +90,7 @@ std::string error_of(const std::string& name, const Tensor& changed, const char*
   const TemporaryFolder folder;
   write_safetensors(folder.path() / "model.safetensors", tensors);
   try {
-    split_experts(safetensors_tensors(folder.path()));
+    split_experts(safetensors_tensors(folder.path()), StackedExperts::gate_and_up_in_turn);
   } catch (const FormatError& error) {
     return error.what();
   }
