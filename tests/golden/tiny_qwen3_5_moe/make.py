@@ -32,6 +32,6 @@ def make(name, seed, options, **saving):
 
 
 make("text", 140, TEXT)
-make("tied", 144, TIED, save_original_format=False)
+make("tied", 160, TIED, save_original_format=False)
 tiny.write_gguf(HERE / "text", Qwen3_5MoeForCausalLM, "qwen35moe")
 oracle.write_versions(HERE)
