@@ -111,6 +111,8 @@ struct ShortConvConfig {
 struct GatedDeltaConfig {
   kernels::GatedDeltaHeads heads{};
   int64_t taps = 0;  // of the convolution that q, k and v go through first
+  // q, k, v and z are rows of one linear, b and a of another, each key head's together (nn/weights/key_head_rows.h).
+  bool joined_projections = false;
 };
 
 // What the parts of a model are called, those of a layer within it. Llama's, unless a family has others.

@@ -56,10 +56,15 @@ void add_short_conv(LayerLayout& layer, const ModelConfig& config) {
 void add_gated_delta(LayerLayout& layer, const ModelConfig& config) {
   const GatedDeltaConfig& delta = config.gated_delta;
   const int64_t hidden = config.hidden_size, heads = delta.heads.value_heads, values = delta.heads.out_columns();
-  layer.delta_in_proj = {{"linear_attn.in_proj_qkv", delta.heads.qkv_columns(), hidden},
-                         {"linear_attn.in_proj_z", values, hidden},
-                         {"linear_attn.in_proj_b", heads, hidden},
-                         {"linear_attn.in_proj_a", heads, hidden}};
+  if (delta.joined_projections) {
+    layer.delta_in_proj = {{"linear_attn.in_proj_qkvz", delta.heads.qkv_columns() + values, hidden},
+                           {"linear_attn.in_proj_ba", 2 * heads, hidden}};
+  } else {
+    layer.delta_in_proj = {{"linear_attn.in_proj_qkv", delta.heads.qkv_columns(), hidden},
+                           {"linear_attn.in_proj_z", values, hidden},
+                           {"linear_attn.in_proj_b", heads, hidden},
+                           {"linear_attn.in_proj_a", heads, hidden}};
+  }
   layer.delta_out_proj = {"linear_attn.out_proj", hidden, values};
   layer.conv = {"linear_attn.conv1d", delta.heads.qkv_columns(), delta.taps};
   layer.delta_norm = {"linear_attn.norm", delta.heads.value_dim};

@@ -10,6 +10,7 @@
 #include "nn/model_path.h"
 #include "nn/weights/bitsandbytes.h"
 #include "nn/weights/gptq_awq.h"
+#include "nn/weights/key_head_rows.h"
 #include "nn/weights/own_weights.h"
 #include "nn/weights/safetensors.h"
 #include "nn/weights/stacked_experts.h"
@@ -68,7 +69,8 @@ ModelFiles open_model_files(const std::filesystem::path& model) {
   } else {
     files.gguf = GgufFile::open(path);
     files.config = config_from_gguf(files.gguf);
-    files.weights = own_weights(open_gguf_weights(files.gguf, gguf_places(files.config)), files.config);
+    files.weights = own_weights(join_key_heads(open_gguf_weights(files.gguf, gguf_places(files.config)), files.config),
+                                files.config);
   }
   return files;
 }

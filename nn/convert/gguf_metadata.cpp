@@ -22,7 +22,7 @@ constexpr int64_t gemma2_27b_layers = 46, gemma3_27b_layers = 62;
 
 bool is_gemma(const ModelConfig& config) { return config.family == "gemma2" || config.family == "gemma3_text"; }
 bool is_gated_delta(const ModelConfig& config) {
-  return config.family == "qwen3_5_text" || config.family == "qwen3_5_moe_text";
+  return config.family == "qwen3_5_text" || config.family == "qwen3_5_moe_text" || config.family == "qwen3_next";
 }
 
 // Of the layers, what the architecture's readers take for granted because the format has no key for it.
@@ -86,12 +86,14 @@ void check_model(const ModelConfig& config) {
                                  : "GGUF has experts whose weights are divided by their sum only");
   if (config.family == "qwen2_moe" && config.attention_bias != AttentionBias::qkv)
     refuse("qkv_bias", "GGUF has a Qwen2-MoE with biases of q, k and v only");
+  if (config.family == "qwen3_next" && config.experts.num_experts == 0)
+    refuse("num_experts", "GGUF has a Qwen3-Next with experts only");
   if (config.short_conv.bias) refuse("conv_bias", "GGUF has short convolutions without biases only");
   if (config.family == "lfm2" && config.num_attention_heads * config.head_dim != config.hidden_size)
     refuse("head_dim", "GGUF has an LFM2 whose heads together are as wide as it is only");
   // llama.cpp's loader asks for no bias of the output projection, and refuses a file with more than it asked for.
   for (const char* without : {"gemma2", "gemma3_text", "lfm2", "olmo2", "olmo3", "olmoe", "qwen3", "qwen3_5_text",
-                              "qwen3_5_moe_text", "qwen3_moe", "smollm3"})
+                              "qwen3_5_moe_text", "qwen3_moe", "qwen3_next", "smollm3"})
     if (config.attention_bias != AttentionBias::none && config.family == without)
       refuse("attention_bias", "GGUF has none for " + config.family);
   if (config.family == "gpt_oss" && config.attention_bias != AttentionBias::qkvo)
@@ -241,8 +243,8 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     add("ssm.time_step_rank", delta.heads.value_heads);
     add("ssm.inner_size", delta.heads.out_columns());
     add("full_attention_interval", gated_delta_interval);
-    // Of time, height and width, by which what is seen turns; llama.cpp asks for them, and a text's are all its place.
-    add("rope.dimension_sections", std::vector<int64_t>{11, 11, 10, 0});
+    // By which what is seen turns: of time, height and width, and a text's are all its place. llama.cpp asks for them.
+    if (config.family != "qwen3_next") add("rope.dimension_sections", std::vector<int64_t>{11, 11, 10, 0});
   }
   if (config.experts.num_experts > 0) {
     add("expert_count", config.experts.num_experts);

@@ -19,16 +19,17 @@ struct HfName {
   const char* architecture;
 };
 constexpr HfName architectures[] = {
-    {"llama", "LlamaForCausalLM"},        {"mistral", "MistralForCausalLM"},
-    {"mixtral", "MixtralForCausalLM"},    {"qwen2", "Qwen2ForCausalLM"},
-    {"qwen3", "Qwen3ForCausalLM"},        {"qwen3_moe", "Qwen3MoeForCausalLM"},
-    {"smollm3", "SmolLM3ForCausalLM"},    {"gemma2", "Gemma2ForCausalLM"},
-    {"gemma3_text", "Gemma3ForCausalLM"}, {"phi3", "Phi3ForCausalLM"},
-    {"olmo2", "Olmo2ForCausalLM"},        {"granite", "GraniteForCausalLM"},
-    {"olmo3", "Olmo3ForCausalLM"},        {"gpt_oss", "GptOssForCausalLM"},
-    {"olmoe", "OlmoeForCausalLM"},        {"granitemoe", "GraniteMoeForCausalLM"},
-    {"lfm2", "Lfm2ForCausalLM"},          {"qwen3_5_text", "Qwen3_5ForCausalLM"},
-    {"qwen2_moe", "Qwen2MoeForCausalLM"}, {"qwen3_5_moe_text", "Qwen3_5MoeForCausalLM"}};
+    {"llama", "LlamaForCausalLM"},         {"mistral", "MistralForCausalLM"},
+    {"mixtral", "MixtralForCausalLM"},     {"qwen2", "Qwen2ForCausalLM"},
+    {"qwen3", "Qwen3ForCausalLM"},         {"qwen3_moe", "Qwen3MoeForCausalLM"},
+    {"smollm3", "SmolLM3ForCausalLM"},     {"gemma2", "Gemma2ForCausalLM"},
+    {"gemma3_text", "Gemma3ForCausalLM"},  {"phi3", "Phi3ForCausalLM"},
+    {"olmo2", "Olmo2ForCausalLM"},         {"granite", "GraniteForCausalLM"},
+    {"olmo3", "Olmo3ForCausalLM"},         {"gpt_oss", "GptOssForCausalLM"},
+    {"olmoe", "OlmoeForCausalLM"},         {"granitemoe", "GraniteMoeForCausalLM"},
+    {"lfm2", "Lfm2ForCausalLM"},           {"qwen3_5_text", "Qwen3_5ForCausalLM"},
+    {"qwen2_moe", "Qwen2MoeForCausalLM"},  {"qwen3_5_moe_text", "Qwen3_5MoeForCausalLM"},
+    {"qwen3_next", "Qwen3NextForCausalLM"}};
 
 const char* architecture_of(const std::string& family) {
   for (const HfName& name : architectures)

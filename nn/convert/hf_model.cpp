@@ -11,7 +11,8 @@ namespace {
 
 // What the family's directories hold of a norm is its weight less this.
 double hf_norm_offset(const std::string& family) {
-  return family == "gemma2" || family == "gemma3_text" || family.starts_with("qwen3_5") ? 1 : 0;
+  return family == "gemma2" || family == "gemma3_text" || family.starts_with("qwen3_5") || family == "qwen3_next" ? 1
+                                                                                                                  : 0;
 }
 
 // config.json says them.

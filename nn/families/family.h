@@ -55,6 +55,7 @@ extern const Family qwen3_5_family;         // Qwen3.5, text
 extern const Family qwen3_5_moe_family;     // with experts in all layers, text
 extern const Family qwen3_5_vision_family;  // directories of it that hold more than text
 extern const Family qwen3_moe_family;
+extern const Family qwen3_next_family;
 extern const Family smollm3_family;
 
 // The family by whose name the config goes.

@@ -1,4 +1,4 @@
-// What Qwen3.5 and its kin have in common: gated delta nets in three of four layers, attention with a gate on what it
+// What Qwen3-Next and Qwen3.5 have in common: gated delta nets in three of four layers, attention with a gate on what it
 // finds in the others; heads turn a quarter of their dimensions, and norms are held less 1.
 #pragma once
 
@@ -26,10 +26,11 @@ inline constexpr GgufName gated_delta_gguf_names[] = {
     {"self_attn.k_proj", "attn_k"},
     {"self_attn.v_proj", "attn_v"},
     {"self_attn.o_proj", "attn_output"},
-    {"linear_attn.in_proj_qkv", "attn_qkv"},
+    {"linear_attn.in_proj_qkv", "attn_qkv"},  // of Qwen3-Next, too: nn/weights/key_head_rows.h
     {"linear_attn.in_proj_z", "attn_gate"},
     {"linear_attn.in_proj_b", "ssm_beta"},
     {"linear_attn.in_proj_a", "ssm_alpha"},
+    {"linear_attn.in_proj_ba", "ssm_ba"},
     {"linear_attn.conv1d", "ssm_conv1d"},
     {"linear_attn.norm", "ssm_norm"},
     {"linear_attn.out_proj", "ssm_out"},

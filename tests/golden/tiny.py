@@ -36,6 +36,10 @@ def with_random_decays(model):
     config = model.config.get_text_config()
     keys = config.linear_num_key_heads * config.linear_key_head_dim
     for name, p in model.named_parameters():
+        if name.endswith("in_proj_qkvz.weight"):
+            heads = p.data.view(config.linear_num_key_heads, -1, p.shape[1])
+            q, k = heads[:, :config.linear_key_head_dim], heads[:, config.linear_key_head_dim:2 * config.linear_key_head_dim]
+            k.copy_(q + 0.5 * k)
         if name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
             p.data[keys:2 * keys] = p.data[:keys] + 0.5 * p.data[keys:2 * keys]
         if name.endswith("dt_bias"):
@@ -159,6 +163,25 @@ def qwen3_5_tensor(name, weight, config):
     return name, weight
 
 
+def qwen3_next_tensors(name, weight, config):
+    """As llama.cpp's converter writes it: q, k and v of all heads in one tensor and z in another; the rest as Qwen3.5's, with heads where they are."""
+    if name.endswith("in_proj_qkvz.weight"):
+        values = config.linear_num_value_heads // config.linear_num_key_heads * config.linear_value_head_dim
+        heads = weight.view(config.linear_num_key_heads, -1, weight.shape[1])
+        q, k, v, z = heads.split([config.linear_key_head_dim, config.linear_key_head_dim, values, values], dim=1)
+        qkv = torch.cat([part.flatten(0, 1) for part in (q, k, v)])
+        return [(name.replace("in_proj_qkvz", "in_proj_qkv"), qkv), (name.replace("in_proj_qkvz", "in_proj_z"), z.flatten(0, 1))]
+    if name.endswith("norm.weight") and not name.endswith("linear_attn.norm.weight"):
+        weight = weight + 1
+    if name.endswith("A_log"):
+        weight = -torch.exp(weight)
+    if name.endswith("conv1d.weight"):
+        weight = weight.squeeze(1)
+    if name.endswith("shared_expert_gate.weight"):
+        weight = weight.squeeze(0)
+    return [(name.replace("dt_bias", "dt_proj.bias"), weight)]
+
+
 def write_gguf(folder, model_class, architecture, packed=()):
     """In float32, with the names of the gguf package's own table: as llama.cpp's converter writes it. `packed`: a gpt-oss's MXFP4."""
     import gguf
@@ -209,7 +232,7 @@ def write_gguf(folder, model_class, architecture, packed=()):
     if architecture == "phi3":
         writer.add_rope_dimension_count(int(head_dim * rope["partial_rotary_factor"]))
         writer.add_sliding_window(config.sliding_window or 0)
-    if architecture in ("qwen35", "qwen35moe"):
+    if architecture in ("qwen35", "qwen35moe", "qwen3next"):
         writer.add_rope_dimension_count(int(head_dim * rope["partial_rotary_factor"]))
         writer.add_ssm_conv_kernel(config.linear_conv_kernel_dim)
         writer.add_ssm_state_size(config.linear_key_head_dim)
@@ -217,7 +240,8 @@ def write_gguf(folder, model_class, architecture, packed=()):
         writer.add_ssm_time_step_rank(config.linear_num_value_heads)
         writer.add_ssm_inner_size(config.linear_value_head_dim * config.linear_num_value_heads)
         writer.add_full_attention_interval(4)
-        writer.add_rope_dimension_sections([11, 11, 10, 0])
+        if architecture != "qwen3next":
+            writer.add_rope_dimension_sections([11, 11, 10, 0])
     if rope["rope_type"] == "longrope":
         context, original = config.max_position_embeddings, config.original_max_position_embeddings
         writer.add_rope_scaling_orig_ctx_len(original)
@@ -247,6 +271,10 @@ def write_gguf(folder, model_class, architecture, packed=()):
             name = name.replace(".router.weight", ".router.layer.weight")
         if architecture in ("qwen35", "qwen35moe"):
             name, weight = qwen3_5_tensor(name, weight, config)
+        if architecture == "qwen3next" and ".experts." not in name:
+            for part, rows in qwen3_next_tensors(name, weight, config):
+                writer.add_tensor(names.get_name(part, try_suffixes=(".weight", ".bias")), rows.contiguous().numpy())
+            continue
         if name.endswith(".conv.conv.weight"):
             weight = weight.squeeze(1)
         if name.endswith("shared_expert_gate.weight"):
@@ -282,7 +310,7 @@ def greedy_tokens(model, prompt, count=32):
 
 USUAL_LINEARS = ("gate_proj", "up_proj", "down_proj")
 EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": USUAL_LINEARS, "olmoe": USUAL_LINEARS, "gpt_oss": USUAL_LINEARS,
-                  "granitemoe": USUAL_LINEARS, "qwen2_moe": USUAL_LINEARS, "qwen3_5_moe_text": USUAL_LINEARS}
+                  "granitemoe": USUAL_LINEARS, "qwen2_moe": USUAL_LINEARS, "qwen3_5_moe_text": USUAL_LINEARS, "qwen3_next": USUAL_LINEARS}
 
 
 def separate_experts(tensors, model_type):

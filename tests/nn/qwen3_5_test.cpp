@@ -107,7 +107,8 @@ TEST(Qwen35, HeadsInTurnComeBack) {
 
 // The file has −exp(A_log), and norms with the one added: in f32 the last digits are others.
 class GatedDeltaGguf : public testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Golden, GatedDeltaGguf, testing::Values("tiny_qwen3_5/text", "tiny_qwen3_5_moe/text"));
+INSTANTIATE_TEST_SUITE_P(Golden, GatedDeltaGguf,
+                         testing::Values("tiny_qwen3_5/text", "tiny_qwen3_5_moe/text", "tiny_qwen3_next/all"));
 
 TEST_P(GatedDeltaGguf, HasTheDirectorysWeightsInAnotherOrder) {
   const std::string model = GetParam();

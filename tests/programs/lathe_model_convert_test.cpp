@@ -141,7 +141,7 @@ TEST_F(LatheModelConvert, GgufIsWhatThePackagesConverterWritesAndComesBackToTheB
 
 // GGUF has the norms' weights with the one added, and −exp(A_log): in f32 the last digits are others.
 TEST_F(LatheModelConvert, AModelOfGatedDeltaNetsComesBackButForTheLastDigits) {
-  for (const char* name : {"tiny_qwen3_5/text", "tiny_qwen3_5_moe/text"}) {
+  for (const char* name : {"tiny_qwen3_5/text", "tiny_qwen3_5_moe/text", "tiny_qwen3_next/all"}) {
     SCOPED_TRACE(name);
     const fs::path model = model_of(name), gguf = model.string() + ".gguf", back = model.string() + ".back";
     ASSERT_EQ(convert(model, gguf, {"--dtype", "f32"}), 0) << err();

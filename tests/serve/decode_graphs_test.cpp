@@ -129,7 +129,8 @@ TEST(DecodeGraphs, AMixturesStepIsReplayedWithTheBytesOfItsLaunches) {
 // would take them two steps.)
 class OtherMixers : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(DecodeGraphs, OtherMixers,
-                         testing::Values("tiny_lfm2/plain", "tiny_qwen3_5/text", "tiny_qwen3_5_moe/text"),
+                         testing::Values("tiny_lfm2/plain", "tiny_qwen3_5/text", "tiny_qwen3_5_moe/text",
+                                         "tiny_qwen3_next/all"),
                          [](const auto& info) {
                            const std::string model = info.param;
                            return model.substr(0, model.find('/'));

@@ -56,8 +56,10 @@ INSTANTIATE_TEST_SUITE_P(Caches, GatedDeltaEngine, testing::Values(DType::f32, D
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
 // Whose routers' choice the host asks for in between.
-TEST(GatedDeltaStates, AreThoseOfAMixtureToo) {
-  const nn::Transformer model = tiny_golden("tiny_qwen3_5_moe/text", DType::f32);
+class GatedDeltaMixture : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Golden, GatedDeltaMixture, testing::Values("tiny_qwen3_5_moe/text", "tiny_qwen3_next/some"));
+TEST_P(GatedDeltaMixture, HasTheStatesOfOneWithoutExperts) {
+  const nn::Transformer model = tiny_golden(GetParam(), DType::f32);
   const auto requests = requests_that_begin_alike();
   const auto expected = each_alone(model, requests);
   EngineOptions options;

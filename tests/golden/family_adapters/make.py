@@ -23,18 +23,21 @@ FAMILIES = {"phi3": "tiny_phi3/window", "gemma2": "tiny_gemma2", "gemma3": "tiny
             "gpt_oss_down": "tiny_gpt_oss/dense", "olmoe": "tiny_olmoe", "granitemoe": "tiny_granite_moe",
             "granitemoe_experts": "tiny_granite_moe", "lfm2": "tiny_lfm2/plain", "qwen2_moe": "tiny_qwen2_moe/some",
             "qwen2_moe_experts": "tiny_qwen2_moe/all", "qwen3_5": "tiny_qwen3_5/text", "qwen3_5_moe": "tiny_qwen3_5_moe/text",
-            "qwen3_5_moe_experts": "tiny_qwen3_5_moe/tied"}
+            "qwen3_5_moe_experts": "tiny_qwen3_5_moe/tied", "qwen3_next": "tiny_qwen3_next/some"}
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 LEARNING_RATE, STEPS = 0.05, 10
-LEARNING_RATES = {"qwen3_5": 0.005, "qwen3_5_moe": 0.005, "qwen3_5_moe_experts": 0.005}  # where steps of that size go to and fro, and make much of the last digits
+LEARNING_RATES = {"qwen3_5": 0.005, "qwen3_5_moe": 0.005, "qwen3_5_moe_experts": 0.005, "qwen3_next": 0.005}  # where steps of that size go to and fro, and make much of the last digits
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]  # "all-linear" would go into the tensors that hold all experts
 SHARED = ["gate_proj", "up_proj", "down_proj", "shared_expert_gate"]  # and of layers that have none of them
-DELTA = ["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"]
+DELTA = {"qwen3_5": ["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"], "qwen3_next": ["in_proj_qkvz", "in_proj_ba", "out_proj"]}
 torch.set_num_threads(1)
 
 
 def linears_beside_experts(base):
-    return ATTENTION + (DELTA if "qwen3_5" in base else []) + (SHARED if "qwen2_moe" in base or "qwen3_5" in base else [])
+    delta = [linear for family, linears in DELTA.items() if family in base for linear in linears]
+    if "qwen3_next" in base:  # whose gate, up and down PEFT takes for those of experts
+        return ATTENTION + delta + SHARED[3:]
+    return ATTENTION + delta + (SHARED if delta or "qwen2_moe" in base else [])
 
 
 for number, (name, base) in enumerate(FAMILIES.items()):
@@ -42,7 +45,7 @@ for number, (name, base) in enumerate(FAMILIES.items()):
         continue
     torch.manual_seed(60 + number)
     folder = HERE / name
-    has_experts = any(word in base for word in ("mixtral", "moe", "gpt_oss"))
+    has_experts = any(word in base for word in ("mixtral", "moe", "gpt_oss", "qwen3_next"))
     model = tiny.load_eager(AutoModelForCausalLM, oracle.HERE / base)
     experts = [module.replace("mlp", "block_sparse_moe") for module in EXPERTS] if "granite" in base else EXPERTS
     parameters = experts if name.endswith("_experts") else experts[1:] if name.endswith("_down") else None
