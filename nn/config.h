@@ -70,7 +70,7 @@ enum class Projections { apart, fused };
 enum class StackedExperts {
   none,
   gate_and_up_in_turn,  // gpt-oss
-  gate_before_up,       // Granite; read of all families, and written of Granite alone
+  gate_before_up,       // Granite; read, and never written, of others that name linears as Llama does
 };
 
 // An expert that all tokens go through beside those that are chosen: its rows are added, times σ of a gate's logit

@@ -10,7 +10,7 @@
 // Granite has the right way round, gate's rows before up's:
 //   input_linear.weight        [E, 2F, hidden]
 //   output_linear.weight       [E, hidden, F]
-// and so have, as transformers holds the experts of all families that have them apart, Qwen3.5's own directories:
+// and so have, by the names that transformers holds experts by, Qwen3.5's own directories:
 //   experts.gate_up_proj       [E, 2F, hidden]
 //   experts.down_proj          [E, hidden, F]
 // These are read, and written apart, as transformers itself does.
@@ -24,7 +24,7 @@
 
 namespace lathe::nn {
 
-// Whether there are some by transformers' names, in the directory of a family that has experts apart.
+// Whether there are some by transformers' names.
 bool has_stacked_experts(const SafetensorsTensors& tensors);
 
 // The weights of such a directory with each expert's linears apart, by the names of nn/layer_layout.h
