@@ -83,12 +83,15 @@ struct SharedExpertConfig {
 };
 
 // A mixture of experts: each token goes through the num_experts_per_tok whose router logits are largest, and what they
-// give is summed with the softmax of the logits as weights.
+// give is summed with the softmax of the logits as weights; or with σ of each logit (kernels/experts/experts.h).
 struct ExpertsConfig {
   int64_t num_experts = 0;
   int64_t num_experts_per_tok = 0;
   int64_t intermediate_size = 0;  // of each expert
   bool norm_topk_prob = false;    // a token's weights are divided by their sum
+  bool sigmoids = false;          // weights are σ of the logits
+  bool choice_bias = false;       // with them: what is added to them for the choice alone, [experts], never trained
+  double routed_scale = 1;        // with them: a factor of the weights
   bool bias = false;              // of the router and of the experts' linears
   std::string module = "mlp";     // what the block is called in a layer
   std::string router = "gate";    // and the router in it

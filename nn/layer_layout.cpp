@@ -84,6 +84,7 @@ void add_experts(LayerLayout& layer, const ModelConfig& config) {
   const ExpertsConfig& experts = config.experts;
   const int64_t hidden = config.hidden_size, inner = experts.intermediate_size;
   layer.router = {experts.module + "." + experts.router, experts.num_experts, hidden, experts.bias};
+  if (experts.choice_bias) layer.choice_bias = {experts.module + ".expert_bias", experts.num_experts};
   for (int64_t i = 0; i < experts.num_experts; ++i) {
     const std::string prefix = experts.module + ".experts." + std::to_string(i) + ".";
     layer.experts.push_back({{prefix + experts.gate_proj, inner, hidden, experts.bias},
@@ -148,7 +149,7 @@ std::vector<NormShape> LayerLayout::norms() const {
 
 std::vector<NormShape> LayerLayout::bare_vectors() const {
   std::vector<NormShape> all;
-  for (const std::optional<NormShape>& vector : {sinks, delta_a_log, dt_bias})
+  for (const std::optional<NormShape>& vector : {sinks, delta_a_log, dt_bias, choice_bias})
     if (vector) all.push_back(*vector);
   return all;
 }

@@ -57,6 +57,7 @@ struct LayerLayout {
   std::optional<LinearShape> down_proj;
   std::optional<LinearShape> shared_gate;  // [1, hidden], of the shared expert
   std::optional<LinearShape> router;       // [experts, hidden]
+  std::optional<NormShape> choice_bias;    // [experts]: no norm, as sinks, and nothing that trains
   std::vector<ExpertShape> experts;
 
   // What adapters may target, in a fixed order. A linear's number in the model, by which an adapter's random numbers

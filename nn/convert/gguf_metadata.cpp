@@ -10,6 +10,7 @@
 namespace lathe::nn {
 namespace {
 
+constexpr int64_t sigmoid_gating = 2;
 constexpr double gemma3_local_theta = 10000.0;
 constexpr int64_t gemma3_pattern = 6, olmo3_pattern = 4, smollm3_interval = 4, gpt_oss_pattern = 2,
                   gated_delta_interval = 4;
@@ -21,6 +22,7 @@ constexpr int64_t gemma2_27b_layers = 46, gemma3_27b_layers = 62;
 }
 
 bool is_gemma(const ModelConfig& config) { return config.family == "gemma2" || config.family == "gemma3_text"; }
+bool is_lfm2(const ModelConfig& config) { return config.family == "lfm2" || config.family == "lfm2_moe"; }
 bool is_gated_delta(const ModelConfig& config) {
   return config.family == "qwen3_5_text" || config.family == "qwen3_5_moe_text" || config.family == "qwen3_next";
 }
@@ -61,7 +63,7 @@ void check_layers(const ModelConfig& config, GgufModel& model) {
           "to " +
           std::to_string(layer.sliding_window) + " tokens");
     }
-    if (config.experts.num_experts > 0 && !layer.experts)
+    if (config.experts.num_experts > 0 && !layer.experts && config.family != "lfm2_moe")
       refuse("mlp_only_layers", "GGUF has experts in all layers of a model or in none");
   }
   if (config.family == "gemma3_text" && (config.ropes.size() != 2 || config.ropes[1].theta != gemma3_local_theta ||
@@ -89,11 +91,14 @@ void check_model(const ModelConfig& config) {
   if (config.family == "qwen3_next" && config.experts.num_experts == 0)
     refuse("num_experts", "GGUF has a Qwen3-Next with experts only");
   if (config.short_conv.bias) refuse("conv_bias", "GGUF has short convolutions without biases only");
-  if (config.family == "lfm2" && config.num_attention_heads * config.head_dim != config.hidden_size)
+  if (config.experts.sigmoids && !(config.experts.choice_bias && config.experts.routed_scale == 1))
+    refuse(config.experts.choice_bias ? "routed_scaling_factor" : "use_expert_bias",
+           "GGUF has an LFM2-MoE with a bias, whose weights are not multiplied, only");
+  if (is_lfm2(config) && config.num_attention_heads * config.head_dim != config.hidden_size)
     refuse("head_dim", "GGUF has an LFM2 whose heads together are as wide as it is only");
   // llama.cpp's loader asks for no bias of the output projection, and refuses a file with more than it asked for.
-  for (const char* without : {"gemma2", "gemma3_text", "lfm2", "olmo2", "olmo3", "olmoe", "qwen3", "qwen3_5_text",
-                              "qwen3_5_moe_text", "qwen3_moe", "qwen3_next", "smollm3"})
+  for (const char* without : {"gemma2", "gemma3_text", "lfm2", "lfm2_moe", "olmo2", "olmo3", "olmoe", "qwen3",
+                              "qwen3_5_text", "qwen3_5_moe_text", "qwen3_moe", "qwen3_next", "smollm3"})
     if (config.attention_bias != AttentionBias::none && config.family == without)
       refuse("attention_bias", "GGUF has none for " + config.family);
   if (config.family == "gpt_oss" && config.attention_bias != AttentionBias::qkvo)
@@ -234,7 +239,7 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     add("residual_scale", config.residual_multiplier);
     add("logit_scale", config.logits_scaling);
   }
-  if (config.family == "lfm2") add("shortconv.l_cache", config.short_conv.taps);
+  if (is_lfm2(config)) add("shortconv.l_cache", config.short_conv.taps);
   if (is_gated_delta(config)) {
     const GatedDeltaConfig& delta = config.gated_delta;
     add("ssm.conv_kernel", delta.taps);
@@ -250,8 +255,12 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     add("expert_count", config.experts.num_experts);
     add("expert_used_count", config.experts.num_experts_per_tok);
   }
-  if (config.family == "qwen2_moe" || config.family == "qwen3_moe" || config.family == "gpt_oss" ||
-      is_gated_delta(config) && config.experts.num_experts > 0)
+  if (config.family == "lfm2_moe") {
+    add("leading_dense_block_count", std::ranges::count(config.layers, false, &LayerConfig::experts));
+    add("expert_gating_func", sigmoid_gating);
+  }
+  if (config.family == "lfm2_moe" || config.family == "qwen2_moe" || config.family == "qwen3_moe" ||
+      config.family == "gpt_oss" || is_gated_delta(config) && config.experts.num_experts > 0)
     add("expert_feed_forward_length", config.experts.intermediate_size);
   if (config.experts.shared.intermediate_size > 0)
     add("expert_shared_feed_forward_length", config.experts.shared.intermediate_size);

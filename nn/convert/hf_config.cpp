@@ -18,18 +18,28 @@ struct HfName {
   const char* family;
   const char* architecture;
 };
-constexpr HfName architectures[] = {
-    {"llama", "LlamaForCausalLM"},         {"mistral", "MistralForCausalLM"},
-    {"mixtral", "MixtralForCausalLM"},     {"qwen2", "Qwen2ForCausalLM"},
-    {"qwen3", "Qwen3ForCausalLM"},         {"qwen3_moe", "Qwen3MoeForCausalLM"},
-    {"smollm3", "SmolLM3ForCausalLM"},     {"gemma2", "Gemma2ForCausalLM"},
-    {"gemma3_text", "Gemma3ForCausalLM"},  {"phi3", "Phi3ForCausalLM"},
-    {"olmo2", "Olmo2ForCausalLM"},         {"granite", "GraniteForCausalLM"},
-    {"olmo3", "Olmo3ForCausalLM"},         {"gpt_oss", "GptOssForCausalLM"},
-    {"olmoe", "OlmoeForCausalLM"},         {"granitemoe", "GraniteMoeForCausalLM"},
-    {"lfm2", "Lfm2ForCausalLM"},           {"qwen3_5_text", "Qwen3_5ForCausalLM"},
-    {"qwen2_moe", "Qwen2MoeForCausalLM"},  {"qwen3_5_moe_text", "Qwen3_5MoeForCausalLM"},
-    {"qwen3_next", "Qwen3NextForCausalLM"}};
+constexpr HfName architectures[] = {{"llama", "LlamaForCausalLM"},
+                                    {"mistral", "MistralForCausalLM"},
+                                    {"mixtral", "MixtralForCausalLM"},
+                                    {"qwen2", "Qwen2ForCausalLM"},
+                                    {"qwen3", "Qwen3ForCausalLM"},
+                                    {"qwen3_moe", "Qwen3MoeForCausalLM"},
+                                    {"smollm3", "SmolLM3ForCausalLM"},
+                                    {"gemma2", "Gemma2ForCausalLM"},
+                                    {"gemma3_text", "Gemma3ForCausalLM"},
+                                    {"phi3", "Phi3ForCausalLM"},
+                                    {"olmo2", "Olmo2ForCausalLM"},
+                                    {"granite", "GraniteForCausalLM"},
+                                    {"olmo3", "Olmo3ForCausalLM"},
+                                    {"gpt_oss", "GptOssForCausalLM"},
+                                    {"olmoe", "OlmoeForCausalLM"},
+                                    {"granitemoe", "GraniteMoeForCausalLM"},
+                                    {"lfm2", "Lfm2ForCausalLM"},
+                                    {"qwen3_5_text", "Qwen3_5ForCausalLM"},
+                                    {"qwen2_moe", "Qwen2MoeForCausalLM"},
+                                    {"qwen3_5_moe_text", "Qwen3_5MoeForCausalLM"},
+                                    {"qwen3_next", "Qwen3NextForCausalLM"},
+                                    {"lfm2_moe", "Lfm2MoeForCausalLM"}};
 
 const char* architecture_of(const std::string& family) {
   for (const HfName& name : architectures)
@@ -202,6 +212,13 @@ void add_experts(const ModelConfig& config, ordered_json& json) {
   }
   json["num_experts"] = experts.num_experts;
   json["moe_intermediate_size"] = experts.intermediate_size;
+  if (config.family == "lfm2_moe") {
+    json["norm_topk_prob"] = experts.norm_topk_prob;
+    json["use_expert_bias"] = experts.choice_bias;
+    json["routed_scaling_factor"] = as_written(experts.routed_scale);
+    json["num_dense_layers"] = std::ranges::count(config.layers, false, &LayerConfig::experts);
+    return;
+  }
   if (experts.shared.intermediate_size > 0) json["shared_expert_intermediate_size"] = experts.shared.intermediate_size;
   if (config.family == "qwen3_5_moe_text") {  // which has experts in all layers, whose weights are always divided
     json.erase("intermediate_size");
@@ -256,7 +273,7 @@ void add_lfm2(const ModelConfig& config, ordered_json& json) {
   json["norm_eps"] = as_written(config.rms_norm_eps);
   json["conv_L_cache"] = config.short_conv.taps;
   json["conv_bias"] = config.short_conv.bias;
-  json["block_auto_adjust_ff_dim"] = false;
+  if (config.family == "lfm2") json["block_auto_adjust_ff_dim"] = false;
   add_mixer_types(config, "conv", json);
 }
 
@@ -286,7 +303,7 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
   }
   if (config.family == "phi3") add_phi3(config, json);
   if (config.family == "olmo3") add_olmo3(config, json);
-  if (config.family == "lfm2") add_lfm2(config, json);
+  if (config.family == "lfm2" || config.family == "lfm2_moe") add_lfm2(config, json);
   if (config.has_states()) add_gated_delta(config, json);
   if (config.family == "granite" || config.family == "granitemoe") add_granite(config, json);
   if (config.experts.num_experts > 0) add_experts(config, json);

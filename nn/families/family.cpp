@@ -17,11 +17,11 @@ namespace lathe::nn {
 namespace {
 
 constexpr const Family* all_families[] = {
-    &gemma2_family,     &gemma3_family,  &gpt_oss_family,     &granite_family,        &granite_moe_family,
-    &lfm2_family,       &llama_family,   &mistral_family,     &mixtral_family,        &olmo2_family,
-    &olmo3_family,      &olmoe_family,   &phi3_family,        &qwen2_family,          &qwen2_moe_family,
-    &qwen3_family,      &qwen3_5_family, &qwen3_5_moe_family, &qwen3_5_vision_family, &qwen3_moe_family,
-    &qwen3_next_family, &smollm3_family};
+    &gemma2_family,    &gemma3_family,     &gpt_oss_family, &granite_family,     &granite_moe_family,
+    &lfm2_family,      &lfm2_moe_family,   &llama_family,   &mistral_family,     &mixtral_family,
+    &olmo2_family,     &olmo3_family,      &olmoe_family,   &phi3_family,        &qwen2_family,
+    &qwen2_moe_family, &qwen3_family,      &qwen3_5_family, &qwen3_5_moe_family, &qwen3_5_vision_family,
+    &qwen3_moe_family, &qwen3_next_family, &smollm3_family};
 
 // "expected one of …", by config.json's names or by GGUF's, and which of them is nearest to what was found.
 std::string expected_one_of(std::string_view Family::*name, const std::string& found) {
@@ -151,6 +151,8 @@ GgufPlaces gguf_places(const ModelConfig& config) {
     };
     if (layer.router) {  // called the same in every architecture
       places["blk." + std::to_string(i) + ".ffn_gate_inp.weight"] = {layer_prefix(i) + layer.router->name + ".weight"};
+      if (layer.choice_bias)
+        places["blk." + std::to_string(i) + ".exp_probs_b.bias"] = {layer_prefix(i) + layer.choice_bias->name};
       if (layer.router->bias)
         places["blk." + std::to_string(i) + ".ffn_gate_inp.bias"] = {layer_prefix(i) + layer.router->name + ".bias"};
       place_experts(&ExpertShape::gate_proj, "ffn_gate_exps");

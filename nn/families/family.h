@@ -40,6 +40,7 @@ extern const Family gpt_oss_family;
 extern const Family granite_family;      // Granite 3.x, dense
 extern const Family granite_moe_family;  // and with experts
 extern const Family lfm2_family;
+extern const Family lfm2_moe_family;
 extern const Family llama_family;    // Llama 2 and 3.x, SmolLM2; Mistral's GGUF files
 extern const Family mistral_family;  // Mistral, Mistral-Nemo
 extern const Family mixtral_family;

@@ -192,7 +192,7 @@ def write_gguf(folder, model_class, architecture, packed=()):
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     moe = bool(getattr(config, "num_local_experts", 0) or getattr(config, "num_experts", 0))
-    is_lfm2 = config.model_type == "lfm2"
+    is_lfm2 = config.model_type in ("lfm2", "lfm2_moe")
     if is_lfm2 or hasattr(config, "intermediate_size"):
         writer.add_feed_forward_length(model.model.layers[0].feed_forward.w1.out_features if is_lfm2 else config.intermediate_size)
     if moe:
@@ -211,6 +211,12 @@ def write_gguf(folder, model_class, architecture, packed=()):
     writer.add_layer_norm_rms_eps(config.norm_eps if is_lfm2 else config.rms_norm_eps)
     if is_lfm2:
         writer.add_shortconv_l_cache(config.conv_L_cache)
+    if config.model_type == "lfm2_moe":
+        writer.add_leading_dense_block_count(config.num_dense_layers)
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+        for name, bias in model.named_buffers():
+            if name.endswith(".expert_bias"):
+                writer.add_tensor(f"blk.{name.split('.')[2]}.exp_probs_b.bias", bias.numpy())
     rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_eos_token_id(config.eos_token_id)
@@ -310,7 +316,7 @@ def greedy_tokens(model, prompt, count=32):
 
 USUAL_LINEARS = ("gate_proj", "up_proj", "down_proj")
 EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": USUAL_LINEARS, "olmoe": USUAL_LINEARS, "gpt_oss": USUAL_LINEARS,
-                  "granitemoe": USUAL_LINEARS, "qwen2_moe": USUAL_LINEARS, "qwen3_5_moe_text": USUAL_LINEARS, "qwen3_next": USUAL_LINEARS}
+                  "granitemoe": USUAL_LINEARS, "qwen2_moe": USUAL_LINEARS, "qwen3_5_moe_text": USUAL_LINEARS, "qwen3_next": USUAL_LINEARS, "lfm2_moe": ("w1", "w3", "w2")}
 
 
 def separate_experts(tensors, model_type):

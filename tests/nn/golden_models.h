@@ -23,6 +23,7 @@ inline constexpr const char* tiny_models[] = {
     "tiny_lfm2/bias",        "tiny_qwen3_5/text",   "tiny_qwen3_5/pictures",
     "tiny_qwen2_moe/some",   "tiny_qwen2_moe/all",  "tiny_qwen3_5_moe/text",
     "tiny_qwen3_5_moe/tied", "tiny_qwen3_next/all", "tiny_qwen3_next/some",
+    "tiny_lfm2_moe/biased",  "tiny_lfm2_moe/plain",
 };
 
 inline bool has_gguf(const std::string& model) { return std::filesystem::exists(golden(model + "/model.gguf")); }

@@ -163,8 +163,8 @@ TEST(Qwen3Next, OlderGgufFilesHaveTheProjectionsAsHuggingFaceDoes) {
 
 // Heads that are not those of its tensors.
 TEST(Qwen3Next, AGgufFileWhoseTensorsHaveOtherRowsIsRefused) {
-  for (const auto& [key, value] :
-       std::vector<std::pair<std::string, int64_t>>{{"qwen3next.ssm.state_size", 16}, {"qwen3next.ssm.inner_size", 128}})
+  for (const auto& [key, value] : std::vector<std::pair<std::string, int64_t>>{{"qwen3next.ssm.state_size", 16},
+                                                                               {"qwen3next.ssm.inner_size", 128}})
     EXPECT_THROW(config_of_gguf("tiny_qwen3_next/all", {{key, value}}), FormatError) << key;
 }
 

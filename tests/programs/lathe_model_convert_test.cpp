@@ -107,6 +107,9 @@ void expect_same_config(const fs::path& found, const fs::path& expected) {
                           "norm_eps",
                           "conv_L_cache",
                           "conv_bias",
+                          "num_dense_layers",
+                          "use_expert_bias",
+                          "routed_scaling_factor",
                           "linear_conv_kernel_dim",
                           "linear_key_head_dim",
                           "linear_value_head_dim",
@@ -124,10 +127,11 @@ void expect_same_config(const fs::path& found, const fs::path& expected) {
 
 TEST_F(LatheModelConvert, GgufIsWhatThePackagesConverterWritesAndComesBackToTheBit) {
   for (const char* name :
-       {"tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2",        "tiny_olmo2",      "tiny_olmo3",
-        "tiny_granite",       "tiny_mixtral",     "tiny_qwen3_moe/all", "tiny_olmoe",      "tiny_granite_moe",
-        "tiny_qwen3/tied",    "tiny_qwen2/plain", "tiny_mistral/nemo",  "tiny_gemma3",     "tiny_smollm3",
-        "tiny_llama31",       "tiny_llama_bias",  "tiny_gpt_oss/dense", "tiny_lfm2/plain", "tiny_qwen2_moe/all"}) {
+       {"tiny_phi3/longrope",  "tiny_phi3/window", "tiny_gemma2",        "tiny_olmo2",      "tiny_olmo3",
+        "tiny_granite",        "tiny_mixtral",     "tiny_qwen3_moe/all", "tiny_olmoe",      "tiny_granite_moe",
+        "tiny_qwen3/tied",     "tiny_qwen2/plain", "tiny_mistral/nemo",  "tiny_gemma3",     "tiny_smollm3",
+        "tiny_llama31",        "tiny_llama_bias",  "tiny_gpt_oss/dense", "tiny_lfm2/plain", "tiny_qwen2_moe/all",
+        "tiny_lfm2_moe/biased"}) {
     SCOPED_TRACE(name);
     const fs::path model = writable(name), gguf = model.string() + ".gguf", back = model.string() + ".back";
     ASSERT_EQ(convert(model, gguf), 0) << err();
@@ -158,7 +162,8 @@ TEST_F(LatheModelConvert, AModelOfGatedDeltaNetsComesBackButForTheLastDigits) {
     expect_same_config(back, model);
     const auto was = nlohmann::json::parse(bytes_of(model / "config.json")),
                is = nlohmann::json::parse(bytes_of(back / "config.json"));
-    for (const char* key : {"rope_parameters", "num_experts"}) EXPECT_EQ(is[key], was[key]) << key;
+    EXPECT_EQ(is.value("rope_parameters", nlohmann::json()), was["rope_parameters"]);
+    EXPECT_EQ(is.value("num_experts", 0), was.value("num_experts", 0));
   }
 }
 
@@ -265,6 +270,10 @@ TEST_F(LatheModelConvert, WhatCannotBeWrittenIsSaidAndLeavesNothing) {
     expect_refused(biased, {}, key);
   }
   expect_refused(model_of("tiny_lfm2/bias"), {}, "conv_bias");
+  expect_refused(model_of("tiny_lfm2_moe/plain"), {}, "norm_topk_prob");
+  const fs::path scaled = model_of("tiny_lfm2_moe/biased");
+  set(scaled, "routed_scaling_factor", 2.0);
+  expect_refused(scaled, {}, "routed_scaling_factor");
   const fs::path divided = model_of("tiny_olmoe");
   set(divided, "norm_topk_prob", true);
   expect_refused(divided, {}, "norm_topk_prob: GGUF has an OLMoE whose");

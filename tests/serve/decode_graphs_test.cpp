@@ -130,7 +130,7 @@ TEST(DecodeGraphs, AMixturesStepIsReplayedWithTheBytesOfItsLaunches) {
 class OtherMixers : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(DecodeGraphs, OtherMixers,
                          testing::Values("tiny_lfm2/plain", "tiny_qwen3_5/text", "tiny_qwen3_5_moe/text",
-                                         "tiny_qwen3_next/all"),
+                                         "tiny_qwen3_next/all", "tiny_lfm2_moe/biased"),
                          [](const auto& info) {
                            const std::string model = info.param;
                            return model.substr(0, model.find('/'));
