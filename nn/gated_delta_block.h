@@ -1,6 +1,6 @@
 // The first half of a layer whose mixer is a gated delta net (Yang, Kautz and Hatamizadeh 2024; transformers'
-// Qwen3_5GatedDeltaNet and Qwen3NextGatedDeltaNet): x + out(norm(delta(conv(q, k, v), a, b)) ∘ silu(z)), where q, k, v, z, b and a are products of
-// the normed x, and what is added normed and scaled where the config has it so.
+// Qwen3_5GatedDeltaNet and Qwen3NextGatedDeltaNet): x + out(norm(delta(conv(q, k, v), a, b)) ∘ silu(z)), where q, k, v,
+// z, b and a are products of the normed x, and what is added normed and scaled where the config has it so.
 #pragma once
 
 #include "nn/attention_context.h"

@@ -1,5 +1,5 @@
-// What Qwen3-Next and Qwen3.5 have in common: gated delta nets in three of four layers, attention with a gate on what it
-// finds in the others; heads turn a quarter of their dimensions, and norms are held less 1.
+// What Qwen3-Next and Qwen3.5 have in common: gated delta nets in three of four layers, attention with a gate on what
+// it finds in the others; heads turn a quarter of their dimensions, and norms are held less 1.
 #pragma once
 
 #include <memory>

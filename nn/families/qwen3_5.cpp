@@ -1,5 +1,5 @@
-// Qwen3.5, text: as nn/families/gated_delta_fields.h says. Directories that see pictures, too, hold the same model under
-// another name, with a config of its own in theirs.
+// Qwen3.5, text: as nn/families/gated_delta_fields.h says. Directories that see pictures, too, hold the same model
+// under another name, with a config of its own in theirs.
 #include <utility>
 
 #include "nn/families/gated_delta_fields.h"

@@ -1,5 +1,5 @@
-// Qwen3.5 with mixtures of experts, text: a Qwen3.5 whose layers all have Qwen2-MoE's mixture in place of a feed-forward
-// block.
+// Qwen3.5 with mixtures of experts, text: a Qwen3.5 whose layers all have Qwen2-MoE's mixture in place of a
+// feed-forward block.
 #include <utility>
 
 #include "nn/families/gated_delta_fields.h"

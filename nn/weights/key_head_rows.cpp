@@ -1,8 +1,8 @@
 #include "nn/weights/key_head_rows.h"
 
-#include <algorithm>
 #include <map>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -25,9 +25,8 @@ class Rearranged : public WeightSource {
  public:
   const std::vector<WeightInfo>& weights() const override { return infos_; }
   const WeightInfo* find(std::string_view name) const override {
-    const auto found =
-        std::find_if(infos_.begin(), infos_.end(), [name](const WeightInfo& info) { return info.name == name; });
-    return found == infos_.end() ? nullptr : &*found;
+    const auto found = index_.find(std::string(name));
+    return found == index_.end() ? nullptr : &infos_[found->second];
   }
   void release_pages() const override { source_->release_pages(); }
   std::optional<kernels::StoredWeight> codes(std::string_view name) const override {
@@ -38,9 +37,15 @@ class Rearranged : public WeightSource {
   Rearranged(std::shared_ptr<const WeightSource> source, const ModelConfig& config)
       : source_(std::move(source)), rows_(rows_of(config)) {}
 
+  void add(WeightInfo info) {
+    index_.emplace(info.name, infos_.size());
+    infos_.push_back(std::move(info));
+  }
+
   std::shared_ptr<const WeightSource> source_;
   KeyHeadRows rows_;
   std::vector<WeightInfo> infos_;
+  std::unordered_map<std::string, size_t> index_;  // of thousands of experts
   std::map<std::string, Made, std::less<>> made_;
 };
 
@@ -64,8 +69,8 @@ class JoinedKeyHeads final : public Rearranged<TwoWeights> {
     }
     for (const WeightInfo& info : source_->weights()) {
       const auto found = joined.find(info.name);
-      if (found == joined.end()) infos_.push_back(info);
-      if (found != joined.end() && !found->second.empty()) infos_.push_back(joined_info(found->second));
+      if (found == joined.end()) add(info);
+      if (found != joined.end() && !found->second.empty()) add(joined_info(found->second));
     }
   }
 
@@ -126,15 +131,15 @@ class SplitKeyHeads final : public Rearranged<SomeRows> {
     for (const WeightInfo& info : source_->weights()) {
       const auto found = layers.find(info.name);
       if (found == layers.end()) {
-        infos_.push_back(info);
+        add(info);
         continue;
       }
       if (info.shape.rank() != 2 || info.shape[0] != rows_.qkv_rows() + rows_.z_rows())
         throw FormatError("the model's weights", -1,
                           info.name + ": expected " + std::to_string(rows_.qkv_rows() + rows_.z_rows()) +
                               " rows, found shape " + to_string(info.shape));
-      add(info, weight_name(found->second, qkv_of_heads), 0, rows_.qkv_rows());
-      add(info, weight_name(found->second, z_of_heads), rows_.qkv_rows(), rows_.z_rows());
+      add_part(info, weight_name(found->second, qkv_of_heads), 0, rows_.qkv_rows());
+      add_part(info, weight_name(found->second, z_of_heads), rows_.qkv_rows(), rows_.z_rows());
     }
   }
 
@@ -151,13 +156,13 @@ class SplitKeyHeads final : public Rearranged<SomeRows> {
   }
 
  private:
-  void add(const WeightInfo& whole, const std::string& name, int64_t first, int64_t rows) {
-    infos_.push_back({name,
-                      whole.stored_name,
-                      whole.stored_type,
-                      {rows, whole.shape[1]},
-                      whole.stored_bytes / whole.shape[0] * rows,
-                      false});
+  void add_part(const WeightInfo& whole, const std::string& name, int64_t first, int64_t rows) {
+    add({name,
+         whole.stored_name,
+         whole.stored_type,
+         {rows, whole.shape[1]},
+         whole.stored_bytes / whole.shape[0] * rows,
+         false});
     made_.emplace(name, SomeRows{whole.name, first});
   }
 };

@@ -67,7 +67,8 @@ TEST_P(EveryFamily, AdaptersFollowTheLayout) {
 
 INSTANTIATE_TEST_SUITE_P(Golden, EveryFamily, testing::ValuesIn(tiny_models));
 
-// But for those of Llama 3.1, Gemma 2, Qwen3-Next and Qwen3.5, which say something in another way: see below, and qwen3_5_test.cpp.
+// But for those of Llama 3.1, Gemma 2, Qwen3-Next and Qwen3.5, which say something in another way: see below, and
+// qwen3_5_test.cpp.
 TEST(Families, AGgufFileGivesTheBitsOfTheDirectory) {
   size_t compared = 0;
   for (const std::string folder : tiny_models) {
