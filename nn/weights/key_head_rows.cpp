@@ -12,7 +12,7 @@
 namespace lathe::nn {
 namespace {
 
-KeyHeadRows rows_of(const ModelConfig& config) {
+KeyHeadRows key_head_rows_of(const ModelConfig& config) {
   const kernels::GatedDeltaHeads& heads = config.gated_delta.heads;
   return {.key_heads = heads.key_heads, .key_dim = heads.key_dim, .values = heads.out_columns() / heads.key_heads};
 }
@@ -35,7 +35,7 @@ class Rearranged : public WeightSource {
 
  protected:
   Rearranged(std::shared_ptr<const WeightSource> source, const ModelConfig& config)
-      : source_(std::move(source)), rows_(rows_of(config)) {}
+      : source_(std::move(source)), rows_(key_head_rows_of(config)) {}
 
   void add(WeightInfo info) {
     index_.emplace(info.name, infos_.size());
