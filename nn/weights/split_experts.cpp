@@ -180,9 +180,9 @@ class SplitExperts final : public WeightSource {
       return true;
     }
     StackedLinear all = blocks ? mxfp4(prefix + part) : plain(name, bias ? 2 : 3);
-    all.upright = upright_;
+    all.upright = upright_ && !blocks;
     const int64_t linears = part == down_part ? 1 : 2;
-    add_linears(prefix, bias ? ".bias" : ".weight", name, all, linears, upright_ ? 1 : linears);
+    add_linears(prefix, bias ? ".bias" : ".weight", name, all, linears, all.upright ? 1 : linears);
     return true;
   }
 
