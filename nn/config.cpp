@@ -115,6 +115,8 @@ void check_experts(const ModelConfig& config, const Need& need) {
            std::to_string(experts.num_experts) + " experts");
   need(experts.intermediate_size > 0 && experts.intermediate_size < (int64_t{1} << 31),
        "moe_intermediate_size = " + std::to_string(experts.intermediate_size) + " is out of range");
+  need(std::isfinite(experts.routed_scale) && experts.routed_scale < 1e6,
+       "routed_scaling_factor = " + excerpt(experts.routed_scale) + " is out of range");
   need(experts.shared.intermediate_size >= 0 && experts.shared.intermediate_size < (int64_t{1} << 31),
        "shared_expert_intermediate_size = " + std::to_string(experts.shared.intermediate_size) + " is out of range");
 }

@@ -73,7 +73,7 @@ enum class Projections { apart, fused };
 enum class StackedExperts {
   none,
   gate_and_up_in_turn,  // gpt-oss
-  gate_before_up,       // Granite
+  gate_before_up,       // Granite; read, and never written, of others that name linears as Llama does
 };
 
 // An expert that all tokens go through beside those that are chosen: its rows are added, times σ of a gate's logit
@@ -86,12 +86,15 @@ struct SharedExpertConfig {
 };
 
 // A mixture of experts: each token goes through the num_experts_per_tok whose router logits are largest, and what they
-// give is summed with the softmax of the logits as weights.
+// give is summed with the softmax of the logits as weights; or with σ of each logit (kernels/experts/experts.h).
 struct ExpertsConfig {
   int64_t num_experts = 0;
   int64_t num_experts_per_tok = 0;
   int64_t intermediate_size = 0;  // of each expert
   bool norm_topk_prob = false;    // a token's weights are divided by their sum
+  bool sigmoids = false;          // weights are σ of the logits
+  bool choice_bias = false;       // with them: what is added to them for the choice alone, [experts], never trained
+  double routed_scale = 1;        // with them: a factor of the weights
   bool bias = false;              // of the router and of the experts' linears
   std::string module = "mlp";     // what the block is called in a layer
   std::string router = "gate";    // and the router in it
@@ -114,6 +117,8 @@ struct ShortConvConfig {
 struct GatedDeltaConfig {
   kernels::GatedDeltaHeads heads{};
   int64_t taps = 0;  // of the convolution that q, k and v go through first
+  // q, k, v and z are rows of one linear, b and a of another, each key head's together (nn/weights/key_head_rows.h).
+  bool joined_projections = false;
 };
 
 // What the parts of a model are called, those of a layer within it. Llama's, unless a family has others.

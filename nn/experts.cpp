@@ -131,14 +131,19 @@ bool Experts::trains() const {
   });
 }
 
+kernels::ExpertRule Experts::rule() const {
+  using kernels::ExpertWeights;
+  if (!sigmoids) return normalised ? ExpertWeights::normalised : ExpertWeights::probabilities;
+  return {normalised ? ExpertWeights::normalised_sigmoids : ExpertWeights::sigmoids, choice_bias, scale};
+}
+
 Variable Experts::operator()(const Variable& x, const BatchRows& batch) const {
-  const auto kind = normalised ? kernels::ExpertWeights::normalised : kernels::ExpertWeights::probabilities;
   const Variable logits = router(x, {batch.layout, {}, {}});
   const bool recording = autograd::grad_enabled(), adapted = uses_adapters(experts, batch);
   const bool unrecorded = !recording && !adapted;
   if (stays_on_device() && !adapted && !(recording && trains()) && x.dim(0) > 0)
-    return autograd::grouped_experts(x, logits, per_token, kind, tables, gate_kind(activation));
-  const autograd::ExpertChoice choice = autograd::choose_experts(logits, per_token, kind);
+    return autograd::grouped_experts(x, logits, per_token, rule(), tables, gate_kind(activation));
+  const autograd::ExpertChoice choice = autograd::choose_experts(logits, per_token, rule());
   const auto count = static_cast<int64_t>(experts.size());
   const autograd::ExpertRows rows = autograd::expert_rows(choice.chosen, count, x.value().device());
   const Variable slots = autograd::send_to_experts(x, rows);

@@ -26,9 +26,12 @@ struct Expert {
 struct Experts {
   int64_t per_token = 0;
   bool normalised = false;  // a token's weights are divided by their sum
+  bool sigmoids = false;    // and are σ of the logits, times `scale`
+  float scale = 1;
   Activation activation = Activation::silu;
   Linear router;  // [experts, hidden]
   std::vector<Expert> experts;
+  Tensor choice_bias = {};             // f32 (f64 for f64) [experts], or undefined
   autograd::ExpertTables tables = {};  // of `experts`, whose weights may change from then on but not move
 
   // Sets `tables` for activations of a dtype, where a device has bodies for these weights.
@@ -36,6 +39,7 @@ struct Experts {
   // Whether tokens, where no adapter changes experts, are a few launches on the device, for which nobody waits;
   // otherwise the host must know what was chosen. Where the experts themselves train it must while that is recorded.
   bool stays_on_device() const { return tables.gate.defined(); }
+  kernels::ExpertRule rule() const;
   // Whether the experts' weights are leaves.
   bool trains() const;
 

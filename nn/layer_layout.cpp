@@ -56,10 +56,15 @@ void add_short_conv(LayerLayout& layer, const ModelConfig& config) {
 void add_gated_delta(LayerLayout& layer, const ModelConfig& config) {
   const GatedDeltaConfig& delta = config.gated_delta;
   const int64_t hidden = config.hidden_size, heads = delta.heads.value_heads, values = delta.heads.out_columns();
-  layer.delta_in_proj = {{"linear_attn.in_proj_qkv", delta.heads.qkv_columns(), hidden},
-                         {"linear_attn.in_proj_z", values, hidden},
-                         {"linear_attn.in_proj_b", heads, hidden},
-                         {"linear_attn.in_proj_a", heads, hidden}};
+  if (delta.joined_projections) {
+    layer.delta_in_proj = {{"linear_attn.in_proj_qkvz", delta.heads.qkv_columns() + values, hidden},
+                           {"linear_attn.in_proj_ba", 2 * heads, hidden}};
+  } else {
+    layer.delta_in_proj = {{"linear_attn.in_proj_qkv", delta.heads.qkv_columns(), hidden},
+                           {"linear_attn.in_proj_z", values, hidden},
+                           {"linear_attn.in_proj_b", heads, hidden},
+                           {"linear_attn.in_proj_a", heads, hidden}};
+  }
   layer.delta_out_proj = {"linear_attn.out_proj", hidden, values};
   layer.conv = {"linear_attn.conv1d", delta.heads.qkv_columns(), delta.taps};
   layer.delta_norm = {"linear_attn.norm", delta.heads.value_dim};
@@ -79,6 +84,7 @@ void add_experts(LayerLayout& layer, const ModelConfig& config) {
   const ExpertsConfig& experts = config.experts;
   const int64_t hidden = config.hidden_size, inner = experts.intermediate_size;
   layer.router = {experts.module + "." + experts.router, experts.num_experts, hidden, experts.bias};
+  if (experts.choice_bias) layer.choice_bias = {experts.module + ".expert_bias", experts.num_experts};
   for (int64_t i = 0; i < experts.num_experts; ++i) {
     const std::string prefix = experts.module + ".experts." + std::to_string(i) + ".";
     layer.experts.push_back({{prefix + experts.gate_proj, inner, hidden, experts.bias},
@@ -143,7 +149,7 @@ std::vector<NormShape> LayerLayout::norms() const {
 
 std::vector<NormShape> LayerLayout::bare_vectors() const {
   std::vector<NormShape> all;
-  for (const std::optional<NormShape>& vector : {sinks, delta_a_log, dt_bias})
+  for (const std::optional<NormShape>& vector : {sinks, delta_a_log, dt_bias, choice_bias})
     if (vector) all.push_back(*vector);
   return all;
 }

@@ -46,7 +46,8 @@ struct LayerLayout {
   std::optional<LinearShape> o_proj;
   std::optional<ConvShape> conv;  // and the linears around it, in place of attention
   std::optional<LinearShape> conv_in_proj, conv_out_proj;
-  // Of a gated delta net, in place of attention, beside a convolution: q, k and v as one, z, b and a.
+  // Of a gated delta net, in place of attention, beside a convolution: q, k and v as one, z, b and a; or
+  // two, of q, k, v and z, and of b and a.
   std::vector<LinearShape> delta_in_proj;
   std::optional<LinearShape> delta_out_proj;
   std::optional<NormShape> delta_norm;            // of each value head
@@ -56,6 +57,7 @@ struct LayerLayout {
   std::optional<LinearShape> down_proj;
   std::optional<LinearShape> shared_gate;  // [1, hidden], of the shared expert
   std::optional<LinearShape> router;       // [experts, hidden]
+  std::optional<NormShape> choice_bias;    // [experts]: no norm, as sinks, and nothing that trains
   std::vector<ExpertShape> experts;
 
   // What adapters may target, in a fixed order. A linear's number in the model, by which an adapter's random numbers

@@ -10,6 +10,7 @@
 #include "nn/model_path.h"
 #include "nn/weights/bitsandbytes.h"
 #include "nn/weights/gptq_awq.h"
+#include "nn/weights/key_head_rows.h"
 #include "nn/weights/own_weights.h"
 #include "nn/weights/safetensors.h"
 #include "nn/weights/scaled_weights.h"
@@ -48,10 +49,14 @@ void untie_another_head(ModelFiles& files) {
 }
 
 std::unique_ptr<WeightSource> open_directory_weights(const std::filesystem::path& path, const ModelConfig& config) {
-  if (config.experts.stacked != StackedExperts::none) return split_experts(safetensors_tensors(path));
+  if (config.experts.stacked != StackedExperts::none)
+    return split_experts(safetensors_tensors(path), config.experts.stacked);
   if (const auto packed = packed_quantization_of(path)) return open_packed_weights(path, *packed);
   if (const auto scaled = scaled_quantization_of(path)) return open_scaled_weights(path, *scaled);
-  return is_bitsandbytes_directory(path) ? open_bitsandbytes_weights(path) : open_safetensors_weights(path);
+  if (is_bitsandbytes_directory(path)) return open_bitsandbytes_weights(path);
+  const SafetensorsTensors tensors = safetensors_tensors(path);
+  if (has_stacked_experts(tensors)) return split_experts(tensors, StackedExperts::gate_before_up);
+  return open_safetensors_weights(tensors);
 }
 
 }  // namespace
@@ -67,7 +72,8 @@ ModelFiles open_model_files(const std::filesystem::path& model) {
   } else {
     files.gguf = GgufFile::open(path);
     files.config = config_from_gguf(files.gguf);
-    files.weights = own_weights(open_gguf_weights(files.gguf, gguf_places(files.config)), files.config);
+    files.weights = own_weights(join_key_heads(open_gguf_weights(files.gguf, gguf_places(files.config)), files.config),
+                                files.config);
   }
   return files;
 }

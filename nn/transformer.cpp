@@ -67,10 +67,14 @@ class LayerWeights {
     const std::string name = prefix_ + router.name;
     Experts loaded{.per_token = config_.experts.num_experts_per_tok,
                    .normalised = config_.experts.norm_topk_prob,
+                   .sigmoids = config_.experts.sigmoids,
+                   .scale = static_cast<float>(config_.experts.routed_scale),
                    .activation = config_.activation,
                    .router = {name, loader_.matrix(name + ".weight", router.out, router.in),
                               router.bias ? loader_.vector(name + ".bias", router.out) : Variable()},
                    .experts = {}};
+    if (layout.choice_bias)
+      loaded.choice_bias = loader_.exact_constant(prefix_ + layout.choice_bias->name, layout.choice_bias->size);
     for (const ExpertShape& shape : layout.experts)
       loaded.experts.push_back({linear(shape.gate_proj), linear(shape.up_proj), linear(shape.down_proj)});
     return loaded;
@@ -126,6 +130,16 @@ Transformer::Transformer(const ModelConfig& config, const WeightSource& source, 
   loader.check_all_used();
   loader.publish();
   source.release_pages();
+}
+
+std::vector<std::pair<std::string, Tensor>> Transformer::constants() const {
+  std::vector<std::pair<std::string, Tensor>> all;
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const auto index = static_cast<int64_t>(i);
+    if (const auto& experts = layers_[i].feed_forward.experts; experts && experts->choice_bias.defined())
+      all.emplace_back(layer_prefix(index) + layer_layout(config_, index).choice_bias->name, experts->choice_bias);
+  }
+  return all;
 }
 
 Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,

@@ -110,6 +110,8 @@ class Transformer {
   // or, in trainable mode without an adapter, every weight. A fixed order. They share the model's memory: who changes
   // them changes the model.
   std::vector<Parameter> trainable_parameters(std::string_view adapter = default_adapter);
+  // What is no parameter although the model's directory has it: by their names, as they are held.
+  std::vector<std::pair<std::string, Tensor>> constants() const;
 
  private:
   struct Layer {

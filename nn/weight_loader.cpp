@@ -86,6 +86,11 @@ autograd::Variable WeightLoader::exact_vector(const std::string& name, int64_t s
   return held(name, dense(name, {size}), dtype_ == DType::f64 ? DType::f64 : DType::f32, 0);
 }
 
+Tensor WeightLoader::exact_constant(const std::string& name, int64_t size) {
+  expect(name, {size});
+  return dense(name, {size});
+}
+
 autograd::Variable WeightLoader::tensor(const std::string& name, const Shape& shape, double offset) {
   expect(name, shape);
   Tensor master = dense(name, shape);

@@ -40,6 +40,8 @@ class WeightLoader {
   autograd::Variable vector(const std::string& name, int64_t size, double offset = 0);
   // The same in f32 (f64 for f64), whatever the model is in.
   autograd::Variable exact_vector(const std::string& name, int64_t size);
+  // And that, which never trains.
+  Tensor exact_constant(const std::string& name, int64_t size);
   // Of any shape, held plainly.
   autograd::Variable tensor(const std::string& name, const Shape& shape, double offset = 0);
   bool has(std::string_view name) const { return source_.find(name) != nullptr; }

@@ -32,6 +32,7 @@ void write_result(const std::filesystem::path& output_dir, const nn::Transformer
   nn::NamedTensors tensors;
   for (const nn::Parameter& parameter : optimizer.parameters())
     tensors.emplace_back(parameter.name, parameter.stored());
+  for (auto& [name, constant] : model.constants()) tensors.emplace_back(name, kernels::moved(constant, {}));
   nn::write_safetensors(output_dir / "model.safetensors", in_directory_form(std::move(tensors), model));
   nn::write_model_config(model_directory, output_dir, model.dtype(), model.config().tie_word_embeddings);
   nn::copy_text_files(model_directory, output_dir);

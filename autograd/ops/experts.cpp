@@ -1,6 +1,7 @@
 #include "autograd/ops/experts.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "autograd/operation.h"
 #include "kernels/copy/copy.h"
@@ -20,11 +21,11 @@ void for_each_part(const ExpertRows& rows, const Visitor& visitor) {
 }
 
 struct ChooseExperts final : Operation {
-  kernels::ExpertWeights kind;
+  kernels::ExpertRule rule;
   int64_t per_token;
   Tensor* chosen_out;
   Tensor chosen;
-  ChooseExperts(int64_t k, kernels::ExpertWeights w, Tensor* out) : kind(w), per_token(k), chosen_out(out) {}
+  ChooseExperts(int64_t k, kernels::ExpertRule r, Tensor* out) : rule(std::move(r)), per_token(k), chosen_out(out) {}
   std::string_view name() const override { return "choose_experts"; }
 
   void forward(Forward& f) {
@@ -33,7 +34,7 @@ struct ChooseExperts final : Operation {
     const DType wide = logits.dtype() == DType::f64 ? DType::f64 : DType::f32;
     const Tensor weights = Tensor::empty(shape, wide, logits.device());
     chosen = Tensor::empty(shape, DType::i32, logits.device());
-    kernels::choose_experts(weights, chosen, logits, kind);
+    kernels::choose_experts(weights, chosen, logits, rule);
     *chosen_out = chosen;
     f.save_input("logits", 0);
     f.save("weights", weights);
@@ -43,7 +44,7 @@ struct ChooseExperts final : Operation {
   void vjp(Saved& saved, std::span<Tensor> grad_outputs, InputGradients& grads) override {
     const Tensor& logits = saved["logits"];
     const Tensor grad_logits = empty_like(logits);
-    kernels::choose_experts_backward(grad_logits, grad_outputs[0], logits, saved["weights"], chosen, kind);
+    kernels::choose_experts_backward(grad_logits, grad_outputs[0], logits, saved["weights"], chosen, rule);
     grads.add(0, grad_logits);
   }
 };
@@ -146,12 +147,12 @@ void gated_backward(kernels::GateKind kind, const Tensor& grad_gate, const Tenso
 
 struct GroupedExperts final : Operation {
   int64_t per_token;
-  kernels::ExpertWeights kind;
+  kernels::ExpertRule rule;
   const ExpertTables& tables;
   kernels::GateKind activation;
   kernels::ExpertGroups groups = {};
-  GroupedExperts(int64_t k, kernels::ExpertWeights w, const ExpertTables& t, kernels::GateKind a)
-      : per_token(k), kind(w), tables(t), activation(a) {}
+  GroupedExperts(int64_t k, kernels::ExpertRule r, const ExpertTables& t, kernels::GateKind a)
+      : per_token(k), rule(std::move(r)), tables(t), activation(a) {}
   std::string_view name() const override { return "grouped_experts"; }
 
   kernels::WeightGroups weight_groups() const {
@@ -174,7 +175,7 @@ struct GroupedExperts final : Operation {
     groups =
         kernels::ExpertGroups::empty(x.dim(0), logits.dim(1), per_token, x.device(), group_rows(slots, f.recording()));
     if (f.recording()) groups.chosen = room(choices, DType::i32);
-    kernels::choose_and_group_experts(weights, groups, logits, kind);
+    kernels::choose_and_group_experts(weights, groups, logits, rule);
     const Tensor inner = room({slots, tables.gate.rows()}, x.dtype());
     kernels::GatedProducts kept;
     if (f.recording()) kept = {empty_like(inner), empty_like(inner)};
@@ -204,7 +205,7 @@ struct GroupedExperts final : Operation {
     if (!grads.needed(1)) return;
     const Tensor& logits = saved["logits"];
     const Tensor grad_logits = empty_like(logits);
-    kernels::choose_experts_backward(grad_logits, grad_weights, logits, weights, groups.chosen, kind);
+    kernels::choose_experts_backward(grad_logits, grad_weights, logits, weights, groups.chosen, rule);
     grads.add(1, grad_logits);
   }
 
@@ -226,9 +227,9 @@ struct GroupedExperts final : Operation {
 
 }  // namespace
 
-ExpertChoice choose_experts(const Variable& logits, int64_t per_token, kernels::ExpertWeights kind) {
+ExpertChoice choose_experts(const Variable& logits, int64_t per_token, const kernels::ExpertRule& rule) {
   Tensor chosen;
-  Variable weights = apply(ChooseExperts(per_token, kind, &chosen), {logits});
+  Variable weights = apply(ChooseExperts(per_token, rule, &chosen), {logits});
   return {std::move(weights), kernels::moved(chosen, {})};
 }
 
@@ -278,9 +279,9 @@ Variable join_slots(const std::vector<Variable>& parts, const ExpertRows& rows) 
   return apply(JoinSlots(rows), std::span<const Variable>(parts));
 }
 
-Variable grouped_experts(const Variable& x, const Variable& logits, int64_t per_token, kernels::ExpertWeights kind,
+Variable grouped_experts(const Variable& x, const Variable& logits, int64_t per_token, const kernels::ExpertRule& rule,
                          const ExpertTables& tables, kernels::GateKind activation) {
-  return apply(GroupedExperts(per_token, kind, tables, activation), {x, logits});
+  return apply(GroupedExperts(per_token, rule, tables, activation), {x, logits});
 }
 
 Variable combine_experts(const Variable& slots, const Variable& weights, const ExpertRows& rows) {

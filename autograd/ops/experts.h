@@ -18,7 +18,7 @@ struct ExpertChoice {
 };
 
 // The k experts of each token by their logits [T, E]. On a device this waits for what was chosen.
-ExpertChoice choose_experts(const Variable& logits, int64_t per_token, kernels::ExpertWeights kind);
+ExpertChoice choose_experts(const Variable& logits, int64_t per_token, const kernels::ExpertRule& rule);
 
 // Where each token's rows lie when the rows of one expert follow one another, those of expert 0 first, in the order of
 // the tokens. So a token's rows never depend on the others; only where they lie does.
@@ -52,7 +52,7 @@ struct ExpertTables {
 //
 // Recorded, the experts are frozen: gradients go to x and to logits, by another six launches, or more by codes. Groups
 // are of many rows then, and what is saved is gate, up and down's products [R, ·]. `tables` outlive the backward.
-Variable grouped_experts(const Variable& x, const Variable& logits, int64_t per_token, kernels::ExpertWeights kind,
+Variable grouped_experts(const Variable& x, const Variable& logits, int64_t per_token, const kernels::ExpertRule& rule,
                          const ExpertTables& tables, kernels::GateKind activation);
 
 }  // namespace lathe::autograd

@@ -83,6 +83,39 @@ struct SplitColumns final : Operation {
   }
 };
 
+struct JoinColumns final : Operation {
+  std::vector<int64_t> widths;
+  explicit JoinColumns(std::vector<int64_t> w) : widths(std::move(w)) {}
+  std::string_view name() const override { return "join_columns"; }
+
+  // visitor(part, its number, its columns in `whole`)
+  template <class Visitor>
+  void for_each_part(const Tensor& whole, const Visitor& visitor) const {
+    int64_t column = 0;
+    for (size_t i = 0; i < widths.size(); ++i) {
+      visitor(static_cast<int>(i), whole.slice(1, column, column + widths[i]));
+      column += widths[i];
+    }
+  }
+
+  void forward(Forward& f) {
+    const Tensor& first = f.input(0);
+    const int64_t columns = std::accumulate(widths.begin(), widths.end(), int64_t{0});
+    const Tensor joined = Tensor::empty({first.dim(0), columns}, first.dtype(), first.device());
+    for_each_part(joined, [&f](int i, const Tensor& place) { kernels::copy(place, f.input(i)); });
+    f.output(joined);
+  }
+
+  void vjp(Saved&, std::span<Tensor> grad_outputs, InputGradients& grads) override {
+    for_each_part(grad_outputs[0], [&grads](int i, const Tensor& place) {
+      if (!grads.needed(i)) return;
+      const Tensor part = Tensor::empty(place.shape(), place.dtype(), place.device());
+      kernels::copy(part, place);
+      grads.add(i, part);
+    });
+  }
+};
+
 }  // namespace
 
 Variable view(const Variable& x, const Shape& shape) {
@@ -94,6 +127,17 @@ Variable slice(const Variable& x, int dimension, int64_t begin, int64_t end) {
 }
 std::vector<Variable> split_columns(const Variable& x, const std::vector<int64_t>& widths) {
   return apply(SplitColumns(widths), {x}).all();
+}
+std::vector<Variable> split_heads(const Variable& x, int64_t heads, const std::vector<int64_t>& widths) {
+  const int64_t tokens = x.dim(0);
+  std::vector<Variable> parts = split_columns(view(x, {tokens * heads, x.dim(1) / heads}), widths);
+  for (Variable& part : parts) part = view(part, {tokens, heads * part.dim(1)});
+  return parts;
+}
+Variable join_columns(const std::vector<Variable>& parts) {
+  std::vector<int64_t> widths;
+  for (const Variable& part : parts) widths.push_back(part.dim(1));
+  return apply(JoinColumns(std::move(widths)), std::span<const Variable>(parts));
 }
 
 }  // namespace lathe::autograd

@@ -16,6 +16,8 @@ struct ChooseExpertsArgs {
   int32_t* chosen;  // [T, k]
   int64_t per_token;
   ExpertWeights kind;
+  const float* bias;  // null: none
+  float scale;
   int64_t columns;  // experts
   int64_t row_begin, row_end;
 };
@@ -46,6 +48,7 @@ struct ChooseExpertsBackwardArgs {
   const int32_t* chosen;
   int64_t per_token;
   ExpertWeights kind;
+  float scale;
   int64_t columns;
   int64_t row_begin, row_end;
 };

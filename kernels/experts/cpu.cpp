@@ -42,7 +42,34 @@ int32_t next_expert(const Logits& z, int64_t n, float value, int32_t expert, int
   return best < 0 ? otherwise : best;
 }
 
+// By p = σ(z) and what is added to it.
+void choose_by_sigmoids(const ChooseExpertsArgs& args, int64_t row) {
+  Logits order;
+  float p[most_experts];
+  with_element(args.dtype, [&]<class T>(T) { read_logits<T>(order, args.logits, row, args.columns); });
+  const bool has_nan = std::isnan(order.sum);
+  for_row(args.columns, [&](int64_t i, int count) {
+    const Vec value = sigmoid(load_some(order.at + i, count));
+    store_some(p + i, value, count);
+    store_some(order.at + i, args.bias != nullptr ? value + load_some(args.bias + i, count) : value, count);
+  });
+  float* weights = args.weights + row * args.per_token;
+  int32_t* chosen = args.chosen + row * args.per_token;
+  float value = 0, total = sigmoid_sum_offset;
+  int32_t expert = -1;
+  for (int64_t i = 0; i < args.per_token; ++i) {
+    expert = next_expert(order, args.columns, value, expert, static_cast<int32_t>(i));
+    value = order.at[expert];
+    chosen[i] = expert;
+    weights[i] = p[expert];
+    total += weights[i];
+  }
+  const float factor = args.scale / (has_nan ? order.sum : args.kind == ExpertWeights::sigmoids ? 1.0f : total);
+  for (int64_t i = 0; i < args.per_token; ++i) weights[i] *= factor;
+}
+
 void choose(const ChooseExpertsArgs& args, int64_t row) {
+  if (args.kind >= ExpertWeights::sigmoids) return choose_by_sigmoids(args, row);
   Logits z;
   with_element(args.dtype, [&]<class T>(T) { read_logits<T>(z, args.logits, row, args.columns); });
   float* weights = args.weights + row * args.per_token;
@@ -61,7 +88,24 @@ void choose(const ChooseExpertsArgs& args, int64_t row) {
 }
 
 template <class T>
+void choose_backward_by_sigmoids(const ChooseExpertsBackwardArgs& args, int64_t row) {
+  const float *g = args.grad_weights + row * args.per_token, *weights = args.weights + row * args.per_token;
+  const int32_t* chosen = args.chosen + row * args.per_token;
+  const T* z = row_of<T>(args.logits, row);
+  T* out = row_of<T>(args.grad_logits, row);
+  float mean = 0;
+  for (int64_t i = 0; i < args.per_token; ++i) mean += g[i] * weights[i];
+  mean = args.kind == ExpertWeights::sigmoids ? 0.0f : mean / args.scale;
+  for_row(args.columns, [&](int64_t i, int count) { store_some(out + i, zero(), count); });
+  for (int64_t i = 0; i < args.per_token; ++i) {
+    const Vec rest = splat(1.0f) - sigmoid(load_partial(z + chosen[i], 1));
+    store_partial(out + chosen[i], splat(weights[i] * (g[i] - mean)) * rest, 1);
+  }
+}
+
+template <class T>
 void choose_backward(const ChooseExpertsBackwardArgs& args, int64_t row) {
+  if (args.kind >= ExpertWeights::sigmoids) return choose_backward_by_sigmoids<T>(args, row);
   const float *g = args.grad_weights + row * args.per_token, *weights = args.weights + row * args.per_token;
   const int32_t* chosen = args.chosen + row * args.per_token;
   T* out = row_of<T>(args.grad_logits, row);

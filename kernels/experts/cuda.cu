@@ -37,12 +37,14 @@ __device__ __forceinline__ Candidate better(Candidate a, Candidate b) {
   return first ? a : b;
 }
 
-// The experts in the order of their logits, of equal ones the lower number first: the one that comes after `last`.
-template <class T>
-__device__ __forceinline__ Candidate next_expert(const T* z, int64_t n, Candidate last, int lane) {
+// The experts in the order of their values, of equal ones the lower number first: the one that comes after `last`.
+// `unrolled`: how many of a lane's values are found at once; each that is a quotient takes registers for a call.
+template <int unrolled, class Value>
+__device__ __forceinline__ Candidate next_expert(const Value& value_of, int64_t n, Candidate last, int lane) {
   Candidate best{0.0f, -1};
+#pragma unroll unrolled
   for (int64_t e = lane; e < n; e += 32) {
-    const float value = to_float(z[e]);
+    const float value = value_of(e);
     const bool comes_after = last.expert < 0 || value < last.value || (value == last.value && e > last.expert);
     if (comes_after && value == value) best = better(best, {value, static_cast<int>(e)});
   }
@@ -53,16 +55,43 @@ __device__ __forceinline__ Candidate next_expert(const T* z, int64_t n, Candidat
   return best;
 }
 
+__device__ __forceinline__ float sigmoid_of(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+// By a warp: by p = σ(z) and what is added to it.
+template <class T>
+__device__ __forceinline__ void choose_by_sigmoids(const ChooseExpertsArgs& a, int64_t row, int32_t* chosen, int lane) {
+  const T* z = row_of<T>(a.logits, row);
+  const float sum = softmax_of(z, a.columns, lane).sum;  // NaN where there is one
+  const auto value_of = [&](int64_t e) { return sigmoid_of(to_float(z[e])) + (a.bias != nullptr ? a.bias[e] : 0.0f); };
+  float* weights = a.weights + row * a.per_token;
+  Candidate last{0.0f, -1};
+  float total = sigmoid_sum_offset;
+  for (int64_t i = 0; i < a.per_token; ++i) {
+    last = next_expert<1>(value_of, a.columns, last, lane);
+    if (last.expert < 0) last = {value_of(i), static_cast<int>(i)};  // NaNs have left none
+    const float p = sigmoid_of(to_float(z[last.expert]));
+    total += p;
+    if (lane == 0) {
+      chosen[i] = last.expert;
+      weights[i] = p;
+    }
+  }
+  if (lane != 0) return;
+  const float factor = a.scale / (sum != sum ? sum : a.kind == ExpertWeights::sigmoids ? 1.0f : total);
+  for (int64_t i = 0; i < a.per_token; ++i) weights[i] *= factor;
+}
+
 // By a warp.
 template <class T>
-__device__ __forceinline__ void choose(const ChooseExpertsArgs& a, int64_t row, int32_t* chosen, int lane) {
+__device__ __forceinline__ void choose_by_softmax(const ChooseExpertsArgs& a, int64_t row, int32_t* chosen, int lane) {
   const T* z = row_of<T>(a.logits, row);
   const Softmax softmax = softmax_of(z, a.columns, lane);
+  const auto value_of = [z](int64_t e) { return to_float(z[e]); };
   float* weights = a.weights + row * a.per_token;
   Candidate last{0.0f, -1};
   float total = 0.0f;
   for (int64_t i = 0; i < a.per_token; ++i) {
-    last = next_expert(z, a.columns, last, lane);
+    last = next_expert<4>(value_of, a.columns, last, lane);
     if (last.expert < 0) last = {to_float(z[i]), static_cast<int>(i)};  // NaNs have left none
     const float e = expf(last.value - softmax.largest);
     total += e;
@@ -76,10 +105,19 @@ __device__ __forceinline__ void choose(const ChooseExpertsArgs& a, int64_t row, 
   for (int64_t i = 0; i < a.per_token; ++i) weights[i] /= share ? total : softmax.sum;
 }
 
-template <class T>
+template <class T, bool sigmoids>
+__device__ __forceinline__ void choose(const ChooseExpertsArgs& a, int64_t row, int32_t* chosen, int lane) {
+  if constexpr (sigmoids) {
+    choose_by_sigmoids<T>(a, row, chosen, lane);
+  } else {
+    choose_by_softmax<T>(a, row, chosen, lane);
+  }
+}
+
+template <class T, bool sigmoids>
 __global__ void __launch_bounds__(warps * 32) choose_kernel(ChooseExpertsArgs a) {
   const int64_t row = int64_t{blockIdx.x} * warps + threadIdx.x / 32;
-  if (row < a.row_end) choose<T>(a, row, a.chosen + row * a.per_token, threadIdx.x % 32);
+  if (row < a.row_end) choose<T, sigmoids>(a, row, a.chosen + row * a.per_token, threadIdx.x % 32);
 }
 
 // ---- the same with groups: one block, a warp for each token ----
@@ -122,7 +160,7 @@ __device__ __forceinline__ void number_groups(Grouping& all, const GroupExpertsA
   }
 }
 
-template <class T>
+template <class T, bool sigmoids>
 __global__ void __launch_bounds__(few_grouped_tokens * 32)
     choose_and_group_kernel(ChooseExpertsArgs a, GroupExpertsArgs out) {
   begin_dependent();
@@ -130,7 +168,7 @@ __global__ void __launch_bounds__(few_grouped_tokens * 32)
   const int thread = threadIdx.x, threads = blockDim.x, lane = thread % 32, token = thread / 32;
   const int experts = static_cast<int>(a.columns), per_token = static_cast<int>(a.per_token);
   for (int e = lane; e < experts; e += 32) all.goes[token][e] = 0;
-  choose<T>(a, token, all.chosen[token], lane);
+  choose<T, sigmoids>(a, token, all.chosen[token], lane);
   __syncwarp();  // none goes anywhere, before lane 0 says where they go
   for (int i = 0; lane == 0 && i < per_token; ++i) all.goes[token][all.chosen[token][i]] = 1;
   __syncthreads();  // all have chosen
@@ -160,8 +198,10 @@ __global__ void __launch_bounds__(warps * 32) choose_backward_kernel(ChooseExper
   T* out = row_of<T>(a.grad_logits, row);
   float mean = 0.0f;
   for (int64_t i = 0; i < a.per_token; ++i) mean += g[i] * weights[i];
+  const bool sigmoids = a.kind >= ExpertWeights::sigmoids;
+  if (sigmoids) mean = a.kind == ExpertWeights::sigmoids ? 0.0f : mean / a.scale;
+  const T* z = row_of<T>(a.logits, row);
   if (a.kind == ExpertWeights::probabilities) {
-    const T* z = row_of<T>(a.logits, row);
     const Softmax softmax = softmax_of(z, a.columns, lane);
     for (int64_t e = lane; e < a.columns; e += 32)
       out[e] = from_float<T>(expf(to_float(z[e]) - softmax.largest) * (-mean / softmax.sum));
@@ -169,7 +209,10 @@ __global__ void __launch_bounds__(warps * 32) choose_backward_kernel(ChooseExper
     for (int64_t e = lane; e < a.columns; e += 32) out[e] = from_float<T>(0.0f);
   }
   __syncwarp();  // the chosen ones are written again
-  for (int64_t i = lane; i < a.per_token; i += 32) out[chosen[i]] = from_float<T>(weights[i] * (g[i] - mean));
+  for (int64_t i = lane; i < a.per_token; i += 32) {
+    const float gradient = weights[i] * (g[i] - mean);
+    out[chosen[i]] = from_float<T>(sigmoids ? gradient * (1.0f - sigmoid_of(to_float(z[chosen[i]]))) : gradient);
+  }
 }
 
 template <class T, bool aligned>
@@ -237,8 +280,10 @@ namespace lathe::kernels {
 
 template <DeviceKind>
 void choose_experts_rows(const ChooseExpertsArgs& args) {
-  with_element(args.dtype,
-               [&]<class T>(T) { launch(for_warps("choose_experts", args.row_end), choose_kernel<T>, args); });
+  with_element(args.dtype, [&]<class T>(T) {
+    launch(for_warps("choose_experts", args.row_end),
+           args.kind >= ExpertWeights::sigmoids ? choose_kernel<T, true> : choose_kernel<T, false>, args);
+  });
 }
 template void choose_experts_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const ChooseExpertsArgs&);
 
@@ -247,7 +292,8 @@ void choose_and_group_experts_rows(const ChooseExpertsArgs& args, const GroupExp
   with_element(args.dtype, [&]<class T>(T) {
     launch_dependent(
         {.name = "choose_and_group_experts", .grid = dim3(1), .block = dim3(static_cast<unsigned>(args.row_end) * 32)},
-        choose_and_group_kernel<T>, args, groups);
+        args.kind >= ExpertWeights::sigmoids ? choose_and_group_kernel<T, true> : choose_and_group_kernel<T, false>,
+        args, groups);
   });
 }
 template void choose_and_group_experts_rows<DeviceKind::LATHE_CUDA_NAMESPACE>(const ChooseExpertsArgs&,

@@ -44,6 +44,15 @@ void check_choice(const char* operation, const Tensor& logits, const Tensor& wei
                      std::to_string(logits.dim(1)) + ", of which there may be " + std::to_string(most_experts));
 }
 
+void check_rule(const char* operation, const Tensor& logits, const ExpertRule& rule) {
+  if (rule.bias.defined()) {
+    const Shape shape{logits.dim(1)};
+    expect(operation, "bias", rule.bias).shape(shape).dtype(wide(logits)).contiguous().device(logits.device());
+  }
+  if (!rule.has_sigmoids() && (rule.bias.defined() || rule.scale != 1))
+    throw ShapeError(std::string(operation) + ": a bias and a scale go with sigmoids alone");
+}
+
 // Of an expert with n slots there are ⌈n / rows⌉ groups.
 int64_t most_groups(int64_t tokens, int64_t experts, int64_t per_token, int64_t rows) {
   const int64_t slots = tokens * per_token, chosen = std::min(experts, slots);
@@ -78,16 +87,19 @@ void choose_and_group_many(ChooseExpertsArgs choice, const GroupExpertsArgs& num
 
 }  // namespace
 
-void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, ExpertWeights kind) {
+void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, const ExpertRule& rule) {
   check_choice("choose_experts", logits, weights, chosen);
+  check_rule("choose_experts", logits, rule);
   if (weights.numel() == 0) return;
-  if (logits.dtype() == DType::f64) return reference::choose_experts(weights, chosen, logits, kind);
+  if (logits.dtype() == DType::f64) return reference::choose_experts(weights, chosen, logits, rule);
   const ChooseExpertsArgs args{.dtype = logits.dtype(),
                                .logits = matrix_of(logits),
                                .weights = weights.data<float>(),
                                .chosen = chosen.data<int32_t>(),
                                .per_token = weights.dim(1),
-                               .kind = kind,
+                               .kind = rule.weights,
+                               .bias = rule.bias.defined() ? rule.bias.data<float>() : nullptr,
+                               .scale = rule.scale,
                                .columns = logits.dim(1),
                                .row_begin = 0,
                                .row_end = logits.dim(0)};
@@ -107,9 +119,10 @@ ExpertGroups ExpertGroups::empty(int64_t tokens, int64_t experts, int64_t per_to
 }
 
 void choose_and_group_experts(const Tensor& weights, const ExpertGroups& groups, const Tensor& logits,
-                              ExpertWeights kind) {
+                              const ExpertRule& rule) {
   const char* operation = "choose_and_group_experts";
   check_choice(operation, logits, weights, groups.slots);
+  check_rule(operation, logits, rule);
   const int64_t tokens = weights.dim(0), per_token = weights.dim(1), experts = logits.dim(1);
   if (logits.device().kind == DeviceKind::cpu || groups.rows < 1)
     throw ShapeError(std::string(operation) + ": expected logits on a device and groups of a row or more, found " +
@@ -130,7 +143,9 @@ void choose_and_group_experts(const Tensor& weights, const ExpertGroups& groups,
                                .weights = weights.data<float>(),
                                .chosen = nullptr,  // groups say it
                                .per_token = per_token,
-                               .kind = kind,
+                               .kind = rule.weights,
+                               .bias = rule.bias.defined() ? rule.bias.data<float>() : nullptr,
+                               .scale = rule.scale,
                                .columns = experts,
                                .row_begin = 0,
                                .row_end = tokens};
@@ -143,7 +158,7 @@ void choose_and_group_experts(const Tensor& weights, const ExpertGroups& groups,
 }
 
 void choose_experts_backward(const Tensor& grad_logits, const Tensor& grad_weights, const Tensor& logits,
-                             const Tensor& weights, const Tensor& chosen, ExpertWeights kind) {
+                             const Tensor& weights, const Tensor& chosen, const ExpertRule& rule) {
   const char* operation = "choose_experts_backward";
   check_choice(operation, logits, weights, chosen);
   check_matrix(operation, "grad_logits", grad_logits);
@@ -152,7 +167,7 @@ void choose_experts_backward(const Tensor& grad_logits, const Tensor& grad_weigh
                   logits.device());
   if (weights.numel() == 0) return;
   if (logits.dtype() == DType::f64)
-    return reference::choose_experts_backward(grad_logits, grad_weights, logits, weights, chosen, kind);
+    return reference::choose_experts_backward(grad_logits, grad_weights, logits, weights, chosen, rule);
   const ChooseExpertsBackwardArgs args{.dtype = logits.dtype(),
                                        .grad_logits = matrix_of(grad_logits),
                                        .logits = matrix_of(logits),
@@ -160,7 +175,8 @@ void choose_experts_backward(const Tensor& grad_logits, const Tensor& grad_weigh
                                        .weights = weights.data<float>(),
                                        .chosen = chosen.data<int32_t>(),
                                        .per_token = weights.dim(1),
-                                       .kind = kind,
+                                       .kind = rule.weights,
+                                       .scale = rule.scale,
                                        .columns = logits.dim(1),
                                        .row_begin = 0,
                                        .row_end = logits.dim(0)};

@@ -8,6 +8,8 @@
 // contiguous, on the device of the others.
 #pragma once
 
+#include <utility>
+
 #include "core/tensor.h"
 
 namespace lathe::kernels {
@@ -15,13 +17,25 @@ namespace lathe::kernels {
 // E is at most this.
 inline constexpr int64_t most_experts = 1024;
 
-// Whether a token's weights are divided by their sum.
-enum class ExpertWeights { probabilities, normalised };
+// p is softmax(logits) over the experts, or σ of each logit by itself (LFM2-MoE). Whether a token's weights are divided
+// by their sum.
+enum class ExpertWeights { probabilities, normalised, sigmoids, normalised_sigmoids };
 
-// p = softmax(logits) over the experts. chosen[t] are the k largest, the largest first, and of equal ones the one of
-// the lower number; weights[t, i] = p[chosen[t, i]], or its share of their sum. Of a token with a NaN the weights are
-// NaN. k ≤ E.
-void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, ExpertWeights kind);
+// What goes with σ alone: a bias that is added to p for the choice, and is in no weight, and a factor of the weights.
+struct ExpertRule {
+  ExpertRule(ExpertWeights w, Tensor b = {}, float s = 1) : weights(w), bias(std::move(b)), scale(s) {}  // NOLINT
+  ExpertWeights weights;
+  Tensor bias;  // f32 (f64 for f64) [E], contiguous, on the device of the logits; undefined: none
+  float scale;
+  bool has_sigmoids() const { return weights >= ExpertWeights::sigmoids; }
+};
+// What the sum that normalised_sigmoids are divided by has added.
+inline constexpr float sigmoid_sum_offset = 1e-6f;
+
+// chosen[t] are the k whose p (+ bias) are largest, the largest first, and of equal ones the one of the lower number;
+// weights[t, i] = p[chosen[t, i]], or its share of their sum, times `scale`. Of a token with a NaN the weights are NaN.
+// k ≤ E.
+void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, const ExpertRule& rule);
 
 // On a device (cuda, simt): choose_experts, and where the tokens' rows lie in the order of the experts, which the host
 // does not learn. What goes to one expert is cut into groups of `rows` slots, the last of what is left: G places for as
@@ -42,13 +56,15 @@ struct ExpertGroups {
                             int64_t rows = few_grouped_tokens);
 };
 void choose_and_group_experts(const Tensor& weights, const ExpertGroups& groups, const Tensor& logits,
-                              ExpertWeights kind);
+                              const ExpertRule& rule);
 
 // The gradient of the logits; what was chosen is taken as it is. With p as above and g = grad_weights:
 //   probabilities  grad_logits[e] = p[e] · (g of e, or 0 where it is not chosen − Σ g · weights)
 //   normalised     grad_logits[e] = weight of e · (g of e − Σ g · weights) where it is chosen, else 0
+//   sigmoids       grad_logits[e] = weight of e · (1 − p[e]) · g of e where it is chosen, else 0
+//   normalised_sigmoids  the same with g of e − Σ g · weights / scale
 void choose_experts_backward(const Tensor& grad_logits, const Tensor& grad_weights, const Tensor& logits,
-                             const Tensor& weights, const Tensor& chosen, ExpertWeights kind);
+                             const Tensor& weights, const Tensor& chosen, const ExpertRule& rule);
 
 // out[t] = Σ over i ascending of weights[t, i] · rows[slots[t, i]], in f32, rounded once. Without weights (undefined)
 // they are ones.

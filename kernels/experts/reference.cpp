@@ -25,41 +25,58 @@ std::vector<double> softmax(const Tensor& logits, int64_t row) {
   return p;
 }
 
+std::vector<double> sigmoids(const Tensor& logits, int64_t row) {
+  std::vector<double> p(static_cast<size_t>(logits.dim(1)));
+  for (size_t e = 0; e < p.size(); ++e) p[e] = 1 / (1 + std::exp(-at(logits, row, static_cast<int64_t>(e))));
+  return p;
+}
+
+bool is_divided(const ExpertRule& rule) {
+  return rule.weights == ExpertWeights::normalised || rule.weights == ExpertWeights::normalised_sigmoids;
+}
+
 double weight_at(const Tensor& weights, int64_t row, int64_t i) { return weights.defined() ? at(weights, row, i) : 1; }
 
 }  // namespace
 
-void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, ExpertWeights kind) {
+void choose_experts(const Tensor& weights, const Tensor& chosen, const Tensor& logits, const ExpertRule& rule) {
   const int64_t k = weights.dim(1);
   for (int64_t t = 0; t < logits.dim(0); ++t) {
-    const std::vector<double> p = softmax(logits, t);
+    const std::vector<double> p = rule.has_sigmoids() ? sigmoids(logits, t) : softmax(logits, t);
+    // By logits where nothing is added to p: they differ where p has no more digits.
+    const auto rank = [&](int32_t e) {
+      if (!rule.has_sigmoids()) return at(logits, t, e);
+      return p[static_cast<size_t>(e)] + (rule.bias.defined() ? rule.bias.data<double>()[e] : 0.0);
+    };
     std::vector<int32_t> order(p.size());
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int32_t a, int32_t b) { return at(logits, t, a) > at(logits, t, b); });
+    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return rank(a) > rank(b); });
     double sum = 0;
     for (int64_t i = 0; i < k; ++i) sum += p[static_cast<size_t>(order[static_cast<size_t>(i)])];
-    if (kind == ExpertWeights::probabilities) sum = 1;
+    if (rule.weights == ExpertWeights::normalised_sigmoids) sum += static_cast<double>(sigmoid_sum_offset);
+    if (!is_divided(rule)) sum = 1;
     for (int64_t i = 0; i < k; ++i) {
       index_at(chosen, t, i) = order[static_cast<size_t>(i)];
-      at(weights, t, i) = p[static_cast<size_t>(order[static_cast<size_t>(i)])] / sum;
+      at(weights, t, i) = rule.scale * p[static_cast<size_t>(order[static_cast<size_t>(i)])] / sum;
     }
   }
 }
 
 void choose_experts_backward(const Tensor& grad_logits, const Tensor& grad_weights, const Tensor& logits,
-                             const Tensor& weights, const Tensor& chosen, ExpertWeights kind) {
+                             const Tensor& weights, const Tensor& chosen, const ExpertRule& rule) {
   const int64_t k = weights.dim(1);
   for (int64_t t = 0; t < logits.dim(0); ++t) {
     double mean = 0;
     for (int64_t i = 0; i < k; ++i) mean += at(grad_weights, t, i) * at(weights, t, i);
-    const std::vector<double> p = softmax(logits, t);
+    mean = rule.weights == ExpertWeights::sigmoids ? 0 : mean / rule.scale;
+    const std::vector<double> p = rule.has_sigmoids() ? sigmoids(logits, t) : softmax(logits, t);
     for (int64_t e = 0; e < logits.dim(1); ++e)
-      at(grad_logits, t, e) = kind == ExpertWeights::probabilities ? -p[static_cast<size_t>(e)] * mean : 0.0;
+      at(grad_logits, t, e) = rule.weights == ExpertWeights::probabilities ? -p[static_cast<size_t>(e)] * mean : 0.0;
     for (int64_t i = 0; i < k; ++i) {
-      double& gradient = at(grad_logits, t, index_at(chosen, t, i));
+      const int32_t expert = index_at(chosen, t, i);
       const double g = at(grad_weights, t, i), weight = at(weights, t, i);
-      gradient = weight * (g - mean);
+      at(grad_logits, t, expert) =
+          weight * (g - mean) * (rule.has_sigmoids() ? 1 - p[static_cast<size_t>(expert)] : 1.0);
     }
   }
 }

@@ -10,9 +10,10 @@
 namespace lathe::nn {
 namespace {
 
+constexpr int64_t sigmoid_gating = 2;
 constexpr double gemma3_local_theta = 10000.0;
 constexpr int64_t gemma3_pattern = 6, olmo3_pattern = 4, exaone4_pattern = 4, exaone4_32b_layers = 64,
-                  smollm3_interval = 4, gpt_oss_pattern = 2, qwen3_5_interval = 4;
+                  smollm3_interval = 4, gpt_oss_pattern = 2, gated_delta_interval = 4;
 // Gemma's largest models, which llama.cpp knows by their layers, divide scores by the root of another number.
 constexpr int64_t gemma2_27b_layers = 46, gemma3_27b_layers = 62;
 
@@ -21,6 +22,10 @@ constexpr int64_t gemma2_27b_layers = 46, gemma3_27b_layers = 62;
 }
 
 bool is_gemma(const ModelConfig& config) { return config.family == "gemma2" || config.family == "gemma3_text"; }
+bool is_lfm2(const ModelConfig& config) { return config.family == "lfm2" || config.family == "lfm2_moe"; }
+bool is_gated_delta(const ModelConfig& config) {
+  return config.family == "qwen3_5_text" || config.family == "qwen3_5_moe_text" || config.family == "qwen3_next";
+}
 
 // Of the layers, what the architecture's readers take for granted because the format has no key for it.
 void check_layers(const ModelConfig& config, GgufModel& model) {
@@ -52,9 +57,9 @@ void check_layers(const ModelConfig& config, GgufModel& model) {
       if (layer.sliding_window > 0 && i == 0)
         model.warnings.push_back("llama.cpp leaves out Phi-3's sliding window: its answers are the model's own up to " +
                                  std::to_string(layer.sliding_window) + " tokens");
-    } else if (config.family == "qwen3_5_text") {
-      if ((layer.mixer == Mixer::attention) != ((i + 1) % qwen3_5_interval == 0))
-        refuse("layer_types", "GGUF has a Qwen3.5 whose every fourth layer attends only");
+    } else if (is_gated_delta(config)) {
+      if ((layer.mixer == Mixer::attention) != ((i + 1) % gated_delta_interval == 0))
+        refuse("layer_types", "GGUF has a " + config.family + " whose every fourth layer attends only");
     } else if (config.family == "smollm3") {
       if ((layer.rope == no_rope) != ((i + 1) % smollm3_interval == 0))
         refuse("no_rope_layers", "GGUF has every fourth layer without rope only");
@@ -64,7 +69,7 @@ void check_layers(const ModelConfig& config, GgufModel& model) {
           "to " +
           std::to_string(layer.sliding_window) + " tokens");
     }
-    if (config.experts.num_experts > 0 && !layer.experts)
+    if (config.experts.num_experts > 0 && !layer.experts && config.family != "lfm2_moe")
       refuse("mlp_only_layers", "GGUF has experts in all layers of a model or in none");
   }
   if (config.family == "gemma3_text" && (config.ropes.size() != 2 || config.ropes[1].theta != gemma3_local_theta ||
@@ -89,12 +94,17 @@ void check_model(const ModelConfig& config) {
                                  : "GGUF has experts whose weights are divided by their sum only");
   if (config.family == "qwen2_moe" && config.attention_bias != AttentionBias::qkv)
     refuse("qkv_bias", "GGUF has a Qwen2-MoE with biases of q, k and v only");
+  if (config.family == "qwen3_next" && config.experts.num_experts == 0)
+    refuse("num_experts", "GGUF has a Qwen3-Next with experts only");
   if (config.short_conv.bias) refuse("conv_bias", "GGUF has short convolutions without biases only");
-  if (config.family == "lfm2" && config.num_attention_heads * config.head_dim != config.hidden_size)
+  if (config.experts.sigmoids && !(config.experts.choice_bias && config.experts.routed_scale == 1))
+    refuse(config.experts.choice_bias ? "routed_scaling_factor" : "use_expert_bias",
+           "GGUF has an LFM2-MoE with a bias, whose weights are not multiplied, only");
+  if (is_lfm2(config) && config.num_attention_heads * config.head_dim != config.hidden_size)
     refuse("head_dim", "GGUF has an LFM2 whose heads together are as wide as it is only");
   // llama.cpp's loader asks for no bias of the output projection, and refuses a file with more than it asked for.
-  for (const char* without : {"gemma2", "gemma3_text", "lfm2", "olmo2", "olmo3", "olmoe", "qwen3", "qwen3_5_text",
-                              "qwen3_moe", "smollm3", "exaone4"})
+  for (const char* without : {"gemma2", "gemma3_text", "lfm2", "lfm2_moe", "olmo2", "olmo3", "olmoe", "qwen3",
+                              "qwen3_5_text", "qwen3_5_moe_text", "qwen3_moe", "qwen3_next", "smollm3", "exaone4"})
     if (config.attention_bias != AttentionBias::none && config.family == without)
       refuse("attention_bias", "GGUF has none for " + config.family);
   if (config.family == "gpt_oss" && config.attention_bias != AttentionBias::qkvo)
@@ -176,7 +186,7 @@ void add_longrope(const RopeConfig& rope, const std::string& prefix, GgufModel& 
 
 void add_rope(const ModelConfig& config, const std::string& prefix, GgufModel& model) {
   const RopeConfig& rope = config.ropes[0];
-  const bool phi3 = config.family == "phi3", turns_a_part = phi3 || config.family == "qwen3_5_text";
+  const bool phi3 = config.family == "phi3", turns_a_part = phi3 || is_gated_delta(config);
   if (rope.rotary_dim != 0 && rope.rotary_dim != config.head_dim && !turns_a_part)
     refuse("partial_rotary_factor", "GGUF has heads that turn whole for " + config.family);
   model.metadata.emplace_back(prefix + "rope.dimension_count",
@@ -207,10 +217,10 @@ void add_rope(const ModelConfig& config, const std::string& prefix, GgufModel& m
   if (!factors.empty()) model.tensors.push_back(factors_tensor("rope_freqs.weight", factors));
 }
 
-// One number, or one for each layer where some do not attend, which Qwen3.5's interval says.
+// One number, or one for each layer where some do not attend, which the interval of gated delta nets says.
 GgufValue kv_heads_of(const ModelConfig& config) {
   const auto attends = [](const LayerConfig& layer) { return layer.mixer == Mixer::attention; };
-  if (std::ranges::all_of(config.layers, attends) || config.family == "qwen3_5_text") return config.num_key_value_heads;
+  if (std::ranges::all_of(config.layers, attends) || is_gated_delta(config)) return config.num_key_value_heads;
   std::vector<int64_t> heads;
   for (const LayerConfig& layer : config.layers) heads.push_back(attends(layer) ? config.num_key_value_heads : 0);
   return heads;
@@ -247,21 +257,28 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     if (scaling.kind == RopeScalingKind::none)
       add("rope.scaling.original_context_length", scaling.original_max_position_embeddings);
   }
-  if (config.family == "lfm2") add("shortconv.l_cache", config.short_conv.taps);
-  if (config.family == "qwen3_5_text") {
+  if (is_lfm2(config)) add("shortconv.l_cache", config.short_conv.taps);
+  if (is_gated_delta(config)) {
     const GatedDeltaConfig& delta = config.gated_delta;
     add("ssm.conv_kernel", delta.taps);
     add("ssm.state_size", delta.heads.key_dim);
     add("ssm.group_count", delta.heads.key_heads);
     add("ssm.time_step_rank", delta.heads.value_heads);
     add("ssm.inner_size", delta.heads.out_columns());
-    add("full_attention_interval", qwen3_5_interval);
+    add("full_attention_interval", gated_delta_interval);
+    // By which what is seen turns: of time, height and width, and a text's are all its place. llama.cpp asks for them.
+    if (config.family != "qwen3_next") add("rope.dimension_sections", std::vector<int64_t>{11, 11, 10, 0});
   }
   if (config.experts.num_experts > 0) {
     add("expert_count", config.experts.num_experts);
     add("expert_used_count", config.experts.num_experts_per_tok);
   }
-  if (config.family == "qwen2_moe" || config.family == "qwen3_moe" || config.family == "gpt_oss")
+  if (config.family == "lfm2_moe") {
+    add("leading_dense_block_count", std::ranges::count(config.layers, false, &LayerConfig::experts));
+    add("expert_gating_func", sigmoid_gating);
+  }
+  if (config.family == "lfm2_moe" || config.family == "qwen2_moe" || config.family == "qwen3_moe" ||
+      config.family == "gpt_oss" || is_gated_delta(config) && config.experts.num_experts > 0)
     add("expert_feed_forward_length", config.experts.intermediate_size);
   if (config.experts.shared.intermediate_size > 0)
     add("expert_shared_feed_forward_length", config.experts.shared.intermediate_size);
@@ -283,7 +300,8 @@ void add_gguf_metadata(const ModelConfig& config, const GgmlWriter& type, GgufMo
   add(prefix + "context_length", config.max_position_embeddings);
   add(prefix + "embedding_length", config.hidden_size);
   add(prefix + "block_count", config.num_hidden_layers());
-  add(prefix + "feed_forward_length", config.intermediate_size);
+  // Which has experts in all layers, and no width of other blocks.
+  if (config.family != "qwen3_5_moe_text") add(prefix + "feed_forward_length", config.intermediate_size);
   add(prefix + "attention.head_count", config.num_attention_heads);
   add(prefix + "attention.head_count_kv", kv_heads_of(config));
   add(prefix + "attention.key_length", config.head_dim);

@@ -10,6 +10,7 @@
 #include "nn/families/family.h"
 #include "nn/layer_layout.h"
 #include "nn/weights/ggml_types.h"
+#include "nn/weights/key_head_rows.h"
 
 namespace lathe::nn {
 namespace {
@@ -19,7 +20,7 @@ namespace {
 bool stays_f32(const Shape& shape, const std::string& gguf_name) {
   if (shape.rank() < 2) return true;
   for (const char* kept : {"ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight", "ssm_alpha.weight",
-                           "ssm_beta.weight", ".bias"})
+                           "ssm_beta.weight", "ssm_ba.weight", ".bias"})
     if (gguf_name.ends_with(kept)) return true;
   return false;
 }
@@ -118,6 +119,7 @@ void add_tensors(const ModelFiles& files, const GgmlWriter& type, GgufModel& mod
       model.tensors.push_back({std::move(experts), &writer});
       continue;
     }
+    if (place.older) continue;
     const WeightInfo* info = files.weights->find(place.name);
     placed.insert(place.name);
     const bool head = place.name == "lm_head.weight";
@@ -165,7 +167,9 @@ GgufModel gguf_model_of(const ModelFiles& files, const GgmlWriter& type) {
     return model;
   }
   add_gguf_metadata(files.config, type, model);
-  add_tensors(files, type, model);
+  ModelFiles apart = files;
+  apart.weights = model.source = split_key_heads(files.weights, files.config);
+  add_tensors(apart, type, model);
   return model;
 }
 

@@ -2,6 +2,7 @@
 // another type keeps all that it says.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@ namespace lathe::nn {
 struct GgufModel {
   GgufMetadata metadata;  // general.* and the architecture's keys
   std::vector<GgufTensorToWrite> tensors;
+  std::shared_ptr<const WeightSource> source = {};  // which they read
   // Sentences: what the format cannot say of this model.
   std::vector<std::string> warnings;
 };

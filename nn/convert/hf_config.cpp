@@ -184,11 +184,22 @@ void add_experts(const ModelConfig& config, ordered_json& json) {
   }
   json["num_experts"] = experts.num_experts;
   json["moe_intermediate_size"] = experts.intermediate_size;
+  if (config.family == "lfm2_moe") {
+    json["norm_topk_prob"] = experts.norm_topk_prob;
+    json["use_expert_bias"] = experts.choice_bias;
+    json["routed_scaling_factor"] = as_written(experts.routed_scale);
+    json["num_dense_layers"] = std::ranges::count(config.layers, false, &LayerConfig::experts);
+    return;
+  }
+  if (experts.shared.intermediate_size > 0) json["shared_expert_intermediate_size"] = experts.shared.intermediate_size;
+  if (config.family == "qwen3_5_moe_text") {  // which has experts in all layers, whose weights are always divided
+    json.erase("intermediate_size");
+    return;
+  }
   json["norm_topk_prob"] = experts.norm_topk_prob;
   json["decoder_sparse_step"] = 1;
   json["mlp_only_layers"] = ordered_json::array();
   if (config.family != "qwen2_moe") return;
-  json["shared_expert_intermediate_size"] = experts.shared.intermediate_size;
   json["qkv_bias"] = config.attention_bias == AttentionBias::qkv;
   json["use_sliding_window"] = false;
   json["sliding_window"] = 0;
@@ -212,7 +223,7 @@ void add_mixer_types(const ModelConfig& config, const char* other, ordered_json&
 }
 
 // Beside rope_theta and rope_scaling, which transformers leaves to older families.
-void add_qwen3_5(const ModelConfig& config, ordered_json& json) {
+void add_gated_delta(const ModelConfig& config, ordered_json& json) {
   const GatedDeltaConfig& delta = config.gated_delta;
   const int64_t turned = config.ropes[0].rotary_dim != 0 ? config.ropes[0].rotary_dim : config.head_dim;
   ordered_json rope = json["rope_scaling"].is_null() ? ordered_json{{"rope_type", "default"}} : json["rope_scaling"];
@@ -247,7 +258,7 @@ void add_lfm2(const ModelConfig& config, ordered_json& json) {
   json["norm_eps"] = as_written(config.rms_norm_eps);
   json["conv_L_cache"] = config.short_conv.taps;
   json["conv_bias"] = config.short_conv.bias;
-  json["block_auto_adjust_ff_dim"] = false;
+  if (config.family == "lfm2") json["block_auto_adjust_ff_dim"] = false;
   add_mixer_types(config, "conv", json);
 }
 
@@ -279,8 +290,8 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
   if (config.family == "olmo3") add_olmo3(config, json);
   if (config.family == "exaone4") add_exaone4(config, json);
   if (config.family == "ministral3") add_ministral3(config, json);
-  if (config.family == "lfm2") add_lfm2(config, json);
-  if (config.family == "qwen3_5_text") add_qwen3_5(config, json);
+  if (config.family == "lfm2" || config.family == "lfm2_moe") add_lfm2(config, json);
+  if (config.has_states()) add_gated_delta(config, json);
   if (config.family == "granite" || config.family == "granitemoe") add_granite(config, json);
   if (config.experts.num_experts > 0) add_experts(config, json);
   // Qwen2's biases are a matter of its name.

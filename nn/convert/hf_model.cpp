@@ -11,7 +11,9 @@ namespace {
 
 // What the family's directories hold of a norm is its weight less this.
 double hf_norm_offset(const std::string& family) {
-  return family == "gemma2" || family == "gemma3_text" || family == "qwen3_5_text" ? 1 : 0;
+  for (const char* less_one : {"gemma2", "gemma3_text", "qwen3_5_text", "qwen3_5_moe_text", "qwen3_next"})
+    if (family == less_one) return 1;
+  return 0;
 }
 
 // config.json says them.

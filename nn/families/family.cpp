@@ -10,16 +10,18 @@
 #include "core/nearest_name.h"
 #include "nn/families/text_config.h"
 #include "nn/layer_layout.h"
+#include "nn/weights/key_head_rows.h"
 #include "nn/weights/misplaced_file.h"
 
 namespace lathe::nn {
 namespace {
 
 constexpr const Family* all_families[] = {
-    &exaone4_family, &gemma2_family,    &gemma3_family,     &gpt_oss_family, &granite_family,   &granite_moe_family,
-    &lfm2_family,    &llama_family,     &ministral3_family, &mistral_family, &mixtral_family,   &olmo2_family,
-    &olmo3_family,   &olmoe_family,     &phi3_family,       &qwen2_family,   &qwen2_moe_family, &qwen3_5_family,
-    &qwen3_family,   &qwen3_moe_family, &seed_oss_family,   &smollm3_family};
+    &exaone4_family,     &gemma2_family,    &gemma3_family,     &gpt_oss_family,  &granite_family,
+    &granite_moe_family, &lfm2_family,      &lfm2_moe_family,   &llama_family,    &ministral3_family,
+    &mistral_family,     &mixtral_family,   &olmo2_family,      &olmo3_family,    &olmoe_family,
+    &phi3_family,        &qwen2_family,     &qwen2_moe_family,  &qwen3_5_family,  &qwen3_5_moe_family,
+    &qwen3_family,       &qwen3_moe_family, &qwen3_next_family, &seed_oss_family, &smollm3_family};
 
 // "expected one of …", by config.json's names or by GGUF's, and which of them is nearest to what was found.
 std::string expected_one_of(std::string_view Family::*name, const std::string& found) {
@@ -113,6 +115,15 @@ void place_vectors(int64_t layer, GgufPlaces& places) {
   places[block + "ssm_dt.bias"] = {own + "dt_bias"};
 }
 
+// q, k and v of all heads in one tensor, z in another. Files of llama.cpp's first converter have them as Hugging Face
+// does.
+void place_joined_projections(int64_t layer, GgufPlaces& places) {
+  const std::string block = "blk." + std::to_string(layer) + ".", own = layer_prefix(layer);
+  places[block + "attn_qkv.weight"] = {own + qkv_of_heads + ".weight"};
+  places[block + "attn_gate.weight"] = {own + z_of_heads + ".weight"};
+  places[block + "ssm_in.weight"] = {.name = own + qkvz_by_key_heads + ".weight", .older = true};
+}
+
 // The value heads' rows, and the columns of what reads them, stand in another order there.
 void tile_value_heads(const ModelConfig& config, int64_t layer, GgufPlaces& places) {
   const GatedDeltaConfig& delta = config.gated_delta;
@@ -159,6 +170,8 @@ GgufPlaces gguf_places(const ModelConfig& config) {
     };
     if (layer.router) {  // called the same in every architecture
       places["blk." + std::to_string(i) + ".ffn_gate_inp.weight"] = {layer_prefix(i) + layer.router->name + ".weight"};
+      if (layer.choice_bias)
+        places["blk." + std::to_string(i) + ".exp_probs_b.bias"] = {layer_prefix(i) + layer.choice_bias->name};
       if (layer.router->bias)
         places["blk." + std::to_string(i) + ".ffn_gate_inp.bias"] = {layer_prefix(i) + layer.router->name + ".bias"};
       place_experts(&ExpertShape::gate_proj, "ffn_gate_exps");
@@ -173,10 +186,14 @@ GgufPlaces gguf_places(const ModelConfig& config) {
     if (layer.delta_out_proj) place_vectors(i, places);
     if (layer.sinks) places["blk." + std::to_string(i) + ".attn_sinks.weight"] = {layer_prefix(i) + layer.sinks->name};
     for (const LinearShape& linear : layer.linears()) {
+      if (linear.name == qkvz_by_key_heads) {
+        place_joined_projections(i, places);
+        continue;
+      }
       place(linear.name, ".weight", heads_of(linear));
       if (linear.bias) place(linear.name, ".bias", heads_of(linear));
     }
-    if (layer.delta_out_proj) tile_value_heads(config, i, places);
+    if (layer.delta_out_proj && !config.gated_delta.joined_projections) tile_value_heads(config, i, places);
     if (layer.shared_gate)
       places["blk." + std::to_string(i) + "." + gguf_name(family, layer.shared_gate->name) + ".weight"].without_first =
           true;

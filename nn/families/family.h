@@ -42,6 +42,7 @@ extern const Family gpt_oss_family;
 extern const Family granite_family;      // Granite 3.x, dense
 extern const Family granite_moe_family;  // and with experts
 extern const Family lfm2_family;
+extern const Family lfm2_moe_family;
 extern const Family llama_family;       // Llama 2 and 3.x, SmolLM2; Mistral's GGUF files
 extern const Family mistral_family;     // Mistral, Mistral-Nemo
 extern const Family ministral3_family;  // Ministral 3
@@ -54,8 +55,10 @@ extern const Family phi3_family;       // Phi-3, Phi-3.5 and Phi-4
 extern const Family qwen2_family;      // Qwen2 and 2.5
 extern const Family qwen2_moe_family;  // Qwen1.5-MoE, Qwen2-57B-A14B
 extern const Family qwen3_family;
-extern const Family qwen3_5_family;  // Qwen3.5, text
+extern const Family qwen3_5_family;      // Qwen3.5, text
+extern const Family qwen3_5_moe_family;  // with experts in all layers, text
 extern const Family qwen3_moe_family;
+extern const Family qwen3_next_family;
 extern const Family seed_oss_family;
 extern const Family smollm3_family;
 

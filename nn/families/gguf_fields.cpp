@@ -131,7 +131,9 @@ ModelConfig read_gguf_fields(const std::shared_ptr<const GgufFile>& opened, cons
     throw FormatError(file.path().string(), -1, "has no token_embd.weight of two dimensions");
   result.vocab_size = embedding->shape[0];
   result.hidden_size = keys.integer("embedding_length");
-  result.intermediate_size = keys.integer("feed_forward_length");
+  // Where all layers have experts, some files say how wide these are alone.
+  const bool of_experts = !keys.has("feed_forward_length") && keys.has("expert_feed_forward_length");
+  result.intermediate_size = keys.integer(of_experts ? "expert_feed_forward_length" : "feed_forward_length");
   result.layers.resize(layer_count(keys.key("block_count"), keys.integer("block_count")));
   result.num_attention_heads = keys.integer("attention.head_count");
   result.num_key_value_heads = result.num_attention_heads;

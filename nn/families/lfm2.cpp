@@ -1,13 +1,13 @@
 // LFM2 (Liquid AI): a few layers attend, with q and k normed by heads; the others mix their tokens by a short
 // convolution.
+#include "nn/families/lfm2.h"
+
 #include <algorithm>
-#include <cmath>
+#include <utility>
 
 #include "core/error.h"
 #include "core/json.h"
-#include "nn/families/family.h"
 #include "nn/families/gguf_fields.h"
-#include "nn/families/hf_fields.h"
 
 namespace lathe::nn {
 namespace {
@@ -26,6 +26,17 @@ void set_own_fields(ModelConfig& model, int64_t taps, bool bias) {
                  .final_norm = "model.embedding_norm"};
 }
 
+void set_mixers(ModelConfig& model, const HfFields& config) {
+  const nlohmann::ordered_json* types = config.find("layer_types");
+  const std::vector<int32_t> attending = config.token_ids("full_attn_idxs");
+  for (size_t i = 0; i < model.layers.size(); ++i) {
+    const bool listed = std::ranges::find(attending, static_cast<int32_t>(i)) != attending.end();
+    model.layers[i].mixer = types != nullptr ? mixer_by_type(*types, i, "conv", Mixer::short_conv)
+                            : listed || !config.find("full_attn_idxs") ? Mixer::attention
+                                                                       : Mixer::short_conv;
+  }
+}
+
 // transformers' Lfm2MLP: two thirds of what the file says, and where that is stretched, whole multiples of a number.
 int64_t feed_forward_width(const HfFields& config) {
   const int64_t given = config.integer("block_ff_dim", config.integer("intermediate_size", 12288));
@@ -39,60 +50,42 @@ int64_t feed_forward_width(const HfFields& config) {
   return (static_cast<int64_t>(stretched) + multiple - 1) / multiple * multiple;
 }
 
-void set_mixers(ModelConfig& model, const HfFields& config) {
-  const nlohmann::ordered_json* types = config.find("layer_types");
-  const std::vector<int32_t> attending = config.token_ids("full_attn_idxs");
-  for (size_t i = 0; i < model.layers.size(); ++i) {
-    const bool listed = std::ranges::find(attending, static_cast<int32_t>(i)) != attending.end();
-    model.layers[i].mixer = types != nullptr ? mixer_by_type(*types, i, "conv", Mixer::short_conv)
-                            : listed || !config.find("full_attn_idxs") ? Mixer::attention
-                                                                       : Mixer::short_conv;
-  }
-}
+}  // namespace
 
-ModelConfig from_hf(const HfFields& given) {
-  HfFields config = given;
-  // transformers' Lfm2Config where config.json is silent.
+ModelConfig read_lfm2_fields(HfFields config) {
+  // As transformers has it where config.json is silent.
   config.set_default("num_key_value_heads", 8);
   config.set_default("max_position_embeddings", 128000);
   config.set_default("rope_theta", 1000000.0);
-  config.set_default("block_ffn_dim_multiplier", 1.0);
   config.set("rms_norm_eps", config.number("norm_eps", 1e-5));
   config.set("tie_word_embeddings", config.flag("tie_embedding", config.flag("tie_word_embeddings", true)));
-  config.set("intermediate_size", feed_forward_width(config));
   ModelConfig result = read_hf_fields(config);
   set_own_fields(result, config.integer("conv_L_cache", 3), config.flag("conv_bias", false));
   set_mixers(result, config);
   return result;
 }
 
-ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
-  if (file->contains("lfm2.attention.sliding_window"))
-    throw ConfigError("lfm2.attention.sliding_window", "is not supported yet");
-  ModelConfig result = read_gguf_fields(file, lfm2_family);
-  set_own_fields(result, file->get_integer("lfm2.shortconv.l_cache", 1, INT32_MAX), false);
+ModelConfig read_lfm2_fields(const std::shared_ptr<const GgufFile>& file, const Family& family) {
+  const std::string prefix = std::string(family.gguf_architecture) + ".", window = prefix + "attention.sliding_window";
+  if (file->contains(window)) throw ConfigError(window, "is not supported yet");
+  ModelConfig result = read_gguf_fields(file, family);
+  set_own_fields(result, file->get_integer(prefix + "shortconv.l_cache", 1, INT32_MAX), false);
   const std::vector<int64_t> heads = gguf_kv_heads(*file, result.layers.size());
   for (size_t i = 0; i < heads.size(); ++i)
     result.layers[i].mixer = heads[i] > 0 ? Mixer::attention : Mixer::short_conv;
   return result;
 }
 
-constexpr GgufName gguf_names[] = {
-    {"operator_norm", "attn_norm"},
-    {"ffn_norm", "ffn_norm"},
-    {"self_attn.q_layernorm", "attn_q_norm"},
-    {"self_attn.k_layernorm", "attn_k_norm"},
-    {"self_attn.q_proj", "attn_q"},
-    {"self_attn.k_proj", "attn_k"},
-    {"self_attn.v_proj", "attn_v"},
-    {"self_attn.out_proj", "attn_output"},
-    {"conv.in_proj", "shortconv.in_proj"},
-    {"conv.conv", "shortconv.conv"},
-    {"conv.out_proj", "shortconv.out_proj"},
-    {"feed_forward.w1", "ffn_gate"},
-    {"feed_forward.w3", "ffn_up"},
-    {"feed_forward.w2", "ffn_down"},
-};
+namespace {
+
+ModelConfig from_hf(const HfFields& given) {
+  HfFields config = given;
+  config.set_default("block_ffn_dim_multiplier", 1.0);
+  config.set("intermediate_size", feed_forward_width(config));
+  return read_lfm2_fields(std::move(config));
+}
+
+ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) { return read_lfm2_fields(file, lfm2_family); }
 
 }  // namespace
 
@@ -101,7 +94,7 @@ constexpr Family lfm2_family{.name = "lfm2",
                              .gguf_architecture = "lfm2",
                              .from_hf = from_hf,
                              .from_gguf = from_gguf,
-                             .gguf_names = gguf_names,
+                             .gguf_names = lfm2_gguf_names,
                              .gguf_rotary_rows = GgufRotaryRows::half_split,
                              .gguf_final_norm = "token_embd_norm"};
 

@@ -1,5 +1,7 @@
 // Qwen1.5-MoE and Qwen2-57B-A14B: a Qwen2 with mixtures of experts, beside which all tokens go through one more with a
 // gate of its own, in all layers or in those that the config says.
+#include "nn/families/qwen2_moe.h"
+
 #include "core/error.h"
 #include "nn/families/family.h"
 #include "nn/families/gguf_fields.h"
@@ -7,16 +9,17 @@
 #include "nn/families/sliding_windows.h"
 
 namespace lathe::nn {
-namespace {
 
 ExpertsConfig experts_of_qwen2(ExpertCounts counts, int64_t intermediate_size, int64_t shared, bool norm_topk_prob) {
-  if (shared < 1) throw ConfigError("shared_expert_intermediate_size", "expected at least 1: every Qwen2-MoE has one");
+  if (shared < 1) throw ConfigError("shared_expert_intermediate_size", "expected at least 1: its mixtures have one");
   return {.num_experts = counts.experts,
           .num_experts_per_tok = counts.per_token,
           .intermediate_size = intermediate_size,
           .norm_topk_prob = norm_topk_prob,
           .shared = {.intermediate_size = shared, .gated = true}};
 }
+
+namespace {
 
 // transformers' way where layer_types does not say: every other layer, from the first, below max_window_layers.
 void set_qwen2_moe_windows(ModelConfig& model, const HfFields& config) {

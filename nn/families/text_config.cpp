@@ -14,11 +14,13 @@ struct Multimodal {
   std::string_view text_type;  // where its text_config has none
   bool tied;                   // where neither says so: transformers' default
 };
-constexpr Multimodal multimodal[] = {
-    {"gemma3", "gemma3_text", true},    {"idefics3", "llama", false},   {"internvl", "qwen2", true},
-    {"lfm2_vl", "lfm2", true},          {"llava", "llama", false},      {"llava_next", "llama", false},
-    {"mistral3", "mistral", true},      {"qwen2_5_vl", "qwen2", false}, {"qwen2_vl", "qwen2", false},
-    {"qwen3_5", "qwen3_5_text", false}, {"qwen3_vl", "qwen3", false},   {"smolvlm", "llama", false}};
+constexpr Multimodal multimodal[] = {{"gemma3", "gemma3_text", true},    {"idefics3", "llama", false},
+                                     {"internvl", "qwen2", true},        {"lfm2_vl", "lfm2", true},
+                                     {"llava", "llama", false},          {"llava_next", "llama", false},
+                                     {"mistral3", "mistral", true},      {"qwen2_5_vl", "qwen2", false},
+                                     {"qwen2_vl", "qwen2", false},       {"qwen3_5_moe", "qwen3_5_moe_text", false},
+                                     {"qwen3_5", "qwen3_5_text", false}, {"qwen3_vl", "qwen3", false},
+                                     {"smolvlm", "llama", false}};
 
 // Text models under a name of their own that compute what a family does: positions in pictures have three numbers
 // (mrope), which in a text are the same.

@@ -71,6 +71,7 @@ struct GgufPlace {
   bool without_first = false;   // and [columns] is [1, columns]
   HeadTiling row_tiling = {}, column_tiling = {};
   bool negative_exponential = false;  // the file has −exp of what Hugging Face has
+  bool older = false;                 // found in files of older converters: read, never written
 };
 using GgufPlaces = std::map<std::string, GgufPlace, std::less<>>;  // by the file's name
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <map>
@@ -21,6 +22,8 @@ constexpr int64_t mxfp4_elements = 32, mxfp4_bytes = 16;
 // e2m1: a sign, two bits of exponent, one of mantissa.
 constexpr std::array<float, 16> mxfp4_values = {0.0f,  0.5f,  1.0f,  1.5f,  2.0f,  3.0f,  4.0f,  6.0f,
                                                 -0.0f, -0.5f, -1.0f, -1.5f, -2.0f, -3.0f, -4.0f, -6.0f};
+
+constexpr std::string_view gate_up_part = "gate_up_proj", down_part = "down_proj";
 
 // A stacked tensor, and which of its rows belong to a linear: one of `linears`, from `begin` on, `step` apart.
 struct StackedLinear {
@@ -116,7 +119,8 @@ StoredBlocks ggml_blocks(const StackedLinear& stack, int64_t expert) {
 
 class SplitExperts final : public WeightSource {
  public:
-  explicit SplitExperts(const SafetensorsTensors& tensors) : files_(tensors.begin(), tensors.end()) {
+  SplitExperts(const SafetensorsTensors& tensors, StackedExperts kind)
+      : upright_(kind == StackedExperts::gate_before_up), files_(tensors.begin(), tensors.end()) {
     SafetensorsTensors others;
     for (const auto& tensor : tensors)
       if (!add_stack(tensor.first)) others.push_back(tensor);
@@ -170,14 +174,15 @@ class SplitExperts final : public WeightSource {
     std::string part = name.substr(prefix.size());
     const bool bias = part.ends_with("_bias"), blocks = part.ends_with("_blocks"), scales = part.ends_with("_scales");
     if (bias || blocks || scales) part.resize(part.rfind('_'));
-    if (part != "gate_up_proj" && part != "down_proj") return false;
+    if (part != gate_up_part && part != down_part) return false;
     if (scales) {
       expect(files_.contains(prefix + part + "_blocks"), name, "has no " + part + "_blocks beside it");
       return true;
     }
-    const StackedLinear all = blocks ? mxfp4(prefix + part) : plain(name, bias ? 2 : 3);
-    const int64_t linears = part == "down_proj" ? 1 : 2;
-    add_linears(prefix, bias ? ".bias" : ".weight", name, all, linears, linears);
+    StackedLinear all = blocks ? mxfp4(prefix + part) : plain(name, bias ? 2 : 3);
+    all.upright = upright_ && !blocks;
+    const int64_t linears = part == down_part ? 1 : 2;
+    add_linears(prefix, bias ? ".bias" : ".weight", name, all, linears, all.upright ? 1 : linears);
     return true;
   }
 
@@ -231,6 +236,7 @@ class SplitExperts final : public WeightSource {
     int64_t expert;
   };
 
+  bool upright_;  // what transformers' names stand for
   std::map<std::string, std::shared_ptr<const SafetensorsFile>, std::less<>> files_;  // of each tensor
   std::unique_ptr<WeightSource> others_;
   std::vector<WeightInfo> infos_;
@@ -240,8 +246,14 @@ class SplitExperts final : public WeightSource {
 
 }  // namespace
 
-std::unique_ptr<WeightSource> split_experts(const SafetensorsTensors& tensors) {
-  return std::make_unique<SplitExperts>(tensors);
+bool has_stacked_experts(const SafetensorsTensors& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(), [](const auto& tensor) {
+    return tensor.first.ends_with(std::string(block) + std::string(gate_up_part));
+  });
+}
+
+std::unique_ptr<WeightSource> split_experts(const SafetensorsTensors& tensors, StackedExperts kind) {
+  return std::make_unique<SplitExperts>(tensors, kind);
 }
 
 }  // namespace lathe::nn

@@ -10,6 +10,10 @@
 // Granite has the right way round, gate's rows before up's:
 //   input_linear.weight        [E, 2F, hidden]
 //   output_linear.weight       [E, hidden, F]
+// and so have, by the names that transformers holds experts by, Qwen3.5's own directories:
+//   experts.gate_up_proj       [E, 2F, hidden]
+//   experts.down_proj          [E, hidden, F]
+// These are read, and written apart, as transformers itself does.
 #pragma once
 
 #include <memory>
@@ -20,10 +24,13 @@
 
 namespace lathe::nn {
 
+// Whether there are some by transformers' names.
+bool has_stacked_experts(const SafetensorsTensors& tensors);
+
 // The weights of such a directory with each expert's linears apart, by the names of nn/layer_layout.h
 // ("experts.3.gate_proj.weight"). MXFP4 is widened when its rows are read. FormatError for parts that are missing or do
-// not fit together.
-std::unique_ptr<WeightSource> split_experts(const SafetensorsTensors& tensors);
+// not fit together. StackedExperts::gate_before_up: those of transformers' names, too, are the right way round.
+std::unique_ptr<WeightSource> split_experts(const SafetensorsTensors& tensors, StackedExperts kind);
 
 // The other way round: weights that are apart as transformers reads them. The source must outlive the result. Rows are
 // fastest in their order. FormatError for an expert that is missing.

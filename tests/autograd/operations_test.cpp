@@ -47,6 +47,23 @@ TEST_F(Operations, Arithmetic) {
   });
 }
 
+TEST_F(Operations, ColumnsSplitByHeadsAndJoined) {
+  check({leaf({tokens, 12}), leaf({tokens, 2})}, [](auto in) {
+    const Variables parts = split_heads(in[0], 2, {1, 3, 2});
+    return Variables{join_columns({parts[2], in[1], parts[0]}), parts[1]};
+  });
+  const Variable x = Variable(random({tokens, 12}));
+  const Variables parts = split_heads(x, 2, {1, 3, 2});
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t head = 0; head < 2; ++head)
+      for (int64_t i = 0; i < 3; ++i)
+        EXPECT_EQ(parts[1].value().data<double>()[t * 6 + head * 3 + i],
+                  x.value().data<double>()[t * 12 + head * 6 + 1 + i]);
+  const Tensor joined = join_columns({parts[0], parts[2]}).value();
+  EXPECT_EQ(joined.shape(), (Shape{tokens, 6}));
+  EXPECT_EQ(joined.data<double>()[6 + 2], parts[2].value().data<double>()[4]) << "the second token's";
+}
+
 TEST_F(Operations, CastRoundsBothWays) {
   Tensor one = Tensor::empty({1}, DType::f32);
   kernels::fill(one, 1.0 + 0x1p-10);

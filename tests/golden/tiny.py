@@ -30,6 +30,25 @@ def with_random_vectors(model):
     return model
 
 
+def with_random_decays(model):
+    """Of gated delta nets, which all begin as ones. And keys like queries: where the two are at right angles by chance, what a first token finds is
+    nearly nothing, and its norm makes much of the last digits."""
+    config = model.config.get_text_config()
+    keys = config.linear_num_key_heads * config.linear_key_head_dim
+    for name, p in model.named_parameters():
+        if name.endswith("in_proj_qkvz.weight"):
+            heads = p.data.view(config.linear_num_key_heads, -1, p.shape[1])
+            q, k = heads[:, :config.linear_key_head_dim], heads[:, config.linear_key_head_dim:2 * config.linear_key_head_dim]
+            k.copy_(q + 0.5 * k)
+        if name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
+            p.data[keys:2 * keys] = p.data[:keys] + 0.5 * p.data[keys:2 * keys]
+        if name.endswith("dt_bias"):
+            p.data = 0.5 * torch.randn_like(p)
+        if name.endswith("A_log"):
+            p.data = torch.randn_like(p)
+    return model
+
+
 def load(name="untied"):
     from transformers import AutoModelForCausalLM
     return AutoModelForCausalLM.from_pretrained(FOLDER / name, dtype=torch.float32).eval()
@@ -145,6 +164,25 @@ def qwen3_5_tensor(name, weight, config):
     return name, weight
 
 
+def qwen3_next_tensors(name, weight, config):
+    """As llama.cpp's converter writes it: q, k and v of all heads in one tensor and z in another; the rest as Qwen3.5's, with heads where they are."""
+    if name.endswith("in_proj_qkvz.weight"):
+        values = config.linear_num_value_heads // config.linear_num_key_heads * config.linear_value_head_dim
+        heads = weight.view(config.linear_num_key_heads, -1, weight.shape[1])
+        q, k, v, z = heads.split([config.linear_key_head_dim, config.linear_key_head_dim, values, values], dim=1)
+        qkv = torch.cat([part.flatten(0, 1) for part in (q, k, v)])
+        return [(name.replace("in_proj_qkvz", "in_proj_qkv"), qkv), (name.replace("in_proj_qkvz", "in_proj_z"), z.flatten(0, 1))]
+    if name.endswith("norm.weight") and not name.endswith("linear_attn.norm.weight"):
+        weight = weight + 1
+    if name.endswith("A_log"):
+        weight = -torch.exp(weight)
+    if name.endswith("conv1d.weight"):
+        weight = weight.squeeze(1)
+    if name.endswith("shared_expert_gate.weight"):
+        weight = weight.squeeze(0)
+    return [(name.replace("dt_bias", "dt_proj.bias"), weight)]
+
+
 def write_gguf(folder, model_class, architecture, packed=()):
     """In float32, with the names of the gguf package's own table: as llama.cpp's converter writes it. `packed`: a gpt-oss's MXFP4."""
     import gguf
@@ -155,8 +193,9 @@ def write_gguf(folder, model_class, architecture, packed=()):
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     moe = bool(getattr(config, "num_local_experts", 0) or getattr(config, "num_experts", 0))
-    is_lfm2 = config.model_type == "lfm2"
-    writer.add_feed_forward_length(model.model.layers[0].feed_forward.w1.out_features if is_lfm2 else config.intermediate_size)
+    is_lfm2 = config.model_type in ("lfm2", "lfm2_moe")
+    if is_lfm2 or hasattr(config, "intermediate_size"):
+        writer.add_feed_forward_length(model.model.layers[0].feed_forward.w1.out_features if is_lfm2 else config.intermediate_size)
     if moe:
         writer.add_expert_count(getattr(config, "num_local_experts", None) or config.num_experts)
         writer.add_expert_used_count(config.num_experts_per_tok)
@@ -173,6 +212,12 @@ def write_gguf(folder, model_class, architecture, packed=()):
     writer.add_layer_norm_rms_eps(config.norm_eps if is_lfm2 else config.rms_norm_eps)
     if is_lfm2:
         writer.add_shortconv_l_cache(config.conv_L_cache)
+    if config.model_type == "lfm2_moe":
+        writer.add_leading_dense_block_count(config.num_dense_layers)
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+        for name, bias in model.named_buffers():
+            if name.endswith(".expert_bias"):
+                writer.add_tensor(f"blk.{name.split('.')[2]}.exp_probs_b.bias", bias.numpy())
     rope = config.rope_parameters.get("full_attention", config.rope_parameters)
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_eos_token_id(config.eos_token_id)
@@ -197,7 +242,7 @@ def write_gguf(folder, model_class, architecture, packed=()):
     if architecture == "phi3":
         writer.add_rope_dimension_count(int(head_dim * rope["partial_rotary_factor"]))
         writer.add_sliding_window(config.sliding_window or 0)
-    if architecture == "qwen35":
+    if architecture in ("qwen35", "qwen35moe", "qwen3next"):
         writer.add_rope_dimension_count(int(head_dim * rope["partial_rotary_factor"]))
         writer.add_ssm_conv_kernel(config.linear_conv_kernel_dim)
         writer.add_ssm_state_size(config.linear_key_head_dim)
@@ -205,6 +250,8 @@ def write_gguf(folder, model_class, architecture, packed=()):
         writer.add_ssm_time_step_rank(config.linear_num_value_heads)
         writer.add_ssm_inner_size(config.linear_value_head_dim * config.linear_num_value_heads)
         writer.add_full_attention_interval(4)
+        if architecture != "qwen3next":
+            writer.add_rope_dimension_sections([11, 11, 10, 0])
     if rope["rope_type"] == "longrope":
         context, original = config.max_position_embeddings, config.original_max_position_embeddings
         writer.add_rope_scaling_orig_ctx_len(original)
@@ -235,8 +282,12 @@ def write_gguf(folder, model_class, architecture, packed=()):
             continue
         if architecture == "granitemoe":
             name = name.replace(".router.weight", ".router.layer.weight")
-        if architecture == "qwen35":
+        if architecture in ("qwen35", "qwen35moe"):
             name, weight = qwen3_5_tensor(name, weight, config)
+        if architecture == "qwen3next" and ".experts." not in name:
+            for part, rows in qwen3_next_tensors(name, weight, config):
+                writer.add_tensor(names.get_name(part, try_suffixes=(".weight", ".bias")), rows.contiguous().numpy())
+            continue
         if name.endswith(".conv.conv.weight"):
             weight = weight.squeeze(1)
         if name.endswith("shared_expert_gate.weight"):
@@ -272,7 +323,7 @@ def greedy_tokens(model, prompt, count=32):
 
 USUAL_LINEARS = ("gate_proj", "up_proj", "down_proj")
 EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": USUAL_LINEARS, "olmoe": USUAL_LINEARS, "gpt_oss": USUAL_LINEARS,
-                  "granitemoe": USUAL_LINEARS, "qwen2_moe": USUAL_LINEARS}
+                  "granitemoe": USUAL_LINEARS, "qwen2_moe": USUAL_LINEARS, "qwen3_5_moe_text": USUAL_LINEARS, "qwen3_next": USUAL_LINEARS, "lfm2_moe": ("w1", "w3", "w2")}
 
 
 def separate_experts(tensors, model_type):

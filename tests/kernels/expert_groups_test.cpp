@@ -132,6 +132,7 @@ TEST_P(ExpertGroupsOnDevice, are_what_was_chosen_in_the_order_of_the_experts) {
         const Tensor logits = random_logits(tokens, experts, dtype, static_cast<uint64_t>(experts + tokens));
         expect_groups(logits, per_token, ExpertWeights::normalised);
         expect_groups(logits, per_token, ExpertWeights::probabilities);
+        expect_groups(logits, per_token, ExpertWeights::normalised_sigmoids);
       }
 }
 

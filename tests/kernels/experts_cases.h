@@ -27,6 +27,17 @@ inline Case choose(std::string name, const Sizes& n, DType dtype, ExpertWeights 
           .reduction = n.experts};
 }
 
+// Each expert's weight by itself: a bias that turns the order round, and a factor.
+inline Case choose_by_sigmoids(std::string name, const Sizes& n, DType dtype, ExpertWeights kind, Generator logits,
+                               bool bias) {
+  Case result = choose(std::move(name), n, dtype, kind, std::move(logits));
+  if (bias) result.inputs.push_back({.name = "bias", .shape = {n.experts}, .values = normal(), .batch = Batch::shared});
+  result.run = [kind, bias](const Arguments& a) {
+    kernels::choose_experts(a["weights"], a["chosen"], a["logits"], {kind, bias ? a["bias"] : Tensor{}, 1.5f});
+  };
+  return result;
+}
+
 // What was chosen is the first experts: the gradient takes any choice as it is.
 inline Case choose_backward(std::string name, const Sizes& n, DType dtype, ExpertWeights kind) {
   std::vector<double> first;
@@ -42,8 +53,9 @@ inline Case choose_backward(std::string name, const Sizes& n, DType dtype, Exper
           .outputs = {{.name = "grad_logits", .shape = {n.tokens, n.experts}, .dtype = dtype, .factor = 3}},
           .run =
               [kind](const Arguments& a) {
+                const float scale = kind >= ExpertWeights::sigmoids ? 1.5f : 1.0f;
                 kernels::choose_experts_backward(a["grad_logits"], a["grad_weights"], a["logits"], a["weights"],
-                                                 a["chosen"], kind);
+                                                 a["chosen"], {kind, {}, scale});
               },
           .reduction = n.experts};
 }
@@ -108,11 +120,21 @@ inline std::vector<Operation> experts_operations() {
                  choose("e6_normalised_f32", small, DType::f32, ExpertWeights::normalised, normal()),
                  choose("e70_normalised_bf16", wide, DType::bf16, ExpertWeights::normalised, normal(4)),
                  choose("e70_normalised_f16", wide, DType::f16, ExpertWeights::normalised, normal(4)),
-                 choose("ties_f32", {4, 40, 5}, DType::f32, ExpertWeights::probabilities, values({1, 2, 1, 2}))},
+                 choose("ties_f32", {4, 40, 5}, DType::f32, ExpertWeights::probabilities, values({1, 2, 1, 2})),
+                 choose_by_sigmoids("e6_sigmoids_f32", small, DType::f32, ExpertWeights::sigmoids, normal(), false),
+                 choose_by_sigmoids("e6_sigmoids_biased_f32", small, DType::f32, ExpertWeights::normalised_sigmoids,
+                                    normal(), true),
+                 choose_by_sigmoids("e70_sigmoids_biased_bf16", wide, DType::bf16, ExpertWeights::normalised_sigmoids,
+                                    normal(4), true),
+                 choose_by_sigmoids("ties_sigmoids_f32", {4, 40, 5}, DType::f32, ExpertWeights::normalised_sigmoids,
+                                    values({1, 2, 1, 2}), false)},
        .cuda_body = true},
       {.name = "choose_experts_backward",
        .cases = {choose_backward("e6_f32", small, DType::f32, ExpertWeights::probabilities),
                  choose_backward("e6_normalised_f32", small, DType::f32, ExpertWeights::normalised),
+                 choose_backward("e6_sigmoids_f32", small, DType::f32, ExpertWeights::sigmoids),
+                 choose_backward("e6_normalised_sigmoids_f32", small, DType::f32, ExpertWeights::normalised_sigmoids),
+                 choose_backward("e70_sigmoids_bf16", wide, DType::bf16, ExpertWeights::normalised_sigmoids),
                  choose_backward("e70_bf16", wide, DType::bf16, ExpertWeights::probabilities),
                  choose_backward("e70_f16", wide, DType::f16, ExpertWeights::probabilities)},
        .cuda_body = true},

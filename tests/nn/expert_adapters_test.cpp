@@ -203,13 +203,13 @@ TEST(ExpertAdaptersOf, AModelWithoutExpertsAreRefused) {
   EXPECT_THROW(model.add_lora(new_config(model.config()), 1), ConfigError);
 }
 
-INSTANTIATE_TEST_SUITE_P(Golden, ExpertAdapters,
-                         testing::Values(Model{"tiny_mixtral", "mixtral_experts"},
-                                         Model{"tiny_qwen3_moe/some", "qwen3_moe_experts"},
-                                         Model{"tiny_granite_moe", "granitemoe_experts"},
-                                         Model{"tiny_qwen2_moe/all", "qwen2_moe_experts"},
-                                         Model{"tiny_gpt_oss/dense", "gpt_oss_experts"}),
-                         [](const auto& info) { return std::string(info.param.adapter); });
+INSTANTIATE_TEST_SUITE_P(
+    Golden, ExpertAdapters,
+    testing::Values(Model{"tiny_mixtral", "mixtral_experts"}, Model{"tiny_qwen3_moe/some", "qwen3_moe_experts"},
+                    Model{"tiny_granite_moe", "granitemoe_experts"}, Model{"tiny_qwen2_moe/all", "qwen2_moe_experts"},
+                    Model{"tiny_qwen3_5_moe/tied", "qwen3_5_moe_experts"},
+                    Model{"tiny_lfm2_moe/biased", "lfm2_moe_experts"}, Model{"tiny_gpt_oss/dense", "gpt_oss_experts"}),
+    [](const auto& info) { return std::string(info.param.adapter); });
 
 }  // namespace
 }  // namespace lathe::nn

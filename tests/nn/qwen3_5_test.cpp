@@ -106,9 +106,13 @@ TEST(Qwen35, HeadsInTurnComeBack) {
 }
 
 // The file has −exp(A_log), and norms with the one added: in f32 the last digits are others.
-TEST(Qwen35, AGgufFileHasTheDirectorysWeightsInAnotherOrder) {
-  const ModelFiles directory = open_model_files(golden("tiny_qwen3_5/text")),
-                   gguf = open_model_files(golden("tiny_qwen3_5/text/model.gguf"));
+class GatedDeltaGguf : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Golden, GatedDeltaGguf,
+                         testing::Values("tiny_qwen3_5/text", "tiny_qwen3_5_moe/text", "tiny_qwen3_next/all"));
+
+TEST_P(GatedDeltaGguf, HasTheDirectorysWeightsInAnotherOrder) {
+  const std::string model = GetParam();
+  const ModelFiles directory = open_model_files(golden(model)), gguf = open_model_files(golden(model + "/model.gguf"));
   ASSERT_EQ(directory.weights->weights().size(), gguf.weights->weights().size());
   for (const WeightInfo& info : directory.weights->weights()) {
     SCOPED_TRACE(info.name);
@@ -127,13 +131,14 @@ TEST(Qwen35, AGgufFileHasTheDirectorysWeightsInAnotherOrder) {
 }
 
 // exp in f32 is another library's.
-TEST(Qwen35, GgufIsWhatThePackagesConverterWrites) {
+TEST_P(GatedDeltaGguf, IsWhatThePackagesConverterWrites) {
   const TemporaryFolder folder;
-  const ModelFiles files = open_model_files(golden("tiny_qwen3_5/text"));
+  const std::string model = GetParam();
+  const ModelFiles files = open_model_files(golden(model));
   const GgufModel made = gguf_model_of(files, *ggml_writer("F32"));
   write_gguf(folder.path() / "model.gguf", made.metadata, made.tensors);
   const auto written = GgufFile::open(folder.path() / "model.gguf"),
-             expected = GgufFile::open(golden("tiny_qwen3_5/text/model.gguf"));
+             expected = GgufFile::open(golden(model + "/model.gguf"));
   const auto is = open_gguf_weights(written, {}), should = open_gguf_weights(expected, {});
   ASSERT_EQ(is->weights().size(), should->weights().size());
   for (const WeightInfo& info : should->weights()) {
@@ -148,7 +153,7 @@ TEST(Qwen35, GgufIsWhatThePackagesConverterWrites) {
     for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], info.name.ends_with("ssm_a") ? 1e-6f : 0.0f);
   }
   for (const auto& [key, value] : expected->metadata()) {
-    if (!key.starts_with("qwen35.")) continue;
+    if (!key.starts_with("qwen")) continue;
     const auto found = written->metadata().find(key);
     ASSERT_NE(found, written->metadata().end()) << key;
     EXPECT_EQ(found->second, value) << key;

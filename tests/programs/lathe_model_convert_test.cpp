@@ -79,53 +79,92 @@ void expect_same_weights(const fs::path& found_path, const fs::path& expected_pa
   }
 }
 
+// What config.json says of the model, as far as the family it came from says it.
+void expect_same_config(const fs::path& found, const fs::path& expected) {
+  const auto was = nlohmann::json::parse(bytes_of(expected / "config.json")),
+             is = nlohmann::json::parse(bytes_of(found / "config.json"));
+  for (const char* key : {"hidden_size",
+                          "num_attention_heads",
+                          "num_key_value_heads",
+                          "head_dim",
+                          "rms_norm_eps",
+                          "vocab_size",
+                          "tie_word_embeddings",
+                          "max_position_embeddings",
+                          "sliding_window",
+                          "query_pre_attn_scalar",
+                          "attn_logit_softcapping",
+                          "final_logit_softcapping",
+                          "embedding_multiplier",
+                          "attention_multiplier",
+                          "residual_multiplier",
+                          "logits_scaling",
+                          "num_experts_per_tok",
+                          "moe_intermediate_size",
+                          "shared_expert_intermediate_size",
+                          "qkv_bias",
+                          "norm_topk_prob",
+                          "norm_eps",
+                          "conv_L_cache",
+                          "conv_bias",
+                          "num_dense_layers",
+                          "use_expert_bias",
+                          "routed_scaling_factor",
+                          "linear_conv_kernel_dim",
+                          "linear_key_head_dim",
+                          "linear_value_head_dim",
+                          "linear_num_key_heads",
+                          "linear_num_value_heads",
+                          "original_max_position_embeddings"})
+    if (was.contains(key) && !was[key].is_null()) {
+      EXPECT_EQ(is[key], was[key]) << key;
+    }
+  for (const char* key : {"layer_types", "num_local_experts"})  // some families have another word for them
+    if (is.contains(key)) {
+      EXPECT_EQ(is[key], was[key]) << key;
+    }
+}
+
 TEST_F(LatheModelConvert, GgufIsWhatThePackagesConverterWritesAndComesBackToTheBit) {
-  for (const char* name :
-       {"tiny_phi3/longrope", "tiny_phi3/window",     "tiny_gemma2",        "tiny_olmo2",      "tiny_olmo3",
-        "tiny_granite",       "tiny_mixtral",         "tiny_qwen3_moe/all", "tiny_olmoe",      "tiny_granite_moe",
-        "tiny_qwen3/tied",    "tiny_qwen2/plain",     "tiny_mistral/nemo",  "tiny_gemma3",     "tiny_smollm3",
-        "tiny_llama31",       "tiny_llama_bias",      "tiny_gpt_oss/dense", "tiny_lfm2/plain", "tiny_qwen2_moe/all",
-        "tiny_ministral3",    "tiny_exaone4/windows", "tiny_exaone4/full",  "tiny_seed_oss"}) {
+  for (const char* name : {"tiny_phi3/longrope",  "tiny_phi3/window",     "tiny_gemma2",       "tiny_olmo2",
+                           "tiny_olmo3",          "tiny_granite",         "tiny_mixtral",      "tiny_qwen3_moe/all",
+                           "tiny_olmoe",          "tiny_granite_moe",     "tiny_qwen3/tied",   "tiny_qwen2/plain",
+                           "tiny_mistral/nemo",   "tiny_gemma3",          "tiny_smollm3",      "tiny_llama31",
+                           "tiny_llama_bias",     "tiny_gpt_oss/dense",   "tiny_lfm2/plain",   "tiny_qwen2_moe/all",
+                           "tiny_ministral3",     "tiny_exaone4/windows", "tiny_exaone4/full", "tiny_seed_oss",
+                           "tiny_lfm2_moe/biased"}) {
     SCOPED_TRACE(name);
     const fs::path model = writable(name), gguf = model.string() + ".gguf", back = model.string() + ".back";
     ASSERT_EQ(convert(model, gguf), 0) << err();
     expect_same_tensors(gguf, golden_gguf(name));
     ASSERT_EQ(convert(gguf, back), 0) << err();
     expect_same_weights(back / "model.safetensors", model / "model.safetensors");
+    expect_same_config(back, model);
+  }
+}
+
+// GGUF has the norms' weights with the one added, and −exp(A_log): in f32 the last digits are others.
+TEST_F(LatheModelConvert, AModelOfGatedDeltaNetsComesBackButForTheLastDigits) {
+  for (const char* name : {"tiny_qwen3_5/text", "tiny_qwen3_5_moe/text", "tiny_qwen3_next/all"}) {
+    SCOPED_TRACE(name);
+    const fs::path model = model_of(name), gguf = model.string() + ".gguf", back = model.string() + ".back";
+    ASSERT_EQ(convert(model, gguf, {"--dtype", "f32"}), 0) << err();
+    ASSERT_EQ(convert(gguf, back), 0) << err();
+    const auto found = nn::SafetensorsFile::open(back / "model.safetensors"),
+               expected = nn::SafetensorsFile::open(model / "model.safetensors");
+    ASSERT_EQ(found->names(), expected->names());
+    for (const std::string& weight : expected->names()) {
+      const Tensor a = found->tensor(weight), b = expected->tensor(weight);
+      ASSERT_EQ(a.shape(), b.shape()) << weight;
+      const bool exact = !weight.ends_with("norm.weight") && !weight.ends_with("A_log");
+      for (int64_t i = 0; i < b.numel(); ++i)
+        ASSERT_NEAR(a.data<float>()[i], b.data<float>()[i], exact ? 0.0 : 1e-6) << weight << ", " << i;
+    }
+    expect_same_config(back, model);
     const auto was = nlohmann::json::parse(bytes_of(model / "config.json")),
                is = nlohmann::json::parse(bytes_of(back / "config.json"));
-    for (const char* key : {"hidden_size",
-                            "num_attention_heads",
-                            "num_key_value_heads",
-                            "head_dim",
-                            "rms_norm_eps",
-                            "vocab_size",
-                            "tie_word_embeddings",
-                            "max_position_embeddings",
-                            "sliding_window",
-                            "query_pre_attn_scalar",
-                            "attn_logit_softcapping",
-                            "final_logit_softcapping",
-                            "embedding_multiplier",
-                            "attention_multiplier",
-                            "residual_multiplier",
-                            "logits_scaling",
-                            "num_experts_per_tok",
-                            "moe_intermediate_size",
-                            "shared_expert_intermediate_size",
-                            "qkv_bias",
-                            "norm_topk_prob",
-                            "norm_eps",
-                            "conv_L_cache",
-                            "conv_bias",
-                            "original_max_position_embeddings"})
-      if (was.contains(key) && !was[key].is_null()) {
-        EXPECT_EQ(is[key], was[key]) << key;
-      }
-    for (const char* key : {"layer_types", "num_local_experts"})  // some families have another word for them
-      if (is.contains(key)) {
-        EXPECT_EQ(is[key], was[key]) << key;
-      }
+    EXPECT_EQ(is.value("rope_parameters", nlohmann::json()), was["rope_parameters"]);
+    EXPECT_EQ(is.value("num_experts", 0), was.value("num_experts", 0));
   }
 }
 
@@ -232,6 +271,10 @@ TEST_F(LatheModelConvert, WhatCannotBeWrittenIsSaidAndLeavesNothing) {
     expect_refused(biased, {}, key);
   }
   expect_refused(model_of("tiny_lfm2/bias"), {}, "conv_bias");
+  expect_refused(model_of("tiny_lfm2_moe/plain"), {}, "norm_topk_prob");
+  const fs::path scaled = model_of("tiny_lfm2_moe/biased");
+  set(scaled, "routed_scaling_factor", 2.0);
+  expect_refused(scaled, {}, "routed_scaling_factor");
   const fs::path divided = model_of("tiny_olmoe");
   set(divided, "norm_topk_prob", true);
   expect_refused(divided, {}, "norm_topk_prob: GGUF has an OLMoE whose");

@@ -55,6 +55,26 @@ TEST_P(GatedDeltaEngine, SharedBeginningsChunksAndHardlyAnyRoomChangeNoBit) {
 INSTANTIATE_TEST_SUITE_P(Caches, GatedDeltaEngine, testing::Values(DType::f32, DType::i8),
                          [](const auto& info) { return std::string(name_of(info.param)); });
 
+// Whose routers' choice the host asks for in between.
+class GatedDeltaMixture : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Golden, GatedDeltaMixture, testing::Values("tiny_qwen3_5_moe/text", "tiny_qwen3_next/some"));
+TEST_P(GatedDeltaMixture, HasTheStatesOfOneWithoutExperts) {
+  const nn::Transformer model = tiny_golden(GetParam(), DType::f32);
+  const auto requests = requests_that_begin_alike();
+  const auto expected = each_alone(model, requests);
+  EngineOptions options;
+  options.kv_cache_tokens = 8 * delta_page;
+  for (const int64_t tokens : {7, 512}) {
+    options.max_tokens_per_step = tokens;
+    Engine engine(model, options);
+    for (int round = 0; round < 2; ++round) {
+      for (const Request& request : requests) engine.add(request);
+      expect_same(completions_of(answers_of(engine)), expected);
+    }
+    expect_all_given_back(engine, 8);
+  }
+}
+
 TEST(GatedDeltaStates, AsManyAsTheMemoryHoldsAndNoMoreSequencesRun) {
   const nn::Transformer model = tiny_qwen3_5(DType::f32);
   const auto requests = requests_that_begin_alike();

@@ -24,27 +24,36 @@ struct Mixture {
 };
 
 // Of layers without attention, but for every fourth: 4 value heads over 2 key heads.
-constexpr const char* gated_delta_nets = R"("model_type": "qwen3_5_text", "linear_num_key_heads": 2,
+constexpr const char* gated_delta_nets = R"("linear_num_key_heads": 2,
              "linear_num_value_heads": 4, "linear_key_head_dim": 32, "linear_value_head_dim": 32)";
 
-std::string family_fields(const Mixture& mixture, bool deltas) {
-  if (deltas) return gated_delta_nets;
+std::string shared_mixture_fields(const Mixture& mixture) {
+  return R"(, "num_experts": )" + std::to_string(mixture.experts) + R"(, "num_experts_per_tok": )" +
+         std::to_string(mixture.per_token) + R"(, "moe_intermediate_size": )" + std::to_string(mixture.inner) +
+         R"(, "shared_expert_intermediate_size": )" + std::to_string(mixture.shared);
+}
+
+std::string family_fields(const Mixture& mixture, bool deltas, bool joined) {
+  if (deltas && mixture.experts > 0)
+    return std::string(joined ? R"("model_type": "qwen3_next", )" : R"("model_type": "qwen3_5_moe_text", )") +
+           gated_delta_nets + shared_mixture_fields(mixture);
+  if (deltas) return R"("model_type": "qwen3_5_text", )" + std::string(gated_delta_nets);
   if (mixture.experts == 0) return R"("architectures": ["LlamaForCausalLM"], "model_type": "llama")";
   const std::string per_token = R"("num_experts_per_tok": )" + std::to_string(mixture.per_token);
   if (mixture.shared == 0)
     return R"("architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": )" +
            std::to_string(mixture.experts) + ", " + per_token;
-  return R"("architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "qkv_bias": false, "num_experts": )" +
-         std::to_string(mixture.experts) + ", " + per_token + R"(, "moe_intermediate_size": )" +
-         std::to_string(mixture.inner) + R"(, "shared_expert_intermediate_size": )" + std::to_string(mixture.shared);
+  return R"("architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe", "qkv_bias": false)" +
+         shared_mixture_fields(mixture);
 }
 
 // Powers of two: blocks of memory are not rounded up.
-nn::ModelConfig small_config(int64_t vocab_size, int64_t layers, const Mixture& mixture, bool deltas) {
+nn::ModelConfig small_config(int64_t vocab_size, int64_t layers, const Mixture& mixture, bool deltas, bool joined) {
   const TemporaryFolder folder;
   std::ofstream(folder.path() / "config.json")
       << R"({"vocab_size": )" << vocab_size << R"(, "num_hidden_layers": )" << layers << ", "
-      << family_fields(mixture, deltas) << R"(, "intermediate_size": )" << mixture.inner << R"(, "hidden_size": 128,
+      << family_fields(mixture, deltas, joined) << R"(, "intermediate_size": )" << mixture.inner
+      << R"(, "hidden_size": 128,
              "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
              "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
              "hidden_act": "silu", "tie_word_embeddings": false})";
@@ -94,7 +103,7 @@ struct Kind {
   bool repeated = false, use_dora = false;
   Mixture mixture = {};
   bool asks_the_host = false;  // which must be told what a kernel has found
-  bool gated_deltas = false;
+  bool gated_deltas = false, joined_projections = false;
 };
 
 double estimated_beside_allocated(const Kind& kind) {
@@ -107,7 +116,8 @@ double estimated_beside_allocated(const Kind& kind) {
   config.load_in_4bit = kind.load_in_4bit;
   config.gradient_checkpointing = kind.checkpointing;
   config.per_device_train_batch_size = 2;
-  const nn::ModelConfig model_config = small_config(kind.vocab_size, kind.layers, kind.mixture, kind.gated_deltas);
+  const nn::ModelConfig model_config =
+      small_config(kind.vocab_size, kind.layers, kind.mixture, kind.gated_deltas, kind.joined_projections);
   const nn::LoraConfig lora = lora_config(config);
   const RunShape shape{.dtype = nn::parse_compute_dtype(config.dtype, simt),
                        .device = simt,
@@ -182,6 +192,17 @@ INSTANTIATE_TEST_SUITE_P(
              .checkpointing = true,
              .dtype = "bfloat16",
              .gated_deltas = true},
+        Kind{.name = "gated_deltas_mixture",
+             .use_peft = true,
+             .dtype = "bfloat16",
+             .mixture = {8, 2, 128, 128},
+             .gated_deltas = true},
+        Kind{.name = "gated_deltas_joined",
+             .use_peft = true,
+             .dtype = "bfloat16",
+             .mixture = {8, 2, 128, 128},
+             .gated_deltas = true,
+             .joined_projections = true},
         // A shared expert that is wider than what a token's other experts are together, and one that is not.
         Kind{"mixture_shared", true, false, false, "bfloat16", 512, 8, false, false, {8, 2, 128, 512}},
         Kind{"mixture_shared_checkpointed", true, false, true, "bfloat16", 512, 8, false, false, {8, 2, 128, 512}},

@@ -22,26 +22,40 @@ FAMILIES = {"phi3": "tiny_phi3/window", "gemma2": "tiny_gemma2", "gemma3": "tiny
             "mixtral_experts": "tiny_mixtral", "qwen3_moe_experts": "tiny_qwen3_moe/some", "gpt_oss_experts": "tiny_gpt_oss/dense",
             "gpt_oss_down": "tiny_gpt_oss/dense", "olmoe": "tiny_olmoe", "granitemoe": "tiny_granite_moe",
             "granitemoe_experts": "tiny_granite_moe", "lfm2": "tiny_lfm2/plain", "qwen2_moe": "tiny_qwen2_moe/some",
-            "qwen2_moe_experts": "tiny_qwen2_moe/all", "qwen3_5": "tiny_qwen3_5/text",
+            "qwen2_moe_experts": "tiny_qwen2_moe/all", "qwen3_5": "tiny_qwen3_5/text", "qwen3_5_moe": "tiny_qwen3_5_moe/text",
+            "qwen3_5_moe_experts": "tiny_qwen3_5_moe/tied", "qwen3_next": "tiny_qwen3_next/some",
+            "lfm2_moe": "tiny_lfm2_moe/plain", "lfm2_moe_experts": "tiny_lfm2_moe/biased",
             "ministral3": "tiny_ministral3", "exaone4": "tiny_exaone4/windows", "seed_oss": "tiny_seed_oss"}
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+BLOCKS = {"tiny_granite_moe": "block_sparse_moe", "tiny_lfm2_moe": "feed_forward"}
 LEARNING_RATE, STEPS = 0.05, 10
-LEARNING_RATES = {"qwen3_5": 0.005}  # where steps of that size go to and fro, and make much of the last digits
+LEARNING_RATES = {"qwen3_5": 0.005, "qwen3_5_moe": 0.005, "qwen3_5_moe_experts": 0.005, "qwen3_next": 0.005}  # where steps of that size go to and fro, and make much of the last digits
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]  # "all-linear" would go into the tensors that hold all experts
 SHARED = ["gate_proj", "up_proj", "down_proj", "shared_expert_gate"]  # and of layers that have none of them
+DELTA = {"qwen3_5": ["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"], "qwen3_next": ["in_proj_qkvz", "in_proj_ba", "out_proj"]}
+SEEDS = {"ministral3": 85, "exaone4": 86, "seed_oss": 87}  # where others have come before them since
 torch.set_num_threads(1)
+
+
+def linears_beside_experts(base):
+    delta = [linear for family, linears in DELTA.items() if family in base for linear in linears]
+    if "lfm2_moe" in base:
+        return ATTENTION[:3] + ["in_proj", "out_proj", "w1", "w2", "w3"]
+    if "qwen3_next" in base:  # whose gate, up and down PEFT takes for those of experts
+        return ATTENTION + delta + SHARED[3:]
+    return ATTENTION + delta + (SHARED if delta or "qwen2_moe" in base else [])
+
 
 for number, (name, base) in enumerate(FAMILIES.items()):
     if sys.argv[1:] and name not in sys.argv[1:]:
         continue
-    torch.manual_seed(60 + number)
+    torch.manual_seed(SEEDS.get(name, 60 + number))
     folder = HERE / name
-    has_experts = any(word in base for word in ("mixtral", "moe", "gpt_oss"))
+    has_experts = any(word in base for word in ("mixtral", "moe", "gpt_oss", "qwen3_next"))
     model = tiny.load_eager(AutoModelForCausalLM, oracle.HERE / base)
-    experts = [module.replace("mlp", "block_sparse_moe") for module in EXPERTS] if "granite" in base else EXPERTS
+    experts = [module.replace("mlp", BLOCKS.get(base.split("/")[0], "mlp")) for module in EXPERTS]
     parameters = experts if name.endswith("_experts") else experts[1:] if name.endswith("_down") else None
-    linears = ATTENTION + SHARED if "qwen2_moe" in base else ATTENTION
-    model = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=linears if has_experts else "all-linear",
+    model = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=linears_beside_experts(base) if has_experts else "all-linear",
                                              target_parameters=parameters, task_type="CAUSAL_LM"))
     for key, p in model.named_parameters():
         if "lora_B" in key:

@@ -24,20 +24,6 @@ VISION = dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, out_hi
 torch.set_num_threads(1)
 
 
-def with_random_decays(model):
-    """They all begin as ones. And keys like queries: where the two are at right angles by chance, what a first token finds is nearly nothing, and its
-    norm makes much of the last digits."""
-    for name, p in model.named_parameters():
-        if name.endswith(("in_proj_qkv.weight", "conv1d.weight")):
-            keys = SHARED["linear_num_key_heads"] * SHARED["linear_key_head_dim"]
-            p.data[keys:2 * keys] = p.data[:keys] + 0.5 * p.data[keys:2 * keys]
-        if name.endswith("dt_bias"):
-            p.data = 0.5 * torch.randn_like(p)
-        if name.endswith("A_log"):
-            p.data = torch.randn_like(p)
-    return model
-
-
 def text_of_pictures(folder):
     """The text model by itself, as transformers reads it out of the whole."""
     text = HERE / "text_of_pictures"
@@ -46,7 +32,7 @@ def text_of_pictures(folder):
 
 
 torch.manual_seed(129)
-model = with_random_decays(tiny.with_random_vectors(Qwen3_5ForCausalLM(Qwen3_5TextConfig(**SHARED, **TEXT)).float().eval()))
+model = tiny.with_random_decays(tiny.with_random_vectors(Qwen3_5ForCausalLM(Qwen3_5TextConfig(**SHARED, **TEXT)).float().eval()))
 model.save_pretrained(HERE / "text")
 sequences = tiny.sequences([5, 37, 70], seed=130, vocabulary=96)
 tiny.write_expected(HERE / "text", Qwen3_5ForCausalLM, sequences, greedy=sequences[1][:9])
@@ -55,7 +41,7 @@ tiny.write_gguf(HERE / "text", Qwen3_5ForCausalLM, "qwen35")
 torch.manual_seed(120)
 whole = Qwen3_5Config(text_config={**SHARED, **PICTURES}, vision_config=VISION, image_token_id=90, video_token_id=91, vision_start_token_id=92,
                       vision_end_token_id=93, tie_word_embeddings=True)
-pictures = with_random_decays(tiny.with_random_vectors(Qwen3_5ForConditionalGeneration(whole).float().eval()))
+pictures = tiny.with_random_decays(tiny.with_random_vectors(Qwen3_5ForConditionalGeneration(whole).float().eval()))
 pictures.save_pretrained(HERE / "pictures")
 text = text_of_pictures(HERE / "pictures")
 sequences = tiny.sequences([5, 37, 40], seed=121, vocabulary=96)

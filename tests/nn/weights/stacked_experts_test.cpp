@@ -37,6 +37,20 @@ TEST(StackedExperts, InMxfp4AreWhatTransformersWidensThemTo) {
 
 // Any piece of a stacked tensor, whichever experts it touches.
 // Products read an expert in MXFP4 as it is: the blocks that the same model's GGUF file has.
+// The format has one order, whatever a family's other tensors have.
+TEST(StackedExperts, InMxfp4AreInTurnForEveryFamily) {
+  const SafetensorsTensors tensors = safetensors_tensors(golden("tiny_gpt_oss/mxfp4"));
+  const auto in_turn = split_experts(tensors, StackedExperts::gate_and_up_in_turn),
+             upright = split_experts(tensors, StackedExperts::gate_before_up);
+  for (const char* linear : {"gate_proj", "up_proj", "down_proj"}) {
+    const std::string name = std::string("model.layers.1.mlp.experts.3.") + linear + ".weight";
+    const Tensor a = read_weight(*upright, *upright->find(name), DType::f32),
+                 b = read_weight(*in_turn, *in_turn->find(name), DType::f32);
+    ASSERT_EQ(a.shape(), b.shape()) << name;
+    EXPECT_EQ(std::memcmp(a.raw(), b.raw(), static_cast<size_t>(b.nbytes())), 0) << name;
+  }
+}
+
 TEST(StackedExperts, InMxfp4AreBlocksOfGgmls) {
   const ModelFiles directory = open_model_files(golden("tiny_gpt_oss/mxfp4"));
   const ModelFiles gguf = open_model_files(golden("tiny_gpt_oss/mxfp4/model.gguf"));
@@ -90,7 +104,7 @@ std::string error_of(const std::string& name, const Tensor& changed, const char*
   const TemporaryFolder folder;
   write_safetensors(folder.path() / "model.safetensors", tensors);
   try {
-    split_experts(safetensors_tensors(folder.path()));
+    split_experts(safetensors_tensors(folder.path()), StackedExperts::gate_and_up_in_turn);
   } catch (const FormatError& error) {
     return error.what();
   }
