@@ -278,7 +278,7 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     add("expert_gating_func", sigmoid_gating);
   }
   if (config.family == "lfm2_moe" || config.family == "qwen2_moe" || config.family == "qwen3_moe" ||
-      config.family == "gpt_oss" || is_gated_delta(config) && config.experts.num_experts > 0)
+      config.family == "gpt_oss" || (is_gated_delta(config) && config.experts.num_experts > 0))
     add("expert_feed_forward_length", config.experts.intermediate_size);
   if (config.experts.shared.intermediate_size > 0)
     add("expert_shared_feed_forward_length", config.experts.shared.intermediate_size);
