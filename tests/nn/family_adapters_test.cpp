@@ -75,7 +75,7 @@ INSTANTIATE_TEST_SUITE_P(Golden, FamilyAdapter,
                                          "granite", "qwen2", "smollm3", "mixtral", "qwen3_moe", "gpt_oss",
                                          "mixtral_experts", "qwen3_moe_experts", "gpt_oss_experts", "gpt_oss_down",
                                          "olmoe", "granitemoe", "granitemoe_experts", "lfm2", "qwen2_moe",
-                                         "qwen2_moe_experts", "qwen3_5"),
+                                         "qwen2_moe_experts", "qwen3_5", "granite4"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

@@ -84,7 +84,8 @@ TEST_F(LatheModelConvert, GgufIsWhatThePackagesConverterWritesAndComesBackToTheB
        {"tiny_phi3/longrope", "tiny_phi3/window", "tiny_gemma2",        "tiny_olmo2",      "tiny_olmo3",
         "tiny_granite",       "tiny_mixtral",     "tiny_qwen3_moe/all", "tiny_olmoe",      "tiny_granite_moe",
         "tiny_qwen3/tied",    "tiny_qwen2/plain", "tiny_mistral/nemo",  "tiny_gemma3",     "tiny_smollm3",
-        "tiny_llama31",       "tiny_llama_bias",  "tiny_gpt_oss/dense", "tiny_lfm2/plain", "tiny_qwen2_moe/all"}) {
+        "tiny_llama31",       "tiny_llama_bias",  "tiny_gpt_oss/dense", "tiny_lfm2/plain", "tiny_qwen2_moe/all",
+        "tiny_granite4/dense"}) {
     SCOPED_TRACE(name);
     const fs::path model = writable(name), gguf = model.string() + ".gguf", back = model.string() + ".back";
     ASSERT_EQ(convert(model, gguf), 0) << err();

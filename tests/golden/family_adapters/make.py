@@ -22,7 +22,7 @@ FAMILIES = {"phi3": "tiny_phi3/window", "gemma2": "tiny_gemma2", "gemma3": "tiny
             "mixtral_experts": "tiny_mixtral", "qwen3_moe_experts": "tiny_qwen3_moe/some", "gpt_oss_experts": "tiny_gpt_oss/dense",
             "gpt_oss_down": "tiny_gpt_oss/dense", "olmoe": "tiny_olmoe", "granitemoe": "tiny_granite_moe",
             "granitemoe_experts": "tiny_granite_moe", "lfm2": "tiny_lfm2/plain", "qwen2_moe": "tiny_qwen2_moe/some",
-            "qwen2_moe_experts": "tiny_qwen2_moe/all", "qwen3_5": "tiny_qwen3_5/text"}
+            "qwen2_moe_experts": "tiny_qwen2_moe/all", "qwen3_5": "tiny_qwen3_5/text", "granite4": "tiny_granite4/hybrid"}
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 LEARNING_RATE, STEPS = 0.05, 10
 LEARNING_RATES = {"qwen3_5": 0.005}  # where steps of that size go to and fro, and make much of the last digits
