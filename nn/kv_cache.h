@@ -1,6 +1,6 @@
 // What every layer keeps of the tokens before. In pages: keys and values, or, where it convolves, the products that a
-// short convolution sees (kernels/short_conv/short_conv.h). Of each sequence as a whole: the state of a gated delta net or of Mamba-2.
-// Which page and which state belongs to which sequence is the engine's business.
+// short convolution sees (kernels/short_conv/short_conv.h). Of each sequence as a whole: the state of a gated delta net
+// or of Mamba-2. Which page and which state belongs to which sequence is the engine's business.
 #pragma once
 
 #include <cstdint>

@@ -103,8 +103,8 @@ int64_t shared_expert_elements(const nn::ModelConfig& model) {
 
 // q, k, v, attention's output, and its gate and what it gates; what goes into a short convolution and comes out of it;
 // of a gated delta net the rows before and after its convolution, a, b, z, and what comes out of it before and after
-// the norm; of Mamba-2 what in_proj makes, as one and cut into its parts, the rows behind the convolution, and what comes
-// out of it before and after its gate.
+// the norm; of Mamba-2 what in_proj makes, as one and cut into its parts, the rows behind the convolution, and what
+// comes out of it before and after its gate.
 int64_t mixer_elements(const nn::ModelConfig& model, nn::Mixer mixer) {
   const int64_t q = model.num_attention_heads * model.head_dim, k = model.num_key_value_heads * model.head_dim;
   const nn::GatedDeltaConfig& delta = model.gated_delta;

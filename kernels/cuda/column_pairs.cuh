@@ -1,7 +1,7 @@
 // Matrices of f32 that a recurrence changes from token to token, in registers while the tokens go by: two columns in
 // eight neighbouring lanes. A sum along 128 rows is sixteen products of a lane and three shuffles, and no block waits
-// for another. Of what does not depend on the matrix, each warp brings one of the next four tokens meanwhile. Sums along
-// the columns are made with rows and columns exchanged.
+// for another. Of what does not depend on the matrix, each warp brings one of the next four tokens meanwhile. Sums
+// along the columns are made with rows and columns exchanged.
 #pragma once
 
 #include "kernels/arguments/token_chunks.h"

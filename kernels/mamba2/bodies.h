@@ -1,15 +1,15 @@
 // What the bodies of mamba2 read and write, and how the backward is cut into passes.
 //
 // What a token adds to S does not depend on S. So two passes through the tokens, one from the first on and one from the
-// last, keep S before each chunk of tokens, S₀, and its gradient after it, E; and then every chunk is done alone. Within
-// it, with v = Δ x, D(s, r) = γ_{s+1} ⋯ γ_r, and D(0, r) and D(s, end) from and to its bounds:
+// last, keep S before each chunk of tokens, S₀, and its gradient after it, E; and then every chunk is done alone.
+// Within it, with v = Δ x, D(s, r) = γ_{s+1} ⋯ γ_r, and D(0, r) and D(s, end) from and to its bounds:
 //   grad_v_s = Σ_{r≥s} D(s, r) (C_r · B_s) grad_out_r + D(s, end) Eᵀ B_s
 //   grad_B_s = Σ_{r≥s} D(s, r) (grad_out_r · v_s) C_r + D(s, end) E v_s
 //   grad_C_r = Σ_{s≤r} D(s, r) (grad_out_r · v_s) B_s + D(0, r) S₀ grad_out_r
 //   γ_t ∂L/∂γ_t = Σ_{s<t≤r} D(s, r) (C_r · B_s) (grad_out_r · v_s),
-// where S₀ is one s more, with C_r · S₀ grad_out_r in the place of the products, and E one r more, with B_s · E v_s; and
-// ⟨S₀, E⟩ for both. (From token to token the last one changes by out · grad_out − v · grad_v, at hardly any cost; but
-// where γ is small it then is a difference of nearly equal numbers.)
+// where S₀ is one s more, with C_r · S₀ grad_out_r in the place of the products, and E one r more, with B_s · E v_s;
+// and ⟨S₀, E⟩ for both. (From token to token the last one changes by out · grad_out − v · grad_v, at hardly any cost;
+// but where γ is small it then is a difference of nearly equal numbers.)
 #pragma once
 
 #include "core/device.h"

@@ -1,6 +1,6 @@
-// Matrices of f32 that a recurrence changes from token to token, walked row by row in blocks of four vectors of columns,
-// which fit into a first-level cache: a sum along the rows is a chain in each lane, and no lane needs another. Sums
-// along the columns are made the same way of the transposed matrix. Like vec.h.
+// Matrices of f32 that a recurrence changes from token to token, walked row by row in blocks of four vectors of
+// columns, which fit into a first-level cache: a sum along the rows is a chain in each lane, and no lane needs another.
+// Sums along the columns are made the same way of the transposed matrix. Like vec.h.
 #pragma once
 
 #include "kernels/simd/element.h"

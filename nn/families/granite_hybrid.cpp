@@ -1,5 +1,5 @@
-// Granite 4.0: Granite's factors; most layers mix their tokens by Mamba-2, or none does; the few that attend turn q and k
-// or do not. Each has a feed-forward block whose gate and up are one linear, beside experts where the model has them.
+// Granite 4.0: Granite's factors; most layers mix their tokens by Mamba-2, or none does; the few that attend turn q and
+// k or do not. Each has a feed-forward block whose gate and up are one linear, beside experts where the model has them.
 #include <algorithm>
 #include <limits>
 

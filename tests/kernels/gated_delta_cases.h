@@ -5,7 +5,7 @@
 #include <functional>
 
 #include "kernels/gated_delta/gated_delta.h"
-#include "tests/kernels/recurrence_cases.h"
+#include "tests/kernels/recurrence_case_parts.h"
 #include "tests/support/operation_cases.h"
 
 namespace lathe::testing {

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "kernels/mamba2/mamba2.h"
-#include "tests/kernels/recurrence_cases.h"
+#include "tests/kernels/recurrence_case_parts.h"
 #include "tests/support/operation_cases.h"
 
 namespace lathe::testing {

@@ -125,10 +125,11 @@ TEST(DecodeGraphs, AMixturesStepIsReplayedWithTheBytesOfItsLaunches) {
   }
 }
 
-// Layers that convolve find their sequences on the device, and gated delta nets their states. (A prompt of a whole page
-// would take them two steps.)
+// Layers that convolve find their sequences on the device, and gated delta nets and Mamba-2 their states. (A prompt of
+// a whole page would take them two steps.)
 class OtherMixers : public testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(DecodeGraphs, OtherMixers, testing::Values("tiny_lfm2/plain", "tiny_qwen3_5/text"),
+INSTANTIATE_TEST_SUITE_P(DecodeGraphs, OtherMixers,
+                         testing::Values("tiny_lfm2/plain", "tiny_qwen3_5/text", "tiny_granite4/hybrid"),
                          [](const auto& info) { return std::string(info.param).substr(5, 4); });
 TEST_P(OtherMixers, AStepIsReplayedWithTheBytesOfItsLaunches) {
   for (const DType dtype : {DType::f32, DType::bf16}) {

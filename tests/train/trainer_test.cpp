@@ -126,8 +126,10 @@ TEST(Trainer, FullFineTuningHasTheGradientsOfPyTorch) {
 
 // With its tensors as the base has them, whatever the layers are made of.
 TEST(Trainer, FullFineTuningLeavesAModelDirectory) {
-  for (const auto& [base, vocabulary] : {std::pair("tiny_llama/untied", 320), std::pair("tiny_gpt_oss/dense", 96),
-                                         std::pair("tiny_lfm2/bias", 96), std::pair("tiny_qwen3_5/text", 96)}) {
+  for (const auto& [base, vocabulary] :
+       {std::pair("tiny_llama/untied", 320), std::pair("tiny_gpt_oss/dense", 96), std::pair("tiny_lfm2/bias", 96),
+        std::pair("tiny_qwen3_5/text", 96), std::pair("tiny_granite4/hybrid", 96),
+        std::pair("tiny_granite4/experts", 96)}) {
     const TemporaryFolder folder;
     SftConfig config = tiny_config(folder.path());
     config.model = golden(base).string();

@@ -1,5 +1,5 @@
-// What the cases of recurrences over a sequence's tokens share: a backward of what a forward has, and steps over a pool of
-// states.
+// What the cases of recurrences over a sequence's tokens share: a backward of what a forward has, and steps over a pool
+// of states.
 #pragma once
 
 #include <string>
@@ -11,8 +11,8 @@ namespace lathe::testing::recurrence_cases {
 
 using paged_attention_cases::Step;
 
-// A case of the forward becomes one of the backward, but for what it runs: grad_out goes in, and of every floating input
-// the gradient comes out, those of the weights in f32 and added to what is there.
+// A case of the forward becomes one of the backward, but for what it runs: grad_out goes in, and of every floating
+// input the gradient comes out, those of the weights in f32 and added to what is there.
 inline void make_backward(Case& made) {
   Operand grad_out = made.outputs[0];
   grad_out.name = "grad_out";
