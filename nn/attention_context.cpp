@@ -38,6 +38,13 @@ autograd::Variable delta_of(const autograd::Variable& qkv, const autograd::Varia
   return autograd::gated_delta(convolved, a, b, weights.a_log, weights.dt_bias, weights.heads, sequences);
 }
 
+template <class Sequences>
+autograd::Variable mamba2_of(const autograd::Variable& xbc, const autograd::Variable& dt,
+                             const Mamba2MixerWeights& weights, const Sequences& sequences) {
+  const autograd::Variable convolved = autograd::causal_conv(xbc, weights.conv, weights.conv_bias, sequences);
+  return autograd::mamba2(convolved, dt, weights.of_recurrence, weights.shape, sequences);
+}
+
 }  // namespace
 
 PackedAttention::PackedAttention(const ModelConfig& config, autograd::SequenceLayout layout)
@@ -58,6 +65,11 @@ autograd::Variable PackedAttention::mix_by_delta(int64_t, const autograd::Variab
   return delta_of(qkv, a, b, weights, layout_);
 }
 
+autograd::Variable PackedAttention::mix_by_mamba2(int64_t, const autograd::Variable& xbc, const autograd::Variable& dt,
+                                                  const Mamba2MixerWeights& weights) {
+  return mamba2_of(xbc, dt, weights, layout_);
+}
+
 SharedPrefixAttention::SharedPrefixAttention(const ModelConfig& config, autograd::SharedPrefixes shared)
     : shared_(std::move(shared)), params_(params_of(config)) {}
 
@@ -76,6 +88,12 @@ autograd::Variable SharedPrefixAttention::mix_by_delta(int64_t, const autograd::
                                                        const autograd::Variable& a, const autograd::Variable& b,
                                                        const DeltaWeights& weights) {
   return delta_of(qkv, a, b, weights, shared_);
+}
+
+autograd::Variable SharedPrefixAttention::mix_by_mamba2(int64_t, const autograd::Variable& xbc,
+                                                        const autograd::Variable& dt,
+                                                        const Mamba2MixerWeights& weights) {
+  return mamba2_of(xbc, dt, weights, shared_);
 }
 
 PagedAttention::PagedAttention(const ModelConfig& config, KvCache& cache, kernels::PagedBatch batch)
@@ -121,8 +139,25 @@ autograd::Variable PagedAttention::mix_by_delta(int64_t layer, const autograd::V
   kernels::causal_conv_step(convolved, states.conv, qkv.value(), taps.view({taps.dim(0), taps.dim(2)}), {}, batch_);
   const Tensor out = Tensor::empty({qkv.dim(0), weights.heads.out_columns()}, convolved.dtype(), convolved.device());
   kernels::gated_delta_step(
-      out, states.delta,
+      out, states.matrices,
       {convolved, a.value(), b.value(), weights.a_log.value(), weights.dt_bias.value(), weights.heads}, batch_);
+  return autograd::Variable(out);
+}
+
+autograd::Variable PagedAttention::mix_by_mamba2(int64_t layer, const autograd::Variable& xbc,
+                                                 const autograd::Variable& dt, const Mamba2MixerWeights& weights) {
+  const KvCache::States& states = cache_.states(layer);
+  const Tensor& taps = weights.conv.value();
+  const autograd::Mamba2Shape& shape = weights.shape;
+  const Tensor convolved = Tensor::empty(xbc.shape(), xbc.value().dtype(), xbc.value().device());
+  kernels::causal_conv_step(convolved, states.conv, xbc.value(), taps.view({taps.dim(0), taps.dim(2)}),
+                            weights.conv_bias.value(), batch_);
+  const Tensor out = Tensor::empty({xbc.dim(0), shape.heads.out_columns()}, convolved.dtype(), convolved.device());
+  const autograd::Mamba2Weights& own = weights.of_recurrence;
+  kernels::mamba2_step(out, states.matrices,
+                       {convolved, dt.value(), own.A_log.value(), own.D.value(), own.dt_bias.value(), shape.heads,
+                        shape.dt_min, shape.dt_max},
+                       batch_);
   return autograd::Variable(out);
 }
 

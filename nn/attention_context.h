@@ -1,10 +1,12 @@
 // How a layer's tokens find those before them: queries their keys and values, a convolution what it sees, a gated delta
-// net the state that they have left. Layers call attend(), convolve() or mix_by_delta() and do not care which.
+// net or Mamba-2 the state that they have left. Layers call attend(), convolve(), mix_by_delta() or mix_by_mamba2() and
+// do not care which.
 #pragma once
 
 #include <optional>
 #include <vector>
 
+#include "autograd/ops/mamba2.h"
 #include "autograd/ops/rope.h"
 #include "autograd/ops/shared_prefix_attention.h"
 #include "autograd/sequence_layout.h"
@@ -32,6 +34,13 @@ struct DeltaWeights {
   kernels::GatedDeltaHeads heads;
 };
 
+// What Mamba-2 has beside its linears and its norm.
+struct Mamba2MixerWeights {
+  autograd::Variable conv, conv_bias;     // [xbc_columns, 1, taps]; [xbc_columns] or undefined
+  autograd::Mamba2Weights of_recurrence;  // [heads], f32 (f64 for f64)
+  autograd::Mamba2Shape shape;
+};
+
 class AttentionContext {
  public:
   virtual ~AttentionContext() = default;
@@ -49,6 +58,10 @@ class AttentionContext {
   // (kernels/causal_conv/causal_conv.h), then the gated delta rule (kernels/gated_delta/gated_delta.h).
   virtual autograd::Variable mix_by_delta(int64_t layer, const autograd::Variable& qkv, const autograd::Variable& a,
                                           const autograd::Variable& b, const DeltaWeights& weights) = 0;
+  // xbc [T, xbc_columns], dt [T, heads] of the new tokens → [T, out_columns]: the convolution with silu, then the
+  // recurrence (kernels/mamba2/mamba2.h).
+  virtual autograd::Variable mix_by_mamba2(int64_t layer, const autograd::Variable& xbc, const autograd::Variable& dt,
+                                           const Mamba2MixerWeights& weights) = 0;
 };
 
 // Training and scoring: whole sequences, each attending to itself.
@@ -61,6 +74,8 @@ class PackedAttention final : public AttentionContext {
                               const autograd::Variable& bias) override;
   autograd::Variable mix_by_delta(int64_t layer, const autograd::Variable& qkv, const autograd::Variable& a,
                                   const autograd::Variable& b, const DeltaWeights& weights) override;
+  autograd::Variable mix_by_mamba2(int64_t layer, const autograd::Variable& xbc, const autograd::Variable& dt,
+                                   const Mamba2MixerWeights& weights) override;
 
  private:
   autograd::SequenceLayout layout_;
@@ -77,6 +92,8 @@ class SharedPrefixAttention final : public AttentionContext {
                               const autograd::Variable& bias) override;
   autograd::Variable mix_by_delta(int64_t layer, const autograd::Variable& qkv, const autograd::Variable& a,
                                   const autograd::Variable& b, const DeltaWeights& weights) override;
+  autograd::Variable mix_by_mamba2(int64_t layer, const autograd::Variable& xbc, const autograd::Variable& dt,
+                                   const Mamba2MixerWeights& weights) override;
 
  private:
   autograd::SharedPrefixes shared_;
@@ -97,6 +114,8 @@ class PagedAttention final : public AttentionContext {
                               const autograd::Variable& bias) override;
   autograd::Variable mix_by_delta(int64_t layer, const autograd::Variable& qkv, const autograd::Variable& a,
                                   const autograd::Variable& b, const DeltaWeights& weights) override;
+  autograd::Variable mix_by_mamba2(int64_t layer, const autograd::Variable& xbc, const autograd::Variable& dt,
+                                   const Mamba2MixerWeights& weights) override;
 
  private:
   autograd::Variable attend_pages(int64_t layer, const Tensor& q, const Tensor& sinks) const;

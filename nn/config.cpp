@@ -148,6 +148,26 @@ void check_gated_delta(const GatedDeltaConfig& delta, const Need& need) {
            std::to_string(kernels::most_conv_taps));
 }
 
+template <class Need>
+void check_mamba2(const ModelConfig& config, const Need& need) {
+  const Mamba2Config& mamba = config.mamba2;
+  const kernels::Mamba2Heads& heads = mamba.heads;
+  const auto width = [&need](int64_t dim, const char* key) {
+    need(dim >= 8 && dim <= kernels::most_mamba2_dim && dim % 8 == 0, std::string(key) + " = " + std::to_string(dim) +
+                                                                          ": expected a multiple of 8 up to " +
+                                                                          std::to_string(kernels::most_mamba2_dim));
+  };
+  need(heads.heads >= 1 && heads.heads < (int64_t{1} << 16),
+       "mamba_n_heads = " + std::to_string(heads.heads) + " is out of range");
+  width(heads.head_dim, "mamba_d_head");
+  width(heads.state_size, "mamba_d_state");
+  need(heads.groups == 1, "mamba_n_groups = " + std::to_string(heads.groups) + " is not supported yet, only 1");
+  need(mamba.taps >= 2 && mamba.taps <= kernels::most_conv_taps, "mamba_d_conv = " + std::to_string(mamba.taps) +
+                                                                     ": expected from 2 to " +
+                                                                     std::to_string(kernels::most_conv_taps));
+  need(mamba.dt_min >= 0 && mamba.dt_max >= mamba.dt_min, "time_step_limit is no interval of positive numbers");
+}
+
 }  // namespace
 
 int64_t ModelConfig::layers_with(Mixer mixer) const { return std::ranges::count(layers, mixer, &LayerConfig::mixer); }
@@ -191,6 +211,7 @@ void ModelConfig::check() const {
     check_experts(*this, need);
   if (layers_with(Mixer::short_conv) > 0) check_short_conv(*this, need);
   if (layers_with(Mixer::gated_delta) > 0) check_gated_delta(gated_delta, need);
+  if (layers_with(Mixer::mamba2) > 0) check_mamba2(*this, need);
   for (const int32_t id : eos_token_ids) need(id >= 0 && id < vocab_size, "eos_token_id is outside the vocabulary");
   // Each below 2^31, as checked above, so that what is multiplied here fits.
   if (wrong.empty())

@@ -4,12 +4,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "kernels/gated_delta/heads.h"
+#include "kernels/mamba2/heads.h"
 
 namespace lathe::nn {
 
@@ -48,7 +50,7 @@ struct RopeConfig {
 inline constexpr int64_t no_rope = -1;
 
 // What mixes the tokens of a layer.
-enum class Mixer { attention, short_conv, gated_delta };
+enum class Mixer { attention, short_conv, gated_delta, mamba2 };
 
 // What may differ from layer to layer.
 struct LayerConfig {
@@ -83,6 +85,7 @@ struct SharedExpertConfig {
   bool gated = false;
   std::string gate_proj = "mlp.shared_expert.gate_proj", up_proj = "mlp.shared_expert.up_proj";
   std::string down_proj = "mlp.shared_expert.down_proj", gate = "mlp.shared_expert_gate";
+  std::string gate_up_proj = {};  // where gate and up are one linear, in place of both
 };
 
 // A mixture of experts: each token goes through the num_experts_per_tok whose router logits are largest, and what they
@@ -121,6 +124,15 @@ struct GatedDeltaConfig {
   bool joined_projections = false;
 };
 
+// Of the layers whose mixer is Mamba-2's (kernels/mamba2/mamba2.h), which keeps a matrix of each head in place of the
+// tokens before.
+struct Mamba2Config {
+  kernels::Mamba2Heads heads{};
+  int64_t taps = 0;                          // of the convolution that x, B and C go through first
+  bool conv_bias = true, proj_bias = false;  // of that, and of the linears around it
+  double dt_min = 0, dt_max = std::numeric_limits<double>::infinity();
+};
+
 // What the parts of a model are called, those of a layer within it. Llama's, unless a family has others.
 struct PartNames {
   std::string input_norm = "input_layernorm";
@@ -128,6 +140,7 @@ struct PartNames {
   std::string q_norm = "self_attn.q_norm", k_norm = "self_attn.k_norm";
   std::string o_proj = "self_attn.o_proj";
   std::string gate_proj = "mlp.gate_proj", up_proj = "mlp.up_proj", down_proj = "mlp.down_proj";
+  std::string gate_up_proj = "mlp.gate_up_proj";  // where they are one
   std::string final_norm = "model.norm";
 };
 
@@ -158,9 +171,11 @@ struct ModelConfig {
   bool attention_gate = false;   // beside each head's q stands a gate of what it attends to: times its sigmoid
   bool attention_sinks = false;  // a logit of each head that joins its softmax (kernels/attention_sinks)
   Projections projections = Projections::apart;
-  ExpertsConfig experts;  // of the layers that have them
+  bool fused_gate_up = false;  // gate and up are one linear though q, k and v are not
+  ExpertsConfig experts;       // of the layers that have them
   ShortConvConfig short_conv;
   GatedDeltaConfig gated_delta;
+  Mamba2Config mamba2;
   PartNames names;
   // Of files that hold more than this model (nn/weights/own_weights.h): one that sees or hears, whose text model it is,
   // or weights whose names begin so.
@@ -172,7 +187,7 @@ struct ModelConfig {
   int64_t num_hidden_layers() const { return static_cast<int64_t>(layers.size()); }
   int64_t layers_with(Mixer mixer) const;
   // Whether layers keep a state of each sequence that every token changes, so that none before can be gone back to.
-  bool has_states() const { return layers_with(Mixer::gated_delta) > 0; }
+  bool has_states() const { return layers_with(Mixer::gated_delta) + layers_with(Mixer::mamba2) > 0; }
   // All errors at once: extents that are not positive, heads that do not divide, an odd head_dim, rotary angles that
   // would not be numbers.
   void check() const;

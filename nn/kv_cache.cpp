@@ -12,6 +12,23 @@ namespace {
 
 DType dtype_of_states(DType model) { return model == DType::f64 ? DType::f64 : DType::f32; }
 
+bool has_state(Mixer mixer) { return mixer == Mixer::gated_delta || mixer == Mixer::mamba2; }
+
+// Of KvCache::States, of such a mixer.
+struct StateShapes {
+  Shape conv, matrices;
+};
+StateShapes shapes_of_state(const ModelConfig& config, Mixer mixer, int64_t states) {
+  if (mixer == Mixer::mamba2) {
+    const Mamba2Config& mamba = config.mamba2;
+    return {{states, mamba.taps - 1, mamba.heads.xbc_columns()},
+            {states, mamba.heads.heads, mamba.heads.state_size, mamba.heads.head_dim}};
+  }
+  const GatedDeltaConfig& delta = config.gated_delta;
+  return {{states, delta.taps - 1, delta.heads.qkv_columns()},
+          {states, delta.heads.value_heads, delta.heads.key_dim, delta.heads.value_dim}};
+}
+
 }  // namespace
 
 KvCache::KvCache(const ModelConfig& config, CacheDTypes dtypes, int64_t pages, int64_t page_size, Device device,
@@ -42,7 +59,7 @@ void KvCache::lay_out_by_pages(const ModelConfig& config) {
       layers_.push_back({products.select(1, convolved++), {}, {}, {}});
       continue;
     }
-    if (layer.mixer == Mixer::gated_delta) {
+    if (has_state(layer.mixer)) {
       layers_.push_back({});
       continue;
     }
@@ -64,7 +81,7 @@ void KvCache::lay_out_by_layers(const ModelConfig& config) {
       layers_.push_back({make({pages_, 1, page_size_, config.hidden_size}, dtypes_.model), {}, {}, {}});
       continue;
     }
-    if (layer.mixer == Mixer::gated_delta) {
+    if (has_state(layer.mixer)) {
       layers_.push_back({});
       continue;
     }
@@ -76,24 +93,24 @@ void KvCache::lay_out_by_layers(const ModelConfig& config) {
 
 void KvCache::make_states(const ModelConfig& config) {
   if (!config.has_states()) return;
-  const GatedDeltaConfig& delta = config.gated_delta;
   for (const LayerConfig& layer : config.layers) {
-    if (layer.mixer != Mixer::gated_delta) {
+    if (!has_state(layer.mixer)) {
       states_.push_back({});
       continue;
     }
-    states_.push_back({make({state_count_, delta.taps - 1, delta.heads.qkv_columns()}, dtypes_.model),
-                       make({state_count_, delta.heads.value_heads, delta.heads.key_dim, delta.heads.value_dim},
-                            dtype_of_states(dtypes_.model))});
+    const auto [conv, matrices] = shapes_of_state(config, layer.mixer, state_count_);
+    states_.push_back({make(conv, dtypes_.model), make(matrices, dtype_of_states(dtypes_.model))});
   }
 }
 
 int64_t KvCache::bytes_per_state(const ModelConfig& config, CacheDTypes dtypes) {
-  const GatedDeltaConfig& delta = config.gated_delta;
-  return config.layers_with(Mixer::gated_delta) *
-         ((delta.taps - 1) * delta.heads.qkv_columns() * size_of(dtypes.model) +
-          delta.heads.value_heads * delta.heads.key_dim * delta.heads.value_dim *
-              size_of(dtype_of_states(dtypes.model)));
+  int64_t bytes = 0;
+  for (const LayerConfig& layer : config.layers) {
+    if (!has_state(layer.mixer)) continue;
+    const auto [conv, matrices] = shapes_of_state(config, layer.mixer, 1);
+    bytes += conv.numel() * size_of(dtypes.model) + matrices.numel() * size_of(dtype_of_states(dtypes.model));
+  }
+  return bytes;
 }
 
 void KvCache::copy_state(int32_t from, int32_t to) {
@@ -101,7 +118,7 @@ void KvCache::copy_state(int32_t from, int32_t to) {
   for (const States& layer : states_) {
     if (!layer.conv.defined()) continue;
     kernels::copy(layer.conv.select(0, to), layer.conv.select(0, from));
-    kernels::copy(layer.delta.select(0, to), layer.delta.select(0, from));
+    kernels::copy(layer.matrices.select(0, to), layer.matrices.select(0, from));
   }
 }
 

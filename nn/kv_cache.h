@@ -1,6 +1,6 @@
 // What every layer keeps of the tokens before. In pages: keys and values, or, where it convolves, the products that a
-// short convolution sees (kernels/short_conv/short_conv.h). Of each sequence as a whole: a gated delta net's state.
-// Which page and which state belongs to which sequence is the engine's business.
+// short convolution sees (kernels/short_conv/short_conv.h). Of each sequence as a whole: the state of a gated delta net
+// or of Mamba-2. Which page and which state belongs to which sequence is the engine's business.
 #pragma once
 
 #include <cstdint>
@@ -43,10 +43,11 @@ class KvCache {
   const kernels::KvPages& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
   // Of a layer that convolves: [pages, page_size, hidden].
   Tensor products(int64_t index) const { return layers_[static_cast<size_t>(index)].k.select(1, 0); }
-  // Of a layer that is a gated delta net.
+  // Of a layer that is a gated delta net or Mamba-2.
   struct States {
-    Tensor conv;   // [states, taps − 1, qkv_columns] of the model's dtype: what its convolution saw last
-    Tensor delta;  // [states, value_heads, key_head_dim, value_head_dim], f32 (f64 for f64)
+    Tensor conv;      // [states, taps − 1, its columns] of the model's dtype: what its convolution saw last
+    Tensor matrices;  // of heads, f32 (f64 for f64): [states, value_heads, key_head_dim, value_head_dim] of a gated
+                      // delta net, [states, heads, state_size, head_dim] of Mamba-2
   };
   const States& states(int64_t index) const { return states_[static_cast<size_t>(index)]; }
   int64_t state_count() const { return state_count_; }

@@ -72,11 +72,25 @@ void add_gated_delta(LayerLayout& layer, const ModelConfig& config) {
   layer.dt_bias = {"linear_attn.dt_bias", heads};
 }
 
+// in_proj makes a gate, x, B and C, and dt.
+void add_mamba2(LayerLayout& layer, const ModelConfig& config) {
+  const Mamba2Config& mamba = config.mamba2;
+  const int64_t hidden = config.hidden_size, heads = mamba.heads.heads, inner = mamba.heads.out_columns();
+  layer.conv = {"mamba.conv1d", mamba.heads.xbc_columns(), mamba.taps, mamba.conv_bias};
+  layer.conv_in_proj = {"mamba.in_proj", inner + mamba.heads.xbc_columns() + heads, hidden, mamba.proj_bias};
+  layer.conv_out_proj = {"mamba.out_proj", hidden, inner, mamba.proj_bias};
+  layer.mamba_norm = {"mamba.norm", inner};
+  layer.mamba_a_log = {"mamba.A_log", heads};
+  layer.mamba_d = {"mamba.D", heads};
+  layer.dt_bias = {"mamba.dt_bias", heads};
+}
+
 void add_mixer(LayerLayout& layer, const ModelConfig& config, Mixer mixer) {
   switch (mixer) {
     case Mixer::attention: return add_attention(layer, config);
     case Mixer::short_conv: return add_short_conv(layer, config);
     case Mixer::gated_delta: return add_gated_delta(layer, config);
+    case Mixer::mamba2: return add_mamba2(layer, config);
   }
 }
 
@@ -93,16 +107,20 @@ void add_experts(LayerLayout& layer, const ModelConfig& config) {
   }
   const SharedExpertConfig& shared = experts.shared;
   if (shared.intermediate_size == 0) return;
-  layer.gate_up_proj = {{shared.gate_proj, shared.intermediate_size, hidden},
-                        {shared.up_proj, shared.intermediate_size, hidden}};
+  if (!shared.gate_up_proj.empty()) {
+    layer.gate_up_proj = {{shared.gate_up_proj, 2 * shared.intermediate_size, hidden}};
+  } else {
+    layer.gate_up_proj = {{shared.gate_proj, shared.intermediate_size, hidden},
+                          {shared.up_proj, shared.intermediate_size, hidden}};
+  }
   layer.down_proj = {shared.down_proj, hidden, shared.intermediate_size};
   if (shared.gated) layer.shared_gate = {shared.gate, 1, hidden};
 }
 
 void add_feed_forward(LayerLayout& layer, const ModelConfig& config) {
   const int64_t hidden = config.hidden_size, inner = config.intermediate_size;
-  if (config.projections == Projections::fused) {
-    layer.gate_up_proj = {{"mlp.gate_up_proj", 2 * inner, hidden}};
+  if (config.projections == Projections::fused || config.fused_gate_up) {
+    layer.gate_up_proj = {{config.names.gate_up_proj, 2 * inner, hidden}};
   } else {
     layer.gate_up_proj = {{config.names.gate_proj, inner, hidden}, {config.names.up_proj, inner, hidden}};
   }
@@ -139,17 +157,23 @@ std::vector<LinearShape> LayerLayout::linears_and_experts() const {
   return all;
 }
 
+std::vector<LinearShape> LayerLayout::feed_forward_linears() const {
+  std::vector<LinearShape> all = gate_up_proj;
+  if (down_proj) all.push_back(*down_proj);
+  return all;
+}
+
 std::vector<NormShape> LayerLayout::norms() const {
   std::vector<NormShape> all;
-  for (const std::optional<NormShape>& norm :
-       {input_norm, feed_forward_norm, attention_output_norm, feed_forward_output_norm, q_norm, k_norm, delta_norm})
+  for (const std::optional<NormShape>& norm : {input_norm, feed_forward_norm, attention_output_norm,
+                                               feed_forward_output_norm, q_norm, k_norm, delta_norm, mamba_norm})
     if (norm) all.push_back(*norm);
   return all;
 }
 
 std::vector<NormShape> LayerLayout::bare_vectors() const {
   std::vector<NormShape> all;
-  for (const std::optional<NormShape>& vector : {sinks, delta_a_log, dt_bias, choice_bias})
+  for (const std::optional<NormShape>& vector : {sinks, delta_a_log, mamba_a_log, mamba_d, dt_bias, choice_bias})
     if (vector) all.push_back(*vector);
   return all;
 }

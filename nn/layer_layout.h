@@ -44,7 +44,7 @@ struct LayerLayout {
   std::optional<NormShape> sinks;     // of attention, [heads]: no norm, and no ".weight" stands behind its name
   std::vector<LinearShape> qkv_proj;  // q, k and v, or one linear of them all
   std::optional<LinearShape> o_proj;
-  std::optional<ConvShape> conv;  // and the linears around it, in place of attention
+  std::optional<ConvShape> conv;  // and the linears around it, in place of attention; of Mamba-2 with more beside it
   std::optional<LinearShape> conv_in_proj, conv_out_proj;
   // Of a gated delta net, in place of attention, beside a convolution: q, k and v as one, z, b and a; or
   // two, of q, k, v and z, and of b and a.
@@ -52,6 +52,8 @@ struct LayerLayout {
   std::optional<LinearShape> delta_out_proj;
   std::optional<NormShape> delta_norm;            // of each value head
   std::optional<NormShape> delta_a_log, dt_bias;  // [value heads], no norms, as sinks
+  std::optional<NormShape> mamba_norm;            // of what all heads of Mamba-2 give
+  std::optional<NormShape> mamba_a_log, mamba_d;  // [heads], as dt_bias, which it has as well
   // gate and up, or one linear of both. With experts they are those of the one that all tokens share, if there is one.
   std::vector<LinearShape> gate_up_proj;
   std::optional<LinearShape> down_proj;
@@ -65,6 +67,8 @@ struct LayerLayout {
   std::vector<LinearShape> linears() const;
   // These, then the router, then each expert's gate, up and down.
   std::vector<LinearShape> linears_and_experts() const;
+  // Gate and up, or both in one, and down, which all tokens go through.
+  std::vector<LinearShape> feed_forward_linears() const;
   std::vector<NormShape> norms() const;
   // Those whose names have no ".weight" behind them.
   std::vector<NormShape> bare_vectors() const;

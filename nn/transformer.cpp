@@ -195,10 +195,27 @@ Transformer::Layer Transformer::load_layer(int64_t index, WeightLoader& loader,
             .out_proj = weights.linear(*layout.delta_out_proj),
             .residual = residual};
   };
+  const auto mamba2 = [&]() -> Mamba2Block {
+    const Mamba2Config& mamba = config_.mamba2;
+    return {.layer = index,
+            .eps = eps,
+            .input_norm = input_norm,
+            .in_proj = weights.linear(*layout.conv_in_proj),
+            .weights = {.conv = weights.conv(*layout.conv),
+                        .conv_bias = weights.bias(*layout.conv),
+                        .of_recurrence = {.A_log = weights.exact(*layout.mamba_a_log),
+                                          .D = weights.exact(*layout.mamba_d),
+                                          .dt_bias = weights.exact(*layout.dt_bias)},
+                        .shape = {mamba.heads, static_cast<float>(mamba.dt_min), static_cast<float>(mamba.dt_max)}},
+            .norm = weights.norm(layout.mamba_norm),
+            .out_proj = weights.linear(*layout.conv_out_proj),
+            .residual = residual};
+  };
   const auto mixer = [&]() -> Layer::Mixing {
     switch (config_.layers[static_cast<size_t>(index)].mixer) {
       case Mixer::short_conv: return short_conv();
       case Mixer::gated_delta: return gated_delta();
+      case Mixer::mamba2: return mamba2();
       default: return attention();
     }
   };

@@ -19,6 +19,7 @@
 #include "nn/gated_delta_block.h"
 #include "nn/linear.h"
 #include "nn/lora_start.h"
+#include "nn/mamba2_block.h"
 #include "nn/parameter.h"
 #include "nn/quantization.h"
 #include "nn/short_conv_block.h"
@@ -115,7 +116,7 @@ class Transformer {
 
  private:
   struct Layer {
-    using Mixing = std::variant<AttentionBlock, ShortConvBlock, GatedDeltaBlock>;
+    using Mixing = std::variant<AttentionBlock, ShortConvBlock, GatedDeltaBlock, Mamba2Block>;
     Mixing mixer;
     FeedForwardBlock feed_forward;
     autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows, AttentionContext& context) const {

@@ -65,6 +65,9 @@ std::vector<LinearPointer> linears_of(Layers& layers) {
     } else if (auto* convolution = std::get_if<ShortConvBlock>(&mixer)) {
       all.push_back(&convolution->in_proj);
       all.push_back(&convolution->out_proj);
+    } else if (auto* mamba = std::get_if<Mamba2Block>(&mixer)) {
+      all.push_back(&mamba->in_proj);
+      all.push_back(&mamba->out_proj);
     } else {
       auto& delta = std::get<GatedDeltaBlock>(mixer);
       for (auto& linear : delta.in_proj) all.push_back(&linear);

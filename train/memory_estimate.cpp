@@ -10,6 +10,7 @@
 #include "kernels/cuda/runtime.h"
 #include "kernels/gated_delta/gated_delta.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "kernels/mamba2/mamba2.h"
 #include "kernels/matmul/grouped.h"
 #include "nn/adapter.h"
 #include "nn/dora.h"
@@ -102,7 +103,8 @@ int64_t shared_expert_elements(const nn::ModelConfig& model) {
 
 // q, k, v, attention's output, and its gate and what it gates; what goes into a short convolution and comes out of it;
 // of a gated delta net the rows before and after its convolution, a, b, z, and what comes out of it before and after
-// the norm.
+// the norm; of Mamba-2 what in_proj makes, as one and cut into its parts, the rows behind the convolution, and what
+// comes out of it before and after its gate.
 int64_t mixer_elements(const nn::ModelConfig& model, nn::Mixer mixer) {
   const int64_t q = model.num_attention_heads * model.head_dim, k = model.num_key_value_heads * model.head_dim;
   const nn::GatedDeltaConfig& delta = model.gated_delta;
@@ -110,6 +112,10 @@ int64_t mixer_elements(const nn::ModelConfig& model, nn::Mixer mixer) {
     case nn::Mixer::short_conv: return 4 * model.hidden_size;
     case nn::Mixer::gated_delta:
       return 2 * delta.heads.qkv_columns() + 2 * delta.heads.value_heads + 3 * delta.heads.out_columns();
+    case nn::Mixer::mamba2: {
+      const kernels::Mamba2Heads& heads = model.mamba2.heads;
+      return 2 * heads.xbc_columns() + heads.heads + 3 * heads.out_columns();
+    }
     default: return (model.attention_gate ? 3 : 2) * q + 2 * k;
   }
 }
@@ -215,9 +221,12 @@ struct StepPhases {
 };
 
 // Of its backward, as if all tokens were of one sequence.
-int64_t delta_workspace_bytes(const nn::ModelConfig& model, const RunShape& run) {
-  if (!model.has_states()) return 0;
-  return kernels::gated_delta_workspace_bytes(model.gated_delta.heads, run.forward_tokens);
+int64_t recurrence_workspace_bytes(const nn::ModelConfig& model, const RunShape& run) {
+  if (model.layers_with(nn::Mixer::gated_delta) > 0)
+    return kernels::gated_delta_workspace_bytes(model.gated_delta.heads, run.forward_tokens);
+  if (model.layers_with(nn::Mixer::mamba2) > 0)
+    return kernels::mamba2_workspace_bytes(model.mamba2.heads, run.forward_tokens);
+  return 0;
 }
 
 StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora, const RunShape& run) {
@@ -247,7 +256,7 @@ StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora,
     phases.layer.workspace_bytes = std::max(linear, band);
     phases.layer.workspace = band > linear ? "a band of experts dequantised" : "one linear dequantised";
   }
-  if (const int64_t delta = delta_workspace_bytes(model, run); delta > phases.layer.workspace_bytes) {
+  if (const int64_t delta = recurrence_workspace_bytes(model, run); delta > phases.layer.workspace_bytes) {
     phases.layer.workspace_bytes = delta;
     phases.layer.workspace = "states of a gated delta net within " + std::to_string(run.forward_tokens) + " tokens";
   }

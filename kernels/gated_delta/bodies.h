@@ -16,27 +16,12 @@
 #include "core/device.h"
 #include "core/dtype.h"
 #include "kernels/arguments/matrix.h"
+#include "kernels/arguments/token_chunks.h"
 #include "kernels/gated_delta/heads.h"
 #include "kernels/simd/inline.h"
 #include "kernels/simd/isa.h"
 
-#if defined(__CUDACC__)
-#define LATHE_GATED_DELTA_INLINE __host__ __device__ __forceinline__
-#else
-#define LATHE_GATED_DELTA_INLINE LATHE_INLINE
-#endif
-
 namespace lathe::kernels {
-
-// Tokens, counted from a sequence's first.
-inline constexpr int64_t gated_delta_chunk = 64;
-// Chunk c of sequence s is the (first row of s / 64 + s + c)-th: a few of these numbers have no chunk.
-LATHE_GATED_DELTA_INLINE int64_t gated_delta_first_chunk(int64_t sequence, int64_t first_row) {
-  return first_row / gated_delta_chunk + sequence;
-}
-LATHE_GATED_DELTA_INLINE int64_t gated_delta_chunk_count(int64_t sequences, int64_t rows) {
-  return gated_delta_first_chunk(sequences, rows);
-}
 
 // What every body is told.
 struct GatedDeltaInputs {
@@ -46,9 +31,9 @@ struct GatedDeltaInputs {
   bool wide_A_log, wide_dt_bias;  // f32, whatever the rows are
   int64_t key_heads, value_heads, key_dim, value_dim;
 
-  LATHE_GATED_DELTA_INLINE int64_t q_column(int64_t head) const { return head / (value_heads / key_heads) * key_dim; }
-  LATHE_GATED_DELTA_INLINE int64_t k_column(int64_t head) const { return key_heads * key_dim + q_column(head); }
-  LATHE_GATED_DELTA_INLINE int64_t v_column(int64_t head) const { return 2 * key_heads * key_dim + head * value_dim; }
+  LATHE_EITHER_INLINE int64_t q_column(int64_t head) const { return head / (value_heads / key_heads) * key_dim; }
+  LATHE_EITHER_INLINE int64_t k_column(int64_t head) const { return key_heads * key_dim + q_column(head); }
+  LATHE_EITHER_INLINE int64_t v_column(int64_t head) const { return 2 * key_heads * key_dim + head * value_dim; }
 };
 
 struct GatedDeltaForwardArgs : GatedDeltaInputs {
@@ -84,9 +69,7 @@ struct GatedDeltaBackwardArgs : GatedDeltaInputs {
 
 // cpu/. Columns, or rows, of S are dealt out in parts of so many, head by head of each sequence, or chunk.
 inline constexpr int64_t gated_delta_part = 64;
-LATHE_GATED_DELTA_INLINE int64_t gated_delta_parts(int64_t dim) {
-  return (dim + gated_delta_part - 1) / gated_delta_part;
-}
+LATHE_EITHER_INLINE int64_t gated_delta_parts(int64_t dim) { return (dim + gated_delta_part - 1) / gated_delta_part; }
 
 template <Isa>
 void gated_delta_forward_parts(GatedDeltaForwardArgs args, int64_t begin, int64_t end);

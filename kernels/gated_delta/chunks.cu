@@ -1,5 +1,5 @@
 // The gradients of q̂ and k̂, and what γ's is made of at a chunk's bounds (state.cuh).
-#include "kernels/gated_delta/chunk_rows.cuh"
+#include "kernels/cuda/token_chunk_rows.cuh"
 #include "kernels/gated_delta/state.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {

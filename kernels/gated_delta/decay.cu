@@ -1,4 +1,4 @@
-#include "kernels/gated_delta/chunk_rows.cuh"
+#include "kernels/cuda/token_chunk_rows.cuh"
 #include "kernels/gated_delta/state.cuh"
 
 namespace lathe::kernels::LATHE_CUDA_NAMESPACE {
@@ -8,7 +8,7 @@ using namespace gated_delta;
 
 // The sums of bodies.h for a value head's γ in a chunk. Of the table of pairs a row is for r, the last one for E, a
 // column for s, the first one for S₀; a thread multiplies the pairs of four rows and eight columns.
-constexpr int chunk_tokens = static_cast<int>(gated_delta_chunk);
+constexpr int chunk_tokens = static_cast<int>(token_chunk);
 constexpr int slice = 32;  // of Dk and Dv, at a time
 constexpr int pair_rows = 4, pair_columns = 8, threads_across = chunk_tokens / pair_columns;
 static_assert(threads / threads_across * pair_rows == chunk_tokens);
@@ -185,8 +185,8 @@ __global__ void __launch_bounds__(threads)
   if (head >= a.value_heads || gradient == nullptr) return;
   float total = gradient[head];
   for (int s = 0; s < bounds.count; ++s) {
-    const int64_t rows = bounds.at[s + 1] - bounds.at[s], chunks = (rows + gated_delta_chunk - 1) / gated_delta_chunk;
-    const int64_t first = gated_delta_first_chunk(first_sequence + s, bounds.at[s]);
+    const int64_t rows = bounds.at[s + 1] - bounds.at[s], chunks = (rows + token_chunk - 1) / token_chunk;
+    const int64_t first = first_token_chunk(first_sequence + s, bounds.at[s]);
     float sum = 0.0f;
     for (int64_t chunk = first; chunk < first + chunks; ++chunk)
       sum += a.work.chunk_sums[(chunk * a.value_heads + head) * 2 + which];

@@ -2,15 +2,16 @@
 
 #include <algorithm>
 #include <string>
-#include <vector>
 
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "kernels/arguments/run_rows.h"
+#include "kernels/arguments/sequence_groups.h"
 #include "kernels/checks/expect.h"
 #include "kernels/dispatch.h"
 #include "kernels/gated_delta/bodies.h"
 #include "kernels/gated_delta/reference.h"
+#include "kernels/paged_attention/state_slots.h"
 
 namespace lathe::kernels {
 namespace {
@@ -89,8 +90,8 @@ void forward(const GatedDeltaForwardArgs& args, int64_t rows, Device device) {
 void sum_over_chunks(const GatedDeltaBackwardArgs& args, float* gradient, int which) {
   for (int64_t s = 0; s < args.sequences; ++s) {
     const int64_t begin = args.cu_seqlens[s], rows = args.cu_seqlens[s + 1] - begin;
-    const int64_t first = gated_delta_first_chunk(s, begin);
-    const int64_t end = first + (rows + gated_delta_chunk - 1) / gated_delta_chunk;
+    const int64_t first = first_token_chunk(s, begin);
+    const int64_t end = first + (rows + token_chunk - 1) / token_chunk;
     for (int64_t head = 0; head < args.value_heads; ++head) {
       float sum = 0;
       for (int64_t chunk = first; chunk < end; ++chunk)
@@ -104,7 +105,7 @@ void backward_on_cpu(const GatedDeltaBackwardArgs& args) {
   run_parts(args, args.sequences, args.rows, args.value_dim, [&](int64_t begin, int64_t end) {
     with_isa([&]<Isa isa>() { gated_delta_grad_state_parts<isa>(args, begin, end); });
   });
-  const int64_t chunks = gated_delta_chunk_count(args.sequences, args.rows);
+  const int64_t chunks = token_chunk_count(args.sequences, args.rows);
   run_parts(args, chunks, args.rows, args.key_dim, [&](int64_t begin, int64_t end) {
     with_isa([&]<Isa isa>() { gated_delta_chunk_parts<isa>(args, begin, end); });
   });
@@ -139,7 +140,7 @@ void backward(const GatedDeltaBackwardArgs& args, Device device) {
 // read as vectors.
 GatedDeltaWorkspace workspace_in(float* memory, const GatedDeltaHeads& heads, int64_t sequences, int64_t rows,
                                  int64_t& floats) {
-  const int64_t chunks = gated_delta_chunk_count(sequences, rows);
+  const int64_t chunks = token_chunk_count(sequences, rows);
   floats = 0;
   const auto take = [&](int64_t count) {
     float* const part = memory != nullptr ? memory + floats : nullptr;
@@ -164,17 +165,6 @@ int64_t workspace_floats(const GatedDeltaHeads& heads, int64_t sequences, int64_
   int64_t floats = 0;
   workspace_in(nullptr, heads, sequences, rows, floats);
   return floats;
-}
-
-// From sequence `first` on, as many as the workspace may have; one at least.
-int64_t end_of_group(const GatedDeltaHeads& heads, std::span<const int32_t> bounds, int64_t first) {
-  const auto count = static_cast<int64_t>(bounds.size()) - 1;
-  const auto bound = [&](int64_t s) { return bounds[static_cast<size_t>(s)]; };
-  int64_t end = first + 1;
-  while (end < count &&
-         4 * workspace_floats(heads, end + 1 - first, bound(end + 1) - bound(first)) <= most_workspace_bytes)
-    ++end;
-  return end;
 }
 
 void check_gradient(const char* operation, const char* argument, const Tensor& gradient, const GatedDelta& inputs) {
@@ -225,14 +215,11 @@ void gated_delta_backward(const Tensor& grad_qkv, const Tensor& grad_a, const Te
     return reference::gated_delta_backward(grad_qkv, grad_a, grad_b, grad_A_log, grad_dt_bias, grad_out, inputs,
                                            cu_seqlens);
 
-  const std::span<const int32_t> bounds = cu_seqlens.span<int32_t>();
-  const auto sequences = static_cast<int64_t>(bounds.size()) - 1;
-  for (int64_t first = 0, end = 0; first < sequences; first = end) {
-    end = end_of_group(inputs.heads, bounds, first);
-    const int64_t begin_row = bounds[static_cast<size_t>(first)], end_row = bounds[static_cast<size_t>(end)];
-    std::vector<int32_t> own(bounds.begin() + first, bounds.begin() + end + 1);
-    for (int32_t& bound : own) bound -= static_cast<int32_t>(begin_row);
-    const auto rows = [&](const Tensor& tensor) { return tensor.slice(0, begin_row, end_row); };
+  const auto bytes = [&](int64_t sequences, int64_t rows) {
+    return 4 * workspace_floats(inputs.heads, sequences, rows);
+  };
+  for_each_sequence_group(cu_seqlens.span<int32_t>(), most_workspace_bytes, bytes, [&](const SequenceGroup& group) {
+    const auto rows = [&](const Tensor& tensor) { return tensor.slice(0, group.begin_row, group.end_row); };
     GatedDeltaBackwardArgs args{
         inputs_of({rows(qkv), rows(inputs.a), rows(inputs.b), inputs.A_log, inputs.dt_bias, inputs.heads})};
     args.grad_out = matrix_of(rows(grad_out));
@@ -241,14 +228,14 @@ void gated_delta_backward(const Tensor& grad_qkv, const Tensor& grad_a, const Te
     args.grad_b = matrix_of(rows(grad_b));
     args.grad_A_log = grad_A_log.defined() ? grad_A_log.data<float>() : nullptr;
     args.grad_dt_bias = grad_dt_bias.defined() ? grad_dt_bias.data<float>() : nullptr;
-    args.cu_seqlens = own.data();
-    args.sequences = end - first;
-    args.rows = end_row - begin_row;
+    args.cu_seqlens = group.bounds.data();
+    args.sequences = group.sequences();
+    args.rows = group.rows();
     int64_t floats = workspace_floats(inputs.heads, args.sequences, args.rows);
     const Tensor memory = Tensor::empty({floats}, DType::f32, qkv.device(), MemoryTag::workspace);
     args.work = workspace_in(memory.data<float>(), inputs.heads, args.sequences, args.rows, floats);
     backward(args, qkv.device());
-  }
+  });
 }
 
 void gated_delta_step(const Tensor& out, const Tensor& states, const GatedDelta& inputs, const PagedBatch& batch) {
@@ -260,11 +247,7 @@ void gated_delta_step(const Tensor& out, const Tensor& states, const GatedDelta&
   check_rows(operation, "out", out, {qkv.dim(0), heads.out_columns()}, qkv);
   expect(operation, "states", states).rank(4).dtype(wide(qkv)).contiguous().device(qkv.device());
   expect(operation, "states", states).shape({states.dim(0), heads.value_heads, heads.key_dim, heads.value_dim});
-  if (!batch.has_states()) throw ShapeError(std::string(operation) + ": expected a batch with state_slots");
-  for (int64_t s = 0; s < batch.sequences(); ++s)
-    if (batch.state_slot(s) < 0 || batch.state_slot(s) >= states.dim(0))
-      throw ShapeError(std::string(operation) + ": state_slots expects slots in [0, " + std::to_string(states.dim(0)) +
-                       "), found " + std::to_string(batch.state_slot(s)));
+  expect_state_slots(operation, batch, states.dim(0));
   if (qkv.dim(0) == 0) return;
   if (qkv.dtype() == DType::f64) return reference::gated_delta_step(out, states, inputs, batch);
   const PagedBatch::OnDevice there = batch.on_device();

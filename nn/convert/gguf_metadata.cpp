@@ -96,6 +96,9 @@ void check_model(const ModelConfig& config) {
     refuse("qkv_bias", "GGUF has a Qwen2-MoE with biases of q, k and v only");
   if (config.family == "qwen3_next" && config.experts.num_experts == 0)
     refuse("num_experts", "GGUF has a Qwen3-Next with experts only");
+  if (config.mamba2.proj_bias) refuse("mamba_proj_bias", "GGUF has Mamba-2 without biases of its linears only");
+  if (config.layers_with(Mixer::mamba2) > 0 && (config.mamba2.dt_min != 0 || !std::isinf(config.mamba2.dt_max)))
+    refuse("time_step_limit", "GGUF has steps of any size only");
   if (config.short_conv.bias) refuse("conv_bias", "GGUF has short convolutions without biases only");
   if (config.experts.sigmoids && !(config.experts.choice_bias && config.experts.routed_scale == 1))
     refuse(config.experts.choice_bias ? "routed_scaling_factor" : "use_expert_bias",
@@ -103,8 +106,9 @@ void check_model(const ModelConfig& config) {
   if (is_lfm2(config) && config.num_attention_heads * config.head_dim != config.hidden_size)
     refuse("head_dim", "GGUF has an LFM2 whose heads together are as wide as it is only");
   // llama.cpp's loader asks for no bias of the output projection, and refuses a file with more than it asked for.
-  for (const char* without : {"gemma2", "gemma3_text", "lfm2", "lfm2_moe", "olmo2", "olmo3", "olmoe", "qwen3",
-                              "qwen3_5_text", "qwen3_5_moe_text", "qwen3_moe", "qwen3_next", "smollm3", "exaone4"})
+  for (const char* without :
+       {"gemma2", "gemma3_text", "granitemoehybrid", "lfm2", "lfm2_moe", "olmo2", "olmo3", "olmoe", "qwen3",
+        "qwen3_5_text", "qwen3_5_moe_text", "qwen3_moe", "qwen3_next", "smollm3", "exaone4"})
     if (config.attention_bias != AttentionBias::none && config.family == without)
       refuse("attention_bias", "GGUF has none for " + config.family);
   if (config.family == "gpt_oss" && config.attention_bias != AttentionBias::qkvo)
@@ -220,10 +224,24 @@ void add_rope(const ModelConfig& config, const std::string& prefix, GgufModel& m
 // One number, or one for each layer where some do not attend, which the interval of gated delta nets says.
 GgufValue kv_heads_of(const ModelConfig& config) {
   const auto attends = [](const LayerConfig& layer) { return layer.mixer == Mixer::attention; };
-  if (std::ranges::all_of(config.layers, attends) || is_gated_delta(config)) return config.num_key_value_heads;
+  const bool listed = config.family == "granitemoehybrid";  // always, by its converter
+  if ((std::ranges::all_of(config.layers, attends) && !listed) || is_gated_delta(config))
+    return config.num_key_value_heads;
   std::vector<int64_t> heads;
   for (const LayerConfig& layer : config.layers) heads.push_back(attends(layer) ? config.num_key_value_heads : 0);
   return heads;
+}
+
+template <class Add>
+void add_granite_hybrid(const ModelConfig& config, const Add& add) {
+  add("rope.scaling.finetuned", config.layers[0].rope != no_rope);
+  if (config.layers_with(Mixer::mamba2) == 0) return;
+  const Mamba2Config& mamba = config.mamba2;
+  add("ssm.conv_kernel", mamba.taps);
+  add("ssm.state_size", mamba.heads.state_size);
+  add("ssm.group_count", mamba.heads.groups);
+  add("ssm.time_step_rank", mamba.heads.heads);
+  add("ssm.inner_size", mamba.heads.out_columns());
 }
 
 // The keys that only some families have.
@@ -245,7 +263,7 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     add("attn_logit_softcapping", config.attn_logit_softcapping);
     add("final_logit_softcapping", config.final_logit_softcapping);
   }
-  if (config.family == "granite" || config.family == "granitemoe") {
+  if (config.family.starts_with("granite")) {
     add("attention.scale", config.attention_multiplier);
     add("embedding_scale", config.embedding_scale);
     add("residual_scale", config.residual_multiplier);
@@ -269,6 +287,7 @@ void add_own_fields(const ModelConfig& config, const std::string& prefix, GgufMo
     // By which what is seen turns: of time, height and width, and a text's are all its place. llama.cpp asks for them.
     if (config.family != "qwen3_next") add("rope.dimension_sections", std::vector<int64_t>{11, 11, 10, 0});
   }
+  if (config.family == "granitemoehybrid") add_granite_hybrid(config, add);
   if (config.experts.num_experts > 0) {
     add("expert_count", config.experts.num_experts);
     add("expert_used_count", config.experts.num_experts_per_tok);

@@ -20,7 +20,7 @@ namespace {
 bool stays_f32(const Shape& shape, const std::string& gguf_name) {
   if (shape.rank() < 2) return true;
   for (const char* kept : {"ffn_gate_inp.weight", "shortconv.conv.weight", "ssm_conv1d.weight", "ssm_alpha.weight",
-                           "ssm_beta.weight", "ssm_ba.weight", ".bias"})
+                           "ssm_beta.weight", "ssm_ba.weight", "ssm_a", "ssm_d", "ssm_norm.weight", ".bias"})
     if (gguf_name.ends_with(kept)) return true;
   return false;
 }
@@ -109,6 +109,27 @@ WeightRows experts_of(const ModelFiles& files, const std::string& gguf_name, con
           }};
 }
 
+// A vector that is a matrix in the file.
+WeightRows vector_of(const ModelFiles& files, const WeightInfo& info, const std::string& gguf_name,
+                     const GgufPlace& place) {
+  const WeightRows vector = tiled_rows_of(files, info, gguf_name, place);
+  const int64_t numbers = info.shape.numel(), columns = place.vector_as[-1];
+  return {gguf_name, place.vector_as, [=, read = vector.read](int64_t first, int64_t count, float* out) {
+            std::vector<float> whole(static_cast<size_t>(numbers));
+            read(0, 1, whole.data());
+            std::copy_n(whole.begin() + first * columns, count * columns, out);
+          }};
+}
+
+WeightRows half_of(const ModelFiles& files, const WeightInfo& info, const std::string& gguf_name,
+                   GgufPlace::Half half) {
+  const WeightSource* source = files.weights.get();
+  const int64_t rows = info.shape[0] / 2, before = half == GgufPlace::Half::second ? rows : 0;
+  return {gguf_name, Shape{rows, info.shape[1]}, [=, name = info.name](int64_t first, int64_t count, float* out) {
+            source->read_rows(name, before + first, count, out);
+          }};
+}
+
 void add_tensors(const ModelFiles& files, const GgmlWriter& type, GgufModel& model) {
   std::set<std::string> placed;
   for (const auto& [gguf_name, place] : gguf_places(files.config)) {
@@ -125,9 +146,19 @@ void add_tensors(const ModelFiles& files, const GgmlWriter& type, GgufModel& mod
     const bool head = place.name == "lm_head.weight";
     if (head && files.config.tie_word_embeddings) continue;
     if (info == nullptr) throw FormatError(files.path.string(), -1, "the weight " + place.name + " is missing");
+    if (place.half != GgufPlace::Half::none) {
+      WeightRows half = half_of(files, *info, gguf_name, place.half);
+      const GgmlWriter& writer = type_of(half.shape, gguf_name, type);
+      model.tensors.push_back({std::move(half), &writer});
+      continue;
+    }
     WeightInfo stored = *info;
     if (place.without_middle) stored.shape = Shape{info->shape[0], info->shape[-1]};
     if (place.without_first) stored.shape = Shape{info->shape[-1]};
+    if (place.vector_as.rank() > 0) {
+      model.tensors.push_back({vector_of(files, stored, gguf_name, place), ggml_writer("F32")});
+      continue;
+    }
     const bool tiled = place.row_tiling.changes() || place.column_tiling.changes() || place.negative_exponential;
     model.tensors.push_back({tiled ? tiled_rows_of(files, stored, gguf_name, place)
                                    : rows_of(files, stored, gguf_name, place.interleaved_heads),

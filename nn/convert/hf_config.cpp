@@ -168,7 +168,7 @@ void add_phi3(const ModelConfig& config, ordered_json& json) {
 void add_experts(const ModelConfig& config, ordered_json& json) {
   const ExpertsConfig& experts = config.experts;
   json["num_experts_per_tok"] = experts.num_experts_per_tok;
-  if (config.family == "granitemoe") {
+  if (config.family.starts_with("granitemoe")) {
     json["num_local_experts"] = experts.num_experts;
     return;
   }
@@ -220,6 +220,36 @@ void add_mixer_types(const ModelConfig& config, const char* other, ordered_json&
   for (const LayerConfig& layer : config.layers)
     types.push_back(layer.mixer == Mixer::attention ? "full_attention" : other);
   json["layer_types"] = std::move(types);
+}
+
+// By the words of before transformers 5, which it knows as well.
+void add_granite_hybrid(const ModelConfig& config, ordered_json& json) {
+  const ExpertsConfig& experts = config.experts;
+  const Mamba2Config& mamba = config.mamba2;
+  json["num_local_experts"] = 0;
+  json["shared_intermediate_size"] =
+      experts.num_experts > 0 ? experts.shared.intermediate_size : config.intermediate_size;
+  json["position_embedding_type"] = config.layers[0].rope == no_rope ? "nope" : "rope";
+  ordered_json types = ordered_json::array();
+  for (const LayerConfig& layer : config.layers)
+    types.push_back(layer.mixer == Mixer::attention ? "attention" : "mamba");
+  json["layer_types"] = std::move(types);
+  if (config.layers_with(Mixer::mamba2) == 0) {  // transformers checks these all the same
+    json["mamba_n_heads"] = config.num_attention_heads;
+    json["mamba_d_head"] = "auto";
+    return;
+  }
+  const int64_t inner = mamba.heads.out_columns();
+  if (inner % config.hidden_size != 0)
+    throw ConfigError("mamba_expand", std::to_string(inner) + " columns are no multiple of hidden_size");
+  json["mamba_expand"] = inner / config.hidden_size;
+  json["mamba_n_heads"] = mamba.heads.heads;
+  json["mamba_d_head"] = mamba.heads.head_dim;
+  json["mamba_d_state"] = mamba.heads.state_size;
+  json["mamba_n_groups"] = mamba.heads.groups;
+  json["mamba_d_conv"] = mamba.taps;
+  json["mamba_conv_bias"] = mamba.conv_bias;
+  json["mamba_proj_bias"] = mamba.proj_bias;
 }
 
 // Beside rope_theta and rope_scaling, which transformers leaves to older families.
@@ -291,8 +321,9 @@ ordered_json hf_config_of(const ModelConfig& config, DType dtype) {
   if (config.family == "exaone4") add_exaone4(config, json);
   if (config.family == "ministral3") add_ministral3(config, json);
   if (config.family == "lfm2" || config.family == "lfm2_moe") add_lfm2(config, json);
-  if (config.has_states()) add_gated_delta(config, json);
-  if (config.family == "granite" || config.family == "granitemoe") add_granite(config, json);
+  if (config.layers_with(Mixer::gated_delta) > 0) add_gated_delta(config, json);
+  if (config.family.starts_with("granite")) add_granite(config, json);
+  if (config.family == "granitemoehybrid") add_granite_hybrid(config, json);
   if (config.experts.num_experts > 0) add_experts(config, json);
   // Qwen2's biases are a matter of its name.
   if (config.family == "qwen2") {

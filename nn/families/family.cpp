@@ -17,11 +17,12 @@ namespace lathe::nn {
 namespace {
 
 constexpr const Family* all_families[] = {
-    &exaone4_family,     &gemma2_family,    &gemma3_family,     &gpt_oss_family,  &granite_family,
-    &granite_moe_family, &lfm2_family,      &lfm2_moe_family,   &llama_family,    &ministral3_family,
-    &mistral_family,     &mixtral_family,   &olmo2_family,      &olmo3_family,    &olmoe_family,
-    &phi3_family,        &qwen2_family,     &qwen2_moe_family,  &qwen3_5_family,  &qwen3_5_moe_family,
-    &qwen3_family,       &qwen3_moe_family, &qwen3_next_family, &seed_oss_family, &smollm3_family};
+    &exaone4_family,        &gemma2_family,      &gemma3_family,    &gpt_oss_family,    &granite_family,
+    &granite_hybrid_family, &granite_moe_family, &lfm2_family,      &lfm2_moe_family,   &llama_family,
+    &ministral3_family,     &mistral_family,     &mixtral_family,   &olmo2_family,      &olmo3_family,
+    &olmoe_family,          &phi3_family,        &qwen2_family,     &qwen2_moe_family,  &qwen3_5_family,
+    &qwen3_5_moe_family,    &qwen3_family,       &qwen3_moe_family, &qwen3_next_family, &seed_oss_family,
+    &smollm3_family};
 
 // "expected one of …", by config.json's names or by GGUF's, and which of them is nearest to what was found.
 std::string expected_one_of(std::string_view Family::*name, const std::string& found) {
@@ -38,10 +39,14 @@ std::string expected_one_of(std::string_view Family::*name, const std::string& f
          (nearest.empty() ? "" : ", to which " + nearest + " comes nearest");
 }
 
-std::string gguf_name(const Family& family, const std::string& module) {
+const GgufName& gguf_names_of(const Family& family, const std::string& module) {
   for (const GgufName& name : family.gguf_names)
-    if (name.module == module) return std::string(name.gguf);
+    if (name.module == module) return name;
   throw ConfigError("family", std::string(family.name) + " has no GGUF name for " + module);
+}
+
+std::string gguf_name(const Family& family, const std::string& module) {
+  return std::string(gguf_names_of(family, module).gguf);
 }
 
 }  // namespace
@@ -124,6 +129,35 @@ void place_joined_projections(int64_t layer, GgufPlaces& places) {
   places[block + "ssm_in.weight"] = {.name = own + qkvz_by_key_heads + ".weight", .older = true};
 }
 
+// What Mamba-2 has beside linears and its convolution: a number of each head is a matrix of one column there, and the
+// norm goes by groups.
+void place_mamba2(const ModelConfig& config, int64_t layer, GgufPlaces& places) {
+  const kernels::Mamba2Heads& heads = config.mamba2.heads;
+  const std::string block = "blk." + std::to_string(layer) + ".", own = layer_prefix(layer) + "mamba.";
+  places[block + "ssm_a"] = {.name = own + "A_log", .negative_exponential = true, .vector_as = {heads.heads, 1}};
+  places[block + "ssm_d"] = {.name = own + "D", .vector_as = {heads.heads, 1}};
+  places[block + "ssm_dt.bias"] = {own + "dt_bias"};
+  places.at(block + "ssm_norm.weight").vector_as = {heads.groups, heads.out_columns() / heads.groups};
+}
+
+// Of a linear of the feed-forward block that all tokens go through: where GGUF has its rows as two tensors, and where
+// there are experts beside it, other names.
+void place_shared(const Family& family, const LayerLayout& layer, int64_t index, GgufPlaces& places) {
+  const std::string suffix = layer.router ? "_shexp.weight" : ".weight", block = "blk." + std::to_string(index) + ".";
+  for (const LinearShape& linear : layer.feed_forward_linears()) {
+    const GgufName& names = gguf_names_of(family, linear.name);
+    const std::string whole = layer_prefix(index) + linear.name + ".weight";
+    if (names.second_half.empty() && !layer.router) continue;
+    if (std::string(names.gguf).ends_with("_shexp")) continue;
+    places.erase(block + std::string(names.gguf) + ".weight");
+    const bool halves = !names.second_half.empty();
+    places[block + std::string(names.gguf) + suffix] = {
+        .name = whole, .half = halves ? GgufPlace::Half::first : GgufPlace::Half::none};
+    if (halves)
+      places[block + std::string(names.second_half) + suffix] = {.name = whole, .half = GgufPlace::Half::second};
+  }
+}
+
 // The value heads' rows, and the columns of what reads them, stand in another order there.
 void tile_value_heads(const ModelConfig& config, int64_t layer, GgufPlaces& places) {
   const GatedDeltaConfig& delta = config.gated_delta;
@@ -182,6 +216,7 @@ GgufPlaces gguf_places(const ModelConfig& config) {
     if (layer.conv) {
       place(layer.conv->name, ".weight", 0);
       places["blk." + std::to_string(i) + "." + gguf_name(family, layer.conv->name) + ".weight"].without_middle = true;
+      if (layer.conv->bias) place(layer.conv->name, ".bias", 0);
     }
     if (layer.delta_out_proj) place_vectors(i, places);
     if (layer.sinks) places["blk." + std::to_string(i) + ".attn_sinks.weight"] = {layer_prefix(i) + layer.sinks->name};
@@ -194,6 +229,8 @@ GgufPlaces gguf_places(const ModelConfig& config) {
       if (linear.bias) place(linear.name, ".bias", heads_of(linear));
     }
     if (layer.delta_out_proj && !config.gated_delta.joined_projections) tile_value_heads(config, i, places);
+    if (layer.mamba_norm) place_mamba2(config, i, places);
+    place_shared(family, layer, i, places);
     if (layer.shared_gate)
       places["blk." + std::to_string(i) + "." + gguf_name(family, layer.shared_gate->name) + ".weight"].without_first =
           true;

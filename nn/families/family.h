@@ -17,6 +17,7 @@ class HfFields;
 // A linear or norm of nn/layer_layout.h, and its name in GGUF: {"self_attn.q_proj", "attn_q"}.
 struct GgufName {
   std::string_view module, gguf;
+  std::string_view second_half = {};  // where GGUF has its rows as two tensors
 };
 
 // The rows of each head of q and k in GGUF: as Hugging Face has them, the pairs that rotary embedding turns half a
@@ -39,8 +40,9 @@ extern const Family exaone4_family;
 extern const Family gemma2_family;
 extern const Family gemma3_family;  // Gemma 3, text
 extern const Family gpt_oss_family;
-extern const Family granite_family;      // Granite 3.x, dense
-extern const Family granite_moe_family;  // and with experts
+extern const Family granite_family;         // Granite 3.x, dense
+extern const Family granite_moe_family;     // and with experts
+extern const Family granite_hybrid_family;  // Granite 4.0
 extern const Family lfm2_family;
 extern const Family lfm2_moe_family;
 extern const Family llama_family;       // Llama 2 and 3.x, SmolLM2; Mistral's GGUF files

@@ -4,9 +4,8 @@
 #include "nn/families/granite.h"
 
 namespace lathe::nn {
-namespace {
 
-void set_experts(ModelConfig& model, int64_t experts, int64_t per_token) {
+void set_granite_experts(ModelConfig& model, int64_t experts, int64_t per_token) {
   model.experts = {.num_experts = experts,
                    .num_experts_per_tok = per_token,
                    .intermediate_size = model.intermediate_size,
@@ -18,9 +17,11 @@ void set_experts(ModelConfig& model, int64_t experts, int64_t per_token) {
   for (LayerConfig& layer : model.layers) layer.experts = true;
 }
 
+namespace {
+
 ModelConfig from_hf(const HfFields& config) {
   ModelConfig result = granite_from_hf(config);
-  set_experts(result, config.integer("num_local_experts", 8), config.integer("num_experts_per_tok", 2));
+  set_granite_experts(result, config.integer("num_local_experts", 8), config.integer("num_experts_per_tok", 2));
   return result;
 }
 
@@ -29,7 +30,7 @@ ModelConfig from_gguf(const std::shared_ptr<const GgufFile>& file) {
   if (file->get_optional<int64_t>("granitemoe.expert_shared_feed_forward_length").value_or(0) > 0)
     throw ConfigError("granitemoe.expert_shared_feed_forward_length", "is not supported yet: an expert of all tokens");
   const ExpertCounts counts = read_gguf_expert_counts(*file);
-  set_experts(result, counts.experts, counts.per_token);
+  set_granite_experts(result, counts.experts, counts.per_token);
   return result;
 }
 

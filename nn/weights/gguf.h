@@ -72,6 +72,9 @@ struct GgufPlace {
   HeadTiling row_tiling = {}, column_tiling = {};
   bool negative_exponential = false;  // the file has −exp of what Hugging Face has
   bool older = false;                 // found in files of older converters: read, never written
+  Shape vector_as = {};               // a vector of Hugging Face's has this shape in the file
+  // Where two tensors of the file are the rows of one of Hugging Face's: which half this is, the first or the second.
+  enum class Half { none, first, second } half = Half::none;
 };
 using GgufPlaces = std::map<std::string, GgufPlace, std::less<>>;  // by the file's name
 

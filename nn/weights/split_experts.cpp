@@ -14,7 +14,8 @@ namespace lathe::nn {
 namespace {
 
 constexpr std::string_view block = ".experts.";  // what stands before a stacked tensor's name
-// Granite's, and how many linears each holds.
+// Granite's, how many linears each holds, and their module: a block that all tokens go through calls its own the same.
+constexpr std::string_view upright_module = ".block_sparse_moe";
 constexpr std::array<std::pair<std::string_view, int64_t>, 2> upright_parts = {
     {{".input_linear.weight", 2}, {".output_linear.weight", 1}}};
 constexpr int64_t mxfp4_elements = 32, mxfp4_bytes = 16;
@@ -162,7 +163,7 @@ class SplitExperts final : public WeightSource {
   // Whether the tensor is one of those that are stacked.
   bool add_stack(const std::string& name) {
     for (const auto& [part, linears] : upright_parts) {
-      if (!name.ends_with(part)) continue;
+      if (!name.ends_with(std::string(upright_module) + std::string(part))) continue;
       StackedLinear all = plain(name, 3);
       all.upright = true;
       add_linears(name.substr(0, name.size() - part.size()) + std::string(block), ".weight", name, all, linears, 1);

@@ -111,6 +111,10 @@ void print_mixers(const nn::ModelConfig& config) {
   if (const int64_t count = config.layers_with(nn::Mixer::gated_delta); count > 0)
     fmt::print("  gated delta nets {} heads of {} over {} key heads of {}, in {} of the layers\n",
                delta.heads.value_heads, delta.heads.value_dim, delta.heads.key_heads, delta.heads.key_dim, count);
+  const kernels::Mamba2Heads& mamba = config.mamba2.heads;
+  if (const int64_t count = config.layers_with(nn::Mixer::mamba2); count > 0)
+    fmt::print("  Mamba-2          {} heads of {} with states of {}, in {} of the layers\n", mamba.heads,
+               mamba.head_dim, mamba.state_size, count);
 }
 
 void add_mixers(const nn::ModelConfig& config, nlohmann::ordered_json& result) {
@@ -126,6 +130,15 @@ void add_mixers(const nn::ModelConfig& config, nlohmann::ordered_json& result) {
     result["linear_num_value_heads"] = delta.heads.value_heads;
     result["linear_key_head_dim"] = delta.heads.key_dim;
     result["linear_value_head_dim"] = delta.heads.value_dim;
+  }
+  const nn::Mamba2Config& mamba = config.mamba2;
+  if (const int64_t count = config.layers_with(nn::Mixer::mamba2); count > 0) {
+    result["num_mamba_layers"] = count;
+    result["mamba_d_conv"] = mamba.taps;
+    result["mamba_n_heads"] = mamba.heads.heads;
+    result["mamba_d_head"] = mamba.heads.head_dim;
+    result["mamba_d_state"] = mamba.heads.state_size;
+    result["mamba_n_groups"] = mamba.heads.groups;
   }
 }
 

@@ -183,6 +183,27 @@ def qwen3_next_tensors(name, weight, config):
     return [(name.replace("dt_bias", "dt_proj.bias"), weight)]
 
 
+def granite_hybrid_tensors(name, weight, config):
+    """As llama.cpp's converter writes them: the shared block's gate and up apart, −exp(A_log), one number of each head as a matrix of one column."""
+    part = name.rpartition("mamba.")[2]
+    block, experts = f"blk.{name.split('.')[2]}." if ".layers." in name else "", "_shexp" if config.num_local_experts else ""
+    if name.endswith("shared_mlp.input_linear.weight"):
+        return [(f"{block}ffn_{half}{experts}.weight", rows) for half, rows in zip(("gate", "up"), weight.chunk(2))]
+    if name.endswith("shared_mlp.output_linear.weight"):
+        return [(f"{block}ffn_down{experts}.weight", weight)]
+    if part == "A_log":
+        return [(block + "ssm_a", -torch.exp(weight)[:, None])]
+    if part == "D":
+        return [(block + "ssm_d", weight[:, None])]
+    if part == "dt_bias":
+        return [(block + "ssm_dt.bias", weight)]
+    if part == "norm.weight":
+        return [(block + "ssm_norm.weight", weight.reshape(config.mamba_n_groups, -1))]
+    if part == "conv1d.weight":
+        return [(block + "ssm_conv1d.weight", weight.squeeze(1))]
+    return []
+
+
 def write_gguf(folder, model_class, architecture, packed=()):
     """In float32, with the names of the gguf package's own table: as llama.cpp's converter writes it. `packed`: a gpt-oss's MXFP4."""
     import gguf
@@ -193,7 +214,7 @@ def write_gguf(folder, model_class, architecture, packed=()):
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     moe = bool(getattr(config, "num_local_experts", 0) or getattr(config, "num_experts", 0))
-    is_lfm2 = config.model_type in ("lfm2", "lfm2_moe")
+    is_lfm2, is_hybrid = config.model_type in ("lfm2", "lfm2_moe"), config.model_type == "granitemoehybrid"
     if is_lfm2 or hasattr(config, "intermediate_size"):
         writer.add_feed_forward_length(model.model.layers[0].feed_forward.w1.out_features if is_lfm2 else config.intermediate_size)
     if moe:
@@ -203,9 +224,11 @@ def write_gguf(folder, model_class, architecture, packed=()):
             writer.add_expert_feed_forward_length(config.moe_intermediate_size)
         if hasattr(config, "shared_expert_intermediate_size"):
             writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
+        if is_hybrid:
+            writer.add_expert_shared_feed_forward_length(config.shared_intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv([config.num_key_value_heads if kind == "full_attention" else 0 for kind in config.layer_types]
-                             if is_lfm2 else config.num_key_value_heads)
+                             if is_lfm2 or is_hybrid else config.num_key_value_heads)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_key_length(head_dim)
     writer.add_value_length(head_dim)
@@ -234,11 +257,19 @@ def write_gguf(folder, model_class, architecture, packed=()):
     if architecture == "gemma2":
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
-    if architecture in ("granite", "granitemoe"):
+    if architecture.startswith("granite"):
         writer.add_attention_scale(config.attention_multiplier)
         writer.add_embedding_scale(config.embedding_multiplier)
         writer.add_residual_scale(config.residual_multiplier)
         writer.add_logit_scale(config.logits_scaling)
+    if is_hybrid:
+        writer.add_rope_scaling_finetuned(config.position_embedding_type == "rope")
+    if is_hybrid and "linear_attention" in config.layer_types:
+        writer.add_ssm_conv_kernel(config.mamba_d_conv)
+        writer.add_ssm_state_size(config.mamba_d_state)
+        writer.add_ssm_group_count(config.mamba_n_groups)
+        writer.add_ssm_inner_size(config.mamba_expand * config.hidden_size)
+        writer.add_ssm_time_step_rank(config.mamba_n_heads)
     if architecture == "phi3":
         writer.add_rope_dimension_count(int(head_dim * rope["partial_rotary_factor"]))
         writer.add_sliding_window(config.sliding_window or 0)
@@ -275,12 +306,16 @@ def write_gguf(folder, model_class, architecture, packed=()):
         weight = parameter.detach()
         if architecture.startswith("gemma") and "norm" in name:
             weight = weight + 1
-        if architecture in ("llama", "mistral3", "smollm3", "granite", "granitemoe") and (".q_proj." in name or ".k_proj." in name):
+        if architecture in ("llama", "mistral3", "smollm3", "granite", "granitemoe", "granitehybrid") and (".q_proj." in name or ".k_proj." in name):
             weight = interleaved(weight, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads)
         if architecture == "gpt-oss" and ".experts." in name:
             add_gpt_oss_experts(writer, name, weight, packed)
             continue
-        if architecture == "granitemoe":
+        if is_hybrid and (tensors := granite_hybrid_tensors(name, weight, config)):
+            for own, values in tensors:
+                writer.add_tensor(own, values.contiguous().numpy())
+            continue
+        if architecture in ("granitemoe", "granitehybrid"):
             name = name.replace(".router.weight", ".router.layer.weight")
         if architecture in ("qwen35", "qwen35moe"):
             name, weight = qwen3_5_tensor(name, weight, config)
@@ -323,7 +358,7 @@ def greedy_tokens(model, prompt, count=32):
 
 USUAL_LINEARS = ("gate_proj", "up_proj", "down_proj")
 EXPERT_LINEARS = {"mixtral": ("w1", "w3", "w2"), "qwen3_moe": USUAL_LINEARS, "olmoe": USUAL_LINEARS, "gpt_oss": USUAL_LINEARS,
-                  "granitemoe": USUAL_LINEARS, "qwen2_moe": USUAL_LINEARS, "qwen3_5_moe_text": USUAL_LINEARS, "qwen3_next": USUAL_LINEARS, "lfm2_moe": ("w1", "w3", "w2")}
+                  "granitemoe": USUAL_LINEARS, "granitemoehybrid": USUAL_LINEARS, "qwen2_moe": USUAL_LINEARS, "qwen3_5_moe_text": USUAL_LINEARS, "qwen3_next": USUAL_LINEARS, "lfm2_moe": ("w1", "w3", "w2")}
 
 
 def separate_experts(tensors, model_type):
@@ -335,7 +370,7 @@ def separate_experts(tensors, model_type):
     for name, tensor in tensors.items():
         if model_type == "mixtral":
             name = name.replace(".mlp.", ".block_sparse_moe.")
-        if model_type == "granitemoe":
+        if model_type.startswith("granitemoe"):
             name = name.replace(".router.weight", ".router.layer.weight")
         block, _, part = name.rpartition(".experts.")
         suffix = ".weight"

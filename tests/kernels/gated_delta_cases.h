@@ -5,7 +5,7 @@
 #include <functional>
 
 #include "kernels/gated_delta/gated_delta.h"
-#include "tests/kernels/paged_attention_cases.h"
+#include "tests/kernels/recurrence_case_parts.h"
 #include "tests/support/operation_cases.h"
 
 namespace lathe::testing {
@@ -65,26 +65,7 @@ inline Case forward(std::string name, const GatedDeltaHeads& heads, const std::v
 inline Case backward(std::string name, const GatedDeltaHeads& heads, const std::vector<double>& cu_seqlens,
                      const Rows& rows) {
   Case made = forward(std::move(name), heads, cu_seqlens, rows);
-  const Operand out = made.outputs[0];
-  made.inputs.insert(
-      made.inputs.begin(),
-      {.name = "grad_out", .shape = out.shape, .dtype = rows.dtype, .values = normal(), .padding = rows.padding});
-  made.outputs.clear();
-  GradientCheck check{.forward = made.run, .results = {{.name = "out", .cotangent = "grad_out"}}};
-  for (const Operand& input : made.inputs) {
-    if (input.name == "grad_out" || !is_floating(input.dtype)) continue;
-    Operand gradient{.name = "grad_" + input.name, .shape = input.shape, .dtype = input.dtype, .factor = 3};
-    gradient.padding = input.padding;
-    if (input.batch == Batch::shared) {
-      gradient.dtype = DType::f32;
-      gradient.batch = Batch::shared;
-      gradient.values = normal();
-      gradient.accumulates = true;
-    }
-    check.gradients.push_back({.of = input.name, .in = gradient.name});
-    made.outputs.push_back(gradient);
-  }
-  made.gradient = {check};
+  recurrence_cases::make_backward(made);
   made.run = [heads](const Arguments& a) {
     kernels::gated_delta_backward(a["grad_qkv"], a["grad_a"], a["grad_b"], a["grad_A_log"], a["grad_dt_bias"],
                                   a["grad_out"], inputs_of(a, heads), a["cu_seqlens"]);
@@ -96,29 +77,14 @@ inline Case backward(std::string name, const GatedDeltaHeads& heads, const std::
   return made;
 }
 
-// One slot more than there are sequences, which have them from the last on.
 inline Case step(std::string name, const GatedDeltaHeads& heads, const Step& step, const Rows& rows) {
-  const int64_t tokens = step.tokens(), slots = step.count() + 1;
+  const int64_t tokens = step.tokens();
   Case made{.name = std::move(name), .inputs = inputs(heads, tokens, rows)};
-  for (Operand& operand : step.operands()) made.inputs.push_back(std::move(operand));
-  std::vector<double> own;
-  for (int64_t s = 0; s < step.count(); ++s) own.push_back(static_cast<double>(slots - 1 - s));
-  made.inputs.push_back({.name = "state_slots",
-                         .shape = {step.count()},
-                         .dtype = DType::i32,
-                         .values = values(own),
-                         .batch = Batch::sequences,
-                         .on_cpu = true});
+  recurrence_cases::add_step_operands(made, step);
   made.outputs = {{.name = "out", .shape = {tokens, heads.out_columns()}, .dtype = rows.dtype},
-                  {.name = "states",
-                   .shape = {slots, heads.value_heads, heads.key_dim, heads.value_dim},
-                   .values = normal(),
-                   .batch = Batch::shared,
-                   .accumulates = true}};  // those of no sequence keep what they hold
-  const auto batch_of = [pages = step.pages, page_size = step.page_size](const Arguments& a) {
-    return kernels::PagedBatch(a["cu_seqlens"], a["context_lens"], a["block_table"],
-                               {pages, page_size, a["qkv"].device()}, {}, a["state_slots"]);
-  };
+                  recurrence_cases::states_of(
+                      {recurrence_cases::slots_of(step), heads.value_heads, heads.key_dim, heads.value_dim})};
+  const auto batch_of = [step](const Arguments& a) { return recurrence_cases::batch_of(step, a); };
   made.run = [heads, batch_of](const Arguments& a) {
     kernels::gated_delta_step(a["out"], a["states"], inputs_of(a, heads), batch_of(a));
   };

@@ -15,6 +15,7 @@
 #include "kernels/cuda/runtime.h"
 #include "tests/kernels/every_device.h"
 #include "tests/kernels/gated_delta_cases.h"
+#include "tests/kernels/state_steps.h"
 #include "tests/support/golden.h"
 #include "tests/support/kernel_checks.h"
 
@@ -24,27 +25,7 @@ LATHE_CHECK_OPERATIONS(lathe::testing::gated_delta_operations());
 
 namespace {
 
-constexpr int64_t page_size = 64;
-
-Tensor numbers(const std::vector<int32_t>& values, const Shape& shape) { return Tensor::of<int32_t>(values, shape); }
-Tensor numbers(const std::vector<int32_t>& values) { return numbers(values, {std::ssize(values)}); }
-
-// New tokens [begin, end) of sequences, and the slots of their states.
-struct Piece {
-  int32_t begin, end, slot;
-};
-PagedBatch batch_of(const std::vector<Piece>& pieces, Device device, const Tensor& there = {}) {
-  std::vector<int32_t> bounds{0}, contexts, slots, table;
-  for (const Piece& piece : pieces) {
-    bounds.push_back(bounds.back() + piece.end - piece.begin);
-    contexts.push_back(piece.end);
-    slots.push_back(piece.slot);
-    table.push_back(0);
-    table.push_back(1);
-  }
-  return {numbers(bounds), numbers(contexts), numbers(table, {std::ssize(pieces), 2}), {2, page_size, device},
-          there,           numbers(slots)};
-}
+using namespace lathe::testing::state_steps;
 
 class GatedDeltaRule : public OnEveryDevice {
  protected:

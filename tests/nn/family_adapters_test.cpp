@@ -77,7 +77,7 @@ INSTANTIATE_TEST_SUITE_P(Golden, FamilyAdapter,
                                          "olmoe", "granitemoe", "granitemoe_experts", "lfm2", "qwen2_moe",
                                          "qwen2_moe_experts", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_experts",
                                          "qwen3_next", "lfm2_moe", "lfm2_moe_experts", "ministral3", "exaone4",
-                                         "seed_oss"),
+                                         "seed_oss", "granite4"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace

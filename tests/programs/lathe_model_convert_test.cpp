@@ -168,6 +168,21 @@ TEST_F(LatheModelConvert, AModelOfGatedDeltaNetsComesBackButForTheLastDigits) {
   }
 }
 
+// Whose gate and up are one linear there, and two here; its config has the words of before transformers 5.
+TEST_F(LatheModelConvert, HalvesOfALinearAreWrittenApartAndComeBackAsOne) {
+  const fs::path model = writable("tiny_granite4/dense"), gguf = model.string() + ".gguf",
+                 back = model.string() + ".back";
+  ASSERT_EQ(convert(model, gguf), 0) << err();
+  expect_same_tensors(gguf, golden_gguf("tiny_granite4/dense"));
+  ASSERT_EQ(convert(gguf, back), 0) << err();
+  expect_same_weights(back / "model.safetensors", model / "model.safetensors");
+  const auto config = nlohmann::json::parse(bytes_of(back / "config.json"));
+  EXPECT_EQ(config["model_type"], "granitemoehybrid");
+  EXPECT_EQ(config["layer_types"], (nlohmann::json{"attention", "attention"}));
+  EXPECT_EQ(config["shared_intermediate_size"], 40);
+  EXPECT_EQ(config["position_embedding_type"], "rope");
+}
+
 TEST_F(LatheModelConvert, AConvertedModelAnswersTheSame) {
   const auto answer = [&](const fs::path& path) {
     EXPECT_EQ(run({"bin/lathe-model", "generate", path.string(), "--raw", "--prompt", "it is", "--max_tokens", "6",

@@ -116,6 +116,18 @@ TEST_F(LatheModelInfo, TellsGatedDeltaNets) {
   EXPECT_FALSE(nlohmann::json::parse(out())["memory"]["kv_cache"].contains("state"));
 }
 
+TEST_F(LatheModelInfo, TellsMamba2) {
+  const fs::path hybrid = fs::path(source_dir) / "tests/golden/tiny_granite4/hybrid";
+  ASSERT_EQ(info(hybrid), 0) << err();
+  EXPECT_NE(out().find("Mamba-2          4 heads of 16 with states of 24, in 2 of the layers"), std::string::npos)
+      << out();
+  ASSERT_EQ(info(hybrid, {"--json"}), 0) << err();
+  const nlohmann::json result = nlohmann::json::parse(out());
+  EXPECT_EQ(result["num_mamba_layers"], 2);
+  EXPECT_EQ(result["mamba_d_state"], 24);
+  EXPECT_EQ(result["memory"]["kv_cache"]["state"], 2 * (3 * 112 * 2 + 4 * 24 * 16 * 4));
+}
+
 TEST_F(LatheModelInfo, AnUnknownArchitectureIsNamedWithTheNearest) {
   for (const auto& [name, nearest] : {std::pair{"lama", "llama"}, {"qwen2_vl", "qwen2"}, {"mistrall", "mistral"}}) {
     set_config("model_type", name);

@@ -125,12 +125,12 @@ TEST(DecodeGraphs, AMixturesStepIsReplayedWithTheBytesOfItsLaunches) {
   }
 }
 
-// Layers that convolve find their sequences on the device, and gated delta nets their states. (A prompt of a whole page
-// would take them two steps.)
+// Layers that convolve find their sequences on the device, and gated delta nets and Mamba-2 their states. (A prompt of
+// a whole page would take them two steps.)
 class OtherMixers : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(DecodeGraphs, OtherMixers,
                          testing::Values("tiny_lfm2/plain", "tiny_qwen3_5/text", "tiny_qwen3_5_moe/text",
-                                         "tiny_qwen3_next/all", "tiny_lfm2_moe/biased"),
+                                         "tiny_qwen3_next/all", "tiny_lfm2_moe/biased", "tiny_granite4/hybrid"),
                          [](const auto& info) {
                            const std::string model = info.param;
                            return model.substr(0, model.find('/'));

@@ -26,13 +26,17 @@ int64_t cached_of(Engine& engine, const std::vector<int32_t>& prompt) {
   return answers_of(engine).begin()->second.cached_tokens;
 }
 
-class GatedDeltaEngine : public testing::TestWithParam<DType> {};  // of keys and values
+struct StateKind {
+  const char* model;
+  DType kv_cache_dtype;
+};
+class GatedDeltaEngine : public testing::TestWithParam<StateKind> {};
 
 TEST_P(GatedDeltaEngine, SharedBeginningsChunksAndHardlyAnyRoomChangeNoBit) {
-  const nn::Transformer model = tiny_qwen3_5(DType::f32);
+  const nn::Transformer model = tiny_golden(GetParam().model, DType::f32);
   const auto requests = requests_that_begin_alike();
   EngineOptions options;
-  options.kv_cache_dtype = GetParam();
+  options.kv_cache_dtype = GetParam().kv_cache_dtype;
   const auto expected = each_alone(model, requests, options);
   for (const int64_t pages : {4, 8, 64}) {  // the longest request takes 4
     options.kv_cache_tokens = pages * delta_page;
@@ -52,8 +56,14 @@ TEST_P(GatedDeltaEngine, SharedBeginningsChunksAndHardlyAnyRoomChangeNoBit) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Caches, GatedDeltaEngine, testing::Values(DType::f32, DType::i8),
-                         [](const auto& info) { return std::string(name_of(info.param)); });
+INSTANTIATE_TEST_SUITE_P(Caches, GatedDeltaEngine,
+                         testing::Values(StateKind{"tiny_qwen3_5/text", DType::f32},
+                                         StateKind{"tiny_qwen3_5/text", DType::i8},
+                                         StateKind{"tiny_granite4/hybrid", DType::f32}),
+                         [](const auto& info) {
+                           return std::string(info.param.model).substr(5, 4) + "_" +
+                                  std::string(name_of(info.param.kv_cache_dtype));
+                         });
 
 // Whose routers' choice the host asks for in between.
 class GatedDeltaMixture : public testing::TestWithParam<const char*> {};

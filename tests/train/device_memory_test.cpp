@@ -33,11 +33,26 @@ std::string shared_mixture_fields(const Mixture& mixture) {
          R"(, "shared_expert_intermediate_size": )" + std::to_string(mixture.shared);
 }
 
-std::string family_fields(const Mixture& mixture, bool deltas, bool joined) {
+// What layers mix their tokens with, most of them in place of attention.
+enum class Mixing { attention, gated_delta, joined_gated_delta, mamba2 };
+
+// Of layers without attention, but for every fourth: 8 heads.
+std::string mamba2(int64_t layers) {
+  std::string types;
+  for (int64_t i = 0; i < layers; ++i)
+    types += std::string(i > 0 ? ", " : "") + (i % 4 == 3 ? "\"attention\"" : "\"mamba\"");
+  return R"("model_type": "granitemoehybrid", "num_local_experts": 0, "shared_intermediate_size": 256, "mamba_n_heads": 8,
+            "mamba_d_state": 32, "layer_types": [)" +
+         types + "]";
+}
+
+std::string family_fields(const Mixture& mixture, int64_t layers, Mixing mixing) {
+  const bool joined = mixing == Mixing::joined_gated_delta, deltas = joined || mixing == Mixing::gated_delta;
   if (deltas && mixture.experts > 0)
     return std::string(joined ? R"("model_type": "qwen3_next", )" : R"("model_type": "qwen3_5_moe_text", )") +
            gated_delta_nets + shared_mixture_fields(mixture);
   if (deltas) return R"("model_type": "qwen3_5_text", )" + std::string(gated_delta_nets);
+  if (mixing == Mixing::mamba2) return mamba2(layers);
   if (mixture.experts == 0) return R"("architectures": ["LlamaForCausalLM"], "model_type": "llama")";
   const std::string per_token = R"("num_experts_per_tok": )" + std::to_string(mixture.per_token);
   if (mixture.shared == 0)
@@ -48,11 +63,11 @@ std::string family_fields(const Mixture& mixture, bool deltas, bool joined) {
 }
 
 // Powers of two: blocks of memory are not rounded up.
-nn::ModelConfig small_config(int64_t vocab_size, int64_t layers, const Mixture& mixture, bool deltas, bool joined) {
+nn::ModelConfig small_config(int64_t vocab_size, int64_t layers, const Mixture& mixture, Mixing mixing) {
   const TemporaryFolder folder;
   std::ofstream(folder.path() / "config.json")
       << R"({"vocab_size": )" << vocab_size << R"(, "num_hidden_layers": )" << layers << ", "
-      << family_fields(mixture, deltas, joined) << R"(, "intermediate_size": )" << mixture.inner
+      << family_fields(mixture, layers, mixing) << R"(, "intermediate_size": )" << mixture.inner
       << R"(, "hidden_size": 128,
              "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
              "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
@@ -73,6 +88,7 @@ class Zeros final : public nn::WeightSource {
       for (const nn::NormShape& norm : layer.norms()) add(prefix + norm.name + ".weight", {norm.size});
       for (const nn::NormShape& vector : layer.bare_vectors()) add(prefix + vector.name, {vector.size});
       if (layer.conv) add(prefix + layer.conv->name + ".weight", {layer.conv->columns, 1, layer.conv->taps});
+      if (layer.conv && layer.conv->bias) add(prefix + layer.conv->name + ".bias", {layer.conv->columns});
       for (const nn::LinearShape& linear : layer.linears_and_experts())
         add(prefix + linear.name + ".weight", {linear.out, linear.in});
     }
@@ -103,7 +119,7 @@ struct Kind {
   bool repeated = false, use_dora = false;
   Mixture mixture = {};
   bool asks_the_host = false;  // which must be told what a kernel has found
-  bool gated_deltas = false, joined_projections = false;
+  Mixing mixing = Mixing::attention;
 };
 
 double estimated_beside_allocated(const Kind& kind) {
@@ -116,8 +132,7 @@ double estimated_beside_allocated(const Kind& kind) {
   config.load_in_4bit = kind.load_in_4bit;
   config.gradient_checkpointing = kind.checkpointing;
   config.per_device_train_batch_size = 2;
-  const nn::ModelConfig model_config =
-      small_config(kind.vocab_size, kind.layers, kind.mixture, kind.gated_deltas, kind.joined_projections);
+  const nn::ModelConfig model_config = small_config(kind.vocab_size, kind.layers, kind.mixture, kind.mixing);
   const nn::LoraConfig lora = lora_config(config);
   const RunShape shape{.dtype = nn::parse_compute_dtype(config.dtype, simt),
                        .device = simt,
@@ -186,23 +201,28 @@ INSTANTIATE_TEST_SUITE_P(
         Kind{"mixture_f32_checkpointed", true, false, true, "float32", 512, 1, false, false, {8, 8, 64}, true},
         Kind{"mixture_narrow", true, false, false, "bfloat16", 512, 8, false, false, {16, 8, 64}},
         Kind{"mixture_narrow_checkpointed", true, false, true, "bfloat16", 512, 8, false, false, {16, 8, 64}},
-        Kind{.name = "gated_deltas", .use_peft = true, .dtype = "bfloat16", .gated_deltas = true},
+        Kind{.name = "gated_deltas", .use_peft = true, .dtype = "bfloat16", .mixing = Mixing::gated_delta},
         Kind{.name = "gated_deltas_checkpointed",
              .use_peft = true,
              .checkpointing = true,
              .dtype = "bfloat16",
-             .gated_deltas = true},
+             .mixing = Mixing::gated_delta},
         Kind{.name = "gated_deltas_mixture",
              .use_peft = true,
              .dtype = "bfloat16",
              .mixture = {8, 2, 128, 128},
-             .gated_deltas = true},
+             .mixing = Mixing::gated_delta},
         Kind{.name = "gated_deltas_joined",
              .use_peft = true,
              .dtype = "bfloat16",
              .mixture = {8, 2, 128, 128},
-             .gated_deltas = true,
-             .joined_projections = true},
+             .mixing = Mixing::joined_gated_delta},
+        Kind{.name = "mamba2", .use_peft = true, .dtype = "bfloat16", .mixing = Mixing::mamba2},
+        Kind{.name = "mamba2_checkpointed",
+             .use_peft = true,
+             .checkpointing = true,
+             .dtype = "bfloat16",
+             .mixing = Mixing::mamba2},
         // A shared expert that is wider than what a token's other experts are together, and one that is not.
         Kind{"mixture_shared", true, false, false, "bfloat16", 512, 8, false, false, {8, 2, 128, 512}},
         Kind{"mixture_shared_checkpointed", true, false, true, "bfloat16", 512, 8, false, false, {8, 2, 128, 512}},

@@ -129,6 +129,12 @@ void of_gated_delta_nets(Config& config) {
   config.lora_target_modules = "q_proj,in_proj_qkv,in_proj_a,out_proj";
 }
 
+template <class Config>
+void of_mamba2(Config& config) {
+  config.model = golden("tiny_granite4/hybrid").string();
+  config.lora_target_modules = "q_proj,in_proj,out_proj,input_linear";
+}
+
 // Evaluated when a graph has been worth it, so that the next step is captured: what the evaluation has made of the
 // parameters is to be made by every replay.
 template <class Config>
@@ -176,6 +182,14 @@ INSTANTIATE_TEST_SUITE_P(
         Kind<SftConfig>{"gated_delta_nets_every_weight_packed_accumulated",
                         [](SftConfig& c) {
                           of_gated_delta_nets(c), c.use_peft = false;
+                          c.gradient_accumulation_steps = 2;
+                        },
+                        2},
+        Kind<SftConfig>{"mamba2_packed_checkpointed",
+                        [](SftConfig& c) { of_mamba2(c), c.gradient_checkpointing = true; }, 2},
+        Kind<SftConfig>{"mamba2_every_weight_packed_accumulated",
+                        [](SftConfig& c) {
+                          of_mamba2(c), c.use_peft = false;
                           c.gradient_accumulation_steps = 2;
                         },
                         2},
@@ -360,6 +374,7 @@ INSTANTIATE_TEST_SUITE_P(
         Kind<DpoConfig>{"a_mixture", [](DpoConfig& c) { of_a_mixture(c); }},
         Kind<DpoConfig>{"convolutions", [](DpoConfig& c) { of_convolutions(c); }},
         Kind<DpoConfig>{"gated_delta_nets", [](DpoConfig& c) { of_gated_delta_nets(c); }},
+        Kind<DpoConfig>{"mamba2", [](DpoConfig& c) { of_mamba2(c); }},
         Kind<DpoConfig>{"dora_with_dropout",
                         [](DpoConfig& c) { c.use_dora = true, c.lora_dropout = 0.2, c.disable_dropout = false; }},
         Kind<DpoConfig>{"every_weight_weighted", [](DpoConfig& c) { c.use_peft = false, c.use_weighting = true; }},

@@ -129,7 +129,8 @@ TEST(Trainer, FullFineTuningLeavesAModelDirectory) {
   for (const auto& [base, vocabulary] :
        {std::pair("tiny_llama/untied", 320), std::pair("tiny_gpt_oss/dense", 96), std::pair("tiny_lfm2/bias", 96),
         std::pair("tiny_qwen3_5/text", 96), std::pair("tiny_qwen3_5_moe/text", 96),
-        std::pair("tiny_qwen3_next/some", 96), std::pair("tiny_lfm2_moe/biased", 96)}) {
+        std::pair("tiny_qwen3_next/some", 96), std::pair("tiny_lfm2_moe/biased", 96),
+        std::pair("tiny_granite4/hybrid", 96), std::pair("tiny_granite4/experts", 96)}) {
     const TemporaryFolder folder;
     SftConfig config = tiny_config(folder.path());
     config.model = golden(base).string();

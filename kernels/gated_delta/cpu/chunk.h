@@ -44,16 +44,13 @@ LATHE_INLINE void for_tokens(const GatedDeltaBackwardArgs& args, const Place& pl
 
 // The chunk's rows, in `place`; false where the number has no chunk.
 LATHE_INLINE bool find_chunk(const GatedDeltaBackwardArgs& args, Chunk& chunk, Place& place) {
-  int64_t s = 0;
-  while (s + 1 < args.sequences && gated_delta_first_chunk(s + 1, args.cu_seqlens[s + 1]) <= chunk.number) ++s;
-  const int64_t begin = args.cu_seqlens[s], end = args.cu_seqlens[s + 1];
-  const int64_t of_sequence = chunk.number - gated_delta_first_chunk(s, begin);
-  place.sequence = s;
-  place.begin = begin + of_sequence * gated_delta_chunk;
-  place.end = end < place.begin + gated_delta_chunk ? end : place.begin + gated_delta_chunk;
-  chunk.is_first = of_sequence == 0;
-  chunk.is_last = place.end == end;
-  return place.begin < end;
+  const TokenChunk found = find_token_chunk(args.cu_seqlens, args.sequences, chunk.number);
+  place.sequence = found.sequence;
+  place.begin = found.begin;
+  place.end = found.end;
+  chunk.is_first = found.is_first;
+  chunk.is_last = found.is_last;
+  return found.begin < found.end;
 }
 
 }  // namespace lathe::kernels::LATHE_ISA::gated_delta

@@ -1,26 +1,10 @@
 #include "kernels/gated_delta/cpu/chunk.h"
 #include "kernels/gated_delta/cpu/state.h"
-#include "kernels/simd/transpose.h"
 
 namespace lathe::kernels::LATHE_ISA {
 namespace {
 
 using namespace gated_delta;
-
-// visit(j, v, x): vector v of row j of the transposed matrix's block, of rows [row, row + count) of the matrix.
-template <class Visit>
-LATHE_INLINE void for_transposed(const float* matrix, int64_t columns, int64_t row, int64_t count, const Visit& visit) {
-  for (int v = 0; v < vectors; ++v) {
-    for (int64_t column = 0; column < columns; column += lanes) {
-      const int n = columns - column < lanes ? static_cast<int>(columns - column) : lanes;
-      VecU square[lanes];
-      for (int i = 0; i < lanes; ++i)
-        square[i] = v * lanes + i < count ? load_words(matrix + (row + v * lanes + i) * columns + column, n) : VecU{};
-      transpose(square);
-      for (int j = 0; j < n; ++j) visit(column + j, v, (Vec)square[j]);
-    }
-  }
-}
 
 // Rows [place.column, …) of S, which make the same rows of the gradients of q̂ and k̂ of a chunk's tokens.
 template <class T>

@@ -8,7 +8,7 @@ using namespace gated_delta;
 
 // The sums of bodies.h for a value head's γ in a chunk. A row of the table is for r, the last one for E, a column for
 // s, the first one for S₀.
-constexpr int64_t chunk_tokens = gated_delta_chunk;
+constexpr int64_t chunk_tokens = token_chunk;
 static_assert(chunk_tokens % width == 0);
 template <class T>
 class ChunkDecay {

@@ -1,89 +1,17 @@
-// What the passes of gated_delta on the CPU share. S, or its gradient, is walked row by row in blocks of four vectors
-// of columns, which fit into a first-level cache: a sum along the rows is a chain in each lane, and no lane needs
-// another. Sums along the columns are made the same way of the transposed matrix (chunks.cpp).
+// What the passes of gated_delta on the CPU share. S, or its gradient, is walked in blocks of columns; sums along the
+// columns are made of the transposed matrix (chunks.cpp).
 #pragma once
 
 #include "kernels/gated_delta/bodies.h"
-#include "kernels/simd/element.h"
-#include "kernels/simd/row.h"
+#include "kernels/simd/column_block.h"
 
 namespace lathe::kernels::LATHE_ISA::gated_delta {
 
-constexpr int vectors = 4, width = vectors * lanes;
+using namespace column_block;
+
 constexpr int64_t most_dim = most_gated_delta_dim;
-
-// One number for each column of a block.
-struct Block {
-  Vec at[vectors];
-};
-LATHE_INLINE Block splat_block(float x) {
-  Block result;
-  for (Vec& v : result.at) v = splat(x);
-  return result;
-}
-LATHE_INLINE Block operator*(Block x, const Block& y) {
-  for (int v = 0; v < vectors; ++v) x.at[v] = x.at[v] * y.at[v];
-  return x;
-}
-LATHE_INLINE Block operator+(Block x, const Block& y) {
-  for (int v = 0; v < vectors; ++v) x.at[v] = x.at[v] + y.at[v];
-  return x;
-}
-LATHE_INLINE Block fma_block(const Block& x, const Block& y, Block z) {
-  for (int v = 0; v < vectors; ++v) z.at[v] = fma(x.at[v], y.at[v], z.at[v]);
-  return z;
-}
-
-LATHE_INLINE int count_of_vector(int64_t count, int v) {
-  const int64_t left = count - v * lanes;
-  return left >= lanes ? lanes : left > 0 ? static_cast<int>(left) : 0;
-}
-// The first `count` elements; the others are 0.
-template <class T>
-LATHE_INLINE Block load_block(const T* from, int64_t count) {
-  Block result;
-  for (int v = 0; v < vectors; ++v) {
-    const int n = count_of_vector(count, v);
-    result.at[v] = n > 0 ? load_some(from + v * lanes, n) : zero();
-  }
-  return result;
-}
-template <class T>
-LATHE_INLINE void store_block(T* to, const Block& block, int64_t count) {
-  for (int v = 0; v < vectors; ++v)
-    if (const int n = count_of_vector(count, v); n > 0) store_some(to + v * lanes, block.at[v], n);
-}
-
 // A block of S, of its gradient, or of one of them transposed.
-struct alignas(64) State {
-  float at[most_dim][width];
-
-  LATHE_INLINE Block row(int64_t i) const { return load_block(at[i], width); }
-  LATHE_INLINE void set_row(int64_t i, const Block& block) { store_block(at[i], block, width); }
-  void clear(int64_t rows) {
-    for (int64_t i = 0; i < rows; ++i) set_row(i, Block{});
-  }
-  // Columns [column, column + count) of a matrix whose rows are `stride` apart.
-  void load(const float* from, int64_t rows, int64_t stride, int64_t column, int64_t count) {
-    for (int64_t i = 0; i < rows; ++i) set_row(i, load_block(from + i * stride + column, count));
-  }
-  void store(float* to, int64_t rows, int64_t stride, int64_t column, int64_t count) const {
-    for (int64_t i = 0; i < rows; ++i) store_block(to + i * stride + column, row(i), count);
-  }
-};
-
-LATHE_INLINE Vec softplus(Vec x) {
-  const Vec e = exp(-abs(x));
-  Vec log1p;
-  for (int i = 0; i < lanes; ++i) log1p[i] = __builtin_log1pf(e[i]);
-  return max(x, zero()) + log1p;
-}
-
-// Of A_log or dt_bias.
-template <class T>
-LATHE_INLINE float number_of(const void* from, bool wide, int64_t i) {
-  return wide ? static_cast<const float*>(from)[i] : static_cast<float>(static_cast<const T*>(from)[i]);
-}
+using State = MatrixBlock<most_dim>;
 
 template <class T>
 LATHE_INLINE float inverse_length(const T* x, int64_t dim) {
@@ -102,7 +30,7 @@ LATHE_INLINE void scale_row(float* to, const T* from, int64_t dim, float factor)
 
 // What a value head takes of up to so many tokens.
 constexpr int64_t most_tokens = 16;
-static_assert(gated_delta_chunk % most_tokens == 0);
+static_assert(token_chunk % most_tokens == 0);
 struct alignas(64) Tokens {
   float q[most_tokens][most_dim], k[most_tokens][most_dim];
   float beta[most_tokens], gamma[most_tokens];
@@ -127,16 +55,6 @@ void load_tokens(Tokens& tokens, const GatedDeltaInputs& in, int64_t head, int64
   });
 }
 
-// Σ_i x[i] · row i: the even rows and the odd ones, as one chain of four products a vector would wait for itself.
-LATHE_INLINE Block sum_of_rows(const State& state, const float* x, int64_t rows) {
-  Block even{}, odd{};
-  for (int64_t i = 0; i < rows; i += 2) {
-    even = fma_block(splat_block(x[i]), state.row(i), even);
-    odd = fma_block(splat_block(x[i + 1]), state.row(i + 1), odd);
-  }
-  return even + odd;
-}
-
 // A block of one value head of one sequence.
 struct Place {
   int64_t sequence, head, column, count;
@@ -145,13 +63,13 @@ struct Place {
 
 // The checkpoint of the chunk that has a row.
 LATHE_INLINE int64_t chunk_of(const Place& place, int64_t row) {
-  return gated_delta_first_chunk(place.sequence, place.begin) + (row - place.begin) / gated_delta_chunk;
+  return first_token_chunk(place.sequence, place.begin) + (row - place.begin) / token_chunk;
 }
 LATHE_INLINE int64_t matrix_of_chunk(const GatedDeltaInputs& in, int64_t chunk, int64_t head) {
   return (chunk * in.value_heads + head) * in.key_dim * in.value_dim;
 }
 LATHE_INLINE bool at_chunk_bound(const Place& place, int64_t row) {
-  return (row - place.begin) % gated_delta_chunk == 0 && row > place.begin && row < place.end;
+  return (row - place.begin) % token_chunk == 0 && row > place.begin && row < place.end;
 }
 
 // body(place) for each block of parts [begin, end) of `groups` groups of value heads, each `dim` wide. Of a place the

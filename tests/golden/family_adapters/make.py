@@ -25,7 +25,7 @@ FAMILIES = {"phi3": "tiny_phi3/window", "gemma2": "tiny_gemma2", "gemma3": "tiny
             "qwen2_moe_experts": "tiny_qwen2_moe/all", "qwen3_5": "tiny_qwen3_5/text", "qwen3_5_moe": "tiny_qwen3_5_moe/text",
             "qwen3_5_moe_experts": "tiny_qwen3_5_moe/tied", "qwen3_next": "tiny_qwen3_next/some",
             "lfm2_moe": "tiny_lfm2_moe/plain", "lfm2_moe_experts": "tiny_lfm2_moe/biased",
-            "ministral3": "tiny_ministral3", "exaone4": "tiny_exaone4/windows", "seed_oss": "tiny_seed_oss"}
+            "ministral3": "tiny_ministral3", "exaone4": "tiny_exaone4/windows", "seed_oss": "tiny_seed_oss", "granite4": "tiny_granite4/hybrid"}
 EXPERTS = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
 BLOCKS = {"tiny_granite_moe": "block_sparse_moe", "tiny_lfm2_moe": "feed_forward"}
 LEARNING_RATE, STEPS = 0.05, 10
@@ -33,7 +33,7 @@ LEARNING_RATES = {"qwen3_5": 0.005, "qwen3_5_moe": 0.005, "qwen3_5_moe_experts":
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]  # "all-linear" would go into the tensors that hold all experts
 SHARED = ["gate_proj", "up_proj", "down_proj", "shared_expert_gate"]  # and of layers that have none of them
 DELTA = {"qwen3_5": ["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a", "out_proj"], "qwen3_next": ["in_proj_qkvz", "in_proj_ba", "out_proj"]}
-SEEDS = {"ministral3": 85, "exaone4": 86, "seed_oss": 87}  # where others have come before them since
+SEEDS = {"ministral3": 85, "exaone4": 86, "seed_oss": 87, "granite4": 85}  # where others have come before them since
 torch.set_num_threads(1)
 
 

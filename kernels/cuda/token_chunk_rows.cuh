@@ -1,16 +1,16 @@
-// Which rows a chunk of gated_delta has (bodies.h).
+// Which rows a chunk of a sequence's tokens has (kernels/arguments/token_chunks.h).
 #pragma once
 
-#include "kernels/gated_delta/state.cuh"
+#include "kernels/cuda/column_pairs.cuh"
 
-namespace lathe::kernels::LATHE_CUDA_NAMESPACE::gated_delta {
+namespace lathe::kernels::LATHE_CUDA_NAMESPACE::column_pairs {
 
 // The sequence that a chunk's number belongs to.
 __device__ __forceinline__ int sequence_of_chunk(const SequenceBounds& bounds, int64_t first_sequence, int64_t chunk) {
   int first = 0, last = bounds.count - 1;
   while (first < last) {
     const int middle = (first + last) / 2;
-    if (gated_delta_first_chunk(first_sequence + middle + 1, bounds.at[middle + 1]) > chunk) {
+    if (first_token_chunk(first_sequence + middle + 1, bounds.at[middle + 1]) > chunk) {
       last = middle;
     } else {
       first = middle + 1;
@@ -27,11 +27,11 @@ struct ChunkRows {
 __device__ __forceinline__ ChunkRows rows_of_chunk(const SequenceBounds& bounds, int64_t first_sequence,
                                                    int64_t chunk) {
   const int s = sequence_of_chunk(bounds, first_sequence, chunk);
-  const int64_t of_sequence = chunk - gated_delta_first_chunk(first_sequence + s, bounds.at[s]);
-  const int64_t begin = bounds.at[s] + of_sequence * gated_delta_chunk, end = bounds.at[s + 1];
+  const int64_t of_sequence = chunk - first_token_chunk(first_sequence + s, bounds.at[s]);
+  const int64_t begin = bounds.at[s] + of_sequence * token_chunk, end = bounds.at[s + 1];
   if (begin >= end) return {};
-  const bool is_last = end - begin <= gated_delta_chunk;
-  return {begin, is_last ? end : begin + gated_delta_chunk, of_sequence == 0, is_last};
+  const bool is_last = end - begin <= token_chunk;
+  return {begin, is_last ? end : begin + token_chunk, of_sequence == 0, is_last};
 }
 
 // start(first sequence, first chunk, chunks, bounds) of as many as a grid has, but along x.
@@ -39,10 +39,10 @@ template <class Start>
 void for_each_chunk_launch(const int32_t* cu_seqlens, int64_t sequences, const Start& start) {
   constexpr int64_t most_chunks = 65535;
   for_each_counted_launch(cu_seqlens, sequences, [&](int64_t first, const SequenceBounds& bounds) {
-    const int64_t end = gated_delta_first_chunk(first + bounds.count, bounds.at[bounds.count]);
-    for (int64_t from = gated_delta_first_chunk(first, bounds.at[0]); from < end; from += most_chunks)
+    const int64_t end = first_token_chunk(first + bounds.count, bounds.at[bounds.count]);
+    for (int64_t from = first_token_chunk(first, bounds.at[0]); from < end; from += most_chunks)
       start(first, from, end - from < most_chunks ? end - from : most_chunks, bounds);
   });
 }
 
-}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE::gated_delta
+}  // namespace lathe::kernels::LATHE_CUDA_NAMESPACE::column_pairs
