@@ -64,7 +64,7 @@ std::vector<MemoryUse> kv_cache_memory(const nn::ModelConfig& config) {
 std::vector<MemoryUse> training_memory(const nn::ModelFiles& files, int64_t tokens) {
   nn::LoraConfig lora;
   lora.r = 16;
-  lora.target_modules = {"all-linear"};
+  lora.target_modules_regex = "all-linear";
   train::RunShape run;
   run.dtype = DType::bf16;
   run.forward_tokens = tokens;

@@ -1,6 +1,8 @@
 // lathe-model info: what it tells of a model before a weight is read.
+#include "nn/weights/peft.h"
 #include "tests/programs/program_test.h"
 #include "tests/support/source_dir.h"
+#include "train/memory_estimate.h"
 
 namespace lathe {
 namespace {
@@ -39,6 +41,19 @@ TEST_F(LatheModelInfo, TellsBytesMemoryAndLicence) {
   ASSERT_EQ(info(folder_ / "model"), 0) << err();
   for (const char* part : {"licence          apache-2.0", "keys and values", "LoRA (r 16)", "all weights"})
     EXPECT_NE(out().find(part), std::string::npos) << out();
+}
+
+TEST_F(LatheModelInfo, TrainingHasAnAdapterOfEveryLinear) {
+  ASSERT_EQ(info(folder_ / "model", {"--json"}), 0) << err();
+  nn::LoraConfig lora;
+  lora.r = 16;
+  lora.target_modules = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
+  train::RunShape run;
+  run.dtype = DType::bf16;
+  run.forward_tokens = 1024;
+  run.gradient_checkpointing = true;
+  const int64_t expected = train::estimate_memory(nn::read_hf_config(folder_ / "model"), &lora, run).total_bytes();
+  EXPECT_EQ(nlohmann::json::parse(out())["memory"]["training"]["lora"], expected);
 }
 
 TEST_F(LatheModelInfo, TellsTheRestOfFilesWithoutATokenizer) {
