@@ -108,6 +108,15 @@ TEST_F(ChangedWeights, PartsThatDoNotFitAreNamed) {
   expect_says(with_shape({}), "in codes of 4 or 8 bits");
 }
 
+// "quant_method": "fp8" with one scale of each linear, which are called as compressed-tensors calls them.
+TEST_F(ChangedWeights, AutoFp8sScalesAreFound) {
+  EXPECT_EQ(error_of(fp8_, {{"weight", "F8_E4M3", {4, 8}, 32},
+                            {"weight_scale", "F32", {}, 4},
+                            {"input_scale", "F32", {1}, 4},
+                            {"kv_scale", "I32", {1}, 4}}),
+            "no error");
+}
+
 TEST_F(ChangedWeights, WhatIsNotReadIsRefusedByItsKey) {
   const auto with = [](nlohmann::json config, const char* key, const nlohmann::json& value) {
     config[key] = value;
