@@ -117,6 +117,24 @@ TEST_F(ChangedWeights, AutoFp8sScalesAreFound) {
             "no error");
 }
 
+// As transformers holds them, and as Granite's directories do: what quantises linears passes them over.
+TEST_F(ChangedWeights, StackedExpertsBesideTheLinearsAreApart) {
+  for (const std::string module : {"mlp.experts.gate_up_proj", "block_sparse_moe.input_linear.weight"}) {
+    EXPECT_EQ(error_of(fp8_, {{"weight", "F8_E4M3", {4, 8}, 32},
+                              {"weight_scale_inv", "F32", {}, 4},
+                              {module, "F32", {3, 4, 5}, 240}}),
+              "no error");
+    const auto source = open(folder_.path());
+    const std::string prefix = "q_proj." + module.substr(0, module.find('.')) + ".experts.2.";
+    for (const char* linear : {"gate_proj.weight", "up_proj.weight"}) {
+      const WeightInfo* const info = source->find(prefix + linear);
+      ASSERT_NE(info, nullptr) << module << ": " << linear;
+      EXPECT_EQ(info->shape, (Shape{2, 5}));
+    }
+    EXPECT_NE(source->find("q_proj.weight"), nullptr);
+  }
+}
+
 TEST_F(ChangedWeights, WhatIsNotReadIsRefusedByItsKey) {
   const auto with = [](nlohmann::json config, const char* key, const nlohmann::json& value) {
     config[key] = value;
