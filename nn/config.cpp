@@ -68,6 +68,8 @@ void check_rope(const RopeConfig& rope, int64_t head_dim, const Need& need) {
            " is no finite number of at least 0");
   need(rope.query_beta == 0 || scaling.original_max_position_embeddings > 0,
        "queries that grow (llama_4_scaling_beta) need rope_scaling.original_max_position_embeddings");
+  need(rope.query_beta == 0 || rope.rotary_dim == 0,
+       "queries that grow (llama_4_scaling_beta) need heads that turn whole");
   if (scaling.kind != RopeScalingKind::none) divides(scaling.factor, "rope_scaling.factor");
   if (scaling.kind == RopeScalingKind::llama3) {
     divides(scaling.low_freq_factor, "rope_scaling.low_freq_factor");

@@ -16,6 +16,7 @@
 #include "nn/expert_adapters.h"
 #include "nn/families/text_config.h"
 #include "nn/model_directory.h"
+#include "nn/weights/own_weights.h"
 #include "nn/weights/safetensors.h"
 #include "nn/weights/stacked_experts.h"
 
@@ -226,7 +227,7 @@ MergedModel write_merged_model(const std::filesystem::path& directory, const Mod
                           "directory; merge into the directory that it was made from, or use the GGUF file with "
                           "--adapter as it is");
   check_expert_targets(base.config, given.config);
-  const PeftAdapter adapter = split_expert_adapters(given, base.config);
+  const PeftAdapter adapter = split_expert_adapters(base.config.multimodal ? of_text_alone(given) : given, base.config);
   check_fits(base, adapter);
   MergedModel result;
   for (const WeightInfo& info : base.weights->weights()) {

@@ -42,7 +42,7 @@ const char* torch_name(DType dtype) {
 void write_model_config(const std::filesystem::path& from, const std::filesystem::path& to, std::optional<DType> dtype,
                         bool tie_word_embeddings) {
   nlohmann::ordered_json config = of_text_alone(read_json_file(from / "config.json"));
-  config.erase("quantization_config");
+  for (const char* key : {"quantization_config", "compression_config"}) config.erase(key);
   if (dtype) {
     // transformers 5 writes "dtype" and reads both; earlier ones know "torch_dtype" alone.
     if (config.contains("dtype")) config["dtype"] = torch_name(*dtype);

@@ -49,10 +49,10 @@ void untie_another_head(ModelFiles& files) {
 }
 
 std::unique_ptr<WeightSource> open_directory_weights(const std::filesystem::path& path, const ModelConfig& config) {
-  if (config.experts.stacked != StackedExperts::none)
-    return split_experts(safetensors_tensors(path), config.experts.stacked);
   if (const auto packed = packed_quantization_of(path)) return open_packed_weights(path, *packed);
   if (const auto scaled = scaled_quantization_of(path)) return open_scaled_weights(path, *scaled);
+  if (config.experts.stacked != StackedExperts::none)
+    return split_experts(safetensors_tensors(path), config.experts.stacked);
   if (is_bitsandbytes_directory(path)) return open_bitsandbytes_weights(path);
   const SafetensorsTensors tensors = safetensors_tensors(path);
   if (has_stacked_experts(tensors)) return split_experts(tensors, StackedExperts::gate_before_up);

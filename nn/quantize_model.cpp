@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/json_value.h"
+#include "nn/convert/hf_model.h"
 #include "nn/layer_layout.h"
 #include "nn/model_directory.h"
 #include "nn/weights/bitsandbytes.h"
@@ -80,11 +81,11 @@ QuantizedModel write_quantized_model(const fs::path& directory, const ModelFiles
                                      kernels::Nf4Scales scales) {
   check_source(files);
   check_target(directory);
-  const std::set<std::string> linears = linear_names(files.config);
+  const std::set<std::string> linears = linear_names(files.config), in_f32 = weights_in_f32(files.config);
   QuantizedModel result;
   NamedTensors tensors;
   for (const WeightInfo& info : files.weights->weights()) {
-    const Tensor values = read_weight(*files.weights, info, dtype);
+    const Tensor values = read_weight(*files.weights, info, in_f32.contains(info.name) ? DType::f32 : dtype);
     if (linears.contains(info.name)) {
       const kernels::Nf4Weight codes = kernels::quantize_nf4(values, nf4_block, scales);
       for (auto& part : bitsandbytes_tensors(info.name, codes, dtype)) tensors.push_back(std::move(part));

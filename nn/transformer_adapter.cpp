@@ -13,6 +13,7 @@
 #include "nn/joined_lora.h"
 #include "nn/layer_layout.h"
 #include "nn/transformer.h"
+#include "nn/weights/own_weights.h"
 
 namespace lathe::nn {
 namespace {
@@ -315,7 +316,7 @@ void Transformer::add_lora(const LoraConfig& config, uint64_t seed, std::string_
 void Transformer::load_adapter(const PeftAdapter& given, std::string_view name) {
   check_new_name(name);
   check_expert_targets(config_, given.config);
-  const PeftAdapter adapter = split_expert_adapters(given, config_);
+  const PeftAdapter adapter = split_expert_adapters(config_.multimodal ? of_text_alone(given) : given, config_);
   check_fits(adapter, config_, std::as_const(*this).linears());
   check_adapter_targets(config_, adapter.config);
   if (adapter.embedding_base.defined()) check_embedding_base(adapter.embedding_base);

@@ -258,7 +258,9 @@ StepPhases step_phases(const nn::ModelConfig& model, const nn::LoraConfig* lora,
   }
   if (const int64_t delta = recurrence_workspace_bytes(model, run); delta > phases.layer.workspace_bytes) {
     phases.layer.workspace_bytes = delta;
-    phases.layer.workspace = "states of a gated delta net within " + std::to_string(run.forward_tokens) + " tokens";
+    phases.layer.workspace = std::string("states of ") +
+                             (model.layers_with(nn::Mixer::mamba2) > 0 ? "Mamba-2" : "a gated delta net") + " within " +
+                             std::to_string(run.forward_tokens) + " tokens";
   }
   return phases;
 }

@@ -166,8 +166,8 @@ class Load {
       prompt.push_back(drawn(random_, options_.token_ids));
     const int64_t output_tokens = listed() ? listed()->output_tokens : drawn(random_, options_.output_tokens);
     nlohmann::json body{{"prompt", prompt}, {"max_tokens", output_tokens},
-              {"temperature", 0}, {"ignore_eos", true},
-              {"stream", true},   {"stream_options", {{"include_usage", true}}}};
+                        {"temperature", 0}, {"ignore_eos", true},
+                        {"stream", true},   {"stream_options", {{"include_usage", true}}}};
     if (!options_.models.empty()) body["model"] = options_.models[requests_.size() % options_.models.size()];
     const std::string text = body.dump();
     return "POST /v1/completions HTTP/1.1\r\nHost: " + options_.host + ":" + options_.port +

@@ -1,7 +1,5 @@
 #include "nn/convert/hf_model.h"
 
-#include <set>
-
 #include "core/error.h"
 #include "nn/families/family.h"
 #include "nn/layer_layout.h"
@@ -21,6 +19,14 @@ bool is_rotary_factors(const WeightInfo& info) { return info.name.starts_with("r
 
 }  // namespace
 
+std::set<std::string> weights_in_f32(const ModelConfig& config) {
+  std::set<std::string> names;
+  if (!config.experts.choice_bias) return names;
+  for (int64_t i = 0; i < config.num_hidden_layers(); ++i)
+    if (const auto bias = layer_layout(config, i).choice_bias) names.insert(layer_prefix(i) + bias->name);
+  return names;
+}
+
 std::vector<SafetensorsToWrite> hf_weights_of(const ModelFiles& files, DType dtype) {
   std::set<std::string> places;
   for (const auto& [gguf_name, place] : gguf_places(files.config)) {
@@ -33,6 +39,7 @@ std::vector<SafetensorsToWrite> hf_weights_of(const ModelFiles& files, DType dty
       if (!places.contains(info.name) && !is_rotary_factors(info))
         throw FormatError(files.path.string(), -1, info.name + " has no place in transformers' " + files.config.family);
   const std::shared_ptr<const WeightSource> source = directory_weights(files);
+  const std::set<std::string> in_f32 = weights_in_f32(files.config);
   std::vector<SafetensorsToWrite> weights;
   for (const WeightInfo& info : source->weights()) {
     if (is_rotary_factors(info)) continue;
@@ -45,7 +52,7 @@ std::vector<SafetensorsToWrite> hf_weights_of(const ModelFiles& files, DType dty
                           source->read_rows(name, first, count, out);
                           for (int64_t i = 0; shifted && i < count * columns; ++i) out[i] -= offset;
                         }},
-                       dtype});
+                       in_f32.contains(info.name) ? DType::f32 : dtype});
   }
   return weights;
 }

@@ -52,7 +52,7 @@ void set_positions(ModelConfig& model, const HfFields& config) {
 
 // transformers 5 writes an infinite number as {"__float__": "Infinity"}.
 double limit_of(const nlohmann::ordered_json& value) {
-  if (value.is_object() && value.value("__float__", "") == "Infinity") return std::numeric_limits<double>::infinity();
+  if (value == nlohmann::ordered_json{{"__float__", "Infinity"}}) return std::numeric_limits<double>::infinity();
   if (!value.is_number()) throw ConfigError("time_step_limit", "expected two numbers, found " + json_excerpt(value));
   return value.get<double>();
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace lathe::nn {
 namespace {
@@ -60,6 +61,20 @@ bool is_tied(const Multimodal& kind, const ordered_json& whole, const ordered_js
   return says(by_whole) || says(by_text) || (by_whole == nullptr && by_text == nullptr && kind.tied);
 }
 
+// LLaVA's leave out of text_config what is as LlamaConfig's and MistralConfig's defaults have it.
+void set_extents(ordered_json& text) {
+  const std::string family = text_of(text, "model_type");
+  if (family != "llama" && family != "mistral") return;
+  const bool llama = family == "llama";
+  for (const auto& [key, value] : {std::pair{"vocab_size", 32000},
+                                   {"hidden_size", 4096},
+                                   {"intermediate_size", llama ? 11008 : 14336},
+                                   {"num_hidden_layers", 32},
+                                   {"num_attention_heads", 32},
+                                   {"max_position_embeddings", llama ? 2048 : 131072}})
+    if (!text.contains(key)) text[key] = value;
+}
+
 // A text's rotary tables are the plain ones.
 void leave_out_mrope(ordered_json& text) {
   for (const char* key : {"rope_parameters", "rope_scaling"}) {
@@ -87,8 +102,17 @@ ordered_json text_config(const ordered_json& config) {
     if (found_in(text, key) == nullptr && found_in(config, key) != nullptr) text[key] = config[key];
   text["tie_word_embeddings"] = is_tied(kind, config, text);
   text["model_type"] = family_name(kind, text);
+  set_extents(text);
   leave_out_mrope(text);
   return text;
+}
+
+const ordered_json* quantization_config(const ordered_json& config) {
+  if (!config.is_object()) return nullptr;
+  for (const char* key : {"quantization_config", "compression_config"})
+    if (const ordered_json* const found = found_in(config, key)) return found;
+  const ordered_json* const text = found_in(config, "text_config");
+  return text != nullptr && text->is_object() ? found_in(*text, "quantization_config") : nullptr;
 }
 
 }  // namespace lathe::nn

@@ -10,6 +10,7 @@
 #include "core/json_value.h"
 #include "kernels/nf4/codebook.h"
 #include "kernels/quantization/dynamic_map.h"
+#include "nn/families/text_config.h"
 
 namespace lathe::nn {
 namespace {
@@ -176,8 +177,8 @@ bool is_bitsandbytes_directory(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
   const std::string file = path.string();
   const ordered_json config = read_json_file(path);
-  const auto found = config.is_object() ? config.find("quantization_config") : config.end();
-  if (found == config.end() || found->is_null()) return false;
+  const ordered_json* const found = quantization_config(config);
+  if (found == nullptr) return false;
   const ordered_json& quantization = *found;
   if (!quantization.is_object())
     throw FormatError(file, -1, "quantization_config: expected an object, found " + json_excerpt(quantization));

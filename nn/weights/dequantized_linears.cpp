@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "nn/weights/stacked_experts.h"
 
 namespace lathe::nn {
 namespace {
@@ -83,7 +84,10 @@ std::unique_ptr<WeightSource> with_linears(const SafetensorsTensors& tensors, co
     files.insert(tensor.second);
     if (!parts.contains(tensor.first)) plain.push_back(tensor);
   }
-  return std::make_unique<WithLinears>(open_safetensors_weights(plain), std::move(linears), std::move(files));
+  // Experts that are no linears of their own are often left as they were.
+  auto others = has_stacked_experts(plain) ? split_experts(plain, StackedExperts::gate_before_up)
+                                           : open_safetensors_weights(plain);
+  return std::make_unique<WithLinears>(std::move(others), std::move(linears), std::move(files));
 }
 
 }  // namespace lathe::nn

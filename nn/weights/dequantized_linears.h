@@ -30,8 +30,8 @@ float number_at(const Tensor& tensor, int64_t i);
 // As the dtype holds it.
 float rounded(DType dtype, float value);
 
-// The linears, and of the other tensors those that are no `parts` of them. FormatError for one of these that is not
-// floating.
+// The linears, and of the other tensors those that are no `parts` of them; experts that are stacked there, gate before
+// up, are apart. FormatError for one of these that is not floating.
 std::unique_ptr<WeightSource> with_linears(const SafetensorsTensors& tensors, const std::set<std::string>& parts,
                                            StoredLinears linears);
 

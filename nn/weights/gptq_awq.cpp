@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/json_value.h"
+#include "nn/families/text_config.h"
 #include "nn/weights/dequantized_linears.h"
 
 namespace lathe::nn {
@@ -230,8 +231,8 @@ PackedQuantization read_quantization(const ordered_json& config, PackedMethod me
 std::optional<PackedQuantization> packed_quantization_of(const fs::path& directory) {
   const fs::path path = directory / "config.json", early = directory / "quantize_config.json";
   const ordered_json config = read_json_file(path);
-  const auto found = config.is_object() ? config.find("quantization_config") : config.end();
-  if (found != config.end() && found->is_object()) {
+  const ordered_json* const found = quantization_config(config);
+  if (found != nullptr && found->is_object()) {
     const std::string method = word_in(*found, {"quant_method"}, "", path.string());
     if (method != "gptq" && method != "awq") return std::nullopt;
     return read_quantization(*found, method == "gptq" ? PackedMethod::gptq : PackedMethod::awq, path.string());

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "nn/weights/peft.h"
 
 namespace lathe::nn {
 namespace {
@@ -94,6 +95,15 @@ std::unique_ptr<WeightSource> own_weights(std::unique_ptr<WeightSource> source, 
   auto own = std::make_unique<OwnWeights>(std::move(source), config);
   if (own->changes()) return own;
   return own->give_back();
+}
+
+bool is_text_module(std::string_view module) {
+  return module.starts_with("model.layers.") || module == embedding_module || module == output_module;
+}
+
+PeftAdapter of_text_alone(PeftAdapter adapter) {
+  std::erase_if(adapter.modules, [](const auto& entry) { return !is_text_module(entry.first); });
+  return adapter;
 }
 
 }  // namespace lathe::nn

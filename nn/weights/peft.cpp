@@ -74,6 +74,7 @@ std::string without_adapter_name(std::string key) {
 struct Key {
   std::string module;
   Part part;
+  bool of_whole = false;  // the file has the name by which a multimodal model calls it
 };
 
 // Of an adapter of a multimodal model: "model.language_model.layers.0.…" is the text model's "model.layers.0.…".
@@ -89,7 +90,9 @@ std::optional<Key> parse_key(const std::string& full) {
   if (!key.starts_with(key_prefix)) return std::nullopt;
   for (const auto& [end, part] : key_parts) {
     if (!key.ends_with(end) || key.size() <= key_prefix.size() + end.size()) continue;
-    Key found{module_of_text(key.substr(key_prefix.size(), key.size() - key_prefix.size() - end.size())), part};
+    const std::string name = key.substr(key_prefix.size(), key.size() - key_prefix.size() - end.size());
+    Key found{module_of_text(name), part};
+    found.of_whole = found.module != name;
     if (part == Part::whole && found.module != output_module && found.module != embedding_module) return std::nullopt;
     return found;
   }
@@ -123,8 +126,20 @@ void check_whole(const std::string& path, const PeftAdapter& adapter) {
     if (!adapter.saved.contains(module)) missing(module, "the weight that the config's modules_to_save promise");
 }
 
+// Targets of a whole multimodal model by the text model's names. A regular expression is not to be rewritten: the
+// modules that the file has stand in its place.
+void rename_targets(PeftAdapter& adapter) {
+  LoraConfig& config = adapter.config;
+  for (std::string& module : config.target_modules) module = module_of_text(std::move(module));
+  if (!config.target_modules_regex || *config.target_modules_regex == "all-linear") return;
+  config.target_modules_regex.reset();
+  for (const auto& [module, weights] : adapter.modules)
+    if (is_text_module(module) && module.find(".experts") == std::string::npos) config.target_modules.push_back(module);
+}
+
 void read_weights(const std::filesystem::path& path, PeftAdapter& adapter) {
   const auto file = SafetensorsFile::open(path);
+  bool of_whole = false;
   for (const std::string& name : file->names()) {
     const std::optional<Key> key = parse_key(name);
     if (!key)
@@ -136,8 +151,10 @@ void read_weights(const std::filesystem::path& path, PeftAdapter& adapter) {
           path.string(), tensor.byte_offset(),
           name + ": expected a " + (vector ? "vector" : "matrix") + " of floats, found " + describe(tensor));
     place_of(adapter, *key) = tensor;
+    of_whole |= key->of_whole;
   }
   check_whole(path.string(), adapter);
+  if (of_whole) rename_targets(adapter);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "core/json.h"
 #include "core/json_value.h"
+#include "nn/families/text_config.h"
 #include "nn/weights/dequantized_linears.h"
 
 namespace lathe::nn {
@@ -180,7 +181,8 @@ class ScaledReader {
   }
 
   void read_grid(ScaledLinear& linear) const {
-    Tensor scales = part(quantization_.method == ScaledMethod::fp8 ? ".weight_scale_inv" : ".weight_scale");
+    const bool plain_name = quantization_.method != ScaledMethod::fp8 || has(".weight_scale");  // AutoFP8's
+    Tensor scales = part(plain_name ? ".weight_scale" : ".weight_scale_inv");
     if (!is_floating(scales.dtype()) || scales.dtype() == DType::f64 || scales.numel() == 0 || scales.rank() > 2)
       fail("expected floating scales, found " + describe(scales));
     linear.stored_bytes += scales.nbytes();
@@ -277,15 +279,15 @@ void read_compressed_tensors(const ordered_json& config, const std::string& file
 constexpr std::string_view part_suffixes[] = {
     ".weight_packed",     ".weight_scale", ".weight_scale_inv", ".weight_shape",     ".weight_zero_point",
     ".weight_g_idx",      ".input_scale",  ".input_zero_point", ".activation_scale", ".output_scale",
-    ".output_zero_point", ".k_scale",      ".v_scale",          ".q_scale"};
+    ".output_zero_point", ".k_scale",      ".v_scale",          ".q_scale",          ".kv_scale"};
 
 }  // namespace
 
 std::optional<ScaledQuantization> scaled_quantization_of(const fs::path& directory) {
   const std::string file = (directory / "config.json").string();
   const ordered_json whole = read_json_file(file);
-  const auto found = whole.is_object() ? whole.find("quantization_config") : whole.end();
-  if (found == whole.end() || !found->is_object()) return std::nullopt;
+  const ordered_json* const found = quantization_config(whole);
+  if (found == nullptr || !found->is_object()) return std::nullopt;
   const std::string method = word_of(*found, "quant_method", file);
   ScaledQuantization result;
   if (method == "fp8") {

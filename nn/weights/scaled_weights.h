@@ -1,7 +1,8 @@
 // Checkpoints whose linears are small numbers beside scales, read: a Hugging Face directory whose config.json has a
 // quantization_config with the quant_method
 //   fp8                 transformers' (DeepSeek, Qwen3, Ministral 3): in X.weight [out, in] F8_E4M3, in
-//                       X.weight_scale_inv one scale, or one for each block of weight_block_size
+//                       X.weight_scale_inv one scale, or one for each block of weight_block_size; AutoFP8's the same
+//                       with X.weight_scale
 //   compressed-tensors  float-quantized, naive-quantized, int-quantized: X.weight F8_E4M3 or I8, X.weight_scale one,
 //                       one for each row, each group of a row or each block, X.weight_zero_point I8 of the same shape.
 //                       pack-quantized: X.weight_packed I32 [out, ⌈in · bits / 32⌉] with codes of 4 or 8 bits from the

@@ -248,8 +248,10 @@ class SplitExperts final : public WeightSource {
 }  // namespace
 
 bool has_stacked_experts(const SafetensorsTensors& tensors) {
-  return std::any_of(tensors.begin(), tensors.end(), [](const auto& tensor) {
-    return tensor.first.ends_with(std::string(block) + std::string(gate_up_part));
+  const std::string by_transformers = std::string(block) + std::string(gate_up_part),
+                    upright = std::string(upright_module) + std::string(upright_parts[0].first);
+  return std::any_of(tensors.begin(), tensors.end(), [&](const auto& tensor) {
+    return tensor.first.ends_with(by_transformers) || tensor.first.ends_with(upright);
   });
 }
 

@@ -24,7 +24,7 @@
 
 namespace lathe::nn {
 
-// Whether there are some by transformers' names.
+// Whether there are some by transformers' names, or by Granite's.
 bool has_stacked_experts(const SafetensorsTensors& tensors);
 
 // The weights of such a directory with each expert's linears apart, by the names of nn/layer_layout.h

@@ -1,7 +1,9 @@
 // Granite 4.0's config and its ways to say the same, what is refused, and its GGUF, in which gate and up are apart.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "core/error.h"
 #include "nn/convert/gguf_model.h"
@@ -61,6 +63,7 @@ TEST(GraniteHybrid, WhatIsNotComputedIsRefusedByItsKey) {
   refused("time_step_limit", {1.5, 0.5}, "time_step_limit");
   refused("time_step_limit", 1.5, "time_step_limit");
   refused("time_step_limit", {"low", "high"}, "time_step_limit");
+  refused("time_step_limit", {0.0, {{"__float__", 3}}}, "time_step_limit");
   refused("position_embedding_type", "alibi", "position_embedding_type");
   refused("hidden_act", "gelu_pytorch_tanh", "hidden_act");
   refused("layer_types", {"mamba", "attention"}, "layer_types");
@@ -165,6 +168,35 @@ TEST_P(GraniteHybridGguf, BlocksOfBothHalvesAreThoseOfTheRows) {
   quantised.weights->read_rows(name, 38, 3, some.data());
   EXPECT_EQ(some, std::vector<float>(rows.begin() + 38 * 32, rows.begin() + 41 * 32)) << "across the halves";
   EXPECT_THROW(quantised.weights->read_rows(name, 79, 2, some.data()), ShapeError);
+}
+
+// As in files of mixed formats, and in files that are broken.
+TEST(GgufHalves, OfTwoTypesAreReadByRowsAndOfTwoShapesRefused) {
+  const TemporaryFolder folder;
+  const GgufPlaces places = {{"gate", {.name = "w", .half = GgufPlace::Half::first}},
+                             {"up", {.name = "w", .half = GgufPlace::Half::second}}};
+  const auto open = [&](std::initializer_list<std::tuple<const char*, Shape, const char*>> tensors) {
+    std::vector<GgufTensorToWrite> written;
+    for (const auto& [name, shape, type] : tensors)
+      written.push_back({{name, shape,
+                          [columns = shape[1], value = name[0] == 'u' ? 2.0f : 127.0f](
+                              int64_t, int64_t count, float* out) { std::fill_n(out, count * columns, value); }},
+                         ggml_writer(type)});
+    write_gguf(folder.path() / "model.gguf", {{"general.architecture", std::string("none")}}, written);
+    return open_gguf_weights(GgufFile::open(folder.path() / "model.gguf"), places);
+  };
+  const auto mixed = open({{"up", {2, 32}, "F16"}, {"gate", {2, 32}, "Q8_0"}});
+  ASSERT_NE(mixed->find("w"), nullptr);
+  EXPECT_EQ(mixed->find("w")->shape, (Shape{4, 32}));
+  EXPECT_FALSE(mixed->blocks("w").has_value());
+  std::vector<float> rows(4 * 32);
+  mixed->read_rows("w", 0, 4, rows.data());
+  EXPECT_EQ(std::ranges::count(std::span(rows).first(64), 127.0f), 64) << "gate's";
+  EXPECT_EQ(std::ranges::count(std::span(rows).last(64), 2.0f), 64) << "up's";
+  EXPECT_THROW(open({{"gate", {2, 32}, "F32"}, {"up", {3, 32}, "F32"}}), FormatError);
+  EXPECT_THROW(open({{"gate", {2, 32}, "F32"}, {"up", {2, 64}, "F32"}}), FormatError);
+  EXPECT_THROW(open({{"up", {2, 32}, "F32"}}), FormatError);
+  EXPECT_EQ(open({{"gate", {2, 32}, "F32"}})->find("w")->shape, (Shape{2, 32})) << "for the loader to refuse";
 }
 
 // What GGUF has no key for.

@@ -1,6 +1,7 @@
 // What is LFM2-MoE's own: its config, and a bias that turns the choice of experts and never trains.
 #include <gtest/gtest.h>
 
+#include "nn/convert/hf_model.h"
 #include "nn/layer_layout.h"
 #include "tests/nn/changed_configs.h"
 
@@ -73,6 +74,17 @@ TEST(Lfm2Moe, TheBiasIsKeptInF32AndIsNoParameter) {
   EXPECT_EQ(constants[0].first, "model.layers.1.feed_forward.expert_bias");
   for (const auto& [name, bias] : constants) EXPECT_EQ(bias.dtype(), DType::f32) << name;
   EXPECT_TRUE(load(golden("tiny_lfm2_moe/plain"), DType::bf16, WeightMode::trainable).constants().empty());
+}
+
+TEST(Lfm2Moe, TheBiasIsWrittenInF32) {
+  const ModelFiles files = open_model_files(golden("tiny_lfm2_moe/biased"));
+  int biases = 0;
+  for (const auto& [weight, dtype] : hf_weights_of(files, DType::bf16)) {
+    const bool bias = weight.name.ends_with("expert_bias");
+    biases += bias;
+    EXPECT_EQ(dtype, bias ? DType::f32 : DType::bf16) << weight.name;
+  }
+  EXPECT_EQ(biases, 3);
 }
 
 // Weights add up to 1 whatever the bias is, but the bias says whose they are.

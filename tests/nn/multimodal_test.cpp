@@ -6,6 +6,7 @@
 #include "core/json_value.h"
 #include "kernels/copy/copy.h"
 #include "nn/families/text_config.h"
+#include "nn/merge_adapter.h"
 #include "nn/model_directory.h"
 #include "nn/weights/own_weights.h"
 #include "nn/weights/safetensors.h"
@@ -108,6 +109,34 @@ TEST(MultimodalConfig, EitherMaySayThatTheOutputIsTheEmbedding) {
   EXPECT_TRUE(config_of(json).tie_word_embeddings) << "Gemma 3's default";
 }
 
+// As llava-1.5-7b-hf and llava-v1.6-mistral-7b-hf have it.
+TEST(MultimodalConfig, WhatLlavasLeaveOutIsAsTransformersHasIt) {
+  const nlohmann::json llama = {{"model_type", "llama"}, {"max_position_embeddings", 4096}, {"vocab_size", 32064}};
+  const ModelConfig first = config_of({{"model_type", "llava"}, {"text_config", llama}});
+  EXPECT_EQ(first.parameter_count(), 6738939904) << "Vicuna's 7B with 64 more tokens";
+  EXPECT_EQ(first.max_position_embeddings, 4096);
+  const nlohmann::json mistral = {{"model_type", "mistral"},   {"intermediate_size", 14336},
+                                  {"num_key_value_heads", 8},  {"max_position_embeddings", 32768},
+                                  {"sliding_window", nullptr}, {"vocab_size", 32064}};
+  const ModelConfig next = config_of({{"model_type", "llava_next"}, {"text_config", mistral}});
+  EXPECT_EQ(next.head_dim, 128);
+  EXPECT_EQ(next.num_hidden_layers(), 32);
+  EXPECT_EQ(next.layers[0].sliding_window, 0);
+}
+
+TEST(MultimodalConfig, HowWeightsAreQuantisedIsSaidInOneOfThreePlaces) {
+  const auto method_in = [](const nlohmann::ordered_json& config) {
+    const nlohmann::ordered_json* const found = quantization_config(config);
+    return found == nullptr ? "" : found->at("quant_method").get<std::string>();
+  };
+  const nlohmann::ordered_json fp8 = {{"quant_method", "fp8"}};
+  EXPECT_EQ(method_in({{"quantization_config", fp8}, {"text_config", {{"quantization_config", 3}}}}), "fp8");
+  EXPECT_EQ(method_in({{"compression_config", fp8}}), "fp8");
+  EXPECT_EQ(method_in({{"quantization_config", nullptr}, {"text_config", {{"quantization_config", fp8}}}}), "fp8");
+  EXPECT_EQ(method_in({{"text_config", 3}}), "");
+  EXPECT_EQ(method_in(nlohmann::ordered_json::array()), "");
+}
+
 TEST(MultimodalConfig, OneOfTextAloneIsLeftAsItIs) {
   const nlohmann::ordered_json json = read_json_file(golden("tiny_qwen3/tied/config.json"));
   EXPECT_FALSE(is_multimodal(json));
@@ -167,6 +196,45 @@ TEST(MultimodalAdapter, ItsModulesAreTheTextModels) {
     ASSERT_EQ(adapter.modules.size(), expected.modules.size());
     for (const auto& [name, module] : expected.modules) EXPECT_EQ(adapter.modules.count(name), 1u) << name;
   }
+}
+
+// PEFT adapts what sees, too, where its linears have the names that were asked for, and a regular expression is one
+// for the whole model's names.
+TEST(MultimodalAdapter, OfTheWholeModelTheTextModelsPartIsLoadedAndMerged) {
+  const auto lora_of = [](int64_t out, int64_t in) {
+    return LoraWeights{Tensor::zeros({2, in}, DType::f32), Tensor::zeros({out, 2}, DType::f32), {}};
+  };
+  const ModelFiles files = open_model_files(golden("multimodal/qwen3_vl"));
+  Transformer model(files.config, *files.weights, {});
+  LoraConfig config;
+  config.r = 2;
+  config.target_modules = {"q_proj"};
+  const std::vector<std::string> own = {"model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"};
+  PeftAdapter adapter{.config = config, .modules = {}, .saved = {}, .embedding_base = {}};
+  for (const std::string& module : own) {
+    const WeightInfo* const info = files.weights->find(module + ".weight");
+    ASSERT_NE(info, nullptr) << module;
+    adapter.modules["model.language_model." + module.substr(6)] = lora_of(info->shape[0], info->shape[1]);
+  }
+  adapter.modules["model.visual.blocks.0.attn.proj"] = lora_of(8, 8);
+  const TemporaryFolder folder;
+  for (const bool regex : {false, true}) {
+    if (regex) {
+      adapter.config.target_modules.clear();
+      adapter.config.target_modules_regex = ".*language_model.*q_proj|.*visual.*proj";
+    }
+    write_peft_adapter(folder.path(), adapter);
+    const PeftAdapter read = read_peft_adapter(folder.path());
+    if (regex) EXPECT_EQ(read.config.target_modules, own);
+    const std::string name = regex ? "by_regex" : "by_list";
+    model.load_adapter(read, name);
+    EXPECT_EQ(model.trainable_parameters(name).size(), 2 * own.size());
+    const TemporaryFolder merged;
+    EXPECT_NO_THROW(write_merged_model(merged.path(), files, read));
+  }
+  Transformer of_text(read_hf_config(golden("tiny_qwen3/tied")), *open_model_files(golden("tiny_qwen3/tied")).weights,
+                      {});
+  EXPECT_THROW(of_text.load_adapter(read_peft_adapter(folder.path()), "other"), FormatError);
 }
 
 }  // namespace

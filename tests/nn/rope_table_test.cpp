@@ -69,6 +69,13 @@ TEST(RopeTable, QueriesThatGrowHaveRowsOfTheirOwnBeyondTheFirstContext) {
     }
 }
 
+// The factor is in the table, which what does not turn never meets.
+TEST(RopeTable, QueriesThatGrowTurnWhole) {
+  ModelConfig config = read_hf_config(golden("tiny_ministral3"));
+  config.ropes[0].rotary_dim = config.head_dim / 2;
+  EXPECT_THROW(config.check(), ConfigError);
+}
+
 TEST(RopeTable, WhatCannotBeComputedIsNamed) {
   const auto error_of = [](const nlohmann::json& rope) -> std::string {
     nlohmann::json json = golden_json("tiny_phi3/longrope/config.json");

@@ -108,6 +108,33 @@ TEST_F(ChangedWeights, PartsThatDoNotFitAreNamed) {
   expect_says(with_shape({}), "in codes of 4 or 8 bits");
 }
 
+// "quant_method": "fp8" with one scale of each linear, which are called as compressed-tensors calls them.
+TEST_F(ChangedWeights, AutoFp8sScalesAreFound) {
+  EXPECT_EQ(error_of(fp8_, {{"weight", "F8_E4M3", {4, 8}, 32},
+                            {"weight_scale", "F32", {}, 4},
+                            {"input_scale", "F32", {1}, 4},
+                            {"kv_scale", "I32", {1}, 4}}),
+            "no error");
+}
+
+// As transformers holds them, and as Granite's directories do: what quantises linears passes them over.
+TEST_F(ChangedWeights, StackedExpertsBesideTheLinearsAreApart) {
+  for (const std::string module : {"mlp.experts.gate_up_proj", "block_sparse_moe.input_linear.weight"}) {
+    EXPECT_EQ(error_of(fp8_, {{"weight", "F8_E4M3", {4, 8}, 32},
+                              {"weight_scale_inv", "F32", {}, 4},
+                              {module, "F32", {3, 4, 5}, 240}}),
+              "no error");
+    const auto source = open(folder_.path());
+    const std::string prefix = "q_proj." + module.substr(0, module.find('.')) + ".experts.2.";
+    for (const char* linear : {"gate_proj.weight", "up_proj.weight"}) {
+      const WeightInfo* const info = source->find(prefix + linear);
+      ASSERT_NE(info, nullptr) << module << ": " << linear;
+      EXPECT_EQ(info->shape, (Shape{2, 5}));
+    }
+    EXPECT_NE(source->find("q_proj.weight"), nullptr);
+  }
+}
+
 TEST_F(ChangedWeights, WhatIsNotReadIsRefusedByItsKey) {
   const auto with = [](nlohmann::json config, const char* key, const nlohmann::json& value) {
     config[key] = value;
