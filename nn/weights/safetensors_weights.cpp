@@ -115,9 +115,20 @@ SafetensorsTensors safetensors_tensors(const std::filesystem::path& directory) {
   return tensors;
 }
 
+namespace {
+
+// Whole numbers that PyTorch keeps beside the weights of what sees, and that no text model has.
+bool is_buffer(const SafetensorsFile& file, const std::string& name) {
+  const bool known = name.ends_with(".position_ids") || name.ends_with(".num_batches_tracked");
+  return known && file.type(name) == "I64";
+}
+
+}  // namespace
+
 std::unique_ptr<WeightSource> open_safetensors_weights(const SafetensorsTensors& tensors) {
   auto weights = std::make_unique<SafetensorsWeights>();
-  for (const auto& [name, file] : tensors) weights->add(file, name);
+  for (const auto& [name, file] : tensors)
+    if (!is_buffer(*file, name)) weights->add(file, name);
   return weights;
 }
 

@@ -178,6 +178,19 @@ TEST(MultimodalWeights, WithoutATextModelTheNamesThatWereLookedForAreSaid) {
   }
 }
 
+TEST(MultimodalWeights, BuffersOfWholeNumbersAreLeftAlone) {
+  const TemporaryFolder folder;
+  const Tensor whole = Tensor::zeros({3}, DType::i64);
+  const auto write = [&](const std::string& name) {
+    write_safetensors(folder.path() / "model.safetensors",
+                      {{"model.language_model.embed_tokens.weight", Tensor::zeros({2, 2}, DType::f32)}, {name, whole}});
+  };
+  write("model.vision_tower.embeddings.position_ids");
+  EXPECT_EQ(open_safetensors_weights(folder.path())->weights().size(), 1u);
+  write("model.vision_tower.embeddings.weight");
+  EXPECT_THROW(open_safetensors_weights(folder.path()), FormatError);
+}
+
 // As PEFT names them on the whole model, by transformers 5 and before.
 TEST(MultimodalAdapter, ItsModulesAreTheTextModels) {
   const TemporaryFolder folder;

@@ -144,7 +144,7 @@ TEST_F(LatheModelInfo, TellsMamba2) {
 }
 
 TEST_F(LatheModelInfo, AnUnknownArchitectureIsNamedWithTheNearest) {
-  for (const auto& [name, nearest] : {std::pair{"lama", "llama"}, {"qwen2_vl", "qwen2"}, {"mistrall", "mistral"}}) {
+  for (const auto& [name, nearest] : {std::pair{"lama", "llama"}, {"qwen_2", "qwen2"}, {"mistrall", "mistral"}}) {
     set_config("model_type", name);
     EXPECT_EQ(info(folder_ / "model"), 2);
     EXPECT_NE(err().find(std::string("found \"") + name), std::string::npos) << err();
