@@ -56,7 +56,7 @@ using SafetensorsTensors = std::vector<std::pair<std::string, std::shared_ptr<co
 // name of the index must be in its shard.
 SafetensorsTensors safetensors_tensors(const std::filesystem::path& directory);
 
-// FormatError for a tensor that is not floating, but for PyTorch's buffers of positions and of counts, which are left out.
+// FormatError for a tensor that is not floating; PyTorch's buffers of positions and of counts are left out.
 std::unique_ptr<WeightSource> open_safetensors_weights(const SafetensorsTensors& tensors);
 std::unique_ptr<WeightSource> open_safetensors_weights(const std::filesystem::path& directory);
 // Of floating tensors in memory, on the cpu.
