@@ -238,7 +238,9 @@ TEST(MultimodalAdapter, OfTheWholeModelTheTextModelsPartIsLoadedAndMerged) {
     }
     write_peft_adapter(folder.path(), adapter);
     const PeftAdapter read = read_peft_adapter(folder.path());
-    if (regex) EXPECT_EQ(read.config.target_modules, own);
+    if (regex) {
+      EXPECT_EQ(read.config.target_modules, own);
+    }
     const std::string name = regex ? "by_regex" : "by_list";
     model.load_adapter(read, name);
     EXPECT_EQ(model.trainable_parameters(name).size(), 2 * own.size());
