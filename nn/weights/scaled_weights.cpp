@@ -281,6 +281,10 @@ constexpr std::string_view part_suffixes[] = {
     ".weight_g_idx",      ".input_scale",  ".input_zero_point", ".activation_scale", ".output_scale",
     ".output_zero_point", ".k_scale",      ".v_scale",          ".q_scale",          ".kv_scale"};
 
+bool is_part(const std::string& name) {
+  return std::ranges::any_of(part_suffixes, [&](std::string_view end) { return name.ends_with(end); });
+}
+
 }  // namespace
 
 std::optional<ScaledQuantization> scaled_quantization_of(const fs::path& directory) {
@@ -313,8 +317,7 @@ std::unique_ptr<WeightSource> open_scaled_weights(const fs::path& directory, con
   StoredLinears linears;
   std::set<std::string> parts;
   for (const auto& [name, file] : tensors) {
-    const auto* const suffix = std::ranges::find_if(part_suffixes, [&](auto end) { return name.ends_with(end); });
-    if (suffix != std::ranges::end(part_suffixes)) parts.insert(name);
+    if (is_part(name)) parts.insert(name);
     const bool packed = name.ends_with(".weight_packed");
     const bool codes = name.ends_with(".weight") && (file->type(name) == e4m3 || file->type(name) == "I8");
     if (!packed && !codes) continue;
