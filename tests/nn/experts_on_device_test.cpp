@@ -236,8 +236,8 @@ TEST(ExpertsOnDevice, GradientsHaveTheBitsOfTheHostsAsking) {
   }
 }
 
-// Grouped on the device and where the host asks: the residual's sum and all gradients have the bits of an addition after
-// the mixture.
+// Grouped on the device and where the host asks: the residual's sum and all gradients have the bits of an addition
+// after the mixture.
 TEST(ExpertsOnDevice, AResidualHasTheBitsOfAnAdditionAfterThem) {
   struct Found {
     Tensor out, x, residual;
