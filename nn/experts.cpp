@@ -137,18 +137,18 @@ kernels::ExpertRule Experts::rule() const {
   return {normalised ? ExpertWeights::normalised_sigmoids : ExpertWeights::sigmoids, choice_bias, scale};
 }
 
-Variable Experts::operator()(const Variable& x, const BatchRows& batch) const {
+Variable Experts::operator()(const Variable& x, const BatchRows& batch, const Variable& residual) const {
   const Variable logits = router(x, {batch.layout, {}, {}});
   const bool recording = autograd::grad_enabled(), adapted = uses_adapters(experts, batch);
   const bool unrecorded = !recording && !adapted;
   if (stays_on_device() && !adapted && !(recording && trains()) && x.dim(0) > 0)
-    return autograd::grouped_experts(x, logits, per_token, rule(), tables, gate_kind(activation));
+    return autograd::grouped_experts(x, logits, per_token, rule(), tables, gate_kind(activation), residual);
   const autograd::ExpertChoice choice = autograd::choose_experts(logits, per_token, rule());
   const auto count = static_cast<int64_t>(experts.size());
   const autograd::ExpertRows rows = autograd::expert_rows(choice.chosen, count, x.value().device());
   const Variable slots = autograd::send_to_experts(x, rows);
   if (unrecorded && x.dim(0) > 0 && x.dim(0) <= grouped_tokens_most)
-    return autograd::combine_experts(multiply_grouped(*this, slots, rows), choice.weights, rows);
+    return autograd::combine_experts(multiply_grouped(*this, slots, rows), choice.weights, rows, residual);
   std::vector<Variable> parts = autograd::split_slots(slots, rows);
   auto part = parts.begin();
   for (int64_t e = 0; e < count; ++e) {
@@ -162,7 +162,7 @@ Variable Experts::operator()(const Variable& x, const BatchRows& batch) const {
     *part++ =
         own.add(&ExpertLora::down, own.multiply(expert.down_proj, product), own.through_a(&ExpertLora::down, product));
   }
-  return autograd::combine_experts(autograd::join_slots(parts, rows), choice.weights, rows);
+  return autograd::combine_experts(autograd::join_slots(parts, rows), choice.weights, rows, residual);
 }
 
 }  // namespace lathe::nn

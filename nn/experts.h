@@ -43,8 +43,10 @@ struct Experts {
   // Whether the experts' weights are leaves.
   bool trains() const;
 
-  // x [T, hidden] → the same shape. A token's row does not depend on the others.
-  autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows) const;
+  // x [T, hidden] → the same shape, added to the residual where there is one. A token's row does not depend on the
+  // others.
+  autograd::Variable operator()(const autograd::Variable& x, const BatchRows& rows,
+                                const autograd::Variable& residual = {}) const;
 };
 
 }  // namespace lathe::nn

@@ -17,7 +17,10 @@ using autograd::Variable;
 
 Variable FeedForwardBlock::operator()(const Variable& x, const BatchRows& rows) const {
   const Variable normed = norm.defined() ? autograd::rms_norm(x, norm, eps, rows.layout) : x;
-  if (!experts && !output_norm.defined() && residual_multiplier == 1) return (*down_proj)(gated(normed, rows), rows, x);
+  if (!output_norm.defined() && residual_multiplier == 1) {
+    if (!experts) return (*down_proj)(gated(normed, rows), rows, x);
+    if (!down_proj) return (*experts)(normed, rows, x);
+  }
   Variable added = experts ? mixture(normed, rows) : (*down_proj)(gated(normed, rows), rows);
   if (output_norm.defined()) added = autograd::rms_norm(added, output_norm, eps, rows.layout);
   return autograd::add(x, added, residual_multiplier);

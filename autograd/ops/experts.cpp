@@ -119,7 +119,7 @@ struct CombineExperts final : Operation {
   void forward(Forward& f) {
     const Tensor& slots = f.input(0);
     const Tensor out = Tensor::empty({rows.slots.dim(0), slots.dim(1)}, slots.dtype(), slots.device());
-    kernels::combine_experts(out, slots, rows.slots, f.input(1));
+    kernels::combine_experts(out, slots, rows.slots, f.input(1), f.input(2));
     f.save_input("slots", 0);
     f.save_input("weights", 1);
     f.output(out);
@@ -132,6 +132,7 @@ struct CombineExperts final : Operation {
     kernels::combine_experts_backward(grad_slots, grad_weights, grad_outputs[0], slots, rows.slots, weights);
     if (grads.needed(0)) grads.add(0, grad_slots);
     if (grads.needed(1)) grads.add(1, grad_weights);
+    grads.add(2, grad_outputs[0]);
   }
 };
 
@@ -183,7 +184,7 @@ struct GroupedExperts final : Operation {
     const Tensor rows = room({slots, tables.down.rows()}, x.dtype());
     kernels::grouped_linear(rows, inner, tables.down, weight_groups());
     const Tensor out = room(x.shape(), x.dtype());
-    kernels::combine_experts(out, rows, groups.slots, weights);
+    kernels::combine_experts(out, rows, groups.slots, weights, f.input(2));
     if (f.recording()) {
       f.save_input("logits", 1);
       f.save("weights", weights);
@@ -201,6 +202,7 @@ struct GroupedExperts final : Operation {
     const Tensor grad_rows = grads.needed(0) ? in_place_or_fresh(rows) : Tensor();
     const Tensor grad_weights = grads.needed(1) ? empty_like(weights) : Tensor();
     kernels::combine_experts_backward(grad_rows, grad_weights, grad_outputs[0], rows, groups.slots, weights);
+    grads.add(2, grad_outputs[0]);
     if (grads.needed(0)) grads.add(0, input_gradient(saved, grad_rows));
     if (!grads.needed(1)) return;
     const Tensor& logits = saved["logits"];
@@ -280,12 +282,13 @@ Variable join_slots(const std::vector<Variable>& parts, const ExpertRows& rows) 
 }
 
 Variable grouped_experts(const Variable& x, const Variable& logits, int64_t per_token, const kernels::ExpertRule& rule,
-                         const ExpertTables& tables, kernels::GateKind activation) {
-  return apply(GroupedExperts(per_token, rule, tables, activation), {x, logits});
+                         const ExpertTables& tables, kernels::GateKind activation, const Variable& residual) {
+  return apply(GroupedExperts(per_token, rule, tables, activation), {x, logits, residual});
 }
 
-Variable combine_experts(const Variable& slots, const Variable& weights, const ExpertRows& rows) {
-  return apply(CombineExperts(rows), {slots, weights});
+Variable combine_experts(const Variable& slots, const Variable& weights, const ExpertRows& rows,
+                         const Variable& residual) {
+  return apply(CombineExperts(rows), {slots, weights, residual});
 }
 
 }  // namespace lathe::autograd

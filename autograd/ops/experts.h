@@ -39,8 +39,10 @@ Variable send_to_experts(const Variable& x, const ExpertRows& rows);
 // Those rows → for each expert that has some, in order, its own [n, H]; and back.
 std::vector<Variable> split_slots(const Variable& slots, const ExpertRows& rows);
 Variable join_slots(const std::vector<Variable>& parts, const ExpertRows& rows);
-// What the experts have made of the slots' rows [R, H] → [T, H], each token's rows summed with its weights.
-Variable combine_experts(const Variable& slots, const Variable& weights, const ExpertRows& rows);
+// What the experts have made of the slots' rows [R, H] → [T, H], each token's rows summed with its weights. Where there
+// is a residual [T, H] it is added: the bits of add(residual, that sum).
+Variable combine_experts(const Variable& slots, const Variable& weights, const ExpertRows& rows,
+                         const Variable& residual = {});
 
 // The linears of all experts, by number; undefined where no body takes them (kernels/matmul/weights/weight_table.h).
 struct ExpertTables {
@@ -48,11 +50,12 @@ struct ExpertTables {
 };
 // All of a mixture after its router, x [T, H] and logits [T, E] → [T, H], on a device: four launches for up to 16
 // tokens, six for more (of many by weights in codes two and more for each band of these: kernels/matmul/grouped.h).
-// What was chosen stays there, so that nobody waits and the step may be captured. The bits of the operations above.
+// What was chosen stays there, so that nobody waits and the step may be captured. The bits of the operations above; a
+// residual [T, H], where there is one, is added in the last of the launches.
 //
 // Recorded, the experts are frozen: gradients go to x and to logits, by another six launches, or more by codes. Groups
 // are of many rows then, and what is saved is gate, up and down's products [R, ·]. `tables` outlive the backward.
 Variable grouped_experts(const Variable& x, const Variable& logits, int64_t per_token, const kernels::ExpertRule& rule,
-                         const ExpertTables& tables, kernels::GateKind activation);
+                         const ExpertTables& tables, kernels::GateKind activation, const Variable& residual = {});
 
 }  // namespace lathe::autograd

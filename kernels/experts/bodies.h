@@ -59,6 +59,7 @@ struct CombineExpertsArgs {
   ConstMatrix rows;
   const int32_t* slots;
   const float* weights;  // null: ones
+  ConstMatrix residual;  // may be missing
   int64_t per_token;
   int64_t columns;
   int64_t row_begin, row_end;

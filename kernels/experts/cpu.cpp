@@ -128,12 +128,14 @@ template <class T>
 void combine(const CombineExpertsArgs& args, int64_t token) {
   const int32_t* slots = args.slots + token * args.per_token;
   const float* weights = args.weights != nullptr ? args.weights + token * args.per_token : nullptr;
+  const T* residual = row_of<T>(args.residual, token);
   T* out = row_of<T>(args.out, token);
   for_row(args.columns, [&](int64_t column, int count) {
     Vec sum = zero();
     for (int64_t i = 0; i < args.per_token; ++i)
       sum = fma(splat(weights != nullptr ? weights[i] : 1.0f),
                 load_some(row_of<T>(args.rows, slots[i]) + column, count), sum);
+    if (args.residual.data != nullptr) sum = load_some(residual + column, count) + round_to<T>(sum);
     store_some(out + column, sum, count);
   });
 }

@@ -220,13 +220,17 @@ __global__ void __launch_bounds__(elementwise_threads) combine_kernel(CombineExp
   begin_dependent();
   const auto [token, column, count] = elements_of_thread(tiling);
   if (count == 0) return;
-  Group sum = {};
+  const bool adds = a.residual.data != nullptr;
+  Group sum = {}, residual = {};  // asked for before the rows, which wait for their slots
+  if (adds) residual = load_group<aligned>(row_of<T>(a.residual, token) + column, count);
   for (int64_t i = 0; i < a.per_token; ++i) {
     const Group row = load_group<aligned>(row_of<T>(a.rows, a.slots[token * a.per_token + i]) + column, count);
     const float weight = a.weights != nullptr ? a.weights[token * a.per_token + i] : 1.0f;
     LATHE_UNROLL
     for (int j = 0; j < group_elements; ++j) sum.at[j] = fmaf(weight, row.at[j], sum.at[j]);
   }
+  LATHE_UNROLL
+  for (int j = 0; adds && j < group_elements; ++j) sum.at[j] = residual.at[j] + to_float(from_float<T>(sum.at[j]));
   store_group<aligned>(row_of<T>(a.out, token) + column, sum, count);
 }
 
@@ -261,7 +265,7 @@ LaunchConfig for_warps(const char* name, int64_t count) {
 
 template <class T>
 void combine(const CombineExpertsArgs& args) {
-  const bool aligned = rows_aligned<T>(args.out) && rows_aligned<T>(args.rows);
+  const bool aligned = rows_aligned<T>(args.out) && rows_aligned<T>(args.rows) && rows_aligned<T>(args.residual);
   launch_elementwise<Launch::dependent>("combine_experts", args.row_end, args.columns,
                                         aligned ? combine_kernel<T, true> : combine_kernel<T, false>, args);
 }

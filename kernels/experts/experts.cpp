@@ -185,7 +185,8 @@ void choose_experts_backward(const Tensor& grad_logits, const Tensor& grad_weigh
       []<auto target>(const ChooseExpertsBackwardArgs& rows) { choose_experts_backward_rows<target>(rows); });
 }
 
-void combine_experts(const Tensor& out, const Tensor& rows, const Tensor& slots, const Tensor& weights) {
+void combine_experts(const Tensor& out, const Tensor& rows, const Tensor& slots, const Tensor& weights,
+                     const Tensor& residual) {
   const char* operation = "combine_experts";
   check_matrix(operation, "rows", rows);
   check_slots(operation, slots, rows, out.dim(0));
@@ -193,13 +194,16 @@ void combine_experts(const Tensor& out, const Tensor& rows, const Tensor& slots,
   expect(operation, "out", out).shape(shape).dtype(rows.dtype()).rows_contiguous().device(rows.device());
   if (weights.defined())
     check_per_token(operation, "weights", weights, out.dim(0), slots.dim(1), wide(rows), rows.device());
+  if (residual.defined())
+    expect(operation, "residual", residual).shape(shape).dtype(rows.dtype()).rows_contiguous().device(rows.device());
   if (out.numel() == 0) return;
-  if (rows.dtype() == DType::f64) return reference::combine_experts(out, rows, slots, weights);
+  if (rows.dtype() == DType::f64) return reference::combine_experts(out, rows, slots, weights, residual);
   const CombineExpertsArgs args{.dtype = rows.dtype(),
                                 .out = matrix_of(out),
                                 .rows = matrix_of(rows),
                                 .slots = slots.data<int32_t>(),
                                 .weights = weights.defined() ? weights.data<float>() : nullptr,
+                                .residual = matrix_of(residual),
                                 .per_token = slots.dim(1),
                                 .columns = rows.dim(1),
                                 .row_begin = 0,

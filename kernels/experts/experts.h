@@ -67,11 +67,13 @@ void choose_experts_backward(const Tensor& grad_logits, const Tensor& grad_weigh
                              const Tensor& weights, const Tensor& chosen, const ExpertRule& rule);
 
 // out[t] = Σ over i ascending of weights[t, i] · rows[slots[t, i]], in f32, rounded once. Without weights (undefined)
-// they are ones.
-void combine_experts(const Tensor& out, const Tensor& rows, const Tensor& slots, const Tensor& weights);
+// they are ones. With a residual [T, H], which out may be, it is added to what was rounded: the bits of add() after it.
+void combine_experts(const Tensor& out, const Tensor& rows, const Tensor& slots, const Tensor& weights,
+                     const Tensor& residual = {});
 
 // grad_rows[slots[t, i]] = weights[t, i] · grad_out[t]; grad_weights[t, i] = Σ over h of grad_out[t, h] ·
-// rows[slots[t, i], h]. Each may be undefined, grad_rows may be rows; every slot belongs to one token.
+// rows[slots[t, i], h]. Each may be undefined, grad_rows may be rows; every slot belongs to one token. The residual's
+// gradient is grad_out.
 void combine_experts_backward(const Tensor& grad_rows, const Tensor& grad_weights, const Tensor& grad_out,
                               const Tensor& rows, const Tensor& slots, const Tensor& weights);
 

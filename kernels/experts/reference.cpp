@@ -81,12 +81,13 @@ void choose_experts_backward(const Tensor& grad_logits, const Tensor& grad_weigh
   }
 }
 
-void combine_experts(const Tensor& out, const Tensor& rows, const Tensor& slots, const Tensor& weights) {
+void combine_experts(const Tensor& out, const Tensor& rows, const Tensor& slots, const Tensor& weights,
+                     const Tensor& residual) {
   for (int64_t t = 0; t < out.dim(0); ++t)
     for (int64_t h = 0; h < out.dim(1); ++h) {
       double sum = 0;
       for (int64_t i = 0; i < slots.dim(1); ++i) sum += weight_at(weights, t, i) * at(rows, index_at(slots, t, i), h);
-      at(out, t, h) = sum;
+      at(out, t, h) = residual.defined() ? at(residual, t, h) + sum : sum;
     }
 }
 

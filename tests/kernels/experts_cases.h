@@ -79,10 +79,20 @@ inline Case combine(std::string name, const Sizes& n, int64_t columns, DType dty
               .run =
                   [](const Arguments& a) {
                     kernels::combine_experts(a["out"], a["rows"], a["slots"],
-                                             a.has("weights") ? a["weights"] : Tensor{});
+                                             a.has("weights") ? a["weights"] : Tensor{},
+                                             a.has("residual") ? a["residual"] : Tensor{});
                   },
               .reduction = n.per_token};
   if (weights) result.inputs.push_back({.name = "weights", .shape = {n.tokens, n.per_token}, .values = normal()});
+  return result;
+}
+
+inline Case combine_into(std::string name, const Sizes& n, int64_t columns, DType dtype, int64_t padding,
+                         std::string in_place_of = "") {
+  Case result = combine(std::move(name), n, columns, dtype, true);
+  result.inputs.push_back(
+      {.name = "residual", .shape = {n.tokens, columns}, .dtype = dtype, .values = normal(3), .padding = padding});
+  result.outputs[0].in_place_of = std::move(in_place_of);
   return result;
 }
 
@@ -140,7 +150,10 @@ inline std::vector<Operation> experts_operations() {
        .cuda_body = true},
       {.name = "combine_experts",
        .cases = {combine("c17_f32", small, 17, DType::f32, true), combine("ones_c40_f32", small, 40, DType::f32, false),
-                 combine("c64_bf16", wide, 64, DType::bf16, true), combine("c61_f16", wide, 61, DType::f16, true)},
+                 combine("c64_bf16", wide, 64, DType::bf16, true), combine("c61_f16", wide, 61, DType::f16, true),
+                 combine_into("c17_residual_f32", small, 17, DType::f32, 3),
+                 combine_into("c264_residual_in_place_bf16", wide, 264, DType::bf16, 0, "residual"),
+                 combine_into("c61_residual_f16", wide, 61, DType::f16, 0)},
        .cuda_body = true},
       {.name = "combine_experts_backward",
        .cases = {combine_backward("c17_f32", small, 17, DType::f32),

@@ -42,14 +42,14 @@ TEST(DecodeLaunches, ALlamaLayerIsEight) {
 // q's and k's norms are in the rotation's.
 TEST(DecodeLaunches, AQwen3LayerIsEight) { EXPECT_EQ(launches_of_step("tiny_qwen3/untied"), 2 + 8 * 2); }
 
-// The first five of these; norm, router, what it chooses, gate and up of all experts, down, their sum, and x + that.
-TEST(DecodeLaunches, AMixturesLayerIsTwelve) {
-  EXPECT_EQ(launches_of_step("tiny_qwen3_moe/all"), 2 + 12 * 2);
-  EXPECT_EQ(launches_of_step("tiny_mixtral"), 2 + 12 * 2);
+// The first five of these; norm, router, what it chooses, gate and up of all experts, down, x + their sum.
+TEST(DecodeLaunches, AMixturesLayerIsEleven) {
+  EXPECT_EQ(launches_of_step("tiny_qwen3_moe/all"), 2 + 11 * 2);
+  EXPECT_EQ(launches_of_step("tiny_mixtral"), 2 + 11 * 2);
 }
 
-// And of the expert that all tokens share: gate and up, down, its own gate, and what is added by that.
-TEST(DecodeLaunches, ASharedExpertIsFourMore) { EXPECT_EQ(launches_of_step("tiny_qwen2_moe/all"), 2 + 16 * 2); }
+// And of the expert that all tokens share: gate and up, down, its own gate, what is added by that, and x + it all.
+TEST(DecodeLaunches, ASharedExpertIsFiveMore) { EXPECT_EQ(launches_of_step("tiny_qwen2_moe/all"), 2 + 16 * 2); }
 
 }  // namespace
 }  // namespace lathe::nn

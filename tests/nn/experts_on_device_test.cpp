@@ -141,6 +141,23 @@ TEST(ExpertsOnDevice, AreFiveLaunchesAndWaitForNobody) {
   }
 }
 
+TEST(ExpertsOnDevice, AResidualIsNoLaunchMore) {
+  const autograd::NoGradScope no_grad;
+  Experts mixture = mixture_of(Kind::dense, DType::bf16, Activation::silu, false);
+  mixture.make_tables(DType::bf16);
+  for (const int64_t tokens : {1, 16, 40}) {
+    const autograd::Variable x(random_tokens(tokens, 91)), residual(random_tokens(tokens, 92));
+    const BatchRows rows = one_sequence(tokens);
+    const auto queued = [&](const autograd::Variable& to) {
+      kernels::synchronize(simt);
+      const QueuedCounts counts;
+      const autograd::Variable out = mixture(x, rows, to);
+      return counts.by_name;
+    };
+    EXPECT_EQ(queued(residual), queued({})) << tokens << " tokens";
+  }
+}
+
 TEST(ExpertsOnDevice, OfManyTokensAreAFewLaunchesAndWaitForNobody) {
   const autograd::NoGradScope no_grad;
   using Counts = std::map<std::string, int64_t>;
@@ -217,6 +234,35 @@ TEST(ExpertsOnDevice, GradientsHaveTheBitsOfTheHostsAsking) {
     const autograd::NoGradScope no_grad;
     EXPECT_TRUE(same_bits(rows_of(staying, x), found.out)) << "what is recorded are the bits of what is not";
   }
+}
+
+// Grouped on the device and where the host asks: the residual's sum and all gradients have the bits of an addition
+// after the mixture.
+TEST(ExpertsOnDevice, AResidualHasTheBitsOfAnAdditionAfterThem) {
+  struct Found {
+    Tensor out, x, residual;
+  };
+  const auto found = [](const Experts& mixture, int64_t tokens, bool fused) {
+    const autograd::Variable x = autograd::Variable::leaf(random_tokens(tokens, 94)),
+                             residual = autograd::Variable::leaf(random_tokens(tokens, 95));
+    const BatchRows rows = one_sequence(tokens);
+    const autograd::Variable h = autograd::scale(x, 1.0), into = autograd::add(h, residual);
+    const autograd::Variable out = fused ? mixture(h, rows, into) : autograd::add(into, mixture(h, rows));
+    backward(out, random_tokens(tokens, 96));
+    const auto here = [](const Tensor& there) { return kernels::moved(there, {}); };
+    return Found{here(out.value()), here(x.grad()), here(residual.grad())};
+  };
+  const Experts asking = mixture_of(Kind::dense, DType::bf16, Activation::silu, true);
+  Experts staying = asking;
+  staying.make_tables(DType::bf16);
+  for (const Experts* mixture : {&asking, static_cast<const Experts*>(&staying)})
+    for (const int64_t tokens : {1, 9, 30}) {
+      SCOPED_TRACE(std::to_string(tokens) + (mixture == &asking ? " tokens, asking" : " tokens"));
+      const Found one = found(*mixture, tokens, true), two = found(*mixture, tokens, false);
+      EXPECT_TRUE(same_bits(one.out, two.out));
+      EXPECT_TRUE(same_bits(one.x, two.x));
+      EXPECT_TRUE(same_bits(one.residual, two.residual));
+    }
 }
 
 // Whose products are wgmma's: gate and up, down, and the gradients through either.

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "autograd/ops/arithmetic.h"
 #include "autograd/recording.h"
 #include "core/fork_count.h"
 #include "core/thread_pool.h"
@@ -62,6 +63,9 @@ TEST(Experts, GroupedTheyHaveTheBitsOfOneAfterTheOther) {
           const autograd::NoGradScope no_grad;
           EXPECT_TRUE(same_bits(mixture(x, one_sequence(tokens)).value(), recorded))
               << tokens << " tokens, kind " << static_cast<int>(kind);
+          EXPECT_TRUE(same_bits(mixture(x, one_sequence(tokens), x).value(),
+                                autograd::add(x, autograd::Variable(recorded)).value()))
+              << tokens << " tokens, kind " << static_cast<int>(kind) << ", added to x";
         }
       }
 }
