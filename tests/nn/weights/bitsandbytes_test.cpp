@@ -131,7 +131,8 @@ TEST_P(Bitsandbytes, WhatWasWrittenReadsBackAsTheQuantisedModel) {
     EXPECT_EQ(largest_difference(logits_of(read, {ids}), logits_of(quantised, {ids})), 0.0);
   }
   // What transformers and bitsandbytes dequantised from such a file (check_written.py).
-  for (const auto& [name, hash] : golden_json("bitsandbytes/written.json")[GetParam().name].items())
+  const nlohmann::json written = golden_json("bitsandbytes/written.json")[GetParam().name];
+  for (const auto& [name, hash] : written.items())
     EXPECT_EQ(hash_of(values_of(*files.weights, name, DType::bf16)), hash) << name;
   const Tensor zeros = values_of(*files.weights, "model.layers.0.mlp.gate_proj.weight", DType::f32);
   for (int64_t i = 0; i < zeros.dim(1); ++i) EXPECT_EQ(zeros.data<float>()[7 * zeros.dim(1) + i], 0.0f);
